@@ -1,0 +1,26 @@
+// Package keystore says what a key is: a handle on something that stays where
+// it was made.
+//
+// A [Store] is a place where keys live: a PKCS #11 token (package hsm), a TPM
+// 2.0 (package tpm) or, for development, the memory of the process (package
+// keystore/soft). A [Key] names one key in one store. What a key can do it says
+// by the interface it implements: [Cipher], [MAC], [Wrapper], [Unwrapper],
+// [PeerWrapper], or the standard library's [crypto.Signer] and
+// [crypto.Decrypter]. An [Algorithm] is one purpose, so that a device can be
+// told to allow nothing else.
+//
+// # Which function do I want
+//
+//   - A session key that lives until it is closed: [Store.Generate].
+//   - A key an operator made with a set-up command: [Store.Lookup].
+//   - To give a session key to a peer: [Wrapper.Wrap] or [PeerWrapper.WrapFor].
+//   - To take a session key from a peer: [Unwrapper.Unwrap].
+//   - To keep a session key outside the device, for this store alone:
+//     [Store.Seal] and [Store.Unseal].
+//
+// # What it does not protect
+//
+// Nothing here exports key bytes. A scheme that must see them takes an
+// [Importer] or a [crypto.Decrypter], so that the exposure shows in its
+// signature. Plaintext that a [Cipher] returns is in the memory of the process.
+package keystore

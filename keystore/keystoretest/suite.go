@@ -1,0 +1,239 @@
+package keystoretest
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+)
+
+// A Leaker is a store that counts what it holds in its device. TestStore calls
+// Live only when no operation is under way, before and after each subtest, and
+// after Close, where both numbers must be 0.
+type Leaker interface {
+	// Live counts the keys that Generate, Import, Unwrap and Unseal made and
+	// that were not closed (in the device, if it can be asked: one for a
+	// secret key, one or two for a pair, always the same), and the device
+	// sessions that are taken by an operation. Idle sessions that the store
+	// keeps for later do not count.
+	Live() (objects, sessions int)
+}
+
+// TestStore runs the suite on the stores that open returns. They have their
+// sealing keys. open is called several times, and more than one store is open
+// at a time: they may be on the same device, and then they share provisioned
+// keys. The suite closes them; what lies under them is for open to clean up. It
+// makes provisioned keys under labels that start with "keystoretest-", and
+// destroys them.
+//
+// An algorithm that a store declines with errors.ErrUnsupported is skipped,
+// unless it is one of required.
+func TestStore(t *testing.T, open func(t *testing.T) keystore.Store, required ...keystore.Algorithm) {
+	peer, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &suite{open: open, store: open(t), other: soft.New(), peer: peer, required: required}
+	defer s.other.Close()
+	defer s.store.Close()
+
+	s.run(t, "interfaces", s.testInterfaces)
+	s.run(t, "cipher", s.testCiphers)
+	s.run(t, "mac", s.testMACs)
+	s.run(t, "sign", s.testSigners)
+	s.run(t, "wrap", s.testWrap)
+	s.run(t, "unwrap", s.testUnwrap)
+	s.run(t, "oaep", s.testOAEP)
+	s.run(t, "seal", s.testSeal)
+	s.run(t, "seal-forged", s.testSealForged)
+	s.run(t, "seal-refused", s.testSealRefused)
+	s.run(t, "provisioned", s.testProvisioned)
+	s.run(t, "unsupported", s.testUnsupported)
+	s.run(t, "closed", s.testClosed)
+	s.run(t, "foreign", s.testForeign)
+	s.run(t, "concurrent", s.testConcurrent)
+	t.Run("close", s.testStoreClose)
+}
+
+// A suite is one run of TestStore.
+type suite struct {
+	open     func(t *testing.T) keystore.Store
+	store    keystore.Store  // under test
+	other    *soft.Store     // another store, and the software peer
+	peer     *rsa.PrivateKey // of a peer that sees what is wrapped for it
+	required []keystore.Algorithm
+}
+
+// run runs a subtest after which the store must hold what it held before.
+func (s *suite) run(t *testing.T, name string, test func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		leaker, ok := s.store.(Leaker)
+		if !ok {
+			t.Log("the store is no Leaker: leaks are not seen")
+			test(t)
+			return
+		}
+		objects, sessions := leaker.Live()
+		// Registered first, so it runs after the clean-up of the test.
+		t.Cleanup(func() {
+			o, n := leaker.Live()
+			if o != objects || n != sessions {
+				t.Errorf("leak: %d objects and %d sessions before, %d and %d after", objects, sessions, o, n)
+			}
+		})
+		test(t)
+	})
+}
+
+// generate makes a session key that goes with the test.
+func (s *suite) generate(t *testing.T, a keystore.Algorithm) keystore.Key {
+	t.Helper()
+	k, err := s.store.Generate(a)
+	return s.keep(t, a, k, err)
+}
+
+// give imports a session key that goes with the test.
+func (s *suite) give(t *testing.T, a keystore.Algorithm, raw []byte) keystore.Key {
+	t.Helper()
+	k, err := s.importer(t).Import(a, raw)
+	return s.keep(t, a, k, err)
+}
+
+func (s *suite) keep(t *testing.T, a keystore.Algorithm, k keystore.Key, err error) keystore.Key {
+	t.Helper()
+	if errors.Is(err, errors.ErrUnsupported) && !slices.Contains(s.required, a) {
+		t.Skipf("%v: %v", a, err)
+	}
+	if err != nil {
+		t.Fatalf("%v: %v", a, err)
+	}
+	t.Cleanup(func() {
+		if err := k.Close(); err != nil {
+			t.Errorf("close %v: %v", a, err)
+		}
+	})
+	if k.Algorithm() != a {
+		t.Fatalf("asked for %v, got %v", a, k.Algorithm())
+	}
+	return k
+}
+
+func (s *suite) importer(t *testing.T) keystore.Importer {
+	t.Helper()
+	i, ok := s.store.(keystore.Importer)
+	if !ok {
+		t.Skip("the store is no Importer")
+	}
+	return i
+}
+
+func (s *suite) peerWrapper(t *testing.T) keystore.PeerWrapper {
+	t.Helper()
+	p, ok := s.store.(keystore.PeerWrapper)
+	if !ok {
+		t.Skip("the store is no PeerWrapper")
+	}
+	return p
+}
+
+// softKey makes the software peer's key of given bytes.
+func (s *suite) softKey(t *testing.T, a keystore.Algorithm, raw []byte) keystore.Key {
+	t.Helper()
+	k, err := s.other.Import(a, raw)
+	if err != nil {
+		t.Fatalf("soft: %v: %v", a, err)
+	}
+	t.Cleanup(func() { k.Close() })
+	return k
+}
+
+// seal seals k, and skips what the store declines.
+func (s *suite) seal(t *testing.T, k keystore.Key, context []byte) []byte {
+	t.Helper()
+	blob, err := s.store.Seal(k, context)
+	if errors.Is(err, errors.ErrUnsupported) && !slices.Contains(s.required, k.Algorithm()) {
+		t.Skipf("%v: %v", k.Algorithm(), err)
+	}
+	if err != nil {
+		t.Fatalf("seal %v: %v", k.Algorithm(), err)
+	}
+	return blob
+}
+
+// unseal unseals a key that goes with the test.
+func (s *suite) unseal(t *testing.T, a keystore.Algorithm, blob, context []byte) keystore.Key {
+	t.Helper()
+	k, err := s.store.Unseal(a, blob, context)
+	if err != nil {
+		t.Fatalf("unseal %v: %v", a, err)
+	}
+	return s.keep(t, a, k, nil)
+}
+
+// movable lists the algorithms whose keys are wrapped and sealed.
+func movable() []keystore.Algorithm {
+	return []keystore.Algorithm{
+		keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256,
+		keystore.AESCMAC128, keystore.AESWrap128,
+	}
+}
+
+// fingerprint is what a key computes from fixed input: equal for equal keys.
+// store is the one that k is of.
+func fingerprint(t *testing.T, store keystore.Store, k keystore.Key) string {
+	t.Helper()
+	var out []byte
+	var err error
+	switch k := k.(type) {
+	case keystore.Cipher:
+		out, err = k.Encrypt(make([]byte, 16), []byte("what is encrypted the same way is the same key"))
+	case keystore.MAC:
+		out, err = k.Sum([]byte("what has the same tag is the same key"))
+	case keystore.Wrapper:
+		i, ok := store.(keystore.Importer)
+		if !ok {
+			t.Skip("the store is no Importer")
+		}
+		fixed, e := i.Import(keystore.HMACSHA256, make([]byte, 32))
+		if e != nil {
+			t.Fatal(e)
+		}
+		defer fixed.Close()
+		out, err = k.Wrap(fixed)
+	default:
+		t.Fatalf("%v: %T has no fingerprint", k.Algorithm(), k)
+	}
+	if err != nil {
+		t.Fatalf("fingerprint of %v: %v", k.Algorithm(), err)
+	}
+	if len(out) == 0 {
+		t.Fatalf("fingerprint of %v is empty", k.Algorithm())
+	}
+	return string(out)
+}
+
+// is fails the test unless err is want.
+func is(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: got error %v, want %v", what, err, want)
+	}
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+// each runs test for every algorithm, as a subtest that can be skipped alone.
+func each(t *testing.T, all []keystore.Algorithm, test func(t *testing.T, a keystore.Algorithm)) {
+	t.Helper()
+	for _, a := range all {
+		t.Run(a.String(), func(t *testing.T) { test(t, a) })
+	}
+}

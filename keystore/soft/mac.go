@@ -1,0 +1,47 @@
+package soft
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"hash"
+	"sync"
+)
+
+type hmacKey struct{ *key }
+
+// Sum returns the HMAC-SHA256 of data.
+func (k hmacKey) Sum(data []byte) ([]byte, error) {
+	m, err := k.use()
+	if err != nil {
+		return nil, err
+	}
+	defer m.mu.RUnlock()
+	return m.hmac(data), nil
+}
+
+type cmacKey struct{ *key }
+
+// Sum returns the AES-CMAC of data.
+func (k cmacKey) Sum(data []byte) ([]byte, error) {
+	m, err := k.use()
+	if err != nil {
+		return nil, err
+	}
+	defer m.mu.RUnlock()
+	return m.cmac.sum(data), nil
+}
+
+// hmacPool keeps keyed hashes between sums: resetting one is much cheaper than
+// absorbing the key again.
+func hmacPool(raw []byte) *sync.Pool {
+	return &sync.Pool{New: func() any { return hmac.New(sha256.New, raw) }}
+}
+
+func (m *material) hmac(data []byte) []byte {
+	h := m.hmacs.Get().(hash.Hash)
+	h.Reset()
+	h.Write(data)
+	tag := h.Sum(make([]byte, 0, sha256.Size))
+	m.hmacs.Put(h)
+	return tag
+}

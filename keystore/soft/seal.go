@@ -1,0 +1,147 @@
+package soft
+
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// The labels of the sealing keys.
+const (
+	labelSession  = "msl-seal-session"
+	labelWrapping = "msl-seal-wrapping"
+	labelMAC      = "msl-seal-mac"
+)
+
+// sealingLabel is the one label that a sealing algorithm goes by.
+func sealingLabel(a keystore.Algorithm) string {
+	switch a {
+	case keystore.SealSession256:
+		return labelSession
+	case keystore.SealWrapping256:
+		return labelWrapping
+	case keystore.SealMAC256:
+		return labelMAC
+	}
+	return ""
+}
+
+// kekLabel says which sealing key keeps keys of algorithm a.
+func kekLabel(a keystore.Algorithm) (string, error) {
+	switch a {
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.AESCMAC128:
+		return labelSession, nil
+	case keystore.AESWrap128:
+		return labelWrapping, nil
+	case keystore.AESUnwrap128:
+		return "", fmt.Errorf("soft: seal %v: an unwrapping key could be unsealed elsewhere and open recorded traffic, it has to be provisioned: %w", a, errors.ErrUnsupported)
+	}
+	return "", fmt.Errorf("soft: seal %v: a private key could be unsealed elsewhere and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", a, errors.ErrUnsupported)
+}
+
+// Seal wraps k for this store alone and locks it.
+func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
+	own, err := s.own(k)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := own.leave(true)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(raw)
+	label, err := kekLabel(own.algorithm)
+	if err != nil {
+		return nil, err
+	}
+	kek, err := s.newest(label)
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := kek.wrap(raw)
+	if err != nil {
+		return nil, err
+	}
+	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: kek.Version, Wrapped: wrapped}
+	tagger, err := s.newest(labelMAC)
+	if err != nil {
+		return nil, err
+	}
+	if sealed.Tag, err = tagger.tag(sealed.Authenticated(context)); err != nil {
+		return nil, err
+	}
+	return sealed.Bytes(), nil
+}
+
+// Unseal makes a locked key of what Seal returned.
+func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	sealed, err := keystore.ParseSealed(blob)
+	if err != nil {
+		return nil, err
+	}
+	if sealed.Algorithm != a || !s.authentic(sealed, context) {
+		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
+	}
+	label, err := kekLabel(a)
+	if err != nil {
+		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
+	}
+	raw, err := s.openSealed(label, sealed)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(raw)
+	m, err := secret(a, raw)
+	if err != nil {
+		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
+	}
+	return s.adopt(a, m, true)
+}
+
+// authentic tries every version of the MAC key: a blob names only the version
+// of the key that wraps.
+func (s *Store) authentic(sealed keystore.Sealed, context []byte) bool {
+	data := sealed.Authenticated(context)
+	for _, r := range s.ring(labelMAC) {
+		tag, err := r.tag(data)
+		if err == nil && subtle.ConstantTimeCompare(tag, sealed.Tag) == 1 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Store) openSealed(label string, sealed keystore.Sealed) ([]byte, error) {
+	for _, r := range s.ring(label) {
+		if r.Version != sealed.KEKVersion {
+			continue
+		}
+		if raw, err := r.unwrap(sealed.Wrapped); err == nil {
+			return raw, nil
+		}
+	}
+	return nil, fmt.Errorf("soft: unseal with %s version %d: %w", label, sealed.KEKVersion, keystore.ErrForeign)
+}
+
+// ring returns the versions of a provisioned key; it is never changed in place.
+func (s *Store) ring(label string) []record {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.rings[label]
+}
+
+func (s *Store) newest(label string) (record, error) {
+	if err := s.open(); err != nil {
+		return record{}, err
+	}
+	ring := s.ring(label)
+	if len(ring) == 0 {
+		return record{}, fmt.Errorf("soft: sealing key %s: %w", label, keystore.ErrNotFound)
+	}
+	return ring[0], nil
+}

@@ -1,0 +1,173 @@
+package soft
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Store keeps keys in memory and, where a file belongs to it, provisioned
+// keys in that file. It is a [keystore.Store], [keystore.Importer],
+// [keystore.PeerWrapper] and [keystore.Admin], safe for use by many goroutines.
+type Store struct {
+	admin sync.Mutex // held through a change of the rings, and its writing
+
+	mu     sync.RWMutex // guards what follows
+	closed bool
+	live   map[*key]struct{}   // session keys that were not closed yet
+	rings  map[string][]record // provisioned keys by label, newest first
+
+	file *file // nil: the rings are in memory only
+}
+
+var (
+	_ keystore.Store       = (*Store)(nil)
+	_ keystore.Importer    = (*Store)(nil)
+	_ keystore.PeerWrapper = (*Store)(nil)
+	_ keystore.Admin       = (*Store)(nil)
+)
+
+// New makes an empty store with fresh sealing keys. What it seals cannot be
+// unsealed after Close.
+func New() *Store {
+	return &Store{live: map[*key]struct{}{}, rings: sealingRings()}
+}
+
+// Generate makes a session key or a session key pair.
+func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
+	if a.Sealing() {
+		return nil, fmt.Errorf("soft: generate %v: only an admin makes sealing keys: %w", a, errors.ErrUnsupported)
+	}
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	m, err := generate(a)
+	if err != nil {
+		return nil, err
+	}
+	return s.adopt(a, m, false)
+}
+
+// Import makes a session key of given bytes.
+func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
+	if !a.Secret() || a.Sealing() {
+		return nil, fmt.Errorf("soft: import %v: %w", a, errors.ErrUnsupported)
+	}
+	m, err := secret(a, raw)
+	if err != nil {
+		return nil, err
+	}
+	return s.adopt(a, m, false)
+}
+
+// Lookup finds every version of a provisioned key, newest first.
+func (s *Store) Lookup(label string) ([]keystore.Version, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, errStoreClosed()
+	}
+	ring := s.rings[label]
+	if len(ring) == 0 {
+		return nil, fmt.Errorf("soft: look up %q: %w", label, keystore.ErrNotFound)
+	}
+	versions := make([]keystore.Version, len(ring))
+	for i, r := range ring {
+		versions[i] = s.version(r)
+	}
+	return versions, nil
+}
+
+// Close closes every key of the store and overwrites their bytes.
+func (s *Store) Close() error {
+	s.admin.Lock()
+	defer s.admin.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for k := range s.live {
+		k.closed.Store(true)
+		k.m.wipe()
+	}
+	clear(s.live)
+	for _, ring := range s.rings {
+		for _, r := range ring {
+			r.m.wipe()
+		}
+	}
+	clear(s.rings)
+	s.file.wipe()
+	return nil
+}
+
+// Live counts the session keys that were not closed yet. The second number,
+// device sessions in use, is always 0.
+func (s *Store) Live() (objects, sessions int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.live), 0
+}
+
+func (s *Store) open() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return errStoreClosed()
+	}
+	return nil
+}
+
+// adopt makes m a session key of the store, or wipes it.
+func (s *Store) adopt(a keystore.Algorithm, m *material, locked bool) (keystore.Key, error) {
+	k := &key{store: s, algorithm: a, m: m, locked: locked}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		m.wipe()
+		return nil, errStoreClosed()
+	}
+	s.live[k] = struct{}{}
+	return k.typed(), nil
+}
+
+func (s *Store) forget(k *key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, k)
+}
+
+func errStoreClosed() error { return fmt.Errorf("soft: store: %w", keystore.ErrClosed) }
+
+func generate(a keystore.Algorithm) (*material, error) {
+	if a.Secret() {
+		raw := make([]byte, a.Size())
+		rand.Read(raw) // never fails
+		defer clear(raw)
+		return secret(a, raw)
+	}
+	signer, err := generatePair(a)
+	if err != nil {
+		return nil, fmt.Errorf("soft: generate %v: %w", a, err)
+	}
+	return pair(a, signer)
+}
+
+func generatePair(a keystore.Algorithm) (crypto.Signer, error) {
+	switch a {
+	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096,
+		keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
+		return rsa.GenerateKey(rand.Reader, a.Size())
+	case keystore.ECDSAP256:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case keystore.ECDSAP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	}
+	return nil, errors.ErrUnsupported
+}
