@@ -1,0 +1,39 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors of this package, wrapped with the name of the member or the
+// offset of the byte concerned. Compare with [errors.Is].
+var (
+	// ErrMissing says that an object lacks the member asked for.
+	ErrMissing = errors.New("missing")
+	// ErrType says that a member is not of the type asked for. This includes
+	// integers outside of int64 and strings that are not Base64.
+	ErrType = errors.New("wrong type")
+	// ErrSyntax says that the input is not the JSON this package accepts.
+	ErrSyntax = errors.New("syntax error")
+	// ErrLimit says that the input or output exceeds a limit.
+	ErrLimit = errors.New("limit exceeded")
+	// ErrTruncated says that a stream ended inside an object.
+	ErrTruncated = errors.New("stream ended inside an object")
+	// ErrCompression says that compressed data is damaged.
+	ErrCompression = errors.New("damaged compressed data")
+	// ErrUnknownAlgorithm says that the name of a compression algorithm is
+	// neither GZIP nor LZW.
+	ErrUnknownAlgorithm = errors.New("unknown compression algorithm")
+)
+
+func memberError(name string, err error) error {
+	return fmt.Errorf("wire: member %q: %w", name, err)
+}
+
+func syntaxError(offset int, what string) error {
+	return fmt.Errorf("wire: byte %d: %s: %w", offset, what, ErrSyntax)
+}
+
+func limitError(offset int, what string) error {
+	return fmt.Errorf("wire: byte %d: %s: %w", offset, what, ErrLimit)
+}

@@ -1,0 +1,271 @@
+package wire
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// Parse parses one object. The first byte of b must be its opening brace, by
+// which MSL recognises JSON, and the last its closing brace: whitespace inside
+// the object is accepted, around it is not.
+func Parse(b []byte, lim Limits) (Object, error) {
+	lim = lim.withDefaults()
+	if len(b) > lim.Object {
+		return Object{}, limitError(lim.Object, "object too long")
+	}
+	if len(b) == 0 || b[0] != '{' {
+		return Object{}, syntaxError(0, "not an object")
+	}
+	if !utf8.Valid(b) {
+		return Object{}, syntaxError(0, "not UTF-8")
+	}
+	p := parser{src: b, lim: lim, nodes: make([]node, 1, 16)}
+	if err := p.value(0, 1); err != nil {
+		return Object{}, err
+	}
+	if p.pos != len(b) {
+		return Object{}, syntaxError(p.pos, "data after the object")
+	}
+	return Object{Value{src: b, nodes: p.nodes}}, nil
+}
+
+type parser struct {
+	src   []byte
+	pos   int
+	nodes []node
+	lim   Limits
+}
+
+// peek returns the byte at the position, 0 at the end of the input. A real
+// zero byte is accepted nowhere, so the two need not be told apart.
+func (p *parser) peek() byte {
+	if p.pos < len(p.src) {
+		return p.src[p.pos]
+	}
+	return 0
+}
+
+func (p *parser) skipSpace() {
+	for p.pos < len(p.src) && isSpace(p.src[p.pos]) {
+		p.pos++
+	}
+}
+
+func isSpace(c byte) bool {
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n'
+}
+
+// value parses the value at the position into node i, which may have a name
+// already.
+func (p *parser) value(i, depth int) error {
+	p.nodes[i].at = uint32(p.pos)
+	var err error
+	switch c := p.peek(); {
+	case c == '"':
+		p.nodes[i].kind = StringKind
+		p.nodes[i].valueEscaped, err = p.str()
+	case c == '{':
+		p.nodes[i].kind = ObjectKind
+		err = p.composite(i, depth, '}')
+	case c == '[':
+		p.nodes[i].kind = ArrayKind
+		err = p.composite(i, depth, ']')
+	case c == 't':
+		p.nodes[i].kind = BoolKind
+		err = p.literal("true")
+	case c == 'f':
+		p.nodes[i].kind = BoolKind
+		err = p.literal("false")
+	default:
+		p.nodes[i].kind = NumberKind
+		err = p.number()
+	}
+	p.nodes[i].end = uint32(p.pos)
+	p.nodes[i].nextNode = uint32(len(p.nodes))
+	return err
+}
+
+// composite parses the object or array at the position, which ends with the
+// byte last.
+func (p *parser) composite(i, depth int, last byte) error {
+	if depth > p.lim.Depth {
+		return limitError(p.pos, "nested too deep")
+	}
+	p.pos++
+	p.skipSpace()
+	if p.peek() == last {
+		p.pos++
+		return nil
+	}
+	for {
+		if err := p.child(i, depth, last == '}'); err != nil {
+			return err
+		}
+		p.skipSpace()
+		switch p.peek() {
+		case ',':
+			p.pos++
+			p.skipSpace()
+		case last:
+			p.pos++
+			return p.checkNames(i)
+		default:
+			return syntaxError(p.pos, "expected a comma or the end")
+		}
+	}
+}
+
+// child parses one member or element of the value of node parent.
+func (p *parser) child(parent, depth int, named bool) error {
+	i := len(p.nodes)
+	if i > p.lim.Members {
+		return limitError(p.pos, "too many members")
+	}
+	p.nodes = append(p.nodes, node{})
+	p.nodes[parent].children++
+	if named {
+		if err := p.memberName(&p.nodes[i]); err != nil {
+			return err
+		}
+	}
+	return p.value(i, depth+1)
+}
+
+func (p *parser) memberName(n *node) (err error) {
+	if p.peek() != '"' {
+		return syntaxError(p.pos, "expected a member name")
+	}
+	n.nameAt = uint32(p.pos + 1)
+	n.nameEscaped, err = p.str()
+	if err != nil {
+		return err
+	}
+	n.nameEnd = uint32(p.pos - 1)
+	p.skipSpace()
+	if p.peek() != ':' {
+		return syntaxError(p.pos, "expected a colon")
+	}
+	p.pos++
+	p.skipSpace()
+	return nil
+}
+
+// str moves past the string at the position.
+func (p *parser) str() (hasEscapes bool, err error) {
+	start := p.pos
+	p.pos++
+	for {
+		p.pos += plainLen(p.src[p.pos:])
+		switch p.peek() {
+		case '"':
+			p.pos++
+			return hasEscapes, nil
+		case '\\':
+			_, size := escaped(p.src[p.pos:])
+			if size == 0 {
+				return false, syntaxError(p.pos, "bad escape")
+			}
+			p.pos += size
+			hasEscapes = true
+		default:
+			return false, syntaxError(start, "control character in string, or no end")
+		}
+	}
+}
+
+func (p *parser) literal(word string) error {
+	if !bytes.HasPrefix(p.src[p.pos:], []byte(word)) {
+		return syntaxError(p.pos, "expected a value")
+	}
+	p.pos += len(word)
+	return nil
+}
+
+// number moves past the number at the position. Its value is left to the
+// reader of the member, since unknown members may hold any number.
+func (p *parser) number() error {
+	if p.peek() == '-' {
+		p.pos++
+	}
+	if p.peek() == '0' {
+		p.pos++
+	} else if !p.digits() {
+		return syntaxError(p.pos, "expected a value")
+	}
+	if p.peek() == '.' {
+		p.pos++
+		if !p.digits() {
+			return syntaxError(p.pos, "expected a digit")
+		}
+	}
+	if c := p.peek(); c == 'e' || c == 'E' {
+		p.pos++
+		if c := p.peek(); c == '+' || c == '-' {
+			p.pos++
+		}
+		if !p.digits() {
+			return syntaxError(p.pos, "expected a digit")
+		}
+	}
+	return nil
+}
+
+// digits moves past one or more digits.
+func (p *parser) digits() bool {
+	start := p.pos
+	for c := p.peek(); '0' <= c && c <= '9'; c = p.peek() {
+		p.pos++
+	}
+	return p.pos > start
+}
+
+// fewNames is the number of members up to which comparing all names with one
+// another is cheaper than a map.
+const fewNames = 16
+
+// checkNames refuses an object with two members of one name. Names are
+// compared unescaped, or a duplicate could hide behind an escape.
+func (p *parser) checkNames(i int) error {
+	object := Value{src: p.src, nodes: p.nodes, i: i}
+	if object.Kind() != ObjectKind || object.Len() < 2 {
+		return nil
+	}
+	object.node().nextNode = uint32(len(p.nodes))
+	if object.Len() > fewNames || hasEscapedName(object) {
+		return checkManyNames(object)
+	}
+	return checkFewNames(object)
+}
+
+func hasEscapedName(object Value) bool {
+	for v, ok := object.first(); ok; v, ok = v.next(object) {
+		if v.node().nameEscaped {
+			return true
+		}
+	}
+	return false
+}
+
+func checkFewNames(object Value) error {
+	for v, ok := object.first(); ok; v, ok = v.next(object) {
+		name := v.name()
+		for w, ok := v.next(object); ok; w, ok = w.next(object) {
+			if bytes.Equal(name, w.name()) {
+				return syntaxError(int(w.node().nameAt), "duplicate member")
+			}
+		}
+	}
+	return nil
+}
+
+func checkManyNames(object Value) error {
+	seen := make(map[string]bool, object.Len())
+	for v, ok := object.first(); ok; v, ok = v.next(object) {
+		name := string(v.name())
+		if seen[name] {
+			return syntaxError(int(v.node().nameAt), "duplicate member")
+		}
+		seen[name] = true
+	}
+	return nil
+}
