@@ -1,0 +1,67 @@
+package msl
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// An answerLimiter bounds how many answers we sign for senders that proved
+// nothing: each may cost a private-key operation, and garbage is free to send.
+type answerLimiter struct {
+	perSource int
+	total     *rate.Limiter
+
+	mu      sync.Mutex
+	sources map[string]*rate.Limiter
+	swept   time.Time
+}
+
+// maxSources bounds the table; beyond it new sources share the total alone.
+const maxSources = 10000
+
+func newAnswerLimiter(total, perSource int) *answerLimiter {
+	return &answerLimiter{
+		perSource: perSource,
+		total:     rate.NewLimiter(rate.Limit(total), total),
+		sources:   map[string]*rate.Limiter{},
+	}
+}
+
+// allow takes one answer off the bounds. The source's own comes first, so that
+// one source cannot use up the total.
+func (a *answerLimiter) allow(source string) bool {
+	if l := a.source(source); l != nil && !l.Allow() {
+		return false
+	}
+	return a.total.Allow()
+}
+
+func (a *answerLimiter) source(source string) *rate.Limiter {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if l, ok := a.sources[source]; ok {
+		return l
+	}
+	a.sweep(time.Now())
+	if len(a.sources) >= maxSources {
+		return nil
+	}
+	l := rate.NewLimiter(rate.Limit(a.perSource), a.perSource)
+	a.sources[source] = l
+	return l
+}
+
+// sweep drops the sources that have their whole allowance again, now and then.
+func (a *answerLimiter) sweep(now time.Time) {
+	if now.Sub(a.swept) < time.Second {
+		return
+	}
+	a.swept = now
+	for source, l := range a.sources {
+		if l.TokensAt(now) >= float64(a.perSource) {
+			delete(a.sources, source)
+		}
+	}
+}

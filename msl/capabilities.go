@@ -1,0 +1,132 @@
+package msl
+
+import (
+	"slices"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// Capabilities tell a peer what the sender can read. Compression algorithms are
+// GZIP and LZW; languages are BCP 47 tags for messages to the user, best first.
+type Capabilities struct {
+	Compression []string
+	Languages   []string
+}
+
+// formats are the encoder formats of this version of the protocol.
+var formats = []string{"JSON"}
+
+func parseCapabilities(o wire.Object) (*Capabilities, error) {
+	compression, err := capabilityList(o, "compressionalgos")
+	if err != nil {
+		return nil, err
+	}
+	languages, err := capabilityList(o, "languages")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := capabilityList(o, "encoderformats"); err != nil {
+		return nil, err
+	}
+	c := &Capabilities{Languages: languages}
+	for _, name := range compression {
+		if name == wire.GZIP || name == wire.LZW {
+			c.Compression = append(c.Compression, name)
+		}
+	}
+	return c, nil
+}
+
+// capabilityList reads an optional array of strings. What is no array counts as
+// absent, as it does for the reference stacks.
+func capabilityList(o wire.Object, name string) ([]string, error) {
+	v, ok := o.Value(name)
+	if !ok || v.Kind() != wire.ArrayKind {
+		return nil, nil
+	}
+	list, err := o.Strings(name)
+	if err != nil {
+		return nil, fail(ErrMSLParseError, "capabilities", err)
+	}
+	return list, nil
+}
+
+func (c *Capabilities) encode(e *wire.Encoder) {
+	e.BeginMember("capabilities")
+	e.Strings("compressionalgos", c.Compression)
+	e.Strings("languages", c.Languages)
+	e.Strings("encoderformats", formats)
+	e.End()
+}
+
+// intersect is what both the sender of a request and its responder can read, in
+// the request's order. Without either there is none.
+func (c *Capabilities) intersect(own *Capabilities) *Capabilities {
+	if c == nil || own == nil {
+		return nil
+	}
+	both := func(a, b []string) (in []string) {
+		for _, s := range a {
+			if slices.Contains(b, s) {
+				in = append(in, s)
+			}
+		}
+		return in
+	}
+	return &Capabilities{
+		Compression: both(c.Compression, own.Compression),
+		Languages:   both(c.Languages, own.Languages),
+	}
+}
+
+// compression is the preferred algorithm, or empty.
+func (c *Capabilities) compression() string {
+	if c == nil {
+		return ""
+	}
+	for _, name := range []string{wire.GZIP, wire.LZW} {
+		if slices.Contains(c.Compression, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// maxInflate is how many times a compressed part may grow by default, here and in
+// the reference stacks.
+const maxInflate = 200
+
+// compress returns data and no name where compressing does not make it shorter,
+// or so short that a peer would take it for an attack.
+func compress(name string, data []byte) ([]byte, string, error) {
+	if name == "" || len(data) == 0 {
+		return data, "", nil
+	}
+	short, err := wire.Compress(name, data)
+	if err != nil {
+		return nil, "", fail(ErrCompressionError, "compress", err)
+	}
+	if len(short) >= len(data) || len(data) > maxInflate*len(short) {
+		return data, "", nil
+	}
+	return short, name, nil
+}
+
+// decompress undoes what a peer did under name, which may be empty.
+func decompress(name string, data []byte, ratio int) ([]byte, error) {
+	if name == "" {
+		return data, nil
+	}
+	long, err := wire.Decompress(name, data, ratio)
+	if err != nil {
+		return nil, fail(ErrUncompressionError, "decompress", err)
+	}
+	return long, nil
+}
+
+func knownCompression(name string) error {
+	if name == "" || name == wire.GZIP || name == wire.LZW {
+		return nil
+	}
+	return fail(ErrUnidentifiedCompression, "compression algorithm", nil)
+}

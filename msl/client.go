@@ -1,0 +1,276 @@
+package msl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// A Client sends messages in a trusted-services network. It is safe for many
+// goroutines, which share its tokens: at most one of their messages at a time
+// asks for new ones. Its fields must not change after the first call of Do.
+type Client struct {
+	Entity       EntityScheme   // who we are
+	Peers        []EntityScheme // who may answer
+	KeyExchanges []KeyExchange  // what we offer
+	Transport    Transport
+	State        ClientState // nil keeps the tokens in memory
+
+	// UserAuth gives the proof of a local user. reason is the answer that
+	// refused an earlier proof, or 0; no data and no error gives up.
+	UserAuth func(ctx context.Context, user string, reason ResponseCode) (*UserAuthData, error)
+
+	ServiceTokens ServiceTokenKeys
+	Capabilities  *Capabilities // nil means none, and no compression
+	Limits        Limits
+	Time          func() time.Time // nil means time.Now
+	Rand          io.Reader        // nil means crypto/rand
+
+	mu         sync.Mutex
+	loaded     bool
+	tokens     *tokens
+	clockAhead time.Duration // of the server's clock
+	clockKnown bool
+	renewal    renewalLock
+}
+
+// A Transport carries one message to the peer and brings the answer. It calls
+// write once, which may block until the peer reads.
+type Transport interface {
+	RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error)
+}
+
+// A Request is a message to be sent.
+type Request struct {
+	Encrypted     bool
+	Authenticated bool // integrity-protected
+	NonReplayable bool
+	RequestTokens bool   // the answer shall bring a master token, and a user ID token
+	User          string // local user, or empty
+	Recipient     string // identity of the entity that must answer, or empty for any
+
+	// Body opens the application data, once more for each time that the
+	// message has to be sent. Nil means none.
+	Body func() (io.ReadCloser, error)
+}
+
+// A Response is the answer. Its body must be closed.
+type Response struct {
+	Identity      string // of the peer, empty where it answered under our master token
+	Body          io.ReadCloser
+	ServiceTokens []*ServiceToken
+	MessageID     int64
+	KeyExchange   string // scheme of the key exchange that this answer ended, or empty
+	Messages      int    // sent and received for this request
+}
+
+// BytesBody is a request body of the bytes b.
+func BytesBody(b []byte) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+}
+
+// maxDefaultBody is how much of an unrepeatable body is kept for another try.
+const maxDefaultBody = 1 << 20
+
+// ReaderBody is a request body that can be read only once. Its first max bytes
+// are kept, zero meaning 1 MiB; a message that is longer is not sent again.
+func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
+	if max == 0 {
+		max = maxDefaultBody
+	}
+	kept := &keptBody{r: r, room: max}
+	return kept.open
+}
+
+// A keptBody remembers what was read of r, up to a bound.
+type keptBody struct {
+	r    io.Reader
+	kept []byte
+	room int
+	lost bool // more was read than is kept
+}
+
+func (k *keptBody) open() (io.ReadCloser, error) {
+	if k.lost {
+		return nil, errors.New("msl: the request must be sent again, but its body cannot be read twice and is too long to keep")
+	}
+	return io.NopCloser(io.MultiReader(bytes.NewReader(k.kept[:len(k.kept):len(k.kept)]), k)), nil
+}
+
+func (k *keptBody) Read(p []byte) (int, error) {
+	n, err := k.r.Read(p)
+	if k.lost = k.lost || n > k.room; k.lost {
+		k.kept = nil
+	} else {
+		k.kept = append(k.kept, p[:n]...)
+		k.room -= n
+	}
+	return n, err
+}
+
+// Do sends a request and returns the answer. It does what it takes to get one:
+// handshakes, key exchange, renewals, and another try after an error that asks
+// for it. The last error answer is a [*PeerError].
+func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
+	if err := c.load(ctx); err != nil {
+		return nil, err
+	}
+	id, err := randomNumber(c.Rand)
+	if err != nil {
+		return nil, err
+	}
+	a := attempt{client: c, req: req, messageID: id}
+	var refused error
+	for count := 2; count <= maxMessages; count += 2 {
+		response, err := a.exchange(ctx)
+		var answer *PeerError
+		switch {
+		case errors.As(err, &answer):
+			refused = err
+			if again, err := a.recover(ctx, answer); !again || err != nil {
+				return nil, errors.Join(refused, err)
+			}
+		case err != nil:
+			return nil, err
+		case response != nil:
+			response.Messages = count
+			return response, nil
+		}
+	}
+	if refused == nil {
+		refused = errors.New("msl: no answer within 12 messages")
+	}
+	return nil, refused
+}
+
+// Close lets go of the session's keys. Messages in flight keep theirs.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tokens != nil && c.tokens.session != nil {
+		c.tokens.session.keys.Release()
+	}
+	c.tokens, c.loaded = nil, false
+	return nil
+}
+
+// load reads the tokens of an earlier process.
+func (c *Client) load(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.loaded {
+		return nil
+	}
+	if c.State == nil {
+		c.State = &memoryClientState{}
+	}
+	r, err := c.State.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("msl: load client state: %w", err)
+	}
+	if c.tokens, err = c.restore(ctx, r); err != nil {
+		return fmt.Errorf("msl: restore session: %w", err)
+	}
+	c.clockAhead, c.clockKnown = time.Duration(r.ClockOffset)*time.Second, r.ClockKnown
+	c.loaded = true
+	return nil
+}
+
+func (c *Client) localTime() time.Time {
+	if c.Time == nil {
+		return time.Now()
+	}
+	return c.Time()
+}
+
+// snapshot is the tokens of this moment, with the session's keys held for the
+// caller, and the estimate of the server's clock.
+func (c *Client) snapshot() (t *tokens, now time.Time, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t = c.tokens
+	if t == nil {
+		t = &tokens{}
+	}
+	if t.session != nil && !t.session.keys.Acquire() {
+		t = &tokens{}
+	}
+	return t, c.localTime().Add(c.clockAhead), c.clockKnown
+}
+
+// errClientClosed says that the client was closed while a message was under way.
+var errClientClosed = errors.New("msl: client is closed")
+
+// holds reports whether t is still what the client holds.
+func (c *Client) holds(t *tokens) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tokens == t
+}
+
+// serverTime is the estimate of the server's clock, and whether there is one.
+func (c *Client) serverTime() (now time.Time, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.localTime().Add(c.clockAhead), c.clockKnown
+}
+
+// update replaces the tokens by what change makes of them, durably. The keys of
+// a master token that goes are released.
+func (c *Client) update(ctx context.Context, change func(*tokens) *tokens) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tokens == nil {
+		return errClientClosed
+	}
+	old := c.tokens
+	if c.tokens = change(old); c.tokens == old {
+		return nil
+	}
+	if old.session != nil && old.session != c.tokens.session {
+		old.session.keys.Release()
+	}
+	return c.save(ctx)
+}
+
+func (c *Client) save(ctx context.Context) error {
+	r := c.tokens.record()
+	r.ClockOffset, r.ClockKnown = int64(c.clockAhead/time.Second), c.clockKnown
+	if err := c.State.Save(ctx, r); err != nil {
+		return fmt.Errorf("msl: save client state: %w", err)
+	}
+	return nil
+}
+
+// setClock notes the server's clock from the timestamp of an answer.
+func (c *Client) setClock(timestamp int64) {
+	if timestamp == absent {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clockAhead, c.clockKnown = seconds(timestamp).Sub(c.localTime().Truncate(time.Second)), true
+}
+
+// memoryClientState keeps nothing but the counters.
+type memoryClientState struct {
+	mu  sync.Mutex
+	ids map[int64]int64
+}
+
+func (*memoryClientState) Load(context.Context) (ClientRecord, error) { return ClientRecord{}, nil }
+func (*memoryClientState) Save(context.Context, ClientRecord) error   { return nil }
+
+func (m *memoryClientState) NextID(_ context.Context, serial int64) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ids == nil {
+		m.ids = map[int64]int64{}
+	}
+	m.ids[serial] = next(m.ids[serial])
+	return m.ids[serial], nil
+}

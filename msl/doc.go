@@ -1,0 +1,48 @@
+// Package msl speaks the Message Security Layer protocol with keys that stay
+// where package keystore keeps them.
+//
+// MSL (https://github.com/Netflix/msl/wiki) puts authentication, encryption,
+// integrity, key exchange and replay protection into each message, so that any
+// transport will do. Tokens issued by a server carry the state of a session:
+// the master token names an entity and holds its session keys, a user ID token
+// names a user of that entity, service tokens hold what an application likes.
+//
+// # Which function do I want
+//
+//   - To answer messages: a [Server], and its Serve method. Over HTTP: package
+//     msl/mslhttp.
+//   - To send messages: a [Client], and its Do method.
+//   - To say who may talk: an [EntityScheme] of package msl/entityauth, a
+//     [UserScheme] of msl/userauth, a [KeyExchange] of msl/keyx.
+//   - To issue and open tokens: an [Issuer].
+//   - To keep what must survive a restart: package msl/state/bolt.
+//   - To look into a message: [Inspect].
+//
+// # Sealed master tokens
+//
+// The reference stacks write the raw session keys into a master token, so an
+// issuer opens it with the keys in its memory. A holder never looks inside, and
+// so an [Issuer] here writes its own form, which the process that issues and
+// opens it cannot turn into key bytes either. The plaintext of the encrypted
+// sessiondata is an object of
+//
+//	sealed               1, the version of this form
+//	identity             the holder's identity
+//	issuerdata           an object of the issuer's own, optional
+//	encryptionalgorithm  AES
+//	signaturealgorithm   HmacSHA256
+//	sealedencryptionkey  the session encryption key, sealed by the store
+//	sealedsignaturekey   the session signature key, sealed by the store
+//
+// A sealed key is bound to the serial number and the sequence number of its
+// token, to the identity and to its use; it names the version of its
+// key-encryption key itself ([keystore.Sealed]). A reference issuer finds no
+// encryptionkey in it and refuses the token cleanly.
+//
+// # What it does not protect
+//
+// Payloads and headers are in the memory of the process in clear. The scheme
+// NONE authenticates nobody. An error message is authenticated as its sender's
+// entity, but not bound to the request it answers by anything but its message
+// id.
+package msl

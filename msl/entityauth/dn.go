@@ -1,0 +1,77 @@
+package entityauth
+
+import (
+	"encoding/asn1"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"unicode/utf8"
+)
+
+// shortNames are the attribute types that RFC 2253 section 2.3 names; all others
+// are written as object identifiers.
+var shortNames = map[string]string{
+	"2.5.4.3": "CN", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU",
+	"2.5.4.6": "C", "2.5.4.9": "STREET", "0.9.2342.19200300.100.1.25": "DC", "0.9.2342.19200300.100.1.1": "UID",
+}
+
+type attribute struct {
+	Type  asn1.ObjectIdentifier
+	Value asn1.RawValue
+}
+
+// DistinguishedName writes a DER encoded name as RFC 2253 does: last element
+// first, separated by commas without spaces. Attributes without a short name are
+// an object identifier and the hexadecimal DER of their value.
+func DistinguishedName(der []byte) (string, error) {
+	var name []asn1.RawValue // of SETs
+	if rest, err := asn1.Unmarshal(der, &name); err != nil || len(rest) > 0 {
+		return "", errors.New("entityauth: malformed distinguished name")
+	}
+	elements := make([]string, len(name))
+	for i, set := range name {
+		text, err := relativeName(set.FullBytes)
+		if err != nil {
+			return "", err
+		}
+		elements[len(name)-1-i] = text
+	}
+	return strings.Join(elements, ","), nil
+}
+
+func relativeName(der []byte) (string, error) {
+	var set []attribute
+	if _, err := asn1.UnmarshalWithParams(der, &set, "set"); err != nil {
+		return "", errors.New("entityauth: malformed distinguished name")
+	}
+	parts := make([]string, len(set))
+	for i, a := range set {
+		short, ok := shortNames[a.Type.String()]
+		var value string
+		if ok {
+			ok = a.Value.Tag != asn1.TagOctetString
+			_, err := asn1.Unmarshal(a.Value.FullBytes, &value)
+			ok = ok && err == nil && utf8.ValidString(value)
+		}
+		if ok {
+			parts[i] = short + "=" + escapeValue(value)
+		} else {
+			parts[i] = a.Type.String() + "=#" + hex.EncodeToString(a.Value.FullBytes)
+		}
+	}
+	return strings.Join(parts, "+"), nil
+}
+
+// escapeValue escapes as RFC 2253 section 2.4 demands.
+func escapeValue(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		edge := c == ' ' && (i == 0 || i == len(s)-1) || c == '#' && i == 0
+		if edge || strings.IndexByte(`,+"\<>;`, c) >= 0 {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}

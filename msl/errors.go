@@ -1,0 +1,181 @@
+package msl
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A ResponseCode tells a peer what to do about an error. It travels as
+// errorcode.
+type ResponseCode int
+
+// The response codes of the protocol.
+const (
+	Fail             ResponseCode = 1  // do not retry by machine
+	TransientFailure ResponseCode = 2  // may work later
+	EntityReauth     ResponseCode = 3  // master token not accepted: authenticate the entity again
+	UserReauth       ResponseCode = 4  // user ID token not accepted: authenticate the user again
+	KeyXRequired     ResponseCode = 5  // come back with key request data
+	EntityDataReauth ResponseCode = 6  // entity authentication data not accepted: give other data
+	UserDataReauth   ResponseCode = 7  // user authentication data not accepted: give other data
+	Expired          ResponseCode = 8  // master token expired: renew it
+	Replayed         ResponseCode = 9  // non-replayable id not accepted: use a new one
+	SSOTokenRejected ResponseCode = 10 // single-sign-on token not accepted: give other data
+)
+
+var responseNames = [...]string{
+	Fail: "FAIL", TransientFailure: "TRANSIENT_FAILURE", EntityReauth: "ENTITY_REAUTH",
+	UserReauth: "USER_REAUTH", KeyXRequired: "KEYX_REQUIRED", EntityDataReauth: "ENTITYDATA_REAUTH",
+	UserDataReauth: "USERDATA_REAUTH", Expired: "EXPIRED", Replayed: "REPLAYED",
+	SSOTokenRejected: "SSOTOKEN_REJECTED",
+}
+
+// String returns the protocol's name of r. An unknown number counts as FAIL.
+func (r ResponseCode) String() string {
+	if r < 1 || int(r) >= len(responseNames) {
+		return fmt.Sprintf("FAIL(%d)", int(r))
+	}
+	return responseNames[r]
+}
+
+// A Code is an error of the protocol.
+type Code int
+
+const internalBase = 100000
+
+// Internal is the number that travels as internalcode.
+func (c Code) Internal() int { return internalBase + int(c) }
+
+// Name is the protocol's symbolic name, or empty for an unknown code.
+func (c Code) Name() string { return codeTable[c].name }
+
+// Text is our description of the code, which is also what a peer is told.
+func (c Code) Text() string { return codeTable[c].text }
+
+// Response is the response code that belongs to c.
+func (c Code) Response() ResponseCode {
+	if row, ok := codeTable[c]; ok {
+		return row.response
+	}
+	return Fail
+}
+
+// Error tells the number, the name and the meaning.
+func (c Code) Error() string {
+	row, ok := codeTable[c]
+	if !ok {
+		return fmt.Sprintf("error %d", int(c))
+	}
+	return fmt.Sprintf("%d %s: %s", int(c), row.name, row.text)
+}
+
+// An Error is a failure of the stack to read, make or accept a message.
+// errors.Is finds both its Code and what caused it.
+type Error struct {
+	Code      Code
+	Op        string // what was being done
+	MessageID int64  // of the message that failed, or -1 if it could not be read
+	Err       error  // the cause, if there is more to say; never sent to a peer
+}
+
+// Error tells what was done, the code and the cause.
+func (e *Error) Error() string {
+	s := "msl: "
+	if e.Op != "" {
+		s += e.Op + ": "
+	}
+	s += e.Code.Error()
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the code and the cause.
+func (e *Error) Unwrap() []error {
+	if e.Err == nil {
+		return []error{e.Code}
+	}
+	return []error{e.Code, e.Err}
+}
+
+// Failure returns an [*Error] for a scheme of another package: code, what was
+// being done, and the cause or nil. A cause that is a device's own failure
+// counts more than the code: it becomes [ErrInternalException], so that nobody's
+// credentials are blamed for an HSM that is down.
+func Failure(code Code, op string, err error) error {
+	if deviceFailed(err) {
+		code = ErrInternalException
+	}
+	return &Error{Code: code, Op: op, MessageID: -1, Err: err}
+}
+
+func fail(code Code, op string, err error) error { return Failure(code, op, err) }
+
+// deviceFailed reports whether err says that a key store could not answer.
+func deviceFailed(err error) bool {
+	return errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrBusy) ||
+		errors.Is(err, keystore.ErrClosed) || errors.Is(err, keystore.ErrLost) || errors.Is(err, keystore.ErrPIN)
+}
+
+// codeOf finds the code of err; what has none is an internal failure.
+func codeOf(err error) Code {
+	if deviceFailed(err) {
+		return ErrInternalException
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	var c Code
+	if errors.As(err, &c) {
+		return c
+	}
+	return ErrInternalException
+}
+
+// withID notes the id of the message that err is about, unless one is noted.
+func withID(err error, id int64) error {
+	var e *Error
+	if err == nil || errors.As(err, &e) && e.MessageID >= 0 {
+		return err
+	}
+	if e == nil {
+		return &Error{Code: codeOf(err), MessageID: id, Err: err}
+	}
+	noted := *e
+	noted.MessageID = id
+	return &noted
+}
+
+// A PeerError is an error message that a peer sent.
+type PeerError struct {
+	Identity  string       // who sent it, as far as its entity scheme proves that
+	Response  ResponseCode // what the peer asks for
+	Code      Code         // the peer's internal code, or -1 if it sent none
+	MessageID int64
+	Message   string // for the log
+	User      string // for the user, in a language of the request
+}
+
+// Error tells what the peer said.
+func (e *PeerError) Error() string {
+	s := "msl: peer answered " + e.Response.String()
+	if e.Code >= 0 {
+		s += fmt.Sprintf(" (%d %s)", int(e.Code), e.Code.Name())
+	}
+	if e.Message != "" {
+		s += fmt.Sprintf(": %q", e.Message)
+	}
+	return s
+}
+
+// Unwrap returns the peer's code.
+func (e *PeerError) Unwrap() error {
+	if e.Code < 0 {
+		return nil
+	}
+	return e.Code
+}

@@ -1,0 +1,469 @@
+package msl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// An attempt is a request on its way, through as many messages as it takes.
+type attempt struct {
+	client *Client
+	req    *Request
+
+	messageID int64        // of the next message
+	bare      bool         // use no tokens
+	renew     bool         // ask for new tokens
+	reason    ResponseCode // why user authentication data is asked for again
+	proven    bool         // the last error answer was authenticated
+
+	// of the message that was sent last
+	tokens  *tokens
+	user    *UserIDToken
+	renewal *renewal // held
+	offers  []namedOffer
+}
+
+type namedOffer struct {
+	scheme string
+	Offer
+}
+
+// exchange sends one message and reads the answer. It returns no response where
+// the message was a handshake that went well.
+func (a *attempt) exchange(ctx context.Context) (response *Response, err error) {
+	if err := a.takeTokens(ctx); err != nil {
+		return nil, err
+	}
+	var got *MasterToken
+	defer func() { a.finish(got) }()
+	out, err := a.build(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer out.us.release()
+	stream, err := a.client.Transport.RoundTrip(ctx, out.write)
+	if err != nil {
+		return nil, err
+	}
+	in, err := a.receive(ctx, stream)
+	if err != nil {
+		in.release()
+		stream.Close()
+		return nil, err
+	}
+	a.messageID = next(in.messageID)
+	got = a.tokens.master()
+	if in.keyResponse != nil {
+		got = in.keyResponse.token
+	}
+	if out.handshake {
+		a.bare, a.renew = false, false
+		in.release()
+		return nil, stream.Close()
+	}
+	return a.response(in, stream), nil
+}
+
+// takeTokens picks the tokens for the next message, and takes the renewal lock
+// or waits for whoever has it, as the message demands.
+func (a *attempt) takeTokens(ctx context.Context) error {
+	for {
+		t, now, known := a.client.snapshot()
+		if a.bare {
+			t.release()
+			t = &tokens{services: t.services}
+			t.services = t.servicesFor(nil)
+		}
+		n := renewalNeed(a.req, a.client.Entity, t, a.renew, known, now)
+		a.tokens, a.user = t, t.user(a.req.User)
+		if !n.must && !n.may {
+			return nil
+		}
+		r, ok := a.client.renewal.acquire()
+		if ok && (a.bare || a.client.holds(t)) {
+			a.renewal = r
+			return nil
+		}
+		if !ok && !n.must {
+			return nil
+		}
+		t.release()
+		if ok { // the tokens changed before we had the lock
+			a.client.renewal.release(r, nil)
+			continue
+		}
+		if err := r.wait(ctx); err != nil {
+			return fmt.Errorf("msl: wait for the renewal of another message: %w", err)
+		}
+		if r.token != nil && (t.master() == nil || !bytes.Equal(r.token.Bytes(), t.master().Bytes())) {
+			a.bare, a.renew = false, false // the new token may do
+		}
+	}
+}
+
+func (t *tokens) release() {
+	if t.session != nil {
+		t.session.keys.Release()
+	}
+}
+
+// finish ends the use of what the last message held.
+func (a *attempt) finish(got *MasterToken) {
+	for _, o := range a.offers {
+		o.Close()
+	}
+	a.offers = nil
+	if a.renewal != nil {
+		a.client.renewal.release(a.renewal, got)
+		a.renewal = nil
+	}
+	a.tokens.release()
+}
+
+// An outgoing is a message of ours, ready to be written.
+type outgoing struct {
+	us        identification
+	head      []byte
+	handshake bool
+	payload   payloadWriter
+	body      func() (io.ReadCloser, error)
+}
+
+// write sends the message.
+func (o *outgoing) write(w io.Writer) error {
+	if _, err := w.Write(o.head); err != nil || o.handshake {
+		return err
+	}
+	o.payload.out = w
+	if o.body != nil {
+		body, err := o.body()
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(&o.payload, body)
+		if err := errors.Join(err, body.Close()); err != nil {
+			return err
+		}
+	}
+	return o.payload.Close()
+}
+
+// build makes the header, step by step in the protocol's order.
+func (a *attempt) build(ctx context.Context) (*outgoing, error) {
+	c := a.client
+	local, err := localIdentification(ctx, c.Entity)
+	if err != nil {
+		return nil, err
+	}
+	out := &outgoing{us: local, body: a.req.Body}
+	h := header{
+		messageID: a.messageID, nonReplayableID: absent, renewable: a.renewal != nil,
+		capabilities: c.Capabilities, userIDToken: a.user, serviceTokens: a.tokens.servicesFor(a.user),
+	}
+	if s := a.tokens.session; s != nil {
+		key := sessionKey(local.local.Identity, s.token, s.keys)
+		key.Rand = c.Rand
+		out.us.token, out.us.protector, h.sender = s.token, key, local.local.Identity
+	}
+	if err := a.prepare(ctx, &h, out, local.local.Identity); err != nil {
+		local.release()
+		return nil, err
+	}
+	if out.head, err = out.us.encodeMessage("headerdata", h.encode(c.localTime())); err != nil {
+		local.release()
+		return nil, err
+	}
+	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: h.capabilities.compression()}
+	return out, nil
+}
+
+// prepare decides what the message carries.
+func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identity string) error {
+	protected := a.protects()
+	heldBack, err := a.userAuth(ctx, h, protected)
+	if err != nil {
+		return err
+	}
+	keysDue := h.renewable && a.keysDue()
+	empty, err := a.emptyBody(keysDue)
+	if err != nil {
+		return err
+	}
+	if out.handshake = heldBack || empty || !a.carriesData(); out.handshake {
+		h.handshake, h.renewable = true, true
+	} else if a.req.NonReplayable {
+		if h.nonReplayableID, err = a.client.State.NextID(ctx, a.tokens.master().SerialNumber); err != nil {
+			return fmt.Errorf("msl: count non-replayable id: %w", err)
+		}
+	}
+	if keysDue {
+		return a.offer(ctx, h, identity)
+	}
+	return nil
+}
+
+// keysDue reports whether a renewable message should bring key requests.
+func (a *attempt) keysDue() bool {
+	mt := a.tokens.master()
+	now, known := a.client.serverTime()
+	return mt == nil || !known || mt.renewable(now)
+}
+
+// emptyBody reports whether a message with key requests has no data. Peers take
+// such a message for a handshake of an old stack, so it must be one.
+func (a *attempt) emptyBody(keysDue bool) (bool, error) {
+	if !keysDue || a.req.Body == nil {
+		return keysDue, nil
+	}
+	body, err := a.req.Body()
+	if err != nil {
+		return false, err
+	}
+	defer body.Close()
+	_, err = io.ReadFull(body, make([]byte, 1))
+	if err == io.EOF {
+		return true, nil
+	}
+	return false, err
+}
+
+// protects reports whether the header is encrypted and authenticated.
+func (a *attempt) protects() bool {
+	e := a.client.Entity
+	return a.tokens.session != nil || e.Encrypts() && e.Authenticates()
+}
+
+// carriesData reports whether the application data may go into this message,
+// given the protection that it has.
+func (a *attempt) carriesData() bool {
+	e, withToken := a.client.Entity, a.tokens.session != nil
+	return (withToken || e.Encrypts() || !a.req.Encrypted) &&
+		(withToken || e.Authenticates() || !a.req.Authenticated) &&
+		(withToken || !a.req.NonReplayable)
+}
+
+// userAuth adds the proof of a local user who has no token. Where the header
+// does not protect it, the message must wait for one that does.
+func (a *attempt) userAuth(ctx context.Context, h *header, protected bool) (heldBack bool, err error) {
+	if a.req.User == "" || a.user != nil {
+		return false, nil
+	}
+	if !protected {
+		return true, nil
+	}
+	if a.client.UserAuth == nil {
+		return false, fmt.Errorf("msl: no user authentication configured for user %q", a.req.User)
+	}
+	data, err := a.client.UserAuth(ctx, a.req.User, a.reason)
+	if err != nil {
+		return false, err
+	}
+	if data == nil {
+		return false, fmt.Errorf("msl: no user authentication data for user %q", a.req.User)
+	}
+	h.userAuth = &schemeData{scheme: data.Scheme, data: data.AuthData}
+	return false, nil
+}
+
+// offer adds key requests, one of each key exchange.
+func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
+	mt := a.tokens.master()
+	for _, x := range a.client.KeyExchanges {
+		o, err := x.Offer(ctx, Requester{Identity: identity, Token: mt})
+		if err != nil {
+			return fail(codeOf(err), "offer key exchange", err)
+		}
+		a.offers = append(a.offers, namedOffer{x.Scheme(), o})
+		h.keyRequests = append(h.keyRequests, schemeData{scheme: x.Scheme(), data: o.KeyData()})
+	}
+	if h.handshake && len(h.keyRequests) == 0 {
+		return errors.New("msl: the message needs a key exchange, and none is configured")
+	}
+	return nil
+}
+
+// receive reads the answer and makes the checks of the protocol on it.
+func (a *attempt) receive(ctx context.Context, stream io.Reader) (*incoming, error) {
+	c := a.client
+	side := receiver{
+		entities: c.Peers,
+		limits:   c.Limits.withDefaults(),
+		rules:    headerRules{ratio: c.Limits.withDefaults().Inflate, serviceTokens: c.ServiceTokens, exchanges: c.KeyExchanges},
+		session:  a.findSession,
+		open: func(*MasterToken) (*Session, error) {
+			return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
+		},
+	}
+	in, err := side.receive(ctx, stream)
+	if err != nil {
+		return in, err
+	}
+	if in.err != nil {
+		return in, a.judgeError(in)
+	}
+	var outcome Outcome
+	if in.keyResponse != nil {
+		if outcome, err = a.accept(ctx, in); err != nil {
+			return in, withID(err, in.messageID)
+		}
+	}
+	if err := a.check(in); err != nil {
+		outcome.Keys.Release()
+		return in, withID(err, in.messageID)
+	}
+	c.setClock(in.timestamp)
+	if err := a.store(ctx, in, outcome); err != nil {
+		return in, err
+	}
+	return in, nil
+}
+
+// findSession knows the master token of the request, by what was signed: a peer
+// may write the members of a token in another order.
+func (a *attempt) findSession(o wire.Object) (*Session, *MasterToken, error) {
+	t, err := parseMasterToken(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := a.tokens.session
+	if s == nil || !bytes.Equal(s.token.sealed.tokenData, t.sealed.tokenData) ||
+		!bytes.Equal(s.token.sealed.signature, t.sealed.signature) || !s.keys.Acquire() {
+		return nil, t, nil
+	}
+	return &Session{Token: t, Keys: s.keys}, t, nil
+}
+
+// judgeError makes the checks on an error answer.
+func (a *attempt) judgeError(in *incoming) error {
+	if !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
+		return withID(fail(ErrUnexpectedResponseMessageID, "error answer", nil), in.err.MessageID)
+	}
+	if a.req.Recipient != "" && in.err.Identity != a.req.Recipient {
+		return withID(fail(ErrMessageSenderMismatch, "error answer", nil), in.err.MessageID)
+	}
+	if a.proven = in.sender.Authenticated; a.proven {
+		a.client.setClock(in.timestamp)
+	}
+	return in.err
+}
+
+// accept derives the new session keys from the answer to one of our offers.
+func (a *attempt) accept(ctx context.Context, in *incoming) (Outcome, error) {
+	failed := fail(ErrKeyXResponseRequestMismatch, "key response data", nil)
+	for _, o := range a.offers {
+		if o.scheme != in.keyResponse.scheme {
+			continue
+		}
+		outcome, err := o.Accept(ctx, in.keyResponse.data)
+		if err == nil {
+			return outcome, nil
+		}
+		failed = fail(codeOf(err), "key response data", err)
+	}
+	return Outcome{}, failed
+}
+
+func (a *attempt) check(in *incoming) error {
+	if in.nonReplayableID != absent && in.token == nil {
+		return fail(ErrIncompleteNonReplayableMessage, "answer", nil)
+	}
+	if in.messageID != next(a.messageID) {
+		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
+	}
+	if a.req.Recipient != "" && in.token == nil && in.sender.Identity != a.req.Recipient {
+		return fail(ErrMessageSenderMismatch, "answer", nil)
+	}
+	return nil
+}
+
+// store keeps the tokens that the answer brings, in one durable step, and turns
+// to the new session keys.
+func (a *attempt) store(ctx context.Context, in *incoming, outcome Outcome) error {
+	var fresh *holding
+	if in.keyResponse != nil {
+		fresh = &holding{token: in.keyResponse.token, keys: outcome.Keys, exchange: in.keyResponse.scheme, keep: outcome.Keep}
+		outcome.Keys.Acquire() // for this message; the first reference is the client's
+		old := in.release
+		in.release = func() { old(); outcome.Keys.Release() }
+		in.body.opener = sessionKey("", fresh.token, fresh.keys)
+	}
+	if fresh == nil && in.userIDToken == nil && len(in.serviceTokens) == 0 {
+		return nil
+	}
+	err := a.client.update(ctx, func(t *tokens) *tokens {
+		if fresh != nil {
+			t = t.withMaster(fresh)
+		}
+		if in.userIDToken != nil && a.req.User != "" && in.userIDToken.boundTo(t.master()) == nil {
+			t = t.withUser(a.req.User, in.userIDToken)
+		}
+		for _, s := range in.serviceTokens {
+			if s.boundTo(t.master(), t.user(a.req.User)) == nil {
+				t = t.withService(s)
+			}
+		}
+		return t
+	})
+	if errors.Is(err, errClientClosed) {
+		outcome.Keys.Release()
+	}
+	return err
+}
+
+// response hands the answer to the application.
+func (a *attempt) response(in *incoming, stream io.Closer) *Response {
+	r := &Response{
+		Identity: in.sender.Identity, ServiceTokens: in.serviceTokens, MessageID: in.messageID,
+		Body: &responseBody{Reader: in.body, stream: stream, release: in.release},
+	}
+	if in.keyResponse != nil {
+		r.KeyExchange = in.keyResponse.scheme
+	}
+	return r
+}
+
+type responseBody struct {
+	io.Reader
+	stream  io.Closer
+	release func()
+}
+
+func (b *responseBody) Close() error {
+	if b.release == nil {
+		return nil
+	}
+	b.release()
+	b.release = nil
+	return b.stream.Close()
+}
+
+// recover prepares another try after an error answer, and forgets what it makes
+// useless. It reports whether there is a point in trying again.
+func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
+	r := recoveries[e.Response]
+	used, user := a.tokens.session, a.user
+	err := a.client.update(ctx, func(t *tokens) *tokens {
+		if r.forgetEntity && a.proven && used != nil && t.session == used {
+			t = t.withMaster(nil)
+		}
+		if r.forgetUser && a.proven && user != nil && t.users[a.req.User] == user {
+			t = t.withUser(a.req.User, nil)
+		}
+		if r.renew && !r.bare { // unless a newer token came meanwhile
+			a.renew = t.session == used
+		}
+		return t
+	})
+	a.messageID = next(e.MessageID)
+	a.bare = r.bare
+	a.renew = a.renew || r.bare && r.renew
+	if r.askUser {
+		a.reason = e.Response
+	}
+	return r.again, err
+}

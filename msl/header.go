@@ -1,0 +1,403 @@
+package msl
+
+import (
+	"context"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// absent stands for an id or a timestamp that a header does not have.
+const absent = -1
+
+// A header is the inside of a message header, parsed from verified bytes or to
+// be sent.
+type header struct {
+	sender          string // sent with a master token, never read
+	messageID       int64
+	timestamp       int64 // or absent
+	nonReplayableID int64 // or absent
+	renewable       bool
+	handshake       bool
+	capabilities    *Capabilities
+	keyRequests     []schemeData
+	keyResponse     *keyResponse
+	userAuth        *schemeData
+	userIDToken     *UserIDToken
+	serviceTokens   []*ServiceToken
+}
+
+// A keyResponse delivers a master token and what makes its session keys.
+type keyResponse struct {
+	token *MasterToken
+	schemeData
+}
+
+// An envelope is the outside of a header: who says it is from whom, and nothing
+// of that verified.
+type envelope struct {
+	entity    *schemeData
+	token     wire.Object // if entity is nil
+	data      []byte
+	signature []byte
+	isError   bool
+}
+
+// parseEnvelope makes the checks of a header that come before its sender is
+// known. tokens is shown a master token in its place among them.
+func parseEnvelope(o wire.Object, token func(wire.Object) error) (envelope, error) {
+	const op = "header"
+	hasEntity, hasToken := o.Has("entityauthdata"), o.Has("mastertoken")
+	if hasEntity && hasToken {
+		return envelope{}, fail(ErrMSLParseError, "header has entity authentication data and a master token", nil)
+	}
+	f, env := fields{o: o}, envelope{}
+	if hasEntity {
+		entity, err := parseSchemeData(f.object("entityauthdata"), "authdata", "entity authentication data")
+		if err != nil {
+			return env, err
+		}
+		env.entity = &entity
+	}
+	if hasToken {
+		env.token = f.object("mastertoken")
+		if f.err == nil {
+			if err := token(env.token); err != nil {
+				return env, err
+			}
+		}
+	}
+	env.signature = f.bytes("signature")
+	if env.isError = !o.Has("headerdata"); env.isError {
+		env.data = f.bytes("errordata")
+	} else {
+		env.data = f.bytes("headerdata")
+	}
+	if err := f.failed(op); err != nil {
+		return env, err
+	}
+	if !hasEntity && (!hasToken || env.isError) {
+		return env, fail(ErrMessageEntityNotFound, op, nil)
+	}
+	return env, nil
+}
+
+// open verifies, then decrypts: the only way to a header's inside.
+func (env envelope) open(s Sender) (wire.Object, error) {
+	const op = "header"
+	if len(env.data) == 0 {
+		return wire.Object{}, fail(ErrHeaderDataMissing, op, nil)
+	}
+	switch err := s.Opener.Verify(env.data, env.signature); {
+	case err == errSignature && env.isError:
+		return wire.Object{}, fail(ErrMessageVerificationFailed, op, nil)
+	case err == errSignature && env.entity == nil:
+		return wire.Object{}, fail(ErrMessageMasterTokenBasedVerificationFailed, op, nil)
+	case err == errSignature:
+		return wire.Object{}, fail(ErrMessageEntityDataBasedVerificationFailed, op, nil)
+	case err != nil:
+		return wire.Object{}, err
+	}
+	plaintext, err := s.Opener.Decrypt(env.data)
+	if err != nil {
+		return wire.Object{}, err
+	}
+	o, err := wire.Parse(plaintext, wire.Limits{})
+	if err != nil {
+		return wire.Object{}, fail(ErrMSLParseError, op, err)
+	}
+	return o, nil
+}
+
+// headerRules is what a reader of headers needs to know of its side.
+type headerRules struct {
+	token         *MasterToken // of the header, or nil
+	encrypted     bool         // the sender encrypts headers
+	ratio         int
+	serviceTokens ServiceTokenKeys
+	users         []UserScheme
+	exchanges     []KeyExchange
+	openUser      func(wire.Object) (*UserIDToken, error)
+}
+
+// parseHeader reads the inside of a header in the protocol's order. Errors carry
+// the message id from the moment it is known.
+func parseHeader(o wire.Object, rules headerRules) (header, error) {
+	f := fields{o: o}
+	h := header{messageID: f.int("messageid"), timestamp: absent, nonReplayableID: absent}
+	if err := f.failed("header"); err != nil {
+		return h, err
+	}
+	if !inRange(h.messageID) {
+		return h, fail(ErrMessageIDOutOfRange, "header", nil)
+	}
+	return h, withID(h.parseRest(&f, rules), h.messageID)
+}
+
+func (h *header) parseRest(f *fields, rules headerRules) error {
+	h.timestamp = f.optionalInt("timestamp", absent)
+	if err := f.failed("header"); err != nil {
+		return err
+	}
+	if err := h.parseTokens(f, rules); err != nil {
+		return err
+	}
+	h.nonReplayableID = f.optionalInt("nonreplayableid", absent)
+	if f.err == nil && f.o.Has("nonreplayableid") && !inRange(h.nonReplayableID) {
+		return fail(ErrNonReplayableIDOutOfRange, "header", nil)
+	}
+	h.renewable = f.bool("renewable")
+	h.handshake = f.optionalBool("handshake")
+	f.optional("capabilities", func(name string) {
+		if c := f.object(name); f.err == nil {
+			h.capabilities, f.err = parseCapabilities(c)
+		}
+	})
+	if err := f.failed("header"); err != nil {
+		return err
+	}
+	return h.parseKeyRequests(f, rules.exchanges)
+}
+
+// parseTokens reads what is bound to a master token: the one of the key
+// response where there is one, else the header's.
+func (h *header) parseTokens(f *fields, rules headerRules) (err error) {
+	mt := rules.token
+	if f.o.Has("keyresponsedata") {
+		if h.keyResponse, err = parseKeyResponse(f.object("keyresponsedata"), f); err != nil {
+			return err
+		}
+		mt = h.keyResponse.token
+	}
+	if f.o.Has("useridtoken") {
+		o := f.object("useridtoken")
+		if err := f.failed("user id token"); err != nil {
+			return err
+		}
+		if h.userIDToken, err = rules.openUser(o); err != nil {
+			return err
+		}
+		if err := h.userIDToken.boundTo(mt); err != nil {
+			return err
+		}
+	}
+	if err := h.parseUserAuth(f, rules); err != nil {
+		return err
+	}
+	return h.parseServiceTokens(f, rules, mt)
+}
+
+func parseKeyResponse(o wire.Object, f *fields) (*keyResponse, error) {
+	if err := f.failed("key response data"); err != nil {
+		return nil, err
+	}
+	inner := fields{o: o}
+	token := inner.object("mastertoken")
+	if err := inner.failed("key response data"); err != nil {
+		return nil, err
+	}
+	mt, err := parseMasterToken(token)
+	if err != nil {
+		return nil, err
+	}
+	data, err := parseSchemeData(o, "keydata", "key response data")
+	return &keyResponse{token: mt, schemeData: data}, err
+}
+
+func (h *header) parseUserAuth(f *fields, rules headerRules) error {
+	if !f.o.Has("userauthdata") {
+		return nil
+	}
+	o := f.object("userauthdata")
+	if err := f.failed("user authentication data"); err != nil {
+		return err
+	}
+	if !rules.encrypted {
+		return fail(ErrUnencryptedMessageWithUserAuthData, "header", nil)
+	}
+	data, err := parseSchemeData(o, "authdata", "user authentication data")
+	if err != nil {
+		return err
+	}
+	scheme, err := pick(rules.users, data.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
+	if err != nil {
+		return err
+	}
+	h.userAuth = &data
+	return scheme.Check(data.data)
+}
+
+func (h *header) parseServiceTokens(f *fields, rules headerRules, mt *MasterToken) error {
+	if !f.o.Has("servicetokens") {
+		return nil
+	}
+	list := read(f, "servicetokens", f.o.Objects)
+	if err := f.failed("service tokens"); err != nil {
+		return err
+	}
+	for _, o := range list {
+		t, err := parseServiceToken(o, rules.serviceTokens, mt, h.userIDToken, rules.ratio)
+		if err != nil {
+			return err
+		}
+		h.serviceTokens = putServiceToken(h.serviceTokens, t)
+	}
+	return nil
+}
+
+// putServiceToken adds a token, in the place of one that it replaces.
+func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
+	for i, old := range list {
+		if old.sameAs(t) {
+			list[i] = t
+			return list
+		}
+	}
+	return append(list, t)
+}
+
+// parseKeyRequests keeps the requests that we can answer. None of those that
+// were offered is the error of the first.
+func (h *header) parseKeyRequests(f *fields, exchanges []KeyExchange) error {
+	if !f.o.Has("keyrequestdata") {
+		return nil
+	}
+	list := read(f, "keyrequestdata", f.o.Objects)
+	if err := f.failed("key request data"); err != nil {
+		return err
+	}
+	var first error
+	for _, o := range list {
+		data, err := parseSchemeData(o, "keydata", "key request data")
+		if err != nil {
+			return err
+		}
+		if err := checkKeyRequest(exchanges, data); err != nil {
+			if first == nil {
+				first = err
+			}
+			continue
+		}
+		h.keyRequests = append(h.keyRequests, data)
+	}
+	if len(h.keyRequests) > 0 {
+		return nil
+	}
+	return first
+}
+
+func checkKeyRequest(exchanges []KeyExchange, data schemeData) error {
+	if _, err := pick(exchanges, data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound); err != nil {
+		return err
+	}
+	var err error
+	for _, x := range exchanges { // one scheme may be configured in several ways
+		if x.Scheme() != data.scheme {
+			continue
+		}
+		if err = x.Check(data.data); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// encode writes the inside of a header.
+func (h *header) encode(now time.Time) []byte {
+	e := wire.NewEncoder(1024)
+	e.Begin()
+	if h.sender != "" {
+		e.String("sender", h.sender)
+	}
+	e.Int("messageid", h.messageID)
+	e.Int("timestamp", now.Unix())
+	e.Bool("nonreplayable", h.nonReplayableID != absent)
+	if h.nonReplayableID != absent {
+		e.Int("nonreplayableid", h.nonReplayableID)
+	}
+	e.Bool("renewable", h.renewable)
+	e.Bool("handshake", h.handshake)
+	if h.capabilities != nil {
+		h.capabilities.encode(e)
+	}
+	h.encodeKeys(e)
+	if h.userAuth != nil {
+		e.Raw("userauthdata", h.userAuth.encode("authdata"))
+	}
+	if h.userIDToken != nil {
+		e.Raw("useridtoken", h.userIDToken.Bytes())
+	}
+	if len(h.serviceTokens) > 0 {
+		e.BeginArray("servicetokens")
+		for _, t := range h.serviceTokens {
+			e.RawElement(t.sealed.raw)
+		}
+		e.EndArray()
+	}
+	e.End()
+	return e.Encoded()
+}
+
+func (h *header) encodeKeys(e *wire.Encoder) {
+	if len(h.keyRequests) > 0 {
+		e.BeginArray("keyrequestdata")
+		for _, r := range h.keyRequests {
+			e.RawElement(r.encode("keydata"))
+		}
+		e.EndArray()
+	}
+	if h.keyResponse != nil {
+		e.BeginMember("keyresponsedata")
+		e.Raw("mastertoken", h.keyResponse.token.Bytes())
+		e.String("scheme", h.keyResponse.scheme)
+		e.Raw("keydata", h.keyResponse.data)
+		e.End()
+	}
+}
+
+// An identification is how a message of ours says who sends it.
+type identification struct {
+	token     *MasterToken // or
+	scheme    string       // the name of an entity scheme and
+	local     Local        // our entity
+	protector Protector
+}
+
+// localIdentification identifies us by our entity scheme.
+func localIdentification(ctx context.Context, s EntityScheme) (identification, error) {
+	local, err := s.Local(ctx)
+	if err != nil {
+		return identification{}, err
+	}
+	return identification{scheme: s.Scheme(), local: local, protector: local.Protector}, nil
+}
+
+func (id identification) release() {
+	if id.local.Release != nil {
+		id.local.Release()
+	}
+}
+
+// encodeMessage protects the inside of a header and writes it under name,
+// headerdata or errordata.
+func (id identification) encodeMessage(name string, inside []byte) ([]byte, error) {
+	data, err := id.protector.Encrypt(inside)
+	if err != nil {
+		return nil, err
+	}
+	signature, err := id.protector.Sign(data)
+	if err != nil {
+		return nil, err
+	}
+	e := wire.NewEncoder(2048 + len(data)*4/3)
+	e.Begin()
+	if id.token != nil {
+		e.Raw("mastertoken", id.token.Bytes())
+	} else {
+		e.Raw("entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata"))
+	}
+	e.Bytes(name, data)
+	e.Bytes("signature", signature)
+	e.End()
+	return e.Encoded(), nil
+}

@@ -1,0 +1,377 @@
+package msl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// IssuerKeys protect the tokens of one version of an issuer. All services of
+// one network share them, and nobody else has them.
+type IssuerKeys struct {
+	Version    uint32
+	Encryption keystore.Cipher
+	MAC        keystore.MAC
+}
+
+// An Issuer makes master tokens and user ID tokens and opens its own. Master
+// tokens are sealed (see the package documentation): the session keys in them
+// are for Store alone.
+type Issuer struct {
+	Name  string         // told in the tokens' envelopes, never compared
+	Store keystore.Store // where session keys live
+	Keys  []IssuerKeys   // newest first: the first one issues, each one opens
+
+	// Shared opens master tokens in the form of the reference stacks too, whose
+	// session keys pass through the memory of this process. Store must be a
+	// keystore.Importer then.
+	Shared bool
+
+	RenewAfter     time.Duration // of a master token; zero means one hour
+	Lifetime       time.Duration // of a master token; zero means 24 hours
+	UserRenewAfter time.Duration // of a user ID token; zero means one hour
+	UserLifetime   time.Duration // of a user ID token; zero means 30 days
+
+	Time func() time.Time // nil means time.Now
+	Rand io.Reader        // nil means crypto/rand
+}
+
+// maxRing bounds how many key versions are tried for a token without a hint.
+const maxRing = 8
+
+func (i *Issuer) now() time.Time {
+	if i.Time == nil {
+		return time.Now()
+	}
+	return i.Time()
+}
+
+func (k IssuerKeys) symmetric(name string, r io.Reader) SymmetricKey {
+	return SymmetricKey{KeyID: fmt.Sprintf("%s#%d", name, k.Version), Encryption: k.Encryption, MAC: k.MAC, Rand: r}
+}
+
+// Issue makes a new master token for identity, or the renewal of old with the
+// given sequence number. It seals keys, which is their last way out of the
+// store; they are the session's afterwards, on success.
+func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *SessionKeys) (*Session, error) {
+	now := i.now()
+	t := &MasterToken{
+		RenewalWindow:  now.Add(orDefault(i.RenewAfter, time.Hour)).Truncate(time.Second),
+		Expiration:     now.Add(orDefault(i.Lifetime, 24*time.Hour)).Truncate(time.Second),
+		SequenceNumber: sequence,
+	}
+	s := &Session{Token: t, Identity: identity, Keys: keys}
+	if old != nil {
+		t.SerialNumber, s.IssuerData = old.Token.SerialNumber, old.IssuerData
+	} else {
+		serial, err := randomNumber(i.Rand)
+		if err != nil {
+			return nil, err
+		}
+		t.SerialNumber = serial
+	}
+	return s, i.write(s)
+}
+
+func orDefault(d, absent time.Duration) time.Duration {
+	if d == 0 {
+		return absent
+	}
+	return d
+}
+
+// write makes the encoded token of a session.
+func (i *Issuer) write(s *Session) error {
+	if len(i.Keys) == 0 {
+		return fail(ErrInternalException, "issue master token", errors.New("issuer has no keys"))
+	}
+	key := i.Keys[0].symmetric(i.Name, i.Rand)
+	content, err := i.sealSession(s)
+	if err != nil {
+		return err
+	}
+	if s.Token.data, err = key.Encrypt(content); err != nil {
+		return err
+	}
+	e := wire.NewEncoder(128 + len(s.Token.data)*4/3)
+	e.Begin()
+	e.Int("renewalwindow", s.Token.RenewalWindow.Unix())
+	e.Int("expiration", s.Token.Expiration.Unix())
+	e.Int("sequencenumber", s.Token.SequenceNumber)
+	e.Int("serialnumber", s.Token.SerialNumber)
+	e.Bytes("sessiondata", s.Token.data)
+	e.End()
+	s.Token.sealed, err = signToken(key, e.Encoded())
+	return err
+}
+
+const (
+	sealedForm   = 1
+	aesName      = "AES"
+	hmacName     = "HmacSHA256"
+	cmacName     = "AESCmac"
+	rsaName      = "SHA256withRSA"
+	roleEncrypt  = "encryption"
+	roleSign     = "signature"
+	tokenContext = "msl master token"
+)
+
+func (i *Issuer) sealSession(s *Session) ([]byte, error) {
+	encryption, errE := i.Store.Seal(s.Keys.Encryption, sealContext(roleEncrypt, s.Token, s.Identity))
+	signature, errS := i.Store.Seal(s.Keys.Signature, sealContext(roleSign, s.Token, s.Identity))
+	if err := errors.Join(errE, errS); err != nil {
+		return nil, fail(ErrMasterTokenKeyCreationError, "seal session keys", err)
+	}
+	e := wire.NewEncoder(512)
+	e.Begin()
+	e.Int("sealed", sealedForm)
+	e.String("identity", s.Identity)
+	if s.IssuerData != nil {
+		e.Raw("issuerdata", s.IssuerData)
+	}
+	e.String("encryptionalgorithm", aesName)
+	e.String("signaturealgorithm", hmacName)
+	e.Bytes("sealedencryptionkey", encryption)
+	e.Bytes("sealedsignaturekey", signature)
+	e.End()
+	return e.Encoded(), nil
+}
+
+// sealContext binds a sealed session key to one use in one token of one entity.
+func sealContext(role string, t *MasterToken, identity string) []byte {
+	b := append([]byte(tokenContext), 0)
+	b = append(append(b, role...), 0)
+	b = binary.BigEndian.AppendUint64(b, uint64(t.SerialNumber))
+	b = binary.BigEndian.AppendUint64(b, uint64(t.SequenceNumber))
+	return append(b, identity...)
+}
+
+// Open verifies a master token and opens the session in it. A token that does
+// not verify is [ErrMasterTokenUntrusted]. The caller releases the keys.
+func (i *Issuer) Open(t *MasterToken) (*Session, error) {
+	key, err := i.verify(t.sealed, t.data)
+	if err != nil {
+		if err == errSignature {
+			return nil, fail(ErrMasterTokenUntrusted, "open master token", nil)
+		}
+		return nil, err
+	}
+	content, err := key.Decrypt(t.data)
+	if err != nil {
+		return nil, err
+	}
+	o, err := wire.Parse(content, wire.Limits{})
+	if err != nil {
+		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", err)
+	}
+	return i.openSession(t, o)
+}
+
+// openSession makes a session of decrypted sessiondata.
+func (i *Issuer) openSession(t *MasterToken, o wire.Object) (*Session, error) {
+	f := fields{o: o}
+	s := &Session{
+		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
+			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
+		Identity: f.string("identity"),
+	}
+	f.optional("issuerdata", func(name string) { s.IssuerData = append([]byte(nil), f.object(name).Raw()...) })
+	if f.err != nil {
+		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.err)
+	}
+	var err error
+	if o.Has("sealed") {
+		s.Keys, err = i.unseal(t, s.Identity, o)
+	} else {
+		s.Keys, err = i.importShared(o)
+	}
+	return s, err
+}
+
+func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*SessionKeys, error) {
+	f := fields{o: o}
+	form := f.int("sealed")
+	encryption, signature := f.bytes("sealedencryptionkey"), f.bytes("sealedsignaturekey")
+	if f.err != nil || form != sealedForm {
+		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.err)
+	}
+	keys, err := UnwrapSessionKeys(encryption, signature, func(a keystore.Algorithm, blob []byte) (keystore.Key, error) {
+		role := roleEncrypt
+		if a == keystore.HMACSHA256 {
+			role = roleSign
+		}
+		return i.Store.Unseal(a, blob, sealContext(role, t, identity))
+	})
+	if err != nil {
+		return nil, fail(ErrMasterTokenKeyCreationError, "unseal session keys", err)
+	}
+	return keys, nil
+}
+
+// importShared takes the session keys out of a token of the reference stacks.
+func (i *Issuer) importShared(o wire.Object) (*SessionKeys, error) {
+	const op = "open shared master token"
+	if !i.Shared {
+		return nil, fail(ErrMasterTokenUntrusted, op, errors.New("tokens in the reference form are not accepted here: custody is not shared"))
+	}
+	importer, ok := i.Store.(keystore.Importer)
+	if !ok {
+		return nil, fail(ErrMasterTokenUntrusted, op, errors.ErrUnsupported)
+	}
+	f := fields{o: o}
+	encryption, mac := f.bytes("encryptionkey"), []byte(nil)
+	if o.Has("signaturekey") {
+		mac = f.bytes("signaturekey")
+	} else {
+		mac = f.bytes("hmackey")
+	}
+	defer clear(encryption)
+	defer clear(mac)
+	encryptionName, macName := aesName, hmacName
+	f.optional("encryptionalgorithm", func(name string) { encryptionName = f.string(name) })
+	f.optional("signaturealgorithm", func(name string) { macName = f.string(name) })
+	if f.err != nil {
+		return nil, fail(ErrMasterTokenSessionDataParseError, op, f.err)
+	}
+	ea, sa, err := sharedAlgorithms(encryptionName, macName, len(encryption))
+	if err != nil {
+		return nil, err
+	}
+	e, err := importer.Import(ea, encryption)
+	if err != nil {
+		return nil, fail(ErrMasterTokenKeyCreationError, op, err)
+	}
+	s, err := importer.Import(sa, mac)
+	if err != nil {
+		e.Close()
+		return nil, fail(ErrMasterTokenKeyCreationError, op, err)
+	}
+	return sessionKeys(e, s)
+}
+
+func sharedAlgorithms(encryption, signature string, size int) (e, s keystore.Algorithm, err error) {
+	known := encryption == aesName && (signature == hmacName || signature == cmacName || signature == rsaName)
+	if !known {
+		return 0, 0, fail(ErrUnidentifiedAlgorithm, "open shared master token", nil)
+	}
+	e, s = keystore.AES128CBC, keystore.HMACSHA256
+	if size == 32 {
+		e = keystore.AES256CBC
+	}
+	if signature == cmacName {
+		s = keystore.AESCMAC128
+	}
+	if signature == rsaName {
+		return 0, 0, fail(ErrMasterTokenKeyCreationError, "open shared master token", errors.ErrUnsupported)
+	}
+	return e, s, nil
+}
+
+// verify finds the keys under which a token was made. data is its encrypted
+// part, whose envelope hints at the version of the keys before anything is
+// verified. None is errSignature.
+func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
+	ring := i.Keys[:min(len(i.Keys), maxRing)]
+	for _, k := range ring {
+		if strings.HasSuffix(hint(data), fmt.Sprintf("#%d", k.Version)) {
+			ring = []IssuerKeys{k}
+			break
+		}
+	}
+	for _, k := range ring {
+		key := k.symmetric(i.Name, i.Rand)
+		if err := key.Verify(t.tokenData, t.signature); err != errSignature {
+			return key, err
+		}
+	}
+	return SymmetricKey{}, errSignature
+}
+
+func hint(data []byte) string {
+	e, err := parseCiphertextEnvelope(data, wire.Limits{Object: len(data)})
+	if err != nil {
+		return ""
+	}
+	return e.keyID
+}
+
+// IssueUser makes a user ID token for user, bound to mt: a new one, or the
+// renewal of old with its serial number.
+func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*UserIDToken, error) {
+	now := i.now()
+	t := &UserIDToken{
+		RenewalWindow: now.Add(orDefault(i.UserRenewAfter, time.Hour)).Truncate(time.Second),
+		Expiration:    now.Add(orDefault(i.UserLifetime, 30*24*time.Hour)).Truncate(time.Second),
+		MasterToken:   mt.SerialNumber,
+	}
+	var err error
+	if old != nil {
+		t.SerialNumber = old.SerialNumber
+	} else if t.SerialNumber, err = randomNumber(i.Rand); err != nil {
+		return nil, err
+	}
+	key := i.Keys[0].symmetric(i.Name, i.Rand)
+	e := wire.NewEncoder(64 + len(user))
+	e.Begin()
+	e.String("identity", user)
+	e.End()
+	if t.data, err = key.Encrypt(e.Encoded()); err != nil {
+		return nil, err
+	}
+	e = wire.NewEncoder(128 + len(t.data)*4/3)
+	e.Begin()
+	e.Int("renewalwindow", t.RenewalWindow.Unix())
+	e.Int("expiration", t.Expiration.Unix())
+	e.Int("mtserialnumber", t.MasterToken)
+	e.Int("serialnumber", t.SerialNumber)
+	e.Bytes("userdata", t.data)
+	e.End()
+	t.sealed, err = signToken(key, e.Encoded())
+	return t, err
+}
+
+// OpenUser verifies a user ID token and returns the user it names. One that was
+// not issued here is [ErrUserIDTokenNotDecrypted].
+func (i *Issuer) OpenUser(t *UserIDToken) (string, error) {
+	const op = "open user id token"
+	key, err := i.verify(t.sealed, t.data)
+	if err == errSignature {
+		return "", fail(ErrUserIDTokenNotDecrypted, op, nil)
+	}
+	if err != nil {
+		return "", err
+	}
+	content, err := key.Decrypt(t.data)
+	if err != nil {
+		return "", err
+	}
+	o, err := wire.Parse(content, wire.Limits{})
+	if err != nil {
+		return "", fail(ErrUserIDTokenUserDataParseError, op, err)
+	}
+	f := fields{o: o}
+	user := f.string("identity")
+	f.optional("issuerdata", func(name string) { f.object(name) })
+	if f.err != nil {
+		return "", fail(ErrUserIDTokenUserDataParseError, op, f.err)
+	}
+	if user == "" {
+		return "", fail(ErrUserIDTokenIdentityInvalid, op, nil)
+	}
+	return user, nil
+}
+
+// randomNumber draws an identifier: a message id or a serial number, below 2^53.
+func randomNumber(r io.Reader) (int64, error) {
+	var b [8]byte
+	if _, err := io.ReadFull(orRandom(r), b[:]); err != nil {
+		return 0, fail(ErrInternalException, "draw a random number", err)
+	}
+	return int64(binary.BigEndian.Uint64(b[:]) % maxNumber), nil // a power of two: no bias
+}

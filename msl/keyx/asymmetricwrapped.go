@@ -1,0 +1,248 @@
+package keyx
+
+import (
+	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"slices"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// AsymmetricWrapped is the scheme ASYMMETRIC_WRAPPED with mechanism RSA (MSL
+// wiki, "Asymmetric Wrapped Key Exchange"): RSA-OAEP with SHA-1.
+type AsymmetricWrapped struct {
+	Store keystore.Store
+
+	// KeyPair is a requester's provisioned key pair, and ID its name on the
+	// wire. Nil makes a new pair for each exchange, which gives forward secrecy.
+	KeyPair UnwrappingPair
+	ID      string
+	// Fresh is the algorithm of new pairs; zero means keystore.RSAUnwrap2048.
+	Fresh keystore.Algorithm
+}
+
+// An UnwrappingPair is an RSA key pair that unwraps.
+type UnwrappingPair interface {
+	keystore.Unwrapper
+	Public() crypto.PublicKey
+}
+
+const rsaMechanism = "RSA"
+
+var mechanisms = []string{rsaMechanism, "ECC", "JWE_RSA", "JWEJS_RSA", "JWK_RSA", "JWK_RSAES"}
+
+// Scheme returns ASYMMETRIC_WRAPPED.
+func (*AsymmetricWrapped) Scheme() string { return "ASYMMETRIC_WRAPPED" }
+
+type asymmetricRequest struct {
+	id  string
+	key *rsa.PublicKey
+}
+
+func parseAsymmetric(keydata []byte) (r asymmetricRequest, err error) {
+	if r.id, err = member(keydata, "keypairid"); err != nil {
+		return r, err
+	}
+	mechanism, err := member(keydata, "mechanism")
+	if err != nil {
+		return r, err
+	}
+	if !slices.Contains(mechanisms, mechanism) {
+		return r, msl.Failure(msl.ErrUnidentifiedKeyXMechanism, "ASYMMETRIC_WRAPPED", nil)
+	}
+	o, err := wire.Parse(keydata, wire.Limits{})
+	if err != nil {
+		return r, parseFailure(err)
+	}
+	der, err := o.Bytes("publickey")
+	if err != nil {
+		return r, parseFailure(err)
+	}
+	if mechanism != rsaMechanism {
+		return r, msl.Failure(msl.ErrUnsupportedKeyXMechanism, "ASYMMETRIC_WRAPPED", nil)
+	}
+	key, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return r, msl.Failure(msl.ErrInvalidPublicKey, "ASYMMETRIC_WRAPPED", err)
+	}
+	var ok bool
+	if r.key, ok = key.(*rsa.PublicKey); !ok {
+		return r, msl.Failure(msl.ErrInvalidPublicKey, "ASYMMETRIC_WRAPPED", errors.New("not an RSA key"))
+	}
+	return r, nil
+}
+
+// Check refuses mechanisms that nobody knows with 7005, those that are not
+// configured with 7006, and a public key that is none with 3.
+func (*AsymmetricWrapped) Check(keydata []byte) error {
+	_, err := parseAsymmetric(keydata)
+	return err
+}
+
+// Respond wraps new session keys under the requester's public key.
+func (x *AsymmetricWrapped) Respond(_ context.Context, _ msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
+	request, err := parseAsymmetric(keydata)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, ok := x.Store.(keystore.PeerWrapper)
+	if !ok {
+		return nil, nil, msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), errors.ErrUnsupported)
+	}
+	wrap := func(k keystore.Key) ([]byte, error) {
+		wrapped, err := store.WrapFor(request.key, k)
+		if errors.Is(err, keystore.ErrBadData) {
+			return nil, msl.Failure(msl.ErrInvalidPublicKey, x.Scheme(), err)
+		}
+		return wrapped, err
+	}
+	return respond(x.Store, wrap, func(e *wire.Encoder) { e.String("keypairid", request.id) })
+}
+
+// Offer shows our public key.
+func (x *AsymmetricWrapped) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
+	o := &asymmetricOffer{x: x, pair: x.KeyPair, id: x.ID, identity: from.Identity}
+	if o.pair == nil {
+		pair, err := x.newPair()
+		if err != nil {
+			return nil, err
+		}
+		o.pair, o.fresh = pair, true
+	}
+	if o.id == "" {
+		o.id = "rsa"
+	}
+	der, err := x509.MarshalPKIXPublicKey(o.pair.Public())
+	if err != nil {
+		o.Close()
+		return nil, msl.Failure(msl.ErrInvalidPublicKey, x.Scheme(), err)
+	}
+	e := wire.NewEncoder(512)
+	e.Begin()
+	e.String("keypairid", o.id)
+	e.String("mechanism", rsaMechanism)
+	e.Bytes("publickey", der)
+	e.End()
+	o.keydata = e.Encoded()
+	return o, nil
+}
+
+func (x *AsymmetricWrapped) newPair() (UnwrappingPair, error) {
+	algorithm := x.Fresh
+	if algorithm == 0 {
+		algorithm = keystore.RSAUnwrap2048
+	}
+	key, err := x.Store.Generate(algorithm)
+	if err != nil {
+		return nil, msl.Failure(msl.ErrGenerateKeyError, x.Scheme(), err)
+	}
+	pair, ok := key.(UnwrappingPair)
+	if !ok {
+		key.Close()
+		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), keystore.ErrWrongKey)
+	}
+	return pair, nil
+}
+
+type asymmetricOffer struct {
+	x        *AsymmetricWrapped
+	pair     UnwrappingPair
+	fresh    bool
+	id       string
+	identity string
+	keydata  []byte
+}
+
+func (o *asymmetricOffer) KeyData() []byte { return o.keydata }
+
+// Close destroys a pair that was made for this exchange.
+func (o *asymmetricOffer) Close() error {
+	if !o.fresh {
+		return nil
+	}
+	return o.pair.Close()
+}
+
+// Accept unwraps the session keys. A provisioned pair opens the key data again
+// after a restart; from a new pair the keys are sealed for it.
+func (o *asymmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
+	id, err := member(keydata, "keypairid")
+	if err != nil {
+		return msl.Outcome{}, err
+	}
+	if id != o.id {
+		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, o.x.Scheme(), nil)
+	}
+	keys, err := unwrapKeys(keydata, o.pair)
+	if err != nil {
+		return msl.Outcome{}, err
+	}
+	outcome := msl.Outcome{Keys: keys, Keep: keydata}
+	if o.fresh {
+		if outcome.Keep, err = sealForRestart(o.x.Store, keys, o.identity); err != nil {
+			keys.Release()
+			return msl.Outcome{}, msl.Failure(msl.ErrSessionKeyCreationFailure, "seal session keys", err)
+		}
+	}
+	return outcome, nil
+}
+
+// sealForRestart locks the keys in any case. A store that has no sealing keys
+// gives nothing to keep: the session ends with the process.
+func sealForRestart(store keystore.Store, keys *msl.SessionKeys, identity string) ([]byte, error) {
+	encryption, errE := store.Seal(keys.Encryption, clientContext("encryption", identity))
+	signature, errS := store.Seal(keys.Signature, clientContext("signature", identity))
+	err := errors.Join(errE, errS)
+	if errors.Is(err, keystore.ErrNotFound) || errors.Is(err, errors.ErrUnsupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := wire.NewEncoder(512)
+	e.Begin()
+	e.String("sealedfor", identity)
+	e.Bytes("encryptionkey", encryption)
+	e.Bytes("hmackey", signature)
+	e.End()
+	return e.Encoded(), nil
+}
+
+// clientContext binds a client's sealed session key to its use and its owner.
+func clientContext(use, identity string) []byte {
+	return append(append([]byte("msl client session\x00"+use), 0), identity...)
+}
+
+// Resume makes the session keys again.
+func (x *AsymmetricWrapped) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+	identity, err := member(keep, "sealedfor")
+	if err != nil {
+		if x.KeyPair == nil {
+			return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)
+		}
+		return unwrapKeys(keep, x.KeyPair)
+	}
+	return unwrapKeys(keep, unsealer{x.Store, identity})
+}
+
+// An unsealer opens sealed session keys in the place of a key pair.
+type unsealer struct {
+	store    keystore.Store
+	identity string
+}
+
+func (u unsealer) Algorithm() keystore.Algorithm { return keystore.SealSession256 }
+func (u unsealer) Close() error                  { return nil }
+
+func (u unsealer) Unwrap(a keystore.Algorithm, blob []byte) (keystore.Key, error) {
+	use := "encryption"
+	if a == keystore.HMACSHA256 {
+		use = "signature"
+	}
+	return u.store.Unseal(a, blob, clientContext(use, u.identity))
+}

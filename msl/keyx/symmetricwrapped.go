@@ -1,0 +1,108 @@
+package keyx
+
+import (
+	"context"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// SymmetricWrapped is the scheme SYMMETRIC_WRAPPED with key id PSK (MSL wiki,
+// "Symmetric Wrapped Key Exchange"). PSK has the wrapping keys: our own where we
+// request, those of peers where we respond.
+type SymmetricWrapped struct {
+	Store keystore.Store
+	PSK   *entityauth.PSK
+}
+
+const pskKeyID = "PSK"
+
+// Scheme returns SYMMETRIC_WRAPPED.
+func (*SymmetricWrapped) Scheme() string { return "SYMMETRIC_WRAPPED" }
+
+// Check refuses key ids that nobody knows with 7003.
+func (x *SymmetricWrapped) Check(keydata []byte) error {
+	id, err := member(keydata, "keyid")
+	if err != nil {
+		return err
+	}
+	switch {
+	case id != pskKeyID && id != "SESSION":
+		return msl.Failure(msl.ErrUnidentifiedKeyXKeyID, x.Scheme(), nil)
+	case id == pskKeyID && x.PSK == nil:
+		return msl.Failure(msl.ErrUnsupportedKeyXKeyID, x.Scheme(), nil)
+	}
+	return nil
+}
+
+// Respond wraps new session keys under the requester's pre-shared wrapping key.
+func (x *SymmetricWrapped) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
+	id, err := member(keydata, "keyid")
+	if err != nil {
+		return nil, nil, err
+	}
+	if id != pskKeyID { // no stack can wrap under session keys
+		if from.Token == nil {
+			return nil, nil, msl.Failure(msl.ErrKeyXMasterTokenMissing, x.Scheme(), nil)
+		}
+		return nil, nil, msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), nil)
+	}
+	set, err := x.PSK.KeysOf(ctx, from.Identity)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer set.Release()
+	wrapping, ok := set.Wrapping.(keystore.Wrapper)
+	if !ok {
+		return nil, nil, msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), nil)
+	}
+	return respond(x.Store, wrapping.Wrap, func(e *wire.Encoder) { e.String("keyid", pskKeyID) })
+}
+
+// Offer asks for keys under our own pre-shared wrapping key.
+func (x *SymmetricWrapped) Offer(context.Context, msl.Requester) (msl.Offer, error) {
+	if x.PSK == nil || x.PSK.Keys == nil || x.PSK.Keys.Wrapping == nil {
+		return nil, msl.Failure(msl.ErrUnsupportedKeyXKeyID, "own pre-shared wrapping key", nil)
+	}
+	e := wire.NewEncoder(32)
+	e.Begin()
+	e.String("keyid", pskKeyID)
+	e.End()
+	return &symmetricOffer{x, e.Encoded()}, nil
+}
+
+type symmetricOffer struct {
+	x       *SymmetricWrapped
+	keydata []byte
+}
+
+func (o *symmetricOffer) KeyData() []byte { return o.keydata }
+func (o *symmetricOffer) Close() error    { return nil }
+
+// Accept unwraps the session keys. The key data itself is what resumes them:
+// only the device's own wrapping key opens it.
+func (o *symmetricOffer) Accept(ctx context.Context, keydata []byte) (msl.Outcome, error) {
+	id, err := member(keydata, "keyid")
+	if err != nil {
+		return msl.Outcome{}, err
+	}
+	if id != pskKeyID {
+		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, o.x.Scheme(), nil)
+	}
+	keys, err := o.x.Resume(ctx, keydata)
+	return msl.Outcome{Keys: keys, Keep: keydata}, err
+}
+
+// Resume unwraps the session keys of key response data.
+func (x *SymmetricWrapped) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+	if x.PSK == nil || x.PSK.Keys == nil {
+		return nil, msl.Failure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), nil)
+	}
+	unwrapping, ok := x.PSK.Keys.Wrapping.(keystore.Unwrapper)
+	if !ok {
+		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), nil)
+	}
+	return unwrapKeys(keep, unwrapping)
+}

@@ -1,0 +1,67 @@
+package keyx
+
+import (
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// respond makes session keys and the response that wraps them, after the members
+// of it that name the request.
+func respond(store keystore.Store, wrap func(keystore.Key) ([]byte, error), name func(*wire.Encoder)) (*msl.SessionKeys, []byte, error) {
+	keys, err := msl.GenerateSessionKeys(store)
+	if err != nil {
+		return nil, nil, msl.Failure(msl.ErrSessionKeyCreationFailure, "generate session keys", err)
+	}
+	encryption, err := wrap(keys.Encryption)
+	if err == nil {
+		var signature []byte
+		if signature, err = wrap(keys.Signature); err == nil {
+			e := wire.NewEncoder(1024)
+			e.Begin()
+			name(e)
+			e.Bytes("encryptionkey", encryption)
+			e.Bytes("hmackey", signature)
+			e.End()
+			return keys, e.Encoded(), nil
+		}
+	}
+	keys.Release()
+	return nil, nil, msl.Failure(msl.ErrWrapError, "wrap session keys", err)
+}
+
+// unwrapKeys opens the two keys of a response.
+func unwrapKeys(keydata []byte, by keystore.Unwrapper) (*msl.SessionKeys, error) {
+	o, err := wire.Parse(keydata, wire.Limits{})
+	if err != nil {
+		return nil, parseFailure(err)
+	}
+	encryption, err := o.Bytes("encryptionkey")
+	if err != nil {
+		return nil, parseFailure(err)
+	}
+	signature, err := o.Bytes("hmackey")
+	if err != nil {
+		return nil, parseFailure(err)
+	}
+	keys, err := msl.UnwrapSessionKeys(encryption, signature, by.Unwrap)
+	if err != nil {
+		return nil, msl.Failure(msl.ErrUnwrapError, "unwrap session keys", err)
+	}
+	return keys, nil
+}
+
+// member reads a string out of a key data object.
+func member(keydata []byte, name string) (string, error) {
+	o, err := wire.Parse(keydata, wire.Limits{})
+	if err != nil {
+		return "", parseFailure(err)
+	}
+	s, err := o.String(name)
+	if err != nil {
+		return "", parseFailure(err)
+	}
+	return s, nil
+}
+
+func parseFailure(err error) error { return msl.Failure(msl.ErrMSLParseError, "key data", err) }

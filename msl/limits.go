@@ -1,0 +1,45 @@
+package msl
+
+import "github.com/msl-hsm/msl-hsm/msl/internal/wire"
+
+// maxMessages is how many messages one exchange may have, both directions
+// together (MSL wiki, "Messages").
+const maxMessages = 12
+
+// Limits bound what one message may cost. A zero field means its default.
+type Limits struct {
+	Header           int // bytes of a header object; default 1 MiB
+	Chunk            int // bytes of a payload chunk object; default 16 MiB
+	Depth            int // nesting of objects; default 32
+	Inflate          int // how many times a compressed part may grow; default 200
+	Sessions         int // opened master tokens that are remembered; default 10,000
+	ErrorsPerSecond  int // signed answers to senders that proved nothing, in all; default 200
+	ErrorsPerSource  int // and for each source; default 20
+	BufferedRequest  int // bytes of a request body kept to send it again; default 1 MiB
+	PasswordsAtATime int // users authenticated at once; default 4
+}
+
+func orInt(n, absent int) int {
+	if n == 0 {
+		return absent
+	}
+	return n
+}
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		Header:           orInt(l.Header, 1<<20),
+		Chunk:            orInt(l.Chunk, 16<<20),
+		Depth:            orInt(l.Depth, 32),
+		Inflate:          orInt(l.Inflate, maxInflate),
+		Sessions:         orInt(l.Sessions, 10000),
+		ErrorsPerSecond:  orInt(l.ErrorsPerSecond, 200),
+		ErrorsPerSource:  orInt(l.ErrorsPerSource, 20),
+		BufferedRequest:  orInt(l.BufferedRequest, 1<<20),
+		PasswordsAtATime: orInt(l.PasswordsAtATime, 4),
+	}
+}
+
+func (l Limits) wire() wire.Limits {
+	return wire.Limits{Object: max(l.Header, l.Chunk), Depth: l.Depth}
+}

@@ -1,0 +1,115 @@
+package mslhttp
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A Handler answers MSL messages over HTTP.
+type Handler struct {
+	Server *msl.Server
+	Handle msl.Handler
+
+	MaxBody int64         // bytes of a request; zero means 64 MiB, negative no bound
+	Timeout time.Duration // for one exchange; zero means one minute, negative no bound
+	Log     *slog.Logger  // of failures to answer; nil means none
+
+	// Source names where a request comes from, to bound what one source may
+	// ask for. Nil means the network address of the peer.
+	Source func(*http.Request) string
+}
+
+const (
+	defaultMaxBody = 64 << 20
+	defaultTimeout = time.Minute
+	retryAfter     = "1" // seconds
+)
+
+// ServeHTTP reads a message of the request body and answers it.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "MSL messages come by POST", http.StatusMethodNotAllowed)
+		return
+	}
+	control := http.NewResponseController(w)
+	// A handler may answer while the request is still being sent.
+	_ = control.EnableFullDuplex()
+	if d := orDefault(h.Timeout, defaultTimeout); d > 0 {
+		deadline := time.Now().Add(d)
+		_ = control.SetReadDeadline(deadline) // not every ResponseWriter has deadlines
+		_ = control.SetWriteDeadline(deadline)
+	}
+	body := r.Body
+	if size := orDefault(h.MaxBody, defaultMaxBody); size > 0 {
+		body = http.MaxBytesReader(w, r.Body, size)
+	}
+	out := &answer{ResponseWriter: w}
+	err := h.Server.Serve(r.Context(), h.source(r), body, out, h.Handle)
+	switch {
+	case err == nil:
+	case !out.begun:
+		h.unavailable(w, r, err)
+	default: // cut the answer off, so that the peer does not take it for whole
+		h.log(r, err)
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// unavailable says that there is no MSL answer, without a body.
+func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusServiceUnavailable
+	var peer *msl.PeerError
+	if errors.As(err, &peer) { // an error message is not to be answered
+		status = http.StatusNoContent
+	} else {
+		w.Header().Set("Retry-After", retryAfter)
+		w.Header().Set("Connection", "close")
+	}
+	h.log(r, err)
+	w.WriteHeader(status)
+}
+
+func (h *Handler) log(r *http.Request, err error) {
+	if h.Log != nil {
+		h.Log.LogAttrs(r.Context(), slog.LevelWarn, "no complete answer", slog.String("source", h.source(r)), slog.Any("error", err))
+	}
+}
+
+func (h *Handler) source(r *http.Request) string {
+	if h.Source != nil {
+		return h.Source(r)
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// An answer notes whether a byte of the response was sent.
+type answer struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	if !a.begun {
+		a.begun = true
+		a.Header().Set("Content-Type", "application/octet-stream")
+		a.Header().Set("Cache-Control", "no-store")
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+func orDefault[T int64 | time.Duration](v, absent T) T {
+	if v == 0 {
+		return absent
+	}
+	return v
+}

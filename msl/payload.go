@@ -1,0 +1,262 @@
+package msl
+
+import (
+	"errors"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// ErrTruncated says that a message ended without its last payload chunk: what
+// was read of it may be a part only.
+var ErrTruncated = errors.New("msl: message was cut off before its end")
+
+// flushSize is how much data our own writer puts into one chunk.
+const flushSize = 64 << 10
+
+// A payloadReader gives the application the data of a message, chunk by chunk:
+// each verified, decrypted and in its order before a byte of it is given.
+type payloadReader struct {
+	in        *wire.Decoder
+	opener    Opener
+	messageID int64
+	ratio     int
+
+	sequence int64 // of the last chunk
+	data     []byte
+	done     bool // the last chunk was read
+	err      error
+}
+
+// Read reads application data. After the chunk that ends the message it is
+// io.EOF; a stream that ends before is ErrTruncated.
+func (r *payloadReader) Read(p []byte) (int, error) {
+	for len(r.data) == 0 {
+		if r.done {
+			return 0, io.EOF
+		}
+		if r.err == nil {
+			r.err = r.next()
+		}
+		if r.err != nil {
+			return 0, r.err
+		}
+	}
+	n := copy(p, r.data)
+	r.data = r.data[n:]
+	return n, nil
+}
+
+// WriteTo gives each chunk to w as it is opened.
+func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		if len(r.data) > 0 {
+			n, err := w.Write(r.data)
+			total += int64(n)
+			r.data = r.data[n:]
+			if err != nil {
+				return total, err
+			}
+		}
+		if r.done {
+			return total, nil
+		}
+		if r.err == nil {
+			r.err = r.next()
+		}
+		if r.err != nil {
+			return total, r.err
+		}
+	}
+}
+
+// next reads one chunk.
+func (r *payloadReader) next() error {
+	o, err := r.in.Next()
+	if err == io.EOF || errors.Is(err, wire.ErrTruncated) {
+		return ErrTruncated
+	}
+	if err != nil {
+		return withID(streamError(err), r.messageID)
+	}
+	c, err := openChunk(o, r.opener)
+	if err == nil {
+		err = r.accept(c)
+	}
+	return withID(err, r.messageID)
+}
+
+// accept makes the checks of an opened chunk in the protocol's order.
+func (r *payloadReader) accept(c chunk) error {
+	const op = "payload chunk"
+	data, err := c.content(r.ratio)
+	switch {
+	case err != nil:
+		return err
+	case c.messageID != r.messageID:
+		return fail(ErrPayloadMessageIDMismatch, op, nil)
+	case c.sequence != next(r.sequence):
+		return fail(ErrPayloadSequenceNumberMismatch, op, nil)
+	}
+	r.sequence, r.data, r.done = c.sequence, data, c.end
+	return nil
+}
+
+// A chunk is the inside of a payload chunk.
+type chunk struct {
+	sequence    int64
+	messageID   int64
+	end         bool
+	compression string
+	data        []byte
+}
+
+// openChunk verifies, decrypts and parses.
+func openChunk(o wire.Object, opener Opener) (chunk, error) {
+	const op = "payload chunk"
+	f := fields{o: o}
+	payload, signature := f.bytes("payload"), f.bytes("signature")
+	if err := f.failed(op); err != nil {
+		return chunk{}, err
+	}
+	switch err := opener.Verify(payload, signature); {
+	case err == errSignature:
+		return chunk{}, fail(ErrPayloadVerificationFailed, op, nil)
+	case err != nil:
+		return chunk{}, err
+	}
+	plaintext, err := opener.Decrypt(payload)
+	if err != nil {
+		return chunk{}, err
+	}
+	inside, err := wire.Parse(plaintext, wire.Limits{Object: len(plaintext)})
+	if err != nil {
+		return chunk{}, fail(ErrMSLParseError, op, err)
+	}
+	return parseChunk(inside)
+}
+
+func parseChunk(o wire.Object) (chunk, error) {
+	const op = "payload chunk"
+	f := fields{o: o}
+	c := chunk{sequence: f.int("sequencenumber")}
+	if f.err == nil && !inRange(c.sequence) {
+		return c, fail(ErrPayloadSequenceNumberOutOfRange, op, nil)
+	}
+	c.messageID = f.int("messageid")
+	if f.err == nil && !inRange(c.messageID) {
+		return c, fail(ErrPayloadMessageIDOutOfRange, op, nil)
+	}
+	c.end = f.optionalBool("endofmsg")
+	c.compression = f.optionalString("compressionalgo")
+	if f.err == nil {
+		if err := knownCompression(c.compression); err != nil {
+			return c, err
+		}
+	}
+	c.data = f.bytes("data")
+	return c, f.failed(op)
+}
+
+// content is the data as the sender's application wrote it.
+func (c chunk) content(ratio int) ([]byte, error) {
+	if len(c.data) == 0 {
+		if !c.end {
+			return nil, fail(ErrPayloadDataMissing, "payload chunk", nil)
+		}
+		return nil, nil
+	}
+	return decompress(c.compression, c.data, ratio)
+}
+
+// A payloadWriter makes chunks of what the application writes.
+type payloadWriter struct {
+	out         io.Writer
+	protector   Protector
+	messageID   int64
+	compression string
+
+	sequence int64 // of the last chunk
+	buffer   []byte
+	err      error
+}
+
+// Write buffers p and sends full chunks.
+func (w *payloadWriter) Write(p []byte) (n int, err error) {
+	for len(p) > 0 && w.err == nil {
+		room := min(flushSize-len(w.buffer), len(p))
+		w.buffer = append(w.buffer, p[:room]...)
+		p = p[room:]
+		n += room
+		if len(w.buffer) == flushSize {
+			w.err = w.send(false)
+		}
+	}
+	return n, w.err
+}
+
+// Flush sends what is buffered, if anything is.
+func (w *payloadWriter) Flush() error {
+	if w.err == nil && len(w.buffer) > 0 {
+		w.err = w.send(false)
+	}
+	return w.err
+}
+
+// Close sends the last chunk.
+func (w *payloadWriter) Close() error {
+	if w.err == nil {
+		w.err = w.send(true)
+	}
+	return w.err
+}
+
+// send makes a chunk of the buffer.
+func (w *payloadWriter) send(end bool) error {
+	data, compression, err := compress(w.compression, w.buffer)
+	if err != nil {
+		return err
+	}
+	w.sequence = next(w.sequence)
+	inside := chunk{sequence: w.sequence, messageID: w.messageID, end: end, compression: compression, data: data}.encode()
+	w.buffer = w.buffer[:0]
+	payload, err := w.protector.Encrypt(inside)
+	if err != nil {
+		return err
+	}
+	signature, err := w.protector.Sign(payload)
+	if err != nil {
+		return err
+	}
+	e := wire.NewEncoder(64 + (len(payload)+len(signature))*4/3)
+	e.Begin()
+	e.Bytes("payload", payload)
+	e.Bytes("signature", signature)
+	e.End()
+	_, err = w.out.Write(e.Encoded())
+	return err
+}
+
+func (c chunk) encode() []byte {
+	e := wire.NewEncoder(128 + len(c.data)*4/3)
+	e.Begin()
+	e.Int("sequencenumber", c.sequence)
+	e.Int("messageid", c.messageID)
+	if c.end {
+		e.Bool("endofmsg", true)
+	}
+	if c.compression != "" {
+		e.String("compressionalgo", c.compression)
+	}
+	e.Bytes("data", c.data)
+	e.End()
+	return e.Encoded()
+}
+
+// streamError gives a failure to read an object from a stream its code.
+func streamError(err error) error {
+	if errors.Is(err, wire.ErrSyntax) || errors.Is(err, wire.ErrLimit) || errors.Is(err, wire.ErrTruncated) {
+		return fail(ErrMSLParseError, "read message", err)
+	}
+	return fail(ErrMSLCommsFailure, "read message", err)
+}

@@ -1,0 +1,174 @@
+package msl
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A Protector makes the protected parts of our own messages. Encrypt returns a
+// ciphertext envelope, or the plaintext for a scheme that does not encrypt;
+// Sign returns a signature over exactly the bytes it is given, which is empty
+// for a scheme that does not authenticate.
+type Protector interface {
+	Encrypt(plaintext []byte) ([]byte, error)
+	Sign(data []byte) ([]byte, error)
+}
+
+// An Opener undoes what a peer's Protector made; it can never sign. Verify comes
+// first, always.
+type Opener interface {
+	Decrypt(data []byte) ([]byte, error)
+	Verify(data, signature []byte) error
+}
+
+// errSignature is what every Opener says of a signature that does not fit.
+var errSignature = errors.New("msl: signature does not match")
+
+// A SymmetricKey protects with AES-CBC and a MAC, both ways: the keys of a
+// session, of a pre-shared key, of an issuer, of a service token. KeyID is told
+// to the peer and never compared.
+type SymmetricKey struct {
+	KeyID      string
+	Encryption keystore.Cipher
+	MAC        keystore.MAC
+	Rand       io.Reader // of initialization vectors; nil means crypto/rand
+}
+
+// Encrypt returns a version 1 ciphertext envelope.
+func (k SymmetricKey) Encrypt(plaintext []byte) ([]byte, error) {
+	iv := make([]byte, 16)
+	if _, err := io.ReadFull(orRandom(k.Rand), iv); err != nil {
+		return nil, fail(ErrEncryptError, "draw an initialization vector", err)
+	}
+	ciphertext := []byte{}
+	if len(plaintext) > 0 { // the reference stacks do not pad an empty plaintext
+		var err error
+		if ciphertext, err = k.Encryption.Encrypt(iv, plaintext); err != nil {
+			return nil, fail(ErrEncryptError, "encrypt", err)
+		}
+	}
+	return ciphertextEnvelope{version: 1, keyID: k.KeyID, iv: iv, ciphertext: ciphertext}.encode(), nil
+}
+
+// Decrypt opens a version 1 ciphertext envelope. Everything that is wrong with
+// one whose form is right is the same error.
+func (k SymmetricKey) Decrypt(data []byte) ([]byte, error) {
+	if len(data) == 0 { // one of the reference stacks writes this for an empty plaintext
+		return data, nil
+	}
+	e, err := parseCiphertextEnvelope(data, wire.Limits{Object: len(data)})
+	if err != nil || e.version != 1 {
+		return nil, fail(ErrCiphertextEnvelopeParseError, "decrypt", err)
+	}
+	if len(e.ciphertext) == 0 {
+		return e.ciphertext, nil
+	}
+	if len(e.iv) != 16 {
+		return nil, fail(ErrInvalidAlgorithmParams, "decrypt", nil)
+	}
+	if len(e.ciphertext)%16 != 0 {
+		return nil, fail(ErrCiphertextIllegalBlockSize, "decrypt", nil)
+	}
+	plaintext, err := k.Encryption.Decrypt(e.iv, e.ciphertext)
+	if err != nil {
+		return nil, fail(ErrCiphertextBadPadding, "decrypt", err)
+	}
+	return plaintext, nil
+}
+
+// Sign returns the MAC of data.
+func (k SymmetricKey) Sign(data []byte) ([]byte, error) {
+	sum, err := k.MAC.Sum(data)
+	if err != nil {
+		return nil, fail(ErrSignatureError, "sign", err)
+	}
+	return sum, nil
+}
+
+// Verify compares in constant time.
+func (k SymmetricKey) Verify(data, signature []byte) error {
+	sum, err := k.MAC.Sum(data)
+	if err != nil {
+		return fail(ErrSignatureError, "verify", err)
+	}
+	if subtle.ConstantTimeCompare(sum, bareSignature(signature, wire.Limits{})) != 1 {
+		return errSignature
+	}
+	return nil
+}
+
+// A SigningKey authenticates without encrypting: SHA256withRSA (PKCS #1 v1.5) or
+// SHA256withECDSA (ASN.1 DER), by the kind of the key.
+type SigningKey struct{ Key crypto.Signer }
+
+// Encrypt returns the plaintext.
+func (k SigningKey) Encrypt(plaintext []byte) ([]byte, error) { return plaintext, nil }
+
+// Sign returns the signature of data.
+func (k SigningKey) Sign(data []byte) ([]byte, error) {
+	digest := sha256.Sum256(data)
+	signature, err := k.Key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		return nil, fail(ErrSignatureError, "sign", err)
+	}
+	return signature, nil
+}
+
+// A VerifyKey opens what a SigningKey made. Key is an *rsa.PublicKey or an
+// *ecdsa.PublicKey.
+type VerifyKey struct{ Key crypto.PublicKey }
+
+// Decrypt returns data.
+func (k VerifyKey) Decrypt(data []byte) ([]byte, error) { return data, nil }
+
+// Verify checks the signature of data.
+func (k VerifyKey) Verify(data, signature []byte) error {
+	digest := sha256.Sum256(data)
+	signature = bareSignature(signature, wire.Limits{})
+	switch key := k.Key.(type) {
+	case *rsa.PublicKey:
+		if rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], signature) != nil {
+			return errSignature
+		}
+	case *ecdsa.PublicKey:
+		if !ecdsa.VerifyASN1(key, digest[:], signature) {
+			return errSignature
+		}
+	default:
+		return fail(ErrVerifyNotSupported, "verify", fmt.Errorf("public key of type %T", k.Key))
+	}
+	return nil
+}
+
+// Null neither encrypts nor authenticates: the scheme NONE. It believes
+// everything.
+type Null struct{}
+
+// Encrypt returns the plaintext.
+func (Null) Encrypt(plaintext []byte) ([]byte, error) { return plaintext, nil }
+
+// Decrypt returns data.
+func (Null) Decrypt(data []byte) ([]byte, error) { return data, nil }
+
+// Sign returns an empty signature.
+func (Null) Sign([]byte) ([]byte, error) { return []byte{}, nil }
+
+// Verify accepts.
+func (Null) Verify(_, _ []byte) error { return nil }
+
+func orRandom(r io.Reader) io.Reader {
+	if r == nil {
+		return rand.Reader
+	}
+	return r
+}

@@ -1,0 +1,124 @@
+package msl
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// An incoming is a message whose header was verified and read.
+type incoming struct {
+	header
+	err     *PeerError // the message is an error
+	sender  Sender
+	scheme  string       // the sender's entity scheme, or
+	token   *MasterToken // the master token it used
+	session *Session     // of the token
+	user    string       // that the message authenticates, or empty
+	body    *payloadReader
+	release func() // of the sender's keys
+}
+
+// A receiver is the side that reads a message.
+type receiver struct {
+	entities []EntityScheme
+	rules    headerRules
+	limits   Limits
+	// session finds the session of a master token, or parses the token. It is
+	// asked while a header's outside is read.
+	session func(wire.Object) (*Session, *MasterToken, error)
+	// open makes the session of a token that session only parsed.
+	open func(*MasterToken) (*Session, error)
+	// openUser reads a user ID token of the message. Nil means unopened, as a
+	// holder does.
+	openUser func(*incoming, wire.Object) (*UserIDToken, error)
+}
+
+// receive reads the header of a message, with the checks of the protocol up to
+// those on its meaning. An incoming that comes back with an error says who sent
+// it, as far as that is proven; its release must be called.
+func (r receiver) receive(ctx context.Context, stream io.Reader) (*incoming, error) {
+	in := &incoming{header: header{messageID: absent}, release: func() {}}
+	decoder := wire.NewDecoder(stream, r.limits.wire())
+	o, err := decoder.First()
+	if err == io.EOF {
+		return in, fail(ErrMSLParseError, "read message", io.ErrUnexpectedEOF)
+	}
+	if err != nil {
+		return in, streamError(err)
+	}
+	if len(o.Raw()) > r.limits.Header {
+		return in, fail(ErrMSLParseError, "read message", wire.ErrLimit)
+	}
+	env, err := parseEnvelope(o, func(token wire.Object) (err error) {
+		in.session, in.token, err = r.session(token)
+		if in.session != nil {
+			in.release = in.session.Release
+		}
+		return err
+	})
+	if err != nil {
+		return in, err
+	}
+	if err := r.identify(ctx, in, env); err != nil {
+		return in, err
+	}
+	inside, err := env.open(in.sender)
+	if err != nil {
+		in.sender.Authenticated = false // it proved nothing
+		return in, err
+	}
+	if env.isError {
+		in.err, in.timestamp, err = parseError(inside, in.sender.Identity)
+		return in, err
+	}
+	rules := r.rules
+	rules.token, rules.encrypted = in.token, in.sender.Encrypted
+	rules.openUser = parseUserIDToken
+	if r.openUser != nil {
+		rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.openUser(in, o) }
+	}
+	in.header, err = parseHeader(inside, rules)
+	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, ratio: r.limits.Inflate}
+	return in, err
+}
+
+// identify finds who sent the message, and what opens it.
+func (r receiver) identify(ctx context.Context, in *incoming, env envelope) (err error) {
+	if env.entity == nil {
+		if in.session == nil {
+			if in.session, err = r.open(in.token); err != nil {
+				return err
+			}
+			in.release = in.session.Release
+		}
+		in.sender = Sender{Identity: in.session.Identity, Opener: in.session.key(), Encrypted: true, Authenticated: true}
+		return nil
+	}
+	scheme, err := pick(r.entities, env.entity.scheme, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
+	if err != nil {
+		return err
+	}
+	in.scheme = env.entity.scheme
+	sender, release, err := scheme.Open(ctx, env.entity.data)
+	if err != nil {
+		return err
+	}
+	in.sender, in.release = sender, release
+	return nil
+}
+
+// inferHandshake recognises the handshake of a peer that does not mark it: a
+// renewable message with key requests whose only chunk is empty.
+func (in *incoming) inferHandshake() {
+	if in.handshake || !in.renewable || len(in.keyRequests) == 0 {
+		return
+	}
+	if in.body.err = in.body.next(); in.body.err == nil {
+		in.handshake = in.body.done && len(in.body.data) == 0
+	}
+}
+
+func hashToken(o wire.Object) tokenHash { return sha256.Sum256(o.Raw()) }

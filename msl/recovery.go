@@ -1,0 +1,32 @@
+package msl
+
+// A recovery is what a requester does about an error answer (MSL wiki, "Error
+// Handling"): what it forgets, and how it tries again.
+type recovery struct {
+	forgetEntity bool // the master token of the request, and all that is bound to it
+	forgetUser   bool // the user ID token of the request, and what is bound to it
+	again        bool // send the request again
+	bare         bool // without any token
+	renew        bool // with the wish for new tokens
+	askUser      bool // with new user authentication data
+}
+
+// recoveries is the answer to each response code. What is not in it is given to
+// the application.
+var recoveries = map[ResponseCode]recovery{
+	EntityReauth: {forgetEntity: true, again: true, bare: true},
+	// The entity data itself was refused: the same data would be refused again.
+	EntityDataReauth: {forgetEntity: true},
+	UserReauth:       {forgetUser: true, again: true},
+	UserDataReauth:   {forgetUser: true, again: true, askUser: true},
+	SSOTokenRejected: {again: true, askUser: true},
+	KeyXRequired:     {again: true, bare: true, renew: true},
+	Expired:          {again: true, renew: true},
+	Replayed:         {again: true},
+}
+
+// idUnchecked reports whether an error answer may have been made before the id
+// of the request could be read.
+func idUnchecked(r ResponseCode) bool {
+	return r == Fail || r == TransientFailure || r == EntityReauth || r == EntityDataReauth
+}

@@ -1,0 +1,76 @@
+package msl
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A renewalLock lets one message at a time ask for new tokens. Who waits gets
+// the token that the holder ended with. Release wakes every waiter by closing a
+// channel, so that none can miss it.
+type renewalLock struct {
+	mu   sync.Mutex
+	held *renewal // nil if it is free
+}
+
+// A renewal is one time of holding the lock.
+type renewal struct {
+	done  chan struct{}
+	token *MasterToken // that it ended with, or nil; set before done is closed
+}
+
+// acquire takes the lock if it is free. If it is not, it returns the renewal
+// under way and false.
+func (l *renewalLock) acquire() (*renewal, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held != nil {
+		return l.held, false
+	}
+	l.held = &renewal{done: make(chan struct{})}
+	return l.held, true
+}
+
+// release publishes the token that r ended with.
+func (l *renewalLock) release(r *renewal, token *MasterToken) {
+	l.mu.Lock()
+	l.held = nil
+	l.mu.Unlock()
+	r.token = token
+	close(r.done)
+}
+
+// wait returns when r has ended, or with the context's error.
+func (r *renewal) wait(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A need says whether a message must be able to bring new tokens, or may.
+type need struct{ must, may bool }
+
+// renewalNeed decides from what is to be sent and the tokens at hand. now is
+// the estimate of the issuer's clock; it is not known before the first answer.
+func renewalNeed(req *Request, entity EntityScheme, t *tokens, forced, clockKnown bool, now time.Time) need {
+	mt, uit := t.master(), t.user(req.User)
+	encrypted := mt != nil || entity.Encrypts()
+	authenticated := mt != nil || entity.Authenticates()
+	userWithoutToken := req.User != "" && uit == nil
+	return need{
+		must: forced ||
+			req.Encrypted && !encrypted ||
+			req.Authenticated && !authenticated ||
+			req.NonReplayable && mt == nil ||
+			mt != nil && clockKnown && mt.expired(now) ||
+			userWithoutToken && !(encrypted && authenticated) ||
+			req.RequestTokens && (mt == nil || userWithoutToken),
+		may: mt == nil || userWithoutToken ||
+			!clockKnown || mt.renewable(now) ||
+			uit != nil && uit.renewable(now),
+	}
+}

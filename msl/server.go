@@ -1,0 +1,368 @@
+package msl
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A Server answers messages in a trusted-services network, whose services issue
+// all tokens. Its fields must not change after the first call of Serve.
+type Server struct {
+	Name         string         // our identity, told in answers under a master token
+	Entity       EntityScheme   // who we are, and how we prove it
+	Entities     []EntityScheme // who may talk to us
+	Users        []UserScheme
+	KeyExchanges []KeyExchange // in our order of preference
+	Issuer       *Issuer
+	State        State
+
+	// Directory tells which key exchange and user schemes an entity may use.
+	// Nil permits every configured one.
+	Directory     Directory
+	ServiceTokens ServiceTokenKeys
+	Capabilities  *Capabilities // nil means none, and no compression
+	Limits        Limits
+	Log           *slog.Logger // of refused messages; nil means none
+
+	once     sync.Once
+	sessions *keycache.Cache[tokenHash, *Session]
+	answers  *answerLimiter
+	hashing  chan struct{}
+}
+
+// ErrNoAnswer says that no MSL message can answer: the bound on signed answers is
+// reached, or the server's own entity key is out of reach. Over HTTP it is a
+// 503 without a body.
+var ErrNoAnswer = errors.New("msl: no answer can be made now, try again later")
+
+// A handler rejects a message by returning one of these: the code depends on
+// whether the sender used a token.
+var (
+	ErrRejectEntity = errors.New("msl: application rejects the entity")
+	ErrRejectUser   = errors.New("msl: application rejects the user")
+)
+
+// A Handler is the application: it reads m.Body and writes the answer to w.
+// An error, if nothing was sent yet, goes to the peer as an MSL error: the
+// [Code] in it, or [ErrInternalException].
+type Handler func(ctx context.Context, w *ResponseWriter, m *Message) error
+
+// A Message is what a handler gets: a message whose header passed every check.
+type Message struct {
+	Identity      string // of the entity
+	Scheme        string // its entity scheme, or empty if it used a master token
+	User          string // name of the authenticated user, or empty
+	Encrypted     bool
+	Authenticated bool // integrity-protected, and from Identity
+	NonReplayable bool // has an accepted non-replayable id
+	MessageID     int64
+	Timestamp     time.Time // of the sender's clock, or zero
+	Languages     []string  // for messages to the user, best first
+	ServiceTokens []*ServiceToken
+	Body          io.Reader // application data; ErrTruncated if it ends too early
+}
+
+func (s *Server) init() {
+	s.once.Do(func() {
+		s.Limits = s.Limits.withDefaults()
+		s.sessions = keycache.New[tokenHash](s.Limits.Sessions, func(v *Session) bool {
+			return v.Token.expired(s.Issuer.now())
+		})
+		s.answers = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
+		s.hashing = make(chan struct{}, s.Limits.PasswordsAtATime)
+	})
+}
+
+// Close forgets the remembered sessions. Messages in flight keep theirs.
+func (s *Server) Close() error {
+	s.init()
+	s.sessions.Close()
+	return nil
+}
+
+// Serve reads one message from r and writes the answer to w. source names where
+// it came from, to bound what one source may ask for. The error is nil if an
+// answer, be it an MSL error, was written.
+func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
+	s.init()
+	in, err := s.receive(ctx, r)
+	defer func() { in.release() }()
+	if err == nil && in.err != nil {
+		return in.err // nobody answers an error
+	}
+	if err != nil {
+		return s.refuse(ctx, source, w, in, err)
+	}
+	if !in.sender.Authenticated && !s.answers.allow(source) {
+		return ErrNoAnswer
+	}
+	out := &ResponseWriter{ctx: ctx, server: s, in: in, out: w}
+	defer out.release()
+	if in.handshake { // answered by a lone header that makes no demands
+		err = out.start()
+	} else {
+		out.Encrypted, out.Authenticated = in.sender.Encrypted, in.sender.Authenticated
+		if err = handle(ctx, out, in.message()); err == nil {
+			err = out.close()
+		}
+	}
+	if err != nil && !out.started {
+		return s.refuse(ctx, source, w, in, in.applicationError(err))
+	}
+	return err
+}
+
+// receive reads a message and makes every check on it.
+func (s *Server) receive(ctx context.Context, r io.Reader) (*incoming, error) {
+	side := receiver{
+		entities: s.Entities,
+		limits:   s.Limits,
+		rules: headerRules{
+			ratio: s.Limits.Inflate, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.KeyExchanges,
+		},
+		session:  s.findSession,
+		open:     s.openSession,
+		openUser: s.openUser,
+	}
+	in, err := side.receive(ctx, r)
+	if err != nil || in.err != nil {
+		return in, err
+	}
+	if err := s.check(ctx, in); err != nil {
+		return in, withID(err, in.messageID)
+	}
+	in.inferHandshake()
+	return in, nil
+}
+
+// findSession returns the remembered session of a master token, or the token.
+func (s *Server) findSession(o wire.Object) (*Session, *MasterToken, error) {
+	if session, ok := s.sessions.Get(hashToken(o)); ok {
+		t := *session.Token
+		t.sealed.raw = o.Raw()
+		return session, &t, nil
+	}
+	t, err := parseMasterToken(o)
+	return nil, t, err
+}
+
+func (s *Server) openSession(t *MasterToken) (*Session, error) {
+	session, err := s.Issuer.Open(t)
+	if err == nil && !t.expired(s.Issuer.now()) {
+		s.sessions.Put(sha256.Sum256(t.Bytes()), session)
+	}
+	return session, err
+}
+
+// openUser opens a user ID token, or finds it among those of its session. The
+// user is noted in the message.
+func (s *Server) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
+	hash := hashToken(o)
+	if in.session != nil {
+		if known, ok := in.session.knownUser(hash); ok {
+			t := known.token
+			t.sealed.raw, in.user = o.Raw(), known.user
+			return &t, nil
+		}
+	}
+	t, err := parseUserIDToken(o)
+	if err != nil {
+		return nil, err
+	}
+	if in.user, err = s.Issuer.OpenUser(t); err != nil {
+		return nil, err
+	}
+	if in.session != nil {
+		in.session.rememberUser(hash, knownUser{*t, in.user})
+	}
+	return t, nil
+}
+
+// check makes the checks on the meaning of a message, in the protocol's order.
+func (s *Server) check(ctx context.Context, in *incoming) error {
+	if in.keyResponse != nil {
+		return fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
+	}
+	if in.handshake && (!in.renewable || len(in.keyRequests) == 0) {
+		return fail(ErrHandshakeDataMissing, "handshake", nil)
+	}
+	if in.session != nil {
+		if err := s.checkToken(ctx, in); err != nil {
+			return err
+		}
+	}
+	if in.nonReplayableID != absent {
+		if in.token == nil {
+			return fail(ErrIncompleteNonReplayableMessage, "non-replayable message", nil)
+		}
+		if err := s.State.AcceptID(ctx, in.session.Identity, in.token.SerialNumber, in.nonReplayableID); err != nil {
+			return fail(codeOf(err), "non-replayable id", err)
+		}
+	}
+	return s.authenticateUser(ctx, in)
+}
+
+// checkToken judges the tokens of a message that uses a master token.
+func (s *Server) checkToken(ctx context.Context, in *incoming) error {
+	if err := s.State.Revoked(ctx, in.session.Identity, in.user); err != nil {
+		return fail(codeOf(err), "revocation", err)
+	}
+	if !in.token.expired(s.Issuer.now()) {
+		return nil
+	}
+	switch {
+	case !in.renewable:
+		return fail(ErrMessageExpiredNotRenewable, "master token", nil)
+	case len(in.keyRequests) == 0:
+		return fail(ErrMessageExpiredNoKeyRequestData, "master token", nil)
+	}
+	if err := s.State.Renewable(ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber); err != nil {
+		return fail(codeOf(err), "renewal", err)
+	}
+	return nil
+}
+
+// authenticateUser judges user authentication data. It runs last, so that a
+// replayed message does not reach the user service, and only so many at once,
+// since checking a password is costly on purpose.
+func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
+	if in.userAuth == nil {
+		return nil
+	}
+	const op = "user authentication"
+	scheme, err := pick(s.Users, in.userAuth.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
+	if err != nil {
+		return err
+	}
+	entity, err := s.entity(ctx, in.sender.Identity)
+	if err != nil {
+		return err
+	}
+	if entity != nil && !permitted(entity.UserSchemes, in.userAuth.scheme) {
+		return fail(ErrUserAuthEntityIncorrectData, op, nil)
+	}
+	select {
+	case s.hashing <- struct{}{}:
+		defer func() { <-s.hashing }()
+	case <-ctx.Done():
+		return fail(ErrInternalException, op, ctx.Err())
+	}
+	user, err := scheme.Authenticate(ctx, in.sender.Identity, in.userAuth.data)
+	if err != nil {
+		return fail(codeOf(err), op, err)
+	}
+	if in.userIDToken != nil && user != in.user {
+		return fail(ErrUserIDTokenUserAuthDataMismatch, op, nil)
+	}
+	if err := s.State.Revoked(ctx, in.sender.Identity, user); err != nil {
+		return fail(codeOf(err), op, err)
+	}
+	in.user = user
+	return nil
+}
+
+// entity looks an entity up in the directory. One that is not there has no
+// restrictions of its own.
+func (s *Server) entity(ctx context.Context, identity string) (*Entity, error) {
+	if s.Directory == nil {
+		return nil, nil
+	}
+	entity, err := s.Directory.Entity(ctx, identity)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fail(ErrInternalException, "entity directory", err)
+	}
+	return entity, nil
+}
+
+func permitted(list []string, scheme string) bool {
+	return list == nil || slices.Contains(list, scheme)
+}
+
+// refuse answers with an error message. All of them are counted against a bound:
+// each costs a private-key operation where our own scheme signs.
+func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *incoming, cause error) error {
+	code := codeOf(cause)
+	id := in.messageID
+	if e := (*Error)(nil); errors.As(cause, &e) && e.MessageID >= 0 {
+		id = e.MessageID
+	}
+	if s.Log != nil {
+		s.Log.LogAttrs(ctx, slog.LevelInfo, "message refused", slog.String("source", source),
+			slog.String("entity", in.sender.Identity), slog.Int("code", int(code)), slog.String("name", code.Name()),
+			slog.Int64("message_id", id), slog.Any("error", cause))
+	}
+	if !s.answers.allow(source) {
+		return ErrNoAnswer
+	}
+	message, err := s.errorMessage(ctx, code, id)
+	if err != nil {
+		if s.Log != nil {
+			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
+		}
+		return ErrNoAnswer
+	}
+	_, err = w.Write(message)
+	return err
+}
+
+// errorMessage makes the answer to the message with that id, or to one whose id
+// is not known.
+func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte, error) {
+	var err error
+	if inRange(id) {
+		id = next(id)
+	} else if id, err = randomNumber(s.Issuer.Rand); err != nil {
+		return nil, err
+	}
+	us, err := localIdentification(ctx, s.Entity)
+	if err != nil {
+		return nil, err
+	}
+	defer us.release()
+	return us.encodeMessage("errordata", encodeError(code, id, "", s.Issuer.now()))
+}
+
+// message is what the application sees.
+func (in *incoming) message() *Message {
+	m := &Message{
+		Identity: in.sender.Identity, Scheme: in.scheme, User: in.user,
+		Encrypted: in.sender.Encrypted, Authenticated: in.sender.Authenticated,
+		NonReplayable: in.nonReplayableID != absent,
+		MessageID:     in.messageID, ServiceTokens: in.serviceTokens, Body: in.body,
+	}
+	if in.timestamp != absent {
+		m.Timestamp = seconds(in.timestamp)
+	}
+	if in.capabilities != nil {
+		m.Languages = in.capabilities.Languages
+	}
+	return m
+}
+
+// applicationError gives an application's rejection its code.
+func (in *incoming) applicationError(err error) error {
+	switch {
+	case errors.Is(err, ErrRejectEntity) && in.token != nil:
+		err = fail(ErrMasterTokenRejectedByApp, "handle message", err)
+	case errors.Is(err, ErrRejectEntity):
+		err = fail(ErrEntityRejectedByApp, "handle message", err)
+	case errors.Is(err, ErrRejectUser) && in.userIDToken != nil:
+		err = fail(ErrUserIDTokenRejectedByApp, "handle message", err)
+	case errors.Is(err, ErrRejectUser):
+		err = fail(ErrUserRejectedByApp, "handle message", err)
+	}
+	return withID(err, in.messageID)
+}

@@ -1,0 +1,173 @@
+package msl
+
+import (
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A ServiceToken is application data that a peer keeps and sends back. It is
+// bound to nothing, to a master token, or to a master token and a user ID token.
+// Empty data means: delete this token.
+type ServiceToken struct {
+	Name        string
+	MasterToken int64 // serial number, or Unbound
+	UserIDToken int64 // serial number, or Unbound
+	Data        []byte
+	Opened      bool // we have its keys, and Data is authentic
+
+	encrypted bool
+	sealed    signedToken
+}
+
+// Unbound stands for no serial number.
+const Unbound = -1
+
+// ServiceTokenKeys protect the service tokens of some names: a [SymmetricKey],
+// or [Null] for those that are public. The entry of the empty name is for all
+// others; a token whose keys we lack is passed on unread.
+type ServiceTokenKeys map[string]interface {
+	Protector
+	Opener
+}
+
+func (k ServiceTokenKeys) of(name string) (interface {
+	Protector
+	Opener
+}, bool) {
+	key, ok := k[name]
+	if !ok {
+		key, ok = k[""]
+	}
+	return key, ok
+}
+
+// parseServiceToken makes every check of the protocol, the binding to the
+// tokens at hand last.
+func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken, ratio int) (*ServiceToken, error) {
+	const op = "service token"
+	sealed, err := parseSignedToken(o, op, ErrServiceTokenTokenDataMissing)
+	if err != nil {
+		return nil, err
+	}
+	data, err := sealed.parseData()
+	if err != nil {
+		return nil, fail(ErrMSLParseError, op, err)
+	}
+	f := fields{o: data}
+	t := &ServiceToken{
+		Name:        f.string("name"),
+		MasterToken: f.optionalInt("mtserialnumber", Unbound),
+		UserIDToken: f.optionalInt("uitserialnumber", Unbound),
+		encrypted:   f.bool("encrypted"),
+		sealed:      sealed,
+	}
+	algorithm, content := f.optionalString("compressionalgo"), f.bytes("servicedata")
+	if err := f.failed(op); err != nil {
+		return nil, err
+	}
+	if err := t.checkRanges(data); err != nil {
+		return nil, err
+	}
+	if err := knownCompression(algorithm); err != nil {
+		return nil, err
+	}
+	if err := t.open(keys, algorithm, content, ratio); err != nil {
+		return nil, err
+	}
+	return t, t.boundTo(mt, uit)
+}
+
+func (t *ServiceToken) checkRanges(data wire.Object) error {
+	if data.Has("mtserialnumber") && !inRange(t.MasterToken) {
+		return fail(ErrServiceTokenMasterTokenSerialNumberOutOfRange, "service token", nil)
+	}
+	if data.Has("uitserialnumber") && !inRange(t.UserIDToken) {
+		return fail(ErrServiceTokenUserIDTokenSerialNumberOutOfRange, "service token", nil)
+	}
+	return nil
+}
+
+// open verifies the token and decrypts its data, if we have the keys.
+func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte, ratio int) error {
+	if len(content) == 0 {
+		t.Data = []byte{} // a deletion is honoured although it does not verify
+	}
+	key, ok := keys.of(t.Name)
+	if !ok {
+		return nil
+	}
+	err := key.Verify(t.sealed.tokenData, t.sealed.signature)
+	if err == errSignature {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if t.encrypted && len(content) > 0 {
+		if content, err = key.Decrypt(content); err != nil {
+			return err
+		}
+	}
+	t.Data, err = decompress(algorithm, content, ratio)
+	t.Opened = err == nil
+	return err
+}
+
+// boundTo refuses a token whose master token or user ID token is not at hand.
+func (t *ServiceToken) boundTo(mt *MasterToken, uit *UserIDToken) error {
+	if t.MasterToken != Unbound && (mt == nil || mt.SerialNumber != t.MasterToken) {
+		return fail(ErrServiceTokenMasterTokenMismatch, "service token", nil)
+	}
+	if t.UserIDToken == Unbound {
+		return nil
+	}
+	if uit == nil || uit.SerialNumber != t.UserIDToken {
+		return fail(ErrServiceTokenUserIDTokenMismatch, "service token", nil)
+	}
+	if t.MasterToken != Unbound && uit.MasterToken != t.MasterToken {
+		return fail(ErrServiceTokenMasterTokenMismatch, "service token", nil)
+	}
+	return nil
+}
+
+// sameAs reports whether t takes the place of u: same name, same binding.
+func (t *ServiceToken) sameAs(u *ServiceToken) bool {
+	return t.Name == u.Name && t.MasterToken == u.MasterToken && t.UserIDToken == u.UserIDToken
+}
+
+// newServiceToken protects data with key, compressed if that is shorter. A
+// deletion token needs no key.
+func newServiceToken(name string, data []byte, mt, uit int64, key Protector, compression string) (*ServiceToken, error) {
+	t := &ServiceToken{Name: name, MasterToken: mt, UserIDToken: uit, Data: data, Opened: true}
+	if len(data) == 0 {
+		return t, t.sign(Null{}, "", data)
+	}
+	content, compression, err := compress(compression, data)
+	if err != nil {
+		return nil, err
+	}
+	if content, err = key.Encrypt(content); err != nil {
+		return nil, err
+	}
+	t.encrypted = true
+	return t, t.sign(key, compression, content)
+}
+
+func (t *ServiceToken) sign(p Protector, compression string, content []byte) (err error) {
+	e := wire.NewEncoder(128 + len(content)*4/3)
+	e.Begin()
+	e.String("name", t.Name)
+	if t.MasterToken != Unbound {
+		e.Int("mtserialnumber", t.MasterToken)
+	}
+	if t.UserIDToken != Unbound {
+		e.Int("uitserialnumber", t.UserIDToken)
+	}
+	e.Bool("encrypted", t.encrypted)
+	if compression != "" {
+		e.String("compressionalgo", compression)
+	}
+	e.Bytes("servicedata", content)
+	e.End()
+	t.sealed, err = signToken(p, e.Encoded())
+	return err
+}

@@ -1,0 +1,145 @@
+package msl
+
+import (
+	"crypto/sha256"
+	"sync"
+	"sync/atomic"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// SessionKeys are the two keys of a session, shared by the messages that use
+// them: each holds a reference, and the last to let go destroys the keys in
+// their store.
+type SessionKeys struct {
+	Encryption keystore.Cipher
+	Signature  keystore.MAC
+
+	references atomic.Int32
+}
+
+// NewSessionKeys takes over both keys, with one reference held.
+func NewSessionKeys(encryption keystore.Cipher, signature keystore.MAC) *SessionKeys {
+	k := &SessionKeys{Encryption: encryption, Signature: signature}
+	k.references.Store(1)
+	return k
+}
+
+// Acquire adds a reference. It fails once the last one was released.
+func (k *SessionKeys) Acquire() bool {
+	for {
+		n := k.references.Load()
+		if n <= 0 {
+			return false
+		}
+		if k.references.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release drops a reference.
+func (k *SessionKeys) Release() {
+	if k == nil || k.references.Add(-1) != 0 {
+		return
+	}
+	k.Encryption.Close()
+	k.Signature.Close()
+}
+
+// GenerateSessionKeys makes a pair of session keys in store: AES-128 and
+// HMAC-SHA256.
+func GenerateSessionKeys(store keystore.Store) (*SessionKeys, error) {
+	encryption, err := store.Generate(keystore.AES128CBC)
+	if err != nil {
+		return nil, err
+	}
+	signature, err := store.Generate(keystore.HMACSHA256)
+	if err != nil {
+		encryption.Close()
+		return nil, err
+	}
+	return sessionKeys(encryption, signature)
+}
+
+// UnwrapSessionKeys makes a pair of session keys with open, which is told each
+// algorithm and the bytes that hold the key.
+func UnwrapSessionKeys(encryption, signature []byte, open func(a keystore.Algorithm, wrapped []byte) (keystore.Key, error)) (*SessionKeys, error) {
+	e, err := open(keystore.AES128CBC, encryption)
+	if err != nil {
+		return nil, err
+	}
+	s, err := open(keystore.HMACSHA256, signature)
+	if err != nil {
+		e.Close()
+		return nil, err
+	}
+	return sessionKeys(e, s)
+}
+
+// sessionKeys takes over two keys, and closes them if they cannot do the work.
+func sessionKeys(encryption, signature keystore.Key) (*SessionKeys, error) {
+	e, okE := encryption.(keystore.Cipher)
+	s, okS := signature.(keystore.MAC)
+	if !okE || !okS {
+		encryption.Close()
+		signature.Close()
+		return nil, fail(ErrSessionKeyCreationFailure, "session keys", keystore.ErrWrongKey)
+	}
+	return NewSessionKeys(e, s), nil
+}
+
+// A Session is a master token that its issuer has verified and opened. What the
+// holder was given stays in the token; what is here is safe to keep.
+type Session struct {
+	Token      *MasterToken // times and numbers
+	Identity   string
+	IssuerData []byte // the issuer's own object, or nil
+	Keys       *SessionKeys
+
+	mu    sync.Mutex
+	users map[tokenHash]knownUser // user ID tokens opened with it
+}
+
+// A tokenHash stands for a token's bytes: whoever sends those bytes again gets
+// the verdict of the first time.
+type tokenHash = [sha256.Size]byte
+
+// A knownUser is a user ID token that was opened before, without its bytes.
+type knownUser struct {
+	token UserIDToken
+	user  string
+}
+
+// maxKnownUsers bounds the users that one session remembers.
+const maxKnownUsers = 16
+
+func (s *Session) knownUser(h tokenHash) (knownUser, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, ok := s.users[h]
+	return u, ok
+}
+
+func (s *Session) rememberUser(h tokenHash, u knownUser) {
+	u.token.sealed, u.token.data = signedToken{}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users == nil || len(s.users) >= maxKnownUsers {
+		s.users = make(map[tokenHash]knownUser, 1)
+	}
+	s.users[h] = u
+}
+
+// Acquire and Release count the users of the session's keys.
+func (s *Session) Acquire() bool { return s.Keys.Acquire() }
+
+// Release lets go of the session's keys.
+func (s *Session) Release() { s.Keys.Release() }
+
+// key protects the messages of the session.
+func (s *Session) key() SymmetricKey { return sessionKey(s.Identity, s.Token, s.Keys) }
+
+func sessionKey(identity string, t *MasterToken, keys *SessionKeys) SymmetricKey {
+	return SymmetricKey{KeyID: keyID(identity, t.SequenceNumber), Encryption: keys.Encryption, MAC: keys.Signature}
+}

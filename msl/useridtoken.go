@@ -1,0 +1,79 @@
+package msl
+
+import (
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A UserIDToken is a token as it came, opened by nobody. It names a user of the
+// entity whose master token it is bound to by serial number.
+type UserIDToken struct {
+	RenewalWindow time.Time
+	Expiration    time.Time
+	SerialNumber  int64
+	MasterToken   int64 // serial number of the master token
+
+	sealed signedToken
+	data   []byte // userdata, a ciphertext envelope
+}
+
+// parseUserIDToken makes the checks that need no key but the last, whether the
+// token is bound to the master token at hand.
+func parseUserIDToken(o wire.Object) (*UserIDToken, error) {
+	const op = "user id token"
+	sealed, err := parseSignedToken(o, op, ErrUserIDTokenTokenDataMissing)
+	if err != nil {
+		return nil, err
+	}
+	data, err := sealed.parseData()
+	if err != nil {
+		return nil, fail(ErrUserIDTokenTokenDataParseError, op, err)
+	}
+	f := fields{o: data}
+	window, expiration := f.int("renewalwindow"), f.int("expiration")
+	t := &UserIDToken{
+		RenewalWindow: seconds(window),
+		Expiration:    seconds(expiration),
+		MasterToken:   f.int("mtserialnumber"),
+		SerialNumber:  f.int("serialnumber"),
+		sealed:        sealed,
+		data:          f.bytes("userdata"),
+	}
+	switch {
+	case f.err != nil:
+		return nil, fail(ErrUserIDTokenTokenDataParseError, op, f.err)
+	case expiration < window:
+		return nil, fail(ErrUserIDTokenExpiresBeforeRenewal, op, nil)
+	case !inRange(t.MasterToken):
+		return nil, fail(ErrUserIDTokenMasterTokenSerialNumberOutOfRange, op, nil)
+	case !inRange(t.SerialNumber):
+		return nil, fail(ErrUserIDTokenSerialNumberOutOfRange, op, nil)
+	case len(t.data) == 0:
+		return nil, fail(ErrUserIDTokenUserDataMissing, op, nil)
+	}
+	return t, nil
+}
+
+// ParseUserIDToken reads an encoded user ID token.
+func ParseUserIDToken(b []byte) (*UserIDToken, error) {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
+		return nil, fail(ErrMSLParseError, "user id token", err)
+	}
+	return parseUserIDToken(o)
+}
+
+// Bytes returns the token as it came.
+func (t *UserIDToken) Bytes() []byte { return t.sealed.raw }
+
+func (t *UserIDToken) renewable(now time.Time) bool { return !t.RenewalWindow.After(now) }
+func (t *UserIDToken) expired(now time.Time) bool   { return !t.Expiration.After(now) }
+
+// boundTo refuses a token of another master token, or of none.
+func (t *UserIDToken) boundTo(mt *MasterToken) error {
+	if mt == nil || mt.SerialNumber != t.MasterToken {
+		return fail(ErrUserIDTokenMasterTokenMismatch, "user id token", nil)
+	}
+	return nil
+}
