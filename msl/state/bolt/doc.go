@@ -1,0 +1,34 @@
+// Package bolt keeps what the protocol must not forget in one file on the local
+// disk, with go.etcd.io/bbolt.
+//
+// # Which function do I want
+//
+//   - A server: [OpenServer]. A [Server] is its msl.State, its msl.Directory and
+//     the list of its users ([Server.Verify]).
+//   - To register, remove or revoke entities and users: the other methods of
+//     [Server].
+//   - A client: [OpenClient]. A [Client] is its msl.ClientState.
+//
+// # What a caller can rely on
+//
+// What a method has answered is on the disk: every change is one transaction
+// that is synced before the method returns, so a process may be killed at any
+// time. Changes that arrive while another one is being synced share the next
+// sync.
+//
+// One process has a file open at a time: the commands that change a server's
+// file get [ErrInUse] while a server runs on it, and the other way round. Files
+// have mode 0600. Opening one reads all of it and refuses a damaged one; every
+// record has a checksum.
+//
+// # What it does not protect
+//
+// The file is neither encrypted nor authenticated. Pre-shared keys in it are
+// sealed by their key store and passwords are hashed, but names, public keys
+// and certificates can be read, and whoever can write the file can lift a
+// revocation.
+//
+// A backup that is restored, or a file that is deleted, takes the answers since
+// then back: recorded messages can be replayed, and revoked entities and users
+// come back. Make new issuer keys then, so that every older token ends.
+package bolt

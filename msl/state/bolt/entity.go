@@ -1,0 +1,258 @@
+package bolt
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// An EntityRecord is an entity as it is registered and listed.
+type EntityRecord struct {
+	Identity    string         `json:"identity"`
+	Scheme      string         `json:"scheme,omitempty"`      // the one entity scheme it may use
+	KeyID       string         `json:"keyid,omitempty"`       // RSA: the id of its public key
+	PublicKey   []byte         `json:"publickey,omitempty"`   // PKIX, DER
+	Certificate []byte         `json:"certificate,omitempty"` // X.509, DER; only to be shown
+	PSK         *msl.SealedPSK `json:"psk,omitempty"`
+
+	// The schemes it may use: nil means every one, and empty means none.
+	KeyExchanges []string `json:"keyexchanges,omitzero"`
+	UserSchemes  []string `json:"userschemes,omitzero"`
+
+	Created time.Time `json:"created,omitzero"` // AddEntity fills it in
+	// The rest is for lists. What is removed, or revoked without ever having been
+	// registered, has no other fields.
+	Revoked bool      `json:"revoked,omitempty"`
+	Removed bool      `json:"removed,omitempty"`
+	Since   time.Time `json:"since,omitzero"` // when it was revoked or removed
+}
+
+// check refuses a record that no message could be opened with.
+func (e EntityRecord) check() error {
+	if err := checkName("entity", e.Identity); err != nil {
+		return err
+	}
+	public, err := e.publicKey()
+	if err != nil {
+		return fmt.Errorf("bolt: the public key of entity %q is not PKIX DER: %w", e.Identity, err)
+	}
+	if len(e.Certificate) > 0 {
+		if _, err := x509.ParseCertificate(e.Certificate); err != nil {
+			return fmt.Errorf("bolt: the certificate of entity %q is not X.509 DER: %w", e.Identity, err)
+		}
+	}
+	return e.checkScheme(public)
+}
+
+func (e EntityRecord) checkScheme(public any) error {
+	_, isRSA := public.(*rsa.PublicKey)
+	switch {
+	case e.Scheme == "":
+		return fmt.Errorf("bolt: entity %q needs an entity scheme", e.Identity)
+	case e.Scheme == "PSK" && e.PSK == nil:
+		return fmt.Errorf("bolt: entity %q needs a pre-shared key set for the scheme PSK", e.Identity)
+	case e.PSK != nil && (len(e.PSK.Encryption) == 0 || len(e.PSK.MAC) == 0 || len(e.PSK.Wrapping) == 0):
+		return fmt.Errorf("bolt: the pre-shared key set of entity %q is not complete", e.Identity)
+	case e.Scheme == "RSA" && (!isRSA || e.KeyID == ""):
+		return fmt.Errorf("bolt: entity %q needs an RSA public key and its id for the scheme RSA", e.Identity)
+	}
+	return nil
+}
+
+func (e EntityRecord) publicKey() (any, error) {
+	if len(e.PublicKey) == 0 {
+		return nil, nil
+	}
+	return x509.ParsePKIXPublicKey(e.PublicKey)
+}
+
+// entity is the form in which the protocol uses the record.
+func (e EntityRecord) entity() (*msl.Entity, error) {
+	public, err := e.publicKey()
+	if err != nil {
+		return nil, fmt.Errorf("%w: a public key does not parse", ErrDamaged)
+	}
+	return &msl.Entity{
+		Identity:     e.Identity,
+		Scheme:       e.Scheme,
+		Revoked:      e.Revoked,
+		KeyID:        e.KeyID,
+		PublicKey:    public,
+		PSK:          e.PSK,
+		KeyExchanges: e.KeyExchanges,
+		UserSchemes:  e.UserSchemes,
+	}, nil
+}
+
+func decodeEntity(identity string, payload []byte, m mark) (e EntityRecord, err error) {
+	err = decodeJSON(payload, &e)
+	e.Identity, e.Revoked, e.Removed, e.Since = identity, m.revoked, false, m.since
+	return e, err
+}
+
+// AddEntity registers an entity. One that was removed comes back, and so do
+// those of its master tokens that are still valid. One that is registered is
+// [ErrExists], one that is revoked [ErrRevoked].
+func (s *Server) AddEntity(e EntityRecord) error {
+	if err := e.check(); err != nil {
+		return err
+	}
+	if e.Created.IsZero() {
+		e.Created = time.Now().UTC().Truncate(time.Second)
+	}
+	e.Revoked, e.Removed, e.Since = false, false, time.Time{}
+	payload, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("bolt: add entity: %w", err)
+	}
+	return s.changeEntity("add", e.Identity, func(tx *bbolt.Tx) error {
+		return entityRoll.add(tx, e.Identity, payload)
+	})
+}
+
+// RemoveEntity removes an entity and leaves a mark, so that its master tokens
+// are refused. One that is not there is [ErrUnknown].
+func (s *Server) RemoveEntity(identity string) error {
+	return s.changeEntity("remove", identity, func(tx *bbolt.Tx) error {
+		return entityRoll.drop(tx, identity)
+	})
+}
+
+// RevokeEntity marks an identity as revoked, until [Server.UnrevokeEntity]. It
+// need not be registered: an entity with a certificate may be revoked too.
+func (s *Server) RevokeEntity(identity string) error {
+	if err := checkName("entity", identity); err != nil {
+		return err
+	}
+	return s.changeEntity("revoke", identity, func(tx *bbolt.Tx) error {
+		return entityRoll.revoke(tx, identity)
+	})
+}
+
+// UnrevokeEntity takes a revocation back. What was removed stays removed.
+func (s *Server) UnrevokeEntity(identity string) error {
+	return s.changeEntity("unrevoke", identity, func(tx *bbolt.Tx) error {
+		return entityRoll.unrevoke(tx, identity)
+	})
+}
+
+func (s *Server) changeEntity(op, identity string, fn func(*bbolt.Tx) error) error {
+	err := s.update(op, fn)
+	s.entities.drop(identity)
+	return err
+}
+
+// Entities lists the registered entities by identity, and after them what is
+// only marked as revoked or removed.
+func (s *Server) Entities() ([]EntityRecord, error) {
+	var list []EntityRecord
+	err := s.view("list entities", func(tx *bbolt.Tx) error {
+		return entityRoll.each(tx, func(identity string, payload []byte, m mark) error {
+			e, err := decodeEntity(identity, payload, m)
+			list = append(list, e)
+			return err
+		}, func(identity string, m mark) {
+			list = append(list, EntityRecord{Identity: identity, Revoked: m.revoked, Removed: m.removed, Since: m.since})
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// Entity implements msl.Directory. Callers share what it returns and must not
+// change it. A revoked identity that is not registered is an entity with no
+// scheme.
+func (s *Server) Entity(ctx context.Context, identity string) (*msl.Entity, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	e, changes := s.entities.find(identity)
+	if e != nil {
+		return e, nil
+	}
+	err := s.view("find entity", func(tx *bbolt.Tx) (err error) {
+		e, err = loadEntity(tx, identity)
+		return err
+	})
+	if errors.Is(err, keystore.ErrNotFound) {
+		// The identity is what a stranger sent: not for a log.
+		return nil, fmt.Errorf("bolt: no such entity: %w", keystore.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.entities.keep(e, changes)
+	return e, nil
+}
+
+func loadEntity(tx *bbolt.Tx, identity string) (*msl.Entity, error) {
+	m, err := entityRoll.mark(tx, identity)
+	if err != nil {
+		return nil, err
+	}
+	payload, err := get(tx, bucketEntities, []byte(identity))
+	if err != nil {
+		return nil, err
+	}
+	if payload == nil && m.revoked {
+		return &msl.Entity{Identity: identity, Revoked: true}, nil
+	}
+	if payload == nil {
+		return nil, keystore.ErrNotFound
+	}
+	e, err := decodeEntity(identity, payload, m)
+	if err != nil {
+		return nil, err
+	}
+	return e.entity()
+}
+
+// maxCachedEntities bounds the memory of parsed entities, at about 2 KiB each.
+const maxCachedEntities = 4096
+
+// An entityCache saves reading and parsing an entity for every message.
+type entityCache struct {
+	mu      sync.RWMutex
+	parsed  map[string]*msl.Entity
+	changes int
+}
+
+// find also returns the number of changes so far, for keep.
+func (c *entityCache) find(identity string) (*msl.Entity, int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.parsed[identity], c.changes
+}
+
+// keep keeps an entity that was read after changes: if there were more since,
+// it may be old.
+func (c *entityCache) keep(e *msl.Entity, changes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if changes != c.changes {
+		return
+	}
+	if c.parsed == nil || len(c.parsed) >= maxCachedEntities {
+		c.parsed = map[string]*msl.Entity{}
+	}
+	c.parsed[e.Identity] = e
+}
+
+func (c *entityCache) drop(identity string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.parsed, identity)
+	c.changes++
+}

@@ -1,0 +1,171 @@
+package bolt
+
+import (
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// A roll is what entities and users have in common: records by name, and marks
+// that outlive them.
+type roll struct {
+	what           string
+	records, marks string
+}
+
+var (
+	entityRoll = roll{what: "entity", records: bucketEntities, marks: bucketEntityMarks}
+	userRoll   = roll{what: "user", records: bucketUsers, marks: bucketUserMarks}
+)
+
+// A mark says that the tokens of a name are refused. It stays when the record
+// goes, because tokens do not go with it.
+type mark struct {
+	revoked bool // until somebody takes that back
+	removed bool // until it is added again
+	since   time.Time
+}
+
+const (
+	markRevoked = 1 << iota
+	markRemoved
+)
+
+func (m mark) refuses() bool { return m.revoked || m.removed }
+
+func (m mark) encode() []byte {
+	var bits int64
+	if m.revoked {
+		bits |= markRevoked
+	}
+	if m.removed {
+		bits |= markRemoved
+	}
+	return encodeInts(bits, seconds(m.since))
+}
+
+func decodeMark(b []byte) (mark, error) {
+	n, err := decodeInts(b, 2)
+	if err != nil {
+		return mark{}, err
+	}
+	if n[0] == 0 || n[0] > markRevoked|markRemoved {
+		return mark{}, fmt.Errorf("%w: a mark is unknown", ErrDamaged)
+	}
+	return mark{
+		revoked: n[0]&markRevoked != 0,
+		removed: n[0]&markRemoved != 0,
+		since:   time.Unix(n[1], 0),
+	}, nil
+}
+
+func (r roll) mark(tx *bbolt.Tx, name string) (mark, error) {
+	payload, err := get(tx, r.marks, []byte(name))
+	if err != nil || payload == nil {
+		return mark{}, err
+	}
+	return decodeMark(payload)
+}
+
+func (r roll) setMark(tx *bbolt.Tx, name string, m mark) error {
+	if !m.refuses() {
+		return remove(tx, r.marks, []byte(name))
+	}
+	m.since = time.Now()
+	return put(tx, r.marks, []byte(name), m.encode())
+}
+
+// add keeps a record of a name that has none, and lifts the mark of removal.
+func (r roll) add(tx *bbolt.Tx, name string, payload []byte) error {
+	if old, err := get(tx, r.records, []byte(name)); err != nil {
+		return err
+	} else if old != nil {
+		return fmt.Errorf("%s %q %w: remove it first", r.what, name, ErrExists)
+	}
+	m, err := r.mark(tx, name)
+	if err != nil {
+		return err
+	}
+	if m.revoked {
+		return fmt.Errorf("%s %q %w: take that back first if it may come back", r.what, name, ErrRevoked)
+	}
+	if err := r.setMark(tx, name, mark{}); err != nil {
+		return err
+	}
+	return put(tx, r.records, []byte(name), payload)
+}
+
+// drop removes the record of a name and leaves a mark.
+func (r roll) drop(tx *bbolt.Tx, name string) error {
+	if old, err := get(tx, r.records, []byte(name)); err != nil {
+		return err
+	} else if old == nil {
+		return r.unknown(name)
+	}
+	m, err := r.mark(tx, name)
+	if err != nil {
+		return err
+	}
+	m.removed = true
+	if err := r.setMark(tx, name, m); err != nil {
+		return err
+	}
+	return remove(tx, r.records, []byte(name))
+}
+
+// revoke marks a name, also one that has no record.
+func (r roll) revoke(tx *bbolt.Tx, name string) error {
+	m, err := r.mark(tx, name)
+	if err != nil || m.revoked {
+		return err
+	}
+	m.revoked = true
+	return r.setMark(tx, name, m)
+}
+
+func (r roll) unrevoke(tx *bbolt.Tx, name string) error {
+	m, err := r.mark(tx, name)
+	if err != nil {
+		return err
+	}
+	if !m.revoked {
+		return fmt.Errorf("%s %q is not revoked", r.what, name)
+	}
+	m.revoked = false
+	return r.setMark(tx, name, m)
+}
+
+func (r roll) unknown(name string) error {
+	return fmt.Errorf("%s %q is %w: look at the list", r.what, name, ErrUnknown)
+}
+
+// each calls record for every record and then lone for every mark without one,
+// both in the order of names.
+func (r roll) each(tx *bbolt.Tx, record func(name string, payload []byte, m mark) error, lone func(name string, m mark)) error {
+	records, marks := tx.Bucket([]byte(r.records)), tx.Bucket([]byte(r.marks))
+	err := records.ForEach(func(k, v []byte) error {
+		payload, err := unframe(r.records, k, v)
+		if err != nil {
+			return err
+		}
+		m, err := r.mark(tx, string(k))
+		if err != nil {
+			return err
+		}
+		return record(string(k), payload, m)
+	})
+	if err != nil {
+		return err
+	}
+	return marks.ForEach(func(k, _ []byte) error {
+		if records.Get(k) != nil {
+			return nil
+		}
+		m, err := r.mark(tx, string(k))
+		if err == nil {
+			lone(string(k), m)
+		}
+		return err
+	})
+}

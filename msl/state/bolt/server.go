@@ -1,0 +1,114 @@
+package bolt
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// The parts of a server's file.
+const (
+	bucketEntities    = "entities"     // by identity
+	bucketEntityMarks = "entity marks" // by identity
+	bucketUsers       = "users"        // by name
+	bucketUserMarks   = "user marks"   // by name
+	bucketIDs         = "ids"          // by identity and serial number
+	bucketSequences   = "sequences"    // by identity and serial number
+)
+
+// passwordsAtATime bounds the memory of password checks: each takes 64 MiB.
+const passwordsAtATime = 4
+
+// A Server is the state of a server, in a file. It is safe for use by many
+// goroutines.
+type Server struct {
+	db        *bbolt.DB
+	path      string
+	writes    group
+	entities  entityCache
+	passwords chan struct{}
+	cost      passwordCost // of new passwords
+}
+
+var (
+	_ msl.State     = (*Server)(nil)
+	_ msl.Directory = (*Server)(nil)
+)
+
+// OpenServer opens the file at path, or makes it in a directory that is there.
+// A file that another process has open is [ErrInUse], after a short while.
+func OpenServer(path string) (*Server, error) {
+	db, err := open(path, purpose{
+		kind: "server",
+		buckets: []string{bucketEntities, bucketEntityMarks, bucketUsers, bucketUserMarks,
+			bucketIDs, bucketSequences},
+		lockWait: 2 * time.Second,
+		holder:   "another msl-hsm serve or admin command",
+		remedy:   "restore it from a backup and make new issuer keys",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Server{
+		db:        db,
+		path:      path,
+		writes:    group{db: db},
+		passwords: make(chan struct{}, passwordsAtATime),
+		cost:      recommendedCost,
+	}, nil
+}
+
+// Close waits for what is under way and closes the file.
+func (s *Server) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("bolt: close %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// Revoked implements msl.State. An entity or a user that was removed counts as
+// revoked until it is added again, since its tokens may still be valid. One
+// that was never registered here is not revoked: other schemes know entities,
+// and applications know users, that this file does not.
+func (s *Server) Revoked(ctx context.Context, identity, user string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.view("check revocation", func(tx *bbolt.Tx) error {
+		m, err := entityRoll.mark(tx, identity)
+		if err != nil {
+			return err
+		}
+		if m.refuses() {
+			return msl.ErrMasterTokenIdentityRevoked
+		}
+		if user == "" {
+			return nil
+		}
+		if m, err = userRoll.mark(tx, user); err == nil && m.refuses() {
+			err = msl.ErrUserIDTokenRevoked
+		}
+		return err
+	})
+}
+
+func (s *Server) view(op string, fn func(*bbolt.Tx) error) error {
+	return wrap(op, view(s.db, fn))
+}
+
+func (s *Server) update(op string, fn func(*bbolt.Tx) error) error {
+	return wrap(op, update(s.db, fn))
+}
+
+// wrap says what was being done, except where the answer is a code of the
+// protocol.
+func wrap(op string, err error) error {
+	if _, isCode := err.(msl.Code); err == nil || isCode {
+		return err
+	}
+	return fmt.Errorf("bolt: %s: %w", op, err)
+}

@@ -1,0 +1,208 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/crypto/argon2"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+const (
+	saltSize = 16
+	hashSize = 32
+)
+
+// passwordCost is the cost of Argon2id (RFC 9106). Every record has its own, so
+// that it can be raised.
+type passwordCost struct {
+	Time    uint32 `json:"time"`
+	Memory  uint32 `json:"memory"` // KiB
+	Threads uint8  `json:"threads"`
+}
+
+// recommendedCost is the second recommended option of RFC 9106 section 4.
+var recommendedCost = passwordCost{Time: 3, Memory: 64 << 10, Threads: 4}
+
+// valid bounds what a record can make the process spend.
+func (c passwordCost) valid() bool {
+	return c.Time > 0 && c.Time <= 64 && c.Threads > 0 && c.Memory >= 8 && c.Memory <= 1<<20
+}
+
+// A password is what is kept of one.
+type password struct {
+	Cost    passwordCost `json:"argon2id"`
+	Salt    []byte       `json:"salt"`
+	Hash    []byte       `json:"hash"`
+	Created time.Time    `json:"created"` // of the user
+}
+
+func hashPassword(cost passwordCost, pass []byte, created time.Time) password {
+	p := password{Cost: cost, Salt: make([]byte, saltSize), Created: created}
+	rand.Read(p.Salt)
+	p.Hash = p.hash(pass)
+	return p
+}
+
+func (p password) hash(pass []byte) []byte {
+	return argon2.IDKey(pass, p.Salt, p.Cost.Time, p.Cost.Memory, p.Cost.Threads, hashSize)
+}
+
+func (p password) matches(pass []byte) bool {
+	return subtle.ConstantTimeCompare(p.hash(pass), p.Hash) == 1
+}
+
+func decodePassword(payload []byte) (p password, err error) {
+	if err := decodeJSON(payload, &p); err != nil {
+		return p, err
+	}
+	if !p.Cost.valid() || len(p.Salt) != saltSize || len(p.Hash) != hashSize {
+		return p, fmt.Errorf("%w: a password hash is out of bounds", ErrDamaged)
+	}
+	return p, nil
+}
+
+// A UserRecord is a user as it is listed.
+type UserRecord struct {
+	Name    string    `json:"name"`
+	Created time.Time `json:"created,omitzero"`
+	Revoked bool      `json:"revoked,omitempty"`
+	Removed bool      `json:"removed,omitempty"`
+	Since   time.Time `json:"since,omitzero"` // when it was revoked or removed
+}
+
+// AddUser registers a user by the name it logs in with, its e-mail address. The
+// password is kept as a hash; the caller wipes it. A user that was removed comes
+// back, and so do those of its tokens that are still valid. One that is
+// registered is [ErrExists], one that is revoked [ErrRevoked].
+func (s *Server) AddUser(name string, pass []byte) error {
+	if err := checkName("user", name); err != nil {
+		return err
+	}
+	if strings.TrimSpace(name) != name {
+		return errors.New("bolt: the name of a user neither begins nor ends with a space")
+	}
+	if len(bytes.TrimSpace(pass)) == 0 {
+		return errors.New("bolt: a password must not be blank")
+	}
+	p := hashPassword(s.cost, pass, time.Now().UTC().Truncate(time.Second))
+	payload, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("bolt: add user: %w", err)
+	}
+	return s.update("add", func(tx *bbolt.Tx) error { return userRoll.add(tx, name, payload) })
+}
+
+// RemoveUser removes a user and leaves a mark, so that its tokens are refused.
+// One that is not there is [ErrUnknown].
+func (s *Server) RemoveUser(name string) error {
+	return s.update("remove", func(tx *bbolt.Tx) error { return userRoll.drop(tx, name) })
+}
+
+// RevokeUser marks a user as revoked, until [Server.UnrevokeUser]. It need not be
+// registered: applications have users that this file does not know.
+func (s *Server) RevokeUser(name string) error {
+	if err := checkName("user", name); err != nil {
+		return err
+	}
+	return s.update("revoke", func(tx *bbolt.Tx) error { return userRoll.revoke(tx, name) })
+}
+
+// UnrevokeUser takes a revocation back. What was removed stays removed.
+func (s *Server) UnrevokeUser(name string) error {
+	return s.update("unrevoke", func(tx *bbolt.Tx) error { return userRoll.unrevoke(tx, name) })
+}
+
+// Users lists the registered users by name, and after them what is only marked
+// as revoked or removed.
+func (s *Server) Users() ([]UserRecord, error) {
+	var list []UserRecord
+	err := s.view("list users", func(tx *bbolt.Tx) error {
+		return userRoll.each(tx, func(name string, payload []byte, m mark) error {
+			p, err := decodePassword(payload)
+			list = append(list, UserRecord{Name: name, Created: p.Created, Revoked: m.revoked, Since: m.since})
+			return err
+		}, func(name string, m mark) {
+			list = append(list, UserRecord{Name: name, Revoked: m.revoked, Removed: m.removed, Since: m.since})
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// Verify returns the name of the user with that e-mail address and password, or
+// [msl.ErrEmailPasswordIncorrect]: whether the user is unknown or revoked or the
+// password is wrong, in about the same time. A few passwords are hashed at a
+// time; the others wait for their turn or for ctx.
+func (s *Server) Verify(ctx context.Context, email string, pass []byte) (user string, err error) {
+	select {
+	case s.passwords <- struct{}{}:
+		defer func() { <-s.passwords }()
+	case <-ctx.Done():
+		return "", fmt.Errorf("bolt: wait to check a password: %w", ctx.Err())
+	}
+	if err := ctx.Err(); err != nil {
+		return "", fmt.Errorf("bolt: wait to check a password: %w", err)
+	}
+	p, known, err := s.password(email)
+	if err != nil {
+		return "", err
+	}
+	if !p.matches(pass) || !known {
+		return "", msl.ErrEmailPasswordIncorrect
+	}
+	if p.Cost != s.cost {
+		s.rehash(email, p, pass)
+	}
+	return email, nil
+}
+
+// password finds the password of a user who may log in. For anybody else it is
+// one that nobody has, to be checked all the same.
+func (s *Server) password(name string) (p password, known bool, err error) {
+	p = password{Cost: s.cost, Salt: make([]byte, saltSize), Hash: make([]byte, hashSize)}
+	err = s.view("find user", func(tx *bbolt.Tx) error {
+		payload, err := get(tx, bucketUsers, []byte(name))
+		if err != nil || payload == nil {
+			return err
+		}
+		m, err := userRoll.mark(tx, name)
+		if err != nil || m.refuses() {
+			return err
+		}
+		p, err = decodePassword(payload)
+		known = err == nil
+		return err
+	})
+	return p, known, err
+}
+
+// rehash keeps a password under the present cost, unless it was changed or
+// removed meanwhile. It does not matter to the user whether that works.
+func (s *Server) rehash(name string, old password, pass []byte) {
+	payload, err := json.Marshal(hashPassword(s.cost, pass, old.Created))
+	if err != nil {
+		return
+	}
+	_ = s.writes.do(func(tx *bbolt.Tx) error {
+		kept, err := get(tx, bucketUsers, []byte(name))
+		if err != nil || kept == nil {
+			return errNothingToWrite
+		}
+		if p, err := decodePassword(kept); err != nil || !bytes.Equal(p.Hash, old.Hash) {
+			return errNothingToWrite
+		}
+		return put(tx, bucketUsers, []byte(name), payload)
+	})
+}
