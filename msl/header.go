@@ -304,7 +304,7 @@ func checkKeyRequest(exchanges []KeyExchange, data schemeData) error {
 
 // encode writes the inside of a header.
 func (h *header) encode(now time.Time) []byte {
-	e := wire.NewEncoder(1024)
+	e := wire.NewEncoder(384)
 	e.Begin()
 	if h.sender != "" {
 		e.String("sender", h.sender)
@@ -389,13 +389,15 @@ func (id identification) encodeMessage(name string, inside []byte) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	e := wire.NewEncoder(2048 + len(data)*4/3)
-	e.Begin()
+	who, by := "mastertoken", []byte(nil)
 	if id.token != nil {
-		e.Raw("mastertoken", id.token.Bytes())
+		by = id.token.Bytes()
 	} else {
-		e.Raw("entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata"))
+		who, by = "entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata")
 	}
+	e := wire.NewEncoder(128 + len(by) + (len(data)+len(signature))*4/3)
+	e.Begin()
+	e.Raw(who, by)
 	e.Bytes(name, data)
 	e.Bytes("signature", signature)
 	e.End()

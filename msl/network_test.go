@@ -28,8 +28,8 @@ type network struct {
 	directory directory
 	handler   msl.Handler
 	serverKey crypto.PublicKey
+	entity    msl.EntityScheme // the server's own
 	now       time.Time
-	served    int
 	intercept func(message []byte) []byte // may change what reaches the server
 }
 
@@ -58,10 +58,11 @@ func newNetwork(t testing.TB, store keystore.Store) *network {
 	admin := store.(keystore.Admin)
 	signer := provision(t, admin, "server", keystore.RSASign2048).(crypto.Signer)
 	n.serverKey = signer.Public()
+	n.entity = &entityauth.RSA{Identity: "server", KeyID: "server-key", Key: signer}
 	n.psk = &entityauth.PSK{Directory: n.directory, Store: store}
 	n.server = &msl.Server{
 		Name:     "server",
-		Entity:   &entityauth.RSA{Identity: "server", KeyID: "server-key", Key: signer},
+		Entity:   n.entity,
 		Entities: []msl.EntityScheme{n.psk, &entityauth.RSA{Directory: n.directory}, &entityauth.None{Directory: n.directory}},
 		Users: []msl.UserScheme{&userauth.EmailPassword{Verify: func(_ context.Context, email string, password []byte) (string, error) {
 			if email != "user@example.com" || string(password) != "secret" {
@@ -106,7 +107,6 @@ func (n *network) RoundTrip(ctx context.Context, write func(io.Writer) error) (i
 	if n.intercept != nil {
 		message = n.intercept(message)
 	}
-	n.served++
 	if err := n.server.Serve(ctx, "test", bytes.NewReader(message), &answer, n.handler); err != nil {
 		return nil, err
 	}
