@@ -218,9 +218,11 @@ func (w *payloadWriter) send(end bool) error {
 		return err
 	}
 	w.sequence = next(w.sequence)
-	inside := chunk{sequence: w.sequence, messageID: w.messageID, end: end, compression: compression, data: data}.encode()
+	inside := wire.Scratch(128 + len(data)*4/3)
+	defer inside.Free()
+	chunk{sequence: w.sequence, messageID: w.messageID, end: end, compression: compression, data: data}.encode(inside)
 	w.buffer = w.buffer[:0]
-	payload, err := w.protector.Encrypt(inside)
+	payload, err := w.protector.Encrypt(inside.Encoded())
 	if err != nil {
 		return err
 	}
@@ -228,7 +230,8 @@ func (w *payloadWriter) send(end bool) error {
 	if err != nil {
 		return err
 	}
-	e := wire.NewEncoder(64 + (len(payload)+len(signature))*4/3)
+	e := wire.Scratch(64 + (len(payload)+len(signature))*4/3)
+	defer e.Free()
 	e.Begin()
 	e.Bytes("payload", payload)
 	e.Bytes("signature", signature)
@@ -237,8 +240,7 @@ func (w *payloadWriter) send(end bool) error {
 	return err
 }
 
-func (c chunk) encode() []byte {
-	e := wire.NewEncoder(128 + len(c.data)*4/3)
+func (c chunk) encode(e *wire.Encoder) {
 	e.Begin()
 	e.Int("sequencenumber", c.sequence)
 	e.Int("messageid", c.messageID)
@@ -250,7 +252,6 @@ func (c chunk) encode() []byte {
 	}
 	e.Bytes("data", c.data)
 	e.End()
-	return e.Encoded()
 }
 
 // streamError gives a failure to read an object from a stream its code.

@@ -88,8 +88,13 @@ func (w *ResponseWriter) begin() error {
 	if err := w.start(); err != nil {
 		return err
 	}
-	_, err := w.payload.Write(w.pending)
+	pending := w.pending
 	w.pending = nil
+	if len(pending) < flushSize {
+		w.payload.buffer = pending
+		return nil
+	}
+	_, err := w.payload.Write(pending)
 	return err
 }
 

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/base64"
 	"strconv"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -17,6 +18,25 @@ type Encoder struct{ buf []byte }
 // NewEncoder returns an Encoder with room for sizeHint bytes.
 func NewEncoder(sizeHint int) *Encoder {
 	return &Encoder{buf: make([]byte, 0, max(sizeHint, 0))}
+}
+
+// scratch are the Encoders that Free gave back.
+var scratch = sync.Pool{New: func() any { return new(Encoder) }}
+
+// Scratch returns an Encoder for an object that is soon done with: call Free
+// then.
+func Scratch(sizeHint int) *Encoder {
+	e := scratch.Get().(*Encoder)
+	if cap(e.buf) < sizeHint {
+		e.buf = make([]byte, 0, sizeHint)
+	}
+	return e
+}
+
+// Free lets the buffer be used again. What Encoded returned is no longer valid.
+func (e *Encoder) Free() {
+	e.buf = e.buf[:0]
+	scratch.Put(e)
 }
 
 // Encoded returns the finished object. It refers to the buffer of the Encoder,

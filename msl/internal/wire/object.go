@@ -63,7 +63,9 @@ func (o Object) Names() []string {
 
 // Value returns the member of that name, of whatever kind.
 func (o Object) Value(name string) (Value, bool) {
-	for v, ok := o.v.first(); ok; v, ok = v.next(o.v) {
+	v := o.v
+	end := int(v.node().nextNode)
+	for v.i++; v.i < end; v.i = int(v.nodes[v.i].nextNode) {
 		if v.isNamed(name) {
 			return v, true
 		}

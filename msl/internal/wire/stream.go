@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	minBuffer = 4 << 10 // of a Decoder: most MSL headers fit
+	minBuffer = 8 << 10 // of a Decoder: most short messages fit
 	maxEmpty  = 100     // reads without data before giving up
 )
 

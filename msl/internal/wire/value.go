@@ -65,10 +65,11 @@ func (v Value) name() []byte {
 // takes at most six bytes for one.
 func (v Value) isNamed(name string) bool {
 	n := v.node()
-	if size := int(n.nameEnd - n.nameAt); size < len(name) || size > 6*len(name) {
-		return false
+	size := int(n.nameEnd - n.nameAt)
+	if !n.nameEscaped {
+		return size == len(name) && string(v.src[n.nameAt:n.nameEnd]) == name
 	}
-	return string(v.name()) == name
+	return size > len(name) && size <= 6*len(name) && string(v.name()) == name
 }
 
 // contents returns the bytes a string stands for.

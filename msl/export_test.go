@@ -1,0 +1,211 @@
+package msl
+
+import (
+	"context"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// What follows shows the inside of the package to its tests, which are in package
+// msl_test because the schemes that they need import this one.
+
+// A Received is what a server read of a message, its payload included.
+type Received struct {
+	MessageID, Timestamp, NonReplayableID int64 // or -1
+	Renewable, Handshake, KeyResponse     bool
+	Identity, User                        string
+	ServiceTokens, KeyRequests            int
+	Payload                               []byte
+	Error                                 *PeerError
+}
+
+// Receive reads one message with every check on it.
+func (s *Server) Receive(ctx context.Context, r io.Reader) (Received, error) {
+	s.init()
+	in, err := s.receive(ctx, r)
+	defer func() { in.release() }()
+	if err != nil {
+		return Received{}, err
+	}
+	if in.err != nil {
+		return Received{Error: in.err, MessageID: in.err.MessageID, Timestamp: in.timestamp, Identity: in.sender.Identity}, nil
+	}
+	got := Received{
+		MessageID: in.messageID, Timestamp: in.timestamp, NonReplayableID: in.nonReplayableID,
+		Renewable: in.renewable, Handshake: in.handshake, KeyResponse: in.keyResponse != nil,
+		Identity: in.sender.Identity, User: in.user,
+		ServiceTokens: len(in.serviceTokens), KeyRequests: len(in.keyRequests),
+	}
+	if !in.handshake {
+		got.Payload, err = io.ReadAll(in.body)
+	}
+	return got, err
+}
+
+// A Held is what a client has.
+type Held struct {
+	MasterToken   *MasterToken
+	Keys          *SessionKeys
+	UserIDTokens  map[string]*UserIDToken
+	ServiceTokens []*ServiceToken
+}
+
+// Held returns the client's tokens.
+func (c *Client) Held() Held {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := Held{MasterToken: c.tokens.master(), UserIDTokens: c.tokens.users, ServiceTokens: c.tokens.services}
+	if c.tokens.session != nil {
+		h.Keys = c.tokens.session.keys
+	}
+	return h
+}
+
+// Hold gives the client a master token, as if a key exchange had ended with it.
+func (c *Client) Hold(ctx context.Context, token []byte, keys *SessionKeys) error {
+	if err := c.load(ctx); err != nil {
+		return err
+	}
+	t, err := ParseMasterToken(token)
+	if err != nil {
+		return err
+	}
+	return c.update(ctx, func(old *tokens) *tokens { return old.withMaster(&holding{token: t, keys: keys}) })
+}
+
+// HoldUser gives the client a user ID token.
+func (c *Client) HoldUser(ctx context.Context, user string, token []byte) error {
+	t, err := ParseUserIDToken(token)
+	if err != nil {
+		return err
+	}
+	return c.update(ctx, func(old *tokens) *tokens { return old.withUser(user, t) })
+}
+
+// Answer reads an answer to a message with the id sent that offered every key
+// exchange of the client.
+func (c *Client) Answer(ctx context.Context, req *Request, sent int64, r io.ReadCloser) (*Response, error) {
+	if err := c.load(ctx); err != nil {
+		return nil, err
+	}
+	a := attempt{client: c, req: req, messageID: sent}
+	a.tokens, _, _ = c.snapshot()
+	defer func() { a.finish(nil) }()
+	local, err := c.Entity.Local(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.offer(ctx, &header{}, local.Identity); err != nil {
+		return nil, err
+	}
+	in, err := a.receive(ctx, r)
+	if err != nil {
+		in.release()
+		return nil, err
+	}
+	return a.response(in, r), nil
+}
+
+// ParseServiceToken reads an encoded service token.
+func ParseServiceToken(b []byte, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	return parseServiceToken(o, keys, mt, uit, maxInflate)
+}
+
+// NewServiceToken makes an encoded service token.
+func NewServiceToken(name string, data []byte, mt, uit int64, key Protector, compression string) ([]byte, error) {
+	t, err := newServiceToken(name, data, mt, uit, key, compression)
+	if err != nil {
+		return nil, err
+	}
+	return t.sealed.raw, nil
+}
+
+// An Envelope is a ciphertext envelope.
+type Envelope struct {
+	Version           int
+	KeyID, CipherSpec string
+	IV, Ciphertext    []byte
+}
+
+// ParseEnvelope reads a ciphertext envelope.
+func ParseEnvelope(b []byte) (Envelope, error) {
+	e, err := parseCiphertextEnvelope(b, wire.Limits{})
+	return Envelope{e.version, e.keyID, e.cipherSpec, e.iv, e.ciphertext}, err
+}
+
+// Encode writes a ciphertext envelope.
+func (e Envelope) Encode() []byte {
+	return ciphertextEnvelope{e.Version, e.KeyID, e.CipherSpec, e.IV, e.Ciphertext}.encode()
+}
+
+// BareSignature reads a signature envelope.
+func BareSignature(b []byte) []byte { return bareSignature(b, wire.Limits{}) }
+
+// ParseCapabilities reads encoded capabilities.
+func ParseCapabilities(b []byte) (*Capabilities, error) {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	return parseCapabilities(o)
+}
+
+// Encode writes a header's capabilities alone.
+func (c *Capabilities) Encode() []byte {
+	e := wire.NewEncoder(0)
+	e.Begin()
+	c.encode(e)
+	e.End()
+	return e.Encoded()
+}
+
+// Codes lists the code table.
+func Codes() map[int]string {
+	m := map[int]string{}
+	for c := range codeTable {
+		m[int(c)] = c.Name()
+	}
+	return m
+}
+
+// ReadHeader parses the inside of a header, ReadError that of an error and
+// ReadChunk that of a payload chunk.
+func ReadHeader(b []byte, users []UserScheme, exchanges []KeyExchange) (id int64, err error) {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
+		return -1, err
+	}
+	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, ratio: maxInflate, openUser: parseUserIDToken})
+	return h.messageID, err
+}
+
+// ReadError parses the inside of an error header.
+func ReadError(b []byte) (*PeerError, error) {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	e, _, err := parseError(o, "peer")
+	return e, err
+}
+
+// ReadChunk parses the inside of a payload chunk.
+func ReadChunk(b []byte) (data []byte, err error) {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseChunk(o)
+	if err != nil {
+		return nil, err
+	}
+	return c.content(maxInflate)
+}
+
+// IsSignatureError reports whether an Opener said that a signature does not fit.
+func IsSignatureError(err error) bool { return err == errSignature }
