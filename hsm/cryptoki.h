@@ -1,0 +1,47 @@
+/* The part of the PKCS #11 v2.40 binary interface that this package calls
+ * itself, for platforms with the natural structure alignment (all but
+ * Windows). Names and order are those of the specification. */
+#ifndef MSL_CRYPTOKI_H
+#define MSL_CRYPTOKI_H
+
+typedef unsigned char ck_byte;
+typedef unsigned long ck_ulong;
+typedef ck_ulong ck_rv;
+
+typedef struct { ck_ulong type; void *value; ck_ulong len; } ck_attribute;
+typedef struct { ck_ulong type; void *param; ck_ulong len; } ck_mechanism;
+typedef struct { ck_ulong hash, mgf, source; void *data; ck_ulong len; } ck_oaep;
+typedef struct { ck_byte major, minor; } ck_version;
+
+/* Places of the called functions in CK_FUNCTION_LIST, counted from 0. */
+enum {
+	FN_InitToken = 9, FN_InitPIN = 10, FN_OpenSession = 12, FN_CloseSession = 13,
+	FN_GetSessionInfo = 15, FN_Login = 18, FN_CreateObject = 20, FN_DestroyObject = 22,
+	FN_GetAttributeValue = 24, FN_SetAttributeValue = 25, FN_FindObjectsInit = 26,
+	FN_FindObjects = 27, FN_FindObjectsFinal = 28, FN_EncryptInit = 29, FN_Encrypt = 30,
+	FN_DecryptInit = 33, FN_Decrypt = 34, FN_SignInit = 42, FN_Sign = 43,
+	FN_GenerateKey = 58, FN_GenerateKeyPair = 59, FN_WrapKey = 60, FN_UnwrapKey = 61,
+	FN_count = 68
+};
+
+typedef struct { ck_version version; void *fn[FN_count]; } ck_functions;
+
+typedef ck_rv (*ck_get_function_list)(ck_functions **);
+typedef ck_rv (*ck_init_token)(ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label);
+typedef ck_rv (*ck_init_pin)(ck_ulong session, ck_byte *pin, ck_ulong n);
+typedef ck_rv (*ck_login)(ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n);
+typedef ck_rv (*ck_create)(ck_ulong session, ck_attribute *, ck_ulong n, ck_ulong *object);
+typedef ck_rv (*ck_destroy)(ck_ulong session, ck_ulong object);
+typedef ck_rv (*ck_attributes)(ck_ulong session, ck_ulong object, ck_attribute *, ck_ulong n);
+typedef ck_rv (*ck_init)(ck_ulong session, ck_mechanism *, ck_ulong key);
+typedef ck_rv (*ck_final)(ck_ulong session, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong *m);
+typedef ck_rv (*ck_generate)(ck_ulong session, ck_mechanism *, ck_attribute *, ck_ulong n,
+	ck_ulong *key);
+typedef ck_rv (*ck_generate_pair)(ck_ulong session, ck_mechanism *, ck_attribute *public,
+	ck_ulong n, ck_attribute *private, ck_ulong m, ck_ulong *pub, ck_ulong *priv);
+typedef ck_rv (*ck_wrap)(ck_ulong session, ck_mechanism *, ck_ulong kek, ck_ulong key,
+	ck_byte *out, ck_ulong *n);
+typedef ck_rv (*ck_unwrap)(ck_ulong session, ck_mechanism *, ck_ulong kek, ck_byte *in,
+	ck_ulong n, ck_attribute *, ck_ulong m, ck_ulong *key);
+
+#endif

@@ -1,0 +1,71 @@
+package hsm
+
+import (
+	"slices"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Flaw is what CreateWeak leaves out.
+type Flaw struct {
+	Unwrapped []uint        // attributes missing in the UNWRAP_TEMPLATE
+	Flags     map[uint]bool // attributes of the key itself that are otherwise
+}
+
+// CreateWeak makes version 1 of a provisioned key as Create does, but for a
+// flaw, and returns its handle.
+func (s *Store) CreateWeak(label string, a keystore.Algorithm, f Flaw) (uint, error) {
+	k, err := kindOf(a)
+	if err != nil {
+		return 0, err
+	}
+	k.unwrapped = slices.DeleteFunc(slices.Clone(k.unwrapped), func(v flagValue) bool { return slices.Contains(f.Unwrapped, v.attribute) })
+	k.mechanisms = nil
+	name := template{}.named(label, 1)
+	var handle uint
+	err = s.on(s.anchors, 0, func(session uint) error {
+		var m made
+		var err error
+		if a.Secret() {
+			t := append(k.secret(true, false).number(pkcs11.CKA_VALUE_LEN, uint(a.Size())), name...)
+			m, err = s.generate(session, k.generate, k.fixed(t).override(f.Flags))
+		} else {
+			public, private := k.pair(a, true, name)
+			private = private.override(f.Flags)
+			m, _, err = s.generatePair(session, k.generate, public, private)
+		}
+		handle = m.handle
+		return err
+	})
+	s.forgetLabel(label)
+	return handle, err
+}
+
+// override changes flags of a template where they stand.
+func (t template) override(flags map[uint]bool) template {
+	for i := 0; i < len(t); {
+		attribute, _ := number(t[i : i+word])
+		n, _ := number(t[i+word : i+2*word])
+		if value, is := flags[attribute]; is && n == 1 {
+			t[i+2*word] = 0
+			if value {
+				t[i+2*word] = 1
+			}
+		}
+		i += 2*word + (int(n)+7)&^7
+	}
+	return t
+}
+
+// Handle is the handle of a key in the token.
+func Handle(k keystore.Key) uint {
+	return k.(interface{ own() *object }).own().handle
+}
+
+// KEKHandle is the handle of a provisioned key.
+func (s *Store) KEKHandle(label string) (uint, error) {
+	v, err := s.findVersion(label, 1)
+	return v.handle, err
+}

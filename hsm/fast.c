@@ -1,0 +1,284 @@
+#include "fast.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+	CKR_OK = 0, CKR_ARGUMENTS_BAD = 7,
+	CKA_SENSITIVE = 0x103, CKA_EXTRACTABLE = 0x162, CKA_VALUE_LEN = 0x161,
+	CKA_WRAP_TEMPLATE = 0x40000211, CKA_UNWRAP_TEMPLATE = 0x40000212,
+	CKM_RSA_PKCS_OAEP = 9, CKM_SHA_1 = 0x220, CKG_MGF1_SHA1 = 1, CKZ_DATA_SPECIFIED = 1,
+	MAX_ATTRIBUTES = 40, MAX_NESTED = 24
+};
+
+#define CALL(f, name, type) ((type)(f)->fn[FN_##name])
+#define FLAT_END ((ck_ulong)-1)
+
+static ck_byte empty[16]; /* some modules refuse NULL for data of no length */
+
+/* A template in the form that the module reads, pointing into the flat one. */
+typedef struct {
+	ck_attribute a[MAX_ATTRIBUTES], nested[MAX_NESTED];
+	ck_ulong n;
+} templ;
+
+static ck_ulong flat(ck_byte *in, ck_ulong n, ck_attribute *out, ck_ulong max)
+{
+	ck_ulong i = 0;
+	while (n >= 2 * sizeof(ck_ulong)) {
+		ck_ulong head[2], room;
+		memcpy(head, in, sizeof head);
+		in += sizeof head;
+		n -= sizeof head;
+		room = (head[1] + 7) & ~7UL;
+		if (room < head[1] || room > n || i == max)
+			return FLAT_END;
+		out[i++] = (ck_attribute){head[0], head[1] ? in : empty, head[1]};
+		in += room;
+		n -= room;
+	}
+	return n ? FLAT_END : i;
+}
+
+static int expand(templ *t, ck_byte *in, ck_ulong n)
+{
+	ck_ulong i, used = 0;
+	t->n = flat(in, n, t->a, MAX_ATTRIBUTES);
+	if (t->n == FLAT_END)
+		return 0;
+	for (i = 0; i < t->n; i++) {
+		ck_attribute *a = &t->a[i];
+		ck_ulong m;
+		if (a->type != CKA_UNWRAP_TEMPLATE && a->type != CKA_WRAP_TEMPLATE)
+			continue;
+		m = flat(a->value, a->len, t->nested + used, MAX_NESTED - used);
+		if (m == FLAT_END)
+			return 0;
+		a->value = t->nested + used;
+		a->len = m * sizeof(ck_attribute);
+		used += m;
+	}
+	return 1;
+}
+
+static msl_result answer(ck_rv rv, int fn, ck_ulong value)
+{
+	return (msl_result){rv, fn, value, -1, -1, -1};
+}
+
+static ck_mechanism mechanism(ck_ulong type, ck_oaep *p)
+{
+	if (type != CKM_RSA_PKCS_OAEP)
+		return (ck_mechanism){type, 0, 0};
+	*p = (ck_oaep){CKM_SHA_1, CKG_MGF1_SHA1, CKZ_DATA_SPECIFIED, 0, 0};
+	return (ck_mechanism){type, p, sizeof *p};
+}
+
+/* Reads the attributes of a new key that decide its safety. Where a module does
+ * not know the length of that type of key the whole answer counts for nothing,
+ * so it is asked again without. */
+static msl_result readback(ck_functions *f, ck_ulong session, int fn, ck_ulong key)
+{
+	ck_attributes get = CALL(f, GetAttributeValue, ck_attributes);
+	msl_result r = answer(CKR_OK, fn, key);
+	ck_byte sensitive = 0xff, extractable = 0xff;
+	ck_ulong size = 0;
+	ck_attribute a[] = {{CKA_SENSITIVE, &sensitive, 1}, {CKA_EXTRACTABLE, &extractable, 1},
+		{CKA_VALUE_LEN, &size, sizeof size}};
+
+	if (get(session, key, a, 3) == CKR_OK && a[2].len == sizeof size)
+		r.size = (long)size;
+	else if (get(session, key, a, 2) != CKR_OK)
+		return r;
+	r.sensitive = sensitive;
+	r.extractable = extractable;
+	return r;
+}
+
+ck_functions *msl_load(const char *path, char *reason, ck_ulong n)
+{
+	ck_functions *f = 0;
+	ck_get_function_list get;
+	void *library = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
+
+	if (!library) {
+		snprintf(reason, n, "%s", dlerror());
+		return 0;
+	}
+	get = (ck_get_function_list)dlsym(library, "C_GetFunctionList");
+	if (!get) {
+		snprintf(reason, n, "it has no C_GetFunctionList, so it is not a PKCS #11 module");
+		dlclose(library);
+		return 0;
+	}
+	if (get(&f) != CKR_OK || !f) {
+		snprintf(reason, n, "its C_GetFunctionList fails");
+		return 0;
+	}
+	return f;
+}
+
+msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label)
+{
+	return answer(CALL(f, InitToken, ck_init_token)(slot, pin, n, label), FN_InitToken, 0);
+}
+
+msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulong n)
+{
+	return answer(CALL(f, InitPIN, ck_init_pin)(session, pin, n), FN_InitPIN, 0);
+}
+
+msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n)
+{
+	return answer(CALL(f, Login, ck_login)(session, user, pin, n), FN_Login, 0);
+}
+
+msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong type,
+	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong m)
+{
+	ck_mechanism mech = {type, ivlen ? iv : 0, ivlen};
+	ck_rv rv = ((ck_init)f->fn[init])(session, &mech, key);
+
+	if (rv != CKR_OK)
+		return answer(rv, init, 0);
+	rv = ((ck_final)f->fn[init + 1])(session, n ? in : empty, n, out, &m);
+	return answer(rv, init + 1, m);
+}
+
+msl_result msl_wrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong kek,
+	ck_ulong key, ck_byte *out, ck_ulong m)
+{
+	ck_oaep p;
+	ck_mechanism mech = mechanism(type, &p);
+	ck_rv rv = CALL(f, WrapKey, ck_wrap)(session, &mech, kek, key, out, &m);
+
+	return answer(rv, FN_WrapKey, m);
+}
+
+msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulong n,
+	ck_ulong key, ck_byte *out, ck_ulong m)
+{
+	msl_result r = msl_create(f, session, peer, n);
+	ck_ulong public = r.value;
+	ck_rv rv;
+
+	if (r.rv != CKR_OK)
+		return r;
+	r = msl_wrap(f, session, CKM_RSA_PKCS_OAEP, public, key, out, m);
+	rv = CALL(f, DestroyObject, ck_destroy)(session, public);
+	if (r.rv == CKR_OK && rv != CKR_OK)
+		return answer(rv, FN_DestroyObject, 0);
+	return r;
+}
+
+msl_result msl_unwrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong kek,
+	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m)
+{
+	ck_oaep p;
+	ck_mechanism mech = mechanism(type, &p);
+	ck_ulong key = 0;
+	templ t;
+	ck_rv rv;
+
+	if (!expand(&t, template, m))
+		return answer(CKR_ARGUMENTS_BAD, FN_UnwrapKey, 0);
+	rv = CALL(f, UnwrapKey, ck_unwrap)(session, &mech, kek, n ? in : empty, n, t.a, t.n, &key);
+	if (rv != CKR_OK)
+		return answer(rv, FN_UnwrapKey, 0);
+	return readback(f, session, FN_UnwrapKey, key);
+}
+
+msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong type,
+	ck_byte *template, ck_ulong n)
+{
+	ck_mechanism mech = {type, 0, 0};
+	ck_ulong key = 0;
+	templ t;
+	ck_rv rv;
+
+	if (!expand(&t, template, n))
+		return answer(CKR_ARGUMENTS_BAD, FN_GenerateKey, 0);
+	rv = CALL(f, GenerateKey, ck_generate)(session, &mech, t.a, t.n, &key);
+	if (rv != CKR_OK)
+		return answer(rv, FN_GenerateKey, 0);
+	return readback(f, session, FN_GenerateKey, key);
+}
+
+msl_result msl_generate_pair(ck_functions *f, ck_ulong session, ck_ulong type,
+	ck_byte *public, ck_ulong n, ck_byte *private, ck_ulong m, ck_ulong *pub)
+{
+	ck_mechanism mech = {type, 0, 0};
+	ck_ulong key = 0;
+	templ t, u;
+	ck_rv rv;
+
+	if (!expand(&t, public, n) || !expand(&u, private, m))
+		return answer(CKR_ARGUMENTS_BAD, FN_GenerateKeyPair, 0);
+	rv = CALL(f, GenerateKeyPair, ck_generate_pair)(session, &mech, t.a, t.n, u.a, u.n, pub, &key);
+	if (rv != CKR_OK)
+		return answer(rv, FN_GenerateKeyPair, 0);
+	return readback(f, session, FN_GenerateKeyPair, key);
+}
+
+msl_result msl_create(ck_functions *f, ck_ulong session, ck_byte *template, ck_ulong n)
+{
+	ck_ulong object = 0;
+	templ t;
+	ck_rv rv;
+
+	if (!expand(&t, template, n))
+		return answer(CKR_ARGUMENTS_BAD, FN_CreateObject, 0);
+	rv = CALL(f, CreateObject, ck_create)(session, t.a, t.n, &object);
+	return answer(rv, FN_CreateObject, object);
+}
+
+msl_result msl_set(ck_functions *f, ck_ulong session, ck_ulong object, ck_byte *template, ck_ulong n)
+{
+	templ t;
+	ck_rv rv;
+
+	if (!expand(&t, template, n))
+		return answer(CKR_ARGUMENTS_BAD, FN_SetAttributeValue, 0);
+	rv = t.n ? CALL(f, SetAttributeValue, ck_attributes)(session, object, t.a, t.n) : CKR_OK;
+	if (rv != CKR_OK)
+		return answer(rv, FN_SetAttributeValue, 0);
+	return readback(f, session, FN_GetAttributeValue, object);
+}
+
+msl_result msl_destroy(ck_functions *f, ck_ulong session, ck_ulong object)
+{
+	return answer(CALL(f, DestroyObject, ck_destroy)(session, object), FN_DestroyObject, 0);
+}
+
+/* Reads an attribute that is a template of CK_BBOOLs and CK_ULONGs: first how
+ * many there are, then their types and lengths, then their values. */
+msl_result msl_nested(ck_functions *f, ck_ulong session, ck_ulong object, ck_ulong type,
+	ck_ulong *types, ck_ulong *values, ck_ulong n)
+{
+	ck_attributes get = CALL(f, GetAttributeValue, ck_attributes);
+	ck_attribute nested[MAX_NESTED], outer = {type, 0, 0};
+	ck_ulong i, count;
+	ck_rv rv = get(session, object, &outer, 1);
+
+	if (rv != CKR_OK)
+		return answer(rv, FN_GetAttributeValue, 0);
+	if (outer.len == (ck_ulong)-1)
+		return answer(CKR_OK, FN_GetAttributeValue, 0);
+	count = outer.len / sizeof(ck_attribute);
+	if (count > MAX_NESTED || count > n)
+		return answer(CKR_ARGUMENTS_BAD, FN_GetAttributeValue, 0);
+	memset(nested, 0, sizeof nested);
+	outer.value = nested;
+	rv = get(session, object, &outer, 1);
+	for (i = 0; rv == CKR_OK && i < count; i++) {
+		if (nested[i].len > sizeof(ck_ulong))
+			return answer(CKR_ARGUMENTS_BAD, FN_GetAttributeValue, 0);
+		types[i] = nested[i].type;
+		values[i] = 0;
+		nested[i].value = &values[i];
+	}
+	if (rv == CKR_OK)
+		rv = get(session, object, &outer, 1);
+	return answer(rv, FN_GetAttributeValue, count);
+}

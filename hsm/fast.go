@@ -1,0 +1,220 @@
+package hsm
+
+// #cgo LDFLAGS: -ldl
+// #cgo noescape msl_login
+// #cgo nocallback msl_login
+// #cgo noescape msl_crypt
+// #cgo nocallback msl_crypt
+// #cgo noescape msl_wrap
+// #cgo nocallback msl_wrap
+// #cgo noescape msl_wrap_for
+// #cgo nocallback msl_wrap_for
+// #cgo noescape msl_unwrap
+// #cgo nocallback msl_unwrap
+// #cgo noescape msl_generate
+// #cgo nocallback msl_generate
+// #cgo noescape msl_create
+// #cgo nocallback msl_create
+// #cgo noescape msl_set
+// #cgo nocallback msl_set
+// #cgo nocallback msl_destroy
+// #include <stdlib.h>
+// #include "fast.h"
+import "C"
+
+import (
+	"errors"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/miekg/pkcs11"
+)
+
+// A functions is the table of functions of a module, which stays loaded.
+type functions struct{ list *C.ck_functions }
+
+// A calls counts the calls of C_ functions by their place in the table.
+type calls [C.FN_count]atomic.Uint64
+
+// A library calls a module and counts the calls for one store. Its methods do
+// no more than one thing in the token; whoever calls them holds the module's
+// drain lock and has the session for itself.
+type library struct {
+	functions
+	miekg *pkcs11.Ctx
+	calls *calls
+}
+
+// A made is a new object, with the attributes read back that decide its safety:
+// -1 where the module does not tell.
+type made struct {
+	handle                 uint
+	sensitive, extractable int
+	size                   int
+}
+
+var functionNames = map[int]string{
+	C.FN_InitToken: "C_InitToken", C.FN_InitPIN: "C_InitPIN",
+	C.FN_OpenSession: "C_OpenSession", C.FN_CloseSession: "C_CloseSession",
+	C.FN_GetSessionInfo: "C_GetSessionInfo", C.FN_Login: "C_Login",
+	C.FN_CreateObject: "C_CreateObject", C.FN_DestroyObject: "C_DestroyObject",
+	C.FN_GetAttributeValue: "C_GetAttributeValue", C.FN_SetAttributeValue: "C_SetAttributeValue",
+	C.FN_FindObjectsInit: "C_FindObjectsInit", C.FN_FindObjects: "C_FindObjects",
+	C.FN_FindObjectsFinal: "C_FindObjectsFinal",
+	C.FN_EncryptInit:      "C_EncryptInit", C.FN_Encrypt: "C_Encrypt",
+	C.FN_DecryptInit: "C_DecryptInit", C.FN_Decrypt: "C_Decrypt",
+	C.FN_SignInit: "C_SignInit", C.FN_Sign: "C_Sign",
+	C.FN_GenerateKey: "C_GenerateKey", C.FN_GenerateKeyPair: "C_GenerateKeyPair",
+	C.FN_WrapKey: "C_WrapKey", C.FN_UnwrapKey: "C_UnwrapKey",
+}
+
+// load loads the module again beside miekg/pkcs11 (the loader gives the same
+// library twice) and says why it cannot.
+func load(path string) (functions, error) {
+	var reason [512]C.char
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	list := C.msl_load(name, &reason[0], C.ck_ulong(len(reason)))
+	if list == nil {
+		return functions{}, errors.New(C.GoString(&reason[0]))
+	}
+	return functions{list}, nil
+}
+
+// mem passes the memory of b, which holds no pointers, into C.
+func mem(b []byte) (*C.ck_byte, C.ck_ulong) {
+	return (*C.ck_byte)(unsafe.SliceData(b)), C.ck_ulong(len(b))
+}
+
+// count notes calls of the functions, up to the one that failed, and makes its
+// answer an error.
+func (l library) count(r C.msl_result, functions ...int) error {
+	for _, fn := range functions {
+		l.calls[fn].Add(1)
+		if r.rv != 0 && fn == int(r.fn) {
+			break
+		}
+	}
+	if r.rv == 0 {
+		return nil
+	}
+	return &Error{Function: functionNames[int(r.fn)], Code: uint(r.rv)}
+}
+
+func newMade(r C.msl_result) made {
+	return made{uint(r.value), int(r.sensitive), int(r.extractable), int(r.size)}
+}
+
+func (l library) login(session, user uint, pin []byte) error {
+	p, n := mem(pin)
+	return l.count(C.msl_login(l.list, C.ck_ulong(session), C.ck_ulong(user), p, n), C.FN_Login)
+}
+
+func (l library) initToken(slot uint, pin []byte, label [32]byte) error {
+	p, n := mem(pin)
+	b, _ := mem(label[:])
+	return l.count(C.msl_init_token(l.list, C.ck_ulong(slot), p, n, b), C.FN_InitToken)
+}
+
+func (l library) initPIN(session uint, pin []byte) error {
+	p, n := mem(pin)
+	return l.count(C.msl_init_pin(l.list, C.ck_ulong(session), p, n), C.FN_InitPIN)
+}
+
+// crypt runs a single-part operation and returns the length of what it wrote
+// into out. It may write over in.
+func (l library) crypt(init C.int, session, key, mechanism uint, iv, in, out []byte) (int, error) {
+	v, vn := mem(iv)
+	i, in1 := mem(in)
+	o, on := mem(out)
+	r := C.msl_crypt(l.list, init, C.ck_ulong(session), C.ck_ulong(key), C.ck_ulong(mechanism), v, vn, i, in1, o, on)
+	return int(r.value), l.count(r, int(init), int(init)+1)
+}
+
+func (l library) encrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
+	return l.crypt(C.FN_EncryptInit, session, key, mechanism, iv, in, out)
+}
+
+func (l library) decrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
+	return l.crypt(C.FN_DecryptInit, session, key, mechanism, iv, in, out)
+}
+
+func (l library) sign(session, key, mechanism uint, in, out []byte) (int, error) {
+	return l.crypt(C.FN_SignInit, session, key, mechanism, nil, in, out)
+}
+
+func (l library) wrap(session, mechanism, kek, key uint, out []byte) (int, error) {
+	o, on := mem(out)
+	r := C.msl_wrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), C.ck_ulong(key), o, on)
+	return int(r.value), l.count(r, C.FN_WrapKey)
+}
+
+// wrapFor makes a session object of the peer's public key, wraps under it and
+// destroys it.
+func (l library) wrapFor(session uint, peer []byte, key uint, out []byte) (int, error) {
+	p, pn := mem(peer)
+	o, on := mem(out)
+	r := C.msl_wrap_for(l.list, C.ck_ulong(session), p, pn, C.ck_ulong(key), o, on)
+	return int(r.value), l.count(r, C.FN_CreateObject, C.FN_WrapKey, C.FN_DestroyObject)
+}
+
+func (l library) unwrap(session, mechanism, kek uint, in, template []byte) (made, error) {
+	i, in1 := mem(in)
+	t, tn := mem(template)
+	r := C.msl_unwrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), i, in1, t, tn)
+	return newMade(r), l.count(r, C.FN_UnwrapKey, C.FN_GetAttributeValue)
+}
+
+func (l library) generate(session, mechanism uint, template []byte) (made, error) {
+	t, tn := mem(template)
+	r := C.msl_generate(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), t, tn)
+	return newMade(r), l.count(r, C.FN_GenerateKey, C.FN_GetAttributeValue)
+}
+
+// generatePair returns the private key, and the handle of the public one.
+func (l library) generatePair(session, mechanism uint, public, private []byte) (made, uint, error) {
+	var handle C.ck_ulong
+	p, pn := mem(public)
+	q, qn := mem(private)
+	r := C.msl_generate_pair(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), p, pn, q, qn, &handle)
+	err := l.count(r, C.FN_GenerateKeyPair, C.FN_GetAttributeValue)
+	return newMade(r), uint(handle), err
+}
+
+// create makes an object and reads its attributes back.
+func (l library) create(session uint, template []byte) (made, error) {
+	t, tn := mem(template)
+	r := C.msl_create(l.list, C.ck_ulong(session), t, tn)
+	if err := l.count(r, C.FN_CreateObject); err != nil {
+		return made{}, err
+	}
+	return l.set(session, uint(r.value), nil)
+}
+
+// set changes attributes, if the template has any, and reads back.
+func (l library) set(session, object uint, template []byte) (made, error) {
+	t, tn := mem(template)
+	r := C.msl_set(l.list, C.ck_ulong(session), C.ck_ulong(object), t, tn)
+	if len(template) == 0 {
+		return newMade(r), l.count(r, C.FN_GetAttributeValue)
+	}
+	return newMade(r), l.count(r, C.FN_SetAttributeValue, C.FN_GetAttributeValue)
+}
+
+func (l library) destroy(session, object uint) error {
+	return l.count(C.msl_destroy(l.list, C.ck_ulong(session), C.ck_ulong(object)), C.FN_DestroyObject)
+}
+
+// nested reads an attribute that is a template of numbers and truth values.
+func (l library) nested(session, object, attribute uint) (map[uint]uint, error) {
+	var types, values [24]C.ck_ulong
+	r := C.msl_nested(l.list, C.ck_ulong(session), C.ck_ulong(object), C.ck_ulong(attribute), &types[0], &values[0], C.ck_ulong(len(types)))
+	if err := l.count(r, C.FN_GetAttributeValue); err != nil {
+		return nil, err
+	}
+	template := map[uint]uint{}
+	for i := range types[:r.value] {
+		template[uint(types[i])] = uint(values[i])
+	}
+	return template, nil
+}

@@ -1,0 +1,46 @@
+/* One C call for each operation of package hsm: each runs all the C_ functions
+ * of the operation, so that Go crosses into C once. A template crosses in flat
+ * form, a sequence of {type, length, value padded to 8 bytes}: such memory has
+ * no pointers and may be Go's. The value of an UNWRAP_TEMPLATE is itself such
+ * a sequence. */
+#ifndef MSL_FAST_H
+#define MSL_FAST_H
+
+#include "cryptoki.h"
+
+/* What an operation gave: the answer and the place of the function it is of;
+ * a length or a handle; and of a new key the attributes read back, where -1
+ * means that the module does not tell. */
+typedef struct {
+	ck_rv rv;
+	int fn;
+	ck_ulong value;
+	int sensitive, extractable;
+	long size;
+} msl_result;
+
+ck_functions *msl_load(const char *path, char *reason, ck_ulong n);
+
+msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label);
+msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulong n);
+msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n);
+
+msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong mechanism,
+	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong m);
+msl_result msl_wrap(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	ck_ulong key, ck_byte *out, ck_ulong m);
+msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulong n,
+	ck_ulong key, ck_byte *out, ck_ulong m);
+msl_result msl_unwrap(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m);
+msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong mechanism,
+	ck_byte *template, ck_ulong n);
+msl_result msl_generate_pair(ck_functions *f, ck_ulong session, ck_ulong mechanism,
+	ck_byte *public, ck_ulong n, ck_byte *private, ck_ulong m, ck_ulong *pub);
+msl_result msl_create(ck_functions *f, ck_ulong session, ck_byte *template, ck_ulong n);
+msl_result msl_set(ck_functions *f, ck_ulong session, ck_ulong object, ck_byte *template, ck_ulong n);
+msl_result msl_destroy(ck_functions *f, ck_ulong session, ck_ulong object);
+msl_result msl_nested(ck_functions *f, ck_ulong session, ck_ulong object, ck_ulong type,
+	ck_ulong *types, ck_ulong *values, ck_ulong n);
+
+#endif

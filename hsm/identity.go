@@ -1,0 +1,122 @@
+package hsm
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+type signKey struct{ *object }
+
+// Public returns the *rsa.PublicKey or *ecdsa.PublicKey.
+func (k signKey) Public() crypto.PublicKey { return k.public }
+
+// Sign signs a digest: with RSA of SHA-256 only, as PKCS #1 v1.5 (RFC 8017
+// section 8.2), with ECDSA of any of the SHA-2 family, as ASN.1 DER.
+func (k signKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if opts == nil {
+		return nil, fmt.Errorf("hsm: sign without a hash: %w", errors.ErrUnsupported)
+	}
+	hash := opts.HashFunc()
+	if _, pss := opts.(*rsa.PSSOptions); pss {
+		return nil, fmt.Errorf("hsm: sign with RSA-PSS: %w", errors.ErrUnsupported)
+	}
+	switch hash {
+	case crypto.SHA256, crypto.SHA384, crypto.SHA512:
+	default:
+		return nil, fmt.Errorf("hsm: sign a digest of %v: %w", hash, errors.ErrUnsupported)
+	}
+	if len(digest) != hash.Size() {
+		return nil, fmt.Errorf("hsm: sign a digest of %d bytes, want %d", len(digest), hash.Size())
+	}
+	if public, ok := k.public.(*rsa.PublicKey); ok {
+		return k.signRSA(public, hash, digest)
+	}
+	return k.signECDSA(digest)
+}
+
+// prefixSHA256 is the DigestInfo of SHA-256 up to the digest (RFC 8017 section
+// 9.2, note 1).
+const prefixSHA256 = "\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+
+func (k signKey) signRSA(public *rsa.PublicKey, hash crypto.Hash, digest []byte) ([]byte, error) {
+	if hash != crypto.SHA256 {
+		return nil, fmt.Errorf("hsm: sign a digest of %v with RSA: %w", hash, errors.ErrUnsupported)
+	}
+	return k.sum(pkcs11.CKM_RSA_PKCS, append([]byte(prefixSHA256), digest...), public.Size())
+}
+
+// signECDSA writes the r ‖ s of the token as ASN.1.
+func (k signKey) signECDSA(digest []byte) ([]byte, error) {
+	field := k.algorithm.Size() / 8
+	// Modules differ in what they make of a digest longer than the field.
+	raw, err := k.sum(pkcs11.CKM_ECDSA, digest[:min(len(digest), field)], 2*field)
+	if err != nil {
+		return nil, err
+	}
+	return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:field]), new(big.Int).SetBytes(raw[field:])})
+}
+
+// publicKey reads a public key, or of RSA the public half of a private one.
+func (s *Store) publicKey(session, handle, keyType uint) (crypto.PublicKey, error) {
+	if keyType == pkcs11.CKK_RSA {
+		return s.publicRSA(session, handle)
+	}
+	params, err := s.attribute(session, handle, pkcs11.CKA_EC_PARAMS)
+	if err != nil {
+		return nil, err
+	}
+	point, err := s.attribute(session, handle, pkcs11.CKA_EC_POINT)
+	if err != nil {
+		return nil, err
+	}
+	var curve elliptic.Curve
+	var id asn1.ObjectIdentifier
+	_, err = asn1.Unmarshal(params, &id)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("hsm: EC parameters: %w", err)
+	case id.Equal(curveID(keystore.ECDSAP256)):
+		curve = elliptic.P256()
+	case id.Equal(curveID(keystore.ECDSAP384)):
+		curve = elliptic.P384()
+	default:
+		return nil, fmt.Errorf("hsm: elliptic curve %v: %w", id, errors.ErrUnsupported)
+	}
+	// The point is an OCTET STRING, which some modules leave out.
+	var octets []byte
+	if rest, err := asn1.Unmarshal(point, &octets); err == nil && len(rest) == 0 {
+		point = octets
+	}
+	public, err := ecdsa.ParseUncompressedPublicKey(curve, point)
+	if err != nil {
+		return nil, fmt.Errorf("hsm: EC point: %w", err)
+	}
+	return public, nil
+}
+
+func (s *Store) publicRSA(session, handle uint) (crypto.PublicKey, error) {
+	modulus, err := s.attribute(session, handle, pkcs11.CKA_MODULUS)
+	if err != nil {
+		return nil, err
+	}
+	exponent, err := s.attribute(session, handle, pkcs11.CKA_PUBLIC_EXPONENT)
+	if err != nil {
+		return nil, err
+	}
+	e := new(big.Int).SetBytes(exponent)
+	if !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 {
+		return nil, fmt.Errorf("hsm: RSA exponent of %d bits: %w", e.BitLen(), errors.ErrUnsupported)
+	}
+	return &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: int(e.Int64())}, nil
+}

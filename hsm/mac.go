@@ -1,0 +1,30 @@
+package hsm
+
+import (
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+type macKey struct{ *object }
+
+// Sum computes the full tag. It never verifies in the token: the answers to a
+// wrong tag differ between modules, and one takes it for a broken device.
+func (k macKey) Sum(data []byte) ([]byte, error) {
+	if k.algorithm == keystore.AESCMAC128 {
+		return k.sum(pkcs11.CKM_AES_CMAC, data, 16)
+	}
+	return k.sum(pkcs11.CKM_SHA256_HMAC, data, 32)
+}
+
+func (k *object) sum(mechanism uint, data []byte, size int) ([]byte, error) {
+	out := make([]byte, size)
+	err := k.run(func(session, handle uint) error {
+		n, err := k.store.sign(session, handle, mechanism, data, out)
+		return exactly(n, size, err)
+	})
+	if err != nil {
+		return nil, k.store.explain(err)
+	}
+	return out, nil
+}

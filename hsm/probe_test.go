@@ -1,0 +1,71 @@
+package hsm_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+func TestProbe(t *testing.T) {
+	s, _ := newStore(t)
+	before := s.Stats().Objects
+	report, err := s.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range report {
+		t.Logf("%-16s ok %-5t required %-5t %s", c.Name, c.OK, c.Required, c.Detail)
+		if !c.OK {
+			t.Errorf("%s fails: %s", c.Name, c.Detail)
+		}
+	}
+	if len(report) != 9 || s.Stats().Objects != before {
+		t.Errorf("%d checks, %d objects left", len(report), s.Stats().Objects-before)
+	}
+}
+
+// TestEvidence asks what the token says of provisioned keys, given and made.
+func TestEvidence(t *testing.T) {
+	s, _ := newStore(t)
+	if _, err := s.Provision("given", keystore.AESUnwrap128, make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Provision("given", keystore.SealSession256, make([]byte, 32)); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a sealing key from outside: %v", err)
+	}
+	if _, err := s.Create("other-label", keystore.SealSession256); !errors.Is(err, keystore.ErrWrongKey) {
+		t.Errorf("a sealing key under another label: %v", err)
+	}
+	all, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		t.Logf("%+v", i)
+		given := i.Label == "given"
+		if !i.Sensitive || i.Extractable || i.Modifiable || i.Copyable || i.Local == given || i.NeverExtractable == given || len(i.Weaknesses) > 0 || len(i.Mechanisms) != 1 {
+			t.Errorf("evidence: %+v", i)
+		}
+	}
+	if !slices.IsSortedFunc(all, func(a, b keystore.Info) int { return slices.Compare([]byte(a.Label), []byte(b.Label)) }) || len(all) != 4 {
+		t.Errorf("%d keys, or out of order", len(all))
+	}
+}
+
+// TestOddObject puts an object into the token that is like none of ours.
+func TestOddObject(t *testing.T) {
+	s, _ := newStore(t)
+	if _, err := s.CreateWeak("odd", keystore.AES128CBC, hsm.Flaw{Flags: map[uint]bool{0x104: false, 0x105: false}}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 4 {
+		t.Errorf("%d keys, %v", len(all), err)
+	}
+	if _, err := s.Lookup("odd"); !errors.Is(err, keystore.ErrWeakKey) {
+		t.Errorf("look up: %v", err)
+	}
+}

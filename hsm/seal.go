@@ -1,0 +1,177 @@
+package hsm
+
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// sealing returns the algorithm of the key that seals keys of algorithm a.
+func sealing(a keystore.Algorithm) (keystore.Algorithm, error) {
+	switch a {
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.AESCMAC128:
+		return keystore.SealSession256, nil
+	case keystore.AESWrap128:
+		return keystore.SealWrapping256, nil
+	case keystore.AESUnwrap128:
+		return 0, fmt.Errorf("hsm: seal %v: who holds the PIN could unseal it without the limits on what it unwraps, and open recorded traffic: provision it: %w", a, errors.ErrUnsupported)
+	}
+	return 0, fmt.Errorf("hsm: seal %v: a private key does not leave the token, not even sealed: provision it: %w", a, errors.ErrUnsupported)
+}
+
+// sealLabel is the one label that a sealing key goes by.
+func (s *Store) sealLabel(a keystore.Algorithm) string {
+	switch a {
+	case keystore.SealSession256:
+		return s.prefix + "-seal-session"
+	case keystore.SealWrapping256:
+		return s.prefix + "-seal-wrapping"
+	case keystore.SealMAC256:
+		return s.prefix + "-seal-mac"
+	}
+	return ""
+}
+
+// Seal wraps k under the sealing key of its algorithm, and locks it.
+func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
+	own, err := s.own(k)
+	if err != nil {
+		return nil, err
+	}
+	if err := own.leave(true); err != nil {
+		return nil, err
+	}
+	blob, err := s.seal(own, context)
+	if own.algorithm.Secret() {
+		if err := own.lock(); err != nil {
+			return nil, err
+		}
+	}
+	return blob, s.explain(err)
+}
+
+func (s *Store) seal(own *object, context []byte) ([]byte, error) {
+	a, err := sealing(own.algorithm)
+	if err != nil {
+		return nil, err
+	}
+	kek, err := s.sealingKey(a, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer kek.Close()
+	wrapped, err := s.wrapKey(kek, own)
+	if err != nil {
+		return nil, err
+	}
+	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: kek.version, Wrapped: wrapped}
+	if sealed.Tag, err = s.tag(sealed, context); err != nil {
+		return nil, err
+	}
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	own.wrapped, own.kek = wrapped, kek.version
+	return sealed.Bytes(), nil
+}
+
+// sealingKey returns one version of a sealing key, or the newest for 0.
+func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error) {
+	label := s.sealLabel(a)
+	ring, err := s.ring(label)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, fmt.Errorf("%w; run msl-hsm key create --set server", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range ring {
+		if version == 0 || p.number == version {
+			return s.provisioned(p), nil
+		}
+	}
+	return nil, fmt.Errorf("hsm: %s has no version %d: %w", label, version, keystore.ErrForeign)
+}
+
+// tag authenticates a sealed key with the MAC key of the same version.
+func (s *Store) tag(sealed keystore.Sealed, context []byte) ([]byte, error) {
+	k, err := s.sealingKey(keystore.SealMAC256, sealed.KEKVersion)
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	return k.sum(pkcs11.CKM_SHA256_HMAC, sealed.Authenticated(context), 32)
+}
+
+// Unseal verifies the blob, and only then unwraps it.
+func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
+	if s.isClosed() {
+		return nil, errClosed
+	}
+	sealed, err := keystore.ParseSealed(blob)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := sealing(a); err != nil || sealed.Algorithm != a || len(sealed.Wrapped) != a.Size()+8 || sealed.KEKVersion == 0 {
+		return nil, foreign(a)
+	}
+	tag, err := s.tag(sealed, context)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	if subtle.ConstantTimeCompare(tag, sealed.Tag) != 1 {
+		return nil, foreign(a)
+	}
+	wrapped := append([]byte(nil), sealed.Wrapped...)
+	m, epoch, err := s.unwrapSealed(a, sealed.KEKVersion, wrapped)
+	if errors.Is(err, keystore.ErrBadData) {
+		return nil, foreign(a)
+	}
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	k := &object{store: s, algorithm: a, handle: m.handle, epoch: epoch, locked: true, wrapped: wrapped, kek: sealed.KEKVersion}
+	return k.typed(), nil
+}
+
+func foreign(a keystore.Algorithm) error {
+	return fmt.Errorf("hsm: unseal %v: %w", a, keystore.ErrForeign)
+}
+
+// unwrapSealed makes a session object of a sealed key that was verified.
+func (s *Store) unwrapSealed(a keystore.Algorithm, version uint32, wrapped []byte) (m made, epoch uint64, err error) {
+	which, err := sealing(a)
+	if err != nil {
+		return m, 0, err
+	}
+	kek, err := s.sealingKey(which, version)
+	if err != nil {
+		return m, 0, err
+	}
+	defer kek.Close()
+	err = s.attempt(func() (err error) {
+		m, epoch, err = s.unwrapKey(kek, ckmKeyWrap, a, wrapped, true)
+		return err
+	}, kek)
+	return m, epoch, s.badData("unseal", err)
+}
+
+// lock makes the token refuse to wrap the key, whoever asks. A key whose lock
+// cannot be confirmed is destroyed.
+func (k *object) lock() error {
+	no := template{}.flag(pkcs11.CKA_EXTRACTABLE, false)
+	err := k.run(func(session, handle uint) error {
+		m, err := k.store.set(session, handle, no)
+		if err == nil && m.extractable != 0 {
+			err = fmt.Errorf("hsm: the token kept a key extractable that was sealed: %w", keystore.ErrUnavailable)
+		}
+		return err
+	})
+	if err == nil || errors.Is(err, keystore.ErrClosed) || errors.Is(err, keystore.ErrLost) {
+		return nil // there is nothing left to lock
+	}
+	return errors.Join(fmt.Errorf("hsm: a sealed key cannot be locked and is destroyed: %w", err), k.Close())
+}

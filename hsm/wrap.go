@@ -1,0 +1,239 @@
+package hsm
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"math/big"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+type wrapKey struct{ *object }
+
+// Wrap wraps with AES Key Wrap (RFC 3394).
+func (k wrapKey) Wrap(other keystore.Key) ([]byte, error) {
+	own, err := k.store.own(other)
+	if err != nil {
+		return nil, err
+	}
+	if err := own.leave(false); err != nil {
+		return nil, err
+	}
+	if !own.algorithm.Secret() {
+		return nil, fmt.Errorf("hsm: wrap a private key: %w", keystore.ErrWrongKey)
+	}
+	wrapped, err := k.store.wrapKey(k.object, own)
+	return wrapped, k.store.explain(err)
+}
+
+// wrapKey wraps one key under another.
+func (s *Store) wrapKey(kek, own *object) ([]byte, error) {
+	out := make([]byte, own.algorithm.Size()+8)
+	err := s.attempt(func() error {
+		handle, epoch, err := own.acquire()
+		if err != nil {
+			return err
+		}
+		defer own.release()
+		return kek.use(s.sessions, func(session, parent uint) error {
+			if epoch != s.epoch.Load() {
+				return &Error{Code: codeStale}
+			}
+			n, err := s.wrap(session, ckmKeyWrap, parent, handle, out)
+			return exactly(n, len(out), err)
+		})
+	}, kek, own)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// exactly asks for an answer of the length that the mechanism gives: a shorter
+// one would leave zeros where a ciphertext belongs.
+func exactly(n, want int, err error) error {
+	if err == nil && n != want {
+		return fmt.Errorf("hsm: the module answered %d bytes instead of %d: %w", n, want, keystore.ErrUnavailable)
+	}
+	return err
+}
+
+// WrapFor wraps k under a peer's RSA key with OAEP, SHA-1 and MGF1-SHA-1 (RFC
+// 8017 section 7.1).
+func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
+	own, err := s.own(k)
+	if err != nil {
+		return nil, err
+	}
+	public, ok := peer.(*rsa.PublicKey)
+	if !ok || public == nil {
+		return nil, fmt.Errorf("hsm: wrap for a public key %T: %w", peer, errors.ErrUnsupported)
+	}
+	if err := checkPeer(public); err != nil {
+		return nil, err
+	}
+	if err := own.leave(false); err != nil {
+		return nil, err
+	}
+	if !own.algorithm.Secret() {
+		return nil, fmt.Errorf("hsm: wrap a private key: %w", keystore.ErrWrongKey)
+	}
+	template := peerTemplate(public)
+	out := make([]byte, public.Size())
+	err = own.run(func(session, handle uint) error {
+		n, err := s.wrapFor(session, template, handle, out)
+		return exactly(n, len(out), err)
+	})
+	if err != nil {
+		return nil, s.badData("wrap for a peer", err)
+	}
+	return out, nil
+}
+
+// checkPeer refuses public keys that protect nothing, or cost too much.
+func checkPeer(p *rsa.PublicKey) error {
+	switch {
+	case p.N == nil || p.N.Sign() <= 0 || p.N.BitLen() < 2048 || p.N.BitLen() > 8192:
+		return fmt.Errorf("hsm: peer's RSA modulus has not 2048 to 8192 bits: %w", keystore.ErrBadData)
+	case p.N.Bit(0) == 0:
+		return fmt.Errorf("hsm: peer's RSA modulus is even: %w", keystore.ErrBadData)
+	case p.E < 3 || p.E&1 == 0:
+		return fmt.Errorf("hsm: peer's RSA exponent is even or below 3: %w", keystore.ErrBadData)
+	}
+	return nil
+}
+
+func peerTemplate(p *rsa.PublicKey) template {
+	t := template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY).number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA)
+	t = t.flags(false, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_ENCRYPT, pkcs11.CKA_VERIFY)
+	t = t.flag(pkcs11.CKA_WRAP, true).add(pkcs11.CKA_MODULUS, p.N.Bytes())
+	return t.add(pkcs11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(p.E)).Bytes())
+}
+
+type unwrapKey struct{ *object }
+
+// A privateUnwrapKey is the private half of a pair.
+type privateUnwrapKey struct{ unwrapKey }
+
+// Public returns the *rsa.PublicKey to wrap for.
+func (k privateUnwrapKey) Public() crypto.PublicKey { return k.public }
+
+// Unwrap makes a session key of what a peer wrapped.
+func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, error) {
+	s := k.store
+	if err := k.usable(); err != nil {
+		return nil, err
+	}
+	locked := k.label != ""
+	mechanism, size := uint(ckmKeyWrap), a.Size()+8
+	if public, ok := k.public.(*rsa.PublicKey); ok {
+		mechanism, size = pkcs11.CKM_RSA_PKCS_OAEP, public.Size()
+	}
+	switch _, known := s.templates[a]; {
+	case !known:
+		return nil, fmt.Errorf("hsm: unwrap %v: %w", a, errors.ErrUnsupported)
+	case locked && (a == keystore.AESWrap128 || a == keystore.AESUnwrap128):
+		return nil, fmt.Errorf("hsm: unwrap %v with a provisioned key: it could be made to open recorded traffic: %w", a, errors.ErrUnsupported)
+	case len(wrapped) != size:
+		return nil, fmt.Errorf("hsm: unwrap %v: %w", a, keystore.ErrBadData)
+	}
+	var m made
+	var epoch uint64
+	err := s.attempt(func() (err error) {
+		m, epoch, err = s.unwrapKey(k.object, mechanism, a, wrapped, locked)
+		return err
+	}, k.object)
+	if err != nil {
+		return nil, s.badData("unwrap "+a.String(), err)
+	}
+	made := &object{store: s, algorithm: a, handle: m.handle, epoch: epoch, locked: locked}
+	return made.typed(), nil
+}
+
+// unwrapKey makes a session object with the attributes that it must have.
+func (s *Store) unwrapKey(kek *object, mechanism uint, a keystore.Algorithm, wrapped []byte, locked bool) (m made, epoch uint64, err error) {
+	template := s.templates[a].unwrap
+	if locked {
+		template = s.templates[a].unseal
+	}
+	err = kek.use(s.anchors, func(session, parent uint) error {
+		m, err = s.unwrap(session, mechanism, parent, wrapped, template)
+		if err == nil {
+			m, err = s.born(session, m, a, locked)
+		}
+		if err == nil && mechanism == pkcs11.CKM_RSA_PKCS_OAEP {
+			if err = s.measure(session, m, a, locked); err != nil {
+				s.objects.Add(-1)
+				err = errors.Join(err, s.destroy(session, m.handle))
+			}
+		}
+		epoch = s.epoch.Load()
+		return err
+	})
+	return m, epoch, err
+}
+
+// born checks a new session object, repairs it where the module did not keep
+// to the template, and otherwise destroys it.
+func (s *Store) born(session uint, m made, a keystore.Algorithm, locked bool) (made, error) {
+	handle := m.handle
+	var err error
+	if m.sensitive != 1 || locked && m.extractable != 0 {
+		repair := template{}.flag(pkcs11.CKA_SENSITIVE, true)
+		if locked {
+			repair = repair.flag(pkcs11.CKA_EXTRACTABLE, false)
+		}
+		m, err = s.set(session, handle, repair)
+	}
+	if err == nil && (m.sensitive != 1 || locked && m.extractable != 0) {
+		err = fmt.Errorf("hsm: the token does not protect a new key as it was told: %w", keystore.ErrWeakKey)
+	}
+	if err == nil {
+		err = checkSize(m, a)
+	}
+	if err != nil {
+		return made{}, errors.Join(err, s.destroy(session, handle))
+	}
+	s.objects.Add(1)
+	return m, nil
+}
+
+// checkSize refuses a key of another size, as far as the module tells.
+func checkSize(m made, a keystore.Algorithm) error {
+	if m.size > 0 && m.size != a.Size() {
+		return fmt.Errorf("hsm: a key of %d bytes for %v: %w", m.size, a, keystore.ErrBadData)
+	}
+	return nil
+}
+
+// measure finds out the size of a key that came out of RSA-OAEP, where the
+// module does not tell: of one that may leave by wrapping it, of another as far
+// as the operation that it is for fails with a wrong one.
+func (s *Store) measure(session uint, m made, a keystore.Algorithm, locked bool) error {
+	var err error
+	switch out := make([]byte, 64); {
+	case m.size > 0:
+		return nil
+	case !locked:
+		var ruler made
+		if ruler, err = s.generate(session, pkcs11.CKM_AES_KEY_GEN, s.templates[keystore.AESWrap128].generate); err != nil {
+			return err
+		}
+		defer s.destroy(session, ruler.handle)
+		var n int
+		if n, err = s.wrap(session, ckmKeyWrap, ruler.handle, m.handle, out); err == nil && n != a.Size()+8 {
+			return fmt.Errorf("hsm: a key of %d bytes for %v: %w", n-8, a, keystore.ErrBadData)
+		}
+	case a == keystore.HMACSHA256:
+		_, err = s.sign(session, m.handle, pkcs11.CKM_SHA256_HMAC, nil, out[:32])
+	case a == keystore.AESCMAC128:
+		_, err = s.sign(session, m.handle, pkcs11.CKM_AES_CMAC, nil, out[:16])
+	default:
+		_, err = s.encrypt(session, m.handle, pkcs11.CKM_AES_CBC, out[:16], out[16:32], out[32:48])
+	}
+	return err
+}

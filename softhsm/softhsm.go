@@ -1,0 +1,104 @@
+// Package softhsm makes PKCS #11 tokens in software with SoftHSM 2: a lasting
+// one for development ([New]), or a throwaway one for a test ([Temp]).
+//
+// SoftHSM keeps its keys in files. It protects nothing from somebody who can
+// read them and knows the PIN.
+package softhsm
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Token says how to reach a token.
+type Token struct {
+	Module string        // path of the library
+	Config string        // path of SoftHSM's configuration
+	Label  string        // of the token
+	URI    string        // RFC 7512, with the module; without a PIN source
+	PIN    hsm.PINSource // of a throwaway token
+}
+
+// FindModule finds the library: where SOFTHSM2_MODULE says, or where the usual
+// distributions put it.
+func FindModule() (string, error) {
+	if path := os.Getenv("SOFTHSM2_MODULE"); path != "" {
+		if _, err := os.Stat(path); err != nil {
+			return "", fmt.Errorf("softhsm: SOFTHSM2_MODULE: %w", err)
+		}
+		return path, nil
+	}
+	for _, path := range []string{
+		"/usr/lib/softhsm/libsofthsm2.so",                   // Debian, Ubuntu, Arch, Alpine
+		"/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",  // Debian, Ubuntu
+		"/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so", // Debian, Ubuntu
+		"/usr/lib64/pkcs11/libsofthsm2.so",                  // Fedora, RHEL
+		"/usr/lib64/softhsm/libsofthsm2.so",                 // openSUSE
+		"/usr/lib/pkcs11/libsofthsm2.so",                    // Arch
+		"/usr/lib/libsofthsm2.so",                           // Arch
+		"/usr/local/lib/softhsm/libsofthsm2.so",             // built from source, FreeBSD
+		"/opt/homebrew/lib/softhsm/libsofthsm2.so",          // Homebrew, Apple silicon
+	} {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("softhsm: SoftHSM 2 is not installed: run apt-get install softhsm2 (Debian, Ubuntu), dnf install softhsm (Fedora), pacman -S softhsm (Arch), apk add softhsm (Alpine) or brew install softhsm (macOS), or set SOFTHSM2_MODULE")
+}
+
+// Configure writes a configuration for tokens in dir, if there is none, and
+// makes it the one of this process. SoftHSM reads the name of its configuration
+// from the environment whenever it is initialised, and has one at a time, so
+// the variable stays set.
+func Configure(dir string) (config string, err error) {
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("softhsm: %w", err)
+	}
+	tokens := filepath.Join(dir, "tokens")
+	if err := os.MkdirAll(tokens, 0o700); err != nil {
+		return "", fmt.Errorf("softhsm: %w", err)
+	}
+	config = filepath.Join(dir, "softhsm2.conf")
+	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n", tokens)
+	f, err := os.OpenFile(config, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+	case err != nil:
+		return "", fmt.Errorf("softhsm: %w", err)
+	default:
+		_, err = f.WriteString(text)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return "", fmt.Errorf("softhsm: %w", err)
+		}
+	}
+	return config, os.Setenv("SOFTHSM2_CONF", config)
+}
+
+// New makes a lasting token in dir, or joins the one that is there. The PINs of
+// a token that is there are left as they are.
+func New(dir, label string, userPIN, soPIN []byte) (*Token, error) {
+	module, err := FindModule()
+	if err != nil {
+		return nil, err
+	}
+	config, err := Configure(dir)
+	if err != nil {
+		return nil, err
+	}
+	err = hsm.InitToken(module, label, soPIN, userPIN)
+	if err != nil && !errors.Is(err, keystore.ErrExists) {
+		return nil, fmt.Errorf("softhsm: %w", err)
+	}
+	if made, err := os.ReadDir(filepath.Join(dir, "tokens")); err != nil || len(made) == 0 {
+		return nil, fmt.Errorf("softhsm: no token in %s: this process uses SoftHSM with another configuration already: close its stores first", dir)
+	}
+	uri := hsm.URI{Token: label, ModulePath: module}
+	return &Token{Module: module, Config: config, Label: label, URI: uri.String()}, nil
+}
