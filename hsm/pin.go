@@ -38,9 +38,13 @@ func ParsePINSource(s string) (PINSource, error) {
 	ok := false
 	switch kind {
 	case "file":
-		// RFC 8089: file:/path and file:///path are the same file.
-		path, err := url.PathUnescape(strings.TrimPrefix(value, "//"))
-		if value, ok = path, err == nil && filepath.IsAbs(path); ok {
+		// RFC 8089: file:///path is the same file, written as a URI.
+		path, isURI := strings.CutPrefix(value, "//")
+		var err error
+		if isURI {
+			path, err = url.PathUnescape(path)
+		}
+		if ok = err == nil && filepath.IsAbs(path); ok {
 			s = "file:" + path
 		}
 	case "fd":

@@ -135,7 +135,7 @@ func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
 				return nil, errors.Join(refused, err)
 			}
 		case err != nil:
-			return nil, err
+			return nil, errors.Join(refused, err)
 		case response != nil:
 			response.Messages = count
 			return response, nil

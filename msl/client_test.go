@@ -183,6 +183,19 @@ func TestMessageLimit(t *testing.T) {
 	}
 }
 
+// TestKeysBeforeData has a server that wants its requests encrypted, and a client
+// that does not care: it does a handshake when it is told so, and not before.
+func TestKeysBeforeData(t *testing.T) {
+	n := softNetwork(t)
+	n.handler = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		if !m.Encrypted {
+			return msl.ErrResponseRequiresEncryption
+		}
+		return echo(ctx, w, m)
+	}
+	mustSend(t, n.noneClient("device"), &msl.Request{Body: msl.BytesBody([]byte("hello"))}, 6)
+}
+
 // TestForgottenSession restarts a server with other issuer keys: every token is
 // foreign, and the client starts again.
 func TestForgottenSession(t *testing.T) {

@@ -109,6 +109,16 @@ func Failure(code Code, op string, err error) error {
 	if deviceFailed(err) {
 		code = ErrInternalException
 	}
+	switch e := err.(type) {
+	case Code:
+		if e == code {
+			err = nil // it says no more than the code
+		}
+	case *Error:
+		if e.Code == code {
+			return e
+		}
+	}
 	return &Error{Code: code, Op: op, MessageID: -1, Err: err}
 }
 
@@ -143,7 +153,7 @@ func withID(err error, id int64) error {
 		return err
 	}
 	if e == nil {
-		return &Error{Code: codeOf(err), MessageID: id, Err: err}
+		e = Failure(codeOf(err), "", err).(*Error)
 	}
 	noted := *e
 	noted.MessageID = id

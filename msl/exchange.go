@@ -18,8 +18,10 @@ type attempt struct {
 	messageID int64        // of the next message
 	bare      bool         // use no tokens
 	renew     bool         // ask for new tokens
+	handshake bool         // get them before the data is sent
 	reason    ResponseCode // why user authentication data is asked for again
 	proven    bool         // the last error answer was authenticated
+	offered   bool         // the last message had key requests
 
 	// of the message that was sent last
 	tokens  *tokens
@@ -39,6 +41,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	if err := a.takeTokens(ctx); err != nil {
 		return nil, err
 	}
+	a.offered = false
 	var got *MasterToken
 	defer func() { a.finish(got) }()
 	out, err := a.build(ctx)
@@ -62,7 +65,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 		got = in.keyResponse.token
 	}
 	if out.handshake {
-		a.bare, a.renew = false, false
+		a.bare, a.renew, a.handshake = false, false, false
 		in.release()
 		return nil, stream.Close()
 	}
@@ -101,7 +104,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 			return fmt.Errorf("msl: wait for the renewal of another message: %w", err)
 		}
 		if r.token != nil && (t.master() == nil || !bytes.Equal(r.token.Bytes(), t.master().Bytes())) {
-			a.bare, a.renew = false, false // the new token may do
+			a.bare, a.renew, a.handshake = false, false, false // the new token may do
 		}
 	}
 }
@@ -194,7 +197,7 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 	if err != nil {
 		return err
 	}
-	if out.handshake = heldBack || empty || !a.carriesData(); out.handshake {
+	if out.handshake = heldBack || empty || a.handshake && keysDue || !a.carriesData(); out.handshake {
 		h.handshake, h.renewable = true, true
 	} else if a.req.NonReplayable {
 		if h.nonReplayableID, err = a.client.State.NextID(ctx, a.tokens.master().SerialNumber); err != nil {
@@ -273,6 +276,7 @@ func (a *attempt) userAuth(ctx context.Context, h *header, protected bool) (held
 // offer adds key requests, one of each key exchange.
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 	mt := a.tokens.master()
+	a.offered = true
 	for _, x := range a.client.KeyExchanges {
 		o, err := x.Offer(ctx, Requester{Identity: identity, Token: mt})
 		if err != nil {
@@ -289,11 +293,11 @@ func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 
 // receive reads the answer and makes the checks of the protocol on it.
 func (a *attempt) receive(ctx context.Context, stream io.Reader) (*incoming, error) {
-	c := a.client
+	c, limits := a.client, a.client.Limits.withDefaults()
 	side := receiver{
 		entities: c.Peers,
-		limits:   c.Limits.withDefaults(),
-		rules:    headerRules{ratio: c.Limits.withDefaults().Inflate, serviceTokens: c.ServiceTokens, exchanges: c.KeyExchanges},
+		limits:   limits,
+		rules:    headerRules{ratio: limits.Inflate, tokens: limits.Tokens, serviceTokens: c.ServiceTokens, exchanges: c.KeyExchanges},
 		session:  a.findSession,
 		open: func(*MasterToken) (*Session, error) {
 			return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
@@ -465,6 +469,9 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 	a.messageID = next(e.MessageID)
 	a.bare = r.bare
 	a.renew = a.renew || r.bare && r.renew
+	// A peer that was offered keys and asks for them did not like the data to
+	// come with the offer.
+	a.handshake = e.Response == KeyXRequired && a.offered
 	if r.askUser {
 		a.reason = e.Response
 	}

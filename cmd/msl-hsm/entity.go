@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+func stateFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVar(path, "state", "", "state `FILE` of the server")
+}
+
+// openState opens the state file of the server.
+func (c *config) openState(flag string) (*bolt.Server, error) {
+	override(&c.Server.State, flag)
+	if c.Server.State == "" {
+		return nil, usagef("no state file: give --state FILE, or server.state in the configuration")
+	}
+	return bolt.OpenServer(c.Server.State)
+}
+
+// withState runs a verb that changes the state file or reads it.
+func (p *program) withState(path string, do func(*bolt.Server) error) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	state, err := c.openState(path)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, state)
+	return do(state)
+}
+
+// known adds the next step to the error of a name that is not there.
+func known(err error, next string) error {
+	if errors.Is(err, bolt.ErrUnknown) {
+		return fmt.Errorf("%w; %s shows who is there", err, next)
+	}
+	return err
+}
+
+// onEntity is a verb that does one thing to one entity.
+func (p *program) onEntity(use, short, done string, do func(*bolt.Server, string) error) *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   use + " IDENTITY",
+		Short: short,
+		Args:  want("IDENTITY"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			err := p.withState(path, func(s *bolt.Server) error { return do(s, args[0]) })
+			if err == nil {
+				fmt.Fprintf(p.stdout, "%s %s\n", done, printable(args[0]))
+			}
+			return known(err, "msl-hsm entity list")
+		},
+	}
+	stateFlag(c, &path)
+	return c
+}
+
+func (p *program) entityRemove() *cobra.Command {
+	return p.onEntity("remove", "Remove an entity; its tokens are refused from then on", "removed", (*bolt.Server).RemoveEntity)
+}
+
+func (p *program) entityRevoke() *cobra.Command {
+	return p.onEntity("revoke", "Refuse an entity and its tokens, registered or not", "revoked", (*bolt.Server).RevokeEntity)
+}
+
+func (p *program) entityUnrevoke() *cobra.Command {
+	return p.onEntity("unrevoke", "Take a revocation back", "unrevoked", (*bolt.Server).UnrevokeEntity)
+}
+
+func (p *program) entityList() *cobra.Command {
+	var path string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the registered entities",
+		Args:  want(),
+		RunE: func(*cobra.Command, []string) error {
+			return p.withState(path, func(s *bolt.Server) error {
+				all, err := s.Entities()
+				if err != nil {
+					return err
+				}
+				for i := range all {
+					all[i].PSK = nil // sealed, and of no use to a reader
+				}
+				return list(p.stdout, asJSON, all, "IDENTITY\tSCHEME\tKEY ID\tSTATUS\tREGISTERED", func(e bolt.EntityRecord) []any {
+					return []any{e.Identity, e.Scheme, e.KeyID, status(e.Revoked, e.Removed), day(e.Created)}
+				})
+			})
+		},
+	}
+	stateFlag(c, &path)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func status(revoked, removed bool) string {
+	switch {
+	case revoked:
+		return "revoked"
+	case removed:
+		return "removed"
+	}
+	return "registered"
+}
+
+func day(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Format(time.DateOnly)
+}

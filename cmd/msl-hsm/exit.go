@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// Exit codes. They are documented in exitText and in the README.
+const (
+	exitFailure  = 1
+	exitUsage    = 2
+	exitRefused  = 3
+	exitKeystore = 4
+	exitSecret   = 5
+	exitNoAnswer = 6
+)
+
+const exitText = `Exit codes:
+
+  0  done
+  1  failed; the message says why
+  2  wrong usage or configuration: correct the command line or the file
+  3  the peer refused the message with an MSL error
+  4  the key store is not available: module, token or key missing, or the
+     device does not answer
+  5  a PIN, password or key file was refused or cannot be read. A PIN that was
+     refused is never tried again by itself: tokens count and lock
+  6  no answer: the server cannot be reached, or sent no MSL message
+`
+
+// A coded error has an exit code of its own.
+type coded struct {
+	error
+	code int
+}
+
+func (c coded) Unwrap() error { return c.error }
+
+func usagef(format string, args ...any) error { return coded{fmt.Errorf(format, args...), exitUsage} }
+
+func exitCode(err error) int {
+	var own coded
+	var peer *msl.PeerError
+	var status *mslhttp.StatusError
+	var request *url.Error
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &own):
+		return own.code
+	case errors.As(err, &peer):
+		return exitRefused
+	case errors.Is(err, keystore.ErrPIN):
+		return exitSecret
+	case keystoreFailed(err):
+		return exitKeystore
+	case errors.As(err, &status), errors.As(err, &request):
+		return exitNoAnswer
+	}
+	return exitFailure
+}
+
+func keystoreFailed(err error) bool {
+	for _, is := range []error{
+		keystore.ErrNotFound, keystore.ErrBusy, keystore.ErrClosed, keystore.ErrUnavailable,
+		keystore.ErrLost, keystore.ErrWeakKey, keystore.ErrForeign,
+	} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
+}
+
+func exitCodes() *cobra.Command {
+	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitText}
+}

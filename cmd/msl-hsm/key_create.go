@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+func (p *program) keyCreate() *cobra.Command {
+	var set, algorithm string
+	var rotate bool
+	c := &cobra.Command{
+		Use:   "create NAME --algorithm ALGORITHM | --set server|device",
+		Short: "Make a key, or all keys that a server or a device needs",
+		Long: "Makes a key, or the next version of one that is there.\n\n" +
+			"With --set it makes all keys that a server or a device needs. Keys that are there\n" +
+			"are kept; with --rotate those of issuer and sealing get a new version, and the\n" +
+			"older ones go on opening what they made.\n\n" +
+			"Algorithms: " + algorithmNames(),
+		RunE: func(_ *cobra.Command, args []string) error {
+			switch {
+			case set != "" && (len(args) > 0 || algorithm != ""):
+				return usagef("key create takes either --set, or NAME and --algorithm")
+			case set != "":
+				return p.createSet(set, rotate)
+			case len(args) != 1 || algorithm == "":
+				return usagef("key create wants NAME and --algorithm, or --set server")
+			}
+			return p.createKey(args[0], algorithm)
+		},
+	}
+	c.Flags().StringVar(&set, "set", "", "make all keys of a `ROLE`: server or device")
+	c.Flags().StringVar(&algorithm, "algorithm", "", "what the key is for")
+	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of issuer and sealing keys")
+	complete := func(words ...string) cobra.CompletionFunc {
+		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+	}
+	c.RegisterFlagCompletionFunc("set", complete("server", "device"))
+	c.RegisterFlagCompletionFunc("algorithm", complete(strings.Split(algorithmNames(), ", ")...))
+	return c
+}
+
+func algorithmNames() string {
+	var names []string
+	for _, a := range keystore.Algorithms() {
+		names = append(names, a.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+func (p *program) createSet(role string, rotate bool) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	set, err := keySet(role, c.Keystore.Prefix)
+	if err != nil {
+		return err
+	}
+	store, err := c.makeKeys()
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	err = complete(store, set, rotate, func(what string, k provision, version uint32) {
+		fmt.Fprintf(t, "%s\t%s\tversion %d\t%v\t%s\n", what, k.label, version, k.algorithm, k.purpose)
+	})
+	t.Flush()
+	return err
+}
+
+func (p *program) createKey(label, name string) (err error) {
+	algorithm, err := keystore.ParseAlgorithm(name)
+	if err != nil {
+		return usagef("unknown algorithm %q; want one of %s", name, algorithmNames())
+	}
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	store, err := c.makeKeys()
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	v, err := store.Create(label, algorithm)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "created %s version %d %v\n", label, v.Number, algorithm)
+	return nil
+}

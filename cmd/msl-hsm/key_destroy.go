@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) keyDestroy() *cobra.Command {
+	var yes bool
+	var version uint32
+	c := &cobra.Command{
+		Use:   "destroy NAME",
+		Short: "Destroy a provisioned key for good",
+		Args:  want("NAME"),
+		RunE: func(_ *cobra.Command, args []string) (err error) {
+			if !yes {
+				return usagef("key destroy cannot be undone, and what the key made opens no more: repeat it with --yes")
+			}
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			store, err := c.openKeys()
+			if err != nil {
+				return err
+			}
+			defer closing(&err, store)
+			if err := store.Destroy(args[0], version); err != nil {
+				return missing(err, "msl-hsm key list shows what is there")
+			}
+			if version == 0 {
+				fmt.Fprintf(p.stdout, "destroyed %s, every version\n", args[0])
+			} else {
+				fmt.Fprintf(p.stdout, "destroyed %s version %d\n", args[0], version)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "really do it")
+	c.Flags().Uint32Var(&version, "version", 0, "only this version `N` (default every version)")
+	return c
+}

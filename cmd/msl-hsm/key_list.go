@@ -1,0 +1,57 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+func (p *program) keyList() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the provisioned keys, with the evidence that they stay where they are",
+		Args:  want(),
+		RunE: func(*cobra.Command, []string) (err error) {
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			store, err := c.openKeys()
+			if err != nil {
+				return err
+			}
+			defer closing(&err, store)
+			all, err := store.List()
+			if err != nil {
+				return err
+			}
+			return p.listKeys(asJSON, all)
+		},
+	}
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func (p *program) listKeys(asJSON bool, all []keystore.Info) error {
+	const head = "LABEL\tVERSION\tALGORITHM\tSENSITIVE\tNEVER EXTRACTABLE\tLOCAL\tUSAGES\tWEAKNESSES"
+	return list(p.stdout, asJSON, all, head, func(k keystore.Info) []any {
+		return []any{k.Label, k.Version, k.Algorithm, yesNo(k.Sensitive), yesNo(k.NeverExtractable), yesNo(k.Local),
+			strings.Join(k.Usages, ","), weaknessNames(k)}
+	})
+}
+
+// weaknessNames leaves the explanations to key show.
+func weaknessNames(k keystore.Info) string {
+	if len(k.Weaknesses) == 0 {
+		return "none"
+	}
+	var names []string
+	for _, w := range k.Weaknesses {
+		name, _, _ := strings.Cut(w, ":")
+		names = append(names, name)
+	}
+	return strings.Join(names, ",")
+}

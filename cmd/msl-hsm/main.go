@@ -1,0 +1,118 @@
+// Command msl-hsm runs an MSL server whose keys stay in an HSM, and talks to
+// one: "msl-hsm help" lists its verbs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// A program is what every verb works with.
+type program struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	flags          rootFlags
+}
+
+// rootFlags override the configuration for every verb.
+type rootFlags struct {
+	config, keystore, softhsm, pin string
+}
+
+// run does one command and returns its exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := p.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(context.Background())
+	if err != nil {
+		fmt.Fprintln(stderr, "msl-hsm:", oneLine(err))
+	}
+	return exitCode(err)
+}
+
+// oneLine writes errors that came together on one line.
+func oneLine(err error) string {
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+}
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "msl-hsm",
+		Short: "MSL messages with keys that stay in an HSM",
+		Long: "msl-hsm answers and sends messages of the Message Security Layer protocol.\n" +
+			"Its keys stay in a PKCS #11 token; for development in software.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&p.flags.config, "config", "", "configuration `FILE` (default $MSL_HSM_CONFIG, ./msl-hsm.yaml or /etc/msl-hsm/msl-hsm.yaml)")
+	f.StringVar(&p.flags.keystore, "keystore", "", "key store `URI`: pkcs11:token=NAME?module-path=PATH or soft:FILE")
+	f.StringVar(&p.flags.softhsm, "softhsm", "", "`DIR`ectory of a SoftHSM token for development")
+	f.StringVar(&p.flags.pin, "pin", "", "`SOURCE` of the PIN: file:PATH, fd:N, credential:NAME or prompt")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usagef("%w; see %s --help", err, c.CommandPath())
+	})
+	root.AddCommand(
+		group("token", "Make and list PKCS #11 tokens", p.tokenInit(), p.tokenList()),
+		group("key", "Make, list, show and destroy provisioned keys", p.keyCreate(), p.keyList(), p.keyShow(), p.keyDestroy()),
+		group("entity", "Register and revoke the entities that may talk to the server",
+			p.entityAdd(), p.entityList(), p.entityRemove(), p.entityRevoke(), p.entityUnrevoke()),
+		group("user", "Register the users who may log in", p.userAdd(), p.userList(), p.userRemove()),
+		p.serve(), p.send(), p.inspect(), p.version(), exitCodes(),
+	)
+	onlyKnown(root)
+	return root
+}
+
+// group is a command that has only sub-commands.
+func group(name, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: name, Short: short}
+	c.AddCommand(verbs...)
+	onlyKnown(c)
+	return c
+}
+
+// onlyKnown makes a command without a verb of its own refuse unknown ones.
+func onlyKnown(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		c.SuggestionsMinimumDistance = 2
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			return usagef("unknown command %q; did you mean %q?", args[0], near[0])
+		}
+		return usagef("unknown command %q; see %s --help", args[0], c.CommandPath())
+	}
+}
+
+// want checks the arguments of a verb against their names.
+func want(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		if len(names) == 0 {
+			return usagef("%s takes no arguments, but got %q", c.CommandPath(), args[0])
+		}
+		return usagef("%s takes %s: got %d of %d arguments", c.CommandPath(), strings.Join(names, " "), len(args), len(names))
+	}
+}
+
+// closing joins the error of closing something to the error of using it.
+func closing(err *error, c io.Closer) {
+	*err = errors.Join(*err, c.Close())
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+)
+
+// A pskFile is a pre-shared key set on its way to a device: JSON, readable by
+// its owner only. Wrapping is derived from the others where it is missing.
+type pskFile struct {
+	Identity   string `json:"identity"`
+	Encryption []byte `json:"encryption"`
+	MAC        []byte `json:"mac"`
+	Wrapping   []byte `json:"wrapping,omitempty"`
+}
+
+func newPSK(identity string) *pskFile {
+	k := &pskFile{Identity: identity, Encryption: make([]byte, 16), MAC: make([]byte, 32)}
+	rand.Read(k.Encryption)
+	rand.Read(k.MAC)
+	k.Wrapping = entityauth.DeriveWrappingKey(k.Encryption, k.MAC)
+	return k
+}
+
+func readPSK(path string) (*pskFile, error) {
+	text, err := readPrivate(path)
+	if err != nil {
+		return nil, coded{fmt.Errorf("pre-shared keys: %s: %w", path, err), exitSecret}
+	}
+	defer clear(text)
+	k := &pskFile{}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(k); err != nil {
+		// The decoder's own words may quote what it read.
+		return nil, coded{fmt.Errorf("pre-shared keys: %s is not a JSON object of identity, encryption and mac (Base64)", path), exitSecret}
+	}
+	if k.Wrapping == nil {
+		k.Wrapping = entityauth.DeriveWrappingKey(k.Encryption, k.MAC)
+	}
+	if len(k.Encryption) != 16 || len(k.MAC) != 32 || len(k.Wrapping) != 16 {
+		k.wipe()
+		return nil, coded{fmt.Errorf("pre-shared keys: %s: want encryption of 16 bytes, mac of 32 and wrapping of 16", path), exitSecret}
+	}
+	return k, nil
+}
+
+func (k *pskFile) write(path string) error {
+	text, err := json.MarshalIndent(k, "", "  ")
+	if err != nil {
+		return err
+	}
+	defer clear(text)
+	if err := writePrivate(path, append(text, '\n')); err != nil {
+		return fmt.Errorf("pre-shared keys: %w", err)
+	}
+	return nil
+}
+
+func (k *pskFile) wipe() {
+	clear(k.Encryption)
+	clear(k.MAC)
+	clear(k.Wrapping)
+}
+
+// seal makes the form in which a server keeps a key set: the keys pass through
+// the key store once, and come out closed.
+func (k *pskFile) seal(store keys) (*msl.SealedPSK, error) {
+	seal := func(use string, a keystore.Algorithm, raw []byte) ([]byte, error) {
+		key, err := store.Import(a, raw)
+		if err != nil {
+			return nil, fmt.Errorf("import pre-shared key: %w", err)
+		}
+		defer key.Close()
+		blob, err := store.Seal(key, msl.PSKContext(use, k.Identity))
+		if err != nil {
+			return nil, fmt.Errorf("seal pre-shared key: %w", err)
+		}
+		return blob, nil
+	}
+	sealed := &msl.SealedPSK{}
+	var err error
+	if sealed.Encryption, err = seal(msl.PSKEncryption, keystore.AES128CBC, k.Encryption); err != nil {
+		return nil, err
+	}
+	if sealed.MAC, err = seal(msl.PSKMAC, keystore.HMACSHA256, k.MAC); err != nil {
+		return nil, err
+	}
+	sealed.Wrapping, err = seal(msl.PSKWrapping, keystore.AESWrap128, k.Wrapping)
+	return sealed, err
+}
+
+// own makes the device's side of a key set: session keys of its key store.
+func (k *pskFile) own(store keystore.Importer) (*entityauth.KeySet, error) {
+	encryption, err := store.Import(keystore.AES128CBC, k.Encryption)
+	if err != nil {
+		return nil, err
+	}
+	mac, err := store.Import(keystore.HMACSHA256, k.MAC)
+	if err != nil {
+		return nil, err
+	}
+	wrapping, err := store.Import(keystore.AESUnwrap128, k.Wrapping)
+	if err != nil {
+		return nil, err
+	}
+	c, okC := encryption.(keystore.Cipher)
+	m, okM := mac.(keystore.MAC)
+	if !okC || !okM {
+		return nil, keystore.ErrWrongKey
+	}
+	return entityauth.NewKeySet(c, m, wrapping), nil
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+func readme(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestReadmeConfig reads the configuration in the README, which must have every
+// field.
+func TestReadmeConfig(t *testing.T) {
+	_, text, _ := strings.Cut(readme(t), "```yaml\n")
+	text, _, _ = strings.Cut(text, "```\n")
+	c := defaultConfig()
+	if err := decodeYAML("README.md", []byte(text), c); err != nil {
+		t.Fatal(err)
+	}
+	var node yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &node); err != nil {
+		t.Fatal(err)
+	}
+	everyField(t, "", node.Content[0], reflect.ValueOf(c).Elem())
+}
+
+func everyField(t *testing.T, name string, n *yaml.Node, v reflect.Value) {
+	t.Helper()
+	there := map[string]*yaml.Node{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		there[n.Content[i].Value] = n.Content[i+1]
+	}
+	for _, field := range fieldNames(v) {
+		child, found := there[field]
+		if !found {
+			t.Errorf("the README does not tell of %s.%s", name, field)
+			continue
+		}
+		if f, _ := fieldNamed(v, field); f.Kind() == reflect.Struct {
+			everyField(t, strings.TrimPrefix(name+"."+field, "."), child, f)
+		}
+	}
+}
+
+func TestReadmeExitCodes(t *testing.T) {
+	_, codes, _ := strings.Cut(exitText, "\n\n")
+	if !strings.Contains(readme(t), codes) {
+		t.Error("the exit codes in the README are not those of msl-hsm help exit-codes")
+	}
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+type serveFlags struct {
+	listen, state, upstream, readyFile, logFormat string
+	verbose                                       bool
+}
+
+func (p *program) serve() *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer MSL messages over HTTP",
+		Long: `Answers MSL messages over HTTP. The application is an echo, or with --upstream
+an ordinary HTTP service behind it: the data of each message is posted there, with
+the sender in the headers Msl-Entity, Msl-User, Msl-Scheme, Msl-Encrypted and
+Msl-Non-Replayable.
+
+SIGTERM and SIGINT end it: it finishes the messages in flight and closes every key
+object that it made in the token.`,
+		Args: want(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return p.runServer(ctx, f)
+		},
+	}
+	c.Flags().StringVar(&f.listen, "listen", "", "`ADDRESS` to listen on; port 0 takes a free one")
+	stateFlag(c, &f.state)
+	c.Flags().StringVar(&f.upstream, "upstream", "", "`URL` of the HTTP service behind this gateway")
+	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready")
+	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log every message")
+	return c
+}
+
+func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	override(&c.Server.Listen, f.listen)
+	override(&c.Server.State, f.state)
+	override(&c.Server.Upstream, f.upstream)
+	log, err := p.logger(f)
+	if err != nil {
+		return err
+	}
+	application, err := c.application()
+	if err != nil {
+		return err
+	}
+	os.Remove(f.readyFile) // of an earlier server; there is none most of the time
+	listener, err := net.Listen("tcp", c.Server.Listen)
+	if err != nil {
+		return fmt.Errorf("%w; choose another address with --listen", err)
+	}
+	defer listener.Close() // again after Shutdown, which does no harm
+	s, err := c.openService(log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, s.close()); err == nil {
+			log.Info("stopped, every key object is closed")
+		}
+	}()
+	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
+		"issuer_key_versions", len(s.msl.Issuer.Keys), "upstream", c.Server.Upstream)
+	server := c.httpServer(s, c.guard(application, log), log)
+	return p.answer(ctx, server, listener, c.Server.Shutdown, f.readyFile)
+}
+
+func (p *program) logger(f serveFlags) (*slog.Logger, error) {
+	options := &slog.HandlerOptions{}
+	if f.verbose {
+		options.Level = slog.LevelDebug
+	}
+	file, isFile := p.stderr.(*os.File)
+	switch {
+	case f.logFormat != "auto" && f.logFormat != "text" && f.logFormat != "json":
+		return nil, usagef("--log-format %q: want text, json or auto", f.logFormat)
+	case f.logFormat == "text", f.logFormat == "auto" && isFile && term.IsTerminal(int(file.Fd())):
+		return slog.New(slog.NewTextHandler(p.stderr, options)), nil
+	}
+	return slog.New(slog.NewJSONHandler(p.stderr, options)), nil
+}
+
+// httpServer bounds what a connection may cost before a message is read;
+// mslhttp bounds the rest.
+func (c *config) httpServer(s *service, handle handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: &mslhttp.Handler{
+			Server: s.msl, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout, Log: log,
+		},
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// answer serves until ctx ends, and then as long as messages are in flight.
+func (p *program) answer(ctx context.Context, server *http.Server, l net.Listener, grace time.Duration, readyFile string) error {
+	url := "http://" + l.Addr().String() + "/"
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	fmt.Fprintf(p.stdout, "ready at %s\n", url)
+	if err := writeReady(readyFile, url); err != nil {
+		return errors.Join(err, server.Close())
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	bounded, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := server.Shutdown(bounded); err != nil {
+		return errors.Join(fmt.Errorf("messages were still in flight after %v and were cut off", grace), server.Close())
+	}
+	return nil
+}
+
+// writeReady gives the file its name when it is whole.
+func writeReady(path, url string) error {
+	if path == "" {
+		return nil
+	}
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, []byte(url+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A story tells what a message took to be answered.
+type story struct {
+	verbose bool
+	out     io.Writer
+
+	start time.Time
+	token []byte // the master token at the start
+	fresh []string
+}
+
+func (s *story) begin() { s.start = time.Now() }
+
+func (s *story) tell(format string, args ...any) {
+	if s.verbose {
+		fmt.Fprintf(s.out, format+"\n", args...)
+	}
+}
+
+// end sums up.
+func (s *story) end(r *msl.Response) {
+	switch {
+	case len(s.fresh) > 0:
+		s.tell("master token: new, by key exchange %s", s.fresh[len(s.fresh)-1])
+	case r.KeyExchange != "":
+		s.tell("master token: new, by key exchange %s", r.KeyExchange)
+	case s.token != nil:
+		s.tell("master token: re-used, no key exchange")
+	default:
+		s.tell("master token: none")
+	}
+	s.tell("%d messages, %s", r.Messages, took(s.start))
+}
+
+func took(start time.Time) string {
+	d := time.Since(start)
+	if d < 10*time.Millisecond {
+		return d.Round(100 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+// transport tells of every message that t carries.
+func (s *story) transport(t msl.Transport) msl.Transport { return &toldTransport{t, s} }
+
+type toldTransport struct {
+	msl.Transport
+	story *story
+}
+
+func (t *toldTransport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+	start := time.Now()
+	count := &countingWriter{}
+	body, err := t.Transport.RoundTrip(ctx, func(w io.Writer) error {
+		count.w = w
+		return write(count)
+	})
+	if err == nil {
+		t.story.tell("sent a message of %d bytes, answered after %s", count.n, took(start))
+	}
+	return body, err
+}
+
+type countingWriter struct {
+	w io.Writer
+	n int
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += n
+	return n, err
+}
+
+// state tells when another master token is kept.
+func (s *story) state(c msl.ClientState) msl.ClientState { return &toldState{c, s} }
+
+type toldState struct {
+	msl.ClientState
+	story *story
+}
+
+func (t *toldState) Load(ctx context.Context) (msl.ClientRecord, error) {
+	r, err := t.ClientState.Load(ctx)
+	t.story.token = r.MasterToken
+	return r, err
+}
+
+func (t *toldState) Save(ctx context.Context, r msl.ClientRecord) error {
+	if r.MasterToken != nil && !bytes.Equal(r.MasterToken, t.story.token) {
+		t.story.token = r.MasterToken
+		t.story.fresh = append(t.story.fresh, r.KeyExchange)
+	}
+	return t.ClientState.Save(ctx, r)
+}
+
+// noState is that of a client without a file: it counts, and keeps nothing.
+type noState struct{ ids atomic.Int64 }
+
+func (*noState) Load(context.Context) (msl.ClientRecord, error) { return msl.ClientRecord{}, nil }
+func (*noState) Save(context.Context, msl.ClientRecord) error   { return nil }
+
+// NextID counts for every serial number together: ids need only grow.
+func (n *noState) NextID(context.Context, int64) (int64, error) { return n.ids.Add(1), nil }
+
+// explain adds to an MSL error what to do about it.
+func explain(err error, c *config) error {
+	var peer *msl.PeerError
+	if !errors.As(err, &peer) {
+		return err
+	}
+	return fmt.Errorf("%s refused the message: %w: %s", printable(orDocument(peer.Identity)), refused{peer}, advice(peer, c))
+}
+
+// A refused is an MSL error in one line.
+type refused struct{ *msl.PeerError }
+
+func (r refused) Unwrap() error { return r.PeerError }
+
+func (r refused) Error() string {
+	if r.Code < 0 {
+		return r.Response.String()
+	}
+	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, r.Code.Text())
+}
+
+// advice is the next step after an error.
+func advice(e *msl.PeerError, c *config) string {
+	switch e.Code {
+	case msl.ErrEmailPasswordIncorrect, msl.ErrEmailPasswordBlank:
+		return "check the e-mail address and the password"
+	case msl.ErrEntityNotFound, msl.ErrRSAPublicKeyNotFound, msl.ErrIncorrectEntityAuthData:
+		return fmt.Sprintf("register %q on the server with msl-hsm entity add", c.Client.Identity)
+	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked, msl.ErrUserIDTokenRevoked:
+		return "the server's operator revoked it"
+	}
+	switch e.Response {
+	case msl.KeyXRequired:
+		return "send it without --no-encryption and --no-integrity"
+	case msl.TransientFailure:
+		return "try again later"
+	case msl.EntityReauth, msl.EntityDataReauth:
+		return "check the keys of this entity, and that the server knows them"
+	case msl.UserReauth, msl.UserDataReauth:
+		return "check the user and the password"
+	}
+	return "see the server's log"
+}

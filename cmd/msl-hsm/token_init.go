@@ -1,0 +1,174 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+func (p *program) tokenInit() *cobra.Command {
+	var label, soPIN string
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Make a PKCS #11 token",
+		Long: `Makes a PKCS #11 token.
+
+With --softhsm DIR it is one of SoftHSM for development: DIR gets the token,
+its PINs (files pin and so-pin, unless --pin and --so-pin name others) and a
+configuration, msl-hsm.yaml, that is ready for "msl-hsm serve".
+
+Else it is one in a free slot of the module of --keystore; its label is the
+token= of that URI, its PINs come from --pin and --so-pin.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error {
+			if p.flags.softhsm != "" {
+				return p.initSoftHSM(p.flags.softhsm, label, soPIN)
+			}
+			return p.initToken(label, soPIN)
+		},
+	}
+	c.Flags().StringVar(&label, "label", "", "`NAME` of the token (default token= of the URI, or dev)")
+	c.Flags().StringVar(&soPIN, "so-pin", "", "`SOURCE` of the security officer's PIN")
+	return c
+}
+
+// initSoftHSM makes a token for development, and what goes with it.
+func (p *program) initSoftHSM(dir, label, soSource string) error {
+	if label == "" {
+		label = "dev"
+	}
+	for flag, source := range map[string]string{"--pin": p.flags.pin, "--so-pin": soSource} {
+		if err := notFromEnvironment(flag, source); err != nil {
+			return err
+		}
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	k := &keystoreConfig{SoftHSM: dir, PIN: p.flags.pin}
+	uri := &hsm.URI{Token: label}
+	if err := k.useSoftHSM(uri); err != nil {
+		return err
+	}
+	pin, err := pinFor(k.PIN, filepath.Join(dir, "pin"), "new PIN")
+	if err != nil {
+		return err
+	}
+	defer clear(pin)
+	so, err := pinFor(soSource, filepath.Join(dir, "so-pin"), "new PIN of the security officer")
+	if err != nil {
+		return err
+	}
+	defer clear(so)
+	if err := initialise(uri, so, pin); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "made the SoftHSM token %q in %s\n", label, p.flags.softhsm)
+	return p.writeConfig(p.flags.softhsm, label, k.PIN)
+}
+
+// pinFor reads a PIN, or makes one up and keeps it in a file.
+func pinFor(source, path, what string) ([]byte, error) {
+	if source != "" {
+		return newSecret(source, what)
+	}
+	if _, err := os.Stat(path); err == nil {
+		return secret("file:"+path, what)
+	}
+	pin := []byte(rand.Text())
+	if err := writePrivate(path, append(pin, '\n')); err != nil {
+		return nil, fmt.Errorf("keep the %s: %w", what, err)
+	}
+	return pin, nil
+}
+
+func initialise(uri *hsm.URI, soPIN, pin []byte) error {
+	err := hsm.InitToken(uri.ModulePath, uri.Token, soPIN, pin)
+	if errors.Is(err, keystore.ErrExists) {
+		return fmt.Errorf("token %q is there already; go on with msl-hsm key create --set server, or choose another --label", uri.Token)
+	}
+	return err
+}
+
+const configText = `# Configuration of msl-hsm; "msl-hsm help" and the README tell of every field.
+keystore:
+  softhsm: .            # SoftHSM keeps its tokens in this directory
+  uri: pkcs11:token=%s
+  pin: %s
+server:
+  listen: 127.0.0.1:8080
+  identity: server
+  state: server.db
+`
+
+// writeConfig makes a configuration beside the token, unless there is one.
+func (p *program) writeConfig(dir, label, pin string) error {
+	if pin == "" {
+		pin = "file:pin"
+	}
+	path := filepath.Join(dir, "msl-hsm.yaml")
+	uri := hsm.URI{Token: label}
+	text := fmt.Sprintf(configText, uri.String()[len("pkcs11:token="):], pin)
+	err := writePrivate(path, []byte(text))
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		fmt.Fprintf(p.stdout, "wrote %s; next: msl-hsm --config %s key create --set server\n", path, path)
+	}
+	return err
+}
+
+// initToken makes a token in a free slot of any module.
+func (p *program) initToken(label, soSource string) error {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	text, err := c.Keystore.resolve()
+	if err != nil {
+		return err
+	}
+	uri, err := hsm.ParseURI(text)
+	if err != nil {
+		return usagef("token init needs a PKCS #11 module: %w", err)
+	}
+	override(&uri.Token, label)
+	if uri.Token == "" {
+		return usagef("no label for the token: give --label NAME")
+	}
+	if uri.ModulePath == "" {
+		return usagef("key store %s names no module-path: add ?module-path=/path/to/module.so", uri)
+	}
+	so, err := newSecret(orPrompt(soSource), "new PIN of the security officer")
+	if err != nil {
+		return err
+	}
+	defer clear(so)
+	pin, err := newSecret(orPrompt(c.Keystore.PIN), "new PIN")
+	if err != nil {
+		return err
+	}
+	defer clear(pin)
+	if err := initialise(uri, so, pin); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "made the token %q; its URI is %s\n", uri.Token, uri)
+	return nil
+}
+
+func orPrompt(source string) string {
+	if source == "" {
+		return "prompt"
+	}
+	return source
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+func (p *program) userAdd() *cobra.Command {
+	var path, source string
+	c := &cobra.Command{
+		Use:   "add EMAIL",
+		Short: "Register a user with a password",
+		Args:  want("EMAIL"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := notFromEnvironment("--password-source", source); err != nil {
+				return err
+			}
+			password, err := newSecret(source, "password of "+args[0])
+			if err != nil {
+				return err
+			}
+			defer clear(password)
+			err = p.withState(path, func(s *bolt.Server) error { return s.AddUser(args[0], password) })
+			if err == nil {
+				fmt.Fprintf(p.stdout, "registered %s\n", printable(args[0]))
+			}
+			return err
+		},
+	}
+	stateFlag(c, &path)
+	c.Flags().StringVar(&source, "password-source", "prompt", "`SOURCE` of the password: file:PATH, fd:N, credential:NAME or prompt")
+	return c
+}
+
+func (p *program) userRemove() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "remove EMAIL",
+		Short: "Remove a user, whose tokens are refused from then on",
+		Args:  want("EMAIL"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			err := p.withState(path, func(s *bolt.Server) error { return s.RemoveUser(args[0]) })
+			if err == nil {
+				fmt.Fprintf(p.stdout, "removed %s\n", printable(args[0]))
+			}
+			return known(err, "msl-hsm user list")
+		},
+	}
+	stateFlag(c, &path)
+	return c
+}
+
+func (p *program) userList() *cobra.Command {
+	var path string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the registered users",
+		Args:  want(),
+		RunE: func(*cobra.Command, []string) error {
+			return p.withState(path, func(s *bolt.Server) error {
+				all, err := s.Users()
+				if err != nil {
+					return err
+				}
+				return list(p.stdout, asJSON, all, "USER\tSTATUS\tREGISTERED", func(u bolt.UserRecord) []any {
+					return []any{u.Name, status(u.Revoked, u.Removed), day(u.Created)}
+				})
+			})
+		},
+	}
+	stateFlag(c, &path)
+	jsonFlag(c, &asJSON)
+	return c
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) version() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version and how this program was built",
+		Args:  want(),
+		RunE: func(*cobra.Command, []string) error {
+			version, revision := "unknown", ""
+			if info, ok := debug.ReadBuildInfo(); ok {
+				version = info.Main.Version
+				for _, s := range info.Settings {
+					switch {
+					case s.Key == "vcs.revision":
+						revision = " revision " + s.Value
+					case s.Key == "vcs.modified" && s.Value == "true":
+						revision += " (modified)"
+					}
+				}
+			}
+			fmt.Fprintf(p.stdout, "msl-hsm %s%s %s %s/%s\n", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
+		},
+	}
+}
