@@ -142,6 +142,17 @@ func (f *fields) int(name string) int64          { return read(f, name, f.o.Int)
 func (f *fields) bool(name string) bool          { return read(f, name, f.o.Bool) }
 func (f *fields) bytes(name string) []byte       { return read(f, name, f.o.Bytes) }
 func (f *fields) object(name string) wire.Object { return read(f, name, f.o.Object) }
+
+// list reads an array of at most max objects: each may cost an operation of a
+// device.
+func (f *fields) list(name string, max int) []wire.Object {
+	list := read(f, name, f.o.Objects)
+	if f.err == nil && len(list) > max {
+		f.err = fmt.Errorf("member %q has %d elements: %w", name, len(list), wire.ErrLimit)
+	}
+	return list
+}
+
 func (f *fields) optional(name string, get func(name string)) {
 	if f.err == nil && f.o.Has(name) {
 		get(name)

@@ -114,6 +114,7 @@ type headerRules struct {
 	token         *MasterToken // of the header, or nil
 	encrypted     bool         // the sender encrypts headers
 	ratio         int
+	tokens        int // most service tokens, and most key requests
 	serviceTokens ServiceTokenKeys
 	users         []UserScheme
 	exchanges     []KeyExchange
@@ -156,7 +157,7 @@ func (h *header) parseRest(f *fields, rules headerRules) error {
 	if err := f.failed("header"); err != nil {
 		return err
 	}
-	return h.parseKeyRequests(f, rules.exchanges)
+	return h.parseKeyRequests(f, rules)
 }
 
 // parseTokens reads what is bound to a master token: the one of the key
@@ -164,7 +165,7 @@ func (h *header) parseRest(f *fields, rules headerRules) error {
 func (h *header) parseTokens(f *fields, rules headerRules) (err error) {
 	mt := rules.token
 	if f.o.Has("keyresponsedata") {
-		if h.keyResponse, err = parseKeyResponse(f.object("keyresponsedata"), f); err != nil {
+		if h.keyResponse, err = parseKeyResponse(f.object("keyresponsedata"), f, rules.exchanges); err != nil {
 			return err
 		}
 		mt = h.keyResponse.token
@@ -187,7 +188,7 @@ func (h *header) parseTokens(f *fields, rules headerRules) (err error) {
 	return h.parseServiceTokens(f, rules, mt)
 }
 
-func parseKeyResponse(o wire.Object, f *fields) (*keyResponse, error) {
+func parseKeyResponse(o wire.Object, f *fields, exchanges []KeyExchange) (*keyResponse, error) {
 	if err := f.failed("key response data"); err != nil {
 		return nil, err
 	}
@@ -201,6 +202,10 @@ func parseKeyResponse(o wire.Object, f *fields) (*keyResponse, error) {
 		return nil, err
 	}
 	data, err := parseSchemeData(o, "keydata", "key response data")
+	if err != nil {
+		return nil, err
+	}
+	_, err = pick(exchanges, data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
 	return &keyResponse{token: mt, schemeData: data}, err
 }
 
@@ -231,7 +236,7 @@ func (h *header) parseServiceTokens(f *fields, rules headerRules, mt *MasterToke
 	if !f.o.Has("servicetokens") {
 		return nil
 	}
-	list := read(f, "servicetokens", f.o.Objects)
+	list := f.list("servicetokens", rules.tokens)
 	if err := f.failed("service tokens"); err != nil {
 		return err
 	}
@@ -258,11 +263,11 @@ func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
 
 // parseKeyRequests keeps the requests that we can answer. None of those that
 // were offered is the error of the first.
-func (h *header) parseKeyRequests(f *fields, exchanges []KeyExchange) error {
+func (h *header) parseKeyRequests(f *fields, rules headerRules) error {
 	if !f.o.Has("keyrequestdata") {
 		return nil
 	}
-	list := read(f, "keyrequestdata", f.o.Objects)
+	list := f.list("keyrequestdata", rules.tokens)
 	if err := f.failed("key request data"); err != nil {
 		return err
 	}
@@ -272,7 +277,7 @@ func (h *header) parseKeyRequests(f *fields, exchanges []KeyExchange) error {
 		if err != nil {
 			return err
 		}
-		if err := checkKeyRequest(exchanges, data); err != nil {
+		if err := checkKeyRequest(rules.exchanges, data); err != nil {
 			if first == nil {
 				first = err
 			}

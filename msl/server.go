@@ -92,7 +92,8 @@ func (s *Server) Close() error {
 
 // Serve reads one message from r and writes the answer to w. source names where
 // it came from, to bound what one source may ask for. The error is nil if an
-// answer, be it an MSL error, was written.
+// answer, be it an MSL error, was written. To a message whose payload was cut
+// off, which is [ErrTruncated], nothing is answered.
 func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
 	s.init()
 	in, err := s.receive(ctx, r)
@@ -116,7 +117,7 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 			err = out.close()
 		}
 	}
-	if err != nil && !out.started {
+	if err != nil && !out.started && !errors.Is(err, ErrTruncated) { // nobody waits behind a message that broke off
 		return s.refuse(ctx, source, w, in, in.applicationError(err))
 	}
 	return err
@@ -128,7 +129,7 @@ func (s *Server) receive(ctx context.Context, r io.Reader) (*incoming, error) {
 		entities: s.Entities,
 		limits:   s.Limits,
 		rules: headerRules{
-			ratio: s.Limits.Inflate, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.KeyExchanges,
+			ratio: s.Limits.Inflate, tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.KeyExchanges,
 		},
 		session:  s.findSession,
 		open:     s.openSession,
