@@ -24,12 +24,12 @@ func (c *config) openState(flag string) (*bolt.Server, error) {
 }
 
 // withState runs a verb that changes the state file or reads it.
-func (p *program) withState(path string, do func(*bolt.Server) error) (err error) {
+func (p *program) withState(path string, do func(registry) error) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
 	}
-	state, err := c.openState(path)
+	state, err := c.openRegistry(path)
 	if err != nil {
 		return err
 	}
@@ -46,14 +46,14 @@ func known(err error, next string) error {
 }
 
 // onEntity is a verb that does one thing to one entity.
-func (p *program) onEntity(use, short, done string, do func(*bolt.Server, string) error) *cobra.Command {
+func (p *program) onEntity(use, short, done string, do func(registry, string) error) *cobra.Command {
 	var path string
 	c := &cobra.Command{
 		Use:   use + " IDENTITY",
 		Short: short,
 		Args:  want("IDENTITY"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			err := p.withState(path, func(s *bolt.Server) error { return do(s, args[0]) })
+			err := p.withState(path, func(s registry) error { return do(s, args[0]) })
 			if err == nil {
 				fmt.Fprintf(p.stdout, "%s %s\n", done, printable(args[0]))
 			}
@@ -65,15 +65,15 @@ func (p *program) onEntity(use, short, done string, do func(*bolt.Server, string
 }
 
 func (p *program) entityRemove() *cobra.Command {
-	return p.onEntity("remove", "Remove an entity; its tokens are refused from then on", "removed", (*bolt.Server).RemoveEntity)
+	return p.onEntity("remove", "Remove an entity; its tokens are refused from then on", "removed", registry.RemoveEntity)
 }
 
 func (p *program) entityRevoke() *cobra.Command {
-	return p.onEntity("revoke", "Refuse an entity and its tokens, registered or not", "revoked", (*bolt.Server).RevokeEntity)
+	return p.onEntity("revoke", "Refuse an entity and its tokens, registered or not", "revoked", registry.RevokeEntity)
 }
 
 func (p *program) entityUnrevoke() *cobra.Command {
-	return p.onEntity("unrevoke", "Take a revocation back", "unrevoked", (*bolt.Server).UnrevokeEntity)
+	return p.onEntity("unrevoke", "Take a revocation back", "unrevoked", registry.UnrevokeEntity)
 }
 
 func (p *program) entityList() *cobra.Command {
@@ -84,7 +84,7 @@ func (p *program) entityList() *cobra.Command {
 		Short: "List the registered entities",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.withState(path, func(s *bolt.Server) error {
+			return p.withState(path, func(s registry) error {
 				all, err := s.Entities()
 				if err != nil {
 					return err

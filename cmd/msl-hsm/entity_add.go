@@ -65,7 +65,7 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 		return err
 	}
 	e := bolt.EntityRecord{Identity: identity, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
-	state, err := c.openState(f.state)
+	state, err := c.openRegistry(f.state)
 	if err != nil {
 		return err
 	}

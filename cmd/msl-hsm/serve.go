@@ -82,6 +82,7 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 			log.Info("stopped, every key object is closed")
 		}
 	}()
+	defer administer(s.state, c.Server.State, log).Close()
 	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.msl.Issuer.Keys), "upstream", c.Server.Upstream)
 	server := c.httpServer(s, c.guard(application, log), log)

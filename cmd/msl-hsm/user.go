@@ -23,7 +23,7 @@ func (p *program) userAdd() *cobra.Command {
 				return err
 			}
 			defer clear(password)
-			err = p.withState(path, func(s *bolt.Server) error { return s.AddUser(args[0], password) })
+			err = p.withState(path, func(s registry) error { return s.AddUser(args[0], password) })
 			if err == nil {
 				fmt.Fprintf(p.stdout, "registered %s\n", printable(args[0]))
 			}
@@ -42,7 +42,7 @@ func (p *program) userRemove() *cobra.Command {
 		Short: "Remove a user, whose tokens are refused from then on",
 		Args:  want("EMAIL"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			err := p.withState(path, func(s *bolt.Server) error { return s.RemoveUser(args[0]) })
+			err := p.withState(path, func(s registry) error { return s.RemoveUser(args[0]) })
 			if err == nil {
 				fmt.Fprintf(p.stdout, "removed %s\n", printable(args[0]))
 			}
@@ -61,7 +61,7 @@ func (p *program) userList() *cobra.Command {
 		Short: "List the registered users",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.withState(path, func(s *bolt.Server) error {
+			return p.withState(path, func(s registry) error {
 				all, err := s.Users()
 				if err != nil {
 					return err

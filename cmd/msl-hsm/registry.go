@@ -1,0 +1,181 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/rpc"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+// A registry is who may talk to the server: the state file itself or, while a
+// server has it open, that server.
+type registry interface {
+	AddEntity(bolt.EntityRecord) error
+	RemoveEntity(identity string) error
+	RevokeEntity(identity string) error
+	UnrevokeEntity(identity string) error
+	Entities() ([]bolt.EntityRecord, error)
+	AddUser(name string, password []byte) error
+	RemoveUser(name string) error
+	Users() ([]bolt.UserRecord, error)
+	io.Closer
+}
+
+// openRegistry reaches a running server by the socket beside its state file, and
+// opens the file where there is none.
+func (c *config) openRegistry(flag string) (registry, error) {
+	override(&c.Server.State, flag)
+	if c.Server.State != "" {
+		if remote, err := rpc.Dial("unix", socketOf(c.Server.State)); err == nil {
+			return remoteRegistry{remote}, nil
+		}
+	}
+	return c.openState("")
+}
+
+func socketOf(state string) string { return state + ".sock" }
+
+// A Change is what a set-up command asks of a running server.
+type Change struct {
+	Verb   string
+	Name   string
+	Entity bolt.EntityRecord
+	Secret []byte
+}
+
+// A Registrar does it. Whoever may use the socket may use the file: it is for
+// the same owner alone.
+type Registrar struct{ state *bolt.Server }
+
+// Apply makes a change.
+func (r *Registrar) Apply(c Change, _ *struct{}) error {
+	defer clear(c.Secret)
+	switch c.Verb {
+	case "add entity":
+		return r.state.AddEntity(c.Entity)
+	case "remove entity":
+		return r.state.RemoveEntity(c.Name)
+	case "revoke entity":
+		return r.state.RevokeEntity(c.Name)
+	case "unrevoke entity":
+		return r.state.UnrevokeEntity(c.Name)
+	case "add user":
+		return r.state.AddUser(c.Name, c.Secret)
+	case "remove user":
+		return r.state.RemoveUser(c.Name)
+	}
+	return fmt.Errorf("the server does not know how to %s: it is of another version", c.Verb)
+}
+
+// Entities lists the entities.
+func (r *Registrar) Entities(_ struct{}, all *[]bolt.EntityRecord) (err error) {
+	*all, err = r.state.Entities()
+	return err
+}
+
+// Users lists the users.
+func (r *Registrar) Users(_ struct{}, all *[]bolt.UserRecord) (err error) {
+	*all, err = r.state.Users()
+	return err
+}
+
+// administer lets set-up commands reach the state of a running server. Where the
+// socket cannot be made, the server is as good without.
+func administer(state *bolt.Server, path string, log *slog.Logger) io.Closer {
+	socket := socketOf(path)
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("entities and users cannot be changed while this server runs", "error", err)
+		return io.NopCloser(nil)
+	}
+	l, err := listenPrivately(socket)
+	if err != nil {
+		log.Warn("entities and users cannot be changed while this server runs", "error", err)
+		return io.NopCloser(nil)
+	}
+	server := rpc.NewServer()
+	if err := server.Register(&Registrar{state}); err != nil {
+		log.Error("administration", "error", err)
+		return l
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go server.ServeConn(c)
+		}
+	}()
+	return l
+}
+
+// A remoteRegistry is a running server.
+type remoteRegistry struct{ *rpc.Client }
+
+func (r remoteRegistry) apply(c Change) error {
+	return fromServer(r.Call("Registrar.Apply", c, new(struct{})))
+}
+
+// fromServer finds again which error a text was.
+func fromServer(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, known := range []error{bolt.ErrUnknown, bolt.ErrExists, bolt.ErrRevoked} {
+		if before, after, ok := strings.Cut(err.Error(), known.Error()); ok {
+			return fmt.Errorf("%s%w%s", before, known, after)
+		}
+	}
+	return fmt.Errorf("running server: %w", err)
+}
+
+func (r remoteRegistry) AddEntity(e bolt.EntityRecord) error {
+	return r.apply(Change{Verb: "add entity", Entity: e})
+}
+
+func (r remoteRegistry) RemoveEntity(name string) error {
+	return r.apply(Change{Verb: "remove entity", Name: name})
+}
+
+func (r remoteRegistry) RevokeEntity(name string) error {
+	return r.apply(Change{Verb: "revoke entity", Name: name})
+}
+
+func (r remoteRegistry) UnrevokeEntity(name string) error {
+	return r.apply(Change{Verb: "unrevoke entity", Name: name})
+}
+
+func (r remoteRegistry) AddUser(name string, password []byte) error {
+	return r.apply(Change{Verb: "add user", Name: name, Secret: password})
+}
+
+func (r remoteRegistry) RemoveUser(name string) error {
+	return r.apply(Change{Verb: "remove user", Name: name})
+}
+
+func (r remoteRegistry) Entities() (all []bolt.EntityRecord, err error) {
+	err = fromServer(r.Call("Registrar.Entities", struct{}{}, &all))
+	return all, err
+}
+
+func (r remoteRegistry) Users() (all []bolt.UserRecord, err error) {
+	err = fromServer(r.Call("Registrar.Users", struct{}{}, &all))
+	return all, err
+}
+
+// listenPrivately makes a socket that is for this user alone from the start: a
+// process that connects to one needs to be able to write to it.
+func listenPrivately(path string) (net.Listener, error) {
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	return net.Listen("unix", path)
+}
