@@ -155,7 +155,7 @@ func ParseCapabilities(b []byte) (*Capabilities, error) {
 	return parseCapabilities(o)
 }
 
-// Encode writes a header's capabilities alone.
+// Encode writes an object whose only member is the capabilities.
 func (c *Capabilities) Encode() []byte {
 	e := wire.NewEncoder(0)
 	e.Begin()
@@ -180,7 +180,7 @@ func ReadHeader(b []byte, users []UserScheme, exchanges []KeyExchange) (id int64
 	if err != nil {
 		return -1, err
 	}
-	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, ratio: maxInflate, openUser: parseUserIDToken})
+	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, ratio: maxInflate, tokens: 64, openUser: parseUserIDToken})
 	return h.messageID, err
 }
 

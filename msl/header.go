@@ -21,6 +21,7 @@ type header struct {
 	handshake       bool
 	capabilities    *Capabilities
 	keyRequests     []schemeData
+	unanswerable    error // why none of the key requests that were offered will do
 	keyResponse     *keyResponse
 	userAuth        *schemeData
 	userIDToken     *UserIDToken
@@ -261,8 +262,9 @@ func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
 	return append(list, t)
 }
 
-// parseKeyRequests keeps the requests that we can answer. None of those that
-// were offered is the error of the first.
+// parseKeyRequests keeps the requests that we can answer. Where that is none of
+// those that were offered, the message is unanswerable, by the error of the
+// first; but a user is authenticated before that counts.
 func (h *header) parseKeyRequests(f *fields, rules headerRules) error {
 	if !f.o.Has("keyrequestdata") {
 		return nil
@@ -271,24 +273,22 @@ func (h *header) parseKeyRequests(f *fields, rules headerRules) error {
 	if err := f.failed("key request data"); err != nil {
 		return err
 	}
-	var first error
 	for _, o := range list {
 		data, err := parseSchemeData(o, "keydata", "key request data")
 		if err != nil {
 			return err
 		}
-		if err := checkKeyRequest(rules.exchanges, data); err != nil {
-			if first == nil {
-				first = err
-			}
-			continue
+		err = checkKeyRequest(rules.exchanges, data)
+		if err == nil {
+			h.keyRequests = append(h.keyRequests, data)
+		} else if h.unanswerable == nil {
+			h.unanswerable = err
 		}
-		h.keyRequests = append(h.keyRequests, data)
 	}
 	if len(h.keyRequests) > 0 {
-		return nil
+		h.unanswerable = nil
 	}
-	return first
+	return nil
 }
 
 func checkKeyRequest(exchanges []KeyExchange, data schemeData) error {

@@ -2,6 +2,7 @@ package msl_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"testing"
 )
 
 // A rawKeys protects and opens messages with the standard library alone, so that
@@ -258,4 +260,33 @@ func (a *answer) readChunks(stream *json.Decoder, keys *rawKeys, server serverPu
 		}
 		a.chunks = append(a.chunks, chunk)
 	}
+}
+
+// zeros is a GZIP member of n zero bytes.
+func zeros(n int) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Write(make([]byte, n))
+	w.Close()
+	return b.Bytes()
+}
+
+// inflate is the data of a chunk.
+func inflate(t testing.TB, c answerChunk) []byte {
+	t.Helper()
+	if c.CompressionAlgo == "" {
+		return c.Data
+	}
+	if c.CompressionAlgo != "GZIP" {
+		t.Fatalf("compressed with %s, while GZIP is preferred", c.CompressionAlgo)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(c.Data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }

@@ -165,6 +165,7 @@ type recorded struct {
 	server    *msl.Server
 	state     *testState
 	directory directory
+	serverKey serverPublic
 	mu        sync.Mutex
 	now       time.Time
 }
@@ -205,25 +206,25 @@ func (r *recorded) setClock(now time.Time) {
 	r.now = now
 }
 
-func (r *recorded) public() serverPublic {
-	return serverPublic{publicKey(r.t, "server1_rsa2048").(*rsa.PublicKey)}
-}
+func (r *recorded) public() serverPublic { return r.serverKey }
 
 func newRecorded(t testing.TB) *recorded {
 	t.Helper()
 	r := &recorded{t: t, store: newStore(t), state: &testState{revoked: map[string]error{}}, directory: directory{}, now: fixedTime}
+	r.serverKey = serverPublic{publicKey(t, "server1_rsa2048").(*rsa.PublicKey)}
 	r.addEntities()
 	psk := &entityauth.PSK{Directory: r.directory, Store: r.store}
 	issuer := symmetric(t, r.store, issuerKeys)
 	service := symmetric(t, r.store, serviceKeys)
 	roots := x509.NewCertPool()
 	roots.AddCert(certificate(t, "ca"))
+	valid := certificate(t, "client7").NotBefore.Add(time.Hour) // the certificates are younger than the messages
 	r.server = &msl.Server{
 		Name: "server1",
 		Entity: &entityauth.RSA{Identity: "server1", KeyID: "rsakeyid1",
 			Key: provisionPair(t, r.store, "server1", keystore.RSASign2048, keyPair(t, "server1_rsa2048")).(crypto.Signer)},
 		Entities: []msl.EntityScheme{psk, &entityauth.RSA{Directory: r.directory}, &entityauth.None{Directory: r.directory},
-			&entityauth.X509{Roots: roots, Directory: r.directory, Time: func() time.Time { return certificate(t, "client7").NotBefore.Add(time.Hour) }}},
+			&entityauth.X509{Roots: roots, Directory: r.directory, Time: func() time.Time { return valid }}},
 		Users:        []msl.UserScheme{&userauth.EmailPassword{Verify: verifyPassword}},
 		KeyExchanges: []msl.KeyExchange{&keyx.SymmetricWrapped{Store: r.store, PSK: psk}, &keyx.AsymmetricWrapped{Store: r.store}},
 		Issuer: &msl.Issuer{Name: "server1", Store: r.store, Shared: true, Time: r.clock,

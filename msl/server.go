@@ -194,6 +194,9 @@ func (s *Server) check(ctx context.Context, in *incoming) error {
 	if in.keyResponse != nil {
 		return fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
 	}
+	if in.unanswerable != nil {
+		return errors.Join(s.authenticateUser(ctx, in), in.unanswerable)
+	}
 	if in.handshake && (!in.renewable || len(in.keyRequests) == 0) {
 		return fail(ErrHandshakeDataMissing, "handshake", nil)
 	}

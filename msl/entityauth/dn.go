@@ -22,7 +22,8 @@ type attribute struct {
 
 // DistinguishedName writes a DER encoded name as RFC 2253 does: last element
 // first, separated by commas without spaces. Attributes without a short name are
-// an object identifier and the hexadecimal DER of their value.
+// an object identifier and the hexadecimal DER of their value, as is a value
+// that is no text.
 func DistinguishedName(der []byte) (string, error) {
 	var name []asn1.RawValue // of SETs
 	if rest, err := asn1.Unmarshal(der, &name); err != nil || len(rest) > 0 {
@@ -46,32 +47,44 @@ func relativeName(der []byte) (string, error) {
 	}
 	parts := make([]string, len(set))
 	for i, a := range set {
-		short, ok := shortNames[a.Type.String()]
-		var value string
-		if ok {
-			ok = a.Value.Tag != asn1.TagOctetString
-			_, err := asn1.Unmarshal(a.Value.FullBytes, &value)
-			ok = ok && err == nil && utf8.ValidString(value)
+		name, known := shortNames[a.Type.String()]
+		if !known {
+			name = a.Type.String()
 		}
-		if ok {
-			parts[i] = short + "=" + escapeValue(value)
+		if value, ok := text(a.Value); ok && known {
+			parts[i] = name + "=" + escapeValue(value)
 		} else {
-			parts[i] = a.Type.String() + "=#" + hex.EncodeToString(a.Value.FullBytes)
+			parts[i] = name + "=#" + hex.EncodeToString(a.Value.FullBytes)
 		}
 	}
 	return strings.Join(parts, "+"), nil
 }
 
-// escapeValue escapes as RFC 2253 section 2.4 demands.
+// text returns a value that is a directory string.
+func text(v asn1.RawValue) (s string, ok bool) {
+	if v.Tag == asn1.TagOctetString || v.Tag == asn1.TagNumericString {
+		return "", false
+	}
+	_, err := asn1.Unmarshal(v.FullBytes, &s)
+	return s, err == nil && utf8.ValidString(s)
+}
+
+// escapeValue escapes what RFC 2253 section 2.4 demands, and the equals sign, the
+// number sign and NUL as other MSL stacks do: the text is an identity, so every
+// stack must write the same.
 func escapeValue(s string) string {
 	var b strings.Builder
+	blanks := len(s) - len(strings.TrimLeft(s, " "))
+	end := len(strings.TrimRight(s, " "))
 	for i := 0; i < len(s); i++ {
-		c := s[i]
-		edge := c == ' ' && (i == 0 || i == len(s)-1) || c == '#' && i == 0
-		if edge || strings.IndexByte(`,+"\<>;`, c) >= 0 {
+		switch c := s[i]; {
+		case c == 0:
+			b.WriteString(`\00`)
+			continue
+		case i < blanks || i >= end, strings.IndexByte(`,=+<>#;"\`, c) >= 0:
 			b.WriteByte('\\')
 		}
-		b.WriteByte(c)
+		b.WriteByte(s[i])
 	}
 	return b.String()
 }

@@ -65,9 +65,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusServiceUnavailable
 	var peer *msl.PeerError
-	if errors.As(err, &peer) { // an error message is not to be answered
+	switch {
+	case errors.As(err, &peer): // an error message is not to be answered
 		status = http.StatusNoContent
-	} else {
+	case errors.Is(err, msl.ErrTruncated):
+		status = http.StatusBadRequest
+	default:
 		w.Header().Set("Retry-After", retryAfter)
 		w.Header().Set("Connection", "close")
 	}
