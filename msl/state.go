@@ -28,9 +28,9 @@ type Entity struct {
 	Identity  string
 	Scheme    string // the one entity scheme it may use
 	Revoked   bool
-	KeyID     string           // RSA: the id of its public key
-	PublicKey crypto.PublicKey // RSA
-	PSK       *SealedPSK       // PSK
+	KeyID     string           // RSA, ECC: the id of its public key
+	PublicKey crypto.PublicKey // RSA, ECC
+	PSK       *SealedPSK       // PSK, PSK_PROFILE
 
 	KeyExchanges []string // key exchange schemes it may use; nil means every one
 	UserSchemes  []string // user schemes it may use; nil means every one

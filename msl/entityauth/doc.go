@@ -3,11 +3,19 @@
 // Each scheme serves both directions: with our own identity filled in it speaks
 // for us, with a directory or trusted roots it judges peers.
 //
-//	PSK   a pre-shared key set: encrypts and authenticates
-//	RSA   a registered RSA public key: authenticates
-//	X509  an RSA or EC certificate under a trusted root: authenticates
-//	NONE  a name, believed: neither
+//	PSK            a pre-shared key set: encrypts and authenticates
+//	PSK_PROFILE    the same, one key set for several identities
+//	MGK            keys derived from the identity under a group's key: the same
+//	RSA            a registered RSA public key: authenticates
+//	ECC            a registered EC public key: authenticates
+//	X509           an RSA or EC certificate under a trusted root: authenticates
+//	NONE           a name, believed: neither
+//	NONE_SUFFIXED  the same, with a suffix that nobody looks at
+//	PROVISIONED    no name: one is assigned: neither
+//	MT_PROTECTED   any other one, hidden by a master token: counts as neither
 //
-// What a scheme does not protect: PSK keys of a peer are in the key store of
-// this process while they are in use; NONE proves nothing at all.
+// What a scheme does not protect: PSK and MGK keys of a peer are in the key store
+// of this process while they are in use, and those of MGK in its memory while
+// they are derived; NONE, NONE_SUFFIXED and PROVISIONED prove nothing at all.
+// MGK was never tried with another implementation.
 package entityauth

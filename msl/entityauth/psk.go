@@ -3,50 +3,11 @@ package entityauth
 import (
 	"context"
 	"errors"
-	"sync"
-	"sync/atomic"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
-
-// A KeySet is a pre-shared key set: 16 bytes of AES, 32 of HMAC-SHA256, and a
-// wrapping key for key exchange, which may be nil. A server's wrapping key is a
-// keystore.Wrapper, a device's a keystore.Unwrapper.
-type KeySet struct {
-	Encryption keystore.Cipher
-	MAC        keystore.MAC
-	Wrapping   keystore.Key
-
-	references atomic.Int32
-}
-
-// Acquire adds a user of the keys. It fails once they are closed.
-func (k *KeySet) Acquire() bool {
-	for {
-		n := k.references.Load()
-		if n <= 0 {
-			return false
-		}
-		if k.references.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
-// Release lets go of the keys; the last to do so closes them.
-func (k *KeySet) Release() {
-	if k.references.Add(-1) != 0 {
-		return
-	}
-	k.Encryption.Close()
-	k.MAC.Close()
-	if k.Wrapping != nil {
-		k.Wrapping.Close()
-	}
-}
 
 // PSK is the scheme of pre-shared keys (MSL wiki, "Pre-shared Keys").
 type PSK struct {
@@ -62,8 +23,7 @@ type PSK struct {
 	// 1000.
 	Remember int
 
-	once  sync.Once
-	cache *keycache.Cache[string, *KeySet]
+	sets keySets
 }
 
 // Scheme returns PSK.
@@ -126,38 +86,20 @@ func (p *PSK) open(entity *msl.Entity) (*KeySet, error) {
 	if entity == nil || entity.PSK == nil {
 		return nil, msl.Failure(msl.ErrEntityNotFound, "pre-shared keys", nil)
 	}
-	p.once.Do(func() {
-		size := p.Remember
-		if size == 0 {
-			size = 1000
-		}
-		p.cache = keycache.New[string, *KeySet](size, nil)
-	})
 	name := entity.Identity + "\x00" + string(entity.PSK.MAC) // another key set is another entry
-	if keys, ok := p.cache.Get(name); ok {
+	return p.sets.open(p.Remember, name, func() (*KeySet, error) {
+		keys, err := unsealKeySet(p.Store, entity.Identity, entity.PSK)
+		if err != nil {
+			return nil, msl.Failure(msl.ErrInternalException, "unseal pre-shared keys", err)
+		}
 		return keys, nil
-	}
-	keys, err := unsealKeySet(p.Store, entity.Identity, entity.PSK)
-	if err != nil {
-		return nil, msl.Failure(msl.ErrInternalException, "unseal pre-shared keys", err)
-	}
-	p.cache.Put(name, keys)
-	return keys, nil
+	})
 }
 
 // Close forgets the key sets that are open.
 func (p *PSK) Close() error {
-	if p.cache != nil {
-		p.cache.Close()
-	}
+	p.sets.close()
 	return nil
-}
-
-// NewKeySet takes over the keys of a key set. wrapping may be nil.
-func NewKeySet(encryption keystore.Cipher, mac keystore.MAC, wrapping keystore.Key) *KeySet {
-	k := &KeySet{Encryption: encryption, MAC: mac, Wrapping: wrapping}
-	k.references.Store(1)
-	return k
 }
 
 func unsealKeySet(store keystore.Store, identity string, sealed *msl.SealedPSK) (*KeySet, error) {
@@ -177,17 +119,10 @@ func unsealKeySet(store keystore.Store, identity string, sealed *msl.SealedPSK) 
 		err = unseal(keystore.AESWrap128, msl.PSKWrapping, sealed.Wrapping)
 	}
 	if err != nil {
-		for _, k := range keys {
-			k.Close()
-		}
+		closeKeys(keys)
 		return nil, err
 	}
-	cipher, okC := keys[0].(keystore.Cipher)
-	mac, okM := keys[1].(keystore.MAC)
-	if !okC || !okM {
-		return nil, keystore.ErrWrongKey
-	}
-	return NewKeySet(cipher, mac, keys[2]), nil
+	return newKeySet(keys...)
 }
 
 // identityData is the authdata of schemes that give an identity alone.
@@ -229,4 +164,24 @@ func lookUp(ctx context.Context, d msl.Directory, identity, scheme string) (*msl
 		return nil, msl.Failure(msl.ErrIncorrectEntityAuthData, scheme, nil)
 	}
 	return entity, nil
+}
+
+// notForeign refuses an identity that was put together from parts, if it is
+// registered as a whole for another scheme. The protocol looks at one part alone;
+// without this, whoever has the part could be an entity whose name begins with
+// it.
+func notForeign(ctx context.Context, d msl.Directory, identity, scheme string) error {
+	if d == nil {
+		return nil
+	}
+	entity, err := d.Entity(ctx, identity)
+	switch {
+	case errors.Is(err, keystore.ErrNotFound):
+		return nil
+	case err != nil:
+		return msl.Failure(msl.ErrInternalException, "entity directory", err)
+	case entity.Scheme != scheme:
+		return msl.Failure(msl.ErrIncorrectEntityAuthData, scheme, nil)
+	}
+	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/rsa"
 
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // RSA is the scheme of registered RSA keys (MSL wiki, "RSA Public Keys").
@@ -33,34 +32,18 @@ func (r *RSA) Local(context.Context) (msl.Local, error) {
 	if r.Key == nil {
 		return msl.Local{}, msl.Failure(msl.ErrRSAPrivateKeyNotFound, "own key", nil)
 	}
-	e := wire.NewEncoder(64 + len(r.Identity) + len(r.KeyID))
-	e.Begin()
-	e.String("identity", r.Identity)
-	e.String("pubkeyid", r.KeyID)
-	e.End()
-	return msl.Local{Identity: r.Identity, AuthData: e.Encoded(), Protector: msl.SigningKey{Key: r.Key}}, nil
+	return msl.Local{Identity: r.Identity, AuthData: keyData(r.Identity, r.KeyID), Protector: msl.SigningKey{Key: r.Key}}, nil
 }
 
 // Open finds the public key of a peer: it must be registered for that identity,
 // under that id. A revoked entity is 4025, one of another scheme 4006, an
 // unknown key 4007.
 func (r *RSA) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	identity, err := member(authdata, "identity")
+	identity, public, err := registeredKey(ctx, r.Directory, authdata, r.Scheme(), msl.ErrRSAPublicKeyNotFound)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
-	keyID, err := member(authdata, "pubkeyid")
-	if err != nil {
-		return msl.Sender{}, nil, err
-	}
-	entity, err := lookUp(ctx, r.Directory, identity, r.Scheme())
-	if err != nil {
-		return msl.Sender{}, nil, err
-	}
-	if entity == nil || entity.KeyID != keyID {
-		return msl.Sender{}, nil, msl.Failure(msl.ErrRSAPublicKeyNotFound, r.Scheme(), nil)
-	}
-	key, ok := entity.PublicKey.(*rsa.PublicKey)
+	key, ok := public.(*rsa.PublicKey)
 	if !ok {
 		return msl.Sender{}, nil, msl.Failure(msl.ErrRSAPublicKeyNotFound, r.Scheme(), nil)
 	}

@@ -6,8 +6,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -21,8 +24,15 @@ type X509 struct {
 	Certificate *x509.Certificate
 	Key         crypto.Signer
 
-	// Roots are whom we trust to name peers.
-	Roots *x509.CertPool
+	// Roots are whom we trust to name peers. A peer sends its own certificate
+	// alone, so Intermediates must have what is between.
+	Roots         *x509.CertPool
+	Intermediates *x509.CertPool
+	// CRLs returns the revocation lists of this moment. Issuers without one
+	// are not asked about revocation, unless RequireCRL is set. Nil means
+	// none.
+	CRLs       func() []*CRL
+	RequireCRL bool
 	// Directory may revoke peers, or say that they must use another scheme.
 	// They need no entry.
 	Directory msl.Directory
@@ -56,8 +66,11 @@ func (x *X509) Local(context.Context) (msl.Local, error) {
 }
 
 // Open judges a peer's certificate, in the protocol's order: text that is not
-// Base64 4030, not a certificate 4002, revoked 4025, of another scheme 4006,
-// expired 4028, not yet valid 4029, not under a trusted root 4004.
+// Base64 4030, not a certificate 4002, revoked by the directory or by a list of
+// its issuer 4025, of another scheme 4006, expired 4028, not yet valid 4029, and
+// 4004 for everything else: no path to a trusted root (RFC 5280 section 6), a key
+// that is not for signatures, an issuer that is revoked or whose revocation
+// list is out of date.
 func (x *X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	certificate, err := parseCertificate(authdata)
 	if err != nil {
@@ -67,10 +80,14 @@ func (x *X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), e
 	if err != nil {
 		return msl.Sender{}, nil, msl.Failure(msl.ErrX509CertParseError, "subject", err)
 	}
+	crls := x.crls()
+	if revokedBy(crls, certificate) {
+		return msl.Sender{}, nil, msl.Failure(msl.ErrEntityRevoked, x.Scheme(), errors.New("the certificate is on a revocation list"))
+	}
 	if _, err := lookUp(ctx, x.Directory, identity, x.Scheme()); err != nil {
 		return msl.Sender{}, nil, err
 	}
-	if err := x.verify(certificate); err != nil {
+	if err := x.verify(certificate, crls); err != nil {
 		return msl.Sender{}, nil, err
 	}
 	return msl.Sender{Identity: identity, Opener: msl.VerifyKey{Key: certificate.PublicKey}, Authenticated: true}, func() {}, nil
@@ -96,24 +113,48 @@ func parseCertificate(authdata []byte) (*x509.Certificate, error) {
 	return nil, msl.Failure(msl.ErrX509CertParseError, "certificate", errors.New("unsupported kind of public key"))
 }
 
-func (x *X509) verify(certificate *x509.Certificate) error {
+func (x *X509) crls() []*CRL {
+	if x.CRLs == nil {
+		return nil
+	}
+	return x.CRLs()
+}
+
+func (x *X509) verify(certificate *x509.Certificate, crls []*CRL) error {
+	const op = "certificate"
 	now := time.Now()
 	if x.Time != nil {
 		now = x.Time()
 	}
 	switch {
 	case now.After(certificate.NotAfter):
-		return msl.Failure(msl.ErrX509CertExpired, "certificate", nil)
+		return msl.Failure(msl.ErrX509CertExpired, op, nil)
 	case now.Before(certificate.NotBefore):
-		return msl.Failure(msl.ErrX509CertNotYetValid, "certificate", nil)
+		return msl.Failure(msl.ErrX509CertNotYetValid, op, nil)
 	case x.Roots == nil:
-		return msl.Failure(msl.ErrX509CertVerificationFailed, "certificate", errors.New("no trusted roots configured"))
+		return msl.Failure(msl.ErrX509CertVerificationFailed, op, errors.New("no trusted roots configured"))
+	case !maySign(certificate):
+		return msl.Failure(msl.ErrX509CertVerificationFailed, op, errors.New("its key usage does not allow digital signatures"))
 	}
-	_, err := certificate.Verify(x509.VerifyOptions{
-		Roots: x.Roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	chains, err := certificate.Verify(x509.VerifyOptions{
+		Roots: x.Roots, Intermediates: x.Intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
-		return msl.Failure(msl.ErrX509CertVerificationFailed, "certificate", err)
+		return msl.Failure(msl.ErrX509CertVerificationFailed, op, err)
 	}
-	return nil
+	for _, chain := range chains {
+		if err = checkChain(chain, crls, x.RequireCRL, now); err == nil {
+			return nil
+		}
+	}
+	return msl.Failure(msl.ErrX509CertVerificationFailed, op, err)
+}
+
+// maySign reports whether a certificate's key is for signatures: it is if no key
+// usage is given (RFC 5280 section 4.2.1.3).
+func maySign(certificate *x509.Certificate) bool {
+	restricted := slices.ContainsFunc(certificate.Extensions, func(e pkix.Extension) bool {
+		return e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 15})
+	})
+	return !restricted || certificate.KeyUsage&x509.KeyUsageDigitalSignature != 0
 }

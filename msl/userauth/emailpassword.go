@@ -1,8 +1,3 @@
-// Package userauth holds the user authentication schemes, one per file.
-//
-//	EMAIL_PASSWORD   an e-mail address and a password
-//
-// A password is in the memory of the process while it is checked.
 package userauth
 
 import (

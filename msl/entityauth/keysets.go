@@ -1,0 +1,111 @@
+package entityauth
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
+)
+
+// A KeySet is a symmetric key set: 16 bytes of AES, 32 of HMAC-SHA256, and a
+// wrapping key for key exchange, which may be nil. A server's wrapping key is a
+// keystore.Wrapper, a device's a keystore.Unwrapper.
+type KeySet struct {
+	Encryption keystore.Cipher
+	MAC        keystore.MAC
+	Wrapping   keystore.Key
+
+	references atomic.Int32
+}
+
+// NewKeySet takes over the keys of a key set. wrapping may be nil.
+func NewKeySet(encryption keystore.Cipher, mac keystore.MAC, wrapping keystore.Key) *KeySet {
+	k := &KeySet{Encryption: encryption, MAC: mac, Wrapping: wrapping}
+	k.references.Store(1)
+	return k
+}
+
+// Acquire adds a user of the keys. It fails once they are closed.
+func (k *KeySet) Acquire() bool {
+	for {
+		n := k.references.Load()
+		if n <= 0 {
+			return false
+		}
+		if k.references.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release lets go of the keys; the last to do so closes them.
+func (k *KeySet) Release() {
+	if k.references.Add(-1) != 0 {
+		return
+	}
+	k.Encryption.Close()
+	k.MAC.Close()
+	if k.Wrapping != nil {
+		k.Wrapping.Close()
+	}
+}
+
+// keySets remembers the key sets of peers that were used last.
+type keySets struct {
+	once  sync.Once
+	cache *keycache.Cache[string, *KeySet]
+}
+
+// defaultKeySets is how many are remembered where nobody says how many.
+const defaultKeySets = 1000
+
+func (s *keySets) init(size int) {
+	s.once.Do(func() {
+		if size == 0 {
+			size = defaultKeySets
+		}
+		s.cache = keycache.New[string, *KeySet](size, nil)
+	})
+}
+
+// open returns the remembered key set of that name, or remembers the one that
+// create makes. The caller releases it.
+func (s *keySets) open(size int, name string, create func() (*KeySet, error)) (*KeySet, error) {
+	s.init(size)
+	if keys, ok := s.cache.Get(name); ok {
+		return keys, nil
+	}
+	keys, err := create()
+	if err != nil {
+		return nil, err
+	}
+	s.cache.Put(name, keys)
+	return keys, nil
+}
+
+func (s *keySets) close() {
+	s.init(0)
+	s.cache.Close()
+}
+
+// newKeySet makes a key set of two keys and maybe a third one, and closes them
+// if they cannot do the work.
+func newKeySet(keys ...keystore.Key) (*KeySet, error) {
+	cipher, okC := keys[0].(keystore.Cipher)
+	mac, okM := keys[1].(keystore.MAC)
+	if !okC || !okM {
+		closeKeys(keys)
+		return nil, keystore.ErrWrongKey
+	}
+	if len(keys) == 2 {
+		return NewKeySet(cipher, mac, nil), nil
+	}
+	return NewKeySet(cipher, mac, keys[2]), nil
+}
+
+func closeKeys(keys []keystore.Key) {
+	for _, k := range keys {
+		k.Close()
+	}
+}

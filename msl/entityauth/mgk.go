@@ -1,0 +1,167 @@
+package entityauth
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/sha512"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// MGK is the scheme of model group keys (MSL wiki, "Model Group Keys"): the keys
+// of an entity are derived from its identity under the master key of its group,
+// so that a receiver keeps one key for a whole model of devices. Everybody who
+// has the group key can be every one of its entities.
+//
+// It has not been verified against another implementation: no public one has the
+// scheme. Groups whose master key is for triple DES are not supported.
+//
+// The derived key bytes pass through the memory of this process, in buffers that
+// are wiped; the group key does not.
+type MGK struct {
+	// Identity and Keys are our own, derived by whoever provisioned us.
+	Identity string
+	Keys     *KeySet
+
+	// Group finds the group of a peer by the peer's identity. One that is not
+	// there is keystore.ErrNotFound.
+	Group func(ctx context.Context, identity string) (ModelGroup, error)
+	// Importer is the store that takes the derived keys of peers.
+	Importer keystore.Importer
+	// Directory may revoke peers, or say that they must use another scheme.
+	// They need no entry.
+	Directory msl.Directory
+	// Remember is how many key sets stay open between messages; zero means
+	// 1000.
+	Remember int
+
+	sets keySets
+}
+
+// A ModelGroup is a group of entities whose keys are derived. Another key, or
+// another version of it, has another name.
+type ModelGroup struct {
+	Name string
+	Key  keystore.Cipher // the group master key, AES-128
+}
+
+// Scheme returns MGK.
+func (*MGK) Scheme() string { return "MGK" }
+
+// Encrypts reports true.
+func (*MGK) Encrypts() bool { return true }
+
+// Authenticates reports true.
+func (*MGK) Authenticates() bool { return true }
+
+// Local protects with our own key set.
+func (m *MGK) Local(context.Context) (msl.Local, error) {
+	if m.Keys == nil {
+		return msl.Local{}, msl.Failure(msl.ErrEntityNotFound, "own model group keys", nil)
+	}
+	return msl.Local{
+		Identity:  m.Identity,
+		AuthData:  identityData(m.Identity),
+		Protector: msl.SymmetricKey{KeyID: m.Identity, Encryption: m.Keys.Encryption, MAC: m.Keys.MAC},
+	}, nil
+}
+
+// Open derives the key set of a peer. A revoked entity is 4025, one of another
+// scheme 4006, one of an unknown group 4005.
+func (m *MGK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
+	identity, err := member(authdata, "identity")
+	if err != nil {
+		return msl.Sender{}, nil, err
+	}
+	if _, err := lookUp(ctx, m.Directory, identity, m.Scheme()); err != nil {
+		return msl.Sender{}, nil, err
+	}
+	keys, err := m.keysOf(ctx, identity)
+	if err != nil {
+		return msl.Sender{}, nil, err
+	}
+	return msl.Sender{
+		Identity:      identity,
+		Opener:        msl.SymmetricKey{KeyID: identity, Encryption: keys.Encryption, MAC: keys.MAC},
+		Encrypted:     true,
+		Authenticated: true,
+	}, keys.Release, nil
+}
+
+// keysOf returns the keys of a peer, remembered or derived.
+func (m *MGK) keysOf(ctx context.Context, identity string) (*KeySet, error) {
+	if m.Group == nil || m.Importer == nil {
+		return nil, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), errors.New("no model groups configured"))
+	}
+	group, err := m.Group(ctx, identity)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), err)
+	}
+	if err != nil {
+		return nil, msl.Failure(msl.ErrInternalException, "find model group", err)
+	}
+	return m.sets.open(m.Remember, group.Name+"\x00"+identity, func() (*KeySet, error) {
+		keys, err := m.derive(group, identity)
+		if err != nil {
+			return nil, msl.Failure(msl.ErrInternalException, "derive model group keys", err)
+		}
+		return keys, nil
+	})
+}
+
+// derive imports the derived keys, and wipes them.
+func (m *MGK) derive(group ModelGroup, identity string) (*KeySet, error) {
+	raw, err := DeriveGroupKeys(group.Key, identity)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(raw)
+	encryption, err := m.Importer.Import(keystore.AES128CBC, raw[:16])
+	if err != nil {
+		return nil, err
+	}
+	mac, err := m.Importer.Import(keystore.HMACSHA256, raw[16:])
+	if err != nil {
+		encryption.Close()
+		return nil, err
+	}
+	return newKeySet(encryption, mac)
+}
+
+// Close forgets the key sets that are open.
+func (m *MGK) Close() error {
+	m.sets.close()
+	return nil
+}
+
+// DeriveGroupKeys makes the keys of an entity from the master key of its group:
+// SHA-384 of the identity, encrypted with AES-128 in ECB mode (MSL wiki, "Model
+// Group Keys"). The first 16 bytes are the AES key, the other 32 the HMAC-SHA256
+// key. The caller wipes them.
+func DeriveGroupKeys(group keystore.Cipher, identity string) ([]byte, error) {
+	if group == nil || group.Algorithm() != keystore.AES128CBC {
+		return nil, fmt.Errorf("entityauth: group master key: %w", keystore.ErrWrongKey)
+	}
+	digest := sha512.Sum384([]byte(identity))
+	// The capacity keeps append from leaving a copy behind.
+	keys := make([]byte, 0, sha512.Size384)
+	for block := digest[:]; len(block) > 0; block = block[aes.BlockSize:] {
+		// One block in CBC mode with a vector of zeros is ECB; what follows
+		// it is padding.
+		out, err := group.Encrypt(make([]byte, aes.BlockSize), block[:aes.BlockSize])
+		if err == nil && len(out) != 2*aes.BlockSize {
+			err = keystore.ErrBadData
+		}
+		if err != nil {
+			clear(out)
+			clear(keys)
+			return nil, fmt.Errorf("entityauth: derive model group keys: %w", err)
+		}
+		keys = append(keys, out[:aes.BlockSize]...)
+		clear(out)
+	}
+	return keys, nil
+}

@@ -1,0 +1,175 @@
+package entityauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// MTProtected is the scheme MT_PROTECTED (MSL wiki, "Master Token Protected"):
+// the authentication data of another scheme, hidden from onlookers by the session
+// keys of a master token. Who opens it must be able to open the token.
+//
+// The protocol counts the scheme as neither encrypting nor authenticating,
+// whatever the hidden scheme does: an entity must exchange keys before it may
+// send user authentication data. The master token need not be of the entity that
+// is hidden, and may have expired.
+type MTProtected struct {
+	// Own is our own entity, to be hidden; Token and Keys hide it. A client's
+	// HeldTokens method gives both.
+	Own   msl.EntityScheme
+	Token *msl.MasterToken
+	Keys  *msl.SessionKeys
+
+	// Tokens opens the master tokens of peers: it is a Server's
+	// OpenMasterToken, or an Issuer's Open.
+	Tokens func(*msl.MasterToken) (*msl.Session, error)
+	// Inner judges the entities that peers hide.
+	Inner []msl.EntityScheme
+	// Directory may revoke peers, or say that they must use another scheme: an
+	// entity registered for MT_PROTECTED or for the scheme that it hides may
+	// use this one. They need no entry here; the inner schemes look them up by
+	// their own rules.
+	Directory msl.Directory
+}
+
+// Scheme returns MT_PROTECTED.
+func (*MTProtected) Scheme() string { return "MT_PROTECTED" }
+
+// Encrypts reports false.
+func (*MTProtected) Encrypts() bool { return false }
+
+// Authenticates reports false.
+func (*MTProtected) Authenticates() bool { return false }
+
+// Local hides our own entity.
+func (m *MTProtected) Local(ctx context.Context) (msl.Local, error) {
+	if m.Own == nil || m.Token == nil || m.Keys == nil {
+		return msl.Local{}, msl.Failure(msl.ErrEntityAuthMasterTokenNotDecrypted, "own entity", errors.New("no entity to hide, or no master token to hide it"))
+	}
+	local, err := m.Own.Local(ctx)
+	if err != nil {
+		return local, err
+	}
+	local.AuthData, err = m.hide(local.Identity, msl.EncodeEntityData(m.Own.Scheme(), local.AuthData))
+	if err != nil && local.Release != nil {
+		local.Release()
+	}
+	return local, err
+}
+
+// hide encrypts and signs entity authentication data.
+func (m *MTProtected) hide(identity string, inner []byte) ([]byte, error) {
+	if !m.Keys.Acquire() {
+		return nil, msl.Failure(msl.ErrEntityAuthMasterTokenNotDecrypted, "own entity", errors.New("the master token's keys are gone"))
+	}
+	defer m.Keys.Release()
+	key := sessionKey(m.Keys)
+	key.KeyID = fmt.Sprintf("%s_%d", identity, m.Token.SequenceNumber)
+	data, err := key.Encrypt(inner)
+	if err != nil {
+		return nil, err
+	}
+	signature, err := key.Sign(data)
+	if err != nil {
+		return nil, err
+	}
+	e := wire.NewEncoder(128 + len(m.Token.Bytes()) + (len(data)+len(signature))*4/3)
+	e.Begin()
+	e.Raw("mastertoken", m.Token.Bytes())
+	e.Bytes("authdata", data)
+	e.Bytes("signature", signature)
+	e.End()
+	return e.Encoded(), nil
+}
+
+// Open judges the entity that a peer hides. A malformed master token is 4036, one
+// that cannot be opened here 4032, a signature that does not fit 4035; then the
+// errors of the hidden scheme, 4001 if it is not among Inner; then, by our own
+// directory, a revoked entity is 4025 and one of another scheme 4006.
+func (m *MTProtected) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
+	hidden, err := parseHidden(authdata)
+	if err != nil {
+		return msl.Sender{}, nil, err
+	}
+	inner, err := m.reveal(hidden)
+	if err != nil {
+		return msl.Sender{}, nil, err
+	}
+	scheme, data, err := msl.FindEntityScheme(m.Inner, inner)
+	if err != nil {
+		return msl.Sender{}, nil, err
+	}
+	sender, release, err := scheme.Open(ctx, data)
+	if err != nil {
+		return msl.Sender{}, nil, err
+	}
+	if err := m.permit(ctx, sender.Identity, scheme.Scheme()); err != nil {
+		release()
+		return msl.Sender{}, nil, err
+	}
+	sender.Encrypted, sender.Authenticated = m.Encrypts(), m.Authenticates()
+	return sender, release, nil
+}
+
+// A hiddenEntity is the authdata object of the scheme.
+type hiddenEntity struct {
+	token           *msl.MasterToken
+	data, signature []byte
+}
+
+func parseHidden(authdata []byte) (hiddenEntity, error) {
+	const op = "entity authentication data"
+	o, err := wire.Parse(authdata, wire.Limits{})
+	if err != nil {
+		return hiddenEntity{}, msl.Failure(msl.ErrMSLParseError, op, err)
+	}
+	token, errT := o.Object("mastertoken")
+	data, errD := o.Bytes("authdata")
+	signature, errS := o.Bytes("signature")
+	if err := errors.Join(errT, errD, errS); err != nil {
+		return hiddenEntity{}, msl.Failure(msl.ErrMSLParseError, op, err)
+	}
+	mt, err := msl.ParseMasterToken(token.Raw())
+	if err != nil {
+		return hiddenEntity{}, msl.Failure(msl.ErrEntityAuthMasterTokenInvalid, op, err)
+	}
+	return hiddenEntity{mt, data, signature}, nil
+}
+
+// reveal verifies and decrypts the entity authentication data that is hidden.
+func (m *MTProtected) reveal(hidden hiddenEntity) ([]byte, error) {
+	if m.Tokens == nil {
+		return nil, msl.Failure(msl.ErrEntityAuthMasterTokenNotDecrypted, m.Scheme(), errors.New("nothing opens master tokens"))
+	}
+	session, err := m.Tokens(hidden.token)
+	if err != nil {
+		return nil, msl.Failure(msl.ErrEntityAuthMasterTokenNotDecrypted, m.Scheme(), err)
+	}
+	defer session.Release()
+	key := sessionKey(session.Keys)
+	if err := key.Verify(hidden.data, hidden.signature); err != nil {
+		return nil, msl.Failure(msl.ErrEntityAuthVerificationFailed, m.Scheme(), err)
+	}
+	return key.Decrypt(hidden.data)
+}
+
+// permit looks the revealed entity up. Its own scheme did so too, in its own
+// directory.
+func (m *MTProtected) permit(ctx context.Context, identity, inner string) error {
+	entity, err := lookUp(ctx, m.Directory, identity, "")
+	if err != nil {
+		return err
+	}
+	if entity != nil && entity.Scheme != m.Scheme() && entity.Scheme != inner {
+		return msl.Failure(msl.ErrIncorrectEntityAuthData, m.Scheme(), nil)
+	}
+	return nil
+}
+
+func sessionKey(keys *msl.SessionKeys) msl.SymmetricKey {
+	return msl.SymmetricKey{Encryption: keys.Encryption, MAC: keys.Signature}
+}

@@ -1,0 +1,35 @@
+package entityauth
+
+import (
+	"context"
+	"crypto"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// keyData is the authdata of an entity that names its key.
+func keyData(identity, keyID string) []byte {
+	return twoMembers("identity", identity, "pubkeyid", keyID)
+}
+
+// registeredKey finds the public key that a peer names: it must be registered for
+// that identity, under that id. missing is the code of a key that is not there;
+// the caller judges its kind.
+func registeredKey(ctx context.Context, d msl.Directory, authdata []byte, scheme string, missing msl.Code) (string, crypto.PublicKey, error) {
+	identity, err := member(authdata, "identity")
+	if err != nil {
+		return "", nil, err
+	}
+	keyID, err := member(authdata, "pubkeyid")
+	if err != nil {
+		return "", nil, err
+	}
+	entity, err := lookUp(ctx, d, identity, scheme)
+	if err != nil {
+		return "", nil, err
+	}
+	if entity == nil || entity.KeyID != keyID {
+		return "", nil, msl.Failure(missing, scheme, nil)
+	}
+	return identity, entity.PublicKey, nil
+}

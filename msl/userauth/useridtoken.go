@@ -1,0 +1,141 @@
+package userauth
+
+import (
+	"context"
+	"errors"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// UserIDToken is the scheme USER_ID_TOKEN (MSL wiki, "User ID Token"): the user of
+// an earlier session of the same entity, proven by the tokens of that session.
+// Their expiration is not asked, as with any token that can be renewed.
+type UserIDToken struct {
+	// Issuer opens the tokens. Tokens, if set, opens master tokens in its
+	// place: a Server's OpenMasterToken remembers them.
+	Issuer *msl.Issuer
+	Tokens func(*msl.MasterToken) (*msl.Session, error)
+
+	// Permitted answers whether this user of this entity may use the scheme.
+	// Nil permits every one.
+	Permitted func(ctx context.Context, identity, user string) (bool, error)
+	// Revoked answers whether the user of the entity is revoked: it is a
+	// State's Revoked. An error that carries no msl.Code says that there is no
+	// answer. Nil leaves the question to the server, which asks it anyway.
+	Revoked func(ctx context.Context, identity, user string) error
+}
+
+// Scheme returns USER_ID_TOKEN.
+func (*UserIDToken) Scheme() string { return "USER_ID_TOKEN" }
+
+// Check judges the form. A malformed master token is 5024, a user ID token that
+// is malformed or not bound to it 5011.
+func (*UserIDToken) Check(authdata []byte) error {
+	_, _, err := parseTokens(authdata)
+	return err
+}
+
+func parseTokens(authdata []byte) (*msl.MasterToken, *msl.UserIDToken, error) {
+	const op = "user authentication data"
+	o, err := wire.Parse(authdata, wire.Limits{})
+	if err != nil {
+		return nil, nil, msl.Failure(msl.ErrMSLParseError, op, err)
+	}
+	master, errM := o.Object("mastertoken")
+	user, errU := o.Object("useridtoken")
+	if err := errors.Join(errM, errU); err != nil {
+		return nil, nil, msl.Failure(msl.ErrMSLParseError, op, err)
+	}
+	mt, err := msl.ParseMasterToken(master.Raw())
+	if err != nil {
+		return nil, nil, msl.Failure(msl.ErrUserAuthMasterTokenInvalid, op, err)
+	}
+	uit, err := msl.ParseUserIDToken(user.Raw())
+	if err == nil && uit.MasterToken != mt.SerialNumber {
+		err = msl.ErrUserIDTokenMasterTokenMismatch
+	}
+	if err != nil {
+		return nil, nil, msl.Failure(msl.ErrUserAuthUserIDTokenInvalid, op, err)
+	}
+	return mt, uit, nil
+}
+
+// Authenticate opens the tokens. A master token that is not ours is 5025, one of
+// another entity 5032, a user ID token that is not ours 5021, a user who must not
+// use the scheme 5041, an unanswered question for revocation 5043.
+func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdata []byte) (string, error) {
+	mt, uit, err := parseTokens(authdata)
+	if err != nil {
+		return "", err
+	}
+	owner, err := u.owner(mt)
+	if err != nil {
+		return "", msl.Failure(msl.ErrUserAuthMasterTokenNotDecrypted, u.Scheme(), err)
+	}
+	if owner != identity {
+		return "", msl.Failure(msl.ErrUserAuthEntityMismatch, u.Scheme(), nil)
+	}
+	user, err := u.Issuer.OpenUser(uit)
+	if err != nil {
+		return "", msl.Failure(msl.ErrUserAuthUserIDTokenNotDecrypted, u.Scheme(), err)
+	}
+	if err := u.permit(ctx, identity, user); err != nil {
+		return "", err
+	}
+	if err := u.revoked(ctx, identity, user); err != nil {
+		return "", err
+	}
+	return user, nil
+}
+
+// owner is the entity that a master token names.
+func (u *UserIDToken) owner(mt *msl.MasterToken) (string, error) {
+	open := u.Tokens
+	if open == nil {
+		open = u.Issuer.Open
+	}
+	session, err := open(mt)
+	if err != nil {
+		return "", err
+	}
+	defer session.Release()
+	return session.Identity, nil
+}
+
+func (u *UserIDToken) permit(ctx context.Context, identity, user string) error {
+	if u.Permitted == nil {
+		return nil
+	}
+	ok, err := u.Permitted(ctx, identity, user)
+	if err != nil {
+		return msl.Failure(msl.ErrInternalException, "user directory", err)
+	}
+	if !ok {
+		return msl.Failure(msl.ErrUserAuthEntityUserIncorrectData, u.Scheme(), nil)
+	}
+	return nil
+}
+
+func (u *UserIDToken) revoked(ctx context.Context, identity, user string) error {
+	if u.Revoked == nil {
+		return nil
+	}
+	err := u.Revoked(ctx, identity, user)
+	var verdict msl.Code
+	if err == nil || errors.As(err, &verdict) {
+		return err
+	}
+	return msl.Failure(msl.ErrUserAuthUserIDTokenRevokeCheckError, u.Scheme(), err)
+}
+
+// UserIDTokenData is how a client proves a user by this scheme: the encoded
+// tokens of an earlier session.
+func UserIDTokenData(masterToken, userIDToken []byte) *msl.UserAuthData {
+	e := wire.NewEncoder(64 + len(masterToken) + len(userIDToken))
+	e.Begin()
+	e.Raw("mastertoken", masterToken)
+	e.Raw("useridtoken", userIDToken)
+	e.End()
+	return &msl.UserAuthData{Scheme: "USER_ID_TOKEN", AuthData: e.Encoded()}
+}
