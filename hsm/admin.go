@@ -203,7 +203,7 @@ func (m *module) initToken(label string, soPIN, userPIN []byte) error {
 			return fmt.Errorf("hsm: a PIN has not %d to %d bytes: %w", blank[0].MinPinLen, blank[0].MaxPinLen, keystore.ErrPIN)
 		}
 	}
-	l := library{m.table, m.miekg, new(calls)}
+	l := library{functions: m.table, miekg: m.miekg, calls: new(calls)}
 	padded := [32]byte([]byte(fmt.Sprintf("%-32s", label)))
 	if err := l.initToken(blank[0].slot, soPIN, padded); err != nil {
 		return err

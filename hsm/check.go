@@ -109,11 +109,24 @@ func (s *Store) algorithmOf(session uint, e evidence, class uint, has []uint) ke
 		if a.Sealing() && s.sealLabel(a) != e.Label {
 			continue
 		}
+		if a == keystore.AESReveal128 || a == keystore.AESUnwrap128 && may(pkcs11.CKA_UNWRAP) {
+			if s.reveals(session, e.handle) != (a == keystore.AESReveal128) {
+				continue
+			}
+		}
 		if k.usages[0] == dangerous(may) || a.Sealing() && may(k.usages[0]) {
 			return a
 		}
 	}
 	return 0
+}
+
+// reveals reports whether an unwrapping key says that what it unwraps can be
+// read. One that says nothing of it unwraps, and is weak.
+func (s *Store) reveals(session, handle uint) bool {
+	declared, err := s.nested(session, handle, ckaUnwrapTemplate)
+	value, present := declared[pkcs11.CKA_SENSITIVE]
+	return err == nil && present && value == 0
 }
 
 // dangerous is the worst usage of a key.
@@ -184,7 +197,7 @@ func (s *Store) weaknesses(session uint, e evidence, has []uint, private bool) [
 	found(e.Copyable, "copyable")
 	extra := slices.DeleteFunc(slices.Clone(has), func(u uint) bool { return slices.Contains(k.usages, u) })
 	found(err == nil && len(extra) > 0, "usages")
-	if slices.Contains(has, pkcs11.CKA_UNWRAP) {
+	if slices.Contains(has, pkcs11.CKA_UNWRAP) && e.Algorithm != keystore.AESReveal128 {
 		found(!s.provesTemplate(session, e, k), "unwrap-template")
 	}
 	return weak

@@ -20,6 +20,10 @@
 // a state file and recorded traffic are of no use to somebody who has the PIN
 // too. Open and Lookup prove this by trying, and refuse keys without it.
 //
+// Two kinds of keys bring bytes into the process, each made for that alone:
+// RSA pairs that decrypt, and AES keys that reveal what a peer wrapped. What the
+// latter unwraps can be nothing but a readable object, by their UNWRAP_TEMPLATE.
+//
 // After a failure of the device the store opens its sessions again, finds the
 // provisioned keys and unwraps the sealed ones. Other session keys are lost
 // ([keystore.ErrLost]).

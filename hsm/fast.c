@@ -6,9 +6,9 @@
 
 enum {
 	CKR_OK = 0, CKR_ARGUMENTS_BAD = 7,
-	CKA_SENSITIVE = 0x103, CKA_EXTRACTABLE = 0x162, CKA_VALUE_LEN = 0x161,
+	CKA_VALUE = 0x11, CKA_SENSITIVE = 0x103, CKA_EXTRACTABLE = 0x162, CKA_VALUE_LEN = 0x161,
 	CKA_WRAP_TEMPLATE = 0x40000211, CKA_UNWRAP_TEMPLATE = 0x40000212,
-	CKM_RSA_PKCS_OAEP = 9, CKM_SHA_1 = 0x220, CKG_MGF1_SHA1 = 1, CKZ_DATA_SPECIFIED = 1,
+	CKM_AES_KEY_WRAP = 0x2109, CKM_RSA_PKCS_OAEP = 9, CKM_SHA_1 = 0x220, CKG_MGF1_SHA1 = 1, CKZ_DATA_SPECIFIED = 1,
 	MAX_ATTRIBUTES = 40, MAX_NESTED = 24
 };
 
@@ -137,7 +137,8 @@ msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *
 msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong type,
 	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong m)
 {
-	ck_mechanism mech = {type, ivlen ? iv : 0, ivlen};
+	ck_oaep p;
+	ck_mechanism mech = ivlen ? (ck_mechanism){type, iv, ivlen} : mechanism(type, &p);
 	ck_rv rv = ((ck_init)f->fn[init])(session, &mech, key);
 
 	if (rv != CKR_OK)
@@ -187,6 +188,27 @@ msl_result msl_unwrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong
 	if (rv != CKR_OK)
 		return answer(rv, FN_UnwrapKey, 0);
 	return readback(f, session, FN_UnwrapKey, key);
+}
+
+msl_result msl_reveal(ck_functions *f, ck_ulong session, ck_ulong kek,
+	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m, ck_byte *out, ck_ulong size)
+{
+	ck_mechanism mech = {CKM_AES_KEY_WRAP, 0, 0};
+	ck_attribute value = {CKA_VALUE, out, size};
+	ck_ulong key = 0;
+	templ t;
+	ck_rv rv, gone;
+
+	if (!expand(&t, template, m))
+		return answer(CKR_ARGUMENTS_BAD, FN_UnwrapKey, 0);
+	rv = CALL(f, UnwrapKey, ck_unwrap)(session, &mech, kek, in, n, t.a, t.n, &key);
+	if (rv != CKR_OK)
+		return answer(rv, FN_UnwrapKey, 0);
+	rv = CALL(f, GetAttributeValue, ck_attributes)(session, key, &value, 1);
+	gone = CALL(f, DestroyObject, ck_destroy)(session, key);
+	if (rv != CKR_OK)
+		return answer(rv, FN_GetAttributeValue, 0);
+	return answer(gone, FN_DestroyObject, value.len);
 }
 
 msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong type,

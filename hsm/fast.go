@@ -11,6 +11,8 @@ package hsm
 // #cgo nocallback msl_wrap_for
 // #cgo noescape msl_unwrap
 // #cgo nocallback msl_unwrap
+// #cgo noescape msl_reveal
+// #cgo nocallback msl_reveal
 // #cgo noescape msl_generate
 // #cgo nocallback msl_generate
 // #cgo noescape msl_create
@@ -43,6 +45,7 @@ type library struct {
 	functions
 	miekg *pkcs11.Ctx
 	calls *calls
+	seen  *record // by a test, or nil
 }
 
 // A made is a new object, with the attributes read back that decide its safety:
@@ -124,10 +127,12 @@ func (l library) initPIN(session uint, pin []byte) error {
 // crypt runs a single-part operation and returns the length of what it wrote
 // into out. It may write over in.
 func (l library) crypt(init C.int, session, key, mechanism uint, iv, in, out []byte) (int, error) {
+	l.seen.note(iv, in)
 	v, vn := mem(iv)
 	i, in1 := mem(in)
 	o, on := mem(out)
 	r := C.msl_crypt(l.list, init, C.ck_ulong(session), C.ck_ulong(key), C.ck_ulong(mechanism), v, vn, i, in1, o, on)
+	l.seen.note(out)
 	return int(r.value), l.count(r, int(init), int(init)+1)
 }
 
@@ -146,6 +151,7 @@ func (l library) sign(session, key, mechanism uint, in, out []byte) (int, error)
 func (l library) wrap(session, mechanism, kek, key uint, out []byte) (int, error) {
 	o, on := mem(out)
 	r := C.msl_wrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), C.ck_ulong(key), o, on)
+	l.seen.note(out)
 	return int(r.value), l.count(r, C.FN_WrapKey)
 }
 
@@ -155,18 +161,41 @@ func (l library) wrapFor(session uint, peer []byte, key uint, out []byte) (int, 
 	p, pn := mem(peer)
 	o, on := mem(out)
 	r := C.msl_wrap_for(l.list, C.ck_ulong(session), p, pn, C.ck_ulong(key), o, on)
+	l.seen.note(peer, out)
 	return int(r.value), l.count(r, C.FN_CreateObject, C.FN_WrapKey, C.FN_DestroyObject)
 }
 
 func (l library) unwrap(session, mechanism, kek uint, in, template []byte) (made, error) {
 	i, in1 := mem(in)
 	t, tn := mem(template)
+	l.seen.note(in, template)
 	r := C.msl_unwrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), i, in1, t, tn)
 	return newMade(r), l.count(r, C.FN_UnwrapKey, C.FN_GetAttributeValue)
 }
 
+// reveal unwraps an object, reads its value into out and destroys it.
+func (l library) reveal(session, kek uint, in, template, out []byte) (int, error) {
+	i, in1 := mem(in)
+	t, tn := mem(template)
+	o, on := mem(out)
+	r := C.msl_reveal(l.list, C.ck_ulong(session), C.ck_ulong(kek), i, in1, t, tn, o, on)
+	l.seen.note(in, template, out)
+	return int(r.value), l.count(r, C.FN_UnwrapKey, C.FN_GetAttributeValue, C.FN_DestroyObject)
+}
+
+// wrapData makes an object, wraps it and destroys it.
+func (l library) wrapData(session uint, template []byte, kek uint, out []byte) (int, error) {
+	m, err := l.create(session, template)
+	if err != nil {
+		return 0, err
+	}
+	n, err := l.wrap(session, ckmKeyWrap, kek, m.handle, out)
+	return n, errors.Join(err, l.destroy(session, m.handle))
+}
+
 func (l library) generate(session, mechanism uint, template []byte) (made, error) {
 	t, tn := mem(template)
+	l.seen.note(template)
 	r := C.msl_generate(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), t, tn)
 	return newMade(r), l.count(r, C.FN_GenerateKey, C.FN_GetAttributeValue)
 }
@@ -176,6 +205,7 @@ func (l library) generatePair(session, mechanism uint, public, private []byte) (
 	var handle C.ck_ulong
 	p, pn := mem(public)
 	q, qn := mem(private)
+	l.seen.note(public, private)
 	r := C.msl_generate_pair(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), p, pn, q, qn, &handle)
 	err := l.count(r, C.FN_GenerateKeyPair, C.FN_GetAttributeValue)
 	return newMade(r), uint(handle), err
@@ -184,6 +214,7 @@ func (l library) generatePair(session, mechanism uint, public, private []byte) (
 // create makes an object and reads its attributes back.
 func (l library) create(session uint, template []byte) (made, error) {
 	t, tn := mem(template)
+	l.seen.note(template)
 	r := C.msl_create(l.list, C.ck_ulong(session), t, tn)
 	if err := l.count(r, C.FN_CreateObject); err != nil {
 		return made{}, err
@@ -194,6 +225,7 @@ func (l library) create(session uint, template []byte) (made, error) {
 // set changes attributes, if the template has any, and reads back.
 func (l library) set(session, object uint, template []byte) (made, error) {
 	t, tn := mem(template)
+	l.seen.note(template)
 	r := C.msl_set(l.list, C.ck_ulong(session), C.ck_ulong(object), t, tn)
 	if len(template) == 0 {
 		return newMade(r), l.count(r, C.FN_GetAttributeValue)

@@ -33,6 +33,8 @@ msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulo
 	ck_ulong key, ck_byte *out, ck_ulong m);
 msl_result msl_unwrap(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
 	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m);
+msl_result msl_reveal(ck_functions *f, ck_ulong session, ck_ulong kek,
+	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m, ck_byte *out, ck_ulong size);
 msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong mechanism,
 	ck_byte *template, ck_ulong n);
 msl_result msl_generate_pair(ck_functions *f, ck_ulong session, ck_ulong mechanism,

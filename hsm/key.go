@@ -64,6 +64,10 @@ func (k *object) typed() keystore.Key {
 		return privateUnwrapKey{unwrapKey{k}}
 	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096, keystore.ECDSAP256, keystore.ECDSAP384:
 		return signKey{k}
+	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
+		return decryptKey{k}
+	case keystore.AESReveal128:
+		return revealKey{k}
 	}
 	return k // a sealing key does nothing by itself
 }

@@ -85,5 +85,6 @@ func (l library) attribute(session, object, attribute uint) ([]byte, error) {
 	if err := l.told(fnGetAttributeValue, err); err != nil {
 		return nil, err
 	}
+	l.seen.note(all[0].Value)
 	return all[0].Value, nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -72,9 +74,15 @@ func TestPINFromDescriptor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer r.Close()
 	w.WriteString("1234\n")
 	w.Close()
-	p, err := PINSource(fmt.Sprintf("fd:%d", r.Fd())).read()
+	// One of its own: reading closes it, and r would close that number again.
+	own, err := unix.Dup(int(r.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := PINSource(fmt.Sprintf("fd:%d", own)).read()
 	if err != nil || string(p.bytes()) != "1234" {
 		t.Errorf("%v", err)
 	}

@@ -109,7 +109,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		library: library{mod.table, mod.miekg, new(calls)},
+		library: library{functions: mod.table, miekg: mod.miekg, calls: new(calls)},
 		mod:     mod, uri: uri, wait: c.Wait, prefix: c.SealPrefix, allow: c.AllowWeak,
 		templates: map[keystore.Algorithm]sessionTemplates{},
 		done:      make(chan struct{}),

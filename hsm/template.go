@@ -118,6 +118,8 @@ func kindOf(a keystore.Algorithm) (kind, error) {
 		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP}, nil}, nil
 	case keystore.AESUnwrap128:
 		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP)}, nil
+	case keystore.AESReveal128:
+		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_UNWRAP}, readable()}, nil
 	case keystore.SealSession256:
 		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP)}, nil
 	case keystore.SealWrapping256:
@@ -126,6 +128,8 @@ func kindOf(a keystore.Algorithm) (kind, error) {
 		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS}, []uint{pkcs11.CKA_SIGN}, nil}, nil
 	case keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
 		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS_OAEP}, []uint{pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP)}, nil
+	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
+		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS_OAEP}, []uint{pkcs11.CKA_DECRYPT}, nil}, nil
 	case keystore.ECDSAP256, keystore.ECDSAP384:
 		return kind{pkcs11.CKK_EC, pkcs11.CKM_EC_KEY_PAIR_GEN, []uint{pkcs11.CKM_ECDSA}, []uint{pkcs11.CKA_SIGN}, nil}, nil
 	}
@@ -145,6 +149,17 @@ func closed(usage uint) []flagValue {
 		{usage, false}, {pkcs11.CKA_UNWRAP, false},
 		{ckaCopyable, false}, {pkcs11.CKA_MODIFIABLE, false},
 	}
+}
+
+// readable is what every key unwrapped by a revealing key must be: of use for
+// nothing but to be read at once. It is also how such a key is told from one that
+// only unwraps.
+func readable() []flagValue {
+	values := []flagValue{{pkcs11.CKA_TOKEN, false}, {pkcs11.CKA_SENSITIVE, false}, {pkcs11.CKA_EXTRACTABLE, true}}
+	for _, u := range secretUsages {
+		values = append(values, flagValue{u.attribute, false})
+	}
+	return values
 }
 
 func nest(values []flagValue) template {

@@ -136,6 +136,8 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 	switch _, known := s.templates[a]; {
 	case !known:
 		return nil, fmt.Errorf("hsm: unwrap %v: %w", a, errors.ErrUnsupported)
+	case a == keystore.AESReveal128:
+		return nil, fmt.Errorf("hsm: unwrap %v: a key that reveals is provisioned or imported: %w", a, errors.ErrUnsupported)
 	case locked && (a == keystore.AESWrap128 || a == keystore.AESUnwrap128):
 		return nil, fmt.Errorf("hsm: unwrap %v with a provisioned key: it could be made to open recorded traffic: %w", a, errors.ErrUnsupported)
 	case len(wrapped) != size:

@@ -42,6 +42,17 @@ const (
 	ECDSAP256
 	ECDSAP384
 
+	// What follows brings bytes into this process, on purpose. It has its
+	// place at the end because sealed keys name algorithms by their numbers.
+
+	// RSADecrypt2048 and its sisters decrypt to this process what a peer
+	// encrypted: a crypto.Decrypter for RSA-OAEP with SHA-1.
+	RSADecrypt2048
+	RSADecrypt3072
+	RSADecrypt4096
+	// AESReveal128 unwraps into the memory of this process: a [Revealer].
+	AESReveal128
+
 	algorithmEnd
 )
 
@@ -66,6 +77,10 @@ var algorithms = [algorithmEnd]struct {
 	RSAUnwrap4096:   {"rsa4096-unwrap", 4096},
 	ECDSAP256:       {"ecdsa-p256", 256},
 	ECDSAP384:       {"ecdsa-p384", 384},
+	RSADecrypt2048:  {"rsa2048-decrypt", 2048},
+	RSADecrypt3072:  {"rsa3072-decrypt", 3072},
+	RSADecrypt4096:  {"rsa4096-decrypt", 4096},
+	AESReveal128:    {"aes128-reveal", 16},
 }
 
 // String returns the name that ParseAlgorithm reads.
@@ -89,7 +104,7 @@ func (a Algorithm) Size() int {
 }
 
 // Secret reports whether a is a symmetric algorithm.
-func (a Algorithm) Secret() bool { return a.Valid() && a < RSASign2048 }
+func (a Algorithm) Secret() bool { return a.Valid() && a < RSASign2048 || a == AESReveal128 }
 
 // Sealing reports whether a is one of the store's own sealing keys, which are
 // only ever made by an Admin.

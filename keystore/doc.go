@@ -5,7 +5,7 @@
 // 2.0 (package tpm) or, for development, the memory of the process (package
 // keystore/soft). A [Key] names one key in one store. What a key can do it says
 // by the interface it implements: [Cipher], [MAC], [Wrapper], [Unwrapper],
-// [PeerWrapper], or the standard library's [crypto.Signer] and
+// [Revealer], or the standard library's [crypto.Signer] and
 // [crypto.Decrypter]. An [Algorithm] is one purpose, so that a device can be
 // told to allow nothing else.
 //
@@ -15,12 +15,15 @@
 //   - A key an operator made with a set-up command: [Store.Lookup].
 //   - To give a session key to a peer: [Wrapper.Wrap] or [PeerWrapper.WrapFor].
 //   - To take a session key from a peer: [Unwrapper.Unwrap].
+//   - To use a format that puts keys into texts: [DataWrapper], [Revealer] and
+//     [crypto.Decrypter], which let this process see them.
 //   - To keep a session key outside the device, for this store alone:
 //     [Store.Seal] and [Store.Unseal].
 //
 // # What it does not protect
 //
-// Nothing here exports key bytes. A scheme that must see them takes an
-// [Importer] or a [crypto.Decrypter], so that the exposure shows in its
-// signature. Plaintext that a [Cipher] returns is in the memory of the process.
+// Nothing here exports a key. A scheme that must see key bytes takes an
+// [Importer], a [Revealer] or a [crypto.Decrypter], so that the exposure shows in
+// its signature; the keys that reveal and decrypt are made for that and do
+// nothing else. Plaintext that a [Cipher] returns is in the memory of the process.
 package keystore

@@ -84,6 +84,24 @@ type Unwrapper interface {
 	Unwrap(a Algorithm, wrapped []byte) (Key, error)
 }
 
+// A DataWrapper is a [Wrapper] that wraps bytes which this process has, as if
+// they were a key: AES Key Wrap (RFC 3394) of two or more blocks of eight bytes.
+// It gives no more power than to import a key and wrap it. Bytes of another
+// length are [ErrBadData]. The caller keeps raw and wipes it.
+type DataWrapper interface {
+	Wrapper
+	WrapData(raw []byte) ([]byte, error)
+}
+
+// A Revealer undoes AES Key Wrap (RFC 3394) into the memory of this process:
+// the one way in which wrapped bytes come out of a store, open to the keys that
+// were made for it alone. The bytes are the caller's, who wipes them. Data that
+// does not unwrap is [ErrBadData].
+type Revealer interface {
+	Key
+	Reveal(wrapped []byte) ([]byte, error)
+}
+
 // A PeerWrapper is a store that wraps a key under a peer's public key. An
 // *rsa.PublicKey means RSA-OAEP with SHA-1, MGF1-SHA-1 and no label (RFC 8017).
 type PeerWrapper interface {
@@ -94,6 +112,13 @@ type PeerWrapper interface {
 // key is like one of Generate. The caller keeps raw and wipes it.
 type Importer interface {
 	Import(a Algorithm, raw []byte) (Key, error)
+}
+
+// A Provider is what a kind of store does with its keys, as its package tells:
+// what a program needs to know to say where the bytes of a key are.
+type Provider struct {
+	Name      string // PKCS #11 token
+	InProcess bool   // its keys are in the memory of this process
 }
 
 // An Admin is a store whose provisioned keys can be made and destroyed: the

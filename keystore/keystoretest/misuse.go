@@ -17,7 +17,7 @@ func (s *suite) testUnsupported(t *testing.T) {
 		is(t, "generate "+a.String(), err, errors.ErrUnsupported)
 	}
 	i := s.importer(t)
-	for _, a := range append(sealing, 0, 255, keystore.RSASign2048, keystore.RSAUnwrap2048, keystore.ECDSAP256) {
+	for _, a := range append(sealing, 0, 255, keystore.RSASign2048, keystore.RSAUnwrap2048, keystore.RSADecrypt2048, keystore.ECDSAP256) {
 		_, err := i.Import(a, random(32))
 		is(t, "import "+a.String(), err, errors.ErrUnsupported)
 	}
@@ -32,7 +32,8 @@ func (s *suite) testUnsupported(t *testing.T) {
 
 // testClosed asks that a closed key does nothing.
 func (s *suite) testClosed(t *testing.T) {
-	all := append(movable(), keystore.AESUnwrap128, keystore.RSAUnwrap2048, keystore.ECDSAP256)
+	all := append(movable(), keystore.AESUnwrap128, keystore.RSAUnwrap2048, keystore.ECDSAP256,
+		keystore.RSADecrypt2048, keystore.AESReveal128)
 	each(t, all, func(t *testing.T, a keystore.Algorithm) {
 		k := s.generate(t, a)
 		for range 2 {
@@ -73,6 +74,18 @@ func usedAfterClose(t *testing.T, k, victim keystore.Key) {
 	if k, ok := k.(keystore.Wrapper); ok {
 		_, err := k.Wrap(victim)
 		refused("wrap", err)
+	}
+	if k, ok := k.(keystore.DataWrapper); ok {
+		_, err := k.WrapData(make([]byte, 16))
+		refused("wrap data", err)
+	}
+	if k, ok := k.(keystore.Revealer); ok {
+		_, err := k.Reveal(make([]byte, 24))
+		refused("reveal", err)
+	}
+	if k, ok := k.(crypto.Decrypter); ok {
+		_, err := k.Decrypt(nil, make([]byte, 256), oaep())
+		refused("decrypt", err)
 	}
 	if k, ok := k.(keystore.Unwrapper); ok {
 		_, err := k.Unwrap(keystore.AES128CBC, make([]byte, 24))

@@ -24,16 +24,18 @@ import (
 // testInterfaces asks that a key can do its one thing and nothing else.
 func (s *suite) testInterfaces(t *testing.T) {
 	able := map[keystore.Algorithm]string{
-		keystore.AES128CBC:     "cipher",
-		keystore.AES256CBC:     "cipher",
-		keystore.HMACSHA256:    "mac",
-		keystore.AESCMAC128:    "mac",
-		keystore.AESWrap128:    "wrapper",
-		keystore.AESUnwrap128:  "unwrapper",
-		keystore.RSASign2048:   "signer",
-		keystore.RSAUnwrap2048: "unwrapper",
-		keystore.ECDSAP256:     "signer",
-		keystore.ECDSAP384:     "signer",
+		keystore.AES128CBC:      "cipher",
+		keystore.AES256CBC:      "cipher",
+		keystore.HMACSHA256:     "mac",
+		keystore.AESCMAC128:     "mac",
+		keystore.AESWrap128:     "wrapper",
+		keystore.AESUnwrap128:   "unwrapper",
+		keystore.RSASign2048:    "signer",
+		keystore.RSAUnwrap2048:  "unwrapper",
+		keystore.ECDSAP256:      "signer",
+		keystore.ECDSAP384:      "signer",
+		keystore.RSADecrypt2048: "decrypter",
+		keystore.AESReveal128:   "revealer",
 	}
 	for a, want := range able {
 		t.Run(a.String(), func(t *testing.T) {
@@ -57,6 +59,9 @@ func abilities(k keystore.Key) string {
 	}
 	if _, ok := k.(keystore.Unwrapper); ok {
 		able = append(able, "unwrapper")
+	}
+	if _, ok := k.(keystore.Revealer); ok {
+		able = append(able, "revealer")
 	}
 	if _, ok := k.(crypto.Signer); ok {
 		able = append(able, "signer")

@@ -180,6 +180,12 @@ func (s *suite) testCreated(t *testing.T, admin keystore.Admin, a keystore.Algor
 		if _, err := k.(keystore.Unwrapper).Unwrap(keystore.AES128CBC, random(24)); !errors.Is(err, keystore.ErrBadData) {
 			t.Errorf("unwrap noise: %v", err)
 		}
+	case "revealer":
+		if _, err := k.(keystore.Revealer).Reveal(random(24)); !errors.Is(err, keystore.ErrBadData) {
+			t.Errorf("reveal noise: %v", err)
+		}
+	case "decrypter":
+		decrypts(t, k)
 	case "":
 		t.Errorf("a provisioned %v key does nothing", a)
 	default:

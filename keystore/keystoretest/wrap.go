@@ -113,6 +113,7 @@ func refuses(t *testing.T, u keystore.Unwrapper, a keystore.Algorithm, wrapped [
 	}
 	try("a key of another size", longer, wrapped, keystore.ErrBadData)
 	try("a private key", keystore.ECDSAP256, wrapped, errors.ErrUnsupported)
+	try("a key that reveals", keystore.AESReveal128, wrapped, errors.ErrUnsupported)
 	try("a sealing key", keystore.SealSession256, wrapped, errors.ErrUnsupported)
 	try("no algorithm", 0, wrapped, errors.ErrUnsupported)
 	if k, err := u.Unwrap(a, wrapped); err != nil {

@@ -216,8 +216,10 @@ func usages(a keystore.Algorithm) []string {
 		return []string{"wrap", "unwrap"}
 	case keystore.AESWrap128:
 		return []string{"wrap"}
-	case keystore.AESUnwrap128, keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
+	case keystore.AESUnwrap128, keystore.AESReveal128, keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
 		return []string{"unwrap"}
+	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
+		return []string{"decrypt"}
 	}
 	return []string{"sign"}
 }

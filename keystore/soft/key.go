@@ -55,11 +55,11 @@ func pair(a keystore.Algorithm, signer crypto.Signer) (*material, error) {
 	bits := 0
 	switch key := signer.(type) {
 	case *rsa.PrivateKey:
-		if key != nil && key.N != nil && a < keystore.ECDSAP256 {
+		if key != nil && key.N != nil && (a < keystore.ECDSAP256 || a >= keystore.RSADecrypt2048) {
 			bits = key.N.BitLen()
 		}
 	case *ecdsa.PrivateKey:
-		if key != nil && key.Curve != nil && a >= keystore.ECDSAP256 {
+		if key != nil && key.Curve != nil && (a == keystore.ECDSAP256 || a == keystore.ECDSAP384) {
 			bits = key.Params().BitSize
 		}
 	}
@@ -108,6 +108,10 @@ func (k *key) typed() keystore.Key {
 		return rsaUnwrapKey{k}
 	case keystore.ECDSAP256, keystore.ECDSAP384:
 		return ecdsaSigner{k}
+	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
+		return rsaDecrypter{k}
+	case keystore.AESReveal128:
+		return revealKey{k}
 	}
 	return k // a sealing key: no operations
 }

@@ -36,6 +36,32 @@ func (k wrapKey) Wrap(victim keystore.Key) ([]byte, error) {
 	return wrap(m.block, raw)
 }
 
+// WrapData wraps bytes with AES Key Wrap.
+func (k wrapKey) WrapData(raw []byte) ([]byte, error) {
+	m, err := k.use()
+	if err != nil {
+		return nil, err
+	}
+	defer m.mu.RUnlock()
+	return wrap(m.block, raw)
+}
+
+type revealKey struct{ *key }
+
+// Reveal undoes AES Key Wrap.
+func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
+	m, err := k.use()
+	if err != nil {
+		return nil, err
+	}
+	defer m.mu.RUnlock()
+	raw, err := unwrap(m.block, wrapped)
+	if err != nil {
+		return nil, fmt.Errorf("soft: reveal: %w", err)
+	}
+	return raw, nil
+}
+
 type unwrapKey struct{ *key }
 
 // Unwrap makes a session key of what a peer wrapped with AES Key Wrap.
@@ -52,7 +78,7 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 // unwrapped makes a session key of raw, unless unwrapping failed with err.
 func (k *key) unwrapped(a keystore.Algorithm, raw []byte, err error) (keystore.Key, error) {
 	defer clear(raw)
-	if !a.Secret() || a.Sealing() {
+	if !a.Secret() || a.Sealing() || a == keystore.AESReveal128 {
 		return nil, fmt.Errorf("soft: unwrap %v: %w", a, errors.ErrUnsupported)
 	}
 	if err != nil {

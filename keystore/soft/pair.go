@@ -96,6 +96,37 @@ func (k rsaUnwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key
 	return k.unwrapped(a, raw, err)
 }
 
+type rsaDecrypter struct{ *key }
+
+// Public returns the public key, for which a peer encrypts.
+func (k rsaDecrypter) Public() crypto.PublicKey { return k.m.public }
+
+// Decrypt decrypts RSA-OAEP with SHA-1 and no label and, for peers that know
+// nothing better, PKCS #1 v1.5 (RFC 8017 sections 7.1 and 7.2).
+func (k rsaDecrypter) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.DecrypterOpts) ([]byte, error) {
+	m, err := k.use()
+	if err != nil {
+		return nil, err
+	}
+	defer m.mu.RUnlock()
+	var plain []byte
+	switch opts := opts.(type) {
+	case *rsa.OAEPOptions:
+		if opts.Hash != crypto.SHA1 || opts.MGFHash > 0 && opts.MGFHash != crypto.SHA1 || len(opts.Label) > 0 {
+			return nil, fmt.Errorf("soft: decrypt RSA-OAEP with %v: %w", opts.Hash, errors.ErrUnsupported)
+		}
+		plain, err = rsa.DecryptOAEP(sha1.New(), nil, m.pair.(*rsa.PrivateKey), ciphertext, nil)
+	case *rsa.PKCS1v15DecryptOptions:
+		plain, err = rsa.DecryptPKCS1v15(nil, m.pair.(*rsa.PrivateKey), ciphertext)
+	default:
+		return nil, fmt.Errorf("soft: decrypt with %T: %w", opts, errors.ErrUnsupported)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("soft: decrypt: %w", keystore.ErrBadData)
+	}
+	return plain, nil
+}
+
 // WrapFor wraps k under the peer's RSA key with RSA-OAEP.
 func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 	public, ok := peer.(*rsa.PublicKey)

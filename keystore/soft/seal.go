@@ -35,7 +35,7 @@ func kekLabel(a keystore.Algorithm) (string, error) {
 		return labelSession, nil
 	case keystore.AESWrap128:
 		return labelWrapping, nil
-	case keystore.AESUnwrap128:
+	case keystore.AESUnwrap128, keystore.AESReveal128:
 		return "", fmt.Errorf("soft: seal %v: an unwrapping key could be unsealed elsewhere and open recorded traffic, it has to be provisioned: %w", a, errors.ErrUnsupported)
 	}
 	return "", fmt.Errorf("soft: seal %v: a private key could be unsealed elsewhere and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", a, errors.ErrUnsupported)

@@ -34,6 +34,9 @@ var (
 	_ keystore.Admin       = (*Store)(nil)
 )
 
+// Provider says where the keys of a Store are: in the memory of the process.
+func Provider() keystore.Provider { return keystore.Provider{Name: "soft", InProcess: true} }
+
 // New makes an empty store with fresh sealing keys. What it seals cannot be
 // unsealed after Close.
 func New() *Store {
@@ -162,7 +165,8 @@ func generate(a keystore.Algorithm) (*material, error) {
 func generatePair(a keystore.Algorithm) (crypto.Signer, error) {
 	switch a {
 	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096,
-		keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
+		keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096,
+		keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
 		return rsa.GenerateKey(rand.Reader, a.Size())
 	case keystore.ECDSAP256:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -1,0 +1,105 @@
+package hsm
+
+// What brings bytes into this process, by keys that are made for it alone.
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// Provider says where the keys of a Store are: in the PKCS #11 token.
+func Provider() keystore.Provider { return keystore.Provider{Name: "pkcs11"} }
+
+type decryptKey struct{ *object }
+
+// Public returns the *rsa.PublicKey to encrypt for.
+func (k decryptKey) Public() crypto.PublicKey { return k.public }
+
+// Decrypt decrypts RSA-OAEP with SHA-1, MGF1-SHA-1 and no label (RFC 8017
+// section 7.1). It never decrypts PKCS #1 v1.5: what one learns from the answers
+// to that opens what was encrypted with OAEP for the same key.
+func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.DecrypterOpts) ([]byte, error) {
+	oaep, ok := opts.(*rsa.OAEPOptions)
+	if !ok || oaep.Hash != crypto.SHA1 || oaep.MGFHash > 0 && oaep.MGFHash != crypto.SHA1 || len(oaep.Label) > 0 {
+		return nil, fmt.Errorf("hsm: decrypt otherwise than RSA-OAEP with SHA-1: %w", errors.ErrUnsupported)
+	}
+	if err := k.usable(); err != nil {
+		return nil, err
+	}
+	out := make([]byte, k.algorithm.Size()/8)
+	if len(ciphertext) != len(out) {
+		return nil, fmt.Errorf("hsm: decrypt %d bytes: %w", len(ciphertext), keystore.ErrBadData)
+	}
+	n := 0
+	err := k.run(func(session, handle uint) (err error) {
+		n, err = k.store.decrypt(session, handle, pkcs11.CKM_RSA_PKCS_OAEP, nil, ciphertext, out)
+		return err
+	})
+	if err == nil && n > len(out) {
+		err = exactly(n, len(out), nil)
+	}
+	if err != nil {
+		clear(out)
+		return nil, k.store.badData("decrypt", err)
+	}
+	return out[:n], nil
+}
+
+type revealKey struct{ *object }
+
+// Reveal unwraps into an object that can be read, reads it and destroys it.
+func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
+	if err := k.usable(); err != nil {
+		return nil, err
+	}
+	if len(wrapped) < 24 || len(wrapped)%8 != 0 {
+		return nil, fmt.Errorf("hsm: reveal %d bytes: %w", len(wrapped), keystore.ErrBadData)
+	}
+	out := make([]byte, len(wrapped)-8)
+	err := k.run(func(session, handle uint) error {
+		n, err := k.store.reveal(session, handle, wrapped, revealed(), out)
+		return exactly(n, len(out), err)
+	})
+	if err != nil {
+		clear(out)
+		return nil, k.store.badData("reveal", err)
+	}
+	return out, nil
+}
+
+// revealed is the template of an object that is there to be read.
+func revealed() template {
+	t := template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY).number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_GENERIC_SECRET)
+	return append(t.flag(pkcs11.CKA_PRIVATE, true), nest(readable())...)
+}
+
+// WrapData makes a session object of the bytes, wraps it and destroys it: many
+// tokens wrap keys alone.
+func (k wrapKey) WrapData(raw []byte) ([]byte, error) {
+	if err := k.usable(); err != nil {
+		return nil, err
+	}
+	if len(raw) < 16 || len(raw)%8 != 0 {
+		return nil, fmt.Errorf("hsm: wrap %d bytes: %w", len(raw), keystore.ErrBadData)
+	}
+	data := kind{keyType: pkcs11.CKK_GENERIC_SECRET}.secret(false, true)
+	// Room for the value, so that no copy of it is left behind.
+	t := append(make(template, 0, len(data)+2*word+len(raw)+8), data...).add(pkcs11.CKA_VALUE, raw)
+	defer clear(t)
+	out := make([]byte, len(raw)+8)
+	err := k.run(func(session, handle uint) error {
+		n, err := k.store.wrapData(session, t, handle, out)
+		return exactly(n, len(out), err)
+	})
+	if err != nil {
+		return nil, k.store.explain(err)
+	}
+	return out, nil
+}
