@@ -19,6 +19,7 @@ type Client struct {
 	KeyExchanges []KeyExchange  // what we offer
 	Transport    Transport
 	State        ClientState // nil keeps the tokens in memory
+	Custody      Custody     // what the key exchanges may see; zero means nothing
 
 	// UserAuth gives the proof of a local user. reason is the answer that
 	// refused an earlier proof, or 0; no data and no error gives up.
@@ -52,6 +53,11 @@ type Request struct {
 	RequestTokens bool   // the answer shall bring a master token, and a user ID token
 	User          string // local user, or empty
 	Recipient     string // identity of the entity that must answer, or empty for any
+
+	// Interactive sends what Body gives as it gives it, and not in chunks of 64
+	// KiB: for a channel, whose two directions go on together. It needs tokens
+	// that an ordinary request has brought.
+	Interactive bool
 
 	// Body opens the application data, once more for each time that the
 	// message has to be sent. Nil means none.

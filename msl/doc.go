@@ -12,11 +12,14 @@
 //   - To answer messages: a [Server], and its Serve method. Over HTTP: package
 //     msl/mslhttp.
 //   - To send messages: a [Client], and its Do method.
+//   - Where both sides issue tokens, on one connection: a [Conn], and its Request
+//     and Serve methods.
 //   - To say who may talk: an [EntityScheme] of package msl/entityauth, a
 //     [UserScheme] of msl/userauth, a [KeyExchange] of msl/keyx.
 //   - To issue and open tokens: an [Issuer].
+//   - To say where the bytes of session keys may be: a [Custody].
 //   - To keep what must survive a restart: package msl/state/bolt.
-//   - To look into a message: [Inspect].
+//   - To look into a message: an [Inspector].
 //
 // # Sealed master tokens
 //
@@ -38,6 +41,17 @@
 // token, to the identity and to its use; it names the version of its
 // key-encryption key itself ([keystore.Sealed]). A reference issuer finds no
 // encryptionkey in it and refuses the token cleanly.
+//
+// # Custody of session keys
+//
+// Where the bytes of session keys may be is a mode, [Custody], of a [Server] and
+// of a [Client]. Sealed, the default, keeps them in the key store, and treats a
+// key exchange whose form would bring them into the process as one that is not
+// configured: it is not offered, and a request for it is answered as such unless
+// another exchange does. Imported lets such exchanges be, with the bytes in locked
+// memory for the one exchange. Shared writes and reads master tokens in the form
+// of the reference stacks, with the raw keys in them. Each [KeyExchange] declares
+// what it exposes; package msl/keyx makes a table of that.
 //
 // # What it does not protect
 //

@@ -3,6 +3,8 @@ package msl
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -61,6 +63,9 @@ func (c Code) Response() ResponseCode {
 	}
 	return Fail
 }
+
+// Codes lists every code of the protocol, in order.
+func Codes() []Code { return slices.Sorted(maps.Keys(codeTable)) }
 
 // Error tells the number, the name and the meaning.
 func (c Code) Error() string {

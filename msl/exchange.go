@@ -23,6 +23,8 @@ type attempt struct {
 	proven    bool         // the last error answer was authenticated
 	offered   bool         // the last message had key requests
 
+	peering // zero in a trusted-services network
+
 	// of the message that was sent last
 	tokens  *tokens
 	user    *UserIDToken
@@ -77,18 +79,19 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 func (a *attempt) takeTokens(ctx context.Context) error {
 	for {
 		t, now, known := a.client.snapshot()
-		if a.bare {
+		bare := a.bare || a.reply != nil && !a.reply.shows(t.master())
+		if bare {
 			t.release()
 			t = &tokens{services: t.services}
 			t.services = t.servicesFor(nil)
 		}
 		n := renewalNeed(a.req, a.client.Entity, t, a.renew, known, now)
 		a.tokens, a.user = t, t.user(a.req.User)
-		if !n.must && !n.may {
+		if a.quiet || !n.must && !n.may {
 			return nil
 		}
 		r, ok := a.client.renewal.acquire()
-		if ok && (a.bare || a.client.holds(t)) {
+		if ok && (bare || a.client.holds(t)) {
 			a.renewal = r
 			return nil
 		}
@@ -121,6 +124,7 @@ func (a *attempt) finish(got *MasterToken) {
 		o.Close()
 	}
 	a.offers = nil
+	a.peering.release()
 	if a.renewal != nil {
 		a.client.renewal.release(a.renewal, got)
 		a.renewal = nil
@@ -133,14 +137,24 @@ type outgoing struct {
 	us        identification
 	head      []byte
 	handshake bool
+	lone      bool // has no payload, without being a handshake
+	waits     bool // an answer is due, whatever the application wants
 	payload   payloadWriter
+	keys      *SessionKeys // of the payload, or nil
 	body      func() (io.ReadCloser, error)
+	flush     bool // after each read of the body
 }
 
 // write sends the message.
 func (o *outgoing) write(w io.Writer) error {
-	if _, err := w.Write(o.head); err != nil || o.handshake {
+	if _, err := w.Write(o.head); err != nil || o.handshake || o.lone {
 		return err
+	}
+	if o.keys != nil { // an answer may come, and the exchange end, while we write
+		if !o.keys.Acquire() {
+			return errClientClosed
+		}
+		defer o.keys.Release()
 	}
 	o.payload.out = w
 	if o.body != nil {
@@ -148,12 +162,28 @@ func (o *outgoing) write(w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(&o.payload, body)
+		_, err = io.Copy(o.sink(), body)
 		if err := errors.Join(err, body.Close()); err != nil {
 			return err
 		}
 	}
 	return o.payload.Close()
+}
+
+// sink takes the body.
+func (o *outgoing) sink() io.Writer {
+	if o.flush {
+		return flushing{&o.payload}
+	}
+	return &o.payload
+}
+
+// A flushing payload sends what it gets at once.
+type flushing struct{ *payloadWriter }
+
+func (f flushing) Write(p []byte) (int, error) {
+	n, err := f.payloadWriter.Write(p)
+	return n, errors.Join(err, f.Flush())
 }
 
 // build makes the header, step by step in the protocol's order.
@@ -163,7 +193,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &outgoing{us: local, body: a.req.Body}
+	out := &outgoing{us: local, body: a.req.Body, flush: a.req.Interactive, lone: a.lone}
 	h := header{
 		messageID: a.messageID, nonReplayableID: absent, renewable: a.renewal != nil,
 		capabilities: c.Capabilities, userIDToken: a.user, serviceTokens: a.tokens.servicesFor(a.user),
@@ -172,11 +202,17 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 		key := sessionKey(local.local.Identity, s.token, s.keys)
 		key.Rand = c.Rand
 		out.us.token, out.us.protector, h.sender = s.token, key, local.local.Identity
+		out.keys = s.keys
 	}
-	if err := a.prepare(ctx, &h, out, local.local.Identity); err != nil {
+	err = a.prepare(ctx, &h, out, local.local.Identity)
+	if err == nil {
+		err = a.show(ctx, &h)
+	}
+	if err != nil {
 		local.release()
 		return nil, err
 	}
+	out.waits = len(h.keyRequests) > 0 || h.renewable && out.us.token != nil && h.userAuth != nil
 	if out.head, err = out.us.encodeMessage("headerdata", h.encode(c.localTime())); err != nil {
 		local.release()
 		return nil, err
@@ -187,6 +223,12 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 
 // prepare decides what the message carries.
 func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identity string) error {
+	if a.lone {
+		if h.renewable && a.keysDue() {
+			return a.offer(ctx, h, identity)
+		}
+		return nil
+	}
 	protected := a.protects()
 	heldBack, err := a.userAuth(ctx, h, protected)
 	if err != nil {
@@ -277,8 +319,8 @@ func (a *attempt) userAuth(ctx context.Context, h *header, protected bool) (held
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 	mt := a.tokens.master()
 	a.offered = true
-	for _, x := range a.client.KeyExchanges {
-		o, err := x.Offer(ctx, Requester{Identity: identity, Token: mt})
+	for _, x := range a.client.Custody.permitted(a.client.KeyExchanges, RequestingSide) {
+		o, err := x.Offer(ctx, Requester{Identity: identity, Token: mt, Custody: a.client.Custody})
 		if err != nil {
 			return fail(codeOf(err), "offer key exchange", err)
 		}
@@ -286,7 +328,7 @@ func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 		h.keyRequests = append(h.keyRequests, schemeData{scheme: x.Scheme(), data: o.KeyData()})
 	}
 	if h.handshake && len(h.keyRequests) == 0 {
-		return errors.New("msl: the message needs a key exchange, and none is configured")
+		return fmt.Errorf("msl: the message needs a key exchange, and none of %d configured ones is allowed where custody is %v", len(a.client.KeyExchanges), a.client.Custody)
 	}
 	return nil
 }
@@ -297,13 +339,13 @@ func (a *attempt) receive(ctx context.Context, stream io.Reader) (*incoming, err
 	side := receiver{
 		entities: c.Peers,
 		limits:   limits,
-		rules:    headerRules{ratio: limits.Inflate, tokens: limits.Tokens, serviceTokens: c.ServiceTokens, exchanges: c.KeyExchanges},
+		rules:    headerRules{ratio: limits.Inflate, tokens: limits.Tokens, serviceTokens: c.ServiceTokens, exchanges: c.Custody.permitted(c.KeyExchanges, RequestingSide)},
 		session:  a.findSession,
 		open: func(*MasterToken) (*Session, error) {
 			return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
 		},
 	}
-	in, err := side.receive(ctx, stream)
+	in, err := side.receive(ctx, wire.NewDecoder(stream, limits.wire()))
 	if err != nil {
 		return in, err
 	}
@@ -388,28 +430,35 @@ func (a *attempt) check(in *incoming) error {
 	return nil
 }
 
-// store keeps the tokens that the answer brings, in one durable step, and turns
-// to the new session keys.
+// store keeps the tokens that the answer brings, and turns to the new session
+// keys.
 func (a *attempt) store(ctx context.Context, in *incoming, outcome Outcome) error {
-	var fresh *holding
 	if in.keyResponse != nil {
-		fresh = &holding{token: in.keyResponse.token, keys: outcome.Keys, exchange: in.keyResponse.scheme, keep: outcome.Keep}
 		outcome.Keys.Acquire() // for this message; the first reference is the client's
 		old := in.release
 		in.release = func() { old(); outcome.Keys.Release() }
-		in.body.opener = sessionKey("", fresh.token, fresh.keys)
+		in.body.opener = sessionKey("", in.keyResponse.token, outcome.Keys)
 	}
-	if fresh == nil && in.userIDToken == nil && len(in.serviceTokens) == 0 {
+	return a.keep(ctx, in.keyResponse, outcome, in.userIDToken, in.serviceTokens)
+}
+
+// keep stores tokens that were issued for us, in one durable step.
+func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outcome, uit *UserIDToken, services []*ServiceToken) error {
+	var fresh *holding
+	if delivered != nil {
+		fresh = &holding{token: delivered.token, keys: outcome.Keys, exchange: delivered.scheme, keep: outcome.Keep}
+	}
+	if fresh == nil && uit == nil && len(services) == 0 {
 		return nil
 	}
 	err := a.client.update(ctx, func(t *tokens) *tokens {
 		if fresh != nil {
 			t = t.withMaster(fresh)
 		}
-		if in.userIDToken != nil && a.req.User != "" && in.userIDToken.boundTo(t.master()) == nil {
-			t = t.withUser(a.req.User, in.userIDToken)
+		if uit != nil && a.req.User != "" && uit.boundTo(t.master()) == nil {
+			t = t.withUser(a.req.User, uit)
 		}
-		for _, s := range in.serviceTokens {
+		for _, s := range services {
 			if s.boundTo(t.master(), t.user(a.req.User)) == nil {
 				t = t.withService(s)
 			}

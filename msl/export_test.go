@@ -23,7 +23,7 @@ type Received struct {
 // Receive reads one message with every check on it.
 func (s *Server) Receive(ctx context.Context, r io.Reader) (Received, error) {
 	s.init()
-	in, err := s.receive(ctx, r)
+	in, err := s.receive(ctx, wire.NewDecoder(r, s.Limits.wire()))
 	defer func() { in.release() }()
 	if err != nil {
 		return Received{}, err
@@ -162,15 +162,6 @@ func (c *Capabilities) Encode() []byte {
 	c.encode(e)
 	e.End()
 	return e.Encoded()
-}
-
-// Codes lists the code table.
-func Codes() map[int]string {
-	m := map[int]string{}
-	for c := range codeTable {
-		m[int(c)] = c.Name()
-	}
-	return m
 }
 
 // ReadHeader parses the inside of a header, ReadError that of an error and

@@ -26,6 +26,7 @@ type header struct {
 	userAuth        *schemeData
 	userIDToken     *UserIDToken
 	serviceTokens   []*ServiceToken
+	peer            peerTokens // peer-to-peer networks alone
 }
 
 // A keyResponse delivers a master token and what makes its session keys.
@@ -119,6 +120,8 @@ type headerRules struct {
 	serviceTokens ServiceTokenKeys
 	users         []UserScheme
 	exchanges     []KeyExchange
+	peerToPeer    bool
+	peerServices  ServiceTokenKeys // of our own service tokens, that a peer issued
 	openUser      func(wire.Object) (*UserIDToken, error)
 }
 
@@ -158,7 +161,10 @@ func (h *header) parseRest(f *fields, rules headerRules) error {
 	if err := f.failed("header"); err != nil {
 		return err
 	}
-	return h.parseKeyRequests(f, rules)
+	if err := h.parseKeyRequests(f, rules); err != nil || !rules.peerToPeer {
+		return err
+	}
+	return h.peer.parse(f, h.keyResponse, rules)
 }
 
 // parseTokens reads what is bound to a master token: the one of the key
@@ -169,7 +175,9 @@ func (h *header) parseTokens(f *fields, rules headerRules) (err error) {
 		if h.keyResponse, err = parseKeyResponse(f.object("keyresponsedata"), f, rules.exchanges); err != nil {
 			return err
 		}
-		mt = h.keyResponse.token
+		if !rules.peerToPeer { // there it is a token for us, not for the sender
+			mt = h.keyResponse.token
+		}
 	}
 	if f.o.Has("useridtoken") {
 		o := f.object("useridtoken")
@@ -339,6 +347,7 @@ func (h *header) encode(now time.Time) []byte {
 		}
 		e.EndArray()
 	}
+	h.peer.encode(e)
 	e.End()
 	return e.Encoded()
 }

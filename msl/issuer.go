@@ -22,7 +22,8 @@ type IssuerKeys struct {
 
 // An Issuer makes master tokens and user ID tokens and opens its own. Master
 // tokens are sealed (see the package documentation): the session keys in them
-// are for Store alone.
+// are for Store alone. Only for session keys that were made for [CustodyShared]
+// it writes tokens in the form of the reference stacks.
 type Issuer struct {
 	Name  string         // told in the tokens' envelopes, never compared
 	Store keystore.Store // where session keys live
@@ -30,7 +31,9 @@ type Issuer struct {
 
 	// Shared opens master tokens in the form of the reference stacks too, whose
 	// session keys pass through the memory of this process. Store must be a
-	// keystore.Importer then.
+	// keystore.Importer then. Set it where a server's custody is
+	// [CustodyShared], since its schemes open tokens too; alone it serves to
+	// leave that mode: such tokens are still read, and sealed ones issued.
 	Shared bool
 
 	RenewAfter     time.Duration // of a master token; zero means one hour
@@ -58,7 +61,8 @@ func (k IssuerKeys) symmetric(name string, r io.Reader) SymmetricKey {
 
 // Issue makes a new master token for identity, or the renewal of old with the
 // given sequence number. It seals keys, which is their last way out of the
-// store; they are the session's afterwards, on success.
+// store, or writes down the bytes that keys of [CustodyShared] hold, and
+// overwrites them. The keys are the session's afterwards, on success.
 func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *SessionKeys) (*Session, error) {
 	now := i.now()
 	t := &MasterToken{
@@ -92,11 +96,13 @@ func (i *Issuer) write(s *Session) error {
 		return fail(ErrInternalException, "issue master token", errors.New("issuer has no keys"))
 	}
 	key := i.Keys[0].symmetric(i.Name, i.Rand)
-	content, err := i.sealSession(s)
+	content, release, err := i.sessionData(s)
 	if err != nil {
 		return err
 	}
-	if s.Token.data, err = key.Encrypt(content); err != nil {
+	s.Token.data, err = key.Encrypt(content)
+	release()
+	if err != nil {
 		return err
 	}
 	e := wire.NewEncoder(128 + len(s.Token.data)*4/3)
@@ -121,6 +127,16 @@ const (
 	roleSign     = "signature"
 	tokenContext = "msl master token"
 )
+
+// sessionData is the content of a master token, until it is released.
+func (i *Issuer) sessionData(s *Session) (content []byte, release func(), err error) {
+	if raw := s.Keys.raw.Swap(nil); raw != nil {
+		content, release = sharedSessionData(s, raw)
+		return content, release, nil
+	}
+	content, err = i.sealSession(s)
+	return content, func() {}, err
+}
 
 func (i *Issuer) sealSession(s *Session) ([]byte, error) {
 	encryption, errE := i.Store.Seal(s.Keys.Encryption, sealContext(roleEncrypt, s.Token, s.Identity))
@@ -154,7 +170,9 @@ func sealContext(role string, t *MasterToken, identity string) []byte {
 
 // Open verifies a master token and opens the session in it. A token that does
 // not verify is [ErrMasterTokenUntrusted]. The caller releases the keys.
-func (i *Issuer) Open(t *MasterToken) (*Session, error) {
+func (i *Issuer) Open(t *MasterToken) (*Session, error) { return i.open(t, i.Shared) }
+
+func (i *Issuer) open(t *MasterToken, shared bool) (*Session, error) {
 	key, err := i.verify(t.sealed, t.data)
 	if err != nil {
 		if err == errSignature {
@@ -166,15 +184,16 @@ func (i *Issuer) Open(t *MasterToken) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer clear(content) // it may hold keys
 	o, err := wire.Parse(content, wire.Limits{})
 	if err != nil {
 		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", err)
 	}
-	return i.openSession(t, o)
+	return i.openSession(t, o, shared)
 }
 
 // openSession makes a session of decrypted sessiondata.
-func (i *Issuer) openSession(t *MasterToken, o wire.Object) (*Session, error) {
+func (i *Issuer) openSession(t *MasterToken, o wire.Object, shared bool) (*Session, error) {
 	f := fields{o: o}
 	s := &Session{
 		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
@@ -189,7 +208,7 @@ func (i *Issuer) openSession(t *MasterToken, o wire.Object) (*Session, error) {
 	if o.Has("sealed") {
 		s.Keys, err = i.unseal(t, s.Identity, o)
 	} else {
-		s.Keys, err = i.importShared(o)
+		s.Keys, err = i.importShared(o, shared)
 	}
 	return s, err
 }
@@ -212,65 +231,6 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 		return nil, fail(ErrMasterTokenKeyCreationError, "unseal session keys", err)
 	}
 	return keys, nil
-}
-
-// importShared takes the session keys out of a token of the reference stacks.
-func (i *Issuer) importShared(o wire.Object) (*SessionKeys, error) {
-	const op = "open shared master token"
-	if !i.Shared {
-		return nil, fail(ErrMasterTokenUntrusted, op, errors.New("tokens in the reference form are not accepted here: custody is not shared"))
-	}
-	importer, ok := i.Store.(keystore.Importer)
-	if !ok {
-		return nil, fail(ErrMasterTokenUntrusted, op, errors.ErrUnsupported)
-	}
-	f := fields{o: o}
-	encryption, mac := f.bytes("encryptionkey"), []byte(nil)
-	if o.Has("signaturekey") {
-		mac = f.bytes("signaturekey")
-	} else {
-		mac = f.bytes("hmackey")
-	}
-	defer clear(encryption)
-	defer clear(mac)
-	encryptionName, macName := aesName, hmacName
-	f.optional("encryptionalgorithm", func(name string) { encryptionName = f.string(name) })
-	f.optional("signaturealgorithm", func(name string) { macName = f.string(name) })
-	if f.err != nil {
-		return nil, fail(ErrMasterTokenSessionDataParseError, op, f.err)
-	}
-	ea, sa, err := sharedAlgorithms(encryptionName, macName, len(encryption))
-	if err != nil {
-		return nil, err
-	}
-	e, err := importer.Import(ea, encryption)
-	if err != nil {
-		return nil, fail(ErrMasterTokenKeyCreationError, op, err)
-	}
-	s, err := importer.Import(sa, mac)
-	if err != nil {
-		e.Close()
-		return nil, fail(ErrMasterTokenKeyCreationError, op, err)
-	}
-	return sessionKeys(e, s)
-}
-
-func sharedAlgorithms(encryption, signature string, size int) (e, s keystore.Algorithm, err error) {
-	known := encryption == aesName && (signature == hmacName || signature == cmacName || signature == rsaName)
-	if !known {
-		return 0, 0, fail(ErrUnidentifiedAlgorithm, "open shared master token", nil)
-	}
-	e, s = keystore.AES128CBC, keystore.HMACSHA256
-	if size == 32 {
-		e = keystore.AES256CBC
-	}
-	if signature == cmacName {
-		s = keystore.AESCMAC128
-	}
-	if signature == rsaName {
-		return 0, 0, fail(ErrMasterTokenKeyCreationError, "open shared master token", errors.ErrUnsupported)
-	}
-	return e, s, nil
 }
 
 // verify finds the keys under which a token was made. data is its encrypted

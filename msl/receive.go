@@ -39,12 +39,16 @@ type receiver struct {
 // receive reads the header of a message, with the checks of the protocol up to
 // those on its meaning. An incoming that comes back with an error says who sent
 // it, as far as that is proven; its release must be called.
-func (r receiver) receive(ctx context.Context, stream io.Reader) (*incoming, error) {
-	in := &incoming{header: header{messageID: absent}, release: func() {}}
-	decoder := wire.NewDecoder(stream, r.limits.wire())
+func (r receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
 	o, err := decoder.First()
+	return r.read(ctx, o, err, decoder)
+}
+
+// read goes on with the first object of a message, or why there is none.
+func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
+	in := &incoming{header: header{messageID: absent}, release: func() {}}
 	if err == io.EOF {
-		return in, fail(ErrMSLParseError, "read message", io.ErrUnexpectedEOF)
+		return in, fail(ErrMSLParseError, "read message", io.EOF)
 	}
 	if err != nil {
 		return in, streamError(err)

@@ -31,6 +31,11 @@ type ResponseWriter struct {
 	payload *payloadWriter
 	issued  *Session // by the key exchange of this answer
 	us      identification
+
+	conn  *Conn    // of a peer-to-peer network, or nil
+	talk  *attempt // our own tokens there
+	waits bool     // the peer will answer
+	got   *MasterToken
 }
 
 // A Binding says which tokens a service token lives and dies with.
@@ -105,11 +110,21 @@ func (w *ResponseWriter) close() error {
 			return err
 		}
 	}
-	return w.payload.Close()
+	if err := w.payload.Close(); err != nil || w.conn == nil {
+		return err
+	}
+	return w.endPeer()
 }
 
 func (w *ResponseWriter) release() {
 	w.us.release()
+	if w.talk != nil {
+		w.talk.finish(w.got)
+		if w.talk.reply != w.in {
+			w.talk.answering(nil)
+		}
+		return // what was issued went with it
+	}
 	if w.issued != nil {
 		w.issued.Release()
 	}
@@ -118,6 +133,9 @@ func (w *ResponseWriter) release() {
 // start makes the header of the answer, with the tokens that are due, and sends
 // it.
 func (w *ResponseWriter) start() error {
+	if w.conn != nil {
+		return w.startPeer()
+	}
 	h := header{
 		messageID:       next(w.in.messageID),
 		nonReplayableID: absent,
@@ -196,7 +214,7 @@ func (w *ResponseWriter) exchangeKeys(h *header) error {
 		return err
 	}
 	failed := fail(ErrKeyXFactoryNotFound, "key exchange", nil)
-	for _, x := range s.KeyExchanges {
+	for _, x := range s.exchanges {
 		for _, request := range in.keyRequests {
 			if request.scheme != x.Scheme() || x.Check(request.data) != nil {
 				continue
@@ -220,9 +238,13 @@ func (w *ResponseWriter) exchangeKeys(h *header) error {
 // are wrapped for the peer first and sealed into the token last.
 func (w *ResponseWriter) issue(x KeyExchange, request schemeData) (keydata []byte, err error) {
 	s, in := w.server, w.in
-	keys, keydata, err := x.Respond(w.ctx, Requester{Identity: in.sender.Identity, Token: in.token}, request.data)
+	keys, keydata, err := x.Respond(w.ctx, Requester{Identity: in.sender.Identity, Token: in.token, Custody: s.Custody}, request.data)
 	if err != nil {
 		return nil, fail(codeOf(err), "key exchange", err)
+	}
+	if s.Custody == CustodyShared && keys.raw.Load() == nil {
+		keys.Release()
+		return nil, fail(ErrMasterTokenKeyCreationError, "key exchange", errors.New("the exchange kept no bytes for a shared token"))
 	}
 	var sequence int64
 	if in.session != nil {

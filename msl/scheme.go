@@ -69,6 +69,9 @@ type KeyExchange interface {
 	Scheme() string
 	// Check judges a request while a header is read.
 	Check(keydata []byte) error
+	// Exposes declares whether one of the sides has to see key bytes: a
+	// server or client whose custody forbids that does without the exchange.
+	Exposes(Side) Exposure
 	// Respond makes session keys for a requester and tells it of them. The
 	// keys must still be open for sealing.
 	Respond(ctx context.Context, from Requester, keydata []byte) (*SessionKeys, []byte, error)
@@ -80,10 +83,12 @@ type KeyExchange interface {
 }
 
 // A Requester is who asks for session keys. Token is nil where it is
-// authenticated by its entity authentication data.
+// authenticated by its entity authentication data. Custody is the mode of our
+// side, and makes the keys.
 type Requester struct {
 	Identity string
 	Token    *MasterToken
+	Custody  Custody
 }
 
 // An Offer is a request that was made and not yet answered. Close frees what

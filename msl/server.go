@@ -23,6 +23,7 @@ type Server struct {
 	Entities     []EntityScheme // who may talk to us
 	Users        []UserScheme
 	KeyExchanges []KeyExchange // in our order of preference
+	Custody      Custody       // what the key exchanges may see, and the form of master tokens
 	Issuer       *Issuer
 	State        State
 
@@ -34,10 +35,11 @@ type Server struct {
 	Limits        Limits
 	Log           *slog.Logger // of refused messages; nil means none
 
-	once     sync.Once
-	sessions *keycache.Cache[tokenHash, *Session]
-	answers  *answerLimiter
-	hashing  chan struct{}
+	once      sync.Once
+	exchanges []KeyExchange // those that the custody allows
+	sessions  *keycache.Cache[tokenHash, *Session]
+	answers   *answerLimiter
+	hashing   chan struct{}
 }
 
 // ErrNoAnswer says that no MSL message can answer: the bound on signed answers is
@@ -75,6 +77,7 @@ type Message struct {
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.Limits = s.Limits.withDefaults()
+		s.exchanges = s.Custody.permitted(s.KeyExchanges, RespondingSide)
 		s.sessions = keycache.New[tokenHash](s.Limits.Sessions, func(v *Session) bool {
 			return v.Token.expired(s.Issuer.now())
 		})
@@ -96,7 +99,7 @@ func (s *Server) Close() error {
 // off, which is [ErrTruncated], nothing is answered.
 func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
 	s.init()
-	in, err := s.receive(ctx, r)
+	in, err := s.receive(ctx, wire.NewDecoder(r, s.Limits.wire()))
 	defer func() { in.release() }()
 	if err == nil && in.err != nil {
 		return in.err // nobody answers an error
@@ -124,26 +127,35 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 }
 
 // receive reads a message and makes every check on it.
-func (s *Server) receive(ctx context.Context, r io.Reader) (*incoming, error) {
-	side := receiver{
+func (s *Server) receive(ctx context.Context, r *wire.Decoder) (*incoming, error) {
+	in, err := s.receiver().receive(ctx, r)
+	if err != nil || in.err != nil {
+		return in, err
+	}
+	if in.keyResponse != nil {
+		err = fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
+	} else {
+		err = s.check(ctx, in)
+	}
+	if err != nil {
+		return in, withID(err, in.messageID)
+	}
+	in.inferHandshake()
+	return in, nil
+}
+
+// receiver reads messages under the tokens that we issue.
+func (s *Server) receiver() receiver {
+	return receiver{
 		entities: s.Entities,
 		limits:   s.Limits,
 		rules: headerRules{
-			ratio: s.Limits.Inflate, tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.KeyExchanges,
+			ratio: s.Limits.Inflate, tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges,
 		},
 		session:  s.findSession,
 		open:     s.openSession,
 		openUser: s.openUser,
 	}
-	in, err := side.receive(ctx, r)
-	if err != nil || in.err != nil {
-		return in, err
-	}
-	if err := s.check(ctx, in); err != nil {
-		return in, withID(err, in.messageID)
-	}
-	in.inferHandshake()
-	return in, nil
 }
 
 // findSession returns the remembered session of a master token, or the token.
@@ -158,7 +170,7 @@ func (s *Server) findSession(o wire.Object) (*Session, *MasterToken, error) {
 }
 
 func (s *Server) openSession(t *MasterToken) (*Session, error) {
-	session, err := s.Issuer.Open(t)
+	session, err := s.Issuer.open(t, s.Issuer.Shared || s.Custody == CustodyShared)
 	if err == nil && !t.expired(s.Issuer.now()) {
 		s.sessions.Put(sha256.Sum256(t.Bytes()), session)
 	}
@@ -191,9 +203,6 @@ func (s *Server) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 
 // check makes the checks on the meaning of a message, in the protocol's order.
 func (s *Server) check(ctx context.Context, in *incoming) error {
-	if in.keyResponse != nil {
-		return fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
-	}
 	if in.unanswerable != nil {
 		return errors.Join(s.authenticateUser(ctx, in), in.unanswerable)
 	}

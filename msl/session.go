@@ -16,6 +16,7 @@ type SessionKeys struct {
 	Signature  keystore.MAC
 
 	references atomic.Int32
+	raw        atomic.Pointer[RawKeys] // for a token of the shared custody
 }
 
 // NewSessionKeys takes over both keys, with one reference held.
@@ -45,6 +46,9 @@ func (k *SessionKeys) Release() {
 	}
 	k.Encryption.Close()
 	k.Signature.Close()
+	if raw := k.raw.Swap(nil); raw != nil {
+		raw.Close()
+	}
 }
 
 // GenerateSessionKeys makes a pair of session keys in store: AES-128 and

@@ -131,16 +131,9 @@ func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := pick(c.KeyExchanges, r.KeyExchange, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
-	if err != nil {
-		return t, nil
-	}
-	keys, err := x.Resume(ctx, r.Keep)
-	if deviceFailed(err) {
-		return nil, err
-	}
-	if err != nil {
-		return t, nil
+	keys, err := c.resume(ctx, r)
+	if keys == nil || err != nil {
+		return t, err
 	}
 	t.session = &holding{token: token, keys: keys, exchange: r.KeyExchange, keep: r.Keep}
 	for name, b := range r.UserIDTokens {
@@ -152,6 +145,21 @@ func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 		t = t.withUser(name, uit)
 	}
 	return t.withServices(c, r.ServiceTokens)
+}
+
+// resume makes the keys of a session again, with the exchange that made them. No
+// keys and no error is a session that ended.
+func (c *Client) resume(ctx context.Context, r ClientRecord) (*SessionKeys, error) {
+	for _, x := range c.Custody.permitted(c.KeyExchanges, RequestingSide) {
+		if x.Scheme() != r.KeyExchange { // one scheme may be configured in several ways
+			continue
+		}
+		keys, err := x.Resume(ctx, r.Keep)
+		if err == nil || deviceFailed(err) {
+			return keys, err
+		}
+	}
+	return nil, nil
 }
 
 func (t *tokens) withServices(c *Client, list [][]byte) (*tokens, error) {

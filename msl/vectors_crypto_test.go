@@ -50,10 +50,10 @@ func TestVectorsCodes(t *testing.T) {
 	}
 	readVectors(t, "spec/errors.json", &v)
 	ours := map[int]string{}
-	for number, name := range msl.Codes() {
-		ours[number] = fmt.Sprintf("%s %d", name, msl.Code(number).Response())
-		if msl.Code(number).Text() == "" {
-			t.Errorf("%s has no text", name)
+	for _, code := range msl.Codes() {
+		ours[int(code)] = fmt.Sprintf("%s %d", code.Name(), code.Response())
+		if code.Text() == "" {
+			t.Errorf("%s has no text", code.Name())
 		}
 	}
 	theirs := map[int]string{}

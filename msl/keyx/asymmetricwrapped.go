@@ -39,12 +39,18 @@ var mechanisms = []string{rsaMechanism, "ECC", "JWE_RSA", "JWEJS_RSA", "JWK_RSA"
 // Scheme returns ASYMMETRIC_WRAPPED.
 func (*AsymmetricWrapped) Scheme() string { return "ASYMMETRIC_WRAPPED" }
 
+// Exposes declares nothing: the key store wraps and unwraps.
+func (*AsymmetricWrapped) Exposes(msl.Side) msl.Exposure {
+	return msl.Exposure{Why: "session keys are wrapped and unwrapped as objects of the key store"}
+}
+
 type asymmetricRequest struct {
 	id  string
 	key *rsa.PublicKey
 }
 
-func parseAsymmetric(keydata []byte) (r asymmetricRequest, err error) {
+// parseAsymmetric reads a request of the mechanism that is configured.
+func parseAsymmetric(keydata []byte, configured string) (r asymmetricRequest, err error) {
 	if r.id, err = member(keydata, "keypairid"); err != nil {
 		return r, err
 	}
@@ -63,7 +69,7 @@ func parseAsymmetric(keydata []byte) (r asymmetricRequest, err error) {
 	if err != nil {
 		return r, parseFailure(err)
 	}
-	if mechanism != rsaMechanism {
+	if mechanism != configured {
 		return r, msl.Failure(msl.ErrUnsupportedKeyXMechanism, "ASYMMETRIC_WRAPPED", nil)
 	}
 	key, err := x509.ParsePKIXPublicKey(der)
@@ -80,13 +86,13 @@ func parseAsymmetric(keydata []byte) (r asymmetricRequest, err error) {
 // Check refuses mechanisms that nobody knows with 7005, those that are not
 // configured with 7006, and a public key that is none with 3.
 func (*AsymmetricWrapped) Check(keydata []byte) error {
-	_, err := parseAsymmetric(keydata)
+	_, err := parseAsymmetric(keydata, rsaMechanism)
 	return err
 }
 
 // Respond wraps new session keys under the requester's public key.
-func (x *AsymmetricWrapped) Respond(_ context.Context, _ msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
-	request, err := parseAsymmetric(keydata)
+func (x *AsymmetricWrapped) Respond(_ context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
+	request, err := parseAsymmetric(keydata, rsaMechanism)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -101,7 +107,7 @@ func (x *AsymmetricWrapped) Respond(_ context.Context, _ msl.Requester, keydata 
 		}
 		return wrapped, err
 	}
-	return respond(x.Store, wrap, func(e *wire.Encoder) { e.String("keypairid", request.id) })
+	return respond(from.Custody, x.Store, wrap, func(e *wire.Encoder) { e.String("keypairid", request.id) })
 }
 
 // Offer shows our public key.
@@ -117,19 +123,27 @@ func (x *AsymmetricWrapped) Offer(_ context.Context, from msl.Requester) (msl.Of
 	if o.id == "" {
 		o.id = "rsa"
 	}
-	der, err := x509.MarshalPKIXPublicKey(o.pair.Public())
-	if err != nil {
+	var err error
+	if o.keydata, err = encodeAsymmetric(o.id, rsaMechanism, o.pair.Public()); err != nil {
 		o.Close()
-		return nil, msl.Failure(msl.ErrInvalidPublicKey, x.Scheme(), err)
+		return nil, err
+	}
+	return o, nil
+}
+
+// encodeAsymmetric writes a request.
+func encodeAsymmetric(id, mechanism string, public crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, msl.Failure(msl.ErrInvalidPublicKey, "ASYMMETRIC_WRAPPED", err)
 	}
 	e := wire.NewEncoder(512)
 	e.Begin()
-	e.String("keypairid", o.id)
-	e.String("mechanism", rsaMechanism)
+	e.String("keypairid", id)
+	e.String("mechanism", mechanism)
 	e.Bytes("publickey", der)
 	e.End()
-	o.keydata = e.Encoded()
-	return o, nil
+	return e.Encoded(), nil
 }
 
 func (x *AsymmetricWrapped) newPair() (UnwrappingPair, error) {
@@ -192,57 +206,13 @@ func (o *asymmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome
 	return outcome, nil
 }
 
-// sealForRestart locks the keys in any case. A store that has no sealing keys
-// gives nothing to keep: the session ends with the process.
-func sealForRestart(store keystore.Store, keys *msl.SessionKeys, identity string) ([]byte, error) {
-	encryption, errE := store.Seal(keys.Encryption, clientContext("encryption", identity))
-	signature, errS := store.Seal(keys.Signature, clientContext("signature", identity))
-	err := errors.Join(errE, errS)
-	if errors.Is(err, keystore.ErrNotFound) || errors.Is(err, errors.ErrUnsupported) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	e := wire.NewEncoder(512)
-	e.Begin()
-	e.String("sealedfor", identity)
-	e.Bytes("encryptionkey", encryption)
-	e.Bytes("hmackey", signature)
-	e.End()
-	return e.Encoded(), nil
-}
-
-// clientContext binds a client's sealed session key to its use and its owner.
-func clientContext(use, identity string) []byte {
-	return append(append([]byte("msl client session\x00"+use), 0), identity...)
-}
-
 // Resume makes the session keys again.
 func (x *AsymmetricWrapped) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
-	identity, err := member(keep, "sealedfor")
-	if err != nil {
-		if x.KeyPair == nil {
-			return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)
-		}
-		return unwrapKeys(keep, x.KeyPair)
+	if _, err := member(keep, "sealedfor"); err == nil {
+		return resumeSealed(x.Store, keep)
 	}
-	return unwrapKeys(keep, unsealer{x.Store, identity})
-}
-
-// An unsealer opens sealed session keys in the place of a key pair.
-type unsealer struct {
-	store    keystore.Store
-	identity string
-}
-
-func (u unsealer) Algorithm() keystore.Algorithm { return keystore.SealSession256 }
-func (u unsealer) Close() error                  { return nil }
-
-func (u unsealer) Unwrap(a keystore.Algorithm, blob []byte) (keystore.Key, error) {
-	use := "encryption"
-	if a == keystore.HMACSHA256 {
-		use = "signature"
+	if x.KeyPair == nil {
+		return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)
 	}
-	return u.store.Unseal(a, blob, clientContext(use, u.identity))
+	return unwrapKeys(keep, x.KeyPair)
 }

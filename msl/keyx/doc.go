@@ -1,15 +1,37 @@
 // Package keyx holds the key exchange schemes, one per file.
 //
-//	ASYMMETRIC_WRAPPED, mechanism RSA   session keys wrapped under the
-//	                                    requester's RSA key, which may be made
-//	                                    for one exchange
-//	SYMMETRIC_WRAPPED, key id PSK       session keys wrapped under a pre-shared
-//	                                    wrapping key
+//	ASYMMETRIC_WRAPPED, mechanism RSA   [AsymmetricWrapped]: session keys wrapped
+//	                                    under the requester's RSA key, which may
+//	                                    be made for one exchange
+//	SYMMETRIC_WRAPPED, key id PSK       [SymmetricWrapped]: session keys wrapped
+//	                                    under a pre-shared wrapping key
+//	ASYMMETRIC_WRAPPED, mechanisms      [AsymmetricJOSE]: the same as JSON Web
+//	JWE_RSA, JWEJS_RSA, JWK_RSA and     Keys, encrypted in four ways
+//	JWK_RSAES
+//	DIFFIE_HELLMAN                      [DiffieHellman], with parameter groups of
+//	                                    RFC 3526 and RFC 7919
+//	JWE_LADDER, JWK_LADDER              [Ladder]: a chain of wrapping keys, so
+//	                                    that the pre-shared one is used once
 //
-// In both the session keys are made in a key store and leave it wrapped alone:
-// neither side's process sees them.
+// In the first two the session keys are made in a key store and leave it wrapped
+// alone: neither side's process sees them. The form of all others forces key
+// bytes through the process, which [msl.Custody] must allow. [CustodyTable] tells
+// of each where the bytes are.
 //
-// What a scheme does not protect: who records an exchange and gets the key pair
-// or the pre-shared key later opens it; a pair made for one exchange is
-// destroyed with it, and is the default for that reason.
+// # Key bytes in this process
+//
+// Where they must be, the bytes are in memory of ours that is locked against
+// swapping and overwritten on every path: the keys themselves, the texts of JSON
+// Web Keys, content encryption keys, the Diffie-Hellman secret. Copies remain
+// that nothing here can overwrite, on the heap or a stack until they are used
+// again: AES key schedules and GCM tables (crypto/aes, crypto/cipher), the inner
+// state of hashes (crypto/sha512), numbers and intermediate results of math/big,
+// padded messages of RSA (crypto/rsa), and what soft keys and cgo hold during a
+// call.
+//
+// # What a scheme does not protect
+//
+// Who records an exchange and gets the key pair or the pre-shared key later opens
+// it; a pair made for one exchange is destroyed with it, and is the default for
+// that reason. Of a ladder the first exchange opens all that follow.
 package keyx

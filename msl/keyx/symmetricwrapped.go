@@ -22,6 +22,11 @@ const pskKeyID = "PSK"
 // Scheme returns SYMMETRIC_WRAPPED.
 func (*SymmetricWrapped) Scheme() string { return "SYMMETRIC_WRAPPED" }
 
+// Exposes declares nothing: the key store wraps and unwraps.
+func (*SymmetricWrapped) Exposes(msl.Side) msl.Exposure {
+	return msl.Exposure{Why: "session keys are wrapped and unwrapped as objects of the key store"}
+}
+
 // Check refuses key ids that nobody knows with 7003.
 func (x *SymmetricWrapped) Check(keydata []byte) error {
 	id, err := member(keydata, "keyid")
@@ -58,7 +63,7 @@ func (x *SymmetricWrapped) Respond(ctx context.Context, from msl.Requester, keyd
 	if !ok {
 		return nil, nil, msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), nil)
 	}
-	return respond(x.Store, wrapping.Wrap, func(e *wire.Encoder) { e.String("keyid", pskKeyID) })
+	return respond(from.Custody, x.Store, wrapping.Wrap, func(e *wire.Encoder) { e.String("keyid", pskKeyID) })
 }
 
 // Offer asks for keys under our own pre-shared wrapping key.

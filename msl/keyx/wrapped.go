@@ -8,8 +8,8 @@ import (
 
 // respond makes session keys and the response that wraps them, after the members
 // of it that name the request.
-func respond(store keystore.Store, wrap func(keystore.Key) ([]byte, error), name func(*wire.Encoder)) (*msl.SessionKeys, []byte, error) {
-	keys, err := msl.GenerateSessionKeys(store)
+func respond(custody msl.Custody, store keystore.Store, wrap func(keystore.Key) ([]byte, error), name func(*wire.Encoder)) (*msl.SessionKeys, []byte, error) {
+	keys, err := custody.GenerateSessionKeys(store)
 	if err != nil {
 		return nil, nil, msl.Failure(msl.ErrSessionKeyCreationFailure, "generate session keys", err)
 	}
@@ -32,23 +32,37 @@ func respond(store keystore.Store, wrap func(keystore.Key) ([]byte, error), name
 
 // unwrapKeys opens the two keys of a response.
 func unwrapKeys(keydata []byte, by keystore.Unwrapper) (*msl.SessionKeys, error) {
-	o, err := wire.Parse(keydata, wire.Limits{})
+	encryption, signature, err := keyMembers(keydata)
 	if err != nil {
-		return nil, parseFailure(err)
-	}
-	encryption, err := o.Bytes("encryptionkey")
-	if err != nil {
-		return nil, parseFailure(err)
-	}
-	signature, err := o.Bytes("hmackey")
-	if err != nil {
-		return nil, parseFailure(err)
+		return nil, err
 	}
 	keys, err := msl.UnwrapSessionKeys(encryption, signature, by.Unwrap)
 	if err != nil {
 		return nil, msl.Failure(msl.ErrUnwrapError, "unwrap session keys", err)
 	}
 	return keys, nil
+}
+
+// keyMembers reads the two keys of a response.
+func keyMembers(keydata []byte) (encryption, signature []byte, err error) {
+	if encryption, err = binaryMember(keydata, "encryptionkey"); err != nil {
+		return nil, nil, err
+	}
+	signature, err = binaryMember(keydata, "hmackey")
+	return encryption, signature, err
+}
+
+// binaryMember reads bytes out of a key data object.
+func binaryMember(keydata []byte, name string) ([]byte, error) {
+	o, err := wire.Parse(keydata, wire.Limits{})
+	if err != nil {
+		return nil, parseFailure(err)
+	}
+	b, err := o.Bytes(name)
+	if err != nil {
+		return nil, parseFailure(err)
+	}
+	return b, nil
 }
 
 // member reads a string out of a key data object.

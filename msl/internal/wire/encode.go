@@ -20,6 +20,9 @@ func NewEncoder(sizeHint int) *Encoder {
 	return &Encoder{buf: make([]byte, 0, max(sizeHint, 0))}
 }
 
+// EncoderOn returns an Encoder that writes over buf, for as long as it has room.
+func EncoderOn(buf []byte) *Encoder { return &Encoder{buf: buf[:0]} }
+
 // scratch are the Encoders that Free gave back.
 var scratch = sync.Pool{New: func() any { return new(Encoder) }}
 

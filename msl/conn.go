@@ -1,0 +1,454 @@
+package msl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A Conn is one side of a peer-to-peer network, on one connection to the other
+// side. Each side issues tokens for the other: it is a server to it, with an
+// issuer and what judges the peer's messages, and a client of it, which holds the
+// tokens that the peer issued. The client's Transport and Peers are not used.
+//
+// A Conn is for one goroutine, and one exchange at a time. Either side may begin
+// one: with Request, which the other side takes by Serve.
+type Conn struct {
+	Server *Server
+	Client *Client
+	// Source names the other end, to bound what it may ask for.
+	Source string
+
+	rw      io.ReadWriter
+	in      *wire.Decoder
+	pending *payloadReader // of the message before, which may have data left
+	writing chan error     // a message that is being written behind the scenes, or nil
+	theirs  peerTokens     // that we issued for the peer, as far as it is known here
+}
+
+// NewConn makes a Conn on rw.
+func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
+	server.init()
+	return &Conn{Server: server, Client: client, rw: rw, in: wire.NewDecoder(rw, server.Limits.wire())}
+}
+
+// Serve takes one request from the other side and answers it. io.EOF is the end
+// of the connection between two exchanges.
+func (c *Conn) Serve(ctx context.Context, handle Handler) error {
+	if err := c.Client.load(ctx); err != nil {
+		return err
+	}
+	in, err := c.next(ctx, nil)
+	for count := 1; err == nil && in.handshake; count += 2 {
+		if count+2 > maxMessages {
+			in.release()
+			return errors.New("msl: too many handshakes in one exchange")
+		}
+		in, err = c.answerHandshake(ctx, in)
+	}
+	defer func() { in.release() }()
+	switch {
+	case errors.Is(err, io.EOF):
+		return io.EOF
+	case err == nil && in.err != nil:
+		return in.err
+	case err != nil:
+		return c.refuse(ctx, in, err)
+	}
+	c.pending = in.body
+	w := &ResponseWriter{ctx: ctx, server: c.Server, in: in, out: c.rw, conn: c,
+		Encrypted: in.sender.Encrypted, Authenticated: in.sender.Authenticated}
+	defer w.release()
+	if err = handle(ctx, w, in.message()); err == nil {
+		err = w.close()
+	}
+	if err != nil && !w.started && !errors.Is(err, ErrTruncated) {
+		err = c.refuse(ctx, in, in.applicationError(err))
+	}
+	return errors.Join(err, c.skip())
+}
+
+func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
+	if err := c.written(); err != nil {
+		return err
+	}
+	return c.Server.refuse(ctx, c.Source, c.rw, in, cause)
+}
+
+// answerHandshake answers with a lone header, which may ask for keys of our own,
+// and reads the message that follows.
+func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, error) {
+	a := &attempt{client: c.Client, req: &Request{}, messageID: next(in.messageID), peering: peering{conn: c, reply: in, lone: true}}
+	_, following, err := a.turn(ctx, true)
+	in.release()
+	return following, err
+}
+
+// Request sends a request to the other side and returns its answer, whose body
+// must be closed before the connection is used again.
+func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
+	if err := c.Client.load(ctx); err != nil {
+		return nil, err
+	}
+	id, err := randomNumber(c.Client.Rand)
+	if err != nil {
+		return nil, err
+	}
+	a := &attempt{client: c.Client, req: req, messageID: id, peering: peering{conn: c}}
+	defer a.answering(nil)
+	var refused error
+	for count := 2; count <= maxMessages; count += 2 {
+		out, in, err := a.turn(ctx, true)
+		var answer *PeerError
+		if errors.As(err, &answer) {
+			in.release()
+			refused = err
+			if again, err := a.recover(ctx, answer); !again || err != nil {
+				return nil, errors.Join(refused, err)
+			}
+			a.answering(nil) // what it asked for was sent
+			continue
+		}
+		if err != nil {
+			in.release()
+			return nil, errors.Join(refused, err)
+		}
+		if out.handshake {
+			a.answering(in)
+			a.bare, a.renew, a.handshake = false, false, false
+			continue
+		}
+		if in.due() {
+			if req.Interactive && in.handshake {
+				in.release()
+				return nil, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
+			}
+			if in, err = a.serveKeys(ctx, in); err != nil {
+				in.release()
+				return nil, err
+			}
+		}
+		return c.response(in, count), nil
+	}
+	return nil, errors.Join(refused, errors.New("msl: no answer within 12 messages"))
+}
+
+// serveKeys gives the peer the tokens that its answer asks for. An answer that
+// was a handshake is followed by the real one.
+func (a *attempt) serveKeys(ctx context.Context, in *incoming) (*incoming, error) {
+	k := &attempt{client: a.client, req: &Request{Recipient: a.req.Recipient}, messageID: next(in.messageID),
+		peering: peering{conn: a.conn, reply: in, lone: true, quiet: true}}
+	_, following, err := k.turn(ctx, in.handshake)
+	if !in.handshake {
+		return in, err
+	}
+	in.release()
+	return following, err
+}
+
+func (c *Conn) response(in *incoming, count int) *Response {
+	c.pending = in.body
+	r := &Response{
+		Identity: in.sender.Identity, ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
+		Body: &responseBody{Reader: in.body, stream: drainer{c}, release: in.release},
+	}
+	if in.keyResponse != nil {
+		r.KeyExchange = in.keyResponse.scheme
+	}
+	return r
+}
+
+// A drainer closes a message without closing its connection.
+type drainer struct{ *Conn }
+
+func (d drainer) Close() error { return errors.Join(d.skip(), d.written()) }
+
+// skip reads what is left of the message before, so that the next one begins
+// where it begins.
+func (c *Conn) skip() error {
+	if c.pending == nil {
+		return nil
+	}
+	_, err := io.Copy(io.Discard, c.pending)
+	c.pending = nil
+	return err
+}
+
+// write sends a message behind the scenes: the peer may answer while we send, or
+// not read on before we read from it.
+func (c *Conn) write(out *outgoing) error {
+	if err := c.written(); err != nil {
+		out.us.release()
+		return err
+	}
+	done := make(chan error, 1)
+	c.writing = done
+	go func() {
+		err := out.write(c.rw)
+		out.us.release()
+		done <- err
+	}()
+	return nil
+}
+
+// written waits for the message that is being sent.
+func (c *Conn) written() error {
+	if c.writing == nil {
+		return nil
+	}
+	err := <-c.writing
+	c.writing = nil
+	return err
+}
+
+// next reads a message. It is the answer to what was sent in a, or a request.
+func (c *Conn) next(ctx context.Context, a *attempt) (*incoming, error) {
+	if err := c.skip(); err != nil {
+		return &incoming{release: func() {}}, err
+	}
+	side := c.Server.receiver()
+	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
+	o, err := c.in.First()
+	for err == nil && o.Has("payload") { // of a message that we refused
+		o, err = c.in.Next()
+	}
+	in, err := side.read(ctx, o, err, c.in)
+	if err != nil {
+		return in, err
+	}
+	if in.err != nil {
+		if a == nil {
+			return in, nil
+		}
+		return in, a.judgeError(in)
+	}
+	if a == nil {
+		err = c.checkRequest(ctx, in)
+	} else {
+		err = a.checkAnswer(ctx, in)
+	}
+	return in, withID(err, in.messageID)
+}
+
+// checkRequest makes the checks on a message that answers nothing.
+func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
+	if in.keyResponse != nil {
+		return fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
+	}
+	if err := c.Server.check(ctx, in); err != nil {
+		return err
+	}
+	in.inferHandshake()
+	c.Client.setClock(in.timestamp)
+	a := &attempt{client: c.Client, req: &Request{}}
+	return a.keep(ctx, nil, Outcome{}, nil, in.peer.services)
+}
+
+// checkAnswer makes the checks on the answer to a message, and keeps the tokens
+// that it brings.
+func (a *attempt) checkAnswer(ctx context.Context, in *incoming) (err error) {
+	var outcome Outcome
+	if in.keyResponse != nil {
+		if outcome, err = a.accept(ctx, in); err != nil {
+			return err
+		}
+	}
+	if err = a.conn.Server.check(ctx, in); err == nil {
+		err = a.checkPeer(in)
+	}
+	if err != nil {
+		outcome.Keys.Release()
+		return err
+	}
+	a.client.setClock(in.timestamp)
+	return a.keep(ctx, in.keyResponse, outcome, in.peer.user, in.peer.services)
+}
+
+func (a *attempt) checkPeer(in *incoming) error {
+	if in.messageID != next(a.messageID) {
+		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
+	}
+	if a.req.Recipient != "" && in.sender.Identity != a.req.Recipient {
+		return fail(ErrMessageSenderMismatch, "answer", nil)
+	}
+	return nil
+}
+
+// due reports whether the sender of an answer waits for tokens.
+func (in *incoming) due() bool {
+	return len(in.keyRequests) > 0 || in.renewable && in.token != nil && in.userAuth != nil
+}
+
+// shows reports whether a message lets us answer under the token that we hold:
+// because it delivers it, or shows it.
+func (in *incoming) shows(held *MasterToken) bool {
+	if held == nil || in.keyResponse != nil {
+		return true
+	}
+	return in.peer.master != nil && bytes.Equal(in.peer.master.sealed.tokenData, held.sealed.tokenData)
+}
+
+// A peering is the part of an attempt that a peer-to-peer network adds.
+type peering struct {
+	conn   *Conn
+	reply  *incoming       // what the next message answers, or nil
+	answer *ResponseWriter // issues what reply asks for
+	lone   bool            // the message is a header alone
+	quiet  bool            // and asks for nothing
+}
+
+// answering turns to the message that the next one answers.
+func (p *peering) answering(in *incoming) {
+	if p.reply != nil {
+		p.reply.release()
+	}
+	p.reply = in
+}
+
+// release lets go of what was issued.
+func (p *peering) release() {
+	if p.answer != nil && p.answer.issued != nil {
+		p.answer.issued.Release()
+		p.answer.issued = nil
+	}
+}
+
+// show adds what we issue for the peer to the header of an answer.
+func (a *attempt) show(ctx context.Context, h *header) error {
+	if a.conn == nil {
+		return nil
+	}
+	if a.reply == nil {
+		h.peer.master, h.peer.user = a.conn.theirs.master, a.conn.theirs.user
+		return nil
+	}
+	if a.answer == nil || a.answer.in != a.reply {
+		a.answer = &ResponseWriter{ctx: ctx, server: a.conn.Server, in: a.reply}
+	}
+	h.capabilities = a.reply.capabilities.intersect(a.client.Capabilities)
+	issued := header{capabilities: h.capabilities}
+	if err := a.answer.exchangeKeys(&issued); err != nil {
+		return err
+	}
+	if err := a.answer.userToken(&issued); err != nil {
+		return err
+	}
+	if err := a.answer.tokens(&issued); err != nil {
+		return err
+	}
+	h.keyResponse = issued.keyResponse
+	h.peer = peerTokens{master: a.reply.token, user: issued.userIDToken, services: issued.serviceTokens}
+	a.conn.theirs = peerTokens{master: a.answer.masterToken(), user: issued.userIDToken}
+	return nil
+}
+
+// turn sends one message and, if an answer is due, reads it.
+func (a *attempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, error) {
+	nobody := &incoming{release: func() {}}
+	if err := a.takeTokens(ctx); err != nil {
+		return nil, nobody, err
+	}
+	a.offered = false
+	var got *MasterToken
+	defer func() { a.finish(got) }()
+	out, err := a.build(ctx)
+	if err != nil {
+		return nil, nobody, err
+	}
+	if err := a.conn.write(out); err != nil || !wait {
+		return out, nobody, err
+	}
+	in, err := a.conn.next(ctx, a)
+	if err == nil {
+		a.messageID = next(in.messageID)
+		got = in.peer.master
+		if in.keyResponse != nil {
+			got = in.keyResponse.token
+		}
+	}
+	return out, in, err
+}
+
+// startPeer sends the header of an answer in a peer-to-peer network. Where the
+// data needs protection that we do not have yet, a handshake of our own goes
+// first.
+func (w *ResponseWriter) startPeer() (err error) {
+	a := &attempt{
+		client: w.conn.Client, messageID: next(w.in.messageID),
+		req:     &Request{Encrypted: w.Encrypted, Authenticated: w.Authenticated},
+		peering: peering{conn: w.conn, reply: w.in, answer: w},
+	}
+	if len(w.pending) > 0 {
+		a.req.Body = BytesBody(w.pending[:1]) // there is data; how much does not matter here
+	}
+	defer func() {
+		if err != nil && a.reply != w.in {
+			a.answering(nil)
+		}
+	}()
+	for count := 3; count+2 <= maxMessages; count += 2 {
+		if err := a.takeTokens(w.ctx); err != nil {
+			return err
+		}
+		out, err := a.build(w.ctx)
+		if err != nil {
+			a.finish(nil)
+			return err
+		}
+		if !out.handshake {
+			w.talk, w.waits, w.us = a, out.waits, out.us
+			w.payload, w.started = &out.payload, true
+			w.payload.out = w.out
+			if err = w.conn.written(); err == nil {
+				_, err = w.out.Write(out.head)
+			}
+			return err
+		}
+		if err := a.shakeHands(w.ctx, out, w.in); err != nil {
+			return err
+		}
+	}
+	return errors.New("msl: the peer gave no keys within 12 messages")
+}
+
+// shakeHands sends a handshake and takes the keys of the answer, which the next
+// message answers.
+func (a *attempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
+	var got *MasterToken
+	defer func() { a.finish(got) }()
+	if err := a.conn.write(out); err != nil {
+		return err
+	}
+	in, err := a.conn.next(ctx, a)
+	if err != nil {
+		in.release()
+		return err
+	}
+	if in.keyResponse == nil {
+		in.release()
+		return fail(ErrKeyXResponseRequestMismatch, "answer to a handshake without keys", nil)
+	}
+	got = in.keyResponse.token
+	a.messageID = next(in.messageID)
+	if a.reply == first {
+		a.reply = nil // it is the caller's
+	}
+	a.answering(in)
+	return nil
+}
+
+// endPeer reads what the peer answers to an answer that asked for tokens.
+func (w *ResponseWriter) endPeer() error {
+	if !w.waits {
+		return nil
+	}
+	in, err := w.conn.next(w.ctx, w.talk)
+	if err == nil && in.keyResponse != nil {
+		w.got = in.keyResponse.token
+	}
+	in.release()
+	return err
+}

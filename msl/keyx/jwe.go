@@ -1,0 +1,225 @@
+package keyx
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base64"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// MSL encrypts JWKs with an early draft of JSON Web Encryption
+// (draft-ietf-jose-json-web-encryption), not with RFC 7516: the data that the tag
+// covers besides the ciphertext are the header, the encrypted key and the
+// initialization vector. So no library for the standard reads it.
+
+// The names of algorithms in a JWE.
+const (
+	algOAEP   = "RSA-OAEP" // SHA-1, MGF1 with SHA-1
+	algKW     = "A128KW"
+	encGCM128 = "A128GCM"
+	encGCM256 = "A256GCM"
+
+	gcmIV  = 12
+	gcmTag = 16
+)
+
+// A jwe is the parts of a JWE in base64url, as they travel.
+type jwe struct{ header, key, iv, ciphertext, tag []byte }
+
+// A jweSuite is the pair of algorithms that one use of a JWE has.
+type jweSuite struct{ alg, enc string }
+
+func (s jweSuite) cekSize() int {
+	if s.enc == encGCM256 {
+		return 32
+	}
+	return 16
+}
+
+// header is the encoded object, its members in the order of the reference stack.
+func (s jweSuite) header() []byte {
+	return base64url([]byte(`{"enc":"` + s.enc + `","alg":"` + s.alg + `"}`))
+}
+
+// seal encrypts plaintext under a new key, which wrap encrypts.
+func (s jweSuite) seal(plaintext []byte, random io.Reader, wrap func(cek []byte) ([]byte, error)) (jwe, error) {
+	const op = "JWE"
+	memory := lockedmem.New(s.cekSize())
+	defer memory.Close()
+	cek, iv := memory.Bytes(), make([]byte, gcmIV)
+	for _, b := range [][]byte{cek, iv} {
+		if _, err := io.ReadFull(orRandom(random), b); err != nil {
+			return jwe{}, msl.Failure(msl.ErrWrapError, op, err)
+		}
+	}
+	wrapped, err := wrap(cek)
+	if err != nil {
+		return jwe{}, err
+	}
+	gcm, err := newGCM(cek)
+	if err != nil {
+		return jwe{}, msl.Failure(msl.ErrWrapError, op, err)
+	}
+	j := jwe{header: s.header(), key: base64url(wrapped), iv: base64url(iv)}
+	sealed := gcm.Seal(nil, iv, plaintext, j.authenticated())
+	n := len(sealed) - gcmTag
+	j.ciphertext, j.tag = base64url(sealed[:n]), base64url(sealed[n:])
+	return j, nil
+}
+
+// open decrypts a JWE in either form with the key that unwrap finds in it. What
+// is not a JWE is 41, one of other algorithms 43, a key of another length 24,
+// sizes that GCM does not have 42, and what does not decrypt 33.
+func (s jweSuite) open(b []byte, unwrap func(wrapped []byte) ([]byte, error)) (*lockedmem.Buffer, error) {
+	const op = "JWE"
+	j, err := parseJWE(b)
+	if err != nil {
+		return nil, err
+	}
+	p, err := j.decode(s)
+	if err != nil {
+		return nil, err
+	}
+	cek, err := unwrap(p.key)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(cek)
+	if len(cek) != s.cekSize() {
+		return nil, msl.Failure(msl.ErrInvalidSymmetricKey, op, nil)
+	}
+	if len(p.tag) != gcmTag || len(p.iv) != gcmIV {
+		return nil, msl.Failure(msl.ErrInvalidAlgorithmParams, op, nil)
+	}
+	gcm, err := newGCM(cek)
+	if err != nil {
+		return nil, msl.Failure(msl.ErrInvalidSymmetricKey, op, err)
+	}
+	memory := lockedmem.New(len(p.ciphertext))
+	sealed := append(p.ciphertext, p.tag...)
+	if _, err := gcm.Open(memory.Bytes()[:0], p.iv, sealed, j.authenticated()); err != nil {
+		memory.Close()
+		return nil, msl.Failure(msl.ErrUnwrapError, op, nil)
+	}
+	return memory, nil
+}
+
+func newGCM(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// authenticated is the additional data of the draft.
+func (j jwe) authenticated() []byte {
+	return bytes.Join([][]byte{j.header, j.key, j.iv}, []byte{'.'})
+}
+
+// compact is the form of five parts.
+func (j jwe) compact() []byte {
+	return bytes.Join([][]byte{j.header, j.key, j.iv, j.ciphertext, j.tag}, []byte{'.'})
+}
+
+// json is the form of an object with one recipient.
+func (j jwe) json() []byte {
+	e := wire.NewEncoder(256 + len(j.key) + len(j.ciphertext))
+	e.Begin()
+	e.String("ciphertext", string(j.ciphertext))
+	e.BeginArray("recipients")
+	e.Begin()
+	e.String("integrity_value", string(j.tag))
+	e.String("encrypted_key", string(j.key))
+	e.String("header", string(j.header))
+	e.End()
+	e.EndArray()
+	e.String("initialization_vector", string(j.iv))
+	e.End()
+	return e.Encoded()
+}
+
+func errJWE() error { return msl.Failure(msl.ErrJWEParseError, "JWE", nil) }
+
+// parseJWE tells the forms apart by the first byte.
+func parseJWE(b []byte) (jwe, error) {
+	if len(b) > 0 && b[0] == '{' {
+		return parseJSONJWE(b)
+	}
+	parts := bytes.Split(b, []byte{'.'})
+	if len(parts) != 5 {
+		return jwe{}, errJWE()
+	}
+	return jwe{parts[0], parts[1], parts[2], parts[3], parts[4]}, nil
+}
+
+func parseJSONJWE(b []byte) (jwe, error) {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
+		return jwe{}, errJWE()
+	}
+	recipients, err := o.Objects("recipients")
+	if err != nil || len(recipients) == 0 {
+		return jwe{}, errJWE()
+	}
+	get := func(o wire.Object, name string) []byte {
+		s, e := o.String(name)
+		if e != nil {
+			err = e
+		}
+		return []byte(s)
+	}
+	first := recipients[0]
+	j := jwe{
+		header: get(first, "header"), key: get(first, "encrypted_key"), iv: get(o, "initialization_vector"),
+		ciphertext: get(o, "ciphertext"), tag: get(first, "integrity_value"),
+	}
+	if err != nil {
+		return jwe{}, errJWE()
+	}
+	return j, nil
+}
+
+// decode takes the parts out of base64url, and looks into the header.
+func (j jwe) decode(want jweSuite) (p jwe, err error) {
+	for _, part := range []struct {
+		to   *[]byte
+		from []byte
+	}{{&p.header, j.header}, {&p.key, j.key}, {&p.iv, j.iv}, {&p.ciphertext, j.ciphertext}, {&p.tag, j.tag}} {
+		// The decoder of the standard library skips line breaks.
+		if len(part.from) == 0 || bytes.ContainsAny(part.from, "\r\n") {
+			return p, errJWE()
+		}
+		if *part.to, err = base64.RawURLEncoding.DecodeString(string(part.from)); err != nil {
+			return p, errJWE()
+		}
+	}
+	o, err := wire.Parse(p.header, wire.Limits{})
+	if err != nil {
+		return p, errJWE()
+	}
+	alg, errA := o.String("alg")
+	enc, errE := o.String("enc")
+	if errA != nil || errE != nil || alg != algOAEP && alg != algKW || enc != encGCM128 && enc != encGCM256 {
+		return p, errJWE()
+	}
+	if (jweSuite{alg, enc}) != want {
+		return p, msl.Failure(msl.ErrJWEAlgorithmMismatch, "JWE", nil)
+	}
+	return p, nil
+}
+
+func base64url(b []byte) []byte { return base64.RawURLEncoding.AppendEncode(nil, b) }
+
+func orRandom(r io.Reader) io.Reader {
+	if r == nil {
+		return rand.Reader
+	}
+	return r
+}

@@ -1,0 +1,214 @@
+package keyx
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"slices"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A jwk is a JSON Web Key in the form that MSL took from an early draft of the
+// JOSE working group (draft-ietf-jose-json-web-key): "rsa" in lower case, the use
+// "wrap", and "extractable" for what became "ext".
+type jwk struct {
+	kty         string
+	use         string   // or
+	ops         []string // key_ops
+	alg         string
+	extractable bool
+	kid         string
+	k           []byte // the key of kty oct, in base64url
+	n, e, d     []byte // the numbers of kty rsa, in base64url
+}
+
+var (
+	jwkTypes      = []string{"oct", "rsa"}
+	jwkUses       = []string{"sig", "enc", "wrap"}
+	jwkOperations = []string{"sign", "verify", "encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"}
+	jwkAlgorithms = []string{"HS256", "RSA1_5", "RSA-OAEP", "A128KW", "A128CBC"}
+)
+
+// A purpose is what the key in a JWK is for.
+type purpose struct {
+	use  string
+	ops  []string
+	alg  string
+	size int
+}
+
+var (
+	forEncryption = purpose{"enc", []string{"decrypt", "encrypt"}, "A128CBC", 16}
+	forSignature  = purpose{"sig", []string{"verify", "sign"}, "HS256", 32}
+	forWrapping   = purpose{"wrap", []string{"wrapKey", "unwrapKey"}, "A128KW", 16}
+)
+
+// withUse and withOps are the two forms of a JWK: a key has a use or operations.
+func (p purpose) withUse() jwk { return jwk{kty: "oct", use: p.use, alg: p.alg} }
+func (p purpose) withOps() jwk { return jwk{kty: "oct", ops: p.ops, alg: p.alg} }
+
+// maxJWK is more than any JWK of a symmetric key here takes.
+const maxJWK = 512
+
+// text writes a JWK with a key of those bytes, its members in the order of the
+// reference stack, into locked memory.
+func (k jwk) text(key []byte) *lockedmem.Buffer {
+	room := lockedmem.New(maxJWK)
+	defer room.Close()
+	b := k.append(room.Bytes()[:0], key)
+	out := lockedmem.New(len(b))
+	copy(out.Bytes(), b)
+	return out
+}
+
+func (k jwk) append(b, key []byte) []byte {
+	b = append(b, `{"kty":"`...)
+	b = append(b, k.kty...)
+	if k.use != "" {
+		b = append(append(b, `","use":"`...), k.use...)
+	}
+	b = append(b, `","extractable":`...)
+	if k.extractable {
+		b = append(b, "true"...)
+	} else {
+		b = append(b, "false"...)
+	}
+	if k.kid != "" {
+		b = append(append(append(b, `,"kid":"`...), k.kid...), '"')
+	}
+	for i, op := range k.ops {
+		lead := `,"`
+		if i == 0 {
+			lead = `,"key_ops":["`
+		}
+		b = append(append(append(b, lead...), op...), '"')
+	}
+	if len(k.ops) > 0 {
+		b = append(b, ']')
+	}
+	b = append(b, `,"k":"`...)
+	b = base64.RawURLEncoding.AppendEncode(b, key)
+	return append(append(append(b, `","alg":"`...), k.alg...), `"}`...)
+}
+
+// errNoJWK is a text that is no JSON object at all. What that means depends on
+// the exchange.
+var errNoJWK = errors.New("keyx: not a JSON object")
+
+// parseJWK reads a JWK. What it returns refers to text.
+func parseJWK(text []byte) (jwk, error) {
+	o, err := wire.Parse(text, wire.Limits{})
+	if err != nil {
+		return jwk{}, errNoJWK // without the cause, which may quote the text
+	}
+	k := jwk{}
+	f := jwkFields{o: o}
+	k.kty = f.string("kty", true)
+	k.use = f.string("use", false)
+	k.alg = f.string("alg", false)
+	k.kid = f.string("kid", false)
+	if o.Has("key_ops") {
+		k.ops, err = o.Strings("key_ops")
+		f.note(err)
+	}
+	if o.Has("extractable") {
+		k.extractable, err = o.Bool("extractable")
+		f.note(err)
+	}
+	if f.err != nil {
+		return jwk{}, f.err
+	}
+	if err := k.known(); err != nil {
+		return jwk{}, err
+	}
+	return k, k.numbers(&f)
+}
+
+// known refuses names that nobody knows, in the order of the reference stack.
+func (k jwk) known() error {
+	const op = "JWK"
+	switch {
+	case !slices.Contains(jwkTypes, k.kty):
+		return msl.Failure(msl.ErrUnidentifiedJWKType, op, nil)
+	case k.use != "" && !slices.Contains(jwkUses, k.use):
+		return msl.Failure(msl.ErrUnidentifiedJWKUsage, op, nil)
+	case slices.ContainsFunc(k.ops, func(s string) bool { return !slices.Contains(jwkOperations, s) }):
+		return msl.Failure(msl.ErrUnidentifiedJWKKeyOp, op, nil)
+	case k.alg != "" && !slices.Contains(jwkAlgorithms, k.alg):
+		return msl.Failure(msl.ErrUnidentifiedJWKAlgorithm, op, nil)
+	}
+	return nil
+}
+
+// numbers reads what makes the key.
+func (k *jwk) numbers(f *jwkFields) error {
+	if k.kty == "oct" {
+		k.k = f.number("k", true)
+		return f.err
+	}
+	k.n, k.e, k.d = f.number("n", true), f.number("e", false), f.number("d", false)
+	if f.err == nil && k.e == nil && k.d == nil {
+		return msl.Failure(msl.ErrMSLParseError, "JWK", nil)
+	}
+	return f.err
+}
+
+// key decodes the key into room of just its size, if it is what the purpose
+// says. The algorithm decides: a JWK without one is of no use.
+func (k jwk) key(p purpose, room []byte) error {
+	if k.kty != "oct" || k.alg != p.alg || base64.RawURLEncoding.DecodedLen(len(k.k)) != len(room) || len(room) != p.size {
+		return msl.Failure(msl.ErrSessionKeyCreationFailure, "JWK of another key", nil)
+	}
+	if _, err := base64.RawURLEncoding.Decode(room, k.k); err != nil {
+		return msl.Failure(msl.ErrInvalidJWKKeyData, "JWK", nil)
+	}
+	return nil
+}
+
+// jwkFields reads members and remembers that one failed, without what it was:
+// an error must not quote a key.
+type jwkFields struct {
+	o   wire.Object
+	err error
+}
+
+func (f *jwkFields) note(err error) {
+	if err != nil && f.err == nil {
+		f.err = msl.Failure(msl.ErrMSLParseError, "JWK", nil)
+	}
+}
+
+func (f *jwkFields) string(name string, must bool) string {
+	if !must && !f.o.Has(name) {
+		return ""
+	}
+	s, err := f.o.String(name)
+	f.note(err)
+	return s
+}
+
+// number finds base64url in place: a string of Go would be a copy that nobody
+// can overwrite.
+func (f *jwkFields) number(name string, must bool) []byte {
+	v, ok := f.o.Value(name)
+	if !ok && !must {
+		return nil
+	}
+	if !ok || v.Kind() != wire.StringKind {
+		f.note(wire.ErrType)
+		return nil
+	}
+	raw := v.Raw()
+	text := bytes.TrimRight(raw[1:len(raw)-1], "=")
+	if f.err == nil && (len(text) == 0 || len(text)%4 == 1 || bytes.ContainsFunc(text, func(r rune) bool { return !isBase64URL(r) })) {
+		f.err = msl.Failure(msl.ErrInvalidJWKKeyData, "JWK", nil)
+	}
+	return text
+}
+
+func isBase64URL(r rune) bool {
+	return 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_'
+}

@@ -1,0 +1,341 @@
+package keyx
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A LadderForm is how a ladder wraps its keys.
+type LadderForm string
+
+// The schemes of [Ladder].
+const (
+	JWELadder LadderForm = "JWE_LADDER" // a JWK in a JWE
+	JWKLadder LadderForm = "JWK_LADDER" // AES Key Wrap on a JWK
+)
+
+// Ladder is the schemes JWE_LADDER and JWK_LADDER. A responder gives the
+// requester a new wrapping key with each exchange, which wraps the session keys
+// and the wrapping key of the next exchange, so that the pre-shared one is used
+// once (mechanism PSK, then WRAP). The responder keeps nothing: the requester
+// sends the wrapping key back as wrapdata, which only the responder opens.
+//
+// Both sides see the keys, so custody must be imported or shared, and Store a
+// keystore.Importer. A requester's wrapping key stays in its store, for the
+// process: after a restart the ladder begins again with the pre-shared key.
+type Ladder struct {
+	Form  LadderForm
+	Store keystore.Store
+
+	// PSK has the wrapping keys of peers, which must be keystore.DataWrapper.
+	// Nil refuses the mechanism PSK.
+	PSK *entityauth.PSK
+	// Wrapping and Revealing are the issuer's wrapping key where custody is
+	// shared: wrapdata is then readable by the reference stacks. Otherwise the
+	// store seals it.
+	Wrapping  keystore.DataWrapper
+	Revealing keystore.Revealer
+
+	// Own is a requester's own pre-shared wrapping key.
+	Own keystore.Revealer
+
+	Rand io.Reader // nil means crypto/rand
+
+	mu    sync.Mutex
+	rungs map[string]rung // of the requesters of this process, by identity
+}
+
+// A rung is what a requester keeps of one exchange for the next.
+type rung struct {
+	wrapdata []byte
+	key      keystore.Revealer
+}
+
+const (
+	byPSK  = "PSK"
+	byWrap = "WRAP"
+)
+
+// Scheme returns the name of the form.
+func (x *Ladder) Scheme() string { return string(x.Form) }
+
+// Exposes declares both sides: a JWK is a text with the key in it.
+func (*Ladder) Exposes(msl.Side) msl.Exposure {
+	return msl.Exposure{Bytes: true, Why: "session keys and the next wrapping key travel in the text of a JSON Web Key"}
+}
+
+type ladderRequest struct {
+	mechanism string
+	wrapdata  []byte
+}
+
+func (x *Ladder) parse(keydata []byte) (r ladderRequest, err error) {
+	if r.mechanism, err = member(keydata, "mechanism"); err != nil {
+		return r, err
+	}
+	switch r.mechanism {
+	case byPSK:
+		if x.PSK == nil {
+			err = msl.Failure(msl.ErrUnsupportedKeyXMechanism, x.Scheme(), nil)
+		}
+	case byWrap:
+		r.wrapdata, err = binaryMember(keydata, "wrapdata")
+		if err == nil && len(r.wrapdata) == 0 {
+			err = msl.Failure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), nil)
+		}
+	default:
+		err = msl.Failure(msl.ErrUnidentifiedKeyXMechanism, x.Scheme(), nil)
+	}
+	return r, err
+}
+
+// Check refuses mechanisms that nobody knows with 7005, PSK where that is not
+// configured with 7006, and empty wrapdata with 7013.
+func (x *Ladder) Check(keydata []byte) error {
+	_, err := x.parse(keydata)
+	return err
+}
+
+// Respond makes a wrapping key and session keys.
+func (x *Ladder) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
+	r, err := x.parse(keydata)
+	if err != nil {
+		return nil, nil, err
+	}
+	parent, release, err := x.parent(ctx, from, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	step, err := x.drawStep()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer step.kw.Close()
+	response, err := x.climb(from, parent, step)
+	if err != nil {
+		step.raw.Close()
+		return nil, nil, err
+	}
+	keys, err := from.Custody.Import(x.Store, step.raw)
+	return keys, response, err
+}
+
+// parent finds the key that wraps the new wrapping key.
+func (x *Ladder) parent(ctx context.Context, from msl.Requester, r ladderRequest) (keystore.DataWrapper, func(), error) {
+	if r.mechanism == byPSK {
+		set, err := x.PSK.KeysOf(ctx, from.Identity)
+		if err != nil {
+			return nil, nil, err
+		}
+		w, ok := set.Wrapping.(keystore.DataWrapper)
+		if !ok {
+			set.Release()
+			return nil, nil, msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), nil)
+		}
+		return w, set.Release, nil
+	}
+	key, err := x.openWrapdata(from, r.wrapdata)
+	if err != nil {
+		return nil, nil, err
+	}
+	w, ok := key.(keystore.DataWrapper)
+	if !ok {
+		key.Close()
+		return nil, nil, msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), nil)
+	}
+	return w, func() { w.Close() }, nil
+}
+
+// ladderContext binds sealed wrapdata to the requester that it was made for.
+func (x *Ladder) ladderContext(identity string) []byte {
+	return append(append([]byte("msl ladder wrapping key\x00"), x.Form...), "\x00"+identity...)
+}
+
+func (x *Ladder) openWrapdata(from msl.Requester, wrapdata []byte) (keystore.Key, error) {
+	if from.Custody != msl.CustodyShared {
+		key, err := x.Store.Unseal(keystore.AESWrap128, wrapdata, x.ladderContext(from.Identity))
+		if err != nil {
+			return nil, msl.Failure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), err)
+		}
+		return key, nil
+	}
+	if x.Revealing == nil {
+		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), errors.New("no issuer's wrapping key configured"))
+	}
+	kw, err := moved(x.Revealing.Reveal(wrapdata))
+	if err != nil {
+		return nil, msl.Failure(msl.ErrUnwrapError, x.Scheme(), err)
+	}
+	defer kw.Close()
+	return x.importWrapping(keystore.AESWrap128, kw.Bytes())
+}
+
+func (x *Ladder) importWrapping(a keystore.Algorithm, kw []byte) (keystore.Key, error) {
+	importer, ok := x.Store.(keystore.Importer)
+	if !ok {
+		return nil, msl.Failure(msl.ErrKeyImportError, x.Scheme(), errors.ErrUnsupported)
+	}
+	key, err := importer.Import(a, kw)
+	if err != nil {
+		return nil, msl.Failure(msl.ErrWrapKeyCreationFailure, x.Scheme(), err)
+	}
+	return key, nil
+}
+
+// A step is what a responder draws for one exchange.
+type step struct {
+	kid string // of the wrapping key
+	kw  *lockedmem.Buffer
+	raw *msl.RawKeys
+}
+
+func (x *Ladder) drawStep() (s step, err error) {
+	s.kid = "wrapKeyId"
+	random := orRandom(x.Rand)
+	if x.Form == JWELadder { // a signed number, as in the reference stack
+		var b [8]byte
+		if _, err := io.ReadFull(random, b[:]); err != nil {
+			return s, msl.Failure(msl.ErrWrapKeyCreationFailure, x.Scheme(), err)
+		}
+		s.kid = strconv.FormatInt(int64(binary.BigEndian.Uint64(b[:])), 10)
+	}
+	s.kw = lockedmem.New(keystore.AESWrap128.Size())
+	if _, err = io.ReadFull(random, s.kw.Bytes()); err != nil {
+		err = msl.Failure(msl.ErrWrapKeyCreationFailure, x.Scheme(), err)
+	} else {
+		s.raw, err = msl.DrawRawKeys(x.Rand)
+	}
+	if err != nil {
+		s.kw.Close()
+	}
+	return s, err
+}
+
+// climb wraps the new wrapping key under parent and for ourselves, and the
+// session keys under the new wrapping key.
+func (x *Ladder) climb(from msl.Requester, parent keystore.DataWrapper, s step) ([]byte, error) {
+	key, err := x.importWrapping(keystore.AESWrap128, s.kw.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	defer key.Close()
+	own, ok := key.(keystore.DataWrapper)
+	if !ok {
+		return nil, msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), nil)
+	}
+	var failed error
+	wrap := func(by keystore.DataWrapper, p purpose, kid string, key []byte) []byte {
+		if failed != nil {
+			return nil
+		}
+		var b []byte
+		b, failed = x.wrap(by, p, kid, key)
+		return b
+	}
+	e := wire.NewEncoder(2048)
+	e.Begin()
+	e.Bytes("wrapkey", wrap(parent, forWrapping, s.kid, s.kw.Bytes()))
+	e.Bytes("encryptionkey", wrap(own, forEncryption, "", s.raw.Encryption()))
+	e.Bytes("hmackey", wrap(own, forSignature, "", s.raw.Signature()))
+	wrapdata, err := x.wrapdata(from, own, s.kw.Bytes())
+	e.Bytes("wrapdata", wrapdata)
+	e.End()
+	if err := errors.Join(failed, err); err != nil {
+		return nil, msl.Failure(msl.ErrWrapError, x.Scheme(), err)
+	}
+	return e.Encoded(), nil
+}
+
+// wrapdata is the new wrapping key as we shall see it again.
+func (x *Ladder) wrapdata(from msl.Requester, key keystore.Key, kw []byte) ([]byte, error) {
+	if from.Custody != msl.CustodyShared {
+		return x.Store.Seal(key, x.ladderContext(from.Identity))
+	}
+	if x.Wrapping == nil {
+		return nil, errors.New("no issuer's wrapping key configured")
+	}
+	return x.Wrapping.WrapData(kw)
+}
+
+// wrap wraps a key as a JWK.
+func (x *Ladder) wrap(by keystore.DataWrapper, p purpose, kid string, key []byte) ([]byte, error) {
+	form := p.withOps()
+	if x.Form == JWELadder {
+		form = p.withUse()
+	}
+	form.kid = kid
+	text := form.text(key)
+	defer text.Close()
+	if x.Form == JWELadder {
+		j, err := jweSuite{algKW, encGCM128}.seal(text.Bytes(), x.Rand, by.WrapData)
+		return j.json(), err
+	}
+	padded := pad(text.Bytes())
+	defer padded.Close()
+	return by.WrapData(padded.Bytes())
+}
+
+// pad puts spaces after the opening brace, so that AES Key Wrap can have the
+// text.
+func pad(text []byte) *lockedmem.Buffer {
+	spaces := -len(text) & 7
+	memory := lockedmem.New(len(text) + spaces)
+	b := memory.Bytes()
+	b[0] = text[0]
+	copy(b[1:], "        "[:spaces])
+	copy(b[1+spaces:], text[1:])
+	return memory
+}
+
+// Close forgets the wrapping keys that requesters of this process hold.
+func (x *Ladder) Close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, r := range x.rungs {
+		r.key.Close()
+	}
+	x.rungs = nil
+	return nil
+}
+
+// held returns the rung of a requester, if there is one.
+func (x *Ladder) held(identity string) (rung, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r, ok := x.rungs[identity]
+	return r, ok
+}
+
+// hold replaces the rung of a requester, by none if next has no key. It leaves
+// one alone that is not the one expected.
+func (x *Ladder) hold(identity string, expected, next rung) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old, ok := x.rungs[identity]
+	if ok && !slices.Equal(old.wrapdata, expected.wrapdata) && next.key == nil {
+		return
+	}
+	if ok {
+		old.key.Close()
+		delete(x.rungs, identity)
+	}
+	if next.key == nil {
+		return
+	}
+	if x.rungs == nil {
+		x.rungs = map[string]rung{}
+	}
+	x.rungs[identity] = next
+}

@@ -1,0 +1,73 @@
+package msl
+
+import "github.com/msl-hsm/msl-hsm/msl/internal/wire"
+
+// peerTokens are the tokens of a message that its sender issued, and that belong
+// to its receiver: in a peer-to-peer network each side shows the other what it
+// gave it.
+type peerTokens struct {
+	master   *MasterToken
+	user     *UserIDToken
+	services []*ServiceToken
+}
+
+// parse reads them. What hangs on a master token hangs on the one that the
+// message delivers, where it delivers one.
+func (p *peerTokens) parse(f *fields, delivered *keyResponse, rules headerRules) (err error) {
+	if f.o.Has("peermastertoken") {
+		o := f.object("peermastertoken")
+		if err := f.failed("peer master token"); err != nil {
+			return err
+		}
+		if p.master, err = parseMasterToken(o); err != nil {
+			return err
+		}
+	}
+	mt := p.master
+	if delivered != nil {
+		mt = delivered.token
+	}
+	if f.o.Has("peeruseridtoken") {
+		o := f.object("peeruseridtoken")
+		if err := f.failed("peer user id token"); err != nil {
+			return err
+		}
+		if p.user, err = parseUserIDToken(o); err != nil {
+			return err
+		}
+		if err := p.user.boundTo(mt); err != nil {
+			return err
+		}
+	}
+	if !f.o.Has("peerservicetokens") {
+		return nil
+	}
+	list := f.list("peerservicetokens", rules.tokens)
+	if err := f.failed("peer service tokens"); err != nil {
+		return err
+	}
+	for _, o := range list {
+		t, err := parseServiceToken(o, rules.peerServices, mt, p.user, rules.ratio)
+		if err != nil {
+			return err
+		}
+		p.services = putServiceToken(p.services, t)
+	}
+	return nil
+}
+
+func (p *peerTokens) encode(e *wire.Encoder) {
+	if p.master != nil {
+		e.Raw("peermastertoken", p.master.Bytes())
+	}
+	if p.user != nil {
+		e.Raw("peeruseridtoken", p.user.Bytes())
+	}
+	if len(p.services) > 0 {
+		e.BeginArray("peerservicetokens")
+		for _, t := range p.services {
+			e.RawElement(t.sealed.raw)
+		}
+		e.EndArray()
+	}
+}
