@@ -42,7 +42,7 @@ type serverConfig struct {
 
 	Compression []string      `yaml:"compression"`
 	Languages   []string      `yaml:"languages"`
-	Custody     string        `yaml:"custody"` // sealed or shared
+	Custody     string        `yaml:"custody"` // sealed, imported or shared
 	RenewAfter  time.Duration `yaml:"renew-after"`
 	Lifetime    time.Duration `yaml:"lifetime"`
 	Limits      limitsConfig  `yaml:"limits"`

@@ -70,7 +70,7 @@ func (p *program) root() *cobra.Command {
 		group("entity", "Register and revoke the entities that may talk to the server",
 			p.entityAdd(), p.entityList(), p.entityRemove(), p.entityRevoke(), p.entityUnrevoke()),
 		group("user", "Register the users who may log in", p.userAdd(), p.userList(), p.userRemove()),
-		p.serve(), p.send(), p.inspect(), p.version(), exitCodes(),
+		p.serve(), p.send(), p.inspect(), p.errors(), p.custody(), p.version(), exitCodes(),
 	)
 	onlyKnown(root)
 	return root

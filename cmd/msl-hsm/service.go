@@ -47,10 +47,15 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	custody, err := msl.ParseCustody(c.Server.Custody)
+	if err != nil {
+		return usagef("server.custody is %q: want sealed, imported or shared", c.Server.Custody)
+	}
 	issuer, err := c.issuer(s.store)
 	if err != nil {
 		return err
 	}
+	issuer.Shared = custody == msl.CustodyShared
 	services, err := c.serviceTokenKeys(s.store)
 	if err != nil {
 		return err
@@ -69,7 +74,8 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 			&entityauth.None{Directory: s.state},
 		},
 		Users:         []msl.UserScheme{&userauth.EmailPassword{Verify: s.state.Verify}},
-		KeyExchanges:  []msl.KeyExchange{&keyx.SymmetricWrapped{Store: s.store, PSK: s.psk}, &keyx.AsymmetricWrapped{Store: s.store}},
+		KeyExchanges:  keyExchanges(s.store, s.psk),
+		Custody:       custody,
 		Issuer:        issuer,
 		State:         s.state,
 		Directory:     s.state,
@@ -79,6 +85,22 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 		Log:           log,
 	}
 	return nil
+}
+
+// keyExchanges are all that there are, in our order of preference: first those
+// whose keys stay in the store. The server does without those that its custody
+// forbids.
+func keyExchanges(store keystore.Store, psk *entityauth.PSK) []msl.KeyExchange {
+	return []msl.KeyExchange{
+		&keyx.SymmetricWrapped{Store: store, PSK: psk},
+		&keyx.AsymmetricWrapped{Store: store},
+		&keyx.AsymmetricJOSE{Mechanism: keyx.JWERSA, Store: store},
+		&keyx.AsymmetricJOSE{Mechanism: keyx.JWEJSRSA, Store: store},
+		&keyx.AsymmetricJOSE{Mechanism: keyx.JWKRSA, Store: store},
+		&keyx.Ladder{Form: keyx.JWELadder, Store: store, PSK: psk},
+		&keyx.Ladder{Form: keyx.JWKLadder, Store: store, PSK: psk},
+		&keyx.DiffieHellman{Store: store, Groups: keyx.DHGroups()},
+	}
 }
 
 func (l limitsConfig) msl() msl.Limits {
@@ -113,13 +135,6 @@ func (c *config) ownEntity(store keystore.Store) (*entityauth.RSA, error) {
 
 func (c *config) issuer(store keystore.Store) (*msl.Issuer, error) {
 	i := &msl.Issuer{Name: c.Server.Identity, Store: store, RenewAfter: c.Server.RenewAfter, Lifetime: c.Server.Lifetime}
-	switch c.Server.Custody {
-	case "sealed":
-	case "shared":
-		i.Shared = true
-	default:
-		return nil, usagef("server.custody is %q: want sealed or shared", c.Server.Custody)
-	}
 	for _, role := range []string{"-seal-session", "-seal-wrapping", "-seal-mac"} {
 		if _, err := store.Lookup(c.Keystore.Prefix + role); err != nil {
 			return nil, missing(err, makeServerKeys)
