@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -248,6 +249,7 @@ func measure(b *testing.B, n *bench, goroutines int, f func()) {
 	if counts {
 		before = counter.Calls()
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent)) // as serve does
 	b.ReportAllocs()
 	n.serving.Store(0)
 	b.ResetTimer()
