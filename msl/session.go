@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 )
 
 // SessionKeys are the two keys of a session, shared by the messages that use
@@ -15,33 +16,23 @@ type SessionKeys struct {
 	Encryption keystore.Cipher
 	Signature  keystore.MAC
 
-	references atomic.Int32
+	references keycache.Count
 	raw        atomic.Pointer[RawKeys] // for a token of the shared custody
 }
 
 // NewSessionKeys takes over both keys, with one reference held.
 func NewSessionKeys(encryption keystore.Cipher, signature keystore.MAC) *SessionKeys {
 	k := &SessionKeys{Encryption: encryption, Signature: signature}
-	k.references.Store(1)
+	k.references.Start()
 	return k
 }
 
 // Acquire adds a reference. It fails once the last one was released.
-func (k *SessionKeys) Acquire() bool {
-	for {
-		n := k.references.Load()
-		if n <= 0 {
-			return false
-		}
-		if k.references.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
+func (k *SessionKeys) Acquire() bool { return k.references.Acquire() }
 
 // Release drops a reference.
 func (k *SessionKeys) Release() {
-	if k == nil || k.references.Add(-1) != 0 {
+	if k == nil || !k.references.Drop() {
 		return
 	}
 	k.Encryption.Close()

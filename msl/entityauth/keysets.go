@@ -2,7 +2,6 @@ package entityauth
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
@@ -16,32 +15,22 @@ type KeySet struct {
 	MAC        keystore.MAC
 	Wrapping   keystore.Key
 
-	references atomic.Int32
+	references keycache.Count
 }
 
 // NewKeySet takes over the keys of a key set. wrapping may be nil.
 func NewKeySet(encryption keystore.Cipher, mac keystore.MAC, wrapping keystore.Key) *KeySet {
 	k := &KeySet{Encryption: encryption, MAC: mac, Wrapping: wrapping}
-	k.references.Store(1)
+	k.references.Start()
 	return k
 }
 
 // Acquire adds a user of the keys. It fails once they are closed.
-func (k *KeySet) Acquire() bool {
-	for {
-		n := k.references.Load()
-		if n <= 0 {
-			return false
-		}
-		if k.references.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
+func (k *KeySet) Acquire() bool { return k.references.Acquire() }
 
 // Release lets go of the keys; the last to do so closes them.
 func (k *KeySet) Release() {
-	if k.references.Add(-1) != 0 {
+	if !k.references.Drop() {
 		return
 	}
 	k.Encryption.Close()

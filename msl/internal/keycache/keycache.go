@@ -4,7 +4,30 @@ package keycache
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 )
+
+// A Count counts who uses keys. It begins with Start.
+type Count struct{ n atomic.Int32 }
+
+// Start gives the count its first user.
+func (c *Count) Start() { c.n.Store(1) }
+
+// Acquire adds a user. It fails once the last one is gone.
+func (c *Count) Acquire() bool {
+	for {
+		n := c.n.Load()
+		if n <= 0 {
+			return false
+		}
+		if c.n.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Drop takes a user away, and reports whether that was the last.
+func (c *Count) Drop() bool { return c.n.Add(-1) == 0 }
 
 // A Value counts who uses it, and closes its keys when nobody does.
 type Value interface {
