@@ -1,0 +1,86 @@
+package mslhttp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+)
+
+// A broken scheme is one whose key is out of reach.
+type broken struct{ msl.EntityScheme }
+
+func (broken) Local(context.Context) (msl.Local, error) { return msl.Local{}, keystore.ErrUnavailable }
+
+func TestHandlerStatus(t *testing.T) {
+	none := &entityauth.None{Identity: "server", Anyone: true}
+	for _, test := range []struct {
+		name, method, body string
+		entity             msl.EntityScheme
+		limit              int // signed answers for one source
+		status             int
+		hasBody            bool
+	}{
+		{"garbage gets an MSL error", "POST", "garbage", none, 10, 200, true},
+		{"nothing gets an MSL error", "POST", "", none, 10, 200, true},
+		{"no GET", "GET", "", none, 10, 405, true},
+		{"no answer without the server's key", "POST", "garbage", broken{none}, 10, 503, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := &msl.Server{Entity: test.entity, Issuer: &msl.Issuer{}, Limits: msl.Limits{ErrorsPerSource: test.limit}}
+			defer server.Close()
+			w := httptest.NewRecorder()
+			(&Handler{Server: server}).ServeHTTP(w, httptest.NewRequest(test.method, "/", strings.NewReader(test.body)))
+			if w.Code != test.status || (w.Body.Len() > 0) != test.hasBody {
+				t.Errorf("status %d with %d bytes", w.Code, w.Body.Len())
+			}
+			if (w.Header().Get("Retry-After") != "") != (test.status == 503) {
+				t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
+			}
+		})
+	}
+}
+
+// TestHandlerBound sends garbage until the bound on signed answers is reached.
+func TestHandlerBound(t *testing.T) {
+	server := &msl.Server{Entity: &entityauth.None{Identity: "server"}, Issuer: &msl.Issuer{}, Limits: msl.Limits{ErrorsPerSource: 5}}
+	defer server.Close()
+	h := &Handler{Server: server}
+	answers := map[int]int{}
+	for range 50 {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("POST", "/", strings.NewReader("garbage")))
+		answers[w.Code]++
+	}
+	if answers[200] < 5 || answers[200] > 10 || answers[503] != 50-answers[200] {
+		t.Errorf("answers by status: %v", answers)
+	}
+}
+
+// TestHandlerTooLong cuts off a body that is longer than it may be.
+func TestHandlerTooLong(t *testing.T) {
+	server := &msl.Server{Entity: &entityauth.None{Identity: "server"}, Issuer: &msl.Issuer{}}
+	defer server.Close()
+	s := httptest.NewServer(&Handler{Server: server, MaxBody: 1000})
+	defer s.Close()
+	response, err := http.Post(s.URL, "", io.MultiReader(strings.NewReader(`{"headerdata":"`), bytes.NewReader(bytes.Repeat([]byte("A"), 1<<20))))
+	if err != nil {
+		return // the server closed the connection while we sent
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Log(err)
+	}
+	if response.StatusCode == 200 && !bytes.Contains(answer, []byte("errordata")) {
+		t.Errorf("status %d, %q", response.StatusCode, answer)
+	}
+}
