@@ -76,7 +76,7 @@ func loadModule(path string) (*module, error) {
 	}
 	ctx := pkcs11.New(path)
 	if ctx == nil {
-		return nil, fmt.Errorf("hsm: PKCS #11 module %s does not load: %w", path, keystore.ErrUnavailable)
+		return nil, fmt.Errorf("hsm: PKCS #11 module %s does not load: %w; name the library of the token in module-path", path, keystore.ErrUnavailable)
 	}
 	return &module{path: path, table: table, miekg: ctx}, nil
 }

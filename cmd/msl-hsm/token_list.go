@@ -80,7 +80,7 @@ func slotsOf(path string) (slots []slot, err error) {
 	}
 	module := pkcs11.New(path)
 	if module == nil {
-		return nil, fmt.Errorf("PKCS #11 module %s does not load: %w", path, keystore.ErrUnavailable)
+		return nil, fmt.Errorf("PKCS #11 module %s does not load: %w; name the library of the token in module-path", path, keystore.ErrUnavailable)
 	}
 	defer module.Destroy()
 	if err := module.Initialize(); err != nil {

@@ -162,7 +162,7 @@ func (x *AsymmetricJOSE) wrap(public *rsa.PublicKey, p purpose, key []byte) (wra
 func (x *AsymmetricJOSE) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	o := &joseOffer{x: x, pair: x.KeyPair, id: x.ID, identity: from.Identity}
 	if o.pair == nil {
-		pair, err := x.newPair()
+		pair, err := newPair[DecryptingPair](x.Store, x.Fresh, keystore.RSADecrypt2048, msl.ErrDecryptNotSupported)
 		if err != nil {
 			return nil, err
 		}
@@ -177,23 +177,6 @@ func (x *AsymmetricJOSE) Offer(_ context.Context, from msl.Requester) (msl.Offer
 		return nil, err
 	}
 	return o, nil
-}
-
-func (x *AsymmetricJOSE) newPair() (DecryptingPair, error) {
-	algorithm := x.Fresh
-	if algorithm == 0 {
-		algorithm = keystore.RSADecrypt2048
-	}
-	key, err := x.Store.Generate(algorithm)
-	if err != nil {
-		return nil, msl.Failure(msl.ErrGenerateKeyError, x.Scheme(), err)
-	}
-	pair, ok := key.(DecryptingPair)
-	if !ok {
-		key.Close()
-		return nil, msl.Failure(msl.ErrDecryptNotSupported, x.Scheme(), keystore.ErrWrongKey)
-	}
-	return pair, nil
 }
 
 type joseOffer struct {

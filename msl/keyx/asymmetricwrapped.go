@@ -114,7 +114,7 @@ func (x *AsymmetricWrapped) Respond(_ context.Context, from msl.Requester, keyda
 func (x *AsymmetricWrapped) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	o := &asymmetricOffer{x: x, pair: x.KeyPair, id: x.ID, identity: from.Identity}
 	if o.pair == nil {
-		pair, err := x.newPair()
+		pair, err := newPair[UnwrappingPair](x.Store, x.Fresh, keystore.RSAUnwrap2048, msl.ErrUnwrapNotSupported)
 		if err != nil {
 			return nil, err
 		}
@@ -146,19 +146,20 @@ func encodeAsymmetric(id, mechanism string, public crypto.PublicKey) ([]byte, er
 	return e.Encoded(), nil
 }
 
-func (x *AsymmetricWrapped) newPair() (UnwrappingPair, error) {
-	algorithm := x.Fresh
-	if algorithm == 0 {
-		algorithm = keystore.RSAUnwrap2048
+// newPair makes a key pair for one exchange, of an algorithm or of usual where it
+// is zero. One that cannot do what it is for is refused.
+func newPair[P any](store keystore.Store, a, usual keystore.Algorithm, refused msl.Code) (pair P, err error) {
+	if a == 0 {
+		a = usual
 	}
-	key, err := x.Store.Generate(algorithm)
+	key, err := store.Generate(a)
 	if err != nil {
-		return nil, msl.Failure(msl.ErrGenerateKeyError, x.Scheme(), err)
+		return pair, msl.Failure(msl.ErrGenerateKeyError, "ASYMMETRIC_WRAPPED", err)
 	}
-	pair, ok := key.(UnwrappingPair)
+	pair, ok := key.(P)
 	if !ok {
 		key.Close()
-		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), keystore.ErrWrongKey)
+		return pair, msl.Failure(refused, "ASYMMETRIC_WRAPPED", keystore.ErrWrongKey)
 	}
 	return pair, nil
 }
