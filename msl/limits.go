@@ -16,7 +16,6 @@ type Limits struct {
 	Sessions         int // opened master tokens that are remembered; default 10,000
 	ErrorsPerSecond  int // signed answers to senders that proved nothing, in all; default 200
 	ErrorsPerSource  int // and for each source; default 20
-	BufferedRequest  int // bytes of a request body kept to send it again; default 1 MiB
 	PasswordsAtATime int // users authenticated at once; default 4
 }
 
@@ -37,7 +36,6 @@ func (l Limits) withDefaults() Limits {
 		Sessions:         orInt(l.Sessions, 10000),
 		ErrorsPerSecond:  orInt(l.ErrorsPerSecond, 200),
 		ErrorsPerSource:  orInt(l.ErrorsPerSource, 20),
-		BufferedRequest:  orInt(l.BufferedRequest, 1<<20),
 		PasswordsAtATime: orInt(l.PasswordsAtATime, 4),
 	}
 }

@@ -246,8 +246,9 @@ func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 }
 
 // authenticateUser judges user authentication data. It runs last, so that a
-// replayed message does not reach the user service, and only so many at once,
-// since checking a password is costly on purpose.
+// replayed message does not reach the user service (but for one that is refused
+// for its key requests all the same), and only so many at once, since checking a
+// password is costly on purpose.
 func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	if in.userAuth == nil {
 		return nil
