@@ -10,7 +10,7 @@ import (
 )
 
 // receive reads the answer and makes the checks of the protocol on it.
-func (a *attempt) receive(ctx context.Context, stream io.Reader) (*incoming, error) {
+func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
 	c, limits := a.client, a.client.Limits.withDefaults()
 	side := receiver{
 		entities: c.Peers,
@@ -21,7 +21,7 @@ func (a *attempt) receive(ctx context.Context, stream io.Reader) (*incoming, err
 			return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
 		},
 	}
-	in, err := side.receive(ctx, wire.NewDecoder(stream, limits.wire()))
+	in, err := side.receive(ctx, decoder)
 	if err != nil {
 		return in, err
 	}
@@ -65,7 +65,7 @@ func (a *attempt) findSession(o wire.Object) (*Session, *MasterToken, error) {
 
 // judgeError makes the checks on an error answer.
 func (a *attempt) judgeError(in *incoming) error {
-	if !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
+	if !a.pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
 		return withID(fail(ErrUnexpectedResponseMessageID, "error answer", nil), in.err.MessageID)
 	}
 	if a.req.Recipient != "" && in.err.Identity != a.req.Recipient {
@@ -97,7 +97,7 @@ func (a *attempt) check(in *incoming) error {
 	if in.nonReplayableID != absent && in.token == nil {
 		return fail(ErrIncompleteNonReplayableMessage, "answer", nil)
 	}
-	if in.messageID != next(a.messageID) {
+	if !a.pushed && in.messageID != next(a.messageID) {
 		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
 	}
 	if a.req.Recipient != "" && in.token == nil && in.sender.Identity != a.req.Recipient {
@@ -169,9 +169,10 @@ func (b *responseBody) Close() error {
 	if b.release == nil {
 		return nil
 	}
+	err := b.stream.Close() // may read on, with the keys
 	b.release()
 	b.release = nil
-	return b.stream.Close()
+	return err
 }
 
 // recover prepares another try after an error answer, and forgets what it makes

@@ -122,14 +122,34 @@ func (k *keptBody) Read(p []byte) (int, error) {
 // handshakes, key exchange, renewals, and another try after an error that asks
 // for it. The last error answer is a [*PeerError].
 func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
-	if err := c.load(ctx); err != nil {
-		return nil, err
-	}
-	id, err := randomNumber(c.Rand)
+	return c.run(ctx, &attempt{client: c, req: req})
+}
+
+// Send sends a message that expects no answer, after the handshake that it may
+// need, which is an exchange of its own. It never asks for tokens with the
+// message itself, whatever req says. No error means that the transport took the
+// message, and not that the peer accepted it: a refusal is not read.
+func (c *Client) Send(ctx context.Context, req *Request) error {
+	_, err := c.run(ctx, &attempt{client: c, req: req.unanswered(), oneWay: true})
+	return err
+}
+
+// unanswered is the request without the wish for tokens, which come in answers.
+func (r *Request) unanswered() *Request {
+	q := *r
+	q.RequestTokens = false
+	return &q
+}
+
+// run sends message after message, until one gets its answer.
+func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
+	err := c.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a := attempt{client: c, req: req, messageID: id}
+	if a.messageID, err = randomNumber(c.Rand); err != nil {
+		return nil, err
+	}
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
 		response, err := a.exchange(ctx)

@@ -65,7 +65,10 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	if err = handle(ctx, w, in.message()); err == nil {
 		err = w.close()
 	}
-	if err != nil && !w.started && !errors.Is(err, ErrTruncated) {
+	switch {
+	case errors.Is(err, ErrNoReply) && !w.started:
+		err = nil
+	case err != nil && !w.started && !errors.Is(err, ErrTruncated):
 		err = c.refuse(ctx, in, in.applicationError(err))
 	}
 	return errors.Join(err, c.skip())
@@ -90,14 +93,26 @@ func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, er
 // Request sends a request to the other side and returns its answer, whose body
 // must be closed before the connection is used again.
 func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
-	if err := c.Client.load(ctx); err != nil {
-		return nil, err
-	}
-	id, err := randomNumber(c.Client.Rand)
+	return c.run(ctx, &attempt{client: c.Client, req: req, peering: peering{conn: c}})
+}
+
+// Send sends a message that expects no answer, after the handshake that it may
+// need. The other side takes it by Serve, with a handler that returns
+// [ErrNoReply].
+func (c *Conn) Send(ctx context.Context, req *Request) error {
+	_, err := c.run(ctx, &attempt{client: c.Client, req: req.unanswered(), oneWay: true, peering: peering{conn: c}})
+	return errors.Join(err, c.written())
+}
+
+// run sends message after message, until one gets its answer.
+func (c *Conn) run(ctx context.Context, a *attempt) (*Response, error) {
+	err := c.Client.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a := &attempt{client: c.Client, req: req, messageID: id, peering: peering{conn: c}}
+	if a.messageID, err = randomNumber(c.Client.Rand); err != nil {
+		return nil, err
+	}
 	defer a.answering(nil)
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
@@ -121,8 +136,11 @@ func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
 			a.bare, a.renew, a.handshake = false, false, false
 			continue
 		}
+		if a.oneWay {
+			return nil, nil
+		}
 		if in.due() {
-			if req.Interactive && in.handshake {
+			if a.req.Interactive && in.handshake {
 				in.release()
 				return nil, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
 			}
@@ -358,6 +376,7 @@ func (a *attempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, er
 	if err != nil {
 		return nil, nobody, err
 	}
+	wait = wait && (!a.oneWay || out.handshake)
 	if err := a.conn.write(out); err != nil || !wait {
 		return out, nobody, err
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // An attempt is a request on its way, through as many messages as it takes.
@@ -20,6 +22,8 @@ type attempt struct {
 	reason    ResponseCode // why user authentication data is asked for again
 	proven    bool         // the last error answer was authenticated
 	offered   bool         // the last message had key requests
+	oneWay    bool         // nobody waits for an answer to the data
+	pushed    bool         // what comes answers nothing
 
 	peering // zero in a trusted-services network
 
@@ -49,11 +53,14 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 		return nil, err
 	}
 	defer out.us.release()
+	if a.oneWay && !out.handshake {
+		return &Response{}, a.post(ctx, out)
+	}
 	stream, err := a.client.Transport.RoundTrip(ctx, out.write)
 	if err != nil {
 		return nil, err
 	}
-	in, err := a.receive(ctx, stream)
+	in, err := a.receive(ctx, wire.NewDecoder(stream, a.client.Limits.withDefaults().wire()))
 	if err != nil {
 		in.release()
 		stream.Close()
@@ -72,6 +79,26 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	return a.response(in, stream), nil
 }
 
+// post sends a message whose answer nobody reads. It waits until the transport
+// has taken all of it: an answer may begin earlier.
+func (a *attempt) post(ctx context.Context, out *outgoing) error {
+	written := make(chan error, 1)
+	stream, err := a.client.Transport.RoundTrip(ctx, func(w io.Writer) error {
+		err := out.write(w)
+		written <- err
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case err = <-written:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	return errors.Join(err, stream.Close())
+}
+
 // takeTokens picks the tokens for the next message, and takes the renewal lock
 // or waits for whoever has it, as the message demands.
 func (a *attempt) takeTokens(ctx context.Context) error {
@@ -85,7 +112,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 		}
 		n := renewalNeed(a.req, a.client.Entity, t, a.renew, known, now)
 		a.tokens, a.user = t, t.user(a.req.User)
-		if a.quiet || !n.must && !n.may {
+		if a.quiet || !n.must && (!n.may || a.oneWay) { // what nobody answers brings no tokens
 			return nil
 		}
 		r, ok := a.client.renewal.acquire()
@@ -237,7 +264,8 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 	if err != nil {
 		return err
 	}
-	if out.handshake = heldBack || empty || a.handshake && keysDue || !a.carriesData(); out.handshake {
+	early := keysDue && (a.handshake || a.oneWay) // keys come before the data
+	if out.handshake = heldBack || empty || early || !a.carriesData(); out.handshake {
 		h.handshake, h.renewable = true, true
 	} else if a.req.NonReplayable {
 		if h.nonReplayableID, err = a.client.State.NextID(ctx, a.tokens.master().SerialNumber); err != nil {

@@ -99,7 +99,7 @@ func (c *Client) Answer(ctx context.Context, req *Request, sent int64, r io.Read
 	if err := a.offer(ctx, &header{}, local.Identity); err != nil {
 		return nil, err
 	}
-	in, err := a.receive(ctx, r)
+	in, err := a.receive(ctx, wire.NewDecoder(r, c.Limits.withDefaults().wire()))
 	if err != nil {
 		in.release()
 		return nil, err

@@ -27,6 +27,7 @@ type ResponseWriter struct {
 	user    string
 	changes []tokenChange
 
+	push    bool // the message answers nothing
 	started bool
 	payload *payloadWriter
 	issued  *Session // by the key exchange of this answer
@@ -141,7 +142,7 @@ func (w *ResponseWriter) start() error {
 		nonReplayableID: absent,
 		capabilities:    w.in.capabilities.intersect(w.server.Capabilities),
 	}
-	if err := w.exchangeKeys(&h); err != nil {
+	if err := w.prepare(&h); err != nil {
 		return err
 	}
 	if err := w.identify(&h); err != nil {
@@ -164,6 +165,15 @@ func (w *ResponseWriter) start() error {
 	w.payload = &payloadWriter{out: w.out, protector: w.payloadProtector(), messageID: h.messageID, compression: h.capabilities.compression()}
 	w.started = true
 	_, err = w.out.Write(message)
+	return err
+}
+
+// prepare issues the keys that an answer brings. A pushed message brings none.
+func (w *ResponseWriter) prepare(h *header) (err error) {
+	if !w.push {
+		return w.exchangeKeys(h)
+	}
+	h.messageID, err = randomNumber(w.server.Issuer.Rand)
 	return err
 }
 
@@ -290,6 +300,7 @@ func (w *ResponseWriter) userToken(h *header) (err error) {
 	old, now := in.userIDToken, issuer.now()
 	h.userIDToken = old
 	switch {
+	case w.push:
 	case old != nil:
 		if in.renewable && old.renewable(now) || old.expired(now) || old.boundTo(mt) != nil {
 			h.userIDToken, err = issuer.IssueUser(in.user, mt, old)

@@ -54,6 +54,10 @@ var (
 	ErrRejectUser   = errors.New("msl: application rejects the user")
 )
 
+// ErrNoReply is what a handler returns for a message that nobody expects an
+// answer to: nothing is sent.
+var ErrNoReply = errors.New("msl: application does not reply")
+
 // A Handler is the application: it reads m.Body and writes the answer to w.
 // An error, if nothing was sent yet, goes to the peer as an MSL error: the
 // [Code] in it, or [ErrInternalException].
@@ -120,10 +124,13 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 			err = out.close()
 		}
 	}
-	if err != nil && !out.started && !errors.Is(err, ErrTruncated) { // nobody waits behind a message that broke off
-		return s.refuse(ctx, source, w, in, in.applicationError(err))
+	switch {
+	case err == nil || out.started || errors.Is(err, ErrTruncated): // nobody waits behind a message that broke off
+		return err
+	case errors.Is(err, ErrNoReply):
+		return nil
 	}
-	return err
+	return s.refuse(ctx, source, w, in, in.applicationError(err))
 }
 
 // receive reads a message and makes every check on it.

@@ -1,0 +1,76 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// Push sends a message that answers nothing to out, while the handler of w runs:
+// the application's own message to the entity that sent the one at hand, under
+// the tokens and keys of that one. It issues no tokens but service tokens. What
+// write writes is its data. The peer reads it with an [Inbox].
+func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) error {
+	if w.conn != nil {
+		return errors.New("msl: push is for trusted services; in a peer-to-peer network use Conn.Send")
+	}
+	p := &ResponseWriter{
+		Encrypted: w.Encrypted, Authenticated: w.Authenticated,
+		ctx: w.ctx, server: w.server, in: w.in, out: out, push: true,
+	}
+	defer p.release()
+	if err := write(p); err != nil {
+		return err
+	}
+	return p.close()
+}
+
+// An Inbox reads the messages that a server pushes on one stream, one after the
+// other. It is for one goroutine.
+type Inbox struct {
+	// User is the local user whose service tokens the messages may bring.
+	User string
+
+	client  *Client
+	in      *wire.Decoder
+	pending *payloadReader // of the message before, which may have data left
+}
+
+// NewInbox makes an Inbox on a stream from the client's server.
+func (c *Client) NewInbox(r io.Reader) *Inbox {
+	return &Inbox{client: c, in: wire.NewDecoder(r, c.Limits.withDefaults().wire())}
+}
+
+// Receive returns the next message, whose body must be closed before the one
+// after it. It is opened with the tokens that the client holds at that moment.
+// io.EOF is the end of the stream between two messages.
+func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
+	if err := i.client.load(ctx); err != nil {
+		return nil, err
+	}
+	a := &attempt{client: i.client, req: &Request{User: i.User}, pushed: true}
+	a.tokens, _, _ = i.client.snapshot()
+	defer a.tokens.release()
+	in, err := a.receive(ctx, i.in)
+	if err != nil {
+		in.release()
+		if errors.Is(err, io.EOF) {
+			return nil, io.EOF
+		}
+		return nil, err
+	}
+	i.pending = in.body
+	return a.response(in, i), nil
+}
+
+// Close reads what is left of the message at hand. It leaves the stream open.
+func (i *Inbox) Close() error {
+	if i.pending == nil {
+		return nil
+	}
+	_, err := io.Copy(io.Discard, i.pending)
+	i.pending = nil
+	return err
+}
