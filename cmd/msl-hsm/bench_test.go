@@ -72,6 +72,7 @@ type bench struct {
 	server    *msl.Server
 	directory benchDirectory
 	public    crypto.PublicKey
+	handle    msl.Handler
 	serving   atomic.Int64 // nanoseconds spent in the server
 }
 
@@ -94,7 +95,7 @@ func (b *bench) create(s keystore.Admin, label string, a keystore.Algorithm) key
 }
 
 func newBench(t testing.TB, store benchStore) *bench {
-	b := &bench{TB: t, store: store, directory: benchDirectory{}}
+	b := &bench{TB: t, store: store, directory: benchDirectory{}, handle: sendBack}
 	identity := b.create(store, "identity", keystore.RSASign2048).(crypto.Signer)
 	b.public = identity.Public()
 	psk := &entityauth.PSK{Directory: b.directory, Store: store}
@@ -115,6 +116,11 @@ func newBench(t testing.TB, store benchStore) *bench {
 	return b
 }
 
+func sendBack(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+	_, err := io.Copy(w, m.Body)
+	return err
+}
+
 // RoundTrip carries a message in memory.
 func (b *bench) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 	request, answer := buffers.Get().(*buffer), buffers.Get().(*buffer)
@@ -124,11 +130,7 @@ func (b *bench) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.
 	}
 	start := time.Now()
 	defer func() { b.serving.Add(int64(time.Since(start))) }()
-	err := b.server.Serve(ctx, "bench", request, answer, func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-		_, err := io.Copy(w, m.Body)
-		return err
-	})
-	return answer, err
+	return answer, b.server.Serve(ctx, "bench", request, answer, b.handle)
 }
 
 // A buffer takes the place of a connection's: it is used again.
