@@ -13,7 +13,9 @@ import (
 //
 // A key set is registered, revoked and permitted by its own id. Everything after
 // the entity authentication goes by the whole identity: which key exchanges and
-// user schemes are permitted, and whether a master token is revoked.
+// user schemes are permitted, which key set SYMMETRIC_WRAPPED uses, and whether a
+// master token is revoked. A directory and a state that know the scheme answer for
+// the key set there; those of package msl/state/bolt do.
 type PSKProfile struct {
 	// KeyID, Profile and Keys are our own.
 	KeyID   string

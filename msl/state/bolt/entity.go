@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
@@ -20,7 +21,7 @@ import (
 type EntityRecord struct {
 	Identity    string         `json:"identity"`
 	Scheme      string         `json:"scheme,omitempty"`      // the one entity scheme it may use
-	KeyID       string         `json:"keyid,omitempty"`       // RSA: the id of its public key
+	KeyID       string         `json:"keyid,omitempty"`       // RSA, ECC: the id of its public key
 	PublicKey   []byte         `json:"publickey,omitempty"`   // PKIX, DER
 	Certificate []byte         `json:"certificate,omitempty"` // X.509, DER; only to be shown
 	PSK         *msl.SealedPSK `json:"psk,omitempty"`
@@ -51,20 +52,26 @@ func (e EntityRecord) check() error {
 			return fmt.Errorf("bolt: the certificate of entity %q is not X.509 DER: %w", e.Identity, err)
 		}
 	}
+	if err := checkFamily(e.Identity, e.Scheme); err != nil {
+		return err
+	}
 	return e.checkScheme(public)
 }
 
 func (e EntityRecord) checkScheme(public any) error {
 	_, isRSA := public.(*rsa.PublicKey)
+	_, isECC := public.(*ecdsa.PublicKey)
 	switch {
 	case e.Scheme == "":
 		return fmt.Errorf("bolt: entity %q needs an entity scheme", e.Identity)
-	case e.Scheme == "PSK" && e.PSK == nil:
-		return fmt.Errorf("bolt: entity %q needs a pre-shared key set for the scheme PSK", e.Identity)
+	case (e.Scheme == "PSK" || e.Scheme == "PSK_PROFILE") && e.PSK == nil:
+		return fmt.Errorf("bolt: entity %q needs a pre-shared key set for the scheme %s", e.Identity, e.Scheme)
 	case e.PSK != nil && (len(e.PSK.Encryption) == 0 || len(e.PSK.MAC) == 0 || len(e.PSK.Wrapping) == 0):
 		return fmt.Errorf("bolt: the pre-shared key set of entity %q is not complete", e.Identity)
 	case e.Scheme == "RSA" && (!isRSA || e.KeyID == ""):
 		return fmt.Errorf("bolt: entity %q needs an RSA public key and its id for the scheme RSA", e.Identity)
+	case e.Scheme == "ECC" && (!isECC || e.KeyID == ""):
+		return fmt.Errorf("bolt: entity %q needs an elliptic curve public key and its id for the scheme ECC", e.Identity)
 	}
 	return nil
 }
@@ -102,7 +109,9 @@ func decodeEntity(identity string, payload []byte, m mark) (e EntityRecord, err 
 
 // AddEntity registers an entity. One that was removed comes back, and so do
 // those of its master tokens that are still valid. One that is registered is
-// [ErrExists], one that is revoked [ErrRevoked].
+// [ErrExists], one that is revoked [ErrRevoked]; so is [ErrExists] one whose
+// identities could be taken for those of another: of the scheme PSK_PROFILE "a"
+// beside "a-b", of NONE_SUFFIXED "a" beside "a.b".
 func (s *Server) AddEntity(e EntityRecord) error {
 	if err := e.check(); err != nil {
 		return err
@@ -116,6 +125,9 @@ func (s *Server) AddEntity(e EntityRecord) error {
 		return fmt.Errorf("bolt: add entity: %w", err)
 	}
 	return s.changeEntity("add", e.Identity, func(tx *bbolt.Tx) error {
+		if err := unambiguous(tx, e); err != nil {
+			return err
+		}
 		return entityRoll.add(tx, e.Identity, payload)
 	})
 }
@@ -173,7 +185,8 @@ func (s *Server) Entities() ([]EntityRecord, error) {
 
 // Entity implements msl.Directory. Callers share what it returns and must not
 // change it. A revoked identity that is not registered is an entity with no
-// scheme.
+// scheme. An identity that is not registered itself, but a profile of a key set of
+// PSK_PROFILE or a suffix to a root of NONE_SUFFIXED, is found as that.
 func (s *Server) Entity(ctx context.Context, identity string) (*msl.Entity, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -183,7 +196,9 @@ func (s *Server) Entity(ctx context.Context, identity string) (*msl.Entity, erro
 		return e, nil
 	}
 	err := s.view("find entity", func(tx *bbolt.Tx) (err error) {
-		e, err = loadEntity(tx, identity)
+		if e, err = loadEntity(tx, identity); errors.Is(err, keystore.ErrNotFound) {
+			e, err = loadFamily(tx, identity)
+		}
 		return err
 	})
 	if errors.Is(err, keystore.ErrNotFound) {

@@ -12,24 +12,32 @@ import (
 type roll struct {
 	what           string
 	records, marks string
+	// family tells of a record which names it speaks for beside its own.
+	family func(payload []byte) (family, error)
 }
 
 var (
-	entityRoll = roll{what: "entity", records: bucketEntities, marks: bucketEntityMarks}
-	userRoll   = roll{what: "user", records: bucketUsers, marks: bucketUserMarks}
+	entityRoll = roll{what: "entity", records: bucketEntities, marks: bucketEntityMarks, family: familyOfEntity}
+	userRoll   = roll{what: "user", records: bucketUsers, marks: bucketUserMarks, family: familyOfUser}
 )
+
+func familyOfUser([]byte) (family, error) { return 0, nil }
 
 // A mark says that the tokens of a name are refused. It stays when the record
 // goes, because tokens do not go with it.
 type mark struct {
 	revoked bool // until somebody takes that back
 	removed bool // until it is added again
+	family  family
 	since   time.Time
 }
 
 const (
 	markRevoked = 1 << iota
 	markRemoved
+	markProfiles
+	markSuffixes
+	markEnd
 )
 
 func (m mark) refuses() bool { return m.revoked || m.removed }
@@ -42,6 +50,12 @@ func (m mark) encode() []byte {
 	if m.removed {
 		bits |= markRemoved
 	}
+	switch m.family {
+	case profiles:
+		bits |= markProfiles
+	case suffixes:
+		bits |= markSuffixes
+	}
 	return encodeInts(bits, seconds(m.since))
 }
 
@@ -50,14 +64,21 @@ func decodeMark(b []byte) (mark, error) {
 	if err != nil {
 		return mark{}, err
 	}
-	if n[0] == 0 || n[0] > markRevoked|markRemoved {
-		return mark{}, fmt.Errorf("%w: a mark is unknown", ErrDamaged)
-	}
-	return mark{
+	m := mark{
 		revoked: n[0]&markRevoked != 0,
 		removed: n[0]&markRemoved != 0,
 		since:   time.Unix(n[1], 0),
-	}, nil
+	}
+	switch n[0] & (markProfiles | markSuffixes) {
+	case markProfiles:
+		m.family = profiles
+	case markSuffixes:
+		m.family = suffixes
+	}
+	if n[0] >= markEnd || !m.refuses() {
+		return mark{}, fmt.Errorf("%w: a mark is unknown", ErrDamaged)
+	}
+	return m, nil
 }
 
 func (r roll) mark(tx *bbolt.Tx, name string) (mark, error) {
@@ -103,7 +124,7 @@ func (r roll) drop(tx *bbolt.Tx, name string) error {
 	} else if old == nil {
 		return r.unknown(name)
 	}
-	m, err := r.mark(tx, name)
+	m, err := r.markWithFamily(tx, name)
 	if err != nil {
 		return err
 	}
@@ -116,12 +137,27 @@ func (r roll) drop(tx *bbolt.Tx, name string) error {
 
 // revoke marks a name, also one that has no record.
 func (r roll) revoke(tx *bbolt.Tx, name string) error {
-	m, err := r.mark(tx, name)
+	m, err := r.markWithFamily(tx, name)
 	if err != nil || m.revoked {
 		return err
 	}
 	m.revoked = true
 	return r.setMark(tx, name, m)
+}
+
+// markWithFamily is the mark of a name, with the family of its record if there is
+// one: the mark has to know it when the record is gone.
+func (r roll) markWithFamily(tx *bbolt.Tx, name string) (mark, error) {
+	m, err := r.mark(tx, name)
+	if err != nil {
+		return m, err
+	}
+	payload, err := get(tx, r.records, []byte(name))
+	if err != nil || payload == nil {
+		return m, err
+	}
+	m.family, err = r.family(payload)
+	return m, err
 }
 
 func (r roll) unrevoke(tx *bbolt.Tx, name string) error {

@@ -73,7 +73,9 @@ func (s *Server) Close() error {
 // Revoked implements msl.State. An entity or a user that was removed counts as
 // revoked until it is added again, since its tokens may still be valid. One
 // that was never registered here is not revoked: other schemes know entities,
-// and applications know users, that this file does not.
+// and applications know users, that this file does not. With a key set of the
+// scheme PSK_PROFILE go the identities of all its profiles, and with a root of
+// NONE_SUFFIXED those of all its suffixes.
 func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -83,7 +85,14 @@ func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 		if err != nil {
 			return err
 		}
-		if m.refuses() {
+		gone := m.refuses()
+		if !gone {
+			gone, err = familyRefused(tx, identity)
+		}
+		if err != nil {
+			return err
+		}
+		if gone {
 			return msl.ErrMasterTokenIdentityRevoked
 		}
 		if user == "" {
