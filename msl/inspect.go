@@ -62,7 +62,7 @@ func (i *Inspector) Inspect(ctx context.Context, r io.Reader) ([]Part, error) {
 			parts = append(parts, message.chunk(o))
 		case o.Has("tokendata"):
 			parts = append(parts, message.token("token", o))
-		case o.Has("ciphertext"):
+		case o.Has("ciphertext") && !o.Has("recipients"):
 			parts = append(parts, envelopePart("ciphertext envelope", o.Raw()))
 		default:
 			parts = append(parts, message.object("object", o))
@@ -128,7 +128,7 @@ func (m *inspected) protected(o wire.Object, name string) []Part {
 	if f.err != nil {
 		return []Part{{Name: name, Note: "unreadable: " + f.err.Error()}}
 	}
-	verdict := Part{Name: "signature", Value: fmt.Sprintf("%d bytes", len(signature)), Note: verdict(m.opener, data, signature)}
+	verdict := Part{Name: "signature", Value: signatureEnvelope(signature), Note: verdict(m.opener, data, signature)}
 	plaintext := data
 	var shown Part
 	if _, err := parseCiphertextEnvelope(data, wire.Limits{Object: len(data)}); err == nil {
@@ -233,7 +233,7 @@ func (m *inspected) token(name string, o wire.Object) Part {
 	if kind == "service token" {
 		tokenName, _ := data.String("name")
 		if key, ok := m.ServiceTokens.of(tokenName); ok {
-			opener = key
+			opener, _ = verified(key, sealed.tokenData, sealed.signature)
 		}
 	} else if m.Issuer != nil {
 		if key, err := m.Issuer.verify(sealed, content); err == nil {
@@ -250,7 +250,7 @@ func (m *inspected) token(name string, o wire.Object) Part {
 			p.Parts[n] = m.tokenContent(secret, data, content, opener)
 		}
 	}
-	p.Parts = append(p.Parts, Part{Name: "signature", Value: fmt.Sprintf("%d bytes", len(sealed.signature)), Note: verdict(opener, sealed.tokenData, sealed.signature)})
+	p.Parts = append(p.Parts, Part{Name: "signature", Value: signatureEnvelope(sealed.signature), Note: verdict(opener, sealed.tokenData, sealed.signature)})
 	return p
 }
 
@@ -318,8 +318,13 @@ func envelopePart(name string, b []byte) Part {
 // object explains the members of an object, whatever it is.
 func (m *inspected) object(name string, o wire.Object) Part {
 	p := Part{Name: name}
+	isJWK := o.Has("kty")
 	for _, member := range o.Names() {
 		v, _ := o.Value(member)
+		if part, done := m.jwkMember(member, v); isJWK && done {
+			p.Parts = append(p.Parts, part)
+			continue
+		}
 		p.Parts = append(p.Parts, m.member(member, v))
 	}
 	return p
@@ -341,10 +346,7 @@ func (m *inspected) member(name string, v wire.Value) Part {
 		return p
 	case wire.StringKind:
 		text, _ := v.Text()
-		if secretMembers[name] && !m.Secrets {
-			return Part{Name: name, Note: "secret, not shown"}
-		}
-		return Part{Name: name, Value: text}
+		return m.text(name, text)
 	case wire.BoolKind:
 		b, _ := v.Bool()
 		return Part{Name: name, Value: b}
@@ -357,15 +359,20 @@ func (m *inspected) member(name string, v wire.Value) Part {
 }
 
 // secretMembers are hidden unless they are asked for. The wrapped keys of a key
-// response have the same names as raw keys in a token, and are hidden with them.
+// response have the same names as raw keys in a token, and are no secrets.
 var secretMembers = map[string]bool{
 	"password": true, "encryptionkey": true, "hmackey": true, "signaturekey": true, "pin": true,
 }
 
 // nested explains the objects that are more than their members.
 func (m *inspected) nested(name string, o wire.Object) Part {
-	if o.Has("tokendata") && o.Has("signature") {
+	switch {
+	case o.Has("tokendata") && o.Has("signature"):
 		return m.token(name, o)
+	case name == "keydata":
+		return m.keyData(name, o)
+	case name == "authdata" && o.Has("mastertoken") && o.Has("signature"):
+		return m.hidden(o)
 	}
 	if name == "keyresponsedata" {
 		if token, err := o.Object("mastertoken"); err == nil {

@@ -121,7 +121,7 @@ func TestInspectWithoutKeys(t *testing.T) {
 	}
 	var text bytes.Buffer
 	msl.WriteText(&text, parts)
-	for _, want := range []string{"identity: server1", "not verified: no keys for it", "(master token)", "(user ID token)", "encryptionkey  (secret, not shown)"} {
+	for _, want := range []string{"identity: server1", "not verified: no keys for it", "(master token)", "(user ID token)", "encryptionkey: 24 bytes  (wrapped)"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
 		}

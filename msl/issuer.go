@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ type Issuer struct {
 	Rand io.Reader        // nil means crypto/rand
 }
 
-// maxRing bounds how many key versions are tried for a token without a hint.
+// maxRing bounds how many key versions are tried for a token.
 const maxRing = 8
 
 func (i *Issuer) now() time.Time {
@@ -235,12 +236,13 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 
 // verify finds the keys under which a token was made. data is its encrypted
 // part, whose envelope hints at the version of the keys before anything is
-// verified. None is errSignature.
+// verified: those are tried first, and the others after them, since an issuer that
+// has the same keys may count their versions otherwise. None is errSignature.
 func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
-	ring := i.Keys[:min(len(i.Keys), maxRing)]
-	for _, k := range ring {
-		if strings.HasSuffix(hint(data), fmt.Sprintf("#%d", k.Version)) {
-			ring = []IssuerKeys{k}
+	ring := slices.Clone(i.Keys[:min(len(i.Keys), maxRing)])
+	for n, k := range ring {
+		if n > 0 && strings.HasSuffix(hint(data), fmt.Sprintf("#%d", k.Version)) {
+			ring[0], ring[n] = k, ring[0]
 			break
 		}
 	}

@@ -21,8 +21,8 @@ type ServiceToken struct {
 // Unbound stands for no serial number.
 const Unbound = -1
 
-// ServiceTokenKeys protect the service tokens of some names: a [SymmetricKey],
-// or [Null] for those that are public. The entry of the empty name is for all
+// ServiceTokenKeys protect the service tokens of some names: a [SymmetricKey], a
+// [KeyRing], or [Null] for those that are public. The entry of the empty name is for all
 // others; a token whose keys we lack is passed on unread.
 type ServiceTokenKeys map[string]interface {
 	Protector
@@ -38,6 +38,58 @@ func (k ServiceTokenKeys) of(name string) (interface {
 		key, ok = k[""]
 	}
 	return key, ok
+}
+
+// A KeyRing is the versions of one key, newest first: the first one protects, and
+// each one opens. It is for service tokens, which their holders may keep for
+// longer than a version is the newest.
+type KeyRing []SymmetricKey
+
+// Encrypt encrypts with the newest version.
+func (r KeyRing) Encrypt(plaintext []byte) ([]byte, error) {
+	if len(r) == 0 {
+		return nil, fail(ErrEncryptNotSupported, "encrypt with an empty ring", nil)
+	}
+	return r[0].Encrypt(plaintext)
+}
+
+// Sign signs with the newest version.
+func (r KeyRing) Sign(data []byte) ([]byte, error) {
+	if len(r) == 0 {
+		return nil, fail(ErrSignNotSupported, "sign with an empty ring", nil)
+	}
+	return r[0].Sign(data)
+}
+
+// Verify accepts what one of the versions signed.
+func (r KeyRing) Verify(data, signature []byte) error {
+	_, err := verified(r, data, signature)
+	return err
+}
+
+// Decrypt opens an envelope with the version whose KeyID it names.
+func (r KeyRing) Decrypt(data []byte) ([]byte, error) {
+	for _, k := range r {
+		if k.KeyID == hint(data) {
+			return k.Decrypt(data)
+		}
+	}
+	return nil, fail(ErrEnvelopeKeyIDMismatch, "decrypt with a ring", nil)
+}
+
+// verified returns the key that made a signature: key itself, or one of its
+// versions. With that one the rest is opened, whatever key id it names.
+func verified(key Opener, data, signature []byte) (Opener, error) {
+	ring, ok := key.(KeyRing)
+	if !ok {
+		return key, key.Verify(data, signature)
+	}
+	for _, k := range ring {
+		if err := k.Verify(data, signature); err != errSignature {
+			return k, err
+		}
+	}
+	return key, errSignature
 }
 
 // parseServiceToken makes every check of the protocol, the binding to the
@@ -91,11 +143,11 @@ func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []b
 	if len(content) == 0 {
 		t.Data = []byte{} // a deletion is honoured although it does not verify
 	}
-	key, ok := keys.of(t.Name)
+	configured, ok := keys.of(t.Name)
 	if !ok {
 		return nil
 	}
-	err := key.Verify(t.sealed.tokenData, t.sealed.signature)
+	key, err := verified(configured, t.sealed.tokenData, t.sealed.signature)
 	if err == errSignature {
 		return nil
 	}
