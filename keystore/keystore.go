@@ -114,6 +114,14 @@ type Importer interface {
 	Import(a Algorithm, raw []byte) (Key, error)
 }
 
+// A Duplicated is a key on its way into a TPM 2.0, wrapped for a storage key there
+// in the form that TPM2_Import takes (TPM 2.0 Library, Part 1, section 23).
+type Duplicated struct {
+	Public    []byte // TPMT_PUBLIC of the key
+	Duplicate []byte // contents of the TPM2B_PRIVATE
+	Seed      []byte // contents of the TPM2B_ENCRYPTED_SECRET
+}
+
 // A Provider is what a kind of store does with its keys, as its package tells:
 // what a program needs to know to say where the bytes of a key are.
 type Provider struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -86,9 +87,11 @@ type KeyExchange interface {
 // authenticated by its entity authentication data. Custody is the mode of our
 // side, and makes the keys.
 type Requester struct {
-	Identity string
-	Token    *MasterToken
-	Custody  Custody
+	Identity  string
+	Token     *MasterToken
+	Custody   Custody
+	MessageID int64     // of the message that brings the request
+	Time      time.Time // by the issuer's clock, of which a requester has an estimate
 }
 
 // An Offer is a request that was made and not yet answered. Close frees what

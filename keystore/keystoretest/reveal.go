@@ -38,7 +38,7 @@ func (s *suite) testReveal(t *testing.T) {
 		if err != nil || !bytes.Equal(got, raw) {
 			t.Fatalf("reveal %d bytes: %v, equal %t", n, err, bytes.Equal(got, raw))
 		}
-		for i := 0; i < len(wrapped); i += 7 {
+		for i := 0; i < len(wrapped); i += max(7, len(wrapped)/8) { // a TPM takes thousands of commands each
 			forged := bytes.Clone(wrapped)
 			forged[i] ^= 0x10
 			s.revealsNot(t, r, "a changed byte", forged)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strconv"
@@ -37,6 +38,11 @@ const (
 type Ladder struct {
 	Form  LadderForm
 	Store keystore.Store
+
+	// Network is a responder's network, the same for all of its servers. Where
+	// networks share a key store it must tell them apart: the wrapdata that one
+	// sealed is then none of another's.
+	Network string
 
 	// PSK has the wrapping keys of peers, which must be keystore.DataWrapper.
 	// Nil refuses the mechanism PSK.
@@ -158,9 +164,13 @@ func (x *Ladder) parent(ctx context.Context, from msl.Requester, r ladderRequest
 	return w, func() { w.Close() }, nil
 }
 
-// ladderContext binds sealed wrapdata to the requester that it was made for.
+// ladderContext binds sealed wrapdata to the network and to the requester that it
+// was made for.
 func (x *Ladder) ladderContext(identity string) []byte {
-	return append(append([]byte("msl ladder wrapping key\x00"), x.Form...), "\x00"+identity...)
+	if x.Network == "" {
+		return fmt.Appendf(nil, "msl ladder wrapping key\x00%s\x00%s", x.Form, identity)
+	}
+	return fmt.Appendf(nil, "msl ladder wrapping key of a network\x00%d %s\x00%s\x00%s", len(x.Network), x.Network, x.Form, identity)
 }
 
 func (x *Ladder) openWrapdata(from msl.Requester, wrapdata []byte) (keystore.Key, error) {

@@ -27,6 +27,9 @@ func (*SymmetricWrapped) Exposes(msl.Side) msl.Exposure {
 	return msl.Exposure{Why: "session keys are wrapped and unwrapped as objects of the key store"}
 }
 
+// known reports whether the protocol has a key id.
+func known(id string) bool { return id == pskKeyID || id == "SESSION" }
+
 // Check refuses key ids that nobody knows with 7003.
 func (x *SymmetricWrapped) Check(keydata []byte) error {
 	id, err := member(keydata, "keyid")
@@ -34,7 +37,7 @@ func (x *SymmetricWrapped) Check(keydata []byte) error {
 		return err
 	}
 	switch {
-	case id != pskKeyID && id != "SESSION":
+	case !known(id):
 		return msl.Failure(msl.ErrUnidentifiedKeyXKeyID, x.Scheme(), nil)
 	case id == pskKeyID && x.PSK == nil:
 		return msl.Failure(msl.ErrUnsupportedKeyXKeyID, x.Scheme(), nil)
@@ -93,7 +96,10 @@ func (o *symmetricOffer) Accept(ctx context.Context, keydata []byte) (msl.Outcom
 	if err != nil {
 		return msl.Outcome{}, err
 	}
-	if id != pskKeyID {
+	switch {
+	case !known(id):
+		return msl.Outcome{}, msl.Failure(msl.ErrUnidentifiedKeyXKeyID, o.x.Scheme(), nil)
+	case id != pskKeyID:
 		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, o.x.Scheme(), nil)
 	}
 	keys, err := o.x.Resume(ctx, keydata)

@@ -1,0 +1,451 @@
+package keyx
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// TPMImport is the scheme TPM_IMPORT, an extension of this project that no other
+// stack knows: session keys enter the requester's TPM 2.0 as duplicated objects
+// (TPM 2.0 Library, Part 1, section 23), so that the requester's process never
+// sees them. A reference peer refuses a whole message that offers it, so offer it
+// to servers of this project alone.
+//
+// The request shows a storage key that was made for this one exchange, certified
+// by the attestation key of an enrolled device. What is certified covers the
+// master token or the identity, the message id, the issuer's time and the storage
+// key, so that a request proves that the device is still in possession of its TPM
+// now, once per master token. A chip that has no AES takes the encryption key as
+// an RSA-OAEP ciphertext instead, for a pair of its own that is certified alike:
+// its bytes come to the requester's process, while the HMAC key stays inside.
+//
+// Either side uses the fields that are named for it.
+type TPMImport struct {
+	// Store is where a responder imports the session keys, which it draws
+	// itself: it must be a keystore.Importer. A requester's is that of its TPM,
+	// which seals them for a restart; nil ends the session with the process.
+	Store keystore.Store
+	// Verifier knows the attestation keys, for a responder.
+	Verifier TPMVerifier
+	// Window is how far the time in a request may be from the responder's;
+	// zero means five minutes.
+	Window time.Duration
+
+	// Device is a requester's TPM.
+	Device TPMDevice
+	// Outside is where a requester puts the encryption key if its TPM has no
+	// AES: a keystore.Importer. Nil imports both keys into the TPM.
+	Outside keystore.Store
+
+	seen onceWindow
+}
+
+// A TPMVerifier is what a responder knows of TPMs.
+type TPMVerifier interface {
+	// Certified checks that the attestation key of an identity, enrolled and
+	// not revoked, certifies a key of that use in the same TPM.
+	Certified(ctx context.Context, identity string, use TPMUse, c TPMCertified, qualifying []byte) error
+	// Duplicate wraps the bytes of a key for a storage key. The caller wipes raw.
+	Duplicate(storage []byte, a keystore.Algorithm, raw []byte) (keystore.Duplicated, error)
+	// EncryptOAEP encrypts for the key whose public area is given, with SHA-1.
+	EncryptOAEP(public, raw []byte) ([]byte, error)
+}
+
+// A TPMUse is what a key in a TPM was made for.
+type TPMUse string
+
+// The uses of keys in a request.
+const (
+	TPMStorage TPMUse = "storage" // restricted decryption: the parent of what is imported
+	TPMDecrypt TPMUse = "decrypt" // RSA-OAEP to the host
+)
+
+// A TPMCertified is a public area (TPMT_PUBLIC) with the word of an attestation
+// key on it (TPM2_Certify: TPMS_ATTEST and TPMT_SIGNATURE).
+type TPMCertified struct{ Public, Attest, Signature []byte }
+
+// A TPMDevice makes keys for one exchange.
+type TPMDevice interface {
+	NewParent() (TPMParent, error)
+	NewDecrypter() (TPMDecrypter, error)
+}
+
+// A TPMKey is one of them. Close takes it out of the TPM.
+type TPMKey interface {
+	Public() []byte
+	Certify(qualifying []byte) (attest, signature []byte, err error)
+	io.Closer
+}
+
+// A TPMParent is a storage key. What it imports outlives it.
+type TPMParent interface {
+	TPMKey
+	Import(a keystore.Algorithm, d keystore.Duplicated) (keystore.Key, error)
+}
+
+// A TPMDecrypter is an RSA key that decrypts OAEP with SHA-1.
+type TPMDecrypter interface {
+	TPMKey
+	DecryptOAEP(ciphertext []byte) ([]byte, error)
+}
+
+// Scheme returns TPM_IMPORT.
+func (*TPMImport) Scheme() string { return "TPM_IMPORT" }
+
+// Exposes declares the responder, who needs the bytes to wrap them in the form
+// that a TPM imports, and a requester without AES in its TPM.
+func (x *TPMImport) Exposes(side msl.Side) msl.Exposure {
+	switch {
+	case side == msl.RespondingSide:
+		return msl.Exposure{Bytes: true, Why: "a TPM imports what was encrypted in a form that key stores do not make"}
+	case x.Outside != nil:
+		return msl.Exposure{Bytes: true, Why: "the TPM has no AES: the encryption key is decrypted to the process, the HMAC key is imported"}
+	}
+	return msl.Exposure{Why: "the TPM imports session keys as objects"}
+}
+
+// A tpmRequest is the key data of a request.
+type tpmRequest struct {
+	time    int64 // seconds
+	storage TPMCertified
+	oaep    TPMCertified // zero if both keys are imported
+}
+
+func (r *tpmRequest) encode() []byte {
+	e := wire.NewEncoder(2048)
+	e.Begin()
+	e.Int("timestamp", r.time)
+	encodeCertified(e, "storagekey", r.storage)
+	if r.oaep.Public != nil {
+		encodeCertified(e, "decryptionkey", r.oaep)
+	}
+	e.End()
+	return e.Encoded()
+}
+
+func encodeCertified(e *wire.Encoder, name string, c TPMCertified) {
+	e.BeginMember(name)
+	e.Bytes("public", c.Public)
+	e.Bytes("attest", c.Attest)
+	e.Bytes("signature", c.Signature)
+	e.End()
+}
+
+func parseTPMRequest(keydata []byte) (r tpmRequest, err error) {
+	o, err := wire.Parse(keydata, wire.Limits{})
+	if err == nil {
+		r.time, err = o.Int("timestamp")
+	}
+	if err == nil {
+		r.storage, err = parseCertified(o, "storagekey")
+	}
+	if err == nil && o.Has("decryptionkey") {
+		r.oaep, err = parseCertified(o, "decryptionkey")
+	}
+	if err != nil {
+		return r, parseFailure(err)
+	}
+	return r, nil
+}
+
+func parseCertified(o wire.Object, name string) (c TPMCertified, err error) {
+	inner, err := o.Object(name)
+	if err != nil {
+		return c, err
+	}
+	for member, value := range map[string]*[]byte{"public": &c.Public, "attest": &c.Attest, "signature": &c.Signature} {
+		if *value, err = inner.Bytes(member); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// qualifying is what a TPM certifies beside a key: SHA-256 over a label, who asks,
+// the message, the time and the key's public area, each with its length where it
+// has no fixed one.
+func qualifying(from msl.Requester, seconds int64, public []byte) []byte {
+	h := sha256.New()
+	part := func(b []byte) {
+		binary.Write(h, binary.BigEndian, uint32(len(b)))
+		h.Write(b)
+	}
+	part([]byte("MSL TPM_IMPORT 1"))
+	if from.Token != nil {
+		part([]byte("mastertoken"))
+		part(from.Token.Bytes())
+	} else {
+		part([]byte("identity"))
+		part([]byte(from.Identity))
+	}
+	binary.Write(h, binary.BigEndian, [2]int64{from.MessageID, seconds})
+	part(public)
+	return h.Sum(nil)
+}
+
+// Check judges the form of a request.
+func (*TPMImport) Check(keydata []byte) error {
+	_, err := parseTPMRequest(keydata)
+	return err
+}
+
+// Respond judges what the device's attestation key certified, draws session keys
+// and wraps them for the TPM. What is not certified, too old, or used before is
+// 7016.
+func (x *TPMImport) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
+	r, err := parseTPMRequest(keydata)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := x.judge(ctx, from, r); err != nil {
+		return nil, nil, err
+	}
+	raw, err := msl.DrawRawKeys(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	response, err := x.wrap(r, raw)
+	if err != nil {
+		raw.Close()
+		return nil, nil, msl.Failure(msl.ErrWrapError, x.Scheme(), err)
+	}
+	keys, err := from.Custody.Import(x.Store, raw)
+	return keys, response, err
+}
+
+func (x *TPMImport) judge(ctx context.Context, from msl.Requester, r tpmRequest) error {
+	if x.Verifier == nil {
+		return msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), errors.New("no verifier of attestation keys is configured"))
+	}
+	window, asked := x.Window, time.Unix(r.time, 0)
+	if window == 0 {
+		window = 5 * time.Minute
+	}
+	if d := from.Time.Sub(asked); d > window || d < -window {
+		return msl.Failure(msl.ErrKeyXIncorrectData, x.Scheme(), errors.New("certified at another time: set the device's clock, or send again now that it knows ours"))
+	}
+	keys := map[TPMUse]TPMCertified{TPMStorage: r.storage}
+	if r.oaep.Public != nil {
+		keys[TPMDecrypt] = r.oaep
+	}
+	for use, c := range keys {
+		err := x.Verifier.Certified(ctx, from.Identity, use, c, qualifying(from, r.time, c.Public))
+		if errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrBusy) {
+			return msl.Failure(msl.ErrInternalException, x.Scheme(), err)
+		}
+		if err != nil {
+			return msl.Failure(msl.ErrKeyXIncorrectData, x.Scheme(), err)
+		}
+	}
+	if from.Token == nil && !x.seen.first(sha256.Sum256(r.storage.Attest), from.Time, window) {
+		return msl.Failure(msl.ErrKeyXIncorrectData, x.Scheme(), errors.New("this certification was used before"))
+	}
+	return nil
+}
+
+// wrap encodes the two keys for the TPM.
+func (x *TPMImport) wrap(r tpmRequest, raw *msl.RawKeys) ([]byte, error) {
+	e := wire.NewEncoder(2048)
+	e.Begin()
+	if r.oaep.Public != nil {
+		sealed, err := x.Verifier.EncryptOAEP(r.oaep.Public, raw.Encryption())
+		if err != nil {
+			return nil, err
+		}
+		e.Bytes("encryptionkey", sealed)
+	} else if err := x.duplicate(e, "encryptionkey", r, keystore.AES128CBC, raw.Encryption()); err != nil {
+		return nil, err
+	}
+	if err := x.duplicate(e, "hmackey", r, keystore.HMACSHA256, raw.Signature()); err != nil {
+		return nil, err
+	}
+	e.End()
+	return e.Encoded(), nil
+}
+
+func (x *TPMImport) duplicate(e *wire.Encoder, name string, r tpmRequest, a keystore.Algorithm, raw []byte) error {
+	d, err := x.Verifier.Duplicate(r.storage.Public, a, raw)
+	if err != nil {
+		return err
+	}
+	e.BeginMember(name)
+	e.Bytes("public", d.Public)
+	e.Bytes("duplicate", d.Duplicate)
+	e.Bytes("seed", d.Seed)
+	e.End()
+	return nil
+}
+
+// Offer makes a storage key and lets the attestation key certify it.
+func (x *TPMImport) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
+	o := &tpmOffer{x: x, identity: from.Identity}
+	err := o.make(from)
+	if err != nil {
+		o.Close()
+		return nil, msl.Failure(msl.ErrGenerateKeyError, x.Scheme(), err)
+	}
+	return o, nil
+}
+
+type tpmOffer struct {
+	x         *TPMImport
+	parent    TPMParent
+	decrypter TPMDecrypter // or nil
+	identity  string
+	keydata   []byte
+}
+
+func (o *tpmOffer) make(from msl.Requester) (err error) {
+	if o.x.Device == nil {
+		return errors.ErrUnsupported
+	}
+	r := tpmRequest{time: from.Time.Unix()}
+	if o.parent, err = o.x.Device.NewParent(); err != nil {
+		return err
+	}
+	if r.storage, err = certify(o.parent, from, r.time); err != nil {
+		return err
+	}
+	if o.x.Outside != nil {
+		if o.decrypter, err = o.x.Device.NewDecrypter(); err != nil {
+			return err
+		}
+		if r.oaep, err = certify(o.decrypter, from, r.time); err != nil {
+			return err
+		}
+	}
+	o.keydata = r.encode()
+	return nil
+}
+
+func certify(k TPMKey, from msl.Requester, seconds int64) (c TPMCertified, err error) {
+	c.Public = k.Public()
+	c.Attest, c.Signature, err = k.Certify(qualifying(from, seconds, c.Public))
+	return c, err
+}
+
+func (o *tpmOffer) KeyData() []byte { return o.keydata }
+
+// Close takes the keys of the exchange out of the TPM.
+func (o *tpmOffer) Close() error {
+	var err error
+	if o.parent != nil {
+		err = o.parent.Close()
+	}
+	if o.decrypter != nil {
+		err = errors.Join(err, o.decrypter.Close())
+	}
+	return err
+}
+
+// Accept imports the session keys, and seals them for a restart where both are in
+// the TPM.
+func (o *tpmOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
+	response, err := wire.Parse(keydata, wire.Limits{})
+	if err != nil {
+		return msl.Outcome{}, parseFailure(err)
+	}
+	open := func(a keystore.Algorithm, _ []byte) (keystore.Key, error) {
+		if a == keystore.AES128CBC {
+			return o.encryption(response)
+		}
+		return o.imported(response, "hmackey", a)
+	}
+	keys, err := msl.UnwrapSessionKeys(nil, nil, open)
+	if err != nil {
+		return msl.Outcome{}, msl.Failure(msl.ErrUnwrapError, o.x.Scheme(), err)
+	}
+	outcome := msl.Outcome{Keys: keys}
+	if o.x.Outside == nil && o.x.Store != nil {
+		if outcome.Keep, err = sealForRestart(o.x.Store, keys, o.identity); err != nil {
+			keys.Release()
+			return msl.Outcome{}, msl.Failure(msl.ErrSessionKeyCreationFailure, "seal session keys", err)
+		}
+	}
+	return outcome, nil
+}
+
+// encryption is the AES key: in the TPM, or outside where it has no AES.
+func (o *tpmOffer) encryption(response wire.Object) (keystore.Key, error) {
+	if o.decrypter == nil {
+		return o.imported(response, "encryptionkey", keystore.AES128CBC)
+	}
+	store, ok := o.x.Outside.(keystore.Importer)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	ciphertext, err := response.Bytes("encryptionkey")
+	if err != nil {
+		return nil, err
+	}
+	raw, err := moved(o.decrypter.DecryptOAEP(ciphertext))
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Close()
+	return store.Import(keystore.AES128CBC, raw.Bytes())
+}
+
+func (o *tpmOffer) imported(response wire.Object, name string, a keystore.Algorithm) (keystore.Key, error) {
+	inner, err := response.Object(name)
+	if err != nil {
+		return nil, err
+	}
+	var d keystore.Duplicated
+	for member, value := range map[string]*[]byte{"public": &d.Public, "duplicate": &d.Duplicate, "seed": &d.Seed} {
+		if *value, err = inner.Bytes(member); err != nil {
+			return nil, err
+		}
+	}
+	return o.parent.Import(a, d)
+}
+
+// Resume makes the session keys again of what was sealed in the TPM.
+func (x *TPMImport) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+	if x.Store == nil {
+		return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)
+	}
+	return resumeSealed(x.Store, keep)
+}
+
+// A onceWindow remembers what was used within a time. It forgets what the time
+// alone refuses.
+type onceWindow struct {
+	mu   sync.Mutex
+	used map[[sha256.Size]byte]time.Time
+}
+
+// maxOnce bounds it: some 12 MB.
+const maxOnce = 100_000
+
+func (w *onceWindow) first(what [sha256.Size]byte, now time.Time, window time.Duration) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.used == nil {
+		w.used = map[[sha256.Size]byte]time.Time{}
+	}
+	if _, again := w.used[what]; again {
+		return false
+	}
+	if len(w.used) >= maxOnce {
+		for old, at := range w.used {
+			if now.Sub(at) > 2*window {
+				delete(w.used, old)
+			}
+		}
+	}
+	if len(w.used) >= maxOnce {
+		return false
+	}
+	w.used[what] = now
+	return true
+}
