@@ -192,6 +192,9 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 		}
 		return t
 	})
+	if r.forgetUser {
+		a.refused = user
+	}
 	a.messageID = next(e.MessageID)
 	a.bare = r.bare
 	a.renew = a.renew || r.bare && r.renew

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,7 +38,13 @@ type Client struct {
 	clockAhead time.Duration // of the server's clock
 	clockKnown bool
 	renewal    renewalLock
+	numbered   chan struct{} // holds a place for each non-replayable message under way
 }
+
+// maxNumbered is how many non-replayable messages are under way at once. A peer
+// refuses an id that comes six or more behind the largest one as an attack, and
+// ends the session; one that is less late it asks for again.
+const maxNumbered = maxMessages/2 - 1
 
 // A Transport carries one message to the peer and brings the answer. It calls
 // write once, which may block until the peer reads.
@@ -45,7 +52,8 @@ type Transport interface {
 	RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error)
 }
 
-// A Request is a message to be sent.
+// A Request is a message to be sent. Of those that are non-replayable, a client
+// has five under way at a time: their ids must not come too late.
 type Request struct {
 	Encrypted     bool
 	Authenticated bool // integrity-protected
@@ -53,6 +61,11 @@ type Request struct {
 	RequestTokens bool   // the answer shall bring a master token, and a user ID token
 	User          string // local user, or empty
 	Recipient     string // identity of the entity that must answer, or empty for any
+
+	// ServiceTokens go with the data, not with a handshake. One that is bound
+	// to tokens which the client does not hold yet is an error: get them with
+	// an ordinary request first.
+	ServiceTokens []TokenChange
 
 	// Interactive sends what Body gives as it gives it, and not in chunks of 64
 	// KiB: for a channel, whose two directions go on together. It needs tokens
@@ -88,32 +101,56 @@ func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
 	if max == 0 {
 		max = maxDefaultBody
 	}
-	kept := &keptBody{r: r, room: max}
+	kept := &keptBody{r: r, max: max}
 	return kept.open
 }
 
 // A keptBody remembers what was read of r, up to a bound.
 type keptBody struct {
+	max  int
+	lost atomic.Bool // more was read than is kept
+
+	mu   sync.Mutex
 	r    io.Reader
 	kept []byte
-	room int
-	lost bool // more was read than is kept
+	read int // of r, in all
 }
+
+var errNotKept = errors.New("msl: the request must be sent again, but its body cannot be read twice and is too long to keep")
 
 func (k *keptBody) open() (io.ReadCloser, error) {
-	if k.lost {
-		return nil, errors.New("msl: the request must be sent again, but its body cannot be read twice and is too long to keep")
+	if k.lost.Load() {
+		return nil, errNotKept
 	}
-	return io.NopCloser(io.MultiReader(bytes.NewReader(k.kept[:len(k.kept):len(k.kept)]), k)), nil
+	return io.NopCloser(&keptReader{keptBody: k}), nil
 }
 
-func (k *keptBody) Read(p []byte) (int, error) {
-	n, err := k.r.Read(p)
-	if k.lost = k.lost || n > k.room; k.lost {
-		k.kept = nil
+// A keptReader reads a keptBody from its beginning. A reader of an earlier try
+// may still be waiting for r: what comes then is kept for the others.
+type keptReader struct {
+	*keptBody
+	at int
+}
+
+func (r *keptReader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at < len(r.kept) {
+		n := copy(p, r.kept[r.at:])
+		r.at += n
+		return n, nil
+	}
+	if r.at < r.read {
+		return 0, errNotKept
+	}
+	n, err := r.r.Read(p)
+	r.read += n
+	r.at = r.read
+	if r.read > r.max {
+		r.lost.Store(true)
+		r.kept = nil
 	} else {
-		k.kept = append(k.kept, p[:n]...)
-		k.room -= n
+		r.kept = append(r.kept, p[:n]...)
 	}
 	return n, err
 }
@@ -149,6 +186,14 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 	}
 	if a.messageID, err = randomNumber(c.Rand); err != nil {
 		return nil, err
+	}
+	if a.req.NonReplayable {
+		select {
+		case c.numbered <- struct{}{}:
+			defer func() { <-c.numbered }()
+		case <-ctx.Done():
+			return nil, fmt.Errorf("msl: wait for other non-replayable messages: %w", ctx.Err())
+		}
 	}
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
@@ -194,6 +239,9 @@ func (c *Client) load(ctx context.Context) error {
 	if c.State == nil {
 		c.State = &memoryClientState{}
 	}
+	if c.numbered == nil {
+		c.numbered = make(chan struct{}, maxNumbered)
+	}
 	r, err := c.State.Load(ctx)
 	if err != nil {
 		return fmt.Errorf("msl: load client state: %w", err)
@@ -215,17 +263,14 @@ func (c *Client) localTime() time.Time {
 
 // snapshot is the tokens of this moment, with the session's keys held for the
 // caller, and the estimate of the server's clock.
-func (c *Client) snapshot() (t *tokens, now time.Time, known bool) {
+func (c *Client) snapshot() (t *tokens, now time.Time, known bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t = c.tokens
-	if t == nil {
-		t = &tokens{}
+	if t == nil || t.session != nil && !t.session.keys.Acquire() {
+		return nil, now, false, errClientClosed
 	}
-	if t.session != nil && !t.session.keys.Acquire() {
-		t = &tokens{}
-	}
-	return t, c.localTime().Add(c.clockAhead), c.clockKnown
+	return t, c.localTime().Add(c.clockAhead), c.clockKnown, nil
 }
 
 // errClientClosed says that the client was closed while a message was under way.

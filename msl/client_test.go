@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -249,62 +247,6 @@ func TestRestart(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestConcurrency sends from many goroutines through a transport that loses
-// messages and answers at random. No goroutine may hang, and no more than one
-// renewal may be under way.
-func TestConcurrency(t *testing.T) {
-	n := softNetwork(t)
-	c := n.rsaClient("device")
-	var renewing, handshakes atomic.Int32
-	c.Transport = transportFunc(func(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
-		time.Sleep(rand.N(time.Millisecond))
-		if rand.IntN(10) == 0 {
-			return nil, errors.New("request lost")
-		}
-		answer, err := n.RoundTrip(ctx, write)
-		if err == nil && rand.IntN(10) == 0 {
-			return nil, errors.New("answer lost")
-		}
-		return answer, err
-	})
-	issue := n.server.KeyExchanges[1]
-	n.server.KeyExchanges[1] = countingExchange{issue, &renewing, &handshakes, t}
-	var done atomic.Int32
-	var wait sync.WaitGroup
-	for range 200 {
-		wait.Go(func() {
-			for range 20 {
-				if _, _, err := send(t, c, secret("hello")); err == nil {
-					done.Add(1)
-					return
-				}
-			}
-		})
-	}
-	wait.Wait()
-	if done.Load() != 200 {
-		t.Errorf("%d of 200 got their answer", done.Load())
-	}
-	if n := handshakes.Load(); n > 20 {
-		t.Errorf("%d key exchanges: concurrent messages do not share a renewal", n)
-	}
-}
-
-type countingExchange struct {
-	msl.KeyExchange
-	active, total *atomic.Int32
-	t             *testing.T
-}
-
-func (x countingExchange) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
-	x.total.Add(1)
-	if x.active.Add(1) > 1 {
-		x.t.Error("two key exchanges at once")
-	}
-	defer x.active.Add(-1)
-	return x.KeyExchange.Respond(ctx, from, keydata)
 }
 
 // TestNothingLeft closes everything and counts the keys that are still open.

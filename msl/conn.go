@@ -22,22 +22,25 @@ type Conn struct {
 	// Source names the other end, to bound what it may ask for.
 	Source string
 
-	rw      io.ReadWriter
+	rw      *link
 	in      *wire.Decoder
 	pending *payloadReader // of the message before, which may have data left
 	writing chan error     // a message that is being written behind the scenes, or nil
 	theirs  peerTokens     // that we issued for the peer, as far as it is known here
 }
 
-// NewConn makes a Conn on rw.
+// NewConn makes a Conn on rw. Where rw is an [io.Closer], the end of the context
+// of an exchange closes it; nothing else could interrupt one that blocks.
 func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
 	server.init()
-	return &Conn{Server: server, Client: client, rw: rw, in: wire.NewDecoder(rw, server.Limits.wire())}
+	l := &link{rw: rw}
+	return &Conn{Server: server, Client: client, rw: l, in: wire.NewDecoder(l, server.Limits.wire())}
 }
 
 // Serve takes one request from the other side and answers it. io.EOF is the end
 // of the connection between two exchanges.
 func (c *Conn) Serve(ctx context.Context, handle Handler) error {
+	defer c.rw.bind(ctx)()
 	if err := c.Client.load(ctx); err != nil {
 		return err
 	}
@@ -105,9 +108,14 @@ func (c *Conn) Send(ctx context.Context, req *Request) error {
 }
 
 // run sends message after message, until one gets its answer.
-func (c *Conn) run(ctx context.Context, a *attempt) (*Response, error) {
-	err := c.Client.load(ctx)
-	if err != nil {
+func (c *Conn) run(ctx context.Context, a *attempt) (response *Response, err error) {
+	unbind := c.rw.bind(ctx)
+	defer func() {
+		if response == nil {
+			unbind()
+		}
+	}()
+	if err := c.Client.load(ctx); err != nil {
 		return nil, err
 	}
 	if a.messageID, err = randomNumber(c.Client.Rand); err != nil {
@@ -121,7 +129,7 @@ func (c *Conn) run(ctx context.Context, a *attempt) (*Response, error) {
 		if errors.As(err, &answer) {
 			in.release()
 			refused = err
-			if again, err := a.recover(ctx, answer); !again || err != nil {
+			if again, err := a.recover(ctx, answer); !again || err != nil || a.req.Interactive {
 				return nil, errors.Join(refused, err)
 			}
 			a.answering(nil) // what it asked for was sent
@@ -149,7 +157,7 @@ func (c *Conn) run(ctx context.Context, a *attempt) (*Response, error) {
 				return nil, err
 			}
 		}
-		return c.response(in, count), nil
+		return c.response(in, count, unbind), nil
 	}
 	return nil, errors.Join(refused, errors.New("msl: no answer within 12 messages"))
 }
@@ -167,11 +175,11 @@ func (a *attempt) serveKeys(ctx context.Context, in *incoming) (*incoming, error
 	return following, err
 }
 
-func (c *Conn) response(in *incoming, count int) *Response {
+func (c *Conn) response(in *incoming, count int, unbind func()) *Response {
 	c.pending = in.body
 	r := &Response{
 		Identity: in.sender.Identity, ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
-		Body: &responseBody{Reader: in.body, stream: drainer{c}, release: in.release},
+		Body: &responseBody{Reader: in.body, stream: drainer{c, unbind}, release: in.release},
 	}
 	if in.keyResponse != nil {
 		r.KeyExchange = in.keyResponse.scheme
@@ -180,9 +188,15 @@ func (c *Conn) response(in *incoming, count int) *Response {
 }
 
 // A drainer closes a message without closing its connection.
-type drainer struct{ *Conn }
+type drainer struct {
+	*Conn
+	unbind func()
+}
 
-func (d drainer) Close() error { return errors.Join(d.skip(), d.written()) }
+func (d drainer) Close() error {
+	defer d.unbind()
+	return errors.Join(d.skip(), d.written())
+}
 
 // skip reads what is left of the message before, so that the next one begins
 // where it begins.
@@ -197,7 +211,7 @@ func (c *Conn) skip() error {
 
 // write sends a message behind the scenes: the peer may answer while we send, or
 // not read on before we read from it.
-func (c *Conn) write(out *outgoing) error {
+func (c *Conn) write(ctx context.Context, out *outgoing) error {
 	if err := c.written(); err != nil {
 		out.us.release()
 		return err
@@ -205,7 +219,10 @@ func (c *Conn) write(out *outgoing) error {
 	done := make(chan error, 1)
 	c.writing = done
 	go func() {
-		err := out.write(c.rw)
+		err := out.write(ctx, c.rw)
+		if err != nil {
+			c.rw.breakOff(err)
+		}
 		out.us.release()
 		done <- err
 	}()
@@ -229,6 +246,7 @@ func (c *Conn) next(ctx context.Context, a *attempt) (*incoming, error) {
 	}
 	side := c.Server.receiver()
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
+	side.rules.offered = c.Client.Custody.permitted(c.Client.KeyExchanges, RequestingSide)
 	o, err := c.in.First()
 	for err == nil && o.Has("payload") { // of a message that we refused
 		o, err = c.in.Next()
@@ -377,7 +395,7 @@ func (a *attempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, er
 		return nil, nobody, err
 	}
 	wait = wait && (!a.oneWay || out.handshake)
-	if err := a.conn.write(out); err != nil || !wait {
+	if err := a.conn.write(ctx, out); err != nil || !wait {
 		return out, nobody, err
 	}
 	in, err := a.conn.next(ctx, a)
@@ -438,7 +456,7 @@ func (w *ResponseWriter) startPeer() (err error) {
 func (a *attempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
 	var got *MasterToken
 	defer func() { a.finish(got) }()
-	if err := a.conn.write(out); err != nil {
+	if err := a.conn.write(ctx, out); err != nil {
 		return err
 	}
 	in, err := a.conn.next(ctx, a)

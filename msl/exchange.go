@@ -24,6 +24,7 @@ type attempt struct {
 	offered   bool         // the last message had key requests
 	oneWay    bool         // nobody waits for an answer to the data
 	pushed    bool         // what comes answers nothing
+	refused   *UserIDToken // that the peer did not take; it may be held for others
 
 	peering // zero in a trusted-services network
 
@@ -56,12 +57,21 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	if a.oneWay && !out.handshake {
 		return &Response{}, a.post(ctx, out)
 	}
-	stream, err := a.client.Transport.RoundTrip(ctx, out.write)
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		if response == nil {
+			cancel()
+		}
+	}()
+	stream, err := a.client.Transport.RoundTrip(ctx, func(w io.Writer) error { return out.write(ctx, w) })
 	if err != nil {
 		return nil, err
 	}
 	in, err := a.receive(ctx, wire.NewDecoder(stream, a.client.Limits.withDefaults().wire()))
 	if err != nil {
+		if a.req.Interactive { // its body would not end by itself
+			cancel()
+		}
 		in.release()
 		stream.Close()
 		return nil, err
@@ -76,7 +86,23 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 		in.release()
 		return nil, stream.Close()
 	}
-	return a.response(in, stream), nil
+	return a.response(in, exchanged{stream, in.body, cancel}), nil
+}
+
+// An exchanged stream ends the sending of the request when it is closed.
+type exchanged struct {
+	io.Closer
+	body   *payloadReader
+	cancel context.CancelFunc
+}
+
+func (e exchanged) Close() error {
+	defer e.cancel()
+	var err error
+	if _, lasts := e.Closer.(*streamAnswer); lasts { // the peer may not read on before its answer is read
+		_, err = io.Copy(io.Discard, e.body)
+	}
+	return errors.Join(err, e.Closer.Close())
 }
 
 // post sends a message whose answer nobody reads. It waits until the transport
@@ -84,7 +110,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 func (a *attempt) post(ctx context.Context, out *outgoing) error {
 	written := make(chan error, 1)
 	stream, err := a.client.Transport.RoundTrip(ctx, func(w io.Writer) error {
-		err := out.write(w)
+		err := out.write(ctx, w)
 		written <- err
 		return err
 	})
@@ -103,8 +129,14 @@ func (a *attempt) post(ctx context.Context, out *outgoing) error {
 // or waits for whoever has it, as the message demands.
 func (a *attempt) takeTokens(ctx context.Context) error {
 	for {
-		t, now, known := a.client.snapshot()
-		bare := a.bare || a.reply != nil && !a.reply.shows(t.master())
+		t, now, known, err := a.client.snapshot()
+		if err != nil {
+			return err
+		}
+		held, bare := t, a.bare || a.reply != nil && !a.reply.shows(t.master())
+		if uit := t.user(a.req.User); uit != nil && uit == a.refused {
+			t = t.withUser(a.req.User, nil)
+		}
 		if bare {
 			t.release()
 			t = &tokens{services: t.services}
@@ -112,11 +144,12 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 		}
 		n := renewalNeed(a.req, a.client.Entity, t, a.renew, known, now)
 		a.tokens, a.user = t, t.user(a.req.User)
-		if a.quiet || !n.must && (!n.may || a.oneWay) { // what nobody answers brings no tokens
+		keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
+		if a.quiet || !n.must && (!n.may || a.oneWay || keyless) { // what nobody answers brings no tokens
 			return nil
 		}
 		r, ok := a.client.renewal.acquire()
-		if ok && (bare || a.client.holds(t)) {
+		if ok && (bare || a.client.holds(held)) {
 			a.renewal = r
 			return nil
 		}
@@ -171,7 +204,7 @@ type outgoing struct {
 }
 
 // write sends the message.
-func (o *outgoing) write(w io.Writer) error {
+func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 	if _, err := w.Write(o.head); err != nil || o.handshake || o.lone {
 		return err
 	}
@@ -182,17 +215,32 @@ func (o *outgoing) write(w io.Writer) error {
 		defer o.keys.Release()
 	}
 	o.payload.out = w
-	if o.body != nil {
-		body, err := o.body()
-		if err != nil {
+	if o.flush { // the peer may be the one to speak first
+		if err := o.payload.Flush(); err != nil {
 			return err
 		}
-		_, err = io.Copy(o.sink(), body)
-		if err := errors.Join(err, body.Close()); err != nil {
+	}
+	if o.body != nil {
+		if err := o.copyBody(ctx); err != nil {
 			return err
 		}
 	}
 	return o.payload.Close()
+}
+
+// copyBody sends what the body gives. The end of ctx closes the body, since one
+// that blocks would never end, and cuts the message off.
+func (o *outgoing) copyBody(ctx context.Context) error {
+	body, err := o.body()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { body.Close() })
+	_, err = io.Copy(o.sink(), body)
+	if !stop() {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	return errors.Join(err, body.Close())
 }
 
 // sink takes the body.
@@ -272,6 +320,11 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 			return fmt.Errorf("msl: count non-replayable id: %w", err)
 		}
 	}
+	if !out.handshake {
+		if err := a.changeTokens(ctx, h); err != nil {
+			return err
+		}
+	}
 	if keysDue {
 		return a.offer(ctx, h, identity)
 	}
@@ -343,10 +396,11 @@ func (a *attempt) userAuth(ctx context.Context, h *header, protected bool) (held
 
 // offer adds key requests, one of each key exchange.
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
-	mt := a.tokens.master()
 	a.offered = true
+	now, _ := a.client.serverTime()
+	from := Requester{Identity: identity, Token: a.tokens.master(), Custody: a.client.Custody, MessageID: h.messageID, Time: now}
 	for _, x := range a.client.Custody.permitted(a.client.KeyExchanges, RequestingSide) {
-		o, err := x.Offer(ctx, Requester{Identity: identity, Token: mt, Custody: a.client.Custody})
+		o, err := x.Offer(ctx, from)
 		if err != nil {
 			return fail(codeOf(err), "offer key exchange", err)
 		}

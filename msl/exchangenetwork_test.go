@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
 // An exchangeKind makes both sides of one way to exchange keys.
@@ -217,6 +219,40 @@ func TestCustodyEnforced(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// TestDecryptingRequester exchanges keys from a device that decrypts them to its
+// process with a server that is sealed, with new pairs and with a provisioned
+// one, and goes on after a restart.
+func TestDecryptingRequester(t *testing.T) {
+	n := softNetwork(t)
+	for name, provisioned := range map[string]bool{"new pair": false, "provisioned pair": true} {
+		t.Run(name, func(t *testing.T) {
+			device := newStore(t)
+			x := &keyx.AsymmetricDecrypted{Pairs: device, Sessions: device}
+			if provisioned {
+				x.KeyPair = provisionPair(t, device, "pair", keystore.RSADecrypt2048, keyPair(t, "awe_rsa2048")).(keyx.DecryptingPair)
+			}
+			c := n.noneClient("client")
+			c.KeyExchanges = []msl.KeyExchange{x}
+			state := must(bolt.OpenClient(filepath.Join(t.TempDir(), "client.db"), "test"))
+			defer state.Close()
+			c.State = state
+			if _, _, err := send(t, c, secret("sealed")); err == nil || !strings.Contains(err.Error(), "custody is sealed") {
+				t.Errorf("a sealed client offered it: %v", err)
+			}
+			c.Custody = msl.CustodyImported
+			mustSend(t, c, secret("hello"), 4)
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+			mustSend(t, c, secret("again"), 2)
+		})
+	}
+	x := &keyx.AsymmetricDecrypted{}
+	if _, _, err := x.Respond(t.Context(), msl.Requester{}, nil); !errors.Is(err, msl.ErrKeyXFactoryNotFound) {
+		t.Errorf("responded: %v", err)
 	}
 }
 

@@ -90,7 +90,10 @@ func (c *Client) Answer(ctx context.Context, req *Request, sent int64, r io.Read
 		return nil, err
 	}
 	a := attempt{client: c, req: req, messageID: sent}
-	a.tokens, _, _ = c.snapshot()
+	var err error
+	if a.tokens, _, _, err = c.snapshot(); err != nil {
+		return nil, err
+	}
 	defer func() { a.finish(nil) }()
 	local, err := c.Entity.Local(ctx)
 	if err != nil {

@@ -39,15 +39,16 @@ type keyResponse struct {
 // of that verified.
 type envelope struct {
 	entity    *schemeData
-	token     wire.Object // if entity is nil
+	scheme    EntityScheme // that entity names
+	token     wire.Object  // if entity is nil
 	data      []byte
 	signature []byte
 	isError   bool
 }
 
 // parseEnvelope makes the checks of a header that come before its sender is
-// known. tokens is shown a master token in its place among them.
-func parseEnvelope(o wire.Object, token func(wire.Object) error) (envelope, error) {
+// known. token is shown a master token in its place among them.
+func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Object) error) (envelope, error) {
 	const op = "header"
 	hasEntity, hasToken := o.Has("entityauthdata"), o.Has("mastertoken")
 	if hasEntity && hasToken {
@@ -60,6 +61,10 @@ func parseEnvelope(o wire.Object, token func(wire.Object) error) (envelope, erro
 			return env, err
 		}
 		env.entity = &entity
+		env.scheme, err = pick(entities, entity.scheme, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
+		if err != nil {
+			return env, err
+		}
 	}
 	if hasToken {
 		env.token = f.object("mastertoken")
@@ -119,7 +124,8 @@ type headerRules struct {
 	tokens        int // most service tokens, and most key requests
 	serviceTokens ServiceTokenKeys
 	users         []UserScheme
-	exchanges     []KeyExchange
+	exchanges     []KeyExchange // that we answer, and
+	offered       []KeyExchange // that we may have asked for; nil means the same
 	peerToPeer    bool
 	peerServices  ServiceTokenKeys // of our own service tokens, that a peer issued
 	openUser      func(wire.Object) (*UserIDToken, error)
@@ -172,7 +178,7 @@ func (h *header) parseRest(f *fields, rules headerRules) error {
 func (h *header) parseTokens(f *fields, rules headerRules) (err error) {
 	mt := rules.token
 	if f.o.Has("keyresponsedata") {
-		if h.keyResponse, err = parseKeyResponse(f.object("keyresponsedata"), f, rules.exchanges); err != nil {
+		if h.keyResponse, err = parseKeyResponse(f.object("keyresponsedata"), f, rules); err != nil {
 			return err
 		}
 		if !rules.peerToPeer { // there it is a token for us, not for the sender
@@ -197,7 +203,7 @@ func (h *header) parseTokens(f *fields, rules headerRules) (err error) {
 	return h.parseServiceTokens(f, rules, mt)
 }
 
-func parseKeyResponse(o wire.Object, f *fields, exchanges []KeyExchange) (*keyResponse, error) {
+func parseKeyResponse(o wire.Object, f *fields, rules headerRules) (*keyResponse, error) {
 	if err := f.failed("key response data"); err != nil {
 		return nil, err
 	}
@@ -214,7 +220,11 @@ func parseKeyResponse(o wire.Object, f *fields, exchanges []KeyExchange) (*keyRe
 	if err != nil {
 		return nil, err
 	}
-	_, err = pick(exchanges, data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
+	offered := rules.offered
+	if offered == nil {
+		offered = rules.exchanges
+	}
+	_, err = pick(offered, data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
 	return &keyResponse{token: mt, schemeData: data}, err
 }
 

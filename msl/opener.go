@@ -56,7 +56,10 @@ func (c *Client) HeldTokens(ctx context.Context, user string) (HeldTokens, error
 	if err := c.load(ctx); err != nil {
 		return HeldTokens{}, err
 	}
-	t, _, _ := c.snapshot()
+	t, _, _, err := c.snapshot()
+	if err != nil {
+		return HeldTokens{}, err
+	}
 	held := HeldTokens{MasterToken: t.master(), UserIDToken: t.user(user)}
 	if t.session != nil {
 		held.Keys = t.session.keys

@@ -2,14 +2,15 @@ package msl
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // ErrTruncated says that a message ended without its last payload chunk: what
-// was read of it may be a part only.
-var ErrTruncated = errors.New("msl: message was cut off before its end")
+// was read of it may be a part only. It is an [io.ErrUnexpectedEOF].
+var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.ErrUnexpectedEOF)
 
 // flushSize is how much data our own writer puts into one chunk.
 const flushSize = 64 << 10
@@ -73,7 +74,7 @@ func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 // next reads one chunk.
 func (r *payloadReader) next() error {
 	o, err := r.in.Next()
-	if err == io.EOF || errors.Is(err, wire.ErrTruncated) {
+	if err == io.EOF || cutOff(err) {
 		return ErrTruncated
 	}
 	if err != nil {
@@ -195,10 +196,14 @@ func (w *payloadWriter) Write(p []byte) (n int, err error) {
 	return n, w.err
 }
 
-// Flush sends what is buffered, if anything is.
+// Flush sends what is buffered, if anything is, and has a transport that holds
+// bytes back send them, too.
 func (w *payloadWriter) Flush() error {
 	if w.err == nil && len(w.buffer) > 0 {
 		w.err = w.send(false)
+	}
+	if f, ok := w.out.(interface{ Flush() error }); ok && w.err == nil {
+		w.err = f.Flush()
 	}
 	return w.err
 }
@@ -256,8 +261,17 @@ func (c chunk) encode(e *wire.Encoder) {
 
 // streamError gives a failure to read an object from a stream its code.
 func streamError(err error) error {
-	if errors.Is(err, wire.ErrSyntax) || errors.Is(err, wire.ErrLimit) || errors.Is(err, wire.ErrTruncated) {
+	switch {
+	case cutOff(err):
+		return fail(ErrMSLParseError, "read message", ErrTruncated)
+	case errors.Is(err, wire.ErrSyntax), errors.Is(err, wire.ErrLimit):
 		return fail(ErrMSLParseError, "read message", err)
 	}
 	return fail(ErrMSLCommsFailure, "read message", err)
+}
+
+// cutOff reports whether a stream ended where it must not: for MSL, or for the
+// transport below.
+func cutOff(err error) bool {
+	return errors.Is(err, wire.ErrTruncated) || errors.Is(err, io.ErrUnexpectedEOF)
 }

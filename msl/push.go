@@ -51,7 +51,10 @@ func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 		return nil, err
 	}
 	a := &attempt{client: i.client, req: &Request{User: i.User}, pushed: true}
-	a.tokens, _, _ = i.client.snapshot()
+	var err error
+	if a.tokens, _, _, err = i.client.snapshot(); err != nil {
+		return nil, err
+	}
 	defer a.tokens.release()
 	in, err := a.receive(ctx, i.in)
 	if err != nil {

@@ -56,7 +56,7 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 	if len(o.Raw()) > r.limits.Header {
 		return in, fail(ErrMSLParseError, "read message", wire.ErrLimit)
 	}
-	env, err := parseEnvelope(o, func(token wire.Object) (err error) {
+	env, err := parseEnvelope(o, r.entities, func(token wire.Object) (err error) {
 		in.session, in.token, err = r.session(token)
 		if in.session != nil {
 			in.release = in.session.Release
@@ -101,12 +101,8 @@ func (r receiver) identify(ctx context.Context, in *incoming, env envelope) (err
 		in.sender = Sender{Identity: in.session.Identity, Opener: in.session.key(), Encrypted: true, Authenticated: true}
 		return nil
 	}
-	scheme, err := pick(r.entities, env.entity.scheme, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
-	if err != nil {
-		return err
-	}
 	in.scheme = env.entity.scheme
-	sender, release, err := scheme.Open(ctx, env.entity.data)
+	sender, release, err := env.scheme.Open(ctx, env.entity.data)
 	if err != nil {
 		return err
 	}

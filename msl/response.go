@@ -25,7 +25,7 @@ type ResponseWriter struct {
 
 	pending []byte
 	user    string
-	changes []tokenChange
+	changes []TokenChange
 
 	push    bool // the message answers nothing
 	started bool
@@ -39,26 +39,10 @@ type ResponseWriter struct {
 	got   *MasterToken
 }
 
-// A Binding says which tokens a service token lives and dies with.
-type Binding int
-
-// The bindings of a service token.
-const (
-	BindNone   Binding = iota // to nothing
-	BindEntity                // to the master token
-	BindUser                  // to the master token and the user ID token
-)
-
-type tokenChange struct {
-	name string
-	data []byte
-	bind Binding
-}
-
 // SetServiceToken gives the peer a service token, or takes it away where data is
 // empty. It replaces one of the same name and binding.
 func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding) {
-	w.changes = append(w.changes, tokenChange{name, data, bind})
+	w.changes = append(w.changes, TokenChange{name, data, bind})
 }
 
 // SetUser names the user that the peer shall have a user ID token for, where the
@@ -66,17 +50,18 @@ func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding)
 func (w *ResponseWriter) SetUser(name string) { w.user = name }
 
 // Write adds application data to the answer.
-func (w *ResponseWriter) Write(p []byte) (int, error) {
-	if w.started {
-		return w.payload.Write(p)
-	}
-	w.pending = append(w.pending, p...)
-	if len(w.pending) >= flushSize {
+func (w *ResponseWriter) Write(p []byte) (n int, err error) {
+	if !w.started {
+		n = min(flushSize-len(w.pending), len(p))
+		if w.pending = append(w.pending, p[:n]...); len(w.pending) < flushSize {
+			return n, nil
+		}
 		if err := w.begin(); err != nil {
 			return 0, err
 		}
 	}
-	return len(p), nil
+	more, err := w.payload.Write(p[n:])
+	return n + more, err
 }
 
 // Flush sends what was written so far.
@@ -248,7 +233,8 @@ func (w *ResponseWriter) exchangeKeys(h *header) error {
 // are wrapped for the peer first and sealed into the token last.
 func (w *ResponseWriter) issue(x KeyExchange, request schemeData) (keydata []byte, err error) {
 	s, in := w.server, w.in
-	keys, keydata, err := x.Respond(w.ctx, Requester{Identity: in.sender.Identity, Token: in.token, Custody: s.Custody}, request.data)
+	from := Requester{Identity: in.sender.Identity, Token: in.token, Custody: s.Custody, MessageID: in.messageID, Time: s.Issuer.now()}
+	keys, keydata, err := x.Respond(w.ctx, from, request.data)
 	if err != nil {
 		return nil, fail(codeOf(err), "key exchange", err)
 	}
@@ -320,32 +306,11 @@ func (w *ResponseWriter) userToken(h *header) (err error) {
 func (w *ResponseWriter) tokens(h *header) error {
 	h.serviceTokens = slices.Clone(w.in.serviceTokens)
 	for _, c := range w.changes {
-		t, err := w.newToken(h, c)
+		t, err := c.token(w.server.ServiceTokens, w.masterToken(), h.userIDToken, h.capabilities.compression())
 		if err != nil {
 			return err
 		}
 		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
 	return nil
-}
-
-func (w *ResponseWriter) newToken(h *header, c tokenChange) (*ServiceToken, error) {
-	mt, uit := int64(Unbound), int64(Unbound)
-	if c.bind != BindNone {
-		if w.masterToken() == nil {
-			return nil, fail(ErrResponseRequiresMasterToken, "issue service token", nil)
-		}
-		mt = w.masterToken().SerialNumber
-	}
-	if c.bind == BindUser {
-		if h.userIDToken == nil {
-			return nil, fail(ErrResponseRequiresUserIDToken, "issue service token", nil)
-		}
-		uit = h.userIDToken.SerialNumber
-	}
-	key, ok := w.server.ServiceTokens.of(c.name)
-	if !ok && len(c.data) > 0 {
-		return nil, fail(ErrInternalException, "issue service token", errors.New("no keys for a token of that name"))
-	}
-	return newServiceToken(c.name, c.data, mt, uit, key, h.capabilities.compression())
 }

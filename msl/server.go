@@ -315,6 +315,9 @@ func permitted(list []string, scheme string) bool {
 // refuse answers with an error message. All of them are counted against a bound:
 // each costs a private-key operation where our own scheme signs.
 func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *incoming, cause error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // nobody is there to read an answer
+	}
 	code := codeOf(cause)
 	id := in.messageID
 	if e := (*Error)(nil); errors.As(cause, &e) && e.MessageID >= 0 {

@@ -2,14 +2,36 @@ package entityauth
 
 import (
 	"encoding/hex"
+	"encoding/json"
+	"os"
 	"testing"
 )
 
 func TestDeriveWrappingKey(t *testing.T) {
-	encryption, _ := hex.DecodeString("dbd68ac676bfba6641ca6a4c771053ac")
-	mac, _ := hex.DecodeString("93edd1ddb772cfce217931265dbdb39c2bcdeeae1ba45d7972a1ba354e9a38c9")
-	const want = "26f9729eb42211d3f2ffed9bf07fda9b"
-	if got := hex.EncodeToString(DeriveWrappingKey(encryption, mac)); got != want {
-		t.Errorf("got %s, want %s", got, want)
+	b, err := os.ReadFile("../../testdata/vectors/spec/symmetric.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v struct {
+		Derivation struct {
+			Cases []struct {
+				Encryption string `json:"encryptionkey_hex"`
+				HMAC       string `json:"hmackey_hex"`
+				Wrapping   string `json:"wrappingkey_hex"`
+			}
+		} `json:"psk_wrapping_key_derivation"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Derivation.Cases) != 3 {
+		t.Errorf("%d cases", len(v.Derivation.Cases))
+	}
+	for _, c := range v.Derivation.Cases {
+		encryption, _ := hex.DecodeString(c.Encryption)
+		mac, _ := hex.DecodeString(c.HMAC)
+		if got := hex.EncodeToString(DeriveWrappingKey(encryption, mac)); got != c.Wrapping {
+			t.Errorf("got %s, want %s", got, c.Wrapping)
+		}
 	}
 }

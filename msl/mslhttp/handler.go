@@ -17,6 +17,7 @@ type Handler struct {
 
 	MaxBody int64         // bytes of a request; zero means 64 MiB, negative no bound
 	Timeout time.Duration // for one exchange; zero means one minute, negative no bound
+	Idle    time.Duration // for one read or write within it; zero means no other bound
 	Log     *slog.Logger  // of failures to answer; nil means none
 
 	// Source names where a request comes from, to bound what one source may
@@ -37,23 +38,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "MSL messages come by POST", http.StatusMethodNotAllowed)
 		return
 	}
-	control := http.NewResponseController(w)
-	// A handler may answer while the request is still being sent.
-	_ = control.EnableFullDuplex()
-	if d := orDefault(h.Timeout, defaultTimeout); d > 0 {
-		deadline := time.Now().Add(d)
-		_ = control.SetReadDeadline(deadline) // not every ResponseWriter has deadlines
-		_ = control.SetWriteDeadline(deadline)
-	}
-	body := r.Body
-	if size := orDefault(h.MaxBody, defaultMaxBody); size > 0 {
-		body = http.MaxBytesReader(w, r.Body, size)
-	}
-	out := &answer{ResponseWriter: w}
-	err := h.Server.Serve(r.Context(), h.source(r), body, out, h.Handle)
+	s := h.open(w, r)
+	err := h.Server.Serve(r.Context(), h.source(r), s, s, h.Handle)
 	switch {
 	case err == nil:
-	case !out.begun:
+		s.drain()
+	case !s.begun:
 		h.unavailable(w, r, err)
 	default: // cut the answer off, so that the peer does not take it for whole
 		h.log(r, err)
@@ -93,21 +83,6 @@ func (h *Handler) source(r *http.Request) string {
 		return r.RemoteAddr
 	}
 	return host
-}
-
-// An answer notes whether a byte of the response was sent.
-type answer struct {
-	http.ResponseWriter
-	begun bool
-}
-
-func (a *answer) Write(p []byte) (int, error) {
-	if !a.begun {
-		a.begun = true
-		a.Header().Set("Content-Type", "application/octet-stream")
-		a.Header().Set("Cache-Control", "no-store")
-	}
-	return a.ResponseWriter.Write(p)
 }
 
 func orDefault[T int64 | time.Duration](v, absent T) T {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 )
 
 // A Transport posts MSL messages to a URL. It is safe for many goroutines.
@@ -20,6 +21,9 @@ type Transport struct {
 const (
 	defaultMaxAnswer = 1 << 30
 	bufferSize       = 256 << 10 // a message up to this size is sent with its length
+
+	endSize     = 512                    // bytes, more than the end of an answer has
+	endPatience = 250 * time.Millisecond // for it to come
 )
 
 // A StatusError is an HTTP status in the place of an MSL answer.
@@ -37,16 +41,28 @@ func (e *StatusError) Error() string {
 	return text + ": check that the URL is that of an MSL server"
 }
 
-// RoundTrip posts what write writes, and returns the body of the answer. It
-// closes the answer when ctx ends.
+// RoundTrip posts what write writes, and returns the body of the answer, which
+// may come before all is written. Closing it ends the sending, too, and so does
+// the end of ctx.
 func (t *Transport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
-	out := newUpload(write)
+	ctx, cancel := context.WithCancel(ctx)
+	u := newUpload(write)
+	body, err := t.post(ctx, u)
+	if err != nil {
+		cancel()
+		u.reader.CloseWithError(err)
+		return nil, err
+	}
+	return &answer{ReadCloser: body, ctx: ctx, upload: u, cancel: cancel}, nil
+}
+
+func (t *Transport) post(ctx context.Context, u *upload) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.URL, nil)
 	if err != nil {
 		return nil, fmt.Errorf("mslhttp: %w", err)
 	}
 	request.Header.Set("Content-Type", "application/octet-stream")
-	if err := out.attach(request); err != nil {
+	if err := u.attach(request); err != nil {
 		return nil, err
 	}
 	client := t.Client
@@ -55,7 +71,7 @@ func (t *Transport) RoundTrip(ctx context.Context, write func(io.Writer) error) 
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("mslhttp: %w", errors.Join(err, out.failure()))
+		return nil, fmt.Errorf("mslhttp: %w", errors.Join(err, u.failure()))
 	}
 	if response.StatusCode != http.StatusOK {
 		response.Body.Close()
@@ -72,46 +88,77 @@ func (t *Transport) bounded(body io.ReadCloser) io.ReadCloser {
 	return http.MaxBytesReader(nil, body, size)
 }
 
+// An answer is the body of a response, with the request that may still be sent.
+type answer struct {
+	io.ReadCloser
+	ctx    context.Context
+	upload *upload
+	cancel context.CancelFunc
+}
+
+var errClosed = errors.New("mslhttp: the answer was closed before all of the request was sent")
+
+// Read reads the answer. Where it breaks off because the request did, the error is
+// that one.
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	if cause := context.Cause(a.ctx); cause != nil {
+		return n, cause
+	}
+	return n, errors.Join(err, a.upload.failure())
+}
+
+// Close ends both directions. An exchange that is over may have the end of its
+// HTTP response still to come: a connection is used again once that was read.
+func (a *answer) Close() error {
+	defer a.cancel()
+	if a.upload.finished() {
+		patience := time.AfterFunc(endPatience, a.cancel)
+		defer patience.Stop()
+		_, _ = io.CopyN(io.Discard, a.ReadCloser, endSize)
+	}
+	a.upload.reader.CloseWithError(errClosed)
+	return a.ReadCloser.Close()
+}
+
 // An upload sends a short message with its length, so that the connection can be
-// kept and the request repeated, and streams a long one.
+// kept and the request repeated, and streams one that is long or that is flushed.
 type upload struct {
 	write func(io.Writer) error
-	head  bytes.Buffer
-	pipe  *io.PipeWriter // set once head is full
-	start func(*io.PipeReader)
-	done  chan error
+	done  chan struct{}
+	err   error // of write, when that is done
+
+	head      bytes.Buffer
+	streaming bool // head went through the pipe
+	start     chan struct{}
+	pipe      *io.PipeWriter
+	reader    *io.PipeReader
 }
 
 func newUpload(write func(io.Writer) error) *upload {
-	return &upload{write: write, done: make(chan error, 1)}
+	u := &upload{write: write, done: make(chan struct{}), start: make(chan struct{})}
+	u.reader, u.pipe = io.Pipe()
+	return u
 }
 
 // attach gives the request its body: at once if the message is short.
 func (u *upload) attach(request *http.Request) error {
-	long := make(chan *io.PipeReader, 1)
-	u.start = func(r *io.PipeReader) { long <- r }
 	go func() {
-		err := u.write(u)
-		if u.pipe != nil {
-			u.pipe.CloseWithError(err)
-		}
-		u.done <- err
+		u.err = u.write(u)
+		u.pipe.CloseWithError(u.err)
 		close(u.done)
 	}()
 	select {
-	case r := <-long:
-		request.Body = r
+	case <-u.start:
+		request.Body = u.reader
 	case <-request.Context().Done(): // a body that does not come in time
-		return request.Context().Err()
-	case err := <-u.done:
-		select {
-		case r := <-long: // it was long and is done already: the reader saw the end
-			request.Body = r
-			return err
-		default:
-		}
-		if err != nil {
-			return err
+		return context.Cause(request.Context())
+	case <-u.done: // nothing went through the pipe, which waits for its reader
+		if u.err != nil {
+			return u.err
 		}
 		message := u.head.Bytes()
 		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(message)), nil }
@@ -123,28 +170,47 @@ func (u *upload) attach(request *http.Request) error {
 
 // Write fills the buffer, then the pipe.
 func (u *upload) Write(p []byte) (int, error) {
-	if u.pipe == nil && u.head.Len()+len(p) <= bufferSize {
-		return u.head.Write(p)
-	}
-	if u.pipe == nil {
-		r, w := io.Pipe()
-		u.pipe = w
-		u.start(r)
-		if _, err := w.Write(u.head.Bytes()); err != nil {
+	if !u.streaming {
+		if u.head.Len()+len(p) <= bufferSize {
+			return u.head.Write(p)
+		}
+		if err := u.Flush(); err != nil {
 			return 0, err
 		}
 	}
 	return u.pipe.Write(p)
 }
 
+// Flush begins to send.
+func (u *upload) Flush() error {
+	if u.streaming {
+		return nil
+	}
+	u.streaming = true
+	close(u.start)
+	_, err := u.pipe.Write(u.head.Bytes())
+	u.head = bytes.Buffer{}
+	return err
+}
+
+// finished reports whether the whole message was taken.
+func (u *upload) finished() bool {
+	select {
+	case <-u.done:
+		return u.err == nil
+	default:
+		return false
+	}
+}
+
 // failure is why the message could not be written, if that is known.
 func (u *upload) failure() error {
 	select {
-	case err := <-u.done:
-		if errors.Is(err, io.ErrClosedPipe) {
+	case <-u.done:
+		if errors.Is(u.err, io.ErrClosedPipe) {
 			return nil // the transport stopped reading, and says why itself
 		}
-		return err
+		return u.err
 	default:
 		return nil
 	}

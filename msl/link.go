@@ -1,0 +1,62 @@
+package msl
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+)
+
+// A link is a connection that is closed, if it can be, when a message on it
+// breaks off: nothing else interrupts a read or a write that blocks.
+type link struct {
+	rw    io.ReadWriter
+	cause atomic.Pointer[error] // why it is of no further use
+}
+
+func (l *link) Read(p []byte) (int, error) {
+	if err := l.broken(); err != nil {
+		return 0, err
+	}
+	n, err := l.rw.Read(p)
+	return n, l.explain(err)
+}
+
+func (l *link) Write(p []byte) (int, error) {
+	if err := l.broken(); err != nil {
+		return 0, err
+	}
+	n, err := l.rw.Write(p)
+	return n, l.explain(err)
+}
+
+// explain gives the reason of a failure where it is ours.
+func (l *link) explain(err error) error {
+	if cause := l.broken(); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// broken is why the connection is of no further use, or nil.
+func (l *link) broken() error {
+	if cause := l.cause.Load(); cause != nil {
+		return *cause
+	}
+	return nil
+}
+
+// breakOff ends the connection.
+func (l *link) breakOff(cause error) {
+	if !l.cause.CompareAndSwap(nil, &cause) {
+		return
+	}
+	if c, ok := l.rw.(io.Closer); ok {
+		c.Close()
+	}
+}
+
+// bind breaks the connection off when ctx ends before unbind is called.
+func (l *link) bind(ctx context.Context) (unbind func()) {
+	stop := context.AfterFunc(ctx, func() { l.breakOff(context.Cause(ctx)) })
+	return func() { stop() }
+}

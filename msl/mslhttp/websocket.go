@@ -1,0 +1,146 @@
+package mslhttp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+const (
+	defaultIdle       = time.Minute
+	defaultMaxMessage = 32 << 20
+)
+
+// A WebSocketHandler makes connections of requests (RFC 6455), for channels and
+// for peers that talk to each other: what is written goes out as binary messages,
+// and what comes in is one stream, wherever its messages begin.
+//
+// A web page of another host than the one it asks for is refused, unless its host
+// is among Origins: browsers say where a page is from, and other clients need
+// not. This is no authentication; MSL does that.
+type WebSocketHandler struct {
+	// Serve has the connection until it returns: with [msl.Server.ServeStream],
+	// or with a [msl.Conn] on it. Its context ends with that of the request, which
+	// a server that shuts down must end by itself ([http.Server.BaseContext]).
+	// After an error the peer does not take the end for an orderly one.
+	Serve func(ctx context.Context, conn net.Conn, r *http.Request) error
+
+	Origins    []string      // hosts of web pages, in patterns of [path.Match]
+	Idle       time.Duration // see [WebSocketDialer]
+	MaxMessage int64         // see [WebSocketDialer]
+	Log        *slog.Logger  // of connections that failed; nil means none
+}
+
+// ServeHTTP upgrades the request and serves it.
+func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: h.Origins})
+	if err != nil {
+		h.log(r, err)
+		return // it answered
+	}
+	conn := newWebSocket(ws, h.Idle, h.MaxMessage)
+	defer conn.stop()
+	defer ws.CloseNow() // if Serve panics
+	defer context.AfterFunc(r.Context(), func() { ws.CloseNow() })()
+	if err := h.Serve(r.Context(), conn, r); err != nil {
+		h.log(r, err)
+		ws.Close(websocket.StatusInternalError, "") // the peer must not take it for an orderly end
+		return
+	}
+	conn.Close()
+}
+
+func (h *WebSocketHandler) log(r *http.Request, err error) {
+	if h.Log != nil {
+		h.Log.LogAttrs(r.Context(), slog.LevelWarn, "websocket connection failed", slog.String("source", r.RemoteAddr), slog.Any("error", err))
+	}
+}
+
+// A WebSocketDialer makes connections to a [WebSocketHandler]. The zero value
+// does.
+type WebSocketDialer struct {
+	Client *http.Client // nil means http.DefaultClient
+	Header http.Header  // of the request, may be nil
+
+	// Idle is how long the peer may say nothing while we read, and take nothing
+	// while we write; zero means a minute. A connection on which nothing is said
+	// for that long stays open where the peer answers our pings, which it does
+	// while it reads.
+	Idle time.Duration
+	// MaxMessage bounds one WebSocket message, in bytes; zero means 32 MiB. We
+	// send one for each object of MSL ([msl.Limits]), and never hold a whole one.
+	MaxMessage int64
+}
+
+// Dial connects to a URL of the scheme ws, wss, http or https. ctx is for the
+// connecting alone. Close waits up to five seconds for the peer to close, too.
+func (d *WebSocketDialer) Dial(ctx context.Context, url string) (net.Conn, error) {
+	ws, response, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: d.Client, HTTPHeader: d.Header})
+	if err != nil && response != nil && response.StatusCode != http.StatusSwitchingProtocols {
+		return nil, &StatusError{Status: response.StatusCode, RetryAfter: response.Header.Get("Retry-After")}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mslhttp: %w", err)
+	}
+	return newWebSocket(ws, d.Idle, d.MaxMessage), nil
+}
+
+// A webSocket is a WebSocket connection as a stream. It pings the peer, and gives
+// up one that is silent.
+type webSocket struct {
+	net.Conn
+	ws   *websocket.Conn
+	idle time.Duration
+	stop context.CancelFunc // of the pings
+}
+
+func newWebSocket(ws *websocket.Conn, idle time.Duration, size int64) *webSocket {
+	ctx, stop := context.WithCancel(context.Background())
+	w := &webSocket{
+		Conn: websocket.NetConn(context.Background(), ws, websocket.MessageBinary),
+		ws:   ws, idle: orDefault(idle, defaultIdle), stop: stop,
+	}
+	ws.SetReadLimit(orDefault(size, defaultMaxMessage)) // NetConn lifted it
+	go w.ping(ctx)
+	return w
+}
+
+// ping asks for signs of life, three times within the time that the peer has, and
+// each puts off the end of the connection.
+func (w *webSocket) ping(ctx context.Context) {
+	tick := time.NewTicker(w.idle / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			bounded, cancel := context.WithTimeout(ctx, w.idle/3)
+			if w.ws.Ping(bounded) == nil {
+				w.SetReadDeadline(time.Now().Add(w.idle))
+			}
+			cancel()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (w *webSocket) Read(p []byte) (int, error) {
+	w.SetReadDeadline(time.Now().Add(w.idle))
+	return w.Conn.Read(p)
+}
+
+func (w *webSocket) Write(p []byte) (int, error) {
+	w.SetWriteDeadline(time.Now().Add(w.idle))
+	return w.Conn.Write(p)
+}
+
+// Close ends the connection in order.
+func (w *webSocket) Close() error {
+	defer w.stop()
+	return w.Conn.Close()
+}

@@ -1,0 +1,158 @@
+package msl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A StreamTransport carries the messages of a [Client] over one connection to its
+// server, which reads them by [Server.ServeStream]: a pipe, a serial line, a
+// WebSocket, whatever reads and writes. It is safe for many goroutines, but one
+// exchange is under way at a time: another waits until the answer is closed.
+//
+// A connection on which a message breaks off, or on which the context of an
+// exchange ends, is of no further use. It is closed where RW is an [io.Closer];
+// where it is not, nothing can interrupt a read or a write that blocks. What
+// [Client.Send] sends must not be answered, or that answer is taken for the one
+// to the next message, which fails.
+type StreamTransport struct {
+	RW     io.ReadWriter
+	Limits Limits // as those of the client: what a message of the server may cost
+
+	once sync.Once
+	link *link
+	in   messages
+	turn chan struct{} // holds a place for the exchange under way
+}
+
+// RoundTrip sends what write writes, and returns the answer. Closing that waits
+// until the request is written; what was not read of it is skipped.
+func (t *StreamTransport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+	t.once.Do(func() {
+		t.link = &link{rw: t.RW}
+		t.in.decoder = wire.NewDecoder(t.link, t.Limits.withDefaults().wire())
+		t.turn = make(chan struct{}, 1)
+	})
+	select {
+	case t.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("msl: wait for another message on the connection: %w", context.Cause(ctx))
+	}
+	if err := t.link.broken(); err != nil {
+		<-t.turn
+		return nil, fmt.Errorf("msl: an earlier message on the connection broke off, connect anew: %w", err)
+	}
+	a := &streamAnswer{StreamTransport: t, unbind: t.link.bind(ctx), written: make(chan error, 1)}
+	go func() {
+		err := write(t.link)
+		if err != nil {
+			t.link.breakOff(err)
+		}
+		a.written <- err
+	}()
+	return a, nil
+}
+
+// A streamAnswer is the answer to one message.
+type streamAnswer struct {
+	*StreamTransport
+	unbind  func()
+	written chan error
+	begun   bool
+}
+
+// Read moves to the answer first, over what is left of the one before.
+func (a *streamAnswer) Read(p []byte) (n int, err error) {
+	if !a.begun {
+		a.begun = true
+		err = a.in.next()
+	}
+	if err == nil {
+		n, err = a.in.Read(p)
+	}
+	if err != nil {
+		a.link.breakOff(err)
+	}
+	return n, a.link.explain(err)
+}
+
+// Close ends the exchange.
+func (a *streamAnswer) Close() error {
+	err := <-a.written
+	a.unbind()
+	<-a.turn
+	return err
+}
+
+// ServeStream answers the messages that come on rw, one after the other, until
+// the other side ends the connection between two of them, which is no error. It
+// is [Server.Serve] for a connection that lasts; see there for source. The end of
+// ctx closes rw where that is an [io.Closer]; where it is not, nothing can
+// interrupt a read or a write that blocks. What the connection may cost in time
+// is the caller's to say, by deadlines.
+func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWriter, handle Handler) error {
+	s.init()
+	l := &link{rw: rw}
+	defer l.bind(ctx)()
+	in := messages{decoder: wire.NewDecoder(l, s.Limits.wire())}
+	for {
+		if in.next() == io.EOF {
+			return nil
+		}
+		err := s.Serve(ctx, source, &in, l, handle)
+		switch {
+		case err != nil:
+			return err
+		case in.err == io.EOF:
+			return ErrTruncated
+		case in.err != nil: // answered, but where the next message begins is not known
+			return in.err
+		}
+	}
+}
+
+// Messages are what comes on a stream, as one reader of each message. No byte of
+// the next one is taken, however much its own reader asks for.
+type messages struct {
+	decoder *wire.Decoder
+	rest    []byte // of the object at hand
+	err     error
+}
+
+// next moves to the next message, over what is left of the one before. It is
+// io.EOF if there is none.
+func (m *messages) next() error {
+	if m.err != nil {
+		return m.err
+	}
+	o, err := m.decoder.First()
+	for err == nil && o.Has("payload") {
+		o, err = m.decoder.Next()
+	}
+	return m.take(o, err)
+}
+
+func (m *messages) take(o wire.Object, err error) error {
+	m.rest, m.err = nil, err
+	if err == nil {
+		m.rest = o.Raw()
+	}
+	return err
+}
+
+// Read reads the message at hand, and no more than an object at a time.
+func (m *messages) Read(p []byte) (int, error) {
+	if len(m.rest) == 0 && m.err == nil {
+		m.take(m.decoder.Next())
+	}
+	if m.err != nil {
+		return 0, m.err
+	}
+	n := copy(p, m.rest)
+	m.rest = m.rest[n:]
+	return n, nil
+}

@@ -1,0 +1,73 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"slices"
+)
+
+// A Binding says which tokens a service token lives and dies with.
+type Binding int
+
+// The bindings of a service token.
+const (
+	BindNone   Binding = iota // to nothing
+	BindEntity                // to the master token
+	BindUser                  // to the master token and the user ID token
+)
+
+// A TokenChange gives the peer of a message a service token, or takes it away
+// where Data is empty. It replaces one of the same name and binding.
+type TokenChange struct {
+	Name string
+	Data []byte
+	Bind Binding
+}
+
+// token makes the service token, bound to tokens of the message that carries it.
+func (c TokenChange) token(keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken, compression string) (*ServiceToken, error) {
+	master, user := int64(Unbound), int64(Unbound)
+	if c.Bind != BindNone {
+		if mt == nil {
+			return nil, fail(ErrResponseRequiresMasterToken, "issue service token", nil)
+		}
+		master = mt.SerialNumber
+	}
+	if c.Bind == BindUser {
+		if uit == nil {
+			return nil, fail(ErrResponseRequiresUserIDToken, "issue service token", nil)
+		}
+		user = uit.SerialNumber
+	}
+	key, ok := keys.of(c.Name)
+	if !ok && len(c.Data) > 0 {
+		return nil, fail(ErrInternalException, "issue service token", errors.New("no keys for a token of that name"))
+	}
+	return newServiceToken(c.Name, c.Data, master, user, key, compression)
+}
+
+// changeTokens adds the application's changes to a request, and keeps what they
+// make: the peer need not send it back.
+func (a *attempt) changeTokens(ctx context.Context, h *header) error {
+	if len(a.req.ServiceTokens) == 0 {
+		return nil
+	}
+	var fresh []*ServiceToken
+	for _, c := range a.req.ServiceTokens {
+		t, err := c.token(a.client.ServiceTokens, a.tokens.master(), a.user, h.capabilities.compression())
+		if err != nil {
+			return err
+		}
+		fresh = append(fresh, t)
+	}
+	h.serviceTokens = slices.Clone(h.serviceTokens)
+	for _, t := range fresh {
+		h.serviceTokens = putServiceToken(h.serviceTokens, t)
+	}
+	return a.client.update(ctx, func(held *tokens) *tokens {
+		for _, t := range fresh {
+			held = held.withService(t)
+		}
+		return held
+	})
+}
