@@ -127,6 +127,7 @@ type Duplicated struct {
 type Provider struct {
 	Name      string // PKCS #11 token
 	InProcess bool   // its keys are in the memory of this process
+	TPM       bool   // imports wrapped keys as TPM2_Import does, and neither wraps nor unwraps in another way
 }
 
 // An Admin is a store whose provisioned keys can be made and destroyed: the

@@ -1,0 +1,93 @@
+package tpm
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// Capabilities are what a TPM says of itself (TPM2_GetCapability).
+type Capabilities struct {
+	Manufacturer   string // four letters: IFX, STM, INTC, AMD, IBM …
+	Firmware       uint64
+	Algorithms     []tpm2.TPMAlgID
+	Curves         []tpm2.TPMECCCurve
+	EncryptDecrypt bool // TPM2_EncryptDecrypt2: AES with keys of the TPM
+	MaxBuffer      int  // bytes of data in one command
+	Transient      int  // loaded objects there is room for
+}
+
+// A command takes at most this many bytes of data, and at least so many.
+const (
+	maxBuffer = 1024
+	minBuffer = 128
+)
+
+func capabilities(t transport.TPM) (c Capabilities, err error) {
+	var maker, buffer, transient, firmware1, firmware2 uint32
+	for p, to := range map[tpm2.TPMPT]*uint32{
+		tpm2.TPMPTManufacturer: &maker, tpm2.TPMPTInputBuffer: &buffer, tpm2.TPMPTHRTransientMin: &transient,
+		tpm2.TPMPTFirmwareVersion1: &firmware1, tpm2.TPMPTFirmwareVersion2: &firmware2,
+	} {
+		items, err := capability(t, tpm2.TPMCapTPMProperties, uint32(p), 1, 8)
+		if err != nil {
+			return c, err
+		}
+		if len(items) == 1 && binary.BigEndian.Uint32(items[0]) == uint32(p) {
+			*to = binary.BigEndian.Uint32(items[0][4:])
+		}
+	}
+	c.Manufacturer = strings.TrimRight(string(binary.BigEndian.AppendUint32(nil, maker)), " \x00")
+	c.Firmware = uint64(firmware1)<<32 | uint64(firmware2)
+	c.MaxBuffer = min(max(int(buffer), minBuffer), maxBuffer)
+	c.Transient = int(transient)
+	items, err := capability(t, tpm2.TPMCapCommands, ccEncryptDecrypt2, 1, 4)
+	if err != nil {
+		return c, err
+	}
+	// The list starts at the command, or behind it if there is none.
+	c.EncryptDecrypt = len(items) == 1 && binary.BigEndian.Uint32(items[0])&0xffff == ccEncryptDecrypt2
+	if items, err = capability(t, tpm2.TPMCapAlgs, 0, 256, 6); err != nil {
+		return c, err
+	}
+	for _, item := range items {
+		c.Algorithms = append(c.Algorithms, tpm2.TPMAlgID(binary.BigEndian.Uint16(item)))
+	}
+	// A TPM without elliptic curves does not know the question.
+	items, _ = capability(t, tpm2.TPMCapECCCurves, 0, 256, 2)
+	for _, item := range items {
+		c.Curves = append(c.Curves, tpm2.TPMECCCurve(binary.BigEndian.Uint16(item)))
+	}
+	return c, nil
+}
+
+// capability returns a list of items of one size.
+func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size int) ([][]byte, error) {
+	b := binary.BigEndian.AppendUint32(nil, uint32(kind))
+	b = binary.BigEndian.AppendUint32(b, property)
+	answer, err := t.Send(packet(ccGetCapability, binary.BigEndian.AppendUint32(b, count)))
+	if err != nil {
+		return nil, err
+	}
+	if rc := code(answer); rc != 0 {
+		return nil, &Error{Command: commandName(ccGetCapability), Code: tpm2.TPMRC(rc)}
+	}
+	// moreData, the kind, the number of items, the items.
+	if len(answer) < 19 || uint64(len(answer)-19) != uint64(binary.BigEndian.Uint32(answer[15:]))*uint64(size) {
+		return nil, fmt.Errorf("tpm: TPM2_GetCapability: %w", errAnswer())
+	}
+	var items [][]byte
+	for rest := answer[19:]; len(rest) > 0; rest = rest[size:] {
+		items = append(items, rest[:size])
+	}
+	return items, nil
+}
+
+func errAnswer() error {
+	return fmt.Errorf("the answer has not the form of one: %w", keystore.ErrUnavailable)
+}

@@ -1,0 +1,127 @@
+package tpm
+
+import (
+	"crypto/aes"
+	"crypto/subtle"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+type cipherKey struct{ *key }
+
+// Encrypt pads and encrypts. The TPM takes up to Capabilities.MaxBuffer bytes
+// in one command, so larger data takes several.
+func (k cipherKey) Encrypt(iv, plaintext []byte) ([]byte, error) {
+	if err := k.check(); err != nil {
+		return nil, err
+	}
+	if len(iv) != aes.BlockSize {
+		return nil, errIV(iv)
+	}
+	out := pad(plaintext)
+	if err := k.cbc(iv, out, false); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Decrypt decrypts and takes the padding off, in this process.
+func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
+	if err := k.check(); err != nil {
+		return nil, err
+	}
+	if len(iv) != aes.BlockSize {
+		return nil, errIV(iv)
+	}
+	if len(ciphertext) == 0 || len(ciphertext)%aes.BlockSize != 0 {
+		return nil, errCiphertext()
+	}
+	out := append([]byte(nil), ciphertext...)
+	if err := k.cbc(iv, out, true); err != nil {
+		return nil, err
+	}
+	return unpad(out)
+}
+
+// cbc encrypts or decrypts data in place. Where it is done twice, because the
+// TPM lost the key, it starts from the beginning.
+func (k cipherKey) cbc(iv, data []byte, decrypt bool) error {
+	in := append([]byte(nil), data...)
+	defer clear(in)
+	return k.use(func(d *Device, s *session, e entity) error {
+		step := d.caps.MaxBuffer &^ (aes.BlockSize - 1)
+		for iv, at := iv, 0; at < len(in); at += step {
+			n := min(step, len(in)-at)
+			out, next, err := d.cbc(s, e, iv, in[at:at+n], decrypt)
+			if err != nil {
+				return err
+			}
+			copy(data[at:], out)
+			iv = append([]byte(nil), next...)
+		}
+		return nil
+	})
+}
+
+// cbc is TPM2_EncryptDecrypt2 (TPM 2.0 Library, Part 3, clause 15.3): the one
+// of the two commands whose data can be encrypted on the bus. The results are
+// good until the next command.
+func (d *Device) cbc(s *session, e entity, iv, data []byte, decrypt bool) (out, next []byte, err error) {
+	params := append16(make([]byte, 0, len(data)+23), data)
+	if decrypt {
+		params = append(params, 1)
+	} else {
+		params = append(params, 0)
+	}
+	params = binary.BigEndian.AppendUint16(params, uint16(tpm2.TPMAlgCBC))
+	params = append16(params, iv)
+	a, err := d.run(command{code: ccEncryptDecrypt2, handles: []entity{e}, session: s, params: params, secretIn: true, secretOut: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	out, rest, ok := cut16(a.params)
+	next, _, ok2 := cut16(rest)
+	if !ok || !ok2 || len(out) != len(data) || len(next) != aes.BlockSize {
+		return nil, nil, fmt.Errorf("tpm: TPM2_EncryptDecrypt2: %w", errAnswer())
+	}
+	return out, next, nil
+}
+
+// pad copies data and pads it by RFC 5652 section 6.3.
+func pad(data []byte) []byte {
+	n := aes.BlockSize - len(data)%aes.BlockSize
+	out := make([]byte, len(data)+n)
+	copy(out, data)
+	for i := len(data); i < len(out); i++ {
+		out[i] = byte(n)
+	}
+	return out
+}
+
+// unpad looks at the whole last block, whatever the padding is, so that its
+// time does not tell where the padding is wrong.
+func unpad(data []byte) ([]byte, error) {
+	last := data[len(data)-aes.BlockSize:]
+	n := int(last[aes.BlockSize-1])
+	good := subtle.ConstantTimeLessOrEq(1, n) & subtle.ConstantTimeLessOrEq(n, aes.BlockSize)
+	for i, b := range last {
+		padding := subtle.ConstantTimeLessOrEq(aes.BlockSize-i, n)
+		equal := subtle.ConstantTimeByteEq(b, byte(n))
+		good &= subtle.ConstantTimeSelect(padding, equal, 1)
+	}
+	if good != 1 {
+		clear(data)
+		return nil, errCiphertext()
+	}
+	return data[:len(data)-n], nil
+}
+
+func errCiphertext() error { return fmt.Errorf("tpm: ciphertext: %w", keystore.ErrBadData) }
+
+func errIV(iv []byte) error {
+	return fmt.Errorf("tpm: initialization vector of %d bytes: %w", len(iv), keystore.ErrBadData)
+}

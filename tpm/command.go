@@ -1,0 +1,195 @@
+package tpm
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An entity is what a handle of a command stands for.
+type entity struct {
+	handle uint32
+	name   []byte // empty for what is no object: its handle
+	auth   []byte // authorization value; it ends in no zero byte
+}
+
+// A command is put together by hand, without reflection: tpm2 takes about 70 ns
+// for a byte, and cannot share one session among stores.
+type command struct {
+	code     uint32
+	handles  []entity
+	password bool     // the first handle is authorised by its value in clear
+	session  *session // or by a session; with neither, the command asks for none
+	params   []byte
+	// The first parameter of the command or of the answer, a TPM2B, is
+	// encrypted on its way.
+	secretIn, secretOut bool
+	makes               bool // the answer starts with a handle
+}
+
+// An answer is good until the next command.
+type answer struct {
+	handle uint32
+	params []byte
+}
+
+// run sends a command and takes its answer apart (TPM 2.0 Library, Part 1,
+// clause 16). The caller has the turn.
+func (d *Device) run(c command) (answer, error) {
+	b := make([]byte, 10, 256+len(c.params))
+	binary.BigEndian.PutUint32(b[6:], c.code)
+	for _, e := range c.handles {
+		b = binary.BigEndian.AppendUint32(b, e.handle)
+	}
+	tag := tpm2.TPMSTNoSessions
+	var nonce []byte
+	switch {
+	case c.session != nil:
+		tag = tpm2.TPMSTSessions
+		nonce = make([]byte, sessionHash)
+		rand.Read(nonce) // never fails
+		b = c.session.authorise(b, c, nonce)
+	case c.password:
+		tag = tpm2.TPMSTSessions
+		b = binary.BigEndian.AppendUint32(b, uint32(9+len(c.handles[0].auth)))
+		b = binary.BigEndian.AppendUint32(b, passwordAuth)
+		b = append(b, 0, 0, 0)
+		b = append16(b, c.handles[0].auth)
+	}
+	b = append(b, c.params...)
+	binary.BigEndian.PutUint16(b, uint16(tag))
+	binary.BigEndian.PutUint32(b[2:], uint32(len(b)))
+	raw, err := d.send(b)
+	if err != nil {
+		return answer{}, err
+	}
+	var a answer
+	if rc := tpm2.TPMRC(code(raw)); rc != tpm2.TPMRCSuccess {
+		err = &Error{Command: commandName(c.code), Code: rc}
+	} else if a, err = c.open(raw[10:], nonce); err != nil {
+		err = fmt.Errorf("tpm: %s: %w", commandName(c.code), err)
+	}
+	if err != nil && c.session != nil {
+		// Nobody vouches for an error: the session may be out of step with
+		// the TPM, and would look like a wrong PIN.
+		d.dropSession(c.session)
+	}
+	return a, err
+}
+
+// open takes the body of an answer apart and checks its authorization.
+func (c command) open(b, nonce []byte) (a answer, err error) {
+	if c.makes {
+		if len(b) < 4 {
+			return a, errAnswer()
+		}
+		a.handle, b = binary.BigEndian.Uint32(b), b[4:]
+	}
+	if c.session == nil && !c.password {
+		a.params = b
+		return a, nil
+	}
+	if len(b) < 4 || uint64(len(b)-4) < uint64(binary.BigEndian.Uint32(b)) {
+		return a, errAnswer()
+	}
+	n := binary.BigEndian.Uint32(b)
+	a.params, b = b[4:4+n], b[4+n:]
+	if c.session != nil {
+		err = c.session.check(c, a.params, b, nonce)
+	}
+	return a, err
+}
+
+// authorise encrypts the first parameter in place and appends the
+// authorization area.
+func (s *session) authorise(b []byte, c command, nonce []byte) []byte {
+	key := s.authKey(c)
+	defer s.wipe(key)
+	attributes := byte(attrContinue)
+	if c.secretOut {
+		attributes |= attrEncrypt
+	}
+	if c.secretIn {
+		attributes |= attrDecrypt
+		n := binary.BigEndian.Uint16(c.params)
+		crypt(key, nonce, s.nonce, c.params[2:2+n], false)
+	}
+	h := sha256.New()
+	h.Write(binary.BigEndian.AppendUint32(nil, c.code))
+	for _, e := range c.handles {
+		h.Write(e.name)
+	}
+	h.Write(c.params)
+	tag := s.mac(key, h, nonce, s.nonce, attributes)
+	b = binary.BigEndian.AppendUint32(b, uint32(4+2+len(nonce)+1+2+len(tag)))
+	b = binary.BigEndian.AppendUint32(b, s.handle)
+	b = append(append16(b, nonce), attributes)
+	return append16(b, tag)
+}
+
+// authKey is the session's key and the authorization value of the first handle.
+func (s *session) authKey(c command) []byte {
+	if len(c.handles) == 0 || len(c.handles[0].auth) == 0 {
+		return s.key
+	}
+	return append(slices.Clip(s.key), c.handles[0].auth...)
+}
+
+// wipe forgets what authKey returned, if it holds a PIN.
+func (s *session) wipe(key []byte) {
+	if len(key) > len(s.key) {
+		clear(key)
+	}
+}
+
+// check checks the authorization of an answer, and decrypts its first
+// parameter in place.
+func (s *session) check(c command, params, area, nonce []byte) error {
+	newer, rest, ok := cut16(area)
+	if !ok || len(rest) < 1 {
+		return errAnswer()
+	}
+	tag, end, ok := cut16(rest[1:])
+	if !ok || len(end) > 0 {
+		return errAnswer()
+	}
+	key := s.authKey(c)
+	defer s.wipe(key)
+	h := sha256.New()
+	h.Write(make([]byte, 4)) // TPM_RC_SUCCESS
+	h.Write(binary.BigEndian.AppendUint32(nil, c.code))
+	h.Write(params)
+	if !hmac.Equal(tag, s.mac(key, h, newer, nonce, rest[0])) {
+		return fmt.Errorf("the answer was changed on its way, or is not of this TPM: %w", keystore.ErrUnavailable)
+	}
+	s.nonce = append(s.nonce[:0], newer...)
+	if c.secretOut {
+		first, _, ok := cut16(params)
+		if !ok || rest[0]&attrEncrypt == 0 {
+			return errAnswer()
+		}
+		crypt(key, newer, nonce, first, true)
+	}
+	return nil
+}
+
+// append16 appends a TPM2B.
+func append16(to, b []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(to, uint16(len(b))), b...)
+}
+
+// cut16 takes a TPM2B off.
+func cut16(b []byte) (first, rest []byte, ok bool) {
+	if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
+		return nil, nil, false
+	}
+	n := 2 + int(binary.BigEndian.Uint16(b))
+	return b[2:n:n], b[n:], true
+}

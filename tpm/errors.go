@@ -1,0 +1,180 @@
+package tpm
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An Error is what a TPM command answered. It unwraps to the error of package
+// keystore that says what it means for the caller, and to the tpm2.TPMRC.
+type Error struct {
+	Command string // TPM2_Load
+	Code    tpm2.TPMRC
+}
+
+// Error names the command and its answer, and says what to do.
+func (e *Error) Error() string {
+	name, _, _ := strings.Cut(e.Code.Error(), ": ")
+	s := fmt.Sprintf("tpm: %s: %s", e.Command, name)
+	if advice := e.advice(); advice != "" {
+		s += ": " + advice
+	}
+	return s
+}
+
+// Unwrap returns the error of package keystore, and the code.
+func (e *Error) Unwrap() []error { return []error{e.class(), e.Code} }
+
+// CommandError makes an Error of what a go-tpm command returned. An error that
+// is no answer of the TPM stays as it is.
+func CommandError(command string, err error) error {
+	var rc tpm2.TPMRC
+	if errors.As(err, &rc) {
+		return &Error{Command: command, Code: rc}
+	}
+	return err
+}
+
+func (e *Error) class() error {
+	switch {
+	case e.is(tpm2.TPMRCIntegrity, tpm2.TPMRCBinding, tpm2.TPMRCPolicyFail):
+		return keystore.ErrForeign
+	case e.is(tpm2.TPMRCHandle):
+		return keystore.ErrNotFound
+	case gone(e.Code):
+		return keystore.ErrLost
+	case e.is(tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth, tpm2.TPMRCLockout, tpm2.TPMRCAuthMissing):
+		return keystore.ErrPIN
+	case e.busy():
+		return keystore.ErrBusy
+	case e.unsupported():
+		return errors.ErrUnsupported
+	case e.is(tpm2.TPMRCKey):
+		return keystore.ErrWrongKey
+	case e.is(tpm2.TPMRCNVDefined):
+		return keystore.ErrExists
+	}
+	return keystore.ErrUnavailable
+}
+
+func (e *Error) is(codes ...tpm2.TPMRC) bool {
+	for _, c := range codes {
+		if e.Code.Is(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// gone reports whether the TPM said that a key or session is not loaded.
+func gone(err error) bool {
+	var rc tpm2.TPMRC
+	return errors.As(err, &rc) && (rc >= tpm2.TPMRCReferenceH0 && rc <= tpm2.TPMRCReferenceS6 || rc == tpm2.TPMRCContextGap)
+}
+
+func (e *Error) busy() bool {
+	return e.is(tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting, tpm2.TPMRCCanceled, tpm2.TPMRCNVRate,
+		tpm2.TPMRCObjectMemory, tpm2.TPMRCObjectHandles, tpm2.TPMRCSessionMemory, tpm2.TPMRCSessionHandles, tpm2.TPMRCMemory)
+}
+
+func (e *Error) unsupported() bool {
+	return e.is(tpm2.TPMRCCommandCode, tpm2.TPMRCCurve, tpm2.TPMRCKeySize, tpm2.TPMRCAsymmetric, tpm2.TPMRCHash,
+		tpm2.TPMRCSymmetric, tpm2.TPMRCMode, tpm2.TPMRCScheme, tpm2.TPMRCKDF)
+}
+
+// advice says what to do. It fits what each code mostly comes from.
+func (e *Error) advice() string {
+	switch {
+	case e.is(tpm2.TPMRCIntegrity):
+		return "the blob was changed or is of another TPM, or the TPM was cleared: enrol this device again"
+	case e.is(tpm2.TPMRCHandle):
+		return "nothing is at this handle: was the TPM cleared? Provision it again"
+	case e.is(tpm2.TPMRCAuthFail):
+		return "the PIN is wrong; it was not tried again"
+	case e.is(tpm2.TPMRCBadAuth):
+		return "the password is wrong; it was not tried again"
+	case e.is(tpm2.TPMRCLockout):
+		return "too many wrong PINs or sudden losses of power: wait, or reset with tpm2_dictionarylockout --clear-lockout; keys without a PIN still work"
+	case e.is(tpm2.TPMRCCommandCode):
+		return "this TPM does not have the command"
+	case e.is(tpm2.TPMRCFailure):
+		return "if it stays, the TPM has failed: restart the machine, for a software TPM see whether its state directory is there"
+	case e.is(tpm2.TPMRCNVDefined):
+		return "another key is at this handle"
+	case e.is(tpm2.TPMRCNVSpace):
+		return "no room for one more persistent key: free one with tpm2_evictcontrol"
+	case e.is(tpm2.TPMRCDisabled), e.is(tpm2.TPMRCHierarchy):
+		return "the owner hierarchy is disabled: enable it in the firmware"
+	case e.busy():
+		return "the TPM is busy: try again later"
+	}
+	return ""
+}
+
+// A linkError is a connection that broke.
+type linkError struct {
+	command uint32
+	err     error
+}
+
+func (e *linkError) Error() string {
+	return fmt.Sprintf("tpm: %s: no answer from the TPM: %v", commandName(e.command), e.err)
+}
+
+// timeout reports whether the TPM did not answer in time: it is not asked again.
+func (e *linkError) timeout() bool {
+	return errors.Is(e.err, os.ErrDeadlineExceeded) || errors.Is(e.err, net.ErrClosed) || errors.Is(e.err, os.ErrClosed)
+}
+
+func (e *linkError) Unwrap() []error { return []error{keystore.ErrUnavailable, e.err} }
+
+func commandName(cc uint32) string {
+	switch cc {
+	case ccEvictControl:
+		return "TPM2_EvictControl"
+	case ccCreatePrimary:
+		return "TPM2_CreatePrimary"
+	case ccSequenceComplete:
+		return "TPM2_SequenceComplete"
+	case ccStartup:
+		return "TPM2_Startup"
+	case ccShutdown:
+		return "TPM2_Shutdown"
+	case ccCreate:
+		return "TPM2_Create"
+	case ccHMAC:
+		return "TPM2_HMAC"
+	case ccImport:
+		return "TPM2_Import"
+	case ccLoad:
+		return "TPM2_Load"
+	case ccRSADecrypt:
+		return "TPM2_RSA_Decrypt"
+	case ccHMACStart:
+		return "TPM2_HMAC_Start"
+	case ccSequenceUpdate:
+		return "TPM2_SequenceUpdate"
+	case ccSign:
+		return "TPM2_Sign"
+	case ccFlushContext:
+		return "TPM2_FlushContext"
+	case ccReadPublic:
+		return "TPM2_ReadPublic"
+	case ccStartAuthSession:
+		return "TPM2_StartAuthSession"
+	case ccGetCapability:
+		return "TPM2_GetCapability"
+	case ccGetRandom:
+		return "TPM2_GetRandom"
+	case ccEncryptDecrypt2:
+		return "TPM2_EncryptDecrypt2"
+	}
+	return fmt.Sprintf("TPM command %#x", cc)
+}

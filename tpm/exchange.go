@@ -1,0 +1,175 @@
+package tpm
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An ImportParent is a storage key for one key exchange: a peer wraps session
+// keys for its public half with [Duplicate], and they enter the TPM without
+// this process seeing them. Its blob is in the memory of the process, and in the
+// blobs of keys that came through it and were sealed: it opens nothing but what
+// was wrapped in this one exchange, and is gone with these keys.
+//
+// A peer must know that the public half is that of a key in a TPM: an
+// attestation key certifies it ([ImportParent.With] and TPM2_Certify), and the
+// peer asks FixedTPM and FixedParent of its public area.
+type ImportParent struct {
+	store  *Store
+	object *object
+	closed atomic.Bool
+}
+
+// NewImportParent makes a storage key (ECC P-256) for one exchange.
+func (s *Store) NewImportParent() (*ImportParent, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	p := &ImportParent{store: s}
+	err := s.do(func() (err error) {
+		p.object, err = s.device.create(s.parent, tpm2.Marshal(exchangeParent()), nil, nil)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Public returns the public area (TPMT_PUBLIC), which goes to the peer.
+func (p *ImportParent) Public() []byte { return slices.Clone(p.object.public) }
+
+// With lets f use the key by go-tpm commands, as Store.With.
+func (p *ImportParent) With(f func(t transport.TPM, key tpm2.NamedHandle) error) error {
+	return p.store.lend(p.object, p.check, f)
+}
+
+func (p *ImportParent) check() error {
+	if p.closed.Load() {
+		return fmt.Errorf("tpm: import parent: %w", keystore.ErrClosed)
+	}
+	return p.store.open()
+}
+
+// Import makes a session key of what a peer wrapped with Duplicate. The public
+// area must be exactly that of a duplicated key for a: with another policy the
+// key could be taken out again. Data that does not open, or opens as another
+// key, is [keystore.ErrBadData]. The key may be sealed once.
+func (p *ImportParent) Import(a keystore.Algorithm, d keystore.Duplicated) (keystore.Key, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	if err := p.store.device.supports(a); err != nil {
+		return nil, err
+	}
+	e, err := inspect(a, d.Public)
+	if err != nil {
+		return nil, err
+	}
+	if e.from != duplicated || e.pin || !sealable(a) {
+		return nil, fmt.Errorf("tpm: import %v: the attributes are not those of a key that a peer wraps: %w", a, keystore.ErrWeakKey)
+	}
+	o := newObject(p.object, slices.Clone(d.Public), nil)
+	err = p.store.use(p.object, p.check, func(s *session) (err error) {
+		o.private, err = p.store.device.importDuplicate(s, p.object, d)
+		return err
+	})
+	if err == nil {
+		err = p.store.try(o) // the TPM looks at the sizes now
+	}
+	if refusedData(err) {
+		err = fmt.Errorf("tpm: import %v: %w: %w", a, keystore.ErrBadData, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.store.adopt(a, o, false)
+}
+
+// refusedData reports whether the TPM found the data wrong.
+func refusedData(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.is(tpm2.TPMRCIntegrity, tpm2.TPMRCSize, tpm2.TPMRCValue, tpm2.TPMRCKey, tpm2.TPMRCECCPoint,
+		tpm2.TPMRCBinding, tpm2.TPMRCInsufficient, tpm2.TPMRCAttributes, tpm2.TPMRCType, tpm2.TPMRCKeySize, tpm2.TPMRCHash)
+}
+
+// importDuplicate is TPM2_Import (TPM 2.0 Library, Part 3, clause 13.3), without
+// an inner wrapper.
+func (d *Device) importDuplicate(s *session, parent *object, dup keystore.Duplicated) ([]byte, error) {
+	params := append16(nil, nil) // no key of an inner wrapper
+	params = append16(params, dup.Public)
+	params = append16(params, dup.Duplicate)
+	params = append16(params, dup.Seed)
+	params = append(params, 0, byte(tpm2.TPMAlgNull))
+	a, err := d.run(command{code: ccImport, handles: []entity{parent.entity()}, session: s, params: params})
+	return first(ccImport, a, err)
+}
+
+// Close takes the key out of the TPM: nothing more is imported. Keys that came
+// through it stay.
+func (p *ImportParent) Close() error {
+	if !p.closed.Swap(true) {
+		p.store.device.release(p.object)
+	}
+	return nil
+}
+
+// Duplicate wraps the bytes of a key for a storage key, whose public area
+// (TPMT_PUBLIC) it takes, in software: what the side does that has the bytes.
+// It does not ask whether the storage key is in a TPM: see [ImportParent]. The
+// caller keeps raw and wipes it.
+func Duplicate(parent []byte, a keystore.Algorithm, raw []byte) (keystore.Duplicated, error) {
+	if !sealable(a) || len(raw) != a.Size() {
+		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
+	}
+	if err := checkStorageKey(parent); err != nil {
+		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate: %w", err)
+	}
+	storage, err := tpm2.Unmarshal[tpm2.TPMTPublic](parent)
+	if err != nil {
+		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate: %w: %w", keystore.ErrBadData, err)
+	}
+	to, err := tpm2.ImportEncapsulationKey(storage)
+	if err != nil {
+		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate: %w: %w", keystore.ErrBadData, err)
+	}
+	public, sensitive, err := assemble(a, raw)
+	if err != nil {
+		return keystore.Duplicated{}, err
+	}
+	defer clear(sensitive)
+	duplicate, seed, err := tpm2.CreateDuplicate(rand.Reader, to, nameOf(public), sensitive)
+	if err != nil {
+		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate: %w", err)
+	}
+	return keystore.Duplicated{Public: public, Duplicate: duplicate, Seed: seed}, nil
+}
+
+// assemble makes the public area and the TPMT_SENSITIVE of a secret key. The
+// unique part binds them: it is the hash of a seed and the key (TPM 2.0 Library,
+// Part 1, clause 27.5.3).
+func assemble(a keystore.Algorithm, raw []byte) (public, sensitive []byte, err error) {
+	t, err := template(a, duplicated, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	seed := make([]byte, sha256.Size)
+	rand.Read(seed) // never fails
+	h := sha256.New()
+	h.Write(seed)
+	h.Write(raw)
+	t.Unique = tpm2.NewTPMUPublicID(t.Type, &tpm2.TPM2BDigest{Buffer: h.Sum(nil)})
+	sensitive = binary.BigEndian.AppendUint16(nil, uint16(t.Type))
+	sensitive = append16(append16(append16(sensitive, nil), seed), raw)
+	return tpm2.Marshal(t), sensitive, nil
+}

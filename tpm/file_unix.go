@@ -1,0 +1,72 @@
+//go:build unix
+
+package tpm
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A file is a TPM's character device. It takes a whole command in one write,
+// and gives a whole answer in one read.
+type file struct {
+	fd       int
+	deadline time.Time
+}
+
+// openFile opens without O_NONBLOCK and outside of the runtime's poller: a read
+// that comes before the answer would look like the end of the file.
+func openFile(path string) (io.ReadWriteCloser, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	switch err {
+	case nil:
+		return &file{fd: fd}, nil
+	case unix.ENOENT:
+		return nil, fmt.Errorf("%s: %w: is there a TPM, and is it enabled in the firmware?", path, err)
+	case unix.EACCES, unix.EPERM:
+		return nil, fmt.Errorf("%s: %w: let this user join the group tss, or run as another", path, err)
+	case unix.EBUSY:
+		return nil, fmt.Errorf("%s: %w: another process has it; use /dev/tpmrm0", path, err)
+	}
+	return nil, &os.PathError{Op: "open", Path: path, Err: err}
+}
+
+func (f *file) SetDeadline(t time.Time) error {
+	f.deadline = t
+	return nil
+}
+
+func (f *file) Write(b []byte) (int, error) {
+	for {
+		n, err := unix.Write(f.fd, b)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// Read waits for the answer, but not beyond the deadline.
+func (f *file) Read(b []byte) (int, error) {
+	for {
+		fds := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(max(0, time.Until(f.deadline).Milliseconds())))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, os.ErrDeadlineExceeded
+		}
+		n, err = unix.Read(f.fd, b)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+func (f *file) Close() error { return unix.Close(f.fd) }

@@ -1,0 +1,86 @@
+package tpm
+
+import (
+	"crypto"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A key is what every kind of key has in common.
+type key struct {
+	store     *Store
+	algorithm keystore.Algorithm
+	object    *object
+	record    *record          // of a provisioned key
+	public    crypto.PublicKey // of a key pair
+	closed    atomic.Bool
+
+	mu     sync.Mutex
+	locked bool // it may not be sealed any more
+}
+
+// typed gives k the interface of its algorithm.
+func (k *key) typed() keystore.Key {
+	switch k.algorithm {
+	case keystore.AES128CBC, keystore.AES256CBC:
+		return cipherKey{k}
+	case keystore.HMACSHA256, keystore.AESCMAC128:
+		return macKey{k}
+	case keystore.AESReveal128:
+		return revealKey{k}
+	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096, keystore.ECDSAP256, keystore.ECDSAP384:
+		return signer{k}
+	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
+		return decrypter{k}
+	}
+	return k // a sealing key: no operations
+}
+
+// Algorithm says what the key is for.
+func (k *key) Algorithm() keystore.Algorithm { return k.algorithm }
+
+// Close takes a session key out of the TPM, and lets go of a provisioned one.
+func (k *key) Close() error {
+	if k.closed.Swap(true) || k.record != nil {
+		return nil
+	}
+	k.store.mu.Lock()
+	delete(k.store.live, k)
+	k.store.mu.Unlock()
+	k.store.device.release(k.object)
+	return nil
+}
+
+func (k *key) base() *key { return k }
+
+// check asks that nobody has closed the key.
+func (k *key) check() error {
+	if k.closed.Load() || k.record != nil && k.record.gone.Load() {
+		return fmt.Errorf("tpm: %v key: %w", k.algorithm, keystore.ErrClosed)
+	}
+	return nil
+}
+
+// use runs f while the key is loaded.
+func (k *key) use(f func(d *Device, s *session, e entity) error) error {
+	return k.store.use(k.object, k.check, func(s *session) error {
+		return f(k.store.device, s, k.object.entity())
+	})
+}
+
+// leave locks the key, and says whether it was not.
+func (k *key) leave() error {
+	if err := k.check(); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.locked {
+		return fmt.Errorf("tpm: %v key: %w", k.algorithm, keystore.ErrLocked)
+	}
+	k.locked = true
+	return nil
+}

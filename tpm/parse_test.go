@@ -1,0 +1,221 @@
+package tpm_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+)
+
+// persistRSA keeps the RSA storage key of the TCG's template at a handle.
+func persistRSA(t *testing.T, d *tpm.Device, at tpm2.TPMHandle) {
+	t.Helper()
+	err := d.Do(func(tp transport.TPM) error {
+		key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.RSASRKTemplate)}.Execute(tp)
+		if err != nil {
+			return err
+		}
+		_, err = tpm2.EvictControl{
+			Auth:             tpm2.TPMRHOwner,
+			ObjectHandle:     &tpm2.NamedHandle{Handle: key.ObjectHandle, Name: key.Name},
+			PersistentHandle: at,
+		}.Execute(tp)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestParseURI(t *testing.T) {
+	for _, s := range []string{
+		"tpm:", "tpm:object=server", "tpm:object=a%20b?device=/dev/tpm0", "tpm:?unix=/run/swtpm/sock&state=/var/lib/state",
+		"tpm:?tcp=127.0.0.1:2321&srk=0x81000002&timeout=1m30s", "tpm:?tcp=[::1]:2321",
+	} {
+		u, err := tpm.ParseURI(s)
+		if strings.Contains(s, "[") {
+			if err == nil {
+				t.Errorf("%s: a character that needs a percent sign", s)
+			}
+			continue
+		}
+		if err != nil || u.String() != s {
+			t.Errorf("%s: %v, %v", s, u, err)
+		}
+	}
+	for s, words := range map[string]string{
+		"":                                   "start with tpm:",
+		"pkcs11:token=a":                     "start with tpm:",
+		"tpm:server":                         "unknown attribute",
+		"tpm:object=":                        "no proper value",
+		"tpm:object=a;object=b":              "two attributes",
+		"tpm:?pin-value=1234":                "secrets do not belong",
+		"tpm:?device=tpm0":                   "absolute",
+		"tpm:?device=/dev/tpm0&unix=/s":      "more than one",
+		"tpm:?tcp=localhost":                 "missing port",
+		"tpm:?tcp=:2321":                     "host:port",
+		"tpm:?tcp=localhost:0":               "host:port",
+		"tpm:?srk=0x40000001":                "persistent handle",
+		"tpm:?srk=one":                       "persistent handle",
+		"tpm:?timeout=-1s":                   "no time",
+		"tpm:?timeout=5":                     "no time",
+		"tpm:?state=/a b":                    "no proper value",
+		"tpm:?state=/a%zz":                   "no proper value",
+		"tpm:?state=/a%00":                   "absolute",
+		"tpm:?unknown=1":                     "unknown attribute",
+		"tpm:?state=/a&state=/b":             "two attributes",
+		"tpm:?device=/dev/tpm0&tcp=h:1":      "more than one",
+		"tpm:?tcp=127.0.0.1:99999":           "host:port",
+		"tpm:?state=/a&&timeout=5s":          "unknown attribute",
+		"tpm:object=a?b?c":                   "unknown attribute",
+		"tpm:?timeout=9999999999999999999h":  "no time",
+		"tpm:?srk=0x8100000100":              "persistent handle",
+		"tpm:?device=/dev/tpm0;state=/state": "no proper value",
+	} {
+		_, err := tpm.ParseURI(s)
+		if err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%q: %v, want %q", s, err, words)
+		}
+	}
+}
+
+func TestTSS2(t *testing.T) {
+	s, _, c := newStore(t)
+	v := must[keystore.Version](t)(s.Create("key", keystore.ECDSAP256))
+	text := must[[]byte](t)(s.ExportTSS2("key", 1))
+	block, _ := pem.Decode(text)
+	if block.Type != "TSS2 PRIVATE KEY" {
+		t.Errorf("PEM type %q", block.Type)
+	}
+	// As other programs read it: no description, and emptyAuth is there.
+	var file struct {
+		Type            asn1.ObjectIdentifier
+		EmptyAuth       bool `asn1:"explicit,tag:0"`
+		Parent          int64
+		Public, Private []byte
+	}
+	if rest, err := asn1.Unmarshal(block.Bytes, &file); err != nil || len(rest) > 0 {
+		t.Fatal(err)
+	}
+	if !file.Type.Equal(asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3}) || !file.EmptyAuth || file.Parent != 0x81000001 {
+		t.Errorf("%v", file)
+	}
+	public := must[*tpm2.TPM2BPublic](t)(tpm2.Unmarshal[tpm2.TPM2BPublic](file.Public))
+	if _, err := public.Contents(); err != nil {
+		t.Error(err)
+	}
+	copied := must[keystore.Version](t)(s.ImportTSS2("copy", keystore.ECDSAP256, text))
+	sign(t, copied.Key)
+	if !copied.Key.(crypto.Signer).Public().(*ecdsa.PublicKey).Equal(v.Key.(crypto.Signer).Public()) {
+		t.Error("another key")
+	}
+	_, err := s.ImportTSS2("other", keystore.HMACSHA256, text)
+	is(t, "as another algorithm", err, keystore.ErrWeakKey)
+	_, err = s.ImportTSS2("", keystore.ECDSAP256, text)
+	is(t, "without a label", err, keystore.ErrWrongKey)
+	_, err = s.ImportTSS2(tpm.SealLabel, keystore.ECDSAP256, text)
+	is(t, "as a sealing key", err, keystore.ErrWrongKey)
+	_, err = s.ExportTSS2("key", 2)
+	is(t, "a missing version", err, keystore.ErrNotFound)
+	reopened := openStore(t, s.Device(), c)
+	sign(t, must[[]keystore.Version](t)(reopened.Lookup("copy"))[0].Key)
+}
+
+func TestParseTSS2Refuses(t *testing.T) {
+	s, _, _ := newStore(t)
+	must[keystore.Version](t)(s.Create("key", keystore.HMACSHA256))
+	text := must[[]byte](t)(s.ExportTSS2("key", 1))
+	f := must[*tpm.TSS2](t)(tpm.ParseTSS2(text))
+	if again := must[[]byte](t)(f.PEM()); !bytes.Equal(again, text) {
+		t.Error("written and read, another file")
+	}
+	block, _ := pem.Decode(text)
+	der := func(change func(b []byte) []byte) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: change(bytes.Clone(block.Bytes))})
+	}
+	type policy struct {
+		Type      asn1.ObjectIdentifier
+		EmptyAuth bool              `asn1:"explicit,tag:0"`
+		Policy    []asn1.RawContent `asn1:"optional,explicit,tag:1"`
+		Secret    []byte            `asn1:"optional,explicit,tag:2"`
+		Parent    int64
+		Public    []byte
+		Private   []byte
+	}
+	secret := must[[]byte](t)(asn1.Marshal(policy{Type: asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3}, Secret: []byte{1}, Parent: 1, Public: []byte{0, 0}, Private: []byte{0, 0}}))
+	for what, test := range map[string]struct {
+		text []byte
+		want error
+	}{
+		"nothing":        {nil, keystore.ErrBadData},
+		"another PEM":    {bytes.ReplaceAll(text, []byte("TSS2"), []byte("ANY")), keystore.ErrBadData},
+		"cut-off ASN.1":  {der(func(b []byte) []byte { return b[:len(b)-1] }), keystore.ErrBadData},
+		"more behind it": {der(func(b []byte) []byte { return append(b, 0) }), keystore.ErrBadData},
+		"another type": {der(func(b []byte) []byte {
+			return bytes.Replace(b, []byte{10, 1, 3}, []byte{10, 1, 4}, 1)
+		}), errors.ErrUnsupported},
+		"a secret":          {der(func([]byte) []byte { return secret }), errors.ErrUnsupported},
+		"a private of size": {must[[]byte](t)((&tpm.TSS2{Parent: 1, Public: f.Public, Private: make([]byte, 70000)}).PEM()), keystore.ErrBadData},
+	} {
+		_, err := tpm.ParseTSS2(test.text)
+		is(t, what, err, test.want)
+	}
+}
+
+func FuzzParseURI(f *testing.F) {
+	f.Add("tpm:object=a%20b?device=/dev/tpm0&state=/s&timeout=5s")
+	f.Add("tpm:?tcp=h:1&srk=0x81000001")
+	f.Fuzz(func(t *testing.T, s string) {
+		u, err := tpm.ParseURI(s)
+		if err != nil {
+			return
+		}
+		again, err := tpm.ParseURI(u.String())
+		if err != nil || *again != *u {
+			t.Errorf("%q is written as %q: %v", s, u, err)
+		}
+	})
+}
+
+func FuzzParseTSS2(f *testing.F) {
+	text, err := (&tpm.TSS2{EmptyAuth: true, Parent: 0x81000001, Public: []byte("public"), Private: []byte("private")}).PEM()
+	if err != nil {
+		f.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	f.Add(block.Bytes)
+	f.Fuzz(func(t *testing.T, der []byte) {
+		k, err := tpm.ParseTSS2(pem.EncodeToMemory(&pem.Block{Type: "TSS2 PRIVATE KEY", Bytes: der}))
+		if err != nil {
+			return
+		}
+		text, err := k.PEM()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := tpm.ParseTSS2(text)
+		if err != nil || again.EmptyAuth != k.EmptyAuth || again.Parent != k.Parent || !bytes.Equal(again.Public, k.Public) || !bytes.Equal(again.Private, k.Private) {
+			t.Errorf("written and read, another key: %v", err)
+		}
+	})
+}
+
+// FuzzState reads a state file whose checksum is right.
+func FuzzState(f *testing.F) {
+	f.Add([]byte(`{"storage_key":{"handle":"0x81000001","public":"AAAA"},"keys":[{"label":"a","version":1,"algorithm":"hmac-sha256","public":"AAAA","private":"AAAA"}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := tpm.CheckState(text); err != nil && !errors.Is(err, keystore.ErrBadData) {
+			t.Errorf("%v", err)
+		}
+	})
+}

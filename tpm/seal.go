@@ -1,0 +1,123 @@
+package tpm
+
+import (
+	"crypto/hmac"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// SealLabel is the label of the key that binds sealed keys to their context.
+// Init makes its first version; Create makes the next ones.
+const SealLabel = "msl-seal-mac"
+
+// Seal returns the blob of a session key, which only this TPM loads, with a tag
+// by the TPM that binds it to context, and locks the key. The sealing key whose
+// version the blob names is that of the tag: there is no key for wrapping, since
+// a TPM keeps its keys wrapped anyway.
+func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
+	own, err := s.own(k)
+	if err != nil {
+		return nil, err
+	}
+	if err := own.leave(); err != nil {
+		return nil, err
+	}
+	if !sealable(own.algorithm) {
+		return nil, fmt.Errorf("tpm: seal %v: a key that signs, decrypts or reveals could be unsealed later and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", own.algorithm, errors.ErrUnsupported)
+	}
+	ring := s.ring(SealLabel)
+	if len(ring) == 0 {
+		return nil, fmt.Errorf("tpm: sealing key %s: %w", SealLabel, keystore.ErrNotFound)
+	}
+	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: ring[0].Version, Wrapped: chain(own.object)}
+	if sealed.Tag, err = s.tag(ring[0], sealed, context); err != nil {
+		return nil, err
+	}
+	return sealed.Bytes(), nil
+}
+
+// sealable are session keys for data. What unwraps or reveals is not.
+func sealable(a keystore.Algorithm) bool {
+	switch a {
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.AESCMAC128:
+		return true
+	}
+	return false
+}
+
+// Unseal makes a locked key of what Seal returned. It is loaded when it is
+// used; a blob that this store has tagged and the TPM does not load any more is
+// [keystore.ErrForeign] then.
+func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	sealed, err := keystore.ParseSealed(blob)
+	if err != nil {
+		return nil, err
+	}
+	if sealed.Algorithm != a || !sealable(a) {
+		return nil, errForeign(a)
+	}
+	authentic, err := s.authentic(sealed, context)
+	if err != nil {
+		return nil, err
+	}
+	o := s.unchain(sealed.Wrapped)
+	if !authentic || o == nil {
+		return nil, errForeign(a)
+	}
+	if _, err := inspect(a, o.public); err != nil {
+		return nil, errForeign(a)
+	}
+	return s.adopt(a, o, true)
+}
+
+func (s *Store) authentic(sealed keystore.Sealed, context []byte) (bool, error) {
+	for _, r := range s.ring(SealLabel) {
+		if r.Version != sealed.KEKVersion {
+			continue
+		}
+		tag, err := s.tag(r, sealed, context)
+		return err == nil && hmac.Equal(tag, sealed.Tag), err
+	}
+	return false, nil
+}
+
+func (s *Store) tag(r *record, sealed keystore.Sealed, context []byte) ([]byte, error) {
+	return macKey{&key{store: s, algorithm: keystore.HMACSHA256, object: r.object, record: r}}.Sum(sealed.Authenticated(context))
+}
+
+func errForeign(a keystore.Algorithm) error {
+	return fmt.Errorf("tpm: unseal %v: %w", a, keystore.ErrForeign)
+}
+
+// maxChain bounds the keys above a key: one exchange key.
+const maxChain = 2
+
+// chain returns the blobs from below the storage key down to o.
+func chain(o *object) []byte {
+	if o.parent == nil {
+		return nil
+	}
+	return append16(append16(chain(o.parent), o.public), o.private)
+}
+
+// unchain returns the lowest key of a chain, or nil if it is none.
+func (s *Store) unchain(b []byte) *object {
+	o := s.parent
+	for n := 0; len(b) > 0; n++ {
+		public, rest, ok := cut16(b)
+		private, rest, ok2 := cut16(rest)
+		if !ok || !ok2 || n == maxChain {
+			return nil
+		}
+		o, b = newObject(o, public, private), rest
+	}
+	if o == s.parent {
+		return nil
+	}
+	return o
+}

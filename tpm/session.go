@@ -1,0 +1,179 @@
+package tpm
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A session is an HMAC session whose key only the TPM can know that holds the
+// private half of a storage key (TPM 2.0 Library, Part 1, clause 17.6). It
+// authorises commands, so that nobody on the bus changes a command or an answer,
+// and encrypts their first parameters where these are secret (clause 19).
+type session struct {
+	handle uint32
+	salt   *object // the storage key that it was started with
+	key    []byte
+	nonce  []byte // the TPM's last one
+}
+
+const (
+	sessionHash  = sha256.Size
+	attrContinue = 1 << 0
+	attrDecrypt  = 1 << 5 // the first parameter of the command is encrypted
+	attrEncrypt  = 1 << 6 // the first parameter of the answer is encrypted
+	passwordAuth = 0x40000009
+	handleNull   = 0x40000007
+)
+
+// session returns a running session, or starts one.
+func (d *Device) session(salt *object) (*session, error) {
+	for i, s := range d.sessions {
+		if s.salt == salt {
+			d.sessions = append(slices.Delete(d.sessions, i, i+1), s)
+			return s, nil
+		}
+	}
+	if err := d.load(salt); err != nil {
+		return nil, err
+	}
+	s, err := d.startSession(salt)
+	if err != nil {
+		return nil, err
+	}
+	delete(d.made, s.handle)
+	d.sessions = append(d.sessions, s)
+	// The first command proves that the TPM knows the salt, with nothing at
+	// stake: a session that is wrong would look like a wrong PIN, and count.
+	if _, err := d.run(command{code: ccGetRandom, params: []byte{0, 16}, session: s, secretOut: true}); err != nil {
+		d.dropSession(s)
+		return nil, fmt.Errorf("tpm: the TPM does not hold the storage key of the state file, or somebody answers in its place: %w", err)
+	}
+	return s, nil
+}
+
+func (d *Device) startSession(salt *object) (*session, error) {
+	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](salt.public)
+	if err != nil {
+		return nil, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
+	}
+	peer, err := tpm2.ImportEncapsulationKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
+	}
+	secret, encrypted, err := tpm2.CreateEncryptedSalt(rand.Reader, peer)
+	if err != nil {
+		return nil, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
+	}
+	defer clear(secret)
+	caller := make([]byte, sessionHash)
+	rand.Read(caller) // never fails
+	params := append16(append16(nil, caller), encrypted)
+	params = append(params, 0) // TPM_SE_HMAC
+	params = binary.BigEndian.AppendUint16(params, uint16(tpm2.TPMAlgAES))
+	params = binary.BigEndian.AppendUint16(params, 128)
+	params = binary.BigEndian.AppendUint16(params, uint16(tpm2.TPMAlgCFB))
+	params = binary.BigEndian.AppendUint16(params, uint16(tpm2.TPMAlgSHA256))
+	answer, err := d.run(command{code: ccStartAuthSession, handles: []entity{salt.entity(), {handle: handleNull}}, params: params, makes: true})
+	if err != nil {
+		return nil, err
+	}
+	nonce, rest, ok := cut16(answer.params)
+	if !ok || len(rest) > 0 {
+		return nil, fmt.Errorf("tpm: TPM2_StartAuthSession: %w", errAnswer())
+	}
+	s := &session{handle: answer.handle, salt: salt, nonce: slices.Clone(nonce)}
+	s.key = kdfa(secret, "ATH", s.nonce, caller)
+	return s, nil
+}
+
+// end forgets the secrets of a session.
+func (s *session) end() {
+	clear(s.key)
+	s.handle = 0
+}
+
+func (d *Device) dropSession(s *session) {
+	i := slices.Index(d.sessions, s)
+	if i < 0 {
+		return
+	}
+	d.sessions = slices.Delete(d.sessions, i, i+1)
+	handle := s.handle
+	s.end()
+	d.flush(handle)
+}
+
+// endSession ends the session that was not used for longest.
+func (d *Device) endSession() bool {
+	if len(d.sessions) == 0 {
+		return false
+	}
+	d.dropSession(d.sessions[0])
+	return true
+}
+
+// kdfa is KDFa with SHA-256 for 256 bits (Part 1, clause 9.4.10.2).
+func kdfa(key []byte, label string, u, v []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte{0, 0, 0, 1})
+	h.Write([]byte(label))
+	h.Write([]byte{0})
+	h.Write(u)
+	h.Write(v)
+	h.Write([]byte{0, 0, 1, 0})
+	return h.Sum(nil)
+}
+
+// mac is the HMAC of a command or an answer (clause 17.6.5) whose parameters are
+// hashed in h, under what authKey returns.
+func (s *session) mac(key []byte, h hash.Hash, newer, older []byte, attributes byte) []byte {
+	m := hmac.New(sha256.New, key)
+	m.Write(h.Sum(nil))
+	m.Write(newer)
+	m.Write(older)
+	m.Write([]byte{attributes})
+	return m.Sum(nil)
+}
+
+// crypt encrypts or decrypts a first parameter, a TPM2B without its size, with
+// AES-128 in CFB mode (clause 19.3).
+func crypt(key, newer, older, data []byte, decrypt bool) {
+	k := kdfa(key, "CFB", newer, older)
+	defer clear(k)
+	block, err := aes.NewCipher(k[:16])
+	if err != nil {
+		return // 16 bytes are always a key
+	}
+	cfb(block, k[16:], data, decrypt)
+}
+
+// cfb is here because crypto/cipher has it as deprecated, and refuses it in
+// FIPS mode.
+func cfb(block cipher.Block, iv, data []byte, decrypt bool) {
+	var pad, next [aes.BlockSize]byte
+	copy(next[:], iv)
+	for len(data) > 0 {
+		block.Encrypt(pad[:], next[:])
+		n := min(len(data), aes.BlockSize)
+		if decrypt {
+			copy(next[:], data[:n])
+		}
+		subtle.XORBytes(data[:n], data[:n], pad[:n])
+		if !decrypt {
+			copy(next[:], data[:n])
+		}
+		data = data[n:]
+	}
+}

@@ -1,0 +1,251 @@
+package tpm
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// The state file is a line
+//
+//	msl-hsm tpm state v1 <SHA-256 of what follows, in hex>
+//
+// and JSON. It holds no secrets: blobs are encrypted under the storage key.
+// Who can write it can take keys away or put one of this TPM in the place of
+// another, so it has mode 0600. The checksum finds damage, not malice.
+const (
+	stateMagic = "msl-hsm tpm state v1 "
+	maxState   = 16 << 20
+)
+
+// A state is the state file and the place it has.
+type state struct {
+	path string
+	file stateFile
+	sum  string // of what was last read or written
+	info fs.FileInfo
+}
+
+type stateFile struct {
+	StorageKey storageKey  `json:"storage_key"`
+	Keys       []storedKey `json:"keys"`
+}
+
+// A storageKey is the pinned public area of the storage key.
+type storageKey struct {
+	Handle handle `json:"handle"`
+	Public []byte `json:"public"`
+}
+
+// A storedKey is one version of a provisioned key.
+type storedKey struct {
+	Label     string             `json:"label"`
+	Version   uint32             `json:"version"`
+	Algorithm keystore.Algorithm `json:"algorithm"`
+	Handle    handle             `json:"handle,omitempty"` // 0: it is not persistent
+	Public    []byte             `json:"public"`
+	Private   []byte             `json:"private"`
+}
+
+// A handle is written as tpm2-tools write it.
+type handle uint32
+
+func (h handle) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%#x", uint32(h)), nil }
+
+func (h *handle) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 0, 32)
+	if err != nil || n != 0 && n>>24 != 0x81 {
+		return fmt.Errorf("%q is no persistent handle", text)
+	}
+	*h = handle(n)
+	return nil
+}
+
+func readState(path string) (*state, error) {
+	if path == "" {
+		return nil, fmt.Errorf("tpm: no state file is named: add ?state=/path to the URI: %w", keystore.ErrNotFound)
+	}
+	data, info, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	st := &state{path: path, info: info}
+	if st.file, st.sum, err = parseState(data); err != nil {
+		return nil, fmt.Errorf("tpm: %s: %w: restore it from a copy, or enrol this device again with a new one: %w", path, err, keystore.ErrBadData)
+	}
+	return st, nil
+}
+
+// again reads the file anew if it is not the one that was read or written last,
+// and returns nil if it is.
+func (st *state) again() (*state, error) {
+	info, err := os.Stat(st.path)
+	if err == nil && os.SameFile(info, st.info) && info.ModTime().Equal(st.info.ModTime()) && info.Size() == st.info.Size() {
+		return nil, nil
+	}
+	return readState(st.path)
+}
+
+func readFile(path string) ([]byte, fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, fmt.Errorf("tpm: state file %s is not there: initialise this TPM first, or mount the directory: %w", path, keystore.ErrNotFound)
+	case err != nil:
+		return nil, nil, fmt.Errorf("tpm: state file: %w: %w", keystore.ErrUnavailable, err)
+	case !info.Mode().IsRegular() || info.Size() > maxState:
+		return nil, nil, fmt.Errorf("tpm: %s is no state file: %w", path, keystore.ErrBadData)
+	case info.Mode().Perm()&0o022 != 0:
+		return nil, nil, fmt.Errorf("tpm: state file %s can be written by others: chmod 600 it: %w", path, keystore.ErrWeakKey)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("tpm: state file: %w: %w", keystore.ErrUnavailable, err)
+	}
+	return data, info, nil
+}
+
+// parseState reads a state file, and refuses what writeTo would not write.
+func parseState(data []byte) (f stateFile, sum string, err error) {
+	rest, ok := bytes.CutPrefix(data, []byte(stateMagic))
+	line, text, ok2 := bytes.Cut(rest, []byte("\n"))
+	if !ok || !ok2 {
+		return f, "", errors.New("not a state file of this version")
+	}
+	sum = checksum(text)
+	if string(line) != sum {
+		return f, "", errors.New("the state file is damaged")
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&f); err != nil {
+		return f, "", fmt.Errorf("the state file is damaged: %w", err)
+	}
+	if d.More() {
+		return f, "", errors.New("the state file is damaged: there is more behind it")
+	}
+	return f, sum, f.check()
+}
+
+func (f stateFile) check() error {
+	if len(f.StorageKey.Public) == 0 || f.StorageKey.Handle == 0 {
+		return errors.New("the state file has no storage key")
+	}
+	seen := map[string]keystore.Algorithm{}
+	for _, k := range f.Keys {
+		version := k.Label + "\x00" + strconv.FormatUint(uint64(k.Version), 10)
+		a, other := seen[k.Label]
+		_, twice := seen[version]
+		if k.Label == "" || strings.IndexByte(k.Label, 0) >= 0 || k.Version == 0 || !k.Algorithm.Valid() || twice || other && a != k.Algorithm {
+			return fmt.Errorf("the state file is damaged: key %q version %d does not fit", k.Label, k.Version)
+		}
+		seen[k.Label], seen[version] = k.Algorithm, k.Algorithm
+	}
+	return nil
+}
+
+func checksum(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+func (f stateFile) bytes() (data []byte, sum string, err error) {
+	text, err := json.MarshalIndent(f, "", "\t")
+	if err != nil {
+		return nil, "", err
+	}
+	text = append(text, '\n')
+	sum = checksum(text)
+	return append([]byte(stateMagic+sum+"\n"), text...), sum, nil
+}
+
+// create writes the first version of the file, unless there is one.
+func (st *state) create() error {
+	return st.write(st.file, func(temporary string) error {
+		// Unlike a rename, a link does not replace what is there.
+		err := os.Link(temporary, st.path)
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("%s: %w", st.path, keystore.ErrExists)
+		}
+		return err
+	})
+}
+
+// change replaces the file, unless another process did meanwhile.
+func (st *state) change(edit func(*stateFile)) error {
+	data, _, err := readFile(st.path)
+	if err != nil {
+		return err
+	}
+	f, sum, err := parseState(data)
+	if err != nil {
+		return fmt.Errorf("tpm: %s: %w: restore it from a copy: %w", st.path, err, keystore.ErrBadData)
+	}
+	if sum != st.sum {
+		return fmt.Errorf("tpm: state file %s was changed by another process, open it again: %w", st.path, keystore.ErrBusy)
+	}
+	edit(&f)
+	return st.write(f, func(temporary string) error { return os.Rename(temporary, st.path) })
+}
+
+// write makes a whole new file on the disk before publish gives it the name, so
+// that a reader and a crash see the old keys or the new ones.
+func (st *state) write(f stateFile, publish func(temporary string) error) error {
+	data, sum, err := f.bytes()
+	if err != nil {
+		return fmt.Errorf("tpm: state file: %w", err)
+	}
+	directory := filepath.Dir(st.path)
+	temporary, err := writeTemporary(directory, data)
+	if err == nil {
+		defer os.Remove(temporary)
+		err = publish(temporary)
+	}
+	if err == nil {
+		st.file, st.sum = f, sum
+		err = syncDirectory(directory)
+	}
+	if err == nil {
+		st.info, err = os.Stat(st.path)
+	}
+	if err != nil {
+		return fmt.Errorf("tpm: write state file: %w: %w", keystore.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// writeTemporary leaves a file that only its owner reads: os.CreateTemp makes
+// it with mode 0600.
+func writeTemporary(directory string, data []byte) (string, error) {
+	t, err := os.CreateTemp(directory, ".tpm-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = t.Write(data)
+	if err == nil {
+		err = t.Sync()
+	}
+	if err = errors.Join(err, t.Close()); err != nil {
+		os.Remove(t.Name())
+		return "", err
+	}
+	return t.Name(), nil
+}
+
+func syncDirectory(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,181 @@
+package tpm
+
+import (
+	"bytes"
+	"crypto"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An origin says how a key came into the TPM, and with it the attributes of
+// its public area.
+type origin int
+
+const (
+	made       origin = iota // by TPM2_Create, and never out
+	given                    // by TPM2_Create, of bytes from outside
+	duplicated               // by TPM2_Import, of what a peer wrapped for this TPM
+)
+
+// template is the public area of a key for one algorithm, without its unique
+// part. The authorization policy is empty, which is what keeps every key in the
+// TPM, the duplicated ones too: TPM2_Duplicate asks for a policy. Keys without
+// a PIN are not subject to the dictionary attack protection: a sudden loss of
+// power would count as a wrong PIN.
+func template(a keystore.Algorithm, from origin, pin bool) (tpm2.TPMTPublic, error) {
+	t := tpm2.TPMTPublic{NameAlg: tpm2.TPMAlgSHA256}
+	t.ObjectAttributes = tpm2.TPMAObject{
+		FixedTPM: from != duplicated, FixedParent: from != duplicated,
+		SensitiveDataOrigin: from == made, UserWithAuth: true, NoDA: !pin,
+	}
+	switch a {
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.AESReveal128:
+		t.ObjectAttributes.Decrypt = true
+		t.ObjectAttributes.SignEncrypt = a != keystore.AESReveal128
+		symmetric(&t, a.Size()*8, tpm2.TPMAlgCBC)
+	case keystore.AESCMAC128:
+		t.ObjectAttributes.SignEncrypt = true
+		symmetric(&t, a.Size()*8, tpm2.TPMAlgCMAC)
+	case keystore.HMACSHA256, keystore.SealMAC256:
+		t.ObjectAttributes.SignEncrypt = true
+		t.Type = tpm2.TPMAlgKeyedHash
+		t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{Scheme: hmacScheme()})
+		t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{})
+	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096:
+		t.ObjectAttributes.SignEncrypt = true
+		rsaKey(&t, a.Size(), rsassa())
+	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
+		t.ObjectAttributes.Decrypt = true
+		rsaKey(&t, a.Size(), tpm2.TPMTRSAScheme{Scheme: tpm2.TPMAlgNull})
+	case keystore.ECDSAP256:
+		t.ObjectAttributes.SignEncrypt = true
+		ecdsaKey(&t, tpm2.TPMECCNistP256, ecdsaScheme())
+	case keystore.ECDSAP384:
+		// The hash is the caller's choice: SHA-256 or SHA-384.
+		t.ObjectAttributes.SignEncrypt = true
+		ecdsaKey(&t, tpm2.TPMECCNistP384, tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgNull})
+	default:
+		return t, unsupported(a)
+	}
+	return t, nil
+}
+
+// unsupported says why a TPM has no keys of an algorithm.
+func unsupported(a keystore.Algorithm) error {
+	why := "there is no such key"
+	switch a {
+	case keystore.AESWrap128:
+		why = "a TPM does not wrap one of its keys with AES Key Wrap: wrap in another store"
+	case keystore.AESUnwrap128, keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
+		why = "a TPM hands what it unwraps to this process: take a key that decrypts or reveals, or an ImportParent"
+	case keystore.SealSession256, keystore.SealWrapping256:
+		why = "a TPM seals under its own storage key; only seal-mac is a key of its own"
+	case keystore.SealMAC256:
+		why = "only an admin makes sealing keys"
+	}
+	return fmt.Errorf("tpm: %v: %s: %w", a, why, errors.ErrUnsupported)
+}
+
+func symmetric(t *tpm2.TPMTPublic, bits int, mode tpm2.TPMAlgID) {
+	t.Type = tpm2.TPMAlgSymCipher
+	t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgSymCipher, &tpm2.TPMSSymCipherParms{Sym: tpm2.TPMTSymDefObject{
+		Algorithm: tpm2.TPMAlgAES,
+		KeyBits:   tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(bits)),
+		Mode:      tpm2.NewTPMUSymMode(tpm2.TPMAlgAES, mode),
+	}})
+	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgSymCipher, &tpm2.TPM2BDigest{})
+}
+
+func hmacScheme() tpm2.TPMTKeyedHashScheme {
+	return tpm2.TPMTKeyedHashScheme{
+		Scheme:  tpm2.TPMAlgHMAC,
+		Details: tpm2.NewTPMUSchemeKeyedHash(tpm2.TPMAlgHMAC, &tpm2.TPMSSchemeHMAC{HashAlg: tpm2.TPMAlgSHA256}),
+	}
+}
+
+func rsassa() tpm2.TPMTRSAScheme {
+	return tpm2.TPMTRSAScheme{
+		Scheme:  tpm2.TPMAlgRSASSA,
+		Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgRSASSA, &tpm2.TPMSSigSchemeRSASSA{HashAlg: tpm2.TPMAlgSHA256}),
+	}
+}
+
+func ecdsaScheme() tpm2.TPMTECCScheme {
+	return tpm2.TPMTECCScheme{
+		Scheme:  tpm2.TPMAlgECDSA,
+		Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: tpm2.TPMAlgSHA256}),
+	}
+}
+
+func rsaKey(t *tpm2.TPMTPublic, bits int, scheme tpm2.TPMTRSAScheme) {
+	t.Type = tpm2.TPMAlgRSA
+	t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgRSA, &tpm2.TPMSRSAParms{
+		Symmetric: tpm2.TPMTSymDefObject{Algorithm: tpm2.TPMAlgNull}, Scheme: scheme, KeyBits: tpm2.TPMKeyBits(bits),
+	})
+	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{})
+}
+
+func ecdsaKey(t *tpm2.TPMTPublic, curve tpm2.TPMECCCurve, scheme tpm2.TPMTECCScheme) {
+	t.Type = tpm2.TPMAlgECC
+	t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
+		Symmetric: tpm2.TPMTSymDefObject{Algorithm: tpm2.TPMAlgNull}, Scheme: scheme, CurveID: curve,
+		KDF: tpm2.TPMTKDFScheme{Scheme: tpm2.TPMAlgNull},
+	})
+	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
+}
+
+// exchangeParent is a storage key below the storage key.
+func exchangeParent() tpm2.TPMTPublic {
+	t := tpm2.ECCSRKTemplate
+	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
+	return t
+}
+
+// An evidence is what the public area of a key proves. A TPM checks the area
+// whenever it loads the key, so nobody can change it.
+type evidence struct {
+	from   origin
+	pin    bool
+	public *tpm2.TPMTPublic
+}
+
+// inspect asks that a public area is exactly one that template makes, but for
+// its unique part: any other attribute, scheme or policy is refused.
+func inspect(a keystore.Algorithm, public []byte) (evidence, error) {
+	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
+	if err != nil || !bytes.Equal(tpm2.Marshal(p), public) {
+		return evidence{}, fmt.Errorf("tpm: %v key: not a public area: %w", a, keystore.ErrBadData)
+	}
+	e := evidence{from: duplicated, pin: !p.ObjectAttributes.NoDA, public: p}
+	switch {
+	case p.ObjectAttributes.SensitiveDataOrigin:
+		e.from = made
+	case p.ObjectAttributes.FixedTPM:
+		e.from = given
+	}
+	t, err := template(a, e.from, e.pin)
+	if err != nil {
+		return evidence{}, err
+	}
+	t.Unique = p.Unique
+	if p.Type == t.Type && bytes.Equal(tpm2.Marshal(t), public) {
+		return e, nil
+	}
+	return evidence{}, fmt.Errorf("tpm: the public area is not that of a %v key which stays in the TPM: %w", a, keystore.ErrWeakKey)
+}
+
+// key returns the public key of a key pair, and nil of a secret key.
+func (e evidence) key() (crypto.PublicKey, error) {
+	if e.public.Type != tpm2.TPMAlgRSA && e.public.Type != tpm2.TPMAlgECC {
+		return nil, nil
+	}
+	public, err := tpm2.Pub(*e.public)
+	if err != nil {
+		return nil, fmt.Errorf("tpm: public key: %w: %w", keystore.ErrBadData, err)
+	}
+	return public, nil
+}

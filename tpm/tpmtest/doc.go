@@ -1,0 +1,15 @@
+// Package tpmtest makes TPMs in software with swtpm, each for one test: its
+// state is in a directory that goes with the test, and nothing else of the
+// machine is used.
+//
+// # Which function do I want
+//
+//   - A TPM for a test in this process: [Start], and [TPM.Dial] for its
+//     connection. Every Dial switches the TPM on, as after a loss of power.
+//   - One with endorsement keys and their certificates: [StartCertified].
+//   - One for other processes: [Serve], or [ServeTCP].
+//   - A TPM that misbehaves: [Interpose] with one of the quirks, or your own.
+//
+// Where swtpm is missing the test is skipped, or fails if MSL_TEST_REQUIRE names
+// swtpm.
+package tpmtest

@@ -1,0 +1,67 @@
+package tpmtest
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// StartCertified makes a TPM whose maker gave it endorsement keys (RSA 2048 at
+// 0x81010001, ECC P-384 at 0x81010016) and certificates for them in NV
+// (0x01c00002 and 0x01c00016). It returns the maker's certificates, the root
+// first.
+func StartCertified(t testing.TB) (*TPM, []*x509.Certificate) {
+	t.Helper()
+	need(t, "swtpm_setup", "swtpm_localca", "swtpm_cert")
+	p := Start(t)
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	ca := write("localca.conf", fmt.Sprintf("statedir = %[1]s\nsigningkey = %[1]s/signkey.pem\nissuercert = %[1]s/issuercert.pem\ncertserial = %[1]s/certserial\n", dir))
+	options := write("localca.options", "--platform-manufacturer Test\n--platform-version 1.0\n--platform-model Test\n")
+	tool, err := exec.LookPath("swtpm_localca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	setup := write("setup.conf", fmt.Sprintf("create_certs_tool = %s\ncreate_certs_tool_config = %s\ncreate_certs_tool_options = %s\n", tool, ca, options))
+	args := []string{"--tpm2", "--tpmstate", p.State, "--create-ek-cert", "--config", setup, "--overwrite"}
+	if os.Getuid() == 0 {
+		args = append(args, "--runas", "root") // else it works as another user
+	}
+	if out, err := exec.Command("swtpm_setup", args...).CombinedOutput(); err != nil {
+		t.Fatalf("swtpm_setup: %v\n%s", err, out)
+	}
+	var certificates []*x509.Certificate
+	for _, name := range []string{"swtpm-localca-rootca-cert.pem", "issuercert.pem"} {
+		certificates = append(certificates, readCertificate(t, filepath.Join(dir, name)))
+	}
+	return p, certificates
+}
+
+func readCertificate(t testing.TB, path string) *x509.Certificate {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// certtool writes words before the PEM block.
+	block, _ := pem.Decode(text[max(0, bytes.Index(text, []byte("-----BEGIN"))):])
+	if block == nil {
+		t.Fatalf("%s holds no PEM block", path)
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return certificate
+}

@@ -1,0 +1,146 @@
+package tpmtest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+)
+
+// A Quirk is what stands between a program and its TPM. It answers one command:
+// itself, or with what send returns.
+type Quirk func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error)
+
+// Interpose returns a connection whose commands go through a quirk.
+func Interpose(conn io.ReadWriteCloser, quirk Quirk) io.ReadWriteCloser {
+	return &interposed{conn: conn, quirk: quirk}
+}
+
+// Quirky is a Dial function whose connections go through a quirk.
+func (p *TPM) Quirky(quirk Quirk) func() (io.ReadWriteCloser, error) {
+	return func() (io.ReadWriteCloser, error) {
+		conn, err := p.Dial()
+		if err != nil {
+			return nil, err
+		}
+		return Interpose(conn, quirk), nil
+	}
+}
+
+type interposed struct {
+	conn    io.ReadWriteCloser
+	quirk   Quirk
+	answers bytes.Buffer
+}
+
+func (i *interposed) Write(command []byte) (int, error) {
+	answer, err := i.quirk(command, func(b []byte) ([]byte, error) { return Exchange(i.conn, b) })
+	if err != nil {
+		return 0, err
+	}
+	i.answers.Write(answer)
+	return len(command), nil
+}
+
+func (i *interposed) Read(b []byte) (int, error) { return i.answers.Read(b) }
+func (i *interposed) Close() error               { return i.conn.Close() }
+
+// Exchange sends a command and reads the whole answer.
+func Exchange(conn io.ReadWriter, command []byte) ([]byte, error) {
+	if _, err := conn.Write(command); err != nil {
+		return nil, err
+	}
+	answer := make([]byte, 10)
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return nil, err
+	}
+	size := binary.BigEndian.Uint32(answer[2:])
+	if size < 10 || size > 8192 {
+		return nil, fmt.Errorf("tpmtest: answer of %d bytes", size)
+	}
+	answer = append(answer, make([]byte, size-10)...)
+	_, err := io.ReadFull(conn, answer[10:])
+	return answer, err
+}
+
+// Command is the TPM_CC of a command.
+func Command(command []byte) uint32 { return word(command) }
+
+// Code is the TPM_RC of an answer.
+func Code(answer []byte) uint32 { return word(answer) }
+
+func word(b []byte) uint32 {
+	if len(b) < 10 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b[6:])
+}
+
+// Refuse is an answer that holds a TPM_RC and nothing else.
+func Refuse(code uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{0x80, 0x01, 0, 0, 0, 10}, code)
+}
+
+const (
+	ccGetCapability   = 0x17a
+	ccEncryptDecrypt  = 0x164
+	ccEncryptDecrypt2 = 0x193
+	capCommands       = 2
+)
+
+// WithoutEncryptDecrypt is a TPM without TPM2_EncryptDecrypt and
+// TPM2_EncryptDecrypt2, as many discrete chips are.
+func WithoutEncryptDecrypt(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+	switch Command(command) {
+	case ccEncryptDecrypt, ccEncryptDecrypt2:
+		return Refuse(0x143), nil
+	case ccGetCapability:
+		if len(command) == 22 && binary.BigEndian.Uint32(command[10:]) == capCommands {
+			return withoutCommand(command, send)
+		}
+	}
+	return send(command)
+}
+
+// withoutCommand takes both from a list of commands (TPML_CCA).
+func withoutCommand(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+	answer, err := send(command)
+	if err != nil || Code(answer) != 0 || len(answer) < 19 {
+		return answer, err
+	}
+	list := answer[19:]
+	kept := bytes.Clone(answer[:19])
+	for ; len(list) >= 4; list = list[4:] {
+		switch binary.BigEndian.Uint32(list) & 0xffff {
+		case ccEncryptDecrypt, ccEncryptDecrypt2:
+		default:
+			kept = append(kept, list[:4]...)
+		}
+	}
+	binary.BigEndian.PutUint32(kept[2:], uint32(len(kept)))
+	binary.BigEndian.PutUint32(kept[15:], uint32(len(kept)-19)/4)
+	return kept, nil
+}
+
+// Retry answers every command n times with the code (TPM_RC_RETRY is 0x922)
+// before it lets it pass.
+func Retry(code uint32, n int) Quirk {
+	var refused atomic.Int32
+	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		if int(refused.Add(1)) <= n {
+			return Refuse(code), nil
+		}
+		refused.Store(0)
+		return send(command)
+	}
+}
+
+// Delay takes its time for every command.
+func Delay(d time.Duration) Quirk {
+	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		time.Sleep(d)
+		return send(command)
+	}
+}

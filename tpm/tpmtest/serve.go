@@ -1,0 +1,58 @@
+package tpmtest
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// Serve runs a TPM for other processes and returns its tpm: URI. It serves one
+// connection at a time, and stays on between them.
+func Serve(t testing.TB) string {
+	t.Helper()
+	need(t, "swtpm")
+	// Not t.TempDir: the address of a Unix socket has 108 bytes.
+	dir, err := os.MkdirTemp("", "tpm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "sock")
+	serve(t, dir, "unix", path, "type=unixio,path="+path)
+	return "tpm:?unix=" + path
+}
+
+// ServeTCP is Serve on a port of the loopback interface.
+func ServeTCP(t testing.TB) string {
+	t.Helper()
+	need(t, "swtpm")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().(*net.TCPAddr)
+	l.Close()
+	serve(t, t.TempDir(), "tcp", address.String(), "type=tcp,bindaddr=127.0.0.1,port="+strconv.Itoa(address.Port))
+	return "tpm:?tcp=" + address.String()
+}
+
+// serve starts swtpm and waits until it takes connections.
+func serve(t testing.TB, state, network, address, server string) {
+	t.Helper()
+	p, err := run(state, nil, "--server", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		conn, err := net.Dial(network, address)
+		if err == nil {
+			conn.Close()
+			return
+		}
+	}
+	t.Fatalf("swtpm does not answer at %s", address)
+}

@@ -1,0 +1,50 @@
+package tpmtest_test
+
+import (
+	"testing"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
+)
+
+func random(t *testing.T, p *tpmtest.TPM) transport.TPM {
+	t.Helper()
+	conn, err := p.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	tpm := transport.FromReadWriter(conn)
+	if _, err := (tpm2.GetRandom{BytesRequested: 8}).Execute(tpm); err != nil {
+		t.Fatal(err)
+	}
+	return tpm
+}
+
+func TestStart(t *testing.T) {
+	p := tpmtest.Start(t)
+	random(t, p)
+	p.Kill()
+	random(t, p)
+	p.Kill()
+	p.Clear(t)
+	p.Replace(t)
+	random(t, p)
+}
+
+func TestStartCertified(t *testing.T) {
+	p, certificates := tpmtest.StartCertified(t)
+	tpm := random(t, p)
+	public, err := tpm2.ReadPublic{ObjectHandle: tpm2.TPMHandle(0x81010001)}.Execute(tpm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := public.OutPublic.Contents(); err != nil {
+		t.Error(err)
+	}
+	if err := certificates[1].CheckSignatureFrom(certificates[0]); err != nil {
+		t.Error(err)
+	}
+}
