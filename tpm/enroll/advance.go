@@ -1,0 +1,203 @@
+package enroll
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An application is a proof that holds, and the record that it may change.
+type application struct {
+	proof   *proof
+	offered *offered
+	raw     []byte
+	record  *Record
+	now     time.Time
+}
+
+// advance takes a record from its state to the next: pending or enrolled. The
+// device is registered before the record says so; until then nothing is kept.
+func (a *Authority) advance(ctx context.Context, n *application) ([]byte, error) {
+	r := n.record
+	if n.proof.Challenge.Issued <= r.Newest {
+		return nil, fail(ErrStale, "it, or a newer one, was used before")
+	}
+	v, err := a.judge(n)
+	if err != nil {
+		return nil, err
+	}
+	r.Newest = n.proof.Challenge.Issued
+	if v.waits != "" {
+		return nil, a.wait(ctx, n, v)
+	}
+	if a.complete(n) {
+		r.log(n.now, "came again with the same keys")
+		if err := a.put(ctx, *r); err != nil {
+			return nil, err
+		}
+		return a.welcome(n)
+	}
+	if err := a.enrol(n, v); err != nil {
+		return nil, err
+	}
+	if err := a.register(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := a.put(ctx, *r); err != nil {
+		return nil, err
+	}
+	return a.welcome(n)
+}
+
+// judge decides about keys and device.
+func (a *Authority) judge(n *application) (verdict, error) {
+	renews := n.proof.Renewal != nil
+	v, err := a.c.Policy.judge(n.record, &n.proof.Begin, n.offered, renews, n.now)
+	if err != nil {
+		return v, err
+	}
+	for _, k := range n.offered.keys {
+		if old := n.record.key(k.name); old != nil && old.Revoked != nil {
+			return v, fail(ErrKeyRevoked, "%s", HexBytes(k.name))
+		}
+	}
+	if !renews {
+		return v, nil
+	}
+	return v, n.checkRenewer()
+}
+
+// checkRenewer wants the key that vouches for new ones to be one that counts. A
+// renewal whose answer was lost comes again, and then the new keys count.
+func (n *application) checkRenewer() error {
+	old, err := parsePublic(n.proof.Renewal.Key)
+	if err != nil {
+		return err
+	}
+	k := n.record.key(old.name)
+	again := sameLists(n.record.current(), names(n.offered.keys))
+	if k == nil || k.Revoked != nil || !k.Current && !again {
+		return fail(ErrRenewal, "key %s", HexBytes(old.name))
+	}
+	return nil
+}
+
+// complete reports whether the device is enrolled with these keys, and has
+// certificates that are good for some time: its last answer was lost, or it only
+// asks.
+func (a *Authority) complete(n *application) bool {
+	r := n.record
+	if r.State != Enrolled || r.Registered != r.Name || !sameLists(r.current(), names(n.offered.keys)) {
+		return false
+	}
+	for _, k := range n.offered.keys {
+		if c := r.live(k.name, n.now); a.c.Certificate != nil && (c == nil || c.Name != r.Name || !fresh(c, n.now)) {
+			return false
+		}
+	}
+	return true
+}
+
+// fresh reports whether a third of a certificate's life is left.
+func fresh(c *Certificate, now time.Time) bool {
+	x, err := x509.ParseCertificate(c.DER)
+	return err == nil && now.Before(x.NotAfter.Add(-x.NotAfter.Sub(x.NotBefore)/3))
+}
+
+func (n *application) keep(v verdict) {
+	r := n.record
+	r.Evidence = &Evidence{Proof: n.raw, Chain: v.chain, Checked: n.now}
+	r.Manufacturer, r.Model = v.ek.Manufacturer, v.ek.Model
+}
+
+// wait keeps the evidence for a person. Keys that are enrolled already stay so.
+func (a *Authority) wait(ctx context.Context, n *application, v verdict) error {
+	r := n.record
+	if r.State != Pending {
+		r.log(n.now, "waits: %s", v.waits)
+	}
+	r.State, r.Waits, r.Updated = Pending, v.waits, n.now
+	n.keep(v)
+	err := a.c.Store.Update(ctx, func(tx Tx) error {
+		if old, err := tx.Get(r.ID); err == nil && old.State == Pending {
+			return tx.Put(*r)
+		}
+		if waiting, err := tx.Pending(); err != nil || waiting >= a.c.MaxPending {
+			return fail(ErrBusy, "%d devices wait for approval", waiting)
+		}
+		return tx.Put(*r)
+	})
+	if err != nil {
+		return err
+	}
+	return fail(ErrPending, "an operator has to approve EK hash %s", r.ID)
+}
+
+// enrol changes the record, not yet the store.
+func (a *Authority) enrol(n *application, v verdict) error {
+	r := n.record
+	r.supersede(names(n.offered.keys), n.now)
+	r.renamed(n.now)
+	r.prune(n.now)
+	if r.issued()+len(n.offered.keys) > maxIssued {
+		return fail(ErrBusy, "EK hash %s was given %d keys or certificates of late", r.ID, r.issued())
+	}
+	for _, k := range n.offered.keys {
+		if old := r.key(k.name); old != nil {
+			old.Current, old.Retired = true, nil
+		} else {
+			r.Keys = append(r.Keys, Key{Name: k.name, Public: k.raw, Current: true})
+		}
+		if err := a.issueTo(r, k, n.now); err != nil {
+			return err
+		}
+	}
+	n.keep(v)
+	r.State, r.Accepted, r.Waits = Enrolled, v.accepted, ""
+	r.log(n.now, "enrolled: %s", v.accepted)
+	return nil
+}
+
+// register makes the device known, and unknown under a name of before.
+func (a *Authority) register(ctx context.Context, r *Record) error {
+	id, err := r.Identity()
+	if err != nil {
+		return err
+	}
+	if a.c.Register != nil {
+		if err := a.c.Register(ctx, id); err != nil {
+			return fmt.Errorf("enroll: register %s: %w", r.Name, err)
+		}
+	}
+	if r.Registered != r.Name {
+		was, err := r.registered()
+		if err != nil {
+			return err
+		}
+		if err := a.withdraw(ctx, was); err != nil {
+			return err
+		}
+	}
+	r.Registered = r.Name
+	return nil
+}
+
+// welcome tells the device what it has become.
+func (a *Authority) welcome(n *application) ([]byte, error) {
+	r := result{Type: typeResult, Version: messageVersion, State: stateEnrolled, ID: n.record.ID.String(), Name: n.record.Name}
+	if a.c.Certificate == nil {
+		return encode(r), nil
+	}
+	r.CA = a.c.Certificate.Raw
+	for _, k := range n.offered.keys {
+		c := n.record.live(k.name, n.now)
+		if c == nil {
+			return nil, fmt.Errorf("enroll: no certificate for key %s: %w", HexBytes(k.name), keystore.ErrNotFound)
+		}
+		r.Certificates = append(r.Certificates, c.DER)
+	}
+	return encode(r), nil
+}

@@ -1,0 +1,123 @@
+package enroll
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/binary"
+	"math/big"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// attested returns what a restricted key signed (TPM 2.0 Library part 2,
+// section 10.12.12). A restricted key signs nothing that starts like a TPM's
+// own word, TPM_GENERATED, but is not.
+func attested(ak public, attest, signature []byte, kind tpm2.TPMST, qualifying []byte) (*tpm2.TPMSAttest, error) {
+	digest := sha256.Sum256(attest)
+	if err := checkTPMSignature(ak.key, digest[:], signature); err != nil {
+		return nil, err
+	}
+	if len(attest) < 6 || binary.BigEndian.Uint32(attest) != uint32(tpm2.TPMGeneratedValue) {
+		return nil, fail(ErrAttestation, "it was not made by a TPM")
+	}
+	if got := tpm2.TPMST(binary.BigEndian.Uint16(attest[4:])); got != kind {
+		return nil, fail(ErrAttestation, "it is of type %#x, not %#x", uint16(got), uint16(kind))
+	}
+	a, err := unmarshal[tpm2.TPMSAttest](attest)
+	if err != nil {
+		return nil, fail(ErrAttestation, "%w", err)
+	}
+	if !bytes.Equal(a.ExtraData.Buffer, qualifying) {
+		return nil, fail(ErrNonce, "attestation")
+	}
+	return a, nil
+}
+
+// checkTPMSignature checks a TPMT_SIGNATURE (part 2, section 11.3.4).
+func checkTPMSignature(key crypto.PublicKey, digest, signature []byte) error {
+	s, err := unmarshal[tpm2.TPMTSignature](signature)
+	if err != nil {
+		return fail(ErrSignature, "%w", err)
+	}
+	switch key := key.(type) {
+	case *ecdsa.PublicKey:
+		sig, err := s.Signature.ECDSA()
+		if err == nil && sig.Hash == tpm2.TPMAlgSHA256 && s.SigAlg == tpm2.TPMAlgECDSA {
+			r, s := new(big.Int).SetBytes(sig.SignatureR.Buffer), new(big.Int).SetBytes(sig.SignatureS.Buffer)
+			if ecdsa.Verify(key, digest, r, s) {
+				return nil
+			}
+		}
+	case *rsa.PublicKey:
+		sig, err := s.Signature.RSASSA()
+		if err == nil && sig.Hash == tpm2.TPMAlgSHA256 && s.SigAlg == tpm2.TPMAlgRSASSA {
+			if rsa.VerifyPKCS1v15(key, crypto.SHA256, digest, sig.Sig.Buffer) == nil {
+				return nil
+			}
+		}
+	}
+	return fail(ErrSignature, "the AK did not sign it")
+}
+
+// checkCertify checks that the AK has seen the key in its TPM.
+func checkCertify(ak, key public, p keyProof, qualifying []byte) error {
+	a, err := attested(ak, p.Attest, p.Signature, tpm2.TPMSTAttestCertify, qualifying)
+	if err != nil {
+		return err
+	}
+	info, err := a.Attested.Certify()
+	if err != nil {
+		return fail(ErrAttestation, "%w", err)
+	}
+	if !bytes.Equal(info.Name.Buffer, key.name) {
+		return fail(ErrAttestation, "the AK certified another key")
+	}
+	return nil
+}
+
+// checkQuote checks that the AK quoted these values of PCRs.
+func checkQuote(ak public, q quote, qualifying []byte) error {
+	a, err := attested(ak, q.Attest, q.Signature, tpm2.TPMSTAttestQuote, qualifying)
+	if err != nil {
+		return err
+	}
+	info, err := a.Attested.Quote()
+	if err != nil {
+		return fail(ErrAttestation, "%w", err)
+	}
+	selected, err := selectedPCRs(info.PCRSelect)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	for i, v := range q.PCRs {
+		if i >= len(selected) || v.Index != selected[i] || len(v.Digest) != sha256.Size {
+			return fail(ErrAttestation, "the values are not those of the quoted PCRs")
+		}
+		h.Write(v.Digest)
+	}
+	if len(q.PCRs) != len(selected) || !bytes.Equal(h.Sum(nil), info.PCRDigest.Buffer) {
+		return fail(ErrAttestation, "the quote is of other values")
+	}
+	return nil
+}
+
+// selectedPCRs lists the PCRs of a selection from the SHA-256 bank.
+func selectedPCRs(l tpm2.TPMLPCRSelection) ([]uint, error) {
+	if len(l.PCRSelections) != 1 || l.PCRSelections[0].Hash != tpm2.TPMAlgSHA256 {
+		return nil, fail(ErrAttestation, "the quote is not of the SHA-256 bank alone")
+	}
+	var selected []uint
+	for i, b := range l.PCRSelections[0].PCRSelect {
+		for bit := range 8 {
+			if b>>bit&1 == 1 {
+				selected = append(selected, uint(8*i+bit))
+			}
+		}
+	}
+	return slices.Clip(selected), nil
+}

@@ -1,0 +1,367 @@
+package enroll
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
+)
+
+// TestForeignBlobs puts keys of one TPM into the identity of another.
+func TestForeignBlobs(t *testing.T) {
+	ctx := context.Background()
+	o := newOffice(t, accepting(), nil)
+	a := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
+	b := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
+	good := a.s
+	for name, put := range map[string]func(){
+		"AK":                       func() { a.s.AK = b.s.AK },
+		"LDevID":                   func() { a.s.Keys = b.s.Keys },
+		"private area of an AK":    func() { a.s.AK = &blob{good.AK.Algorithm, good.AK.Public, b.s.AK.Private} },
+		"public area of an AK":     func() { a.s.AK = &blob{good.AK.Algorithm, b.s.AK.Public, good.AK.Private} },
+		"private area of a LDevID": func() { a.s.Keys = []blob{{good.Keys[0].Algorithm, good.Keys[0].Public, b.s.Keys[0].Private}} },
+	} {
+		put()
+		if _, err := a.s.write(a.path); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Enroll(ctx, o.exchange, nil); !errors.Is(err, ErrCleared) {
+			t.Errorf("%s: %v", name, err)
+		}
+		a.s = good
+	}
+	// The AK of b with the EK of a, each in its TPM: activation fails.
+	if _, err := a.s.write(a.path); err != nil {
+		t.Fatal(err)
+	}
+	begin, err := a.begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin.AK = b.s.AK.Public
+	response, err := o.exchange(ctx, encode(begin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := readChallenge(response)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.prove(begin, c)
+	checkError(t, err, ErrActivation)
+	_, err = b.prove(begin, c)
+	checkError(t, err, ErrActivation)
+	if list, err := o.List(ctx); err != nil || len(list) > 0 {
+		t.Errorf("%d records, %v", len(list), err)
+	}
+}
+
+func TestDamagedState(t *testing.T) {
+	chip := connect(t, tpmtest.Start(t))
+	path := newPath(t)
+	d := ready(t, chip, path)
+	if err := d.Enroll(context.Background(), newOffice(t, accepting(), nil).exchange, nil); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(good); i += 11 {
+		bad := bytes.Clone(good)
+		bad[i] ^= 2
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenDevice(chip, path); !errors.Is(err, ErrDamaged) {
+			t.Errorf("byte %d: %v", i, err)
+		}
+	}
+	for name, text := range map[string][]byte{"empty": nil, "half": good[:len(good)/2], "longer": append(good, ' ')} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenDevice(chip, path); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// errStop stands for kill -9.
+var errStop = errors.New("stopped")
+
+// A stopper is a TPM that stops the program at the n-th operation.
+type stopper struct {
+	TPM
+	left atomic.Int64
+}
+
+func (s *stopper) Do(f func(transport.TPM) error) error {
+	if s.left.Add(-1) < 0 {
+		return errStop
+	}
+	return s.TPM.Do(f)
+}
+
+// TestStops stops the program at every operation of the TPM and at every
+// message, each time before and after, and starts it again. In the end the
+// device has one identity, and what was half done has left no trace.
+func TestStops(t *testing.T) {
+	ctx := context.Background()
+	chip := connect(t, tpmtest.Start(t))
+	o := newOffice(t, Policy{HoldChanged: true, Monitor: false}, nil)
+	path := newPath(t)
+	phases := []struct {
+		name string
+		run  func(d *Device, x Exchange) error
+	}{
+		{"init", func(d *Device, _ Exchange) error { return d.Init(ctx, InitOptions{}, nil) }},
+		{"enroll", func(d *Device, x Exchange) error { return d.Enroll(ctx, x, nil) }},
+		{"renew", func(d *Device, x Exchange) error { return d.Renew(ctx, x, nil) }},
+	}
+	var id ID
+	for i, phase := range phases {
+		done := false
+		for n := int64(0); !done; n++ {
+			if n > 50 {
+				t.Fatalf("%s never ends", phase.name)
+			}
+			d := openDevice(t, &stopper{TPM: chip}, path)
+			d.tpm.(*stopper).left.Store(n)
+			err := phase.run(d, stopAt(o.exchange, int(n)))
+			if err != nil && !errors.Is(err, errStop) {
+				t.Fatalf("%s, stopped at %d: %v", phase.name, n, err)
+			}
+			done = err == nil
+			if phase.name == "renew" && !done {
+				checkIdentity(t, openDevice(t, chip, path), o.c.Certificate, "box") // the old one
+			}
+			o.restart()
+		}
+		d := openDevice(t, chip, path)
+		if i == 0 {
+			id = idOf(t, d)
+			if err := o.Approve(ctx, id, "box", ""); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		checkIdentity(t, d, o.c.Certificate, "box")
+		o.verify(nil)
+	}
+	r := o.record(id)
+	if len(r.Certificates) != 2 || len(r.current()) != 1 || r.State != Enrolled {
+		t.Errorf("%d certificates, %d keys, %s", len(r.Certificates), len(r.current()), r.State)
+	}
+	if files, err := filepath.Glob(path + "*"); err != nil || len(files) != 1 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// stopAt stops before the n-th message is sent, or after it was answered.
+func stopAt(exchange Exchange, n int) Exchange {
+	sent := 0
+	return func(ctx context.Context, request []byte) ([]byte, error) {
+		before, after := sent, sent+1
+		sent += 2
+		if n == before {
+			return nil, errStop
+		}
+		response, err := exchange(ctx, request)
+		if n == after {
+			return nil, errStop
+		}
+		return response, err
+	}
+}
+
+// TestBadTPM has a TPM that is gone, busy, locked or reset while it works.
+func TestBadTPM(t *testing.T) {
+	ctx := context.Background()
+	p := tpmtest.Start(t)
+	o := newOffice(t, accepting(), nil)
+	path := newPath(t)
+	chip := connect(t, p)
+	ready(t, chip, path)
+	chip.Close()
+	d := openDevice(t, chip, path)
+	checkError(t, d.Enroll(ctx, o.exchange, nil), keystore.ErrClosed)
+	const activate, certify, sign = uint32(tpm2.TPMCCActivateCredential), uint32(tpm2.TPMCCCertify), uint32(tpm2.TPMCCSign)
+	tests := []struct {
+		name    string
+		command uint32
+		code    uint32 // 0: the power goes
+		want    error
+	}{
+		{"locked at activation", activate, 0x921, keystore.ErrPIN},
+		{"locked at certification", certify, 0x921, keystore.ErrPIN},
+		{"has failed", sign, 0x101, keystore.ErrUnavailable},
+		{"forgets a key", certify, 0x910, keystore.ErrLost},
+		{"loses power at activation", activate, 0, keystore.ErrUnavailable},
+		{"loses power at certification", certify, 0, keystore.ErrUnavailable},
+		{"loses power when it signs", sign, 0, keystore.ErrUnavailable},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			broken := true
+			chip, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+				if !broken || tpmtest.Command(command) != tt.command {
+					return send(command)
+				}
+				if tt.code != 0 {
+					return tpmtest.Refuse(tt.code), nil
+				}
+				p.Kill()
+				return send(command)
+			}), time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer chip.Close()
+			d := openDevice(t, chip, path)
+			checkError(t, d.Enroll(ctx, o.exchange, nil), tt.want)
+			if list, err := o.List(ctx); err != nil || len(list) > 0 {
+				t.Errorf("%d records, %v", len(list), err)
+			}
+			broken = false
+			// It goes on where it was, with the same objects.
+			checkError(t, d.Check(), nil)
+		})
+	}
+	t.Run("busy", func(t *testing.T) {
+		chip, err := tpm.NewDevice(p.Quirky(tpmtest.Retry(0x922, 1)), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer chip.Close()
+		d := openDevice(t, chip, path)
+		checkError(t, d.Enroll(ctx, o.exchange, nil), nil)
+		checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
+	})
+}
+
+// TestBadAuthority has answers that are not for this device.
+func TestBadAuthority(t *testing.T) {
+	ctx := context.Background()
+	d := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	b := f.begin()
+	stranger := f.ask(o, b)
+	ca := o.c.Certificate.Raw
+	foreign := issuedTo(t, o)
+	answer := func(r result) []byte {
+		r.Type, r.Version, r.State = typeResult, messageVersion, stateEnrolled
+		return encode(r)
+	}
+	tests := []struct {
+		name   string
+		first  []byte
+		second []byte
+		want   error
+	}{
+		{name: "nothing", first: []byte{}, want: ErrMalformed},
+		{name: "garbage", first: []byte("garbage"), want: ErrMalformed},
+		{name: "too long", first: make([]byte, MaxMessage+1), want: ErrMalformed},
+		{name: "challenge of another device", first: encode(stranger), want: ErrActivation},
+		{name: "challenge of nothing", first: encode(challenge{Type: typeChallenge, Version: 1}), want: ErrActivation},
+		{name: "a result without a proof", first: answer(result{Name: "box"}), want: ErrMalformed},
+		{name: "an unknown word", first: encode(result{Type: typeResult, Version: 1, State: "\x1bboo"}), want: ErrInternal},
+		{name: "a challenge again", second: encode(stranger), want: ErrMalformed},
+		{name: "no name", second: answer(result{}), want: ErrMalformed},
+		{name: "certificate of another key", second: answer(result{Name: "box", Certificates: [][]byte{foreign.Raw}, CA: ca}), want: ErrMalformed},
+		{name: "certificate that is none", second: answer(result{Name: "box", Certificates: [][]byte{{1}}, CA: ca}), want: ErrMalformed},
+		{name: "too many certificates", second: answer(result{Name: "box", Certificates: [][]byte{ca, ca}, CA: ca}), want: ErrMalformed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			calls := 0
+			err := d.Enroll(ctx, func(ctx context.Context, request []byte) ([]byte, error) {
+				if calls++; calls == 1 && tt.first != nil {
+					return tt.first, nil
+				}
+				if calls == 2 {
+					return tt.second, nil
+				}
+				return o.exchange(ctx, request)
+			}, nil)
+			checkError(t, err, tt.want)
+			if strings.Contains(err.Error(), "\x1b") {
+				t.Error("control characters")
+			}
+			if s, err := d.Status(); err != nil || s.Enrolled {
+				t.Errorf("%+v, %v", s, err)
+			}
+		})
+	}
+}
+
+// TestExpiredChallenge is an authority that was started again between the
+// messages: the device begins again by itself.
+func TestExpiredChallenge(t *testing.T) {
+	d := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
+	o := newOffice(t, accepting(), nil)
+	calls := 0
+	err := d.Enroll(context.Background(), func(ctx context.Context, request []byte) ([]byte, error) {
+		if calls++; calls == 2 {
+			o.restart()
+		}
+		return o.exchange(ctx, request)
+	}, nil)
+	if err != nil || calls != 4 {
+		t.Errorf("%v after %d messages", err, calls)
+	}
+}
+
+// TestPowerLoss cuts the power after each use of the EK, which is subject to the
+// dictionary attack protection: no use of it here counts for that.
+func TestPowerLoss(t *testing.T) {
+	ctx := context.Background()
+	for _, kind := range []EKKind{EKRSA2048, EKP256, EKP384} {
+		p := tpmtest.Start(t)
+		o := newOffice(t, accepting(), nil)
+		path := newPath(t)
+		for range 4 {
+			chip := connect(t, p)
+			d := openDevice(t, chip, path)
+			if err := d.Init(ctx, InitOptions{EK: kind}, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Enroll(ctx, o.exchange, nil); err != nil {
+				t.Fatal(err)
+			}
+			p.Kill()
+		}
+		chip := connect(t, p)
+		err := chip.Do(func(t transport.TPM) error {
+			const lockoutCounter = 0x20e // TPM_PT_LOCKOUT_COUNTER
+			r, err := tpm2.GetCapability{Capability: tpm2.TPMCapTPMProperties, Property: lockoutCounter, PropertyCount: 1}.Execute(t)
+			if err != nil {
+				return err
+			}
+			properties, err := r.CapabilityData.Data.TPMProperties()
+			if err != nil {
+				return err
+			}
+			if p := properties.TPMProperty[0]; p.Property != lockoutCounter || p.Value != 0 {
+				return fmt.Errorf("property %#x is %d", p.Property, p.Value)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}

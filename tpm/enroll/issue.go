@@ -1,0 +1,85 @@
+package enroll
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"time"
+)
+
+// skew is how far the clock of a device may be behind.
+const skew = 5 * time.Minute
+
+// NewCA makes the certificate of an authority's key: self-signed, for
+// certificates of devices and revocation lists alone (path length 0).
+func NewCA(key crypto.Signer, name string, from time.Time, validity time.Duration) (*x509.Certificate, error) {
+	if name == "" || len(name) > 64 || validity <= 0 {
+		return nil, fmt.Errorf("enroll: a CA needs a name of 1 to 64 bytes and a time to live")
+	}
+	template := &x509.Certificate{
+		SerialNumber: newSerial(), Subject: pkix.Name{CommonName: name},
+		NotBefore: from.Add(-skew), NotAfter: from.Add(validity),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, fmt.Errorf("enroll: CA certificate: %w", err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// newSerial has 127 random bits (RFC 5280 section 4.1.2.2: positive, at most 20
+// bytes).
+func newSerial() *big.Int {
+	b := random(16)
+	b[0] = b[0]&0x7f | 0x40
+	return new(big.Int).SetBytes(b)
+}
+
+func serialText(c *x509.Certificate) string { return c.SerialNumber.Text(16) }
+
+func checkCA(c *x509.Certificate, key crypto.Signer, now time.Time) error {
+	switch {
+	case key == nil || !samePublic(c.PublicKey, key.Public()):
+		return fmt.Errorf("enroll: CA: the certificate is not that of the key")
+	case !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 || c.KeyUsage&x509.KeyUsageCRLSign == 0:
+		return fmt.Errorf("enroll: CA: the certificate is not for issuing certificates and revocation lists")
+	case len(c.SubjectKeyId) == 0:
+		return fmt.Errorf("enroll: CA: the certificate has no subject key identifier, so it cannot sign revocation lists")
+	case now.After(c.NotAfter):
+		return fmt.Errorf("enroll: CA: the certificate has expired: make a new one with NewCA")
+	}
+	return nil
+}
+
+// issueTo adds a certificate for a key to a record: its subject is the name of
+// the record, for signatures of a client alone.
+func (a *Authority) issueTo(r *Record, k public, now time.Time) error {
+	if a.c.Certificate == nil {
+		return nil
+	}
+	until := now.Add(a.c.Validity)
+	if until.After(a.c.Certificate.NotAfter) {
+		until = a.c.Certificate.NotAfter
+	}
+	if !until.After(now) {
+		return fmt.Errorf("enroll: the certificate of the CA has expired")
+	}
+	template := &x509.Certificate{
+		SerialNumber: newSerial(), Subject: pkix.Name{CommonName: r.Name},
+		NotBefore: now.Add(-skew), NotAfter: until,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.c.Certificate, k.key, a.c.Key)
+	if err != nil {
+		return fmt.Errorf("enroll: issue a certificate: %w", err)
+	}
+	r.Certificates = append(r.Certificates, Certificate{
+		Serial: template.SerialNumber.Text(16), DER: der, Name: r.Name, Key: k.name, Expires: until,
+	})
+	return nil
+}

@@ -1,0 +1,201 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Approve says yes to a device, whether it came already or is to come. It is
+// enrolled when it comes (again), and until then a device that was enrolled
+// before stays what it was. An empty name leaves the one that it has; the note
+// is for the record. A revoked device is not approved by accident: that takes
+// Reinstate first.
+func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error {
+	if name != "" {
+		if err := checkName(name); err != nil {
+			return err
+		}
+	}
+	return a.change(ctx, id, func(r *Record, now time.Time) error {
+		if r.State == Revoked {
+			return fail(ErrState, "EK hash %s is revoked: reinstate it before", id)
+		}
+		if name != "" {
+			r.Name = name
+		}
+		if r.Name == "" {
+			r.Name = defaultName(id)
+		}
+		if r.Created.IsZero() {
+			r.Created = now
+		}
+		if r.State != Enrolled || r.Name != r.Registered {
+			r.State = Approved
+		}
+		r.Approved, r.Waits = true, ""
+		r.log(now, "approved as %s%s", r.Name, remark(note))
+		return nil
+	})
+}
+
+// change is for records that may be new.
+func (a *Authority) change(ctx context.Context, id ID, fn func(*Record, time.Time) error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.c.Store.Update(ctx, func(tx Tx) error {
+		r, err := tx.Get(id)
+		if errors.Is(err, ErrUnknown) {
+			r, err = Record{ID: id}, nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := fn(&r, a.c.Time()); err != nil {
+			return err
+		}
+		return tx.Put(r)
+	})
+}
+
+func remark(note string) string {
+	if note == "" {
+		return ""
+	}
+	return ": " + shorten(note)
+}
+
+// Reject says no to a device. What it was given before is revoked.
+func (a *Authority) Reject(ctx context.Context, id ID, note string) error {
+	return a.end(ctx, id, Rejected, privilegeWithdrawn, note)
+}
+
+// RevokeDevice revokes an EK, known or not, with all that was given to its
+// device. Nothing else of that EK is enrolled until Reinstate.
+//
+// A TPM may have several EKs, and each makes a record. Revoke them all.
+func (a *Authority) RevokeDevice(ctx context.Context, id ID, note string) error {
+	return a.end(ctx, id, Revoked, keyCompromise, note)
+}
+
+// end closes a record, then withdraws the device. After an error it can be
+// repeated.
+func (a *Authority) end(ctx context.Context, id ID, state State, reason int, note string) error {
+	var was Identity
+	err := a.change(ctx, id, func(r *Record, now time.Time) (err error) {
+		if was, err = r.registered(); err != nil {
+			return err
+		}
+		if r.Name == "" {
+			r.Name, r.Created = defaultName(id), now
+		}
+		r.State, r.Approved, r.Waits = state, false, ""
+		r.revokeCertificates(nil, Revocation{Time: now, Reason: reason, Note: shorten(note)})
+		r.log(now, "%s%s", state, remark(note))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return a.withdraw(ctx, was)
+}
+
+func (a *Authority) withdraw(ctx context.Context, id Identity) error {
+	if a.c.Withdraw == nil || len(id.Keys) == 0 {
+		return nil
+	}
+	if err := a.c.Withdraw(ctx, id); err != nil {
+		return fmt.Errorf("enroll: withdrawing %s failed: do it again: %w", id.Name, err)
+	}
+	return nil
+}
+
+// Reinstate lets a rejected or revoked device apply again. Its keys and
+// certificates of before stay revoked; policy and persons decide anew.
+func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
+	return a.change(ctx, id, func(r *Record, now time.Time) error {
+		if r.State != Rejected && r.State != Revoked {
+			return fail(ErrState, "EK hash %s is neither rejected nor revoked", id)
+		}
+		if r.Name == "" {
+			r.Name = defaultName(id)
+		}
+		r.State, r.Waits, r.Replaced = Pending, "it was reinstated and has to come again", nil
+		r.supersede(nil, now)
+		r.log(now, "reinstated%s", remark(note))
+		return nil
+	})
+}
+
+// Remove forgets a device that was never enrolled, to make room. One that was is
+// [ErrState]: its revocations must be remembered.
+func (a *Authority) Remove(ctx context.Context, id ID) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.c.Store.Update(ctx, func(tx Tx) error {
+		r, err := tx.Get(id)
+		if err != nil {
+			return err
+		}
+		if r.State == Revoked || len(r.Keys)+len(r.Certificates) > 0 {
+			return fail(ErrState, "EK hash %s was enrolled or revoked: its record stays", id)
+		}
+		return tx.Delete(id)
+	})
+}
+
+// Merge lets a device whose TPM was replaced go on under its name: the record of
+// the new EK, which must be pending, approved or enrolled, takes over the name
+// of the old one, which is revoked. The device gets it when it enrols again.
+func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var was []Identity
+	err := a.c.Store.Update(ctx, func(tx Tx) error {
+		from, err := tx.Get(old)
+		if err != nil {
+			return err
+		}
+		to, err := tx.Get(new)
+		if err != nil {
+			return err
+		}
+		if was, err = merge(&from, &to, a.c.Time(), note); err != nil {
+			return err
+		}
+		if err := tx.Put(from); err != nil { // first: it gives the name free
+			return err
+		}
+		return tx.Put(to)
+	})
+	for _, id := range was {
+		err = errors.Join(err, a.withdraw(ctx, id))
+	}
+	return err
+}
+
+// merge returns the identities that end.
+func merge(from, to *Record, now time.Time, note string) (was []Identity, err error) {
+	switch {
+	case from.ID == to.ID:
+		return nil, fail(ErrState, "both are EK hash %s", to.ID)
+	case to.State == Rejected || to.State == Revoked:
+		return nil, fail(ErrState, "EK hash %s is %s", to.ID, to.State)
+	case from.Name == "":
+		return nil, fail(ErrState, "EK hash %s gave its name away before", from.ID)
+	}
+	for _, r := range []*Record{from, to} {
+		id, err := r.registered()
+		if err != nil {
+			return nil, err
+		}
+		was = append(was, id)
+		r.revokeCertificates(nil, Revocation{Time: now, Reason: superseded, Note: "merged"})
+	}
+	from.log(now, "replaced by EK hash %s%s", to.ID, remark(note))
+	to.log(now, "takes the place of %s, EK hash %s%s", from.Name, from.ID, remark(note))
+	to.Name, to.State, to.Approved, to.Waits = from.Name, Approved, true, ""
+	from.Name, from.State, from.Approved, from.Replaced = "", Revoked, false, &to.ID
+	return was, nil
+}

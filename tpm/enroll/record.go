@@ -1,0 +1,267 @@
+package enroll
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A State is how far a device has come.
+type State string
+
+// The states of a record.
+const (
+	Pending  State = "pending"  // it proved its TPM and waits for a person
+	Approved State = "approved" // a person said yes; the device has to come (again)
+	Enrolled State = "enrolled"
+	Rejected State = "rejected" // a person said no
+	Revoked  State = "revoked"  // it was good once, or must never be
+)
+
+// A Record is what an authority knows of a device.
+type Record struct {
+	ID       ID        `json:"id"`
+	Name     string    `json:"name"` // its identity; unique
+	State    State     `json:"state"`
+	Approved bool      `json:"approved"`           // by a person
+	Accepted string    `json:"accepted,omitempty"` // why it is enrolled, or may be
+	Waits    string    `json:"waits,omitempty"`    // why it is pending
+	Created  time.Time `json:"created"`
+	Updated  time.Time `json:"updated"`
+	Newest   int64     `json:"newest"` // the newest challenge that was used
+
+	// Registered is the name under which it was last registered: not Name, if a
+	// person changed that since.
+	Registered string `json:"registered,omitempty"`
+
+	Manufacturer string `json:"manufacturer,omitempty"` // of the EK certificate, as "id:53544D20"
+	Model        string `json:"model,omitempty"`
+
+	Evidence     *Evidence     `json:"evidence,omitempty"` // of the last enrolment, or of the wish for one
+	Keys         []Key         `json:"keys,omitempty"`
+	Certificates []Certificate `json:"certificates,omitempty"`
+	Replaced     *ID           `json:"replaced,omitempty"` // the record that took over its name
+	Log          []Event       `json:"log,omitempty"`      // newest last
+}
+
+// Evidence is what a device proved, complete: [Verifier.Verify] checks it again.
+type Evidence struct {
+	Proof   []byte    `json:"proof"`           // the message as it came
+	Chain   [][]byte  `json:"chain,omitempty"` // DER, from the EK certificate to the root that was trusted
+	Checked time.Time `json:"checked"`
+}
+
+// A Key is an LDevID.
+type Key struct {
+	Name    HexBytes    `json:"name"`   // TPM Name
+	Public  []byte      `json:"public"` // TPMT_PUBLIC
+	Current bool        `json:"current"`
+	Retired *time.Time  `json:"retired,omitempty"` // when another key took its place
+	Revoked *Revocation `json:"revoked,omitempty"`
+}
+
+// A Certificate was issued to a key.
+type Certificate struct {
+	Serial  string      `json:"serial"` // hexadecimal
+	DER     []byte      `json:"der"`
+	Name    string      `json:"name"` // of the device
+	Key     HexBytes    `json:"key"`  // TPM Name
+	Expires time.Time   `json:"expires"`
+	Revoked *Revocation `json:"revoked,omitempty"`
+}
+
+// A Revocation tells when and why; reasons are numbers of RFC 5280 section
+// 5.3.1.
+type Revocation struct {
+	Time   time.Time `json:"time"`
+	Reason int       `json:"reason"`
+	Note   string    `json:"note,omitempty"`
+}
+
+// An Event is a line of a record's history.
+type Event struct {
+	Time time.Time `json:"time"`
+	What string    `json:"what"`
+}
+
+// HexBytes are written as hexadecimal digits.
+type HexBytes []byte
+
+// MarshalText writes hexadecimal digits.
+func (h HexBytes) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(h)), nil }
+
+// UnmarshalText reads hexadecimal digits.
+func (h *HexBytes) UnmarshalText(text []byte) (err error) {
+	*h, err = hex.DecodeString(string(text))
+	return err
+}
+
+// String returns hexadecimal digits.
+func (h HexBytes) String() string { return hex.EncodeToString(h) }
+
+// An Identity is a device as the protocol above knows it.
+type Identity struct {
+	ID   ID
+	Name string
+	Keys []IdentityKey
+}
+
+// An IdentityKey is one of its keys.
+type IdentityKey struct {
+	Name        HexBytes         // TPM Name
+	Public      crypto.PublicKey // *ecdsa.PublicKey or *rsa.PublicKey
+	Certificate *x509.Certificate
+}
+
+const (
+	maxEvents       = 50
+	maxIssued       = 64 // keys or certificates of one record that are remembered
+	rememberRetired = 90 * 24 * time.Hour
+)
+
+func (r *Record) log(now time.Time, format string, args ...any) {
+	r.Updated = now
+	r.Log = append(r.Log, Event{Time: now, What: fmt.Sprintf(format, args...)})
+	if extra := len(r.Log) - maxEvents; extra > 0 {
+		r.Log = slices.Clone(r.Log[extra:])
+	}
+}
+
+func (r *Record) key(name []byte) *Key {
+	for i := range r.Keys {
+		if bytes.Equal(r.Keys[i].Name, name) {
+			return &r.Keys[i]
+		}
+	}
+	return nil
+}
+
+// current lists the Names of the keys in use.
+func (r *Record) current() [][]byte {
+	var n [][]byte
+	for _, k := range r.Keys {
+		if k.Current {
+			n = append(n, k.Name)
+		}
+	}
+	return n
+}
+
+// live returns the newest certificate of a key that is good for the rest of
+// margin, nil if there is none.
+func (r *Record) live(key []byte, until time.Time) *Certificate {
+	for i := len(r.Certificates) - 1; i >= 0; i-- {
+		c := &r.Certificates[i]
+		if bytes.Equal(c.Key, key) && c.Revoked == nil && c.Expires.After(until) {
+			return c
+		}
+	}
+	return nil
+}
+
+// supersede retires the keys that are not in names.
+func (r *Record) supersede(names [][]byte, now time.Time) {
+	for i := range r.Keys {
+		k := &r.Keys[i]
+		if !k.Current || slices.ContainsFunc(names, func(n []byte) bool { return bytes.Equal(n, k.Name) }) {
+			continue
+		}
+		k.Current, k.Retired = false, &now
+		r.revokeCertificates(k.Name, Revocation{Time: now, Reason: superseded, Note: "another key took its place"})
+	}
+}
+
+// revokeCertificates revokes those of a key, or all for a nil key.
+func (r *Record) revokeCertificates(key []byte, why Revocation) {
+	for i := range r.Certificates {
+		c := &r.Certificates[i]
+		if (key == nil || bytes.Equal(c.Key, key)) && c.Revoked == nil {
+			c.Revoked = &why
+		}
+	}
+}
+
+// prune forgets what no longer matters: expired certificates, and keys that were
+// retired long ago. Those that were retired lately must be known, since a device
+// whose renewal was not answered names them again.
+func (r *Record) prune(now time.Time) {
+	r.Certificates = slices.DeleteFunc(r.Certificates, func(c Certificate) bool { return c.Expires.Before(now) })
+	r.Keys = slices.DeleteFunc(r.Keys, func(k Key) bool {
+		return !k.Current && k.Revoked == nil && (k.Retired == nil || now.Sub(*k.Retired) > rememberRetired)
+	})
+}
+
+// issued counts what was given to a device of late.
+func (r *Record) issued() int {
+	keys := 0
+	for _, k := range r.Keys {
+		if k.Revoked == nil {
+			keys++
+		}
+	}
+	return max(keys, len(r.Certificates))
+}
+
+// Identity returns the keys in use, even if they are revoked, with their newest
+// certificates.
+func (r *Record) Identity() (Identity, error) {
+	id := Identity{ID: r.ID, Name: r.Name}
+	for _, k := range r.Keys {
+		if !k.Current {
+			continue
+		}
+		p, err := parsePublic(k.Public)
+		if err != nil {
+			return id, err
+		}
+		key := IdentityKey{Name: k.Name, Public: p.key}
+		if c := r.live(k.Name, time.Time{}); c != nil {
+			if key.Certificate, err = x509.ParseCertificate(c.DER); err != nil {
+				return id, fail(ErrDamaged, "certificate %s: %w", c.Serial, err)
+			}
+		}
+		id.Keys = append(id.Keys, key)
+	}
+	return id, nil
+}
+
+// registered is the identity that the protocol above knows.
+func (r *Record) registered() (Identity, error) {
+	if r.Registered == "" {
+		return Identity{}, nil
+	}
+	id, err := r.Identity()
+	id.Name = r.Registered
+	return id, err
+}
+
+// renamed revokes the certificates for names of before.
+func (r *Record) renamed(now time.Time) {
+	for i := range r.Certificates {
+		if c := &r.Certificates[i]; c.Name != r.Name && c.Revoked == nil {
+			c.Revoked = &Revocation{Time: now, Reason: superseded, Note: "it has another name now"}
+		}
+	}
+}
+
+// defaultName is the name of a device that no person named.
+func defaultName(id ID) string { return "tpm-" + id.String()[:32] }
+
+// checkName refuses names that do not fit into a certificate (RFC 5280
+// appendix A.1: ub-common-name) or could be misread.
+func checkName(name string) error {
+	const most = 64
+	if name == "" || len(name) > most {
+		return fail(ErrName, "a name has 1 to %d characters", most)
+	}
+	for _, r := range name {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_' || r == ':' || r == '@') {
+			return fail(ErrName, "a name has letters, digits and - . _ : @ alone")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package enroll
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// state is what a device keeps in its file. There is no secret in it: private
+// areas are encrypted by the TPM, for itself alone.
+type state struct {
+	Version    int           `json:"version"`
+	EK         *ekState      `json:"ek,omitempty"`
+	StorageKey HexBytes      `json:"storage_key,omitempty"` // TPM Name
+	AK         *blob         `json:"ak,omitempty"`
+	Keys       []blob        `json:"keys,omitempty"` // LDevIDs
+	Next       []blob        `json:"next,omitempty"` // those that a renewal under way will bring
+	Last       *outcome      `json:"last,omitempty"` // of the last attempt that had an answer
+	Identity   *deviceResult `json:"identity,omitempty"`
+}
+
+type ekState struct {
+	Kind   EKKind `json:"kind"`
+	Public []byte `json:"public"`
+}
+
+// A blob is a key outside the TPM.
+type blob struct {
+	Algorithm keystore.Algorithm `json:"algorithm"`
+	Public    []byte             `json:"public"`  // TPMT_PUBLIC
+	Private   []byte             `json:"private"` // contents of a TPM2B_PRIVATE
+}
+
+type outcome struct {
+	Time  time.Time `json:"time"`
+	State string    `json:"state"` // enrolled, or the word of a fault
+}
+
+// deviceResult is what the authority gave.
+type deviceResult struct {
+	Name         string    `json:"name"`
+	Enrolled     time.Time `json:"enrolled"`
+	Certificates [][]byte  `json:"certificates,omitempty"` // in the order of the keys
+	CA           []byte    `json:"ca,omitempty"`
+}
+
+const (
+	stateVersion = 1
+	stateMagic   = "msl-hsm tpm identity"
+	maxStateFile = 1 << 20
+)
+
+// readState reads a file, or returns an empty state if there is none. Its first
+// line has a checksum of the rest, so that damage is not taken for a cleared TPM.
+func readState(path string) (s state, sum string, err error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return state{Version: stateVersion}, "", nil
+	}
+	if err != nil {
+		return s, "", fmt.Errorf("enroll: state file: %w", err)
+	}
+	if s, err = parseState(text); err != nil {
+		return s, "", fail(ErrDamaged, "%s: %w: restore it, or delete it and run tpm init again: the device keeps its record", path, err)
+	}
+	sum, _, _ = strings.Cut(string(text), "\n")
+	return s, sum, nil
+}
+
+func parseState(text []byte) (s state, err error) {
+	head, payload, _ := strings.Cut(string(text), "\n")
+	if len(text) > maxStateFile || head != stateHead([]byte(payload)) {
+		return s, errors.New("checksum is wrong")
+	}
+	if err := json.Unmarshal([]byte(payload), &s); err != nil {
+		return s, errors.New("does not decode")
+	}
+	if s.Version != stateVersion {
+		return s, fmt.Errorf("version %d, and this program knows %d", s.Version, stateVersion)
+	}
+	for _, b := range append(append(s.Keys[:len(s.Keys):len(s.Keys)], s.Next...), s.blobs()...) {
+		if _, err := parsePublic(b.Public); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// blobs lists those that there is at most one of.
+func (s *state) blobs() (list []blob) {
+	if s.AK != nil {
+		list = append(list, *s.AK)
+	}
+	if s.EK != nil {
+		list = append(list, blob{Public: s.EK.Public})
+	}
+	return list
+}
+
+func stateHead(payload []byte) string {
+	sum := sha256.Sum256(payload)
+	return fmt.Sprintf("%s %d %s", stateMagic, stateVersion, hex.EncodeToString(sum[:]))
+}
+
+// write replaces the file at once: a crash leaves the old one or the new one.
+func (s *state) write(path string) (sum string, err error) {
+	payload, err := json.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("enroll: state file: %w", err)
+	}
+	sum = stateHead(payload)
+	return sum, replaceFile(path, sum+"\n"+string(payload))
+}
+
+func replaceFile(path, text string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("enroll: state file: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("enroll: state file: %w", err)
+	}
+	return nil
+}

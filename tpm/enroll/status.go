@@ -1,0 +1,90 @@
+package enroll
+
+import (
+	"crypto/x509"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Status is what a device knows of itself, without asking its TPM.
+type Status struct {
+	Initialized bool        `json:"initialized"`
+	ID          string      `json:"id,omitempty"` // EK hash: what an operator needs to approve it
+	EK          EKKind      `json:"ek,omitempty"`
+	AK          HexBytes    `json:"ak,omitempty"` // TPM Name
+	Enrolled    bool        `json:"enrolled"`
+	Name        string      `json:"name,omitempty"`
+	Renewing    bool        `json:"renewing"` // a renewal was begun
+	Keys        []KeyStatus `json:"keys,omitempty"`
+	LastAttempt *time.Time  `json:"last_attempt,omitempty"`
+	LastAnswer  string      `json:"last_answer,omitempty"` // enrolled, pending, rejected, …
+}
+
+// A KeyStatus is one LDevID, with its certificate if it has one.
+type KeyStatus struct {
+	Algorithm keystore.Algorithm `json:"algorithm"`
+	Name      HexBytes           `json:"name"` // TPM Name
+	Serial    string             `json:"serial,omitempty"`
+	NotBefore *time.Time         `json:"not_before,omitempty"`
+	NotAfter  *time.Time         `json:"not_after,omitempty"`
+	Expired   bool               `json:"expired,omitempty"`
+}
+
+// Status tells what is there.
+func (d *Device) Status() (Status, error) {
+	if err := d.acquire(); err != nil {
+		return Status{}, err
+	}
+	defer d.mu.Unlock()
+	return d.status()
+}
+
+func (d *Device) status() (Status, error) {
+	s := Status{Initialized: d.s.ready() == nil, Enrolled: d.s.Identity != nil, Renewing: len(d.s.Next) > 0}
+	if d.s.EK != nil {
+		ek, err := parsePublic(d.s.EK.Public)
+		if err != nil {
+			return s, err
+		}
+		id, err := IDOf(ek.key)
+		if err != nil {
+			return s, err
+		}
+		s.ID, s.EK = id.String(), d.s.EK.Kind
+	}
+	if d.s.AK != nil {
+		ak, err := parsePublic(d.s.AK.Public)
+		if err != nil {
+			return s, err
+		}
+		s.AK = ak.name
+	}
+	if d.s.Last != nil {
+		s.LastAttempt, s.LastAnswer = &d.s.Last.Time, d.s.Last.State
+	}
+	return s, d.keyStatus(&s)
+}
+
+func (d *Device) keyStatus(s *Status) error {
+	for i, b := range d.s.Keys {
+		p, err := parsePublic(b.Public)
+		if err != nil {
+			return err
+		}
+		k := KeyStatus{Algorithm: b.Algorithm, Name: p.name}
+		if d.s.Identity != nil && len(d.s.Identity.Certificates) > i {
+			c, err := x509.ParseCertificate(d.s.Identity.Certificates[i])
+			if err != nil {
+				return fail(ErrDamaged, "certificate: %w", err)
+			}
+			k.Serial, k.NotBefore, k.NotAfter = serialText(c), &c.NotBefore, &c.NotAfter
+			k.Expired = d.now().After(c.NotAfter)
+		}
+		s.Keys = append(s.Keys, k)
+	}
+	if d.s.Identity != nil {
+		s.Name = d.s.Identity.Name
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package enroll
+
+import (
+	"bytes"
+	"crypto/x509"
+	"time"
+)
+
+// A Verifier checks what an authority recorded, with no trust in its store, and
+// without the device.
+type Verifier struct {
+	// Roots must have the one that the EK certificate led to, if the record
+	// says that it led to one.
+	Roots *x509.CertPool
+	// CA must have signed the certificates of the record, if it is there.
+	CA *x509.Certificate
+	// Time is when EK certificates have to be valid; the zero time means when
+	// the authority checked them.
+	Time time.Time
+}
+
+// Verify checks that the evidence of a record proves what it says: that these
+// keys have the right kinds and attributes, that the AK certified the LDevIDs
+// over everything that was said, that each LDevID signed its request, and that
+// the keys in use and their certificates are those. Any other byte in the
+// evidence is an error.
+//
+// That the secret of the challenge could only be had with the EK is the
+// authority's word: nobody can check that later.
+func (v Verifier) Verify(r *Record) error {
+	if r.Evidence == nil {
+		return fail(ErrEvidence, "there is none for EK hash %s", r.ID)
+	}
+	if err := v.verify(r); err != nil {
+		return fail(ErrEvidence, "EK hash %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+func (v Verifier) verify(r *Record) error {
+	p, err := parse[proof](r.Evidence.Proof, typeProof)
+	if err != nil {
+		return err
+	}
+	o, err := p.open()
+	if err != nil {
+		return err
+	}
+	if o.id != r.ID {
+		return fail(ErrKey, "the evidence is of EK hash %s", o.id)
+	}
+	if err := o.checkCertificateKey(&p.Begin); err != nil {
+		return err
+	}
+	if err := v.verifyChain(r, &p.Begin); err != nil {
+		return err
+	}
+	if r.State != Enrolled {
+		return nil
+	}
+	return v.verifyKeys(r, &o)
+}
+
+// verifyChain checks the way to a root if the record has one.
+func (v Verifier) verifyChain(r *Record, b *begin) error {
+	e := r.Evidence
+	if len(e.Chain) == 0 {
+		return nil
+	}
+	if len(b.EKCertificates) == 0 || !bytes.Equal(b.EKCertificates[0], e.Chain[0]) {
+		return fail(ErrEKCertificate, "the evidence has another one")
+	}
+	at := v.Time
+	if at.IsZero() {
+		at = e.Checked
+	}
+	// Whom to trust is v's to say, and what was between is the record's.
+	_, chains, err := paths(e.Chain, v.Roots, x509.NewCertPool(), at)
+	if err != nil {
+		return err
+	}
+	for _, chain := range chains {
+		if sameLists(rawChain(chain), e.Chain) {
+			return nil
+		}
+	}
+	return fail(ErrEKCertificate, "it does not lead to a root by the recorded way")
+}
+
+// verifyKeys checks that the keys and certificates in use are those of the
+// evidence.
+func (v Verifier) verifyKeys(r *Record, o *offered) error {
+	if !sameLists(r.current(), names(o.keys)) {
+		return fail(ErrKey, "the evidence is of other keys than those in use")
+	}
+	for i := range r.Keys {
+		k := &r.Keys[i]
+		p, err := parsePublic(k.Public)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(p.name, k.Name) {
+			return fail(ErrKey, "key %s has another public area", k.Name)
+		}
+		if err := v.verifyCertificates(r, k, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v Verifier) verifyCertificates(r *Record, k *Key, p public) error {
+	for _, c := range r.Certificates {
+		if !bytes.Equal(c.Key, k.Name) {
+			continue
+		}
+		x, err := x509.ParseCertificate(c.DER)
+		if err != nil {
+			return fail(ErrKey, "certificate %s: %w", c.Serial, err)
+		}
+		if serialText(x) != c.Serial || !samePublic(x.PublicKey, p.key) {
+			return fail(ErrKey, "certificate %s is of another key", c.Serial)
+		}
+		if v.CA != nil {
+			if err := x.CheckSignatureFrom(v.CA); err != nil {
+				return fail(ErrSignature, "certificate %s: %w", c.Serial, err)
+			}
+		}
+	}
+	return nil
+}
