@@ -225,8 +225,14 @@ type noImport struct{ keystore.Store }
 
 func TestCustodyTable(t *testing.T) {
 	rows := CustodyTable(keystore.Provider{Name: "device"}, keystore.Provider{Name: "memory", InProcess: true})
-	if len(rows) != 9*2*2 {
+	if len(rows) != 9*2*2+2 { // TPM_IMPORT is answered by any, and asked for by a TPM alone
 		t.Errorf("%d rows", len(rows))
+	}
+	for _, r := range CustodyTable(keystore.Provider{Name: "tpm", TPM: true}) {
+		sealed := r.Scheme == "TPM_IMPORT" && r.Mechanism == ""
+		if r.Side != msl.RequestingSide || sealed != (r.Custody == msl.CustodySealed) || r.Scheme == "SYMMETRIC_WRAPPED" {
+			t.Errorf("%+v", r)
+		}
 	}
 	for _, r := range rows {
 		sealed := r.Mechanism == "RSA" || r.Mechanism == "PSK"

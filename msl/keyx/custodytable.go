@@ -21,10 +21,7 @@ type CustodyRow struct {
 // CustodyTable is what the key exchanges declare, with what the providers do.
 func CustodyTable(providers ...keystore.Provider) []CustodyRow {
 	var rows []CustodyRow
-	for _, kind := range []struct {
-		mechanism string
-		exchange  msl.KeyExchange
-	}{
+	for _, kind := range []custodyKind{
 		{rsaMechanism, &AsymmetricWrapped{}},
 		{string(JWERSA), &AsymmetricJOSE{Mechanism: JWERSA}},
 		{string(JWEJSRSA), &AsymmetricJOSE{Mechanism: JWEJSRSA}},
@@ -34,9 +31,15 @@ func CustodyTable(providers ...keystore.Provider) []CustodyRow {
 		{"", &DiffieHellman{}},
 		{"", &Ladder{Form: JWELadder}},
 		{"", &Ladder{Form: JWKLadder}},
+		{"", &TPMImport{}},
+		{"chip without AES", &TPMImport{Outside: struct{ keystore.Store }{}}},
 	} {
 		for _, p := range providers {
 			for _, side := range []msl.Side{msl.RequestingSide, msl.RespondingSide} {
+				kind, possible := kind.on(p, side)
+				if !possible {
+					continue
+				}
 				row := newRow(kind.exchange.Exposes(side), p, side)
 				row.Scheme, row.Mechanism = kind.exchange.Scheme(), kind.mechanism
 				rows = append(rows, row)
@@ -44,6 +47,28 @@ func CustodyTable(providers ...keystore.Provider) []CustodyRow {
 		}
 	}
 	return rows
+}
+
+type custodyKind struct {
+	mechanism string
+	exchange  msl.KeyExchange
+}
+
+// on is the key exchange as one side does it with the keys of a provider, if it
+// can.
+func (k custodyKind) on(p keystore.Provider, side msl.Side) (custodyKind, bool) {
+	switch x := k.exchange.(type) {
+	case *TPMImport:
+		return k, p.TPM == (side == msl.RequestingSide) && (p.TPM || x.Outside == nil)
+	case *AsymmetricWrapped:
+		if p.TPM {
+			k.exchange = &AsymmetricDecrypted{}
+		}
+		return k, !p.TPM || side == msl.RequestingSide
+	case *SymmetricWrapped:
+		return k, !p.TPM
+	}
+	return k, !p.TPM || side == msl.RequestingSide
 }
 
 func newRow(e msl.Exposure, p keystore.Provider, side msl.Side) CustodyRow {

@@ -30,6 +30,8 @@ var (
 	ErrUnknown = errors.New("not registered")
 	// ErrRevoked: the name was revoked and must not come back by accident.
 	ErrRevoked = errors.New("is revoked")
+	// ErrNotRevoked is a revocation that cannot be taken back.
+	ErrNotRevoked = errors.New("is not revoked")
 )
 
 const (

@@ -166,7 +166,7 @@ func (r roll) unrevoke(tx *bbolt.Tx, name string) error {
 		return err
 	}
 	if !m.revoked {
-		return fmt.Errorf("%s %q is not revoked", r.what, name)
+		return fmt.Errorf("%s %q %w", r.what, name, ErrNotRevoked)
 	}
 	m.revoked = false
 	return r.setMark(tx, name, m)

@@ -1,0 +1,10 @@
+package mslhttp
+
+import (
+	"os"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
