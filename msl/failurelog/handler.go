@@ -1,0 +1,135 @@
+package failurelog
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// A Handler is the endpoint that takes reports, over HTTP, and acknowledges each
+// with an empty answer. It takes nothing else: an entity that would prove itself is
+// refused with 4001, a master token with 1000, a user with 2001 or 6042, a key
+// exchange with 7001, a service token with 3003, and data that is no report with
+// 6012. Its fields must not change after the first request.
+type Handler struct {
+	Log  *Log   // where reports go
+	Name string // our identity in the answers; empty means "server"
+
+	// Allow says who may report; another entity is refused with 4006. The identity
+	// is what a sender claims to be. Nil lets everybody report.
+	Allow func(ctx context.Context, identity string) (bool, error)
+
+	PerSource int // messages a second from one source; zero means 5
+	PerSecond int // in all; zero means 100
+
+	// Source names where a request comes from. Nil means the network address of
+	// the peer.
+	Source func(*http.Request) string
+	Logger *slog.Logger // of messages that are refused; nil means none
+
+	once  sync.Once
+	inner *mslhttp.Handler
+}
+
+// Bounds of a message, in bytes. Base64 is in it twice.
+const (
+	maxHeader  = 32 << 10 // of other messages, too, to refuse them for what they are
+	maxChunk   = 32 << 10
+	maxMessage = 64 << 10
+	maxInflate = 4
+
+	maxIdentity = 256
+	readTime    = 10 * time.Second
+)
+
+// ServeHTTP reads one message and answers it.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.once.Do(func() { h.inner = h.handler() })
+	h.inner.ServeHTTP(w, r)
+}
+
+// handler has neither keys nor tokens nor a state: nothing that a message says can
+// lead to one.
+func (h *Handler) handler() *mslhttp.Handler {
+	name := h.Name
+	if name == "" {
+		name = "server"
+	}
+	return &mslhttp.Handler{
+		Server: &msl.Server{
+			Name:   name,
+			Entity: &entityauth.None{Identity: name},
+			Entities: []msl.EntityScheme{
+				&entityauth.None{Directory: admission{h, "NONE"}},
+				&entityauth.NoneSuffixed{Directory: admission{h, "NONE_SUFFIXED"}},
+			},
+			Issuer: &msl.Issuer{},
+			Limits: msl.Limits{
+				Header: maxHeader, Chunk: maxChunk, Inflate: maxInflate, Sessions: 1,
+				ErrorsPerSource: orNumber(h.PerSource, 5), ErrorsPerSecond: orNumber(h.PerSecond, 100),
+			},
+			Log: h.Logger,
+		},
+		Handle:  h.receive,
+		MaxBody: maxMessage,
+		Timeout: readTime,
+		Source:  h.Source,
+		Log:     h.Logger,
+	}
+}
+
+func orNumber(n, absent int) int {
+	if n == 0 {
+		return absent
+	}
+	return n
+}
+
+// receive stores one report. What the answer says is that it was stored.
+func (h *Handler) receive(_ context.Context, _ *msl.ResponseWriter, m *msl.Message) error {
+	if len(m.Identity) > maxIdentity { // a root of NONE_SUFFIXED with a long suffix
+		return msl.ErrIncorrectEntityAuthData
+	}
+	if len(m.ServiceTokens) > 0 {
+		return msl.Failure(msl.ErrServiceTokenMasterTokenNotFound, "failure report", errors.New("no tokens are taken here"))
+	}
+	data, err := io.ReadAll(io.LimitReader(m.Body, maxReport+1))
+	if err != nil {
+		return err
+	}
+	report, err := Parse(data)
+	if err != nil {
+		return err
+	}
+	return h.Log.write(newRecords(time.Now(), m.Identity, report))
+}
+
+// An admission lets in, by an unauthenticated scheme, whoever may report.
+type admission struct {
+	*Handler
+	scheme string
+}
+
+// Entity implements msl.Directory.
+func (a admission) Entity(ctx context.Context, identity string) (*msl.Entity, error) {
+	allowed := identity != "" && len(identity) <= maxIdentity
+	if allowed && a.Allow != nil {
+		var err error
+		if allowed, err = a.Allow(ctx, identity); err != nil {
+			return nil, err
+		}
+	}
+	if !allowed {
+		return nil, keystore.ErrNotFound
+	}
+	return &msl.Entity{Identity: identity, Scheme: a.scheme}, nil
+}

@@ -1,0 +1,80 @@
+package failurelog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+)
+
+// maxAnswer bounds an acknowledgement, in bytes.
+const maxAnswer = 16 << 10
+
+// post sends one message and waits for its acknowledgement. The client is used once:
+// it has no keys and no tokens, and what the answer says of the time goes with it.
+func (r *Reporter) post(p Report) error {
+	ctx, cancel := context.WithTimeout(r.ctx, r.config.Timeout)
+	defer cancel()
+	p.Format, p.Version = reportFormat, r.config.Version
+	data, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errOwn, err)
+	}
+	client := &msl.Client{
+		Entity:    r.entity(),
+		Peers:     []msl.EntityScheme{&entityauth.None{Anyone: true}},
+		Transport: &once{transport: r.config.Transport},
+		Limits:    msl.Limits{Header: maxAnswer, Chunk: maxAnswer},
+	}
+	defer client.Close()
+	answer, err := client.Do(ctx, &msl.Request{Body: msl.BytesBody(data)})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errOwn, err)
+	}
+	_, err = io.Copy(io.Discard, answer.Body)
+	if err := errors.Join(err, answer.Body.Close()); err != nil {
+		return fmt.Errorf("%w: acknowledgement: %w", errOwn, err)
+	}
+	return nil
+}
+
+func (r *Reporter) entity() msl.EntityScheme {
+	if r.config.Suffix != "" {
+		return &entityauth.NoneSuffixed{Root: r.config.Identity, Suffix: r.config.Suffix}
+	}
+	return &entityauth.None{Identity: r.config.Identity}
+}
+
+// once carries one message: an answer that asks for keys or for another entity must
+// not lead to another message.
+type once struct {
+	transport msl.Transport
+	used      bool
+}
+
+var errOnce = errors.New("a failure report has one message and no other")
+
+func (o *once) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+	if o.used {
+		return nil, errOnce
+	}
+	o.used = true
+	body, err := o.transport.RoundTrip(ctx, write)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(body, maxAnswer), body}, nil
+}
+
+// refused reports whether the server will not take the report later either.
+func refused(err error) bool {
+	var peer *msl.PeerError
+	return errors.As(err, &peer) && peer.Response != msl.TransientFailure
+}

@@ -1,0 +1,175 @@
+package failurelog
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A Kind says what failed.
+type Kind string
+
+// The kinds of failures.
+const (
+	Device Kind = "device" // the HSM or TPM cannot be reached, or refuses to work
+	Key    Kind = "key"    // a key is missing, lost, or not for this use
+	Token  Kind = "token"  // a token of MSL does not open any more
+	Data   Kind = "data"   // something does not decrypt, unwrap or verify
+)
+
+// Kinds lists every kind.
+func Kinds() []Kind { return []Kind{Device, Key, Token, Data} }
+
+// A Provider is a kind of place for keys.
+type Provider string
+
+// The providers.
+const (
+	PKCS11   Provider = "pkcs11"
+	TPM      Provider = "tpm"
+	Software Provider = "soft"
+)
+
+// Providers lists every provider.
+func Providers() []Provider { return []Provider{PKCS11, TPM, Software} }
+
+// An Incident is what can be told of a failure. It has no place for anything
+// else: every text in it is one of a fixed list.
+type Incident struct {
+	Kind       Kind     `json:"kind"`
+	Provider   Provider `json:"provider,omitempty"`
+	Operation  string   `json:"operation,omitempty"`  // C_Sign, TPM2_Load
+	Result     string   `json:"result,omitempty"`     // CKR_DEVICE_ERROR, TPM_RC_FAILURE
+	Cause      string   `json:"cause,omitempty"`      // what package keystore calls it: see Causes
+	Code       msl.Code `json:"code,omitempty"`       // of MSL, or 0
+	Peer       bool     `json:"peer,omitempty"`       // the peer answered Code
+	KeyVersion uint16   `json:"keyversion,omitempty"` // of the key concerned, if that is known
+}
+
+// A Failure is an incident, and how often it happened between two times of the
+// sender's clock.
+type Failure struct {
+	Incident
+	Count uint32    `json:"count"`
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+}
+
+// A Report is the data of a crypto failure log message.
+type Report struct {
+	Format   int       `json:"format"`            // 1
+	Version  string    `json:"version,omitempty"` // of the sender's software: see CheckVersion
+	Lost     uint32    `json:"lost,omitempty"`    // failures that there was no room for
+	Skipped  uint32    `json:"skipped,omitempty"` // damaged lines of the spool
+	Failures []Failure `json:"failures"`          // oldest first, 1 to 32
+}
+
+const (
+	reportFormat = 1
+	maxFailures  = 32
+	maxReport    = 16 << 10 // bytes
+)
+
+// versionForm is numbers, as of Semantic Versioning, and what the Go command makes
+// of a revision: a text of one's own has no place in it.
+var versionForm = regexp.MustCompile(`^v?\d{1,5}(\.\d{1,5}){0,3}(-(alpha|beta|rc)\.?\d{0,3})?([-.](0\.)?\d{14}-[0-9a-f]{12})?(\+(dirty|incompatible))?$`)
+
+// CheckVersion says whether a version of the software can be reported: numbers like
+// 1.2.3, v1.2.3-rc1 or a pseudo-version of Go. Another one is an error that tells
+// so.
+func CheckVersion(version string) error {
+	if version == "" || version == "devel" || len(version) <= 64 && versionForm.MatchString(version) {
+		return nil
+	}
+	return errors.New("failurelog: the software version is none like 1.2.3")
+}
+
+func (i Incident) check() error {
+	switch {
+	case !slices.Contains(Kinds(), i.Kind):
+		return errors.New("unknown kind")
+	case i.Provider != "" && !slices.Contains(Providers(), i.Provider):
+		return errors.New("unknown provider")
+	case i.Operation != "" && !operations[i.Operation]:
+		return errors.New("unknown operation")
+	case i.Result != "" && !results[i.Result]:
+		return errors.New("unknown result")
+	case i.Cause != "" && !slices.Contains(Causes(), i.Cause):
+		return errors.New("unknown cause")
+	case i.Code != 0 && i.Code.Name() == "":
+		return errors.New("unknown code")
+	}
+	return nil
+}
+
+func (f Failure) check() error {
+	switch {
+	case f.Count == 0:
+		return errors.New("no count")
+	case f.First.Year() < 1970 || f.Last.Before(f.First):
+		return errors.New("impossible times")
+	}
+	return f.Incident.check()
+}
+
+// plain takes everything off the times but their seconds.
+func (f Failure) plain() Failure {
+	f.First, f.Last = f.First.UTC().Truncate(time.Second), f.Last.UTC().Truncate(time.Second)
+	return f
+}
+
+// Parse reads a report, and refuses whatever is not in its form.
+func Parse(data []byte) (*Report, error) {
+	r, err := parseReport(data)
+	if err != nil {
+		return nil, msl.Failure(msl.ErrPayloadDataCorrupt, "failure report", err)
+	}
+	return r, nil
+}
+
+func parseReport(data []byte) (*Report, error) {
+	if len(data) > maxReport {
+		return nil, fmt.Errorf("longer than %d bytes", maxReport)
+	}
+	r := &Report{}
+	if err := decodeStrict(data, r); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Format != reportFormat:
+		return nil, errors.New("unknown format")
+	case len(r.Failures) == 0 || len(r.Failures) > maxFailures:
+		return nil, fmt.Errorf("not 1 to %d failures", maxFailures)
+	}
+	if err := CheckVersion(r.Version); err != nil {
+		return nil, err
+	}
+	for n, f := range r.Failures {
+		if err := f.check(); err != nil {
+			return nil, err
+		}
+		r.Failures[n] = f.plain()
+	}
+	return r, nil
+}
+
+// decodeStrict reads one JSON value whose members are all known. What is wrong with
+// it is told without a word of it.
+func decodeStrict(data []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return errors.New("not in the form of a report")
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("more than a report")
+	}
+	return nil
+}

@@ -1,0 +1,312 @@
+package failurelog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A Config says who reports, what, and to whom. It names no key store: nothing here
+// uses one.
+type Config struct {
+	Identity string // that we claim
+	Suffix   string // for the scheme NONE_SUFFIXED; empty means NONE
+	// Transport reaches the server's endpoint for reports. It must heed its
+	// context.
+	Transport msl.Transport
+
+	Report   []Kind   // the kinds to report; nil means every one
+	Provider Provider // of our keys, for errors that do not tell; may be empty
+	Version  string   // of our software: see CheckVersion
+	Spool    string   // file that keeps what is not sent yet; empty means memory
+
+	Every   time.Duration // least time between two messages; zero means 10 s
+	Timeout time.Duration // for one message; zero means 10 s
+	Linger  time.Duration // how long Close may take to send the rest; zero means 2 s
+
+	Log *slog.Logger // of reports that fail; nil means none
+}
+
+// A Reporter sends reports of the failures that it is shown, from one goroutine of
+// its own. It is safe for use by many goroutines.
+type Reporter struct {
+	config Config
+	spool  *spool
+	ctx    context.Context // of the messages
+	cancel context.CancelFunc
+	stop   chan struct{}
+	once   sync.Once
+	closed error
+	group  sync.WaitGroup
+	toSave chan struct{} // there is news for the spool
+	toSend chan struct{} // there is news for the server
+	away   bool          // the last message failed; for who sends
+
+	mu      sync.Mutex
+	pending Report // of up to maxPending failures
+	ended   bool   // nothing is taken any more
+}
+
+// maxPending bounds how many different failures wait to be sent.
+const maxPending = 256
+
+// saveEvery bounds how often the spool is written: what happens meanwhile is
+// written together.
+const saveEvery = time.Second
+
+// errOwn marks the errors of this package, which are never reported.
+var errOwn = errors.New("failurelog")
+
+// Start makes a Reporter. What an earlier one left in the spool is sent first.
+func Start(c Config) (*Reporter, error) {
+	if c.Identity == "" || c.Transport == nil {
+		return nil, fmt.Errorf("%w: a reporter needs an identity and a transport", errOwn)
+	}
+	if err := CheckVersion(c.Version); err != nil {
+		return nil, err
+	}
+	for _, k := range c.Report {
+		if !slices.Contains(Kinds(), k) {
+			return nil, fmt.Errorf("%w: there is no kind of failure %q: want one of %v", errOwn, k, Kinds())
+		}
+	}
+	c.Every, c.Timeout, c.Linger = orDefault(c.Every, 10*time.Second), orDefault(c.Timeout, 10*time.Second), orDefault(c.Linger, 2*time.Second)
+	r := &Reporter{config: c, stop: make(chan struct{}), toSave: make(chan struct{}, 1), toSend: make(chan struct{}, 1)}
+	if c.Spool != "" {
+		var err error
+		if r.spool, r.pending, err = openSpool(c.Spool); err != nil {
+			return nil, err
+		}
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.group.Go(r.keepSaved)
+	r.group.Go(r.keepSent)
+	poke(r.toSend)
+	return r, nil
+}
+
+func orDefault(d, absent time.Duration) time.Duration {
+	if d == 0 {
+		return absent
+	}
+	return d
+}
+
+// poke wakes who waits on c, now or later.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Observe notes err, if it is a failure of cryptography of a kind to be reported. It
+// never blocks, and a nil Reporter does nothing. It keeps nothing of err but what
+// Classify finds in it.
+func (r *Reporter) Observe(err error) {
+	if r == nil {
+		return
+	}
+	i, ok := Classify(err)
+	if !ok || r.config.Report != nil && !slices.Contains(r.config.Report, i.Kind) {
+		return
+	}
+	if i.Provider == "" {
+		i.Provider = r.config.Provider
+	}
+	now := time.Now()
+	r.mu.Lock()
+	if !r.ended {
+		r.pending.add(Failure{Incident: i, Count: 1, First: now, Last: now}.plain())
+	}
+	r.mu.Unlock()
+	poke(r.toSave)
+	poke(r.toSend)
+}
+
+// add counts a failure to those that are the same.
+func (p *Report) add(f Failure) {
+	for n := range p.Failures {
+		same := &p.Failures[n]
+		if same.Incident == f.Incident {
+			same.Count = sum(same.Count, f.Count)
+			if f.Last.After(same.Last) {
+				same.Last = f.Last
+			}
+			return
+		}
+	}
+	if len(p.Failures) >= maxPending {
+		p.Lost = sum(p.Lost, f.Count)
+		return
+	}
+	p.Failures = append(p.Failures, f)
+}
+
+// sum stops at the largest number.
+func sum(a, b uint32) uint32 { return uint32(min(uint64(a)+uint64(b), math.MaxUint32)) }
+
+// keepSaved writes the spool, at most once in saveEvery.
+func (r *Reporter) keepSaved() {
+	for r.spool != nil {
+		select {
+		case <-r.toSave:
+		case <-r.stop:
+			return
+		}
+		r.save()
+		if !r.pause(saveEvery) {
+			return
+		}
+	}
+}
+
+func (r *Reporter) save() error {
+	if r.spool == nil {
+		return nil
+	}
+	r.mu.Lock()
+	p := r.pending
+	p.Failures = slices.Clone(p.Failures)
+	r.mu.Unlock()
+	err := r.spool.write(p)
+	if err != nil {
+		r.log("the spool of the failure log cannot be written", err)
+	}
+	return err
+}
+
+// pause waits, and reports whether to go on.
+func (r *Reporter) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.stop:
+		return false
+	}
+}
+
+// The time after a message that failed doubles up to maxBackoff.
+const maxBackoff = 10 * time.Minute
+
+// keepSent sends what waits, at a bounded rate, and slower while the server is away.
+func (r *Reporter) keepSent() {
+	pace := rate.NewLimiter(rate.Every(r.config.Every), 1)
+	backoff := r.config.Every
+	for {
+		select {
+		case <-r.toSend:
+		case <-r.stop:
+			return
+		}
+		for !r.idle() {
+			wait := pace.Reserve().Delay()
+			if r.away {
+				wait = max(wait, backoff)
+				backoff = min(2*backoff, maxBackoff)
+			} else {
+				backoff = r.config.Every
+			}
+			if wait > 0 && !r.pause(wait) {
+				return
+			}
+			r.sendSome()
+		}
+	}
+}
+
+func (r *Reporter) idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pending.Failures) == 0
+}
+
+// sendSome sends the oldest failures. They stay until the server has acknowledged
+// them: what is sent twice is better than what is lost.
+func (r *Reporter) sendSome() {
+	r.mu.Lock()
+	batch := r.pending
+	batch.Failures = slices.Clone(batch.Failures[:min(maxFailures, len(batch.Failures))])
+	r.mu.Unlock()
+	err := r.post(batch)
+	r.away = err != nil && !refused(err)
+	if err != nil {
+		r.log("a failure report was not taken", err)
+	}
+	if r.away {
+		return
+	}
+	r.mu.Lock()
+	r.pending.remove(batch)
+	if err != nil { // it would be refused again
+		for _, f := range batch.Failures {
+			r.pending.Lost = sum(r.pending.Lost, f.Count)
+		}
+	}
+	r.mu.Unlock()
+	poke(r.toSave)
+}
+
+// remove takes away what was sent. It is at the beginning, but its counts may have
+// grown.
+func (p *Report) remove(sent Report) {
+	p.Lost -= sent.Lost
+	p.Skipped -= sent.Skipped
+	grown := p.Failures[:0:0]
+	for n, f := range sent.Failures {
+		if now := p.Failures[n]; now.Count > f.Count {
+			now.Count -= f.Count
+			now.First = f.Last
+			grown = append(grown, now)
+		}
+	}
+	p.Failures = append(grown, p.Failures[len(sent.Failures):]...)
+}
+
+// Close sends what waits, for as long as the configuration lets it linger, and keeps
+// the rest in the spool. It returns an error if something is lost.
+func (r *Reporter) Close() error {
+	if r == nil {
+		return nil
+	}
+	r.once.Do(func() { r.closed = r.close() })
+	return r.closed
+}
+
+func (r *Reporter) close() error {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	close(r.stop)
+	limit := time.AfterFunc(r.config.Linger, r.cancel)
+	defer limit.Stop()
+	defer r.cancel()
+	r.group.Wait()
+	for !r.away && !r.idle() && r.ctx.Err() == nil {
+		r.sendSome()
+	}
+	if r.spool != nil {
+		return errors.Join(r.save(), r.spool.close())
+	}
+	if left := len(r.pending.Failures); left > 0 {
+		return fmt.Errorf("%w: %d failures could not be reported, and there is no spool to keep them", errOwn, left)
+	}
+	return nil
+}
+
+func (r *Reporter) log(text string, err error) {
+	if r.config.Log != nil {
+		r.config.Log.LogAttrs(context.Background(), slog.LevelWarn, text, slog.Any("error", err))
+	}
+}

@@ -1,0 +1,125 @@
+package failurelog
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// A spool keeps in a file what is not sent yet: a line for each failure, and one for
+// what was lost. The file is written anew each time and then given its name, so that
+// it is whole whenever the process ends. A lock beside it keeps others off.
+type spool struct {
+	path string
+	lock *os.File
+}
+
+// A spoolLine is a failure, or the counts of what is not there.
+type spoolLine struct {
+	*Failure
+	Lost    uint32 `json:"lost,omitempty"`
+	Skipped uint32 `json:"skipped,omitempty"`
+}
+
+const (
+	maxLine  = 1 << 10 // bytes
+	maxSpool = 2 * maxPending * maxLine
+)
+
+func openSpool(path string) (*spool, Report, error) {
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, Report{}, fmt.Errorf("%w: spool %s: %w", errOwn, path, err)
+	}
+	s := &spool{path: path, lock: lock}
+	p, err := s.read()
+	if err != nil {
+		return nil, Report{}, errors.Join(fmt.Errorf("%w: %w", errOwn, err), s.close())
+	}
+	return s, p, nil
+}
+
+// read takes what an earlier process left. Lines that are damaged are counted.
+func (s *spool) read() (Report, error) {
+	f, err := os.Open(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Report{}, nil
+	}
+	if err != nil {
+		return Report{}, err
+	}
+	defer f.Close()
+	return readLines(io.LimitReader(f, maxSpool))
+}
+
+func readLines(r io.Reader) (p Report, err error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, maxLine), maxLine)
+	for lines.Scan() {
+		p.readLine(lines.Bytes())
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) { // what comes after is no spool of ours
+		p.Skipped = sum(p.Skipped, 1)
+		return p, nil
+	}
+	return p, lines.Err()
+}
+
+func (p *Report) readLine(line []byte) {
+	l := spoolLine{Failure: &Failure{}}
+	err := decodeStrict(line, &l)
+	switch {
+	case err == nil && *l.Failure == Failure{} && l.Lost+l.Skipped > 0:
+		p.Lost, p.Skipped = sum(p.Lost, l.Lost), sum(p.Skipped, l.Skipped)
+	case err == nil && l.Lost == 0 && l.Skipped == 0 && l.Failure.check() == nil:
+		p.add(l.Failure.plain())
+	default:
+		p.Skipped = sum(p.Skipped, 1)
+	}
+}
+
+func (s *spool) write(p Report) error {
+	if len(p.Failures) == 0 && p.Lost == 0 && p.Skipped == 0 {
+		if err := os.Remove(s.path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return replace(s.path, p.lines())
+}
+
+// lines is what a spool holds.
+func (p *Report) lines() []byte {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	if p.Lost > 0 || p.Skipped > 0 {
+		e.Encode(spoolLine{Lost: p.Lost, Skipped: p.Skipped}) // a buffer takes everything
+	}
+	for n := range p.Failures {
+		e.Encode(spoolLine{Failure: &p.Failures[n]})
+	}
+	return text.Bytes()
+}
+
+// replace writes a file anew.
+func replace(path string, data []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+func (s *spool) close() error { return s.lock.Close() }
+
+// ErrSpoolInUse says that another Reporter, of this or another process, has the spool.
+var ErrSpoolInUse = errors.New("another reporter uses it: give each its own")
