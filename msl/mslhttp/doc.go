@@ -9,6 +9,28 @@
 // means nothing. A body is about 2.4 times the size of the data in it where that
 // does not compress: keep that in mind when you bound it.
 //
+// # Streams and channels
+//
+// Nothing here waits for the end of a message or holds a whole one. A handler may
+// answer while the request is still coming, and the client reads while it sends:
+// with [msl.Request.Interactive] that is a channel, in one HTTP exchange. HTTP/2
+// provides for it. HTTP/1.1 permits it (RFC 9112, section 9.3) and net/http does
+// it on both sides, but a proxy on the way may read all of a request before it
+// passes anything on, or hold an answer back, and then both ends wait forever; so
+// may one that bounds how long a request takes. Where such a proxy may be, use a
+// WebSocket: a [WebSocketHandler] and a [WebSocketDialer] make connections for
+// [msl.Server.ServeStream] and [msl.StreamTransport], or for a [msl.Conn]. Give a
+// Handler that serves channels a negative Timeout, and an Idle one instead.
+//
+// # TLS
+//
+// TLS below comes from a [TLSServer] and a [TLSClient], whose private keys may be in
+// a token. They speak HTTP/1.1, and keep the rules about alerts that crypto/tls leaves
+// to its users; package msl/tlsalert explains the alerts. [FailureClasses] tells how
+// the failures of TLS, of devices and of messages are kept apart.
+//
+// # What it does not protect
+//
 // HTTP itself protects nothing here, and need not: what is confidential in a
 // message is confidential without TLS. TLS hides who talks to whom.
 package mslhttp

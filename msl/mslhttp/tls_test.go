@@ -1,0 +1,440 @@
+package mslhttp
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
+)
+
+// An authority issues the certificates of a test.
+type authority struct {
+	t     testing.TB
+	store *soft.Store
+	key   crypto.Signer
+	root  *x509.Certificate
+}
+
+func newAuthority(t testing.TB) *authority {
+	a := &authority{t: t, store: soft.New()}
+	t.Cleanup(func() { a.store.Close() })
+	a.key = a.newKey("ca", keystore.ECDSAP256)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	a.root = a.sign(template, template, a.key.Public())
+	return a
+}
+
+func (a *authority) newKey(label string, algorithm keystore.Algorithm) crypto.Signer {
+	a.t.Helper()
+	v, err := a.store.Create(label, algorithm)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return v.Key.(crypto.Signer)
+}
+
+func (a *authority) sign(template, parent *x509.Certificate, public crypto.PublicKey) *x509.Certificate {
+	a.t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return c
+}
+
+// issue makes a certificate with a key of its own in the store.
+func (a *authority) issue(name string, algorithm keystore.Algorithm, change func(*x509.Certificate)) TLSCertificate {
+	a.t.Helper()
+	return a.certify(a.newKey(fmt.Sprint(name, time.Now().UnixNano()), algorithm), name, change)
+}
+
+func (a *authority) certify(key crypto.Signer, name string, change func(*x509.Certificate)) TLSCertificate {
+	a.t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	if change != nil {
+		change(template)
+	}
+	return TLSCertificate{Chain: [][]byte{a.sign(template, a.root, key.Public()).Raw, a.root.Raw}, Key: key}
+}
+
+func (a *authority) pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(a.root)
+	return p
+}
+
+// Events keeps what was reported.
+type events struct {
+	mu  sync.Mutex
+	all []TLSEvent
+}
+
+func (e *events) note(event TLSEvent) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, event)
+}
+
+// await is until a failure was reported.
+func (e *events) await(t testing.TB) []TLSEvent {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if all := e.fatal(); len(all) > 0 {
+			return all
+		}
+	}
+	t.Fatal("no failure was reported")
+	return nil
+}
+
+func (e *events) fatal() (all []TLSEvent) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, event := range e.all {
+		if !event.Warning && event.Origin != 0 {
+			all = append(all, event)
+		}
+	}
+	return all
+}
+
+// start serves HTTP over TLS on a free port of the loopback address: a greeting.
+func start(t testing.TB, s *TLSServer) string {
+	t.Helper()
+	return startHandler(t, s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %v", tls.VersionName(r.TLS.Version), r.TLS.DidResume)
+	}))
+}
+
+func startHandler(t testing.TB, s *TLSServer, handler http.Handler) string {
+	t.Helper()
+	return startLogged(t, s, handler, nil)
+}
+
+// startLogged is startHandler for a test that must know the keys.
+func startLogged(t testing.TB, s *TLSServer, handler http.Handler, keys io.Writer) string {
+	t.Helper()
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Listen(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*tlsListener).base.KeyLogWriter = keys
+	server := &http.Server{Handler: handler, ConnContext: TLSContext}
+	ended := make(chan struct{})
+	go func() { server.Serve(l); close(ended) }()
+	t.Cleanup(func() { server.Close(); <-ended })
+	return raw.Addr().String()
+}
+
+// get asks the server, which is at addr whatever its name is.
+func get(t testing.TB, c *TLSClient, name, addr string) (string, error) {
+	t.Helper()
+	transport, err := c.Transport()
+	if err != nil {
+		return "", err
+	}
+	transport.DisableKeepAlives = true
+	if name != "" {
+		c := *c
+		c.ServerName = name
+		if transport, err = c.Transport(); err != nil {
+			return "", err
+		}
+	}
+	defer transport.CloseIdleConnections()
+	return fetch(&http.Client{Transport: transport}, addr)
+}
+
+func fetch(c *http.Client, addr string) (string, error) {
+	response, err := c.Get("https://" + addr + "/")
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return string(body), err
+}
+
+// TestTLSKeys serves with every kind of key that signs, of both kinds of clients.
+func TestTLSKeys(t *testing.T) {
+	a := newAuthority(t)
+	for _, test := range []struct {
+		algorithm keystore.Algorithm
+		least     uint16
+		want      string
+	}{
+		{keystore.ECDSAP256, 0, "TLS 1.3 false"},
+		{keystore.ECDSAP384, tls.VersionTLS13, "TLS 1.3 false"},
+		{keystore.RSASign2048, 0, "TLS 1.2 false"},
+	} {
+		own := a.issue("server", test.algorithm, nil)
+		client := a.issue("client", test.algorithm, nil)
+		addr := start(t, &TLSServer{Certificates: []TLSCertificate{own}, ClientCAs: a.pool(), MinVersion: test.least})
+		if got, err := get(t, &TLSClient{Roots: a.pool(), Certificate: &client}, "server", addr); got != test.want || err != nil {
+			t.Errorf("%v: got %q, error %v", test.algorithm, got, err)
+		}
+	}
+}
+
+// TestTLSNames picks the certificate by name, and the version by its key.
+func TestTLSNames(t *testing.T) {
+	a := newAuthority(t)
+	var alerts tlsalert.Counter
+	var seen events
+	signed := 0
+	counted := a.issue("old.example", keystore.RSASign2048, nil)
+	counted.Key = countingKey{counted.Key, &signed}
+	addr := start(t, &TLSServer{Alerts: &alerts, Report: seen.note, Certificates: []TLSCertificate{
+		counted, a.issue("new.example", keystore.ECDSAP256, nil), a.issue("*.wild.example", keystore.ECDSAP256, nil)}})
+	for name, want := range map[string]string{"old.example": "TLS 1.2 false", "new.example": "TLS 1.3 false", "x.wild.example": "TLS 1.3 false"} {
+		if got, err := get(t, &TLSClient{Roots: a.pool()}, name, addr); got != want || err != nil {
+			t.Errorf("%s: got %q, error %v", name, got, err)
+		}
+	}
+	before := signed
+	_, err := get(t, &TLSClient{Roots: a.pool()}, "other.example", addr)
+	if alert, origin, ok := tlsalert.From(err); alert != tlsalert.UnrecognizedName || origin != tlsalert.Received || !ok {
+		t.Errorf("unknown name: %v", err)
+	}
+	seen.await(t)
+	if signed != before {
+		t.Error("a private key signed for a name that we do not have")
+	}
+	if counts := alerts.Counts(); len(counts) != 1 || counts[0] != (tlsalert.Count{Alert: tlsalert.UnrecognizedName, Origin: tlsalert.Sent, Fatal: true, Times: 1}) {
+		t.Errorf("counted %v", counts)
+	}
+}
+
+// A countingKey counts its signatures. It hides that it is of package keystore.
+type countingKey struct {
+	crypto.Signer
+	n *int
+}
+
+func (k countingKey) Algorithm() keystore.Algorithm { return k.Signer.(keystore.Key).Algorithm() }
+func (k countingKey) Close() error                  { return nil }
+func (k countingKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	*k.n++
+	return k.Signer.Sign(random, digest, opts)
+}
+
+// TestTLSConfiguration refuses what could never work, and says what to do.
+func TestTLSConfiguration(t *testing.T) {
+	a := newAuthority(t)
+	good := a.issue("server", keystore.ECDSAP256, nil)
+	rsaKey := a.issue("server", keystore.RSASign2048, nil)
+	for _, test := range []struct {
+		want   string
+		server TLSServer
+	}{
+		{"without a certificate", TLSServer{}},
+		{"without a chain or without a key", TLSServer{Certificates: []TLSCertificate{{Key: good.Key}}}},
+		{"x509: malformed", TLSServer{Certificates: []TLSCertificate{{Chain: [][]byte{[]byte("x")}, Key: good.Key}}}},
+		{"name the key that it was made for", TLSServer{Certificates: []TLSCertificate{{Chain: good.Chain, Key: rsaKey.Key}}}},
+		{"make an ecdsa-p256 key, or let the minimum be TLS 1.2", TLSServer{Certificates: []TLSCertificate{rsaKey}, MinVersion: tls.VersionTLS13}},
+		{"TLS 1.2 and TLS 1.3 are supported", TLSServer{Certificates: []TLSCertificate{good}, MinVersion: tls.VersionTLS11}},
+		{"renew it", TLSServer{Certificates: []TLSCertificate{a.issue("s", keystore.ECDSAP256, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })}}},
+		{"check the clock", TLSServer{Certificates: []TLSCertificate{a.issue("s", keystore.ECDSAP256, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })}}},
+		{"no subject alternative name", TLSServer{Certificates: []TLSCertificate{a.issue("s", keystore.ECDSAP256, func(c *x509.Certificate) { c.DNSNames = nil })}}},
+		{"does not allow this use", TLSServer{Certificates: []TLSCertificate{a.issue("s", keystore.ECDSAP256, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })}}},
+		{"OCSP response", TLSServer{Certificates: []TLSCertificate{{Chain: good.Chain, Key: good.Key, OCSP: func() []byte { return []byte("x") }}}}},
+	} {
+		if _, err := test.server.Listen(nil); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("want %q, got %v", test.want, err)
+		}
+	}
+	if _, err := (&TLSClient{Certificate: &rsaKey, MinVersion: tls.VersionTLS13}).Transport(); err == nil {
+		t.Error("a client with a key that serves no TLS 1.3: no error")
+	}
+}
+
+// TestTLSForeignKey lets a key that is not of package keystore do all it can.
+func TestTLSForeignKey(t *testing.T) {
+	a := newAuthority(t)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := start(t, &TLSServer{Certificates: []TLSCertificate{a.certify(key, "server", nil)}})
+	if got, err := get(t, &TLSClient{Roots: a.pool()}, "server", addr); got != "TLS 1.3 false" || err != nil {
+		t.Errorf("got %q, error %v", got, err)
+	}
+}
+
+func (a *authority) respond(c TLSCertificate, status int, next time.Time) []byte {
+	leaf, err := x509.ParseCertificate(c.Chain[0])
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	response, err := ocsp.CreateResponse(a.root, a.root, ocsp.Response{
+		Status: status, SerialNumber: leaf.SerialNumber, ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: next, RevokedAt: time.Now(),
+	}, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return response
+}
+
+// TestTLSOCSP staples a response that is good, none that is not, and asks each time.
+func TestTLSOCSP(t *testing.T) {
+	a := newAuthority(t)
+	own := a.issue("server", keystore.ECDSAP256, nil)
+	good := a.respond(own, ocsp.Good, time.Now().Add(time.Hour))
+	other := a.issue("server", keystore.ECDSAP256, nil)
+	var mu sync.Mutex
+	response := good
+	own.OCSP = func() []byte { mu.Lock(); defer mu.Unlock(); return response }
+	addr := start(t, &TLSServer{Certificates: []TLSCertificate{own}})
+	for _, test := range []struct {
+		name     string
+		response []byte
+		stapled  bool
+	}{
+		{"good", good, true},
+		{"none", nil, false},
+		{"expired", a.respond(own, ocsp.Good, time.Now().Add(-time.Minute)), false},
+		{"of another", a.respond(other, ocsp.Good, time.Now().Add(time.Hour)), false},
+		{"revoked", a.respond(own, ocsp.Revoked, time.Now().Add(time.Hour)), false},
+		{"good again", good, true},
+	} {
+		mu.Lock()
+		response = test.response
+		mu.Unlock()
+		c, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: a.pool(), ServerName: "server"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(c.OCSPResponse()) > 0; got != test.stapled {
+			t.Errorf("%s: stapled %v", test.name, got)
+		}
+		c.Close()
+	}
+	own.OCSP = func() []byte { return a.respond(own, ocsp.Revoked, time.Now().Add(time.Hour)) }
+	if _, err := (&TLSServer{Certificates: []TLSCertificate{own}}).Listen(nil); err == nil || !strings.Contains(err.Error(), "was revoked") {
+		t.Errorf("server with a revoked certificate: %v", err)
+	}
+}
+
+// TestTLSRevokedServer is a client of a server that staples its own revocation.
+func TestTLSRevokedServer(t *testing.T) {
+	a := newAuthority(t)
+	own := a.issue("server", keystore.ECDSAP256, nil)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{
+		Certificate: own.Chain, PrivateKey: own.Key, OCSPStaple: a.respond(own, ocsp.Revoked, time.Now().Add(time.Hour))}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go http.Serve(l, nil)
+	_, err = get(t, &TLSClient{Roots: a.pool()}, "server", l.Addr().String())
+	if alert, origin, _ := tlsalert.From(err); alert != tlsalert.BadCertificate || origin != tlsalert.Sent || !strings.Contains(err.Error(), "was revoked") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestTLSKeyFails tells the device from the peer.
+func TestTLSKeyFails(t *testing.T) {
+	a := newAuthority(t)
+	own := a.issue("server", keystore.ECDSAP256, nil)
+	own.Key = brokenKey{own.Key}
+	var seen events
+	addr := start(t, &TLSServer{Certificates: []TLSCertificate{own}, Report: seen.note})
+	_, err := get(t, &TLSClient{Roots: a.pool()}, "server", addr)
+	if alert, origin, _ := tlsalert.From(err); alert != tlsalert.InternalError || origin != tlsalert.Received {
+		t.Errorf("client: %v", err)
+	}
+	fatal := seen.await(t)
+	if len(fatal) != 1 || !errors.Is(fatal[0].Err, keystore.ErrUnavailable) || Classify(fatal[0].Err).Name != "tls_key" {
+		t.Errorf("server: %v", fatal)
+	}
+}
+
+type brokenKey struct{ crypto.Signer }
+
+func (brokenKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, fmt.Errorf("hsm: C_Sign: CKR_DEVICE_REMOVED: %w", keystore.ErrUnavailable)
+}
+
+// TestTLSPlainHTTP answers a client that forgot the s.
+func TestTLSPlainHTTP(t *testing.T) {
+	a := newAuthority(t)
+	addr := start(t, &TLSServer{Certificates: []TLSCertificate{a.issue("server", keystore.ECDSAP256, nil)}})
+	response, err := http.Post("http://"+addr+"/", "", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, _ := io.ReadAll(response.Body)
+	if response.StatusCode != 400 || !strings.Contains(string(text), "write https://") {
+		t.Errorf("status %d, %q", response.StatusCode, text)
+	}
+}
+
+// TestTLSPatience ends a handshake that does not begin.
+func TestTLSPatience(t *testing.T) {
+	a := newAuthority(t)
+	addr := start(t, &TLSServer{Certificates: []TLSCertificate{a.issue("server", keystore.ECDSAP256, nil)}, Patience: 20 * time.Millisecond})
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF && !errors.Is(err, net.ErrClosed) && !strings.Contains(fmt.Sprint(err), "reset") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestTLSClientEnds gives up a handshake when its context ends.
+func TestTLSClientEnds(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	transport, err := (&TLSClient{}).Transport()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if c, err := transport.DialTLSContext(ctx, "tcp", silent.Addr().String()); err == nil {
+		c.Close()
+		t.Error("no error")
+	} else if !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}

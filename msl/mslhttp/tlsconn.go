@@ -1,0 +1,327 @@
+package mslhttp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
+)
+
+// ErrTLSTruncated says that a TLS connection ended without close_notify: somebody
+// may have cut off the end of what was sent (RFC 8446 section 6.1).
+var ErrTLSTruncated = errors.New("mslhttp: TLS connection ended without close_notify")
+
+// A TLSEvent is something that happened to a TLS connection and that its users do
+// not see, or see as a failed read.
+type TLSEvent struct {
+	Remote  net.Addr
+	Server  bool            // we are the server
+	Alert   tlsalert.Alert  // if Origin is not zero
+	Origin  tlsalert.Origin // who raised it, or zero: no alert
+	Warning bool            // the connection goes on
+	Err     error           // why it ended; nil for a warning
+}
+
+// tlsRules are what the connections of one side have in common.
+type tlsRules struct {
+	patience time.Duration // for a handshake
+	alerts   *tlsalert.Counter
+	report   func(TLSEvent)
+}
+
+func (r *tlsRules) warned(c *TLSConn, a tlsalert.Alert) {
+	r.alerts.Add(a, tlsalert.Received, false)
+	r.tell(c, TLSEvent{Alert: a, Origin: tlsalert.Received, Warning: true})
+}
+
+func (r *tlsRules) tell(c *TLSConn, e TLSEvent) {
+	if r.report != nil {
+		e.Remote, e.Server = c.wire.RemoteAddr(), c.server
+		r.report(e)
+	}
+}
+
+// A TLSConn is a TLS connection that ends at once with a fatal alert, sent or
+// received: it is closed, nothing more is sent on it, its context ends, and its
+// session cannot be resumed. It tells close_notify, which is io.EOF, from an end
+// without one, which is [ErrTLSTruncated]. Its other failures are
+// [*tlsalert.Error].
+type TLSConn struct {
+	tls    *tls.Conn
+	wire   *tlsWire
+	rules  *tlsRules
+	server bool
+	forget func() // makes the session one that cannot be resumed
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	reading sync.Mutex // while a read is under way
+	shaken  atomic.Bool
+
+	mu      sync.Mutex
+	closing bool
+	err     error // why it ended
+	keyErr  error // of our private key
+}
+
+func newTLSConn(raw net.Conn, rules *tlsRules, server bool) *TLSConn {
+	c := &TLSConn{rules: rules, server: server, forget: func() {}}
+	c.wire = &tlsWire{Conn: raw, conn: c}
+	c.wire.sent.Store(-1)
+	c.wire.got.Store(-1)
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	return c
+}
+
+// HandshakeContext makes the handshake, if it was not made. Read and Write do so by
+// themselves.
+func (c *TLSConn) HandshakeContext(ctx context.Context) error {
+	if c.shaken.Load() {
+		return nil
+	}
+	if err := c.failure(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.rules.patience)
+	defer cancel()
+	err := c.tls.HandshakeContext(ctx)
+	if err == io.EOF {
+		err = fmt.Errorf("mslhttp: the peer gave up during the TLS handshake: %w", io.ErrUnexpectedEOF)
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	c.shaken.Store(true)
+	return nil
+}
+
+// Read reads as net.Conn does.
+func (c *TLSConn) Read(p []byte) (int, error) {
+	if err := c.HandshakeContext(context.Background()); err != nil {
+		return 0, err
+	}
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if err := c.failure(); err != nil {
+		return 0, err
+	}
+	n, err := c.tls.Read(p)
+	return n, c.judge(err)
+}
+
+// Write writes as net.Conn does.
+func (c *TLSConn) Write(p []byte) (int, error) {
+	if err := c.HandshakeContext(context.Background()); err != nil {
+		return 0, err
+	}
+	if err := c.failure(); err != nil {
+		return 0, err
+	}
+	n, err := c.tls.Write(p)
+	var network *net.OpError
+	if errors.As(err, &network) && network.Op == "write" && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, c.awaitReason(err)
+	}
+	return n, c.judge(err)
+}
+
+// awaitReason gives a read that is under way the time to find out why the peer takes
+// no more: an alert says more than a broken pipe.
+func (c *TLSConn) awaitReason(err error) error {
+	if c.reading.TryLock() {
+		c.reading.Unlock()
+		return err
+	}
+	patience := time.NewTimer(endPatience)
+	defer patience.Stop()
+	select {
+	case <-c.ctx.Done():
+	case <-patience.C:
+	}
+	if reason := c.failure(); reason != nil {
+		return reason
+	}
+	return err
+}
+
+// judge tells failures of TLS from an orderly end and from a deadline.
+func (c *TLSConn) judge(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case c.isClosing():
+		return net.ErrClosed
+	case err == io.EOF && !c.wire.cut.Load():
+		c.countHidden(1)
+		return io.EOF
+	case err == io.EOF:
+		return c.fail(ErrTLSTruncated)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	}
+	return c.fail(err)
+}
+
+// fail ends the connection, once.
+func (c *TLSConn) fail(cause error) error {
+	c.mu.Lock()
+	if c.err != nil {
+		defer c.mu.Unlock()
+		return c.err
+	}
+	a, origin, isAlert := c.find(cause)
+	if c.keyErr != nil {
+		cause = fmt.Errorf("%w (%w)", cause, c.keyErr)
+	}
+	c.err = cause
+	if isAlert {
+		c.err = &tlsalert.Error{Alert: a, Origin: origin, Err: cause}
+	}
+	err := c.err
+	c.mu.Unlock()
+
+	c.answerPlain(cause)
+	c.wire.shut(origin == tlsalert.Sent)
+	switch {
+	case isAlert:
+		c.forget()
+		c.rules.alerts.Add(a, origin, true)
+	case errors.Is(cause, ErrTLSTruncated) || errors.Is(cause, io.ErrUnexpectedEOF):
+		c.rules.alerts.AddTruncated()
+	}
+	hidden := 0
+	if origin == tlsalert.Received {
+		hidden = 1
+	}
+	c.countHidden(hidden)
+	c.cancel(err)
+	c.rules.tell(c, TLSEvent{Alert: a, Origin: origin, Err: err})
+	return err
+}
+
+// find prefers the alert that was seen going out to the one that an error implies.
+// One that came in clear says why a handshake of TLS 1.3 failed even where it should
+// have been encrypted: OpenSSL's clients send such, and crypto/tls makes of them a bad
+// record.
+func (c *TLSConn) find(err error) (tlsalert.Alert, tlsalert.Origin, bool) {
+	if got := c.wire.got.Load(); got >= 0 && !c.shaken.Load() {
+		return tlsalert.Alert(got), tlsalert.Received, true
+	}
+	if sent := c.wire.sent.Load(); sent >= 0 {
+		return tlsalert.Alert(sent), tlsalert.Sent, true
+	}
+	if c.server {
+		return tlsalert.FromServer(err)
+	}
+	return tlsalert.From(err)
+}
+
+// countHidden counts the encrypted alerts that were dropped as warnings: all but
+// those that ended the connection.
+func (c *TLSConn) countHidden(ends int) {
+	for n := int(c.wire.in.encrypted.Swap(0)) - ends; n > 0; n-- {
+		c.rules.alerts.AddUnreadable()
+	}
+}
+
+// answerPlain tells a client that speaks HTTP without TLS what is wrong.
+func (c *TLSConn) answerPlain(err error) {
+	var record tls.RecordHeaderError
+	if !c.server || !errors.As(err, &record) || record.Conn == nil {
+		return
+	}
+	if start := string(record.RecordHeader[:]); strings.HasPrefix(start, "POST ") || strings.HasPrefix(start, "GET /") || strings.HasPrefix(start, "HEAD ") {
+		_, _ = io.WriteString(c.wire.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nThis server speaks TLS: write https:// in its URL.\n")
+	}
+}
+
+func (c *TLSConn) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *TLSConn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing && c.err == nil
+}
+
+// Close sends close_notify, unless the connection has failed, and closes it.
+func (c *TLSConn) Close() error {
+	defer c.cancel(net.ErrClosed)
+	c.mu.Lock()
+	again, failed := c.closing, c.err != nil
+	c.closing = true
+	// A read that is under way could be sending a fatal alert, after which nothing
+	// may be sent: it must end first.
+	c.wire.Conn.SetReadDeadline(time.Unix(1, 0))
+	c.wire.Conn.SetWriteDeadline(time.Now().Add(lingerTime))
+	c.mu.Unlock()
+	switch {
+	case failed:
+		return nil
+	case again || !c.shaken.Load():
+		return c.wire.Conn.Close()
+	}
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if c.failure() != nil {
+		return nil
+	}
+	c.countHidden(0)
+	return c.tls.Close()
+}
+
+// CloseWrite sends close_notify and goes on reading.
+func (c *TLSConn) CloseWrite() error {
+	if err := c.failure(); err != nil {
+		return err
+	}
+	return c.tls.CloseWrite()
+}
+
+// ConnectionState is that of the connection, after its handshake.
+func (c *TLSConn) ConnectionState() tls.ConnectionState {
+	_ = c.HandshakeContext(context.Background()) // the next read or write tells
+	return c.tls.ConnectionState()
+}
+
+// LocalAddr is our address.
+func (c *TLSConn) LocalAddr() net.Addr { return c.wire.LocalAddr() }
+
+// RemoteAddr is the address of the peer.
+func (c *TLSConn) RemoteAddr() net.Addr { return c.wire.RemoteAddr() }
+
+// SetDeadline bounds reads and writes.
+func (c *TLSConn) SetDeadline(t time.Time) error { return c.deadline(t, c.wire.Conn.SetDeadline) }
+
+// SetReadDeadline bounds reads.
+func (c *TLSConn) SetReadDeadline(t time.Time) error {
+	return c.deadline(t, c.wire.Conn.SetReadDeadline)
+}
+
+// SetWriteDeadline bounds writes.
+func (c *TLSConn) SetWriteDeadline(t time.Time) error {
+	return c.deadline(t, c.wire.Conn.SetWriteDeadline)
+}
+
+// deadline leaves those of Close alone.
+func (c *TLSConn) deadline(t time.Time, set func(time.Time) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || c.err != nil {
+		return net.ErrClosed
+	}
+	return set(t)
+}

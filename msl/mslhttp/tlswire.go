@@ -1,0 +1,175 @@
+package mslhttp
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
+)
+
+const (
+	recordAlert     = 21
+	recordHandshake = 22
+
+	lingerTime  = time.Second // for a fatal alert to reach the peer
+	lingerBytes = 256 << 10
+)
+
+// records follows the records of one direction by their headers (RFC 8446 section
+// 5.1). An alert of two bytes is not encrypted: encryption adds to its length.
+type records struct {
+	header    [5]byte
+	have      int           // bytes of header
+	left      int           // bytes of the record that are still to come
+	hello     []byte        // start of the first handshake message
+	encrypted atomic.Uint64 // alerts whose number is hidden
+}
+
+// enough of a server hello tells whether it has extensions: up to the length of the
+// session identifier (RFC 5246 section 7.4.1.3).
+const helloEnough = 39
+
+// scan calls alert for each plain alert, with the place of its level. It stops
+// before a level whose number is not there yet, and returns how far it came.
+func (r *records) scan(p []byte, alert func(at int)) int {
+	for i := 0; i < len(p); {
+		if r.left == 0 {
+			n := copy(r.header[r.have:], p[i:])
+			i += n
+			if r.have += n; r.have < len(r.header) {
+				return i
+			}
+			r.have, r.left = 0, int(binary.BigEndian.Uint16(r.header[3:]))
+			if r.header[0] == recordAlert && r.left > 2 {
+				r.encrypted.Add(1)
+			}
+			continue
+		}
+		n := min(r.left, len(p)-i)
+		switch {
+		case r.header[0] == recordAlert && r.left == 2 && n == 1:
+			return i
+		case r.header[0] == recordAlert && r.left == 2:
+			alert(i)
+		case r.header[0] == recordHandshake && len(r.hello) < helloEnough:
+			r.hello = append(r.hello, p[i:i+min(n, helloEnough-len(r.hello))]...)
+		}
+		r.left -= n
+		i += n
+	}
+	return len(p)
+}
+
+// extendedServerHello reports whether a server hello with extensions was read.
+func (r *records) extendedServerHello() bool {
+	if len(r.hello) < helloEnough || r.hello[0] != 2 {
+		return false
+	}
+	length := int(r.hello[1])<<16 | int(r.hello[2])<<8 | int(r.hello[3])
+	return length > 2+32+1+int(r.hello[38])+2+1
+}
+
+// A tlsWire is the connection below TLS. It makes the rules about alerts hold that
+// crypto/tls leaves to those who use it.
+type tlsWire struct {
+	net.Conn
+	conn *TLSConn // above
+
+	in, out  records
+	held     []byte      // a byte that was read too early
+	extended atomic.Bool // the client's hello had extensions
+	cut      atomic.Bool // the peer has closed the connection below TLS
+	dead     atomic.Bool
+	sent     atomic.Int32 // fatal alert that we sent in clear, or -1
+	got      atomic.Int32 // fatal alert that came in clear, or -1
+}
+
+// Read makes a warning fatal where our policy does.
+func (w *tlsWire) Read(p []byte) (int, error) {
+	for len(p) > 0 {
+		if w.dead.Load() {
+			return 0, net.ErrClosed
+		}
+		n := copy(p, w.held)
+		w.held = w.held[n:]
+		m, err := w.Conn.Read(p[n:])
+		n += m
+		if err == io.EOF {
+			w.cut.Store(true)
+		}
+		used := w.in.scan(p[:n], func(at int) { w.receive(p[at : at+2]) })
+		if used == n || err != nil {
+			return n, err
+		}
+		w.held = append(w.held[:0:0], p[used:n]...)
+		if used > 0 {
+			return used, nil
+		}
+	}
+	return 0, nil
+}
+
+// receive judges a plain alert of the peer.
+func (w *tlsWire) receive(record []byte) {
+	a := tlsalert.Alert(record[1])
+	switch {
+	case a.Fatal(record[0], 0):
+		record[0] = tlsalert.FatalByte
+		w.got.Store(int32(a))
+	case a != tlsalert.CloseNotify:
+		w.conn.rules.warned(w.conn, a)
+	}
+}
+
+// Write sends no extension alert to a peer whose hello had no extensions, and
+// nothing at all after a fatal alert.
+func (w *tlsWire) Write(p []byte) (int, error) {
+	if w.dead.Load() {
+		return 0, net.ErrClosed
+	}
+	plain := p
+	w.out.scan(p, func(at int) {
+		if !w.may(tlsalert.Alert(p[at+1])) {
+			plain = append([]byte(nil), plain...) // what is written belongs to the caller
+			plain[at+1] = byte(tlsalert.HandshakeFailure)
+		}
+		if plain[at] == tlsalert.FatalByte {
+			w.sent.Store(int32(plain[at+1]))
+			w.dead.Store(true)
+		}
+	})
+	return w.Conn.Write(plain)
+}
+
+// may reports whether we may send an alert. Only an alert in clear can be one to a
+// hello without extensions: without them there is no TLS 1.3, and in older versions
+// the handshake is in clear up to its last message.
+func (w *tlsWire) may(a tlsalert.Alert) bool {
+	if !a.Info().Extension {
+		return true
+	}
+	if w.conn.server {
+		return a.Allowed(tlsalert.Server, w.extended.Load())
+	}
+	return a.Allowed(tlsalert.Client, w.in.extendedServerHello())
+}
+
+// shut ends the connection at once. Where we sent an alert it lingers only so that
+// the alert reaches the peer: data that nobody has read would make the system reset
+// the connection, and the peer would never know why.
+func (w *tlsWire) shut(linger bool) {
+	w.dead.Store(true)
+	half, ok := w.Conn.(interface{ CloseWrite() error })
+	if !linger || !ok || half.CloseWrite() != nil {
+		w.Conn.Close()
+		return
+	}
+	go func() {
+		defer w.Conn.Close()
+		w.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, w.Conn, lingerBytes)
+	}()
+}

@@ -1,0 +1,156 @@
+package tlsalert
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// An Alert is the number of a TLS alert, the second byte of its record (RFC 8446
+// section 6, RFC 5246 section 7.2).
+type Alert uint8
+
+// The alerts of TLS. NoCertificate is of SSL 3.0 alone.
+const (
+	CloseNotify            Alert = 0
+	UnexpectedMessage      Alert = 10
+	BadRecordMAC           Alert = 20
+	DecryptionFailed       Alert = 21
+	RecordOverflow         Alert = 22
+	DecompressionFailure   Alert = 30
+	HandshakeFailure       Alert = 40
+	NoCertificate          Alert = 41
+	BadCertificate         Alert = 42
+	UnsupportedCertificate Alert = 43
+	CertificateRevoked     Alert = 44
+	CertificateExpired     Alert = 45
+	CertificateUnknown     Alert = 46
+	IllegalParameter       Alert = 47
+	UnknownCA              Alert = 48
+	AccessDenied           Alert = 49
+	DecodeError            Alert = 50
+	DecryptError           Alert = 51
+	ExportRestriction      Alert = 60
+	ProtocolVersion        Alert = 70
+	InsufficientSecurity   Alert = 71
+	InternalError          Alert = 80
+	InappropriateFallback  Alert = 86
+	UserCanceled           Alert = 90
+	NoRenegotiation        Alert = 100
+	MissingExtension       Alert = 109
+	UnknownPSKIdentity     Alert = 115
+	CertificateRequired    Alert = 116
+	NoApplicationProtocol  Alert = 120
+	ECHRequired            Alert = 121
+)
+
+// The extension alerts: a side may send them only to one whose hello had
+// extensions.
+const (
+	UnsupportedExtension         Alert = 110
+	CertificateUnobtainable      Alert = 111
+	UnrecognizedName             Alert = 112
+	BadCertificateStatusResponse Alert = 113
+	BadCertificateHashValue      Alert = 114
+)
+
+// A Level is what the specifications say about the level of an alert.
+type Level string
+
+// The levels. For the last four the sender chooses, and [Alert.Fatal] is how we
+// take it.
+const (
+	LevelClosure     Level = "closure"         // ends the connection in good order
+	LevelFatal       Level = "fatal"           // always
+	LevelWarning     Level = "warning"         // always
+	LevelUsually     Level = "usually warning" // the sender may make it fatal
+	LevelMayBeFatal  Level = "may be fatal"    // the sender decides whether it goes on
+	LevelEither      Level = "either"          // the sender decides
+	LevelUnspecified Level = "unspecified"     // nothing is said up to TLS 1.1; fatal since
+)
+
+// A Side is an end of a connection.
+type Side uint8
+
+// The sides. An alert that either may send is of Both.
+const (
+	Client Side = 1 << iota
+	Server
+	Both = Client | Server
+)
+
+// String returns client, server or both.
+func (s Side) String() string {
+	switch s {
+	case Client:
+		return "client"
+	case Server:
+		return "server"
+	case Both:
+		return "both"
+	}
+	return "nobody"
+}
+
+// MarshalText writes what String returns.
+func (s Side) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Info is what there is to say about an alert.
+type Info struct {
+	Number     uint8  `json:"number"`
+	Name       string `json:"name"` // of the specification
+	Level      Level  `json:"level"`
+	Sender     Side   `json:"sender"`    // who may send it
+	Extension  bool   `json:"extension"` // only to a side whose hello had extensions
+	Reserved   bool   `json:"reserved"`  // must not be sent any more
+	RFC        string `json:"rfc"`       // where it is defined
+	Meaning    string `json:"meaning"`
+	IfSent     string `json:"if_sent"`     // what to do next if we sent it
+	IfReceived string `json:"if_received"` // and if the peer did
+}
+
+// Info tells about a. An alert that no specification defines has a number, no name
+// and the level unspecified.
+func (a Alert) Info() Info {
+	if info, ok := table[a]; ok {
+		info.Number = uint8(a)
+		return info
+	}
+	return Info{
+		Number: uint8(a), Level: LevelUnspecified, Sender: Both,
+		Meaning:    "no specification that we know defines this number",
+		IfSent:     "report it: this program sends no such alert",
+		IfReceived: "find out what TLS the peer runs, and ask its makers",
+	}
+}
+
+// String returns the name in the specification, like bad_certificate.
+func (a Alert) String() string {
+	if info, ok := table[a]; ok {
+		return info.Name
+	}
+	return fmt.Sprintf("alert(%d)", uint8(a))
+}
+
+// MarshalText writes what String returns.
+func (a Alert) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// All lists the alerts that have a name, by number.
+func All() []Alert { return slices.Sorted(maps.Keys(table)) }
+
+// Parse reads a name, in any case and with blanks or hyphens for its underscores,
+// or a number from 0 to 255.
+func Parse(text string) (Alert, error) {
+	if n, err := strconv.ParseUint(text, 10, 8); err == nil {
+		return Alert(n), nil
+	}
+	name := strings.NewReplacer(" ", "_", "-", "_").Replace(strings.ToLower(text))
+	for a, info := range table {
+		if info.Name == name {
+			return a, nil
+		}
+	}
+	return 0, fmt.Errorf("tlsalert: %q is neither the name of a TLS alert nor a number from 0 to 255", text)
+}

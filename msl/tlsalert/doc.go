@@ -1,0 +1,40 @@
+// Package tlsalert knows the alerts of TLS: what each means, who may send it,
+// whether it ends the connection, and what an operator does about it.
+//
+// MSL needs no TLS, but often runs over it. Then a conversation can fail in two
+// ways that have nothing to do with each other: an MSL error is a statement of the
+// peer about a message, its tokens and its credentials; a TLS alert is a statement
+// about the connection below. This package keeps the second apart from the first.
+//
+// # Which function do I want
+//
+//   - To find the alert in an error of crypto/tls, net/http or a QUIC stack: [From],
+//     and [FromServer] for the errors of a server's handshakes.
+//   - To explain an alert: [Alert.Info]. To read a name or a number: [Parse]. The
+//     table of all: [All].
+//   - To decide what a received alert does: [Alert.Fatal]. To know whether an alert
+//     may be sent: [Alert.Allowed].
+//   - To count them: a [Counter].
+//
+// # How levels are decided
+//
+// Up to TLS 1.2 an alert is a warning or fatal, and for some alerts the
+// specifications leave the choice to the sender, or say nothing. The policy here is:
+//
+//   - What we send is fatal, but for close_notify and no_renegotiation.
+//   - What arrives as fatal is fatal.
+//   - What arrives as a warning is one for user_canceled, no_renegotiation,
+//     unrecognized_name, certificate_unobtainable and no_certificate: there the
+//     sender says that it goes on, and nothing about who we are is in doubt. It is
+//     fatal for all others, those about certificates above all: a connection must
+//     not go on as if nothing had been said when a peer does not trust our
+//     certificate.
+//   - In TLS 1.3 the level means nothing (RFC 8446 section 6): everything but
+//     close_notify and user_canceled is fatal.
+//
+// # What it does not protect
+//
+// Before a connection is encrypted its alerts are not authenticated: anybody on the
+// way can send one. An alert is a hint for an operator, never a proof. An error that
+// did not pass through crypto/tls may look as if it did, if its text is the same.
+package tlsalert
