@@ -2,6 +2,7 @@ package keyx
 
 import (
 	"context"
+	"crypto"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -42,65 +43,19 @@ func (x *AsymmetricDecrypted) Respond(context.Context, msl.Requester, []byte) (*
 
 // Offer shows our public key.
 func (x *AsymmetricDecrypted) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
-	pair, fresh := x.KeyPair, x.KeyPair == nil
-	if fresh {
-		var err error
-		if pair, err = newPair[DecryptingPair](x.Pairs, 0, keystore.RSADecrypt2048, msl.ErrDecryptNotSupported); err != nil {
-			return nil, err
-		}
-	}
-	o := &decryptedOffer{x: x, pair: pair, fresh: fresh, id: x.ID, identity: from.Identity}
-	if o.id == "" {
-		o.id = "rsa"
-	}
-	var err error
-	if o.keydata, err = encodeAsymmetric(o.id, rsaMechanism, pair.Public()); err != nil {
-		o.Close()
-		return nil, err
-	}
-	return o, nil
+	return x.decryption().offer(x.KeyPair, x.ID, x.Pairs, 0, from.Identity)
 }
 
-type decryptedOffer struct {
-	x        *AsymmetricDecrypted
-	pair     DecryptingPair
-	fresh    bool
-	id       string
-	identity string
-	keydata  []byte
+// Resume makes the session keys again.
+func (x *AsymmetricDecrypted) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+	return x.decryption().resume(keep, x.KeyPair)
 }
 
-func (o *decryptedOffer) KeyData() []byte { return o.keydata }
-
-// Close destroys a pair that was made for this exchange.
-func (o *decryptedOffer) Close() error {
-	if !o.fresh {
-		return nil
-	}
-	return o.pair.Close()
+func (x *AsymmetricDecrypted) decryption() decryption {
+	return decryption{rsaMechanism, x.Sessions, x.open}
 }
 
-// Accept decrypts the session keys and imports them.
-func (o *decryptedOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
-	id, err := member(keydata, "keypairid")
-	if err != nil {
-		return msl.Outcome{}, err
-	}
-	if id != o.id {
-		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, o.x.Scheme(), nil)
-	}
-	raw, err := o.x.open(keydata, o.pair)
-	if err != nil {
-		return msl.Outcome{}, err
-	}
-	outcome, err := imported(o.x.Sessions, raw, o.identity)
-	if err == nil && outcome.Keep == nil && !o.fresh {
-		outcome.Keep = keydata
-	}
-	return outcome, err
-}
-
-func (x *AsymmetricDecrypted) open(keydata []byte, pair DecryptingPair) (*msl.RawKeys, error) {
+func (x *AsymmetricDecrypted) open(keydata []byte, pair crypto.Decrypter) (*msl.RawKeys, error) {
 	encryption, signature, err := keyMembers(keydata)
 	if err != nil {
 		return nil, err
@@ -117,7 +72,7 @@ func (x *AsymmetricDecrypted) open(keydata []byte, pair DecryptingPair) (*msl.Ra
 	return raw, nil
 }
 
-func (x *AsymmetricDecrypted) decrypt(pair DecryptingPair, wrapped, room []byte) error {
+func (x *AsymmetricDecrypted) decrypt(pair crypto.Decrypter, wrapped, room []byte) error {
 	key, err := moved(pair.Decrypt(nil, wrapped, oaepSHA1))
 	if err != nil {
 		return msl.Failure(msl.ErrUnwrapError, x.Scheme(), err)
@@ -128,19 +83,4 @@ func (x *AsymmetricDecrypted) decrypt(pair DecryptingPair, wrapped, room []byte)
 	}
 	copy(room, key.Bytes())
 	return nil
-}
-
-// Resume makes the session keys again.
-func (x *AsymmetricDecrypted) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
-	if _, err := member(keep, "sealedfor"); err == nil {
-		return resumeSealed(x.Sessions, keep)
-	}
-	if x.KeyPair == nil {
-		return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)
-	}
-	raw, err := x.open(keep, x.KeyPair)
-	if err != nil {
-		return nil, err
-	}
-	return msl.CustodyImported.Import(x.Sessions, raw)
 }

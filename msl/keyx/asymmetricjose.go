@@ -160,79 +160,16 @@ func (x *AsymmetricJOSE) wrap(public *rsa.PublicKey, p purpose, key []byte) (wra
 
 // Offer shows our public key.
 func (x *AsymmetricJOSE) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
-	o := &joseOffer{x: x, pair: x.KeyPair, id: x.ID, identity: from.Identity}
-	if o.pair == nil {
-		pair, err := newPair[DecryptingPair](x.Store, x.Fresh, keystore.RSADecrypt2048, msl.ErrDecryptNotSupported)
-		if err != nil {
-			return nil, err
-		}
-		o.pair, o.fresh = pair, true
-	}
-	if o.id == "" {
-		o.id = "rsa"
-	}
-	var err error
-	if o.keydata, err = encodeAsymmetric(o.id, string(x.mechanism()), o.pair.Public()); err != nil {
-		o.Close()
-		return nil, err
-	}
-	return o, nil
-}
-
-type joseOffer struct {
-	x        *AsymmetricJOSE
-	pair     DecryptingPair
-	fresh    bool
-	id       string
-	identity string
-	keydata  []byte
-}
-
-func (o *joseOffer) KeyData() []byte { return o.keydata }
-
-// Close destroys a pair that was made for this exchange.
-func (o *joseOffer) Close() error {
-	if !o.fresh {
-		return nil
-	}
-	return o.pair.Close()
-}
-
-// Accept decrypts the session keys and imports them. They are sealed for a
-// restart; where the store cannot do that a provisioned pair opens the key data
-// again.
-func (o *joseOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
-	id, err := member(keydata, "keypairid")
-	if err != nil {
-		return msl.Outcome{}, err
-	}
-	if id != o.id {
-		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, o.x.Scheme(), nil)
-	}
-	raw, err := o.x.open(keydata, o.pair)
-	if err != nil {
-		return msl.Outcome{}, err
-	}
-	outcome, err := imported(o.x.Store, raw, o.identity)
-	if err == nil && outcome.Keep == nil && !o.fresh {
-		outcome.Keep = keydata
-	}
-	return outcome, err
+	return x.decryption().offer(x.KeyPair, x.ID, x.Store, x.Fresh, from.Identity)
 }
 
 // Resume makes the session keys again.
 func (x *AsymmetricJOSE) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
-	if _, err := member(keep, "sealedfor"); err == nil {
-		return resumeSealed(x.Store, keep)
-	}
-	if x.KeyPair == nil {
-		return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)
-	}
-	raw, err := x.open(keep, x.KeyPair)
-	if err != nil {
-		return nil, err
-	}
-	return msl.CustodyImported.Import(x.Store, raw)
+	return x.decryption().resume(keep, x.KeyPair)
+}
+
+func (x *AsymmetricJOSE) decryption() decryption {
+	return decryption{string(x.mechanism()), x.Store, x.open}
 }
 
 // open finds the session keys in a response.
