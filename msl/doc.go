@@ -12,6 +12,8 @@
 //   - To answer messages: a [Server], and its Serve method. Over HTTP: package
 //     msl/mslhttp.
 //   - To send messages: a [Client], and its Do method.
+//   - To use a connection of any kind, for many messages: Serve it with ServeStream,
+//     and send with a [StreamTransport].
 //   - Where both sides issue tokens, on one connection: a [Conn], and its Request
 //     and Serve methods.
 //   - To say who may talk: an [EntityScheme] of package msl/entityauth, a

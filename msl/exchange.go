@@ -145,7 +145,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 		n := renewalNeed(a.req, a.client.Entity, t, a.renew, known, now)
 		a.tokens, a.user = t, t.user(a.req.User)
 		keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
-		if a.quiet || !n.must && (!n.may || a.oneWay || keyless) { // what nobody answers brings no tokens
+		if a.quiet || !n.must && (!n.may || a.oneWay || keyless) {
 			return nil
 		}
 		r, ok := a.client.renewal.acquire()

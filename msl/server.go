@@ -26,6 +26,9 @@ type Server struct {
 	Custody      Custody       // what the key exchanges may see, and the form of master tokens
 	Issuer       *Issuer
 	State        State
+	// JudgeToken has a further word on master tokens that State does not refuse:
+	// nil, or [ErrMasterTokenIdentityRevoked]. Nil accepts them.
+	JudgeToken func(identity string, t *MasterToken) error
 
 	// Directory tells which key exchange and user schemes an entity may use.
 	// Nil permits every configured one.
@@ -236,6 +239,11 @@ func (s *Server) check(ctx context.Context, in *incoming) error {
 func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 	if err := s.State.Revoked(ctx, in.session.Identity, in.user); err != nil {
 		return fail(codeOf(err), "revocation", err)
+	}
+	if s.JudgeToken != nil {
+		if err := s.JudgeToken(in.session.Identity, in.token); err != nil {
+			return fail(codeOf(err), "revocation", err)
+		}
 	}
 	if !in.token.expired(s.Issuer.now()) {
 		return nil

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -80,3 +82,54 @@ func TestTransportFailures(t *testing.T) {
 		t.Error("no server: no error")
 	}
 }
+
+// TestTransportReuse closes an answer whose HTTP response has its end still to
+// come: it is waited for, a little, so that the connection can be used again.
+func TestTransportReuse(t *testing.T) {
+	for delay, connections := range map[time.Duration]int{endPatience / 2: 1, 2 * endPatience: 3} {
+		synctest.Test(t, func(t *testing.T) {
+			server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, "answer")
+				http.NewResponseController(w).Flush()
+				time.Sleep(delay) // of fake time
+			})}
+			dials := 0
+			pipes := make(pipeListener)
+			go server.Serve(pipes)
+			client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+				dials++
+				a, b := net.Pipe()
+				pipes <- b
+				return a, nil
+			}}}
+			for range 3 {
+				answer, err := (&Transport{URL: "http://pipe/", Client: client}).RoundTrip(context.Background(), func(w io.Writer) error { return nil })
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(answer, make([]byte, 6)); err != nil {
+					t.Fatal(err)
+				}
+				answer.Close()
+			}
+			if dials != connections {
+				t.Errorf("end after %v: %d connections, want %d", delay, dials, connections)
+			}
+			time.Sleep(2 * delay) // of fake time, until the last handler is done
+			client.CloseIdleConnections()
+			server.Close()
+		})
+	}
+}
+
+// A pipeListener gives a server what it is sent.
+type pipeListener chan net.Conn
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	if c, ok := <-l; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (l pipeListener) Close() error { close(l); return nil }
+func (pipeListener) Addr() net.Addr { return &net.UnixAddr{} }

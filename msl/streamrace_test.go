@@ -1,0 +1,5 @@
+//go:build race
+
+package msl_test
+
+const raceDetector = true
