@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
 	"errors"
 	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,8 +44,31 @@ func (d directory) Entity(_ context.Context, identity string) (*msl.Entity, erro
 	return nil, keystore.ErrNotFound
 }
 
+// identities are RSA keys for tests, which take turns: to make one takes longer
+// than most tests do.
+var identities struct {
+	mu   sync.Mutex
+	keys [16]*rsa.PrivateKey
+	next int
+}
+
+func nextIdentity(t testing.TB) *rsa.PrivateKey {
+	t.Helper()
+	identities.mu.Lock()
+	defer identities.mu.Unlock()
+	key := &identities.keys[identities.next%len(identities.keys)]
+	identities.next++
+	if *key == nil {
+		*key = must(rsa.GenerateKey(rand.Reader, 2048))
+	}
+	return *key
+}
+
 func provision(t testing.TB, s keystore.Admin, label string, a keystore.Algorithm) keystore.Key {
 	t.Helper()
+	if device, ok := s.(*soft.Store); ok && a == keystore.RSASign2048 {
+		return provisionPair(t, device, label, a, nextIdentity(t))
+	}
 	v, err := s.Create(label, a)
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,10 @@ import (
 // an RSA-OAEP ciphertext instead, for a pair of its own that is certified alike:
 // its bytes come to the requester's process, while the HMAC key stays inside.
 //
+// Without a master token a request counts once, at one responder and until it
+// restarts. A copy that gets through gives its sender nothing: the keys are wrapped
+// for a storage key that was in one TPM, for one exchange.
+//
 // Either side uses the fields that are named for it.
 type TPMImport struct {
 	// Store is where a responder imports the session keys, which it draws
