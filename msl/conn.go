@@ -213,7 +213,7 @@ func (c *Conn) skip() error {
 // not read on before we read from it.
 func (c *Conn) write(ctx context.Context, out *outgoing) error {
 	if err := c.written(); err != nil {
-		out.us.release()
+		out.abandon()
 		return err
 	}
 	done := make(chan error, 1)
@@ -223,7 +223,6 @@ func (c *Conn) write(ctx context.Context, out *outgoing) error {
 		if err != nil {
 			c.rw.breakOff(err)
 		}
-		out.us.release()
 		done <- err
 	}()
 	return nil
@@ -436,7 +435,7 @@ func (w *ResponseWriter) startPeer() (err error) {
 			return err
 		}
 		if !out.handshake {
-			w.talk, w.waits, w.us = a, out.waits, out.us
+			w.talk, w.waits, w.sent = a, out.waits, out
 			w.payload, w.started = &out.payload, true
 			w.payload.out = w.out
 			if err = w.conn.written(); err == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -53,7 +54,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	if err != nil {
 		return nil, err
 	}
-	defer out.us.release()
+	defer out.abandon()
 	if a.oneWay && !out.handshake {
 		return &Response{}, a.post(ctx, out)
 	}
@@ -200,19 +201,18 @@ type outgoing struct {
 	payload   payloadWriter
 	keys      *SessionKeys // of the payload, or nil
 	body      func() (io.ReadCloser, error)
-	flush     bool // after each read of the body
+	taken     atomic.Bool // to be written, or abandoned
+	flush     bool        // after each read of the body
 }
 
 // write sends the message.
 func (o *outgoing) write(ctx context.Context, w io.Writer) error {
+	if !o.taken.CompareAndSwap(false, true) {
+		return errors.New("msl: the exchange ended before its message was written")
+	}
+	defer o.free() // an answer may come, and the exchange end, while we write
 	if _, err := w.Write(o.head); err != nil || o.handshake || o.lone {
 		return err
-	}
-	if o.keys != nil { // an answer may come, and the exchange end, while we write
-		if !o.keys.Acquire() {
-			return errClientClosed
-		}
-		defer o.keys.Release()
 	}
 	o.payload.out = w
 	if o.flush { // the peer may be the one to speak first
@@ -226,6 +226,20 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 		}
 	}
 	return o.payload.Close()
+}
+
+// abandon frees what the message holds, unless it is being written or was.
+func (o *outgoing) abandon() {
+	if o.taken.CompareAndSwap(false, true) {
+		o.free()
+	}
+}
+
+func (o *outgoing) free() {
+	if o.keys != nil {
+		o.keys.Release()
+	}
+	o.us.release()
 }
 
 // copyBody sends what the body gives. The end of ctx closes the body, since one
@@ -289,6 +303,9 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	if out.head, err = out.us.encodeMessage("headerdata", h.encode(c.localTime())); err != nil {
 		local.release()
 		return nil, err
+	}
+	if out.keys != nil {
+		out.keys.Acquire() // the tokens of the attempt hold them, too
 	}
 	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: h.capabilities.compression()}
 	return out, nil

@@ -35,7 +35,8 @@ type ResponseWriter struct {
 
 	conn  *Conn    // of a peer-to-peer network, or nil
 	talk  *attempt // our own tokens there
-	waits bool     // the peer will answer
+	sent  *outgoing
+	waits bool // the peer will answer
 	got   *MasterToken
 }
 
@@ -104,6 +105,9 @@ func (w *ResponseWriter) close() error {
 
 func (w *ResponseWriter) release() {
 	w.us.release()
+	if w.sent != nil {
+		w.sent.abandon()
+	}
 	if w.talk != nil {
 		w.talk.finish(w.got)
 		if w.talk.reply != w.in {
