@@ -79,7 +79,7 @@ func TestRewrittenChunks(t *testing.T) {
 			}
 		}
 	}
-	for _, o := range []object{hello, with(hello, object{"endofmsg": nil}), with(hello, object{"compressionalgo": "GZIP"}), {"sequencenumber": 0, "messageid": 1 << 53, "data": "", "endofmsg": true}} {
+	for _, o := range []object{hello, with(hello, object{"endofmsg": nil}), with(hello, object{"compressionalgo": "GZIP"}), {"sequencenumber": 0, "messageid": int64(1) << 53, "data": "", "endofmsg": true}} {
 		if err := msl.RewriteChunk(encode(o)); err != nil {
 			t.Error(err)
 		}

@@ -126,6 +126,7 @@ type ClientRecord struct {
 	ServiceTokens [][]byte          `json:"servicetokens,omitempty"`
 	ClockOffset   int64             `json:"clockoffset,omitempty"` // seconds the server is ahead
 	ClockKnown    bool              `json:"clockknown,omitempty"`
+	Anchor        []byte            `json:"anchor,omitempty"` // of package msl/state/anchor
 }
 
 // NextNonReplayableID is the id after id: a ClientState counts with it.

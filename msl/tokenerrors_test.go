@@ -30,7 +30,7 @@ var (
 	userData    = object{"identity": "user1@foo.com"}
 )
 
-const tooBig = 1<<53 + 1
+const tooBig int64 = 1<<53 + 1
 
 // A tokenCase is a token that is wrong in one way. accepted tells that the code
 // is 0 because nothing is wrong.

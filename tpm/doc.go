@@ -11,6 +11,8 @@
 //     [Store.ImportTSS2].
 //   - To take session keys from a peer without seeing them:
 //     [Store.NewImportParent], and [Duplicate] at the peer.
+//   - To count what must not be undone by an old copy of a file:
+//     [Store.DefineCounter].
 //   - To run TPM commands of your own: [Open] and [Device.Do], and [Store.With]
 //     for those that need a key of the store.
 //

@@ -175,6 +175,16 @@ func commandName(cc uint32) string {
 		return "TPM2_GetRandom"
 	case ccEncryptDecrypt2:
 		return "TPM2_EncryptDecrypt2"
+	case ccNVDefineSpace:
+		return "TPM2_NV_DefineSpace"
+	case ccNVUndefineSpace:
+		return "TPM2_NV_UndefineSpace"
+	case ccNVIncrement:
+		return "TPM2_NV_Increment"
+	case ccNVRead:
+		return "TPM2_NV_Read"
+	case ccNVReadPublic:
+		return "TPM2_NV_ReadPublic"
 	}
 	return fmt.Sprintf("TPM command %#x", cc)
 }

@@ -43,6 +43,11 @@ const (
 	ccHashSequence     = uint32(tpm2.TPMCCHashSequenceStart)
 	ccCreateLoaded     = uint32(tpm2.TPMCCCreateLoaded)
 	ccEncryptDecrypt2  = uint32(tpm2.TPMCCEncryptDecrypt2)
+	ccNVDefineSpace    = uint32(tpm2.TPMCCNVDefineSpace)
+	ccNVUndefineSpace  = uint32(tpm2.TPMCCNVUndefineSpace)
+	ccNVIncrement      = uint32(tpm2.TPMCCNVIncrement)
+	ccNVRead           = uint32(tpm2.TPMCCNVRead)
+	ccNVReadPublic     = uint32(tpm2.TPMCCNVReadPublic)
 )
 
 // A link is the connection as Do lends it: a transport.TPM.

@@ -41,6 +41,8 @@ func (c *config) guard(next handler, log *slog.Logger) handler {
 			return msl.ErrResponseRequiresEncryption
 		case require.Authenticated && !m.Authenticated:
 			return msl.ErrResponseRequiresIntegrityProtection
+		case require.NonReplayable && !m.NonReplayable:
+			return msl.ErrIncompleteNonReplayableMessage
 		}
 		err := next(ctx, w, m)
 		log.LogAttrs(ctx, slog.LevelDebug, "message", slog.String("entity", m.Identity), slog.String("user", m.User),

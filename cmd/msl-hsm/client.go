@@ -2,19 +2,15 @@ package main
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
-	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
@@ -22,215 +18,277 @@ import (
 
 // A client is an MSL client with all that it holds open.
 type client struct {
-	msl   *msl.Client
-	own   *entityauth.KeySet // pre-shared keys, or nil
-	state *bolt.Client       // or nil
-	store interface {
-		keystore.Store
-		keystore.Importer
-	}
+	msl     *msl.Client
+	own     *entityauth.KeySet // pre-shared keys, or nil
+	reveals keystore.Revealer  // the wrapping one of them, for ladders, or nil
+	peer    *entityauth.PSK    // pre-shared keys of the server, or nil
+	earlier *earlierSession    // or nil
+	state   *bolt.Client       // or nil
+	machine *machine           // with the TPM that the keys are in, or nil
+	store   importing
 }
 
-func (c *config) openClient(tell *story) (*client, error) {
-	u, err := url.Parse(c.Client.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, usagef("URL of the server %q: want http://HOST:PORT/ or https://HOST/PATH", c.Client.URL)
+// An importing store takes session keys that this process has seen.
+type importing interface {
+	keystore.Store
+	keystore.Importer
+}
+
+func (c *config) openClient(ctx context.Context, tell *story) (*client, error) {
+	if err := c.Client.checkURL(); err != nil {
+		return nil, err
 	}
-	peers, err := c.Client.peers()
-	if err != nil {
+	if err := c.Client.checkPeers(); err != nil {
 		return nil, err
 	}
 	k := &client{}
-	if err := c.fill(k, peers, tell); err != nil {
+	if err := c.fill(ctx, k, tell); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
 	return k, nil
 }
 
-func (c *config) fill(k *client, peers []msl.EntityScheme, tell *story) error {
+func (c *config) fill(ctx context.Context, k *client, tell *story) error {
 	if err := c.clientKeys(k); err != nil {
 		return err
 	}
-	entity, exchange, err := c.clientEntity(k)
+	peers, err := c.Client.peers(k)
+	if err != nil {
+		return err
+	}
+	entity, err := c.whoSends(k)
+	if err != nil {
+		return err
+	}
+	web, err := c.web(k.store)
 	if err != nil {
 		return err
 	}
 	k.msl = &msl.Client{
-		Entity: entity, Peers: peers, KeyExchanges: []msl.KeyExchange{exchange},
-		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL}),
-		UserAuth:     c.Client.userAuth,
+		Entity: entity, Peers: peers,
+		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: web}),
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
 	}
-	if c.Client.State == "" {
-		k.msl.State = tell.state(&noState{})
-		return nil
-	}
-	if k.state, err = bolt.OpenClient(c.Client.State, c.Client.Identity+" at "+c.Client.Recipient); err != nil {
+	if err := c.clientExchanges(k); err != nil {
 		return err
 	}
-	k.msl.State = tell.state(k.state)
+	if err := c.useEarlier(ctx, k); err != nil {
+		return err
+	}
+	if k.msl.UserAuth, err = c.Client.userAuth(k.earlier); err != nil {
+		return err
+	}
+	if c.Client.State != "" {
+		if k.state, err = bolt.OpenClient(c.Client.State, c.Client.owner()); err != nil {
+			return err
+		}
+	}
+	state, err := c.anchored(ctx, k, tell)
+	if err == nil {
+		k.msl.State = tell.state(state)
+	}
+	return err
+}
+
+func (c *clientConfig) checkURL() error {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return usagef("URL of the server %q: want http://HOST:PORT/ or https://HOST/PATH", c.URL)
+	}
 	return nil
+}
+
+// whoSends is who we are: as the configuration says, or as a server enrolled this
+// machine.
+func (c *config) whoSends(k *client) (msl.EntityScheme, error) {
+	if k.machine != nil && c.Client.namesNobody() {
+		return c.machineEntity(k.machine)
+	}
+	scheme, err := c.clientScheme(k.store)
+	if err != nil {
+		return nil, err
+	}
+	return c.clientEntity(k, scheme)
+}
+
+func (c *clientConfig) namesNobody() bool {
+	return c.Identity == "" && c.Key == "" && c.Certificate == "" && c.PSK == "" && c.PSKKeys == "" && c.EntityScheme != "PROVISIONED"
+}
+
+// owner names whose tokens a state file keeps.
+func (c *clientConfig) owner() string {
+	name := c.Identity
+	switch {
+	case c.Suffix != "":
+		name += "." + c.Suffix
+	case c.Profile != "":
+		name += "-" + c.Profile
+	}
+	return name + " at " + c.Recipient
 }
 
 // clientKeys opens the device's key store. Without one the keys are in memory.
 func (c *config) clientKeys(k *client) error {
 	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
-		if c.Client.Key != "" {
-			return usagef("the key %q is in no key store: give --keystore URI, or keystore.uri in the configuration", c.Client.Key)
+		for _, label := range []string{c.Client.Key, c.Client.PSKKeys} {
+			if label != "" {
+				return usagef("the key %q is in no key store: give --keystore URI, or keystore.uri in the configuration", label)
+			}
 		}
 		k.store = soft.New()
 		return nil
 	}
+	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		m, err := c.openMachine(false)
+		if err == nil {
+			k.machine, k.store = m, m.store
+		}
+		return err
+	}
 	store, err := c.openKeys()
-	k.store = store
-	if err != nil {
-		k.store = nil
+	if err == nil {
+		k.store = store
 	}
 	return err
 }
 
-// clientEntity is who we are, with the key exchange that suits it.
-func (c *config) clientEntity(k *client) (msl.EntityScheme, msl.KeyExchange, error) {
-	asymmetric := &keyx.AsymmetricWrapped{Store: k.store}
+// clientExchanges are what the client offers.
+func (c *config) clientExchanges(k *client) error {
+	custody, err := parseCustody("custody of the client", c.Client.Custody)
+	if err != nil {
+		return err
+	}
+	names := []string(c.Client.KeyExchanges)
+	if names == nil {
+		names = []string{"ASYMMETRIC_WRAPPED"}
+		switch {
+		case k.own != nil && k.own.Wrapping != nil:
+			names = []string{"SYMMETRIC_WRAPPED"}
+		case k.machine != nil && custody == msl.CustodySealed:
+			names = []string{tpmImport}
+		}
+	}
+	if err := checkNames(names, exchangeNames()); err != nil {
+		return usagef("key exchange: %w", err)
+	}
+	keys := exchangeKeys{store: k.store, machine: k.machine, psk: &entityauth.PSK{Keys: k.own}, own: k.reveals}
+	if c.Client.DHGroup != "" {
+		keys.groups = groupList{c.Client.DHGroup}
+	}
+	k.msl.Custody = custody
+	k.msl.KeyExchanges, err = keys.all(names, true, custody, msl.RequestingSide)
+	return err
+}
+
+// userAuth gives the proof of a user once: one that was refused is not tried
+// again.
+func (c *clientConfig) userAuth(earlier *earlierSession) (func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error), error) {
+	prove := func(ctx context.Context, user string) (*msl.UserAuthData, error) {
+		password, err := secret(orPrompt(c.Password), "password of "+user)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(password)
+		return userauth.EmailPasswordData(user, password), nil
+	}
 	switch {
-	case c.Client.PSK != "":
-		psk, err := c.Client.ownPSK(k)
-		return psk, &keyx.SymmetricWrapped{Store: k.store, PSK: psk}, err
-	case c.Client.Certificate != "":
-		entity, err := c.Client.ownX509(k.store)
-		return entity, asymmetric, err
-	case c.Client.Identity == "":
-		return nil, nil, usagef("who sends? give --psk-file FILE, or --identity NAME with --key NAME")
-	case c.Client.Key != "":
-		entity, err := c.Client.ownRSA(k.store)
-		return entity, asymmetric, err
+	case c.UserScheme == "USER_ID_TOKEN" && earlier == nil:
+		return nil, usagef("user scheme USER_ID_TOKEN needs the tokens of an earlier session: give --earlier-state FILE")
+	case c.UserScheme == "USER_ID_TOKEN":
+		prove = earlier.userTokens
+	case c.UserScheme != "EMAIL_PASSWORD":
+		return nil, usagef("there is no user scheme %q: want EMAIL_PASSWORD or USER_ID_TOKEN", c.UserScheme)
 	}
-	return &entityauth.None{Identity: c.Client.Identity}, asymmetric, nil
-}
-
-func (c *clientConfig) ownPSK(k *client) (*entityauth.PSK, error) {
-	file, err := readPSK(c.PSK)
-	if err != nil {
-		return nil, err
-	}
-	defer file.wipe()
-	if c.Identity == "" {
-		c.Identity = file.Identity
-	}
-	if c.Identity == "" {
-		return nil, usagef("%s has no identity: give --identity NAME", c.PSK)
-	}
-	if k.own, err = file.own(k.store); err != nil {
-		return nil, fmt.Errorf("pre-shared keys: %w", err)
-	}
-	return &entityauth.PSK{Identity: c.Identity, Keys: k.own}, nil
-}
-
-// signer finds our identity key.
-func (c *clientConfig) signer(store keystore.Store) (crypto.Signer, error) {
-	ring, err := store.Lookup(c.Key)
-	if err != nil {
-		return nil, missing(err, "make it with msl-hsm key create "+c.Key+" --algorithm rsa2048-sign")
-	}
-	signer, ok := ring[0].Key.(crypto.Signer)
-	if !ok {
-		return nil, usagef("key %q is for %v, and does not sign", c.Key, ring[0].Key.Algorithm())
-	}
-	return signer, nil
-}
-
-func (c *clientConfig) ownRSA(store keystore.Store) (*entityauth.RSA, error) {
-	signer, err := c.signer(store)
-	if err != nil {
-		return nil, err
-	}
-	id := c.KeyID
-	if id == "" {
-		if id, err = keyIDOf(signer.Public()); err != nil {
-			return nil, err
+	return func(ctx context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
+		if reason != 0 {
+			return nil, nil
 		}
-	}
-	return &entityauth.RSA{Identity: c.Identity, KeyID: id, Key: signer}, nil
+		return prove(ctx, user)
+	}, nil
 }
 
-func (c *clientConfig) ownX509(store keystore.Store) (*entityauth.X509, error) {
-	text, err := os.ReadFile(c.Certificate)
-	if err != nil {
-		return nil, usagef("certificate: %w", err)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, usagef("certificate: %s has no PEM block CERTIFICATE", c.Certificate)
-	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, usagef("certificate: %s: %w", c.Certificate, err)
-	}
-	if c.Identity, err = entityauth.DistinguishedName(certificate.RawSubject); err != nil {
-		return nil, usagef("certificate: %s: %w", c.Certificate, err)
-	}
-	signer, err := c.signer(store)
-	if err != nil {
-		return nil, err
-	}
-	return &entityauth.X509{Certificate: certificate, Key: signer}, nil
+// An earlierSession is the tokens of another state file of the same entity: to
+// hide the entity, or to prove a user.
+type earlierSession struct {
+	msl   *msl.Client
+	state *bolt.Client
 }
 
-// A trusted entity is the one server that we believe.
-type trusted msl.Entity
-
-// Entity implements msl.Directory.
-func (t *trusted) Entity(_ context.Context, identity string) (*msl.Entity, error) {
-	if identity != t.Identity {
-		return nil, keystore.ErrNotFound
-	}
-	return (*msl.Entity)(t), nil
-}
-
-func (c *clientConfig) peers() ([]msl.EntityScheme, error) {
-	if c.ServerKey == "" {
-		return nil, usagef("whom to trust? give --server-key FILE: on the server, msl-hsm key show msl-identity --public prints it")
-	}
-	public, err := readPublicKey(c.ServerKey)
-	if err != nil {
-		return nil, err
-	}
-	id := c.ServerKeyID
-	if id == "" {
-		if id, err = keyIDOf(public); err != nil {
-			return nil, err
+// useEarlier opens the earlier session, and hides our entity with it where the
+// scheme is MT_PROTECTED.
+func (c *config) useEarlier(ctx context.Context, k *client) error {
+	hide := c.Client.EntityScheme == "MT_PROTECTED"
+	if c.Client.EarlierState == "" {
+		if hide {
+			return usagef("entity scheme MT_PROTECTED needs the master token of an earlier session: give --earlier-state FILE")
 		}
+		return nil
 	}
-	server := &trusted{Identity: c.Recipient, Scheme: "RSA", KeyID: id, PublicKey: public}
-	return []msl.EntityScheme{&entityauth.RSA{Directory: server}}, nil
+	state, err := bolt.OpenClient(c.Client.EarlierState, c.Client.owner())
+	if err != nil {
+		return err
+	}
+	k.earlier = &earlierSession{state: state, msl: &msl.Client{
+		Entity: k.msl.Entity, KeyExchanges: k.msl.KeyExchanges, Custody: k.msl.Custody, State: state,
+	}}
+	if !hide {
+		return nil
+	}
+	held, err := k.earlier.msl.HeldTokens(ctx, "")
+	if err != nil {
+		return err
+	}
+	if held.MasterToken == nil {
+		return usagef("%s has no master token that can be used here: make one with send --state, and the same key exchange", c.Client.EarlierState)
+	}
+	k.msl.Entity = &hiddenEntity{entityauth.MTProtected{Own: k.msl.Entity, Token: held.MasterToken, Keys: held.Keys}}
+	return nil
 }
 
-// userAuth gives the password once: a wrong one is not tried again.
-func (c *clientConfig) userAuth(_ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
-	if reason != 0 {
-		return nil, nil
-	}
-	password, err := secret(orPrompt(c.Password), "password of "+user)
+// A hiddenEntity holds the keys that hide it.
+type hiddenEntity struct{ entityauth.MTProtected }
+
+// userTokens proves a user by the tokens of the earlier session.
+func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.UserAuthData, error) {
+	held, err := e.msl.HeldTokens(ctx, user)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(password)
-	return userauth.EmailPasswordData(user, password), nil
+	defer held.Keys.Release()
+	if held.MasterToken == nil || held.UserIDToken == nil {
+		return nil, fmt.Errorf("the earlier state has no user ID token of %s", printable(user))
+	}
+	return userauth.UserIDTokenData(held.MasterToken.Bytes(), held.UserIDToken.Bytes()), nil
 }
 
 // Close closes the keys before the store that they are in.
 func (k *client) Close() error {
 	var errs []error
 	if k.msl != nil {
-		errs = append(errs, k.msl.Close())
+		errs = append(errs, k.msl.Close(), closeExchanges(k.msl.KeyExchanges))
+		if hidden, ok := k.msl.Entity.(*hiddenEntity); ok {
+			hidden.Keys.Release()
+		}
+	}
+	if k.earlier != nil {
+		errs = append(errs, k.earlier.msl.Close(), k.earlier.state.Close())
+	}
+	if k.peer != nil {
+		errs = append(errs, k.peer.Close())
 	}
 	if k.own != nil {
 		k.own.Release()
 	}
+	if k.reveals != nil {
+		errs = append(errs, k.reveals.Close())
+	}
 	if k.state != nil {
 		errs = append(errs, k.state.Close())
 	}
-	if k.store != nil {
+	switch {
+	case k.machine != nil:
+		errs = append(errs, k.machine.Close())
+	case k.store != nil:
 		errs = append(errs, k.store.Close())
 	}
 	return errors.Join(errs...)

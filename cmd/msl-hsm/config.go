@@ -28,16 +28,31 @@ type keystoreConfig struct {
 }
 
 type serverConfig struct {
-	Listen    string `yaml:"listen"`
-	Identity  string `yaml:"identity"`
-	Key       string `yaml:"key"`    // label of the identity key
-	KeyID     string `yaml:"key-id"` // default: made of the public key
-	State     string `yaml:"state"`
-	X509Roots string `yaml:"x509-roots"`
+	Listen      string `yaml:"listen"`
+	Identity    string `yaml:"identity"`
+	Key         string `yaml:"key"`         // label of the identity key
+	KeyID       string `yaml:"key-id"`      // default: made of the public key
+	Certificate string `yaml:"certificate"` // file, for X509
+	PSKKeys     string `yaml:"psk-keys"`    // start of the labels of our pre-shared keys
+	State       string `yaml:"state"`
+
+	EntitySchemes entityList   `yaml:"entity-schemes"`
+	UserSchemes   userList     `yaml:"user-schemes"`
+	KeyExchanges  exchangeList `yaml:"key-exchanges"` // in order of preference
+	DHGroups      groupList    `yaml:"dh-groups"`
+
+	X509Roots         string            `yaml:"x509-roots"` // files
+	X509Intermediates string            `yaml:"x509-intermediates"`
+	X509CRL           string            `yaml:"x509-crl"`
+	X509RequireCRL    bool              `yaml:"x509-require-crl"`
+	ModelGroups       map[string]string `yaml:"model-groups"` // label of the group key, by prefix of identities
+	Provisioned       string            `yaml:"provisioned"`  // prefix of the identities that are given
+	Enrollment        enrollmentConfig  `yaml:"enrollment"`
 
 	Require struct {
 		Encrypted     bool `yaml:"encrypted"`
 		Authenticated bool `yaml:"authenticated"`
+		NonReplayable bool `yaml:"non-replayable"`
 	} `yaml:"require"`
 
 	Compression []string      `yaml:"compression"`
@@ -46,6 +61,9 @@ type serverConfig struct {
 	RenewAfter  time.Duration `yaml:"renew-after"`
 	Lifetime    time.Duration `yaml:"lifetime"`
 	Limits      limitsConfig  `yaml:"limits"`
+	TLS         serverTLS     `yaml:"tls"`
+
+	Failures failuresConfig `yaml:"failures"`
 
 	Upstream        string        `yaml:"upstream"` // URL; empty: echo
 	UpstreamMethod  string        `yaml:"upstream-method"`
@@ -66,19 +84,41 @@ type limitsConfig struct {
 }
 
 type clientConfig struct {
-	URL         string   `yaml:"url"`
-	Identity    string   `yaml:"identity"`
-	PSK         string   `yaml:"psk"`         // file
-	Key         string   `yaml:"key"`         // label of the identity key
-	KeyID       string   `yaml:"key-id"`      // default: made of the public key
-	Certificate string   `yaml:"certificate"` // file, for X509
-	Recipient   string   `yaml:"recipient"`   // identity of the server
-	ServerKey   string   `yaml:"server-key"`  // file
-	ServerKeyID string   `yaml:"server-key-id"`
-	State       string   `yaml:"state"`
-	User        string   `yaml:"user"`
-	Password    string   `yaml:"password"` // source
-	Compression []string `yaml:"compression"`
+	URL          string `yaml:"url"`
+	EntityScheme string `yaml:"entity-scheme"` // default: what fits the rest
+	Identity     string `yaml:"identity"`
+	Suffix       string `yaml:"suffix"`        // for NONE_SUFFIXED
+	PSK          string `yaml:"psk"`           // file
+	PSKKeys      string `yaml:"psk-keys"`      // start of the labels of our pre-shared keys
+	Profile      string `yaml:"profile"`       // for PSK_PROFILE
+	Key          string `yaml:"key"`           // label of the identity key
+	KeyID        string `yaml:"key-id"`        // default: made of the public key
+	Certificate  string `yaml:"certificate"`   // file, for X509
+	EarlierState string `yaml:"earlier-state"` // file, for MT_PROTECTED and USER_ID_TOKEN
+
+	Recipient           string `yaml:"recipient"`  // identity of the server
+	ServerKey           string `yaml:"server-key"` // files
+	ServerKeyID         string `yaml:"server-key-id"`
+	ServerRoots         string `yaml:"server-roots"`
+	ServerIntermediates string `yaml:"server-intermediates"`
+	ServerPSK           string `yaml:"server-psk"`
+
+	KeyExchanges exchangeList `yaml:"key-exchanges"` // in order of preference
+	DHGroup      string       `yaml:"dh-group"`
+	Custody      string       `yaml:"custody"`
+
+	State        string   `yaml:"state"`
+	AntiRollback string   `yaml:"anti-rollback"` // true, or the NV index of a counter
+	User         string   `yaml:"user"`
+	UserScheme   string   `yaml:"user-scheme"`
+	Password     string   `yaml:"password"` // source
+	Compression  []string `yaml:"compression"`
+
+	Agent agentConfig `yaml:"agent"`
+
+	TLS clientTLS `yaml:"tls"`
+
+	Failures failureReports `yaml:"failures"`
 }
 
 func defaultConfig() *config {
@@ -93,8 +133,14 @@ func defaultConfig() *config {
 	c.Server.UpstreamMethod = "POST"
 	c.Server.UpstreamTimeout = 30 * time.Second
 	c.Server.Shutdown = 10 * time.Second
+	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
+	c.Server.Enrollment.Path = "/enroll"
+	c.Server.Enrollment.Unknown = "hold"
 	c.Client.Recipient = "server"
+	c.Client.UserScheme = "EMAIL_PASSWORD"
+	c.Client.Custody = "sealed"
 	c.Client.Compression = []string{"GZIP", "LZW"}
+	c.Client.Agent = agentConfig{Body: 64 << 20, Requests: 128, Timeout: time.Minute, Shutdown: 10 * time.Second}
 	return c
 }
 
@@ -116,6 +162,9 @@ func (p *program) configure() (*config, error) {
 	override(&c.Keystore.URI, p.flags.keystore)
 	override(&c.Keystore.SoftHSM, p.flags.softhsm)
 	override(&c.Keystore.PIN, p.flags.pin)
+	if here, err := os.Getwd(); err == nil {
+		c.Keystore.URI = settled(here, c.Keystore.URI)
+	}
 	return c, nil
 }
 
@@ -163,19 +212,34 @@ func (c *config) read(path string) error {
 
 // settle makes the paths absolute.
 func (c *config) settle(dir string) {
+	c.settleTLS(dir)
+	c.Client.Agent.settle(dir)
 	for _, path := range []*string{
-		&c.Keystore.SoftHSM, &c.Server.State, &c.Server.X509Roots,
-		&c.Client.PSK, &c.Client.Certificate, &c.Client.ServerKey, &c.Client.State,
+		&c.Keystore.SoftHSM, &c.Server.State, &c.Server.Certificate,
+		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
+		&c.Server.Enrollment.State, &c.Server.Enrollment.CA, &c.Server.Enrollment.EKRoots,
+		&c.Client.PSK, &c.Client.Certificate, &c.Client.State, &c.Client.EarlierState,
+		&c.Server.Failures.Log, &c.Client.Failures.Spool,
+		&c.Client.ServerKey, &c.Client.ServerRoots, &c.Client.ServerIntermediates, &c.Client.ServerPSK,
 	} {
 		*path = within(dir, *path)
 	}
 	for _, source := range []*string{&c.Keystore.PIN, &c.Client.Password, &c.Keystore.URI} {
-		for _, kind := range []string{"file:", "soft:"} {
-			if file, ok := strings.CutPrefix(*source, kind); ok {
-				*source = kind + within(dir, file)
-			}
+		*source = settled(dir, *source)
+	}
+}
+
+// settled makes the path in a source absolute.
+func settled(dir, source string) string {
+	for _, kind := range []string{"file:", "soft:"} {
+		if file, ok := strings.CutPrefix(source, kind); ok {
+			return kind + within(dir, file)
 		}
 	}
+	if strings.HasPrefix(source, "tpm:") {
+		return settledTPM(dir, source)
+	}
+	return source
 }
 
 func within(dir, path string) string {

@@ -3,8 +3,6 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/msl-hsm/msl-hsm/hsm"
-	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
@@ -21,7 +19,7 @@ session keys exist, and the strictest server.custody that allows each:
   shared    in master tokens that the reference stacks read, too`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
-			rows := keyx.CustodyTable(hsm.Provider(), soft.Provider())
+			rows := keyx.CustodyTable(providers()...)
 			return list(p.stdout, asJSON, rows, "SCHEME\tMECHANISM\tPROVIDER\tSIDE\tCUSTODY\tWHERE KEY BYTES ARE", func(r keyx.CustodyRow) []any {
 				return []any{r.Scheme, r.Mechanism, r.Provider, r.Side, r.Custody, r.Where}
 			})

@@ -1,86 +1,150 @@
 package main
 
 import (
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
 type entityFlags struct {
-	state, pskFile, generatePSK, rsaKey, keyID string
-	x509, none                                 bool
-	keyExchanges, userSchemes                  []string
+	state, scheme, pskFile, generatePSK, publicKey, rsaKey, keyID string
+	x509, none                                                    bool
+	keyExchanges, userSchemes                                     []string
 }
 
 func (p *program) entityAdd() *cobra.Command {
 	var f entityFlags
 	c := &cobra.Command{
-		Use:   "add IDENTITY --psk-file FILE | --generate-psk FILE | --rsa-public-key FILE | --x509 | --none",
+		Use:   "add IDENTITY --psk-file FILE | --generate-psk FILE | --public-key FILE | --scheme SCHEME",
 		Short: "Register an entity",
-		Long: `Registers an entity, with the one way in which it proves who it is.
+		Long: `Registers an entity, with the one scheme by which it proves who it is:
 
-Pre-shared keys are sealed by the key store before they are kept. An entity with
-a certificate (--x509) under the configured roots needs no registration; it may
-have one to be restricted. Its identity is the subject in the form of RFC 2253.
---none believes everybody who claims the identity.`,
+  PSK, PSK_PROFILE  --psk-file or --generate-psk. The keys are sealed by the key
+                    store before they are kept. With --scheme PSK_PROFILE they
+                    are of all entities IDENTITY-PROFILE.
+  RSA, ECC          --public-key, by its kind
+  X509              a certificate under the configured roots. IDENTITY is its
+                    subject as RFC 2253 writes it
+  MGK               keys of a model group: --generate-psk writes them, made of
+                    the group's key and IDENTITY
+  NONE              nothing: whoever claims the identity is believed
+  NONE_SUFFIXED     nothing: whoever claims an identity IDENTITY.SUFFIX is
+
+With X509 and MGK an entity needs no registration; it may have one to be
+restricted. Entities of PROVISIONED have no identity before they are given one,
+and one that MT_PROTECTED hides is registered for the scheme that is hidden.`,
 		Args: want("IDENTITY"),
 		RunE: func(_ *cobra.Command, args []string) error { return p.addEntity(args[0], f) },
 	}
 	stateFlag(c, &f.state)
+	c.Flags().StringVar(&f.scheme, "scheme", "", "the entity `SCHEME` (default by what else is given)")
 	c.Flags().StringVar(&f.pskFile, "psk-file", "", "pre-shared keys from this `FILE`")
-	c.Flags().StringVar(&f.generatePSK, "generate-psk", "", "make pre-shared keys and write them to this new `FILE`, for the device")
-	c.Flags().StringVar(&f.rsaKey, "rsa-public-key", "", "RSA public key from this PEM `FILE`")
-	c.Flags().StringVar(&f.keyID, "key-id", "", "`ID` of the RSA key (default made of the key)")
-	c.Flags().BoolVar(&f.x509, "x509", false, "by certificate")
-	c.Flags().BoolVar(&f.none, "none", false, "without any proof")
+	c.Flags().StringVar(&f.generatePSK, "generate-psk", "", "make keys and write them to this new `FILE`, for the device")
+	c.Flags().StringVar(&f.publicKey, "public-key", "", "RSA or EC public key from this PEM `FILE`")
+	c.Flags().StringVar(&f.keyID, "key-id", "", "`ID` of the public key (default made of the key)")
 	c.Flags().StringSliceVar(&f.keyExchanges, "key-exchanges", nil, "`SCHEMES` of key exchange that it may use (default all)")
 	c.Flags().StringSliceVar(&f.userSchemes, "user-schemes", nil, "`SCHEMES` of user authentication that it may use (default all)")
+	f.shorthand(c)
 	return c
 }
 
-// ways counts the ways of proving itself that an entity is given.
-func (f entityFlags) ways() int {
-	n := 0
-	for _, given := range []bool{f.pskFile != "", f.generatePSK != "", f.rsaKey != "", f.x509, f.none} {
+// shorthand are older ways to say the same.
+func (f *entityFlags) shorthand(c *cobra.Command) {
+	c.Flags().StringVar(&f.rsaKey, "rsa-public-key", "", "RSA public key from this PEM `FILE`")
+	c.Flags().BoolVar(&f.x509, "x509", false, "the same as --scheme X509")
+	c.Flags().BoolVar(&f.none, "none", false, "the same as --scheme NONE")
+	for _, name := range []string{"rsa-public-key", "x509", "none"} {
+		c.Flags().MarkHidden(name)
+	}
+}
+
+// settle makes one of the ways to say what scheme it is, and checks that it is
+// one.
+func (f *entityFlags) settle() error {
+	keys := 0
+	for _, given := range []bool{f.pskFile != "", f.generatePSK != "", f.publicKey != "", f.rsaKey != "", f.x509, f.none} {
 		if given {
-			n++
+			keys++
 		}
 	}
-	return n
+	if keys > 1 || keys == 0 && f.scheme == "" || f.scheme != "" && (f.x509 || f.none || f.rsaKey != "") {
+		return usagef("give one of --psk-file, --generate-psk, --public-key and --scheme; a scheme besides where keys fit several")
+	}
+	switch {
+	case f.x509:
+		f.scheme = "X509"
+	case f.none:
+		f.scheme = "NONE"
+	case f.scheme == "" && (f.pskFile != "" || f.generatePSK != ""):
+		f.scheme = "PSK"
+	}
+	if err := checkNames(f.keyExchanges, exchangeSchemes()); err != nil {
+		return usagef("--key-exchanges: %w", err)
+	}
+	if err := checkNames(f.userSchemes, userSchemeNames()); err != nil {
+		return usagef("--user-schemes: %w", err)
+	}
+	return f.fits()
+}
+
+// fits checks that the scheme and the keys go together.
+func (f *entityFlags) fits() error {
+	var keys string
+	switch f.scheme {
+	case "": // by the public key
+		return nil
+	case "PSK", "PSK_PROFILE":
+		if f.pskFile == "" && f.generatePSK == "" {
+			return usagef("scheme %s needs --psk-file FILE or --generate-psk FILE", f.scheme)
+		}
+		keys = f.publicKey
+	case "RSA", "ECC":
+		if f.publicKey == "" {
+			return usagef("scheme %s needs --public-key FILE", f.scheme)
+		}
+	case "MGK":
+		keys = f.pskFile + f.publicKey
+	case "X509", "NONE", "NONE_SUFFIXED":
+		keys = f.pskFile + f.generatePSK + f.publicKey
+	case "PROVISIONED":
+		return usagef("entities of the scheme PROVISIONED cannot be registered: they have no identity before they are given one")
+	case "MT_PROTECTED":
+		return usagef("an entity that MT_PROTECTED hides is registered for the scheme that is hidden")
+	default:
+		return usagef("there is no entity scheme %q: want one of %s", f.scheme, strings.Join(entitySchemeNames(), ", "))
+	}
+	if keys != "" {
+		return usagef("scheme %s does not take the keys in %s", f.scheme, keys)
+	}
+	return nil
 }
 
 func (p *program) addEntity(identity string, f entityFlags) (err error) {
-	if f.ways() != 1 {
-		return usagef("give one of --psk-file, --generate-psk, --rsa-public-key, --x509 and --none")
+	if err := f.settle(); err != nil {
+		return err
 	}
 	c, err := p.configure()
 	if err != nil {
 		return err
 	}
-	e := bolt.EntityRecord{Identity: identity, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
+	e := bolt.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
 	state, err := c.openRegistry(f.state)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, state)
-	switch {
-	case f.rsaKey != "":
-		err = rsaEntity(&e, f.rsaKey, f.keyID)
-	case f.x509:
-		e.Scheme = "X509"
-	case f.none:
-		e.Scheme = "NONE"
-	default:
-		err = c.pskEntity(&e, f)
-	}
-	if err != nil {
+	if err := c.giveKeys(&e, f); err != nil {
 		return err
 	}
 	if err := state.AddEntity(e); err != nil {
@@ -88,6 +152,19 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 	}
 	p.registered(e, f.generatePSK)
 	return nil
+}
+
+// giveKeys adds to a record the keys that its scheme needs.
+func (c *config) giveKeys(e *bolt.EntityRecord, f entityFlags) error {
+	switch e.Scheme {
+	case "X509", "NONE", "NONE_SUFFIXED":
+		return nil
+	case "MGK":
+		return c.groupMember(e.Identity, f.generatePSK)
+	case "PSK", "PSK_PROFILE":
+		return c.pskEntity(e, f)
+	}
+	return publicKeyEntity(e, f)
 }
 
 func (p *program) registered(e bolt.EntityRecord, psk string) {
@@ -109,12 +186,19 @@ func undo(path string, err error) error {
 	return errors.Join(err, os.Remove(path))
 }
 
-func rsaEntity(e *bolt.EntityRecord, path, keyID string) error {
-	public, err := readPublicKey(path)
+func publicKeyEntity(e *bolt.EntityRecord, f entityFlags) error {
+	public, err := readPublicKey(f.publicKey + f.rsaKey)
 	if err != nil {
 		return err
 	}
-	e.Scheme, e.KeyID = "RSA", keyID
+	scheme := "RSA"
+	if _, ok := public.(*ecdsa.PublicKey); ok {
+		scheme = "ECC"
+	}
+	if f.rsaKey != "" && scheme != "RSA" || f.scheme != "" && scheme != f.scheme {
+		return usagef("public key: %s is for the scheme %s", f.publicKey+f.rsaKey, scheme)
+	}
+	e.Scheme, e.KeyID = scheme, f.keyID
 	if e.KeyID == "" {
 		if e.KeyID, err = keyIDOf(public); err != nil {
 			return err
@@ -124,8 +208,8 @@ func rsaEntity(e *bolt.EntityRecord, path, keyID string) error {
 	return err
 }
 
-// readPublicKey reads an RSA public key as key show --public prints it.
-func readPublicKey(path string) (*rsa.PublicKey, error) {
+// readPublicKey reads an RSA or EC public key as key show --public prints it.
+func readPublicKey(path string) (crypto.PublicKey, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, usagef("public key: %w", err)
@@ -138,11 +222,11 @@ func readPublicKey(path string) (*rsa.PublicKey, error) {
 	if err != nil {
 		return nil, usagef("public key: %s: %w", path, err)
 	}
-	key, ok := public.(*rsa.PublicKey)
-	if !ok {
-		return nil, usagef("public key: %s is not an RSA key", path)
+	switch public.(type) {
+	case *rsa.PublicKey, *ecdsa.PublicKey:
+		return public, nil
 	}
-	return key, nil
+	return nil, usagef("public key: %s is neither an RSA nor an elliptic curve key", path)
 }
 
 // pskEntity gives an entity a key set, sealed by the key store.
@@ -163,7 +247,6 @@ func (c *config) pskEntity(e *bolt.EntityRecord, f entityFlags) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	e.Scheme = "PSK"
 	if e.PSK, err = k.seal(store); err != nil {
 		return err
 	}
@@ -171,4 +254,32 @@ func (c *config) pskEntity(e *bolt.EntityRecord, f entityFlags) (err error) {
 		return k.write(f.generatePSK)
 	}
 	return nil
+}
+
+// groupMember writes the keys that an entity of a model group has. The server
+// makes them anew whenever it needs them.
+func (c *config) groupMember(identity, path string) (err error) {
+	prefix, found := longestPrefix(c.Server.ModelGroups, identity)
+	if !found {
+		return usagef("server.model-groups has no group for %q", identity)
+	}
+	if path == "" {
+		return nil
+	}
+	store, err := c.openKeys()
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	group, err := groupKey(store, c.Server.ModelGroups[prefix])
+	if err != nil {
+		return err
+	}
+	raw, err := entityauth.DeriveGroupKeys(group, identity)
+	if err != nil {
+		return err
+	}
+	defer clear(raw)
+	k := &pskFile{Identity: identity, Encryption: raw[:16], MAC: raw[16:]}
+	return k.write(path)
 }

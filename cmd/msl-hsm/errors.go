@@ -27,7 +27,7 @@ func (p *program) errors() *cobra.Command {
 		Long: `Explains an MSL error: its name, its meaning, what the peer is asked to do, and
 what you can do. CODE is the number in a log, like 6039, or the internalcode of a
 message, like 106039. Without one, the table of all.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			codes := msl.Codes()
 			if len(args) == 1 {

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 // Exit codes. They are documented in exitText and in the README.
@@ -20,6 +22,7 @@ const (
 	exitKeystore = 4
 	exitSecret   = 5
 	exitNoAnswer = 6
+	exitHeld     = 7
 )
 
 const exitText = `Exit codes:
@@ -27,12 +30,15 @@ const exitText = `Exit codes:
   0  done
   1  failed; the message says why
   2  wrong usage or configuration: correct the command line or the file
-  3  the peer refused the message with an MSL error
+  3  the peer refused the message with an MSL error, or the device that wants
+     to enrol
   4  the key store is not available: module, token or key missing, or the
-     device does not answer
+     HSM or TPM does not answer, or is another one
   5  a PIN, password or key file was refused or cannot be read. A PIN that was
      refused is never tried again by itself: tokens count and lock
   6  no answer: the server cannot be reached, or sent no MSL message
+  7  the device waits for a person to approve it at the server; after that, run
+     the command again
 `
 
 // A coded error has an exit code of its own.
@@ -59,6 +65,10 @@ func exitCode(err error) int {
 		return exitRefused
 	case errors.Is(err, keystore.ErrPIN):
 		return exitSecret
+	case errors.Is(err, enroll.ErrPending):
+		return exitHeld
+	case isAny(err, enroll.ErrRejected, enroll.ErrRevoked, enroll.ErrKeyRevoked, enroll.ErrPolicy, enroll.ErrEKCertificate, enroll.ErrRenewal):
+		return exitRefused
 	case keystoreFailed(err):
 		return exitKeystore
 	case errors.As(err, &status), errors.As(err, &request):
@@ -68,15 +78,15 @@ func exitCode(err error) int {
 }
 
 func keystoreFailed(err error) bool {
-	for _, is := range []error{
+	return isAny(err,
 		keystore.ErrNotFound, keystore.ErrBusy, keystore.ErrClosed, keystore.ErrUnavailable,
 		keystore.ErrLost, keystore.ErrWeakKey, keystore.ErrForeign,
-	} {
-		if errors.Is(err, is) {
-			return true
-		}
-	}
-	return false
+		enroll.ErrOtherTPM, enroll.ErrCleared, enroll.ErrNotInitialized, enroll.ErrNotEnrolled,
+	)
+}
+
+func isAny(err error, kinds ...error) bool {
+	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
 func exitCodes() *cobra.Command {

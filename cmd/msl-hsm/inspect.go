@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
 func (p *program) inspect() *cobra.Command {
@@ -83,16 +82,28 @@ func (p *program) inspectorKeys(i *msl.Inspector) (*service, error) {
 		return nil, err
 	}
 	i.Issuer, i.ServiceTokens = s.msl.Issuer, s.msl.ServiceTokens
-	i.Entities = append(s.msl.Entities, &entityauth.RSA{Directory: self{s.msl.Entity.(*entityauth.RSA)}})
+	i.Entities = append(s.msl.Entities, self{s.msl.Entity})
 	return s, nil
 }
 
-// self is a directory of the server alone, to verify its own answers.
-type self struct{ own *entityauth.RSA }
+// self opens what the server itself sent.
+type self struct{ msl.EntityScheme }
 
-func (s self) Entity(_ context.Context, identity string) (*msl.Entity, error) {
-	if identity != s.own.Identity {
-		return nil, keystore.ErrNotFound
+// Open believes our own authentication data alone.
+func (s self) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
+	local, err := s.Local(ctx)
+	if err != nil {
+		return msl.Sender{}, nil, err
 	}
-	return &msl.Entity{Identity: identity, Scheme: "RSA", KeyID: s.own.KeyID, PublicKey: s.own.Key.Public()}, nil
+	from := msl.Sender{Identity: local.Identity}
+	switch own := local.Protector.(type) {
+	case msl.SigningKey:
+		from.Opener = msl.VerifyKey{Key: own.Key.Public()}
+	case msl.SymmetricKey:
+		from.Opener = own
+	}
+	if from.Opener == nil || !bytes.Equal(authdata, local.AuthData) {
+		return msl.Sender{}, nil, msl.ErrEntityNotFound
+	}
+	return from, func() {}, nil
 }

@@ -18,8 +18,10 @@ func (p *program) keyCreate() *cobra.Command {
 		Short: "Make a key, or all keys that a server or a device needs",
 		Long: "Makes a key, or the next version of one that is there.\n\n" +
 			"With --set it makes all keys that a server or a device needs. Keys that are there\n" +
-			"are kept; with --rotate those of issuer and sealing get a new version, and the\n" +
-			"older ones go on opening what they made.\n\n" +
+			"are kept; with --rotate those of issuer, service tokens and sealing get a new\n" +
+			"version, and the older ones go on opening what they made. The identity key does\n" +
+			"not: who trusts it has to learn of a new one first. Make one by its name when\n" +
+			"they have; the newest version is the one that is used.\n\n" +
 			"Algorithms: " + algorithmNames(),
 		RunE: func(_ *cobra.Command, args []string) error {
 			switch {
@@ -35,7 +37,7 @@ func (p *program) keyCreate() *cobra.Command {
 	}
 	c.Flags().StringVar(&set, "set", "", "make all keys of a `ROLE`: server or device")
 	c.Flags().StringVar(&algorithm, "algorithm", "", "what the key is for")
-	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of issuer and sealing keys")
+	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of all keys but the identity")
 	complete := func(words ...string) cobra.CompletionFunc {
 		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 	}

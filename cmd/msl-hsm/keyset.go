@@ -28,8 +28,8 @@ func keySet(role, prefix string) ([]provision, error) {
 			identity,
 			{prefix + "-issuer-encryption", keystore.AES128CBC, "encrypts tokens", true},
 			{prefix + "-issuer-mac", keystore.HMACSHA256, "authenticates tokens", true},
-			{prefix + "-service-encryption", keystore.AES128CBC, "encrypts service tokens", false},
-			{prefix + "-service-mac", keystore.HMACSHA256, "authenticates service tokens", false},
+			{prefix + "-service-encryption", keystore.AES128CBC, "encrypts service tokens", true},
+			{prefix + "-service-mac", keystore.HMACSHA256, "authenticates service tokens", true},
 		}, sealing...), nil
 	case "device":
 		return append([]provision{identity}, sealing...), nil

@@ -10,10 +10,9 @@ import (
 	"os"
 	"strings"
 
-	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
-	"github.com/msl-hsm/msl-hsm/softhsm"
+	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
 // keys are a key store with all that a set-up command needs.
@@ -26,29 +25,23 @@ type keys interface {
 
 // openKeys opens the configured key store.
 func (c *config) openKeys() (keys, error) {
-	uri, err := c.Keystore.resolve()
-	if err != nil {
-		return nil, err
-	}
-	if path, ok := strings.CutPrefix(uri, "soft:"); ok {
+	if path, ok := strings.CutPrefix(c.Keystore.URI, "soft:"); ok {
 		return c.openSoft(path, secret, soft.Open)
 	}
-	pin, err := c.Keystore.pin()
-	if err != nil {
-		return nil, err
+	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		return c.openTPM(tpm.OpenStore)
 	}
-	s, err := hsm.Open(hsm.Config{
-		URI: uri, PIN: pin, Sessions: c.Keystore.Sessions, Wait: c.Keystore.Wait,
-		SealPrefix: c.Keystore.Prefix, AllowWeak: c.Keystore.AllowWeak,
-	})
-	if err != nil {
-		return nil, err
+	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
+		return nil, usagef("no key store: give --keystore URI, or keystore.uri in the configuration")
 	}
-	return s, nil
+	return c.Keystore.openPKCS11()
 }
 
 // makeKeys opens the key store, and makes the file of soft keys if there is none.
 func (c *config) makeKeys() (keys, error) {
+	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		return c.makeTPM()
+	}
 	path, isSoft := strings.CutPrefix(c.Keystore.URI, "soft:")
 	if !isSoft {
 		return c.openKeys()
@@ -76,60 +69,6 @@ func (c *config) openSoft(path string, ask func(source, what string) ([]byte, er
 		return nil, err
 	}
 	return s, nil
-}
-
-// resolve returns the URI of the key store. With a SoftHSM directory the module
-// goes without saying.
-func (k *keystoreConfig) resolve() (string, error) {
-	if strings.HasPrefix(k.URI, "soft:") {
-		return k.URI, nil
-	}
-	if k.URI == "" && k.SoftHSM == "" {
-		return "", usagef("no key store: give --keystore URI, or keystore.uri in the configuration")
-	}
-	uri := &hsm.URI{}
-	if k.URI != "" {
-		var err error
-		if uri, err = hsm.ParseURI(k.URI); err != nil {
-			return "", usagef("key store: %w; write pkcs11:token=NAME?module-path=/path/to/module.so or soft:FILE", err)
-		}
-	}
-	if k.SoftHSM != "" {
-		if err := k.useSoftHSM(uri); err != nil {
-			return "", err
-		}
-	}
-	if uri.ModulePath == "" && uri.ModuleName == "" {
-		return "", usagef("key store %s names no module: add ?module-path=/path/to/module.so", uri)
-	}
-	return uri.String(), nil
-}
-
-// useSoftHSM makes the directory's configuration that of this process.
-func (k *keystoreConfig) useSoftHSM(uri *hsm.URI) error {
-	module, err := softhsm.FindModule()
-	if err != nil {
-		return coded{err, exitKeystore}
-	}
-	if _, err := softhsm.Configure(k.SoftHSM); err != nil {
-		return coded{err, exitKeystore}
-	}
-	if uri.ModulePath == "" && uri.ModuleName == "" {
-		uri.ModulePath = module
-	}
-	return nil
-}
-
-// pin is the source of the PIN; the PIN itself only package hsm sees.
-func (k *keystoreConfig) pin() (hsm.PINSource, error) {
-	if k.PIN == "" {
-		return "", nil
-	}
-	s, err := parseSource(k.PIN)
-	if err != nil {
-		return "", usagef("source of the PIN: %w", err)
-	}
-	return hsm.PINSource(s), nil
 }
 
 // keyIDOf names a public key: the start of the hash of its PKIX form. Both

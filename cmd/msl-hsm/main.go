@@ -52,25 +52,35 @@ func (p *program) root() *cobra.Command {
 		Use:   "msl-hsm",
 		Short: "MSL messages with keys that stay in an HSM",
 		Long: "msl-hsm answers and sends messages of the Message Security Layer protocol.\n" +
-			"Its keys stay in a PKCS #11 token; for development in software.",
+			"Its keys stay in a PKCS #11 token or a TPM; for development in software.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&p.flags.config, "config", "", "configuration `FILE` (default $MSL_HSM_CONFIG, ./msl-hsm.yaml or /etc/msl-hsm/msl-hsm.yaml)")
-	f.StringVar(&p.flags.keystore, "keystore", "", "key store `URI`: pkcs11:token=NAME?module-path=PATH or soft:FILE")
+	f.StringVar(&p.flags.keystore, "keystore", "", "key store `URI`: pkcs11:token=NAME?module-path=PATH, tpm:?state=FILE or soft:FILE")
 	f.StringVar(&p.flags.softhsm, "softhsm", "", "`DIR`ectory of a SoftHSM token for development")
 	f.StringVar(&p.flags.pin, "pin", "", "`SOURCE` of the PIN: file:PATH, fd:N, credential:NAME or prompt")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, c.CommandPath())
 	})
 	root.AddCommand(
-		group("token", "Make and list PKCS #11 tokens", p.tokenInit(), p.tokenList()),
-		group("key", "Make, list, show and destroy provisioned keys", p.keyCreate(), p.keyList(), p.keyShow(), p.keyDestroy()),
+		p.token(),
+		group("key", "Make, import, list, show and destroy provisioned keys", p.keyCreate(), p.keyImport(), p.keyList(), p.keyShow(), p.keyRequest(), p.keyDestroy()),
 		group("entity", "Register and revoke the entities that may talk to the server",
-			p.entityAdd(), p.entityList(), p.entityRemove(), p.entityRevoke(), p.entityUnrevoke()),
+			p.entityAdd(), p.entityList(), p.entityShow(), p.entityRemove(), p.entityRevoke(), p.entityUnrevoke()),
 		group("user", "Register the users who may log in", p.userAdd(), p.userList(), p.userRemove()),
-		p.serve(), p.send(), p.inspect(), p.errors(), p.custody(), p.version(), exitCodes(),
+		group("tpm", "Give this machine an identity that stays in its TPM",
+			p.tpmInit(), p.tpmEnroll(), p.tpmStatus(), p.tpmRenew(), p.tpmQuote()),
+		group("ca", "Make the CA of a fleet of devices", p.caInit()),
+		group("enrollment", "Decide which devices with a TPM may talk to the server",
+			p.enrollmentList(), p.enrollmentShow(),
+			p.onDevice("approve", "Let a device enrol, whether it came already or is to come", "approved"),
+			p.onDevice("reject", "Say no to a device", "rejected"), p.enrollmentRevoke(),
+			p.onDevice("reinstate", "Let a rejected or revoked device apply again", "reinstated"),
+			p.onDevice("remove", "Forget a device that was never enrolled", "removed"),
+			p.enrollmentMerge(), p.enrollmentVerify(), p.enrollmentCRL()),
+		p.serve(), p.send(), p.agent(), p.inspect(), p.errors(), p.alerts(), p.failures(), p.custody(), p.version(), exitCodes(),
 	)
 	onlyKnown(root)
 	return root
@@ -109,6 +119,16 @@ func want(names ...string) cobra.PositionalArgs {
 			return usagef("%s takes no arguments, but got %q", c.CommandPath(), args[0])
 		}
 		return usagef("%s takes %s: got %d of %d arguments", c.CommandPath(), strings.Join(names, " "), len(args), len(names))
+	}
+}
+
+// atMost checks that there are no more than n arguments.
+func atMost(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usagef("%s takes %d argument at most, but got %d", c.CommandPath(), n, len(args))
+		}
+		return nil
 	}
 }
 

@@ -24,15 +24,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
-	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"msl-hsm": main})
+	testscript.Main(leakChecked{m}, map[string]func(){"msl-hsm": main})
 }
 
 func TestScripts(t *testing.T) {
-	_, missing := softhsm.FindModule()
+	missing := findSoftHSM()
 	if missing != nil && strings.Contains(os.Getenv("MSL_TEST_REQUIRE"), "softhsm") {
 		t.Fatal(missing)
 	}
@@ -42,11 +41,15 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SOFTHSM2_MODULE", os.Getenv("SOFTHSM2_MODULE"))
 			e.Setenv("MSL_HSM_CONFIG", "")
+			e.Values[testingT{}] = e.T()
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
-			if name == "softhsm" {
+			switch name {
+			case "softhsm":
 				return missing == nil, nil
+			case "pkcs11":
+				return withPKCS11, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -55,10 +58,23 @@ func TestScripts(t *testing.T) {
 			"ready":     ready,
 			"upstream":  upstream,
 			"certify":   certify,
+			"authority": testAuthority,
+			"capture":   capture,
+			"issue":     issue,
+			"keypair":   keypair,
+			"crl":       crl,
+			"expand":    expand,
 			"private":   private,
 			"occupy":    occupy,
 			"slow":      slow,
 			"terminate": terminate,
+			"post":      post,
+			"swtpm":     swtpm,
+			"stall":     stall,
+			"waitfor":   waitFor,
+			"flip":      flip,
+			"found":     found,
+			"later":     nextSecond,
 		},
 	})
 }

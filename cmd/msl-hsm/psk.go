@@ -28,7 +28,11 @@ func newPSK(identity string) *pskFile {
 	return k
 }
 
-func readPSK(path string) (*pskFile, error) {
+func readPSK(path string) (*pskFile, error) { return readKeySet(path, true) }
+
+// readKeySet reads a file of keys. The wrapping key may be missing where it is not
+// derived.
+func readKeySet(path string, derive bool) (*pskFile, error) {
 	text, err := readPrivate(path)
 	if err != nil {
 		return nil, coded{fmt.Errorf("pre-shared keys: %s: %w", path, err), exitSecret}
@@ -41,10 +45,10 @@ func readPSK(path string) (*pskFile, error) {
 		// The decoder's own words may quote what it read.
 		return nil, coded{fmt.Errorf("pre-shared keys: %s is not a JSON object of identity, encryption and mac (Base64)", path), exitSecret}
 	}
-	if k.Wrapping == nil {
+	if k.Wrapping == nil && derive {
 		k.Wrapping = entityauth.DeriveWrappingKey(k.Encryption, k.MAC)
 	}
-	if len(k.Encryption) != 16 || len(k.MAC) != 32 || len(k.Wrapping) != 16 {
+	if len(k.Encryption) != 16 || len(k.MAC) != 32 || k.Wrapping != nil && len(k.Wrapping) != 16 {
 		k.wipe()
 		return nil, coded{fmt.Errorf("pre-shared keys: %s: want encryption of 16 bytes, mac of 32 and wrapping of 16", path), exitSecret}
 	}
@@ -71,7 +75,7 @@ func (k *pskFile) wipe() {
 
 // seal makes the form in which a server keeps a key set: the keys pass through
 // the key store once, and come out closed.
-func (k *pskFile) seal(store keys) (*msl.SealedPSK, error) {
+func (k *pskFile) seal(store importing) (*msl.SealedPSK, error) {
 	seal := func(use string, a keystore.Algorithm, raw []byte) ([]byte, error) {
 		key, err := store.Import(a, raw)
 		if err != nil {
@@ -96,8 +100,9 @@ func (k *pskFile) seal(store keys) (*msl.SealedPSK, error) {
 	return sealed, err
 }
 
-// own makes the device's side of a key set: session keys of its key store.
-func (k *pskFile) own(store keystore.Importer) (*entityauth.KeySet, error) {
+// own makes the device's side of a key set: session keys of its key store. The
+// keys of a model group have no wrapping key.
+func (k *pskFile) own(store keystore.Importer, wrapping bool) (*entityauth.KeySet, error) {
 	encryption, err := store.Import(keystore.AES128CBC, k.Encryption)
 	if err != nil {
 		return nil, err
@@ -106,14 +111,31 @@ func (k *pskFile) own(store keystore.Importer) (*entityauth.KeySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	wrapping, err := store.Import(keystore.AESUnwrap128, k.Wrapping)
-	if err != nil {
-		return nil, err
-	}
 	c, okC := encryption.(keystore.Cipher)
 	m, okM := mac.(keystore.MAC)
 	if !okC || !okM {
 		return nil, keystore.ErrWrongKey
 	}
-	return entityauth.NewKeySet(c, m, wrapping), nil
+	if !wrapping {
+		return entityauth.NewKeySet(c, m, nil), nil
+	}
+	unwraps, err := store.Import(keystore.AESUnwrap128, k.Wrapping)
+	if err != nil {
+		return nil, err
+	}
+	return entityauth.NewKeySet(c, m, unwraps), nil
+}
+
+// reveals makes the wrapping key once more, for ladders: their form forces its
+// bytes and those of session keys through the process.
+func (k *pskFile) reveals(store keystore.Importer) (keystore.Revealer, error) {
+	key, err := store.Import(keystore.AESReveal128, k.Wrapping)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := key.(keystore.Revealer)
+	if !ok {
+		return nil, keystore.ErrWrongKey
+	}
+	return r, nil
 }

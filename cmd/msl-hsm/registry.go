@@ -90,7 +90,7 @@ func (r *Registrar) Users(_ struct{}, all *[]bolt.UserRecord) (err error) {
 
 // administer lets set-up commands reach the state of a running server. Where the
 // socket cannot be made, the server is as good without.
-func administer(state *bolt.Server, path string, log *slog.Logger) io.Closer {
+func administer(path string, log *slog.Logger, services ...any) io.Closer {
 	socket := socketOf(path)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("entities and users cannot be changed while this server runs", "error", err)
@@ -102,9 +102,11 @@ func administer(state *bolt.Server, path string, log *slog.Logger) io.Closer {
 		return io.NopCloser(nil)
 	}
 	server := rpc.NewServer()
-	if err := server.Register(&Registrar{state}); err != nil {
-		log.Error("administration", "error", err)
-		return l
+	for _, s := range services {
+		if err := server.Register(s); err != nil {
+			log.Error("administration", "error", err)
+			return l
+		}
 	}
 	go func() {
 		for {

@@ -12,15 +12,14 @@ import (
 	"syscall"
 
 	"golang.org/x/term"
-
-	"github.com/msl-hsm/msl-hsm/hsm"
 )
 
 // maxSecret bounds a PIN, a password or a file of pre-shared keys.
 const maxSecret = 64 << 10
 
-// secret reads a secret from a source in the syntax of hsm.PINSource, without
-// the end of its line. The caller wipes it.
+// secret reads a secret from its source, without the end of its line: the source has
+// the forms of hsm.PINSource, which the small build does not have. The caller wipes
+// the secret.
 func secret(source, what string) ([]byte, error) {
 	s, err := parseSource(source)
 	if err != nil {
@@ -47,21 +46,33 @@ func notFromEnvironment(flag, source string) error {
 	return nil
 }
 
-// parseSource is hsm.ParsePINSource with paths that may be relative.
+// parseSource checks the form of a source, and makes the path of a file absolute.
 func parseSource(source string) (string, error) {
-	if path, ok := strings.CutPrefix(source, "file:"); ok && path != "" && !strings.HasPrefix(path, "/") {
-		absolute, err := filepath.Abs(path)
-		if err != nil {
-			return "", err
+	kind, value, colon := strings.Cut(source, ":")
+	ok := colon && value != ""
+	switch kind {
+	case "file":
+		if ok {
+			path, err := filepath.Abs(value)
+			return "file:" + path, err
 		}
-		source = "file:" + absolute
+	case "fd":
+		_, err := strconv.ParseUint(value, 10, 31)
+		ok = err == nil
+	case "credential":
+		ok = ok && filepath.Base(value) == value && value != ".." && value != "."
+	case "env":
+		ok = ok && !strings.Contains(value, "=")
+	case "prompt":
+		ok = !colon
+	default:
+		ok = false
 	}
-	s, err := hsm.ParsePINSource(source)
-	if err != nil {
+	if !ok {
 		// Not quoted: it may be the secret itself, given by mistake.
 		return "", errors.New("want file:PATH, fd:N, credential:NAME, prompt or env:NAME")
 	}
-	return string(s), nil
+	return source, nil
 }
 
 func readSource(source, what string) ([]byte, error) {
@@ -150,6 +161,13 @@ func newSecret(source, what string) ([]byte, error) {
 		return nil, err
 	}
 	return first, nil
+}
+
+func orPrompt(source string) string {
+	if source == "" {
+		return "prompt"
+	}
+	return source
 }
 
 // writePrivate makes a new file that only its owner may read.

@@ -16,7 +16,7 @@ import (
 type sendFlags struct {
 	data, file                         string
 	noEncryption, plain, nonReplayable bool
-	verbose                            bool
+	noAnswer, verbose                  bool
 }
 
 func (p *program) send() *cobra.Command {
@@ -29,9 +29,15 @@ func (p *program) send() *cobra.Command {
 comes from --data, from --file, or with - from the standard input; without any of
 them the message has none.
 
-Who sends: --psk-file has the pre-shared keys of the entity, --key names its RSA key
-in the key store, --certificate its certificate for that key; without them the
-entity claims its --identity and proves nothing.
+Who sends follows from what is given, as far as --entity-scheme does not say:
+
+  --psk-file, --psk-keys   PSK, or with --profile PSK_PROFILE
+  --certificate, --key     X509
+  --key                    RSA or ECC, after the key
+  --identity               NONE, or with --suffix NONE_SUFFIXED: proves nothing
+
+MGK takes its keys as PSK does. PROVISIONED has no identity and is given one.
+MT_PROTECTED hides any of the others under the master token of --earlier-state.
 
 With a state file, the next call goes on with the master token of this one.`,
 		Args: cobra.ArbitraryArgs,
@@ -40,47 +46,86 @@ With a state file, the next call goes on with the master token of this one.`,
 			if set("data") && set("file") {
 				return usagef("send takes either --data or --file")
 			}
-			return p.runSend(c.Context(), args, over, f, set("data"))
+			return p.reporting(over, f.verbose, func() error { return p.runSend(c.Context(), args, over, f, set("data")) })
 		},
 	}
-	c.Flags().StringVar(&f.data, "data", "", "`TEXT` to send")
-	c.Flags().StringVar(&f.file, "file", "", "`FILE` to send")
-	c.Flags().BoolVar(&f.noEncryption, "no-encryption", false, "send the data unencrypted where that saves a key exchange")
-	c.Flags().BoolVar(&f.plain, "no-integrity", false, "send the data unauthenticated where that saves a key exchange")
-	c.Flags().BoolVar(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
-	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
-	over.flags(c)
+	message := flagGroup{title: "The message"}
+	s, b := message.set().StringVar, message.set().BoolVar
+	s(&f.data, "data", "", "`TEXT` to send")
+	s(&f.file, "file", "", "`FILE` to send")
+	b(&f.noEncryption, "no-encryption", false, "send the data unencrypted where that saves a key exchange")
+	b(&f.plain, "no-integrity", false, "send the data unauthenticated where that saves a key exchange")
+	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
+	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
+	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
+	grouped(c, append([]flagGroup{message}, over.flags()...)...)
+	completeNames(c)
 	return c
 }
 
+// completeNames completes the flags that take one of a few names.
+func completeNames(c *cobra.Command) {
+	for flag, names := range map[string][]string{
+		"entity-scheme": entitySchemeNames(), "user-scheme": userSchemeNames(), "key-exchange": exchangeNames(),
+		"dh-group": groupNames(), "custody": {"sealed", "imported", "shared"},
+	} {
+		c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
 // flags are those that override the client's configuration.
-func (o *clientConfig) flags(c *cobra.Command) {
-	s := c.Flags().StringVar
+func (o *clientConfig) flags() []flagGroup {
+	who, server, keys, user := flagGroup{title: "Who sends"}, flagGroup{title: "Whom to trust"}, flagGroup{title: "Session"}, flagGroup{title: "For a user"}
+	s := who.set().StringVar
+	s(&o.EntityScheme, "entity-scheme", "", "how we prove who we are, a `SCHEME` (default what fits the rest)")
 	s(&o.Identity, "identity", "", "our identity `NAME` (default that of the PSK file)")
 	s(&o.PSK, "psk-file", "", "our pre-shared keys, in this `FILE`")
-	s(&o.Key, "key", "", "label `NAME` of our RSA key in the key store")
-	s(&o.KeyID, "key-id", "", "`ID` of our RSA key (default made of the key)")
-	s(&o.Certificate, "certificate", "", "our certificate, in this PEM `FILE`")
-	s(&o.Recipient, "recipient", "", "identity `NAME` of the server")
-	s(&o.ServerKey, "server-key", "", "RSA public key of the server, in this PEM `FILE`")
+	s(&o.PSKKeys, "psk-keys", "", "our pre-shared keys, in the key store under labels that begin with `NAME`")
+	s(&o.Profile, "profile", "", "`NAME` of our profile of the pre-shared keys")
+	s(&o.Key, "key", "", "label `NAME` of our RSA or EC key in the key store")
+	s(&o.KeyID, "key-id", "", "`ID` of our key (default made of the key)")
+	s(&o.Certificate, "certificate", "", "our certificate, the first one in this PEM `FILE`")
+	s(&o.Suffix, "suffix", "", "`NAME` that comes after our identity")
+	s = server.set().StringVar
+	s(&o.Recipient, "recipient", "", "identity `NAME` of the server; by certificate its subject")
+	s(&o.ServerKey, "server-key", "", "RSA or EC public key of the server, in this PEM `FILE`")
 	s(&o.ServerKeyID, "server-key-id", "", "`ID` of the server's key (default made of the key)")
+	s(&o.ServerRoots, "server-roots", "", "certificates that vouch for the server, in this PEM `FILE`")
+	s(&o.ServerIntermediates, "server-intermediates", "", "certificates between those and the server's, in this PEM `FILE`")
+	s(&o.ServerPSK, "server-psk", "", "pre-shared keys of the server, in this `FILE`")
+	s = keys.set().StringVar
 	s(&o.State, "state", "", "`FILE` that keeps our tokens")
+	s(&o.AntiRollback, "anti-rollback", "", "bind the state to a counter in the TPM, at NV `INDEX`, so that old copies of it do no harm")
+	keys.c.Flags().Lookup("anti-rollback").NoOptDefVal = "true"
+	keys.set().StringArrayVar((*[]string)(&o.KeyExchanges), "key-exchange", nil, "offer this `NAME`; repeat it for more, best first")
+	s(&o.DHGroup, "dh-group", "", "parameter group `NAME` of DIFFIE_HELLMAN")
+	s(&o.Custody, "custody", "", "`MODE` of where session keys may be: sealed, imported or shared")
+	s(&o.EarlierState, "earlier-state", "", "`FILE` of an earlier session of ours, for MT_PROTECTED and USER_ID_TOKEN")
+	s = user.set().StringVar
 	s(&o.User, "user", "", "send for the user with this `EMAIL` address")
+	s(&o.UserScheme, "user-scheme", "", "how the user is proven, a `SCHEME`: EMAIL_PASSWORD, or USER_ID_TOKEN of --earlier-state")
 	s(&o.Password, "password-source", "", "`SOURCE` of the user's password")
+	return []flagGroup{who, server, keys, user}
 }
 
 func (c *clientConfig) override(o clientConfig) {
-	override(&c.Identity, o.Identity)
-	override(&c.PSK, o.PSK)
-	override(&c.Key, o.Key)
-	override(&c.KeyID, o.KeyID)
-	override(&c.Certificate, o.Certificate)
-	override(&c.Recipient, o.Recipient)
-	override(&c.ServerKey, o.ServerKey)
-	override(&c.ServerKeyID, o.ServerKeyID)
-	override(&c.State, o.State)
-	override(&c.User, o.User)
-	override(&c.Password, o.Password)
+	for _, f := range []struct {
+		value *string
+		flag  string
+	}{
+		{&c.EntityScheme, o.EntityScheme}, {&c.Identity, o.Identity}, {&c.Suffix, o.Suffix},
+		{&c.PSK, o.PSK}, {&c.PSKKeys, o.PSKKeys}, {&c.Profile, o.Profile},
+		{&c.Key, o.Key}, {&c.KeyID, o.KeyID}, {&c.Certificate, o.Certificate}, {&c.EarlierState, o.EarlierState},
+		{&c.Recipient, o.Recipient}, {&c.ServerKey, o.ServerKey}, {&c.ServerKeyID, o.ServerKeyID},
+		{&c.ServerRoots, o.ServerRoots}, {&c.ServerIntermediates, o.ServerIntermediates}, {&c.ServerPSK, o.ServerPSK},
+		{&c.DHGroup, o.DHGroup}, {&c.Custody, o.Custody}, {&c.State, o.State}, {&c.AntiRollback, o.AntiRollback},
+		{&c.User, o.User}, {&c.UserScheme, o.UserScheme}, {&c.Password, o.Password},
+	} {
+		override(f.value, f.flag)
+	}
+	if o.KeyExchanges != nil {
+		c.KeyExchanges = o.KeyExchanges
+	}
 }
 
 func (p *program) runSend(ctx context.Context, args []string, over clientConfig, f sendFlags, hasData bool) (err error) {
@@ -108,15 +153,20 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 	}
 	defer closeBody()
 	tell := &story{verbose: f.verbose, out: p.stderr}
-	client, err := c.openClient(tell)
+	client, err := c.openClient(ctx, tell)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, client)
-	return p.exchange(ctx, c, client, &msl.Request{
+	request := &msl.Request{
 		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable,
 		RequestTokens: true, User: c.Client.User, Recipient: c.Client.Recipient, Body: body,
-	}, tell)
+	}
+	if f.noAnswer {
+		tell.begin()
+		return explain(client.msl.Send(ctx, request), c)
+	}
+	return p.exchange(ctx, c, client, request, tell)
 }
 
 // body is the data to be sent.

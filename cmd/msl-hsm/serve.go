@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 // gcPercent lets the heap of a server grow to five times what is alive: that is a
@@ -26,7 +27,7 @@ const gcPercent = 400
 
 type serveFlags struct {
 	listen, state, upstream, readyFile, logFormat string
-	verbose                                       bool
+	verbose, tls                                  bool
 }
 
 func (p *program) serve() *cobra.Command {
@@ -56,6 +57,7 @@ object that it made in the token.`,
 	c.Flags().StringVar(&f.upstream, "upstream", "", "`URL` of the HTTP service behind this gateway")
 	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready")
 	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls describes in the configuration")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log every message")
 	return c
 }
@@ -91,10 +93,26 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 			log.Info("stopped, every key object is closed")
 		}
 	}()
-	defer administer(s.state, c.Server.State, log).Close()
+	failures, err := c.takeFailures(s, log)
+	if err != nil {
+		return err
+	}
+	defer failures.Close()
+	if listener, err = c.secure(s.store, listener, f.tls, log); err != nil {
+		return err
+	}
+	services := []any{&Registrar{s.state}}
+	if s.devices != nil {
+		services = append(services, &Enroller{s.devices})
+	}
+	defer administer(c.Server.State, log, services...).Close()
 	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.msl.Issuer.Keys), "upstream", c.Server.Upstream)
-	server := c.httpServer(s, c.guard(application, log), log)
+	server, err := c.httpServer(s, c.guard(application, log), log)
+	if err != nil {
+		return err
+	}
+	server.Handler = failures.beside(server.Handler)
 	return p.answer(ctx, server, listener, c.Server.Shutdown, f.readyFile)
 }
 
@@ -115,21 +133,34 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 
 // httpServer bounds what a connection may cost before a message is read;
 // mslhttp bounds the rest.
-func (c *config) httpServer(s *service, handle handler, log *slog.Logger) *http.Server {
+func (c *config) httpServer(s *service, handle handler, log *slog.Logger) (*http.Server, error) {
+	answers := &mslhttp.Handler{
+		Server: s.msl, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout, Log: log,
+	}
+	paths := http.NewServeMux()
+	paths.Handle("/", answers)
+	if s.devices != nil {
+		newcomers, enrol, err := s.enroller(s.devices, log)
+		if err != nil {
+			return nil, err
+		}
+		paths.Handle(c.Server.Enrollment.Path, throttled(&mslhttp.Handler{
+			Server: newcomers, Handle: enrol, MaxBody: 4 * enroll.MaxMessage, Timeout: c.Server.Limits.Timeout, Log: log,
+		}))
+	}
 	return &http.Server{
-		Handler: &mslhttp.Handler{
-			Server: s.msl, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout, Log: log,
-		},
+		Handler:           paths,
+		ConnContext:       mslhttp.TLSContext,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	}, nil
 }
 
 // answer serves until ctx ends, and then as long as messages are in flight.
 func (p *program) answer(ctx context.Context, server *http.Server, l net.Listener, grace time.Duration, readyFile string) error {
-	url := "http://" + l.Addr().String() + "/"
+	url := urlOf(l)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	fmt.Fprintf(p.stdout, "ready at %s\n", url)

@@ -1,27 +1,24 @@
 package main
 
 import (
-	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
-	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
-	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
 // A service is a server with all that it holds open.
 type service struct {
-	store keys
-	state *bolt.Server
-	psk   *entityauth.PSK
-	msl   *msl.Server
+	store   keys
+	state   *bolt.Server
+	psk     *entityauth.PSK
+	mgk     *entityauth.MGK
+	devices *authority // that enrol here, or nil
+	msl     *msl.Server
 }
 
 const makeServerKeys = "run msl-hsm key create --set server"
@@ -47,9 +44,9 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	custody, err := msl.ParseCustody(c.Server.Custody)
+	custody, err := parseCustody("server.custody", c.Server.Custody)
 	if err != nil {
-		return usagef("server.custody is %q: want sealed, imported or shared", c.Server.Custody)
+		return err
 	}
 	issuer, err := c.issuer(s.store)
 	if err != nil {
@@ -60,21 +57,19 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	roots, err := readRoots(c.Server.X509Roots)
+	s.psk = &entityauth.PSK{Directory: s.state, Store: s.store}
+	if c.Server.Enrollment.State != "" {
+		if s.devices, err = c.openAuthority(s.state, s.store); err != nil {
+			return err
+		}
+	}
+	exchanges, err := c.keyExchanges(s.store, s.devices, s.psk, custody)
 	if err != nil {
 		return err
 	}
-	s.psk = &entityauth.PSK{Directory: s.state, Store: s.store}
 	s.msl = &msl.Server{
 		Name: c.Server.Identity, Entity: own,
-		Entities: []msl.EntityScheme{
-			s.psk,
-			&entityauth.RSA{Directory: s.state},
-			&entityauth.X509{Roots: roots, Directory: s.state},
-			&entityauth.None{Directory: s.state},
-		},
-		Users:         []msl.UserScheme{&userauth.EmailPassword{Verify: s.state.Verify}},
-		KeyExchanges:  keyExchanges(s.store, s.psk),
+		KeyExchanges:  exchanges,
 		Custody:       custody,
 		Issuer:        issuer,
 		State:         s.state,
@@ -84,23 +79,20 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 		Limits:        c.Server.Limits.msl(),
 		Log:           log,
 	}
-	return nil
+	if s.devices != nil {
+		s.msl.JudgeToken = s.devices.tokenJudge(issuer)
+	}
+	s.msl.Users = c.userSchemes(s)
+	s.msl.Entities, err = c.entities(s, log)
+	return err
 }
 
-// keyExchanges are all that there are, in our order of preference: first those
-// whose keys stay in the store. The server does without those that its custody
-// forbids.
-func keyExchanges(store keystore.Store, psk *entityauth.PSK) []msl.KeyExchange {
-	return []msl.KeyExchange{
-		&keyx.SymmetricWrapped{Store: store, PSK: psk},
-		&keyx.AsymmetricWrapped{Store: store},
-		&keyx.AsymmetricJOSE{Mechanism: keyx.JWERSA, Store: store},
-		&keyx.AsymmetricJOSE{Mechanism: keyx.JWEJSRSA, Store: store},
-		&keyx.AsymmetricJOSE{Mechanism: keyx.JWKRSA, Store: store},
-		&keyx.Ladder{Form: keyx.JWELadder, Store: store, PSK: psk},
-		&keyx.Ladder{Form: keyx.JWKLadder, Store: store, PSK: psk},
-		&keyx.DiffieHellman{Store: store, Groups: keyx.DHGroups()},
+func parseCustody(setting, name string) (msl.Custody, error) {
+	custody, err := msl.ParseCustody(name)
+	if err != nil {
+		return 0, usagef("%s is %q: want sealed, imported or shared", setting, name)
 	}
+	return custody, nil
 }
 
 func (l limitsConfig) msl() msl.Limits {
@@ -108,29 +100,6 @@ func (l limitsConfig) msl() msl.Limits {
 		Header: l.Header, Chunk: l.Chunk, Inflate: l.Inflate, Sessions: l.Sessions,
 		ErrorsPerSecond: l.ErrorsPerSecond, ErrorsPerSource: l.ErrorsPerSource, PasswordsAtATime: l.Passwords,
 	}
-}
-
-// ownEntity is the server's identity: the newest version of its RSA key.
-func (c *config) ownEntity(store keystore.Store) (*entityauth.RSA, error) {
-	label := c.Server.Key
-	if label == "" {
-		label = c.Keystore.Prefix + "-identity"
-	}
-	ring, err := store.Lookup(label)
-	if err != nil {
-		return nil, missing(err, makeServerKeys)
-	}
-	signer, ok := ring[0].Key.(crypto.Signer)
-	if !ok {
-		return nil, usagef("key %q is for %v, and does not sign: server.key wants an rsa2048-sign key", label, ring[0].Key.Algorithm())
-	}
-	id := c.Server.KeyID
-	if id == "" {
-		if id, err = keyIDOf(signer.Public()); err != nil {
-			return nil, err
-		}
-	}
-	return &entityauth.RSA{Identity: c.Server.Identity, KeyID: id, Key: signer}, nil
 }
 
 func (c *config) issuer(store keystore.Store) (*msl.Issuer, error) {
@@ -180,38 +149,31 @@ func (c *config) serviceTokenKeys(store keystore.Store) (msl.ServiceTokenKeys, e
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("%s service#%d", c.Server.Identity, ring[0].Version)
-	return msl.ServiceTokenKeys{"": msl.SymmetricKey{KeyID: name, Encryption: ring[0].Encryption, MAC: ring[0].MAC}}, nil
-}
-
-// readRoots reads the certificates that vouch for entities. No file means that
-// nobody does.
-func readRoots(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
+	var versions msl.KeyRing
+	for _, v := range ring {
+		id := fmt.Sprintf("%s service#%d", c.Server.Identity, v.Version)
+		versions = append(versions, msl.SymmetricKey{KeyID: id, Encryption: v.Encryption, MAC: v.MAC})
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, usagef("server.x509-roots: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
-		return nil, usagef("server.x509-roots: %s has no certificate in PEM", path)
-	}
-	return roots, nil
+	return msl.ServiceTokenKeys{"": versions}, nil
 }
 
 // close lets go of every key object, and then of the sessions and the file.
 func (s *service) close() error {
 	var errs []error
 	if s.msl != nil {
-		errs = append(errs, s.msl.Close(), s.psk.Close())
+		errs = append(errs, s.msl.Close(), s.psk.Close(), closeExchanges(s.msl.KeyExchanges))
+		if s.mgk != nil {
+			errs = append(errs, s.mgk.Close())
+		}
 		if objects, sessions := s.store.Live(); objects+sessions > 0 {
 			errs = append(errs, fmt.Errorf("%d key objects and %d sessions were still in use at the end", objects, sessions))
 		}
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
+	}
+	if s.devices != nil {
+		errs = append(errs, s.devices.Close())
 	}
 	return errors.Join(append(errs, s.state.Close())...)
 }

@@ -142,7 +142,7 @@ func advice(e *msl.PeerError, c *config) string {
 	switch e.Code {
 	case msl.ErrEmailPasswordIncorrect, msl.ErrEmailPasswordBlank:
 		return "check the e-mail address and the password"
-	case msl.ErrEntityNotFound, msl.ErrRSAPublicKeyNotFound, msl.ErrIncorrectEntityAuthData:
+	case msl.ErrEntityNotFound, msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound, msl.ErrIncorrectEntityAuthData:
 		return fmt.Sprintf("register %q on the server with msl-hsm entity add", c.Client.Identity)
 	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked, msl.ErrUserIDTokenRevoked:
 		return "the server's operator revoked it"

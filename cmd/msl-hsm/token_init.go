@@ -1,3 +1,5 @@
+//go:build cgo && !nopkcs11
+
 package main
 
 import (
@@ -134,13 +136,9 @@ func (p *program) initToken(label, soSource string) error {
 	if err != nil {
 		return err
 	}
-	text, err := c.Keystore.resolve()
+	uri, err := c.Keystore.resolve()
 	if err != nil {
 		return err
-	}
-	uri, err := hsm.ParseURI(text)
-	if err != nil {
-		return usagef("token init needs a PKCS #11 module: %w", err)
 	}
 	override(&uri.Token, label)
 	if uri.Token == "" {
@@ -164,11 +162,4 @@ func (p *program) initToken(label, soSource string) error {
 	}
 	fmt.Fprintf(p.stdout, "made the token %q; its URI is %s\n", uri.Token, uri)
 	return nil
-}
-
-func orPrompt(source string) string {
-	if source == "" {
-		return "prompt"
-	}
-	return source
 }

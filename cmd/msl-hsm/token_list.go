@@ -1,3 +1,5 @@
+//go:build cgo && !nopkcs11
+
 package main
 
 import (
@@ -9,7 +11,6 @@ import (
 	"github.com/miekg/pkcs11"
 	"github.com/spf13/cobra"
 
-	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -58,13 +59,9 @@ func (p *program) modulePath() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, err := c.Keystore.resolve()
+	uri, err := c.Keystore.resolve()
 	if err != nil {
 		return "", err
-	}
-	uri, err := hsm.ParseURI(text)
-	if err != nil {
-		return "", usagef("token list needs a PKCS #11 module: %w", err)
 	}
 	if uri.ModulePath == "" {
 		return "", usagef("key store %s names no module-path: add ?module-path=/path/to/module.so", uri)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -11,7 +12,7 @@ import (
 func (p *program) version() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version and how this program was built",
+		Short: "Print the version, how this program was built, and which key stores it has",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
 			version, revision := "unknown", ""
@@ -26,7 +27,12 @@ func (p *program) version() *cobra.Command {
 					}
 				}
 			}
-			fmt.Fprintf(p.stdout, "msl-hsm %s%s %s %s/%s\n", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			var names []string
+			for _, provider := range providers() {
+				names = append(names, provider.Name)
+			}
+			fmt.Fprintf(p.stdout, "msl-hsm %s%s %s %s/%s\nkey stores: %s\n", version, revision,
+				runtime.Version(), runtime.GOOS, runtime.GOARCH, strings.Join(names, ", "))
 			return nil
 		},
 	}

@@ -27,7 +27,7 @@ func decodeYAML(path string, data []byte, into any) error {
 type yamlFile string
 
 func (f yamlFile) errorf(n *yaml.Node, format string, args ...any) error {
-	return fmt.Errorf("%s:%d:%d: %s", f, n.Line, n.Column, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%s:%d:%d: %w", f, n.Line, n.Column, fmt.Errorf(format, args...))
 }
 
 func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {
@@ -39,6 +39,10 @@ func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {
 	}
 	if err := n.Decode(v.Addr().Interface()); err != nil {
 		var kind *yaml.TypeError
+		var elsewhere misplaced
+		if errors.As(err, &elsewhere) {
+			return f.errorf(elsewhere.node, "%s: %w", name, elsewhere.error)
+		}
 		if !errors.As(err, &kind) {
 			return f.errorf(n, "%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))
 		}
@@ -106,6 +110,8 @@ func kindName(v reflect.Value) string {
 		return "a whole number"
 	case v.Kind() == reflect.Slice:
 		return "a list, as [a, b]"
+	case v.Kind() == reflect.Map:
+		return "names with values, as {a: b}"
 	}
 	return "a text"
 }

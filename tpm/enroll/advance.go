@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -19,7 +20,8 @@ type application struct {
 }
 
 // advance takes a record from its state to the next: pending or enrolled. The
-// device is registered before the record says so; until then nothing is kept.
+// device is registered before the record says so; until then it has the keys
+// alone, so that a revocation finds what was registered when this was cut off.
 func (a *Authority) advance(ctx context.Context, n *application) ([]byte, error) {
 	r := n.record
 	if n.proof.Challenge.Issued <= r.Newest {
@@ -29,6 +31,7 @@ func (a *Authority) advance(ctx context.Context, n *application) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
+	newest := r.Newest
 	r.Newest = n.proof.Challenge.Issued
 	if v.waits != "" {
 		return nil, a.wait(ctx, n, v)
@@ -40,6 +43,9 @@ func (a *Authority) advance(ctx context.Context, n *application) ([]byte, error)
 		}
 		return a.welcome(n)
 	}
+	if err := a.noteOffered(ctx, n, newest); err != nil {
+		return nil, err
+	}
 	if err := a.enrol(n, v); err != nil {
 		return nil, err
 	}
@@ -50,6 +56,28 @@ func (a *Authority) advance(ctx context.Context, n *application) ([]byte, error)
 		return nil, err
 	}
 	return a.welcome(n)
+}
+
+// noteOffered writes down the keys that are about to be registered, and nothing
+// else of the application.
+func (a *Authority) noteOffered(ctx context.Context, n *application, newest int64) error {
+	r := *n.record
+	r.Newest, r.Keys = newest, slices.Clone(r.Keys)
+	for _, k := range n.offered.keys {
+		if r.key(k.name) == nil {
+			r.Keys = append(r.Keys, Key{Name: k.name, Public: k.raw, Retired: &n.now})
+		}
+	}
+	if len(r.Keys) == len(n.record.Keys) {
+		return nil
+	}
+	if r.prune(n.now); len(r.Keys) > maxIssued {
+		return fail(ErrBusy, "EK hash %s offered %d keys of late", r.ID, len(r.Keys))
+	}
+	if r.State == "" {
+		r.State, r.Waits = Pending, "its registration did not come to its end: it has to come again"
+	}
+	return a.put(ctx, r)
 }
 
 // judge decides about keys and device.
@@ -156,6 +184,9 @@ func (a *Authority) enrol(n *application, v verdict) error {
 		}
 	}
 	n.keep(v)
+	if n.proof.Renewal == nil || r.Registered != r.Name {
+		r.Since = n.now
+	}
 	r.State, r.Accepted, r.Waits = Enrolled, v.accepted, ""
 	r.log(n.now, "enrolled: %s", v.accepted)
 	return nil
@@ -181,7 +212,7 @@ func (a *Authority) register(ctx context.Context, r *Record) error {
 			return err
 		}
 	}
-	r.Registered = r.Name
+	r.Registered, r.Withdrawn = r.Name, false
 	return nil
 }
 

@@ -44,6 +44,10 @@ func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error
 func (a *Authority) change(ctx context.Context, id ID, fn func(*Record, time.Time) error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.changeLocked(ctx, id, fn)
+}
+
+func (a *Authority) changeLocked(ctx context.Context, id ID, fn func(*Record, time.Time) error) error {
 	return a.c.Store.Update(ctx, func(tx Tx) error {
 		r, err := tx.Get(id)
 		if errors.Is(err, ErrUnknown) {
@@ -79,30 +83,32 @@ func (a *Authority) RevokeDevice(ctx context.Context, id ID, note string) error 
 	return a.end(ctx, id, Revoked, keyCompromise, note)
 }
 
-// end closes a record, then withdraws the device. After an error it can be
-// repeated.
+// end closes a record, then withdraws the device, before anybody else can have
+// its name. After an error it can be repeated.
 func (a *Authority) end(ctx context.Context, id ID, state State, reason int, note string) error {
-	var was Identity
-	err := a.change(ctx, id, func(r *Record, now time.Time) (err error) {
-		if was, err = r.registered(); err != nil {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var was []Identity
+	err := a.changeLocked(ctx, id, func(r *Record, now time.Time) (err error) {
+		if was, err = r.known(); err != nil {
 			return err
 		}
-		if r.Name == "" {
+		if r.Created.IsZero() { // else it may have given its name away
 			r.Name, r.Created = defaultName(id), now
 		}
-		r.State, r.Approved, r.Waits = state, false, ""
+		r.State, r.Approved, r.Waits, r.Withdrawn = state, false, "", true
 		r.revokeCertificates(nil, Revocation{Time: now, Reason: reason, Note: shorten(note)})
 		r.log(now, "%s%s", state, remark(note))
 		return nil
 	})
-	if err != nil {
-		return err
+	for _, id := range was {
+		err = errors.Join(err, a.withdraw(ctx, id))
 	}
-	return a.withdraw(ctx, was)
+	return err
 }
 
 func (a *Authority) withdraw(ctx context.Context, id Identity) error {
-	if a.c.Withdraw == nil || len(id.Keys) == 0 {
+	if a.c.Withdraw == nil || len(id.Keys)+len(id.Former) == 0 {
 		return nil
 	}
 	if err := a.c.Withdraw(ctx, id); err != nil {
@@ -119,7 +125,7 @@ func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 			return fail(ErrState, "EK hash %s is neither rejected nor revoked", id)
 		}
 		if r.Name == "" {
-			r.Name = defaultName(id)
+			r.Name = secondName(id)
 		}
 		r.State, r.Waits, r.Replaced = Pending, "it was reinstated and has to come again", nil
 		r.supersede(nil, now)
@@ -186,16 +192,16 @@ func merge(from, to *Record, now time.Time, note string) (was []Identity, err er
 		return nil, fail(ErrState, "EK hash %s gave its name away before", from.ID)
 	}
 	for _, r := range []*Record{from, to} {
-		id, err := r.registered()
+		known, err := r.known()
 		if err != nil {
 			return nil, err
 		}
-		was = append(was, id)
+		was = append(was, known...)
 		r.revokeCertificates(nil, Revocation{Time: now, Reason: superseded, Note: "merged"})
 	}
 	from.log(now, "replaced by EK hash %s%s", to.ID, remark(note))
 	to.log(now, "takes the place of %s, EK hash %s%s", from.Name, from.ID, remark(note))
-	to.Name, to.State, to.Approved, to.Waits = from.Name, Approved, true, ""
+	to.Name, to.State, to.Approved, to.Waits, to.Withdrawn = from.Name, Approved, true, "", true
 	from.Name, from.State, from.Approved, from.Replaced = "", Revoked, false, &to.ID
 	return was, nil
 }

@@ -51,7 +51,7 @@ const (
 // is in possession of its TPM, and the key stays in it. A name that is not
 // enrolled, or not any more, is [ErrUnknown] or [ErrState].
 func (a *Authority) Certified(ctx context.Context, name string, use Use, area, attest, signature, qualifying []byte) error {
-	r, err := a.named(ctx, name)
+	r, err := a.Named(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -87,8 +87,8 @@ func (p public) checkUse(use Use) error {
 	return fail(ErrKey, "it has no use %d", use)
 }
 
-// named finds the record of a device by its name.
-func (a *Authority) named(ctx context.Context, name string) (r Record, err error) {
+// Named finds the record of a device by its name: [ErrUnknown] if there is none.
+func (a *Authority) Named(ctx context.Context, name string) (r Record, err error) {
 	err = a.c.Store.View(ctx, func(tx Tx) error {
 		id, err := tx.ByName(name)
 		if err == nil {

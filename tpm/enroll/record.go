@@ -37,6 +37,12 @@ type Record struct {
 	// Registered is the name under which it was last registered: not Name, if a
 	// person changed that since.
 	Registered string `json:"registered,omitempty"`
+	// Withdrawn tells that this authority revoked what is registered under Name,
+	// so that it may take that back when the device enrols again.
+	Withdrawn bool `json:"withdrawn,omitempty"`
+	// Since is when the device last became what it is without the word of a key
+	// that it had before: what was given to its name earlier is not its own.
+	Since time.Time `json:"since,omitzero"`
 
 	Manufacturer string `json:"manufacturer,omitempty"` // of the EK certificate, as "id:53544D20"
 	Model        string `json:"model,omitempty"`
@@ -105,9 +111,12 @@ func (h HexBytes) String() string { return hex.EncodeToString(h) }
 
 // An Identity is a device as the protocol above knows it.
 type Identity struct {
-	ID   ID
-	Name string
-	Keys []IdentityKey
+	ID        ID
+	Name      string
+	Keys      []IdentityKey
+	Former    []IdentityKey // keys that it had, or offered, before
+	Since     time.Time     // see [Record]
+	Withdrawn bool          // see [Record]
 }
 
 // An IdentityKey is one of its keys.
@@ -138,6 +147,12 @@ func (r *Record) key(name []byte) *Key {
 		}
 	}
 	return nil
+}
+
+// KeyRevoked reports whether a key is revoked, by its TPM Name.
+func (r *Record) KeyRevoked(name HexBytes) bool {
+	k := r.key(name)
+	return k != nil && k.Revoked != nil
 }
 
 // current lists the Names of the keys in use.
@@ -206,19 +221,20 @@ func (r *Record) issued() int {
 	return max(keys, len(r.Certificates))
 }
 
-// Identity returns the keys in use, even if they are revoked, with their newest
-// certificates.
+// Identity returns the keys, even if they are revoked, those in use with their
+// newest certificates.
 func (r *Record) Identity() (Identity, error) {
-	id := Identity{ID: r.ID, Name: r.Name}
+	id := Identity{ID: r.ID, Name: r.Name, Since: r.Since, Withdrawn: r.Withdrawn}
 	for _, k := range r.Keys {
-		if !k.Current {
-			continue
-		}
 		p, err := parsePublic(k.Public)
 		if err != nil {
 			return id, err
 		}
 		key := IdentityKey{Name: k.Name, Public: p.key}
+		if !k.Current {
+			id.Former = append(id.Former, key)
+			continue
+		}
 		if c := r.live(k.Name, time.Time{}); c != nil {
 			if key.Certificate, err = x509.ParseCertificate(c.DER); err != nil {
 				return id, fail(ErrDamaged, "certificate %s: %w", c.Serial, err)
@@ -239,6 +255,23 @@ func (r *Record) registered() (Identity, error) {
 	return id, err
 }
 
+// known are the identities that the protocol above may know: what is registered,
+// and what was about to be when an enrolment under another name was cut off.
+func (r *Record) known() (all []Identity, err error) {
+	id, err := r.Identity()
+	if err != nil || len(r.Keys) == 0 {
+		return nil, err
+	}
+	if r.Registered != "" {
+		all = append(all, id)
+		all[0].Name = r.Registered
+	}
+	if r.Name != "" && r.Name != r.Registered {
+		all = append(all, id)
+	}
+	return all, nil
+}
+
 // renamed revokes the certificates for names of before.
 func (r *Record) renamed(now time.Time) {
 	for i := range r.Certificates {
@@ -250,6 +283,10 @@ func (r *Record) renamed(now time.Time) {
 
 // defaultName is the name of a device that no person named.
 func defaultName(id ID) string { return "tpm-" + id.String()[:32] }
+
+// secondName is that of a device that gave its name away, which may have been the
+// default.
+func secondName(id ID) string { return "tpm-" + id.String()[:60] }
 
 // checkName refuses names that do not fit into a certificate (RFC 5280
 // appendix A.1: ub-common-name) or could be misread.

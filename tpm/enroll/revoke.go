@@ -49,13 +49,15 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 // certificates. The device may enrol another one. After an error of Withdraw it
 // can be repeated.
 func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note string) error {
-	var was Identity
-	err := a.change(ctx, id, func(r *Record, now time.Time) (err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var was []Identity
+	err := a.changeLocked(ctx, id, func(r *Record, now time.Time) (err error) {
 		k := r.key(name)
 		if k == nil {
 			return fail(ErrUnknown, "key %s of EK hash %s", name, id)
 		}
-		if was, err = r.registered(); err != nil {
+		if was, err = r.known(); err != nil {
 			return err
 		}
 		why := Revocation{Time: now, Reason: keyCompromise, Note: shorten(note)}
@@ -64,13 +66,14 @@ func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note st
 			r.log(now, "key %s revoked%s", name, remark(note))
 		}
 		r.revokeCertificates(name, why)
+		r.Withdrawn = true
 		return nil
 	})
-	if err != nil {
-		return err
+	for _, id := range was {
+		id.Keys, id.Former = only(id.Keys, name), only(id.Former, name)
+		err = errors.Join(err, a.withdraw(ctx, id))
 	}
-	was.Keys = only(was.Keys, name)
-	return a.withdraw(ctx, was)
+	return err
 }
 
 func only(keys []IdentityKey, name HexBytes) (found []IdentityKey) {

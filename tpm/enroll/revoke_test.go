@@ -161,3 +161,73 @@ func TestMerge(t *testing.T) {
 	checkError(t, o.Merge(ctx, after.id(), before.id(), ""), ErrState)
 	o.verify(nil)
 }
+
+// TestMergeDefaultName gives a name away that nobody chose. What ends the old
+// record afterwards leaves the name to the new one.
+func TestMergeDefaultName(t *testing.T) {
+	ctx := context.Background()
+	o, before, after := newOffice(t, accepting(), nil), newForger(t), newForger(t)
+	for _, f := range []*forger{before, after} {
+		if err := f.enroll(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := defaultName(before.id())
+	if err := o.Merge(ctx, before.id(), after.id(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := after.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	if id := o.registered[name]; id.ID != after.id() || !id.Withdrawn || id.Since.IsZero() {
+		t.Errorf("%+v", id)
+	}
+	for what, do := range map[string]func() error{
+		"revoke": func() error { return o.RevokeDevice(ctx, before.id(), "") },
+		"reject": func() error { return o.Reject(ctx, before.id(), "") },
+	} {
+		o.withdrawn = nil
+		if err := do(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		for _, w := range o.withdrawn { // of the old keys alone
+			if len(w.Keys) != 1 || !samePublic(w.Keys[0].Public, before.key.Public()) {
+				t.Errorf("%s withdraws %+v", what, w)
+			}
+		}
+	}
+	if err := o.Reinstate(ctx, before.id(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := before.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	if r := o.record(before.id()); r.Name == name || r.State != Enrolled {
+		t.Errorf("%+v", r)
+	}
+	if r := o.record(after.id()); r.Name != name || r.State != Enrolled {
+		t.Errorf("%+v", r)
+	}
+	o.verify(nil)
+}
+
+// TestRegisterCutOff revokes a device whose keys were registered when the
+// authority was stopped before it could write that down.
+func TestRegisterCutOff(t *testing.T) {
+	ctx := context.Background()
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	if err := f.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	f.newKey()
+	o.refuse = errors.New("stopped")
+	checkError(t, f.enroll(o), o.refuse)
+	o.refuse = nil
+	o.restart()
+	if err := o.RevokeDevice(ctx, f.id(), "stolen"); err != nil {
+		t.Fatal(err)
+	}
+	if len(o.withdrawn) != 1 || len(o.withdrawn[0].Former) != 1 || !samePublic(o.withdrawn[0].Former[0].Public, f.key.Public()) {
+		t.Errorf("withdrawn %+v", o.withdrawn)
+	}
+}

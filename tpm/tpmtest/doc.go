@@ -7,7 +7,7 @@
 //   - A TPM for a test in this process: [Start], and [TPM.Dial] for its
 //     connection. Every Dial switches the TPM on, as after a loss of power.
 //   - One with endorsement keys and their certificates: [StartCertified].
-//   - One for other processes: [Serve], or [ServeTCP].
+//   - One for other processes: [Serve], [ServeTCP] or [ServeCertified].
 //   - A TPM that misbehaves: [Interpose] with one of the quirks, or your own.
 //
 // Where swtpm is missing the test is skipped, or fails if MSL_TEST_REQUIRE names

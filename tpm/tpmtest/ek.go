@@ -17,9 +17,15 @@ import (
 // first.
 func StartCertified(t testing.TB) (*TPM, []*x509.Certificate) {
 	t.Helper()
-	need(t, "swtpm_setup", "swtpm_localca", "swtpm_cert")
 	p := Start(t)
-	dir := t.TempDir()
+	return p, manufacture(t, p.State)
+}
+
+// manufacture makes endorsement keys and certificates in a state directory.
+func manufacture(t testing.TB, state string) []*x509.Certificate {
+	t.Helper()
+	need(t, "swtpm_setup", "swtpm_localca", "swtpm_cert")
+	dir := plainDir(t)
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -34,7 +40,7 @@ func StartCertified(t testing.TB) (*TPM, []*x509.Certificate) {
 		t.Fatal(err)
 	}
 	setup := write("setup.conf", fmt.Sprintf("create_certs_tool = %s\ncreate_certs_tool_config = %s\ncreate_certs_tool_options = %s\n", tool, ca, options))
-	args := []string{"--tpm2", "--tpmstate", p.State, "--create-ek-cert", "--config", setup, "--overwrite"}
+	args := []string{"--tpm2", "--tpmstate", state, "--create-ek-cert", "--config", setup, "--overwrite"}
 	if os.Getuid() == 0 {
 		args = append(args, "--runas", "root") // else it works as another user
 	}
@@ -45,7 +51,20 @@ func StartCertified(t testing.TB) (*TPM, []*x509.Certificate) {
 	for _, name := range []string{"swtpm-localca-rootca-cert.pem", "issuercert.pem"} {
 		certificates = append(certificates, readCertificate(t, filepath.Join(dir, name)))
 	}
-	return p, certificates
+	return certificates
+}
+
+// plainDir is a directory whose path is short, for a Unix socket's address has
+// 108 bytes, and has no # of a test's name, which begins a comment in the
+// configuration of swtpm.
+func plainDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tpm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 func readCertificate(t testing.TB, path string) *x509.Certificate {

@@ -1,8 +1,8 @@
 package tpmtest
 
 import (
+	"crypto/x509"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -14,12 +14,21 @@ import (
 func Serve(t testing.TB) string {
 	t.Helper()
 	need(t, "swtpm")
-	// Not t.TempDir: the address of a Unix socket has 108 bytes.
-	dir, err := os.MkdirTemp("", "tpm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	return serveUnix(t, plainDir(t))
+}
+
+// ServeCertified is Serve with endorsement keys and certificates, see
+// [StartCertified]. It returns the maker's certificates too, the root first.
+func ServeCertified(t testing.TB) (string, []*x509.Certificate) {
+	t.Helper()
+	need(t, "swtpm")
+	dir := plainDir(t)
+	certificates := manufacture(t, dir)
+	return serveUnix(t, dir), certificates
+}
+
+func serveUnix(t testing.TB, dir string) string {
+	t.Helper()
 	path := filepath.Join(dir, "sock")
 	serve(t, dir, "unix", path, "type=unixio,path="+path)
 	return "tpm:?unix=" + path

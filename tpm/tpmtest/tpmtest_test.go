@@ -1,6 +1,8 @@
 package tpmtest_test
 
 import (
+	"net"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -47,4 +49,25 @@ func TestStartCertified(t *testing.T) {
 	if err := certificates[1].CheckSignatureFrom(certificates[0]); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestServeCertified has a name that is a comment in the configuration of swtpm.
+func TestServeCertified(t *testing.T) {
+	t.Run("#", func(t *testing.T) {
+		uri, certificates := tpmtest.ServeCertified(t)
+		path := strings.TrimPrefix(uri, "tpm:?unix=")
+		for range 2 { // it stays on between connections
+			conn, err := net.Dial("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = tpm2.ReadPublic{ObjectHandle: tpm2.TPMHandle(0x81010001)}.Execute(transport.FromReadWriter(conn))
+			if conn.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(certificates) != 2 || certificates[1].CheckSignatureFrom(certificates[0]) != nil {
+			t.Errorf("%d certificates", len(certificates))
+		}
+	})
 }

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/failurelog"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// agentConfig is how programs of this machine reach the agent.
+type agentConfig struct {
+	Listen   string            `yaml:"listen"`   // unix:PATH, or a loopback address and port
+	Users    map[string]string `yaml:"users"`    // source of the password, by user
+	Body     int64             `yaml:"body"`     // bytes of a request
+	Requests int               `yaml:"requests"` // at a time
+	Timeout  time.Duration     `yaml:"timeout"`  // of one of them
+	Shutdown time.Duration     `yaml:"shutdown"` // for those under way
+}
+
+type agentFlags struct {
+	listen, readyFile, logFormat string
+	verbose                      bool
+}
+
+func (p *program) agent() *cobra.Command {
+	var f agentFlags
+	var over clientConfig
+	c := &cobra.Command{
+		Use:   "agent [URL]",
+		Short: "Let the programs of this machine send messages by plain HTTP",
+		Long: `Takes HTTP requests of programs on this machine and sends their data as messages,
+with the identity that send would have: one session for all of them. The data of the
+answer is the body of the response.
+
+  curl --unix-socket agent.sock --data-binary @FILE http://agent/
+
+Headers of a request: Msl-User, the user that it is for; Msl-Non-Replayable: true;
+Msl-No-Answer: true. A status from 400 on comes with a JSON object that says why.
+
+SIGTERM and SIGINT end it: it finishes the requests under way.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return p.runAgent(ctx, args, over, f)
+		},
+	}
+	own := flagGroup{title: "The agent"}
+	s := own.set().StringVar
+	s(&f.listen, "listen", "", "unix:PATH or `ADDRESS` of the loopback interface (default a socket in $RUNTIME_DIRECTORY or $XDG_RUNTIME_DIR)")
+	s(&f.readyFile, "ready-file", "", "write the agent's URL to this `FILE` when it is ready")
+	s(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	own.set().BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
+	grouped(c, append([]flagGroup{own}, over.flags()...)...)
+	completeNames(c)
+	return c
+}
+
+func (p *program) runAgent(ctx context.Context, args []string, over clientConfig, f agentFlags) (err error) {
+	if len(args) == 1 {
+		over.URL = args[0]
+	}
+	c, err := p.agentConfig(over)
+	if err != nil {
+		return err
+	}
+	override(&c.Client.Agent.Listen, f.listen)
+	log, err := p.logger(serveFlags{verbose: f.verbose, logFormat: f.logFormat})
+	if err != nil {
+		return err
+	}
+	reporter, err := p.agentReporter(over, f.verbose)
+	if err != nil {
+		return err
+	}
+	defer reporter.Close() // what it could not send, it has logged
+	os.Remove(f.readyFile) // of an earlier agent; there is none most of the time
+	listener, err := listenLocally(c.Client.Agent.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // again after Shutdown, which does no harm
+	a, err := c.openAgent(ctx, log, reporter)
+	if err != nil {
+		reporter.Observe(err)
+		return err
+	}
+	defer closing(&err, a.client)
+	log.Info("serving", "address", urlOf(listener), "server", c.Client.URL, "identity", c.Client.Identity,
+		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback)
+	return p.answer(ctx, a.server(listener), listener, c.Client.Agent.Shutdown, f.readyFile)
+}
+
+func (p *program) agentConfig(over clientConfig) (*config, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, err
+	}
+	if err := notFromEnvironment("--password-source", over.Password); err != nil {
+		return nil, err
+	}
+	c.Client.override(over)
+	override(&c.Client.URL, over.URL)
+	return c, c.Client.checkUsers()
+}
+
+// checkUsers asks that every password has a source: nobody sits at a terminal.
+func (c *clientConfig) checkUsers() error {
+	if c.User != "" && c.UserScheme == "EMAIL_PASSWORD" && c.Agent.Users[c.User] == "" {
+		if c.Agent.Users == nil {
+			c.Agent.Users = map[string]string{}
+		}
+		c.Agent.Users[c.User] = c.Password
+	}
+	for user, source := range c.Agent.Users {
+		if source == "" || source == "prompt" {
+			return usagef("where does the agent find the password of %s? name its source, as file:PATH, in client.agent.users or with --password-source", printable(user))
+		}
+	}
+	return nil
+}
+
+// agentReporter reports crypto failures, with a configuration of its own: a report's
+// identity is not the client's.
+func (p *program) agentReporter(over clientConfig, verbose bool) (*failurelog.Reporter, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, err
+	}
+	c.Client.override(over)
+	return p.startReporter(c, verbose)
+}
+
+// settle makes the paths absolute.
+func (c *agentConfig) settle(dir string) {
+	if path, ok := cutUnix(c.Listen); ok {
+		c.Listen = "unix:" + within(dir, path)
+	}
+	for user, source := range c.Users {
+		c.Users[user] = settled(dir, source)
+	}
+}
+
+// An agent sends for the programs of this machine.
+type agent struct {
+	config   *config
+	client   *client
+	places   chan struct{} // holds a place for each request under way
+	log      *slog.Logger
+	reporter *failurelog.Reporter
+}
+
+func (c *config) openAgent(ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*agent, error) {
+	if c.Client.Agent.Requests < 1 {
+		return nil, usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
+	}
+	warnings := slog.NewLogLogger(log.Handler(), slog.LevelWarn).Writer()
+	k, err := c.openClient(ctx, &story{out: warnings})
+	if err != nil {
+		return nil, err
+	}
+	a := &agent{config: c, client: k, log: log, reporter: reporter, places: make(chan struct{}, c.Client.Agent.Requests)}
+	k.msl.State = &loggedState{ClientState: k.msl.State, log: log}
+	if c.Client.UserScheme == "EMAIL_PASSWORD" {
+		k.msl.UserAuth = c.Client.Agent.userAuth
+	}
+	web, err := c.web(k.store)
+	if err != nil {
+		k.Close()
+		return nil, err
+	}
+	k.msl.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: pooled(web, c.Client.Agent.Requests)}
+	return a, nil
+}
+
+// pooled keeps as many connections as there are requests at a time.
+func pooled(web *http.Client, connections int) *http.Client {
+	transport, ok := web.Transport.(*http.Transport)
+	if !ok {
+		transport = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	transport.MaxIdleConnsPerHost = connections
+	return &http.Client{Transport: transport}
+}
+
+// A loggedState tells when another master token is kept.
+type loggedState struct {
+	msl.ClientState
+	log   *slog.Logger
+	token []byte
+}
+
+func (s *loggedState) Load(ctx context.Context) (msl.ClientRecord, error) {
+	r, err := s.ClientState.Load(ctx)
+	s.token = r.MasterToken
+	return r, err
+}
+
+func (s *loggedState) Save(ctx context.Context, r msl.ClientRecord) error {
+	if !bytes.Equal(r.MasterToken, s.token) && r.MasterToken != nil {
+		s.log.Info("new master token", "key_exchange", r.KeyExchange)
+	}
+	s.token = r.MasterToken
+	return s.ClientState.Save(ctx, r)
+}

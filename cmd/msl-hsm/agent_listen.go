@@ -1,0 +1,143 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const wantListen = "want unix:PATH or a loopback address with a port, such as 127.0.0.1:8090"
+
+// listenLocally listens where only programs of this machine come.
+func listenLocally(at string) (net.Listener, error) {
+	if at == "" {
+		dir := os.Getenv("RUNTIME_DIRECTORY") // of a systemd service
+		override(&dir, os.Getenv("XDG_RUNTIME_DIR"))
+		if dir == "" {
+			return nil, usagef("where does the agent listen? give --listen unix:PATH")
+		}
+		at = "unix:" + filepath.Join(dir, "msl-hsm-agent.sock")
+	}
+	if path, ok := cutUnix(at); ok {
+		return listenUnix(path)
+	}
+	address, err := loopback(at)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%w; choose another address with --listen", err)
+	}
+	return l, nil
+}
+
+func cutUnix(at string) (path string, ok bool) { return strings.CutPrefix(at, "unix:") }
+
+// loopback checks that others cannot reach an address. localhost is what it should
+// be, whatever the resolver says.
+func loopback(at string) (string, error) {
+	host, port, err := net.SplitHostPort(at)
+	if err != nil {
+		return "", usagef("--listen %q: %s", at, wantListen)
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		return "", usagef("--listen %q: others could send with the identity of this machine: %s", at, wantListen)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// listenUnix makes a socket that only this user can connect to. One that an agent
+// left behind is in nobody's use, and goes.
+func listenUnix(path string) (net.Listener, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return nil, usagef("--listen: %s is there already, and is no socket", path)
+	default:
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			conn.Close()
+			return nil, usagef("--listen: another agent listens at %s", path)
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, err
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	before := syscall.Umask(0o177) // so that the socket is never open to others
+	l, err := net.Listen("unix", path)
+	syscall.Umask(before)
+	if errors.Is(err, syscall.EINVAL) {
+		err = fmt.Errorf("%w; the path of a socket has at most 107 bytes", err)
+	}
+	return l, err
+}
+
+// urlOf is where a listener is reached.
+func urlOf(l net.Listener) string {
+	if l.Addr().Network() == "unix" {
+		return "unix:" + l.Addr().String()
+	}
+	return schemeOf(l) + "://" + l.Addr().String() + "/"
+}
+
+// server bounds what a program may cost before its request is read.
+func (a *agent) server(l net.Listener) *http.Server {
+	var handler http.Handler = a
+	if l.Addr().Network() != "unix" {
+		handler = localHost(handler)
+	}
+	return &http.Server{
+		Handler:           programsOnly(handler),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// localHost refuses a request that means another host: a web page whose name was
+// made to lead here.
+func localHost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		if host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			refuse(w, http.StatusForbidden, "the Host header names another host: use localhost or 127.0.0.1")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// programsOnly refuses requests of web browsers, which send them for any page.
+func programsOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
+			refuse(w, http.StatusForbidden, "the agent serves programs, not web pages")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

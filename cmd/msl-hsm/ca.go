@@ -1,0 +1,88 @@
+package main
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+type caFlags struct {
+	name, key, out string
+	validity       time.Duration
+	rsa            bool
+}
+
+func (p *program) caInit() *cobra.Command {
+	f := caFlags{}
+	c := &cobra.Command{
+		Use:   "init --out FILE",
+		Short: "Make the key of the fleet's CA in the key store, and its certificate",
+		Long: `Makes the key that signs the certificates of enrolled devices, in the key store, and
+its self-signed certificate. A key that is there already is used; a certificate is
+never overwritten. Name the file as server.enrollment.ca.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error { return p.makeCA(f) },
+	}
+	c.Flags().StringVar(&f.name, "name", "msl-hsm device CA", "common `NAME` of the CA")
+	c.Flags().StringVar(&f.key, "key", "", "label `NAME` of its key (default PREFIX-ca)")
+	c.Flags().StringVar(&f.out, "out", "", "write the certificate to this PEM `FILE`")
+	c.Flags().DurationVar(&f.validity, "validity", 10*365*24*time.Hour, "how long the certificate is valid")
+	c.Flags().BoolVar(&f.rsa, "rsa", false, "make an RSA-2048 key instead of an ECDSA P-256 one")
+	return c
+}
+
+func (p *program) makeCA(f caFlags) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	override(&c.Server.Enrollment.CAKey, f.key)
+	override(&f.out, c.Server.Enrollment.CA)
+	if f.out == "" {
+		return usagef("where to write the certificate? give --out FILE")
+	}
+	if _, err := os.Lstat(f.out); err == nil {
+		return usagef("%s is there already: a CA is made once", f.out)
+	}
+	store, err := c.makeKeys()
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	key, err := caSigner(store, c.caKey(), f.rsa)
+	if err != nil {
+		return err
+	}
+	certificate, err := enroll.NewCA(key, f.name, time.Now(), f.validity)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(f.out, enroll.PEM("CERTIFICATE", certificate.Raw), 0o644); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, c.caKey(), f.out, day(certificate.NotAfter))
+	return nil
+}
+
+// caSigner finds the key of the CA, or makes it.
+func caSigner(store keys, label string, rsa bool) (crypto.Signer, error) {
+	signer, err := signerOf(store, label, "")
+	if !errors.Is(err, keystore.ErrNotFound) {
+		return signer, err
+	}
+	algorithm := keystore.ECDSAP256
+	if rsa {
+		algorithm = keystore.RSASign2048
+	}
+	if _, err := store.Create(label, algorithm); err != nil {
+		return nil, err
+	}
+	return signerOf(store, label, "")
+}

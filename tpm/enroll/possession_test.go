@@ -1,0 +1,297 @@
+package enroll
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"testing"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
+)
+
+// TestPossession certifies keys of a TPM by its AK, and shows them to the
+// authority under other names, uses, and data.
+func TestPossession(t *testing.T) {
+	ctx := context.Background()
+	o := newOffice(t, accepting(), nil)
+	mine, other := newHolder(t, o), newHolder(t, o)
+	qualifying := sha256.Sum256([]byte("of the exchange"))
+	storage, decryption := mine.storage(t), mine.decryption(t)
+	for _, c := range []struct {
+		what string
+		name string
+		use  Use
+		key  certifiable
+		want error
+	}{
+		{"a storage key", mine.name, Storage, storage, nil},
+		{"a decryption key", mine.name, Decryption, decryption, nil},
+		{"a storage key to decrypt", mine.name, Decryption, storage, ErrKey},
+		{"a decryption key to store", mine.name, Storage, decryption, ErrKey},
+		{"no use", mine.name, 0, storage, ErrKey},
+		{"an identity key to store", mine.name, Storage, mine.identity(t), ErrKey},
+		{"an identity key to decrypt", mine.name, Decryption, mine.identity(t), ErrKey},
+		{"another device", other.name, Storage, storage, ErrSignature},
+		{"an unknown device", "nobody", Storage, storage, ErrUnknown},
+		{"no name", "", Storage, storage, ErrUnknown},
+	} {
+		attest, signature, err := mine.Certify(c.key.lend, qualifying[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		certified := func(area, attest, signature, qualifying []byte) error {
+			return o.Certified(ctx, c.name, c.use, area, attest, signature, qualifying)
+		}
+		checkError(t, certified(c.key.area, attest, signature, qualifying[:]), c.want)
+		if c.want != nil {
+			continue
+		}
+		checkError(t, certified(c.key.area, attest, signature, nil), ErrNonce)
+		checkError(t, certified(c.key.area, attest, signature, qualifying[:31]), ErrNonce)
+		checkError(t, certified(other.storage(t).area, attest, signature, qualifying[:]), either(c.use == Storage, ErrAttestation, ErrKey))
+		for n := range len(c.key.area) {
+			checkError(t, certified(c.key.area[:n], attest, signature, qualifying[:]), ErrKey)
+		}
+		for n := range len(attest) {
+			checkError(t, certified(c.key.area, attest[:n], signature, qualifying[:]), ErrSignature)
+		}
+		for n := range len(signature) {
+			checkError(t, certified(c.key.area, attest, signature[:n], qualifying[:]), ErrSignature)
+		}
+	}
+}
+
+func either(yes bool, a, b error) error {
+	if yes {
+		return a
+	}
+	return b
+}
+
+// A holder is an enrolled device with a key store in the same TPM.
+type holder struct {
+	*Device
+	chip  *tpm.Device
+	store *tpm.Store
+	name  string
+}
+
+func newHolder(t *testing.T, o *office) *holder {
+	t.Helper()
+	chip := connect(t, tpmtest.Start(t))
+	store, err := chip.InitStore(tpm.StoreConfig{State: newPath(t) + ".keys"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	h := &holder{Device: ready(t, chip, newPath(t)), chip: chip, store: store}
+	if err := h.Enroll(context.Background(), o.exchange, nil); err != nil {
+		t.Fatal(err)
+	}
+	if h.name, _, err = h.Credentials(); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// A certifiable key is lent by its store.
+type certifiable struct {
+	area []byte
+	lend func(func(transport.TPM, tpm2.NamedHandle) error) error
+}
+
+func (h *holder) storage(t *testing.T) certifiable {
+	t.Helper()
+	p, err := h.store.NewImportParent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return certifiable{p.Public(), p.With}
+}
+
+func (h *holder) decryption(t *testing.T) certifiable {
+	t.Helper()
+	k, err := h.store.Generate(keystore.RSADecrypt2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { k.Close() })
+	c := certifiable{lend: func(f func(transport.TPM, tpm2.NamedHandle) error) error { return h.store.With(k, f) }}
+	err = c.lend(func(chip transport.TPM, key tpm2.NamedHandle) error {
+		r, err := tpm2.ReadPublic{ObjectHandle: key.Handle}.Execute(chip)
+		if err == nil {
+			c.area = r.OutPublic.Bytes()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (h *holder) identity(t *testing.T) certifiable {
+	t.Helper()
+	k := h.s.Keys[0]
+	return certifiable{k.Public, func(f func(transport.TPM, tpm2.NamedHandle) error) error {
+		return h.chip.Do(func(chip transport.TPM) error {
+			return k.use(chip, func(key tpm2.NamedHandle) error { return f(chip, key) })
+		})
+	}}
+}
+
+// storageArea is a storage key that only a forger has.
+func storageArea(t testing.TB) tpm2.TPMTPublic {
+	t.Helper()
+	area := tpm2.ECCSRKTemplate
+	area.Unique = eccArea(t, p256(t), false).Unique
+	return area
+}
+
+// certified is what the forger's AK says of a key.
+func (f *forger) certified(area tpm2.TPMTPublic, qualifying []byte, change func(*tpm2.TPMSAttest)) keyProof {
+	f.t.Helper()
+	a := tpm2.TPMSAttest{
+		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestCertify, ExtraData: tpm2.TPM2BData{Buffer: qualifying},
+		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestCertify, &tpm2.TPMSCertifyInfo{Name: tpm2.TPM2BName{Buffer: nameOf(area)}}),
+	}
+	if change != nil {
+		change(&a)
+	}
+	return f.sign(tpm2.Marshal(a))
+}
+
+// TestPossessionForged lets the AK sign what a TPM would never certify.
+func TestPossessionForged(t *testing.T) {
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	if err := f.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	good, nonce := storageArea(t), bytes.Repeat([]byte{7}, 32)
+	check := func(what string, area tpm2.TPMTPublic, p keyProof, want error) {
+		t.Helper()
+		t.Run(what, func(t *testing.T) {
+			err := o.Certified(context.Background(), defaultName(f.id()), Storage, tpm2.Marshal(area), p.Attest, p.Signature, nonce)
+			checkError(t, err, want)
+		})
+	}
+	check("as it should be", good, f.certified(good, nonce, nil), nil)
+	for what, change := range map[string]func(*tpm2.TPMAObject){
+		"not fixed to its TPM":    func(a *tpm2.TPMAObject) { a.FixedTPM = false },
+		"not fixed to its parent": func(a *tpm2.TPMAObject) { a.FixedParent = false },
+		"not made in the TPM":     func(a *tpm2.TPMAObject) { a.SensitiveDataOrigin = false },
+		"unrestricted":            func(a *tpm2.TPMAObject) { a.Restricted = false },
+		"without decryption":      func(a *tpm2.TPMAObject) { a.Decrypt = false },
+		"signs as well":           func(a *tpm2.TPMAObject) { a.SignEncrypt = true },
+	} {
+		area := good
+		change(&area.ObjectAttributes)
+		check(what, area, f.certified(area, nonce, nil), ErrKey)
+	}
+	for what, c := range map[string]struct {
+		change func(*tpm2.TPMSAttest)
+		want   error
+	}{
+		"not of a TPM":  {func(a *tpm2.TPMSAttest) { a.Magic++ }, ErrAttestation},
+		"another nonce": {func(a *tpm2.TPMSAttest) { a.ExtraData.Buffer = nonce[1:] }, ErrNonce},
+		"another key": {func(a *tpm2.TPMSAttest) {
+			a.Attested = tpm2.NewTPMUAttest(tpm2.TPMSTAttestCertify, &tpm2.TPMSCertifyInfo{Name: tpm2.TPM2BName{Buffer: nameOf(storageArea(t))}})
+		}, ErrAttestation},
+		"no key": {func(a *tpm2.TPMSAttest) {
+			a.Attested = tpm2.NewTPMUAttest(tpm2.TPMSTAttestCertify, &tpm2.TPMSCertifyInfo{})
+		}, ErrAttestation},
+	} {
+		check(what, good, f.certified(good, nonce, c.change), c.want)
+	}
+	q := f.quote(nonce)
+	check("a quote", good, keyProof{Attest: q.Attest, Signature: q.Signature}, ErrAttestation)
+	own := f.ak
+	f.ak = p256(t)
+	check("signed by another key", good, f.certified(good, nonce, nil), ErrSignature)
+	f.ak = own
+}
+
+// TestPossessionStates wants the word of an AK to count only while its device is
+// enrolled.
+func TestPossessionStates(t *testing.T) {
+	ctx := context.Background()
+	o, f := newOffice(t, Policy{}, nil), newForger(t)
+	area, nonce := storageArea(t), make([]byte, 32)
+	name := "box"
+	check := func(when string, want error) {
+		t.Helper()
+		t.Run(when, func(t *testing.T) {
+			p := f.certified(area, nonce, nil)
+			checkError(t, o.Certified(ctx, name, Storage, tpm2.Marshal(area), p.Attest, p.Signature, nonce), want)
+		})
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkError(t, f.enroll(o), ErrPending)
+	check("under a name to come", ErrUnknown)
+	name = defaultName(f.id())
+	check("pending", ErrState)
+	do(o.Approve(ctx, f.id(), "box", ""))
+	name = "box"
+	check("approved", ErrState)
+	do(f.enroll(o))
+	check("enrolled", nil)
+	do(o.RevokeDevice(ctx, f.id(), "stolen"))
+	check("revoked", ErrState)
+	do(o.Reinstate(ctx, f.id(), "found"))
+	check("reinstated", ErrState)
+	do(o.Reject(ctx, f.id(), "no"))
+	check("rejected", ErrState)
+	do(o.Approve(ctx, f.id(), "", ""))
+	f.newKey()
+	do(f.enroll(o))
+	check("enrolled again", nil)
+
+	// Another TPM in its place: the name is no longer this one's.
+	after := newForger(t)
+	checkError(t, after.enroll(o), ErrPending)
+	do(o.Merge(ctx, f.id(), after.id(), "new board"))
+	check("merged", ErrState)
+	do(after.enroll(o))
+	check("after the merge", ErrSignature)
+	f = after
+	check("the other", nil)
+}
+
+// FuzzCertified shows anything to an authority as certified. What it takes has
+// the Name in it, and is signed.
+func FuzzCertified(f *testing.F) {
+	o, g := newOffice(f, accepting(), nil), newForger(f)
+	if err := g.enroll(o); err != nil {
+		f.Fatal(err)
+	}
+	area, nonce := storageArea(f), make([]byte, 32)
+	p := g.certified(area, nonce, nil)
+	f.Add(1, tpm2.Marshal(area), p.Attest, p.Signature, false)
+	q := g.quote(nonce)
+	f.Add(2, tpm2.Marshal(g.pubs.ek), q.Attest, q.Signature, true)
+	f.Fuzz(func(t *testing.T, use int, public, attest, signature []byte, resign bool) {
+		g := *g
+		g.t = t
+		if resign { // as far as one gets who has the AK
+			signature = g.sign(attest).Signature
+		}
+		if o.Certified(context.Background(), defaultName(g.id()), Use(use), public, attest, signature, nonce) != nil {
+			return
+		}
+		k, err := parsePublic(public)
+		if err != nil || !k.area.ObjectAttributes.FixedTPM || !bytes.Contains(attest, k.name) || !bytes.Contains(attest, nonce) {
+			t.Fatalf("certified %x with %x", public, attest)
+		}
+	})
+}
