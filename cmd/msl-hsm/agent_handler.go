@@ -23,13 +23,26 @@ type wish struct {
 	noAnswer bool
 }
 
+// grace is for telling a program that its time is over, linger for it to hear it.
+const (
+	grace  = 5 * time.Second
+	linger = 500 * time.Millisecond
+)
+
 // ServeHTTP sends the body of a request as a message, and answers with the data of
 // the answer.
 func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	start := time.Now()
-	begun, err := a.send(w, r)
+	start, control := time.Now(), http.NewResponseController(w)
+	_ = control.EnableFullDuplex() // what has no such modes needs none
+	if d := a.config.Client.Agent.Timeout; d > 0 {
+		_ = control.SetReadDeadline(start.Add(d + grace))
+		_ = control.SetWriteDeadline(start.Add(d + grace))
+	}
+	body := &programBody{r: http.MaxBytesReader(w, r.Body, a.config.Client.Agent.Body), whole: r.Body == http.NoBody}
+	begun, err := a.send(&response{w, body}, r)
 	if err == nil {
 		a.log.Debug("message", "took", time.Since(start))
+		body.end(r.Body)
 		return
 	}
 	a.reporter.Observe(err)
@@ -42,11 +55,15 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if begun { // cut it off, so that nobody takes it for whole
 		panic(http.ErrAbortHandler)
 	}
+	body.endsWith(w.Header())
 	a.fail(w, e)
+	_ = control.Flush()
+	_ = control.SetReadDeadline(time.Now().Add(linger))
+	body.end(r.Body)
 }
 
 // send does one request. begun tells whether a part of the answer went out.
-func (a *agent) send(w http.ResponseWriter, r *http.Request) (begun bool, err error) {
+func (a *agent) send(w *response, r *http.Request) (begun bool, err error) {
 	wished, err := a.wish(r)
 	if err != nil {
 		if s, ok := err.(statusError); ok && s.status == http.StatusMethodNotAllowed {
@@ -54,37 +71,24 @@ func (a *agent) send(w http.ResponseWriter, r *http.Request) (begun bool, err er
 		}
 		return false, err
 	}
-	ctx, control := r.Context(), http.NewResponseController(w)
-	_ = control.EnableFullDuplex() // HTTP/2 has no need of it
+	ctx := r.Context()
 	if d := a.config.Client.Agent.Timeout; d > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
-		late := time.Now().Add(d + grace)
-		_ = control.SetReadDeadline(late)
-		_ = control.SetWriteDeadline(late)
 	}
-	body := &programBody{r: http.MaxBytesReader(w, r.Body, a.config.Client.Agent.Body), whole: r.Body == http.NoBody}
-	defer func() {
-		if body.waits() { // the handler would not end before the read does
-			_ = control.SetReadDeadline(time.Now())
-		}
-	}()
 	select {
 	case a.places <- struct{}{}:
 		defer func() { <-a.places }()
 	case <-ctx.Done():
 		return false, statusError{fmt.Errorf("%d other requests are under way: %w", cap(a.places), ctx.Err()), http.StatusServiceUnavailable, soon}
 	}
-	wished.request.Body = body.open
-	begun, err = a.exchange(ctx, &response{w, body}, wished)
-	if failed := body.failure(); failed != nil && err != nil {
+	wished.request.Body = w.body.open
+	begun, err = a.exchange(ctx, w, wished)
+	if failed := w.body.failure(); failed != nil && err != nil {
 		err = failed // the program was at fault, not the server
-	} else if errors.Is(ctx.Err(), context.DeadlineExceeded) && body.waits() && !begun {
+	} else if errors.Is(ctx.Err(), context.DeadlineExceeded) && w.body.waits() && !begun {
 		err = statusError{errors.New("the body did not come in time"), http.StatusRequestTimeout, 0}
-	}
-	if err != nil && !begun {
-		body.endsWith(w.Header())
 	}
 	return begun, err
 }
@@ -94,19 +98,6 @@ type response struct {
 	http.ResponseWriter
 	body *programBody
 }
-
-// endsWith makes the connection end with the response, unless the body was read to
-// its end: what is left of it must not be taken for another request.
-func (b *programBody) endsWith(h http.Header) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.whole {
-		h.Set("Connection", "close")
-	}
-}
-
-// grace is for telling a program that its time is over.
-const grace = 5 * time.Second
 
 // exchange sends the message, and the answer to the program.
 func (a *agent) exchange(ctx context.Context, w *response, wished wish) (begun bool, err error) {
@@ -274,6 +265,31 @@ func (b *programBody) note(waiting bool, err error) {
 	case err != nil:
 		b.err = err
 	}
+}
+
+// endsWith makes the connection end with the response, unless the body was read to
+// its end: what is left of it must not be taken for another request.
+func (b *programBody) endsWith(h http.Header) {
+	if !b.ended() {
+		h.Set("Connection", "close")
+	}
+}
+
+// end reads what is left of the body, of which nothing is wanted any more. The
+// connection of one that does not end is cut off.
+func (b *programBody) end(rest io.Reader) {
+	if b.ended() {
+		return
+	}
+	if _, err := io.Copy(io.Discard, rest); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (b *programBody) ended() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.whole
 }
 
 func (b *programBody) waits() bool {

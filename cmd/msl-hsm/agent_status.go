@@ -121,6 +121,8 @@ func writeRefusal(w http.ResponseWriter, e statusError, r refusedRequest) {
 	if e.again > 0 {
 		h.Set("Retry-After", strconv.Itoa(e.again))
 	}
+	text, _ := json.Marshal(r) // strings and numbers always can be
+	h.Set("Content-Length", strconv.Itoa(len(text)+1))
 	w.WriteHeader(e.status)
-	_ = json.NewEncoder(w).Encode(r) // a program that is gone needs no answer
+	_, _ = w.Write(append(text, '\n')) // a program that is gone needs no answer
 }

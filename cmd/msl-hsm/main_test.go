@@ -70,6 +70,7 @@ func TestScripts(t *testing.T) {
 			"terminate": terminate,
 			"post":      post,
 			"swtpm":     swtpm,
+			"cleartpm":  clearTPM,
 			"stall":     stall,
 			"waitfor":   waitFor,
 			"flip":      flip,

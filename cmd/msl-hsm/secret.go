@@ -17,9 +17,8 @@ import (
 // maxSecret bounds a PIN, a password or a file of pre-shared keys.
 const maxSecret = 64 << 10
 
-// secret reads a secret from its source, without the end of its line: the source has
-// the forms of hsm.PINSource, which the small build does not have. The caller wipes
-// the secret.
+// secret reads a secret from a source in the syntax of hsm.PINSource (package hsm is
+// not in every build), without the end of its line. The caller wipes it.
 func secret(source, what string) ([]byte, error) {
 	s, err := parseSource(source)
 	if err != nil {

@@ -132,10 +132,42 @@ func (c *config) openMachine(create bool) (*machine, error) {
 	if m.store, err = open(settings); err == nil {
 		m.identity, err = enroll.OpenDevice(m.device, identityFile(u.State))
 	}
+	if errors.Is(err, keystore.ErrForeign) && !create {
+		err = fmt.Errorf("%w; %s", err, makeIdentity)
+	}
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// setKeysAside renames the file of keys that do not load, because of err, if they
+// never will: the TPM was cleared, or another one replaces it on purpose.
+func (p *program) setKeysAside(replace bool, err error) error {
+	c, errC := p.configure()
+	if errC != nil {
+		return errC
+	}
+	u, errU := c.tpmURI()
+	if errU != nil {
+		return errU
+	}
+	device, errD := tpm.Open(c.Keystore.URI)
+	if errD != nil {
+		return errD
+	}
+	defer device.Close()
+	identity, errI := enroll.OpenDevice(device, identityFile(u.State))
+	if errI != nil {
+		return errI
+	}
+	switch why := identity.Check(); {
+	case errors.Is(why, enroll.ErrCleared), replace && isAny(why, enroll.ErrOtherTPM, enroll.ErrNotInitialized):
+		return os.Rename(u.State, u.State+".lost")
+	case errors.Is(why, enroll.ErrOtherTPM):
+		return why
+	}
+	return fmt.Errorf("%w; to give these keys up add --replace", err)
 }
 
 // tpmPIN is the PIN of the TPM's keys, if they have one.
@@ -185,7 +217,8 @@ func (p *program) tpmInit() *cobra.Command {
 		Short: "Make this machine's keys in its TPM",
 		Long: `Makes the storage key, the attestation key and the identity keys of this machine in
 its TPM, which --keystore tpm:?state=FILE names. Nothing that it writes to the disk
-is secret. It can be repeated: what is there stays.`,
+is secret. It can be repeated: what is there stays. After the TPM was cleared it makes
+new ones, and the file of those that are lost ends in .lost.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if ek != "" {
@@ -200,17 +233,13 @@ is secret. It can be repeated: what is there stays.`,
 				}
 				o.Algorithms = append(o.Algorithms, a)
 			}
-			return p.withMachine(true, func(_ *config, m *machine) error {
-				if err := m.identity.Init(c.Context(), o, p.progress); err != nil {
-					return err
+			err = p.initTPM(c.Context(), o)
+			if errors.Is(err, keystore.ErrForeign) {
+				if err = p.setKeysAside(o.Replace, err); err == nil {
+					err = p.initTPM(c.Context(), o)
 				}
-				s, err := m.identity.Status()
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(p.stdout, "this machine is EK hash %s\n", s.ID)
-				return nil
-			})
+			}
+			return err
 		},
 	}
 	c.Flags().StringVar(&ek, "ek", "", "`KIND` of endorsement key: rsa2048, p256 or p384 (default the first with a certificate)")
@@ -218,6 +247,19 @@ is secret. It can be repeated: what is there stays.`,
 	c.Flags().BoolVar(&o.NewKeys, "new-keys", false, "make new identity keys, because the old ones were revoked")
 	c.Flags().BoolVar(&o.Replace, "replace", false, "give up the identity that this machine had with another TPM")
 	return c
+}
+
+func (p *program) initTPM(ctx context.Context, o enroll.InitOptions) error {
+	return p.withMachine(true, func(_ *config, m *machine) error {
+		if err := m.identity.Init(ctx, o, p.progress); err != nil {
+			return err
+		}
+		s, err := m.identity.Status()
+		if err == nil {
+			fmt.Fprintf(p.stdout, "this machine is EK hash %s\n", s.ID)
+		}
+		return err
+	})
 }
 
 func (p *program) tpmStatus() *cobra.Command {

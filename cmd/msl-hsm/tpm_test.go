@@ -41,6 +41,11 @@ func swtpm(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(f.Close())
 }
 
+// clearTPM URI clears a TPM.
+func clearTPM(ts *testscript.TestScript, _ bool, args []string) {
+	tpmtest.ClearServed(ts.Value(testingT{}).(testing.TB), args[0])
+}
+
 // stall before|after N URL VAR relays requests to a server, but for the N-th,
 // which is never answered: the server does not get it, or does, and its answer is
 // lost. The file "stalled" tells when.

@@ -167,6 +167,7 @@ func (a *Authority) wait(ctx context.Context, n *application, v verdict) error {
 // enrol changes the record, not yet the store.
 func (a *Authority) enrol(n *application, v verdict) error {
 	r := n.record
+	same := r.State == Enrolled && sameLists(r.current(), names(n.offered.keys)) // it needs new certificates
 	r.supersede(names(n.offered.keys), n.now)
 	r.renamed(n.now)
 	r.prune(n.now)
@@ -184,7 +185,7 @@ func (a *Authority) enrol(n *application, v verdict) error {
 		}
 	}
 	n.keep(v)
-	if n.proof.Renewal == nil || r.Registered != r.Name {
+	if !same && n.proof.Renewal == nil || r.Registered != r.Name {
 		r.Since = n.now
 	}
 	r.State, r.Accepted, r.Waits = Enrolled, v.accepted, ""

@@ -231,3 +231,48 @@ func TestRegisterCutOff(t *testing.T) {
 		t.Errorf("withdrawn %+v", o.withdrawn)
 	}
 }
+
+// TestSince tells when a device became what it is: a renewal, and another
+// certificate for the same key, leave it.
+func TestSince(t *testing.T) {
+	ctx := context.Background()
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := o.now
+	since := func(when string, want time.Time) {
+		t.Helper()
+		o.now = o.now.Add(time.Minute)
+		if r := o.record(f.id()); !r.Since.Equal(want) || !o.registered[r.Name].Since.Equal(want) {
+			t.Errorf("%s: since %v and %v, want %v", when, r.Since, o.registered[r.Name].Since, want)
+		}
+	}
+	do(f.enroll(o))
+	since("enrolled", began)
+	do(f.enroll(o))
+	since("again", began)
+	do(o.RevokeCertificate(ctx, o.record(f.id()).Certificates[0].Serial, ""))
+	do(f.enroll(o))
+	since("another certificate", began)
+	old := f.key
+	f.newKey()
+	do(f.renew(o, old))
+	since("renewed", began)
+	f.newKey()
+	now := o.now
+	do(f.enroll(o))
+	since("a key for which nobody vouched", now)
+	now = o.now
+	do(o.Approve(ctx, f.id(), "box", ""))
+	do(f.enroll(o))
+	since("another name", now)
+	do(o.RevokeDevice(ctx, f.id(), ""))
+	do(o.Reinstate(ctx, f.id(), ""))
+	now = o.now
+	do(f.enroll(o))
+	since("reinstated", now)
+}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -32,6 +33,18 @@ func serveUnix(t testing.TB, dir string) string {
 	path := filepath.Join(dir, "sock")
 	serve(t, dir, "unix", path, "type=unixio,path="+path)
 	return "tpm:?unix=" + path
+}
+
+// ClearServed sends TPM2_Clear to a TPM of [Serve], which nobody else may have
+// open.
+func ClearServed(t testing.TB, uri string) {
+	t.Helper()
+	conn, err := net.Dial("unix", strings.TrimPrefix(uri, "tpm:?unix="))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	sendClear(t, conn)
 }
 
 // ServeTCP is Serve on a port of the loopback interface.

@@ -95,8 +95,13 @@ func (p *TPM) Clear(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	// TPM_ST_SESSIONS, size, TPM_CC_Clear, TPM_RH_LOCKOUT, and a password
-	// session with an empty password (TPM 2.0 Library, Part 3, clause 24.6).
+	sendClear(t, conn)
+}
+
+// sendClear sends TPM_ST_SESSIONS, size, TPM_CC_Clear, TPM_RH_LOCKOUT, and a
+// password session with an empty password (TPM 2.0 Library, Part 3, clause 24.6).
+func sendClear(t testing.TB, conn io.ReadWriter) {
+	t.Helper()
 	answer, err := Exchange(conn, []byte{
 		0x80, 0x02, 0, 0, 0, 27, 0, 0, 0x01, 0x26, 0x40, 0, 0, 0x0a,
 		0, 0, 0, 9, 0x40, 0, 0, 0x09, 0, 0, 0, 0, 0,
