@@ -291,9 +291,15 @@ func TestAgentStreams(t *testing.T) {
 	a.answers(strings.Repeat("0123456789abcdef", 180_000))
 	a.answers("")
 	in, out := io.Pipe()
+	begun := make(chan struct{})
 	go func() {
 		out.Write(make([]byte, 1<<20))
-		time.AfterFunc(10*time.Second, func() { out.CloseWithError(errors.New("no answer came")) })
+		select {
+		case <-begun:
+			out.Close()
+		case <-time.After(30 * time.Second):
+			out.CloseWithError(errors.New("no answer came"))
+		}
 	}()
 	response, err := a.web.Post(a.base, "text/plain", in)
 	if err != nil {
@@ -303,7 +309,7 @@ func TestAgentStreams(t *testing.T) {
 	if _, err := io.ReadFull(response.Body, make([]byte, 1<<19)); err != nil {
 		t.Fatal(err)
 	}
-	out.Close()
+	close(begun)
 	if n, err := io.Copy(io.Discard, response.Body); err != nil || n != 1<<19 {
 		t.Errorf("%d bytes more, error %v", n, err)
 	}

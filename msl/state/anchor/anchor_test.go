@@ -267,6 +267,13 @@ func TestDisturbed(t *testing.T) {
 	if _, err := d.client.NextID(t.Context(), 5); err == nil || !strings.Contains(err.Error(), "at the same time") {
 		t.Errorf("got %v", err)
 	}
+	d.save(token(5)) // the process goes on
+	if d.start(); len(d.notices) > 0 {
+		t.Errorf("notices: %v", d.notices)
+	}
+	if _, err := d.client.NextID(t.Context(), 5); err == nil {
+		t.Error("disturbed again, an id came")
+	}
 	d.chip.meanwhile = nil
 	if d.start(); len(d.notices) != 1 || !strings.Contains(d.notices[0].Error(), "another state uses the counter") {
 		t.Errorf("notices: %v", d.notices)
