@@ -362,6 +362,7 @@ func (m *inspected) member(name string, v wire.Value) Part {
 // response have the same names as raw keys in a token, and are no secrets.
 var secretMembers = map[string]bool{
 	"password": true, "encryptionkey": true, "hmackey": true, "signaturekey": true, "pin": true,
+	"encryption": true, "mac": true, "wrapping": true, // of files of pre-shared keys
 }
 
 // nested explains the objects that are more than their members.

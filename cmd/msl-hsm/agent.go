@@ -48,7 +48,7 @@ Headers of a request: Msl-User, the user that it is for; Msl-Non-Replayable: tru
 Msl-No-Answer: true. A status from 400 on comes with a JSON object that says why.
 
 SIGTERM and SIGINT end it: it finishes the requests under way.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()

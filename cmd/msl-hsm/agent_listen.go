@@ -28,6 +28,9 @@ func listenLocally(at string) (net.Listener, error) {
 		at = "unix:" + filepath.Join(dir, "msl-hsm-agent.sock")
 	}
 	if path, ok := cutUnix(at); ok {
+		if path == "" || path[0] == '@' { // everybody may connect to an abstract socket
+			return nil, usagef("--listen %q: want the path of a file", at)
+		}
 		return listenUnix(path)
 	}
 	address, err := loopback(at)

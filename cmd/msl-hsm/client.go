@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -26,6 +27,7 @@ type client struct {
 	state   *bolt.Client       // or nil
 	machine *machine           // with the TPM that the keys are in, or nil
 	store   importing
+	web     *http.Client
 }
 
 // An importing store takes session keys that this process has seen.
@@ -60,13 +62,12 @@ func (c *config) fill(ctx context.Context, k *client, tell *story) error {
 	if err != nil {
 		return err
 	}
-	web, err := c.web(k.store)
-	if err != nil {
+	if k.web, err = c.web(k.store); err != nil {
 		return err
 	}
 	k.msl = &msl.Client{
 		Entity: entity, Peers: peers,
-		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: web}),
+		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web}),
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
 	}
 	if err := c.clientExchanges(k); err != nil {
@@ -264,6 +265,9 @@ func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.User
 // Close closes the keys before the store that they are in.
 func (k *client) Close() error {
 	var errs []error
+	if k.web != nil {
+		k.web.CloseIdleConnections() // with the word that nobody cut them off
+	}
 	if k.msl != nil {
 		errs = append(errs, k.msl.Close(), closeExchanges(k.msl.KeyExchanges))
 		if hidden, ok := k.msl.Entity.(*hiddenEntity); ok {

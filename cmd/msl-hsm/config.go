@@ -140,7 +140,7 @@ func defaultConfig() *config {
 	c.Client.UserScheme = "EMAIL_PASSWORD"
 	c.Client.Custody = "sealed"
 	c.Client.Compression = []string{"GZIP", "LZW"}
-	c.Client.Agent = agentConfig{Body: 64 << 20, Requests: 128, Timeout: time.Minute, Shutdown: 10 * time.Second}
+	c.Client.Agent = agentConfig{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: 10 * time.Second}
 	return c
 }
 
@@ -207,7 +207,7 @@ func (c *config) read(path string) error {
 		return err
 	}
 	c.settle(dir)
-	return nil
+	return c.check()
 }
 
 // settle makes the paths absolute.

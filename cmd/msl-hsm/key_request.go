@@ -30,9 +30,12 @@ ecdsa-p256 key serves TLS 1.2 and 1.3, an RSA key TLS 1.2 alone.
 With --self-signed DAYS it prints a certificate that the key signs for itself, for
 a network where everybody is given it as a root.`,
 		Args: want("NAME"),
-		RunE: func(_ *cobra.Command, args []string) (err error) {
+		RunE: func(verb *cobra.Command, args []string) (err error) {
 			if len(names) == 0 {
 				return usagef("what is the certificate for? give --name HOST, or --name ADDRESS")
+			}
+			if verb.Flags().Changed("self-signed") && selfSigned < 1 {
+				return usagef("--self-signed %d: want one day or more", selfSigned)
 			}
 			c, err := p.configure()
 			if err != nil {

@@ -120,9 +120,22 @@ func (n *noState) NextID(context.Context, int64) (int64, error) { return n.ids.A
 func explain(err error, c *config) error {
 	var peer *msl.PeerError
 	if !errors.As(err, &peer) {
-		return err
+		return distrusted(err)
 	}
 	return fmt.Errorf("%s refused the message: %w: %s", printable(orDocument(peer.Identity)), refused{peer}, advice(peer, c))
+}
+
+// distrusted says whose proof did not do, where an answer was not believed.
+func distrusted(err error) error {
+	for _, code := range []msl.Code{
+		msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound, msl.ErrEntityNotFound, msl.ErrIncorrectEntityAuthData,
+		msl.ErrX509CertVerificationFailed, msl.ErrMessageEntityDataBasedVerificationFailed,
+	} {
+		if errors.Is(err, code) {
+			return fmt.Errorf("the server is not the one that we trust: compare --recipient and --server-key with its identity and with msl-hsm key show msl-identity --public there: %w", err)
+		}
+	}
+	return err
 }
 
 // A refused is an MSL error in one line.

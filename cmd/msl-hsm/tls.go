@@ -109,7 +109,7 @@ func schemeOf(l net.Listener) string {
 func (c *config) secure(store keystore.Store, l net.Listener, insist bool, log *slog.Logger) (net.Listener, error) {
 	own := c.Server.TLS
 	if len(own.Certificates) == 0 {
-		if insist {
+		if insist || own.ClientCA != "" || own.MinVersion != "" {
 			return nil, usagef("TLS without a certificate: name certificate and key in server.tls.certificates")
 		}
 		return l, nil

@@ -12,10 +12,15 @@
 //	                                    RFC 3526 and RFC 7919
 //	JWE_LADDER, JWK_LADDER              [Ladder]: a chain of wrapping keys, so
 //	                                    that the pre-shared one is used once
+//	TPM_IMPORT                          [TPMImport], of this project alone:
+//	                                    session keys go into a TPM as objects
+//
+// [AsymmetricDecrypted] is the requester of the first one for a device, such as a
+// TPM, that decrypts to its process.
 //
 // In the first two the session keys are made in a key store and leave it wrapped
-// alone: neither side's process sees them. The form of all others forces key
-// bytes through the process, which [msl.Custody] must allow. [CustodyTable] tells
+// alone: neither side's process sees them. Of TPM_IMPORT the same is true of the
+// requester. The form of all others forces key bytes through the process, which [msl.Custody] must allow. [CustodyTable] tells
 // of each where the bytes are.
 //
 // # Key bytes in this process

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"net/http"
+	"time"
+)
+
+// check refuses values that could only break every message.
+func (c *config) check() error {
+	s, l := &c.Server, &c.Server.Limits
+	for _, number := range []struct {
+		name  string
+		value int64
+	}{
+		{"keystore.sessions", int64(c.Keystore.Sessions)}, {"keystore.wait", int64(c.Keystore.Wait)},
+		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
+		{"server.shutdown", int64(s.Shutdown)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
+		{"server.limits.header", int64(l.Header)}, {"server.limits.chunk", int64(l.Chunk)},
+		{"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
+		{"server.limits.errors-per-second", int64(l.ErrorsPerSecond)}, {"server.limits.errors-per-source", int64(l.ErrorsPerSource)},
+		{"server.limits.passwords", int64(l.Passwords)}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
+	} {
+		if number.value < 0 {
+			return usagef("%s is less than nothing", number.name)
+		}
+	}
+	if renew, life := orTime(s.RenewAfter, time.Hour), orTime(s.Lifetime, 24*time.Hour); renew > life {
+		return usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
+	}
+	if _, err := http.NewRequest(s.UpstreamMethod, "http://upstream/", nil); err != nil {
+		return usagef("server.upstream-method is %q: want the name of an HTTP method", s.UpstreamMethod)
+	}
+	for setting, names := range map[string][]string{"server.compression": s.Compression, "client.compression": c.Client.Compression} {
+		if err := checkNames(names, []string{"GZIP", "LZW"}); err != nil {
+			return usagef("%s: %w", setting, err)
+		}
+	}
+	return nil
+}
+
+func orTime(d, usual time.Duration) time.Duration {
+	if d == 0 {
+		return usual
+	}
+	return d
+}
