@@ -30,7 +30,7 @@ func (p *program) keyCreate() *cobra.Command {
 			case set != "":
 				return p.createSet(set, rotate)
 			case len(args) != 1 || algorithm == "":
-				return usagef("key create wants NAME and --algorithm, or --set server")
+				return usagef("key create wants NAME and --algorithm, or --set server|device")
 			}
 			return p.createKey(args[0], algorithm)
 		},
@@ -58,6 +58,9 @@ func (p *program) createSet(role string, rotate bool) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
+	}
+	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		return usagef("a TPM gets its keys by msl-hsm tpm init, or one by one with --algorithm")
 	}
 	set, err := keySet(role, c.Keystore.Prefix)
 	if err != nil {
