@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,6 +36,19 @@ func (p *program) withState(path string, do func(registry) error) (err error) {
 	}
 	defer closing(&err, state)
 	return do(state)
+}
+
+// readState runs a verb that reads the state file, and so does not make one.
+func (p *program) readState(path string, do func(registry) error) error {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	override(&c.Server.State, path)
+	if _, err := os.Stat(c.Server.State); c.Server.State != "" && err != nil {
+		return usagef("state file: %w", err)
+	}
+	return p.withState(path, do)
 }
 
 // known adds the next step to the error of a name that is not there.
@@ -84,7 +98,7 @@ func (p *program) entityList() *cobra.Command {
 		Short: "List the registered entities",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.withState(path, func(s registry) error {
+			return p.readState(path, func(s registry) error {
 				all, err := s.Entities()
 				if err != nil {
 					return err

@@ -61,7 +61,7 @@ func (p *program) userList() *cobra.Command {
 		Short: "List the registered users",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.withState(path, func(s registry) error {
+			return p.readState(path, func(s registry) error {
 				all, err := s.Users()
 				if err != nil {
 					return err
