@@ -1,11 +1,16 @@
 package tpm
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -21,6 +26,7 @@ type Device struct {
 	dial    func() (io.ReadWriteCloser, error)
 	timeout time.Duration
 	kernel  bool // the operating system switches it off
+	raw     bool // nobody else has the TPM, and nobody tidies up after us
 
 	turn chan struct{} // holds one value while nobody has the TPM
 
@@ -36,7 +42,8 @@ type Device struct {
 }
 
 // Open opens the TPM that a tpm: URI names, starts it if nobody has, and asks
-// what it can do. See URI for the grammar.
+// what it can do. See URI for the grammar. What another process left loaded is
+// flushed, but for a TPM that the resource manager of the kernel shares out.
 func Open(uri string) (*Device, error) {
 	u, err := ParseURI(uri)
 	if err != nil {
@@ -46,21 +53,26 @@ func Open(uri string) (*Device, error) {
 }
 
 func (u *URI) open() (*Device, error) {
-	timeout := u.Timeout
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
+	timeout := cmp.Or(u.Timeout, defaultTimeout)
 	switch {
 	case u.Unix != "":
-		return NewDevice(func() (io.ReadWriteCloser, error) { return net.Dial("unix", u.Unix) }, timeout)
+		return (&Device{dial: func() (io.ReadWriteCloser, error) { return net.Dial("unix", u.Unix) }, timeout: timeout, raw: true}).start()
 	case u.TCP != "":
-		return NewDevice(func() (io.ReadWriteCloser, error) { return net.DialTimeout("tcp", u.TCP, timeout) }, timeout)
+		return (&Device{dial: func() (io.ReadWriteCloser, error) { return net.DialTimeout("tcp", u.TCP, timeout) }, timeout: timeout, raw: true}).start()
 	}
 	path := u.Device
 	if path == "" {
 		path = defaultDevice
 	}
-	return newDevice(func() (io.ReadWriteCloser, error) { return openFile(path) }, timeout, true)
+	dial := func() (io.ReadWriteCloser, error) { return openFile(path) }
+	return (&Device{dial: dial, timeout: timeout, kernel: true, raw: unmanaged(path)}).start()
+}
+
+// unmanaged reports whether a path is /dev/tpm0 or one of its kind, which has one
+// user at a time and no resource manager.
+func unmanaged(path string) bool {
+	number, ok := strings.CutPrefix(filepath.Base(path), "tpm")
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
 // NewDevice makes a Device of a function that connects to a TPM: once now, and
@@ -68,14 +80,11 @@ func (u *URI) open() (*Device, error) {
 // breaks it. A connection is read and written as /dev/tpmrm0 is, and where it
 // has no SetDeadline method its Close must end a Read.
 func NewDevice(dial func() (io.ReadWriteCloser, error), timeout time.Duration) (*Device, error) {
-	return newDevice(dial, timeout, false)
+	return (&Device{dial: dial, timeout: timeout}).start()
 }
 
-func newDevice(dial func() (io.ReadWriteCloser, error), timeout time.Duration, kernel bool) (*Device, error) {
-	d := &Device{
-		dial: dial, timeout: timeout, kernel: kernel,
-		turn: make(chan struct{}, 1), answers: make([]byte, maxAnswer), made: map[uint32]bool{},
-	}
+func (d *Device) start() (*Device, error) {
+	d.turn, d.answers, d.made = make(chan struct{}, 1), make([]byte, maxAnswer), map[uint32]bool{}
 	d.turn <- struct{}{}
 	if err := d.Do(func(t transport.TPM) (err error) { d.caps, err = capabilities(t); return err }); err != nil {
 		d.Close()
@@ -183,6 +192,25 @@ func (d *Device) connect() error {
 		return fmt.Errorf("tpm: no TPM: %w: %w", keystore.ErrUnavailable, err)
 	}
 	d.conn = conn
+	if d.raw {
+		return d.tidy()
+	}
+	return nil
+}
+
+// tidy flushes what a process left in the TPM that was killed: after a few of
+// them there is no room for a session any more, until a reset. What the TPM does
+// not answer here, the operation under way hears too.
+func (d *Device) tidy() error {
+	for _, first := range []uint32{0x80000000, 0x02000000, 0x03000000} { // objects, sessions, saved sessions
+		items, err := capability(&link{d}, tpm2.TPMCapHandles, first, 254, 4)
+		if d.conn == nil {
+			return err
+		}
+		for _, item := range items {
+			d.flush(binary.BigEndian.Uint32(item))
+		}
+	}
 	return nil
 }
 

@@ -10,7 +10,8 @@
 //   - To share keys with other programs on the same TPM: [Store.ExportTSS2] and
 //     [Store.ImportTSS2].
 //   - To take session keys from a peer without seeing them:
-//     [Store.NewImportParent], and [Duplicate] at the peer.
+//     [Store.NewImportParent], and [Duplicate] at the peer. To keep such keys:
+//     [Store.ImportDuplicate].
 //   - To count what must not be undone by an old copy of a file:
 //     [Store.DefineCounter].
 //   - To run TPM commands of your own: [Open] and [Device.Do], and [Store.With]

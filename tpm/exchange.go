@@ -69,32 +69,69 @@ func (p *ImportParent) Import(a keystore.Algorithm, d keystore.Duplicated) (keys
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	if err := p.store.device.supports(a); err != nil {
+	if !sealable(a) {
+		return nil, fmt.Errorf("tpm: import %v: it is no session key for data: %w", a, keystore.ErrWeakKey)
+	}
+	o, err := p.store.takeDuplicate(p.object, p.check, a, d)
+	if err != nil {
+		return nil, err
+	}
+	return p.store.adopt(a, o, false)
+}
+
+// ImportDuplicate makes the next version of the provisioned key label of what a
+// peer wrapped with Duplicate for the storage key of this store (StorageKey). The
+// algorithms are those of Duplicate. The public area and the data are judged as by
+// [ImportParent.Import]; what was wrapped for another TPM is
+// [keystore.ErrBadData]. The key has no PIN.
+//
+// The peer had the bytes of the key, so List tells that it was not made here. Who
+// wrapped it nothing proves: the caller has to know where d comes from.
+func (s *Store) ImportDuplicate(label string, a keystore.Algorithm, d keystore.Duplicated) (keystore.Version, error) {
+	if label == "" || label == SealLabel || !duplicable(a) {
+		return keystore.Version{}, fmt.Errorf("tpm: no %v key of a peer goes by the label %q: %w", a, label, keystore.ErrWrongKey)
+	}
+	s.admin.Lock()
+	defer s.admin.Unlock()
+	if err := s.free(label, a); err != nil {
+		return keystore.Version{}, err
+	}
+	o, err := s.takeDuplicate(s.parent, s.open, a, d)
+	if err != nil {
+		return keystore.Version{}, err
+	}
+	return s.provision(storedKey{Label: label, Algorithm: a, Public: o.public, Private: o.private})
+}
+
+// takeDuplicate imports a key under a parent.
+func (s *Store) takeDuplicate(parent *object, check func() error, a keystore.Algorithm, d keystore.Duplicated) (*object, error) {
+	if err := s.device.supports(a); err != nil {
 		return nil, err
 	}
 	e, err := inspect(a, d.Public)
 	if err != nil {
 		return nil, err
 	}
-	if e.from != duplicated || e.pin || !sealable(a) {
+	if e.from != duplicated || e.pin {
 		return nil, fmt.Errorf("tpm: import %v: the attributes are not those of a key that a peer wraps: %w", a, keystore.ErrWeakKey)
 	}
-	o := newObject(p.object, slices.Clone(d.Public), nil)
-	err = p.store.use(p.object, p.check, func(s *session) (err error) {
-		o.private, err = p.store.device.importDuplicate(s, p.object, d)
+	o := newObject(parent, slices.Clone(d.Public), nil)
+	err = s.use(parent, check, func(session *session) (err error) {
+		o.private, err = s.device.importDuplicate(session, parent, d)
 		return err
 	})
 	if err == nil {
-		err = p.store.try(o) // the TPM looks at the sizes now
+		err = s.try(o) // the TPM looks at the sizes now
 	}
 	if refusedData(err) {
 		err = fmt.Errorf("tpm: import %v: %w: %w", a, keystore.ErrBadData, err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return p.store.adopt(a, o, false)
+	return o, err
 }
+
+// duplicable are the keys that a peer may give: session keys for data, and a
+// pre-shared wrapping key, which stays a provisioned one.
+func duplicable(a keystore.Algorithm) bool { return sealable(a) || a == keystore.AESReveal128 }
 
 // refusedData reports whether the TPM found the data wrong.
 func refusedData(err error) bool {
@@ -127,9 +164,10 @@ func (p *ImportParent) Close() error {
 // Duplicate wraps the bytes of a key for a storage key, whose public area
 // (TPMT_PUBLIC) it takes, in software: what the side does that has the bytes.
 // It does not ask whether the storage key is in a TPM: see [ImportParent]. The
-// caller keeps raw and wipes it.
+// algorithms are those of session keys, and AESReveal128 for
+// [Store.ImportDuplicate]. The caller keeps raw and wipes it.
 func Duplicate(parent []byte, a keystore.Algorithm, raw []byte) (keystore.Duplicated, error) {
-	if !sealable(a) || len(raw) != a.Size() {
+	if !duplicable(a) || len(raw) != a.Size() {
 		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
 	}
 	if err := checkStorageKey(parent); err != nil {

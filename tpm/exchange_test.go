@@ -142,12 +142,15 @@ func TestImportRefused(t *testing.T) {
 	}
 	_, err := p.Import(keystore.AESCMAC128, d)
 	is(t, "import as another algorithm", err, keystore.ErrWeakKey)
+	reveals := must[keystore.Duplicated](t)(tpm.Duplicate(p.Public(), keystore.AESReveal128, random(16)))
+	_, err = p.Import(keystore.AESReveal128, reveals)
+	is(t, "import a session key that reveals", err, keystore.ErrWeakKey)
 	other := must[*tpm.ImportParent](t)(s.NewImportParent())
 	defer other.Close()
 	_, err = other.Import(keystore.HMACSHA256, d)
 	is(t, "import under another parent", err, keystore.ErrBadData)
 	must[keystore.Key](t)(p.Import(keystore.HMACSHA256, d)).Close()
-	for _, a := range []keystore.Algorithm{keystore.ECDSAP256, keystore.AESReveal128, keystore.SealMAC256, 0} {
+	for _, a := range []keystore.Algorithm{keystore.ECDSAP256, keystore.AESWrap128, keystore.SealMAC256, 0} {
 		if _, err := tpm.Duplicate(p.Public(), a, random(a.Size())); err == nil {
 			t.Errorf("duplicated %v", a)
 		}

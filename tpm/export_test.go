@@ -35,3 +35,6 @@ func CheckState(text []byte) error {
 
 // OpenFile opens a character device.
 func OpenFile(path string) (io.ReadWriteCloser, error) { return openFile(path) }
+
+// Unmanaged reports whether a device is flushed when it is opened.
+func Unmanaged(path string) bool { return unmanaged(path) }

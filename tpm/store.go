@@ -279,6 +279,11 @@ func (s *Store) With(k keystore.Key, f func(t transport.TPM, key tpm2.NamedHandl
 	return s.lend(own.object, own.check, f)
 }
 
+// WithStorageKey lets f use the storage key, as With: to certify it.
+func (s *Store) WithStorageKey(f func(t transport.TPM, key tpm2.NamedHandle) error) error {
+	return s.lend(s.parent, s.open, f)
+}
+
 func (s *Store) lend(o *object, check func() error, f func(t transport.TPM, key tpm2.NamedHandle) error) error {
 	return s.device.Do(func(t transport.TPM) error {
 		if err := check(); err != nil {

@@ -108,6 +108,9 @@ func (c *clientConfig) openKeySet(k *client, wrapping bool) (err error) {
 		if k.own, err = provisionedKeySet(k.store, c.PSKKeys); err == nil && ladders {
 			k.reveals, err = revealer(k.store, c.PSKKeys)
 		}
+		if err == nil && k.own.Wrapping == nil && slices.Contains(c.KeyExchanges, "SYMMETRIC_WRAPPED") {
+			err = usagef("a TPM does not unwrap session keys: leave SYMMETRIC_WRAPPED out; see msl-hsm tpm import-psk --help")
+		}
 		return err
 	case c.PSK == "":
 		return usagef("entity scheme %s needs --psk-file FILE", c.EntityScheme)
@@ -136,7 +139,7 @@ func (c *clientConfig) openKeySet(k *client, wrapping bool) (err error) {
 func revealer(store keystore.Store, prefix string) (keystore.Revealer, error) {
 	ring, err := store.Lookup(prefix + "-revealing")
 	if err != nil {
-		return nil, missing(err, "import it with msl-hsm key import "+prefix+" --set psk-ladder --file FILE")
+		return nil, missing(err, "import it with msl-hsm key import "+prefix+" --set psk-ladder --file FILE, or into a TPM with msl-hsm tpm import-psk")
 	}
 	r, ok := ring[0].Key.(keystore.Revealer)
 	if !ok {

@@ -222,7 +222,11 @@ func (a *authority) withdraw(ctx context.Context, state *bolt.Server, i enroll.I
 	if err == nil && !e.Revoked && !ownsEntity(i, e) {
 		return nil
 	}
-	return errors.Join(state.RevokeEntity(i.Name), state.RevokeEntity(nameInCertificate(i.Name)))
+	err = errors.Join(state.RevokeEntity(i.Name), state.RevokeEntity(nameInCertificate(i.Name)))
+	if psk, errPSK := state.Entity(ctx, i.Name+pskSuffix); errPSK == nil && psk.PSK != nil {
+		err = errors.Join(err, state.RevokeEntity(i.Name+pskSuffix))
+	}
+	return err
 }
 
 // nameInCertificate is the identity that a device has by its certificate (RFC

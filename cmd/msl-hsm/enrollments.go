@@ -50,6 +50,19 @@ func (e *Enroller) CRL(_ struct{}, out *[]byte) (err error) {
 	return err
 }
 
+// A CertifiedKey is a storage key for which the AK of a device vouches.
+type CertifiedKey struct {
+	Device                                string // name
+	Public, Attest, Signature, Qualifying []byte
+}
+
+// Certified checks what a device's AK certified.
+func (e *Enroller) Certified(k CertifiedKey, _ *struct{}) error { return k.check(e.a.Authority) }
+
+func (k CertifiedKey) check(a *enroll.Authority) error {
+	return a.Certified(context.Background(), k.Device, enroll.Storage, k.Public, k.Attest, k.Signature, k.Qualifying)
+}
+
 // decide carries a decision out.
 func decide(ctx context.Context, a *enroll.Authority, c EnrollmentChange) error {
 	if c.Verb == "revoke certificate" {
@@ -88,6 +101,7 @@ type enrollments interface {
 	Apply(EnrollmentChange) error
 	Records() ([]enroll.Record, error)
 	CRL() ([]byte, error)
+	Certified(CertifiedKey) error
 	io.Closer
 }
 
@@ -101,6 +115,7 @@ func (l localEnrollments) Apply(c EnrollmentChange) error {
 }
 func (l localEnrollments) Records() ([]enroll.Record, error) { return l.List(context.Background()) }
 func (l localEnrollments) CRL() ([]byte, error)              { return l.Authority.CRL(context.Background()) }
+func (l localEnrollments) Certified(k CertifiedKey) error    { return k.check(l.Authority) }
 
 func (l localEnrollments) Close() error {
 	errs := []error{l.authority.Close()}
@@ -129,12 +144,16 @@ func (r remoteEnrollments) CRL() (der []byte, err error) {
 	return der, err
 }
 
+func (r remoteEnrollments) Certified(k CertifiedKey) error {
+	return fromAuthority(r.Call("Enroller.Certified", k, new(struct{})))
+}
+
 // fromAuthority finds again which error a text was.
 func fromAuthority(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, known := range []error{enroll.ErrUnknown, enroll.ErrName, enroll.ErrState} {
+	for _, known := range []error{enroll.ErrUnknown, enroll.ErrName, enroll.ErrState, enroll.ErrKey, enroll.ErrNonce, enroll.ErrAttestation, enroll.ErrSignature} {
 		if before, after, ok := strings.Cut(err.Error(), known.Error()); ok {
 			return fmt.Errorf("%s%w%s", before, known, after)
 		}
@@ -240,7 +259,7 @@ func (p *program) enrollmentList() *cobra.Command {
 					}
 				}
 				return list(p.stdout, asJSON, shown, "EK HASH\tNAME\tSTATE\tUPDATED\tWHY", func(r enroll.Record) []any {
-					return []any{r.ID.String()[:16], r.Name, r.State, day(r.Updated), r.Accepted + r.Waits}
+					return []any{r.ID.String()[:16], r.Name, r.State, day(r.Updated), reasons(r)}
 				})
 			})
 		},
@@ -248,6 +267,17 @@ func (p *program) enrollmentList() *cobra.Command {
 	c.Flags().StringVar(&only, "state", "", "only those in this `STATE`: pending, approved, enrolled, rejected or revoked")
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// reasons are why a device may enrol, or waits.
+func reasons(r enroll.Record) string {
+	switch {
+	case r.Waits == "":
+		return r.Accepted
+	case r.Accepted == "":
+		return r.Waits
+	}
+	return r.Accepted + "; " + r.Waits
 }
 
 func (p *program) enrollmentShow() *cobra.Command {

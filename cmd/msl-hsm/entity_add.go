@@ -19,20 +19,24 @@ import (
 
 type entityFlags struct {
 	state, scheme, pskFile, generatePSK, publicKey, rsaKey, keyID string
-	x509, none                                                    bool
+	storage, nonce, out                                           string
+	x509, none, tpmPSK                                            bool
 	keyExchanges, userSchemes                                     []string
+
+	storageKey []byte // of --tpm-psk, proven
 }
 
 func (p *program) entityAdd() *cobra.Command {
 	var f entityFlags
 	c := &cobra.Command{
-		Use:   "add IDENTITY --psk-file FILE | --generate-psk FILE | --public-key FILE | --scheme SCHEME",
+		Use:   "add IDENTITY --psk-file FILE | --generate-psk FILE | --tpm-psk | --public-key FILE | --scheme SCHEME",
 		Short: "Register an entity",
 		Long: `Registers an entity, with the one scheme by which it proves who it is:
 
   PSK, PSK_PROFILE  --psk-file or --generate-psk. The keys are sealed by the key
                     store before they are kept. With --scheme PSK_PROFILE they
-                    are of all entities IDENTITY-PROFILE.
+                    are of all entities IDENTITY-PROFILE. With --tpm-psk they
+                    are for the TPM of an enrolled device, see below
   RSA, ECC          --public-key, by its kind
   X509              a certificate under the configured roots. IDENTITY is its
                     subject as RFC 2253 writes it
@@ -43,7 +47,19 @@ func (p *program) entityAdd() *cobra.Command {
 
 With X509 and MGK an entity needs no registration; it may have one to be
 restricted. Entities of PROVISIONED have no identity before they are given one,
-and one that MT_PROTECTED hides is registered for the scheme that is hidden.`,
+and one that MT_PROTECTED hides is registered for the scheme that is hidden.
+
+With --tpm-psk IDENTITY is the name of a device that enrolled. It gets pre-shared
+keys besides, and with them the identity IDENTITY-psk:
+
+  at the device   msl-hsm tpm storage --nonce HEX, which prints FILE1
+  here            msl-hsm entity add NAME --tpm-psk --storage FILE1 --nonce HEX --out FILE2
+  at the device   msl-hsm tpm import-psk FILE2
+
+HEX is random, and new each time. FILE1 proves that the storage key is in the TPM of
+that device. In FILE2 the keys are wrapped for it; nothing in FILE2 tells who made
+it, so it must come from here unchanged. msl-hsm enrollment revoke ends this identity
+too. Of a device that has another TPM now, remove it and add it again.`,
 		Args: want("IDENTITY"),
 		RunE: func(_ *cobra.Command, args []string) error { return p.addEntity(args[0], f) },
 	}
@@ -51,6 +67,10 @@ and one that MT_PROTECTED hides is registered for the scheme that is hidden.`,
 	c.Flags().StringVar(&f.scheme, "scheme", "", "the entity `SCHEME` (default by what else is given)")
 	c.Flags().StringVar(&f.pskFile, "psk-file", "", "pre-shared keys from this `FILE`")
 	c.Flags().StringVar(&f.generatePSK, "generate-psk", "", "make keys and write them to this new `FILE`, for the device")
+	c.Flags().BoolVar(&f.tpmPSK, "tpm-psk", false, "make keys for the TPM of the enrolled device IDENTITY")
+	c.Flags().StringVar(&f.storage, "storage", "", "what msl-hsm tpm storage printed at the device, in this `FILE`")
+	c.Flags().StringVar(&f.nonce, "nonce", "", "the nonce that it was printed for, as hexadecimal `DIGITS`")
+	c.Flags().StringVar(&f.out, "out", "", "write the wrapped keys to this new `FILE`, for the device")
 	c.Flags().StringVar(&f.publicKey, "public-key", "", "RSA or EC public key from this PEM `FILE`")
 	c.Flags().StringVar(&f.keyID, "key-id", "", "`ID` of the public key (default made of the key)")
 	c.Flags().StringSliceVar(&f.keyExchanges, "key-exchanges", nil, "`SCHEMES` of key exchange that it may use (default all)")
@@ -73,20 +93,26 @@ func (f *entityFlags) shorthand(c *cobra.Command) {
 // one.
 func (f *entityFlags) settle() error {
 	keys := 0
-	for _, given := range []bool{f.pskFile != "", f.generatePSK != "", f.publicKey != "", f.rsaKey != "", f.x509, f.none} {
+	for _, given := range []bool{f.pskFile != "", f.generatePSK != "", f.tpmPSK, f.publicKey != "", f.rsaKey != "", f.x509, f.none} {
 		if given {
 			keys++
 		}
 	}
 	if keys > 1 || keys == 0 && f.scheme == "" || f.scheme != "" && (f.x509 || f.none || f.rsaKey != "") {
-		return usagef("give one of --psk-file, --generate-psk, --public-key and --scheme; a scheme besides where keys fit several")
+		return usagef("give one of --psk-file, --generate-psk, --tpm-psk, --public-key and --scheme; a scheme besides where keys fit several")
+	}
+	switch whole := f.storage != "" && f.nonce != "" && f.out != ""; {
+	case f.tpmPSK != whole || !f.tpmPSK && f.storage+f.nonce+f.out != "":
+		return usagef("--tpm-psk goes with --storage FILE, --nonce HEX and --out FILE")
+	case f.tpmPSK && f.scheme != "" && f.scheme != "PSK":
+		return usagef("--tpm-psk is for the scheme PSK, not for %s", f.scheme)
 	}
 	switch {
 	case f.x509:
 		f.scheme = "X509"
 	case f.none:
 		f.scheme = "NONE"
-	case f.scheme == "" && (f.pskFile != "" || f.generatePSK != ""):
+	case f.scheme == "" && (f.pskFile != "" || f.generatePSK != "" || f.tpmPSK):
 		f.scheme = "PSK"
 	}
 	if err := checkNames(f.keyExchanges, exchangeSchemes()); err != nil {
@@ -105,7 +131,7 @@ func (f *entityFlags) fits() error {
 	case "": // by the public key
 		return nil
 	case "PSK", "PSK_PROFILE":
-		if f.pskFile == "" && f.generatePSK == "" {
+		if f.pskFile == "" && f.generatePSK == "" && !f.tpmPSK {
 			return usagef("scheme %s needs --psk-file FILE or --generate-psk FILE", f.scheme)
 		}
 		keys = f.publicKey
@@ -138,6 +164,13 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if f.tpmPSK {
+		override(&c.Server.State, f.state)
+		if f.storageKey, err = c.provenStorage(identity, f); err != nil {
+			return err
+		}
+		identity += pskSuffix
+	}
 	e := bolt.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
 	state, err := c.openRegistry(f.state)
 	if err != nil {
@@ -148,9 +181,9 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 		return err
 	}
 	if err := state.AddEntity(e); err != nil {
-		return undo(f.generatePSK, err)
+		return undo(f.generatePSK+f.out, err)
 	}
-	p.registered(e, f.generatePSK)
+	p.registered(e, f.generatePSK+f.out)
 	return nil
 }
 
@@ -250,7 +283,10 @@ func (c *config) pskEntity(e *bolt.EntityRecord, f entityFlags) (err error) {
 	if e.PSK, err = k.seal(store); err != nil {
 		return err
 	}
-	if f.generatePSK != "" {
+	switch {
+	case f.tpmPSK:
+		return k.writeWrapped(f.out, f.storageKey)
+	case f.generatePSK != "":
 		return k.write(f.generatePSK)
 	}
 	return nil

@@ -5,11 +5,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"errors"
 	"fmt"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
 // signerOf finds an identity key: the newest version of a key pair that signs.
@@ -91,12 +93,17 @@ func (c *config) ownEntity(store keystore.Store) (msl.EntityScheme, error) {
 }
 
 // provisionedKeySet is a pre-shared key set of the key store: keys whose labels
-// begin with prefix.
+// begin with prefix. A TPM has no wrapping key: it unwraps nothing into itself.
 func provisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet, error) {
+	next := "import it with msl-hsm key import " + prefix + " --set psk --file FILE"
+	_, inTPM := store.(*tpm.Store)
+	if inTPM {
+		next = "get it with msl-hsm tpm storage and msl-hsm tpm import-psk"
+	}
 	find := func(use string) (keystore.Key, error) {
 		ring, err := store.Lookup(prefix + use)
 		if err != nil {
-			return nil, missing(err, "import it with msl-hsm key import "+prefix+" --set psk --file FILE")
+			return nil, missing(err, next)
 		}
 		return ring[0].Key, nil
 	}
@@ -109,7 +116,7 @@ func provisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet,
 		return nil, err
 	}
 	wrapping, err := find("-wrapping")
-	if err != nil {
+	if err != nil && !(inTPM && errors.Is(err, keystore.ErrNotFound)) {
 		return nil, err
 	}
 	c, okC := encryption.(keystore.Cipher)

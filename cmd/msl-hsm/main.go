@@ -71,7 +71,7 @@ func (p *program) root() *cobra.Command {
 			p.entityAdd(), p.entityList(), p.entityShow(), p.entityRemove(), p.entityRevoke(), p.entityUnrevoke()),
 		group("user", "Register the users who may log in", p.userAdd(), p.userList(), p.userRemove()),
 		group("tpm", "Give this machine an identity that stays in its TPM",
-			p.tpmInit(), p.tpmEnroll(), p.tpmStatus(), p.tpmRenew(), p.tpmQuote()),
+			p.tpmInit(), p.tpmEnroll(), p.tpmStatus(), p.tpmRenew(), p.tpmQuote(), p.tpmStorage(), p.tpmImportPSK()),
 		group("ca", "Make the CA of a fleet of devices", p.caInit()),
 		group("enrollment", "Decide which devices with a TPM may talk to the server",
 			p.enrollmentList(), p.enrollmentShow(),

@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -26,7 +28,12 @@ type tpmVerifier struct{ authority *authority }
 // Certified implements keyx.TPMVerifier.
 func (v tpmVerifier) Certified(ctx context.Context, identity string, use keyx.TPMUse, c keyx.TPMCertified, qualifying []byte) error {
 	uses := map[keyx.TPMUse]enroll.Use{keyx.TPMStorage: enroll.Storage, keyx.TPMDecrypt: enroll.Decryption}
-	return v.authority.Certified(ctx, deviceName(identity), uses[use], c.Public, c.Attest, c.Signature, qualifying)
+	name := deviceName(identity)
+	err := v.authority.Certified(ctx, name, uses[use], c.Public, c.Attest, c.Signature, qualifying)
+	if device, ok := strings.CutSuffix(name, pskSuffix); ok && errors.Is(err, enroll.ErrUnknown) {
+		err = v.authority.Certified(ctx, device, uses[use], c.Public, c.Attest, c.Signature, qualifying)
+	}
+	return err
 }
 
 // Duplicate implements keyx.TPMVerifier.
