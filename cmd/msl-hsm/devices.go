@@ -53,7 +53,8 @@ func (a *authority) tokenJudge(issuer *msl.Issuer) func(identity string, t *msl.
 	renewal, life := nonzero(issuer.RenewAfter, time.Hour), nonzero(issuer.Lifetime, 24*time.Hour)
 	return func(identity string, t *msl.MasterToken) error {
 		a.mu.RLock()
-		since := later(a.since[deviceName(identity)], a.since[identity])
+		name := strings.TrimSuffix(deviceName(identity), pskSuffix)
+		since := later(a.since[name], later(a.since[deviceName(identity)], a.since[identity]))
 		a.mu.RUnlock()
 		issued := t.Expiration.Add(-life)
 		if other := t.RenewalWindow.Add(-renewal); other.Before(issued) {

@@ -171,8 +171,23 @@ func (a *authority) register(ctx context.Context, state *bolt.Server, i enroll.I
 	if err := a.makeRoom(ctx, state, i); err != nil {
 		return err
 	}
+	if err := dropKeySet(state, i); err != nil {
+		return err
+	}
 	a.setSince(i.Name, i.Since)
 	return state.AddEntity(bolt.EntityRecord{Identity: i.Name, Scheme: schemeOfPublic(public), KeyID: id, PublicKey: der})
+}
+
+// dropKeySet takes away pre-shared keys that went into another TPM than the one
+// that has the name now.
+func dropKeySet(state *bolt.Server, i enroll.Identity) error {
+	all, err := state.Entities()
+	for _, e := range all {
+		if e.Identity == i.Name+pskSuffix && e.PSK != nil && e.Created.Before(i.Since.Truncate(time.Second)) {
+			return state.RemoveEntity(e.Identity)
+		}
+	}
+	return err
 }
 
 // makeRoom takes away what was registered for the device before, and what this
