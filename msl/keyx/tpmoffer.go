@@ -1,0 +1,142 @@
+package keyx
+
+import (
+	"context"
+	"errors"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// Offer makes a storage key and lets the attestation key certify it.
+func (x *TPMImport) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
+	o := &tpmOffer{x: x, identity: from.Identity}
+	err := o.make(from)
+	if err != nil {
+		o.Close()
+		return nil, msl.Failure(msl.ErrGenerateKeyError, x.Scheme(), err)
+	}
+	return o, nil
+}
+
+type tpmOffer struct {
+	x         *TPMImport
+	parent    TPMParent
+	decrypter TPMDecrypter // or nil
+	identity  string
+	keydata   []byte
+}
+
+func (o *tpmOffer) make(from msl.Requester) (err error) {
+	if o.x.Device == nil {
+		return errors.ErrUnsupported
+	}
+	r := tpmRequest{time: from.Time.Unix()}
+	if o.parent, err = o.x.Device.NewParent(); err != nil {
+		return err
+	}
+	if r.storage, err = certify(o.parent, from, r.time); err != nil {
+		return err
+	}
+	if o.x.Outside != nil {
+		if o.decrypter, err = o.x.Device.NewDecrypter(); err != nil {
+			return err
+		}
+		if r.oaep, err = certify(o.decrypter, from, r.time); err != nil {
+			return err
+		}
+	}
+	o.keydata = r.encode()
+	return nil
+}
+
+func certify(k TPMKey, from msl.Requester, seconds int64) (c TPMCertified, err error) {
+	c.Public = k.Public()
+	c.Attest, c.Signature, err = k.Certify(qualifying(from, seconds, c.Public))
+	return c, err
+}
+
+func (o *tpmOffer) KeyData() []byte { return o.keydata }
+
+// Close takes the keys of the exchange out of the TPM.
+func (o *tpmOffer) Close() error {
+	var err error
+	if o.parent != nil {
+		err = o.parent.Close()
+	}
+	if o.decrypter != nil {
+		err = errors.Join(err, o.decrypter.Close())
+	}
+	return err
+}
+
+// Accept imports the session keys, and seals them for a restart where both are in
+// the TPM.
+func (o *tpmOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
+	response, err := wire.Parse(keydata, wire.Limits{})
+	if err != nil {
+		return msl.Outcome{}, parseFailure(err)
+	}
+	open := func(a keystore.Algorithm, _ []byte) (keystore.Key, error) {
+		if a == keystore.AES128CBC {
+			return o.encryption(response)
+		}
+		return o.imported(response, "hmackey", a)
+	}
+	keys, err := msl.UnwrapSessionKeys(nil, nil, open)
+	if err != nil {
+		return msl.Outcome{}, msl.Failure(msl.ErrUnwrapError, o.x.Scheme(), err)
+	}
+	outcome := msl.Outcome{Keys: keys}
+	if o.x.Outside == nil && o.x.Store != nil {
+		if outcome.Keep, err = sealForRestart(o.x.Store, keys, o.identity); err != nil {
+			keys.Release()
+			return msl.Outcome{}, msl.Failure(msl.ErrSessionKeyCreationFailure, "seal session keys", err)
+		}
+	}
+	return outcome, nil
+}
+
+// encryption is the AES key: in the TPM, or outside where it has no AES.
+func (o *tpmOffer) encryption(response wire.Object) (keystore.Key, error) {
+	if o.decrypter == nil {
+		return o.imported(response, "encryptionkey", keystore.AES128CBC)
+	}
+	store, ok := o.x.Outside.(keystore.Importer)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	ciphertext, err := response.Bytes("encryptionkey")
+	if err != nil {
+		return nil, err
+	}
+	raw, err := moved(o.decrypter.DecryptOAEP(ciphertext))
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Close()
+	return store.Import(keystore.AES128CBC, raw.Bytes())
+}
+
+func (o *tpmOffer) imported(response wire.Object, name string, a keystore.Algorithm) (keystore.Key, error) {
+	inner, err := response.Object(name)
+	if err != nil {
+		return nil, err
+	}
+	var d keystore.Duplicated
+	for member, value := range map[string]*[]byte{"public": &d.Public, "duplicate": &d.Duplicate, "seed": &d.Seed} {
+		if *value, err = inner.Bytes(member); err != nil {
+			return nil, err
+		}
+	}
+	return o.parent.Import(a, d)
+}
+
+// Resume makes the session keys again of what was sealed in the TPM.
+func (x *TPMImport) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+	if x.Store == nil {
+		return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)
+	}
+	return resumeSealed(x.Store, keep)
+}

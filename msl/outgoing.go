@@ -1,0 +1,90 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+)
+
+// An outgoing is a message of ours, ready to be written.
+type outgoing struct {
+	us        identification
+	head      []byte
+	handshake bool
+	lone      bool // has no payload, without being a handshake
+	waits     bool // an answer is due, whatever the application wants
+	payload   payloadWriter
+	keys      *SessionKeys // of the payload, or nil
+	body      func() (io.ReadCloser, error)
+	taken     atomic.Bool // to be written, or abandoned
+	flush     bool        // after each read of the body
+}
+
+// write sends the message.
+func (o *outgoing) write(ctx context.Context, w io.Writer) error {
+	if !o.taken.CompareAndSwap(false, true) {
+		return errors.New("msl: the exchange ended before its message was written")
+	}
+	defer o.free() // an answer may come, and the exchange end, while we write
+	if _, err := w.Write(o.head); err != nil || o.handshake || o.lone {
+		return err
+	}
+	o.payload.out = w
+	if o.flush { // the peer may be the one to speak first
+		if err := o.payload.Flush(); err != nil {
+			return err
+		}
+	}
+	if o.body != nil {
+		if err := o.copyBody(ctx); err != nil {
+			return err
+		}
+	}
+	return o.payload.Close()
+}
+
+// abandon frees what the message holds, unless it is being written or was.
+func (o *outgoing) abandon() {
+	if o.taken.CompareAndSwap(false, true) {
+		o.free()
+	}
+}
+
+func (o *outgoing) free() {
+	if o.keys != nil {
+		o.keys.Release()
+	}
+	o.us.release()
+}
+
+// copyBody sends what the body gives. The end of ctx closes the body, since one
+// that blocks would never end, and cuts the message off.
+func (o *outgoing) copyBody(ctx context.Context) error {
+	body, err := o.body()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { body.Close() })
+	_, err = io.Copy(o.sink(), body)
+	if !stop() {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	return errors.Join(err, body.Close())
+}
+
+// sink takes the body.
+func (o *outgoing) sink() io.Writer {
+	if o.flush {
+		return flushing{&o.payload}
+	}
+	return &o.payload
+}
+
+// A flushing payload sends what it gets at once.
+type flushing struct{ *payloadWriter }
+
+func (f flushing) Write(p []byte) (int, error) {
+	n, err := f.payloadWriter.Write(p)
+	return n, errors.Join(err, f.Flush())
+}
