@@ -20,7 +20,10 @@
 //     [UserScheme] of msl/userauth, a [KeyExchange] of msl/keyx.
 //   - To issue and open tokens: an [Issuer].
 //   - To say where the bytes of session keys may be: a [Custody].
-//   - To keep what must survive a restart: package msl/state/bolt.
+//   - To keep what must survive a restart: package msl/state/bolt, and with a
+//     counter in hardware msl/state/anchor.
+//   - To tell of failing cryptography: package msl/failurelog; of failing TLS:
+//     package msl/tlsalert.
 //   - To look into a message: an [Inspector].
 //
 // # Sealed master tokens

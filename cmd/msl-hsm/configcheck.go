@@ -24,7 +24,7 @@ func (c *config) check() error {
 			return usagef("%s is less than nothing", number.name)
 		}
 	}
-	if renew, life := orTime(s.RenewAfter, time.Hour), orTime(s.Lifetime, 24*time.Hour); renew > life {
+	if renew, life := nonzero(s.RenewAfter, time.Hour), nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
 	}
 	if _, err := http.NewRequest(s.UpstreamMethod, "http://upstream/", nil); err != nil {
@@ -36,11 +36,4 @@ func (c *config) check() error {
 		}
 	}
 	return nil
-}
-
-func orTime(d, usual time.Duration) time.Duration {
-	if d == 0 {
-		return usual
-	}
-	return d
 }

@@ -180,14 +180,10 @@ func (p *program) answer(ctx context.Context, server *http.Server, l net.Listene
 	return nil
 }
 
-// writeReady gives the file its name when it is whole.
+// writeReady tells where the server is, if a file for that is named.
 func writeReady(path, url string) error {
 	if path == "" {
 		return nil
 	}
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, []byte(url+"\n"), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(temporary, path)
+	return replaceFile(path, []byte(url+"\n"))
 }
