@@ -1,6 +1,7 @@
 package hsmtest
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -45,18 +46,87 @@ type Fault struct {
 	Crash bool
 	// Abort ends it with SIGABRT.
 	Abort bool
+
+	// VanishSessions closes all sessions underneath, so that the handles are
+	// CKR_SESSION_HANDLE_INVALID; the call that is hit meets that already. One
+	// that is under way in another thread is waited for.
+	VanishSessions bool
+	// VanishObjects destroys all session objects underneath, and makes the
+	// handles of token objects CKR_OBJECT_HANDLE_INVALID until C_FindObjects
+	// gives them again.
+	VanishObjects bool
+	// Removed takes out the token labelled Token, or all: C_GetSlotList(TRUE)
+	// leaves it out, calls with its slot answer CKR_TOKEN_NOT_PRESENT, calls with
+	// its sessions, which are closed underneath, CKR_DEVICE_REMOVED. When the
+	// fault is over the token is back.
+	Removed bool
+	// Token is the label of the token that Removed and Replace are about.
+	Token string
+	// Replace is the label of the token that takes the place of Token, which
+	// takes its: they swap slots, and all sessions on them are closed underneath,
+	// then and when the fault is over. Function must be every one.
+	Replace string
+	// SameLabel lets the slots of Replace tell the label that was there before,
+	// SameSerial the serial number.
+	SameLabel, SameSerial bool
+
+	// Length is told as the output length or count of functions that tell one,
+	// after the real call; of C_GetAttributeValue as the length of every
+	// attribute, or of those of Attribute. No more memory is written than before.
+	Length *uint
+	// MaxSessions, if not 0, is how many sessions can be open in a process: one
+	// more is CKR_SESSION_COUNT. C_GetTokenInfo tells it, unless ToldSessions is
+	// set.
+	MaxSessions int
+	// ToldSessions is what C_GetTokenInfo tells as the most sessions.
+	ToldSessions *uint
+	// MaxPart, if not 0, is how many bytes of data one call takes: more are
+	// CKR_DATA_LEN_RANGE. It concerns data to encrypt, decrypt, digest, sign or
+	// verify, not wrapped keys.
+	MaxPart int
+	// Unknown makes the types of Attribute and Mechanism unknown to the module:
+	// templates with one are CKR_ATTRIBUTE_TYPE_INVALID, reads of one tell
+	// CK_UNAVAILABLE_INFORMATION with that code, calls with such a mechanism are
+	// CKR_MECHANISM_INVALID, and C_GetMechanismList leaves it out.
+	Unknown bool
+	// FreshList gives a new function list, with an initialized state and sessions
+	// of its own, at each C_GetFunctionList; up to 15 in a process.
+	FreshList bool
+
+	// Reveal answers reads of Attribute, or CKA_VALUE, that the real module
+	// refuses as sensitive with bytes of 0x5a: 32, or as many as CKA_VALUE_LEN.
+	Reveal bool
+	// Ignore makes objects as if their templates did not name Attribute: bare of
+	// the protection of CKA_SENSITIVE, EXTRACTABLE, MODIFIABLE, COPYABLE,
+	// DESTROYABLE and WRAP_WITH_TRUSTED, and without any others.
+	Ignore bool
+	// Pretend, with Ignore, answers reads of those six as the template asked.
+	Pretend bool
 }
 
-// functions lists the names of PKCS #11 v2.40 in the order of its function list,
-// as the source of the module does.
-func functions() []string {
+// declared finds the functions, and what their arguments are, in the source of
+// the module.
+func declared() [][]string {
 	header, err := source.ReadFile("module/cryptoki.h")
 	if err != nil {
 		panic(err) // it is part of the program
 	}
+	return regexp.MustCompile(`X\(list, (\w+), \d, "([^"]+)"\)`).FindAllStringSubmatch(string(header), -1)
+}
+
+// tellsLength reports whether a function tells a length or count, which the
+// source marks with #.
+func tellsLength(function string) bool {
+	return function == "C_GetAttributeValue" || slices.ContainsFunc(declared(), func(d []string) bool {
+		return "C_"+d[1] == function && strings.Contains(d[2], "#")
+	})
+}
+
+// functions lists the names of PKCS #11 v2.40 in the order of its function list.
+func functions() []string {
 	var names []string
-	for _, m := range regexp.MustCompile(`X\(list, (\w+), `).FindAllSubmatch(header, -1) {
-		names = append(names, "C_"+string(m[1]))
+	for _, d := range declared() {
+		names = append(names, "C_"+d[1])
 	}
 	return names
 }
@@ -70,14 +140,34 @@ func (f Fault) line() (string, error) {
 	if function != "*" && !slices.Contains(functions(), function) {
 		return "", fmt.Errorf("hsmtest: %q is not a function of PKCS #11 v2.40", f.Function)
 	}
-	if f.Skip < 0 || f.Times < 0 || f.For < 0 || f.Delay < 0 {
-		return "", fmt.Errorf("hsmtest: a fault of %s has a negative number", function)
+	if err := f.check(); err != nil {
+		return "", fmt.Errorf("hsmtest: a fault of %s %w", function, err)
 	}
-	what := f.what()
-	if len(what) == 0 {
-		return "", fmt.Errorf("hsmtest: a fault of %s does nothing: set Code, Delay, Hang or another", function)
+	return strings.Join(slices.Concat([]string{function}, f.which(), f.what(), f.how()), " "), nil
+}
+
+// check finds what the module would refuse.
+func (f Fault) check() error {
+	every := f.Function == "" || f.Function == "*"
+	switch {
+	case min(f.Skip, f.Times, f.MaxSessions, f.MaxPart) < 0 || min(f.For, f.Delay) < 0:
+		return errors.New("has a negative number")
+	case len(f.what()) == 0:
+		return errors.New("does nothing: set Code, Delay, Hang or another")
+	case max(len(f.Attribute), len(f.Mechanism)) > 32:
+		return errors.New("names more than 32 attributes or mechanisms")
+	case max(len(f.Token), len(f.Replace)) > 32 || strings.ContainsAny(f.Token+f.Replace, "\"\r\n"):
+		return errors.New("has a label longer than 32 bytes, or with a quotation mark or line break")
+	case f.Unknown && len(f.Attribute)+len(f.Mechanism) == 0:
+		return errors.New("has Unknown without Attribute or Mechanism")
+	case f.Ignore && len(f.Attribute) == 0:
+		return errors.New("has Ignore without Attribute")
+	case f.Replace != "" && (f.Token == "" || !every):
+		return errors.New("has Replace without Token, or of one function")
+	case f.Length != nil && !every && !tellsLength(f.Function):
+		return errors.New("has Length, but the function tells none")
 	}
-	return strings.Join(slices.Concat([]string{function}, f.which(), what), " "), nil
+	return nil
 }
 
 // which writes the words that say which calls are hit.
@@ -90,6 +180,7 @@ func (f Fault) which() []string {
 	w.add(f.For > 0, "for="+duration(f.For))
 	w.add(f.UntilFinalize, "until-finalize")
 	w.add(f.After, "after")
+	w.add(f.Token != "", `token="`+f.Token+`"`)
 	return w
 }
 
@@ -102,7 +193,35 @@ func (f Fault) what() []string {
 	w.add(f.Hang, "hang")
 	w.add(f.Crash, "crash=segv")
 	w.add(f.Abort, "crash=abort")
+	w.add(f.VanishSessions, "vanish-sessions")
+	w.add(f.VanishObjects, "vanish-objects")
+	w.add(f.Removed, "removed")
+	w.add(f.Replace != "", `replace="`+f.Replace+`"`)
+	w.add(f.Length != nil, "length="+number(f.Length))
+	w.add(f.MaxSessions > 0, fmt.Sprintf("max-sessions=%d", f.MaxSessions))
+	w.add(f.ToldSessions != nil, "told-sessions="+number(f.ToldSessions))
+	w.add(f.MaxPart > 0, fmt.Sprintf("max-part=%d", f.MaxPart))
+	w.add(f.Unknown, "unknown")
+	w.add(f.FreshList, "fresh-list")
+	w.add(f.Reveal, "reveal")
+	w.add(f.Ignore, "ignore")
 	return w
+}
+
+// how writes the words that change what happens.
+func (f Fault) how() []string {
+	var w words
+	w.add(f.SameLabel, "same-label")
+	w.add(f.SameSerial, "same-serial")
+	w.add(f.Pretend, "pretend")
+	return w
+}
+
+func number(n *uint) string {
+	if n == nil {
+		return ""
+	}
+	return fmt.Sprint(*n)
 }
 
 type words []string

@@ -98,7 +98,7 @@ func compile() ([]byte, error) {
 		return nil, fmt.Errorf("hsmtest: %w", err)
 	}
 	object := filepath.Join(dir, "hsmtest.so")
-	args := append(cc[1:], "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-O1", "-g", "-Wall", "-Wextra", "-o", object)
+	args := append(cc[1:], "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-O0", "-Wall", "-Wextra", "-o", object)
 	args = append(append(args, files...), "-ldl", "-lpthread")
 	if out, err := exec.Command(cc[0], args...).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("hsmtest: %s: %w\n%s", cc[0], err, out)

@@ -15,13 +15,24 @@ int place(const call *c, char role, int nth)
 	return -1;
 }
 
-static int in(const names *n, word v)
+int in(const names *n, word v)
 {
 	int i;
 
 	for (i = 0; i < n->n; i++)
 		if (n->v[i] == v)
 			return 1;
+	return 0;
+}
+
+/* The first rule that hits the call and does something, or 0. */
+const rule *hit_by(const call *c, word does)
+{
+	int i;
+
+	for (i = 0; i < c->n; i++)
+		if (c->hit[i]->does & does)
+			return c->hit[i];
 	return 0;
 }
 

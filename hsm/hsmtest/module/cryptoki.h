@@ -48,7 +48,7 @@ typedef struct { word type; void *param; word len; } ck_mechanism;
 	X(list, UnwrapKey, 8, "smo--t-h") X(list, DeriveKey, 6, "smot-h") \
 	X(list, SeedRandom, 3, "sb-") X(list, GenerateRandom, 3, "s--") \
 	X(list, GetFunctionStatus, 1, "s") X(list, CancelFunction, 1, "s") \
-	X(list, WaitForSlotEvent, 3, "-#-")
+	X(list, WaitForSlotEvent, 3, "---")
 
 #define NUMBER(list, name, arity, roles) FN_##name,
 enum { FUNCTIONS(NUMBER, 0) FN_count };
@@ -70,7 +70,8 @@ enum {
 	CKR_TOKEN_NOT_PRESENT = 0xe0, CKR_BUFFER_TOO_SMALL = 0x150,
 	CKR_CRYPTOKI_NOT_INITIALIZED = 0x190, CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191,
 	CKA_TOKEN = 1, CKA_VALUE = 0x11, CKA_SENSITIVE = 0x103, CKA_EXTRACTABLE = 0x162,
-	CKA_MODIFIABLE = 0x170, CKF_TOKEN_PRESENT = 1
+	CKA_VALUE_LEN = 0x161, CKA_MODIFIABLE = 0x170, CKA_COPYABLE = 0x171, CKA_DESTROYABLE = 0x172,
+	CKA_WRAP_WITH_TRUSTED = 0x210, CKF_TOKEN_PRESENT = 1
 };
 
 #define UNAVAILABLE (~0UL) /* CK_UNAVAILABLE_INFORMATION */

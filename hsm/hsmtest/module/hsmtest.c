@@ -24,8 +24,15 @@ static word run(int list, int fn, word *a);
 	word g, word h) { return run(l, FN_##name, (word[]){a, b, c, d, e, f, g, h}); }
 #define ENTRY(l, name, arity, roles) (void *)f##l##_##name,
 
-FUNCTIONS(STUB, 0)
-static ck_functions lists[] = {{{2, 40}, {FUNCTIONS(ENTRY, 0)}}};
+#define LIST(n) FUNCTIONS(STUB, n)
+LIST(0) LIST(1) LIST(2) LIST(3) LIST(4) LIST(5) LIST(6) LIST(7)
+LIST(8) LIST(9) LIST(10) LIST(11) LIST(12) LIST(13) LIST(14) LIST(15)
+
+#define TABLE(n) {{2, 40}, {FUNCTIONS(ENTRY, n)}},
+static ck_functions lists[LISTS] = {
+	TABLE(0) TABLE(1) TABLE(2) TABLE(3) TABLE(4) TABLE(5) TABLE(6) TABLE(7)
+	TABLE(8) TABLE(9) TABLE(10) TABLE(11) TABLE(12) TABLE(13) TABLE(14) TABLE(15)
+};
 
 /* The child of a fork begins anew when it initializes, as the specification
  * asks of it. */
@@ -34,29 +41,36 @@ static void after_fork(void)
 	static pid_t owner;
 
 	if (owner && owner != getpid()) {
+		gate_reset();
 		track_reset();
+		lists_reset();
 		board_reopen();
 	}
 	owner = getpid();
 }
 
-static word give_list(const call *k)
+/* Hands out the list through which it is asked for, which is the first for who
+ * has none, or one that nobody has yet. */
+word give_list(call *c)
 {
-	if (!k->a[0])
-		return CKR_ARGUMENTS_BAD;
-	*(ck_functions **)k->a[0] = &lists[k->list];
-	return CKR_OK;
-}
+	static int fresh;
+	int n = c->list;
 
-/* What the call is for, once the rules let it pass. */
-word effect(const call *k)
-{
-	return k->fn == FN_GetFunctionList ? give_list(k) : forward(k);
+	if (!c->a[0])
+		return CKR_ARGUMENTS_BAD;
+	if (hit_by(c, DOES_FRESH_LIST))
+		n = __atomic_add_fetch(&fresh, 1, __ATOMIC_RELAXED);
+	if (n >= LISTS) {
+		fprintf(stderr, "hsmtest: there are no more than %d fresh function lists\n", LISTS - 1);
+		return CKR_GENERAL_ERROR;
+	}
+	*(ck_functions **)c->a[0] = &lists[n];
+	return CKR_OK;
 }
 
 static word run(int list, int fn, word *a)
 {
-	call k = {fn, roles[fn], a, list};
+	call k = {.fn = fn, .roles = roles[fn], .a = a, .list = list};
 	control *c = control_take(fn == FN_Initialize);
 	word rv;
 
@@ -66,6 +80,7 @@ static word run(int list, int fn, word *a)
 		after_fork();
 	board_called(fn);
 	rv = obey(c, &k);
+	unreserve(&k);
 	if (fn == FN_Finalize)
 		control_finalized();
 	control_drop(c);

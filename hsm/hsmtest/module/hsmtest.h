@@ -8,16 +8,20 @@
 
 enum {
 	MAX_RULES = 256, MAX_NAMES = 32, MAX_PROCESSES = 64, MAX_LABEL = 33,
-	ANY_FUNCTION = -1
+	LISTS = 16, ANY_FUNCTION = -1
 };
 
 /* What a rule does. */
 enum {
-	DOES_ANSWER = 1, DOES_DELAY = 2, DOES_HANG = 4, DOES_CRASH = 8
+	DOES_ANSWER = 1, DOES_DELAY = 2, DOES_HANG = 4, DOES_CRASH = 8,
+	DOES_VANISH_SESSIONS = 0x10, DOES_VANISH_OBJECTS = 0x20, DOES_REMOVE = 0x40,
+	DOES_REPLACE = 0x80, DOES_LENGTH = 0x100, DOES_MAX_SESSIONS = 0x200,
+	DOES_TOLD_SESSIONS = 0x400, DOES_MAX_PART = 0x800, DOES_UNKNOWN = 0x1000,
+	DOES_FRESH_LIST = 0x2000, DOES_REVEAL = 0x4000, DOES_IGNORE = 0x8000
 };
 
 /* How a rule does it, or for how long. */
-enum { AFTER = 1, UNTIL_FINALIZE = 2 };
+enum { AFTER = 1, UNTIL_FINALIZE = 2, SAME_LABEL = 4, SAME_SERIAL = 8, PRETEND = 16 };
 
 typedef struct { word v[MAX_NAMES]; int n; } names;
 
@@ -28,7 +32,8 @@ typedef struct {
 	word does, how;
 	word skip, times;
 	uint64_t duration, delay; /* nanoseconds */
-	word code, signal;
+	word code, signal, length, max_sessions, told_sessions, max_part;
+	char token[MAX_LABEL], replace[MAX_LABEL];
 	int begun, over; /* of one that ends with C_Finalize, in this process */
 } rule;
 
@@ -57,8 +62,14 @@ typedef struct {
 	process processes[MAX_PROCESSES];
 } board;
 
-/* One call on its way. */
-typedef struct { int fn; const char *roles; word *a; int list; } call;
+/* One call on its way, and the rules that hit it. */
+typedef struct {
+	int fn;
+	const char *roles;
+	word *a;
+	int list, reserved, n;
+	rule *hit[MAX_RULES];
+} call;
 
 /* control.c */
 control *control_take(int again);
@@ -80,17 +91,51 @@ void board_token_objects(int n);
 int board_due(const control *, int i);
 
 /* hsmtest.c */
-word effect(const call *);
+word give_list(call *);
+
+/* lists.c */
+word effect(call *);
+void lists_reset(void);
+
+/* tokens.c */
+int is_of_tokens(const call *);
+int removed(const rule *, const call *, word *rv);
+int is_slot_removed(const call *, word slot);
+word swap_tokens(call *);
+void tell_token(const call *);
+void unswap(void);
+
+/* attributes.c */
+word forward_list(call *, int (*leave_out)(const call *, word));
+word read_attributes(call *);
+word forward_relaxed(call *);
+int is_mechanism_unknown(const call *, word type);
 
 /* track.c */
-word forward(const call *);
+word pass(int fn, const word *a);
+word forward(call *);
 word mechanism_of(const call *);
-void forget_all(void);
+int room(call *, word max);
+void unreserve(call *);
+int session_on(word session, word *slot, int *list);
+void remember(word object, word asked);
+word remembered(word object);
+void vanish_sessions(const word *slot, const int *list);
+void vanish_objects(void);
 void track_reset(void);
+
+/* gate.c */
+void gate_enter(void);
+void gate_leave(void);
+void gate_shut(void);
+void gate_open(void);
+void gate_reset(void);
 
 /* call.c */
 extern const char *const roles[FN_count];
 int place(const call *, char role, int nth);
+int in(const names *, word);
+const rule *hit_by(const call *, word does);
 int names_attribute(const call *, const names *);
 int names_mechanism(const call *, const names *);
 

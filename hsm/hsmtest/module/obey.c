@@ -28,15 +28,77 @@ static void crash(int number)
 	abort();
 }
 
-static int is_for(const rule *r, const call *c)
+static int tells_length(const call *c)
 {
+	return place(c, '#', 0) >= 0 || c->fn == FN_GetAttributeValue;
+}
+
+static int too_long(const rule *r, const call *c)
+{
+	int i = place(c, 'b', 0);
+
+	return i >= 0 && c->a[i + 1] > r->max_part;
+}
+
+static int too_many(const rule *r, call *c)
+{
+	return c->fn == FN_OpenSession && !room(c, r->max_sessions);
+}
+
+static int is_unknown(const rule *r, const call *c)
+{
+	int named = place(c, 'm', 0) >= 0 || place(c, 'k', 0) >= 0;
+
+	if (c->fn == FN_GetMechanismList)
+		return r->mechanisms.n;
+	return (r->attributes.n && names_attribute(c, &r->attributes)) ||
+		(r->mechanisms.n && named && names_mechanism(c, &r->mechanisms));
+}
+
+static int makes_objects(const call *c)
+{
+	return place(c, 't', 0) >= 0 && place(c, 'h', 0) >= 0;
+}
+
+static int reads(const rule *r, const call *c)
+{
+	return c->fn == FN_GetAttributeValue && names_attribute(c, &r->attributes);
+}
+
+/* Whether one of the things that the rule does concerns the call. */
+static int concerns(const rule *r, call *c)
+{
+	const word at_any = DOES_ANSWER | DOES_DELAY | DOES_HANG | DOES_CRASH |
+		DOES_VANISH_SESSIONS | DOES_VANISH_OBJECTS;
+	const word tokens = DOES_REMOVE | DOES_REPLACE;
+	const word told = DOES_TOLD_SESSIONS | DOES_MAX_SESSIONS;
+
+	return r->does & at_any ||
+		(r->does & tokens && is_of_tokens(c)) ||
+		(r->does & told && c->fn == FN_GetTokenInfo) ||
+		(r->does & DOES_LENGTH && tells_length(c)) ||
+		(r->does & DOES_MAX_SESSIONS && too_many(r, c)) ||
+		(r->does & DOES_MAX_PART && too_long(r, c)) ||
+		(r->does & DOES_UNKNOWN && is_unknown(r, c)) ||
+		(r->does & DOES_FRESH_LIST && c->fn == FN_GetFunctionList) ||
+		(r->does & DOES_REVEAL && reads(r, c)) ||
+		(r->does & DOES_IGNORE && r->how & PRETEND && reads(r, c)) ||
+		(r->does & DOES_IGNORE && makes_objects(c) && names_attribute(c, &r->attributes));
+}
+
+static int is_for(const rule *r, call *c)
+{
+	const word lists = DOES_UNKNOWN | DOES_IGNORE | DOES_REVEAL; /* what the names are for */
+
 	if (r->fn != ANY_FUNCTION && r->fn != c->fn)
 		return 0;
 	if (r->how & UNTIL_FINALIZE && r->fn == ANY_FUNCTION && c->fn == FN_Finalize)
 		return 0;
-	if (r->attributes.n && !names_attribute(c, &r->attributes))
+	if (!(r->does & lists) && r->attributes.n && !names_attribute(c, &r->attributes))
 		return 0;
-	return !r->mechanisms.n || names_mechanism(c, &r->mechanisms);
+	if (!(r->does & lists) && r->mechanisms.n && !names_mechanism(c, &r->mechanisms))
+		return 0;
+	return concerns(r, c);
 }
 
 static void act(const control *c, const rule *r)
@@ -47,14 +109,71 @@ static void act(const control *c, const rule *r)
 		hang(c);
 	if (r->does & DOES_CRASH)
 		crash((int)r->signal);
+	if (r->does & DOES_VANISH_SESSIONS)
+		vanish_sessions(0, 0);
+	if (r->does & DOES_VANISH_OBJECTS)
+		vanish_objects();
 }
 
-/* Goes through the rules in their order. The first that answers before the
- * effect ends it; those for after the effect are kept for then. */
+/* Whether a rule keeps a call from the real module, and with which code. */
+static int refuses(const rule *r, call *c, word *rv)
+{
+	*rv = r->code;
+	if (r->does & DOES_ANSWER && !(r->how & AFTER))
+		return 1;
+	if (r->does & DOES_REMOVE)
+		return removed(r, c, rv);
+	*rv = CKR_SESSION_COUNT;
+	if (r->does & DOES_MAX_SESSIONS && c->fn == FN_OpenSession)
+		return 1;
+	*rv = CKR_DATA_LEN_RANGE;
+	if (r->does & DOES_MAX_PART && too_long(r, c))
+		return 1;
+	if (!(r->does & DOES_UNKNOWN) || c->fn == FN_GetMechanismList || c->fn == FN_GetAttributeValue)
+		return 0;
+	*rv = r->attributes.n && names_attribute(c, &r->attributes) ? CKR_ATTRIBUTE_TYPE_INVALID : CKR_MECHANISM_INVALID;
+	return 1;
+}
+
+static void tell_length(const rule *r, const call *c)
+{
+	int i = place(c, '#', 0);
+	ck_attribute *t = (ck_attribute *)c->a[2];
+	word k;
+
+	if (i >= 0 && c->a[i])
+		*(word *)c->a[i] = r->length;
+	for (k = 0; i < 0 && t && k < c->a[3]; k++)
+		if (!r->attributes.n || in(&r->attributes, t[k].type))
+			t[k].len = r->length;
+}
+
+static void tell_sessions(const rule *r, const call *c)
+{
+	ck_token_info *info = (ck_token_info *)c->a[1];
+	word n = r->does & DOES_TOLD_SESSIONS ? r->told_sessions : r->max_sessions;
+
+	if (info && c->fn == FN_GetTokenInfo)
+		info->max_sessions = info->max_rw = n;
+}
+
+/* What comes after the real call. */
+static word afterwards(const control *c, const rule *r, const call *k, word rv)
+{
+	if (r->how & AFTER)
+		act(c, r);
+	if (r->does & DOES_LENGTH && tells_length(k))
+		tell_length(r, k);
+	if (r->does & (DOES_TOLD_SESSIONS | DOES_MAX_SESSIONS))
+		tell_sessions(r, k);
+	return r->how & AFTER && r->does & DOES_ANSWER ? r->code : rv;
+}
+
+/* Goes through the rules in their order. The first that keeps the call from the
+ * real module ends it. */
 word obey(control *c, call *k)
 {
-	rule *later[MAX_RULES];
-	int i, n = 0;
+	int i;
 	word rv;
 
 	for (i = 0; i < c->n; i++) {
@@ -63,19 +182,14 @@ word obey(control *c, call *k)
 			continue;
 		if (r->how & UNTIL_FINALIZE)
 			__atomic_store_n(&r->begun, 1, __ATOMIC_RELAXED);
-		if (r->how & AFTER) {
-			later[n++] = r;
-			continue;
-		}
-		act(c, r);
-		if (r->does & DOES_ANSWER)
-			return r->code;
+		if (!(r->how & AFTER))
+			act(c, r);
+		if (refuses(r, k, &rv))
+			return rv;
+		k->hit[k->n++] = r;
 	}
 	rv = effect(k);
-	for (i = 0; i < n; i++) {
-		act(c, later[i]);
-		if (later[i]->does & DOES_ANSWER)
-			rv = later[i]->code;
-	}
+	for (i = 0; i < k->n; i++)
+		rv = afterwards(c, k->hit[i], k, rv);
 	return rv;
 }

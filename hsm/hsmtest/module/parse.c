@@ -93,6 +93,16 @@ static int attribute(char *text, void *to) { return list(attributes, text, to); 
 
 static int mechanism(char *text, void *to) { return list(mechanisms, text, to); }
 
+static int label(char *text, void *to)
+{
+	size_t n = strlen(text);
+
+	if (!n || n >= MAX_LABEL)
+		return 0;
+	memcpy(to, text, n + 1);
+	return 1;
+}
+
 /* The words of a rule: how the value of one is read and where it goes, and what
  * the word makes the rule do. */
 static const struct {
@@ -112,6 +122,22 @@ static const struct {
 	{"delay", duration, offsetof(rule, delay), DOES_DELAY, 0},
 	{"hang", 0, 0, DOES_HANG, 0},
 	{"crash", signal_name, offsetof(rule, signal), DOES_CRASH, 0},
+	{"vanish-sessions", 0, 0, DOES_VANISH_SESSIONS, 0},
+	{"vanish-objects", 0, 0, DOES_VANISH_OBJECTS, 0},
+	{"removed", 0, 0, DOES_REMOVE, 0},
+	{"token", label, offsetof(rule, token), 0, 0},
+	{"replace", label, offsetof(rule, replace), DOES_REPLACE, 0},
+	{"same-label", 0, 0, 0, SAME_LABEL},
+	{"same-serial", 0, 0, 0, SAME_SERIAL},
+	{"length", plain, offsetof(rule, length), DOES_LENGTH, 0},
+	{"max-sessions", plain, offsetof(rule, max_sessions), DOES_MAX_SESSIONS, 0},
+	{"told-sessions", plain, offsetof(rule, told_sessions), DOES_TOLD_SESSIONS, 0},
+	{"max-part", plain, offsetof(rule, max_part), DOES_MAX_PART, 0},
+	{"unknown", 0, 0, DOES_UNKNOWN, 0},
+	{"fresh-list", 0, 0, DOES_FRESH_LIST, 0},
+	{"reveal", 0, 0, DOES_REVEAL, 0},
+	{"ignore", 0, 0, DOES_IGNORE, 0},
+	{"pretend", 0, 0, 0, PRETEND},
 };
 
 static const char *read_word(rule *r, char *text)
@@ -134,13 +160,48 @@ static const char *read_word(rule *r, char *text)
 	return "is not known";
 }
 
+/* The next word of a line. Quotation marks hold one with blanks together; they
+ * are taken out. */
 static char *next(char **rest)
 {
-	char *one;
+	char *from = *rest + strspn(*rest, " \t\r\n"), *to = from, *word = from;
+	int quoted = 0;
 
-	while ((one = strsep(rest, " \t\r\n")) && !*one)
-		;
-	return one;
+	for (; *from && (quoted || !strchr(" \t\r\n", *from)); from++)
+		if (*from == '"')
+			quoted = !quoted;
+		else
+			*to++ = *from;
+	*rest = from + (*from != 0);
+	if (from == word)
+		return 0;
+	*to = 0;
+	return word;
+}
+
+static int odd_quotes(const char *text)
+{
+	int odd = 0;
+
+	for (; *text; text++)
+		odd ^= *text == '"';
+	return odd;
+}
+
+/* What is wrong with a rule as a whole, or 0. */
+static const char *check(const rule *r)
+{
+	if (!r->does)
+		return "the rule does nothing; add code=, delay=, hang or another";
+	if (r->does & DOES_UNKNOWN && !r->attributes.n && !r->mechanisms.n)
+		return "unknown needs attribute= or mechanism=";
+	if (r->does & DOES_IGNORE && !r->attributes.n)
+		return "ignore needs attribute=";
+	if (r->does & DOES_REPLACE && (!*r->token || r->fn != ANY_FUNCTION))
+		return "replace needs token=, and * as the function";
+	if (r->does & DOES_LENGTH && r->fn != ANY_FUNCTION && r->fn != FN_GetAttributeValue && !strchr(roles[r->fn], '#'))
+		return "the function tells no length";
+	return 0;
 }
 
 static int complain(const char *path, int line, const char *text, const char *why)
@@ -152,20 +213,25 @@ static int complain(const char *path, int line, const char *text, const char *wh
 static int read_rule(control *c, char *text, const char *path, int line)
 {
 	rule *r = &c->rules[c->n];
-	char *rest = text, *one = next(&rest);
+	char *rest = text, *one;
 	const char *why;
 	word fn;
 
 	if (c->n == MAX_RULES)
 		return complain(path, line, "", "there are more than 256 rules");
+	if (odd_quotes(text))
+		return complain(path, line, "", "a quotation mark is not closed");
+	one = next(&rest);
 	if (!look(functions, one, &fn))
 		return complain(path, line, one, "is not a function of PKCS #11 v2.40, nor *");
 	*r = (rule){.line = line, .fn = (int)fn};
 	while ((one = next(&rest)))
 		if ((why = read_word(r, one)))
 			return complain(path, line, one, why);
-	if (!r->does)
-		return complain(path, line, "", "the rule does nothing; add code=, delay=, hang or another");
+	if ((why = check(r)))
+		return complain(path, line, "", why);
+	if (r->does & DOES_REVEAL && !r->attributes.n)
+		r->attributes = (names){{CKA_VALUE}, 1};
 	c->n++;
 	return 1;
 }

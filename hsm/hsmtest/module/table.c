@@ -34,6 +34,15 @@ entry *table_add(table *t, word key)
 	return e;
 }
 
+void table_each(table *t, void (*visit)(const entry *))
+{
+	size_t i;
+
+	for (i = 0; i < TABLE_BUCKETS && t->n; i++)
+		for (entry *e = t->buckets[i]; e; e = e->next)
+			visit(e);
+}
+
 /* Puts back what was removed. */
 void table_put(table *t, const entry *was)
 {

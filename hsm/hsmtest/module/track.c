@@ -10,6 +10,8 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static table sessions, objects;
+static word pending;  /* sessions being opened under a limit */
+static int stale;     /* objects not in the table have vanished */
 
 typedef word (*f1)(word);
 typedef word (*f2)(word, word);
@@ -19,7 +21,7 @@ typedef word (*f5)(word, word, word, word, word);
 typedef word (*f6)(word, word, word, word, word, word);
 typedef word (*f8)(word, word, word, word, word, word, word, word);
 
-static word pass(int fn, const word *a)
+word pass(int fn, const word *a)
 {
 	void *f = target()->fn[fn];
 
@@ -52,12 +54,78 @@ static int on(const entry *e, word slot) { return e->owner == slot; }
 static int dangling(const entry *e, word x) { (void)x; return !e->token && !table_find(&sessions, e->owner); }
 static int dead(const entry *e, word session) { return !e->token && is_token(session, e->key) < 0; }
 
-static void opened(word session, word slot)
+static void opened(call *c)
 {
+	entry *e;
+
 	pthread_mutex_lock(&lock);
-	table_add(&sessions, session)->owner = slot;
+	e = table_add(&sessions, *(word *)c->a[4]);
+	e->owner = c->a[0];
+	e->list = c->list;
+	pending -= (word)c->reserved;
+	c->reserved = 0;
 	board_live(1, 0);
 	pthread_mutex_unlock(&lock);
+}
+
+/* Whether a session may be opened where max may be open. If so a place is kept,
+ * so that two calls at once do not take the last one both. */
+int room(call *c, word max)
+{
+	int free;
+
+	pthread_mutex_lock(&lock);
+	free = (word)sessions.n + pending - (word)c->reserved < max;
+	if (free && !c->reserved) {
+		c->reserved = 1;
+		pending++;
+	}
+	pthread_mutex_unlock(&lock);
+	return free;
+}
+
+void unreserve(call *c)
+{
+	pthread_mutex_lock(&lock);
+	pending -= (word)c->reserved;
+	c->reserved = 0;
+	pthread_mutex_unlock(&lock);
+}
+
+/* Tells the slot and the function list of a session that is open. */
+int session_on(word session, word *slot, int *list)
+{
+	entry *e;
+
+	pthread_mutex_lock(&lock);
+	if ((e = table_find(&sessions, session))) {
+		*slot = e->owner;
+		*list = e->list;
+	}
+	pthread_mutex_unlock(&lock);
+	return e != 0;
+}
+
+void remember(word object, word asked)
+{
+	entry *e;
+
+	pthread_mutex_lock(&lock);
+	if ((e = table_find(&objects, object)))
+		e->asked = asked;
+	pthread_mutex_unlock(&lock);
+}
+
+word remembered(word object)
+{
+	entry *e;
+	word asked = 0;
+
+	pthread_mutex_lock(&lock);
+	if ((e = table_find(&objects, object)))
+		asked = e->asked;
+	pthread_mutex_unlock(&lock);
+	return asked;
 }
 
 static void made(word session, word object)
@@ -139,9 +207,10 @@ static void logged_out(word session)
 	pthread_mutex_unlock(&lock);
 }
 
-void forget_all(void)
+static void forget_all(void)
 {
 	pthread_mutex_lock(&lock);
+	stale = 0;
 	board_live(-table_remove(&sessions, any, 0), -table_remove(&objects, passing, 0));
 	table_remove(&objects, any, 0);
 	pthread_mutex_unlock(&lock);
@@ -153,6 +222,87 @@ void track_reset(void)
 	pthread_mutex_init(&lock, 0);
 	table_remove(&sessions, any, 0);
 	table_remove(&objects, any, 0);
+	pending = 0;
+	stale = 0;
+}
+
+/* What is to vanish, or any. */
+static const word *of_slot;
+static const int *of_list;
+
+static int is_of(const entry *e, word x)
+{
+	(void)x;
+	return (!of_slot || *of_slot == e->owner) && (!of_list || *of_list == e->list);
+}
+
+static void close_one(const entry *e)
+{
+	if (is_of(e, 0))
+		pass(FN_CloseSession, &e->key);
+}
+
+/* Closes sessions underneath: all, or those on a slot or of a function list. No
+ * call is under way then, since most modules crash when a session is closed
+ * under one. */
+void vanish_sessions(const word *slot, const int *list)
+{
+	int n;
+
+	gate_shut();
+	pthread_mutex_lock(&lock);
+	of_slot = slot;
+	of_list = list;
+	table_each(&sessions, close_one);
+	n = table_remove(&sessions, is_of, 0);
+	board_live(-n, -table_remove(&objects, dangling, 0));
+	pthread_mutex_unlock(&lock);
+	gate_open();
+}
+
+static void destroy_one(const entry *e)
+{
+	word a[] = {e->owner, e->key};
+
+	if (!e->token)
+		pass(FN_DestroyObject, a);
+}
+
+/* Destroys the session objects underneath, and makes the handles of all others
+ * invalid until they are found again. */
+void vanish_objects(void)
+{
+	gate_shut();
+	pthread_mutex_lock(&lock);
+	table_each(&objects, destroy_one);
+	board_live(0, -table_remove(&objects, passing, 0));
+	table_remove(&objects, any, 0);
+	stale = 1;
+	pthread_mutex_unlock(&lock);
+	gate_open();
+}
+
+static int has_vanished(const call *c)
+{
+	int i, nth, yes = 0;
+
+	pthread_mutex_lock(&lock);
+	for (nth = 0; stale && (i = place(c, 'o', nth)) >= 0; nth++)
+		yes |= c->a[i] && !table_find(&objects, c->a[i]);
+	pthread_mutex_unlock(&lock);
+	return yes;
+}
+
+/* Handles found are good again. Session objects are in the table already. */
+static void found(const word *handles, word n)
+{
+	word i;
+
+	pthread_mutex_lock(&lock);
+	for (i = 0; stale && i < n; i++)
+		if (!table_find(&objects, handles[i]))
+			table_add(&objects, handles[i])->token = 1;
+	pthread_mutex_unlock(&lock);
 }
 
 static int operation(int fn)
@@ -191,13 +341,14 @@ word mechanism_of(const call *c)
 	return type;
 }
 
-static void account(const call *c)
+static void account(call *c)
 {
 	int i, nth;
 
 	switch (c->fn) {
 	case FN_Finalize: forget_all(); return;
-	case FN_OpenSession: opened(*(word *)c->a[4], c->a[0]); return;
+	case FN_OpenSession: opened(c); return;
+	case FN_FindObjects: found((const word *)c->a[1], *(word *)c->a[3]); return;
 	case FN_CloseAllSessions: all_closed(c->a[0]); return;
 	case FN_Logout: logged_out(c->a[0]); return;
 	}
@@ -208,10 +359,12 @@ static void account(const call *c)
 }
 
 /* Makes the real call. */
-word forward(const call *c)
+word forward(call *c)
 {
 	word rv;
 
+	if (has_vanished(c))
+		return CKR_OBJECT_HANDLE_INVALID;
 	if (c->fn == FN_CloseSession)
 		return close_session(c->a);
 	if (c->fn == FN_DestroyObject)
