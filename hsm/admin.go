@@ -1,20 +1,36 @@
 package hsm
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// provision makes a token object, first with its mechanisms restricted, then,
-// for a module that does not know such restrictions, without.
-func (s *Store) provision(label string, a keystore.Algorithm, op func(session uint, name template, restrict bool) error) (keystore.Version, error) {
+// How often a version is made anew where other programs make one at the same time.
+const maxTwins = 30
+
+// errTwins says that another program made the same version at the same time.
+var errTwins = errors.New("hsm: another program made that version at the same time")
+
+// A maker makes a token object, with its mechanisms restricted or, for a module
+// that does not know such restrictions, without.
+type maker func(session uint, name template, restrict bool) (handle uint, err error)
+
+// provision makes the next version of a key. Programs that do so at the same time
+// cannot lock a token against each other. So each looks, after it has made its
+// key, whether another one has the same version; who sees one takes his own back
+// and makes a newer one. Of two that made the same version at the same time at
+// least one sees the other's, so at most one is announced.
+func (s *Store) provision(label string, a keystore.Algorithm, op maker) (keystore.Version, error) {
 	var none keystore.Version
 	if s.isClosed() {
 		return none, errClosed
@@ -22,36 +38,173 @@ func (s *Store) provision(label string, a keystore.Algorithm, op func(session ui
 	if label == "" || s.sealLabel(a) != label && (a.Sealing() || s.isSealLabel(label)) {
 		return none, fmt.Errorf("hsm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
-	s.admin.Lock()
-	defer s.admin.Unlock()
+	if err := s.admin.take(s.wait); err != nil {
+		return none, err
+	}
+	defer s.admin.free()
+	unlock, err := s.lockToken()
+	if err != nil {
+		return none, err
+	}
+	defer unlock()
+	for range maxTwins {
+		v, err := s.provisionOnce(label, a, op)
+		if !errors.Is(err, errTwins) {
+			return v, s.explain(err)
+		}
+		time.Sleep(time.Duration(1+rand.IntN(40)) * time.Millisecond)
+	}
+	return none, fmt.Errorf("hsm: other programs make versions of the key %q all the time: %w; try again", label, keystore.ErrBusy)
+}
+
+func (s *Store) provisionOnce(label string, a keystore.Algorithm, op maker) (keystore.Version, error) {
+	var none keystore.Version
 	number, err := s.nextVersion(label, a)
 	if err != nil {
 		return none, err
 	}
-	if err := s.make(template{}.named(label, number), op); err != nil {
-		return none, s.explain(err)
+	id := keyID(label, number)
+	if err := s.make(label, id, op); err != nil {
+		return none, errors.Join(err, s.takeBack(label, id))
+	}
+	v, err := s.announce(label, number, id)
+	if err != nil {
+		if left := s.takeBack(label, id); left != nil {
+			return none, fmt.Errorf("%w, after %v", left, err)
+		}
+		return none, fmt.Errorf("the new key is removed: %w", err)
 	}
 	s.forgetLabel(label)
-	v, err := s.findVersion(label, number)
-	if err != nil {
-		return none, errors.Join(fmt.Errorf("the new key is removed: %w", err), s.remove(label, number))
-	}
+	_, _ = s.ring(label) // so that it is known to be there, should it vanish
 	return keystore.Version{Number: number, Key: s.provisioned(v).typed()}, nil
 }
 
-func (s *Store) make(name template, op func(session uint, name template, restrict bool) error) error {
-	s.rings.mu.Lock()
-	defer s.rings.mu.Unlock()
+// make makes a token object. A failure of the moment must not loosen the key: only
+// a module that refuses restrictions of mechanisms twice gets a key without.
+func (s *Store) make(label string, id []byte, op maker) error {
+	if err := s.rings.loading.take(s.wait); err != nil {
+		return err
+	}
+	defer s.rings.loading.free()
+	name, tries := template{}.named(label, id), 0
+	once := func(session uint, restrict bool) error {
+		if tries++; tries > 1 {
+			// What a try that failed made all the same must not be there twice.
+			if err := s.destroyNamed(session, label, id); err != nil {
+				return err
+			}
+		}
+		_, err := op(session, name, restrict)
+		return err
+	}
 	return s.attempt(func() error {
-		return s.on(s.anchors, 0, func(session uint) error {
-			err := op(session, name, true)
-			var e *Error
-			if errors.As(err, &e) && (e.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID || e.Code == pkcs11.CKR_TEMPLATE_INCONSISTENT) {
-				err = op(session, name, false)
+		return s.on(s.sessions, 0, func(session uint, _ uint64) error {
+			err := once(session, true)
+			if unrestricted(err) {
+				err = once(session, true)
+			}
+			if unrestricted(err) {
+				err = once(session, false)
 			}
 			return err
 		})
+	}, nil)
+}
+
+// unrestricted reports whether a module may not know restrictions of mechanisms.
+func unrestricted(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID || e.Code == pkcs11.CKR_TEMPLATE_INCONSISTENT)
+}
+
+// announce finds the key that was just made, proves it, and looks for others of
+// its version.
+func (s *Store) announce(label string, number uint32, id []byte) (v version, err error) {
+	err = s.scan(func(session uint, _ uint64) error {
+		all, err := s.labelled(session, label)
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, e := range all {
+			switch {
+			case bytes.Equal(e.id, id):
+				if v, err = s.admit(session, e, nil); err != nil {
+					return err
+				}
+				v.life, found = s.life.Load(), true
+			case e.Version == number:
+				return errTwins
+			}
+		}
+		if !found {
+			return fmt.Errorf("hsm: key %q version %d is not there: %w", label, number, keystore.ErrNotFound)
+		}
+		return nil
 	})
+	return v, err
+}
+
+// takeBack destroys what this program made and nobody was told of.
+func (s *Store) takeBack(label string, id []byte) error {
+	err := s.scan(func(session uint, _ uint64) error { return s.destroyNamed(session, label, id) })
+	if err != nil {
+		return fmt.Errorf("hsm: a new key %q could not be removed, and has the CKA_ID %x: %w", label, id, err)
+	}
+	return nil
+}
+
+// destroyNamed destroys the objects with a label and an identifier, public halves
+// first: as long as the key itself is there, it can be found again.
+func (s *Store) destroyNamed(session uint, label string, id []byte) error {
+	t := template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id)
+	found, err := s.find(session, t)
+	if err != nil {
+		return err
+	}
+	var public, keys []uint
+	for _, h := range found {
+		all, err := s.attributes(session, h, pkcs11.CKA_CLASS, pkcs11.CKA_LABEL, pkcs11.CKA_ID)
+		if err != nil {
+			return err
+		}
+		if string(all[pkcs11.CKA_LABEL]) != label || !bytes.Equal(all[pkcs11.CKA_ID], id) {
+			return fmt.Errorf("hsm: C_FindObjects found the key %q with the CKA_ID %x, which was not asked for: %w", all[pkcs11.CKA_LABEL], all[pkcs11.CKA_ID], keystore.ErrUnavailable)
+		}
+		class, told := number(all[pkcs11.CKA_CLASS])
+		switch {
+		case !told:
+			return noClass()
+		case class == pkcs11.CKO_PUBLIC_KEY:
+			public = append(public, h)
+		case class == pkcs11.CKO_SECRET_KEY, class == pkcs11.CKO_PRIVATE_KEY:
+			keys = append(keys, h)
+		}
+	}
+	for _, h := range append(public, keys...) {
+		if err := s.destroy(session, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scan runs op, which reads token objects and may run again. For a moment it does
+// so again too where objects come and go under it: other programs make them.
+func (s *Store) scan(op func(session uint, epoch uint64) error) error {
+	if err := s.rings.loading.take(s.wait); err != nil {
+		return err
+	}
+	defer s.rings.loading.free()
+	var err error
+	for try := range 6 {
+		err = s.attempt(func() error { return s.on(s.sessions, 0, op) }, nil)
+		if c := classOf(err); err == nil || !errors.As(err, new(*Error)) || c != classOther && c != classObject {
+			return err
+		}
+		time.Sleep(time.Duration(5+10*try+rand.IntN(10)) * time.Millisecond)
+	}
+	return err
 }
 
 func (s *Store) isSealLabel(label string) bool {
@@ -63,32 +216,25 @@ func (s *Store) isSealLabel(label string) bool {
 	return false
 }
 
-func (s *Store) nextVersion(label string, a keystore.Algorithm) (uint32, error) {
-	all, err := s.evidence(label)
-	if err != nil {
-		return 0, err
-	}
-	next := uint32(1)
-	for _, e := range all {
-		if e.Algorithm != a {
-			return 0, fmt.Errorf("hsm: %q is a key for %v: %w", label, e.Algorithm, keystore.ErrExists)
-		}
-		next = max(next, e.Version+1)
-	}
-	return next, nil
-}
-
-// evidence examines the versions of one key, weak ones too.
-func (s *Store) evidence(label string) (all []evidence, err error) {
-	s.rings.mu.Lock()
-	defer s.rings.mu.Unlock()
-	err = s.attempt(func() error {
-		return s.on(s.sessions, 0, func(session uint) (err error) {
-			all, err = s.labelled(session, label)
+func (s *Store) nextVersion(label string, a keystore.Algorithm) (next uint32, err error) {
+	err = s.scan(func(session uint, _ uint64) error {
+		next = 1
+		all, err := s.labelled(session, label)
+		if err != nil {
 			return err
-		})
+		}
+		for _, e := range all {
+			if e.Algorithm, err = s.algorithmOf(session, e); err != nil {
+				return err
+			}
+			if e.Algorithm != a {
+				return fmt.Errorf("hsm: %q is a key for %v: %w", label, e.Algorithm, keystore.ErrExists)
+			}
+			next = max(next, e.Version+1)
+		}
+		return nil
 	})
-	return all, s.explain(err)
+	return next, err
 }
 
 // Destroy removes one version of a provisioned key, or with version 0 all, with
@@ -97,38 +243,35 @@ func (s *Store) Destroy(label string, version uint32) error {
 	if s.isClosed() {
 		return errClosed
 	}
-	s.admin.Lock()
-	defer s.admin.Unlock()
-	return s.explain(s.remove(label, version))
-}
-
-func (s *Store) remove(label string, version uint32) error {
-	all, err := s.evidence(label)
+	if err := s.admin.take(s.wait); err != nil {
+		return err
+	}
+	defer s.admin.free()
+	defer s.forgetLabel(label)
+	unlock, err := s.lockToken()
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(e evidence) bool { return version != 0 && e.Version != version })
-	if len(all) == 0 {
-		return noVersion(label, version)
-	}
-	defer s.forgetLabel(label)
-	return s.on(s.sessions, 0, func(session uint) error {
+	defer unlock()
+	seen := false
+	err = s.scan(func(session uint, _ uint64) error {
+		all, err := s.labelled(session, label)
+		if err != nil {
+			return err
+		}
+		all = slices.DeleteFunc(all, func(e evidence) bool { return version != 0 && e.Version != version })
+		if len(all) == 0 && !seen {
+			return noVersion(label, version)
+		}
+		seen = true // so that one which a failing call destroyed all the same is not missed
 		for _, e := range all {
-			halves, err := s.publicObjects(session, label, e.id)
-			if err != nil {
+			if err := s.destroyNamed(session, label, e.id); err != nil {
 				return err
-			}
-			if e.Algorithm.Secret() {
-				halves = nil
-			}
-			for _, h := range append(halves, e.handle) {
-				if err := s.destroy(session, h); err != nil {
-					return err
-				}
 			}
 		}
 		return nil
 	})
+	return s.explain(err)
 }
 
 // List tells what the token says of every secret and private key in it, and
@@ -137,23 +280,20 @@ func (s *Store) List() ([]keystore.Info, error) {
 	if s.isClosed() {
 		return nil, errClosed
 	}
-	s.rings.mu.Lock()
-	defer s.rings.mu.Unlock()
 	var all []keystore.Info
-	err := s.attempt(func() error {
+	err := s.scan(func(session uint, _ uint64) error {
 		all = []keystore.Info{}
-		return s.on(s.sessions, 0, func(session uint) error {
-			for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY} {
-				handles, err := s.find(session, pkcs11.NewAttribute(pkcs11.CKA_CLASS, class), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true))
-				if err != nil {
-					return err
-				}
-				for _, h := range handles {
-					all = append(all, s.examine(session, h, class).Info)
-				}
+		keys, err := s.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true))
+		if err != nil {
+			return err
+		}
+		for _, e := range keys {
+			if err := s.judge(session, &e); err != nil {
+				return err
 			}
-			return nil
-		})
+			all = append(all, e.Info)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, s.explain(err)
@@ -162,76 +302,4 @@ func (s *Store) List() ([]keystore.Info, error) {
 		return cmp.Or(strings.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
 	})
 	return all, nil
-}
-
-// InitToken makes a PKCS #11 token in a free slot of the module at path, with
-// the PIN of the security officer and that of the user.
-func InitToken(path, label string, soPIN, userPIN []byte) error {
-	if len(label) == 0 || len(label) > 32 {
-		return fmt.Errorf("hsm: token label %q has not 1 to 32 bytes", label)
-	}
-	mod, err := useModule(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(mod.initToken(label, soPIN, userPIN), mod.release())
-}
-
-// initToken holds the lock for writing, so that no two take the same slot.
-func (m *module) initToken(label string, soPIN, userPIN []byte) error {
-	m.drain.Lock()
-	defer m.drain.Unlock()
-	all, err := m.tokens(false)
-	if err != nil {
-		return err
-	}
-	for _, t := range all {
-		if t.Label == label {
-			return fmt.Errorf("hsm: PKCS #11 token %q: %w; choose another label", label, keystore.ErrExists)
-		}
-	}
-	blank, err := m.tokens(true)
-	if err != nil {
-		return err
-	}
-	if len(blank) == 0 {
-		return fmt.Errorf("hsm: %s has no slot for a new token: %w", m.path, keystore.ErrUnavailable)
-	}
-	for _, pin := range [][]byte{soPIN, userPIN} {
-		// Before anything is made: a token without a PIN is of no use.
-		if n := uint(len(pin)); n < blank[0].MinPinLen || n > blank[0].MaxPinLen {
-			return fmt.Errorf("hsm: a PIN has not %d to %d bytes: %w", blank[0].MinPinLen, blank[0].MaxPinLen, keystore.ErrPIN)
-		}
-	}
-	l := library{functions: m.table, miekg: m.miekg, calls: new(calls)}
-	padded := [32]byte([]byte(fmt.Sprintf("%-32s", label)))
-	if err := l.initToken(blank[0].slot, soPIN, padded); err != nil {
-		return err
-	}
-	session, err := l.openSession(blank[0].slot)
-	if err != nil {
-		return err
-	}
-	// Nobody else can be logged in to a token that did not exist.
-	defer l.closeSession(session)
-	if err := l.login(session, pkcs11.CKU_SO, soPIN); err != nil {
-		return err
-	}
-	return l.initPIN(session, userPIN)
-}
-
-// Tokens lists the initialised PKCS #11 tokens of the module at path.
-func Tokens(path string) ([]URI, error) {
-	mod, err := useModule(path)
-	if err != nil {
-		return nil, err
-	}
-	mod.drain.RLock()
-	all, err := mod.tokens(false)
-	mod.drain.RUnlock()
-	var uris []URI
-	for _, t := range all {
-		uris = append(uris, URI{Token: t.Label, Serial: t.SerialNumber, Model: t.Model, Manufacturer: t.ManufacturerID, ModulePath: path})
-	}
-	return uris, errors.Join(err, mod.release())
 }

@@ -1,10 +1,6 @@
 package hsm
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha1"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,6 +24,7 @@ func Weaknesses() map[string]string {
 		"copyable":        "it can be copied with other usages",
 		"usages":          "it may do more than its one thing",
 		"unwrap-template": "keys that it unwraps can be made readable, extractable or able to open recorded traffic",
+		"unwrap-unproven": "nothing shows that keys which it unwraps are protected: the module neither tells nor can it be tried",
 
 		checkValue:  "the module lets the value of a sensitive key be read",
 		checkRewrap: "the module wraps a key that is not extractable",
@@ -60,73 +57,127 @@ func (s *Store) notAllowed(weak []string) []string {
 // evidence is what an object says and shows of itself.
 type evidence struct {
 	keystore.Info
-	handle, keyType uint
-	id              []byte
+	handle, keyType, class uint
+	id                     []byte
+	has                    []uint // usages
+	size                   int    // as algorithms count it
+	private                bool
+	told                   map[uint][]byte // all that was asked for
+	witness                []byte          // a key that a sealing key wrapped, and nobody has
 }
 
-// examine reads an object and proves what can be proven. What it cannot read it
-// takes for the worse, so that an odd object hides no other.
-func (s *Store) examine(session, handle, class uint) evidence {
-	e := evidence{handle: handle}
-	read := func(attribute uint) []byte { b, _ := s.attribute(session, handle, attribute); return b }
-	is := func(attribute uint) bool { b := read(attribute); return len(b) == 1 && b[0] == 1 }
-	not := func(attribute uint) bool { b := read(attribute); return len(b) != 1 || b[0] != 0 }
+// asked are the attributes that evidence is made of.
+var asked = []uint{
+	pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_LABEL, pkcs11.CKA_ID, pkcs11.CKA_PRIVATE,
+	pkcs11.CKA_SENSITIVE, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_NEVER_EXTRACTABLE,
+	pkcs11.CKA_LOCAL, pkcs11.CKA_MODIFIABLE, ckaCopyable, ckaAllowed,
+	pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT, pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP,
+	pkcs11.CKA_DERIVE, pkcs11.CKA_SIGN_RECOVER,
+	pkcs11.CKA_VALUE_LEN, pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT, pkcs11.CKA_EC_PARAMS,
+}
 
-	e.Label, e.id = string(read(pkcs11.CKA_LABEL)), read(pkcs11.CKA_ID)
-	e.Version = versionOf(e.Label, e.id)
-	e.keyType, _ = number(read(pkcs11.CKA_KEY_TYPE))
+// toldOfRSA is the public half, which a private key has too.
+var toldOfRSA = []uint{pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT}
+
+// read reads what an object says of itself. What the module does not know is
+// taken for the worse, so that an odd object hides no other; what it fails to tell
+// fails the whole.
+func (s *Store) read(session, handle uint) (evidence, error) {
+	all, err := s.attributes(session, handle, asked...)
+	if err != nil {
+		return evidence{}, err
+	}
+	e := evidence{handle: handle, told: all}
+	is := func(attribute uint) bool { b := all[attribute]; return len(b) == 1 && b[0] == 1 }
+	not := func(attribute uint) bool { b := all[attribute]; return len(b) != 1 || b[0] != 0 }
+	e.class, _ = number(all[pkcs11.CKA_CLASS])
+	e.keyType, _ = number(all[pkcs11.CKA_KEY_TYPE])
+	e.Label, e.id = string(all[pkcs11.CKA_LABEL]), all[pkcs11.CKA_ID]
+	e.Version, e.private = versionOf(e.Label, e.id), is(pkcs11.CKA_PRIVATE)
 	e.Sensitive, e.AlwaysSensitive = is(pkcs11.CKA_SENSITIVE), is(pkcs11.CKA_ALWAYS_SENSITIVE)
 	e.Extractable, e.NeverExtractable = not(pkcs11.CKA_EXTRACTABLE), is(pkcs11.CKA_NEVER_EXTRACTABLE)
 	e.Local, e.Modifiable, e.Copyable = is(pkcs11.CKA_LOCAL), not(pkcs11.CKA_MODIFIABLE), not(ckaCopyable)
-	var has []uint
-	all := secretUsages
-	if class == pkcs11.CKO_PRIVATE_KEY {
-		all = privateUsages
+	usages := secretUsages
+	if e.class == pkcs11.CKO_PRIVATE_KEY {
+		usages = privateUsages
 	}
-	for _, u := range all {
+	for _, u := range usages {
 		if is(u.attribute) {
-			has = append(has, u.attribute)
+			e.has = append(e.has, u.attribute)
 			e.Usages = append(e.Usages, u.name)
 		}
 	}
-	e.Mechanisms = mechanismNames(read(ckaAllowed))
-	e.Algorithm = s.algorithmOf(session, e, class, has)
-	e.Weaknesses = s.weaknesses(session, e, has, is(pkcs11.CKA_PRIVATE))
-	return e
+	e.Mechanisms = mechanismNames(all[ckaAllowed])
+	e.measure()
+	return e, nil
+}
+
+// measure finds the size of a key as algorithms count it.
+func (e *evidence) measure() {
+	switch {
+	case e.class == pkcs11.CKO_SECRET_KEY:
+		n, _ := number(e.told[pkcs11.CKA_VALUE_LEN])
+		e.size = int(n)
+	case e.keyType == pkcs11.CKK_RSA:
+		e.size = len(e.told[pkcs11.CKA_MODULUS]) * 8
+	}
+	for _, a := range []keystore.Algorithm{keystore.ECDSAP256, keystore.ECDSAP384} {
+		if string(e.told[pkcs11.CKA_EC_PARAMS]) == string(curveParams(a)) {
+			e.size = a.Size()
+		}
+	}
+}
+
+// judge proves what can be proven of an object that was read.
+func (s *Store) judge(session uint, e *evidence) (err error) {
+	if e.Algorithm, err = s.algorithmOf(session, *e); err != nil {
+		return err
+	}
+	e.Weaknesses, err = s.weaknesses(session, e)
+	return err
 }
 
 // algorithmOf tells what a key is for by what it may do. A key that may do
 // more is taken for the most dangerous, and is weak.
-func (s *Store) algorithmOf(session uint, e evidence, class uint, has []uint) keystore.Algorithm {
-	may := func(u uint) bool { return slices.Contains(has, u) }
-	size := s.sizeOf(session, e, class)
+func (s *Store) algorithmOf(session uint, e evidence) (keystore.Algorithm, error) {
+	may := func(u uint) bool { return slices.Contains(e.has, u) }
+	reveals, err := s.reveals(session, e)
+	if err != nil {
+		return 0, err
+	}
 	for _, a := range keystore.Algorithms() {
 		k, err := kindOf(a)
-		secret := class == pkcs11.CKO_SECRET_KEY
-		if err != nil || a.Secret() != secret || k.keyType != e.keyType || a.Size() != size || a.Sealing() != s.isSealLabel(e.Label) {
-			continue
-		}
-		if a.Sealing() && s.sealLabel(a) != e.Label {
-			continue
-		}
-		if a == keystore.AESReveal128 || a == keystore.AESUnwrap128 && may(pkcs11.CKA_UNWRAP) {
-			if s.reveals(session, e.handle) != (a == keystore.AESReveal128) {
-				continue
-			}
-		}
-		if k.usages[0] == dangerous(may) || a.Sealing() && may(k.usages[0]) {
-			return a
+		secret := e.class == pkcs11.CKO_SECRET_KEY
+		switch {
+		case err != nil || a.Secret() != secret || k.keyType != e.keyType || a.Size() != e.size || a.Sealing() != s.isSealLabel(e.Label):
+		case a.Sealing() && s.sealLabel(a) != e.Label:
+		case a == keystore.AESReveal128 && !reveals, a == keystore.AESUnwrap128 && reveals:
+		case k.usages[0] == dangerous(may) || a.Sealing() && may(k.usages[0]):
+			return a, nil
 		}
 	}
-	return 0
+	return 0, nil
 }
 
 // reveals reports whether an unwrapping key says that what it unwraps can be
 // read. One that says nothing of it unwraps, and is weak.
-func (s *Store) reveals(session, handle uint) bool {
-	declared, err := s.nested(session, handle, ckaUnwrapTemplate)
+func (s *Store) reveals(session uint, e evidence) (bool, error) {
+	if !slices.Contains(e.has, pkcs11.CKA_UNWRAP) || e.size != keystore.AESReveal128.Size() {
+		return false, nil
+	}
+	declared, err := s.declared(session, e.handle)
 	value, present := declared[pkcs11.CKA_SENSITIVE]
-	return err == nil && present && value == 0
+	return present && value == 0, err
+}
+
+// declared is the UNWRAP_TEMPLATE that a key says it has: nothing, where the
+// module does not tell.
+func (s *Store) declared(session, handle uint) (map[uint]uint, error) {
+	values, err := s.nested(session, handle, ckaUnwrapTemplate)
+	if untold(err) {
+		return nil, nil
+	}
+	return values, err
 }
 
 // dangerous is the worst usage of a key.
@@ -134,26 +185,6 @@ func dangerous(may func(uint) bool) uint {
 	for _, u := range []uint{pkcs11.CKA_UNWRAP, pkcs11.CKA_WRAP, pkcs11.CKA_SIGN, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT} {
 		if may(u) {
 			return u
-		}
-	}
-	return 0
-}
-
-// sizeOf is the size of a key as algorithms count it.
-func (s *Store) sizeOf(session uint, e evidence, class uint) int {
-	switch {
-	case class == pkcs11.CKO_SECRET_KEY:
-		b, _ := s.attribute(session, e.handle, pkcs11.CKA_VALUE_LEN)
-		n, _ := number(b)
-		return int(n)
-	case e.keyType == pkcs11.CKK_RSA:
-		b, _ := s.attribute(session, e.handle, pkcs11.CKA_MODULUS)
-		return len(b) * 8
-	}
-	params, _ := s.attribute(session, e.handle, pkcs11.CKA_EC_PARAMS)
-	for _, a := range []keystore.Algorithm{keystore.ECDSAP256, keystore.ECDSAP384} {
-		if string(params) == string(curveParams(a)) {
-			return a.Size()
 		}
 	}
 	return 0
@@ -179,7 +210,7 @@ func mechanismNames(b []byte) []string {
 }
 
 // weaknesses says why Lookup would refuse a key.
-func (s *Store) weaknesses(session uint, e evidence, has []uint, private bool) []string {
+func (s *Store) weaknesses(session uint, e *evidence) ([]string, error) {
 	var weak []string
 	found := func(is bool, name string) {
 		if is {
@@ -192,138 +223,18 @@ func (s *Store) weaknesses(session uint, e evidence, has []uint, private bool) [
 	found(e.Extractable, "extractable")
 	found(e.Local && !(e.AlwaysSensitive && e.NeverExtractable), "exposed")
 	found(!e.Local && (e.Algorithm.Sealing() || e.Algorithm.Valid() && !e.Algorithm.Secret()), "imported")
-	found(!private, "public")
+	found(!e.private, "public")
 	found(e.Modifiable, "modifiable")
 	found(e.Copyable, "copyable")
-	extra := slices.DeleteFunc(slices.Clone(has), func(u uint) bool { return slices.Contains(k.usages, u) })
+	extra := slices.DeleteFunc(slices.Clone(e.has), func(u uint) bool { return slices.Contains(k.usages, u) })
 	found(err == nil && len(extra) > 0, "usages")
-	if slices.Contains(has, pkcs11.CKA_UNWRAP) && e.Algorithm != keystore.AESReveal128 {
-		found(!s.provesTemplate(session, e, k), "unwrap-template")
-	}
-	return weak
-}
-
-// provesTemplate reports whether what the key unwraps is closed: by what its
-// UNWRAP_TEMPLATE says, and by trying to unwrap keys that are not.
-func (s *Store) provesTemplate(session uint, e evidence, k kind) bool {
-	if k.unwrapped == nil {
-		return false
-	}
-	declared, err := s.nested(session, e.handle, ckaUnwrapTemplate)
-	for _, f := range k.unwrapped {
-		value, present := declared[f.attribute]
-		if err == nil && (!present || (value != 0) != f.value) {
-			return false
-		}
-	}
-	t, known := s.trial(session, e)
-	if t == nil {
-		return false
-	}
-	tried := true
-	for _, f := range k.unwrapped {
-		for _, omit := range []bool{false, true} {
-			switch t.opens(s, session, f, omit) {
-			case opened:
-				return false
-			case unclear:
-				tried = tried && known
-			}
-		}
-	}
-	return err == nil || tried
-}
-
-// A trial is a wrapped key to unwrap in ways that must fail.
-type trial struct {
-	kek, mechanism uint
-	target         kind
-	wrapped        []byte
-	refusal        error // what the good template gets, where wrapped is noise
-}
-
-// trial wraps a throwaway key under e. Under a key that only unwraps nothing
-// known can be made: then it takes noise, and many modules still tell whether
-// it was the template that they refuse.
-func (s *Store) trial(session uint, e evidence) (*trial, bool) {
-	t := &trial{kek: e.handle, mechanism: ckmKeyWrap}
-	t.target, _ = kindOf(keystore.AES128CBC)
-	raw := make([]byte, 24)
-	rand.Read(raw)
-	switch {
-	case e.Algorithm.Sealing():
-		if e.Algorithm == keystore.SealWrapping256 {
-			t.target, _ = kindOf(keystore.AESWrap128)
-		}
-		k, err := s.generate(session, pkcs11.CKM_AES_KEY_GEN, s.templates[keystore.AES128CBC].generate)
+	if slices.Contains(e.has, pkcs11.CKA_UNWRAP) && e.Algorithm != keystore.AESReveal128 {
+		outcome, err := s.provesTemplate(session, e, k)
 		if err != nil {
-			return nil, false
+			return nil, err
 		}
-		defer s.destroy(session, k.handle)
-		if _, err = s.wrap(session, ckmKeyWrap, e.handle, k.handle, raw); err != nil {
-			return nil, false
-		}
-	case e.keyType == pkcs11.CKK_RSA:
-		public, err := s.publicRSA(session, e.handle)
-		if err != nil {
-			return nil, false
-		}
-		t.mechanism = pkcs11.CKM_RSA_PKCS_OAEP
-		if raw, err = rsa.EncryptOAEP(sha1.New(), rand.Reader, public.(*rsa.PublicKey), raw[:16], nil); err != nil {
-			return nil, false
-		}
+		found(outcome == opened, "unwrap-template")
+		found(outcome == unclear, "unwrap-unproven")
 	}
-	t.wrapped = raw
-	m, err := s.unwrap(session, t.mechanism, t.kek, raw, t.template(flagValue{}, false))
-	if err == nil {
-		return t, s.destroy(session, m.handle) == nil
-	}
-	t.refusal = err
-	return t, false
-}
-
-// template is a good one but for f, which it turns round or leaves out.
-func (t *trial) template(f flagValue, omit bool) template {
-	out := template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY).number(pkcs11.CKA_KEY_TYPE, t.target.keyType)
-	out = out.flag(pkcs11.CKA_TOKEN, false).flag(pkcs11.CKA_PRIVATE, true)
-	values := []flagValue{{pkcs11.CKA_SENSITIVE, true}, {pkcs11.CKA_EXTRACTABLE, false}}
-	for _, u := range secretUsages {
-		values = append(values, flagValue{u.attribute, slices.Contains(t.target.usages, u.attribute)})
-	}
-	values = append(values, flagValue{ckaCopyable, false}, flagValue{pkcs11.CKA_MODIFIABLE, false})
-	for _, v := range values {
-		switch {
-		case v.attribute != f.attribute:
-			out = out.flag(v.attribute, v.value)
-		case !omit:
-			out = out.flag(v.attribute, !f.value)
-		}
-	}
-	return out
-}
-
-type outcome int
-
-const (
-	refused outcome = iota
-	opened
-	unclear
-)
-
-// opens tries to unwrap a key without the protection f.
-func (t *trial) opens(s *Store, session uint, f flagValue, omit bool) outcome {
-	m, err := s.unwrap(session, t.mechanism, t.kek, t.wrapped, t.template(f, omit))
-	if err != nil {
-		var e, good *Error
-		if errors.As(err, &e) && errors.As(t.refusal, &good) && e.Code == good.Code {
-			return unclear
-		}
-		return refused
-	}
-	defer s.destroy(session, m.handle)
-	b, err := s.attribute(session, m.handle, f.attribute)
-	if err != nil || len(b) != 1 || (b[0] == 1) != f.value {
-		return opened
-	}
-	return refused
+	return weak, nil
 }

@@ -27,10 +27,10 @@ func (k cipherKey) Encrypt(iv, plaintext []byte) ([]byte, error) {
 			out[i] = byte(padding)
 		}
 		n, err := k.store.encrypt(session, handle, pkcs11.CKM_AES_CBC, iv, out, out)
-		return exactly(n, len(out), err)
+		return exactly("C_Encrypt", n, len(out), err)
 	})
 	if err != nil {
-		return nil, k.store.explain(err)
+		return nil, k.store.ours(err)
 	}
 	return out, nil
 }
@@ -43,10 +43,11 @@ func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
 	out := make([]byte, len(ciphertext))
 	err := k.run(func(session, handle uint) error {
 		n, err := k.store.decrypt(session, handle, pkcs11.CKM_AES_CBC, iv, ciphertext, out)
-		return exactly(n, len(out), err)
+		return exactly("C_Decrypt", n, len(out), err)
 	})
 	if err != nil {
-		return nil, k.store.badData("decrypt", err)
+		// Whole blocks always decrypt: it is never the data.
+		return nil, k.store.ours(err)
 	}
 	n, err := unpad(out)
 	if err != nil {

@@ -12,9 +12,21 @@ typedef struct { ck_ulong type; void *value; ck_ulong len; } ck_attribute;
 typedef struct { ck_ulong type; void *param; ck_ulong len; } ck_mechanism;
 typedef struct { ck_ulong hash, mgf, source; void *data; ck_ulong len; } ck_oaep;
 typedef struct { ck_byte major, minor; } ck_version;
+typedef struct { void *create, *destroy, *lock, *unlock; ck_ulong flags; void *reserved; } ck_initialize_args;
+typedef struct { ck_ulong slot, state, flags, error; } ck_session_info;
+typedef struct {
+	ck_byte label[32], manufacturer[32], model[16], serial[16];
+	ck_ulong flags, max_sessions, sessions, max_rw_sessions, rw_sessions, max_pin, min_pin,
+		total_public, free_public, total_private, free_private;
+	ck_version hardware, firmware;
+	ck_byte time[16];
+} ck_token_info;
+
+enum { CKF_OS_LOCKING_OK = 2, CKF_RW_SESSION = 2, CKF_SERIAL_SESSION = 4 };
 
 /* Places of the called functions in CK_FUNCTION_LIST, counted from 0. */
 enum {
+	FN_Initialize = 0, FN_Finalize = 1, FN_GetSlotList = 4, FN_GetTokenInfo = 6,
 	FN_InitToken = 9, FN_InitPIN = 10, FN_OpenSession = 12, FN_CloseSession = 13,
 	FN_GetSessionInfo = 15, FN_Login = 18, FN_CreateObject = 20, FN_DestroyObject = 22,
 	FN_GetAttributeValue = 24, FN_SetAttributeValue = 25, FN_FindObjectsInit = 26,
@@ -27,6 +39,14 @@ enum {
 typedef struct { ck_version version; void *fn[FN_count]; } ck_functions;
 
 typedef ck_rv (*ck_get_function_list)(ck_functions **);
+typedef ck_rv (*ck_initialize)(void *);
+typedef ck_rv (*ck_get_slot_list)(ck_byte present, ck_ulong *list, ck_ulong *n);
+typedef ck_rv (*ck_get_token_info)(ck_ulong slot, ck_token_info *);
+typedef ck_rv (*ck_open_session)(ck_ulong slot, ck_ulong flags, void *, void *, ck_ulong *session);
+typedef ck_rv (*ck_session)(ck_ulong session);
+typedef ck_rv (*ck_get_session_info)(ck_ulong session, ck_session_info *);
+typedef ck_rv (*ck_find_init)(ck_ulong session, ck_attribute *, ck_ulong n);
+typedef ck_rv (*ck_find)(ck_ulong session, ck_ulong *objects, ck_ulong max, ck_ulong *n);
 typedef ck_rv (*ck_init_token)(ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label);
 typedef ck_rv (*ck_init_pin)(ck_ulong session, ck_byte *pin, ck_ulong n);
 typedef ck_rv (*ck_login)(ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n);

@@ -15,34 +15,39 @@ type Error struct {
 	Function string // C_WrapKey
 	Code     uint   // a CK_RV
 
-	epoch uint64 // the life of the sessions it came from
+	epoch   uint64 // of the life of the sessions it came from
+	stale   bool   // no function was called: the sessions were renewed meanwhile
+	garbage string // what was answered, and cannot be
+	sound   bool   // the device did the like of it right meanwhile
 }
 
 // Error names the function and its answer.
 func (e *Error) Error() string {
-	if e.Code == codeStale {
+	switch {
+	case e.stale:
 		return "hsm: the PKCS #11 sessions are gone"
+	case e.garbage != "":
+		return fmt.Sprintf("hsm: %s: the module answered %s", e.Function, e.garbage)
 	}
 	return fmt.Sprintf("hsm: %s: %s", e.Function, codeName(e.Code))
 }
 
-// Unwrap returns the error of package keystore.
-func (e *Error) Unwrap() error {
+// Unwrap returns errors of package keystore. Whatever a module says of keys and
+// data that were checked before is a failure of the device too.
+func (e *Error) Unwrap() []error {
 	switch e.class() {
 	case classObject:
-		return keystore.ErrLost
+		return []error{keystore.ErrLost}
 	case classLocked:
-		return keystore.ErrLocked
+		return []error{keystore.ErrLocked, keystore.ErrUnavailable}
 	case classPIN:
-		return keystore.ErrPIN
+		return []error{keystore.ErrPIN}
 	case classBusy:
-		return keystore.ErrBusy
-	case classWrongKey:
-		return keystore.ErrWrongKey
+		return []error{keystore.ErrBusy}
 	case classUnsupported:
-		return errors.ErrUnsupported
+		return []error{errors.ErrUnsupported, keystore.ErrUnavailable}
 	}
-	return keystore.ErrUnavailable
+	return []error{keystore.ErrUnavailable}
 }
 
 // codeName is the name of a CK_RV, or its number where it has none.
@@ -60,26 +65,25 @@ func codeName(code uint) string {
 type class int
 
 const (
-	classOther       class = iota
-	classStale             // the sessions are of an older life: none was used
-	classSession           // sessions or login are gone: open them again
-	classDevice            // the module has to be initialised again
-	classObject            // the object is gone
-	classAmbiguous         // bad data, or a device that fails: try which
-	classLocked            // the key may not leave
-	classPIN               // never try again
-	classBusy              // no session is free
-	classWrongKey          // the key is not for this
-	classUnsupported       // the module cannot do it
+	classOther       class = iota // bad data, or a device that fails: try which
+	classStale                    // the sessions are of an older life: none was used
+	classSession                  // sessions or login are gone: open them again
+	classDevice                   // the module has to be initialised again
+	classObject                   // the object is gone
+	classLocked                   // the key may not leave
+	classPIN                      // never try again
+	classBusy                     // no session is free
+	classUnsupported              // the module cannot do it
 )
 
-// codeStale is no answer of a module: the sessions were renewed meanwhile.
-const codeStale = 1 << 31
-
 func (e *Error) class() class {
-	switch e.Code {
-	case codeStale:
+	switch {
+	case e.stale:
 		return classStale
+	case e.garbage != "":
+		return classOther
+	}
+	switch e.Code {
 	case pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_USER_NOT_LOGGED_IN:
 		return classSession
 	case pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_DEVICE_REMOVED,
@@ -88,21 +92,15 @@ func (e *Error) class() class {
 	case pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID,
 		pkcs11.CKR_WRAPPING_KEY_HANDLE_INVALID, pkcs11.CKR_UNWRAPPING_KEY_HANDLE_INVALID:
 		return classObject
-	case pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_ARGUMENTS_BAD,
-		pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE,
-		pkcs11.CKR_WRAPPED_KEY_INVALID, pkcs11.CKR_WRAPPED_KEY_LEN_RANGE,
-		pkcs11.CKR_DATA_INVALID, pkcs11.CKR_DATA_LEN_RANGE:
-		return classAmbiguous
 	case pkcs11.CKR_KEY_UNEXTRACTABLE, pkcs11.CKR_KEY_NOT_WRAPPABLE:
 		return classLocked
 	case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE,
 		pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_USER_PIN_NOT_INITIALIZED:
-		return classPIN
+		if e.Function == "C_Login" || e.Function == "C_InitPIN" || e.Function == "C_InitToken" {
+			return classPIN
+		}
 	case pkcs11.CKR_SESSION_COUNT:
 		return classBusy
-	case pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, pkcs11.CKR_KEY_TYPE_INCONSISTENT, pkcs11.CKR_KEY_SIZE_RANGE,
-		pkcs11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT, pkcs11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT:
-		return classWrongKey
 	case pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_MECHANISM_PARAM_INVALID, pkcs11.CKR_FUNCTION_NOT_SUPPORTED:
 		return classUnsupported
 	}

@@ -23,9 +23,9 @@ func (s *Store) CreateWeak(label string, a keystore.Algorithm, f Flaw) (uint, er
 	}
 	k.unwrapped = slices.DeleteFunc(slices.Clone(k.unwrapped), func(v flagValue) bool { return slices.Contains(f.Unwrapped, v.attribute) })
 	k.mechanisms = nil
-	name := template{}.named(label, 1)
+	name := template{}.named(label, keyID(label, 1))
 	var handle uint
-	err = s.on(s.anchors, 0, func(session uint) error {
+	err = s.on(s.anchors, 0, func(session uint, _ uint64) error {
 		var m made
 		var err error
 		if a.Secret() {

@@ -5,23 +5,17 @@
 #include <string.h>
 
 enum {
-	CKR_OK = 0, CKR_ARGUMENTS_BAD = 7,
 	CKA_VALUE = 0x11, CKA_SENSITIVE = 0x103, CKA_EXTRACTABLE = 0x162, CKA_VALUE_LEN = 0x161,
 	CKA_WRAP_TEMPLATE = 0x40000211, CKA_UNWRAP_TEMPLATE = 0x40000212,
 	CKM_AES_KEY_WRAP = 0x2109, CKM_RSA_PKCS_OAEP = 9, CKM_SHA_1 = 0x220, CKG_MGF1_SHA1 = 1, CKZ_DATA_SPECIFIED = 1,
-	MAX_ATTRIBUTES = 40, MAX_NESTED = 24
+	CKR_ATTRIBUTE_SENSITIVE = 0x11, CKR_ATTRIBUTE_TYPE_INVALID = 0x12, CKR_BUFFER_TOO_SMALL = 0x150
 };
 
-#define CALL(f, name, type) ((type)(f)->fn[FN_##name])
 #define FLAT_END ((ck_ulong)-1)
 
-static ck_byte empty[16]; /* some modules refuse NULL for data of no length */
+int msl_doing[64];
 
-/* A template in the form that the module reads, pointing into the flat one. */
-typedef struct {
-	ck_attribute a[MAX_ATTRIBUTES], nested[MAX_NESTED];
-	ck_ulong n;
-} templ;
+static ck_byte empty[16]; /* some modules refuse NULL for data of no length */
 
 static ck_ulong flat(ck_byte *in, ck_ulong n, ck_attribute *out, ck_ulong max)
 {
@@ -41,7 +35,7 @@ static ck_ulong flat(ck_byte *in, ck_ulong n, ck_attribute *out, ck_ulong max)
 	return n ? FLAT_END : i;
 }
 
-static int expand(templ *t, ck_byte *in, ck_ulong n)
+int msl_expand(msl_template *t, ck_byte *in, ck_ulong n)
 {
 	ck_ulong i, used = 0;
 	t->n = flat(in, n, t->a, MAX_ATTRIBUTES);
@@ -62,7 +56,7 @@ static int expand(templ *t, ck_byte *in, ck_ulong n)
 	return 1;
 }
 
-static msl_result answer(ck_rv rv, int fn, ck_ulong value)
+msl_result msl_answer(ck_rv rv, int fn, ck_ulong value)
 {
 	return (msl_result){rv, fn, value, -1, -1, -1};
 }
@@ -75,24 +69,36 @@ static ck_mechanism mechanism(ck_ulong type, ck_oaep *p)
 	return (ck_mechanism){type, p, sizeof *p};
 }
 
+/* Whether an answer says only that the module does not know an attribute. */
+static int untold(ck_rv rv)
+{
+	return rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE || rv == CKR_BUFFER_TOO_SMALL;
+}
+
 /* Reads the attributes of a new key that decide its safety. Where a module does
  * not know the length of that type of key the whole answer counts for nothing,
- * so it is asked again without. */
+ * so it is asked again without. The handle is told in every case. */
 static msl_result readback(ck_functions *f, ck_ulong session, int fn, ck_ulong key)
 {
-	ck_attributes get = CALL(f, GetAttributeValue, ck_attributes);
-	msl_result r = answer(CKR_OK, fn, key);
+	ck_attributes get = CALL(f, session, GetAttributeValue, ck_attributes);
+	msl_result r = msl_answer(CKR_OK, fn, key);
 	ck_byte sensitive = 0xff, extractable = 0xff;
 	ck_ulong size = 0;
 	ck_attribute a[] = {{CKA_SENSITIVE, &sensitive, 1}, {CKA_EXTRACTABLE, &extractable, 1},
 		{CKA_VALUE_LEN, &size, sizeof size}};
+	ck_rv rv = get(session, key, a, 3);
 
-	if (get(session, key, a, 3) == CKR_OK && a[2].len == sizeof size)
+	if (rv == CKR_OK && a[2].len == sizeof size)
 		r.size = (long)size;
-	else if (get(session, key, a, 2) != CKR_OK)
-		return r;
-	r.sensitive = sensitive;
-	r.extractable = extractable;
+	else if (rv == CKR_OK || untold(rv)) {
+		a[0].len = a[1].len = 1;
+		rv = get(session, key, a, 2);
+	}
+	if (rv == CKR_OK) {
+		r.sensitive = sensitive;
+		r.extractable = extractable;
+	} else if (!untold(rv))
+		return msl_answer(rv, FN_GetAttributeValue, key);
 	return r;
 }
 
@@ -121,17 +127,17 @@ ck_functions *msl_load(const char *path, char *reason, ck_ulong n)
 
 msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label)
 {
-	return answer(CALL(f, InitToken, ck_init_token)(slot, pin, n, label), FN_InitToken, 0);
+	return msl_answer(CALL(f, 0, InitToken, ck_init_token)(slot, pin, n, label), FN_InitToken, 0);
 }
 
 msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulong n)
 {
-	return answer(CALL(f, InitPIN, ck_init_pin)(session, pin, n), FN_InitPIN, 0);
+	return msl_answer(CALL(f, session, InitPIN, ck_init_pin)(session, pin, n), FN_InitPIN, 0);
 }
 
 msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n)
 {
-	return answer(CALL(f, Login, ck_login)(session, user, pin, n), FN_Login, 0);
+	return msl_answer(CALL(f, session, Login, ck_login)(session, user, pin, n), FN_Login, 0);
 }
 
 msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong type,
@@ -139,12 +145,15 @@ msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, 
 {
 	ck_oaep p;
 	ck_mechanism mech = ivlen ? (ck_mechanism){type, iv, ivlen} : mechanism(type, &p);
-	ck_rv rv = ((ck_init)f->fn[init])(session, &mech, key);
+	ck_rv rv;
 
+	msl_doing[session % 64] = init;
+	rv = ((ck_init)f->fn[init])(session, &mech, key);
 	if (rv != CKR_OK)
-		return answer(rv, init, 0);
+		return msl_answer(rv, init, 0);
+	msl_doing[session % 64] = init + 1;
 	rv = ((ck_final)f->fn[init + 1])(session, n ? in : empty, n, out, &m);
-	return answer(rv, init + 1, m);
+	return msl_answer(rv, init + 1, m);
 }
 
 msl_result msl_wrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong kek,
@@ -152,9 +161,9 @@ msl_result msl_wrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong k
 {
 	ck_oaep p;
 	ck_mechanism mech = mechanism(type, &p);
-	ck_rv rv = CALL(f, WrapKey, ck_wrap)(session, &mech, kek, key, out, &m);
+	ck_rv rv = CALL(f, session, WrapKey, ck_wrap)(session, &mech, kek, key, out, &m);
 
-	return answer(rv, FN_WrapKey, m);
+	return msl_answer(rv, FN_WrapKey, m);
 }
 
 msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulong n,
@@ -167,9 +176,11 @@ msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulo
 	if (r.rv != CKR_OK)
 		return r;
 	r = msl_wrap(f, session, CKM_RSA_PKCS_OAEP, public, key, out, m);
-	rv = CALL(f, DestroyObject, ck_destroy)(session, public);
+	rv = CALL(f, session, DestroyObject, ck_destroy)(session, public);
+	if (rv != CKR_OK) /* once more: what is left dies with the session only */
+		rv = CALL(f, session, DestroyObject, ck_destroy)(session, public);
 	if (r.rv == CKR_OK && rv != CKR_OK)
-		return answer(rv, FN_DestroyObject, 0);
+		return msl_answer(rv, FN_DestroyObject, 0);
 	return r;
 }
 
@@ -179,14 +190,14 @@ msl_result msl_unwrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong
 	ck_oaep p;
 	ck_mechanism mech = mechanism(type, &p);
 	ck_ulong key = 0;
-	templ t;
+	msl_template t;
 	ck_rv rv;
 
-	if (!expand(&t, template, m))
-		return answer(CKR_ARGUMENTS_BAD, FN_UnwrapKey, 0);
-	rv = CALL(f, UnwrapKey, ck_unwrap)(session, &mech, kek, n ? in : empty, n, t.a, t.n, &key);
+	if (!msl_expand(&t, template, m))
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_UnwrapKey, 0);
+	rv = CALL(f, session, UnwrapKey, ck_unwrap)(session, &mech, kek, n ? in : empty, n, t.a, t.n, &key);
 	if (rv != CKR_OK)
-		return answer(rv, FN_UnwrapKey, 0);
+		return msl_answer(rv, FN_UnwrapKey, 0);
 	return readback(f, session, FN_UnwrapKey, key);
 }
 
@@ -196,19 +207,19 @@ msl_result msl_reveal(ck_functions *f, ck_ulong session, ck_ulong kek,
 	ck_mechanism mech = {CKM_AES_KEY_WRAP, 0, 0};
 	ck_attribute value = {CKA_VALUE, out, size};
 	ck_ulong key = 0;
-	templ t;
+	msl_template t;
 	ck_rv rv, gone;
 
-	if (!expand(&t, template, m))
-		return answer(CKR_ARGUMENTS_BAD, FN_UnwrapKey, 0);
-	rv = CALL(f, UnwrapKey, ck_unwrap)(session, &mech, kek, in, n, t.a, t.n, &key);
+	if (!msl_expand(&t, template, m))
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_UnwrapKey, 0);
+	rv = CALL(f, session, UnwrapKey, ck_unwrap)(session, &mech, kek, in, n, t.a, t.n, &key);
 	if (rv != CKR_OK)
-		return answer(rv, FN_UnwrapKey, 0);
-	rv = CALL(f, GetAttributeValue, ck_attributes)(session, key, &value, 1);
-	gone = CALL(f, DestroyObject, ck_destroy)(session, key);
+		return msl_answer(rv, FN_UnwrapKey, 0);
+	rv = CALL(f, session, GetAttributeValue, ck_attributes)(session, key, &value, 1);
+	gone = CALL(f, session, DestroyObject, ck_destroy)(session, key);
 	if (rv != CKR_OK)
-		return answer(rv, FN_GetAttributeValue, 0);
-	return answer(gone, FN_DestroyObject, value.len);
+		return msl_answer(rv, FN_GetAttributeValue, 0);
+	return msl_answer(gone, FN_DestroyObject, value.len);
 }
 
 msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong type,
@@ -216,14 +227,14 @@ msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong type,
 {
 	ck_mechanism mech = {type, 0, 0};
 	ck_ulong key = 0;
-	templ t;
+	msl_template t;
 	ck_rv rv;
 
-	if (!expand(&t, template, n))
-		return answer(CKR_ARGUMENTS_BAD, FN_GenerateKey, 0);
-	rv = CALL(f, GenerateKey, ck_generate)(session, &mech, t.a, t.n, &key);
+	if (!msl_expand(&t, template, n))
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_GenerateKey, 0);
+	rv = CALL(f, session, GenerateKey, ck_generate)(session, &mech, t.a, t.n, &key);
 	if (rv != CKR_OK)
-		return answer(rv, FN_GenerateKey, 0);
+		return msl_answer(rv, FN_GenerateKey, 0);
 	return readback(f, session, FN_GenerateKey, key);
 }
 
@@ -232,75 +243,74 @@ msl_result msl_generate_pair(ck_functions *f, ck_ulong session, ck_ulong type,
 {
 	ck_mechanism mech = {type, 0, 0};
 	ck_ulong key = 0;
-	templ t, u;
+	msl_template t, u;
 	ck_rv rv;
 
-	if (!expand(&t, public, n) || !expand(&u, private, m))
-		return answer(CKR_ARGUMENTS_BAD, FN_GenerateKeyPair, 0);
-	rv = CALL(f, GenerateKeyPair, ck_generate_pair)(session, &mech, t.a, t.n, u.a, u.n, pub, &key);
+	if (!msl_expand(&t, public, n) || !msl_expand(&u, private, m))
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_GenerateKeyPair, 0);
+	rv = CALL(f, session, GenerateKeyPair, ck_generate_pair)(session, &mech, t.a, t.n, u.a, u.n, pub, &key);
 	if (rv != CKR_OK)
-		return answer(rv, FN_GenerateKeyPair, 0);
+		return msl_answer(rv, FN_GenerateKeyPair, 0);
 	return readback(f, session, FN_GenerateKeyPair, key);
 }
 
 msl_result msl_create(ck_functions *f, ck_ulong session, ck_byte *template, ck_ulong n)
 {
 	ck_ulong object = 0;
-	templ t;
+	msl_template t;
 	ck_rv rv;
 
-	if (!expand(&t, template, n))
-		return answer(CKR_ARGUMENTS_BAD, FN_CreateObject, 0);
-	rv = CALL(f, CreateObject, ck_create)(session, t.a, t.n, &object);
-	return answer(rv, FN_CreateObject, object);
+	if (!msl_expand(&t, template, n))
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_CreateObject, 0);
+	rv = CALL(f, session, CreateObject, ck_create)(session, t.a, t.n, &object);
+	return msl_answer(rv, FN_CreateObject, object);
 }
 
 msl_result msl_set(ck_functions *f, ck_ulong session, ck_ulong object, ck_byte *template, ck_ulong n)
 {
-	templ t;
+	msl_template t;
 	ck_rv rv;
 
-	if (!expand(&t, template, n))
-		return answer(CKR_ARGUMENTS_BAD, FN_SetAttributeValue, 0);
-	rv = t.n ? CALL(f, SetAttributeValue, ck_attributes)(session, object, t.a, t.n) : CKR_OK;
+	if (!msl_expand(&t, template, n))
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_SetAttributeValue, 0);
+	rv = t.n ? CALL(f, session, SetAttributeValue, ck_attributes)(session, object, t.a, t.n) : CKR_OK;
 	if (rv != CKR_OK)
-		return answer(rv, FN_SetAttributeValue, 0);
+		return msl_answer(rv, FN_SetAttributeValue, 0);
 	return readback(f, session, FN_GetAttributeValue, object);
 }
 
 msl_result msl_destroy(ck_functions *f, ck_ulong session, ck_ulong object)
 {
-	return answer(CALL(f, DestroyObject, ck_destroy)(session, object), FN_DestroyObject, 0);
+	return msl_answer(CALL(f, session, DestroyObject, ck_destroy)(session, object), FN_DestroyObject, 0);
 }
 
-/* Reads an attribute that is a template of CK_BBOOLs and CK_ULONGs: first how
- * many there are, then their types and lengths, then their values. */
+/* Reads an attribute that is a template of CK_BBOOLs and CK_ULONGs: first the
+ * types and lengths, then the values. */
 msl_result msl_nested(ck_functions *f, ck_ulong session, ck_ulong object, ck_ulong type,
 	ck_ulong *types, ck_ulong *values, ck_ulong n)
 {
-	ck_attributes get = CALL(f, GetAttributeValue, ck_attributes);
-	ck_attribute nested[MAX_NESTED], outer = {type, 0, 0};
+	ck_attributes get = CALL(f, session, GetAttributeValue, ck_attributes);
+	ck_attribute nested[MAX_NESTED], outer = {type, nested, sizeof nested};
 	ck_ulong i, count;
-	ck_rv rv = get(session, object, &outer, 1);
+	ck_rv rv;
 
+	memset(nested, 0, sizeof nested);
+	rv = get(session, object, &outer, 1);
 	if (rv != CKR_OK)
-		return answer(rv, FN_GetAttributeValue, 0);
+		return msl_answer(rv, FN_GetAttributeValue, 0);
 	if (outer.len == (ck_ulong)-1)
-		return answer(CKR_OK, FN_GetAttributeValue, 0);
+		return msl_answer(CKR_OK, FN_GetAttributeValue, 0);
 	count = outer.len / sizeof(ck_attribute);
 	if (count > MAX_NESTED || count > n)
-		return answer(CKR_ARGUMENTS_BAD, FN_GetAttributeValue, 0);
-	memset(nested, 0, sizeof nested);
-	outer.value = nested;
-	rv = get(session, object, &outer, 1);
-	for (i = 0; rv == CKR_OK && i < count; i++) {
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_GetAttributeValue, 0);
+	for (i = 0; i < count; i++) {
 		if (nested[i].len > sizeof(ck_ulong))
-			return answer(CKR_ARGUMENTS_BAD, FN_GetAttributeValue, 0);
+			return msl_answer(CKR_ARGUMENTS_BAD, FN_GetAttributeValue, 0);
 		types[i] = nested[i].type;
 		values[i] = 0;
 		nested[i].value = &values[i];
 	}
-	if (rv == CKR_OK)
+	if (count > 0)
 		rv = get(session, object, &outer, 1);
-	return answer(rv, FN_GetAttributeValue, count);
+	return msl_answer(rv, FN_GetAttributeValue, count);
 }

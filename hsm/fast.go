@@ -28,8 +28,6 @@ import (
 	"errors"
 	"sync/atomic"
 	"unsafe"
-
-	"github.com/miekg/pkcs11"
 )
 
 // A functions is the table of functions of a module, which stays loaded.
@@ -43,10 +41,16 @@ type calls [C.FN_count]atomic.Uint64
 // drain lock and has the session for itself.
 type library struct {
 	functions
-	miekg *pkcs11.Ctx
 	calls *calls
 	seen  *record // by a test, or nil
 }
+
+func newLibrary(f functions) library {
+	return library{functions: f, calls: new(calls)}
+}
+
+// doing names the function that a session was last at.
+func doing(session uint) string { return functionNames[int(C.msl_doing[session%64])] }
 
 // A made is a new object, with the attributes read back that decide its safety:
 // -1 where the module does not tell.
@@ -57,6 +61,8 @@ type made struct {
 }
 
 var functionNames = map[int]string{
+	C.FN_Initialize: "C_Initialize", C.FN_Finalize: "C_Finalize",
+	C.FN_GetSlotList: "C_GetSlotList", C.FN_GetTokenInfo: "C_GetTokenInfo",
 	C.FN_InitToken: "C_InitToken", C.FN_InitPIN: "C_InitPIN",
 	C.FN_OpenSession: "C_OpenSession", C.FN_CloseSession: "C_CloseSession",
 	C.FN_GetSessionInfo: "C_GetSessionInfo", C.FN_Login: "C_Login",
@@ -71,8 +77,8 @@ var functionNames = map[int]string{
 	C.FN_WrapKey: "C_WrapKey", C.FN_UnwrapKey: "C_UnwrapKey",
 }
 
-// load loads the module again beside miekg/pkcs11 (the loader gives the same
-// library twice) and says why it cannot.
+// load loads a module and says why it cannot. Its table of functions is asked for
+// once: some modules answer another one, with a state of its own, each time.
 func load(path string) (functions, error) {
 	var reason [512]C.char
 	name := C.CString(path)

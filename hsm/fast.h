@@ -19,11 +19,41 @@ typedef struct {
 	long size;
 } msl_result;
 
+enum { CKR_OK = 0, CKR_ARGUMENTS_BAD = 7, MAX_ATTRIBUTES = 40, MAX_NESTED = 24 };
+
+/* What the sessions are at, by the low bits of their handles, and at 0 what has
+ * no session yet: for the log, where a call does not return. */
+extern int msl_doing[64];
+
+#define CALL(f, session, name, type) (msl_doing[(session) % 64] = FN_##name, (type)(f)->fn[FN_##name])
+
+/* A template in the form that the module reads, pointing into the flat one. */
+typedef struct {
+	ck_attribute a[MAX_ATTRIBUTES], nested[MAX_NESTED];
+	ck_ulong n;
+} msl_template;
+
+int msl_expand(msl_template *t, ck_byte *in, ck_ulong n);
+msl_result msl_answer(ck_rv rv, int fn, ck_ulong value);
+
 ck_functions *msl_load(const char *path, char *reason, ck_ulong n);
 
 msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label);
 msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulong n);
 msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n);
+
+msl_result msl_initialize(ck_functions *f);
+msl_result msl_finalize(ck_functions *f);
+msl_result msl_slots(ck_functions *f, ck_ulong *list, ck_ulong n);
+msl_result msl_token_info(ck_functions *f, ck_ulong slot, ck_token_info *info);
+msl_result msl_open_session(ck_functions *f, ck_ulong slot);
+msl_result msl_close_session(ck_functions *f, ck_ulong session);
+msl_result msl_session_state(ck_functions *f, ck_ulong session);
+msl_result msl_find_init(ck_functions *f, ck_ulong session, ck_byte *template, ck_ulong n);
+msl_result msl_find(ck_functions *f, ck_ulong session, ck_ulong *objects, ck_ulong max);
+msl_result msl_find_final(ck_functions *f, ck_ulong session);
+msl_result msl_attributes(ck_functions *f, ck_ulong session, ck_ulong object, ck_ulong *types,
+	ck_ulong *lengths, ck_ulong n, ck_byte *values, ck_ulong piece);
 
 msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong mechanism,
 	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong m);

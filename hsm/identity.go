@@ -72,14 +72,11 @@ func (s *Store) publicKey(session, handle, keyType uint) (crypto.PublicKey, erro
 	if keyType == pkcs11.CKK_RSA {
 		return s.publicRSA(session, handle)
 	}
-	params, err := s.attribute(session, handle, pkcs11.CKA_EC_PARAMS)
+	all, err := s.attributes(session, handle, pkcs11.CKA_EC_PARAMS, pkcs11.CKA_EC_POINT)
 	if err != nil {
 		return nil, err
 	}
-	point, err := s.attribute(session, handle, pkcs11.CKA_EC_POINT)
-	if err != nil {
-		return nil, err
-	}
+	params, point := all[pkcs11.CKA_EC_PARAMS], all[pkcs11.CKA_EC_POINT]
 	var curve elliptic.Curve
 	var id asn1.ObjectIdentifier
 	_, err = asn1.Unmarshal(params, &id)
@@ -106,17 +103,18 @@ func (s *Store) publicKey(session, handle, keyType uint) (crypto.PublicKey, erro
 }
 
 func (s *Store) publicRSA(session, handle uint) (crypto.PublicKey, error) {
-	modulus, err := s.attribute(session, handle, pkcs11.CKA_MODULUS)
+	all, err := s.attributes(session, handle, toldOfRSA...)
 	if err != nil {
 		return nil, err
 	}
-	exponent, err := s.attribute(session, handle, pkcs11.CKA_PUBLIC_EXPONENT)
-	if err != nil {
-		return nil, err
+	return rsaPublic(all)
+}
+
+// rsaPublic makes a public key of attributes.
+func rsaPublic(all map[uint][]byte) (*rsa.PublicKey, error) {
+	n, e := new(big.Int).SetBytes(all[pkcs11.CKA_MODULUS]), new(big.Int).SetBytes(all[pkcs11.CKA_PUBLIC_EXPONENT])
+	if n.Sign() == 0 || !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 {
+		return nil, fmt.Errorf("hsm: RSA modulus of %d bits and exponent of %d bits: %w", n.BitLen(), e.BitLen(), errors.ErrUnsupported)
 	}
-	e := new(big.Int).SetBytes(exponent)
-	if !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 {
-		return nil, fmt.Errorf("hsm: RSA exponent of %d bits: %w", e.BitLen(), errors.ErrUnsupported)
-	}
-	return &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: int(e.Int64())}, nil
+	return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 }

@@ -25,8 +25,11 @@ type object struct {
 	wrapped []byte // a sealed key, under this version of its sealing key
 	kek     uint32
 
+	restoring lock // held while a new handle is got
+
 	mu     sync.Mutex
 	handle uint
+	id     string // of a session object
 	epoch  uint64 // that the handle is of
 	users  int    // operations under way
 	closed bool
@@ -87,51 +90,64 @@ func (k *object) Close() error {
 	return k.dispose()
 }
 
-// dispose destroys the object of a session key. The caller holds k.mu.
+// dispose destroys the object of a session key, now or by and by. The caller
+// holds k.mu.
 func (k *object) dispose() error {
 	if k.label != "" || k.epoch == 0 {
 		return nil
 	}
-	err := k.store.on(k.store.anchors, k.epoch, func(session uint) error {
-		k.store.objects.Add(-1)
-		return k.store.destroy(session, k.handle)
-	})
+	s, handle, epoch, id := k.store, k.handle, k.epoch, k.id
 	k.epoch = 0
-	if errors.Is(err, keystore.ErrBusy) {
-		return err
+	err := s.on(s.anchors, epoch, func(session uint, _ uint64) error {
+		s.objects.Add(-1)
+		s.discard(session, id, made{handle: handle})
+		return nil
+	})
+	if errors.Is(err, keystore.ErrBusy) || errors.Is(err, keystore.ErrUnavailable) && classOf(err) != classStale {
+		s.objects.Add(-1)
+		s.bury(id, true)
 	}
-	return nil // it is gone: destroyed, or dead with its session
+	return nil // it is gone, or will be: destroyed, or dead with its session
 }
 
 // use runs op with the handle on a session of the pool. A closing of the key
 // waits for it.
-func (k *object) use(p *pool, op func(session, handle uint) error) error {
+func (k *object) use(p *pool, op func(session, handle uint, epoch uint64) error) error {
 	handle, epoch, err := k.acquire()
 	if err != nil {
 		return err
 	}
 	defer k.release()
-	return k.store.on(p, epoch, func(session uint) error { return op(session, handle) })
+	return k.store.on(p, epoch, func(session uint, now uint64) error { return op(session, handle, now) })
 }
 
-// run is use on a pooled session, and once more after a recovery.
+// run is use on a pooled session, and again as far as a failure allows.
 func (k *object) run(op func(session, handle uint) error) error {
-	return k.store.attempt(func() error { return k.use(k.store.sessions, op) }, k)
+	return k.store.attempt(func() error {
+		return k.use(k.store.sessions, func(session, handle uint, _ uint64) error { return op(session, handle) })
+	}, nil, k)
 }
 
 func (k *object) acquire() (handle uint, epoch uint64, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closed || k.store.isClosed() {
-		return 0, 0, errClosed
-	}
-	if k.epoch != k.store.epoch.Load() {
-		if err := k.restore(); err != nil {
+	for {
+		k.mu.Lock()
+		now := k.store.life.Load()
+		switch {
+		case k.closed || k.store.isClosed():
+			k.mu.Unlock()
+			return 0, 0, errClosed
+		case now == nil || k.epoch == now.epoch:
+			// Without a life the caller's next step finds out.
+			k.users++
+			handle, epoch = k.handle, k.epoch
+			k.mu.Unlock()
+			return handle, epoch, nil
+		}
+		k.mu.Unlock()
+		if err := k.restore(now.epoch); err != nil {
 			return 0, 0, err
 		}
 	}
-	k.users++
-	return k.handle, k.epoch, nil
 }
 
 func (k *object) release() {
@@ -144,25 +160,41 @@ func (k *object) release() {
 	}
 }
 
-// restore gets a new handle. The caller holds k.mu.
-func (k *object) restore() error {
-	switch {
-	case k.label != "":
-		p, err := k.store.findVersion(k.label, k.version)
-		if err != nil {
-			return err
-		}
-		k.handle, k.epoch = p.handle, p.epoch
-		return nil
-	case k.wrapped != nil:
-		m, epoch, err := k.store.unwrapSealed(k.algorithm, k.kek, k.wrapped)
-		if err != nil {
-			return err
-		}
-		k.handle, k.epoch = m.handle, epoch
+// restore gets a new handle, unless another goroutine got one meanwhile.
+func (k *object) restore(epoch uint64) error {
+	s := k.store
+	if err := k.restoring.take(s.wait); err != nil {
+		return err
+	}
+	defer k.restoring.free()
+	k.mu.Lock()
+	current := k.epoch == epoch
+	k.mu.Unlock()
+	if current {
 		return nil
 	}
-	return fmt.Errorf("hsm: the token was opened anew and the %v key was in the old one only: %w", k.algorithm, keystore.ErrLost)
+	found := object{store: s, algorithm: k.algorithm, locked: true}
+	switch {
+	case k.label != "":
+		v, err := s.findVersion(k.label, k.version)
+		if err != nil {
+			return err
+		}
+		found.handle, found.epoch = v.handle, v.epoch()
+	case k.wrapped != nil:
+		if err := s.unwrapSealed(&found, k.kek, k.wrapped); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("hsm: the token was opened anew and the %v key was in the old one only: %w", k.algorithm, keystore.ErrLost)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.handle, k.epoch, k.id = found.handle, found.epoch, found.id
+	if k.closed && k.users == 0 {
+		_ = k.dispose()
+	}
+	return nil
 }
 
 // forget drops a handle that the token does not know any more, if there is a
@@ -179,6 +211,7 @@ func (k *object) forget(epoch uint64) bool {
 			k.store.outdate(k.label)
 		} else {
 			k.store.objects.Add(-1)
+			k.store.bury(k.id, true) // in case the token knows it after all
 		}
 	}
 	return true

@@ -1,90 +1,241 @@
 package hsm
 
-// The functions of a module that are not on the path of a message: called
-// through miekg/pkcs11, and counted.
+// The functions of a module that are not on the path of a message, one C_ call
+// each. What a module answers is bounded before it is believed: a count or a
+// length can be garbage.
+
+// #cgo noescape msl_find_init
+// #cgo nocallback msl_find_init
+// #cgo noescape msl_attributes
+// #cgo nocallback msl_attributes
+// #include "fast.h"
+import "C"
 
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
+	"unsafe"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Places in the table of functions, as in cryptoki.h.
+// Bounds on what a module may tell.
 const (
-	fnOpenSession, fnCloseSession, fnGetSessionInfo      = 12, 13, 15
-	fnGetAttributeValue                                  = 24
-	fnFindObjectsInit, fnFindObjects, fnFindObjectsFinal = 26, 27, 28
+	maxSlots   = 1024
+	maxObjects = 1 << 20 // that one search finds
+	maxValue   = 1 << 16 // bytes of an attribute
 )
 
-// told makes an error of miekg/pkcs11 one of this package.
-func (l library) told(fn int, err error) error {
-	l.calls[fn].Add(1)
-	return fromMiekg(functionNames[fn], err)
+// errGarbage is an answer that no module can mean.
+func errGarbage(function string, n uint) error {
+	return fmt.Errorf("hsm: %s: the module answers a count or length of %d: %w", function, n, keystore.ErrUnavailable)
 }
 
-func fromMiekg(function string, err error) error {
-	var code pkcs11.Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &code):
-		return &Error{Function: function, Code: uint(code)}
+func (l library) initialize() error { return l.count(C.msl_initialize(l.list), C.FN_Initialize) }
+
+func (l library) finalize() error { return l.count(C.msl_finalize(l.list), C.FN_Finalize) }
+
+// slots lists the slots with a token in them.
+func (l library) slots() ([]uint, error) {
+	if err := l.count(C.msl_slots(l.list, nil, 0), C.FN_GetSlotList); err != nil {
+		return nil, err
 	}
-	return fmt.Errorf("hsm: %s: %w", function, err)
+	var list [maxSlots]C.ck_ulong
+	r := C.msl_slots(l.list, &list[0], maxSlots)
+	if err := l.count(r, C.FN_GetSlotList); err != nil {
+		return nil, err
+	}
+	if r.value > maxSlots {
+		return nil, errGarbage("C_GetSlotList", uint(r.value))
+	}
+	slots := make([]uint, r.value)
+	for i := range slots {
+		slots[i] = uint(list[i])
+	}
+	return slots, nil
 }
 
-// openSession opens a session that may write: objects of the session too are
-// refused by some modules in a read-only one.
+// A tokenInfo is what a module tells of the PKCS #11 token in a slot
+// (CK_TOKEN_INFO). Its texts are without the blanks at their ends.
+type tokenInfo struct {
+	slot                                 uint
+	Label, ManufacturerID, Model, Serial string
+	Flags                                uint
+	MaxSessions, MaxRwSessions           uint
+	MinPINLen, MaxPINLen                 uint
+}
+
+func (l library) tokenInfo(slot uint) (tokenInfo, error) {
+	var info C.ck_token_info
+	if err := l.count(C.msl_token_info(l.list, C.ck_ulong(slot), &info), C.FN_GetTokenInfo); err != nil {
+		return tokenInfo{}, err
+	}
+	text := func(first *C.ck_byte, n int) string {
+		return strings.TrimRight(string(unsafe.Slice((*byte)(unsafe.Pointer(first)), n)), " \x00")
+	}
+	return tokenInfo{
+		slot: slot, Label: text(&info.label[0], len(info.label)), ManufacturerID: text(&info.manufacturer[0], len(info.manufacturer)),
+		Model: text(&info.model[0], len(info.model)), Serial: text(&info.serial[0], len(info.serial)),
+		Flags: uint(info.flags), MaxSessions: uint(info.max_sessions), MaxRwSessions: uint(info.max_rw_sessions),
+		MinPINLen: uint(info.min_pin), MaxPINLen: uint(info.max_pin),
+	}, nil
+}
+
 func (l library) openSession(slot uint) (uint, error) {
-	h, err := l.miekg.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-	return uint(h), l.told(fnOpenSession, err)
+	r := C.msl_open_session(l.list, C.ck_ulong(slot))
+	return uint(r.value), l.count(r, C.FN_OpenSession)
 }
 
 func (l library) closeSession(session uint) error {
-	return l.told(fnCloseSession, l.miekg.CloseSession(pkcs11.SessionHandle(session)))
+	return l.count(C.msl_close_session(l.list, C.ck_ulong(session)), C.FN_CloseSession)
 }
 
 // loggedIn reports whether the session is that of a user who is logged in.
-func (l library) loggedIn(session uint) bool {
-	info, err := l.miekg.GetSessionInfo(pkcs11.SessionHandle(session))
-	if l.told(fnGetSessionInfo, err) != nil {
-		return false
+func (l library) loggedIn(session uint) (bool, error) {
+	r := C.msl_session_state(l.list, C.ck_ulong(session))
+	if err := l.count(r, C.FN_GetSessionInfo); err != nil {
+		return false, err
 	}
-	return info.State == pkcs11.CKS_RW_USER_FUNCTIONS || info.State == pkcs11.CKS_RO_USER_FUNCTIONS
+	return r.value == pkcs11.CKS_RW_USER_FUNCTIONS || r.value == pkcs11.CKS_RO_USER_FUNCTIONS, nil
 }
 
-// find returns every object that has the attributes.
-func (l library) find(session uint, template ...*pkcs11.Attribute) ([]uint, error) {
-	h := pkcs11.SessionHandle(session)
-	if err := l.told(fnFindObjectsInit, l.miekg.FindObjectsInit(h, template)); err != nil {
+// find returns every object that has the attributes. A search that fails is
+// ended, so that the session can be used again.
+func (l library) find(session uint, attributes template) ([]uint, error) {
+	t, n := mem(attributes)
+	if err := l.count(C.msl_find_init(l.list, C.ck_ulong(session), t, n), C.FN_FindObjectsInit); err != nil {
 		return nil, err
 	}
+	all, err := l.found(session)
+	end := l.count(C.msl_find_final(l.list, C.ck_ulong(session)), C.FN_FindObjectsFinal)
+	if err = errors.Join(err, end); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// found takes what a search finds, until it finds less than was asked for.
+func (l library) found(session uint) ([]uint, error) {
+	var some [256]C.ck_ulong
 	var all []uint
-	for {
-		some, _, err := l.miekg.FindObjects(h, 256)
-		if err := l.told(fnFindObjects, err); err != nil {
-			l.miekg.FindObjectsFinal(h)
+	for len(all) < maxObjects {
+		r := C.msl_find(l.list, C.ck_ulong(session), &some[0], C.ck_ulong(len(some)))
+		if err := l.count(r, C.FN_FindObjects); err != nil {
 			return nil, err
 		}
-		if len(some) == 0 {
-			break
+		if r.value > C.ck_ulong(len(some)) {
+			return nil, errGarbage("C_FindObjects", uint(r.value))
 		}
-		for _, o := range some {
+		for _, o := range some[:r.value] {
 			all = append(all, uint(o))
 		}
+		if r.value < C.ck_ulong(len(some)) {
+			return all, nil // as NSS takes it too
+		}
 	}
-	return all, l.told(fnFindObjectsFinal, l.miekg.FindObjectsFinal(h))
+	return nil, errGarbage("C_FindObjects", maxObjects)
 }
 
-// attribute reads one attribute of an object. Asked for alone, one that the
-// module does not know spoils no other.
-func (l library) attribute(session, object, attribute uint) ([]byte, error) {
-	all, err := l.miekg.GetAttributeValue(pkcs11.SessionHandle(session), pkcs11.ObjectHandle(object),
-		[]*pkcs11.Attribute{pkcs11.NewAttribute(attribute, nil)})
-	if err := l.told(fnGetAttributeValue, err); err != nil {
+// piece is how many bytes of an attribute are read at first: the modulus of RSA-4096.
+const piece = 512
+
+// attributes reads attributes of an object in one call. One that the module does
+// not know, or does not tell, is missing in the answer; any other failure fails
+// the whole.
+func (l library) attributes(session, object uint, types ...uint) (map[uint][]byte, error) {
+	names, lengths := make([]C.ck_ulong, len(types)), make([]C.ck_ulong, len(types))
+	for i, t := range types {
+		names[i] = C.ck_ulong(t)
+	}
+	values := make([]byte, piece*len(types))
+	p, _ := mem(values)
+	r := C.msl_attributes(l.list, C.ck_ulong(session), C.ck_ulong(object), &names[0], &lengths[0], C.ck_ulong(len(types)), p, piece)
+	err := l.count(r, C.FN_GetAttributeValue)
+	switch {
+	case len(types) == 1 && err != nil:
+		return l.single(session, object, types, err)
+	case err != nil && !untold(err):
 		return nil, err
 	}
-	l.seen.note(all[0].Value)
-	return all[0].Value, nil
+	all := map[uint][]byte{}
+	for i, t := range types {
+		n := uint(lengths[i])
+		switch {
+		case err != nil && askAlone(t, n):
+			one, err := l.attributes(session, object, t)
+			if err != nil {
+				return nil, err
+			}
+			maps.Copy(all, one)
+		case n == ^uint(0):
+		case n > piece:
+			return nil, errGarbage("C_GetAttributeValue", n)
+		default:
+			all[t] = values[i*piece : i*piece+int(n)]
+			l.seen.note(all[t])
+		}
+	}
+	return all, nil
+}
+
+// askAlone reports whether an attribute has to be asked for alone, after the module
+// refused one of several: where it did not come to it, where it may be too long,
+// and what every object has.
+func askAlone(attribute, n uint) bool {
+	switch attribute {
+	case pkcs11.CKA_CLASS, pkcs11.CKA_LABEL, pkcs11.CKA_ID, pkcs11.CKA_PRIVATE, pkcs11.CKA_KEY_TYPE:
+		return n == ^uint(0) || n == piece
+	}
+	return n == piece
+}
+
+// untold reports whether an attribute is what a module does not know or tell, or
+// is longer than expected: the others can still be read.
+func untold(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_SENSITIVE, pkcs11.CKR_BUFFER_TOO_SMALL:
+		return true
+	}
+	return false
+}
+
+// single judges the refusal of an attribute that was asked for alone.
+func (l library) single(session, object uint, types []uint, err error) (map[uint][]byte, error) {
+	var e *Error
+	switch errors.As(err, &e); {
+	case !untold(err):
+		return nil, err
+	case e.Code == pkcs11.CKR_BUFFER_TOO_SMALL:
+		return l.long(session, object, types[0])
+	}
+	return map[uint][]byte{}, nil
+}
+
+// long reads an attribute of any length.
+func (l library) long(session, object, attribute uint) (map[uint][]byte, error) {
+	name, length, value := C.ck_ulong(attribute), C.ck_ulong(0), make([]byte, maxValue)
+	p, n := mem(value)
+	r := C.msl_attributes(l.list, C.ck_ulong(session), C.ck_ulong(object), &name, &length, 1, p, n)
+	if err := l.count(r, C.FN_GetAttributeValue); err != nil {
+		return nil, err
+	}
+	if length > n {
+		return nil, errGarbage("C_GetAttributeValue", uint(length))
+	}
+	return map[uint][]byte{attribute: value[:length]}, nil
+}
+
+// attribute reads one attribute of an object: nil where the module does not know
+// or tell it.
+func (l library) attribute(session, object, attribute uint) ([]byte, error) {
+	all, err := l.attributes(session, object, attribute)
+	return all[attribute], err
 }

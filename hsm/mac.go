@@ -21,10 +21,10 @@ func (k *object) sum(mechanism uint, data []byte, size int) ([]byte, error) {
 	out := make([]byte, size)
 	err := k.run(func(session, handle uint) error {
 		n, err := k.store.sign(session, handle, mechanism, data, out)
-		return exactly(n, size, err)
+		return exactly("C_Sign", n, size, err)
 	})
 	if err != nil {
-		return nil, k.store.explain(err)
+		return nil, k.store.ours(err)
 	}
 	return out, nil
 }

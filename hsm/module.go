@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -17,18 +19,14 @@ import (
 // stays loaded after the last of them, because unloading one that has run is
 // not safe.
 type module struct {
-	path  string
-	table functions
-	miekg *pkcs11.Ctx
+	library
+	path string
 
-	// drain is held for reading through every call into the library, and for
-	// writing to initialise and finalise it, and to close sessions that others
-	// may use: a call that meets C_Finalize or C_CloseSession on its own
-	// session crashes in most libraries.
-	drain      sync.RWMutex
-	users      int
-	own        bool   // this package called C_Initialize
-	generation uint64 // grows with every C_Initialize seen
+	gate       gate          // every call into the library goes through it
+	generation atomic.Uint64 // grows with every C_Initialize seen
+
+	users int  // guarded by modules
+	own   bool // this package called C_Initialize; written with the gate shut
 }
 
 // modules are the libraries loaded by this process, by their real path.
@@ -37,7 +35,7 @@ var modules struct {
 	loaded map[string]*module
 }
 
-// useModule loads and initialises a library, or joins those who have.
+// useModule loads and initializes a library, or joins those who have.
 func useModule(path string) (*module, error) {
 	modules.Lock()
 	defer modules.Unlock()
@@ -55,10 +53,8 @@ func useModule(path string) (*module, error) {
 		}
 		modules.loaded[real] = m
 	}
-	m.drain.Lock()
-	defer m.drain.Unlock()
 	if m.users == 0 {
-		if err := m.initialise(); err != nil {
+		if err := m.alone(defaultWait, m.begin); err != nil {
 			return nil, err
 		}
 	}
@@ -74,11 +70,7 @@ func loadModule(path string) (*module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hsm: PKCS #11 module %s: %w: %w", path, err, keystore.ErrUnavailable)
 	}
-	ctx := pkcs11.New(path)
-	if ctx == nil {
-		return nil, fmt.Errorf("hsm: PKCS #11 module %s does not load: %w; name the library of the token in module-path", path, keystore.ErrUnavailable)
-	}
-	return &module{path: path, table: table, miekg: ctx}, nil
+	return &module{path: path, library: newLibrary(table)}, nil
 }
 
 // isLibrary tells apart what the loader reports in one unclear sentence.
@@ -106,66 +98,99 @@ func isLibrary(path string) error {
 	return errors.New("it is not a shared library")
 }
 
-// initialise calls C_Initialize. The caller holds drain for writing. One that
-// somebody else has initialised is used, and left for him to finalise.
-func (m *module) initialise() error {
-	err := m.miekg.Initialize()
-	m.own = err == nil
-	if err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
-		return fmt.Errorf("%w; see the configuration of %s", fromMiekg("C_Initialize", err), m.path)
+// alone runs op while no call is under way, unless one does not end in time.
+func (m *module) alone(wait time.Duration, op func() error) error {
+	if !m.gate.close(wait) {
+		return fmt.Errorf("hsm: %s: a call does not return, so the module cannot be initialized or finalized: %w", m.path, keystore.ErrBusy)
 	}
-	m.generation++
+	defer m.gate.open()
+	return op()
+}
+
+// begin calls C_Initialize, with the gate shut. A module that somebody else has
+// initialized is used, and left for him to finalize.
+func (m *module) begin() error {
+	err := m.initialize()
+	m.own = err == nil
+	var e *Error
+	if err != nil && !(errors.As(err, &e) && e.Code == pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+		return fmt.Errorf("%w; see the configuration of %s", err, m.path)
+	}
+	m.generation.Add(1)
 	return nil
 }
 
-// restart finalises and initialises again: the only way back for many modules
-// whose device went away. The caller holds drain for writing.
-func (m *module) restart() error {
-	if m.own {
-		m.miekg.Finalize() // it fails if somebody did it before, which is as good
-	}
-	return m.initialise()
+// restart finalizes and initializes again: the only way back for many modules
+// whose device went away.
+func (m *module) restart(wait time.Duration) error {
+	return m.alone(wait, func() error {
+		if m.own {
+			_ = m.finalize() // it fails if somebody did it before, which is as good
+		}
+		return m.begin()
+	})
 }
 
-// release undoes useModule. It waits for calls under way.
-func (m *module) release() error {
-	m.drain.Lock()
-	defer m.drain.Unlock()
+// release undoes useModule. It waits for calls under way, but not longer than
+// wait: a module that hangs is left as it is.
+func (m *module) release(wait time.Duration) error {
+	modules.Lock()
+	defer modules.Unlock()
 	m.users--
-	if m.users > 0 || !m.own {
+	if m.users > 0 {
 		return nil
 	}
-	m.own = false
-	err := fromMiekg("C_Finalize", m.miekg.Finalize())
-	var e *Error
-	if errors.As(err, &e) && e.Code == pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED {
-		return nil
-	}
-	return err
+	return m.alone(wait, func() error {
+		if !m.own {
+			return nil
+		}
+		m.own = false
+		err := m.finalize()
+		var e *Error
+		if errors.As(err, &e) && e.Code == pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED {
+			return nil
+		}
+		return err
+	})
 }
 
-// A tokenInfo is one PKCS #11 token that a module sees.
-type tokenInfo struct {
-	slot uint
-	pkcs11.TokenInfo
-}
-
-// tokens lists the initialised tokens, or with blank the slots where one can be
-// made. The caller holds drain.
-func (m *module) tokens(blank bool) ([]tokenInfo, error) {
-	slots, err := m.miekg.GetSlotList(true)
+// tokens lists the initialized tokens, or with blank the slots where one can be
+// made. A slot whose token tells nothing hides no other, but is told where the
+// token that is looked for may be in it.
+func (m *module) tokens(blank bool) (all []tokenInfo, untold error, err error) {
+	slots, err := m.slots()
 	if err != nil {
-		return nil, fromMiekg("C_GetSlotList", err)
+		return nil, nil, err
 	}
-	var all []tokenInfo
 	for _, slot := range slots {
-		info, err := m.miekg.GetTokenInfo(slot)
+		info, err := m.tokenInfo(slot)
 		if err != nil {
-			continue // a broken reader must not hide the others
+			untold = errors.Join(untold, fmt.Errorf("slot %d: %w", slot, err))
+			continue
 		}
-		if initialised := info.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0; initialised != blank {
-			all = append(all, tokenInfo{slot, info})
+		if initialized := info.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0; initialized != blank {
+			all = append(all, info)
 		}
 	}
-	return all, nil
+	return all, untold, nil
+}
+
+// inside runs op as a call into the module.
+func (m *module) inside(wait time.Duration, op func() error) error {
+	if !m.gate.enter(wait) {
+		return fmt.Errorf("hsm: %s is being initialized or finalized: %w", m.path, keystore.ErrBusy)
+	}
+	defer m.gate.leave()
+	return op()
+}
+
+// restartAlone is restart where no other store of this process uses the module.
+func (m *module) restartAlone(wait time.Duration) error {
+	modules.Lock()
+	users := m.users
+	modules.Unlock()
+	if users != 1 {
+		return nil
+	}
+	return m.restart(wait)
 }

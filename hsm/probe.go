@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/big"
 	"strings"
 
 	"github.com/miekg/pkcs11"
@@ -18,27 +16,39 @@ import (
 
 // The names of the checks, which Config.AllowWeak takes too.
 const (
-	checkValue  = "value-unreadable"
-	checkRewrap = "rewrap-refused"
-	checkLock   = "lock"
-	checkUnwrap = "unwrap-closed"
-	checkTamper = "tamper-refused"
-	checkSame   = "wrap-unwrap"
-	checkHMAC   = "hmac-sha256"
-	checkPeer1  = "oaep-sha1"
-	checkPad    = "cbc-pad" // for information
+	checkValue    = "value-unreadable"
+	checkRewrap   = "rewrap-refused"
+	checkLock     = "lock"
+	checkUnwrap   = "unwrap-closed"
+	checkTamper   = "tamper-refused"
+	checkSame     = "wrap-unwrap"
+	checkHMAC     = "hmac-sha256"
+	checkPeer1    = "oaep-sha1"
+	checkTemplate = "unwrap-template-kept" // for information
 )
 
 // A Check is one property of a module and what came of trying it.
 type Check struct {
 	Name     string `json:"name"`
-	OK       bool   `json:"ok"`
-	Required bool   `json:"required"` // Open refuses the module without it
+	OK       bool   `json:"ok"`                // it was seen to hold
+	Untried  bool   `json:"untried,omitempty"` // it could not be tried: nothing is known
+	Required bool   `json:"required"`          // Open refuses the module without it
 	Detail   string `json:"detail,omitempty"`
 }
 
 // A Report is what a module was seen to do.
 type Report []Check
+
+// failed are the required checks that do not hold, or could not be tried.
+func (r Report) failed(untried bool) []string {
+	var names []string
+	for _, c := range r {
+		if c.Required && !c.OK && c.Untried == untried {
+			names = append(names, c.Name+": "+Weaknesses()[c.Name]+" ("+c.Detail+")")
+		}
+	}
+	return names
+}
 
 // A prober tries a module with keys that it throws away.
 type prober struct {
@@ -49,18 +59,27 @@ type prober struct {
 }
 
 // Probe tries the properties of the module that this package relies on, with
-// keys that it throws away.
+// keys that it throws away. What does not hold, or cannot be tried, is tried once
+// more: that a device fails says nothing about what it is.
 func (s *Store) Probe() (Report, error) {
+	report, err := s.probeOnce()
+	if err == nil && len(report.failed(false))+len(report.failed(true)) > 0 {
+		report, err = s.probeOnce()
+	}
+	return report, s.explain(err)
+}
+
+func (s *Store) probeOnce() (Report, error) {
 	var report Report
 	err := s.attempt(func() error {
-		return s.on(s.sessions, 0, func(session uint) error {
+		return s.on(s.sessions, 0, func(session uint, _ uint64) error {
 			p := &prober{Store: s, session: session}
-			p.run()
+			err := p.run()
 			report = p.report
-			return nil
+			return err
 		})
-	})
-	return report, s.explain(err)
+	}, nil)
+	return report, err
 }
 
 // prove refuses a module or sealing keys that do not protect.
@@ -69,14 +88,11 @@ func (s *Store) prove() error {
 	if err != nil {
 		return err
 	}
-	var failed []string
-	for _, c := range report {
-		if c.Required && !c.OK {
-			failed = append(failed, c.Name+": "+Weaknesses()[c.Name]+" ("+c.Detail+")")
-		}
-	}
-	if failed = s.notAllowed(failed); len(failed) > 0 {
+	if failed := s.notAllowed(report.failed(false)); len(failed) > 0 {
 		return fmt.Errorf("hsm: %s: %w: %s; a weakness that must be lived with has to be allowed by name", s.mod.path, keystore.ErrWeakKey, strings.Join(failed, "; "))
+	}
+	if untried := s.notAllowed(report.failed(true)); len(untried) > 0 {
+		return fmt.Errorf("hsm: %s: it could not be tried whether keys are safe in it: %w: %s; try again", s.mod.path, keystore.ErrUnavailable, strings.Join(untried, "; "))
 	}
 	for _, a := range []keystore.Algorithm{keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256} {
 		if _, err := s.ring(s.sealLabel(a)); err != nil && !errors.Is(err, keystore.ErrNotFound) {
@@ -86,140 +102,182 @@ func (s *Store) prove() error {
 	return nil
 }
 
-func (p *prober) run() {
+// run tries everything. A device that fails at what is no check fails the whole.
+func (p *prober) run() (err error) {
 	defer func() {
 		for _, h := range p.made {
-			_ = p.destroy(p.session, h) // it dies with the session otherwise
+			err = errors.Join(err, p.destroy(p.session, h))
 		}
 	}()
-	kek, err := p.key(keystore.AESWrap128, template{}.number(pkcs11.CKA_VALUE_LEN, 16), pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP)
-	if err == nil {
-		var victim uint
-		if victim, err = p.key(keystore.HMACSHA256, template{}.number(pkcs11.CKA_VALUE_LEN, 32), pkcs11.CKA_SIGN); err == nil {
-			p.closed(kek, victim)
-		}
-	}
+	kek, err := p.key(keystore.AESWrap128, 16, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP)
 	if err != nil {
-		p.note(checkSame, true, false, err)
+		return err
 	}
-	p.hmac()
-	p.peer()
+	free, err := p.key(keystore.AES128CBC, 16, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
+	if err != nil {
+		return err
+	}
+	victim, err := p.hmac()
+	if err != nil {
+		return err
+	}
+	p.closed(kek, victim, free)
+	p.keeps(free)
+	p.peer(free)
+	return nil
 }
 
-// note writes a result down.
+// note writes a result down: an error means that the check could not be tried,
+// unless the module says that it cannot do such a thing at all.
 func (p *prober) note(name string, required, ok bool, err error) {
-	c := Check{Name: name, OK: ok, Required: required}
+	c := Check{Name: name, OK: ok && err == nil, Untried: err != nil && classOf(err) != classUnsupported, Required: required}
 	if err != nil {
 		c.Detail = err.Error()
 	}
 	p.report = append(p.report, c)
 }
 
+// noteRefusal writes down whether what must fail did.
+func (p *prober) noteRefusal(name string, outcome outcome, err error) {
+	if err == nil && outcome == unclear {
+		err = fmt.Errorf("hsm: the module's answer is not clear: %w", keystore.ErrUnavailable)
+	}
+	p.note(name, true, outcome == refused, err)
+}
+
 // key makes a throwaway key that may leave.
-func (p *prober) key(a keystore.Algorithm, t template, usages ...uint) (uint, error) {
+func (p *prober) key(a keystore.Algorithm, size uint, usages ...uint) (uint, error) {
 	k, err := kindOf(a)
 	if err != nil {
 		return 0, err
 	}
 	k.usages = usages
-	m, err := p.generate(p.session, k.generate, append(k.secret(false, true), t...))
-	if err == nil {
-		p.made = append(p.made, m.handle)
-	}
+	m, err := p.generate(p.session, k.generate, k.secret(false, true).number(pkcs11.CKA_VALUE_LEN, size))
+	p.keep(m)
 	return m.handle, err
 }
 
-// closed tries what must keep keys in.
-func (p *prober) closed(kek, victim uint) {
+// keep notes an object to be destroyed at the end.
+func (p *prober) keep(m made) {
+	if m.handle != 0 {
+		p.made = append(p.made, m.handle)
+	}
+}
+
+// closed tries what must keep keys in. free is a key that may leave.
+func (p *prober) closed(kek, victim, free uint) {
 	value, err := p.attribute(p.session, victim, pkcs11.CKA_VALUE)
-	p.note(checkValue, true, err != nil || len(value) == 0, err)
+	p.note(checkValue, true, len(value) == 0, err)
 
 	wrapped := make([]byte, 40)
 	n, err := p.wrap(p.session, ckmKeyWrap, kek, victim, wrapped)
-	if err = exactly(n, len(wrapped), err); err != nil {
+	if err = exactly("C_WrapKey", n, len(wrapped), err); err != nil {
 		p.note(checkSame, true, false, err)
 		return
 	}
-	p.unwrapped(kek, victim, wrapped)
-
 	forged := bytes.Clone(wrapped)
 	forged[9] ^= 1
-	m, err := p.unwrap(p.session, ckmKeyWrap, kek, forged, p.templates[keystore.HMACSHA256].unseal)
-	if err == nil {
-		p.made = append(p.made, m.handle)
-	}
-	p.note(checkTamper, true, err != nil, err)
+	outcome, err := mustFail(func() error {
+		m, err := p.unwrap(p.session, ckmKeyWrap, kek, forged, p.templates[keystore.HMACSHA256].unseal)
+		p.keep(m)
+		return err
+	}, func() error { return p.unwrapped(kek, victim, wrapped) })
+	p.noteRefusal(checkTamper, outcome, err)
 
-	m, err = p.set(p.session, victim, template{}.flag(pkcs11.CKA_EXTRACTABLE, false))
-	back, _ := p.set(p.session, victim, template{}.flag(pkcs11.CKA_EXTRACTABLE, true))
-	p.note(checkLock, true, err == nil && m.extractable == 0 && back.extractable != 1, err)
-	_, err = p.wrap(p.session, ckmKeyWrap, kek, victim, wrapped)
-	p.note(checkRewrap, true, err != nil, err)
+	err = p.locks(victim)
+	if p.note(checkLock, true, true, err); err != nil {
+		p.note(checkRewrap, true, false, err)
+		return
+	}
+	wrap := func(key uint) func() error {
+		return func() error { _, err := p.wrap(p.session, ckmKeyWrap, kek, key, wrapped); return err }
+	}
+	outcome, err = mustFail(wrap(victim), wrap(free), wrapRefusals...)
+	p.noteRefusal(checkRewrap, outcome, err)
+}
+
+// locks makes a key stay in the token, and tries to take that back.
+func (p *prober) locks(key uint) error {
+	if _, err := p.set(p.session, key, template{}.flag(pkcs11.CKA_EXTRACTABLE, false)); err != nil {
+		return err
+	}
+	_, _ = p.set(p.session, key, template{}.flag(pkcs11.CKA_EXTRACTABLE, true)) // that it fails says less than what follows
+	now, err := p.attribute(p.session, key, pkcs11.CKA_EXTRACTABLE)
+	if err == nil && !bytes.Equal(now, []byte{0}) {
+		err = &Error{Function: "C_SetAttributeValue", Code: pkcs11.CKR_FUNCTION_NOT_SUPPORTED}
+	}
+	return err
 }
 
 // unwrapped asks that an unwrapped key is the same one, and closed.
-func (p *prober) unwrapped(kek, victim uint, wrapped []byte) {
+func (p *prober) unwrapped(kek, victim uint, wrapped []byte) error {
 	m, err := p.unwrap(p.session, ckmKeyWrap, kek, wrapped, p.templates[keystore.HMACSHA256].unseal)
-	if err != nil {
+	if p.keep(m); err != nil {
 		p.note(checkSame, true, false, err)
-		return
+		return err
 	}
-	p.made = append(p.made, m.handle)
-	one, err1 := p.tag(victim)
-	two, err2 := p.tag(m.handle)
-	err = errors.Join(err1, err2)
-	p.note(checkSame, true, err == nil && bytes.Equal(one, two), err)
+	handle := m.handle
 	if m.sensitive != 1 || m.extractable != 0 {
 		// born repairs such keys, so they are safe if that works.
-		m, err = p.set(p.session, m.handle, template{}.flag(pkcs11.CKA_SENSITIVE, true).flag(pkcs11.CKA_EXTRACTABLE, false))
+		m, err = p.set(p.session, handle, template{}.flag(pkcs11.CKA_SENSITIVE, true).flag(pkcs11.CKA_EXTRACTABLE, false))
 	}
-	p.note(checkUnwrap, true, err == nil && m.sensitive == 1 && m.extractable == 0, err)
+	p.note(checkUnwrap, true, m.sensitive == 1 && m.extractable == 0, err)
+	one, err1 := p.tag(victim)
+	two, err2 := p.tag(handle)
+	err = errors.Join(err1, err2)
+	p.note(checkSame, true, bytes.Equal(one, two), err)
+	return err
 }
 
 func (p *prober) tag(key uint) ([]byte, error) {
 	out := make([]byte, 32)
 	n, err := p.sign(p.session, key, pkcs11.CKM_SHA256_HMAC, []byte("probe"), out)
-	return out, exactly(n, len(out), err)
+	return out, exactly("C_Sign", n, len(out), err)
 }
 
-// hmac compares with the standard library. A module that takes no keys from
-// outside is not at fault.
-func (p *prober) hmac() {
+// keeps finds out whether the module keeps every attribute of an UNWRAP_TEMPLATE.
+// One that does not may still do so for the keys that there are: each is tried.
+func (p *prober) keeps(free uint) {
+	k, err := kindOf(keystore.SealSession256)
+	if err != nil {
+		return
+	}
+	outcome := unclear
+	m, err := p.generate(p.session, k.generate, k.fixed(k.secret(false, false).number(pkcs11.CKA_VALUE_LEN, 32)))
+	if p.keep(m); err == nil {
+		t := &trial{kek: m.handle, mechanism: ckmKeyWrap, wrapped: make([]byte, 24)}
+		t.target, _ = kindOf(keystore.AES128CBC)
+		var n int
+		n, err = p.wrap(p.session, ckmKeyWrap, m.handle, free, t.wrapped)
+		if err = exactly("C_WrapKey", n, len(t.wrapped), err); err == nil {
+			outcome, err = t.tryAll(p.Store, p.session, k.unwrapped, true)
+		}
+	}
+	p.keepsTemplates.Store(err == nil && outcome == refused)
+	p.note(checkTemplate, false, err == nil && outcome == refused, err)
+}
+
+// hmac makes a key of HMAC-SHA256 that may leave, and compares what it computes
+// with the standard library. A module that takes no keys from outside makes one.
+func (p *prober) hmac() (uint, error) {
 	raw := make([]byte, 32)
 	rand.Read(raw)
 	t := append(template{}, p.templates[keystore.HMACSHA256].imported...).add(pkcs11.CKA_VALUE, raw)
 	m, err := p.create(p.session, t)
-	if err != nil {
+	if p.keep(m); err != nil {
 		p.note(checkHMAC, false, false, err)
-		return
+		return p.key(keystore.HMACSHA256, 32, pkcs11.CKA_SIGN)
 	}
-	p.made = append(p.made, m.handle)
 	got, err := p.tag(m.handle)
 	h := hmac.New(sha256.New, raw)
 	h.Write([]byte("probe"))
-	p.note(checkHMAC, true, err == nil && hmac.Equal(got, h.Sum(nil)), err)
+	p.note(checkHMAC, true, hmac.Equal(got, h.Sum(nil)), err)
+	return m.handle, nil
 }
 
 // peer wraps for a public key that nobody has the private half of.
-func (p *prober) peer() {
+func (p *prober) peer(free uint) {
 	b := make([]byte, 256)
-	rand.Read(b)
-	b[0], b[255] = b[0]|0x80, b[255]|1
-	public := &rsa.PublicKey{N: new(big.Int).SetBytes(b), E: 65537}
-	k, err := p.key(keystore.AES128CBC, template{}.number(pkcs11.CKA_VALUE_LEN, 16), pkcs11.CKA_ENCRYPT)
-	if err == nil {
-		var n int
-		n, err = p.wrapFor(p.session, peerTemplate(public), k, b)
-		err = exactly(n, len(b), err)
-	}
-	p.note(checkPeer1, false, err == nil, err)
-
-	k, err = p.key(keystore.AES128CBC, template{}.number(pkcs11.CKA_VALUE_LEN, 16), pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
-	if err != nil {
-		return
-	}
-	var iv, block [16]byte
-	_, err = p.decrypt(p.session, k, pkcs11.CKM_AES_CBC_PAD, iv[:], block[:], b[:16])
-	detail := fmt.Sprintf("bad padding gives the error %v; padding is done in this process", err)
-	p.note(checkPad, false, true, errors.New(detail))
+	n, err := p.wrapFor(p.session, peerTemplate(anyPeer(len(b))), free, b)
+	p.note(checkPeer1, false, true, exactly("C_WrapKey", n, len(b), err))
 }

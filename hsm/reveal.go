@@ -4,7 +4,9 @@ package hsm
 
 import (
 	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"io"
@@ -38,14 +40,25 @@ func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypte
 		return nil, fmt.Errorf("hsm: decrypt %d bytes: %w", len(ciphertext), keystore.ErrBadData)
 	}
 	n := 0
-	err := k.run(func(session, handle uint) (err error) {
-		n, err = k.store.decrypt(session, handle, pkcs11.CKM_RSA_PKCS_OAEP, nil, ciphertext, out)
-		return err
-	})
-	if err == nil && n > len(out) {
-		err = exactly(n, len(out), nil)
+	decrypt := func(ciphertext []byte) func() error {
+		return func() error {
+			return k.use(k.store.sessions, func(session, handle uint, _ uint64) (err error) {
+				n, err = k.store.decrypt(session, handle, pkcs11.CKM_RSA_PKCS_OAEP, nil, ciphertext, out)
+				if err == nil && n > len(out) {
+					err = exactly("C_Decrypt", n, len(out), nil)
+				}
+				return err
+			})
+		}
 	}
-	if err != nil {
+	like := func() error {
+		known, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, k.public.(*rsa.PublicKey), make([]byte, 16), nil)
+		if err != nil {
+			return err
+		}
+		return decrypt(known)()
+	}
+	if err := k.store.attempt(decrypt(ciphertext), like, k.object); err != nil {
 		clear(out)
 		return nil, k.store.badData("decrypt", err)
 	}
@@ -65,7 +78,7 @@ func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
 	out := make([]byte, len(wrapped)-8)
 	err := k.run(func(session, handle uint) error {
 		n, err := k.store.reveal(session, handle, wrapped, revealed(), out)
-		return exactly(n, len(out), err)
+		return exactly("C_GetAttributeValue", n, len(out), err)
 	})
 	if err != nil {
 		clear(out)
@@ -96,10 +109,10 @@ func (k wrapKey) WrapData(raw []byte) ([]byte, error) {
 	out := make([]byte, len(raw)+8)
 	err := k.run(func(session, handle uint) error {
 		n, err := k.store.wrapData(session, t, handle, out)
-		return exactly(n, len(out), err)
+		return exactly("C_WrapKey", n, len(out), err)
 	})
 	if err != nil {
-		return nil, k.store.explain(err)
+		return nil, k.store.ours(err)
 	}
 	return out, nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"crypto"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,21 +17,49 @@ import (
 
 // A version is one version of a provisioned key, as it was found.
 type version struct {
-	label     string
-	number    uint32
-	algorithm keystore.Algorithm
-	public    crypto.PublicKey
-	handle    uint
-	epoch     uint64
+	label      string
+	number     uint32
+	id         []byte
+	algorithm  keystore.Algorithm
+	public     crypto.PublicKey
+	handle     uint
+	life       *life
+	generation uint64 // of the module that found it last
+	mark       mark
 }
 
 // rings remembers the provisioned keys by label, newest version first: to find
-// an object takes long in a full token, and to prove it longer. It is locked
-// while token objects are looked for or made, which some modules cannot do at
-// the same time.
+// an object takes long in a full token, and to prove it longer.
 type rings struct {
-	mu     sync.Mutex
+	mu     sync.RWMutex
 	labels map[string][]version
+
+	// loading is held while token objects are looked for or made, which some
+	// modules cannot do at the same time.
+	loading lock
+}
+
+// epoch is that of the handle.
+func (v version) epoch() uint64 {
+	if v.life == nil {
+		return 0
+	}
+	return v.life.epoch
+}
+
+func (r *rings) get(label string) []version {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.labels[label]
+}
+
+func (r *rings) set(label string, ring []version) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.labels == nil {
+		r.labels = map[string][]version{}
+	}
+	r.labels[label] = ring
 }
 
 // Lookup finds a provisioned key, and refuses one that is not protected as its
@@ -56,36 +83,43 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 func (s *Store) provisioned(v version) *object {
 	return &object{
 		store: s, algorithm: v.algorithm, public: v.public, label: v.label, version: v.number,
-		handle: v.handle, epoch: v.epoch, locked: true,
+		handle: v.handle, epoch: v.epoch(), locked: true,
 	}
 }
 
 // ring returns every version of a provisioned key, newest first.
 func (s *Store) ring(label string) ([]version, error) {
-	s.rings.mu.Lock()
-	defer s.rings.mu.Unlock()
-	ring, known := s.rings.labels[label]
-	if known && ring[0].epoch == s.epoch.Load() {
+	if ring := s.rings.get(label); s.current(ring) {
 		return ring, nil
 	}
+	if err := s.rings.loading.take(s.wait); err != nil {
+		return nil, err
+	}
+	defer s.rings.loading.free()
+	known := s.rings.get(label)
+	if s.current(known) {
+		return known, nil
+	}
+	var ring []version
 	err := s.attempt(func() error {
-		return s.on(s.sessions, 0, func(session uint) (err error) {
-			ring, err = s.load(session, label)
-			if known && errors.Is(err, keystore.ErrNotFound) && s.isEmpty(session) {
-				// Some modules say so when the token went away.
-				err = &Error{Function: "C_FindObjects", Code: pkcs11.CKR_TOKEN_NOT_PRESENT}
-			}
+		return s.on(s.sessions, 0, func(session uint, _ uint64) (err error) {
+			ring, err = s.load(session, label, known)
 			return err
 		})
-	})
+	}, nil)
+	if errors.Is(err, keystore.ErrNotFound) {
+		s.forgetLabel(label) // it was looked for well enough
+	}
 	if err != nil {
 		return nil, err
 	}
-	if s.rings.labels == nil {
-		s.rings.labels = map[string][]version{}
-	}
-	s.rings.labels[label] = ring
+	s.rings.set(label, ring)
 	return ring, nil
+}
+
+// current reports whether the handles of a ring are of the life that there is.
+func (s *Store) current(ring []version) bool {
+	return len(ring) > 0 && ring[0].life != nil && ring[0].life == s.life.Load()
 }
 
 // findVersion finds a provisioned key again.
@@ -106,12 +140,6 @@ func noVersion(label string, number uint32) error {
 	return fmt.Errorf("hsm: key %q version %d: %w", label, number, keystore.ErrNotFound)
 }
 
-// isEmpty reports whether the token shows no object at all.
-func (s *Store) isEmpty(session uint) bool {
-	all, err := s.find(session, pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true))
-	return err == nil && len(all) == 0
-}
-
 // forgetLabel drops what is known of a key, because it changes.
 func (s *Store) forgetLabel(label string) {
 	s.rings.mu.Lock()
@@ -125,53 +153,130 @@ func (s *Store) outdate(label string) {
 	defer s.rings.mu.Unlock()
 	if ring, known := s.rings.labels[label]; known {
 		ring = slices.Clone(ring)
-		ring[0].epoch = 0
+		ring[0].life = nil
 		s.rings.labels[label] = ring
 	}
 }
 
-// load finds the versions of a key and proves each.
-func (s *Store) load(session uint, label string) ([]version, error) {
+// load finds the versions of a key and proves each: a new one all over, and one
+// that was known before to be the same. That a key which was there is not found
+// does not mean that it is not there: some modules say so when the token went away.
+func (s *Store) load(session uint, label string, known []version) ([]version, error) {
+	now := s.life.Load()
 	all, err := s.labelled(session, label)
+	if err == nil {
+		err = replaced(all, known)
+	}
 	if err != nil {
 		return nil, err
 	}
 	var ring []version
 	for _, e := range all {
-		if weak := s.notAllowed(e.Weaknesses); len(weak) > 0 {
-			return nil, fmt.Errorf("hsm: key %q version %d: %w: %s", label, e.Version, keystore.ErrWeakKey, strings.Join(weak, "; "))
-		}
-		v := version{label: label, number: e.Version, algorithm: e.Algorithm, handle: e.handle, epoch: s.epoch.Load()}
-		if !e.Algorithm.Secret() {
-			if v.public, err = s.publicHalf(session, e); err != nil {
-				return nil, err
-			}
-		}
-		ring = append(ring, v)
-	}
-	if len(ring) == 0 {
-		return nil, fmt.Errorf("hsm: key %q: %w", label, keystore.ErrNotFound)
-	}
-	slices.SortFunc(ring, func(a, b version) int { return cmp.Compare(b.number, a.number) })
-	for i := range ring[1:] {
-		if ring[i].number == ring[i+1].number {
-			return nil, fmt.Errorf("hsm: two keys are labelled %q and have version %d: %w; remove one of them", label, ring[i].number, keystore.ErrExists)
-		}
-	}
-	return ring, nil
-}
-
-// labelled examines the secret and private keys with a label.
-func (s *Store) labelled(session uint, label string) ([]evidence, error) {
-	var all []evidence
-	for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY} {
-		handles, err := s.find(session, pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
-			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))
+		v, err := s.admit(session, e, known)
 		if err != nil {
 			return nil, err
 		}
-		for _, h := range handles {
-			all = append(all, s.examine(session, h, class))
+		v.life, v.generation = now, now.generation
+		ring = append(ring, v)
+	}
+	switch {
+	case len(ring) > 0:
+		return newestFirst(ring), nil
+	case len(known) > 0:
+		return nil, s.missing(session, label, known[0].generation != now.generation)
+	}
+	return nil, fmt.Errorf("hsm: key %q: %w", label, keystore.ErrNotFound)
+}
+
+// replaced is an error where a key that was known is not there, but another one
+// with its label and version.
+func replaced(all []evidence, known []version) error {
+	for _, old := range known {
+		there := func(e evidence) bool { return bytes.Equal(e.id, old.id) }
+		sameName := func(e evidence) bool { return e.Version == old.number }
+		if !slices.ContainsFunc(all, there) && slices.ContainsFunc(all, sameName) {
+			return notTheSame(old.label, old.number)
+		}
+	}
+	return nil
+}
+
+// missing is the error of a key that was there: not found, if the module was
+// initialized anew since, and shows other objects.
+func (s *Store) missing(session uint, label string, renewed bool) error {
+	if err := s.checkLogin(session); err != nil {
+		return err
+	}
+	others, err := s.find(session, template{}.flag(pkcs11.CKA_TOKEN, true))
+	switch {
+	case err != nil:
+		return err
+	case len(others) == 0 || !renewed:
+		return &Error{Function: "C_FindObjects", Code: pkcs11.CKR_TOKEN_NOT_PRESENT}
+	}
+	return fmt.Errorf("hsm: key %q is gone: %w", label, keystore.ErrNotFound)
+}
+
+// newestFirst orders the versions of a key. Of two with the same number, which two
+// programs made at the same time, the one whose identifier is smaller counts
+// wherever it is looked up, and the other one stays where it is.
+func newestFirst(ring []version) []version {
+	slices.SortFunc(ring, func(a, b version) int {
+		return cmp.Or(cmp.Compare(b.number, a.number), bytes.Compare(a.id, b.id))
+	})
+	return slices.CompactFunc(ring, func(a, b version) bool { return a.number == b.number })
+}
+
+// admit makes a version of what was found, or refuses it.
+func (s *Store) admit(session uint, e evidence, known []version) (v version, err error) {
+	v = version{label: e.Label, number: e.Version, id: e.id, handle: e.handle}
+	for _, old := range known {
+		if old.number == v.number && bytes.Equal(old.id, v.id) {
+			v.algorithm, v.public, v.mark = old.algorithm, old.public, old.mark
+			return v, s.sameAs(session, e, old)
+		}
+	}
+	if err := s.judge(session, &e); err != nil {
+		return v, err
+	}
+	if weak := s.notAllowed(e.Weaknesses); len(weak) > 0 {
+		return v, fmt.Errorf("hsm: key %q version %d: %w: %s", e.Label, e.Version, keystore.ErrWeakKey, strings.Join(weak, "; "))
+	}
+	v.algorithm = e.Algorithm
+	if !e.Algorithm.Secret() {
+		if v.public, err = s.publicHalf(session, e); err != nil {
+			return v, err
+		}
+	}
+	v.mark, err = s.markOf(session, e)
+	return v, err
+}
+
+// noClass is the error of an object that does not say what it is, which each must.
+func noClass() error { return &Error{Function: "C_GetAttributeValue", garbage: "no CKA_CLASS"} }
+
+// labelled reads the secret and private keys with a label.
+func (s *Store) labelled(session uint, label string) ([]evidence, error) {
+	return s.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)))
+}
+
+// keys reads the secret and private keys among the objects that a template finds.
+func (s *Store) keys(session uint, t template) ([]evidence, error) {
+	handles, err := s.find(session, t)
+	if err != nil {
+		return nil, err
+	}
+	var all []evidence
+	for _, h := range handles {
+		e, err := s.read(session, h)
+		if err == nil && e.told[pkcs11.CKA_CLASS] == nil {
+			err = noClass()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if e.class == pkcs11.CKO_SECRET_KEY || e.class == pkcs11.CKO_PRIVATE_KEY {
+			all = append(all, e)
 		}
 	}
 	return all, nil
@@ -181,7 +286,7 @@ func (s *Store) labelled(session uint, label string) ([]evidence, error) {
 // has it too, and of an EC key from the object beside it.
 func (s *Store) publicHalf(session uint, e evidence) (crypto.PublicKey, error) {
 	if e.keyType == pkcs11.CKK_RSA {
-		return s.publicRSA(session, e.handle)
+		return rsaPublic(e.told)
 	}
 	halves, err := s.publicObjects(session, e.Label, e.id)
 	if err != nil {
@@ -194,20 +299,8 @@ func (s *Store) publicHalf(session uint, e evidence) (crypto.PublicKey, error) {
 }
 
 func (s *Store) publicObjects(session uint, label string, id []byte) ([]uint, error) {
-	return s.find(session, pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
-		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-		pkcs11.NewAttribute(pkcs11.CKA_ID, id))
-}
-
-// versionOf reads the version out of an identifier. A key that was not made
-// here has version 1.
-func versionOf(label string, id []byte) uint32 {
-	if len(id) == 12 && bytes.Equal(id[:8], keyID(label, 0)[:8]) {
-		if n := binary.BigEndian.Uint32(id[8:]); n > 0 {
-			return n
-		}
-	}
-	return 1
+	return s.find(session, template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY).flag(pkcs11.CKA_TOKEN, true).
+		add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id))
 }
 
 // Create makes the next version of the provisioned key label in the token. The
@@ -217,18 +310,19 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	return s.provision(label, a, func(session uint, name template, restrict bool) error {
+	return s.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
+		k := k
 		if !restrict {
 			k.mechanisms = nil
 		}
 		if a.Secret() {
 			t := append(k.secret(true, false).number(pkcs11.CKA_VALUE_LEN, uint(a.Size())), name...)
-			_, err := s.generate(session, k.generate, k.fixed(t))
-			return err
+			m, err := s.generate(session, k.generate, k.fixed(t))
+			return m.handle, err
 		}
 		public, private := k.pair(a, true, name)
-		_, _, err := s.generatePair(session, k.generate, public, private)
-		return err
+		m, _, err := s.generatePair(session, k.generate, public, private)
+		return m.handle, err
 	})
 }
 
@@ -242,14 +336,15 @@ func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keyst
 	case len(raw) != a.Size():
 		return keystore.Version{}, fmt.Errorf("hsm: provision %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
 	}
-	return s.provision(label, a, func(session uint, name template, restrict bool) error {
+	return s.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
+		k := k
 		if !restrict {
 			k.mechanisms = nil
 		}
 		t := make(template, 0, 2048) // room, so that no copy of raw is left behind
 		t = k.fixed(append(append(t, k.secret(true, false)...), name...).add(pkcs11.CKA_VALUE, raw))
 		defer clear(t)
-		_, err := s.create(session, t)
-		return err
+		m, err := s.create(session, t)
+		return m.handle, err
 	})
 }

@@ -82,6 +82,10 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error) {
 	label := s.sealLabel(a)
 	ring, err := s.ring(label)
+	if err == nil && version > ring[0].number {
+		s.outdate(label) // another program may have made a newer one
+		ring, err = s.ring(label)
+	}
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, fmt.Errorf("%w; run msl-hsm key create --set server", err)
 	}
@@ -125,15 +129,10 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if subtle.ConstantTimeCompare(tag, sealed.Tag) != 1 {
 		return nil, foreign(a)
 	}
-	wrapped := append([]byte(nil), sealed.Wrapped...)
-	m, epoch, err := s.unwrapSealed(a, sealed.KEKVersion, wrapped)
-	if errors.Is(err, keystore.ErrBadData) {
-		return nil, foreign(a)
+	k := &object{store: s, algorithm: a, locked: true, wrapped: append([]byte(nil), sealed.Wrapped...), kek: sealed.KEKVersion}
+	if err := s.unwrapSealed(k, k.kek, k.wrapped); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	k := &object{store: s, algorithm: a, handle: m.handle, epoch: epoch, locked: true, wrapped: wrapped, kek: sealed.KEKVersion}
 	return k.typed(), nil
 }
 
@@ -141,22 +140,22 @@ func foreign(a keystore.Algorithm) error {
 	return fmt.Errorf("hsm: unseal %v: %w", a, keystore.ErrForeign)
 }
 
-// unwrapSealed makes a session object of a sealed key that was verified.
-func (s *Store) unwrapSealed(a keystore.Algorithm, version uint32, wrapped []byte) (m made, epoch uint64, err error) {
-	which, err := sealing(a)
+// unwrapSealed makes the session object of a sealed key that was verified: its
+// tag matched, so whatever fails now is no fault of the blob.
+func (s *Store) unwrapSealed(own *object, version uint32, wrapped []byte) error {
+	which, err := sealing(own.algorithm)
 	if err != nil {
-		return m, 0, err
+		return err
 	}
 	kek, err := s.sealingKey(which, version)
 	if err != nil {
-		return m, 0, err
+		return err
 	}
 	defer kek.Close()
-	err = s.attempt(func() (err error) {
-		m, epoch, err = s.unwrapKey(kek, ckmKeyWrap, a, wrapped, true)
-		return err
-	}, kek)
-	return m, epoch, s.badData("unseal", err)
+	var doubts []doubtful
+	err = s.attempt(func() error { return s.unwrapKey(kek, ckmKeyWrap, own, wrapped, &doubts) }, nil, kek)
+	s.settle(doubts, err)
+	return s.ours(err)
 }
 
 // lock makes the token refuse to wrap the key, whoever asks. A key whose lock

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -11,17 +12,33 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A session is a place in a pool for one PKCS #11 session. Whoever took it from
-// the pool is the only one who uses it, under the module's drain lock; only the
-// holder of that lock for writing may touch the sessions of others.
-type session struct {
-	handle uint
-	epoch  uint64 // 0: not open
+// A life is the time from one opening of the token to the next. Handles of one
+// life mean nothing in another.
+type life struct {
+	epoch      uint64 // grows from life to life
+	slot       uint
+	token      tokenInfo
+	generation uint64 // of the module
 }
+
+// A session is a place in a pool for one PKCS #11 session. Whoever took it from
+// the pool is the only one who uses it, and the only one who closes it.
+type session struct {
+	handle     uint
+	epoch      uint64 // 0: not open
+	generation uint64 // of the module that opened it
+
+	since atomic.Int64  // when the call under way began, or 0
+	shown atomic.Uint64 // the handle, for the watch
+}
+
+// begin and end mark a call under way, for the watch.
+func (own *session) begin() { own.since.Store(time.Now().UnixNano()) }
+func (own *session) end()   { own.since.Store(0) }
 
 // A pool bounds the sessions that operations use at a time. The one given back
 // last is taken first: so few are opened where few are needed, and they stay in
-// the processor's cache.
+// the processor's cache. One that failed is taken last.
 type pool struct {
 	places chan struct{} // one for each session that is free
 	mu     sync.Mutex
@@ -38,14 +55,18 @@ func newPool(n int, anchor bool) *pool {
 	for range n {
 		own := &session{}
 		p.all = append(p.all, own)
-		p.put(own)
+		p.put(own, true)
 	}
 	return p
 }
 
-func (p *pool) put(own *session) {
+func (p *pool) put(own *session, sound bool) {
 	p.mu.Lock()
 	p.free = append(p.free, own)
+	if !sound {
+		copy(p.free[1:], p.free)
+		p.free[0] = own
+	}
 	p.mu.Unlock()
 	p.places <- struct{}{}
 }
@@ -82,11 +103,11 @@ func (s *Store) take(p *pool) (*session, error) {
 	}
 }
 
-// on runs op on a session of the pool. It answers codeStale, without running
-// op, where the sessions were renewed since the epoch that the caller's handles
-// are of: a token may have given such a handle to another object meanwhile.
-// Epoch 0 asks for no particular one.
-func (s *Store) on(p *pool, epoch uint64, op func(session uint) error) error {
+// on runs op on a session of the pool, and tells it the epoch. It answers
+// errStale, without running op, where the sessions were renewed since the epoch
+// that the caller's handles are of: a token may have given such a handle to
+// another object meanwhile. Epoch 0 asks for no particular one.
+func (s *Store) on(p *pool, epoch uint64, op func(session uint, epoch uint64) error) error {
 	var deadline time.Time
 	for {
 		err := s.once(p, epoch, op)
@@ -104,40 +125,52 @@ func (s *Store) on(p *pool, epoch uint64, op func(session uint) error) error {
 	}
 }
 
-func (s *Store) once(p *pool, epoch uint64, op func(session uint) error) error {
+func (s *Store) once(p *pool, epoch uint64, op func(session uint, epoch uint64) error) (err error) {
+	if stuck := s.stuck.Load(); stuck != nil {
+		return stuck.err()
+	}
 	own, err := s.take(p)
 	if err != nil {
 		return err
 	}
-	defer p.put(own)
-	s.mod.drain.RLock()
-	defer s.mod.drain.RUnlock()
-	now := s.epoch.Load()
-	switch {
-	case s.closed:
-		return errClosed
-	case !s.ready || s.generation != s.mod.generation || epoch != 0 && epoch != now:
-		return &Error{Code: codeStale, epoch: now}
+	defer func() { p.put(own, err == nil) }()
+	if !s.mod.gate.enter(s.wait) {
+		return fmt.Errorf("hsm: the PKCS #11 module is being initialized anew for %v: %w", s.wait, keystore.ErrBusy)
 	}
-	if own.epoch != now {
+	defer s.mod.gate.leave()
+	now := s.life.Load()
+	switch {
+	case s.isClosed():
+		return errClosed
+	case now == nil || now.generation != s.mod.generation.Load():
+		return &Error{stale: true}
+	case epoch != 0 && epoch != now.epoch:
+		return &Error{stale: true, epoch: epoch}
+	}
+	own.begin()
+	defer own.end()
+	if own.epoch != now.epoch {
 		if err := s.fill(own, now); err != nil {
-			return at(err, now)
+			return at(err, now.epoch)
 		}
 	}
-	if err = op(own.handle); err == nil {
+	if err = op(own.handle, now.epoch); err == nil {
 		return nil
 	}
 	if !p.anchor {
 		// An operation may still be active in it, so nobody gets it again.
 		s.empty(own)
 	}
-	return at(err, now)
+	return at(err, now.epoch)
 }
 
-// fill opens the session of a place in a pool.
-func (s *Store) fill(own *session, epoch uint64) (err error) {
-	if own.handle, err = s.openSession(s.slot); err == nil {
-		own.epoch = epoch
+// fill opens the session of a place in a pool, and closes the one it had.
+func (s *Store) fill(own *session, now *life) (err error) {
+	s.empty(own)
+	own.shown.Store(0)
+	if own.handle, err = s.openSession(now.slot); err == nil {
+		own.epoch, own.generation = now.epoch, now.generation
+		own.shown.Store(uint64(own.handle))
 		s.open.Add(1)
 	}
 	return err
@@ -148,8 +181,11 @@ func (s *Store) empty(own *session) {
 	if own.epoch == 0 {
 		return
 	}
-	if s.generation == s.mod.generation {
-		_ = s.closeSession(own.handle) // it may be gone already
+	if own.generation == s.mod.generation.Load() {
+		err := s.closeSession(own.handle)
+		if err != nil && classOf(err) != classSession {
+			_ = s.closeSession(own.handle) // once more: what is left open is missed by others
+		}
 	}
 	own.epoch = 0
 	s.open.Add(-1)
@@ -164,50 +200,67 @@ func at(err error, epoch uint64) error {
 	return err
 }
 
-// start opens the anchor sessions and logs in: a new epoch. The caller holds
-// drain for writing.
+// start begins a new life: it finds the token, opens an anchor session and logs
+// in. The other sessions follow when they are needed, so that one whose call
+// never returns holds up nobody.
 func (s *Store) start() error {
-	s.ready = false
-	if err := s.choose(); err != nil {
+	s.life.Store(nil)
+	token, err := s.choose()
+	if err != nil {
 		return err
 	}
-	epoch := s.epoch.Add(1)
-	s.generation = s.mod.generation
-	s.objects.Store(0)
-	for i, own := range s.anchors.all {
-		err := s.fill(own, epoch)
-		if err == nil && i == 0 {
-			err = s.logIn(own.handle)
-		}
-		if err != nil {
-			s.stop()
-			return err
-		}
+	return s.startIn(token)
+}
+
+// startIn is start in a token that was just found.
+func (s *Store) startIn(token tokenInfo) error {
+	now := &life{epoch: s.epoch.Add(1), slot: token.slot, token: token, generation: s.mod.generation.Load()}
+	if first := s.serial.Load(); first != nil && *first != token.Serial {
+		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: another token has taken its place", token.Label, token.Serial, *first, keystore.ErrUnavailable)
 	}
-	s.ready = true
+	own, err := s.take(s.anchors)
+	if err != nil {
+		return err
+	}
+	defer s.anchors.put(own, true)
+	if err := s.fill(own, now); err != nil {
+		return err
+	}
+	if err := s.logIn(own.handle, token); err != nil {
+		s.empty(own)
+		return err
+	}
+	s.sweepOut(s.anchors)
+	s.objects.Store(0)
+	s.graves.forget()
+	s.serial.CompareAndSwap(nil, &token.Serial)
+	s.life.Store(now)
 	return nil
 }
 
-// stop closes every session of this store, with the objects they made. The
-// caller holds drain for writing.
-func (s *Store) stop() {
-	for _, p := range []*pool{s.sessions, s.anchors} {
-		for _, own := range p.all {
+// sweepOut closes the sessions of an older life that nobody uses now, with the
+// objects they made.
+func (s *Store) sweepOut(p *pool) {
+	for range p.all {
+		select {
+		case <-p.places:
+			own := p.pop()
 			s.empty(own)
+			defer p.put(own, true)
+		default:
+			return
 		}
 	}
-	s.ready = false
-	s.objects.Store(0)
 }
 
 // logIn logs in, which is for all sessions of the process. A PIN that was
 // refused once is never given again: a token counts, and locks itself.
-func (s *Store) logIn(session uint) error {
-	if s.token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
+func (s *Store) logIn(session uint, token tokenInfo) error {
+	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
 		return nil
 	}
-	if s.refused != nil {
-		return s.refused
+	if refused := s.refused.Load(); refused != nil {
+		return *refused
 	}
 	err := s.login(session, pkcs11.CKU_USER, s.pin.bytes())
 	var e *Error
@@ -219,13 +272,17 @@ func (s *Store) logIn(session uint) error {
 	case classOf(err) != classPIN:
 		return err
 	}
-	s.refused = fmt.Errorf("%w; %s", err, s.triesLeft())
-	return s.refused
+	notSet := e.Code == pkcs11.CKR_USER_PIN_NOT_INITIALIZED // so none was counted
+	err = fmt.Errorf("%w; %s", err, s.triesLeft(token.slot))
+	if !notSet {
+		s.refused.Store(&err)
+	}
+	return err
 }
 
 // triesLeft says what the token tells after a wrong PIN.
-func (s *Store) triesLeft() string {
-	info, err := s.mod.miekg.GetTokenInfo(s.slot)
+func (s *Store) triesLeft(slot uint) string {
+	info, err := s.tokenInfo(slot)
 	switch {
 	case err != nil:
 		return "check the PIN before you try again"

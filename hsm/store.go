@@ -1,14 +1,19 @@
 package hsm
 
 import (
+	"cmp"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
+	"golang.org/x/time/rate"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -31,10 +36,22 @@ type Config struct {
 	// SealPrefix starts the labels of the sealing keys: <prefix>-seal-session,
 	// <prefix>-seal-wrapping and <prefix>-seal-mac. The default is msl.
 	SealPrefix string
+	// CallTimeout is how long a call into the module may take. While one takes
+	// longer the store is unavailable: operations answer keystore.ErrUnavailable
+	// at once, until it returns. The making of a key pair may take twelve times as
+	// long. The default is 10 seconds.
+	CallTimeout time.Duration
+	// Log is told when the device is lost and when it is back. Nil means nobody.
+	Log *slog.Logger
 	// AllowWeak names weaknesses of keys and failed checks of the module that
 	// the store must live with. The names are those of Weaknesses.
 	AllowWeak []string
 }
+
+const (
+	defaultWait        = 5 * time.Second
+	defaultCallTimeout = 10 * time.Second
+)
 
 // A Store is the keys of one PKCS #11 token. It is a [keystore.Store],
 // [keystore.Importer], [keystore.PeerWrapper] and [keystore.Admin].
@@ -45,27 +62,29 @@ type Store struct {
 	wait      time.Duration
 	prefix    string
 	allow     []string
+	log       *slog.Logger
 	templates map[keystore.Algorithm]sessionTemplates
 
 	sessions, anchors *pool
+	keeper            session       // stands for the recovery in the watch
 	done              chan struct{} // closed by Close
 	closing           sync.Once
 	recovery          recovery
 	rings             rings
-	admin             sync.Mutex // held while provisioned keys change
+	graves            graves
+	name              string        // begins the CKA_ID of its session objects
+	made              atomic.Uint64 // how many it made
+	admin             lock          // held while provisioned keys change
+	pin               *pin
 
-	epoch   atomic.Uint64 // grows whenever sessions are opened anew; written with mod.drain held
-	objects atomic.Int64  // live session objects
-	open    atomic.Int64  // open sessions
-
-	// Guarded by mod.drain: written with the lock for writing.
-	slot       uint
-	token      tokenInfo
-	generation uint64 // of the module
-	ready      bool   // sessions are open
-	closed     bool
-	pin        *pin
-	refused    error // what the token said of the PIN
+	life           atomic.Pointer[life]      // nil while the sessions are not open
+	stuck          atomic.Pointer[stuckCall] // that makes the store unavailable
+	refused        atomic.Pointer[error]     // what the token said of the PIN
+	epoch          atomic.Uint64             // of the newest life that was begun
+	serial         atomic.Pointer[string]    // of the token that was opened first
+	keepsTemplates atomic.Bool               // the module was seen to keep every UNWRAP_TEMPLATE
+	objects        atomic.Int64              // live session objects
+	open           atomic.Int64              // open sessions
 }
 
 var (
@@ -109,16 +128,15 @@ func (c Config) open(uri *URI) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		library: library{functions: mod.table, miekg: mod.miekg, calls: new(calls)},
-		mod:     mod, uri: uri, wait: c.Wait, prefix: c.SealPrefix, allow: c.AllowWeak,
+		library: newLibrary(mod.functions), mod: mod, uri: uri, wait: cmp.Or(max(c.Wait, 0), defaultWait),
+		prefix: cmp.Or(c.SealPrefix, "msl"), allow: c.AllowWeak, log: c.Log,
 		templates: map[keystore.Algorithm]sessionTemplates{},
 		done:      make(chan struct{}),
+		name:      cryptorand.Text()[:8],
+		recovery:  recovery{budget: rate.NewLimiter(rate.Every(longestPause), burst)},
 	}
-	if s.wait <= 0 {
-		s.wait = 5 * time.Second
-	}
-	if s.prefix == "" {
-		s.prefix = "msl"
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
 	for _, a := range keystore.Algorithms() {
 		if k, err := kindOf(a); err == nil && a.Secret() && !a.Sealing() {
@@ -126,42 +144,82 @@ func (c Config) open(uri *URI) (*Store, error) {
 		}
 	}
 	if err := s.begin(c); err != nil {
-		return nil, errors.Join(err, mod.release())
+		s.pin.wipe()
+		return nil, errors.Join(err, mod.release(s.wait))
 	}
+	go s.watch(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout))
 	return s, nil
 }
 
+// begin finds the token, reads the PIN and opens the first session.
 func (s *Store) begin(c Config) error {
-	s.mod.drain.RLock()
-	err := s.choose()
-	s.mod.drain.RUnlock()
+	var token tokenInfo
+	err := s.patiently(func() (err error) {
+		token, err = s.choose()
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	// Without the lock: it may wait for a person.
-	if err := s.readPIN(c.PIN); err != nil {
+	// Outside the module: it may wait for a person.
+	if err := s.readPIN(c.PIN, token); err != nil {
 		return err
 	}
-	s.mod.drain.Lock()
-	defer s.mod.drain.Unlock()
-	working, anchors := limits(c.Sessions, s.token)
+	working, anchors := limits(c.Sessions, token)
 	s.sessions, s.anchors = newPool(working, false), newPool(anchors, true)
-	if err := s.start(); err != nil {
-		s.pin.wipe()
-		return err
+	return s.patiently(func() error {
+		if s.epoch.Load() > 0 {
+			return s.start() // again: the token may be in another slot
+		}
+		return s.startIn(token)
+	})
+}
+
+// patiently runs op as a call into the module, and again for a moment where it
+// fails in a way that another program may cause: while one logs in to a SoftHSM
+// token, others see no token, one without a PIN, or nothing at all.
+func (s *Store) patiently(op func() error) error {
+	var err error
+	for try := range 8 {
+		if err = s.mod.inside(s.wait, op); !passing(err) {
+			return err
+		}
+		time.Sleep(time.Duration(10+10*try+rand.IntN(20)) * time.Millisecond)
+		if again := s.mod.restartAlone(s.wait); again != nil {
+			return errors.Join(err, again)
+		}
 	}
-	return nil
+	return err
+}
+
+// passing reports whether a failure to open a token may pass by itself. A wrong
+// PIN never does.
+func passing(err error) bool {
+	var e *Error
+	switch {
+	case err == nil, errors.Is(err, errAmbiguousToken):
+		return false
+	case errors.As(err, &e):
+		switch e.Code {
+		case pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_USER_PIN_NOT_INITIALIZED,
+			pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_DEVICE_ERROR:
+			return true
+		}
+		return false
+	}
+	return errors.Is(err, keystore.ErrNotFound)
 }
 
 // limits divides the sessions that a token allows. Of its limits 0 means none,
-// and all ones that it does not tell (PKCS #11 v2.40, CK_TOKEN_INFO).
+// and all ones that it does not tell (PKCS #11 v2.40, CK_TOKEN_INFO); openCryptoki
+// says one less for none.
 func limits(wanted int, t tokenInfo) (working, anchors int) {
 	working, anchors = wanted, 2
 	if working <= 0 {
 		working = 4
 	}
-	for _, limit := range []uint{t.MaxSessionCount, t.MaxRwSessionCount} {
-		if limit == 0 || limit == ^uint(0) {
+	for _, limit := range []uint{t.MaxSessions, t.MaxRwSessions} {
+		if limit == 0 || limit >= ^uint(0)-1 {
 			continue
 		}
 		if limit < 4 {
@@ -172,12 +230,15 @@ func limits(wanted int, t tokenInfo) (working, anchors int) {
 	return working, anchors
 }
 
+// errAmbiguousToken is a URI that names several tokens.
+var errAmbiguousToken = fmt.Errorf("several PKCS #11 tokens match: %w", keystore.ErrNotFound)
+
 // choose finds the one token that the URI names: its slot changes when a module
-// is initialised anew.
-func (s *Store) choose() error {
-	all, err := s.mod.tokens(false)
+// is initialized anew.
+func (s *Store) choose() (tokenInfo, error) {
+	all, untold, err := s.mod.tokens(false)
 	if err != nil {
-		return err
+		return tokenInfo{}, err
 	}
 	var found []tokenInfo
 	for _, t := range all {
@@ -185,54 +246,64 @@ func (s *Store) choose() error {
 			found = append(found, t)
 		}
 	}
-	switch len(found) {
-	case 1:
-		s.token, s.slot = found[0], found[0].slot
-		return nil
-	case 0:
-		return fmt.Errorf("hsm: no initialised PKCS #11 token matches %s (%s): %w; make one with msl-hsm token init", s.uri, labels(all), keystore.ErrNotFound)
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return tokenInfo{}, fmt.Errorf("hsm: %s: %w (%s); add ;serial= to the URI", s.uri, errAmbiguousToken, labels(found))
+	case untold != nil:
+		return tokenInfo{}, fmt.Errorf("hsm: no PKCS #11 token that tells its name matches %s, and not every one does: %w", s.uri, untold)
+	case len(all) == 0:
+		return tokenInfo{}, fmt.Errorf("hsm: no initialized PKCS #11 token matches %s (the module has none): %w; make one with msl-hsm token init", s.uri, keystore.ErrNotFound)
 	}
-	return fmt.Errorf("hsm: %d PKCS #11 tokens match %s (%s): %w; add ;serial= to the URI", len(found), s.uri, labels(found), keystore.ErrNotFound)
+	return tokenInfo{}, fmt.Errorf("hsm: no PKCS #11 token matches %s (%s): %w; correct the URI, or make such a token with msl-hsm token init", s.uri, labels(all), keystore.ErrNotFound)
 }
 
 func labels(all []tokenInfo) string {
-	if len(all) == 0 {
-		return "the module has none"
-	}
 	var names []string
 	for _, t := range all {
-		names = append(names, fmt.Sprintf("%q serial %s", t.Label, t.SerialNumber))
+		names = append(names, fmt.Sprintf("%q serial %s", t.Label, t.Serial))
 	}
 	return "the module has " + strings.Join(names, ", ")
 }
 
 // readPIN reads the PIN where the token wants one and does not ask by itself.
-func (s *Store) readPIN(source PINSource) error {
-	if s.token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 || s.token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
+func (s *Store) readPIN(source PINSource, token tokenInfo) error {
+	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 || token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
 		return nil
 	}
 	if source == "" {
 		source = PINSource(s.uri.PINSource)
 	}
 	if source == "" {
-		return fmt.Errorf("hsm: no PIN source for the PKCS #11 token %q: %w; name one, as file:/path or prompt", s.token.Label, keystore.ErrPIN)
+		return fmt.Errorf("hsm: no PIN source for the PKCS #11 token %q: %w; name one, as file:/path or prompt", token.Label, keystore.ErrPIN)
 	}
 	var err error
 	s.pin, err = source.read()
 	return err
 }
 
-// Close closes the store with every session key it made. It waits for calls
-// under way, and those that come later get keystore.ErrClosed.
+// Close closes the store with every session key it made. Operations that come
+// later get keystore.ErrClosed. It waits for calls under way, but not longer than
+// Config.Wait: where one does not return, the module is left as it is, and the
+// error is keystore.ErrBusy.
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)
-		s.mod.drain.Lock()
-		s.closed = true
-		s.stop()
-		s.pin.wipe()
-		s.mod.drain.Unlock()
-		err = s.mod.release()
+		err = s.mod.alone(s.wait, func() error {
+			s.life.Store(nil)
+			for _, p := range []*pool{s.sessions, s.anchors} {
+				for _, own := range p.all {
+					s.empty(own)
+				}
+			}
+			s.objects.Store(0)
+			s.pin.wipe()
+			return nil
+		})
+		if err == nil {
+			err = s.mod.release(s.wait)
+		}
 	})
 	return err
 }
@@ -248,11 +319,7 @@ func (s *Store) isClosed() bool {
 
 // Serial returns the serial number of the token. The nodes of a cluster have
 // different ones.
-func (s *Store) Serial() string {
-	s.mod.drain.RLock()
-	defer s.mod.drain.RUnlock()
-	return s.token.SerialNumber
-}
+func (s *Store) Serial() string { return *s.serial.Load() }
 
 // Stats are numbers about a store at one moment.
 type Stats struct {
@@ -264,10 +331,8 @@ type Stats struct {
 
 // Stats tells what the store holds in its token.
 func (s *Store) Stats() Stats {
-	s.mod.drain.RLock()
-	defer s.mod.drain.RUnlock()
 	return Stats{
-		Objects: int(s.objects.Load()), Sessions: int(s.open.Load()),
+		Objects: int(s.objects.Load()) + s.graves.count(), Sessions: int(s.open.Load()),
 		InUse: s.sessions.busy() + s.anchors.busy(), Epoch: s.epoch.Load(),
 	}
 }

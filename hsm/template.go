@@ -1,6 +1,8 @@
 package hsm
 
 import (
+	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/binary"
@@ -216,15 +218,38 @@ func (t template) allowed(mechanisms []uint) template {
 	return t.add(ckaAllowed, list)
 }
 
-// named names a provisioned key: the identifier is the same for all versions of
-// a label but for its last four bytes.
-func (t template) named(label string, version uint32) template {
-	return t.add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, keyID(label, version))
+// named names a key that is provisioned.
+func (t template) named(label string, id []byte) template {
+	return t.add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id)
 }
 
+// identified names a session object. It goes first: MODIFIABLE is to be last.
+func (t template) identified(id string) template {
+	named := make(template, 0, len(t)+2*word+len(id)+8)
+	return append(named.add(pkcs11.CKA_ID, []byte(id)), t...)
+}
+
+const keyIDSize = 20
+
+// keyID is the CKA_ID of one key: the hash of its label (8 bytes), its version
+// (4) and a random number (8), by which whoever made it knows it from what others
+// made under the same name at the same time.
 func keyID(label string, version uint32) []byte {
 	sum := sha256.Sum256([]byte(label))
-	return binary.BigEndian.AppendUint32(sum[:8], version)
+	id := binary.BigEndian.AppendUint32(sum[:8:8], version)
+	return append(id, rand.Text()[:keyIDSize-12]...)
+}
+
+// versionOf reads the version out of an identifier, where those of older releases
+// end. A key that was not made here has version 1.
+func versionOf(label string, id []byte) uint32 {
+	sum := sha256.Sum256([]byte(label))
+	if (len(id) == 12 || len(id) == keyIDSize) && bytes.Equal(id[:8], sum[:8]) {
+		if n := binary.BigEndian.Uint32(id[8:]); n > 0 {
+			return n
+		}
+	}
+	return 1
 }
 
 // fixed closes a provisioned key against every later change. It goes last.

@@ -204,7 +204,7 @@ func (u *URI) module() (string, error) {
 // matches reports whether the URI's path allows a token.
 func (u *URI) matches(t tokenInfo) bool {
 	for _, pair := range [][2]string{
-		{u.Token, t.Label}, {u.Serial, t.SerialNumber}, {u.Model, t.Model}, {u.Manufacturer, t.ManufacturerID},
+		{u.Token, t.Label}, {u.Serial, t.Serial}, {u.Model, t.Model}, {u.Manufacturer, t.ManufacturerID},
 		{u.SlotID, strconv.FormatUint(uint64(t.slot), 10)},
 	} {
 		if pair[0] != "" && pair[0] != strings.TrimRight(pair[1], " \x00") {

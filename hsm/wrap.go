@@ -2,7 +2,9 @@ package hsm
 
 import (
 	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"math/big"
@@ -39,14 +41,14 @@ func (s *Store) wrapKey(kek, own *object) ([]byte, error) {
 			return err
 		}
 		defer own.release()
-		return kek.use(s.sessions, func(session, parent uint) error {
-			if epoch != s.epoch.Load() {
-				return &Error{Code: codeStale}
+		return kek.use(s.sessions, func(session, parent uint, now uint64) error {
+			if epoch != now {
+				return &Error{stale: true}
 			}
 			n, err := s.wrap(session, ckmKeyWrap, parent, handle, out)
-			return exactly(n, len(out), err)
+			return exactly("C_WrapKey", n, len(out), err)
 		})
-	}, kek, own)
+	}, nil, kek, own)
 	if err != nil {
 		return nil, err
 	}
@@ -55,9 +57,9 @@ func (s *Store) wrapKey(kek, own *object) ([]byte, error) {
 
 // exactly asks for an answer of the length that the mechanism gives: a shorter
 // one would leave zeros where a ciphertext belongs.
-func exactly(n, want int, err error) error {
+func exactly(function string, n, want int, err error) error {
 	if err == nil && n != want {
-		return fmt.Errorf("hsm: the module answered %d bytes instead of %d: %w", n, want, keystore.ErrUnavailable)
+		return &Error{Function: function, garbage: fmt.Sprintf("%d bytes instead of %d", n, want)}
 	}
 	return err
 }
@@ -82,16 +84,28 @@ func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 	if !own.algorithm.Secret() {
 		return nil, fmt.Errorf("hsm: wrap a private key: %w", keystore.ErrWrongKey)
 	}
-	template := peerTemplate(public)
 	out := make([]byte, public.Size())
-	err = own.run(func(session, handle uint) error {
-		n, err := s.wrapFor(session, template, handle, out)
-		return exactly(n, len(out), err)
-	})
-	if err != nil {
+	wrap := func(peer *rsa.PublicKey) func() error {
+		template := peerTemplate(peer)
+		return func() error {
+			return own.use(s.sessions, func(session, handle uint, _ uint64) error {
+				n, err := s.wrapFor(session, template, handle, out)
+				return exactly("C_WrapKey", n, len(out), err)
+			})
+		}
+	}
+	if err := s.attempt(wrap(public), wrap(anyPeer(public.Size())), own); err != nil {
 		return nil, s.badData("wrap for a peer", err)
 	}
 	return out, nil
+}
+
+// anyPeer is a public key of that many bytes that nobody has the private half of.
+func anyPeer(size int) *rsa.PublicKey {
+	b := make([]byte, size)
+	rand.Read(b)
+	b[0], b[size-1] = b[0]|0x80, b[size-1]|1
+	return &rsa.PublicKey{N: new(big.Int).SetBytes(b), E: 65537}
 }
 
 // checkPeer refuses public keys that protect nothing, or cost too much.
@@ -143,65 +157,90 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 	case len(wrapped) != size:
 		return nil, fmt.Errorf("hsm: unwrap %v: %w", a, keystore.ErrBadData)
 	}
-	var m made
-	var epoch uint64
-	err := s.attempt(func() (err error) {
-		m, epoch, err = s.unwrapKey(k.object, mechanism, a, wrapped, locked)
-		return err
-	}, k.object)
+	made := &object{store: s, algorithm: a, locked: locked}
+	var doubts []doubtful
+	err := s.attempt(func() error {
+		return s.unwrapKey(k.object, mechanism, made, wrapped, &doubts)
+	}, k.likeUnwrap(mechanism, a), k.object)
+	s.settle(doubts, err)
 	if err != nil {
 		return nil, s.badData("unwrap "+a.String(), err)
 	}
-	made := &object{store: s, algorithm: a, handle: m.handle, epoch: epoch, locked: locked}
 	return made.typed(), nil
 }
 
-// unwrapKey makes a session object with the attributes that it must have.
-func (s *Store) unwrapKey(kek *object, mechanism uint, a keystore.Algorithm, wrapped []byte, locked bool) (m made, epoch uint64, err error) {
-	template := s.templates[a].unwrap
-	if locked {
-		template = s.templates[a].unseal
+// likeUnwrap does what Unwrap does with data known to be good: under the same key
+// where its public half can make some, and otherwise under a key for the purpose.
+func (k unwrapKey) likeUnwrap(mechanism uint, a keystore.Algorithm) func() error {
+	public, ok := k.public.(*rsa.PublicKey)
+	if !ok {
+		return k.store.check
 	}
-	err = kek.use(s.anchors, func(session, parent uint) error {
-		m, err = s.unwrap(session, mechanism, parent, wrapped, template)
-		if err == nil {
-			m, err = s.born(session, m, a, locked)
+	return func() error {
+		raw := make([]byte, a.Size())
+		rand.Read(raw)
+		wrapped, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, raw, nil)
+		if err != nil {
+			return err
 		}
-		if err == nil && mechanism == pkcs11.CKM_RSA_PKCS_OAEP {
-			if err = s.measure(session, m, a, locked); err != nil {
-				s.objects.Add(-1)
-				err = errors.Join(err, s.destroy(session, m.handle))
-			}
+		made := &object{store: k.store, algorithm: a, locked: k.label != ""}
+		if err := k.store.unwrapKey(k.object, mechanism, made, wrapped, new([]doubtful)); err != nil {
+			return err
 		}
-		epoch = s.epoch.Load()
-		return err
-	})
-	return m, epoch, err
+		return made.Close()
+	}
 }
 
-// born checks a new session object, repairs it where the module did not keep
-// to the template, and otherwise destroys it.
-func (s *Store) born(session uint, m made, a keystore.Algorithm, locked bool) (made, error) {
+// unwrapKey makes the session object of a key, with the attributes that it must
+// have. It notes what it may have made when it fails.
+func (s *Store) unwrapKey(kek *object, mechanism uint, own *object, wrapped []byte, doubts *[]doubtful) error {
+	template := s.templates[own.algorithm].unwrap
+	if own.locked {
+		template = s.templates[own.algorithm].unseal
+	}
+	return kek.use(s.anchors, func(session, parent uint, epoch uint64) error {
+		id := s.newID()
+		m, err := s.unwrap(session, mechanism, parent, wrapped, template.identified(id))
+		if err = s.born(session, id, &m, own.algorithm, own.locked, err); err != nil {
+			*doubts = doubt(*doubts, id, epoch, m)
+			return err
+		}
+		if mechanism == pkcs11.CKM_RSA_PKCS_OAEP {
+			if err = s.measure(session, epoch, m, own.algorithm, own.locked); err != nil {
+				s.objects.Add(-1)
+				s.discard(session, id, m)
+				return err
+			}
+		}
+		own.handle, own.epoch, own.id = m.handle, epoch, id
+		return nil
+	})
+}
+
+// born checks a new session object, repairs it where the module did not keep to
+// the template, and otherwise destroys it. err is that of its making.
+func (s *Store) born(session uint, id string, m *made, a keystore.Algorithm, locked bool, err error) error {
 	handle := m.handle
-	var err error
-	if m.sensitive != 1 || locked && m.extractable != 0 {
+	if err == nil && (m.sensitive != 1 || locked && m.extractable != 0) {
 		repair := template{}.flag(pkcs11.CKA_SENSITIVE, true)
 		if locked {
 			repair = repair.flag(pkcs11.CKA_EXTRACTABLE, false)
 		}
-		m, err = s.set(session, handle, repair)
+		*m, err = s.set(session, handle, repair)
+		m.handle = handle
 	}
 	if err == nil && (m.sensitive != 1 || locked && m.extractable != 0) {
 		err = fmt.Errorf("hsm: the token does not protect a new key as it was told: %w", keystore.ErrWeakKey)
 	}
 	if err == nil {
-		err = checkSize(m, a)
+		err = checkSize(*m, a)
 	}
 	if err != nil {
-		return made{}, errors.Join(err, s.destroy(session, handle))
+		s.discard(session, id, *m)
+		return err
 	}
 	s.objects.Add(1)
-	return m, nil
+	return nil
 }
 
 // checkSize refuses a key of another size, as far as the module tells.
@@ -215,27 +254,39 @@ func checkSize(m made, a keystore.Algorithm) error {
 // measure finds out the size of a key that came out of RSA-OAEP, where the
 // module does not tell: of one that may leave by wrapping it, of another as far
 // as the operation that it is for fails with a wrong one.
-func (s *Store) measure(session uint, m made, a keystore.Algorithm, locked bool) error {
-	var err error
-	switch out := make([]byte, 64); {
+func (s *Store) measure(session uint, epoch uint64, m made, a keystore.Algorithm, locked bool) error {
+	out := make([]byte, 64)
+	switch {
 	case m.size > 0:
 		return nil
 	case !locked:
-		var ruler made
-		if ruler, err = s.generate(session, pkcs11.CKM_AES_KEY_GEN, s.templates[keystore.AESWrap128].generate); err != nil {
-			return err
+		id := s.newID()
+		ruler, err := s.generate(session, pkcs11.CKM_AES_KEY_GEN, s.templates[keystore.AESWrap128].generate.identified(id))
+		n := 0
+		if err == nil {
+			n, err = s.wrap(session, ckmKeyWrap, ruler.handle, m.handle, out)
 		}
-		defer s.destroy(session, ruler.handle)
-		var n int
-		if n, err = s.wrap(session, ckmKeyWrap, ruler.handle, m.handle, out); err == nil && n != a.Size()+8 {
+		s.discard(session, id, ruler)
+		switch {
+		case err != nil:
+			return err
+		case n < 24 || n%8 != 0:
+			return exactly("C_WrapKey", n, a.Size()+8, nil)
+		case n != a.Size()+8:
 			return fmt.Errorf("hsm: a key of %d bytes for %v: %w", n-8, a, keystore.ErrBadData)
 		}
-	case a == keystore.HMACSHA256:
-		_, err = s.sign(session, m.handle, pkcs11.CKM_SHA256_HMAC, nil, out[:32])
-	case a == keystore.AESCMAC128:
-		_, err = s.sign(session, m.handle, pkcs11.CKM_AES_CMAC, nil, out[:16])
-	default:
-		_, err = s.encrypt(session, m.handle, pkcs11.CKM_AES_CBC, out[:16], out[16:32], out[32:48])
+		return nil
 	}
-	return err
+	// On another session: a failure may leave an operation active.
+	return s.on(s.sessions, epoch, func(session uint, _ uint64) (err error) {
+		switch a {
+		case keystore.HMACSHA256:
+			_, err = s.sign(session, m.handle, pkcs11.CKM_SHA256_HMAC, nil, out[:32])
+		case keystore.AESCMAC128:
+			_, err = s.sign(session, m.handle, pkcs11.CKM_AES_CMAC, nil, out[:16])
+		default:
+			_, err = s.encrypt(session, m.handle, pkcs11.CKM_AES_CBC, out[:16], out[16:32], out[32:48])
+		}
+		return err
+	})
 }

@@ -1,0 +1,98 @@
+#include "fast.h"
+
+#include <string.h>
+
+/* What is not on the path of a message: one C_ function each, so that whatever
+ * a module answers can be judged in Go before the next call. */
+
+msl_result msl_initialize(ck_functions *f)
+{
+	ck_initialize_args args = {0, 0, 0, 0, CKF_OS_LOCKING_OK, 0};
+
+	return msl_answer(CALL(f, 0, Initialize, ck_initialize)(&args), FN_Initialize, 0);
+}
+
+msl_result msl_finalize(ck_functions *f)
+{
+	return msl_answer(CALL(f, 0, Finalize, ck_initialize)(0), FN_Finalize, 0);
+}
+
+/* Without a list it asks how many there are, which is when modules look for new
+ * ones (PKCS #11 v2.40, C_GetSlotList). */
+msl_result msl_slots(ck_functions *f, ck_ulong *list, ck_ulong n)
+{
+	ck_rv rv = CALL(f, 0, GetSlotList, ck_get_slot_list)(1, list, &n);
+
+	return msl_answer(rv, FN_GetSlotList, n);
+}
+
+msl_result msl_token_info(ck_functions *f, ck_ulong slot, ck_token_info *info)
+{
+	memset(info, 0, sizeof *info);
+	return msl_answer(CALL(f, 0, GetTokenInfo, ck_get_token_info)(slot, info), FN_GetTokenInfo, 0);
+}
+
+/* A session that may write: objects of the session too are refused by some
+ * modules in a read-only one. */
+msl_result msl_open_session(ck_functions *f, ck_ulong slot)
+{
+	ck_ulong session = 0;
+	ck_rv rv = CALL(f, 0, OpenSession, ck_open_session)(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, 0, 0, &session);
+
+	return msl_answer(rv, FN_OpenSession, session);
+}
+
+msl_result msl_close_session(ck_functions *f, ck_ulong session)
+{
+	return msl_answer(CALL(f, session, CloseSession, ck_session)(session), FN_CloseSession, 0);
+}
+
+msl_result msl_session_state(ck_functions *f, ck_ulong session)
+{
+	ck_session_info info;
+	ck_rv rv;
+
+	memset(&info, 0, sizeof info);
+	rv = CALL(f, session, GetSessionInfo, ck_get_session_info)(session, &info);
+	return msl_answer(rv, FN_GetSessionInfo, info.state);
+}
+
+msl_result msl_find_init(ck_functions *f, ck_ulong session, ck_byte *template, ck_ulong n)
+{
+	msl_template t;
+
+	if (!msl_expand(&t, template, n))
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_FindObjectsInit, 0);
+	return msl_answer(CALL(f, session, FindObjectsInit, ck_find_init)(session, t.a, t.n), FN_FindObjectsInit, 0);
+}
+
+msl_result msl_find(ck_functions *f, ck_ulong session, ck_ulong *objects, ck_ulong max)
+{
+	ck_ulong n = 0;
+	ck_rv rv = CALL(f, session, FindObjects, ck_find)(session, objects, max, &n);
+
+	return msl_answer(rv, FN_FindObjects, n);
+}
+
+msl_result msl_find_final(ck_functions *f, ck_ulong session)
+{
+	return msl_answer(CALL(f, session, FindObjectsFinal, ck_session)(session), FN_FindObjectsFinal, 0);
+}
+
+/* Reads n attributes of an object, each into its own piece of values. */
+msl_result msl_attributes(ck_functions *f, ck_ulong session, ck_ulong object, ck_ulong *types,
+	ck_ulong *lengths, ck_ulong n, ck_byte *values, ck_ulong piece)
+{
+	ck_attribute a[MAX_ATTRIBUTES];
+	ck_ulong i;
+	ck_rv rv;
+
+	if (n > MAX_ATTRIBUTES)
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_GetAttributeValue, 0);
+	for (i = 0; i < n; i++)
+		a[i] = (ck_attribute){types[i], values + i * piece, piece};
+	rv = CALL(f, session, GetAttributeValue, ck_attributes)(session, object, a, n);
+	for (i = 0; i < n; i++)
+		lengths[i] = a[i].len;
+	return msl_answer(rv, FN_GetAttributeValue, 0);
+}

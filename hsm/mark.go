@@ -1,0 +1,107 @@
+package hsm
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A mark is how a key is known again after the token was opened anew: there may
+// be another token of the same name by then, or another key under the same label.
+type mark struct {
+	value   []byte // what the key makes of a constant, or its check value
+	witness []byte // of a sealing key: a key that it wrapped, and nobody has
+}
+
+var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // two blocks of AES
+
+// markOf makes the mark of a key. One that only unwraps has its check value, as far
+// as the module tells one (PKCS #11 v2.40 section 4.10.2); a pair has its public
+// half, which is remembered besides.
+func (s *Store) markOf(session uint, e evidence) (m mark, err error) {
+	switch a := e.Algorithm; a {
+	case keystore.SealSession256, keystore.SealWrapping256:
+		if m.witness = e.witness; m.witness == nil {
+			t := &trial{kek: e.handle, wrapped: make([]byte, 24)}
+			err = t.wrapThrowaway(s, session)
+			m.witness = t.wrapped
+		}
+		return m, err
+	case keystore.AESWrap128, keystore.AESUnwrap128, keystore.AESReveal128:
+		m.value, err = s.attribute(session, e.handle, pkcs11.CKA_CHECK_VALUE)
+		return m, err
+	}
+	m.value, err = s.markValue(session, e)
+	return m, err
+}
+
+// markValue is what a key makes of a constant.
+func (s *Store) markValue(session uint, e evidence) ([]byte, error) {
+	k, err := kindOf(e.Algorithm)
+	if err != nil || !e.Algorithm.Secret() {
+		return nil, nil
+	}
+	out := make([]byte, len(constant))
+	n, function := 0, "C_Sign"
+	switch k.mechanisms[0] {
+	case pkcs11.CKM_AES_CBC:
+		function = "C_Encrypt"
+		n, err = s.encrypt(session, e.handle, pkcs11.CKM_AES_CBC, make([]byte, 16), constant, out)
+	case pkcs11.CKM_AES_CMAC:
+		out = out[:16]
+		n, err = s.sign(session, e.handle, pkcs11.CKM_AES_CMAC, constant, out)
+	default:
+		n, err = s.sign(session, e.handle, pkcs11.CKM_SHA256_HMAC, constant, out)
+	}
+	return out, exactly(function, n, len(out), err)
+}
+
+// sameAs is an error unless the key is the one it was. It is the device that is at
+// fault then, and nobody's credentials.
+func (s *Store) sameAs(session uint, e evidence, old version) error {
+	e.Algorithm = old.algorithm
+	same := true
+	switch public := old.public.(type) {
+	case *rsa.PublicKey:
+		now, err := rsaPublic(e.told)
+		same = err == nil && public.Equal(now)
+	case *ecdsa.PublicKey:
+		now, err := s.publicHalf(session, e)
+		if err != nil {
+			return err
+		}
+		same = public.Equal(now)
+	default:
+		var err error
+		if same, err = s.marked(session, e, old.mark); err != nil {
+			return err
+		}
+	}
+	if !same {
+		return notTheSame(e.Label, e.Version)
+	}
+	return nil
+}
+
+func notTheSame(label string, version uint32) error {
+	return fmt.Errorf("hsm: key %q version %d is another one than before, as if another token had taken the place of ours: %w", label, version, keystore.ErrUnavailable)
+}
+
+// marked reports whether a secret key makes the mark again.
+func (s *Store) marked(session uint, e evidence, old mark) (bool, error) {
+	if old.witness == nil {
+		now, err := s.markOf(session, e)
+		return bytes.Equal(now.value, old.value), err
+	}
+	t := &trial{kek: e.handle, mechanism: ckmKeyWrap, wrapped: old.witness}
+	t.target, _ = kindOf(keystore.AES128CBC)
+	if e.Algorithm == keystore.SealWrapping256 {
+		t.target, _ = kindOf(keystore.AESWrap128)
+	}
+	return true, t.sound(s, session) // what another key wrapped does not unwrap (RFC 3394 section 2.2.3)
+}

@@ -1,0 +1,106 @@
+package hsm
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// InitToken makes a PKCS #11 token in a free slot of the module at path, with
+// the PIN of the security officer and that of the user.
+func InitToken(path, label string, soPIN, userPIN []byte) error {
+	if len(label) == 0 || len(label) > 32 {
+		return fmt.Errorf("hsm: token label %q has not 1 to 32 bytes", label)
+	}
+	mod, err := useModule(path)
+	if err != nil {
+		return err
+	}
+	err = mod.alone(defaultWait, func() error { return mod.initToken(label, soPIN, userPIN) })
+	return errors.Join(err, mod.release(defaultWait))
+}
+
+// initToken runs alone in the module, so that no two take the same slot. A token
+// of the label whose user PIN was never set is one whose making was cut off: it is
+// finished.
+func (m *module) initToken(label string, soPIN, userPIN []byte) error {
+	all, untold, err := m.tokens(false)
+	if err = errors.Join(err, untold); err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(t tokenInfo) bool { return t.Label != label })
+	switch {
+	case len(all) == 1 && all[0].Flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0:
+		return m.setPIN(all[0], soPIN, userPIN)
+	case len(all) > 0:
+		return fmt.Errorf("hsm: PKCS #11 token %q: %w; choose another label", label, keystore.ErrExists)
+	}
+	blank, untold, err := m.tokens(true)
+	switch {
+	case err != nil:
+		return err
+	case len(blank) == 0 && untold != nil:
+		return untold
+	case len(blank) == 0:
+		return fmt.Errorf("hsm: %s has no slot for a new token: %w", m.path, keystore.ErrUnavailable)
+	}
+	if err := checkPINs(blank[0], soPIN, userPIN); err != nil {
+		return err // before anything is made
+	}
+	padded := [32]byte([]byte(fmt.Sprintf("%-32s", label)))
+	if err := m.library.initToken(blank[0].slot, soPIN, padded); err != nil {
+		return err
+	}
+	if err := m.setPIN(blank[0], soPIN, userPIN); err != nil {
+		return fmt.Errorf("%w; the token %q is there without a user PIN: make it again with the same label and SO PIN to finish it", err, label)
+	}
+	return nil
+}
+
+func checkPINs(t tokenInfo, pins ...[]byte) error {
+	for _, pin := range pins {
+		if n := uint(len(pin)); n < t.MinPINLen || n > t.MaxPINLen {
+			return fmt.Errorf("hsm: a PIN has not %d to %d bytes: %w", t.MinPINLen, t.MaxPINLen, keystore.ErrPIN)
+		}
+	}
+	return nil
+}
+
+// setPIN sets the user PIN for the first time.
+func (m *module) setPIN(t tokenInfo, soPIN, userPIN []byte) error {
+	if err := checkPINs(t, soPIN, userPIN); err != nil {
+		return err
+	}
+	session, err := m.openSession(t.slot)
+	if err != nil {
+		return err
+	}
+	// Nobody else can be logged in to a token without a user PIN.
+	defer m.closeSession(session)
+	if err := m.login(session, pkcs11.CKU_SO, soPIN); err != nil {
+		return err
+	}
+	return m.initPIN(session, userPIN)
+}
+
+// Tokens lists the initialized PKCS #11 tokens of the module at path. A token that
+// tells nothing of itself is an error, beside the others.
+func Tokens(path string) ([]URI, error) {
+	mod, err := useModule(path)
+	if err != nil {
+		return nil, err
+	}
+	var uris []URI
+	err = mod.inside(defaultWait, func() error {
+		all, untold, err := mod.tokens(false)
+		for _, t := range all {
+			uris = append(uris, URI{Token: t.Label, Serial: t.Serial, Model: t.Model, Manufacturer: t.ManufacturerID, ModulePath: path})
+		}
+		return errors.Join(err, untold)
+	})
+	return uris, errors.Join(err, mod.release(defaultWait))
+}

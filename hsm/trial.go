@@ -1,0 +1,213 @@
+package hsm
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"errors"
+	"slices"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An outcome is what trying something that must fail has shown.
+type outcome int
+
+const (
+	refused outcome = iota // proven
+	opened                 // refuted
+	unclear                // it cannot be told
+)
+
+// mustFail tries what must fail. A failure is a refusal where the module says so
+// in a code that means nothing else, or where the like of it works and it fails
+// again: a device that fails refuses nothing. like may be nil where there is none.
+func mustFail(try, like func() error, refusals ...uint) (outcome, error) {
+	err := try()
+	if err == nil {
+		return opened, nil
+	}
+	var e *Error
+	switch {
+	case !errors.As(err, &e):
+		return unclear, err
+	case slices.Contains(refusals, e.Code) && e.class() != classStale && e.garbage == "":
+		return refused, nil
+	case e.class() == classStale, e.class() == classSession, e.class() == classDevice, e.class() == classObject:
+		return unclear, err
+	case like == nil:
+		return unclear, nil
+	}
+	if err := like(); err != nil {
+		return unclear, err
+	}
+	if try() == nil {
+		return opened, nil
+	}
+	return refused, nil
+}
+
+// Codes that refuse a template and mean nothing else.
+var templateRefusals = []uint{
+	pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_TEMPLATE_INCOMPLETE,
+	pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_ATTRIBUTE_READ_ONLY,
+}
+
+// Codes that refuse to let a key out, and mean nothing else.
+var wrapRefusals = []uint{pkcs11.CKR_KEY_UNEXTRACTABLE, pkcs11.CKR_KEY_NOT_WRAPPABLE}
+
+// provesTemplate tells whether what the key unwraps is closed: by what its
+// UNWRAP_TEMPLATE says, and by trying to unwrap keys that are not. Where the
+// module was seen to keep every attribute of a template that it tells, the worst
+// one is tried.
+func (s *Store) provesTemplate(session uint, e *evidence, k kind) (outcome, error) {
+	if k.unwrapped == nil {
+		return opened, nil
+	}
+	declared, err := s.declared(session, e.handle)
+	if err != nil {
+		return unclear, err
+	}
+	for _, f := range k.unwrapped {
+		value, present := declared[f.attribute]
+		if len(declared) > 0 && (!present || (value != 0) != f.value) {
+			return opened, nil
+		}
+	}
+	t, err := s.trial(session, *e)
+	if err != nil {
+		return unclear, err
+	}
+	e.witness = t.wrapped
+	tried, all := k.unwrapped, true
+	if len(declared) > 0 && s.keepsTemplates.Load() {
+		tried, all = tried[:1], false
+	}
+	worst, err := t.tryAll(s, session, tried, all)
+	if err == nil && worst == unclear && len(declared) > 0 {
+		worst = refused // as it says
+	}
+	return worst, err
+}
+
+// tryAll tries to unwrap without each of the protections: turned round and, with
+// omit, left out too.
+func (t *trial) tryAll(s *Store, session uint, protections []flagValue, omit bool) (outcome, error) {
+	worst := refused
+	for _, f := range protections {
+		for _, left := range []bool{false, true} {
+			if left && !omit {
+				continue
+			}
+			outcome, err := t.opens(s, session, f, left)
+			if err != nil || outcome == opened {
+				return outcome, err
+			}
+			worst = max(worst, outcome)
+		}
+	}
+	return worst, nil
+}
+
+// A trial is a wrapped key to unwrap in ways that must fail.
+type trial struct {
+	kek, mechanism uint
+	target         kind
+	wrapped        []byte
+	noise          bool // wrapped is nothing that unwraps
+}
+
+// trial wraps a throwaway key under e. Under a key that only unwraps nothing
+// known can be made: then it takes noise, and many modules still tell whether
+// it was the template that they refuse.
+func (s *Store) trial(session uint, e evidence) (*trial, error) {
+	t := &trial{kek: e.handle, mechanism: ckmKeyWrap, wrapped: make([]byte, 24)}
+	t.target, _ = kindOf(keystore.AES128CBC)
+	rand.Read(t.wrapped)
+	switch {
+	case e.Algorithm.Sealing():
+		if e.Algorithm == keystore.SealWrapping256 {
+			t.target, _ = kindOf(keystore.AESWrap128)
+		}
+		return t, t.wrapThrowaway(s, session)
+	case e.keyType == pkcs11.CKK_RSA:
+		public, err := rsaPublic(e.told)
+		if err != nil {
+			return nil, err
+		}
+		t.mechanism = pkcs11.CKM_RSA_PKCS_OAEP
+		t.wrapped, err = rsa.EncryptOAEP(sha1.New(), rand.Reader, public, t.wrapped[:16], nil)
+		return t, err
+	}
+	t.noise = true
+	return t, nil
+}
+
+func (t *trial) wrapThrowaway(s *Store, session uint) error {
+	k, err := s.throwaway(session, keystore.AES128CBC)
+	if err != nil {
+		return err
+	}
+	n, err := s.wrap(session, ckmKeyWrap, t.kek, k, t.wrapped)
+	return errors.Join(exactly("C_WrapKey", n, len(t.wrapped), err), s.destroy(session, k))
+}
+
+// template is a good one but for f, which it turns round or leaves out.
+func (t *trial) template(f flagValue, omit bool) template {
+	out := template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY).number(pkcs11.CKA_KEY_TYPE, t.target.keyType)
+	values := []flagValue{
+		{pkcs11.CKA_TOKEN, false}, {pkcs11.CKA_PRIVATE, true}, {pkcs11.CKA_SENSITIVE, true}, {pkcs11.CKA_EXTRACTABLE, false},
+	}
+	for _, u := range secretUsages {
+		values = append(values, flagValue{u.attribute, slices.Contains(t.target.usages, u.attribute)})
+	}
+	values = append(values, flagValue{ckaCopyable, false}, flagValue{pkcs11.CKA_MODIFIABLE, false})
+	for _, v := range values {
+		switch {
+		case v.attribute != f.attribute:
+			out = out.flag(v.attribute, v.value)
+		case !omit:
+			out = out.flag(v.attribute, !f.value)
+		}
+	}
+	return out
+}
+
+// sound unwraps as it should be.
+func (t *trial) sound(s *Store, session uint) error {
+	m, err := s.unwrap(session, t.mechanism, t.kek, t.wrapped, t.template(flagValue{attribute: ^uint(0)}, false))
+	if err != nil {
+		return err
+	}
+	return s.destroy(session, m.handle)
+}
+
+// errStillClosed is an unwrapped key that has the protection all the same.
+var errStillClosed = &Error{Function: "C_UnwrapKey", Code: pkcs11.CKR_TEMPLATE_INCONSISTENT}
+
+// opens tries to unwrap a key without the protection f.
+func (t *trial) opens(s *Store, session uint, f flagValue, omit bool) (outcome, error) {
+	like := func() error { return t.sound(s, session) }
+	if t.noise {
+		like = nil
+	}
+	var failed error // of what is not the thing that must fail
+	outcome, err := mustFail(func() error {
+		m, err := s.unwrap(session, t.mechanism, t.kek, t.wrapped, t.template(f, omit))
+		if err != nil && m.handle == 0 {
+			return err
+		}
+		failed = errors.Join(failed, err)
+		b, err := s.attribute(session, m.handle, f.attribute)
+		if failed = errors.Join(failed, err, s.destroy(session, m.handle)); failed == nil && len(b) == 1 && (b[0] == 1) == f.value {
+			return errStillClosed
+		}
+		return nil
+	}, like, templateRefusals...)
+	if failed != nil {
+		return unclear, failed
+	}
+	return outcome, err
+}
