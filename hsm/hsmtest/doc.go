@@ -1,6 +1,129 @@
-// Package hsmtest makes a PKCS #11 module that forwards to a real one and
-// misbehaves on command: codes, delays, hangs, crashes.
+// Package hsmtest makes a PKCS #11 module that forwards to a real one, SoftHSM
+// or any other, and misbehaves on command: for tests of what a program does when
+// its HSM fails. The module is one shared object for any program that loads
+// PKCS #11 modules, in any language; a text file beside it says what goes wrong.
 //
-// [New] and [Build] make the module, [Module.Inject] says what goes wrong with
-// which calls, and [Module.Counters] tells what went through it.
+// # Which function do I want
+//
+//   - In a Go test: [New], then [Module.Inject] and [Module.Clear]. Have the
+//     program load [Module.Path] in place of the real module.
+//   - In another program: [Build].
+//   - To know what went through, and whether a fault was hit:
+//     [Module.Counters].
+//   - To know what can go wrong: the fields of [Fault].
+//
+// # For programs in other languages
+//
+// Compile the sources in the directory module, and write the control file:
+//
+//	cc -std=gnu11 -shared -fPIC -fvisibility=hidden -o hsmtest.so module/*.c -ldl -lpthread
+//	cat > hsmtest.so.control <<END
+//	target /usr/lib/softhsm/libsofthsm2.so
+//	C_Sign code=CKR_DEVICE_ERROR skip=2 times=1
+//	END
+//
+// Then name hsmtest.so where the module goes:
+//
+//	C        dlopen("/path/hsmtest.so", RTLD_NOW), and so p11-kit, OpenSC, OpenSSL
+//	Java     library = /path/hsmtest.so in the configuration of SunPKCS11
+//	Python   pkcs11.lib("/path/hsmtest.so"), PyKCS11Lib().load("/path/hsmtest.so")
+//
+// Several copies of the shared object can be used in one process, each with a
+// control file of its own. Copies with the same target share its C_Initialize.
+//
+// # The control file
+//
+// It lies beside the shared object, whose symbolic links are followed, and has
+// the same name with .control at the end; the environment variable
+// HSMTEST_CONTROL names another for all copies. Each call looks whether it has
+// changed. Replace it in one step: write another file and rename it. Times count
+// in nanoseconds; a file with the same time, size and inode is the same file.
+// Skipped calls and hits are then counted from nothing, by all processes
+// together.
+//
+// A line is empty, a remark that begins with #, the target, or a rule:
+//
+//	target /absolute/path/of/the/real/module.so
+//	FUNCTION WORD...
+//
+// FUNCTION is the C_ name of one of the 68 functions of v2.40, or * for every
+// one. The words say which calls are hit (without any: all):
+//
+//	attribute=CKA_ID,0x102     a template of the call names one of these
+//	mechanism=CKM_AES_CBC      the call names it, or goes on with an operation of it
+//	skip=2                     two such calls pass first
+//	times=3                    three are hit
+//	for=500ms                  those are hit that come so long after the first hit
+//	until-finalize             until C_Finalize of the process, after a hit in it
+//
+// and what happens to them, one or more:
+//
+//	code=CKR_DEVICE_ERROR      the answer, also CKR_OK; the real call is not made
+//	after                      it is made first: the effect stays, the answer is lost
+//	delay=20ms                 the call takes that much longer (us, ms or s)
+//	hang                       it takes until the control file changes
+//	crash=segv, crash=abort    the process ends
+//	vanish-sessions            all sessions are closed underneath
+//	vanish-objects             session objects are destroyed, other handles invalid
+//	removed [token=LABEL]      the token, or every one, is not there
+//	replace=OTHER token=LABEL [same-label] [same-serial]
+//	                           the two tokens have changed places
+//	length=1<<47               the length or count that the call tells
+//	max-sessions=4             more sessions are CKR_SESSION_COUNT
+//	told-sessions=~0           what CK_TOKEN_INFO says about that
+//	max-part=16384             more bytes in a call are CKR_DATA_LEN_RANGE
+//	unknown                    the module does not know attribute= and mechanism=
+//	fresh-list                 each C_GetFunctionList gives a new, independent list
+//	reveal                     attribute=, or CKA_VALUE, is told although sensitive
+//	ignore [pretend]           attribute= in templates of new objects is ignored
+//
+// [Fault] has a field for each, and tells more. Numbers are decimal, 0x
+// hexadecimal, N<<M, or ~N for the complement; the usual names of codes,
+// attributes and mechanisms stand for their numbers. A label with blanks is put
+// in quotation marks: token="my token". The rules are gone through in their
+// order; all that hit a call have their effect, until one keeps it from the real
+// module.
+//
+// A program asks twice for what has no fixed length, first how long it is: to
+// give a wrong length with the value, skip the first call.
+//
+// A line that is wrong is told on standard error with file and number, and makes
+// C_Initialize, and all other calls but C_GetFunctionList, CKR_FUNCTION_FAILED
+// until the file is right. So does a file that is not there.
+//
+// # The counters file
+//
+// It lies beside the control file and has its name with .counters at the end.
+// It may be read at any time. It is an array of 64-bit words in the byte order of
+// the machine:
+//
+//	0          the ASCII letters "hsmtest1"
+//	1, 2, 3    time, inode and size of the control file that the hits are of
+//	4          token objects made through the module, minus destroyed (signed)
+//	8+f        calls of the function f, counted from 0 in the order of v2.40
+//	80+3r      of rule r, from 0: calls that it is for; then 81+3r: hits
+//	848+3p     of process p, from 0 to 63: its id; then its open sessions, and its
+//	           session objects; they count only if there is such a process
+//
+// Python, for one, reads it with
+// array.array('Q', open("hsmtest.so.control.counters", "rb").read()).
+//
+// # What it does not do
+//
+//   - It has no functions of v3.0 (C_GetInterface), and exports
+//     C_GetFunctionList alone: programs that look up the others by name do not
+//     find them.
+//   - It makes no slot events: C_WaitForSlotEvent is passed on.
+//   - Handles are those of the real module. It checks no arguments and corrects
+//     no misuse: a program that crashes the real module crashes here too.
+//   - A mechanism is not known for functions that combine two operations, such as
+//     C_DigestEncryptUpdate.
+//   - Objects are followed by the calls that make and end them; what other ways
+//     a module has to lose one is not counted.
+//   - Processes in different PID namespaces take each other for dead, and more
+//     than 64 share a place; then sessions and session objects are wrong.
+//   - It does not run on Windows.
+//
+// Its only secrets are those of the program under test: use no PIN or key in it
+// that matters.
 package hsmtest

@@ -3,6 +3,7 @@
 package hsmtest_test
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"os"
@@ -11,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -56,6 +56,35 @@ func TestCrash(t *testing.T) {
 		if n := m.Counters().Fired; n != 1 {
 			t.Errorf("fired %d times", n)
 		}
+	}
+}
+
+// TestEvery answers a code of its own at each function of the list.
+func TestEvery(t *testing.T) {
+	names := "Initialize Finalize GetInfo GetFunctionList GetSlotList GetSlotInfo GetTokenInfo GetMechanismList " +
+		"GetMechanismInfo InitToken InitPIN SetPIN OpenSession CloseSession CloseAllSessions GetSessionInfo " +
+		"GetOperationState SetOperationState Login Logout CreateObject CopyObject DestroyObject GetObjectSize " +
+		"GetAttributeValue SetAttributeValue FindObjectsInit FindObjects FindObjectsFinal EncryptInit Encrypt " +
+		"EncryptUpdate EncryptFinal DecryptInit Decrypt DecryptUpdate DecryptFinal DigestInit Digest DigestUpdate " +
+		"DigestKey DigestFinal SignInit Sign SignUpdate SignFinal SignRecoverInit SignRecover VerifyInit Verify " +
+		"VerifyUpdate VerifyFinal VerifyRecoverInit VerifyRecover DigestEncryptUpdate DecryptDigestUpdate " +
+		"SignEncryptUpdate DecryptVerifyUpdate GenerateKey GenerateKeyPair WrapKey UnwrapKey DeriveKey SeedRandom " +
+		"GenerateRandom GetFunctionStatus CancelFunction WaitForSlotEvent"
+	m := hsmtest.New(t, softhsm.Temp(t).Module)
+	var faults []hsmtest.Fault
+	for i, name := range strings.Fields(names) {
+		faults = append(faults, hsmtest.Fault{Function: "C_" + name, Code: 0x80000100 + uint(i)})
+	}
+	faults[3].Skip = 1 // the program gets its list with C_GetFunctionList
+	m.Inject(faults...)
+	out, _, _ := drive(t, driver(t), m.Path, "every")
+	for i := range 68 {
+		if line := fmt.Sprintf("\n%d %#x\n", i, 0x80000100+i); !strings.Contains(out, line) {
+			t.Errorf("%s; want %s", out, line)
+		}
+	}
+	if c := m.Counters(); c.Fired != 68 || len(c.Calls) != 68 {
+		t.Errorf("fired %d times, calls of %d functions", c.Fired, len(c.Calls))
 	}
 }
 
@@ -176,29 +205,55 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestKilled counts the sessions of living processes alone, while they run.
-func TestKilled(t *testing.T) {
-	program := driver(t)
-	m := hsmtest.New(t, softhsm.Temp(t).Module)
-	cmd := exec.Command(program, m.Path, "initialize", "slots", "open", "open", "pause")
+// start runs it until the test ends, and waits for a line that it writes.
+func start(t *testing.T, path, module, line string, calls ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(path, append([]string{module}, calls...)...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); m.Counters().Sessions != 2; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d sessions", m.Counters().Sessions)
+	t.Cleanup(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if lines.Text() == line {
+			return cmd
 		}
 	}
+	t.Fatalf("it did not write %q", line)
+	return nil
+}
+
+// TestKilled counts the sessions of living processes alone, while they run.
+func TestKilled(t *testing.T) {
+	program := driver(t)
+	m := hsmtest.New(t, softhsm.Temp(t).Module)
+	check := func(what string, sessions int) {
+		t.Helper()
+		if n := m.Counters().Sessions; n != sessions {
+			t.Errorf("%s: %d sessions, want %d", what, n, sessions)
+		}
+	}
+	cmd := start(t, program, m.Path, "pause", "initialize", "slots", "open", "open", "pause")
+	check("running", 2)
+	start(t, program, m.Path, "pause", "initialize", "slots", "open", "pause")
+	check("two", 3)
 	cmd.Process.Kill()
 	cmd.Wait()
-	if n := m.Counters().Sessions; n != 0 {
-		t.Errorf("%d sessions of a dead process", n)
-	}
+	check("one killed", 1)
+	start(t, program, m.Path, "joined", "initialize", "slots", "open", "open", "fork", "initialize", "slots", "open")
+	check("the child of a fork ended", 3)
+	start(t, program, m.Path, "pause", "initialize", "slots", "open", "pause")
+	check("a place of the dead taken", 4)
 }
 
 func TestFreshList(t *testing.T) {
@@ -215,8 +270,9 @@ func TestFreshList(t *testing.T) {
 	if got := strings.Join(codes, " "); got != want {
 		t.Errorf("%s\n%s, want %s", out, got, want)
 	}
-	if n := m.Counters().Sessions; n != 0 {
-		t.Errorf("%d sessions", n)
+	start(t, program, m.Path, "pause", "initialize", "slots", "open", "list", "initialize", "open", "open", "finalize", "pause")
+	if n := m.Counters().Sessions; n != 1 {
+		t.Errorf("%d sessions, want the one of the other list", n)
 	}
 	out, _, _ = drive(t, program, m.Path, "list", "initialize", "slots", "open", "finalize", "list", "initialize", "slots", "open", "random")
 	if !strings.Contains(out, "random 0\n") {
@@ -262,13 +318,13 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// TestWarnings compiles the module as strictly as gcc and clang can.
+// TestWarnings compiles the module with every warning as an error.
 func TestWarnings(t *testing.T) {
 	files, err := filepath.Glob("module/*.c")
 	if err != nil || len(files) == 0 {
 		t.Fatal(err)
 	}
-	for _, cc := range []string{"cc", "gcc", "clang"} {
+	for _, cc := range []string{"cc", "clang"} {
 		if _, err := exec.LookPath(cc); err != nil {
 			continue
 		}
@@ -279,6 +335,49 @@ func TestWarnings(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestNoCompiler runs a test of this package where there is none.
+func TestNoCompiler(t *testing.T) {
+	softhsm.Temp(t)
+	for require, want := range map[string]string{"": "--- SKIP: TestDelay", "softhsm": "--- FAIL: TestDelay"} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestDelay$", "-test.v")
+		cmd.Env = append(os.Environ(), "CC=no-such-compiler", "MSL_TEST_REQUIRE="+require)
+		if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), want) {
+			t.Errorf("required %q: %s", require, out)
+		}
+	}
+}
+
+// FuzzControl reads control files, in the process: one that breaks the module
+// breaks the test.
+func FuzzControl(f *testing.F) {
+	target, err := softhsm.FindModule()
+	if err != nil {
+		f.Skip(err)
+	}
+	m, err := hsmtest.Build(f.TempDir(), target)
+	if err != nil {
+		f.Skip(err)
+	}
+	ctx := pkcs11.New(m.Path)
+	f.Add("* removed token=\"a b\" skip=1 times=2 for=5ms until-finalize after")
+	f.Add("C_Sign code=CKR_OK,\nC_Sign attribute=CKA_ID,0x1 mechanism=CKM_AES_CBC code=~1<<3\n# remark")
+	f.Fuzz(func(t *testing.T, rules string) {
+		for _, word := range []string{"crash", "hang", "delay", "target"} {
+			if strings.Contains(rules, word) {
+				t.Skip("it does what it says")
+			}
+		}
+		path := filepath.Join(filepath.Dir(m.Path), "next")
+		if err := os.WriteFile(path, []byte("target "+target+"\n"+rules), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path, m.Control()); err != nil {
+			t.Fatal(err)
+		}
+		ctx.GetInfo()
+	})
 }
 
 // TestBuild runs what New and Build refuse.

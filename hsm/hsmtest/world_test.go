@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -36,13 +37,16 @@ func TestVanishSessions(t *testing.T) {
 // survive unless those calls have ended.
 func TestVanishInUse(t *testing.T) {
 	r := newRig(t)
+	data := make([]byte, 1<<16)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for range 50 {
 				s, err := r.OpenSession(r.slot, pkcs11.CKF_SERIAL_SESSION)
 				for err == nil {
-					_, err = r.GenerateRandom(s, 8)
+					if err = r.DigestInit(s, mechanism(pkcs11.CKM_SHA256)); err == nil {
+						_, err = r.Digest(s, data)
+					}
 				}
 			}
 		})
@@ -180,9 +184,42 @@ func TestReplace(t *testing.T) {
 	want(t, "a token that is not there", r.random(), pkcs11.CKR_GENERAL_ERROR)
 }
 
+// TestReplaceInUse swaps tokens under threads that use them.
+func TestReplaceInUse(t *testing.T) {
+	other := softhsm.Temp(t)
+	r := newRig(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 300 {
+				r.GetTokenInfo(r.slot)
+				s, err := r.OpenSession(r.slot, pkcs11.CKF_SERIAL_SESSION)
+				if err == nil {
+					r.GetSessionInfo(s)
+					r.CloseSession(s)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	for {
+		r.Inject(hsmtest.Fault{Token: r.token.Label, Replace: other.Label, Times: 50})
+		select {
+		case <-done:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 func TestMaxSessions(t *testing.T) {
 	r := newRig(t)
-	r.Inject(hsmtest.Fault{MaxSessions: 3})
+	// The delay lets all of them pass the limit before one is open.
+	r.Inject(hsmtest.Fault{MaxSessions: 3}, hsmtest.Fault{Function: "C_OpenSession", Delay: 50 * time.Millisecond})
 	var wg sync.WaitGroup
 	var open, refused [16]bool
 	for i := range open {

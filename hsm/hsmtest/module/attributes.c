@@ -114,7 +114,9 @@ static void pretend(const call *c, ck_attribute *t)
 /* Puts the answer for one attribute in its place. */
 static word answer(const call *c, ck_attribute *t, const ck_attribute *real, word rv)
 {
-	if (rv == CKR_ATTRIBUTE_SENSITIVE && real->len == UNAVAILABLE && hit_attribute(c, DOES_REVEAL, 0, t->type))
+	int secret = rv == CKR_ATTRIBUTE_SENSITIVE && real->len == UNAVAILABLE;
+
+	if (secret && hit_attribute(c, DOES_REVEAL, 0, t->type))
 		return reveal(c, t);
 	t->len = real->len;
 	if (hit_attribute(c, DOES_IGNORE, PRETEND, t->type))

@@ -40,14 +40,16 @@ static int gone(const process *p)
 	return p->pid == 0 || (kill((pid_t)p->pid, 0) && errno == ESRCH);
 }
 
-/* Finds this process a place of its own, or that of one that died. If all are
- * taken, the last is shared. */
+/* Finds this process the place that it had before the module was unloaded, or
+ * that of one that died. If all are taken, the last is shared. */
 static void settle(void)
 {
-	int i;
+	int i = 0;
 
-	for (i = 0; i < MAX_PROCESSES - 1 && !gone(&shared->processes[i]); i++)
-		if (shared->processes[i].pid == getpid())
+	while (i < MAX_PROCESSES && shared->processes[i].pid != getpid())
+		i++;
+	for (i %= MAX_PROCESSES; i < MAX_PROCESSES - 1; i++)
+		if (shared->processes[i].pid == getpid() || gone(&shared->processes[i]))
 			break;
 	self = &shared->processes[i];
 	*self = (process){getpid(), 0, 0};

@@ -59,7 +59,8 @@ typedef struct { struct { ck_byte major, minor; } version; void *fn[FN_count]; }
 typedef struct { ck_byte label[32], maker[32], model[16], serial[16]; word flags,
 	max_sessions, sessions, max_rw, rw, max_pin, min_pin, memory[4];
 	ck_byte versions[4], time[16]; } ck_token_info;
-typedef struct { ck_byte description[64], maker[32]; word flags; ck_byte versions[4]; } ck_slot_info;
+typedef struct { ck_byte description[64], maker[32]; word flags;
+	ck_byte versions[4]; } ck_slot_info;
 typedef struct { word slot, state, flags, error; } ck_session_info;
 
 enum {

@@ -20,22 +20,19 @@ void lists_reset(void)
 	users = joined = 0;
 }
 
-static word tell_all(call *c)
+static word forward_shaped(call *c)
 {
-	word rv;
+	const word read_otherwise = DOES_UNKNOWN | DOES_REVEAL | DOES_IGNORE;
 
 	if (c->fn == FN_GetSlotList && hit_by(c, DOES_REMOVE) && (ck_byte)c->a[0])
 		return forward_list(c, is_slot_removed);
 	if (c->fn == FN_GetMechanismList && hit_by(c, DOES_UNKNOWN))
 		return forward_list(c, is_mechanism_unknown);
-	if (c->fn == FN_GetAttributeValue && c->a[2] && hit_by(c, DOES_UNKNOWN | DOES_REVEAL | DOES_IGNORE))
+	if (c->fn == FN_GetAttributeValue && c->a[2] && hit_by(c, read_otherwise))
 		return read_attributes(c);
 	if (place(c, 't', 0) >= 0 && place(c, 'h', 0) >= 0 && hit_by(c, DOES_IGNORE))
 		return forward_relaxed(c);
-	rv = forward(c);
-	if (rv == CKR_OK)
-		tell_token(c);
-	return rv;
+	return forward(c);
 }
 
 /* Makes the real call in the shape that the rules give it. */
@@ -48,8 +45,10 @@ static word through(call *c)
 	if (rv != CKR_OK || c->fn == FN_WaitForSlotEvent)
 		return rv != CKR_OK ? rv : forward(c);
 	gate_enter();
-	rv = tell_all(c);
+	rv = forward_shaped(c);
 	gate_leave();
+	if (rv == CKR_OK)
+		tell_token(c);
 	if (c->fn == FN_Finalize && rv == CKR_OK)
 		unswap();
 	return rv;

@@ -131,7 +131,9 @@ static int refuses(const rule *r, call *c, word *rv)
 		return 1;
 	if (!(r->does & DOES_UNKNOWN) || c->fn == FN_GetMechanismList || c->fn == FN_GetAttributeValue)
 		return 0;
-	*rv = r->attributes.n && names_attribute(c, &r->attributes) ? CKR_ATTRIBUTE_TYPE_INVALID : CKR_MECHANISM_INVALID;
+	*rv = CKR_MECHANISM_INVALID;
+	if (r->attributes.n && names_attribute(c, &r->attributes))
+		*rv = CKR_ATTRIBUTE_TYPE_INVALID;
 	return 1;
 }
 

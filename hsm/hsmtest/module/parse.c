@@ -199,9 +199,9 @@ static const char *check(const rule *r)
 		return "ignore needs attribute=";
 	if (r->does & DOES_REPLACE && (!*r->token || r->fn != ANY_FUNCTION))
 		return "replace needs token=, and * as the function";
-	if (r->does & DOES_LENGTH && r->fn != ANY_FUNCTION && r->fn != FN_GetAttributeValue && !strchr(roles[r->fn], '#'))
-		return "the function tells no length";
-	return 0;
+	if (!(r->does & DOES_LENGTH) || r->fn == ANY_FUNCTION || r->fn == FN_GetAttributeValue)
+		return 0;
+	return strchr(roles[r->fn], '#') ? 0 : "the function tells no length";
 }
 
 static int complain(const char *path, int line, const char *text, const char *why)

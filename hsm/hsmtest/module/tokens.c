@@ -103,7 +103,8 @@ static word turn(const rule *r)
 	swap.on = 0;
 	if (!r)
 		return CKR_OK;
-	if (!token_slot(r->token, &swap.slot[0], &swap.info[0]) || !token_slot(r->replace, &swap.slot[1], &swap.info[1]))
+	if (!token_slot(r->token, &swap.slot[0], &swap.info[0]) ||
+		!token_slot(r->replace, &swap.slot[1], &swap.info[1]))
 		return CKR_GENERAL_ERROR;
 	swap.on = 1;
 	vanish_swapped();

@@ -46,13 +46,22 @@ static int is_token(word session, word object)
 	return pass(FN_GetAttributeValue, a) == CKR_OK ? yes != 0 : -1;
 }
 
+/* Which entries: all, the one of a handle, sessions on a slot, session objects,
+ * those of a session, those of none, and those that the real module has lost. */
 static int any(const entry *e, word x) { (void)x; return e != 0; }
-static int is(const entry *e, word x) { return e->key == x; }
-static int passing(const entry *e, word x) { (void)x; return !e->token; }
-static int owned(const entry *e, word session) { return e->owner == session && !e->token; }
+static int is(const entry *e, word handle) { return e->key == handle; }
 static int on(const entry *e, word slot) { return e->owner == slot; }
-static int dangling(const entry *e, word x) { (void)x; return !e->token && !table_find(&sessions, e->owner); }
-static int dead(const entry *e, word session) { return !e->token && is_token(session, e->key) < 0; }
+static int passing(const entry *e, word x) { (void)x; return !e->token; }
+static int owned(const entry *e, word session) { return !e->token && e->owner == session; }
+static int dangling(const entry *e, word x)
+{
+	(void)x;
+	return !e->token && !table_find(&sessions, e->owner);
+}
+static int dead(const entry *e, word session)
+{
+	return !e->token && is_token(session, e->key) < 0;
+}
 
 static void opened(call *c)
 {

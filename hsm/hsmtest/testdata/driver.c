@@ -19,41 +19,68 @@ static functions *list(void *library)
 	return f;
 }
 
+static functions *f;
+static word session, slots[64], count;
+
+/* Makes one call and gives its answer. */
+static word make(const char *name)
+{
+	unsigned char bytes[8];
+
+	count = 64;
+	if (!strcmp(name, "initialize"))
+		return f->fn[0]((void *)0);
+	if (!strcmp(name, "finalize"))
+		return f->fn[1]((void *)0);
+	if (!strcmp(name, "slots"))
+		return f->fn[4](0, slots, &count);
+	if (!strcmp(name, "open"))
+		return f->fn[12](slots[0], 4UL, (void *)0, (void *)0, &session);
+	return f->fn[64](session, bytes, 8UL);
+}
+
+/* Calls every function of the list. */
+static void every(void)
+{
+	for (int i = 0; i < 68; i++)
+		printf("%d %#lx\n", i, f->fn[i](0UL, 0UL, 0UL, 0UL, 0UL, 0UL, 0UL, 0UL));
+}
+
+static void stop(const char *why)
+{
+	puts(why);
+	getchar();
+}
+
+static void call(const char *name)
+{
+	word rv = make(name);
+
+	printf("%s %#lx", name, rv);
+	if (!strcmp(name, "slots"))
+		printf(" %#lx", count);
+	puts("");
+}
+
 int main(int n, char **args)
 {
 	void *library = dlopen(args[1], RTLD_NOW);
-	functions *f;
-	word session = 0, slots[64], count, rv = 0;
-	unsigned char bytes[8];
 
 	if (!library)
 		return printf("%s\n", dlerror()), 1;
 	setvbuf(stdout, 0, _IONBF, 0);
 	f = list(library);
 	for (int i = 2; i < n; i++) {
-		count = 64;
-		if (!strcmp(args[i], "list")) {
+		if (!strcmp(args[i], "list"))
 			f = list(library);
-			continue;
-		} else if (!strcmp(args[i], "fork")) {
-			if (fork())
-				return wait(0), 0;
-			continue;
-		} else if (!strcmp(args[i], "pause")) {
-			getchar();
-			continue;
-		} else if (!strcmp(args[i], "initialize"))
-			rv = f->fn[0]((void *)0);
-		else if (!strcmp(args[i], "finalize"))
-			rv = f->fn[1]((void *)0);
-		else if (!strcmp(args[i], "slots"))
-			rv = f->fn[4](0, slots, &count);
-		else if (!strcmp(args[i], "open"))
-			rv = f->fn[12](slots[0], 4UL, (void *)0, (void *)0, &session);
-		else if (!strcmp(args[i], "random"))
-			rv = f->fn[64](session, bytes, 8UL);
-		printf("%s %#lx", args[i], rv);
-		printf(!strcmp(args[i], "slots") ? " %#lx\n" : "\n", count);
+		else if (!strcmp(args[i], "every"))
+			every();
+		else if (!strcmp(args[i], "pause"))
+			stop("pause");
+		else if (strcmp(args[i], "fork"))
+			call(args[i]);
+		else if (fork())
+			return wait(0), stop("joined"), 0;
 	}
 	return 0;
 }
