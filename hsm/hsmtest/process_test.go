@@ -131,7 +131,7 @@ func TestBadControl(t *testing.T) {
 		{head + "* ignore\n", "4: ignore needs attribute="},
 		{head + "C_Sign code=5\nC_Sing code=5\nC_Sign code=5\n", "5: C_Sing"},
 		{head + strings.Repeat("C_Sign code=5\n", 257), "260: there are more than 256"},
-		{head + strings.Repeat("#", 9000) + "\n", "4: the line is too long"},
+		{head + "C_Sign code=5\x00 skip=1\n", "4: there is a byte of zero"},
 	} {
 		if err := os.WriteFile(m.Control(), []byte(c.text), 0o600); err != nil {
 			t.Fatal(err)

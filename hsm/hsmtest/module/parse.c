@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/types.h>
 
 #include "names.h"
 
@@ -261,15 +262,19 @@ static int read_line(control *c, char *text, const char *path, int line)
 /* Reads the whole file; what is wrong in it is told on standard error. */
 int parse(control *c, FILE *f, const char *path)
 {
-	char text[8192];
+	char *text = 0;
+	size_t room = 0;
+	ssize_t n;
 	int line = 0, ok = 1;
 
-	while (fgets(text, sizeof text, f)) {
+	while ((n = getline(&text, &room, f)) >= 0) {
 		line++;
-		if (strlen(text) == sizeof text - 1)
-			return complain(path, line, "", "the line is too long");
-		ok &= read_line(c, text, path, line);
+		if (strlen(text) != (size_t)n)
+			ok = complain(path, line, "", "there is a byte of zero");
+		else
+			ok &= read_line(c, text, path, line);
 	}
+	free(text);
 	if (ferror(f))
 		return complain(path, line, "", strerror(errno));
 	if (!*c->target)
