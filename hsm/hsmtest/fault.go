@@ -28,7 +28,8 @@ type Fault struct {
 	// For is how long it lasts from its first hit; 0 is for ever.
 	For time.Duration
 	// UntilFinalize ends it, in each process for itself, with the first
-	// C_Finalize after it has hit a call of that process.
+	// C_Finalize after it has hit a call of that process. A fault of every
+	// function does not hit that one.
 	UntilFinalize bool
 
 	// After lets the real call be made first, so that its effect stays.
@@ -71,7 +72,7 @@ type Fault struct {
 	SameLabel, SameSerial bool
 
 	// Length is told as the output length or count of functions that tell one,
-	// after the real call; of C_GetAttributeValue as the length of every
+	// after the real call; with Skip 1 the call that asks for it passes first; of C_GetAttributeValue as the length of every
 	// attribute, or of those of Attribute. No more memory is written than before.
 	Length *uint
 	// MaxSessions, if not 0, is how many sessions can be open in a process: one
