@@ -1,0 +1,112 @@
+//go:build unix
+
+package atomicfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMode(t *testing.T) {
+	for _, c := range []struct {
+		mask       int
+		mode, want fs.FileMode
+	}{
+		{0, 0, 0o600}, {0o022, 0, 0o600}, {0o077, 0o644, 0o600}, {0, 0o644, 0o644}, {0o027, 0o644, 0o640},
+	} {
+		for name, write := range writers {
+			path := filepath.Join(t.TempDir(), "file")
+			if name == "replace" {
+				put(t, path, "open to all")
+				os.Chmod(path, 0o666)
+			}
+			before := unix.Umask(c.mask)
+			err := write(path, []byte("text"), c.mode)
+			unix.Umask(before)
+			info, errStat := os.Stat(path)
+			if err != nil || errStat != nil || info.Mode().Perm() != c.want {
+				t.Errorf("%s, umask %04o, mode %04o: %v, %v, %v; want %04o", name, c.mask, c.mode, info.Mode(), err, errStat, c.want)
+			}
+		}
+	}
+}
+
+// TestDiskFull bounds the size of files instead, which a write notices as it
+// notices a full disk: after some bytes.
+func TestDiskFull(t *testing.T) {
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := put(t, filepath.Join(dir, "file"), "old")
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 4096, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	errReplace := Replace(path, make([]byte, 10000), 0)
+	errCreate := Create(path+"2", make([]byte, 10000), 0)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{errReplace, errCreate} {
+		if !errors.Is(err, unix.EFBIG) {
+			t.Errorf("%v, want EFBIG", err)
+		}
+	}
+	holds(t, path, "old")
+	names(t, dir, "file")
+}
+
+// TestUnwritable has a directory in which nobody, root included, makes files.
+func TestUnwritable(t *testing.T) {
+	dir := "/proc/self"
+	if os.Geteuid() != 0 {
+		dir = t.TempDir()
+		os.Chmod(dir, 0o500)
+	}
+	for name, write := range writers {
+		if err := write(filepath.Join(dir, "file"), []byte("text"), 0); err == nil {
+			t.Errorf("%s in %s", name, dir)
+		}
+	}
+}
+
+// TestForeignLink has a link that another user planted where root writes.
+func TestForeignLink(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a link away")
+	}
+	dir := t.TempDir()
+	victim := put(t, filepath.Join(dir, "victim"), "old")
+	link := symlink(t, victim, filepath.Join(dir, "link"))
+	if err := os.Lchown(link, 65534, 65534); err != nil {
+		t.Skip(err)
+	}
+	for _, path := range []string{link, symlink(t, "link", filepath.Join(dir, "own"))} {
+		if err := Replace(path, []byte("new"), 0); !errors.Is(err, errForeignLink) {
+			t.Errorf("through a link of another user: %v", err)
+		}
+	}
+	holds(t, victim, "old")
+	names(t, dir, "link", "own", "victim")
+}
+
+func TestNoRegularFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{path, symlink(t, "pipe", path+"-link")} {
+		if err := Replace(path, []byte("new"), 0); !errors.Is(err, errNotFile) {
+			t.Errorf("a pipe: %v", err)
+		}
+	}
+}
