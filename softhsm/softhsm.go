@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -67,16 +68,8 @@ func Configure(dir string) (config string, err error) {
 	}
 	config = filepath.Join(dir, "softhsm2.conf")
 	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n", tokens)
-	f, err := os.OpenFile(config, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-	case err != nil:
+	if err := atomicfile.Create(config, []byte(text), atomicfile.DefaultMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("softhsm: %w", err)
-	default:
-		_, err = f.WriteString(text)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return "", fmt.Errorf("softhsm: %w", err)
-		}
 	}
 	return config, os.Setenv("SOFTHSM2_CONF", config)
 }

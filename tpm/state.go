@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -171,14 +171,11 @@ func (f stateFile) bytes() (data []byte, sum string, err error) {
 
 // create writes the first version of the file, unless there is one.
 func (st *state) create() error {
-	return st.write(st.file, func(temporary string) error {
-		// Unlike a rename, a link does not replace what is there.
-		err := os.Link(temporary, st.path)
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%s: %w", st.path, keystore.ErrExists)
-		}
-		return err
-	})
+	err := st.write(st.file, atomicfile.Create)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("tpm: state file %s: %w", st.path, keystore.ErrExists)
+	}
+	return err
 }
 
 // change replaces the file, unless another process did meanwhile.
@@ -195,57 +192,22 @@ func (st *state) change(edit func(*stateFile)) error {
 		return fmt.Errorf("tpm: state file %s was changed by another process, open it again: %w", st.path, keystore.ErrBusy)
 	}
 	edit(&f)
-	return st.write(f, func(temporary string) error { return os.Rename(temporary, st.path) })
+	return st.write(f, atomicfile.Replace)
 }
 
-// write makes a whole new file on the disk before publish gives it the name, so
-// that a reader and a crash see the old keys or the new ones.
-func (st *state) write(f stateFile, publish func(temporary string) error) error {
+func (st *state) write(f stateFile, put func(path string, data []byte, mode fs.FileMode) error) error {
 	data, sum, err := f.bytes()
 	if err != nil {
 		return fmt.Errorf("tpm: state file: %w", err)
 	}
-	directory := filepath.Dir(st.path)
-	temporary, err := writeTemporary(directory, data)
-	if err == nil {
-		defer os.Remove(temporary)
-		err = publish(temporary)
-	}
-	if err == nil {
+	err = put(st.path, data, atomicfile.DefaultMode)
+	if err == nil || errors.Is(err, atomicfile.ErrUnsynced) {
 		st.file, st.sum = f, sum
-		err = syncDirectory(directory)
-	}
-	if err == nil {
-		st.info, err = os.Stat(st.path)
+		info, errStat := os.Stat(st.path)
+		st.info, err = info, errors.Join(err, errStat)
 	}
 	if err != nil {
-		return fmt.Errorf("tpm: write state file: %w: %w", keystore.ErrUnavailable, err)
+		return fmt.Errorf("tpm: state file: %w: %w", keystore.ErrUnavailable, err)
 	}
 	return nil
-}
-
-// writeTemporary leaves a file that only its owner reads: os.CreateTemp makes
-// it with mode 0600.
-func writeTemporary(directory string, data []byte) (string, error) {
-	t, err := os.CreateTemp(directory, ".tpm-*")
-	if err != nil {
-		return "", err
-	}
-	_, err = t.Write(data)
-	if err == nil {
-		err = t.Sync()
-	}
-	if err = errors.Join(err, t.Close()); err != nil {
-		os.Remove(t.Name())
-		return "", err
-	}
-	return t.Name(), nil
-}
-
-func syncDirectory(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

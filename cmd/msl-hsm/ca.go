@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -64,7 +65,7 @@ func (p *program) makeCA(f caFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(f.out, enroll.PEM("CERTIFICATE", certificate.Raw), 0o644); err != nil {
+	if err := atomicfile.Create(f.out, enroll.PEM("CERTIFICATE", certificate.Raw), 0o644); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, c.caKey(), f.out, day(certificate.NotAfter))

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/rpc"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -409,7 +409,7 @@ func (p *program) enrollmentCRL() *cobra.Command {
 					return err
 				}
 				if out != "" {
-					return replaceFile(out, enroll.PEM("X509 CRL", der))
+					return atomicfile.Replace(out, enroll.PEM("X509 CRL", der), 0o644)
 				}
 				_, err = p.stdout.Write(enroll.PEM("X509 CRL", der))
 				return err
@@ -418,13 +418,4 @@ func (p *program) enrollmentCRL() *cobra.Command {
 	}
 	c.Flags().StringVar(&out, "out", "", "write it to this PEM `FILE`, at once in the place of an older one")
 	return c
-}
-
-// replaceFile gives the file its name when it is whole.
-func replaceFile(path string, data []byte) error {
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, data, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(temporary, path)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -61,7 +62,7 @@ func (k *pskFile) write(path string) error {
 		return err
 	}
 	defer clear(text)
-	if err := writePrivate(path, append(text, '\n')); err != nil {
+	if err := atomicfile.Create(path, append(text, '\n'), atomicfile.DefaultMode); err != nil {
 		return fmt.Errorf("pre-shared keys: %w", err)
 	}
 	return nil

@@ -168,13 +168,3 @@ func orPrompt(source string) string {
 	}
 	return source
 }
-
-// writePrivate makes a new file that only its owner may read.
-func writePrivate(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Close())
-}

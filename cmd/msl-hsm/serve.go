@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -185,5 +186,5 @@ func writeReady(path, url string) error {
 	if path == "" {
 		return nil
 	}
-	return replaceFile(path, []byte(url+"\n"))
+	return atomicfile.Replace(path, []byte(url+"\n"), 0o644)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -87,7 +88,7 @@ func pinFor(source, path, what string) ([]byte, error) {
 		return secret("file:"+path, what)
 	}
 	pin := []byte(rand.Text())
-	if err := writePrivate(path, append(pin, '\n')); err != nil {
+	if err := atomicfile.Create(path, append(pin, '\n'), atomicfile.DefaultMode); err != nil {
 		return nil, fmt.Errorf("keep the %s: %w", what, err)
 	}
 	return pin, nil
@@ -120,7 +121,7 @@ func (p *program) writeConfig(dir, label, pin string) error {
 	path := filepath.Join(dir, "msl-hsm.yaml")
 	uri := hsm.URI{Token: label}
 	text := fmt.Sprintf(configText, uri.String()[len("pkcs11:token="):], pin)
-	err := writePrivate(path, []byte(text))
+	err := atomicfile.Create(path, []byte(text), atomicfile.DefaultMode)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}

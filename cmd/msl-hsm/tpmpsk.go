@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -143,7 +144,7 @@ func (k *pskFile) writeWrapped(path string, storage []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := writePrivate(path, append(text, '\n')); err != nil {
+	if err := atomicfile.Create(path, append(text, '\n'), atomicfile.DefaultMode); err != nil {
 		return fmt.Errorf("pre-shared keys: %w", err)
 	}
 	return nil

@@ -11,11 +11,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -241,14 +241,11 @@ func (f *file) encrypt(rings map[string][]record) ([]byte, error) {
 
 // create writes the first version of the file, unless there is one.
 func (f *file) create(rings map[string][]record) error {
-	return f.write(rings, func(temporary string) error {
-		// Unlike a rename, a link does not replace what is there.
-		err := os.Link(temporary, f.path)
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("soft: %s: %w", f.path, keystore.ErrExists)
-		}
-		return err
-	})
+	err := f.write(rings, atomicfile.Create)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("soft: %s: %w", f.path, keystore.ErrExists)
+	}
+	return err
 }
 
 // save replaces the file. Without one there is nothing to do.
@@ -265,56 +262,22 @@ func (f *file) save(rings map[string][]record) error {
 	} else if sum != f.sum {
 		return fmt.Errorf("soft: %s was changed by another process, open it again: %w", f.path, keystore.ErrBusy)
 	}
-	return f.write(rings, func(temporary string) error { return os.Rename(temporary, f.path) })
+	return f.write(rings, atomicfile.Replace)
 }
 
-// write makes a whole new file on the disk before publish gives it the name, so
-// that a reader and a crash see the old keys or the new ones.
-func (f *file) write(rings map[string][]record, publish func(temporary string) error) error {
+func (f *file) write(rings map[string][]record, put func(path string, data []byte, mode fs.FileMode) error) error {
 	data, err := f.encrypt(rings)
 	if err != nil {
 		return err
 	}
-	directory := filepath.Dir(f.path)
-	temporary, err := writeTemporary(directory, data)
+	err = put(f.path, data, atomicfile.DefaultMode)
+	if err == nil || errors.Is(err, atomicfile.ErrUnsynced) {
+		f.sum = sha256.Sum256(data[:len(data)-sha256.Size])
+	}
 	if err != nil {
-		return fmt.Errorf("soft: write %s: %w", f.path, err)
-	}
-	defer os.Remove(temporary)
-	if err := publish(temporary); err != nil {
-		return fmt.Errorf("soft: write %s: %w", f.path, err)
-	}
-	f.sum = sha256.Sum256(data[:len(data)-sha256.Size])
-	if err := syncDirectory(directory); err != nil {
-		return fmt.Errorf("soft: write %s: %w", f.path, err)
+		return fmt.Errorf("soft: %w", err)
 	}
 	return nil
-}
-
-// writeTemporary leaves a file that only its owner reads: os.CreateTemp makes
-// it with mode 0600.
-func writeTemporary(directory string, data []byte) (string, error) {
-	t, err := os.CreateTemp(directory, ".soft-*")
-	if err != nil {
-		return "", err
-	}
-	_, err = t.Write(data)
-	if err == nil {
-		err = t.Sync()
-	}
-	if err = errors.Join(err, t.Close()); err != nil {
-		os.Remove(t.Name())
-		return "", err
-	}
-	return t.Name(), nil
-}
-
-func syncDirectory(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func (f *file) wipe() {

@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 )
 
 // A spool keeps in a file what is not sent yet: a line for each failure, and one for
@@ -90,7 +92,7 @@ func (s *spool) write(p Report) error {
 		}
 		return nil
 	}
-	return replace(s.path, p.lines())
+	return atomicfile.Replace(s.path, p.lines(), atomicfile.DefaultMode)
 }
 
 // lines is what a spool holds.
@@ -104,19 +106,6 @@ func (p *Report) lines() []byte {
 		e.Encode(spoolLine{Failure: &p.Failures[n]})
 	}
 	return text.Bytes()
-}
-
-// replace writes a file anew.
-func replace(path string, data []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }
 
 func (s *spool) close() error { return s.lock.Close() }

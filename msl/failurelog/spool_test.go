@@ -170,3 +170,31 @@ func TestSpoolKill(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// TestSpoolPlanted has links where a spool could be written on its way.
+func TestSpoolPlanted(t *testing.T) {
+	dir := t.TempDir()
+	path, victim := filepath.Join(dir, "spool"), filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{".new", ".tmp", "~"} {
+		if err := os.Symlink(victim, path+suffix); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, _, err := openSpool(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if err := s.write(Report{Lost: 1}); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(victim); string(text) != "old" {
+		t.Errorf("the spool went to another file: %q, %v", text, err)
+	}
+	if text, err := os.ReadFile(path); string(text) != "{\"lost\":1}\n" {
+		t.Errorf("the spool holds %q, %v", text, err)
+	}
+}

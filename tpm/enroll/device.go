@@ -132,11 +132,10 @@ func (d *Device) save(change func(*state)) error {
 	next.Keys, next.Next = slices.Clone(d.s.Keys), slices.Clone(d.s.Next)
 	change(&next)
 	sum, err := next.write(d.path)
-	if err != nil {
-		return err
+	if sum != "" {
+		d.s, d.sum = next, sum
 	}
-	d.s, d.sum = next, sum
-	return nil
+	return err
 }
 
 func (d *Device) initEK(o InitOptions) error {

@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -111,34 +111,20 @@ func stateHead(payload []byte) string {
 	return fmt.Sprintf("%s %d %s", stateMagic, stateVersion, hex.EncodeToString(sum[:]))
 }
 
-// write replaces the file at once: a crash leaves the old one or the new one.
+// write replaces the file at once: a crash leaves the old one or the new one. With
+// the sum comes an error where a loss of power could still undo it.
 func (s *state) write(path string) (sum string, err error) {
 	payload, err := json.Marshal(s)
 	if err != nil {
 		return "", fmt.Errorf("enroll: state file: %w", err)
 	}
 	sum = stateHead(payload)
-	return sum, replaceFile(path, sum+"\n"+string(payload))
-}
-
-func replaceFile(path, text string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("enroll: state file: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(text)
+	err = atomicfile.Replace(path, []byte(sum+"\n"+string(payload)), atomicfile.DefaultMode)
 	if err == nil {
-		err = f.Sync()
+		return sum, nil
 	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+	if !errors.Is(err, atomicfile.ErrUnsynced) {
+		sum = ""
 	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("enroll: state file: %w", err)
-	}
-	return nil
+	return sum, fmt.Errorf("enroll: state file: %w", err)
 }

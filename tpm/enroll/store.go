@@ -14,6 +14,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 )
 
 // A Store keeps records. [File] is one. It belongs to one [Authority] at a time.
@@ -120,7 +122,7 @@ func (f *File) prepare() error {
 	if err != nil {
 		return err
 	}
-	if err := syncDir(filepath.Dir(f.path)); err != nil {
+	if err := atomicfile.SyncDir(filepath.Dir(f.path)); err != nil {
 		return err
 	}
 	return f.View(context.Background(), func(tx Tx) error { return tx.All(func(Record) error { return nil }) })
@@ -278,15 +280,6 @@ func unframe(id ID, value []byte) (r Record, err error) {
 		return r, fail(ErrDamaged, "record %s does not decode", id)
 	}
 	return r, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // guard turns a crash on damaged pages, which bbolt maps into memory, into an

@@ -13,6 +13,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 )
 
 // Errors of this package, wrapped with what they are about. Test them with
@@ -74,7 +76,7 @@ func open(path string, p purpose) (*bbolt.DB, error) {
 		return nil, p.explain(path, err)
 	}
 	if err = p.prepare(db); err == nil && size == 0 {
-		err = syncDir(filepath.Dir(path))
+		err = atomicfile.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		db.Close()
@@ -234,16 +236,6 @@ func (p purpose) explain(path string, err error) error {
 		return fmt.Errorf("bolt: %s cannot be used: %s: %w", path, p.remedy, err)
 	}
 	return fmt.Errorf("bolt: open %s: %w", path, err)
-}
-
-// syncDir makes the name of a new file durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // guard turns a crash on damaged or vanished pages, which bbolt maps into

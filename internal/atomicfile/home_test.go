@@ -1,0 +1,40 @@
+package atomicfile
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// elsewhere are the files of this module that may rename or write files by
+// themselves, and why.
+var elsewhere = map[string]string{
+	"cmd/msl-hsm/tpm.go":    "puts a file aside, and writes none",
+	"msl/failurelog/log.go": "rotates a log",
+	"softhsm/temp.go":       "for tests",
+	"tpm/tpmtest/ek.go":     "for tests",
+}
+
+// TestOneHome keeps other code from replacing files in a way of its own.
+func TestOneHome(t *testing.T) {
+	root := filepath.Join("..", "..")
+	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		name := filepath.ToSlash(strings.TrimPrefix(path, root+string(filepath.Separator)))
+		for _, call := range []string{"os.Rename(", "os.WriteFile(", "os.CreateTemp(", "os.Link(", "os.Create("} {
+			if bytes.Contains(text, []byte(call)) && elsewhere[name] == "" {
+				t.Errorf("%s calls %s): write files by internal/atomicfile", name, call)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
