@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
 )
 
 // A Custody says where the bytes of session keys may be.

@@ -11,9 +11,9 @@ import (
 	"io"
 	"slices"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
@@ -247,8 +247,5 @@ func moved(secret []byte, err error) (*lockedmem.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	memory := lockedmem.New(len(secret))
-	copy(memory.Bytes(), secret)
-	clear(secret)
-	return memory, nil
+	return lockedmem.Move(secret), nil
 }

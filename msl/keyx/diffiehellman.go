@@ -9,9 +9,9 @@ import (
 	"io"
 	"math/big"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 

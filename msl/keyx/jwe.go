@@ -8,8 +8,8 @@ import (
 	"encoding/base64"
 	"io"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
@@ -58,10 +58,7 @@ const maxJWK = 512
 func (k jwk) text(key []byte) *lockedmem.Buffer {
 	room := lockedmem.New(maxJWK)
 	defer room.Close()
-	b := k.append(room.Bytes()[:0], key)
-	out := lockedmem.New(len(b))
-	copy(out.Bytes(), b)
-	return out
+	return lockedmem.Copy(k.append(room.Bytes()[:0], key))
 }
 
 func (k jwk) append(b, key []byte) []byte {

@@ -10,10 +10,10 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
-	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 

@@ -19,7 +19,7 @@ func allocate(n int) ([]byte, bool) {
 	}
 	// Best effort: a process may have no allowance for locked memory.
 	_ = unix.Mlock(page)
-	keepFromDumps(page)
+	protect(page)
 	return page, true
 }
 

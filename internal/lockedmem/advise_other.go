@@ -2,4 +2,4 @@
 
 package lockedmem
 
-func keepFromDumps([]byte) {}
+func protect([]byte) {}
