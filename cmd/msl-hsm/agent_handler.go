@@ -221,8 +221,8 @@ func (c *agentConfig) userAuth(_ context.Context, user string, reason msl.Respon
 	if err != nil {
 		return nil, err
 	}
-	defer clear(password)
-	return userauth.EmailPasswordData(user, password), nil
+	defer password.Close()
+	return userauth.EmailPasswordData(user, password.Bytes()), nil
 }
 
 // A programBody is the body of a request. It is kept up to 1 MiB, to be sent again

@@ -189,8 +189,8 @@ func (c *clientConfig) userAuth(earlier *earlierSession) (func(context.Context, 
 		if err != nil {
 			return nil, err
 		}
-		defer clear(password)
-		return userauth.EmailPasswordData(user, password), nil
+		defer password.Close()
+		return userauth.EmailPasswordData(user, password.Bytes()), nil
 	}
 	switch {
 	case c.UserScheme == "USER_ID_TOKEN" && earlier == nil:

@@ -118,11 +118,11 @@ func (c *config) readIncoming(name string, f importFlags) ([]incomingKey, func()
 	if err != nil {
 		return nil, nil, coded{fmt.Errorf("key to import: %s: %w", f.file, err), exitSecret}
 	}
-	defer clear(text)
-	if bytes.Contains(text, []byte("-----BEGIN")) {
-		err = k.readPair(text)
+	defer text.Close()
+	if bytes.Contains(text.Bytes(), []byte("-----BEGIN")) {
+		err = k.readPair(text.Bytes())
 	} else {
-		err = k.readSecret(text)
+		err = k.readSecret(text.Bytes())
 	}
 	return []incomingKey{k}, func() { clear(k.raw) }, err
 }

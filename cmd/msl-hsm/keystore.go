@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/tpm"
@@ -52,7 +53,7 @@ func (c *config) makeKeys() (keys, error) {
 	return c.openSoft(path, secret, soft.Open)
 }
 
-func (c *config) openSoft(path string, ask func(source, what string) ([]byte, error), open func(string, []byte) (*soft.Store, error)) (keys, error) {
+func (c *config) openSoft(path string, ask func(source, what string) (*lockedmem.Buffer, error), open func(string, []byte) (*soft.Store, error)) (keys, error) {
 	if path == "" {
 		return nil, usagef("key store soft: names no file: write soft:FILE")
 	}
@@ -63,8 +64,8 @@ func (c *config) openSoft(path string, ask func(source, what string) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	defer clear(passphrase)
-	s, err := open(path, passphrase)
+	defer passphrase.Close()
+	s, err := open(path, passphrase.Bytes())
 	if err != nil {
 		return nil, err
 	}

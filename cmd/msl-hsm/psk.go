@@ -1,12 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -38,11 +41,10 @@ func readKeySet(path string, derive bool) (*pskFile, error) {
 	if err != nil {
 		return nil, coded{fmt.Errorf("pre-shared keys: %s: %w", path, err), exitSecret}
 	}
-	defer clear(text)
+	defer text.Close()
 	k := &pskFile{}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(k); err != nil {
+	if err := k.decode(text.Bytes()); err != nil {
+		k.wipe()
 		// The decoder's own words may quote what it read.
 		return nil, coded{fmt.Errorf("pre-shared keys: %s is not a JSON object of identity, encryption and mac (Base64)", path), exitSecret}
 	}
@@ -56,16 +58,57 @@ func readKeySet(path string, derive bool) (*pskFile, error) {
 	return k, nil
 }
 
-func (k *pskFile) write(path string) error {
-	text, err := json.MarshalIndent(k, "", "  ")
-	if err != nil {
+// decode reads the JSON form. Unlike a json.Decoder, json.Unmarshal makes no copy
+// of the text; it takes members that it does not know, so they are looked for first.
+func (k *pskFile) decode(text []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
 		return err
 	}
-	defer clear(text)
-	if err := atomicfile.Create(path, append(text, '\n'), atomicfile.DefaultMode); err != nil {
+	for _, value := range members {
+		clear(value)
+	}
+	for name := range members {
+		if !slices.Contains([]string{"identity", "encryption", "mac", "wrapping"}, strings.ToLower(name)) {
+			return fmt.Errorf("unknown member %q", name)
+		}
+	}
+	return json.Unmarshal(text, k)
+}
+
+func (k *pskFile) write(path string) error {
+	text, err := k.encode()
+	if err != nil {
+		return fmt.Errorf("pre-shared keys: %w", err)
+	}
+	defer text.Close()
+	if err := atomicfile.Create(path, text.Bytes(), atomicfile.DefaultMode); err != nil {
 		return fmt.Errorf("pre-shared keys: %w", err)
 	}
 	return nil
+}
+
+// encode writes the JSON form member by member: what package json makes it keeps
+// parts of.
+func (k *pskFile) encode() (*lockedmem.Buffer, error) {
+	identity, err := json.Marshal(k.Identity)
+	if err != nil {
+		return nil, err
+	}
+	room := lockedmem.New(len(identity) + 2*(len(k.Encryption)+len(k.MAC)+len(k.Wrapping)) + 128)
+	defer room.Close()
+	b := append(append(room.Bytes()[:0], "{\n  \"identity\": "...), identity...)
+	for _, key := range []struct {
+		name string
+		raw  []byte
+	}{{"encryption", k.Encryption}, {"mac", k.MAC}, {"wrapping", k.Wrapping}} {
+		if len(key.raw) == 0 {
+			continue
+		}
+		b = append(append(append(b, ",\n  \""...), key.name...), "\": \""...)
+		b = append(base64.StdEncoding.AppendEncode(b, key.raw), '"')
+	}
+	return lockedmem.Copy(append(b, "\n}\n"...)), nil
 }
 
 func (k *pskFile) wipe() {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -66,13 +67,13 @@ func (p *program) initSoftHSM(dir, label, soSource string) error {
 	if err != nil {
 		return err
 	}
-	defer clear(pin)
+	defer pin.Close()
 	so, err := pinFor(soSource, filepath.Join(dir, "so-pin"), "new PIN of the security officer")
 	if err != nil {
 		return err
 	}
-	defer clear(so)
-	if err := initialise(uri, so, pin); err != nil {
+	defer so.Close()
+	if err := initialise(uri, so.Bytes(), pin.Bytes()); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the SoftHSM token %q in %s\n", label, p.flags.softhsm)
@@ -80,18 +81,19 @@ func (p *program) initSoftHSM(dir, label, soSource string) error {
 }
 
 // pinFor reads a PIN, or makes one up and keeps it in a file.
-func pinFor(source, path, what string) ([]byte, error) {
+func pinFor(source, path, what string) (*lockedmem.Buffer, error) {
 	if source != "" {
 		return newSecret(source, what)
 	}
 	if _, err := os.Stat(path); err == nil {
 		return secret("file:"+path, what)
 	}
-	pin := []byte(rand.Text())
-	if err := atomicfile.Create(path, append(pin, '\n'), atomicfile.DefaultMode); err != nil {
+	line := []byte(rand.Text() + "\n")
+	defer clear(line)
+	if err := atomicfile.Create(path, line, atomicfile.DefaultMode); err != nil {
 		return nil, fmt.Errorf("keep the %s: %w", what, err)
 	}
-	return pin, nil
+	return lockedmem.Copy(line[:len(line)-1]), nil
 }
 
 func initialise(uri *hsm.URI, soPIN, pin []byte) error {
@@ -152,13 +154,13 @@ func (p *program) initToken(label, soSource string) error {
 	if err != nil {
 		return err
 	}
-	defer clear(so)
+	defer so.Close()
 	pin, err := newSecret(orPrompt(c.Keystore.PIN), "new PIN")
 	if err != nil {
 		return err
 	}
-	defer clear(pin)
-	if err := initialise(uri, so, pin); err != nil {
+	defer pin.Close()
+	if err := initialise(uri, so.Bytes(), pin.Bytes()); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the token %q; its URI is %s\n", uri.Token, uri)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -84,8 +85,8 @@ func (c *config) openTPM(open func(tpm.Config) (*tpm.Store, error)) (keys, error
 	if err != nil {
 		return nil, err
 	}
-	defer clear(pin)
-	s, err := open(tpm.Config{URI: c.Keystore.URI, PIN: pin})
+	defer pin.Close()
+	s, err := open(tpm.Config{URI: c.Keystore.URI, PIN: pin.Bytes()})
 	if err != nil {
 		return nil, err
 	}
@@ -119,12 +120,12 @@ func (c *config) openMachine(create bool) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer clear(pin)
+	defer pin.Close()
 	m := &machine{}
 	if m.device, err = tpm.Open(c.Keystore.URI); err != nil {
 		return nil, err
 	}
-	settings := tpm.StoreConfig{State: u.State, SRK: u.SRK, PIN: pin}
+	settings := tpm.StoreConfig{State: u.State, SRK: u.SRK, PIN: pin.Bytes()}
 	open := m.device.OpenStore
 	if fresh && create {
 		open = m.device.InitStore
@@ -171,7 +172,7 @@ func (p *program) setKeysAside(replace bool, err error) error {
 }
 
 // tpmPIN is the PIN of the TPM's keys, if they have one.
-func (c *config) tpmPIN() ([]byte, error) {
+func (c *config) tpmPIN() (*lockedmem.Buffer, error) {
 	if c.Keystore.PIN == "" {
 		return nil, nil
 	}

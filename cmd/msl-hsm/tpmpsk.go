@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/google/go-tpm/tpm2"
@@ -211,7 +212,10 @@ func readObject(what, path string, v any) error {
 		return usagef("%s: %w", what, err)
 	}
 	defer f.Close()
-	text, err := readBounded(f)
+	text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err == nil && len(text) > maxSecret {
+		err = fmt.Errorf("it has more than %d bytes", maxSecret)
+	}
 	if err != nil {
 		return usagef("%s: %s: %w", what, path, err)
 	}

@@ -22,8 +22,8 @@ func (p *program) userAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer clear(password)
-			err = p.withState(path, func(s registry) error { return s.AddUser(args[0], password) })
+			defer password.Close()
+			err = p.withState(path, func(s registry) error { return s.AddUser(args[0], password.Bytes()) })
 			if err == nil {
 				fmt.Fprintf(p.stdout, "registered %s\n", printable(args[0]))
 			}

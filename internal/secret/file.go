@@ -1,0 +1,66 @@
+package secret
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+)
+
+// ReadFile reads a file of at most limit bytes that nobody but its owner may read,
+// for the caller to close. One that is longer is a [TooLong].
+func ReadFile(path string, limit int) (*lockedmem.Buffer, error) {
+	b, err := readPrivate(path, limit)
+	if err == nil && b.Len() > limit {
+		b.Close()
+		return nil, TooLong(limit)
+	}
+	return b, err
+}
+
+// readPrivate asks what a file is of the open one, so that it cannot change in
+// between.
+func readPrivate(path string, limit int) (*lockedmem.Buffer, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it is not a regular file")
+	case info.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("others may read it (mode %04o): run chmod 600 on it", info.Mode().Perm())
+	}
+	return readAll(f, limit)
+}
+
+func readDescriptor(number string, limit int) (*lockedmem.Buffer, error) {
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(n), "fd:"+number)
+	if f == nil {
+		return nil, errors.New("it is not open")
+	}
+	defer f.Close()
+	return readAll(f, limit)
+}
+
+// readAll reads a byte more than the limit, if there is one.
+func readAll(r io.Reader, limit int) (*lockedmem.Buffer, error) {
+	room := lockedmem.New(limit + 1)
+	defer room.Close()
+	n, err := io.ReadFull(r, room.Bytes())
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
+	return lockedmem.Copy(room.Bytes()[:n]), nil
+}
