@@ -114,7 +114,7 @@ func (s *Store) version(r *record) (keystore.Version, error) {
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	if e.pin && len(s.pin) == 0 {
+	if e.pin && s.pin.Len() == 0 {
 		return keystore.Version{}, fmt.Errorf("the key was made with a PIN, and there is none: %w", keystore.ErrPIN)
 	}
 	k := &key{store: s, algorithm: r.Algorithm, object: r.object, record: r, locked: true}

@@ -110,8 +110,8 @@ func (c command) open(b, nonce []byte) (a answer, err error) {
 // authorise encrypts the first parameter in place and appends the
 // authorization area.
 func (s *session) authorise(b []byte, c command, nonce []byte) []byte {
-	key := s.authKey(c)
-	defer s.wipe(key)
+	key, copied := s.authKey(c)
+	defer clear(copied)
 	attributes := byte(attrContinue)
 	if c.secretOut {
 		attributes |= attrEncrypt
@@ -135,18 +135,14 @@ func (s *session) authorise(b []byte, c command, nonce []byte) []byte {
 }
 
 // authKey is the session's key and the authorization value of the first handle.
-func (s *session) authKey(c command) []byte {
+// Where that has one they are a copy, which the caller clears.
+func (s *session) authKey(c command) (key, copied []byte) {
+	key = s.key.Bytes()
 	if len(c.handles) == 0 || len(c.handles[0].auth) == 0 {
-		return s.key
+		return key, nil
 	}
-	return append(slices.Clip(s.key), c.handles[0].auth...)
-}
-
-// wipe forgets what authKey returned, if it holds a PIN.
-func (s *session) wipe(key []byte) {
-	if len(key) > len(s.key) {
-		clear(key)
-	}
+	copied = slices.Concat(key, c.handles[0].auth)
+	return copied, copied
 }
 
 // check checks the authorization of an answer, and decrypts its first
@@ -160,8 +156,8 @@ func (s *session) check(c command, params, area, nonce []byte) error {
 	if !ok || len(end) > 0 {
 		return errAnswer()
 	}
-	key := s.authKey(c)
-	defer s.wipe(key)
+	key, copied := s.authKey(c)
+	defer clear(copied)
 	h := sha256.New()
 	h.Write(make([]byte, 4)) // TPM_RC_SUCCESS
 	h.Write(binary.BigEndian.AppendUint32(nil, c.code))

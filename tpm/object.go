@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -21,7 +22,7 @@ type object struct {
 	public  []byte  // TPMT_PUBLIC
 	private []byte  // contents of a TPM2B_PRIVATE
 	name    []byte
-	auth    []byte
+	auth    *lockedmem.Buffer // the PIN of the store, or nil
 
 	persistent uint32 // handle, for a key that is in the TPM for good
 	handle     uint32 // 0: not loaded
@@ -39,7 +40,7 @@ func nameOf(public []byte) []byte {
 	return append([]byte{0, 0x0b}, sum[:]...)
 }
 
-func (o *object) entity() entity { return entity{handle: o.handle, name: o.name, auth: o.auth} }
+func (o *object) entity() entity { return entity{handle: o.handle, name: o.name, auth: o.auth.Bytes()} }
 
 // load loads a key and those above it, and keeps them until the operation ends.
 func (d *Device) load(o *object) error {
@@ -152,7 +153,7 @@ func (d *Device) drop(o *object) {
 
 // create makes a key under a parent. data is the key of a secret one that came
 // from outside.
-func (d *Device) create(parent *object, public, auth, data []byte) (*object, error) {
+func (d *Device) create(parent *object, public []byte, auth *lockedmem.Buffer, data []byte) (*object, error) {
 	if err := d.load(parent); err != nil {
 		return nil, err
 	}
@@ -160,10 +161,8 @@ func (d *Device) create(parent *object, public, auth, data []byte) (*object, err
 	if err != nil {
 		return nil, err
 	}
-	params := append16(nil, append16(append16(nil, auth), data))
+	params := createParams(public, auth.Bytes(), data)
 	defer clear(params)
-	params = append16(params, public)
-	params = append(params, 0, 0, 0, 0, 0, 0) // no outside information, no PCRs
 	a, err := d.run(command{code: ccCreate, handles: []entity{parent.entity()}, session: s, params: params, secretIn: true})
 	if err != nil {
 		return nil, err
@@ -176,6 +175,17 @@ func (d *Device) create(parent *object, public, auth, data []byte) (*object, err
 	o := newObject(parent, slices.Clone(made), slices.Clone(private))
 	o.auth = auth
 	return o, nil
+}
+
+// createParams are the parameters of TPM2_Create (TPM 2.0 Library, Part 3, clause
+// 12.1), in one piece that does not grow, so that no secret stays behind.
+func createParams(public, auth, data []byte) []byte {
+	sensitive := 2 + len(auth) + 2 + len(data)
+	params := make([]byte, 0, 2+sensitive+2+len(public)+6)
+	params = binary.BigEndian.AppendUint16(params, uint16(sensitive))
+	params = append16(append16(params, auth), data)
+	params = append16(params, public)
+	return append(params, 0, 0, 0, 0, 0, 0) // no outside information, no PCRs
 }
 
 // createPrimary makes the storage key of the TCG's ECC P-256 template (TCG TPM

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -24,7 +25,7 @@ import (
 type session struct {
 	handle uint32
 	salt   *object // the storage key that it was started with
-	key    []byte
+	key    *lockedmem.Buffer
 	nonce  []byte // the TPM's last one
 }
 
@@ -94,13 +95,13 @@ func (d *Device) startSession(salt *object) (*session, error) {
 		return nil, fmt.Errorf("tpm: TPM2_StartAuthSession: %w", errAnswer())
 	}
 	s := &session{handle: answer.handle, salt: salt, nonce: slices.Clone(nonce)}
-	s.key = kdfa(secret, "ATH", s.nonce, caller)
+	s.key = lockedmem.Move(kdfa(secret, "ATH", s.nonce, caller))
 	return s, nil
 }
 
 // end forgets the secrets of a session.
 func (s *session) end() {
-	clear(s.key)
+	s.key.Close()
 	s.handle = 0
 }
 
@@ -137,7 +138,8 @@ func kdfa(key []byte, label string, u, v []byte) []byte {
 }
 
 // mac is the HMAC of a command or an answer (clause 17.6.5) whose parameters are
-// hashed in h, under what authKey returns.
+// hashed in h, under what authKey returns. What package hmac makes of the key stays
+// on the heap until it is collected.
 func (s *session) mac(key []byte, h hash.Hash, newer, older []byte, attributes byte) []byte {
 	m := hmac.New(sha256.New, key)
 	m.Write(h.Sum(nil))

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -19,7 +20,8 @@ type Config struct {
 	// PIN is the authorization value of provisioned keys that are made with
 	// one, 1 to 32 bytes without a zero byte. Keys made by a store with a PIN
 	// need it; a wrong one counts for the TPM's dictionary attack protection.
-	// Session keys have none. The store keeps a copy until it is closed.
+	// Session keys have none. The store keeps a copy in locked memory until it
+	// is closed; the caller wipes this one.
 	PIN []byte
 }
 
@@ -30,7 +32,7 @@ type Store struct {
 	owns   bool // Close closes the device
 	parent *object
 	state  *state
-	pin    []byte
+	pin    *lockedmem.Buffer // nil: there is none
 
 	refused error // what the TPM said of the PIN; belongs to whoever has the turn
 
@@ -89,6 +91,14 @@ func (d *Device) OpenStore(c StoreConfig) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s, err := d.openStore(c, pin)
+	if err != nil {
+		pin.Close()
+	}
+	return s, err
+}
+
+func (d *Device) openStore(c StoreConfig, pin *lockedmem.Buffer) (*Store, error) {
 	st, err := readState(c.State)
 	if err != nil {
 		return nil, err
@@ -109,13 +119,16 @@ func (d *Device) OpenStore(c StoreConfig) (*Store, error) {
 	return s, nil
 }
 
-// checkPIN takes a copy. go-tpm and other programs stumble over zero bytes in
+// checkPIN takes a copy into locked memory. go-tpm and other programs stumble over zero bytes in
 // authorization values, and a TPM takes off those at the end.
-func checkPIN(pin []byte) ([]byte, error) {
+func checkPIN(pin []byte) (*lockedmem.Buffer, error) {
 	if len(pin) > sessionHash || slices.Contains(pin, 0) {
 		return nil, fmt.Errorf("tpm: the PIN of %d bytes has a zero byte or more than %d bytes: %w", len(pin), sessionHash, keystore.ErrPIN)
 	}
-	return slices.Clone(pin), nil
+	if len(pin) == 0 {
+		return nil, nil
+	}
+	return lockedmem.Copy(pin), nil
 }
 
 // storageKey returns the one object of a storage key on this Device, so that
@@ -180,11 +193,11 @@ func (s *Store) make(a keystore.Algorithm, from origin, raw []byte) (keystore.Ke
 }
 
 // create makes a key under the storage key.
-func (s *Store) create(a keystore.Algorithm, from origin, pin, raw []byte) (o *object, err error) {
+func (s *Store) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffer, raw []byte) (o *object, err error) {
 	if err := s.open(); err != nil {
 		return nil, err
 	}
-	t, err := template(a, from, len(pin) > 0)
+	t, err := template(a, from, pin.Len() > 0)
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +264,7 @@ func (s *Store) use(o *object, check func() error, f func(s *session) error) err
 		if err := check(); err != nil {
 			return err
 		}
-		if len(o.auth) > 0 && s.refused != nil {
+		if o.auth.Len() > 0 && s.refused != nil {
 			return s.refused
 		}
 		if err := s.device.load(o); err != nil {
@@ -262,7 +275,7 @@ func (s *Store) use(o *object, check func() error, f func(s *session) error) err
 			return err
 		}
 		err = f(session)
-		if len(o.auth) > 0 && (errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)) {
+		if o.auth.Len() > 0 && (errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)) {
 			s.refused = err
 		}
 		return err
@@ -369,7 +382,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.device.release(all...)
-	clear(s.pin) // nobody uses it: what comes finds the store closed
+	s.pin.Close() // nobody uses it: what comes finds the store closed
 	if s.owns {
 		return s.device.Close()
 	}

@@ -89,7 +89,7 @@ func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := TSS2{EmptyAuth: len(r.object.auth) == 0, Parent: tpm2.TPMHandle(s.parent.persistent), Public: r.Public, Private: r.Private}
+	f := TSS2{EmptyAuth: r.object.auth.Len() == 0, Parent: tpm2.TPMHandle(s.parent.persistent), Public: r.Public, Private: r.Private}
 	return f.PEM()
 }
 

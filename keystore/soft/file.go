@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -44,7 +45,7 @@ const (
 type file struct {
 	path   string
 	header []byte            // magic, version, salt
-	key    []byte            // from the passphrase
+	key    *lockedmem.Buffer // from the passphrase
 	sum    [sha256.Size]byte // of what was last read or written
 }
 
@@ -108,8 +109,10 @@ func Open(path string, passphrase []byte) (*Store, error) {
 	return &Store{live: map[*key]struct{}{}, rings: rings, file: f}, nil
 }
 
-func deriveKey(passphrase, salt []byte) []byte {
-	return argon2.IDKey(passphrase, salt, argonTime, argonMemory, argonThreads, chacha20poly1305.KeySize)
+// deriveKey makes the key of a file. What package argon2 works with stays on the
+// heap until it is collected.
+func deriveKey(passphrase, salt []byte) *lockedmem.Buffer {
+	return lockedmem.Move(argon2.IDKey(passphrase, salt, argonTime, argonMemory, argonThreads, chacha20poly1305.KeySize))
 }
 
 func read(path string) ([]byte, error) {
@@ -150,7 +153,7 @@ func check(path string, data []byte) (sum [sha256.Size]byte, err error) {
 }
 
 func (f *file) decrypt(body []byte) (map[string][]record, error) {
-	aead, err := chacha20poly1305.NewX(f.key)
+	aead, err := chacha20poly1305.NewX(f.key.Bytes())
 	if err != nil {
 		return nil, fmt.Errorf("soft: %w", err)
 	}
@@ -227,7 +230,7 @@ func (f *file) encrypt(rings map[string][]record) ([]byte, error) {
 		return nil, fmt.Errorf("soft: write %s: %w", f.path, err)
 	}
 	defer clear(text)
-	aead, err := chacha20poly1305.NewX(f.key)
+	aead, err := chacha20poly1305.NewX(f.key.Bytes())
 	if err != nil {
 		return nil, fmt.Errorf("soft: %w", err)
 	}
@@ -282,6 +285,6 @@ func (f *file) write(rings map[string][]record, put func(path string, data []byt
 
 func (f *file) wipe() {
 	if f != nil {
-		clear(f.key)
+		f.key.Close()
 	}
 }

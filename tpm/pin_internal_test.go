@@ -1,0 +1,44 @@
+package tpm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+)
+
+// TestCreateParams asks that nothing grows: what is left behind could not be wiped.
+func TestCreateParams(t *testing.T) {
+	for _, c := range []struct{ public, auth, data string }{
+		{"public", "", ""}, {"public", "1234", ""}, {"public", "1234", "a key"}, {"", "", "a key"},
+	} {
+		p := createParams([]byte(c.public), []byte(c.auth), []byte(c.data))
+		want := append16(nil, append16(append16(nil, []byte(c.auth)), []byte(c.data)))
+		want = append(append16(want, []byte(c.public)), 0, 0, 0, 0, 0, 0)
+		if !bytes.Equal(p, want) || cap(p) != len(p) {
+			t.Errorf("%+v: %x of capacity %d, want %x", c, p, cap(p), want)
+		}
+	}
+}
+
+// TestAuthKey asks that the caller is told of a copy, and that none follows a
+// session that has ended.
+func TestAuthKey(t *testing.T) {
+	pin, err := checkPIN([]byte("1234"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pin.Close()
+	key := binary.BigEndian.AppendUint32(nil, 0x01020304)
+	s := &session{key: pin}
+	if got, copied := s.authKey(command{}); string(got) != "1234" || copied != nil {
+		t.Errorf("without a PIN: %q, copy %q", got, copied)
+	}
+	with := command{handles: []entity{{auth: key}}}
+	if got, copied := s.authKey(with); !bytes.Equal(got, append([]byte("1234"), key...)) || &got[0] != &copied[0] {
+		t.Errorf("with one: %q, copy %q", got, copied)
+	}
+	s.end()
+	if got, _ := s.authKey(command{}); len(got) != 0 {
+		t.Errorf("after the end: %q", got)
+	}
+}
