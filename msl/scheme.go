@@ -52,7 +52,9 @@ type UserScheme interface {
 	// Check judges the form of an authdata object, while a header is read.
 	Check(authdata []byte) error
 	// Authenticate returns the name of the user of an authdata object that
-	// passed Check. It runs after the checks for replay and revocation.
+	// passed Check. It runs after the checks for replay and revocation. A server
+	// overwrites authdata when it returns, since it may hold a password: a scheme
+	// copies what it keeps.
 	Authenticate(ctx context.Context, identity string, authdata []byte) (user string, err error)
 }
 

@@ -268,6 +268,7 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	if in.userAuth == nil {
 		return nil
 	}
+	defer clear(in.userAuth.data) // in the decrypted header: nobody reads it again
 	const op = "user authentication"
 	scheme, err := pick(s.Users, in.userAuth.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
 	if err != nil {

@@ -76,6 +76,7 @@ func TestScripts(t *testing.T) {
 			"flip":      flip,
 			"found":     found,
 			"later":     nextSecond,
+			"remembers": remembers,
 		},
 	})
 }

@@ -1,6 +1,7 @@
 package userauth
 
 import (
+	"bytes"
 	"context"
 	"strings"
 
@@ -11,7 +12,8 @@ import (
 // EmailPassword is the scheme EMAIL_PASSWORD (MSL wiki, "Email/Password").
 type EmailPassword struct {
 	// Verify returns the name of the user that has this password. A pair that
-	// is wrong is msl.ErrEmailPasswordIncorrect.
+	// is wrong is msl.ErrEmailPasswordIncorrect. The password is overwritten when
+	// Verify returns.
 	Verify func(ctx context.Context, email string, password []byte) (user string, err error)
 }
 
@@ -20,19 +22,21 @@ func (*EmailPassword) Scheme() string { return "EMAIL_PASSWORD" }
 
 // Check judges the form.
 func (*EmailPassword) Check(authdata []byte) error {
-	_, _, err := parseEmailPassword(authdata)
+	_, password, err := parseEmailPassword(authdata)
+	clear(password)
 	return err
 }
 
-func parseEmailPassword(authdata []byte) (email, password string, err error) {
+// parseEmailPassword leaves the password for the caller to wipe.
+func parseEmailPassword(authdata []byte) (email string, password []byte, err error) {
 	o, err := wire.Parse(authdata, wire.Limits{})
 	if err == nil {
 		if email, err = o.String("email"); err == nil {
-			password, err = o.String("password")
+			password, err = o.Secret("password")
 		}
 	}
 	if err != nil {
-		return "", "", msl.Failure(msl.ErrMSLParseError, "user authentication data", err)
+		return "", nil, msl.Failure(msl.ErrMSLParseError, "user authentication data", err)
 	}
 	return email, password, nil
 }
@@ -43,20 +47,20 @@ func (e *EmailPassword) Authenticate(ctx context.Context, _ string, authdata []b
 	if err != nil {
 		return "", err
 	}
-	if strings.TrimSpace(email) == "" || strings.TrimSpace(password) == "" {
+	defer clear(password)
+	if strings.TrimSpace(email) == "" || len(bytes.TrimSpace(password)) == 0 {
 		return "", msl.Failure(msl.ErrEmailPasswordBlank, e.Scheme(), nil)
 	}
-	secret := []byte(password)
-	defer clear(secret)
-	return e.Verify(ctx, email, secret)
+	return e.Verify(ctx, email, password)
 }
 
-// EmailPasswordData is how a client proves a user by this scheme.
+// EmailPasswordData is how a client proves a user by this scheme. It holds the
+// password in clear, until it is collected; the caller wipes its own.
 func EmailPasswordData(email string, password []byte) *msl.UserAuthData {
-	e := wire.NewEncoder(64 + len(email) + len(password))
+	e := wire.NewEncoder(64 + 6*(len(email)+len(password))) // escaped: it must not grow
 	e.Begin()
 	e.String("email", email)
-	e.String("password", string(password))
+	e.Secret("password", password)
 	e.End()
 	return &msl.UserAuthData{Scheme: "EMAIL_PASSWORD", AuthData: e.Encoded()}
 }

@@ -1,6 +1,7 @@
 package userauth
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -65,7 +66,7 @@ func parseTokens(authdata []byte) (*msl.MasterToken, *msl.UserIDToken, error) {
 // another entity 5032, a user ID token that is not ours 5021, a user who must not
 // use the scheme 5041, an unanswered question for revocation 5043.
 func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdata []byte) (string, error) {
-	mt, uit, err := parseTokens(authdata)
+	mt, uit, err := parseTokens(bytes.Clone(authdata)) // who opens them may keep them
 	if err != nil {
 		return "", err
 	}

@@ -77,6 +77,13 @@ func (e *Encoder) String(name, v string) {
 	e.buf = appendString(e.buf, v)
 }
 
+// Secret writes a string of bytes that are to be overwritten, without a copy of
+// them elsewhere.
+func (e *Encoder) Secret(name string, v []byte) {
+	e.name(name)
+	e.buf = appendString(e.buf, v)
+}
+
 // Int writes an integer.
 func (e *Encoder) Int(name string, v int64) {
 	e.name(name)
@@ -140,7 +147,7 @@ func (e *Encoder) separate() {
 // what other MSL stacks do: the solidus of "</" and the characters U+0080 to
 // U+009F and U+2000 to U+20FF, among them the line separators that end a
 // string in older JavaScript.
-func appendString(buf []byte, s string) []byte {
+func appendString[T string | []byte](buf []byte, s T) []byte {
 	buf = append(buf, '"')
 	start := 0
 	for i := 0; i < len(s); {
@@ -148,7 +155,7 @@ func appendString(buf []byte, s string) []byte {
 			i++
 			continue
 		}
-		r, size := utf8.DecodeRuneInString(s[i:])
+		r, size := decodeRune(s[i:])
 		if !needsEscape(s, i, r, size) {
 			i += size
 			continue
@@ -167,7 +174,12 @@ func isVerbatim(c byte) bool {
 	return c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\' && c != '/'
 }
 
-func needsEscape(s string, i int, r rune, size int) bool {
+func decodeRune[T string | []byte](s T) (rune, int) {
+	// As many bytes as a character has at most stay on the stack.
+	return utf8.DecodeRuneInString(string(s[:min(len(s), utf8.UTFMax)]))
+}
+
+func needsEscape[T string | []byte](s T, i int, r rune, size int) bool {
 	switch {
 	case r == '/':
 		return i > 0 && s[i-1] == '<'

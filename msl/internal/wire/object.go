@@ -78,6 +78,12 @@ func (o Object) String(name string) (string, error) {
 	return member(o, name, Value.Text)
 }
 
+// Secret returns a member that is a string as bytes that nothing else refers to,
+// so that the caller can overwrite them. No string of them is made.
+func (o Object) Secret(name string) ([]byte, error) {
+	return member(o, name, Value.Secret)
+}
+
 // Int returns a member that is an integer. Only -?(0|[1-9][0-9]*) within the
 // range of int64 will do, and neither -0 nor a fraction or an exponent.
 func (o Object) Int(name string) (int64, error) {

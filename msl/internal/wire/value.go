@@ -102,6 +102,15 @@ func (v Value) Text() (string, error) {
 	return string(v.contents()), nil
 }
 
+// Secret returns a string as bytes, see [Object.Secret].
+func (v Value) Secret() ([]byte, error) {
+	if v.Kind() != StringKind {
+		return nil, ErrType
+	}
+	n := v.node()
+	return unescape(v.src[n.at+1 : n.end-1]), nil
+}
+
 // Int returns an integer, see [Object.Int].
 func (v Value) Int() (int64, error) {
 	raw := v.Raw()

@@ -1,0 +1,48 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+)
+
+// TestSecret asks that a secret reads and writes as the string of its bytes, and
+// that overwriting what was read leaves the object alone.
+func TestSecret(t *testing.T) {
+	for _, text := range []string{"", "plain", `quoted " and \`, "</é\u2028\x00\x1f", "\xff broken", "𝄞"} {
+		a, b := NewEncoder(16), NewEncoder(16)
+		for _, e := range []*Encoder{a, b} {
+			e.Begin()
+		}
+		a.String("s", text)
+		b.Secret("s", []byte(text))
+		for _, e := range []*Encoder{a, b} {
+			e.End()
+		}
+		if !bytes.Equal(a.Encoded(), b.Encoded()) {
+			t.Errorf("%q: written as %s and %s", text, a.Encoded(), b.Encoded())
+		}
+		o, err := Parse(b.Encoded(), Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _ := o.String("s")
+		secret, err := o.Secret("s")
+		if err != nil || string(secret) != want {
+			t.Errorf("%q: read as %q, %v", text, secret, err)
+		}
+		clear(secret)
+		if again, _ := o.String("s"); again != want {
+			t.Errorf("%q: the object changed to %q", text, again)
+		}
+	}
+	o, _ := Parse([]byte(`{"n":1}`), Limits{})
+	for _, name := range []string{"n", "none"} {
+		if b, err := o.Secret(name); err == nil || b != nil {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	if _, err := o.Secret("n"); !errors.Is(err, ErrType) {
+		t.Errorf("a number: %v", err)
+	}
+}
