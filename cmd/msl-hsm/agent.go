@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,11 +45,17 @@ answer is the body of the response.
 Headers of a request: Msl-User, the user that it is for; Msl-Non-Replayable: true;
 Msl-No-Answer: true. A status from 400 on comes with a JSON object that says why.
 
-SIGTERM and SIGINT end it: it finishes the requests under way.`,
+SIGTERM and SIGINT end it: it finishes the requests under way. Where that takes 3
+seconds more than client.agent.shutdown, and with a second signal at once, it is ended
+by force.`,
 		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
+			log, err := p.logger(serveFlags{verbose: f.verbose, logFormat: f.logFormat})
+			if err != nil {
+				return err
+			}
+			ctx, end := p.stoppable(c.Context(), log)
+			defer end()
 			return p.runAgent(ctx, args, over, f)
 		},
 	}
@@ -74,6 +78,7 @@ func (p *program) runAgent(ctx context.Context, args []string, over clientConfig
 	if err != nil {
 		return err
 	}
+	p.stop.allow(c.Client.Agent.Shutdown)
 	override(&c.Client.Agent.Listen, f.listen)
 	log, err := p.logger(serveFlags{verbose: f.verbose, logFormat: f.logFormat})
 	if err != nil {
@@ -90,12 +95,16 @@ func (p *program) runAgent(ctx context.Context, args []string, over clientConfig
 		return err
 	}
 	defer listener.Close() // again after Shutdown, which does no harm
+	p.stop.during("the key store to open")
 	a, err := c.openAgent(ctx, log, reporter)
 	if err != nil {
 		reporter.Observe(err)
 		return err
 	}
-	defer closing(&err, a.client)
+	defer func() {
+		p.stop.during("the key store to close")
+		closing(&err, a.client)
+	}()
 	log.Info("serving", "address", urlOf(listener), "server", c.Client.URL, "identity", c.Client.Identity,
 		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback)
 	return p.answer(ctx, a.server(listener), listener, c.Client.Agent.Shutdown, f.readyFile)

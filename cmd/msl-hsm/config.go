@@ -132,7 +132,7 @@ func defaultConfig() *config {
 	c.Server.Languages = []string{"en"}
 	c.Server.UpstreamMethod = "POST"
 	c.Server.UpstreamTimeout = 30 * time.Second
-	c.Server.Shutdown = 10 * time.Second
+	c.Server.Shutdown = defaultShutdown
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
 	c.Server.Enrollment.Path = "/enroll"
 	c.Server.Enrollment.Unknown = "hold"
@@ -140,7 +140,7 @@ func defaultConfig() *config {
 	c.Client.UserScheme = "EMAIL_PASSWORD"
 	c.Client.Custody = "sealed"
 	c.Client.Compression = []string{"GZIP", "LZW"}
-	c.Client.Agent = agentConfig{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: 10 * time.Second}
+	c.Client.Agent = agentConfig{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: defaultShutdown}
 	return c
 }
 

@@ -23,6 +23,7 @@ const (
 	exitSecret   = 5
 	exitNoAnswer = 6
 	exitHeld     = 7
+	exitForced   = 8
 )
 
 const exitText = `Exit codes:
@@ -39,6 +40,10 @@ const exitText = `Exit codes:
   6  no answer: the server cannot be reached, or sent no MSL message
   7  the device waits for a person to approve it at the server; after that, run
      the command again
+  8  a server or an agent was told to stop and was ended by force: 3 seconds after
+     its time for that (server.shutdown, client.agent.shutdown) something had not
+     ended, as a call into a PKCS #11 module that does not return, or a second
+     signal came. The log says what it waited for
 `
 
 // A coded error has an exit code of its own.

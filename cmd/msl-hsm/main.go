@@ -20,6 +20,7 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	flags          rootFlags
+	stop           *stopper // of a server or an agent, or nil
 }
 
 // rootFlags override the configuration for every verb.
