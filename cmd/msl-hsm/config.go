@@ -18,13 +18,14 @@ type config struct {
 }
 
 type keystoreConfig struct {
-	URI       string        `yaml:"uri"`        // pkcs11:… or soft:FILE
-	SoftHSM   string        `yaml:"softhsm"`    // directory of a SoftHSM token
-	PIN       string        `yaml:"pin"`        // source
-	Sessions  int           `yaml:"sessions"`   // PKCS #11 sessions at work at a time
-	Wait      time.Duration `yaml:"wait"`       // for a free one
-	Prefix    string        `yaml:"prefix"`     // of the labels of our keys
-	AllowWeak []string      `yaml:"allow-weak"` // weaknesses to live with
+	URI         string        `yaml:"uri"`          // pkcs11:… or soft:FILE
+	SoftHSM     string        `yaml:"softhsm"`      // directory of a SoftHSM token
+	PIN         string        `yaml:"pin"`          // source
+	Sessions    int           `yaml:"sessions"`     // PKCS #11 sessions at work at a time
+	Wait        time.Duration `yaml:"wait"`         // for a free one
+	CallTimeout time.Duration `yaml:"call-timeout"` // of a call into the module
+	Prefix      string        `yaml:"prefix"`       // of the labels of our keys
+	AllowWeak   []string      `yaml:"allow-weak"`   // weaknesses to live with
 }
 
 type serverConfig struct {

@@ -35,7 +35,7 @@ func (k *keystoreConfig) openPKCS11() (keys, error) {
 		return nil, err
 	}
 	s, err := hsm.Open(hsm.Config{
-		URI: uri.String(), PIN: pin, Sessions: k.Sessions, Wait: k.Wait,
+		URI: uri.String(), PIN: pin, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
 		SealPrefix: k.Prefix, AllowWeak: k.AllowWeak,
 	})
 	if err != nil {
