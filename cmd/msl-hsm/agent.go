@@ -84,6 +84,7 @@ func (p *program) runAgent(ctx context.Context, args []string, over clientConfig
 	if err != nil {
 		return err
 	}
+	c.Keystore.log = log
 	reporter, err := p.agentReporter(over, f.verbose)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +27,8 @@ type keystoreConfig struct {
 	CallTimeout time.Duration `yaml:"call-timeout"` // of a call into the module
 	Prefix      string        `yaml:"prefix"`       // of the labels of our keys
 	AllowWeak   []string      `yaml:"allow-weak"`   // weaknesses to live with
+
+	log *slog.Logger // of a process that lives long: told when the device is lost
 }
 
 type serverConfig struct {

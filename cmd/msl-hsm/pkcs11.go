@@ -36,7 +36,7 @@ func (k *keystoreConfig) openPKCS11() (keys, error) {
 	}
 	s, err := hsm.Open(hsm.Config{
 		URI: uri.String(), PIN: pin, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
-		SealPrefix: k.Prefix, AllowWeak: k.AllowWeak,
+		SealPrefix: k.Prefix, AllowWeak: k.AllowWeak, Log: k.log,
 	})
 	if err != nil {
 		return nil, err

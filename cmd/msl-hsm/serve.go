@@ -79,6 +79,7 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	c.Keystore.log = log
 	application, err := c.application()
 	if err != nil {
 		return err
