@@ -95,7 +95,9 @@ func fieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
 
 func fieldNames(v reflect.Value) (names []string) {
 	for i := range v.NumField() {
-		names = append(names, v.Type().Field(i).Tag.Get("yaml"))
+		if name := v.Type().Field(i).Tag.Get("yaml"); name != "" {
+			names = append(names, name)
+		}
 	}
 	return names
 }
