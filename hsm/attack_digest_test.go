@@ -22,13 +22,46 @@ const (
 
 // TestAttackDigest computes the wrapping key of a key set from its other two keys,
 // which C_DigestKey hashes although nobody may read them, and opens with it what
-// was recorded.
+// was recorded. A MAC key that is a whole block spoils it, whatever it is
+// unwrapped as.
 func TestAttackDigest(t *testing.T) {
 	f := newField(t)
 	psk := f.newPSK()
 	recorded := f.record(t, psk.wrapping)
-	got, err := f.a.digestAttack(f.unwrapStored(t, keystore.AES128CBC, psk.encryption), f.unwrapStored(t, keystore.HMACSHA256, psk.mac), recorded)
+	encryption := f.unwrapStored(t, keystore.AES128CBC, psk.encryption)
+	got, err := f.a.digestAttack(encryption, f.unwrapStored(t, keystore.HMACSHA256, psk.mac), recorded)
 	f.wins(t, got, err)
+
+	block := keystore.HMACBlock(psk.mac)
+	got, err = f.a.digestAttack(encryption, f.unwrapStored(t, keystore.HMACSHA256Block, block), recorded)
+	f.fails(t, got, err)
+	opened := 0
+	for _, keyType := range keyTypes {
+		for _, length := range []*pkcs11.Attribute{nil, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 32)} {
+			template := secret([]uint{pkcs11.CKA_SIGN}, pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, keyType))
+			if length != nil {
+				template = append([]*pkcs11.Attribute{length}, template...)
+			}
+			k, err := f.a.UnwrapKey(f.a.session, keyWrap, f.kek(t, "msl-seal-session"), f.stored(t, keystore.HMACSHA256Block, block), template)
+			if err != nil {
+				continue // the key is not of that type
+			}
+			opened++
+			got, err := f.a.digestAttack(encryption, k, recorded)
+			f.fails(t, got, err)
+			f.a.DestroyObject(f.a.session, k)
+		}
+	}
+	if opened == 0 {
+		t.Error("the block unwraps as no type of key at all, so this proves nothing")
+	}
+}
+
+// keyTypes are those of secret keys that a module may know.
+var keyTypes = []uint{
+	pkcs11.CKK_GENERIC_SECRET, pkcs11.CKK_AES, pkcs11.CKK_DES, pkcs11.CKK_DES2, pkcs11.CKK_DES3, pkcs11.CKK_RC4,
+	pkcs11.CKK_BLOWFISH, pkcs11.CKK_CAMELLIA, pkcs11.CKK_MD5_HMAC, pkcs11.CKK_SHA_1_HMAC, pkcs11.CKK_SHA224_HMAC,
+	pkcs11.CKK_SHA256_HMAC, pkcs11.CKK_SHA384_HMAC, pkcs11.CKK_SHA512_HMAC,
 }
 
 // A keySet is a pre-shared one whose wrapping key is derived.

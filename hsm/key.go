@@ -57,7 +57,7 @@ func (k *object) typed() keystore.Key {
 	switch k.algorithm {
 	case keystore.AES128CBC, keystore.AES256CBC:
 		return cipherKey{k}
-	case keystore.HMACSHA256, keystore.AESCMAC128:
+	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
 		return macKey{k}
 	case keystore.AESWrap128:
 		return wrapKey{k}

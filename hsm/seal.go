@@ -13,7 +13,7 @@ import (
 // sealing returns the algorithm of the key that seals keys of algorithm a.
 func sealing(a keystore.Algorithm) (keystore.Algorithm, error) {
 	switch a {
-	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.AESCMAC128:
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
 		return keystore.SealSession256, nil
 	case keystore.AESWrap128:
 		return keystore.SealWrapping256, nil

@@ -114,7 +114,7 @@ func kindOf(a keystore.Algorithm) (kind, error) {
 		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{pkcs11.CKM_AES_CBC}, []uint{pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT}, nil}, nil
 	case keystore.AESCMAC128:
 		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{pkcs11.CKM_AES_CMAC}, []uint{pkcs11.CKA_SIGN}, nil}, nil
-	case keystore.HMACSHA256, keystore.SealMAC256:
+	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
 		return kind{pkcs11.CKK_GENERIC_SECRET, pkcs11.CKM_GENERIC_SECRET_KEY_GEN, []uint{pkcs11.CKM_SHA256_HMAC}, []uint{pkcs11.CKA_SIGN}, nil}, nil
 	case keystore.AESWrap128:
 		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP}, nil}, nil

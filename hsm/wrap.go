@@ -255,7 +255,7 @@ func checkSize(m made, a keystore.Algorithm) error {
 // module does not tell: of one that may leave by wrapping it, of another as far
 // as the operation that it is for fails with a wrong one.
 func (s *Store) measure(session uint, epoch uint64, m made, a keystore.Algorithm, locked bool) error {
-	out := make([]byte, 64)
+	out := make([]byte, 80)
 	switch {
 	case m.size > 0:
 		return nil
@@ -280,7 +280,7 @@ func (s *Store) measure(session uint, epoch uint64, m made, a keystore.Algorithm
 	// On another session: a failure may leave an operation active.
 	return s.on(s.sessions, epoch, func(session uint, _ uint64) (err error) {
 		switch a {
-		case keystore.HMACSHA256:
+		case keystore.HMACSHA256, keystore.HMACSHA256Block:
 			_, err = s.sign(session, m.handle, pkcs11.CKM_SHA256_HMAC, nil, out[:32])
 		case keystore.AESCMAC128:
 			_, err = s.sign(session, m.handle, pkcs11.CKM_AES_CMAC, nil, out[:16])

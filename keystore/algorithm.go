@@ -53,6 +53,14 @@ const (
 	// AESReveal128 unwraps into the memory of this process: a [Revealer].
 	AESReveal128
 
+	// HMACSHA256Block authenticates data: a [MAC] whose key is a whole block of
+	// SHA-256, 64 bytes. A key of HMACSHA256 in this form, see [HMACBlock],
+	// computes the same tags, and spoils what a PKCS #11 token lets anybody
+	// with the PIN do: to hash keys that nobody may read (C_DigestKey) and so
+	// compute a key that is derived from them, as the wrapping key of
+	// pre-shared keys is.
+	HMACSHA256Block
+
 	algorithmEnd
 )
 
@@ -81,6 +89,7 @@ var algorithms = [algorithmEnd]struct {
 	RSADecrypt3072:  {"rsa3072-decrypt", 3072},
 	RSADecrypt4096:  {"rsa4096-decrypt", 4096},
 	AESReveal128:    {"aes128-reveal", 16},
+	HMACSHA256Block: {"hmac-sha256-block", 64},
 }
 
 // String returns the name that ParseAlgorithm reads.
@@ -104,11 +113,26 @@ func (a Algorithm) Size() int {
 }
 
 // Secret reports whether a is a symmetric algorithm.
-func (a Algorithm) Secret() bool { return a.Valid() && a < RSASign2048 || a == AESReveal128 }
+func (a Algorithm) Secret() bool {
+	return a.Valid() && a < RSASign2048 || a == AESReveal128 || a == HMACSHA256Block
+}
 
 // Sealing reports whether a is one of the store's own sealing keys, which are
 // only ever made by an Admin.
 func (a Algorithm) Sealing() bool { return a >= SealSession256 && a <= SealMAC256 }
+
+// HMACBlock returns the key for [HMACSHA256Block] that computes the same tags as
+// the [HMACSHA256] key raw: HMAC pads a key with zeros to the block of its hash
+// (RFC 2104 section 2). A key that is longer than a block is nil. The caller
+// wipes both.
+func HMACBlock(raw []byte) []byte {
+	if len(raw) > HMACSHA256Block.Size() {
+		return nil
+	}
+	block := make([]byte, HMACSHA256Block.Size())
+	copy(block, raw)
+	return block
+}
 
 // Algorithms lists every algorithm.
 func Algorithms() []Algorithm {

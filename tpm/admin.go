@@ -282,7 +282,7 @@ func usages(a keystore.Algorithm) []string {
 		return []string{"unwrap"}
 	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
 		return []string{"decrypt"}
-	case keystore.HMACSHA256, keystore.AESCMAC128, keystore.SealMAC256:
+	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128, keystore.SealMAC256:
 		return []string{"sign", "verify"}
 	}
 	return []string{"sign"}

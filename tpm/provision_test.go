@@ -28,6 +28,7 @@ func TestImportDuplicate(t *testing.T) {
 	s, p, c := newStore(t)
 	raws := map[keystore.Algorithm][]byte{
 		keystore.AES128CBC: random(16), keystore.HMACSHA256: random(32), keystore.AESReveal128: random(16),
+		keystore.HMACSHA256Block: keystore.HMACBlock(random(32)),
 	}
 	for a, raw := range raws {
 		for version := range uint32(2) {

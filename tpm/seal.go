@@ -41,7 +41,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 // sealable are session keys for data. What unwraps or reveals is not.
 func sealable(a keystore.Algorithm) bool {
 	switch a {
-	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.AESCMAC128:
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
 		return true
 	}
 	return false

@@ -40,7 +40,9 @@ func template(a keystore.Algorithm, from origin, pin bool) (tpm2.TPMTPublic, err
 	case keystore.AESCMAC128:
 		t.ObjectAttributes.SignEncrypt = true
 		symmetric(&t, a.Size()*8, tpm2.TPMAlgCMAC)
-	case keystore.HMACSHA256, keystore.SealMAC256:
+	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
+		// The area says nothing of the size, and a key that the TPM makes has
+		// that of a digest. No TPM command hashes a key, so it may.
 		t.ObjectAttributes.SignEncrypt = true
 		t.Type = tpm2.TPMAlgKeyedHash
 		t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{Scheme: hmacScheme()})

@@ -63,7 +63,7 @@ func openStore(t testing.TB, d *tpm.Device, c tpm.StoreConfig) *tpm.Store {
 // able are the algorithms that a TPM must have here.
 func able() []keystore.Algorithm {
 	return []keystore.Algorithm{
-		keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.AESCMAC128, keystore.AESReveal128,
+		keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128, keystore.AESReveal128,
 		keystore.RSASign2048, keystore.RSADecrypt2048, keystore.ECDSAP256, keystore.ECDSAP384,
 	}
 }

@@ -24,18 +24,19 @@ import (
 // testInterfaces asks that a key can do its one thing and nothing else.
 func (s *suite) testInterfaces(t *testing.T) {
 	able := map[keystore.Algorithm]string{
-		keystore.AES128CBC:      "cipher",
-		keystore.AES256CBC:      "cipher",
-		keystore.HMACSHA256:     "mac",
-		keystore.AESCMAC128:     "mac",
-		keystore.AESWrap128:     "wrapper",
-		keystore.AESUnwrap128:   "unwrapper",
-		keystore.RSASign2048:    "signer",
-		keystore.RSAUnwrap2048:  "unwrapper",
-		keystore.ECDSAP256:      "signer",
-		keystore.ECDSAP384:      "signer",
-		keystore.RSADecrypt2048: "decrypter",
-		keystore.AESReveal128:   "revealer",
+		keystore.AES128CBC:       "cipher",
+		keystore.AES256CBC:       "cipher",
+		keystore.HMACSHA256:      "mac",
+		keystore.AESCMAC128:      "mac",
+		keystore.AESWrap128:      "wrapper",
+		keystore.AESUnwrap128:    "unwrapper",
+		keystore.RSASign2048:     "signer",
+		keystore.RSAUnwrap2048:   "unwrapper",
+		keystore.ECDSAP256:       "signer",
+		keystore.ECDSAP384:       "signer",
+		keystore.RSADecrypt2048:  "decrypter",
+		keystore.AESReveal128:    "revealer",
+		keystore.HMACSHA256Block: "mac",
 	}
 	for a, want := range able {
 		t.Run(a.String(), func(t *testing.T) {
@@ -202,7 +203,7 @@ func standardCBC(t *testing.T, k keystore.Cipher, raw []byte) {
 }
 
 func (s *suite) testMACs(t *testing.T) {
-	each(t, []keystore.Algorithm{keystore.HMACSHA256, keystore.AESCMAC128}, func(t *testing.T, a keystore.Algorithm) {
+	each(t, []keystore.Algorithm{keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128}, func(t *testing.T, a keystore.Algorithm) {
 		t.Run("distinct", func(t *testing.T) {
 			if fingerprint(t, s.store, s.generate(t, a)) == fingerprint(t, s.store, s.generate(t, a)) {
 				t.Error("two generated keys are equal")
@@ -214,13 +215,25 @@ func (s *suite) testMACs(t *testing.T) {
 		})
 	})
 	t.Run("rfc4493", s.testRFC4493)
+	t.Run("block", s.testBlock)
+}
+
+// testBlock asks that a key computes the same tags as a whole block.
+func (s *suite) testBlock(t *testing.T) {
+	raw := random(32)
+	k := s.give(t, keystore.HMACSHA256, raw)
+	block := s.give(t, keystore.HMACSHA256Block, keystore.HMACBlock(raw))
+	if fingerprint(t, s.store, k) != fingerprint(t, s.store, block) {
+		t.Error("a key and its block compute different tags")
+	}
+	s.standardMAC(t, block.(keystore.MAC), raw)
 }
 
 func (s *suite) standardMAC(t *testing.T, k keystore.MAC, raw []byte) {
 	for _, n := range lengths() {
 		data := random(n)
 		var want []byte
-		if k.Algorithm() == keystore.HMACSHA256 {
+		if k.Algorithm() != keystore.AESCMAC128 {
 			h := hmac.New(sha256.New, raw)
 			h.Write(data)
 			want = h.Sum(nil)

@@ -181,7 +181,7 @@ func (s *suite) unseal(t *testing.T, a keystore.Algorithm, blob, context []byte)
 func movable() []keystore.Algorithm {
 	return []keystore.Algorithm{
 		keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256,
-		keystore.AESCMAC128, keystore.AESWrap128,
+		keystore.AESCMAC128, keystore.AESWrap128, keystore.HMACSHA256Block,
 	}
 }
 

@@ -210,7 +210,7 @@ func usages(a keystore.Algorithm) []string {
 	switch a {
 	case keystore.AES128CBC, keystore.AES256CBC:
 		return []string{"encrypt", "decrypt"}
-	case keystore.HMACSHA256, keystore.AESCMAC128, keystore.SealMAC256:
+	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128, keystore.SealMAC256:
 		return []string{"sign", "verify"}
 	case keystore.SealSession256, keystore.SealWrapping256:
 		return []string{"wrap", "unwrap"}

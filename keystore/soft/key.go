@@ -35,7 +35,7 @@ func secret(a keystore.Algorithm, raw []byte) (*material, error) {
 		return nil, fmt.Errorf("soft: %v key of %d bytes: %w", a, len(raw), keystore.ErrBadData)
 	}
 	m := &material{raw: slices.Clone(raw)}
-	if a == keystore.HMACSHA256 || a == keystore.SealMAC256 {
+	if a == keystore.HMACSHA256 || a == keystore.HMACSHA256Block || a == keystore.SealMAC256 {
 		m.hmacs = hmacPool(m.raw)
 		return m, nil
 	}
@@ -94,7 +94,7 @@ func (k *key) typed() keystore.Key {
 	switch k.algorithm {
 	case keystore.AES128CBC, keystore.AES256CBC:
 		return cipherKey{k}
-	case keystore.HMACSHA256:
+	case keystore.HMACSHA256, keystore.HMACSHA256Block:
 		return hmacKey{k}
 	case keystore.AESCMAC128:
 		return cmacKey{k}

@@ -31,7 +31,7 @@ func sealingLabel(a keystore.Algorithm) string {
 // kekLabel says which sealing key keeps keys of algorithm a.
 func kekLabel(a keystore.Algorithm) (string, error) {
 	switch a {
-	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.AESCMAC128:
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
 		return labelSession, nil
 	case keystore.AESWrap128:
 		return labelWrapping, nil
