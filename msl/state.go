@@ -3,6 +3,9 @@ package msl
 import (
 	"context"
 	"crypto"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // A State is what a server must not forget (package msl/state/bolt keeps it in a
@@ -40,6 +43,23 @@ type Entity struct {
 // identity ([PSKContext]).
 type SealedPSK struct {
 	Encryption, MAC, Wrapping []byte
+}
+
+// MACAlgorithm is what the MAC key was sealed as: keystore.HMACSHA256Block, or
+// keystore.HMACSHA256 by older versions. Where the wrapping key is derived from
+// the other two, the older form lets whoever has the PIN of the store and the
+// sealed keys compute it; the keys have to be sealed again, from their bytes.
+// Anything else is keystore.ErrForeign.
+func (p *SealedPSK) MACAlgorithm() (keystore.Algorithm, error) {
+	sealed, err := keystore.ParseSealed(p.MAC)
+	if err != nil {
+		return 0, err
+	}
+	switch sealed.Algorithm {
+	case keystore.HMACSHA256, keystore.HMACSHA256Block:
+		return sealed.Algorithm, nil
+	}
+	return 0, fmt.Errorf("msl: the MAC key was sealed as %v: %w", sealed.Algorithm, keystore.ErrForeign)
 }
 
 // The uses of the keys of a pre-shared key set.

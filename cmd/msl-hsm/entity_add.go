@@ -20,10 +20,11 @@ import (
 type entityFlags struct {
 	state, scheme, pskFile, generatePSK, publicKey, rsaKey, keyID string
 	storage, nonce, out                                           string
-	x509, none, tpmPSK                                            bool
+	x509, none, tpmPSK, deriveWrapping                            bool
 	keyExchanges, userSchemes                                     []string
 
 	storageKey []byte // of --tpm-psk, proven
+	derived    bool   // the wrapping key in pskFile follows from its other keys
 }
 
 func (p *program) entityAdd() *cobra.Command {
@@ -44,6 +45,12 @@ func (p *program) entityAdd() *cobra.Command {
                     the group's key and IDENTITY
   NONE              nothing: whoever claims the identity is believed
   NONE_SUFFIXED     nothing: whoever claims an identity IDENTITY.SUFFIX is
+
+--generate-psk and --tpm-psk draw all three keys: encryption, MAC and the wrapping
+key of SYMMETRIC_WRAPPED. A device that is given only the first two derives the
+wrapping key from them, as the reference stacks do: for it, --derive-wrapping. So
+does --psk-file with a file that has none. Prefer a wrapping key that is drawn: what
+is derived is known to whoever gets at the other two.
 
 With X509 and MGK an entity needs no registration; it may have one to be
 restricted. Entities of PROVISIONED have no identity before they are given one,
@@ -67,6 +74,7 @@ too. Of a device that has another TPM now, remove it and add it again.`,
 	c.Flags().StringVar(&f.scheme, "scheme", "", "the entity `SCHEME` (default by what else is given)")
 	c.Flags().StringVar(&f.pskFile, "psk-file", "", "pre-shared keys from this `FILE`")
 	c.Flags().StringVar(&f.generatePSK, "generate-psk", "", "make keys and write them to this new `FILE`, for the device")
+	c.Flags().BoolVar(&f.deriveWrapping, "derive-wrapping", false, "with --generate-psk: derive the wrapping key, for a device that does so itself")
 	c.Flags().BoolVar(&f.tpmPSK, "tpm-psk", false, "make keys for the TPM of the enrolled device IDENTITY")
 	c.Flags().StringVar(&f.storage, "storage", "", "what msl-hsm tpm storage printed at the device, in this `FILE`")
 	c.Flags().StringVar(&f.nonce, "nonce", "", "the nonce that it was printed for, as hexadecimal `DIGITS`")
@@ -104,6 +112,8 @@ func (f *entityFlags) settle() error {
 	switch whole := f.storage != "" && f.nonce != "" && f.out != ""; {
 	case f.tpmPSK != whole || !f.tpmPSK && f.storage+f.nonce+f.out != "":
 		return usagef("--tpm-psk goes with --storage FILE, --nonce HEX and --out FILE")
+	case f.deriveWrapping && (f.generatePSK == "" || f.scheme == "MGK"):
+		return usagef("--derive-wrapping goes with --generate-psk FILE, for the schemes PSK and PSK_PROFILE")
 	case f.tpmPSK && f.scheme != "" && f.scheme != "PSK":
 		return usagef("--tpm-psk is for the scheme PSK, not for %s", f.scheme)
 	}
@@ -177,18 +187,21 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 		return err
 	}
 	defer closing(&err, state)
-	if err := c.giveKeys(&e, f); err != nil {
+	if err := c.giveKeys(&e, &f); err != nil {
 		return err
 	}
 	if err := state.AddEntity(e); err != nil {
 		return undo(f.generatePSK+f.out, err)
 	}
 	p.registered(e, f.generatePSK+f.out)
+	if f.derived {
+		fmt.Fprintln(p.stdout, tellDerived)
+	}
 	return nil
 }
 
 // giveKeys adds to a record the keys that its scheme needs.
-func (c *config) giveKeys(e *bolt.EntityRecord, f entityFlags) error {
+func (c *config) giveKeys(e *bolt.EntityRecord, f *entityFlags) error {
 	switch e.Scheme {
 	case "X509", "NONE", "NONE_SUFFIXED":
 		return nil
@@ -219,7 +232,7 @@ func undo(path string, err error) error {
 	return errors.Join(err, os.Remove(path))
 }
 
-func publicKeyEntity(e *bolt.EntityRecord, f entityFlags) error {
+func publicKeyEntity(e *bolt.EntityRecord, f *entityFlags) error {
 	public, err := readPublicKey(f.publicKey + f.rsaKey)
 	if err != nil {
 		return err
@@ -263,12 +276,13 @@ func readPublicKey(path string) (crypto.PublicKey, error) {
 }
 
 // pskEntity gives an entity a key set, sealed by the key store.
-func (c *config) pskEntity(e *bolt.EntityRecord, f entityFlags) (err error) {
-	k := newPSK(e.Identity)
+func (c *config) pskEntity(e *bolt.EntityRecord, f *entityFlags) (err error) {
+	k := newPSK(e.Identity, f.deriveWrapping)
 	if f.pskFile != "" {
 		if k, err = readPSK(f.pskFile); err != nil {
 			return err
 		}
+		f.derived = k.derived()
 	}
 	defer k.wipe()
 	if k.Identity != "" && k.Identity != e.Identity {

@@ -41,9 +41,14 @@ each in Base64:
                server.custody shared, and its wrapping key if it is there
   service      encryption and mac of service tokens
   psk          the pre-shared keys of this device, under labels that begin with
-               NAME; wrapping is made of the others where it is missing
+               NAME; wrapping is derived from the others where it is missing
   psk-ladder   the same, and the wrapping key once more to reveal keys to this
-               process, which JWE_LADDER and JWK_LADDER need`,
+               process, which JWE_LADDER and JWK_LADDER need: with it, whoever
+               has the PIN reads what was wrapped for this device
+
+The MAC key of psk and psk-ladder is kept as hmac-sha256-block, itself and zeros:
+it computes the same tags, and the wrapping key cannot be computed from it and the
+encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			named := len(args) == 1
 			switch {
@@ -158,6 +163,8 @@ func (k *incomingKey) take(store keys) (v keystore.Version, err error) {
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return v, usagef("this key store takes no %v key from outside: make one in it with msl-hsm key create %s --algorithm %v", k.algorithm, k.label, k.algorithm)
+	case errors.Is(err, keystore.ErrExists):
+		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)
 	case err != nil:
 		return v, fmt.Errorf("import key %q: %w", k.label, err)
 	}
@@ -168,8 +175,17 @@ func (k *incomingKey) readSecret(text []byte) (err error) {
 	if !k.algorithm.Valid() || !k.algorithm.Secret() {
 		return usagef("the file is no PEM, so a secret key: --algorithm must name what it is for, as aes128-cbc")
 	}
-	if k.raw, err = secretBytes(text, k.algorithm.Size()); err != nil {
+	size := k.algorithm.Size()
+	if k.algorithm == keystore.HMACSHA256Block {
+		size = keystore.HMACSHA256.Size() // 64 bytes could be such a key in hexadecimal
+	}
+	if k.raw, err = secretBytes(text, size); err != nil {
 		return coded{err, exitSecret}
+	}
+	if k.algorithm == keystore.HMACSHA256Block {
+		plain := k.raw
+		k.raw = keystore.HMACBlock(plain)
+		clear(plain)
 	}
 	return nil
 }

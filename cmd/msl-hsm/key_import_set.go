@@ -22,6 +22,11 @@ func (c *config) readSet(name string, f importFlags) ([]incomingKey, func(), err
 		{label: role + "-encryption", algorithm: keystore.AES128CBC, raw: k.Encryption},
 		{label: role + "-mac", algorithm: keystore.HMACSHA256, raw: k.MAC},
 	}
+	wipe := k.wipe
+	if f.set == "psk" || f.set == "psk-ladder" {
+		all[1].algorithm, all[1].raw = keystore.HMACSHA256Block, keystore.HMACBlock(k.MAC)
+		wipe = func() { k.wipe(); clear(all[1].raw) }
+	}
 	wrapping := func(use string, a keystore.Algorithm) {
 		all = append(all, incomingKey{label: role + use, algorithm: a, raw: k.Wrapping})
 	}
@@ -34,7 +39,7 @@ func (c *config) readSet(name string, f importFlags) ([]incomingKey, func(), err
 	if f.set == "psk-ladder" || f.set == "issuer" && k.Wrapping != nil {
 		wrapping("-revealing", keystore.AESReveal128)
 	}
-	return all, k.wipe, nil
+	return all, wipe, nil
 }
 
 // takeBack destroys what was imported of a set that did not come whole.

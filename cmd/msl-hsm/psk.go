@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -24,13 +25,30 @@ type pskFile struct {
 	Wrapping   []byte `json:"wrapping,omitempty"`
 }
 
-func newPSK(identity string) *pskFile {
+// newPSK draws a key set. A wrapping key of its own cannot be computed from the
+// others; a derived one is for peers that are not told it.
+func newPSK(identity string, derive bool) *pskFile {
 	k := &pskFile{Identity: identity, Encryption: make([]byte, 16), MAC: make([]byte, 32)}
 	rand.Read(k.Encryption)
 	rand.Read(k.MAC)
-	k.Wrapping = entityauth.DeriveWrappingKey(k.Encryption, k.MAC)
+	if derive {
+		k.Wrapping = entityauth.DeriveWrappingKey(k.Encryption, k.MAC)
+		return k
+	}
+	k.Wrapping = make([]byte, 16)
+	rand.Read(k.Wrapping)
 	return k
 }
+
+// derived reports whether the wrapping key follows from the others.
+func (k *pskFile) derived() bool {
+	from := entityauth.DeriveWrappingKey(k.Encryption, k.MAC)
+	defer clear(from)
+	return subtle.ConstantTimeCompare(from, k.Wrapping) == 1
+}
+
+// tellDerived says so where nobody asked for it.
+const tellDerived = "its wrapping key is derived from the other two; msl-hsm entity add --generate-psk draws one that is not"
 
 func readPSK(path string) (*pskFile, error) { return readKeySet(path, true) }
 
@@ -118,7 +136,8 @@ func (k *pskFile) wipe() {
 }
 
 // seal makes the form in which a server keeps a key set: the keys pass through
-// the key store once, and come out closed.
+// the key store once, and come out closed. The MAC key is a block, so that nobody
+// computes the wrapping key from it.
 func (k *pskFile) seal(store importing) (*msl.SealedPSK, error) {
 	seal := func(use string, a keystore.Algorithm, raw []byte) ([]byte, error) {
 		key, err := store.Import(a, raw)
@@ -137,7 +156,9 @@ func (k *pskFile) seal(store importing) (*msl.SealedPSK, error) {
 	if sealed.Encryption, err = seal(msl.PSKEncryption, keystore.AES128CBC, k.Encryption); err != nil {
 		return nil, err
 	}
-	if sealed.MAC, err = seal(msl.PSKMAC, keystore.HMACSHA256, k.MAC); err != nil {
+	block := keystore.HMACBlock(k.MAC)
+	defer clear(block)
+	if sealed.MAC, err = seal(msl.PSKMAC, keystore.HMACSHA256Block, block); err != nil {
 		return nil, err
 	}
 	sealed.Wrapping, err = seal(msl.PSKWrapping, keystore.AESWrap128, k.Wrapping)
@@ -151,7 +172,9 @@ func (k *pskFile) own(store keystore.Importer, wrapping bool) (*entityauth.KeySe
 	if err != nil {
 		return nil, err
 	}
-	mac, err := store.Import(keystore.HMACSHA256, k.MAC)
+	block := keystore.HMACBlock(k.MAC)
+	defer clear(block)
+	mac, err := store.Import(keystore.HMACSHA256Block, block)
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 )
 
-// A KeySet is a symmetric key set: 16 bytes of AES, 32 of HMAC-SHA256, and a
-// wrapping key for key exchange, which may be nil. A server's wrapping key is a
+// A KeySet is a symmetric key set: 16 bytes of AES, 32 of HMAC-SHA256, by
+// themselves or as a block (keystore.HMACBlock), and a wrapping key for key
+// exchange, which may be nil. A server's wrapping key is a
 // keystore.Wrapper, a device's a keystore.Unwrapper.
 type KeySet struct {
 	Encryption keystore.Cipher

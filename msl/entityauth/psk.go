@@ -111,9 +111,12 @@ func unsealKeySet(store keystore.Store, identity string, sealed *msl.SealedPSK) 
 		}
 		return err
 	}
-	err := unseal(keystore.AES128CBC, msl.PSKEncryption, sealed.Encryption)
+	mac, err := sealed.MACAlgorithm()
 	if err == nil {
-		err = unseal(keystore.HMACSHA256, msl.PSKMAC, sealed.MAC)
+		err = unseal(keystore.AES128CBC, msl.PSKEncryption, sealed.Encryption)
+	}
+	if err == nil {
+		err = unseal(mac, msl.PSKMAC, sealed.MAC)
 	}
 	if err == nil {
 		err = unseal(keystore.AESWrap128, msl.PSKWrapping, sealed.Wrapping)
