@@ -96,18 +96,26 @@ func (p *program) entityList() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the registered entities",
-		Args:  want(),
+		Long: `Lists the registered entities.
+
+"register it again" means that an older version sealed its pre-shared keys, so that
+whoever has the PIN of the key store and the state file may compute its wrapping key
+and open recorded key exchanges. Remove it, add it again with --generate-psk, and
+give the new keys to the device. Its master tokens are refused from the removal on
+until it is added again; those that have not expired by then are good again.`,
+		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			return p.readState(path, func(s registry) error {
 				all, err := s.Entities()
 				if err != nil {
 					return err
 				}
-				for i := range all {
-					all[i].PSK = nil // sealed, and of no use to a reader
+				var shown []listedEntity
+				for _, e := range all {
+					shown = append(shown, listed(e))
 				}
-				return list(p.stdout, asJSON, all, "IDENTITY\tSCHEME\tKEY ID\tSTATUS\tREGISTERED", func(e bolt.EntityRecord) []any {
-					return []any{e.Identity, e.Scheme, e.KeyID, status(e.Revoked, e.Removed), day(e.Created)}
+				return list(p.stdout, asJSON, shown, "IDENTITY\tSCHEME\tKEY ID\tSTATUS\tREGISTERED", func(e listedEntity) []any {
+					return []any{e.Identity, e.Scheme, e.KeyID, e.status(), day(e.Created)}
 				})
 			})
 		},

@@ -40,9 +40,9 @@ func (p *program) entityShow() *cobra.Command {
 	return c
 }
 
-func (p *program) describeEntity(e bolt.EntityRecord, asJSON bool) error {
-	sealed := e.PSK != nil
-	if e.PSK = nil; asJSON {
+func (p *program) describeEntity(record bolt.EntityRecord, asJSON bool) error {
+	sealed, e := record.PSK != nil, listed(record)
+	if asJSON {
 		return printJSON(p.stdout, e)
 	}
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
@@ -52,7 +52,7 @@ func (p *program) describeEntity(e bolt.EntityRecord, asJSON bool) error {
 		}
 	}
 	line("identity", e.Identity)
-	line("status", status(e.Revoked, e.Removed))
+	line("status", e.status())
 	line("since", day(e.Since))
 	line("scheme", e.Scheme)
 	switch e.Scheme {
@@ -61,7 +61,10 @@ func (p *program) describeEntity(e bolt.EntityRecord, asJSON bool) error {
 	case "NONE_SUFFIXED":
 		line("speaks for", e.Identity+".SUFFIX, for every SUFFIX")
 	}
-	if sealed {
+	switch {
+	case e.RegisterAgain:
+		line("keys", "pre-shared, sealed by an older version: see msl-hsm entity list --help")
+	case sealed:
 		line("keys", "pre-shared, sealed by the key store")
 	}
 	if public, err := x509.ParsePKIXPublicKey(e.PublicKey); err == nil {

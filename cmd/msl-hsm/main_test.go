@@ -77,6 +77,7 @@ func TestScripts(t *testing.T) {
 			"found":           found,
 			"later":           nextSecond,
 			"remembers":       remembers,
+			"oldkeys":         oldKeys,
 			"withoutwrapping": withoutWrapping,
 		},
 	})

@@ -101,6 +101,9 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 			log.Info("stopped, every key object is closed")
 		}
 	}()
+	if err := s.warnOldKeys(log); err != nil {
+		return err
+	}
 	failures, err := c.takeFailures(s, log)
 	if err != nil {
 		return err
