@@ -291,6 +291,9 @@ func (s *Store) List() ([]keystore.Info, error) {
 			if err := s.judge(session, &e); err != nil {
 				return err
 			}
+			if e.Notes, err = s.notes(session, e); err != nil {
+				return err
+			}
 			all = append(all, e.Info)
 		}
 		return nil

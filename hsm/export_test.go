@@ -21,7 +21,8 @@ func (s *Store) CreateWeak(label string, a keystore.Algorithm, f Flaw) (uint, er
 	if err != nil {
 		return 0, err
 	}
-	k.unwrapped = slices.DeleteFunc(slices.Clone(k.unwrapped), func(v flagValue) bool { return slices.Contains(f.Unwrapped, v.attribute) })
+	missing := func(v flagValue) bool { return slices.Contains(f.Unwrapped, v.attribute) }
+	k.unwrapped, k.pinned = slices.DeleteFunc(slices.Clone(k.unwrapped), missing), slices.DeleteFunc(slices.Clone(k.pinned), missing)
 	k.mechanisms = nil
 	name := template{}.named(label, keyID(label, 1))
 	var handle uint
@@ -83,4 +84,16 @@ func (s *Store) Record() func() [][]byte {
 		r.all = nil
 		return all
 	}
+}
+
+// PinnedBy are the attributes that an older version did not demand of what a key of
+// that algorithm unwraps.
+func PinnedBy(a keystore.Algorithm) (attributes []uint) {
+	k, _ := kindOf(a)
+	for _, v := range k.pinned {
+		if !slices.Contains(k.unwrapped, v) {
+			attributes = append(attributes, v.attribute)
+		}
+	}
+	return attributes
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -98,7 +99,10 @@ type kind struct {
 	generate   uint   // the mechanism that makes it
 	mechanisms []uint // the only ones that it is for, as ALLOWED_MECHANISMS
 	usages     []uint // the only ones that it has
-	unwrapped  []flagValue
+
+	// Of a key that unwraps: what keys that it unwraps must be, or it is weak
+	// (closed), and what new keys say besides (pinned).
+	unwrapped, pinned []flagValue
 }
 
 // A flagValue is one attribute of a template and the value that it must have.
@@ -109,31 +113,32 @@ type flagValue struct {
 
 // kindOf is how an algorithm looks in PKCS #11.
 func kindOf(a keystore.Algorithm) (kind, error) {
+	data := []uint{pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT, pkcs11.CKA_SIGN}
 	switch a {
 	case keystore.AES128CBC, keystore.AES256CBC:
-		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{pkcs11.CKM_AES_CBC}, []uint{pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT}, nil}, nil
+		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{pkcs11.CKM_AES_CBC}, []uint{pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT}, nil, nil}, nil
 	case keystore.AESCMAC128:
-		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{pkcs11.CKM_AES_CMAC}, []uint{pkcs11.CKA_SIGN}, nil}, nil
+		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{pkcs11.CKM_AES_CMAC}, []uint{pkcs11.CKA_SIGN}, nil, nil}, nil
 	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
-		return kind{pkcs11.CKK_GENERIC_SECRET, pkcs11.CKM_GENERIC_SECRET_KEY_GEN, []uint{pkcs11.CKM_SHA256_HMAC}, []uint{pkcs11.CKA_SIGN}, nil}, nil
+		return kind{pkcs11.CKK_GENERIC_SECRET, pkcs11.CKM_GENERIC_SECRET_KEY_GEN, []uint{pkcs11.CKM_SHA256_HMAC}, []uint{pkcs11.CKA_SIGN}, nil, nil}, nil
 	case keystore.AESWrap128:
-		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP}, nil}, nil
+		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP}, nil, nil}, nil
 	case keystore.AESUnwrap128:
-		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP)}, nil
+		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP), pinned(data...)}, nil
 	case keystore.AESReveal128:
-		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_UNWRAP}, readable()}, nil
+		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_UNWRAP}, readable(), []flagValue{{pkcs11.CKA_PRIVATE, true}}}, nil
 	case keystore.SealSession256:
-		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP)}, nil
+		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP), pinned(data...)}, nil
 	case keystore.SealWrapping256:
-		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_DECRYPT)}, nil
+		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_DECRYPT), pinned(pkcs11.CKA_WRAP)}, nil
 	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096:
-		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS}, []uint{pkcs11.CKA_SIGN}, nil}, nil
+		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS}, []uint{pkcs11.CKA_SIGN}, nil, nil}, nil
 	case keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
-		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS_OAEP}, []uint{pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP)}, nil
+		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS_OAEP}, []uint{pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP), pinned(data...)}, nil
 	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
-		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS_OAEP}, []uint{pkcs11.CKA_DECRYPT}, nil}, nil
+		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS_OAEP}, []uint{pkcs11.CKA_DECRYPT}, nil, nil}, nil
 	case keystore.ECDSAP256, keystore.ECDSAP384:
-		return kind{pkcs11.CKK_EC, pkcs11.CKM_EC_KEY_PAIR_GEN, []uint{pkcs11.CKM_ECDSA}, []uint{pkcs11.CKA_SIGN}, nil}, nil
+		return kind{pkcs11.CKK_EC, pkcs11.CKM_EC_KEY_PAIR_GEN, []uint{pkcs11.CKM_ECDSA}, []uint{pkcs11.CKA_SIGN}, nil, nil}, nil
 	}
 	return kind{}, fmt.Errorf("hsm: %v: %w", a, errors.ErrUnsupported)
 }
@@ -151,6 +156,29 @@ func closed(usage uint) []flagValue {
 		{usage, false}, {pkcs11.CKA_UNWRAP, false},
 		{ckaCopyable, false}, {pkcs11.CKA_MODIFIABLE, false},
 	}
+}
+
+// pinned is what new provisioned keys demand of the keys that they unwrap, beyond
+// closed: that these are no token objects, which would outlive a change of the
+// PIN, that they are hidden without the PIN, and that they have no usage but some
+// of may, so that nothing is derived from them. Keys of older versions do not say
+// it, and are not refused for that: see notes. Every template of unwrapped keys
+// says the same of these attributes, since SoftHSM wants to be told again what an
+// UNWRAP_TEMPLATE lists.
+func pinned(may ...uint) []flagValue {
+	values := []flagValue{{pkcs11.CKA_TOKEN, false}, {pkcs11.CKA_PRIVATE, true}}
+	for _, u := range secretUsages {
+		if !slices.Contains(may, u.attribute) {
+			values = append(values, flagValue{u.attribute, false})
+		}
+	}
+	return values
+}
+
+// unwrapTemplate is both, each attribute once, and MODIFIABLE last.
+func (k kind) unwrapTemplate() template {
+	said := func(v flagValue) bool { return slices.Contains(k.unwrapped, v) }
+	return nest(append(slices.DeleteFunc(slices.Clone(k.pinned), said), k.unwrapped...))
 }
 
 // readable is what every key unwrapped by a revealing key must be: of use for
@@ -258,7 +286,7 @@ func (k kind) fixed(t template) template {
 		t = t.allowed(k.mechanisms)
 	}
 	if k.unwrapped != nil {
-		t = t.add(ckaUnwrapTemplate, nest(k.unwrapped))
+		t = t.add(ckaUnwrapTemplate, k.unwrapTemplate())
 	}
 	return t.flags(false, ckaCopyable, pkcs11.CKA_MODIFIABLE)
 }
@@ -279,7 +307,7 @@ func (k kind) pair(a keystore.Algorithm, token bool, name template) (public, pri
 		k.mechanisms = nil
 	}
 	if !token && k.unwrapped != nil {
-		k.unwrapped = []flagValue{{pkcs11.CKA_SENSITIVE, true}, {pkcs11.CKA_UNWRAP, false}}
+		k.unwrapped, k.pinned = []flagValue{{pkcs11.CKA_SENSITIVE, true}, {pkcs11.CKA_UNWRAP, false}}, nil
 	}
 	return append(public, name...), k.fixed(append(private, name...))
 }

@@ -160,4 +160,5 @@ type Info struct {
 	Usages     []string `json:"usages"`               // encrypt, sign, wrap, …
 	Mechanisms []string `json:"mechanisms,omitempty"` // the only ones allowed, if restricted
 	Weaknesses []string `json:"weaknesses,omitempty"` // why Lookup would refuse it
+	Notes      []string `json:"notes,omitempty"`      // what newer keys have better; Lookup does not refuse it for that
 }
