@@ -13,7 +13,12 @@ func (p *program) keyList() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the provisioned keys, with the evidence that they stay where they are",
-		Args:  want(),
+		Long: `Lists the provisioned keys, with the evidence that they stay where they are.
+
+A key with a weakness is refused wherever it is to be used. A note is what keys of
+an older version lack; they are used all the same. key show explains both, and says
+what to do.`,
+		Args: want(),
 		RunE: func(*cobra.Command, []string) (err error) {
 			c, err := p.configure()
 			if err != nil {
@@ -28,7 +33,7 @@ func (p *program) keyList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.listKeys(asJSON, all)
+			return p.listKeys(asJSON, c.noteOldKeys(all))
 		},
 	}
 	jsonFlag(c, &asJSON)
@@ -45,11 +50,19 @@ func (p *program) listKeys(asJSON bool, all []keystore.Info) error {
 
 // weaknessNames leaves the explanations to key show.
 func weaknessNames(k keystore.Info) string {
-	if len(k.Weaknesses) == 0 {
-		return "none"
+	weak := "none"
+	if len(k.Weaknesses) > 0 {
+		weak = names(k.Weaknesses)
 	}
+	if len(k.Notes) > 0 {
+		weak += "; note " + names(k.Notes)
+	}
+	return weak
+}
+
+func names(explained []string) string {
 	var names []string
-	for _, w := range k.Weaknesses {
+	for _, w := range explained {
 		name, _, _ := strings.Cut(w, ":")
 		names = append(names, name)
 	}

@@ -33,7 +33,7 @@ func (p *program) keyShow() *cobra.Command {
 			if public {
 				return p.showPublic(store, args[0], version)
 			}
-			return p.showKey(store, args[0], version, asJSON)
+			return p.showKey(c, store, args[0], version, asJSON)
 		},
 	}
 	c.Flags().BoolVar(&public, "public", false, "print the public key as PEM")
@@ -67,13 +67,13 @@ func (p *program) showPublic(store keystore.Store, label string, version uint32)
 	return fmt.Errorf("key %q version %d: %w; msl-hsm key list shows what is there", label, version, keystore.ErrNotFound)
 }
 
-func (p *program) showKey(store keys, label string, version uint32, asJSON bool) error {
+func (p *program) showKey(c *config, store keys, label string, version uint32, asJSON bool) error {
 	all, err := store.List()
 	if err != nil {
 		return err
 	}
 	found := []keystore.Info{}
-	for _, k := range all {
+	for _, k := range c.noteOldKeys(all) {
 		if k.Label == label && (version == 0 || k.Version == version) {
 			found = append(found, k)
 		}
@@ -111,6 +111,9 @@ func (p *program) describe(store keystore.Store, k keystore.Info) {
 	}
 	for _, w := range k.Weaknesses {
 		line("weakness", w)
+	}
+	for _, n := range k.Notes {
+		line("note", n)
 	}
 	t.Flush()
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
@@ -61,4 +64,23 @@ func (s *service) warnOldKeys(log *slog.Logger) error {
 			"entities", count, "first", first)
 	}
 	return nil
+}
+
+// noteOldKeys notes of the pre-shared keys of a device that an older version
+// imported them: the MAC key is not a block, so that it gives a derived wrapping
+// key away. Only PKCS #11 has a function for that.
+func (c *config) noteOldKeys(all []keystore.Info) []keystore.Info {
+	if strings.HasPrefix(c.Keystore.URI, "soft:") || strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		return all
+	}
+	has := func(label string, a keystore.Algorithm) bool {
+		return slices.ContainsFunc(all, func(k keystore.Info) bool { return k.Label == label && k.Algorithm == a })
+	}
+	for n, k := range all {
+		name, isMAC := strings.CutSuffix(k.Label, "-mac")
+		if isMAC && k.Algorithm == keystore.HMACSHA256 && has(name+"-encryption", keystore.AES128CBC) && has(name+"-wrapping", keystore.AESUnwrap128) {
+			all[n].Notes = append(all[n].Notes, fmt.Sprintf("plain-mac: whoever has the PIN can compute %[1]s-wrapping if it is derived from the other two keys: msl-hsm key destroy %[1]s-mac --yes, then msl-hsm key import %[1]s --set psk --file FILE, or --set psk-ladder as it was", name))
+		}
+	}
+	return all
 }
