@@ -31,7 +31,8 @@ enum {
 	FN_GetSessionInfo = 15, FN_Login = 18, FN_CreateObject = 20, FN_DestroyObject = 22,
 	FN_GetAttributeValue = 24, FN_SetAttributeValue = 25, FN_FindObjectsInit = 26,
 	FN_FindObjects = 27, FN_FindObjectsFinal = 28, FN_EncryptInit = 29, FN_Encrypt = 30,
-	FN_DecryptInit = 33, FN_Decrypt = 34, FN_SignInit = 42, FN_Sign = 43,
+	FN_DecryptInit = 33, FN_Decrypt = 34, FN_DigestInit = 37, FN_DigestKey = 40,
+	FN_DigestFinal = 41, FN_SignInit = 42, FN_Sign = 43,
 	FN_GenerateKey = 58, FN_GenerateKeyPair = 59, FN_WrapKey = 60, FN_UnwrapKey = 61,
 	FN_count = 68
 };
@@ -55,6 +56,9 @@ typedef ck_rv (*ck_destroy)(ck_ulong session, ck_ulong object);
 typedef ck_rv (*ck_attributes)(ck_ulong session, ck_ulong object, ck_attribute *, ck_ulong n);
 typedef ck_rv (*ck_init)(ck_ulong session, ck_mechanism *, ck_ulong key);
 typedef ck_rv (*ck_final)(ck_ulong session, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong *m);
+typedef ck_rv (*ck_digest_init)(ck_ulong session, ck_mechanism *);
+typedef ck_rv (*ck_digest_key)(ck_ulong session, ck_ulong key);
+typedef ck_rv (*ck_digest_final)(ck_ulong session, ck_byte *out, ck_ulong *m);
 typedef ck_rv (*ck_generate)(ck_ulong session, ck_mechanism *, ck_attribute *, ck_ulong n,
 	ck_ulong *key);
 typedef ck_rv (*ck_generate_pair)(ck_ulong session, ck_mechanism *, ck_attribute *public,

@@ -97,3 +97,15 @@ func PinnedBy(a keystore.Algorithm) (attributes []uint) {
 	}
 	return attributes
 }
+
+// ProbeDigest is what the probe notes of C_DigestKey, tried in a session.
+func (s *Store) ProbeDigest(session uint) Check {
+	p := &prober{Store: s, session: session}
+	p.digest(1)
+	return p.report[0]
+}
+
+// Indigestible judges an answer of a function.
+func Indigestible(function string, code uint) bool {
+	return indigestible(&Error{Function: function, Code: code})
+}

@@ -314,3 +314,18 @@ msl_result msl_nested(ck_functions *f, ck_ulong session, ck_ulong object, ck_ulo
 		rv = get(session, object, &outer, 1);
 	return msl_answer(rv, FN_GetAttributeValue, count);
 }
+
+msl_result msl_digest_key(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong key,
+	ck_byte *out, ck_ulong m)
+{
+	ck_mechanism mech = {type, 0, 0};
+	ck_rv rv = CALL(f, session, DigestInit, ck_digest_init)(session, &mech), end;
+
+	if (rv != CKR_OK)
+		return msl_answer(rv, FN_DigestInit, 0);
+	rv = CALL(f, session, DigestKey, ck_digest_key)(session, key);
+	end = CALL(f, session, DigestFinal, ck_digest_final)(session, out, &m); /* ends it in any case */
+	if (rv != CKR_OK)
+		return msl_answer(rv, FN_DigestKey, 0);
+	return msl_answer(end, FN_DigestFinal, m);
+}

@@ -72,6 +72,7 @@ var functionNames = map[int]string{
 	C.FN_FindObjectsFinal: "C_FindObjectsFinal",
 	C.FN_EncryptInit:      "C_EncryptInit", C.FN_Encrypt: "C_Encrypt",
 	C.FN_DecryptInit: "C_DecryptInit", C.FN_Decrypt: "C_Decrypt",
+	C.FN_DigestInit: "C_DigestInit", C.FN_DigestKey: "C_DigestKey", C.FN_DigestFinal: "C_DigestFinal",
 	C.FN_SignInit: "C_SignInit", C.FN_Sign: "C_Sign",
 	C.FN_GenerateKey: "C_GenerateKey", C.FN_GenerateKeyPair: "C_GenerateKeyPair",
 	C.FN_WrapKey: "C_WrapKey", C.FN_UnwrapKey: "C_UnwrapKey",
@@ -241,6 +242,13 @@ func (l library) set(session, object uint, template []byte) (made, error) {
 
 func (l library) destroy(session, object uint) error {
 	return l.count(C.msl_destroy(l.list, C.ck_ulong(session), C.ck_ulong(object)), C.FN_DestroyObject)
+}
+
+// digestKey hashes the value of a key.
+func (l library) digestKey(session, mechanism, key uint, out []byte) (int, error) {
+	o, on := mem(out)
+	r := C.msl_digest_key(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(key), o, on)
+	return int(r.value), l.count(r, C.FN_DigestInit, C.FN_DigestKey, C.FN_DigestFinal)
 }
 
 // nested reads an attribute that is a template of numbers and truth values.

@@ -124,6 +124,7 @@ func (p *prober) run() (err error) {
 	p.closed(kek, victim, free)
 	p.keeps(free)
 	p.peer(free)
+	p.digest(victim)
 	return nil
 }
 

@@ -1,0 +1,38 @@
+package hsm
+
+import (
+	"crypto/sha256"
+	"errors"
+
+	"github.com/miekg/pkcs11"
+)
+
+// checkDigest is for information: no attribute of a key forbids C_DigestKey, and
+// what a hash of keys gives away is seen to elsewhere (keystore.HMACSHA256Block).
+const checkDigest = "digest-key"
+
+// digest tries whether the module hashes a secret key that nobody may read. The
+// check is ok where it refuses.
+func (p *prober) digest(key uint) {
+	out := make([]byte, sha256.Size)
+	n, err := p.digestKey(p.session, pkcs11.CKM_SHA256, key, out)
+	c := Check{Name: checkDigest, Detail: "the module hashes secret keys: whoever has the PIN can compute what is a hash of them"}
+	if err = exactly("C_DigestFinal", n, len(out), err); err != nil {
+		c.OK, c.Untried, c.Detail = indigestible(err), !indigestible(err), err.Error()
+	}
+	p.report = append(p.report, c)
+}
+
+// indigestible reports whether the module said no to the key or to the function,
+// and did not just fail.
+func indigestible(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) || e.Function != "C_DigestKey" {
+		return false
+	}
+	switch e.Code {
+	case pkcs11.CKR_KEY_INDIGESTIBLE, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, pkcs11.CKR_KEY_TYPE_INCONSISTENT, pkcs11.CKR_KEY_SIZE_RANGE:
+		return true
+	}
+	return e.class() == classUnsupported
+}
