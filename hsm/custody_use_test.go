@@ -11,90 +11,117 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
 // use shows what can be done with the keys where they are: nobody keeps whoever has
 // the PIN from that.
 func (f *field) use(t *testing.T, all []kept) {
-	byName := map[string]kept{}
+	p := &inPlace{field: f, kept: map[string]kept{}}
 	for _, k := range all {
-		byName[k.name] = k
+		p.kept[k.name] = k
 	}
 	message := []byte("what was sent..!")
-	recorded := bytes.Clone(message)
 	block, err := aes.NewCipher(f.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cipher.NewCBCEncrypter(block, make([]byte, 16)).CryptBlocks(recorded, recorded)
-	cbc := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_CBC, make([]byte, 16))}
-	decrypt := func(mechanism []*pkcs11.Mechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
-		if err := f.a.DecryptInit(f.a.session, mechanism, key); err != nil {
-			return nil, err
+	p.recorded = bytes.Clone(message)
+	cipher.NewCBCEncrypter(block, make([]byte, 16)).CryptBlocks(p.recorded, p.recorded)
+	for _, test := range []struct {
+		name string
+		use  func() ([]byte, error)
+		want []byte
+	}{
+		{"a sealed session key decrypts what was recorded", p.sealedSession, message},
+		{"so does what a device unwraps", p.through("device PSK wrapping", keyWrap), message},
+		{"and what an RSA key unwraps", p.through("RSA that unwraps", oaep), message},
+		{"a key that decrypts gives recorded session keys out", p.decrypts, f.key},
+		{"so does a key that reveals", p.reveals, f.key},
+		{"a model group's key computes the keys of its devices", p.deviceOfGroup, groupDevice(t)},
+		{"the sealing keys seal a key of the attacker's", func() ([]byte, error) { return nil, f.plant(t) }, nil},
+	} {
+		if got, err := test.use(); err != nil || !bytes.Equal(got, test.want) {
+			t.Errorf("%s: not so, docs/custody.md says too much: %v", test.name, err)
 		}
-		return f.a.Decrypt(f.a.session, data)
 	}
-	through := func(mechanism []*pkcs11.Mechanism, name string) ([]byte, error) {
-		k := byName[name]
-		h, err := f.a.UnwrapKey(f.a.session, mechanism, k.key, k.wrapped, secret(encrypts))
+}
+
+// An inPlace is an attacker who uses keys where they are.
+type inPlace struct {
+	*field
+	kept     map[string]kept
+	recorded []byte // a message under the session key
+}
+
+var cbc = []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_CBC, make([]byte, 16))}
+
+func (p *inPlace) decrypt(mechanism []*pkcs11.Mechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
+	if err := p.a.DecryptInit(p.a.session, mechanism, key); err != nil {
+		return nil, err
+	}
+	return p.a.Decrypt(p.a.session, data)
+}
+
+func (p *inPlace) sealedSession() ([]byte, error) {
+	return p.decrypt(cbc, p.kept["sealed session key"].key, p.recorded)
+}
+
+// through unwraps the session key, closed, and decrypts with it.
+func (p *inPlace) through(name string, mechanism []*pkcs11.Mechanism) func() ([]byte, error) {
+	return func() ([]byte, error) {
+		k := p.kept[name]
+		h, err := p.a.UnwrapKey(p.a.session, mechanism, k.key, k.wrapped, secret(encrypts))
 		if err != nil {
 			return nil, err
 		}
-		defer f.a.DestroyObject(f.a.session, h)
-		return decrypt(cbc, h, recorded)
+		defer p.a.DestroyObject(p.a.session, h)
+		return p.decrypt(cbc, h, p.recorded)
 	}
-	for name, use := range map[string]func() (got, want []byte, err error){
-		"a sealed session key decrypts what was recorded": func() ([]byte, []byte, error) {
-			got, err := decrypt(cbc, byName["sealed session key"].key, recorded)
-			return got, message, err
-		},
-		"so does what a device unwraps": func() ([]byte, []byte, error) {
-			got, err := through(keyWrap, "device PSK wrapping")
-			return got, message, err
-		},
-		"and what an RSA key unwraps": func() ([]byte, []byte, error) {
-			got, err := through(oaep, "RSA that unwraps")
-			return got, message, err
-		},
-		"a key that decrypts gives recorded session keys out": func() ([]byte, []byte, error) {
-			k := byName["RSA that decrypts"]
-			got, err := decrypt(oaep, k.key, k.wrapped)
-			return got, f.key, err
-		},
-		"so does a key that reveals": func() ([]byte, []byte, error) {
-			k := byName["AES that reveals"]
-			got, err := f.a.unwrapped(keyWrap, k.key, k.wrapped, readableTemplate(pkcs11.CKK_AES))
-			return got, f.key, err
-		},
-		"a model group's key computes the keys of its devices": func() ([]byte, []byte, error) {
-			digest := sha512.Sum384([]byte("camera"))
-			want := bytes.Clone(digest[:])
-			block, err := aes.NewCipher(groupKey())
-			if err != nil {
-				return nil, nil, err
-			}
-			var got []byte
-			for i := 0; i < len(digest); i += 16 { // one block in CBC mode without an IV is ECB
-				block.Encrypt(want[i:], want[i:])
-				if err = f.a.EncryptInit(f.a.session, cbc, byName["model group"].key); err != nil {
-					return nil, nil, err
-				}
-				b, err := f.a.Encrypt(f.a.session, digest[i:i+16])
-				if err != nil {
-					return nil, nil, err
-				}
-				got = append(got, b...)
-			}
-			return got, want, nil
-		},
-		"the sealing keys seal a key of the attacker's": func() ([]byte, []byte, error) {
-			return []byte{1}, []byte{1}, f.plant(t)
-		},
-	} {
-		if got, want, err := use(); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s: not so, docs/custody.md says too much: %v", name, err)
+}
+
+func (p *inPlace) decrypts() ([]byte, error) {
+	k := p.kept["RSA that decrypts"]
+	return p.decrypt(oaep, k.key, k.wrapped)
+}
+
+func (p *inPlace) reveals() ([]byte, error) {
+	k := p.kept["AES that reveals"]
+	return p.a.unwrapped(keyWrap, k.key, k.wrapped, readableTemplate(pkcs11.CKK_AES))
+}
+
+// deviceOfGroup computes the keys of a device from the key of its model group: one
+// block in CBC mode without a vector is ECB.
+func (p *inPlace) deviceOfGroup() (keys []byte, err error) {
+	digest := sha512.Sum384([]byte("camera"))
+	for block := digest[:]; len(block) > 0; block = block[16:] {
+		if err := p.a.EncryptInit(p.a.session, cbc, p.kept["model group"].key); err != nil {
+			return nil, err
 		}
+		b, err := p.a.Encrypt(p.a.session, block[:16])
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, b...)
 	}
+	return keys, nil
+}
+
+// groupDevice is what the device has.
+func groupDevice(t *testing.T) []byte {
+	t.Helper()
+	store := soft.New()
+	defer store.Close()
+	group, err := store.Import(keystore.AES128CBC, groupKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := entityauth.DeriveGroupKeys(group.(keystore.Cipher), "camera")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
 }
 
 // plant seals a known key as the store would, and lets the store unseal it.
