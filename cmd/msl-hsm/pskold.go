@@ -60,7 +60,7 @@ func (s *service) warnOldKeys(log *slog.Logger) error {
 	}
 	if count > 0 {
 		log.Warn("an older version sealed the pre-shared keys of some entities: whoever has the PIN of the key store and the state file may compute their wrapping keys and open recorded key exchanges; "+
-			"give each new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE, with --scheme PSK_PROFILE if it had that; msl-hsm entity list marks them",
+			"give each new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE, with --scheme PSK_PROFILE if it had that, or --tpm-psk if its keys are in a TPM; msl-hsm entity list marks them",
 			"entities", count, "first", first)
 	}
 	return nil
