@@ -42,6 +42,11 @@ type Issuer struct {
 	UserRenewAfter time.Duration // of a user ID token; zero means one hour
 	UserLifetime   time.Duration // of a user ID token; zero means 30 days
 
+	// RenewExpired is how long after its expiration a master token is still
+	// renewed; later its holder authenticates itself anew. Zero means as long
+	// as a user ID token lives.
+	RenewExpired time.Duration
+
 	Time func() time.Time // nil means time.Now
 	Rand io.Reader        // nil means crypto/rand
 }
@@ -68,7 +73,7 @@ func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *Sess
 	now := i.now()
 	t := &MasterToken{
 		RenewalWindow:  now.Add(orDefault(i.RenewAfter, time.Hour)).Truncate(time.Second),
-		Expiration:     now.Add(orDefault(i.Lifetime, 24*time.Hour)).Truncate(time.Second),
+		Expiration:     now.Add(i.lifetime()).Truncate(time.Second),
 		SequenceNumber: sequence,
 	}
 	s := &Session{Token: t, Identity: identity, Keys: keys}
@@ -82,6 +87,36 @@ func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *Sess
 		t.SerialNumber = serial
 	}
 	return s, i.write(s)
+}
+
+// Issued returns when a master token was issued, to the second, as it follows from
+// its times: the earlier of two answers where the settings were others then.
+func (i *Issuer) Issued(t *MasterToken) time.Time {
+	return earlier(t.Expiration.Add(-i.lifetime()), t.RenewalWindow.Add(-orDefault(i.RenewAfter, time.Hour)))
+}
+
+// IssuedUser returns when a user ID token was issued, as Issued does.
+func (i *Issuer) IssuedUser(t *UserIDToken) time.Time {
+	return earlier(t.Expiration.Add(-i.userLifetime()), t.RenewalWindow.Add(-orDefault(i.UserRenewAfter, time.Hour)))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func (i *Issuer) lifetime() time.Duration { return orDefault(i.Lifetime, 24*time.Hour) }
+
+// expiration is that of a master token issued a moment from now, at the latest.
+func (i *Issuer) expiration() time.Time { return i.now().Add(i.lifetime() + time.Minute) }
+
+func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime, 30*24*time.Hour) }
+
+// acceptedUntil is when a master token ends for good.
+func (i *Issuer) acceptedUntil(expiration time.Time) time.Time {
+	return expiration.Add(orDefault(i.RenewExpired, i.userLifetime()))
 }
 
 func orDefault(d, absent time.Duration) time.Duration {
@@ -269,7 +304,7 @@ func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*Use
 	now := i.now()
 	t := &UserIDToken{
 		RenewalWindow: now.Add(orDefault(i.UserRenewAfter, time.Hour)).Truncate(time.Second),
-		Expiration:    now.Add(orDefault(i.UserLifetime, 30*24*time.Hour)).Truncate(time.Second),
+		Expiration:    now.Add(i.userLifetime()).Truncate(time.Second),
 		MasterToken:   mt.SerialNumber,
 	}
 	var err error

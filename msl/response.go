@@ -246,6 +246,10 @@ func (w *ResponseWriter) issue(x KeyExchange, request schemeData) (keydata []byt
 		keys.Release()
 		return nil, fail(ErrMasterTokenKeyCreationError, "key exchange", errors.New("the exchange kept no bytes for a shared token"))
 	}
+	if err := s.expect(w.ctx, s.Issuer.expiration()); err != nil {
+		keys.Release()
+		return nil, err
+	}
 	var sequence int64
 	if in.session != nil {
 		sequence, err = s.State.Renew(w.ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber)

@@ -235,31 +235,6 @@ func (s *Server) check(ctx context.Context, in *incoming) error {
 	return s.authenticateUser(ctx, in)
 }
 
-// checkToken judges the tokens of a message that uses a master token.
-func (s *Server) checkToken(ctx context.Context, in *incoming) error {
-	if err := s.State.Revoked(ctx, in.session.Identity, in.user); err != nil {
-		return fail(codeOf(err), "revocation", err)
-	}
-	if s.JudgeToken != nil {
-		if err := s.JudgeToken(in.session.Identity, in.token); err != nil {
-			return fail(codeOf(err), "revocation", err)
-		}
-	}
-	if !in.token.expired(s.Issuer.now()) {
-		return nil
-	}
-	switch {
-	case !in.renewable:
-		return fail(ErrMessageExpiredNotRenewable, "master token", nil)
-	case len(in.keyRequests) == 0:
-		return fail(ErrMessageExpiredNoKeyRequestData, "master token", nil)
-	}
-	if err := s.State.Renewable(ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber); err != nil {
-		return fail(codeOf(err), "renewal", err)
-	}
-	return nil
-}
-
 // authenticateUser judges user authentication data. It runs last, so that a
 // replayed message does not reach the user service (but for one that is refused
 // for its key requests all the same), and only so many at once, since checking a

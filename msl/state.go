@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"fmt"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -24,6 +25,22 @@ type State interface {
 	Renewable(ctx context.Context, identity string, serial, sequence int64) error
 	// Renew records a renewal and returns the new token's sequence number.
 	Renew(ctx context.Context, identity string, serial, sequence int64) (int64, error)
+}
+
+// TokenDates is what a [State] may know besides: since when the tokens of a name
+// count. A name that was given up and comes back, or whose password was changed,
+// begins anew.
+type TokenDates interface {
+	// CountSince returns the times before which no token of the entity, and no
+	// token of the user if one is named, counts. The zero time is none.
+	CountSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error)
+}
+
+// A Forgetter is a [State] that forgets, in time, what it recorded of a token.
+type Forgetter interface {
+	// Expect tells until when a token will be accepted, before anything is
+	// recorded of it: what is recorded from now on is kept for that long.
+	Expect(ctx context.Context, until time.Time) error
 }
 
 // An Entity is what a receiver knows of an entity that may talk to it.

@@ -50,17 +50,12 @@ func (a *authority) setSince(identity string, since time.Time) {
 // tokenJudge refuses master tokens that were issued to a name before it was its
 // device's. When a token was issued follows from its times, to the second.
 func (a *authority) tokenJudge(issuer *msl.Issuer) func(identity string, t *msl.MasterToken) error {
-	renewal, life := nonzero(issuer.RenewAfter, time.Hour), nonzero(issuer.Lifetime, 24*time.Hour)
 	return func(identity string, t *msl.MasterToken) error {
 		a.mu.RLock()
 		name := strings.TrimSuffix(deviceName(identity), pskSuffix)
 		since := later(a.since[name], later(a.since[deviceName(identity)], a.since[identity]))
 		a.mu.RUnlock()
-		issued := t.Expiration.Add(-life)
-		if other := t.RenewalWindow.Add(-renewal); other.Before(issued) {
-			issued = other // one of the settings was changed meanwhile
-		}
-		if issued.Before(since.Truncate(time.Second)) {
+		if issuer.Issued(t).Before(since.Truncate(time.Second)) {
 			return msl.ErrMasterTokenIdentityRevoked
 		}
 		return nil

@@ -25,6 +25,9 @@ type UserIDToken struct {
 	// State's Revoked. An error that carries no msl.Code says that there is no
 	// answer. Nil leaves the question to the server, which asks it anyway.
 	Revoked func(ctx context.Context, identity, user string) error
+	// Dates answers since when the tokens of the user count: it is a State that
+	// knows. Nil accepts tokens of any age.
+	Dates msl.TokenDates
 }
 
 // Scheme returns USER_ID_TOKEN.
@@ -87,6 +90,9 @@ func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdat
 	if err := u.revoked(ctx, identity, user); err != nil {
 		return "", err
 	}
+	if err := u.counts(ctx, identity, user, uit); err != nil {
+		return "", err
+	}
 	return user, nil
 }
 
@@ -128,6 +134,21 @@ func (u *UserIDToken) revoked(ctx context.Context, identity, user string) error 
 		return err
 	}
 	return msl.Failure(msl.ErrUserAuthUserIDTokenRevokeCheckError, u.Scheme(), err)
+}
+
+// counts refuses a token that is older than the user's registration or password.
+func (u *UserIDToken) counts(ctx context.Context, identity, user string, t *msl.UserIDToken) error {
+	if u.Dates == nil {
+		return nil
+	}
+	_, since, err := u.Dates.CountSince(ctx, identity, user)
+	if err != nil {
+		return msl.Failure(msl.ErrUserAuthUserIDTokenRevokeCheckError, u.Scheme(), err)
+	}
+	if u.Issuer.IssuedUser(t).Before(since) {
+		return msl.Failure(msl.ErrUserIDTokenRevoked, u.Scheme(), errors.New("the token is older than the user's registration or password"))
+	}
+	return nil
 }
 
 // UserIDTokenData is how a client proves a user by this scheme: the encoded

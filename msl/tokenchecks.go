@@ -1,0 +1,69 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// checkToken judges the tokens of a message that uses a master token.
+func (s *Server) checkToken(ctx context.Context, in *incoming) error {
+	if err := s.State.Revoked(ctx, in.session.Identity, in.user); err != nil {
+		return fail(codeOf(err), "revocation", err)
+	}
+	if err := s.checkDates(ctx, in); err != nil {
+		return err
+	}
+	if s.JudgeToken != nil {
+		if err := s.JudgeToken(in.session.Identity, in.token); err != nil {
+			return fail(codeOf(err), "revocation", err)
+		}
+	}
+	if err := s.expect(ctx, in.token.Expiration); err != nil || !in.token.expired(s.Issuer.now()) {
+		return err
+	}
+	switch {
+	case !in.renewable:
+		return fail(ErrMessageExpiredNotRenewable, "master token", nil)
+	case len(in.keyRequests) == 0:
+		return fail(ErrMessageExpiredNoKeyRequestData, "master token", nil)
+	case s.Issuer.now().After(s.Issuer.acceptedUntil(in.token.Expiration)):
+		return fail(ErrMasterTokenSequenceNumberOutOfSync, "renewal", errors.New("the token expired too long ago"))
+	}
+	if err := s.State.Renewable(ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber); err != nil {
+		return fail(codeOf(err), "renewal", err)
+	}
+	return nil
+}
+
+// checkDates refuses tokens that were issued before the tokens of their names
+// began to count.
+func (s *Server) checkDates(ctx context.Context, in *incoming) error {
+	dates, ok := s.State.(TokenDates)
+	if !ok {
+		return nil
+	}
+	entity, user, err := dates.CountSince(ctx, in.session.Identity, in.user)
+	switch {
+	case err != nil:
+		return fail(codeOf(err), "revocation", err)
+	case s.Issuer.Issued(in.token).Before(entity):
+		return fail(ErrMasterTokenIdentityRevoked, "revocation", errors.New("the token is older than the entity's registration"))
+	case in.userIDToken != nil && s.Issuer.IssuedUser(in.userIDToken).Before(user):
+		return fail(ErrUserIDTokenRevoked, "revocation", errors.New("the token is older than the user's registration or password"))
+	}
+	return nil
+}
+
+// expect tells a state that forgets how long a master token with that expiration
+// is accepted.
+func (s *Server) expect(ctx context.Context, expiration time.Time) error {
+	f, ok := s.State.(Forgetter)
+	if !ok {
+		return nil
+	}
+	if err := f.Expect(ctx, s.Issuer.acceptedUntil(expiration)); err != nil {
+		return fail(codeOf(err), "remember master token", err)
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package msl_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/userauth"
+)
+
+// datedState is a state that knows since when tokens count, and notes what it is
+// told to expect.
+type datedState struct {
+	*msl.MemoryState
+	entity, user time.Time
+	until        time.Time
+	sick         error
+}
+
+func (d *datedState) CountSince(context.Context, string, string) (time.Time, time.Time, error) {
+	return d.entity, d.user, d.sick
+}
+
+func (d *datedState) Expect(_ context.Context, until time.Time) error {
+	if until.After(d.until) {
+		d.until = until
+	}
+	return nil
+}
+
+func serialOf(t *testing.T, c *msl.Client) int64 {
+	t.Helper()
+	held, err := c.HeldTokens(context.Background(), "")
+	if err != nil || held.MasterToken == nil {
+		t.Fatalf("no master token: %v", err)
+	}
+	held.Keys.Release()
+	return held.MasterToken.SerialNumber
+}
+
+// TestRenewalEnds renews a token as long after its expiration as the issuer
+// allows, and not a second longer: the entity authenticates itself anew.
+func TestRenewalEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		setting, allowed time.Duration
+	}{
+		"default": {0, 30 * 24 * time.Hour},
+		"set":     {time.Hour, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := softNetwork(t)
+			n.server.Issuer.RenewExpired = c.setting
+			state := &datedState{MemoryState: n.state}
+			n.server.State = state
+			client := n.pskClient("device")
+			mustSend(t, client, secret("first"), 2)
+			serial, ends := serialOf(t, client), n.now.Add(24*time.Hour+c.allowed)
+			if state.until.Before(ends) || state.until.After(ends.Add(time.Minute)) {
+				t.Errorf("the state is told %v, want %v", state.until, ends)
+			}
+			n.now = ends
+			mustSend(t, client, secret("at the end"), 2)
+			if serialOf(t, client) != serial {
+				t.Error("the token was not renewed")
+			}
+			n.now = n.now.Add(24*time.Hour + c.allowed + time.Second)
+			mustSend(t, client, secret("after it"), 4)
+			if serialOf(t, client) == serial {
+				t.Error("a token was renewed that expired too long ago")
+			}
+		})
+	}
+}
+
+// TestTokensCountSince moves the time since when tokens count: older ones are
+// those of somebody else who had the name.
+func TestTokensCountSince(t *testing.T) {
+	n := softNetwork(t)
+	state := &datedState{MemoryState: n.state}
+	n.server.State = state
+	c := n.pskClient("device")
+	withUser := secret("hello")
+	withUser.User = "user@example.com"
+	asked := 0
+	c.UserAuth = func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error) {
+		asked++
+		return userauth.EmailPasswordData("user@example.com", []byte("secret")), nil
+	}
+	mustSend(t, c, withUser, 2)
+	serial, first := serialOf(t, c), asked
+	state.entity, state.user = n.now, n.now
+	mustSend(t, c, withUser, 2)
+	if serialOf(t, c) != serial || asked != first {
+		t.Error("tokens of the same second do not count")
+	}
+	n.now = n.now.Add(time.Minute)
+	state.user = n.now
+	mustSend(t, c, withUser, 4)
+	if serialOf(t, c) != serial || asked == first {
+		t.Error("an older user ID token counts")
+	}
+	n.now = n.now.Add(time.Minute)
+	state.entity = n.now
+	mustSend(t, c, secret("without a user"), 4)
+	if serialOf(t, c) == serial {
+		t.Error("an older master token counts")
+	}
+	state.sick = errors.New("no answer")
+	if _, _, err := send(t, c, secret("x")); !errors.Is(err, msl.ErrInternalException) {
+		t.Errorf("a state that does not answer: %v", err)
+	}
+}
+
+// TestUserIDTokenCountsSince is the same question where a user is proven by a
+// token of an earlier session.
+func TestUserIDTokenCountsSince(t *testing.T) {
+	issuer := newRecorded(t).server.Issuer
+	state := &datedState{}
+	scheme := &userauth.UserIDToken{Issuer: issuer, Dates: state}
+	data := encode(object{"mastertoken": recordedToken(nil), "useridtoken": recordedUser(nil)})
+	token, err := msl.ParseUserIDToken(encode(recordedUser(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued := issuer.IssuedUser(token)
+	for _, c := range []struct {
+		since time.Time
+		sick  error
+		want  error
+	}{
+		{since: time.Time{}},
+		{since: issued},
+		{since: issued.Add(time.Second), want: msl.ErrUserIDTokenRevoked},
+		{sick: errors.New("no answer"), want: msl.ErrUserAuthUserIDTokenRevokeCheckError},
+	} {
+		state.user, state.sick = c.since, c.sick
+		user, err := scheme.Authenticate(t.Context(), "client1", data)
+		if !errors.Is(err, c.want) || (c.want == nil) != (user != "") {
+			t.Errorf("%v: user %q, %v, want %v", c.since, user, err, c.want)
+		}
+	}
+}
