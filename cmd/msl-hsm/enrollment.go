@@ -175,7 +175,7 @@ func (a *authority) register(ctx context.Context, state *bolt.Server, i enroll.I
 		return err
 	}
 	a.setSince(i.Name, i.Since)
-	return state.AddEntity(bolt.EntityRecord{Identity: i.Name, Scheme: schemeOfPublic(public), KeyID: id, PublicKey: der})
+	return state.ReplaceEntity(bolt.EntityRecord{Identity: i.Name, Scheme: schemeOfPublic(public), KeyID: id, PublicKey: der})
 }
 
 // dropKeySet takes away pre-shared keys that went into another TPM than the one
@@ -205,7 +205,7 @@ func (a *authority) makeRoom(ctx context.Context, state *bolt.Server, i enroll.I
 		return fmt.Errorf("entity %s is registered with other keys: give the device another name, or run msl-hsm entity remove %[1]s", printable(i.Name))
 	}
 	for _, step := range []error{
-		state.RemoveEntity(i.Name), state.UnrevokeEntity(i.Name), state.UnrevokeEntity(nameInCertificate(i.Name)),
+		state.UnrevokeEntity(i.Name), state.UnrevokeEntity(nameInCertificate(i.Name)),
 	} {
 		if step != nil && !errors.Is(step, bolt.ErrUnknown) && !errors.Is(step, bolt.ErrNotRevoked) {
 			return step

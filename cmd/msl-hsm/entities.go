@@ -168,7 +168,7 @@ func (c *config) userSchemes(s *service) []msl.UserScheme {
 		case "EMAIL_PASSWORD":
 			all = append(all, &userauth.EmailPassword{Verify: s.state.Verify})
 		case "USER_ID_TOKEN":
-			all = append(all, &userauth.UserIDToken{Issuer: s.msl.Issuer, Tokens: s.msl.OpenMasterToken, Revoked: s.state.Revoked})
+			all = append(all, &userauth.UserIDToken{Issuer: s.msl.Issuer, Tokens: s.msl.OpenMasterToken, Revoked: s.state.Revoked, Dates: s.state})
 		}
 	}
 	return all

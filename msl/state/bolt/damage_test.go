@@ -201,6 +201,8 @@ func FuzzPages(f *testing.F) {
 func FuzzRecords(f *testing.F) {
 	f.Add(largestID{1, time.Unix(2, 0)}.encode())
 	f.Add(mark{revoked: true, since: time.Unix(2, 0)}.encode())
+	f.Add(mark{counts: time.Unix(2, 0)}.encode())
+	f.Add(mark{removed: true, since: time.Unix(2, 0), counts: time.Unix(3, 0)}.encode())
 	f.Add(newestSequence{}.encode())
 	for _, v := range []any{pskEntity("device"), hashPassword(cheap, nil, time.Now())} {
 		b, err := json.Marshal(v)

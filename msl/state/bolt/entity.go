@@ -107,14 +107,48 @@ func decodeEntity(identity string, payload []byte, m mark) (e EntityRecord, err 
 	return e, err
 }
 
-// AddEntity registers an entity. One that was removed comes back, and so do
-// those of its master tokens that are still valid. One that is registered is
+// AddEntity registers an entity. One that was removed comes back without the
+// tokens of before; within the second of its removal that takes the rest of the
+// second. One that is registered is
 // [ErrExists], one that is revoked [ErrRevoked]; so is [ErrExists] one whose
 // identities could be taken for those of another: of the scheme PSK_PROFILE "a"
 // beside "a-b", of NONE_SUFFIXED "a" beside "a.b".
 func (s *Server) AddEntity(e EntityRecord) error {
-	if err := e.check(); err != nil {
+	payload, err := e.encode()
+	if err != nil {
 		return err
+	}
+	defer s.entities.drop(e.Identity)
+	return s.returning("add", entityRoll, e.Identity, func(tx *bbolt.Tx) error {
+		if err := unambiguous(tx, e); err != nil {
+			return err
+		}
+		return entityRoll.add(tx, e.Identity, payload)
+	})
+}
+
+// ReplaceEntity registers an entity in the place of what is registered by its
+// name, if anything is. Its tokens go on. The errors are those of AddEntity.
+func (s *Server) ReplaceEntity(e EntityRecord) error {
+	payload, err := e.encode()
+	if err != nil {
+		return err
+	}
+	return s.changeEntity("replace", e.Identity, func(tx *bbolt.Tx) error {
+		if err := remove(tx, bucketEntities, []byte(e.Identity)); err != nil {
+			return err
+		}
+		if err := unambiguous(tx, e); err != nil {
+			return err
+		}
+		return entityRoll.replace(tx, e.Identity, payload)
+	})
+}
+
+// encode checks a record to be registered, and dates it.
+func (e EntityRecord) encode() ([]byte, error) {
+	if err := e.check(); err != nil {
+		return nil, err
 	}
 	if e.Created.IsZero() {
 		e.Created = time.Now().UTC().Truncate(time.Second)
@@ -122,14 +156,9 @@ func (s *Server) AddEntity(e EntityRecord) error {
 	e.Revoked, e.Removed, e.Since = false, false, time.Time{}
 	payload, err := json.Marshal(e)
 	if err != nil {
-		return fmt.Errorf("bolt: add entity: %w", err)
+		return nil, fmt.Errorf("bolt: add entity: %w", err)
 	}
-	return s.changeEntity("add", e.Identity, func(tx *bbolt.Tx) error {
-		if err := unambiguous(tx, e); err != nil {
-			return err
-		}
-		return entityRoll.add(tx, e.Identity, payload)
-	})
+	return payload, nil
 }
 
 // RemoveEntity removes an entity and leaves a mark, so that its master tokens

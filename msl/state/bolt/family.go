@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -96,6 +97,22 @@ func familyRefused(tx *bbolt.Tx, identity string) (bool, error) {
 		m, err := entityRoll.mark(tx, head)
 		return m.refuses() && m.family == f, err
 	})
+}
+
+// familyCounts is since when the tokens of the record that an identity belongs to
+// count.
+func familyCounts(tx *bbolt.Tx, identity string) (since time.Time, err error) {
+	if !strings.ContainsAny(identity, "-.") {
+		return since, nil
+	}
+	_, err = heads(identity, func(head string, f family) (bool, error) {
+		m, err := entityRoll.mark(tx, head)
+		if m.family == f {
+			since = later(since, m.counts)
+		}
+		return false, err
+	})
+	return since, err
 }
 
 // unambiguous refuses a record whose family would share identities with that of

@@ -23,13 +23,14 @@ var (
 
 func familyOfUser([]byte) (family, error) { return 0, nil }
 
-// A mark says that the tokens of a name are refused. It stays when the record
-// goes, because tokens do not go with it.
+// A mark says that the tokens of a name are refused, or those from before a time.
+// It stays when the record goes, because tokens do not go with it.
 type mark struct {
 	revoked bool // until somebody takes that back
 	removed bool // until it is added again
 	family  family
-	since   time.Time
+	since   time.Time // when it was revoked or removed
+	counts  time.Time // since when its tokens count; zero is always
 }
 
 const (
@@ -37,6 +38,7 @@ const (
 	markRemoved
 	markProfiles
 	markSuffixes
+	markCounts // a third number follows
 	markEnd
 )
 
@@ -56,18 +58,26 @@ func (m mark) encode() []byte {
 	case suffixes:
 		bits |= markSuffixes
 	}
-	return encodeInts(bits, seconds(m.since))
+	if !m.refuses() {
+		m.since = time.Time{}
+	}
+	if m.counts.IsZero() {
+		return encodeInts(bits, seconds(m.since))
+	}
+	return encodeInts(bits|markCounts, seconds(m.since), seconds(m.counts))
 }
 
 func decodeMark(b []byte) (mark, error) {
-	n, err := decodeInts(b, 2)
+	n, err := decodeInts(b, max(2, len(b)/8))
 	if err != nil {
 		return mark{}, err
 	}
 	m := mark{
 		revoked: n[0]&markRevoked != 0,
 		removed: n[0]&markRemoved != 0,
-		since:   time.Unix(n[1], 0),
+	}
+	if m.refuses() {
+		m.since = time.Unix(n[1], 0)
 	}
 	switch n[0] & (markProfiles | markSuffixes) {
 	case markProfiles:
@@ -75,8 +85,15 @@ func decodeMark(b []byte) (mark, error) {
 	case markSuffixes:
 		m.family = suffixes
 	}
-	if n[0] >= markEnd || !m.refuses() {
+	numbers := 2
+	if n[0]&markCounts != 0 {
+		numbers++
+	}
+	if n[0] >= markEnd || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) {
 		return mark{}, fmt.Errorf("%w: a mark is unknown", ErrDamaged)
+	}
+	if numbers > 2 {
+		m.counts = time.Unix(n[2], 0)
 	}
 	return m, nil
 }
@@ -90,20 +107,29 @@ func (r roll) mark(tx *bbolt.Tx, name string) (mark, error) {
 }
 
 func (r roll) setMark(tx *bbolt.Tx, name string, m mark) error {
-	if !m.refuses() {
+	if !m.refuses() && m.counts.IsZero() {
 		return remove(tx, r.marks, []byte(name))
 	}
-	m.since = time.Now()
 	return put(tx, r.marks, []byte(name), m.encode())
 }
 
-// add keeps a record of a name that has none, and lifts the mark of removal.
+// secondAfter is the first second in which no token was issued until t: tokens
+// tell the second alone.
+func secondAfter(t time.Time) time.Time { return time.Unix(t.Unix()+1, 0) }
+
+// add keeps a record of a name that has none. What was marked as removed begins
+// anew: its older tokens do not count.
 func (r roll) add(tx *bbolt.Tx, name string, payload []byte) error {
 	if old, err := get(tx, r.records, []byte(name)); err != nil {
 		return err
 	} else if old != nil {
 		return fmt.Errorf("%s %q %w: remove it first", r.what, name, ErrExists)
 	}
+	return r.replace(tx, name, payload)
+}
+
+// replace keeps a record of a name, whether it has one or not.
+func (r roll) replace(tx *bbolt.Tx, name string, payload []byte) error {
 	m, err := r.mark(tx, name)
 	if err != nil {
 		return err
@@ -111,10 +137,26 @@ func (r roll) add(tx *bbolt.Tx, name string, payload []byte) error {
 	if m.revoked {
 		return fmt.Errorf("%s %q %w: take that back first if it may come back", r.what, name, ErrRevoked)
 	}
-	if err := r.setMark(tx, name, mark{}); err != nil {
-		return err
+	if m.removed {
+		m.removed = false
+		if m.counts.IsZero() { // removed by an earlier version
+			m.counts = secondAfter(m.since)
+		}
+		if err := r.setMark(tx, name, m); err != nil {
+			return err
+		}
 	}
 	return put(tx, r.records, []byte(name), payload)
+}
+
+// begin lets no token count that was issued so far.
+func (r roll) begin(tx *bbolt.Tx, name string) error {
+	m, err := r.markWithFamily(tx, name)
+	if err != nil {
+		return err
+	}
+	m.counts = secondAfter(time.Now())
+	return r.setMark(tx, name, m)
 }
 
 // drop removes the record of a name and leaves a mark.
@@ -128,7 +170,8 @@ func (r roll) drop(tx *bbolt.Tx, name string) error {
 	if err != nil {
 		return err
 	}
-	m.removed = true
+	m.removed, m.since = true, time.Now()
+	m.counts = secondAfter(m.since)
 	if err := r.setMark(tx, name, m); err != nil {
 		return err
 	}
@@ -141,7 +184,7 @@ func (r roll) revoke(tx *bbolt.Tx, name string) error {
 	if err != nil || m.revoked {
 		return err
 	}
-	m.revoked = true
+	m.revoked, m.since = true, time.Now()
 	return r.setMark(tx, name, m)
 }
 
@@ -199,7 +242,7 @@ func (r roll) each(tx *bbolt.Tx, record func(name string, payload []byte, m mark
 			return nil
 		}
 		m, err := r.mark(tx, string(k))
-		if err == nil {
+		if err == nil && m.refuses() {
 			lone(string(k), m)
 		}
 		return err

@@ -37,6 +37,8 @@ type Server struct {
 var (
 	_ msl.State     = (*Server)(nil)
 	_ msl.Directory = (*Server)(nil)
+
+	_ msl.TokenDates = (*Server)(nil)
 )
 
 // OpenServer opens the file at path, or makes it in a directory that is there.
@@ -105,12 +107,60 @@ func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 	})
 }
 
+// CountSince implements msl.TokenDates. A name that was removed and added again
+// begins anew, and so does a user whose password was changed. With a key set of PSK_PROFILE and a root of NONE_SUFFIXED go
+// the identities of its family.
+func (s *Server) CountSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
+	if err := ctx.Err(); err != nil {
+		return entity, ofUser, err
+	}
+	err = s.view("check the age of tokens", func(tx *bbolt.Tx) error {
+		m, err := entityRoll.mark(tx, identity)
+		if err != nil {
+			return err
+		}
+		u, err := userRoll.mark(tx, user)
+		if err != nil {
+			return err
+		}
+		family, err := familyCounts(tx, identity)
+		entity, ofUser = later(m.counts, family), u.counts
+		return err
+	})
+	return entity, ofUser, err
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 func (s *Server) view(op string, fn func(*bbolt.Tx) error) error {
 	return wrap(op, view(s.db, fn))
 }
 
 func (s *Server) update(op string, fn func(*bbolt.Tx) error) error {
 	return wrap(op, update(s.db, fn))
+}
+
+// returning makes a change after which the tokens of a name count anew, and waits
+// until those that are issued from now on do.
+func (s *Server) returning(op string, r roll, name string, fn func(*bbolt.Tx) error) error {
+	var counts time.Time
+	err := s.update(op, func(tx *bbolt.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		m, err := r.mark(tx, name)
+		counts = m.counts
+		return err
+	})
+	if err == nil {
+		time.Sleep(min(time.Second, time.Until(counts)))
+	}
+	return err
 }
 
 // wrap says what was being done, except where the answer is a code of the

@@ -82,8 +82,9 @@ type UserRecord struct {
 
 // AddUser registers a user by the name it logs in with, its e-mail address. The
 // password is kept as a hash; the caller wipes it. A user that was removed comes
-// back, and so do those of its tokens that are still valid. One that is
-// registered is [ErrExists], one that is revoked [ErrRevoked].
+// back without the tokens of before; within the second of its removal that takes
+// the rest of the second. One that is registered is [ErrExists], one that is
+// revoked [ErrRevoked].
 func (s *Server) AddUser(name string, pass []byte) error {
 	if err := checkName("user", name); err != nil {
 		return err
@@ -91,15 +92,62 @@ func (s *Server) AddUser(name string, pass []byte) error {
 	if strings.TrimSpace(name) != name {
 		return errors.New("bolt: the name of a user neither begins nor ends with a space")
 	}
-	if len(bytes.TrimSpace(pass)) == 0 {
-		return errors.New("bolt: a password must not be blank")
-	}
-	p := hashPassword(s.cost, pass, time.Now().UTC().Truncate(time.Second))
-	payload, err := json.Marshal(p)
+	payload, err := s.encodePassword(pass, time.Now().UTC().Truncate(time.Second))
 	if err != nil {
-		return fmt.Errorf("bolt: add user: %w", err)
+		return err
 	}
-	return s.update("add", func(tx *bbolt.Tx) error { return userRoll.add(tx, name, payload) })
+	return s.returning("add", userRoll, name, func(tx *bbolt.Tx) error { return userRoll.add(tx, name, payload) })
+}
+
+func (s *Server) encodePassword(pass []byte, created time.Time) ([]byte, error) {
+	if len(bytes.TrimSpace(pass)) == 0 {
+		return nil, errors.New("bolt: a password must not be blank")
+	}
+	payload, err := json.Marshal(hashPassword(s.cost, pass, created))
+	if err != nil {
+		return nil, fmt.Errorf("bolt: keep password: %w", err)
+	}
+	return payload, nil
+}
+
+// SetPassword changes the password of a user and ends its tokens: it logs in with
+// the new one, from the next second on, when SetPassword returns. A user that is
+// not registered is [ErrUnknown].
+func (s *Server) SetPassword(name string, pass []byte) error {
+	payload, err := s.encodePassword(pass, time.Time{})
+	if err != nil {
+		return err
+	}
+	return s.returning("change password", userRoll, name, func(tx *bbolt.Tx) error {
+		old, err := get(tx, bucketUsers, []byte(name))
+		if err != nil {
+			return err
+		}
+		if old == nil {
+			return userRoll.unknown(name)
+		}
+		if payload, err = keepCreated(old, payload); err != nil {
+			return err
+		}
+		if err := userRoll.begin(tx, name); err != nil {
+			return err
+		}
+		return put(tx, bucketUsers, []byte(name), payload)
+	})
+}
+
+// keepCreated is a new password of a user who was registered with the old one.
+func keepCreated(old, payload []byte) ([]byte, error) {
+	was, err := decodePassword(old)
+	if err != nil {
+		return nil, err
+	}
+	p, err := decodePassword(payload)
+	if err != nil {
+		return nil, err
+	}
+	p.Created = was.Created
+	return json.Marshal(p)
 }
 
 // RemoveUser removes a user and leaves a mark, so that its tokens are refused.
