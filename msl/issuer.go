@@ -114,10 +114,16 @@ func (i *Issuer) expiration() time.Time { return i.now().Add(i.lifetime() + time
 
 func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime, 30*24*time.Hour) }
 
+// AcceptedFor returns for how long after its issue a master token may be renewed,
+// its lifetime included. Then it ends for good.
+func (i *Issuer) AcceptedFor() time.Duration { return i.lifetime() + i.renewExpired() }
+
 // acceptedUntil is when a master token ends for good.
 func (i *Issuer) acceptedUntil(expiration time.Time) time.Time {
-	return expiration.Add(orDefault(i.RenewExpired, i.userLifetime()))
+	return expiration.Add(i.renewExpired())
 }
+
+func (i *Issuer) renewExpired() time.Duration { return orDefault(i.RenewExpired, i.userLifetime()) }
 
 func orDefault(d, absent time.Duration) time.Duration {
 	if d == 0 {

@@ -59,13 +59,14 @@ type serverConfig struct {
 		NonReplayable bool `yaml:"non-replayable"`
 	} `yaml:"require"`
 
-	Compression []string      `yaml:"compression"`
-	Languages   []string      `yaml:"languages"`
-	Custody     string        `yaml:"custody"` // sealed, imported or shared
-	RenewAfter  time.Duration `yaml:"renew-after"`
-	Lifetime    time.Duration `yaml:"lifetime"`
-	Limits      limitsConfig  `yaml:"limits"`
-	TLS         serverTLS     `yaml:"tls"`
+	Compression  []string      `yaml:"compression"`
+	Languages    []string      `yaml:"languages"`
+	Custody      string        `yaml:"custody"` // sealed, imported or shared
+	RenewAfter   time.Duration `yaml:"renew-after"`
+	Lifetime     time.Duration `yaml:"lifetime"`
+	RenewExpired time.Duration `yaml:"renew-expired"` // after its end a master token is still renewed
+	Limits       limitsConfig  `yaml:"limits"`
+	TLS          serverTLS     `yaml:"tls"`
 
 	Failures failuresConfig `yaml:"failures"`
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -35,7 +36,19 @@ func (c *config) openService(log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
+	s.state.StartPruning(c.pruning(log))
 	return s, nil
+}
+
+// pruning lets the state forget a token when it cannot be renewed any more. It
+// looks 24 times in the lifetime of one.
+func (c *config) pruning(log *slog.Logger) bolt.Pruning {
+	return bolt.Pruning{Keep: c.acceptedFor(), Interval: nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
+}
+
+// acceptedFor is how long a master token may be used or renewed.
+func (c *config) acceptedFor() time.Duration {
+	return (&msl.Issuer{Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired}).AcceptedFor()
 }
 
 // assemble looks the keys up and puts the server together.
@@ -103,7 +116,10 @@ func (l limitsConfig) msl() msl.Limits {
 }
 
 func (c *config) issuer(store keystore.Store) (*msl.Issuer, error) {
-	i := &msl.Issuer{Name: c.Server.Identity, Store: store, RenewAfter: c.Server.RenewAfter, Lifetime: c.Server.Lifetime}
+	i := &msl.Issuer{
+		Name: c.Server.Identity, Store: store,
+		RenewAfter: c.Server.RenewAfter, Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired,
+	}
 	for _, role := range []string{"-seal-session", "-seal-wrapping", "-seal-mac"} {
 		if _, err := store.Lookup(c.Keystore.Prefix + role); err != nil {
 			return nil, missing(err, makeServerKeys)

@@ -215,6 +215,16 @@ func (r roll) unrevoke(tx *bbolt.Tx, name string) error {
 	return r.setMark(tx, name, m)
 }
 
+// forgotten reports whether the mark of a name says no more than that it was
+// removed, before a time.
+func (r roll) forgotten(tx *bbolt.Tx, name string, before time.Time) (bool, error) {
+	m, err := r.mark(tx, name)
+	if err != nil || !m.removed || m.revoked {
+		return false, err
+	}
+	return m.since.Before(before) && m.counts.Before(before), nil
+}
+
 func (r roll) unknown(name string) error {
 	return fmt.Errorf("%s %q is %w: look at the list", r.what, name, ErrUnknown)
 }

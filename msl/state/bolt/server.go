@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,6 +33,8 @@ type Server struct {
 	entities  entityCache
 	passwords chan struct{}
 	cost      passwordCost // of new passwords
+	keeps     keeps
+	pruning   pruning
 }
 
 var (
@@ -39,6 +42,7 @@ var (
 	_ msl.Directory = (*Server)(nil)
 
 	_ msl.TokenDates = (*Server)(nil)
+	_ msl.Forgetter  = (*Server)(nil)
 )
 
 // OpenServer opens the file at path, or makes it in a directory that is there.
@@ -55,17 +59,22 @@ func OpenServer(path string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
+	s := &Server{
 		db:        db,
 		path:      path,
 		writes:    group{db: db},
 		passwords: make(chan struct{}, passwordsAtATime),
 		cost:      recommendedCost,
-	}, nil
+	}
+	if err := s.settings(); err != nil {
+		return nil, errors.Join(fmt.Errorf("bolt: open %s: %w", path, err), db.Close())
+	}
+	return s, nil
 }
 
-// Close waits for what is under way and closes the file.
+// Close ends pruning, waits for what is under way and closes the file.
 func (s *Server) Close() error {
+	s.stopPruning()
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("bolt: close %s: %w", s.path, err)
 	}
