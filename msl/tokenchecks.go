@@ -48,9 +48,9 @@ func (s *Server) checkDates(ctx context.Context, in *incoming) error {
 	case err != nil:
 		return fail(codeOf(err), "revocation", err)
 	case s.Issuer.Issued(in.token).Before(entity):
-		return fail(ErrMasterTokenIdentityRevoked, "revocation", errors.New("the token is older than the entity's registration"))
+		return fail(ErrMasterTokenIdentityRevoked, "revocation", errors.New("it was issued before the tokens of this entity began to count"))
 	case in.userIDToken != nil && s.Issuer.IssuedUser(in.userIDToken).Before(user):
-		return fail(ErrUserIDTokenRevoked, "revocation", errors.New("the token is older than the user's registration or password"))
+		return fail(ErrUserIDTokenRevoked, "revocation", errors.New("it was issued before the tokens of this user began to count"))
 	}
 	return nil
 }

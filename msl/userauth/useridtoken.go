@@ -146,7 +146,7 @@ func (u *UserIDToken) counts(ctx context.Context, identity, user string, t *msl.
 		return msl.Failure(msl.ErrUserAuthUserIDTokenRevokeCheckError, u.Scheme(), err)
 	}
 	if u.Issuer.IssuedUser(t).Before(since) {
-		return msl.Failure(msl.ErrUserIDTokenRevoked, u.Scheme(), errors.New("the token is older than the user's registration or password"))
+		return msl.Failure(msl.ErrUserIDTokenRevoked, u.Scheme(), errors.New("it was issued before the tokens of this user began to count"))
 	}
 	return nil
 }

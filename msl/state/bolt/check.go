@@ -56,17 +56,22 @@ func damage(format string, args ...any) error {
 // checkPages checks the newest state of a file, which is the one that bbolt
 // will use.
 func checkPages(r io.ReaderAt, size int64, pageSize int) error {
+	_, err := readPages(r, size, pageSize)
+	return err
+}
+
+func readPages(r io.ReaderAt, size int64, pageSize int) (*pages, error) {
 	if pageSize < minPageSize || pageSize > maxPageSize || pageSize&(pageSize-1) != 0 {
-		return damage("page size %d", pageSize)
+		return nil, damage("page size %d", pageSize)
 	}
 	c := &pages{r: r, size: size, page: int64(pageSize), inUse: map[uint64]bool{}, isFree: map[uint64]bool{}}
 	if err := c.newestMeta(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := c.freelist(); err != nil {
-		return err
+		return nil, err
 	}
-	return c.tree(c.meta.root, span{}, 1, 0)
+	return c, c.tree(c.meta.root, span{}, 1, 0)
 }
 
 func (c *pages) newestMeta() error {

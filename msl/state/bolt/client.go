@@ -44,7 +44,7 @@ func OpenClient(path, name string) (*Client, error) {
 		lockWait: 5 * time.Second,
 		holder:   "another client",
 		remedy:   clientRemedy,
-	})
+	}, either)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,10 @@ var (
 	ErrDamaged = errors.New("file is damaged")
 	// ErrFormat: the file is of a newer version, or for another purpose.
 	ErrFormat = errors.New("file has another format")
-	// ErrExists: there is an entity or user of that name.
+	// ErrEmpty: the file has no state in it: something cut it off, or touched it
+	// into being.
+	ErrEmpty = errors.New("file is empty")
+	// ErrExists: there is an entity, user or file of that name.
 	ErrExists = errors.New("exists already")
 	// ErrUnknown: there is no entity or user of that name.
 	ErrUnknown = errors.New("not registered")
@@ -50,7 +53,17 @@ type purpose struct {
 	lockWait time.Duration
 	holder   string // who has it open when we cannot have it
 	remedy   string // what to do with a damaged file
+	strict   bool   // an empty file is no new one
 }
+
+// An opening is what to expect at the path.
+type opening int
+
+const (
+	either opening = iota
+	find           // a file that is there
+	create         // none
+)
 
 // format is the record that tells what a file is. It has no checksum, so that
 // every version can read it.
@@ -61,12 +74,18 @@ type format struct {
 
 // open opens or makes a file. An existing one is checked first: bbolt trusts
 // the pages it maps and may crash the process on a bad one.
-func open(path string, p purpose) (*bbolt.DB, error) {
-	size, err := examine(path)
-	if err != nil {
+func open(path string, p purpose, how opening) (*bbolt.DB, error) {
+	there, size, err := examine(path)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if size > 0 {
+	case !there && how == find:
+		return nil, fmt.Errorf("bolt: open %s: %w", path, fs.ErrNotExist)
+	case there && how == create:
+		return nil, fmt.Errorf("bolt: %s %w", path, ErrExists)
+	case there && size == 0 && p.strict:
+		return nil, p.explain(path, ErrEmpty)
+	case size > 0:
 		if err := p.inspect(path); err != nil {
 			return nil, p.explain(path, err)
 		}
@@ -75,7 +94,7 @@ func open(path string, p purpose) (*bbolt.DB, error) {
 	if err != nil {
 		return nil, p.explain(path, err)
 	}
-	if err = p.prepare(db); err == nil && size == 0 {
+	if err = p.prepare(db, there); err == nil && size == 0 {
 		err = atomicfile.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
@@ -85,60 +104,84 @@ func open(path string, p purpose) (*bbolt.DB, error) {
 	return db, nil
 }
 
-// examine returns the size of the file, 0 if it has to be made.
-func examine(path string) (int64, error) {
+// examine returns whether there is a file, and its size.
+func examine(path string) (there bool, size int64, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		dir := filepath.Dir(path)
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return 0, fmt.Errorf("bolt: there is no directory %s for the state file: make it, with mode 0700", dir)
+			return false, 0, fmt.Errorf("bolt: there is no directory %s for the state file: make it, with mode 0700: %w", dir, err)
 		}
-		return 0, nil
+		return false, 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("bolt: open state file: %w", err)
+		return false, 0, fmt.Errorf("bolt: open state file: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("bolt: %s is not a regular file: name a file", path)
+		return false, 0, fmt.Errorf("bolt: %s is not a regular file: name a file", path)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return 0, fmt.Errorf("bolt: %s can be used by others (mode %#o): run chmod 600 on it", path, info.Mode().Perm())
+		return false, 0, fmt.Errorf("bolt: %s can be used by others (mode %#o): run chmod 600 on it", path, info.Mode().Perm())
 	}
-	return info.Size(), nil
+	return true, info.Size(), nil
 }
 
 // inspect checks the pages of an existing file under a shared lock. Opening
 // read-only makes bbolt read the meta pages alone, and those have checksums.
 func (p purpose) inspect(path string) error {
+	_, err := p.freeIn(path)
+	return err
+}
+
+// freeIn also returns how many bytes of pages are free.
+func (p purpose) freeIn(path string) (int64, error) {
 	var file *os.File
-	db, err := openMapped(path, &bbolt.Options{
-		ReadOnly: true,
-		Timeout:  p.lockWait,
-		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
-			file, err = os.OpenFile(name, flag, mode)
-			return file, err
-		},
-	})
+	db, err := openMapped(path, &bbolt.Options{ReadOnly: true, Timeout: p.lockWait, OpenFile: keepFile(&file)})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer db.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return checkPages(file, info.Size(), db.Info().PageSize)
+	checked, err := readPages(file, info.Size(), db.Info().PageSize)
+	if err != nil {
+		return 0, err
+	}
+	return int64(len(checked.isFree)) * checked.page, nil
+}
+
+// keepFile keeps hold of the file that bbolt opens.
+func keepFile(kept **os.File) func(string, int, os.FileMode) (*os.File, error) {
+	return func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+		f, err = os.OpenFile(name, flag, mode)
+		*kept = f
+		return f, err
+	}
 }
 
 // openMapped opens the file; what bbolt finds wrong with its bytes is
-// ErrDamaged.
+// ErrDamaged. While it waited for the lock, the file may have been moved away by
+// who had it.
 func openMapped(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
+	var file *os.File
+	if open := options.OpenFile; open == nil {
+		options.OpenFile = keepFile(&file)
+	} else {
+		options.OpenFile = func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			file, err = open(name, flag, mode)
+			return file, err
+		}
+	}
 	err = guard(func() (err error) {
 		db, err = bbolt.Open(path, fileMode, options)
 		return err
 	})
 	var system *fs.PathError
 	switch {
+	case err == nil && !isAt(file, path):
+		return nil, errors.Join(ErrInUse, db.Close())
 	case err == nil, errors.As(err, &system), errors.Is(err, ErrDamaged):
 		return db, err
 	case errors.Is(err, bbolterrors.ErrTimeout):
@@ -147,8 +190,15 @@ func openMapped(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 	return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
+// isAt reports whether an open file is still the one at path.
+func isAt(file *os.File, path string) bool {
+	own, errOwn := file.Stat()
+	there, err := os.Stat(path)
+	return errOwn == nil && err == nil && os.SameFile(own, there)
+}
+
 // prepare fills a new file, or checks what an existing one is and has.
-func (p purpose) prepare(db *bbolt.DB) error {
+func (p purpose) prepare(db *bbolt.DB, there bool) error {
 	empty := false
 	err := view(db, func(tx *bbolt.Tx) error {
 		if k, _ := tx.Cursor().First(); k == nil {
@@ -157,8 +207,11 @@ func (p purpose) prepare(db *bbolt.DB) error {
 		}
 		return p.verify(tx)
 	})
-	if err != nil || !empty {
+	switch {
+	case err != nil || !empty:
 		return err
+	case there && p.strict:
+		return ErrEmpty
 	}
 	return update(db, p.fill)
 }
@@ -232,6 +285,8 @@ func (p purpose) explain(path string, err error) error {
 	switch {
 	case errors.Is(err, ErrInUse):
 		return fmt.Errorf("bolt: %s uses %s: stop it or wait, and try again: %w", p.holder, path, err)
+	case errors.Is(err, ErrEmpty):
+		return fmt.Errorf("bolt: %s: %w: restore a backup, or remove it and make a new one", path, err)
 	case errors.Is(err, ErrDamaged):
 		return fmt.Errorf("bolt: %s cannot be used: %s: %w", path, p.remedy, err)
 	}

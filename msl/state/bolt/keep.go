@@ -30,7 +30,8 @@ type keeps struct {
 }
 
 const (
-	keysKeep = "keep"
+	keysKeep  = "keep"
+	keysBegan = "began"
 	// keepSlack is for messages that are under way, seconds that were cut off and
 	// clocks that were set right.
 	keepSlack = time.Hour
@@ -130,7 +131,17 @@ func (s *Server) settings() error {
 		if err != nil {
 			return err
 		}
-		s.keeps.all, err = decodeKeeps(b)
+		if s.keeps.all, err = decodeKeeps(b); err != nil {
+			return err
+		}
+		b, err = get(tx, formatBucket, []byte(keysBegan))
+		if err != nil || b == nil {
+			return err
+		}
+		n, err := decodeInts(b, 1)
+		if err == nil {
+			s.began = time.Unix(n[0], 0)
+		}
 		return err
 	})
 }

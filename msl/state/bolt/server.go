@@ -2,7 +2,6 @@ package bolt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -33,6 +32,7 @@ type Server struct {
 	entities  entityCache
 	passwords chan struct{}
 	cost      passwordCost // of new passwords
+	began     time.Time    // before which no token counts
 	keeps     keeps
 	pruning   pruning
 }
@@ -45,17 +45,33 @@ var (
 	_ msl.Forgetter  = (*Server)(nil)
 )
 
-// OpenServer opens the file at path, or makes it in a directory that is there.
-// A file that another process has open is [ErrInUse], after a short while.
-func OpenServer(path string) (*Server, error) {
-	db, err := open(path, purpose{
+// OpenServer opens the file at path, or makes it in a directory that is there: for
+// a program that cannot know whether it runs for the first time, and pays for it
+// with a wrong path being a new state. See [ReopenServer]. A file that another
+// process has open is [ErrInUse], after a short while; one with nothing in it is
+// [ErrEmpty].
+func OpenServer(path string) (*Server, error) { return serverAt(path, either) }
+
+// ReopenServer opens the file at path. None is fs.ErrNotExist.
+func ReopenServer(path string) (*Server, error) { return serverAt(path, find) }
+
+// CreateServer makes the file at path. One that is there is [ErrExists].
+func CreateServer(path string) (*Server, error) { return serverAt(path, create) }
+
+func serverFile() purpose {
+	return purpose{
 		kind: "server",
 		buckets: []string{bucketEntities, bucketEntityMarks, bucketUsers, bucketUserMarks,
 			bucketIDs, bucketSequences},
 		lockWait: 2 * time.Second,
 		holder:   "another msl-hsm serve or admin command",
 		remedy:   "restore it from a backup and make new issuer keys",
-	})
+		strict:   true,
+	}
+}
+
+func serverAt(path string, how opening) (*Server, error) {
+	db, err := open(path, serverFile(), how)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +83,8 @@ func OpenServer(path string) (*Server, error) {
 		cost:      recommendedCost,
 	}
 	if err := s.settings(); err != nil {
-		return nil, errors.Join(fmt.Errorf("bolt: open %s: %w", path, err), db.Close())
+		db.Close()
+		return nil, serverFile().explain(path, err)
 	}
 	return s, nil
 }
@@ -117,7 +134,8 @@ func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 }
 
 // CountSince implements msl.TokenDates. A name that was removed and added again
-// begins anew, and so does a user whose password was changed. With a key set of PSK_PROFILE and a root of NONE_SUFFIXED go
+// begins anew, and so does a user whose password was changed; so do all with
+// [RestoreServer]. With a key set of PSK_PROFILE and a root of NONE_SUFFIXED go
 // the identities of its family.
 func (s *Server) CountSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
 	if err := ctx.Err(); err != nil {
@@ -133,7 +151,7 @@ func (s *Server) CountSince(ctx context.Context, identity, user string) (entity,
 			return err
 		}
 		family, err := familyCounts(tx, identity)
-		entity, ofUser = later(m.counts, family), u.counts
+		entity, ofUser = later(s.began, later(m.counts, family)), later(s.began, u.counts)
 		return err
 	})
 	return entity, ofUser, err
