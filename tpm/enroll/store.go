@@ -66,13 +66,16 @@ type File struct {
 // it until it ends. One process has it open at a time: [ErrInUse], after two
 // seconds.
 func OpenFile(path string) (*File, error) {
-	if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0) {
+	info, err := os.Stat(path)
+	if err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0) {
 		return nil, fmt.Errorf("enroll: %s is no file or can be used by others: run chmod 600 on it", path)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("enroll: open enrolments: %w", err)
+	} else if err == nil && info.Size() == 0 {
+		return nil, fail(ErrDamaged, "%s is empty: restore a backup, or remove it to begin anew", path)
 	}
 	f := &File{path: path}
-	err := f.open()
+	err = f.open()
 	if err == nil {
 		err = f.prepare()
 	}
@@ -244,7 +247,7 @@ func (t fileTx) Pending() (n int, err error) {
 	return n, t.bucket(bucketPending).ForEach(func([]byte, []byte) error { n++; return nil })
 }
 
-// All implements [Tx].
+// ByName implements [Tx].
 func (t fileTx) ByName(name string) (ID, error) {
 	b := t.bucket(bucketNames).Get([]byte(name))
 	if len(b) != sha256.Size {
@@ -253,6 +256,7 @@ func (t fileTx) ByName(name string) (ID, error) {
 	return ID(b), nil
 }
 
+// All implements [Tx].
 func (t fileTx) All(fn func(Record) error) error {
 	return t.bucket(bucketRecords).ForEach(func(k, v []byte) error {
 		if len(k) != sha256.Size {

@@ -1,0 +1,55 @@
+package enroll
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.etcd.io/bbolt"
+)
+
+// TestFileCheck counts the records, and finds what does not lead to one.
+func TestFileCheck(t *testing.T) {
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	if err := f.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	if states, err := o.file.Check(); err != nil || len(states) != 1 || states[Enrolled] != 1 {
+		t.Errorf("%v, %v", states, err)
+	}
+	for _, bucket := range []string{bucketNames, bucketSerials, bucketPending} {
+		for name, change := range map[string]func(*bbolt.Bucket) error{
+			"one too many": func(b *bbolt.Bucket) error { return b.Put([]byte("x"), []byte("x")) },
+			"another":      func(b *bbolt.Bucket) error { k, _ := b.Cursor().First(); return b.Put(k, make([]byte, 32)) },
+			"one missing":  func(b *bbolt.Bucket) error { k, _ := b.Cursor().First(); return b.Delete(k) },
+		} {
+			if bucket == bucketPending && name != "one too many" {
+				continue // nobody is pending
+			}
+			tx, err := o.file.db.Begin(true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := change(tx.Bucket([]byte(bucket))); err != nil {
+				t.Fatal(err)
+			}
+			if err := (fileTx{tx}).check(map[State]int{}); !errors.Is(err, ErrDamaged) {
+				t.Errorf("%s: %s: %v", bucket, name, err)
+			}
+			tx.Rollback()
+		}
+	}
+}
+
+// TestEmptyFile is not taken for a new one.
+func TestEmptyFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFile(path); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "is empty: restore a backup") {
+		t.Error(err)
+	}
+}
