@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/rpc"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -125,7 +124,7 @@ func (l localEnrollments) Close() error {
 	return errors.Join(errs...)
 }
 
-type remoteEnrollments struct{ *rpc.Client }
+type remoteEnrollments struct{ *runningServer }
 
 func (r remoteEnrollments) Apply(c EnrollmentChange) error {
 	return fromAuthority(r.Call("Enroller.Apply", c, new(struct{})))
@@ -148,17 +147,8 @@ func (r remoteEnrollments) Certified(k CertifiedKey) error {
 	return fromAuthority(r.Call("Enroller.Certified", k, new(struct{})))
 }
 
-// fromAuthority finds again which error a text was.
 func fromAuthority(err error) error {
-	if err == nil {
-		return nil
-	}
-	for _, known := range []error{enroll.ErrUnknown, enroll.ErrName, enroll.ErrState, enroll.ErrKey, enroll.ErrNonce, enroll.ErrAttestation, enroll.ErrSignature} {
-		if before, after, ok := strings.Cut(err.Error(), known.Error()); ok {
-			return fmt.Errorf("%s%w%s", before, known, after)
-		}
-	}
-	return fmt.Errorf("running server: %w", err)
+	return fromServer(err, enroll.ErrUnknown, enroll.ErrName, enroll.ErrState, enroll.ErrKey, enroll.ErrNonce, enroll.ErrAttestation, enroll.ErrSignature)
 }
 
 // withEnrollments runs a verb on the records. Those that sign need the CA's key.
@@ -180,8 +170,8 @@ func (p *program) withEnrollments(signs bool, do func(enrollments) error) (err e
 
 func (c *config) openEnrollments(signs bool) (enrollments, error) {
 	if c.Server.State != "" {
-		if remote, err := rpc.Dial("unix", socketOf(c.Server.State)); err == nil {
-			return remoteEnrollments{remote}, nil
+		if remote, err := dialServer(c.Server.State); remote != nil || err != nil {
+			return remoteEnrollments{remote}, err
 		}
 	}
 	state, err := c.openState("")

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/rpc"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -35,8 +34,8 @@ type registry interface {
 func (c *config) openRegistry(flag string) (registry, error) {
 	override(&c.Server.State, flag)
 	if c.Server.State != "" {
-		if remote, err := rpc.Dial("unix", socketOf(c.Server.State)); err == nil {
-			return remoteRegistry{remote}, nil
+		if remote, err := dialServer(c.Server.State); remote != nil || err != nil {
+			return remoteRegistry{remote}, err
 		}
 	}
 	return c.openState("")
@@ -121,23 +120,10 @@ func administer(path string, log *slog.Logger, services ...any) io.Closer {
 }
 
 // A remoteRegistry is a running server.
-type remoteRegistry struct{ *rpc.Client }
+type remoteRegistry struct{ *runningServer }
 
 func (r remoteRegistry) apply(c Change) error {
-	return fromServer(r.Call("Registrar.Apply", c, new(struct{})))
-}
-
-// fromServer finds again which error a text was.
-func fromServer(err error) error {
-	if err == nil {
-		return nil
-	}
-	for _, known := range []error{bolt.ErrUnknown, bolt.ErrExists, bolt.ErrRevoked} {
-		if before, after, ok := strings.Cut(err.Error(), known.Error()); ok {
-			return fmt.Errorf("%s%w%s", before, known, after)
-		}
-	}
-	return fmt.Errorf("running server: %w", err)
+	return fromServer(r.Call("Registrar.Apply", c, new(struct{})), bolt.ErrUnknown, bolt.ErrExists, bolt.ErrRevoked, bolt.ErrNotRevoked)
 }
 
 func (r remoteRegistry) AddEntity(e bolt.EntityRecord) error {
