@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -53,25 +52,25 @@ func (p *program) readState(path string, do func(registry) error) error {
 
 // known adds the next step to the error of a name that is not there.
 func known(err error, next string) error {
-	if errors.Is(err, bolt.ErrUnknown) {
+	if isAny(err, bolt.ErrUnknown, bolt.ErrNotRevoked) {
 		return fmt.Errorf("%w; %s shows who is there", err, next)
 	}
 	return err
 }
 
-// onEntity is a verb that does one thing to one entity.
-func (p *program) onEntity(use, short, done string, do func(registry, string) error) *cobra.Command {
+// onName is a verb that does one thing to one entity or user.
+func (p *program) onName(argument, group, use, short, done string, do func(registry, string) error) *cobra.Command {
 	var path string
 	c := &cobra.Command{
-		Use:   use + " IDENTITY",
+		Use:   use + " " + argument,
 		Short: short,
-		Args:  want("IDENTITY"),
+		Args:  want(argument),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := p.withState(path, func(s registry) error { return do(s, args[0]) })
 			if err == nil {
 				fmt.Fprintf(p.stdout, "%s %s\n", done, printable(args[0]))
 			}
-			return known(err, "msl-hsm entity list")
+			return known(err, "msl-hsm "+group+" list")
 		},
 	}
 	stateFlag(c, &path)
@@ -79,15 +78,15 @@ func (p *program) onEntity(use, short, done string, do func(registry, string) er
 }
 
 func (p *program) entityRemove() *cobra.Command {
-	return p.onEntity("remove", "Remove an entity; its tokens are refused from then on", "removed", registry.RemoveEntity)
+	return p.onName("IDENTITY", "entity", "remove", "Remove an entity; its tokens are refused from then on", "removed", registry.RemoveEntity)
 }
 
 func (p *program) entityRevoke() *cobra.Command {
-	return p.onEntity("revoke", "Refuse an entity and its tokens, registered or not", "revoked", registry.RevokeEntity)
+	return p.onName("IDENTITY", "entity", "revoke", "Refuse an entity and its tokens, registered or not", "revoked", registry.RevokeEntity)
 }
 
 func (p *program) entityUnrevoke() *cobra.Command {
-	return p.onEntity("unrevoke", "Take a revocation back", "unrevoked", registry.UnrevokeEntity)
+	return p.onName("IDENTITY", "entity", "unrevoke", "Take a revocation back", "unrevoked", registry.UnrevokeEntity)
 }
 
 func (p *program) entityList() *cobra.Command {

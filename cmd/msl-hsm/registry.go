@@ -25,6 +25,9 @@ type registry interface {
 	Entities() ([]bolt.EntityRecord, error)
 	AddUser(name string, password []byte) error
 	RemoveUser(name string) error
+	SetPassword(name string, password []byte) error
+	RevokeUser(name string) error
+	UnrevokeUser(name string) error
 	Users() ([]bolt.UserRecord, error)
 	io.Closer
 }
@@ -71,6 +74,12 @@ func (r *Registrar) Apply(c Change, _ *struct{}) error {
 		return r.state.AddUser(c.Name, c.Secret)
 	case "remove user":
 		return r.state.RemoveUser(c.Name)
+	case "set password":
+		return r.state.SetPassword(c.Name, c.Secret)
+	case "revoke user":
+		return r.state.RevokeUser(c.Name)
+	case "unrevoke user":
+		return r.state.UnrevokeUser(c.Name)
 	}
 	return fmt.Errorf("the server does not know how to %s: it is of another version", c.Verb)
 }
@@ -148,6 +157,18 @@ func (r remoteRegistry) AddUser(name string, password []byte) error {
 
 func (r remoteRegistry) RemoveUser(name string) error {
 	return r.apply(Change{Verb: "remove user", Name: name})
+}
+
+func (r remoteRegistry) SetPassword(name string, password []byte) error {
+	return r.apply(Change{Verb: "set password", Name: name, Secret: password})
+}
+
+func (r remoteRegistry) RevokeUser(name string) error {
+	return r.apply(Change{Verb: "revoke user", Name: name})
+}
+
+func (r remoteRegistry) UnrevokeUser(name string) error {
+	return r.apply(Change{Verb: "unrevoke user", Name: name})
 }
 
 func (r remoteRegistry) Entities() (all []bolt.EntityRecord, err error) {

@@ -157,8 +157,10 @@ func advice(e *msl.PeerError, c *config) string {
 		return "check the e-mail address and the password"
 	case msl.ErrEntityNotFound, msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound, msl.ErrIncorrectEntityAuthData:
 		return fmt.Sprintf("register %q on the server with msl-hsm entity add", c.Client.Identity)
-	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked, msl.ErrUserIDTokenRevoked:
+	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked:
 		return "the server's operator revoked it"
+	case msl.ErrUserIDTokenRevoked:
+		return "the server's operator revoked it, or the user has another password now: log in again"
 	}
 	switch e.Response {
 	case msl.KeyXRequired:

@@ -31,26 +31,53 @@ func (p *program) userAdd() *cobra.Command {
 		},
 	}
 	stateFlag(c, &path)
-	c.Flags().StringVar(&source, "password-source", "prompt", "`SOURCE` of the password: file:PATH, fd:N, credential:NAME or prompt")
+	passwordFlag(c, &source)
 	return c
 }
 
-func (p *program) userRemove() *cobra.Command {
-	var path string
+func (p *program) userPassword() *cobra.Command {
+	var path, source string
 	c := &cobra.Command{
-		Use:   "remove EMAIL",
-		Short: "Remove a user, whose tokens are refused from then on",
-		Args:  want("EMAIL"),
+		Use:   "password EMAIL",
+		Short: "Change the password of a user, whose sessions end",
+		Long: `Changes the password of a user. The tokens that the user has end: every device asks
+for the new password.`,
+		Args: want("EMAIL"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			err := p.withState(path, func(s registry) error { return s.RemoveUser(args[0]) })
+			if err := notFromEnvironment("--password-source", source); err != nil {
+				return err
+			}
+			password, err := newSecret(source, "new password of "+args[0])
+			if err != nil {
+				return err
+			}
+			defer clear(password)
+			err = p.withState(path, func(s registry) error { return s.SetPassword(args[0], password) })
 			if err == nil {
-				fmt.Fprintf(p.stdout, "removed %s\n", printable(args[0]))
+				fmt.Fprintf(p.stdout, "changed the password of %s\n", printable(args[0]))
 			}
 			return known(err, "msl-hsm user list")
 		},
 	}
 	stateFlag(c, &path)
+	passwordFlag(c, &source)
 	return c
+}
+
+func passwordFlag(c *cobra.Command, source *string) {
+	c.Flags().StringVar(source, "password-source", "prompt", "`SOURCE` of the password: file:PATH, fd:N, credential:NAME or prompt")
+}
+
+func (p *program) userRemove() *cobra.Command {
+	return p.onName("EMAIL", "user", "remove", "Remove a user, whose tokens are refused from then on", "removed", registry.RemoveUser)
+}
+
+func (p *program) userRevoke() *cobra.Command {
+	return p.onName("EMAIL", "user", "revoke", "Refuse a user and the user's tokens, registered or not", "revoked", registry.RevokeUser)
+}
+
+func (p *program) userUnrevoke() *cobra.Command {
+	return p.onName("EMAIL", "user", "unrevoke", "Take a revocation back", "unrevoked", registry.UnrevokeUser)
 }
 
 func (p *program) userList() *cobra.Command {
