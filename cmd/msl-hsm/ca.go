@@ -68,6 +68,10 @@ func (p *program) makeCA(f caFlags) (err error) {
 	if err := atomicfile.Create(f.out, enroll.PEM("CERTIFICATE", certificate.Raw), 0o644); err != nil {
 		return err
 	}
+	// It certified nothing yet, so there is nothing that the file could have lost.
+	if _, err := c.makeEnrollments(); err != nil {
+		return err
+	}
 	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, c.caKey(), f.out, day(certificate.NotAfter))
 	return nil
 }

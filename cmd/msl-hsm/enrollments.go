@@ -174,6 +174,9 @@ func (c *config) openEnrollments(signs bool) (enrollments, error) {
 			return remoteEnrollments{remote}, err
 		}
 	}
+	if err := c.findEnrollments(); err != nil {
+		return nil, err
+	}
 	state, err := c.openState("")
 	if err != nil {
 		return nil, err

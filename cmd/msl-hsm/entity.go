@@ -2,53 +2,12 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
-
-func stateFlag(c *cobra.Command, path *string) {
-	c.Flags().StringVar(path, "state", "", "state `FILE` of the server")
-}
-
-// openState opens the state file of the server.
-func (c *config) openState(flag string) (*bolt.Server, error) {
-	override(&c.Server.State, flag)
-	if c.Server.State == "" {
-		return nil, usagef("no state file: give --state FILE, or server.state in the configuration")
-	}
-	return bolt.OpenServer(c.Server.State)
-}
-
-// withState runs a verb that changes the state file or reads it.
-func (p *program) withState(path string, do func(registry) error) (err error) {
-	c, err := p.configure()
-	if err != nil {
-		return err
-	}
-	state, err := c.openRegistry(path)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, state)
-	return do(state)
-}
-
-// readState runs a verb that reads the state file, and so does not make one.
-func (p *program) readState(path string, do func(registry) error) error {
-	c, err := p.configure()
-	if err != nil {
-		return err
-	}
-	override(&c.Server.State, path)
-	if _, err := os.Stat(c.Server.State); c.Server.State != "" && err != nil {
-		return usagef("state file: %w", err)
-	}
-	return p.withState(path, do)
-}
 
 // known adds the next step to the error of a name that is not there.
 func known(err error, next string) error {
@@ -104,7 +63,7 @@ and open recorded key exchanges. Remove it, add it again with --generate-psk, or
 until it is added again; those that have not expired by then are good again.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.readState(path, func(s registry) error {
+			return p.withState(path, func(s registry) error {
 				all, err := s.Entities()
 				if err != nil {
 					return err

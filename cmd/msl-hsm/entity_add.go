@@ -182,7 +182,12 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 		identity += pskSuffix
 	}
 	e := bolt.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
-	state, err := c.openRegistry(f.state)
+	override(&c.Server.State, f.state)
+	made, err := c.makeState()
+	if err != nil {
+		return err
+	}
+	state, err := c.openRegistry("")
 	if err != nil {
 		return err
 	}
@@ -194,6 +199,7 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 		return undo(f.generatePSK+f.out, err)
 	}
 	p.registered(e, f.generatePSK+f.out)
+	p.tellMade(made, c.Server.State)
 	if f.derived {
 		fmt.Fprintln(p.stdout, tellDerived)
 	}

@@ -21,7 +21,7 @@ func (p *program) entityShow() *cobra.Command {
 		Short: "Show what is registered of an entity",
 		Args:  want("IDENTITY"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return p.readState(path, func(s registry) error {
+			return p.withState(path, func(s registry) error {
 				all, err := s.Entities()
 				if err != nil {
 					return err

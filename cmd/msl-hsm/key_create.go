@@ -72,10 +72,20 @@ func (p *program) createSet(role string, rotate bool) (err error) {
 	}
 	defer closing(&err, store)
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	first := false
 	err = complete(store, set, rotate, func(what string, k provision, version uint32) {
+		first = first || what == "created" && version == 1 && k.label == c.Keystore.Prefix+"-issuer-mac"
 		fmt.Fprintf(t, "%s\t%s\tversion %d\t%v\t%s\n", what, k.label, version, k.algorithm, k.purpose)
 	})
 	t.Flush()
+	if err != nil || !first {
+		return err
+	}
+	// Nothing was issued yet, so there is nothing that a state could have lost.
+	made, err := c.initState()
+	for _, file := range made {
+		fmt.Fprintf(p.stdout, "made the file %s\n", file)
+	}
 	return err
 }
 

@@ -71,6 +71,7 @@ func (p *program) root() *cobra.Command {
 		group("entity", "Register and revoke the entities that may talk to the server",
 			p.entityAdd(), p.entityList(), p.entityShow(), p.entityRemove(), p.entityRevoke(), p.entityUnrevoke()),
 		group("user", "Register the users who may log in", p.userAdd(), p.userList(), p.userPassword(), p.userRemove(), p.userRevoke(), p.userUnrevoke()),
+		group("state", "Make the state file of a server", p.stateInit()),
 		group("tpm", "Give this machine an identity that stays in its TPM",
 			p.tpmInit(), p.tpmEnroll(), p.tpmStatus(), p.tpmRenew(), p.tpmQuote(), p.tpmStorage(), p.tpmImportPSK()),
 		group("ca", "Make the CA of a fleet of devices", p.caInit()),

@@ -35,11 +35,12 @@ type registry interface {
 // openRegistry reaches a running server by the socket beside its state file, and
 // opens the file where there is none.
 func (c *config) openRegistry(flag string) (registry, error) {
-	override(&c.Server.State, flag)
-	if c.Server.State != "" {
-		if remote, err := dialServer(c.Server.State); remote != nil || err != nil {
-			return remoteRegistry{remote}, err
-		}
+	path, err := c.statePath(flag)
+	if err != nil {
+		return nil, err
+	}
+	if remote, err := dialServer(path); remote != nil || err != nil {
+		return remoteRegistry{remote}, err
 	}
 	return c.openState("")
 }

@@ -26,7 +26,7 @@ const gcPercent = 400
 
 type serveFlags struct {
 	listen, state, upstream, readyFile, logFormat string
-	verbose, tls                                  bool
+	verbose, tls, initState                       bool
 }
 
 func (p *program) serve() *cobra.Command {
@@ -58,6 +58,7 @@ and with a second signal at once, it is ended by force.`,
 	}
 	c.Flags().StringVar(&f.listen, "listen", "", "`ADDRESS` to listen on; port 0 takes a free one")
 	stateFlag(c, &f.state)
+	c.Flags().BoolVar(&f.initState, "init-state", false, "make the state file, for a server that is new; one that is there is an error")
 	c.Flags().StringVar(&f.upstream, "upstream", "", "`URL` of the HTTP service behind this gateway")
 	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready")
 	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
@@ -90,6 +91,9 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
 	defer listener.Close() // again after Shutdown, which does no harm
+	if err := c.beginState(f.initState, log); err != nil {
+		return err
+	}
 	p.stop.during("the key store to open")
 	s, err := c.openService(log)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"time"
 
@@ -26,6 +27,9 @@ const makeServerKeys = "run msl-hsm key create --set server"
 
 func (c *config) openService(log *slog.Logger) (*service, error) {
 	state, err := c.openState("")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, c.firstStep(err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -38,6 +42,23 @@ func (c *config) openService(log *slog.Logger) (*service, error) {
 	}
 	s.state.StartPruning(c.pruning(log))
 	return s, nil
+}
+
+// firstStep is what a server that has no state file lacks first: the keys, since
+// who makes those gets the file with them.
+func (c *config) firstStep(noState error) (err error) {
+	store, err := c.openKeys()
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	if _, err := c.ownEntity(store); err != nil {
+		return err
+	}
+	if _, err := c.issuer(store); err != nil {
+		return err
+	}
+	return noState
 }
 
 // pruning lets the state forget a token when it cannot be renewed any more. It

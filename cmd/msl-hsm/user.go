@@ -23,7 +23,7 @@ func (p *program) userAdd() *cobra.Command {
 				return err
 			}
 			defer password.Close()
-			err = p.withState(path, func(s registry) error { return s.AddUser(args[0], password.Bytes()) })
+			err = p.withNewState(path, func(s registry) error { return s.AddUser(args[0], password.Bytes()) })
 			if err == nil {
 				fmt.Fprintf(p.stdout, "registered %s\n", printable(args[0]))
 			}
@@ -51,8 +51,8 @@ for the new password.`,
 			if err != nil {
 				return err
 			}
-			defer clear(password)
-			err = p.withState(path, func(s registry) error { return s.SetPassword(args[0], password) })
+			defer password.Close()
+			err = p.withState(path, func(s registry) error { return s.SetPassword(args[0], password.Bytes()) })
 			if err == nil {
 				fmt.Fprintf(p.stdout, "changed the password of %s\n", printable(args[0]))
 			}
@@ -88,7 +88,7 @@ func (p *program) userList() *cobra.Command {
 		Short: "List the registered users",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.readState(path, func(s registry) error {
+			return p.withState(path, func(s registry) error {
 				all, err := s.Users()
 				if err != nil {
 					return err

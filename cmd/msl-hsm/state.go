@@ -1,0 +1,225 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// A state file that is lost must not be taken for that of a new server, or what
+// was revoked comes back and recorded messages are answered again. So a file is
+// made by msl-hsm state init and serve --init-state, where somebody says that the
+// server is new; by key create --set server and ca init where they make the first
+// keys, under which nothing can have been issued; and by entity add and user add,
+// which say what they made. Every other command has to find one.
+
+func stateFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVar(path, "state", "", "state `FILE` of the server")
+}
+
+// statePath is the path of the state file.
+func (c *config) statePath(flag string) (string, error) {
+	override(&c.Server.State, flag)
+	if c.Server.State == "" {
+		return "", usagef("no state file: give --state FILE, or server.state in the configuration")
+	}
+	return c.Server.State, nil
+}
+
+// openState opens the state file of the server, which has to be there.
+func (c *config) openState(flag string) (*bolt.Server, error) {
+	path, err := c.statePath(flag)
+	if err != nil {
+		return nil, err
+	}
+	s, err := bolt.ReopenServer(path)
+	return s, unusable(path, err)
+}
+
+// unusable says what to do about a state file that does not open.
+func unusable(path string, err error) error {
+	begin := "msl-hsm state init --state " + quoted(path)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, bolt.ErrEmpty):
+		return fmt.Errorf("%s is empty: restore a backup with msl-hsm state restore, or remove it and run %s: %w", path, begin, bolt.ErrEmpty)
+	case errors.Is(err, fs.ErrNotExist) && !isDirectoryMissing(path):
+		return usagef("there is no state file %s: correct the path or restore a backup; if the server is new, run %s: %w", path, begin, fs.ErrNotExist)
+	case errors.Is(err, bolt.ErrDamaged):
+		return fmt.Errorf("%w; msl-hsm state restore FILE puts a backup in its place", err)
+	}
+	return err
+}
+
+func isDirectoryMissing(path string) bool {
+	_, err := os.Stat(filepath.Dir(path))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// quoted is a word for the shell.
+func quoted(word string) string {
+	if strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@%+=,") == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// absent reports whether nothing at all is at a path.
+func absent(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// makeState makes the state file if it is not there, and tells whether it did.
+func (c *config) makeState() (bool, error) {
+	if c.Server.State == "" || !absent(c.Server.State) {
+		return false, nil
+	}
+	s, err := bolt.CreateServer(c.Server.State)
+	if err != nil {
+		return false, err
+	}
+	return true, s.Close()
+}
+
+// makeEnrollments does it with the file of enrollments, if devices enrol here.
+func (c *config) makeEnrollments() (bool, error) {
+	path := c.Server.Enrollment.State
+	if path == "" || !absent(path) {
+		return false, nil
+	}
+	f, err := enroll.OpenFile(path)
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
+}
+
+// initState makes what is missing of both files, and names it.
+func (c *config) initState() (made []string, err error) {
+	for _, f := range []struct {
+		path string
+		make func() (bool, error)
+	}{{c.Server.State, c.makeState}, {c.Server.Enrollment.State, c.makeEnrollments}} {
+		done, err := f.make()
+		if err != nil {
+			return made, err
+		}
+		if done {
+			made = append(made, f.path)
+		}
+	}
+	return made, nil
+}
+
+// initNewState is for who says that the server is new.
+func (c *config) initNewState() ([]string, error) {
+	path, err := c.statePath("")
+	if err != nil {
+		return nil, err
+	}
+	made, err := c.initState()
+	if err == nil && len(made) == 0 {
+		return nil, fmt.Errorf("the state file %s is there already: nothing was changed", path)
+	}
+	return made, err
+}
+
+// beginState makes the state of a server that starts, if it is told to.
+func (c *config) beginState(begin bool, log *slog.Logger) error {
+	if !begin {
+		return c.findEnrollments()
+	}
+	made, err := c.initNewState()
+	if err != nil {
+		return fmt.Errorf("%w; start without --init-state", err)
+	}
+	log.Info("made the state of a new server", "files", made)
+	return nil
+}
+
+// findEnrollments wants the file of enrollments to be there.
+func (c *config) findEnrollments() error {
+	path := c.Server.Enrollment.State
+	if path == "" || !absent(path) {
+		return nil
+	}
+	return usagef("there is no file of enrollments %s: correct the path or restore a backup; if no device enrolled yet, run msl-hsm state init: %w", path, fs.ErrNotExist)
+}
+
+// withState runs a verb that changes the state file or reads it.
+func (p *program) withState(path string, do func(registry) error) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	state, err := c.openRegistry(path)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, state)
+	return do(state)
+}
+
+// withNewState runs a verb that registers somebody, and so may be the first.
+func (p *program) withNewState(path string, do func(registry) error) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	override(&c.Server.State, path)
+	made, err := c.makeState()
+	if err != nil {
+		return err
+	}
+	if err = p.withState(path, do); err == nil {
+		p.tellMade(made, c.Server.State)
+	}
+	return err
+}
+
+// tellMade tells of a file that was made: its path may be a mistake.
+func (p *program) tellMade(made bool, path string) {
+	if made {
+		fmt.Fprintf(p.stderr, "made the state file %s\n", path)
+	}
+}
+
+func (p *program) stateInit() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Make the state file of a new server",
+		Long: `Makes the state file of a server that is new, and the file of enrollments if the
+configuration names one. Files that are there are left alone.
+
+A server that lost its state file is not new: with an empty one it takes recorded
+messages again, and whoever was revoked. Restore a backup instead, or make new
+issuer keys before.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error {
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			override(&c.Server.State, path)
+			made, err := c.initNewState()
+			for _, file := range made {
+				fmt.Fprintf(p.stdout, "made %s\n", file)
+			}
+			return err
+		},
+	}
+	stateFlag(c, &path)
+	return c
+}
