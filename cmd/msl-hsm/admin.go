@@ -13,7 +13,10 @@ import (
 )
 
 const (
-	patience     = 10 * time.Second // for an answer of a running server
+	// patience is for an answer of a running server, longPatience for one that
+	// reads or writes all of its state.
+	patience     = 10 * time.Second
+	longPatience = 10 * time.Minute
 	dialPatience = 2 * time.Second
 )
 
@@ -40,6 +43,14 @@ func dialServer(state string) (*runningServer, error) {
 // Call asks the server, and does not wait for ever.
 func (r *runningServer) Call(method string, args, reply any) error {
 	return r.callFor(patience, method, args, reply)
+}
+
+// callLong asks for what may take a while, of a server that is alive.
+func (r *runningServer) callLong(method string, args, reply any) error {
+	if err := r.Call("Keeper.Alive", struct{}{}, new(struct{})); err != nil {
+		return err
+	}
+	return r.callFor(longPatience, method, args, reply)
 }
 
 func (r *runningServer) callFor(d time.Duration, method string, args, reply any) error {

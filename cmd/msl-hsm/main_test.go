@@ -79,6 +79,12 @@ func TestScripts(t *testing.T) {
 			"remembers":       remembers,
 			"oldkeys":         oldKeys,
 			"withoutwrapping": withoutWrapping,
+			"for-each-reader": forEachReader,
+			"advice":          followAdvice,
+			"empty":           empty,
+			"cut":             cut,
+			"mode":            mode,
+			"leftover":        leftover,
 		},
 	})
 }

@@ -116,7 +116,7 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 	if listener, err = c.secure(s.store, listener, f.tls, log); err != nil {
 		return err
 	}
-	services := []any{&Registrar{s.state}}
+	services := []any{&Registrar{s.state}, &Keeper{s.state, c.Server.State, c.acceptedFor(), s.devices}}
 	if s.devices != nil {
 		services = append(services, &Enroller{s.devices})
 	}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+// stopped wants no server to have a state file open.
+func stopped(path, what string) error {
+	remote, err := dialServer(path)
+	if err != nil || remote == nil {
+		return err
+	}
+	return errors.Join(fmt.Errorf("a server has %s open: stop it, and %s then", path, what), remote.Close())
+}
+
+func (p *program) stateCompact() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "compact",
+		Short: "Write the state file anew, without the room of what was removed",
+		Long: `Writes the state file anew, without the room that removed records left, and puts it
+in the place of the old one when it is checked and on the disk. Stop the server
+before. It is seldom worth it: new records take the room.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error {
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			file, err := c.statePath(path)
+			if err != nil {
+				return err
+			}
+			if err := stopped(file, "compact it"); err != nil {
+				return err
+			}
+			before, after, err := bolt.CompactServer(file)
+			if err == nil {
+				fmt.Fprintf(p.stdout, "%s has %d bytes and had %d\n", file, after, before)
+			}
+			return unusable(file, err)
+		},
+	}
+	stateFlag(c, &path)
+	return c
+}
+
+func (p *program) stateBackup() *cobra.Command {
+	var path string
+	var force bool
+	c := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Copy the state to a file, also while the server runs",
+		Long: `Copies the state as it is at one moment, from a running server or from its file, and
+checks the copy. FILE appears when it is whole, with mode 0600. Keep it as the state
+itself: it has the sealed keys of devices and the hashes of passwords. The file of
+enrollments is another one.`,
+		Args: want("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			file, err := c.statePath(path)
+			if err != nil {
+				return err
+			}
+			sum, err := c.backup(file, args[0], force)
+			if err == nil {
+				fmt.Fprintf(p.stdout, "wrote %s: %d entities, %d users, %d bytes\n", args[0], sum.Entities, sum.Users, sum.Bytes)
+			}
+			return err
+		},
+	}
+	stateFlag(c, &path)
+	c.Flags().BoolVar(&force, "force", false, "take the place of a FILE that is there")
+	return c
+}
+
+// backup writes a copy beside its name, and gives it the name when it is good.
+func (c *config) backup(state, to string, force bool) (sum bolt.Summary, err error) {
+	if err := checkTarget(state, to, force); err != nil {
+		return sum, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(to), filepath.Base(to)+".part-*")
+	if err != nil {
+		return sum, err
+	}
+	defer os.Remove(f.Name())
+	err = errors.Join(c.copyState(state, f), f.Sync(), f.Close())
+	if err != nil {
+		return sum, err
+	}
+	if sum, err = bolt.VerifyServer(f.Name()); err != nil {
+		return sum, err
+	}
+	if force {
+		err = os.Rename(f.Name(), to)
+	} else {
+		err = os.Link(f.Name(), to) // which fails if another one is there by now
+	}
+	return sum, err
+}
+
+func checkTarget(state, to string, force bool) error {
+	own, errOwn := os.Stat(state)
+	there, err := os.Stat(to)
+	switch {
+	case errOwn == nil && err == nil && os.SameFile(own, there):
+		return usagef("%s is the state file itself: name another one", to)
+	case err == nil && !there.Mode().IsRegular():
+		return usagef("%s is not a file: name one", to)
+	case !absent(to) && !force:
+		return usagef("%s is there already: name another file, or add --force", to)
+	}
+	return nil
+}
+
+// copyState copies the state of a running server, or of the file.
+func (c *config) copyState(state string, to io.Writer) error {
+	remote, err := dialServer(state)
+	if err != nil {
+		return err
+	}
+	if remote != nil {
+		return errors.Join(remote.copyState(to), remote.Close())
+	}
+	s, err := c.openState(state)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Snapshot(to), s.Close())
+}
+
+// copyState fetches the copy that the server makes beside its state.
+func (r *runningServer) copyState(to io.Writer) error {
+	var name string
+	if err := r.callLong("Keeper.Snapshot", struct{}{}, &name); err != nil {
+		return fromServer(err)
+	}
+	path := filepath.Join(filepath.Dir(r.state), filepath.Base(name))
+	defer os.Remove(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(to, f)
+	return err
+}
+
+const restoredText = `Every token that was issued until now has ended, since messages of before could be
+sent again under it: devices begin a new session by themselves, users log in again.
+Entities, users and revocations are those of the backup. Look at msl-hsm entity list
+and msl-hsm user list, and revoke again what was revoked since.
+`
+
+const restoredKeptText = `Tokens go on: messages that were recorded since the backup can be sent again, and what
+was revoked since is not. Look at msl-hsm entity list and msl-hsm user list, and
+revoke again what was revoked since. To end every token, restore without
+--keep-tokens.
+`
+
+func (p *program) stateRestore() *cobra.Command {
+	var path string
+	var keep bool
+	c := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Put a backup in the place of the state file",
+		Long: `Checks a backup, and puts it in the place of the state file. What was there is kept
+beside it. Stop the server before.
+
+A backup does not know what happened after it was made: which messages were taken,
+which tokens renewed, who was revoked. So every token that was issued until now ends:
+devices begin a new session by themselves, users log in again. With --keep-tokens
+they go on, and messages that were recorded since can be sent again.`,
+		Args: want("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			file, err := c.statePath(path)
+			if err != nil {
+				return err
+			}
+			return p.restore(args[0], file, keep)
+		},
+	}
+	stateFlag(c, &path)
+	c.Flags().BoolVar(&keep, "keep-tokens", false, "let the tokens of before go on, and messages be replayed")
+	return c
+}
+
+func (p *program) restore(backup, file string, keepTokens bool) error {
+	if absent(backup) {
+		return usagef("there is no backup %s", backup)
+	}
+	if err := stopped(file, "restore the backup"); err != nil {
+		return err
+	}
+	r, err := bolt.RestoreServer(backup, file, keepTokens)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "restored %s: %d entities, %d users\n", file, r.Entities, r.Users)
+	if r.Aside != "" {
+		fmt.Fprintf(p.stdout, "what was there is in %s\n", r.Aside)
+	}
+	text := restoredText
+	if keepTokens {
+		text = restoredKeptText
+	}
+	_, err = fmt.Fprint(p.stdout, text)
+	return err
+}
