@@ -201,6 +201,8 @@ func FuzzPages(f *testing.F) {
 func FuzzRecords(f *testing.F) {
 	f.Add(largestID{1, time.Unix(2, 0)}.encode())
 	f.Add(mark{revoked: true, since: time.Unix(2, 0)}.encode())
+	f.Add(encodeKeeps([]keep{{time.Hour, time.Unix(2, 0)}, {24 * time.Hour, time.Unix(3, 0)}}))
+	f.Add(encodeInts(markRevoked|markProfiles|markSuffixes, 2))
 	f.Add(mark{counts: time.Unix(2, 0)}.encode())
 	f.Add(mark{removed: true, since: time.Unix(2, 0), counts: time.Unix(3, 0)}.encode())
 	f.Add(newestSequence{}.encode())
@@ -220,6 +222,9 @@ func FuzzRecords(f *testing.F) {
 		}
 		if m, err := decodeMark(b); err == nil && !bytes.Equal(m.encode(), b) {
 			t.Error("a mark has two forms")
+		}
+		if all, err := decodeKeeps(b); err == nil && !bytes.Equal(encodeKeeps(all), b) {
+			t.Error("keeps have two forms")
 		}
 		if e, err := decodeEntity("device", b, mark{}); err == nil {
 			e.entity()

@@ -67,32 +67,25 @@ func (m mark) encode() []byte {
 	return encodeInts(bits|markCounts, seconds(m.since), seconds(m.counts))
 }
 
-func decodeMark(b []byte) (mark, error) {
+func decodeMark(b []byte) (m mark, err error) {
 	n, err := decodeInts(b, max(2, len(b)/8))
 	if err != nil {
-		return mark{}, err
-	}
-	m := mark{
-		revoked: n[0]&markRevoked != 0,
-		removed: n[0]&markRemoved != 0,
-	}
-	if m.refuses() {
-		m.since = time.Unix(n[1], 0)
-	}
-	switch n[0] & (markProfiles | markSuffixes) {
-	case markProfiles:
-		m.family = profiles
-	case markSuffixes:
-		m.family = suffixes
+		return m, err
 	}
 	numbers := 2
 	if n[0]&markCounts != 0 {
-		numbers++
+		numbers = 3
 	}
-	if n[0] >= markEnd || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) {
+	m.revoked, m.removed = n[0]&markRevoked != 0, n[0]&markRemoved != 0
+	both := int64(markProfiles | markSuffixes)
+	if n[0] >= markEnd || n[0]&both == both || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) {
 		return mark{}, fmt.Errorf("%w: a mark is unknown", ErrDamaged)
 	}
-	if numbers > 2 {
+	m.family = map[int64]family{markProfiles: profiles, markSuffixes: suffixes}[n[0]&both]
+	if m.refuses() {
+		m.since = time.Unix(n[1], 0)
+	}
+	if numbers == 3 {
 		m.counts = time.Unix(n[2], 0)
 	}
 	return m, nil
