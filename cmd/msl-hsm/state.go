@@ -35,6 +35,16 @@ func (c *config) statePath(flag string) (string, error) {
 	return c.Server.State, nil
 }
 
+// stateFile is the configuration, and the path of the state file.
+func (p *program) stateFile(flag string) (*config, string, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, "", err
+	}
+	path, err := c.statePath(flag)
+	return c, path, err
+}
+
 // openState opens the state file of the server, which has to be there.
 func (c *config) openState(flag string) (*bolt.Server, error) {
 	path, err := c.statePath(flag)

@@ -31,11 +31,7 @@ in the place of the old one when it is checked and on the disk. Stop the server
 before. It is seldom worth it: new records take the room.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
-			c, err := p.configure()
-			if err != nil {
-				return err
-			}
-			file, err := c.statePath(path)
+			_, file, err := p.stateFile(path)
 			if err != nil {
 				return err
 			}
@@ -65,11 +61,7 @@ itself: it has the sealed keys of devices and the hashes of passwords. The file 
 enrollments is another one.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			c, err := p.configure()
-			if err != nil {
-				return err
-			}
-			file, err := c.statePath(path)
+			c, file, err := p.stateFile(path)
 			if err != nil {
 				return err
 			}
@@ -184,11 +176,7 @@ devices begin a new session by themselves, users log in again. With --keep-token
 they go on, and messages that were recorded since can be sent again.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			c, err := p.configure()
-			if err != nil {
-				return err
-			}
-			file, err := c.statePath(path)
+			_, file, err := p.stateFile(path)
 			if err != nil {
 				return err
 			}

@@ -75,11 +75,7 @@ func (c *config) openKeeper(path string) (stateKeeper, error) {
 
 // onState is a verb on the state of a server, running or not.
 func (p *program) onState(path string, do func(stateKeeper) error) (err error) {
-	c, err := p.configure()
-	if err != nil {
-		return err
-	}
-	file, err := c.statePath(path)
+	c, file, err := p.stateFile(path)
 	if err != nil {
 		return err
 	}

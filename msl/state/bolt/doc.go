@@ -3,8 +3,12 @@
 //
 // # Which function do I want
 //
-//   - A server: [OpenServer]. A [Server] is its msl.State, its msl.Directory and
-//     the list of its users ([Server.Verify]).
+//   - A server: [ReopenServer], or [CreateServer] when it is new; [OpenServer] does
+//     either. A [Server] is its msl.State, its msl.Directory and the list of its
+//     users ([Server.Verify]).
+//   - To let it forget what no token needs any more: [Server.StartPruning].
+//   - To check, copy, put back and compact its file: [Server.Check],
+//     [Server.Snapshot], [RestoreServer], [CompactServer].
 //   - To register, remove or revoke entities and users: the other methods of
 //     [Server].
 //   - A client: [OpenClient]. A [Client] is its msl.ClientState.
@@ -29,6 +33,7 @@
 // revocation.
 //
 // A backup that is restored, or a file that is deleted, takes the answers since
-// then back: recorded messages can be replayed, and revoked entities and users
-// come back. Make new issuer keys then, so that every older token ends.
+// then back: recorded messages could be replayed, and revoked entities and users
+// come back. [RestoreServer] therefore ends every older token; who puts a file in
+// place by other means makes new issuer keys, and destroys the old ones.
 package bolt

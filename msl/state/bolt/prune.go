@@ -15,8 +15,10 @@ const (
 	// lookAtATime how long it keeps the file from growing.
 	pruneAtATime = 100
 	lookAtATime  = 5000
-	// leastInterval is between two times of pruning.
+	// leastInterval is between two times of pruning, and firstRest at most before
+	// the first.
 	leastInterval = time.Minute
+	firstRest     = 5 * time.Minute
 )
 
 // Pruning is how a [Server] forgets by itself.
@@ -65,9 +67,10 @@ func (s *Server) stopPruning() {
 
 func (s *Server) pruneUntil(ctx context.Context, p Pruning, done chan<- struct{}) {
 	defer close(done)
-	for {
+	p.Log.Debug("old records are removed from the state file", "kept", p.Keep, "every", max(p.Interval, leastInterval))
+	for wait := min(p.Interval, firstRest); ; wait = p.Interval {
 		before := time.Now()
-		rest := time.NewTimer(jittered(p.Interval))
+		rest := time.NewTimer(jittered(wait))
 		select {
 		case <-ctx.Done():
 			rest.Stop()
