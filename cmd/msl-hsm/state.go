@@ -84,9 +84,9 @@ func quoted(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// absent reports whether nothing at all is at a path.
+// absent reports whether no file is at a path, or where a link at it leads.
 func absent(path string) bool {
-	_, err := os.Lstat(path)
+	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)
 }
 

@@ -99,18 +99,28 @@ func (c *config) backup(state, to string, force bool) (sum bolt.Summary, err err
 	} else {
 		err = os.Link(f.Name(), to) // which fails if another one is there by now
 	}
-	return sum, err
+	return sum, errors.Join(err, syncDirectory(filepath.Dir(to)))
+}
+
+// syncDirectory makes new names in a directory durable.
+func syncDirectory(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func checkTarget(state, to string, force bool) error {
 	own, errOwn := os.Stat(state)
 	there, err := os.Stat(to)
+	_, errLink := os.Lstat(to)
 	switch {
 	case errOwn == nil && err == nil && os.SameFile(own, there):
 		return usagef("%s is the state file itself: name another one", to)
 	case err == nil && !there.Mode().IsRegular():
 		return usagef("%s is not a file: name one", to)
-	case !absent(to) && !force:
+	case errLink == nil && !force:
 		return usagef("%s is there already: name another file, or add --force", to)
 	}
 	return nil
