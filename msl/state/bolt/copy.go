@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-	"golang.org/x/sys/unix"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 )
@@ -146,8 +145,8 @@ func replace(path string, copied beside) (aside string, err error) {
 		return "", fmt.Errorf("bolt: %w", err)
 	}
 	defer old.Close()
-	if err := unix.Flock(int(old.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return "", serverFile().explain(path, ErrInUse)
+	if err := lock(old); err != nil {
+		return "", serverFile().explain(path, err)
 	}
 	if aside, err = linkAside(path); err != nil {
 		return "", err
