@@ -59,8 +59,8 @@ func (p *program) entityList() *cobra.Command {
 "register it again" means that an older version sealed its pre-shared keys, so that
 whoever has the PIN of the key store and the state file may compute its wrapping key
 and open recorded key exchanges. Remove it, add it again with --generate-psk, or with
---tpm-psk where its keys are in a TPM, and give the new keys to the device. Its master tokens are refused from the removal on
-until it is added again; those that have not expired by then are good again.`,
+--tpm-psk where its keys are in a TPM, and give the new keys to the device. Its tokens
+end when it is removed.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			return p.withState(path, func(s registry) error {

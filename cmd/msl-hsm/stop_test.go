@@ -93,7 +93,7 @@ func TestStopStart(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "keys", "")
 	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"fd:0\"}\nserver: {state: s.db, shutdown: 100ms, listen: \"127.0.0.1:0\"}\n")
-	c := launch(t, dir, "serve", "--config", "c.yaml")
+	c := launch(t, dir, "serve", "--init-state", "--config", "c.yaml")
 	await(t, "the state file", func() bool { _, err := os.Stat(filepath.Join(dir, "s.db")); return err == nil })
 	c.signal(syscall.SIGTERM)
 	c.forced(closingTime, closingTime+5*time.Second, "it did not end within 3.1s", "the key store to open")
