@@ -124,7 +124,7 @@ func DrawRawKeys(r io.Reader) (*RawKeys, error) {
 	k := NewRawKeys()
 	if _, err := io.ReadFull(orRandom(r), k.memory.Bytes()); err != nil {
 		k.Close()
-		return nil, fail(ErrSessionKeyCreationFailure, "draw session keys", err)
+		return nil, fail(ErrInternalException, "draw session keys", err)
 	}
 	return k, nil
 }
@@ -175,7 +175,7 @@ func (c Custody) Import(store keystore.Store, raw *RawKeys) (*SessionKeys, error
 	keys, err := UnwrapSessionKeys(raw.Encryption(), raw.Signature(), importer.Import)
 	if err != nil {
 		raw.Close()
-		return nil, fail(ErrSessionKeyCreationFailure, "import session keys", err)
+		return nil, KeyFailure(ErrSessionKeyCreationFailure, "import session keys", err, keystore.ErrBadData, errors.ErrUnsupported)
 	}
 	if c != CustodyShared {
 		raw.Close()

@@ -107,11 +107,12 @@ func (e *Error) Unwrap() []error {
 }
 
 // Failure returns an [*Error] for a scheme of another package: code, what was
-// being done, and the cause or nil. A cause that is a device's own failure
+// being done, and the cause or nil. A cause that is a failure of our own side
 // counts more than the code: it becomes [ErrInternalException], so that nobody's
-// credentials are blamed for an HSM that is down.
+// credentials are blamed for an HSM that is down. See [KeyFailure] for what a key
+// store said of keys of our own.
 func Failure(code Code, op string, err error) error {
-	if deviceFailed(err) {
+	if internal(err) {
 		code = ErrInternalException
 	}
 	switch e := err.(type) {
@@ -127,17 +128,64 @@ func Failure(code Code, op string, err error) error {
 	return &Error{Code: code, Op: op, MessageID: -1, Err: err}
 }
 
+// KeyFailure is [Failure] for an operation with keys of our own: code is what one
+// of the errors in about means, such as [keystore.ErrBadData] where a peer's data
+// was opened. Any other one says nothing of the peer, and is
+// [ErrInternalException]: a key that is missing, weak or of the wrong kind.
+func KeyFailure(code Code, op string, err error, about ...error) error {
+	if !isAny(err, about...) {
+		code = ErrInternalException
+	}
+	return Failure(code, op, err)
+}
+
 func fail(code Code, op string, err error) error { return Failure(code, op, err) }
+
+func isAny(err error, kinds ...error) bool {
+	return err != nil && slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
+}
+
+// internal reports whether err is a failure of our own side, whatever was being
+// done: a key store that could not answer, a key of ours that is not what it must
+// be, or what was found to be internal before. Not among them are ErrBadData and
+// ErrForeign, which are of data, and ErrNotFound, which a directory says of an
+// entity: see KeyFailure.
+func internal(err error) bool {
+	if errors.Is(err, ErrMSLEncodeError) {
+		return false // see lost
+	}
+	return deviceFailed(err) || isAny(err, keystore.ErrWeakKey, keystore.ErrWrongKey, keystore.ErrLocked, ErrInternalException)
+}
 
 // deviceFailed reports whether err says that a key store could not answer.
 func deviceFailed(err error) bool {
-	return errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrBusy) ||
-		errors.Is(err, keystore.ErrClosed) || errors.Is(err, keystore.ErrLost) || errors.Is(err, keystore.ErrPIN)
+	return passing(err) || isAny(err, keystore.ErrClosed, keystore.ErrPIN)
+}
+
+// passing reports whether another try may do.
+func passing(err error) bool {
+	return isAny(err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost)
+}
+
+// ofKeyStore reports whether err is about keys of ours, or where they are.
+func ofKeyStore(err error) bool {
+	return deviceFailed(err) || isAny(err, keystore.ErrWeakKey, keystore.ErrWrongKey, keystore.ErrLocked,
+		keystore.ErrNotFound, keystore.ErrForeign, keystore.ErrBadData)
+}
+
+// lost says of an answer, after the application ran, that it cannot be sent for a
+// failure of our own: by a code that does not ask the peer to come again, since
+// the application would then do everything twice.
+func lost(err error) error {
+	if err == nil || !internal(err) {
+		return err
+	}
+	return &Error{Code: ErrMSLEncodeError, Op: "answer", MessageID: -1, Err: err}
 }
 
 // codeOf finds the code of err; what has none is an internal failure.
 func codeOf(err error) Code {
-	if deviceFailed(err) {
+	if internal(err) {
 		return ErrInternalException
 	}
 	var e *Error
@@ -153,8 +201,11 @@ func codeOf(err error) Code {
 
 // withID notes the id of the message that err is about, unless one is noted.
 func withID(err error, id int64) error {
+	if err == nil {
+		return nil
+	}
 	var e *Error
-	if err == nil || errors.As(err, &e) && e.MessageID >= 0 {
+	if errors.As(err, &e) && e.MessageID >= 0 {
 		return err
 	}
 	if e == nil {

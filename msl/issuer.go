@@ -134,10 +134,10 @@ func orDefault(d, absent time.Duration) time.Duration {
 
 // write makes the encoded token of a session.
 func (i *Issuer) write(s *Session) error {
-	if len(i.Keys) == 0 {
-		return fail(ErrInternalException, "issue master token", errors.New("issuer has no keys"))
+	key, err := i.newest()
+	if err != nil {
+		return err
 	}
-	key := i.Keys[0].symmetric(i.Name, i.Rand)
 	content, release, err := i.sessionData(s)
 	if err != nil {
 		return err
@@ -157,6 +157,14 @@ func (i *Issuer) write(s *Session) error {
 	e.End()
 	s.Token.sealed, err = signToken(key, e.Encoded())
 	return err
+}
+
+// newest is the key that issues.
+func (i *Issuer) newest() (SymmetricKey, error) {
+	if len(i.Keys) == 0 {
+		return SymmetricKey{}, fail(ErrInternalException, "issue a token", errors.New("issuer has no keys"))
+	}
+	return i.Keys[0].symmetric(i.Name, i.Rand), nil
 }
 
 const (
@@ -184,7 +192,7 @@ func (i *Issuer) sealSession(s *Session) ([]byte, error) {
 	encryption, errE := i.Store.Seal(s.Keys.Encryption, sealContext(roleEncrypt, s.Token, s.Identity))
 	signature, errS := i.Store.Seal(s.Keys.Signature, sealContext(roleSign, s.Token, s.Identity))
 	if err := errors.Join(errE, errS); err != nil {
-		return nil, fail(ErrMasterTokenKeyCreationError, "seal session keys", err)
+		return nil, fail(ErrInternalException, "seal session keys", err)
 	}
 	e := wire.NewEncoder(512)
 	e.Begin()
@@ -222,7 +230,7 @@ func (i *Issuer) open(t *MasterToken, shared bool) (*Session, error) {
 		}
 		return nil, err
 	}
-	content, err := key.Decrypt(t.data)
+	content, err := decryptOwn(key, t.data)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +278,7 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 		return i.Store.Unseal(a, blob, sealContext(role, t, identity))
 	})
 	if err != nil {
-		return nil, fail(ErrMasterTokenKeyCreationError, "unseal session keys", err)
+		return nil, KeyFailure(ErrMasterTokenKeyCreationError, "unseal session keys", err, keystore.ErrForeign)
 	}
 	return keys, nil
 }
@@ -296,6 +304,16 @@ func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
 	return SymmetricKey{}, errSignature
 }
 
+// decryptOwn decrypts what the same keys have authenticated: if it does not
+// decrypt, it is the keys that do not belong together.
+func decryptOwn(key Opener, data []byte) ([]byte, error) {
+	content, err := key.Decrypt(data)
+	if errors.Is(err, keystore.ErrBadData) {
+		err = fail(ErrInternalException, "decrypt our own token", err)
+	}
+	return content, err
+}
+
 func hint(data []byte) string {
 	e, err := parseCiphertextEnvelope(data, wire.Limits{Object: len(data)})
 	if err != nil {
@@ -313,13 +331,15 @@ func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*Use
 		Expiration:    now.Add(i.userLifetime()).Truncate(time.Second),
 		MasterToken:   mt.SerialNumber,
 	}
-	var err error
+	key, err := i.newest()
+	if err != nil {
+		return nil, err
+	}
 	if old != nil {
 		t.SerialNumber = old.SerialNumber
 	} else if t.SerialNumber, err = randomNumber(i.Rand); err != nil {
 		return nil, err
 	}
-	key := i.Keys[0].symmetric(i.Name, i.Rand)
 	e := wire.NewEncoder(64 + len(user))
 	e.Begin()
 	e.String("identity", user)
@@ -350,7 +370,7 @@ func (i *Issuer) OpenUser(t *UserIDToken) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	content, err := key.Decrypt(t.data)
+	content, err := decryptOwn(key, t.data)
 	if err != nil {
 		return "", err
 	}

@@ -48,13 +48,13 @@ type SymmetricKey struct {
 func (k SymmetricKey) Encrypt(plaintext []byte) ([]byte, error) {
 	iv := make([]byte, 16)
 	if _, err := io.ReadFull(orRandom(k.Rand), iv); err != nil {
-		return nil, fail(ErrEncryptError, "draw an initialization vector", err)
+		return nil, fail(ErrInternalException, "draw an initialization vector", err)
 	}
 	ciphertext := []byte{}
 	if len(plaintext) > 0 { // the reference stacks do not pad an empty plaintext
 		var err error
 		if ciphertext, err = k.Encryption.Encrypt(iv, plaintext); err != nil {
-			return nil, fail(ErrEncryptError, "encrypt", err)
+			return nil, fail(ErrInternalException, "encrypt", err)
 		}
 	}
 	return ciphertextEnvelope{version: 1, keyID: k.KeyID, iv: iv, ciphertext: ciphertext}.encode(), nil
@@ -81,7 +81,7 @@ func (k SymmetricKey) Decrypt(data []byte) ([]byte, error) {
 	}
 	plaintext, err := k.Encryption.Decrypt(e.iv, e.ciphertext)
 	if err != nil {
-		return nil, fail(ErrCiphertextBadPadding, "decrypt", err)
+		return nil, KeyFailure(ErrCiphertextBadPadding, "decrypt", err, keystore.ErrBadData)
 	}
 	return plaintext, nil
 }
@@ -90,7 +90,7 @@ func (k SymmetricKey) Decrypt(data []byte) ([]byte, error) {
 func (k SymmetricKey) Sign(data []byte) ([]byte, error) {
 	sum, err := k.MAC.Sum(data)
 	if err != nil {
-		return nil, fail(ErrSignatureError, "sign", err)
+		return nil, fail(ErrInternalException, "sign", err)
 	}
 	return sum, nil
 }
@@ -99,7 +99,7 @@ func (k SymmetricKey) Sign(data []byte) ([]byte, error) {
 func (k SymmetricKey) Verify(data, signature []byte) error {
 	sum, err := k.MAC.Sum(data)
 	if err != nil {
-		return fail(ErrSignatureError, "verify", err)
+		return fail(ErrInternalException, "verify", err)
 	}
 	if subtle.ConstantTimeCompare(sum, bareSignature(signature, wire.Limits{})) != 1 {
 		return errSignature
@@ -119,7 +119,7 @@ func (k SigningKey) Sign(data []byte) ([]byte, error) {
 	digest := sha256.Sum256(data)
 	signature, err := k.Key.Sign(rand.Reader, digest[:], crypto.SHA256)
 	if err != nil {
-		return nil, fail(ErrSignatureError, "sign", err)
+		return nil, fail(ErrInternalException, "sign", err)
 	}
 	return signature, nil
 }

@@ -48,7 +48,7 @@ type KeyRing []SymmetricKey
 // Encrypt encrypts with the newest version.
 func (r KeyRing) Encrypt(plaintext []byte) ([]byte, error) {
 	if len(r) == 0 {
-		return nil, fail(ErrEncryptNotSupported, "encrypt with an empty ring", nil)
+		return nil, fail(ErrInternalException, "encrypt with an empty ring", nil)
 	}
 	return r[0].Encrypt(plaintext)
 }
@@ -56,7 +56,7 @@ func (r KeyRing) Encrypt(plaintext []byte) ([]byte, error) {
 // Sign signs with the newest version.
 func (r KeyRing) Sign(data []byte) ([]byte, error) {
 	if len(r) == 0 {
-		return nil, fail(ErrSignNotSupported, "sign with an empty ring", nil)
+		return nil, fail(ErrInternalException, "sign with an empty ring", nil)
 	}
 	return r[0].Sign(data)
 }
@@ -155,7 +155,7 @@ func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []b
 		return err
 	}
 	if t.encrypted && len(content) > 0 {
-		if content, err = key.Decrypt(content); err != nil {
+		if content, err = decryptOwn(key, content); err != nil {
 			return err
 		}
 	}

@@ -62,12 +62,12 @@ func (i *Issuer) importShared(o wire.Object, shared bool) (*SessionKeys, error) 
 	}
 	e, err := importer.Import(ea, encryption)
 	if err != nil {
-		return nil, fail(ErrMasterTokenKeyCreationError, op, err)
+		return nil, KeyFailure(ErrMasterTokenKeyCreationError, op, err, keystore.ErrBadData, errors.ErrUnsupported)
 	}
 	s, err := importer.Import(sa, mac)
 	if err != nil {
 		e.Close()
-		return nil, fail(ErrMasterTokenKeyCreationError, op, err)
+		return nil, KeyFailure(ErrMasterTokenKeyCreationError, op, err, keystore.ErrBadData, errors.ErrUnsupported)
 	}
 	return sessionKeys(e, s)
 }

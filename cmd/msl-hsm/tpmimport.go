@@ -33,7 +33,11 @@ func (v tpmVerifier) Certified(ctx context.Context, identity string, use keyx.TP
 	if device, ok := strings.CutSuffix(name, pskSuffix); ok && errors.Is(err, enroll.ErrUnknown) {
 		err = v.authority.Certified(ctx, device, uses[use], c.Public, c.Attest, c.Signature, qualifying)
 	}
-	return err
+	if err == nil || isAny(err, enroll.ErrUnknown, enroll.ErrState, enroll.ErrMalformed, enroll.ErrKey,
+		enroll.ErrAttestation, enroll.ErrSignature, enroll.ErrNonce) {
+		return err
+	}
+	return msl.Failure(msl.ErrInternalException, "find the attestation key", err) // nobody looked at what came
 }
 
 // Duplicate implements keyx.TPMVerifier.
@@ -53,7 +57,7 @@ func (tpmVerifier) EncryptOAEP(public, raw []byte) ([]byte, error) {
 	}
 	to, ok := key.(*rsa.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("the decryption key is a %T: %w", key, keystore.ErrWrongKey)
+		return nil, fmt.Errorf("the decryption key is a %T: %w", key, keystore.ErrBadData)
 	}
 	return rsa.EncryptOAEP(sha1.New(), rand.Reader, to, raw, nil)
 }

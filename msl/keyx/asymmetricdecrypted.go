@@ -3,6 +3,7 @@ package keyx
 import (
 	"context"
 	"crypto"
+	"errors"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -75,7 +76,7 @@ func (x *AsymmetricDecrypted) open(keydata []byte, pair crypto.Decrypter) (*msl.
 func (x *AsymmetricDecrypted) decrypt(pair crypto.Decrypter, wrapped, room []byte) error {
 	key, err := moved(pair.Decrypt(nil, wrapped, oaepSHA1))
 	if err != nil {
-		return msl.Failure(msl.ErrUnwrapError, x.Scheme(), err)
+		return msl.KeyFailure(msl.ErrUnwrapError, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
 	}
 	defer key.Close()
 	if len(key.Bytes()) != len(room) {

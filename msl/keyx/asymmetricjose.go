@@ -224,7 +224,7 @@ func (x *AsymmetricJOSE) decrypt(pair crypto.Decrypter, wrapped []byte) (*locked
 	oaep := func(b []byte) ([]byte, error) {
 		plain, err := pair.Decrypt(nil, b, oaepSHA1)
 		if err != nil {
-			return nil, msl.Failure(msl.ErrUnwrapError, x.Scheme(), err)
+			return nil, x.decryptFailure(err)
 		}
 		return plain, nil
 	}
@@ -237,9 +237,16 @@ func (x *AsymmetricJOSE) decrypt(pair crypto.Decrypter, wrapped []byte) (*locked
 			// As long to read as a JWK is, and none.
 			plain, err = make([]byte, len(forEncryption.withOps().append(nil, make([]byte, 16)))), nil
 		}
-		return moved(plain, err)
+		if err != nil {
+			return nil, x.decryptFailure(err)
+		}
+		return moved(plain, nil)
 	}
 	return jweSuite{algOAEP, encGCM128}.open(wrapped, oaep)
+}
+
+func (x *AsymmetricJOSE) decryptFailure(err error) error {
+	return msl.KeyFailure(msl.ErrUnwrapError, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
 }
 
 // moved takes a secret out of the heap, as far as we know where it is.

@@ -154,12 +154,12 @@ func newPair[P any](store keystore.Store, a, usual keystore.Algorithm, refused m
 	}
 	key, err := store.Generate(a)
 	if err != nil {
-		return pair, msl.Failure(msl.ErrGenerateKeyError, "ASYMMETRIC_WRAPPED", err)
+		return pair, msl.KeyFailure(msl.ErrGenerateKeyError, "ASYMMETRIC_WRAPPED", err, errors.ErrUnsupported)
 	}
 	pair, ok := key.(P)
 	if !ok {
 		key.Close()
-		return pair, msl.Failure(refused, "ASYMMETRIC_WRAPPED", keystore.ErrWrongKey)
+		return pair, msl.Failure(refused, "ASYMMETRIC_WRAPPED", errors.ErrUnsupported)
 	}
 	return pair, nil
 }
@@ -201,7 +201,7 @@ func (o *asymmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome
 	if o.fresh {
 		if outcome.Keep, err = sealForRestart(o.x.Store, keys, o.identity); err != nil {
 			keys.Release()
-			return msl.Outcome{}, msl.Failure(msl.ErrSessionKeyCreationFailure, "seal session keys", err)
+			return msl.Outcome{}, msl.Failure(msl.ErrInternalException, "seal session keys", err)
 		}
 	}
 	return outcome, nil

@@ -140,7 +140,7 @@ func (x *DiffieHellman) draw(g DHGroup) (*big.Int, error) {
 	defer memory.Close()
 	for range 128 {
 		if _, err := io.ReadFull(orRandom(x.Rand), memory.Bytes()); err != nil {
-			return nil, msl.Failure(msl.ErrGenerateKeyError, x.Scheme(), err)
+			return nil, msl.Failure(msl.ErrInternalException, x.Scheme(), err)
 		}
 		memory.Bytes()[0] >>= -bits & 7
 		private := new(big.Int).SetBytes(memory.Bytes())

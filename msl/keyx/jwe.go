@@ -55,7 +55,7 @@ func (s jweSuite) seal(plaintext []byte, random io.Reader, wrap func(cek []byte)
 	cek, iv := memory.Bytes(), make([]byte, gcmIV)
 	for _, b := range [][]byte{cek, iv} {
 		if _, err := io.ReadFull(orRandom(random), b); err != nil {
-			return jwe{}, msl.Failure(msl.ErrWrapError, op, err)
+			return jwe{}, msl.Failure(msl.ErrInternalException, op, err)
 		}
 	}
 	wrapped, err := wrap(cek)

@@ -177,7 +177,7 @@ func (x *Ladder) openWrapdata(from msl.Requester, wrapdata []byte) (keystore.Key
 	if from.Custody != msl.CustodyShared {
 		key, err := x.Store.Unseal(keystore.AESWrap128, wrapdata, x.ladderContext(from.Identity))
 		if err != nil {
-			return nil, msl.Failure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), err)
+			return nil, msl.KeyFailure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), err, keystore.ErrForeign, errors.ErrUnsupported)
 		}
 		return key, nil
 	}
@@ -186,7 +186,7 @@ func (x *Ladder) openWrapdata(from msl.Requester, wrapdata []byte) (keystore.Key
 	}
 	kw, err := moved(x.Revealing.Reveal(wrapdata))
 	if err != nil {
-		return nil, msl.Failure(msl.ErrUnwrapError, x.Scheme(), err)
+		return nil, msl.KeyFailure(msl.ErrUnwrapError, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
 	}
 	defer kw.Close()
 	return x.importWrapping(keystore.AESWrap128, kw.Bytes())
@@ -199,7 +199,7 @@ func (x *Ladder) importWrapping(a keystore.Algorithm, kw []byte) (keystore.Key, 
 	}
 	key, err := importer.Import(a, kw)
 	if err != nil {
-		return nil, msl.Failure(msl.ErrWrapKeyCreationFailure, x.Scheme(), err)
+		return nil, msl.KeyFailure(msl.ErrWrapKeyCreationFailure, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
 	}
 	return key, nil
 }
@@ -217,13 +217,13 @@ func (x *Ladder) drawStep() (s step, err error) {
 	if x.Form == JWELadder { // a signed number, as in the reference stack
 		var b [8]byte
 		if _, err := io.ReadFull(random, b[:]); err != nil {
-			return s, msl.Failure(msl.ErrWrapKeyCreationFailure, x.Scheme(), err)
+			return s, msl.Failure(msl.ErrInternalException, x.Scheme(), err)
 		}
 		s.kid = strconv.FormatInt(int64(binary.BigEndian.Uint64(b[:])), 10)
 	}
 	s.kw = lockedmem.New(keystore.AESWrap128.Size())
 	if _, err = io.ReadFull(random, s.kw.Bytes()); err != nil {
-		err = msl.Failure(msl.ErrWrapKeyCreationFailure, x.Scheme(), err)
+		err = msl.Failure(msl.ErrInternalException, x.Scheme(), err)
 	} else {
 		s.raw, err = msl.DrawRawKeys(x.Rand)
 	}
@@ -263,7 +263,7 @@ func (x *Ladder) climb(from msl.Requester, parent keystore.DataWrapper, s step) 
 	e.Bytes("wrapdata", wrapdata)
 	e.End()
 	if err := errors.Join(failed, err); err != nil {
-		return nil, msl.Failure(msl.ErrWrapError, x.Scheme(), err)
+		return nil, msl.KeyFailure(msl.ErrWrapError, x.Scheme(), err, errors.ErrUnsupported)
 	}
 	return e.Encoded(), nil
 }
@@ -274,7 +274,7 @@ func (x *Ladder) wrapdata(from msl.Requester, key keystore.Key, kw []byte) ([]by
 		return x.Store.Seal(key, x.ladderContext(from.Identity))
 	}
 	if x.Wrapping == nil {
-		return nil, errors.New("no issuer's wrapping key configured")
+		return nil, fmt.Errorf("no issuer's wrapping key configured: %w", errors.ErrUnsupported)
 	}
 	return x.Wrapping.WrapData(kw)
 }

@@ -131,7 +131,7 @@ func (x *Ladder) open(by keystore.Revealer, bad msl.Code, wrapped []byte, p purp
 	reveal := func(b []byte) ([]byte, error) {
 		raw, err := by.Reveal(b)
 		if err != nil {
-			return nil, msl.Failure(bad, x.Scheme(), err)
+			return nil, msl.KeyFailure(bad, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
 		}
 		return raw, nil
 	}

@@ -70,7 +70,7 @@ func imported(store keystore.Store, raw *msl.RawKeys, identity string) (msl.Outc
 	keep, err := sealForRestart(store, keys, identity)
 	if err != nil {
 		keys.Release()
-		return msl.Outcome{}, msl.Failure(msl.ErrSessionKeyCreationFailure, "seal session keys", err)
+		return msl.Outcome{}, msl.Failure(msl.ErrInternalException, "seal session keys", err)
 	}
 	return msl.Outcome{Keys: keys, Keep: keep}, nil
 }

@@ -56,7 +56,9 @@ type TPMImport struct {
 // A TPMVerifier is what a responder knows of TPMs.
 type TPMVerifier interface {
 	// Certified checks that the attestation key of an identity, enrolled and
-	// not revoked, certifies a key of that use in the same TPM.
+	// not revoked, certifies a key of that use in the same TPM. An error is a
+	// verdict on what came, unless it is of a key store or carries
+	// msl.ErrInternalException.
 	Certified(ctx context.Context, identity string, use TPMUse, c TPMCertified, qualifying []byte) error
 	// Duplicate wraps the bytes of a key for a storage key. The caller wipes raw.
 	Duplicate(storage []byte, a keystore.Algorithm, raw []byte) (keystore.Duplicated, error)
@@ -243,9 +245,6 @@ func (x *TPMImport) judge(ctx context.Context, from msl.Requester, r tpmRequest)
 	}
 	for use, c := range keys {
 		err := x.Verifier.Certified(ctx, from.Identity, use, c, qualifying(from, r.time, c.Public))
-		if errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrBusy) {
-			return msl.Failure(msl.ErrInternalException, x.Scheme(), err)
-		}
 		if err != nil {
 			return msl.Failure(msl.ErrKeyXIncorrectData, x.Scheme(), err)
 		}

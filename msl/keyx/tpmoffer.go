@@ -3,6 +3,7 @@ package keyx
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -92,7 +93,7 @@ func (o *tpmOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error
 	if o.x.Outside == nil && o.x.Store != nil {
 		if outcome.Keep, err = sealForRestart(o.x.Store, keys, o.identity); err != nil {
 			keys.Release()
-			return msl.Outcome{}, msl.Failure(msl.ErrSessionKeyCreationFailure, "seal session keys", err)
+			return msl.Outcome{}, msl.Failure(msl.ErrInternalException, "seal session keys", err)
 		}
 	}
 	return outcome, nil
@@ -130,7 +131,11 @@ func (o *tpmOffer) imported(response wire.Object, name string, a keystore.Algori
 			return nil, err
 		}
 	}
-	return o.parent.Import(a, d)
+	k, err := o.parent.Import(a, d)
+	if errors.Is(err, keystore.ErrWeakKey) { // the peer's word, not a key of ours
+		err = fmt.Errorf("%w: %v", keystore.ErrBadData, err)
+	}
+	return k, err
 }
 
 // Resume makes the session keys again of what was sealed in the TPM.

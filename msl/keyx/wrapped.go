@@ -1,6 +1,8 @@
 package keyx
 
 import (
+	"errors"
+
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -11,7 +13,7 @@ import (
 func respond(custody msl.Custody, store keystore.Store, wrap func(keystore.Key) ([]byte, error), name func(*wire.Encoder)) (*msl.SessionKeys, []byte, error) {
 	keys, err := custody.GenerateSessionKeys(store)
 	if err != nil {
-		return nil, nil, msl.Failure(msl.ErrSessionKeyCreationFailure, "generate session keys", err)
+		return nil, nil, msl.KeyFailure(msl.ErrSessionKeyCreationFailure, "generate session keys", err, errors.ErrUnsupported)
 	}
 	encryption, err := wrap(keys.Encryption)
 	if err == nil {
@@ -27,7 +29,7 @@ func respond(custody msl.Custody, store keystore.Store, wrap func(keystore.Key) 
 		}
 	}
 	keys.Release()
-	return nil, nil, msl.Failure(msl.ErrWrapError, "wrap session keys", err)
+	return nil, nil, msl.KeyFailure(msl.ErrWrapError, "wrap session keys", err, msl.ErrInvalidPublicKey, errors.ErrUnsupported)
 }
 
 // unwrapKeys opens the two keys of a response.
@@ -38,7 +40,7 @@ func unwrapKeys(keydata []byte, by keystore.Unwrapper) (*msl.SessionKeys, error)
 	}
 	keys, err := msl.UnwrapSessionKeys(encryption, signature, by.Unwrap)
 	if err != nil {
-		return nil, msl.Failure(msl.ErrUnwrapError, "unwrap session keys", err)
+		return nil, msl.KeyFailure(msl.ErrUnwrapError, "unwrap session keys", err, keystore.ErrBadData, keystore.ErrForeign, errors.ErrUnsupported)
 	}
 	return keys, nil
 }
