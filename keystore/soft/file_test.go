@@ -238,3 +238,28 @@ func TestFileUnwritable(t *testing.T) {
 		t.Errorf("a key that was not destroyed is gone: %v", err)
 	}
 }
+
+// A sealing key that is not there says nothing about a blob.
+func TestUnsealWithoutSealingKeys(t *testing.T) {
+	for _, missing := range []string{"msl-seal-wrapping", "msl-seal-mac"} {
+		s := soft.New()
+		k, err := s.Generate(keystore.AESWrap128)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blob, err := s.Seal(k, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Destroy(missing, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Unseal(keystore.AESWrap128, blob, nil); !errors.Is(err, keystore.ErrNotFound) || errors.Is(err, keystore.ErrForeign) {
+			t.Errorf("without %s: %v", missing, err)
+		}
+		s.Close()
+		if _, err := s.Unseal(keystore.AESWrap128, blob, nil); !errors.Is(err, keystore.ErrClosed) {
+			t.Errorf("of a closed store: %v", err)
+		}
+	}
+}

@@ -84,7 +84,11 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if err != nil {
 		return nil, err
 	}
-	if sealed.Algorithm != a || !s.authentic(sealed, context) {
+	authentic, err := s.authentic(sealed, context)
+	if err != nil {
+		return nil, err
+	}
+	if sealed.Algorithm != a || !authentic {
 		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
 	}
 	label, err := kekLabel(a)
@@ -105,24 +109,36 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 
 // authentic tries every version of the MAC key: a blob names only the version
 // of the key that wraps.
-func (s *Store) authentic(sealed keystore.Sealed, context []byte) bool {
+func (s *Store) authentic(sealed keystore.Sealed, context []byte) (bool, error) {
+	if _, err := s.newest(labelMAC); err != nil {
+		return false, err
+	}
 	data := sealed.Authenticated(context)
 	for _, r := range s.ring(labelMAC) {
 		tag, err := r.tag(data)
-		if err == nil && subtle.ConstantTimeCompare(tag, sealed.Tag) == 1 {
-			return true
+		if err != nil {
+			return false, err
+		}
+		if subtle.ConstantTimeCompare(tag, sealed.Tag) == 1 {
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
+// openSealed unwraps with the version that a blob names. One that is retired makes
+// the blob foreign; a key without any version is missing.
 func (s *Store) openSealed(label string, sealed keystore.Sealed) ([]byte, error) {
+	if _, err := s.newest(label); err != nil {
+		return nil, err
+	}
 	for _, r := range s.ring(label) {
 		if r.Version != sealed.KEKVersion {
 			continue
 		}
-		if raw, err := r.unwrap(sealed.Wrapped); err == nil {
-			return raw, nil
+		raw, err := r.unwrap(sealed.Wrapped)
+		if err == nil || !errors.Is(err, keystore.ErrBadData) {
+			return raw, err
 		}
 	}
 	return nil, fmt.Errorf("soft: unseal with %s version %d: %w", label, sealed.KEKVersion, keystore.ErrForeign)
