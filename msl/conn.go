@@ -62,16 +62,12 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 		return c.refuse(ctx, in, err)
 	}
 	c.pending = in.body
-	w := &ResponseWriter{ctx: ctx, server: c.Server, in: in, out: c.rw, conn: c,
-		Encrypted: in.sender.Encrypted, Authenticated: in.sender.Authenticated}
+	w := &ResponseWriter{ctx: ctx, server: c.Server, in: in, payload: payloadWriter{out: c.rw}, conn: c}
 	defer w.release()
-	if err = handle(ctx, w, in.message()); err == nil {
-		err = w.close()
-	}
-	switch {
-	case errors.Is(err, ErrNoReply) && !w.started:
+	switch err = w.answer(handle); {
+	case errors.Is(err, ErrNoReply) && !w.begun():
 		err = nil
-	case err != nil && !w.started && !errors.Is(err, ErrTruncated):
+	case err != nil && !w.begun() && !errors.Is(err, ErrTruncated):
 		err = c.refuse(ctx, in, in.applicationError(err))
 	}
 	return errors.Join(err, c.skip())
@@ -276,7 +272,9 @@ func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
 	if err := c.Server.check(ctx, in); err != nil {
 		return err
 	}
-	in.inferHandshake()
+	if err := in.inferHandshake(); err != nil {
+		return err
+	}
 	c.Client.setClock(in.timestamp)
 	a := &attempt{client: c.Client, req: &Request{}}
 	return a.keep(ctx, nil, Outcome{}, nil, in.peer.services)

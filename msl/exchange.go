@@ -176,13 +176,18 @@ func (t *tokens) release() {
 	}
 }
 
-// finish ends the use of what the last message held.
+// finish ends the use of what the last message held and issued.
 func (a *attempt) finish(got *MasterToken) {
+	a.peering.release()
+	a.letGo(got)
+}
+
+// letGo ends the use of what the last message held.
+func (a *attempt) letGo(got *MasterToken) {
 	for _, o := range a.offers {
 		o.Close()
 	}
 	a.offers = nil
-	a.peering.release()
 	if a.renewal != nil {
 		a.client.renewal.release(a.renewal, got)
 		a.renewal = nil

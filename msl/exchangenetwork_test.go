@@ -345,7 +345,7 @@ func TestSharedNeedsBytes(t *testing.T) {
 	n := newNetwork(t, newStore(t))
 	n.server.Custody = msl.CustodyShared
 	n.server.KeyExchanges = []msl.KeyExchange{forgetful{&keyx.AsymmetricWrapped{Store: n.store}}}
-	refusedWith(t, n.rsaClient("client"), msl.ErrMasterTokenKeyCreationError)
+	refusedWith(t, n.rsaClient("client"), msl.ErrInternalException)
 }
 
 // TestLeavingShared reads tokens of the shared mode where new ones are sealed.

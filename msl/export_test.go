@@ -3,6 +3,7 @@ package msl
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -203,3 +204,16 @@ func ReadChunk(b []byte) (data []byte, err error) {
 
 // IsSignatureError reports whether an Opener said that a signature does not fit.
 func IsSignatureError(err error) bool { return err == errSignature }
+
+// Remembered is how many sessions the server keeps.
+func (s *Server) Remembered() int {
+	s.init()
+	return s.sessions.Len()
+}
+
+// ClockAhead is how far the client believes the server's clock to be ahead.
+func (c *Client) ClockAhead() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clockAhead
+}

@@ -66,8 +66,13 @@ func nextIdentity(t testing.TB) *rsa.PrivateKey {
 
 func provision(t testing.TB, s keystore.Admin, label string, a keystore.Algorithm) keystore.Key {
 	t.Helper()
-	if device, ok := s.(*soft.Store); ok && a == keystore.RSASign2048 {
-		return provisionPair(t, device, label, a, nextIdentity(t))
+	if a == keystore.RSASign2048 {
+		switch device := s.(type) {
+		case *soft.Store:
+			return provisionPair(t, device, label, a, nextIdentity(t))
+		case *faultyStore:
+			return device.provisionPair(t, label, a, nextIdentity(t))
+		}
 	}
 	v, err := s.Create(label, a)
 	if err != nil {

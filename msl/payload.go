@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ const flushSize = 64 << 10
 // A payloadReader gives the application the data of a message, chunk by chunk:
 // each verified, decrypted and in its order before a byte of it is given.
 type payloadReader struct {
+	ctx       context.Context // nil, or for how long a device is waited for
 	in        *wire.Decoder
 	opener    Opener
 	messageID int64
@@ -80,7 +82,11 @@ func (r *payloadReader) next() error {
 	if err != nil {
 		return withID(streamError(err), r.messageID)
 	}
-	c, err := openChunk(o, r.opener)
+	var c chunk
+	err = persist(r.ctx, func() error {
+		c, err = openChunk(o, r.opener)
+		return err
+	})
 	if err == nil {
 		err = r.accept(c)
 	}
@@ -172,7 +178,9 @@ func (c chunk) content(ratio int) ([]byte, error) {
 
 // A payloadWriter makes chunks of what the application writes.
 type payloadWriter struct {
+	ctx         context.Context // nil, or for how long a device is waited for
 	out         io.Writer
+	head        []byte // to be sent before the first chunk
 	protector   Protector
 	messageID   int64
 	compression string
@@ -184,7 +192,7 @@ type payloadWriter struct {
 
 // Write buffers p and sends full chunks.
 func (w *payloadWriter) Write(p []byte) (n int, err error) {
-	for len(p) > 0 && w.err == nil {
+	for (len(p) > 0 || len(w.buffer) == flushSize) && w.err == nil {
 		room := min(flushSize-len(w.buffer), len(p))
 		w.buffer = append(w.buffer, p[:room]...)
 		p = p[room:]
@@ -202,6 +210,9 @@ func (w *payloadWriter) Flush() error {
 	if w.err == nil && len(w.buffer) > 0 {
 		w.err = w.send(false)
 	}
+	if w.err == nil {
+		w.err = w.sendHead()
+	}
 	if f, ok := w.out.(interface{ Flush() error }); ok && w.err == nil {
 		w.err = f.Flush()
 	}
@@ -216,6 +227,16 @@ func (w *payloadWriter) Close() error {
 	return w.err
 }
 
+// sendHead sends what comes before the first chunk, unless that is out.
+func (w *payloadWriter) sendHead() error {
+	head := w.head
+	if w.head = nil; head == nil {
+		return nil
+	}
+	_, w.err = w.out.Write(head)
+	return w.err
+}
+
 // send makes a chunk of the buffer.
 func (w *payloadWriter) send(end bool) error {
 	data, compression, err := compress(w.compression, w.buffer)
@@ -227,11 +248,7 @@ func (w *payloadWriter) send(end bool) error {
 	defer inside.Free()
 	chunk{sequence: w.sequence, messageID: w.messageID, end: end, compression: compression, data: data}.encode(inside)
 	w.buffer = w.buffer[:0]
-	payload, err := w.protector.Encrypt(inside.Encoded())
-	if err != nil {
-		return err
-	}
-	signature, err := w.protector.Sign(payload)
+	payload, signature, err := w.protect(inside.Encoded())
 	if err != nil {
 		return err
 	}
@@ -241,8 +258,21 @@ func (w *payloadWriter) send(end bool) error {
 	e.Bytes("payload", payload)
 	e.Bytes("signature", signature)
 	e.End()
+	if err := w.sendHead(); err != nil {
+		return err
+	}
 	_, err = w.out.Write(e.Encoded())
 	return err
+}
+
+func (w *payloadWriter) protect(inside []byte) (payload, signature []byte, err error) {
+	err = persist(w.ctx, func() error {
+		if payload, err = w.protector.Encrypt(inside); err == nil {
+			signature, err = w.protector.Sign(payload)
+		}
+		return err
+	})
+	return payload, signature, err
 }
 
 func (c chunk) encode(e *wire.Encoder) {

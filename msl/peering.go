@@ -28,6 +28,14 @@ func (p *peering) release() {
 		p.answer.issued.Release()
 		p.answer.issued = nil
 	}
+	p.answer = nil
+}
+
+// remember keeps the session of what was issued, which is about to be sent.
+func (p *peering) remember() {
+	if p.answer != nil && p.answer.issued != nil {
+		p.conn.Server.remember(p.answer.issued)
+	}
 }
 
 // show adds what we issue for the peer to the header of an answer.
@@ -40,17 +48,16 @@ func (a *attempt) show(ctx context.Context, h *header) error {
 		return nil
 	}
 	if a.answer == nil || a.answer.in != a.reply {
-		a.answer = &ResponseWriter{ctx: ctx, server: a.conn.Server, in: a.reply}
+		a.answer = &ResponseWriter{ctx: ctx, server: a.conn.Server, in: a.reply, conn: a.conn}
+		if err := a.answer.prepare(); err != nil {
+			a.peering.release()
+			return err
+		}
 	}
 	h.capabilities = a.reply.capabilities.intersect(a.client.Capabilities)
-	issued := header{capabilities: h.capabilities}
-	if err := a.answer.exchangeKeys(&issued); err != nil {
-		return err
-	}
-	if err := a.answer.userToken(&issued); err != nil {
-		return err
-	}
-	if err := a.answer.tokens(&issued); err != nil {
+	a.answer.capabilities = h.capabilities
+	issued, err := a.answer.wished()
+	if err != nil {
 		return err
 	}
 	h.keyResponse = issued.keyResponse
@@ -73,6 +80,7 @@ func (a *attempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, er
 		return nil, nobody, err
 	}
 	wait = wait && (!a.oneWay || out.handshake)
+	a.remember()
 	if err := a.conn.write(ctx, out); err != nil || !wait {
 		return out, nobody, err
 	}
@@ -96,8 +104,8 @@ func (w *ResponseWriter) startPeer() (err error) {
 		req:     &Request{Encrypted: w.Encrypted, Authenticated: w.Authenticated},
 		peering: peering{conn: w.conn, reply: w.in, answer: w},
 	}
-	if len(w.pending) > 0 {
-		a.req.Body = BytesBody(w.pending[:1]) // there is data; how much does not matter here
+	if len(w.payload.buffer) > 0 {
+		a.req.Body = BytesBody(w.payload.buffer[:1]) // there is data; how much does not matter here
 	}
 	defer func() {
 		if err != nil && a.reply != w.in {
@@ -105,22 +113,12 @@ func (w *ResponseWriter) startPeer() (err error) {
 		}
 	}()
 	for count := 3; count+2 <= maxMessages; count += 2 {
-		if err := a.takeTokens(w.ctx); err != nil {
-			return err
-		}
-		out, err := a.build(w.ctx)
+		out, err := a.persist(w.ctx)
 		if err != nil {
-			a.finish(nil)
 			return err
 		}
 		if !out.handshake {
-			w.talk, w.waits, w.sent = a, out.waits, out
-			w.payload, w.started = &out.payload, true
-			w.payload.out = w.out
-			if err = w.conn.written(); err == nil {
-				_, err = w.out.Write(out.head)
-			}
-			return err
+			return w.sendPeer(a, out)
 		}
 		if err := a.shakeHands(w.ctx, out, w.in); err != nil {
 			return err
@@ -129,11 +127,44 @@ func (w *ResponseWriter) startPeer() (err error) {
 	return errors.New("msl: the peer gave no keys within 12 messages")
 }
 
+// sendPeer sends the header of an answer.
+func (w *ResponseWriter) sendPeer(a *attempt, out *outgoing) error {
+	w.talk = &peerAnswer{attempt: a, sent: out}
+	buffer, to := w.payload.buffer, w.payload.out
+	w.payload = out.payload
+	w.payload.buffer, w.payload.ctx, w.payload.out = buffer, w.ctx, to
+	a.remember()
+	if err := w.conn.written(); err != nil {
+		return err
+	}
+	_, err := to.Write(out.head)
+	return err
+}
+
+// persist makes the next message of an answer, which the application has already
+// acted for.
+func (a *attempt) persist(ctx context.Context) (out *outgoing, err error) {
+	err = persist(ctx, func() error {
+		if err = a.takeTokens(ctx); err != nil {
+			return err
+		}
+		if out, err = a.build(ctx); err != nil {
+			a.letGo(nil)
+		}
+		return err
+	})
+	if err != nil {
+		a.peering.release()
+	}
+	return out, err
+}
+
 // shakeHands sends a handshake and takes the keys of the answer, which the next
 // message answers.
 func (a *attempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
 	var got *MasterToken
 	defer func() { a.finish(got) }()
+	a.remember()
 	if err := a.conn.write(ctx, out); err != nil {
 		return err
 	}
@@ -155,14 +186,29 @@ func (a *attempt) shakeHands(ctx context.Context, out *outgoing, first *incoming
 	return nil
 }
 
+// A peerAnswer is an answer that was sent in a peer-to-peer network.
+type peerAnswer struct {
+	*attempt // our own tokens
+	sent     *outgoing
+	got      *MasterToken // by the peer's answer to it
+}
+
+func (t *peerAnswer) release(answered *incoming) {
+	t.sent.abandon()
+	t.finish(t.got)
+	if t.reply != answered {
+		t.answering(nil)
+	}
+}
+
 // endPeer reads what the peer answers to an answer that asked for tokens.
 func (w *ResponseWriter) endPeer() error {
-	if !w.waits {
+	if !w.talk.sent.waits {
 		return nil
 	}
-	in, err := w.conn.next(w.ctx, w.talk)
+	in, err := w.conn.next(w.ctx, w.talk.attempt)
 	if err == nil && in.keyResponse != nil {
-		w.got = in.keyResponse.token
+		w.talk.got = in.keyResponse.token
 	}
 	in.release()
 	return err

@@ -18,9 +18,12 @@ func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) 
 	}
 	p := &ResponseWriter{
 		Encrypted: w.Encrypted, Authenticated: w.Authenticated,
-		ctx: w.ctx, server: w.server, in: w.in, out: out, push: true,
+		ctx: w.ctx, server: w.server, in: w.in, payload: payloadWriter{out: out}, push: true,
 	}
 	defer p.release()
+	if err := p.prepare(); err != nil {
+		return err
+	}
 	if err := write(p); err != nil {
 		return err
 	}

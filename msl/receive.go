@@ -111,14 +111,19 @@ func (r receiver) identify(ctx context.Context, in *incoming, env envelope) (err
 }
 
 // inferHandshake recognises the handshake of a peer that does not mark it: a
-// renewable message with key requests whose only chunk is empty.
-func (in *incoming) inferHandshake() {
+// renewable message with key requests whose only chunk is empty. What is wrong
+// with the chunk the application sees; that we cannot open it is an error.
+func (in *incoming) inferHandshake() error {
 	if in.handshake || !in.renewable || len(in.keyRequests) == 0 {
-		return
+		return nil
 	}
 	if in.body.err = in.body.next(); in.body.err == nil {
 		in.handshake = in.body.done && len(in.body.data) == 0
 	}
+	if internal(in.body.err) {
+		return in.body.err
+	}
+	return nil
 }
 
 func hashToken(o wire.Object) tokenHash { return sha256.Sum256(o.Raw()) }

@@ -3,41 +3,39 @@ package msl
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
-	"io"
-	"slices"
+	"time"
 )
 
-// A ResponseWriter takes the application's answer to a message. Nothing is sent
-// before the first 64 KiB, a Flush, or the end of the handler; until then tokens
-// can be set, and an error of the handler goes to the peer as an MSL error. It
-// is for one goroutine.
+// A ResponseWriter takes the application's answer to a message. What an answer
+// needs and the application does not decide is made before the application runs:
+// session keys, tokens, and the header as a draft. Nothing is sent before the
+// first 64 KiB, a Flush, or the end of the handler; until then tokens can be set,
+// and an error of the handler goes to the peer as an MSL error. It is for one
+// goroutine.
 type ResponseWriter struct {
 	// Encrypted and Authenticated are what the answer needs. A request that had
 	// them sets them; an answer that cannot have them becomes the error that
 	// asks the peer for a key exchange.
 	Encrypted, Authenticated bool
 
+	push   bool // the message answers nothing
 	ctx    context.Context
 	server *Server
 	in     *incoming
-	out    io.Writer
 
-	pending []byte
 	user    string
 	changes []TokenChange
 
-	push    bool // the message answers nothing
-	started bool
-	payload *payloadWriter
-	issued  *Session // by the key exchange of this answer
-	us      identification
+	capabilities *Capabilities
+	us           identification
+	issued       *Session // by the key exchange of this answer
+	keyResponse  *keyResponse
+	userIDToken  *UserIDToken
+	drafted      int64         // when its header was, in seconds since 1970
+	payload      payloadWriter // has no protector until the header is made
 
-	conn  *Conn    // of a peer-to-peer network, or nil
-	talk  *attempt // our own tokens there
-	sent  *outgoing
-	waits bool // the peer will answer
-	got   *MasterToken
+	conn *Conn       // of a peer-to-peer network, or nil
+	talk *peerAnswer // what was sent there
 }
 
 // SetServiceToken gives the peer a service token, or takes it away where data is
@@ -50,133 +48,194 @@ func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding)
 // application has authenticated one by itself.
 func (w *ResponseWriter) SetUser(name string) { w.user = name }
 
+// Answerable reports whether an answer can have the protection that Encrypted and
+// Authenticated ask for: nil, or the error that asks the peer for a key exchange.
+// An application that acts on a message and does not lower them asks before, and
+// returns the error: the peer comes again with the same message.
+func (w *ResponseWriter) Answerable() error {
+	if w.conn != nil {
+		return nil // we ask for keys of our own there
+	}
+	return w.checkProtection()
+}
+
 // Write adds application data to the answer.
 func (w *ResponseWriter) Write(p []byte) (n int, err error) {
-	if !w.started {
-		n = min(flushSize-len(w.pending), len(p))
-		if w.pending = append(w.pending, p[:n]...); len(w.pending) < flushSize {
+	if !w.made() {
+		n = min(flushSize-len(w.payload.buffer), len(p))
+		if w.payload.buffer = append(w.payload.buffer, p[:n]...); len(w.payload.buffer) < flushSize {
 			return n, nil
 		}
-		if err := w.begin(); err != nil {
-			return 0, err
+		if err := w.start(); err != nil {
+			return 0, lost(err)
 		}
 	}
 	more, err := w.payload.Write(p[n:])
-	return n + more, err
+	return n + more, lost(err)
 }
 
 // Flush sends what was written so far.
 func (w *ResponseWriter) Flush() error {
-	if !w.started {
-		if err := w.begin(); err != nil {
-			return err
+	if !w.made() {
+		if err := w.start(); err != nil {
+			return lost(err)
 		}
 	}
-	return w.payload.Flush()
-}
-
-// begin sends the header and what was written.
-func (w *ResponseWriter) begin() error {
-	if err := w.start(); err != nil {
-		return err
-	}
-	pending := w.pending
-	w.pending = nil
-	if len(pending) < flushSize {
-		w.payload.buffer = pending
-		return nil
-	}
-	_, err := w.payload.Write(pending)
-	return err
+	return lost(w.payload.Flush())
 }
 
 // close ends the answer.
 func (w *ResponseWriter) close() error {
-	if !w.started {
-		if err := w.begin(); err != nil {
-			return err
+	if !w.made() {
+		if err := w.start(); err != nil {
+			return lost(err)
 		}
 	}
 	if err := w.payload.Close(); err != nil || w.conn == nil {
-		return err
+		return lost(err)
 	}
 	return w.endPeer()
 }
 
+// made reports whether the header is made, and nothing can be wished any more.
+func (w *ResponseWriter) made() bool { return w.payload.protector != nil }
+
+// begun reports whether a part of the answer may be out.
+func (w *ResponseWriter) begun() bool { return w.made() && w.payload.head == nil }
+
+// answer answers: a handshake by a lone header that makes no demands, and anything
+// else by the application, once what it does not decide is made.
+func (w *ResponseWriter) answer(handle Handler) error {
+	if w.in.handshake {
+		if err := w.prepare(); err != nil {
+			return err
+		}
+		return w.sendHead()
+	}
+	w.Encrypted, w.Authenticated = w.in.sender.Encrypted, w.in.sender.Authenticated
+	if err := w.prepare(); err != nil {
+		return err
+	}
+	w.in.body.ctx = w.ctx // from now on, what fails is not to be repeated
+	if err := handle(w.ctx, w, w.in.message()); err != nil {
+		return err
+	}
+	return w.close()
+}
+
+// sendHead answers a handshake.
+func (w *ResponseWriter) sendHead() error {
+	if err := w.start(); err != nil {
+		return err
+	}
+	return w.payload.sendHead()
+}
+
 func (w *ResponseWriter) release() {
 	w.us.release()
-	if w.sent != nil {
-		w.sent.abandon()
-	}
 	if w.talk != nil {
-		w.talk.finish(w.got)
-		if w.talk.reply != w.in {
-			w.talk.answering(nil)
-		}
+		w.talk.release(w.in)
 		return // what was issued went with it
 	}
 	if w.issued != nil {
+		if !w.begun() || w.payload.err != nil {
+			w.server.sessions.Delete(sha256.Sum256(w.issued.Token.Bytes())) // nobody has it
+		}
 		w.issued.Release()
 	}
 }
 
-// start makes the header of the answer, with the tokens that are due, and sends
-// it.
-func (w *ResponseWriter) start() error {
+// prepare makes what the answer needs, whatever the application will say: the
+// keys and tokens that are due, and the header. The application decides what
+// becomes of an answer that cannot have its protection.
+func (w *ResponseWriter) prepare() error {
+	w.payload.messageID = next(w.in.messageID)
+	w.capabilities = w.in.capabilities.intersect(w.server.Capabilities)
+	if err := w.issueTokens(); err != nil {
+		return err
+	}
 	if w.conn != nil {
-		return w.startPeer()
+		return nil // the rest depends on the tokens that we hold ourselves
 	}
-	h := header{
-		messageID:       next(w.in.messageID),
-		nonReplayableID: absent,
-		capabilities:    w.in.capabilities.intersect(w.server.Capabilities),
-	}
-	if err := w.prepare(&h); err != nil {
+	if err := w.identify(); err != nil {
 		return err
 	}
-	if err := w.identify(&h); err != nil {
-		return err
+	if w.push || w.checkProtection() != nil {
+		return nil
 	}
-	if err := w.checkProtection(); err != nil {
-		return err
-	}
-	if err := w.userToken(&h); err != nil {
-		return err
-	}
-	if err := w.tokens(&h); err != nil {
-		return err
-	}
-	now := w.server.Issuer.now()
-	message, err := w.us.encodeMessage("headerdata", h.encode(now))
-	if err != nil {
-		return err
-	}
-	w.payload = &payloadWriter{out: w.out, protector: w.payloadProtector(), messageID: h.messageID, compression: h.capabilities.compression()}
-	w.started = true
-	_, err = w.out.Write(message)
-	return err
-}
-
-// prepare issues the keys that an answer brings. A pushed message brings none.
-func (w *ResponseWriter) prepare(h *header) (err error) {
-	if !w.push {
-		return w.exchangeKeys(h)
-	}
-	h.messageID, err = randomNumber(w.server.Issuer.Rand)
-	return err
+	return w.makeDraft()
 }
 
 // identify says who answers: whoever asked with a master token is answered with
 // it, also where the answer delivers a new one.
-func (w *ResponseWriter) identify(h *header) (err error) {
+func (w *ResponseWriter) identify() (err error) {
 	if w.in.token == nil {
 		w.us, err = localIdentification(w.ctx, w.server.Entity)
 		return err
 	}
-	key := w.in.session.key()
+	key := w.in.sender.Opener.(SymmetricKey) // of the session, which opened the request
 	key.Rand = w.server.Issuer.Rand
 	w.us = identification{token: w.in.token, protector: key}
-	h.sender = w.server.Name
+	return nil
+}
+
+func (w *ResponseWriter) makeDraft() (err error) {
+	now := w.server.Issuer.now()
+	w.drafted = now.Unix()
+	w.payload.head, err = w.makeHead(now)
+	return err
+}
+
+// makeHead protects a header with all that the application wishes by now.
+func (w *ResponseWriter) makeHead(now time.Time) ([]byte, error) {
+	h, err := w.wished()
+	if err != nil {
+		return nil, err
+	}
+	return w.us.encodeMessage("headerdata", h.encode(now))
+}
+
+// start makes the header of the answer, and the payload that it is sent with.
+func (w *ResponseWriter) start() error {
+	if w.conn != nil {
+		return w.startPeer()
+	}
+	if err := w.checkProtection(); err != nil {
+		return err
+	}
+	if err := w.finishHead(); err != nil {
+		return err
+	}
+	if w.issued != nil {
+		w.server.remember(w.issued)
+	}
+	w.payload.protector, w.payload.compression = w.payloadProtector(), w.capabilities.compression()
+	w.payload.ctx = w.ctx
+	return nil
+}
+
+// maxDraftAge is how many seconds late the clock of a draft may be: the peer sets
+// its own by it.
+const maxDraftAge = 2
+
+// finishHead makes a new header of a draft: where the application wishes what the
+// draft does not have, or the draft is old. An old one is better than none.
+func (w *ResponseWriter) finishHead() error {
+	now, draft := w.server.Issuer.now(), w.payload.head
+	usable := draft != nil && !w.wishes()
+	if usable && now.Unix()-w.drafted < maxDraftAge {
+		return nil
+	}
+	anew := func() (err error) {
+		w.payload.head, err = w.makeHead(now)
+		return err
+	}
+	if !usable {
+		return persist(w.ctx, anew)
+	}
+	if anew() != nil {
+		w.payload.head = draft
+	}
 	return nil
 }
 
@@ -197,128 +256,6 @@ func (w *ResponseWriter) checkProtection() error {
 	}
 	if w.Encrypted && !withKeys && !w.server.Entity.Encrypts() {
 		return fail(ErrResponseRequiresEncryption, "answer", nil)
-	}
-	return nil
-}
-
-// exchangeKeys issues a master token where one is asked for and due.
-func (w *ResponseWriter) exchangeKeys(h *header) error {
-	in, s := w.in, w.server
-	due := in.token == nil || in.token.renewable(s.Issuer.now()) || in.token.expired(s.Issuer.now())
-	if !in.renewable || len(in.keyRequests) == 0 || !due {
-		return nil
-	}
-	entity, err := s.entity(w.ctx, in.sender.Identity)
-	if err != nil {
-		return err
-	}
-	failed := fail(ErrKeyXFactoryNotFound, "key exchange", nil)
-	for _, x := range s.exchanges {
-		for _, request := range in.keyRequests {
-			if request.scheme != x.Scheme() || x.Check(request.data) != nil {
-				continue
-			}
-			if entity != nil && !permitted(entity.KeyExchanges, x.Scheme()) {
-				failed = fail(ErrKeyXIncorrectData, "key exchange", nil)
-				continue
-			}
-			keydata, err := w.issue(x, request)
-			if err == nil {
-				h.keyResponse = &keyResponse{token: w.issued.Token, schemeData: schemeData{scheme: x.Scheme(), data: keydata}}
-				return nil
-			}
-			failed = err
-		}
-	}
-	return failed
-}
-
-// issue answers one key request with a new or a renewed master token. The keys
-// are wrapped for the peer first and sealed into the token last.
-func (w *ResponseWriter) issue(x KeyExchange, request schemeData) (keydata []byte, err error) {
-	s, in := w.server, w.in
-	from := Requester{Identity: in.sender.Identity, Token: in.token, Custody: s.Custody, MessageID: in.messageID, Time: s.Issuer.now()}
-	keys, keydata, err := x.Respond(w.ctx, from, request.data)
-	if err != nil {
-		return nil, fail(codeOf(err), "key exchange", err)
-	}
-	if s.Custody == CustodyShared && keys.raw.Load() == nil {
-		keys.Release()
-		return nil, fail(ErrMasterTokenKeyCreationError, "key exchange", errors.New("the exchange kept no bytes for a shared token"))
-	}
-	if err := s.expect(w.ctx, s.Issuer.expiration()); err != nil {
-		keys.Release()
-		return nil, err
-	}
-	var sequence int64
-	if in.session != nil {
-		sequence, err = s.State.Renew(w.ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber)
-		if err != nil {
-			keys.Release()
-			return nil, fail(codeOf(err), "renew master token", err)
-		}
-	}
-	session, err := s.Issuer.Issue(in.sender.Identity, in.session, sequence, keys)
-	if err != nil {
-		keys.Release()
-		return nil, err
-	}
-	w.issued = session
-	s.remember(session)
-	return keydata, nil
-}
-
-// remember keeps the session of a token that was just issued, so that its first
-// use costs no unsealing.
-func (s *Server) remember(session *Session) {
-	t := session.Token
-	kept := &Session{
-		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
-			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
-		Identity: session.Identity, IssuerData: session.IssuerData, Keys: session.Keys,
-	}
-	s.sessions.Put(sha256.Sum256(t.Bytes()), kept)
-}
-
-// masterToken is the token that what we issue is bound to, or nil.
-func (w *ResponseWriter) masterToken() *MasterToken {
-	if w.issued != nil {
-		return w.issued.Token
-	}
-	return w.in.token
-}
-
-// userToken sends the user ID token along, renewed or issued where it is due.
-func (w *ResponseWriter) userToken(h *header) (err error) {
-	in, issuer, mt := w.in, w.server.Issuer, w.masterToken()
-	old, now := in.userIDToken, issuer.now()
-	h.userIDToken = old
-	switch {
-	case w.push:
-	case old != nil:
-		if in.renewable && old.renewable(now) || old.expired(now) || old.boundTo(mt) != nil {
-			h.userIDToken, err = issuer.IssueUser(in.user, mt, old)
-		}
-	case w.user != "" && mt == nil:
-		return fail(ErrResponseRequiresMasterToken, "issue user id token", nil)
-	case w.user != "":
-		h.userIDToken, err = issuer.IssueUser(w.user, mt, nil)
-	case in.userAuth != nil && in.renewable && mt != nil:
-		h.userIDToken, err = issuer.IssueUser(in.user, mt, nil)
-	}
-	return err
-}
-
-// tokens sends the service tokens of the request back, with the application's
-// changes.
-func (w *ResponseWriter) tokens(h *header) error {
-	h.serviceTokens = slices.Clone(w.in.serviceTokens)
-	for _, c := range w.changes {
-		t, err := c.token(w.server.ServiceTokens, w.masterToken(), h.userIDToken, h.capabilities.compression())
-		if err != nil {
-			return err
-		}
-		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -50,6 +51,12 @@ type Server struct {
 // 503 without a body.
 var ErrNoAnswer = errors.New("msl: no answer can be made now, try again later")
 
+// ErrAnswerLost says that the application has acted on a message, and that for a
+// failure of our own there is neither its answer nor an MSL error. Over HTTP it is
+// a 500 without a body and without Retry-After: whoever sends the message again
+// has it acted on again.
+var ErrAnswerLost = errors.New("msl: the application ran, and its answer cannot be sent")
+
 // A handler rejects a message by returning one of these: the code depends on
 // whether the sender used a token.
 var (
@@ -63,7 +70,10 @@ var ErrNoReply = errors.New("msl: application does not reply")
 
 // A Handler is the application: it reads m.Body and writes the answer to w.
 // An error, if nothing was sent yet, goes to the peer as an MSL error: the
-// [Code] in it, or [ErrInternalException].
+// [Code] in it, or [ErrInternalException]. It runs once all that the answer needs
+// is made, and so not at all while a key store fails. An answer that cannot be
+// protected afterwards, which is tried for three seconds, becomes
+// [ErrMSLEncodeError]: the peer is not asked to come again.
 type Handler func(ctx context.Context, w *ResponseWriter, m *Message) error
 
 // A Message is what a handler gets: a message whose header passed every check.
@@ -117,18 +127,10 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 	if !in.sender.Authenticated && !s.answers.allow(source) {
 		return ErrNoAnswer
 	}
-	out := &ResponseWriter{ctx: ctx, server: s, in: in, out: w}
+	out := &ResponseWriter{ctx: ctx, server: s, in: in, payload: payloadWriter{out: w}}
 	defer out.release()
-	if in.handshake { // answered by a lone header that makes no demands
-		err = out.start()
-	} else {
-		out.Encrypted, out.Authenticated = in.sender.Encrypted, in.sender.Authenticated
-		if err = handle(ctx, out, in.message()); err == nil {
-			err = out.close()
-		}
-	}
-	switch {
-	case err == nil || out.started || errors.Is(err, ErrTruncated): // nobody waits behind a message that broke off
+	switch err = out.answer(handle); {
+	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // nobody waits behind a message that broke off
 		return err
 	case errors.Is(err, ErrNoReply):
 		return nil
@@ -150,8 +152,7 @@ func (s *Server) receive(ctx context.Context, r *wire.Decoder) (*incoming, error
 	if err != nil {
 		return in, withID(err, in.messageID)
 	}
-	in.inferHandshake()
-	return in, nil
+	return in, withID(in.inferHandshake(), in.messageID)
 }
 
 // receiver reads messages under the tokens that we issue.
@@ -308,22 +309,38 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 		id = e.MessageID
 	}
 	if s.Log != nil {
-		s.Log.LogAttrs(ctx, slog.LevelInfo, "message refused", slog.String("source", source),
+		s.Log.LogAttrs(ctx, refusalLevel(code, cause), "message refused", slog.String("source", source),
 			slog.String("entity", in.sender.Identity), slog.Int("code", int(code)), slog.String("name", code.Name()),
 			slog.Int64("message_id", id), slog.Any("error", cause))
 	}
 	if !s.answers.allow(source) {
-		return ErrNoAnswer
+		return noAnswer(code)
 	}
 	message, err := s.errorMessage(ctx, code, id)
 	if err != nil {
 		if s.Log != nil {
 			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
 		}
-		return ErrNoAnswer
+		return noAnswer(code)
 	}
 	_, err = w.Write(message)
 	return err
+}
+
+// refusalLevel tells what is the operator's to mend from what is the peer's.
+func refusalLevel(code Code, cause error) slog.Level {
+	if code == ErrMSLEncodeError || code == ErrInternalException && ofKeyStore(cause) {
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+// noAnswer is what is left where no error message can tell of code.
+func noAnswer(code Code) error {
+	if code == ErrMSLEncodeError {
+		return fmt.Errorf("%w: %w", ErrAnswerLost, ErrNoAnswer)
+	}
+	return ErrNoAnswer
 }
 
 // errorMessage makes the answer to the message with that id, or to one whose id
@@ -341,36 +358,4 @@ func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte,
 	}
 	defer us.release()
 	return us.encodeMessage("errordata", encodeError(code, id, "", s.Issuer.now()))
-}
-
-// message is what the application sees.
-func (in *incoming) message() *Message {
-	m := &Message{
-		Identity: in.sender.Identity, Scheme: in.scheme, User: in.user,
-		Encrypted: in.sender.Encrypted, Authenticated: in.sender.Authenticated,
-		NonReplayable: in.nonReplayableID != absent,
-		MessageID:     in.messageID, ServiceTokens: in.serviceTokens, Body: in.body,
-	}
-	if in.timestamp != absent {
-		m.Timestamp = seconds(in.timestamp)
-	}
-	if in.capabilities != nil {
-		m.Languages = in.capabilities.Languages
-	}
-	return m
-}
-
-// applicationError gives an application's rejection its code.
-func (in *incoming) applicationError(err error) error {
-	switch {
-	case errors.Is(err, ErrRejectEntity) && in.token != nil:
-		err = fail(ErrMasterTokenRejectedByApp, "handle message", err)
-	case errors.Is(err, ErrRejectEntity):
-		err = fail(ErrEntityRejectedByApp, "handle message", err)
-	case errors.Is(err, ErrRejectUser) && in.userIDToken != nil:
-		err = fail(ErrUserIDTokenRejectedByApp, "handle message", err)
-	case errors.Is(err, ErrRejectUser):
-		err = fail(ErrUserRejectedByApp, "handle message", err)
-	}
-	return withID(err, in.messageID)
 }

@@ -1,0 +1,85 @@
+package msl_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A peerExchange is one request in a peer-to-peer network, whose answering side
+// has a faulty store.
+type peerExchange struct {
+	store   *faultyStore
+	ran     int
+	handled int // at which operation
+	err     error
+	data    string
+}
+
+func exchangePeers(t *testing.T, fault func(n int, op string) error) *peerExchange {
+	e := &peerExchange{store: newFaultyStore(t), handled: -1}
+	one := &side{network: softNetwork(t), identity: "one", store: soft.New()}
+	two := &side{network: newNetwork(t, e.store), identity: "two", store: soft.New()}
+	t.Cleanup(func() { one.store.Close(); two.store.Close() })
+	one.enrol(two, "PSK")
+	two.enrol(one, "PSK")
+	first, second := connect(t, one, two)
+	e.store.watch(fault)
+	served := serveAll(second, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		e.ran++
+		e.handled = len(e.store.operations())
+		w.SetServiceToken("basket", []byte("apples"), msl.BindEntity)
+		return echo(ctx, w, m)
+	}, 1)
+	r, err := first.Request(context.Background(), &msl.Request{Encrypted: true, Authenticated: true, RequestTokens: true, Body: msl.BytesBody([]byte("hello"))})
+	if err == nil {
+		data, failed := io.ReadAll(r.Body)
+		e.data, err = string(data), errors.Join(failed, r.Body.Close())
+	}
+	e.err = err
+	<-served
+	two.server.Close()
+	two.psk.Close()
+	if n, _ := e.store.Live(); n != 0 {
+		t.Errorf("%d keys are still open", n)
+	}
+	return e
+}
+
+func TestPeerFaults(t *testing.T) {
+	var whole *peerExchange
+	synctest.Test(t, func(t *testing.T) { whole = exchangePeers(t, nil) })
+	if whole.err != nil || whole.ran != 1 || whole.data != "hello" {
+		t.Fatalf("%+v", whole)
+	}
+	for at, op := range whole.store.operations() {
+		for _, failure := range append(passing, keystore.ErrNotFound) {
+			for _, once := range []bool{true, false} {
+				synctest.Test(t, func(t *testing.T) {
+					e := exchangePeers(t, func(n int, op string) error {
+						if n == at || n > at && !once {
+							return fmt.Errorf("fault: %s: %w", op, failure)
+						}
+						return nil
+					})
+					early := at < whole.handled
+					good := e.err == nil && e.data == "hello"
+					switch {
+					case early && (e.ran > 0 || !transient(e.err)) && once,
+						early && e.ran > 0,
+						e.ran > 1,
+						!early && once && isOne(failure, passing) && !good:
+						t.Errorf("operation %d, %s (before the application: %v, once: %v), fails with %v: ran %d, %v", at, op, early, once, failure, e.ran, e.err)
+					}
+				})
+			}
+		}
+	}
+}
