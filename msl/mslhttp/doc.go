@@ -5,7 +5,8 @@
 // an error message included, is always status 200: a reference client takes
 // anything from 400 on for a failure of the transport and never reads it. Where
 // no MSL answer can be made the status is 503, with Retry-After and without a
-// body; to a request that was cut off it is 400. The media type of a request
+// body; where that is so after the application acted it is 500, which asks for no
+// other try; to a request that was cut off it is 400. The media type of a request
 // means nothing. A body is about 2.4 times the size of the data in it where that
 // does not compress: keep that in mind when you bound it.
 //

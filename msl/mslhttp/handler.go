@@ -60,6 +60,8 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error)
 		status = http.StatusNoContent
 	case errors.Is(err, msl.ErrTruncated):
 		status = http.StatusBadRequest
+	case errors.Is(err, msl.ErrAnswerLost): // to come again would have the message acted on again
+		status = http.StatusInternalServerError
 	default:
 		w.Header().Set("Retry-After", retryAfter)
 		w.Header().Set("Connection", "close")

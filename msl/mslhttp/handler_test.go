@@ -84,3 +84,58 @@ func TestHandlerTooLong(t *testing.T) {
 		t.Errorf("status %d, %q", response.StatusCode, answer)
 	}
 }
+
+// A lostKey scheme has a key that is gone from one moment on.
+type lostKey struct {
+	msl.EntityScheme
+	gone *bool
+}
+
+func (s lostKey) Local(ctx context.Context) (msl.Local, error) {
+	local, err := s.EntityScheme.Local(ctx)
+	local.Protector = lostProtector{local.Protector, s.gone}
+	return local, err
+}
+
+type lostProtector struct {
+	msl.Protector
+	gone *bool
+}
+
+func (p lostProtector) Sign(data []byte) ([]byte, error) {
+	if *p.gone {
+		return nil, keystore.ErrClosed
+	}
+	return p.Protector.Sign(data)
+}
+
+// Where the application ran and there is no answer, nothing asks for another try.
+func TestLostAnswerStatus(t *testing.T) {
+	none := &entityauth.None{Identity: "server", Anyone: true}
+	for _, test := range []struct {
+		name       string
+		goneBefore bool
+		ran        int
+		status     int
+	}{
+		{"before the application", true, 0, http.StatusServiceUnavailable},
+		{"after it", false, 1, http.StatusInternalServerError},
+	} {
+		gone, ran := test.goneBefore, 0
+		server := &msl.Server{Entity: lostKey{none, &gone}, Entities: []msl.EntityScheme{none}, Issuer: &msl.Issuer{}}
+		h := httptest.NewServer(&Handler{Server: server, Handle: func(context.Context, *msl.ResponseWriter, *msl.Message) error {
+			gone = true
+			ran++
+			return nil
+		}})
+		c := &msl.Client{Entity: &entityauth.None{Identity: "client"}, Peers: []msl.EntityScheme{none}, Transport: &Transport{URL: h.URL}}
+		_, err := c.Do(context.Background(), &msl.Request{Body: msl.BytesBody([]byte("x"))})
+		var instead *StatusError
+		if !errors.As(err, &instead) || instead.Status != test.status || ran != test.ran || (instead.RetryAfter != "") == (test.ran > 0) {
+			t.Errorf("%s: ran %d, %v", test.name, ran, err)
+		}
+		c.Close()
+		h.Close()
+		server.Close()
+	}
+}
