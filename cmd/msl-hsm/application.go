@@ -44,6 +44,9 @@ func (c *config) guard(next handler, log *slog.Logger) handler {
 		case require.NonReplayable && !m.NonReplayable:
 			return msl.ErrIncompleteNonReplayableMessage
 		}
+		if err := w.Answerable(); err != nil {
+			return err // and the message comes again, with a key exchange
+		}
 		err := next(ctx, w, m)
 		log.LogAttrs(ctx, slog.LevelDebug, "message", slog.String("entity", m.Identity), slog.String("user", m.User),
 			slog.Int64("message_id", m.MessageID), slog.Duration("took", time.Since(start)), slog.Any("error", err))
