@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -34,16 +36,19 @@ func newGateway(url, method string, timeout time.Duration) *gateway {
 // a client wrote arrives in the body and nowhere else.
 func (g *gateway) forward(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	body := &messageBody{r: m.Body}
+	ctx, sent := noteSent(ctx)
 	request, err := http.NewRequestWithContext(ctx, g.method, g.url, body)
 	if err != nil {
 		return fmt.Errorf("upstream request: %w", err)
 	}
 	request.Header = senderHeader(m)
 	response, err := g.client.Do(request)
-	if body.failure() != nil {
+	switch {
+	case body.failure() != nil:
 		return body.failure() // the message was at fault, not the service
-	}
-	if err != nil {
+	case err != nil && sent.Load():
+		return mayHaveActed(err)
+	case err != nil:
 		return msl.Failure(msl.ErrInternalException, "upstream", err)
 	}
 	defer response.Body.Close()
@@ -51,9 +56,26 @@ func (g *gateway) forward(ctx context.Context, w *msl.ResponseWriter, m *msl.Mes
 		return refusal(response.StatusCode)
 	}
 	if _, err = io.Copy(w, response.Body); err != nil {
-		err = errors.Join(err, body.failure())
+		return mayHaveActed(errors.Join(err, body.failure()))
 	}
-	return err
+	return nil
+}
+
+// noteSent tells of the request with that context whether it reached the service.
+func noteSent(ctx context.Context) (context.Context, *atomic.Bool) {
+	sent := new(atomic.Bool)
+	trace := &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}
+	return httptrace.WithClientTrace(ctx, trace), sent
+}
+
+// mayHaveActed is for a service whose word is missing: it had the message. The
+// peer is not asked to come again, since it would have it twice.
+func mayHaveActed(err error) error {
+	var own *msl.Error
+	if errors.As(err, &own) || errors.Is(err, msl.ErrTruncated) {
+		return err // of the message, or of our answer
+	}
+	return msl.Failure(msl.ErrMSLCommsFailure, "upstream, which may have acted", err)
 }
 
 // refusal tells the peer by an MSL error that the service did not do it: one of
@@ -72,6 +94,7 @@ func senderHeader(m *msl.Message) http.Header {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("User-Agent", "msl-hsm")
 	h.Set("Msl-Entity", headerText(m.Identity))
+	h.Set("Msl-Message-Id", strconv.FormatInt(m.MessageID, 10))
 	h.Set("Msl-Encrypted", strconv.FormatBool(m.Encrypted))
 	h.Set("Msl-Authenticated", strconv.FormatBool(m.Authenticated))
 	h.Set("Msl-Non-Replayable", strconv.FormatBool(m.NonReplayable))

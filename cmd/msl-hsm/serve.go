@@ -36,8 +36,10 @@ func (p *program) serve() *cobra.Command {
 		Short: "Answer MSL messages over HTTP",
 		Long: `Answers MSL messages over HTTP. The application is an echo, or with --upstream
 an ordinary HTTP service behind it: the data of each message is posted there, with
-the sender in the headers Msl-Entity, Msl-User, Msl-Scheme, Msl-Encrypted and
-Msl-Non-Replayable.
+the sender in the headers Msl-Entity, Msl-User, Msl-Scheme, Msl-Encrypted,
+Msl-Authenticated and Msl-Non-Replayable, and the number of the message in
+Msl-Message-Id. It is asked when all is made that the answer needs, and not at all
+while the key store fails.
 
 SIGTERM and SIGINT end it: it finishes the messages in flight and closes every key
 object that it made in the token. Where that takes 3 seconds more than server.shutdown,
