@@ -300,6 +300,8 @@ func permitted(list []string, scheme string) bool {
 // refuse answers with an error message. All of them are counted against a bound:
 // each costs a private-key operation where our own scheme signs.
 func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *incoming, cause error) error {
+	ctx, cancel, cause := lastWord(ctx, cause)
+	defer cancel()
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // nobody is there to read an answer
 	}
@@ -341,6 +343,23 @@ func noAnswer(code Code) error {
 		return fmt.Errorf("%w: %w", ErrAnswerLost, ErrNoAnswer)
 	}
 	return ErrNoAnswer
+}
+
+// lastWordTime is for an error message that says that time is up.
+const lastWordTime = 5 * time.Second
+
+// lastWord gives an exchange whose time is up, but whose peer is still there, the
+// time to say so.
+func lastWord(ctx context.Context, cause error) (context.Context, context.CancelFunc, error) {
+	if ctx.Err() == nil || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return ctx, func() {}, cause
+	}
+	late := &Error{Code: ErrInternalException, Op: "answer in time", MessageID: -1, Err: cause}
+	if e := (*Error)(nil); errors.As(cause, &e) {
+		late.MessageID = e.MessageID
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWordTime)
+	return ctx, cancel, late
 }
 
 // errorMessage makes the answer to the message with that id, or to one whose id

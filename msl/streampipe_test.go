@@ -104,6 +104,7 @@ func overPipedHTTP(t testing.TB, n *network, c *msl.Client) {
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		s.Close()
+		time.Sleep(time.Second) // of fake time: net/http lets a peer see the end of a connection
 	})
 	c.Transport = &mslhttp.Transport{URL: "http://pipe/", Client: &http.Client{Transport: transport}}
 }

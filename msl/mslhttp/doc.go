@@ -6,7 +6,9 @@
 // anything from 400 on for a failure of the transport and never reads it. Where
 // no MSL answer can be made the status is 503, with Retry-After and without a
 // body; where that is so after the application acted it is 500, which asks for no
-// other try; to a request that was cut off it is 400. The media type of a request
+// other try; to a request that was cut off it is 400, and to one that is longer than
+// it may be 413. A connection on which a request was not read to its end is closed, on
+// every path: what comes next on it is not the next request. The media type of a request
 // means nothing. A body is about 2.4 times the size of the data in it where that
 // does not compress: keep that in mind when you bound it.
 //
@@ -21,7 +23,8 @@
 // may one that bounds how long a request takes. Where such a proxy may be, use a
 // WebSocket: a [WebSocketHandler] and a [WebSocketDialer] make connections for
 // [msl.Server.ServeStream] and [msl.StreamTransport], or for a [msl.Conn]. Give a
-// Handler that serves channels a negative Timeout, and an Idle one instead.
+// Handler that serves channels an Idle time: it bounds how long nothing moves in an
+// answer that has begun, and not how long the answer takes.
 //
 // # TLS
 //

@@ -1,77 +1,160 @@
 package mslhttp
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
+)
+
+const (
+	holdSize   = 16 << 10               // bytes of an answer that is sent with its length
+	lastWait   = 500 * time.Millisecond // for a request of which nobody wants to see more
+	lingerWait = 2 * time.Second        // for a peer that still sends to see its answer
 )
 
 // A stream is the two directions of one exchange, as the server sees them.
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	raw     io.Reader // body without its bound
 	body    io.Reader
-	begun   bool // a byte of the answer was written
-	ended   bool // the request was read to its end
-	idle    time.Duration
-	limit   time.Time // of the whole exchange, or zero
+	ctx     context.Context
+	clock   *clock
+
+	held  []byte // start of the answer
+	begun bool   // a byte of the answer was sent
+	ended bool   // the request was read to its end
+	long  error  // the request is longer than it may be
 }
 
 // open makes both directions go on together: a handler may answer while the
 // request is still being sent.
 func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
-	s := &stream{w: w, control: http.NewResponseController(w), body: r.Body, idle: h.Idle}
+	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, ended: r.Body == http.NoBody}
 	_ = s.control.EnableFullDuplex()
-	if d := orDefault(h.Timeout, defaultTimeout); d > 0 {
-		s.limit = time.Now().Add(d)
-		_ = s.control.SetReadDeadline(s.limit) // not every ResponseWriter has deadlines
-		_ = s.control.SetWriteDeadline(s.limit)
-	}
+	s.ctx, s.clock = newClock(r.Context(), s.control, orDefault(h.Timeout, defaultTimeout), h.Idle)
 	if size := orDefault(h.MaxBody, defaultMaxBody); size > 0 {
 		s.body = http.MaxBytesReader(w, r.Body, size)
 	}
 	return s
 }
 
-// deadline is when the next read or write must be done.
-func (s *stream) deadline() time.Time {
-	d := time.Now().Add(s.idle)
-	if !s.limit.IsZero() && s.limit.Before(d) {
-		return s.limit
-	}
-	return d
-}
-
+// Read reads the request.
 func (s *stream) Read(p []byte) (int, error) {
-	if s.idle > 0 {
-		_ = s.control.SetReadDeadline(s.deadline())
-	}
 	n, err := s.body.Read(p)
 	s.ended = s.ended || err == io.EOF
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &long):
+		s.long = long
+	case err != nil && err != io.EOF && context.Cause(s.ctx) == ErrTimeout:
+		err = ErrTimeout
+	}
+	s.clock.moved()
 	return n, err
 }
 
+// Write holds back a short answer, so that it can be sent with its length.
 func (s *stream) Write(p []byte) (int, error) {
+	if !s.begun && len(s.held)+len(p) <= holdSize {
+		s.held = append(s.held, p...)
+		return len(p), nil
+	}
+	s.clock.roll()
+	if err := s.release(); err != nil {
+		return 0, err
+	}
+	n, err := s.w.Write(p)
+	s.clock.moved()
+	return n, err
+}
+
+// release sends what is held back.
+func (s *stream) release() error {
 	if !s.begun {
 		s.begun = true
 		s.w.Header().Set("Content-Type", "application/octet-stream")
 		s.w.Header().Set("Cache-Control", "no-store")
 	}
-	if s.idle > 0 {
-		_ = s.control.SetWriteDeadline(s.deadline())
+	held := s.held
+	s.held = nil
+	if len(held) == 0 {
+		return nil
 	}
-	return s.w.Write(p)
+	_, err := s.w.Write(held)
+	return err
 }
 
 // Flush sends what the server holds back.
-func (s *stream) Flush() error { return s.control.Flush() }
+func (s *stream) Flush() error {
+	s.clock.roll()
+	if err := s.release(); err != nil {
+		return err
+	}
+	err := s.control.Flush()
+	s.clock.moved()
+	return err
+}
+
+// finish sends the rest of the answer. Without an error the network has taken it.
+func (s *stream) finish() error {
+	if !s.begun && len(s.held) == 0 {
+		return nil
+	}
+	if !s.begun {
+		s.w.Header().Set("Content-Length", strconv.Itoa(len(s.held)))
+	}
+	if err := s.release(); err != nil {
+		return err
+	}
+	if err := s.control.Flush(); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
 
 // drain reads what is left of the request, within its bounds. Closing the
 // connection while the client still sends would take the answer from it; one that
 // has the answer and wants no more closes the connection itself.
 func (s *stream) drain() {
-	if s.ended || s.Flush() != nil {
+	if !s.ended {
+		_, _ = io.Copy(io.Discard, s) // what is wrong with it matters to nobody
+	}
+}
+
+// linger is drain for a request that goes on beyond its bound.
+func (s *stream) linger() {
+	if s.control.Flush() == nil {
+		_ = s.control.SetReadDeadline(time.Now().Add(lingerWait))
+		_, _ = io.Copy(io.Discard, s.raw)
+	}
+}
+
+// end is the last thing that is done, whatever came before. A connection on which
+// there may be more of a request ends with it: the next bytes are not the next
+// request (RFC 9112, sections 9.3 and 9.6).
+func (s *stream) end() {
+	if over := s.clock.stop(); s.ended && !over {
 		return
 	}
-	_, _ = io.Copy(io.Discard, s) // what is wrong with it matters to nobody
+	endConnection(s.w)
+	_ = s.control.SetReadDeadline(time.Now().Add(lastWait)) // net/http reads a little of what is left
+}
+
+// endConnection has net/http close the connection after its answer, also where the
+// start of that is on its way: it does so when a bound of [http.MaxBytesReader] is
+// exceeded. The writer must be that of net/http itself.
+func endConnection(w http.ResponseWriter) {
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = outer.Unwrap()
+	}
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }

@@ -35,8 +35,11 @@ type StatusError struct {
 // Error tells the status, and what to do about it.
 func (e *StatusError) Error() string {
 	text := fmt.Sprintf("mslhttp: server answered HTTP %d %s instead of a message", e.Status, http.StatusText(e.Status))
-	if e.Status == http.StatusServiceUnavailable {
+	switch e.Status {
+	case http.StatusServiceUnavailable:
 		return text + ": it cannot answer now, try again later"
+	case http.StatusRequestEntityTooLarge:
+		return text + ": the message is longer than it takes, which at a server of msl-hsm is server.limits.body: send less data, or raise it there (data takes about 2.4 times its size)"
 	}
 	return text + ": check that the URL is that of an MSL server"
 }
