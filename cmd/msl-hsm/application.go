@@ -5,9 +5,9 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
-	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
 type handler = msl.Handler
@@ -22,7 +22,7 @@ func (c *config) application() (handler, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, usagef("upstream %q: want http://HOST/PATH or https://HOST/PATH", c.Server.Upstream)
 	}
-	return newGateway(c.Server.Upstream, c.Server.UpstreamMethod, c.Server.UpstreamTimeout).forward, nil
+	return newGateway(c.Server.Upstream, c.Server.UpstreamMethod, c.Server.upstreamTime()).forward, nil
 }
 
 func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
@@ -32,10 +32,9 @@ func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) e
 
 // guard demands the protection that the configuration asks for. A sender that
 // lacks it is told to come back with a key exchange.
-func (c *config) guard(next handler, log *slog.Logger) handler {
+func (c *config) guard(next handler) handler {
 	require := c.Server.Require
 	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-		start := time.Now()
 		switch {
 		case require.Encrypted && !m.Encrypted:
 			return msl.ErrResponseRequiresEncryption
@@ -47,9 +46,14 @@ func (c *config) guard(next handler, log *slog.Logger) handler {
 		if err := w.Answerable(); err != nil {
 			return err // and the message comes again, with a key exchange
 		}
-		err := next(ctx, w, m)
-		log.LogAttrs(ctx, slog.LevelDebug, "message", slog.String("entity", m.Identity), slog.String("user", m.User),
-			slog.Int64("message_id", m.MessageID), slog.Duration("took", time.Since(start)), slog.Any("error", err))
-		return err
+		return next(ctx, w, m)
+	}
+}
+
+// told logs each message when its answer is out, or is known never to be.
+func told(log *slog.Logger) func(context.Context, mslhttp.Exchange) {
+	return func(ctx context.Context, e mslhttp.Exchange) {
+		log.LogAttrs(ctx, slog.LevelDebug, "message", slog.String("source", e.Source), slog.String("entity", e.Identity), slog.String("user", e.User),
+			slog.Int64("message_id", e.MessageID), slog.Duration("took", e.Took), slog.Any("error", e.Err))
 	}
 }

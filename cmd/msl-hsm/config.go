@@ -72,8 +72,8 @@ type serverConfig struct {
 
 	Upstream        string        `yaml:"upstream"` // URL; empty: echo
 	UpstreamMethod  string        `yaml:"upstream-method"`
-	UpstreamTimeout time.Duration `yaml:"upstream-timeout"`
-	Shutdown        time.Duration `yaml:"shutdown"` // for messages in flight
+	UpstreamTimeout time.Duration `yaml:"upstream-timeout"` // until its answer begins
+	Shutdown        time.Duration `yaml:"shutdown"`         // for messages in flight
 }
 
 type limitsConfig struct {
@@ -86,6 +86,7 @@ type limitsConfig struct {
 	ErrorsPerSource int           `yaml:"errors-per-source"`
 	Passwords       int           `yaml:"passwords"`
 	Timeout         time.Duration `yaml:"timeout"` // of one exchange
+	Idle            time.Duration `yaml:"idle"`    // of an answer that streams, instead
 }
 
 type clientConfig struct {
@@ -136,7 +137,6 @@ func defaultConfig() *config {
 	c.Server.Compression = []string{"GZIP", "LZW"}
 	c.Server.Languages = []string{"en"}
 	c.Server.UpstreamMethod = "POST"
-	c.Server.UpstreamTimeout = 30 * time.Second
 	c.Server.Shutdown = defaultShutdown
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
 	c.Server.Enrollment.Path = "/enroll"

@@ -18,7 +18,7 @@ func (c *config) check() error {
 		{"server.renew-expired", int64(s.RenewExpired)},
 		{"server.shutdown", int64(s.Shutdown)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
 		{"server.limits.header", int64(l.Header)}, {"server.limits.chunk", int64(l.Chunk)},
-		{"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
+		{"server.limits.idle", int64(l.Idle)}, {"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
 		{"server.limits.errors-per-second", int64(l.ErrorsPerSecond)}, {"server.limits.errors-per-source", int64(l.ErrorsPerSource)},
 		{"server.limits.passwords", int64(l.Passwords)}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
 	} {
@@ -29,6 +29,9 @@ func (c *config) check() error {
 	if renew, life := nonzero(s.RenewAfter, time.Hour), nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
 	}
+	if limit := l.exchange(); limit > 0 && s.UpstreamTimeout >= limit {
+		return usagef("server.upstream-timeout is %v, and server.limits.timeout %v: an exchange would end before the service may answer; make server.limits.timeout the longer one", s.UpstreamTimeout, limit)
+	}
 	if _, err := http.NewRequest(s.UpstreamMethod, "http://upstream/", nil); err != nil {
 		return usagef("server.upstream-method is %q: want the name of an HTTP method", s.UpstreamMethod)
 	}
@@ -38,4 +41,21 @@ func (c *config) check() error {
 		}
 	}
 	return nil
+}
+
+// exchange is the time for one exchange; zero or less is no bound.
+func (l limitsConfig) exchange() time.Duration { return nonzero(l.Timeout, time.Minute) }
+
+// upstreamTime is the time that the service has to begin an answer: what the
+// configuration says, or half a minute, or half the time for an exchange where that is
+// less.
+func (s *serverConfig) upstreamTime() time.Duration {
+	const usual = 30 * time.Second
+	switch limit := s.Limits.exchange(); {
+	case s.UpstreamTimeout != 0:
+		return s.UpstreamTimeout
+	case limit > 0:
+		return min(usual, limit/2)
+	}
+	return usual
 }

@@ -37,7 +37,8 @@ const exitText = `Exit codes:
      HSM or TPM does not answer, or is another one
   5  a PIN, password or key file was refused or cannot be read. A PIN that was
      refused is never tried again by itself: tokens count and lock
-  6  no answer: the server cannot be reached, or sent no MSL message
+  6  no answer: the server cannot be reached, sent no MSL message, or was
+     slower than --timeout
   7  the device waits for a person to approve it at the server; after that, run
      the command again
   8  a server or an agent was told to stop and was ended by force: 3 seconds after

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -85,6 +86,7 @@ func TestScripts(t *testing.T) {
 			"cut":             cut,
 			"mode":            mode,
 			"leftover":        leftover,
+			"silent":          silentServer,
 		},
 	})
 }
@@ -189,6 +191,14 @@ func slow(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 	ts.Defer(s.Close)
 	ts.Setenv(args[1], s.URL)
+}
+
+// silentServer VAR listens, accepts and says nothing, and keeps its address in a variable.
+func silentServer(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // which nobody takes connections from
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv(args[0], l.Addr().String())
 }
 
 // terminate sends SIGTERM to the servers in the background.

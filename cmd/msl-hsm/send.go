@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -17,6 +18,7 @@ type sendFlags struct {
 	data, file                         string
 	noEncryption, plain, nonReplayable bool
 	noAnswer, verbose                  bool
+	timeout                            time.Duration
 }
 
 func (p *program) send() *cobra.Command {
@@ -57,6 +59,7 @@ With a state file, the next call goes on with the master token of this one.`,
 	b(&f.plain, "no-integrity", false, "send the data unauthenticated where that saves a key exchange")
 	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
 	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
+	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, with what comes before it and all of the answer; 0 is no bound")
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
 	grouped(c, append([]flagGroup{message}, over.flags()...)...)
 	completeNames(c)
@@ -136,6 +139,9 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 	if err := notFromEnvironment("--password-source", over.Password); err != nil {
 		return err
 	}
+	if f.timeout < 0 {
+		return usagef("--timeout %v: want a time like 30s, or 0 for no bound", f.timeout)
+	}
 	c.Client.override(over)
 	fromStdin := len(args) > 0 && args[len(args)-1] == "-"
 	if fromStdin {
@@ -162,11 +168,27 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable,
 		RequestTokens: true, User: c.Client.User, Recipient: c.Client.Recipient, Body: body,
 	}
-	if f.noAnswer {
-		tell.begin()
-		return explain(client.msl.Send(ctx, request), c)
+	return f.inTime(ctx, func(ctx context.Context) error {
+		if f.noAnswer {
+			tell.begin()
+			return explain(client.msl.Send(ctx, request), c)
+		}
+		return p.exchange(ctx, c, client, request, tell)
+	})
+}
+
+// inTime bounds the exchange. A peer that says nothing gives no answer.
+func (f sendFlags) inTime(ctx context.Context, do func(context.Context) error) error {
+	if f.timeout <= 0 {
+		return do(ctx)
 	}
-	return p.exchange(ctx, c, client, request, tell)
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	err := do(ctx)
+	if err == nil || ctx.Err() != context.DeadlineExceeded {
+		return err
+	}
+	return coded{fmt.Errorf("the answer did not come within %v: see whether the server is well, or give it more time with --timeout (%w)", f.timeout, err), exitNoAnswer}
 }
 
 // body is the data to be sent.

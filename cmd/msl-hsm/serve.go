@@ -125,7 +125,7 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 	defer administer(c.Server.State, log, services...).Close()
 	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.msl.Issuer.Keys), "upstream", c.Server.Upstream)
-	server, err := c.httpServer(s, c.guard(application, log), log)
+	server, err := c.httpServer(s, c.guard(application), log)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,8 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 // mslhttp bounds the rest.
 func (c *config) httpServer(s *service, handle handler, log *slog.Logger) (*http.Server, error) {
 	answers := &mslhttp.Handler{
-		Server: s.msl, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout, Log: log,
+		Server: s.msl, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout,
+		Idle: c.Server.Limits.Idle, Log: log, Report: told(log),
 	}
 	paths := http.NewServeMux()
 	paths.Handle("/", answers)
