@@ -8,7 +8,9 @@ import (
 )
 
 // An answerLimiter bounds how many answers we sign for senders that proved
-// nothing: each may cost a private-key operation, and garbage is free to send.
+// nothing, by where they come from, or how many refusals we sign for those that
+// did, by who they are: each may cost a private-key operation, garbage is free to
+// send, and so is a message that was recorded.
 type answerLimiter struct {
 	perSource int
 	total     *rate.Limiter

@@ -14,8 +14,8 @@ type Limits struct {
 	Tokens           int // service tokens of one message, and key requests; default 64
 	Inflate          int // how many times a compressed part may grow; default 200
 	Sessions         int // opened master tokens that are remembered; default 10,000
-	ErrorsPerSecond  int // signed answers to senders that proved nothing, in all; default 200
-	ErrorsPerSource  int // and for each source; default 20
+	ErrorsPerSecond  int // signed answers to senders that proved nothing, in all, and as many refusals of those that did; default 200
+	ErrorsPerSource  int // and for each source, or each entity that proved itself; default 20
 	PasswordsAtATime int // users authenticated at once; default 4
 }
 

@@ -42,7 +42,8 @@ type Server struct {
 	once      sync.Once
 	exchanges []KeyExchange // those that the custody allows
 	sessions  *keycache.Cache[tokenHash, *Session]
-	answers   *answerLimiter
+	answers   *answerLimiter // to senders that proved nothing, by source
+	proven    *answerLimiter // refusals of senders that proved who they are, by entity
 	hashing   chan struct{}
 }
 
@@ -99,6 +100,7 @@ func (s *Server) init() {
 			return v.Token.expired(s.Issuer.now())
 		})
 		s.answers = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
+		s.proven = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
 		s.hashing = make(chan struct{}, s.Limits.PasswordsAtATime)
 	})
 }
@@ -312,10 +314,10 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	}
 	if s.Log != nil {
 		s.Log.LogAttrs(ctx, refusalLevel(code, cause), "message refused", slog.String("source", source),
-			slog.String("entity", in.sender.Identity), slog.Int("code", int(code)), slog.String("name", code.Name()),
+			slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated), slog.Int("code", int(code)), slog.String("name", code.Name()),
 			slog.Int64("message_id", id), slog.Any("error", cause))
 	}
-	if !s.answers.allow(source) {
+	if !s.mayRefuse(source, in.sender) {
 		return noAnswer(code)
 	}
 	message, err := s.errorMessage(ctx, code, id)
@@ -343,6 +345,15 @@ func noAnswer(code Code) error {
 		return fmt.Errorf("%w: %w", ErrAnswerLost, ErrNoAnswer)
 	}
 	return ErrNoAnswer
+}
+
+// mayRefuse takes a refusal off the bounds. Whoever proved who he is has an allowance
+// of his own, so that strangers behind the same address cannot use it up.
+func (s *Server) mayRefuse(source string, sender Sender) bool {
+	if sender.Authenticated {
+		return s.proven.allow(sender.Identity)
+	}
+	return s.answers.allow(source)
 }
 
 // lastWordTime is for an error message that says that time is up.

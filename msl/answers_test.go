@@ -1,0 +1,47 @@
+package msl_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// TestFloodTakesNobodysAnswers floods a server with garbage from the address that a
+// device has, too. What the device is told when its messages are refused still comes,
+// up to an allowance of its own.
+func TestFloodTakesNobodysAnswers(t *testing.T) {
+	n := softNetwork(t)
+	n.server.Limits = msl.Limits{ErrorsPerSecond: 20, ErrorsPerSource: 5}
+	c := n.pskClient("device")
+	mustSend(t, c, secret("get tokens"), 2)
+	other := n.pskClient("other")
+	mustSend(t, other, secret("get tokens"), 2)
+	for range 200 {
+		for _, source := range []string{"test", "elsewhere", "and there", "everywhere", "all over", "again"} {
+			_ = n.server.Serve(context.Background(), source, bytes.NewReader([]byte("{]")), &bytes.Buffer{}, n.handler)
+		}
+	}
+	n.now = n.now.Add(1000 * time.Hour)
+	var peer *msl.PeerError
+	n.handler = func(context.Context, *msl.ResponseWriter, *msl.Message) error { return msl.ErrEntityRejectedByApp }
+	_, err := c.Do(context.Background(), secret("is told"))
+	if !errors.As(err, &peer) {
+		t.Errorf("the device got %v", err)
+	}
+	answered := 0
+	for range 30 {
+		if _, err := c.Do(context.Background(), secret("too often")); errors.As(err, &peer) {
+			answered++
+		}
+	}
+	if answered == 30 {
+		t.Error("refusals of the device have no bound")
+	}
+	if _, err := other.Do(context.Background(), secret("is told, too")); !errors.As(err, &peer) {
+		t.Errorf("the other device got %v", err)
+	}
+}
