@@ -40,6 +40,9 @@ type serverConfig struct {
 	PSKKeys     string `yaml:"psk-keys"`    // start of the labels of our pre-shared keys
 	State       string `yaml:"state"`
 
+	TrustedProxies networkList `yaml:"trusted-proxies"`
+	ProxyProtocol  bool        `yaml:"proxy-protocol"` // of the connections of trusted proxies
+
 	EntitySchemes entityList   `yaml:"entity-schemes"`
 	UserSchemes   userList     `yaml:"user-schemes"`
 	KeyExchanges  exchangeList `yaml:"key-exchanges"` // in order of preference

@@ -10,6 +10,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/failurelog"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
@@ -50,6 +51,7 @@ func (c *config) takeFailures(s *service, log *slog.Logger) (*failureEndpoint, e
 	return &failureEndpoint{f.Path, &failurelog.Handler{
 		Log: reports, Name: c.Server.Identity, Allow: allow,
 		PerSource: f.PerSource, PerSecond: f.PerSecond, Logger: log,
+		Source: mslhttp.TrustedProxies(c.Server.TrustedProxies).Source,
 	}}, nil
 }
 

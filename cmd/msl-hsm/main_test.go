@@ -87,6 +87,8 @@ func TestScripts(t *testing.T) {
 			"mode":            mode,
 			"leftover":        leftover,
 			"silent":          silentServer,
+			"flood":           flood,
+			"proxied":         proxied,
 		},
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/logsample"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -97,12 +98,15 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	p.stop.during("the key store to open")
-	s, err := c.openService(log)
+	sampled := logsample.New(log.Handler())
+	peers := slog.New(sampled) // of what anybody can cause
+	s, err := c.openService(peers)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		p.stop.during("the key store to close")
+		sampled.Flush()
 		if err = errors.Join(err, s.close()); err == nil {
 			log.Info("stopped, every key object is closed")
 		}
@@ -110,12 +114,12 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 	if err := s.warnOldKeys(log); err != nil {
 		return err
 	}
-	failures, err := c.takeFailures(s, log)
+	failures, err := c.takeFailures(s, peers)
 	if err != nil {
 		return err
 	}
 	defer failures.Close()
-	if listener, err = c.secure(s.store, listener, f.tls, log); err != nil {
+	if listener, err = c.secure(s.store, c.Server.proxied(listener), f.tls, peers); err != nil {
 		return err
 	}
 	services := []any{&Registrar{s.state}, &Keeper{s.state, c.Server.State, c.acceptedFor(), s.devices}}
@@ -125,7 +129,7 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 	defer administer(c.Server.State, log, services...).Close()
 	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.msl.Issuer.Keys), "upstream", c.Server.Upstream)
-	server, err := c.httpServer(s, c.guard(application), log)
+	server, err := c.httpServer(s, c.guard(application), log, peers)
 	if err != nil {
 		return err
 	}
@@ -150,20 +154,21 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 
 // httpServer bounds what a connection may cost before a message is read;
 // mslhttp bounds the rest.
-func (c *config) httpServer(s *service, handle handler, log *slog.Logger) (*http.Server, error) {
+func (c *config) httpServer(s *service, handle handler, log, peers *slog.Logger) (*http.Server, error) {
+	source := mslhttp.TrustedProxies(c.Server.TrustedProxies).Source
 	answers := &mslhttp.Handler{
 		Server: s.msl, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout,
-		Idle: c.Server.Limits.Idle, Log: log, Report: told(log),
+		Idle: c.Server.Limits.Idle, Log: peers, Report: told(log), Source: source,
 	}
 	paths := http.NewServeMux()
 	paths.Handle("/", answers)
 	if s.devices != nil {
-		newcomers, enrol, err := s.enroller(s.devices, log)
+		newcomers, enrol, err := s.enroller(s.devices, peers)
 		if err != nil {
 			return nil, err
 		}
 		paths.Handle(c.Server.Enrollment.Path, throttled(&mslhttp.Handler{
-			Server: newcomers, Handle: enrol, MaxBody: 4 * enroll.MaxMessage, Timeout: c.Server.Limits.Timeout, Log: log,
+			Server: newcomers, Handle: enrol, MaxBody: 4 * enroll.MaxMessage, Timeout: c.Server.Limits.Timeout, Log: peers, Source: source,
 		}))
 	}
 	return &http.Server{
@@ -172,7 +177,7 @@ func (c *config) httpServer(s *service, handle handler, log *slog.Logger) (*http
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(peers.Handler(), slog.LevelDebug),
 	}, nil
 }
 

@@ -1,0 +1,169 @@
+// Package logsample keeps a flood of like lines from filling a log. Of each kind the
+// first few of a second are written; the others are counted, and one line tells how
+// many they were.
+package logsample
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	perSecond = 5                // lines of one kind
+	summary   = 10 * time.Second // between two lines that tell how many more there were
+	maxKinds  = 256              // at a time; beyond it what is new is of one kind
+)
+
+// A Handler passes records on to another one. They are of one kind if they have the
+// level and the message in common, and, where the attribute "authenticated" is true,
+// the attribute "entity": a sender that proved who it is does not share with others.
+type Handler struct {
+	next  slog.Handler
+	kinds *kinds // in common with what WithAttrs and WithGroup made of it
+}
+
+// New makes a handler.
+func New(next slog.Handler) *Handler {
+	return &Handler{next: next, kinds: &kinds{all: map[kind]*count{}, now: time.Now}}
+}
+
+type kind struct {
+	level   slog.Level
+	message string
+	entity  string
+}
+
+// A count is the lines of one kind.
+type count struct {
+	second int64
+	lines  int // of that second
+	more   int // that were not written
+	next   slog.Handler
+	timer  *time.Timer // until they are told
+}
+
+type kinds struct {
+	now func() time.Time
+	mu  sync.Mutex
+	all map[kind]*count
+}
+
+// Enabled implements slog.Handler.
+func (h *Handler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.next.Enabled(ctx, level)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &Handler{h.next.WithAttrs(attrs), h.kinds}
+}
+
+// WithGroup implements slog.Handler.
+func (h *Handler) WithGroup(name string) slog.Handler {
+	return &Handler{h.next.WithGroup(name), h.kinds}
+}
+
+// Handle implements slog.Handler.
+func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
+	if !h.kinds.take(kindOf(r), h.next) {
+		return nil
+	}
+	return h.next.Handle(ctx, r)
+}
+
+// Flush tells at once what was not written.
+func (h *Handler) Flush() {
+	h.kinds.mu.Lock()
+	var pending []kind
+	for k, c := range h.kinds.all {
+		if c.more > 0 {
+			pending = append(pending, k)
+		}
+	}
+	h.kinds.mu.Unlock()
+	for _, k := range pending {
+		h.kinds.tell(k)
+	}
+}
+
+func kindOf(r slog.Record) kind {
+	k := kind{level: r.Level, message: r.Message}
+	proven, entity := false, ""
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "authenticated":
+			proven = a.Value.Kind() == slog.KindBool && a.Value.Bool()
+		case "entity":
+			entity = a.Value.String()
+		}
+		return true
+	})
+	if proven {
+		k.entity = strings.Clone(entity)
+	}
+	return k
+}
+
+// take counts a line, and reports whether it may be written.
+func (k *kinds) take(of kind, next slog.Handler) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.now().Unix()
+	c := k.all[of]
+	if c == nil {
+		if k.sweep(now); len(k.all) >= maxKinds {
+			of = kind{level: of.level, message: "lines of other kinds"}
+			c = k.all[of]
+		}
+		if c == nil {
+			c = &count{}
+			k.all[of] = c
+		}
+	}
+	if c.second != now {
+		c.second, c.lines = now, 0
+	}
+	if c.lines++; c.lines <= perSecond {
+		return true
+	}
+	c.next = next
+	if c.more++; c.timer == nil {
+		c.timer = time.AfterFunc(summary, func() { k.tell(of) })
+	}
+	return false
+}
+
+// sweep forgets what has nothing to tell, when there is much.
+func (k *kinds) sweep(now int64) {
+	if len(k.all) < maxKinds {
+		return
+	}
+	for of, c := range k.all {
+		if c.more == 0 && c.second != now {
+			delete(k.all, of)
+		}
+	}
+}
+
+// tell writes how many lines of a kind were not written.
+func (k *kinds) tell(of kind) {
+	k.mu.Lock()
+	c := k.all[of]
+	if c == nil || c.more == 0 {
+		k.mu.Unlock()
+		return
+	}
+	c.timer.Stop()
+	more, next := c.more, c.next
+	c.more, c.timer = 0, nil
+	k.mu.Unlock()
+	r := slog.NewRecord(k.now(), of.level, of.message, 0)
+	r.AddAttrs(slog.Int("more", more))
+	if of.entity != "" {
+		r.AddAttrs(slog.String("entity", of.entity))
+	}
+	_ = next.Handle(context.Background(), r) // there is nobody to tell
+}
