@@ -32,6 +32,7 @@ const (
 	AccessDenied           Alert = 49
 	DecodeError            Alert = 50
 	DecryptError           Alert = 51
+	TooManyCIDsRequested   Alert = 52
 	ExportRestriction      Alert = 60
 	ProtocolVersion        Alert = 70
 	InsufficientSecurity   Alert = 71
@@ -42,6 +43,7 @@ const (
 	MissingExtension       Alert = 109
 	UnknownPSKIdentity     Alert = 115
 	CertificateRequired    Alert = 116
+	GeneralError           Alert = 117
 	NoApplicationProtocol  Alert = 120
 	ECHRequired            Alert = 121
 )
