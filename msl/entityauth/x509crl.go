@@ -48,6 +48,9 @@ func ParseCRL(data []byte, issuers ...*x509.Certificate) (*CRL, error) {
 	return c, nil
 }
 
+// Current tells what is wrong with the age of the list, if anything.
+func (c *CRL) Current(now time.Time) error { return c.current(now) }
+
 // NextUpdate is when the list must have been replaced.
 func (c *CRL) NextUpdate() time.Time { return c.nextUpdate }
 
@@ -129,6 +132,20 @@ func revokedBy(crls []*CRL, certificate *x509.Certificate) bool {
 	return false
 }
 
+// ErrRevoked says that a certificate is on a revocation list of its issuer.
+var ErrRevoked = errors.New("revoked")
+
+// CheckChain asks revocation lists about every certificate of a verified chain but its
+// root, which is trusted by configuration. One that is revoked is [ErrRevoked]; where
+// no list of an issuer is of this time, the error says so. An issuer without any list
+// is not asked, unless require is set.
+func CheckChain(chain []*x509.Certificate, crls []*CRL, require bool, now time.Time) error {
+	if len(chain) == 0 {
+		return errors.New("no chain of certificates")
+	}
+	return checkChain(chain, crls, require, now)
+}
+
 // checkChain asks the lists about every certificate of a chain but its root,
 // which is trusted by configuration.
 func checkChain(chain []*x509.Certificate, crls []*CRL, require bool, now time.Time) error {
@@ -150,7 +167,7 @@ func checkRevocation(certificate, issuer *x509.Certificate, crls []*CRL, require
 		}
 		known = true
 		if c.lists(certificate) {
-			return fmt.Errorf("%q is revoked", certificate.Subject)
+			return fmt.Errorf("%q is %w", certificate.Subject, ErrRevoked)
 		}
 		if err := c.current(now); err != nil {
 			stale = err

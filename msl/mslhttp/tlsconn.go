@@ -72,6 +72,8 @@ type TLSConn struct {
 	closing bool
 	err     error // why it ended
 	keyErr  error // of our private key
+
+	stranger string // name that a client called us by, and that no certificate has
 }
 
 func newTLSConn(raw net.Conn, rules *tlsRules, server bool) *TLSConn {
@@ -79,6 +81,7 @@ func newTLSConn(raw net.Conn, rules *tlsRules, server bool) *TLSConn {
 	c.wire = &tlsWire{Conn: raw, conn: c}
 	c.wire.sent.Store(-1)
 	c.wire.got.Store(-1)
+	c.wire.out.hidden = c.wire.hide
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c
 }
@@ -179,18 +182,12 @@ func (c *TLSConn) fail(cause error) error {
 		defer c.mu.Unlock()
 		return c.err
 	}
+	c.answerPlain(cause)
 	a, origin, isAlert := c.find(cause)
-	if c.keyErr != nil {
-		cause = fmt.Errorf("%w (%w)", cause, c.keyErr)
-	}
-	c.err = cause
-	if isAlert {
-		c.err = &tlsalert.Error{Alert: a, Origin: origin, Err: cause}
-	}
+	c.err = c.explain(cause, a, origin, isAlert)
 	err := c.err
 	c.mu.Unlock()
 
-	c.answerPlain(cause)
 	c.wire.shut(origin == tlsalert.Sent)
 	switch {
 	case isAlert:
@@ -207,6 +204,24 @@ func (c *TLSConn) fail(cause error) error {
 	c.cancel(err)
 	c.rules.tell(c, TLSEvent{Alert: a, Origin: origin, Err: err})
 	return err
+}
+
+// explain says once what went wrong, with all that we know of it.
+func (c *TLSConn) explain(cause error, a tlsalert.Alert, origin tlsalert.Origin, isAlert bool) error {
+	var own *tlsalert.Error
+	if errors.As(cause, &own) { // of our own checks
+		cause = own.Err
+	}
+	if c.stranger != "" && a == tlsalert.UnrecognizedName && origin == tlsalert.Sent {
+		cause = fmt.Errorf("mslhttp: none of our certificates has the name %q, by which the client calls us", c.stranger)
+	}
+	if c.keyErr != nil {
+		cause = fmt.Errorf("%w (%w)", cause, c.keyErr)
+	}
+	if !isAlert {
+		return cause
+	}
+	return &tlsalert.Error{Alert: a, Origin: origin, Err: cause}
 }
 
 // find prefers the alert that was seen going out to the one that an error implies.
@@ -234,15 +249,19 @@ func (c *TLSConn) countHidden(ends int) {
 	}
 }
 
-// answerPlain tells a client that speaks HTTP without TLS what is wrong.
+// answerPlain tells a client that speaks HTTP without TLS what is wrong, and to
+// anything else that a record of its kind has no place here (RFC 8446 section 5).
 func (c *TLSConn) answerPlain(err error) {
 	var record tls.RecordHeaderError
 	if !c.server || !errors.As(err, &record) || record.Conn == nil {
 		return
 	}
+	c.wire.Conn.SetWriteDeadline(time.Now().Add(lingerTime))
 	if start := string(record.RecordHeader[:]); strings.HasPrefix(start, "POST ") || strings.HasPrefix(start, "GET /") || strings.HasPrefix(start, "HEAD ") {
 		_, _ = io.WriteString(c.wire.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nThis server speaks TLS: write https:// in its URL.\n")
+		return
 	}
+	_, _ = c.wire.Write([]byte{recordAlert, 3, 1, 0, 2, tlsalert.FatalByte, byte(tlsalert.UnexpectedMessage)})
 }
 
 func (c *TLSConn) failure() error {
@@ -280,6 +299,7 @@ func (c *TLSConn) Close() error {
 		return nil
 	}
 	c.countHidden(0)
+	c.wire.ending.Store(true)
 	return c.tls.Close()
 }
 
@@ -288,6 +308,8 @@ func (c *TLSConn) CloseWrite() error {
 	if err := c.failure(); err != nil {
 		return err
 	}
+	c.wire.ending.Store(true)
+	defer c.wire.ending.Store(false)
 	return c.tls.CloseWrite()
 }
 

@@ -2,6 +2,7 @@ package mslhttp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -34,6 +35,7 @@ const nothing = "nothing: the connection is closed"
 func FailureClasses() []FailureClass {
 	return []FailureClass{
 		{Name: "tls_key", Level: slog.LevelError, Answer: "the alert internal_error or handshake_failure: our key did not sign", is: all(isAlert(tlsalert.Sent), deviceFailed)},
+		{Name: "not_tls", Level: slog.LevelInfo, Answer: "HTTP 400 where it was plain HTTP, else the alert unexpected_message", is: as[tls.RecordHeaderError]()},
 		{Name: "tls_alert_sent", Level: slog.LevelWarn, Answer: "the alert alone", is: isAlert(tlsalert.Sent)},
 		{Name: "tls_alert_received", Level: slog.LevelWarn, Answer: nothing, is: isAlert(tlsalert.Received)},
 		{Name: "tls_truncated", Level: slog.LevelInfo, Answer: nothing, is: wraps(ErrTLSTruncated)},

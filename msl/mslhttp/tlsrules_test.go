@@ -465,9 +465,11 @@ func TestWireServerHello(t *testing.T) {
 
 // TestWirePieces reads alerts however they are cut.
 func TestWirePieces(t *testing.T) {
-	stream := []byte{23, 3, 3, 0, 3, 'a', 'b', 'c', 21, 3, 3, 0, 2, 1, byte(tlsalert.BadCertificate), 21, 3, 3, 0, 2, 1, byte(tlsalert.NoRenegotiation), 23, 3, 3, 0, 1, 'd'}
+	// The encrypted alert ends like a plain one.
+	encrypted := append([]byte{21, 3, 3, 0, 26}, bytes.Repeat([]byte{1}, 26)...)
+	stream := append(encrypted, []byte{23, 3, 3, 0, 3, 'a', 'b', 'c', 21, 3, 3, 0, 2, 1, byte(tlsalert.BadCertificate), 21, 3, 3, 0, 2, 1, byte(tlsalert.NoRenegotiation), 23, 3, 3, 0, 1, 'd'}...)
 	want := bytes.Clone(stream)
-	want[13] = tlsalert.FatalByte
+	want[len(encrypted)+13] = tlsalert.FatalByte
 	for size := 1; size <= len(stream); size++ {
 		here, there := net.Pipe()
 		var alerts tlsalert.Counter

@@ -22,11 +22,16 @@ type TLSServer struct {
 	// operation of a private key. A client that names none gets the first.
 	Certificates []TLSCertificate
 
-	ClientCAs  *x509.CertPool    // who may vouch for clients, which must have a certificate then; nil asks for none
-	MinVersion uint16            // zero means TLS 1.2, which is the oldest
-	Patience   time.Duration     // for a handshake; zero means 10 seconds
-	Alerts     *tlsalert.Counter // counts alerts; nil counts none
-	Report     func(TLSEvent)    // is told of each failure and warning; nil tells nobody. It must not block
+	ClientCAs *x509.CertPool // who may vouch for clients, which must have a certificate then; nil asks for none
+	// CheckClient has a further word on a chain that leads from a client's certificate to
+	// one of ClientCAs, at each handshake, also of a session that is resumed. An
+	// [entityauth.ErrRevoked] is the alert certificate_revoked, another error
+	// certificate_unknown. Nil accepts all. It must be quick.
+	CheckClient func(chain []*x509.Certificate) error
+	MinVersion  uint16            // zero means TLS 1.2, which is the oldest
+	Patience    time.Duration     // for a handshake; zero means 10 seconds
+	Alerts      *tlsalert.Counter // counts alerts; nil counts none
+	Report      func(TLSEvent)    // is told of each failure and warning; nil tells nobody. It must not block
 }
 
 // Listen checks the configuration, and returns a listener whose connections are each
@@ -39,7 +44,7 @@ func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tlsListener{Listener: l, rules: newRules(s.Patience, s.Alerts, s.Report)}
+	t := &tlsListener{Listener: l, rules: newRules(s.Patience, s.Alerts, s.Report), revoked: s.CheckClient}
 	for _, c := range s.Certificates {
 		id, err := c.load(x509.ExtKeyUsageServerAuth, least)
 		if err != nil {
@@ -90,6 +95,7 @@ type tlsListener struct {
 	base       *tls.Config
 	identities []*identity
 	deny       denyList
+	revoked    func([]*x509.Certificate) error // or nil
 }
 
 // Accept returns a *TLSConn, before its handshake.
@@ -114,6 +120,9 @@ func (l *tlsListener) configure(hello *tls.ClientHelloInfo) (*tls.Config, error)
 	wire.conn.forget = session.forget
 	config := l.base.Clone()
 	config.GetConfigForClient = nil
+	if l.revoked != nil {
+		(&clientCheck{revoked: l.revoked, wire: wire, session: session, logged: config.KeyLogWriter}).watch(config)
+	}
 	config.WrapSession, config.UnwrapSession = session.wrap, session.unwrap
 	config.MaxVersion = tls.VersionTLS12
 	for _, id := range l.named(hello.ServerName) {
@@ -121,6 +130,7 @@ func (l *tlsListener) configure(hello *tls.ClientHelloInfo) (*tls.Config, error)
 		config.MaxVersion = max(config.MaxVersion, id.newest)
 	}
 	if len(config.Certificates) == 0 {
+		wire.conn.stranger = hello.ServerName
 		config.MaxVersion = 0 // crypto/tls sends unrecognized_name for want of a certificate
 	}
 	return config, nil

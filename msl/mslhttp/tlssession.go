@@ -89,6 +89,7 @@ type ticketed struct {
 	mu    sync.Mutex
 	name  sessionName
 	named bool
+	given uint64 // tickets of this connection
 }
 
 // wrap names the session in its ticket.
@@ -98,6 +99,7 @@ func (t *ticketed) wrap(cs tls.ConnectionState, s *tls.SessionState) ([]byte, er
 	if !t.named {
 		t.name, t.named = t.deny.name(), true
 	}
+	t.given++
 	s.Extra = append(s.Extra, t.name.extra())
 	return t.base.EncryptTicket(cs, s)
 }
@@ -117,6 +119,13 @@ func (t *ticketed) unwrap(ticket []byte, cs tls.ConnectionState) (*tls.SessionSt
 	defer t.mu.Unlock()
 	t.name, t.named = name, true
 	return s, nil
+}
+
+// tickets is how many tickets were given on this connection.
+func (t *ticketed) tickets() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.given
 }
 
 // forget denies the session.

@@ -11,8 +11,13 @@ import (
 )
 
 const (
-	recordAlert     = 21
-	recordHandshake = 22
+	recordAlert       = 21
+	recordHandshake   = 22
+	recordApplication = 23
+
+	// alert13 is the length of an alert in TLS 1.3, which looks like application data:
+	// two bytes, the type and the tag of each of its ciphers (RFC 8446 section 5.2).
+	alert13 = 2 + 1 + 16
 
 	lingerTime  = time.Second // for a fatal alert to reach the peer
 	lingerBytes = 256 << 10
@@ -23,9 +28,11 @@ const (
 type records struct {
 	header    [5]byte
 	have      int           // bytes of header
+	size      int           // of the record
 	left      int           // bytes of the record that are still to come
 	hello     []byte        // start of the first handshake message
 	encrypted atomic.Uint64 // alerts whose number is hidden
+	hidden    func()        // is called at the start of each record that may be such an alert; nil calls nothing
 }
 
 // enough of a server hello tells whether it has extensions: up to the length of the
@@ -42,17 +49,14 @@ func (r *records) scan(p []byte, alert func(at int)) int {
 			if r.have += n; r.have < len(r.header) {
 				return i
 			}
-			r.have, r.left = 0, int(binary.BigEndian.Uint16(r.header[3:]))
-			if r.header[0] == recordAlert && r.left > 2 {
-				r.encrypted.Add(1)
-			}
+			r.begin()
 			continue
 		}
 		n := min(r.left, len(p)-i)
 		switch {
-		case r.header[0] == recordAlert && r.left == 2 && n == 1:
+		case r.header[0] == recordAlert && r.size == 2 && n == 1:
 			return i
-		case r.header[0] == recordAlert && r.left == 2:
+		case r.header[0] == recordAlert && r.size == 2:
 			alert(i)
 		case r.header[0] == recordHandshake && len(r.hello) < helloEnough:
 			r.hello = append(r.hello, p[i:i+min(n, helloEnough-len(r.hello))]...)
@@ -61,6 +65,19 @@ func (r *records) scan(p []byte, alert func(at int)) int {
 		i += n
 	}
 	return len(p)
+}
+
+// begin reads a header.
+func (r *records) begin() {
+	r.have, r.size = 0, int(binary.BigEndian.Uint16(r.header[3:]))
+	r.left = r.size
+	inAlert := r.header[0] == recordAlert && r.size > 2
+	if inAlert {
+		r.encrypted.Add(1)
+	}
+	if r.hidden != nil && (inAlert || r.header[0] == recordApplication && r.size == alert13) {
+		r.hidden()
+	}
 }
 
 // extendedServerHello reports whether a server hello with extensions was read.
@@ -83,6 +100,8 @@ type tlsWire struct {
 	extended atomic.Bool // the client's hello had extensions
 	cut      atomic.Bool // the peer has closed the connection below TLS
 	dead     atomic.Bool
+	ending   atomic.Bool  // we send close_notify
+	instead  *ownAlert    // of the fatal alert that comes next; set by the handshake
 	sent     atomic.Int32 // fatal alert that we sent in clear, or -1
 	got      atomic.Int32 // fatal alert that came in clear, or -1
 }
@@ -125,23 +144,59 @@ func (w *tlsWire) receive(record []byte) {
 }
 
 // Write sends no extension alert to a peer whose hello had no extensions, and
-// nothing at all after a fatal alert.
+// nothing at all after a fatal alert. Before the peer can see such an alert its
+// session cannot be resumed any more.
 func (w *tlsWire) Write(p []byte) (int, error) {
 	if w.dead.Load() {
 		return 0, net.ErrClosed
 	}
+	if w.instead != nil && w.instead.record != nil {
+		return w.writeOwn(len(p))
+	}
 	plain := p
 	w.out.scan(p, func(at int) {
-		if !w.may(tlsalert.Alert(p[at+1])) {
+		if a := w.choose(tlsalert.Alert(p[at+1])); byte(a) != p[at+1] {
 			plain = append([]byte(nil), plain...) // what is written belongs to the caller
-			plain[at+1] = byte(tlsalert.HandshakeFailure)
+			plain[at+1] = byte(a)
 		}
 		if plain[at] == tlsalert.FatalByte {
+			w.conn.forget()
 			w.sent.Store(int32(plain[at+1]))
 			w.dead.Store(true)
 		}
 	})
 	return w.Conn.Write(plain)
+}
+
+// writeOwn sends our own encrypted alert in the place of n bytes, which are that of
+// crypto/tls.
+func (w *tlsWire) writeOwn(n int) (int, error) {
+	w.conn.forget()
+	w.sent.Store(int32(w.instead.alert))
+	w.dead.Store(true)
+	if _, err := w.Conn.Write(w.instead.record); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// hide is for what may be an encrypted alert of ours, and is no close_notify. A record
+// of application data that is as long as one costs a full handshake later.
+func (w *tlsWire) hide() {
+	if !w.ending.Load() {
+		w.conn.forget()
+	}
+}
+
+// choose is the alert that we send where crypto/tls would send a.
+func (w *tlsWire) choose(a tlsalert.Alert) tlsalert.Alert {
+	switch {
+	case w.instead != nil:
+		return w.instead.alert
+	case !w.may(a):
+		return tlsalert.HandshakeFailure
+	}
+	return a
 }
 
 // may reports whether we may send an alert. Only an alert in clear can be one to a
