@@ -97,7 +97,7 @@ func (c *config) certificates(s *service, log *slog.Logger) (msl.EntityScheme, e
 		Roots: a.roots, Intermediates: a.between, Directory: s.state, RequireCRL: c.Server.X509RequireCRL,
 	}
 	if c.Server.X509CRL != "" {
-		lists, err := openCRLs(c.Server.X509CRL, a.all, log)
+		lists, err := openCRLs("server.x509-crl", c.Server.X509CRL, a.all, log)
 		if err != nil {
 			return nil, err
 		}

@@ -89,6 +89,7 @@ func TestScripts(t *testing.T) {
 			"silent":          silentServer,
 			"flood":           flood,
 			"proxied":         proxied,
+			"outdate":         outdate,
 		},
 	})
 }

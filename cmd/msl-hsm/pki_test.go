@@ -77,6 +77,15 @@ func crl(ts *testscript.TestScript, _ bool, args []string) {
 	writePEM(ts, args[0], "X509 CRL", der)
 }
 
+// outdate OUT makes a revocation list that is out of date.
+func outdate(ts *testscript.TestScript, _ bool, args []string) {
+	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-2 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)}
+	issuer, key := between(ts)
+	der, err := x509.CreateRevocationList(rand.Reader, list, issuer, key)
+	ts.Check(err)
+	writePEM(ts, args[0], "X509 CRL", der)
+}
+
 func between(ts *testscript.TestScript) (*x509.Certificate, crypto.Signer) {
 	all, err := readCertificates("between", ts.MkAbs("between.pem"))
 	ts.Check(err)

@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
@@ -27,6 +28,7 @@ import (
 type serverTLS struct {
 	Certificates certificateList `yaml:"certificates"`
 	ClientCA     string          `yaml:"client-ca"`   // file of roots; clients need a certificate then
+	ClientCRL    string          `yaml:"client-crl"`  // file of their revocation lists
 	MinVersion   string          `yaml:"min-version"` // 1.2 or 1.3
 }
 
@@ -73,7 +75,7 @@ func (l *certificateList) UnmarshalYAML(n *yaml.Node) error {
 
 // settleTLS makes the paths absolute.
 func (c *config) settleTLS(dir string) {
-	paths := []*string{&c.Server.TLS.ClientCA, &c.Client.TLS.Roots, &c.Client.TLS.Certificate}
+	paths := []*string{&c.Server.TLS.ClientCA, &c.Server.TLS.ClientCRL, &c.Client.TLS.Roots, &c.Client.TLS.Certificate}
 	for i := range c.Server.TLS.Certificates {
 		paths = append(paths, &c.Server.TLS.Certificates[i].Certificate, &c.Server.TLS.Certificates[i].OCSP)
 	}
@@ -109,7 +111,7 @@ func schemeOf(l net.Listener) string {
 func (c *config) secure(store keystore.Store, l net.Listener, insist bool, log *slog.Logger) (net.Listener, error) {
 	own := c.Server.TLS
 	if len(own.Certificates) == 0 {
-		if insist || own.ClientCA != "" || own.MinVersion != "" {
+		if insist || own.ClientCA != "" || own.ClientCRL != "" || own.MinVersion != "" {
 			return nil, usagef("TLS without a certificate: name certificate and key in server.tls.certificates")
 		}
 		return l, nil
@@ -120,6 +122,9 @@ func (c *config) secure(store keystore.Store, l net.Listener, insist bool, log *
 		return nil, err
 	}
 	if s.ClientCAs, err = rootsIn("server.tls.client-ca", own.ClientCA); err != nil {
+		return nil, err
+	}
+	if s.CheckClient, err = own.checkClients(log); err != nil {
 		return nil, err
 	}
 	for _, entry := range own.Certificates {
@@ -134,6 +139,33 @@ func (c *config) secure(store keystore.Store, l net.Listener, insist bool, log *
 		return nil, usagef("server.tls: %w", err)
 	}
 	return securedListener{secured, s.Alerts, log}, nil
+}
+
+// checkClients asks the revocation lists about clients, if there are any lists.
+func (s *serverTLS) checkClients(log *slog.Logger) (func([]*x509.Certificate) error, error) {
+	const setting = "server.tls.client-crl"
+	if s.ClientCRL == "" {
+		return nil, nil
+	}
+	if s.ClientCA == "" {
+		return nil, usagef("%s is set and server.tls.client-ca is not: no client is asked for a certificate", setting)
+	}
+	issuers, err := readCertificates("server.tls.client-ca", s.ClientCA)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := openCRLs(setting, s.ClientCRL, issuers, log)
+	if err != nil {
+		return nil, err
+	}
+	for _, list := range lists.current() {
+		if err := list.Current(time.Now()); err != nil {
+			return nil, usagef("%s: %s: %w: get a new list of the authority", setting, s.ClientCRL, err)
+		}
+	}
+	return func(chain []*x509.Certificate) error {
+		return entityauth.CheckChain(chain, lists.current(), false, time.Now())
+	}, nil
 }
 
 // load reads the certificate and finds its key.

@@ -82,6 +82,7 @@ type crlFile struct {
 	mu      sync.Mutex
 	lists   []*entityauth.CRL
 	seen    os.FileInfo
+	warned  bool // of a list that is out of date
 	checked time.Time
 }
 
@@ -90,10 +91,10 @@ const crlEvery = 10 * time.Second
 
 // openCRLs reads the lists for the first time, when what is wrong with them is an
 // error.
-func openCRLs(path string, issuers []*x509.Certificate, log *slog.Logger) (*crlFile, error) {
+func openCRLs(setting, path string, issuers []*x509.Certificate, log *slog.Logger) (*crlFile, error) {
 	f := &crlFile{path: path, issuers: issuers, log: log}
 	if err := f.read(); err != nil {
-		return nil, usagef("server.x509-crl: %w", err)
+		return nil, usagef("%s: %w", setting, err)
 	}
 	return f, nil
 }
@@ -107,9 +108,21 @@ func (f *crlFile) current() []*entityauth.CRL {
 		return f.lists
 	}
 	if err := f.read(); err != nil && f.log != nil {
-		f.log.Error("revocation lists are not read again", "error", err)
+		f.log.Error("revocation lists are not read again", "file", f.path, "error", err)
 	}
+	f.warn()
 	return f.lists
+}
+
+// warn tells once that a list is out of date: what its issuer signed is refused.
+func (f *crlFile) warn() {
+	for _, list := range f.lists {
+		err := list.Current(time.Now())
+		if err != nil && f.log != nil && !f.warned {
+			f.log.Error("a revocation list is of no use", "file", f.path, "error", err)
+			f.warned = true
+		}
+	}
 }
 
 func (f *crlFile) read() error {
@@ -129,7 +142,7 @@ func (f *crlFile) read() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	f.lists, f.seen = lists, info
+	f.lists, f.seen, f.warned = lists, info, false
 	return nil
 }
 

@@ -50,7 +50,7 @@ func TestCRLFile(t *testing.T) {
 	}
 	first, second := time.Now().Add(time.Hour).Truncate(time.Second), time.Now().Add(2*time.Hour).Truncate(time.Second)
 	put(append(list(first), list(first)...))
-	f, err := openCRLs(path, []*x509.Certificate{issuer}, nil)
+	f, err := openCRLs("server.x509-crl", path, []*x509.Certificate{issuer}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestCRLFile(t *testing.T) {
 		put([]byte(broken))
 		f.checked = time.Time{}
 		check("broken", 1, second)
-		if _, err := openCRLs(path, []*x509.Certificate{issuer}, nil); err == nil {
+		if _, err := openCRLs("server.x509-crl", path, []*x509.Certificate{issuer}, nil); err == nil {
 			t.Errorf("opens %q", broken)
 		}
 	}
