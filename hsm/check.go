@@ -152,6 +152,7 @@ func (s *Store) algorithmOf(session uint, e evidence) (keystore.Algorithm, error
 		case err != nil || a.Secret() != secret || k.keyType != e.keyType || a.Size() != e.size || a.Sealing() != s.isSealLabel(e.Label):
 		case a.Sealing() && s.sealLabel(a) != e.Label:
 		case a == keystore.AESReveal128 && !reveals, a == keystore.AESUnwrap128 && reveals:
+		case signsRSA(k) && onlyPSS(e.Mechanisms) != (k.mechanisms[0] == pkcs11.CKM_RSA_PKCS_PSS):
 		case k.usages[0] == dangerous(may) || a.Sealing() && may(k.usages[0]):
 			return a, nil
 		}
@@ -194,6 +195,7 @@ var mechanismsByName = map[uint]string{
 	pkcs11.CKM_AES_CBC: "CKM_AES_CBC", pkcs11.CKM_AES_CMAC: "CKM_AES_CMAC", ckmKeyWrap: "CKM_AES_KEY_WRAP",
 	pkcs11.CKM_SHA256_HMAC: "CKM_SHA256_HMAC", pkcs11.CKM_RSA_PKCS: "CKM_RSA_PKCS",
 	pkcs11.CKM_RSA_PKCS_OAEP: "CKM_RSA_PKCS_OAEP", pkcs11.CKM_ECDSA: "CKM_ECDSA",
+	pkcs11.CKM_RSA_PKCS_PSS: "CKM_RSA_PKCS_PSS",
 }
 
 func mechanismNames(b []byte) []string {

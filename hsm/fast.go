@@ -151,6 +151,11 @@ func (l library) decrypt(session, key, mechanism uint, iv, in, out []byte) (int,
 	return l.crypt(C.FN_DecryptInit, session, key, mechanism, iv, in, out)
 }
 
+// signWith is sign with parameters of the mechanism that are numbers alone.
+func (l library) signWith(session, key, mechanism uint, params, in, out []byte) (int, error) {
+	return l.crypt(C.FN_SignInit, session, key, mechanism, params, in, out)
+}
+
 func (l library) sign(session, key, mechanism uint, in, out []byte) (int, error) {
 	return l.crypt(C.FN_SignInit, session, key, mechanism, nil, in, out)
 }

@@ -67,6 +67,8 @@ func (k *object) typed() keystore.Key {
 		return privateUnwrapKey{unwrapKey{k}}
 	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096, keystore.ECDSAP256, keystore.ECDSAP384:
 		return signKey{k}
+	case keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096:
+		return pssKey{k}
 	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
 		return decryptKey{k}
 	case keystore.AESReveal128:

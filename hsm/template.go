@@ -133,6 +133,8 @@ func kindOf(a keystore.Algorithm) (kind, error) {
 		return kind{pkcs11.CKK_AES, pkcs11.CKM_AES_KEY_GEN, []uint{ckmKeyWrap}, []uint{pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_DECRYPT), pinned(pkcs11.CKA_WRAP)}, nil
 	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096:
 		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS}, []uint{pkcs11.CKA_SIGN}, nil, nil}, nil
+	case keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096:
+		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS_PSS}, []uint{pkcs11.CKA_SIGN}, nil, nil}, nil
 	case keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
 		return kind{pkcs11.CKK_RSA, pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, []uint{pkcs11.CKM_RSA_PKCS_OAEP}, []uint{pkcs11.CKA_UNWRAP}, closed(pkcs11.CKA_WRAP), pinned(data...)}, nil
 	case keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:

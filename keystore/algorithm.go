@@ -60,6 +60,12 @@ const (
 	// compute a key that is derived from them, as the wrapping key of
 	// pre-shared keys is.
 	HMACSHA256Block
+	// RSAPSS2048 and its sisters sign: a crypto.Signer for RSASSA-PSS with SHA-256,
+	// SHA-384 or SHA-512 and a salt as long as the hash (RFC 8017 section 8.1), which
+	// is what TLS 1.3 has of RSA (RFC 8446 section 4.2.3).
+	RSAPSS2048
+	RSAPSS3072
+	RSAPSS4096
 
 	algorithmEnd
 )
@@ -90,6 +96,9 @@ var algorithms = [algorithmEnd]struct {
 	RSADecrypt4096:  {"rsa4096-decrypt", 4096},
 	AESReveal128:    {"aes128-reveal", 16},
 	HMACSHA256Block: {"hmac-sha256-block", 64},
+	RSAPSS2048:      {"rsa2048-pss", 2048},
+	RSAPSS3072:      {"rsa3072-pss", 3072},
+	RSAPSS4096:      {"rsa4096-pss", 4096},
 }
 
 // String returns the name that ParseAlgorithm reads.

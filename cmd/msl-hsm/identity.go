@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -23,6 +24,9 @@ func signerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
 	signer, ok := ring[0].Key.(crypto.Signer)
 	if !ok {
 		return nil, usagef("key %q is for %v, and does not sign", label, ring[0].Key.Algorithm())
+	}
+	if slices.Contains(pssAlgorithms(), ring[0].Key.Algorithm()) {
+		return nil, usagef("key %q is for %v, which is for TLS alone: make one with --algorithm rsa2048-sign or ecdsa-p256", label, ring[0].Key.Algorithm())
 	}
 	return signer, nil
 }

@@ -261,11 +261,11 @@ func pairAlgorithms(key crypto.Signer) []keystore.Algorithm {
 	case *rsa.PublicKey:
 		switch k.N.BitLen() {
 		case 2048:
-			return []keystore.Algorithm{keystore.RSASign2048, keystore.RSAUnwrap2048, keystore.RSADecrypt2048}
+			return []keystore.Algorithm{keystore.RSASign2048, keystore.RSAUnwrap2048, keystore.RSADecrypt2048, keystore.RSAPSS2048}
 		case 3072:
-			return []keystore.Algorithm{keystore.RSASign3072, keystore.RSAUnwrap3072, keystore.RSADecrypt3072}
+			return []keystore.Algorithm{keystore.RSASign3072, keystore.RSAUnwrap3072, keystore.RSADecrypt3072, keystore.RSAPSS3072}
 		case 4096:
-			return []keystore.Algorithm{keystore.RSASign4096, keystore.RSAUnwrap4096, keystore.RSADecrypt4096}
+			return []keystore.Algorithm{keystore.RSASign4096, keystore.RSAUnwrap4096, keystore.RSADecrypt4096, keystore.RSAPSS4096}
 		}
 	case *ecdsa.PublicKey:
 		switch k.Curve.Params().BitSize {

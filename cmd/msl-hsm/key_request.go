@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,6 +63,12 @@ a network where everybody is given it as a root.`,
 	return c
 }
 
+// pssAlgorithms are those of RSA keys that TLS 1.3 can use, and the RSA scheme of MSL
+// cannot.
+func pssAlgorithms() []keystore.Algorithm {
+	return []keystore.Algorithm{keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096}
+}
+
 func signerNamed(store keystore.Store, label string) (crypto.Signer, error) {
 	ring, err := store.Lookup(label)
 	if err != nil {
@@ -90,6 +97,9 @@ func certificateRequest(key crypto.Signer, names []string, days int) (*pem.Block
 	switch public := key.Public().(type) {
 	case *rsa.PublicKey:
 		algorithm = x509.SHA256WithRSA
+		if k, stored := key.(keystore.Key); stored && slices.Contains(pssAlgorithms(), k.Algorithm()) {
+			algorithm = x509.SHA256WithRSAPSS
+		}
 	case *ecdsa.PublicKey:
 		if public.Curve.Params().BitSize > 256 {
 			algorithm = x509.ECDSAWithSHA384

@@ -3,6 +3,7 @@ package keystoretest
 import (
 	"crypto"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
 	"testing"
@@ -33,7 +34,7 @@ func (s *suite) testUnsupported(t *testing.T) {
 // testClosed asks that a closed key does nothing.
 func (s *suite) testClosed(t *testing.T) {
 	all := append(movable(), keystore.AESUnwrap128, keystore.RSAUnwrap2048, keystore.ECDSAP256,
-		keystore.RSADecrypt2048, keystore.AESReveal128)
+		keystore.RSADecrypt2048, keystore.AESReveal128, keystore.RSAPSS2048)
 	each(t, all, func(t *testing.T, a keystore.Algorithm) {
 		k := s.generate(t, a)
 		for range 2 {
@@ -93,7 +94,7 @@ func usedAfterClose(t *testing.T, k, victim keystore.Key) {
 	}
 	if k, ok := k.(crypto.Signer); ok {
 		digest := sha256.Sum256(nil)
-		_, err := k.Sign(rand.Reader, digest[:], crypto.SHA256)
+		_, err := k.Sign(rand.Reader, digest[:], signOptions(k.(keystore.Key)))
 		refused("sign", err)
 	}
 	if !tried {
@@ -222,4 +223,12 @@ func isEmpty(t *testing.T, store keystore.Store) {
 			t.Errorf("a closed store holds %d objects and %d sessions", objects, sessions)
 		}
 	}
+}
+
+// signOptions are what a key signs with.
+func signOptions(k keystore.Key) crypto.SignerOpts {
+	if a := k.Algorithm(); a >= keystore.RSAPSS2048 && a <= keystore.RSAPSS4096 {
+		return &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
+	}
+	return crypto.SHA256
 }

@@ -37,6 +37,7 @@ func (s *suite) testInterfaces(t *testing.T) {
 		keystore.RSADecrypt2048:  "decrypter",
 		keystore.AESReveal128:    "revealer",
 		keystore.HMACSHA256Block: "mac",
+		keystore.RSAPSS2048:      "signer",
 	}
 	for a, want := range able {
 		t.Run(a.String(), func(t *testing.T) {
@@ -265,14 +266,50 @@ func (s *suite) testRFC4493(t *testing.T) {
 }
 
 func (s *suite) testSigners(t *testing.T) {
-	each(t, []keystore.Algorithm{keystore.RSASign2048, keystore.ECDSAP256, keystore.ECDSAP384}, func(t *testing.T, a keystore.Algorithm) {
+	each(t, []keystore.Algorithm{keystore.RSASign2048, keystore.ECDSAP256, keystore.ECDSAP384, keystore.RSAPSS2048}, func(t *testing.T, a keystore.Algorithm) {
 		signs(t, s.generate(t, a))
 	})
+}
+
+// signsPSS asks that k signs as RSASSA-PSS with each hash, and not otherwise.
+func signsPSS(t *testing.T, k keystore.Key) {
+	t.Helper()
+	signer := k.(crypto.Signer)
+	checkPublic(t, k.Algorithm(), signer.Public())
+	public := signer.Public().(*rsa.PublicKey)
+	for _, hash := range []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512} {
+		digest := random(hash.Size())
+		for _, salt := range []int{rsa.PSSSaltLengthEqualsHash, hash.Size()} {
+			options := &rsa.PSSOptions{SaltLength: salt, Hash: hash}
+			signature, err := signer.Sign(rand.Reader, digest, options)
+			if err != nil {
+				t.Fatalf("%v: %v", hash, err)
+			}
+			if err := rsa.VerifyPSS(public, hash, digest, signature, &rsa.PSSOptions{SaltLength: hash.Size()}); err != nil {
+				t.Errorf("%v: %v", hash, err)
+			}
+		}
+		for what, options := range map[string]crypto.SignerOpts{
+			"PKCS #1 v1.5": hash, "no options": nil, "no salt to speak of": &rsa.PSSOptions{SaltLength: 8, Hash: hash},
+			"a salt of any length": &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: hash}, "SHA-1": &rsa.PSSOptions{SaltLength: 20, Hash: crypto.SHA1},
+		} {
+			if _, err := signer.Sign(rand.Reader, digest, options); err == nil {
+				t.Errorf("%v: signed with %s", hash, what)
+			}
+		}
+		if _, err := signer.Sign(rand.Reader, digest[1:], &rsa.PSSOptions{SaltLength: hash.Size(), Hash: hash}); err == nil {
+			t.Errorf("%v: signed a digest that is too short", hash)
+		}
+	}
 }
 
 // signs asks that k signs, and signs nothing but digests of its algorithm.
 func signs(t *testing.T, k keystore.Key) {
 	t.Helper()
+	if a := k.Algorithm(); a >= keystore.RSAPSS2048 && a <= keystore.RSAPSS4096 {
+		signsPSS(t, k)
+		return
+	}
 	signer := k.(crypto.Signer)
 	checkPublic(t, k.Algorithm(), signer.Public())
 	digest := sha256.Sum256([]byte("signed"))

@@ -104,6 +104,8 @@ func (k *key) typed() keystore.Key {
 		return unwrapKey{k}
 	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096:
 		return rsaSigner{k}
+	case keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096:
+		return pssSigner{k}
 	case keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096:
 		return rsaUnwrapKey{k}
 	case keystore.ECDSAP256, keystore.ECDSAP384:

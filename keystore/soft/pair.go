@@ -42,6 +42,32 @@ func (k rsaSigner) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]b
 	return m.pair.Sign(rand.Reader, digest, crypto.SHA256)
 }
 
+type pssSigner struct{ *key }
+
+// Public returns the public key.
+func (k pssSigner) Public() crypto.PublicKey { return k.m.public }
+
+// Sign signs a digest of SHA-256, SHA-384 or SHA-512 as RSASSA-PSS with a salt as long
+// as the hash (RFC 8017 section 8.1), for which opts must be an [*rsa.PSSOptions].
+func (k pssSigner) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	pss, ok := opts.(*rsa.PSSOptions)
+	if !ok || pss == nil {
+		return nil, fmt.Errorf("soft: sign otherwise than with RSA-PSS: %w", errors.ErrUnsupported)
+	}
+	if err := checkDigest(digest, pss.Hash, crypto.SHA256, crypto.SHA384, crypto.SHA512); err != nil {
+		return nil, err
+	}
+	if pss.SaltLength != rsa.PSSSaltLengthEqualsHash && pss.SaltLength != pss.Hash.Size() {
+		return nil, fmt.Errorf("soft: sign with a salt of %d bytes: %w", pss.SaltLength, errors.ErrUnsupported)
+	}
+	m, err := k.use()
+	if err != nil {
+		return nil, err
+	}
+	defer m.mu.RUnlock()
+	return m.pair.Sign(rand.Reader, digest, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: pss.Hash})
+}
+
 type ecdsaSigner struct{ *key }
 
 // Public returns the public key.

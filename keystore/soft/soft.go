@@ -166,7 +166,8 @@ func generatePair(a keystore.Algorithm) (crypto.Signer, error) {
 	switch a {
 	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096,
 		keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096,
-		keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096:
+		keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096,
+		keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096:
 		return rsa.GenerateKey(rand.Reader, a.Size())
 	case keystore.ECDSAP256:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

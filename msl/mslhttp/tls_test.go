@@ -199,6 +199,8 @@ func TestTLSKeys(t *testing.T) {
 		{keystore.ECDSAP256, 0, "TLS 1.3 false"},
 		{keystore.ECDSAP384, tls.VersionTLS13, "TLS 1.3 false"},
 		{keystore.RSASign2048, 0, "TLS 1.2 false"},
+		{keystore.RSAPSS2048, tls.VersionTLS13, "TLS 1.3 false"},
+		{keystore.RSAPSS3072, 0, "TLS 1.3 false"},
 	} {
 		own := a.issue("server", test.algorithm, nil)
 		client := a.issue("client", test.algorithm, nil)
@@ -264,7 +266,7 @@ func TestTLSConfiguration(t *testing.T) {
 		{"without a chain or without a key", TLSServer{Certificates: []TLSCertificate{{Key: good.Key}}}},
 		{"x509: malformed", TLSServer{Certificates: []TLSCertificate{{Chain: [][]byte{[]byte("x")}, Key: good.Key}}}},
 		{"name the key that it was made for", TLSServer{Certificates: []TLSCertificate{{Chain: good.Chain, Key: rsaKey.Key}}}},
-		{"make an ecdsa-p256 key, or let the minimum be TLS 1.2", TLSServer{Certificates: []TLSCertificate{rsaKey}, MinVersion: tls.VersionTLS13}},
+		{"make an ecdsa-p256 or rsa2048-pss key, or let the minimum be TLS 1.2", TLSServer{Certificates: []TLSCertificate{rsaKey}, MinVersion: tls.VersionTLS13}},
 		{"TLS 1.2 and TLS 1.3 are supported", TLSServer{Certificates: []TLSCertificate{good}, MinVersion: tls.VersionTLS11}},
 		{"renew it", TLSServer{Certificates: []TLSCertificate{a.issue("s", keystore.ECDSAP256, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })}}},
 		{"check the clock", TLSServer{Certificates: []TLSCertificate{a.issue("s", keystore.ECDSAP256, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })}}},

@@ -20,9 +20,9 @@ import (
 
 // A TLSCertificate is a certificate with its private key, which may be in a token.
 //
-// An RSA key of package keystore signs with PKCS #1 v1.5 and nothing else, which
-// TLS 1.3 does not have (RFC 8446 section 4.2.3): it serves TLS 1.2. An ECDSA key
-// serves both.
+// An RSA key of package keystore signs in one way. With PKCS #1 v1.5, which TLS 1.3
+// does not have (RFC 8446 section 4.2.3), it serves TLS 1.2; with RSASSA-PSS, of
+// [keystore.RSAPSS2048] and its sisters, it serves both, and so does an ECDSA key.
 type TLSCertificate struct {
 	Chain [][]byte      // DER, the certificate of the key first
 	Key   crypto.Signer // used once for each handshake that resumes no session
@@ -58,7 +58,7 @@ func (c TLSCertificate) load(usage x509.ExtKeyUsage, least uint16) (*identity, e
 	}
 	id.SupportedSignatureAlgorithms, id.newest = signatures(c.Key)
 	if id.newest < least {
-		return nil, fmt.Errorf("mslhttp: TLS certificate of %q: its key signs with RSA PKCS #1 v1.5 alone, and %s has no such signatures: make an ecdsa-p256 key, or let the minimum be TLS 1.2",
+		return nil, fmt.Errorf("mslhttp: TLS certificate of %q: its key signs with RSA PKCS #1 v1.5 alone, and %s has no such signatures: make an ecdsa-p256 or rsa2048-pss key, or let the minimum be TLS 1.2",
 			leaf.Subject, tls.VersionName(least))
 	}
 	if c.OCSP != nil {
@@ -103,10 +103,13 @@ func allows(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
 // signatures are what a key can make, nil meaning all of its kind, and the highest
 // version of TLS that has them.
 func signatures(key crypto.Signer) ([]tls.SignatureScheme, uint16) {
-	_, stored := key.(keystore.Key)
+	kept, stored := key.(keystore.Key)
 	switch key.Public().(type) {
 	case *rsa.PublicKey:
-		if stored {
+		switch {
+		case stored && signsPSS(kept.Algorithm()):
+			return []tls.SignatureScheme{tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512}, tls.VersionTLS13
+		case stored:
 			return []tls.SignatureScheme{tls.PKCS1WithSHA256}, tls.VersionTLS12
 		}
 	case *ecdsa.PublicKey:
@@ -115,6 +118,10 @@ func signatures(key crypto.Signer) ([]tls.SignatureScheme, uint16) {
 		}
 	}
 	return nil, tls.VersionTLS13
+}
+
+func signsPSS(a keystore.Algorithm) bool {
+	return a >= keystore.RSAPSS2048 && a <= keystore.RSAPSS4096
 }
 
 var errStale = errors.New("mslhttp: OCSP response expired")
