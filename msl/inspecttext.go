@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 func numberNote(name string, n int64) string {
@@ -31,12 +33,12 @@ func WriteText(w io.Writer, parts []Part) error {
 }
 
 func (p Part) write(w io.Writer, depth int) error {
-	line := strings.Repeat("  ", depth) + p.Name
+	line := strings.Repeat("  ", depth) + safetext.String(p.Name)
 	if p.Value != nil {
 		line += ": " + printable(p.Value)
 	}
 	if p.Note != "" {
-		line += "  (" + p.Note + ")"
+		line += "  (" + safetext.String(p.Note) + ")"
 	}
 	if _, err := fmt.Fprintln(w, line); err != nil {
 		return err
@@ -49,16 +51,12 @@ func (p Part) write(w io.Writer, depth int) error {
 	return nil
 }
 
-// printable keeps control characters of a peer off the terminal.
+// printable keeps control characters of a peer off the terminal, and shows where a
+// text that has any begins and ends.
 func printable(v any) string {
-	text, ok := v.(string)
-	if !ok {
-		return fmt.Sprint(v)
-	}
-	for _, r := range text {
-		if !strconv.IsPrint(r) {
-			return strconv.Quote(text)
-		}
+	text := fmt.Sprint(v)
+	if safe := safetext.String(text); safe != text {
+		return strconv.Quote(text)
 	}
 	return text
 }

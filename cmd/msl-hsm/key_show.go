@@ -91,7 +91,7 @@ func (p *program) showKey(c *config, store keys, label string, version uint32, a
 }
 
 func (p *program) describe(store keystore.Store, k keystore.Info) {
-	fmt.Fprintf(p.stdout, "%s version %d\n", k.Label, k.Version)
+	fmt.Fprintf(p.stdout, "%s version %d\n", printable(k.Label), k.Version)
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	line := func(name string, value any) { fmt.Fprintf(t, "  %s\t%s\n", name, printable(fmt.Sprint(value))) }
 	line("algorithm", k.Algorithm)

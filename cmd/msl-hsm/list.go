@@ -4,10 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 func jsonFlag(c *cobra.Command, asJSON *bool) {
@@ -15,7 +19,7 @@ func jsonFlag(c *cobra.Command, asJSON *bool) {
 }
 
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(safetext.Writer{W: w})
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
@@ -47,12 +51,16 @@ func printable(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
+	return safetext.String(s)
+}
+
+// onTerminal reports whether what is written goes to a terminal.
+func onTerminal(w io.Writer) bool {
+	if safe, ok := w.(safetext.Writer); ok {
+		w = safe.W
+	}
+	file, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 func yesNo(b bool) string {

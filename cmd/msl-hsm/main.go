@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -30,6 +32,7 @@ type rootFlags struct {
 
 // run does one command and returns its exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	stderr = safetext.Writer{W: stderr} // errors and logs quote peers
 	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := p.root()
 	root.SetArgs(args)

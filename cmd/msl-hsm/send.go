@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -220,7 +219,7 @@ func (p *program) exchange(ctx context.Context, c *config, client *client, reque
 	if err := errors.Join(err, response.Body.Close()); err != nil {
 		return fmt.Errorf("read the answer: %w", err)
 	}
-	if f, ok := p.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) && out.last != '\n' {
+	if onTerminal(p.stdout) && out.last != '\n' {
 		fmt.Fprintln(p.stdout) // for the prompt that comes next
 	}
 	tell.end(response)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/logsample"
@@ -142,11 +141,10 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 	if f.verbose {
 		options.Level = slog.LevelDebug
 	}
-	file, isFile := p.stderr.(*os.File)
 	switch {
 	case f.logFormat != "auto" && f.logFormat != "text" && f.logFormat != "json":
 		return nil, usagef("--log-format %q: want text, json or auto", f.logFormat)
-	case f.logFormat == "text", f.logFormat == "auto" && isFile && term.IsTerminal(int(file.Fd())):
+	case f.logFormat == "text", f.logFormat == "auto" && onTerminal(p.stderr):
 		return slog.New(slog.NewTextHandler(p.stderr, options)), nil
 	}
 	return slog.New(slog.NewJSONHandler(p.stderr, options)), nil

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -204,7 +203,7 @@ func (p *program) withMachine(create bool, do func(*config, *machine) error) (er
 
 // progress tells a person what takes its time.
 func (p *program) progress(what string) {
-	if file, ok := p.stderr.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if onTerminal(p.stderr) {
 		fmt.Fprintln(p.stderr, "…", what)
 	}
 }
@@ -301,7 +300,7 @@ func (p *program) printStatus(s enroll.Status) error {
 		fmt.Fprintf(p.stdout, "name      %s\n", printable(s.Name))
 	}
 	if s.LastAnswer != "" {
-		fmt.Fprintf(p.stdout, "last      %s: %s\n", day(*s.LastAttempt), s.LastAnswer)
+		fmt.Fprintf(p.stdout, "last      %s: %s\n", day(*s.LastAttempt), printable(s.LastAnswer))
 	}
 	for _, k := range s.Keys {
 		line := fmt.Sprintf("key       %s %s", k.Algorithm, k.Name)

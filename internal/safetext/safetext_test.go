@@ -1,0 +1,59 @@
+package safetext
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestString(t *testing.T) {
+	for text, want := range map[string]string{
+		"camera 7, große Straße 東京": "camera 7, große Straße 東京",
+		"":                          "",
+		"\x1b[31mred":               `\u001b[31mred`,
+		"a\nb\tc\rd":                `a\u000ab\u0009c\u000dd`,
+		"\u202egnp.exe":             `\u202egnp.exe`,
+		"\u2066\u200b\ufeff":        `\u2066\u200b\ufeff`,
+		"\u009b31m\x7f":             `\u009b31m\u007f`,
+		"\xff\xc3":                  `\xff\xc3`,
+		"\ufffd":                    "\ufffd",
+		"\U000e0041":                `\udb40\udc41`,
+	} {
+		if got := String(text); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
+func TestWriterKeepsJSON(t *testing.T) {
+	said := "a\u202eb\u009bc\U000e0041\u2028\n\x1b"
+	line, err := json.Marshal(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if n, err := (Writer{&out}).Write(append(line, '\n')); n != len(line)+1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	var read string
+	if err := json.Unmarshal(out.Bytes(), &read); err != nil || read != said {
+		t.Errorf("%s is read as %q, %v", out.Bytes(), read, err)
+	}
+	if strings.ContainsFunc(strings.TrimSuffix(out.String(), "\n"), func(r rune) bool { return !strconv.IsPrint(r) }) {
+		t.Errorf("%q", out.String())
+	}
+}
+
+// FuzzString finds text that still steers.
+func FuzzString(f *testing.F) {
+	f.Add("\u202e\x1b[0m\xff")
+	f.Fuzz(func(t *testing.T, text string) {
+		got := String(text)
+		if !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !strconv.IsPrint(r) }) {
+			t.Errorf("%q: %q", text, got)
+		}
+	})
+}
