@@ -124,8 +124,8 @@ func decompress(name string, data []byte, ratio int) ([]byte, error) {
 	return long, nil
 }
 
-func knownCompression(name string) error {
-	if name == "" || name == wire.GZIP || name == wire.LZW {
+func knownCompression(o wire.Object, name string) error {
+	if !o.Has("compressionalgo") || name == wire.GZIP || name == wire.LZW {
 		return nil
 	}
 	return fail(ErrUnidentifiedCompression, "compression algorithm", nil)

@@ -157,7 +157,7 @@ func parseChunk(o wire.Object) (chunk, error) {
 	c.end = f.optionalBool("endofmsg")
 	c.compression = f.optionalString("compressionalgo")
 	if f.err == nil {
-		if err := knownCompression(c.compression); err != nil {
+		if err := knownCompression(o, c.compression); err != nil {
 			return c, err
 		}
 	}

@@ -248,6 +248,7 @@ func payloadCases() []refusalCase {
 		{name: "other message before other place", code: msl.ErrPayloadMessageIDMismatch, message: chunk(object{"messageid": 2, "sequencenumber": 2})},
 		{name: "no data in the middle", code: msl.ErrPayloadDataMissing, message: chunk(object{"data": "", "endofmsg": nil})},
 		{name: "endofmsg a string", code: msl.ErrMSLParseError, message: chunk(object{"endofmsg": "true"})},
+		{name: "compression without a name", code: msl.ErrUnidentifiedCompression, message: chunk(object{"compressionalgo": ""})},
 		{name: "unknown compression", code: msl.ErrUnidentifiedCompression, message: chunk(object{"compressionalgo": "BROTLI"})},
 		{name: "damaged compression", code: msl.ErrUncompressionError, message: chunk(object{"compressionalgo": "LZW", "data": []byte{0xff, 0xff, 0xff, 0xff}})},
 		{name: "compression bomb", code: msl.ErrUncompressionError, message: chunk(object{"compressionalgo": "GZIP", "data": zeros(10 << 20)})},

@@ -119,7 +119,7 @@ func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, ui
 	if err := t.checkRanges(data); err != nil {
 		return nil, err
 	}
-	if err := knownCompression(algorithm); err != nil {
+	if err := knownCompression(data, algorithm); err != nil {
 		return nil, err
 	}
 	if err := t.open(keys, algorithm, content, ratio); err != nil {

@@ -171,6 +171,7 @@ func serviceCases() []tokenCase {
 		{name: "mtserialnumber too big", token: build(object{"mtserialnumber": tooBig}), code: msl.ErrServiceTokenMasterTokenSerialNumberOutOfRange},
 		{name: "uitserialnumber -1", token: build(object{"uitserialnumber": -1}), code: msl.ErrServiceTokenUserIDTokenSerialNumberOutOfRange},
 		{name: "uitserialnumber too big", token: build(object{"uitserialnumber": tooBig}), code: msl.ErrServiceTokenUserIDTokenSerialNumberOutOfRange},
+		{name: "compression without a name", token: build(object{"compressionalgo": ""}), code: msl.ErrUnidentifiedCompression},
 		{name: "unknown compression", token: build(object{"compressionalgo": "gzip"}), code: msl.ErrUnidentifiedCompression},
 		{name: "damaged compression", token: build(object{"compressionalgo": "GZIP"}), code: msl.ErrUncompressionError},
 		{name: "compression bomb", token: build(object{"compressionalgo": "GZIP", "servicedata": zeros(1 << 20)}), code: msl.ErrUncompressionError},
