@@ -107,10 +107,10 @@ func (f failuresFlags) filter(now time.Time) (func(failurelog.Record) bool, erro
 			return nil, err
 		}
 	}
-	if f.kind != "" && !slices.Contains(failurelog.Kinds(), failurelog.Kind(f.kind)) {
+	if f.kind != "" && f.kind != failurelog.Other && !slices.Contains(failurelog.Kinds(), failurelog.Kind(f.kind)) {
 		return nil, usagef("there is no kind of failure %q: want one of %v", f.kind, failurelog.Kinds())
 	}
-	if f.provider != "" && !slices.Contains(failurelog.Providers(), failurelog.Provider(f.provider)) {
+	if f.provider != "" && f.provider != failurelog.Other && !slices.Contains(failurelog.Providers(), failurelog.Provider(f.provider)) {
 		return nil, usagef("there is no provider %q: want one of %v", f.provider, failurelog.Providers())
 	}
 	return func(r failurelog.Record) bool {

@@ -46,15 +46,17 @@
 //	    first       RFC 3339, to the second
 //	    last        RFC 3339, to the second
 //
-// A member that is not here makes a report invalid, and so does a word that the server
-// does not know: update servers first.
+// A server drops a member that is not here, and writes "other" for a word that it does
+// not know, so that devices may be newer than servers.
 //
 // # What it does not protect
 //
 // Anybody can report anything as anyone, make an acknowledgement up, or keep a report
 // from arriving. A report is a hint for an operator: nothing should happen to an entity
-// because of one. Rate, size and rotation bound what a flood costs, but a long one can
-// push earlier reports out of the log.
+// because of one. Rate, size and rotation bound what a flood costs. Of each file of the
+// log one source has a quarter, and one entity at one source a sixteenth: what is more
+// is acknowledged and not kept, so that one source cannot push the reports of others
+// out. Many sources together can.
 //
 // A report can arrive twice, if the client ends between the answer and the writing of
 // its spool.

@@ -54,8 +54,15 @@ const (
 // ServeHTTP reads one message and answers it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.once.Do(func() { h.inner = h.handler() })
-	h.inner.ServeHTTP(w, r)
+	source := mslhttp.SourceOf(r.RemoteAddr)
+	if h.Source != nil {
+		source = h.Source(r)
+	}
+	h.inner.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), sourceKey{}, source)))
 }
+
+// A sourceKey is the key of the source in the context of a request.
+type sourceKey struct{}
 
 // handler has neither keys nor tokens nor a state: nothing that a message says can
 // lead to one.
@@ -94,8 +101,9 @@ func orNumber(n, absent int) int {
 	return n
 }
 
-// receive stores one report. What the answer says is that it was stored.
-func (h *Handler) receive(_ context.Context, _ *msl.ResponseWriter, m *msl.Message) error {
+// receive stores one report. What the answer says is that it was stored, or that
+// there is no use in sending it again.
+func (h *Handler) receive(ctx context.Context, _ *msl.ResponseWriter, m *msl.Message) error {
 	if len(m.Identity) > maxIdentity { // a root of NONE_SUFFIXED with a long suffix
 		return msl.ErrIncorrectEntityAuthData
 	}
@@ -110,7 +118,15 @@ func (h *Handler) receive(_ context.Context, _ *msl.ResponseWriter, m *msl.Messa
 	if err != nil {
 		return err
 	}
-	return h.Log.write(newRecords(time.Now(), m.Identity, report))
+	source, _ := ctx.Value(sourceKey{}).(string)
+	err = h.Log.writeFrom(source, newRecords(time.Now(), m.Identity, report))
+	if errors.Is(err, errShare) {
+		if h.Logger != nil {
+			h.Logger.LogAttrs(ctx, slog.LevelWarn, "failure report not kept", slog.String("source", source), slog.String("entity", m.Identity), slog.Any("error", err))
+		}
+		return nil
+	}
+	return err
 }
 
 // An admission lets in, by an unauthenticated scheme, whoever may report.

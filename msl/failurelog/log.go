@@ -60,7 +60,21 @@ type Log struct {
 	size  int64
 	began time.Time // the first record, or zero
 	torn  bool      // the last line has no end
+	taken map[share]int64
 }
+
+// A share is who has written into the file: an entity at a source, or with no entity
+// all of a source.
+type share struct{ source, entity string }
+
+// Shares of one file.
+const (
+	sourceShare = 4
+	entityShare = 16
+)
+
+// errShare says that a sender has used up its share of the file.
+var errShare = errors.New("failurelog: the share of the sender in this file of the log is used up")
 
 // OpenLog opens the log at path, or makes it.
 func OpenLog(path string, r Rotation) (*Log, error) {
@@ -68,7 +82,7 @@ func OpenLog(path string, r Rotation) (*Log, error) {
 		r.Size = 8 << 20
 	}
 	r.Age, r.Keep = orDefault(r.Age, 7*24*time.Hour), orNumber(r.Keep, 8)
-	l := &Log{path: path, rotation: r}
+	l := &Log{path: path, rotation: r, taken: map[share]int64{}}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("failurelog: %w", err)
 	}
@@ -102,7 +116,11 @@ func (l *Log) open() error {
 }
 
 // write adds the records of one report, all or none.
-func (l *Log) write(records []Record) error {
+func (l *Log) write(records []Record) error { return l.writeFrom("", records) }
+
+// writeFrom is write for the report of a source, which has its share of the file and
+// no more, or errShare. No source has no bound.
+func (l *Log) writeFrom(source string, records []Record) error {
 	var text bytes.Buffer
 	for n := range records {
 		line, err := json.Marshal(&records[n])
@@ -112,21 +130,40 @@ func (l *Log) write(records []Record) error {
 		text.Write(ascii(line))
 		text.WriteByte('\n')
 	}
+	size, now := int64(text.Len()), records[0].Received
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.append(text.Bytes(), records[0].Received); err != nil {
+	if err := l.turn(size, now); err != nil {
 		return fmt.Errorf("failurelog: %w", err)
+	}
+	whole, part := share{source, ""}, share{source, records[0].Entity}
+	if source != "" && (l.exceeds(whole, size, sourceShare) || l.exceeds(part, size, entityShare)) {
+		return errShare
+	}
+	if err := l.append(text.Bytes(), now); err != nil {
+		return fmt.Errorf("failurelog: %w", err)
+	}
+	l.taken[whole] += size
+	l.taken[part] += size
+	return nil
+}
+
+// exceeds reports whether that much more is too much for a share, which always has
+// room for one report.
+func (l *Log) exceeds(s share, size, parts int64) bool {
+	return l.taken[s] > 0 && l.taken[s]+size > l.rotation.Size/parts
+}
+
+// turn begins a new file where so much more does not fit, or the file is too old.
+func (l *Log) turn(size int64, now time.Time) error {
+	full := l.size > 0 && l.size+size > l.rotation.Size
+	if full || !l.began.IsZero() && now.Sub(l.began) > l.rotation.Age {
+		return l.rotate(now)
 	}
 	return nil
 }
 
 func (l *Log) append(text []byte, now time.Time) error {
-	full := l.size > 0 && l.size+int64(len(text)) > l.rotation.Size
-	if full || !l.began.IsZero() && now.Sub(l.began) > l.rotation.Age {
-		if err := l.rotate(now); err != nil {
-			return err
-		}
-	}
 	if l.file == nil { // it could not be opened after a rotation
 		if err := l.open(); err != nil {
 			return err
@@ -164,7 +201,7 @@ func (l *Log) rotate(now time.Time) error {
 	if err := os.Rename(l.path, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	l.size, l.began = 0, time.Time{}
+	l.size, l.began, l.taken = 0, time.Time{}, map[share]int64{}
 	old, err := rotated(l.path)
 	for n := 0; n < len(old)-l.rotation.Keep; n++ {
 		err = errors.Join(err, os.Remove(old[n]))

@@ -218,3 +218,38 @@ func TestReadWhileWriting(t *testing.T) {
 		t.Errorf("%d records", n)
 	}
 }
+
+// TestShares floods a log from one source, in the name of one entity and of many: the
+// reports of others stay, and still come in.
+func TestShares(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l := openTestLog(t, path, Rotation{Size: 64 << 10, Keep: 2})
+	honest := func(n int) {
+		t.Helper()
+		if err := l.writeFrom("honest", testRecords(testTime, fmt.Sprint("camera ", n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	honest(1)
+	refused := 0
+	for n := range 20000 {
+		for _, entity := range []string{"camera 1", fmt.Sprint("made up ", n)} {
+			if err := l.writeFrom("flood", testRecords(testTime, entity)); errors.Is(err, errShare) {
+				refused++
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	honest(1)
+	honest(2)
+	seen := 0
+	for _, r := range records(t, path) {
+		if r.Entity == "camera 2" || r.Entity == "camera 1" {
+			seen++
+		}
+	}
+	if old, _ := rotated(path); len(old) > 0 || refused < 39000 || seen < 3 {
+		t.Errorf("%d files were put aside, %d reports refused, %d records of cameras", len(old), refused, seen)
+	}
+}

@@ -24,6 +24,10 @@ const (
 	Data   Kind = "data"   // something does not decrypt, unwrap or verify
 )
 
+// Other stands, in the place of each kind of word, for one that a newer sender has and
+// we do not know.
+const Other = "other"
+
 // Kinds lists every kind.
 func Kinds() []Kind { return []Kind{Device, Key, Token, Data} }
 
@@ -75,6 +79,7 @@ const (
 	reportFormat = 1
 	maxFailures  = 32
 	maxReport    = 16 << 10 // bytes
+	maxCode      = 99999    // of MSL, also of those that we do not know
 )
 
 // versionForm is numbers, as of Semantic Versioning, and what the Go command makes
@@ -93,20 +98,34 @@ func CheckVersion(version string) error {
 
 func (i Incident) check() error {
 	switch {
-	case !slices.Contains(Kinds(), i.Kind):
-		return errors.New("unknown kind")
-	case i.Provider != "" && !slices.Contains(Providers(), i.Provider):
-		return errors.New("unknown provider")
-	case i.Operation != "" && !operations[i.Operation]:
-		return errors.New("unknown operation")
-	case i.Result != "" && !results[i.Result]:
-		return errors.New("unknown result")
-	case i.Cause != "" && !slices.Contains(Causes(), i.Cause):
-		return errors.New("unknown cause")
-	case i.Code != 0 && i.Code.Name() == "":
-		return errors.New("unknown code")
+	case i.Kind == "":
+		return errors.New("no kind")
+	case i != i.known():
+		return errors.New("a word that is on no list")
+	case i.Code < 0 || i.Code > maxCode:
+		return errors.New("impossible code")
 	}
 	return nil
+}
+
+// known is the incident with the words that we know, and Other for the rest.
+func (i Incident) known() Incident {
+	if i.Kind != "" && !slices.Contains(Kinds(), i.Kind) {
+		i.Kind = Other
+	}
+	if i.Provider != "" && !slices.Contains(Providers(), i.Provider) {
+		i.Provider = Other
+	}
+	if i.Operation != "" && !operations[i.Operation] {
+		i.Operation = Other
+	}
+	if i.Result != "" && !results[i.Result] {
+		i.Result = Other
+	}
+	if i.Cause != "" && !slices.Contains(Causes(), i.Cause) {
+		i.Cause = Other
+	}
+	return i
 }
 
 func (f Failure) check() error {
@@ -125,7 +144,9 @@ func (f Failure) plain() Failure {
 	return f
 }
 
-// Parse reads a report, and refuses whatever is not in its form.
+// Parse reads a report, and refuses whatever is not in its form. Members that it does
+// not know, of a newer sender, are dropped, and a word that it does not know becomes
+// [Other].
 func Parse(data []byte) (*Report, error) {
 	r, err := parseReport(data)
 	if err != nil {
@@ -139,7 +160,7 @@ func parseReport(data []byte) (*Report, error) {
 		return nil, fmt.Errorf("longer than %d bytes", maxReport)
 	}
 	r := &Report{}
-	if err := decodeStrict(data, r); err != nil {
+	if err := decode(data, r, false); err != nil {
 		return nil, err
 	}
 	switch {
@@ -148,10 +169,11 @@ func parseReport(data []byte) (*Report, error) {
 	case len(r.Failures) == 0 || len(r.Failures) > maxFailures:
 		return nil, fmt.Errorf("not 1 to %d failures", maxFailures)
 	}
-	if err := CheckVersion(r.Version); err != nil {
-		return nil, err
+	if CheckVersion(r.Version) != nil {
+		r.Version = Other
 	}
 	for n, f := range r.Failures {
+		f.Incident = f.known()
 		if err := f.check(); err != nil {
 			return nil, err
 		}
@@ -160,11 +182,13 @@ func parseReport(data []byte) (*Report, error) {
 	return r, nil
 }
 
-// decodeStrict reads one JSON value whose members are all known. What is wrong with
-// it is told without a word of it.
-func decodeStrict(data []byte, into any) error {
+// decode reads one JSON value, strictly one whose members are all known. What is wrong
+// with it is told without a word of it.
+func decode(data []byte, into any, strict bool) error {
 	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
+	if strict {
+		d.DisallowUnknownFields()
+	}
 	if err := d.Decode(into); err != nil {
 		return errors.New("not in the form of a report")
 	}

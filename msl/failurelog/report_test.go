@@ -32,22 +32,26 @@ func TestParse(t *testing.T) {
 		"too many":          {`{"format":1,"failures":[` + many[1:] + "," + oneFailure + `]}`, false},
 		"too long":          {`{"format":1,"failures":[` + oneFailure + `]` + strings.Repeat(" ", maxReport) + `}`, false},
 		"more":              {failure(`"kind":"device"`) + `{}`, false},
-		"unknown member":    {`{"format":1,"text":"x","failures":[` + oneFailure + `]}`, false},
-		"unknown in it":     {failure(`"kind":"device","text":"x"`), false},
-		"unknown kind":      {failure(`"kind":"ada@example.com"`), false},
+		"unknown member":    {`{"format":1,"text":"x","failures":[` + oneFailure + `]}`, true},
+		"unknown in it":     {failure(`"kind":"device","text":"x"`), true},
+		"unknown kind":      {failure(`"kind":"ada@example.com"`), true},
 		"no kind":           {failure(`"peer":true`), false},
-		"unknown provider":  {failure(`"kind":"device","provider":"x"`), false},
-		"unknown operation": {failure(`"kind":"device","operation":"C_Sing"`), false},
-		"unknown result":    {failure(`"kind":"device","result":"CKR_X"`), false},
-		"unknown cause":     {failure(`"kind":"device","cause":"x"`), false},
-		"unknown code":      {failure(`"kind":"device","code":4711`), false},
-		"version is a text": {`{"format":1,"version":"ada","failures":[` + oneFailure + `]}`, false},
+		"unknown provider":  {failure(`"kind":"device","provider":"x"`), true},
+		"unknown operation": {failure(`"kind":"device","operation":"C_Sing"`), true},
+		"unknown result":    {failure(`"kind":"device","result":"CKR_X"`), true},
+		"unknown cause":     {failure(`"kind":"device","cause":"x"`), true},
+		"unknown code":      {failure(`"kind":"device","code":4711`), true},
+		"code out of range": {failure(`"kind":"device","code":100000`), false},
+		"version is a text": {`{"format":1,"version":"ada","failures":[` + oneFailure + `]}`, true},
 		"negative":          {`{"format":1,"lost":-1,"failures":[` + oneFailure + `]}`, false},
 		"no count":          {strings.Replace(failure(`"kind":"device"`), `"count":1`, `"count":0`, 1), false},
 		"before its start":  {strings.Replace(failure(`"kind":"device"`), `"last":"2026`, `"last":"2025`, 1), false},
 		"no time":           {strings.Replace(failure(`"kind":"device"`), `"first":"2026-01-02T03:04:05Z",`, ``, 1), false},
 	} {
-		_, err := Parse([]byte(c.text))
+		r, err := Parse([]byte(c.text))
+		if text, _ := json.Marshal(r); strings.Contains(string(text), "ada") || strings.Contains(string(text), `"x"`) {
+			t.Errorf("%s: kept as %s", name, text)
+		}
 		if (err == nil) != c.ok {
 			t.Errorf("%s: got %v", name, err)
 		}
@@ -57,6 +61,25 @@ func TestParse(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "ada") {
 			t.Errorf("%s: the error quotes the report: %v", name, err)
 		}
+	}
+}
+
+// TestNewerSender has words that this server does not know.
+func TestNewerSender(t *testing.T) {
+	r, err := Parse([]byte(`{"format":1,"version":"9.9.9-xyz","more":{"a":[1]},"failures":[{"kind":"quantum","provider":"cloud","operation":"C_Message","result":"CKR_NEW","cause":"new","code":4711,"shape":"round","count":1,"first":"2026-01-02T03:04:05Z","last":"2026-01-02T03:04:05Z"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Incident{Kind: Other, Provider: Other, Operation: Other, Result: Other, Cause: Other, Code: 4711}
+	if r.Failures[0].Incident != want || r.Version != Other {
+		t.Errorf("got %+v of version %s", r.Failures[0].Incident, r.Version)
+	}
+	line, err := json.Marshal(newRecords(testTime, "device", r)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := parseRecord(line); !ok {
+		t.Errorf("%s is not read again", line)
 	}
 }
 

@@ -74,7 +74,7 @@ func readLines(r io.Reader) (p Report, err error) {
 
 func (p *Report) readLine(line []byte) {
 	l := spoolLine{Failure: &Failure{}}
-	err := decodeStrict(line, &l)
+	err := decode(line, &l, true)
 	switch {
 	case err == nil && *l.Failure == Failure{} && l.Lost+l.Skipped > 0:
 		p.Lost, p.Skipped = sum(p.Lost, l.Lost), sum(p.Skipped, l.Skipped)
