@@ -347,32 +347,6 @@ func noAnswer(code Code) error {
 	return ErrNoAnswer
 }
 
-// mayRefuse takes a refusal off the bounds. Whoever proved who he is has an allowance
-// of his own, so that strangers behind the same address cannot use it up.
-func (s *Server) mayRefuse(source string, sender Sender) bool {
-	if sender.Authenticated {
-		return s.proven.allow(sender.Identity)
-	}
-	return s.answers.allow(source)
-}
-
-// lastWordTime is for an error message that says that time is up.
-const lastWordTime = 5 * time.Second
-
-// lastWord gives an exchange whose time is up, but whose peer is still there, the
-// time to say so.
-func lastWord(ctx context.Context, cause error) (context.Context, context.CancelFunc, error) {
-	if ctx.Err() == nil || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		return ctx, func() {}, cause
-	}
-	late := &Error{Code: ErrInternalException, Op: "answer in time", MessageID: -1, Err: cause}
-	if e := (*Error)(nil); errors.As(cause, &e) {
-		late.MessageID = e.MessageID
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWordTime)
-	return ctx, cancel, late
-}
-
 // errorMessage makes the answer to the message with that id, or to one whose id
 // is not known.
 func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte, error) {

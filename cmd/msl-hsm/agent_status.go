@@ -73,6 +73,9 @@ func peerStatus(err error, e *msl.PeerError) statusError {
 
 // insteadStatus is that of a server which answers no message.
 func insteadStatus(err error, e *mslhttp.StatusError) statusError {
+	if e.Status == http.StatusRequestEntityTooLarge {
+		return statusError{err, e.Status, 0}
+	}
 	if e.Status != http.StatusServiceUnavailable && e.Status != http.StatusTooManyRequests {
 		return statusError{err, http.StatusBadGateway, 0}
 	}

@@ -486,6 +486,7 @@ func TestAgentStatus(t *testing.T) {
 		{&mslhttp.StatusError{Status: 503, RetryAfter: "9"}, 503, 9},
 		{&mslhttp.StatusError{Status: 429, RetryAfter: "Fri, 31 Dec 1999 23:59:59 GMT"}, 503, 1},
 		{&mslhttp.StatusError{Status: 500}, 502, 0},
+		{&mslhttp.StatusError{Status: 413}, 413, 0},
 		{msl.Failure(msl.ErrMasterTokenUntrusted, "", nil), 502, 0}, {msl.ErrTruncated, 502, 0},
 		{errors.New("the disk is full"), 500, 0},
 	} {
