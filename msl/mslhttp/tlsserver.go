@@ -44,7 +44,7 @@ func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tlsListener{Listener: l, rules: newRules(s.Patience, s.Alerts, s.Report), revoked: s.CheckClient}
+	t := &tlsListener{Listener: l, rules: newRules(s.Patience, s.Alerts, s.Report)}
 	for _, c := range s.Certificates {
 		id, err := c.load(x509.ExtKeyUsageServerAuth, least)
 		if err != nil {
@@ -55,6 +55,7 @@ func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 	t.base = &tls.Config{MinVersion: least, NextProtos: []string{"http/1.1"}, GetConfigForClient: t.configure}
 	if s.ClientCAs != nil {
 		t.base.ClientAuth, t.base.ClientCAs = tls.RequireAndVerifyClientCert, s.ClientCAs
+		t.revoked = s.CheckClient
 	}
 	return t, nil
 }
