@@ -39,7 +39,7 @@ func (e *StatusError) Error() string {
 	case http.StatusServiceUnavailable:
 		return text + ": it cannot answer now, try again later"
 	case http.StatusRequestEntityTooLarge:
-		return text + ": the message is longer than it takes, which at a server of msl-hsm is server.limits.body: send less data, or raise it there (data takes about 2.4 times its size)"
+		return text + ": the message is longer than it takes at this address; for messages that is server.limits.body in its configuration, and data takes about 2.4 times its size: send less at once, or raise it there"
 	}
 	return text + ": check that the URL is that of an MSL server"
 }
