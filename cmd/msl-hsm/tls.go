@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -161,6 +162,11 @@ func (s *serverTLS) checkClients(log *slog.Logger) (func([]*x509.Certificate) er
 	for _, list := range lists.current() {
 		if err := list.Current(time.Now()); err != nil {
 			return nil, usagef("%s: %s: %w: get a new list of the authority", setting, s.ClientCRL, err)
+		}
+	}
+	for _, issuer := range issuers {
+		if !slices.ContainsFunc(lists.current(), func(list *entityauth.CRL) bool { return list.SpeaksFor(issuer) }) {
+			log.Warn("certificates of a client authority are taken without a revocation list", "authority", issuer.Subject.String(), "file", s.ClientCRL)
 		}
 	}
 	return func(chain []*x509.Certificate) error {

@@ -51,6 +51,9 @@ func ParseCRL(data []byte, issuers ...*x509.Certificate) (*CRL, error) {
 // Current tells what is wrong with the age of the list, if anything.
 func (c *CRL) Current(now time.Time) error { return c.current(now) }
 
+// SpeaksFor reports whether the list is of that issuer, which is a name and a key.
+func (c *CRL) SpeaksFor(issuer *x509.Certificate) bool { return c.speaksFor(issuer) }
+
 // NextUpdate is when the list must have been replaced.
 func (c *CRL) NextUpdate() time.Time { return c.nextUpdate }
 
