@@ -92,6 +92,9 @@ func lastWord(ctx context.Context, cause error) (context.Context, context.Cancel
 	if e := (*Error)(nil); errors.As(cause, &e) {
 		late.MessageID = e.MessageID
 	}
+	if codeOf(cause) == ErrMSLEncodeError {
+		late.Code = ErrMSLEncodeError // the application acted: the peer is not to come again
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWordTime)
 	return ctx, cancel, late
 }

@@ -161,7 +161,7 @@ func TestPersistenceEnds(t *testing.T) {
 			b.store.watch(func(int, string) error { return keystore.ErrBusy })
 			return nil
 		})
-		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 100*time.Millisecond {
+		if !errors.Is(err, msl.ErrAnswerLost) || time.Since(start) != 100*time.Millisecond {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 	})
