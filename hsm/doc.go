@@ -24,9 +24,24 @@
 // RSA pairs that decrypt, and AES keys that reveal what a peer wrapped. What the
 // latter unwraps can be nothing but a readable object, by their UNWRAP_TEMPLATE.
 //
-// After a failure of the device the store opens its sessions again, finds the
-// provisioned keys and unwraps the sealed ones. Other session keys are lost
-// ([keystore.ErrLost]).
+// # When the device fails
+//
+// An operation that fails is made again: on another session, after the sessions
+// were opened anew and the provisioned keys found again, and after the module was
+// initialized anew. Sealed keys are unwrapped again in a new life of the sessions;
+// other session keys are lost ([keystore.ErrLost]). Each provisioned key must be the
+// one that it was, by its public half, by what it makes of a constant, or by what it
+// wrapped before. What a module says of data counts only where it did the like of it
+// right with data known to be good; until then the device is to blame
+// ([keystore.ErrUnavailable]), never the data or a key.
+//
+// No wait is longer than Config.Wait, also where a call never returns: one that
+// takes longer than Config.CallTimeout makes the store unavailable, and is named in
+// the log.
+//
+// Provisioned keys are destroyed by the label and the CKA_ID that were just read.
+// Programs that make versions of one key at the same time end up with different
+// ones; those of one user on one machine take turns.
 //
 // # What it does not protect
 //
@@ -36,6 +51,9 @@
 //   - Nobody else in the process may call C_Finalize and C_Initialize on the
 //     same module: some hand out the same handles again, for other keys.
 //   - A vendor's library that crashes takes the process with it.
+//   - A session object that the module made although it said that it did not is
+//     found again and removed, but for the first one after a quiet minute: that one
+//     stays until the sessions are opened anew.
 //
 // The package needs cgo and a platform other than Windows.
 package hsm

@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -9,92 +10,60 @@ import (
 // call that meets C_Finalize crashes in most libraries. No wait at it is longer
 // than the caller says, since a call into a module may never return.
 type gate struct {
-	mu    sync.Mutex
-	calls int           // under way
-	shut  chan struct{} // not nil while the gate is shut; closed when it opens
-	empty chan struct{} // not nil while somebody waits for the last call
+	calls atomic.Int64 // under way, or about to find out that the gate is shut
+	shut  atomic.Bool
+	alone sync.Mutex // held by whoever shut it
 }
+
+// gatePoll is how often the state of the gate is looked at where it has to be
+// waited for, which is seldom.
+const gatePoll = time.Millisecond
 
 // enter begins a call, unless the gate stays shut for the time.
 func (g *gate) enter(wait time.Duration) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.shut != nil && !g.opened(wait) {
-		return false
+	if g.calls.Add(1); !g.shut.Load() {
+		return true
 	}
-	g.calls++
-	return true
-}
-
-// opened waits until the gate is open. The caller holds mu.
-func (g *gate) opened(wait time.Duration) bool {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	for g.shut != nil {
-		shut := g.shut
-		g.mu.Unlock()
-		expired := false
-		select {
-		case <-shut:
-		case <-timer.C:
-			expired = true
+	for end := time.Now().Add(wait); ; time.Sleep(gatePoll) {
+		g.calls.Add(-1)
+		for g.shut.Load() && time.Now().Before(end) {
+			time.Sleep(gatePoll)
 		}
-		g.mu.Lock()
-		if expired {
-			return g.shut == nil
+		if g.calls.Add(1); !g.shut.Load() {
+			return true
+		}
+		if !time.Now().Before(end) {
+			g.calls.Add(-1)
+			return false
 		}
 	}
-	return true
 }
 
-func (g *gate) leave() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.calls--
-	if g.calls == 0 && g.empty != nil {
-		close(g.empty)
-		g.empty = nil
-	}
-}
+func (g *gate) leave() { g.calls.Add(-1) }
 
 // close shuts the gate and waits until no call is under way. It leaves the gate
 // open where that takes longer than the time.
 func (g *gate) close(wait time.Duration) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.opened(wait) {
-		return false
+	end := time.Now().Add(wait)
+	for !g.alone.TryLock() {
+		if time.Now().After(end) {
+			return false
+		}
+		time.Sleep(gatePoll)
 	}
-	g.shut = make(chan struct{})
-	if g.calls == 0 {
-		return true
+	g.shut.Store(true)
+	for g.calls.Load() > 0 {
+		if time.Now().After(end) {
+			g.open()
+			return false
+		}
+		time.Sleep(gatePoll)
 	}
-	g.empty = make(chan struct{})
-	empty := g.empty
-	g.mu.Unlock()
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-empty:
-	case <-timer.C:
-	}
-	g.mu.Lock()
-	if g.calls == 0 {
-		return true
-	}
-	g.empty = nil
-	g.reopen()
-	return false
+	return true
 }
 
 // open lets calls in again after close.
 func (g *gate) open() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.reopen()
-}
-
-func (g *gate) reopen() {
-	close(g.shut)
-	g.shut = nil
+	g.shut.Store(false)
+	g.alone.Unlock()
 }

@@ -72,7 +72,7 @@ func (s *Store) session(a keystore.Algorithm, op func(session uint, id string) (
 // discard destroys an object that was just made.
 func (s *Store) discard(session uint, id string, m made) {
 	if m.handle != 0 && s.destroy(session, m.handle) != nil {
-		s.bury(id, true)
+		s.bury(grave{id, m.handle})
 	}
 }
 
@@ -100,7 +100,7 @@ func (s *Store) settle(doubts []doubtful, err error) {
 	}
 	for _, d := range doubts {
 		if d.epoch == now.epoch {
-			s.bury(d.id, false)
+			s.bury(grave{id: d.id})
 		}
 	}
 }
@@ -115,7 +115,10 @@ func (s *Store) generateSessionPair(a keystore.Algorithm, kd kind) (keystore.Key
 			k.id, k.epoch = s.newID(), epoch
 			k.handle, k.public, err = s.bornPair(session, k.id, a, kd)
 			if err != nil {
-				doubts = append(doubts, doubtful{k.id, epoch}, doubtful{k.id + publicMark, epoch})
+				doubts = append(doubts, doubtful{k.id, epoch})
+				if k.id != "" {
+					doubts = append(doubts, doubtful{k.id + publicMark, epoch})
+				}
 			}
 			return err
 		})
@@ -132,7 +135,10 @@ func (s *Store) generateSessionPair(a keystore.Algorithm, kd kind) (keystore.Key
 const publicMark = "p"
 
 func (s *Store) bornPair(session uint, id string, a keystore.Algorithm, kd kind) (uint, crypto.PublicKey, error) {
-	half := id + publicMark
+	half := id
+	if half != "" {
+		half += publicMark
+	}
 	public, private := kd.pair(a, false, nil)
 	m, n, err := s.generatePair(session, kd.generate, public.identified(half), private.identified(id))
 	var key crypto.PublicKey

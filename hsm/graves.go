@@ -1,8 +1,9 @@
 package hsm
 
 import (
+	"bytes"
 	"encoding/binary"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,43 +12,54 @@ import (
 
 // graves are session objects that should be gone, and may not be: their
 // destruction failed, or the module said that it did not make them, or that it
-// does not know them. They go by their CKA_ID, which no two objects share, so that
-// nothing else is ever destroyed in their place: a handle may be given again.
+// does not know them. What destroys them must not hit another object that got the
+// same handle meanwhile. So from the first failure on, and for a minute, objects
+// get a CKA_ID, which no two of them share: one with a name goes by that, and one
+// without by its handle, if there is still an object without a name. They have
+// none otherwise, since a name costs as much as a quarter of the key.
 type graves struct {
 	mu      sync.Mutex
-	ids     []string
-	known   int // of them, those that were seen
+	all     []grave
+	seen    int // of them, those that were seen
 	digging bool
 }
 
-// seenMark begins the identifier of an object that was seen. No identifier of
-// newID begins so.
-const seenMark = "+"
+type grave struct {
+	id     string
+	handle uint // 0: nobody has seen it
+}
 
 const (
-	maxGraves  = 10000
-	digTime    = 200 * time.Millisecond
-	longestDig = time.Second
+	maxGraves   = 10000
+	digTime     = 200 * time.Millisecond
+	longestDig  = time.Second
+	troubleTime = time.Minute
 )
 
-// newID names a session object.
+// trouble gives names to the objects that are made from now on.
+func (s *Store) trouble() { s.troubled.Store(time.Now().Add(troubleTime).UnixNano()) }
+
+// newID names a session object, while there is trouble.
 func (s *Store) newID() string {
+	if until := s.troubled.Load(); until == 0 || time.Now().UnixNano() > until {
+		return ""
+	}
 	return s.name + string(binary.BigEndian.AppendUint64(nil, s.made.Add(1)))
 }
 
-// bury notes an object to be destroyed by and by. Where nobody has seen it there
-// may be none.
-func (s *Store) bury(id string, seen bool) {
+// bury notes an object to be destroyed by and by.
+func (s *Store) bury(dead grave) {
+	s.trouble()
 	g := &s.graves
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if id == "" || len(g.ids) == maxGraves {
+	if dead == (grave{}) || len(g.all) == maxGraves {
 		return
 	}
-	if seen {
-		g.known, id = g.known+1, seenMark+id
+	g.all = append(g.all, dead)
+	if dead.handle != 0 {
+		g.seen++
 	}
-	g.ids = append(g.ids, id)
 	if !g.digging {
 		g.digging = true
 		go s.dig()
@@ -58,36 +70,33 @@ func (s *Store) bury(id string, seen bool) {
 func (g *graves) forget() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.ids, g.known = nil, 0
+	g.all, g.seen = nil, 0
 }
 
-func (g *graves) next() (string, bool) {
+func (g *graves) next() (grave, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.ids) == 0 {
+	if len(g.all) == 0 {
 		g.digging = false
-		return "", false
+		return grave{}, false
 	}
-	return g.ids[0], true
+	return g.all[0], true
 }
 
 func (g *graves) count() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.known
+	return g.seen
 }
 
 // gone takes an object off the list.
-func (g *graves) gone(id string) {
+func (g *graves) gone(dead grave) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for i := range g.ids {
-		if g.ids[i] == id {
-			g.ids = append(g.ids[:i], g.ids[i+1:]...)
-			if strings.HasPrefix(id, seenMark) {
-				g.known--
-			}
-			return
+	if i := slices.Index(g.all, dead); i >= 0 {
+		g.all = slices.Delete(g.all, i, i+1)
+		if dead.handle != 0 {
+			g.seen--
 		}
 	}
 }
@@ -96,12 +105,12 @@ func (g *graves) gone(id string) {
 func (s *Store) dig() {
 	pause := digTime
 	for {
-		id, more := s.graves.next()
+		dead, more := s.graves.next()
 		if !more {
 			return
 		}
-		if s.exhume(id) == nil {
-			s.graves.gone(id)
+		if s.exhume(dead) == nil {
+			s.graves.gone(dead)
 			pause = digTime
 			continue
 		}
@@ -114,10 +123,13 @@ func (s *Store) dig() {
 	}
 }
 
-// exhume destroys the object with an identifier, if there is one.
-func (s *Store) exhume(id string) error {
+// exhume destroys an object, if it is still there.
+func (s *Store) exhume(dead grave) error {
 	return s.on(s.sessions, 0, func(session uint, _ uint64) error {
-		found, err := s.find(session, template{}.flag(pkcs11.CKA_TOKEN, false).add(pkcs11.CKA_ID, []byte(strings.TrimPrefix(id, seenMark))))
+		if dead.id == "" {
+			return s.destroyNameless(session, dead.handle)
+		}
+		found, err := s.find(session, template{}.flag(pkcs11.CKA_TOKEN, false).add(pkcs11.CKA_ID, []byte(dead.id)))
 		if err != nil {
 			return err
 		}
@@ -128,4 +140,19 @@ func (s *Store) exhume(id string) error {
 		}
 		return nil
 	})
+}
+
+// destroyNameless destroys the session object with that handle, unless it has a
+// name, or there is none.
+func (s *Store) destroyNameless(session, handle uint) error {
+	all, err := s.attributes(session, handle, pkcs11.CKA_TOKEN, pkcs11.CKA_ID)
+	switch {
+	case classOf(err) == classObject:
+		return nil
+	case err != nil:
+		return err
+	case !bytes.Equal(all[pkcs11.CKA_TOKEN], []byte{0}) || len(all[pkcs11.CKA_ID]) > 0:
+		return nil // another one
+	}
+	return s.destroy(session, handle)
 }

@@ -107,7 +107,7 @@ func (k *object) dispose() error {
 	})
 	if errors.Is(err, keystore.ErrBusy) || errors.Is(err, keystore.ErrUnavailable) && classOf(err) != classStale {
 		s.objects.Add(-1)
-		s.bury(id, true)
+		s.bury(grave{id, handle})
 	}
 	return nil // it is gone, or will be: destroyed, or dead with its session
 }
@@ -213,7 +213,7 @@ func (k *object) forget(epoch uint64) bool {
 			k.store.outdate(k.label)
 		} else {
 			k.store.objects.Add(-1)
-			k.store.bury(k.id, true) // in case the token knows it after all
+			k.store.bury(grave{k.id, k.handle}) // in case the token knows it after all
 		}
 	}
 	return true

@@ -45,6 +45,9 @@ func (s *Store) attempt(op, check func() error, keys ...*object) error {
 		return stuck.err()
 	}
 	err := op()
+	if err != nil && errors.As(err, new(*Error)) {
+		s.trouble()
+	}
 	for try := 1; err != nil && try < longestTry; try++ {
 		switch s.remedy(err, try, check, keys) {
 		case giveUp:
@@ -183,9 +186,9 @@ func (s *Store) alive(failed uint64) bool {
 
 // recover begins a new life, and notes what came of it.
 func (s *Store) recover(restart bool) {
-	s.keeper.begin()
+	s.keeper.since.Store(s.ticks.Load())
 	err := s.renewNow(restart)
-	s.keeper.end()
+	s.keeper.since.Store(0)
 
 	r := &s.recovery
 	r.mu.Lock()

@@ -28,13 +28,9 @@ type session struct {
 	epoch      uint64 // 0: not open
 	generation uint64 // of the module that opened it
 
-	since atomic.Int64  // when the call under way began, or 0
+	since atomic.Int64  // the tick of the watch at which the call under way began, or 0
 	shown atomic.Uint64 // the handle, for the watch
 }
-
-// begin and end mark a call under way, for the watch.
-func (own *session) begin() { own.since.Store(time.Now().UnixNano()) }
-func (own *session) end()   { own.since.Store(0) }
 
 // A pool bounds the sessions that operations use at a time. The one given back
 // last is taken first: so few are opened where few are needed, and they stay in
@@ -147,8 +143,8 @@ func (s *Store) once(p *pool, epoch uint64, op func(session uint, epoch uint64) 
 	case epoch != 0 && epoch != now.epoch:
 		return &Error{stale: true, epoch: epoch}
 	}
-	own.begin()
-	defer own.end()
+	own.since.Store(s.ticks.Load())
+	defer own.since.Store(0)
 	if own.epoch != now.epoch {
 		if err := s.fill(own, now); err != nil {
 			return at(err, now.epoch)

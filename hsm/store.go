@@ -85,6 +85,8 @@ type Store struct {
 	keepsTemplates atomic.Bool               // the module was seen to keep every UNWRAP_TEMPLATE
 	objects        atomic.Int64              // live session objects
 	open           atomic.Int64              // open sessions
+	ticks          atomic.Int64              // of the watch, from 1
+	troubled       atomic.Int64              // until when session objects get names, in nanoseconds since 1970
 }
 
 var (
@@ -147,6 +149,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 		s.pin.wipe()
 		return nil, errors.Join(err, mod.release(s.wait))
 	}
+	s.ticks.Store(1)
 	go s.watch(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout))
 	return s, nil
 }

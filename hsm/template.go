@@ -253,8 +253,12 @@ func (t template) named(label string, id []byte) template {
 	return t.add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id)
 }
 
-// identified names a session object. It goes first: MODIFIABLE is to be last.
+// identified names a session object, if it is to have a name. It goes first:
+// MODIFIABLE is to be last.
 func (t template) identified(id string) template {
+	if id == "" {
+		return t
+	}
 	named := make(template, 0, len(t)+2*word+len(id)+8)
 	return append(named.add(pkcs11.CKA_ID, []byte(id)), t...)
 }

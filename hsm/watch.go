@@ -21,7 +21,8 @@ func (c *stuckCall) err() error {
 // closed. While there is one the store is unavailable: to wait for more of them
 // would bind a thread each.
 func (s *Store) watch(limit time.Duration) {
-	ticker := time.NewTicker(min(max(limit/4, 10*time.Millisecond), time.Second))
+	interval := min(max(limit/8, 5*time.Millisecond), time.Second)
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -29,31 +30,36 @@ func (s *Store) watch(limit time.Duration) {
 			return
 		case <-ticker.C:
 		}
-		stuck, told := s.findStuck(limit), s.stuck.Load()
+		now := s.ticks.Add(1)
+		stuck, told := s.findStuck(now, interval, limit), s.stuck.Load()
 		switch {
 		case stuck != nil && told == nil:
 			s.log.Error("device lost: a call into the PKCS #11 module does not return", "function", stuck.function, "since", stuck.since, "call_timeout", limit)
 		case stuck == nil && told != nil:
 			s.log.Info("device back: the call has returned", "function", told.function)
 		}
+		if stuck != nil && told != nil && stuck.function == told.function {
+			stuck.since = told.since
+		}
 		s.stuck.Store(stuck)
 	}
 }
 
 // findStuck returns the call that has been under way longest, if for longer than
-// limit.
-func (s *Store) findStuck(limit time.Duration) (stuck *stuckCall) {
-	all := append(append([]*session{&s.keeper}, s.sessions.all...), s.anchors.all...)
-	for _, own := range all {
+// limit. Calls tell in ticks when they began: to ask the clock costs as much as a
+// part of a call.
+func (s *Store) findStuck(now int64, tick, limit time.Duration) (stuck *stuckCall) {
+	longest := time.Duration(0)
+	for _, own := range append(append([]*session{&s.keeper}, s.sessions.all...), s.anchors.all...) {
 		since := own.since.Load()
 		if since == 0 {
 			continue
 		}
-		began, function := time.Unix(0, since), doing(uint(own.shown.Load()))
-		if time.Since(began) < patience(function, limit) || stuck != nil && began.After(stuck.since) {
+		function, took := doing(uint(own.shown.Load())), time.Duration(now-since)*tick
+		if took < patience(function, limit) || took <= longest {
 			continue
 		}
-		stuck = &stuckCall{function, began}
+		longest, stuck = took, &stuckCall{function, time.Now().Add(-took)}
 	}
 	return stuck
 }
