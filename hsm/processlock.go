@@ -23,7 +23,8 @@ const lockWait = 30 * time.Second
 // module shows every object to everybody at once.
 func (s *Store) lockToken() (unlock func(), err error) {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("msl-hsm-%d", os.Getuid()))
-	name := fmt.Sprintf("%x.lock", sha256.Sum256([]byte(s.Serial())))
+	sum := sha256.Sum256([]byte(s.Serial()))
+	name := fmt.Sprintf("keys-%02x.lock", sum[0]) // a file for every token would be left for every token
 	f, err := openLock(dir, name)
 	if err != nil {
 		return func() {}, nil
