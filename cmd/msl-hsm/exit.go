@@ -41,9 +41,9 @@ const exitText = `Exit codes:
      slower than --timeout
   7  the device waits for a person to approve it at the server; after that, run
      the command again
-  8  a server or an agent was told to stop and was ended by force: 3 seconds after
-     its time for that (server.shutdown, client.agent.shutdown) something had not
-     ended, as a call into a PKCS #11 module that does not return, or a second
+  8  a server or an agent was told to stop and was ended by force: when its
+     time for that was up (server.shutdown, client.agent.shutdown) something had
+     not ended, as a call into a PKCS #11 module that does not return, or a second
      signal came. The log says what it waited for
 `
 

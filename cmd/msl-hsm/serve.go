@@ -181,7 +181,7 @@ func (c *config) httpServer(s *service, handle handler, log, peers *slog.Logger)
 
 // answer serves until ctx ends, and then as long as messages are in flight. Where it
 // ended before, nobody is told that there is a server.
-func (p *program) answer(ctx context.Context, server *http.Server, l net.Listener, grace time.Duration, readyFile string) error {
+func (p *program) answer(ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string) error {
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -198,6 +198,7 @@ func (p *program) answer(ctx context.Context, server *http.Server, l net.Listene
 		return err
 	case <-ctx.Done():
 	}
+	grace := shutdown - closingTime(shutdown)
 	bounded, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	if err := server.Shutdown(bounded); err != nil {

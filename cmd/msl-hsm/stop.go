@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-const (
-	// defaultShutdown is for what is in flight when a server or an agent is told
-	// to stop.
-	defaultShutdown = 10 * time.Second
-	// closingTime is for closing keys and files after that.
-	closingTime = 3 * time.Second
-)
+// defaultShutdown is the time that a server or an agent has to end once it is told
+// to.
+const defaultShutdown = 10 * time.Second
+
+// closingTime is what of it is for closing keys and files, when messages in flight
+// had the rest.
+func closingTime(shutdown time.Duration) time.Duration { return min(time.Second, shutdown/4) }
 
 // A stopper ends the process of a server or an agent that is told to stop and does
 // not: a call into a PKCS #11 module may never return, and nothing in this process
@@ -25,13 +25,12 @@ type stopper struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
-	grace time.Duration // for what is in flight
+	grace time.Duration // to end by itself
 	doing string        // what the process waits for, should it not end
 }
 
 // stoppable makes a context that ends with the first signal to stop. From then on the
-// process has its grace and closingTime to end by itself; with a second signal it
-// ends at once. The caller ends the watch when it is done.
+// process has its time to end by itself; with a second signal it ends at once. The caller ends the watch when it is done.
 func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx context.Context, end func()) {
 	p.stop = &stopper{log: log, grace: defaultShutdown, doing: "start"}
 	ctx, cancel := context.WithCancel(parent)
@@ -46,7 +45,7 @@ func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx conte
 	}
 }
 
-// allow sets the time for what is in flight, once it is known.
+// allow sets the time to end, once it is known.
 func (s *stopper) allow(grace time.Duration) {
 	if s == nil {
 		return
@@ -74,7 +73,7 @@ func (s *stopper) watch(signals <-chan os.Signal, cancel context.CancelFunc, end
 	}
 	cancel()
 	s.mu.Lock()
-	most := s.grace + closingTime
+	most := s.grace
 	s.mu.Unlock()
 	select {
 	case <-ended:
