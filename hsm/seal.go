@@ -161,8 +161,15 @@ func (s *Store) unwrapSealed(own *object, version uint32, wrapped []byte) error 
 // lock makes the token refuse to wrap the key, whoever asks. A key whose lock
 // cannot be confirmed is destroyed.
 func (k *object) lock() error {
-	no := template{}.flag(pkcs11.CKA_EXTRACTABLE, false)
+	no, tried := template{}.flag(pkcs11.CKA_EXTRACTABLE, false), false
 	err := k.run(func(session, handle uint) error {
+		if tried {
+			// What failed may have locked it, and a locked key takes no more changes.
+			if m, err := k.store.set(session, handle, nil); err != nil || m.extractable == 0 {
+				return err
+			}
+		}
+		tried = true
 		m, err := k.store.set(session, handle, no)
 		if err == nil && m.extractable != 0 {
 			err = fmt.Errorf("hsm: the token kept a key extractable that was sealed: %w", keystore.ErrUnavailable)

@@ -148,19 +148,21 @@ func (b *buffer) Close() error {
 
 // device registers an entity and returns how to make clients of it, each without
 // a session.
-func (b *bench) device(scheme string) func() *msl.Client {
+func (b *bench) device(scheme string) func() *msl.Client { return b.deviceNamed("device", scheme) }
+
+func (b *bench) deviceNamed(name, scheme string) func() *msl.Client {
 	store := soft.New()
 	b.Cleanup(func() { store.Close() })
 	var entity msl.EntityScheme
 	var exchange msl.KeyExchange
 	if scheme == "PSK" {
-		psk := b.registerPSK(store)
+		psk := b.registerPSK(name, store)
 		entity, exchange = psk, &keyx.SymmetricWrapped{PSK: psk}
 	} else {
 		key := b.create(store, "identity", keystore.RSASign2048).(crypto.Signer)
 		pair := b.create(store, "exchange", keystore.RSAUnwrap2048).(keyx.UnwrappingPair)
-		b.directory["device"] = &msl.Entity{Identity: "device", Scheme: "RSA", KeyID: "device", PublicKey: key.Public().(*rsa.PublicKey)}
-		entity = &entityauth.RSA{Identity: "device", KeyID: "device", Key: key}
+		b.directory[name] = &msl.Entity{Identity: name, Scheme: "RSA", KeyID: name, PublicKey: key.Public().(*rsa.PublicKey)}
+		entity = &entityauth.RSA{Identity: name, KeyID: name, Key: key}
 		exchange = &keyx.AsymmetricWrapped{Store: store, KeyPair: pair}
 	}
 	server := benchDirectory{"server": {Identity: "server", Scheme: "RSA", KeyID: "server", PublicKey: b.public}}
@@ -170,7 +172,7 @@ func (b *bench) device(scheme string) func() *msl.Client {
 	}
 }
 
-func (b *bench) registerPSK(device *soft.Store) *entityauth.PSK {
+func (b *bench) registerPSK(name string, device *soft.Store) *entityauth.PSK {
 	add := func(use string, here, there keystore.Algorithm) ([]byte, keystore.Key) {
 		raw := make([]byte, here.Size())
 		rand.Read(raw)
@@ -179,7 +181,7 @@ func (b *bench) registerPSK(device *soft.Store) *entityauth.PSK {
 			b.Fatal(err)
 		}
 		defer k.Close()
-		sealed, err := b.store.Seal(k, msl.PSKContext(use, "device"))
+		sealed, err := b.store.Seal(k, msl.PSKContext(use, name))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -194,8 +196,8 @@ func (b *bench) registerPSK(device *soft.Store) *entityauth.PSK {
 	sealed.Encryption, encryption = add(msl.PSKEncryption, keystore.AES128CBC, keystore.AES128CBC)
 	sealed.MAC, mac = add(msl.PSKMAC, keystore.HMACSHA256, keystore.HMACSHA256)
 	sealed.Wrapping, wrapping = add(msl.PSKWrapping, keystore.AESWrap128, keystore.AESUnwrap128)
-	b.directory["device"] = &msl.Entity{Identity: "device", Scheme: "PSK", PSK: &sealed}
-	return &entityauth.PSK{Identity: "device", Keys: entityauth.NewKeySet(encryption.(keystore.Cipher), mac.(keystore.MAC), wrapping)}
+	b.directory[name] = &msl.Entity{Identity: name, Scheme: "PSK", PSK: &sealed}
+	return &entityauth.PSK{Identity: name, Keys: entityauth.NewKeySet(encryption.(keystore.Cipher), mac.(keystore.MAC), wrapping)}
 }
 
 // echo sends 1 KiB and reads it back.
