@@ -1,0 +1,49 @@
+package hsm_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/softhsm"
+)
+
+// TestFaultsOfInitToken fails each call while a token is made. To make it again ends
+// with one token of the label that opens with its PIN.
+func TestFaultsOfInitToken(t *testing.T) {
+	other := softhsm.Temp(t)
+	m := hsmtest.New(t, other.Module)
+	pin := readPIN(t, other)
+	n := 0
+	for _, function := range []string{"C_GetSlotList", "C_GetTokenInfo", "C_InitToken", "C_OpenSession", "C_Login", "C_InitPIN", "C_CloseSession"} {
+		for skip := range 4 {
+			for _, after := range []bool{false, true} {
+				n++
+				label := fmt.Sprintf("made-%d", n)
+				what := fmt.Sprintf("%s call %d, after %t", function, skip+1, after)
+				m.Inject(hsmtest.Fault{Function: function, Code: pkcs11.CKR_DEVICE_ERROR, Skip: skip, Times: 1, After: after})
+				err := hsm.InitToken(m.Path, label, []byte("12345678"), pin)
+				m.Clear()
+				if err != nil {
+					err = hsm.InitToken(m.Path, label, []byte("12345678"), pin)
+				}
+				if err != nil && !errors.Is(err, keystore.ErrExists) {
+					t.Errorf("%s: again: %v", what, err)
+				}
+				s, err := hsm.Open(hsm.Config{URI: "pkcs11:token=" + label + "?module-path=" + m.Path, PIN: other.PIN})
+				if err != nil {
+					t.Errorf("%s: open: %v", what, err)
+					continue
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
