@@ -25,6 +25,7 @@ type Conn struct {
 	rw      *link
 	in      *wire.Decoder
 	pending *payloadReader // of the message before, which may have data left
+	handled *payloadReader // of the request that a handler is answering, or nil
 	writing chan error     // a message that is being written behind the scenes, or nil
 	theirs  peerTokens     // that we issued for the peer, as far as it is known here
 }
@@ -39,7 +40,15 @@ func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
 
 // Serve takes one request from the other side and answers it. io.EOF is the end
 // of the connection between two exchanges.
+//
+// An answer goes on together with its request only where the peer shows that it
+// holds a token of ours, or delivers one. Another peer may have to be asked for
+// keys first, or may not read before it has sent all: its answer is held back
+// ([ResponseWriter]).
 func (c *Conn) Serve(ctx context.Context, handle Handler) error {
+	if c.handled != nil {
+		return errExchanging
+	}
 	defer c.rw.bind(ctx)()
 	if err := c.Client.load(ctx); err != nil {
 		return err
@@ -73,11 +82,18 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	return errors.Join(err, c.skip())
 }
 
+// errExchanging says that a handler uses the connection of its own request.
+var errExchanging = errors.New("msl: the connection is in an exchange already: let the handler return first")
+
+// refuse answers with an error, while the rest of what is refused is read: the
+// peer may read its answer only then.
 func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 	if err := c.written(); err != nil {
 		return err
 	}
-	return c.Server.refuse(ctx, c.Source, c.rw, in, cause)
+	done := make(chan error, 1)
+	go func() { done <- c.Server.refuse(ctx, c.Source, c.rw, in, cause) }()
+	return errors.Join(c.skip(), <-done)
 }
 
 // answerHandshake answers with a lone header, which may ask for keys of our own,
@@ -105,6 +121,9 @@ func (c *Conn) Send(ctx context.Context, req *Request) error {
 
 // run sends message after message, until one gets its answer.
 func (c *Conn) run(ctx context.Context, a *attempt) (response *Response, err error) {
+	if c.handled != nil {
+		return nil, errExchanging
+	}
 	unbind := c.rw.bind(ctx)
 	defer func() {
 		if response == nil {
@@ -195,12 +214,12 @@ func (d drainer) Close() error {
 }
 
 // skip reads what is left of the message before, so that the next one begins
-// where it begins.
+// where it begins. What a handler has not read yet is its own, and an error.
 func (c *Conn) skip() error {
-	if c.pending == nil {
-		return nil
+	if c.handled != nil && !c.handled.done.Load() {
+		return errUnread
 	}
-	_, err := io.Copy(io.Discard, c.pending)
+	err := c.pending.discard()
 	c.pending = nil
 	return err
 }

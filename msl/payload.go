@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+	"sync/atomic"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -17,7 +19,8 @@ var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.
 const flushSize = 64 << 10
 
 // A payloadReader gives the application the data of a message, chunk by chunk:
-// each verified, decrypted and in its order before a byte of it is given.
+// each verified, decrypted and in its order before a byte of it is given. An
+// application may read in another goroutine than the one in which it answers.
 type payloadReader struct {
 	ctx       context.Context // nil, or for how long a device is waited for
 	in        *wire.Decoder
@@ -25,52 +28,81 @@ type payloadReader struct {
 	messageID int64
 	ratio     int
 
+	done atomic.Bool // the last chunk was read
+
+	mu       sync.Mutex
 	sequence int64 // of the last chunk
 	data     []byte
-	done     bool // the last chunk was read
 	err      error
 }
 
 // Read reads application data. After the chunk that ends the message it is
 // io.EOF; a stream that ends before is ErrTruncated.
 func (r *payloadReader) Read(p []byte) (int, error) {
-	for len(r.data) == 0 {
-		if r.done {
-			return 0, io.EOF
-		}
-		if r.err == nil {
-			r.err = r.next()
-		}
-		if r.err != nil {
-			return 0, r.err
-		}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.fill(); err != nil {
+		return 0, err
 	}
 	n := copy(p, r.data)
 	r.data = r.data[n:]
 	return n, nil
 }
 
-// WriteTo gives each chunk to w as it is opened.
+// WriteTo gives each chunk to w as it is opened. The chunk is the caller's by
+// then: w may do with the reader what it will.
 func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 	for {
-		if len(r.data) > 0 {
-			n, err := w.Write(r.data)
-			total += int64(n)
-			r.data = r.data[n:]
-			if err != nil {
-				return total, err
-			}
-		}
-		if r.done {
+		data, err := r.take()
+		if err == io.EOF {
 			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+		n, err := w.Write(data)
+		n = min(max(n, 0), len(data))
+		if total += int64(n); err == nil && n < len(data) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			r.putBack(data[n:])
+			return total, err
+		}
+	}
+}
+
+// take takes what there is of a chunk.
+func (r *payloadReader) take() ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.fill()
+	data := r.data
+	r.data = nil
+	return data, err
+}
+
+// putBack returns what was taken and not used.
+func (r *payloadReader) putBack(data []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data = append(data[:len(data):len(data)], r.data...)
+}
+
+// fill makes sure that there is data, or says why there is none.
+func (r *payloadReader) fill() error {
+	for len(r.data) == 0 {
+		if r.done.Load() {
+			return io.EOF
 		}
 		if r.err == nil {
 			r.err = r.next()
 		}
 		if r.err != nil {
-			return total, r.err
+			return r.err
 		}
 	}
+	return nil
 }
 
 // next reads one chunk.
@@ -105,7 +137,8 @@ func (r *payloadReader) accept(c chunk) error {
 	case c.sequence != next(r.sequence):
 		return fail(ErrPayloadSequenceNumberMismatch, op, nil)
 	}
-	r.sequence, r.data, r.done = c.sequence, data, c.end
+	r.sequence, r.data = c.sequence, data
+	r.done.Store(c.end)
 	return nil
 }
 

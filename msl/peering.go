@@ -45,7 +45,7 @@ func (a *attempt) show(ctx context.Context, h *header) error {
 	}
 	if a.reply == nil {
 		h.peer.master, h.peer.user = a.conn.theirs.master, a.conn.theirs.user
-		return nil
+		return a.checkChannel(h)
 	}
 	if a.answer == nil || a.answer.in != a.reply {
 		a.answer = &ResponseWriter{ctx: ctx, server: a.conn.Server, in: a.reply, conn: a.conn}
@@ -64,6 +64,16 @@ func (a *attempt) show(ctx context.Context, h *header) error {
 	h.peer = peerTokens{master: a.reply.token, user: issued.userIDToken, services: issued.serviceTokens}
 	a.conn.theirs = peerTokens{master: a.answer.masterToken(), user: issued.userIDToken}
 	return nil
+}
+
+// checkChannel refuses a channel that the peer could not answer under a token of
+// ours, since its own handshake would have to wait for the end of the channel.
+func (a *attempt) checkChannel(h *header) error {
+	mt := h.peer.master
+	if !a.req.Interactive || h.handshake || mt != nil && !mt.expired(a.conn.Server.Issuer.now()) {
+		return nil
+	}
+	return errors.New("msl: the peer holds no token of ours that a channel needs; send an ordinary request first")
 }
 
 // turn sends one message and, if an answer is due, reads it.
@@ -109,6 +119,7 @@ func (w *ResponseWriter) startPeer() (err error) {
 	}
 	defer func() {
 		if err != nil && a.reply != w.in {
+			err = withID(err, a.reply.messageID) // that is what an error answers by now
 			a.answering(nil)
 		}
 	}()
@@ -164,6 +175,10 @@ func (a *attempt) persist(ctx context.Context) (out *outgoing, err error) {
 func (a *attempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
 	var got *MasterToken
 	defer func() { a.finish(got) }()
+	if err := a.conn.skip(); err != nil {
+		out.abandon()
+		return err
+	}
 	a.remember()
 	if err := a.conn.write(ctx, out); err != nil {
 		return err

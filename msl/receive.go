@@ -118,7 +118,7 @@ func (in *incoming) inferHandshake() error {
 		return nil
 	}
 	if in.body.err = in.body.next(); in.body.err == nil {
-		in.handshake = in.body.done && len(in.body.data) == 0
+		in.handshake = in.body.done.Load() && len(in.body.data) == 0
 	}
 	if internal(in.body.err) {
 		return in.body.err

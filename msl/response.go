@@ -12,6 +12,10 @@ import (
 // first 64 KiB, a Flush, or the end of the handler; until then tokens can be set,
 // and an error of the handler goes to the peer as an MSL error. It is for one
 // goroutine.
+//
+// A peer that may not read before it has sent its whole request is answered when
+// that was read: until then the answer is held back, a Flush too, and one that
+// grows over [Limits].Held is refused.
 type ResponseWriter struct {
 	// Encrypted and Authenticated are what the answer needs. A request that had
 	// them sets them; an answer that cannot have them becomes the error that
@@ -33,6 +37,8 @@ type ResponseWriter struct {
 	userIDToken  *UserIDToken
 	drafted      int64         // when its header was, in seconds since 1970
 	payload      payloadWriter // has no protector until the header is made
+	early        bool          // the answer cannot begin before the request was read
+	failed       error         // why it cannot begin at all
 
 	conn *Conn       // of a peer-to-peer network, or nil
 	talk *peerAnswer // what was sent there
@@ -61,33 +67,62 @@ func (w *ResponseWriter) Answerable() error {
 
 // Write adds application data to the answer.
 func (w *ResponseWriter) Write(p []byte) (n int, err error) {
-	if !w.made() {
-		n = min(flushSize-len(w.payload.buffer), len(p))
-		if w.payload.buffer = append(w.payload.buffer, p[:n]...); len(w.payload.buffer) < flushSize {
+	for !w.made() {
+		more := min(w.room(), len(p)-n)
+		w.payload.buffer = append(w.payload.buffer, p[n:n+more]...)
+		if n += more; n == len(p) && w.room() > 0 {
 			return n, nil
 		}
-		if err := w.start(); err != nil {
-			return 0, lost(err)
+		if err := w.overflow(); err != nil {
+			return n, lost(err)
 		}
 	}
 	more, err := w.payload.Write(p[n:])
 	return n + more, lost(err)
 }
 
-// Flush sends what was written so far.
+// Flush sends what was written so far, unless the answer is held back.
 func (w *ResponseWriter) Flush() error {
 	if !w.made() {
-		if err := w.start(); err != nil {
+		if w.held() {
+			return nil
+		}
+		if err := w.begin(); err != nil || !w.made() {
 			return lost(err)
 		}
 	}
 	return lost(w.payload.Flush())
 }
 
-// close ends the answer.
+// begin makes the header and sends what was written, in whole chunks. An answer
+// that cannot begin yet turns to waiting for the rest of the request, once.
+func (w *ResponseWriter) begin() error {
+	if w.failed != nil {
+		return w.failed
+	}
+	if err := w.start(); err == errUnread && !w.early {
+		w.early = true
+		return nil
+	} else if err != nil {
+		w.failed = err
+		return err
+	}
+	written := w.payload.buffer
+	if len(written) < flushSize {
+		return nil
+	}
+	w.payload.buffer = nil
+	_, err := w.payload.Write(written)
+	return err
+}
+
+// close ends the answer. The handler wants no more of the request.
 func (w *ResponseWriter) close() error {
 	if !w.made() {
-		if err := w.start(); err != nil {
+		if w.held() && (w.conn != nil || len(w.payload.buffer) >= flushSize) {
+			_ = w.in.body.discard() // what is wrong with it, the answer will meet
+		}
+		if err := w.begin(); err != nil {
 			return lost(err)
 		}
 	}
@@ -117,10 +152,20 @@ func (w *ResponseWriter) answer(handle Handler) error {
 		return err
 	}
 	w.in.body.ctx = w.ctx // from now on, what fails is not to be repeated
-	if err := handle(w.ctx, w, w.in.message()); err != nil {
+	if err := w.handle(handle); err != nil {
 		return err
 	}
 	return w.close()
+}
+
+// handle has the application answer. Until it returns, the rest of the request is
+// its own.
+func (w *ResponseWriter) handle(handle Handler) error {
+	if c := w.conn; c != nil {
+		c.handled, c.pending = w.in.body, nil
+		defer func() { c.handled, c.pending = nil, w.in.body }()
+	}
+	return handle(w.ctx, w, w.in.message())
 }
 
 // sendHead answers a handshake.

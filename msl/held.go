@@ -1,0 +1,80 @@
+package msl
+
+import (
+	"errors"
+	"io"
+)
+
+// A peer may be half-duplex: what is written to it while it still sends its
+// request fills the buffers between us, and then both wait for ever. Most HTTP
+// clients are, and the reference stack in a peer-to-peer network. Their answers
+// are held back until the request was read.
+
+// HalfDuplex is what a writer of answers says of its peer, if it can: that it may
+// not read before it has sent its whole request.
+type halfDuplex interface{ HalfDuplex() bool }
+
+// errUnread says that an answer has to wait, and cannot.
+var errUnread = errors.New("it cannot begin before the peer has sent its whole request: read that first, or raise Limits.Held")
+
+// held reports whether the answer has to wait for the rest of the request.
+func (w *ResponseWriter) held() bool {
+	if w.push || w.in.body == nil || w.in.body.done.Load() {
+		return false
+	}
+	if w.conn != nil {
+		return w.early || !w.conn.listens(w.in)
+	}
+	peer, ok := w.payload.out.(halfDuplex)
+	return ok && peer.HalfDuplex()
+}
+
+// room is how much more is kept before the answer begins.
+func (w *ResponseWriter) room() int {
+	size := flushSize
+	if w.held() {
+		size = max(size, w.server.Limits.Held)
+	}
+	return max(size-len(w.payload.buffer), 0)
+}
+
+// overflow is for an answer that does not fit any more: it begins, or fails. A
+// peer that shows no token may be one that reads while it sends all the same.
+func (w *ResponseWriter) overflow() error {
+	if w.conn == nil && w.held() && w.failed == nil {
+		w.failed = fail(ErrMSLCommsFailure, "answer", errUnread)
+	}
+	err := w.begin()
+	if err == errUnread {
+		w.failed = fail(ErrMSLCommsFailure, "answer", errUnread)
+		return w.failed
+	}
+	return err
+}
+
+// listens reports whether the sender of a request reads while it sends, and can
+// be answered without a message of its own before. It has to know a token that we
+// hold: the reference stack, which writes first, shows none.
+func (c *Conn) listens(in *incoming) bool {
+	held := c.Client.master()
+	return in.keyResponse != nil || held != nil && in.shows(held)
+}
+
+// master is the master token that the client holds, or nil.
+func (c *Client) master() *MasterToken {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tokens == nil {
+		return nil
+	}
+	return c.tokens.master()
+}
+
+// discard reads the rest of a request that nobody wants any more.
+func (r *payloadReader) discard() error {
+	if r == nil {
+		return nil
+	}
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
