@@ -314,7 +314,7 @@ func TestHalfDuplexPeerRefused(t *testing.T) {
 	peer.write(peer.request(20, long))
 	peer.write(peer.request(30, long))
 	wantRefusal(30, msl.ErrEntityRejectedByApp)
-	peer.write(pskClient1.message(byPSK("client1"), one(object{"handshake": true}), hello)) // without keys
+	peer.write(pskClient1.message(byPSK("client1"), one(object{"handshake": true}))) // without keys
 	wantRefusal(1, msl.ErrHandshakeDataMissing)
 	if err := <-done; err != nil {
 		t.Error(err)

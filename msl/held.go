@@ -8,7 +8,8 @@ import (
 // A peer may be half-duplex: what is written to it while it still sends its
 // request fills the buffers between us, and then both wait for ever. Most HTTP
 // clients are, and the reference stack in a peer-to-peer network. Their answers
-// are held back until the request was read.
+// are held back until the request was read: by the handler, or ahead of it into
+// memory where the answer is flushed or gets longer than may be kept.
 
 // HalfDuplex is what a writer of answers says of its peer, if it can: that it may
 // not read before it has sent its whole request.
@@ -41,7 +42,7 @@ func (w *ResponseWriter) room() int {
 // overflow is for an answer that does not fit any more: it begins, or fails. A
 // peer that shows no token may be one that reads while it sends all the same.
 func (w *ResponseWriter) overflow() error {
-	if w.conn == nil && w.held() && w.failed == nil {
+	if w.stillHeld() && w.conn == nil && w.failed == nil {
 		w.failed = fail(ErrMSLCommsFailure, "answer", errUnread)
 	}
 	err := w.begin()
@@ -50,6 +51,14 @@ func (w *ResponseWriter) overflow() error {
 		return w.failed
 	}
 	return err
+}
+
+// stillHeld is held, after as much of the request was read ahead as may be.
+func (w *ResponseWriter) stillHeld() bool {
+	if w.held() {
+		w.in.body.readAhead(w.server.Limits.Held)
+	}
+	return w.held()
 }
 
 // listens reports whether the sender of a request reads while it sends, and can
@@ -68,6 +77,19 @@ func (c *Client) master() *MasterToken {
 		return nil
 	}
 	return c.tokens.master()
+}
+
+// readAhead keeps what is left of a message in memory, if it is no more than about
+// size bytes.
+func (r *payloadReader) readAhead(size int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.done.Load() && r.err == nil && len(r.data) < size {
+		kept := r.data
+		r.data = nil
+		r.err = r.next()
+		r.data = append(kept, r.data...)
+	}
 }
 
 // discard reads the rest of a request that nobody wants any more.

@@ -11,7 +11,7 @@ type Limits struct {
 	Header           int // bytes of a header object; default 1 MiB
 	Chunk            int // bytes of a payload chunk object; default 16 MiB
 	Depth            int // nesting of objects; default 32
-	Held             int // bytes of an answer that wait until a peer has sent its request; default 16 MiB
+	Held             int // bytes of an answer that wait for the end of its request, and of the request; default 16 MiB
 	Tokens           int // service tokens of one message, and key requests; default 64
 	Inflate          int // how many times a compressed part may grow; default 200
 	Sessions         int // opened master tokens that are remembered; default 10,000

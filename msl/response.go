@@ -14,8 +14,9 @@ import (
 // goroutine.
 //
 // A peer that may not read before it has sent its whole request is answered when
-// that was read: until then the answer is held back, a Flush too, and one that
-// grows over [Limits].Held is refused.
+// that was read. Until then the answer is held back; a Flush, and an answer that
+// grows over [Limits].Held, first read up to as much of the request into memory.
+// Where that is not the whole of it, the flush is put off, and the answer refused.
 type ResponseWriter struct {
 	// Encrypted and Authenticated are what the answer needs. A request that had
 	// them sets them; an answer that cannot have them becomes the error that
@@ -84,7 +85,7 @@ func (w *ResponseWriter) Write(p []byte) (n int, err error) {
 // Flush sends what was written so far, unless the answer is held back.
 func (w *ResponseWriter) Flush() error {
 	if !w.made() {
-		if w.held() {
+		if w.stillHeld() {
 			return nil
 		}
 		if err := w.begin(); err != nil || !w.made() {

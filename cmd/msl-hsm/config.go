@@ -83,6 +83,7 @@ type limitsConfig struct {
 	Body            int64         `yaml:"body"`   // bytes of a request
 	Header          int           `yaml:"header"` // bytes
 	Chunk           int           `yaml:"chunk"`  // bytes
+	Held            int           `yaml:"held"`   // bytes of an answer that waits for its request
 	Inflate         int           `yaml:"inflate"`
 	Sessions        int           `yaml:"sessions"`
 	ErrorsPerSecond int           `yaml:"errors-per-second"`

@@ -18,7 +18,7 @@ func (c *config) check() error {
 		{"server.renew-expired", int64(s.RenewExpired)},
 		{"server.shutdown", int64(s.Shutdown)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
 		{"server.limits.header", int64(l.Header)}, {"server.limits.chunk", int64(l.Chunk)},
-		{"server.limits.idle", int64(l.Idle)}, {"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
+		{"server.limits.idle", int64(l.Idle)}, {"server.limits.held", int64(l.Held)}, {"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
 		{"server.limits.errors-per-second", int64(l.ErrorsPerSecond)}, {"server.limits.errors-per-source", int64(l.ErrorsPerSource)},
 		{"server.limits.passwords", int64(l.Passwords)}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
 	} {

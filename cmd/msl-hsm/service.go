@@ -131,7 +131,7 @@ func parseCustody(setting, name string) (msl.Custody, error) {
 
 func (l limitsConfig) msl() msl.Limits {
 	return msl.Limits{
-		Header: l.Header, Chunk: l.Chunk, Inflate: l.Inflate, Sessions: l.Sessions,
+		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions,
 		ErrorsPerSecond: l.ErrorsPerSecond, ErrorsPerSource: l.ErrorsPerSource, PasswordsAtATime: l.Passwords,
 	}
 }

@@ -18,10 +18,15 @@
 // answer while the request is still coming, and the client reads while it sends:
 // with [msl.Request.Interactive] that is a channel, in one HTTP exchange. HTTP/2
 // provides for it. HTTP/1.1 permits it (RFC 9112, section 9.3) and net/http does
-// it on both sides, but a proxy on the way may read all of a request before it
-// passes anything on, or hold an answer back, and then both ends wait forever; so
-// may one that bounds how long a request takes. Where such a proxy may be, use a
-// WebSocket: a [WebSocketHandler] and a [WebSocketDialer] make connections for
+// it on both sides, but most other clients write all of a request before they
+// read. So over HTTP/1.1 an answer waits in memory until the request was read
+// ([msl.Limits].Held), unless the header "Msl-Duplex: full" says that the client
+// reads meanwhile, as a [Transport] does.
+//
+// A proxy on the way may read all of a request before it passes anything on, or
+// hold an answer back, and then both ends wait forever; so may one that bounds how
+// long a request takes. Where such a proxy may be, use a WebSocket: a
+// [WebSocketHandler] and a [WebSocketDialer] make connections for
 // [msl.Server.ServeStream] and [msl.StreamTransport], or for a [msl.Conn]. Give a
 // Handler that serves channels an Idle time: it bounds how long nothing moves in an
 // answer that has begun, and not how long the answer takes.

@@ -25,16 +25,22 @@ type stream struct {
 	ctx     context.Context
 	clock   *clock
 
-	held  []byte // start of the answer
-	begun bool   // a byte of the answer was sent
-	ended bool   // the request was read to its end
-	long  error  // the request is longer than it may be
+	held   []byte // start of the answer
+	begun  bool   // a byte of the answer was sent
+	ended  bool   // the request was read to its end
+	long   error  // the request is longer than it may be
+	duplex bool   // the client reads while it sends
 }
 
-// open makes both directions go on together: a handler may answer while the
-// request is still being sent.
+// HalfDuplex reports whether the client may not read before it has sent its whole
+// request, as most of HTTP/1.1 do: its answer waits until then.
+func (s *stream) HalfDuplex() bool { return !s.duplex }
+
+// open makes both directions go on together: an error may be answered while the
+// request is still being sent, and a client that reads meanwhile gets all of an
+// answer so.
 func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
-	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, ended: r.Body == http.NoBody}
+	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, ended: r.Body == http.NoBody, duplex: FullDuplex(r)}
 	_ = s.control.EnableFullDuplex()
 	s.ctx, s.clock = newClock(r.Context(), s.control, orDefault(h.Timeout, defaultTimeout), h.Idle)
 	if size := orDefault(h.MaxBody, defaultMaxBody); size > 0 {

@@ -26,6 +26,21 @@ const (
 	endPatience = 250 * time.Millisecond // for it to come
 )
 
+// A client that reads the answer while it sends the request says so. HTTP/1.1 has
+// no word for it (RFC 9112, section 9.3, leaves it to the client).
+const (
+	duplexHeader = "Msl-Duplex"
+	fullDuplex   = "full"
+)
+
+// FullDuplex reports whether the client of a request reads the answer while it
+// sends: in HTTP/2, or where the header "Msl-Duplex: full" says so, as a [Transport]
+// says. To write much to another one
+// before its request was read may block for ever.
+func FullDuplex(r *http.Request) bool {
+	return r.ProtoMajor >= 2 || r.Header.Get(duplexHeader) == fullDuplex
+}
+
 // A StatusError is an HTTP status in the place of an MSL answer.
 type StatusError struct {
 	Status     int
@@ -65,6 +80,7 @@ func (t *Transport) post(ctx context.Context, u *upload) (io.ReadCloser, error) 
 		return nil, fmt.Errorf("mslhttp: %w", err)
 	}
 	request.Header.Set("Content-Type", "application/octet-stream")
+	request.Header.Set(duplexHeader, fullDuplex)
 	if err := u.attach(request); err != nil {
 		return nil, err
 	}
