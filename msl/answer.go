@@ -197,6 +197,9 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 	}
 	a.messageID = next(e.MessageID)
 	a.bare = r.bare
+	if e.Response == Replayed {
+		a.overtaken++
+	}
 	a.renew = a.renew || r.bare && r.renew
 	// A peer that was offered keys and asks for them did not like the data to
 	// come with the offer.

@@ -38,13 +38,8 @@ type Client struct {
 	clockAhead time.Duration // of the server's clock
 	clockKnown bool
 	renewal    renewalLock
-	numbered   chan struct{} // holds a place for each non-replayable message under way
+	numbers    *numbers // of the non-replayable messages under way
 }
-
-// maxNumbered is how many non-replayable messages are under way at once. A peer
-// refuses an id that comes six or more behind the largest one as an attack, and
-// ends the session; one that is less late it asks for again.
-const maxNumbered = maxMessages/2 - 1
 
 // A Transport carries one message to the peer and brings the answer. It calls
 // write once, which may block until the peer reads.
@@ -53,7 +48,10 @@ type Transport interface {
 }
 
 // A Request is a message to be sent. Of those that are non-replayable, a client
-// has five under way at a time: their ids must not come too late.
+// has five under way at a time, and none that is more than four ids ahead of
+// another: their ids must not come too late. So one that takes long holds up those
+// after it, and where that lasts five seconds, or five in a row were lost, the next
+// one asks for a new session.
 type Request struct {
 	Encrypted     bool
 	Authenticated bool // integrity-protected
@@ -187,14 +185,6 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 	if a.messageID, err = randomNumber(c.Rand); err != nil {
 		return nil, err
 	}
-	if a.req.NonReplayable {
-		select {
-		case c.numbered <- struct{}{}:
-			defer func() { <-c.numbered }()
-		case <-ctx.Done():
-			return nil, fmt.Errorf("msl: wait for other non-replayable messages: %w", ctx.Err())
-		}
-	}
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
 		response, err := a.exchange(ctx)
@@ -205,6 +195,7 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 			if again, err := a.recover(ctx, answer); !again || err != nil {
 				return nil, errors.Join(refused, err)
 			}
+		case errors.Is(err, errSpent): // the next try replaces the session
 		case err != nil:
 			return nil, errors.Join(refused, err)
 		case response != nil:
@@ -239,8 +230,8 @@ func (c *Client) load(ctx context.Context) error {
 	if c.State == nil {
 		c.State = &memoryClientState{}
 	}
-	if c.numbered == nil {
-		c.numbered = make(chan struct{}, maxNumbered)
+	if c.numbers == nil {
+		c.numbers = newNumbers()
 	}
 	r, err := c.State.Load(ctx)
 	if err != nil {

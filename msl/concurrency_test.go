@@ -97,7 +97,7 @@ func TestFaultsUnderConcurrency(t *testing.T) {
 			all.Go(func() {
 				for j := range 4 {
 					demands := *secret(fmt.Sprint(i, j))
-					demands.NonReplayable = j%2 == 1
+					demands.NonReplayable = i%4 == 0 && j%2 == 1 // one slow one holds up the others
 					if i%3 == 0 {
 						demands.User = ""
 					}
@@ -149,9 +149,9 @@ func insist(t *testing.T, c *msl.Client, req *msl.Request, tries int) bool {
 }
 
 // mayPass reports whether an error is one of the faults, or comes of one: a
-// server that stopped with its caller, or an id that other messages overtook.
+// server that stopped with its caller.
 func mayPass(err error) bool {
-	for _, fault := range []error{errLost, context.DeadlineExceeded, msl.ErrInternalException, msl.ErrMessageReplayed, msl.ErrMessageReplayedUnrecoverable} {
+	for _, fault := range []error{errLost, context.DeadlineExceeded, msl.ErrInternalException} {
 		if errors.Is(err, fault) {
 			return true
 		}

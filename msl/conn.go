@@ -150,6 +150,9 @@ func (c *Conn) run(ctx context.Context, a *attempt) (response *Response, err err
 			a.answering(nil) // what it asked for was sent
 			continue
 		}
+		if errors.Is(err, errSpent) { // the next try replaces the session
+			continue
+		}
 		if err != nil {
 			in.release()
 			return nil, errors.Join(refused, err)

@@ -24,6 +24,7 @@ type attempt struct {
 	offered   bool         // the last message had key requests
 	oneWay    bool         // nobody waits for an answer to the data
 	pushed    bool         // what comes answers nothing
+	overtaken int          // how many times its non-replayable id came too late
 	refused   *UserIDToken // that the peer did not take; it may be held for others
 
 	peering // zero in a trusted-services network
@@ -33,6 +34,8 @@ type attempt struct {
 	user    *UserIDToken
 	renewal *renewal // held
 	offers  []namedOffer
+	number  *number // its non-replayable id, or nil
+	fate    fate    // of that
 }
 
 type namedOffer struct {
@@ -43,6 +46,10 @@ type namedOffer struct {
 // exchange sends one message and reads the answer. It returns no response where
 // the message was a handshake that went well.
 func (a *attempt) exchange(ctx context.Context) (response *Response, err error) {
+	if err := a.reserve(ctx); err != nil {
+		return nil, err
+	}
+	defer a.settle()
 	if err := a.takeTokens(ctx); err != nil {
 		return nil, err
 	}
@@ -55,7 +62,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	}
 	defer out.abandon()
 	if a.oneWay && !out.handshake {
-		return &Response{}, a.post(ctx, out)
+		return &Response{}, a.sent(a.post(ctx, out), answered)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
@@ -65,10 +72,10 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	}()
 	stream, err := a.client.Transport.RoundTrip(ctx, func(w io.Writer) error { return out.write(ctx, w) })
 	if err != nil {
-		return nil, err
+		return nil, a.sent(err, gone)
 	}
 	in, err := a.receive(ctx, wire.NewDecoder(stream, a.client.Limits.withDefaults().wire()))
-	if err != nil {
+	if err = a.sent(err, seen); err != nil {
 		if a.req.Interactive { // its body would not end by itself
 			cancel()
 		}
@@ -133,7 +140,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		held, bare := t, a.bare || a.reply != nil && !a.reply.shows(t.master())
+		held, bare := t, a.bare || a.spent(t.master()) || a.reply != nil && !a.reply.shows(t.master())
 		if uit := t.user(a.req.User); uit != nil && uit == a.refused {
 			t = t.withUser(a.req.User, nil)
 		}
@@ -255,9 +262,11 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 	if out.handshake = heldBack || empty || early || !a.carriesData(); out.handshake {
 		h.handshake, h.renewable = true, true
 	} else if a.req.NonReplayable {
-		if h.nonReplayableID, err = a.client.State.NextID(ctx, a.tokens.master().SerialNumber); err != nil {
-			return fmt.Errorf("msl: count non-replayable id: %w", err)
+		c, serial := a.client, a.tokens.master().SerialNumber
+		if err = c.numbers.draw(ctx, a.number, serial, c.State.NextID); err != nil {
+			return err
 		}
+		h.nonReplayableID = a.number.id
 	}
 	if !out.handshake {
 		if err := a.changeTokens(ctx, h); err != nil {

@@ -79,6 +79,10 @@ func (a *attempt) checkChannel(h *header) error {
 // turn sends one message and, if an answer is due, reads it.
 func (a *attempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, error) {
 	nobody := &incoming{release: func() {}}
+	if err := a.reserve(ctx); err != nil {
+		return nil, nobody, err
+	}
+	defer a.settle()
 	if err := a.takeTokens(ctx); err != nil {
 		return nil, nobody, err
 	}
@@ -92,10 +96,10 @@ func (a *attempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, er
 	wait = wait && (!a.oneWay || out.handshake)
 	a.remember()
 	if err := a.conn.write(ctx, out); err != nil || !wait {
-		return out, nobody, err
+		return out, nobody, a.sent(err, answered) // what comes after it on the connection cannot overtake it
 	}
 	in, err := a.conn.next(ctx, a)
-	if err == nil {
+	if a.sent(err, seen) == nil {
 		a.messageID = next(in.messageID)
 		got = in.peer.master
 		if in.keyResponse != nil {
