@@ -342,18 +342,26 @@ func (a *attempt) userAuth(ctx context.Context, h *header, protected bool) (held
 	return false, nil
 }
 
-// offer adds key requests, one of each key exchange.
+// offer adds key requests, one of each key exchange that our keys can finish.
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 	a.offered = true
 	now, _ := a.client.serverTime()
 	from := Requester{Identity: identity, Token: a.tokens.master(), Custody: a.client.Custody, MessageID: h.messageID, Time: now}
+	var unable error
 	for _, x := range a.client.Custody.permitted(a.client.KeyExchanges, RequestingSide) {
 		o, err := x.Offer(ctx, from)
+		if errors.Is(err, errors.ErrUnsupported) {
+			unable = err
+			continue
+		}
 		if err != nil {
 			return fail(codeOf(err), "offer key exchange", err)
 		}
 		a.offers = append(a.offers, namedOffer{x.Scheme(), o})
 		h.keyRequests = append(h.keyRequests, schemeData{scheme: x.Scheme(), data: o.KeyData()})
+	}
+	if unable != nil && len(h.keyRequests) == 0 && (h.handshake || from.Token == nil) {
+		return fail(codeOf(unable), "offer key exchange", unable)
 	}
 	if h.handshake && len(h.keyRequests) == 0 {
 		return fmt.Errorf("msl: the message needs a key exchange, and none of %d configured ones is allowed where custody is %v", len(a.client.KeyExchanges), a.client.Custody)

@@ -53,7 +53,7 @@ func (x *AsymmetricDecrypted) Resume(_ context.Context, keep []byte) (*msl.Sessi
 }
 
 func (x *AsymmetricDecrypted) decryption() decryption {
-	return decryption{rsaMechanism, x.Sessions, x.open}
+	return decryption{rsaMechanism, oaepSHA1, x.Sessions, x.open}
 }
 
 func (x *AsymmetricDecrypted) open(keydata []byte, pair crypto.Decrypter) (*msl.RawKeys, error) {

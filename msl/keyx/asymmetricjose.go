@@ -83,8 +83,8 @@ func (x *AsymmetricJOSE) Check(keydata []byte) error {
 }
 
 func (x *AsymmetricJOSE) parse(keydata []byte) (asymmetricRequest, error) {
-	if !slices.Contains([]JOSEMechanism{JWERSA, JWEJSRSA, JWKRSA, JWKRSAES}, x.mechanism()) {
-		return asymmetricRequest{}, msl.Failure(msl.ErrUnsupportedKeyXMechanism, x.Scheme(), fmt.Errorf("configured as %q", x.Mechanism))
+	if err := x.configured(); err != nil {
+		return asymmetricRequest{}, err
 	}
 	r, err := parseAsymmetric(keydata, string(x.mechanism()))
 	if err != nil {
@@ -95,6 +95,13 @@ func (x *AsymmetricJOSE) parse(keydata []byte) (asymmetricRequest, error) {
 		return r, msl.Failure(msl.ErrInvalidPublicKey, x.Scheme(), errors.New("RSA key of other than 2048 to 8192 bits"))
 	}
 	return r, nil
+}
+
+func (x *AsymmetricJOSE) configured() error {
+	if !slices.Contains([]JOSEMechanism{JWERSA, JWEJSRSA, JWKRSA, JWKRSAES}, x.mechanism()) {
+		return msl.Failure(msl.ErrUnsupportedKeyXMechanism, x.Scheme(), fmt.Errorf("configured as %q", x.Mechanism))
+	}
+	return nil
 }
 
 // Respond draws session keys and encrypts them for the requester's public key.
@@ -160,6 +167,9 @@ func (x *AsymmetricJOSE) wrap(public *rsa.PublicKey, p purpose, key []byte) (wra
 
 // Offer shows our public key.
 func (x *AsymmetricJOSE) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
+	if err := x.configured(); err != nil {
+		return nil, err
+	}
 	return x.decryption().offer(x.KeyPair, x.ID, x.Store, x.Fresh, from.Identity)
 }
 
@@ -169,7 +179,11 @@ func (x *AsymmetricJOSE) Resume(_ context.Context, keep []byte) (*msl.SessionKey
 }
 
 func (x *AsymmetricJOSE) decryption() decryption {
-	return decryption{string(x.mechanism()), x.Store, x.open}
+	var padding crypto.DecrypterOpts = oaepSHA1
+	if x.mechanism() == JWKRSAES {
+		padding = &rsa.PKCS1v15DecryptOptions{}
+	}
+	return decryption{string(x.mechanism()), padding, x.Store, x.open}
 }
 
 // open finds the session keys in a response.
@@ -232,7 +246,7 @@ func (x *AsymmetricJOSE) decrypt(pair crypto.Decrypter, wrapped []byte) (*locked
 	case JWKRSA:
 		return moved(oaep(wrapped))
 	case JWKRSAES:
-		plain, err := pair.Decrypt(nil, wrapped, &rsa.PKCS1v15DecryptOptions{})
+		plain, err := pair.Decrypt(nil, wrapped, x.decryption().padding)
 		if errors.Is(err, keystore.ErrBadData) {
 			// As long to read as a JWK is, and none.
 			plain, err = make([]byte, len(forEncryption.withOps().append(nil, make([]byte, 16)))), nil

@@ -123,6 +123,10 @@ func (x *AsymmetricWrapped) Offer(_ context.Context, from msl.Requester) (msl.Of
 	if o.id == "" {
 		o.id = "rsa"
 	}
+	if _, ok := o.pair.Public().(*rsa.PublicKey); !ok {
+		o.Close()
+		return nil, unable(msl.ErrInvalidPublicKey, x.Scheme(), "the key pair is not RSA")
+	}
 	var err error
 	if o.keydata, err = encodeAsymmetric(o.id, rsaMechanism, o.pair.Public()); err != nil {
 		o.Close()

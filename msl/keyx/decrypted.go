@@ -22,6 +22,7 @@ type decryptedOffer struct {
 // A decryption is what the schemes of such an offer differ in.
 type decryption struct {
 	mechanism string
+	padding   crypto.DecrypterOpts
 	sessions  keystore.Store // a keystore.Importer
 	open      func(keydata []byte, pair crypto.Decrypter) (*msl.RawKeys, error)
 }
@@ -29,7 +30,10 @@ type decryption struct {
 // offer makes an offer with a provisioned pair, or with a new one of pairs.
 func (d decryption) offer(provisioned DecryptingPair, id string, pairs keystore.Store, fresh keystore.Algorithm, identity string) (msl.Offer, error) {
 	o := &decryptedOffer{decryption: d, pair: provisioned, id: id, identity: identity}
-	var err error
+	err := imports(d.sessions, "ASYMMETRIC_WRAPPED")
+	if err != nil {
+		return nil, err
+	}
 	if o.pair == nil {
 		if o.pair, err = newPair[DecryptingPair](pairs, fresh, keystore.RSADecrypt2048, msl.ErrDecryptNotSupported); err != nil {
 			return nil, err
@@ -39,7 +43,10 @@ func (d decryption) offer(provisioned DecryptingPair, id string, pairs keystore.
 	if o.id == "" {
 		o.id = "rsa"
 	}
-	if o.keydata, err = encodeAsymmetric(o.id, d.mechanism, o.pair.Public()); err != nil {
+	if err = decrypts(o.pair, d.padding, "ASYMMETRIC_WRAPPED "+d.mechanism); err == nil {
+		o.keydata, err = encodeAsymmetric(o.id, d.mechanism, o.pair.Public())
+	}
+	if err != nil {
 		o.Close()
 		return nil, err
 	}

@@ -194,6 +194,9 @@ func (x *DiffieHellman) Offer(_ context.Context, from msl.Requester) (msl.Offer,
 	if len(x.Groups) == 0 {
 		return nil, msl.Failure(msl.ErrUnknownKeyXParametersID, x.Scheme(), errors.New("no group configured"))
 	}
+	if err := imports(x.Store, x.Scheme()); err != nil {
+		return nil, err
+	}
 	g, err := x.group(x.Groups[0].ID)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,9 @@ import (
 // Offer asks for keys under the wrapping key of the last exchange, or where
 // there is none under our pre-shared one.
 func (x *Ladder) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
+	if err := imports(x.Store, x.Scheme()); err != nil {
+		return nil, err
+	}
 	o := &ladderOffer{x: x, identity: from.Identity, mechanism: byPSK, parent: x.Own}
 	if r, ok := x.held(from.Identity); ok {
 		o.mechanism, o.parent, o.used = byWrap, r.key, r

@@ -74,6 +74,9 @@ func (x *SymmetricWrapped) Offer(context.Context, msl.Requester) (msl.Offer, err
 	if x.PSK == nil || x.PSK.Keys == nil || x.PSK.Keys.Wrapping == nil {
 		return nil, msl.Failure(msl.ErrUnsupportedKeyXKeyID, "own pre-shared wrapping key", nil)
 	}
+	if _, ok := x.PSK.Keys.Wrapping.(keystore.Unwrapper); !ok {
+		return nil, unable(msl.ErrUnwrapNotSupported, x.Scheme(), "the pre-shared wrapping key does not unwrap")
+	}
 	e := wire.NewEncoder(32)
 	e.Begin()
 	e.String("keyid", pskKeyID)

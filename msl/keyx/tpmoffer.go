@@ -33,6 +33,11 @@ func (o *tpmOffer) make(from msl.Requester) (err error) {
 	if o.x.Device == nil {
 		return errors.ErrUnsupported
 	}
+	if o.x.Outside != nil {
+		if err := imports(o.x.Outside, o.x.Scheme()); err != nil {
+			return err
+		}
+	}
 	r := tpmRequest{time: from.Time.Unix()}
 	if o.parent, err = o.x.Device.NewParent(); err != nil {
 		return err
