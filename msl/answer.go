@@ -79,6 +79,9 @@ func (a *attempt) judgeError(in *incoming) error {
 
 // accept derives the new session keys from the answer to one of our offers.
 func (a *attempt) accept(ctx context.Context, in *incoming) (Outcome, error) {
+	if err := a.checkRecipient(in); err != nil {
+		return Outcome{}, err
+	}
 	failed := fail(ErrKeyXResponseRequestMismatch, "key response data", nil)
 	for _, o := range a.offers {
 		if o.scheme != in.keyResponse.scheme {

@@ -32,6 +32,7 @@ type attempt struct {
 	// of the message that was sent last
 	tokens  *tokens
 	user    *UserIDToken
+	us      string   // our identity in it
 	renewal *renewal // held
 	offers  []namedOffer
 	number  *number // its non-replayable id, or nil
@@ -209,6 +210,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.us = local.local.Identity
 	out := &outgoing{us: local, body: a.req.Body, flush: a.req.Interactive, lone: a.lone}
 	h := header{
 		messageID: a.messageID, nonReplayableID: absent, renewable: a.renewal != nil,

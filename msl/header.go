@@ -14,6 +14,7 @@ const absent = -1
 // be sent.
 type header struct {
 	sender          string // sent with a master token, never read
+	recipient       string // of a key response, or empty
 	messageID       int64
 	timestamp       int64 // or absent
 	nonReplayableID int64 // or absent
@@ -181,6 +182,9 @@ func (h *header) parseTokens(f *fields, rules headerRules) (err error) {
 		if h.keyResponse, err = parseKeyResponse(f.object("keyresponsedata"), f, rules); err != nil {
 			return err
 		}
+		if h.recipient = f.optionalString("recipient"); f.err != nil {
+			return f.failed("header")
+		}
 		if !rules.peerToPeer { // there it is a token for us, not for the sender
 			mt = h.keyResponse.token
 		}
@@ -331,6 +335,9 @@ func (h *header) encode(now time.Time) []byte {
 	e.Begin()
 	if h.sender != "" {
 		e.String("sender", h.sender)
+	}
+	if h.recipient != "" {
+		e.String("recipient", h.recipient)
 	}
 	e.Int("messageid", h.messageID)
 	e.Int("timestamp", now.Unix())

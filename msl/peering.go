@@ -60,7 +60,7 @@ func (a *attempt) show(ctx context.Context, h *header) error {
 	if err != nil {
 		return err
 	}
-	h.keyResponse = issued.keyResponse
+	h.keyResponse, h.recipient = issued.keyResponse, issued.recipient
 	h.peer = peerTokens{master: a.reply.token, user: issued.userIDToken, services: issued.serviceTokens}
 	a.conn.theirs = peerTokens{master: a.answer.masterToken(), user: issued.userIDToken}
 	return nil

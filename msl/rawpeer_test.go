@@ -165,6 +165,7 @@ type answerHeader struct {
 	Renewable       *bool
 	Handshake       *bool
 	Sender          string
+	Recipient       string
 	Capabilities    json.RawMessage
 	KeyResponseData *struct {
 		MasterToken json.RawMessage

@@ -36,6 +36,9 @@ func (w *ResponseWriter) wished() (h header, err error) {
 	if w.us.token != nil {
 		h.sender = w.server.Name
 	}
+	if w.keyResponse != nil {
+		h.recipient = w.recipient()
+	}
 	if w.wantsUser() {
 		if h.userIDToken, err = w.userOf(w.user); err != nil {
 			return h, err
