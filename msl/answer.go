@@ -11,7 +11,7 @@ import (
 
 // receive reads the answer and makes the checks of the protocol on it.
 func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
-	c, limits := a.client, a.client.Limits.withDefaults()
+	c, limits := a.client, a.client.Limits.forClient()
 	side := receiver{
 		entities: c.Peers,
 		limits:   limits,

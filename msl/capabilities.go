@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -118,6 +119,9 @@ func decompress(name string, data []byte, ratio int) ([]byte, error) {
 		return data, nil
 	}
 	long, err := wire.Decompress(name, data, ratio)
+	if errors.Is(err, wire.ErrLimit) {
+		err = &LimitError{"Inflate"}
+	}
 	if err != nil {
 		return nil, fail(ErrUncompressionError, "decompress", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // A ResponseCode tells a peer what to do about an error. It travels as
@@ -85,8 +86,27 @@ type Error struct {
 	Err       error  // the cause, if there is more to say; never sent to a peer
 }
 
-// Error tells what was done, the code and the cause.
+// A LimitError says that a message of the peer exceeds one of our own [Limits].
+// Nothing else is known to be wrong with it.
+type LimitError struct {
+	Limit string // the field of Limits
+}
+
+// Error tells the limit.
+func (e *LimitError) Error() string {
+	what := map[string]string{"Header": "message header is longer", "Chunk": "payload chunk is longer", "Inflate": "compressed part grows more"}[e.Limit]
+	return "the peer's " + what + " than Limits." + e.Limit + " permits"
+}
+
+// Unwrap returns what any exceeded limit is.
+func (*LimitError) Unwrap() error { return wire.ErrLimit }
+
+// Error tells what was done, the code and the cause. Of a limit of our own it
+// tells no more: that code stands for something worse.
 func (e *Error) Error() string {
+	if limit := (*LimitError)(nil); errors.As(e.Err, &limit) {
+		return "msl: " + limit.Error()
+	}
 	s := "msl: "
 	if e.Op != "" {
 		s += e.Op + ": "

@@ -75,7 +75,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	if err != nil {
 		return nil, a.sent(err, gone)
 	}
-	in, err := a.receive(ctx, wire.NewDecoder(stream, a.client.Limits.withDefaults().wire()))
+	in, err := a.receive(ctx, wire.NewDecoder(stream, a.client.Limits.forClient().wire()))
 	if err = a.sent(err, seen); err != nil {
 		if a.req.Interactive { // its body would not end by itself
 			cancel()

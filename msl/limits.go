@@ -9,7 +9,7 @@ const maxMessages = 12
 // Limits bound what one message may cost. A zero field means its default.
 type Limits struct {
 	Header           int // bytes of a header object; default 1 MiB
-	Chunk            int // bytes of a payload chunk object; default 16 MiB
+	Chunk            int // bytes of a payload chunk object; default 16 MiB, of a client 64 MiB
 	Depth            int // nesting of objects; default 32
 	Held             int // bytes of an answer that wait for the end of its request, and of the request; default 16 MiB
 	Tokens           int // service tokens of one message, and key requests; default 64
@@ -40,6 +40,13 @@ func (l Limits) withDefaults() Limits {
 		ErrorsPerSource:  orInt(l.ErrorsPerSource, 20),
 		PasswordsAtATime: orInt(l.PasswordsAtATime, 4),
 	}
+}
+
+// forClient are the limits of one who asked for what comes: the reference stack
+// answers in one chunk, which has 2.4 times the size of the data.
+func (l Limits) forClient() Limits {
+	l.Chunk = orInt(l.Chunk, 64<<20)
+	return l.withDefaults()
 }
 
 func (l Limits) wire() wire.Limits {

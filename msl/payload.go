@@ -112,7 +112,7 @@ func (r *payloadReader) next() error {
 		return ErrTruncated
 	}
 	if err != nil {
-		return withID(streamError(err), r.messageID)
+		return withID(streamError(err, "Chunk"), r.messageID)
 	}
 	var c chunk
 	err = persist(r.ctx, func() error {
@@ -322,9 +322,12 @@ func (c chunk) encode(e *wire.Encoder) {
 	e.End()
 }
 
-// streamError gives a failure to read an object from a stream its code.
-func streamError(err error) error {
+// streamError gives a failure to read an object from a stream its code. limit is
+// the one for its length.
+func streamError(err error, limit string) error {
 	switch {
+	case errors.Is(err, wire.ErrTooLong):
+		return fail(ErrMSLParseError, "read message", &LimitError{limit})
 	case cutOff(err):
 		return fail(ErrMSLParseError, "read message", ErrTruncated)
 	case errors.Is(err, wire.ErrSyntax), errors.Is(err, wire.ErrLimit):

@@ -43,7 +43,7 @@ type Inbox struct {
 
 // NewInbox makes an Inbox on a stream from the client's server.
 func (c *Client) NewInbox(r io.Reader) *Inbox {
-	return &Inbox{client: c, in: wire.NewDecoder(r, c.Limits.withDefaults().wire())}
+	return &Inbox{client: c, in: wire.NewDecoder(r, c.Limits.forClient().wire())}
 }
 
 // Receive returns the next message, whose body must be closed before the one

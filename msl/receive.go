@@ -51,10 +51,10 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 		return in, fail(ErrMSLParseError, "read message", io.EOF)
 	}
 	if err != nil {
-		return in, streamError(err)
+		return in, streamError(err, "Header")
 	}
 	if len(o.Raw()) > r.limits.Header {
-		return in, fail(ErrMSLParseError, "read message", wire.ErrLimit)
+		return in, fail(ErrMSLParseError, "read message", &LimitError{"Header"})
 	}
 	env, err := parseEnvelope(o, r.entities, func(token wire.Object) (err error) {
 		in.session, in.token, err = r.session(token)

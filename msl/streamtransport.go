@@ -34,7 +34,7 @@ type StreamTransport struct {
 func (t *StreamTransport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 	t.once.Do(func() {
 		t.link = &link{rw: t.RW}
-		t.in.decoder = wire.NewDecoder(t.link, t.Limits.withDefaults().wire())
+		t.in.decoder = wire.NewDecoder(t.link, t.Limits.forClient().wire())
 		t.turn = make(chan struct{}, 1)
 	})
 	select {

@@ -168,7 +168,7 @@ func (t *tokens) withServices(c *Client, list [][]byte) (*tokens, error) {
 		if err != nil {
 			return nil, fail(ErrMSLParseError, "stored service token", err)
 		}
-		s, err := parseServiceToken(o, c.ServiceTokens, t.master(), t.anyUser(o), c.Limits.withDefaults().Inflate)
+		s, err := parseServiceToken(o, c.ServiceTokens, t.master(), t.anyUser(o), c.Limits.forClient().Inflate)
 		if err != nil {
 			continue // its master token or user is gone
 		}

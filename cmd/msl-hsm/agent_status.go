@@ -30,6 +30,7 @@ const soon = 1
 // statusOf is the HTTP status for a message that had no answer. The README has the
 // table.
 func statusOf(err error) statusError {
+	err = limited(err)
 	var own statusError
 	var peer *msl.PeerError
 	var instead *mslhttp.StatusError

@@ -67,7 +67,8 @@ func (c *config) fill(ctx context.Context, k *client, tell *story) error {
 	}
 	k.msl = &msl.Client{
 		Entity: entity, Peers: peers,
-		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web}),
+		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
+		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
 	}
 	if err := c.clientExchanges(k); err != nil {

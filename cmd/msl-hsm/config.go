@@ -93,6 +93,14 @@ type limitsConfig struct {
 	Idle            time.Duration `yaml:"idle"`    // of an answer that streams, instead
 }
 
+// clientLimits are what an answer may cost. Zero is the default.
+type clientLimits struct {
+	Answer  int64 `yaml:"answer"` // bytes, as it travels
+	Header  int   `yaml:"header"` // bytes
+	Chunk   int   `yaml:"chunk"`  // bytes
+	Inflate int   `yaml:"inflate"`
+}
+
 type clientConfig struct {
 	URL          string `yaml:"url"`
 	EntityScheme string `yaml:"entity-scheme"` // default: what fits the rest
@@ -124,7 +132,8 @@ type clientConfig struct {
 	Password     string   `yaml:"password"` // source
 	Compression  []string `yaml:"compression"`
 
-	Agent agentConfig `yaml:"agent"`
+	Limits clientLimits `yaml:"limits"`
+	Agent  agentConfig  `yaml:"agent"`
 
 	TLS clientTLS `yaml:"tls"`
 

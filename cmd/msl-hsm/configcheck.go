@@ -20,6 +20,8 @@ func (c *config) check() error {
 		{"server.limits.header", int64(l.Header)}, {"server.limits.chunk", int64(l.Chunk)},
 		{"server.limits.idle", int64(l.Idle)}, {"server.limits.held", int64(l.Held)}, {"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
 		{"server.limits.errors-per-second", int64(l.ErrorsPerSecond)}, {"server.limits.errors-per-source", int64(l.ErrorsPerSource)},
+		{"client.limits.answer", c.Client.Limits.Answer}, {"client.limits.header", int64(c.Client.Limits.Header)},
+		{"client.limits.chunk", int64(c.Client.Limits.Chunk)}, {"client.limits.inflate", int64(c.Client.Limits.Inflate)},
 		{"server.limits.passwords", int64(l.Passwords)}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
 	} {
 		if number.value < 0 {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -120,9 +122,22 @@ func (n *noState) NextID(context.Context, int64) (int64, error) { return n.ids.A
 func explain(err error, c *config) error {
 	var peer *msl.PeerError
 	if !errors.As(err, &peer) {
-		return distrusted(err)
+		return distrusted(limited(err))
 	}
 	return fmt.Errorf("%s refused the message: %w: %s", printable(orDocument(peer.Identity)), refused{peer}, advice(peer, c))
+}
+
+// limited says which setting bounds what we take of an answer.
+func limited(err error) error {
+	var limit *msl.LimitError
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &limit):
+		return fmt.Errorf("%w: raise client.limits.%s in the configuration", err, strings.ToLower(limit.Limit))
+	case errors.As(err, &long):
+		return fmt.Errorf("the answer is longer than %d bytes: raise client.limits.answer in the configuration: %w", long.Limit, err)
+	}
+	return err
 }
 
 // distrusted says whose proof did not do, where an answer was not believed.

@@ -17,6 +17,8 @@ var (
 	ErrSyntax = errors.New("syntax error")
 	// ErrLimit says that the input or output exceeds a limit.
 	ErrLimit = errors.New("limit exceeded")
+	// ErrTooLong is the [ErrLimit] of an object of too many bytes.
+	ErrTooLong = fmt.Errorf("object too long: %w", ErrLimit)
 	// ErrTruncated says that a stream ended inside an object.
 	ErrTruncated = errors.New("stream ended inside an object")
 	// ErrCompression says that compressed data is damaged.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"fmt"
 	"unicode/utf8"
 )
 
@@ -11,7 +12,7 @@ import (
 func Parse(b []byte, lim Limits) (Object, error) {
 	lim = lim.withDefaults()
 	if len(b) > lim.Object {
-		return Object{}, limitError(lim.Object, "object too long")
+		return Object{}, fmt.Errorf("wire: byte %d: %w", lim.Object, ErrTooLong)
 	}
 	if len(b) == 0 || b[0] != '{' {
 		return Object{}, syntaxError(0, "not an object")

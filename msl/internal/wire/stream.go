@@ -119,7 +119,7 @@ func (d *Decoder) take(n int) (Object, error) {
 // fill reads once, or until there is something to read.
 func (d *Decoder) fill() error {
 	if d.Buffered() >= d.lim.Object {
-		return limitError(d.Buffered(), "object too long")
+		return fmt.Errorf("wire: byte %d: %w", d.Buffered(), ErrTooLong)
 	}
 	if d.rerr == nil {
 		d.grow()
