@@ -28,6 +28,7 @@ type Conn struct {
 	handled *payloadReader // of the request that a handler is answering, or nil
 	writing chan error     // a message that is being written behind the scenes, or nil
 	theirs  peerTokens     // that we issued for the peer, as far as it is known here
+	given   given          // the token that a peer issued for us on this connection
 }
 
 // NewConn makes a Conn on rw. Where rw is an [io.Closer], the end of the context
@@ -283,6 +284,9 @@ func (c *Conn) next(ctx context.Context, a *attempt) (*incoming, error) {
 	} else {
 		err = a.checkAnswer(ctx, in)
 	}
+	if err == nil && in.keyResponse != nil {
+		c.given = given{in.keyResponse.token, in.sender.Identity}
+	}
 	return in, withID(err, in.messageID)
 }
 
@@ -335,6 +339,23 @@ func (a *attempt) checkPeer(in *incoming) error {
 // due reports whether the sender of an answer waits for tokens.
 func (in *incoming) due() bool {
 	return len(in.keyRequests) > 0 || in.renewable && in.token != nil && in.userAuth != nil
+}
+
+// A given token is one that a peer delivered, and who that was.
+type given struct {
+	token *MasterToken
+	by    string
+}
+
+// takes reports whether the sender of a message can be answered under the token
+// that we hold. The reference stack never shows a token, and takes the one that it
+// gave us on this connection; whoever shows one may have lost ours.
+func (c *Conn) takes(in *incoming, held *MasterToken) bool {
+	if in.shows(held) {
+		return true
+	}
+	return in.peer.master == nil && in.sender.Authenticated && c.given.by == in.sender.Identity &&
+		c.given.token != nil && bytes.Equal(c.given.token.sealed.tokenData, held.sealed.tokenData)
 }
 
 // shows reports whether a message lets us answer under the token that we hold:

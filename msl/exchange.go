@@ -141,7 +141,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		held, bare := t, a.bare || a.spent(t.master()) || a.reply != nil && !a.reply.shows(t.master())
+		held, bare := t, a.bare || a.spent(t.master()) || a.reply != nil && !a.conn.takes(a.reply, t.master())
 		if uit := t.user(a.req.User); uit != nil && uit == a.refused {
 			t = t.withUser(a.req.User, nil)
 		}
