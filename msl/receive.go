@@ -3,6 +3,8 @@ package msl
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -48,10 +50,10 @@ func (r receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
 	in := &incoming{header: header{messageID: absent}, release: func() {}}
 	if err == io.EOF {
-		return in, fail(ErrMSLParseError, "read message", io.EOF)
+		return in, fail(ErrMSLParseError, "read message", fmt.Errorf("%w: %w", ErrNotMessage, io.EOF))
 	}
 	if err != nil {
-		return in, streamError(err, "Header")
+		return in, notMessage(streamError(err, "Header"), cutOff(err) || errors.Is(err, wire.ErrSyntax))
 	}
 	if len(o.Raw()) > r.limits.Header {
 		return in, fail(ErrMSLParseError, "read message", &LimitError{"Header"})
@@ -64,7 +66,7 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 		return err
 	})
 	if err != nil {
-		return in, err
+		return in, notMessage(err, !o.Has("headerdata") && !o.Has("errordata"))
 	}
 	if err := r.identify(ctx, in, env); err != nil {
 		return in, err
@@ -87,6 +89,18 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 	in.header, err = parseHeader(inside, rules)
 	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, ratio: r.limits.Inflate}
 	return in, err
+}
+
+// ErrNotMessage says that what came is no MSL message at all, or breaks off in its
+// header.
+var ErrNotMessage = errors.New("not an MSL message")
+
+// notMessage adds that to an error, where it is so.
+func notMessage(err error, so bool) error {
+	if !so {
+		return err
+	}
+	return fail(codeOf(err), "read message", fmt.Errorf("%w: %w", ErrNotMessage, err))
 }
 
 // identify finds who sent the message, and what opens it.

@@ -189,7 +189,7 @@ func (c *config) openAgent(ctx context.Context, log *slog.Logger, reporter *fail
 		k.Close()
 		return nil, err
 	}
-	k.msl.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: pooled(web, c.Client.Agent.Requests)}
+	k.msl.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: pooled(web, c.Client.Agent.Requests), MaxAnswer: c.Client.Limits.Answer}
 	return a, nil
 }
 

@@ -30,7 +30,7 @@ const soon = 1
 // statusOf is the HTTP status for a message that had no answer. The README has the
 // table.
 func statusOf(err error) statusError {
-	err = limited(err)
+	err = unread(err)
 	var own statusError
 	var peer *msl.PeerError
 	var instead *mslhttp.StatusError

@@ -62,6 +62,7 @@ func exitCode(err error) int {
 	var peer *msl.PeerError
 	var status *mslhttp.StatusError
 	var request *url.Error
+	var other *mslhttp.NotMessageError
 	switch {
 	case err == nil:
 		return 0
@@ -77,7 +78,7 @@ func exitCode(err error) int {
 		return exitRefused
 	case keystoreFailed(err):
 		return exitKeystore
-	case errors.As(err, &status), errors.As(err, &request):
+	case errors.As(err, &status), errors.As(err, &request), errors.As(err, &other), errors.Is(err, msl.ErrNotMessage):
 		return exitNoAnswer
 	}
 	return exitFailure

@@ -217,7 +217,7 @@ func (p *program) exchange(ctx context.Context, c *config, client *client, reque
 	out := &answerWriter{w: p.stdout}
 	_, err = io.Copy(out, response.Body)
 	if err := errors.Join(err, response.Body.Close()); err != nil {
-		return fmt.Errorf("read the answer: %w", limited(err))
+		return fmt.Errorf("read the answer: %w", unread(err))
 	}
 	if onTerminal(p.stdout) && out.last != '\n' {
 		fmt.Fprintln(p.stdout) // for the prompt that comes next

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
 // A story tells what a message took to be answered.
@@ -122,16 +123,26 @@ func (n *noState) NextID(context.Context, int64) (int64, error) { return n.ids.A
 func explain(err error, c *config) error {
 	var peer *msl.PeerError
 	if !errors.As(err, &peer) {
-		return distrusted(limited(err))
+		return distrusted(unread(err))
 	}
 	return fmt.Errorf("%s refused the message: %w: %s", printable(orDocument(peer.Identity)), refused{peer}, advice(peer, c))
 }
 
-// limited says which setting bounds what we take of an answer.
-func limited(err error) error {
+// unread says what answered in the place of an MSL server, or which setting bounds
+// what we take of an answer.
+func unread(err error) error {
 	var limit *msl.LimitError
 	var long *http.MaxBytesError
+	var other *mslhttp.NotMessageError
 	switch {
+	case errors.As(err, &other):
+		return other // what the protocol makes of it says no more
+	case errors.Is(err, msl.ErrTruncated) && errors.Is(err, msl.ErrNotMessage):
+		return fmt.Errorf("the server's answer breaks off in its header: try again, and check the URL: %w", err)
+	case errors.Is(err, msl.ErrNotMessage) && errors.Is(err, io.EOF):
+		return fmt.Errorf("the server answered an empty body, not MSL: check the URL: %w", err)
+	case errors.Is(err, msl.ErrNotMessage):
+		return fmt.Errorf("the server answered something that is no MSL message: check the URL: %w", err)
 	case errors.As(err, &limit):
 		return fmt.Errorf("%w: raise client.limits.%s in the configuration", err, strings.ToLower(limit.Limit))
 	case errors.As(err, &long):

@@ -96,7 +96,7 @@ func (t *Transport) post(ctx context.Context, u *upload) (io.ReadCloser, error) 
 		response.Body.Close()
 		return nil, &StatusError{Status: response.StatusCode, RetryAfter: response.Header.Get("Retry-After")}
 	}
-	return t.bounded(response.Body), nil
+	return &message{ReadCloser: t.bounded(response.Body), mediaType: response.Header.Get("Content-Type")}, nil
 }
 
 func (t *Transport) bounded(body io.ReadCloser) io.ReadCloser {
