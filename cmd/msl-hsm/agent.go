@@ -175,10 +175,12 @@ func (c *config) openAgent(ctx context.Context, log *slog.Logger, reporter *fail
 		return nil, usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
 	}
 	warnings := slog.NewLogLogger(log.Handler(), slog.LevelWarn).Writer()
-	k, err := c.openClient(ctx, &story{out: warnings})
+	tell := &story{out: warnings}
+	k, err := c.openClient(ctx, tell)
 	if err != nil {
 		return nil, err
 	}
+	tell.remind()
 	a := &agent{config: c, client: k, log: log, reporter: reporter, places: make(chan struct{}, c.Client.Agent.Requests)}
 	k.msl.State = &loggedState{ClientState: k.msl.State, log: log}
 	if c.Client.UserScheme == "EMAIL_PASSWORD" {

@@ -81,6 +81,9 @@ func (c *config) fill(ctx context.Context, k *client, tell *story) error {
 		return err
 	}
 	if c.Client.State != "" {
+		if err := c.warnOfState(k, tell); err != nil {
+			return err
+		}
 		if k.state, err = bolt.OpenClient(c.Client.State, c.Client.owner()); err != nil {
 			return err
 		}
@@ -241,7 +244,7 @@ func (c *config) useEarlier(ctx context.Context, k *client) error {
 		return err
 	}
 	if held.MasterToken == nil {
-		return usagef("%s has no master token that can be used here: make one with send --state, and the same key exchange", c.Client.EarlierState)
+		return c.noEarlierToken(k)
 	}
 	k.msl.Entity = &hiddenEntity{entityauth.MTProtected{Own: k.msl.Entity, Token: held.MasterToken, Keys: held.Keys}}
 	return nil

@@ -170,7 +170,11 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 	return f.inTime(ctx, func(ctx context.Context) error {
 		if f.noAnswer {
 			tell.begin()
-			return explain(client.msl.Send(ctx, request), c)
+			if err := client.msl.Send(ctx, request); err != nil {
+				return explain(err, c)
+			}
+			tell.remind()
+			return nil
 		}
 		return p.exchange(ctx, c, client, request, tell)
 	})

@@ -23,6 +23,7 @@ type story struct {
 	start time.Time
 	token []byte // the master token at the start
 	fresh []string
+	note  string // for the end, whether verbose or not
 }
 
 func (s *story) begin() { s.start = time.Now() }
@@ -35,6 +36,7 @@ func (s *story) tell(format string, args ...any) {
 
 // end sums up.
 func (s *story) end(r *msl.Response) {
+	defer s.remind()
 	switch {
 	case len(s.fresh) > 0:
 		s.tell("master token: new, by key exchange %s", s.fresh[len(s.fresh)-1])
