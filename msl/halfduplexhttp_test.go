@@ -108,14 +108,14 @@ func TestHalfDuplexHTTP(t *testing.T) {
 // request was read: the client gets an MSL error, and nothing of the answer.
 func TestHalfDuplexHTTPTooLong(t *testing.T) {
 	r := newRecorded(t)
-	r.server.Limits.Held = 1 << 20
+	r.server.Limits.Held = 100 << 10
 	ended := make(chan error, 1)
 	address := serveRecorded(t, r, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		err := echo(ctx, w, m)
 		ended <- err
 		return nil // as one that does not look
 	})
-	got, refusal := readLong(t, r, postAll(t, address, longRequest(random(4<<20)), false))
+	got, refusal := readLong(t, r, postAll(t, address, longRequest(random(int(scaled(4<<20)))), false))
 	if refusal == nil || refusal.InternalCode != msl.ErrMSLCommsFailure.Internal() || len(got) > 0 {
 		t.Errorf("%d bytes, %+v", len(got), refusal)
 	}
@@ -131,7 +131,7 @@ func TestHalfDuplexHTTPUnread(t *testing.T) {
 		r := newRecorded(t)
 		r.server.Limits.Held = 5 << 20
 		address := serveRecorded(t, r, func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-			for range 20 {
+			for range 8 {
 				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
 					return err
 				}
@@ -139,7 +139,7 @@ func TestHalfDuplexHTTPUnread(t *testing.T) {
 			return w.Flush()
 		})
 		got, refusal := readLong(t, r, postAll(t, address, longRequest(random(request)), false))
-		if len(got) != 20<<20 || refusal != nil {
+		if len(got) != 8<<20 || refusal != nil {
 			t.Errorf("request of %d bytes: answer of %d, %+v", request, len(got), refusal)
 		}
 	}

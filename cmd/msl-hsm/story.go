@@ -130,13 +130,15 @@ func explain(err error, c *config) error {
 	return fmt.Errorf("%s refused the message: %w: %s", printable(orDocument(peer.Identity)), refused{peer}, advice(peer, c))
 }
 
-// unread says what answered in the place of an MSL server, or which setting bounds
-// what we take of an answer.
+// unread says what answered in the place of an MSL server, which setting bounds what
+// we take of an answer, or that we could not read one.
 func unread(err error) error {
 	var limit *msl.LimitError
 	var long *http.MaxBytesError
 	var other *mslhttp.NotMessageError
 	switch {
+	case errors.Is(err, msl.ErrDecryptNotSupported):
+		return fmt.Errorf("our keys cannot finish the key exchange, and nothing was sent: offer another one with --key-exchange: %w", err)
 	case errors.As(err, &other):
 		return other // what the protocol makes of it says no more
 	case errors.Is(err, msl.ErrTruncated) && errors.Is(err, msl.ErrNotMessage):
