@@ -79,7 +79,7 @@ func (h *hangable) serve() (c *child, url string) {
 	return c, strings.TrimSpace(string(text))
 }
 
-const hungLimit = 6*time.Second
+const hungLimit = 6 * time.Second
 
 func TestStopHungStart(t *testing.T) {
 	t.Parallel()
