@@ -22,6 +22,14 @@ type graves struct {
 	all     []grave
 	seen    int // of them, those that were seen
 	digging bool
+
+	sessions []openSession // that could not be closed
+}
+
+// An openSession is one that no pool has any more.
+type openSession struct {
+	handle     uint
+	generation uint64 // of the module that opened it
 }
 
 type grave struct {
@@ -60,10 +68,55 @@ func (s *Store) bury(dead grave) {
 	if dead.handle != 0 {
 		g.seen++
 	}
-	if !g.digging {
-		g.digging = true
+	s.startDigging()
+}
+
+// startDigging has dig run. The caller holds the lock of the graves.
+func (s *Store) startDigging() {
+	if !s.graves.digging {
+		s.graves.digging = true
 		go s.dig()
 	}
+}
+
+// closeLater notes a session to be closed by and by.
+func (s *Store) closeLater(o openSession) {
+	g := &s.graves
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.sessions) < maxGraves {
+		g.sessions = append(g.sessions, o)
+		s.startDigging()
+	}
+}
+
+// closeLeft closes the sessions that were left open.
+func (s *Store) closeLeft() {
+	g := &s.graves
+	g.mu.Lock()
+	left := slices.Clone(g.sessions)
+	g.mu.Unlock()
+	for _, o := range left {
+		if s.closeLeftOne(o) {
+			g.mu.Lock()
+			g.sessions = slices.DeleteFunc(g.sessions, func(other openSession) bool { return other == o })
+			g.mu.Unlock()
+		}
+	}
+}
+
+// closeLeftOne reports whether the session is closed. Its handle may have been
+// given again by now, if the module closed it and said otherwise.
+func (s *Store) closeLeftOne(o openSession) bool {
+	if !s.mod.gate.enter(s.wait) {
+		return false
+	}
+	defer s.mod.gate.leave()
+	if s.isClosed() || o.generation != s.mod.generation.Load() || s.knows(o.handle) {
+		return true
+	}
+	err := s.closeSession(o.handle)
+	return err == nil || classOf(err) == classSession
 }
 
 // forget is for a new life, in which no object of the old one is left.
@@ -73,14 +126,15 @@ func (g *graves) forget() {
 	g.all, g.seen = nil, 0
 }
 
-func (g *graves) next() (grave, bool) {
+// next is an object of the list, if there is one, and whether anything is left.
+func (g *graves) next() (dead grave, more bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.all) == 0 {
-		g.digging = false
-		return grave{}, false
+	if len(g.all) > 0 {
+		return g.all[0], true
 	}
-	return g.all[0], true
+	g.digging = len(g.sessions) > 0
+	return grave{}, g.digging
 }
 
 func (g *graves) count() int {
@@ -101,15 +155,16 @@ func (g *graves) gone(dead grave) {
 	}
 }
 
-// dig destroys what is on the list until nothing is left.
+// dig destroys and closes what is on the lists until nothing is left.
 func (s *Store) dig() {
 	pause := digTime
 	for {
+		s.closeLeft()
 		dead, more := s.graves.next()
 		if !more {
 			return
 		}
-		if s.exhume(dead) == nil {
+		if dead != (grave{}) && s.exhume(dead) == nil {
 			s.graves.gone(dead)
 			pause = digTime
 			continue

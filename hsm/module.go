@@ -112,23 +112,58 @@ func (m *module) alone(wait time.Duration, op func() error) error {
 func (m *module) begin() error {
 	err := m.initialize()
 	m.own = err == nil
-	var e *Error
-	if err != nil && !(errors.As(err, &e) && e.Code == pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+	if err != nil && !already(err) {
 		return fmt.Errorf("%w; see the configuration of %s", err, m.path)
 	}
 	m.generation.Add(1)
 	return nil
 }
 
+func already(err error) bool { return answered(err, pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED) }
+
+func answered(err error, code uint) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Code == code
+}
+
 // restart finalizes and initializes again: the only way back for many modules
-// whose device went away.
+// whose device went away. Where the module is not finalized, be it that it refuses
+// or that it is somebody else's, its sessions stay open, and the generation stays
+// what it was, so that they are closed one by one.
 func (m *module) restart(wait time.Duration) error {
 	return m.alone(wait, func() error {
-		if m.own {
-			_ = m.finalize() // it fails if somebody did it before, which is as good
+		ended := m.own && m.end() == nil
+		err := m.initialize()
+		if ended && err != nil && !already(err) {
+			// It may have worked all the same, and then nobody would finalize it.
+			_ = m.end()
+			err = m.initialize()
 		}
-		return m.begin()
+		switch {
+		case err != nil && !already(err):
+			return fmt.Errorf("%w; see the configuration of %s", err, m.path)
+		case err == nil:
+			m.own = true
+		case !ended:
+			return nil
+		}
+		m.generation.Add(1)
+		return nil
 	})
+}
+
+// end calls C_Finalize, once more where it fails, and takes the module for
+// finalized where somebody did it before.
+func (m *module) end() error {
+	var err error
+	for range 2 {
+		err = m.finalize()
+		if err == nil || answered(err, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+			m.own = false
+			return nil
+		}
+	}
+	return err
 }
 
 // release undoes useModule. It waits for calls under way, but not longer than
@@ -144,12 +179,8 @@ func (m *module) release(wait time.Duration) error {
 		if !m.own {
 			return nil
 		}
+		err := m.end()
 		m.own = false
-		err := m.finalize()
-		var e *Error
-		if errors.As(err, &e) && e.Code == pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED {
-			return nil
-		}
 		return err
 	})
 }

@@ -233,6 +233,9 @@ func (s *Store) renewNow(restart bool) error {
 		}
 	}
 	s.life.Store(nil)
+	if s.isClosed() {
+		return errClosed
+	}
 	if err := s.mod.restart(s.wait); err != nil {
 		return err
 	}

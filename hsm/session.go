@@ -163,13 +163,34 @@ func (s *Store) once(p *pool, epoch uint64, op func(session uint, epoch uint64) 
 // fill opens the session of a place in a pool, and closes the one it had.
 func (s *Store) fill(own *session, now *life) (err error) {
 	s.empty(own)
-	own.shown.Store(0)
-	if own.handle, err = s.openSession(now.slot); err == nil {
-		own.epoch, own.generation = now.epoch, now.generation
-		own.shown.Store(uint64(own.handle))
-		s.open.Add(1)
+	if own.handle, err = s.openSession(now.slot); err != nil {
+		s.abandon(own.handle)
+		return err
 	}
-	return err
+	own.epoch, own.generation = now.epoch, now.generation
+	own.shown.Store(uint64(own.handle))
+	s.open.Add(1)
+	return nil
+}
+
+// abandon closes the session that C_OpenSession told although it failed: it may be
+// open all the same. One that this store knows is none.
+func (s *Store) abandon(handle uint) {
+	if handle != 0 && !s.knows(handle) {
+		_ = s.closeSession(handle)
+	}
+}
+
+// knows reports whether a handle is that of a session in one of the pools.
+func (s *Store) knows(handle uint) bool {
+	for _, p := range []*pool{s.sessions, s.anchors} {
+		for _, own := range p.all {
+			if own.shown.Load() == uint64(handle) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // empty closes the session of a place in a pool.
@@ -180,9 +201,13 @@ func (s *Store) empty(own *session) {
 	if own.generation == s.mod.generation.Load() {
 		err := s.closeSession(own.handle)
 		if err != nil && classOf(err) != classSession {
-			_ = s.closeSession(own.handle) // once more: what is left open is missed by others
+			err = s.closeSession(own.handle) // once more: what is left open is missed by others
+		}
+		if err != nil && classOf(err) != classSession {
+			s.closeLater(openSession{own.handle, own.generation})
 		}
 	}
+	own.shown.Store(0)
 	own.epoch = 0
 	s.open.Add(-1)
 }
