@@ -74,19 +74,21 @@ func (t *toldTransport) RoundTrip(ctx context.Context, write func(io.Writer) err
 		return write(count)
 	})
 	if err == nil {
-		t.story.tell("sent a message of %d bytes, answered after %s", count.n, took(start))
+		t.story.tell("sent a message of %d bytes, answered after %s", count.n.Load(), took(start))
 	}
 	return body, err
 }
 
+// A countingWriter may still be written to when its count is read: an answer can
+// come before its request is out.
 type countingWriter struct {
 	w io.Writer
-	n int
+	n atomic.Int64
 }
 
 func (c *countingWriter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
-	c.n += n
+	c.n.Add(int64(n))
 	return n, err
 }
 
