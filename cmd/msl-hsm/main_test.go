@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SOFTHSM2_MODULE", os.Getenv("SOFTHSM2_MODULE"))
 			e.Setenv("MSL_HSM_CONFIG", "")
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each command waits a second before it exits
 			e.Values[testingT{}] = e.T()
 			return nil
 		},
