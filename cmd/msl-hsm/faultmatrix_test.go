@@ -176,18 +176,18 @@ func TestFaultMatrix(t *testing.T) {
 			for _, kind := range kinds {
 				for _, mode := range []string{"once", "always", "time", "after"} {
 					n++
-					if !all && n%17 != 0 {
+					if !all && n%37 != 0 {
 						continue
 					}
 					fault := hsmtest.Fault{Function: function, Code: code}
 					switch mode {
 					case "once":
-						fault.Times, fault.Skip = 1, n/17%9
+						fault.Times, fault.Skip = 1, n/37%9
 					case "after":
-						fault.Times, fault.Skip, fault.After = 1, n/17%9, true
+						fault.Times, fault.Skip, fault.After = 1, n/37%9, true
 					case "time":
 						fault.For = 50 * time.Millisecond
-						if n%170 == 0 || all && code == 0x30 {
+						if n%370 == 0 || all && code == 0x30 {
 							fault.For = 2 * time.Second
 						}
 					}
