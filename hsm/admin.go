@@ -120,7 +120,11 @@ func unrestricted(err error) bool {
 // announce finds the key that was just made, proves it, and looks for others of
 // its version.
 func (s *Store) announce(label string, number uint32, id []byte) (v version, err error) {
-	err = s.scan(func(session uint, _ uint64) error {
+	err = s.scan(func(session uint, epoch uint64) error {
+		now, err := s.lifeOf(epoch)
+		if err != nil {
+			return err
+		}
 		all, err := s.labelled(session, label)
 		if err != nil {
 			return err
@@ -132,7 +136,7 @@ func (s *Store) announce(label string, number uint32, id []byte) (v version, err
 				if v, err = s.admit(session, e, nil); err != nil {
 					return err
 				}
-				v.life, found = s.life.Load(), true
+				v.life, found = now, true
 			case e.Version == number:
 				return errTwins
 			}

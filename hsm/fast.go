@@ -55,7 +55,7 @@ func doing(session uint) string { return functionNames[int(C.msl_doing[session%6
 // A made is a new object, with the attributes read back that decide its safety:
 // -1 where the module does not tell.
 type made struct {
-	handle                 uint
+	ref
 	sensitive, extractable int
 	size                   int
 }
@@ -112,7 +112,7 @@ func (l library) count(r C.msl_result, functions ...int) error {
 }
 
 func newMade(r C.msl_result) made {
-	return made{uint(r.value), int(r.sensitive), int(r.extractable), int(r.size)}
+	return made{ref{handle: uint(r.value)}, int(r.sensitive), int(r.extractable), int(r.size)}
 }
 
 func (l library) login(session, user uint, pin []byte) error {

@@ -49,16 +49,17 @@ func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 // session makes a session key that may be wrapped until it is sealed.
 func (s *Store) session(a keystore.Algorithm, op func(session uint, id string) (made, error)) (keystore.Key, error) {
 	k := &object{store: s, algorithm: a}
-	var doubts []doubtful
+	var doubts []ref
 	err := s.attempt(func() error {
 		return s.on(s.anchors, 0, func(session uint, epoch uint64) error {
 			id := s.newID()
 			m, err := op(session, id)
-			if err = s.born(session, id, &m, a, false, err); err != nil {
-				doubts = doubt(doubts, id, epoch, m)
+			m.epoch, m.id = epoch, id
+			if err = s.born(session, &m, a, false, err); err != nil {
+				doubts = doubt(doubts, m.ref)
 				return err
 			}
-			k.handle, k.epoch, k.id = m.handle, epoch, id
+			k.ref = m.ref
 			return nil
 		})
 	}, nil)
@@ -70,29 +71,24 @@ func (s *Store) session(a keystore.Algorithm, op func(session uint, id string) (
 }
 
 // discard destroys an object that was just made.
-func (s *Store) discard(session uint, id string, m made) {
-	if m.handle != 0 && s.destroy(session, m.handle) != nil {
-		s.bury(grave{id, m.handle})
+func (s *Store) discard(session uint, dead ref) {
+	if dead.handle != 0 && s.destroy(session, dead.handle) != nil {
+		s.bury(dead)
 	}
 }
 
-// A doubtful object is one that a module said it did not make: it may have failed
+// doubt notes an object that a module said it did not make: it may have failed
 // after it did.
-type doubtful struct {
-	id    string
-	epoch uint64
-}
-
-func doubt(all []doubtful, id string, epoch uint64, m made) []doubtful {
-	if m.handle != 0 {
+func doubt(all []ref, r ref) []ref {
+	if r.handle != 0 {
 		return all
 	}
-	return append(all, doubtful{id, epoch})
+	return append(all, r)
 }
 
 // settle buries what may be there. Where the device is sound and the data was at
 // fault there is nothing, and what was of an older life died with it.
-func (s *Store) settle(doubts []doubtful, err error) {
+func (s *Store) settle(doubts []ref, err error) {
 	var e *Error
 	now := s.life.Load()
 	if now == nil || errors.As(err, &e) && e.sound {
@@ -100,7 +96,7 @@ func (s *Store) settle(doubts []doubtful, err error) {
 	}
 	for _, d := range doubts {
 		if d.epoch == now.epoch {
-			s.bury(grave{id: d.id})
+			s.bury(d)
 		}
 	}
 }
@@ -109,16 +105,12 @@ func (s *Store) settle(doubts []doubtful, err error) {
 // needed in the token any more.
 func (s *Store) generateSessionPair(a keystore.Algorithm, kd kind) (keystore.Key, error) {
 	k := &object{store: s, algorithm: a}
-	var doubts []doubtful
+	var doubts []ref
 	err := s.attempt(func() error {
 		return s.on(s.anchors, 0, func(session uint, epoch uint64) (err error) {
-			k.id, k.epoch = s.newID(), epoch
-			k.handle, k.public, err = s.bornPair(session, k.id, a, kd)
-			if err != nil {
-				doubts = append(doubts, doubtful{k.id, epoch})
-				if k.id != "" {
-					doubts = append(doubts, doubtful{k.id + publicMark, epoch})
-				}
+			k.ref = ref{epoch: epoch, id: s.newID()}
+			if k.public, err = s.bornPair(session, &k.ref, a, kd); err != nil {
+				doubts = append(doubts, k.ref, k.ref.publicHalf())
 			}
 			return err
 		})
@@ -130,29 +122,34 @@ func (s *Store) generateSessionPair(a keystore.Algorithm, kd kind) (keystore.Key
 	return k.typed(), nil
 }
 
-// publicMark ends the identifier of a public half: the halves go at different
-// times.
-const publicMark = "p"
+// publicHalf has an identifier of its own: the halves go at different times.
+func (r ref) publicHalf() ref {
+	half := ref{epoch: r.epoch}
+	if r.id != "" {
+		half.id = r.id + "p"
+	}
+	return half
+}
 
-func (s *Store) bornPair(session uint, id string, a keystore.Algorithm, kd kind) (uint, crypto.PublicKey, error) {
-	half := id
-	if half != "" {
-		half += publicMark
-	}
+// bornPair makes a pair and fills in the handle of the private half.
+func (s *Store) bornPair(session uint, own *ref, a keystore.Algorithm, kd kind) (key crypto.PublicKey, err error) {
+	half := own.publicHalf()
 	public, private := kd.pair(a, false, nil)
-	m, n, err := s.generatePair(session, kd.generate, public.identified(half), private.identified(id))
-	var key crypto.PublicKey
+	var m made
+	m, half.handle, err = s.generatePair(session, kd.generate, public.identified(half.id), private.identified(own.id))
 	if err == nil {
-		key, err = s.publicKey(session, n, kd.keyType)
+		key, err = s.publicKey(session, half.handle, kd.keyType)
 	}
-	s.discard(session, half, made{handle: n})
+	s.discard(session, half)
 	if err == nil && (m.sensitive != 1 || m.extractable != 0) {
 		err = fmt.Errorf("hsm: the token does not protect a new private key as it was told: %w", keystore.ErrWeakKey)
 	}
+	m.epoch, m.id = own.epoch, own.id
 	if err != nil {
-		s.discard(session, id, m)
-		return 0, nil, err
+		s.discard(session, m.ref)
+		return nil, err
 	}
-	s.objects.Add(1)
-	return m.handle, key, nil
+	*own = m.ref
+	s.count(own.epoch, 1)
+	return key, nil
 }

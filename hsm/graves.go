@@ -19,7 +19,7 @@ import (
 // none otherwise, since a name costs as much as a quarter of the key.
 type graves struct {
 	mu      sync.Mutex
-	all     []grave
+	all     []ref
 	seen    int // of them, those that were seen
 	digging bool
 
@@ -32,9 +32,11 @@ type openSession struct {
 	generation uint64 // of the module that opened it
 }
 
-type grave struct {
-	id     string
-	handle uint // 0: nobody has seen it
+// A ref is what leads to an object in the token.
+type ref struct {
+	handle uint   // 0: nobody has seen it
+	epoch  uint64 // that the handle is of
+	id     string // its CKA_ID, if it has one
 }
 
 const (
@@ -56,12 +58,12 @@ func (s *Store) newID() string {
 }
 
 // bury notes an object to be destroyed by and by.
-func (s *Store) bury(dead grave) {
+func (s *Store) bury(dead ref) {
 	s.trouble()
 	g := &s.graves
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if dead == (grave{}) || len(g.all) == maxGraves {
+	if dead.handle == 0 && dead.id == "" || len(g.all) == maxGraves {
 		return
 	}
 	g.all = append(g.all, dead)
@@ -127,14 +129,14 @@ func (g *graves) forget() {
 }
 
 // next is an object of the list, if there is one, and whether anything is left.
-func (g *graves) next() (dead grave, more bool) {
+func (g *graves) next() (dead ref, more bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.all) > 0 {
 		return g.all[0], true
 	}
 	g.digging = len(g.sessions) > 0
-	return grave{}, g.digging
+	return ref{}, g.digging
 }
 
 func (g *graves) count() int {
@@ -144,7 +146,7 @@ func (g *graves) count() int {
 }
 
 // gone takes an object off the list.
-func (g *graves) gone(dead grave) {
+func (g *graves) gone(dead ref) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if i := slices.Index(g.all, dead); i >= 0 {
@@ -164,7 +166,7 @@ func (s *Store) dig() {
 		if !more {
 			return
 		}
-		if dead != (grave{}) && s.exhume(dead) == nil {
+		if dead != (ref{}) && s.exhume(dead) == nil {
 			s.graves.gone(dead)
 			pause = digTime
 			continue
@@ -178,9 +180,9 @@ func (s *Store) dig() {
 	}
 }
 
-// exhume destroys an object, if it is still there.
-func (s *Store) exhume(dead grave) error {
-	return s.on(s.sessions, 0, func(session uint, _ uint64) error {
+// exhume destroys an object, if it is still there. One of an older life is not.
+func (s *Store) exhume(dead ref) error {
+	err := s.on(s.sessions, dead.epoch, func(session uint, _ uint64) error {
 		if dead.id == "" {
 			return s.destroyNameless(session, dead.handle)
 		}
@@ -195,6 +197,10 @@ func (s *Store) exhume(dead grave) error {
 		}
 		return nil
 	})
+	if now := s.life.Load(); now != nil && now.epoch != dead.epoch {
+		return nil
+	}
+	return err
 }
 
 // destroyNameless destroys the session object with that handle, unless it has a

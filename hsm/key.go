@@ -28,10 +28,8 @@ type object struct {
 	restoring lock // held while a new handle is got
 
 	mu     sync.Mutex
-	handle uint
-	id     string // of a session object
-	epoch  uint64 // that the handle is of
-	users  int    // operations under way
+	ref        // to it in the token
+	users  int // operations under way
 	closed bool
 	locked bool // it may not leave
 }
@@ -81,35 +79,45 @@ func (k *object) typed() keystore.Key {
 // with it have returned.
 func (k *object) Close() error {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closed {
-		return nil
-	}
 	k.closed = true
-	if k.users > 0 {
-		return nil
-	}
-	return k.dispose()
+	dead := k.last()
+	k.mu.Unlock()
+	k.store.dispose(dead)
+	return nil
 }
 
-// dispose destroys the object of a session key, now or by and by. The caller
-// holds k.mu.
-func (k *object) dispose() error {
-	if k.label != "" || k.epoch == 0 {
-		return nil
+// last takes the object of a session key away from k once nobody uses it any more.
+// The caller holds k.mu, and disposes of the object without it: the call into the
+// module may not return.
+func (k *object) last() (dead ref) {
+	if k.closed && k.users == 0 && k.label == "" {
+		dead, k.ref = k.ref, ref{}
 	}
-	s, handle, epoch, id := k.store, k.handle, k.epoch, k.id
-	k.epoch = 0
-	err := s.on(s.anchors, epoch, func(session uint, _ uint64) error {
-		s.objects.Add(-1)
-		s.discard(session, id, made{handle: handle})
+	return dead
+}
+
+// dispose destroys the object of a session key, now or by and by. Or it died with
+// its session.
+func (s *Store) dispose(dead ref) {
+	if dead.epoch == 0 {
+		return
+	}
+	s.count(dead.epoch, -1)
+	err := s.on(s.anchors, dead.epoch, func(session uint, _ uint64) error {
+		s.discard(session, dead)
 		return nil
 	})
 	if errors.Is(err, keystore.ErrBusy) || errors.Is(err, keystore.ErrUnavailable) && classOf(err) != classStale {
-		s.objects.Add(-1)
-		s.bury(grave{id, handle})
+		s.bury(dead)
 	}
-	return nil // it is gone, or will be: destroyed, or dead with its session
+}
+
+// count adds to the session objects that are alive, unless the life that they are
+// of is over.
+func (s *Store) count(epoch uint64, n int64) {
+	if now := s.life.Load(); now != nil && now.epoch == epoch {
+		now.objects.Add(n)
+	}
 }
 
 // use runs op with the handle on a session of the pool. A closing of the key
@@ -154,12 +162,10 @@ func (k *object) acquire() (handle uint, epoch uint64, err error) {
 
 func (k *object) release() {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.users--
-	if k.closed && k.users == 0 {
-		// Nobody is left to tell: the object goes with its session at last.
-		_ = k.dispose()
-	}
+	dead := k.last()
+	k.mu.Unlock()
+	k.store.dispose(dead)
 }
 
 // restore gets a new handle, unless another goroutine got one meanwhile.
@@ -191,11 +197,10 @@ func (k *object) restore(epoch uint64) error {
 		return fmt.Errorf("hsm: the token was opened anew and the %v key was in the old one only: %w", k.algorithm, keystore.ErrLost)
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.handle, k.epoch, k.id = found.handle, found.epoch, found.id
-	if k.closed && k.users == 0 {
-		_ = k.dispose()
-	}
+	k.ref = found.ref
+	dead := k.last()
+	k.mu.Unlock()
+	s.dispose(dead)
 	return nil
 }
 
@@ -208,13 +213,13 @@ func (k *object) forget(epoch uint64) bool {
 		return false
 	}
 	if k.epoch == epoch {
-		k.epoch = 0
 		if k.label != "" {
 			k.store.outdate(k.label)
 		} else {
-			k.store.objects.Add(-1)
-			k.store.bury(grave{k.id, k.handle}) // in case the token knows it after all
+			k.store.count(epoch, -1)
+			k.store.bury(k.ref) // in case the token knows it after all
 		}
+		k.epoch = 0
 	}
 	return true
 }

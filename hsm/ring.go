@@ -83,7 +83,7 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 func (s *Store) provisioned(v version) *object {
 	return &object{
 		store: s, algorithm: v.algorithm, public: v.public, label: v.label, version: v.number,
-		handle: v.handle, epoch: v.epoch(), locked: true,
+		ref: ref{handle: v.handle, epoch: v.epoch()}, locked: true,
 	}
 }
 
@@ -102,8 +102,8 @@ func (s *Store) ring(label string) ([]version, error) {
 	}
 	var ring []version
 	err := s.attempt(func() error {
-		return s.on(s.sessions, 0, func(session uint, _ uint64) (err error) {
-			ring, err = s.load(session, label, known)
+		return s.on(s.sessions, 0, func(session uint, epoch uint64) (err error) {
+			ring, err = s.load(session, epoch, label, known)
 			return err
 		})
 	}, nil)
@@ -115,6 +115,16 @@ func (s *Store) ring(label string) ([]version, error) {
 	}
 	s.rings.set(label, ring)
 	return ring, nil
+}
+
+// lifeOf is the life that handles got in an operation of that epoch are of, unless
+// it ended meanwhile.
+func (s *Store) lifeOf(epoch uint64) (*life, error) {
+	now := s.life.Load()
+	if now == nil || now.epoch != epoch {
+		return nil, &Error{stale: true, epoch: epoch}
+	}
+	return now, nil
 }
 
 // current reports whether the handles of a ring are of the life that there is.
@@ -161,8 +171,11 @@ func (s *Store) outdate(label string) {
 // load finds the versions of a key and proves each: a new one all over, and one
 // that was known before to be the same. That a key which was there is not found
 // does not mean that it is not there: some modules say so when the token went away.
-func (s *Store) load(session uint, label string, known []version) ([]version, error) {
-	now := s.life.Load()
+func (s *Store) load(session uint, epoch uint64, label string, known []version) ([]version, error) {
+	now, err := s.lifeOf(epoch)
+	if err != nil {
+		return nil, err
+	}
 	all, err := s.labelled(session, label)
 	if err == nil {
 		err = replaced(all, known)

@@ -152,7 +152,7 @@ func (s *Store) unwrapSealed(own *object, version uint32, wrapped []byte) error 
 		return err
 	}
 	defer kek.Close()
-	var doubts []doubtful
+	var doubts []ref
 	err = s.attempt(func() error { return s.unwrapKey(kek, ckmKeyWrap, own, wrapped, &doubts) }, nil, kek)
 	s.settle(doubts, err)
 	return s.ours(err)

@@ -19,6 +19,8 @@ type life struct {
 	slot       uint
 	token      tokenInfo
 	generation uint64 // of the module
+
+	objects atomic.Int64 // session objects that are alive
 }
 
 // A session is a place in a pool for one PKCS #11 session. Whoever took it from
@@ -252,7 +254,6 @@ func (s *Store) startIn(token tokenInfo) error {
 		return err
 	}
 	s.sweepOut(s.anchors)
-	s.objects.Store(0)
 	s.graves.forget()
 	s.serial.CompareAndSwap(nil, &token.Serial)
 	s.life.Store(now)

@@ -83,7 +83,6 @@ type Store struct {
 	epoch          atomic.Uint64             // of the newest life that was begun
 	serial         atomic.Pointer[string]    // of the token that was opened first
 	keepsTemplates atomic.Bool               // the module was seen to keep every UNWRAP_TEMPLATE
-	objects        atomic.Int64              // live session objects
 	open           atomic.Int64              // open sessions
 	ticks          atomic.Int64              // of the watch, from 1
 	troubled       atomic.Int64              // until when session objects get names, in nanoseconds since 1970
@@ -300,7 +299,6 @@ func (s *Store) Close() (err error) {
 					s.empty(own)
 				}
 			}
-			s.objects.Store(0)
 			s.pin.wipe()
 			return nil
 		})
@@ -334,8 +332,12 @@ type Stats struct {
 
 // Stats tells what the store holds in its token.
 func (s *Store) Stats() Stats {
+	alive := 0
+	if now := s.life.Load(); now != nil {
+		alive = int(now.objects.Load())
+	}
 	return Stats{
-		Objects: int(s.objects.Load()) + s.graves.count(), Sessions: int(s.open.Load()),
+		Objects: alive + s.graves.count(), Sessions: int(s.open.Load()),
 		InUse: s.sessions.busy() + s.anchors.busy(), Epoch: s.epoch.Load(),
 	}
 }

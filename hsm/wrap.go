@@ -158,7 +158,7 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 		return nil, fmt.Errorf("hsm: unwrap %v: %w", a, keystore.ErrBadData)
 	}
 	made := &object{store: s, algorithm: a, locked: locked}
-	var doubts []doubtful
+	var doubts []ref
 	err := s.attempt(func() error {
 		return s.unwrapKey(k.object, mechanism, made, wrapped, &doubts)
 	}, k.likeUnwrap(mechanism, a), k.object)
@@ -184,7 +184,7 @@ func (k unwrapKey) likeUnwrap(mechanism uint, a keystore.Algorithm) func() error
 			return err
 		}
 		made := &object{store: k.store, algorithm: a, locked: k.label != ""}
-		if err := k.store.unwrapKey(k.object, mechanism, made, wrapped, new([]doubtful)); err != nil {
+		if err := k.store.unwrapKey(k.object, mechanism, made, wrapped, new([]ref)); err != nil {
 			return err
 		}
 		return made.Close()
@@ -193,7 +193,7 @@ func (k unwrapKey) likeUnwrap(mechanism uint, a keystore.Algorithm) func() error
 
 // unwrapKey makes the session object of a key, with the attributes that it must
 // have. It notes what it may have made when it fails.
-func (s *Store) unwrapKey(kek *object, mechanism uint, own *object, wrapped []byte, doubts *[]doubtful) error {
+func (s *Store) unwrapKey(kek *object, mechanism uint, own *object, wrapped []byte, doubts *[]ref) error {
 	template := s.templates[own.algorithm].unwrap
 	if own.locked {
 		template = s.templates[own.algorithm].unseal
@@ -201,33 +201,34 @@ func (s *Store) unwrapKey(kek *object, mechanism uint, own *object, wrapped []by
 	return kek.use(s.anchors, func(session, parent uint, epoch uint64) error {
 		id := s.newID()
 		m, err := s.unwrap(session, mechanism, parent, wrapped, template.identified(id))
-		if err = s.born(session, id, &m, own.algorithm, own.locked, err); err != nil {
-			*doubts = doubt(*doubts, id, epoch, m)
+		m.epoch, m.id = epoch, id
+		if err = s.born(session, &m, own.algorithm, own.locked, err); err != nil {
+			*doubts = doubt(*doubts, m.ref)
 			return err
 		}
 		if mechanism == pkcs11.CKM_RSA_PKCS_OAEP {
-			if err = s.measure(session, epoch, m, own.algorithm, own.locked); err != nil {
-				s.objects.Add(-1)
-				s.discard(session, id, m)
+			if err = s.measure(session, m, own.algorithm, own.locked); err != nil {
+				s.count(epoch, -1)
+				s.discard(session, m.ref)
 				return err
 			}
 		}
-		own.handle, own.epoch, own.id = m.handle, epoch, id
+		own.ref = m.ref
 		return nil
 	})
 }
 
 // born checks a new session object, repairs it where the module did not keep to
 // the template, and otherwise destroys it. err is that of its making.
-func (s *Store) born(session uint, id string, m *made, a keystore.Algorithm, locked bool, err error) error {
-	handle := m.handle
+func (s *Store) born(session uint, m *made, a keystore.Algorithm, locked bool, err error) error {
+	own := m.ref
 	if err == nil && (m.sensitive != 1 || locked && m.extractable != 0) {
 		repair := template{}.flag(pkcs11.CKA_SENSITIVE, true)
 		if locked {
 			repair = repair.flag(pkcs11.CKA_EXTRACTABLE, false)
 		}
-		*m, err = s.set(session, handle, repair)
-		m.handle = handle
+		*m, err = s.set(session, own.handle, repair)
+		m.ref = own
 	}
 	if err == nil && (m.sensitive != 1 || locked && m.extractable != 0) {
 		err = fmt.Errorf("hsm: the token does not protect a new key as it was told: %w", keystore.ErrWeakKey)
@@ -236,10 +237,10 @@ func (s *Store) born(session uint, id string, m *made, a keystore.Algorithm, loc
 		err = checkSize(*m, a)
 	}
 	if err != nil {
-		s.discard(session, id, *m)
+		s.discard(session, m.ref)
 		return err
 	}
-	s.objects.Add(1)
+	s.count(m.epoch, 1)
 	return nil
 }
 
@@ -254,7 +255,7 @@ func checkSize(m made, a keystore.Algorithm) error {
 // measure finds out the size of a key that came out of RSA-OAEP, where the
 // module does not tell: of one that may leave by wrapping it, of another as far
 // as the operation that it is for fails with a wrong one.
-func (s *Store) measure(session uint, epoch uint64, m made, a keystore.Algorithm, locked bool) error {
+func (s *Store) measure(session uint, m made, a keystore.Algorithm, locked bool) error {
 	out := make([]byte, 80)
 	switch {
 	case m.size > 0:
@@ -266,7 +267,8 @@ func (s *Store) measure(session uint, epoch uint64, m made, a keystore.Algorithm
 		if err == nil {
 			n, err = s.wrap(session, ckmKeyWrap, ruler.handle, m.handle, out)
 		}
-		s.discard(session, id, ruler)
+		ruler.epoch, ruler.id = m.epoch, id
+		s.discard(session, ruler.ref)
 		switch {
 		case err != nil:
 			return err
@@ -278,7 +280,7 @@ func (s *Store) measure(session uint, epoch uint64, m made, a keystore.Algorithm
 		return nil
 	}
 	// On another session: a failure may leave an operation active.
-	return s.on(s.sessions, epoch, func(session uint, _ uint64) (err error) {
+	return s.on(s.sessions, m.epoch, func(session uint, _ uint64) (err error) {
 		switch a {
 		case keystore.HMACSHA256, keystore.HMACSHA256Block:
 			_, err = s.sign(session, m.handle, pkcs11.CKM_SHA256_HMAC, nil, out[:32])
