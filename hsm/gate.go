@@ -11,8 +11,8 @@ import (
 // than the caller says, since a call into a module may never return.
 type gate struct {
 	calls atomic.Int64 // under way, or about to find out that the gate is shut
-	shut  atomic.Bool
-	alone sync.Mutex // held by whoever shut it
+	shut  atomic.Pointer[time.Time] // since when, or nil
+	alone sync.Mutex                // held by whoever shut it
 }
 
 // gatePoll is how often the state of the gate is looked at where it has to be
@@ -21,22 +21,26 @@ const gatePoll = time.Millisecond
 
 // enter begins a call, unless the gate stays shut for the time.
 func (g *gate) enter(wait time.Duration) bool {
-	if g.calls.Add(1); !g.shut.Load() {
+	if g.tryEnter() {
 		return true
 	}
-	for end := time.Now().Add(wait); ; time.Sleep(gatePoll) {
-		g.calls.Add(-1)
-		for g.shut.Load() && time.Now().Before(end) {
-			time.Sleep(gatePoll)
-		}
-		if g.calls.Add(1); !g.shut.Load() {
+	for start := time.Now(); ; time.Sleep(gatePoll) {
+		switch since := g.shut.Load(); {
+		case since == nil && g.tryEnter():
 			return true
-		}
-		if !time.Now().Before(end) {
-			g.calls.Add(-1)
+		case since != nil && time.Now().After(patience(start, since, wait)):
 			return false
 		}
 	}
+}
+
+func (g *gate) tryEnter() bool {
+	g.calls.Add(1)
+	open := g.shut.Load() == nil
+	if !open {
+		g.calls.Add(-1)
+	}
+	return open
 }
 
 func (g *gate) leave() { g.calls.Add(-1) }
@@ -51,7 +55,8 @@ func (g *gate) close(wait time.Duration) bool {
 		}
 		time.Sleep(gatePoll)
 	}
-	g.shut.Store(true)
+	now := time.Now()
+	g.shut.Store(&now)
 	for g.calls.Load() > 0 {
 		if time.Now().After(end) {
 			g.open()
@@ -64,6 +69,6 @@ func (g *gate) close(wait time.Duration) bool {
 
 // open lets calls in again after close.
 func (g *gate) open() {
-	g.shut.Store(false)
+	g.shut.Store(nil)
 	g.alone.Unlock()
 }

@@ -3,21 +3,50 @@ package hsm
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
+// grace is how long anybody waits for what is overdue.
+const grace = 20 * time.Millisecond
+
+// patience ends a wait that began at start for something that others have had since
+// a time, if that is known. What they had for longer than wait is overdue: whoever
+// comes then waits no more, or the waits of one request would add up.
+func patience(start time.Time, since *time.Time, wait time.Duration) time.Time {
+	end := start.Add(wait)
+	if since == nil {
+		return end
+	}
+	overdue := since.Add(wait)
+	if least := start.Add(min(grace, wait)); overdue.Before(least) {
+		return least
+	}
+	if overdue.Before(end) {
+		return overdue
+	}
+	return end
+}
+
 // A lock is held through calls into the module, which may not return: nobody
 // waits for it longer than the caller says.
-type lock struct{ mu sync.Mutex }
+type lock struct {
+	mu    sync.Mutex
+	since atomic.Pointer[time.Time] // when it was taken
+}
 
 func (l *lock) take(wait time.Duration) error {
-	for deadline := time.Now().Add(wait); !l.mu.TryLock(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	start := time.Now()
+	for now := start; !l.mu.TryLock(); now = time.Now() {
+		if now.After(patience(start, l.since.Load(), wait)) {
 			return fmt.Errorf("hsm: a key is in use by a call that has not returned for %v: %w", wait, keystore.ErrBusy)
 		}
+		time.Sleep(time.Millisecond)
 	}
+	now := time.Now()
+	l.since.Store(&now)
 	return nil
 }
 

@@ -166,9 +166,9 @@ func (s *Store) renew(failed uint64, restart bool) bool {
 		r.running, r.began = make(chan struct{}), now
 		go s.recover(restart)
 	}
-	running := r.running
+	running, began := r.running, r.began
 	r.mu.Unlock()
-	timer := time.NewTimer(s.wait)
+	timer := time.NewTimer(time.Until(patience(now, &began, s.wait)))
 	defer timer.Stop()
 	select {
 	case <-running:

@@ -46,6 +46,7 @@ type pool struct {
 	// kept after a failure. That is safe, since what runs on it are calls that
 	// leave no operation active.
 	anchor bool
+	dry    atomic.Pointer[time.Time] // since when somebody waits for a session, or nil
 }
 
 func newPool(n int, anchor bool) *pool {
@@ -66,6 +67,9 @@ func (p *pool) put(own *session, sound bool) {
 		p.free[0] = own
 	}
 	p.mu.Unlock()
+	if p.dry.Load() != nil {
+		p.dry.Store(nil)
+	}
 	p.places <- struct{}{}
 }
 
@@ -89,15 +93,23 @@ func (s *Store) take(p *pool) (*session, error) {
 		return p.pop(), nil
 	default:
 	}
-	timer := time.NewTimer(s.wait)
-	defer timer.Stop()
-	select {
-	case <-p.places:
-		return p.pop(), nil
-	case <-s.done:
-		return nil, errClosed
-	case <-timer.C:
-		return nil, fmt.Errorf("hsm: all %d PKCS #11 sessions are in use for %v: %w", len(p.all), s.wait, keystore.ErrBusy)
+	start := time.Now()
+	p.dry.CompareAndSwap(nil, &start)
+	for {
+		end := patience(start, p.dry.Load(), s.wait)
+		timer := time.NewTimer(time.Until(end))
+		select {
+		case <-p.places:
+			timer.Stop()
+			return p.pop(), nil
+		case <-s.done:
+			timer.Stop()
+			return nil, errClosed
+		case <-timer.C:
+			if !patience(start, p.dry.Load(), s.wait).After(end) {
+				return nil, fmt.Errorf("hsm: all %d PKCS #11 sessions are in use for %v: %w", len(p.all), s.wait, keystore.ErrBusy)
+			}
+		}
 	}
 }
 
@@ -106,17 +118,21 @@ func (s *Store) take(p *pool) (*session, error) {
 // that the caller's handles are of: a token may have given such a handle to
 // another object meanwhile. Epoch 0 asks for no particular one.
 func (s *Store) on(p *pool, epoch uint64, op func(session uint, epoch uint64) error) error {
-	var deadline time.Time
+	var start time.Time
 	for {
 		err := s.once(p, epoch, op)
 		if err == nil || classOf(err) != classBusy {
+			if s.crowded.Load() != nil {
+				s.crowded.Store(nil)
+			}
 			return err
 		}
-		// Other programs hold the sessions that this pool was promised.
-		switch now := time.Now(); {
-		case deadline.IsZero():
-			deadline = now.Add(s.wait)
-		case now.After(deadline):
+		now := time.Now()
+		if start.IsZero() {
+			start = now
+			s.crowded.CompareAndSwap(nil, &now)
+		}
+		if now.After(patience(start, s.crowded.Load(), s.wait)) {
 			return err
 		}
 		time.Sleep(2 * time.Millisecond)

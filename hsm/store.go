@@ -79,6 +79,7 @@ type Store struct {
 
 	life           atomic.Pointer[life]      // nil while the sessions are not open
 	stuck          atomic.Pointer[stuckCall] // that makes the store unavailable
+	crowded        atomic.Pointer[time.Time] // since when other programs hold the sessions that the pools were promised
 	refused        atomic.Pointer[error]     // what the token said of the PIN
 	epoch          atomic.Uint64             // of the newest life that was begun
 	serial         atomic.Pointer[string]    // of the token that was opened first

@@ -56,7 +56,7 @@ func (s *Store) findStuck(now int64, tick, limit time.Duration) (stuck *stuckCal
 			continue
 		}
 		function, took := doing(uint(own.shown.Load())), time.Duration(now-since)*tick
-		if took < patience(function, limit) || took <= longest {
+		if took < limitOf(function, limit) || took <= longest {
 			continue
 		}
 		longest, stuck = took, &stuckCall{function, time.Now().Add(-took)}
@@ -64,8 +64,8 @@ func (s *Store) findStuck(now int64, tick, limit time.Duration) (stuck *stuckCal
 	return stuck
 }
 
-// patience is the limit for a function: to find primes takes some devices minutes.
-func patience(function string, limit time.Duration) time.Duration {
+// limitOf is the limit for a function: to find primes takes some devices minutes.
+func limitOf(function string, limit time.Duration) time.Duration {
 	if function == "C_GenerateKeyPair" {
 		return 12 * limit
 	}

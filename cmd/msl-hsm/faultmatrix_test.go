@@ -50,12 +50,12 @@ type faultBench struct {
 	ran    atomic.Int64
 }
 
-func newFaultBench(t *testing.T) *faultBench {
+func newFaultBench(t *testing.T, wait time.Duration) *faultBench {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	store, err := hsm.Open(hsm.Config{
 		URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN,
-		Wait: time.Second, CallTimeout: 3 * time.Second,
+		Wait: wait, CallTimeout: 3 * wait,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func (f *faultBench) back(t *testing.T, what string) {
 // most once, and exactly once where the fault is a single one. A sample of all that
 // runs every day.
 func TestFaultMatrix(t *testing.T) {
-	f := newFaultBench(t)
+	f := newFaultBench(t, time.Second)
 	// From the first failure on objects have names by which they are found again.
 	f.cell(t, "PSK", hsmtest.Fault{Function: "C_Sign", Code: 0x5, Times: 1})
 	kinds := []string{"PSK", "returning", "RSA"}
