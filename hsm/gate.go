@@ -10,7 +10,7 @@ import (
 // call that meets C_Finalize crashes in most libraries. No wait at it is longer
 // than the caller says, since a call into a module may never return.
 type gate struct {
-	calls atomic.Int64 // under way, or about to find out that the gate is shut
+	calls atomic.Int64              // under way, or about to find out that the gate is shut
 	shut  atomic.Pointer[time.Time] // since when, or nil
 	alone sync.Mutex                // held by whoever shut it
 }

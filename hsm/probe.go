@@ -44,7 +44,11 @@ func (r Report) failed(untried bool) []string {
 	var names []string
 	for _, c := range r {
 		if c.Required && !c.OK && c.Untried == untried {
-			names = append(names, c.Name+": "+Weaknesses()[c.Name]+" ("+c.Detail+")")
+			what := Weaknesses()[c.Name]
+			if !untried && c.Detail != "" {
+				what = "the module cannot do it"
+			}
+			names = append(names, c.Name+": "+what+" ("+c.Detail+")")
 		}
 	}
 	return names
