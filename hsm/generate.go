@@ -54,7 +54,7 @@ func (s *Store) session(a keystore.Algorithm, op func(session uint, id string) (
 		return s.on(s.anchors, 0, func(session uint, epoch uint64) error {
 			id := s.newID()
 			m, err := op(session, id)
-			m.epoch, m.id = epoch, id
+			m.epoch, m.id, m.origin = epoch, id, s.originOf(session)
 			if err = s.born(session, &m, a, false, err); err != nil {
 				doubts = doubt(doubts, m.ref)
 				return err
@@ -95,8 +95,11 @@ func (s *Store) settle(doubts []ref, err error) {
 		return
 	}
 	for _, d := range doubts {
-		if d.epoch == now.epoch {
-			s.bury(d)
+		if d.epoch != now.epoch {
+			continue
+		}
+		if s.bury(d); d.id == "" {
+			s.retire(d.origin)
 		}
 	}
 }
@@ -108,7 +111,7 @@ func (s *Store) generateSessionPair(a keystore.Algorithm, kd kind) (keystore.Key
 	var doubts []ref
 	err := s.attempt(func() error {
 		return s.on(s.anchors, 0, func(session uint, epoch uint64) (err error) {
-			k.ref = ref{epoch: epoch, id: s.newID()}
+			k.ref = ref{epoch: epoch, id: s.newID(), origin: s.originOf(session)}
 			if k.public, err = s.bornPair(session, &k.ref, a, kd); err != nil {
 				doubts = append(doubts, k.ref, k.ref.publicHalf())
 			}
@@ -124,7 +127,7 @@ func (s *Store) generateSessionPair(a keystore.Algorithm, kd kind) (keystore.Key
 
 // publicHalf has an identifier of its own: the halves go at different times.
 func (r ref) publicHalf() ref {
-	half := ref{epoch: r.epoch}
+	half := ref{epoch: r.epoch, origin: r.origin}
 	if r.id != "" {
 		half.id = r.id + "p"
 	}
@@ -144,12 +147,12 @@ func (s *Store) bornPair(session uint, own *ref, a keystore.Algorithm, kd kind) 
 	if err == nil && (m.sensitive != 1 || m.extractable != 0) {
 		err = fmt.Errorf("hsm: the token does not protect a new private key as it was told: %w", keystore.ErrWeakKey)
 	}
-	m.epoch, m.id = own.epoch, own.id
+	m.epoch, m.id, m.origin = own.epoch, own.id, own.origin
 	if err != nil {
 		s.discard(session, m.ref)
 		return nil, err
 	}
 	*own = m.ref
-	s.count(own.epoch, 1)
+	s.count(m.ref, 1)
 	return key, nil
 }

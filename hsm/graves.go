@@ -34,9 +34,10 @@ type openSession struct {
 
 // A ref is what leads to an object in the token.
 type ref struct {
-	handle uint   // 0: nobody has seen it
-	epoch  uint64 // that the handle is of
-	id     string // its CKA_ID, if it has one
+	handle uint    // 0: nobody has seen it
+	epoch  uint64  // that the handle is of
+	id     string  // its CKA_ID, if it has one
+	origin *origin // of a session object
 }
 
 const (

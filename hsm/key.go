@@ -102,7 +102,7 @@ func (s *Store) dispose(dead ref) {
 	if dead.epoch == 0 {
 		return
 	}
-	s.count(dead.epoch, -1)
+	defer s.count(dead, -1)
 	err := s.on(s.anchors, dead.epoch, func(session uint, _ uint64) error {
 		s.discard(session, dead)
 		return nil
@@ -114,9 +114,12 @@ func (s *Store) dispose(dead ref) {
 
 // count adds to the session objects that are alive, unless the life that they are
 // of is over.
-func (s *Store) count(epoch uint64, n int64) {
-	if now := s.life.Load(); now != nil && now.epoch == epoch {
+func (s *Store) count(r ref, n int64) {
+	if now := s.life.Load(); now != nil && now.epoch == r.epoch {
 		now.objects.Add(n)
+	}
+	if r.origin.add(n) {
+		s.closeLater(r.origin.session)
 	}
 }
 
@@ -216,7 +219,7 @@ func (k *object) forget(epoch uint64) bool {
 		if k.label != "" {
 			k.store.outdate(k.label)
 		} else {
-			k.store.count(epoch, -1)
+			k.store.count(k.ref, -1)
 			k.store.bury(k.ref) // in case the token knows it after all
 		}
 		k.epoch = 0

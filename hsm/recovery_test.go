@@ -348,3 +348,57 @@ func TestWeakModule(t *testing.T) {
 		}
 	}
 }
+
+// TestDeniedAfterQuiet has a module deny the first object after a quiet time, which
+// has no name: nothing is left of it once the keys of its session are closed, and
+// none of them is lost.
+func TestDeniedAfterQuiet(t *testing.T) {
+	for _, function := range []string{"C_GenerateKey", "C_CreateObject", "C_UnwrapKey", "C_GenerateKeyPair"} {
+		t.Run(function, func(t *testing.T) {
+			token := softhsm.Temp(t)
+			m := hsmtest.New(t, token.Module)
+			s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+			seal(t, s)
+			key, err := s.Generate(keystore.HMACSHA256)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sealed, err := s.Seal(key, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Inject(hsmtest.Fault{Function: function, Code: pkcs11.CKR_DEVICE_ERROR, Times: 1, After: true})
+			made := []keystore.Key{key}
+			for _, op := range []func() (keystore.Key, error){
+				func() (keystore.Key, error) { return s.Generate(keystore.AES128CBC) },
+				func() (keystore.Key, error) { return s.Import(keystore.AES128CBC, make([]byte, 16)) },
+				func() (keystore.Key, error) { return s.Unseal(keystore.HMACSHA256, sealed, nil) },
+				func() (keystore.Key, error) { return s.Generate(keystore.RSAUnwrap2048) },
+			} {
+				k, err := op()
+				if err != nil {
+					t.Fatal(err)
+				}
+				made = append(made, k)
+			}
+			if n := m.Counters().Fired; n != 1 {
+				t.Fatalf("%d faults", n)
+			}
+			if _, err := key.(keystore.MAC).Sum(nil); err != nil {
+				t.Errorf("a key of before: %v", err)
+			}
+			for _, k := range made {
+				k.Close()
+			}
+			var n hsmtest.Counters
+			for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				if n = m.Counters(); n.SessionObjects == 0 {
+					break
+				}
+			}
+			if st := s.Stats(); n.SessionObjects != 0 || st.Objects != 0 || n.Sessions != st.Sessions {
+				t.Errorf("left: %d sessions and %d objects, %+v", n.Sessions, n.SessionObjects, st)
+			}
+		})
+	}
+}

@@ -30,8 +30,9 @@ type session struct {
 	epoch      uint64 // 0: not open
 	generation uint64 // of the module that opened it
 
-	since atomic.Int64  // the tick of the watch at which the call under way began, or 0
-	shown atomic.Uint64 // the handle, for the watch
+	origin *origin       // of what it makes
+	since  atomic.Int64  // the tick of the watch at which the call under way began, or 0
+	shown  atomic.Uint64 // the handle, for the watch
 }
 
 // A pool bounds the sessions that operations use at a time. The one given back
@@ -163,7 +164,7 @@ func (s *Store) once(p *pool, epoch uint64, op func(session uint, epoch uint64) 
 	}
 	own.since.Store(s.ticks.Load())
 	defer own.since.Store(0)
-	if own.epoch != now.epoch {
+	if own.epoch != now.epoch || own.origin.isRetired() {
 		if err := s.fill(own, now); err != nil {
 			return at(err, now.epoch)
 		}
@@ -186,6 +187,7 @@ func (s *Store) fill(own *session, now *life) (err error) {
 		return err
 	}
 	own.epoch, own.generation = now.epoch, now.generation
+	own.origin = &origin{session: openSession{own.handle, own.generation}}
 	own.shown.Store(uint64(own.handle))
 	s.open.Add(1)
 	return nil
@@ -216,7 +218,10 @@ func (s *Store) empty(own *session) {
 	if own.epoch == 0 {
 		return
 	}
-	if own.generation == s.mod.generation.Load() {
+	switch {
+	case own.origin.isRetired() && !s.isClosed():
+		s.detach(own.origin)
+	case own.generation == s.mod.generation.Load():
 		err := s.closeSession(own.handle)
 		if err != nil && classOf(err) != classSession {
 			err = s.closeSession(own.handle) // once more: what is left open is missed by others
@@ -269,21 +274,22 @@ func (s *Store) startIn(token tokenInfo) error {
 		s.empty(own)
 		return err
 	}
-	s.sweepOut(s.anchors)
+	s.sweepOut(s.anchors, func(*session) bool { return true })
 	s.graves.forget()
 	s.serial.CompareAndSwap(nil, &token.Serial)
 	s.life.Store(now)
 	return nil
 }
 
-// sweepOut closes the sessions of an older life that nobody uses now, with the
-// objects they made.
-func (s *Store) sweepOut(p *pool) {
+// sweepOut closes such sessions as nobody uses now, with the objects they made.
+func (s *Store) sweepOut(p *pool, such func(*session) bool) {
 	for range p.all {
 		select {
 		case <-p.places:
 			own := p.pop()
-			s.empty(own)
+			if such(own) {
+				s.empty(own)
+			}
 			defer p.put(own, true)
 		default:
 			return

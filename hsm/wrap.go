@@ -201,14 +201,14 @@ func (s *Store) unwrapKey(kek *object, mechanism uint, own *object, wrapped []by
 	return kek.use(s.anchors, func(session, parent uint, epoch uint64) error {
 		id := s.newID()
 		m, err := s.unwrap(session, mechanism, parent, wrapped, template.identified(id))
-		m.epoch, m.id = epoch, id
+		m.epoch, m.id, m.origin = epoch, id, s.originOf(session)
 		if err = s.born(session, &m, own.algorithm, own.locked, err); err != nil {
 			*doubts = doubt(*doubts, m.ref)
 			return err
 		}
 		if mechanism == pkcs11.CKM_RSA_PKCS_OAEP {
 			if err = s.measure(session, m, own.algorithm, own.locked); err != nil {
-				s.count(epoch, -1)
+				s.count(m.ref, -1)
 				s.discard(session, m.ref)
 				return err
 			}
@@ -240,7 +240,7 @@ func (s *Store) born(session uint, m *made, a keystore.Algorithm, locked bool, e
 		s.discard(session, m.ref)
 		return err
 	}
-	s.count(m.epoch, 1)
+	s.count(m.ref, 1)
 	return nil
 }
 
