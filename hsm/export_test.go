@@ -75,7 +75,7 @@ func (s *Store) KEKHandle(label string) (uint, error) {
 // be called while nothing else uses the store. The function returns what was kept
 // so far, and forgets it.
 func (s *Store) Record() func() [][]byte {
-	r := &record{}
+	r := &tap{}
 	s.seen = r
 	return func() [][]byte {
 		r.mu.Lock()

@@ -23,7 +23,7 @@ const (
 	ckaCopyable       = 0x171
 )
 
-// A template is a list of attributes in the flat form of fast.h, made once and
+// A template is a list of attributes in the flat form of operation.h, made once and
 // used for every key of its kind.
 type template []byte
 

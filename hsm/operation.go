@@ -21,7 +21,7 @@ package hsm
 // #cgo nocallback msl_set
 // #cgo nocallback msl_destroy
 // #include <stdlib.h>
-// #include "fast.h"
+// #include "operation.h"
 import "C"
 
 import (
@@ -42,7 +42,7 @@ type calls [C.FN_count]atomic.Uint64
 type library struct {
 	functions
 	calls *calls
-	seen  *record // by a test, or nil
+	seen  *tap // by a test, or nil
 }
 
 func newLibrary(f functions) library {

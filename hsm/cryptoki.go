@@ -8,7 +8,7 @@ package hsm
 // #cgo nocallback msl_find_init
 // #cgo noescape msl_attributes
 // #cgo nocallback msl_attributes
-// #include "fast.h"
+// #include "operation.h"
 import "C"
 
 import (

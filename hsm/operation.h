@@ -3,8 +3,8 @@
  * form, a sequence of {type, length, value padded to 8 bytes}: such memory has
  * no pointers and may be Go's. The value of an UNWRAP_TEMPLATE is itself such
  * a sequence. */
-#ifndef MSL_FAST_H
-#define MSL_FAST_H
+#ifndef MSL_OPERATION_H
+#define MSL_OPERATION_H
 
 #include "cryptoki.h"
 

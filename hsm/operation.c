@@ -1,4 +1,4 @@
-#include "fast.h"
+#include "operation.h"
 
 #include <dlfcn.h>
 #include <stdio.h>

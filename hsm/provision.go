@@ -1,0 +1,232 @@
+package hsm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// Create makes the next version of the provisioned key label in the token. The
+// sealing algorithms go by one label each.
+func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
+	k, err := kindOf(a)
+	if err != nil {
+		return keystore.Version{}, err
+	}
+	return s.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
+		k := k
+		if !restrict {
+			k.mechanisms = nil
+		}
+		if a.Secret() {
+			t := append(k.secret(true, false).number(pkcs11.CKA_VALUE_LEN, uint(a.Size())), name...)
+			m, err := s.generate(session, k.generate, k.fixed(t))
+			return m.handle, err
+		}
+		public, private := k.pair(a, true, name)
+		m, _, err := s.generatePair(session, k.generate, public, private)
+		return m.handle, err
+	})
+}
+
+// Provision makes the next version of a provisioned key from bytes that this
+// process has seen, and List says so. The caller keeps raw and wipes it.
+func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error) {
+	k, err := kindOf(a)
+	switch {
+	case err != nil || !a.Secret() || a.Sealing():
+		return keystore.Version{}, fmt.Errorf("hsm: provision %v from bytes: %w", a, errors.ErrUnsupported)
+	case len(raw) != a.Size():
+		return keystore.Version{}, fmt.Errorf("hsm: provision %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
+	}
+	return s.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
+		k := k
+		if !restrict {
+			k.mechanisms = nil
+		}
+		t := make(template, 0, 2048) // room, so that no copy of raw is left behind
+		t = k.fixed(append(append(t, k.secret(true, false)...), name...).add(pkcs11.CKA_VALUE, raw))
+		defer clear(t)
+		m, err := s.create(session, t)
+		return m.handle, err
+	})
+}
+
+// How often a version is made anew where other programs make one at the same time.
+const maxTwins = 30
+
+// errTwins says that another program made the same version at the same time.
+var errTwins = errors.New("hsm: another program made that version at the same time")
+
+// A maker makes a token object, with its mechanisms restricted or, for a module
+// that does not know such restrictions, without.
+type maker func(session uint, name template, restrict bool) (handle uint, err error)
+
+// provision makes the next version of a key. Programs that do so at the same time
+// cannot lock a token against each other. So each looks, after it has made its
+// key, whether another one has the same version; who sees one takes his own back
+// and makes a newer one. Of two that made the same version at the same time at
+// least one sees the other's, so at most one is announced.
+func (s *Store) provision(label string, a keystore.Algorithm, op maker) (keystore.Version, error) {
+	var none keystore.Version
+	if s.isClosed() {
+		return none, errClosed
+	}
+	if label == "" || s.sealLabel(a) != label && (a.Sealing() || s.isSealLabel(label)) {
+		return none, fmt.Errorf("hsm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
+	}
+	if err := s.admin.take(s.wait); err != nil {
+		return none, err
+	}
+	defer s.admin.free()
+	unlock, err := s.lockToken()
+	if err != nil {
+		return none, err
+	}
+	defer unlock()
+	for range maxTwins {
+		v, err := s.provisionOnce(label, a, op)
+		if !errors.Is(err, errTwins) {
+			return v, s.explain(err)
+		}
+		time.Sleep(time.Duration(1+rand.IntN(40)) * time.Millisecond)
+	}
+	return none, fmt.Errorf("hsm: other programs make versions of the key %q all the time: %w; try again", label, keystore.ErrBusy)
+}
+
+func (s *Store) provisionOnce(label string, a keystore.Algorithm, op maker) (keystore.Version, error) {
+	var none keystore.Version
+	number, err := s.nextVersion(label, a)
+	if err != nil {
+		return none, err
+	}
+	id := keyID(label, number)
+	if err := s.make(label, id, op); err != nil {
+		return none, errors.Join(err, s.takeBack(label, id))
+	}
+	v, err := s.announce(label, number, id)
+	if err != nil {
+		if left := s.takeBack(label, id); left != nil {
+			return none, fmt.Errorf("%w, after %v", left, err)
+		}
+		return none, fmt.Errorf("the new key is removed: %w", err)
+	}
+	s.forgetLabel(label)
+	_, _ = s.ring(label) // so that it is known to be there, should it vanish
+	return keystore.Version{Number: number, Key: s.provisioned(v).typed()}, nil
+}
+
+// make makes a token object. A failure of the moment must not loosen the key: only
+// a module that refuses restrictions of mechanisms twice gets a key without.
+func (s *Store) make(label string, id []byte, op maker) error {
+	if err := s.rings.loading.take(s.wait); err != nil {
+		return err
+	}
+	defer s.rings.loading.free()
+	name, tries := template{}.named(label, id), 0
+	once := func(session uint, restrict bool) error {
+		if tries++; tries > 1 {
+			// What a try that failed made all the same must not be there twice.
+			if err := s.destroyNamed(session, label, id); err != nil {
+				return err
+			}
+		}
+		_, err := op(session, name, restrict)
+		return err
+	}
+	return s.attempt(func() error {
+		return s.on(s.sessions, 0, func(session uint, _ uint64) error {
+			err := once(session, true)
+			if unrestricted(err) {
+				err = once(session, true)
+			}
+			if unrestricted(err) {
+				err = once(session, false)
+			}
+			return err
+		})
+	}, nil)
+}
+
+// unrestricted reports whether a module may not know restrictions of mechanisms.
+func unrestricted(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID || e.Code == pkcs11.CKR_TEMPLATE_INCONSISTENT)
+}
+
+// announce finds the key that was just made, proves it, and looks for others of
+// its version.
+func (s *Store) announce(label string, number uint32, id []byte) (v version, err error) {
+	err = s.scan(func(session uint, epoch uint64) error {
+		now, err := s.lifeOf(epoch)
+		if err != nil {
+			return err
+		}
+		all, err := s.labelled(session, label)
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, e := range all {
+			switch {
+			case bytes.Equal(e.id, id):
+				if v, err = s.admit(session, e, nil); err != nil {
+					return err
+				}
+				v.life, found = now, true
+			case e.Version == number:
+				return errTwins
+			}
+		}
+		if !found {
+			return fmt.Errorf("hsm: key %q version %d is not there: %w", label, number, keystore.ErrNotFound)
+		}
+		return nil
+	})
+	return v, err
+}
+
+// takeBack destroys what this program made and nobody was told of.
+func (s *Store) takeBack(label string, id []byte) error {
+	err := s.scan(func(session uint, _ uint64) error { return s.destroyNamed(session, label, id) })
+	if err != nil {
+		return fmt.Errorf("hsm: a new key %q could not be removed, and has the CKA_ID %x: %w", label, id, err)
+	}
+	return nil
+}
+
+func (s *Store) isSealLabel(label string) bool {
+	for _, a := range []keystore.Algorithm{keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256} {
+		if s.sealLabel(a) == label {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Store) nextVersion(label string, a keystore.Algorithm) (next uint32, err error) {
+	err = s.scan(func(session uint, _ uint64) error {
+		next = 1
+		all, err := s.labelled(session, label)
+		if err != nil {
+			return err
+		}
+		for _, e := range all {
+			if e.Algorithm, err = s.algorithmOf(session, e); err != nil {
+				return err
+			}
+			if e.Algorithm != a {
+				return fmt.Errorf("hsm: %q is a key for %v: %w", label, e.Algorithm, keystore.ErrExists)
+			}
+			next = max(next, e.Version+1)
+		}
+		return nil
+	})
+	return next, err
+}
