@@ -19,8 +19,8 @@ import (
 )
 
 // TestSecondOpinion lets crypto11 find and use the key pairs that this package
-// made. It finalises the module under everyone when it is closed, and does not
-// start where the module is initialised, so it has a process of its own.
+// made. It finalizes the module under everyone when it is closed, and does not
+// start where the module is initialized, so it has a process of its own.
 func TestSecondOpinion(t *testing.T) {
 	if os.Getenv("SECOND_OPINION_LABEL") != "" {
 		t.Skip("this is the other process")

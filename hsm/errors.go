@@ -68,7 +68,7 @@ const (
 	classOther       class = iota // bad data, or a device that fails: try which
 	classStale                    // the sessions are of an older life: none was used
 	classSession                  // sessions or login are gone: open them again
-	classDevice                   // the module has to be initialised again
+	classDevice                   // the module has to be initialized again
 	classObject                   // the object is gone
 	classLocked                   // the key may not leave
 	classPIN                      // never try again

@@ -217,7 +217,7 @@ func TestRecoveryOfCreation(t *testing.T) {
 	}
 }
 
-// TestRecoveryInUse finalises nothing under calls, but takes the sessions away
+// TestRecoveryInUse finalizes nothing under calls, but takes the sessions away
 // from many goroutines at once.
 func TestRecoveryInUse(t *testing.T) {
 	s, token := newStore(t)

@@ -145,7 +145,7 @@ func (s *Store) bornPair(session uint, own *ref, a keystore.Algorithm, kd kind) 
 	}
 	s.discard(session, half)
 	if err == nil && (m.sensitive != 1 || m.extractable != 0) {
-		err = fmt.Errorf("hsm: the token does not protect a new private key as it was told: %w", keystore.ErrWeakKey)
+		err = fmt.Errorf("hsm: the token did not apply the protection asked for to a new private key: %w", keystore.ErrWeakKey)
 	}
 	m.epoch, m.id, m.origin = own.epoch, own.id, own.origin
 	if err != nil {

@@ -197,7 +197,7 @@ func (k *object) restore(epoch uint64) error {
 			return err
 		}
 	default:
-		return fmt.Errorf("hsm: the token was opened anew and the %v key was in the old one only: %w", k.algorithm, keystore.ErrLost)
+		return fmt.Errorf("hsm: the %v key was lost when the token was opened again: %w", k.algorithm, keystore.ErrLost)
 	}
 	k.mu.Lock()
 	k.ref = found.ref

@@ -41,7 +41,7 @@ func (l *lock) take(wait time.Duration) error {
 	start := time.Now()
 	for now := start; !l.mu.TryLock(); now = time.Now() {
 		if now.After(patience(start, l.since.Load(), wait)) {
-			return fmt.Errorf("hsm: a key is in use by a call that has not returned for %v: %w", wait, keystore.ErrBusy)
+			return fmt.Errorf("hsm: a key is in use by a call that did not return within %v: %w", wait, keystore.ErrBusy)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -89,7 +89,7 @@ func (s *Store) sameAs(session uint, e evidence, old version) error {
 }
 
 func notTheSame(label string, version uint32) error {
-	return fmt.Errorf("hsm: key %q version %d is another one than before, as if another token had taken the place of ours: %w", label, version, keystore.ErrUnavailable)
+	return fmt.Errorf("hsm: key %q version %d is not the key that it was, as if another token had taken its place: %w", label, version, keystore.ErrUnavailable)
 }
 
 // marked reports whether a secret key makes the mark again.

@@ -93,10 +93,10 @@ func (s *Store) prove() error {
 		return err
 	}
 	if failed := s.notAllowed(report.failed(false)); len(failed) > 0 {
-		return fmt.Errorf("hsm: %s: %w: %s; a weakness that must be lived with has to be allowed by name", s.mod.path, keystore.ErrWeakKey, strings.Join(failed, "; "))
+		return fmt.Errorf("hsm: %s: %w: %s; to accept a weakness, allow it by name", s.mod.path, keystore.ErrWeakKey, strings.Join(failed, "; "))
 	}
 	if untried := s.notAllowed(report.failed(true)); len(untried) > 0 {
-		return fmt.Errorf("hsm: %s: it could not be tried whether keys are safe in it: %w: %s; try again", s.mod.path, keystore.ErrUnavailable, strings.Join(untried, "; "))
+		return fmt.Errorf("hsm: %s: whether keys are safe in it could not be tested: %w: %s; try again", s.mod.path, keystore.ErrUnavailable, strings.Join(untried, "; "))
 	}
 	for _, a := range []keystore.Algorithm{keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256} {
 		if _, err := s.ring(s.sealLabel(a)); err != nil && !errors.Is(err, keystore.ErrNotFound) {

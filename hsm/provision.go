@@ -97,7 +97,7 @@ func (s *Store) provision(label string, a keystore.Algorithm, op maker) (keystor
 		}
 		time.Sleep(time.Duration(1+rand.IntN(40)) * time.Millisecond)
 	}
-	return none, fmt.Errorf("hsm: other programs make versions of the key %q all the time: %w; try again", label, keystore.ErrBusy)
+	return none, fmt.Errorf("hsm: other programs keep making versions of the key %q: %w; try again", label, keystore.ErrBusy)
 }
 
 func (s *Store) provisionOnce(label string, a keystore.Algorithm, op maker) (keystore.Version, error) {

@@ -30,7 +30,7 @@ func (k decryptKey) Public() crypto.PublicKey { return k.public }
 func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.DecrypterOpts) ([]byte, error) {
 	oaep, ok := opts.(*rsa.OAEPOptions)
 	if !ok || oaep.Hash != crypto.SHA1 || oaep.MGFHash > 0 && oaep.MGFHash != crypto.SHA1 || len(oaep.Label) > 0 {
-		return nil, fmt.Errorf("hsm: decrypt otherwise than RSA-OAEP with SHA-1: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("hsm: the key decrypts only RSA-OAEP with SHA-1: %w", errors.ErrUnsupported)
 	}
 	if err := k.usable(); err != nil {
 		return nil, err

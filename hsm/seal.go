@@ -18,7 +18,7 @@ func sealing(a keystore.Algorithm) (keystore.Algorithm, error) {
 	case keystore.AESWrap128:
 		return keystore.SealWrapping256, nil
 	case keystore.AESUnwrap128, keystore.AESReveal128:
-		return 0, fmt.Errorf("hsm: seal %v: who holds the PIN could unseal it without the limits on what it unwraps, and open recorded traffic: provision it: %w", a, errors.ErrUnsupported)
+		return 0, fmt.Errorf("hsm: seal %v: whoever holds the PIN could unseal it without the limits on what it unwraps, and open recorded traffic: provision it: %w", a, errors.ErrUnsupported)
 	}
 	return 0, fmt.Errorf("hsm: seal %v: a private key does not leave the token, not even sealed: provision it: %w", a, errors.ErrUnsupported)
 }

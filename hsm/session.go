@@ -108,7 +108,7 @@ func (s *Store) take(p *pool) (*session, error) {
 			return nil, errClosed
 		case <-timer.C:
 			if !patience(start, p.dry.Load(), s.wait).After(end) {
-				return nil, fmt.Errorf("hsm: all %d PKCS #11 sessions are in use for %v: %w", len(p.all), s.wait, keystore.ErrBusy)
+				return nil, fmt.Errorf("hsm: all %d PKCS #11 sessions have been in use for %v: %w", len(p.all), s.wait, keystore.ErrBusy)
 			}
 		}
 	}
@@ -150,7 +150,7 @@ func (s *Store) once(p *pool, epoch uint64, op func(session uint, epoch uint64) 
 	}
 	defer func() { p.put(own, err == nil) }()
 	if !s.mod.gate.enter(s.wait) {
-		return fmt.Errorf("hsm: the PKCS #11 module is being initialized anew for %v: %w", s.wait, keystore.ErrBusy)
+		return fmt.Errorf("hsm: the PKCS #11 module has been restarting for %v: %w", s.wait, keystore.ErrBusy)
 	}
 	defer s.mod.gate.leave()
 	now := s.life.Load()

@@ -39,7 +39,7 @@ var pssHashes = map[crypto.Hash][2]uint{
 func (k pssKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	pss, ok := opts.(*rsa.PSSOptions)
 	if !ok || pss == nil {
-		return nil, fmt.Errorf("hsm: sign otherwise than with RSA-PSS: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("hsm: the key signs only with RSA-PSS: %w", errors.ErrUnsupported)
 	}
 	names, known := pssHashes[pss.Hash]
 	public, isRSA := k.public.(*rsa.PublicKey)

@@ -255,11 +255,11 @@ func (s *Store) choose() (tokenInfo, error) {
 	case len(found) > 1:
 		return tokenInfo{}, fmt.Errorf("hsm: %s: %w (%s); add ;serial= to the URI", s.uri, errAmbiguousToken, labels(found))
 	case untold != nil:
-		return tokenInfo{}, fmt.Errorf("hsm: no PKCS #11 token that tells its name matches %s, and not every one does: %w", s.uri, untold)
+		return tokenInfo{}, fmt.Errorf("hsm: no readable PKCS #11 token matches %s, and some cannot be read: %w", s.uri, untold)
 	case len(all) == 0:
-		return tokenInfo{}, fmt.Errorf("hsm: no initialised PKCS #11 token matches %s (the module has none): %w; make one with msl-hsm token init", s.uri, keystore.ErrNotFound)
+		return tokenInfo{}, fmt.Errorf("hsm: no initialized PKCS #11 token matches %s (the module has none): %w; make one with msl-hsm token init", s.uri, keystore.ErrNotFound)
 	}
-	return tokenInfo{}, fmt.Errorf("hsm: no initialised PKCS #11 token matches %s (%s): %w; correct the URI, or make such a token with msl-hsm token init", s.uri, labels(all), keystore.ErrNotFound)
+	return tokenInfo{}, fmt.Errorf("hsm: no initialized PKCS #11 token matches %s (%s): %w; correct the URI, or make such a token with msl-hsm token init", s.uri, labels(all), keystore.ErrNotFound)
 }
 
 func labels(all []tokenInfo) string {

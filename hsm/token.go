@@ -14,7 +14,7 @@ import (
 // the PIN of the security officer and that of the user.
 func InitToken(path, label string, soPIN, userPIN []byte) error {
 	if len(label) == 0 || len(label) > 32 {
-		return fmt.Errorf("hsm: token label %q has not 1 to 32 bytes", label)
+		return fmt.Errorf("hsm: token label %q must be 1 to 32 bytes long", label)
 	}
 	mod, err := useModule(path)
 	if err != nil {
@@ -64,7 +64,7 @@ func (m *module) initToken(label string, soPIN, userPIN []byte) error {
 func checkPINs(t tokenInfo, pins ...[]byte) error {
 	for _, pin := range pins {
 		if n := uint(len(pin)); n < t.MinPINLen || n > t.MaxPINLen {
-			return fmt.Errorf("hsm: a PIN has not %d to %d bytes: %w", t.MinPINLen, t.MaxPINLen, keystore.ErrPIN)
+			return fmt.Errorf("hsm: a PIN must be %d to %d bytes long: %w", t.MinPINLen, t.MaxPINLen, keystore.ErrPIN)
 		}
 	}
 	return nil

@@ -86,7 +86,7 @@ func parseAttributes(s, separator, plain string, known []uriAttribute) error {
 		case !ok || name == "":
 			return fmt.Errorf("hsm: URI has an attribute without a name or a value")
 		case name == "pin-value":
-			return fmt.Errorf("hsm: URI has a pin-value: secrets do not belong into a URI, use pin-source=file:/path")
+			return fmt.Errorf("hsm: URI has a pin-value: secrets do not belong in a URI, use pin-source=file:/path")
 		case seen[name]:
 			return fmt.Errorf("hsm: URI has two attributes %q", name)
 		}
@@ -127,7 +127,7 @@ func unescape(s, plain string) (string, error) {
 func (u *URI) check() error {
 	if u.SlotID != "" {
 		if _, err := strconv.ParseUint(u.SlotID, 10, 32); err != nil {
-			return fmt.Errorf("hsm: URI has slot-id %q, which is no number", u.SlotID)
+			return fmt.Errorf("hsm: URI has slot-id %q, which is not a number", u.SlotID)
 		}
 	}
 	switch u.Type {

@@ -46,7 +46,7 @@ func TestParseURI(t *testing.T) {
 		"pkcs11:pin-value=1234":         "secrets do not belong",
 		"pkcs11:token=a?token=b":        "unknown attribute",
 		"pkcs11:module-path=m.so":       "unknown attribute",
-		"pkcs11:slot-id=x":              "no number",
+		"pkcs11:slot-id=x":              "not a number",
 		"pkcs11:type=key":               "want public",
 		"pkcs11:?module-path=m.so":      "not absolute",
 		"pkcs11:?module-name=..%2fm":    "is a path",

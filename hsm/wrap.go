@@ -112,7 +112,7 @@ func anyPeer(size int) *rsa.PublicKey {
 func checkPeer(p *rsa.PublicKey) error {
 	switch {
 	case p.N == nil || p.N.Sign() <= 0 || p.N.BitLen() < 2048 || p.N.BitLen() > 8192:
-		return fmt.Errorf("hsm: peer's RSA modulus has not 2048 to 8192 bits: %w", keystore.ErrBadData)
+		return fmt.Errorf("hsm: peer's RSA modulus must be 2048 to 8192 bits long: %w", keystore.ErrBadData)
 	case p.N.Bit(0) == 0:
 		return fmt.Errorf("hsm: peer's RSA modulus is even: %w", keystore.ErrBadData)
 	case p.E < 3 || p.E&1 == 0:
@@ -231,7 +231,7 @@ func (s *Store) born(session uint, m *made, a keystore.Algorithm, locked bool, e
 		m.ref = own
 	}
 	if err == nil && (m.sensitive != 1 || locked && m.extractable != 0) {
-		err = fmt.Errorf("hsm: the token does not protect a new key as it was told: %w", keystore.ErrWeakKey)
+		err = fmt.Errorf("hsm: the token did not apply the protection asked for to a new key: %w", keystore.ErrWeakKey)
 	}
 	if err == nil {
 		err = checkSize(*m, a)

@@ -55,7 +55,7 @@ func FindModule() (string, error) {
 
 // Configure writes a configuration for tokens in dir, if there is none, and
 // makes it the one of this process. SoftHSM reads the name of its configuration
-// from the environment whenever it is initialised, and has one at a time, so
+// from the environment whenever it is initialized, and has one at a time, so
 // the variable stays set.
 func Configure(dir string) (config string, err error) {
 	dir, err = filepath.Abs(dir)

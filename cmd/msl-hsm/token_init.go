@@ -73,7 +73,7 @@ func (p *program) initSoftHSM(dir, label, soSource string) error {
 		return err
 	}
 	defer so.Close()
-	if err := initialise(uri, so.Bytes(), pin.Bytes()); err != nil {
+	if err := initialize(uri, so.Bytes(), pin.Bytes()); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the SoftHSM token %q in %s\n", label, p.flags.softhsm)
@@ -96,7 +96,7 @@ func pinFor(source, path, what string) (*lockedmem.Buffer, error) {
 	return lockedmem.Copy(line[:len(line)-1]), nil
 }
 
-func initialise(uri *hsm.URI, soPIN, pin []byte) error {
+func initialize(uri *hsm.URI, soPIN, pin []byte) error {
 	err := hsm.InitToken(uri.ModulePath, uri.Token, soPIN, pin)
 	if errors.Is(err, keystore.ErrExists) {
 		return fmt.Errorf("token %q is there already; go on with msl-hsm key create --set server, or choose another --label", uri.Token)
@@ -160,7 +160,7 @@ func (p *program) initToken(label, soSource string) error {
 		return err
 	}
 	defer pin.Close()
-	if err := initialise(uri, so.Bytes(), pin.Bytes()); err != nil {
+	if err := initialize(uri, so.Bytes(), pin.Bytes()); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the token %q; its URI is %s\n", uri.Token, uri)

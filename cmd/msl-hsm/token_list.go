@@ -21,7 +21,7 @@ type slot struct {
 	Label       string   `json:"label"`
 	Model       string   `json:"model"`
 	Serial      string   `json:"serial"`
-	Initialised bool     `json:"initialised"`
+	Initialized bool     `json:"initialized"`
 	PIN         string   `json:"pin"` // set, not set, low, final try or locked
 	Flags       []string `json:"flags"`
 }
@@ -43,7 +43,7 @@ func (p *program) tokenList() *cobra.Command {
 			}
 			return list(p.stdout, asJSON, slots, "SLOT\tLABEL\tSERIAL\tMODEL\tPIN\tFLAGS", func(s slot) []any {
 				label := s.Label
-				if !s.Initialised {
+				if !s.Initialized {
 					label = "(free)"
 				}
 				return []any{s.Slot, label, s.Serial, s.Model, s.PIN, strings.Join(s.Flags, ",")}
@@ -70,7 +70,7 @@ func (p *program) modulePath() (string, error) {
 }
 
 // slotsOf asks the module itself, without a login: a token that is locked or
-// not initialised is listed too.
+// not initialized is listed too.
 func slotsOf(path string) (slots []slot, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("PKCS #11 module: %w: %w; install it, or correct module-path", err, keystore.ErrUnavailable)
@@ -106,7 +106,7 @@ func slotOf(module *pkcs11.Ctx, id uint) slot {
 		return s
 	}
 	s.Label, s.Model, s.Serial = strings.TrimSpace(t.Label), strings.TrimSpace(t.Model), strings.TrimSpace(t.SerialNumber)
-	s.Initialised = t.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0
+	s.Initialized = t.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0
 	s.PIN = pinState(t.Flags)
 	for _, f := range []struct {
 		flag uint

@@ -52,7 +52,7 @@ func (k pssSigner) Public() crypto.PublicKey { return k.m.public }
 func (k pssSigner) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	pss, ok := opts.(*rsa.PSSOptions)
 	if !ok || pss == nil {
-		return nil, fmt.Errorf("soft: sign otherwise than with RSA-PSS: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("soft: the key signs only with RSA-PSS: %w", errors.ErrUnsupported)
 	}
 	if err := checkDigest(digest, pss.Hash, crypto.SHA256, crypto.SHA384, crypto.SHA512); err != nil {
 		return nil, err

@@ -7,7 +7,7 @@ import (
 )
 
 // Parse parses one object. The first byte of b must be its opening brace, by
-// which MSL recognises JSON, and the last its closing brace: whitespace inside
+// which MSL recognizes JSON, and the last its closing brace: whitespace inside
 // the object is accepted, around it is not.
 func Parse(b []byte, lim Limits) (Object, error) {
 	lim = lim.withDefaults()
