@@ -2,7 +2,6 @@ package msl
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -168,50 +167,8 @@ func (s *Server) receiver() receiver {
 		session:  s.findSession,
 		open:     s.openSession,
 		openUser: s.openUser,
+		proven:   s.used,
 	}
-}
-
-// findSession returns the remembered session of a master token, or the token.
-func (s *Server) findSession(o wire.Object) (*Session, *MasterToken, error) {
-	if session, ok := s.sessions.Get(hashToken(o)); ok {
-		t := *session.Token
-		t.sealed.raw = o.Raw()
-		return session, &t, nil
-	}
-	t, err := parseMasterToken(o)
-	return nil, t, err
-}
-
-func (s *Server) openSession(t *MasterToken) (*Session, error) {
-	session, err := s.Issuer.open(t, s.Issuer.Shared || s.Custody == CustodyShared)
-	if err == nil && !t.expired(s.Issuer.now()) {
-		s.sessions.Put(sha256.Sum256(t.Bytes()), session)
-	}
-	return session, err
-}
-
-// openUser opens a user ID token, or finds it among those of its session. The
-// user is noted in the message.
-func (s *Server) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
-	hash := hashToken(o)
-	if in.session != nil {
-		if known, ok := in.session.knownUser(hash); ok {
-			t := known.token
-			t.sealed.raw, in.user = o.Raw(), known.user
-			return &t, nil
-		}
-	}
-	t, err := parseUserIDToken(o)
-	if err != nil {
-		return nil, err
-	}
-	if in.user, err = s.Issuer.OpenUser(t); err != nil {
-		return nil, err
-	}
-	if in.session != nil {
-		in.session.rememberUser(hash, knownUser{*t, in.user})
-	}
-	return t, nil
 }
 
 // check makes the checks on the meaning of a message, in the protocol's order.
