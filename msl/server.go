@@ -43,7 +43,8 @@ type Server struct {
 	sessions  *keycache.Cache[tokenHash, *Session]
 	answers   *answerLimiter // to senders that proved nothing, by source
 	proven    *answerLimiter // refusals of senders that proved who they are, by entity
-	hashing   chan struct{}
+	turns     *turns         // of users to be authenticated
+	guesses   *throttle      // of their secrets
 }
 
 // ErrNoAnswer says that no MSL message can answer: the bound on signed answers is
@@ -100,7 +101,8 @@ func (s *Server) init() {
 		})
 		s.answers = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
 		s.proven = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
-		s.hashing = make(chan struct{}, s.Limits.PasswordsAtATime)
+		s.turns = newTurns(s.Limits.PasswordsAtATime)
+		s.guesses = newThrottle(s.Issuer.now)
 	})
 }
 
@@ -171,71 +173,6 @@ func (s *Server) receiver() receiver {
 	}
 }
 
-// check makes the checks on the meaning of a message, in the protocol's order.
-func (s *Server) check(ctx context.Context, in *incoming) error {
-	if in.unanswerable != nil {
-		return errors.Join(s.authenticateUser(ctx, in), in.unanswerable)
-	}
-	if in.handshake && (!in.renewable || len(in.keyRequests) == 0) {
-		return fail(ErrHandshakeDataMissing, "handshake", nil)
-	}
-	if in.session != nil {
-		if err := s.checkToken(ctx, in); err != nil {
-			return err
-		}
-	}
-	if in.nonReplayableID != absent {
-		if in.token == nil {
-			return fail(ErrIncompleteNonReplayableMessage, "non-replayable message", nil)
-		}
-		if err := s.State.AcceptID(ctx, in.session.Identity, in.token.SerialNumber, in.nonReplayableID); err != nil {
-			return fail(codeOf(err), "non-replayable id", err)
-		}
-	}
-	return s.authenticateUser(ctx, in)
-}
-
-// authenticateUser judges user authentication data. It runs last, so that a
-// replayed message does not reach the user service (but for one that is refused
-// for its key requests all the same), and only so many at once, since checking a
-// password is costly on purpose.
-func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
-	if in.userAuth == nil {
-		return nil
-	}
-	defer clear(in.userAuth.data) // in the decrypted header: nobody reads it again
-	const op = "user authentication"
-	scheme, err := pick(s.Users, in.userAuth.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
-	if err != nil {
-		return err
-	}
-	entity, err := s.entity(ctx, in.sender.Identity)
-	if err != nil {
-		return err
-	}
-	if entity != nil && !permitted(entity.UserSchemes, in.userAuth.scheme) {
-		return fail(ErrUserAuthEntityIncorrectData, op, nil)
-	}
-	select {
-	case s.hashing <- struct{}{}:
-		defer func() { <-s.hashing }()
-	case <-ctx.Done():
-		return fail(ErrInternalException, op, ctx.Err())
-	}
-	user, err := scheme.Authenticate(ctx, in.sender.Identity, in.userAuth.data)
-	if err != nil {
-		return fail(codeOf(err), op, err)
-	}
-	if in.userIDToken != nil && user != in.user {
-		return fail(ErrUserIDTokenUserAuthDataMismatch, op, nil)
-	}
-	if err := s.State.Revoked(ctx, in.sender.Identity, user); err != nil {
-		return fail(codeOf(err), op, err)
-	}
-	in.user = user
-	return nil
-}
-
 // entity looks an entity up in the directory. One that is not there has no
 // restrictions of its own.
 func (s *Server) entity(ctx context.Context, identity string) (*Entity, error) {
@@ -274,7 +211,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 			slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated), slog.Int("code", int(code)), slog.String("name", code.Name()),
 			slog.Int64("message_id", id), slog.Any("error", cause))
 	}
-	if !s.mayRefuse(source, in.sender) {
+	if !s.mayRefuse(ctx, source, in.sender) {
 		return noAnswer(code)
 	}
 	message, err := s.errorMessage(ctx, code, id)
