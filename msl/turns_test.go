@@ -73,6 +73,7 @@ func TestTurnsAreFair(t *testing.T) {
 				}
 			}
 			time.Sleep(time.Hour)
+			synctest.Wait()
 			if turns.taken != 0 || len(turns.running)+len(turns.waiting)+len(turns.round) != 0 {
 				t.Errorf("%s: something is left: %+v", c.name, turns)
 			}
