@@ -71,10 +71,11 @@ func (a *answerLimiter) sweep(now time.Time) {
 }
 
 // mayRefuse takes a refusal off the bounds. Whoever proved who he is has an allowance
-// of his own, so that strangers behind the same address cannot use it up.
-func (s *Server) mayRefuse(source string, sender Sender) bool {
+// of his own, so that strangers behind the same address cannot use it up: one for all
+// the profiles or suffixes that an entity may choose.
+func (s *Server) mayRefuse(ctx context.Context, source string, sender Sender) bool {
 	if sender.Authenticated {
-		return s.proven.allow(sender.Identity)
+		return s.proven.allow(s.payer(ctx, sender.Identity).name)
 	}
 	return s.answers.allow(source)
 }

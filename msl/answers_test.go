@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -43,5 +44,23 @@ func TestFloodTakesNobodysAnswers(t *testing.T) {
 	}
 	if _, err := other.Do(context.Background(), secret("is told, too")); !errors.As(err, &peer) {
 		t.Errorf("the other device got %v", err)
+	}
+}
+
+// TestOneAllowanceForAllNames has an entity choose another name for each message, as
+// a profile of PSK_PROFILE or a suffix of NONE_SUFFIXED is chosen.
+func TestOneAllowanceForAllNames(t *testing.T) {
+	r := newRecorded(t)
+	r.server.Limits = msl.Limits{ErrorsPerSecond: 1000, ErrorsPerSource: 5}
+	answered := 0
+	for i := range 50 {
+		name := fmt.Sprint("client1-", i)
+		r.directory[name] = r.directory["client1"]
+		if e := r.serve(pskClient1.message(byPSK(name), one(object{"handshake": true}), hello)); e.served == nil {
+			answered++
+		}
+	}
+	if answered < 5 || answered > 10 {
+		t.Errorf("%d refusals of one entity were answered", answered)
 	}
 }

@@ -315,8 +315,11 @@ func (a *attempt) checkAnswer(ctx context.Context, in *incoming) (err error) {
 			return err
 		}
 	}
-	if err = a.conn.Server.check(ctx, in); err == nil {
+	if err = a.conn.Server.judge(ctx, in); err == nil {
 		err = a.checkPeer(in)
+	}
+	if err == nil {
+		err = a.conn.Server.admit(ctx, in)
 	}
 	if err != nil {
 		outcome.Keys.Release()

@@ -1,6 +1,8 @@
 package msl
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -54,6 +56,16 @@ func signToken(p Protector, tokenData []byte) (signedToken, error) {
 	return signedToken{raw: e.Encoded(), tokenData: tokenData, signature: signature}, nil
 }
 
+// hash stands for what was signed and the signature: whatever else the object says,
+// and however it is spelled, a token has one hash.
+func (t signedToken) hash() tokenHash {
+	h := sha256.New()
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(t.tokenData))))
+	h.Write(t.tokenData)
+	h.Write(bareSignature(t.signature, wire.Limits{}))
+	return tokenHash(h.Sum(nil))
+}
+
 func (t signedToken) parseData() (wire.Object, error) {
 	return wire.Parse(t.tokenData, wire.Limits{Object: len(t.tokenData)})
 }
@@ -61,11 +73,20 @@ func (t signedToken) parseData() (wire.Object, error) {
 // parseMasterToken makes the checks that need no key, in the order of the
 // protocol.
 func parseMasterToken(o wire.Object) (*MasterToken, error) {
-	const op = "master token"
-	sealed, err := parseSignedToken(o, op, ErrMasterTokenTokenDataMissing)
+	sealed, err := parseSealedMaster(o)
 	if err != nil {
 		return nil, err
 	}
+	return sealed.master()
+}
+
+// parseSealedMaster reads the outside of a master token, and master its inside.
+func parseSealedMaster(o wire.Object) (signedToken, error) {
+	return parseSignedToken(o, "master token", ErrMasterTokenTokenDataMissing)
+}
+
+func (sealed signedToken) master() (*MasterToken, error) {
+	const op = "master token"
 	data, err := sealed.parseData()
 	if err != nil {
 		return nil, fail(ErrMasterTokenTokenDataParseError, op, err)

@@ -2,7 +2,6 @@ package msl
 
 import (
 	"context"
-	"crypto/sha256"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -12,10 +11,11 @@ import (
 
 // OpenMasterToken opens a master token of our issuer, or finds its session among
 // the remembered ones. It does not ask whether the token is expired or its
-// entity revoked. The caller releases the session.
+// entity revoked, nor does it remember the session: whoever shows the token need not
+// be its holder. The caller releases the session.
 func (s *Server) OpenMasterToken(t *MasterToken) (*Session, error) {
 	s.init()
-	if session, ok := s.sessions.Get(sha256.Sum256(t.Bytes())); ok {
+	if session, ok := s.sessions.Get(t.sealed.hash()); ok {
 		return session, nil
 	}
 	return s.openSession(t)

@@ -34,7 +34,7 @@ func (p *peering) release() {
 // remember keeps the session of what was issued, which is about to be sent.
 func (p *peering) remember() {
 	if p.answer != nil && p.answer.issued != nil {
-		p.conn.Server.remember(p.answer.issued)
+		p.conn.Server.offer(p.answer.issued)
 	}
 }
 

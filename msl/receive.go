@@ -2,7 +2,6 @@ package msl
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +35,9 @@ type receiver struct {
 	// openUser reads a user ID token of the message. Nil means unopened, as a
 	// holder does.
 	openUser func(*incoming, wire.Object) (*UserIDToken, error)
+	// proven is told the session of a token that a message has used. Nil does
+	// nothing.
+	proven func(*MasterToken, *Session)
 }
 
 // receive reads the header of a message, with the checks of the protocol up to
@@ -76,6 +78,9 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 		in.sender.Authenticated = false // it proved nothing
 		return in, err
 	}
+	if in.sender.Proven != nil {
+		in.sender.Proven()
+	}
 	if env.isError {
 		in.err, in.timestamp, err = parseError(inside, in.sender.Identity)
 		return in, err
@@ -113,6 +118,9 @@ func (r receiver) identify(ctx context.Context, in *incoming, env envelope) (err
 			in.release = in.session.Release
 		}
 		in.sender = Sender{Identity: in.session.Identity, Opener: in.session.key(), Encrypted: true, Authenticated: true}
+		if r.proven != nil {
+			in.sender.Proven = func() { r.proven(in.token, in.session) }
+		}
 		return nil
 	}
 	in.scheme = env.entity.scheme
@@ -139,5 +147,3 @@ func (in *incoming) inferHandshake() error {
 	}
 	return nil
 }
-
-func hashToken(o wire.Object) tokenHash { return sha256.Sum256(o.Raw()) }

@@ -2,7 +2,6 @@ package msl
 
 import (
 	"context"
-	"crypto/sha256"
 	"time"
 )
 
@@ -185,7 +184,7 @@ func (w *ResponseWriter) release() {
 	}
 	if w.issued != nil {
 		if !w.begun() || w.payload.err != nil {
-			w.server.sessions.Delete(sha256.Sum256(w.issued.Token.Bytes())) // nobody has it
+			w.server.withdraw(w.issued) // nobody has it
 		}
 		w.issued.Release()
 	}
@@ -253,7 +252,7 @@ func (w *ResponseWriter) start() error {
 		return err
 	}
 	if w.issued != nil {
-		w.server.remember(w.issued)
+		w.server.offer(w.issued)
 	}
 	w.payload.protector, w.payload.compression = w.payloadProtector(), w.capabilities.compression()
 	w.payload.ctx = w.ctx

@@ -1,7 +1,6 @@
 package msl
 
 import (
-	"crypto/sha256"
 	"errors"
 	"slices"
 
@@ -121,18 +120,6 @@ func (w *ResponseWriter) issue(x KeyExchange, request schemeData) error {
 	w.issued = session
 	w.keyResponse = &keyResponse{token: session.Token, schemeData: schemeData{scheme: x.Scheme(), data: keydata}}
 	return nil
-}
-
-// remember keeps the session of a token that is about to be sent, so that its
-// first use costs no unsealing.
-func (s *Server) remember(session *Session) {
-	t := session.Token
-	kept := &Session{
-		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
-			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
-		Identity: session.Identity, IssuerData: session.IssuerData, Keys: session.Keys,
-	}
-	s.sessions.Put(sha256.Sum256(t.Bytes()), kept)
 }
 
 // masterToken is the token that what we issue is bound to, or nil.

@@ -15,6 +15,11 @@ type Sender struct {
 	Opener        Opener
 	Encrypted     bool // what it sends is encrypted
 	Authenticated bool // what it sends is from it
+
+	// Proven, if it is not nil, is called when a message of the sender was verified
+	// and decrypted: what was opened to read it may be remembered from then on. Not
+	// before, since everybody can name a sender.
+	Proven func()
 }
 
 // An EntityScheme authenticates entities (MSL wiki, "Entity Authentication").

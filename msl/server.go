@@ -2,7 +2,6 @@ package msl
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -44,7 +43,8 @@ type Server struct {
 	sessions  *keycache.Cache[tokenHash, *Session]
 	answers   *answerLimiter // to senders that proved nothing, by source
 	proven    *answerLimiter // refusals of senders that proved who they are, by entity
-	hashing   chan struct{}
+	turns     *turns         // of users to be authenticated
+	guesses   *throttle      // of their secrets
 }
 
 // ErrNoAnswer says that no MSL message can answer: the bound on signed answers is
@@ -101,7 +101,8 @@ func (s *Server) init() {
 		})
 		s.answers = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
 		s.proven = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
-		s.hashing = make(chan struct{}, s.Limits.PasswordsAtATime)
+		s.turns = newTurns(s.Limits.PasswordsAtATime)
+		s.guesses = newThrottle(s.Issuer.now)
 	})
 }
 
@@ -168,115 +169,8 @@ func (s *Server) receiver() receiver {
 		session:  s.findSession,
 		open:     s.openSession,
 		openUser: s.openUser,
+		proven:   s.used,
 	}
-}
-
-// findSession returns the remembered session of a master token, or the token.
-func (s *Server) findSession(o wire.Object) (*Session, *MasterToken, error) {
-	if session, ok := s.sessions.Get(hashToken(o)); ok {
-		t := *session.Token
-		t.sealed.raw = o.Raw()
-		return session, &t, nil
-	}
-	t, err := parseMasterToken(o)
-	return nil, t, err
-}
-
-func (s *Server) openSession(t *MasterToken) (*Session, error) {
-	session, err := s.Issuer.open(t, s.Issuer.Shared || s.Custody == CustodyShared)
-	if err == nil && !t.expired(s.Issuer.now()) {
-		s.sessions.Put(sha256.Sum256(t.Bytes()), session)
-	}
-	return session, err
-}
-
-// openUser opens a user ID token, or finds it among those of its session. The
-// user is noted in the message.
-func (s *Server) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
-	hash := hashToken(o)
-	if in.session != nil {
-		if known, ok := in.session.knownUser(hash); ok {
-			t := known.token
-			t.sealed.raw, in.user = o.Raw(), known.user
-			return &t, nil
-		}
-	}
-	t, err := parseUserIDToken(o)
-	if err != nil {
-		return nil, err
-	}
-	if in.user, err = s.Issuer.OpenUser(t); err != nil {
-		return nil, err
-	}
-	if in.session != nil {
-		in.session.rememberUser(hash, knownUser{*t, in.user})
-	}
-	return t, nil
-}
-
-// check makes the checks on the meaning of a message, in the protocol's order.
-func (s *Server) check(ctx context.Context, in *incoming) error {
-	if in.unanswerable != nil {
-		return errors.Join(s.authenticateUser(ctx, in), in.unanswerable)
-	}
-	if in.handshake && (!in.renewable || len(in.keyRequests) == 0) {
-		return fail(ErrHandshakeDataMissing, "handshake", nil)
-	}
-	if in.session != nil {
-		if err := s.checkToken(ctx, in); err != nil {
-			return err
-		}
-	}
-	if in.nonReplayableID != absent {
-		if in.token == nil {
-			return fail(ErrIncompleteNonReplayableMessage, "non-replayable message", nil)
-		}
-		if err := s.State.AcceptID(ctx, in.session.Identity, in.token.SerialNumber, in.nonReplayableID); err != nil {
-			return fail(codeOf(err), "non-replayable id", err)
-		}
-	}
-	return s.authenticateUser(ctx, in)
-}
-
-// authenticateUser judges user authentication data. It runs last, so that a
-// replayed message does not reach the user service (but for one that is refused
-// for its key requests all the same), and only so many at once, since checking a
-// password is costly on purpose.
-func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
-	if in.userAuth == nil {
-		return nil
-	}
-	defer clear(in.userAuth.data) // in the decrypted header: nobody reads it again
-	const op = "user authentication"
-	scheme, err := pick(s.Users, in.userAuth.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
-	if err != nil {
-		return err
-	}
-	entity, err := s.entity(ctx, in.sender.Identity)
-	if err != nil {
-		return err
-	}
-	if entity != nil && !permitted(entity.UserSchemes, in.userAuth.scheme) {
-		return fail(ErrUserAuthEntityIncorrectData, op, nil)
-	}
-	select {
-	case s.hashing <- struct{}{}:
-		defer func() { <-s.hashing }()
-	case <-ctx.Done():
-		return fail(ErrInternalException, op, ctx.Err())
-	}
-	user, err := scheme.Authenticate(ctx, in.sender.Identity, in.userAuth.data)
-	if err != nil {
-		return fail(codeOf(err), op, err)
-	}
-	if in.userIDToken != nil && user != in.user {
-		return fail(ErrUserIDTokenUserAuthDataMismatch, op, nil)
-	}
-	if err := s.State.Revoked(ctx, in.sender.Identity, user); err != nil {
-		return fail(codeOf(err), op, err)
-	}
-	in.user = user
-	return nil
 }
 
 // entity looks an entity up in the directory. One that is not there has no
@@ -317,7 +211,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 			slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated), slog.Int("code", int(code)), slog.String("name", code.Name()),
 			slog.Int64("message_id", id), slog.Any("error", cause))
 	}
-	if !s.mayRefuse(source, in.sender) {
+	if !s.mayRefuse(ctx, source, in.sender) {
 		return noAnswer(code)
 	}
 	message, err := s.errorMessage(ctx, code, id)

@@ -96,8 +96,8 @@ type Session struct {
 	users map[tokenHash]knownUser // user ID tokens opened with it
 }
 
-// A tokenHash stands for a token's bytes: whoever sends those bytes again gets
-// the verdict of the first time.
+// A tokenHash stands for a token, by what was signed and the signature: whoever
+// sends those again gets the verdict of the first time.
 type tokenHash = [sha256.Size]byte
 
 // A knownUser is a user ID token that was opened before, without its bytes.

@@ -21,11 +21,20 @@ type UserIDToken struct {
 // parseUserIDToken makes the checks that need no key but the last, whether the
 // token is bound to the master token at hand.
 func parseUserIDToken(o wire.Object) (*UserIDToken, error) {
-	const op = "user id token"
-	sealed, err := parseSignedToken(o, op, ErrUserIDTokenTokenDataMissing)
+	sealed, err := parseSealedUser(o)
 	if err != nil {
 		return nil, err
 	}
+	return sealed.user()
+}
+
+// parseSealedUser reads the outside of a user ID token, and user its inside.
+func parseSealedUser(o wire.Object) (signedToken, error) {
+	return parseSignedToken(o, "user id token", ErrUserIDTokenTokenDataMissing)
+}
+
+func (sealed signedToken) user() (*UserIDToken, error) {
+	const op = "user id token"
 	data, err := sealed.parseData()
 	if err != nil {
 		return nil, fail(ErrUserIDTokenTokenDataParseError, op, err)

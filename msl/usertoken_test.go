@@ -206,18 +206,28 @@ func TestOpenedTokensAreReleased(t *testing.T) {
 	}
 }
 
-// A token that was opened once is remembered with its keys.
-func TestOpenMasterTokenRemembers(t *testing.T) {
+// A token that a message has used is opened once, and one that was only shown is
+// opened each time.
+func TestOpenMasterToken(t *testing.T) {
 	r := newRecorded(t)
-	mt, err := msl.ParseMasterToken(encode(recordedToken(nil)))
-	if err != nil {
+	recorded := recordedToken(nil)
+	open := func() *msl.Session {
+		t.Helper()
+		session, err := r.server.OpenMasterToken(must(msl.ParseMasterToken(encode(recorded))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		session.Release()
+		return session
+	}
+	if open() == open() || r.server.Remembered() != 0 {
+		t.Error("a token that was only shown is remembered")
+	}
+	message := sessionRaw.message(object{"mastertoken": recorded}, one(), hello)
+	if _, err := r.server.Receive(context.Background(), bytes.NewReader(message)); err != nil {
 		t.Fatal(err)
 	}
-	first, err := r.server.OpenMasterToken(mt)
-	second, err2 := r.server.OpenMasterToken(mt)
-	if err := errors.Join(err, err2); err != nil || first != second {
-		t.Fatalf("opened twice: %v", err)
+	if open() != open() {
+		t.Error("a token that was used is opened again")
 	}
-	first.Release()
-	second.Release()
 }

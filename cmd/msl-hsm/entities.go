@@ -166,7 +166,7 @@ func (c *config) userSchemes(s *service) []msl.UserScheme {
 	for _, name := range names {
 		switch name {
 		case "EMAIL_PASSWORD":
-			all = append(all, &userauth.EmailPassword{Verify: s.state.Verify})
+			all = append(all, &userauth.EmailPassword{Verify: s.state.Verify, Find: s.state.FindUser})
 		case "USER_ID_TOKEN":
 			all = append(all, &userauth.UserIDToken{Issuer: s.msl.Issuer, Tokens: s.msl.OpenMasterToken, Revoked: s.state.Revoked, Dates: s.state})
 		}

@@ -47,7 +47,7 @@ func newHandler(store *hsm.Store, state *bolt.Server) (http.Handler, error) {
 		Name:     "server",
 		Entity:   &entityauth.RSA{Identity: "server", KeyID: "key-1", Key: identity[0].Key.(crypto.Signer)},
 		Entities: []msl.EntityScheme{psk, &entityauth.RSA{Directory: state}},
-		Users:    []msl.UserScheme{&userauth.EmailPassword{Verify: state.Verify}},
+		Users:    []msl.UserScheme{&userauth.EmailPassword{Verify: state.Verify, Find: state.FindUser}},
 		KeyExchanges: []msl.KeyExchange{
 			&keyx.SymmetricWrapped{Store: store, PSK: psk},
 			&keyx.AsymmetricWrapped{Store: store},

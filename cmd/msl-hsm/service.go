@@ -116,6 +116,7 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 	if s.devices != nil {
 		s.msl.JudgeToken = s.devices.tokenJudge(issuer)
 	}
+	s.state.PasswordsAtATime(c.Server.Limits.Passwords)
 	s.msl.Users = c.userSchemes(s)
 	s.msl.Entities, err = c.entities(s, log)
 	return err

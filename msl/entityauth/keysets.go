@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 )
 
@@ -41,7 +42,7 @@ func (k *KeySet) Release() {
 	}
 }
 
-// keySets remembers the key sets of peers that were used last.
+// keySets remembers the key sets of peers that proved themselves last.
 type keySets struct {
 	once  sync.Once
 	cache *keycache.Cache[string, *KeySet]
@@ -59,19 +60,29 @@ func (s *keySets) init(size int) {
 	})
 }
 
-// open returns the remembered key set of that name, or remembers the one that
-// create makes. The caller releases it.
-func (s *keySets) open(size int, name string, create func() (*KeySet, error)) (*KeySet, error) {
+// open returns the remembered key set of that name, or the one that create makes.
+// The caller releases it. It is remembered when the caller calls proven: until then,
+// anybody may have named it.
+func (s *keySets) open(size int, name string, create func() (*KeySet, error)) (keys *KeySet, proven func(), err error) {
 	s.init(size)
-	if keys, ok := s.cache.Get(name); ok {
-		return keys, nil
+	keys, ok := s.cache.Get(name)
+	if !ok {
+		if keys, err = create(); err != nil {
+			return nil, nil, err
+		}
 	}
-	keys, err := create()
-	if err != nil {
-		return nil, err
-	}
-	s.cache.Put(name, keys)
-	return keys, nil
+	return keys, func() { s.cache.Put(name, keys) }, nil
+}
+
+// sender is a peer that has the keys, and what lets go of them.
+func (k *KeySet) sender(identity string, proven func()) (msl.Sender, func(), error) {
+	return msl.Sender{
+		Identity:      identity,
+		Opener:        msl.SymmetricKey{KeyID: identity, Encryption: k.Encryption, MAC: k.MAC},
+		Encrypted:     true,
+		Authenticated: true,
+		Proven:        proven,
+	}, k.Release, nil
 }
 
 func (s *keySets) close() {

@@ -79,29 +79,24 @@ func (m *MGK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), er
 	if _, err := lookUp(ctx, m.Directory, identity, m.Scheme()); err != nil {
 		return msl.Sender{}, nil, err
 	}
-	keys, err := m.keysOf(ctx, identity)
+	keys, proven, err := m.keysOf(ctx, identity)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
-	return msl.Sender{
-		Identity:      identity,
-		Opener:        msl.SymmetricKey{KeyID: identity, Encryption: keys.Encryption, MAC: keys.MAC},
-		Encrypted:     true,
-		Authenticated: true,
-	}, keys.Release, nil
+	return keys.sender(identity, proven)
 }
 
-// keysOf returns the keys of a peer, remembered or derived.
-func (m *MGK) keysOf(ctx context.Context, identity string) (*KeySet, error) {
+// keysOf returns the keys of a peer, remembered or derived, and what remembers them.
+func (m *MGK) keysOf(ctx context.Context, identity string) (keys *KeySet, proven func(), err error) {
 	if m.Group == nil || m.Importer == nil {
-		return nil, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), errors.New("no model groups configured"))
+		return nil, nil, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), errors.New("no model groups configured"))
 	}
 	group, err := m.Group(ctx, identity)
 	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), err)
+		return nil, nil, msl.Failure(msl.ErrEntityNotFound, m.Scheme(), err)
 	}
 	if err != nil {
-		return nil, msl.Failure(msl.ErrInternalException, "find model group", err)
+		return nil, nil, msl.Failure(msl.ErrInternalException, "find model group", err)
 	}
 	return m.sets.open(m.Remember, group.Name+"\x00"+identity, func() (*KeySet, error) {
 		keys, err := m.derive(group, identity)

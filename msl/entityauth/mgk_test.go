@@ -104,7 +104,8 @@ func TestMGKWipes(t *testing.T) {
 	}
 }
 
-// Key sets are remembered by group and identity, up to a bound.
+// Key sets are remembered by group and identity, up to a bound, and only those of
+// peers that proved themselves.
 func TestMGKRemembers(t *testing.T) {
 	store := soft.New()
 	defer store.Close()
@@ -113,21 +114,28 @@ func TestMGKRemembers(t *testing.T) {
 	m := &MGK{Importer: w, Remember: 2, Group: func(context.Context, string) (ModelGroup, error) {
 		return ModelGroup{Name: name, Key: w}, nil
 	}}
-	open := func(identity string) int {
+	open := func(identity string, proves bool) int {
 		w.calls = 0
-		_, release, err := m.Open(context.Background(), []byte(`{"identity":"`+identity+`"}`))
+		sender, release, err := m.Open(context.Background(), []byte(`{"identity":"`+identity+`"}`))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if proves {
+			sender.Proven()
 		}
 		release()
 		return w.calls
 	}
 	for i, step := range []struct {
 		group, identity string
+		proves          bool
 		calls           int
-	}{{"m", "a", 5}, {"m", "a", 0}, {"m", "b", 5}, {"m", "a", 0}, {"m", "c", 5}, {"m", "b", 5}, {"n", "b", 5}} {
+	}{
+		{"m", "a", false, 5}, {"m", "a", true, 5}, {"m", "a", true, 0}, {"m", "b", true, 5}, {"m", "a", true, 0},
+		{"m", "x", false, 5}, {"m", "b", false, 0}, {"m", "c", true, 5}, {"m", "b", true, 5}, {"n", "b", true, 5},
+	} {
 		name = step.group
-		if calls := open(step.identity); calls != step.calls {
+		if calls := open(step.identity, step.proves); calls != step.calls {
 			t.Errorf("step %d: %d calls", i, calls)
 		}
 	}

@@ -58,33 +58,30 @@ func (p *PSK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), er
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
-	keys, err := p.open(entity)
+	keys, proven, err := p.open(entity)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
-	return msl.Sender{
-		Identity:      identity,
-		Opener:        msl.SymmetricKey{KeyID: identity, Encryption: keys.Encryption, MAC: keys.MAC},
-		Encrypted:     true,
-		Authenticated: true,
-	}, keys.Release, nil
+	return keys.sender(identity, proven)
 }
 
 // KeysOf opens the key set of a peer for key exchange, whatever scheme the peer
 // authenticates itself with. A peer without one is 4005. The caller releases the
-// keys.
+// keys, which are not remembered: the peer may have proven nothing.
 func (p *PSK) KeysOf(ctx context.Context, identity string) (*KeySet, error) {
 	entity, err := lookUp(ctx, p.Directory, identity, "")
 	if err != nil {
 		return nil, err
 	}
-	return p.open(entity)
+	keys, _, err := p.open(entity)
+	return keys, err
 }
 
-// open returns the keys of an entity, remembered or unsealed.
-func (p *PSK) open(entity *msl.Entity) (*KeySet, error) {
+// open returns the keys of an entity, remembered or unsealed, and what remembers
+// them.
+func (p *PSK) open(entity *msl.Entity) (keys *KeySet, proven func(), err error) {
 	if entity == nil || entity.PSK == nil {
-		return nil, msl.Failure(msl.ErrEntityNotFound, "pre-shared keys", nil)
+		return nil, nil, msl.Failure(msl.ErrEntityNotFound, "pre-shared keys", nil)
 	}
 	name := entity.Identity + "\x00" + string(entity.PSK.MAC) // another key set is another entry
 	return p.sets.open(p.Remember, name, func() (*KeySet, error) {

@@ -73,16 +73,11 @@ func (p *PSKProfile) Open(ctx context.Context, authdata []byte) (msl.Sender, fun
 	if err := notForeign(ctx, p.Peers.Directory, identity, p.Scheme()); err != nil {
 		return msl.Sender{}, nil, err
 	}
-	keys, err := p.Peers.open(entity)
+	keys, proven, err := p.Peers.open(entity)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
-	return msl.Sender{
-		Identity:      identity,
-		Opener:        msl.SymmetricKey{KeyID: identity, Encryption: keys.Encryption, MAC: keys.MAC},
-		Encrypted:     true,
-		Authenticated: true,
-	}, keys.Release, nil
+	return keys.sender(identity, proven)
 }
 
 func profileIdentity(keyID, profile string) string { return keyID + "-" + profile }

@@ -15,7 +15,14 @@ type EmailPassword struct {
 	// is wrong is msl.ErrEmailPasswordIncorrect. The password is overwritten when
 	// Verify returns.
 	Verify func(ctx context.Context, email string, password []byte) (user string, err error)
+
+	// Find returns the name of the user with that e-mail address, or "" if nobody
+	// has it who may log in: a server counts the wrong guesses of a user by it. Nil
+	// counts them by the address, in small letters.
+	Find func(ctx context.Context, email string) (user string, err error)
 }
+
+var _ msl.Guessable = (*EmailPassword)(nil)
 
 // Scheme returns EMAIL_PASSWORD.
 func (*EmailPassword) Scheme() string { return "EMAIL_PASSWORD" }
@@ -41,17 +48,40 @@ func parseEmailPassword(authdata []byte) (email string, password []byte, err err
 	return email, password, nil
 }
 
+// Claimed returns the user of the e-mail address, or the address where nobody has it.
+// Blanks are 5005.
+func (e *EmailPassword) Claimed(ctx context.Context, authdata []byte) (user string, known bool, err error) {
+	email, password, err := e.parse(authdata)
+	clear(password)
+	if err != nil || e.Find == nil {
+		return email, err == nil, err
+	}
+	if user, err = e.Find(ctx, email); err != nil || user == "" {
+		return email, false, err
+	}
+	return user, true, nil
+}
+
 // Authenticate refuses blanks with 5005 and a wrong pair with 5007.
 func (e *EmailPassword) Authenticate(ctx context.Context, _ string, authdata []byte) (string, error) {
-	email, password, err := parseEmailPassword(authdata)
+	email, password, err := e.parse(authdata)
 	if err != nil {
 		return "", err
 	}
 	defer clear(password)
-	if strings.TrimSpace(email) == "" || len(bytes.TrimSpace(password)) == 0 {
-		return "", msl.Failure(msl.ErrEmailPasswordBlank, e.Scheme(), nil)
-	}
 	return e.Verify(ctx, email, password)
+}
+
+// parse reads a pair without blanks, and leaves the password for the caller to wipe.
+func (e *EmailPassword) parse(authdata []byte) (email string, password []byte, err error) {
+	if email, password, err = parseEmailPassword(authdata); err != nil {
+		return "", nil, err
+	}
+	if strings.TrimSpace(email) == "" || len(bytes.TrimSpace(password)) == 0 {
+		clear(password)
+		return "", nil, msl.Failure(msl.ErrEmailPasswordBlank, e.Scheme(), nil)
+	}
+	return email, password, nil
 }
 
 // EmailPasswordData is how a client proves a user by this scheme. It holds the

@@ -14,7 +14,7 @@ import (
 // Their expiration is not asked, as with any token that can be renewed.
 type UserIDToken struct {
 	// Issuer opens the tokens. Tokens, if set, opens master tokens in its
-	// place: a Server's OpenMasterToken remembers them.
+	// place: a Server's OpenMasterToken knows those that are in use.
 	Issuer *msl.Issuer
 	Tokens func(*msl.MasterToken) (*msl.Session, error)
 

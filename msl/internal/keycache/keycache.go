@@ -35,16 +35,17 @@ type Value interface {
 	Release()
 }
 
-// A Cache holds the values that were used last, each with a reference of its
-// own, so that an entry never closes the keys of a message in flight. It is
-// safe for many goroutines.
+// A Cache holds the values that were used last, and in places that are free those
+// that were only offered, each with a reference of its own, so that an entry never
+// closes the keys of a message in flight. It is safe for many goroutines.
 type Cache[K comparable, V Value] struct {
 	max   int
 	stale func(V) bool // may be nil
 
 	mu      sync.Mutex
-	entries map[K]*list.Element
-	order   *list.List // front is the newest
+	entries map[K]place
+	used    *list.List // front is the newest
+	offered *list.List
 	closed  bool
 }
 
@@ -53,31 +54,43 @@ type entry[K comparable, V Value] struct {
 	value V
 }
 
+// A place is where an entry stands.
+type place struct {
+	list *list.List
+	*list.Element
+}
+
 // New makes a cache of at most max values. A value that stale reports is dropped
 // when its turn comes.
 func New[K comparable, V Value](max int, stale func(V) bool) *Cache[K, V] {
-	return &Cache[K, V]{max: max, stale: stale, entries: map[K]*list.Element{}, order: list.New()}
+	return &Cache[K, V]{max: max, stale: stale, entries: map[K]place{}, used: list.New(), offered: list.New()}
 }
 
-// Get returns a value with a reference for the caller to release.
+// Get returns a value with a reference for the caller to release. Whoever asks need
+// not have proven anything: the order stays as it is until [Cache.Put].
 func (c *Cache[K, V]) Get(key K) (v V, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, ok := c.entries[key]
+	p, ok := c.entries[key]
 	if !ok {
 		return v, false
 	}
-	v = e.Value.(entry[K, V]).value
+	v = p.Value.(entry[K, V]).value
 	if !v.Acquire() {
-		c.remove(e)
+		c.remove(p)
 		return v, false
 	}
-	c.order.MoveToFront(e)
 	return v, true
 }
 
-// Put remembers a value, with a reference of the cache's own.
-func (c *Cache[K, V]) Put(key K, v V) {
+// Put remembers a value that was used just now, with a reference of the cache's own.
+func (c *Cache[K, V]) Put(key K, v V) { c.put(c.used, key, v) }
+
+// Offer remembers a value that may never be used: where a place is free, and in an
+// eighth of them at most.
+func (c *Cache[K, V]) Offer(key K, v V) { c.put(c.offered, key, v) }
+
+func (c *Cache[K, V]) put(to *list.List, key K, v V) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || !v.Acquire() {
@@ -86,9 +99,17 @@ func (c *Cache[K, V]) Put(key K, v V) {
 	if old, ok := c.entries[key]; ok {
 		c.remove(old)
 	}
-	c.entries[key] = c.order.PushFront(entry[K, V]{key, v})
-	for c.order.Len() > c.max || c.oldestIsStale() {
-		c.remove(c.order.Back())
+	c.entries[key] = place{to, to.PushFront(entry[K, V]{key, v})}
+	c.trim()
+}
+
+// trim makes room: first of what was only offered.
+func (c *Cache[K, V]) trim() {
+	for c.offered.Len() > max(1, c.max/8) || c.offered.Len() > 0 && c.len() > c.max || c.oldestIsStale(c.offered) {
+		c.remove(place{c.offered, c.offered.Back()})
+	}
+	for c.used.Len() > c.max || c.oldestIsStale(c.used) {
+		c.remove(place{c.used, c.used.Back()})
 	}
 }
 
@@ -96,8 +117,8 @@ func (c *Cache[K, V]) Put(key K, v V) {
 func (c *Cache[K, V]) Delete(key K) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e, ok := c.entries[key]; ok {
-		c.remove(e)
+	if p, ok := c.entries[key]; ok {
+		c.remove(p)
 	}
 }
 
@@ -105,26 +126,28 @@ func (c *Cache[K, V]) Delete(key K) {
 func (c *Cache[K, V]) Len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.order.Len()
+	return c.len()
 }
+
+func (c *Cache[K, V]) len() int { return c.used.Len() + c.offered.Len() }
 
 // Close forgets every value, and takes no more.
 func (c *Cache[K, V]) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	for c.order.Len() > 0 {
-		c.remove(c.order.Back())
+	for _, p := range c.entries {
+		c.remove(p)
 	}
 }
 
-func (c *Cache[K, V]) oldestIsStale() bool {
-	e := c.order.Back()
+func (c *Cache[K, V]) oldestIsStale(l *list.List) bool {
+	e := l.Back()
 	return c.stale != nil && e != nil && c.stale(e.Value.(entry[K, V]).value)
 }
 
-func (c *Cache[K, V]) remove(e *list.Element) {
-	old := c.order.Remove(e).(entry[K, V])
+func (c *Cache[K, V]) remove(p place) {
+	old := p.list.Remove(p.Element).(entry[K, V])
 	delete(c.entries, old.key)
 	old.value.Release()
 }

@@ -20,21 +20,18 @@ const (
 	bucketSequences   = "sequences"    // by identity and serial number
 )
 
-// passwordsAtATime bounds the memory of password checks: each takes 64 MiB.
-const passwordsAtATime = 4
-
 // A Server is the state of a server, in a file. It is safe for use by many
 // goroutines.
 type Server struct {
-	db        *bbolt.DB
-	path      string
-	writes    group
-	entities  entityCache
-	passwords chan struct{}
-	cost      passwordCost // of new passwords
-	began     time.Time    // before which no token counts
-	keeps     keeps
-	pruning   pruning
+	db       *bbolt.DB
+	path     string
+	writes   group
+	entities entityCache
+	hashing  *hashing
+	cost     passwordCost // of new passwords
+	began    time.Time    // before which no token counts
+	keeps    keeps
+	pruning  pruning
 }
 
 var (
@@ -76,11 +73,11 @@ func serverAt(path string, how opening) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		db:        db,
-		path:      path,
-		writes:    group{db: db},
-		passwords: make(chan struct{}, passwordsAtATime),
-		cost:      recommendedCost,
+		db:      db,
+		path:    path,
+		writes:  group{db: db},
+		hashing: newHashing(passwordsAtATime),
+		cost:    recommendedCost,
 	}
 	if err := s.settings(); err != nil {
 		db.Close()

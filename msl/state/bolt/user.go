@@ -103,6 +103,10 @@ func (s *Server) encodePassword(pass []byte, created time.Time) ([]byte, error) 
 	if len(bytes.TrimSpace(pass)) == 0 {
 		return nil, errors.New("bolt: a password must not be blank")
 	}
+	if err := s.hashing.enter(context.Background()); err != nil {
+		return nil, err
+	}
+	defer s.hashing.leave()
 	payload, err := json.Marshal(hashPassword(s.cost, pass, created))
 	if err != nil {
 		return nil, fmt.Errorf("bolt: keep password: %w", err)
@@ -189,20 +193,36 @@ func (s *Server) Users() ([]UserRecord, error) {
 	return list, nil
 }
 
+// PasswordsAtATime sets how many passwords are hashed at once, of which each takes 64
+// MiB, and in all twice that before it is given back; zero means 4. It must not be
+// called after the first Verify.
+func (s *Server) PasswordsAtATime(n int) {
+	if n > 0 {
+		s.hashing = newHashing(n)
+	}
+}
+
+// FindUser returns email if that is the name of a user who may log in, or "": an
+// unknown user, or a revoked one.
+func (s *Server) FindUser(ctx context.Context, email string) (user string, err error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	if _, known, err := s.password(email); err != nil || !known {
+		return "", err
+	}
+	return email, nil
+}
+
 // Verify returns the name of the user with that e-mail address and password, or
 // [msl.ErrEmailPasswordIncorrect]: whether the user is unknown or revoked or the
 // password is wrong, in about the same time. A few passwords are hashed at a
 // time; the others wait for their turn or for ctx.
 func (s *Server) Verify(ctx context.Context, email string, pass []byte) (user string, err error) {
-	select {
-	case s.passwords <- struct{}{}:
-		defer func() { <-s.passwords }()
-	case <-ctx.Done():
-		return "", fmt.Errorf("bolt: wait to check a password: %w", ctx.Err())
+	if err := s.hashing.enter(ctx); err != nil {
+		return "", err
 	}
-	if err := ctx.Err(); err != nil {
-		return "", fmt.Errorf("bolt: wait to check a password: %w", err)
-	}
+	defer s.hashing.leave()
 	p, known, err := s.password(email)
 	if err != nil {
 		return "", err
@@ -217,28 +237,53 @@ func (s *Server) Verify(ctx context.Context, email string, pass []byte) (user st
 }
 
 // password finds the password of a user who may log in. For anybody else it is
-// one that nobody has, to be checked all the same.
+// one to be checked all the same, at the same cost.
 func (s *Server) password(name string) (p password, known bool, err error) {
-	p = password{Cost: s.cost, Salt: make([]byte, saltSize), Hash: make([]byte, hashSize)}
 	err = s.view("find user", func(tx *bbolt.Tx) error {
 		payload, err := get(tx, bucketUsers, []byte(name))
-		if err != nil || payload == nil {
+		if err != nil {
+			return err
+		}
+		if payload == nil {
+			p = password{Cost: s.costLike(tx, name), Salt: make([]byte, saltSize), Hash: make([]byte, hashSize)}
+			return nil
+		}
+		if p, err = decodePassword(payload); err != nil {
 			return err
 		}
 		m, err := userRoll.mark(tx, name)
-		if err != nil || m.refuses() {
-			return err
-		}
-		p, err = decodePassword(payload)
-		known = err == nil
+		known = err == nil && !m.refuses()
 		return err
 	})
 	return p, known, err
 }
 
+// costLike is what the check of an unknown name costs: as much as that of the next
+// user by name. With the costs of some users raised and others not yet, the time
+// would tell who is known.
+func (s *Server) costLike(tx *bbolt.Tx, name string) passwordCost {
+	c := tx.Bucket([]byte(bucketUsers)).Cursor()
+	k, v := c.Seek([]byte(name))
+	if k == nil {
+		k, v = c.First()
+	}
+	if k == nil {
+		return s.cost
+	}
+	payload, err := unframe(bucketUsers, k, v)
+	if err != nil {
+		return s.cost
+	}
+	if p, err := decodePassword(payload); err == nil {
+		return p.Cost
+	}
+	return s.cost
+}
+
 // rehash keeps a password under the present cost, unless it was changed or
 // removed meanwhile. It does not matter to the user whether that works.
 func (s *Server) rehash(name string, old password, pass []byte) {
+	s.hashing.garbage.Add(1) // of the check before
 	payload, err := json.Marshal(hashPassword(s.cost, pass, old.Created))
 	if err != nil {
 		return

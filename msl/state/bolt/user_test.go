@@ -114,7 +114,7 @@ func TestRecommendedCost(t *testing.T) {
 func TestVerifyWaits(t *testing.T) {
 	s := newServer(t)
 	for range passwordsAtATime {
-		s.passwords <- struct{}{}
+		wantErr(t, s.hashing.enter(t.Context()), nil)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)

@@ -1,0 +1,236 @@
+package msl
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// What one may guess before waiting (NIST SP 800-63B, section 5.2.2).
+const (
+	userGuesses   = 10               // wrong guesses of a user, and
+	entityGuesses = 10 * userGuesses // of an entity
+	forgiveness   = time.Minute      // forgives one
+	longestWait   = time.Hour        // that the next guess has to wait; the first is a second
+	maxDoublings  = 12               // of a second, until it is longer than that
+)
+
+// Bounds of what is remembered. A user costs some 200 bytes, and 100 more for each
+// entity that it logs in from.
+const (
+	maxAccounts = 10000 // used last, of the registered names and of the others; there may be twice as many
+	maxFamiliar = 16    // entities that a user logged in from last
+)
+
+// A throttle bounds the guesses of secrets, by the user that is guessed and by the
+// entity that guesses. A user who logged in from an entity before has a count there
+// that others cannot use up. What it remembers ends with the process.
+type throttle struct {
+	now func() time.Time
+
+	mu      sync.Mutex
+	known   recent[accountKey, *account] // of names that are registered
+	unknown recent[accountKey, *account] // of others: they push out each other alone
+}
+
+// An accountKey is the hash of the name of a user or an entity, which may be long.
+type accountKey [sha256.Size]byte
+
+// An account is what there is to know of a user or an entity.
+type account struct {
+	guesses
+	familiar []*familiar // entities of the user, the one of the last login last
+}
+
+// A familiar is an entity that the user logged in from.
+type familiar struct {
+	entity accountKey
+	guesses
+}
+
+// Guesses counts those that were wrong, or are not judged yet.
+type guesses struct {
+	wrong int
+	from  time.Time // when the next one may be made, and forgiveness begins
+}
+
+// A guess claims that the secret of a user is known.
+type guess struct {
+	from payer
+	user string
+	// known is whether there may be such a user. It makes no difference to anybody
+	// who guesses.
+	known bool
+}
+
+func newThrottle(now func() time.Time) *throttle { return &throttle{now: now} }
+
+// check answers whether a guess would be judged now.
+func (t *throttle) check(g *guess) error {
+	if g == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.refuse(t.counts(*g))
+}
+
+// begin counts a guess, unless it has to wait. The caller calls judged with the
+// verdict on it.
+func (t *throttle) begin(g *guess) (judged func(error), err error) {
+	if g == nil {
+		return func(error) {}, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	counts := t.counts(*g)
+	if err := t.refuse(counts); err != nil {
+		return nil, err
+	}
+	for _, c := range counts {
+		c.add(c.most, t.now())
+	}
+	return func(verdict error) { t.end(*g, counts, verdict) }, nil
+}
+
+func (t *throttle) end(g guess, counts []counted, verdict error) {
+	if verdict != nil && codeOf(verdict) != ErrInternalException {
+		return // wrong, as it was counted
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range counts {
+		c.takeBack(c.most, t.now())
+	}
+	if verdict == nil {
+		t.user(g).welcome(entityKey(g.from))
+	}
+}
+
+// A counted is a count that a guess goes to.
+type counted struct {
+	*guesses
+	most int
+}
+
+// counts finds those that a guess goes to.
+func (t *throttle) counts(g guess) []counted {
+	user, entity := t.user(g), entityKey(g.from)
+	if f := user.from(entity); f != nil {
+		return []counted{{&f.guesses, userGuesses}}
+	}
+	return []counted{{&user.guesses, userGuesses}, {&t.account(entity, g.from.registered).guesses, entityGuesses}}
+}
+
+func (t *throttle) refuse(counts []counted) error {
+	var wait time.Duration
+	for _, c := range counts {
+		wait = max(wait, c.wait(t.now()))
+	}
+	if wait == 0 {
+		return nil
+	}
+	return fmt.Errorf("too many wrong guesses: the next one is judged in %v", (wait + time.Second - 1).Truncate(time.Second))
+}
+
+func entityKey(p payer) accountKey { return sha256.Sum256([]byte("entity\x00" + p.name)) }
+
+// user is the account of a user, however an application may spell the name: who
+// varies it has no more guesses.
+func (t *throttle) user(g guess) *account {
+	name := strings.ToLower(strings.TrimSpace(g.user))
+	return t.account(sha256.Sum256([]byte("user\x00"+name)), g.known)
+}
+
+func (t *throttle) account(key accountKey, known bool) *account {
+	in := &t.unknown
+	if known {
+		in = &t.known
+	}
+	a, ok := in.get(key)
+	if !ok {
+		a = &account{}
+		in.put(key, a)
+	}
+	return a
+}
+
+func (a *account) from(entity accountKey) *familiar {
+	if i := slices.IndexFunc(a.familiar, func(f *familiar) bool { return f.entity == entity }); i >= 0 {
+		return a.familiar[i]
+	}
+	return nil
+}
+
+// welcome notes that the user logged in from an entity.
+func (a *account) welcome(entity accountKey) {
+	a.familiar = slices.DeleteFunc(a.familiar, func(f *familiar) bool { return f.entity == entity })
+	a.familiar = append(a.familiar, &familiar{entity: entity})
+	if len(a.familiar) > maxFamiliar {
+		a.familiar = slices.Delete(a.familiar, 0, 1)
+	}
+}
+
+// wait is for how long the next guess has to.
+func (g *guesses) wait(now time.Time) time.Duration {
+	g.forgive(now)
+	return max(0, g.from.Sub(now))
+}
+
+func (g *guesses) add(most int, now time.Time) {
+	g.forgive(now)
+	if g.wrong == 0 {
+		g.from = now
+	}
+	g.wrong = min(g.wrong+1, most+maxDoublings)
+	if more := g.wrong - most; more >= 0 {
+		g.from = now.Add(min(time.Second<<more, longestWait))
+	}
+}
+
+// takeBack makes good a guess that was not wrong.
+func (g *guesses) takeBack(most int, now time.Time) {
+	g.wrong = max(0, g.wrong-1)
+	if g.wrong < most && g.from.After(now) {
+		g.from = now
+	}
+}
+
+func (g *guesses) forgive(now time.Time) {
+	if !now.After(g.from) {
+		return
+	}
+	n := int(now.Sub(g.from) / forgiveness)
+	if n >= g.wrong {
+		*g = guesses{}
+		return
+	}
+	g.wrong -= n
+	g.from = g.from.Add(time.Duration(n) * forgiveness)
+}
+
+// A recent remembers the keys that were used last: maxAccounts, and up to twice as
+// many.
+type recent[K comparable, V any] struct {
+	young, old map[K]V
+}
+
+func (r *recent[K, V]) get(key K) (v V, ok bool) {
+	if v, ok = r.young[key]; ok {
+		return v, true
+	}
+	if v, ok = r.old[key]; ok {
+		r.put(key, v)
+	}
+	return v, ok
+}
+
+func (r *recent[K, V]) put(key K, v V) {
+	if r.young == nil || len(r.young) >= maxAccounts {
+		r.young, r.old = map[K]V{}, r.young
+	}
+	r.young[key] = v
+}

@@ -1,0 +1,146 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"sync"
+)
+
+// A payer is who is charged for what a message costs: the entity that is registered,
+// be it for a family of identities, or the identity itself.
+type payer struct {
+	name       string
+	registered bool
+}
+
+func payerOf(entity *Entity, identity string) payer {
+	if entity == nil || entity.Identity == "" {
+		return payer{name: identity}
+	}
+	return payer{entity.Identity, true}
+}
+
+// payer finds who is charged for a message of identity.
+func (s *Server) payer(ctx context.Context, identity string) payer {
+	entity, err := s.entity(ctx, identity)
+	if err != nil {
+		entity = nil
+	}
+	return payerOf(entity, identity)
+}
+
+// Turns let a few checks run at a time, and the others wait for their turn, which
+// goes round among those who pay: whoever has many waiting delays his own. One of
+// them leaves a place to others, where there is more than one.
+type turns struct {
+	places int
+	seed   maphash.Seed
+
+	mu      sync.Mutex
+	running map[string]int
+	waiting map[string][]chan struct{} // the first of them is next; closed when it may run
+	round   []string                   // those with checks that wait; the first is next
+	taken   int
+}
+
+const (
+	// maxWaiting bounds the checks of one payer that wait.
+	maxWaiting = 64
+	// strangers are how many turns all those have who are not registered.
+	strangers = 64
+)
+
+var errWaiting = errors.New("too many messages of this entity wait for such a check already")
+
+func newTurns(places int) *turns {
+	return &turns{places: places, seed: maphash.MakeSeed(), running: map[string]int{}, waiting: map[string][]chan struct{}{}}
+}
+
+// who is whose turn it is. Names of entities that are not registered may be had for
+// nothing, so they share a few.
+func (t *turns) who(p payer) string {
+	if p.registered {
+		return p.name
+	}
+	return fmt.Sprintf("\x00%d", maphash.String(t.seed, p.name)%strangers)
+}
+
+// take waits for a turn. The caller calls leave when the check has been made.
+func (t *turns) take(ctx context.Context, p payer) (leave func(), err error) {
+	who, granted := t.who(p), make(chan struct{})
+	if err := t.wait(who, granted); err != nil {
+		return nil, err
+	}
+	select {
+	case <-granted:
+		return func() { t.leave(who) }, nil
+	case <-ctx.Done():
+		t.giveUp(who, granted)
+		return nil, ctx.Err()
+	}
+}
+
+func (t *turns) wait(who string, granted chan struct{}) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.waiting[who]) >= maxWaiting {
+		return errWaiting
+	}
+	if len(t.waiting[who]) == 0 {
+		t.round = append(t.round, who)
+	}
+	t.waiting[who] = append(t.waiting[who], granted)
+	t.grant()
+	return nil
+}
+
+// grant lets those run who may.
+func (t *turns) grant() {
+	for t.taken < t.places {
+		at := slices.IndexFunc(t.round, func(who string) bool { return t.running[who] < max(1, t.places-1) })
+		if at < 0 {
+			return
+		}
+		who := t.round[at]
+		t.round = append(slices.Delete(t.round, at, at+1), who)
+		close(t.waiting[who][0])
+		t.drop(who, 0)
+		t.running[who]++
+		t.taken++
+	}
+}
+
+// drop takes one out of those who wait.
+func (t *turns) drop(who string, at int) {
+	if t.waiting[who] = slices.Delete(t.waiting[who], at, at+1); len(t.waiting[who]) > 0 {
+		return
+	}
+	delete(t.waiting, who)
+	t.round = slices.DeleteFunc(t.round, func(other string) bool { return other == who })
+}
+
+func (t *turns) leave(who string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.taken--
+	if t.running[who]--; t.running[who] == 0 {
+		delete(t.running, who)
+	}
+	t.grant()
+}
+
+// giveUp ends the waiting of one who may have been granted the turn meanwhile.
+func (t *turns) giveUp(who string, granted chan struct{}) {
+	t.mu.Lock()
+	at := slices.Index(t.waiting[who], granted)
+	if at >= 0 {
+		t.drop(who, at)
+	}
+	t.mu.Unlock()
+	if at < 0 {
+		t.leave(who)
+	}
+}
