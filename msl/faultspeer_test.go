@@ -71,7 +71,10 @@ func TestPeerFaults(t *testing.T) {
 					})
 					early := at < whole.handled
 					good := e.err == nil && e.data == "hello"
+					// Keys that nobody has seen are made again.
+					again := early && once && failure == keystore.ErrLost && good && e.ran == 1
 					switch {
+					case again:
 					case early && (e.ran > 0 || !transient(e.err)) && once && isOne(failure, ours),
 						early && e.ran > 0 && failure != keystore.ErrBadData, // of the body, which the application reads
 						e.ran > 1,

@@ -46,6 +46,7 @@ type Cache[K comparable, V Value] struct {
 	entries map[K]place
 	used    *list.List // front is the newest
 	offered *list.List
+	dropped []V // since the lock was taken
 	closed  bool
 }
 
@@ -70,7 +71,7 @@ func New[K comparable, V Value](max int, stale func(V) bool) *Cache[K, V] {
 // not have proven anything: the order stays as it is until [Cache.Put].
 func (c *Cache[K, V]) Get(key K) (v V, ok bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	p, ok := c.entries[key]
 	if !ok {
 		return v, false
@@ -92,7 +93,7 @@ func (c *Cache[K, V]) Offer(key K, v V) { c.put(c.offered, key, v) }
 
 func (c *Cache[K, V]) put(to *list.List, key K, v V) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.closed || !v.Acquire() {
 		return
 	}
@@ -116,7 +117,7 @@ func (c *Cache[K, V]) trim() {
 // Delete forgets a value.
 func (c *Cache[K, V]) Delete(key K) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if p, ok := c.entries[key]; ok {
 		c.remove(p)
 	}
@@ -134,7 +135,7 @@ func (c *Cache[K, V]) len() int { return c.used.Len() + c.offered.Len() }
 // Close forgets every value, and takes no more.
 func (c *Cache[K, V]) Close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	c.closed = true
 	for _, p := range c.entries {
 		c.remove(p)
@@ -149,5 +150,16 @@ func (c *Cache[K, V]) oldestIsStale(l *list.List) bool {
 func (c *Cache[K, V]) remove(p place) {
 	old := p.list.Remove(p.Element).(entry[K, V])
 	delete(c.entries, old.key)
-	old.value.Release()
+	c.dropped = append(c.dropped, old.value)
+}
+
+// unlock releases what was dropped, without the lock: a device that destroys a key
+// may take its time, and must not hold up whoever needs another one.
+func (c *Cache[K, V]) unlock() {
+	dropped := c.dropped
+	c.dropped = nil
+	c.mu.Unlock()
+	for _, v := range dropped {
+		v.Release()
+	}
 }

@@ -1,22 +1,35 @@
 package keycache
 
-import "testing"
+import (
+	"testing"
+	"testing/synctest"
+)
 
+// A value waits at its end until it may go, if there is something to wait for.
 type value struct {
 	Count
+	wait   chan struct{}
 	closed bool
+}
+
+func newValue() *value {
+	v := &value{}
+	v.Start()
+	return v
 }
 
 func (v *value) Release() {
 	if v.Drop() {
+		if v.wait != nil {
+			<-v.wait
+		}
 		v.closed = true
 	}
 }
 
 // put is a value that the cache alone holds.
 func put(into func(int, *value), key int) *value {
-	v := &value{}
-	v.Start()
+	v := newValue()
 	into(key, v)
 	v.Release()
 	return v
@@ -93,5 +106,53 @@ func TestStale(t *testing.T) {
 	put(c.Put, 3)
 	if !used.closed || !offered.closed {
 		t.Error("stale values are kept")
+	}
+}
+
+// TestSlowEnd has a device that does not destroy a key: nobody else waits for it.
+func TestSlowEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New[int, *value](2, nil)
+		wait := make(chan struct{})
+		slow, other := newValue(), newValue()
+		slow.wait = wait
+		c.Put(1, slow)
+		slow.Release()
+		c.Put(2, other)
+		other.Release()
+		go put(c.Put, 3) // the first has to go
+		synctest.Wait()
+		if k, ok := c.Get(2); !ok || k != other {
+			t.Error("the second is not there")
+		} else {
+			k.Release()
+		}
+		if _, ok := c.Get(1); ok || slow.closed || c.Len() != 2 {
+			t.Errorf("the first is there: %v, closed %v, %d entries", ok, slow.closed, c.Len())
+		}
+		close(wait)
+		synctest.Wait()
+		if !slow.closed {
+			t.Error("the first is not closed")
+		}
+		c.Close()
+		if !other.closed || c.Len() != 0 {
+			t.Errorf("after the end: closed %v, %d entries", other.closed, c.Len())
+		}
+	})
+}
+
+// TestInUse drops keys that somebody uses: they are closed when he has done.
+func TestInUse(t *testing.T) {
+	c := New[int, *value](1, nil)
+	first := newValue()
+	c.Put(1, first)
+	put(c.Put, 2)
+	if first.closed {
+		t.Fatal("closed in use")
+	}
+	first.Release()
+	if !first.closed || first.Acquire() {
+		t.Error("not closed after its use")
 	}
 }
