@@ -2,12 +2,12 @@ package tpm
 
 import (
 	"crypto/aes"
-	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
 
+	"github.com/msl-hsm/msl-hsm/internal/cbc"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -22,7 +22,8 @@ func (k cipherKey) Encrypt(iv, plaintext []byte) ([]byte, error) {
 	if len(iv) != aes.BlockSize {
 		return nil, errIV(iv)
 	}
-	out := pad(plaintext)
+	out := make([]byte, cbc.Padded(len(plaintext)))
+	cbc.Pad(out, plaintext)
 	if err := k.cbc(iv, out, false); err != nil {
 		return nil, err
 	}
@@ -37,14 +38,18 @@ func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
 	if len(iv) != aes.BlockSize {
 		return nil, errIV(iv)
 	}
-	if len(ciphertext) == 0 || len(ciphertext)%aes.BlockSize != 0 {
+	if !cbc.Whole(len(ciphertext)) {
 		return nil, errCiphertext()
 	}
 	out := append([]byte(nil), ciphertext...)
 	if err := k.cbc(iv, out, true); err != nil {
 		return nil, err
 	}
-	return unpad(out)
+	plain, ok := cbc.Unpad(out)
+	if !ok {
+		return nil, errCiphertext()
+	}
+	return plain, nil
 }
 
 // cbc encrypts or decrypts data in place. Where it is done twice, because the
@@ -89,35 +94,6 @@ func (d *Device) cbc(s *session, e entity, iv, data []byte, decrypt bool) (out, 
 		return nil, nil, fmt.Errorf("tpm: TPM2_EncryptDecrypt2: %w", errAnswer())
 	}
 	return out, next, nil
-}
-
-// pad copies data and pads it by RFC 5652 section 6.3.
-func pad(data []byte) []byte {
-	n := aes.BlockSize - len(data)%aes.BlockSize
-	out := make([]byte, len(data)+n)
-	copy(out, data)
-	for i := len(data); i < len(out); i++ {
-		out[i] = byte(n)
-	}
-	return out
-}
-
-// unpad looks at the whole last block, whatever the padding is, so that its
-// time does not tell where the padding is wrong.
-func unpad(data []byte) ([]byte, error) {
-	last := data[len(data)-aes.BlockSize:]
-	n := int(last[aes.BlockSize-1])
-	good := subtle.ConstantTimeLessOrEq(1, n) & subtle.ConstantTimeLessOrEq(n, aes.BlockSize)
-	for i, b := range last {
-		padding := subtle.ConstantTimeLessOrEq(aes.BlockSize-i, n)
-		equal := subtle.ConstantTimeByteEq(b, byte(n))
-		good &= subtle.ConstantTimeSelect(padding, equal, 1)
-	}
-	if good != 1 {
-		clear(data)
-		return nil, errCiphertext()
-	}
-	return data[:len(data)-n], nil
 }
 
 func errCiphertext() error { return fmt.Errorf("tpm: ciphertext: %w", keystore.ErrBadData) }

@@ -3,9 +3,9 @@ package soft
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/subtle"
 	"fmt"
 
+	"github.com/msl-hsm/msl-hsm/internal/cbc"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -21,7 +21,8 @@ func (k cipherKey) Encrypt(iv, plaintext []byte) ([]byte, error) {
 	if len(iv) != aes.BlockSize {
 		return nil, errIV(iv)
 	}
-	out := pad(plaintext)
+	out := make([]byte, cbc.Padded(len(plaintext)))
+	cbc.Pad(out, plaintext)
 	cipher.NewCBCEncrypter(m.block, iv).CryptBlocks(out, out)
 	return out, nil
 }
@@ -36,41 +37,16 @@ func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
 	if len(iv) != aes.BlockSize {
 		return nil, errIV(iv)
 	}
-	if len(ciphertext) == 0 || len(ciphertext)%aes.BlockSize != 0 {
+	if !cbc.Whole(len(ciphertext)) {
 		return nil, errCiphertext()
 	}
 	out := make([]byte, len(ciphertext))
 	cipher.NewCBCDecrypter(m.block, iv).CryptBlocks(out, ciphertext)
-	return unpad(out)
-}
-
-// pad copies data and pads it by RFC 5652 section 6.3.
-func pad(data []byte) []byte {
-	n := aes.BlockSize - len(data)%aes.BlockSize
-	out := make([]byte, len(data)+n)
-	copy(out, data)
-	for i := len(data); i < len(out); i++ {
-		out[i] = byte(n)
-	}
-	return out
-}
-
-// unpad looks at the whole last block, whatever the padding is, so that its
-// time does not tell where the padding is wrong.
-func unpad(data []byte) ([]byte, error) {
-	last := data[len(data)-aes.BlockSize:]
-	n := int(last[aes.BlockSize-1])
-	good := subtle.ConstantTimeLessOrEq(1, n) & subtle.ConstantTimeLessOrEq(n, aes.BlockSize)
-	for i, b := range last {
-		padding := subtle.ConstantTimeLessOrEq(aes.BlockSize-i, n)
-		equal := subtle.ConstantTimeByteEq(b, byte(n))
-		good &= subtle.ConstantTimeSelect(padding, equal, 1)
-	}
-	if good != 1 {
-		clear(data)
+	plain, ok := cbc.Unpad(out)
+	if !ok {
 		return nil, errCiphertext()
 	}
-	return data[:len(data)-n], nil
+	return plain, nil
 }
 
 func errCiphertext() error { return fmt.Errorf("soft: ciphertext: %w", keystore.ErrBadData) }
