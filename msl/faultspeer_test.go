@@ -71,6 +71,9 @@ func TestPeerFaults(t *testing.T) {
 					})
 					early := at < whole.handled
 					good := e.err == nil && e.data == "hello"
+					if failure == keystore.ErrLost && once && e.ran == 1 && good {
+						return // keys that nobody has seen are made again
+					}
 					switch {
 					case early && (e.ran > 0 || !transient(e.err)) && once && isOne(failure, ours),
 						early && e.ran > 0 && failure != keystore.ErrBadData, // of the body, which the application reads
