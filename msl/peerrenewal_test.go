@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -95,7 +97,12 @@ func TestPeerFirstStreaming(t *testing.T) {
 func TestPeerChannelRenewal(t *testing.T) {
 	one, two := newSides(t, "PSK", "PSK")
 	first, second := connectLater(t, one, two, 2*time.Hour)
-	done := serveAll(second, shout, 1)
+	done := serveAll(second, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		if err := w.Flush(); err != nil { // before there is anything to say
+			return err
+		}
+		return shout(ctx, w, m)
+	}, 1)
 	talk(t, func(body io.Reader) (*msl.Response, error) {
 		req := secret2("")
 		req.Body, req.Interactive = msl.ReaderBody(body, 0), true
@@ -103,5 +110,39 @@ func TestPeerChannelRenewal(t *testing.T) {
 	})
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPeerAnswerPutOff flushes an answer that needs a handshake of its own while its
+// request is unread: it is put off, and brings all that it would have brought. The
+// session that it delivers is at hand for the next message.
+func TestPeerAnswerPutOff(t *testing.T) {
+	store := newFaultyStore(t)
+	one := &side{network: softNetwork(t), identity: "one", store: soft.New()}
+	two := &side{network: newNetwork(t, store), identity: "two", store: soft.New()}
+	t.Cleanup(func() { one.store.Close(); two.store.Close() })
+	one.enrol(two, "PSK")
+	two.enrol(one, "PSK")
+	one.server.Issuer.RenewAfter, one.server.Issuer.Lifetime = 10*time.Minute, time.Hour
+	first, second := connectLater(t, one, two, 2*time.Hour)
+	done := serveAll(second, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		if err := w.Flush(); err != nil { // nothing is written yet: that may be all there is
+			return err
+		}
+		return echo(ctx, w, m)
+	}, 2)
+	data := random(300000)
+	if got, err := askPeer(first, data); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+	store.watch(nil)
+	ask(t, first, secret2("next"))
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for _, op := range store.operations() {
+		if strings.HasPrefix(op, "Unseal") {
+			t.Errorf("the session was not at hand: %v", store.operations())
+		}
 	}
 }
