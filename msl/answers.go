@@ -89,10 +89,7 @@ func lastWord(ctx context.Context, cause error) (context.Context, context.Cancel
 	if ctx.Err() == nil || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return ctx, func() {}, cause
 	}
-	late := &Error{Code: ErrInternalException, Op: "answer in time", MessageID: -1, Err: cause}
-	if e := (*Error)(nil); errors.As(cause, &e) {
-		late.MessageID = e.MessageID
-	}
+	late := &Error{Code: ErrInternalException, Op: "answer in time", MessageID: idOf(cause), Err: cause}
 	if codeOf(cause) == ErrMSLEncodeError {
 		late.Code = ErrMSLEncodeError // the application acted: the peer is not to come again
 	}

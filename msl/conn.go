@@ -107,7 +107,8 @@ func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, er
 }
 
 // Request sends a request to the other side and returns its answer, whose body
-// must be closed before the connection is used again.
+// must be closed before the connection is used again: that also gives the other
+// side new tokens of ours, where its answer asks for them.
 func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
 	return c.run(ctx, &attempt{client: c.Client, req: req, peering: peering{conn: c}})
 }
@@ -166,39 +167,42 @@ func (c *Conn) run(ctx context.Context, a *attempt) (response *Response, err err
 		if a.oneWay {
 			return nil, nil
 		}
-		if in.due() {
-			if a.req.Interactive && in.handshake {
-				in.release()
-				return nil, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
-			}
-			if in, err = a.serveKeys(ctx, in); err != nil {
+		if in.due() && in.handshake {
+			if in, err = a.realAnswer(ctx, in); err != nil {
 				in.release()
 				return nil, err
 			}
 		}
-		return c.response(in, count, unbind), nil
+		return a.peerResponse(ctx, in, count, unbind), nil
 	}
 	return nil, errors.Join(refused, errors.New("msl: no answer within 12 messages"))
 }
 
-// serveKeys gives the peer the tokens that its answer asks for. An answer that
-// was a handshake is followed by the real one.
+// realAnswer gives the peer the tokens without which it cannot answer, and reads
+// what follows.
+func (a *attempt) realAnswer(ctx context.Context, handshake *incoming) (*incoming, error) {
+	if a.req.Interactive {
+		return handshake, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
+	}
+	defer handshake.release()
+	return a.serveKeys(ctx, handshake)
+}
+
+// serveKeys gives the peer the tokens that its answer asks for, and reads what
+// follows an answer that was a handshake.
 func (a *attempt) serveKeys(ctx context.Context, in *incoming) (*incoming, error) {
 	k := &attempt{client: a.client, req: &Request{Recipient: a.req.Recipient}, messageID: next(in.messageID),
 		peering: peering{conn: a.conn, reply: in, lone: true, quiet: true}}
 	_, following, err := k.turn(ctx, in.handshake)
-	if !in.handshake {
-		return in, err
-	}
-	in.release()
 	return following, err
 }
 
-func (c *Conn) response(in *incoming, count int, unbind func()) *Response {
-	c.pending = in.body
+// peerResponse hands the answer to the application.
+func (a *attempt) peerResponse(ctx context.Context, in *incoming, count int, unbind func()) *Response {
+	a.conn.pending = in.body
 	r := &Response{
 		Identity: in.sender.Identity, ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
-		Body: &responseBody{Reader: in.body, stream: drainer{c, unbind}, release: in.release},
+		Body: &responseBody{Reader: in.body, stream: &drainer{ctx, a, in, unbind}, release: in.release},
 	}
 	if in.keyResponse != nil {
 		r.KeyExchange = in.keyResponse.scheme
@@ -206,15 +210,25 @@ func (c *Conn) response(in *incoming, count int, unbind func()) *Response {
 	return r
 }
 
-// A drainer closes a message without closing its connection.
+// A drainer closes an answer without closing its connection.
 type drainer struct {
-	*Conn
-	unbind func()
+	ctx     context.Context
+	attempt *attempt
+	in      *incoming
+	unbind  func()
 }
 
-func (d drainer) Close() error {
+// Close also gives the peer what its answer asks for: that cannot be sent before
+// our request is, and the peer may not read all of it before we read its answer.
+func (d *drainer) Close() error {
 	defer d.unbind()
-	return errors.Join(d.skip(), d.written())
+	c := d.attempt.conn
+	err := errors.Join(c.skip(), c.written())
+	if err != nil || d.in.handshake || !d.in.due() {
+		return err
+	}
+	_, err = d.attempt.serveKeys(d.ctx, d.in)
+	return errors.Join(err, c.written())
 }
 
 // skip reads what is left of the message before, so that the next one begins

@@ -200,7 +200,15 @@ func lost(err error) error {
 	if err == nil || !internal(err) {
 		return err
 	}
-	return &Error{Code: ErrMSLEncodeError, Op: "answer", MessageID: -1, Err: err}
+	return &Error{Code: ErrMSLEncodeError, Op: "answer", MessageID: idOf(err), Err: err}
+}
+
+// idOf is the id of the message that err is about, or -1.
+func idOf(err error) int64 {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e.MessageID
+	}
+	return -1
 }
 
 // codeOf finds the code of err; what has none is an internal failure.

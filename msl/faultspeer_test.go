@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -18,22 +19,24 @@ import (
 type peerExchange struct {
 	store   *faultyStore
 	ran     int
-	handled int // at which operation
+	asked   int64 // the id of the request
+	handled int   // at which operation
 	err     error
 	data    string
 }
 
-func exchangePeers(t *testing.T, fault func(n int, op string) error) *peerExchange {
+func exchangePeers(t *testing.T, scheme string, fault func(n int, op string) error) *peerExchange {
 	e := &peerExchange{store: newFaultyStore(t), handled: -1}
 	one := &side{network: softNetwork(t), identity: "one", store: soft.New()}
 	two := &side{network: newNetwork(t, e.store), identity: "two", store: soft.New()}
 	t.Cleanup(func() { one.store.Close(); two.store.Close() })
 	one.enrol(two, "PSK")
-	two.enrol(one, "PSK")
+	two.enrol(one, scheme)
 	first, second := connect(t, one, two)
 	e.store.watch(fault)
 	served := serveAll(second, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		e.ran++
+		e.asked = m.MessageID
 		e.handled = len(e.store.operations())
 		w.SetServiceToken("basket", []byte("apples"), msl.BindEntity)
 		return echo(ctx, w, m)
@@ -55,7 +58,7 @@ func exchangePeers(t *testing.T, fault func(n int, op string) error) *peerExchan
 
 func TestPeerFaults(t *testing.T) {
 	var whole *peerExchange
-	synctest.Test(t, func(t *testing.T) { whole = exchangePeers(t, nil) })
+	synctest.Test(t, func(t *testing.T) { whole = exchangePeers(t, "PSK", nil) })
 	if whole.err != nil || whole.ran != 1 || whole.data != "hello" {
 		t.Fatalf("%+v", whole)
 	}
@@ -63,7 +66,7 @@ func TestPeerFaults(t *testing.T) {
 		for _, failure := range injected() {
 			for _, once := range []bool{true, false} {
 				synctest.Test(t, func(t *testing.T) {
-					e := exchangePeers(t, func(n int, op string) error {
+					e := exchangePeers(t, "PSK", func(n int, op string) error {
 						if n == at || n > at && !once {
 							return fmt.Errorf("fault: %s: %w", op, failure)
 						}
@@ -71,10 +74,10 @@ func TestPeerFaults(t *testing.T) {
 					})
 					early := at < whole.handled
 					good := e.err == nil && e.data == "hello"
-					// Keys that nobody has seen are made again.
-					again := early && once && failure == keystore.ErrLost && good && e.ran == 1
+					if failure == keystore.ErrLost && once && e.ran == 1 && good {
+						return // keys that nobody has seen are made again
+					}
 					switch {
-					case again:
 					case early && (e.ran > 0 || !transient(e.err)) && once && isOne(failure, ours),
 						early && e.ran > 0 && failure != keystore.ErrBadData, // of the body, which the application reads
 						e.ran > 1,
@@ -84,5 +87,34 @@ func TestPeerFaults(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestPeerFaultsAfterHandshake fails for good after the application ran, and the
+// answer's own handshake was answered: the error answers the message that came last.
+func TestPeerFaultsAfterHandshake(t *testing.T) {
+	var whole *peerExchange
+	synctest.Test(t, func(t *testing.T) { whole = exchangePeers(t, "RSA", nil) })
+	if whole.err != nil || whole.ran != 1 || whole.data != "hello" {
+		t.Fatalf("%+v", whole)
+	}
+	var answered []int64 // how far each error is from an answer to the request
+	for at := whole.handled; at < len(whole.store.operations()); at++ {
+		synctest.Test(t, func(t *testing.T) {
+			e := exchangePeers(t, "RSA", func(n int, op string) error {
+				if n >= at {
+					return fmt.Errorf("fault: %s: %w", op, keystore.ErrPIN)
+				}
+				return nil
+			})
+			var refusal *msl.PeerError
+			if !errors.As(e.err, &refusal) || refusal.Code != msl.ErrMSLEncodeError || e.ran != 1 {
+				t.Fatalf("operation %d, %s: ran %d, %v", at, whole.store.operations()[at], e.ran, e.err)
+			}
+			answered = append(answered, refusal.MessageID-1-e.asked)
+		})
+	}
+	if got := slices.Compact(answered); !slices.Equal(got, []int64{0, 2}) {
+		t.Errorf("the errors answer %v messages after the request, want 0 and then 2", got)
 	}
 }

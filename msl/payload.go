@@ -225,7 +225,7 @@ type payloadWriter struct {
 
 // Write buffers p and sends full chunks.
 func (w *payloadWriter) Write(p []byte) (n int, err error) {
-	for (len(p) > 0 || len(w.buffer) == flushSize) && w.err == nil {
+	for len(p) > 0 && w.err == nil {
 		room := min(flushSize-len(w.buffer), len(p))
 		w.buffer = append(w.buffer, p[:room]...)
 		p = p[room:]

@@ -120,6 +120,8 @@ func (w *ResponseWriter) startPeer() (err error) {
 	}
 	if len(w.payload.buffer) > 0 {
 		a.req.Body = BytesBody(w.payload.buffer[:1]) // there is data; how much does not matter here
+	} else { // keys without data would need a handshake, which waits for the rest of the request
+		a.oneWay = w.in.body != nil && !w.in.body.done.Load()
 	}
 	defer func() {
 		if err != nil && a.reply != w.in {
@@ -177,12 +179,13 @@ func (a *attempt) persist(ctx context.Context) (out *outgoing, err error) {
 // shakeHands sends a handshake and takes the keys of the answer, which the next
 // message answers.
 func (a *attempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
-	var got *MasterToken
-	defer func() { a.finish(got) }()
 	if err := a.conn.skip(); err != nil {
 		out.abandon()
+		a.letGo(nil) // what was issued is for the answer that is put off
 		return err
 	}
+	var got *MasterToken
+	defer func() { a.finish(got) }()
 	a.remember()
 	if err := a.conn.write(ctx, out); err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -38,7 +37,7 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = control.SetReadDeadline(start.Add(d + grace))
 		_ = control.SetWriteDeadline(start.Add(d + grace))
 	}
-	body := &programBody{r: http.MaxBytesReader(w, r.Body, a.config.Client.Agent.Body), whole: r.Body == http.NoBody}
+	body := newProgramBody(http.MaxBytesReader(w, r.Body, a.config.Client.Agent.Body), r.Body == http.NoBody)
 	begun, err := a.send(&response{w, body}, r)
 	if err == nil {
 		a.log.Debug("message", "took", time.Since(start))
@@ -130,6 +129,7 @@ func (w *response) relay(answer *msl.Response) (begun bool, err error) {
 			begun = true
 			describe(w.Header(), answer)
 			w.body.endsWith(w.Header())
+			w.body.readAhead()
 		}
 		if _, err := w.Write(piece[:n]); err != nil {
 			return begun, err
@@ -223,91 +223,4 @@ func (c *agentConfig) userAuth(_ context.Context, user string, reason msl.Respon
 	}
 	defer password.Close()
 	return userauth.EmailPasswordData(user, password.Bytes()), nil
-}
-
-// A programBody is the body of a request. It is kept up to 1 MiB, to be sent again
-// where the server asks for that.
-type programBody struct {
-	r io.Reader
-
-	once sync.Once
-	kept func() (io.ReadCloser, error)
-
-	mu      sync.Mutex
-	waiting bool // for the program
-	whole   bool // read to its end
-	err     error
-}
-
-func (b *programBody) open() (io.ReadCloser, error) {
-	b.once.Do(func() { b.kept = msl.ReaderBody(b, 0) })
-	r, err := b.kept()
-	if err != nil {
-		err = statusError{err, http.StatusServiceUnavailable, soon}
-	}
-	return r, err
-}
-
-func (b *programBody) Read(p []byte) (int, error) {
-	b.note(true, nil)
-	n, err := b.r.Read(p)
-	b.note(false, err)
-	return n, err
-}
-
-func (b *programBody) note(waiting bool, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.waiting = waiting
-	switch {
-	case err == io.EOF:
-		b.whole = true
-	case err != nil:
-		b.err = err
-	}
-}
-
-// endsWith makes the connection end with the response, unless the body was read to
-// its end: what is left of it must not be taken for another request.
-func (b *programBody) endsWith(h http.Header) {
-	if !b.ended() {
-		h.Set("Connection", "close")
-	}
-}
-
-// end reads what is left of the body, of which nothing is wanted any more. The
-// connection of one that does not end is cut off.
-func (b *programBody) end(rest io.Reader) {
-	if b.ended() {
-		return
-	}
-	if _, err := io.Copy(io.Discard, rest); err != nil {
-		panic(http.ErrAbortHandler)
-	}
-}
-
-func (b *programBody) ended() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.whole
-}
-
-func (b *programBody) waits() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.waiting
-}
-
-// failure is why the body could not be read to its end, or nil.
-func (b *programBody) failure() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var long *http.MaxBytesError
-	switch {
-	case b.err == nil:
-		return nil
-	case errors.As(b.err, &long):
-		return statusError{fmt.Errorf("the body has more than %d bytes, which client.agent.body permits", long.Limit), http.StatusRequestEntityTooLarge, 0}
-	}
-	return statusError{fmt.Errorf("the body broke off: %w", b.err), http.StatusBadRequest, 0}
 }

@@ -33,6 +33,9 @@ type rootFlags struct {
 // run does one command and returns its exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stderr = safetext.Writer{W: stderr} // errors and logs quote peers
+	if onTerminal(stdout) {
+		stdout = safetext.Writer{W: stdout} // and so does most of what we print
+	}
 	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := p.root()
 	root.SetArgs(args)

@@ -10,13 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 type sendFlags struct {
 	data, file                         string
 	noEncryption, plain, nonReplayable bool
-	noAnswer, verbose                  bool
+	noAnswer, raw, verbose             bool
 	timeout                            time.Duration
 }
 
@@ -29,6 +30,9 @@ func (p *program) send() *cobra.Command {
 		Long: `Sends a message and prints the data of the answer. The data of the message
 comes from --data, from --file, or with - from the standard input; without any of
 them the message has none.
+
+On a terminal, what does not print in the answer is shown escaped, since it could steer
+the terminal; in a file or a pipe the answer is as it came.
 
 Who sends follows from what is given, as far as --entity-scheme does not say:
 
@@ -58,6 +62,7 @@ With a state file, the next call goes on with the master token of this one.`,
 	b(&f.plain, "no-integrity", false, "send the data unauthenticated where that saves a key exchange")
 	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
 	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
+	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
 	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer; 0 is no bound")
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
 	grouped(c, append([]flagGroup{message}, over.flags()...)...)
@@ -176,7 +181,7 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 			tell.remind()
 			return nil
 		}
-		return p.exchange(ctx, c, client, request, tell)
+		return p.exchange(ctx, c, client, request, tell, p.answers(f.raw))
 	})
 }
 
@@ -211,17 +216,32 @@ func (p *program) body(f sendFlags, hasData, fromStdin bool) (func() (io.ReadClo
 	return msl.BytesBody(nil), none, nil
 }
 
+// answers is where the data of an answer goes. It must not steer a terminal.
+func (p *program) answers(raw bool) io.Writer {
+	terminal, ok := p.stdout.(safetext.Writer)
+	switch {
+	case !ok:
+		return p.stdout
+	case raw:
+		return terminal.W
+	}
+	return &safetext.Stream{W: terminal.W}
+}
+
 // exchange sends the request and prints the answer.
-func (p *program) exchange(ctx context.Context, c *config, client *client, request *msl.Request, tell *story) error {
+func (p *program) exchange(ctx context.Context, c *config, client *client, request *msl.Request, tell *story, to io.Writer) error {
 	tell.begin()
 	response, err := client.msl.Do(ctx, request)
 	if err != nil {
 		return explain(err, c)
 	}
-	out := &answerWriter{w: p.stdout}
+	out := &answerWriter{w: to}
 	_, err = io.Copy(out, response.Body)
 	if err := errors.Join(err, response.Body.Close()); err != nil {
 		return fmt.Errorf("read the answer: %w", unread(err))
+	}
+	if text, ok := to.(*safetext.Stream); ok {
+		_ = text.Close() // a terminal that is gone needs no rest
 	}
 	if onTerminal(p.stdout) && out.last != '\n' {
 		fmt.Fprintln(p.stdout) // for the prompt that comes next

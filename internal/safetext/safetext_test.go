@@ -57,3 +57,36 @@ func FuzzString(f *testing.F) {
 		}
 	})
 }
+
+// TestStream writes text byte by byte: it comes out as it does in one piece.
+func TestStream(t *testing.T) {
+	for _, text := range []string{"", "große 東京 \U0001f600\n", "\x1b[2J\u202e\u009b", "\xe6\x9d", "\xff\xf0\x9f\x98", "\xc3(\xe6\x9d\n", "\U0001f600\xf0"} {
+		var whole, pieces bytes.Buffer
+		Writer{&whole}.Write([]byte(text))
+		s := &Stream{W: &pieces}
+		for i := range len(text) {
+			if n, err := s.Write([]byte{text[i]}); n != 1 || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if err := s.Close(); err != nil || pieces.String() != whole.String() {
+			t.Errorf("%q: %q, want %q, %v", text, pieces.String(), whole.String(), err)
+		}
+	}
+}
+
+// FuzzStream cuts text in two anywhere.
+func FuzzStream(f *testing.F) {
+	f.Add("\u202e東\xe6\x9d", 4)
+	f.Fuzz(func(t *testing.T, text string, at int) {
+		at = min(max(at, 0), len(text))
+		var whole, pieces bytes.Buffer
+		Writer{&whole}.Write([]byte(text))
+		s := &Stream{W: &pieces}
+		s.Write([]byte(text[:at]))
+		s.Write([]byte(text[at:]))
+		if s.Close(); pieces.String() != whole.String() {
+			t.Errorf("%q at %d: %q, want %q", text, at, pieces.String(), whole.String())
+		}
+	})
+}

@@ -54,9 +54,11 @@
 // Anybody can report anything as anyone, make an acknowledgement up, or keep a report
 // from arriving. A report is a hint for an operator: nothing should happen to an entity
 // because of one. Rate, size and rotation bound what a flood costs. Of each file of the
-// log one source has a quarter, and one entity at one source a sixteenth: what is more
-// is acknowledged and not kept, so that one source cannot push the reports of others
-// out. Many sources together can.
+// log one source has a quarter, one entity at one source a sixteenth, and all sources
+// together have half: what is more is acknowledged and not kept. So reports never fill
+// a file before it is old, and a flood, of however many sources, pushes nothing out
+// that was kept. It can keep later reports out; an eighth of the file comes free little
+// by little for those.
 //
 // A report can arrive twice, if the client ends between the answer and the writing of
 // its spool.

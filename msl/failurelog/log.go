@@ -63,12 +63,16 @@ type Log struct {
 	taken map[share]int64
 }
 
-// A share is who has written into the file: an entity at a source, or with no entity
-// all of a source.
+// A share is who has written into the file: an entity at a source, with no entity all
+// of a source, and with neither all of it.
 type share struct{ source, entity string }
 
-// Shares of one file.
+// Shares of one file. All sources together have half of it, since none of them is
+// proven: so they never fill it, which would push the oldest file out. The last
+// quarter of that half comes little by little while the file gets old, and so who
+// floods it leaves room for those that come later.
 const (
+	commonShare = 2
 	sourceShare = 4
 	entityShare = 16
 )
@@ -137,7 +141,7 @@ func (l *Log) writeFrom(source string, records []Record) error {
 		return fmt.Errorf("failurelog: %w", err)
 	}
 	whole, part := share{source, ""}, share{source, records[0].Entity}
-	if source != "" && (l.exceeds(whole, size, sourceShare) || l.exceeds(part, size, entityShare)) {
+	if source != "" && (l.exceedsAll(size, now) || l.exceeds(whole, size, sourceShare) || l.exceeds(part, size, entityShare)) {
 		return errShare
 	}
 	if err := l.append(text.Bytes(), now); err != nil {
@@ -152,6 +156,17 @@ func (l *Log) writeFrom(source string, records []Record) error {
 // room for one report.
 func (l *Log) exceeds(s share, size, parts int64) bool {
 	return l.taken[s] > 0 && l.taken[s]+size > l.rotation.Size/parts
+}
+
+// exceedsAll reports whether that much more is too much for what all sources have
+// together. What was there before we opened the file counts.
+func (l *Log) exceedsAll(size int64, now time.Time) bool {
+	age := 0.0
+	if !l.began.IsZero() {
+		age = min(max(float64(now.Sub(l.began))/float64(l.rotation.Age), 0), 1)
+	}
+	room := float64(l.rotation.Size) / commonShare * (3 + age) / 4
+	return l.size > 0 && float64(l.size+size) > room
 }
 
 // turn begins a new file where so much more does not fit, or the file is too old.

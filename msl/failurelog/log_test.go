@@ -253,3 +253,32 @@ func TestShares(t *testing.T) {
 		t.Errorf("%d files were put aside, %d reports refused, %d records of cameras", len(old), refused, seen)
 	}
 }
+
+// TestSharesOfManySources floods a log from ever new sources: what was there stays, over
+// restarts too, and later there is room again.
+func TestSharesOfManySources(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	rotation := Rotation{Size: 64 << 10, Keep: 2}
+	l := openTestLog(t, path, rotation)
+	if err := l.writeFrom("honest", testRecords(testTime, "camera 1")); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 20000 {
+		if n%5000 == 4999 {
+			l.Close()
+			l = openTestLog(t, path, rotation)
+		}
+		err := l.writeFrom(fmt.Sprint("source ", n), testRecords(testTime, fmt.Sprint("made up ", n)))
+		if err != nil && !errors.Is(err, errShare) {
+			t.Fatal(err)
+		}
+	}
+	if err := l.writeFrom("honest", testRecords(testTime.Add(24*time.Hour), "camera 2")); err != nil {
+		t.Error(err)
+	}
+	all := records(t, path)
+	old, _ := rotated(path)
+	if info, err := os.Stat(path); err != nil || info.Size() > 32<<10 || len(old) > 0 || all[0].Entity != "camera 1" || all[len(all)-1].Entity != "camera 2" {
+		t.Errorf("%d files were put aside, %d records, %v", len(old), len(all), err)
+	}
+}
