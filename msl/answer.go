@@ -15,7 +15,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 	side := receiver{
 		entities: c.Peers,
 		limits:   limits,
-		rules:    headerRules{ratio: limits.Inflate, tokens: limits.Tokens, serviceTokens: c.ServiceTokens, exchanges: c.Custody.permitted(c.KeyExchanges, RequestingSide)},
+		rules:    headerRules{tokens: limits.Tokens, serviceTokens: c.ServiceTokens, exchanges: c.Custody.permitted(c.KeyExchanges, RequestingSide)},
 		session:  a.findSession,
 		open: func(*MasterToken) (*Session, error) {
 			return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
@@ -34,7 +34,10 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 			return in, withID(err, in.messageID)
 		}
 	}
-	if err := a.check(in); err != nil {
+	if err = a.check(in); err == nil {
+		err = in.inflateTokens(ctx)
+	}
+	if err != nil {
 		outcome.Keys.Release()
 		return in, withID(err, in.messageID)
 	}

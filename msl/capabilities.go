@@ -114,18 +114,22 @@ func compress(name string, data []byte) ([]byte, string, error) {
 }
 
 // decompress undoes what a peer did under name, which may be empty.
-func decompress(name string, data []byte, ratio int) ([]byte, error) {
+func decompress(name string, data []byte, bounds wire.Inflation) ([]byte, error) {
 	if name == "" {
 		return data, nil
 	}
-	long, err := wire.Decompress(name, data, ratio)
-	if errors.Is(err, wire.ErrLimit) {
+	long, err := wire.Decompress(name, data, bounds)
+	switch {
+	case err == nil:
+		return long, nil
+	case errors.Is(err, errBusy), errors.Is(err, errEnded):
+		return nil, fail(ErrInternalException, "decompress", err)
+	case errors.Is(err, wire.ErrTooLong):
+		err = &LimitError{"Chunk"}
+	case errors.Is(err, wire.ErrLimit):
 		err = &LimitError{"Inflate"}
 	}
-	if err != nil {
-		return nil, fail(ErrUncompressionError, "decompress", err)
-	}
-	return long, nil
+	return nil, fail(ErrUncompressionError, "decompress", err)
 }
 
 func knownCompression(o wire.Object, name string) error {

@@ -279,10 +279,7 @@ func (c *Conn) next(ctx context.Context, a *attempt) (*incoming, error) {
 	side := c.Server.receiver()
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.offered = c.Client.Custody.permitted(c.Client.KeyExchanges, RequestingSide)
-	o, err := c.in.First()
-	for err == nil && o.Has("payload") { // of a message that we refused
-		o, err = c.in.Next()
-	}
+	o, err := c.in.FirstAfter("payload") // of a message that we refused
 	in, err := side.read(ctx, o, err, c.in)
 	if err != nil {
 		return in, err
@@ -315,6 +312,9 @@ func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
 	if err := in.inferHandshake(); err != nil {
 		return err
 	}
+	if err := in.inflateTokens(ctx); err != nil {
+		return err
+	}
 	c.Client.setClock(in.timestamp)
 	a := &attempt{client: c.Client, req: &Request{}}
 	return a.keep(ctx, nil, Outcome{}, nil, in.peer.services)
@@ -334,6 +334,9 @@ func (a *attempt) checkAnswer(ctx context.Context, in *incoming) (err error) {
 	}
 	if err == nil {
 		err = a.conn.Server.admit(ctx, in)
+	}
+	if err == nil {
+		err = in.inflateTokens(ctx)
 	}
 	if err != nil {
 		outcome.Keys.Release()

@@ -34,7 +34,7 @@ func rewrite[T any](b []byte, parse func(wire.Object) (T, error), write func(T) 
 // a message, write it, and compare.
 func RewriteHeader(b []byte, s *Server, mt *MasterToken, peerToPeer bool) error {
 	s.init()
-	rules := headerRules{token: mt, encrypted: true, ratio: maxInflate, tokens: 64, serviceTokens: s.ServiceTokens, peerServices: s.ServiceTokens,
+	rules := headerRules{token: mt, encrypted: true, tokens: 64, serviceTokens: s.ServiceTokens, peerServices: s.ServiceTokens,
 		users: s.Users, exchanges: s.exchanges, peerToPeer: peerToPeer, openUser: parseUserIDToken}
 	return rewrite(b, func(o wire.Object) (header, error) {
 		h, err := parseHeader(o, rules)

@@ -24,7 +24,7 @@ type Received struct {
 // Receive reads one message with every check on it.
 func (s *Server) Receive(ctx context.Context, r io.Reader) (Received, error) {
 	s.init()
-	in, err := s.receive(ctx, wire.NewDecoder(r, s.Limits.wire()))
+	in, err := s.receive(ctx, nil, wire.NewDecoder(r, s.Limits.wire()))
 	defer func() { in.release() }()
 	if err != nil {
 		return Received{}, err
@@ -117,7 +117,11 @@ func ParseServiceToken(b []byte, keys ServiceTokenKeys, mt *MasterToken, uit *Us
 	if err != nil {
 		return nil, err
 	}
-	return parseServiceToken(o, keys, mt, uit, maxInflate)
+	token, err := parseServiceToken(o, keys, mt, uit)
+	if err == nil {
+		err = token.inflate(Limits{}.withDefaults().inflation())
+	}
+	return token, err
 }
 
 // NewServiceToken makes an encoded service token.
@@ -175,7 +179,7 @@ func ReadHeader(b []byte, users []UserScheme, exchanges []KeyExchange) (id int64
 	if err != nil {
 		return -1, err
 	}
-	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, ratio: maxInflate, tokens: 64, openUser: parseUserIDToken})
+	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, tokens: 64, openUser: parseUserIDToken})
 	return h.messageID, err
 }
 
@@ -199,7 +203,12 @@ func ReadChunk(b []byte) (data []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.content(maxInflate)
+	r := &payloadReader{messageID: c.messageID, sequence: c.sequence - 1, inflation: Limits{}.withDefaults().inflation()}
+	if err := r.accept(c); err != nil || len(c.data) == 0 {
+		return nil, err
+	}
+	err = r.more()
+	return r.data, err
 }
 
 // IsSignatureError reports whether an Opener said that a signature does not fit.
@@ -216,4 +225,14 @@ func (c *Client) ClockAhead() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.clockAhead
+}
+
+// InUse is the memory that messages occupy at the moment.
+func (s *Server) InUse() (unproven, proven int64) {
+	for n, b := range map[*int64]*budget{&unproven: s.memory.unproven, &proven: s.memory.proven} {
+		b.mu.Lock()
+		*n = b.used
+		b.mu.Unlock()
+	}
+	return unproven, proven
 }

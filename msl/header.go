@@ -121,8 +121,7 @@ func (env envelope) open(s Sender) (wire.Object, error) {
 type headerRules struct {
 	token         *MasterToken // of the header, or nil
 	encrypted     bool         // the sender encrypts headers
-	ratio         int
-	tokens        int // most service tokens, and most key requests
+	tokens        int          // most service tokens, and most key requests
 	serviceTokens ServiceTokenKeys
 	users         []UserScheme
 	exchanges     []KeyExchange // that we answer, and
@@ -264,7 +263,7 @@ func (h *header) parseServiceTokens(f *fields, rules headerRules, mt *MasterToke
 		return err
 	}
 	for _, o := range list {
-		t, err := parseServiceToken(o, rules.serviceTokens, mt, h.userIDToken, rules.ratio)
+		t, err := parseServiceToken(o, rules.serviceTokens, mt, h.userIDToken)
 		if err != nil {
 			return err
 		}

@@ -84,10 +84,13 @@ func (c *Client) master() *MasterToken {
 func (r *payloadReader) readAhead(size int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for !r.done.Load() && r.err == nil && len(r.data) < size {
+	for !r.ended() && r.err == nil && len(r.data) < size {
 		kept := r.data
 		r.data = nil
-		r.err = r.next()
+		r.err = r.more()
+		if err := r.hold(aRequest, len(kept)+len(r.data)); err != nil && r.err == nil {
+			r.err = streamError(err, "Chunk")
+		}
 		r.data = append(kept, r.data...)
 	}
 }

@@ -187,7 +187,7 @@ func inflate(p Part) Part {
 		}
 		data, err := wire.DecodeBase64(text)
 		if err == nil && len(data) > 0 {
-			data, err = decompress(algorithm, data, maxInflate)
+			data, err = decompress(algorithm, data, Limits{}.forClient().inflation())
 		}
 		if err != nil {
 			p.Parts[n].Note = "does not decompress"
@@ -274,7 +274,7 @@ func (m *inspected) tokenContent(name string, token wire.Object, content []byte,
 	}
 	if name == "servicedata" {
 		algorithm, _ := token.String("compressionalgo")
-		if long, err := decompress(algorithm, content, maxInflate); err == nil {
+		if long, err := decompress(algorithm, content, Limits{}.forClient().inflation()); err == nil {
 			content = long
 		}
 		return Part{Name: name, Value: readable(content), Note: fmt.Sprintf("%d bytes", len(content))}

@@ -18,9 +18,15 @@ type Limits struct {
 	ErrorsPerSecond  int // signed answers to senders that proved nothing, in all, and as many refusals of those that did; default 200
 	ErrorsPerSource  int // and for each source, or each entity that proved itself; default 20
 	PasswordsAtATime int // users authenticated at once; default 4
+
+	// What the messages of all that talk to a server may occupy together, in bytes of
+	// memory: at most half of it for one source or entity, but never less than what one
+	// message may occupy, which is 177 MiB by the defaults above.
+	Unproven int64 // of senders that proved nothing, or not yet; default 128 MiB, and so 177 MiB
+	Proven   int64 // of those that proved who they are; default 512 MiB
 }
 
-func orInt(n, absent int) int {
+func orInt[T int | int64](n, absent T) T {
 	if n == 0 {
 		return absent
 	}
@@ -28,7 +34,7 @@ func orInt(n, absent int) int {
 }
 
 func (l Limits) withDefaults() Limits {
-	return Limits{
+	l = Limits{
 		Header:           orInt(l.Header, 1<<20),
 		Chunk:            orInt(l.Chunk, 16<<20),
 		Depth:            orInt(l.Depth, 32),
@@ -39,7 +45,12 @@ func (l Limits) withDefaults() Limits {
 		ErrorsPerSecond:  orInt(l.ErrorsPerSecond, 200),
 		ErrorsPerSource:  orInt(l.ErrorsPerSource, 20),
 		PasswordsAtATime: orInt(l.PasswordsAtATime, 4),
+		Unproven:         orInt(l.Unproven, 128<<20),
+		Proven:           orInt(l.Proven, 512<<20),
 	}
+	one := l.oneMessage()
+	l.Unproven, l.Proven = max(l.Unproven, one), max(l.Proven, one)
+	return l
 }
 
 // forClient are the limits of one who asked for what comes: the reference stack
@@ -49,6 +60,12 @@ func (l Limits) forClient() Limits {
 	return l.withDefaults()
 }
 
+// inflation bounds a compressed part that nobody else counts.
+func (l Limits) inflation() wire.Inflation { return wire.Inflation{Ratio: l.Inflate, Most: l.Chunk} }
+
+// Effective is the limits of a server as they apply, with the defaults.
+func (l Limits) Effective() Limits { return l.withDefaults() }
+
 func (l Limits) wire() wire.Limits {
-	return wire.Limits{Object: max(l.Header, l.Chunk), Depth: l.Depth}
+	return wire.Limits{Header: l.Header, Object: l.Chunk, Depth: l.Depth}
 }

@@ -60,3 +60,7 @@ func (l *link) bind(ctx context.Context) (unbind func()) {
 	stop := context.AfterFunc(ctx, func() { l.breakOff(context.Cause(ctx)) })
 	return func() { stop() }
 }
+
+// Interrupt ends the connection for a message that must make room for others. A close
+// may wait for the peer.
+func (l *link) Interrupt() { go l.breakOff(errBusy) }

@@ -26,12 +26,14 @@ type payloadReader struct {
 	in        *wire.Decoder
 	opener    Opener
 	messageID int64
-	ratio     int
+	inflation wire.Inflation
+	hold      func(occupant, int) error // asks for memory
 
 	done atomic.Bool // the last chunk was read
 
 	mu       sync.Mutex
 	sequence int64 // of the last chunk
+	packed   chunk // that chunk, until somebody wants its data
 	data     []byte
 	err      error
 }
@@ -92,11 +94,11 @@ func (r *payloadReader) putBack(data []byte) {
 // fill makes sure that there is data, or says why there is none.
 func (r *payloadReader) fill() error {
 	for len(r.data) == 0 {
-		if r.done.Load() {
+		if r.ended() {
 			return io.EOF
 		}
 		if r.err == nil {
-			r.err = r.next()
+			r.err = r.more()
 		}
 		if r.err != nil {
 			return r.err
@@ -105,8 +107,30 @@ func (r *payloadReader) fill() error {
 	return nil
 }
 
-// next reads one chunk.
+// ended reports whether there is nothing more to come.
+func (r *payloadReader) ended() bool { return r.done.Load() && len(r.packed.data) == 0 }
+
+// more gets the data of the next chunk.
+func (r *payloadReader) more() error {
+	if len(r.packed.data) == 0 {
+		if err := r.next(); err != nil {
+			return err
+		}
+	}
+	data, err := decompress(r.packed.compression, r.packed.data, r.inflation)
+	if err != nil {
+		return withID(err, r.messageID)
+	}
+	r.data, r.packed = data, chunk{}
+	return nil
+}
+
+// next reads one chunk. What it becomes when it is decompressed is for the one who
+// wants it.
 func (r *payloadReader) next() error {
+	if err := r.hold(aChunk, 0); err != nil { // what there was of the last one is read
+		return streamError(err, "Chunk")
+	}
 	o, err := r.in.Next()
 	if err == io.EOF || cutOff(err) {
 		return ErrTruncated
@@ -128,18 +152,23 @@ func (r *payloadReader) next() error {
 // accept makes the checks of an opened chunk in the protocol's order.
 func (r *payloadReader) accept(c chunk) error {
 	const op = "payload chunk"
-	data, err := c.content(r.ratio)
 	switch {
-	case err != nil:
-		return err
+	case len(c.data) == 0 && !c.end:
+		return fail(ErrPayloadDataMissing, op, nil)
 	case c.messageID != r.messageID:
 		return fail(ErrPayloadMessageIDMismatch, op, nil)
 	case c.sequence != next(r.sequence):
 		return fail(ErrPayloadSequenceNumberMismatch, op, nil)
 	}
-	r.sequence, r.data = c.sequence, data
+	r.sequence, r.packed = c.sequence, c
 	r.done.Store(c.end)
 	return nil
+}
+
+// empty reports whether the chunk at hand has no data. A byte is enough to see that.
+func (r *payloadReader) empty() bool {
+	data, err := decompress(r.packed.compression, r.packed.data, wire.Inflation{Ratio: r.inflation.Ratio, Most: 1})
+	return err == nil && len(data) == 0
 }
 
 // A chunk is the inside of a payload chunk.
@@ -196,17 +225,6 @@ func parseChunk(o wire.Object) (chunk, error) {
 	}
 	c.data = f.bytes("data")
 	return c, f.failed(op)
-}
-
-// content is the data as the sender's application wrote it.
-func (c chunk) content(ratio int) ([]byte, error) {
-	if len(c.data) == 0 {
-		if !c.end {
-			return nil, fail(ErrPayloadDataMissing, "payload chunk", nil)
-		}
-		return nil, nil
-	}
-	return decompress(c.compression, c.data, ratio)
 }
 
 // A payloadWriter makes chunks of what the application writes.
@@ -326,6 +344,8 @@ func (c chunk) encode(e *wire.Encoder) {
 // the one for its length.
 func streamError(err error, limit string) error {
 	switch {
+	case errors.Is(err, errBusy), errors.Is(err, errEnded):
+		return fail(ErrInternalException, "read message", err)
 	case errors.Is(err, wire.ErrTooLong):
 		return fail(ErrMSLParseError, "read message", &LimitError{limit})
 	case cutOff(err):

@@ -47,7 +47,7 @@ func (p *peerTokens) parse(f *fields, delivered *keyResponse, rules headerRules)
 		return err
 	}
 	for _, o := range list {
-		t, err := parseServiceToken(o, rules.peerServices, mt, p.user, rules.ratio)
+		t, err := parseServiceToken(o, rules.peerServices, mt, p.user)
 		if err != nil {
 			return err
 		}

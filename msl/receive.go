@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -19,6 +20,8 @@ type incoming struct {
 	session *Session     // of the token
 	user    string       // that the message authenticates, or empty
 	body    *payloadReader
+	account *account // of what it occupies; nil counts nothing
+	limits  Limits
 	release func() // of the sender's keys
 }
 
@@ -27,6 +30,7 @@ type receiver struct {
 	entities []EntityScheme
 	rules    headerRules
 	limits   Limits
+	account  *account // of the message; nil counts nothing
 	// session finds the session of a master token, or parses the token. It is
 	// asked while a header's outside is read.
 	session func(wire.Object) (*Session, *MasterToken, error)
@@ -50,15 +54,12 @@ func (r receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 
 // read goes on with the first object of a message, or why there is none.
 func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
-	in := &incoming{header: header{messageID: absent}, release: func() {}}
+	in := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, release: func() {}}
 	if err == io.EOF {
 		return in, fail(ErrMSLParseError, "read message", fmt.Errorf("%w: %w", ErrNotMessage, io.EOF))
 	}
 	if err != nil {
 		return in, notMessage(streamError(err, "Header"), cutOff(err) || errors.Is(err, wire.ErrSyntax))
-	}
-	if len(o.Raw()) > r.limits.Header {
-		return in, fail(ErrMSLParseError, "read message", &LimitError{"Header"})
 	}
 	env, err := parseEnvelope(o, r.entities, func(token wire.Object) (err error) {
 		in.session, in.token, err = r.session(token)
@@ -81,6 +82,11 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 	if in.sender.Proven != nil {
 		in.sender.Proven()
 	}
+	if in.sender.Authenticated {
+		if err := r.account.prove(ctx, in.sender.Identity); err != nil {
+			return in, streamError(err, "Header")
+		}
+	}
 	if env.isError {
 		in.err, in.timestamp, err = parseError(inside, in.sender.Identity)
 		return in, err
@@ -92,8 +98,36 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 		rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.openUser(in, o) }
 	}
 	in.header, err = parseHeader(inside, rules)
-	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, ratio: r.limits.Inflate}
+	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, hold: in.hold(ctx), inflation: in.inflation(ctx, aChunk)}
 	return in, err
+}
+
+// hold asks for memory for a thing of the message.
+func (in *incoming) hold(ctx context.Context) func(occupant, int) error {
+	return func(what occupant, size int) error { return in.account.hold(ctx, what, size) }
+}
+
+// inflation bounds a part of the message that was compressed.
+func (in *incoming) inflation(ctx context.Context, what occupant) wire.Inflation {
+	bounds := in.limits.inflation()
+	bounds.Hold = func(size int) error { return in.account.hold(ctx, what, size) }
+	return bounds
+}
+
+// inflateTokens decompresses the service tokens of a message that is not refused, all
+// of them to no more than one chunk may have.
+func (in *incoming) inflateTokens(ctx context.Context) error {
+	used := 0
+	bounds := in.inflation(ctx, someTokens)
+	bounds.Hold = func(size int) error { return in.account.hold(ctx, someTokens, used+size) }
+	for _, t := range slices.Concat(in.serviceTokens, in.peer.services) {
+		if err := t.inflate(bounds); err != nil {
+			return err
+		}
+		used += len(t.Data)
+		bounds.Most = max(in.limits.Chunk-used, 1)
+	}
+	return nil
 }
 
 // ErrNotMessage says that what came is no MSL message at all, or breaks off in its
@@ -140,7 +174,7 @@ func (in *incoming) inferHandshake() error {
 		return nil
 	}
 	if in.body.err = in.body.next(); in.body.err == nil {
-		in.handshake = in.body.done.Load() && len(in.body.data) == 0
+		in.handshake = in.body.done.Load() && in.body.empty()
 	}
 	if internal(in.body.err) {
 		return in.body.err

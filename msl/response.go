@@ -39,6 +39,7 @@ type ResponseWriter struct {
 	payload      payloadWriter // has no protector until the header is made
 	early        bool          // the answer cannot begin before the request was read
 	failed       error         // why it cannot begin at all
+	most         int           // bytes of it that were ever kept
 
 	conn *Conn       // of a peer-to-peer network, or nil
 	talk *peerAnswer // what was sent there
@@ -69,6 +70,9 @@ func (w *ResponseWriter) Answerable() error {
 func (w *ResponseWriter) Write(p []byte) (n int, err error) {
 	for !w.made() {
 		more := min(w.room(), len(p)-n)
+		if err := w.occupy(more); err != nil {
+			return n, lost(err)
+		}
 		w.payload.buffer = append(w.payload.buffer, p[n:n+more]...)
 		if n += more; n == len(p) && w.room() > 0 {
 			return n, nil
@@ -77,8 +81,20 @@ func (w *ResponseWriter) Write(p []byte) (n int, err error) {
 			return n, lost(err)
 		}
 	}
+	if err := w.occupy(min(flushSize, len(p)-n)); err != nil {
+		return n, lost(err)
+	}
 	more, err := w.payload.Write(p[n:])
 	return n + more, lost(err)
+}
+
+// occupy asks for memory for so many more bytes of the answer.
+func (w *ResponseWriter) occupy(more int) error {
+	if err := w.in.account.hold(w.ctx, anAnswer, max(len(w.payload.buffer)+more, w.most)); err != nil {
+		return fail(ErrInternalException, "answer", err)
+	}
+	w.most = max(len(w.payload.buffer)+more, w.most)
+	return nil
 }
 
 // Flush sends what was written so far, unless the answer is held back.

@@ -45,6 +45,7 @@ type Server struct {
 	proven    *answerLimiter // refusals of senders that proved who they are, by entity
 	turns     *turns         // of users to be authenticated
 	guesses   *throttle      // of their secrets
+	memory    memory
 }
 
 // ErrNoAnswer says that no MSL message can answer: the bound on signed answers is
@@ -103,6 +104,7 @@ func (s *Server) init() {
 		s.proven = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
 		s.turns = newTurns(s.Limits.PasswordsAtATime)
 		s.guesses = newThrottle(s.Issuer.now)
+		s.memory = newMemory(s.Limits)
 	})
 }
 
@@ -119,7 +121,14 @@ func (s *Server) Close() error {
 // off, which is [ErrTruncated], nothing is answered.
 func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
 	s.init()
-	in, err := s.receive(ctx, wire.NewDecoder(r, s.Limits.wire()))
+	a := s.memory.open(source, r)
+	defer a.close()
+	return s.serve(ctx, source, a, r, w, handle)
+}
+
+// serve is Serve for a message whose memory is counted.
+func (s *Server) serve(ctx context.Context, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
+	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
 	defer func() { in.release() }()
 	if err == nil && in.err != nil {
 		return in.err // nobody answers an error
@@ -142,8 +151,10 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 }
 
 // receive reads a message and makes every check on it.
-func (s *Server) receive(ctx context.Context, r *wire.Decoder) (*incoming, error) {
-	in, err := s.receiver().receive(ctx, r)
+func (s *Server) receive(ctx context.Context, a *account, r *wire.Decoder) (*incoming, error) {
+	side := s.receiver()
+	side.account = a
+	in, err := side.receive(ctx, r)
 	if err != nil || in.err != nil {
 		return in, err
 	}
@@ -155,7 +166,10 @@ func (s *Server) receive(ctx context.Context, r *wire.Decoder) (*incoming, error
 	if err != nil {
 		return in, withID(err, in.messageID)
 	}
-	return in, withID(in.inferHandshake(), in.messageID)
+	if err = in.inferHandshake(); err == nil {
+		err = in.inflateTokens(ctx)
+	}
+	return in, withID(err, in.messageID)
 }
 
 // receiver reads messages under the tokens that we issue.
@@ -164,7 +178,7 @@ func (s *Server) receiver() receiver {
 		entities: s.Entities,
 		limits:   s.Limits,
 		rules: headerRules{
-			ratio: s.Limits.Inflate, tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges,
+			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges,
 		},
 		session:  s.findSession,
 		open:     s.openSession,
@@ -211,7 +225,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 			slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated), slog.Int("code", int(code)), slog.String("name", code.Name()),
 			slog.Int64("message_id", id), slog.Any("error", cause))
 	}
-	if !s.mayRefuse(ctx, source, in.sender) {
+	if in.account.gaveWay() || errors.Is(cause, errBusy) && !in.sender.Authenticated || !s.mayRefuse(ctx, source, in.sender) {
 		return noAnswer(code)
 	}
 	message, err := s.errorMessage(ctx, code, id)

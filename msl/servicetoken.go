@@ -14,8 +14,9 @@ type ServiceToken struct {
 	Data        []byte
 	Opened      bool // we have its keys, and Data is authentic
 
-	encrypted bool
-	sealed    signedToken
+	encrypted   bool
+	compression string // of Data, until that is wanted
+	sealed      signedToken
 }
 
 // Unbound stands for no serial number.
@@ -93,8 +94,8 @@ func verified(key Opener, data, signature []byte) (Opener, error) {
 }
 
 // parseServiceToken makes every check of the protocol, the binding to the
-// tokens at hand last.
-func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken, ratio int) (*ServiceToken, error) {
+// tokens at hand last. The data is still compressed.
+func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
 	const op = "service token"
 	sealed, err := parseSignedToken(o, op, ErrServiceTokenTokenDataMissing)
 	if err != nil {
@@ -122,7 +123,7 @@ func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, ui
 	if err := knownCompression(data, algorithm); err != nil {
 		return nil, err
 	}
-	if err := t.open(keys, algorithm, content, ratio); err != nil {
+	if err := t.open(keys, algorithm, content); err != nil {
 		return nil, err
 	}
 	return t, t.boundTo(mt, uit)
@@ -139,7 +140,7 @@ func (t *ServiceToken) checkRanges(data wire.Object) error {
 }
 
 // open verifies the token and decrypts its data, if we have the keys.
-func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte, ratio int) error {
+func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte) error {
 	if len(content) == 0 {
 		t.Data = []byte{} // a deletion is honoured although it does not verify
 	}
@@ -159,9 +160,19 @@ func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []b
 			return err
 		}
 	}
-	t.Data, err = decompress(algorithm, content, ratio)
-	t.Opened = err == nil
-	return err
+	t.Data, t.compression, t.Opened = content, algorithm, true
+	return nil
+}
+
+// inflate decompresses the data, if that was not done.
+func (t *ServiceToken) inflate(bounds wire.Inflation) error {
+	data, err := decompress(t.compression, t.Data, bounds)
+	if err != nil {
+		t.Data, t.Opened = nil, false
+		return err
+	}
+	t.Data, t.compression = data, ""
+	return nil
 }
 
 // boundTo refuses a token whose master token or user ID token is not at hand.

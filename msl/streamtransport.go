@@ -98,12 +98,14 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 	s.init()
 	l := &link{rw: rw}
 	defer l.bind(ctx)()
-	in := messages{decoder: wire.NewDecoder(l, s.Limits.wire())}
+	a := s.memory.open(source, l)
+	defer a.close()
+	in := messages{decoder: a.decoder(ctx, l, s.Limits, aRelay)}
 	for {
 		if in.next() == io.EOF {
 			return nil
 		}
-		err := s.Serve(ctx, source, &in, l, handle)
+		err := s.serve(ctx, source, a, &in, l, handle)
 		switch {
 		case err != nil:
 			return err
@@ -129,11 +131,7 @@ func (m *messages) next() error {
 	if m.err != nil {
 		return m.err
 	}
-	o, err := m.decoder.First()
-	for err == nil && o.Has("payload") {
-		o, err = m.decoder.Next()
-	}
-	return m.take(o, err)
+	return m.take(m.decoder.FirstAfter("payload"))
 }
 
 func (m *messages) take(o wire.Object, err error) error {

@@ -32,22 +32,22 @@ type throttle struct {
 	now func() time.Time
 
 	mu      sync.Mutex
-	known   recent[accountKey, *account] // of names that are registered
-	unknown recent[accountKey, *account] // of others: they push out each other alone
+	known   recent[loginKey, *loginRecord] // of names that are registered
+	unknown recent[loginKey, *loginRecord] // of others: they push out each other alone
 }
 
-// An accountKey is the hash of the name of a user or an entity, which may be long.
-type accountKey [sha256.Size]byte
+// A loginKey is the hash of the name of a user or an entity, which may be long.
+type loginKey [sha256.Size]byte
 
-// An account is what there is to know of a user or an entity.
-type account struct {
+// A loginRecord is what there is to know of a user or an entity.
+type loginRecord struct {
 	guesses
 	familiar []*familiar // entities of the user, the one of the last login last
 }
 
 // A familiar is an entity that the user logged in from.
 type familiar struct {
-	entity accountKey
+	entity loginKey
 	guesses
 }
 
@@ -122,7 +122,7 @@ func (t *throttle) counts(g guess) []counted {
 	if f := user.from(entity); f != nil {
 		return []counted{{&f.guesses, userGuesses}}
 	}
-	return []counted{{&user.guesses, userGuesses}, {&t.account(entity, g.from.registered).guesses, entityGuesses}}
+	return []counted{{&user.guesses, userGuesses}, {&t.record(entity, g.from.registered).guesses, entityGuesses}}
 }
 
 func (t *throttle) refuse(counts []counted) error {
@@ -136,29 +136,29 @@ func (t *throttle) refuse(counts []counted) error {
 	return fmt.Errorf("too many wrong guesses: the next one is judged in %v", (wait + time.Second - 1).Truncate(time.Second))
 }
 
-func entityKey(p payer) accountKey { return sha256.Sum256([]byte("entity\x00" + p.name)) }
+func entityKey(p payer) loginKey { return sha256.Sum256([]byte("entity\x00" + p.name)) }
 
-// user is the account of a user, however an application may spell the name: who
+// user is the record of a user, however an application may spell the name: who
 // varies it has no more guesses.
-func (t *throttle) user(g guess) *account {
+func (t *throttle) user(g guess) *loginRecord {
 	name := strings.ToLower(strings.TrimSpace(g.user))
-	return t.account(sha256.Sum256([]byte("user\x00"+name)), g.known)
+	return t.record(sha256.Sum256([]byte("user\x00"+name)), g.known)
 }
 
-func (t *throttle) account(key accountKey, known bool) *account {
+func (t *throttle) record(key loginKey, known bool) *loginRecord {
 	in := &t.unknown
 	if known {
 		in = &t.known
 	}
 	a, ok := in.get(key)
 	if !ok {
-		a = &account{}
+		a = &loginRecord{}
 		in.put(key, a)
 	}
 	return a
 }
 
-func (a *account) from(entity accountKey) *familiar {
+func (a *loginRecord) from(entity loginKey) *familiar {
 	if i := slices.IndexFunc(a.familiar, func(f *familiar) bool { return f.entity == entity }); i >= 0 {
 		return a.familiar[i]
 	}
@@ -166,7 +166,7 @@ func (a *account) from(entity accountKey) *familiar {
 }
 
 // welcome notes that the user logged in from an entity.
-func (a *account) welcome(entity accountKey) {
+func (a *loginRecord) welcome(entity loginKey) {
 	a.familiar = slices.DeleteFunc(a.familiar, func(f *familiar) bool { return f.entity == entity })
 	a.familiar = append(a.familiar, &familiar{entity: entity})
 	if len(a.familiar) > maxFamiliar {

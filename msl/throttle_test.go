@@ -177,7 +177,7 @@ func TestThrottleIsBounded(t *testing.T) {
 	if n := len(g.throttle.user(guess{user: "bob", known: true}).familiar); n != maxFamiliar {
 		t.Errorf("bob is familiar with %d entities", n)
 	}
-	for name, in := range map[string]*recent[accountKey, *account]{"known": &g.throttle.known, "unknown": &g.throttle.unknown} {
+	for name, in := range map[string]*recent[loginKey, *loginRecord]{"known": &g.throttle.known, "unknown": &g.throttle.unknown} {
 		if n := len(in.young) + len(in.old); n > 2*maxAccounts {
 			t.Errorf("%d %s accounts", n, name)
 		}

@@ -168,9 +168,12 @@ func (t *tokens) withServices(c *Client, list [][]byte) (*tokens, error) {
 		if err != nil {
 			return nil, fail(ErrMSLParseError, "stored service token", err)
 		}
-		s, err := parseServiceToken(o, c.ServiceTokens, t.master(), t.anyUser(o), c.Limits.forClient().Inflate)
+		s, err := parseServiceToken(o, c.ServiceTokens, t.master(), t.anyUser(o))
 		if err != nil {
 			continue // its master token or user is gone
+		}
+		if s.inflate(c.Limits.forClient().inflation()) != nil {
+			continue
 		}
 		t = t.withService(s)
 	}

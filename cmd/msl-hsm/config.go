@@ -91,6 +91,11 @@ type limitsConfig struct {
 	Passwords       int           `yaml:"passwords"`
 	Timeout         time.Duration `yaml:"timeout"` // of one exchange
 	Idle            time.Duration `yaml:"idle"`    // of an answer that streams, instead
+
+	Connections          int   `yaml:"connections"`            // at a time; negative is no bound
+	ConnectionsPerSource int   `yaml:"connections-per-source"` // negative is no bound
+	Unproven             int64 `yaml:"unproven"`               // bytes of memory of messages of strangers
+	Proven               int64 `yaml:"proven"`                 // and of those who proved who they are
 }
 
 // clientLimits are what an answer may cost. Zero is the default.

@@ -22,7 +22,7 @@ func (c *config) check() error {
 		{"server.limits.errors-per-second", int64(l.ErrorsPerSecond)}, {"server.limits.errors-per-source", int64(l.ErrorsPerSource)},
 		{"client.limits.answer", c.Client.Limits.Answer}, {"client.limits.header", int64(c.Client.Limits.Header)},
 		{"client.limits.chunk", int64(c.Client.Limits.Chunk)}, {"client.limits.inflate", int64(c.Client.Limits.Inflate)},
-		{"server.limits.passwords", int64(l.Passwords)}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
+		{"server.limits.passwords", int64(l.Passwords)}, {"server.limits.unproven", l.Unproven}, {"server.limits.proven", l.Proven}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
 	} {
 		if number.value < 0 {
 			return usagef("%s is less than nothing", number.name)

@@ -30,7 +30,7 @@ func (s *service) enroller(a *authority, log *slog.Logger) (*msl.Server, handler
 		Name: s.msl.Name, Entity: s.msl.Entity, Issuer: issuer, State: newcomers{},
 		Entities:     []msl.EntityScheme{&entityauth.Provisioned{Assign: newcomer}},
 		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
-		Limits:       s.msl.Limits, Log: log,
+		Limits:       newcomersLimits(s.msl.Limits), Log: log,
 	}
 	return server, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		request, err := io.ReadAll(io.LimitReader(m.Body, enroll.MaxMessage+1))
@@ -44,6 +44,13 @@ func (s *service) enroller(a *authority, log *slog.Logger) (*msl.Server, handler
 		_, err = w.Write(answer)
 		return err
 	}, nil
+}
+
+// newcomersLimits are for short messages.
+func newcomersLimits(l msl.Limits) msl.Limits {
+	l.Chunk, l.Held = 4*enroll.MaxMessage, 4*enroll.MaxMessage
+	l.Unproven, l.Proven = enrollMemory, enrollMemory
+	return l
 }
 
 // temporaryIssuer makes an issuer whose keys end with the process.

@@ -38,6 +38,13 @@ func (l *networkList) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+// connections bounds how many there are.
+func (s *serverConfig) connections() *mslhttp.Connections {
+	return &mslhttp.Connections{
+		Max: s.Limits.Connections, PerSource: s.Limits.ConnectionsPerSource, Trusted: mslhttp.TrustedProxies(s.TrustedProxies),
+	}
+}
+
 // proxied takes the word of trusted proxies for where a connection comes from.
 func (s *serverConfig) proxied(l net.Listener) net.Listener {
 	if !s.ProxyProtocol {

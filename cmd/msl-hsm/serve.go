@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,11 +17,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
-
-// gcPercent lets the heap of a server grow to five times what is alive: that is a
-// few megabytes, and at Go's default the collector would run hundreds of times a
-// second. GOGC in the environment overrides it.
-const gcPercent = 400
 
 type serveFlags struct {
 	listen, state, upstream, readyFile, logFormat string
@@ -52,9 +46,6 @@ and with a second signal at once, it is ended by force.`,
 			}
 			ctx, end := p.stoppable(c.Context(), log)
 			defer end()
-			if os.Getenv("GOGC") == "" {
-				debug.SetGCPercent(gcPercent)
-			}
 			return p.runServer(ctx, f)
 		},
 	}
@@ -118,7 +109,7 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	defer failures.Close()
-	if listener, err = c.secure(s.store, c.Server.proxied(listener), f.tls, peers); err != nil {
+	if listener, err = c.secure(s.store, c.Server.proxied(s.connections.Listen(listener)), f.tls, peers); err != nil {
 		return err
 	}
 	services := []any{&Registrar{s.state}, &Keeper{s.state, c.Server.State, c.acceptedFor(), s.devices}}
@@ -126,6 +117,7 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 		services = append(services, &Enroller{s.devices})
 	}
 	defer administer(c.Server.State, log, services...).Close()
+	c.Server.boundMemory(log, s)
 	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.msl.Issuer.Keys), "upstream", c.Server.Upstream)
 	server, err := c.httpServer(s, c.guard(application), log, peers)
@@ -170,11 +162,13 @@ func (c *config) httpServer(s *service, handle handler, log, peers *slog.Logger)
 		}))
 	}
 	return &http.Server{
-		Handler:           paths,
-		ConnContext:       mslhttp.TLSContext,
+		Handler: paths,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return mslhttp.TLSContext(s.connections.Context(ctx, conn), conn)
+		},
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
+		MaxHeaderBytes:    8 << 10, // a header line of a few bytes takes a hundred in memory
 		ErrorLog:          slog.NewLogLogger(peers.Handler(), slog.LevelDebug),
 	}, nil
 }

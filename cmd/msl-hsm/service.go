@@ -10,6 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
@@ -21,6 +22,8 @@ type service struct {
 	mgk     *entityauth.MGK
 	devices *authority // that enrol here, or nil
 	msl     *msl.Server
+
+	connections *mslhttp.Connections
 }
 
 const makeServerKeys = "run msl-hsm key create --set server"
@@ -33,7 +36,7 @@ func (c *config) openService(log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &service{state: state}
+	s := &service{state: state, connections: c.Server.connections()}
 	if s.store, err = c.openKeys(); err == nil {
 		err = c.assemble(s, log)
 	}
@@ -134,6 +137,7 @@ func (l limitsConfig) msl() msl.Limits {
 	return msl.Limits{
 		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions,
 		ErrorsPerSecond: l.ErrorsPerSecond, ErrorsPerSource: l.ErrorsPerSource, PasswordsAtATime: l.Passwords,
+		Unproven: l.Unproven, Proven: l.Proven,
 	}
 }
 

@@ -31,6 +31,13 @@
 // Handler that serves channels an Idle time: it bounds how long nothing moves in an
 // answer that has begun, and not how long the answer takes.
 //
+// # Bounds
+//
+// What a message occupies is bounded by [msl.Limits], and how many connections there
+// are by [Connections], which belongs on every listener that strangers reach. Bounds on
+// the headers of HTTP are those of [http.Server]: set ReadHeaderTimeout, IdleTimeout and
+// MaxHeaderBytes, since a header line of a few bytes takes a hundred in memory.
+//
 // # TLS
 //
 // TLS below comes from a [TLSServer] and a [TLSClient], whose private keys may be in

@@ -71,7 +71,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "MSL messages come by POST", http.StatusMethodNotAllowed)
 		return
 	}
-	call := &call{handle: h.Handle, start: time.Now()}
+	exchange, ok := beginExchange(r.Context(), h.source(r))
+	if !ok {
+		h.unavailable(w, r, errTooMany)
+		return
+	}
+	defer exchange.end()
+	call := &call{handle: h.Handle, start: time.Now(), exchange: exchange}
 	err := h.Server.Serve(s.ctx, h.source(r), s, s, call.run)
 	if err == nil && (s.long == nil || call.answered) {
 		err = s.finish()
@@ -90,10 +96,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// errTooMany says that a source has too many exchanges under way.
+var errTooMany = errors.New("mslhttp: too many exchanges of one source at a time")
+
 // A call is what the application was asked, and how it answered.
 type call struct {
 	handle   msl.Handler
 	start    time.Time
+	exchange underWay
 	message  *msl.Message
 	answered bool
 	err      error
@@ -101,6 +111,9 @@ type call struct {
 
 func (c *call) run(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	c.message = m
+	if m.Authenticated {
+		c.exchange.prove()
+	}
 	c.err = c.handle(ctx, w, m)
 	c.answered = c.err == nil
 	return c.err
@@ -161,7 +174,7 @@ func (h *Handler) source(r *http.Request) string {
 	return SourceOf(r.RemoteAddr)
 }
 
-func orDefault[T int64 | time.Duration](v, absent T) T {
+func orDefault[T int | int64 | time.Duration](v, absent T) T {
 	if v == 0 {
 		return absent
 	}

@@ -79,6 +79,9 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Interrupt ends the reading of the request, for one that must make room for others.
+func (s *stream) Interrupt() { _ = s.control.SetReadDeadline(time.Unix(1, 0)) }
+
 // release sends what is held back.
 func (s *stream) release() error {
 	if !s.begun {

@@ -121,7 +121,7 @@ func BenchmarkCompress(b *testing.B) {
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for b.Loop() {
-					Decompress(algo, c, 200)
+					Decompress(algo, c, Inflation{Ratio: 200})
 				}
 			})
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 )
 
@@ -35,17 +36,17 @@ func TestCompressionVectors(t *testing.T) {
 
 func decompresses(t *testing.T, algo string, data, want []byte) {
 	t.Helper()
-	got, err := Decompress(algo, data, 200)
+	got, err := Decompress(algo, data, Inflation{Ratio: 200})
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s: got %.20x, %v, want %.20x", algo, got, err, want)
 	}
 }
 
 func TestDecompressEmpty(t *testing.T) {
-	if _, err := Decompress(GZIP, nil, 200); !errors.Is(err, ErrCompression) {
+	if _, err := Decompress(GZIP, nil, Inflation{Ratio: 200}); !errors.Is(err, ErrCompression) {
 		t.Errorf("GZIP: got %v", err)
 	}
-	if got, err := Decompress(LZW, nil, 200); err != nil || len(got) != 0 {
+	if got, err := Decompress(LZW, nil, Inflation{Ratio: 200}); err != nil || len(got) != 0 {
 		t.Errorf("LZW: got %x, %v", got, err)
 	}
 }
@@ -55,7 +56,7 @@ func TestUnknownAlgorithm(t *testing.T) {
 		if _, err := Compress(name, nil); !errors.Is(err, ErrUnknownAlgorithm) {
 			t.Errorf("%q: got %v", name, err)
 		}
-		if _, err := Decompress(name, nil, 1); !errors.Is(err, ErrUnknownAlgorithm) {
+		if _, err := Decompress(name, nil, Inflation{Ratio: 1}); !errors.Is(err, ErrUnknownAlgorithm) {
 			t.Errorf("%q: got %v", name, err)
 		}
 	}
@@ -91,7 +92,7 @@ func TestDecompressDamaged(t *testing.T) {
 		{"later code not in the table", LZW, codes('a', 256, 'b', 259)},
 		{"code far out", LZW, codes('a', 511)},
 	} {
-		if got, err := Decompress(c.algo, c.data, 200); !errors.Is(err, ErrCompression) {
+		if got, err := Decompress(c.algo, c.data, Inflation{Ratio: 200}); !errors.Is(err, ErrCompression) {
 			t.Errorf("%s %s: got %q, %v", c.algo, c.name, got, err)
 		}
 	}
@@ -122,7 +123,7 @@ func TestDecompressRatio(t *testing.T) {
 		for ratio, ok := range map[int]bool{
 			math.MinInt: false, 0: false, 1: false, exact - 1: false, exact: true, math.MaxInt: true,
 		} {
-			got, err := Decompress(algo, c, ratio)
+			got, err := Decompress(algo, c, Inflation{Ratio: ratio})
 			if ok != (err == nil && bytes.Equal(got, zeros)) || !ok && !errors.Is(err, ErrLimit) {
 				t.Errorf("%s %d: got %d bytes, %v", algo, ratio, len(got), err)
 			}
@@ -135,7 +136,7 @@ func TestDecompressRatioIsInclusive(t *testing.T) {
 		for n := range 300 {
 			data := bytes.Repeat([]byte{'x'}, n)
 			c, _ := Compress(algo, data)
-			_, err := Decompress(algo, c, 1)
+			_, err := Decompress(algo, c, Inflation{Ratio: 1})
 			if ok := n <= len(c); ok != (err == nil) {
 				t.Errorf("%s: %d bytes from %d: %v", algo, n, len(c), err)
 			}
@@ -191,9 +192,55 @@ func TestGZIPPool(t *testing.T) {
 	w.Write([]byte("from elsewhere"))
 	w.Close()
 	for range 100 {
-		if _, err := Decompress(GZIP, foreign.Bytes()[:20], 200); err == nil {
+		if _, err := Decompress(GZIP, foreign.Bytes()[:20], Inflation{Ratio: 200}); err == nil {
 			t.Fatal("accepted")
 		}
 		decompresses(t, GZIP, foreign.Bytes(), []byte("from elsewhere"))
 	}
+}
+
+// What is bounded is bounded before it is allocated, in bytes whatever the ratio.
+func TestInflationIsBounded(t *testing.T) {
+	const size = 3 << 20
+	for _, algo := range []string{GZIP, LZW} {
+		bomb, err := Compress(algo, make([]byte, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, most := range []int{1, 100, 1 << 10, 1 << 20, size - 1} {
+			held := 0
+			hold := func(n int) error { held = max(held, n); return nil }
+			before := allocated()
+			_, err := Decompress(algo, bomb, Inflation{Ratio: 1 << 20, Most: most, Hold: hold})
+			if !errors.Is(err, ErrTooLong) {
+				t.Errorf("%s into %d bytes: %v", algo, most, err)
+			}
+			if table := 4 * (len(bomb) + 1); held > most+table {
+				t.Errorf("%s into %d bytes: %d are held", algo, most, held)
+			}
+			if used := allocated() - before; used > uint64(3*most+8*len(bomb)+128<<10) {
+				t.Errorf("%s into %d bytes: %d were allocated", algo, most, used)
+			}
+		}
+		out, err := Decompress(algo, bomb, Inflation{Ratio: 1 << 20, Most: size})
+		if err != nil || len(out) != size {
+			t.Errorf("%s: %d bytes, %v", algo, len(out), err)
+		}
+		full := errors.New("no memory left")
+		if _, err := Decompress(algo, bomb, Inflation{Ratio: 1 << 20, Hold: func(n int) error {
+			if n > size/2 {
+				return full
+			}
+			return nil
+		}}); !errors.Is(err, full) {
+			t.Errorf("%s: %v where nothing more may be held", algo, err)
+		}
+	}
+}
+
+// allocated is how many bytes were ever allocated.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }

@@ -180,7 +180,7 @@ func FuzzDecompress(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte, ratio uint16) {
 		for _, algo := range []string{GZIP, LZW} {
-			out, err := Decompress(algo, in, int(ratio))
+			out, err := Decompress(algo, in, Inflation{Ratio: int(ratio)})
 			if err != nil {
 				if !errors.Is(err, ErrCompression) && !errors.Is(err, ErrLimit) {
 					t.Fatalf("unexpected error %v", err)
@@ -203,7 +203,7 @@ func FuzzLZWRoundTrip(f *testing.F) {
 		if len(in) < 1<<12 && !bytes.Equal(c, lzwByBook(in)) {
 			t.Fatalf("%x: got %x", in, c)
 		}
-		out, err := Decompress(LZW, c, 1<<20)
+		out, err := Decompress(LZW, c, Inflation{Ratio: 1 << 20})
 		if err != nil || !bytes.Equal(in, out) {
 			t.Fatalf("%x: got %x, %v", in, out, err)
 		}

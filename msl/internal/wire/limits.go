@@ -13,6 +13,7 @@ const (
 // defaults.
 type Limits struct {
 	Object  int // bytes of one object
+	Header  int // bytes of the first object of a message; the default is Object
 	Depth   int // nesting of objects and arrays, the outermost object being 1
 	Members int // members and elements of one object, those of nested values included
 }
@@ -29,5 +30,8 @@ func (l Limits) withDefaults() Limits {
 	}
 	// Offsets are stored in 32 bits.
 	l.Object = min(l.Object, math.MaxInt32)
+	if l.Header <= 0 {
+		l.Header = l.Object
+	}
 	return l
 }

@@ -106,31 +106,35 @@ func (t *lzwTable) double() {
 // itself: starts has its place, and it ends one byte after the place of the
 // entry added next. Thus the table takes a word per code, whatever the length
 // of the entries.
-func decompressLZW(data []byte, limit int) ([]byte, error) {
-	out := make([]byte, 0, min(limit, 4*len(data)))
+func decompressLZW(data []byte, out *output) error {
 	r := bitReader{src: data}
-	var starts []int
+	codes := min(len(data), out.limit) + 1 // at most: each has 8 bits at least, and becomes a byte at least
+	out.table = 4 * codes
+	if err := out.grow(min(out.limit, 4*len(data))); err != nil {
+		return err
+	}
+	starts := make([]uint32, 0, codes)
 	for {
 		code, ok := r.read(lzwWidth(len(starts)))
 		if !ok {
-			return out, nil
+			return nil
 		}
-		starts = append(starts, len(out))
+		starts = append(starts, uint32(len(out.buf)))
 		from, size, ok := lzwEntry(int(code), starts)
 		if !ok {
-			return nil, ErrCompression
+			return ErrCompression
 		}
-		if size > limit-len(out) {
-			return nil, ErrLimit
+		if err := out.room(size); err != nil {
+			return err
 		}
-		out = appendEntry(out, byte(code), from, size)
+		out.buf = appendEntry(out.buf, byte(code), from, size)
 	}
 }
 
 // lzwEntry returns the place and size of an entry in the output. The last
 // element of starts is the length of the output. An entry of one byte has no
 // place.
-func lzwEntry(code int, starts []int) (from, size int, ok bool) {
+func lzwEntry(code int, starts []uint32) (from, size int, ok bool) {
 	if code < lzwBase {
 		return 0, 1, true
 	}
@@ -138,7 +142,7 @@ func lzwEntry(code int, starts []int) (from, size int, ok bool) {
 	if i+1 >= len(starts) {
 		return 0, 0, false
 	}
-	return starts[i], starts[i+1] - starts[i] + 1, true
+	return int(starts[i]), int(starts[i+1]-starts[i]) + 1, true
 }
 
 // appendEntry appends an entry. The newest one ends with the byte that is only

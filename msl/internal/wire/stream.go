@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"io"
 )
@@ -20,6 +21,10 @@ const (
 // After an error other than [io.EOF] the position in the stream is lost, and
 // every further call returns that error.
 type Decoder struct {
+	// Hold is asked before a buffer of that many bytes takes the place of the last
+	// one. Its error ends the reading. Nil permits all.
+	Hold func(size int) error
+
 	r     io.Reader
 	lim   Limits
 	buf   []byte // never overwritten where an object was handed out
@@ -39,32 +44,52 @@ func NewDecoder(r io.Reader, lim Limits) *Decoder {
 // object returned yet.
 func (d *Decoder) Buffered() int { return len(d.buf) - d.start }
 
-// First returns the first object of a message. Nothing may precede it, not
-// even whitespace: the first byte of a message names its format. The error is
-// [io.EOF] if the stream has ended.
+// First returns the first object of a message, of at most [Limits].Header bytes.
+// Nothing may precede it, not even whitespace: the first byte of a message names
+// its format. The error is [io.EOF] if the stream has ended.
 func (d *Decoder) First() (Object, error) {
-	return d.object(false)
+	return d.object(false, d.lim.Header)
+}
+
+// FirstAfter is First on a stream of messages, where something of the one before may
+// be left. It passes over objects with a member of that name, and over those that are
+// too long to be a first one, which it does not hold in memory.
+func (d *Decoder) FirstAfter(left string) (Object, error) {
+	if d.hint == 0 { // there is none before
+		return d.First()
+	}
+	for skip := false; ; skip = true {
+		o, err := d.object(skip, d.lim.Header)
+		switch {
+		case errors.Is(err, ErrTooLong):
+			if d.err = d.passOver(); d.err != nil {
+				return Object{}, d.err
+			}
+		case err != nil || !o.Has(left):
+			return o, err
+		}
+	}
 }
 
 // Next returns a further object of a message. Whitespace before it is skipped.
 // The error is [io.EOF] if the stream ends with no more than whitespace.
 func (d *Decoder) Next() (Object, error) {
-	return d.object(true)
+	return d.object(true, d.lim.Object)
 }
 
-func (d *Decoder) object(skip bool) (Object, error) {
+func (d *Decoder) object(skip bool, limit int) (Object, error) {
 	if d.err != nil {
 		return Object{}, d.err
 	}
-	o, err := d.read(skip)
+	o, err := d.read(skip, limit)
 	if err != nil && err != io.EOF {
 		d.err = err
 	}
 	return o, err
 }
 
-func (d *Decoder) read(skip bool) (Object, error) {
-	if err := d.open(skip); err != nil {
+func (d *Decoder) read(skip bool, limit int) (Object, error) {
+	if err := d.open(skip, limit); err != nil {
 		return Object{}, err
 	}
 	d.scan = scanner{}
@@ -74,21 +99,50 @@ func (d *Decoder) read(skip bool) (Object, error) {
 			return Object{}, err
 		}
 		if done {
-			return d.take(d.scan.pos)
+			return d.take(d.scan.pos, limit)
 		}
-		if err := d.fill(); err == io.EOF {
-			return Object{}, fmt.Errorf("wire: %w", ErrTruncated)
-		} else if err != nil {
+		if err := d.more(limit); err != nil {
 			return Object{}, err
 		}
 	}
 }
 
+// passOver moves to the end of the object at hand, which was too long to be taken.
+func (d *Decoder) passOver() error {
+	d.scan = scanner{}
+	for passed := 0; ; {
+		done, err := d.scan.run(d.buf[d.start:])
+		if err != nil {
+			return err
+		}
+		if passed += d.scan.pos; passed > d.lim.Object {
+			return tooLong(d.lim.Object)
+		}
+		rest := copy(d.buf[d.start:], d.buf[d.start+d.scan.pos:])
+		d.buf, d.scan.pos = d.buf[:d.start+rest], 0
+		if done {
+			return nil
+		}
+		if err := d.more(d.lim.Object); err != nil {
+			return err
+		}
+	}
+}
+
+// more reads more of the object at hand.
+func (d *Decoder) more(limit int) error {
+	err := d.fill(limit)
+	if err == io.EOF {
+		return fmt.Errorf("wire: %w", ErrTruncated)
+	}
+	return err
+}
+
 // open moves to the first byte of an object.
-func (d *Decoder) open(skip bool) error {
+func (d *Decoder) open(skip bool, limit int) error {
 	for skipped := 0; ; skipped++ {
 		if d.Buffered() == 0 {
-			if err := d.fill(); err != nil {
+			if err := d.fill(limit); err != nil {
 				return err
 			}
 		}
@@ -105,9 +159,10 @@ func (d *Decoder) open(skip bool) error {
 }
 
 // take hands out the next n bytes, which are an object.
-func (d *Decoder) take(n int) (Object, error) {
-	end := d.start + n
-	o, err := Parse(d.buf[d.start:end:end], d.lim)
+func (d *Decoder) take(n, limit int) (Object, error) {
+	end, lim := d.start+n, d.lim
+	lim.Object = limit
+	o, err := Parse(d.buf[d.start:end:end], lim)
 	if err != nil {
 		return Object{}, err
 	}
@@ -116,13 +171,16 @@ func (d *Decoder) take(n int) (Object, error) {
 	return o, nil
 }
 
-// fill reads once, or until there is something to read.
-func (d *Decoder) fill() error {
-	if d.Buffered() >= d.lim.Object {
-		return fmt.Errorf("wire: byte %d: %w", d.Buffered(), ErrTooLong)
+// fill reads once, or until there is something to read, while less than limit bytes
+// are there.
+func (d *Decoder) fill(limit int) error {
+	if d.Buffered() >= limit {
+		return tooLong(limit)
 	}
 	if d.rerr == nil {
-		d.grow()
+		if err := d.grow(limit); err != nil {
+			return err
+		}
 	}
 	for range maxEmpty {
 		if d.rerr != nil {
@@ -149,15 +207,24 @@ func readError(err error) error {
 // alone and takes over only what is not handed out. It is doubled rather than
 // made for the largest object allowed: a peer has to send what it makes us
 // allocate.
-func (d *Decoder) grow() {
+func (d *Decoder) grow(limit int) error {
 	if len(d.buf) < cap(d.buf) {
-		return
+		return nil
 	}
 	rest := d.buf[d.start:]
-	size := max(minBuffer, 2*len(rest))
+	size := 2 * len(rest)
 	if len(rest) == 0 {
-		size = max(size, d.hint)
+		size = d.hint
+	}
+	size = max(minBuffer, min(size, limit))
+	if d.Hold != nil {
+		if err := d.Hold(size); err != nil {
+			return err
+		}
 	}
 	d.buf = append(make([]byte, 0, size), rest...)
 	d.start = 0
+	return nil
 }
+
+func tooLong(limit int) error { return fmt.Errorf("wire: byte %d: %w", limit, ErrTooLong) }

@@ -1,0 +1,282 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// What a message occupies is counted before it is allocated, once it is more than a
+// little: against the memory for senders that proved nothing, and for those that
+// proved who they are. A message begins as one of a stranger, and goes over when its
+// signature was verified. Each source has a share, and so has each entity.
+
+// errBusy says that the memory for messages is used up.
+var errBusy = errors.New("the memory for messages is in use by others, try again later")
+
+// errEnded says that a message is read after its handler has returned.
+var errEnded = errors.New("msl: the message was handled, and cannot be read any more")
+
+// An occupant is a thing of a message that occupies memory.
+type occupant int
+
+const (
+	anObject   occupant = iota // that is being read
+	aRelay                     // the same, ahead of it on a connection that lasts
+	aChunk                     // its data, where it was compressed
+	someTokens                 // service tokens that were compressed
+	aRequest                   // that was read before it was asked for
+	anAnswer                   // that waits, or is being sealed
+	occupants
+)
+
+const (
+	// small is the size up to which a thing is not counted: most messages never wait.
+	small = 16 << 10
+	// openFactor is how many times its length an object may take while it is opened:
+	// itself, its text without escapes, that without blanks, and what that stands for.
+	openFactor = 4
+	// sealing is what a chunk of ours takes until it is written.
+	sealing = 6 * flushSize
+)
+
+// cost is what a thing of that size takes, in bytes.
+func (o occupant) cost(size int) int64 {
+	switch {
+	case size <= small:
+		return 0
+	case o == anObject || o == aRelay:
+		return openFactor * int64(size)
+	case o == anAnswer:
+		return 2*int64(size) + sealing
+	}
+	return int64(size)
+}
+
+// A budget is memory that messages share.
+type budget struct {
+	total, share int64
+	patience     time.Duration // for others to end
+	givesWay     bool          // who has had memory for long makes room for others
+
+	mu    sync.Mutex
+	used  int64
+	by    map[string]int64 // of each source or entity
+	all   map[*account]struct{}
+	freed chan struct{} // closed when there is more
+}
+
+func newBudget(total, one int64, patience time.Duration, givesWay bool) *budget {
+	return &budget{total: total, share: max(total/2, one), patience: patience, givesWay: givesWay,
+		by: map[string]int64{}, all: map[*account]struct{}{}, freed: make(chan struct{})}
+}
+
+// An account is what one message occupies. A nil one counts nothing.
+type account struct {
+	interrupt func() // ends the reading of the message, at once; may be nil
+	proven    *budget
+
+	mu     sync.Mutex
+	held   [occupants]int64
+	budget *budget // nil when the message is over
+	owner  string  // source or entity
+
+	// The rest belongs to the budget's lock.
+	sum     int64
+	since   time.Time // the last change
+	evicted bool
+}
+
+// hold counts that a thing of the message now has that size. It waits where others
+// have the memory, and fails where they keep it.
+func (a *account) hold(ctx context.Context, what occupant, size int) error {
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	cost := what.cost(size)
+	if cost == a.held[what] {
+		return nil
+	}
+	if a.budget == nil {
+		return errEnded
+	}
+	if err := a.budget.take(ctx, a, cost-a.held[what]); err != nil {
+		return err
+	}
+	a.held[what] = cost
+	return nil
+}
+
+// prove has the message counted as one of an entity from now on.
+func (a *account) prove(ctx context.Context, identity string) error {
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.budget == a.proven && a.owner == identity {
+		return nil
+	}
+	sum := a.budget.give(a)
+	a.budget, a.owner = a.proven, identity
+	if sum == 0 {
+		return nil
+	}
+	err := a.budget.take(ctx, a, sum)
+	if err != nil {
+		a.held = [occupants]int64{}
+	}
+	return err
+}
+
+// close ends the message.
+func (a *account) close() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.budget.give(a)
+	a.budget, a.held = nil, [occupants]int64{}
+}
+
+// gaveWay reports whether the message was ended to make room.
+func (a *account) gaveWay() bool {
+	if a == nil {
+		return false
+	}
+	a.budget.mu.Lock()
+	defer a.budget.mu.Unlock()
+	return a.evicted
+}
+
+// take counts n more bytes for a message, or less.
+func (b *budget) take(ctx context.Context, a *account, n int64) error {
+	wait, err := b.try(a, n)
+	if wait == nil {
+		return err
+	}
+	patience := time.NewTimer(b.patience)
+	defer patience.Stop()
+	age := time.NewTicker(b.patience / 8) // somebody may be old by then
+	defer age.Stop()
+	for wait != nil {
+		select {
+		case <-wait:
+		case <-age.C:
+		case <-patience.C:
+			return fmt.Errorf("msl: %w", errBusy)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		wait, err = b.try(a, n)
+	}
+	return err
+}
+
+// try counts n more bytes if they are free. If they are not, somebody may have to make
+// room, and there may be more when wait is closed.
+func (b *budget) try(a *account, n int64) (wait <-chan struct{}, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	own := b.by[a.owner]+n > b.share
+	switch {
+	case a.evicted:
+		return nil, fmt.Errorf("msl: %w", errBusy)
+	case n <= 0 || !own && b.used+n <= b.total:
+		b.add(a, n)
+		return nil, nil
+	case b.givesWay:
+		b.makeRoom(a, own)
+	}
+	return b.freed, nil
+}
+
+func (b *budget) add(a *account, n int64) {
+	b.used += n
+	a.sum += n
+	a.since = time.Now()
+	if b.by[a.owner] += n; b.by[a.owner] == 0 {
+		delete(b.by, a.owner)
+	}
+	if b.all[a] = struct{}{}; a.sum == 0 {
+		delete(b.all, a)
+	}
+	if n < 0 {
+		close(b.freed)
+		b.freed = make(chan struct{})
+	}
+}
+
+// give gives back all that a message occupies, and tells how much it is.
+func (b *budget) give(a *account) (sum int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if sum = a.sum; sum > 0 {
+		b.add(a, -sum)
+	}
+	return sum
+}
+
+// youth is how long a message may keep memory before it makes room for others: none
+// that arrives at once takes that long.
+const youth = time.Second
+
+// makeRoom ends the message that has gone on for longest, of the same owner where it
+// is his share that is used up.
+func (b *budget) makeRoom(a *account, own bool) {
+	var oldest *account
+	for other := range b.all {
+		if other == a || other.evicted || other.interrupt == nil || own && other.owner != a.owner {
+			continue
+		}
+		if oldest == nil || other.since.Before(oldest.since) {
+			oldest = other
+		}
+	}
+	if oldest != nil && time.Since(oldest.since) >= youth {
+		oldest.evicted = true
+		oldest.interrupt()
+	}
+}
+
+// A memory is what all messages of a server may occupy.
+type memory struct{ unproven, proven *budget }
+
+const (
+	strangersWait = 2 * time.Second
+	provenWait    = 5 * time.Second
+)
+
+func newMemory(l Limits) memory {
+	one := l.oneMessage()
+	return memory{newBudget(l.Unproven, one, strangersWait, true), newBudget(l.Proven, one, provenWait, false)}
+}
+
+// oneMessage is the most that a message may occupy.
+func (l Limits) oneMessage() int64 {
+	return max(anObject.cost(l.Header), anObject.cost(l.Chunk)) + int64(3*l.Chunk) + int64(2*l.Held) + anAnswer.cost(l.Held)
+}
+
+// open begins a message of a stranger.
+func (m memory) open(source string, in any) *account {
+	a := &account{budget: m.unproven, proven: m.proven, owner: source}
+	if i, ok := in.(interface{ Interrupt() }); ok {
+		a.interrupt = i.Interrupt
+	}
+	return a
+}
+
+// decoder reads a message whose objects are counted.
+func (a *account) decoder(ctx context.Context, r io.Reader, l Limits, as occupant) *wire.Decoder {
+	d := wire.NewDecoder(r, l.wire())
+	d.Hold = func(size int) error { return a.hold(ctx, as, size) }
+	return d
+}

@@ -1,0 +1,312 @@
+package msl_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// bomb is compressed data that grows to so many bytes, by less than the ratio that
+// anybody permits.
+func bomb(t *testing.T, algorithm string, size int) []byte {
+	t.Helper()
+	data := make([]byte, size)
+	rand.NewChaCha8([32]byte{}).Read(data[:size/map[string]int{"GZIP": 190, "LZW": 250}[algorithm]])
+	packed, err := wire.Compress(algorithm, data)
+	if err != nil || len(packed) < size/199 || len(packed) > size/100 {
+		t.Fatalf("%d bytes become %d, %v", size, len(packed), err)
+	}
+	return packed
+}
+
+func packed(algorithm string, data []byte) object {
+	return with(hello, object{"compressionalgo": algorithm, "data": data})
+}
+
+// spent is how many bytes f allocates.
+func spent(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// demanding is an application that refuses what is not encrypted, unread.
+func demanding(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+	if !m.Encrypted {
+		return msl.ErrResponseRequiresEncryption
+	}
+	return echo(ctx, w, m)
+}
+
+func byNone() object { return byScheme("NONE", object{"identity": "client3"}) }
+
+// refused reads the code of the answer to a message.
+func (r *recorded) refused(t *testing.T, message []byte, handle msl.Handler) msl.Code {
+	t.Helper()
+	var e exchanged
+	var out bytes.Buffer
+	e.served = r.server.Serve(context.Background(), "test", bytes.NewReader(message), &out, handle)
+	e.wire = out.Bytes()
+	return msl.Code(r.refusal(t, e).InternalCode - 100000)
+}
+
+func (r *recorded) checkNothingInUse(t *testing.T) {
+	t.Helper()
+	if unproven, proven := r.server.InUse(); unproven != 0 || proven != 0 {
+		t.Errorf("%d and %d bytes are counted when all is over", unproven, proven)
+	}
+}
+
+// A message that grows costs no more than a chunk may have, and one that is refused
+// anyway is not decompressed.
+func TestBombsAreBounded(t *testing.T) {
+	const size, chunk = 64 << 20, 2 << 20
+	for _, algorithm := range []string{"GZIP", "LZW"} {
+		data := packed(algorithm, bomb(t, algorithm, size))
+		for name, test := range map[string]struct {
+			message []byte
+			code    msl.Code
+		}{
+			"a stranger":                  {rawKeys{}.message(byNone(), one(), data), msl.ErrResponseRequiresEncryption},
+			"a stranger that wants keys":  {rawKeys{}.message(byNone(), one(requests(pskRequest)), data), msl.ErrEntityNotFound},
+			"a device":                    {pskClient1.message(byPSK("client1"), one(), data), msl.ErrUncompressionError},
+			"a device that wants keys":    {pskClient1.message(byPSK("client1"), one(requests(pskRequest)), data), msl.ErrUncompressionError},
+			"a chunk of another message":  {pskClient1.message(byPSK("client1"), one(), with(data, object{"messageid": 2})), msl.ErrPayloadMessageIDMismatch},
+			"a chunk of another place":    {pskClient1.message(byPSK("client1"), one(), with(data, object{"sequencenumber": 2})), msl.ErrPayloadSequenceNumberMismatch},
+			"a device whose token is old": {sessionRaw.message(byToken(expired), one(), data), msl.ErrMessageExpiredNotRenewable},
+		} {
+			r := newRecorded(t)
+			r.server.Limits.Chunk = chunk
+			var code msl.Code
+			used := spent(func() { code = r.refused(t, test.message, demanding) })
+			if code != test.code {
+				t.Errorf("%s, %s: refused with %v, want %v", algorithm, name, code, test.code)
+			}
+			if most := uint64(8 * chunk); used > most {
+				t.Errorf("%s, %s: %d bytes were allocated, want no more than %d", algorithm, name, used, most)
+			}
+			r.checkNothingInUse(t)
+		}
+	}
+}
+
+// Service tokens grow to no more than a chunk may have, all together, and not at all
+// in a message that is refused.
+func TestServiceTokenBombsAreBounded(t *testing.T) {
+	const size, chunk = 12 << 20, 2 << 20
+	var tokens []any
+	for i := range 8 {
+		content := serviceKeys.encrypt(bomb(t, "GZIP", size/8))
+		tokens = append(tokens, serviceToken(object{"name": string(rune('a' + i)), "encrypted": true, "compressionalgo": "GZIP", "servicedata": content}))
+	}
+	list := object{"servicetokens": tokens}
+	for name, test := range map[string]struct {
+		message []byte
+		prepare func(*recorded)
+		code    msl.Code
+	}{
+		"accepted": {fromToken(list), nil, msl.ErrUncompressionError},
+		"expired":  {sessionRaw.message(byToken(expired), one(list), hello), nil, msl.ErrMessageExpiredNotRenewable},
+		"revoked":  {fromToken(list), revoke("client1", msl.ErrMasterTokenIdentityRevoked), msl.ErrMasterTokenIdentityRevoked},
+		"replayed": {fromToken(list, object{"nonreplayableid": 1}), func(r *recorded) {
+			r.serve(fromToken(object{"nonreplayableid": 1}))
+		}, msl.ErrMessageReplayed},
+	} {
+		r := newRecorded(t)
+		r.server.Limits.Chunk = chunk
+		if test.prepare != nil {
+			test.prepare(r)
+		}
+		var code msl.Code
+		used := spent(func() { code = r.refused(t, test.message, echo) })
+		if code != test.code {
+			t.Errorf("%s: refused with %v, want %v", name, code, test.code)
+		}
+		most := uint64(2 * chunk)
+		if name == "accepted" {
+			most = 5 * chunk
+		}
+		if used > most {
+			t.Errorf("%s: %d bytes were allocated, want no more than %d", name, used, most)
+		}
+		r.checkNothingInUse(t)
+	}
+	r := newRecorded(t)
+	r.server.Limits.Chunk = 2 * size
+	if e := r.serve(fromToken(list)); e.served != nil || e.message == nil || len(e.message.ServiceTokens) != 8 || len(e.message.ServiceTokens[7].Data) != size/8 {
+		t.Errorf("tokens that fit: %v, %+v", e.served, e.message)
+	}
+	r.checkNothingInUse(t)
+}
+
+// A staller sends what it has, and then nothing until it is interrupted.
+type staller struct {
+	io.Reader
+	sent        int
+	interrupted chan struct{}
+	once        sync.Once
+}
+
+func newStaller(what string) *staller {
+	return &staller{Reader: strings.NewReader(what), interrupted: make(chan struct{})}
+}
+
+func (s *staller) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if s.sent += n; err == nil {
+		return n, nil
+	}
+	<-s.interrupted
+	return n, os.ErrDeadlineExceeded
+}
+
+func (s *staller) Interrupt() { s.once.Do(func() { close(s.interrupted) }) }
+
+// A header is refused when so much of it has come, and a stream of objects that are no
+// header does not make memory of them.
+func TestHeaderIsBoundedWhileItIsRead(t *testing.T) {
+	r := newRecorded(t)
+	endless := newStaller(`{"x":"` + strings.Repeat("x", 20<<20))
+	var e exchanged
+	var out bytes.Buffer
+	used := spent(func() { e.served = r.server.Serve(context.Background(), "test", endless, &out, echo) })
+	e.wire = out.Bytes()
+	if got := r.refusal(t, e); msl.Code(got.InternalCode-100000) != msl.ErrMSLParseError {
+		t.Errorf("answer %+v", got)
+	}
+	if endless.sent > 1<<20 || used > 3<<20 {
+		t.Errorf("%d bytes were read, and %d allocated", endless.sent, used)
+	}
+}
+
+// started serves a message in the background, from a source of that name.
+func (r *recorded) started(source string, message io.Reader, handle msl.Handler) chan exchanged {
+	done := make(chan exchanged, 1)
+	go func() {
+		var out bytes.Buffer
+		err := r.server.Serve(context.Background(), source, message, &out, handle)
+		done <- exchanged{served: err, wire: out.Bytes()}
+	}()
+	return done
+}
+
+// tight is limits under which one large header, or two large chunks, take up the
+// memory.
+var tight = msl.Limits{
+	ErrorsPerSecond: 1e9, ErrorsPerSource: 1e9,
+	Header: 1 << 20, Chunk: 512 << 10, Held: 64 << 10, Unproven: 1, Proven: 1,
+}
+
+// Strangers that are slow make room for others, and those that proved who they are do
+// not wait for them.
+func TestStrangersMakeRoom(t *testing.T) {
+	large := `{"x":"` + strings.Repeat("x", 900<<10)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorded(t)
+		r.server.Limits = tight
+		first := newStaller(large)
+		slow := r.started("first", first, echo)
+		synctest.Wait()
+		began := time.Now()
+		if e := r.serve(fromPSK()); e.served != nil || string(e.body) != "hello" {
+			t.Errorf("a device beside a stranger: %v, %q", e.served, e.body)
+		}
+		chunk := with(hello, object{"data": bytes.Repeat([]byte("data"), 25<<10)})
+		if e := r.serve(pskClient1.message(byPSK("client1"), one(), chunk)); e.served != nil || len(e.body) != 100<<10 {
+			t.Errorf("a device with much to say beside a stranger: %v, %d bytes", e.served, len(e.body))
+		}
+		if time.Since(began) > 0 {
+			t.Errorf("devices waited %v", time.Since(began))
+		}
+		second := newStaller(large)
+		other := r.started("second", second, echo)
+		if e := <-slow; !errors.Is(e.served, msl.ErrNoAnswer) || len(e.wire) > 0 {
+			t.Errorf("the slow one: %v, %s", e.served, e.wire)
+		}
+		if waited := time.Since(began); waited < time.Second || waited > 2*time.Second {
+			t.Errorf("the slow one had %v", waited)
+		}
+		synctest.Wait()
+		if second.sent != len(large) {
+			t.Errorf("%d bytes were read of the next one", second.sent)
+		}
+		second.Interrupt()
+		<-other
+		r.checkNothingInUse(t)
+		r.server.Close()
+	})
+}
+
+// An entity has a share, and waits for what it has of it.
+func TestEntitiesHaveShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorded(t)
+		r.server.Limits = tight
+		r.server.Limits.Proven = 10 << 20
+		var busy []chan exchanged
+		var stalled []*staller
+		whole := string(pskClient1.message(byPSK("client1"), one(), with(hello, object{"data": bytes.Repeat([]byte("data"), 40<<10)})))
+		for range 4 {
+			s := newStaller(whole[:len(whole)-1])
+			stalled = append(stalled, s)
+			busy = append(busy, r.started("there", s, echo))
+		}
+		synctest.Wait()
+		began := time.Now()
+		code := r.refused(t, []byte(whole), echo)
+		if code.Response() != msl.TransientFailure || time.Since(began) < time.Second {
+			t.Errorf("one more of the same: %v after %v", code, time.Since(began))
+		}
+		began = time.Now()
+		if e := r.serve(pskClient2.message(byPSK("client2"), one(), with(hello, object{"data": bytes.Repeat([]byte("data"), 40<<10)}))); e.served != nil || len(e.body) != 160<<10 {
+			t.Errorf("another one: %v, %d bytes", e.served, len(e.body))
+		}
+		if time.Since(began) > 0 {
+			t.Errorf("another one waited %v", time.Since(began))
+		}
+		for i, s := range stalled {
+			s.Interrupt()
+			<-busy[i]
+		}
+		if e := r.serve([]byte(whole)); e.served != nil {
+			t.Errorf("afterwards: %v", e.served)
+		}
+		r.checkNothingInUse(t)
+		r.server.Close()
+	})
+}
+
+// What is left of a refused message on a stream is not kept in memory.
+func TestStreamPassesOverWhatIsLeft(t *testing.T) {
+	r := newRecorded(t)
+	left := `{"payload":"` + strings.Repeat("A", 12<<20) + `"}`
+	in := bytes.NewReader(append(append(encode(byNone()), left...), fromPSK()...))
+	var out bytes.Buffer
+	stream := struct {
+		io.Reader
+		io.Writer
+	}{in, &out}
+	used := spent(func() {
+		if err := r.server.ServeStream(context.Background(), "test", stream, echo); err != nil {
+			t.Error(err)
+		}
+	})
+	if bytes.Count(out.Bytes(), []byte("errordata")) != 2 || used > 6<<20 {
+		t.Errorf("%d bytes were allocated for %s", used, out.Bytes())
+	}
+	r.checkNothingInUse(t)
+}

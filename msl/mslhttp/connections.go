@@ -1,0 +1,362 @@
+package mslhttp
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// Connections bounds how many connections there are, in all and from each source
+// ([SourceOf]). Where there is one too many, the one on which nothing happened for
+// longest is closed in favor of the new one, if that is a second or more, and no message
+// of a sender that proved who he is is under way on it. Without such a one the new one
+// waits, for five seconds at most, and behind others of its source. As many may wait as
+// there may be, half of them of one source; more are closed.
+//
+// Connections of trusted proxies are counted in all alone, and the exchanges on them by
+// the source that [Handler.Source] tells: one too many of a source gets HTTP 503.
+type Connections struct {
+	Max       int // zero means 1024, negative no bound
+	PerSource int // zero means a quarter of Max, negative no bound
+	Trusted   TrustedProxies
+
+	mu      sync.Mutex
+	all     list.List // of *boundConn, the one on which something happened last at the end
+	sources sourceCount
+	waiting list.List // of *boundConn, the one that came last at the end
+	queues  sourceCount
+	tick    *time.Timer // while some wait
+}
+
+const (
+	defaultConnections = 1024
+	connectionYouth    = time.Second     // for a connection to show what it is for
+	connectionPatience = 5 * time.Second // of one that waits
+)
+
+// A sourceCount counts by source. What has none is not counted.
+type sourceCount map[string]int
+
+func (c *sourceCount) add(source string, n int) {
+	if source == "" {
+		return
+	}
+	if *c == nil {
+		*c = sourceCount{}
+	}
+	if (*c)[source] += n; (*c)[source] == 0 {
+		delete(*c, source)
+	}
+}
+
+// Limits are the bounds as they apply, with the defaults; negative is none.
+func (c *Connections) Limits() (most, perSource int) {
+	most = orDefault(c.Max, defaultConnections)
+	if most < 0 {
+		return most, orDefault(c.PerSource, most)
+	}
+	return most, orDefault(c.PerSource, max(most/4, 1))
+}
+
+// Listen returns a listener whose connections are counted. It belongs below TLS and the
+// PROXY protocol. [Connections.Context] must be the ConnContext of the HTTP server.
+func (c *Connections) Listen(l net.Listener) net.Listener {
+	bound := &boundListener{Listener: l, bounds: c, results: make(chan acceptance), closed: make(chan struct{})}
+	go bound.run()
+	return bound
+}
+
+// Context is for http.Server.ConnContext: a [Handler] tells by it what happens on the
+// connection.
+func (c *Connections) Context(ctx context.Context, conn net.Conn) context.Context {
+	for {
+		switch outer := conn.(type) {
+		case *TLSConn:
+			conn = outer.wire.Conn
+		case proxiedConn:
+			conn = outer.Raw()
+		case *boundConn:
+			return context.WithValue(ctx, boundKey{}, outer)
+		default:
+			return ctx
+		}
+	}
+}
+
+// A boundKey is the key of the connection in the context of its requests.
+type boundKey struct{}
+
+// A boundListener gives the connections that there is room for.
+type boundListener struct {
+	net.Listener
+	bounds  *Connections
+	results chan acceptance
+	closed  chan struct{}
+	once    sync.Once
+}
+
+type acceptance struct {
+	conn net.Conn
+	err  error
+}
+
+// run takes what arrives, until the listener is closed.
+func (l *boundListener) run() {
+	for {
+		raw, err := l.Listener.Accept()
+		if err != nil {
+			l.give(acceptance{nil, err})
+		} else if conn, now := l.bounds.arrive(l, raw); now {
+			l.give(acceptance{conn, nil})
+		}
+		select {
+		case <-l.closed:
+			return
+		default:
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	}
+}
+
+func (l *boundListener) give(a acceptance) {
+	select {
+	case l.results <- a:
+	case <-l.closed:
+		if a.conn != nil {
+			a.conn.Close()
+		}
+	}
+}
+
+// Accept returns the next connection that there is room for.
+func (l *boundListener) Accept() (net.Conn, error) {
+	select {
+	case a := <-l.results:
+		return a.conn, a.err
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends the listening, and closes the connections that wait.
+func (l *boundListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	l.bounds.dismiss(l)
+	return l.Listener.Close()
+}
+
+// A boundConn is a connection that is counted.
+type boundConn struct {
+	net.Conn
+	bounds   *Connections
+	listener *boundListener
+	source   string // that it is counted for, or empty
+
+	// The rest belongs to the lock of the bounds.
+	place *list.Element // in one of the lists, until it is closed
+	since time.Time     // when something happened last
+	kept  bool          // a message of a sender that proved who he is is under way
+}
+
+// arrive counts a connection if there is room for it. Else it waits, or is closed.
+func (c *Connections) arrive(l *boundListener, raw net.Conn) (conn *boundConn, now bool) {
+	conn = &boundConn{Conn: raw, bounds: c, listener: l, since: time.Now()}
+	address := raw.RemoteAddr().String()
+	if ip, known := parseAddress(address); !known || !c.Trusted.trusts(ip) {
+		conn.source = SourceOf(address)
+	}
+	most, _ := c.Limits()
+	half := most
+	if most > 1 {
+		half = most / 2
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.queues[conn.source] == 0 && c.admit(conn) {
+		return conn, true
+	}
+	if full(c.waiting.Len(), most) || full(c.queues[conn.source], half) {
+		raw.Close()
+		return nil, false
+	}
+	c.queues.add(conn.source, 1)
+	conn.place = c.waiting.PushBack(conn)
+	c.wait()
+	return nil, false
+}
+
+func full(n, most int) bool { return most >= 0 && n >= most }
+
+// admit counts a connection, if there is room for it or can be made.
+func (c *Connections) admit(conn *boundConn) bool {
+	most, perSource := c.Limits()
+	if conn.source != "" && full(c.sources[conn.source], perSource) && !c.closeOne(conn.source) {
+		return false
+	}
+	if full(c.all.Len(), most) && !c.closeOne("") {
+		return false
+	}
+	c.sources.add(conn.source, 1)
+	conn.since = time.Now()
+	conn.place = c.all.PushBack(conn)
+	return true
+}
+
+// closeOne closes the connection that can be spared best, of a source or of any.
+func (c *Connections) closeOne(source string) bool {
+	for e := c.all.Front(); e != nil; e = e.Next() {
+		conn := e.Value.(*boundConn)
+		if time.Since(conn.since) < connectionYouth {
+			return false // and so are all that follow
+		}
+		if !conn.kept && (source == "" || conn.source == source) {
+			conn.remove()
+			conn.Conn.Close()
+			return true
+		}
+	}
+	return false
+}
+
+// wait looks after those that wait, until there are none.
+func (c *Connections) wait() {
+	if c.tick != nil || c.waiting.Len() == 0 {
+		return
+	}
+	c.tick = time.AfterFunc(connectionYouth/8, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.tick = nil
+		c.serveWaiting()
+		c.wait()
+	})
+}
+
+// serveWaiting admits those for which there is room by now, and sends the others away
+// when they have waited for long.
+func (c *Connections) serveWaiting() {
+	without := map[string]bool{} // sources of which one has to wait on
+	for e, next := c.waiting.Front(), (*list.Element)(nil); e != nil; e = next {
+		next = e.Next()
+		conn := e.Value.(*boundConn)
+		late := time.Since(conn.since) > connectionPatience
+		if !late && without[conn.source] {
+			continue
+		}
+		if !late && !c.admit(conn) {
+			without[conn.source] = conn.source != ""
+			continue
+		}
+		c.waiting.Remove(e)
+		c.queues.add(conn.source, -1)
+		if late {
+			conn.Conn.Close()
+			continue
+		}
+		go conn.listener.give(acceptance{conn, nil})
+	}
+}
+
+// dismiss closes those that wait for a listener.
+func (c *Connections) dismiss(l *boundListener) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e, next := c.waiting.Front(), (*list.Element)(nil); e != nil; e = next {
+		next = e.Next()
+		if conn := e.Value.(*boundConn); conn.listener == l {
+			c.waiting.Remove(e)
+			c.queues.add(conn.source, -1)
+			conn.Conn.Close()
+		}
+	}
+}
+
+// remove ends the counting. The bounds are locked.
+func (b *boundConn) remove() {
+	if b.place == nil {
+		return
+	}
+	b.bounds.all.Remove(b.place)
+	b.bounds.sources.add(b.source, -1)
+	b.place = nil
+}
+
+// Close closes the connection.
+func (b *boundConn) Close() error {
+	b.bounds.mu.Lock()
+	b.remove()
+	b.bounds.serveWaiting()
+	b.bounds.mu.Unlock()
+	return b.Conn.Close()
+}
+
+// CloseWrite closes the direction to the peer.
+func (b *boundConn) CloseWrite() error {
+	half, ok := b.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return net.ErrClosed
+	}
+	return half.CloseWrite()
+}
+
+// An underWay is an exchange on a connection. One on a connection that nobody counts
+// has none.
+type underWay struct {
+	conn   *boundConn
+	source string // that it is counted for, or empty
+}
+
+// beginExchange counts an exchange where its connection is one of a trusted proxy. It fails
+// where its source has too many.
+func beginExchange(ctx context.Context, source string) (u underWay, ok bool) {
+	conn, _ := ctx.Value(boundKey{}).(*boundConn)
+	if conn == nil {
+		return u, true
+	}
+	u.conn = conn
+	c := conn.bounds
+	_, perSource := c.Limits()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if conn.source != "" {
+		return u, true
+	}
+	if full(c.sources[source], perSource) {
+		return u, false
+	}
+	u.source = source
+	c.sources.add(source, 1)
+	return u, true
+}
+
+// prove says that the sender proved who he is. The connection is not closed now.
+func (u underWay) prove() { u.happened(true) }
+
+// end says that the answer is out.
+func (u underWay) end() {
+	if u.conn == nil {
+		return
+	}
+	u.happened(false)
+	u.conn.bounds.mu.Lock()
+	defer u.conn.bounds.mu.Unlock()
+	u.conn.bounds.sources.add(u.source, -1)
+}
+
+func (u underWay) happened(kept bool) {
+	if u.conn == nil {
+		return
+	}
+	c := u.conn.bounds
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u.conn.kept, u.conn.since = kept, time.Now()
+	if u.conn.place != nil {
+		c.all.MoveToBack(u.conn.place)
+	}
+}
