@@ -73,3 +73,19 @@ func TestFindModule(t *testing.T) {
 		t.Errorf("a module that is not there: %v", err)
 	}
 }
+
+// TestPage compares the tests that docs/testing.md shows with service_test.go.
+func TestPage(t *testing.T) {
+	source, err := os.ReadFile("service_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../docs/testing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := strings.Replace(string(source), "package softhsm_test", "package service_test", 1)
+	if _, block, _ := strings.Cut(string(page), "```go\n"); !strings.HasPrefix(block, shown+"```\n") {
+		t.Error("the tests in docs/testing.md are not those of service_test.go")
+	}
+}

@@ -27,7 +27,7 @@ func (e statusError) Unwrap() error { return e.error }
 // soon is how many seconds a program waits before it tries again.
 const soon = 1
 
-// statusOf is the HTTP status for a message that had no answer. The README has the
+// statusOf is the HTTP status for a message that had no answer. docs/agent.md has the
 // table.
 func statusOf(err error) statusError {
 	err = unread(err)

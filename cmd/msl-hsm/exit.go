@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// Exit codes. They are documented in exitText and in the README.
+// Exit codes. They are documented in exitText and in docs/exit-codes.md.
 const (
 	exitFailure  = 1
 	exitUsage    = 2

@@ -71,23 +71,62 @@ func greet(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	return err
 }
 
-// And here it ends.
+// And here it ends. The client of docs/library.md begins here.
 
-// TestReadmeExample compares the example with the README.
+func newClient(device keystore.Store, key crypto.Signer, server crypto.PublicKey) *msl.Client {
+	return &msl.Client{
+		Entity:       &entityauth.RSA{Identity: "camera", KeyID: "own", Key: key},
+		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: peer{server}}},
+		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: device}},
+	}
+}
+
+// A peer is the directory of a client that knows one server.
+type peer struct{ key crypto.PublicKey }
+
+func (p peer) Entity(context.Context, string) (*msl.Entity, error) {
+	return &msl.Entity{Identity: "server", Scheme: "RSA", KeyID: "key-1", PublicKey: p.key}, nil
+}
+
+func ask(ctx context.Context, client *msl.Client, url, question string) (string, error) {
+	client.Transport = &mslhttp.Transport{URL: url}
+	answer, err := client.Do(ctx, &msl.Request{
+		Encrypted: true, Authenticated: true, Recipient: "server",
+		Body: msl.BytesBody([]byte(question)),
+	})
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body) // an error where the answer broke off
+	return string(text), err
+}
+
+// The client ends here.
+
+// TestReadmeExample compares the examples with the pages that show them.
 func TestReadmeExample(t *testing.T) {
-	source, err := os.ReadFile("readme_example_test.go")
+	source := readText(t, "readme_example_test.go")
+	for page, part := range map[string]struct{ begin, end string }{
+		"README.md":       {"// The example of the README begins here.\n\n", "\n// And here it ends."},
+		"docs/library.md": {"The client of docs/library.md begins here.\n\n", "\n// The client ends here."},
+	} {
+		_, example, _ := strings.Cut(source, part.begin)
+		example, _, found := strings.Cut(example, part.end)
+		_, block, _ := strings.Cut(readText(t, "../../"+page), "```go\n")
+		if !found || !strings.HasPrefix(block, example+"```\n") {
+			t.Errorf("the example in %s is not the one in this file", page)
+		}
+	}
+}
+
+func readText(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, example, _ := strings.Cut(string(source), "// The example of the README begins here.\n\n")
-	example, _, _ = strings.Cut(example, "\n// And here it ends.")
-	if _, block, _ := strings.Cut(string(readme), "```go\n"); !strings.HasPrefix(block, example+"```\n") {
-		t.Error("the example in README.md is not the one in this file")
-	}
+	return string(text)
 }
 
 // TestReadmeServer runs the example, with a device that has an RSA key.
@@ -117,16 +156,18 @@ func TestReadmeServer(t *testing.T) {
 	}
 	server := httptest.NewServer(handler)
 	defer server.Close()
-	if answer := ask(t, server.URL, store, state); answer != "hello camera" {
-		t.Errorf("got %q", answer)
+	device := soft.New()
+	defer device.Close()
+	client := newDevice(t, device, store, state)
+	defer client.Close()
+	if answer, err := ask(context.Background(), client, server.URL, "?"); err != nil || answer != "hello camera" {
+		t.Errorf("got %q, %v", answer, err)
 	}
 }
 
-// ask sends a message from an entity with an RSA key.
-func ask(t *testing.T, url string, store *hsm.Store, state *bolt.Server) string {
+// newDevice registers a device with an RSA key.
+func newDevice(t *testing.T, device *soft.Store, store *hsm.Store, state *bolt.Server) *msl.Client {
 	t.Helper()
-	device := soft.New()
-	defer device.Close()
 	own, err := device.Create("own", keystore.RSASign2048)
 	if err != nil {
 		t.Fatal(err)
@@ -139,23 +180,7 @@ func ask(t *testing.T, url string, store *hsm.Store, state *bolt.Server) string 
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := &msl.Client{
-		Entity:       &entityauth.RSA{Identity: "camera", KeyID: "own", Key: signer},
-		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: peer{theirs[0].Key.(crypto.Signer).Public()}}},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: device}},
-		Transport:    &mslhttp.Transport{URL: url},
-	}
-	defer client.Close()
-	response, err := client.Do(context.Background(), &msl.Request{Encrypted: true, Authenticated: true, Recipient: "server", Body: msl.BytesBody([]byte("?"))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(answer)
+	return newClient(device, signer, theirs[0].Key.(crypto.Signer).Public())
 }
 
 func pkix(t *testing.T, signer crypto.Signer) []byte {
@@ -165,11 +190,4 @@ func pkix(t *testing.T, signer crypto.Signer) []byte {
 		t.Fatal(err)
 	}
 	return der
-}
-
-// A peer is the directory of a client that knows one server.
-type peer struct{ key crypto.PublicKey }
-
-func (p peer) Entity(context.Context, string) (*msl.Entity, error) {
-	return &msl.Entity{Identity: "server", Scheme: "RSA", KeyID: "key-1", PublicKey: p.key}, nil
 }

@@ -9,22 +9,26 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-func readme(t *testing.T) string {
+// page reads a page of the documentation.
+func page(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
 }
 
-// TestReadmeConfig reads the configuration in the README, which must have every
-// field.
+// TestReadmeConfig reads the configuration in docs/configuration.md, which must have
+// every field.
 func TestReadmeConfig(t *testing.T) {
-	_, text, _ := strings.Cut(readme(t), "```yaml\n")
-	text, _, _ = strings.Cut(text, "```\n")
+	_, text, _ := strings.Cut(page(t, "configuration.md"), "```yaml\n")
+	text, _, found := strings.Cut(text, "```\n")
+	if !found {
+		t.Fatal("docs/configuration.md has no block of YAML")
+	}
 	c := defaultConfig()
-	if err := decodeYAML("README.md", []byte(text), c); err != nil {
+	if err := decodeYAML("configuration.md", []byte(text), c); err != nil {
 		t.Fatal(err)
 	}
 	var node yaml.Node
@@ -43,7 +47,7 @@ func everyField(t *testing.T, name string, n *yaml.Node, v reflect.Value) {
 	for _, field := range fieldNames(v) {
 		child, found := there[field]
 		if !found {
-			t.Errorf("the README does not tell of %s.%s", name, field)
+			t.Errorf("docs/configuration.md does not have %s.%s", name, field)
 			continue
 		}
 		if f, _ := fieldNamed(v, field); f.Kind() == reflect.Struct {
@@ -54,7 +58,7 @@ func everyField(t *testing.T, name string, n *yaml.Node, v reflect.Value) {
 
 func TestReadmeExitCodes(t *testing.T) {
 	_, codes, _ := strings.Cut(exitText, "\n\n")
-	if !strings.Contains(readme(t), codes) {
-		t.Error("the exit codes in the README are not those of msl-hsm help exit-codes")
+	if !strings.Contains(page(t, "exit-codes.md"), "```\n"+codes+"```\n") {
+		t.Error("the exit codes in docs/exit-codes.md are not those of msl-hsm help exit-codes")
 	}
 }

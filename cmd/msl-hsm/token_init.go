@@ -104,7 +104,7 @@ func initialize(uri *hsm.URI, soPIN, pin []byte) error {
 	return err
 }
 
-const configText = `# Configuration of msl-hsm; "msl-hsm help" and the README tell of every field.
+const configText = `# Configuration of msl-hsm; docs/configuration.md has every field.
 keystore:
   softhsm: .            # SoftHSM keeps its tokens in this directory
   uri: pkcs11:token=%s
