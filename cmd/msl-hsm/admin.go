@@ -63,7 +63,7 @@ func (r *runningServer) callFor(d time.Duration, method string, args, reply any)
 	case isAny(err, io.ErrUnexpectedEOF, rpc.ErrShutdown, syscall.ECONNRESET, syscall.EPIPE):
 		return coded{fmt.Errorf("the server that had %s open ended before it answered: try again", r.state), exitFailure}
 	case err != nil && strings.HasPrefix(err.Error(), "rpc: can't find "):
-		return coded{fmt.Errorf("the server that has %s open is of another version: restart it and try again", r.state), exitFailure}
+		return coded{fmt.Errorf("the server that has %s open runs another version: restart it and try again", r.state), exitFailure}
 	}
 	return err
 }

@@ -67,7 +67,7 @@ func TestPatienceEndsWithAnswer(t *testing.T) {
 		}
 		time.Sleep(150 * time.Millisecond)
 	}
-	if err := r.Call("Keeper.Alive", struct{}{}, new(struct{})); err == nil || !strings.Contains(err.Error(), "of another version: restart it") {
+	if err := r.Call("Keeper.Alive", struct{}{}, new(struct{})); err == nil || !strings.Contains(err.Error(), "runs another version: restart it") {
 		t.Errorf("another version: %v", err)
 	}
 }

@@ -137,7 +137,7 @@ func (c *config) clientKeys(k *client) error {
 	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
 		for _, label := range []string{c.Client.Key, c.Client.PSKKeys} {
 			if label != "" {
-				return usagef("the key %q is in no key store: give --keystore URI, or keystore.uri in the configuration", label)
+				return usagef("no key store for the key %q: give --keystore URI, or keystore.uri in the configuration", label)
 			}
 		}
 		k.store = soft.New()
@@ -202,7 +202,7 @@ func (c *clientConfig) userAuth(earlier *earlierSession) (func(context.Context, 
 	case c.UserScheme == "USER_ID_TOKEN":
 		prove = earlier.userTokens
 	case c.UserScheme != "EMAIL_PASSWORD":
-		return nil, usagef("there is no user scheme %q: want EMAIL_PASSWORD or USER_ID_TOKEN", c.UserScheme)
+		return nil, usagef("unknown user scheme %q: want EMAIL_PASSWORD or USER_ID_TOKEN", c.UserScheme)
 	}
 	return func(ctx context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
 		if reason != 0 {

@@ -16,7 +16,7 @@ import (
 func (c *config) clientScheme(store keystore.Store) (string, error) {
 	named := c.Client.EntityScheme
 	if named != "" && !slices.Contains(entitySchemeNames(), named) {
-		return "", usagef("there is no entity scheme %q: want one of %s", named, strings.Join(entitySchemeNames(), ", "))
+		return "", usagef("unknown entity scheme %q: want one of %s", named, strings.Join(entitySchemeNames(), ", "))
 	}
 	if named != "" && named != "MT_PROTECTED" {
 		return named, nil
@@ -29,7 +29,7 @@ func (c *config) clientScheme(store keystore.Store) (string, error) {
 	case c.Client.Certificate != "":
 		return "X509", nil
 	case c.Client.Identity == "":
-		return "", usagef("who sends? give --psk-file FILE, or --identity NAME with --key NAME")
+		return "", usagef("no sender configured: give --psk-file FILE, or --identity NAME with --key NAME")
 	case c.Client.Key != "":
 		return c.Client.schemeOfKey(store)
 	case c.Client.Suffix != "":
@@ -103,13 +103,13 @@ func (c *clientConfig) openKeySet(k *client, wrapping bool) (err error) {
 	ladders := slices.ContainsFunc(c.KeyExchanges, func(name string) bool { return strings.HasSuffix(name, "_LADDER") })
 	switch {
 	case c.PSKKeys != "" && c.Identity == "":
-		return usagef("the keys %q are whose? give --identity NAME", c.PSKKeys)
+		return usagef("no identity for the keys %q: give --identity NAME", c.PSKKeys)
 	case c.PSKKeys != "":
 		if k.own, err = provisionedKeySet(k.store, c.PSKKeys); err == nil && ladders {
 			k.reveals, err = revealer(k.store, c.PSKKeys)
 		}
 		if err == nil && k.own.Wrapping == nil && slices.Contains(c.KeyExchanges, "SYMMETRIC_WRAPPED") {
-			err = usagef("a TPM does not unwrap session keys: leave SYMMETRIC_WRAPPED out; see msl-hsm tpm import-psk --help")
+			err = usagef("a TPM does not unwrap session keys: omit SYMMETRIC_WRAPPED; see msl-hsm tpm import-psk --help")
 		}
 		return err
 	case c.PSK == "":
@@ -152,7 +152,7 @@ func revealer(store keystore.Store, prefix string) (keystore.Revealer, error) {
 func (c *clientConfig) withKeyPair(store keystore.Store, scheme string) (msl.EntityScheme, error) {
 	c.Suffix, c.Profile = "", ""
 	if c.Key == "" {
-		return nil, usagef("entity scheme %s needs --key NAME, the label of our key in the key store", scheme)
+		return nil, usagef("entity scheme %s needs --key NAME, the label of its key in the key store", scheme)
 	}
 	algorithm := map[bool]string{true: "ecdsa-p256", false: "rsa2048-sign"}[scheme == "ECC"]
 	signer, err := signerOf(store, c.Key, makeKey(c.Key, algorithm))

@@ -32,7 +32,7 @@ func (c *config) check() error {
 		return usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
 	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
-		return usagef("server.proxy-protocol is on, and server.trusted-proxies empty: name the networks of the proxies that speak it")
+		return usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
 	}
 	if limit := l.exchange(); limit > 0 && s.UpstreamTimeout >= limit {
 		return usagef("server.upstream-timeout is %v, and server.limits.timeout %v: an exchange would end before the service may answer; make server.limits.timeout the longer one", s.UpstreamTimeout, limit)

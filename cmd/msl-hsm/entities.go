@@ -77,7 +77,7 @@ func (c *config) entity(s *service, name string, hidden msl.EntityScheme, log *s
 	case "MT_PROTECTED":
 		return hidden, nil
 	}
-	return nil, usagef("there is no entity scheme %q: want some of %s", name, strings.Join(entitySchemeNames(), ", "))
+	return nil, usagef("unknown entity scheme %q: want some of %s", name, strings.Join(entitySchemeNames(), ", "))
 }
 
 // assign gives a new identity to an entity that has none.
@@ -147,7 +147,7 @@ func groupKey(store keystore.Store, label string) (keystore.Cipher, error) {
 		return nil, missing(err, "make it with msl-hsm key create "+label+" --algorithm aes128-cbc, or import it")
 	}
 	if len(ring) > 1 {
-		return nil, usagef("the group key %q has %d versions, and its devices know one: destroy the others, or give the new one another label and other identities", label, len(ring))
+		return nil, usagef("the group key %q has %d versions, but its devices know only one: destroy the others, or use another label and other identities for the new one", label, len(ring))
 	}
 	key, ok := ring[0].Key.(keystore.Cipher)
 	if !ok {

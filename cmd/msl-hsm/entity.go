@@ -12,7 +12,7 @@ import (
 // known adds the next step to the error of a name that is not there.
 func known(err error, next string) error {
 	if isAny(err, bolt.ErrUnknown, bolt.ErrNotRevoked) {
-		return fmt.Errorf("%w; %s shows who is there", err, next)
+		return fmt.Errorf("%w; %s lists them", err, next)
 	}
 	return err
 }

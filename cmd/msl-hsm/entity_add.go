@@ -66,7 +66,7 @@ keys besides, and with them the identity IDENTITY-psk:
 HEX is random, and new each time. FILE1 proves that the storage key is in the TPM of
 that device. In FILE2 the keys are wrapped for it; nothing in FILE2 tells who made
 it, so it must come from here unchanged. msl-hsm enrollment revoke ends this identity
-too. Of a device that has another TPM now, remove it and add it again.`,
+too. If the device's TPM was replaced, remove the entity and add it again.`,
 		Args: want("IDENTITY"),
 		RunE: func(_ *cobra.Command, args []string) error { return p.addEntity(args[0], f) },
 	}
@@ -107,7 +107,7 @@ func (f *entityFlags) settle() error {
 		}
 	}
 	if keys > 1 || keys == 0 && f.scheme == "" || f.scheme != "" && (f.x509 || f.none || f.rsaKey != "") {
-		return usagef("give one of --psk-file, --generate-psk, --tpm-psk, --public-key and --scheme; a scheme besides where keys fit several")
+		return usagef("give one of --psk-file, --generate-psk, --tpm-psk, --public-key and --scheme; and --scheme too where the keys fit several")
 	}
 	switch whole := f.storage != "" && f.nonce != "" && f.out != ""; {
 	case f.tpmPSK != whole || !f.tpmPSK && f.storage+f.nonce+f.out != "":
@@ -154,11 +154,11 @@ func (f *entityFlags) fits() error {
 	case "X509", "NONE", "NONE_SUFFIXED":
 		keys = f.pskFile + f.generatePSK + f.publicKey
 	case "PROVISIONED":
-		return usagef("entities of the scheme PROVISIONED cannot be registered: they have no identity before they are given one")
+		return usagef("entities of the scheme PROVISIONED cannot be registered: they have no identity until the server gives them one")
 	case "MT_PROTECTED":
 		return usagef("an entity that MT_PROTECTED hides is registered for the scheme that is hidden")
 	default:
-		return usagef("there is no entity scheme %q: want one of %s", f.scheme, strings.Join(entitySchemeNames(), ", "))
+		return usagef("unknown entity scheme %q: want one of %s", f.scheme, strings.Join(entitySchemeNames(), ", "))
 	}
 	if keys != "" {
 		return usagef("scheme %s does not take the keys in %s", f.scheme, keys)
@@ -278,7 +278,7 @@ func readPublicKey(path string) (crypto.PublicKey, error) {
 	case *rsa.PublicKey, *ecdsa.PublicKey:
 		return public, nil
 	}
-	return nil, usagef("public key: %s is neither an RSA nor an elliptic curve key", path)
+	return nil, usagef("public key: %s is not an RSA or elliptic curve key", path)
 }
 
 // pskEntity gives an entity a key set, sealed by the key store.

@@ -64,7 +64,7 @@ func parseCode(text string) (msl.Code, error) {
 	if code := msl.Code(n); err == nil && code.Name() != "" {
 		return code, nil
 	}
-	return 0, usagef("%q is no MSL error; msl-hsm errors lists them all", text)
+	return 0, usagef("%q is not an MSL error; msl-hsm errors lists them all", text)
 }
 
 // nextStep is what an operator does about an error, by what it asks of the peer.

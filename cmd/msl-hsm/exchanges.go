@@ -49,7 +49,7 @@ func (k exchangeKeys) named(name string) (msl.KeyExchange, error) {
 		groups, err := k.groups.find()
 		return &keyx.DiffieHellman{Store: k.store, Groups: groups}, err
 	}
-	return nil, usagef("there is no key exchange %q: want some of %s", name, strings.Join(exchangeNames(), ", "))
+	return nil, usagef("unknown key exchange %q: want some of %s", name, strings.Join(exchangeNames(), ", "))
 }
 
 // find returns the parameter groups of a list; no list means all of them.
@@ -61,7 +61,7 @@ func (l groupList) find() ([]keyx.DHGroup, error) {
 	for i, name := range l {
 		g, ok := keyx.FindDHGroup(name)
 		if !ok {
-			return nil, usagef("there is no Diffie-Hellman group %q: want some of %s", name, strings.Join(groupNames(), ", "))
+			return nil, usagef("unknown Diffie-Hellman group %q: want some of %s", name, strings.Join(groupNames(), ", "))
 		}
 		groups[i] = g
 	}

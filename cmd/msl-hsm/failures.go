@@ -61,7 +61,7 @@ func (p *program) runFailures(f failuresFlags) error {
 			return err
 		}
 		if path = c.Server.Failures.Log; path == "" {
-			return usagef("where is the log? give --file FILE, or server.failures.log in the configuration")
+			return usagef("no log to read: give --file FILE, or server.failures.log in the configuration")
 		}
 	}
 	wanted, err := f.filter(time.Now())
@@ -80,7 +80,7 @@ func (p *program) runFailures(f failuresFlags) error {
 		}
 	})
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no log of failures at %s; msl-hsm serve makes it", path)
+		return fmt.Errorf("no log of failures at %s; msl-hsm serve makes it", path)
 	}
 	if err != nil {
 		return err
@@ -108,10 +108,10 @@ func (f failuresFlags) filter(now time.Time) (func(failurelog.Record) bool, erro
 		}
 	}
 	if f.kind != "" && f.kind != failurelog.Other && !slices.Contains(failurelog.Kinds(), failurelog.Kind(f.kind)) {
-		return nil, usagef("there is no kind of failure %q: want one of %v", f.kind, failurelog.Kinds())
+		return nil, usagef("unknown kind of failure %q: want one of %v", f.kind, failurelog.Kinds())
 	}
 	if f.provider != "" && f.provider != failurelog.Other && !slices.Contains(failurelog.Providers(), failurelog.Provider(f.provider)) {
-		return nil, usagef("there is no provider %q: want one of %v", f.provider, failurelog.Providers())
+		return nil, usagef("unknown provider %q: want one of %v", f.provider, failurelog.Providers())
 	}
 	return func(r failurelog.Record) bool {
 		return !r.Received.Before(since) &&

@@ -52,7 +52,7 @@ func (p *program) startReporter(c *config, verbose bool) (*failurelog.Reporter, 
 	}
 	override(&c.Client.Identity, f.Identity)
 	if c.Client.Identity == "" {
-		return nil, usagef("client.failures reports in whose name? set client.failures.identity or client.identity")
+		return nil, usagef("client.failures has no identity to report as: set client.failures.identity or client.identity")
 	}
 	web, err := c.reportWeb()
 	if err != nil {

@@ -26,7 +26,7 @@ func signerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
 		return nil, usagef("key %q is for %v, and does not sign", label, ring[0].Key.Algorithm())
 	}
 	if slices.Contains(pssAlgorithms(), ring[0].Key.Algorithm()) {
-		return nil, usagef("key %q is for %v, which is for TLS alone: make one with --algorithm rsa2048-sign or ecdsa-p256", label, ring[0].Key.Algorithm())
+		return nil, usagef("key %q is for %v, which only TLS uses: make one with --algorithm rsa2048-sign or ecdsa-p256", label, ring[0].Key.Algorithm())
 	}
 	return signer, nil
 }
@@ -46,7 +46,7 @@ func keyEntity(identity, keyID string, signer crypto.Signer) (msl.EntityScheme, 
 	case *ecdsa.PublicKey:
 		return &entityauth.ECC{Identity: identity, KeyID: keyID, Key: signer}, nil
 	}
-	return nil, usagef("a %T is neither an RSA nor an elliptic curve key", signer.Public())
+	return nil, usagef("a %T is not an RSA or elliptic curve key", signer.Public())
 }
 
 // certified is an entity that proves itself with a certificate, the first one in
@@ -60,7 +60,7 @@ func certified(path string, signer crypto.Signer) (entity msl.EntityScheme, iden
 		return nil, "", usagef("certificate: %s: %w", path, err)
 	}
 	if !samePublic(all[0], signer) {
-		return nil, "", usagef("certificate: %s is for another key than ours", path)
+		return nil, "", usagef("certificate: %s is not for the configured key", path)
 	}
 	return &entityauth.X509{Certificate: all[0], Key: signer}, identity, nil
 }
@@ -74,7 +74,7 @@ func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
 // itself.
 func (c *config) ownEntity(store keystore.Store) (msl.EntityScheme, error) {
 	if c.Server.PSKKeys != "" && (c.Server.Key != "" || c.Server.Certificate != "") {
-		return nil, usagef("server.psk-keys is set, and server.key or server.certificate too: the server proves itself in one way")
+		return nil, usagef("server.psk-keys is set, and server.key or server.certificate too: a server proves itself in only one way")
 	}
 	if c.Server.PSKKeys != "" {
 		set, err := provisionedKeySet(store, c.Server.PSKKeys)

@@ -48,7 +48,7 @@ func (p *program) open(name string) (io.ReadCloser, error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, usagef("%w; name a file with a message, or - for the standard input", err)
+		return nil, usagef("%w; name a file with a message, or - for standard input", err)
 	}
 	return f, nil
 }

@@ -20,7 +20,7 @@ func (p *program) keyCreate() *cobra.Command {
 			"With --set it makes all keys that a server or a device needs. Keys that are there\n" +
 			"are kept; with --rotate those of issuer, service tokens and sealing get a new\n" +
 			"version, and the older ones go on opening what they made. The identity key does\n" +
-			"not: who trusts it has to learn of a new one first. Make one by its name when\n" +
+			"not: peers must be given the new public key first. Make one by its name when\n" +
 			"they have; the newest version is the one that is used.\n\n" +
 			"Algorithms: " + algorithmNames(),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -30,7 +30,7 @@ func (p *program) keyCreate() *cobra.Command {
 			case set != "":
 				return p.createSet(set, rotate)
 			case len(args) != 1 || algorithm == "":
-				return usagef("key create wants NAME and --algorithm, or --set server|device")
+				return usagef("key create needs NAME and --algorithm, or --set server|device")
 			}
 			return p.createKey(args[0], algorithm)
 		},
@@ -60,7 +60,7 @@ func (p *program) createSet(role string, rotate bool) (err error) {
 		return err
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
-		return usagef("a TPM gets its keys by msl-hsm tpm init, or one by one with --algorithm")
+		return usagef("make the keys of a TPM with msl-hsm tpm init, or one at a time with --algorithm")
 	}
 	set, err := keySet(role, c.Keystore.Prefix)
 	if err != nil {

@@ -15,7 +15,7 @@ func (p *program) keyDestroy() *cobra.Command {
 		Args:  want("NAME"),
 		RunE: func(_ *cobra.Command, args []string) (err error) {
 			if !yes {
-				return usagef("key destroy cannot be undone, and what the key made opens no more: repeat it with --yes")
+				return usagef("key destroy cannot be undone, and what the key protects is lost: repeat it with --yes")
 			}
 			c, err := p.configure()
 			if err != nil {

@@ -28,7 +28,8 @@ func (p *program) keyImport() *cobra.Command {
 		Short: "Take keys from a file into the key store",
 		Long: `Takes a key from a file into the key store as a provisioned key, or as the next
 version of one that is there. The file must be readable by its owner only. Remove
-it when the key is where it must be: what was in a file was not always in a device.
+it when the key is in place: a key that has been in a file no longer counts as
+generated in hardware.
 
 A private key is PEM (PKCS #8, PKCS #1 or SEC 1) and signs, unless --algorithm
 says otherwise; a PKCS #11 token takes none. A secret key is raw, Base64 or
@@ -53,11 +54,11 @@ encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`
 			named := len(args) == 1
 			switch {
 			case f.file == "":
-				return usagef("key import wants --file FILE: keys do not belong on a command line")
+				return usagef("key import needs --file FILE: keys do not belong on a command line")
 			case len(args) > 1 || f.set != "" && f.algorithm != "":
 				return usagef("key import takes either --set, or NAME and --algorithm")
 			case named == (f.set == "issuer" || f.set == "service"):
-				return usagef("key import wants NAME, except with --set issuer or --set service")
+				return usagef("key import needs NAME, except with --set issuer or --set service")
 			}
 			return p.importKeys(strings.Join(args, ""), f)
 		},
@@ -162,7 +163,7 @@ func (k *incomingKey) take(store keys) (v keystore.Version, err error) {
 	}
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
-		return v, usagef("this key store takes no %v key from outside: make one in it with msl-hsm key create %s --algorithm %v", k.algorithm, k.label, k.algorithm)
+		return v, usagef("this key store does not import %v keys: make one in it with msl-hsm key create %s --algorithm %v", k.algorithm, k.label, k.algorithm)
 	case errors.Is(err, keystore.ErrExists):
 		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)
 	case err != nil:
@@ -173,7 +174,7 @@ func (k *incomingKey) take(store keys) (v keystore.Version, err error) {
 
 func (k *incomingKey) readSecret(text []byte) (err error) {
 	if !k.algorithm.Valid() || !k.algorithm.Secret() {
-		return usagef("the file is no PEM, so a secret key: --algorithm must name what it is for, as aes128-cbc")
+		return usagef("the file is not PEM, so it holds a secret key: --algorithm must name its use, such as aes128-cbc")
 	}
 	size := k.algorithm.Size()
 	if k.algorithm == keystore.HMACSHA256Block {
@@ -217,7 +218,7 @@ func (k *incomingKey) readPair(text []byte) (err error) {
 	}
 	fits := pairAlgorithms(k.pair)
 	if len(fits) == 0 {
-		return usagef("the private key is of a kind or size that no algorithm has: want RSA of 2048, 3072 or 4096 bits, P-256 or P-384")
+		return usagef("no algorithm uses private keys of this kind or size: want RSA of 2048, 3072 or 4096 bits, P-256 or P-384")
 	}
 	if k.algorithm == 0 {
 		k.algorithm = fits[0]
@@ -233,7 +234,7 @@ func (k *incomingKey) readPair(text []byte) (err error) {
 func parsePrivate(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, errors.New("the file has no whole PEM block")
+		return nil, errors.New("the file has no complete PEM block")
 	}
 	defer clear(block.Bytes)
 	var key any

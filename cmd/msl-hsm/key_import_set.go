@@ -61,7 +61,7 @@ func inStep(store keystore.Admin, pairs []incomingKey) error {
 	for i := 0; i+1 < len(pairs); i += 2 {
 		a, b := pairs[i].label, pairs[i+1].label
 		if have[a].Version != have[b].Version {
-			return usagef("the newest version of key %q is %d, and of %q %d: destroy what has no partner first", a, have[a].Version, b, have[b].Version)
+			return usagef("the newest version of key %q is %d, and of %q %d: first destroy the versions without a counterpart", a, have[a].Version, b, have[b].Version)
 		}
 	}
 	return nil

@@ -33,7 +33,7 @@ a network where everybody is given it as a root.`,
 		Args: want("NAME"),
 		RunE: func(verb *cobra.Command, args []string) (err error) {
 			if len(names) == 0 {
-				return usagef("what is the certificate for? give --name HOST, or --name ADDRESS")
+				return usagef("no name for the certificate: give --name HOST, or --name ADDRESS")
 			}
 			if verb.Flags().Changed("self-signed") && selfSigned < 1 {
 				return usagef("--self-signed %d: want one day or more", selfSigned)

@@ -56,7 +56,7 @@ func (p *program) showPublic(store keystore.Store, label string, version uint32)
 		}
 		k, ok := v.Key.(publicHalf)
 		if !ok {
-			return usagef("key %q is a secret key, it has no public half", label)
+			return usagef("key %q is a secret key and has no public half", label)
 		}
 		der, err := x509.MarshalPKIXPublicKey(k.Public())
 		if err != nil {
@@ -64,7 +64,7 @@ func (p *program) showPublic(store keystore.Store, label string, version uint32)
 		}
 		return pem.Encode(p.stdout, &pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	}
-	return fmt.Errorf("key %q version %d: %w; msl-hsm key list shows what is there", label, version, keystore.ErrNotFound)
+	return fmt.Errorf("key %q version %d: %w; msl-hsm key list shows the keys", label, version, keystore.ErrNotFound)
 }
 
 func (p *program) showKey(c *config, store keys, label string, version uint32, asJSON bool) error {
@@ -79,7 +79,7 @@ func (p *program) showKey(c *config, store keys, label string, version uint32, a
 		}
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("key %q: %w; msl-hsm key list shows what is there", label, keystore.ErrNotFound)
+		return fmt.Errorf("key %q: %w; msl-hsm key list shows the keys", label, keystore.ErrNotFound)
 	}
 	if asJSON {
 		return printJSON(p.stdout, found)

@@ -66,7 +66,7 @@ func (p *program) root() *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVar(&p.flags.config, "config", "", "configuration `FILE` (default $MSL_HSM_CONFIG, ./msl-hsm.yaml or /etc/msl-hsm/msl-hsm.yaml)")
 	f.StringVar(&p.flags.keystore, "keystore", "", "key store `URI`: pkcs11:token=NAME?module-path=PATH, tpm:?state=FILE or soft:FILE")
-	f.StringVar(&p.flags.softhsm, "softhsm", "", "`DIR`ectory of a SoftHSM token for development")
+	f.StringVar(&p.flags.softhsm, "softhsm", "", "directory `DIR` of a SoftHSM token for development")
 	f.StringVar(&p.flags.pin, "pin", "", "`SOURCE` of the PIN: file:PATH, fd:N, credential:NAME or prompt")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, c.CommandPath())

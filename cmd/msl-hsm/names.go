@@ -88,7 +88,7 @@ func checkNames(names, known []string) error {
 	for i, name := range names {
 		switch {
 		case !slices.Contains(known, name):
-			return fmt.Errorf("there is no %q: want some of %s", name, strings.Join(known, ", "))
+			return fmt.Errorf("unknown name %q: want some of %s", name, strings.Join(known, ", "))
 		case slices.Contains(names[:i], name):
 			return fmt.Errorf("%s is there twice", name)
 		}

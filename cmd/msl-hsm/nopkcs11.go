@@ -32,6 +32,6 @@ func (p *program) token() *cobra.Command {
 func (k *keystoreConfig) openPKCS11() (keys, error) { return nil, noPKCS11() }
 
 func noPKCS11() error {
-	return usagef("this msl-hsm was built without PKCS #11, its key stores are soft:FILE and tpm:?state=FILE; " +
+	return usagef("this msl-hsm was built without PKCS #11: its key stores are soft:FILE and tpm:?state=FILE; " +
 		"build one with PKCS #11 where there is a C compiler: CGO_ENABLED=1 go build ./cmd/msl-hsm")
 }

@@ -34,8 +34,8 @@ func TestSendNotMessage(t *testing.T) {
 		"JSON":               {"application/json", `{"error":"not found"}`, "no MSL message: check the URL"},
 		"a JSON array":       {"application/json", `[1]`, "no MSL message: check the URL"},
 		"broken JSON":        {"application/json", `{"error":}`, "no MSL message: check the URL"},
-		"half a header":      {"", `{"entityauthdata":{"scheme":"RSA"`, "breaks off in its header"},
-		"a header, and then": {"", `{"headerdata":"eyJh`, "breaks off in its header"},
+		"half a header":      {"", `{"entityauthdata":{"scheme":"RSA"`, "ends within its header"},
+		"a header, and then": {"", `{"headerdata":"eyJh`, "ends within its header"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -22,7 +22,7 @@ func (t *trusted) Entity(_ context.Context, identity string) (*msl.Entity, error
 
 func (c *clientConfig) checkPeers() error {
 	if c.ServerKey == "" && c.ServerRoots == "" && c.ServerPSK == "" {
-		return usagef("whom to trust? give --server-key FILE: on the server, msl-hsm key show msl-identity --public prints it")
+		return usagef("no server key configured: give --server-key FILE; on the server, msl-hsm key show msl-identity --public prints it")
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ type networkList mslhttp.TrustedProxies
 // UnmarshalYAML reads a list like [10.0.0.0/8, "2001:db8::7"].
 func (l *networkList) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.SequenceNode {
-		return misplaced{n, fmt.Errorf("wants a list of networks, as [10.0.0.0/8, 192.0.2.7]")}
+		return misplaced{n, fmt.Errorf("must be a list of networks, as [10.0.0.0/8, 192.0.2.7]")}
 	}
 	for _, item := range n.Content {
 		network, err := netip.ParsePrefix(item.Value)
@@ -25,13 +25,13 @@ func (l *networkList) UnmarshalYAML(n *yaml.Node) error {
 		}
 		switch {
 		case err != nil:
-			return misplaced{item, fmt.Errorf("%q is no network: want one like 10.0.0.0/8, or an address", item.Value)}
+			return misplaced{item, fmt.Errorf("%q is not a network: want one like 10.0.0.0/8, or an address", item.Value)}
 		case network.Addr().Is4In6():
 			return misplaced{item, fmt.Errorf("%q: write it as an IPv4 network", item.Value)}
 		case network != network.Masked():
 			return misplaced{item, fmt.Errorf("%q has more bits than its network: write %v", item.Value, network.Masked())}
 		case network.Bits() == 0:
-			return misplaced{item, fmt.Errorf("%q is everybody, who could then say that he is anybody", item.Value)}
+			return misplaced{item, fmt.Errorf("%q is every network, so anybody could claim to be anybody", item.Value)}
 		}
 		*l = append(*l, network)
 	}

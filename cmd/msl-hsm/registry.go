@@ -82,7 +82,7 @@ func (r *Registrar) Apply(c Change, _ *struct{}) error {
 	case "unrevoke user":
 		return r.state.UnrevokeUser(c.Name)
 	}
-	return fmt.Errorf("the server does not know how to %s: it is of another version", c.Verb)
+	return fmt.Errorf("the server does not know how to %s: it runs another version", c.Verb)
 }
 
 // Entities lists the entities.

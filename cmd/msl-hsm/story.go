@@ -140,15 +140,15 @@ func unread(err error) error {
 	var other *mslhttp.NotMessageError
 	switch {
 	case errors.Is(err, msl.ErrDecryptNotSupported):
-		return fmt.Errorf("our keys cannot finish the key exchange, and nothing was sent: offer another one with --key-exchange: %w", err)
+		return fmt.Errorf("the keys here cannot complete the key exchange, so nothing was sent: offer another one with --key-exchange: %w", err)
 	case errors.As(err, &other):
 		return other // what the protocol makes of it says no more
 	case errors.Is(err, msl.ErrTruncated) && errors.Is(err, msl.ErrNotMessage):
-		return fmt.Errorf("the server's answer breaks off in its header: try again, and check the URL: %w", err)
+		return fmt.Errorf("the server's answer ends within its header: try again, and check the URL: %w", err)
 	case errors.Is(err, msl.ErrNotMessage) && errors.Is(err, io.EOF):
-		return fmt.Errorf("the server answered an empty body, not MSL: check the URL: %w", err)
+		return fmt.Errorf("the server answered with an empty body, not MSL: check the URL: %w", err)
 	case errors.Is(err, msl.ErrNotMessage):
-		return fmt.Errorf("the server answered something that is no MSL message: check the URL: %w", err)
+		return fmt.Errorf("the server did not answer with an MSL message: check the URL: %w", err)
 	case errors.As(err, &limit):
 		return fmt.Errorf("%w: raise client.limits.%s in the configuration", err, strings.ToLower(limit.Limit))
 	case errors.As(err, &long):
@@ -164,7 +164,7 @@ func distrusted(err error) error {
 		msl.ErrX509CertVerificationFailed, msl.ErrMessageEntityDataBasedVerificationFailed,
 	} {
 		if errors.Is(err, code) {
-			return fmt.Errorf("the server is not the one that we trust: compare --recipient and --server-key with its identity and with msl-hsm key show msl-identity --public there: %w", err)
+			return fmt.Errorf("the server is not the trusted one: compare --recipient and --server-key with its identity and with msl-hsm key show msl-identity --public there: %w", err)
 		}
 	}
 	return err

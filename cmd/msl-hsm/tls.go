@@ -56,7 +56,7 @@ func (l *certificateList) UnmarshalYAML(n *yaml.Node) error {
 	for _, item := range n.Content {
 		var c tlsCertificate
 		if item.Kind != yaml.MappingNode || n.Kind != yaml.SequenceNode {
-			return misplaced{item, fmt.Errorf("wants a list of certificates, as [{certificate: FILE, key: LABEL}]")}
+			return misplaced{item, fmt.Errorf("must be a list of certificates, as [{certificate: FILE, key: LABEL}]")}
 		}
 		fields := map[string]*string{"certificate": &c.Certificate, "key": &c.Key, "ocsp": &c.OCSP}
 		for i := 0; i+1 < len(item.Content); i += 2 {
@@ -67,7 +67,7 @@ func (l *certificateList) UnmarshalYAML(n *yaml.Node) error {
 			*field = item.Content[i+1].Value
 		}
 		if c.Certificate == "" || c.Key == "" {
-			return misplaced{item, fmt.Errorf("a certificate wants the fields certificate and key")}
+			return misplaced{item, fmt.Errorf("a certificate needs the fields certificate and key")}
 		}
 		*l = append(*l, c)
 	}
@@ -262,7 +262,7 @@ func parseVersion(what, text string) (uint16, error) {
 	case "1.3":
 		return tls.VersionTLS13, nil
 	}
-	return 0, usagef("%s: %q is no version of TLS that we have: want 1.2 or 1.3", what, text)
+	return 0, usagef("%s: %q is not a supported version of TLS: want 1.2 or 1.3", what, text)
 }
 
 // reportTLS logs what happened below MSL, at the level of its class.

@@ -116,7 +116,7 @@ func (s Source) read(what string, limit int) (*lockedmem.Buffer, error) {
 func prompt(what string) (*lockedmem.Buffer, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return nil, errors.New("there is no terminal to ask at: name another source, as file:PATH")
+		return nil, errors.New("no terminal to prompt on: name another source, such as file:PATH")
 	}
 	defer tty.Close()
 	fmt.Fprintf(tty, "%s: ", what)

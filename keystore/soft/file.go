@@ -121,7 +121,7 @@ func read(path string) ([]byte, error) {
 		return nil, fmt.Errorf("soft: %s: %w", path, keystore.ErrNotFound)
 	}
 	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxFile) {
-		return nil, fmt.Errorf("soft: %s is no file of keys: %w", path, keystore.ErrBadData)
+		return nil, fmt.Errorf("soft: %s is not a key file: %w", path, keystore.ErrBadData)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("soft: %w: %w", keystore.ErrUnavailable, err)
@@ -136,7 +136,7 @@ func read(path string) ([]byte, error) {
 // check looks at everything that does not need the passphrase.
 func check(path string, data []byte) (sum [sha256.Size]byte, err error) {
 	if !bytes.HasPrefix(data, []byte(fileMagic)) {
-		return sum, fmt.Errorf("soft: %s is no file of keys: %w", path, keystore.ErrBadData)
+		return sum, fmt.Errorf("soft: %s is not a key file: %w", path, keystore.ErrBadData)
 	}
 	if len(data) < minFile {
 		return sum, fmt.Errorf("soft: %s is cut off: %w", path, keystore.ErrBadData)

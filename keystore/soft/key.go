@@ -64,7 +64,7 @@ func pair(a keystore.Algorithm, signer crypto.Signer) (*material, error) {
 		}
 	}
 	if a.Secret() || bits == 0 || bits != a.Size() {
-		return nil, fmt.Errorf("soft: %T is no %v key: %w", signer, a, keystore.ErrWrongKey)
+		return nil, fmt.Errorf("soft: %T is not a key for %v: %w", signer, a, keystore.ErrWrongKey)
 	}
 	return &material{pair: signer, public: signer.Public()}, nil
 }

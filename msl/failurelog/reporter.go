@@ -76,7 +76,7 @@ func Start(c Config) (*Reporter, error) {
 	}
 	for _, k := range c.Report {
 		if !slices.Contains(Kinds(), k) {
-			return nil, fmt.Errorf("%w: there is no kind of failure %q: want one of %v", errOwn, k, Kinds())
+			return nil, fmt.Errorf("%w: unknown kind of failure %q: want one of %v", errOwn, k, Kinds())
 		}
 	}
 	c.Every, c.Timeout, c.Linger = orDefault(c.Every, 10*time.Second), orDefault(c.Timeout, 10*time.Second), orDefault(c.Linger, 2*time.Second)

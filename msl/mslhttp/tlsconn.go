@@ -213,7 +213,7 @@ func (c *TLSConn) explain(cause error, a tlsalert.Alert, origin tlsalert.Origin,
 		cause = own.Err
 	}
 	if c.stranger != "" && a == tlsalert.UnrecognizedName && origin == tlsalert.Sent {
-		cause = fmt.Errorf("mslhttp: none of our certificates has the name %q, by which the client calls us", c.stranger)
+		cause = fmt.Errorf("mslhttp: no configured certificate has the name %q, which the client asked for", c.stranger)
 	}
 	if c.keyErr != nil {
 		cause = fmt.Errorf("%w (%w)", cause, c.keyErr)

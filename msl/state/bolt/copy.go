@@ -70,7 +70,7 @@ func verify(copied, name string) (sum Summary, err error) {
 	case errors.Is(err, ErrEmpty):
 		return sum, fmt.Errorf("bolt: %s: %w", name, ErrEmpty)
 	case errors.Is(err, ErrDamaged), errors.Is(err, ErrFormat):
-		return sum, fmt.Errorf("bolt: %s is no good copy: %w", name, inner(err))
+		return sum, fmt.Errorf("bolt: %s is not a valid copy: %w", name, inner(err))
 	case err != nil:
 		return sum, err
 	}

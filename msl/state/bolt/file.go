@@ -110,7 +110,7 @@ func examine(path string) (there bool, size int64, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		dir := filepath.Dir(path)
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return false, 0, fmt.Errorf("bolt: there is no directory %s for the state file: make it, with mode 0700: %w", dir, err)
+			return false, 0, fmt.Errorf("bolt: no directory %s for the state file: make it, with mode 0700: %w", dir, err)
 		}
 		return false, 0, nil
 	}
