@@ -101,14 +101,14 @@ type response struct {
 // exchange sends the message, and the answer to the program.
 func (a *agent) exchange(ctx context.Context, w *response, wished wish) (begun bool, err error) {
 	if wished.noAnswer {
-		if err := a.client.msl.Send(ctx, &wished.request); err != nil {
+		if err := unlessHung(ctx, func() error { return a.client.msl.Send(ctx, &wished.request) }); err != nil {
 			return false, err
 		}
 		w.body.endsWith(w.Header())
 		w.WriteHeader(http.StatusAccepted)
 		return true, nil
 	}
-	answer, err := a.client.msl.Do(ctx, &wished.request)
+	answer, err := waitForAnswer(ctx, ctx, a.client.msl, &wished.request)
 	if err != nil {
 		return false, err
 	}

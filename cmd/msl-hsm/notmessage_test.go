@@ -29,11 +29,11 @@ func TestSendNotMessage(t *testing.T) {
 	for name, c := range map[string]struct{ kind, body, want string }{
 		"HTML":               {"text/html; charset=utf-8", "<!doctype html><title>Sign in</title>", "answered HTML, not MSL: check the URL"},
 		"HTML by its look":   {"", "<html>", "answered HTML, not MSL"},
-		"text":               {"text/plain", "OK", "no MSL message: check the URL"},
-		"nothing":            {"", "", "answered an empty body, not MSL: check the URL"},
-		"JSON":               {"application/json", `{"error":"not found"}`, "no MSL message: check the URL"},
-		"a JSON array":       {"application/json", `[1]`, "no MSL message: check the URL"},
-		"broken JSON":        {"application/json", `{"error":}`, "no MSL message: check the URL"},
+		"text":               {"text/plain", "OK", "did not answer with an MSL message: check the URL"},
+		"nothing":            {"", "", "answered with an empty body, not MSL: check the URL"},
+		"JSON":               {"application/json", `{"error":"not found"}`, "did not answer with an MSL message: check the URL"},
+		"a JSON array":       {"application/json", `[1]`, "did not answer with an MSL message: check the URL"},
+		"broken JSON":        {"application/json", `{"error":}`, "did not answer with an MSL message: check the URL"},
 		"half a header":      {"", `{"entityauthdata":{"scheme":"RSA"`, "ends within its header"},
 		"a header, and then": {"", `{"headerdata":"eyJh`, "ends within its header"},
 	} {

@@ -163,11 +163,16 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 	}
 	defer closeBody()
 	tell := &story{verbose: f.verbose, out: p.stderr}
-	client, err := c.openClient(ctx, tell)
-	if err != nil {
+	var client *client
+	opened := func() (err error) { client, err = c.openClient(ctx, tell); return err }
+	if err := f.ownTime(c, "the key store did not open", opened); err != nil {
 		return err
 	}
-	defer closing(&err, client)
+	defer func() {
+		if !errors.Is(err, errHung) { // nothing ends before the call does
+			err = errors.Join(err, f.ownTime(c, "the key store did not close", client.Close))
+		}
+	}()
 	request := &msl.Request{
 		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable,
 		RequestTokens: true, User: c.Client.User, Recipient: c.Client.Recipient, Body: body,
@@ -175,7 +180,7 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 	return f.inTime(ctx, func(ctx context.Context) error {
 		if f.noAnswer {
 			tell.begin()
-			if err := client.msl.Send(ctx, request); err != nil {
+			if err := unlessHung(c.watched(ctx), func() error { return client.msl.Send(ctx, request) }); err != nil {
 				return explain(err, c)
 			}
 			tell.remind()
@@ -183,6 +188,34 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 		}
 		return p.exchange(ctx, c, client, request, tell, p.answers(f.raw))
 	})
+}
+
+// prompts reports whether somebody may sit at a prompt, who has time.
+func (c *config) prompts() bool {
+	password := c.Client.User != "" && c.Client.UserScheme == "EMAIL_PASSWORD" && orPrompt(c.Client.Password) == "prompt"
+	return password || c.Keystore.PIN == "prompt"
+}
+
+// watched is the context that ends what hangs.
+func (c *config) watched(ctx context.Context) context.Context {
+	if c.prompts() {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
+// ownTime gives something beside the exchange as much time.
+func (f sendFlags) ownTime(c *config, late string, do func() error) error {
+	if f.timeout <= 0 || c.prompts() {
+		return do()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), f.timeout)
+	defer cancel()
+	err := unlessHung(ctx, do)
+	if err == errHung {
+		return fmt.Errorf("%s within %v: %w", late, f.timeout, err)
+	}
+	return err
 }
 
 // inTime bounds the exchange. A peer that says nothing gives no answer.
@@ -193,8 +226,11 @@ func (f sendFlags) inTime(ctx context.Context, do func(context.Context) error) e
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	err := do(ctx)
-	if err == nil || ctx.Err() != context.DeadlineExceeded {
+	switch {
+	case err == nil, ctx.Err() != context.DeadlineExceeded:
 		return err
+	case errors.Is(err, errHung):
+		return fmt.Errorf("the message did not get through within %v: %w", f.timeout, err)
 	}
 	return coded{fmt.Errorf("the answer did not come within %v: see whether the server is well, or give it more time with --timeout (%w)", f.timeout, err), exitNoAnswer}
 }
@@ -231,7 +267,7 @@ func (p *program) answers(raw bool) io.Writer {
 // exchange sends the request and prints the answer.
 func (p *program) exchange(ctx context.Context, c *config, client *client, request *msl.Request, tell *story, to io.Writer) error {
 	tell.begin()
-	response, err := client.msl.Do(ctx, request)
+	response, err := waitForAnswer(ctx, c.watched(ctx), client.msl, request)
 	if err != nil {
 		return explain(err, c)
 	}

@@ -56,20 +56,21 @@ func (p *program) stateBackup() *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Copy the state to a file, also while the server runs",
 		Long: `Copies the state as it is at one moment, from a running server or from its file, and
-checks the copy. FILE appears when it is whole, with mode 0600. Keep it as the state
-itself: it has the sealed keys of devices and the hashes of passwords. The file of
-enrollments is another one.`,
+checks the copy. The enrollments are in it, if the configuration names their file.
+FILE appears when it is whole, with mode 0600. Keep it as the state itself: it has the
+sealed keys of devices and the hashes of passwords.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, file, err := p.stateFile(path)
 			if err != nil {
 				return err
 			}
-			sum, err := c.backup(file, args[0], force)
-			if err == nil {
-				fmt.Fprintf(p.stdout, "wrote %s: %d entities, %d users, %d bytes\n", args[0], sum.Entities, sum.Users, sum.Bytes)
+			r, err := c.backup(file, args[0], force)
+			if err != nil {
+				return err
 			}
-			return err
+			fmt.Fprintf(p.stdout, "wrote %s: %d entities, %d users, %d bytes%s\n", args[0], r.Entities, r.Users, r.Bytes, enrolled(r.Enrollments))
+			return nil
 		},
 	}
 	stateFlag(c, &path)
@@ -78,28 +79,28 @@ enrollments is another one.`,
 }
 
 // backup writes a copy beside its name, and gives it the name when it is good.
-func (c *config) backup(state, to string, force bool) (sum bolt.Summary, err error) {
+func (c *config) backup(state, to string, force bool) (r StateReport, err error) {
 	if err := checkTarget(state, to, force); err != nil {
-		return sum, err
+		return r, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(to), filepath.Base(to)+".part-*")
 	if err != nil {
-		return sum, err
+		return r, err
 	}
 	defer os.Remove(f.Name())
 	err = errors.Join(c.copyState(state, f), f.Sync(), f.Close())
 	if err != nil {
-		return sum, err
+		return r, err
 	}
-	if sum, err = bolt.VerifyServer(f.Name()); err != nil {
-		return sum, err
+	if r, err = c.checkBackup(f.Name()); err != nil {
+		return r, err
 	}
 	if force {
 		err = os.Rename(f.Name(), to)
 	} else {
 		err = os.Link(f.Name(), to) // which fails if another one is there by now
 	}
-	return sum, errors.Join(err, syncDirectory(filepath.Dir(to)))
+	return r, errors.Join(err, syncDirectory(filepath.Dir(to)))
 }
 
 // syncDirectory makes new names in a directory durable.
@@ -127,7 +128,7 @@ func checkTarget(state, to string, force bool) error {
 }
 
 // copyState copies the state of a running server, or of the file.
-func (c *config) copyState(state string, to io.Writer) error {
+func (c *config) copyState(state string, to *os.File) error {
 	remote, err := dialServer(state)
 	if err != nil {
 		return err
@@ -139,7 +140,11 @@ func (c *config) copyState(state string, to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.Snapshot(to), s.Close())
+	err = errors.Join(s.Snapshot(to), s.Close())
+	if err != nil || c.Server.Enrollment.State == "" {
+		return err
+	}
+	return c.copyEnrollments(to.Name())
 }
 
 // copyState fetches the copy that the server makes beside its state.
@@ -177,8 +182,8 @@ func (p *program) stateRestore() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Put a backup in the place of the state file",
-		Long: `Checks a backup, and puts it in the place of the state file. What was there is kept
-beside it. Stop the server before.
+		Long: `Checks a backup, and puts it in the place of the state file, and the enrollments in it
+in the place of their file. What was there is kept beside it. Stop the server before.
 
 A backup does not know what happened after it was made: which messages were taken,
 which tokens renewed, who was revoked. So every token that was issued until now ends:
@@ -186,11 +191,11 @@ devices begin a new session by themselves, users log in again. With --keep-token
 they go on, and messages that were recorded since can be sent again.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			_, file, err := p.stateFile(path)
+			c, file, err := p.stateFile(path)
 			if err != nil {
 				return err
 			}
-			return p.restore(args[0], file, keep)
+			return p.restore(c, args[0], file, keep)
 		},
 	}
 	stateFlag(c, &path)
@@ -198,11 +203,15 @@ they go on, and messages that were recorded since can be sent again.`,
 	return c
 }
 
-func (p *program) restore(backup, file string, keepTokens bool) error {
+func (p *program) restore(c *config, backup, file string, keepTokens bool) error {
 	if absent(backup) {
 		return usagef("there is no backup %s", backup)
 	}
 	if err := stopped(file, "restore the backup"); err != nil {
+		return err
+	}
+	enrollments, err := checkedEnrollments(backup)
+	if err != nil {
 		return err
 	}
 	r, err := bolt.RestoreServer(backup, file, keepTokens)
@@ -212,6 +221,9 @@ func (p *program) restore(backup, file string, keepTokens bool) error {
 	fmt.Fprintf(p.stdout, "restored %s: %d entities, %d users\n", file, r.Entities, r.Users)
 	if r.Aside != "" {
 		fmt.Fprintf(p.stdout, "what was there is in %s\n", r.Aside)
+	}
+	if err := p.restoreEnrollments(enrollments, c.Server.Enrollment.State); err != nil {
+		return fmt.Errorf("the state is restored, and the enrollments are not: %w", err)
 	}
 	text := restoredText
 	if keepTokens {

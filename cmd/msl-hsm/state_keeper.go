@@ -107,8 +107,8 @@ func (k *Keeper) Check(_ struct{}, r *StateReport) (err error) {
 // snapshotLife is for how long a copy waits to be fetched.
 const snapshotLife = 10 * time.Minute
 
-// Snapshot copies the state to a file beside it, which the caller removes, and
-// returns the name without the directory.
+// Snapshot copies the state, and the enrollments with it, to a file beside the state,
+// which the caller removes, and returns the name without the directory.
 func (k *Keeper) Snapshot(_ struct{}, name *string) error {
 	f, err := os.CreateTemp(filepath.Dir(k.path), filepath.Base(k.path)+".backup-*")
 	if err != nil {
@@ -116,11 +116,14 @@ func (k *Keeper) Snapshot(_ struct{}, name *string) error {
 	}
 	time.AfterFunc(snapshotLife, func() { os.Remove(f.Name()) })
 	*name = filepath.Base(f.Name())
-	if err := errors.Join(k.state.Snapshot(f), f.Close()); err != nil {
-		os.Remove(f.Name())
-		return err
+	err = errors.Join(k.state.Snapshot(f), f.Close())
+	if err == nil && k.ca != nil {
+		err = attachEnrollments(f.Name(), k.ca.file)
 	}
-	return nil
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
 }
 
 // Prune forgets what no token needs.

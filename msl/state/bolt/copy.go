@@ -96,7 +96,8 @@ type Restored struct {
 // process may have open: [ErrInUse]. The backup is copied and verified first. What
 // was at path is kept beside it. Since the backup does not know what was accepted,
 // renewed and revoked after it was made, every token issued until now ends, unless
-// keepTokens says that they are to go on.
+// keepTokens says that they are to go on. What is attached is left out: see
+// [Attached].
 func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error) {
 	if path, err = settled(path); err != nil {
 		return r, err
@@ -107,6 +108,9 @@ func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error)
 	}
 	defer copied.discard()
 	if r.Summary, err = verify(copied.Name(), backup); err != nil {
+		return r, err
+	}
+	if err := detach(copied.Name()); err != nil {
 		return r, err
 	}
 	if !keepTokens {

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// attachEnrollments puts the enrollments into a backup of the state.
+func attachEnrollments(backup string, f *enroll.File) error {
+	var content bytes.Buffer
+	if err := f.Snapshot(&content); err != nil {
+		return err
+	}
+	return bolt.Attach(backup, content.Bytes())
+}
+
+// copyEnrollments does it from the file that no server has open.
+func (c *config) copyEnrollments(backup string) error {
+	if err := c.findEnrollments(); err != nil {
+		return err
+	}
+	f, err := enroll.OpenFile(c.Server.Enrollment.State)
+	if err != nil {
+		return err
+	}
+	return errors.Join(attachEnrollments(backup, f), f.Close())
+}
+
+// checkBackup reads all of a backup. The enrollments must be in it if there are any.
+func (c *config) checkBackup(path string) (r StateReport, err error) {
+	if r.Summary, err = bolt.VerifyServer(path); err != nil {
+		return r, err
+	}
+	content, err := bolt.Attached(path)
+	switch {
+	case err != nil:
+		return r, err
+	case content == nil && c.Server.Enrollment.State != "":
+		return r, errors.New("the running server gave no enrollments: it is of another version or configuration; restart it, or stop it for the backup")
+	case content == nil:
+		return r, nil
+	}
+	r.Enrollments, err = enroll.CheckCopy(content)
+	return r, err
+}
+
+// enrolled tells of the enrollments in a backup.
+func enrolled(states map[enroll.State]int) string {
+	if states == nil {
+		return ""
+	}
+	n := 0
+	for _, of := range states {
+		n += of
+	}
+	return fmt.Sprintf("; %d enrollments", n)
+}
+
+// checkedEnrollments are those in a backup, or nil.
+func checkedEnrollments(backup string) ([]byte, error) {
+	content, err := bolt.Attached(backup)
+	if err == nil && content != nil {
+		_, err = enroll.CheckCopy(content)
+	}
+	return content, err
+}
+
+const restoredEnrollmentsText = `Enrollments are those of the backup: devices that were rejected or revoked since may
+talk to the server again. Look at msl-hsm enrollment list, and decide again.
+`
+
+// restoreEnrollments puts them in the place of their file.
+func (p *program) restoreEnrollments(content []byte, path string) error {
+	switch {
+	case content == nil && path == "":
+		return nil
+	case content == nil:
+		fmt.Fprintf(p.stderr, "the backup has no enrollments: %s stays as it is\n", path)
+		return nil
+	case path == "":
+		fmt.Fprintln(p.stderr, "the backup has enrollments, and the configuration names no file for them: they were left out; name it as server.enrollment.state, and restore again")
+		return nil
+	}
+	aside, err := enroll.Restore(content, path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "restored %s\n", path)
+	if aside != "" {
+		fmt.Fprintf(p.stdout, "what was there is in %s\n", aside)
+	}
+	_, err = fmt.Fprint(p.stdout, restoredEnrollmentsText)
+	return err
+}
