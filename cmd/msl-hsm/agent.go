@@ -134,7 +134,7 @@ func (c *clientConfig) checkUsers() error {
 	}
 	for user, source := range c.Agent.Users {
 		if source == "" || source == "prompt" {
-			return usagef("where does the agent find the password of %s? name its source, as file:PATH, in client.agent.users or with --password-source", printable(user))
+			return usagef("no password source for %s: name one, as file:PATH, in client.agent.users or with --password-source", printable(user))
 		}
 	}
 	return nil

@@ -178,7 +178,7 @@ func (a *agent) wish(r *http.Request) (wish, error) {
 
 func (w *wish) set(name string, values []string) (err error) {
 	if len(values) != 1 {
-		return fmt.Errorf("the header %s comes more than once", name)
+		return fmt.Errorf("the header %s is repeated", name)
 	}
 	switch name {
 	case "Msl-User":
@@ -190,14 +190,14 @@ func (w *wish) set(name string, values []string) (err error) {
 	case "Msl-No-Answer":
 		w.noAnswer, err = trueOrFalse(name, values[0])
 	default:
-		err = fmt.Errorf("there is no header %s: want Msl-User, Msl-Non-Replayable or Msl-No-Answer", printable(name))
+		err = fmt.Errorf("unknown header %s: want Msl-User, Msl-Non-Replayable or Msl-No-Answer", printable(name))
 	}
 	return err
 }
 
 func trueOrFalse(name, value string) (bool, error) {
 	if value != "true" && value != "false" {
-		return false, fmt.Errorf("the header %s wants true or false", name)
+		return false, fmt.Errorf("the header %s must be true or false", name)
 	}
 	return value == "true", nil
 }

@@ -23,7 +23,7 @@ func listenLocally(at string) (net.Listener, error) {
 		dir := os.Getenv("RUNTIME_DIRECTORY") // of a systemd service
 		override(&dir, os.Getenv("XDG_RUNTIME_DIR"))
 		if dir == "" {
-			return nil, usagef("where does the agent listen? give --listen unix:PATH")
+			return nil, usagef("no address to listen on: give --listen unix:PATH")
 		}
 		at = "unix:" + filepath.Join(dir, "msl-hsm-agent.sock")
 	}
@@ -57,7 +57,7 @@ func loopback(at string) (string, error) {
 		host = "127.0.0.1"
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
-		return "", usagef("--listen %q: others could send with the identity of this machine: %s", at, wantListen)
+		return "", usagef("--listen %q: other machines could send with the identity of this one: %s", at, wantListen)
 	}
 	return net.JoinHostPort(host, port), nil
 }
@@ -71,7 +71,7 @@ func listenUnix(path string) (net.Listener, error) {
 	case err != nil:
 		return nil, err
 	case info.Mode().Type() != fs.ModeSocket:
-		return nil, usagef("--listen: %s is there already, and is no socket", path)
+		return nil, usagef("--listen: %s exists and is not a socket", path)
 	default:
 		conn, err := net.Dial("unix", path)
 		if err == nil {
@@ -89,7 +89,7 @@ func listenUnix(path string) (net.Listener, error) {
 	l, err := net.Listen("unix", path)
 	syscall.Umask(before)
 	if errors.Is(err, syscall.EINVAL) {
-		err = fmt.Errorf("%w; the path of a socket has at most 107 bytes", err)
+		err = fmt.Errorf("%w; the path of a socket must not exceed 107 bytes", err)
 	}
 	return l, err
 }

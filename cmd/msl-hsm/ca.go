@@ -47,10 +47,10 @@ func (p *program) makeCA(f caFlags) (err error) {
 	override(&c.Server.Enrollment.CAKey, f.key)
 	override(&f.out, c.Server.Enrollment.CA)
 	if f.out == "" {
-		return usagef("where to write the certificate? give --out FILE")
+		return usagef("no output file for the certificate: give --out FILE")
 	}
 	if _, err := os.Lstat(f.out); err == nil {
-		return usagef("%s is there already: a CA is made once", f.out)
+		return usagef("%s already exists: a CA is made once", f.out)
 	}
 	store, err := c.makeKeys()
 	if err != nil {

@@ -85,7 +85,7 @@ func ekKind(setting, name string) (enroll.EKKind, error) {
 	case enroll.EKRSA2048, enroll.EKP256, enroll.EKP384:
 		return k, nil
 	}
-	return "", usagef("%s: there is no EK %q: want %s, %s or %s", setting, name, enroll.EKRSA2048, enroll.EKP256, enroll.EKP384)
+	return "", usagef("%s: unknown EK %q: want %s, %s or %s", setting, name, enroll.EKRSA2048, enroll.EKP256, enroll.EKP384)
 }
 
 // An authority enrols devices, and registers them with the server.
@@ -200,7 +200,7 @@ func (a *authority) makeRoom(ctx context.Context, state *bolt.Server, i enroll.I
 	case err != nil:
 		return err
 	case old.Revoked && !i.Withdrawn:
-		return fmt.Errorf("entity %s was revoked by hand: run msl-hsm entity unrevoke %[1]s if it may enrol", printable(i.Name))
+		return fmt.Errorf("entity %s was revoked by an operator: run msl-hsm entity unrevoke %[1]s if it may enroll", printable(i.Name))
 	case !old.Revoked && !ownsEntity(i, old):
 		return fmt.Errorf("entity %s is registered with other keys: give the device another name, or run msl-hsm entity remove %[1]s", printable(i.Name))
 	}

@@ -91,7 +91,7 @@ func decide(ctx context.Context, a *enroll.Authority, c EnrollmentChange) error 
 		}
 		return a.Merge(ctx, id, next, c.Note)
 	}
-	return fmt.Errorf("the server does not know how to %s: it is of another version", c.Verb)
+	return fmt.Errorf("the server does not know how to %s: it runs another version", c.Verb)
 }
 
 // enrollments are the records of devices: in their file or, while a server has
@@ -158,7 +158,7 @@ func (p *program) withEnrollments(signs bool, do func(enrollments) error) (err e
 		return err
 	}
 	if c.Server.Enrollment.State == "" {
-		return usagef("devices cannot enrol here: set server.enrollment.state in the configuration")
+		return usagef("devices cannot enroll here: set server.enrollment.state in the configuration")
 	}
 	all, err := c.openEnrollments(signs)
 	if err != nil {
@@ -211,7 +211,7 @@ func find(all []enroll.Record, what string) (enroll.Record, error) {
 	}
 	switch len(found) {
 	case 0:
-		return enroll.Record{}, fmt.Errorf("no device %q: %w; msl-hsm enrollment list shows who is there", printable(what), enroll.ErrUnknown)
+		return enroll.Record{}, fmt.Errorf("no device %q: %w; msl-hsm enrollment list shows the devices", printable(what), enroll.ErrUnknown)
 	case 1:
 		return found[0], nil
 	}
@@ -334,7 +334,7 @@ reinstate. With --key one of its keys, so that it may enrol another one; with
 --certificate one certificate, whose key may get another one.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if (serial == "") == (len(args) == 0) || len(args) > 1 || serial != "" && key != "" {
-				return usagef("enrollment revoke wants a DEVICE, with or without --key, or --certificate SERIAL")
+				return usagef("enrollment revoke needs a DEVICE, with or without --key, or --certificate SERIAL")
 			}
 			name, err := parseHex("--key", key)
 			if err != nil {

@@ -34,7 +34,7 @@ them the message has none.
 On a terminal, what does not print in the answer is shown escaped, since it could steer
 the terminal; in a file or a pipe the answer is as it came.
 
-Who sends follows from what is given, as far as --entity-scheme does not say:
+Unless --entity-scheme is given, the scheme is inferred from these flags:
 
   --psk-file, --psk-keys   PSK, or with --profile PSK_PROFILE
   --certificate, --key     X509
@@ -84,14 +84,14 @@ func completeNames(c *cobra.Command) {
 func (o *clientConfig) flags() []flagGroup {
 	who, server, keys, user := flagGroup{title: "Who sends"}, flagGroup{title: "Whom to trust"}, flagGroup{title: "Session"}, flagGroup{title: "For a user"}
 	s := who.set().StringVar
-	s(&o.EntityScheme, "entity-scheme", "", "how we prove who we are, a `SCHEME` (default what fits the rest)")
+	s(&o.EntityScheme, "entity-scheme", "", "entity `SCHEME` to use (default: inferred from the other flags)")
 	s(&o.Identity, "identity", "", "our identity `NAME` (default that of the PSK file)")
 	s(&o.PSK, "psk-file", "", "our pre-shared keys, in this `FILE`")
 	s(&o.PSKKeys, "psk-keys", "", "our pre-shared keys, in the key store under labels that begin with `NAME`")
 	s(&o.Profile, "profile", "", "`NAME` of our profile of the pre-shared keys")
 	s(&o.Key, "key", "", "label `NAME` of our RSA or EC key in the key store")
 	s(&o.KeyID, "key-id", "", "`ID` of our key (default made of the key)")
-	s(&o.Certificate, "certificate", "", "our certificate, the first one in this PEM `FILE`")
+	s(&o.Certificate, "certificate", "", "client certificate, the first one in this PEM `FILE`")
 	s(&o.Suffix, "suffix", "", "`NAME` that comes after our identity")
 	s = server.set().StringVar
 	s(&o.Recipient, "recipient", "", "identity `NAME` of the server; by certificate its subject")
@@ -104,9 +104,9 @@ func (o *clientConfig) flags() []flagGroup {
 	s(&o.State, "state", "", "`FILE` that keeps our tokens")
 	s(&o.AntiRollback, "anti-rollback", "", "bind the state to a counter in the TPM, at NV `INDEX`, so that old copies of it do no harm")
 	keys.c.Flags().Lookup("anti-rollback").NoOptDefVal = "true"
-	keys.set().StringArrayVar((*[]string)(&o.KeyExchanges), "key-exchange", nil, "offer this `NAME`; repeat it for more, best first")
+	keys.set().StringArrayVar((*[]string)(&o.KeyExchanges), "key-exchange", nil, "key exchange `NAME` to offer (repeatable, best first)")
 	s(&o.DHGroup, "dh-group", "", "parameter group `NAME` of DIFFIE_HELLMAN")
-	s(&o.Custody, "custody", "", "`MODE` of where session keys may be: sealed, imported or shared")
+	s(&o.Custody, "custody", "", "where session keys may exist, a `MODE`: sealed, imported or shared")
 	s(&o.EarlierState, "earlier-state", "", "`FILE` of an earlier session of ours, for MT_PROTECTED and USER_ID_TOKEN")
 	s = user.set().StringVar
 	s(&o.User, "user", "", "send for the user with this `EMAIL` address")

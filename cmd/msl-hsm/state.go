@@ -64,7 +64,7 @@ func unusable(path string, err error) error {
 	case errors.Is(err, bolt.ErrEmpty):
 		return fmt.Errorf("%s is empty: restore a backup with msl-hsm state restore, or remove it and run %s: %w", path, begin, bolt.ErrEmpty)
 	case errors.Is(err, fs.ErrNotExist) && !isDirectoryMissing(path):
-		return usagef("there is no state file %s: correct the path or restore a backup; if the server is new, run %s: %w", path, begin, fs.ErrNotExist)
+		return usagef("no state file %s: correct the path or restore a backup; if the server is new, run %s: %w", path, begin, fs.ErrNotExist)
 	case errors.Is(err, bolt.ErrDamaged):
 		return fmt.Errorf("%w; msl-hsm state restore FILE puts a backup in its place", err)
 	}
@@ -140,7 +140,7 @@ func (c *config) initNewState() ([]string, error) {
 	}
 	made, err := c.initState()
 	if err == nil && len(made) == 0 {
-		return nil, fmt.Errorf("the state file %s is there already: nothing was changed", path)
+		return nil, fmt.Errorf("the state file %s already exists: nothing was changed", path)
 	}
 	return made, err
 }
@@ -164,7 +164,7 @@ func (c *config) findEnrollments() error {
 	if path == "" || !absent(path) {
 		return nil
 	}
-	return usagef("there is no file of enrollments %s: correct the path or restore a backup; if no device enrolled yet, run msl-hsm state init: %w", path, fs.ErrNotExist)
+	return usagef("no enrollment file %s: correct the path or restore a backup; if no device has enrolled yet, run msl-hsm state init: %w", path, fs.ErrNotExist)
 }
 
 // withState runs a verb that changes the state file or reads it.

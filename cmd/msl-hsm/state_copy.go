@@ -18,7 +18,7 @@ func stopped(path, what string) error {
 	if err != nil || remote == nil {
 		return err
 	}
-	return errors.Join(fmt.Errorf("a server has %s open: stop it, and %s then", path, what), remote.Close())
+	return errors.Join(fmt.Errorf("a server has %s open: stop it, then %s", path, what), remote.Close())
 }
 
 func (p *program) stateCompact() *cobra.Command {
@@ -122,7 +122,7 @@ func checkTarget(state, to string, force bool) error {
 	case err == nil && !there.Mode().IsRegular():
 		return usagef("%s is not a file: name one", to)
 	case errLink == nil && !force:
-		return usagef("%s is there already: name another file, or add --force", to)
+		return usagef("%s already exists: name another file, or add --force", to)
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ they go on, and messages that were recorded since can be sent again.`,
 
 func (p *program) restore(c *config, backup, file string, keepTokens bool) error {
 	if absent(backup) {
-		return usagef("there is no backup %s", backup)
+		return usagef("no backup %s", backup)
 	}
 	if err := stopped(file, "restore the backup"); err != nil {
 		return err

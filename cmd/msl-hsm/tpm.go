@@ -63,7 +63,7 @@ func escapedPath(path string) string {
 // tpmURI checks that the key store is a TPM, with a file for its keys.
 func (c *config) tpmURI() (*tpm.URI, error) {
 	if !strings.HasPrefix(c.Keystore.URI, "tpm:") {
-		return nil, usagef("the key store is no TPM: give --keystore tpm:?state=FILE")
+		return nil, usagef("the key store is not a TPM: give --keystore tpm:?state=FILE")
 	}
 	u, err := tpm.ParseURI(c.Keystore.URI)
 	if err != nil {

@@ -160,7 +160,7 @@ func (c *config) machineEntity(m *machine) (msl.EntityScheme, error) {
 		return keyEntity(name, "", own.Signer)
 	}
 	if own.Certificate == nil {
-		return nil, usagef("the server that enrolled this machine issues no certificates: leave --entity-scheme out")
+		return nil, usagef("the server that enrolled this machine issues no certificates: omit --entity-scheme")
 	}
 	c.Client.Identity = nameInCertificate(name)
 	return &entityauth.X509{Certificate: own.Certificate, Key: own.Signer}, nil

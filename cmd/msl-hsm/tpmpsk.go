@@ -48,7 +48,7 @@ type wrappedKey struct {
 func parseNonce(text string) ([]byte, error) {
 	nonce, err := parseHex("--nonce", text)
 	if err == nil && (len(nonce) < 16 || len(nonce) > 32) {
-		err = usagef("--nonce: a nonce has 16 to 32 bytes, this one has %d", len(nonce))
+		err = usagef("--nonce: a nonce must be 16 to 32 bytes long, not %d", len(nonce))
 	}
 	return nonce, err
 }
@@ -107,7 +107,7 @@ func (c *config) provenStorage(device string, f entityFlags) (public []byte, err
 		return nil, err
 	}
 	if c.Server.Enrollment.State == "" {
-		return nil, usagef("devices cannot enrol here: set server.enrollment.state in the configuration")
+		return nil, usagef("devices cannot enroll here: set server.enrollment.state in the configuration")
 	}
 	all, err := c.openEnrollments(false)
 	if err != nil {
