@@ -12,6 +12,9 @@
 //   - To take session keys from a peer without seeing them:
 //     [Store.NewImportParent], and [Duplicate] at the peer. To keep such keys:
 //     [Store.ImportDuplicate].
+//   - To have keys that sign and are kept elsewhere than in the state file:
+//     [Store.CreateBlob], [Store.BlobSigner] and [Store.UseBlob]. Package
+//     tpm/identity keeps the identity of a device so.
 //   - To count what must not be undone by an old copy of a file:
 //     [Store.DefineCounter].
 //   - To run TPM commands of your own: [Open] and [Device.Do], and [Store.With]
