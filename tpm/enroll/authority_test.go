@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // TestPolicy is the order in which a policy decides.
@@ -64,13 +66,13 @@ func TestPolicy(t *testing.T) {
 				f.certificates = [][]byte{tt.certificate}
 			}
 			b := f.begin()
-			response, err := o.Handle(context.Background(), encode(b))
+			response, err := o.Handle(context.Background(), proof.Encode(b))
 			if err == nil {
-				c, perr := parse[challenge](response, typeChallenge)
+				c, perr := proof.Parse[proof.Challenge](response, proof.TypeChallenge)
 				if perr != nil {
 					t.Fatal(perr)
 				}
-				_, err = o.Handle(context.Background(), encode(f.prove(b, c)))
+				_, err = o.Handle(context.Background(), proof.Encode(f.prove(b, c)))
 			}
 			checkError(t, err, tt.want)
 			if tt.want == nil {
@@ -255,10 +257,10 @@ func TestRegisterFirst(t *testing.T) {
 	o, f := newOffice(t, accepting(), nil), newForger(t)
 	o.refuse = errors.New("directory is down")
 	b := f.begin()
-	message := encode(f.prove(b, f.ask(o, b)))
+	message := proof.Encode(f.prove(b, f.ask(o, b)))
 	response, err := o.Handle(context.Background(), message)
 	checkError(t, err, o.refuse)
-	_, err = parseResult(response)
+	_, err = proof.ParseResult(response)
 	checkError(t, err, ErrInternal)
 	if strings.Contains(string(response), "directory") {
 		t.Error("the device hears of the authority's inside")
@@ -281,7 +283,7 @@ func TestWithoutCA(t *testing.T) {
 		}
 	}
 	r := o.record(f.id())
-	if len(r.Certificates) > 0 || !samePublic(o.registered[r.Name].Keys[0].Public, f.key.Public()) {
+	if len(r.Certificates) > 0 || !proof.SameKey(o.registered[r.Name].Keys[0].Public, f.key.Public()) {
 		t.Errorf("%+v", r)
 	}
 	if _, err := o.CRL(context.Background()); err == nil {
@@ -303,7 +305,7 @@ func TestAtOnce(t *testing.T) {
 	})
 	f := newForger(t)
 	b := f.begin()
-	message := encode(f.prove(b, f.ask(o, b)))
+	message := proof.Encode(f.prove(b, f.ask(o, b)))
 	var accepted atomic.Int32
 	var wg sync.WaitGroup
 	for range 8 {

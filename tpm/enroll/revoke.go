@@ -10,6 +10,8 @@ import (
 	"math/big"
 	"strings"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // Reasons of revocation (RFC 5280 section 5.3.1).
@@ -37,7 +39,7 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 		now := a.c.Time()
 		for i := range r.Certificates {
 			if c := &r.Certificates[i]; c.Serial == serial && c.Revoked == nil {
-				c.Revoked = &Revocation{Time: now, Reason: keyCompromise, Note: shorten(note)}
+				c.Revoked = &Revocation{Time: now, Reason: keyCompromise, Note: proof.Shorten(note)}
 				r.log(now, "certificate %s revoked%s", serial, remark(note))
 			}
 		}
@@ -46,7 +48,7 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 }
 
 // RevokeKey revokes a key of a device for ever, by its TPM Name, with its
-// certificates. The device may enrol another one. After an error of Withdraw it
+// certificates. The device may enroll another one. After an error of Withdraw it
 // can be repeated.
 func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note string) error {
 	a.mu.Lock()
@@ -55,12 +57,12 @@ func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note st
 	err := a.changeLocked(ctx, id, func(r *Record, now time.Time) (err error) {
 		k := r.key(name)
 		if k == nil {
-			return fail(ErrUnknown, "key %s of EK hash %s", name, id)
+			return proof.Fail(ErrUnknown, "key %s of EK hash %s", name, id)
 		}
 		if was, err = r.known(); err != nil {
 			return err
 		}
-		why := Revocation{Time: now, Reason: keyCompromise, Note: shorten(note)}
+		why := Revocation{Time: now, Reason: keyCompromise, Note: proof.Shorten(note)}
 		if k.Revoked == nil {
 			k.Revoked = &why
 			r.log(now, "key %s revoked%s", name, remark(note))
@@ -138,7 +140,7 @@ func appendRevoked(list []x509.RevocationListEntry, r Record, now time.Time) ([]
 		}
 		serial, ok := new(big.Int).SetString(c.Serial, 16)
 		if !ok {
-			return nil, fail(ErrDamaged, "serial number %s", shorten(c.Serial))
+			return nil, proof.Fail(ErrDamaged, "serial number %s", proof.Shorten(c.Serial))
 		}
 		list = append(list, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: c.Revoked.Time, ReasonCode: c.Revoked.Reason})
 	}

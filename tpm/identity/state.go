@@ -1,4 +1,4 @@
-package enroll
+package identity
 
 import (
 	"crypto/sha256"
@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
-	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // state is what a device keeps in its file. There is no secret in it: private
@@ -21,9 +22,9 @@ type state struct {
 	Version    int           `json:"version"`
 	EK         *ekState      `json:"ek,omitempty"`
 	StorageKey HexBytes      `json:"storage_key,omitempty"` // TPM Name
-	AK         *blob         `json:"ak,omitempty"`
-	Keys       []blob        `json:"keys,omitempty"` // LDevIDs
-	Next       []blob        `json:"next,omitempty"` // those that a renewal under way will bring
+	AK         *tpm.Blob     `json:"ak,omitempty"`
+	Keys       []tpm.Blob    `json:"keys,omitempty"` // LDevIDs
+	Next       []tpm.Blob    `json:"next,omitempty"` // those that a renewal under way will bring
 	Last       *outcome      `json:"last,omitempty"` // of the last attempt that had an answer
 	Identity   *deviceResult `json:"identity,omitempty"`
 }
@@ -31,13 +32,6 @@ type state struct {
 type ekState struct {
 	Kind   EKKind `json:"kind"`
 	Public []byte `json:"public"`
-}
-
-// A blob is a key outside the TPM.
-type blob struct {
-	Algorithm keystore.Algorithm `json:"algorithm"`
-	Public    []byte             `json:"public"`  // TPMT_PUBLIC
-	Private   []byte             `json:"private"` // contents of a TPM2B_PRIVATE
 }
 
 type outcome struct {
@@ -70,7 +64,7 @@ func readState(path string) (s state, sum string, err error) {
 		return s, "", fmt.Errorf("enroll: state file: %w", err)
 	}
 	if s, err = parseState(text); err != nil {
-		return s, "", fail(ErrDamaged, "%s: %w: restore it, or delete it and run tpm init again: the device keeps its record", path, err)
+		return s, "", proof.Fail(ErrDamaged, "%s: %w: restore it, or delete it and run tpm init again: the device keeps its record", path, err)
 	}
 	sum, _, _ = strings.Cut(string(text), "\n")
 	return s, sum, nil
@@ -88,7 +82,7 @@ func parseState(text []byte) (s state, err error) {
 		return s, fmt.Errorf("version %d, and this program knows %d", s.Version, stateVersion)
 	}
 	for _, b := range append(append(s.Keys[:len(s.Keys):len(s.Keys)], s.Next...), s.blobs()...) {
-		if _, err := parsePublic(b.Public); err != nil {
+		if _, err := proof.ParsePublic(b.Public); err != nil {
 			return s, err
 		}
 	}
@@ -96,12 +90,12 @@ func parseState(text []byte) (s state, err error) {
 }
 
 // blobs lists those that there is at most one of.
-func (s *state) blobs() (list []blob) {
+func (s *state) blobs() (list []tpm.Blob) {
 	if s.AK != nil {
 		list = append(list, *s.AK)
 	}
 	if s.EK != nil {
-		list = append(list, blob{Public: s.EK.Public})
+		list = append(list, tpm.Blob{Public: s.EK.Public})
 	}
 	return list
 }
