@@ -42,7 +42,7 @@ func newOffice(t testing.TB) office {
 	t.Helper()
 	file := must[*enroll.File](t)(enroll.OpenFile(filepath.Join(t.TempDir(), "records")))
 	t.Cleanup(func() { file.Close() })
-	a, err := enroll.NewAuthority(enroll.Config{Store: file, Policy: enroll.Policy{Monitor: true}})
+	a, err := enroll.NewAuthority(enroll.Config{Records: file, Policy: enroll.Policy{Monitor: true}})
 	return office{must[*enroll.Authority](t)(a, err)}
 }
 

@@ -150,7 +150,7 @@ func (a *Authority) wait(ctx context.Context, n *application, v verdict) error {
 	}
 	r.State, r.Waits, r.Updated = Pending, v.waits, n.now
 	n.keep(v)
-	err := a.c.Store.Update(ctx, func(tx Tx) error {
+	err := a.c.Records.Update(ctx, func(tx Tx) error {
 		if old, err := tx.Get(r.ID); err == nil && old.State == Pending {
 			return tx.Put(*r)
 		}

@@ -240,7 +240,7 @@ func TestSharedChallengeKey(t *testing.T) {
 	if _, err := o.Handle(context.Background(), proof.Encode(f.prove(b, c))); err != nil {
 		t.Error(err)
 	}
-	if _, err := NewAuthority(Config{Store: o.file, MAC: fixedMAC{keystore.AESCMAC128}}); err == nil {
+	if _, err := NewAuthority(Config{Records: o.file, MAC: fixedMAC{keystore.AESCMAC128}}); err == nil {
 		t.Error("a short MAC is taken")
 	}
 }

@@ -21,10 +21,10 @@ import (
 // direction.
 const MaxMessage = proof.MaxMessage
 
-// A Config is how an [Authority] works. Store is needed; the rest has defaults.
+// A Config is how an [Authority] works. Records are needed; the rest has defaults.
 type Config struct {
-	Store  Store
-	Policy Policy
+	Records Records
+	Policy  Policy
 
 	// Certificate and Key are the CA that issues LDevID certificates, see
 	// [NewCA]. Without it, keys are only registered.
@@ -55,7 +55,7 @@ type Config struct {
 }
 
 // An Authority enrolls devices. It is safe for use by many goroutines, and must be
-// the only one that changes its store.
+// the only one that changes its records.
 type Authority struct {
 	c     Config
 	mac   func(data []byte) ([]byte, error)
@@ -65,8 +65,8 @@ type Authority struct {
 
 // NewAuthority makes an authority. It fails if the CA cannot issue.
 func NewAuthority(c Config) (*Authority, error) {
-	if c.Store == nil {
-		return nil, fmt.Errorf("enroll: an authority needs a store")
+	if c.Records == nil {
+		return nil, fmt.Errorf("enroll: an authority needs records")
 	}
 	c.Validity = cmp.Or(c.Validity, 365*24*time.Hour)
 	c.CRLLife = cmp.Or(c.CRLLife, 7*24*time.Hour)
@@ -172,7 +172,7 @@ func (a *Authority) proof(ctx context.Context, request []byte) (string, []byte, 
 
 // Get returns the record of a device, or [ErrUnknown].
 func (a *Authority) Get(ctx context.Context, id ID) (r Record, err error) {
-	err = a.c.Store.View(ctx, func(tx Tx) error {
+	err = a.c.Records.View(ctx, func(tx Tx) error {
 		r, err = tx.Get(id)
 		return err
 	})
@@ -181,14 +181,14 @@ func (a *Authority) Get(ctx context.Context, id ID) (r Record, err error) {
 
 // List returns all records, by rising ID.
 func (a *Authority) List(ctx context.Context) (list []Record, err error) {
-	err = a.c.Store.View(ctx, func(tx Tx) error {
+	err = a.c.Records.View(ctx, func(tx Tx) error {
 		return tx.All(func(r Record) error { list = append(list, r); return nil })
 	})
 	return list, err
 }
 
 func (a *Authority) put(ctx context.Context, r Record) error {
-	return a.c.Store.Update(ctx, func(tx Tx) error { return tx.Put(r) })
+	return a.c.Records.Update(ctx, func(tx Tx) error { return tx.Put(r) })
 }
 
 func random(n int) []byte {

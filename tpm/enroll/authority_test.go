@@ -342,7 +342,7 @@ func TestBadCA(t *testing.T) {
 		"no key":      func(c *Config) { c.Key = nil },
 		"expired":     func(c *Config) { c.Time = func() time.Time { return o.now.Add(11 * 365 * 24 * time.Hour) } },
 		"no CA":       func(c *Config) { c.Certificate = issuedTo(t, o) },
-		"no store":    func(c *Config) { c.Store = nil },
+		"no records":  func(c *Config) { c.Records = nil },
 	} {
 		c := o.c
 		change(&c)

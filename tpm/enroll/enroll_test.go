@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// An office is an authority with its CA and its store.
+// An office is an authority with its CA and its records.
 type office struct {
 	*Authority
 	t          testing.TB
@@ -63,7 +63,7 @@ func (o *office) open() {
 	if o.file, err = OpenFile(o.path); err != nil {
 		o.t.Fatal(err)
 	}
-	o.c.Store = o.file
+	o.c.Records = o.file
 	if o.Authority, err = NewAuthority(o.c); err != nil {
 		o.t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (a *Authority) change(ctx context.Context, id ID, fn func(*Record, time.Tim
 }
 
 func (a *Authority) changeLocked(ctx context.Context, id ID, fn func(*Record, time.Time) error) error {
-	return a.c.Store.Update(ctx, func(tx Tx) error {
+	return a.c.Records.Update(ctx, func(tx Tx) error {
 		r, err := tx.Get(id)
 		if errors.Is(err, ErrUnknown) {
 			r, err = Record{ID: id}, nil
@@ -141,7 +141,7 @@ func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 func (a *Authority) Remove(ctx context.Context, id ID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.c.Store.Update(ctx, func(tx Tx) error {
+	return a.c.Records.Update(ctx, func(tx Tx) error {
 		r, err := tx.Get(id)
 		if err != nil {
 			return err
@@ -160,7 +160,7 @@ func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var was []Identity
-	err := a.c.Store.Update(ctx, func(tx Tx) error {
+	err := a.c.Records.Update(ctx, func(tx Tx) error {
 		from, err := tx.Get(old)
 		if err != nil {
 			return err

@@ -57,7 +57,7 @@ func checkUse(key proof.Public, use Use) error {
 
 // Named finds the record of a device by its name: [ErrUnknown] if there is none.
 func (a *Authority) Named(ctx context.Context, name string) (r Record, err error) {
-	err = a.c.Store.View(ctx, func(tx Tx) error {
+	err = a.c.Records.View(ctx, func(tx Tx) error {
 		id, err := tx.ByName(name)
 		if err == nil {
 			r, err = tx.Get(id)

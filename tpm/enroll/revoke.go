@@ -27,7 +27,7 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 	serial = strings.ToLower(strings.TrimLeft(strings.ReplaceAll(serial, ":", ""), "0"))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.c.Store.Update(ctx, func(tx Tx) error {
+	return a.c.Records.Update(ctx, func(tx Tx) error {
 		id, err := tx.BySerial(serial)
 		if err != nil {
 			return err
@@ -91,7 +91,7 @@ func only(keys []IdentityKey, name HexBytes) (found []IdentityKey) {
 // more. One that is not in the records, because it was never issued here or has
 // expired, is [ErrUnknown].
 func (a *Authority) Revoked(ctx context.Context, serial *big.Int) (revoked bool, err error) {
-	err = a.c.Store.View(ctx, func(tx Tx) error {
+	err = a.c.Records.View(ctx, func(tx Tx) error {
 		id, err := tx.BySerial(serial.Text(16))
 		if err != nil {
 			return err
@@ -117,7 +117,7 @@ func (a *Authority) CRL(ctx context.Context) ([]byte, error) {
 	list := &x509.RevocationList{
 		Number: big.NewInt(now.UnixNano()), ThisUpdate: now.Add(-skew), NextUpdate: now.Add(a.c.CRLLife),
 	}
-	err := a.c.Store.View(ctx, func(tx Tx) error {
+	err := a.c.Records.View(ctx, func(tx Tx) error {
 		return tx.All(func(r Record) (err error) {
 			list.RevokedCertificateEntries, err = appendRevoked(list.RevokedCertificateEntries, r, now)
 			return err

@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Verifier checks what an authority recorded, with no trust in its store, and
+// A Verifier checks what an authority recorded, with no trust in its records, and
 // without the device.
 type Verifier struct {
 	// Roots must have the one that the EK certificate led to, if the record

@@ -54,7 +54,7 @@ func (o *office) open() {
 	if o.file, err = enroll.OpenFile(o.path); err != nil {
 		o.t.Fatal(err)
 	}
-	o.c.Store = o.file
+	o.c.Records = o.file
 	if o.Authority, err = enroll.NewAuthority(o.c); err != nil {
 		o.t.Fatal(err)
 	}

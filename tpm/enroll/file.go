@@ -19,8 +19,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Store keeps records. [File] is one. It belongs to one [Authority] at a time.
-type Store interface {
+// Records are what an authority knows of devices, and belong to one [Authority]
+// at a time. A [File] keeps them.
+type Records interface {
 	// View calls fn with a state that does not change.
 	View(ctx context.Context, fn func(Tx) error) error
 	// Update calls fn. All that it changed is durable when Update returns, or
@@ -55,7 +56,7 @@ const (
 	bucketPending = "pending"     // empty, by ID
 )
 
-// A File is a [Store] in one file on the local disk, with go.etcd.io/bbolt. It
+// A File is [Records] in one file on the local disk, with go.etcd.io/bbolt. It
 // has mode 0600 and holds no secrets.
 type File struct {
 	db   *bbolt.DB
@@ -155,7 +156,7 @@ func (f *File) Close() error {
 	return nil
 }
 
-// View implements [Store].
+// View implements [Records].
 func (f *File) View(ctx context.Context, fn func(Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -163,7 +164,7 @@ func (f *File) View(ctx context.Context, fn func(Tx) error) error {
 	return guard(func() error { return f.db.View(func(tx *bbolt.Tx) error { return fn(fileTx{tx}) }) })
 }
 
-// Update implements [Store].
+// Update implements [Records].
 func (f *File) Update(ctx context.Context, fn func(Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
