@@ -10,6 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
 // FuzzAnswers sends anything to a device.
@@ -49,7 +50,8 @@ func FuzzState(f *testing.F) {
 	}
 	f.Add(good)
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		s, err := parseState([]byte(stateHead(payload) + "\n" + string(payload)))
+		data, _ := statefile.Join(stateMagic, payload)
+		s, _, err := parseState(data)
 		if err != nil {
 			if bytes.Equal(payload, good) {
 				t.Fatal(err)

@@ -1,19 +1,17 @@
 package identity
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
 // state is what a device keeps in its file. There is no secret in it: private
@@ -49,7 +47,7 @@ type deviceResult struct {
 
 const (
 	stateVersion = 1
-	stateMagic   = "msl-hsm tpm identity"
+	stateMagic   = "msl-hsm tpm identity 1"
 	maxStateFile = 1 << 20
 )
 
@@ -63,30 +61,29 @@ func readState(path string) (s state, sum string, err error) {
 	if err != nil {
 		return s, "", fmt.Errorf("enroll: state file: %w", err)
 	}
-	if s, err = parseState(text); err != nil {
+	if s, sum, err = parseState(text); err != nil {
 		return s, "", proof.Fail(ErrDamaged, "%s: %w: restore it, or delete it and run tpm init again: the device keeps its record", path, err)
 	}
-	sum, _, _ = strings.Cut(string(text), "\n")
 	return s, sum, nil
 }
 
-func parseState(text []byte) (s state, err error) {
-	head, payload, _ := strings.Cut(string(text), "\n")
-	if len(text) > maxStateFile || head != stateHead([]byte(payload)) {
-		return s, errors.New("checksum is wrong")
+func parseState(text []byte) (s state, sum string, err error) {
+	payload, sum, err := statefile.Split(stateMagic, text)
+	if err != nil || len(text) > maxStateFile {
+		return s, "", errors.New("checksum is wrong")
 	}
-	if err := json.Unmarshal([]byte(payload), &s); err != nil {
-		return s, errors.New("does not decode")
+	if err := json.Unmarshal(payload, &s); err != nil {
+		return s, "", errors.New("does not decode")
 	}
 	if s.Version != stateVersion {
-		return s, fmt.Errorf("version %d, and this program knows %d", s.Version, stateVersion)
+		return s, "", fmt.Errorf("version %d, and this program knows %d", s.Version, stateVersion)
 	}
 	for _, b := range append(append(s.Keys[:len(s.Keys):len(s.Keys)], s.Next...), s.blobs()...) {
 		if _, err := proof.ParsePublic(b.Public); err != nil {
-			return s, err
+			return s, "", err
 		}
 	}
-	return s, nil
+	return s, sum, nil
 }
 
 // blobs lists those that there is at most one of.
@@ -100,11 +97,6 @@ func (s *state) blobs() (list []tpm.Blob) {
 	return list
 }
 
-func stateHead(payload []byte) string {
-	sum := sha256.Sum256(payload)
-	return fmt.Sprintf("%s %d %s", stateMagic, stateVersion, hex.EncodeToString(sum[:]))
-}
-
 // write replaces the file at once: a crash leaves the old one or the new one. With
 // the sum comes an error where a loss of power could still undo it.
 func (s *state) write(path string) (sum string, err error) {
@@ -112,8 +104,8 @@ func (s *state) write(path string) (sum string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("enroll: state file: %w", err)
 	}
-	sum = stateHead(payload)
-	err = atomicfile.Replace(path, []byte(sum+"\n"+string(payload)), atomicfile.DefaultMode)
+	data, sum := statefile.Join(stateMagic, payload)
+	err = atomicfile.Replace(path, data, atomicfile.DefaultMode)
 	if err == nil {
 		return sum, nil
 	}
