@@ -95,7 +95,7 @@ func (d *Device) checkPersistent(o *object) (uint32, error) {
 		return 0, err
 	}
 	if !bytes.Equal(name, o.name) {
-		return 0, fmt.Errorf("tpm: the key at handle %#x is not the one of the state file: the TPM was cleared or replaced: enrol this device again with a new state file: %w", o.persistent, keystore.ErrForeign)
+		return 0, fmt.Errorf("tpm: the key at handle %#x is not the one of the state file: the TPM was cleared or replaced: enroll this device again with a new state file: %w", o.persistent, keystore.ErrForeign)
 	}
 	return o.persistent, nil
 }

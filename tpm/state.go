@@ -76,7 +76,7 @@ func readState(path string) (*state, error) {
 	}
 	st := &state{path: path, info: info}
 	if st.file, st.sum, err = parseState(data); err != nil {
-		return nil, fmt.Errorf("tpm: %s: %w: restore it from a copy, or enrol this device again with a new one: %w", path, err, keystore.ErrBadData)
+		return nil, fmt.Errorf("tpm: %s: %w: restore it from a copy, or enroll this device again with a new one: %w", path, err, keystore.ErrBadData)
 	}
 	return st, nil
 }
@@ -95,7 +95,7 @@ func readFile(path string) ([]byte, fs.FileInfo, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, fmt.Errorf("tpm: state file %s is not there: initialise this TPM first, or mount the directory: %w", path, keystore.ErrNotFound)
+		return nil, nil, fmt.Errorf("tpm: state file %s is not there: initialize this TPM first, or mount the directory: %w", path, keystore.ErrNotFound)
 	case err != nil:
 		return nil, nil, fmt.Errorf("tpm: state file: %w: %w", keystore.ErrUnavailable, err)
 	case !info.Mode().IsRegular() || info.Size() > maxState:
