@@ -73,6 +73,8 @@ func (s signer) request(t testing.TB) []byte {
 func prove(t testing.TB, ek []byte, ak, key signer) (p Proof, q Quote) {
 	t.Helper()
 	p = Proof{Type: TypeProof, Version: Version, Begin: Begin{Type: TypeBegin, Version: Version, EK: ek, AK: ak.Public.Raw, Keys: [][]byte{key.Public.Raw}}}
+	p.Secret = make([]byte, SecretSize) // nobody has proved anything over this one before
+	rand.Read(p.Secret)
 	attest := tpm2.Marshal(tpm2.TPMSAttest{
 		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestCertify, ExtraData: tpm2.TPM2BData{Buffer: p.Digest(UseCertify)},
 		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestCertify, &tpm2.TPMSCertifyInfo{Name: tpm2.TPM2BName{Buffer: key.Public.Name}}),
