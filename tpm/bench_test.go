@@ -19,7 +19,7 @@ import (
 )
 
 // benchmark measures what a store does, and beside it the floor: the same
-// command as one string of bytes, authorised by an empty password, sent again
+// command as one string of bytes, authorized by an empty password, sent again
 // and again to the same TPM. The store pays for a session that hides and checks
 // what passes. The last of the three takes turns, so that a machine with other
 // work does not change their ratio.

@@ -25,7 +25,7 @@ type entity struct {
 type command struct {
 	code     uint32
 	handles  []entity
-	password bool     // the first handle is authorised by its value in clear
+	password bool     // the first handle is authorized by its value in clear
 	session  *session // or by a session; with neither, the command asks for none
 	params   []byte
 	// The first parameter of the command or of the answer, a TPM2B, is
@@ -55,7 +55,7 @@ func (d *Device) run(c command) (answer, error) {
 		tag = tpm2.TPMSTSessions
 		nonce = make([]byte, sessionHash)
 		rand.Read(nonce) // never fails
-		b = c.session.authorise(b, c, nonce)
+		b = c.session.authorize(b, c, nonce)
 	case c.password:
 		tag = tpm2.TPMSTSessions
 		b = binary.BigEndian.AppendUint32(b, uint32(9+len(c.handles[0].auth)))
@@ -107,9 +107,9 @@ func (c command) open(b, nonce []byte) (a answer, err error) {
 	return a, err
 }
 
-// authorise encrypts the first parameter in place and appends the
+// authorize encrypts the first parameter in place and appends the
 // authorization area.
-func (s *session) authorise(b []byte, c command, nonce []byte) []byte {
+func (s *session) authorize(b []byte, c command, nonce []byte) []byte {
 	key, copied := s.authKey(c)
 	defer clear(copied)
 	attributes := byte(attrContinue)

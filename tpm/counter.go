@@ -99,7 +99,7 @@ func (c *Counter) Increment() (value uint64, err error) {
 	return value, err
 }
 
-// use has the commands authorised by a session, so that nobody between us and the
+// use has the commands authorized by a session, so that nobody between us and the
 // TPM can change what it answers.
 func (c *Counter) use(f func(*session) error) error {
 	err := c.store.use(c.store.parent, c.store.open, f)

@@ -12,6 +12,10 @@
 //   - To take session keys from a peer without seeing them:
 //     [Store.NewImportParent], and [Duplicate] at the peer. To keep such keys:
 //     [Store.ImportDuplicate].
+//   - To have keys that sign and are kept elsewhere than in the state file:
+//     [Store.CreateBlob], [Store.BlobSigner] and [Store.UseBlob].
+//   - To give a device an identity, and prove it to an authority: package
+//     tpm/identity, and tpm/enroll at the authority.
 //   - To count what must not be undone by an old copy of a file:
 //     [Store.DefineCounter].
 //   - To run TPM commands of your own: [Open] and [Device.Do], and [Store.With]
@@ -48,17 +52,18 @@
 //
 // # What it does not protect
 //
-//   - From who may use the TPM and read the state file: he uses the keys that
-//     have no PIN, and session keys, as this process does. He cannot take them
-//     away.
-//   - From who writes the state file: he may put one key of this TPM in the
-//     place of another of the same algorithm.
-//   - From who stood between at Init and pinned a storage key of his own. Certify
-//     the storage key by an endorsement key where that matters.
+//   - Anyone who can use the TPM and read the state file can use the keys that
+//     have no PIN, and session keys, as this process does, but cannot extract
+//     them.
+//   - Anyone who can write the state file can put one key of this TPM in place of
+//     another of the same algorithm.
+//   - An attacker between the program and the TPM during Init can have a storage
+//     key of their own pinned. Where that matters, certify the storage key by an
+//     endorsement key; see [Store.WithStorageKey].
 //   - The names of keys, sizes of data, digests that are signed, and
-//     initialization vectors, which pass in clear on the bus.
-//   - From snapshots: who restores the state of a virtual machine restores its
-//     TPM too, with counters, and keys that were destroyed.
-//   - Blobs of destroyed keys in copies of the state file: the TPM loads them
-//     until it is cleared.
+//     initialization vectors pass in clear on the bus.
+//   - Restoring a snapshot of a virtual machine restores its TPM too, with
+//     counters, and keys that were destroyed.
+//   - Blobs of destroyed keys may be in copies of the state file: the TPM loads
+//     them until it is cleared.
 package tpm

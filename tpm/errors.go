@@ -93,7 +93,7 @@ func (e *Error) unsupported() bool {
 func (e *Error) advice() string {
 	switch {
 	case e.is(tpm2.TPMRCIntegrity):
-		return "the blob was changed or is of another TPM, or the TPM was cleared: enrol this device again"
+		return "the blob was changed or is of another TPM, or the TPM was cleared: enroll this device again"
 	case e.is(tpm2.TPMRCHandle):
 		return "nothing is at this handle: was the TPM cleared? Provision it again"
 	case e.is(tpm2.TPMRCAuthFail):

@@ -6,13 +6,15 @@ import (
 	"io"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
 // CheckState reads the text of a state file as if its checksum were right. What
 // it reads must be written and read again as the same, and its keys looked at
 // without a panic.
 func CheckState(text []byte) error {
-	f, _, err := parseState(append([]byte(stateMagic+checksum(text)+"\n"), text...))
+	data, _ := statefile.Join(stateMagic, text)
+	f, _, err := parseState(data)
 	if err != nil {
 		return fmt.Errorf("%w: %w", keystore.ErrBadData, err)
 	}

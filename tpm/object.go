@@ -42,6 +42,11 @@ func nameOf(public []byte) []byte {
 
 func (o *object) entity() entity { return entity{handle: o.handle, name: o.name, auth: o.auth.Bytes()} }
 
+// named is a loaded key as go-tpm wants it.
+func (o *object) named() tpm2.NamedHandle {
+	return tpm2.NamedHandle{Handle: tpm2.TPMHandle(o.handle), Name: tpm2.TPM2BName{Buffer: o.name}}
+}
+
 // load loads a key and those above it, and keeps them until the operation ends.
 func (d *Device) load(o *object) error {
 	if o.handle != 0 {
@@ -90,7 +95,7 @@ func (d *Device) checkPersistent(o *object) (uint32, error) {
 		return 0, err
 	}
 	if !bytes.Equal(name, o.name) {
-		return 0, fmt.Errorf("tpm: the key at handle %#x is not the one of the state file: the TPM was cleared or replaced: enrol this device again with a new state file: %w", o.persistent, keystore.ErrForeign)
+		return 0, fmt.Errorf("tpm: the key at handle %#x is not the one of the state file: the TPM was cleared or replaced: enroll this device again with a new state file: %w", o.persistent, keystore.ErrForeign)
 	}
 	return o.persistent, nil
 }

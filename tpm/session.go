@@ -20,7 +20,7 @@ import (
 
 // A session is an HMAC session whose key only the TPM can know that holds the
 // private half of a storage key (TPM 2.0 Library, Part 1, clause 17.6). It
-// authorises commands, so that nobody on the bus changes a command or an answer,
+// authorizes commands, so that nobody on the bus changes a command or an answer,
 // and encrypts their first parameters where these are secret (clause 19).
 type session struct {
 	handle uint32

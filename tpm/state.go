@@ -2,8 +2,6 @@ package tpm
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,17 +12,14 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
-// The state file is a line
-//
-//	msl-hsm tpm state v1 <SHA-256 of what follows, in hex>
-//
-// and JSON. It holds no secrets: blobs are encrypted under the storage key.
+// The state file has the form of package statefile, with JSON. It holds no secrets: blobs are encrypted under the storage key.
 // Who can write it can take keys away or put one of this TPM in the place of
-// another, so it has mode 0600. The checksum finds damage, not malice.
+// another, so it has mode 0600.
 const (
-	stateMagic = "msl-hsm tpm state v1 "
+	stateMagic = "msl-hsm tpm state v1"
 	maxState   = 16 << 20
 )
 
@@ -81,7 +76,7 @@ func readState(path string) (*state, error) {
 	}
 	st := &state{path: path, info: info}
 	if st.file, st.sum, err = parseState(data); err != nil {
-		return nil, fmt.Errorf("tpm: %s: %w: restore it from a copy, or enrol this device again with a new one: %w", path, err, keystore.ErrBadData)
+		return nil, fmt.Errorf("tpm: %s: %w: restore it from a copy, or enroll this device again with a new one: %w", path, err, keystore.ErrBadData)
 	}
 	return st, nil
 }
@@ -100,7 +95,7 @@ func readFile(path string) ([]byte, fs.FileInfo, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, fmt.Errorf("tpm: state file %s is not there: initialise this TPM first, or mount the directory: %w", path, keystore.ErrNotFound)
+		return nil, nil, fmt.Errorf("tpm: state file %s is not there: initialize this TPM first, or mount the directory: %w", path, keystore.ErrNotFound)
 	case err != nil:
 		return nil, nil, fmt.Errorf("tpm: state file: %w: %w", keystore.ErrUnavailable, err)
 	case !info.Mode().IsRegular() || info.Size() > maxState:
@@ -117,14 +112,9 @@ func readFile(path string) ([]byte, fs.FileInfo, error) {
 
 // parseState reads a state file, and refuses what writeTo would not write.
 func parseState(data []byte) (f stateFile, sum string, err error) {
-	rest, ok := bytes.CutPrefix(data, []byte(stateMagic))
-	line, text, ok2 := bytes.Cut(rest, []byte("\n"))
-	if !ok || !ok2 {
-		return f, "", errors.New("not a state file of this version")
-	}
-	sum = checksum(text)
-	if string(line) != sum {
-		return f, "", errors.New("the state file is damaged")
+	text, sum, err := statefile.Split(stateMagic, data)
+	if err != nil {
+		return f, "", err
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -154,19 +144,13 @@ func (f stateFile) check() error {
 	return nil
 }
 
-func checksum(text []byte) string {
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])
-}
-
 func (f stateFile) bytes() (data []byte, sum string, err error) {
 	text, err := json.MarshalIndent(f, "", "\t")
 	if err != nil {
 		return nil, "", err
 	}
-	text = append(text, '\n')
-	sum = checksum(text)
-	return append([]byte(stateMagic+sum+"\n"), text...), sum, nil
+	data, sum = statefile.Join(stateMagic, append(text, '\n'))
+	return data, sum, nil
 }
 
 // create writes the first version of the file, unless there is one.

@@ -64,7 +64,7 @@ func TestStateDamaged(t *testing.T) {
 	_, err = s.Create("key", keystore.HMACSHA256)
 	is(t, "create without the file", err, keystore.ErrNotFound)
 	_, err = s.Device().OpenStore(c)
-	says(t, "a missing file", err, keystore.ErrNotFound, "initialise", c.State)
+	says(t, "a missing file", err, keystore.ErrNotFound, "initialize", c.State)
 	if err := write(good); err != nil {
 		t.Error(err)
 	}

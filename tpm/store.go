@@ -305,7 +305,7 @@ func (s *Store) lend(o *object, check func() error, f func(t transport.TPM, key 
 		if err := s.device.load(o); err != nil {
 			return err
 		}
-		return f(t, tpm2.NamedHandle{Handle: tpm2.TPMHandle(o.handle), Name: tpm2.TPM2BName{Buffer: o.name}})
+		return f(t, o.named())
 	})
 }
 

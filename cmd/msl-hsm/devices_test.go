@@ -18,6 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
 // A desk is an authority with the state of a server.
@@ -236,7 +237,7 @@ func TestEnrollExitCodes(t *testing.T) {
 	for err, want := range map[error]int{
 		enroll.ErrPending: exitHeld, enroll.ErrRejected: exitRefused, enroll.ErrRevoked: exitRefused, enroll.ErrKeyRevoked: exitRefused,
 		enroll.ErrPolicy: exitRefused, enroll.ErrEKCertificate: exitRefused, enroll.ErrRenewal: exitRefused,
-		enroll.ErrOtherTPM: exitKeystore, enroll.ErrCleared: exitKeystore, enroll.ErrNotInitialized: exitKeystore, enroll.ErrNotEnrolled: exitKeystore,
+		identity.ErrOtherTPM: exitKeystore, identity.ErrCleared: exitKeystore, identity.ErrNotInitialized: exitKeystore, identity.ErrNotEnrolled: exitKeystore,
 		enroll.ErrBusy: exitFailure, enroll.ErrInternal: exitFailure, enroll.ErrDamaged: exitFailure, enroll.ErrState: exitFailure,
 	} {
 		if got := exitCode(fmt.Errorf("enroll: %w: more", err)); got != want {

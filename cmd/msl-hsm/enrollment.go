@@ -124,7 +124,7 @@ func (c *config) openAuthority(state *bolt.Server, store keys) (*authority, erro
 	if a.file, err = enroll.OpenFile(e.State); err != nil {
 		return nil, err
 	}
-	settings.Store = a.file
+	settings.Records = a.file
 	if a.Authority, err = enroll.NewAuthority(settings); err == nil {
 		err = a.readSince()
 	}

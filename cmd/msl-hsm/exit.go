@@ -12,6 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
 // Exit codes. They are documented in exitText and in docs/exit-codes.md.
@@ -88,7 +89,7 @@ func keystoreFailed(err error) bool {
 	return isAny(err,
 		keystore.ErrNotFound, keystore.ErrBusy, keystore.ErrClosed, keystore.ErrUnavailable,
 		keystore.ErrLost, keystore.ErrWeakKey, keystore.ErrForeign,
-		enroll.ErrOtherTPM, enroll.ErrCleared, enroll.ErrNotInitialized, enroll.ErrNotEnrolled,
+		identity.ErrOtherTPM, identity.ErrCleared, identity.ErrNotInitialized, identity.ErrNotEnrolled,
 	)
 }
 

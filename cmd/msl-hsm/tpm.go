@@ -20,7 +20,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm"
-	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
 const makeIdentity = "run msl-hsm tpm init, and msl-hsm tpm enroll"
@@ -29,7 +29,7 @@ const makeIdentity = "run msl-hsm tpm init, and msl-hsm tpm enroll"
 type machine struct {
 	device   *tpm.Device
 	store    *tpm.Store
-	identity *enroll.Device
+	identity *identity.Device
 }
 
 // identityFile is beside the file of the keys.
@@ -130,7 +130,7 @@ func (c *config) openMachine(create bool) (*machine, error) {
 		open = m.device.InitStore
 	}
 	if m.store, err = open(settings); err == nil {
-		m.identity, err = enroll.OpenDevice(m.device, identityFile(u.State))
+		m.identity, err = identity.Open(m.store, identityFile(u.State))
 	}
 	if errors.Is(err, keystore.ErrForeign) && !create {
 		err = fmt.Errorf("%w; %s", err, makeIdentity)
@@ -157,14 +157,10 @@ func (p *program) setKeysAside(replace bool, err error) error {
 		return errD
 	}
 	defer device.Close()
-	identity, errI := enroll.OpenDevice(device, identityFile(u.State))
-	if errI != nil {
-		return errI
-	}
-	switch why := identity.Check(); {
-	case errors.Is(why, enroll.ErrCleared), replace && isAny(why, enroll.ErrOtherTPM, enroll.ErrNotInitialized):
+	switch why := identity.Diagnose(device, identityFile(u.State)); {
+	case errors.Is(why, identity.ErrCleared), replace && isAny(why, identity.ErrOtherTPM, identity.ErrNotInitialized):
 		return os.Rename(u.State, u.State+".lost")
-	case errors.Is(why, enroll.ErrOtherTPM):
+	case isAny(why, identity.ErrOtherTPM, identity.ErrDamaged):
 		return why
 	}
 	return fmt.Errorf("%w; to give these keys up add --replace", err)
@@ -211,7 +207,7 @@ func (p *program) progress(what string) {
 func (p *program) tpmInit() *cobra.Command {
 	var ek string
 	var algorithms []string
-	var o enroll.InitOptions
+	var o identity.InitOptions
 	c := &cobra.Command{
 		Use:   "init",
 		Short: "Make this machine's keys in its TPM",
@@ -249,7 +245,7 @@ new ones, and the file of those that are lost ends in .lost.`,
 	return c
 }
 
-func (p *program) initTPM(ctx context.Context, o enroll.InitOptions) error {
+func (p *program) initTPM(ctx context.Context, o identity.InitOptions) error {
 	return p.withMachine(true, func(_ *config, m *machine) error {
 		if err := m.identity.Init(ctx, o, p.progress); err != nil {
 			return err
@@ -290,7 +286,7 @@ func (p *program) tpmStatus() *cobra.Command {
 	return c
 }
 
-func (p *program) printStatus(s enroll.Status) error {
+func (p *program) printStatus(s identity.Status) error {
 	if !s.Initialized {
 		_, err := fmt.Fprintln(p.stdout, "no identity yet: run msl-hsm tpm init")
 		return err
@@ -313,7 +309,7 @@ func (p *program) printStatus(s enroll.Status) error {
 }
 
 // tpmApply is enroll or renew: a conversation with the server's authority.
-func (p *program) tpmApply(use, short, long, done string, apply func(*enroll.Device, context.Context, enroll.Exchange, func(string)) error) *cobra.Command {
+func (p *program) tpmApply(use, short, long, done string, apply func(*identity.Device, context.Context, identity.Exchange, func(string)) error) *cobra.Command {
 	var over clientConfig
 	c := &cobra.Command{
 		Use:   use + " --server URL",
@@ -332,7 +328,7 @@ func (p *program) tpmApply(use, short, long, done string, apply func(*enroll.Dev
 				err = apply(m.identity, c.Context(), exchangeWith(client, cfg.Client.Recipient), p.progress)
 				s, statusErr := m.identity.Status()
 				switch {
-				case errors.Is(err, enroll.ErrPending):
+				case errors.Is(err, identity.ErrPending):
 					return fmt.Errorf("%w; there it is msl-hsm enrollment approve %s", err, s.ID[:16])
 				case err != nil:
 					return err
@@ -354,14 +350,14 @@ func (p *program) tpmEnroll() *cobra.Command {
 		`Proves to the server that the keys of this machine are in its TPM, and keeps the
 identity that the server gives. It can be repeated at any time, after a crash too;
 where a person has to approve the machine, repeat it when that was done.`,
-		"enrolled", (*enroll.Device).Enroll)
+		"enrolled", (*identity.Device).Enroll)
 }
 
 func (p *program) tpmRenew() *cobra.Command {
 	return p.tpmApply("renew", "Get a new identity key, for which the old one vouches",
 		`Makes new identity keys and enrols them; the present ones vouch for them, and are in
 use until the server has said yes.`,
-		"renewed", (*enroll.Device).Renew)
+		"renewed", (*identity.Device).Renew)
 }
 
 func (p *program) tpmQuote() *cobra.Command {
@@ -422,13 +418,13 @@ func (c *config) newcomerClient() (*msl.Client, error) {
 	}, nil
 }
 
-func exchangeWith(client *msl.Client, recipient string) enroll.Exchange {
+func exchangeWith(client *msl.Client, recipient string) identity.Exchange {
 	return func(ctx context.Context, request []byte) ([]byte, error) {
 		r, err := client.Do(ctx, &msl.Request{Encrypted: true, Authenticated: true, Recipient: recipient, Body: msl.BytesBody(request)})
 		if err != nil {
 			return nil, err
 		}
-		answer, err := io.ReadAll(io.LimitReader(r.Body, enroll.MaxMessage+1))
+		answer, err := io.ReadAll(io.LimitReader(r.Body, identity.MaxMessage+1))
 		return answer, errors.Join(err, r.Body.Close())
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
 
@@ -41,7 +42,7 @@ func newOffice(t testing.TB) office {
 	t.Helper()
 	file := must[*enroll.File](t)(enroll.OpenFile(filepath.Join(t.TempDir(), "records")))
 	t.Cleanup(func() { file.Close() })
-	a, err := enroll.NewAuthority(enroll.Config{Store: file, Policy: enroll.Policy{Monitor: true}})
+	a, err := enroll.NewAuthority(enroll.Config{Records: file, Policy: enroll.Policy{Monitor: true}})
 	return office{must[*enroll.Authority](t)(a, err)}
 }
 
@@ -71,7 +72,7 @@ type chip struct {
 	power    *tpmtest.TPM
 	device   *tpm.Device
 	store    *tpm.Store
-	identity *enroll.Device
+	identity *identity.Device
 	state    string
 	name     string
 	commands *atomic.Int64 // that the TPM was sent
@@ -90,7 +91,7 @@ func newChip(t testing.TB, o office, quirk tpmtest.Quirk) *chip {
 	})
 	c.open(t, dial, (*tpm.Device).InitStore)
 	ctx := context.Background()
-	if err := c.identity.Init(ctx, enroll.InitOptions{}, nil); err != nil {
+	if err := c.identity.Init(ctx, identity.InitOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.identity.Enroll(ctx, o.Handle, nil); err != nil {
@@ -109,7 +110,7 @@ func (c *chip) open(t testing.TB, dial func() (io.ReadWriteCloser, error), open 
 	t.Cleanup(func() { c.device.Close() })
 	c.store = must[*tpm.Store](t)(open(c.device, tpm.StoreConfig{State: c.state}))
 	t.Cleanup(func() { c.store.Close() })
-	c.identity = must[*enroll.Device](t)(enroll.OpenDevice(c.device, c.state+".identity"))
+	c.identity = must[*identity.Device](t)(identity.Open(c.store, c.state+".identity"))
 }
 
 // restart ends the process of the device, and starts it again.

@@ -16,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
 
@@ -45,7 +46,7 @@ func (p *pair) network(t testing.TB) (*msl.Server, *msl.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := must[[]enroll.Credential](t)(credentials, err)[0].Signer
+	own := must[[]identity.Credential](t)(credentials, err)[0].Signer
 	identity := make("identity", keystore.ECDSAP256).(crypto.Signer)
 	server := &msl.Server{
 		Name: "server", Entity: &entityauth.ECC{Identity: "server", KeyID: "1", Key: identity},

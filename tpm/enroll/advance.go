@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // An application is a proof that holds, and the record that it may change.
 type application struct {
-	proof   *proof
-	offered *offered
+	proof   *proof.Proof
+	offered *proof.Offered
 	raw     []byte
 	record  *Record
 	now     time.Time
@@ -25,7 +26,7 @@ type application struct {
 func (a *Authority) advance(ctx context.Context, n *application) ([]byte, error) {
 	r := n.record
 	if n.proof.Challenge.Issued <= r.Newest {
-		return nil, fail(ErrStale, "it, or a newer one, was used before")
+		return nil, proof.Fail(ErrStale, "it, or a newer one, was used before")
 	}
 	v, err := a.judge(n)
 	if err != nil {
@@ -46,7 +47,7 @@ func (a *Authority) advance(ctx context.Context, n *application) ([]byte, error)
 	if err := a.noteOffered(ctx, n, newest); err != nil {
 		return nil, err
 	}
-	if err := a.enrol(n, v); err != nil {
+	if err := a.enroll(n, v); err != nil {
 		return nil, err
 	}
 	if err := a.register(ctx, r); err != nil {
@@ -63,16 +64,16 @@ func (a *Authority) advance(ctx context.Context, n *application) ([]byte, error)
 func (a *Authority) noteOffered(ctx context.Context, n *application, newest int64) error {
 	r := *n.record
 	r.Newest, r.Keys = newest, slices.Clone(r.Keys)
-	for _, k := range n.offered.keys {
-		if r.key(k.name) == nil {
-			r.Keys = append(r.Keys, Key{Name: k.name, Public: k.raw, Retired: &n.now})
+	for _, k := range n.offered.Keys {
+		if r.key(k.Name) == nil {
+			r.Keys = append(r.Keys, Key{Name: k.Name, Public: k.Raw, Retired: &n.now})
 		}
 	}
 	if len(r.Keys) == len(n.record.Keys) {
 		return nil
 	}
 	if r.prune(n.now); len(r.Keys) > maxIssued {
-		return fail(ErrBusy, "EK hash %s offered %d keys of late", r.ID, len(r.Keys))
+		return proof.Fail(ErrBusy, "EK hash %s offered %d keys of late", r.ID, len(r.Keys))
 	}
 	if r.State == "" {
 		r.State, r.Waits = Pending, "its registration did not come to its end: it has to come again"
@@ -87,9 +88,9 @@ func (a *Authority) judge(n *application) (verdict, error) {
 	if err != nil {
 		return v, err
 	}
-	for _, k := range n.offered.keys {
-		if old := n.record.key(k.name); old != nil && old.Revoked != nil {
-			return v, fail(ErrKeyRevoked, "%s", HexBytes(k.name))
+	for _, k := range n.offered.Keys {
+		if old := n.record.key(k.Name); old != nil && old.Revoked != nil {
+			return v, proof.Fail(ErrKeyRevoked, "%s", HexBytes(k.Name))
 		}
 	}
 	if !renews {
@@ -101,14 +102,14 @@ func (a *Authority) judge(n *application) (verdict, error) {
 // checkRenewer wants the key that vouches for new ones to be one that counts. A
 // renewal whose answer was lost comes again, and then the new keys count.
 func (n *application) checkRenewer() error {
-	old, err := parsePublic(n.proof.Renewal.Key)
+	old, err := proof.ParsePublic(n.proof.Renewal.Key)
 	if err != nil {
 		return err
 	}
-	k := n.record.key(old.name)
-	again := sameLists(n.record.current(), names(n.offered.keys))
+	k := n.record.key(old.Name)
+	again := sameLists(n.record.current(), n.offered.Names())
 	if k == nil || k.Revoked != nil || !k.Current && !again {
-		return fail(ErrRenewal, "key %s", HexBytes(old.name))
+		return proof.Fail(ErrRenewal, "key %s", HexBytes(old.Name))
 	}
 	return nil
 }
@@ -118,11 +119,11 @@ func (n *application) checkRenewer() error {
 // asks.
 func (a *Authority) complete(n *application) bool {
 	r := n.record
-	if r.State != Enrolled || r.Registered != r.Name || !sameLists(r.current(), names(n.offered.keys)) {
+	if r.State != Enrolled || r.Registered != r.Name || !sameLists(r.current(), n.offered.Names()) {
 		return false
 	}
-	for _, k := range n.offered.keys {
-		if c := r.live(k.name, n.now); a.c.Certificate != nil && (c == nil || c.Name != r.Name || !fresh(c, n.now)) {
+	for _, k := range n.offered.Keys {
+		if c := r.live(k.Name, n.now); a.c.Certificate != nil && (c == nil || c.Name != r.Name || !fresh(c, n.now)) {
 			return false
 		}
 	}
@@ -149,36 +150,36 @@ func (a *Authority) wait(ctx context.Context, n *application, v verdict) error {
 	}
 	r.State, r.Waits, r.Updated = Pending, v.waits, n.now
 	n.keep(v)
-	err := a.c.Store.Update(ctx, func(tx Tx) error {
+	err := a.c.Records.Update(ctx, func(tx Tx) error {
 		if old, err := tx.Get(r.ID); err == nil && old.State == Pending {
 			return tx.Put(*r)
 		}
 		if waiting, err := tx.Pending(); err != nil || waiting >= a.c.MaxPending {
-			return fail(ErrBusy, "%d devices wait for approval", waiting)
+			return proof.Fail(ErrBusy, "%d devices wait for approval", waiting)
 		}
 		return tx.Put(*r)
 	})
 	if err != nil {
 		return err
 	}
-	return fail(ErrPending, "an operator has to approve EK hash %s", r.ID)
+	return proof.Fail(ErrPending, "an operator has to approve EK hash %s", r.ID)
 }
 
-// enrol changes the record, not yet the store.
-func (a *Authority) enrol(n *application, v verdict) error {
+// enroll changes the record, not yet the file of it.
+func (a *Authority) enroll(n *application, v verdict) error {
 	r := n.record
-	same := r.State == Enrolled && sameLists(r.current(), names(n.offered.keys)) // it needs new certificates
-	r.supersede(names(n.offered.keys), n.now)
+	same := r.State == Enrolled && sameLists(r.current(), n.offered.Names()) // it needs new certificates
+	r.supersede(n.offered.Names(), n.now)
 	r.renamed(n.now)
 	r.prune(n.now)
-	if r.issued()+len(n.offered.keys) > maxIssued {
-		return fail(ErrBusy, "EK hash %s was given %d keys or certificates of late", r.ID, r.issued())
+	if r.issued()+len(n.offered.Keys) > maxIssued {
+		return proof.Fail(ErrBusy, "EK hash %s was given %d keys or certificates of late", r.ID, r.issued())
 	}
-	for _, k := range n.offered.keys {
-		if old := r.key(k.name); old != nil {
+	for _, k := range n.offered.Keys {
+		if old := r.key(k.Name); old != nil {
 			old.Current, old.Retired = true, nil
 		} else {
-			r.Keys = append(r.Keys, Key{Name: k.name, Public: k.raw, Current: true})
+			r.Keys = append(r.Keys, Key{Name: k.Name, Public: k.Raw, Current: true})
 		}
 		if err := a.issueTo(r, k, n.now); err != nil {
 			return err
@@ -219,17 +220,17 @@ func (a *Authority) register(ctx context.Context, r *Record) error {
 
 // welcome tells the device what it has become.
 func (a *Authority) welcome(n *application) ([]byte, error) {
-	r := result{Type: typeResult, Version: messageVersion, State: stateEnrolled, ID: n.record.ID.String(), Name: n.record.Name}
+	r := proof.Result{Type: proof.TypeResult, Version: proof.Version, State: proof.StateEnrolled, ID: n.record.ID.String(), Name: n.record.Name}
 	if a.c.Certificate == nil {
-		return encode(r), nil
+		return proof.Encode(r), nil
 	}
 	r.CA = a.c.Certificate.Raw
-	for _, k := range n.offered.keys {
-		c := n.record.live(k.name, n.now)
+	for _, k := range n.offered.Keys {
+		c := n.record.live(k.Name, n.now)
 		if c == nil {
-			return nil, fmt.Errorf("enroll: no certificate for key %s: %w", HexBytes(k.name), keystore.ErrNotFound)
+			return nil, fmt.Errorf("enroll: no certificate for key %s: %w", HexBytes(k.Name), keystore.ErrNotFound)
 		}
 		r.Certificates = append(r.Certificates, c.DER)
 	}
-	return encode(r), nil
+	return proof.Encode(r), nil
 }

@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -13,12 +14,17 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Config is how an [Authority] works. Store is needed; the rest has defaults.
+// MaxMessage is the largest message of an enrollment in bytes, in either
+// direction.
+const MaxMessage = proof.MaxMessage
+
+// A Config is how an [Authority] works. Records are needed; the rest has defaults.
 type Config struct {
-	Store  Store
-	Policy Policy
+	Records Records
+	Policy  Policy
 
 	// Certificate and Key are the CA that issues LDevID certificates, see
 	// [NewCA]. Without it, keys are only registered.
@@ -48,8 +54,8 @@ type Config struct {
 	Time func() time.Time // default time.Now
 }
 
-// An Authority enrols devices. It is safe for use by many goroutines, and must be
-// the only one that changes its store.
+// An Authority enrolls devices. It is safe for use by many goroutines, and must be
+// the only one that changes its records.
 type Authority struct {
 	c     Config
 	mac   func(data []byte) ([]byte, error)
@@ -59,14 +65,14 @@ type Authority struct {
 
 // NewAuthority makes an authority. It fails if the CA cannot issue.
 func NewAuthority(c Config) (*Authority, error) {
-	if c.Store == nil {
-		return nil, fmt.Errorf("enroll: an authority needs a store")
+	if c.Records == nil {
+		return nil, fmt.Errorf("enroll: an authority needs records")
 	}
-	c.Validity = nonzero(c.Validity, 365*24*time.Hour)
-	c.CRLLife = nonzero(c.CRLLife, 7*24*time.Hour)
-	c.ChallengeLife = nonzero(c.ChallengeLife, 10*time.Minute)
-	c.MaxPending = nonzero(c.MaxPending, 1000)
-	c.PerSecond = nonzero(c.PerSecond, 50)
+	c.Validity = cmp.Or(c.Validity, 365*24*time.Hour)
+	c.CRLLife = cmp.Or(c.CRLLife, 7*24*time.Hour)
+	c.ChallengeLife = cmp.Or(c.ChallengeLife, 10*time.Minute)
+	c.MaxPending = cmp.Or(c.MaxPending, 1000)
+	c.PerSecond = cmp.Or(c.PerSecond, 50)
 	if c.Time == nil {
 		c.Time = time.Now
 	}
@@ -82,58 +88,50 @@ func NewAuthority(c Config) (*Authority, error) {
 	return a, nil
 }
 
-func nonzero[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
-}
-
 // Handle answers one message of a device. There always is an answer to send;
 // the error is for the log of the authority: nil if the device has what it came
 // for, or what it needs to go on. See [ErrPending] and its neighbours.
 func (a *Authority) Handle(ctx context.Context, request []byte) (response []byte, err error) {
 	if !a.limit.Allow() {
-		err = fail(ErrBusy, "more than %g messages in a second", a.c.PerSecond)
-		return errorResult("", err), err
+		err = proof.Fail(ErrBusy, "more than %g messages in a second", a.c.PerSecond)
+		return proof.ErrorResult("", err), err
 	}
 	id, response, err := a.handle(ctx, request)
 	if err != nil {
-		return errorResult(id, err), err
+		return proof.ErrorResult(id, err), err
 	}
 	return response, nil
 }
 
 func (a *Authority) handle(ctx context.Context, request []byte) (id string, response []byte, err error) {
-	kind, err := messageType(request)
+	kind, err := proof.MessageType(request)
 	if err != nil {
 		return "", nil, err
 	}
 	switch kind {
-	case typeBegin:
+	case proof.TypeBegin:
 		response, err = a.begin(ctx, request)
 		return "", response, err
-	case typeProof:
+	case proof.TypeProof:
 		return a.proof(ctx, request)
 	}
-	return "", nil, fail(ErrMalformed, "type %q", shorten(kind))
+	return "", nil, proof.Fail(ErrMalformed, "type %q", proof.Shorten(kind))
 }
 
 // begin answers with a challenge. It tells nothing of what is known of the EK.
 func (a *Authority) begin(ctx context.Context, request []byte) ([]byte, error) {
-	b, err := parse[begin](request, typeBegin)
+	b, err := proof.Parse[proof.Begin](request, proof.TypeBegin)
 	if err != nil {
 		return nil, err
 	}
-	o, err := b.open()
+	o, err := b.Open()
 	if err != nil {
 		return nil, err
 	}
-	if err := o.checkCertificateKey(&b); err != nil {
+	if err := checkCertificateKey(&o, &b); err != nil {
 		return nil, err
 	}
-	r, err := a.Get(ctx, o.id)
+	r, err := a.Get(ctx, o.EKHash)
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		return nil, err
 	}
@@ -141,39 +139,40 @@ func (a *Authority) begin(ctx context.Context, request []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encode(c), nil
+	return proof.Encode(c), nil
 }
 
 // proof checks everything that can be checked without the record, then takes
 // the record from one state to the next.
 func (a *Authority) proof(ctx context.Context, request []byte) (string, []byte, error) {
-	p, err := parse[proof](request, typeProof)
+	p, err := proof.Parse[proof.Proof](request, proof.TypeProof)
 	if err != nil {
 		return "", nil, err
 	}
 	if err := a.checkChallenge(&p); err != nil {
 		return "", nil, err
 	}
-	o, err := p.open()
+	o, err := p.Open()
 	if err != nil {
 		return "", nil, err
 	}
+	id := ID(o.EKHash)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r, err := a.Get(ctx, o.id)
+	r, err := a.Get(ctx, id)
 	if errors.Is(err, ErrUnknown) {
-		r, err = Record{ID: o.id, Name: defaultName(o.id), Created: a.c.Time()}, nil
+		r, err = Record{ID: id, Name: defaultName(id), Created: a.c.Time()}, nil
 	}
 	if err != nil {
 		return "", nil, err
 	}
 	response, err := a.advance(ctx, &application{proof: &p, offered: &o, raw: request, record: &r, now: a.c.Time()})
-	return o.id.String(), response, err
+	return id.String(), response, err
 }
 
 // Get returns the record of a device, or [ErrUnknown].
 func (a *Authority) Get(ctx context.Context, id ID) (r Record, err error) {
-	err = a.c.Store.View(ctx, func(tx Tx) error {
+	err = a.c.Records.View(ctx, func(tx Tx) error {
 		r, err = tx.Get(id)
 		return err
 	})
@@ -182,14 +181,14 @@ func (a *Authority) Get(ctx context.Context, id ID) (r Record, err error) {
 
 // List returns all records, by rising ID.
 func (a *Authority) List(ctx context.Context) (list []Record, err error) {
-	err = a.c.Store.View(ctx, func(tx Tx) error {
+	err = a.c.Records.View(ctx, func(tx Tx) error {
 		return tx.All(func(r Record) error { list = append(list, r); return nil })
 	})
 	return list, err
 }
 
 func (a *Authority) put(ctx context.Context, r Record) error {
-	return a.c.Store.Update(ctx, func(tx Tx) error { return tx.Put(r) })
+	return a.c.Records.Update(ctx, func(tx Tx) error { return tx.Put(r) })
 }
 
 func random(n int) []byte {

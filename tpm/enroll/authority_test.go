@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // TestPolicy is the order in which a policy decides.
@@ -64,13 +64,13 @@ func TestPolicy(t *testing.T) {
 				f.certificates = [][]byte{tt.certificate}
 			}
 			b := f.begin()
-			response, err := o.Handle(context.Background(), encode(b))
+			response, err := o.Handle(context.Background(), proof.Encode(b))
 			if err == nil {
-				c, perr := parse[challenge](response, typeChallenge)
+				c, perr := proof.Parse[proof.Challenge](response, proof.TypeChallenge)
 				if perr != nil {
 					t.Fatal(perr)
 				}
-				_, err = o.Handle(context.Background(), encode(f.prove(b, c)))
+				_, err = o.Handle(context.Background(), proof.Encode(f.prove(b, c)))
 			}
 			checkError(t, err, tt.want)
 			if tt.want == nil {
@@ -255,10 +255,10 @@ func TestRegisterFirst(t *testing.T) {
 	o, f := newOffice(t, accepting(), nil), newForger(t)
 	o.refuse = errors.New("directory is down")
 	b := f.begin()
-	message := encode(f.prove(b, f.ask(o, b)))
+	message := proof.Encode(f.prove(b, f.ask(o, b)))
 	response, err := o.Handle(context.Background(), message)
 	checkError(t, err, o.refuse)
-	_, err = parseResult(response)
+	_, err = proof.ParseResult(response)
 	checkError(t, err, ErrInternal)
 	if strings.Contains(string(response), "directory") {
 		t.Error("the device hears of the authority's inside")
@@ -281,7 +281,7 @@ func TestWithoutCA(t *testing.T) {
 		}
 	}
 	r := o.record(f.id())
-	if len(r.Certificates) > 0 || !samePublic(o.registered[r.Name].Keys[0].Public, f.key.Public()) {
+	if len(r.Certificates) > 0 || !proof.SameKey(o.registered[r.Name].Keys[0].Public, f.key.Public()) {
 		t.Errorf("%+v", r)
 	}
 	if _, err := o.CRL(context.Background()); err == nil {
@@ -303,7 +303,7 @@ func TestAtOnce(t *testing.T) {
 	})
 	f := newForger(t)
 	b := f.begin()
-	message := encode(f.prove(b, f.ask(o, b)))
+	message := proof.Encode(f.prove(b, f.ask(o, b)))
 	var accepted atomic.Int32
 	var wg sync.WaitGroup
 	for range 8 {
@@ -340,7 +340,7 @@ func TestBadCA(t *testing.T) {
 		"no key":      func(c *Config) { c.Key = nil },
 		"expired":     func(c *Config) { c.Time = func() time.Time { return o.now.Add(11 * 365 * 24 * time.Hour) } },
 		"no CA":       func(c *Config) { c.Certificate = issuedTo(t, o) },
-		"no store":    func(c *Config) { c.Store = nil },
+		"no records":  func(c *Config) { c.Records = nil },
 	} {
 		c := o.c
 		change(&c)
@@ -363,41 +363,4 @@ func issuedTo(t *testing.T, o *office) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return o.registered[defaultName(f.id())].Keys[0].Certificate
-}
-
-func TestFile(t *testing.T) {
-	o, f := newOffice(t, accepting(), nil), newForger(t)
-	if err := f.enroll(o); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenFile(o.path); !errors.Is(err, ErrInUse) {
-		t.Error(err)
-	}
-	o.file.Close()
-	good, err := os.ReadFile(o.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := strings.Index(string(good), `"state":"enrolled"`)
-	bad := []byte(string(good))
-	bad[at+10] ^= 1
-	for name, text := range map[string][]byte{"a changed byte": bad, "a part of it": good[:len(good)/4], "something else": []byte(strings.Repeat("x", 9000))} {
-		path := filepath.Join(t.TempDir(), "damaged")
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := OpenFile(path); !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	o.open()
-	if err := os.Chmod(o.path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	o.file.Close()
-	if _, err := OpenFile(o.path); err == nil {
-		t.Error("a file for all is taken")
-	}
-	os.Chmod(o.path, 0o600)
-	o.open()
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // Check reads everything and counts the records by their state. What does not lead
@@ -22,7 +24,7 @@ func (t fileTx) check(states map[State]int) error {
 		for _, e := range entries {
 			leads[e.bucket]++
 			if found := t.bucket(e.bucket).Get(e.key); e.bucket != bucketRecords && string(found) != string(e.value) {
-				return fail(ErrDamaged, "%q does not lead to record %s", e.bucket, r.ID)
+				return proof.Fail(ErrDamaged, "%q does not lead to record %s", e.bucket, r.ID)
 			}
 		}
 		return err
@@ -31,7 +33,7 @@ func (t fileTx) check(states map[State]int) error {
 		n := 0
 		err = errors.Join(err, t.bucket(name).ForEach(func([]byte, []byte) error { n++; return nil }))
 		if err == nil && n != leads[name] {
-			err = fail(ErrDamaged, "%q has %d entries, and the records have %d", name, n, leads[name])
+			err = proof.Fail(ErrDamaged, "%q has %d entries, and the records have %d", name, n, leads[name])
 		}
 	}
 	return err

@@ -1,33 +1,22 @@
-// Package enroll gives a device an identity that cannot leave its TPM 2.0, and
-// lets an authority make sure of that before it takes the device in.
+// Package enroll is the authority that takes devices with a TPM 2.0 in. It makes
+// sure that the keys of a device are in its TPM and cannot leave it, asks a policy
+// or a person, issues certificates, and keeps records.
 //
-// It is both sides of an exchange of four messages, without the way that they
-// go: a [Device] calls a function with a request and gets an answer, an
-// [Authority] gets a request and returns one.
-//
-// # The keys of a device
-//
-//   - The EK (endorsement key) is made from a seed that the maker of the TPM
-//     left in it, and decrypts only. It often has a certificate of the maker. It
-//     is what a device is known by: see [ID].
-//   - The AK (attestation key) is a restricted key: it signs nothing but what
-//     the TPM itself has to say.
-//   - The LDevIDs (local device identities, IEEE 802.1AR) are ordinary signing
-//     keys, with which the device authenticates itself ever after. Clearing the
-//     TPM destroys them, and the AK.
+// The device's side is package tpm/identity, which also tells what keys a device
+// has: the EK of its maker, an AK that speaks for the TPM, and LDevIDs, its
+// identity from then on. The way that messages go is the caller's.
 //
 // # Which function do I want
 //
-//   - On a device: [OpenDevice], then [Device.Init] and [Device.Enroll], each as
-//     often as you like; [Device.Credentials] for the identity. [Device.Renew]
-//     before the certificates expire, [Device.Status] for people.
 //   - On a server: [OpenFile] for the records, [NewCA] once, [NewAuthority], and
 //     [Authority.Handle] for every message.
 //   - For operators: [Authority.List], [Authority.Approve], [Authority.Reject],
 //     [Authority.RevokeDevice] and its sisters, [Authority.Merge] for a TPM that
 //     was replaced, [Authority.CRL] for those who check certificates.
+//   - For a key that an enrolled device has besides its identity:
+//     [Authority.Certified].
 //   - For auditors: [Verifier.Verify], and [VerifyQuote] for the state of a
-//     platform.
+//     platform. They need no authority and no device.
 //
 // # The exchange
 //
@@ -55,7 +44,7 @@
 // and the secret in it is a MAC too. A record keeps the time of the newest
 // challenge that was used, so each counts once, and none after a newer one.
 //
-// # What an enrolment proves
+// # What an enrollment proves
 //
 // That the AK and the LDevIDs are in the TPM that has the EK, were made there
 // and cannot leave it; that the EK is in a TPM of its maker, if its certificate
@@ -72,13 +61,11 @@
 //   - Revocation lists of the makers of TPMs are not asked.
 //   - That the secret of a challenge could only be had with the EK is the word
 //     of the authority: evidence shows the rest to anyone.
-//   - The messages are signed but not secret. They name the device, so send
-//     them encrypted. The device believes the name and certificates that it
-//     gets: send them to an authority that authenticates itself.
-//   - The commands go to the TPM in clear: somebody on its bus learns the secret
-//     of a challenge, which is of no use without the AK.
-//   - Records are neither encrypted nor authenticated. Who can write them can
-//     lift revocations.
+//   - The messages are signed but not secret. They name the device, so have them
+//     sent encrypted, and authenticate the authority to the device, which
+//     believes the name and the certificates that it gets.
+//   - Records are neither encrypted nor authenticated. Anyone who can write them
+//     can lift revocations.
 //   - With GODEBUG=fips140=only the standard library refuses the cipher mode of
 //     credentials (AES-CFB), and an authority cannot work.
 package enroll

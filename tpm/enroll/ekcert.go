@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // An EKCertificate is the word of a manufacturer that an EK is in a TPM of its
@@ -25,7 +27,7 @@ type EKCertificate struct {
 func ParseEKCertificate(der []byte) (EKCertificate, error) {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
-		return EKCertificate{}, fail(ErrEKCertificate, "%w", err)
+		return EKCertificate{}, proof.Fail(ErrEKCertificate, "%w", err)
 	}
 	e := EKCertificate{Certificate: c}
 	for _, x := range c.Extensions {
@@ -33,7 +35,7 @@ func ParseEKCertificate(der []byte) (EKCertificate, error) {
 			continue
 		}
 		if err := e.readName(x.Value); err != nil {
-			return EKCertificate{}, fail(ErrEKCertificate, "subject alternative name: %w", err)
+			return EKCertificate{}, proof.Fail(ErrEKCertificate, "subject alternative name: %w", err)
 		}
 		if e.Manufacturer != "" {
 			c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, subjectAltName().Equal)
@@ -69,7 +71,7 @@ func (e *EKCertificate) readAttributes(rdns pkix.RDNSequence) {
 	for _, set := range rdns {
 		for _, a := range set {
 			value, _ := a.Value.(string)
-			value = shorten(value)
+			value = proof.Shorten(value)
 			switch a.Type.String() {
 			case "2.23.133.2.1":
 				e.Manufacturer = value
@@ -85,12 +87,28 @@ func (e *EKCertificate) readAttributes(rdns pkix.RDNSequence) {
 // checkUsage refuses a certificate that was made for something else.
 func (e *EKCertificate) checkUsage() error {
 	if e.IsCA {
-		return fail(ErrEKCertificate, "it is the certificate of an authority")
+		return proof.Fail(ErrEKCertificate, "it is the certificate of an authority")
 	}
 	restricted := len(e.ExtKeyUsage)+len(e.UnknownExtKeyUsage) > 0
 	forEK := asn1.ObjectIdentifier{2, 23, 133, 8, 1}
 	if restricted && !slices.ContainsFunc(e.UnknownExtKeyUsage, forEK.Equal) {
-		return fail(ErrEKCertificate, "its extended key usage is not that of an EK")
+		return proof.Fail(ErrEKCertificate, "its extended key usage is not that of an EK")
+	}
+	return nil
+}
+
+// checkCertificateKey refuses an EK certificate that is for another EK. Device
+// and certificate contradict each other, so no policy can accept that.
+func checkCertificateKey(o *proof.Offered, b *proof.Begin) error {
+	if len(b.EKCertificates) == 0 {
+		return nil
+	}
+	e, err := ParseEKCertificate(b.EKCertificates[0])
+	if err != nil {
+		return err
+	}
+	if !proof.SameKey(e.PublicKey, o.EK.Key) {
+		return proof.Fail(ErrEKCertificate, "it is for another EK")
 	}
 	return nil
 }
@@ -148,7 +166,7 @@ func (b Bundle) verify(certificates [][]byte, now time.Time) (EKCertificate, [][
 
 func paths(certificates [][]byte, roots, intermediates *x509.CertPool, now time.Time) (EKCertificate, [][]*x509.Certificate, error) {
 	if roots == nil { // the standard library would take those of the system
-		return EKCertificate{}, nil, fail(ErrEKCertificate, "no roots are configured")
+		return EKCertificate{}, nil, proof.Fail(ErrEKCertificate, "no roots are configured")
 	}
 	e, err := ParseEKCertificate(certificates[0])
 	if err != nil {
@@ -157,7 +175,7 @@ func paths(certificates [][]byte, roots, intermediates *x509.CertPool, now time.
 	for _, der := range certificates[1:] {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			return e, nil, fail(ErrEKCertificate, "a certificate above it: %w", err)
+			return e, nil, proof.Fail(ErrEKCertificate, "a certificate above it: %w", err)
 		}
 		intermediates.AddCert(c)
 	}
@@ -165,7 +183,7 @@ func paths(certificates [][]byte, roots, intermediates *x509.CertPool, now time.
 		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
-		return e, nil, fail(ErrEKCertificate, "%w", err)
+		return e, nil, proof.Fail(ErrEKCertificate, "%w", err)
 	}
 	return e, chains, nil
 }

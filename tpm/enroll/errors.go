@@ -2,71 +2,56 @@ package enroll
 
 import (
 	"errors"
-	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// Why an authority does not enrol a device. Both sides get the same error: the
-// authority from [Authority.Handle], the device from [Device.Enroll] and
-// [Device.Renew]. Test them with errors.Is.
+// Why an authority does not enroll a device: the errors of [Authority.Handle].
+// The device gets the same ones. Test them with errors.Is.
 var (
 	// ErrPending: a person has to approve the device. Try again later.
-	ErrPending = errors.New("enrolment waits for approval: enrol again after it")
+	ErrPending = proof.ErrPending
 	// ErrRejected: a person said no.
-	ErrRejected = errors.New("enrolment was rejected")
+	ErrRejected = proof.ErrRejected
 	// ErrRevoked: the device was revoked by its EK.
-	ErrRevoked = errors.New("device is revoked")
+	ErrRevoked = proof.ErrRevoked
 	// ErrKeyRevoked: the key that was offered is revoked; a new key may be
 	// enrolled.
-	ErrKeyRevoked = errors.New("key is revoked: run tpm init --new-keys and enrol again")
+	ErrKeyRevoked = proof.ErrKeyRevoked
 	// ErrPolicy: the policy does not know the EK and asks no person.
-	ErrPolicy = errors.New("device is not allowed")
+	ErrPolicy = proof.ErrPolicy
 	// ErrEKCertificate: the EK certificate is malformed, expired, for another
 	// key, or does not lead to a trusted root.
-	ErrEKCertificate = errors.New("EK certificate is not accepted")
+	ErrEKCertificate = proof.ErrEKCertificate
 	// ErrMalformed: a message that is not one of this protocol.
-	ErrMalformed = errors.New("malformed message")
+	ErrMalformed = proof.ErrMalformed
 	// ErrStale: the challenge is not of this authority, has expired, was used,
 	// or a newer one was used before. Begin again.
-	ErrStale = errors.New("challenge is not valid")
+	ErrStale = proof.ErrStale
 	// ErrActivation: the secret of the challenge is wrong, so the EK and the AK
 	// are not in the same TPM.
-	ErrActivation = errors.New("credential activation failed")
+	ErrActivation = proof.ErrActivation
 	// ErrNonce: a signature is over another challenge.
-	ErrNonce = errors.New("signed for another challenge")
+	ErrNonce = proof.ErrNonce
 	// ErrKey: a key has the wrong type, curve, size, scheme or attributes.
-	ErrKey = errors.New("key is not acceptable")
+	ErrKey = proof.ErrKey
 	// ErrAttestation: what the AK signed is not what was asked for.
-	ErrAttestation = errors.New("attestation does not fit")
+	ErrAttestation = proof.ErrAttestation
 	// ErrSignature: a signature does not verify.
-	ErrSignature = errors.New("signature is wrong")
+	ErrSignature = proof.ErrSignature
 	// ErrRenewal: the key that vouches for a renewal is not the current one.
-	ErrRenewal = errors.New("the old key may not vouch for new ones: run tpm init --new-keys and enrol again")
+	ErrRenewal = proof.ErrRenewal
 	// ErrBusy: the authority has too much to do, or too many devices wait for
 	// approval. Try again later.
-	ErrBusy = errors.New("authority is busy")
+	ErrBusy = proof.ErrBusy
 	// ErrInternal: the authority failed. Its log tells why.
-	ErrInternal = errors.New("authority failed")
-)
-
-// Errors of devices.
-var (
-	// ErrNotInitialized: the device has no keys yet. Run tpm init.
-	ErrNotInitialized = errors.New("device has no identity: run tpm init")
-	// ErrNotEnrolled: the device has keys and no identity yet. Run tpm enroll.
-	ErrNotEnrolled = errors.New("device is not enrolled: run tpm enroll")
-	// ErrCleared: the keys of the device do not load any more. Its EK is the
-	// same, and so is its record.
-	ErrCleared = errors.New("keys do not load, the TPM was cleared: run tpm init and tpm enroll again")
-	// ErrOtherTPM: the state file was made with another TPM. If the TPM was
-	// replaced, run tpm init --replace, enrol, and let an operator merge the
-	// records.
-	ErrOtherTPM = errors.New("state file is of another TPM: if this TPM takes its place, run tpm init --replace")
+	ErrInternal = proof.ErrInternal
 )
 
 // Errors of operators.
 var (
 	// ErrUnknown: there is no such record, key or certificate.
-	ErrUnknown = errors.New("no such enrolment")
+	ErrUnknown = errors.New("no such enrollment")
 	// ErrName: the name cannot be used, or another device has it.
 	ErrName = errors.New("name cannot be used")
 	// ErrState: the state of the record does not allow it.
@@ -78,41 +63,3 @@ var (
 	// ErrEvidence: stored evidence does not prove what the record says.
 	ErrEvidence = errors.New("evidence does not hold")
 )
-
-// A fault is an error with the word that stands for it in a message.
-type fault struct {
-	word string
-	err  error
-}
-
-func faults() []fault {
-	return []fault{
-		{"pending", ErrPending}, {"rejected", ErrRejected}, {"revoked", ErrRevoked}, {"key-revoked", ErrKeyRevoked},
-		{"policy", ErrPolicy}, {"ek-certificate", ErrEKCertificate}, {"malformed", ErrMalformed}, {"stale", ErrStale},
-		{"activation", ErrActivation}, {"nonce", ErrNonce}, {"key", ErrKey}, {"attestation", ErrAttestation},
-		{"signature", ErrSignature}, {"renewal", ErrRenewal}, {"busy", ErrBusy},
-	}
-}
-
-// faultWord is the word of an error; what has none is the authority's own.
-func faultWord(err error) string {
-	for _, f := range faults() {
-		if errors.Is(err, f.err) {
-			return f.word
-		}
-	}
-	return "internal"
-}
-
-func faultOf(word string) error {
-	for _, f := range faults() {
-		if f.word == word {
-			return f.err
-		}
-	}
-	return ErrInternal
-}
-
-func fail(kind error, format string, args ...any) error {
-	return fmt.Errorf("enroll: %w: "+format, append([]any{kind}, args...)...)
-}

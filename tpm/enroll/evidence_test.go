@@ -11,6 +11,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 func TestEKCertificates(t *testing.T) {
@@ -48,16 +50,16 @@ func TestEKCertificates(t *testing.T) {
 			o := newOffice(t, Policy{Bundle: bundleOf(t, []*x509.Certificate{m.cert}), RefuseUnknown: true}, nil)
 			f.certificates = tt.chain
 			b := f.begin()
-			response, err := o.Handle(context.Background(), encode(b))
+			response, err := o.Handle(context.Background(), proof.Encode(b))
 			if err == nil {
-				var c challenge
-				if c, err = parse[challenge](response, typeChallenge); err != nil {
+				var c proof.Challenge
+				if c, err = proof.Parse[proof.Challenge](response, proof.TypeChallenge); err != nil {
 					t.Fatal(err)
 				}
-				response, err = o.Handle(context.Background(), encode(f.prove(b, c)))
+				response, err = o.Handle(context.Background(), proof.Encode(f.prove(b, c)))
 			}
 			checkError(t, err, tt.want)
-			_, err = parseResult(response)
+			_, err = proof.ParseResult(response)
 			checkError(t, err, tt.want)
 			if _, err := o.Get(context.Background(), f.id()); (err == nil) != (tt.want == nil) {
 				t.Errorf("record: %v", err)
@@ -125,8 +127,8 @@ func TestIDOfCertificate(t *testing.T) {
 	// Other attributes do not make another device.
 	f.pubs.ek.ObjectAttributes.NoDA = true
 	b := f.begin()
-	o, err := b.open()
-	if err != nil || o.id != id {
-		t.Errorf("%v, %v", o.id, err)
+	o, err := b.Open()
+	if err != nil || o.EKHash != id {
+		t.Errorf("%v, %v", o.EKHash, err)
 	}
 }

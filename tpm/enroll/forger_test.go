@@ -18,7 +18,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
-	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // A forger has the keys of a TPM in its hands, so it can say anything.
@@ -62,10 +62,15 @@ func p256(t testing.TB) *ecdsa.PrivateKey {
 
 func eccArea(t testing.TB, key *ecdsa.PrivateKey, restricted bool) tpm2.TPMTPublic {
 	t.Helper()
-	area, err := template(keystore.ECDSAP256, restricted)
-	if err != nil {
-		t.Fatal(err)
-	}
+	area := tpm2.TPMTPublic{Type: tpm2.TPMAlgECC, NameAlg: tpm2.TPMAlgSHA256, ObjectAttributes: tpm2.TPMAObject{
+		FixedTPM: true, FixedParent: true, SensitiveDataOrigin: true, UserWithAuth: true, NoDA: true,
+		Restricted: restricted, SignEncrypt: true,
+	}}
+	area.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
+		Symmetric: tpm2.TPMTSymDefObject{Algorithm: tpm2.TPMAlgNull}, KDF: tpm2.TPMTKDFScheme{Scheme: tpm2.TPMAlgNull},
+		CurveID: tpm2.TPMECCNistP256, Scheme: tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgECDSA,
+			Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: tpm2.TPMAlgSHA256})},
+	})
 	size := (key.Params().BitSize + 7) / 8
 	area.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{
 		X: tpm2.TPM2BECCParameter{Buffer: key.X.FillBytes(make([]byte, size))},
@@ -74,9 +79,9 @@ func eccArea(t testing.TB, key *ecdsa.PrivateKey, restricted bool) tpm2.TPMTPubl
 	return area
 }
 
-func (f *forger) begin() begin {
-	return begin{
-		Type: typeBegin, Version: messageVersion, EKCertificates: f.certificates,
+func (f *forger) begin() proof.Begin {
+	return proof.Begin{
+		Type: proof.TypeBegin, Version: proof.Version, EKCertificates: f.certificates,
 		EK: tpm2.Marshal(f.pubs.ek), AK: tpm2.Marshal(f.pubs.ak), Keys: [][]byte{tpm2.Marshal(f.pubs.key)},
 	}
 }
@@ -91,7 +96,7 @@ func (f *forger) id() ID {
 }
 
 // open opens a credential as a TPM does (TPM 2.0 Library part 1, section 24).
-func (f *forger) open(c challenge) []byte {
+func (f *forger) open(c proof.Challenge) []byte {
 	f.t.Helper()
 	seed, err := rsa.DecryptOAEP(sha256.New(), nil, f.ek, c.Seed, []byte("IDENTITY\x00"))
 	if err != nil {
@@ -116,15 +121,15 @@ func nameOf(area tpm2.TPMTPublic) []byte {
 }
 
 // prove is what an honest device would do.
-func (f *forger) prove(b begin, c challenge) proof {
+func (f *forger) prove(b proof.Begin, c proof.Challenge) proof.Proof {
 	f.t.Helper()
-	p := proof{Type: typeProof, Version: messageVersion, Begin: b, Challenge: c, Secret: f.open(c)}
-	p.Keys = []keyProof{f.proveKey(p.digest(useCertify), nil)}
+	p := proof.Proof{Type: proof.TypeProof, Version: proof.Version, Begin: b, Challenge: c, Secret: f.open(c)}
+	p.Keys = []proof.KeyProof{f.proveKey(p.Digest(proof.UseCertify), nil)}
 	return p
 }
 
 // proveKey certifies the key, with what change says.
-func (f *forger) proveKey(qualifying []byte, change func(*tpm2.TPMSAttest)) keyProof {
+func (f *forger) proveKey(qualifying []byte, change func(*tpm2.TPMSAttest)) proof.KeyProof {
 	f.t.Helper()
 	a := tpm2.TPMSAttest{
 		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestCertify, ExtraData: tpm2.TPM2BData{Buffer: qualifying},
@@ -138,14 +143,14 @@ func (f *forger) proveKey(qualifying []byte, change func(*tpm2.TPMSAttest)) keyP
 	return p
 }
 
-func (f *forger) sign(attest []byte) keyProof {
+func (f *forger) sign(attest []byte) proof.KeyProof {
 	f.t.Helper()
 	digest := sha256.Sum256(attest)
 	r, s, err := ecdsa.Sign(rand.Reader, f.ak, digest[:])
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return keyProof{Attest: attest, Signature: tpm2.Marshal(tpm2.TPMTSignature{
+	return proof.KeyProof{Attest: attest, Signature: tpm2.Marshal(tpm2.TPMTSignature{
 		SigAlg: tpm2.TPMAlgECDSA,
 		Signature: tpm2.NewTPMUSignature(tpm2.TPMAlgECDSA, &tpm2.TPMSSignatureECC{
 			Hash:       tpm2.TPMAlgSHA256,
@@ -165,23 +170,23 @@ func (f *forger) request(key crypto.Signer) []byte {
 }
 
 // renewal lets a key vouch for the proof.
-func (f *forger) renewal(p *proof, key *ecdsa.PrivateKey) *renewal {
+func (f *forger) renewal(p *proof.Proof, key *ecdsa.PrivateKey) *proof.Renewal {
 	f.t.Helper()
-	signature, err := ecdsa.SignASN1(rand.Reader, key, p.digest(useRenewal))
+	signature, err := ecdsa.SignASN1(rand.Reader, key, p.Digest(proof.UseRenewal))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return &renewal{Key: tpm2.Marshal(eccArea(f.t, key, false)), Signature: signature}
+	return &proof.Renewal{Key: tpm2.Marshal(eccArea(f.t, key, false)), Signature: signature}
 }
 
 // ask gets a challenge for what the forger begins with.
-func (f *forger) ask(o *office, b begin) challenge {
+func (f *forger) ask(o *office, b proof.Begin) proof.Challenge {
 	f.t.Helper()
-	response, err := o.Handle(f.t.Context(), encode(b))
+	response, err := o.Handle(f.t.Context(), proof.Encode(b))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	c, err := parse[challenge](response, typeChallenge)
+	c, err := proof.Parse[proof.Challenge](response, proof.TypeChallenge)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -192,7 +197,7 @@ func (f *forger) ask(o *office, b begin) challenge {
 func (f *forger) enroll(o *office) error {
 	f.t.Helper()
 	b := f.begin()
-	_, err := o.Handle(f.t.Context(), encode(f.prove(b, f.ask(o, b))))
+	_, err := o.Handle(f.t.Context(), proof.Encode(f.prove(b, f.ask(o, b))))
 	return err
 }
 
@@ -260,12 +265,12 @@ func tpmName(t testing.TB) []byte {
 	return outer
 }
 
-// renew enrols with the word of another key.
+// renew enrolls with the word of another key.
 func (f *forger) renew(o *office, by *ecdsa.PrivateKey) error {
 	f.t.Helper()
 	b := f.begin()
 	p := f.prove(b, f.ask(o, b))
 	p.Renewal = f.renewal(&p, by)
-	_, err := o.Handle(f.t.Context(), encode(p))
+	_, err := o.Handle(f.t.Context(), proof.Encode(p))
 	return err
 }

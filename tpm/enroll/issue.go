@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math/big"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // skew is how far the clock of a device may be behind.
@@ -43,7 +45,7 @@ func serialText(c *x509.Certificate) string { return c.SerialNumber.Text(16) }
 
 func checkCA(c *x509.Certificate, key crypto.Signer, now time.Time) error {
 	switch {
-	case key == nil || !samePublic(c.PublicKey, key.Public()):
+	case key == nil || !proof.SameKey(c.PublicKey, key.Public()):
 		return fmt.Errorf("enroll: CA: the certificate is not that of the key")
 	case !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 || c.KeyUsage&x509.KeyUsageCRLSign == 0:
 		return fmt.Errorf("enroll: CA: the certificate is not for issuing certificates and revocation lists")
@@ -57,7 +59,7 @@ func checkCA(c *x509.Certificate, key crypto.Signer, now time.Time) error {
 
 // issueTo adds a certificate for a key to a record: its subject is the name of
 // the record, for signatures of a client alone.
-func (a *Authority) issueTo(r *Record, k public, now time.Time) error {
+func (a *Authority) issueTo(r *Record, k proof.Public, now time.Time) error {
 	if a.c.Certificate == nil {
 		return nil
 	}
@@ -74,12 +76,12 @@ func (a *Authority) issueTo(r *Record, k public, now time.Time) error {
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.c.Certificate, k.key, a.c.Key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.c.Certificate, k.Key, a.c.Key)
 	if err != nil {
 		return fmt.Errorf("enroll: issue a certificate: %w", err)
 	}
 	r.Certificates = append(r.Certificates, Certificate{
-		Serial: template.SerialNumber.Text(16), DER: der, Name: r.Name, Key: k.name, Expires: until,
+		Serial: template.SerialNumber.Text(16), DER: der, Name: r.Name, Key: k.Name, Expires: until,
 	})
 	return nil
 }

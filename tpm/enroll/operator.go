@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // Approve says yes to a device, whether it came already or is to come. It is
@@ -20,7 +22,7 @@ func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error
 	}
 	return a.change(ctx, id, func(r *Record, now time.Time) error {
 		if r.State == Revoked {
-			return fail(ErrState, "EK hash %s is revoked: reinstate it before", id)
+			return proof.Fail(ErrState, "EK hash %s is revoked: reinstate it before", id)
 		}
 		if name != "" {
 			r.Name = name
@@ -48,7 +50,7 @@ func (a *Authority) change(ctx context.Context, id ID, fn func(*Record, time.Tim
 }
 
 func (a *Authority) changeLocked(ctx context.Context, id ID, fn func(*Record, time.Time) error) error {
-	return a.c.Store.Update(ctx, func(tx Tx) error {
+	return a.c.Records.Update(ctx, func(tx Tx) error {
 		r, err := tx.Get(id)
 		if errors.Is(err, ErrUnknown) {
 			r, err = Record{ID: id}, nil
@@ -67,7 +69,7 @@ func remark(note string) string {
 	if note == "" {
 		return ""
 	}
-	return ": " + shorten(note)
+	return ": " + proof.Shorten(note)
 }
 
 // Reject says no to a device. What it was given before is revoked.
@@ -97,7 +99,7 @@ func (a *Authority) end(ctx context.Context, id ID, state State, reason int, not
 			r.Name, r.Created = defaultName(id), now
 		}
 		r.State, r.Approved, r.Waits, r.Withdrawn = state, false, "", true
-		r.revokeCertificates(nil, Revocation{Time: now, Reason: reason, Note: shorten(note)})
+		r.revokeCertificates(nil, Revocation{Time: now, Reason: reason, Note: proof.Shorten(note)})
 		r.log(now, "%s%s", state, remark(note))
 		return nil
 	})
@@ -122,7 +124,7 @@ func (a *Authority) withdraw(ctx context.Context, id Identity) error {
 func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 	return a.change(ctx, id, func(r *Record, now time.Time) error {
 		if r.State != Rejected && r.State != Revoked {
-			return fail(ErrState, "EK hash %s is neither rejected nor revoked", id)
+			return proof.Fail(ErrState, "EK hash %s is neither rejected nor revoked", id)
 		}
 		if r.Name == "" {
 			r.Name = secondName(id)
@@ -139,13 +141,13 @@ func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 func (a *Authority) Remove(ctx context.Context, id ID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.c.Store.Update(ctx, func(tx Tx) error {
+	return a.c.Records.Update(ctx, func(tx Tx) error {
 		r, err := tx.Get(id)
 		if err != nil {
 			return err
 		}
 		if r.State == Revoked || len(r.Keys)+len(r.Certificates) > 0 {
-			return fail(ErrState, "EK hash %s was enrolled or revoked: its record stays", id)
+			return proof.Fail(ErrState, "EK hash %s was enrolled or revoked: its record stays", id)
 		}
 		return tx.Delete(id)
 	})
@@ -153,12 +155,12 @@ func (a *Authority) Remove(ctx context.Context, id ID) error {
 
 // Merge lets a device whose TPM was replaced go on under its name: the record of
 // the new EK, which must be pending, approved or enrolled, takes over the name
-// of the old one, which is revoked. The device gets it when it enrols again.
+// of the old one, which is revoked. The device gets it when it enrolls again.
 func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var was []Identity
-	err := a.c.Store.Update(ctx, func(tx Tx) error {
+	err := a.c.Records.Update(ctx, func(tx Tx) error {
 		from, err := tx.Get(old)
 		if err != nil {
 			return err
@@ -185,11 +187,11 @@ func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 func merge(from, to *Record, now time.Time, note string) (was []Identity, err error) {
 	switch {
 	case from.ID == to.ID:
-		return nil, fail(ErrState, "both are EK hash %s", to.ID)
+		return nil, proof.Fail(ErrState, "both are EK hash %s", to.ID)
 	case to.State == Rejected || to.State == Revoked:
-		return nil, fail(ErrState, "EK hash %s is %s", to.ID, to.State)
+		return nil, proof.Fail(ErrState, "EK hash %s is %s", to.ID, to.State)
 	case from.Name == "":
-		return nil, fail(ErrState, "EK hash %s gave its name away before", from.ID)
+		return nil, proof.Fail(ErrState, "EK hash %s gave its name away before", from.ID)
 	}
 	for _, r := range []*Record{from, to} {
 		known, err := r.known()

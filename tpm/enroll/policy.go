@@ -3,6 +3,8 @@ package enroll
 import (
 	"slices"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // A Policy says which TPMs are welcome. It is asked once a device has proved
@@ -47,18 +49,18 @@ type verdict struct {
 }
 
 // judge asks the policy. The record is that of the device, new if it has none.
-func (p *Policy) judge(r *Record, b *begin, o *offered, renews bool, now time.Time) (verdict, error) {
+func (p *Policy) judge(r *Record, b *proof.Begin, o *proof.Offered, renews bool, now time.Time) (verdict, error) {
 	switch r.State {
 	case Rejected:
-		return verdict{}, fail(ErrRejected, "EK hash %s", r.ID)
+		return verdict{}, proof.Fail(ErrRejected, "EK hash %s", r.ID)
 	case Revoked:
-		return verdict{}, fail(ErrRevoked, "EK hash %s", r.ID)
+		return verdict{}, proof.Fail(ErrRevoked, "EK hash %s", r.ID)
 	}
-	if err := o.checkCertificateKey(b); err != nil {
+	if err := checkCertificateKey(o, b); err != nil {
 		return verdict{}, err
 	}
-	if kind := o.ek.ekKind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
-		return verdict{}, fail(ErrPolicy, "EKs of kind %s do not count here: run tpm init with another", kind)
+	if kind := o.EK.Kind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
+		return verdict{}, proof.Fail(ErrPolicy, "EKs of kind %s do not count here: run tpm init with another", kind)
 	}
 	v, err := p.accept(r, b, renews, now)
 	if err != nil && p.Monitor {
@@ -76,7 +78,7 @@ func (p *Policy) judge(r *Record, b *begin, o *offered, renews bool, now time.Ti
 	return v, nil
 }
 
-func (p *Policy) accept(r *Record, b *begin, renews bool, now time.Time) (verdict, error) {
+func (p *Policy) accept(r *Record, b *proof.Begin, renews bool, now time.Time) (verdict, error) {
 	var v verdict
 	var err error
 	certified := len(b.EKCertificates) > 0 && p.Bundle.Roots != nil
@@ -98,7 +100,7 @@ func (p *Policy) accept(r *Record, b *begin, renews bool, now time.Time) (verdic
 	case certified:
 		return v, err
 	case p.RefuseUnknown:
-		return v, fail(ErrPolicy, "nothing is known of EK hash %s", r.ID)
+		return v, proof.Fail(ErrPolicy, "nothing is known of EK hash %s", r.ID)
 	default:
 		v.waits = "nothing is known of its EK"
 	}
@@ -106,7 +108,7 @@ func (p *Policy) accept(r *Record, b *begin, renews bool, now time.Time) (verdic
 }
 
 // holds reports whether other keys than the enrolled ones have to wait.
-func (p *Policy) holds(r *Record, o *offered, renews bool) bool {
+func (p *Policy) holds(r *Record, o *proof.Offered, renews bool) bool {
 	enrolled := len(r.current()) > 0 && (r.State == Enrolled || r.State == Pending)
-	return p.HoldChanged && enrolled && !renews && !sameLists(r.current(), names(o.keys))
+	return p.HoldChanged && enrolled && !renews && !sameLists(r.current(), o.Names())
 }

@@ -3,148 +3,12 @@ package enroll
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
-	"github.com/google/go-tpm/tpm2/transport"
 
-	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/tpm"
-	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
-
-// TestPossession certifies keys of a TPM by its AK, and shows them to the
-// authority under other names, uses, and data.
-func TestPossession(t *testing.T) {
-	ctx := context.Background()
-	o := newOffice(t, accepting(), nil)
-	mine, other := newHolder(t, o), newHolder(t, o)
-	qualifying := sha256.Sum256([]byte("of the exchange"))
-	storage, decryption := mine.storage(t), mine.decryption(t)
-	for _, c := range []struct {
-		what string
-		name string
-		use  Use
-		key  certifiable
-		want error
-	}{
-		{"a storage key", mine.name, Storage, storage, nil},
-		{"a decryption key", mine.name, Decryption, decryption, nil},
-		{"a storage key to decrypt", mine.name, Decryption, storage, ErrKey},
-		{"a decryption key to store", mine.name, Storage, decryption, ErrKey},
-		{"no use", mine.name, 0, storage, ErrKey},
-		{"an identity key to store", mine.name, Storage, mine.identity(t), ErrKey},
-		{"an identity key to decrypt", mine.name, Decryption, mine.identity(t), ErrKey},
-		{"another device", other.name, Storage, storage, ErrSignature},
-		{"an unknown device", "nobody", Storage, storage, ErrUnknown},
-		{"no name", "", Storage, storage, ErrUnknown},
-	} {
-		attest, signature, err := mine.Certify(c.key.lend, qualifying[:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		certified := func(area, attest, signature, qualifying []byte) error {
-			return o.Certified(ctx, c.name, c.use, area, attest, signature, qualifying)
-		}
-		checkError(t, certified(c.key.area, attest, signature, qualifying[:]), c.want)
-		if c.want != nil {
-			continue
-		}
-		checkError(t, certified(c.key.area, attest, signature, nil), ErrNonce)
-		checkError(t, certified(c.key.area, attest, signature, qualifying[:31]), ErrNonce)
-		checkError(t, certified(other.storage(t).area, attest, signature, qualifying[:]), either(c.use == Storage, ErrAttestation, ErrKey))
-		for n := range len(c.key.area) {
-			checkError(t, certified(c.key.area[:n], attest, signature, qualifying[:]), ErrKey)
-		}
-		for n := range len(attest) {
-			checkError(t, certified(c.key.area, attest[:n], signature, qualifying[:]), ErrSignature)
-		}
-		for n := range len(signature) {
-			checkError(t, certified(c.key.area, attest, signature[:n], qualifying[:]), ErrSignature)
-		}
-	}
-}
-
-func either(yes bool, a, b error) error {
-	if yes {
-		return a
-	}
-	return b
-}
-
-// A holder is an enrolled device with a key store in the same TPM.
-type holder struct {
-	*Device
-	chip  *tpm.Device
-	store *tpm.Store
-	name  string
-}
-
-func newHolder(t *testing.T, o *office) *holder {
-	t.Helper()
-	chip := connect(t, tpmtest.Start(t))
-	store, err := chip.InitStore(tpm.StoreConfig{State: newPath(t) + ".keys"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { store.Close() })
-	h := &holder{Device: ready(t, chip, newPath(t)), chip: chip, store: store}
-	if err := h.Enroll(context.Background(), o.exchange, nil); err != nil {
-		t.Fatal(err)
-	}
-	if h.name, _, err = h.Credentials(); err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-// A certifiable key is lent by its store.
-type certifiable struct {
-	area []byte
-	lend func(func(transport.TPM, tpm2.NamedHandle) error) error
-}
-
-func (h *holder) storage(t *testing.T) certifiable {
-	t.Helper()
-	p, err := h.store.NewImportParent()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return certifiable{p.Public(), p.With}
-}
-
-func (h *holder) decryption(t *testing.T) certifiable {
-	t.Helper()
-	k, err := h.store.Generate(keystore.RSADecrypt2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { k.Close() })
-	c := certifiable{lend: func(f func(transport.TPM, tpm2.NamedHandle) error) error { return h.store.With(k, f) }}
-	err = c.lend(func(chip transport.TPM, key tpm2.NamedHandle) error {
-		r, err := tpm2.ReadPublic{ObjectHandle: key.Handle}.Execute(chip)
-		if err == nil {
-			c.area = r.OutPublic.Bytes()
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func (h *holder) identity(t *testing.T) certifiable {
-	t.Helper()
-	k := h.s.Keys[0]
-	return certifiable{k.Public, func(f func(transport.TPM, tpm2.NamedHandle) error) error {
-		return h.chip.Do(func(chip transport.TPM) error {
-			return k.use(chip, func(key tpm2.NamedHandle) error { return f(chip, key) })
-		})
-	}}
-}
 
 // storageArea is a storage key that only a forger has.
 func storageArea(t testing.TB) tpm2.TPMTPublic {
@@ -155,7 +19,7 @@ func storageArea(t testing.TB) tpm2.TPMTPublic {
 }
 
 // certified is what the forger's AK says of a key.
-func (f *forger) certified(area tpm2.TPMTPublic, qualifying []byte, change func(*tpm2.TPMSAttest)) keyProof {
+func (f *forger) certified(area tpm2.TPMTPublic, qualifying []byte, change func(*tpm2.TPMSAttest)) proof.KeyProof {
 	f.t.Helper()
 	a := tpm2.TPMSAttest{
 		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestCertify, ExtraData: tpm2.TPM2BData{Buffer: qualifying},
@@ -174,7 +38,7 @@ func TestPossessionForged(t *testing.T) {
 		t.Fatal(err)
 	}
 	good, nonce := storageArea(t), bytes.Repeat([]byte{7}, 32)
-	check := func(what string, area tpm2.TPMTPublic, p keyProof, want error) {
+	check := func(what string, area tpm2.TPMTPublic, p proof.KeyProof, want error) {
 		t.Helper()
 		t.Run(what, func(t *testing.T) {
 			err := o.Certified(context.Background(), defaultName(f.id()), Storage, tpm2.Marshal(area), p.Attest, p.Signature, nonce)
@@ -210,7 +74,7 @@ func TestPossessionForged(t *testing.T) {
 		check(what, good, f.certified(good, nonce, c.change), c.want)
 	}
 	q := f.quote(nonce)
-	check("a quote", good, keyProof{Attest: q.Attest, Signature: q.Signature}, ErrAttestation)
+	check("a quote", good, proof.KeyProof{Attest: q.Attest, Signature: q.Signature}, ErrAttestation)
 	own := f.ak
 	f.ak = p256(t)
 	check("signed by another key", good, f.certified(good, nonce, nil), ErrSignature)
@@ -289,8 +153,8 @@ func FuzzCertified(f *testing.F) {
 		if o.Certified(context.Background(), defaultName(g.id()), Use(use), public, attest, signature, nonce) != nil {
 			return
 		}
-		k, err := parsePublic(public)
-		if err != nil || !k.area.ObjectAttributes.FixedTPM || !bytes.Contains(attest, k.name) || !bytes.Contains(attest, nonce) {
+		k, err := proof.ParsePublic(public)
+		if err != nil || !k.Area.ObjectAttributes.FixedTPM || !bytes.Contains(attest, k.Name) || !bytes.Contains(attest, nonce) {
 			t.Fatalf("certified %x with %x", public, attest)
 		}
 	})

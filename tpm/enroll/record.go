@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // A State is how far a device has come.
@@ -38,7 +39,7 @@ type Record struct {
 	// person changed that since.
 	Registered string `json:"registered,omitempty"`
 	// Withdrawn tells that this authority revoked what is registered under Name,
-	// so that it may take that back when the device enrols again.
+	// so that it may take that back when the device enrolls again.
 	Withdrawn bool `json:"withdrawn,omitempty"`
 	// Since is when the device last became what it is without the word of a key
 	// that it had before: what was given to its name earlier is not its own.
@@ -47,7 +48,7 @@ type Record struct {
 	Manufacturer string `json:"manufacturer,omitempty"` // of the EK certificate, as "id:53544D20"
 	Model        string `json:"model,omitempty"`
 
-	Evidence     *Evidence     `json:"evidence,omitempty"` // of the last enrolment, or of the wish for one
+	Evidence     *Evidence     `json:"evidence,omitempty"` // of the last enrollment, or of the wish for one
 	Keys         []Key         `json:"keys,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
 	Replaced     *ID           `json:"replaced,omitempty"` // the record that took over its name
@@ -93,21 +94,6 @@ type Event struct {
 	Time time.Time `json:"time"`
 	What string    `json:"what"`
 }
-
-// HexBytes are written as hexadecimal digits.
-type HexBytes []byte
-
-// MarshalText writes hexadecimal digits.
-func (h HexBytes) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(h)), nil }
-
-// UnmarshalText reads hexadecimal digits.
-func (h *HexBytes) UnmarshalText(text []byte) (err error) {
-	*h, err = hex.DecodeString(string(text))
-	return err
-}
-
-// String returns hexadecimal digits.
-func (h HexBytes) String() string { return hex.EncodeToString(h) }
 
 // An Identity is a device as the protocol above knows it.
 type Identity struct {
@@ -166,8 +152,8 @@ func (r *Record) current() [][]byte {
 	return n
 }
 
-// live returns the newest certificate of a key that is good for the rest of
-// margin, nil if there is none.
+// live returns the newest certificate of a key that is valid beyond until, nil if
+// there is none.
 func (r *Record) live(key []byte, until time.Time) *Certificate {
 	for i := len(r.Certificates) - 1; i >= 0; i-- {
 		c := &r.Certificates[i]
@@ -226,18 +212,18 @@ func (r *Record) issued() int {
 func (r *Record) Identity() (Identity, error) {
 	id := Identity{ID: r.ID, Name: r.Name, Since: r.Since, Withdrawn: r.Withdrawn}
 	for _, k := range r.Keys {
-		p, err := parsePublic(k.Public)
+		p, err := proof.ParsePublic(k.Public)
 		if err != nil {
 			return id, err
 		}
-		key := IdentityKey{Name: k.Name, Public: p.key}
+		key := IdentityKey{Name: k.Name, Public: p.Key}
 		if !k.Current {
 			id.Former = append(id.Former, key)
 			continue
 		}
 		if c := r.live(k.Name, time.Time{}); c != nil {
 			if key.Certificate, err = x509.ParseCertificate(c.DER); err != nil {
-				return id, fail(ErrDamaged, "certificate %s: %w", c.Serial, err)
+				return id, proof.Fail(ErrDamaged, "certificate %s: %w", c.Serial, err)
 			}
 		}
 		id.Keys = append(id.Keys, key)
@@ -256,7 +242,7 @@ func (r *Record) registered() (Identity, error) {
 }
 
 // known are the identities that the protocol above may know: what is registered,
-// and what was about to be when an enrolment under another name was cut off.
+// and what was about to be when an enrollment under another name was cut off.
 func (r *Record) known() (all []Identity, err error) {
 	id, err := r.Identity()
 	if err != nil || len(r.Keys) == 0 {
@@ -293,11 +279,11 @@ func secondName(id ID) string { return "tpm-" + id.String()[:60] }
 func checkName(name string) error {
 	const most = 64
 	if name == "" || len(name) > most {
-		return fail(ErrName, "a name has 1 to %d characters", most)
+		return proof.Fail(ErrName, "a name has 1 to %d characters", most)
 	}
 	for _, r := range name {
 		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_' || r == ':' || r == '@') {
-			return fail(ErrName, "a name has letters, digits and - . _ : @ alone")
+			return proof.Fail(ErrName, "a name may contain only letters, digits and - . _ : @")
 		}
 	}
 	return nil

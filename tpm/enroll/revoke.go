@@ -10,6 +10,8 @@ import (
 	"math/big"
 	"strings"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // Reasons of revocation (RFC 5280 section 5.3.1).
@@ -25,7 +27,7 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 	serial = strings.ToLower(strings.TrimLeft(strings.ReplaceAll(serial, ":", ""), "0"))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.c.Store.Update(ctx, func(tx Tx) error {
+	return a.c.Records.Update(ctx, func(tx Tx) error {
 		id, err := tx.BySerial(serial)
 		if err != nil {
 			return err
@@ -37,7 +39,7 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 		now := a.c.Time()
 		for i := range r.Certificates {
 			if c := &r.Certificates[i]; c.Serial == serial && c.Revoked == nil {
-				c.Revoked = &Revocation{Time: now, Reason: keyCompromise, Note: shorten(note)}
+				c.Revoked = &Revocation{Time: now, Reason: keyCompromise, Note: proof.Shorten(note)}
 				r.log(now, "certificate %s revoked%s", serial, remark(note))
 			}
 		}
@@ -46,7 +48,7 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 }
 
 // RevokeKey revokes a key of a device for ever, by its TPM Name, with its
-// certificates. The device may enrol another one. After an error of Withdraw it
+// certificates. The device may enroll another one. After an error of Withdraw it
 // can be repeated.
 func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note string) error {
 	a.mu.Lock()
@@ -55,12 +57,12 @@ func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note st
 	err := a.changeLocked(ctx, id, func(r *Record, now time.Time) (err error) {
 		k := r.key(name)
 		if k == nil {
-			return fail(ErrUnknown, "key %s of EK hash %s", name, id)
+			return proof.Fail(ErrUnknown, "key %s of EK hash %s", name, id)
 		}
 		if was, err = r.known(); err != nil {
 			return err
 		}
-		why := Revocation{Time: now, Reason: keyCompromise, Note: shorten(note)}
+		why := Revocation{Time: now, Reason: keyCompromise, Note: proof.Shorten(note)}
 		if k.Revoked == nil {
 			k.Revoked = &why
 			r.log(now, "key %s revoked%s", name, remark(note))
@@ -89,7 +91,7 @@ func only(keys []IdentityKey, name HexBytes) (found []IdentityKey) {
 // more. One that is not in the records, because it was never issued here or has
 // expired, is [ErrUnknown].
 func (a *Authority) Revoked(ctx context.Context, serial *big.Int) (revoked bool, err error) {
-	err = a.c.Store.View(ctx, func(tx Tx) error {
+	err = a.c.Records.View(ctx, func(tx Tx) error {
 		id, err := tx.BySerial(serial.Text(16))
 		if err != nil {
 			return err
@@ -115,7 +117,7 @@ func (a *Authority) CRL(ctx context.Context) ([]byte, error) {
 	list := &x509.RevocationList{
 		Number: big.NewInt(now.UnixNano()), ThisUpdate: now.Add(-skew), NextUpdate: now.Add(a.c.CRLLife),
 	}
-	err := a.c.Store.View(ctx, func(tx Tx) error {
+	err := a.c.Records.View(ctx, func(tx Tx) error {
 		return tx.All(func(r Record) (err error) {
 			list.RevokedCertificateEntries, err = appendRevoked(list.RevokedCertificateEntries, r, now)
 			return err
@@ -138,7 +140,7 @@ func appendRevoked(list []x509.RevocationListEntry, r Record, now time.Time) ([]
 		}
 		serial, ok := new(big.Int).SetString(c.Serial, 16)
 		if !ok {
-			return nil, fail(ErrDamaged, "serial number %s", shorten(c.Serial))
+			return nil, proof.Fail(ErrDamaged, "serial number %s", proof.Shorten(c.Serial))
 		}
 		list = append(list, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: c.Revoked.Time, ReasonCode: c.Revoked.Reason})
 	}

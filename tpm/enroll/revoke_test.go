@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // onCRL reports which certificates of a record are revoked, by all ways to ask.
@@ -90,7 +92,7 @@ func TestRevocation(t *testing.T) {
 	b := f.begin()
 	p := f.prove(b, f.ask(o, b))
 	p.Renewal = f.renewal(&p, old)
-	_, err := o.Handle(ctx, encode(p))
+	_, err := o.Handle(ctx, proof.Encode(p))
 	checkError(t, err, ErrRenewal)
 	if err := f.enroll(o); err != nil {
 		t.Fatal(err)
@@ -191,7 +193,7 @@ func TestMergeDefaultName(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 		for _, w := range o.withdrawn { // of the old keys alone
-			if len(w.Keys) != 1 || !samePublic(w.Keys[0].Public, before.key.Public()) {
+			if len(w.Keys) != 1 || !proof.SameKey(w.Keys[0].Public, before.key.Public()) {
 				t.Errorf("%s withdraws %+v", what, w)
 			}
 		}
@@ -227,7 +229,7 @@ func TestRegisterCutOff(t *testing.T) {
 	if err := o.RevokeDevice(ctx, f.id(), "stolen"); err != nil {
 		t.Fatal(err)
 	}
-	if len(o.withdrawn) != 1 || len(o.withdrawn[0].Former) != 1 || !samePublic(o.withdrawn[0].Former[0].Public, f.key.Public()) {
+	if len(o.withdrawn) != 1 || len(o.withdrawn[0].Former) != 1 || !proof.SameKey(o.withdrawn[0].Former[0].Public, f.key.Public()) {
 		t.Errorf("withdrawn %+v", o.withdrawn)
 	}
 }

@@ -3,10 +3,13 @@ package enroll
 import (
 	"bytes"
 	"crypto/x509"
+	"slices"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Verifier checks what an authority recorded, with no trust in its store, and
+// A Verifier checks what an authority recorded, with no trust in its records, and
 // without the device.
 type Verifier struct {
 	// Roots must have the one that the EK certificate led to, if the record
@@ -29,27 +32,27 @@ type Verifier struct {
 // authority's word: nobody can check that later.
 func (v Verifier) Verify(r *Record) error {
 	if r.Evidence == nil {
-		return fail(ErrEvidence, "there is none for EK hash %s", r.ID)
+		return proof.Fail(ErrEvidence, "there is none for EK hash %s", r.ID)
 	}
 	if err := v.verify(r); err != nil {
-		return fail(ErrEvidence, "EK hash %s: %w", r.ID, err)
+		return proof.Fail(ErrEvidence, "EK hash %s: %w", r.ID, err)
 	}
 	return nil
 }
 
 func (v Verifier) verify(r *Record) error {
-	p, err := parse[proof](r.Evidence.Proof, typeProof)
+	p, err := proof.Parse[proof.Proof](r.Evidence.Proof, proof.TypeProof)
 	if err != nil {
 		return err
 	}
-	o, err := p.open()
+	o, err := p.Open()
 	if err != nil {
 		return err
 	}
-	if o.id != r.ID {
-		return fail(ErrKey, "the evidence is of EK hash %s", o.id)
+	if id := ID(o.EKHash); id != r.ID {
+		return proof.Fail(ErrKey, "the evidence is of EK hash %s", id)
 	}
-	if err := o.checkCertificateKey(&p.Begin); err != nil {
+	if err := checkCertificateKey(&o, &p.Begin); err != nil {
 		return err
 	}
 	if err := v.verifyChain(r, &p.Begin); err != nil {
@@ -62,13 +65,13 @@ func (v Verifier) verify(r *Record) error {
 }
 
 // verifyChain checks the way to a root if the record has one.
-func (v Verifier) verifyChain(r *Record, b *begin) error {
+func (v Verifier) verifyChain(r *Record, b *proof.Begin) error {
 	e := r.Evidence
 	if len(e.Chain) == 0 {
 		return nil
 	}
 	if len(b.EKCertificates) == 0 || !bytes.Equal(b.EKCertificates[0], e.Chain[0]) {
-		return fail(ErrEKCertificate, "the evidence has another one")
+		return proof.Fail(ErrEKCertificate, "the evidence has another one")
 	}
 	at := v.Time
 	if at.IsZero() {
@@ -84,23 +87,23 @@ func (v Verifier) verifyChain(r *Record, b *begin) error {
 			return nil
 		}
 	}
-	return fail(ErrEKCertificate, "it does not lead to a root by the recorded way")
+	return proof.Fail(ErrEKCertificate, "it does not lead to a root by the recorded way")
 }
 
 // verifyKeys checks that the keys and certificates in use are those of the
 // evidence.
-func (v Verifier) verifyKeys(r *Record, o *offered) error {
-	if !sameLists(r.current(), names(o.keys)) {
-		return fail(ErrKey, "the evidence is of other keys than those in use")
+func (v Verifier) verifyKeys(r *Record, o *proof.Offered) error {
+	if !sameLists(r.current(), o.Names()) {
+		return proof.Fail(ErrKey, "the evidence is of other keys than those in use")
 	}
 	for i := range r.Keys {
 		k := &r.Keys[i]
-		p, err := parsePublic(k.Public)
+		p, err := proof.ParsePublic(k.Public)
 		if err != nil {
 			return err
 		}
-		if !bytes.Equal(p.name, k.Name) {
-			return fail(ErrKey, "key %s has another public area", k.Name)
+		if !bytes.Equal(p.Name, k.Name) {
+			return proof.Fail(ErrKey, "key %s has another public area", k.Name)
 		}
 		if err := v.verifyCertificates(r, k, p); err != nil {
 			return err
@@ -109,23 +112,25 @@ func (v Verifier) verifyKeys(r *Record, o *offered) error {
 	return nil
 }
 
-func (v Verifier) verifyCertificates(r *Record, k *Key, p public) error {
+func (v Verifier) verifyCertificates(r *Record, k *Key, p proof.Public) error {
 	for _, c := range r.Certificates {
 		if !bytes.Equal(c.Key, k.Name) {
 			continue
 		}
 		x, err := x509.ParseCertificate(c.DER)
 		if err != nil {
-			return fail(ErrKey, "certificate %s: %w", c.Serial, err)
+			return proof.Fail(ErrKey, "certificate %s: %w", c.Serial, err)
 		}
-		if serialText(x) != c.Serial || !samePublic(x.PublicKey, p.key) {
-			return fail(ErrKey, "certificate %s is of another key", c.Serial)
+		if serialText(x) != c.Serial || !proof.SameKey(x.PublicKey, p.Key) {
+			return proof.Fail(ErrKey, "certificate %s is of another key", c.Serial)
 		}
 		if v.CA != nil {
 			if err := x.CheckSignatureFrom(v.CA); err != nil {
-				return fail(ErrSignature, "certificate %s: %w", c.Serial, err)
+				return proof.Fail(ErrSignature, "certificate %s: %w", c.Serial, err)
 			}
 		}
 	}
 	return nil
 }
+
+func sameLists(a, b [][]byte) bool { return slices.EqualFunc(a, b, bytes.Equal) }

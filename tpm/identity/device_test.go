@@ -1,4 +1,4 @@
-package enroll
+package identity
 
 import (
 	"bytes"
@@ -6,31 +6,20 @@ import (
 	"crypto/rand"
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
-
-// ready makes a device whose keys are made.
-func ready(t testing.TB, chip TPM, path string) *Device {
-	t.Helper()
-	d := openDevice(t, chip, path)
-	if err := d.Init(context.Background(), InitOptions{}, nil); err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
-func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "identity") }
 
 func TestNotReady(t *testing.T) {
 	ctx := context.Background()
 	chip := connect(t, tpmtest.Start(t))
 	path := newPath(t)
 	d := openDevice(t, chip, path)
-	exchange := newOffice(t, accepting(), nil).exchange
+	exchange := newOffice(t, accepting()).exchange
 	if s, err := d.Status(); err != nil || s.Initialized || s.Enrolled {
 		t.Errorf("%+v, %v", s, err)
 	}
@@ -95,7 +84,7 @@ func TestEnrollByPerson(t *testing.T) {
 	ctx := context.Background()
 	for _, options := range []InitOptions{{EK: EKP256}, {AK: keystore.RSASign2048, Algorithms: []keystore.Algorithm{keystore.RSASign2048}}} {
 		chip := connect(t, tpmtest.Start(t))
-		o := newOffice(t, Policy{}, nil)
+		o := newOffice(t, enroll.Policy{})
 		path := newPath(t)
 		d := openDevice(t, chip, path)
 		if err := d.Init(ctx, options, nil); err != nil {
@@ -126,7 +115,7 @@ func TestEnrollByPerson(t *testing.T) {
 func TestRenew(t *testing.T) {
 	ctx := context.Background()
 	chip := connect(t, tpmtest.Start(t))
-	o := newOffice(t, Policy{HoldChanged: true}, nil)
+	o := newOffice(t, enroll.Policy{HoldChanged: true})
 	path := newPath(t)
 	d := ready(t, chip, path)
 	id := idOf(t, d)
@@ -145,9 +134,9 @@ func TestRenew(t *testing.T) {
 		t.Error("the key is the same")
 	}
 	checkIdentity(t, d, o.c.Certificate, "box")
-	checkRevoked(t, o, id, true, false)
+	o.checkRevoked(id, true, false)
 
-	// The authority enrols the new key, and its answer is lost; then the
+	// The authority enrolls the new key, and its answer is lost; then the
 	// authority cannot be reached; then Enroll is used where Renew was.
 	calls := 0
 	lost := errors.New("connection lost")
@@ -158,7 +147,7 @@ func TestRenew(t *testing.T) {
 		}
 		return o.exchange(ctx, request)
 	}, nil), lost)
-	checkRevoked(t, o, id, true, true, false)
+	o.checkRevoked(id, true, true, false)
 	d = openDevice(t, chip, path)
 	if s, err := d.Status(); err != nil || !s.Renewing {
 		t.Errorf("%+v, %v", s, err)
@@ -168,7 +157,7 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkIdentity(t, openDevice(t, chip, path), o.c.Certificate, "box")
-	checkRevoked(t, o, id, true, true, false)
+	o.checkRevoked(id, true, true, false)
 	if s, err := d.Status(); err != nil || s.Renewing {
 		t.Errorf("%+v, %v", s, err)
 	}
@@ -178,7 +167,7 @@ func TestRenew(t *testing.T) {
 func TestQuote(t *testing.T) {
 	ctx := context.Background()
 	chip := connect(t, tpmtest.Start(t))
-	o := newOffice(t, accepting(), nil)
+	o := newOffice(t, accepting())
 	d := ready(t, chip, newPath(t))
 	if err := d.Enroll(ctx, o.exchange, nil); err != nil {
 		t.Fatal(err)
@@ -189,15 +178,15 @@ func TestQuote(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := o.record(idOf(t, d))
-	values, err := VerifyQuote(evidence, &r, nonce)
+	values, err := enroll.VerifyQuote(evidence, &r, nonce)
 	if err != nil || len(values) != 11 || values[10].Index != 23 {
 		t.Errorf("%v, %v", values, err)
 	}
-	_, err = VerifyQuote(evidence, &r, random(32))
+	_, err = enroll.VerifyQuote(evidence, &r, random(32))
 	checkError(t, err, ErrNonce)
 	for i := 0; i < len(evidence); i += 5 {
 		evidence[i] ^= 1
-		if _, err := VerifyQuote(evidence, &r, nonce); err == nil {
+		if _, err := enroll.VerifyQuote(evidence, &r, nonce); err == nil {
 			t.Errorf("byte %d is not looked at", i)
 		}
 		evidence[i] ^= 1
@@ -212,18 +201,18 @@ func TestQuote(t *testing.T) {
 	if evidence, err = other.Quote(nonce, []uint{0}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = VerifyQuote(evidence, &r, nonce)
+	_, err = enroll.VerifyQuote(evidence, &r, nonce)
 	checkError(t, err, ErrKey)
-	r.State = Revoked
-	_, err = VerifyQuote(evidence, &r, nonce)
-	checkError(t, err, ErrState)
+	r.State = enroll.Revoked
+	_, err = enroll.VerifyQuote(evidence, &r, nonce)
+	checkError(t, err, enroll.ErrState)
 }
 
 // TestCleared goes the way of a TPM that was cleared: same EK, same record.
 func TestCleared(t *testing.T) {
 	ctx := context.Background()
 	p := tpmtest.Start(t)
-	o := newOffice(t, accepting(), nil)
+	o := newOffice(t, accepting())
 	path := newPath(t)
 	chip := connect(t, p)
 	d := ready(t, chip, path)
@@ -234,6 +223,7 @@ func TestCleared(t *testing.T) {
 	chip.Close()
 	p.Clear(t)
 	chip = connect(t, p)
+	checkError(t, Diagnose(chip, path), ErrCleared)
 	d = openDevice(t, chip, path)
 	checkError(t, d.Check(), ErrCleared)
 	checkError(t, d.Enroll(ctx, o.exchange, nil), ErrCleared)
@@ -248,7 +238,7 @@ func TestCleared(t *testing.T) {
 	if idOf(t, d) != id {
 		t.Error("it is another device")
 	}
-	checkRevoked(t, o, id, true, false)
+	o.checkRevoked(id, true, false)
 	o.verify(nil)
 }
 
@@ -257,7 +247,7 @@ func TestCleared(t *testing.T) {
 func TestReplaced(t *testing.T) {
 	ctx := context.Background()
 	p := tpmtest.Start(t)
-	o := newOffice(t, Policy{}, nil)
+	o := newOffice(t, enroll.Policy{})
 	path := newPath(t)
 	chip := connect(t, p)
 	d := ready(t, chip, path)
@@ -271,6 +261,7 @@ func TestReplaced(t *testing.T) {
 	chip.Close()
 	p.Replace(t)
 	chip = connect(t, p)
+	checkError(t, Diagnose(chip, path), ErrOtherTPM)
 	d = openDevice(t, chip, path)
 	checkError(t, d.Check(), ErrOtherTPM)
 	checkError(t, d.Enroll(ctx, o.exchange, nil), ErrOtherTPM)
@@ -293,7 +284,7 @@ func TestTwoProcesses(t *testing.T) {
 	ctx := context.Background()
 	chip := connect(t, tpmtest.Start(t))
 	path := newPath(t)
-	o := newOffice(t, accepting(), nil)
+	o := newOffice(t, accepting())
 	a := ready(t, chip, path)
 	if err := a.Enroll(ctx, o.exchange, nil); err != nil {
 		t.Fatal(err)
@@ -318,7 +309,7 @@ func TestTwoProcesses(t *testing.T) {
 
 func TestSigner(t *testing.T) {
 	d := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
-	o := newOffice(t, accepting(), nil)
+	o := newOffice(t, accepting())
 	if err := d.Enroll(context.Background(), o.exchange, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +325,7 @@ func TestSigner(t *testing.T) {
 // TestNothingSecretOnDisk looks for the secret of a challenge in the files.
 func TestNothingSecretOnDisk(t *testing.T) {
 	d := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
-	o := newOffice(t, accepting(), nil)
+	o := newOffice(t, accepting())
 	var message []byte
 	err := d.Enroll(context.Background(), func(ctx context.Context, request []byte) ([]byte, error) {
 		message = request
@@ -343,7 +334,7 @@ func TestNothingSecretOnDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := parse[proof](message, typeProof)
+	p, err := proof.Parse[proof.Proof](message, proof.TypeProof)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +342,7 @@ func TestNothingSecretOnDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if secret := encode(p.Secret); bytes.Contains(text, secret[1:len(secret)-1]) {
+	if secret := proof.Encode(p.Secret); bytes.Contains(text, secret[1:len(secret)-1]) {
 		t.Error("the secret is in the state file")
 	}
 }

@@ -1,4 +1,4 @@
-package enroll
+package proof
 
 import (
 	"bytes"
@@ -16,23 +16,23 @@ import (
 // attested returns what a restricted key signed (TPM 2.0 Library part 2,
 // section 10.12.12). A restricted key signs nothing that starts like a TPM's
 // own word, TPM_GENERATED, but is not.
-func attested(ak public, attest, signature []byte, kind tpm2.TPMST, qualifying []byte) (*tpm2.TPMSAttest, error) {
+func attested(ak Public, attest, signature []byte, kind tpm2.TPMST, qualifying []byte) (*tpm2.TPMSAttest, error) {
 	digest := sha256.Sum256(attest)
-	if err := checkTPMSignature(ak.key, digest[:], signature); err != nil {
+	if err := checkTPMSignature(ak.Key, digest[:], signature); err != nil {
 		return nil, err
 	}
 	if len(attest) < 6 || binary.BigEndian.Uint32(attest) != uint32(tpm2.TPMGeneratedValue) {
-		return nil, fail(ErrAttestation, "it was not made by a TPM")
+		return nil, Fail(ErrAttestation, "it was not made by a TPM")
 	}
 	if got := tpm2.TPMST(binary.BigEndian.Uint16(attest[4:])); got != kind {
-		return nil, fail(ErrAttestation, "it is of type %#x, not %#x", uint16(got), uint16(kind))
+		return nil, Fail(ErrAttestation, "it is of type %#x, not %#x", uint16(got), uint16(kind))
 	}
 	a, err := unmarshal[tpm2.TPMSAttest](attest)
 	if err != nil {
-		return nil, fail(ErrAttestation, "%w", err)
+		return nil, Fail(ErrAttestation, "%w", err)
 	}
 	if !bytes.Equal(a.ExtraData.Buffer, qualifying) {
-		return nil, fail(ErrNonce, "attestation")
+		return nil, Fail(ErrNonce, "attestation")
 	}
 	return a, nil
 }
@@ -41,7 +41,7 @@ func attested(ak public, attest, signature []byte, kind tpm2.TPMST, qualifying [
 func checkTPMSignature(key crypto.PublicKey, digest, signature []byte) error {
 	s, err := unmarshal[tpm2.TPMTSignature](signature)
 	if err != nil {
-		return fail(ErrSignature, "%w", err)
+		return Fail(ErrSignature, "%w", err)
 	}
 	switch key := key.(type) {
 	case *ecdsa.PublicKey:
@@ -60,56 +60,56 @@ func checkTPMSignature(key crypto.PublicKey, digest, signature []byte) error {
 			}
 		}
 	}
-	return fail(ErrSignature, "the AK did not sign it")
+	return Fail(ErrSignature, "the AK did not sign it")
 }
 
-// checkCertify checks that the AK has seen the key in its TPM.
-func checkCertify(ak, key public, p keyProof, qualifying []byte) error {
+// CheckCertify checks that the AK has seen the key in its TPM.
+func CheckCertify(ak, key Public, p KeyProof, qualifying []byte) error {
 	a, err := attested(ak, p.Attest, p.Signature, tpm2.TPMSTAttestCertify, qualifying)
 	if err != nil {
 		return err
 	}
 	info, err := a.Attested.Certify()
 	if err != nil {
-		return fail(ErrAttestation, "%w", err)
+		return Fail(ErrAttestation, "%w", err)
 	}
-	if !bytes.Equal(info.Name.Buffer, key.name) {
-		return fail(ErrAttestation, "the AK certified another key")
+	if !bytes.Equal(info.Name.Buffer, key.Name) {
+		return Fail(ErrAttestation, "the AK certified another key")
 	}
 	return nil
 }
 
-// checkQuote checks that the AK quoted these values of PCRs.
-func checkQuote(ak public, q quote, qualifying []byte) error {
+// CheckQuote checks that the AK quoted these values of PCRs.
+func CheckQuote(ak Public, q Quote, qualifying []byte) error {
 	a, err := attested(ak, q.Attest, q.Signature, tpm2.TPMSTAttestQuote, qualifying)
 	if err != nil {
 		return err
 	}
 	info, err := a.Attested.Quote()
 	if err != nil {
-		return fail(ErrAttestation, "%w", err)
+		return Fail(ErrAttestation, "%w", err)
 	}
-	selected, err := selectedPCRs(info.PCRSelect)
+	selected, err := SelectedPCRs(info.PCRSelect)
 	if err != nil {
 		return err
 	}
 	h := sha256.New()
 	for i, v := range q.PCRs {
 		if i >= len(selected) || v.Index != selected[i] || len(v.Digest) != sha256.Size {
-			return fail(ErrAttestation, "the values are not those of the quoted PCRs")
+			return Fail(ErrAttestation, "the values are not those of the quoted PCRs")
 		}
 		h.Write(v.Digest)
 	}
 	if len(q.PCRs) != len(selected) || !bytes.Equal(h.Sum(nil), info.PCRDigest.Buffer) {
-		return fail(ErrAttestation, "the quote is of other values")
+		return Fail(ErrAttestation, "the quote is of other values")
 	}
 	return nil
 }
 
-// selectedPCRs lists the PCRs of a selection from the SHA-256 bank.
-func selectedPCRs(l tpm2.TPMLPCRSelection) ([]uint, error) {
+// SelectedPCRs lists the PCRs of a selection from the SHA-256 bank.
+func SelectedPCRs(l tpm2.TPMLPCRSelection) ([]uint, error) {
 	if len(l.PCRSelections) != 1 || l.PCRSelections[0].Hash != tpm2.TPMAlgSHA256 {
-		return nil, fail(ErrAttestation, "the quote is not of the SHA-256 bank alone")
+		return nil, Fail(ErrAttestation, "the quote is not of the SHA-256 bank alone")
 	}
 	var selected []uint
 	for i, b := range l.PCRSelections[0].PCRSelect {

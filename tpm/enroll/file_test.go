@@ -53,3 +53,40 @@ func TestEmptyFile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestFile(t *testing.T) {
+	o, f := newOffice(t, accepting(), nil), newForger(t)
+	if err := f.enroll(o); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFile(o.path); !errors.Is(err, ErrInUse) {
+		t.Error(err)
+	}
+	o.file.Close()
+	good, err := os.ReadFile(o.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.Index(string(good), `"state":"enrolled"`)
+	bad := []byte(string(good))
+	bad[at+10] ^= 1
+	for name, text := range map[string][]byte{"a changed byte": bad, "a part of it": good[:len(good)/4], "something else": []byte(strings.Repeat("x", 9000))} {
+		path := filepath.Join(t.TempDir(), "damaged")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenFile(path); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	o.open()
+	if err := os.Chmod(o.path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.file.Close()
+	if _, err := OpenFile(o.path); err == nil {
+		t.Error("a file for all is taken")
+	}
+	os.Chmod(o.path, 0o600)
+	o.open()
+}

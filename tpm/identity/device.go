@@ -1,6 +1,8 @@
-package enroll
+package identity
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -14,38 +16,35 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
-
-// A TPM is what a device needs of one: a *tpm.Device is one.
-type TPM interface {
-	// Do lets f have the TPM for itself, and flushes what f leaves behind.
-	Do(f func(transport.TPM) error) error
-}
 
 // A Device is the identity of this machine: its keys in a TPM and, in a file,
 // what goes with them. It is safe for use by many goroutines. Every method reads
 // the file anew, since another process may have renewed the identity.
 type Device struct {
-	// PCRs are quoted when the device enrols, of the SHA-256 bank. None is
+	// PCRs are quoted when the device enrolls, of the SHA-256 bank. None is
 	// fine.
 	PCRs []uint
 	Time func() time.Time // nil means time.Now
 
-	tpm  TPM
-	path string
-	mu   sync.Mutex // held by every method
-	s    state
-	sum  string // of the file
+	store *tpm.Store
+	path  string
+	mu    sync.Mutex // held by every method
+	s     state
+	sum   string // of the file
 }
 
-// OpenDevice reads the state file at path, which need not exist. A damaged one
-// is [ErrDamaged].
-func OpenDevice(tpm TPM, path string) (*Device, error) {
+// Open reads the state file at path, which need not exist. A damaged one is
+// [ErrDamaged]. The keys are under the storage key of the store, which the caller
+// closes when the Device is no longer used.
+func Open(store *tpm.Store, path string) (*Device, error) {
 	s, sum, err := readState(path)
 	if err != nil {
 		return nil, err
 	}
-	return &Device{tpm: tpm, path: path, s: s, sum: sum}, nil
+	return &Device{store: store, path: path, s: s, sum: sum}, nil
 }
 
 // acquire begins a method, which ends with mu.Unlock.
@@ -76,8 +75,8 @@ type InitOptions struct {
 	Replace    bool                 // give up the identity of another TPM
 }
 
-// Init makes the keys that are not there yet: the storage root key at
-// 0x81000001, an AK and the LDevIDs under it. The EK is the TPM's own. Each is
+// Init makes the keys that are not there yet: an AK and the LDevIDs, under the
+// storage key of the store. The EK is the TPM's own. Each is
 // written to the file as soon as it is made, so that Init can be repeated after
 // a crash; with everything there it changes nothing. Keys that do not load any
 // more, since the TPM was cleared, are made anew.
@@ -91,9 +90,9 @@ func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string))
 	if len(o.Algorithms) == 0 {
 		o.Algorithms = []keystore.Algorithm{keystore.ECDSAP256}
 	}
-	o.AK = nonzero(o.AK, keystore.ECDSAP256)
+	o.AK = cmp.Or(o.AK, keystore.ECDSAP256)
 	for _, a := range append([]keystore.Algorithm{o.AK}, o.Algorithms...) {
-		if _, err := template(a, false); err != nil {
+		if err := checkAlgorithm(a); err != nil {
 			return err
 		}
 	}
@@ -126,7 +125,7 @@ func report(progress func(string), what string) {
 // process wrote meanwhile is not overwritten.
 func (d *Device) save(change func(*state)) error {
 	if _, sum, err := readState(d.path); err != nil || sum != d.sum {
-		return errors.Join(err, fail(ErrInUse, "another process changed %s meanwhile: do it again", d.path))
+		return errors.Join(err, proof.Fail(ErrInUse, "another process changed %s meanwhile: do it again", d.path))
 	}
 	next := d.s
 	next.Keys, next.Next = slices.Clone(d.s.Keys), slices.Clone(d.s.Next)
@@ -141,13 +140,13 @@ func (d *Device) save(change func(*state)) error {
 func (d *Device) initEK(o InitOptions) error {
 	kind := o.EK
 	if d.s.EK != nil && !o.Replace {
-		kind = nonzero(kind, d.s.EK.Kind)
+		kind = cmp.Or(kind, d.s.EK.Kind)
 		if kind != d.s.EK.Kind {
 			return fmt.Errorf("enroll: this device has an identity with EK %s: with another EK it is another device: add --replace for that", d.s.EK.Kind)
 		}
 	}
 	var found []byte
-	err := d.tpm.Do(func(t transport.TPM) (err error) {
+	err := d.do(func(t transport.TPM) (err error) {
 		if kind == "" {
 			if kind, err = chooseEK(t); err != nil {
 				return err
@@ -166,28 +165,34 @@ func (d *Device) initEK(o InitOptions) error {
 	case o.Replace:
 		return d.save(func(s *state) { *s = state{Version: stateVersion, EK: &ekState{kind, found}} })
 	}
-	return fail(ErrOtherTPM, "%s", d.path)
+	return proof.Fail(ErrOtherTPM, "%s", d.path)
 }
 
 func sameEK(a, b []byte) bool {
-	x, err := parsePublic(a)
-	y, err2 := parsePublic(b)
-	return err == nil && err2 == nil && samePublic(x.key, y.key)
+	x, err := proof.ParsePublic(a)
+	y, err2 := proof.ParsePublic(b)
+	return err == nil && err2 == nil && proof.SameKey(x.Key, y.Key)
 }
 
+// initStorage makes the storage key of the store that of the identity. One whose
+// keys load under another storage key of this TPM keeps that.
 func (d *Device) initStorage(InitOptions) error {
-	var name HexBytes
-	err := d.tpm.Do(func(t transport.TPM) error {
-		h, err := storageKey(t, true)
-		name = h.Name.Buffer
+	_, public, err := d.store.StorageKey()
+	if err != nil {
 		return err
-	})
-	if err != nil || d.s.StorageKey.String() == name.String() {
+	}
+	name, err := tpm2.ObjectName(public)
+	if err != nil || bytes.Equal(d.s.StorageKey, name.Buffer) {
 		return err
+	}
+	if d.s.AK != nil {
+		if err := d.loads(*d.s.AK); !errors.Is(err, ErrCleared) {
+			return err
+		}
 	}
 	return d.save(func(s *state) { // what was under another one is lost
 		s.forgetKeys()
-		s.StorageKey = name
+		s.StorageKey = name.Buffer
 	})
 }
 
@@ -221,7 +226,7 @@ func (d *Device) initKeys(o InitOptions) error {
 		}
 	}
 	for _, a := range o.Algorithms {
-		if i := slices.IndexFunc(d.s.Keys, func(b blob) bool { return b.Algorithm == a }); i >= 0 {
+		if i := slices.IndexFunc(d.s.Keys, func(b tpm.Blob) bool { return b.Algorithm == a }); i >= 0 {
 			if err := d.loads(d.s.Keys[i]); err != nil {
 				return err
 			}
@@ -239,18 +244,6 @@ func (d *Device) initKeys(o InitOptions) error {
 	return nil
 }
 
-func (d *Device) create(a keystore.Algorithm, restricted bool) (b blob, err error) {
-	err = d.tpm.Do(func(t transport.TPM) (err error) {
-		b, err = createKey(t, a, restricted)
-		return err
-	})
-	return b, err
-}
-
-func (d *Device) loads(b blob) error {
-	return d.tpm.Do(func(t transport.TPM) error { return b.use(t, func(tpm2.NamedHandle) error { return nil }) })
-}
-
 // Check asks the TPM whether the identity is still there: [ErrOtherTPM],
 // [ErrCleared], or what the TPM says.
 func (d *Device) Check() error {
@@ -261,16 +254,37 @@ func (d *Device) Check() error {
 	if err := d.s.ready(); err != nil {
 		return err
 	}
-	err := d.tpm.Do(func(t transport.TPM) error { return d.withEK(t, func(tpm2.NamedHandle) error { return nil }) })
+	err := d.do(func(t transport.TPM) error { return d.withEK(t, func(tpm2.NamedHandle) error { return nil }) })
 	if err != nil {
 		return err
 	}
-	for _, b := range append([]blob{*d.s.AK}, d.s.Keys...) {
+	for _, b := range append([]tpm.Blob{*d.s.AK}, d.s.Keys...) {
 		if err := d.loads(b); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Diagnose tells why the store of an identity does not open, as far as the EK and
+// the storage key show it: [ErrOtherTPM], [ErrCleared], or nil where the storage
+// key of the identity is there.
+func Diagnose(device *tpm.Device, path string) error {
+	s, _, err := readState(path)
+	if err == nil {
+		err = s.ready()
+	}
+	if err != nil {
+		return err
+	}
+	err = device.Do(func(t transport.TPM) error {
+		return useEK(t, s.EK.Kind, func(_ tpm2.NamedHandle, public []byte) error { return checkEK(&s, public, path) })
+	})
+	if err != nil {
+		return err
+	}
+	_, err = device.FindPersistent(s.StorageKey)
+	return cleared(err)
 }
 
 // ready reports whether Init came to its end.
@@ -284,11 +298,18 @@ func (s *state) ready() error {
 // withEK gives f the EK if it is the one of the state file.
 func (d *Device) withEK(t transport.TPM, f func(tpm2.NamedHandle) error) error {
 	return useEK(t, d.s.EK.Kind, func(h tpm2.NamedHandle, public []byte) error {
-		if !sameEK(d.s.EK.Public, public) {
-			return fail(ErrOtherTPM, "%s", d.path)
+		if err := checkEK(&d.s, public, d.path); err != nil {
+			return err
 		}
 		return f(h)
 	})
+}
+
+func checkEK(s *state, public []byte, path string) error {
+	if !sameEK(s.EK.Public, public) {
+		return proof.Fail(ErrOtherTPM, "%s", path)
+	}
+	return nil
 }
 
 // A Credential is an LDevID that can be used.
@@ -321,7 +342,7 @@ func (d *Device) credentials() (name string, list []Credential, err error) {
 		c := Credential{Algorithm: b.Algorithm, Signer: s}
 		if len(d.s.Identity.Certificates) > i {
 			if c.Certificate, err = x509.ParseCertificate(d.s.Identity.Certificates[i]); err != nil {
-				return "", nil, fail(ErrDamaged, "certificate: %w", err)
+				return "", nil, proof.Fail(ErrDamaged, "certificate: %w", err)
 			}
 		}
 		list = append(list, c)

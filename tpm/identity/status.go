@@ -1,10 +1,11 @@
-package enroll
+package identity
 
 import (
 	"crypto/x509"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // A Status is what a device knows of itself, without asking its TPM.
@@ -43,22 +44,22 @@ func (d *Device) Status() (Status, error) {
 func (d *Device) status() (Status, error) {
 	s := Status{Initialized: d.s.ready() == nil, Enrolled: d.s.Identity != nil, Renewing: len(d.s.Next) > 0}
 	if d.s.EK != nil {
-		ek, err := parsePublic(d.s.EK.Public)
+		ek, err := proof.ParsePublic(d.s.EK.Public)
 		if err != nil {
 			return s, err
 		}
-		id, err := IDOf(ek.key)
+		id, err := proof.EKHash(ek.Key)
 		if err != nil {
 			return s, err
 		}
-		s.ID, s.EK = id.String(), d.s.EK.Kind
+		s.ID, s.EK = proof.HexBytes(id[:]).String(), d.s.EK.Kind
 	}
 	if d.s.AK != nil {
-		ak, err := parsePublic(d.s.AK.Public)
+		ak, err := proof.ParsePublic(d.s.AK.Public)
 		if err != nil {
 			return s, err
 		}
-		s.AK = ak.name
+		s.AK = ak.Name
 	}
 	if d.s.Last != nil {
 		s.LastAttempt, s.LastAnswer = &d.s.Last.Time, d.s.Last.State
@@ -68,17 +69,17 @@ func (d *Device) status() (Status, error) {
 
 func (d *Device) keyStatus(s *Status) error {
 	for i, b := range d.s.Keys {
-		p, err := parsePublic(b.Public)
+		p, err := proof.ParsePublic(b.Public)
 		if err != nil {
 			return err
 		}
-		k := KeyStatus{Algorithm: b.Algorithm, Name: p.name}
+		k := KeyStatus{Algorithm: b.Algorithm, Name: p.Name}
 		if d.s.Identity != nil && len(d.s.Identity.Certificates) > i {
 			c, err := x509.ParseCertificate(d.s.Identity.Certificates[i])
 			if err != nil {
-				return fail(ErrDamaged, "certificate: %w", err)
+				return proof.Fail(ErrDamaged, "certificate: %w", err)
 			}
-			k.Serial, k.NotBefore, k.NotAfter = serialText(c), &c.NotBefore, &c.NotAfter
+			k.Serial, k.NotBefore, k.NotAfter = c.SerialNumber.Text(16), &c.NotBefore, &c.NotAfter
 			k.Expired = d.now().After(c.NotAfter)
 		}
 		s.Keys = append(s.Keys, k)

@@ -1,4 +1,4 @@
-package enroll
+package identity
 
 import (
 	"bytes"
@@ -12,17 +12,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
-)
-
-// An EKKind is one of the endorsement keys that a TPM has by the TCG EK
-// Credential Profile, section 2.2.1.
-type EKKind string
-
-// The kinds of EK, in the order in which Init looks for a certificate.
-const (
-	EKRSA2048 EKKind = "rsa2048" // template L-1
-	EKP256    EKKind = "p256"    // template L-2
-	EKP384    EKKind = "p384"    // template H-3
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // ekInfo is where a TPM keeps what belongs to an EK.
@@ -169,13 +159,13 @@ func readCertificates(t transport.TPM, kind EKKind) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, splitCertificates(rest, maxCertificates-len(list))...)
+		list = append(list, splitCertificates(rest, proof.MaxCertificates-len(list))...)
 	}
 	return list, nil
 }
 
 func nvHandles(t transport.TPM, first, last uint32) (found []tpm2.TPMHandle, err error) {
-	r, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: first, PropertyCount: maxCertificates}.Execute(t)
+	r, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: first, PropertyCount: proof.MaxCertificates}.Execute(t)
 	if err != nil {
 		return nil, tpm.CommandError("TPM2_GetCapability", err)
 	}
@@ -196,7 +186,7 @@ func nvHandles(t transport.TPM, first, last uint32) (found []tpm2.TPMHandle, err
 func splitCertificates(der []byte, most int) (list [][]byte) {
 	for len(list) < most && len(der) > 4 && der[0] == 0x30 && der[1] == 0x82 { // a SEQUENCE of 256 bytes or more
 		size := 4 + int(binary.BigEndian.Uint16(der[2:]))
-		if size > len(der) || size > maxPart {
+		if size > len(der) || size > proof.MaxPart {
 			break
 		}
 		list, der = append(list, der[:size]), der[size:]

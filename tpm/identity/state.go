@@ -1,18 +1,17 @@
-package enroll
+package identity
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
-	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
 // state is what a device keeps in its file. There is no secret in it: private
@@ -21,9 +20,9 @@ type state struct {
 	Version    int           `json:"version"`
 	EK         *ekState      `json:"ek,omitempty"`
 	StorageKey HexBytes      `json:"storage_key,omitempty"` // TPM Name
-	AK         *blob         `json:"ak,omitempty"`
-	Keys       []blob        `json:"keys,omitempty"` // LDevIDs
-	Next       []blob        `json:"next,omitempty"` // those that a renewal under way will bring
+	AK         *tpm.Blob     `json:"ak,omitempty"`
+	Keys       []tpm.Blob    `json:"keys,omitempty"` // LDevIDs
+	Next       []tpm.Blob    `json:"next,omitempty"` // those that a renewal under way will bring
 	Last       *outcome      `json:"last,omitempty"` // of the last attempt that had an answer
 	Identity   *deviceResult `json:"identity,omitempty"`
 }
@@ -31,13 +30,6 @@ type state struct {
 type ekState struct {
 	Kind   EKKind `json:"kind"`
 	Public []byte `json:"public"`
-}
-
-// A blob is a key outside the TPM.
-type blob struct {
-	Algorithm keystore.Algorithm `json:"algorithm"`
-	Public    []byte             `json:"public"`  // TPMT_PUBLIC
-	Private   []byte             `json:"private"` // contents of a TPM2B_PRIVATE
 }
 
 type outcome struct {
@@ -55,7 +47,7 @@ type deviceResult struct {
 
 const (
 	stateVersion = 1
-	stateMagic   = "msl-hsm tpm identity"
+	stateMagic   = "msl-hsm tpm identity 1"
 	maxStateFile = 1 << 20
 )
 
@@ -69,46 +61,40 @@ func readState(path string) (s state, sum string, err error) {
 	if err != nil {
 		return s, "", fmt.Errorf("enroll: state file: %w", err)
 	}
-	if s, err = parseState(text); err != nil {
-		return s, "", fail(ErrDamaged, "%s: %w: restore it, or delete it and run tpm init again: the device keeps its record", path, err)
+	if s, sum, err = parseState(text); err != nil {
+		return s, "", proof.Fail(ErrDamaged, "%s: %w: restore it, or delete it and run tpm init again: the device keeps its record", path, err)
 	}
-	sum, _, _ = strings.Cut(string(text), "\n")
 	return s, sum, nil
 }
 
-func parseState(text []byte) (s state, err error) {
-	head, payload, _ := strings.Cut(string(text), "\n")
-	if len(text) > maxStateFile || head != stateHead([]byte(payload)) {
-		return s, errors.New("checksum is wrong")
+func parseState(text []byte) (s state, sum string, err error) {
+	payload, sum, err := statefile.Split(stateMagic, text)
+	if err != nil || len(text) > maxStateFile {
+		return s, "", errors.New("checksum is wrong")
 	}
-	if err := json.Unmarshal([]byte(payload), &s); err != nil {
-		return s, errors.New("does not decode")
+	if err := json.Unmarshal(payload, &s); err != nil {
+		return s, "", errors.New("does not decode")
 	}
 	if s.Version != stateVersion {
-		return s, fmt.Errorf("version %d, and this program knows %d", s.Version, stateVersion)
+		return s, "", fmt.Errorf("version %d, and this program knows %d", s.Version, stateVersion)
 	}
 	for _, b := range append(append(s.Keys[:len(s.Keys):len(s.Keys)], s.Next...), s.blobs()...) {
-		if _, err := parsePublic(b.Public); err != nil {
-			return s, err
+		if _, err := proof.ParsePublic(b.Public); err != nil {
+			return s, "", err
 		}
 	}
-	return s, nil
+	return s, sum, nil
 }
 
 // blobs lists those that there is at most one of.
-func (s *state) blobs() (list []blob) {
+func (s *state) blobs() (list []tpm.Blob) {
 	if s.AK != nil {
 		list = append(list, *s.AK)
 	}
 	if s.EK != nil {
-		list = append(list, blob{Public: s.EK.Public})
+		list = append(list, tpm.Blob{Public: s.EK.Public})
 	}
 	return list
-}
-
-func stateHead(payload []byte) string {
-	sum := sha256.Sum256(payload)
-	return fmt.Sprintf("%s %d %s", stateMagic, stateVersion, hex.EncodeToString(sum[:]))
 }
 
 // write replaces the file at once: a crash leaves the old one or the new one. With
@@ -118,8 +104,8 @@ func (s *state) write(path string) (sum string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("enroll: state file: %w", err)
 	}
-	sum = stateHead(payload)
-	err = atomicfile.Replace(path, []byte(sum+"\n"+string(payload)), atomicfile.DefaultMode)
+	data, sum := statefile.Join(stateMagic, payload)
+	err = atomicfile.Replace(path, data, atomicfile.DefaultMode)
 	if err == nil {
 		return sum, nil
 	}

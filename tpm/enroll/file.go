@@ -16,10 +16,12 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Store keeps records. [File] is one. It belongs to one [Authority] at a time.
-type Store interface {
+// Records are what an authority knows of devices, and belong to one [Authority]
+// at a time. A [File] keeps them.
+type Records interface {
 	// View calls fn with a state that does not change.
 	View(ctx context.Context, fn func(Tx) error) error
 	// Update calls fn. All that it changed is durable when Update returns, or
@@ -54,7 +56,7 @@ const (
 	bucketPending = "pending"     // empty, by ID
 )
 
-// A File is a [Store] in one file on the local disk, with go.etcd.io/bbolt. It
+// A File is [Records] in one file on the local disk, with go.etcd.io/bbolt. It
 // has mode 0600 and holds no secrets.
 type File struct {
 	db   *bbolt.DB
@@ -66,16 +68,11 @@ type File struct {
 // it until it ends. One process has it open at a time: [ErrInUse], after two
 // seconds.
 func OpenFile(path string) (*File, error) {
-	info, err := os.Stat(path)
-	if err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0) {
-		return nil, fmt.Errorf("enroll: %s is no file or can be used by others: run chmod 600 on it", path)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("enroll: open enrolments: %w", err)
-	} else if err == nil && info.Size() == 0 {
-		return nil, fail(ErrDamaged, "%s is empty: restore a backup, or remove it to begin anew", path)
+	if err := checkFile(path); err != nil {
+		return nil, err
 	}
 	f := &File{path: path}
-	err = f.open()
+	err := f.open()
 	if err == nil {
 		err = f.prepare()
 	}
@@ -83,6 +80,23 @@ func OpenFile(path string) (*File, error) {
 		return nil, errors.Join(openError(path, err), f.Close())
 	}
 	return f, nil
+}
+
+func checkFile(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("enroll: open enrollments: %w", err)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("enroll: %s is not a regular file", path)
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("enroll: %s is accessible to others: run chmod 600 on it", path)
+	case info.Size() == 0:
+		return proof.Fail(ErrDamaged, "%s is empty: restore a backup, or remove it to begin anew", path)
+	}
+	return nil
 }
 
 func (f *File) open() error {
@@ -100,11 +114,11 @@ func openError(path string, err error) error {
 	var system *fs.PathError
 	switch {
 	case errors.Is(err, bbolterrors.ErrTimeout):
-		return fail(ErrInUse, "%s: stop the msl-hsm that has it open, or ask it", path)
+		return proof.Fail(ErrInUse, "%s: stop the msl-hsm that has it open, or ask it", path)
 	case errors.As(err, &system), errors.Is(err, ErrDamaged):
 		return fmt.Errorf("enroll: open %s: %w", path, err)
 	}
-	return fail(ErrDamaged, "%s: restore it from a backup: %w", path, err)
+	return proof.Fail(ErrDamaged, "%s: restore it from a backup: %w", path, err)
 }
 
 // prepare makes what is missing and reads everything.
@@ -112,7 +126,7 @@ func (f *File) prepare() error {
 	err := guard(func() error {
 		return f.db.Update(func(tx *bbolt.Tx) error {
 			if info, err := os.Stat(f.path); err != nil || info.Size() < tx.Size() {
-				return fail(ErrDamaged, "its end is missing")
+				return proof.Fail(ErrDamaged, "its end is missing")
 			}
 			for _, name := range []string{bucketRecords, bucketNames, bucketSerials, bucketPending} {
 				if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
@@ -142,7 +156,7 @@ func (f *File) Close() error {
 	return nil
 }
 
-// View implements [Store].
+// View implements [Records].
 func (f *File) View(ctx context.Context, fn func(Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -150,7 +164,7 @@ func (f *File) View(ctx context.Context, fn func(Tx) error) error {
 	return guard(func() error { return f.db.View(func(tx *bbolt.Tx) error { return fn(fileTx{tx}) }) })
 }
 
-// Update implements [Store].
+// Update implements [Records].
 func (f *File) Update(ctx context.Context, fn func(Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -166,7 +180,7 @@ func (t fileTx) bucket(name string) *bbolt.Bucket { return t.tx.Bucket([]byte(na
 func (t fileTx) Get(id ID) (Record, error) {
 	value := t.bucket(bucketRecords).Get(id[:])
 	if value == nil {
-		return Record{}, fail(ErrUnknown, "EK hash %s", id)
+		return Record{}, proof.Fail(ErrUnknown, "EK hash %s", id)
 	}
 	return unframe(id, value)
 }
@@ -174,7 +188,7 @@ func (t fileTx) Get(id ID) (Record, error) {
 // Put implements [Tx].
 func (t fileTx) Put(r Record) error {
 	if other := t.bucket(bucketNames).Get([]byte(r.Name)); r.Name != "" && other != nil && string(other) != string(r.ID[:]) {
-		return fail(ErrName, "%s is the name of EK hash %x", r.Name, other)
+		return proof.Fail(ErrName, "%s is the name of EK hash %x", r.Name, other)
 	}
 	if err := t.Delete(r.ID); err != nil {
 		return err
@@ -237,7 +251,7 @@ func (t fileTx) Delete(id ID) error {
 func (t fileTx) BySerial(serial string) (id ID, err error) {
 	value := t.bucket(bucketSerials).Get([]byte(serial))
 	if len(value) != len(id) {
-		return id, fail(ErrUnknown, "certificate %s", shorten(serial))
+		return id, proof.Fail(ErrUnknown, "certificate %s", proof.Shorten(serial))
 	}
 	return ID(value), nil
 }
@@ -251,7 +265,7 @@ func (t fileTx) Pending() (n int, err error) {
 func (t fileTx) ByName(name string) (ID, error) {
 	b := t.bucket(bucketNames).Get([]byte(name))
 	if len(b) != sha256.Size {
-		return ID{}, fail(ErrUnknown, "no device has this name")
+		return ID{}, proof.Fail(ErrUnknown, "no device has this name")
 	}
 	return ID(b), nil
 }
@@ -260,7 +274,7 @@ func (t fileTx) ByName(name string) (ID, error) {
 func (t fileTx) All(fn func(Record) error) error {
 	return t.bucket(bucketRecords).ForEach(func(k, v []byte) error {
 		if len(k) != sha256.Size {
-			return fail(ErrDamaged, "a record has a bad key")
+			return proof.Fail(ErrDamaged, "a record has a bad key")
 		}
 		r, err := unframe(ID(k), v)
 		if err != nil {
@@ -278,10 +292,10 @@ func frame(id ID, payload []byte) []byte {
 
 func unframe(id ID, value []byte) (r Record, err error) {
 	if len(value) < sha256.Size || string(frame(id, value[sha256.Size:])) != string(value) {
-		return r, fail(ErrDamaged, "record %s does not fit its checksum", id)
+		return r, proof.Fail(ErrDamaged, "record %s does not fit its checksum", id)
 	}
 	if err := json.Unmarshal(value[sha256.Size:], &r); err != nil || r.ID != id {
-		return r, fail(ErrDamaged, "record %s does not decode", id)
+		return r, proof.Fail(ErrDamaged, "record %s does not decode", id)
 	}
 	return r, nil
 }
@@ -292,7 +306,7 @@ func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fail(ErrDamaged, "%v", p)
+			err = proof.Fail(ErrDamaged, "%v", p)
 		}
 	}()
 	return fn()

@@ -1,4 +1,4 @@
-package enroll
+package identity
 
 import (
 	"bytes"
@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,22 +15,29 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
 
 // TestForeignBlobs puts keys of one TPM into the identity of another.
 func TestForeignBlobs(t *testing.T) {
 	ctx := context.Background()
-	o := newOffice(t, accepting(), nil)
+	o := newOffice(t, accepting())
 	a := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
 	b := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
 	good := a.s
 	for name, put := range map[string]func(){
-		"AK":                       func() { a.s.AK = b.s.AK },
-		"LDevID":                   func() { a.s.Keys = b.s.Keys },
-		"private area of an AK":    func() { a.s.AK = &blob{good.AK.Algorithm, good.AK.Public, b.s.AK.Private} },
-		"public area of an AK":     func() { a.s.AK = &blob{good.AK.Algorithm, b.s.AK.Public, good.AK.Private} },
-		"private area of a LDevID": func() { a.s.Keys = []blob{{good.Keys[0].Algorithm, good.Keys[0].Public, b.s.Keys[0].Private}} },
+		"AK":     func() { a.s.AK = b.s.AK },
+		"LDevID": func() { a.s.Keys = b.s.Keys },
+		"private area of an AK": func() {
+			a.s.AK = &tpm.Blob{Algorithm: good.AK.Algorithm, Public: good.AK.Public, Private: b.s.AK.Private}
+		},
+		"public area of an AK": func() {
+			a.s.AK = &tpm.Blob{Algorithm: good.AK.Algorithm, Public: b.s.AK.Public, Private: good.AK.Private}
+		},
+		"private area of a LDevID": func() {
+			a.s.Keys = []tpm.Blob{{Algorithm: good.Keys[0].Algorithm, Public: good.Keys[0].Public, Private: b.s.Keys[0].Private}}
+		},
 	} {
 		put()
 		if _, err := a.s.write(a.path); err != nil {
@@ -52,7 +57,7 @@ func TestForeignBlobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin.AK = b.s.AK.Public
-	response, err := o.exchange(ctx, encode(begin))
+	response, err := o.exchange(ctx, proof.Encode(begin))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,10 +75,9 @@ func TestForeignBlobs(t *testing.T) {
 }
 
 func TestDamagedState(t *testing.T) {
-	chip := connect(t, tpmtest.Start(t))
 	path := newPath(t)
-	d := ready(t, chip, path)
-	if err := d.Enroll(context.Background(), newOffice(t, accepting(), nil).exchange, nil); err != nil {
+	d := ready(t, connect(t, tpmtest.Start(t)), path)
+	if err := d.Enroll(context.Background(), newOffice(t, accepting()).exchange, nil); err != nil {
 		t.Fatal(err)
 	}
 	good, err := os.ReadFile(path)
@@ -86,7 +90,7 @@ func TestDamagedState(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := OpenDevice(chip, path); !errors.Is(err, ErrDamaged) {
+		if _, err := Open(d.store, path); !errors.Is(err, ErrDamaged) {
 			t.Errorf("byte %d: %v", i, err)
 		}
 	}
@@ -94,97 +98,9 @@ func TestDamagedState(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := OpenDevice(chip, path); !errors.Is(err, ErrDamaged) {
+		if _, err := Open(d.store, path); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-// errStop stands for kill -9.
-var errStop = errors.New("stopped")
-
-// A stopper is a TPM that stops the program at the n-th operation.
-type stopper struct {
-	TPM
-	left atomic.Int64
-}
-
-func (s *stopper) Do(f func(transport.TPM) error) error {
-	if s.left.Add(-1) < 0 {
-		return errStop
-	}
-	return s.TPM.Do(f)
-}
-
-// TestStops stops the program at every operation of the TPM and at every
-// message, each time before and after, and starts it again. In the end the
-// device has one identity, and what was half done has left no trace.
-func TestStops(t *testing.T) {
-	ctx := context.Background()
-	chip := connect(t, tpmtest.Start(t))
-	o := newOffice(t, Policy{HoldChanged: true, Monitor: false}, nil)
-	path := newPath(t)
-	phases := []struct {
-		name string
-		run  func(d *Device, x Exchange) error
-	}{
-		{"init", func(d *Device, _ Exchange) error { return d.Init(ctx, InitOptions{}, nil) }},
-		{"enroll", func(d *Device, x Exchange) error { return d.Enroll(ctx, x, nil) }},
-		{"renew", func(d *Device, x Exchange) error { return d.Renew(ctx, x, nil) }},
-	}
-	var id ID
-	for i, phase := range phases {
-		done := false
-		for n := int64(0); !done; n++ {
-			if n > 50 {
-				t.Fatalf("%s never ends", phase.name)
-			}
-			d := openDevice(t, &stopper{TPM: chip}, path)
-			d.tpm.(*stopper).left.Store(n)
-			err := phase.run(d, stopAt(o.exchange, int(n)))
-			if err != nil && !errors.Is(err, errStop) {
-				t.Fatalf("%s, stopped at %d: %v", phase.name, n, err)
-			}
-			done = err == nil
-			if phase.name == "renew" && !done {
-				checkIdentity(t, openDevice(t, chip, path), o.c.Certificate, "box") // the old one
-			}
-			o.restart()
-		}
-		d := openDevice(t, chip, path)
-		if i == 0 {
-			id = idOf(t, d)
-			if err := o.Approve(ctx, id, "box", ""); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		checkIdentity(t, d, o.c.Certificate, "box")
-		o.verify(nil)
-	}
-	r := o.record(id)
-	if len(r.Certificates) != 2 || len(r.current()) != 1 || r.State != Enrolled {
-		t.Errorf("%d certificates, %d keys, %s", len(r.Certificates), len(r.current()), r.State)
-	}
-	if files, err := filepath.Glob(path + "*"); err != nil || len(files) != 1 {
-		t.Errorf("%v, %v", files, err)
-	}
-}
-
-// stopAt stops before the n-th message is sent, or after it was answered.
-func stopAt(exchange Exchange, n int) Exchange {
-	sent := 0
-	return func(ctx context.Context, request []byte) ([]byte, error) {
-		before, after := sent, sent+1
-		sent += 2
-		if n == before {
-			return nil, errStop
-		}
-		response, err := exchange(ctx, request)
-		if n == after {
-			return nil, errStop
-		}
-		return response, err
 	}
 }
 
@@ -192,12 +108,11 @@ func stopAt(exchange Exchange, n int) Exchange {
 func TestBadTPM(t *testing.T) {
 	ctx := context.Background()
 	p := tpmtest.Start(t)
-	o := newOffice(t, accepting(), nil)
+	o := newOffice(t, accepting())
 	path := newPath(t)
 	chip := connect(t, p)
-	ready(t, chip, path)
+	d := ready(t, chip, path)
 	chip.Close()
-	d := openDevice(t, chip, path)
 	checkError(t, d.Enroll(ctx, o.exchange, nil), keystore.ErrClosed)
 	const activate, certify, sign = uint32(tpm2.TPMCCActivateCredential), uint32(tpm2.TPMCCCertify), uint32(tpm2.TPMCCSign)
 	tests := []struct {
@@ -257,14 +172,17 @@ func TestBadTPM(t *testing.T) {
 func TestBadAuthority(t *testing.T) {
 	ctx := context.Background()
 	d := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
-	o, f := newOffice(t, accepting(), nil), newForger(t)
-	b := f.begin()
-	stranger := f.ask(o, b)
-	ca := o.c.Certificate.Raw
-	foreign := issuedTo(t, o)
-	answer := func(r result) []byte {
-		r.Type, r.Version, r.State = typeResult, messageVersion, stateEnrolled
-		return encode(r)
+	o, other := newOffice(t, accepting()), ready(t, connect(t, tpmtest.Start(t)), newPath(t))
+	stranger := ask(t, o, other)
+	checkError(t, other.Enroll(ctx, o.exchange, nil), nil)
+	_, list, err := other.Credentials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, ca := list[0].Certificate, o.c.Certificate.Raw
+	answer := func(r proof.Result) []byte {
+		r.Type, r.Version, r.State = proof.TypeResult, proof.Version, proof.StateEnrolled
+		return proof.Encode(r)
 	}
 	tests := []struct {
 		name   string
@@ -275,15 +193,15 @@ func TestBadAuthority(t *testing.T) {
 		{name: "nothing", first: []byte{}, want: ErrMalformed},
 		{name: "garbage", first: []byte("garbage"), want: ErrMalformed},
 		{name: "too long", first: make([]byte, MaxMessage+1), want: ErrMalformed},
-		{name: "challenge of another device", first: encode(stranger), want: ErrActivation},
-		{name: "challenge of nothing", first: encode(challenge{Type: typeChallenge, Version: 1}), want: ErrActivation},
-		{name: "a result without a proof", first: answer(result{Name: "box"}), want: ErrMalformed},
-		{name: "an unknown word", first: encode(result{Type: typeResult, Version: 1, State: "\x1bboo"}), want: ErrInternal},
-		{name: "a challenge again", second: encode(stranger), want: ErrMalformed},
-		{name: "no name", second: answer(result{}), want: ErrMalformed},
-		{name: "certificate of another key", second: answer(result{Name: "box", Certificates: [][]byte{foreign.Raw}, CA: ca}), want: ErrMalformed},
-		{name: "certificate that is none", second: answer(result{Name: "box", Certificates: [][]byte{{1}}, CA: ca}), want: ErrMalformed},
-		{name: "too many certificates", second: answer(result{Name: "box", Certificates: [][]byte{ca, ca}, CA: ca}), want: ErrMalformed},
+		{name: "challenge of another device", first: proof.Encode(stranger), want: ErrActivation},
+		{name: "challenge of nothing", first: proof.Encode(proof.Challenge{Type: proof.TypeChallenge, Version: 1}), want: ErrActivation},
+		{name: "a result without a proof", first: answer(proof.Result{Name: "box"}), want: ErrMalformed},
+		{name: "an unknown word", first: proof.Encode(proof.Result{Type: proof.TypeResult, Version: 1, State: "\x1bboo"}), want: ErrInternal},
+		{name: "a challenge again", second: proof.Encode(stranger), want: ErrMalformed},
+		{name: "no name", second: answer(proof.Result{}), want: ErrMalformed},
+		{name: "certificate of another key", second: answer(proof.Result{Name: "box", Certificates: [][]byte{foreign.Raw}, CA: ca}), want: ErrMalformed},
+		{name: "certificate that is none", second: answer(proof.Result{Name: "box", Certificates: [][]byte{{1}}, CA: ca}), want: ErrMalformed},
+		{name: "too many certificates", second: answer(proof.Result{Name: "box", Certificates: [][]byte{ca, ca}, CA: ca}), want: ErrMalformed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -308,11 +226,29 @@ func TestBadAuthority(t *testing.T) {
 	}
 }
 
+// ask gets the challenge of a device.
+func ask(t *testing.T, o *office, d *Device) proof.Challenge {
+	t.Helper()
+	b, err := d.begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := o.Handle(t.Context(), proof.Encode(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := readChallenge(response)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // TestExpiredChallenge is an authority that was started again between the
 // messages: the device begins again by itself.
 func TestExpiredChallenge(t *testing.T) {
 	d := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
-	o := newOffice(t, accepting(), nil)
+	o := newOffice(t, accepting())
 	calls := 0
 	err := d.Enroll(context.Background(), func(ctx context.Context, request []byte) ([]byte, error) {
 		if calls++; calls == 2 {
@@ -331,7 +267,7 @@ func TestPowerLoss(t *testing.T) {
 	ctx := context.Background()
 	for _, kind := range []EKKind{EKRSA2048, EKP256, EKP384} {
 		p := tpmtest.Start(t)
-		o := newOffice(t, accepting(), nil)
+		o := newOffice(t, accepting())
 		path := newPath(t)
 		for range 4 {
 			chip := connect(t, p)

@@ -1,0 +1,162 @@
+package tpm
+
+import (
+	"bytes"
+	"crypto"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Blob is a key pair that signs and that no state file has: whoever made it
+// keeps it. It is not secret, since its private area is encrypted by the TPM, for
+// itself only. It has no PIN.
+type Blob struct {
+	Algorithm keystore.Algorithm `json:"algorithm"`
+	Public    []byte             `json:"public"`  // TPMT_PUBLIC
+	Private   []byte             `json:"private"` // contents of a TPM2B_PRIVATE
+	Parent    []byte             `json:"-"`       // Name of its storage key; empty means that of the store
+}
+
+// CreateBlob makes a key pair that signs, under the storage key with a Name, or
+// for an empty one under that of the store. A restricted key signs only what the
+// TPM itself has to say, such as quotes (TPM 2.0 Library, Part 1, clause 25.2).
+func (s *Store) CreateBlob(parent []byte, a keystore.Algorithm, restricted bool) (Blob, error) {
+	t, err := template(a, made, false)
+	if err != nil {
+		return Blob{}, err
+	}
+	if a.Secret() || !t.ObjectAttributes.SignEncrypt {
+		return Blob{}, fmt.Errorf("tpm: %v is not a key pair that signs: %w", a, errors.ErrUnsupported)
+	}
+	t.ObjectAttributes.Restricted = restricted
+	var o *object
+	err = s.do(func() error {
+		root, err := s.rootNamed(parent)
+		if err == nil {
+			o, err = s.device.create(root, tpm2.Marshal(t), nil, nil)
+		}
+		return err
+	})
+	if err != nil {
+		return Blob{}, err
+	}
+	return Blob{Algorithm: a, Public: o.public, Private: o.private, Parent: parent}, nil
+}
+
+// UseBlob lets f use a key by go-tpm commands. It is for functions that have the
+// TPM, by Device.Do or With: t is what they were given. Uses can be nested.
+func (s *Store) UseBlob(t transport.TPM, b Blob, f func(key tpm2.NamedHandle) error) error {
+	if l, ok := t.(*link); !ok || l.Device != s.device {
+		return fmt.Errorf("tpm: use a key on another TPM, or after its turn: %w", keystore.ErrWrongKey)
+	}
+	root, err := s.rootNamed(b.Parent)
+	if err != nil {
+		return err
+	}
+	o := newObject(root, b.Public, b.Private)
+	if err := s.device.load(o); err != nil {
+		return err
+	}
+	defer s.device.unload(o)
+	return f(o.named())
+}
+
+// rootNamed finds a storage key. The caller has the TPM.
+func (s *Store) rootNamed(name []byte) (*object, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	if len(name) == 0 || bytes.Equal(name, s.parent.name) {
+		return s.parent, nil
+	}
+	for _, o := range s.device.roots {
+		if bytes.Equal(name, o.name) {
+			return o, nil
+		}
+	}
+	at, public, err := s.device.find(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.device.storageKey(at, public)
+}
+
+// FindPersistent returns the handle of the persistent key with a Name, or
+// [keystore.ErrNotFound].
+func (d *Device) FindPersistent(name []byte) (tpm2.TPMHandle, error) {
+	var at uint32
+	err := d.Do(func(transport.TPM) (err error) {
+		at, _, err = d.find(name)
+		return err
+	})
+	return tpm2.TPMHandle(at), err
+}
+
+func (d *Device) find(name []byte) (at uint32, public []byte, err error) {
+	const firstPersistent, most = 0x81000000, 254
+	items, err := capability(&link{d}, tpm2.TPMCapHandles, firstPersistent, most, 4)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, item := range items {
+		at = binary.BigEndian.Uint32(item)
+		public, found, err := d.readPublic(at)
+		switch {
+		case err == nil && bytes.Equal(found, name):
+			return at, public, nil
+		case err != nil && !errors.Is(err, keystore.ErrWrongKey) && !errors.Is(err, keystore.ErrNotFound):
+			return 0, nil, err
+		}
+	}
+	return 0, nil, fmt.Errorf("tpm: no persistent key has the Name %x: %w", name, keystore.ErrNotFound)
+}
+
+// BlobSigner returns the signer of a key that is not restricted: PKCS #1 v1.5
+// with SHA-256 for RSA, and ASN.1 DER for ECDSA. The TPM has the key loaded only
+// while it signs.
+func (s *Store) BlobSigner(b Blob) (crypto.Signer, error) {
+	e, err := inspect(b.Algorithm, b.Public)
+	if err != nil {
+		return nil, err
+	}
+	public, err := e.key()
+	if err != nil {
+		return nil, err
+	}
+	if public == nil {
+		return nil, fmt.Errorf("tpm: %v is not a key pair that signs: %w", b.Algorithm, errors.ErrUnsupported)
+	}
+	return blobSigner{s, b, public}, nil
+}
+
+type blobSigner struct {
+	store  *Store
+	blob   Blob
+	public crypto.PublicKey
+}
+
+// Public returns the public key.
+func (b blobSigner) Public() crypto.PublicKey { return b.public }
+
+// Sign signs a digest, as the provisioned key pairs of a Store do.
+func (b blobSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	var o *object
+	err := b.store.do(func() error {
+		root, err := b.store.rootNamed(b.blob.Parent)
+		o = newObject(root, b.blob.Public, b.blob.Private)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer b.store.device.release(o)
+	k := signer{&key{store: b.store, algorithm: b.blob.Algorithm, object: o, locked: true, public: b.public}}
+	return k.Sign(rand, digest, opts)
+}

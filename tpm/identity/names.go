@@ -1,0 +1,21 @@
+package identity
+
+import "github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+
+// MaxMessage is the largest message of an enrollment in bytes, in either
+// direction.
+const MaxMessage = proof.MaxMessage
+
+// An EKKind is one of the endorsement keys that a TPM has by the TCG EK
+// Credential Profile, section 2.2.1.
+type EKKind = proof.EKKind
+
+// The kinds of EK, in the order in which Init looks for a certificate.
+const (
+	EKRSA2048 = proof.EKRSA2048 // template L-1
+	EKP256    = proof.EKP256    // template L-2
+	EKP384    = proof.EKP384    // template H-3
+)
+
+// HexBytes are written as hexadecimal digits: the TPM Names of keys.
+type HexBytes = proof.HexBytes

@@ -1,0 +1,87 @@
+package proof
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Why an authority does not enroll a device. Both sides get the same error, and
+// packages enroll and identity show it to their callers.
+var (
+	// ErrPending: a person has to approve the device. Try again later.
+	ErrPending = errors.New("enrollment waits for approval: enroll again after it")
+	// ErrRejected: a person said no.
+	ErrRejected = errors.New("enrollment was rejected")
+	// ErrRevoked: the device was revoked by its EK.
+	ErrRevoked = errors.New("device is revoked")
+	// ErrKeyRevoked: the key that was offered is revoked; a new key may be
+	// enrolled.
+	ErrKeyRevoked = errors.New("key is revoked: run tpm init --new-keys and enroll again")
+	// ErrPolicy: the policy does not know the EK and asks no person.
+	ErrPolicy = errors.New("device is not allowed")
+	// ErrEKCertificate: the EK certificate is malformed, expired, for another
+	// key, or does not lead to a trusted root.
+	ErrEKCertificate = errors.New("EK certificate is not accepted")
+	// ErrMalformed: a message that is not one of this protocol.
+	ErrMalformed = errors.New("malformed message")
+	// ErrStale: the challenge is not of this authority, has expired, was used,
+	// or a newer one was used before. Begin again.
+	ErrStale = errors.New("challenge is not valid")
+	// ErrActivation: the secret of the challenge is wrong, so the EK and the AK
+	// are not in the same TPM.
+	ErrActivation = errors.New("credential activation failed")
+	// ErrNonce: a signature is over another challenge.
+	ErrNonce = errors.New("signed for another challenge")
+	// ErrKey: a key has the wrong type, curve, size, scheme or attributes.
+	ErrKey = errors.New("key is not acceptable")
+	// ErrAttestation: what the AK signed is not what was asked for.
+	ErrAttestation = errors.New("attestation does not fit")
+	// ErrSignature: a signature does not verify.
+	ErrSignature = errors.New("signature is wrong")
+	// ErrRenewal: the key that vouches for a renewal is not the current one.
+	ErrRenewal = errors.New("the old key may not vouch for new ones: run tpm init --new-keys and enroll again")
+	// ErrBusy: the authority has too much to do, or too many devices wait for
+	// approval. Try again later.
+	ErrBusy = errors.New("authority is busy")
+	// ErrInternal: the authority failed. Its log tells why.
+	ErrInternal = errors.New("authority failed")
+)
+
+// A fault is an error with the word that stands for it in a message.
+type fault struct {
+	word string
+	err  error
+}
+
+func faults() []fault {
+	return []fault{
+		{"pending", ErrPending}, {"rejected", ErrRejected}, {"revoked", ErrRevoked}, {"key-revoked", ErrKeyRevoked},
+		{"policy", ErrPolicy}, {"ek-certificate", ErrEKCertificate}, {"malformed", ErrMalformed}, {"stale", ErrStale},
+		{"activation", ErrActivation}, {"nonce", ErrNonce}, {"key", ErrKey}, {"attestation", ErrAttestation},
+		{"signature", ErrSignature}, {"renewal", ErrRenewal}, {"busy", ErrBusy},
+	}
+}
+
+// FaultWord is the word of an error; what has none is the authority's own.
+func FaultWord(err error) string {
+	for _, f := range faults() {
+		if errors.Is(err, f.err) {
+			return f.word
+		}
+	}
+	return "internal"
+}
+
+func faultOf(word string) error {
+	for _, f := range faults() {
+		if f.word == word {
+			return f.err
+		}
+	}
+	return ErrInternal
+}
+
+// Fail says what an error of this package is about.
+func Fail(kind error, format string, args ...any) error {
+	return fmt.Errorf("enroll: %w: "+format, append([]any{kind}, args...)...)
+}

@@ -1,0 +1,249 @@
+package proof
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// MaxMessage is the largest message in bytes, in either direction.
+const MaxMessage = 64 << 10
+
+const (
+	Version         = 1
+	MaxCertificates = 8 // the EK's own and those above it
+	maxKeys         = 2
+	MaxPart         = 8 << 10 // of any one part of a message
+	SecretSize      = 32
+)
+
+// The types of messages, in the order in which they are sent.
+const (
+	TypeBegin     = "begin"     // device
+	TypeChallenge = "challenge" // authority
+	TypeProof     = "proof"     // device
+	TypeResult    = "result"    // authority, instead of either answer
+)
+
+// A Begin names the keys. Public areas are a TPMT_PUBLIC (TPM 2.0 Library part 2,
+// section 12.2.4), certificates are DER.
+type Begin struct {
+	Type           string   `json:"type"`
+	Version        int      `json:"version"`
+	EKCertificates [][]byte `json:"ek_certificates,omitempty"` // the EK's own first
+	EK             []byte   `json:"ek"`
+	AK             []byte   `json:"ak"`
+	Keys           [][]byte `json:"keys"` // LDevIDs
+}
+
+// A Challenge can be opened by the TPM that has both the EK and the AK. The
+// authority keeps nothing of it: MAC covers the rest and the begin message.
+type Challenge struct {
+	Type       string `json:"type"`
+	Version    int    `json:"version"`
+	Nonce      []byte `json:"nonce"`
+	Issued     int64  `json:"issued"`     // nanoseconds since 1970, rising for each EK
+	Credential []byte `json:"credential"` // TPMS_ID_OBJECT
+	Seed       []byte `json:"seed"`       // TPM2B_ENCRYPTED_SECRET, its contents
+	MAC        []byte `json:"mac"`
+}
+
+// A Proof is the whole evidence: it repeats what was said before.
+type Proof struct {
+	Type      string     `json:"type"`
+	Version   int        `json:"version"`
+	Begin     Begin      `json:"begin"`
+	Challenge Challenge  `json:"challenge"`
+	Secret    []byte     `json:"secret"` // out of the credential
+	Keys      []KeyProof `json:"keys"`   // in the order of Begin.Keys
+	Renewal   *Renewal   `json:"renewal,omitempty"`
+	Quote     *Quote     `json:"quote,omitempty"`
+}
+
+// A KeyProof is TPM2_Certify of a key by the AK, and a PKCS #10 request that the
+// key signed (RFC 2986).
+type KeyProof struct {
+	Attest    []byte `json:"attest"`    // TPMS_ATTEST
+	Signature []byte `json:"signature"` // TPMT_SIGNATURE
+	Request   []byte `json:"request"`
+}
+
+// A Renewal is the word of the key that was enrolled before.
+type Renewal struct {
+	Key       []byte `json:"key"`       // its TPMT_PUBLIC
+	Signature []byte `json:"signature"` // over the digest of the proof: ASN.1 DER, or PKCS #1 v1.5
+}
+
+// A Quote is TPM2_Quote by the AK with the values that it is about.
+type Quote struct {
+	Attest    []byte `json:"attest"`
+	Signature []byte `json:"signature"`
+	PCRs      []PCR  `json:"pcrs"` // of the SHA-256 bank, by rising index
+}
+
+// A PCR is a register and its value, SHA-256.
+type PCR struct {
+	Index  uint   `json:"index"`
+	Digest []byte `json:"digest"`
+}
+
+// A Result is the end of an exchange.
+type Result struct {
+	Type         string   `json:"type"`
+	Version      int      `json:"version"`
+	State        string   `json:"state"` // enrolled, or the word of a fault
+	ID           string   `json:"id,omitempty"`
+	Name         string   `json:"name,omitempty"`
+	Certificates [][]byte `json:"certificates,omitempty"` // in the order of the keys
+	CA           []byte   `json:"ca,omitempty"`
+	Detail       string   `json:"detail,omitempty"`
+}
+
+const StateEnrolled = "enrolled"
+
+// MessageType tells how to read a message. Only the reader checks it.
+func MessageType(data []byte) (string, error) {
+	if len(data) > MaxMessage {
+		return "", Fail(ErrMalformed, "%d bytes, and %d are allowed", len(data), MaxMessage)
+	}
+	var head struct {
+		Type    string `json:"type"`
+		Version int    `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return "", Fail(ErrMalformed, "not a JSON object")
+	}
+	if head.Version != Version {
+		return "", Fail(ErrMalformed, "version %d, and this side knows %d", head.Version, Version)
+	}
+	return head.Type, nil
+}
+
+// Parse reads a message in its one form: a signature over what was parsed is
+// then a signature over the bytes.
+func Parse[T any](data []byte, kind string) (T, error) {
+	var v T
+	if got, err := MessageType(data); err != nil {
+		return v, err
+	} else if got != kind {
+		return v, Fail(ErrMalformed, "type %q where %q is expected", Shorten(got), kind)
+	}
+	return v, decode(data, &v)
+}
+
+func decode(data []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return Fail(ErrMalformed, "does not decode")
+	}
+	again, err := json.Marshal(v)
+	if err != nil || !bytes.Equal(again, data) {
+		return Fail(ErrMalformed, "not in its canonical form")
+	}
+	return nil
+}
+
+// Encode writes a message. Every type of message can be written.
+func Encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+func (b *Begin) check() error {
+	if len(b.EKCertificates) > MaxCertificates || len(b.Keys) == 0 || len(b.Keys) > maxKeys {
+		return Fail(ErrMalformed, "wrong number of certificates or keys")
+	}
+	if b.Type != TypeBegin || b.Version != Version {
+		return Fail(ErrMalformed, "not a begin message")
+	}
+	return checkParts(append(append([][]byte{b.EK, b.AK}, b.Keys...), b.EKCertificates...)...)
+}
+
+func (p *Proof) check() error {
+	if err := p.Begin.check(); err != nil {
+		return err
+	}
+	if len(p.Keys) != len(p.Begin.Keys) {
+		return Fail(ErrMalformed, "%d keys and %d proofs of them", len(p.Begin.Keys), len(p.Keys))
+	}
+	for _, k := range p.Keys {
+		if err := checkParts(k.Attest, k.Signature, k.Request); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkParts(parts ...[]byte) error {
+	for _, p := range parts {
+		if len(p) == 0 || len(p) > MaxPart {
+			return Fail(ErrMalformed, "a part of %d bytes", len(p))
+		}
+	}
+	return nil
+}
+
+// The uses of a digest: a signature for one use is none for another.
+const (
+	UseCertify = "msl-hsm tpm enrolment 1: certify"
+	UseQuote   = "msl-hsm tpm enrolment 1: quote"
+	UseRenewal = "msl-hsm tpm enrolment 1: renewal"
+)
+
+// Digest is what the TPM signs: everything that was said before, and the secret
+// that only the TPM with the EK could know.
+func (p *Proof) Digest(use string) []byte {
+	b, c := sha256.Sum256(Encode(p.Begin)), sha256.Sum256(Encode(p.Challenge))
+	h := sha256.New()
+	h.Write([]byte(use))
+	h.Write(b[:])
+	h.Write(c[:])
+	h.Write(p.Secret)
+	return h.Sum(nil)
+}
+
+// ParseResult reads the end of an exchange, as its error if it is not a good
+// one.
+func ParseResult(data []byte) (Result, error) {
+	r, err := Parse[Result](data, TypeResult)
+	if err != nil {
+		return r, err
+	}
+	if r.State != StateEnrolled {
+		return r, Fail(faultOf(r.State), "%s", Shorten(r.Detail))
+	}
+	return r, nil
+}
+
+// ErrorResult is what an authority answers instead of a challenge or a good result.
+func ErrorResult(id string, err error) []byte {
+	r := Result{Type: TypeResult, Version: Version, State: FaultWord(err), ID: id}
+	if kind := faultOf(r.State); kind != ErrInternal {
+		r.Detail = Shorten(strings.TrimPrefix(err.Error(), fmt.Sprintf("enroll: %v: ", kind)))
+	} else {
+		r.Detail = "its log tells why"
+	}
+	return Encode(r)
+}
+
+// Shorten makes a peer's text fit for a screen.
+func Shorten(s string) string {
+	const most = 300
+	out := make([]rune, 0, min(len(s), most))
+	for _, r := range s {
+		if len(out) == most {
+			return string(out) + "..."
+		}
+		if r < ' ' || r > '~' {
+			r = '?'
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}

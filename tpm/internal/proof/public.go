@@ -1,0 +1,203 @@
+package proof
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Public is the public area of a key in a TPM (TPM 2.0 Library part 2, section
+// 12.2.4), whose key is one that can be used.
+type Public struct {
+	Raw  []byte
+	Area *tpm2.TPMTPublic
+	Key  crypto.PublicKey
+	Name []byte // algorithm (2) ‖ digest: it covers every bit of the area
+}
+
+// ParsePublic reads a TPMT_PUBLIC that has one form, and a key that is safe to
+// compute with.
+func ParsePublic(raw []byte) (Public, error) {
+	area, err := unmarshal[tpm2.TPMTPublic](raw)
+	if err != nil {
+		return Public{}, Fail(ErrKey, "public area: %w", err)
+	}
+	p := Public{Raw: raw, Area: area}
+	if p.Key, err = publicKey(area); err != nil {
+		return Public{}, Fail(ErrKey, "%w", err)
+	}
+	name, err := tpm2.ObjectName(area)
+	if err != nil {
+		return Public{}, Fail(ErrKey, "name: %w", err)
+	}
+	p.Name = name.Buffer
+	return p, nil
+}
+
+// unmarshal reads a structure that fills all of raw and has one form.
+func unmarshal[T tpm2.Marshallable, P interface {
+	*T
+	tpm2.Unmarshallable
+}](raw []byte) (*T, error) {
+	v, err := tpm2.Unmarshal[T, P](raw)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(tpm2.Marshal(*v), raw) {
+		return nil, fmt.Errorf("not in its canonical form")
+	}
+	return v, nil
+}
+
+// publicKey returns a key that is safe to compute with.
+func publicKey(area *tpm2.TPMTPublic) (crypto.PublicKey, error) {
+	key, err := tpm2.Pub(*area)
+	if err != nil {
+		return nil, err
+	}
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < 2048 || bits > 4096 || bits%8 != 0 || key.N.Bit(0) == 0 || key.E != 65537 {
+			return nil, fmt.Errorf("RSA key of %d bits with exponent %d", bits, key.E)
+		}
+	case *ecdsa.PublicKey:
+		if _, err := key.ECDH(); err != nil {
+			return nil, fmt.Errorf("point is not on its curve")
+		}
+	}
+	return key, nil
+}
+
+// checkEK wants a key that decrypts what is made for its TPM and nothing else
+// (TCG EK Credential Profile, appendix B).
+func (p Public) checkEK() error {
+	a := p.Area.ObjectAttributes
+	if err := p.checkFixed("EK", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and for decryption alone"); err != nil {
+		return err
+	}
+	if p.Area.NameAlg != tpm2.TPMAlgSHA256 && p.Area.NameAlg != tpm2.TPMAlgSHA384 {
+		return Fail(ErrKey, "EK: name algorithm %#x", uint16(p.Area.NameAlg))
+	}
+	return nil
+}
+
+// Kind is the kind of an EK, empty for one that is none of them.
+func (p Public) Kind() EKKind {
+	switch key := p.Key.(type) {
+	case *rsa.PublicKey:
+		if key.N.BitLen() == 2048 {
+			return EKRSA2048
+		}
+	case *ecdsa.PublicKey:
+		switch key.Curve.Params().BitSize {
+		case 256:
+			return EKP256
+		case 384:
+			return EKP384
+		}
+	}
+	return ""
+}
+
+// checkAK wants a key that signs what its TPM says and nothing else.
+func (p Public) checkAK() error {
+	a := p.Area.ObjectAttributes
+	if err := p.checkFixed("AK", a.Restricted && a.SignEncrypt && !a.Decrypt, "restricted and for signatures alone"); err != nil {
+		return err
+	}
+	_, err := p.algorithm("AK", false)
+	return err
+}
+
+// checkKey wants a key that signs anything.
+func (p Public) checkKey() error {
+	a := p.Area.ObjectAttributes
+	if err := p.checkFixed("LDevID", a.SignEncrypt && !a.Decrypt && !a.Restricted, "unrestricted and for signatures alone"); err != nil {
+		return err
+	}
+	_, err := p.algorithm("LDevID", true)
+	return err
+}
+
+// CheckStorage wants a parent of imported keys that stays in its TPM.
+func (p Public) CheckStorage() error {
+	a := p.Area.ObjectAttributes
+	return p.checkFixed("storage key", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and for decryption alone")
+}
+
+// CheckDecryption wants a key that decrypts what a peer encrypts, and stays in
+// its TPM.
+func (p Public) CheckDecryption() error {
+	a := p.Area.ObjectAttributes
+	return p.checkFixed("decryption key", !a.Restricted && a.Decrypt && !a.SignEncrypt, "unrestricted and for decryption alone")
+}
+
+func (p Public) checkFixed(what string, usage bool, wanted string) error {
+	a := p.Area.ObjectAttributes
+	switch {
+	case !a.FixedTPM:
+		return Fail(ErrKey, "%s: it is not fixed to its TPM", what)
+	case !a.FixedParent:
+		return Fail(ErrKey, "%s: it is not fixed to its parent", what)
+	case !a.SensitiveDataOrigin:
+		return Fail(ErrKey, "%s: it was not made in the TPM", what)
+	case !usage:
+		return Fail(ErrKey, "%s: it is not %s", what, wanted)
+	}
+	return nil
+}
+
+// algorithm returns what a signing key does.
+func (p Public) algorithm(what string, anyScheme bool) (keystore.Algorithm, error) {
+	if p.Area.NameAlg != tpm2.TPMAlgSHA256 {
+		return 0, Fail(ErrKey, "%s: name algorithm %#x", what, uint16(p.Area.NameAlg))
+	}
+	scheme, hash := p.scheme()
+	if !(anyScheme && scheme == tpm2.TPMAlgNull) && hash != tpm2.TPMAlgSHA256 {
+		return 0, Fail(ErrKey, "%s: its scheme is not RSASSA or ECDSA with SHA-256", what)
+	}
+	switch key := p.Key.(type) {
+	case *ecdsa.PublicKey:
+		if key.Curve.Params().BitSize == 256 {
+			return keystore.ECDSAP256, nil
+		}
+	case *rsa.PublicKey:
+		switch key.N.BitLen() {
+		case 2048:
+			return keystore.RSASign2048, nil
+		case 3072:
+			return keystore.RSASign3072, nil
+		}
+	}
+	return 0, Fail(ErrKey, "%s: it is not ECDSA P-256 or RSA with 2048 or 3072 bits", what)
+}
+
+// scheme returns the scheme of a signing key, with its hash if it is one that
+// is known here.
+func (p Public) scheme() (scheme, hash tpm2.TPMAlgID) {
+	if parameters, err := p.Area.Parameters.RSADetail(); err == nil {
+		scheme = parameters.Scheme.Scheme
+		if d, err := parameters.Scheme.Details.RSASSA(); err == nil && scheme == tpm2.TPMAlgRSASSA {
+			hash = d.HashAlg
+		}
+	}
+	if parameters, err := p.Area.Parameters.ECCDetail(); err == nil {
+		scheme = parameters.Scheme.Scheme
+		if d, err := parameters.Scheme.Details.ECDSA(); err == nil && scheme == tpm2.TPMAlgECDSA {
+			hash = d.HashAlg
+		}
+	}
+	return scheme, hash
+}
+
+// SameKey compares keys of the standard library.
+func SameKey(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}

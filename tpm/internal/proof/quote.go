@@ -1,0 +1,14 @@
+package proof
+
+// TypeQuote is that of a quote that stands alone.
+const TypeQuote = "quote"
+
+// A StandaloneQuote is a quote outside an enrollment. Its qualifying data is the
+// nonce, so that other tools can check it too.
+type StandaloneQuote struct {
+	Type    string `json:"type"`
+	Version int    `json:"version"`
+	AK      []byte `json:"ak"` // TPMT_PUBLIC
+	Nonce   []byte `json:"nonce"`
+	Quote   Quote  `json:"quote"`
+}

@@ -1,0 +1,36 @@
+// Package statefile has the form of the files in which the packages under tpm
+// keep what is not secret: a line
+//
+//	MAGIC <SHA-256 of what follows, in hex>
+//
+// and the payload. The checksum finds damage, not malice: who can write a file
+// can write another one.
+package statefile
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+)
+
+// Join puts the first line before a payload. The sum tells one payload from
+// another.
+func Join(magic string, payload []byte) (data []byte, sum string) {
+	digest := sha256.Sum256(payload)
+	sum = hex.EncodeToString(digest[:])
+	return append([]byte(magic+" "+sum+"\n"), payload...), sum
+}
+
+// Split returns the payload of what Join made with the same magic, and its sum.
+func Split(magic string, data []byte) (payload []byte, sum string, err error) {
+	rest, ok := bytes.CutPrefix(data, []byte(magic+" "))
+	line, payload, ok2 := bytes.Cut(rest, []byte("\n"))
+	if !ok || !ok2 {
+		return nil, "", errors.New("not a state file of this version")
+	}
+	if _, sum = Join(magic, payload); string(line) != sum {
+		return nil, "", errors.New("the state file is damaged")
+	}
+	return payload, sum, nil
+}
