@@ -107,20 +107,24 @@ type acceptance struct {
 func (l *boundListener) run() {
 	for {
 		raw, err := l.Listener.Accept()
-		if err != nil {
-			l.give(acceptance{nil, err})
-		} else if conn, now := l.bounds.arrive(l, raw); now {
-			l.give(acceptance{conn, nil})
-		}
-		select {
-		case <-l.closed:
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			l.end()
 			return
+		case err != nil:
+			l.give(acceptance{nil, err})
 		default:
-			if errors.Is(err, net.ErrClosed) {
-				return
+			if conn, now := l.bounds.arrive(l, raw); now {
+				l.give(acceptance{conn, nil})
 			}
 		}
 	}
+}
+
+// end has Accept tell that the listener is closed, and closes the connections that wait.
+func (l *boundListener) end() {
+	l.once.Do(func() { close(l.closed) })
+	l.bounds.dismiss(l)
 }
 
 func (l *boundListener) give(a acceptance) {
@@ -145,8 +149,7 @@ func (l *boundListener) Accept() (net.Conn, error) {
 
 // Close ends the listening, and closes the connections that wait.
 func (l *boundListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	l.bounds.dismiss(l)
+	l.end()
 	return l.Listener.Close()
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"testing"
 )
@@ -157,6 +158,37 @@ func FuzzDecoder(f *testing.F) {
 		}
 		if err == io.EOF && len(bytes.TrimLeft(rest, " \t\r\n")) != 0 {
 			t.Fatalf("skipped %q", rest)
+		}
+	})
+}
+
+// FuzzFirstAfter finds the same headers however they arrive, and holds no more than a
+// header may have.
+func FuzzFirstAfter(f *testing.F) {
+	f.Add([]byte(`{"h":1}{"payload":"0123456789"} {"payload":1}{"h":2}`), []byte{5}, uint16(20))
+	f.Add([]byte(`{}{"payload":"\"{"}{"h":"`), []byte{0}, uint16(10))
+	f.Fuzz(func(t *testing.T, in, sizes []byte, limit uint16) {
+		lim := Limits{Header: 1 + int(limit), Object: 1 << 16}
+		headers := func(r io.Reader) (all []string, err error) {
+			d := NewDecoder(r, lim)
+			d.Hold = func(size int) error {
+				if size > max(lim.Header, minBuffer) {
+					t.Fatalf("%d bytes are held", size)
+				}
+				return nil
+			}
+			for {
+				o, err := d.FirstAfter("payload")
+				if err != nil {
+					return all, err
+				}
+				all = append(all, string(o.Raw()))
+			}
+		}
+		want, wantErr := headers(bytes.NewReader(in))
+		got, err := headers(&chunked{in: in, sizes: sizes})
+		if !slices.Equal(got, want) || kindOf(err) != kindOf(wantErr) {
+			t.Fatalf("got %q, %v, want %q, %v", got, err, want, wantErr)
 		}
 	})
 }
