@@ -31,7 +31,7 @@
 // power after the use of such a key as a wrong PIN, even after the right one.
 //
 // Commands go through a session that is salted with the storage key of the state
-// file. It encrypts PINs, keys, plaintext, tags and what is decrypted, and a
+// file. It encrypts PINs, keys, tags and plaintext in both directions, and a
 // changed answer is refused. On swtpm this makes a tag or a block of AES 1.6 times
 // as long as the same command without a session (about 15 µs more for 32 bytes
 // and 20 µs for 1024), and adds 2 percent at most to RSA and ECDSA; BenchmarkStore
@@ -39,8 +39,9 @@
 //
 // # What a TPM cannot do
 //
-// What it has no command for is errors.ErrUnsupported: AES Key Wrap of its keys,
-// and unwrapping into itself what a peer wrapped with RSA-OAEP or AES Key Wrap.
+// Operations for which a TPM has no command are errors.ErrUnsupported: AES Key Wrap
+// of its keys, and unwrapping into the TPM what a peer wrapped with RSA-OAEP or AES
+// Key Wrap.
 // RSA decryption, and AES keys that reveal, hand bytes to this process: see
 // [keystore.RSADecrypt2048] and [keystore.AESReveal128]. Many chips lack
 // TPM2_EncryptDecrypt2, and with it AES encryption; CMAC, P-384 and RSA above
@@ -48,17 +49,18 @@
 //
 // # What it does not protect
 //
-//   - From who may use the TPM and read the state file: he uses the keys that
-//     have no PIN, and session keys, as this process does. He cannot take them
-//     away.
-//   - From who writes the state file: he may put one key of this TPM in the
-//     place of another of the same algorithm.
-//   - From who stood between at Init and pinned a storage key of his own. Certify
-//     the storage key by an endorsement key where that matters.
+//   - Anyone who can use the TPM and read the state file can use session keys,
+//     and the keys that have no PIN, as this process does. They cannot extract
+//     them.
+//   - Anyone who can write the state file can put one key of this TPM in the
+//     place of another one of the same algorithm.
+//   - An attacker between this process and the TPM during Init can substitute a
+//     storage key. Where that matters, have the storage key certified by an
+//     endorsement key.
 //   - The names of keys, sizes of data, digests that are signed, and
-//     initialization vectors, which pass in clear on the bus.
-//   - From snapshots: who restores the state of a virtual machine restores its
-//     TPM too, with counters, and keys that were destroyed.
+//     initialization vectors pass in the clear on the bus.
+//   - A snapshot of a virtual machine includes its TPM: restoring it restores
+//     counters, and keys that were destroyed.
 //   - Blobs of destroyed keys in copies of the state file: the TPM loads them
 //     until it is cleared.
 package tpm

@@ -1,15 +1,15 @@
 // Package enroll gives a device an identity that cannot leave its TPM 2.0, and
-// lets an authority make sure of that before it takes the device in.
+// lets an authority verify that before it admits the device.
 //
-// It is both sides of an exchange of four messages, without the way that they
-// go: a [Device] calls a function with a request and gets an answer, an
-// [Authority] gets a request and returns one.
+// It is both sides of an exchange of four messages, without a transport: a [Device]
+// calls a function with a request and gets an answer, and an [Authority] is given a
+// request and returns an answer.
 //
 // # The keys of a device
 //
 //   - The EK (endorsement key) is made from a seed that the maker of the TPM
-//     left in it, and decrypts only. It often has a certificate of the maker. It
-//     is what a device is known by: see [ID].
+//     left in it, and only decrypts. It often has a certificate of the maker. A
+//     device is known by it: see [ID].
 //   - The AK (attestation key) is a restricted key: it signs nothing but what
 //     the TPM itself has to say.
 //   - The LDevIDs (local device identities, IEEE 802.1AR) are ordinary signing
@@ -77,8 +77,8 @@
 //     gets: send them to an authority that authenticates itself.
 //   - The commands go to the TPM in clear: somebody on its bus learns the secret
 //     of a challenge, which is of no use without the AK.
-//   - Records are neither encrypted nor authenticated. Who can write them can
-//     lift revocations.
+//   - Records are neither encrypted nor authenticated. Anyone who can write them
+//     can lift revocations.
 //   - With GODEBUG=fips140=only the standard library refuses the cipher mode of
 //     credentials (AES-CFB), and an authority cannot work.
 package enroll
