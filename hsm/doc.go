@@ -8,7 +8,7 @@
 //   - To make a token: [InitToken]. To see which there are: [Tokens].
 //   - To make, list and destroy provisioned keys: the [keystore.Admin] methods
 //     of [Store]. Keys that came from outside: [Store.Provision].
-//   - To see what a module does: [Store.Probe]. To live with what it does not:
+//   - To see what a module does: [Store.Probe]. To accept what it does not do:
 //     AllowWeak in [Config], and [Weaknesses] for the names.
 //
 // # How keys are kept
@@ -16,28 +16,27 @@
 // Session keys are born in the token, sensitive, and may be wrapped until they
 // are sealed; then the token itself refuses. Sealed keys come back as objects
 // that are neither extractable nor modifiable. What a sealing key or an
-// unwrapping key unwraps is bounded by its UNWRAP_TEMPLATE, so that the blobs in
-// a state file and recorded traffic are of no use to somebody who has the PIN
-// too. Open and Lookup prove this by trying, and refuse keys without it.
+// unwrapping key unwraps is bounded by its UNWRAP_TEMPLATE, so that nobody, even
+// with the PIN, can extract a key from the blobs in a state file or from recorded
+// traffic. Open and Lookup prove this by trying, and refuse keys without it.
 //
-// Two kinds of keys bring bytes into the process, each made for that alone:
-// RSA pairs that decrypt, and AES keys that reveal what a peer wrapped. What the
-// latter unwraps can be nothing but a readable object, by their UNWRAP_TEMPLATE.
+// Two kinds of keys bring bytes into the process, and are made only for that: RSA
+// pairs that decrypt, and AES keys that reveal what a peer wrapped. The
+// UNWRAP_TEMPLATE of the latter makes everything that they unwrap a readable object.
 //
 // # When the device fails
 //
-// An operation that fails is made again: on another session, after the sessions
-// were opened anew and the provisioned keys found again, and after the module was
-// initialized anew. Sealed keys are unwrapped again in a new life of the sessions;
-// other session keys are lost ([keystore.ErrLost]). Each provisioned key must be the
-// one that it was, by its public half, by what it makes of a constant, or by what it
-// wrapped before. What a module says of data counts only where it did the like of it
-// right with data known to be good; until then the device is to blame
-// ([keystore.ErrUnavailable]), never the data or a key.
+// An operation that fails is retried: on another session, then after the sessions
+// were opened anew and the provisioned keys found again, then after the module was
+// initialized anew. Sealed keys are unwrapped again in the new sessions; other session
+// keys are lost ([keystore.ErrLost]). Each provisioned key must be the same as before,
+// as shown by its public half, by its output for a constant, or by what it wrapped
+// earlier. A module's verdict on data counts only if the module handles known good
+// data correctly; until then the failure is the device's ([keystore.ErrUnavailable]),
+// never that of the data or of a key.
 //
-// No wait is longer than Config.Wait, also where a call never returns: one that
-// takes longer than Config.CallTimeout makes the store unavailable, and is named in
-// the log.
+// No wait is longer than Config.Wait, even if a call never returns: a call that takes
+// longer than Config.CallTimeout makes the store unavailable, and is named in the log.
 //
 // Provisioned keys are destroyed by the label and the CKA_ID that were just read.
 // Programs that make versions of one key at the same time end up with different
@@ -51,9 +50,9 @@
 //   - Nobody else in the process may call C_Finalize and C_Initialize on the
 //     same module: some hand out the same handles again, for other keys.
 //   - A vendor's library that crashes takes the process with it.
-//   - A session object that the module made although it said that it did not is
-//     found again and removed, but for the first one after a quiet minute: that one
-//     stays until the sessions are opened anew.
+//   - If the module makes a session object and reports a failure, the object is
+//     found again and removed, except the first one after a minute without failures:
+//     that one stays until the sessions are opened anew.
 //
 // The package needs cgo and a platform other than Windows.
 package hsm

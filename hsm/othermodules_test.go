@@ -20,6 +20,9 @@ import (
 // SoftHSM: p11-kit's proxy, which gives a function list with a state of its own
 // each time it is asked for one, and OpenSC's spy.
 func TestThroughOthers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	for _, module := range []struct{ name, file string }{
 		{"p11-kit", "p11-kit-proxy.so"},
 		{"pkcs11-spy", "pkcs11-spy.so"},

@@ -124,6 +124,9 @@ func TestCallsOfStart(t *testing.T) {
 // TestHang hangs a call of each function: other operations work or fail within the
 // wait, and the store closes.
 func TestHang(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	for _, function := range []string{"C_Sign", "C_GenerateKey", "C_UnwrapKey", "C_WrapKey", "C_DestroyObject", "C_GetAttributeValue",
 		"C_FindObjects", "C_OpenSession", "C_Login", "C_CloseSession", "C_SetAttributeValue", "C_Finalize", "C_Initialize", "C_GetSlotList"} {
 		t.Run(function, func(t *testing.T) {

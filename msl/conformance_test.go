@@ -223,6 +223,9 @@ func (c combination) request(body string) *msl.Request {
 // TestConformance sends two messages of every combination in a trusted-services
 // network.
 func TestConformance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	m := newConforming(t)
 	before, _ := m.device.Live()
 	t.Run("all", func(t *testing.T) {

@@ -101,6 +101,9 @@ func ask(t testing.TB, c *msl.Conn, req *msl.Request) (*msl.Response, string) {
 }
 
 func TestPeerToPeer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	for _, a := range []string{"PSK", "RSA", "NONE"} {
 		for _, b := range []string{"PSK", "RSA", "NONE"} {
 			for name, demands := range map[string]msl.Request{

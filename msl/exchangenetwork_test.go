@@ -109,6 +109,9 @@ func entityKinds() map[string]func(n *network) (*msl.Client, string) {
 // TestExchangesNetwork talks over each key exchange, with each kind of entity, in
 // each custody that allows it, through renewals and a restart of the server.
 func TestExchangesNetwork(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	for _, kind := range exchangeKinds(t) {
 		for _, custody := range []msl.Custody{msl.CustodySealed, msl.CustodyImported, msl.CustodyShared} {
 			if custody == msl.CustodySealed && !kind.sealed {

@@ -203,6 +203,9 @@ func injected() []error {
 }
 
 func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	for name, prepare := range faultScenarios {
 		t.Run(name, func(t *testing.T) {
 			for at := range count(t, prepare) {

@@ -119,7 +119,7 @@ func TestStreamMemory(t *testing.T) {
 	switch {
 	case os.Getenv("MSL_SOAK") != "":
 		size = 1 << 30
-	case testing.Short() || raceDetector:
+	case raceDetector:
 		size, bound = scaled(96<<20), 16<<20
 	}
 	n := softNetwork(t)

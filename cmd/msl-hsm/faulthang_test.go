@@ -15,6 +15,9 @@ import (
 // for the key store all devices but the one that met the call are served or hear that
 // they may come again, and the server goes on once the call returns.
 func TestFaultHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	const wait = 300 * time.Millisecond
 	f := newFaultBench(t, wait)
 	functions := []string{"C_Sign", "C_GenerateKey", "C_FindObjects", "C_OpenSession", "C_Login", "C_DestroyObject", "C_Finalize", "C_Initialize"}

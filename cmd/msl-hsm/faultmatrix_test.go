@@ -164,6 +164,9 @@ func (f *faultBench) back(t *testing.T, what string) {
 // most once, and exactly once where the fault is a single one. A sample of all that
 // runs every day.
 func TestFaultMatrix(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	f := newFaultBench(t, time.Second)
 	kinds := []string{"PSK", "returning", "RSA"}
 	all := os.Getenv("MSL_SOAK") != ""

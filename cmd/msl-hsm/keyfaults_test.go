@@ -41,6 +41,9 @@ var announcement = regexp.MustCompile(`(?m)^(created|destroyed|imported) (\S+ ve
 // TestFaultsOfKeyCommands has the module fail while commands make, rotate, import and
 // destroy keys: what they announced is so, and no other key is gone.
 func TestFaultsOfKeyCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	dir := t.TempDir()

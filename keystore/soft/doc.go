@@ -13,7 +13,7 @@
 //
 // # What it does not protect
 //
-// Who reads the memory of the process has every key. Close overwrites the bytes
+// Anyone who can read the memory of the process has every key. Close overwrites the bytes
 // of secret keys, but not what the standard library derived from them (AES key
 // schedules, HMAC states, RSA and ECDSA private keys): those go with the
 // garbage collector. Keep keys that matter in a device.

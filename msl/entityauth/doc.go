@@ -1,7 +1,7 @@
 // Package entityauth holds the entity authentication schemes, one per file.
 //
-// Each scheme serves both directions: with our own identity filled in it speaks
-// for us, with a directory or trusted roots it judges peers.
+// Each scheme serves both directions: with an identity and a key it authenticates
+// this side, and with a directory or trusted roots it judges peers.
 //
 //	PSK            a pre-shared key set: encrypts and authenticates
 //	PSK_PROFILE    the same, one key set for several identities

@@ -1,31 +1,30 @@
-// Package failurelog carries crypto failure log messages: what a client tells its
-// server when its HSM or TPM does not answer, a key is missing, a token does not open
-// any more, or something does not decrypt (MSL wiki, "Application Security
+// Package failurelog carries crypto failure log messages: what a client reports to its
+// server when its HSM or TPM does not answer, a key is missing, a token no longer
+// opens, or something does not decrypt (MSL wiki, "Application Security
 // Requirements").
 //
-// Just then nothing that needs cryptography can carry the news. So such a message is
-// in the clear: without encryption, integrity protection, protection from replay,
-// tokens and users, from an entity that is claimed and not proven (NONE or
-// NONE_SUFFIXED). The answer has the same properties and only acknowledges. To make
-// and to take such a message no key store, token or stored key is touched, and nobody
-// sets a clock by it.
+// In that state no message that needs cryptography can carry the report. So it is in
+// the clear: without encryption, integrity protection, replay protection, tokens and
+// users, from an entity that is claimed and not proven (NONE or NONE_SUFFIXED). The
+// answer has the same properties and only acknowledges. Making and accepting such a
+// message touches no key store, token or stored key, and no clock is set by it.
 //
 // # Which function do I want
 //
-//   - In a client, to report by itself: [Start], once, and [Reporter.Observe] for each
+//   - In a client, to report automatically: [Start], once, and [Reporter.Observe] for each
 //     error of msl.Client.Do or of opening a key store.
 //   - In a server, the endpoint: a [Handler] on a [Log].
 //   - To read what was reported: [Read].
-//   - To know what would be told of an error: [Classify].
+//   - To know what would be reported about an error: [Classify].
 //
 // # What is in a report
 //
-// Anybody on the way can read a report, so it must hold nothing that is confidential
-// or that names a user. That does not rest on care: an [Incident] has no place for
-// anything but numbers and words of fixed lists. An error's text is only searched for
-// the names of PKCS #11 and TPM functions and results; labels, file names, PINs,
-// addresses and data have nowhere to go. The one text of free choice is the claimed
-// identity, which is in every message of MSL.
+// Anyone on the path can read a report, so it must contain nothing confidential and
+// name no user. The types ensure that: an [Incident] has no field for anything except
+// numbers and words of fixed lists. An error's text is only searched for the names of
+// PKCS #11 and TPM functions and results; labels, file names, PINs, addresses and data
+// have nowhere to go. The only free text is the claimed identity, which is in every
+// MSL message.
 //
 // The data of the message is a JSON object:
 //
@@ -51,14 +50,14 @@
 //
 // # What it does not protect
 //
-// Anybody can report anything as anyone, make an acknowledgement up, or keep a report
-// from arriving. A report is a hint for an operator: nothing should happen to an entity
-// because of one. Rate, size and rotation bound what a flood costs. Of each file of the
-// log one source has a quarter, one entity at one source a sixteenth, and all sources
-// together have half: what is more is acknowledged and not kept. So reports never fill
-// a file before it is old, and a flood, of however many sources, pushes nothing out
-// that was kept. It can keep later reports out; an eighth of the file comes free little
-// by little for those.
+// Anyone can report anything as anyone, forge an acknowledgment, or keep a report from
+// arriving. A report is a hint for an operator: nothing should happen to an entity
+// because of one. Rate, size and rotation bound the cost of a flood. In each file of
+// the log one source can fill a quarter, one entity at one source a sixteenth, and all
+// sources together half: the rest is acknowledged and not kept. So reports never fill a
+// file before it is old, and a flood, of however many sources, pushes nothing out that
+// was kept. It can keep later reports out; an eighth of the file is freed little by
+// little for those.
 //
 // A report can arrive twice, if the client ends between the answer and the writing of
 // its spool.

@@ -12,21 +12,21 @@
 //	                                    RFC 3526 and RFC 7919
 //	JWE_LADDER, JWK_LADDER              [Ladder]: a chain of wrapping keys, so
 //	                                    that the pre-shared one is used once
-//	TPM_IMPORT                          [TPMImport], of this project alone:
+//	TPM_IMPORT                          [TPMImport], only in this project:
 //	                                    session keys go into a TPM as objects
 //
 // [AsymmetricDecrypted] is the requester of the first one for a device, such as a
 // TPM, that decrypts to its process.
 //
-// In the first two the session keys are made in a key store and leave it wrapped
-// alone: neither side's process sees them. Of TPM_IMPORT the same is true of the
-// requester. The form of all others forces key bytes through the process, which [msl.Custody] must allow. [CustodyTable] tells
-// of each where the bytes are.
+// In the first two, the session keys are made in a key store and leave it only
+// wrapped: neither side's process sees them. The same is true of the requester of
+// TPM_IMPORT. The form of all others forces key bytes through the process, which
+// [msl.Custody] must allow. [CustodyTable] says for each of them where the bytes are.
 //
 // # Key bytes in this process
 //
-// Where they must be, the bytes are in memory of ours that is locked against
-// swapping and overwritten on every path: the keys themselves, the texts of JSON
+// Where key bytes have to be in the process, they are in memory that is locked
+// against swapping and overwritten on every path: the keys themselves, the texts of JSON
 // Web Keys, content encryption keys, the Diffie-Hellman secret. Copies remain
 // that nothing here can overwrite, on the heap or a stack until they are used
 // again: AES key schedules and GCM tables (crypto/aes, crypto/cipher), the inner
@@ -36,7 +36,8 @@
 //
 // # What a scheme does not protect
 //
-// Who records an exchange and gets the key pair or the pre-shared key later opens
-// it; a pair made for one exchange is destroyed with it, and is the default for
-// that reason. Of a ladder the first exchange opens all that follow.
+// An attacker who records an exchange and later obtains the key pair or the
+// pre-shared key can decrypt it. A pair made for one exchange is destroyed with it,
+// and is the default for that reason. Whoever decrypts the first exchange of a
+// ladder can decrypt all that follow.
 package keyx

@@ -21,20 +21,20 @@
 // Up to TLS 1.2 an alert is a warning or fatal, and for some alerts the
 // specifications leave the choice to the sender, or say nothing. The policy here is:
 //
-//   - What we send is fatal, but for close_notify and no_renegotiation.
-//   - What arrives as fatal is fatal.
-//   - What arrives as a warning is one for user_canceled, no_renegotiation,
-//     unrecognized_name, certificate_unobtainable and no_certificate: there the
-//     sender says that it goes on, and nothing about who we are is in doubt. It is
-//     fatal for all others, those about certificates above all: a connection must
-//     not go on as if nothing had been said when a peer does not trust our
-//     certificate.
+//   - Alerts sent are fatal, except close_notify and no_renegotiation.
+//   - Alerts received as fatal are fatal.
+//   - Of the alerts received as warnings, user_canceled, no_renegotiation,
+//     unrecognized_name, certificate_unobtainable and no_certificate are warnings:
+//     the sender says that it continues, and the identity of this side is not in
+//     doubt. All others are fatal, above all those about certificates: a connection
+//     must not continue as if nothing had been said when a peer does not trust this
+//     side's certificate.
 //   - In TLS 1.3 the level means nothing (RFC 8446 section 6): everything but
 //     close_notify and user_canceled is fatal.
 //
 // # What it does not protect
 //
-// Before a connection is encrypted its alerts are not authenticated: anybody on the
-// way can send one. An alert is a hint for an operator, never a proof. An error that
+// Before a connection is encrypted its alerts are not authenticated: anyone on the
+// path can send one. An alert is a hint for an operator, never a proof. An error that
 // did not pass through crypto/tls may look as if it did, if its text is the same.
 package tlsalert
