@@ -63,7 +63,7 @@ With a state file, the next call goes on with the master token of this one.`,
 	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
 	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
 	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
-	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer; 0 is no bound")
+	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and as much for the key store to open and to close; 0 is no bound")
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
 	grouped(c, append([]flagGroup{message}, over.flags()...)...)
 	completeNames(c)
