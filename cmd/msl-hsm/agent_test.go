@@ -356,7 +356,7 @@ func TestAgentRefuses(t *testing.T) {
 		"a query":           {"POST", "?a=b", "x", nil, 404, "query"},
 		"an unknown header": {"POST", "", "x", []string{"Msl-Nonreplayable: true"}, 400, "Msl-Nonreplayable"},
 		"a wrong value":     {"POST", "", "x", []string{"Msl-Non-Replayable: 1"}, 400, "true or false"},
-		"a header twice":    {"POST", "", "x", []string{"Msl-No-Answer: true", "Msl-No-Answer: false"}, 400, "more than once"},
+		"a header twice":    {"POST", "", "x", []string{"Msl-No-Answer: true", "Msl-No-Answer: false"}, 400, "repeated"},
 		"a wrong escape":    {"POST", "", "x", []string{"Msl-User: %zz"}, 400, "percent"},
 		"another's user":    {"POST", "", "x", []string{"Msl-User: root"}, 403, "client.agent.users"},
 		"a line break":      {"POST", "", "x", []string{"Msl-User: a%0d%0aMsl-No-Answer: true"}, 403, `a\u000d\u000aMsl`},
@@ -518,8 +518,8 @@ func TestListenLocally(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at, want := range map[string]string{
-		"unix:" + path: "no socket", "0.0.0.0:0": "others", "[::]:0": "others", ":0": "others", "192.0.2.1:80": "others",
-		"example.com:80": "others", "127.0.0.1": "want unix", "unix:/nowhere/s": "no such file",
+		"unix:" + path: "not a socket", "0.0.0.0:0": "other machines", "[::]:0": "other machines", ":0": "other machines", "192.0.2.1:80": "other machines",
+		"example.com:80": "other machines", "127.0.0.1": "want unix", "unix:/nowhere/s": "no such file",
 		"unix:" + path + strings.Repeat("x", 108): "107 bytes",
 	} {
 		if l, err := listenLocally(at); err == nil || !strings.Contains(err.Error(), want) {

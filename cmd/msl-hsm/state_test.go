@@ -21,7 +21,7 @@ func forEachReader(ts *testscript.TestScript, _ bool, args []string) {
 	} {
 		exits(ts, false, append(append([]string{"2", "msl-hsm"}, strings.Fields(command)...), "--state", args[0]))
 		text := ts.ReadFile("stderr")
-		if !strings.Contains(text, "there is no state file "+args[0]) || !strings.Contains(text, "msl-hsm state init --state '"+args[0]+"'") {
+		if !strings.Contains(text, "no state file "+args[0]) || !strings.Contains(text, "msl-hsm state init --state '"+args[0]+"'") {
 			ts.Fatalf("%s: %s", command, text)
 		}
 		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
