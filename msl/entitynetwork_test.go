@@ -162,7 +162,7 @@ func (n *network) checkSession(t *testing.T, client *msl.Client, identity string
 		if m.Identity != identity || m.User != "user@example.com" || !m.Encrypted || !m.Authenticated || !m.NonReplayable || m.Scheme != "" {
 			t.Errorf("message %+v", m)
 		}
-		return echo(nil, w, m)
+		return echo(t.Context(), w, m)
 	}
 	for range 2 {
 		_, got, err := send(t, client, &msl.Request{Encrypted: true, Authenticated: true, NonReplayable: true,
@@ -181,7 +181,7 @@ func (n *network) checkPlain(t *testing.T, client *msl.Client, entity msl.Entity
 			t.Errorf("message %+v", m)
 		}
 		w.Encrypted = false // the server's entity only signs
-		return echo(nil, w, m)
+		return echo(t.Context(), w, m)
 	}
 	_, got, err := send(t, client, &msl.Request{Body: msl.BytesBody([]byte("plain"))})
 	if err != nil || got != "plain" {

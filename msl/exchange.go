@@ -366,7 +366,7 @@ func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 		return fail(codeOf(unable), "offer key exchange", unable)
 	}
 	if h.handshake && len(h.keyRequests) == 0 {
-		return fmt.Errorf("msl: a key exchange is needed, but custody %v allows none of the %d configured", len(a.client.KeyExchanges), a.client.Custody)
+		return fmt.Errorf("msl: a key exchange is needed, but custody %v allows none of the %d configured", a.client.Custody, len(a.client.KeyExchanges))
 	}
 	return nil
 }

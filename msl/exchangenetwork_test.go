@@ -218,7 +218,7 @@ func TestCustodyEnforced(t *testing.T) {
 			c = n.noneClient("other")
 			c.KeyExchanges = []msl.KeyExchange{kind.client(n, "other", newStore(t))}
 			_, _, err := send(t, c, &msl.Request{Encrypted: true, Body: msl.BytesBody([]byte("hello"))})
-			if err == nil || !strings.Contains(err.Error(), "custody is sealed") {
+			if err == nil || !strings.Contains(err.Error(), "custody sealed") {
 				t.Errorf("%v", err)
 			}
 		})
@@ -242,7 +242,7 @@ func TestDecryptingRequester(t *testing.T) {
 			state := must(bolt.OpenClient(filepath.Join(t.TempDir(), "client.db"), "test"))
 			defer state.Close()
 			c.State = state
-			if _, _, err := send(t, c, secret("sealed")); err == nil || !strings.Contains(err.Error(), "custody is sealed") {
+			if _, _, err := send(t, c, secret("sealed")); err == nil || !strings.Contains(err.Error(), "custody sealed") {
 				t.Errorf("a sealed client offered it: %v", err)
 			}
 			c.Custody = msl.CustodyImported

@@ -48,6 +48,7 @@ func decryptScheme(opts crypto.DecrypterOpts) ([]byte, error) {
 		}
 		scheme := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMAlgOAEP))
 		return binary.BigEndian.AppendUint16(scheme, uint16(tpm2.TPMAlgSHA1)), nil
+	//lint:ignore SA1019 JWK_RSAES is PKCS #1 v1.5; the caller chose it
 	case *rsa.PKCS1v15DecryptOptions:
 		return binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMAlgRSAES)), nil
 	}

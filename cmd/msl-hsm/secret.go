@@ -62,13 +62,14 @@ func newSecret(source, what string) (*lockedmem.Buffer, error) {
 		return first, err
 	}
 	second, err := secret(source, what+", again")
-	defer second.Close()
-	if err == nil && !bytes.Equal(first.Bytes(), second.Bytes()) {
-		err = coded{fmt.Errorf("the two are not the same: try again"), exitSecret}
-	}
 	if err != nil {
 		first.Close()
 		return nil, err
+	}
+	defer second.Close()
+	if !bytes.Equal(first.Bytes(), second.Bytes()) {
+		first.Close()
+		return nil, coded{fmt.Errorf("the two are not the same: try again"), exitSecret}
 	}
 	return first, nil
 }

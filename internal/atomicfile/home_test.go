@@ -17,6 +17,8 @@ var elsewhere = map[string]string{
 	"cmd/msl-hsm/tpm.go":          "puts a file aside, and writes none",
 	"msl/failurelog/log.go":       "rotates a log",
 	"hsm/hsmtest/module.go":       "for tests",
+	"msl/state/bolt/attach.go":    "copies a file to look at it",
+	"tpm/enroll/copy.go":          "puts a file aside",
 	"msl/state/bolt/copy.go":      "streams files that do not fit into memory, and syncs by this package",
 	"softhsm/temp.go":             "for tests",
 	"tpm/tpmtest/ek.go":           "for tests",

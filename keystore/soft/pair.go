@@ -142,7 +142,9 @@ func (k rsaDecrypter) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decryp
 			return nil, fmt.Errorf("soft: decrypt RSA-OAEP with %v: %w", opts.Hash, errors.ErrUnsupported)
 		}
 		plain, err = rsa.DecryptOAEP(sha1.New(), nil, m.pair.(*rsa.PrivateKey), ciphertext, nil)
+	//lint:ignore SA1019 JWK_RSAES is PKCS #1 v1.5; the caller chose it
 	case *rsa.PKCS1v15DecryptOptions:
+		//lint:ignore SA1019 JWK_RSAES is PKCS #1 v1.5; the caller chose it
 		plain, err = rsa.DecryptPKCS1v15(nil, m.pair.(*rsa.PrivateKey), ciphertext)
 	default:
 		return nil, fmt.Errorf("soft: decrypt with %T: %w", opts, errors.ErrUnsupported)

@@ -157,6 +157,7 @@ func (x *AsymmetricJOSE) wrap(public *rsa.PublicKey, p purpose, key []byte) (wra
 	case JWKRSA:
 		wrapped, err = oaep(text.Bytes())
 	case JWKRSAES:
+		//lint:ignore SA1019 the mechanism is PKCS #1 v1.5
 		wrapped, err = rsa.EncryptPKCS1v15(rand.Reader, public, text.Bytes())
 	}
 	if err != nil {
@@ -181,6 +182,7 @@ func (x *AsymmetricJOSE) Resume(_ context.Context, keep []byte) (*msl.SessionKey
 func (x *AsymmetricJOSE) decryption() decryption {
 	var padding crypto.DecrypterOpts = oaepSHA1
 	if x.mechanism() == JWKRSAES {
+		//lint:ignore SA1019 the mechanism is PKCS #1 v1.5
 		padding = &rsa.PKCS1v15DecryptOptions{}
 	}
 	return decryption{string(x.mechanism()), padding, x.Store, x.open}

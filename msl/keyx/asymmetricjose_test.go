@@ -128,6 +128,7 @@ func wrapText(t testing.TB, m JOSEMechanism, public *rsa.PublicKey, text string)
 	case JWKRSA:
 		b, err = oaep([]byte(text))
 	case JWKRSAES:
+		//lint:ignore SA1019 the mechanism is PKCS #1 v1.5
 		b, err = rsa.EncryptPKCS1v15(rand.Reader, public, []byte(text))
 	}
 	if err != nil {

@@ -32,7 +32,7 @@ func CheckCopy(content []byte) (map[State]int, error) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "copy")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
+	if err := atomicfile.Create(path, content, 0o600); err != nil {
 		return nil, fmt.Errorf("enroll: %w", err)
 	}
 	f, err := OpenFile(path)
