@@ -24,6 +24,7 @@ type graves struct {
 	digging bool
 
 	sessions []openSession // that could not be closed
+	detached []*origin     // sessions that stay open for their objects
 }
 
 // An openSession is one that no pool has any more.
@@ -58,20 +59,25 @@ func (s *Store) newID() string {
 	return s.name + string(binary.BigEndian.AppendUint64(nil, s.made.Add(1)))
 }
 
-// bury notes an object to be destroyed by and by.
-func (s *Store) bury(dead ref) {
+// bury notes objects to be destroyed by and by.
+func (s *Store) bury(all ...ref) {
+	if len(all) == 0 {
+		return
+	}
 	s.trouble()
 	g := &s.graves
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if dead.handle == 0 && dead.id == "" || len(g.all) == maxGraves {
-		return
+	for _, dead := range all {
+		if dead.handle == 0 && dead.id == "" || len(g.all) == maxGraves {
+			continue
+		}
+		g.all = append(g.all, dead)
+		if dead.handle != 0 {
+			g.seen++
+		}
+		s.startDigging()
 	}
-	g.all = append(g.all, dead)
-	if dead.handle != 0 {
-		g.seen++
-	}
-	s.startDigging()
 }
 
 // startDigging has dig run. The caller holds the lock of the graves.
@@ -91,6 +97,14 @@ func (s *Store) closeLater(o openSession) {
 		g.sessions = append(g.sessions, o)
 		s.startDigging()
 	}
+}
+
+// keep notes a session that stays open for its objects.
+func (g *graves) keep(o *origin) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.detached = slices.DeleteFunc(g.detached, func(o *origin) bool { return o.closed.Load() })
+	g.detached = append(g.detached, o)
 }
 
 // closeLeft closes the sessions that were left open.
@@ -122,11 +136,32 @@ func (s *Store) closeLeftOne(o openSession) bool {
 	return err == nil || classOf(err) == classSession
 }
 
-// forget is for a new life, in which no object of the old one is left.
-func (g *graves) forget() {
+// closeAbandoned closes what no pool has, at the end of the store.
+func (s *Store) closeAbandoned() {
+	left := s.graves.forget()
+	s.graves.mu.Lock()
+	left = append(left, s.graves.sessions...)
+	s.graves.sessions = nil
+	s.graves.mu.Unlock()
+	for _, o := range left {
+		if o.generation == s.mod.generation.Load() {
+			_ = s.closeSession(o.handle)
+		}
+	}
+}
+
+// forget is for a new life, in which no object of the old one is left. It returns
+// the sessions that stayed open for such.
+func (g *graves) forget() (open []openSession) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.all, g.seen = nil, 0
+	for _, o := range g.detached {
+		if o.closed.CompareAndSwap(false, true) {
+			open = append(open, o.session)
+		}
+	}
+	g.all, g.seen, g.detached = nil, 0, nil
+	return open
 }
 
 // next is an object of the list, if there is one, and whether anything is left.

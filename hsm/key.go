@@ -27,11 +27,12 @@ type object struct {
 
 	restoring lock // held while a new handle is got
 
-	mu     sync.Mutex
-	ref        // to it in the token
-	users  int // operations under way
-	closed bool
-	locked bool // it may not leave
+	mu      sync.Mutex
+	ref           // to it in the token
+	dropped []ref // that the token may not know any more, while somebody uses them
+	users   int   // operations under way
+	closed  bool
+	locked  bool // it may not leave
 }
 
 // Algorithm returns what the key is for.
@@ -149,6 +150,9 @@ func (k *object) acquire() (handle uint, epoch uint64, err error) {
 		case k.closed || k.store.isClosed():
 			k.mu.Unlock()
 			return 0, 0, errClosed
+		case now == nil && k.epoch == 0:
+			k.mu.Unlock()
+			return 0, 0, &Error{stale: true}
 		case now == nil || k.epoch == now.epoch:
 			// Without a life the caller's next step finds out.
 			k.users++
@@ -166,9 +170,10 @@ func (k *object) acquire() (handle uint, epoch uint64, err error) {
 func (k *object) release() {
 	k.mu.Lock()
 	k.users--
-	dead := k.last()
+	dead, dropped := k.last(), k.takeDropped()
 	k.mu.Unlock()
 	k.store.dispose(dead)
+	k.store.bury(dropped...)
 }
 
 // restore gets a new handle, unless another goroutine got one meanwhile.
@@ -211,8 +216,8 @@ func (k *object) restore(epoch uint64) error {
 // way to get another one.
 func (k *object) forget(epoch uint64) bool {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	if k.label == "" && k.wrapped == nil {
+		k.mu.Unlock()
 		return false
 	}
 	if k.epoch == epoch {
@@ -220,11 +225,23 @@ func (k *object) forget(epoch uint64) bool {
 			k.store.outdate(k.label)
 		} else {
 			k.store.count(k.ref, -1)
-			k.store.bury(k.ref) // in case the token knows it after all
+			k.dropped = append(k.dropped, k.ref)
 		}
-		k.epoch = 0
+		k.ref = ref{}
 	}
+	dropped := k.takeDropped()
+	k.mu.Unlock()
+	k.store.bury(dropped...) // in case the token knows it after all
 	return true
+}
+
+// takeDropped returns handles that were dropped, once nobody uses them: another
+// operation may have got one just now, and know better. The caller holds k.mu.
+func (k *object) takeDropped() (dropped []ref) {
+	if k.users == 0 {
+		dropped, k.dropped = k.dropped, nil
+	}
+	return dropped
 }
 
 // usable is errClosed after Close.

@@ -20,26 +20,31 @@ func (o *origin) add(n int64) bool {
 	return o != nil && o.objects.Add(n) == 0 && o.detached.Load() && o.closed.CompareAndSwap(false, true)
 }
 
-// originOf is that of an anchor session which the caller has.
+// originOf is that of a session which the caller has.
 func (s *Store) originOf(session uint) *origin {
-	for _, own := range s.anchors.all {
-		if own.shown.Load() == uint64(session) {
-			return own.origin
-		}
-	}
-	return nil
+	o, _ := s.origins.Load(session)
+	own, _ := o.(*origin)
+	return own
 }
 
 // retire takes the session out of the pool, now or when it is taken next.
 func (s *Store) retire(o *origin) {
-	if o != nil {
-		o.retired.Store(true)
+	if o == nil {
+		return
+	}
+	o.retired.Store(true)
+	if !s.mod.gate.tryEnter() {
+		return
+	}
+	defer s.mod.gate.leave()
+	if !s.isClosed() {
 		s.sweepOut(s.anchors, func(own *session) bool { return own.origin == o })
 	}
 }
 
 // detach leaves the session, which lost its place in the pool, to its objects.
 func (s *Store) detach(o *origin) {
+	s.graves.keep(o)
 	o.detached.Store(true)
 	if o.objects.Load() == 0 && o.closed.CompareAndSwap(false, true) {
 		s.closeLater(o.session)

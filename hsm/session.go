@@ -188,6 +188,7 @@ func (s *Store) fill(own *session, now *life) (err error) {
 	}
 	own.epoch, own.generation = now.epoch, now.generation
 	own.origin = &origin{session: openSession{own.handle, own.generation}}
+	s.origins.Store(own.handle, own.origin)
 	own.shown.Store(uint64(own.handle))
 	s.open.Add(1)
 	return nil
@@ -230,6 +231,7 @@ func (s *Store) empty(own *session) {
 			s.closeLater(openSession{own.handle, own.generation})
 		}
 	}
+	s.origins.CompareAndDelete(own.handle, own.origin)
 	own.shown.Store(0)
 	own.epoch = 0
 	s.open.Add(-1)
@@ -275,7 +277,9 @@ func (s *Store) startIn(token tokenInfo) error {
 		return err
 	}
 	s.sweepOut(s.anchors, func(*session) bool { return true })
-	s.graves.forget()
+	for _, left := range s.graves.forget() {
+		s.closeLater(left)
+	}
 	s.serial.CompareAndSwap(nil, &token.Serial)
 	s.life.Store(now)
 	return nil

@@ -72,6 +72,7 @@ type Store struct {
 	recovery          recovery
 	rings             rings
 	graves            graves
+	origins           sync.Map      // of the open sessions, by handle
 	name              string        // begins the CKA_ID of its session objects
 	made              atomic.Uint64 // how many it made
 	admin             lock          // held while provisioned keys change
@@ -300,6 +301,7 @@ func (s *Store) Close() (err error) {
 					s.empty(own)
 				}
 			}
+			s.closeAbandoned()
 			s.pin.wipe()
 			return nil
 		})

@@ -207,7 +207,7 @@ func (s *Store) unwrapKey(kek *object, mechanism uint, own *object, wrapped []by
 			return err
 		}
 		if mechanism == pkcs11.CKM_RSA_PKCS_OAEP {
-			if err = s.measure(session, m, own.algorithm, own.locked); err != nil {
+			if err = s.measure(session, m, own.algorithm, own.locked, doubts); err != nil {
 				s.count(m.ref, -1)
 				s.discard(session, m.ref)
 				return err
@@ -255,7 +255,7 @@ func checkSize(m made, a keystore.Algorithm) error {
 // measure finds out the size of a key that came out of RSA-OAEP, where the
 // module does not tell: of one that may leave by wrapping it, of another as far
 // as the operation that it is for fails with a wrong one.
-func (s *Store) measure(session uint, m made, a keystore.Algorithm, locked bool) error {
+func (s *Store) measure(session uint, m made, a keystore.Algorithm, locked bool, doubts *[]ref) error {
 	out := make([]byte, 80)
 	switch {
 	case m.size > 0:
@@ -267,7 +267,10 @@ func (s *Store) measure(session uint, m made, a keystore.Algorithm, locked bool)
 		if err == nil {
 			n, err = s.wrap(session, ckmKeyWrap, ruler.handle, m.handle, out)
 		}
-		ruler.epoch, ruler.id = m.epoch, id
+		ruler.epoch, ruler.id, ruler.origin = m.epoch, id, m.origin
+		if err != nil {
+			*doubts = doubt(*doubts, ruler.ref)
+		}
 		s.discard(session, ruler.ref)
 		switch {
 		case err != nil:
