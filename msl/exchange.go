@@ -157,6 +157,11 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 			return nil
 		}
 		r, ok := a.client.renewal.acquire()
+		if !ok && n.must && a.reply != nil {
+			// A request of ours has the lock, and the peer may not answer it before
+			// it has this answer.
+			r, ok = newRenewal(), true
+		}
 		if ok && (bare || a.client.holds(held)) {
 			a.renewal = r
 			return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -143,6 +144,48 @@ func TestPeerAnswerPutOff(t *testing.T) {
 	for _, op := range store.operations() {
 		if strings.HasPrefix(op, "Unseal") {
 			t.Errorf("the session was not at hand: %v", store.operations())
+		}
+	}
+}
+
+// TestPeersRenewAtOnce has two peers ask each other at the same moment, when the
+// tokens of both are to be renewed: neither answer waits for the request of its own
+// side, which the other one would answer later.
+func TestPeersRenewAtOnce(t *testing.T) {
+	one, two := newSides(t, "RSA", "RSA")
+	connectLater(t, one, two, 2*time.Hour)
+	asks, answers := connect(t, one, two)
+	answersToo, asksToo := connect(t, one, two)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var both sync.WaitGroup
+	both.Add(2)
+	handle := func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		if _, err := io.ReadAll(m.Body); err != nil {
+			return err
+		}
+		both.Done()
+		both.Wait()
+		_, err := w.Write([]byte("hi"))
+		return err
+	}
+	results := make(chan error, 4)
+	for _, c := range []*msl.Conn{answers, answersToo} {
+		go func() { results <- c.Serve(ctx, handle) }()
+	}
+	for _, c := range []*msl.Conn{asks, asksToo} {
+		go func() {
+			r, err := c.Request(ctx, &msl.Request{Encrypted: true, Authenticated: true, Body: msl.BytesBody([]byte("x"))})
+			if err == nil {
+				_, err = io.ReadAll(r.Body)
+				err = errors.Join(err, r.Body.Close())
+			}
+			results <- err
+		}()
+	}
+	for range 4 {
+		if err := <-results; err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -28,14 +28,18 @@ func (l *renewalLock) acquire() (*renewal, bool) {
 	if l.held != nil {
 		return l.held, false
 	}
-	l.held = &renewal{done: make(chan struct{})}
+	l.held = newRenewal()
 	return l.held, true
 }
+
+func newRenewal() *renewal { return &renewal{done: make(chan struct{})} }
 
 // release publishes the token that r ended with.
 func (l *renewalLock) release(r *renewal, token *MasterToken) {
 	l.mu.Lock()
-	l.held = nil
+	if l.held == r {
+		l.held = nil
+	}
 	l.mu.Unlock()
 	r.token = token
 	close(r.done)
