@@ -148,5 +148,5 @@ func (s *Server) guess(ctx context.Context, scheme UserScheme, in *incoming, fro
 			return nil, err
 		}
 	}
-	return &guess{from: from, user: user, known: known}, nil
+	return &guess{from: from, user: user, known: known, proof: s.guesses.proof(in.messageID, in.userAuth.data)}, nil
 }

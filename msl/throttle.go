@@ -1,7 +1,10 @@
 package msl
 
 import (
+	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,22 +21,25 @@ const (
 	maxDoublings  = 12               // of a second, until it is longer than that
 )
 
-// Bounds of what is remembered. A user costs some 200 bytes, and 100 more for each
+// Bounds of what is remembered. A user costs some 300 bytes, and 200 more for each
 // entity that it logs in from.
 const (
 	maxAccounts = 10000 // used last, of the registered names and of the others; there may be twice as many
 	maxFamiliar = 16    // entities that a user logged in from last
+	maxWrong    = 4     // wrong messages that are known again
 )
 
 // A throttle bounds the guesses of secrets, by the user that is guessed and by the
 // entity that guesses. A user who logged in from an entity before has a count there
 // that others cannot use up. What it remembers ends with the process.
 type throttle struct {
-	now func() time.Time
+	now  func() time.Time
+	salt [sha256.Size]byte // of the hashes of wrong messages
 
-	mu      sync.Mutex
-	known   recent[loginKey, *loginRecord] // of names that are registered
-	unknown recent[loginKey, *loginRecord] // of others: they push out each other alone
+	mu       sync.Mutex
+	known    recent[loginKey, *loginRecord] // of names that are registered
+	unknown  recent[loginKey, *loginRecord] // of others: they push out each other alone
+	loggedIn recent[loginKey, *loginRecord] // of users who did
 }
 
 // A loginKey is the hash of the name of a user or an entity, which may be long.
@@ -49,6 +55,7 @@ type loginRecord struct {
 type familiar struct {
 	entity loginKey
 	guesses
+	last [maxWrong]proof // that were wrong, the newest first
 }
 
 // Guesses counts those that were wrong, or are not judged yet.
@@ -57,6 +64,9 @@ type guesses struct {
 	from  time.Time // when the next one may be made, and forgiveness begins
 }
 
+// A proof stands for the secret of a guess, in one message.
+type proof [16]byte
+
 // A guess claims that the secret of a user is known.
 type guess struct {
 	from payer
@@ -64,9 +74,24 @@ type guess struct {
 	// known is whether there may be such a user. It makes no difference to anybody
 	// who guesses.
 	known bool
+	proof proof
 }
 
-func newThrottle(now func() time.Time) *throttle { return &throttle{now: now} }
+func newThrottle(now func() time.Time) *throttle {
+	t := &throttle{now: now}
+	rand.Read(t.salt[:])
+	return t
+}
+
+// proof hashes authentication data, which holds a secret, with the number of the
+// message that it came in.
+func (t *throttle) proof(messageID int64, authdata []byte) (p proof) {
+	h := hmac.New(sha256.New, t.salt[:])
+	binary.Write(h, binary.BigEndian, messageID)
+	h.Write(authdata)
+	copy(p[:], h.Sum(nil))
+	return p
+}
 
 // check answers whether a guess would be judged now.
 func (t *throttle) check(g *guess) error {
@@ -75,7 +100,7 @@ func (t *throttle) check(g *guess) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.refuse(t.counts(*g))
+	return t.refuse(t.counts(*g, t.peek))
 }
 
 // begin counts a guess, unless it has to wait. The caller calls judged with the
@@ -86,10 +111,11 @@ func (t *throttle) begin(g *guess) (judged func(error), err error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	counts := t.counts(*g)
-	if err := t.refuse(counts); err != nil {
+	// Only a guess that is judged, which costs something, makes a record.
+	if err := t.refuse(t.counts(*g, t.peek)); err != nil {
 		return nil, err
 	}
+	counts := t.counts(*g, t.record)
 	for _, c := range counts {
 		c.add(c.most, t.now())
 	}
@@ -97,17 +123,32 @@ func (t *throttle) begin(g *guess) (judged func(error), err error) {
 }
 
 func (t *throttle) end(g guess, counts []counted, verdict error) {
-	if verdict != nil && codeOf(verdict) != ErrInternalException {
-		return // wrong, as it was counted
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if verdict != nil && codeOf(verdict) != ErrInternalException && !t.again(g) {
+		return // wrong, as it was counted
+	}
 	for _, c := range counts {
 		c.takeBack(c.most, t.now())
 	}
 	if verdict == nil {
-		t.user(g).welcome(entityKey(g.from))
+		user := t.record(userKey(g.user), g.known)
+		user.welcome(entityKey(g.from))
+		t.loggedIn.put(userKey(g.user), user)
 	}
+}
+
+// again reports whether the same message was wrong before, at a device that the user
+// logged in from, and notes it. Whoever sends a recorded message again learns nothing,
+// and must not keep the user out there.
+func (t *throttle) again(g guess) bool {
+	f := t.peek(userKey(g.user), g.known).from(entityKey(g.from))
+	if f == nil || slices.Contains(f.last[:], g.proof) {
+		return f != nil
+	}
+	copy(f.last[1:], f.last[:])
+	f.last[0] = g.proof
+	return false
 }
 
 // A counted is a count that a guess goes to.
@@ -117,12 +158,12 @@ type counted struct {
 }
 
 // counts finds those that a guess goes to.
-func (t *throttle) counts(g guess) []counted {
-	user, entity := t.user(g), entityKey(g.from)
+func (t *throttle) counts(g guess, find func(loginKey, bool) *loginRecord) []counted {
+	user, entity := find(userKey(g.user), g.known), entityKey(g.from)
 	if f := user.from(entity); f != nil {
 		return []counted{{&f.guesses, userGuesses}}
 	}
-	return []counted{{&user.guesses, userGuesses}, {&t.record(entity, g.from.registered).guesses, entityGuesses}}
+	return []counted{{&user.guesses, userGuesses}, {&find(entity, g.from.registered).guesses, entityGuesses}}
 }
 
 func (t *throttle) refuse(counts []counted) error {
@@ -138,24 +179,41 @@ func (t *throttle) refuse(counts []counted) error {
 
 func entityKey(p payer) loginKey { return sha256.Sum256([]byte("entity\x00" + p.name)) }
 
-// user is the record of a user, however an application may spell the name: who
-// varies it has no more guesses.
-func (t *throttle) user(g guess) *loginRecord {
-	name := strings.ToLower(strings.TrimSpace(g.user))
-	return t.record(sha256.Sum256([]byte("user\x00"+name)), g.known)
+// userKey is that of a user, however an application may spell the name: who varies
+// it has no more guesses.
+func userKey(name string) loginKey {
+	return sha256.Sum256([]byte("user\x00" + strings.ToLower(strings.TrimSpace(name))))
 }
 
+// record finds a record, or makes one.
 func (t *throttle) record(key loginKey, known bool) *loginRecord {
-	in := &t.unknown
-	if known {
-		in = &t.known
+	if r, ok := t.loggedIn.get(key); ok {
+		return r
 	}
-	a, ok := in.get(key)
+	in := t.table(known)
+	r, ok := in.get(key)
 	if !ok {
-		a = &loginRecord{}
-		in.put(key, a)
+		r = &loginRecord{}
+		in.put(key, r)
 	}
-	return a
+	return r
+}
+
+// peek finds a record, or says what is in one that is new. Nothing is remembered.
+func (t *throttle) peek(key loginKey, known bool) *loginRecord {
+	for _, in := range []*recent[loginKey, *loginRecord]{&t.loggedIn, t.table(known)} {
+		if r, ok := in.peek(key); ok {
+			return r
+		}
+	}
+	return &loginRecord{}
+}
+
+func (t *throttle) table(known bool) *recent[loginKey, *loginRecord] {
+	if known {
+		return &t.known
+	}
+	return &t.unknown
 }
 
 func (a *loginRecord) from(entity loginKey) *familiar {
@@ -224,6 +282,14 @@ func (r *recent[K, V]) get(key K) (v V, ok bool) {
 	}
 	if v, ok = r.old[key]; ok {
 		r.put(key, v)
+	}
+	return v, ok
+}
+
+// peek does not count as use.
+func (r *recent[K, V]) peek(key K) (v V, ok bool) {
+	if v, ok = r.young[key]; !ok {
+		v, ok = r.old[key]
 	}
 	return v, ok
 }

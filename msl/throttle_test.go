@@ -3,6 +3,7 @@ package msl
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -12,6 +13,7 @@ type guesser struct {
 	*testing.T
 	throttle *throttle
 	now      time.Time
+	tried    uint64 // secrets: each is another one
 }
 
 func newGuesser(t *testing.T) *guesser {
@@ -22,7 +24,16 @@ func newGuesser(t *testing.T) *guesser {
 
 // try makes a guess, and reports whether it was judged.
 func (g *guesser) try(entity, user string, verdict error) bool {
-	judged, err := g.throttle.begin(&guess{from: payer{entity, true}, user: user, known: user != "nobody"})
+	g.tried++
+	return g.trySecret(entity, user, fmt.Sprint(g.tried), verdict)
+}
+
+func (g *guesser) trySecret(entity, user, secret string, verdict error) bool {
+	q := &guess{from: payer{entity, true}, user: user, known: !strings.HasPrefix(user, "no"), proof: g.throttle.proof(1, []byte(secret))}
+	if g.throttle.check(q) != nil {
+		return false
+	}
+	judged, err := g.throttle.begin(q)
 	if err != nil {
 		if codeOf(err) != ErrInternalException {
 			g.Errorf("refused with %v", err)
@@ -72,7 +83,7 @@ func TestGuessesAreForgiven(t *testing.T) {
 		g.now = g.now.Add(forgiveness / 2)
 		g.now = g.now.Add(forgiveness / 2)
 		g.wants(true, "device", "ann", wrong)
-		if n := g.throttle.user(guess{user: "ann", known: true}).wrong; n != userGuesses-1 {
+		if n := g.throttle.peek(userKey("ann"), true).wrong; n != userGuesses-1 {
 			t.Fatalf("%d guesses count", n)
 		}
 	}
@@ -140,8 +151,8 @@ func TestSpellingsOfUsers(t *testing.T) {
 func TestGuessesAtOnce(t *testing.T) {
 	g := newGuesser(t)
 	var verdicts []func(error)
-	for range 50 {
-		if judged, err := g.throttle.begin(&guess{from: payer{"device", true}, user: "ann"}); err == nil {
+	for i := range 50 {
+		if judged, err := g.throttle.begin(&guess{from: payer{"device", true}, user: "ann", proof: proof{byte(i + 1)}}); err == nil {
 			verdicts = append(verdicts, judged)
 		}
 	}
@@ -152,7 +163,7 @@ func TestGuessesAtOnce(t *testing.T) {
 		judged(wrong)
 	}
 	verdicts[0](nil)
-	if n := g.throttle.user(guess{user: "ann"}).wrong; n != userGuesses-1 {
+	if n := g.throttle.peek(userKey("ann"), false).wrong; n != userGuesses-1 {
 		t.Errorf("%d guesses count", n)
 	}
 }
@@ -166,7 +177,7 @@ func TestThrottleIsBounded(t *testing.T) {
 	g.wants(true, "home", "bob", nil)
 	for i := range 5 * maxAccounts {
 		name := fmt.Sprint("made up ", i)
-		if judged, err := g.throttle.begin(&guess{from: payer{name: name}, user: name}); err == nil {
+		if judged, err := g.throttle.begin(&guess{from: payer{name: name}, user: name, proof: g.throttle.proof(1, []byte(name))}); err == nil {
 			judged(wrong)
 		}
 	}
@@ -174,12 +185,68 @@ func TestThrottleIsBounded(t *testing.T) {
 	for i := range 1000 {
 		g.wants(true, fmt.Sprint("device", i), "bob", nil)
 	}
-	if n := len(g.throttle.user(guess{user: "bob", known: true}).familiar); n != maxFamiliar {
+	if n := len(g.throttle.peek(userKey("bob"), true).familiar); n != maxFamiliar {
 		t.Errorf("bob is familiar with %d entities", n)
 	}
-	for name, in := range map[string]*recent[loginKey, *loginRecord]{"known": &g.throttle.known, "unknown": &g.throttle.unknown} {
+	for name, in := range map[string]*recent[loginKey, *loginRecord]{"logged in": &g.throttle.loggedIn, "known": &g.throttle.known, "unknown": &g.throttle.unknown} {
 		if n := len(in.young) + len(in.old); n > 2*maxAccounts {
 			t.Errorf("%d %s accounts", n, name)
 		}
 	}
+}
+
+// Messages that are refused, which cost nothing, make no record and push out none: so
+// nobody finds out by them which names are registered, or gets rid of a count.
+func TestRefusedGuessesLeaveNothing(t *testing.T) {
+	for _, user := range []string{"ann", "nobody"} {
+		g := newGuesser(t)
+		g.wants(true, "home", "bob", nil)
+		for range userGuesses {
+			g.wants(true, "device", user, wrong)
+		}
+		for i := range 3 * maxAccounts {
+			g.try("other", fmt.Sprint(user, i), wrong) // 100 are judged
+		}
+		g.wants(false, "device", user, wrong)
+		if n := len(g.throttle.known.young) + len(g.throttle.unknown.young); n > entityGuesses+10 {
+			t.Errorf("%d records", n)
+		}
+	}
+}
+
+// Users who logged in are remembered whoever else is guessed.
+func TestFamiliarIsKept(t *testing.T) {
+	g := newGuesser(t)
+	g.wants(true, "home", "ann", nil)
+	for range userGuesses {
+		g.wants(true, "device", "ann", wrong)
+	}
+	for i := range 3 * maxAccounts {
+		g.try(fmt.Sprint("device", i), fmt.Sprint("made up ", i), wrong)
+	}
+	g.wants(false, "device", "ann", wrong)
+	g.wants(true, "home", "ann", wrong)
+}
+
+// A wrong message that comes again from a device that the user logged in from counts
+// once: whoever recorded it does not keep the user out there.
+func TestWrongMessageAgain(t *testing.T) {
+	g := newGuesser(t)
+	g.wants(true, "home", "ann", nil)
+	for range 5 * userGuesses {
+		if !g.trySecret("home", "ann", "typing error", wrong) {
+			t.Fatal("not judged")
+		}
+	}
+	g.wants(true, "home", "ann", nil)
+	for range userGuesses {
+		g.try("home", "ann", wrong)
+	}
+	if g.trySecret("home", "ann", "typing error", wrong) {
+		t.Error("judged while others have to wait")
+	}
+	for range 2 * userGuesses {
+		g.trySecret("other", "ann", "typing error", wrong)
+	}
+	g.wants(false, "other", "ann", wrong)
 }
