@@ -195,13 +195,12 @@ func TestFaultsOfUse(t *testing.T) {
 
 // A use is what a server and a client do with keys.
 type use struct {
-	s                 *hsm.Store
-	mac               keystore.MAC
-	tag               []byte
-	sealed            []byte
-	unwrap            keystore.Unwrapper
-	wrapped           []byte
-	objects, sessions int
+	s       *hsm.Store
+	mac     keystore.MAC
+	tag     []byte
+	sealed  []byte
+	unwrap  keystore.Unwrapper
+	wrapped []byte
 }
 
 func newUse(t *testing.T, s *hsm.Store) *use {

@@ -93,10 +93,6 @@ type combination struct {
 	demand   demand
 }
 
-func (c combination) name() string {
-	return c.entity.name + "/" + c.exchange.name + "/" + c.demand.name
-}
-
 func combinations() (all []combination) {
 	for _, e := range entityRules() {
 		for _, x := range exchangeRules {

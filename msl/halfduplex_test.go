@@ -77,7 +77,9 @@ func (p *writingPeer) header() (h peerHeader, refusal *answerError) {
 	switch {
 	case outer.ErrorData != nil:
 		refusal, inside = &answerError{}, outer.ErrorData
-		err = errors.Join(p.server.verify(inside, *outer.Signature), json.Unmarshal(inside, refusal))
+		if err := errors.Join(p.server.verify(inside, *outer.Signature), json.Unmarshal(inside, refusal)); err != nil {
+			p.t.Fatalf("error header: %v", err)
+		}
 		return h, refusal
 	case outer.MasterToken != nil:
 		err = p.keys.verify(inside, *outer.Signature)

@@ -45,7 +45,6 @@ type slowNetwork struct {
 	*network
 	mu           sync.Mutex
 	there, back  func() time.Duration
-	deliver      func() bool
 	underWay     sync.WaitGroup
 	keyExchanges int
 }

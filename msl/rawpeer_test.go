@@ -145,7 +145,6 @@ type answer struct {
 	outer  wireHeader
 	header answerHeader
 	err    *answerError
-	data   []byte // payload as it is, chunk by chunk decompressed by nobody
 	chunks []answerChunk
 }
 

@@ -1,7 +1,6 @@
 package msl_test
 
 import (
-	"encoding/json"
 	"errors"
 	"testing"
 
@@ -205,6 +204,3 @@ func TestServiceTokenErrors(t *testing.T) {
 		t.Errorf("user of another master token: %v", err)
 	}
 }
-
-// raw keeps bytes that are JSON already.
-func raw(b []byte) json.RawMessage { return b }

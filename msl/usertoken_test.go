@@ -220,14 +220,14 @@ func TestOpenMasterToken(t *testing.T) {
 		session.Release()
 		return session
 	}
-	if open() == open() || r.server.Remembered() != 0 {
+	if one, other := open(), open(); one == other || r.server.Remembered() != 0 {
 		t.Error("a token that was only shown is remembered")
 	}
 	message := sessionRaw.message(object{"mastertoken": recorded}, one(), hello)
 	if _, err := r.server.Receive(context.Background(), bytes.NewReader(message)); err != nil {
 		t.Fatal(err)
 	}
-	if open() != open() {
+	if one, other := open(), open(); one != other {
 		t.Error("a token that was used is opened again")
 	}
 }

@@ -301,7 +301,9 @@ func forgedStorageKey(t testing.TB) []byte {
 	k := must[keystore.Key](t)(soft.New().Generate(keystore.ECDSAP256)).(interface{ Public() crypto.PublicKey }).Public().(*ecdsa.PublicKey)
 	area := tpm2.ECCSRKTemplate
 	area.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{
+		//lint:ignore SA1019 a TPM wants the coordinates
 		X: tpm2.TPM2BECCParameter{Buffer: k.X.FillBytes(make([]byte, 32))},
+		//lint:ignore SA1019 a TPM wants the coordinates
 		Y: tpm2.TPM2BECCParameter{Buffer: k.Y.FillBytes(make([]byte, 32))},
 	})
 	return tpm2.Marshal(area)

@@ -78,11 +78,6 @@ func (o *office) restart() {
 	o.open()
 }
 
-func (o *office) exchange(ctx context.Context, request []byte) ([]byte, error) {
-	response, _ := o.Handle(ctx, request)
-	return response, nil
-}
-
 func (o *office) record(id ID) Record {
 	o.t.Helper()
 	r, err := o.Get(context.Background(), id)
