@@ -58,7 +58,7 @@ const (
 func ParseURI(s string) (*URI, error) {
 	rest, ok := strings.CutPrefix(s, "pkcs11:")
 	if !ok {
-		return nil, fmt.Errorf("hsm: URI does not start with %q", "pkcs11:")
+		return nil, fmt.Errorf("hsm: URI does not start with %s", "pkcs11:")
 	}
 	path, query, _ := strings.Cut(rest, "?")
 	u := &URI{}

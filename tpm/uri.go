@@ -47,7 +47,7 @@ const (
 func ParseURI(s string) (*URI, error) {
 	rest, ok := strings.CutPrefix(s, "tpm:")
 	if !ok {
-		return nil, fmt.Errorf("tpm: URI does not start with %q", "tpm:")
+		return nil, fmt.Errorf("tpm: URI does not start with %s", "tpm:")
 	}
 	path, query, _ := strings.Cut(rest, "?")
 	u := &URI{}
