@@ -34,10 +34,10 @@ func (h *hashing) enter(ctx context.Context) error {
 	return nil
 }
 
-// leave collects the garbage of as many hashes as there are places, and of the last
-// one before a pause.
+// leave collects the garbage of half as many hashes as there are places, since others
+// end while that goes on, and of the last one before a pause.
 func (h *hashing) leave() {
-	if int(h.garbage.Add(1)) >= cap(h.places) || len(h.places) == 1 {
+	if int(h.garbage.Add(1)) >= max(1, cap(h.places)/2) || len(h.places) == 1 {
 		h.garbage.Store(0)
 		runtime.GC()
 	}
