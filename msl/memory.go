@@ -62,7 +62,7 @@ func (o occupant) cost(size int) int64 {
 type budget struct {
 	total, share int64
 	patience     time.Duration // for others to end
-	givesWay     bool          // who has had memory for long makes room for others
+	youth        time.Duration // of a message that does not move, until it makes room for others
 
 	mu    sync.Mutex
 	used  int64
@@ -71,14 +71,15 @@ type budget struct {
 	freed chan struct{} // closed when there is more
 }
 
-func newBudget(total, one int64, patience time.Duration, givesWay bool) *budget {
-	return &budget{total: total, share: max(total/2, one), patience: patience, givesWay: givesWay,
+func newBudget(total, one int64, patience, youth time.Duration) *budget {
+	return &budget{total: total, share: max(total/2, one), patience: patience, youth: youth,
 		by: map[string]int64{}, all: map[*account]struct{}{}, freed: make(chan struct{})}
 }
 
 // An account is what one message occupies. A nil one counts nothing.
 type account struct {
-	interrupt func() // ends the reading of the message, at once; may be nil
+	interrupt func() // ends a read or write for the message, at once; may be nil
+	movement  movement
 	proven    *budget
 
 	mu     sync.Mutex
@@ -88,7 +89,6 @@ type account struct {
 
 	// The rest belongs to the budget's lock.
 	sum     int64
-	since   time.Time // the last change
 	evicted bool
 }
 
@@ -126,6 +126,7 @@ func (a *account) prove(ctx context.Context, identity string) error {
 	}
 	sum := a.budget.give(a)
 	a.budget, a.owner = a.proven, identity
+	a.movement.restart(1)
 	if sum == 0 {
 		return nil
 	}
@@ -193,16 +194,15 @@ func (b *budget) try(a *account, n int64) (wait <-chan struct{}, err error) {
 	case n <= 0 || !own && b.used+n <= b.total:
 		b.add(a, n)
 		return nil, nil
-	case b.givesWay:
-		b.makeRoom(a, own)
 	}
+	b.makeRoom(a, own)
 	return b.freed, nil
 }
 
 func (b *budget) add(a *account, n int64) {
 	b.used += n
 	a.sum += n
-	a.since = time.Now()
+	a.movement.touch()
 	if b.by[a.owner] += n; b.by[a.owner] == 0 {
 		delete(b.by, a.owner)
 	}
@@ -225,25 +225,22 @@ func (b *budget) give(a *account) (sum int64) {
 	return sum
 }
 
-// youth is how long a message may keep memory before it makes room for others: none
-// that arrives at once takes that long.
-const youth = time.Second
-
-// makeRoom ends the message that has gone on for longest, of the same owner where it
-// is his share that is used up.
+// makeRoom ends the message that has not moved for longest, of the same owner where it
+// is his share that is used up. One whose application is at work has nothing to end.
 func (b *budget) makeRoom(a *account, own bool) {
-	var oldest *account
+	var slowest *account
+	longest := b.youth
 	for other := range b.all {
 		if other == a || other.evicted || other.interrupt == nil || own && other.owner != a.owner {
 			continue
 		}
-		if oldest == nil || other.since.Before(oldest.since) {
-			oldest = other
+		if stalled := other.movement.stalled(); stalled > longest {
+			slowest, longest = other, stalled
 		}
 	}
-	if oldest != nil && time.Since(oldest.since) >= youth {
-		oldest.evicted = true
-		oldest.interrupt()
+	if slowest != nil {
+		slowest.evicted = true
+		slowest.interrupt()
 	}
 }
 
@@ -251,13 +248,14 @@ func (b *budget) makeRoom(a *account, own bool) {
 type memory struct{ unproven, proven *budget }
 
 const (
-	strangersWait = 2 * time.Second
-	provenWait    = 5 * time.Second
+	strangersWait  = 2 * time.Second
+	strangersYouth = time.Second // none that arrives at once takes that long
+	provenWait     = 5 * time.Second
 )
 
 func newMemory(l Limits) memory {
 	one := l.oneMessage()
-	return memory{newBudget(l.Unproven, one, strangersWait, true), newBudget(l.Proven, one, provenWait, false)}
+	return memory{newBudget(l.Unproven, one, strangersWait, strangersYouth), newBudget(l.Proven, one, provenWait, provenWait)}
 }
 
 // oneMessage is the most that a message may occupy.
@@ -268,6 +266,7 @@ func (l Limits) oneMessage() int64 {
 // open begins a message of a stranger.
 func (m memory) open(source string, in any) *account {
 	a := &account{budget: m.unproven, proven: m.proven, owner: source}
+	a.movement.restart(crawl)
 	if i, ok := in.(interface{ Interrupt() }); ok {
 		a.interrupt = i.Interrupt
 	}
@@ -276,7 +275,7 @@ func (m memory) open(source string, in any) *account {
 
 // decoder reads a message whose objects are counted.
 func (a *account) decoder(ctx context.Context, r io.Reader, l Limits, as occupant) *wire.Decoder {
-	d := wire.NewDecoder(r, l.wire())
+	d := wire.NewDecoder(inlet{r, &a.movement}, l.wire())
 	d.Hold = func(size int) error { return a.hold(ctx, as, size) }
 	return d
 }

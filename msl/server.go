@@ -139,7 +139,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	if !in.sender.Authenticated && !s.answers.allow(source) {
 		return ErrNoAnswer
 	}
-	out := &ResponseWriter{ctx: ctx, server: s, in: in, payload: payloadWriter{out: w}}
+	out := &ResponseWriter{ctx: ctx, server: s, in: in, payload: payloadWriter{out: outlet{w, &a.movement}}}
 	defer out.release()
 	switch err = out.answer(handle); {
 	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // nobody waits behind a message that broke off

@@ -1,0 +1,105 @@
+package msl
+
+import (
+	"io"
+	"sync"
+	"time"
+)
+
+// A movement is when something was read or written for a message last. A message that
+// is in neither waits for its application, and not for its sender.
+type movement struct {
+	mu    sync.Mutex
+	since time.Time
+	under int // reads and writes under way
+	moved int // bytes since then
+	pace  int // bytes that count
+}
+
+// crawl is how many bytes of a stranger count as movement: with fewer, one byte now
+// and then would keep memory.
+const crawl = 4 << 10
+
+// begin says that a read or a write begins.
+func (m *movement) begin() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.under++; m.under == 1 && m.pace <= 1 {
+		m.since = time.Now()
+	}
+}
+
+// end says that one ends.
+func (m *movement) end(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.under--
+	if m.moved += n; m.moved >= max(m.pace, 1) {
+		m.since, m.moved = time.Now(), 0
+	}
+}
+
+// restart begins anew, with another pace.
+func (m *movement) restart(pace int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.since, m.moved, m.pace = time.Now(), 0, pace
+}
+
+// touch says that something else happened.
+func (m *movement) touch() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.since = time.Now()
+}
+
+// stalled is for how long a read or write that is under way has not moved.
+func (m *movement) stalled() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.under == 0 {
+		return 0
+	}
+	return time.Since(m.since)
+}
+
+// An inlet is where a message comes from.
+type inlet struct {
+	io.Reader
+	movement *movement
+}
+
+func (i inlet) Read(p []byte) (n int, err error) {
+	i.movement.begin()
+	defer func() { i.movement.end(n) }()
+	return i.Reader.Read(p)
+}
+
+// An outlet is where an answer goes.
+type outlet struct {
+	io.Writer
+	movement *movement
+}
+
+func (o outlet) Write(p []byte) (n int, err error) {
+	o.movement.begin()
+	defer func() { o.movement.end(n) }()
+	return o.Writer.Write(p)
+}
+
+// Flush has a transport that holds bytes back send them.
+func (o outlet) Flush() error {
+	f, ok := o.Writer.(interface{ Flush() error })
+	if !ok {
+		return nil
+	}
+	o.movement.begin()
+	defer o.movement.end(0)
+	return f.Flush()
+}
+
+// HalfDuplex is what the transport says of the peer.
+func (o outlet) HalfDuplex() bool {
+	peer, ok := o.Writer.(halfDuplex)
+	return ok && peer.HalfDuplex()
+}
