@@ -27,7 +27,8 @@ type occupant int
 
 const (
 	anObject   occupant = iota // that is being read
-	aRelay                     // the same, ahead of it on a connection that lasts
+	aRelay                     // what is ahead of it on a connection that lasts
+	aHeader                    // that was read: its parts are there until the message ends
 	aChunk                     // its data, where it was compressed
 	someTokens                 // service tokens that were compressed
 	aRequest                   // that was read before it was asked for
@@ -50,8 +51,10 @@ func (o occupant) cost(size int) int64 {
 	switch {
 	case size <= small:
 		return 0
-	case o == anObject || o == aRelay:
+	case o == anObject:
 		return openFactor * int64(size)
+	case o == aHeader: // itself, and what its data stands for
+		return 2 * int64(size)
 	case o == anAnswer:
 		return 2*int64(size) + sealing
 	}
@@ -80,6 +83,7 @@ func newBudget(total, one int64, patience, youth time.Duration) *budget {
 type account struct {
 	interrupt func() // ends a read or write for the message, at once; may be nil
 	movement  movement
+	unproven  *budget
 	proven    *budget
 
 	mu     sync.Mutex
@@ -135,6 +139,24 @@ func (a *account) prove(ctx context.Context, identity string) error {
 		a.held = [occupants]int64{}
 	}
 	return err
+}
+
+// rest ends a message on a connection that lasts. What comes next is a stranger's again.
+func (a *account) rest(ctx context.Context, source string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ahead := a.held[aRelay]
+	a.budget.give(a)
+	a.budget, a.owner, a.held = a.unproven, source, [occupants]int64{}
+	a.movement.restart(crawl)
+	if ahead == 0 {
+		return nil
+	}
+	if err := a.budget.take(ctx, a, ahead); err != nil {
+		return err
+	}
+	a.held[aRelay] = ahead
+	return nil
 }
 
 // close ends the message.
@@ -260,12 +282,13 @@ func newMemory(l Limits) memory {
 
 // oneMessage is the most that a message may occupy.
 func (l Limits) oneMessage() int64 {
-	return max(anObject.cost(l.Header), anObject.cost(l.Chunk)) + int64(3*l.Chunk) + int64(2*l.Held) + anAnswer.cost(l.Held)
+	read := max(l.Header, l.Chunk)
+	return anObject.cost(read) + aRelay.cost(read) + aHeader.cost(l.Header) + int64(3*l.Chunk) + int64(2*l.Held) + anAnswer.cost(l.Held)
 }
 
 // open begins a message of a stranger.
 func (m memory) open(source string, in any) *account {
-	a := &account{budget: m.unproven, proven: m.proven, owner: source}
+	a := &account{budget: m.unproven, unproven: m.unproven, proven: m.proven, owner: source}
 	a.movement.restart(crawl)
 	if i, ok := in.(interface{ Interrupt() }); ok {
 		a.interrupt = i.Interrupt

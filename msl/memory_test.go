@@ -218,6 +218,7 @@ func TestStrangersMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
 		r.server.Limits = tight
+		r.server.Limits.Chunk, r.server.Limits.Held = 128<<10, 1
 		first := newStaller(large)
 		slow := r.started("first", first, echo)
 		synctest.Wait()
@@ -225,8 +226,8 @@ func TestStrangersMakeRoom(t *testing.T) {
 		if e := r.serve(fromPSK()); e.served != nil || string(e.body) != "hello" {
 			t.Errorf("a device beside a stranger: %v, %q", e.served, e.body)
 		}
-		chunk := with(hello, object{"data": bytes.Repeat([]byte("data"), 25<<10)})
-		if e := r.serve(pskClient1.message(byPSK("client1"), one(), chunk)); e.served != nil || len(e.body) != 100<<10 {
+		chunk := with(hello, object{"data": bytes.Repeat([]byte("data"), 10<<10)})
+		if e := r.serve(pskClient1.message(byPSK("client1"), one(), chunk)); e.served != nil || len(e.body) != 40<<10 {
 			t.Errorf("a device with much to say beside a stranger: %v, %d bytes", e.served, len(e.body))
 		}
 		if time.Since(began) > 0 {

@@ -61,6 +61,9 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 	if err != nil {
 		return in, notMessage(streamError(err, "Header"), cutOff(err) || errors.Is(err, wire.ErrSyntax))
 	}
+	if err := in.account.hold(ctx, aHeader, len(o.Raw())); err != nil {
+		return in, streamError(err, "Header")
+	}
 	env, err := parseEnvelope(o, r.entities, func(token wire.Object) (err error) {
 		in.session, in.token, err = r.session(token)
 		if in.session != nil {

@@ -102,6 +102,9 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 	defer a.close()
 	in := messages{decoder: a.decoder(ctx, l, s.Limits, aRelay)}
 	for {
+		if err := in.decoder.Shrink(); err != nil {
+			return err
+		}
 		if in.next() == io.EOF {
 			return nil
 		}
@@ -113,6 +116,9 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 			return ErrTruncated
 		case in.err != nil: // answered, but where the next message begins is not known
 			return in.err
+		}
+		if err := a.rest(ctx, source); err != nil {
+			return err
 		}
 	}
 }

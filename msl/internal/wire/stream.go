@@ -40,6 +40,18 @@ func NewDecoder(r io.Reader, lim Limits) *Decoder {
 	return &Decoder{r: r, lim: lim.withDefaults()}
 }
 
+// Shrink drops the buffer if nothing is in it that was not returned yet.
+func (d *Decoder) Shrink() error {
+	if d.Buffered() > 0 || d.buf == nil {
+		return nil
+	}
+	d.buf, d.start, d.hint = nil, 0, min(d.hint, minBuffer)
+	if d.Hold == nil {
+		return nil
+	}
+	return d.Hold(0)
+}
+
 // Buffered returns the number of bytes that were read but are not part of an
 // object returned yet.
 func (d *Decoder) Buffered() int { return len(d.buf) - d.start }
