@@ -61,6 +61,13 @@ func (l *link) bind(ctx context.Context) (unbind func()) {
 	return func() { stop() }
 }
 
+// Proven tells the connection that its peer proved who he is.
+func (l *link) Proven() {
+	if p, ok := l.rw.(interface{ Proven() }); ok {
+		p.Proven()
+	}
+}
+
 // Interrupt ends the connection for a message that must make room for others. A close
 // may wait for the peer.
 func (l *link) Interrupt() { go l.breakOff(errBusy) }

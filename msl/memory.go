@@ -82,6 +82,7 @@ func newBudget(total, one int64, patience, youth time.Duration) *budget {
 // An account is what one message occupies. A nil one counts nothing.
 type account struct {
 	interrupt func() // ends a read or write for the message, at once; may be nil
+	vouch     func() // tells the transport that the sender proved who he is; may be nil
 	movement  movement
 	unproven  *budget
 	proven    *budget
@@ -131,14 +132,16 @@ func (a *account) prove(ctx context.Context, identity string) error {
 	sum := a.budget.give(a)
 	a.budget, a.owner = a.proven, identity
 	a.movement.restart(1)
-	if sum == 0 {
-		return nil
+	if sum > 0 {
+		if err := a.budget.take(ctx, a, sum); err != nil {
+			a.held = [occupants]int64{}
+			return err
+		}
 	}
-	err := a.budget.take(ctx, a, sum)
-	if err != nil {
-		a.held = [occupants]int64{}
+	if a.vouch != nil {
+		a.vouch()
 	}
-	return err
+	return nil
 }
 
 // rest ends a message on a connection that lasts. What comes next is a stranger's again.
@@ -292,6 +295,9 @@ func (m memory) open(source string, in any) *account {
 	a.movement.restart(crawl)
 	if i, ok := in.(interface{ Interrupt() }); ok {
 		a.interrupt = i.Interrupt
+	}
+	if p, ok := in.(interface{ Proven() }); ok {
+		a.vouch = p.Proven
 	}
 	return a
 }

@@ -12,7 +12,8 @@ import (
 // Connections bounds how many connections there are, in all and from each source
 // ([SourceOf]). Where there is one too many, the one on which nothing happened for
 // longest is closed in favor of the new one, if that is a second or more, and no message
-// of a sender that proved who he is is under way on it. Without such a one the new one
+// of a sender that proved who he is is under way on it: one whose application is at work,
+// or of which something was read or written in the last five seconds. Without such a one the new one
 // waits, for five seconds at most, and behind others of its source. As many may wait as
 // there may be, half of them of one source; more are closed.
 //
@@ -35,6 +36,7 @@ const (
 	defaultConnections = 1024
 	connectionYouth    = time.Second     // for a connection to show what it is for
 	connectionPatience = 5 * time.Second // of one that waits
+	connectionStall    = 5 * time.Second // for a message of a proven sender to go on
 )
 
 // A sourceCount counts by source. What has none is not counted.
@@ -161,9 +163,16 @@ type boundConn struct {
 	source   string // that it is counted for, or empty
 
 	// The rest belongs to the lock of the bounds.
-	place *list.Element // in one of the lists, until it is closed
-	since time.Time     // when something happened last
-	kept  bool          // a message of a sender that proved who he is is under way
+	place   *list.Element // in one of the lists, until it is closed
+	since   time.Time     // when something happened last
+	proven  int           // messages under way of senders that proved who they are
+	blocked int           // of these, such that wait for a read or a write
+}
+
+// keeps reports whether a message is under way that the connection is kept for: also one
+// with a recorded header proves who sent it, so it must go on.
+func (b *boundConn) keeps() bool {
+	return b.proven > b.blocked || b.proven > 0 && time.Since(b.since) < connectionStall
 }
 
 // arrive counts a connection if there is room for it. Else it waits, or is closed.
@@ -217,7 +226,7 @@ func (c *Connections) closeOne(source string) bool {
 		if time.Since(conn.since) < connectionYouth {
 			return false // and so are all that follow
 		}
-		if !conn.kept && (source == "" || conn.source == source) {
+		if !conn.keeps() && (source == "" || conn.source == source) {
 			conn.remove()
 			conn.Conn.Close()
 			return true
@@ -305,61 +314,4 @@ func (b *boundConn) CloseWrite() error {
 		return net.ErrClosed
 	}
 	return half.CloseWrite()
-}
-
-// An underWay is an exchange on a connection. One on a connection that nobody counts
-// has none.
-type underWay struct {
-	conn   *boundConn
-	source string // that it is counted for, or empty
-}
-
-// beginExchange counts an exchange where its connection is one of a trusted proxy. It fails
-// where its source has too many.
-func beginExchange(ctx context.Context, source string) (u underWay, ok bool) {
-	conn, _ := ctx.Value(boundKey{}).(*boundConn)
-	if conn == nil {
-		return u, true
-	}
-	u.conn = conn
-	c := conn.bounds
-	_, perSource := c.Limits()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if conn.source != "" {
-		return u, true
-	}
-	if full(c.sources[source], perSource) {
-		return u, false
-	}
-	u.source = source
-	c.sources.add(source, 1)
-	return u, true
-}
-
-// prove says that the sender proved who he is. The connection is not closed now.
-func (u underWay) prove() { u.happened(true) }
-
-// end says that the answer is out.
-func (u underWay) end() {
-	if u.conn == nil {
-		return
-	}
-	u.happened(false)
-	u.conn.bounds.mu.Lock()
-	defer u.conn.bounds.mu.Unlock()
-	u.conn.bounds.sources.add(u.source, -1)
-}
-
-func (u underWay) happened(kept bool) {
-	if u.conn == nil {
-		return
-	}
-	c := u.conn.bounds
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	u.conn.kept, u.conn.since = kept, time.Now()
-	if u.conn.place != nil {
-		c.all.MoveToBack(u.conn.place)
-	}
 }

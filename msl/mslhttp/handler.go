@@ -77,7 +77,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer exchange.end()
-	call := &call{handle: h.Handle, start: time.Now(), exchange: exchange}
+	s.exchange = exchange
+	call := &call{handle: h.Handle, start: time.Now()}
 	err := h.Server.Serve(s.ctx, h.source(r), s, s, call.run)
 	if err == nil && (s.long == nil || call.answered) {
 		err = s.finish()
@@ -103,7 +104,6 @@ var errTooMany = errors.New("mslhttp: too many exchanges of one source at a time
 type call struct {
 	handle   msl.Handler
 	start    time.Time
-	exchange underWay
 	message  *msl.Message
 	answered bool
 	err      error
@@ -111,9 +111,6 @@ type call struct {
 
 func (c *call) run(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	c.message = m
-	if m.Authenticated {
-		c.exchange.prove()
-	}
 	c.err = c.handle(ctx, w, m)
 	c.answered = c.err == nil
 	return c.err

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,12 +25,15 @@ type stream struct {
 	body    io.Reader
 	ctx     context.Context
 	clock   *clock
+	// exchange is what the bounds of connections know of it, or nil.
+	exchange *underWay
+	writing  atomic.Int32 // writes under way
 
-	held   []byte // start of the answer
-	begun  bool   // a byte of the answer was sent
-	ended  bool   // the request was read to its end
-	long   error  // the request is longer than it may be
-	duplex bool   // the client reads while it sends
+	held   []byte      // start of the answer
+	begun  bool        // a byte of the answer was sent
+	ended  atomic.Bool // the request was read to its end
+	long   error       // the request is longer than it may be
+	duplex bool        // the client reads while it sends
 }
 
 // HalfDuplex reports whether the client may not read before it has sent its whole
@@ -40,7 +44,8 @@ func (s *stream) HalfDuplex() bool { return !s.duplex }
 // request is still being sent, and a client that reads meanwhile gets all of an
 // answer so.
 func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
-	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, ended: r.Body == http.NoBody, duplex: FullDuplex(r)}
+	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, duplex: FullDuplex(r)}
+	s.ended.Store(r.Body == http.NoBody)
 	_ = s.control.EnableFullDuplex()
 	s.ctx, s.clock = newClock(r.Context(), s.control, orDefault(h.Timeout, defaultTimeout), h.Idle)
 	if size := orDefault(h.MaxBody, defaultMaxBody); size > 0 {
@@ -51,8 +56,11 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
 
 // Read reads the request.
 func (s *stream) Read(p []byte) (int, error) {
+	defer s.exchange.moves()()
 	n, err := s.body.Read(p)
-	s.ended = s.ended || err == io.EOF
+	if err == io.EOF {
+		s.ended.Store(true)
+	}
 	var long *http.MaxBytesError
 	switch {
 	case errors.As(err, &long):
@@ -71,6 +79,7 @@ func (s *stream) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	s.clock.roll()
+	defer s.writes()()
 	if err := s.release(); err != nil {
 		return 0, err
 	}
@@ -79,8 +88,30 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Interrupt ends the reading of the request, for one that must make room for others.
-func (s *stream) Interrupt() { _ = s.control.SetReadDeadline(time.Unix(1, 0)) }
+// writes says that a write begins, and, by what it returns, that it has ended.
+func (s *stream) writes() (ended func()) {
+	moved := s.exchange.moves()
+	s.writing.Add(1)
+	return func() {
+		s.writing.Add(-1)
+		moved()
+	}
+}
+
+// Proven tells the bounds of connections that the sender proved who he is.
+func (s *stream) Proven() { s.exchange.prove() }
+
+// Interrupt ends the read or write that is under way, for a message that must make room
+// for others. A request that was read to its end is left alone: net/http reads on by then,
+// and takes a deadline for the end of the peer.
+func (s *stream) Interrupt() {
+	if !s.ended.Load() {
+		_ = s.control.SetReadDeadline(time.Unix(1, 0))
+	}
+	if s.writing.Load() > 0 {
+		_ = s.control.SetWriteDeadline(time.Unix(1, 0))
+	}
+}
 
 // release sends what is held back.
 func (s *stream) release() error {
@@ -101,6 +132,7 @@ func (s *stream) release() error {
 // Flush sends what the server holds back.
 func (s *stream) Flush() error {
 	s.clock.roll()
+	defer s.writes()()
 	if err := s.release(); err != nil {
 		return err
 	}
@@ -117,6 +149,7 @@ func (s *stream) finish() error {
 	if !s.begun {
 		s.w.Header().Set("Content-Length", strconv.Itoa(len(s.held)))
 	}
+	defer s.writes()()
 	if err := s.release(); err != nil {
 		return err
 	}
@@ -130,7 +163,7 @@ func (s *stream) finish() error {
 // connection while the client still sends would take the answer from it; one that
 // has the answer and wants no more closes the connection itself.
 func (s *stream) drain() {
-	if !s.ended {
+	if !s.ended.Load() {
 		_, _ = io.Copy(io.Discard, s) // what is wrong with it matters to nobody
 	}
 }
@@ -147,7 +180,7 @@ func (s *stream) linger() {
 // there may be more of a request ends with it: the next bytes are not the next
 // request (RFC 9112, sections 9.3 and 9.6).
 func (s *stream) end() {
-	if over := s.clock.stop(); s.ended && !over {
+	if over := s.clock.stop(); s.ended.Load() && !over {
 		return
 	}
 	endConnection(s.w)
