@@ -257,7 +257,7 @@ func TestEntitiesHaveShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
 		r.server.Limits = tight
-		r.server.Limits.Proven = 10 << 20
+		r.server.Limits.Proven = 12 << 20
 		var busy []chan exchanged
 		var stalled []*staller
 		whole := string(pskClient1.message(byPSK("client1"), one(), with(hello, object{"data": bytes.Repeat([]byte("data"), 40<<10)})))
