@@ -88,7 +88,7 @@ func (r *payloadReader) readAhead(size int) {
 		kept := r.data
 		r.data = nil
 		r.err = r.more()
-		if err := r.hold(aRequest, len(kept)+len(r.data)); err != nil && r.err == nil {
+		if err := r.message.account.hold(r.reading, aRequest, len(kept)+len(r.data)); err != nil && r.err == nil {
 			r.err = streamError(err, "Chunk")
 		}
 		r.data = append(kept, r.data...)

@@ -2,7 +2,6 @@ package msl
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -26,6 +25,7 @@ type signedToken struct {
 	raw       []byte // the whole object, encoded
 	tokenData []byte
 	signature []byte
+	known     tokenHash // zero where it was not asked for
 }
 
 // parseSignedToken reads the outer form; missing is the code of empty tokendata.
@@ -59,11 +59,11 @@ func signToken(p Protector, tokenData []byte) (signedToken, error) {
 // hash stands for what was signed and the signature: whatever else the object says,
 // and however it is spelled, a token has one hash.
 func (t signedToken) hash() tokenHash {
-	h := sha256.New()
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(t.tokenData))))
-	h.Write(t.tokenData)
-	h.Write(bareSignature(t.signature, wire.Limits{}))
-	return tokenHash(h.Sum(nil))
+	if t.known != (tokenHash{}) {
+		return t.known
+	}
+	data := sha256.Sum256(t.tokenData)
+	return sha256.Sum256(append(data[:], bareSignature(t.signature, wire.Limits{})...))
 }
 
 func (t signedToken) parseData() (wire.Object, error) {

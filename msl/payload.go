@@ -26,8 +26,8 @@ type payloadReader struct {
 	in        *wire.Decoder
 	opener    Opener
 	messageID int64
-	inflation wire.Inflation
-	hold      func(occupant, int) error // asks for memory
+	message   *incoming       // whose memory it is
+	reading   context.Context // that bounds a wait for memory
 
 	done atomic.Bool // the last chunk was read
 
@@ -117,7 +117,10 @@ func (r *payloadReader) more() error {
 			return err
 		}
 	}
-	data, err := decompress(r.packed.compression, r.packed.data, r.inflation)
+	data, err := r.packed.data, error(nil)
+	if r.packed.compression != "" {
+		data, err = decompress(r.packed.compression, data, r.message.inflation(r.reading, aChunk))
+	}
 	if err != nil {
 		return withID(err, r.messageID)
 	}
@@ -128,7 +131,7 @@ func (r *payloadReader) more() error {
 // next reads one chunk. What it becomes when it is decompressed is for the one who
 // wants it.
 func (r *payloadReader) next() error {
-	if err := r.hold(aChunk, 0); err != nil { // what there was of the last one is read
+	if err := r.message.account.hold(r.reading, aChunk, 0); err != nil { // what there was of the last one is read
 		return streamError(err, "Chunk")
 	}
 	o, err := r.in.Next()
@@ -167,7 +170,7 @@ func (r *payloadReader) accept(c chunk) error {
 
 // empty reports whether the chunk at hand has no data. A byte is enough to see that.
 func (r *payloadReader) empty() bool {
-	data, err := decompress(r.packed.compression, r.packed.data, wire.Inflation{Ratio: r.inflation.Ratio, Most: 1})
+	data, err := decompress(r.packed.compression, r.packed.data, wire.Inflation{Ratio: r.message.limits.Inflate, Most: 1})
 	return err == nil && len(data) == 0
 }
 

@@ -101,13 +101,8 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 		rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.openUser(in, o) }
 	}
 	in.header, err = parseHeader(inside, rules)
-	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, hold: in.hold(ctx), inflation: in.inflation(ctx, aChunk)}
+	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, message: in, reading: ctx}
 	return in, err
-}
-
-// hold asks for memory for a thing of the message.
-func (in *incoming) hold(ctx context.Context) func(occupant, int) error {
-	return func(what occupant, size int) error { return in.account.hold(ctx, what, size) }
 }
 
 // inflation bounds a part of the message that was compressed.
@@ -120,8 +115,11 @@ func (in *incoming) inflation(ctx context.Context, what occupant) wire.Inflation
 // inflateTokens decompresses the service tokens of a message that is not refused, all
 // of them to no more than one chunk may have.
 func (in *incoming) inflateTokens(ctx context.Context) error {
+	if len(in.serviceTokens)+len(in.peer.services) == 0 {
+		return nil
+	}
 	used := 0
-	bounds := in.inflation(ctx, someTokens)
+	bounds := in.limits.inflation()
 	bounds.Hold = func(size int) error { return in.account.hold(ctx, someTokens, used+size) }
 	for _, t := range slices.Concat(in.serviceTokens, in.peer.services) {
 		if err := t.inflate(bounds); err != nil {

@@ -12,7 +12,8 @@ func (s *Server) findSession(o wire.Object) (*Session, *MasterToken, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if session, ok := s.sessions.Get(sealed.hash()); ok {
+	sealed.known = sealed.hash()
+	if session, ok := s.sessions.Get(sealed.known); ok {
 		t := *session.Token
 		t.sealed = sealed
 		return session, &t, nil

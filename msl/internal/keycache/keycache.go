@@ -94,10 +94,16 @@ func (c *Cache[K, V]) Offer(key K, v V) { c.put(c.offered, key, v) }
 func (c *Cache[K, V]) put(to *list.List, key K, v V) {
 	c.mu.Lock()
 	defer c.unlock()
+	old, there := c.entries[key]
+	if there && old.list == to && any(old.Value.(entry[K, V]).value) == any(v) {
+		to.MoveToFront(old.Element)
+		c.trim()
+		return
+	}
 	if c.closed || !v.Acquire() {
 		return
 	}
-	if old, ok := c.entries[key]; ok {
+	if there {
 		c.remove(old)
 	}
 	c.entries[key] = place{to, to.PushFront(entry[K, V]{key, v})}
