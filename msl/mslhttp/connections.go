@@ -11,14 +11,15 @@ import (
 
 // Connections bounds how many connections there are, in all and from each source
 // ([SourceOf]). Where there is one too many, the one on which nothing happened for
-// longest is closed in favor of the new one, if that is a second or more, and no message
-// of a sender that proved who he is is under way on it: one whose application is at work,
-// or of which something was read or written in the last five seconds. Without such a one the new one
-// waits, for five seconds at most, and behind others of its source. As many may wait as
-// there may be, half of them of one source; more are closed.
+// longest is closed in favor of the new one, if that is a second or more. It is kept if
+// a message of an authenticated sender is under way on it, and its application is at
+// work, or something of it was read or written in the last five seconds. If there is
+// none to close, the new one waits, for five seconds at most, and behind others of its
+// source. As many may wait as there may be, half of them of one source; more are closed.
 //
-// Connections of trusted proxies are counted in all alone, and the exchanges on them by
-// the source that [Handler.Source] tells: one too many of a source gets HTTP 503.
+// Connections of trusted proxies are counted only in all, and the exchanges on them by
+// the source that [Handler.Source] tells: one too many of a source gets HTTP 503. On a
+// WebSocket ([WebSocketHandler]) each read and write is something that happens.
 type Connections struct {
 	Max       int // zero means 1024, negative no bound
 	PerSource int // zero means a quarter of Max, negative no bound

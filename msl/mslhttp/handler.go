@@ -164,9 +164,12 @@ func (h *Handler) log(r *http.Request, what string, err error) {
 	}
 }
 
-func (h *Handler) source(r *http.Request) string {
-	if h.Source != nil {
-		return h.Source(r)
+func (h *Handler) source(r *http.Request) string { return source(h.Source, r) }
+
+// source is where a request comes from, as told, or else by the address of the peer.
+func source(told func(*http.Request) string, r *http.Request) string {
+	if told != nil {
+		return told(r)
 	}
 	return SourceOf(r.RemoteAddr)
 }

@@ -33,10 +33,10 @@ const (
 	fullDuplex   = "full"
 )
 
-// FullDuplex reports whether the client of a request reads the answer while it
-// sends: in HTTP/2, or where the header "Msl-Duplex: full" says so, as a [Transport]
-// says. To write much to another one
-// before its request was read may block for ever.
+// FullDuplex reports whether the client of a request reads the answer while it sends:
+// in HTTP/2, or where the header "Msl-Duplex: full" says so, which a [Transport] sends.
+// A large answer to any other client can block forever if its request was not read
+// first.
 func FullDuplex(r *http.Request) bool {
 	return r.ProtoMajor >= 2 || r.Header.Get(duplexHeader) == fullDuplex
 }

@@ -40,6 +40,14 @@ func beginExchange(ctx context.Context, source string) (u *underWay, ok bool) {
 	return u, true
 }
 
+// lasting is the exchange as all that a WebSocket carries.
+func (u *underWay) lasting() *underWay {
+	if u != nil {
+		u.change(func() { u.lasts = true })
+	}
+	return u
+}
+
 // prove says that the sender proved who he is.
 func (u *underWay) prove() {
 	if u != nil {

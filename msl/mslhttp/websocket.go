@@ -34,16 +34,29 @@ type WebSocketHandler struct {
 	Idle       time.Duration // see [WebSocketDialer]
 	MaxMessage int64         // see [WebSocketDialer]
 	Log        *slog.Logger  // of connections that failed; nil means none
+
+	// Source is as in [Handler]: where [Connections] count the exchanges on a
+	// connection by source, a WebSocket is one, and one too many gets HTTP 503.
+	Source func(*http.Request) string
 }
 
 // ServeHTTP upgrades the request and serves it.
 func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	exchange, ok := beginExchange(r.Context(), source(h.Source, r))
+	if !ok {
+		w.Header().Set("Retry-After", retryAfter)
+		http.Error(w, errTooMany.Error(), http.StatusServiceUnavailable)
+		h.log(r, errTooMany)
+		return
+	}
+	defer exchange.end()
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: h.Origins})
 	if err != nil {
 		h.log(r, err)
 		return // it answered
 	}
 	conn := newWebSocket(ws, h.Idle, h.MaxMessage)
+	conn.exchange = exchange.lasting()
 	defer conn.stop()
 	defer ws.CloseNow() // if Serve panics
 	defer context.AfterFunc(r.Context(), func() { ws.CloseNow() })()
@@ -57,7 +70,7 @@ func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (h *WebSocketHandler) log(r *http.Request, err error) {
 	if h.Log != nil {
-		h.Log.LogAttrs(r.Context(), slog.LevelWarn, "websocket connection failed", slog.String("source", r.RemoteAddr), slog.Any("error", err))
+		h.Log.LogAttrs(r.Context(), slog.LevelWarn, "websocket connection failed", slog.String("source", source(h.Source, r)), slog.Any("error", err))
 	}
 }
 
@@ -97,6 +110,8 @@ type webSocket struct {
 	ws   *websocket.Conn
 	idle time.Duration
 	stop context.CancelFunc // of the pings
+
+	exchange *underWay // what the bounds of connections know of it, or nil
 }
 
 func newWebSocket(ws *websocket.Conn, idle time.Duration, size int64) *webSocket {
@@ -131,13 +146,18 @@ func (w *webSocket) ping(ctx context.Context) {
 
 func (w *webSocket) Read(p []byte) (int, error) {
 	w.SetReadDeadline(time.Now().Add(w.idle))
+	defer w.exchange.moves()()
 	return w.Conn.Read(p)
 }
 
 func (w *webSocket) Write(p []byte) (int, error) {
 	w.SetWriteDeadline(time.Now().Add(w.idle))
+	defer w.exchange.moves()()
 	return w.Conn.Write(p)
 }
+
+// Proven tells the bounds of connections that the sender of a message proved who he is.
+func (w *webSocket) Proven() { w.exchange.prove() }
 
 // Close ends the connection in order.
 func (w *webSocket) Close() error {
