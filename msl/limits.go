@@ -21,8 +21,9 @@ type Limits struct {
 
 	// What the messages of all that talk to a server may occupy together, in bytes of
 	// memory: at most half of it for one source or entity, but never less than what one
-	// message may occupy, which is 177 MiB by the defaults above.
-	Unproven int64 // of senders that proved nothing, or not yet; default 128 MiB, and so 177 MiB
+	// message may occupy, which is 195 MiB by the defaults above. What a [Conn] carries
+	// is not counted: there, each message has the limits of its size.
+	Unproven int64 // of senders that proved nothing, or not yet; default 128 MiB, and so 195 MiB
 	Proven   int64 // of those that proved who they are; default 512 MiB
 }
 

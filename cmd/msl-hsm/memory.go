@@ -39,7 +39,7 @@ func percentFor(alive uint64) int {
 }
 
 // A gcCycle is garbage, by which a collection is noticed.
-type gcCycle struct{ next *gcCycle }
+type gcCycle struct{ _ *gcCycle }
 
 // tendHeap sets the GC percent after each collection.
 func tendHeap() {
@@ -66,7 +66,7 @@ const (
 	tlsMemory        = 384 << 10 // and of TLS on it, with the certificates of a client
 	sessionMemory    = 4 << 10   // a master token that is remembered
 	keysMemory       = 12 << 10  // and its keys in the PKCS #11 module
-	passwordMemory   = 64 << 20  // Argon2id of a password (bolt.Server)
+	passwordMemory   = 128 << 20 // Argon2id of a password, and of one that was checked before (bolt.Server)
 	enrollMemory     = 16 << 20  // messages of devices that enroll
 )
 

@@ -48,7 +48,8 @@ func (s *service) enroller(a *authority, log *slog.Logger) (*msl.Server, handler
 
 // newcomersLimits are for short messages.
 func newcomersLimits(l msl.Limits) msl.Limits {
-	l.Chunk, l.Held = 4*enroll.MaxMessage, 4*enroll.MaxMessage
+	const most = 4 * enroll.MaxMessage
+	l.Header, l.Chunk, l.Held = most, most, most
 	l.Unproven, l.Proven = enrollMemory, enrollMemory
 	return l
 }
