@@ -1,10 +1,10 @@
 // Package atomicfile writes files that are whole or not there at all.
 //
 // [Replace] puts a new version of a file in the place of the old one, [Create]
-// makes a file that must not exist yet. Both write a file of another name in the
-// same directory, bring it to the disk and only then give it its name, so that a
-// reader, a crash and a full disk see the old file or the new one and nothing in
-// between. On an error the old file is as it was, and nothing is left behind; a
+// makes a file that must not exist yet, and [Aside] keeps an old version. The first
+// two write a file of another name in the same directory, bring it to the disk and
+// only then give it its name, so that a reader, a crash and a full disk see the old
+// file or the new one and nothing in between. On an error the old file is as it was, and nothing is left behind; a
 // process that dies in the middle may leave a file whose name begins with
 // ".new-", which nobody reads and which may be deleted.
 //
@@ -20,6 +20,7 @@ package atomicfile
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,6 +57,28 @@ func Replace(path string, data []byte, mode fs.FileMode) error {
 // fs.ErrExist and stays as it is. An error is a [*fs.PathError] about path.
 func Create(path string, data []byte, mode fs.FileMode) error {
 	return about("create", path, write(path, data, mode, link))
+}
+
+// Aside gives the file at path a second name beside it, which nothing had before: that
+// of the file with suffix, and with a number if that is taken. The file keeps its own
+// name until another one takes it: [Replace], which follows the same links. An error is
+// a [*fs.PathError] about path.
+func Aside(path, suffix string) (name string, err error) {
+	file, err := settle(path)
+	if err != nil {
+		return "", about("keep", path, err)
+	}
+	name = file + suffix
+	for n := 2; ; n++ {
+		err := os.Link(file, name)
+		if err == nil {
+			return name, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return "", about("keep", path, err)
+		}
+		name = fmt.Sprintf("%s%s-%d", file, suffix, n)
+	}
 }
 
 // SyncDir brings the names in a directory to the disk: a new file is not safe

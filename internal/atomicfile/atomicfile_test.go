@@ -290,3 +290,31 @@ func TestUnsynced(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAside(t *testing.T) {
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(path, []byte("first"), 0o600), os.Symlink("file", link)); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"file.old", "file.old-2"} {
+		name, err := Aside([]string{path, link}[i], ".old")
+		if err != nil || filepath.Base(name) != want {
+			t.Errorf("%q, %v, want %q", name, err, want)
+		}
+	}
+	if err := Replace(path, []byte("second"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"file": "second", "file.old": "first", "file.old-2": "first"} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if name, err := Aside(filepath.Join(dir, "none"), ".old"); !errors.Is(err, fs.ErrNotExist) || name != "" {
+		t.Errorf("%q, %v", name, err)
+	}
+	if name, err := Aside(dir, ".old"); err == nil {
+		t.Errorf("a directory has the name %q", name)
+	}
+}

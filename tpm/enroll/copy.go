@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -59,28 +58,9 @@ func Restore(content []byte, path string) (aside string, err error) {
 		if err == nil { // else it is damaged, and that is why
 			defer old.Close()
 		}
-		if aside, err = linkAside(path); err != nil {
-			return "", err
+		if aside, err = atomicfile.Aside(path, ".before-restore"); err != nil {
+			return "", fmt.Errorf("enroll: keep the old file: %w", err)
 		}
 	}
 	return aside, atomicfile.Replace(path, content, 0o600)
-}
-
-// linkAside gives the file, or the one that a link leads to, a second name.
-func linkAside(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", fmt.Errorf("enroll: %w", err)
-	}
-	name := real + ".before-restore"
-	for n := 2; ; n++ {
-		err := os.Link(real, name)
-		if err == nil {
-			return name, nil
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return "", fmt.Errorf("enroll: keep the old file: %w", err)
-		}
-		name = fmt.Sprintf("%s.before-restore-%d", real, n)
-	}
 }

@@ -152,25 +152,10 @@ func replace(path string, copied beside) (aside string, err error) {
 	if err := lock(old); err != nil {
 		return "", serverFile().explain(path, err)
 	}
-	if aside, err = linkAside(path); err != nil {
-		return "", err
+	if aside, err = atomicfile.Aside(path, ".before-restore"); err != nil {
+		return "", fmt.Errorf("bolt: keep the old file: %w", err)
 	}
 	return aside, copied.become(path)
-}
-
-// linkAside gives the file a second name that no other one has.
-func linkAside(path string) (string, error) {
-	name := path + ".before-restore"
-	for n := 2; ; n++ {
-		err := os.Link(path, name)
-		if err == nil {
-			return name, nil
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return "", fmt.Errorf("bolt: keep the old file: %w", err)
-		}
-		name = fmt.Sprintf("%s.before-restore-%d", path, n)
-	}
 }
 
 // CompactServer writes the file at path anew without the room that removed records
