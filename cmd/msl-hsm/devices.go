@@ -79,7 +79,7 @@ func nonzero(d, absent time.Duration) time.Duration {
 // deviceName is the name of a device in either of its identities.
 func deviceName(identity string) string { return strings.TrimPrefix(identity, nameInCertificate("")) }
 
-// deviceCertificates is the scheme X509 where devices enrol: of a certificate
+// deviceCertificates is the scheme X509 where devices enroll: of a certificate
 // that names a device, the key must be one that the device has now.
 type deviceCertificates struct {
 	*entityauth.X509

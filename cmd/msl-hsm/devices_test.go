@@ -232,7 +232,7 @@ func TestEnrollmentPolicy(t *testing.T) {
 	}
 }
 
-// TestEnrollExitCodes has what becomes of a device that wants to enrol.
+// TestEnrollExitCodes has what becomes of a device that wants to enroll.
 func TestEnrollExitCodes(t *testing.T) {
 	for err, want := range map[error]int{
 		enroll.ErrPending: exitHeld, enroll.ErrRejected: exitRefused, enroll.ErrRevoked: exitRefused, enroll.ErrKeyRevoked: exitRefused,

@@ -19,7 +19,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// enrollmentConfig lets devices with a TPM enrol at the server. Without a state
+// enrollmentConfig lets devices with a TPM enroll at the server. Without a state
 // file they cannot.
 type enrollmentConfig struct {
 	State    string        `yaml:"state"`    // file of records
@@ -88,7 +88,7 @@ func ekKind(setting, name string) (enroll.EKKind, error) {
 	return "", usagef("%s: unknown EK %q: want %s, %s or %s", setting, name, enroll.EKRSA2048, enroll.EKP256, enroll.EKP384)
 }
 
-// An authority enrols devices, and registers them with the server.
+// An authority enrolls devices, and registers them with the server.
 type authority struct {
 	*enroll.Authority
 	file *enroll.File

@@ -262,7 +262,7 @@ func (p *program) enrollmentList() *cobra.Command {
 	return c
 }
 
-// reasons are why a device may enrol, or waits.
+// reasons are why a device may enroll, or waits.
 func reasons(r enroll.Record) string {
 	switch {
 	case r.Waits == "":
@@ -329,8 +329,8 @@ func (p *program) enrollmentRevoke() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "revoke DEVICE | --certificate SERIAL",
 		Short: "Revoke a device, one of its keys, or a certificate",
-		Long: `Revokes a device by its EK: it cannot enrol again until msl-hsm enrollment
-reinstate. With --key one of its keys, so that it may enrol another one; with
+		Long: `Revokes a device by its EK: it cannot enroll again until msl-hsm enrollment
+reinstate. With --key one of its keys, so that it may enroll another one; with
 --certificate one certificate, whose key may get another one.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if (serial == "") == (len(args) == 0) || len(args) > 1 || serial != "" && key != "" {
@@ -379,7 +379,7 @@ func (p *program) enrollmentMerge() *cobra.Command {
 					err = s.Apply(EnrollmentChange{Verb: "merge", Device: old, Other: next, Note: note})
 				}
 				if err == nil {
-					fmt.Fprintf(p.stdout, "%s takes the place of %s when it enrols again\n", next, old)
+					fmt.Fprintf(p.stdout, "%s takes the place of %s when it enrolls again\n", next, old)
 				}
 				return err
 			})

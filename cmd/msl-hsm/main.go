@@ -84,7 +84,7 @@ func (p *program) root() *cobra.Command {
 		group("ca", "Make the CA of a fleet of devices", p.caInit()),
 		group("enrollment", "Decide which devices with a TPM may talk to the server",
 			p.enrollmentList(), p.enrollmentShow(),
-			p.onDevice("approve", "Let a device enrol, whether it came already or is to come", "approved"),
+			p.onDevice("approve", "Let a device enroll, whether it has applied already or not", "approved"),
 			p.onDevice("reject", "Say no to a device", "rejected"), p.enrollmentRevoke(),
 			p.onDevice("reinstate", "Let a rejected or revoked device apply again", "reinstated"),
 			p.onDevice("remove", "Forget a device that was never enrolled", "removed"),

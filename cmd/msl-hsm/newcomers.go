@@ -69,7 +69,7 @@ func temporaryIssuer(store *soft.Store, name string) (*msl.Issuer, error) {
 	}}}, nil
 }
 
-// newcomers are those who enrol. Nothing is remembered of them, since there is no
+// newcomers are those who enroll. Nothing is remembered of them, since there is no
 // end of them: a token is not renewed, and nothing is non-replayable.
 type newcomers struct{}
 
@@ -87,7 +87,7 @@ func (newcomers) Renew(context.Context, string, int64, int64) (int64, error) {
 	return 0, msl.ErrMasterTokenSequenceNumberOutOfSync
 }
 
-// newcomersPerSecond bounds their messages, three for an enrolment. The answer to
+// newcomersPerSecond bounds their messages, three for an enrollment. The answer to
 // a first one costs an operation with the server's private key.
 const newcomersPerSecond = 100
 

@@ -153,12 +153,12 @@ func (c *config) httpServer(s *service, handle handler, log, peers *slog.Logger)
 	paths := http.NewServeMux()
 	paths.Handle("/", answers)
 	if s.devices != nil {
-		newcomers, enrol, err := s.enroller(s.devices, peers)
+		newcomers, admit, err := s.enroller(s.devices, peers)
 		if err != nil {
 			return nil, err
 		}
 		paths.Handle(c.Server.Enrollment.Path, throttled(&mslhttp.Handler{
-			Server: newcomers, Handle: enrol, MaxBody: 4 * enroll.MaxMessage, Timeout: c.Server.Limits.Timeout, Log: peers, Source: source,
+			Server: newcomers, Handle: admit, MaxBody: 4 * enroll.MaxMessage, Timeout: c.Server.Limits.Timeout, Log: peers, Source: source,
 		}))
 	}
 	return &http.Server{

@@ -20,7 +20,7 @@ type service struct {
 	state   *bolt.Server
 	psk     *entityauth.PSK
 	mgk     *entityauth.MGK
-	devices *authority // that enrol here, or nil
+	devices *authority // that enroll here, or nil
 	msl     *msl.Server
 
 	connections *mslhttp.Connections

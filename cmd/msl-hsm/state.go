@@ -102,7 +102,7 @@ func (c *config) makeState() (bool, error) {
 	return true, s.Close()
 }
 
-// makeEnrollments does it with the file of enrollments, if devices enrol here.
+// makeEnrollments does it with the file of enrollments, if devices enroll here.
 func (c *config) makeEnrollments() (bool, error) {
 	path := c.Server.Enrollment.State
 	if path == "" || !absent(path) {

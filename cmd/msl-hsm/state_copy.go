@@ -183,7 +183,7 @@ func (p *program) stateRestore() *cobra.Command {
 		Use:   "restore FILE",
 		Short: "Put a backup in the place of the state file",
 		Long: `Checks a backup, and puts it in the place of the state file, and the enrollments in it
-in the place of their file. What was there is kept beside it. Stop the server before.
+in the place of their file. What was there is kept beside it. Stop the server first.
 
 A backup does not know what happened after it was made: which messages were taken,
 which tokens renewed, who was revoked. So every token that was issued until now ends:

@@ -40,7 +40,7 @@ func (c *config) checkBackup(path string) (r StateReport, err error) {
 	case err != nil:
 		return r, err
 	case content == nil && c.Server.Enrollment.State != "":
-		return r, errors.New("the running server gave no enrollments: it is of another version or configuration; restart it, or stop it for the backup")
+		return r, errors.New("the running server gave no enrollments: it runs another version or configuration; restart it, or stop it for the backup")
 	case content == nil:
 		return r, nil
 	}
@@ -69,8 +69,8 @@ func checkedEnrollments(backup string) ([]byte, error) {
 	return content, err
 }
 
-const restoredEnrollmentsText = `Enrollments are those of the backup: devices that were rejected or revoked since may
-talk to the server again. Look at msl-hsm enrollment list, and decide again.
+const restoredEnrollmentsText = `The enrollments are those of the backup: devices that were rejected or revoked since
+then may talk to the server again. Check msl-hsm enrollment list, and decide again.
 `
 
 // restoreEnrollments puts them in the place of their file.
@@ -82,7 +82,7 @@ func (p *program) restoreEnrollments(content []byte, path string) error {
 		fmt.Fprintf(p.stderr, "the backup has no enrollments: %s stays as it is\n", path)
 		return nil
 	case path == "":
-		fmt.Fprintln(p.stderr, "the backup has enrollments, and the configuration names no file for them: they were left out; name it as server.enrollment.state, and restore again")
+		fmt.Fprintln(p.stderr, "the backup has enrollments, but the configuration names no file for them, so they were left out; set server.enrollment.state, and restore again")
 		return nil
 	}
 	aside, err := enroll.Restore(content, path)

@@ -339,7 +339,7 @@ func (p *program) tpmApply(use, short, long, done string, apply func(*identity.D
 			})
 		},
 	}
-	c.Flags().StringVar(&over.URL, "server", "", "`URL` of the server's enrolment")
+	c.Flags().StringVar(&over.URL, "server", "", "`URL` of the server's enrollment")
 	c.Flags().StringVar(&over.ServerKey, "server-key", "", "public key of the server, in this PEM `FILE`")
 	c.Flags().StringVar(&over.Recipient, "recipient", "", "identity `NAME` of the server")
 	return c
@@ -355,7 +355,7 @@ where a person has to approve the machine, repeat it when that was done.`,
 
 func (p *program) tpmRenew() *cobra.Command {
 	return p.tpmApply("renew", "Get a new identity key, for which the old one vouches",
-		`Makes new identity keys and enrols them; the present ones vouch for them, and are in
+		`Makes new identity keys and enrolls them; the present ones vouch for them, and are in
 use until the server has said yes.`,
 		"renewed", (*identity.Device).Renew)
 }
@@ -394,7 +394,7 @@ func parseHex(flag, text string) ([]byte, error) {
 	return b, nil
 }
 
-// newcomerClient talks to the server's enrolment as one without an identity, with
+// newcomerClient talks to the server's enrollment as one without an identity, with
 // session keys that end with the process: what has to be secret is for the TPM.
 func (c *config) newcomerClient() (*msl.Client, error) {
 	if err := c.Client.checkURL(); err != nil {

@@ -46,7 +46,7 @@ func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {
 		if !errors.As(err, &kind) {
 			return f.errorf(n, "%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))
 		}
-		return f.errorf(n, "%s wants %s", name, kindName(v))
+		return f.errorf(n, "%s must be %s", name, kindName(v))
 	}
 	return nil
 }
@@ -56,7 +56,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 		return nil // a section whose lines are all commented out
 	}
 	if n.Kind != yaml.MappingNode {
-		return f.errorf(n, "%s wants fields, as in \"name: value\"", orDocument(name))
+		return f.errorf(n, "%s must have fields, as in \"name: value\"", orDocument(name))
 	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -105,15 +105,15 @@ func fieldNames(v reflect.Value) (names []string) {
 func kindName(v reflect.Value) string {
 	switch {
 	case v.Type() == reflect.TypeFor[time.Duration]():
-		return "a duration, as 90s or 24h"
+		return "a duration, such as 90s or 24h"
 	case v.Kind() == reflect.Bool:
 		return "true or false"
 	case v.CanInt():
 		return "a whole number"
 	case v.Kind() == reflect.Slice:
-		return "a list, as [a, b]"
+		return "a list, such as [a, b]"
 	case v.Kind() == reflect.Map:
-		return "names with values, as {a: b}"
+		return "names with values, such as {a: b}"
 	}
 	return "a text"
 }

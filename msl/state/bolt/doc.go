@@ -34,6 +34,6 @@
 //
 // A backup that is restored, or a file that is deleted, takes the answers since
 // then back: recorded messages could be replayed, and revoked entities and users
-// come back. [RestoreServer] therefore ends every older token. If you put a file in its place by
-// other means, make new issuer keys and destroy the old ones.
+// come back. [RestoreServer] therefore ends every older token. If you replace the
+// file by other means, make new issuer keys and destroy the old ones.
 package bolt
