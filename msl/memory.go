@@ -95,7 +95,17 @@ type account struct {
 	// The rest belongs to the budget's lock.
 	sum     int64
 	evicted bool
+	waits   want
 }
+
+// A want is what keeps a message from more memory.
+type want int
+
+const (
+	wantsNothing want = iota
+	wantsShare        // the owner has all that is for one
+	wantsMemory       // others have the rest
+)
 
 // hold counts that a thing of the message now has that size. It waits where others
 // have the memory, and fails where they keep it.
@@ -198,9 +208,9 @@ func (b *budget) take(ctx context.Context, a *account, n int64) error {
 		case <-wait:
 		case <-age.C:
 		case <-patience.C:
-			return fmt.Errorf("msl: %w", errBusy)
+			return b.giveUp(a, fmt.Errorf("msl: %w", errBusy))
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return b.giveUp(a, context.Cause(ctx))
 		}
 		wait, err = b.try(a, n)
 	}
@@ -212,6 +222,7 @@ func (b *budget) take(ctx context.Context, a *account, n int64) error {
 func (b *budget) try(a *account, n int64) (wait <-chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	a.waits = wantsNothing
 	own := b.by[a.owner]+n > b.share
 	switch {
 	case a.evicted:
@@ -219,9 +230,36 @@ func (b *budget) try(a *account, n int64) (wait <-chan struct{}, err error) {
 	case n <= 0 || !own && b.used+n <= b.total:
 		b.add(a, n)
 		return nil, nil
+	case a.sum > 0 && b.allWait(a, own):
+		return nil, fmt.Errorf("msl: %w", errBusy)
+	}
+	a.waits = wantsMemory
+	if own {
+		a.waits = wantsShare
 	}
 	b.makeRoom(a, own)
 	return b.freed, nil
+}
+
+// allWait reports whether all others that have memory, of the same owner where it is his
+// share that is used up, wait for what each other has. The last one to come gives way, or
+// all would wait until their patience ends.
+func (b *budget) allWait(a *account, own bool) bool {
+	for other := range b.all {
+		switch {
+		case other == a || own && other.owner != a.owner:
+		case other.evicted || other.waits == wantsNothing || own && other.waits != wantsShare:
+			return false
+		}
+	}
+	return true
+}
+
+func (b *budget) giveUp(a *account, err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a.waits = wantsNothing
+	return err
 }
 
 func (b *budget) add(a *account, n int64) {

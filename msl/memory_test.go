@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -310,4 +311,56 @@ func TestStreamPassesOverWhatIsLeft(t *testing.T) {
 		t.Errorf("%d bytes were allocated for %s", used, out.Bytes())
 	}
 	r.checkNothingInUse(t)
+}
+
+// A gate ends when it is opened, for what comes after it.
+type gate chan struct{}
+
+func (g gate) Read([]byte) (int, error) { <-g; return 0, io.EOF }
+
+// Messages that all have some memory and wait for more of it do not wait for each other:
+// the last one to come gives way at once, and the others go on.
+func TestWaitersDoNotStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorded(t)
+		r.server.Limits = tight
+		r.server.Limits.Chunk, r.server.Limits.Held = 128<<10, 1
+		start := `{"x":"` + strings.Repeat("x", 400<<10)
+		rest := strings.Repeat("x", 400<<10)
+		all := make([]*staller, 3)
+		done := make([]chan exchanged, len(all))
+		more := make(gate)
+		for i := range all {
+			all[i] = newStaller("")
+			all[i].Reader = io.MultiReader(strings.NewReader(start), more, strings.NewReader(rest))
+			done[i] = r.started(fmt.Sprint("source ", i), all[i], echo)
+		}
+		synctest.Wait()
+		began := time.Now()
+		close(more)
+		synctest.Wait()
+		refused := 0
+		for i := range all {
+			select {
+			case e := <-done[i]:
+				refused++
+				if !errors.Is(e.served, msl.ErrNoAnswer) {
+					t.Errorf("refused with %v", e.served)
+				}
+			default:
+			}
+		}
+		if refused == 0 || refused == len(all) || time.Since(began) > 0 {
+			t.Errorf("%d of %d gave way after %v", refused, len(all), time.Since(began))
+		}
+		for i, s := range all {
+			s.Interrupt()
+			select {
+			case <-done[i]:
+			case <-time.After(time.Minute):
+			}
+		}
+		r.checkNothingInUse(t)
+		r.server.Close()
+	})
 }

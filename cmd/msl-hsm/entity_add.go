@@ -107,7 +107,7 @@ func (f *entityFlags) settle() error {
 		}
 	}
 	if keys > 1 || keys == 0 && f.scheme == "" || f.scheme != "" && (f.x509 || f.none || f.rsaKey != "") {
-		return usagef("give one of --psk-file, --generate-psk, --tpm-psk, --public-key and --scheme; add --scheme if the keys fit several schemes")
+		return usagef("give one of --psk-file, --generate-psk, --tpm-psk, --public-key or --scheme; add --scheme if the keys fit several schemes")
 	}
 	switch whole := f.storage != "" && f.nonce != "" && f.out != ""; {
 	case f.tpmPSK != whole || !f.tpmPSK && f.storage+f.nonce+f.out != "":
