@@ -12,14 +12,11 @@ import (
 // receive reads the answer and makes the checks of the protocol on it.
 func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
 	c, limits := a.client, a.client.Limits.forClient()
-	side := receiver{
+	side := &receiver{
 		entities: c.Peers,
 		limits:   limits,
 		rules:    headerRules{tokens: limits.Tokens, serviceTokens: c.ServiceTokens, exchanges: c.Custody.permitted(c.KeyExchanges, RequestingSide)},
-		session:  a.findSession,
-		open: func(*MasterToken) (*Session, error) {
-			return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
-		},
+		tokens:   a,
 	}
 	in, err := side.receive(ctx, decoder)
 	if err != nil {
@@ -65,6 +62,19 @@ func (a *attempt) findSession(o wire.Object) (*Session, *MasterToken, error) {
 	}
 	return &Session{Token: t, Keys: s.keys}, t, nil
 }
+
+// openSession knows no other sessions.
+func (a *attempt) openSession(*MasterToken) (*Session, error) {
+	return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
+}
+
+// openUser leaves a user ID token closed, as a holder does.
+func (a *attempt) openUser(_ *incoming, o wire.Object) (*UserIDToken, error) {
+	return parseUserIDToken(o)
+}
+
+// used remembers nothing: the session is the client's.
+func (a *attempt) used(*MasterToken, *Session) {}
 
 // judgeError makes the checks on an error answer.
 func (a *attempt) judgeError(in *incoming) error {

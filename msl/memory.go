@@ -342,7 +342,5 @@ func (m memory) open(source string, in any) *account {
 
 // decoder reads a message whose objects are counted.
 func (a *account) decoder(ctx context.Context, r io.Reader, l Limits, as occupant) *wire.Decoder {
-	d := wire.NewDecoder(inlet{r, &a.movement}, l.wire())
-	d.Hold = func(size int) error { return a.hold(ctx, as, size) }
-	return d
+	return wire.NewDecoder(&inlet{r, ctx, a, as}, l.wire())
 }

@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"context"
 	"io"
 	"sync"
 	"time"
@@ -63,17 +64,22 @@ func (m *movement) stalled() time.Duration {
 	return time.Since(m.since)
 }
 
-// An inlet is where a message comes from.
+// An inlet is where a message comes from. Its objects are counted as one occupant.
 type inlet struct {
-	io.Reader
-	movement *movement
+	r       io.Reader
+	ctx     context.Context
+	account *account
+	as      occupant
 }
 
-func (i inlet) Read(p []byte) (n int, err error) {
-	i.movement.begin()
-	defer func() { i.movement.end(n) }()
-	return i.Reader.Read(p)
+func (i *inlet) Read(p []byte) (n int, err error) {
+	i.account.movement.begin()
+	defer func() { i.account.movement.end(n) }()
+	return i.r.Read(p)
 }
+
+// Hold counts the buffer that is read into.
+func (i *inlet) Hold(size int) error { return i.account.hold(i.ctx, i.as, size) }
 
 // An outlet is where an answer goes.
 type outlet struct {

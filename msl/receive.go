@@ -31,29 +31,33 @@ type receiver struct {
 	rules    headerRules
 	limits   Limits
 	account  *account // of the message; nil counts nothing
-	// session finds the session of a master token, or parses the token. It is
+	tokens   tokenReader
+}
+
+// A tokenReader is the side that knows the tokens of a message: who issued them, or who
+// holds them.
+type tokenReader interface {
+	// findSession finds the session of a master token, or parses the token. It is
 	// asked while a header's outside is read.
-	session func(wire.Object) (*Session, *MasterToken, error)
-	// open makes the session of a token that session only parsed.
-	open func(*MasterToken) (*Session, error)
-	// openUser reads a user ID token of the message. Nil means unopened, as a
-	// holder does.
-	openUser func(*incoming, wire.Object) (*UserIDToken, error)
-	// proven is told the session of a token that a message has used. Nil does
-	// nothing.
-	proven func(*MasterToken, *Session)
+	findSession(wire.Object) (*Session, *MasterToken, error)
+	// openSession makes the session of a token that findSession only parsed.
+	openSession(*MasterToken) (*Session, error)
+	// openUser reads a user ID token of the message.
+	openUser(*incoming, wire.Object) (*UserIDToken, error)
+	// used is told the session of a token that a message has used.
+	used(*MasterToken, *Session)
 }
 
 // receive reads the header of a message, with the checks of the protocol up to
 // those on its meaning. An incoming that comes back with an error says who sent
 // it, as far as that is proven; its release must be called.
-func (r receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
+func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
 	o, err := decoder.First()
 	return r.read(ctx, o, err, decoder)
 }
 
 // read goes on with the first object of a message, or why there is none.
-func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
+func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
 	in := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, release: func() {}}
 	if err == io.EOF {
 		return in, fail(ErrMSLParseError, "read message", fmt.Errorf("%w: %w", ErrNotMessage, io.EOF))
@@ -65,7 +69,7 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 		return in, streamError(err, "Header")
 	}
 	env, err := parseEnvelope(o, r.entities, func(token wire.Object) (err error) {
-		in.session, in.token, err = r.session(token)
+		in.session, in.token, err = r.tokens.findSession(token)
 		if in.session != nil {
 			in.release = in.session.Release
 		}
@@ -82,7 +86,10 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 		in.sender.Authenticated = false // it proved nothing
 		return in, err
 	}
-	if in.sender.Proven != nil {
+	switch {
+	case env.entity == nil:
+		r.tokens.used(in.token, in.session)
+	case in.sender.Proven != nil:
 		in.sender.Proven()
 	}
 	if in.sender.Authenticated {
@@ -96,10 +103,7 @@ func (r receiver) read(ctx context.Context, o wire.Object, err error, decoder *w
 	}
 	rules := r.rules
 	rules.token, rules.encrypted = in.token, in.sender.Encrypted
-	rules.openUser = parseUserIDToken
-	if r.openUser != nil {
-		rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.openUser(in, o) }
-	}
+	rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.tokens.openUser(in, o) }
 	in.header, err = parseHeader(inside, rules)
 	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, message: in, reading: ctx}
 	return in, err
@@ -144,18 +148,15 @@ func notMessage(err error, so bool) error {
 }
 
 // identify finds who sent the message, and what opens it.
-func (r receiver) identify(ctx context.Context, in *incoming, env envelope) (err error) {
+func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (err error) {
 	if env.entity == nil {
 		if in.session == nil {
-			if in.session, err = r.open(in.token); err != nil {
+			if in.session, err = r.tokens.openSession(in.token); err != nil {
 				return err
 			}
 			in.release = in.session.Release
 		}
 		in.sender = Sender{Identity: in.session.Identity, Opener: in.session.key(), Encrypted: true, Authenticated: true}
-		if r.proven != nil {
-			in.sender.Proven = func() { r.proven(in.token, in.session) }
-		}
 		return nil
 	}
 	in.scheme = env.entity.scheme

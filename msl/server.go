@@ -173,17 +173,14 @@ func (s *Server) receive(ctx context.Context, a *account, r *wire.Decoder) (*inc
 }
 
 // receiver reads messages under the tokens that we issue.
-func (s *Server) receiver() receiver {
-	return receiver{
+func (s *Server) receiver() *receiver {
+	return &receiver{
 		entities: s.Entities,
 		limits:   s.Limits,
 		rules: headerRules{
 			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges,
 		},
-		session:  s.findSession,
-		open:     s.openSession,
-		openUser: s.openUser,
-		proven:   s.used,
+		tokens: s,
 	}
 }
 

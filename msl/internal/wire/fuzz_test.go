@@ -170,13 +170,12 @@ func FuzzFirstAfter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in, sizes []byte, limit uint16) {
 		lim := Limits{Header: 1 + int(limit), Object: 1 << 16}
 		headers := func(r io.Reader) (all []string, err error) {
-			d := NewDecoder(r, lim)
-			d.Hold = func(size int) error {
+			d := NewDecoder(held{r, func(size int) error {
 				if size > max(lim.Header, minBuffer) {
 					t.Fatalf("%d bytes are held", size)
 				}
 				return nil
-			}
+			}}, lim)
 			for {
 				o, err := d.FirstAfter("payload")
 				if err != nil {

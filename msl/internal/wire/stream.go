@@ -21,11 +21,8 @@ const (
 // After an error other than [io.EOF] the position in the stream is lost, and
 // every further call returns that error.
 type Decoder struct {
-	// Hold is asked before a buffer of that many bytes takes the place of the last
-	// one. Its error ends the reading. Nil permits all.
-	Hold func(size int) error
-
 	r     io.Reader
+	hold  Holder
 	lim   Limits
 	buf   []byte // never overwritten where an object was handed out
 	start int    // of the bytes not handed out yet
@@ -35,9 +32,14 @@ type Decoder struct {
 	err   error
 }
 
-// NewDecoder returns a Decoder that reads from r.
+// A Holder is a reader that is asked before a buffer of that many bytes takes the
+// place of the last one. Its error ends the reading.
+type Holder interface{ Hold(size int) error }
+
+// NewDecoder returns a Decoder that reads from r, which may be a [Holder].
 func NewDecoder(r io.Reader, lim Limits) *Decoder {
-	return &Decoder{r: r, lim: lim.withDefaults()}
+	hold, _ := r.(Holder)
+	return &Decoder{r: r, hold: hold, lim: lim.withDefaults()}
 }
 
 // Shrink drops the buffer if nothing is in it that was not returned yet.
@@ -46,10 +48,10 @@ func (d *Decoder) Shrink() error {
 		return nil
 	}
 	d.buf, d.start, d.hint = nil, 0, min(d.hint, minBuffer)
-	if d.Hold == nil {
+	if d.hold == nil {
 		return nil
 	}
-	return d.Hold(0)
+	return d.hold.Hold(0)
 }
 
 // Buffered returns the number of bytes that were read but are not part of an
@@ -229,8 +231,8 @@ func (d *Decoder) grow(limit int) error {
 		size = d.hint
 	}
 	size = max(minBuffer, min(size, limit))
-	if d.Hold != nil {
-		if err := d.Hold(size); err != nil {
+	if d.hold != nil {
+		if err := d.hold.Hold(size); err != nil {
 			return err
 		}
 	}

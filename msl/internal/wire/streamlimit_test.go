@@ -62,8 +62,8 @@ func TestDecoderFirstAfter(t *testing.T) {
 		"bytes": iotest.OneByteReader(strings.NewReader("{}" + left + objectOf("h", limit) + "{}")),
 	} {
 		most := 0
-		d := NewDecoder(in, Limits{Header: limit, Object: 50 * limit})
-		d.Hold = func(n int) error { most = max(most, n); return nil }
+		hold := func(n int) error { most = max(most, n); return nil }
+		d := NewDecoder(held{in, hold}, Limits{Header: limit, Object: 50 * limit})
 		for i, size := range []int{2, limit, 2} {
 			o, err := d.FirstAfter("payload")
 			if err != nil || len(o.Raw()) != size {
@@ -97,16 +97,23 @@ func TestDecoderFirstAfter(t *testing.T) {
 	}
 }
 
+// held is a reader that is asked about buffers.
+type held struct {
+	io.Reader
+	hold func(int) error
+}
+
+func (h held) Hold(size int) error { return h.hold(size) }
+
 // A buffer that may not be had ends the reading.
 func TestDecoderHold(t *testing.T) {
 	full := errors.New("no memory left")
-	d := NewDecoder(strings.NewReader(objectOf("h", 100<<10)), Limits{})
-	d.Hold = func(size int) error {
+	d := NewDecoder(held{strings.NewReader(objectOf("h", 100<<10)), func(size int) error {
 		if size > 32<<10 {
 			return full
 		}
 		return nil
-	}
+	}}, Limits{})
 	if _, err := d.First(); !errors.Is(err, full) || cap(d.buf) > 32<<10 {
 		t.Errorf("%v, with a buffer of %d bytes", err, cap(d.buf))
 	}
