@@ -2,6 +2,7 @@ package msl
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -201,4 +202,6 @@ func next(id int64) int64 {
 	return id + 1
 }
 
-func keyID(identity string, sequence int64) string { return fmt.Sprintf("%s_%d", identity, sequence) }
+func keyID(identity string, sequence int64) string {
+	return identity + "_" + strconv.FormatInt(sequence, 10)
+}

@@ -28,9 +28,16 @@ var (
 	ErrUnknownAlgorithm = errors.New("unknown compression algorithm")
 )
 
-func memberError(name string, err error) error {
-	return fmt.Errorf("wire: member %q: %w", name, err)
+// A memberError is what is wrong with a member. Many are never read: that an optional
+// member is missing is one.
+type memberError struct {
+	name string
+	err  error
 }
+
+func (e *memberError) Error() string { return fmt.Sprintf("wire: member %q: %v", e.name, e.err) }
+
+func (e *memberError) Unwrap() error { return e.err }
 
 func syntaxError(offset int, what string) error {
 	return fmt.Errorf("wire: byte %d: %s: %w", offset, what, ErrSyntax)

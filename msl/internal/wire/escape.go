@@ -17,15 +17,16 @@ const (
 // solidus or control character.
 //
 // Payloads are strings of megabytes, so it looks at eight bytes at a time.
-// (x-ones)&^x has the high bit set in the lowest byte of x that is zero, and
-// maybe in bytes above it. The first hit is always right.
+// (x-n*ones)&^x has the high bit set in the lowest byte of x that is less than n,
+// and maybe in bytes above it. The first hit is always right. With one bit turned
+// over, the quotation mark is next to the control characters, and nothing else is.
 func plainLen(s []byte) int {
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
 		x := binary.LittleEndian.Uint64(s[i:])
-		quote := x ^ '"'*ones
+		low := x ^ ('"'^0x20)*ones
 		slash := x ^ '\\'*ones
-		hit := ((x-0x20*ones)&^x | (quote-ones)&^quote | (slash-ones)&^slash) & highs
+		hit := ((low-0x21*ones)&^low | (slash-ones)&^slash) & highs
 		if hit != 0 {
 			return i + bits.TrailingZeros64(hit)/8
 		}

@@ -121,11 +121,11 @@ func member[T any](o Object, name string, get func(Value) (T, error)) (T, error)
 	var zero T
 	v, ok := o.Value(name)
 	if !ok {
-		return zero, memberError(name, ErrMissing)
+		return zero, &memberError{name, ErrMissing}
 	}
 	t, err := get(v)
 	if err != nil {
-		return zero, memberError(name, err)
+		return zero, &memberError{name, err}
 	}
 	return t, nil
 }
