@@ -15,6 +15,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -160,7 +161,7 @@ func (a *authority) register(ctx context.Context, state *bolt.Server, i enroll.I
 		return fmt.Errorf("device %s has no keys", i.ID)
 	}
 	public := i.Keys[0].Public
-	id, err := keyIDOf(public)
+	id, err := entityauth.KeyID(public)
 	if err != nil {
 		return err
 	}

@@ -252,7 +252,7 @@ func publicKeyEntity(e *bolt.EntityRecord, f *entityFlags) error {
 	}
 	e.Scheme, e.KeyID = scheme, f.keyID
 	if e.KeyID == "" {
-		if e.KeyID, err = keyIDOf(public); err != nil {
+		if e.KeyID, err = entityauth.KeyID(public); err != nil {
 			return err
 		}
 	}
