@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 // An EnrollmentChange is what an operator decides about a device.
@@ -27,7 +28,7 @@ type Enroller struct{ a *authority }
 
 // Apply carries a decision out.
 func (e *Enroller) Apply(c EnrollmentChange, _ *struct{}) error {
-	return errors.Join(decide(context.Background(), e.a.Authority, c), e.a.readSince())
+	return decide(context.Background(), e.a.Authority, c)
 }
 
 // Records lists the records, as JSON.
@@ -46,21 +47,13 @@ func (e *Enroller) CRL(_ struct{}, out *[]byte) (err error) {
 	return err
 }
 
-// A CertifiedKey is a storage key for which the AK of a device vouches.
-type CertifiedKey struct {
-	Device                                string // name
-	Public, Attest, Signature, Qualifying []byte
-}
-
 // Certified checks what a device's AK certified.
-func (e *Enroller) Certified(k CertifiedKey, _ *struct{}) error { return k.check(e.a.Authority) }
-
-func (k CertifiedKey) check(a *enroll.Authority) error {
-	return a.Certified(context.Background(), k.Device, enroll.Storage, k.Public, k.Attest, k.Signature, k.Qualifying)
+func (e *Enroller) Certified(k fleet.CertifiedKey, _ *struct{}) error {
+	return k.Check(context.Background(), e.a.Authority)
 }
 
 // decide carries a decision out.
-func decide(ctx context.Context, a *enroll.Authority, c EnrollmentChange) error {
+func decide(ctx context.Context, a *fleet.Authority, c EnrollmentChange) error {
 	if c.Verb == "revoke certificate" {
 		return a.RevokeCertificate(ctx, c.Serial, c.Note)
 	}
@@ -97,7 +90,7 @@ type enrollments interface {
 	Apply(EnrollmentChange) error
 	Records() ([]enroll.Record, error)
 	CRL() ([]byte, error)
-	Certified(CertifiedKey) error
+	Certified(fleet.CertifiedKey) error
 	io.Closer
 }
 
@@ -111,7 +104,9 @@ func (l localEnrollments) Apply(c EnrollmentChange) error {
 }
 func (l localEnrollments) Records() ([]enroll.Record, error) { return l.List(context.Background()) }
 func (l localEnrollments) CRL() ([]byte, error)              { return l.Authority.CRL(context.Background()) }
-func (l localEnrollments) Certified(k CertifiedKey) error    { return k.check(l.Authority) }
+func (l localEnrollments) Certified(k fleet.CertifiedKey) error {
+	return k.Check(context.Background(), l.Authority)
+}
 
 func (l localEnrollments) Close() error {
 	errs := []error{l.authority.Close()}
@@ -140,7 +135,7 @@ func (r remoteEnrollments) CRL() (der []byte, err error) {
 	return der, err
 }
 
-func (r remoteEnrollments) Certified(k CertifiedKey) error {
+func (r remoteEnrollments) Certified(k fleet.CertifiedKey) error {
 	return fromAuthority(r.Call("Enroller.Certified", k, new(struct{})))
 }
 
