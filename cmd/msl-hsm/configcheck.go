@@ -64,3 +64,10 @@ func (s *serverConfig) upstreamTime() time.Duration {
 	}
 	return usual
 }
+
+func nonzero(d, absent time.Duration) time.Duration {
+	if d == 0 {
+		return absent
+	}
+	return d
+}

@@ -2,21 +2,18 @@ package main
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"os"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 // enrollmentConfig lets devices with a TPM enroll at the server. Without a state
@@ -88,13 +85,10 @@ func ekKind(setting, name string) (enroll.EKKind, error) {
 	return "", usagef("%s: unknown EK %q: want %s, %s or %s", setting, name, enroll.EKRSA2048, enroll.EKP256, enroll.EKP384)
 }
 
-// An authority enrolls devices, and registers them with the server.
+// An authority enrolls devices, with the file of its records.
 type authority struct {
-	*enroll.Authority
+	*fleet.Authority
 	file *enroll.File
-
-	mu    sync.RWMutex
-	since map[string]time.Time // by identity: see enroll.Record
 }
 
 // openAuthority opens the records. With a key store it can issue certificates.
@@ -107,12 +101,7 @@ func (c *config) openAuthority(state *bolt.Server, store keys) (*authority, erro
 	if err != nil {
 		return nil, err
 	}
-	a := &authority{since: map[string]time.Time{}}
-	settings := enroll.Config{
-		Policy: policy, Validity: e.Validity,
-		Register: func(ctx context.Context, i enroll.Identity) error { return a.register(ctx, state, i) },
-		Withdraw: func(ctx context.Context, i enroll.Identity) error { return a.withdraw(ctx, state, i) },
-	}
+	settings := enroll.Config{Policy: policy, Validity: e.Validity}
 	if store != nil && e.CA != "" {
 		if settings.Certificate, err = readCertificate("server.enrollment.ca", e.CA); err != nil {
 			return nil, err
@@ -121,14 +110,12 @@ func (c *config) openAuthority(state *bolt.Server, store keys) (*authority, erro
 			return nil, err
 		}
 	}
+	a := &authority{}
 	if a.file, err = enroll.OpenFile(e.State); err != nil {
 		return nil, err
 	}
 	settings.Records = a.file
-	if a.Authority, err = enroll.NewAuthority(settings); err == nil {
-		err = a.readSince()
-	}
-	if err != nil {
+	if a.Authority, err = fleet.NewAuthority(state, settings); err != nil {
 		return nil, errors.Join(err, a.file.Close())
 	}
 	return a, nil
@@ -152,98 +139,26 @@ func readCertificate(setting, path string) (*x509.Certificate, error) {
 	return all[0], nil
 }
 
-// register makes a device an entity: by its first key, and by the name in its
-// certificates. What is registered by that name and is not its own is left alone,
-// and so is a revocation that is not of this authority.
-func (a *authority) register(ctx context.Context, state *bolt.Server, i enroll.Identity) error {
-	if len(i.Keys) == 0 {
-		return fmt.Errorf("device %s has no keys", i.ID)
-	}
-	public := i.Keys[0].Public
-	id, err := keyIDOf(public)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		return err
-	}
-	if err := a.makeRoom(ctx, state, i); err != nil {
-		return err
-	}
-	if err := dropKeySet(state, i); err != nil {
-		return err
-	}
-	a.setSince(i.Name, i.Since)
-	return state.ReplaceEntity(bolt.EntityRecord{Identity: i.Name, Scheme: schemeOfPublic(public), KeyID: id, PublicKey: der})
-}
-
-// dropKeySet takes away pre-shared keys that went into another TPM than the one
-// that has the name now.
-func dropKeySet(state *bolt.Server, i enroll.Identity) error {
-	all, err := state.Entities()
-	for _, e := range all {
-		if e.Identity == i.Name+pskSuffix && e.PSK != nil && e.Created.Before(i.Since.Truncate(time.Second)) {
-			return state.RemoveEntity(e.Identity)
-		}
-	}
-	return err
-}
-
-// makeRoom takes away what was registered for the device before, and what this
-// authority revoked.
-func (a *authority) makeRoom(ctx context.Context, state *bolt.Server, i enroll.Identity) error {
-	old, err := state.Entity(ctx, i.Name)
-	switch {
-	case errors.Is(err, keystore.ErrNotFound):
-		return nil
-	case err != nil:
-		return err
-	case old.Revoked && !i.Withdrawn:
-		return fmt.Errorf("entity %s was revoked by an operator: run msl-hsm entity unrevoke %[1]s if it may enroll", printable(i.Name))
-	case !old.Revoked && !ownsEntity(i, old):
-		return fmt.Errorf("entity %s is registered with other keys: give the device another name, or run msl-hsm entity remove %[1]s", printable(i.Name))
-	}
-	for _, step := range []error{
-		state.UnrevokeEntity(i.Name), state.UnrevokeEntity(nameInCertificate(i.Name)),
-	} {
-		if step != nil && !errors.Is(step, bolt.ErrUnknown) && !errors.Is(step, bolt.ErrNotRevoked) {
-			return step
-		}
-	}
-	return nil
-}
-
-// ownsEntity reports whether an entity is registered with a key of the device.
-func ownsEntity(i enroll.Identity, e *msl.Entity) bool {
-	return slices.ContainsFunc(slices.Concat(i.Keys, i.Former), func(k enroll.IdentityKey) bool {
-		return sameKey(k.Public, e.PublicKey)
+// openEndpoint opens the place where devices enroll, beside the server.
+func (c *config) openEndpoint(s *service, log *slog.Logger, source func(*http.Request) string) (err error) {
+	s.endpoint, err = fleet.NewEndpoint(s.devices.Authority, fleet.EndpointConfig{
+		Name: s.msl.Name, Entity: s.msl.Entity,
+		Limits: s.msl.Limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
+		Refused: func(ctx context.Context, err error) {
+			log.LogAttrs(ctx, slog.LevelInfo, "device not enrolled", slog.Any("error", afterConflict(err)))
+		},
 	})
-}
-
-func schemeOfPublic(public crypto.PublicKey) string {
-	if _, ok := public.(*ecdsa.PublicKey); ok {
-		return "ECC"
-	}
-	return "RSA"
-}
-
-// withdraw revokes a device, unless its name is another's by now.
-func (a *authority) withdraw(ctx context.Context, state *bolt.Server, i enroll.Identity) error {
-	e, err := state.Entity(ctx, i.Name)
-	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
-		return err
-	}
-	if err == nil && !e.Revoked && !ownsEntity(i, e) {
-		return nil
-	}
-	err = errors.Join(state.RevokeEntity(i.Name), state.RevokeEntity(nameInCertificate(i.Name)))
-	if psk, errPSK := state.Entity(ctx, i.Name+pskSuffix); errPSK == nil && psk.PSK != nil {
-		err = errors.Join(err, state.RevokeEntity(i.Name+pskSuffix))
-	}
 	return err
 }
 
-// nameInCertificate is the identity that a device has by its certificate (RFC
-// 2253).
-func nameInCertificate(name string) string { return "CN=" + name }
+// afterConflict adds the next step to the error of a device whose name is taken.
+func afterConflict(err error) error {
+	var conflict *fleet.ConflictError
+	switch {
+	case !errors.As(err, &conflict):
+		return err
+	case errors.Is(err, fleet.ErrRevoked):
+		return fmt.Errorf("%w: run msl-hsm entity unrevoke %s if it may enroll", err, printable(conflict.Identity))
+	}
+	return fmt.Errorf("%w: give the device another name, or run msl-hsm entity remove %s", err, printable(conflict.Identity))
+}

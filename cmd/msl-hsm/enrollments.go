@@ -8,10 +8,8 @@ import (
 	"io"
 	"strings"
 
-	"github.com/spf13/cobra"
-
-	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 // An EnrollmentChange is what an operator decides about a device.
@@ -30,7 +28,7 @@ type Enroller struct{ a *authority }
 
 // Apply carries a decision out.
 func (e *Enroller) Apply(c EnrollmentChange, _ *struct{}) error {
-	return errors.Join(decide(context.Background(), e.a.Authority, c), e.a.readSince())
+	return decide(context.Background(), e.a.Authority, c)
 }
 
 // Records lists the records, as JSON.
@@ -49,21 +47,13 @@ func (e *Enroller) CRL(_ struct{}, out *[]byte) (err error) {
 	return err
 }
 
-// A CertifiedKey is a storage key for which the AK of a device vouches.
-type CertifiedKey struct {
-	Device                                string // name
-	Public, Attest, Signature, Qualifying []byte
-}
-
 // Certified checks what a device's AK certified.
-func (e *Enroller) Certified(k CertifiedKey, _ *struct{}) error { return k.check(e.a.Authority) }
-
-func (k CertifiedKey) check(a *enroll.Authority) error {
-	return a.Certified(context.Background(), k.Device, enroll.Storage, k.Public, k.Attest, k.Signature, k.Qualifying)
+func (e *Enroller) Certified(k fleet.CertifiedKey, _ *struct{}) error {
+	return k.Check(context.Background(), e.a.Authority)
 }
 
 // decide carries a decision out.
-func decide(ctx context.Context, a *enroll.Authority, c EnrollmentChange) error {
+func decide(ctx context.Context, a *fleet.Authority, c EnrollmentChange) error {
 	if c.Verb == "revoke certificate" {
 		return a.RevokeCertificate(ctx, c.Serial, c.Note)
 	}
@@ -100,7 +90,7 @@ type enrollments interface {
 	Apply(EnrollmentChange) error
 	Records() ([]enroll.Record, error)
 	CRL() ([]byte, error)
-	Certified(CertifiedKey) error
+	Certified(fleet.CertifiedKey) error
 	io.Closer
 }
 
@@ -114,7 +104,9 @@ func (l localEnrollments) Apply(c EnrollmentChange) error {
 }
 func (l localEnrollments) Records() ([]enroll.Record, error) { return l.List(context.Background()) }
 func (l localEnrollments) CRL() ([]byte, error)              { return l.Authority.CRL(context.Background()) }
-func (l localEnrollments) Certified(k CertifiedKey) error    { return k.check(l.Authority) }
+func (l localEnrollments) Certified(k fleet.CertifiedKey) error {
+	return k.Check(context.Background(), l.Authority)
+}
 
 func (l localEnrollments) Close() error {
 	errs := []error{l.authority.Close()}
@@ -143,7 +135,7 @@ func (r remoteEnrollments) CRL() (der []byte, err error) {
 	return der, err
 }
 
-func (r remoteEnrollments) Certified(k CertifiedKey) error {
+func (r remoteEnrollments) Certified(k fleet.CertifiedKey) error {
 	return fromAuthority(r.Call("Enroller.Certified", k, new(struct{})))
 }
 
@@ -230,185 +222,4 @@ func completeID(s enrollments, what string) (string, error) {
 	}
 	r, err := find(all, what)
 	return r.ID.String(), err
-}
-
-func (p *program) enrollmentList() *cobra.Command {
-	var asJSON bool
-	var only string
-	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the devices that enrolled, or want to",
-		Args:  want(),
-		RunE: func(*cobra.Command, []string) error {
-			return p.withEnrollments(false, func(s enrollments) error {
-				all, err := s.Records()
-				if err != nil {
-					return err
-				}
-				var shown []enroll.Record
-				for _, r := range all {
-					if only == "" || string(r.State) == only {
-						shown = append(shown, r)
-					}
-				}
-				return list(p.stdout, asJSON, shown, "EK HASH\tNAME\tSTATE\tUPDATED\tWHY", func(r enroll.Record) []any {
-					return []any{r.ID.String()[:16], r.Name, r.State, day(r.Updated), reasons(r)}
-				})
-			})
-		},
-	}
-	c.Flags().StringVar(&only, "state", "", "only those in this `STATE`: pending, approved, enrolled, rejected or revoked")
-	jsonFlag(c, &asJSON)
-	return c
-}
-
-// reasons are why a device may enroll, or waits.
-func reasons(r enroll.Record) string {
-	switch {
-	case r.Waits == "":
-		return r.Accepted
-	case r.Accepted == "":
-		return r.Waits
-	}
-	return r.Accepted + "; " + r.Waits
-}
-
-func (p *program) enrollmentShow() *cobra.Command {
-	return &cobra.Command{
-		Use:   "show DEVICE",
-		Short: "Show all that is known of a device, with its evidence, as JSON",
-		Args:  want("DEVICE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return p.withEnrollments(false, func(s enrollments) error {
-				all, err := s.Records()
-				if err != nil {
-					return err
-				}
-				r, err := find(all, args[0])
-				if err != nil {
-					return err
-				}
-				return printJSON(p.stdout, r)
-			})
-		},
-	}
-}
-
-// onDevice is a verb that decides about one device.
-func (p *program) onDevice(verb, short, done string) *cobra.Command {
-	var name, note string
-	c := &cobra.Command{
-		Use:   verb + " DEVICE",
-		Short: short,
-		Long:  short + ".\n\nDEVICE is a name, an EK hash, or the start of one, six digits or more.",
-		Args:  want("DEVICE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return p.withEnrollments(false, func(s enrollments) error {
-				id, err := completeID(s, args[0])
-				if err == nil {
-					err = s.Apply(EnrollmentChange{Verb: verb, Device: id, Name: name, Note: note})
-				}
-				if err == nil {
-					fmt.Fprintf(p.stdout, "%s %s\n", done, id)
-				}
-				return err
-			})
-		},
-	}
-	if verb == "approve" {
-		c.Flags().StringVar(&name, "name", "", "`NAME` of the device, its identity (default made of the EK hash)")
-	}
-	if verb != "remove" {
-		c.Flags().StringVar(&note, "note", "", "`TEXT` for the record")
-	}
-	return c
-}
-
-func (p *program) enrollmentRevoke() *cobra.Command {
-	var note, serial, key string
-	c := &cobra.Command{
-		Use:   "revoke DEVICE | --certificate SERIAL",
-		Short: "Revoke a device, one of its keys, or a certificate",
-		Long: `Revokes a device by its EK: it cannot enroll again until msl-hsm enrollment
-reinstate. With --key one of its keys, so that it may enroll another one; with
---certificate one certificate, whose key may get another one.`,
-		RunE: func(_ *cobra.Command, args []string) error {
-			if (serial == "") == (len(args) == 0) || len(args) > 1 || serial != "" && key != "" {
-				return usagef("enrollment revoke needs a DEVICE, with or without --key, or --certificate SERIAL")
-			}
-			name, err := parseHex("--key", key)
-			if err != nil {
-				return err
-			}
-			return p.withEnrollments(false, func(s enrollments) error {
-				change := EnrollmentChange{Verb: "revoke certificate", Serial: serial, Key: name, Note: note}
-				if serial == "" {
-					change.Verb = map[bool]string{true: "revoke key", false: "revoke"}[key != ""]
-					if change.Device, err = completeID(s, args[0]); err != nil {
-						return err
-					}
-				}
-				if err := s.Apply(change); err != nil {
-					return err
-				}
-				fmt.Fprintf(p.stdout, "revoked %s\n", strings.TrimSpace(change.Device+" "+serial+key))
-				return nil
-			})
-		},
-	}
-	c.Flags().StringVar(&serial, "certificate", "", "hexadecimal `SERIAL` number of a certificate")
-	c.Flags().StringVar(&key, "key", "", "hexadecimal TPM `NAME` of a key, as enrollment show prints it")
-	c.Flags().StringVar(&note, "note", "", "`TEXT` for the record")
-	return c
-}
-
-func (p *program) enrollmentMerge() *cobra.Command {
-	var note string
-	c := &cobra.Command{
-		Use:   "merge OLD NEW",
-		Short: "Let a device whose TPM was replaced go on under its name",
-		Args:  want("OLD", "NEW"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return p.withEnrollments(false, func(s enrollments) error {
-				old, err := completeID(s, args[0])
-				if err != nil {
-					return err
-				}
-				next, err := completeID(s, args[1])
-				if err == nil {
-					err = s.Apply(EnrollmentChange{Verb: "merge", Device: old, Other: next, Note: note})
-				}
-				if err == nil {
-					fmt.Fprintf(p.stdout, "%s takes the place of %s when it enrolls again\n", next, old)
-				}
-				return err
-			})
-		},
-	}
-	c.Flags().StringVar(&note, "note", "", "`TEXT` for the record")
-	return c
-}
-
-func (p *program) enrollmentCRL() *cobra.Command {
-	var out string
-	c := &cobra.Command{
-		Use:   "crl",
-		Short: "Print the list of revoked certificates, signed by the CA",
-		Args:  want(),
-		RunE: func(*cobra.Command, []string) error {
-			return p.withEnrollments(true, func(s enrollments) error {
-				der, err := s.CRL()
-				if err != nil {
-					return err
-				}
-				if out != "" {
-					return atomicfile.Replace(out, enroll.PEM("X509 CRL", der), 0o644)
-				}
-				_, err = p.stdout.Write(enroll.PEM("X509 CRL", der))
-				return err
-			})
-		},
-	}
-	c.Flags().StringVar(&out, "out", "", "write it to this PEM `FILE`, at once in the place of an older one")
-	return c
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 // entities are the schemes by which entities may prove themselves: those that the
@@ -104,7 +105,7 @@ func (c *config) certificates(s *service, log *slog.Logger) (msl.EntityScheme, e
 		scheme.CRLs = lists.current
 	}
 	if s.devices != nil {
-		return deviceCertificates{scheme, s.devices}, nil
+		return fleet.X509{X509: scheme, Authority: s.devices.Authority}, nil
 	}
 	return scheme, nil
 }

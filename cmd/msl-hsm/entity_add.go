@@ -15,6 +15,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 type entityFlags struct {
@@ -179,7 +180,7 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 		if f.storageKey, err = c.provenStorage(identity, f); err != nil {
 			return err
 		}
-		identity += pskSuffix
+		identity = fleet.PSKIdentity(identity)
 	}
 	e := bolt.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
 	override(&c.Server.State, f.state)
@@ -252,7 +253,7 @@ func publicKeyEntity(e *bolt.EntityRecord, f *entityFlags) error {
 	}
 	e.Scheme, e.KeyID = scheme, f.keyID
 	if e.KeyID == "" {
-		if e.KeyID, err = keyIDOf(public); err != nil {
+		if e.KeyID, err = entityauth.KeyID(public); err != nil {
 			return err
 		}
 	}

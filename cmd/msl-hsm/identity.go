@@ -36,7 +36,7 @@ func signerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
 func keyEntity(identity, keyID string, signer crypto.Signer) (msl.EntityScheme, error) {
 	if keyID == "" {
 		var err error
-		if keyID, err = keyIDOf(signer.Public()); err != nil {
+		if keyID, err = entityauth.KeyID(signer.Public()); err != nil {
 			return nil, err
 		}
 	}

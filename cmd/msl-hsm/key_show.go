@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
 func (p *program) keyShow() *cobra.Command {
@@ -126,7 +127,7 @@ func idOfVersion(store keystore.Store, k keystore.Info) string {
 	}
 	for _, v := range ring {
 		if pair, ok := v.Key.(publicHalf); ok && v.Number == k.Version {
-			id, err := keyIDOf(pair.Public())
+			id, err := entityauth.KeyID(pair.Public())
 			if err == nil {
 				return id
 			}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 // gcPercent lets the heap of a server grow to five times what is alive: that is a
@@ -67,7 +68,6 @@ const (
 	sessionMemory    = 4 << 10   // a master token that is remembered
 	keysMemory       = 12 << 10  // and its keys in the PKCS #11 module
 	passwordMemory   = 128 << 20 // Argon2id of a password, and of one that was checked before (bolt.Server)
-	enrollMemory     = 16 << 20  // messages of devices that enroll
 )
 
 // A memoryPart is what one setting lets a server occupy.
@@ -95,7 +95,7 @@ func (s *serverConfig) memoryParts(bounds *mslhttp.Connections, limits msl.Limit
 		{"sessions", sessions * (sessionMemory + keysMemory), sessions * keysMemory},
 	}
 	if s.Enrollment.State != "" {
-		parts[0].bytes += 2 * enrollMemory
+		parts[0].bytes += 2 * fleet.EndpointMemory
 	}
 	return parts
 }

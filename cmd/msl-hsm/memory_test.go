@@ -10,8 +10,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
-
-	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 const mib = 1 << 20
@@ -137,15 +135,5 @@ func TestMemoryDocs(t *testing.T) {
 	}
 	if worst := worstCase(parts(c)); worst > 512*mib*9/10 {
 		t.Errorf("the example takes %s", mebibytes(worst))
-	}
-}
-
-// The memory that is stated for devices that enroll is all that they may have, whatever
-// the limits of other messages are.
-func TestNewcomersLimits(t *testing.T) {
-	for _, l := range []msl.Limits{{}, {Header: 64 << 20, Chunk: 64 << 20, Held: 64 << 20, Unproven: 1 << 30, Proven: 1 << 30}} {
-		if own := newcomersLimits(l).Effective(); own.Unproven != enrollMemory || own.Proven != enrollMemory {
-			t.Errorf("%d and %d bytes, of %d", own.Unproven, own.Proven, enrollMemory)
-		}
 	}
 }

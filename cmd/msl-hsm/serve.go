@@ -15,7 +15,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/logsample"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
-	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 type serveFlags struct {
@@ -153,13 +152,10 @@ func (c *config) httpServer(s *service, handle handler, log, peers *slog.Logger)
 	paths := http.NewServeMux()
 	paths.Handle("/", answers)
 	if s.devices != nil {
-		newcomers, admit, err := s.enroller(s.devices, peers)
-		if err != nil {
+		if err := c.openEndpoint(s, peers, source); err != nil {
 			return nil, err
 		}
-		paths.Handle(c.Server.Enrollment.Path, throttled(&mslhttp.Handler{
-			Server: newcomers, Handle: admit, MaxBody: 4 * enroll.MaxMessage, Timeout: c.Server.Limits.Timeout, Log: peers, Source: source,
-		}))
+		paths.Handle(c.Server.Enrollment.Path, s.endpoint)
 	}
 	return &http.Server{
 		Handler: paths,

@@ -12,6 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 // A service is a server with all that it holds open.
@@ -23,6 +24,7 @@ type service struct {
 	devices *authority // that enroll here, or nil
 	msl     *msl.Server
 
+	endpoint    *fleet.Endpoint // where devices enroll, or nil
 	connections *mslhttp.Connections
 }
 
@@ -117,7 +119,7 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 		Log:           log,
 	}
 	if s.devices != nil {
-		s.msl.JudgeToken = s.devices.tokenJudge(issuer)
+		s.msl.JudgeToken = s.devices.TokenJudge(issuer)
 	}
 	s.state.PasswordsAtATime(c.Server.Limits.Passwords)
 	s.msl.Users = c.userSchemes(s)
@@ -202,6 +204,9 @@ func (c *config) serviceTokenKeys(store keystore.Store) (msl.ServiceTokenKeys, e
 // close lets go of every key object, and then of the sessions and the file.
 func (s *service) close() error {
 	var errs []error
+	if s.endpoint != nil {
+		errs = append(errs, s.endpoint.Close())
+	}
 	if s.msl != nil {
 		errs = append(errs, s.msl.Close(), s.psk.Close(), closeExchanges(s.msl.KeyExchanges))
 		if s.mgk != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -14,12 +13,8 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/keystore/soft"
-	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/entityauth"
-	"github.com/msl-hsm/msl-hsm/msl/keyx"
-	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
@@ -325,7 +320,7 @@ func (p *program) tpmApply(use, short, long, done string, apply func(*identity.D
 					return err
 				}
 				defer client.Close()
-				err = apply(m.identity, c.Context(), exchangeWith(client, cfg.Client.Recipient), p.progress)
+				err = apply(m.identity, c.Context(), fleet.Exchange(client, cfg.Client.Recipient), p.progress)
 				s, statusErr := m.identity.Status()
 				switch {
 				case errors.Is(err, identity.ErrPending):
@@ -392,39 +387,4 @@ func parseHex(flag, text string) ([]byte, error) {
 		return nil, usagef("%s: want hexadecimal digits: %w", flag, err)
 	}
 	return b, nil
-}
-
-// newcomerClient talks to the server's enrollment as one without an identity, with
-// session keys that end with the process: what has to be secret is for the TPM.
-func (c *config) newcomerClient() (*msl.Client, error) {
-	if err := c.Client.checkURL(); err != nil {
-		return nil, err
-	}
-	if err := c.Client.checkPeers(); err != nil {
-		return nil, err
-	}
-	peers, err := c.Client.peers(&client{})
-	if err != nil {
-		return nil, err
-	}
-	web, err := c.web(nil)
-	if err != nil {
-		return nil, err
-	}
-	return &msl.Client{
-		Entity: &entityauth.Provisioned{}, Peers: peers,
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: soft.New()}},
-		Transport:    &mslhttp.Transport{URL: c.Client.URL, Client: web},
-	}, nil
-}
-
-func exchangeWith(client *msl.Client, recipient string) identity.Exchange {
-	return func(ctx context.Context, request []byte) ([]byte, error) {
-		r, err := client.Do(ctx, &msl.Request{Encrypted: true, Authenticated: true, Recipient: recipient, Body: msl.BytesBody(request)})
-		if err != nil {
-			return nil, err
-		}
-		answer, err := io.ReadAll(io.LimitReader(r.Body, identity.MaxMessage+1))
-		return answer, errors.Join(err, r.Body.Close())
-	}
 }

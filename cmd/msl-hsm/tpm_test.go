@@ -115,3 +115,20 @@ func found(ts *testscript.TestScript, _ bool, args []string) {
 func nextSecond(*testscript.TestScript, bool, []string) {
 	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 }
+
+func TestSettledTPM(t *testing.T) {
+	for uri, want := range map[string]string{
+		"tpm:?state=device.keys":            "tpm:?state=/a%20b%26/device.keys",
+		"tpm:?device=/dev/tpm0&state=x/y":   "tpm:?device=/dev/tpm0&state=/a%20b%26/x/y",
+		"tpm:?state=/var/device.keys&srk=1": "tpm:?state=/var/device.keys&srk=1",
+		"tpm:?state=%2Fvar%2Fdevice.keys":   "tpm:?state=%2Fvar%2Fdevice.keys",
+		"tpm:?unix=/run/tpm":                "tpm:?unix=/run/tpm",
+		"tpm:?state=":                       "tpm:?state=",
+		"tpm:":                              "tpm:",
+		"tpm:object=state=x?state=y&srk=1":  "tpm:object=state=x?state=/a%20b%26/y&srk=1",
+	} {
+		if got := settledTPM("/a b&", uri); got != want {
+			t.Errorf("%s: %s, want %s", uri, got, want)
+		}
+	}
+}

@@ -1,62 +1,27 @@
 package main
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
-	"github.com/google/go-tpm/tpm2"
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/tpm"
-	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
-
-// pskSuffix ends the identity that an enrolled device has by pre-shared keys: its
-// name is registered with its identity key.
-const pskSuffix = "-psk"
-
-// A storageProof is the storage key of a TPM, for which the AK vouches.
-type storageProof struct {
-	Public    []byte          `json:"public"`    // TPMT_PUBLIC
-	Attest    []byte          `json:"attest"`    // TPMS_ATTEST
-	Signature []byte          `json:"signature"` // TPMT_SIGNATURE
-	Nonce     enroll.HexBytes `json:"nonce"`
-}
-
-// A wrappedPSK is a pre-shared key set on its way into a TPM.
-type wrappedPSK struct {
-	Identity   string     `json:"identity"`
-	Encryption wrappedKey `json:"encryption"`
-	MAC        wrappedKey `json:"mac"`
-	Revealing  wrappedKey `json:"revealing"`
-}
-
-// A wrappedKey is a keystore.Duplicated.
-type wrappedKey struct {
-	Public    []byte `json:"public"`
-	Duplicate []byte `json:"duplicate"`
-	Seed      []byte `json:"seed"`
-}
 
 func parseNonce(text string) ([]byte, error) {
 	nonce, err := parseHex("--nonce", text)
-	if err == nil && (len(nonce) < 16 || len(nonce) > 32) {
-		err = usagef("--nonce: a nonce must be 16 to 32 bytes long, not %d", len(nonce))
+	if err == nil {
+		if err = fleet.CheckNonce(nonce); err != nil {
+			err = usagef("--nonce: %w", err)
+		}
 	}
 	return nonce, err
-}
-
-// forProvisioning is what the AK certifies beside the storage key.
-func forProvisioning(nonce []byte) []byte {
-	sum := sha256.Sum256(append([]byte("MSL PSK provisioning 1"), nonce...))
-	return sum[:]
 }
 
 func (p *program) tpmStorage() *cobra.Command {
@@ -74,7 +39,7 @@ see msl-hsm entity add --help.`,
 				return err
 			}
 			return p.withMachine(false, func(_ *config, m *machine) error {
-				proof, err := m.proveStorage(n)
+				proof, err := m.forMSL().ProveStorageKey(n)
 				if err != nil {
 					return err
 				}
@@ -86,24 +51,14 @@ see msl-hsm entity add --help.`,
 	return c
 }
 
-func (m *machine) proveStorage(nonce []byte) (*storageProof, error) {
-	_, public, err := m.store.StorageKey()
-	if err != nil {
-		return nil, err
-	}
-	proof := &storageProof{Public: tpm2.Marshal(public), Nonce: nonce}
-	proof.Attest, proof.Signature, err = m.identity.Certify(m.store.WithStorageKey, forProvisioning(nonce))
-	return proof, err
-}
-
 // provenStorage returns the storage key in the TPM of a device that enrolled here.
 func (c *config) provenStorage(device string, f entityFlags) (public []byte, err error) {
 	nonce, err := parseNonce(f.nonce)
 	if err != nil {
 		return nil, err
 	}
-	var proof storageProof
-	if err := readObject("storage key", f.storage, &proof); err != nil {
+	proof, err := readObject("storage key", f.storage, fleet.ParseStorageProof)
+	if err != nil {
 		return nil, err
 	}
 	if c.Server.Enrollment.State == "" {
@@ -114,9 +69,7 @@ func (c *config) provenStorage(device string, f entityFlags) (public []byte, err
 		return nil, err
 	}
 	defer closing(&err, all)
-	err = all.Certified(CertifiedKey{
-		Device: device, Public: proof.Public, Attest: proof.Attest, Signature: proof.Signature, Qualifying: forProvisioning(nonce),
-	})
+	err = all.Certified(proof.Certified(device, nonce))
 	if err != nil {
 		return nil, fmt.Errorf("%s does not prove the storage key of device %q for this nonce: %w", f.storage, printable(device), err)
 	}
@@ -125,21 +78,9 @@ func (c *config) provenStorage(device string, f entityFlags) (public []byte, err
 
 // writeWrapped writes the keys for the TPM that has the storage key.
 func (k *pskFile) writeWrapped(path string, storage []byte) error {
-	set := wrappedPSK{Identity: k.Identity}
-	for _, key := range []struct {
-		to  *wrappedKey
-		a   keystore.Algorithm
-		raw []byte
-	}{
-		{&set.Encryption, keystore.AES128CBC, k.Encryption},
-		{&set.MAC, keystore.HMACSHA256, k.MAC},
-		{&set.Revealing, keystore.AESReveal128, k.Wrapping},
-	} {
-		d, err := tpm.Duplicate(storage, key.a, key.raw)
-		if err != nil {
-			return err
-		}
-		*key.to = wrappedKey(d)
+	set, err := fleet.WrapPSK(k.Identity, storage, fleet.PSK{Encryption: k.Encryption, MAC: k.MAC, Wrapping: k.Wrapping})
+	if err != nil {
+		return err
 	}
 	text, err := json.MarshalIndent(set, "", "  ")
 	if err != nil {
@@ -172,57 +113,43 @@ IDENTITY-revealing, with --key-exchange JWE_LADDER or JWK_LADDER.`,
 }
 
 func (p *program) importPSK(m *machine, path string) error {
-	var set wrappedPSK
-	if err := readObject("pre-shared keys", path, &set); err != nil {
-		return err
-	}
-	name, _, err := m.identity.Credentials()
+	set, err := readObject("pre-shared keys", path, fleet.ParseWrappedPSK)
 	if err != nil {
 		return err
 	}
-	if set.Identity != name+pskSuffix {
-		return usagef("the keys in %s are those of %q, and this machine is %q", path, printable(set.Identity), printable(name))
+	done, err := m.forMSL().ImportPSK(set)
+	var other *fleet.OtherDeviceError
+	switch {
+	case errors.As(err, &other):
+		return usagef("the keys in %s are those of %q, and this machine is %q", path, printable(other.Identity), printable(other.Device))
+	case errors.Is(err, keystore.ErrBadData):
+		return fmt.Errorf("%s is damaged, or for another TPM: %w", path, err)
+	case err != nil:
+		return err
 	}
-	incoming := []incomingKey{
-		{label: set.Identity + "-encryption", algorithm: keystore.AES128CBC},
-		{label: set.Identity + "-mac", algorithm: keystore.HMACSHA256},
-		{label: set.Identity + "-revealing", algorithm: keystore.AESReveal128},
-	}
-	var done []keystore.Version
-	for n, k := range []wrappedKey{set.Encryption, set.MAC, set.Revealing} {
-		v, err := m.store.ImportDuplicate(incoming[n].label, incoming[n].algorithm, keystore.Duplicated(k))
-		if errors.Is(err, keystore.ErrBadData) {
-			err = fmt.Errorf("%s is damaged, or for another TPM: %w", path, err)
-		}
-		if err != nil {
-			return errors.Join(err, takeBack(m.store, incoming[:n], done))
-		}
-		done = append(done, v)
-	}
-	for n, v := range done {
-		fmt.Fprintf(p.stdout, "imported %s version %d %v\n", incoming[n].label, v.Number, incoming[n].algorithm)
+	for _, k := range done {
+		fmt.Fprintf(p.stdout, "imported %s version %d %v\n", k.Label, k.Version, k.Algorithm)
 	}
 	return nil
 }
 
 // readObject reads a file of one JSON object, which is not secret.
-func readObject(what, path string, v any) error {
+func readObject[T any](what, path string, parse func([]byte) (*T, error)) (*T, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return usagef("%s: %w", what, err)
+		return nil, usagef("%s: %w", what, err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err == nil && len(text) > maxSecret {
 		err = fmt.Errorf("it has more than %d bytes", maxSecret)
 	}
+	var v *T
+	if err == nil {
+		v, err = parse(text)
+	}
 	if err != nil {
-		return usagef("%s: %s: %w", what, path, err)
+		return nil, usagef("%s: %s: %w", what, path, err)
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return usagef("%s: %s: %w", what, path, err)
-	}
-	return nil
+	return v, nil
 }

@@ -1,0 +1,78 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// An Authority enrolls devices and registers them as entities of an MSL server. It
+// is safe for use by many goroutines, and must be the only one that changes its
+// records.
+type Authority struct {
+	*enroll.Authority
+	state *bolt.Server
+	since sinceTable
+}
+
+// NewAuthority makes an authority that registers devices in the state of a server, with
+// entityauth.KeyID as the id of their keys. It sets Register and Withdraw of the
+// settings itself. The caller closes the state and the records when the authority is no
+// longer used.
+//
+// The errors are those of [enroll.NewAuthority] and of the records.
+func NewAuthority(state *bolt.Server, settings enroll.Config) (*Authority, error) {
+	if state == nil || settings.Records == nil {
+		return nil, errors.New("fleet: an authority needs the state of a server, and records")
+	}
+	a := &Authority{state: state}
+	settings.Register, settings.Withdraw = a.register, a.withdraw
+	settings.Records = watchedRecords{settings.Records, a.since.learn}
+	var err error
+	if a.Authority, err = enroll.NewAuthority(settings); err != nil {
+		return nil, err
+	}
+	all, err := a.List(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		a.since.learn(r)
+	}
+	return a, nil
+}
+
+// watchedRecords are records of which every one that is written is told.
+type watchedRecords struct {
+	enroll.Records
+	written func(enroll.Record)
+}
+
+// Update implements enroll.Records.
+func (w watchedRecords) Update(ctx context.Context, fn func(enroll.Tx) error) error {
+	var put []enroll.Record
+	err := w.Records.Update(ctx, func(tx enroll.Tx) error {
+		put = nil // fn may run again
+		return fn(watchedTx{tx, &put})
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range put {
+		w.written(r)
+	}
+	return nil
+}
+
+type watchedTx struct {
+	enroll.Tx
+	put *[]enroll.Record
+}
+
+// Put implements enroll.Tx.
+func (w watchedTx) Put(r enroll.Record) error {
+	*w.put = append(*w.put, r)
+	return w.Tx.Put(r)
+}

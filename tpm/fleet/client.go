@@ -1,0 +1,38 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/keyx"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
+)
+
+// NewClient makes the client of a device that has no identity yet, for an
+// [Endpoint]. peers authenticate the server: the device believes the name and the
+// certificates that it gets. The session keys are in memory and end with the
+// process; the secrets of an enrollment are encrypted for the TPM.
+func NewClient(peers []msl.EntityScheme, transport msl.Transport) *msl.Client {
+	return &msl.Client{
+		Entity: &entityauth.Provisioned{}, Peers: peers,
+		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: soft.New()}},
+		Transport:    transport,
+	}
+}
+
+// Exchange carries the messages of identity.Device.Enroll and Renew to the endpoint
+// of the server with that identity.
+func Exchange(client *msl.Client, recipient string) identity.Exchange {
+	return func(ctx context.Context, request []byte) ([]byte, error) {
+		r, err := client.Do(ctx, &msl.Request{Encrypted: true, Authenticated: true, Recipient: recipient, Body: msl.BytesBody(request)})
+		if err != nil {
+			return nil, err
+		}
+		answer, err := io.ReadAll(io.LimitReader(r.Body, identity.MaxMessage+1))
+		return answer, errors.Join(err, r.Body.Close())
+	}
+}

@@ -1,0 +1,168 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/keyx"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+const (
+	// EndpointMemory is how many bytes the messages of an [Endpoint] may take in
+	// each of the two parts of memory that package msl has for messages
+	// (msl.Limits.Unproven and Proven).
+	EndpointMemory = 16 << 20
+
+	// messagesPerSecond limits the messages to an endpoint; an enrollment takes
+	// three. The answer to a first one costs an operation with the server's private
+	// key.
+	messagesPerSecond = 100
+
+	// maxMessage limits a message as MSL wraps it.
+	maxMessage = 4 * enroll.MaxMessage
+)
+
+// EndpointConfig is how an [Endpoint] works. Name and Entity are needed.
+type EndpointConfig struct {
+	Name   string           // identity of the server
+	Entity msl.EntityScheme // how the server proves it
+
+	// Limits are those of the server beside the endpoint. The sizes of messages and
+	// the memory for them are the endpoint's own.
+	Limits  msl.Limits
+	Timeout time.Duration                // for a message and its answer, as mslhttp.Handler.Timeout
+	Source  func(*http.Request) string   // as mslhttp.Handler.Source
+	Log     *slog.Logger                 // nil means none
+	Refused func(context.Context, error) // is told why a device was not enrolled; nil logs it
+}
+
+// An Endpoint is an MSL server over HTTP for devices that have no identity yet. Its
+// keys and tokens are its own: they are gone when the process ends, and open nothing
+// of the server beside it.
+type Endpoint struct {
+	http.Handler
+	server *msl.Server
+	store  *soft.Store
+}
+
+// NewEndpoint makes the endpoint of an authority. More than a hundred messages a
+// second get HTTP 503. Close it when its last request is over.
+func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
+	store := soft.New()
+	issuer, err := temporaryIssuer(store, c.Name)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	e := &Endpoint{store: store, server: &msl.Server{
+		Name: c.Name, Entity: c.Entity, Issuer: issuer, State: noState{},
+		Entities:     []msl.EntityScheme{&entityauth.Provisioned{Assign: temporaryName}},
+		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
+		Limits:       endpointLimits(c.Limits), Log: c.Log,
+	}}
+	e.Handler = throttled(&mslhttp.Handler{
+		Server: e.server, Handle: answer(a, c), MaxBody: maxMessage,
+		Timeout: c.Timeout, Log: c.Log, Source: c.Source,
+	})
+	return e, nil
+}
+
+// Close ends the endpoint's sessions and its keys.
+func (e *Endpoint) Close() error { return errors.Join(e.server.Close(), e.store.Close()) }
+
+// answer has the authority answer a message.
+func answer(a *Authority, c EndpointConfig) msl.Handler {
+	refused := c.Refused
+	if refused == nil {
+		refused = func(ctx context.Context, err error) {
+			if c.Log != nil {
+				c.Log.LogAttrs(ctx, slog.LevelInfo, "device not enrolled", slog.Any("error", err))
+			}
+		}
+	}
+	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		request, err := io.ReadAll(io.LimitReader(m.Body, enroll.MaxMessage+1))
+		if err != nil {
+			return err
+		}
+		response, err := a.Handle(ctx, request)
+		if err != nil {
+			refused(ctx, err)
+		}
+		_, err = w.Write(response)
+		return err
+	}
+}
+
+// endpointLimits are for short messages.
+func endpointLimits(l msl.Limits) msl.Limits {
+	l.Header, l.Chunk, l.Held = maxMessage, maxMessage, maxMessage
+	l.Unproven, l.Proven = EndpointMemory, EndpointMemory
+	return l
+}
+
+// temporaryIssuer makes an issuer whose keys end with the process.
+func temporaryIssuer(store *soft.Store, name string) (*msl.Issuer, error) {
+	encryption, err := store.Create("encryption", keystore.AES128CBC)
+	if err != nil {
+		return nil, err
+	}
+	mac, err := store.Create("mac", keystore.HMACSHA256)
+	if err != nil {
+		return nil, err
+	}
+	return &msl.Issuer{Name: name, Store: store, Keys: []msl.IssuerKeys{{
+		Version: 1, Encryption: encryption.Key.(keystore.Cipher), MAC: mac.Key.(keystore.MAC),
+	}}}, nil
+}
+
+// noState remembers nothing of those who enroll, since there is no end of them: a
+// token is not renewed, and no message is non-replayable.
+type noState struct{}
+
+func (noState) Revoked(context.Context, string, string) error { return nil }
+
+func (noState) AcceptID(context.Context, string, int64, int64) error {
+	return msl.ErrMessageReplayedUnrecoverable
+}
+
+func (noState) Renewable(context.Context, string, int64, int64) error {
+	return msl.ErrMasterTokenSequenceNumberOutOfSync
+}
+
+func (noState) Renew(context.Context, string, int64, int64) (int64, error) {
+	return 0, msl.ErrMasterTokenSequenceNumberOutOfSync
+}
+
+// throttled refuses messages beyond the limit per second.
+func throttled(next http.Handler) http.Handler {
+	limit := rate.NewLimiter(messagesPerSecond, 2*messagesPerSecond)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !limit.Allow() {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// temporaryName names a device that has no name yet.
+func temporaryName(context.Context) (string, error) {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return "newcomer-" + hex.EncodeToString(b), nil
+}

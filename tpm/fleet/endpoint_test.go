@@ -1,0 +1,59 @@
+package fleet
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+func TestThrottled(t *testing.T) {
+	h := throttled(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	codes := map[int]int{}
+	for range 5 * messagesPerSecond {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/enroll", nil))
+		codes[w.Code]++
+	}
+	if codes[http.StatusOK] < 2*messagesPerSecond || codes[http.StatusServiceUnavailable] < messagesPerSecond {
+		t.Errorf("%v", codes)
+	}
+}
+
+// The memory that is stated for devices that enroll is all that they may have, whatever
+// the limits of other messages are.
+func TestEndpointLimits(t *testing.T) {
+	for _, l := range []msl.Limits{{}, {Header: 64 << 20, Chunk: 64 << 20, Held: 64 << 20, Unproven: 1 << 30, Proven: 1 << 30}} {
+		if own := endpointLimits(l).Effective(); own.Unproven != EndpointMemory || own.Proven != EndpointMemory {
+			t.Errorf("%d and %d bytes, of %d", own.Unproven, own.Proven, EndpointMemory)
+		}
+	}
+}
+
+// TestEndpointLogs sends what is no enrollment: the sender gets an answer, and the log
+// of the server has the reason.
+func TestEndpointLogs(t *testing.T) {
+	s := newSite(t)
+	var log bytes.Buffer
+	e, err := NewEndpoint(s.Authority, EndpointConfig{
+		Name: "server", Entity: s.own, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := serve(t, httptest.NewServer(e), e)
+	client := NewClient(s.peers, &mslhttp.Transport{URL: url})
+	t.Cleanup(func() { client.Close() })
+	answer, err := Exchange(client, "server")(t.Context(), []byte("x"))
+	if err != nil || len(answer) == 0 {
+		t.Errorf("%s, %v", answer, err)
+	}
+	if !strings.Contains(log.String(), "device not enrolled") {
+		t.Errorf("log: %s", &log)
+	}
+}

@@ -1,0 +1,43 @@
+package fleet
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// TestTokenJudge has tokens of before and after a name was given.
+func TestTokenJudge(t *testing.T) {
+	since := time.Unix(1_800_000_000, 700_000_000)
+	token := func(issued time.Time, renewal, life time.Duration) *msl.MasterToken {
+		return &msl.MasterToken{RenewalWindow: issued.Add(renewal).Truncate(time.Second), Expiration: issued.Add(life).Truncate(time.Second)}
+	}
+	a := &Authority{}
+	a.since.set("box", since)
+	a.since.set("box", since.Add(-time.Hour)) // never back
+	a.since.set(CertificateIdentity("van"), since)
+	judge := a.TokenJudge(&msl.Issuer{})
+	short := a.TokenJudge(&msl.Issuer{RenewAfter: time.Minute, Lifetime: 12 * time.Hour})
+	for what, c := range map[string]struct {
+		judge    func(string, *msl.MasterToken) error
+		identity string
+		token    *msl.MasterToken
+		want     error
+	}{
+		"after":                       {judge, "box", token(since.Add(time.Second), time.Hour, 24*time.Hour), nil},
+		"at once":                     {judge, "box", token(since, time.Hour, 24*time.Hour), nil},
+		"before":                      {judge, "box", token(since.Add(-time.Second), time.Hour, 24*time.Hour), msl.ErrMasterTokenIdentityRevoked},
+		"before, by a certificate":    {judge, "CN=box", token(since.Add(-time.Second), time.Hour, 24*time.Hour), msl.ErrMasterTokenIdentityRevoked},
+		"before, by shared keys":      {judge, "box-psk", token(since.Add(-time.Second), time.Hour, 24*time.Hour), msl.ErrMasterTokenIdentityRevoked},
+		"another name":                {judge, "van", token(since.Add(-time.Second), time.Hour, 24*time.Hour), nil},
+		"a certificate":               {judge, "CN=van", token(since.Add(-time.Second), time.Hour, 24*time.Hour), msl.ErrMasterTokenIdentityRevoked},
+		"lived longer in those days":  {short, "box", token(since.Add(-time.Second), time.Minute, 24*time.Hour), msl.ErrMasterTokenIdentityRevoked},
+		"renewed later in those days": {short, "box", token(since.Add(-time.Second), time.Hour, 12*time.Hour), msl.ErrMasterTokenIdentityRevoked},
+	} {
+		if err := c.judge(c.identity, c.token); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package fleet
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// Why a device cannot be registered by its name. Each comes in a [ConflictError].
+var (
+	// ErrRevoked: an operator revoked the entity, and not through the authority.
+	ErrRevoked = errors.New("was revoked by an operator")
+	// ErrRegistered: the entity is registered with keys that are not the device's.
+	ErrRegistered = errors.New("is registered with other keys")
+)
+
+// A ConflictError is a device whose name an operator gave another meaning in the
+// state of the server.
+type ConflictError struct {
+	Identity string // the name
+	Err      error  // ErrRevoked or ErrRegistered
+}
+
+// Error implements error.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("entity %s %v", safetext.String(e.Identity), e.Err)
+}
+
+// Unwrap returns ErrRevoked or ErrRegistered.
+func (e *ConflictError) Unwrap() error { return e.Err }
+
+// register makes a device an entity: by its first key, and by the name in its
+// certificates. An entity of that name that is not the device's own is left alone,
+// and so is a revocation that this authority did not make.
+func (a *Authority) register(ctx context.Context, i enroll.Identity) error {
+	if len(i.Keys) == 0 {
+		return fmt.Errorf("device %s has no keys", i.ID)
+	}
+	public := i.Keys[0].Public
+	id, err := entityauth.KeyID(public)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return err
+	}
+	if err := a.makeRoom(ctx, i); err != nil {
+		return err
+	}
+	if err := a.dropPSK(i); err != nil {
+		return err
+	}
+	a.since.set(i.Name, i.Since)
+	return a.state.ReplaceEntity(bolt.EntityRecord{Identity: i.Name, Scheme: schemeOf(public), KeyID: id, PublicKey: der})
+}
+
+func schemeOf(public crypto.PublicKey) string {
+	if _, ok := public.(*ecdsa.PublicKey); ok {
+		return "ECC"
+	}
+	return "RSA"
+}
+
+// makeRoom takes back what this authority revoked by the name of a device, and
+// checks that what is registered by that name is the device's own.
+func (a *Authority) makeRoom(ctx context.Context, i enroll.Identity) error {
+	old, err := a.state.Entity(ctx, i.Name)
+	switch {
+	case errors.Is(err, keystore.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case old.Revoked && !i.Withdrawn:
+		return &ConflictError{i.Name, ErrRevoked}
+	case !old.Revoked && !owns(i, old):
+		return &ConflictError{i.Name, ErrRegistered}
+	}
+	for _, identity := range []string{i.Name, CertificateIdentity(i.Name)} {
+		err := a.state.UnrevokeEntity(identity)
+		if err != nil && !errors.Is(err, bolt.ErrUnknown) && !errors.Is(err, bolt.ErrNotRevoked) {
+			return err
+		}
+	}
+	return nil
+}
+
+// owns reports whether an entity is registered with a key of the device.
+func owns(i enroll.Identity, e *msl.Entity) bool {
+	return slices.ContainsFunc(slices.Concat(i.Keys, i.Former), func(k enroll.IdentityKey) bool {
+		return sameKey(k.Public, e.PublicKey)
+	})
+}
+
+func sameKey(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && b != nil && key.Equal(b)
+}
+
+// dropPSK removes pre-shared keys that went into another TPM than the one that has
+// the name now.
+func (a *Authority) dropPSK(i enroll.Identity) error {
+	all, err := a.state.Entities()
+	for _, e := range all {
+		if e.Identity == PSKIdentity(i.Name) && e.PSK != nil && e.Created.Before(i.Since.Truncate(time.Second)) {
+			return a.state.RemoveEntity(e.Identity)
+		}
+	}
+	return err
+}
+
+// withdraw revokes the identities of a device, unless its name belongs to another
+// one by now.
+func (a *Authority) withdraw(ctx context.Context, i enroll.Identity) error {
+	e, err := a.state.Entity(ctx, i.Name)
+	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+		return err
+	}
+	if err == nil && !e.Revoked && !owns(i, e) {
+		return nil
+	}
+	err = errors.Join(a.state.RevokeEntity(i.Name), a.state.RevokeEntity(CertificateIdentity(i.Name)))
+	psk := PSKIdentity(i.Name)
+	if e, errPSK := a.state.Entity(ctx, psk); errPSK == nil && e.PSK != nil {
+		err = errors.Join(err, a.state.RevokeEntity(psk))
+	}
+	return err
+}
