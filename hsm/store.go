@@ -33,8 +33,8 @@ type Config struct {
 	Sessions int
 	// Wait bounds the wait for one of them. The default is 5 seconds.
 	Wait time.Duration
-	// SealPrefix starts the labels of the sealing keys: <prefix>-seal-session,
-	// <prefix>-seal-wrapping and <prefix>-seal-mac. The default is msl.
+	// SealPrefix is the first part of the labels of the sealing keys, see
+	// [keystore.SealingRoles]. The default is [keystore.DefaultPrefix].
 	SealPrefix string
 	// CallTimeout is how long a call into the module may take. While one takes
 	// longer the store is unavailable: operations answer keystore.ErrUnavailable
@@ -132,7 +132,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 	}
 	s := &Store{
 		library: newLibrary(mod.functions), mod: mod, uri: uri, wait: cmp.Or(max(c.Wait, 0), defaultWait),
-		prefix: cmp.Or(c.SealPrefix, "msl"), allow: c.AllowWeak, log: c.Log,
+		prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak, log: c.Log,
 		templates: map[keystore.Algorithm]sessionTemplates{},
 		done:      make(chan struct{}),
 		name:      cryptorand.Text()[:8],

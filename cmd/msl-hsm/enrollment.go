@@ -141,7 +141,7 @@ func (c *config) caKey() string {
 	if c.Server.Enrollment.CAKey != "" {
 		return c.Server.Enrollment.CAKey
 	}
-	return c.Keystore.Prefix + "-ca"
+	return keystore.RoleCA.Label(c.Keystore.Prefix)
 }
 
 func readCertificate(setting, path string) (*x509.Certificate, error) {

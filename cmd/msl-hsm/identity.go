@@ -82,7 +82,7 @@ func (c *config) ownEntity(store keystore.Store) (msl.EntityScheme, error) {
 	}
 	label := c.Server.Key
 	if label == "" {
-		label = c.Keystore.Prefix + "-identity"
+		label = keystore.RoleIdentity.Label(c.Keystore.Prefix)
 	}
 	signer, err := signerOf(store, label, makeServerKeys)
 	if err != nil {

@@ -77,8 +77,8 @@ func (c *config) noteOldKeys(all []keystore.Info) []keystore.Info {
 		return slices.ContainsFunc(all, func(k keystore.Info) bool { return k.Label == label && k.Algorithm == a })
 	}
 	for n, k := range all {
-		name, isMAC := strings.CutSuffix(k.Label, "-mac")
-		if isMAC && k.Algorithm == keystore.HMACSHA256 && has(name+"-encryption", keystore.AES128CBC) && has(name+"-wrapping", keystore.AESUnwrap128) {
+		name, isMAC := strings.CutSuffix(k.Label, keystore.RolePSKMAC.Label(""))
+		if isMAC && k.Algorithm == keystore.HMACSHA256 && has(keystore.RolePSKEncryption.Label(name), keystore.AES128CBC) && has(keystore.RolePSKWrapping.Label(name), keystore.AESUnwrap128) {
 			all[n].Notes = append(all[n].Notes, fmt.Sprintf("plain-mac: whoever has the PIN can compute %[1]s-wrapping if it is derived from the other two keys: msl-hsm key destroy %[1]s-mac --yes, then msl-hsm key import %[1]s --set psk --file FILE, or --set psk-ladder as it was", name))
 		}
 	}

@@ -146,12 +146,12 @@ func (c *config) issuer(store keystore.Store) (*msl.Issuer, error) {
 		Name: c.Server.Identity, Store: store,
 		RenewAfter: c.Server.RenewAfter, Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired,
 	}
-	for _, role := range []string{"-seal-session", "-seal-wrapping", "-seal-mac"} {
-		if _, err := store.Lookup(c.Keystore.Prefix + role); err != nil {
+	for _, role := range keystore.SealingRoles() {
+		if _, err := store.Lookup(role.Label(c.Keystore.Prefix)); err != nil {
 			return nil, missing(err, makeServerKeys)
 		}
 	}
-	ring, err := issuerRing(store, c.Keystore.Prefix+"-issuer-encryption", c.Keystore.Prefix+"-issuer-mac")
+	ring, err := issuerRing(store, keystore.RoleIssuerEncryption.Label(c.Keystore.Prefix), keystore.RoleIssuerMAC.Label(c.Keystore.Prefix))
 	i.Keys = ring
 	return i, err
 }
@@ -187,7 +187,7 @@ func issuerRing(store keystore.Store, encryption, mac string) (ring []msl.Issuer
 }
 
 func (c *config) serviceTokenKeys(store keystore.Store) (msl.ServiceTokenKeys, error) {
-	ring, err := issuerRing(store, c.Keystore.Prefix+"-service-encryption", c.Keystore.Prefix+"-service-mac")
+	ring, err := issuerRing(store, keystore.RoleServiceEncryption.Label(c.Keystore.Prefix), keystore.RoleServiceMAC.Label(c.Keystore.Prefix))
 	if err != nil {
 		return nil, err
 	}

@@ -184,9 +184,9 @@ func (p *program) importPSK(m *machine, path string) error {
 		return usagef("the keys in %s are those of %q, and this machine is %q", path, printable(set.Identity), printable(name))
 	}
 	incoming := []incomingKey{
-		{label: set.Identity + "-encryption", algorithm: keystore.AES128CBC},
-		{label: set.Identity + "-mac", algorithm: keystore.HMACSHA256},
-		{label: set.Identity + "-revealing", algorithm: keystore.AESReveal128},
+		{label: keystore.RolePSKEncryption.Label(set.Identity), algorithm: keystore.AES128CBC},
+		{label: keystore.RolePSKMAC.Label(set.Identity), algorithm: keystore.HMACSHA256},
+		{label: keystore.RolePSKRevealing.Label(set.Identity), algorithm: keystore.AESReveal128},
 	}
 	var done []keystore.Version
 	for n, k := range []wrappedKey{set.Encryption, set.MAC, set.Revealing} {
