@@ -160,7 +160,7 @@ func (a *authority) register(ctx context.Context, state *bolt.Server, i enroll.I
 		return fmt.Errorf("device %s has no keys", i.ID)
 	}
 	public := i.Keys[0].Public
-	id, err := keyIDOf(public)
+	id, err := keystore.KeyID(public)
 	if err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func idOfVersion(store keystore.Store, k keystore.Info) string {
 	}
 	for _, v := range ring {
 		if pair, ok := v.Key.(publicHalf); ok && v.Number == k.Version {
-			id, err := keyIDOf(pair.Public())
+			id, err := keystore.KeyID(pair.Public())
 			if err == nil {
 				return id
 			}

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -70,17 +67,6 @@ func (c *config) openSoft(path string, ask func(source, what string) (*lockedmem
 		return nil, err
 	}
 	return s, nil
-}
-
-// keyIDOf names a public key: the start of the hash of its PKIX form. Both
-// sides of a conversation can compute it, so nobody has to agree on a name.
-func keyIDOf(public any) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		return "", fmt.Errorf("public key: %w", err)
-	}
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:8]), nil
 }
 
 // missing adds the next step to the error of a key that is not there.

@@ -172,10 +172,10 @@ func issuerRing(store keystore.Store, encryption, mac string) (ring []msl.Issuer
 			if c.Number != m.Number {
 				continue
 			}
-			cipher, okC := c.Key.(keystore.Cipher)
-			tag, okM := m.Key.(keystore.MAC)
-			if !okC || !okM {
-				return nil, fmt.Errorf("keys %q and %q: %w", encryption, mac, keystore.ErrWrongKey)
+			cipher, errC := keystore.As[keystore.Cipher](encryption, c)
+			tag, errM := keystore.As[keystore.MAC](mac, m)
+			if err := errors.Join(errC, errM); err != nil {
+				return nil, err
 			}
 			ring = append(ring, msl.IssuerKeys{Version: c.Number, Encryption: cipher, MAC: tag})
 		}
