@@ -149,8 +149,7 @@ func (s *Store) algorithmOf(session uint, e evidence) (keystore.Algorithm, error
 		k, err := kindOf(a)
 		secret := e.class == pkcs11.CKO_SECRET_KEY
 		switch {
-		case err != nil || a.Secret() != secret || k.keyType != e.keyType || a.Size() != e.size || a.Sealing() != s.isSealLabel(e.Label):
-		case a.Sealing() && s.sealLabel(a) != e.Label:
+		case err != nil || a.Secret() != secret || k.keyType != e.keyType || a.Size() != e.size || !keystore.LabelFits(s.prefix, e.Label, a):
 		case a == keystore.AESReveal128 && !reveals, a == keystore.AESUnwrap128 && reveals:
 		case signsRSA(k) && onlyPSS(e.Mechanisms) != (k.mechanisms[0] == pkcs11.CKM_RSA_PKCS_PSS):
 		case k.usages[0] == dangerous(may) || a.Sealing() && may(k.usages[0]):

@@ -98,8 +98,8 @@ func (s *Store) prove() error {
 	if untried := s.notAllowed(report.failed(true)); len(untried) > 0 {
 		return fmt.Errorf("hsm: %s: whether keys are safe in it could not be tested: %w: %s; try again", s.mod.path, keystore.ErrUnavailable, strings.Join(untried, "; "))
 	}
-	for _, a := range []keystore.Algorithm{keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256} {
-		if _, err := s.ring(s.sealLabel(a)); err != nil && !errors.Is(err, keystore.ErrNotFound) {
+	for _, role := range keystore.SealingRoles() {
+		if _, err := s.ring(role.Label(s.prefix)); err != nil && !errors.Is(err, keystore.ErrNotFound) {
 			return err
 		}
 	}

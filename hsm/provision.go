@@ -78,7 +78,7 @@ func (s *Store) provision(label string, a keystore.Algorithm, op maker) (keystor
 	if s.isClosed() {
 		return none, errClosed
 	}
-	if label == "" || s.sealLabel(a) != label && (a.Sealing() || s.isSealLabel(label)) {
+	if label == "" || !keystore.LabelFits(s.prefix, label, a) {
 		return none, fmt.Errorf("hsm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
 	if err := s.admin.take(s.wait); err != nil {
@@ -199,15 +199,6 @@ func (s *Store) takeBack(label string, id []byte) error {
 		return fmt.Errorf("hsm: a new key %q could not be removed, and has the CKA_ID %x: %w", label, id, err)
 	}
 	return nil
-}
-
-func (s *Store) isSealLabel(label string) bool {
-	for _, a := range []keystore.Algorithm{keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256} {
-		if s.sealLabel(a) == label {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *Store) nextVersion(label string, a keystore.Algorithm) (next uint32, err error) {

@@ -23,19 +23,6 @@ func sealing(a keystore.Algorithm) (keystore.Algorithm, error) {
 	return 0, fmt.Errorf("hsm: seal %v: a private key does not leave the token, not even sealed: provision it: %w", a, errors.ErrUnsupported)
 }
 
-// sealLabel is the one label that a sealing key goes by.
-func (s *Store) sealLabel(a keystore.Algorithm) string {
-	switch a {
-	case keystore.SealSession256:
-		return s.prefix + "-seal-session"
-	case keystore.SealWrapping256:
-		return s.prefix + "-seal-wrapping"
-	case keystore.SealMAC256:
-		return s.prefix + "-seal-mac"
-	}
-	return ""
-}
-
 // Seal wraps k under the sealing key of its algorithm, and locks it.
 func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	own, err := s.own(k)
@@ -80,14 +67,11 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 
 // sealingKey returns one version of a sealing key, or the newest for 0.
 func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error) {
-	label := s.sealLabel(a)
+	label := keystore.SealingLabel(s.prefix, a)
 	ring, err := s.ring(label)
 	if err == nil && version > ring[0].number {
 		s.outdate(label) // another program may have made a newer one
 		ring, err = s.ring(label)
-	}
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, fmt.Errorf("%w; run msl-hsm key create --set server", err)
 	}
 	if err != nil {
 		return nil, err

@@ -12,7 +12,8 @@
 // # Which function do I want
 //
 //   - A session key that lives until it is closed: [Store.Generate].
-//   - A key an operator made with a set-up command: [Store.Lookup].
+//   - A key an operator made with a set-up command: [Find], or [Store.Lookup] for
+//     every version of it. Its label: [Role.Label].
 //   - To give a session key to a peer: [Wrapper.Wrap] or [PeerWrapper.WrapFor].
 //   - To take a session key from a peer: [Unwrapper.Unwrap].
 //   - To use a format that puts keys into texts: [DataWrapper], [Revealer] and

@@ -10,7 +10,7 @@ import (
 
 // SealLabel is the label of the key that binds sealed keys to their context.
 // Init makes its first version; Create makes the next ones.
-const SealLabel = "msl-seal-mac"
+const SealLabel = keystore.DefaultPrefix + "-" + string(keystore.RoleSealMAC)
 
 // Seal returns the blob of a session key, which only this TPM loads, with a tag
 // by the TPM that binds it to context, and locks the key. The sealing key whose

@@ -82,7 +82,7 @@ func caSigner(store keys, label string, rsa bool) (crypto.Signer, error) {
 	if !errors.Is(err, keystore.ErrNotFound) {
 		return signer, err
 	}
-	algorithm := keystore.ECDSAP256
+	algorithm := keystore.RoleCA.Algorithm()
 	if rsa {
 		algorithm = keystore.RSASign2048
 	}

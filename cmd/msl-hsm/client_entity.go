@@ -137,13 +137,9 @@ func (c *clientConfig) openKeySet(k *client, wrapping bool) (err error) {
 
 // revealer finds the half of a wrapping key that reveals.
 func revealer(store keystore.Store, prefix string) (keystore.Revealer, error) {
-	ring, err := store.Lookup(prefix + "-revealing")
+	r, err := keystore.Find[keystore.Revealer](store, keystore.RolePSKRevealing.Label(prefix))
 	if err != nil {
 		return nil, missing(err, "import it with msl-hsm key import "+prefix+" --set psk-ladder --file FILE, or into a TPM with msl-hsm tpm import-psk")
-	}
-	r, ok := ring[0].Key.(keystore.Revealer)
-	if !ok {
-		return nil, fmt.Errorf("key %q: %w", prefix+"-revealing", keystore.ErrWrongKey)
 	}
 	return r, nil
 }

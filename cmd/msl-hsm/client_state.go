@@ -20,8 +20,8 @@ func (c *config) forgets(k *client) (why string, err error) {
 	if !seals || k.machine != nil || c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
 		return "", nil
 	}
-	for _, role := range []string{"-seal-session", "-seal-mac"} {
-		_, err := k.store.Lookup(c.Keystore.Prefix + role)
+	for _, role := range []keystore.Role{keystore.RoleSealSession, keystore.RoleSealMAC} {
+		_, err := k.store.Lookup(role.Label(c.Keystore.Prefix))
 		if errors.Is(err, keystore.ErrNotFound) {
 			return "the key store has no sealing keys for the session keys: " + makeDeviceKeys, nil
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
@@ -128,7 +129,7 @@ func (c *config) caKey() string {
 	if c.Server.Enrollment.CAKey != "" {
 		return c.Server.Enrollment.CAKey
 	}
-	return c.Keystore.Prefix + "-ca"
+	return keystore.RoleCA.Label(c.Keystore.Prefix)
 }
 
 func readCertificate(setting, path string) (*x509.Certificate, error) {

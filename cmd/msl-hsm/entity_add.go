@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
@@ -253,7 +254,7 @@ func publicKeyEntity(e *bolt.EntityRecord, f *entityFlags) error {
 	}
 	e.Scheme, e.KeyID = scheme, f.keyID
 	if e.KeyID == "" {
-		if e.KeyID, err = entityauth.KeyID(public); err != nil {
+		if e.KeyID, err = keystore.KeyID(public); err != nil {
 			return err
 		}
 	}

@@ -129,21 +129,22 @@ func (c *config) keyExchanges(store keystore.Store, devices *authority, psk *ent
 // useIssuerWrapping finds the issuer's wrapping key, if it was imported: it is
 // two keys of the store, since no key may both wrap and reveal.
 func (k *exchangeKeys) useIssuerWrapping(store keystore.Store, prefix string) error {
-	wrapping, err := store.Lookup(prefix + "-issuer-wrapping")
+	wrappingLabel, revealingLabel := keystore.RoleIssuerWrapping.Label(prefix), keystore.RoleIssuerRevealing.Label(prefix)
+	wrapping, err := store.Lookup(wrappingLabel)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	revealing, err := store.Lookup(prefix + "-issuer-revealing")
+	revealing, err := store.Lookup(revealingLabel)
 	if err != nil {
 		return missing(err, "import it with msl-hsm key import --set issuer")
 	}
 	w, okW := wrapping[0].Key.(keystore.DataWrapper)
 	r, okR := revealing[0].Key.(keystore.Revealer)
 	if !okW || !okR || wrapping[0].Number != revealing[0].Number {
-		return fmt.Errorf("keys %q and %q are not two halves of one wrapping key: %w; import it again", prefix+"-issuer-wrapping", prefix+"-issuer-revealing", keystore.ErrWrongKey)
+		return fmt.Errorf("keys %q and %q are not two halves of one wrapping key: %w; import it again", wrappingLabel, revealingLabel, keystore.ErrWrongKey)
 	}
 	k.wrapping, k.revealing = w, r
 	return nil

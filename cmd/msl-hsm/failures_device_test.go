@@ -104,12 +104,12 @@ func failureServer(t *testing.T, path string) (url string, stop func()) {
 // deviceClient proves itself with a key of the store.
 func deviceClient(t *testing.T, store keystore.Store, url string) *msl.Client {
 	t.Helper()
-	ring, err := store.Lookup("camera")
+	key, err := keystore.Find[crypto.Signer](store, "camera")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &msl.Client{
-		Entity:    &entityauth.RSA{Identity: "camera", KeyID: "camera", Key: ring[0].Key.(crypto.Signer)},
+		Entity:    &entityauth.RSA{Identity: "camera", KeyID: "camera", Key: key},
 		Peers:     []msl.EntityScheme{&entityauth.None{Anyone: true}},
 		Transport: &mslhttp.Transport{URL: url},
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -17,18 +16,33 @@ import (
 
 // signerOf finds an identity key: the newest version of a key pair that signs.
 func signerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
-	ring, err := store.Lookup(label)
+	k, err := signingKey(store, label, next)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(pssAlgorithms(), k.Algorithm()) {
+		return nil, usagef("key %q is for %v, which only TLS uses: make one with --algorithm rsa2048-sign or ecdsa-p256", label, k.Algorithm())
+	}
+	return k, nil
+}
+
+// A signer is a key that signs.
+type signer interface {
+	keystore.Key
+	crypto.Signer
+}
+
+// signingKey finds the newest version of a key pair that signs.
+func signingKey(store keystore.Store, label, next string) (signer, error) {
+	k, err := keystore.Find[keystore.Key](store, label)
 	if err != nil {
 		return nil, missing(err, next)
 	}
-	signer, ok := ring[0].Key.(crypto.Signer)
+	s, ok := k.(signer)
 	if !ok {
-		return nil, usagef("key %q is for %v, and does not sign", label, ring[0].Key.Algorithm())
+		return nil, usagef("key %q is for %v, and does not sign", label, k.Algorithm())
 	}
-	if slices.Contains(pssAlgorithms(), ring[0].Key.Algorithm()) {
-		return nil, usagef("key %q is for %v, which only TLS uses: make one with --algorithm rsa2048-sign or ecdsa-p256", label, ring[0].Key.Algorithm())
-	}
-	return signer, nil
+	return s, nil
 }
 
 // keyEntity is an entity that proves itself with a key that the peer knows. No id
@@ -36,7 +50,7 @@ func signerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
 func keyEntity(identity, keyID string, signer crypto.Signer) (msl.EntityScheme, error) {
 	if keyID == "" {
 		var err error
-		if keyID, err = entityauth.KeyID(signer.Public()); err != nil {
+		if keyID, err = keystore.KeyID(signer.Public()); err != nil {
 			return nil, err
 		}
 	}
@@ -82,7 +96,7 @@ func (c *config) ownEntity(store keystore.Store) (msl.EntityScheme, error) {
 	}
 	label := c.Server.Key
 	if label == "" {
-		label = c.Keystore.Prefix + "-identity"
+		label = keystore.RoleIdentity.Label(c.Keystore.Prefix)
 	}
 	signer, err := signerOf(store, label, makeServerKeys)
 	if err != nil {
@@ -104,29 +118,17 @@ func provisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet,
 	if inTPM {
 		next = "get it with msl-hsm tpm storage and msl-hsm tpm import-psk"
 	}
-	find := func(use string) (keystore.Key, error) {
-		ring, err := store.Lookup(prefix + use)
-		if err != nil {
-			return nil, missing(err, next)
-		}
-		return ring[0].Key, nil
-	}
-	encryption, err := find("-encryption")
+	encryption, err := keystore.Find[keystore.Cipher](store, keystore.RolePSKEncryption.Label(prefix))
 	if err != nil {
-		return nil, err
+		return nil, missing(err, next)
 	}
-	mac, err := find("-mac")
+	mac, err := keystore.Find[keystore.MAC](store, keystore.RolePSKMAC.Label(prefix))
 	if err != nil {
-		return nil, err
+		return nil, missing(err, next)
 	}
-	wrapping, err := find("-wrapping")
+	wrapping, err := keystore.Find[keystore.Key](store, keystore.RolePSKWrapping.Label(prefix))
 	if err != nil && !(inTPM && errors.Is(err, keystore.ErrNotFound)) {
-		return nil, err
+		return nil, missing(err, next)
 	}
-	c, okC := encryption.(keystore.Cipher)
-	m, okM := mac.(keystore.MAC)
-	if !okC || !okM {
-		return nil, fmt.Errorf("keys %q and %q: %w", prefix+"-encryption", prefix+"-mac", keystore.ErrWrongKey)
-	}
-	return entityauth.NewKeySet(c, m, wrapping), nil
+	return entityauth.NewKeySet(encryption, mac, wrapping), nil
 }

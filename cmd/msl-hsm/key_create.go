@@ -74,7 +74,7 @@ func (p *program) createSet(role string, rotate bool) (err error) {
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	first := false
 	err = complete(store, set, rotate, func(what string, k provision, version uint32) {
-		first = first || what == "created" && version == 1 && k.label == c.Keystore.Prefix+"-issuer-mac"
+		first = first || what == "created" && version == 1 && k.label == keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
 		fmt.Fprintf(t, "%s\t%s\tversion %d\t%v\t%s\n", what, k.label, version, k.algorithm, k.purpose)
 	})
 	t.Flush()

@@ -6,38 +6,40 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
+// rolesOf are the keys of a set, in the order of a key file: encryption, MAC, and
+// the halves of the wrapping key.
+func rolesOf(set string) []keystore.Role {
+	psk := []keystore.Role{keystore.RolePSKEncryption, keystore.RolePSKMAC, keystore.RolePSKWrapping}
+	return map[string][]keystore.Role{
+		"issuer":     {keystore.RoleIssuerEncryption, keystore.RoleIssuerMAC, keystore.RoleIssuerWrapping, keystore.RoleIssuerRevealing},
+		"service":    {keystore.RoleServiceEncryption, keystore.RoleServiceMAC},
+		"psk":        psk,
+		"psk-ladder": append(psk, keystore.RolePSKRevealing),
+	}[set]
+}
+
 // readSet reads the keys of a set.
 func (c *config) readSet(name string, f importFlags) ([]incomingKey, func(), error) {
-	role := map[string]string{
-		"issuer": c.Keystore.Prefix + "-issuer", "service": c.Keystore.Prefix + "-service", "psk": name, "psk-ladder": name,
-	}[f.set]
-	if role == "" {
+	prefix, roles := c.Keystore.Prefix, rolesOf(f.set)
+	if roles == nil {
 		return nil, nil, usagef("unknown set %q: want issuer, service, psk or psk-ladder", f.set)
 	}
-	k, err := readKeySet(f.file, f.set == "psk" || f.set == "psk-ladder")
+	psk := f.set == "psk" || f.set == "psk-ladder"
+	k, err := readKeySet(f.file, psk)
 	if err != nil {
 		return nil, nil, err
 	}
-	all := []incomingKey{
-		{label: role + "-encryption", algorithm: keystore.AES128CBC, raw: k.Encryption},
-		{label: role + "-mac", algorithm: keystore.HMACSHA256, raw: k.MAC},
+	raw, wipe := [][]byte{k.Encryption, k.MAC, k.Wrapping, k.Wrapping}, k.wipe
+	if psk {
+		prefix, raw[1] = name, keystore.HMACBlock(k.MAC)
+		wipe = func() { k.wipe(); clear(raw[1]) }
 	}
-	wipe := k.wipe
-	if f.set == "psk" || f.set == "psk-ladder" {
-		all[1].algorithm, all[1].raw = keystore.HMACSHA256Block, keystore.HMACBlock(k.MAC)
-		wipe = func() { k.wipe(); clear(all[1].raw) }
+	if k.Wrapping == nil {
+		roles = roles[:2]
 	}
-	wrapping := func(use string, a keystore.Algorithm) {
-		all = append(all, incomingKey{label: role + use, algorithm: a, raw: k.Wrapping})
-	}
-	switch {
-	case f.set == "issuer" && k.Wrapping != nil:
-		wrapping("-wrapping", keystore.AESWrap128)
-	case f.set == "psk", f.set == "psk-ladder":
-		wrapping("-wrapping", keystore.AESUnwrap128)
-	}
-	if f.set == "psk-ladder" || f.set == "issuer" && k.Wrapping != nil {
-		wrapping("-revealing", keystore.AESReveal128)
+	var all []incomingKey
+	for i, r := range roles {
+		all = append(all, incomingKey{label: r.Label(prefix), algorithm: r.Algorithm(), raw: raw[i]})
 	}
 	return all, wipe, nil
 }

@@ -70,15 +70,7 @@ func pssAlgorithms() []keystore.Algorithm {
 }
 
 func signerNamed(store keystore.Store, label string) (crypto.Signer, error) {
-	ring, err := store.Lookup(label)
-	if err != nil {
-		return nil, missing(err, "make it with msl-hsm key create "+label+" --algorithm ecdsa-p256")
-	}
-	signer, ok := ring[0].Key.(crypto.Signer)
-	if !ok {
-		return nil, usagef("key %q is for %v, and does not sign", label, ring[0].Key.Algorithm())
-	}
-	return signer, nil
+	return signingKey(store, label, "make it with msl-hsm key create "+label+" --algorithm ecdsa-p256")
 }
 
 // certificateRequest is a request for those names, or with days a certificate.

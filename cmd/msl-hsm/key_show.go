@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
 func (p *program) keyShow() *cobra.Command {
@@ -127,7 +126,7 @@ func idOfVersion(store keystore.Store, k keystore.Info) string {
 	}
 	for _, v := range ring {
 		if pair, ok := v.Key.(publicHalf); ok && v.Number == k.Version {
-			id, err := entityauth.KeyID(pair.Public())
+			id, err := keystore.KeyID(pair.Public())
 			if err == nil {
 				return id
 			}

@@ -14,27 +14,34 @@ type provision struct {
 	rotates   bool // older versions stay of use, so that new ones may come any time
 }
 
-// keySet is all that a role needs: a server, or a device.
-func keySet(role, prefix string) ([]provision, error) {
-	sealing := []provision{
-		{prefix + "-seal-session", keystore.SealSession256, "seals session keys", true},
-		{prefix + "-seal-wrapping", keystore.SealWrapping256, "seals pre-shared wrapping keys", true},
-		{prefix + "-seal-mac", keystore.SealMAC256, "binds what is sealed to its place", true},
-	}
-	identity := provision{prefix + "-identity", keystore.RSASign2048, "proves who we are", false}
-	switch role {
+// keySet is all that a server or a device needs.
+func keySet(whose, prefix string) (set []provision, err error) {
+	var roles []keystore.Role
+	switch whose {
 	case "server":
-		return append([]provision{
-			identity,
-			{prefix + "-issuer-encryption", keystore.AES128CBC, "encrypts tokens", true},
-			{prefix + "-issuer-mac", keystore.HMACSHA256, "authenticates tokens", true},
-			{prefix + "-service-encryption", keystore.AES128CBC, "encrypts service tokens", true},
-			{prefix + "-service-mac", keystore.HMACSHA256, "authenticates service tokens", true},
-		}, sealing...), nil
+		roles = keystore.ServerRoles()
 	case "device":
-		return append([]provision{identity}, sealing...), nil
+		roles = keystore.DeviceRoles()
+	default:
+		return nil, usagef("unknown key set %q: want server or device", whose)
 	}
-	return nil, usagef("unknown key set %q: want server or device", role)
+	for _, r := range roles {
+		set = append(set, provision{r.Label(prefix), r.Algorithm(), purposeOf(r), r != keystore.RoleIdentity})
+	}
+	return set, nil
+}
+
+func purposeOf(r keystore.Role) string {
+	return map[keystore.Role]string{
+		keystore.RoleIdentity:          "proves who we are",
+		keystore.RoleIssuerEncryption:  "encrypts tokens",
+		keystore.RoleIssuerMAC:         "authenticates tokens",
+		keystore.RoleServiceEncryption: "encrypts service tokens",
+		keystore.RoleServiceMAC:        "authenticates service tokens",
+		keystore.RoleSealSession:       "seals session keys",
+		keystore.RoleSealWrapping:      "seals pre-shared wrapping keys",
+		keystore.RoleSealMAC:           "binds what is sealed to its place",
+	}[r]
 }
 
 // newest finds the newest version of each provisioned key.

@@ -24,7 +24,7 @@ type keys interface {
 // openKeys opens the configured key store.
 func (c *config) openKeys() (keys, error) {
 	if path, ok := strings.CutPrefix(c.Keystore.URI, "soft:"); ok {
-		return c.openSoft(path, secret, soft.Open)
+		return c.openSoft(path, secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return c.openTPM(tpm.OpenStore)
@@ -45,9 +45,9 @@ func (c *config) makeKeys() (keys, error) {
 		return c.openKeys()
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return c.openSoft(path, newSecret, soft.Create)
+		return c.openSoft(path, newSecret, soft.Config{SealPrefix: c.Keystore.Prefix}.Create)
 	}
-	return c.openSoft(path, secret, soft.Open)
+	return c.openSoft(path, secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
 }
 
 func (c *config) openSoft(path string, ask func(source, what string) (*lockedmem.Buffer, error), open func(string, []byte) (*soft.Store, error)) (keys, error) {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
 
@@ -156,9 +157,8 @@ func certify(ts *testscript.TestScript, _ bool, args []string) {
 	store, err := soft.Open(ts.MkAbs(args[0]), []byte(args[1]))
 	ts.Check(err)
 	defer store.Close()
-	ring, err := store.Lookup(args[2])
+	signer, err := keystore.Find[crypto.Signer](store, args[2])
 	ts.Check(err)
-	signer := ring[0].Key.(crypto.Signer)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "camera 7", Organization: []string{"Example"}},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),

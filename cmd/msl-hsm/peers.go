@@ -59,7 +59,7 @@ func (c *clientConfig) peerKey() (msl.EntityScheme, error) {
 	}
 	id := c.ServerKeyID
 	if id == "" {
-		if id, err = entityauth.KeyID(public); err != nil {
+		if id, err = keystore.KeyID(public); err != nil {
 			return nil, err
 		}
 	}

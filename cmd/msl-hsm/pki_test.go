@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
 
@@ -56,10 +57,10 @@ func issue(ts *testscript.TestScript, _ bool, args []string) {
 	store, err := soft.Open(ts.MkAbs(args[0]), []byte(args[1]))
 	ts.Check(err)
 	defer store.Close()
-	ring, err := store.Lookup(args[2])
+	certified, err := keystore.Find[crypto.Signer](store, args[2])
 	ts.Check(err)
 	parent, key := between(ts)
-	der := sign(ts, certificate(args[3]), parent, ring[0].Key.(crypto.Signer).Public(), key)
+	der := sign(ts, certificate(args[3]), parent, certified.Public(), key)
 	writePEM(ts, args[4], "CERTIFICATE", der)
 }
 

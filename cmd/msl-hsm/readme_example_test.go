@@ -30,22 +30,26 @@ import (
 // The example of the README begins here.
 
 func newHandler(store *hsm.Store, state *bolt.Server) (http.Handler, error) {
-	identity, err := store.Lookup("msl-identity")
+	identity, err := keystore.Find[crypto.Signer](store, "msl-identity")
 	if err != nil {
 		return nil, err
 	}
-	encryption, err := store.Lookup("msl-issuer-encryption")
+	keyID, err := keystore.KeyID(identity.Public())
 	if err != nil {
 		return nil, err
 	}
-	mac, err := store.Lookup("msl-issuer-mac")
+	encryption, err := keystore.Find[keystore.Cipher](store, "msl-issuer-encryption")
+	if err != nil {
+		return nil, err
+	}
+	mac, err := keystore.Find[keystore.MAC](store, "msl-issuer-mac")
 	if err != nil {
 		return nil, err
 	}
 	psk := &entityauth.PSK{Directory: state, Store: store}
 	server := &msl.Server{
 		Name:     "server",
-		Entity:   &entityauth.RSA{Identity: "server", KeyID: "key-1", Key: identity[0].Key.(crypto.Signer)},
+		Entity:   &entityauth.RSA{Identity: "server", KeyID: keyID, Key: identity},
 		Entities: []msl.EntityScheme{psk, &entityauth.RSA{Directory: state}},
 		Users:    []msl.UserScheme{&userauth.EmailPassword{Verify: state.Verify, Find: state.FindUser}},
 		KeyExchanges: []msl.KeyExchange{
@@ -54,8 +58,8 @@ func newHandler(store *hsm.Store, state *bolt.Server) (http.Handler, error) {
 		},
 		Issuer: &msl.Issuer{Name: "server", Store: store, Keys: []msl.IssuerKeys{{
 			Version:    1,
-			Encryption: encryption[0].Key.(keystore.Cipher),
-			MAC:        mac[0].Key.(keystore.MAC),
+			Encryption: encryption,
+			MAC:        mac,
 		}}},
 		State:     state,
 		Directory: state,
@@ -85,7 +89,8 @@ func newClient(device keystore.Store, key crypto.Signer, server crypto.PublicKey
 type peer struct{ key crypto.PublicKey }
 
 func (p peer) Entity(context.Context, string) (*msl.Entity, error) {
-	return &msl.Entity{Identity: "server", Scheme: "RSA", KeyID: "key-1", PublicKey: p.key}, nil
+	keyID, err := keystore.KeyID(p.key)
+	return &msl.Entity{Identity: "server", Scheme: "RSA", KeyID: keyID, PublicKey: p.key}, err
 }
 
 func ask(ctx context.Context, client *msl.Client, url, question string) (string, error) {
@@ -176,11 +181,11 @@ func newDevice(t *testing.T, device *soft.Store, store *hsm.Store, state *bolt.S
 	if err := state.AddEntity(bolt.EntityRecord{Identity: "camera", Scheme: "RSA", KeyID: "own", PublicKey: pkix(t, signer)}); err != nil {
 		t.Fatal(err)
 	}
-	theirs, err := store.Lookup("msl-identity")
+	theirs, err := keystore.Find[crypto.Signer](store, "msl-identity")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newClient(device, signer, theirs[0].Key.(crypto.Signer).Public())
+	return newClient(device, signer, theirs.Public())
 }
 
 func pkix(t *testing.T, signer crypto.Signer) []byte {

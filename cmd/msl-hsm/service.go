@@ -148,12 +148,12 @@ func (c *config) issuer(store keystore.Store) (*msl.Issuer, error) {
 		Name: c.Server.Identity, Store: store,
 		RenewAfter: c.Server.RenewAfter, Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired,
 	}
-	for _, role := range []string{"-seal-session", "-seal-wrapping", "-seal-mac"} {
-		if _, err := store.Lookup(c.Keystore.Prefix + role); err != nil {
+	for _, role := range keystore.SealingRoles() {
+		if _, err := store.Lookup(role.Label(c.Keystore.Prefix)); err != nil {
 			return nil, missing(err, makeServerKeys)
 		}
 	}
-	ring, err := issuerRing(store, c.Keystore.Prefix+"-issuer-encryption", c.Keystore.Prefix+"-issuer-mac")
+	ring, err := issuerRing(store, keystore.RoleIssuerEncryption.Label(c.Keystore.Prefix), keystore.RoleIssuerMAC.Label(c.Keystore.Prefix))
 	i.Keys = ring
 	return i, err
 }
@@ -174,10 +174,10 @@ func issuerRing(store keystore.Store, encryption, mac string) (ring []msl.Issuer
 			if c.Number != m.Number {
 				continue
 			}
-			cipher, okC := c.Key.(keystore.Cipher)
-			tag, okM := m.Key.(keystore.MAC)
-			if !okC || !okM {
-				return nil, fmt.Errorf("keys %q and %q: %w", encryption, mac, keystore.ErrWrongKey)
+			cipher, errC := keystore.As[keystore.Cipher](encryption, c)
+			tag, errM := keystore.As[keystore.MAC](mac, m)
+			if err := errors.Join(errC, errM); err != nil {
+				return nil, err
 			}
 			ring = append(ring, msl.IssuerKeys{Version: c.Number, Encryption: cipher, MAC: tag})
 		}
@@ -189,7 +189,7 @@ func issuerRing(store keystore.Store, encryption, mac string) (ring []msl.Issuer
 }
 
 func (c *config) serviceTokenKeys(store keystore.Store) (msl.ServiceTokenKeys, error) {
-	ring, err := issuerRing(store, c.Keystore.Prefix+"-service-encryption", c.Keystore.Prefix+"-service-mac")
+	ring, err := issuerRing(store, keystore.RoleServiceEncryption.Label(c.Keystore.Prefix), keystore.RoleServiceMAC.Label(c.Keystore.Prefix))
 	if err != nil {
 		return nil, err
 	}

@@ -54,22 +54,21 @@ func (s *Store) version(r record) keystore.Version {
 }
 
 // sealingRings makes version 1 of every sealing key.
-func sealingRings() map[string][]record {
+func sealingRings(prefix string) map[string][]record {
 	rings := map[string][]record{}
-	for _, a := range []keystore.Algorithm{keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256} {
+	for _, role := range keystore.SealingRoles() {
+		a, label := role.Algorithm(), role.Label(prefix)
 		m, err := generate(a)
 		if err != nil {
 			panic(err) // 32 random bytes are always a key
 		}
-		label := sealingLabel(a)
 		rings[label] = []record{{Label: label, Version: 1, Algorithm: a, Local: true, m: m}}
 	}
 	return rings
 }
 
-// Create makes the next version of the provisioned key label. The sealing
-// algorithms go by the labels msl-seal-session, msl-seal-wrapping and
-// msl-seal-mac.
+// Create makes the next version of the provisioned key label. Each sealing algorithm
+// goes by one label, see [keystore.SealingLabel].
 func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
 	if err := s.open(); err != nil {
 		return keystore.Version{}, err
@@ -105,7 +104,7 @@ func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.
 }
 
 func (s *Store) provision(r record) (keystore.Version, error) {
-	if r.Label == "" || (sealingLabel(r.Algorithm) != r.Label) && (r.Algorithm.Sealing() || isSealing(r.Label)) {
+	if r.Label == "" || !keystore.LabelFits(s.prefix, r.Label, r.Algorithm) {
 		return keystore.Version{}, fmt.Errorf("soft: no %v key goes by the label %q: %w", r.Algorithm, r.Label, keystore.ErrWrongKey)
 	}
 	s.admin.Lock()
@@ -124,10 +123,6 @@ func (s *Store) provision(r record) (keystore.Version, error) {
 		return keystore.Version{}, err
 	}
 	return s.version(r), nil
-}
-
-func isSealing(label string) bool {
-	return label == labelSession || label == labelWrapping || label == labelMAC
 }
 
 // change writes a changed copy of the rings to the file, if there is one, and

@@ -62,7 +62,10 @@ type stored struct {
 // Create makes a store whose provisioned keys are in a new file, encrypted
 // under the passphrase. A file that is there already is
 // [keystore.ErrExists].
-func Create(path string, passphrase []byte) (*Store, error) {
+func Create(path string, passphrase []byte) (*Store, error) { return Config{}.Create(path, passphrase) }
+
+// Create is the function Create with the names of c.
+func (c Config) Create(path string, passphrase []byte) (*Store, error) {
 	if len(passphrase) == 0 {
 		return nil, fmt.Errorf("soft: empty passphrase: %w", keystore.ErrPIN)
 	}
@@ -72,7 +75,7 @@ func Create(path string, passphrase []byte) (*Store, error) {
 	salt := make([]byte, saltSize)
 	rand.Read(salt) // never fails
 	header := append(append([]byte(fileMagic), fileVersion), salt...)
-	s := New()
+	s := c.New()
 	s.file = &file{path: path, header: header, key: deriveKey(passphrase, salt)}
 	if err := s.file.create(s.rings); err != nil {
 		s.Close()
@@ -89,7 +92,11 @@ func Create(path string, passphrase []byte) (*Store, error) {
 // finds its file changed by another process writes nothing and answers
 // [keystore.ErrBusy]; to change keys from two processes at the same moment is
 // not safe.
-func Open(path string, passphrase []byte) (*Store, error) {
+func Open(path string, passphrase []byte) (*Store, error) { return Config{}.Open(path, passphrase) }
+
+// Open is the function Open with the names of c. A file whose sealing keys have
+// another prefix opens, and has no sealing keys until Create makes them.
+func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 	data, err := read(path)
 	if err != nil {
 		return nil, err
@@ -106,7 +113,7 @@ func Open(path string, passphrase []byte) (*Store, error) {
 		f.wipe()
 		return nil, err
 	}
-	return &Store{live: map[*key]struct{}{}, rings: rings, file: f}, nil
+	return &Store{live: map[*key]struct{}{}, rings: rings, prefix: c.prefix(), file: f}, nil
 }
 
 // deriveKey makes the key of a file. What package argon2 works with stays on the

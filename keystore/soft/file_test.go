@@ -263,3 +263,46 @@ func TestUnsealWithoutSealingKeys(t *testing.T) {
 		}
 	}
 }
+
+// A store of another prefix has sealing keys of its own, in the same file too.
+func TestSealPrefix(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	s, err := soft.Create(path, []byte("passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s, err = soft.Config{SealPrefix: "net"}.Open(path, []byte("passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	seal := func() error {
+		k, err := s.Generate(keystore.HMACSHA256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blob, err := s.Seal(k, nil)
+		if err != nil {
+			return err
+		}
+		_, err = s.Unseal(keystore.HMACSHA256, blob, nil)
+		return err
+	}
+	if err := seal(); !errors.Is(err, keystore.ErrNotFound) {
+		t.Errorf("sealed without sealing keys: %v", err)
+	}
+	for _, role := range keystore.SealingRoles() {
+		if v, err := s.Create(role.Label("net"), role.Algorithm()); err != nil || v.Number != 1 {
+			t.Errorf("create %s: version %d, %v", role, v.Number, err)
+		}
+	}
+	if err := seal(); err != nil {
+		t.Error(err)
+	}
+	for _, label := range []string{"msl-seal-mac", "net-other"} {
+		if _, err := s.Create(label, keystore.SealMAC256); !errors.Is(err, keystore.ErrWrongKey) {
+			t.Errorf("created the sealing key %q: %v", label, err)
+		}
+	}
+}

@@ -8,33 +8,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// The labels of the sealing keys.
-const (
-	labelSession  = "msl-seal-session"
-	labelWrapping = "msl-seal-wrapping"
-	labelMAC      = "msl-seal-mac"
-)
-
-// sealingLabel is the one label that a sealing algorithm goes by.
-func sealingLabel(a keystore.Algorithm) string {
-	switch a {
-	case keystore.SealSession256:
-		return labelSession
-	case keystore.SealWrapping256:
-		return labelWrapping
-	case keystore.SealMAC256:
-		return labelMAC
-	}
-	return ""
-}
-
-// kekLabel says which sealing key keeps keys of algorithm a.
-func kekLabel(a keystore.Algorithm) (string, error) {
+// kekLabel is the label of the sealing key that keeps keys of algorithm a.
+func (s *Store) kekLabel(a keystore.Algorithm) (string, error) {
 	switch a {
 	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
-		return labelSession, nil
+		return keystore.RoleSealSession.Label(s.prefix), nil
 	case keystore.AESWrap128:
-		return labelWrapping, nil
+		return keystore.RoleSealWrapping.Label(s.prefix), nil
 	case keystore.AESUnwrap128, keystore.AESReveal128:
 		return "", fmt.Errorf("soft: seal %v: an unwrapping key could be unsealed elsewhere and open recorded traffic, it has to be provisioned: %w", a, errors.ErrUnsupported)
 	}
@@ -52,7 +32,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(raw)
-	label, err := kekLabel(own.algorithm)
+	label, err := s.kekLabel(own.algorithm)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +45,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: kek.Version, Wrapped: wrapped}
-	tagger, err := s.newest(labelMAC)
+	tagger, err := s.newest(keystore.RoleSealMAC.Label(s.prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +71,7 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if sealed.Algorithm != a || !authentic {
 		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
 	}
-	label, err := kekLabel(a)
+	label, err := s.kekLabel(a)
 	if err != nil {
 		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
 	}
@@ -110,11 +90,12 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 // authentic tries every version of the MAC key: a blob names only the version
 // of the key that wraps.
 func (s *Store) authentic(sealed keystore.Sealed, context []byte) (bool, error) {
-	if _, err := s.newest(labelMAC); err != nil {
+	label := keystore.RoleSealMAC.Label(s.prefix)
+	if _, err := s.newest(label); err != nil {
 		return false, err
 	}
 	data := sealed.Authenticated(context)
-	for _, r := range s.ring(labelMAC) {
+	for _, r := range s.ring(label) {
 		tag, err := r.tag(data)
 		if err != nil {
 			return false, err

@@ -1,6 +1,7 @@
 package soft
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -24,7 +25,8 @@ type Store struct {
 	live   map[*key]struct{}   // session keys that were not closed yet
 	rings  map[string][]record // provisioned keys by label, newest first
 
-	file *file // nil: the rings are in memory only
+	prefix string // of the labels of the sealing keys
+	file   *file  // nil: the rings are in memory only
 }
 
 var (
@@ -37,11 +39,25 @@ var (
 // Provider says where the keys of a Store are: in the memory of the process.
 func Provider() keystore.Provider { return keystore.Provider{Name: "soft", InProcess: true} }
 
+// A Config says how a store names its own keys. The zero value is that of New,
+// Create and Open.
+type Config struct {
+	// SealPrefix is the first part of the labels of the sealing keys, see
+	// [keystore.SealingRoles]. The default is [keystore.DefaultPrefix].
+	SealPrefix string
+}
+
 // New makes an empty store with fresh sealing keys. What it seals cannot be
 // unsealed after Close.
-func New() *Store {
-	return &Store{live: map[*key]struct{}{}, rings: sealingRings()}
+func New() *Store { return Config{}.New() }
+
+// New is the function New with the names of c.
+func (c Config) New() *Store {
+	prefix := c.prefix()
+	return &Store{live: map[*key]struct{}{}, rings: sealingRings(prefix), prefix: prefix}
 }
+
+func (c Config) prefix() string { return cmp.Or(c.SealPrefix, keystore.DefaultPrefix) }
 
 // Generate makes a session key or a session key pair.
 func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {

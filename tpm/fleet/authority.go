@@ -18,7 +18,7 @@ type Authority struct {
 }
 
 // NewAuthority makes an authority that registers devices in the state of a server, with
-// entityauth.KeyID as the id of their keys. It sets Register and Withdraw of the
+// keystore.KeyID as the id of their keys. It sets Register and Withdraw of the
 // settings itself. The caller closes the state and the records when the authority is no
 // longer used.
 //

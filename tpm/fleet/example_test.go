@@ -117,7 +117,7 @@ func Example_device() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	id, err := entityauth.KeyID(credentials[0].Signer.Public())
+	id, err := keystore.KeyID(credentials[0].Signer.Public())
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -49,7 +48,7 @@ func (a *Authority) register(ctx context.Context, i enroll.Identity) error {
 		return fmt.Errorf("device %s has no keys", i.ID)
 	}
 	public := i.Keys[0].Public
-	id, err := entityauth.KeyID(public)
+	id, err := keystore.KeyID(public)
 	if err != nil {
 		return err
 	}

@@ -173,7 +173,7 @@ func (b *box) credential() identity.Credential {
 // byKey and byCertificate are how a device proves its identity.
 func (b *box) byKey() msl.EntityScheme {
 	own := b.credential()
-	id, err := entityauth.KeyID(own.Signer.Public())
+	id, err := keystore.KeyID(own.Signer.Public())
 	if err != nil {
 		b.t.Fatal(err)
 	}

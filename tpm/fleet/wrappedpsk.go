@@ -100,15 +100,15 @@ func (d *Device) ImportPSK(set *WrappedPSK) ([]ImportedKey, error) {
 	}
 	var done []ImportedKey
 	for _, k := range []struct {
-		role      string
+		role      keystore.Role
 		algorithm keystore.Algorithm
 		wrapped   WrappedKey
 	}{
-		{"-encryption", keystore.AES128CBC, set.Encryption},
-		{"-mac", keystore.HMACSHA256, set.MAC},
-		{"-revealing", keystore.AESReveal128, set.Revealing},
+		{keystore.RolePSKEncryption, keystore.AES128CBC, set.Encryption},
+		{keystore.RolePSKMAC, keystore.HMACSHA256, set.MAC},
+		{keystore.RolePSKRevealing, keystore.AESReveal128, set.Revealing},
 	} {
-		label := set.Identity + k.role
+		label := k.role.Label(set.Identity)
 		v, err := d.Store.ImportDuplicate(label, k.algorithm, keystore.Duplicated(k.wrapped))
 		if err != nil {
 			return nil, errors.Join(err, d.takeBack(done))

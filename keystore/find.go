@@ -1,0 +1,44 @@
+package keystore
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"reflect"
+)
+
+// Find returns the newest version of the provisioned key label as the interface K,
+// such as [Cipher], [MAC] or [crypto.Signer]. A label that no key has is
+// [ErrNotFound], a key that cannot do what K asks for is [ErrWrongKey], and the
+// other errors are those of [Store.Lookup].
+func Find[K any](s Store, label string) (K, error) {
+	ring, err := s.Lookup(label)
+	if err != nil {
+		var none K
+		return none, err
+	}
+	return As[K](label, ring[0])
+}
+
+// As returns a version of the provisioned key label as the interface K. A key that
+// cannot do what K asks for is [ErrWrongKey].
+func As[K any](label string, v Version) (K, error) {
+	k, ok := v.Key.(K)
+	if !ok {
+		return k, fmt.Errorf("keystore: key %q is for %v, which is not a %v: %w", label, v.Key.Algorithm(), reflect.TypeFor[K](), ErrWrongKey)
+	}
+	return k, nil
+}
+
+// KeyID names a public key of a type that [x509.MarshalPKIXPublicKey] takes: 16
+// hexadecimal digits, the start of the SHA-256 of its PKIX form. Both sides of a
+// conversation can compute it, so nobody has to agree on a name.
+func KeyID(public any) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", fmt.Errorf("public key: %w", err)
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:8]), nil
+}
