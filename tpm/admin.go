@@ -231,10 +231,10 @@ func (s *Store) remove(gone []*record) error {
 	}
 	return s.device.Do(func(transport.TPM) error {
 		for _, r := range gone {
-			if err := s.device.unpersist(r.object); err != nil {
+			if err := s.device.tpm.unpersist(r.object); err != nil {
 				return err
 			}
-			s.device.drop(r.object)
+			s.device.resources.drop(r.object)
 		}
 		return nil
 	})

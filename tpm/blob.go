@@ -3,7 +3,6 @@ package tpm
 import (
 	"bytes"
 	"crypto"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -40,7 +39,7 @@ func (s *Store) CreateBlob(parent []byte, a keystore.Algorithm, restricted bool)
 	err = s.do(func() error {
 		root, err := s.rootNamed(parent)
 		if err == nil {
-			o, err = s.device.create(root, tpm2.Marshal(t), nil, nil)
+			o, err = s.device.tpm.create(root, tpm2.Marshal(t), nil, nil)
 		}
 		return err
 	})
@@ -53,7 +52,7 @@ func (s *Store) CreateBlob(parent []byte, a keystore.Algorithm, restricted bool)
 // UseBlob lets f use a key by go-tpm commands. It is for functions that have the
 // TPM, by Device.Do or With: t is what they were given. Uses can be nested.
 func (s *Store) UseBlob(t transport.TPM, b Blob, f func(key tpm2.NamedHandle) error) error {
-	if l, ok := t.(*link); !ok || l.Device != s.device {
+	if l, ok := t.(*link); !ok || l.resources != s.device.resources {
 		return fmt.Errorf("tpm: use a key on another TPM, or after its turn: %w", keystore.ErrWrongKey)
 	}
 	root, err := s.rootNamed(b.Parent)
@@ -61,10 +60,10 @@ func (s *Store) UseBlob(t transport.TPM, b Blob, f func(key tpm2.NamedHandle) er
 		return err
 	}
 	o := newObject(root, b.Public, b.Private)
-	if err := s.device.load(o); err != nil {
+	if err := s.device.tpm.load(o); err != nil {
 		return err
 	}
-	defer s.device.unload(o)
+	defer s.device.resources.unload(o)
 	return f(o.named())
 }
 
@@ -76,16 +75,16 @@ func (s *Store) rootNamed(name []byte) (*object, error) {
 	if len(name) == 0 || bytes.Equal(name, s.parent.name) {
 		return s.parent, nil
 	}
-	for _, o := range s.device.roots {
+	for _, o := range s.device.tpm.roots {
 		if bytes.Equal(name, o.name) {
 			return o, nil
 		}
 	}
-	at, public, err := s.device.find(name)
+	at, public, err := s.device.tpm.find(name)
 	if err != nil {
 		return nil, err
 	}
-	return s.device.storageKey(at, public)
+	return s.device.tpm.storageKey(at, public)
 }
 
 // FindPersistent returns the handle of the persistent key with a Name, or
@@ -93,29 +92,10 @@ func (s *Store) rootNamed(name []byte) (*object, error) {
 func (d *Device) FindPersistent(name []byte) (tpm2.TPMHandle, error) {
 	var at uint32
 	err := d.Do(func(transport.TPM) (err error) {
-		at, _, err = d.find(name)
+		at, _, err = d.tpm.find(name)
 		return err
 	})
 	return tpm2.TPMHandle(at), err
-}
-
-func (d *Device) find(name []byte) (at uint32, public []byte, err error) {
-	const firstPersistent, most = 0x81000000, 254
-	items, err := capability(&link{d}, tpm2.TPMCapHandles, firstPersistent, most, 4)
-	if err != nil {
-		return 0, nil, err
-	}
-	for _, item := range items {
-		at = binary.BigEndian.Uint32(item)
-		public, found, err := d.readPublic(at)
-		switch {
-		case err == nil && bytes.Equal(found, name):
-			return at, public, nil
-		case err != nil && !errors.Is(err, keystore.ErrWrongKey) && !errors.Is(err, keystore.ErrNotFound):
-			return 0, nil, err
-		}
-	}
-	return 0, nil, fmt.Errorf("tpm: no persistent key has the Name %x: %w", name, keystore.ErrNotFound)
 }
 
 // BlobSigner returns the signer of a key that is not restricted: PKCS #1 v1.5

@@ -37,7 +37,7 @@ func (s *Store) NewImportParent() (*ImportParent, error) {
 	}
 	p := &ImportParent{store: s}
 	err := s.do(func() (err error) {
-		p.object, err = s.device.create(s.parent, tpm2.Marshal(exchangeParent()), nil, nil)
+		p.object, err = s.device.tpm.create(s.parent, tpm2.Marshal(exchangeParent()), nil, nil)
 		return err
 	})
 	if err != nil {
@@ -105,7 +105,7 @@ func (s *Store) ImportDuplicate(label string, a keystore.Algorithm, d keystore.D
 
 // takeDuplicate imports a key under a parent.
 func (s *Store) takeDuplicate(parent *object, check func() error, a keystore.Algorithm, d keystore.Duplicated) (*object, error) {
-	if err := s.device.supports(a); err != nil {
+	if err := s.device.tpm.caps.supports(a); err != nil {
 		return nil, err
 	}
 	e, err := inspect(a, d.Public)
@@ -116,8 +116,8 @@ func (s *Store) takeDuplicate(parent *object, check func() error, a keystore.Alg
 		return nil, fmt.Errorf("tpm: import %v: the attributes are not those of a key that a peer wraps: %w", a, keystore.ErrWeakKey)
 	}
 	o := newObject(parent, slices.Clone(d.Public), nil)
-	err = s.use(parent, check, func(session *session) (err error) {
-		o.private, err = s.device.importDuplicate(session, parent, d)
+	err = s.use(parent, check, func(l loadedKey) (err error) {
+		o.private, err = l.importDuplicate(d)
 		return err
 	})
 	if err == nil {
@@ -142,14 +142,14 @@ func refusedData(err error) bool {
 
 // importDuplicate is TPM2_Import (TPM 2.0 Library, Part 3, clause 13.3), without
 // an inner wrapper.
-func (d *Device) importDuplicate(s *session, parent *object, dup keystore.Duplicated) ([]byte, error) {
+func (l loadedKey) importDuplicate(dup keystore.Duplicated) ([]byte, error) {
 	params := append16(nil, nil) // no key of an inner wrapper
 	params = append16(params, dup.Public)
 	params = append16(params, dup.Duplicate)
 	params = append16(params, dup.Seed)
 	params = append(params, 0, byte(tpm2.TPMAlgNull))
-	a, err := d.run(command{code: ccImport, handles: []entity{parent.entity()}, session: s, params: params})
-	return first(ccImport, a, err)
+	r, err := l.tpm.run(command{code: ccImport, handles: []entity{l.entity}, session: l.session, params: params})
+	return first(ccImport, r, err)
 }
 
 // Close takes the key out of the TPM: nothing more is imported. Keys that came

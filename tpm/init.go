@@ -1,7 +1,6 @@
 package tpm
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -35,7 +34,7 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	}
 	st := &state{path: c.State}
 	err := d.Do(func(transport.TPM) (err error) {
-		st.file.StorageKey, err = d.provisionStorageKey(handle)
+		st.file.StorageKey, err = d.tpm.provisionStorageKey(handle)
 		return err
 	})
 	if err != nil {
@@ -55,60 +54,6 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 		return nil, errors.Join(err, os.Remove(c.State)) // else Init could not be done again
 	}
 	return s, nil
-}
-
-// provisionStorageKey finds the storage key, or makes it.
-func (d *Device) provisionStorageKey(at uint32) (storageKey, error) {
-	public, _, err := d.readPublic(at)
-	if errors.Is(err, tpm2.TPMRCHandle) {
-		public, err = d.persistStorageKey(at)
-	}
-	if err == nil {
-		err = checkStorageKey(public)
-	}
-	if errors.Is(err, keystore.ErrWrongKey) || errors.Is(err, keystore.ErrWeakKey) {
-		err = fmt.Errorf("tpm: the key at %#x is of no use here: %w: name another handle by ?srk=", at, err)
-	}
-	if err != nil {
-		return storageKey{}, err
-	}
-	return storageKey{Handle: handle(at), Public: public}, nil
-}
-
-func (d *Device) persistStorageKey(at uint32) ([]byte, error) {
-	h, public, err := d.createPrimary()
-	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
-		return nil, fmt.Errorf("%w: the owner has a password: make the storage key with tpm2_createprimary -C o -G ecc and tpm2_evictcontrol first", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return public, d.persist(entity{handle: h, name: nameOf(public)}, at)
-}
-
-// persist is TPM2_EvictControl: it keeps a loaded key at a handle, or frees
-// the handle of a persistent one.
-func (d *Device) persist(e entity, at uint32) error {
-	_, err := d.run(command{
-		code: ccEvictControl, handles: []entity{owner(), e}, password: true,
-		params: binary.BigEndian.AppendUint32(nil, at),
-	})
-	return err
-}
-
-// unpersist frees the persistent handle of a key, if it has one.
-func (d *Device) unpersist(o *object) error {
-	if o.persistent == 0 {
-		return nil
-	}
-	err := d.load(o)
-	if err == nil {
-		err = d.persist(o.entity(), o.persistent)
-	}
-	if errors.Is(err, tpm2.TPMRCHandle) || errors.Is(err, keystore.ErrForeign) {
-		return nil // somebody did that already
-	}
-	return err
 }
 
 // checkStorageKey asks that a public area is that of a storage key that cannot
@@ -150,10 +95,10 @@ func (s *Store) Persist(label string, version uint32, at tpm2.TPMHandle) error {
 		return fmt.Errorf("tpm: persist %q version %d at %#x: not a persistent handle, or it has one: %w", label, version, uint32(at), keystore.ErrExists)
 	}
 	err = s.do(func() error {
-		if err := s.device.load(r.object); err != nil {
+		if err := s.device.tpm.load(r.object); err != nil {
 			return err
 		}
-		return s.device.persist(r.object.entity(), uint32(at))
+		return s.device.tpm.evictControl(r.object.entity(), uint32(at))
 	})
 	if err != nil {
 		return err
@@ -167,9 +112,9 @@ func (s *Store) Persist(label string, version uint32, at tpm2.TPMHandle) error {
 	})
 	return s.do(func() error {
 		if err != nil { // not to be found again: take it out
-			return errors.Join(err, s.device.persist(entity{handle: uint32(at), name: r.object.name}, uint32(at)))
+			return errors.Join(err, s.device.tpm.evictControl(entity{handle: uint32(at), name: r.object.name}, uint32(at)))
 		}
-		s.device.unload(r.object)
+		s.device.resources.unload(r.object)
 		r.Handle, r.object.persistent = handle(at), uint32(at)
 		return nil
 	})

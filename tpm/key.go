@@ -65,11 +65,7 @@ func (k *key) check() error {
 }
 
 // use runs f while the key is loaded.
-func (k *key) use(f func(d *Device, s *session, e entity) error) error {
-	return k.store.use(k.object, k.check, func(s *session) error {
-		return f(k.store.device, s, k.object.entity())
-	})
-}
+func (k *key) use(f func(loadedKey) error) error { return k.store.use(k.object, k.check, f) }
 
 // leave locks the key, and says whether it was not.
 func (k *key) leave() error {

@@ -105,11 +105,11 @@ func (d *Device) openStore(c StoreConfig, pin *lockedmem.Buffer) (*Store, error)
 	}
 	s := &Store{device: d, state: st, pin: pin, live: map[*key]struct{}{}}
 	err = d.Do(func(transport.TPM) (err error) {
-		s.parent, err = d.storageKey(uint32(st.file.StorageKey.Handle), st.file.StorageKey.Public)
+		s.parent, err = d.tpm.storageKey(uint32(st.file.StorageKey.Handle), st.file.StorageKey.Public)
 		if err != nil {
 			return err
 		}
-		_, err = d.session(s.parent)
+		_, err = d.tpm.session(s.parent)
 		return err
 	})
 	if err != nil {
@@ -129,24 +129,6 @@ func checkPIN(pin []byte) (*lockedmem.Buffer, error) {
 		return nil, nil
 	}
 	return lockedmem.Copy(pin), nil
-}
-
-// storageKey returns the one object of a storage key on this Device, so that
-// stores share its session.
-func (d *Device) storageKey(persistent uint32, public []byte) (*object, error) {
-	name := string(nameOf(public))
-	for _, o := range d.roots {
-		if string(o.name) == name && o.persistent == persistent {
-			return o, d.load(o)
-		}
-	}
-	o := newObject(nil, public, nil)
-	o.persistent = persistent
-	if err := d.load(o); err != nil {
-		return nil, err
-	}
-	d.roots = append(d.roots, o)
-	return o, nil
 }
 
 // StorageKey returns the handle and the public area of the storage key: what
@@ -201,11 +183,11 @@ func (s *Store) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffer,
 	if err != nil {
 		return nil, err
 	}
-	if err := s.device.supports(a); err != nil {
+	if err := s.device.tpm.caps.supports(a); err != nil {
 		return nil, err
 	}
 	err = s.do(func() (err error) {
-		o, err = s.device.create(s.parent, tpm2.Marshal(t), pin, raw)
+		o, err = s.device.tpm.create(s.parent, tpm2.Marshal(t), pin, raw)
 		return err
 	})
 	if errors.Is(err, tpm2.TPMRCValue) {
@@ -218,20 +200,19 @@ func (s *Store) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffer,
 	return o, err
 }
 
-// supports asks the capabilities, so that a key that could do nothing is not
-// made.
-func (d *Device) supports(a keystore.Algorithm) error {
+// supports is asked so that a key that could do nothing is not made.
+func (c Capabilities) supports(a keystore.Algorithm) error {
 	switch a {
 	case keystore.AES128CBC, keystore.AES256CBC, keystore.AESReveal128:
-		if !d.caps.EncryptDecrypt {
+		if !c.EncryptDecrypt {
 			return fmt.Errorf("tpm: %v: this TPM has no TPM2_EncryptDecrypt2: keep such keys in another store: %w", a, errors.ErrUnsupported)
 		}
 	case keystore.AESCMAC128:
-		if !slices.Contains(d.caps.Algorithms, tpm2.TPMAlgCMAC) {
+		if !slices.Contains(c.Algorithms, tpm2.TPMAlgCMAC) {
 			return fmt.Errorf("tpm: %v: this TPM has no CMAC: %w", a, errors.ErrUnsupported)
 		}
 	case keystore.ECDSAP384:
-		if !slices.Contains(d.caps.Curves, tpm2.TPMECCNistP384) {
+		if !slices.Contains(c.Curves, tpm2.TPMECCNistP384) {
 			return fmt.Errorf("tpm: %v: this TPM has no curve P-384: %w", a, errors.ErrUnsupported)
 		}
 	}
@@ -245,7 +226,7 @@ func (s *Store) do(f func() error) error {
 		err := s.device.Do(func(transport.TPM) error {
 			err := f()
 			if again && gone(err) {
-				s.device.discard()
+				s.device.resources.discard()
 				err = f()
 			}
 			return err
@@ -259,7 +240,7 @@ func (s *Store) do(f func() error) error {
 
 // use runs f with a key loaded, and a session to use it with. check says whether
 // the key is still open when its turn has come.
-func (s *Store) use(o *object, check func() error, f func(s *session) error) error {
+func (s *Store) use(o *object, check func() error, f func(loadedKey) error) error {
 	return s.do(func() error {
 		if err := check(); err != nil {
 			return err
@@ -267,14 +248,14 @@ func (s *Store) use(o *object, check func() error, f func(s *session) error) err
 		if o.auth.Len() > 0 && s.refused != nil {
 			return s.refused
 		}
-		if err := s.device.load(o); err != nil {
+		if err := s.device.tpm.load(o); err != nil {
 			return err
 		}
-		session, err := s.device.session(root(o))
+		session, err := s.device.tpm.session(root(o))
 		if err != nil {
 			return err
 		}
-		err = f(session)
+		err = f(loadedKey{tpm: s.device.tpm, entity: o.entity(), session: session})
 		if o.auth.Len() > 0 && (errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)) {
 			s.refused = err
 		}
@@ -302,7 +283,7 @@ func (s *Store) lend(o *object, check func() error, f func(t transport.TPM, key 
 		if err := check(); err != nil {
 			return err
 		}
-		if err := s.device.load(o); err != nil {
+		if err := s.device.tpm.load(o); err != nil {
 			return err
 		}
 		return f(t, o.named())

@@ -128,7 +128,7 @@ func (s *Store) ImportTSS2(label string, a keystore.Algorithm, text []byte) (key
 // try asks whether the TPM loads a blob.
 func (s *Store) try(o *object) error {
 	return s.do(func() error {
-		defer s.device.unload(o)
-		return s.device.load(o)
+		defer s.device.resources.unload(o)
+		return s.device.tpm.load(o)
 	})
 }
