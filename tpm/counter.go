@@ -26,8 +26,8 @@ const DefaultCounter tpm2.TPMHandle = 0x01804d53
 // An increment is a write to the TPM's flash memory, which wears out: have one for
 // many events.
 type Counter struct {
-	store *Store
-	index entity
+	storage *storage
+	index   entity
 }
 
 // DefineCounter makes the counter at an NV index, or returns the one that is there.
@@ -38,10 +38,10 @@ func (s *Store) DefineCounter(at tpm2.TPMHandle) (*Counter, error) {
 	if !errors.Is(err, keystore.ErrNotFound) {
 		return c, err
 	}
-	err = s.do(func() error {
-		err := nvDefineCounter(s.device.tpm, uint32(at))
+	err = s.storage.do(func() error {
+		err := nvDefineCounter(s.storage.device.tpm, uint32(at))
 		if err == nil || errors.Is(err, tpm2.TPMRCNVDefined) { // by an attempt that broke off
-			err = s.firstIncrement(uint32(at))
+			err = firstIncrement(s.storage, uint32(at))
 		}
 		return err
 	})
@@ -54,16 +54,16 @@ func (s *Store) DefineCounter(at tpm2.TPMHandle) (*Counter, error) {
 // Counter opens the counter at an NV index. [keystore.ErrNotFound] says that there
 // is none, [keystore.ErrWrongKey] that the index is something else.
 func (s *Store) Counter(at tpm2.TPMHandle) (*Counter, error) {
-	if err := s.open(); err != nil {
+	if err := s.storage.open(); err != nil {
 		return nil, err
 	}
 	if uint32(at)>>24 != 0x01 {
 		return nil, fmt.Errorf("tpm: %#x is no NV index, such as %#x: %w", uint32(at), uint32(DefaultCounter), keystore.ErrWrongKey)
 	}
-	c := &Counter{store: s}
-	err := s.do(func() (err error) {
+	c := &Counter{storage: s.storage}
+	err := s.storage.do(func() (err error) {
 		var written bool
-		if c.index, written, err = nvReadPublic(s.device.tpm, uint32(at)); err == nil && !written {
+		if c.index, written, err = nvReadPublic(s.storage.device.tpm, uint32(at)); err == nil && !written {
 			err = keystore.ErrNotFound // its making broke off
 		}
 		return err
@@ -99,7 +99,7 @@ func (c *Counter) Increment() (value uint64, err error) {
 // use has the commands authorized by a session, so that nobody between us and the
 // TPM can change what it answers.
 func (c *Counter) use(f func(loadedKey) error) error {
-	err := c.store.use(c.store.parent, c.store.open, f)
+	err := c.storage.use(c.storage.key, c.storage.open, f)
 	if err != nil {
 		return fmt.Errorf("tpm: counter %#x: %w", c.index.handle, err)
 	}
@@ -107,12 +107,12 @@ func (c *Counter) use(f func(loadedKey) error) error {
 }
 
 // firstIncrement gives a new counter its value: before that it can not be read.
-func (s *Store) firstIncrement(at uint32) error {
+func firstIncrement(s *storage, at uint32) error {
 	index, written, err := nvReadPublic(s.device.tpm, at)
 	if err != nil || written {
 		return err
 	}
-	session, err := s.device.tpm.session(s.parent)
+	session, err := s.device.tpm.session(s.key)
 	if err != nil {
 		return err
 	}
@@ -121,8 +121,8 @@ func (s *Store) firstIncrement(at uint32) error {
 
 // Remove takes the counter out of the TPM.
 func (c *Counter) Remove() error {
-	err := c.store.device.Do(func(transport.TPM) error {
-		_, err := c.store.device.tpm.run(command{code: ccNVUndefineSpace, handles: []entity{owner(), c.index}, password: true})
+	err := c.storage.device.Do(func(transport.TPM) error {
+		_, err := c.storage.device.tpm.run(command{code: ccNVUndefineSpace, handles: []entity{owner(), c.index}, password: true})
 		return err
 	})
 	if err != nil {
