@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
+
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
