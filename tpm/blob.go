@@ -1,9 +1,7 @@
 package tpm
 
 import (
-	"bytes"
 	"crypto"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -37,10 +35,10 @@ func (s *Store) CreateBlob(parent []byte, a keystore.Algorithm, restricted bool)
 	}
 	t.ObjectAttributes.Restricted = restricted
 	var o *object
-	err = s.do(func() error {
-		root, err := s.rootNamed(parent)
+	err = s.storage.do(func() error {
+		root, err := s.storage.rootNamed(parent)
 		if err == nil {
-			o, err = s.device.create(root, tpm2.Marshal(t), nil, nil)
+			o, err = s.storage.device.tpm.create(root, tpm2.Marshal(t), nil, nil)
 		}
 		return err
 	})
@@ -53,39 +51,19 @@ func (s *Store) CreateBlob(parent []byte, a keystore.Algorithm, restricted bool)
 // UseBlob lets f use a key by go-tpm commands. It is for functions that have the
 // TPM, by Device.Do or With: t is what they were given. Uses can be nested.
 func (s *Store) UseBlob(t transport.TPM, b Blob, f func(key tpm2.NamedHandle) error) error {
-	if l, ok := t.(*link); !ok || l.Device != s.device {
+	if l, ok := t.(*link); !ok || l.resources != s.storage.device.resources {
 		return fmt.Errorf("tpm: use a key on another TPM, or after its turn: %w", keystore.ErrWrongKey)
 	}
-	root, err := s.rootNamed(b.Parent)
+	root, err := s.storage.rootNamed(b.Parent)
 	if err != nil {
 		return err
 	}
 	o := newObject(root, b.Public, b.Private)
-	if err := s.device.load(o); err != nil {
+	if err := s.storage.device.tpm.load(o); err != nil {
 		return err
 	}
-	defer s.device.unload(o)
+	defer s.storage.device.resources.unload(o)
 	return f(o.named())
-}
-
-// rootNamed finds a storage key. The caller has the TPM.
-func (s *Store) rootNamed(name []byte) (*object, error) {
-	if err := s.open(); err != nil {
-		return nil, err
-	}
-	if len(name) == 0 || bytes.Equal(name, s.parent.name) {
-		return s.parent, nil
-	}
-	for _, o := range s.device.roots {
-		if bytes.Equal(name, o.name) {
-			return o, nil
-		}
-	}
-	at, public, err := s.device.find(name)
-	if err != nil {
-		return nil, err
-	}
-	return s.device.storageKey(at, public)
 }
 
 // FindPersistent returns the handle of the persistent key with a Name, or
@@ -93,29 +71,10 @@ func (s *Store) rootNamed(name []byte) (*object, error) {
 func (d *Device) FindPersistent(name []byte) (tpm2.TPMHandle, error) {
 	var at uint32
 	err := d.Do(func(transport.TPM) (err error) {
-		at, _, err = d.find(name)
+		at, _, err = d.tpm.find(name)
 		return err
 	})
 	return tpm2.TPMHandle(at), err
-}
-
-func (d *Device) find(name []byte) (at uint32, public []byte, err error) {
-	const firstPersistent, most = 0x81000000, 254
-	items, err := capability(&link{d}, tpm2.TPMCapHandles, firstPersistent, most, 4)
-	if err != nil {
-		return 0, nil, err
-	}
-	for _, item := range items {
-		at = binary.BigEndian.Uint32(item)
-		public, found, err := d.readPublic(at)
-		switch {
-		case err == nil && bytes.Equal(found, name):
-			return at, public, nil
-		case err != nil && !errors.Is(err, keystore.ErrWrongKey) && !errors.Is(err, keystore.ErrNotFound):
-			return 0, nil, err
-		}
-	}
-	return 0, nil, fmt.Errorf("tpm: no persistent key has the Name %x: %w", name, keystore.ErrNotFound)
 }
 
 // BlobSigner returns the signer of a key that is not restricted: PKCS #1 v1.5
@@ -133,13 +92,13 @@ func (s *Store) BlobSigner(b Blob) (crypto.Signer, error) {
 	if public == nil {
 		return nil, fmt.Errorf("tpm: %v is not a key pair that signs: %w", b.Algorithm, errors.ErrUnsupported)
 	}
-	return blobSigner{s, b, public}, nil
+	return blobSigner{s.storage, b, public}, nil
 }
 
 type blobSigner struct {
-	store  *Store
-	blob   Blob
-	public crypto.PublicKey
+	storage *storage
+	blob    Blob
+	public  crypto.PublicKey
 }
 
 // Public returns the public key.
@@ -148,15 +107,15 @@ func (b blobSigner) Public() crypto.PublicKey { return b.public }
 // Sign signs a digest, as the provisioned key pairs of a Store do.
 func (b blobSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	var o *object
-	err := b.store.do(func() error {
-		root, err := b.store.rootNamed(b.blob.Parent)
+	err := b.storage.do(func() error {
+		root, err := b.storage.rootNamed(b.blob.Parent)
 		o = newObject(root, b.blob.Public, b.blob.Private)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	defer b.store.device.release(o)
-	k := signer{&key{store: b.store, algorithm: b.blob.Algorithm, object: o, locked: true, public: b.public}}
+	defer b.storage.device.release(o)
+	k := signer{&key{storage: b.storage, algorithm: b.blob.Algorithm, object: o, locked: true, public: b.public}}
 	return k.Sign(rand, digest, opts)
 }

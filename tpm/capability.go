@@ -2,7 +2,9 @@ package tpm
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/go-tpm/tpm2"
@@ -27,6 +29,25 @@ const (
 	maxBuffer = 1024
 	minBuffer = 128
 )
+
+// supports is asked so that a key that could do nothing is not made.
+func (c Capabilities) supports(a keystore.Algorithm) error {
+	switch a {
+	case keystore.AES128CBC, keystore.AES256CBC, keystore.AESReveal128:
+		if !c.EncryptDecrypt {
+			return fmt.Errorf("tpm: %v: this TPM has no TPM2_EncryptDecrypt2: keep such keys in another store: %w", a, errors.ErrUnsupported)
+		}
+	case keystore.AESCMAC128:
+		if !slices.Contains(c.Algorithms, tpm2.TPMAlgCMAC) {
+			return fmt.Errorf("tpm: %v: this TPM has no CMAC: %w", a, errors.ErrUnsupported)
+		}
+	case keystore.ECDSAP384:
+		if !slices.Contains(c.Curves, tpm2.TPMECCNistP384) {
+			return fmt.Errorf("tpm: %v: this TPM has no curve P-384: %w", a, errors.ErrUnsupported)
+		}
+	}
+	return nil
+}
 
 func capabilities(t transport.TPM) (c Capabilities, err error) {
 	var maker, buffer, transient, firmware1, firmware2 uint32

@@ -57,11 +57,11 @@ func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
 func (k cipherKey) cbc(iv, data []byte, decrypt bool) error {
 	in := append([]byte(nil), data...)
 	defer clear(in)
-	return k.use(func(d *Device, s *session, e entity) error {
-		step := d.caps.MaxBuffer &^ (aes.BlockSize - 1)
+	return k.use(func(l loadedKey) error {
+		step := l.tpm.caps.MaxBuffer &^ (aes.BlockSize - 1)
 		for iv, at := iv, 0; at < len(in); at += step {
 			n := min(step, len(in)-at)
-			out, next, err := d.cbc(s, e, iv, in[at:at+n], decrypt)
+			out, next, err := l.cbc(iv, in[at:at+n], decrypt)
 			if err != nil {
 				return err
 			}
@@ -75,7 +75,7 @@ func (k cipherKey) cbc(iv, data []byte, decrypt bool) error {
 // cbc is TPM2_EncryptDecrypt2 (TPM 2.0 Library, Part 3, clause 15.3): the one
 // of the two commands whose data can be encrypted on the bus. The results are
 // good until the next command.
-func (d *Device) cbc(s *session, e entity, iv, data []byte, decrypt bool) (out, next []byte, err error) {
+func (l loadedKey) cbc(iv, data []byte, decrypt bool) (out, next []byte, err error) {
 	params := append16(make([]byte, 0, len(data)+23), data)
 	if decrypt {
 		params = append(params, 1)
@@ -84,11 +84,11 @@ func (d *Device) cbc(s *session, e entity, iv, data []byte, decrypt bool) (out, 
 	}
 	params = binary.BigEndian.AppendUint16(params, uint16(tpm2.TPMAlgCBC))
 	params = append16(params, iv)
-	a, err := d.run(command{code: ccEncryptDecrypt2, handles: []entity{e}, session: s, params: params, secretIn: true, secretOut: true})
+	r, err := l.tpm.run(command{code: ccEncryptDecrypt2, handles: []entity{l.entity}, session: l.session, params: params, secretIn: true, secretOut: true})
 	if err != nil {
 		return nil, nil, err
 	}
-	out, rest, ok := cut16(a.params)
+	out, rest, ok := cut16(r.params)
 	next, _, ok2 := cut16(rest)
 	if !ok || !ok2 || len(out) != len(data) || len(next) != aes.BlockSize {
 		return nil, nil, fmt.Errorf("tpm: TPM2_EncryptDecrypt2: %w", errAnswer())

@@ -34,22 +34,52 @@ type command struct {
 	makes               bool // the answer starts with a handle
 }
 
-// An answer is good until the next command.
-type answer struct {
+// A response is good until the next command.
+type response struct {
 	handle uint32
 	params []byte
 }
 
-// run sends a command and takes its answer apart (TPM 2.0 Library, Part 1,
-// clause 16). The caller has the turn.
-func (d *Device) run(c command) (answer, error) {
-	b := make([]byte, 10, 256+len(c.params))
+// An executor runs commands, and loads for them the objects and starts the
+// sessions that they need: what the TCG calls an ESAPI. It belongs to whoever has
+// the turn of the Device.
+type executor struct {
+	resources *resources
+	caps      Capabilities
+	roots     []*object // storage keys
+}
+
+// run sends a command and takes its response apart (TPM 2.0 Library, Part 1,
+// clause 16).
+func (x *executor) run(c command) (response, error) {
+	sent, nonce := c.bytes()
+	raw, err := x.resources.send(sent)
+	if err != nil {
+		return response{}, err
+	}
+	var r response
+	if rc := tpm2.TPMRC(code(raw)); rc != tpm2.TPMRCSuccess {
+		err = &Error{Command: commandName(c.code), Code: rc}
+	} else if r, err = c.open(raw[10:], nonce); err != nil {
+		err = fmt.Errorf("tpm: %s: %w", commandName(c.code), err)
+	}
+	if err != nil && c.session != nil {
+		// Nobody vouches for an error: the session may be out of step with
+		// the TPM, and would look like a wrong PIN.
+		x.resources.dropSession(c.session)
+	}
+	return r, err
+}
+
+// bytes writes a command as the TPM reads it. In a session it has a nonce, which
+// its response must answer to.
+func (c command) bytes() (b, nonce []byte) {
+	b = make([]byte, 10, 256+len(c.params))
 	binary.BigEndian.PutUint32(b[6:], c.code)
 	for _, e := range c.handles {
 		b = binary.BigEndian.AppendUint32(b, e.handle)
 	}
 	tag := tpm2.TPMSTNoSessions
-	var nonce []byte
 	switch {
 	case c.session != nil:
 		tag = tpm2.TPMSTSessions
@@ -66,45 +96,30 @@ func (d *Device) run(c command) (answer, error) {
 	b = append(b, c.params...)
 	binary.BigEndian.PutUint16(b, uint16(tag))
 	binary.BigEndian.PutUint32(b[2:], uint32(len(b)))
-	raw, err := d.send(b)
-	if err != nil {
-		return answer{}, err
-	}
-	var a answer
-	if rc := tpm2.TPMRC(code(raw)); rc != tpm2.TPMRCSuccess {
-		err = &Error{Command: commandName(c.code), Code: rc}
-	} else if a, err = c.open(raw[10:], nonce); err != nil {
-		err = fmt.Errorf("tpm: %s: %w", commandName(c.code), err)
-	}
-	if err != nil && c.session != nil {
-		// Nobody vouches for an error: the session may be out of step with
-		// the TPM, and would look like a wrong PIN.
-		d.dropSession(c.session)
-	}
-	return a, err
+	return b, nonce
 }
 
-// open takes the body of an answer apart and checks its authorization.
-func (c command) open(b, nonce []byte) (a answer, err error) {
+// open takes the body of a response apart and checks its authorization.
+func (c command) open(b, nonce []byte) (r response, err error) {
 	if c.makes {
 		if len(b) < 4 {
-			return a, errAnswer()
+			return r, errAnswer()
 		}
-		a.handle, b = binary.BigEndian.Uint32(b), b[4:]
+		r.handle, b = binary.BigEndian.Uint32(b), b[4:]
 	}
 	if c.session == nil && !c.password {
-		a.params = b
-		return a, nil
+		r.params = b
+		return r, nil
 	}
 	if len(b) < 4 || uint64(len(b)-4) < uint64(binary.BigEndian.Uint32(b)) {
-		return a, errAnswer()
+		return r, errAnswer()
 	}
 	n := binary.BigEndian.Uint32(b)
-	a.params, b = b[4:4+n], b[4+n:]
+	r.params, b = b[4:4+n], b[4+n:]
 	if c.session != nil {
-		err = c.session.check(c, a.params, b, nonce)
+		err = c.session.check(c, r.params, b, nonce)
 	}
-	return a, err
+	return r, err
 }
 
 // authorize encrypts the first parameter in place and appends the

@@ -32,8 +32,8 @@ func (k decrypter) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypter
 	if len(ciphertext) != k.algorithm.Size()/8 {
 		return nil, fmt.Errorf("tpm: decrypt %d bytes: %w", len(ciphertext), keystore.ErrBadData)
 	}
-	err = k.use(func(d *Device, s *session, e entity) (err error) {
-		plain, err = d.decrypt(s, e, scheme, ciphertext)
+	err = k.use(func(l loadedKey) (err error) {
+		plain, err = l.decrypt(scheme, ciphertext)
 		return err
 	})
 	return plain, err
@@ -56,21 +56,21 @@ func decryptScheme(opts crypto.DecrypterOpts) ([]byte, error) {
 }
 
 // decrypt is TPM2_RSA_Decrypt (TPM 2.0 Library, Part 3, clause 14.3).
-func (d *Device) decrypt(s *session, e entity, scheme, ciphertext []byte) ([]byte, error) {
+func (l loadedKey) decrypt(scheme, ciphertext []byte) ([]byte, error) {
 	params := append(append16(nil, ciphertext), scheme...)
 	params = append(params, 0, 0) // no label
-	a, err := d.run(command{code: ccRSADecrypt, handles: []entity{e}, session: s, params: params, secretOut: true})
+	r, err := l.tpm.run(command{code: ccRSADecrypt, handles: []entity{l.entity}, session: l.session, params: params, secretOut: true})
 	var answered *Error
 	if errors.As(err, &answered) && answered.is(tpm2.TPMRCFailure, tpm2.TPMRCValue, tpm2.TPMRCSize) {
-		return nil, d.badCiphertext()
+		return nil, l.badCiphertext()
 	}
-	return first(ccRSADecrypt, a, err)
+	return first(ccRSADecrypt, r, err)
 }
 
 // badCiphertext asks which it is: some TPMs answer TPM_RC_FAILURE to data that
 // does not decrypt, and one that failed answers it to everything.
-func (d *Device) badCiphertext() error {
-	if _, err := d.run(command{code: ccGetRandom, params: []byte{0, 1}}); err != nil {
+func (l loadedKey) badCiphertext() error {
+	if _, err := l.tpm.run(command{code: ccGetRandom, params: []byte{0, 1}}); err != nil {
 		return err
 	}
 	return fmt.Errorf("tpm: TPM2_RSA_Decrypt: the data does not decrypt: %w", keystore.ErrBadData)

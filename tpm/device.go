@@ -2,7 +2,6 @@ package tpm
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -23,22 +21,13 @@ import (
 // A connection that breaks is opened again by the next operation. What was
 // loaded is loaded again where it is needed.
 type Device struct {
-	dial    func() (io.ReadWriteCloser, error)
-	timeout time.Duration
-	kernel  bool // the operating system switches it off
-	raw     bool // nobody else has the TPM, and nobody tidies up after us
-
-	turn chan struct{} // holds one value while nobody has the TPM
+	kernel bool          // the operating system switches it off
+	turn   chan struct{} // holds one value while nobody has the TPM
 
 	// What follows belongs to whoever has the turn.
-	conn     io.ReadWriteCloser // nil: to be opened
-	closed   bool
-	answers  []byte // room for an answer
-	caps     Capabilities
-	made     map[uint32]bool // objects and sessions of the operation under way
-	resident []*object       // loaded keys, least recently used first
-	sessions []*session      // likewise
-	roots    []*object       // storage keys
+	closed    bool
+	resources *resources
+	tpm       *executor
 }
 
 // Open opens the TPM that a tpm: URI names, starts it if nobody has, and asks
@@ -56,16 +45,15 @@ func (u *URI) open() (*Device, error) {
 	timeout := cmp.Or(u.Timeout, defaultTimeout)
 	switch {
 	case u.Unix != "":
-		return (&Device{dial: func() (io.ReadWriteCloser, error) { return net.Dial("unix", u.Unix) }, timeout: timeout, raw: true}).start()
+		dial := func() (io.ReadWriteCloser, error) { return net.Dial("unix", u.Unix) }
+		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
 	case u.TCP != "":
-		return (&Device{dial: func() (io.ReadWriteCloser, error) { return net.DialTimeout("tcp", u.TCP, timeout) }, timeout: timeout, raw: true}).start()
+		dial := func() (io.ReadWriteCloser, error) { return net.DialTimeout("tcp", u.TCP, timeout) }
+		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
 	}
-	path := u.Device
-	if path == "" {
-		path = defaultDevice
-	}
+	path := cmp.Or(u.Device, defaultDevice)
 	dial := func() (io.ReadWriteCloser, error) { return openFile(path) }
-	return (&Device{dial: dial, timeout: timeout, kernel: true, raw: unmanaged(path)}).start()
+	return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: unmanaged(path)}, true)
 }
 
 // unmanaged reports whether a path is /dev/tpm0 or one of its kind, which has one
@@ -80,13 +68,19 @@ func unmanaged(path string) bool {
 // breaks it. A connection is read and written as /dev/tpmrm0 is, and where it
 // has no SetDeadline method its Close must end a Read.
 func NewDevice(dial func() (io.ReadWriteCloser, error), timeout time.Duration) (*Device, error) {
-	return (&Device{dial: dial, timeout: timeout}).start()
+	return start(&resources{connection: connection{dial: dial, timeout: timeout}}, false)
 }
 
-func (d *Device) start() (*Device, error) {
-	d.turn, d.answers, d.made = make(chan struct{}, 1), make([]byte, maxAnswer), map[uint32]bool{}
+// start connects, and asks what the TPM can do.
+func start(r *resources, kernel bool) (*Device, error) {
+	r.connection.buffer, r.fresh = make([]byte, maxResponse), map[uint32]bool{}
+	d := &Device{kernel: kernel, turn: make(chan struct{}, 1), resources: r, tpm: &executor{resources: r}}
 	d.turn <- struct{}{}
-	if err := d.Do(func(t transport.TPM) (err error) { d.caps, err = capabilities(t); return err }); err != nil {
+	err := d.Do(func(t transport.TPM) (err error) {
+		d.tpm.caps, err = capabilities(t)
+		return err
+	})
+	if err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -94,7 +88,7 @@ func (d *Device) start() (*Device, error) {
 }
 
 // Capabilities tells what the TPM can do.
-func (d *Device) Capabilities() Capabilities { return d.caps }
+func (d *Device) Capabilities() Capabilities { return d.tpm.caps }
 
 // Do lets f have the TPM: no other command comes between those of f. What f
 // loads or starts and does not flush is flushed afterwards, so nothing leaks
@@ -110,31 +104,13 @@ func (d *Device) Do(f func(t transport.TPM) error) error {
 		return err
 	}
 	defer d.unlock()
-	l := &link{d}
-	defer func() { l.Device = nil }()
+	l := &link{d.resources}
+	defer func() { l.resources = nil }()
 	err := f(l)
 	if gone(err) {
-		d.discard()
+		d.resources.discard()
 	}
 	return err
-}
-
-// discard takes everything out of the TPM. After a reset there is nothing, and
-// each of the commands fails.
-func (d *Device) discard() {
-	for handle := range d.made {
-		d.flush(handle)
-	}
-	for _, o := range d.resident {
-		if o.persistent == 0 {
-			d.flush(o.handle)
-		}
-	}
-	for _, s := range d.sessions {
-		d.flush(s.handle)
-	}
-	d.forget()
-	clear(d.made)
 }
 
 // lock waits for the turn, and for the connection.
@@ -142,31 +118,31 @@ func (d *Device) lock() error {
 	select {
 	case <-d.turn:
 	default:
-		timer := time.NewTimer(d.timeout)
+		timer := time.NewTimer(d.resources.connection.timeout)
 		defer timer.Stop()
 		select {
 		case <-d.turn:
 		case <-timer.C:
-			return fmt.Errorf("tpm: others had the TPM for %v: %w", d.timeout, keystore.ErrBusy)
+			return fmt.Errorf("tpm: others had the TPM for %v: %w", d.resources.connection.timeout, keystore.ErrBusy)
 		}
 	}
-	if err := d.connect(); err != nil {
+	err := d.connect()
+	if err != nil {
 		d.turn <- struct{}{}
-		return err
 	}
-	return nil
+	return err
+}
+
+func (d *Device) connect() error {
+	if d.closed {
+		return fmt.Errorf("tpm: TPM: %w", keystore.ErrClosed)
+	}
+	return d.resources.connect()
 }
 
 // unlock tidies up and lets the next one have the TPM.
 func (d *Device) unlock() {
-	for handle := range d.made {
-		d.flush(handle)
-	}
-	clear(d.made)
-	clear(d.answers) // what was decrypted is there in clear
-	for _, o := range d.resident {
-		o.pinned = false
-	}
+	d.resources.endOperation()
 	d.turn <- struct{}{}
 }
 
@@ -176,51 +152,7 @@ func (d *Device) release(all ...*object) {
 	<-d.turn
 	defer d.unlock()
 	for _, o := range all {
-		d.drop(o)
-	}
-}
-
-func (d *Device) connect() error {
-	if d.closed {
-		return fmt.Errorf("tpm: TPM: %w", keystore.ErrClosed)
-	}
-	if d.conn != nil {
-		return nil
-	}
-	conn, err := d.dial()
-	if err != nil {
-		return fmt.Errorf("tpm: no TPM: %w: %w", keystore.ErrUnavailable, err)
-	}
-	d.conn = conn
-	if d.raw {
-		return d.tidy()
-	}
-	return nil
-}
-
-// tidy flushes what a process left in the TPM that was killed: after a few of
-// them there is no room for a session any more, until a reset. What the TPM does
-// not answer here, the operation under way hears too.
-func (d *Device) tidy() error {
-	for _, first := range []uint32{0x80000000, 0x02000000, 0x03000000} { // objects, sessions, saved sessions
-		items, err := capability(&link{d}, tpm2.TPMCapHandles, first, 254, 4)
-		if d.conn == nil {
-			return err
-		}
-		for _, item := range items {
-			d.flush(binary.BigEndian.Uint32(item))
-		}
-	}
-	return nil
-}
-
-// lose gives a broken connection up. Everything that was loaded is forgotten.
-func (d *Device) lose() {
-	d.forget()
-	clear(d.made)
-	if d.conn != nil {
-		d.conn.Close()
-		d.conn = nil
+		d.resources.drop(o)
 	}
 }
 
@@ -232,13 +164,13 @@ func (d *Device) Close() error {
 	<-d.turn
 	defer func() { d.turn <- struct{}{} }()
 	d.closed = true
-	if d.conn == nil {
+	if !d.resources.connection.isOpen() {
 		return nil
 	}
-	d.discard()
-	if !d.kernel && d.conn != nil {
-		d.send(packet(ccShutdown, []byte{0, 0})) // TPM_SU_CLEAR
+	d.resources.discard()
+	if !d.kernel && d.resources.connection.isOpen() {
+		d.resources.send(packet(ccShutdown, []byte{0, 0})) // TPM_SU_CLEAR
 	}
-	d.lose()
+	d.resources.lose()
 	return nil
 }

@@ -32,12 +32,12 @@ type ImportParent struct {
 
 // NewImportParent makes a storage key (ECC P-256) for one exchange.
 func (s *Store) NewImportParent() (*ImportParent, error) {
-	if err := s.open(); err != nil {
+	if err := s.storage.open(); err != nil {
 		return nil, err
 	}
 	p := &ImportParent{store: s}
-	err := s.do(func() (err error) {
-		p.object, err = s.device.create(s.parent, tpm2.Marshal(exchangeParent()), nil, nil)
+	err := s.storage.do(func() (err error) {
+		p.object, err = s.storage.device.tpm.create(s.storage.key, tpm2.Marshal(exchangeParent()), nil, nil)
 		return err
 	})
 	if err != nil {
@@ -51,14 +51,14 @@ func (p *ImportParent) Public() []byte { return slices.Clone(p.object.public) }
 
 // With lets f use the key by go-tpm commands, as Store.With.
 func (p *ImportParent) With(f func(t transport.TPM, key tpm2.NamedHandle) error) error {
-	return p.store.lend(p.object, p.check, f)
+	return p.store.storage.lend(p.object, p.check, f)
 }
 
 func (p *ImportParent) check() error {
 	if p.closed.Load() {
 		return fmt.Errorf("tpm: import parent: %w", keystore.ErrClosed)
 	}
-	return p.store.open()
+	return p.store.storage.open()
 }
 
 // Import makes a session key of what a peer wrapped with Duplicate. The public
@@ -72,11 +72,11 @@ func (p *ImportParent) Import(a keystore.Algorithm, d keystore.Duplicated) (keys
 	if !sealable(a) {
 		return nil, fmt.Errorf("tpm: import %v: it is no session key for data: %w", a, keystore.ErrWeakKey)
 	}
-	o, err := p.store.takeDuplicate(p.object, p.check, a, d)
+	o, err := p.store.storage.importDuplicate(p.object, p.check, a, d)
 	if err != nil {
 		return nil, err
 	}
-	return p.store.adopt(a, o, false)
+	return p.store.sessionKeys.adopt(a, o, false)
 }
 
 // ImportDuplicate makes the next version of the provisioned key label of what a
@@ -91,42 +91,9 @@ func (s *Store) ImportDuplicate(label string, a keystore.Algorithm, d keystore.D
 	if label == "" || label == SealLabel || !duplicable(a) {
 		return keystore.Version{}, fmt.Errorf("tpm: no %v key of a peer goes by the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
-	s.admin.Lock()
-	defer s.admin.Unlock()
-	if err := s.free(label, a); err != nil {
-		return keystore.Version{}, err
-	}
-	o, err := s.takeDuplicate(s.parent, s.open, a, d)
-	if err != nil {
-		return keystore.Version{}, err
-	}
-	return s.provision(storedKey{Label: label, Algorithm: a, Public: o.public, Private: o.private})
-}
-
-// takeDuplicate imports a key under a parent.
-func (s *Store) takeDuplicate(parent *object, check func() error, a keystore.Algorithm, d keystore.Duplicated) (*object, error) {
-	if err := s.device.supports(a); err != nil {
-		return nil, err
-	}
-	e, err := inspect(a, d.Public)
-	if err != nil {
-		return nil, err
-	}
-	if e.from != duplicated || e.pin {
-		return nil, fmt.Errorf("tpm: import %v: the attributes are not those of a key that a peer wraps: %w", a, keystore.ErrWeakKey)
-	}
-	o := newObject(parent, slices.Clone(d.Public), nil)
-	err = s.use(parent, check, func(session *session) (err error) {
-		o.private, err = s.device.importDuplicate(session, parent, d)
-		return err
+	return s.provisioned.add(label, a, func() (*object, error) {
+		return s.storage.importDuplicate(s.storage.key, s.storage.open, a, d)
 	})
-	if err == nil {
-		err = s.try(o) // the TPM looks at the sizes now
-	}
-	if refusedData(err) {
-		err = fmt.Errorf("tpm: import %v: %w: %w", a, keystore.ErrBadData, err)
-	}
-	return o, err
 }
 
 // duplicable are the keys that a peer may give: session keys for data, and a
@@ -142,21 +109,21 @@ func refusedData(err error) bool {
 
 // importDuplicate is TPM2_Import (TPM 2.0 Library, Part 3, clause 13.3), without
 // an inner wrapper.
-func (d *Device) importDuplicate(s *session, parent *object, dup keystore.Duplicated) ([]byte, error) {
+func (l loadedKey) importDuplicate(dup keystore.Duplicated) ([]byte, error) {
 	params := append16(nil, nil) // no key of an inner wrapper
 	params = append16(params, dup.Public)
 	params = append16(params, dup.Duplicate)
 	params = append16(params, dup.Seed)
 	params = append(params, 0, byte(tpm2.TPMAlgNull))
-	a, err := d.run(command{code: ccImport, handles: []entity{parent.entity()}, session: s, params: params})
-	return first(ccImport, a, err)
+	r, err := l.tpm.run(command{code: ccImport, handles: []entity{l.entity}, session: l.session, params: params})
+	return first(ccImport, r, err)
 }
 
 // Close takes the key out of the TPM: nothing more is imported. Keys that came
 // through it stay.
 func (p *ImportParent) Close() error {
 	if !p.closed.Swap(true) {
-		p.store.device.release(p.object)
+		p.store.storage.device.release(p.object)
 	}
 	return nil
 }

@@ -29,8 +29,7 @@ func CheckState(text []byte) error {
 	if data2, _, err := again.bytes(); err != nil || !bytes.Equal(data, data2) {
 		return fmt.Errorf("written and read, another state: %w", err)
 	}
-	s := &Store{parent: newObject(nil, f.StorageKey.Public, nil), live: map[*key]struct{}{}, state: &state{}}
-	s.rings = s.records(f.Keys, nil)
+	s := newStore(&storage{key: newObject(nil, f.StorageKey.Public, nil)}, &state{file: f}, nil)
 	_, err = s.List()
 	return err
 }

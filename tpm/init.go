@@ -1,7 +1,6 @@
 package tpm
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -35,7 +34,7 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	}
 	st := &state{path: c.State}
 	err := d.Do(func(transport.TPM) (err error) {
-		st.file.StorageKey, err = d.provisionStorageKey(handle)
+		st.file.StorageKey, err = d.tpm.provisionStorageKey(handle)
 		return err
 	})
 	if err != nil {
@@ -57,60 +56,6 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	return s, nil
 }
 
-// provisionStorageKey finds the storage key, or makes it.
-func (d *Device) provisionStorageKey(at uint32) (storageKey, error) {
-	public, _, err := d.readPublic(at)
-	if errors.Is(err, tpm2.TPMRCHandle) {
-		public, err = d.persistStorageKey(at)
-	}
-	if err == nil {
-		err = checkStorageKey(public)
-	}
-	if errors.Is(err, keystore.ErrWrongKey) || errors.Is(err, keystore.ErrWeakKey) {
-		err = fmt.Errorf("tpm: the key at %#x is of no use here: %w: name another handle by ?srk=", at, err)
-	}
-	if err != nil {
-		return storageKey{}, err
-	}
-	return storageKey{Handle: handle(at), Public: public}, nil
-}
-
-func (d *Device) persistStorageKey(at uint32) ([]byte, error) {
-	h, public, err := d.createPrimary()
-	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
-		return nil, fmt.Errorf("%w: the owner has a password: make the storage key with tpm2_createprimary -C o -G ecc and tpm2_evictcontrol first", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return public, d.persist(entity{handle: h, name: nameOf(public)}, at)
-}
-
-// persist is TPM2_EvictControl: it keeps a loaded key at a handle, or frees
-// the handle of a persistent one.
-func (d *Device) persist(e entity, at uint32) error {
-	_, err := d.run(command{
-		code: ccEvictControl, handles: []entity{owner(), e}, password: true,
-		params: binary.BigEndian.AppendUint32(nil, at),
-	})
-	return err
-}
-
-// unpersist frees the persistent handle of a key, if it has one.
-func (d *Device) unpersist(o *object) error {
-	if o.persistent == 0 {
-		return nil
-	}
-	err := d.load(o)
-	if err == nil {
-		err = d.persist(o.entity(), o.persistent)
-	}
-	if errors.Is(err, tpm2.TPMRCHandle) || errors.Is(err, keystore.ErrForeign) {
-		return nil // somebody did that already
-	}
-	return err
-}
-
 // checkStorageKey asks that a public area is that of a storage key that cannot
 // leave its TPM and needs no password. RSA keys and other curves are as good as
 // our own template.
@@ -130,60 +75,4 @@ func checkStorageKey(public []byte) error {
 		return fmt.Errorf("%w: %w", keystore.ErrWrongKey, err)
 	}
 	return nil
-}
-
-// Persist keeps one version of a provisioned key in the TPM at a persistent
-// handle (0x81000000 to 0x817fffff), so that it is there without the state
-// file's blob and is not loaded before use. A TPM has room for at least seven.
-// Destroy frees the handle.
-func (s *Store) Persist(label string, version uint32, at tpm2.TPMHandle) error {
-	s.admin.Lock()
-	defer s.admin.Unlock()
-	if err := s.refresh(); err != nil {
-		return err
-	}
-	r, err := s.find(label, version)
-	if err != nil {
-		return err
-	}
-	if at>>24 != 0x81 || r.Handle != 0 {
-		return fmt.Errorf("tpm: persist %q version %d at %#x: not a persistent handle, or it has one: %w", label, version, uint32(at), keystore.ErrExists)
-	}
-	err = s.do(func() error {
-		if err := s.device.load(r.object); err != nil {
-			return err
-		}
-		return s.device.persist(r.object.entity(), uint32(at))
-	})
-	if err != nil {
-		return err
-	}
-	err = s.state.change(func(f *stateFile) {
-		for i, k := range f.Keys {
-			if k.Label == label && k.Version == version {
-				f.Keys[i].Handle = handle(at)
-			}
-		}
-	})
-	return s.do(func() error {
-		if err != nil { // not to be found again: take it out
-			return errors.Join(err, s.device.persist(entity{handle: uint32(at), name: r.object.name}, uint32(at)))
-		}
-		s.device.unload(r.object)
-		r.Handle, r.object.persistent = handle(at), uint32(at)
-		return nil
-	})
-}
-
-// find returns one version of a provisioned key.
-func (s *Store) find(label string, version uint32) (*record, error) {
-	if err := s.open(); err != nil {
-		return nil, err
-	}
-	for _, r := range s.known(label) {
-		if r.Version == version {
-			return r, nil
-		}
-	}
-	return nil, fmt.Errorf("tpm: key %q version %d: %w", label, version, keystore.ErrNotFound)
 }

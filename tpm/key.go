@@ -11,7 +11,8 @@ import (
 
 // A key is what every kind of key has in common.
 type key struct {
-	store     *Store
+	storage   *storage
+	sessions  *sessionKeys // of a session key
 	algorithm keystore.Algorithm
 	object    *object
 	record    *record          // of a provisioned key
@@ -44,13 +45,11 @@ func (k *key) Algorithm() keystore.Algorithm { return k.algorithm }
 
 // Close takes a session key out of the TPM, and lets go of a provisioned one.
 func (k *key) Close() error {
-	if k.closed.Swap(true) || k.record != nil {
+	if k.closed.Swap(true) || k.sessions == nil {
 		return nil
 	}
-	k.store.mu.Lock()
-	delete(k.store.live, k)
-	k.store.mu.Unlock()
-	k.store.device.release(k.object)
+	k.sessions.remove(k)
+	k.storage.device.release(k.object)
 	return nil
 }
 
@@ -65,11 +64,7 @@ func (k *key) check() error {
 }
 
 // use runs f while the key is loaded.
-func (k *key) use(f func(d *Device, s *session, e entity) error) error {
-	return k.store.use(k.object, k.check, func(s *session) error {
-		return f(k.store.device, s, k.object.entity())
-	})
-}
+func (k *key) use(f func(loadedKey) error) error { return k.storage.use(k.object, k.check, f) }
 
 // leave locks the key, and says whether it was not.
 func (k *key) leave() error {
@@ -83,4 +78,12 @@ func (k *key) leave() error {
 	}
 	k.locked = true
 	return nil
+}
+
+// ownKey finds the key of this store behind k.
+func ownKey(s *Store, k keystore.Key) (*key, error) {
+	if b, ok := k.(interface{ base() *key }); ok && b.base().storage == s.storage {
+		return b.base(), nil
+	}
+	return nil, fmt.Errorf("tpm: key of another store: %w", keystore.ErrWrongKey)
 }

@@ -15,8 +15,8 @@ type macKey struct{ *key }
 // Sum computes a tag. The TPM takes up to Capabilities.MaxBuffer bytes in one
 // command, and more in a sequence of them.
 func (k macKey) Sum(data []byte) (tag []byte, err error) {
-	err = k.use(func(d *Device, s *session, e entity) (err error) {
-		tag, err = d.mac(s, e, k.algorithm, data)
+	err = k.use(func(l loadedKey) (err error) {
+		tag, err = l.mac(k.algorithm, data)
 		return err
 	})
 	return tag, err
@@ -24,44 +24,44 @@ func (k macKey) Sum(data []byte) (tag []byte, err error) {
 
 // mac computes a tag by TPM2_HMAC, which has the name TPM2_MAC too and does
 // AES-CMAC with a key for that (TPM 2.0 Library, Part 3, clauses 15.5 and 15.6).
-func (d *Device) mac(s *session, e entity, a keystore.Algorithm, data []byte) ([]byte, error) {
+func (l loadedKey) mac(a keystore.Algorithm, data []byte) ([]byte, error) {
 	scheme := tpm2.TPMAlgSHA256
 	if a == keystore.AESCMAC128 {
 		scheme = tpm2.TPMAlgCMAC
 	}
-	if len(data) > d.caps.MaxBuffer {
-		return d.macSequence(s, e, scheme, data)
+	if len(data) > l.tpm.caps.MaxBuffer {
+		return l.macSequence(scheme, data)
 	}
 	params := append16(make([]byte, 0, len(data)+4), data)
 	params = binary.BigEndian.AppendUint16(params, uint16(scheme))
-	answer, err := d.run(command{code: ccHMAC, handles: []entity{e}, session: s, params: params, secretIn: true, secretOut: true})
-	return first(ccHMAC, answer, err)
+	r, err := l.tpm.run(command{code: ccHMAC, handles: []entity{l.entity}, session: l.session, params: params, secretIn: true, secretOut: true})
+	return first(ccHMAC, r, err)
 }
 
-func (d *Device) macSequence(s *session, e entity, scheme tpm2.TPMAlgID, data []byte) ([]byte, error) {
+func (l loadedKey) macSequence(scheme tpm2.TPMAlgID, data []byte) ([]byte, error) {
 	params := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(scheme)) // no authorization value
-	a, err := d.run(command{code: ccHMACStart, handles: []entity{e}, session: s, params: params, makes: true})
+	r, err := l.tpm.run(command{code: ccHMACStart, handles: []entity{l.entity}, session: l.session, params: params, makes: true})
 	if err != nil {
 		return nil, err
 	}
-	sequence := []entity{{handle: a.handle}}
-	for ; len(data) > d.caps.MaxBuffer; data = data[d.caps.MaxBuffer:] {
-		params = append16(params[:0], data[:d.caps.MaxBuffer])
-		if _, err := d.run(command{code: ccSequenceUpdate, handles: sequence, session: s, params: params, secretIn: true}); err != nil {
+	sequence := []entity{{handle: r.handle}}
+	for ; len(data) > l.tpm.caps.MaxBuffer; data = data[l.tpm.caps.MaxBuffer:] {
+		params = append16(params[:0], data[:l.tpm.caps.MaxBuffer])
+		if _, err := l.tpm.run(command{code: ccSequenceUpdate, handles: sequence, session: l.session, params: params, secretIn: true}); err != nil {
 			return nil, err
 		}
 	}
 	params = binary.BigEndian.AppendUint32(append16(params[:0], data), handleNull)
-	a, err = d.run(command{code: ccSequenceComplete, handles: sequence, session: s, params: params, secretIn: true, secretOut: true})
-	return first(ccSequenceComplete, a, err)
+	r, err = l.tpm.run(command{code: ccSequenceComplete, handles: sequence, session: l.session, params: params, secretIn: true, secretOut: true})
+	return first(ccSequenceComplete, r, err)
 }
 
 // first copies the TPM2B that an answer starts with.
-func first(cc uint32, a answer, err error) ([]byte, error) {
+func first(cc uint32, r response, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, _, ok := cut16(a.params)
+	b, _, ok := cut16(r.params)
 	if !ok {
 		return nil, fmt.Errorf("tpm: %s: %w", commandName(cc), errAnswer())
 	}

@@ -27,9 +27,9 @@ func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
 		return nil, errWrapped()
 	}
 	var a, raw []byte
-	err := k.use(func(d *Device, s *session, e entity) (err error) {
+	err := k.use(func(l loadedKey) (err error) {
 		a, raw = bytes.Clone(wrapped[:8]), bytes.Clone(wrapped[8:])
-		return d.unwrap(s, e, a, raw)
+		return l.unwrap(a, raw)
 	})
 	if err != nil {
 		clear(raw)
@@ -43,7 +43,7 @@ func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
 }
 
 // unwrap is RFC 3394 section 2.2.2, in place.
-func (d *Device) unwrap(s *session, e entity, a, r []byte) error {
+func (l loadedKey) unwrap(a, r []byte) error {
 	n := len(r) / 8
 	iv, block := make([]byte, aes.BlockSize), make([]byte, aes.BlockSize)
 	defer clear(block)
@@ -52,7 +52,7 @@ func (d *Device) unwrap(s *session, e entity, a, r []byte) error {
 			binary.BigEndian.PutUint64(block, binary.BigEndian.Uint64(a)^uint64(n*j+i))
 			copy(block[8:], r[8*i-8:8*i])
 			// One block with no IV: CBC mode is the block cipher alone.
-			out, _, err := d.cbc(s, e, iv, block, true)
+			out, _, err := l.cbc(iv, block, true)
 			if err != nil {
 				return err
 			}

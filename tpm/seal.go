@@ -17,7 +17,7 @@ const SealLabel = keystore.DefaultPrefix + "-" + string(keystore.RoleSealMAC)
 // version the blob names is that of the tag: there is no key for wrapping, since
 // a TPM keeps its keys wrapped anyway.
 func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
-	own, err := s.own(k)
+	own, err := ownKey(s, k)
 	if err != nil {
 		return nil, err
 	}
@@ -27,12 +27,12 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	if !sealable(own.algorithm) {
 		return nil, fmt.Errorf("tpm: seal %v: a key that signs, decrypts or reveals could be unsealed later and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", own.algorithm, errors.ErrUnsupported)
 	}
-	ring := s.ring(SealLabel)
+	ring := s.provisioned.ring(SealLabel)
 	if len(ring) == 0 {
 		return nil, fmt.Errorf("tpm: sealing key %s: %w", SealLabel, keystore.ErrNotFound)
 	}
 	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: ring[0].Version, Wrapped: chain(own.object)}
-	if sealed.Tag, err = s.tag(ring[0], sealed, context); err != nil {
+	if sealed.Tag, err = tagOf(s.storage, ring[0], sealed, context); err != nil {
 		return nil, err
 	}
 	return sealed.Bytes(), nil
@@ -51,7 +51,7 @@ func sealable(a keystore.Algorithm) bool {
 // used; a blob that this store has tagged and the TPM does not load any more is
 // [keystore.ErrForeign] then.
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
-	if err := s.open(); err != nil {
+	if err := s.storage.open(); err != nil {
 		return nil, err
 	}
 	sealed, err := keystore.ParseSealed(blob)
@@ -61,33 +61,35 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if sealed.Algorithm != a || !sealable(a) {
 		return nil, errForeign(a)
 	}
-	authentic, err := s.authentic(sealed, context)
+	authentic, err := authentic(s, sealed, context)
 	if err != nil {
 		return nil, err
 	}
-	o := s.unchain(sealed.Wrapped)
+	o := unchain(s.storage.key, sealed.Wrapped)
 	if !authentic || o == nil {
 		return nil, errForeign(a)
 	}
 	if _, err := inspect(a, o.public); err != nil {
 		return nil, errForeign(a)
 	}
-	return s.adopt(a, o, true)
+	return s.sessionKeys.adopt(a, o, true)
 }
 
-func (s *Store) authentic(sealed keystore.Sealed, context []byte) (bool, error) {
-	for _, r := range s.ring(SealLabel) {
+// authentic reports whether a sealing key of this store made the tag.
+func authentic(s *Store, sealed keystore.Sealed, context []byte) (bool, error) {
+	for _, r := range s.provisioned.ring(SealLabel) {
 		if r.Version != sealed.KEKVersion {
 			continue
 		}
-		tag, err := s.tag(r, sealed, context)
+		tag, err := tagOf(s.storage, r, sealed, context)
 		return err == nil && hmac.Equal(tag, sealed.Tag), err
 	}
 	return false, nil
 }
 
-func (s *Store) tag(r *record, sealed keystore.Sealed, context []byte) ([]byte, error) {
-	return macKey{&key{store: s, algorithm: keystore.HMACSHA256, object: r.object, record: r}}.Sum(sealed.Authenticated(context))
+// tagOf binds a sealed key to its context.
+func tagOf(s *storage, r *record, sealed keystore.Sealed, context []byte) ([]byte, error) {
+	return macKey{&key{storage: s, algorithm: keystore.HMACSHA256, object: r.object, record: r}}.Sum(sealed.Authenticated(context))
 }
 
 func errForeign(a keystore.Algorithm) error {
@@ -105,9 +107,10 @@ func chain(o *object) []byte {
 	return append16(append16(chain(o.parent), o.public), o.private)
 }
 
-// unchain returns the lowest key of a chain, or nil if it is none.
-func (s *Store) unchain(b []byte) *object {
-	o := s.parent
+// unchain returns the lowest key of a chain below a storage key, or nil if it is
+// none.
+func unchain(root *object, b []byte) *object {
+	o := root
 	for n := 0; len(b) > 0; n++ {
 		public, rest, ok := cut16(b)
 		private, rest, ok2 := cut16(rest)
@@ -116,7 +119,7 @@ func (s *Store) unchain(b []byte) *object {
 		}
 		o, b = newObject(o, public, private), rest
 	}
-	if o == s.parent {
+	if o == root {
 		return nil
 	}
 	return o

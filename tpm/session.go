@@ -39,32 +39,29 @@ const (
 )
 
 // session returns a running session, or starts one.
-func (d *Device) session(salt *object) (*session, error) {
-	for i, s := range d.sessions {
-		if s.salt == salt {
-			d.sessions = append(slices.Delete(d.sessions, i, i+1), s)
-			return s, nil
-		}
+func (x *executor) session(salt *object) (*session, error) {
+	if s := x.resources.running(salt); s != nil {
+		return s, nil
 	}
-	if err := d.load(salt); err != nil {
+	if err := x.load(salt); err != nil {
 		return nil, err
 	}
-	s, err := d.startSession(salt)
+	s, err := x.startSession(salt)
 	if err != nil {
 		return nil, err
 	}
-	delete(d.made, s.handle)
-	d.sessions = append(d.sessions, s)
+	x.resources.keepSession(s)
 	// The first command proves that the TPM knows the salt, with nothing at
 	// stake: a session that is wrong would look like a wrong PIN, and count.
-	if _, err := d.run(command{code: ccGetRandom, params: []byte{0, 16}, session: s, secretOut: true}); err != nil {
-		d.dropSession(s)
+	if _, err := x.run(command{code: ccGetRandom, params: []byte{0, 16}, session: s, secretOut: true}); err != nil {
+		x.resources.dropSession(s)
 		return nil, fmt.Errorf("tpm: the TPM does not hold the storage key of the state file, or somebody answers in its place: %w", err)
 	}
 	return s, nil
 }
 
-func (d *Device) startSession(salt *object) (*session, error) {
+// startSession is TPM2_StartAuthSession (TPM 2.0 Library, Part 3, clause 11.1).
+func (x *executor) startSession(salt *object) (*session, error) {
 	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](salt.public)
 	if err != nil {
 		return nil, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
@@ -86,15 +83,15 @@ func (d *Device) startSession(salt *object) (*session, error) {
 	params = binary.BigEndian.AppendUint16(params, 128)
 	params = binary.BigEndian.AppendUint16(params, uint16(tpm2.TPMAlgCFB))
 	params = binary.BigEndian.AppendUint16(params, uint16(tpm2.TPMAlgSHA256))
-	answer, err := d.run(command{code: ccStartAuthSession, handles: []entity{salt.entity(), {handle: handleNull}}, params: params, makes: true})
+	r, err := x.run(command{code: ccStartAuthSession, handles: []entity{salt.entity(), {handle: handleNull}}, params: params, makes: true})
 	if err != nil {
 		return nil, err
 	}
-	nonce, rest, ok := cut16(answer.params)
+	nonce, rest, ok := cut16(r.params)
 	if !ok || len(rest) > 0 {
 		return nil, fmt.Errorf("tpm: TPM2_StartAuthSession: %w", errAnswer())
 	}
-	s := &session{handle: answer.handle, salt: salt, nonce: slices.Clone(nonce)}
+	s := &session{handle: r.handle, salt: salt, nonce: slices.Clone(nonce)}
 	s.key = lockedmem.Move(kdfa(secret, "ATH", s.nonce, caller))
 	return s, nil
 }
@@ -103,26 +100,6 @@ func (d *Device) startSession(salt *object) (*session, error) {
 func (s *session) end() {
 	s.key.Close()
 	s.handle = 0
-}
-
-func (d *Device) dropSession(s *session) {
-	i := slices.Index(d.sessions, s)
-	if i < 0 {
-		return
-	}
-	d.sessions = slices.Delete(d.sessions, i, i+1)
-	handle := s.handle
-	s.end()
-	d.flush(handle)
-}
-
-// endSession ends the session that was not used for longest.
-func (d *Device) endSession() bool {
-	if len(d.sessions) == 0 {
-		return false
-	}
-	d.dropSession(d.sessions[0])
-	return true
 }
 
 // kdfa is KDFa with SHA-256 for 256 bits (Part 1, clause 9.4.10.2).

@@ -40,8 +40,8 @@ func (k signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) (signat
 	if len(digest) != hash.Size() {
 		return nil, fmt.Errorf("tpm: digest of %d bytes for %v: %w", len(digest), hash, keystore.ErrBadData)
 	}
-	err = k.use(func(d *Device, s *session, e entity) (err error) {
-		signature, err = d.sign(s, e, k.scheme(), alg, digest)
+	err = k.use(func(l loadedKey) (err error) {
+		signature, err = l.sign(k.scheme(), alg, digest)
 		return err
 	})
 	return signature, err
@@ -55,7 +55,7 @@ func (k signer) scheme() tpm2.TPMAlgID {
 }
 
 // sign is TPM2_Sign (TPM 2.0 Library, Part 3, clause 20.2).
-func (d *Device) sign(s *session, e entity, scheme, hash tpm2.TPMAlgID, digest []byte) ([]byte, error) {
+func (l loadedKey) sign(scheme, hash tpm2.TPMAlgID, digest []byte) ([]byte, error) {
 	params := append16(nil, digest)
 	params = binary.BigEndian.AppendUint16(params, uint16(scheme))
 	params = binary.BigEndian.AppendUint16(params, uint16(hash))
@@ -63,15 +63,15 @@ func (d *Device) sign(s *session, e entity, scheme, hash tpm2.TPMAlgID, digest [
 	params = binary.BigEndian.AppendUint16(params, uint16(tpm2.TPMSTHashCheck))
 	params = binary.BigEndian.AppendUint32(params, handleNull)
 	params = append(params, 0, 0)
-	a, err := d.run(command{code: ccSign, handles: []entity{e}, session: s, params: params})
+	r, err := l.tpm.run(command{code: ccSign, handles: []entity{l.entity}, session: l.session, params: params})
 	if err != nil {
 		return nil, err
 	}
 	// The scheme and the hash again, and one or two numbers.
-	if len(a.params) < 4 || binary.BigEndian.Uint16(a.params) != uint16(scheme) {
+	if len(r.params) < 4 || binary.BigEndian.Uint16(r.params) != uint16(scheme) {
 		return nil, fmt.Errorf("tpm: TPM2_Sign: %w", errAnswer())
 	}
-	x, rest, ok := cut16(a.params[4:])
+	x, rest, ok := cut16(r.params[4:])
 	if scheme == tpm2.TPMAlgRSASSA && ok && len(rest) == 0 {
 		return slices.Clone(x), nil
 	}

@@ -1,10 +1,8 @@
 package tpm
 
 import (
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -28,20 +26,11 @@ type Config struct {
 // A Store is the keys of one storage key of a TPM. It is a [keystore.Store],
 // [keystore.Importer] and [keystore.Admin].
 type Store struct {
-	device *Device
-	owns   bool // Close closes the device
-	parent *object
-	state  *state
-	pin    *lockedmem.Buffer // nil: there is none
-
-	refused error // what the TPM said of the PIN; belongs to whoever has the turn
-
-	admin sync.Mutex // held while provisioned keys change
-
-	mu     sync.Mutex // guards what follows
-	closed bool
-	live   map[*key]struct{}
-	rings  map[string][]*record // provisioned keys by label, newest first
+	owns        bool              // Close closes the device
+	pin         *lockedmem.Buffer // nil: there is none
+	storage     *storage
+	sessionKeys sessionKeys
+	provisioned provisionedKeys
 }
 
 var (
@@ -103,20 +92,19 @@ func (d *Device) openStore(c StoreConfig, pin *lockedmem.Buffer) (*Store, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{device: d, state: st, pin: pin, live: map[*key]struct{}{}}
-	err = d.Do(func(transport.TPM) (err error) {
-		s.parent, err = d.storageKey(uint32(st.file.StorageKey.Handle), st.file.StorageKey.Public)
-		if err != nil {
-			return err
-		}
-		_, err = d.session(s.parent)
-		return err
-	})
+	root, err := openStorage(d, st.file.StorageKey)
 	if err != nil {
 		return nil, err
 	}
-	s.rings = s.records(st.file.Keys, nil)
-	return s, nil
+	return newStore(root, st, pin), nil
+}
+
+func newStore(root *storage, st *state, pin *lockedmem.Buffer) *Store {
+	s := &Store{pin: pin, storage: root}
+	s.sessionKeys.storage, s.sessionKeys.keys = root, map[*key]struct{}{}
+	s.provisioned.storage, s.provisioned.pin, s.provisioned.state = root, pin, st
+	s.provisioned.rings = s.provisioned.records(st.file.Keys, nil)
+	return s
 }
 
 // checkPIN takes a copy into locked memory. go-tpm and other programs stumble over zero bytes in
@@ -131,38 +119,20 @@ func checkPIN(pin []byte) (*lockedmem.Buffer, error) {
 	return lockedmem.Copy(pin), nil
 }
 
-// storageKey returns the one object of a storage key on this Device, so that
-// stores share its session.
-func (d *Device) storageKey(persistent uint32, public []byte) (*object, error) {
-	name := string(nameOf(public))
-	for _, o := range d.roots {
-		if string(o.name) == name && o.persistent == persistent {
-			return o, d.load(o)
-		}
-	}
-	o := newObject(nil, public, nil)
-	o.persistent = persistent
-	if err := d.load(o); err != nil {
-		return nil, err
-	}
-	d.roots = append(d.roots, o)
-	return o, nil
-}
-
 // StorageKey returns the handle and the public area of the storage key: what
 // the state file has pinned. Salt sessions with this, never with what
 // TPM2_ReadPublic answers.
 func (s *Store) StorageKey() (tpm2.TPMHandle, *tpm2.TPMTPublic, error) {
-	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](s.parent.public)
+	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](s.storage.key.public)
 	if err != nil {
 		return 0, nil, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
 	}
-	return tpm2.TPMHandle(s.parent.persistent), public, nil
+	return tpm2.TPMHandle(s.storage.key.persistent), public, nil
 }
 
 // Device returns the Device under the store, for what a key store has no word
 // for.
-func (s *Store) Device() *Device { return s.device }
+func (s *Store) Device() *Device { return s.storage.device }
 
 // Generate makes a session key or a session key pair. Its blob is in the memory
 // of the process, and it is loaded when it is used. It has no PIN.
@@ -185,206 +155,43 @@ func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 }
 
 func (s *Store) make(a keystore.Algorithm, from origin, raw []byte) (keystore.Key, error) {
-	o, err := s.create(a, from, nil, raw)
+	o, err := s.storage.create(a, from, nil, raw)
 	if err != nil {
 		return nil, err
 	}
-	return s.adopt(a, o, false)
-}
-
-// create makes a key under the storage key.
-func (s *Store) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffer, raw []byte) (o *object, err error) {
-	if err := s.open(); err != nil {
-		return nil, err
-	}
-	t, err := template(a, from, pin.Len() > 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.device.supports(a); err != nil {
-		return nil, err
-	}
-	err = s.do(func() (err error) {
-		o, err = s.device.create(s.parent, tpm2.Marshal(t), pin, raw)
-		return err
-	})
-	if errors.Is(err, tpm2.TPMRCValue) {
-		err = fmt.Errorf("tpm: this TPM has no %v keys: %w: %w", a, errors.ErrUnsupported, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	_, err = inspect(a, o.public)
-	return o, err
-}
-
-// supports asks the capabilities, so that a key that could do nothing is not
-// made.
-func (d *Device) supports(a keystore.Algorithm) error {
-	switch a {
-	case keystore.AES128CBC, keystore.AES256CBC, keystore.AESReveal128:
-		if !d.caps.EncryptDecrypt {
-			return fmt.Errorf("tpm: %v: this TPM has no TPM2_EncryptDecrypt2: keep such keys in another store: %w", a, errors.ErrUnsupported)
-		}
-	case keystore.AESCMAC128:
-		if !slices.Contains(d.caps.Algorithms, tpm2.TPMAlgCMAC) {
-			return fmt.Errorf("tpm: %v: this TPM has no CMAC: %w", a, errors.ErrUnsupported)
-		}
-	case keystore.ECDSAP384:
-		if !slices.Contains(d.caps.Curves, tpm2.TPMECCNistP384) {
-			return fmt.Errorf("tpm: %v: this TPM has no curve P-384: %w", a, errors.ErrUnsupported)
-		}
-	}
-	return nil
-}
-
-// do has the TPM for f, and once more if it has lost what was loaded, or if its
-// connection broke: nothing that f does is harmed by being done twice.
-func (s *Store) do(f func() error) error {
-	for again := true; ; again = false {
-		err := s.device.Do(func(transport.TPM) error {
-			err := f()
-			if again && gone(err) {
-				s.device.discard()
-				err = f()
-			}
-			return err
-		})
-		var e *linkError
-		if !again || !errors.As(err, &e) || e.timeout() {
-			return err
-		}
-	}
-}
-
-// use runs f with a key loaded, and a session to use it with. check says whether
-// the key is still open when its turn has come.
-func (s *Store) use(o *object, check func() error, f func(s *session) error) error {
-	return s.do(func() error {
-		if err := check(); err != nil {
-			return err
-		}
-		if o.auth.Len() > 0 && s.refused != nil {
-			return s.refused
-		}
-		if err := s.device.load(o); err != nil {
-			return err
-		}
-		session, err := s.device.session(root(o))
-		if err != nil {
-			return err
-		}
-		err = f(session)
-		if o.auth.Len() > 0 && (errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)) {
-			s.refused = err
-		}
-		return err
-	})
+	return s.sessionKeys.adopt(a, o, false)
 }
 
 // With lets f use a key of this store by go-tpm commands: to certify it, or to
 // prove where it is. f has the TPM for itself, under the rules of Device.Do.
 func (s *Store) With(k keystore.Key, f func(t transport.TPM, key tpm2.NamedHandle) error) error {
-	own, err := s.own(k)
+	own, err := ownKey(s, k)
 	if err != nil {
 		return err
 	}
-	return s.lend(own.object, own.check, f)
+	return s.storage.lend(own.object, own.check, f)
 }
 
 // WithStorageKey lets f use the storage key, as With: to certify it.
 func (s *Store) WithStorageKey(f func(t transport.TPM, key tpm2.NamedHandle) error) error {
-	return s.lend(s.parent, s.open, f)
+	return s.storage.lend(s.storage.key, s.storage.open, f)
 }
-
-func (s *Store) lend(o *object, check func() error, f func(t transport.TPM, key tpm2.NamedHandle) error) error {
-	return s.device.Do(func(t transport.TPM) error {
-		if err := check(); err != nil {
-			return err
-		}
-		if err := s.device.load(o); err != nil {
-			return err
-		}
-		return f(t, o.named())
-	})
-}
-
-// adopt makes an object a session key of the store.
-func (s *Store) adopt(a keystore.Algorithm, o *object, locked bool) (keystore.Key, error) {
-	k := &key{store: s, algorithm: a, object: o, locked: locked}
-	if !a.Secret() {
-		e, err := inspect(a, o.public)
-		if err == nil {
-			k.public, err = e.key()
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, errStoreClosed()
-	}
-	s.live[k] = struct{}{}
-	return k.typed(), nil
-}
-
-// own finds the key of this store behind k.
-func (s *Store) own(k keystore.Key) (*key, error) {
-	if b, ok := k.(interface{ base() *key }); ok && b.base().store == s {
-		return b.base(), nil
-	}
-	return nil, fmt.Errorf("tpm: key of another store: %w", keystore.ErrWrongKey)
-}
-
-func (s *Store) open() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return errStoreClosed()
-	}
-	return nil
-}
-
-func errStoreClosed() error { return fmt.Errorf("tpm: store: %w", keystore.ErrClosed) }
 
 // Live counts the session keys that were not closed yet. The second number,
 // sessions in use, is always 0: one is kept for all.
-func (s *Store) Live() (objects, sessions int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.live), 0
-}
+func (s *Store) Live() (objects, sessions int) { return s.sessionKeys.count(), 0 }
 
 // Close closes every key of the store and takes them out of the TPM.
 func (s *Store) Close() error {
-	s.admin.Lock()
-	defer s.admin.Unlock()
-	s.mu.Lock()
-	again := s.closed
-	s.closed = true
-	var all []*object
-	for k := range s.live {
-		k.closed.Store(true)
-		all = append(all, k.object)
-	}
-	for _, ring := range s.rings {
-		for _, r := range ring {
-			r.gone.Store(true)
-			all = append(all, r.object)
-		}
-	}
-	clear(s.live)
-	clear(s.rings)
-	s.mu.Unlock()
-	if again {
+	s.provisioned.admin.Lock()
+	defer s.provisioned.admin.Unlock()
+	if s.storage.closed.Swap(true) {
 		return nil
 	}
-	s.device.release(all...)
+	s.storage.device.release(append(s.sessionKeys.close(), s.provisioned.close()...)...)
 	s.pin.Close() // nobody uses it: what comes finds the store closed
 	if s.owns {
-		return s.device.Close()
+		return s.storage.device.Close()
 	}
 	return nil
 }

@@ -85,11 +85,11 @@ func (f *TSS2) PEM() ([]byte, error) {
 // ExportTSS2 returns one version of a provisioned key as a TSS2 key file, for
 // other programs on this TPM. It is the blob, which no other TPM loads.
 func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
-	r, err := s.find(label, version)
+	r, err := s.provisioned.find(label, version)
 	if err != nil {
 		return nil, err
 	}
-	f := TSS2{EmptyAuth: r.object.auth.Len() == 0, Parent: tpm2.TPMHandle(s.parent.persistent), Public: r.Public, Private: r.Private}
+	f := TSS2{EmptyAuth: r.object.auth.Len() == 0, Parent: tpm2.TPMHandle(s.storage.key.persistent), Public: r.Public, Private: r.Private}
 	return f.PEM()
 }
 
@@ -113,22 +113,11 @@ func (s *Store) ImportTSS2(label string, a keystore.Algorithm, text []byte) (key
 	if label == "" || a.Sealing() || label == SealLabel {
 		return keystore.Version{}, fmt.Errorf("tpm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
-	s.admin.Lock()
-	defer s.admin.Unlock()
-	if err := s.free(label, a); err != nil {
-		return keystore.Version{}, err
-	}
-	o := newObject(s.parent, f.Public, f.Private)
-	if err := s.try(o); err != nil {
-		return keystore.Version{}, fmt.Errorf("tpm: TSS2 key of parent %#x, this store has %#x: %w", uint32(f.Parent), s.parent.persistent, err)
-	}
-	return s.provision(storedKey{Label: label, Algorithm: a, Public: f.Public, Private: f.Private})
-}
-
-// try asks whether the TPM loads a blob.
-func (s *Store) try(o *object) error {
-	return s.do(func() error {
-		defer s.device.unload(o)
-		return s.device.load(o)
+	return s.provisioned.add(label, a, func() (*object, error) {
+		o := newObject(s.storage.key, f.Public, f.Private)
+		if err := s.storage.try(o); err != nil {
+			return nil, fmt.Errorf("tpm: TSS2 key of parent %#x, this store has %#x: %w", uint32(f.Parent), s.storage.key.persistent, err)
+		}
+		return o, nil
 	})
 }

@@ -4,11 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"crypto/rand"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -57,10 +54,14 @@ type Config struct {
 // An Authority enrolls devices. It is safe for use by many goroutines, and must be
 // the only one that changes its records.
 type Authority struct {
-	c     Config
-	mac   func(data []byte) ([]byte, error)
-	limit *rate.Limiter
-	mu    sync.Mutex // held from the reading of a record to its change
+	policy     Policy
+	challenges challenger
+	ca         *issuer // nil: keys are only registered
+	registry   registry
+	limit      *rate.Limiter
+	now        func() time.Time
+
+	ledger
 }
 
 // NewAuthority makes an authority. It fails if the CA cannot issue.
@@ -68,112 +69,48 @@ func NewAuthority(c Config) (*Authority, error) {
 	if c.Records == nil {
 		return nil, fmt.Errorf("enroll: an authority needs records")
 	}
-	c.Validity = cmp.Or(c.Validity, 365*24*time.Hour)
-	c.CRLLife = cmp.Or(c.CRLLife, 7*24*time.Hour)
-	c.ChallengeLife = cmp.Or(c.ChallengeLife, 10*time.Minute)
-	c.MaxPending = cmp.Or(c.MaxPending, 1000)
-	c.PerSecond = cmp.Or(c.PerSecond, 50)
-	if c.Time == nil {
-		c.Time = time.Now
+	a := &Authority{
+		policy: c.Policy, now: c.Time,
+		ledger:   ledger{records: c.Records, maxPending: cmp.Or(c.MaxPending, 1000)},
+		registry: registry{register: c.Register, withdraw: c.Withdraw},
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	perSecond := cmp.Or(c.PerSecond, 50)
+	a.limit = rate.NewLimiter(rate.Limit(perSecond), int(2*perSecond)+1)
+	a.challenges = challenger{mac: macOf(c.MAC), life: cmp.Or(c.ChallengeLife, 10*time.Minute)}
+	if a.challenges.mac == nil {
+		return nil, fmt.Errorf("enroll: the key of challenges must be for HMAC-SHA256")
 	}
 	if c.Certificate != nil {
-		if err := checkCA(c.Certificate, c.Key, c.Time()); err != nil {
+		if err := checkCA(c.Certificate, c.Key, a.now()); err != nil {
 			return nil, err
 		}
-	}
-	a := &Authority{c: c, limit: rate.NewLimiter(rate.Limit(c.PerSecond), int(2*c.PerSecond)+1)}
-	if a.mac = macOf(c.MAC); a.mac == nil {
-		return nil, fmt.Errorf("enroll: the key of challenges must be for HMAC-SHA256")
+		a.ca = &issuer{
+			certificate: c.Certificate, key: c.Key,
+			validity: cmp.Or(c.Validity, 365*24*time.Hour), crlLife: cmp.Or(c.CRLLife, 7*24*time.Hour),
+		}
 	}
 	return a, nil
 }
 
-// Handle answers one message of a device. There always is an answer to send;
-// the error is for the log of the authority: nil if the device has what it came
-// for, or what it needs to go on. See [ErrPending] and its neighbours.
-func (a *Authority) Handle(ctx context.Context, request []byte) (response []byte, err error) {
-	if !a.limit.Allow() {
-		err = proof.Fail(ErrBusy, "more than %g messages in a second", a.c.PerSecond)
-		return proof.ErrorResult("", err), err
-	}
-	id, response, err := a.handle(ctx, request)
-	if err != nil {
-		return proof.ErrorResult(id, err), err
-	}
-	return response, nil
-}
-
-func (a *Authority) handle(ctx context.Context, request []byte) (id string, response []byte, err error) {
-	kind, err := proof.MessageType(request)
-	if err != nil {
-		return "", nil, err
-	}
-	switch kind {
-	case proof.TypeBegin:
-		response, err = a.begin(ctx, request)
-		return "", response, err
-	case proof.TypeProof:
-		return a.proof(ctx, request)
-	}
-	return "", nil, proof.Fail(ErrMalformed, "type %q", proof.Shorten(kind))
-}
-
-// begin answers with a challenge. It tells nothing of what is known of the EK.
-func (a *Authority) begin(ctx context.Context, request []byte) ([]byte, error) {
-	b, err := proof.Parse[proof.Begin](request, proof.TypeBegin)
-	if err != nil {
-		return nil, err
-	}
-	o, err := b.Open()
-	if err != nil {
-		return nil, err
-	}
-	if err := checkCertificateKey(&o, &b); err != nil {
-		return nil, err
-	}
-	r, err := a.Get(ctx, o.EKHash)
-	if err != nil && !errors.Is(err, ErrUnknown) {
-		return nil, err
-	}
-	c, err := a.challenge(&b, &o, max(a.c.Time().UnixNano(), r.Newest+1))
-	if err != nil {
-		return nil, err
-	}
-	return proof.Encode(c), nil
-}
-
-// proof checks everything that can be checked without the record, then takes
-// the record from one state to the next.
-func (a *Authority) proof(ctx context.Context, request []byte) (string, []byte, error) {
-	p, err := proof.Parse[proof.Proof](request, proof.TypeProof)
-	if err != nil {
-		return "", nil, err
-	}
-	if err := a.checkChallenge(&p); err != nil {
-		return "", nil, err
-	}
-	o, err := p.Open()
-	if err != nil {
-		return "", nil, err
-	}
-	id := ID(o.EKHash)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	r, err := a.Get(ctx, id)
-	if errors.Is(err, ErrUnknown) {
-		r, err = Record{ID: id, Name: defaultName(id), Created: a.c.Time()}, nil
-	}
-	if err != nil {
-		return "", nil, err
-	}
-	response, err := a.advance(ctx, &application{proof: &p, offered: &o, raw: request, record: &r, now: a.c.Time()})
-	return id.String(), response, err
-}
-
 // Get returns the record of a device, or [ErrUnknown].
 func (a *Authority) Get(ctx context.Context, id ID) (r Record, err error) {
-	err = a.c.Records.View(ctx, func(tx Tx) error {
+	err = a.records.View(ctx, func(tx Tx) error {
 		r, err = tx.Get(id)
+		return err
+	})
+	return r, err
+}
+
+// Named finds the record of a device by its name: [ErrUnknown] if there is none.
+func (a *Authority) Named(ctx context.Context, name string) (r Record, err error) {
+	err = a.records.View(ctx, func(tx Tx) error {
+		id, err := tx.ByName(name)
+		if err == nil {
+			r, err = tx.Get(id)
+		}
 		return err
 	})
 	return r, err
@@ -181,18 +118,8 @@ func (a *Authority) Get(ctx context.Context, id ID) (r Record, err error) {
 
 // List returns all records, by rising ID.
 func (a *Authority) List(ctx context.Context) (list []Record, err error) {
-	err = a.c.Records.View(ctx, func(tx Tx) error {
+	err = a.records.View(ctx, func(tx Tx) error {
 		return tx.All(func(r Record) error { list = append(list, r); return nil })
 	})
 	return list, err
-}
-
-func (a *Authority) put(ctx context.Context, r Record) error {
-	return a.c.Records.Update(ctx, func(tx Tx) error { return tx.Put(r) })
-}
-
-func random(n int) []byte {
-	b := make([]byte, n)
-	rand.Read(b) // never fails
-	return b
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -37,12 +38,19 @@ func macOf(key keystore.MAC) func([]byte) ([]byte, error) {
 	return nil
 }
 
+// A challenger makes the challenges of an authority, and knows them again by its
+// key. It keeps nothing of them.
+type challenger struct {
+	mac  func(data []byte) ([]byte, error)
+	life time.Duration
+}
+
 // challenge makes a credential that the TPM with the EK opens if it has the AK
 // too (TPM 2.0 Library part 1, section 24). Nothing is kept: the secret in it is
 // a MAC over what makes the challenge the only one of its kind.
-func (a *Authority) challenge(b *proof.Begin, o *proof.Offered, issued int64) (*proof.Challenge, error) {
+func (k *challenger) challenge(b *proof.Begin, o *proof.Offered, issued int64) (*proof.Challenge, error) {
 	c := &proof.Challenge{Type: proof.TypeChallenge, Version: proof.Version, Nonce: random(proof.SecretSize), Issued: issued}
-	secret, err := a.secret(b, c)
+	secret, err := k.secret(b, c)
 	if err != nil {
 		return nil, err
 	}
@@ -53,28 +61,30 @@ func (a *Authority) challenge(b *proof.Begin, o *proof.Offered, issued int64) (*
 	if c.Credential, c.Seed, err = tpm2.CreateCredential(rand.Reader, ek, o.AK.Name, secret); err != nil {
 		return nil, proof.Fail(ErrKey, "EK: %w", err)
 	}
-	c.MAC, err = a.macOfChallenge(b, c)
+	c.MAC, err = k.tag(b, c)
 	return c, err
 }
 
-func (a *Authority) secret(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
-	return a.sum(macSecret, sum256(proof.Encode(b)), c.Nonce, binary.BigEndian.AppendUint64(nil, uint64(c.Issued)))
+// secret is what the TPM has to find in the credential.
+func (k *challenger) secret(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
+	return k.sum(macSecret, sum256(proof.Encode(b)), c.Nonce, binary.BigEndian.AppendUint64(nil, uint64(c.Issued)))
 }
 
-func (a *Authority) macOfChallenge(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
+// tag is the MAC by which a challenge is known again.
+func (k *challenger) tag(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
 	bare := *c
 	bare.MAC = nil
-	return a.sum(macChallenge, sum256(proof.Encode(b)), sum256(proof.Encode(bare)))
+	return k.sum(macChallenge, sum256(proof.Encode(b)), sum256(proof.Encode(bare)))
 }
 
 // sum is a MAC over parts, each bound to its length.
-func (a *Authority) sum(use string, parts ...[]byte) ([]byte, error) {
+func (k *challenger) sum(use string, parts ...[]byte) ([]byte, error) {
 	data := []byte(use)
 	for _, p := range parts {
 		data = binary.BigEndian.AppendUint32(data, uint32(len(p)))
 		data = append(data, p...)
 	}
-	tag, err := a.mac(data)
+	tag, err := k.mac(data)
 	if err == nil && len(tag) != proof.SecretSize {
 		err = fmt.Errorf("a tag of %d bytes", len(tag))
 	}
@@ -84,20 +94,20 @@ func (a *Authority) sum(use string, parts ...[]byte) ([]byte, error) {
 	return tag, nil
 }
 
-// checkChallenge checks that the proof answers a challenge of this authority in
+// check checks that the proof answers a challenge of this authority in
 // time. Whether it was answered before is for the record to say.
-func (a *Authority) checkChallenge(p *proof.Proof) error {
-	mac, err := a.macOfChallenge(&p.Begin, &p.Challenge)
+func (k *challenger) check(p *proof.Proof, now time.Time) error {
+	mac, err := k.tag(&p.Begin, &p.Challenge)
 	if err != nil {
 		return err
 	}
 	if subtle.ConstantTimeCompare(mac, p.Challenge.MAC) != 1 {
 		return proof.Fail(ErrStale, "it was not made here for these keys")
 	}
-	if age := a.c.Time().UnixNano() - p.Challenge.Issued; age > int64(a.c.ChallengeLife) {
-		return proof.Fail(ErrStale, "it is older than %v", a.c.ChallengeLife)
+	if age := now.UnixNano() - p.Challenge.Issued; age > int64(k.life) {
+		return proof.Fail(ErrStale, "it is older than %v", k.life)
 	}
-	want, err := a.secret(&p.Begin, &p.Challenge)
+	want, err := k.secret(&p.Begin, &p.Challenge)
 	if err != nil {
 		return err
 	}
@@ -110,4 +120,10 @@ func (a *Authority) checkChallenge(p *proof.Proof) error {
 func sum256(b []byte) []byte {
 	h := sha256.Sum256(b)
 	return h[:]
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return b
 }

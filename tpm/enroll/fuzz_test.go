@@ -85,7 +85,7 @@ func FuzzEK(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := o.challenge(&b, &n, 1); err != nil && !errors.Is(err, ErrKey) {
+		if _, err := o.challenges.challenge(&b, &n, 1); err != nil && !errors.Is(err, ErrKey) {
 			t.Fatal(err)
 		}
 	})

@@ -57,15 +57,20 @@ func checkCA(c *x509.Certificate, key crypto.Signer, now time.Time) error {
 	return nil
 }
 
-// issueTo adds a certificate for a key to a record: its subject is the name of
+// An issuer is the CA of an authority.
+type issuer struct {
+	certificate *x509.Certificate
+	key         crypto.Signer
+	validity    time.Duration // of certificates
+	crlLife     time.Duration // of revocation lists
+}
+
+// issue adds a certificate for a key to a record: its subject is the name of
 // the record, for signatures of a client alone.
-func (a *Authority) issueTo(r *Record, k proof.Public, now time.Time) error {
-	if a.c.Certificate == nil {
-		return nil
-	}
-	until := now.Add(a.c.Validity)
-	if until.After(a.c.Certificate.NotAfter) {
-		until = a.c.Certificate.NotAfter
+func (c *issuer) issue(r *Record, k proof.Public, now time.Time) error {
+	until := now.Add(c.validity)
+	if until.After(c.certificate.NotAfter) {
+		until = c.certificate.NotAfter
 	}
 	if !until.After(now) {
 		return fmt.Errorf("enroll: the certificate of the CA has expired")
@@ -76,7 +81,7 @@ func (a *Authority) issueTo(r *Record, k proof.Public, now time.Time) error {
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.c.Certificate, k.Key, a.c.Key)
+	der, err := x509.CreateCertificate(rand.Reader, template, c.certificate, k.Key, c.key)
 	if err != nil {
 		return fmt.Errorf("enroll: issue a certificate: %w", err)
 	}
@@ -84,4 +89,23 @@ func (a *Authority) issueTo(r *Record, k proof.Public, now time.Time) error {
 		Serial: template.SerialNumber.Text(16), DER: der, Name: r.Name, Key: k.Name, Expires: until,
 	})
 	return nil
+}
+
+// fresh reports whether a third of a certificate's life is left.
+func fresh(c *Certificate, now time.Time) bool {
+	x, err := x509.ParseCertificate(c.DER)
+	return err == nil && now.Before(x.NotAfter.Add(-x.NotAfter.Sub(x.NotBefore)/3))
+}
+
+// list signs a list of revoked certificates.
+func (c *issuer) list(revoked []x509.RevocationListEntry, now time.Time) ([]byte, error) {
+	list := &x509.RevocationList{
+		Number: big.NewInt(now.UnixNano()), ThisUpdate: now.Add(-skew), NextUpdate: now.Add(c.crlLife),
+		RevokedCertificateEntries: revoked,
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, list, c.certificate, c.key)
+	if err != nil {
+		return nil, fmt.Errorf("enroll: revocation list: %w", err)
+	}
+	return der, nil
 }

@@ -3,7 +3,6 @@ package enroll
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -20,9 +19,9 @@ func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error
 			return err
 		}
 	}
-	return a.change(ctx, id, func(r *Record, now time.Time) error {
+	return a.change(ctx, id, func(r *Record, now time.Time) ([]Identity, error) {
 		if r.State == Revoked {
-			return proof.Fail(ErrState, "EK hash %s is revoked: reinstate it before", id)
+			return nil, proof.Fail(ErrState, "EK hash %s is revoked: reinstate it before", id)
 		}
 		if name != "" {
 			r.Name = name
@@ -38,19 +37,17 @@ func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error
 		}
 		r.Approved, r.Waits = true, ""
 		r.log(now, "approved as %s%s", r.Name, remark(note))
-		return nil
+		return nil, nil
 	})
 }
 
-// change is for records that may be new.
-func (a *Authority) change(ctx context.Context, id ID, fn func(*Record, time.Time) error) error {
+// change changes the record of a device, which may be new, and withdraws the
+// identities that end by that. After an error it can be repeated.
+func (a *Authority) change(ctx context.Context, id ID, edit func(*Record, time.Time) (ended []Identity, err error)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.changeLocked(ctx, id, fn)
-}
-
-func (a *Authority) changeLocked(ctx context.Context, id ID, fn func(*Record, time.Time) error) error {
-	return a.c.Records.Update(ctx, func(tx Tx) error {
+	var ended []Identity
+	err := a.records.Update(ctx, func(tx Tx) error {
 		r, err := tx.Get(id)
 		if errors.Is(err, ErrUnknown) {
 			r, err = Record{ID: id}, nil
@@ -58,11 +55,12 @@ func (a *Authority) changeLocked(ctx context.Context, id ID, fn func(*Record, ti
 		if err != nil {
 			return err
 		}
-		if err := fn(&r, a.c.Time()); err != nil {
+		if ended, err = edit(&r, a.now()); err != nil {
 			return err
 		}
 		return tx.Put(r)
 	})
+	return a.registry.end(ctx, ended, err)
 }
 
 func remark(note string) string {
@@ -86,14 +84,11 @@ func (a *Authority) RevokeDevice(ctx context.Context, id ID, note string) error 
 }
 
 // end closes a record, then withdraws the device, before anybody else can have
-// its name. After an error it can be repeated.
+// its name.
 func (a *Authority) end(ctx context.Context, id ID, state State, reason int, note string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var was []Identity
-	err := a.changeLocked(ctx, id, func(r *Record, now time.Time) (err error) {
-		if was, err = r.known(); err != nil {
-			return err
+	return a.change(ctx, id, func(r *Record, now time.Time) (ended []Identity, err error) {
+		if ended, err = r.known(); err != nil {
+			return nil, err
 		}
 		if r.Created.IsZero() { // else it may have given its name away
 			r.Name, r.Created = defaultName(id), now
@@ -101,30 +96,16 @@ func (a *Authority) end(ctx context.Context, id ID, state State, reason int, not
 		r.State, r.Approved, r.Waits, r.Withdrawn = state, false, "", true
 		r.revokeCertificates(nil, Revocation{Time: now, Reason: reason, Note: proof.Shorten(note)})
 		r.log(now, "%s%s", state, remark(note))
-		return nil
+		return ended, nil
 	})
-	for _, id := range was {
-		err = errors.Join(err, a.withdraw(ctx, id))
-	}
-	return err
-}
-
-func (a *Authority) withdraw(ctx context.Context, id Identity) error {
-	if a.c.Withdraw == nil || len(id.Keys)+len(id.Former) == 0 {
-		return nil
-	}
-	if err := a.c.Withdraw(ctx, id); err != nil {
-		return fmt.Errorf("enroll: withdrawing %s failed: do it again: %w", id.Name, err)
-	}
-	return nil
 }
 
 // Reinstate lets a rejected or revoked device apply again. Its keys and
 // certificates of before stay revoked; policy and persons decide anew.
 func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
-	return a.change(ctx, id, func(r *Record, now time.Time) error {
+	return a.change(ctx, id, func(r *Record, now time.Time) ([]Identity, error) {
 		if r.State != Rejected && r.State != Revoked {
-			return proof.Fail(ErrState, "EK hash %s is neither rejected nor revoked", id)
+			return nil, proof.Fail(ErrState, "EK hash %s is neither rejected nor revoked", id)
 		}
 		if r.Name == "" {
 			r.Name = secondName(id)
@@ -132,7 +113,7 @@ func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 		r.State, r.Waits, r.Replaced = Pending, "it was reinstated and has to come again", nil
 		r.supersede(nil, now)
 		r.log(now, "reinstated%s", remark(note))
-		return nil
+		return nil, nil
 	})
 }
 
@@ -141,7 +122,7 @@ func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 func (a *Authority) Remove(ctx context.Context, id ID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.c.Records.Update(ctx, func(tx Tx) error {
+	return a.records.Update(ctx, func(tx Tx) error {
 		r, err := tx.Get(id)
 		if err != nil {
 			return err
@@ -159,8 +140,8 @@ func (a *Authority) Remove(ctx context.Context, id ID) error {
 func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var was []Identity
-	err := a.c.Records.Update(ctx, func(tx Tx) error {
+	var ended []Identity
+	err := a.records.Update(ctx, func(tx Tx) error {
 		from, err := tx.Get(old)
 		if err != nil {
 			return err
@@ -169,7 +150,7 @@ func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 		if err != nil {
 			return err
 		}
-		if was, err = merge(&from, &to, a.c.Time(), note); err != nil {
+		if ended, err = merge(&from, &to, a.now(), note); err != nil {
 			return err
 		}
 		if err := tx.Put(from); err != nil { // first: it gives the name free
@@ -177,14 +158,11 @@ func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 		}
 		return tx.Put(to)
 	})
-	for _, id := range was {
-		err = errors.Join(err, a.withdraw(ctx, id))
-	}
-	return err
+	return a.registry.end(ctx, ended, err)
 }
 
 // merge returns the identities that end.
-func merge(from, to *Record, now time.Time, note string) (was []Identity, err error) {
+func merge(from, to *Record, now time.Time, note string) (ended []Identity, err error) {
 	switch {
 	case from.ID == to.ID:
 		return nil, proof.Fail(ErrState, "both are EK hash %s", to.ID)
@@ -198,12 +176,12 @@ func merge(from, to *Record, now time.Time, note string) (was []Identity, err er
 		if err != nil {
 			return nil, err
 		}
-		was = append(was, known...)
+		ended = append(ended, known...)
 		r.revokeCertificates(nil, Revocation{Time: now, Reason: superseded, Note: "merged"})
 	}
 	from.log(now, "replaced by EK hash %s%s", to.ID, remark(note))
 	to.log(now, "takes the place of %s, EK hash %s%s", from.Name, from.ID, remark(note))
 	to.Name, to.State, to.Approved, to.Waits, to.Withdrawn = from.Name, Approved, true, "", true
 	from.Name, from.State, from.Approved, from.Replaced = "", Revoked, false, &to.ID
-	return was, nil
+	return ended, nil
 }

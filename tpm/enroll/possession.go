@@ -54,15 +54,3 @@ func checkUse(key proof.Public, use Use) error {
 	}
 	return proof.Fail(ErrKey, "it has no use %d", use)
 }
-
-// Named finds the record of a device by its name: [ErrUnknown] if there is none.
-func (a *Authority) Named(ctx context.Context, name string) (r Record, err error) {
-	err = a.c.Records.View(ctx, func(tx Tx) error {
-		id, err := tx.ByName(name)
-		if err == nil {
-			r, err = tx.Get(id)
-		}
-		return err
-	})
-	return r, err
-}

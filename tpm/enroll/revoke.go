@@ -2,11 +2,9 @@ package enroll
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"math/big"
 	"strings"
 	"time"
@@ -27,7 +25,7 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 	serial = strings.ToLower(strings.TrimLeft(strings.ReplaceAll(serial, ":", ""), "0"))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.c.Records.Update(ctx, func(tx Tx) error {
+	return a.records.Update(ctx, func(tx Tx) error {
 		id, err := tx.BySerial(serial)
 		if err != nil {
 			return err
@@ -36,7 +34,7 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 		if err != nil {
 			return err
 		}
-		now := a.c.Time()
+		now := a.now()
 		for i := range r.Certificates {
 			if c := &r.Certificates[i]; c.Serial == serial && c.Revoked == nil {
 				c.Revoked = &Revocation{Time: now, Reason: keyCompromise, Note: proof.Shorten(note)}
@@ -51,16 +49,16 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 // certificates. The device may enroll another one. After an error of Withdraw it
 // can be repeated.
 func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var was []Identity
-	err := a.changeLocked(ctx, id, func(r *Record, now time.Time) (err error) {
+	return a.change(ctx, id, func(r *Record, now time.Time) (ended []Identity, err error) {
 		k := r.key(name)
 		if k == nil {
-			return proof.Fail(ErrUnknown, "key %s of EK hash %s", name, id)
+			return nil, proof.Fail(ErrUnknown, "key %s of EK hash %s", name, id)
 		}
-		if was, err = r.known(); err != nil {
-			return err
+		if ended, err = r.known(); err != nil {
+			return nil, err
+		}
+		for i := range ended {
+			ended[i].Keys, ended[i].Former = only(ended[i].Keys, name), only(ended[i].Former, name)
 		}
 		why := Revocation{Time: now, Reason: keyCompromise, Note: proof.Shorten(note)}
 		if k.Revoked == nil {
@@ -69,13 +67,8 @@ func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note st
 		}
 		r.revokeCertificates(name, why)
 		r.Withdrawn = true
-		return nil
+		return ended, nil
 	})
-	for _, id := range was {
-		id.Keys, id.Former = only(id.Keys, name), only(id.Former, name)
-		err = errors.Join(err, a.withdraw(ctx, id))
-	}
-	return err
 }
 
 func only(keys []IdentityKey, name HexBytes) (found []IdentityKey) {
@@ -91,7 +84,7 @@ func only(keys []IdentityKey, name HexBytes) (found []IdentityKey) {
 // more. One that is not in the records, because it was never issued here or has
 // expired, is [ErrUnknown].
 func (a *Authority) Revoked(ctx context.Context, serial *big.Int) (revoked bool, err error) {
-	err = a.c.Records.View(ctx, func(tx Tx) error {
+	err = a.records.View(ctx, func(tx Tx) error {
 		id, err := tx.BySerial(serial.Text(16))
 		if err != nil {
 			return err
@@ -110,27 +103,21 @@ func (a *Authority) Revoked(ctx context.Context, serial *big.Int) (revoked bool,
 // CRL returns the list of revoked certificates that have not expired, signed by
 // the CA (RFC 5280 section 5), DER. Its number is the time in nanoseconds.
 func (a *Authority) CRL(ctx context.Context) ([]byte, error) {
-	if a.c.Certificate == nil {
+	if a.ca == nil {
 		return nil, errors.New("enroll: without a CA there is no revocation list")
 	}
-	now := a.c.Time()
-	list := &x509.RevocationList{
-		Number: big.NewInt(now.UnixNano()), ThisUpdate: now.Add(-skew), NextUpdate: now.Add(a.c.CRLLife),
-	}
-	err := a.c.Records.View(ctx, func(tx Tx) error {
+	now := a.now()
+	var revoked []x509.RevocationListEntry
+	err := a.records.View(ctx, func(tx Tx) error {
 		return tx.All(func(r Record) (err error) {
-			list.RevokedCertificateEntries, err = appendRevoked(list.RevokedCertificateEntries, r, now)
+			revoked, err = appendRevoked(revoked, r, now)
 			return err
 		})
 	})
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.CreateRevocationList(rand.Reader, list, a.c.Certificate, a.c.Key)
-	if err != nil {
-		return nil, fmt.Errorf("enroll: revocation list: %w", err)
-	}
-	return der, nil
+	return a.ca.list(revoked, now)
 }
 
 func appendRevoked(list []x509.RevocationListEntry, r Record, now time.Time) ([]x509.RevocationListEntry, error) {

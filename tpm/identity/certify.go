@@ -10,13 +10,10 @@ import (
 // methods of package tpm do. It returns a TPMS_ATTEST and a TPMT_SIGNATURE, for
 // the Certified method of an authority.
 func (d *Device) Certify(lend func(f func(t transport.TPM, key tpm2.NamedHandle) error) error, qualifying []byte) (attest, signature []byte, err error) {
-	if err := d.acquire(); err != nil {
+	if err := d.acquireReady(); err != nil {
 		return nil, nil, err
 	}
 	defer d.mu.Unlock()
-	if err := d.s.ready(); err != nil {
-		return nil, nil, err
-	}
 	err = lend(func(t transport.TPM, key tpm2.NamedHandle) (err error) {
 		attest, signature, err = d.certify(t, key, qualifying)
 		return err

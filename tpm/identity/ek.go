@@ -110,6 +110,20 @@ func sameTemplate(area *tpm2.TPMTPublic, template tpm2.TPMTPublic) bool {
 	return area.Type == template.Type && bytes.Equal(tpm2.Marshal(*area), tpm2.Marshal(template))
 }
 
+// checkEK asks for the EK of a state file.
+func checkEK(s *state, public []byte, path string) error {
+	if !sameEK(s.EK.Public, public) {
+		return proof.Fail(ErrOtherTPM, "%s", path)
+	}
+	return nil
+}
+
+func sameEK(a, b []byte) bool {
+	x, err := proof.ParsePublic(a)
+	y, err2 := proof.ParsePublic(b)
+	return err == nil && err2 == nil && proof.SameKey(x.Key, y.Key)
+}
+
 // ekPolicy satisfies the policy of an EK in a session.
 func ekPolicy(t transport.TPM, kind EKKind) (tpm2.Session, func() error, error) {
 	hash := tpm2.TPMAlgSHA256

@@ -25,38 +25,38 @@ func TestForeignBlobs(t *testing.T) {
 	o := newOffice(t, accepting())
 	a := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
 	b := ready(t, connect(t, tpmtest.Start(t)), newPath(t))
-	good := a.s
+	good := a.file.state
 	for name, put := range map[string]func(){
-		"AK":     func() { a.s.AK = b.s.AK },
-		"LDevID": func() { a.s.Keys = b.s.Keys },
+		"AK":     func() { a.file.state.AK = b.file.state.AK },
+		"LDevID": func() { a.file.state.Keys = b.file.state.Keys },
 		"private area of an AK": func() {
-			a.s.AK = &tpm.Blob{Algorithm: good.AK.Algorithm, Public: good.AK.Public, Private: b.s.AK.Private}
+			a.file.state.AK = &tpm.Blob{Algorithm: good.AK.Algorithm, Public: good.AK.Public, Private: b.file.state.AK.Private}
 		},
 		"public area of an AK": func() {
-			a.s.AK = &tpm.Blob{Algorithm: good.AK.Algorithm, Public: b.s.AK.Public, Private: good.AK.Private}
+			a.file.state.AK = &tpm.Blob{Algorithm: good.AK.Algorithm, Public: b.file.state.AK.Public, Private: good.AK.Private}
 		},
 		"private area of a LDevID": func() {
-			a.s.Keys = []tpm.Blob{{Algorithm: good.Keys[0].Algorithm, Public: good.Keys[0].Public, Private: b.s.Keys[0].Private}}
+			a.file.state.Keys = []tpm.Blob{{Algorithm: good.Keys[0].Algorithm, Public: good.Keys[0].Public, Private: b.file.state.Keys[0].Private}}
 		},
 	} {
 		put()
-		if _, err := a.s.write(a.path); err != nil {
+		if _, err := a.file.state.write(a.file.path); err != nil {
 			t.Fatal(err)
 		}
 		if err := a.Enroll(ctx, o.exchange, nil); !errors.Is(err, ErrCleared) {
 			t.Errorf("%s: %v", name, err)
 		}
-		a.s = good
+		a.file.state = good
 	}
 	// The AK of b with the EK of a, each in its TPM: activation fails.
-	if _, err := a.s.write(a.path); err != nil {
+	if _, err := a.file.state.write(a.file.path); err != nil {
 		t.Fatal(err)
 	}
-	begin, err := a.begin()
+	begin, err := a.application(nil, nil).begin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin.AK = b.s.AK.Public
+	begin.AK = b.file.state.AK.Public
 	response, err := o.exchange(ctx, proof.Encode(begin))
 	if err != nil {
 		t.Fatal(err)
@@ -65,9 +65,9 @@ func TestForeignBlobs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = a.prove(begin, c)
+	_, err = a.application(nil, nil).prove(begin, c)
 	checkError(t, err, ErrActivation)
-	_, err = b.prove(begin, c)
+	_, err = b.application(nil, nil).prove(begin, c)
 	checkError(t, err, ErrActivation)
 	if list, err := o.List(ctx); err != nil || len(list) > 0 {
 		t.Errorf("%d records, %v", len(list), err)
@@ -229,7 +229,7 @@ func TestBadAuthority(t *testing.T) {
 // ask gets the challenge of a device.
 func ask(t *testing.T, o *office, d *Device) proof.Challenge {
 	t.Helper()
-	b, err := d.begin()
+	b, err := d.application(nil, nil).begin()
 	if err != nil {
 		t.Fatal(err)
 	}

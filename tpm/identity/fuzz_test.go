@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -58,9 +59,8 @@ func FuzzState(f *testing.F) {
 			}
 			return
 		}
-		d := &Device{s: s}
-		d.status()
-		d.credentials()
+		s.status(time.Now())
+		keyring{store: &tpm.Store{}, file: &file{state: s}}.credentials()
 	})
 }
 

@@ -31,19 +31,25 @@ func authorized(h tpm2.NamedHandle) tpm2.AuthHandle {
 	return tpm2.AuthHandle{Handle: h.Handle, Name: h.Name, Auth: tpm2.PasswordAuth(nil)}
 }
 
+// A keyring is the keys of a state file, in the TPM.
+type keyring struct {
+	store *tpm.Store
+	file  *file
+}
+
 // do lets f have the TPM.
-func (d *Device) do(f func(transport.TPM) error) error { return d.store.Device().Do(f) }
+func (k keyring) do(f func(transport.TPM) error) error { return k.store.Device().Do(f) }
 
 // create makes a key under the storage key that the others are under.
-func (d *Device) create(a keystore.Algorithm, restricted bool) (tpm.Blob, error) {
-	return d.store.CreateBlob(d.s.StorageKey, a, restricted)
+func (k keyring) create(a keystore.Algorithm, restricted bool) (tpm.Blob, error) {
+	return k.store.CreateBlob(k.file.state.StorageKey, a, restricted)
 }
 
 // use loads a key for f.
-func (d *Device) use(t transport.TPM, b tpm.Blob, f func(tpm2.NamedHandle) error) error {
+func (k keyring) use(t transport.TPM, b tpm.Blob, f func(tpm2.NamedHandle) error) error {
 	loaded := false
-	b.Parent = d.s.StorageKey
-	err := d.store.UseBlob(t, b, func(key tpm2.NamedHandle) error {
+	b.Parent = k.file.state.StorageKey
+	err := k.store.UseBlob(t, b, func(key tpm2.NamedHandle) error {
 		loaded = true
 		return f(key)
 	})
@@ -53,8 +59,9 @@ func (d *Device) use(t transport.TPM, b tpm.Blob, f func(tpm2.NamedHandle) error
 	return err
 }
 
-func (d *Device) loads(b tpm.Blob) error {
-	return d.do(func(t transport.TPM) error { return d.use(t, b, func(tpm2.NamedHandle) error { return nil }) })
+// loads asks whether the TPM loads a key: [ErrCleared].
+func (k keyring) loads(b tpm.Blob) error {
+	return k.do(func(t transport.TPM) error { return k.use(t, b, func(tpm2.NamedHandle) error { return nil }) })
 }
 
 // cleared explains why a key of before does not load.
@@ -66,8 +73,8 @@ func cleared(err error) error {
 }
 
 // certify lets the AK say that a loaded key is in its TPM.
-func (d *Device) certify(t transport.TPM, key tpm2.NamedHandle, qualifying []byte) (attest, signature []byte, err error) {
-	err = d.use(t, *d.s.AK, func(ak tpm2.NamedHandle) error {
+func (k keyring) certify(t transport.TPM, key tpm2.NamedHandle, qualifying []byte) (attest, signature []byte, err error) {
+	err = k.use(t, *k.file.state.AK, func(ak tpm2.NamedHandle) error {
 		r, err := tpm2.Certify{
 			ObjectHandle: authorized(key), SignHandle: authorized(ak),
 			QualifyingData: tpm2.TPM2BData{Buffer: qualifying}, InScheme: tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
@@ -81,12 +88,59 @@ func (d *Device) certify(t transport.TPM, key tpm2.NamedHandle, qualifying []byt
 	return attest, signature, err
 }
 
+// withEK gives f the EK if it is the one of the state file.
+func (k keyring) withEK(t transport.TPM, f func(tpm2.NamedHandle) error) error {
+	return useEK(t, k.file.state.EK.Kind, func(h tpm2.NamedHandle, public []byte) error {
+		if err := checkEK(&k.file.state, public, k.file.path); err != nil {
+			return err
+		}
+		return f(h)
+	})
+}
+
+// activate lets the TPM open a credential (TPM 2.0 Library part 3, section
+// 12.5): it does so only if the EK and the AK are its own.
+func (k keyring) activate(t transport.TPM, c proof.Challenge) (secret []byte, err error) {
+	err = k.withEK(t, func(ek tpm2.NamedHandle) error {
+		return k.use(t, *k.file.state.AK, func(ak tpm2.NamedHandle) error {
+			session, end, err := ekPolicy(t, k.file.state.EK.Kind)
+			if err != nil {
+				return err
+			}
+			defer end()
+			r, err := tpm2.ActivateCredential{
+				ActivateHandle: authorized(ak),
+				KeyHandle:      tpm2.AuthHandle{Handle: ek.Handle, Name: ek.Name, Auth: session},
+				CredentialBlob: tpm2.TPM2BIDObject{Buffer: c.Credential},
+				Secret:         tpm2.TPM2BEncryptedSecret{Buffer: c.Seed},
+			}.Execute(t)
+			if err != nil {
+				return notActivated(err)
+			}
+			secret = r.CertInfo.Buffer
+			return nil
+		})
+	})
+	return secret, err
+}
+
+// notActivated tells a credential for another TPM from a TPM in trouble.
+func notActivated(err error) error {
+	for _, rc := range []tpm2.TPMRC{tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCSize, tpm2.TPMRCFailure, tpm2.TPMRCInsufficient, tpm2.TPMRCECCPoint} {
+		if errors.Is(err, rc) {
+			return proof.Fail(ErrActivation, "the challenge is not for this TPM and its AK: %w", tpm.CommandError("TPM2_ActivateCredential", err))
+		}
+	}
+	return tpm.CommandError("TPM2_ActivateCredential", err)
+}
+
 // A signer is an LDevID as the standard library wants it.
 type signer struct{ crypto.Signer }
 
-func (d *Device) signer(b tpm.Blob) (signer, error) {
-	b.Parent = d.s.StorageKey
-	s, err := d.store.BlobSigner(b)
+// signer returns the signer of an LDevID.
+func (k keyring) signer(b tpm.Blob) (signer, error) {
+	b.Parent = k.file.state.StorageKey
+	s, err := k.store.BlobSigner(b)
 	return signer{s}, err
 }
 
@@ -94,4 +148,23 @@ func (d *Device) signer(b tpm.Blob) (signer, error) {
 func (s signer) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	signature, err := s.Signer.Sign(rand, digest, opts)
 	return signature, cleared(err)
+}
+
+// credentials are the LDevIDs with their certificates.
+func (k keyring) credentials() (name string, list []Credential, err error) {
+	s := &k.file.state
+	if s.Identity == nil {
+		return "", nil, fmt.Errorf("enroll: %w", ErrNotEnrolled)
+	}
+	for i, b := range s.Keys {
+		c := Credential{Algorithm: b.Algorithm}
+		if c.Signer, err = k.signer(b); err != nil {
+			return "", nil, err
+		}
+		if c.Certificate, err = s.certificate(i); err != nil {
+			return "", nil, err
+		}
+		list = append(list, c)
+	}
+	return s.Identity.Name, list, nil
 }

@@ -130,7 +130,7 @@ func (h *holder) decryption(t *testing.T) certifiable {
 
 func (h *holder) identity(t *testing.T) certifiable {
 	t.Helper()
-	k := h.s.Keys[0]
+	k := h.file.state.Keys[0]
 	return certifiable{k.Public, func(f func(transport.TPM, tpm2.NamedHandle) error) error {
 		return h.do(func(chip transport.TPM) error {
 			return h.use(chip, k, func(key tpm2.NamedHandle) error { return f(chip, key) })

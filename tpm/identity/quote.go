@@ -21,13 +21,10 @@ const (
 // bank, with a nonce of 16 to 32 bytes from whoever asks. The answer is JSON, for
 // VerifyQuote of package enroll.
 func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
-	if err := d.acquire(); err != nil {
+	if err := d.acquireReady(); err != nil {
 		return nil, err
 	}
 	defer d.mu.Unlock()
-	if err := d.s.ready(); err != nil {
-		return nil, err
-	}
 	if len(nonce) < minNonce || len(nonce) > maxNonce {
 		return nil, fmt.Errorf("enroll: a nonce has %d to %d bytes", minNonce, maxNonce)
 	}
@@ -35,24 +32,24 @@ func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return proof.Encode(proof.StandaloneQuote{Type: proof.TypeQuote, Version: proof.Version, AK: d.s.AK.Public, Nonce: nonce, Quote: q}), nil
+	return proof.Encode(proof.StandaloneQuote{Type: proof.TypeQuote, Version: proof.Version, AK: d.file.state.AK.Public, Nonce: nonce, Quote: q}), nil
 }
 
 // quote reads the registers until the values are those that were signed: they
 // may change in between.
-func (d *Device) quote(qualifying []byte, pcrs []uint) (q proof.Quote, err error) {
+func (k keyring) quote(qualifying []byte, pcrs []uint) (q proof.Quote, err error) {
 	for _, i := range pcrs {
 		if i >= numberPCRs {
 			return q, fmt.Errorf("enroll: there is no PCR %d", i)
 		}
 	}
-	ak, err := proof.ParsePublic(d.s.AK.Public)
+	ak, err := proof.ParsePublic(k.file.state.AK.Public)
 	if err != nil {
 		return q, err
 	}
 	for range 5 {
-		err = d.do(func(t transport.TPM) (err error) {
-			q, err = d.quoteOnce(t, qualifying, pcrs)
+		err = k.do(func(t transport.TPM) (err error) {
+			q, err = k.quoteOnce(t, qualifying, pcrs)
 			return err
 		})
 		if err == nil {
@@ -65,11 +62,11 @@ func (d *Device) quote(qualifying []byte, pcrs []uint) (q proof.Quote, err error
 	return q, err
 }
 
-func (d *Device) quoteOnce(t transport.TPM, qualifying []byte, pcrs []uint) (q proof.Quote, err error) {
+func (k keyring) quoteOnce(t transport.TPM, qualifying []byte, pcrs []uint) (q proof.Quote, err error) {
 	selection := tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{
 		{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(pcrs...)},
 	}}
-	err = d.use(t, *d.s.AK, func(ak tpm2.NamedHandle) error {
+	err = k.use(t, *k.file.state.AK, func(ak tpm2.NamedHandle) error {
 		r, err := tpm2.Quote{
 			SignHandle: authorized(ak), QualifyingData: tpm2.TPM2BData{Buffer: qualifying},
 			InScheme: tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull}, PCRSelect: selection,

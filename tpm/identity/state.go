@@ -1,11 +1,13 @@
 package identity
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
@@ -50,6 +52,63 @@ const (
 	stateMagic   = "msl-hsm tpm identity 1"
 	maxStateFile = 1 << 20
 )
+
+// ready reports whether Init came to its end.
+func (s *state) ready() error {
+	if s.EK == nil || s.AK == nil || len(s.Keys) == 0 {
+		return fmt.Errorf("enroll: %w", ErrNotInitialized)
+	}
+	return nil
+}
+
+// forgetKeys is for keys that do not load any more.
+func (s *state) forgetKeys() {
+	s.AK, s.Keys, s.Next, s.Identity, s.Last = nil, nil, nil, nil, nil
+}
+
+// certificate returns that of the LDevID with a number, or nil if it has none.
+func (s *state) certificate(i int) (*x509.Certificate, error) {
+	if s.Identity == nil || i >= len(s.Identity.Certificates) {
+		return nil, nil
+	}
+	c, err := x509.ParseCertificate(s.Identity.Certificates[i])
+	if err != nil {
+		return nil, proof.Fail(ErrDamaged, "certificate: %w", err)
+	}
+	return c, nil
+}
+
+// A file is the state file as it was last read or written.
+type file struct {
+	path  string
+	state state
+	sum   string
+}
+
+// read reads the file anew.
+func (f *file) read() error {
+	s, sum, err := readState(f.path)
+	if err == nil {
+		f.state, f.sum = s, sum
+	}
+	return err
+}
+
+// save writes a changed state, and keeps it only if that went well. What another
+// process wrote meanwhile is not overwritten.
+func (f *file) save(change func(*state)) error {
+	if _, sum, err := readState(f.path); err != nil || sum != f.sum {
+		return errors.Join(err, proof.Fail(ErrInUse, "another process changed %s meanwhile: do it again", f.path))
+	}
+	next := f.state
+	next.Keys, next.Next = slices.Clone(f.state.Keys), slices.Clone(f.state.Next)
+	change(&next)
+	sum, err := next.write(f.path)
+	if sum != "" {
+		f.state, f.sum = next, sum
+	}
+	return err
+}
 
 // readState reads a file, or returns an empty state if there is none. Its first
 // line has a checksum of the rest, so that damage is not taken for a cleared TPM.

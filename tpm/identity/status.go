@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"crypto/x509"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -38,13 +37,13 @@ func (d *Device) Status() (Status, error) {
 		return Status{}, err
 	}
 	defer d.mu.Unlock()
-	return d.status()
+	return d.file.state.status(d.now())
 }
 
-func (d *Device) status() (Status, error) {
-	s := Status{Initialized: d.s.ready() == nil, Enrolled: d.s.Identity != nil, Renewing: len(d.s.Next) > 0}
-	if d.s.EK != nil {
-		ek, err := proof.ParsePublic(d.s.EK.Public)
+func (d *state) status(now time.Time) (Status, error) {
+	s := Status{Initialized: d.ready() == nil, Enrolled: d.Identity != nil, Renewing: len(d.Next) > 0}
+	if d.EK != nil {
+		ek, err := proof.ParsePublic(d.EK.Public)
 		if err != nil {
 			return s, err
 		}
@@ -52,40 +51,40 @@ func (d *Device) status() (Status, error) {
 		if err != nil {
 			return s, err
 		}
-		s.ID, s.EK = proof.HexBytes(id[:]).String(), d.s.EK.Kind
+		s.ID, s.EK = proof.HexBytes(id[:]).String(), d.EK.Kind
 	}
-	if d.s.AK != nil {
-		ak, err := proof.ParsePublic(d.s.AK.Public)
+	if d.AK != nil {
+		ak, err := proof.ParsePublic(d.AK.Public)
 		if err != nil {
 			return s, err
 		}
 		s.AK = ak.Name
 	}
-	if d.s.Last != nil {
-		s.LastAttempt, s.LastAnswer = &d.s.Last.Time, d.s.Last.State
+	if d.Last != nil {
+		s.LastAttempt, s.LastAnswer = &d.Last.Time, d.Last.State
 	}
-	return s, d.keyStatus(&s)
+	return s, d.keyStatus(&s, now)
 }
 
-func (d *Device) keyStatus(s *Status) error {
-	for i, b := range d.s.Keys {
+func (d *state) keyStatus(s *Status, now time.Time) error {
+	for i, b := range d.Keys {
 		p, err := proof.ParsePublic(b.Public)
 		if err != nil {
 			return err
 		}
 		k := KeyStatus{Algorithm: b.Algorithm, Name: p.Name}
-		if d.s.Identity != nil && len(d.s.Identity.Certificates) > i {
-			c, err := x509.ParseCertificate(d.s.Identity.Certificates[i])
-			if err != nil {
-				return proof.Fail(ErrDamaged, "certificate: %w", err)
-			}
+		c, err := d.certificate(i)
+		if err != nil {
+			return err
+		}
+		if c != nil {
 			k.Serial, k.NotBefore, k.NotAfter = c.SerialNumber.Text(16), &c.NotBefore, &c.NotAfter
-			k.Expired = d.now().After(c.NotAfter)
+			k.Expired = now.After(c.NotAfter)
 		}
 		s.Keys = append(s.Keys, k)
 	}
-	if d.s.Identity != nil {
-		s.Name = d.s.Identity.Name
+	if d.Identity != nil {
+		s.Name = d.Identity.Name
 	}
 	return nil
 }

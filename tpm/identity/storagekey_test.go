@@ -102,8 +102,8 @@ func TestStorageKey(t *testing.T) {
 			if got := persistent(t, chip, usual); string(got) != string(before) {
 				t.Errorf("%#x holds %x, and held %x", usual, got, before)
 			}
-			if got := persistent(t, chip, other); string(got) != string(d.s.StorageKey) {
-				t.Errorf("%#x holds %x, and the identity is under %x", other, got, d.s.StorageKey)
+			if got := persistent(t, chip, other); string(got) != string(d.file.state.StorageKey) {
+				t.Errorf("%#x holds %x, and the identity is under %x", other, got, d.file.state.StorageKey)
 			}
 			o.verify(nil)
 		})
@@ -124,14 +124,14 @@ func TestStorageKeyOfBefore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		under := d.s.StorageKey.String()
+		under := d.file.state.StorageKey.String()
 		checkError(t, d.Check(), nil)
 		checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
 		checkError(t, d.Init(ctx, InitOptions{}, nil), nil)
 		checkError(t, d.Renew(ctx, o.exchange, nil), nil)
 		checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
-		if d.s.StorageKey.String() != under {
-			t.Errorf("it moved from %s to %s", under, d.s.StorageKey)
+		if d.file.state.StorageKey.String() != under {
+			t.Errorf("it moved from %s to %s", under, d.file.state.StorageKey)
 		}
 	}
 	o.verify(nil)
@@ -146,8 +146,8 @@ func TestStorageKeyOfBefore(t *testing.T) {
 	checkError(t, Diagnose(chip, path), ErrCleared)
 	checkError(t, d.Init(ctx, InitOptions{}, nil), nil)
 	checkError(t, d.Enroll(ctx, o.exchange, nil), nil)
-	if got := persistent(t, chip, other); string(got) != string(d.s.StorageKey) {
-		t.Errorf("%#x holds %x, and the identity is under %x", other, got, d.s.StorageKey)
+	if got := persistent(t, chip, other); string(got) != string(d.file.state.StorageKey) {
+		t.Errorf("%#x holds %x, and the identity is under %x", other, got, d.file.state.StorageKey)
 	}
 }
 

@@ -1,0 +1,88 @@
+package tpm
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+const maxResponse = 8192 // TPM_PT_MAX_RESPONSE_SIZE is 4096 on existing TPMs
+
+// A connection carries the bytes of commands to a TPM, and of responses back: a
+// TCTI in the words of the TCG. It knows nothing of what they mean.
+type connection struct {
+	dial    func() (io.ReadWriteCloser, error)
+	timeout time.Duration      // of one command
+	rw      io.ReadWriteCloser // nil: to be opened
+	buffer  []byte             // room for one response
+}
+
+// open connects, unless it is connected.
+func (c *connection) open() error {
+	if c.rw != nil {
+		return nil
+	}
+	rw, err := c.dial()
+	if err != nil {
+		return fmt.Errorf("tpm: no TPM: %w: %w", keystore.ErrUnavailable, err)
+	}
+	c.rw = rw
+	return nil
+}
+
+func (c *connection) isOpen() bool { return c.rw != nil }
+
+func (c *connection) close() {
+	if c.rw != nil {
+		c.rw.Close()
+		c.rw = nil
+	}
+}
+
+// exchange writes one command and reads its response, which is good until the
+// next one. After an error the connection is of no use: a late response would be
+// taken for the next one.
+func (c *connection) exchange(command []byte) ([]byte, error) {
+	if c.rw == nil {
+		return nil, net.ErrClosed
+	}
+	if rw, ok := c.rw.(interface{ SetDeadline(time.Time) error }); ok {
+		if err := rw.SetDeadline(time.Now().Add(c.timeout)); err != nil {
+			return nil, err
+		}
+	} else {
+		rw := c.rw
+		defer time.AfterFunc(c.timeout, func() { rw.Close() }).Stop()
+	}
+	if _, err := c.rw.Write(command); err != nil {
+		return nil, err
+	}
+	return c.read()
+}
+
+// read reads as many bytes as the header of the response says that it has.
+func (c *connection) read() ([]byte, error) {
+	for n := 0; ; {
+		m, err := c.rw.Read(c.buffer[n:])
+		n += m
+		if n >= 10 {
+			size := int(binary.BigEndian.Uint32(c.buffer[2:]))
+			if size < 10 || size > maxResponse || n > size {
+				return nil, fmt.Errorf("the answer says it has %d bytes", size)
+			}
+			if n == size {
+				return c.buffer[:n], nil
+			}
+		}
+		if err == nil && m == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}

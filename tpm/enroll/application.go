@@ -1,0 +1,153 @@
+package enroll
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// An application is a proof that holds, and the record that it changes: in memory
+// at first.
+type application struct {
+	proof   proof.Proof
+	offered proof.Offered
+	raw     []byte // the proof as it came
+	record  Record
+	verdict verdict
+	now     time.Time
+}
+
+// judge asks whether the challenge was used before, and lets the policy decide
+// about the device, and the record about its keys.
+func (n *application) judge(p *Policy) (err error) {
+	if n.proof.Challenge.Issued <= n.record.Newest {
+		return proof.Fail(ErrStale, "it, or a newer one, was used before")
+	}
+	renews := n.proof.Renewal != nil
+	if n.verdict, err = p.judge(&n.record, &n.proof.Begin, &n.offered, renews, n.now); err != nil {
+		return err
+	}
+	for _, k := range n.offered.Keys {
+		if n.record.KeyRevoked(k.Name) {
+			return proof.Fail(ErrKeyRevoked, "%s", HexBytes(k.Name))
+		}
+	}
+	if renews {
+		return n.checkRenewer()
+	}
+	return nil
+}
+
+// checkRenewer wants the key that vouches for new ones to be one that counts. A
+// renewal whose answer was lost comes again, and then the new keys count.
+func (n *application) checkRenewer() error {
+	old, err := proof.ParsePublic(n.proof.Renewal.Key)
+	if err != nil {
+		return err
+	}
+	k := n.record.key(old.Name)
+	again := sameLists(n.record.current(), n.offered.Names())
+	if k == nil || k.Revoked != nil || !k.Current && !again {
+		return proof.Fail(ErrRenewal, "key %s", HexBytes(old.Name))
+	}
+	return nil
+}
+
+// complete reports whether the device is enrolled with these keys, and has
+// certificates that are good for some time: its last answer was lost, or it only
+// asks.
+func (n *application) complete(ca *issuer) bool {
+	r := &n.record
+	if r.State != Enrolled || r.Registered != r.Name || !sameLists(r.current(), n.offered.Names()) {
+		return false
+	}
+	for _, k := range n.offered.Keys {
+		if c := r.live(k.Name, n.now); ca != nil && (c == nil || c.Name != r.Name || !fresh(c, n.now)) {
+			return false
+		}
+	}
+	return true
+}
+
+// spend takes note that the challenge was used.
+func (n *application) spend() { n.record.Newest = n.proof.Challenge.Issued }
+
+// keep keeps what the device proved.
+func (n *application) keep() {
+	r, v := &n.record, n.verdict
+	r.Evidence = &Evidence{Proof: n.raw, Chain: v.chain, Checked: n.now}
+	r.Manufacturer, r.Model = v.ek.Manufacturer, v.ek.Model
+}
+
+// waiting makes the record that of a device that waits for a person.
+func (n *application) waiting() {
+	n.spend()
+	r := &n.record
+	if r.State != Pending {
+		r.log(n.now, "waits: %s", n.verdict.waits)
+	}
+	r.State, r.Waits, r.Updated = Pending, n.verdict.waits, n.now
+	n.keep()
+}
+
+// enrolled makes the record that of an enrolled device, with the certificates of
+// its keys.
+func (n *application) enrolled(ca *issuer) error {
+	n.spend()
+	r := &n.record
+	same := r.State == Enrolled && sameLists(r.current(), n.offered.Names()) // it needs new certificates
+	if err := n.acceptKeys(ca); err != nil {
+		return err
+	}
+	n.keep()
+	if !same && n.proof.Renewal == nil || r.Registered != r.Name {
+		r.Since = n.now
+	}
+	r.State, r.Accepted, r.Waits = Enrolled, n.verdict.accepted, ""
+	r.log(n.now, "enrolled: %s", n.verdict.accepted)
+	return nil
+}
+
+// acceptKeys makes the offered keys the current ones, and retires the others.
+func (n *application) acceptKeys(ca *issuer) error {
+	r := &n.record
+	r.supersede(n.offered.Names(), n.now)
+	r.renamed(n.now)
+	r.prune(n.now)
+	if r.issued()+len(n.offered.Keys) > maxIssued {
+		return proof.Fail(ErrBusy, "EK hash %s was given %d keys or certificates of late", r.ID, r.issued())
+	}
+	for _, k := range n.offered.Keys {
+		if old := r.key(k.Name); old != nil {
+			old.Current, old.Retired = true, nil
+		} else {
+			r.Keys = append(r.Keys, Key{Name: k.Name, Public: k.Raw, Current: true})
+		}
+		if ca == nil {
+			continue
+		}
+		if err := ca.issue(r, k, n.now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// result tells the device what it has become.
+func (n *application) result(ca *issuer) (*proof.Result, error) {
+	p := &proof.Result{Type: proof.TypeResult, Version: proof.Version, State: proof.StateEnrolled, ID: n.record.ID.String(), Name: n.record.Name}
+	if ca == nil {
+		return p, nil
+	}
+	p.CA = ca.certificate.Raw
+	for _, k := range n.offered.Keys {
+		c := n.record.live(k.Name, n.now)
+		if c == nil {
+			return nil, fmt.Errorf("enroll: no certificate for key %s: %w", HexBytes(k.Name), keystore.ErrNotFound)
+		}
+		p.Certificates = append(p.Certificates, c.DER)
+	}
+	return p, nil
+}

@@ -1,0 +1,163 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// This is the way of a message through an authority, from top to bottom.
+
+// Handle answers one message of a device. There always is an answer to send;
+// the error is for the log of the authority: nil if the device has what it came
+// for, or what it needs to go on. See [ErrPending] and its neighbours.
+func (a *Authority) Handle(ctx context.Context, request []byte) (response []byte, err error) {
+	if !a.limit.Allow() {
+		err = proof.Fail(ErrBusy, "more than %g messages in a second", float64(a.limit.Limit()))
+		return proof.ErrorResult("", err), err
+	}
+	id, answer, err := a.handle(ctx, request)
+	if err != nil {
+		return proof.ErrorResult(id, err), err
+	}
+	return proof.Encode(answer), nil
+}
+
+// handle returns the challenge or the result to send, and the ID of the device as
+// soon as it has proved that it has it.
+func (a *Authority) handle(ctx context.Context, request []byte) (id string, answer any, err error) {
+	kind, err := proof.MessageType(request)
+	if err != nil {
+		return "", nil, err
+	}
+	switch kind {
+	case proof.TypeBegin:
+		answer, err = a.begin(ctx, request)
+		return "", answer, err
+	case proof.TypeProof:
+		return a.enroll(ctx, request)
+	}
+	return "", nil, proof.Fail(ErrMalformed, "type %q", proof.Shorten(kind))
+}
+
+// begin answers with a challenge. It tells nothing of what is known of the EK.
+func (a *Authority) begin(ctx context.Context, request []byte) (*proof.Challenge, error) {
+	b, err := proof.Parse[proof.Begin](request, proof.TypeBegin)
+	if err != nil {
+		return nil, err
+	}
+	o, err := b.Open()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkCertificateKey(&o, &b); err != nil {
+		return nil, err
+	}
+	r, err := a.Get(ctx, o.EKHash)
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return nil, err
+	}
+	return a.challenges.challenge(&b, &o, max(a.now().UnixNano(), r.Newest+1))
+}
+
+// enroll takes the record of a device from its state to the next, by its proof: it
+// is pending afterwards, or enrolled. What can be checked without the record comes
+// first.
+func (a *Authority) enroll(ctx context.Context, request []byte) (id string, answer any, err error) {
+	n, err := a.challenges.verify(request, a.now())
+	if err != nil {
+		return "", nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n.now = a.now() // others may have taken their time
+	if n.record, err = a.find(ctx, n.offered.EKHash, n.now); err != nil {
+		return "", nil, err
+	}
+	if err := n.judge(&a.policy); err != nil {
+		return n.record.ID.String(), nil, err
+	}
+	switch {
+	case n.verdict.waits != "":
+		err = a.hold(ctx, n)
+	case n.complete(a.ca):
+		err = a.confirm(ctx, n)
+	default:
+		err = a.accept(ctx, n)
+	}
+	if err == nil {
+		answer, err = n.result(a.ca)
+	}
+	return n.record.ID.String(), answer, err
+}
+
+// verify checks that a proof answers a challenge of this authority, and all that
+// it says.
+func (k *challenger) verify(request []byte, now time.Time) (n *application, err error) {
+	n = &application{raw: request}
+	if n.proof, err = proof.Parse[proof.Proof](request, proof.TypeProof); err != nil {
+		return nil, err
+	}
+	if err := k.check(&n.proof, now); err != nil {
+		return nil, err
+	}
+	n.offered, err = n.proof.Open()
+	return n, err
+}
+
+// hold keeps the evidence for a person. Keys that are enrolled already stay so.
+func (a *Authority) hold(ctx context.Context, n *application) error {
+	n.waiting()
+	if err := a.putPending(ctx, n.record); err != nil {
+		return err
+	}
+	return proof.Fail(ErrPending, "an operator has to approve EK hash %s", n.record.ID)
+}
+
+// confirm takes note that a device came again that has everything.
+func (a *Authority) confirm(ctx context.Context, n *application) error {
+	n.spend()
+	n.record.log(n.now, "came again with the same keys")
+	return a.put(ctx, n.record)
+}
+
+// accept enrolls the device. It is registered before its record says that it is
+// enrolled; until then the record has no more than its keys, so that a revocation
+// finds what was registered when this was cut off.
+func (a *Authority) accept(ctx context.Context, n *application) error {
+	if err := a.note(ctx, n); err != nil {
+		return err
+	}
+	if err := n.enrolled(a.ca); err != nil {
+		return err
+	}
+	if err := a.registry.enter(ctx, &n.record); err != nil {
+		return err
+	}
+	return a.put(ctx, n.record)
+}
+
+// note writes down the keys that are about to be registered, and nothing else of
+// the application.
+func (a *Authority) note(ctx context.Context, n *application) error {
+	r := n.record
+	r.Keys, r.Certificates = slices.Clone(r.Keys), slices.Clone(r.Certificates)
+	for _, k := range n.offered.Keys {
+		if r.key(k.Name) == nil {
+			r.Keys = append(r.Keys, Key{Name: k.Name, Public: k.Raw, Retired: &n.now})
+		}
+	}
+	if len(r.Keys) == len(n.record.Keys) {
+		return nil
+	}
+	if r.prune(n.now); len(r.Keys) > maxIssued {
+		return proof.Fail(ErrBusy, "EK hash %s offered %d keys of late", r.ID, len(r.Keys))
+	}
+	if r.State == "" {
+		r.State, r.Waits = Pending, "its registration did not come to its end: it has to come again"
+	}
+	return a.put(ctx, r)
+}

@@ -1,0 +1,49 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// A ledger is the records of an authority, each of which is changed by one
+// goroutine at a time.
+type ledger struct {
+	mu         sync.Mutex // held from the reading of a record to its change
+	records    Records
+	maxPending int
+}
+
+// find returns the record of a device, or begins one. The caller holds mu.
+func (l *ledger) find(ctx context.Context, id ID, now time.Time) (r Record, err error) {
+	err = l.records.View(ctx, func(tx Tx) error {
+		r, err = tx.Get(id)
+		return err
+	})
+	if errors.Is(err, ErrUnknown) {
+		return Record{ID: id, Name: defaultName(id), Created: now}, nil
+	}
+	return r, err
+}
+
+// put writes a record. The caller holds mu.
+func (l *ledger) put(ctx context.Context, r Record) error {
+	return l.records.Update(ctx, func(tx Tx) error { return tx.Put(r) })
+}
+
+// putPending writes a record that waits for a person, unless too many do. The
+// caller holds mu.
+func (l *ledger) putPending(ctx context.Context, r Record) error {
+	return l.records.Update(ctx, func(tx Tx) error {
+		if old, err := tx.Get(r.ID); err == nil && old.State == Pending {
+			return tx.Put(r)
+		}
+		if waiting, err := tx.Pending(); err != nil || waiting >= l.maxPending {
+			return proof.Fail(ErrBusy, "%d devices wait for approval", waiting)
+		}
+		return tx.Put(r)
+	})
+}

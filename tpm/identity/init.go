@@ -1,0 +1,172 @@
+package identity
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// InitOptions say how Init makes an identity. The zero value is the usual one.
+type InitOptions struct {
+	EK         EKKind               // default: the first kind with a certificate, else EKRSA2048
+	AK         keystore.Algorithm   // default ECDSAP256
+	Algorithms []keystore.Algorithm // of the LDevIDs: ECDSAP256, RSASign2048 or both; default ECDSAP256
+	NewKeys    bool                 // make new LDevIDs, because the old ones were revoked
+	Replace    bool                 // give up the identity of another TPM
+}
+
+// Init makes the keys that are not there yet: an AK and the LDevIDs, under the
+// storage key of the store. The EK is the TPM's own. Each is written to the file as
+// soon as it is made, so that Init can be repeated after a crash; with everything
+// there it changes nothing. Keys that do not load any more, since the TPM was
+// cleared, are made anew.
+//
+// It may take minutes on a chip. progress, if there is one, hears what is done.
+func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string)) error {
+	if err := d.acquire(); err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	if len(o.Algorithms) == 0 {
+		o.Algorithms = []keystore.Algorithm{keystore.ECDSAP256}
+	}
+	o.AK = cmp.Or(o.AK, keystore.ECDSAP256)
+	for _, a := range append([]keystore.Algorithm{o.AK}, o.Algorithms...) {
+		if err := checkAlgorithm(a); err != nil {
+			return err
+		}
+	}
+	i := initialization{InitOptions: o, keyring: d.keyring}
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"endorsement key", i.findEK}, {"storage key", i.chooseStorageKey},
+		{"attestation key", i.makeAK}, {"identity keys", i.makeKeys},
+	}
+	for _, step := range steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		report(progress, step.what)
+		if err := step.do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// An initialization is one call of Init.
+type initialization struct {
+	InitOptions
+	keyring
+}
+
+// findEK finds the EK of the TPM, and asks whether it is the one of before.
+func (i *initialization) findEK() error {
+	kind := i.EK
+	if i.file.state.EK != nil && !i.Replace {
+		kind = cmp.Or(kind, i.file.state.EK.Kind)
+		if kind != i.file.state.EK.Kind {
+			return fmt.Errorf("enroll: this device has an identity with EK %s: with another EK it is another device: add --replace for that", i.file.state.EK.Kind)
+		}
+	}
+	var found []byte
+	err := i.do(func(t transport.TPM) (err error) {
+		if kind == "" {
+			if kind, err = chooseEK(t); err != nil {
+				return err
+			}
+		}
+		return useEK(t, kind, func(_ tpm2.NamedHandle, public []byte) error { found = public; return nil })
+	})
+	if err != nil {
+		return err
+	}
+	switch {
+	case i.file.state.EK == nil:
+		return i.file.save(func(s *state) { s.EK = &ekState{kind, found} })
+	case sameEK(i.file.state.EK.Public, found):
+		return nil
+	case i.Replace:
+		return i.file.save(func(s *state) { *s = state{Version: stateVersion, EK: &ekState{kind, found}} })
+	}
+	return proof.Fail(ErrOtherTPM, "%s", i.file.path)
+}
+
+// chooseStorageKey makes the storage key of the store that of the identity. One whose
+// keys load under another storage key of this TPM keeps that.
+func (i *initialization) chooseStorageKey() error {
+	_, public, err := i.store.StorageKey()
+	if err != nil {
+		return err
+	}
+	name, err := tpm2.ObjectName(public)
+	if err != nil || bytes.Equal(i.file.state.StorageKey, name.Buffer) {
+		return err
+	}
+	if i.file.state.AK != nil {
+		if err := i.loads(*i.file.state.AK); !errors.Is(err, ErrCleared) {
+			return err
+		}
+	}
+	return i.file.save(func(s *state) { // what was under another one is lost
+		s.forgetKeys()
+		s.StorageKey = name.Buffer
+	})
+}
+
+// makeAK makes the AK if it is missing or does not load any more.
+func (i *initialization) makeAK() error {
+	if i.file.state.AK != nil {
+		err := i.loads(*i.file.state.AK)
+		if !errors.Is(err, ErrCleared) {
+			return err
+		}
+		if err := i.file.save((*state).forgetKeys); err != nil {
+			return err
+		}
+	}
+	ak, err := i.create(i.AK, true)
+	if err != nil {
+		return err
+	}
+	return i.file.save(func(s *state) { s.AK = &ak })
+}
+
+// makeKeys makes the LDevIDs that are missing. Others than before are another
+// identity.
+func (i *initialization) makeKeys() error {
+	if i.NewKeys {
+		if err := i.file.save(func(s *state) { s.Keys, s.Next, s.Identity, s.Last = nil, nil, nil, nil }); err != nil {
+			return err
+		}
+	}
+	for _, a := range i.Algorithms {
+		if n := slices.IndexFunc(i.file.state.Keys, func(b tpm.Blob) bool { return b.Algorithm == a }); n >= 0 {
+			if err := i.loads(i.file.state.Keys[n]); err != nil {
+				return err
+			}
+			continue
+		}
+		k, err := i.create(a, false)
+		if err != nil {
+			return err
+		}
+		err = i.file.save(func(s *state) { s.Keys, s.Identity, s.Last = append(s.Keys, k), nil, nil })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package tpm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A storage is the storage key of a store, and what is done with it and with the
+// keys under it. Where the TPM lost what was loaded, it is done once more.
+type storage struct {
+	device *Device
+	key    *object
+	closed atomic.Bool
+
+	refused error // what the TPM said of the PIN; belongs to whoever has the turn
+}
+
+// openStorage loads the storage key of a state file, and asks by a session whether
+// the TPM holds it.
+func openStorage(d *Device, k storageKey) (*storage, error) {
+	s := &storage{device: d}
+	err := d.Do(func(transport.TPM) (err error) {
+		if s.key, err = d.tpm.storageKey(uint32(k.Handle), k.Public); err == nil {
+			_, err = d.tpm.session(s.key)
+		}
+		return err
+	})
+	return s, err
+}
+
+// open asks that the store is not closed.
+func (s *storage) open() error {
+	if s.closed.Load() {
+		return errStoreClosed()
+	}
+	return nil
+}
+
+func errStoreClosed() error { return fmt.Errorf("tpm: store: %w", keystore.ErrClosed) }
+
+// do has the TPM for f, and once more if it has lost what was loaded, or if its
+// connection broke: nothing that f does is harmed by being done twice.
+func (s *storage) do(f func() error) error {
+	for again := true; ; again = false {
+		err := s.device.Do(func(transport.TPM) error {
+			err := f()
+			if again && gone(err) {
+				s.device.resources.discard()
+				err = f()
+			}
+			return err
+		})
+		var e *linkError
+		if !again || !errors.As(err, &e) || e.timeout() {
+			return err
+		}
+	}
+}
+
+// use runs f with a key loaded, and a session to use it with. check says whether
+// the key is still open when its turn has come.
+func (s *storage) use(o *object, check func() error, f func(loadedKey) error) error {
+	return s.do(func() error {
+		if err := check(); err != nil {
+			return err
+		}
+		if o.auth.Len() > 0 && s.refused != nil {
+			return s.refused
+		}
+		if err := s.device.tpm.load(o); err != nil {
+			return err
+		}
+		session, err := s.device.tpm.session(root(o))
+		if err != nil {
+			return err
+		}
+		err = f(loadedKey{tpm: s.device.tpm, entity: o.entity(), session: session})
+		if o.auth.Len() > 0 && (errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)) {
+			s.refused = err
+		}
+		return err
+	})
+}
+
+// lend lets f use an object by go-tpm commands.
+func (s *storage) lend(o *object, check func() error, f func(t transport.TPM, key tpm2.NamedHandle) error) error {
+	return s.device.Do(func(t transport.TPM) error {
+		if err := check(); err != nil {
+			return err
+		}
+		if err := s.device.tpm.load(o); err != nil {
+			return err
+		}
+		return f(t, o.named())
+	})
+}
+
+// create makes a key under the storage key. raw is the key of a secret one that came
+// from outside.
+func (s *storage) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffer, raw []byte) (o *object, err error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	t, err := template(a, from, pin.Len() > 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.device.tpm.caps.supports(a); err != nil {
+		return nil, err
+	}
+	err = s.do(func() (err error) {
+		o, err = s.device.tpm.create(s.key, tpm2.Marshal(t), pin, raw)
+		return err
+	})
+	if errors.Is(err, tpm2.TPMRCValue) {
+		err = fmt.Errorf("tpm: this TPM has no %v keys: %w: %w", a, errors.ErrUnsupported, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = inspect(a, o.public)
+	return o, err
+}
+
+// try asks whether the TPM loads a blob.
+func (s *storage) try(o *object) error {
+	return s.do(func() error {
+		defer s.device.resources.unload(o)
+		return s.device.tpm.load(o)
+	})
+}
+
+// importDuplicate imports a key under a parent.
+func (s *storage) importDuplicate(parent *object, check func() error, a keystore.Algorithm, d keystore.Duplicated) (*object, error) {
+	if err := s.device.tpm.caps.supports(a); err != nil {
+		return nil, err
+	}
+	e, err := inspect(a, d.Public)
+	if err != nil {
+		return nil, err
+	}
+	if e.from != duplicated || e.pin {
+		return nil, fmt.Errorf("tpm: import %v: the attributes are not those of a key that a peer wraps: %w", a, keystore.ErrWeakKey)
+	}
+	o := newObject(parent, slices.Clone(d.Public), nil)
+	err = s.use(parent, check, func(l loadedKey) (err error) {
+		o.private, err = l.importDuplicate(d)
+		return err
+	})
+	if err == nil {
+		err = s.try(o) // the TPM looks at the sizes now
+	}
+	if refusedData(err) {
+		err = fmt.Errorf("tpm: import %v: %w: %w", a, keystore.ErrBadData, err)
+	}
+	return o, err
+}
+
+// rootNamed finds a storage key. The caller has the TPM.
+func (s *storage) rootNamed(name []byte) (*object, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	if len(name) == 0 || bytes.Equal(name, s.key.name) {
+		return s.key, nil
+	}
+	for _, o := range s.device.tpm.roots {
+		if bytes.Equal(name, o.name) {
+			return o, nil
+		}
+	}
+	at, public, err := s.device.tpm.find(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.device.tpm.storageKey(at, public)
+}
