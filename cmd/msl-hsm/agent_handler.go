@@ -14,6 +14,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/internal/watchdog"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
@@ -151,7 +152,7 @@ func describe(h http.Header, answer *msl.Response) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Msl-Message-Id", strconv.FormatInt(answer.MessageID, 10))
 	if answer.Identity != "" {
-		h.Set("Msl-Identity", headerText(answer.Identity))
+		h.Set("Msl-Identity", mslhttp.EncodeName(answer.Identity))
 	}
 }
 
