@@ -12,7 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/watchdog"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
@@ -101,14 +103,14 @@ type response struct {
 // exchange sends the message, and the answer to the program.
 func (a *agent) exchange(ctx context.Context, w *response, wished wish) (begun bool, err error) {
 	if wished.noAnswer {
-		if err := unlessHung(ctx, func() error { return a.client.msl.Send(ctx, &wished.request) }); err != nil {
+		if err := watchdog.Run(ctx, func() error { return a.client.msl.Send(ctx, &wished.request) }); err != nil {
 			return false, err
 		}
 		w.body.endsWith(w.Header())
 		w.WriteHeader(http.StatusAccepted)
 		return true, nil
 	}
-	answer, err := waitForAnswer(ctx, ctx, a.client.msl, &wished.request)
+	answer, err := watchdog.Do(ctx, ctx, a.client.msl, &wished.request)
 	if err != nil {
 		return false, err
 	}
@@ -150,7 +152,7 @@ func describe(h http.Header, answer *msl.Response) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Msl-Message-Id", strconv.FormatInt(answer.MessageID, 10))
 	if answer.Identity != "" {
-		h.Set("Msl-Identity", headerText(answer.Identity))
+		h.Set("Msl-Identity", mslhttp.EncodeName(answer.Identity))
 	}
 }
 

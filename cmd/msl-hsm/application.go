@@ -22,32 +22,13 @@ func (c *config) application() (handler, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, usagef("upstream %q: want http://HOST/PATH or https://HOST/PATH", c.Server.Upstream)
 	}
-	return newGateway(c.Server.Upstream, c.Server.UpstreamMethod, c.Server.upstreamTime()).forward, nil
+	gateway := &mslhttp.Gateway{URL: c.Server.Upstream, Method: c.Server.UpstreamMethod, Timeout: c.Server.upstreamTime()}
+	return gateway.Handle, nil
 }
 
 func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	_, err := io.Copy(w, m.Body)
 	return err
-}
-
-// guard demands the protection that the configuration asks for. A sender that
-// lacks it is told to come back with a key exchange.
-func (c *config) guard(next handler) handler {
-	require := c.Server.Require
-	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-		switch {
-		case require.Encrypted && !m.Encrypted:
-			return msl.ErrResponseRequiresEncryption
-		case require.Authenticated && !m.Authenticated:
-			return msl.ErrResponseRequiresIntegrityProtection
-		case require.NonReplayable && !m.NonReplayable:
-			return msl.ErrIncompleteNonReplayableMessage
-		}
-		if err := w.Answerable(); err != nil {
-			return err // and the message comes again, with a key exchange
-		}
-		return next(ctx, w, m)
-	}
 }
 
 // told logs each message when its answer is out, or is known never to be.

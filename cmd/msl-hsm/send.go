@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
+	"github.com/msl-hsm/msl-hsm/internal/watchdog"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -169,7 +170,7 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 		return err
 	}
 	defer func() {
-		if !errors.Is(err, errHung) { // nothing ends before the call does
+		if !errors.Is(err, watchdog.ErrHung) { // nothing ends before the call does
 			err = errors.Join(err, f.ownTime(c, "the key store did not close", client.Close))
 		}
 	}()
@@ -180,7 +181,7 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 	return f.inTime(ctx, func(ctx context.Context) error {
 		if f.noAnswer {
 			tell.begin()
-			if err := unlessHung(c.watched(ctx), func() error { return client.msl.Send(ctx, request) }); err != nil {
+			if err := watchdog.Run(c.watched(ctx), func() error { return client.msl.Send(ctx, request) }); err != nil {
 				return explain(err, c)
 			}
 			tell.remind()
@@ -211,8 +212,8 @@ func (f sendFlags) ownTime(c *config, late string, do func() error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), f.timeout)
 	defer cancel()
-	err := unlessHung(ctx, do)
-	if err == errHung {
+	err := watchdog.Run(ctx, do)
+	if err == watchdog.ErrHung {
 		return fmt.Errorf("%s within %v: %w", late, f.timeout, err)
 	}
 	return err
@@ -229,7 +230,7 @@ func (f sendFlags) inTime(ctx context.Context, do func(context.Context) error) e
 	switch {
 	case err == nil, ctx.Err() != context.DeadlineExceeded:
 		return err
-	case errors.Is(err, errHung):
+	case errors.Is(err, watchdog.ErrHung):
 		return fmt.Errorf("the message did not get through within %v: %w", f.timeout, err)
 	}
 	return coded{fmt.Errorf("the answer did not come within %v: see whether the server is well, or give it more time with --timeout (%w)", f.timeout, err), exitNoAnswer}
@@ -267,7 +268,7 @@ func (p *program) answers(raw bool) io.Writer {
 // exchange sends the request and prints the answer.
 func (p *program) exchange(ctx context.Context, c *config, client *client, request *msl.Request, tell *story, to io.Writer) error {
 	tell.begin()
-	response, err := waitForAnswer(ctx, c.watched(ctx), client.msl, request)
+	response, err := watchdog.Do(ctx, c.watched(ctx), client.msl, request)
 	if err != nil {
 		return explain(err, c)
 	}

@@ -119,7 +119,7 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 	c.Server.boundMemory(log, s)
 	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.msl.Issuer.Keys), "upstream", c.Server.Upstream)
-	server, err := c.httpServer(s, c.guard(application), log, peers)
+	server, err := c.httpServer(s, mslhttp.Protection(c.Server.Require).Demand(application), log, peers)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,10 @@
 // means nothing. A body is about 2.4 times the size of the data in it where that
 // does not compress: keep that in mind when you bound it.
 //
+// The application may be an ordinary HTTP service: a [Gateway] passes the messages on to
+// it, and says in headers who sent them. A [Protection] keeps from it the messages that
+// lack the protection that you demand.
+//
 // # Streams and channels
 //
 // Nothing here waits for the end of a message or holds a whole one. A handler may

@@ -1,4 +1,4 @@
-package main
+package mslhttp
 
 import (
 	"bytes"
@@ -18,7 +18,18 @@ import (
 // passOn sends one message through a gateway to url, and returns its number and
 // what the device is told.
 func passOn(t *testing.T, url string) (id int64, err error) {
-	g := newGateway(url, http.MethodPost, 100*time.Millisecond)
+	g := &Gateway{URL: url, Timeout: 100 * time.Millisecond}
+	err = tell(t, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		id = m.MessageID
+		return g.Handle(ctx, w, m)
+	})
+	return id, err
+}
+
+// tell sends a message without protection to a server with that handler, and returns
+// what the device is told.
+func tell(t *testing.T, handle msl.Handler) error {
+	t.Helper()
 	server := &msl.Server{
 		Name: "server", Entity: &entityauth.None{Identity: "server"},
 		Entities: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Issuer: &msl.Issuer{}, State: &msl.MemoryState{},
@@ -29,20 +40,17 @@ func passOn(t *testing.T, url string) (id int64, err error) {
 		if err := write(&request); err != nil {
 			return nil, err
 		}
-		err := server.Serve(ctx, "test", &request, &answer, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-			id = m.MessageID
-			return g.forward(ctx, w, m)
-		})
+		err := server.Serve(ctx, "test", &request, &answer, handle)
 		return io.NopCloser(&answer), err
 	})
 	c := &msl.Client{Entity: &entityauth.None{Identity: "device"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Transport: carry}
 	defer c.Close()
 	r, err := c.Do(context.Background(), &msl.Request{Body: msl.BytesBody([]byte("open the door"))})
 	if err != nil {
-		return id, err
+		return err
 	}
 	_, err = io.ReadAll(r.Body)
-	return id, errors.Join(err, r.Body.Close())
+	return errors.Join(err, r.Body.Close())
 }
 
 type carrier func(context.Context, func(io.Writer) error) (io.ReadCloser, error)
@@ -51,7 +59,7 @@ func (f carrier) RoundTrip(ctx context.Context, write func(io.Writer) error) (io
 	return f(ctx, write)
 }
 
-// Only a service that did not get the message, or says so itself, has it sent
+// TestGatewayTellsWhatMayHaveHappened: only a service that did not get the message, or says so itself, has it sent
 // again.
 func TestGatewayTellsWhatMayHaveHappened(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -1,4 +1,4 @@
-package main
+package mslhttp
 
 import (
 	"context"
@@ -45,7 +45,7 @@ func TestGatewayAborts(t *testing.T) {
 			defer service.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // which ends reads, too
 			defer cancel()
-			err := newGateway(service.URL, "POST", time.Minute).forward(ctx, nil, &msl.Message{Body: body(ctx)})
+			err := (&Gateway{URL: service.URL, Timeout: time.Minute}).Handle(ctx, nil, &msl.Message{Body: body(ctx)})
 			if err == nil {
 				t.Error("the gateway reports no error")
 			}

@@ -1,4 +1,4 @@
-package main
+package mslhttp
 
 import (
 	"errors"
@@ -7,9 +7,9 @@ import (
 )
 
 // A messageBody is the data of a message on its way to the service. It remembers
-// what went wrong with the message, and ends when the gateway is done with it:
-// the HTTP client may go on reading after its answer, but nobody may read a
-// message after its handler returned.
+// what went wrong with the message, and ends when the gateway is done with it: an
+// HTTP client may go on reading after the response, but a message must not be read
+// after its handler returned.
 type messageBody struct {
 	mu     sync.Mutex
 	r      io.Reader

@@ -1,0 +1,95 @@
+// Package watchdog bounds what may hang in a call to a device. A call into a PKCS #11
+// module may never return, and nothing in this process can end it. So a caller with a
+// deadline does not wait for it: everything that heeds the end of its context has
+// returned a second after that, and what has not is left behind.
+package watchdog
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// grace is the time to return after the end of a context.
+const grace = time.Second
+
+// ErrHung says that a call did not return. It is a [keystore.ErrUnavailable].
+var ErrHung = fmt.Errorf("%w: a call into it does not return; see whether the HSM or TPM is well", keystore.ErrUnavailable)
+
+// Run calls do, and returns its error, or ErrHung one second after the end of ctx. Then
+// do is still running, and must not touch anything that its caller goes on to use.
+func Run(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(grace):
+		return ErrHung
+	}
+}
+
+// Do is c.Do(ctx, req) under [Run] with the context watch, as are reading and closing
+// the body of the response. A response that comes after ErrHung is closed.
+func Do(ctx, watch context.Context, c *msl.Client, req *msl.Request) (*msl.Response, error) {
+	var abandoned atomic.Bool
+	answer := make(chan *msl.Response, 1)
+	discard := func() {
+		select {
+		case r := <-answer:
+			r.Body.Close()
+		default:
+		}
+	}
+	err := Run(watch, func() error {
+		r, err := c.Do(ctx, req)
+		if err != nil {
+			return err
+		}
+		if answer <- r; abandoned.Load() {
+			discard()
+		}
+		return nil
+	})
+	if err != nil {
+		abandoned.Store(true)
+		discard()
+		return nil, err
+	}
+	r := <-answer
+	r.Body = &watchedBody{watch: watch, body: r.Body}
+	return r, nil
+}
+
+// A watchedBody is read with keys of the store. It has a buffer of its own, since the
+// caller's must not be written to after a Read returned.
+type watchedBody struct {
+	watch  context.Context
+	body   io.ReadCloser
+	buffer [64 << 10]byte
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	most, got := min(len(p), len(b.buffer)), make(chan int, 1)
+	err := Run(b.watch, func() error {
+		n, err := b.body.Read(b.buffer[:most])
+		got <- n
+		return err
+	})
+	if err == ErrHung {
+		return 0, err
+	}
+	return copy(p, b.buffer[:<-got]), err
+}
+
+func (b *watchedBody) Close() error { return Run(b.watch, b.body.Close) }

@@ -1,0 +1,178 @@
+package mslhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A Gateway passes the data of messages on to an ordinary HTTP service, and sends the
+// body of its response back; both are streams. Its method Handle is a [msl.Handler]. It
+// is safe for many goroutines. Its fields must not change after the first message.
+//
+// The headers of a request are the gateway's own, so that no client can forge them:
+//
+//	Msl-Entity          identity of the sender
+//	Msl-User            the user, if the message is from one
+//	Msl-Scheme          how the sender proved its identity; absent under a master token
+//	Msl-Encrypted       true or false
+//	Msl-Authenticated   true or false
+//	Msl-Non-Replayable  true if the message is known not to be a copy of another one
+//	Msl-Message-Id      the number of the message, in decimal
+//
+// Names in them are encoded by [EncodeName]. Make sure that only the gateway can reach
+// the service, which believes these headers.
+//
+// If the service was not reached, or answered 5xx or 429, the peer gets
+// [msl.ErrInternalException], which asks it to try again. For any other status that is
+// not 2xx it gets [msl.ErrMSLCommsFailure], and so it does if the service had the
+// request and its response did not come or broke off: the service may have acted on
+// the message, and would act on it again.
+type Gateway struct {
+	URL    string // of the service
+	Method string // empty means POST
+
+	// Timeout is how long the service may take from the end of a request to the
+	// beginning of its response; zero means 30 seconds, negative no bound. It is not
+	// used with a Client of your own.
+	Timeout time.Duration
+
+	// Client reaches the service; nil means one that keeps up to 64 connections open.
+	// A redirect is never followed, since it would take the sender's name to another
+	// service: the peer gets an error instead.
+	Client *http.Client
+
+	once   sync.Once
+	client *http.Client
+}
+
+const (
+	defaultServiceTimeout = 30 * time.Second
+	serviceConnections    = 64 // kept open
+)
+
+// Handle makes a new request of the message, and answers with the body of the
+// response. The error is an [*msl.Error], or says why the message could not be read.
+func (g *Gateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+	g.once.Do(g.connect)
+	body := &messageBody{r: m.Body}
+	ctx, sent := noteSent(ctx)
+	request, err := http.NewRequestWithContext(ctx, g.method(), g.URL, body)
+	if err != nil {
+		return fmt.Errorf("upstream request: %w", err)
+	}
+	request.Header = senderHeader(m)
+	response, err := g.client.Do(request)
+	switch {
+	case body.failure() != nil:
+		return body.failure() // the message was at fault, not the service
+	case err != nil && sent.Load():
+		return mayHaveActed(err)
+	case err != nil:
+		return msl.Failure(msl.ErrInternalException, "upstream", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode < 200 || response.StatusCode > 299 {
+		return refusal(response.StatusCode)
+	}
+	if _, err = io.Copy(w, response.Body); err != nil {
+		return mayHaveActed(errors.Join(err, body.failure()))
+	}
+	return nil
+}
+
+func (g *Gateway) method() string {
+	if g.Method == "" {
+		return http.MethodPost
+	}
+	return g.Method
+}
+
+// connect makes the client that is used.
+func (g *Gateway) connect() {
+	client := http.Client{}
+	if g.Client != nil {
+		client = *g.Client
+	} else {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.ResponseHeaderTimeout = max(orDefault(g.Timeout, defaultServiceTimeout), 0)
+		transport.MaxIdleConnsPerHost = serviceConnections
+		client.Transport = transport
+	}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	g.client = &client
+}
+
+// noteSent returns a context that notes whether the request with it reached the
+// service.
+func noteSent(ctx context.Context) (context.Context, *atomic.Bool) {
+	sent := new(atomic.Bool)
+	trace := &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}
+	return httptrace.WithClientTrace(ctx, trace), sent
+}
+
+// mayHaveActed is the error for a service that had the message and gave no complete
+// response. The peer is not asked to try again, since the service would have the
+// message twice.
+func mayHaveActed(err error) error {
+	var own *msl.Error
+	if errors.As(err, &own) || errors.Is(err, msl.ErrTruncated) {
+		return err // of the message, or of our answer
+	}
+	return msl.Failure(msl.ErrMSLCommsFailure, "upstream, which may have acted", err)
+}
+
+// refusal is the error for a service that did not do what the message asks for. Its
+// own failures may pass, and what it refuses may not.
+func refusal(status int) error {
+	err := fmt.Errorf("upstream answered HTTP %d %s", status, http.StatusText(status))
+	if status >= 500 || status == http.StatusTooManyRequests {
+		return msl.Failure(msl.ErrInternalException, "upstream", err)
+	}
+	return msl.Failure(msl.ErrMSLCommsFailure, "upstream", err)
+}
+
+// senderHeader says who sent the message.
+func senderHeader(m *msl.Message) http.Header {
+	h := http.Header{}
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("User-Agent", "msl-hsm")
+	h.Set("Msl-Entity", EncodeName(m.Identity))
+	h.Set("Msl-Message-Id", strconv.FormatInt(m.MessageID, 10))
+	h.Set("Msl-Encrypted", strconv.FormatBool(m.Encrypted))
+	h.Set("Msl-Authenticated", strconv.FormatBool(m.Authenticated))
+	h.Set("Msl-Non-Replayable", strconv.FormatBool(m.NonReplayable))
+	if m.User != "" {
+		h.Set("Msl-User", EncodeName(m.User))
+	}
+	if m.Scheme != "" {
+		h.Set("Msl-Scheme", EncodeName(m.Scheme))
+	}
+	return h
+}
+
+// EncodeName writes the name of an entity or a user for the value of an HTTP header:
+// everything except visible ASCII is percent-encoded, and so is the percent sign. No
+// two names have the same encoding, and no name can end the header. PathUnescape of
+// package net/url decodes it.
+func EncodeName(name string) string {
+	var b strings.Builder
+	for _, c := range []byte(name) {
+		if c <= ' ' || c >= 0x7f || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}

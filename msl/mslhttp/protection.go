@@ -1,0 +1,37 @@
+package mslhttp
+
+import (
+	"context"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A Protection is what every message must have before the application gets it. The
+// zero value demands nothing.
+type Protection struct {
+	Encrypted     bool
+	Authenticated bool // integrity-protected
+	NonReplayable bool
+}
+
+// Demand returns a handler that passes on to next only messages with that protection
+// which can also be answered. The sender of any other message gets an error that tells
+// it to come back with a key exchange: [msl.ErrResponseRequiresEncryption],
+// [msl.ErrResponseRequiresIntegrityProtection], [msl.ErrIncompleteNonReplayableMessage]
+// or that of [msl.ResponseWriter.Answerable].
+func (p Protection) Demand(next msl.Handler) msl.Handler {
+	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		switch {
+		case p.Encrypted && !m.Encrypted:
+			return msl.ErrResponseRequiresEncryption
+		case p.Authenticated && !m.Authenticated:
+			return msl.ErrResponseRequiresIntegrityProtection
+		case p.NonReplayable && !m.NonReplayable:
+			return msl.ErrIncompleteNonReplayableMessage
+		}
+		if err := w.Answerable(); err != nil {
+			return err // and the message comes again, with a key exchange
+		}
+		return next(ctx, w, m)
+	}
+}
