@@ -1,18 +1,21 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/agent"
 	"github.com/msl-hsm/msl-hsm/msl/failurelog"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
 // agentConfig is how programs of this machine reach the agent.
@@ -108,7 +111,7 @@ func (p *program) runAgent(ctx context.Context, args []string, over clientConfig
 	}()
 	log.Info("serving", "address", urlOf(listener), "server", c.Client.URL, "identity", c.Client.Identity,
 		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback)
-	return p.answer(ctx, a.server(listener), listener, c.Client.Agent.Shutdown, f.readyFile)
+	return p.answer(ctx, a.server(), listener, c.Client.Agent.Shutdown, f.readyFile)
 }
 
 func (p *program) agentConfig(over clientConfig) (*config, error) {
@@ -161,16 +164,15 @@ func (c *agentConfig) settle(dir string) {
 	}
 }
 
-// An agent sends for the programs of this machine.
-type agent struct {
+// An agentProcess sends for the programs of this machine.
+type agentProcess struct {
 	config   *config
 	client   *client
-	places   chan struct{} // holds a place for each request under way
 	log      *slog.Logger
 	reporter *failurelog.Reporter
 }
 
-func (c *config) openAgent(ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*agent, error) {
+func (c *config) openAgent(ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*agentProcess, error) {
 	if c.Client.Agent.Requests < 1 {
 		return nil, usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
 	}
@@ -181,8 +183,9 @@ func (c *config) openAgent(ctx context.Context, log *slog.Logger, reporter *fail
 		return nil, err
 	}
 	tell.remind()
-	a := &agent{config: c, client: k, log: log, reporter: reporter, places: make(chan struct{}, c.Client.Agent.Requests)}
-	k.msl.State = &loggedState{ClientState: k.msl.State, log: log}
+	k.msl.State = agent.WatchState(k.msl.State, func(r msl.ClientRecord) {
+		log.Info("new master token", "key_exchange", r.KeyExchange)
+	})
 	if c.Client.UserScheme == "EMAIL_PASSWORD" {
 		k.msl.UserAuth = c.Client.Agent.userAuth
 	}
@@ -192,7 +195,7 @@ func (c *config) openAgent(ctx context.Context, log *slog.Logger, reporter *fail
 		return nil, err
 	}
 	k.msl.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: pooled(web, c.Client.Agent.Requests), MaxAnswer: c.Client.Limits.Answer}
-	return a, nil
+	return &agentProcess{config: c, client: k, log: log, reporter: reporter}, nil
 }
 
 // pooled keeps as many connections as there are requests at a time.
@@ -205,23 +208,34 @@ func pooled(web *http.Client, connections int) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// A loggedState tells when another master token is kept.
-type loggedState struct {
-	msl.ClientState
-	log   *slog.Logger
-	token []byte
-}
-
-func (s *loggedState) Load(ctx context.Context) (msl.ClientRecord, error) {
-	r, err := s.ClientState.Load(ctx)
-	s.token = r.MasterToken
-	return r, err
-}
-
-func (s *loggedState) Save(ctx context.Context, r msl.ClientRecord) error {
-	if !bytes.Equal(r.MasterToken, s.token) && r.MasterToken != nil {
-		s.log.Info("new master token", "key_exchange", r.KeyExchange)
+// handler is the agent of the configuration, in which a time of 0 is no bound, and a
+// body of 0 bytes is one without data.
+func (a *agentProcess) handler() http.Handler {
+	own := &a.config.Client
+	h := &agent.Handler{
+		Client: a.client.msl, Recipient: own.Recipient, User: own.User, Users: slices.Collect(maps.Keys(own.Agent.Users)),
+		MaxBody: own.Agent.Body, Requests: own.Agent.Requests, Timeout: own.Agent.Timeout,
+		Explain: a.explain, Report: a.report,
 	}
-	s.token = r.MasterToken
-	return s.ClientState.Save(ctx, r)
+	if h.Timeout == 0 {
+		h.Timeout = -1
+	}
+	if h.MaxBody <= 0 {
+		return http.MaxBytesHandler(h, 0)
+	}
+	return h
+}
+
+// userAuth proves a user with the password that the configuration names. A password
+// that was refused is not tried again for the same message.
+func (c *agentConfig) userAuth(_ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
+	if reason != 0 {
+		return nil, nil
+	}
+	password, err := secret(c.Users[user], "password of "+printable(user))
+	if err != nil {
+		return nil, err
+	}
+	defer password.Close()
+	return userauth.EmailPasswordData(user, password.Bytes()), nil
 }

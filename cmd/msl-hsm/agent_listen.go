@@ -62,8 +62,8 @@ func loopback(at string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// listenUnix makes a socket that only this user can connect to. One that an agent
-// left behind is in nobody's use, and goes.
+// listenUnix makes a socket that only this user can connect to. A stale socket of an
+// earlier agent is removed.
 func listenUnix(path string) (net.Listener, error) {
 	info, err := os.Lstat(path)
 	switch {
@@ -103,44 +103,12 @@ func urlOf(l net.Listener) string {
 }
 
 // server bounds what a program may cost before its request is read.
-func (a *agent) server(l net.Listener) *http.Server {
-	var handler http.Handler = a
-	if l.Addr().Network() != "unix" {
-		handler = localHost(handler)
-	}
+func (a *agentProcess) server() *http.Server {
 	return &http.Server{
-		Handler:           programsOnly(handler),
+		Handler:           a.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
-}
-
-// localHost refuses a request that means another host: a web page whose name was
-// made to lead here.
-func localHost(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
-		if host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			refuse(w, http.StatusForbidden, "the Host header names another host: use localhost or 127.0.0.1")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// programsOnly refuses requests of web browsers, which send them for any page.
-func programsOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
-			refuse(w, http.StatusForbidden, "the agent serves programs, not web pages")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
@@ -134,4 +138,37 @@ func TestAntiRollback(t *testing.T) {
 			t.Errorf("%s: exit code %d, %s", args, code, trouble)
 		}
 	}
+}
+
+// serveTPM lets processes use a TPM that the test can switch off and clear.
+func serveTPM(t *testing.T, p *tpmtest.TPM) (uri string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tpm") // the address of a socket has 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	t.Cleanup(func() { l.Close(); p.Kill(); group.Wait(); os.RemoveAll(dir) })
+	group.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			chip, err := p.Dial()
+			if err != nil {
+				t.Error(err)
+			} else {
+				group.Go(func() { io.Copy(chip, conn); chip.Close() })
+				io.Copy(conn, chip)
+				chip.Close()
+			}
+			conn.Close()
+		}
+	})
+	return "tpm:?unix=" + l.Addr().String()
 }

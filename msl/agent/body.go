@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"errors"
@@ -10,14 +10,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A programBody is the body of a request. It is kept up to 1 MiB, to be sent again
-// where the server asks for that.
+// A body is the body of a request. Up to 1 MiB of it is kept, to be sent again if the
+// server asks for that.
 //
-// Most programs write a whole request before they read. Where the answer begins
-// earlier, the rest of the body is read ahead into memory: otherwise the program
-// would wait for us to read it, and we for the program to read its answer.
-type programBody struct {
-	r io.Reader // of no more than client.agent.body
+// Most programs write a whole request before they read. If the answer begins earlier,
+// the rest of the body is read ahead into memory: otherwise the program would wait for
+// us to read it, and we for the program to read its answer.
+type body struct {
+	r io.Reader
 
 	once sync.Once
 	kept func() (io.ReadCloser, error)
@@ -32,22 +32,22 @@ type programBody struct {
 	data    []byte
 }
 
-func newProgramBody(r io.Reader, whole bool) *programBody {
-	b := &programBody{r: r, whole: whole}
+func newBody(r io.Reader, whole bool) *body {
+	b := &body{r: r, whole: whole}
 	b.moved.L = &b.mu
 	return b
 }
 
-func (b *programBody) open() (io.ReadCloser, error) {
+func (b *body) open() (io.ReadCloser, error) {
 	b.once.Do(func() { b.kept = msl.ReaderBody(b, 0) })
 	r, err := b.kept()
 	if err != nil {
-		err = statusError{err, http.StatusServiceUnavailable, soon}
+		err = &StatusError{http.StatusServiceUnavailable, soon, err}
 	}
 	return r, err
 }
 
-func (b *programBody) Read(p []byte) (int, error) {
+func (b *body) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting = true
@@ -73,7 +73,7 @@ func (b *programBody) Read(p []byte) (int, error) {
 }
 
 // read reads from the program, without the lock meanwhile.
-func (b *programBody) read(p []byte) (int, error) {
+func (b *body) read(p []byte) (int, error) {
 	b.mu.Unlock()
 	n, err := b.r.Read(p)
 	b.mu.Lock()
@@ -87,7 +87,7 @@ func (b *programBody) read(p []byte) (int, error) {
 }
 
 // readAhead takes what is left into memory from now on.
-func (b *programBody) readAhead() {
+func (b *body) readAhead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ahead {
@@ -98,7 +98,7 @@ func (b *programBody) readAhead() {
 }
 
 // pump reads ahead. It ends with the body, or the connection.
-func (b *programBody) pump() {
+func (b *body) pump() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for b.direct {
@@ -113,7 +113,7 @@ func (b *programBody) pump() {
 
 // endsWith makes the connection end with the response, unless the body was read to
 // its end: what is left of it must not be taken for another request.
-func (b *programBody) endsWith(h http.Header) {
+func (b *body) endsWith(h http.Header) {
 	if !b.ended() {
 		h.Set("Connection", "close")
 	}
@@ -121,7 +121,7 @@ func (b *programBody) endsWith(h http.Header) {
 
 // end reads what is left of the body, of which nothing is wanted any more. The
 // connection of one that does not end is cut off.
-func (b *programBody) end(rest io.Reader) {
+func (b *body) end(rest io.Reader) {
 	if b.ended() {
 		return
 	}
@@ -130,20 +130,26 @@ func (b *programBody) end(rest io.Reader) {
 	}
 }
 
-func (b *programBody) ended() bool {
+func (b *body) ended() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.whole
 }
 
-func (b *programBody) waits() bool {
+func (b *body) waits() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.waiting
 }
 
+// A BodyError says that the body of a request is longer than the [Handler] permits.
+type BodyError struct{ Limit int64 } // bytes
+
+// Error tells the limit.
+func (e *BodyError) Error() string { return fmt.Sprintf("the body has more than %d bytes", e.Limit) }
+
 // failure is why the body could not be read to its end, or nil.
-func (b *programBody) failure() error {
+func (b *body) failure() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var long *http.MaxBytesError
@@ -151,7 +157,7 @@ func (b *programBody) failure() error {
 	case b.err == nil:
 		return nil
 	case errors.As(b.err, &long):
-		return statusError{fmt.Errorf("the body has more than %d bytes, which client.agent.body permits", long.Limit), http.StatusRequestEntityTooLarge, 0}
+		return &StatusError{Status: http.StatusRequestEntityTooLarge, Err: &BodyError{long.Limit}}
 	}
-	return statusError{fmt.Errorf("the body broke off: %w", b.err), http.StatusBadRequest, 0}
+	return &StatusError{Status: http.StatusBadRequest, Err: fmt.Errorf("the body broke off: %w", b.err)}
 }

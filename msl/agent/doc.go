@@ -1,0 +1,60 @@
+// Package agent lets the programs on a device send MSL messages by plain HTTP. A
+// [Handler] is an [http.Handler] over an [msl.Client]: the body of each POST goes out as
+// a message, and the data of the answer is the body of the response. All programs share
+// one session and the keys of the device. It is the counterpart of mslhttp.Gateway,
+// behind a server.
+//
+// # Requests
+//
+// A request is a POST to / without a query. Its headers may be
+//
+//	Msl-User            send for this user, percent-encoded as by mslhttp.EncodeName
+//	Msl-Non-Replayable  true: the server refuses a copy of the message
+//	Msl-No-Answer       true: do not wait for an answer; a refusal is not seen
+//
+// Any other header that begins with Msl- is an error, since what it asks for would not
+// be done. Messages are always encrypted and authenticated.
+//
+// # Responses
+//
+// A response with an answer has status 200, the header Msl-Message-Id with the number of
+// the answer, and Msl-Identity if the server named itself. Without an answer to wait for
+// the status is 202. Bodies are streams in both directions. If an answer breaks off, so
+// does the connection.
+//
+// A status from 400 on has a JSON object as its body: "error" says why, and if the server
+// sent an MSL error there are also "response", "code" and "name" of that, and a "message"
+// for the user. A response with Retry-After is worth another try:
+//
+//	400       an invalid header, or the request body broke off
+//	403       the server refused the entity or the user; the Handler does not know the
+//	          user; the request is from a web page or for another host
+//	404, 405  a path other than /, or a query; a method other than POST
+//	408, 413  the body did not arrive in time, or is longer than the Handler or the
+//	          server permits
+//	500       keys that are no longer usable, a wrong PIN, a failure of the device
+//	502       the server cannot be reached (Retry-After); its answer is not a message, or
+//	          cannot be trusted; it refused the message
+//	503       the HSM or TPM is busy or unavailable, too many requests are under way, or
+//	          the server asks to come back later (all with Retry-After)
+//	504       no answer in time (Retry-After)
+//
+// After 502 and 504 the server may have acted on the message.
+//
+// # Which function do I want
+//
+// To serve programs, put a [Handler] into an [http.Server] that listens where only they
+// come: on a Unix socket that only their user may connect to, or at least on the loopback
+// interface. Bound what a connection may cost before its request is read, with
+// ReadHeaderTimeout, IdleTimeout and MaxHeaderBytes. Let the client's transport keep as
+// many idle connections as there are requests at a time (MaxIdleConnsPerHost of
+// [http.Transport]). To tell a program what it can do about an error, set Explain; to log
+// requests, set Report, and wrap the client's state with [WatchState].
+//
+// # What it does not protect
+//
+// Whoever can connect to the listener sends with the identity of the device, and for all
+// of its users. Requests from web pages are refused, and so are those for another host
+// than this one unless they come by a Unix socket; that is no access control between
+// programs.
+package agent

@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A message is what a program wants to be sent.
+type message struct {
+	request  msl.Request
+	noAnswer bool
+}
+
+// A UserError says that a request is for a user whom the [Handler] does not know.
+type UserError struct{ User string }
+
+// Error names the user, with escapes for what does not print.
+func (e *UserError) Error() string {
+	return "the agent does not send for the user " + safetext.String(e.User)
+}
+
+// message reads what a program wants from the headers of its request. A header that is
+// not known is refused, since what it asks for would not be done.
+func (h *Handler) message(r *http.Request) (message, error) {
+	m := message{request: msl.Request{Encrypted: true, Authenticated: true, RequestTokens: true, User: h.User, Recipient: h.Recipient}}
+	switch {
+	case r.Method != http.MethodPost:
+		return m, &StatusError{Status: http.StatusMethodNotAllowed, Err: errors.New("messages come by POST")}
+	case r.URL.Path != "/" || r.URL.RawQuery != "":
+		return m, &StatusError{Status: http.StatusNotFound, Err: errors.New("the agent sends to one server: post to / and without a query")}
+	}
+	for name, values := range r.Header {
+		if !strings.HasPrefix(name, "Msl-") {
+			continue
+		}
+		if err := m.set(name, values); err != nil {
+			return m, &StatusError{Status: http.StatusBadRequest, Err: err}
+		}
+	}
+	if user := m.request.User; user != "" && user != h.User && !slices.Contains(h.Users, user) {
+		return m, &StatusError{Status: http.StatusForbidden, Err: &UserError{user}}
+	}
+	return m, nil
+}
+
+func (m *message) set(name string, values []string) (err error) {
+	if len(values) != 1 {
+		return fmt.Errorf("the header %s is repeated", name)
+	}
+	switch name {
+	case "Msl-User":
+		if m.request.User, err = url.PathUnescape(values[0]); err != nil {
+			return fmt.Errorf("the header %s is not percent-encoded: write %%25 for a percent sign", name)
+		}
+	case "Msl-Non-Replayable":
+		m.request.NonReplayable, err = trueOrFalse(name, values[0])
+	case "Msl-No-Answer":
+		m.noAnswer, err = trueOrFalse(name, values[0])
+	default:
+		err = fmt.Errorf("unknown header %s: want Msl-User, Msl-Non-Replayable or Msl-No-Answer", safetext.String(name))
+	}
+	return err
+}
+
+func trueOrFalse(name, value string) (bool, error) {
+	if value != "true" && value != "false" {
+		return false, fmt.Errorf("the header %s must be true or false", name)
+	}
+	return value == "true", nil
+}

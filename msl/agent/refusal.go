@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A refusal is a response without an answer. Its body is the exported fields.
+type refusal struct {
+	status     int
+	retryAfter int // seconds; 0 means none
+
+	Error    string `json:"error"`
+	Response string `json:"response,omitempty"` // of the MSL error
+	Code     int    `json:"code,omitempty"`     // its number
+	Name     string `json:"name,omitempty"`
+	Message  string `json:"message,omitempty"` // for the user, from the server
+}
+
+// refusal is the response for a message that had no answer.
+func (h *Handler) refusal(err error) *refusal {
+	told, status := err, statusOf(err)
+	if h.Explain != nil {
+		told = h.Explain(err)
+		errors.As(told, &status) // which may be another one then
+	}
+	r := &refusal{status: status.Status, retryAfter: status.RetryAfter, Error: oneLine(told)}
+	var peer *msl.PeerError
+	if errors.As(err, &peer) {
+		r.Response, r.Message = peer.Response.String(), peer.User
+		if peer.Code >= 0 {
+			r.Code, r.Name = int(peer.Code), peer.Code.Name()
+		}
+	}
+	return r
+}
+
+// oneLine writes errors that were joined on one line.
+func oneLine(err error) string {
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+}
+
+func (r *refusal) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if r.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(r.retryAfter))
+	}
+	text, _ := json.Marshal(r) // strings and numbers always can be
+	h.Set("Content-Length", strconv.Itoa(len(text)+1))
+	w.WriteHeader(r.status)
+	_, _ = w.Write(append(text, '\n')) // a program that is gone needs no answer
+}

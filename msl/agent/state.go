@@ -1,0 +1,36 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// WatchState returns the state of a client that calls renewed when another master token
+// is about to be kept, with the new record.
+func WatchState(state msl.ClientState, renewed func(msl.ClientRecord)) msl.ClientState {
+	return &watchedState{ClientState: state, renewed: renewed}
+}
+
+// A watchedState knows the master token that was loaded or kept last. Its client calls
+// Load and Save one at a time.
+type watchedState struct {
+	msl.ClientState
+	renewed func(msl.ClientRecord)
+	token   []byte
+}
+
+func (s *watchedState) Load(ctx context.Context) (msl.ClientRecord, error) {
+	r, err := s.ClientState.Load(ctx)
+	s.token = r.MasterToken
+	return r, err
+}
+
+func (s *watchedState) Save(ctx context.Context, r msl.ClientRecord) error {
+	if !bytes.Equal(r.MasterToken, s.token) && r.MasterToken != nil {
+		s.renewed(r)
+	}
+	s.token = r.MasterToken
+	return s.ClientState.Save(ctx, r)
+}
