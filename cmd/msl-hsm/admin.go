@@ -61,15 +61,15 @@ func (r *runningServer) callFor(d time.Duration, method string, args, reply any)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return silent(r.state, d)
 	case isAny(err, io.ErrUnexpectedEOF, rpc.ErrShutdown, syscall.ECONNRESET, syscall.EPIPE):
-		return coded{fmt.Errorf("the server that had %s open ended before it answered: try again", r.state), exitFailure}
+		return withCode(fmt.Errorf("the server that had %s open ended before it answered: try again", r.state), exitFailure)
 	case err != nil && strings.HasPrefix(err.Error(), "rpc: can't find "):
-		return coded{fmt.Errorf("the server that has %s open runs another version: restart it and try again", r.state), exitFailure}
+		return withCode(fmt.Errorf("the server that has %s open runs another version: restart it and try again", r.state), exitFailure)
 	}
 	return err
 }
 
 func silent(state string, d time.Duration) error {
-	return coded{fmt.Errorf("the server that has %s open did not answer in %v: it is stopped or stuck, and may still do it later; let it go on or end it, and try again", state, d), exitFailure}
+	return withCode(fmt.Errorf("the server that has %s open did not answer in %v: it is stopped or stuck, and may still do it later; let it go on or end it, and try again", state, d), exitFailure)
 }
 
 // fromServer finds again which of the known errors a text was.

@@ -33,7 +33,7 @@ type agentFlags struct {
 	verbose                      bool
 }
 
-func (p *program) agent() *cobra.Command {
+func agentCommand(p *program) *cobra.Command {
 	var f agentFlags
 	var over clientConfig
 	c := &cobra.Command{
@@ -59,7 +59,7 @@ by force.`,
 			}
 			ctx, end := p.stoppable(c.Context(), log)
 			defer end()
-			return p.runAgent(ctx, args, over, f)
+			return runAgent(p, ctx, args, over, f)
 		},
 	}
 	own := flagGroup{title: "The agent"}
@@ -68,16 +68,16 @@ by force.`,
 	s(&f.readyFile, "ready-file", "", "write the agent's URL to this `FILE` when it is ready")
 	s(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	own.set().BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
-	grouped(c, append([]flagGroup{own}, over.flags()...)...)
+	grouped(c, append([]flagGroup{own}, clientFlags(&over)...)...)
 	completeNames(c)
 	return c
 }
 
-func (p *program) runAgent(ctx context.Context, args []string, over clientConfig, f agentFlags) (err error) {
+func runAgent(p *program, ctx context.Context, args []string, over clientConfig, f agentFlags) (err error) {
 	if len(args) == 1 {
 		over.URL = args[0]
 	}
-	c, err := p.agentConfig(over)
+	c, err := agentSettings(p, over)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (p *program) runAgent(ctx context.Context, args []string, over clientConfig
 		return err
 	}
 	c.Keystore.log = log
-	reporter, err := p.agentReporter(over, f.verbose)
+	reporter, err := agentReporter(p, over, f.verbose)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (p *program) runAgent(ctx context.Context, args []string, over clientConfig
 	}
 	defer listener.Close() // again after Shutdown, which does no harm
 	p.stop.during("the key store to open")
-	a, err := c.openAgent(ctx, log, reporter)
+	a, err := openAgent(c, ctx, log, reporter)
 	if err != nil {
 		reporter.Observe(err)
 		return err
@@ -111,10 +111,10 @@ func (p *program) runAgent(ctx context.Context, args []string, over clientConfig
 	}()
 	log.Info("serving", "address", urlOf(listener), "server", c.Client.URL, "identity", c.Client.Identity,
 		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback)
-	return p.answer(ctx, a.server(), listener, c.Client.Agent.Shutdown, f.readyFile)
+	return answerUntil(p, ctx, a.server(), listener, c.Client.Agent.Shutdown, f.readyFile)
 }
 
-func (p *program) agentConfig(over clientConfig) (*config, error) {
+func agentSettings(p *program, over clientConfig) (*config, error) {
 	c, err := p.configure()
 	if err != nil {
 		return nil, err
@@ -122,13 +122,13 @@ func (p *program) agentConfig(over clientConfig) (*config, error) {
 	if err := notFromEnvironment("--password-source", over.Password); err != nil {
 		return nil, err
 	}
-	c.Client.override(over)
+	overrideClient(&c.Client, over)
 	override(&c.Client.URL, over.URL)
-	return c, c.Client.checkUsers()
+	return c, checkUsers(&c.Client)
 }
 
 // checkUsers asks that every password has a source: nobody sits at a terminal.
-func (c *clientConfig) checkUsers() error {
+func checkUsers(c *clientConfig) error {
 	if c.User != "" && c.UserScheme == "EMAIL_PASSWORD" && c.Agent.Users[c.User] == "" {
 		if c.Agent.Users == nil {
 			c.Agent.Users = map[string]string{}
@@ -145,13 +145,13 @@ func (c *clientConfig) checkUsers() error {
 
 // agentReporter reports crypto failures, with a configuration of its own: a report's
 // identity is not the client's.
-func (p *program) agentReporter(over clientConfig, verbose bool) (*failurelog.Reporter, error) {
+func agentReporter(p *program, over clientConfig, verbose bool) (*failurelog.Reporter, error) {
 	c, err := p.configure()
 	if err != nil {
 		return nil, err
 	}
-	c.Client.override(over)
-	return p.startReporter(c, verbose)
+	overrideClient(&c.Client, over)
+	return startReporter(p, c, verbose)
 }
 
 // settle makes the paths absolute.
@@ -172,13 +172,13 @@ type agentProcess struct {
 	reporter *failurelog.Reporter
 }
 
-func (c *config) openAgent(ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*agentProcess, error) {
+func openAgent(c *config, ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*agentProcess, error) {
 	if c.Client.Agent.Requests < 1 {
 		return nil, usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
 	}
 	warnings := slog.NewLogLogger(log.Handler(), slog.LevelWarn).Writer()
 	tell := &story{out: warnings}
-	k, err := c.openClient(ctx, tell)
+	k, err := openClient(c, ctx, tell)
 	if err != nil {
 		return nil, err
 	}
@@ -187,9 +187,11 @@ func (c *config) openAgent(ctx context.Context, log *slog.Logger, reporter *fail
 		log.Info("new master token", "key_exchange", r.KeyExchange)
 	})
 	if c.Client.UserScheme == "EMAIL_PASSWORD" {
-		k.msl.UserAuth = c.Client.Agent.userAuth
+		k.msl.UserAuth = func(ctx context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
+			return agentUserAuth(&c.Client.Agent, ctx, user, reason)
+		}
 	}
-	web, err := c.web(k.store)
+	web, err := webClient(c, k.store)
 	if err != nil {
 		k.Close()
 		return nil, err
@@ -226,9 +228,9 @@ func (a *agentProcess) handler() http.Handler {
 	return h
 }
 
-// userAuth proves a user with the password that the configuration names. A password
+// agentUserAuth proves a user with the password that the configuration names. A password
 // that was refused is not tried again for the same message.
-func (c *agentConfig) userAuth(_ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
+func agentUserAuth(c *agentConfig, _ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
 	if reason != 0 {
 		return nil, nil
 	}

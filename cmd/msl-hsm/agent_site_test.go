@@ -123,7 +123,7 @@ func (s *site) serve() {
 	var at string
 	at, _, s.stop = s.started(func(ctx context.Context, p *program, ready string) error {
 		p.flags.config = s.path("server.yaml")
-		return p.runServer(ctx, serveFlags{listen: s.address, readyFile: ready, logFormat: "json"})
+		return runServer(p, ctx, serveFlags{listen: s.address, readyFile: ready, logFormat: "json"})
 	})
 	s.address = strings.TrimSuffix(strings.TrimPrefix(at, "http://"), "/")
 }
@@ -173,7 +173,7 @@ func (s *site) agent(config string) *running {
 	s.Helper()
 	at, log, stop := s.started(func(ctx context.Context, p *program, ready string) error {
 		p.flags.config = config
-		return p.runAgent(ctx, nil, clientConfig{}, agentFlags{readyFile: ready, logFormat: "json", verbose: true})
+		return runAgent(p, ctx, nil, clientConfig{}, agentFlags{readyFile: ready, logFormat: "json", verbose: true})
 	})
 	a := &running{site: s, log: log, stop: stop, base: at}
 	transport := &http.Transport{MaxIdleConnsPerHost: 100}

@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-func (p *program) alerts() *cobra.Command {
+func alertsCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "alerts [NAME|NUMBER]",
@@ -35,7 +35,7 @@ passwords of MSL: for those see msl-hsm errors.`,
 				rows[i] = a.Info()
 			}
 			if len(args) == 1 && !asJSON {
-				return p.explainAlert(alerts[0])
+				return explainAlert(p, alerts[0])
 			}
 			return list(p.stdout, asJSON, rows, "ALERT\tNAME\tLEVEL\tSENDER\tMEANING", func(r tlsalert.Info) []any {
 				return []any{r.Number, r.Name, r.Level, r.Sender, r.Meaning}
@@ -46,7 +46,7 @@ passwords of MSL: for those see msl-hsm errors.`,
 	return c
 }
 
-func (p *program) explainAlert(a tlsalert.Alert) error {
+func explainAlert(p *program, a tlsalert.Alert) error {
 	info := a.Info()
 	taken := "a warning that arrives is counted, and the connection goes on"
 	switch {

@@ -15,7 +15,7 @@ import (
 )
 
 // antiRollbackIndex is the NV index of the counter that the state is bound to, or 0.
-func (c *config) antiRollbackIndex() (tpm2.TPMHandle, error) {
+func antiRollbackIndex(c *config) (tpm2.TPMHandle, error) {
 	switch c.Client.AntiRollback {
 	case "", "false":
 		return 0, nil
@@ -31,8 +31,8 @@ func (c *config) antiRollbackIndex() (tpm2.TPMHandle, error) {
 
 // anchored is the client's state file, bound to a counter in the TPM if that is
 // wanted.
-func (c *config) anchored(ctx context.Context, k *client, tell *story) (msl.ClientState, error) {
-	at, err := c.antiRollbackIndex()
+func anchored(c *config, ctx context.Context, k *client, tell *story) (msl.ClientState, error) {
+	at, err := antiRollbackIndex(c)
 	switch {
 	case err != nil:
 		return nil, err

@@ -14,7 +14,7 @@ type handler = msl.Handler
 
 // application is what answers the messages: the service behind the gateway, or
 // an echo.
-func (c *config) application() (handler, error) {
+func application(c *config) (handler, error) {
 	if c.Server.Upstream == "" {
 		return echoApplication, nil
 	}

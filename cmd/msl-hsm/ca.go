@@ -20,7 +20,7 @@ type caFlags struct {
 	rsa            bool
 }
 
-func (p *program) caInit() *cobra.Command {
+func caInitCommand(p *program) *cobra.Command {
 	f := caFlags{}
 	c := &cobra.Command{
 		Use:   "init --out FILE",
@@ -29,7 +29,7 @@ func (p *program) caInit() *cobra.Command {
 its self-signed certificate. A key that is there already is used; a certificate is
 never overwritten. Name the file as server.enrollment.ca.`,
 		Args: want(),
-		RunE: func(*cobra.Command, []string) error { return p.makeCA(f) },
+		RunE: func(*cobra.Command, []string) error { return makeCA(p, f) },
 	}
 	c.Flags().StringVar(&f.name, "name", "msl-hsm device CA", "common `NAME` of the CA")
 	c.Flags().StringVar(&f.key, "key", "", "label `NAME` of its key (default PREFIX-ca)")
@@ -39,7 +39,7 @@ never overwritten. Name the file as server.enrollment.ca.`,
 	return c
 }
 
-func (p *program) makeCA(f caFlags) (err error) {
+func makeCA(p *program, f caFlags) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
@@ -52,12 +52,12 @@ func (p *program) makeCA(f caFlags) (err error) {
 	if _, err := os.Lstat(f.out); err == nil {
 		return usagef("%s already exists: a CA is made once", f.out)
 	}
-	store, err := c.makeKeys()
+	store, err := makeKeys(c)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	key, err := caSigner(store, c.caKey(), f.rsa)
+	key, err := caSigner(store, caKey(c), f.rsa)
 	if err != nil {
 		return err
 	}
@@ -69,10 +69,10 @@ func (p *program) makeCA(f caFlags) (err error) {
 		return err
 	}
 	// It certified nothing yet, so there is nothing that the file could have lost.
-	if _, err := c.makeEnrollments(); err != nil {
+	if _, err := makeEnrollments(c.Server.Enrollment.State); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, c.caKey(), f.out, day(certificate.NotAfter))
+	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, caKey(c), f.out, day(certificate.NotAfter))
 	return nil
 }
 

@@ -36,7 +36,7 @@ type importing interface {
 	keystore.Importer
 }
 
-func (c *config) openClient(ctx context.Context, tell *story) (*client, error) {
+func openClient(c *config, ctx context.Context, tell *story) (*client, error) {
 	if err := c.Client.checkURL(); err != nil {
 		return nil, err
 	}
@@ -44,25 +44,25 @@ func (c *config) openClient(ctx context.Context, tell *story) (*client, error) {
 		return nil, err
 	}
 	k := &client{}
-	if err := c.fill(ctx, k, tell); err != nil {
+	if err := fillClient(c, ctx, k, tell); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
 	return k, nil
 }
 
-func (c *config) fill(ctx context.Context, k *client, tell *story) error {
-	if err := c.clientKeys(k); err != nil {
+func fillClient(c *config, ctx context.Context, k *client, tell *story) error {
+	if err := clientKeys(c, k); err != nil {
 		return err
 	}
-	peers, err := c.Client.peers(k)
+	peers, err := peerSchemes(&c.Client, k)
 	if err != nil {
 		return err
 	}
-	entity, err := c.whoSends(k)
+	entity, err := whoSends(c, k)
 	if err != nil {
 		return err
 	}
-	if k.web, err = c.web(k.store); err != nil {
+	if k.web, err = webClient(c, k.store); err != nil {
 		return err
 	}
 	k.msl = &msl.Client{
@@ -71,24 +71,24 @@ func (c *config) fill(ctx context.Context, k *client, tell *story) error {
 		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
 	}
-	if err := c.clientExchanges(k); err != nil {
+	if err := clientExchanges(c, k); err != nil {
 		return err
 	}
-	if err := c.useEarlier(ctx, k); err != nil {
+	if err := useEarlier(c, ctx, k); err != nil {
 		return err
 	}
-	if k.msl.UserAuth, err = c.Client.userAuth(k.earlier); err != nil {
+	if k.msl.UserAuth, err = clientUserAuth(&c.Client, k.earlier); err != nil {
 		return err
 	}
 	if c.Client.State != "" {
-		if err := c.warnOfState(k, tell); err != nil {
+		if err := warnOfState(c, k, tell); err != nil {
 			return err
 		}
 		if k.state, err = bolt.OpenClient(c.Client.State, c.Client.owner()); err != nil {
 			return err
 		}
 	}
-	state, err := c.anchored(ctx, k, tell)
+	state, err := anchored(c, ctx, k, tell)
 	if err == nil {
 		k.msl.State = tell.state(state)
 	}
@@ -105,15 +105,15 @@ func (c *clientConfig) checkURL() error {
 
 // whoSends is who we are: as the configuration says, or as a server enrolled this
 // machine.
-func (c *config) whoSends(k *client) (msl.EntityScheme, error) {
+func whoSends(c *config, k *client) (msl.EntityScheme, error) {
 	if k.machine != nil && c.Client.namesNobody() {
-		return c.machineEntity(k.machine)
+		return machineEntity(c, k.machine)
 	}
-	scheme, err := c.clientScheme(k.store)
+	scheme, err := clientScheme(c, k.store)
 	if err != nil {
 		return nil, err
 	}
-	return c.clientEntity(k, scheme)
+	return clientEntity(c, k, scheme)
 }
 
 func (c *clientConfig) namesNobody() bool {
@@ -133,7 +133,7 @@ func (c *clientConfig) owner() string {
 }
 
 // clientKeys opens the device's key store. Without one the keys are in memory.
-func (c *config) clientKeys(k *client) error {
+func clientKeys(c *config, k *client) error {
 	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
 		for _, label := range []string{c.Client.Key, c.Client.PSKKeys} {
 			if label != "" {
@@ -144,13 +144,13 @@ func (c *config) clientKeys(k *client) error {
 		return nil
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
-		m, err := c.openMachine(false)
+		m, err := openMachine(c, false)
 		if err == nil {
 			k.machine, k.store = m, m.store
 		}
 		return err
 	}
-	store, err := c.openKeys()
+	store, err := openKeys(c)
 	if err == nil {
 		k.store = store
 	}
@@ -158,7 +158,7 @@ func (c *config) clientKeys(k *client) error {
 }
 
 // clientExchanges are what the client offers.
-func (c *config) clientExchanges(k *client) error {
+func clientExchanges(c *config, k *client) error {
 	custody, err := parseCustody("custody of the client", c.Client.Custody)
 	if err != nil {
 		return err
@@ -185,9 +185,9 @@ func (c *config) clientExchanges(k *client) error {
 	return err
 }
 
-// userAuth gives the proof of a user once: one that was refused is not tried
+// clientUserAuth gives the proof of a user once: one that was refused is not tried
 // again.
-func (c *clientConfig) userAuth(earlier *earlierSession) (func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error), error) {
+func clientUserAuth(c *clientConfig, earlier *earlierSession) (func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error), error) {
 	prove := func(ctx context.Context, user string) (*msl.UserAuthData, error) {
 		password, err := secret(orPrompt(c.Password), "password of "+user)
 		if err != nil {
@@ -221,7 +221,7 @@ type earlierSession struct {
 
 // useEarlier opens the earlier session, and hides our entity with it where the
 // scheme is MT_PROTECTED.
-func (c *config) useEarlier(ctx context.Context, k *client) error {
+func useEarlier(c *config, ctx context.Context, k *client) error {
 	hide := c.Client.EntityScheme == "MT_PROTECTED"
 	if c.Client.EarlierState == "" {
 		if hide {
@@ -244,7 +244,7 @@ func (c *config) useEarlier(ctx context.Context, k *client) error {
 		return err
 	}
 	if held.MasterToken == nil {
-		return c.noEarlierToken(k)
+		return noEarlierToken(c, k)
 	}
 	k.msl.Entity = &hiddenEntity{entityauth.MTProtected{Own: k.msl.Entity, Token: held.MasterToken, Keys: held.Keys}}
 	return nil

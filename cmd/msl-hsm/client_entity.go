@@ -13,7 +13,7 @@ import (
 
 // clientScheme is how we prove who we are: as the configuration says, or as fits
 // what it gives. The entity that MT_PROTECTED hides is of the latter.
-func (c *config) clientScheme(store keystore.Store) (string, error) {
+func clientScheme(c *config, store keystore.Store) (string, error) {
 	named := c.Client.EntityScheme
 	if named != "" && !slices.Contains(entitySchemeNames(), named) {
 		return "", usagef("unknown entity scheme %q: want one of %s", named, strings.Join(entitySchemeNames(), ", "))
@@ -31,14 +31,14 @@ func (c *config) clientScheme(store keystore.Store) (string, error) {
 	case c.Client.Identity == "":
 		return "", usagef("no sender configured: give --psk-file FILE, or --identity NAME with --key NAME")
 	case c.Client.Key != "":
-		return c.Client.schemeOfKey(store)
+		return schemeOfKey(&c.Client, store)
 	case c.Client.Suffix != "":
 		return "NONE_SUFFIXED", nil
 	}
 	return "NONE", nil
 }
 
-func (c *clientConfig) schemeOfKey(store keystore.Store) (string, error) {
+func schemeOfKey(c *clientConfig, store keystore.Store) (string, error) {
 	signer, err := signerOf(store, c.Key, makeKey(c.Key, "rsa2048-sign"))
 	if err != nil {
 		return "", err
@@ -54,13 +54,13 @@ func makeKey(label, algorithm string) string {
 }
 
 // clientEntity is who we are.
-func (c *config) clientEntity(k *client, scheme string) (msl.EntityScheme, error) {
+func clientEntity(c *config, k *client, scheme string) (msl.EntityScheme, error) {
 	own := &c.Client
 	switch scheme {
 	case "PSK", "PSK_PROFILE", "MGK":
-		return own.withKeySet(k, scheme)
+		return withKeySet(own, k, scheme)
 	case "RSA", "ECC", "X509":
-		return own.withKeyPair(k.store, scheme)
+		return withKeyPair(own, k.store, scheme)
 	case "PROVISIONED":
 		own.Identity, own.Suffix, own.Profile = "", "", ""
 		return &entityauth.Provisioned{}, nil
@@ -80,9 +80,9 @@ func (c *config) clientEntity(k *client, scheme string) (msl.EntityScheme, error
 }
 
 // withKeySet is an entity with a symmetric key set.
-func (c *clientConfig) withKeySet(k *client, scheme string) (msl.EntityScheme, error) {
+func withKeySet(c *clientConfig, k *client, scheme string) (msl.EntityScheme, error) {
 	c.Suffix = ""
-	if err := c.openKeySet(k, scheme != "MGK"); err != nil {
+	if err := openKeySet(c, k, scheme != "MGK"); err != nil {
 		return nil, err
 	}
 	switch {
@@ -99,7 +99,7 @@ func (c *clientConfig) withKeySet(k *client, scheme string) (msl.EntityScheme, e
 }
 
 // openKeySet finds our pre-shared keys, in the key store or in a file.
-func (c *clientConfig) openKeySet(k *client, wrapping bool) (err error) {
+func openKeySet(c *clientConfig, k *client, wrapping bool) (err error) {
 	ladders := slices.ContainsFunc(c.KeyExchanges, func(name string) bool { return strings.HasSuffix(name, "_LADDER") })
 	switch {
 	case c.PSKKeys != "" && c.Identity == "":
@@ -145,7 +145,7 @@ func revealer(store keystore.Store, prefix string) (keystore.Revealer, error) {
 }
 
 // withKeyPair is an entity with a key pair in the key store.
-func (c *clientConfig) withKeyPair(store keystore.Store, scheme string) (msl.EntityScheme, error) {
+func withKeyPair(c *clientConfig, store keystore.Store, scheme string) (msl.EntityScheme, error) {
 	c.Suffix, c.Profile = "", ""
 	if c.Key == "" {
 		return nil, usagef("entity scheme %s needs --key NAME, the label of its key in the key store", scheme)

@@ -15,7 +15,7 @@ const makeDeviceKeys = "run msl-hsm key create --set device"
 // forgets says why a state file keeps no session, and what to do about it, or
 // nothing. Session keys outlive the process sealed, or where our pre-shared key
 // opens the answer again that brought them.
-func (c *config) forgets(k *client) (why string, err error) {
+func forgets(c *config, k *client) (why string, err error) {
 	seals := slices.ContainsFunc(k.msl.KeyExchanges, func(x msl.KeyExchange) bool { return x.Scheme() != "SYMMETRIC_WRAPPED" })
 	if !seals || k.machine != nil || c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
 		return "", nil
@@ -33,8 +33,8 @@ func (c *config) forgets(k *client) (why string, err error) {
 }
 
 // warnOfState notes where a state file can keep no session.
-func (c *config) warnOfState(k *client, tell *story) error {
-	why, err := c.forgets(k)
+func warnOfState(c *config, k *client, tell *story) error {
+	why, err := forgets(c, k)
 	if err == nil && why != "" {
 		tell.note = fmt.Sprintf("%s keeps no session, the next call begins anew: %s", printable(c.Client.State), why)
 	}
@@ -49,8 +49,8 @@ func (s *story) remind() {
 }
 
 // noEarlierToken says how an earlier session is made that hides our entity.
-func (c *config) noEarlierToken(k *client) error {
-	why, err := c.forgets(k)
+func noEarlierToken(c *config, k *client) error {
+	why, err := forgets(c, k)
 	if err != nil {
 		return err
 	}

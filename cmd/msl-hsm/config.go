@@ -176,7 +176,7 @@ func (p *program) configure() (*config, error) {
 	}
 	if path != "" {
 		if err := c.read(path); err != nil {
-			return nil, coded{err, exitUsage}
+			return nil, withCode(err, exitUsage)
 		}
 	}
 	if err := notFromEnvironment("--pin", p.flags.pin); err != nil {
@@ -230,7 +230,7 @@ func (c *config) read(path string) error {
 		return err
 	}
 	c.settle(dir)
-	return c.check()
+	return check(c)
 }
 
 // settle makes the paths absolute.

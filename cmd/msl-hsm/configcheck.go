@@ -6,7 +6,7 @@ import (
 )
 
 // check refuses values that could only break every message.
-func (c *config) check() error {
+func check(c *config) error {
 	s, l := &c.Server, &c.Server.Limits
 	for _, number := range []struct {
 		name  string

@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
-func (p *program) custody() *cobra.Command {
+func custodyCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "custody",

@@ -41,8 +41,8 @@ func (e *enrollmentConfig) checkPath() error {
 	return nil
 }
 
-// policy reads whom the operator lets in.
-func (e *enrollmentConfig) policy() (p enroll.Policy, err error) {
+// enrollmentPolicy reads whom the operator lets in.
+func enrollmentPolicy(e *enrollmentConfig) (p enroll.Policy, err error) {
 	if e.EKRoots != "" {
 		text, err := os.ReadFile(e.EKRoots)
 		if err != nil {
@@ -93,12 +93,12 @@ type authority struct {
 }
 
 // openAuthority opens the records. With a key store it can issue certificates.
-func (c *config) openAuthority(state *bolt.Server, store keys) (*authority, error) {
+func openAuthority(c *config, state *bolt.Server, store keys) (*authority, error) {
 	e := &c.Server.Enrollment
 	if err := e.checkPath(); err != nil {
 		return nil, err
 	}
-	policy, err := e.policy()
+	policy, err := enrollmentPolicy(e)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (c *config) openAuthority(state *bolt.Server, store keys) (*authority, erro
 		if settings.Certificate, err = readCertificate("server.enrollment.ca", e.CA); err != nil {
 			return nil, err
 		}
-		if settings.Key, err = signerOf(store, c.caKey(), "make it with msl-hsm ca init"); err != nil {
+		if settings.Key, err = signerOf(store, caKey(c), "make it with msl-hsm ca init"); err != nil {
 			return nil, err
 		}
 	}
@@ -125,7 +125,7 @@ func (c *config) openAuthority(state *bolt.Server, store keys) (*authority, erro
 // Close closes the records.
 func (a *authority) Close() error { return a.file.Close() }
 
-func (c *config) caKey() string {
+func caKey(c *config) string {
 	if c.Server.Enrollment.CAKey != "" {
 		return c.Server.Enrollment.CAKey
 	}
@@ -141,7 +141,7 @@ func readCertificate(setting, path string) (*x509.Certificate, error) {
 }
 
 // openEndpoint opens the place where devices enroll, beside the server.
-func (c *config) openEndpoint(s *service, log *slog.Logger, source func(*http.Request) string) (err error) {
+func openEndpoint(c *config, s *service, log *slog.Logger, source func(*http.Request) string) (err error) {
 	s.endpoint, err = fleet.NewEndpoint(s.devices.Authority, fleet.EndpointConfig{
 		Name: s.msl.Name, Entity: s.msl.Entity,
 		Limits: s.msl.Limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,

@@ -7,7 +7,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-func (p *program) enrollmentCRL() *cobra.Command {
+func enrollmentCRLCommand(p *program) *cobra.Command {
 	var out string
 	c := &cobra.Command{
 		Use:   "crl",

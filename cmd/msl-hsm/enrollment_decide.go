@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// onDevice is a verb that decides about one device.
-func (p *program) onDevice(verb, short, done string) *cobra.Command {
+// onDeviceCommand is a verb that decides about one device.
+func onDeviceCommand(p *program, verb, short, done string) *cobra.Command {
 	var name, note string
 	c := &cobra.Command{
 		Use:   verb + " DEVICE",
@@ -37,7 +37,7 @@ func (p *program) onDevice(verb, short, done string) *cobra.Command {
 	return c
 }
 
-func (p *program) enrollmentRevoke() *cobra.Command {
+func enrollmentRevokeCommand(p *program) *cobra.Command {
 	var note, serial, key string
 	c := &cobra.Command{
 		Use:   "revoke DEVICE | --certificate SERIAL",
@@ -75,7 +75,7 @@ reinstate. With --key one of its keys, so that it may enroll another one; with
 	return c
 }
 
-func (p *program) enrollmentMerge() *cobra.Command {
+func enrollmentMergeCommand(p *program) *cobra.Command {
 	var note string
 	c := &cobra.Command{
 		Use:   "merge OLD NEW",

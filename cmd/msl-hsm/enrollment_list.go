@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-func (p *program) enrollmentList() *cobra.Command {
+func enrollmentListCommand(p *program) *cobra.Command {
 	var asJSON bool
 	var only string
 	c := &cobra.Command{
@@ -47,7 +47,7 @@ func reasons(r enroll.Record) string {
 	return r.Accepted + "; " + r.Waits
 }
 
-func (p *program) enrollmentShow() *cobra.Command {
+func enrollmentShowCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show DEVICE",
 		Short: "Show all that is known of a device, with its evidence, as JSON",

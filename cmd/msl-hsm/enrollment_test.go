@@ -44,7 +44,7 @@ func TestEnrollmentPolicy(t *testing.T) {
 		"no file of roots": {enrollmentConfig{Unknown: "hold", EKRoots: filepath.Join(dir, "none.pem")}, false},
 		"no root in it":    {enrollmentConfig{Unknown: "hold", EKRoots: empty}, false},
 	} {
-		p, err := c.e.policy()
+		p, err := enrollmentPolicy(&c.e)
 		if (err == nil) != c.ok || err != nil && exitCode(err) != exitUsage {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -152,7 +152,7 @@ func (p *program) withEnrollments(signs bool, do func(enrollments) error) (err e
 	if c.Server.Enrollment.State == "" {
 		return usagef("devices cannot enroll here: set server.enrollment.state in the configuration")
 	}
-	all, err := c.openEnrollments(signs)
+	all, err := openEnrollments(c, signs)
 	if err != nil {
 		return err
 	}
@@ -160,28 +160,28 @@ func (p *program) withEnrollments(signs bool, do func(enrollments) error) (err e
 	return do(all)
 }
 
-func (c *config) openEnrollments(signs bool) (enrollments, error) {
+func openEnrollments(c *config, signs bool) (enrollments, error) {
 	if c.Server.State != "" {
 		if remote, err := dialServer(c.Server.State); remote != nil || err != nil {
 			return remoteEnrollments{remote}, err
 		}
 	}
-	if err := c.findEnrollments(); err != nil {
+	if err := findEnrollments(c); err != nil {
 		return nil, err
 	}
-	state, err := c.openState("")
+	state, err := openState(c, "")
 	if err != nil {
 		return nil, err
 	}
 	l := localEnrollments{also: []io.Closer{state}}
 	var store keys
 	if signs {
-		if store, err = c.openKeys(); err != nil {
+		if store, err = openKeys(c); err != nil {
 			return nil, errors.Join(err, state.Close())
 		}
 		l.also = append([]io.Closer{store}, l.also...)
 	}
-	if l.authority, err = c.openAuthority(state, store); err != nil {
+	if l.authority, err = openAuthority(c, state, store); err != nil {
 		for _, open := range l.also {
 			err = errors.Join(err, open.Close())
 		}

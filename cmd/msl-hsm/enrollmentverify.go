@@ -12,7 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-func (p *program) enrollmentVerify() *cobra.Command {
+func enrollmentVerifyCommand(p *program) *cobra.Command {
 	var at string
 	c := &cobra.Command{
 		Use:   "verify [DEVICE|FILE]",
@@ -27,11 +27,11 @@ argument it checks every device.`,
 			if err != nil {
 				return err
 			}
-			v, err := c.verifier(at)
+			v, err := verifier(c, at)
 			if err != nil {
 				return err
 			}
-			records, err := p.recordsOf(args)
+			records, err := recordsOf(p, args)
 			if err != nil {
 				return err
 			}
@@ -61,8 +61,8 @@ func verdict(err error) string {
 	return "proven"
 }
 
-func (c *config) verifier(at string) (v enroll.Verifier, err error) {
-	policy, err := c.Server.Enrollment.policy()
+func verifier(c *config, at string) (v enroll.Verifier, err error) {
+	policy, err := enrollmentPolicy(&c.Server.Enrollment)
 	if err != nil {
 		return v, err
 	}
@@ -81,7 +81,7 @@ func (c *config) verifier(at string) (v enroll.Verifier, err error) {
 }
 
 // recordsOf reads one record, of a file or of the server, or all.
-func (p *program) recordsOf(args []string) (all []enroll.Record, err error) {
+func recordsOf(p *program, args []string) (all []enroll.Record, err error) {
 	if len(args) == 1 {
 		if text, err := os.ReadFile(args[0]); err == nil {
 			all = make([]enroll.Record, 1)

@@ -14,9 +14,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// entities are the schemes by which entities may prove themselves: those that the
+// entitySchemes are the schemes by which entities may prove themselves: those that the
 // configuration lists, or all that it gives what they need.
-func (c *config) entities(s *service, log *slog.Logger) ([]msl.EntityScheme, error) {
+func entitySchemes(c *config, s *service, log *slog.Logger) ([]msl.EntityScheme, error) {
 	names := []string(c.Server.EntitySchemes)
 	if names == nil {
 		names = entitySchemeNames()
@@ -24,14 +24,14 @@ func (c *config) entities(s *service, log *slog.Logger) ([]msl.EntityScheme, err
 	hidden := &entityauth.MTProtected{Tokens: s.msl.OpenMasterToken, Directory: s.state}
 	var all []msl.EntityScheme
 	for _, name := range names {
-		setting := c.lacks(name)
+		setting := lacksFor(c, name)
 		if setting != "" && c.Server.EntitySchemes != nil {
 			return nil, usagef("server.entity-schemes names %s, which needs %s", name, setting)
 		}
 		if setting != "" {
 			continue
 		}
-		scheme, err := c.entity(s, name, hidden, log)
+		scheme, err := entityScheme(c, s, name, hidden, log)
 		if err != nil {
 			return nil, err
 		}
@@ -43,8 +43,8 @@ func (c *config) entities(s *service, log *slog.Logger) ([]msl.EntityScheme, err
 	return all, nil
 }
 
-// lacks returns the setting that a scheme needs and does not have, if any.
-func (c *config) lacks(name string) string {
+// lacksFor returns the setting that a scheme needs and does not have, if any.
+func lacksFor(c *config, name string) string {
 	switch {
 	case name == "MGK" && len(c.Server.ModelGroups) == 0:
 		return "server.model-groups"
@@ -54,42 +54,42 @@ func (c *config) lacks(name string) string {
 	return ""
 }
 
-// entity makes one scheme.
-func (c *config) entity(s *service, name string, hidden msl.EntityScheme, log *slog.Logger) (msl.EntityScheme, error) {
+// entityScheme makes one scheme.
+func entityScheme(c *config, s *service, name string, hidden msl.EntityScheme, log *slog.Logger) (msl.EntityScheme, error) {
 	switch name {
 	case "PSK":
 		return s.psk, nil
 	case "PSK_PROFILE":
 		return &entityauth.PSKProfile{Peers: s.psk}, nil
 	case "MGK":
-		return c.modelGroups(s)
+		return modelGroups(c, s)
 	case "RSA":
 		return &entityauth.RSA{Directory: s.state}, nil
 	case "ECC":
 		return &entityauth.ECC{Directory: s.state}, nil
 	case "X509":
-		return c.certificates(s, log)
+		return certificates(c, s, log)
 	case "NONE":
 		return &entityauth.None{Directory: s.state}, nil
 	case "NONE_SUFFIXED":
 		return &entityauth.NoneSuffixed{Directory: s.state}, nil
 	case "PROVISIONED":
-		return &entityauth.Provisioned{Assign: c.assign}, nil
+		return &entityauth.Provisioned{Assign: func(context.Context) (string, error) { return assignKey(c) }}, nil
 	case "MT_PROTECTED":
 		return hidden, nil
 	}
 	return nil, usagef("unknown entity scheme %q: want some of %s", name, strings.Join(entitySchemeNames(), ", "))
 }
 
-// assign gives a new identity to an entity that has none.
-func (c *config) assign(context.Context) (string, error) {
+// assignKey gives a new identity to an entity that has none.
+func assignKey(c *config) (string, error) {
 	b := make([]byte, 16)
 	rand.Read(b)
 	return c.Server.Provisioned + hex.EncodeToString(b), nil
 }
 
 // certificates is the scheme X509.
-func (c *config) certificates(s *service, log *slog.Logger) (msl.EntityScheme, error) {
+func certificates(c *config, s *service, log *slog.Logger) (msl.EntityScheme, error) {
 	a, err := readAuthorities("server.x509-", c.Server.X509Roots, c.Server.X509Intermediates)
 	if err != nil {
 		return nil, err
@@ -111,7 +111,7 @@ func (c *config) certificates(s *service, log *slog.Logger) (msl.EntityScheme, e
 }
 
 // modelGroups is the scheme MGK, with the groups of the configuration.
-func (c *config) modelGroups(s *service) (msl.EntityScheme, error) {
+func modelGroups(c *config, s *service) (msl.EntityScheme, error) {
 	groups := map[string]entityauth.ModelGroup{}
 	for prefix, label := range c.Server.ModelGroups {
 		key, err := groupKey(s.store, label)
@@ -158,7 +158,7 @@ func groupKey(store keystore.Store, label string) (keystore.Cipher, error) {
 }
 
 // userSchemes are how users may prove themselves.
-func (c *config) userSchemes(s *service) []msl.UserScheme {
+func userSchemes(c *config, s *service) []msl.UserScheme {
 	names := []string(c.Server.UserSchemes)
 	if names == nil {
 		names = userSchemeNames()

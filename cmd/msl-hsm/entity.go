@@ -36,19 +36,19 @@ func (p *program) onName(argument, group, use, short, done string, do func(regis
 	return c
 }
 
-func (p *program) entityRemove() *cobra.Command {
+func entityRemoveCommand(p *program) *cobra.Command {
 	return p.onName("IDENTITY", "entity", "remove", "Remove an entity; its tokens are refused from then on", "removed", registry.RemoveEntity)
 }
 
-func (p *program) entityRevoke() *cobra.Command {
+func entityRevokeCommand(p *program) *cobra.Command {
 	return p.onName("IDENTITY", "entity", "revoke", "Refuse an entity and its tokens, registered or not", "revoked", registry.RevokeEntity)
 }
 
-func (p *program) entityUnrevoke() *cobra.Command {
+func entityUnrevokeCommand(p *program) *cobra.Command {
 	return p.onName("IDENTITY", "entity", "unrevoke", "Take a revocation back", "unrevoked", registry.UnrevokeEntity)
 }
 
-func (p *program) entityList() *cobra.Command {
+func entityListCommand(p *program) *cobra.Command {
 	var path string
 	var asJSON bool
 	c := &cobra.Command{

@@ -29,7 +29,7 @@ type entityFlags struct {
 	derived    bool   // the wrapping key in pskFile follows from its other keys
 }
 
-func (p *program) entityAdd() *cobra.Command {
+func entityAddCommand(p *program) *cobra.Command {
 	var f entityFlags
 	c := &cobra.Command{
 		Use:   "add IDENTITY --psk-file FILE | --generate-psk FILE | --tpm-psk | --public-key FILE | --scheme SCHEME",
@@ -70,7 +70,7 @@ that device. In FILE2 the keys are wrapped for it; nothing in FILE2 tells who ma
 it, so it must come from here unchanged. msl-hsm enrollment revoke ends this identity
 too. If the device's TPM was replaced, remove the entity and add it again.`,
 		Args: want("IDENTITY"),
-		RunE: func(_ *cobra.Command, args []string) error { return p.addEntity(args[0], f) },
+		RunE: func(_ *cobra.Command, args []string) error { return addEntity(p, args[0], f) },
 	}
 	stateFlag(c, &f.state)
 	c.Flags().StringVar(&f.scheme, "scheme", "", "the entity `SCHEME` (default by what else is given)")
@@ -168,7 +168,7 @@ func (f *entityFlags) fits() error {
 	return nil
 }
 
-func (p *program) addEntity(identity string, f entityFlags) (err error) {
+func addEntity(p *program, identity string, f entityFlags) (err error) {
 	if err := f.settle(); err != nil {
 		return err
 	}
@@ -178,29 +178,29 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 	}
 	if f.tpmPSK {
 		override(&c.Server.State, f.state)
-		if f.storageKey, err = c.provenStorage(identity, f); err != nil {
+		if f.storageKey, err = provenStorage(c, identity, f); err != nil {
 			return err
 		}
 		identity = fleet.PSKIdentity(identity)
 	}
 	e := bolt.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
 	override(&c.Server.State, f.state)
-	made, err := c.makeState()
+	made, err := makeState(c.Server.State)
 	if err != nil {
 		return err
 	}
-	state, err := c.openRegistry("")
+	state, err := openRegistry(c, "")
 	if err != nil {
 		return err
 	}
 	defer closing(&err, state)
-	if err := c.giveKeys(&e, &f); err != nil {
+	if err := giveKeys(c, &e, &f); err != nil {
 		return err
 	}
 	if err := state.AddEntity(e); err != nil {
 		return undo(f.generatePSK+f.out, err)
 	}
-	p.registered(e, f.generatePSK+f.out)
+	tellRegistered(p, e, f.generatePSK+f.out)
 	p.tellMade(made, c.Server.State)
 	if f.derived {
 		fmt.Fprintln(p.stdout, tellDerived)
@@ -209,19 +209,19 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 }
 
 // giveKeys adds to a record the keys that its scheme needs.
-func (c *config) giveKeys(e *bolt.EntityRecord, f *entityFlags) error {
+func giveKeys(c *config, e *bolt.EntityRecord, f *entityFlags) error {
 	switch e.Scheme {
 	case "X509", "NONE", "NONE_SUFFIXED":
 		return nil
 	case "MGK":
-		return c.groupMember(e.Identity, f.generatePSK)
+		return groupMember(c, e.Identity, f.generatePSK)
 	case "PSK", "PSK_PROFILE":
-		return c.pskEntity(e, f)
+		return pskEntity(c, e, f)
 	}
 	return publicKeyEntity(e, f)
 }
 
-func (p *program) registered(e bolt.EntityRecord, psk string) {
+func tellRegistered(p *program, e bolt.EntityRecord, psk string) {
 	fmt.Fprintf(p.stdout, "registered %s with scheme %s", printable(e.Identity), e.Scheme)
 	if e.KeyID != "" {
 		fmt.Fprintf(p.stdout, ", key id %s", printable(e.KeyID))
@@ -284,7 +284,7 @@ func readPublicKey(path string) (crypto.PublicKey, error) {
 }
 
 // pskEntity gives an entity a key set, sealed by the key store.
-func (c *config) pskEntity(e *bolt.EntityRecord, f *entityFlags) (err error) {
+func pskEntity(c *config, e *bolt.EntityRecord, f *entityFlags) (err error) {
 	k := newPSK(e.Identity, f.deriveWrapping)
 	if f.pskFile != "" {
 		if k, err = readPSK(f.pskFile); err != nil {
@@ -297,7 +297,7 @@ func (c *config) pskEntity(e *bolt.EntityRecord, f *entityFlags) (err error) {
 		return usagef("the keys in %s are those of %q, not of %q", f.pskFile, k.Identity, e.Identity)
 	}
 	k.Identity = e.Identity
-	store, err := c.openKeys()
+	store, err := openKeys(c)
 	if err != nil {
 		return err
 	}
@@ -316,7 +316,7 @@ func (c *config) pskEntity(e *bolt.EntityRecord, f *entityFlags) (err error) {
 
 // groupMember writes the keys that an entity of a model group has. The server
 // makes them anew whenever it needs them.
-func (c *config) groupMember(identity, path string) (err error) {
+func groupMember(c *config, identity, path string) (err error) {
 	prefix, found := longestPrefix(c.Server.ModelGroups, identity)
 	if !found {
 		return usagef("server.model-groups has no group for %q", identity)
@@ -324,7 +324,7 @@ func (c *config) groupMember(identity, path string) (err error) {
 	if path == "" {
 		return nil
 	}
-	store, err := c.openKeys()
+	store, err := openKeys(c)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-func (p *program) entityShow() *cobra.Command {
+func entityShowCommand(p *program) *cobra.Command {
 	var path string
 	var asJSON bool
 	c := &cobra.Command{
@@ -28,7 +28,7 @@ func (p *program) entityShow() *cobra.Command {
 				}
 				for _, e := range all {
 					if e.Identity == args[0] {
-						return p.describeEntity(e, asJSON)
+						return describeEntity(p, e, asJSON)
 					}
 				}
 				return known(fmt.Errorf("entity %q is %w", args[0], bolt.ErrUnknown), "msl-hsm entity list")
@@ -40,7 +40,7 @@ func (p *program) entityShow() *cobra.Command {
 	return c
 }
 
-func (p *program) describeEntity(record bolt.EntityRecord, asJSON bool) error {
+func describeEntity(p *program, record bolt.EntityRecord, asJSON bool) error {
 	sealed, e := record.PSK != nil, listed(record)
 	if asJSON {
 		return printJSON(p.stdout, e)

@@ -19,7 +19,7 @@ type codeRow struct {
 	Next     string `json:"next"`
 }
 
-func (p *program) errors() *cobra.Command {
+func errorsCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "errors [CODE]",

@@ -115,7 +115,7 @@ func defaultExchanges() []string {
 }
 
 // keyExchanges are those of the server.
-func (c *config) keyExchanges(store keystore.Store, devices *authority, psk *entityauth.PSK, custody msl.Custody) ([]msl.KeyExchange, error) {
+func keyExchanges(c *config, store keystore.Store, devices *authority, psk *entityauth.PSK, custody msl.Custody) ([]msl.KeyExchange, error) {
 	k := exchangeKeys{store: store, devices: devices, psk: psk, groups: c.Server.DHGroups, network: c.Keystore.Prefix}
 	if err := k.useIssuerWrapping(store, c.Keystore.Prefix); err != nil {
 		return nil, err

@@ -56,7 +56,12 @@ type coded struct {
 
 func (c coded) Unwrap() error { return c.error }
 
-func usagef(format string, args ...any) error { return coded{fmt.Errorf(format, args...), exitUsage} }
+// withCode gives an error its exit code.
+func withCode(err error, code int) error { return coded{err, code} }
+
+func usagef(format string, args ...any) error {
+	return withCode(fmt.Errorf(format, args...), exitUsage)
+}
 
 func exitCode(err error) int {
 	var own coded

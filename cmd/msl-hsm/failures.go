@@ -25,7 +25,7 @@ type failuresFlags struct {
 	asJSON            bool
 }
 
-func (p *program) failures() *cobra.Command {
+func failuresCommand(p *program) *cobra.Command {
 	var f failuresFlags
 	c := &cobra.Command{
 		Use:   "failures",
@@ -37,7 +37,7 @@ failures are counted in groups.
 The reports come in the clear and from entities that have proven nothing: they are
 hints. The times FIRST and LAST are of the client's clock.`,
 		Args: want(),
-		RunE: func(*cobra.Command, []string) error { return p.runFailures(f) },
+		RunE: func(*cobra.Command, []string) error { return runFailures(p, f) },
 	}
 	s := c.Flags().StringVar
 	s(&f.file, "file", "", "the log, a `FILE` (default server.failures.log of the configuration)")
@@ -53,7 +53,7 @@ hints. The times FIRST and LAST are of the client's clock.`,
 	return c
 }
 
-func (p *program) runFailures(f failuresFlags) error {
+func runFailures(p *program, f failuresFlags) error {
 	path := f.file
 	if path == "" {
 		c, err := p.configure()
@@ -85,10 +85,10 @@ func (p *program) runFailures(f failuresFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := p.printFailures(all, f); err != nil {
+	if err := printFailures(p, all, f); err != nil {
 		return err
 	}
-	p.missingFailures(all, skipped)
+	missingFailures(p, all, skipped)
 	return nil
 }
 
@@ -142,7 +142,7 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 	return time.Time{}, usagef("--since %q: want a time like 2026-01-31 or 2026-01-31T12:00:00Z, or how long ago, like 90m or 7d", text)
 }
 
-func (p *program) printFailures(all []failurelog.Record, f failuresFlags) error {
+func printFailures(p *program, all []failurelog.Record, f failuresFlags) error {
 	if len(f.by) > 0 {
 		head := strings.ToUpper(strings.Join(f.by, "\t")) + "\tFAILURES\tENTITIES\tFIRST\tLAST"
 		return list(p.stdout, f.asJSON, groupFailures(all, f.by), head, (*failureGroup).row)
@@ -167,7 +167,7 @@ func codeText(r failurelog.Record) string {
 }
 
 // missingFailures tells of what is not in the list.
-func (p *program) missingFailures(all []failurelog.Record, skipped int) {
+func missingFailures(p *program, all []failurelog.Record, skipped int) {
 	var lost, damaged uint64
 	for _, r := range all {
 		lost, damaged = lost+uint64(r.Lost), damaged+uint64(r.Skipped)

@@ -22,13 +22,13 @@ type failureReports struct {
 
 // reporting does what a client does, and reports how it failed. Whether the report
 // arrives changes nothing for the client.
-func (p *program) reporting(over clientConfig, verbose bool, do func() error) error {
+func reporting(p *program, over clientConfig, verbose bool, do func() error) error {
 	c, err := p.configure()
 	if err != nil {
 		return err
 	}
-	c.Client.override(over)
-	reporter, err := p.startReporter(c, verbose)
+	overrideClient(&c.Client, over)
+	reporter, err := startReporter(p, c, verbose)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (p *program) reporting(over clientConfig, verbose bool, do func() error) er
 }
 
 // startReporter makes a reporter, or none. One whose spool cannot be used does without.
-func (p *program) startReporter(c *config, verbose bool) (*failurelog.Reporter, error) {
+func startReporter(p *program, c *config, verbose bool) (*failurelog.Reporter, error) {
 	f := c.Client.Failures
 	if f.URL == "" {
 		return nil, nil
@@ -54,13 +54,13 @@ func (p *program) startReporter(c *config, verbose bool) (*failurelog.Reporter, 
 	if c.Client.Identity == "" {
 		return nil, usagef("client.failures has no identity to report as: set client.failures.identity or client.identity")
 	}
-	web, err := c.reportWeb()
+	web, err := reportWeb(c)
 	if err != nil {
 		return nil, err
 	}
 	settings := failurelog.Config{
 		Identity: c.Client.Identity, Suffix: c.Client.Suffix, Transport: &mslhttp.Transport{URL: f.URL, Client: web},
-		Provider: c.provider(), Version: programVersion(), Spool: f.Spool,
+		Provider: provider(c), Version: programVersion(), Spool: f.Spool,
 	}
 	for _, kind := range f.Report {
 		settings.Report = append(settings.Report, failurelog.Kind(kind))
@@ -84,15 +84,15 @@ func (p *program) startReporter(c *config, verbose bool) (*failurelog.Reporter, 
 
 // reportWeb reaches the server by TLS where it must, but without a certificate of our
 // own, whose key may be what fails.
-func (c *config) reportWeb() (*http.Client, error) {
+func reportWeb(c *config) (*http.Client, error) {
 	keyless := *c
 	keyless.Client.URL = c.Client.Failures.URL
 	keyless.Client.TLS.Certificate, keyless.Client.TLS.Key = "", ""
-	return keyless.web(nil)
+	return webClient(&keyless, nil)
 }
 
 // provider is the kind of the key store.
-func (c *config) provider() failurelog.Provider {
+func provider(c *config) failurelog.Provider {
 	switch {
 	case c.Keystore.SoftHSM != "" || strings.HasPrefix(c.Keystore.URI, "pkcs11:"):
 		return failurelog.PKCS11

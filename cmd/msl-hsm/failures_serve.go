@@ -32,7 +32,7 @@ type failureEndpoint struct {
 	handler *failurelog.Handler // nil: there is none
 }
 
-func (c *config) takeFailures(s *service, log *slog.Logger) (*failureEndpoint, error) {
+func takeFailures(c *config, s *service, log *slog.Logger) (*failureEndpoint, error) {
 	f := c.Server.Failures
 	if f.Log == "" {
 		return &failureEndpoint{}, nil
@@ -40,7 +40,7 @@ func (c *config) takeFailures(s *service, log *slog.Logger) (*failureEndpoint, e
 	if !strings.HasPrefix(f.Path, "/") || f.Path == "/" {
 		return nil, usagef("server.failures.path is %q: want one like /failures, since / is for messages", f.Path)
 	}
-	allow, err := c.mayReport(s.state)
+	allow, err := mayReport(c, s.state)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (c *config) takeFailures(s *service, log *slog.Logger) (*failureEndpoint, e
 
 // mayReport lets in whoever is registered, for any scheme: who reports a failure of
 // its keys cannot use them.
-func (c *config) mayReport(state *bolt.Server) (func(context.Context, string) (bool, error), error) {
+func mayReport(c *config, state *bolt.Server) (func(context.Context, string) (bool, error), error) {
 	switch c.Server.Failures.Allow {
 	case "anyone":
 		return nil, nil
@@ -68,14 +68,14 @@ func (c *config) mayReport(state *bolt.Server) (func(context.Context, string) (b
 	return func(ctx context.Context, identity string) (bool, error) {
 		entity, err := state.Entity(ctx, identity)
 		if errors.Is(err, keystore.ErrNotFound) {
-			return c.inModelGroup(identity), nil
+			return inModelGroup(c, identity), nil
 		}
 		return err == nil && !entity.Revoked, err
 	}, nil
 }
 
 // inModelGroup reports whether the identity is one of a group that shares a key.
-func (c *config) inModelGroup(identity string) bool {
+func inModelGroup(c *config, identity string) bool {
 	for prefix := range c.Server.ModelGroups {
 		if strings.HasPrefix(identity, prefix) {
 			return true

@@ -48,7 +48,7 @@ func encoded(v any) []byte {
 }
 
 // seal makes an object of data and its signature, with keys or without.
-func (k *pskFile) protected(name string, inside any) jsonObject {
+func protectedBy(k *pskFile, name string, inside any) jsonObject {
 	data := encoded(inside)
 	if k == nil {
 		return jsonObject{name: data, "signature": []byte{}}
@@ -68,13 +68,13 @@ func (k *pskFile) protected(name string, inside any) jsonObject {
 	return jsonObject{name: data, "signature": mac.Sum(nil)}
 }
 
-// message is a whole message, as "bad" or as "nobody".
-func (k *pskFile) message(header jsonObject, chunk jsonObject) []byte {
+// pskMessage is a whole message, as "bad" or as "nobody".
+func pskMessage(k *pskFile, header jsonObject, chunk jsonObject) []byte {
 	h := jsonObject{"messageid": 1, "renewable": false}
 	for name, v := range header {
 		h[name] = v
 	}
-	outer := k.protected("headerdata", h)
+	outer := protectedBy(k, "headerdata", h)
 	outer["entityauthdata"] = jsonObject{"scheme": "NONE", "authdata": jsonObject{"identity": "nobody"}}
 	if k != nil {
 		outer["entityauthdata"] = jsonObject{"scheme": "PSK", "authdata": jsonObject{"identity": k.Identity}}
@@ -83,7 +83,7 @@ func (k *pskFile) message(header jsonObject, chunk jsonObject) []byte {
 	for name, v := range chunk {
 		c[name] = v
 	}
-	return append(encoded(outer), encoded(k.protected("payload", c))...)
+	return append(encoded(outer), encoded(protectedBy(k, "payload", c))...)
 }
 
 // start begins a request of that many bytes on a connection of its own, sends what
@@ -170,20 +170,20 @@ func (h *hostile) attacks() map[string]func(context.Context, int) {
 			h.slowly(ctx, append([]byte(`{"x":"`), bytes.Repeat(large, 8)...), "\r\n")
 		},
 		"half a chunk": func(ctx context.Context, n int) {
-			message := []*pskFile{nil, h.keys}[n%2].message(nil, jsonObject{"data": large})
+			message := pskMessage([]*pskFile{nil, h.keys}[n%2], nil, jsonObject{"data": large})
 			h.slowly(ctx, message[:len(message)-10], "\r\n")
 		},
 		"a chunk of escapes": func(ctx context.Context, n int) {
-			head := []*pskFile{nil, h.keys}[n%2].message(nil, nil)
+			head := pskMessage([]*pskFile{nil, h.keys}[n%2], nil, nil)
 			head = head[:bytes.Index(head, []byte("}{"))+1]
 			h.whole(ctx, fmt.Appendf(head, `{"payload":"%s","signature":""}`, escaped[:3<<20]))
 		},
 		"wrong passwords": func(ctx context.Context, n int) {
 			user := jsonObject{"userauthdata": jsonObject{"scheme": "EMAIL_PASSWORD", "authdata": jsonObject{"email": "ada@example.com", "password": fmt.Sprint(n)}}}
-			h.whole(ctx, h.keys.message(user, jsonObject{"data": []byte("x")}))
+			h.whole(ctx, pskMessage(h.keys, user, jsonObject{"data": []byte("x")}))
 		},
 		"answers that nobody reads": func(ctx context.Context, _ int) {
-			body := h.keys.message(wantsKeys, jsonObject{"data": large})
+			body := pskMessage(h.keys, wantsKeys, jsonObject{"data": large})
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", h.address)
 			if err != nil {
 				return
@@ -196,13 +196,13 @@ func (h *hostile) attacks() map[string]func(context.Context, int) {
 	}
 	for algorithm, bomb := range h.bombs {
 		chunk := jsonObject{"compressionalgo": algorithm, "data": bomb}
-		token := (&pskFile{Identity: "x", Encryption: h.keys.Encryption, MAC: h.keys.MAC}).protected("tokendata", nil)
+		token := protectedBy((&pskFile{Identity: "x", Encryption: h.keys.Encryption, MAC: h.keys.MAC}), "tokendata", nil)
 		token["tokendata"] = encoded(jsonObject{"name": "t", "encrypted": false, "compressionalgo": algorithm, "servicedata": bomb[:len(bomb)/2]})
 		for who, keys := range map[string]*pskFile{"nobody": nil, "a device": h.keys} {
-			attacks[algorithm+" of "+who] = func(ctx context.Context, _ int) { h.whole(ctx, keys.message(nil, chunk)) }
-			attacks[algorithm+" with keys, of "+who] = func(ctx context.Context, _ int) { h.whole(ctx, keys.message(wantsKeys, chunk)) }
+			attacks[algorithm+" of "+who] = func(ctx context.Context, _ int) { h.whole(ctx, pskMessage(keys, nil, chunk)) }
+			attacks[algorithm+" with keys, of "+who] = func(ctx context.Context, _ int) { h.whole(ctx, pskMessage(keys, wantsKeys, chunk)) }
 			attacks[algorithm+" in a token, of "+who] = func(ctx context.Context, _ int) {
-				h.whole(ctx, keys.message(jsonObject{"servicetokens": []any{token}}, nil))
+				h.whole(ctx, pskMessage(keys, jsonObject{"servicetokens": []any{token}}, nil))
 			}
 		}
 	}

@@ -86,7 +86,7 @@ func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
 
 // ownEntity is the server's identity: pre-shared keys, a certificate, or the key
 // itself.
-func (c *config) ownEntity(store keystore.Store) (msl.EntityScheme, error) {
+func ownEntity(c *config, store keystore.Store) (msl.EntityScheme, error) {
 	if c.Server.PSKKeys != "" && (c.Server.Key != "" || c.Server.Certificate != "") {
 		return nil, usagef("server.psk-keys is set, and server.key or server.certificate too: a server proves itself in only one way")
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-func (p *program) inspect() *cobra.Command {
+func inspectCommand(p *program) *cobra.Command {
 	var keys, secrets, asJSON bool
 	c := &cobra.Command{
 		Use:   "inspect FILE|-",
@@ -27,12 +27,12 @@ func (p *program) inspect() *cobra.Command {
 			if secrets {
 				fmt.Fprintln(p.stderr, "msl-hsm: warning: the output shows passwords and keys that are found in the message")
 			}
-			in, err := p.open(args[0])
+			in, err := openInput(p, args[0])
 			if err != nil {
 				return err
 			}
 			defer in.Close()
-			return p.explain(c.Context(), in, keys, secrets, asJSON)
+			return explainMessage(p, c.Context(), in, keys, secrets, asJSON)
 		},
 	}
 	c.Flags().BoolVar(&keys, "keys", false, "verify and decrypt with the server's keys")
@@ -41,8 +41,8 @@ func (p *program) inspect() *cobra.Command {
 	return c
 }
 
-// open returns a file, or the standard input.
-func (p *program) open(name string) (io.ReadCloser, error) {
+// openInput returns a file, or the standard input.
+func openInput(p *program, name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(p.stdin), nil
 	}
@@ -53,10 +53,10 @@ func (p *program) open(name string) (io.ReadCloser, error) {
 	return f, nil
 }
 
-func (p *program) explain(ctx context.Context, in io.Reader, keys, secrets, asJSON bool) (err error) {
+func explainMessage(p *program, ctx context.Context, in io.Reader, keys, secrets, asJSON bool) (err error) {
 	inspector := &msl.Inspector{Secrets: secrets}
 	if keys {
-		s, err := p.inspectorKeys(inspector)
+		s, err := inspectorKeys(p, inspector)
 		if err != nil {
 			return err
 		}
@@ -72,12 +72,12 @@ func (p *program) explain(ctx context.Context, in io.Reader, keys, secrets, asJS
 }
 
 // inspectorKeys gives an inspector the keys of the server.
-func (p *program) inspectorKeys(i *msl.Inspector) (*service, error) {
+func inspectorKeys(p *program, i *msl.Inspector) (*service, error) {
 	c, err := p.configure()
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.openService(nil)
+	s, err := openService(c, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-func (p *program) keyCreate() *cobra.Command {
+func keyCreateCommand(p *program) *cobra.Command {
 	var set, algorithm string
 	var rotate bool
 	c := &cobra.Command{
@@ -28,11 +28,11 @@ func (p *program) keyCreate() *cobra.Command {
 			case set != "" && (len(args) > 0 || algorithm != ""):
 				return usagef("key create takes either --set, or NAME and --algorithm")
 			case set != "":
-				return p.createSet(set, rotate)
+				return createSet(p, set, rotate)
 			case len(args) != 1 || algorithm == "":
 				return usagef("key create needs NAME and --algorithm, or --set server|device")
 			}
-			return p.createKey(args[0], algorithm)
+			return createKey(p, args[0], algorithm)
 		},
 	}
 	c.Flags().StringVar(&set, "set", "", "make all keys of a `ROLE`: server or device")
@@ -54,7 +54,7 @@ func algorithmNames() string {
 	return strings.Join(names, ", ")
 }
 
-func (p *program) createSet(role string, rotate bool) (err error) {
+func createSet(p *program, role string, rotate bool) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (p *program) createSet(role string, rotate bool) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := c.makeKeys()
+	store, err := makeKeys(c)
 	if err != nil {
 		return err
 	}
@@ -82,14 +82,14 @@ func (p *program) createSet(role string, rotate bool) (err error) {
 		return err
 	}
 	// Nothing was issued yet, so there is nothing that a state could have lost.
-	made, err := c.initState()
+	made, err := initState(c)
 	for _, file := range made {
 		fmt.Fprintf(p.stdout, "made the file %s\n", file)
 	}
 	return err
 }
 
-func (p *program) createKey(label, name string) (err error) {
+func createKey(p *program, label, name string) (err error) {
 	algorithm, err := keystore.ParseAlgorithm(name)
 	if err != nil {
 		return usagef("unknown algorithm %q; want one of %s", name, algorithmNames())
@@ -98,7 +98,7 @@ func (p *program) createKey(label, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := c.makeKeys()
+	store, err := makeKeys(c)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func (p *program) keyDestroy() *cobra.Command {
+func keyDestroyCommand(p *program) *cobra.Command {
 	var yes bool
 	var version uint32
 	c := &cobra.Command{
@@ -21,7 +21,7 @@ func (p *program) keyDestroy() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			store, err := c.openKeys()
+			store, err := openKeys(c)
 			if err != nil {
 				return err
 			}

@@ -21,7 +21,7 @@ import (
 
 type importFlags struct{ set, algorithm, file string }
 
-func (p *program) keyImport() *cobra.Command {
+func keyImportCommand(p *program) *cobra.Command {
 	var f importFlags
 	c := &cobra.Command{
 		Use:   "import NAME --file FILE | --set SET --file FILE",
@@ -60,7 +60,7 @@ encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`
 			case named == (f.set == "issuer" || f.set == "service"):
 				return usagef("key import needs NAME, except with --set issuer or --set service")
 			}
-			return p.importKeys(strings.Join(args, ""), f)
+			return importKeys(p, strings.Join(args, ""), f)
 		},
 	}
 	c.Flags().StringVar(&f.file, "file", "", "take the key from this `FILE`")
@@ -78,17 +78,17 @@ type incomingKey struct {
 	pair      crypto.Signer
 }
 
-func (p *program) importKeys(name string, f importFlags) (err error) {
+func importKeys(p *program, name string, f importFlags) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
 	}
-	incoming, wipe, err := c.readIncoming(name, f)
+	incoming, wipe, err := readIncoming(c, name, f)
 	if err != nil {
 		return err
 	}
 	defer wipe()
-	store, err := c.makeKeys()
+	store, err := makeKeys(c)
 	if err != nil {
 		return err
 	}
@@ -109,9 +109,9 @@ func (p *program) importKeys(name string, f importFlags) (err error) {
 }
 
 // readIncoming reads keys from a file, before any store is opened or made.
-func (c *config) readIncoming(name string, f importFlags) ([]incomingKey, func(), error) {
+func readIncoming(c *config, name string, f importFlags) ([]incomingKey, func(), error) {
 	if f.set != "" {
-		return c.readSet(name, f)
+		return readSet(c, name, f)
 	}
 	k := incomingKey{label: name}
 	var err error
@@ -122,7 +122,7 @@ func (c *config) readIncoming(name string, f importFlags) ([]incomingKey, func()
 	}
 	text, err := readPrivate(f.file)
 	if err != nil {
-		return nil, nil, coded{fmt.Errorf("key to import: %s: %w", f.file, err), exitSecret}
+		return nil, nil, withCode(fmt.Errorf("key to import: %s: %w", f.file, err), exitSecret)
 	}
 	defer text.Close()
 	if bytes.Contains(text.Bytes(), []byte("-----BEGIN")) {
@@ -181,7 +181,7 @@ func (k *incomingKey) readSecret(text []byte) (err error) {
 		size = keystore.HMACSHA256.Size() // 64 bytes could be such a key in hexadecimal
 	}
 	if k.raw, err = secretBytes(text, size); err != nil {
-		return coded{err, exitSecret}
+		return withCode(err, exitSecret)
 	}
 	if k.algorithm == keystore.HMACSHA256Block {
 		plain := k.raw
@@ -214,7 +214,7 @@ func secretBytes(text []byte, size int) ([]byte, error) {
 
 func (k *incomingKey) readPair(text []byte) (err error) {
 	if k.pair, err = parsePrivate(text); err != nil {
-		return coded{err, exitSecret}
+		return withCode(err, exitSecret)
 	}
 	fits := pairAlgorithms(k.pair)
 	if len(fits) == 0 {

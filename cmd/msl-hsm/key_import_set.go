@@ -19,7 +19,7 @@ func rolesOf(set string) []keystore.Role {
 }
 
 // readSet reads the keys of a set.
-func (c *config) readSet(name string, f importFlags) ([]incomingKey, func(), error) {
+func readSet(c *config, name string, f importFlags) ([]incomingKey, func(), error) {
 	prefix, roles := c.Keystore.Prefix, rolesOf(f.set)
 	if roles == nil {
 		return nil, nil, usagef("unknown set %q: want issuer, service, psk or psk-ladder", f.set)

@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-func (p *program) keyList() *cobra.Command {
+func keyListCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list",
@@ -24,7 +24,7 @@ what to do.`,
 			if err != nil {
 				return err
 			}
-			store, err := c.openKeys()
+			store, err := openKeys(c)
 			if err != nil {
 				return err
 			}
@@ -33,14 +33,14 @@ what to do.`,
 			if err != nil {
 				return err
 			}
-			return p.listKeys(asJSON, c.noteOldKeys(all))
+			return listKeys(p, asJSON, noteOldKeys(c, all))
 		},
 	}
 	jsonFlag(c, &asJSON)
 	return c
 }
 
-func (p *program) listKeys(asJSON bool, all []keystore.Info) error {
+func listKeys(p *program, asJSON bool, all []keystore.Info) error {
 	const head = "LABEL\tVERSION\tALGORITHM\tSENSITIVE\tNEVER EXTRACTABLE\tLOCAL\tUSAGES\tWEAKNESSES"
 	return list(p.stdout, asJSON, all, head, func(k keystore.Info) []any {
 		return []any{k.Label, k.Version, k.Algorithm, yesNo(k.Sensitive), yesNo(k.NeverExtractable), yesNo(k.Local),

@@ -18,7 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-func (p *program) keyRequest() *cobra.Command {
+func keyRequestCommand(p *program) *cobra.Command {
 	var names []string
 	var selfSigned int
 	c := &cobra.Command{
@@ -42,7 +42,7 @@ a network where everybody is given it as a root.`,
 			if err != nil {
 				return err
 			}
-			store, err := c.openKeys()
+			store, err := openKeys(c)
 			if err != nil {
 				return err
 			}

@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-func (p *program) keyShow() *cobra.Command {
+func keyShowCommand(p *program) *cobra.Command {
 	var public, asJSON bool
 	var version uint32
 	c := &cobra.Command{
@@ -25,15 +25,15 @@ func (p *program) keyShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			store, err := c.openKeys()
+			store, err := openKeys(c)
 			if err != nil {
 				return err
 			}
 			defer closing(&err, store)
 			if public {
-				return p.showPublic(store, args[0], version)
+				return showPublic(p, store, args[0], version)
 			}
-			return p.showKey(c, store, args[0], version, asJSON)
+			return showKey(p, c, store, args[0], version, asJSON)
 		},
 	}
 	c.Flags().BoolVar(&public, "public", false, "print the public key as PEM")
@@ -45,7 +45,7 @@ func (p *program) keyShow() *cobra.Command {
 // A publicHalf is a key whose public half can be told.
 type publicHalf interface{ Public() crypto.PublicKey }
 
-func (p *program) showPublic(store keystore.Store, label string, version uint32) error {
+func showPublic(p *program, store keystore.Store, label string, version uint32) error {
 	ring, err := store.Lookup(label)
 	if err != nil {
 		return missing(err, "msl-hsm key list shows what is there")
@@ -67,13 +67,13 @@ func (p *program) showPublic(store keystore.Store, label string, version uint32)
 	return fmt.Errorf("key %q version %d: %w; msl-hsm key list shows the keys", label, version, keystore.ErrNotFound)
 }
 
-func (p *program) showKey(c *config, store keys, label string, version uint32, asJSON bool) error {
+func showKey(p *program, c *config, store keys, label string, version uint32, asJSON bool) error {
 	all, err := store.List()
 	if err != nil {
 		return err
 	}
 	found := []keystore.Info{}
-	for _, k := range c.noteOldKeys(all) {
+	for _, k := range noteOldKeys(c, all) {
 		if k.Label == label && (version == 0 || k.Version == version) {
 			found = append(found, k)
 		}
@@ -85,12 +85,12 @@ func (p *program) showKey(c *config, store keys, label string, version uint32, a
 		return printJSON(p.stdout, found)
 	}
 	for _, k := range found {
-		p.describe(store, k)
+		describeKey(p, store, k)
 	}
 	return nil
 }
 
-func (p *program) describe(store keystore.Store, k keystore.Info) {
+func describeKey(p *program, store keystore.Store, k keystore.Info) {
 	fmt.Fprintf(p.stdout, "%s version %d\n", printable(k.Label), k.Version)
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	line := func(name string, value any) { fmt.Fprintf(t, "  %s\t%s\n", name, printable(fmt.Sprint(value))) }

@@ -22,35 +22,35 @@ type keys interface {
 }
 
 // openKeys opens the configured key store.
-func (c *config) openKeys() (keys, error) {
+func openKeys(c *config) (keys, error) {
 	if path, ok := strings.CutPrefix(c.Keystore.URI, "soft:"); ok {
-		return c.openSoft(path, secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
+		return openSoft(c, path, secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
-		return c.openTPM(tpm.OpenStore)
+		return openTPM(c, tpm.OpenStore)
 	}
 	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
 		return nil, usagef("no key store: give --keystore URI, or keystore.uri in the configuration")
 	}
-	return c.Keystore.openPKCS11()
+	return openPKCS11(&c.Keystore)
 }
 
 // makeKeys opens the key store, and makes the file of soft keys if there is none.
-func (c *config) makeKeys() (keys, error) {
+func makeKeys(c *config) (keys, error) {
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
-		return c.makeTPM()
+		return makeTPM(c)
 	}
 	path, isSoft := strings.CutPrefix(c.Keystore.URI, "soft:")
 	if !isSoft {
-		return c.openKeys()
+		return openKeys(c)
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return c.openSoft(path, newSecret, soft.Config{SealPrefix: c.Keystore.Prefix}.Create)
+		return openSoft(c, path, newSecret, soft.Config{SealPrefix: c.Keystore.Prefix}.Create)
 	}
-	return c.openSoft(path, secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
+	return openSoft(c, path, secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
 }
 
-func (c *config) openSoft(path string, ask func(source, what string) (*lockedmem.Buffer, error), open func(string, []byte) (*soft.Store, error)) (keys, error) {
+func openSoft(c *config, path string, ask func(source, what string) (*lockedmem.Buffer, error), open func(string, []byte) (*soft.Store, error)) (keys, error) {
 	if path == "" {
 		return nil, usagef("key store soft: names no file: write soft:FILE")
 	}

@@ -37,7 +37,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		stdout = safetext.Writer{W: stdout} // and so does most of what we print
 	}
 	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
-	root := p.root()
+	root := rootCommand(p)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -54,7 +54,7 @@ func oneLine(err error) string {
 	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 }
 
-func (p *program) root() *cobra.Command {
+func rootCommand(p *program) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "msl-hsm",
 		Short: "MSL messages with keys that stay in an HSM",
@@ -72,24 +72,24 @@ func (p *program) root() *cobra.Command {
 		return usagef("%w; see %s --help", err, c.CommandPath())
 	})
 	root.AddCommand(
-		p.token(),
-		group("key", "Make, import, list, show and destroy provisioned keys", p.keyCreate(), p.keyImport(), p.keyList(), p.keyShow(), p.keyRequest(), p.keyDestroy()),
+		tokenCommand(p),
+		group("key", "Make, import, list, show and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyDestroyCommand(p)),
 		group("entity", "Register and revoke the entities that may talk to the server",
-			p.entityAdd(), p.entityList(), p.entityShow(), p.entityRemove(), p.entityRevoke(), p.entityUnrevoke()),
-		group("user", "Register the users who may log in", p.userAdd(), p.userList(), p.userPassword(), p.userRemove(), p.userRevoke(), p.userUnrevoke()),
+			entityAddCommand(p), entityListCommand(p), entityShowCommand(p), entityRemoveCommand(p), entityRevokeCommand(p), entityUnrevokeCommand(p)),
+		group("user", "Register the users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),
 		group("state", "Make, check, copy and put back the state file of a server",
-			p.stateInit(), p.stateCheck(), p.stateBackup(), p.stateRestore(), p.statePrune(), p.stateCompact()),
+			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p)),
 		group("tpm", "Give this machine an identity that stays in its TPM",
-			p.tpmInit(), p.tpmEnroll(), p.tpmStatus(), p.tpmRenew(), p.tpmQuote(), p.tpmStorage(), p.tpmImportPSK()),
-		group("ca", "Make the CA of a fleet of devices", p.caInit()),
+			tpmInitCommand(p), tpmEnrollCommand(p), tpmStatusCommand(p), tpmRenewCommand(p), tpmQuoteCommand(p), tpmStorageCommand(p), tpmImportPSKCommand(p)),
+		group("ca", "Make the CA of a fleet of devices", caInitCommand(p)),
 		group("enrollment", "Decide which devices with a TPM may talk to the server",
-			p.enrollmentList(), p.enrollmentShow(),
-			p.onDevice("approve", "Let a device enroll, whether it has applied already or not", "approved"),
-			p.onDevice("reject", "Say no to a device", "rejected"), p.enrollmentRevoke(),
-			p.onDevice("reinstate", "Let a rejected or revoked device apply again", "reinstated"),
-			p.onDevice("remove", "Forget a device that was never enrolled", "removed"),
-			p.enrollmentMerge(), p.enrollmentVerify(), p.enrollmentCRL()),
-		p.serve(), p.send(), p.agent(), p.inspect(), p.errors(), p.alerts(), p.failures(), p.custody(), p.version(), exitCodes(),
+			enrollmentListCommand(p), enrollmentShowCommand(p),
+			onDeviceCommand(p, "approve", "Let a device enroll, whether it has applied already or not", "approved"),
+			onDeviceCommand(p, "reject", "Say no to a device", "rejected"), enrollmentRevokeCommand(p),
+			onDeviceCommand(p, "reinstate", "Let a rejected or revoked device apply again", "reinstated"),
+			onDeviceCommand(p, "remove", "Forget a device that was never enrolled", "removed"),
+			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentCRLCommand(p)),
+		serveCommand(p), sendCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(),
 	)
 	onlyKnown(root)
 	return root

@@ -78,7 +78,7 @@ type memoryPart struct {
 }
 
 // memoryParts are what a server may occupy at most.
-func (s *serverConfig) memoryParts(bounds *mslhttp.Connections, limits msl.Limits) []memoryPart {
+func memoryParts(s *serverConfig, bounds *mslhttp.Connections, limits msl.Limits) []memoryPart {
 	connections, _ := bounds.Limits()
 	limits = limits.Effective()
 	each := int64(connectionMemory)
@@ -101,12 +101,12 @@ func (s *serverConfig) memoryParts(bounds *mslhttp.Connections, limits msl.Limit
 }
 
 // boundMemory sets the limit of this process.
-func (s *serverConfig) boundMemory(log *slog.Logger, service *service) {
+func boundMemory(s *serverConfig, log *slog.Logger, service *service) {
 	granted, err := grantedMemory("/")
 	if err != nil {
 		log.Warn("a limit of memory cannot be read", "error", err)
 	}
-	limitMemory(log, s.memoryParts(service.connections, service.msl.Limits), granted)
+	limitMemory(log, memoryParts(s, service.connections, service.msl.Limits), granted)
 	if os.Getenv("GOGC") == "" && debug.SetMemoryLimit(-1) < math.MaxInt64 {
 		tendHeap()
 	}

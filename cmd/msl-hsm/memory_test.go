@@ -116,7 +116,7 @@ func TestMemoryDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	parts := func(c *config) []memoryPart {
-		return c.Server.memoryParts(c.Server.connections(), c.Server.Limits.msl())
+		return memoryParts(&c.Server, connections(&c.Server), messageLimits(c.Server.Limits))
 	}
 	told := fmt.Sprintf("worst_case=%q", mebibytes(worstCase(parts(defaultConfig()))))
 	for _, part := range parts(defaultConfig())[1:] {

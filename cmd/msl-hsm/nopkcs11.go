@@ -19,7 +19,7 @@ func providers() []keystore.Provider {
 }
 
 // token stays in the list of verbs, to say why it does nothing.
-func (p *program) token() *cobra.Command {
+func tokenCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:                "token",
 		Short:              "Not in this build, which has no PKCS #11",
@@ -29,7 +29,7 @@ func (p *program) token() *cobra.Command {
 	}
 }
 
-func (k *keystoreConfig) openPKCS11() (keys, error) { return nil, noPKCS11() }
+func openPKCS11(k *keystoreConfig) (keys, error) { return nil, noPKCS11() }
 
 func noPKCS11() error {
 	return usagef("this msl-hsm was built without PKCS #11: its key stores are soft:FILE and tpm:?state=FILE; " +

@@ -19,7 +19,7 @@ func (s *site) sendTo(url, limits, data string) (string, error) {
 	var out bytes.Buffer
 	p := &program{stdout: &out, stderr: io.Discard, stdin: strings.NewReader("")}
 	p.flags.config = s.path("limits.yaml")
-	err := p.runSend(context.Background(), nil, clientConfig{}, sendFlags{data: data}, true)
+	err := runSend(p, context.Background(), nil, clientConfig{}, sendFlags{data: data}, true)
 	return out.String(), err
 }
 

@@ -27,10 +27,10 @@ func (c *clientConfig) checkPeers() error {
 	return nil
 }
 
-// peers are the ways in which the server may prove itself.
-func (c *clientConfig) peers(k *client) (all []msl.EntityScheme, err error) {
+// peerSchemes are the ways in which the server may prove itself.
+func peerSchemes(c *clientConfig, k *client) (all []msl.EntityScheme, err error) {
 	if c.ServerKey != "" {
-		peer, err := c.peerKey()
+		peer, err := peerKey(c)
 		if err != nil {
 			return nil, err
 		}
@@ -44,7 +44,7 @@ func (c *clientConfig) peers(k *client) (all []msl.EntityScheme, err error) {
 		all = append(all, &entityauth.X509{Roots: a.roots, Intermediates: a.between})
 	}
 	if c.ServerPSK != "" {
-		if k.peer, err = c.peerPSK(k.store); err != nil {
+		if k.peer, err = peerPSK(c, k.store); err != nil {
 			return nil, err
 		}
 		all = append(all, k.peer)
@@ -52,7 +52,7 @@ func (c *clientConfig) peers(k *client) (all []msl.EntityScheme, err error) {
 	return all, nil
 }
 
-func (c *clientConfig) peerKey() (msl.EntityScheme, error) {
+func peerKey(c *clientConfig) (msl.EntityScheme, error) {
 	public, err := readPublicKey(c.ServerKey)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (c *clientConfig) peerKey() (msl.EntityScheme, error) {
 
 // peerPSK is a server whose pre-shared keys we have. They are sealed as those of
 // any peer.
-func (c *clientConfig) peerPSK(store importing) (*entityauth.PSK, error) {
+func peerPSK(c *clientConfig, store importing) (*entityauth.PSK, error) {
 	file, err := readPSK(c.ServerPSK)
 	if err != nil {
 		return nil, err

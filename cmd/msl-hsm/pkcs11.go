@@ -23,17 +23,17 @@ func providers() []keystore.Provider {
 	return []keystore.Provider{hsm.Provider(), tpm.Provider(), soft.Provider()}
 }
 
-func (p *program) token() *cobra.Command {
-	return group("token", "Make and list PKCS #11 tokens", p.tokenInit(), p.tokenList())
+func tokenCommand(p *program) *cobra.Command {
+	return group("token", "Make and list PKCS #11 tokens", tokenInitCommand(p), tokenListCommand(p))
 }
 
 // openPKCS11 opens the keys in a token.
-func (k *keystoreConfig) openPKCS11() (keys, error) {
-	uri, err := k.resolve()
+func openPKCS11(k *keystoreConfig) (keys, error) {
+	uri, err := resolve(k)
 	if err != nil {
 		return nil, err
 	}
-	pin, err := k.pin()
+	pin, err := pin(k)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func noToken(err error) error {
 
 // resolve returns the URI of the token. With a SoftHSM directory the module goes
 // without saying.
-func (k *keystoreConfig) resolve() (*hsm.URI, error) {
+func resolve(k *keystoreConfig) (*hsm.URI, error) {
 	uri := &hsm.URI{}
 	if k.URI != "" {
 		var err error
@@ -70,7 +70,7 @@ func (k *keystoreConfig) resolve() (*hsm.URI, error) {
 		}
 	}
 	if k.SoftHSM != "" {
-		if err := k.useSoftHSM(uri); err != nil {
+		if err := useSoftHSM(k, uri); err != nil {
 			return nil, err
 		}
 	}
@@ -81,13 +81,13 @@ func (k *keystoreConfig) resolve() (*hsm.URI, error) {
 }
 
 // useSoftHSM makes the directory's configuration that of this process.
-func (k *keystoreConfig) useSoftHSM(uri *hsm.URI) error {
+func useSoftHSM(k *keystoreConfig, uri *hsm.URI) error {
 	module, err := softhsm.FindModule()
 	if err != nil {
-		return coded{err, exitKeystore}
+		return withCode(err, exitKeystore)
 	}
 	if _, err := softhsm.Configure(k.SoftHSM); err != nil {
-		return coded{err, exitKeystore}
+		return withCode(err, exitKeystore)
 	}
 	if uri.ModulePath == "" && uri.ModuleName == "" {
 		uri.ModulePath = module
@@ -96,7 +96,7 @@ func (k *keystoreConfig) useSoftHSM(uri *hsm.URI) error {
 }
 
 // pin is the source of the PIN; the PIN itself only package hsm sees.
-func (k *keystoreConfig) pin() (hsm.PINSource, error) {
+func pin(k *keystoreConfig) (hsm.PINSource, error) {
 	if k.PIN == "" {
 		return "", nil
 	}

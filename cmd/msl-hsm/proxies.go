@@ -39,14 +39,14 @@ func (l *networkList) UnmarshalYAML(n *yaml.Node) error {
 }
 
 // connections bounds how many there are.
-func (s *serverConfig) connections() *mslhttp.Connections {
+func connections(s *serverConfig) *mslhttp.Connections {
 	return &mslhttp.Connections{
 		Max: s.Limits.Connections, PerSource: s.Limits.ConnectionsPerSource, Trusted: mslhttp.TrustedProxies(s.TrustedProxies),
 	}
 }
 
-// proxied takes the word of trusted proxies for where a connection comes from.
-func (s *serverConfig) proxied(l net.Listener) net.Listener {
+// behindProxies takes the word of trusted proxies for where a connection comes from.
+func behindProxies(s *serverConfig, l net.Listener) net.Listener {
 	if !s.ProxyProtocol {
 		return l
 	}

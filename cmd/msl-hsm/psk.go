@@ -57,21 +57,21 @@ func readPSK(path string) (*pskFile, error) { return readKeySet(path, true) }
 func readKeySet(path string, derive bool) (*pskFile, error) {
 	text, err := readPrivate(path)
 	if err != nil {
-		return nil, coded{fmt.Errorf("pre-shared keys: %s: %w", path, err), exitSecret}
+		return nil, withCode(fmt.Errorf("pre-shared keys: %s: %w", path, err), exitSecret)
 	}
 	defer text.Close()
 	k := &pskFile{}
 	if err := k.decode(text.Bytes()); err != nil {
 		k.wipe()
 		// The decoder's own words may quote what it read.
-		return nil, coded{fmt.Errorf("pre-shared keys: %s is not a JSON object of identity, encryption and mac (Base64)", path), exitSecret}
+		return nil, withCode(fmt.Errorf("pre-shared keys: %s is not a JSON object of identity, encryption and mac (Base64)", path), exitSecret)
 	}
 	if k.Wrapping == nil && derive {
 		k.Wrapping = entityauth.DeriveWrappingKey(k.Encryption, k.MAC)
 	}
 	if len(k.Encryption) != 16 || len(k.MAC) != 32 || k.Wrapping != nil && len(k.Wrapping) != 16 {
 		k.wipe()
-		return nil, coded{fmt.Errorf("pre-shared keys: %s: want encryption of 16 bytes, mac of 32 and wrapping of 16", path), exitSecret}
+		return nil, withCode(fmt.Errorf("pre-shared keys: %s: want encryption of 16 bytes, mac of 32 and wrapping of 16", path), exitSecret)
 	}
 	return k, nil
 }

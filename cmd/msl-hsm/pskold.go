@@ -72,7 +72,7 @@ const olderTemplate = ": of a server's sealing keys by msl-hsm key create --set 
 // noteOldKeys says what to do about old keys, and notes of the pre-shared keys of a device that an older version
 // imported them: the MAC key is not a block, so that it gives a derived wrapping
 // key away. Only PKCS #11 has a function for that.
-func (c *config) noteOldKeys(all []keystore.Info) []keystore.Info {
+func noteOldKeys(c *config, all []keystore.Info) []keystore.Info {
 	if strings.HasPrefix(c.Keystore.URI, "soft:") || strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return all
 	}

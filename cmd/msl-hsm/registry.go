@@ -34,15 +34,15 @@ type registry interface {
 
 // openRegistry reaches a running server by the socket beside its state file, and
 // opens the file where there is none.
-func (c *config) openRegistry(flag string) (registry, error) {
-	path, err := c.statePath(flag)
+func openRegistry(c *config, flag string) (registry, error) {
+	path, err := statePath(c, flag)
 	if err != nil {
 		return nil, err
 	}
 	if remote, err := dialServer(path); remote != nil || err != nil {
 		return remoteRegistry{remote}, err
 	}
-	return c.openState("")
+	return openState(c, "")
 }
 
 func socketOf(state string) string { return state + ".sock" }

@@ -24,9 +24,9 @@ func secret(source, what string) (*lockedmem.Buffer, error) {
 	b, err := s.Read(what, maxSecret)
 	switch {
 	case errors.Is(err, secrets.ErrEmpty):
-		return nil, coded{fmt.Errorf("the %s from %s is empty", what, s), exitSecret}
+		return nil, withCode(fmt.Errorf("the %s from %s is empty", what, s), exitSecret)
 	case err != nil:
-		return nil, coded{fmt.Errorf("cannot read the %s from %s: %w", what, s, err), exitSecret}
+		return nil, withCode(fmt.Errorf("cannot read the %s from %s: %w", what, s, err), exitSecret)
 	}
 	return b, nil
 }
@@ -69,7 +69,7 @@ func newSecret(source, what string) (*lockedmem.Buffer, error) {
 	defer second.Close()
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {
 		first.Close()
-		return nil, coded{fmt.Errorf("the two are not the same: try again"), exitSecret}
+		return nil, withCode(fmt.Errorf("the two are not the same: try again"), exitSecret)
 	}
 	return first, nil
 }

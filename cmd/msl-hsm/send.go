@@ -22,7 +22,7 @@ type sendFlags struct {
 	timeout                            time.Duration
 }
 
-func (p *program) send() *cobra.Command {
+func sendCommand(p *program) *cobra.Command {
 	var f sendFlags
 	var over clientConfig
 	c := &cobra.Command{
@@ -52,7 +52,7 @@ With a state file, the next call goes on with the master token of this one.`,
 			if set("data") && set("file") {
 				return usagef("send takes either --data or --file")
 			}
-			return p.reporting(over, f.verbose, func() error { return p.runSend(c.Context(), args, over, f, set("data")) })
+			return reporting(p, over, f.verbose, func() error { return runSend(p, c.Context(), args, over, f, set("data")) })
 		},
 	}
 	message := flagGroup{title: "The message"}
@@ -66,7 +66,7 @@ With a state file, the next call goes on with the master token of this one.`,
 	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
 	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and as much for the key store to open and to close; 0 is no bound")
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
-	grouped(c, append([]flagGroup{message}, over.flags()...)...)
+	grouped(c, append([]flagGroup{message}, clientFlags(&over)...)...)
 	completeNames(c)
 	return c
 }
@@ -81,8 +81,8 @@ func completeNames(c *cobra.Command) {
 	}
 }
 
-// flags are those that override the client's configuration.
-func (o *clientConfig) flags() []flagGroup {
+// clientFlags are those that override the client's configuration.
+func clientFlags(o *clientConfig) []flagGroup {
 	who, server, keys, user := flagGroup{title: "Who sends"}, flagGroup{title: "Whom to trust"}, flagGroup{title: "Session"}, flagGroup{title: "For a user"}
 	s := who.set().StringVar
 	s(&o.EntityScheme, "entity-scheme", "", "entity `SCHEME` to use (default: inferred from the other flags)")
@@ -116,7 +116,7 @@ func (o *clientConfig) flags() []flagGroup {
 	return []flagGroup{who, server, keys, user}
 }
 
-func (c *clientConfig) override(o clientConfig) {
+func overrideClient(c *clientConfig, o clientConfig) {
 	for _, f := range []struct {
 		value *string
 		flag  string
@@ -136,7 +136,7 @@ func (c *clientConfig) override(o clientConfig) {
 	}
 }
 
-func (p *program) runSend(ctx context.Context, args []string, over clientConfig, f sendFlags, hasData bool) (err error) {
+func runSend(p *program, ctx context.Context, args []string, over clientConfig, f sendFlags, hasData bool) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 	if f.timeout < 0 {
 		return usagef("--timeout %v: want a time like 30s, or 0 for no bound", f.timeout)
 	}
-	c.Client.override(over)
+	overrideClient(&c.Client, over)
 	fromStdin := len(args) > 0 && args[len(args)-1] == "-"
 	if fromStdin {
 		args = args[:len(args)-1]
@@ -158,14 +158,14 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 	if len(args) == 1 {
 		c.Client.URL = args[0]
 	}
-	body, closeBody, err := p.body(f, hasData, fromStdin)
+	body, closeBody, err := requestBody(p, f, hasData, fromStdin)
 	if err != nil {
 		return err
 	}
 	defer closeBody()
 	tell := &story{verbose: f.verbose, out: p.stderr}
 	var client *client
-	opened := func() (err error) { client, err = c.openClient(ctx, tell); return err }
+	opened := func() (err error) { client, err = openClient(c, ctx, tell); return err }
 	if err := f.ownTime(c, "the key store did not open", opened); err != nil {
 		return err
 	}
@@ -181,25 +181,25 @@ func (p *program) runSend(ctx context.Context, args []string, over clientConfig,
 	return f.inTime(ctx, func(ctx context.Context) error {
 		if f.noAnswer {
 			tell.begin()
-			if err := watchdog.Run(c.watched(ctx), func() error { return client.msl.Send(ctx, request) }); err != nil {
+			if err := watchdog.Run(watched(c, ctx), func() error { return client.msl.Send(ctx, request) }); err != nil {
 				return explain(err, c)
 			}
 			tell.remind()
 			return nil
 		}
-		return p.exchange(ctx, c, client, request, tell, p.answers(f.raw))
+		return exchangeOnce(p, ctx, c, client, request, tell, writeAnswers(p, f.raw))
 	})
 }
 
 // prompts reports whether somebody may sit at a prompt, who has time.
-func (c *config) prompts() bool {
+func prompts(c *config) bool {
 	password := c.Client.User != "" && c.Client.UserScheme == "EMAIL_PASSWORD" && orPrompt(c.Client.Password) == "prompt"
 	return password || c.Keystore.PIN == "prompt"
 }
 
 // watched is the context that ends what hangs.
-func (c *config) watched(ctx context.Context) context.Context {
-	if c.prompts() {
+func watched(c *config, ctx context.Context) context.Context {
+	if prompts(c) {
 		return context.WithoutCancel(ctx)
 	}
 	return ctx
@@ -207,7 +207,7 @@ func (c *config) watched(ctx context.Context) context.Context {
 
 // ownTime gives something beside the exchange as much time.
 func (f sendFlags) ownTime(c *config, late string, do func() error) error {
-	if f.timeout <= 0 || c.prompts() {
+	if f.timeout <= 0 || prompts(c) {
 		return do()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), f.timeout)
@@ -233,11 +233,11 @@ func (f sendFlags) inTime(ctx context.Context, do func(context.Context) error) e
 	case errors.Is(err, watchdog.ErrHung):
 		return fmt.Errorf("the message did not get through within %v: %w", f.timeout, err)
 	}
-	return coded{fmt.Errorf("the answer did not come within %v: see whether the server is well, or give it more time with --timeout (%w)", f.timeout, err), exitNoAnswer}
+	return withCode(fmt.Errorf("the answer did not come within %v: see whether the server is well, or give it more time with --timeout (%w)", f.timeout, err), exitNoAnswer)
 }
 
-// body is the data to be sent.
-func (p *program) body(f sendFlags, hasData, fromStdin bool) (func() (io.ReadCloser, error), func(), error) {
+// requestBody is the data to be sent.
+func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.ReadCloser, error), func(), error) {
 	none := func() {}
 	switch {
 	case hasData:
@@ -253,8 +253,8 @@ func (p *program) body(f sendFlags, hasData, fromStdin bool) (func() (io.ReadClo
 	return msl.BytesBody(nil), none, nil
 }
 
-// answers is where the data of an answer goes. It must not steer a terminal.
-func (p *program) answers(raw bool) io.Writer {
+// writeAnswers is where the data of an answer goes. It must not steer a terminal.
+func writeAnswers(p *program, raw bool) io.Writer {
 	terminal, ok := p.stdout.(safetext.Writer)
 	switch {
 	case !ok:
@@ -265,10 +265,10 @@ func (p *program) answers(raw bool) io.Writer {
 	return &safetext.Stream{W: terminal.W}
 }
 
-// exchange sends the request and prints the answer.
-func (p *program) exchange(ctx context.Context, c *config, client *client, request *msl.Request, tell *story, to io.Writer) error {
+// exchangeOnce sends the request and prints the answer.
+func exchangeOnce(p *program, ctx context.Context, c *config, client *client, request *msl.Request, tell *story, to io.Writer) error {
 	tell.begin()
-	response, err := watchdog.Do(ctx, c.watched(ctx), client.msl, request)
+	response, err := watchdog.Do(ctx, watched(c, ctx), client.msl, request)
 	if err != nil {
 		return explain(err, c)
 	}

@@ -22,7 +22,7 @@ type serveFlags struct {
 	verbose, tls, initState                       bool
 }
 
-func (p *program) serve() *cobra.Command {
+func serveCommand(p *program) *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
 		Use:   "serve",
@@ -45,7 +45,7 @@ and with a second signal at once, it is ended by force.`,
 			}
 			ctx, end := p.stoppable(c.Context(), log)
 			defer end()
-			return p.runServer(ctx, f)
+			return runServer(p, ctx, f)
 		},
 	}
 	c.Flags().StringVar(&f.listen, "listen", "", "`ADDRESS` to listen on; port 0 takes a free one")
@@ -59,7 +59,7 @@ and with a second signal at once, it is ended by force.`,
 	return c
 }
 
-func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
+func runServer(p *program, ctx context.Context, f serveFlags) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	c.Keystore.log = log
-	application, err := c.application()
+	application, err := application(c)
 	if err != nil {
 		return err
 	}
@@ -83,13 +83,13 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
 	defer listener.Close() // again after Shutdown, which does no harm
-	if err := c.beginState(f.initState, log); err != nil {
+	if err := beginState(c, f.initState, log); err != nil {
 		return err
 	}
 	p.stop.during("the key store to open")
 	sampled := logsample.New(log.Handler())
 	peers := slog.New(sampled) // of what anybody can cause
-	s, err := c.openService(peers)
+	s, err := openService(c, peers)
 	if err != nil {
 		return err
 	}
@@ -103,28 +103,28 @@ func (p *program) runServer(ctx context.Context, f serveFlags) (err error) {
 	if err := s.warnOldKeys(log); err != nil {
 		return err
 	}
-	failures, err := c.takeFailures(s, peers)
+	failures, err := takeFailures(c, s, peers)
 	if err != nil {
 		return err
 	}
 	defer failures.Close()
-	if listener, err = c.secure(s.store, c.Server.proxied(s.connections.Listen(listener)), f.tls, peers); err != nil {
+	if listener, err = secureListener(c, s.store, behindProxies(&c.Server, s.connections.Listen(listener)), f.tls, peers); err != nil {
 		return err
 	}
-	services := []any{&Registrar{s.state}, &Keeper{s.state, c.Server.State, c.acceptedFor(), s.devices}}
+	services := []any{&Registrar{s.state}, &Keeper{s.state, c.Server.State, acceptedFor(c), s.devices}}
 	if s.devices != nil {
 		services = append(services, &Enroller{s.devices})
 	}
 	defer administer(c.Server.State, log, services...).Close()
-	c.Server.boundMemory(log, s)
+	boundMemory(&c.Server, log, s)
 	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.msl.Issuer.Keys), "upstream", c.Server.Upstream)
-	server, err := c.httpServer(s, mslhttp.Protection(c.Server.Require).Demand(application), log, peers)
+	server, err := httpServer(c, s, mslhttp.Protection(c.Server.Require).Demand(application), log, peers)
 	if err != nil {
 		return err
 	}
 	server.Handler = failures.beside(server.Handler)
-	return p.answer(ctx, server, listener, c.Server.Shutdown, f.readyFile)
+	return answerUntil(p, ctx, server, listener, c.Server.Shutdown, f.readyFile)
 }
 
 func (p *program) logger(f serveFlags) (*slog.Logger, error) {
@@ -143,7 +143,7 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 
 // httpServer bounds what a connection may cost before a message is read;
 // mslhttp bounds the rest.
-func (c *config) httpServer(s *service, handle handler, log, peers *slog.Logger) (*http.Server, error) {
+func httpServer(c *config, s *service, handle handler, log, peers *slog.Logger) (*http.Server, error) {
 	source := mslhttp.TrustedProxies(c.Server.TrustedProxies).Source
 	answers := &mslhttp.Handler{
 		Server: s.msl, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout,
@@ -152,7 +152,7 @@ func (c *config) httpServer(s *service, handle handler, log, peers *slog.Logger)
 	paths := http.NewServeMux()
 	paths.Handle("/", answers)
 	if s.devices != nil {
-		if err := c.openEndpoint(s, peers, source); err != nil {
+		if err := openEndpoint(c, s, peers, source); err != nil {
 			return nil, err
 		}
 		paths.Handle(c.Server.Enrollment.Path, s.endpoint)
@@ -169,9 +169,9 @@ func (c *config) httpServer(s *service, handle handler, log, peers *slog.Logger)
 	}, nil
 }
 
-// answer serves until ctx ends, and then as long as messages are in flight. Where it
+// answerUntil serves until ctx ends, and then as long as messages are in flight. Where it
 // ended before, nobody is told that there is a server.
-func (p *program) answer(ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string) error {
+func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string) error {
 	if ctx.Err() != nil {
 		return nil
 	}

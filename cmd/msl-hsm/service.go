@@ -30,37 +30,37 @@ type service struct {
 
 const makeServerKeys = "run msl-hsm key create --set server"
 
-func (c *config) openService(log *slog.Logger) (*service, error) {
-	state, err := c.openState("")
+func openService(c *config, log *slog.Logger) (*service, error) {
+	state, err := openState(c, "")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, c.firstStep(err)
+		return nil, firstStep(c, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s := &service{state: state, connections: c.Server.connections()}
-	if s.store, err = c.openKeys(); err == nil {
-		err = c.assemble(s, log)
+	s := &service{state: state, connections: connections(&c.Server)}
+	if s.store, err = openKeys(c); err == nil {
+		err = assemble(c, s, log)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	s.state.StartPruning(c.pruning(log))
+	s.state.StartPruning(pruning(c, log))
 	return s, nil
 }
 
 // firstStep is what a server that has no state file lacks first: the keys, since
 // who makes those gets the file with them.
-func (c *config) firstStep(noState error) (err error) {
-	store, err := c.openKeys()
+func firstStep(c *config, noState error) (err error) {
+	store, err := openKeys(c)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	if _, err := c.ownEntity(store); err != nil {
+	if _, err := ownEntity(c, store); err != nil {
 		return err
 	}
-	if _, err := c.issuer(store); err != nil {
+	if _, err := issuer(c, store); err != nil {
 		return err
 	}
 	return noState
@@ -68,18 +68,18 @@ func (c *config) firstStep(noState error) (err error) {
 
 // pruning lets the state forget a token when it cannot be renewed any more. It
 // looks 24 times in the lifetime of one.
-func (c *config) pruning(log *slog.Logger) bolt.Pruning {
-	return bolt.Pruning{Keep: c.acceptedFor(), Interval: nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
+func pruning(c *config, log *slog.Logger) bolt.Pruning {
+	return bolt.Pruning{Keep: acceptedFor(c), Interval: nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
 }
 
 // acceptedFor is how long a master token may be used or renewed.
-func (c *config) acceptedFor() time.Duration {
+func acceptedFor(c *config) time.Duration {
 	return (&msl.Issuer{Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired}).AcceptedFor()
 }
 
 // assemble looks the keys up and puts the server together.
-func (c *config) assemble(s *service, log *slog.Logger) error {
-	own, err := c.ownEntity(s.store)
+func assemble(c *config, s *service, log *slog.Logger) error {
+	own, err := ownEntity(c, s.store)
 	if err != nil {
 		return err
 	}
@@ -87,22 +87,22 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	issuer, err := c.issuer(s.store)
+	issuer, err := issuer(c, s.store)
 	if err != nil {
 		return err
 	}
 	issuer.Shared = custody == msl.CustodyShared
-	services, err := c.serviceTokenKeys(s.store)
+	services, err := serviceTokenKeys(c, s.store)
 	if err != nil {
 		return err
 	}
 	s.psk = &entityauth.PSK{Directory: s.state, Store: s.store}
 	if c.Server.Enrollment.State != "" {
-		if s.devices, err = c.openAuthority(s.state, s.store); err != nil {
+		if s.devices, err = openAuthority(c, s.state, s.store); err != nil {
 			return err
 		}
 	}
-	exchanges, err := c.keyExchanges(s.store, s.devices, s.psk, custody)
+	exchanges, err := keyExchanges(c, s.store, s.devices, s.psk, custody)
 	if err != nil {
 		return err
 	}
@@ -115,15 +115,15 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 		Directory:     s.state,
 		ServiceTokens: services,
 		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression, Languages: c.Server.Languages},
-		Limits:        c.Server.Limits.msl(),
+		Limits:        messageLimits(c.Server.Limits),
 		Log:           log,
 	}
 	if s.devices != nil {
 		s.msl.JudgeToken = s.devices.TokenJudge(issuer)
 	}
 	s.state.PasswordsAtATime(c.Server.Limits.Passwords)
-	s.msl.Users = c.userSchemes(s)
-	s.msl.Entities, err = c.entities(s, log)
+	s.msl.Users = userSchemes(c, s)
+	s.msl.Entities, err = entitySchemes(c, s, log)
 	return err
 }
 
@@ -135,7 +135,7 @@ func parseCustody(setting, name string) (msl.Custody, error) {
 	return custody, nil
 }
 
-func (l limitsConfig) msl() msl.Limits {
+func messageLimits(l limitsConfig) msl.Limits {
 	return msl.Limits{
 		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions,
 		ErrorsPerSecond: l.ErrorsPerSecond, ErrorsPerSource: l.ErrorsPerSource, PasswordsAtATime: l.Passwords,
@@ -143,7 +143,7 @@ func (l limitsConfig) msl() msl.Limits {
 	}
 }
 
-func (c *config) issuer(store keystore.Store) (*msl.Issuer, error) {
+func issuer(c *config, store keystore.Store) (*msl.Issuer, error) {
 	i := &msl.Issuer{
 		Name: c.Server.Identity, Store: store,
 		RenewAfter: c.Server.RenewAfter, Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired,
@@ -188,7 +188,7 @@ func issuerRing(store keystore.Store, encryption, mac string) (ring []msl.Issuer
 	return ring, nil
 }
 
-func (c *config) serviceTokenKeys(store keystore.Store) (msl.ServiceTokenKeys, error) {
+func serviceTokenKeys(c *config, store keystore.Store) (msl.ServiceTokenKeys, error) {
 	ring, err := issuerRing(store, keystore.RoleServiceEncryption.Label(c.Keystore.Prefix), keystore.RoleServiceMAC.Label(c.Keystore.Prefix))
 	if err != nil {
 		return nil, err

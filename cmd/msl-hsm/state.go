@@ -27,7 +27,7 @@ func stateFlag(c *cobra.Command, path *string) {
 }
 
 // statePath is the path of the state file.
-func (c *config) statePath(flag string) (string, error) {
+func statePath(c *config, flag string) (string, error) {
 	override(&c.Server.State, flag)
 	if c.Server.State == "" {
 		return "", usagef("no state file: give --state FILE, or server.state in the configuration")
@@ -41,13 +41,13 @@ func (p *program) stateFile(flag string) (*config, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	path, err := c.statePath(flag)
+	path, err := statePath(c, flag)
 	return c, path, err
 }
 
 // openState opens the state file of the server, which has to be there.
-func (c *config) openState(flag string) (*bolt.Server, error) {
-	path, err := c.statePath(flag)
+func openState(c *config, flag string) (*bolt.Server, error) {
+	path, err := statePath(c, flag)
 	if err != nil {
 		return nil, err
 	}
@@ -91,11 +91,11 @@ func absent(path string) bool {
 }
 
 // makeState makes the state file if it is not there, and tells whether it did.
-func (c *config) makeState() (bool, error) {
-	if c.Server.State == "" || !absent(c.Server.State) {
+func makeState(path string) (bool, error) {
+	if path == "" || !absent(path) {
 		return false, nil
 	}
-	s, err := bolt.CreateServer(c.Server.State)
+	s, err := bolt.CreateServer(path)
 	if err != nil {
 		return false, err
 	}
@@ -103,8 +103,7 @@ func (c *config) makeState() (bool, error) {
 }
 
 // makeEnrollments does it with the file of enrollments, if devices enroll here.
-func (c *config) makeEnrollments() (bool, error) {
-	path := c.Server.Enrollment.State
+func makeEnrollments(path string) (bool, error) {
 	if path == "" || !absent(path) {
 		return false, nil
 	}
@@ -116,12 +115,12 @@ func (c *config) makeEnrollments() (bool, error) {
 }
 
 // initState makes what is missing of both files, and names it.
-func (c *config) initState() (made []string, err error) {
+func initState(c *config) (made []string, err error) {
 	for _, f := range []struct {
 		path string
-		make func() (bool, error)
-	}{{c.Server.State, c.makeState}, {c.Server.Enrollment.State, c.makeEnrollments}} {
-		done, err := f.make()
+		make func(path string) (bool, error)
+	}{{c.Server.State, makeState}, {c.Server.Enrollment.State, makeEnrollments}} {
+		done, err := f.make(f.path)
 		if err != nil {
 			return made, err
 		}
@@ -133,12 +132,12 @@ func (c *config) initState() (made []string, err error) {
 }
 
 // initNewState is for who says that the server is new.
-func (c *config) initNewState() ([]string, error) {
-	path, err := c.statePath("")
+func initNewState(c *config) ([]string, error) {
+	path, err := statePath(c, "")
 	if err != nil {
 		return nil, err
 	}
-	made, err := c.initState()
+	made, err := initState(c)
 	if err == nil && len(made) == 0 {
 		return nil, fmt.Errorf("the state file %s already exists: nothing was changed", path)
 	}
@@ -146,11 +145,11 @@ func (c *config) initNewState() ([]string, error) {
 }
 
 // beginState makes the state of a server that starts, if it is told to.
-func (c *config) beginState(begin bool, log *slog.Logger) error {
+func beginState(c *config, begin bool, log *slog.Logger) error {
 	if !begin {
-		return c.findEnrollments()
+		return findEnrollments(c)
 	}
-	made, err := c.initNewState()
+	made, err := initNewState(c)
 	if err != nil {
 		return fmt.Errorf("%w; start without --init-state", err)
 	}
@@ -159,7 +158,7 @@ func (c *config) beginState(begin bool, log *slog.Logger) error {
 }
 
 // findEnrollments wants the file of enrollments to be there.
-func (c *config) findEnrollments() error {
+func findEnrollments(c *config) error {
 	path := c.Server.Enrollment.State
 	if path == "" || !absent(path) {
 		return nil
@@ -173,7 +172,7 @@ func (p *program) withState(path string, do func(registry) error) (err error) {
 	if err != nil {
 		return err
 	}
-	state, err := c.openRegistry(path)
+	state, err := openRegistry(c, path)
 	if err != nil {
 		return err
 	}
@@ -188,7 +187,7 @@ func (p *program) withNewState(path string, do func(registry) error) (err error)
 		return err
 	}
 	override(&c.Server.State, path)
-	made, err := c.makeState()
+	made, err := makeState(c.Server.State)
 	if err != nil {
 		return err
 	}
@@ -205,7 +204,7 @@ func (p *program) tellMade(made bool, path string) {
 	}
 }
 
-func (p *program) stateInit() *cobra.Command {
+func stateInitCommand(p *program) *cobra.Command {
 	var path string
 	c := &cobra.Command{
 		Use:   "init",
@@ -223,7 +222,7 @@ issuer keys before.`,
 				return err
 			}
 			override(&c.Server.State, path)
-			made, err := c.initNewState()
+			made, err := initNewState(c)
 			for _, file := range made {
 				fmt.Fprintf(p.stdout, "made %s\n", file)
 			}

@@ -27,7 +27,7 @@ func reportOn(state *bolt.Server, ca *authority) (r StateReport, err error) {
 	return r, err
 }
 
-func (p *program) stateCheck() *cobra.Command {
+func stateCheckCommand(p *program) *cobra.Command {
 	var path string
 	var asJSON bool
 	c := &cobra.Command{
@@ -46,7 +46,7 @@ beside a server; for the pages it makes a copy of the file in the same directory
 				if asJSON {
 					return printJSON(p.stdout, r)
 				}
-				return p.printReport(r)
+				return printReport(p, r)
 			})
 		},
 	}
@@ -55,7 +55,7 @@ beside a server; for the pages it makes a copy of the file in the same directory
 	return c
 }
 
-func (p *program) printReport(r StateReport) error {
+func printReport(p *program, r StateReport) error {
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "entities\t%d registered, %d revoked, %d removed\n", r.Entities, r.EntitiesRevoked, r.EntitiesRemoved)
 	fmt.Fprintf(t, "users\t%d registered, %d revoked, %d removed\n", r.Users, r.UsersRevoked, r.UsersRemoved)
@@ -72,7 +72,7 @@ func (p *program) printReport(r StateReport) error {
 	return t.Flush()
 }
 
-func (p *program) statePrune() *cobra.Command {
+func statePruneCommand(p *program) *cobra.Command {
 	var path string
 	var asJSON bool
 	c := &cobra.Command{

@@ -21,7 +21,7 @@ func stopped(path, what string) error {
 	return errors.Join(fmt.Errorf("a server has %s open: stop it, then %s", path, what), remote.Close())
 }
 
-func (p *program) stateCompact() *cobra.Command {
+func stateCompactCommand(p *program) *cobra.Command {
 	var path string
 	c := &cobra.Command{
 		Use:   "compact",
@@ -49,7 +49,7 @@ before. It is seldom worth it: new records take the room.`,
 	return c
 }
 
-func (p *program) stateBackup() *cobra.Command {
+func stateBackupCommand(p *program) *cobra.Command {
 	var path string
 	var force bool
 	c := &cobra.Command{
@@ -65,7 +65,7 @@ sealed keys of devices and the hashes of passwords.`,
 			if err != nil {
 				return err
 			}
-			r, err := c.backup(file, args[0], force)
+			r, err := backupState(c, file, args[0], force)
 			if err != nil {
 				return err
 			}
@@ -78,8 +78,8 @@ sealed keys of devices and the hashes of passwords.`,
 	return c
 }
 
-// backup writes a copy beside its name, and gives it the name when it is good.
-func (c *config) backup(state, to string, force bool) (r StateReport, err error) {
+// backupState writes a copy beside its name, and gives it the name when it is good.
+func backupState(c *config, state, to string, force bool) (r StateReport, err error) {
 	if err := checkTarget(state, to, force); err != nil {
 		return r, err
 	}
@@ -88,11 +88,11 @@ func (c *config) backup(state, to string, force bool) (r StateReport, err error)
 		return r, err
 	}
 	defer os.Remove(f.Name())
-	err = errors.Join(c.copyState(state, f), f.Sync(), f.Close())
+	err = errors.Join(copyState(c, state, f), f.Sync(), f.Close())
 	if err != nil {
 		return r, err
 	}
-	if r, err = c.checkBackup(f.Name()); err != nil {
+	if r, err = checkBackup(c, f.Name()); err != nil {
 		return r, err
 	}
 	if force {
@@ -128,7 +128,7 @@ func checkTarget(state, to string, force bool) error {
 }
 
 // copyState copies the state of a running server, or of the file.
-func (c *config) copyState(state string, to *os.File) error {
+func copyState(c *config, state string, to *os.File) error {
 	remote, err := dialServer(state)
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func (c *config) copyState(state string, to *os.File) error {
 	if remote != nil {
 		return errors.Join(remote.copyState(to), remote.Close())
 	}
-	s, err := c.openState(state)
+	s, err := openState(c, state)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (c *config) copyState(state string, to *os.File) error {
 	if err != nil || c.Server.Enrollment.State == "" {
 		return err
 	}
-	return c.copyEnrollments(to.Name())
+	return copyEnrollments(c, to.Name())
 }
 
 // copyState fetches the copy that the server makes beside its state.
@@ -176,7 +176,7 @@ revoke again what was revoked since. To end every token, restore without
 --keep-tokens.
 `
 
-func (p *program) stateRestore() *cobra.Command {
+func stateRestoreCommand(p *program) *cobra.Command {
 	var path string
 	var keep bool
 	c := &cobra.Command{
@@ -195,7 +195,7 @@ they go on, and messages that were recorded since can be sent again.`,
 			if err != nil {
 				return err
 			}
-			return p.restore(c, args[0], file, keep)
+			return restoreState(p, c, args[0], file, keep)
 		},
 	}
 	stateFlag(c, &path)
@@ -203,7 +203,7 @@ they go on, and messages that were recorded since can be sent again.`,
 	return c
 }
 
-func (p *program) restore(c *config, backup, file string, keepTokens bool) error {
+func restoreState(p *program, c *config, backup, file string, keepTokens bool) error {
 	if absent(backup) {
 		return usagef("no backup %s", backup)
 	}
@@ -222,7 +222,7 @@ func (p *program) restore(c *config, backup, file string, keepTokens bool) error
 	if r.Aside != "" {
 		fmt.Fprintf(p.stdout, "what was there is in %s\n", r.Aside)
 	}
-	if err := p.restoreEnrollments(enrollments, c.Server.Enrollment.State); err != nil {
+	if err := restoreEnrollments(p, enrollments, c.Server.Enrollment.State); err != nil {
 		return fmt.Errorf("the state is restored, and the enrollments are not: %w", err)
 	}
 	text := restoredText

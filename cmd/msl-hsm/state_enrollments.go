@@ -19,8 +19,8 @@ func attachEnrollments(backup string, f *enroll.File) error {
 }
 
 // copyEnrollments does it from the file that no server has open.
-func (c *config) copyEnrollments(backup string) error {
-	if err := c.findEnrollments(); err != nil {
+func copyEnrollments(c *config, backup string) error {
+	if err := findEnrollments(c); err != nil {
 		return err
 	}
 	f, err := enroll.OpenFile(c.Server.Enrollment.State)
@@ -31,7 +31,7 @@ func (c *config) copyEnrollments(backup string) error {
 }
 
 // checkBackup reads all of a backup. The enrollments must be in it if there are any.
-func (c *config) checkBackup(path string) (r StateReport, err error) {
+func checkBackup(c *config, path string) (r StateReport, err error) {
 	if r.Summary, err = bolt.VerifyServer(path); err != nil {
 		return r, err
 	}
@@ -74,7 +74,7 @@ then may talk to the server again. Check msl-hsm enrollment list, and decide aga
 `
 
 // restoreEnrollments puts them in the place of their file.
-func (p *program) restoreEnrollments(content []byte, path string) error {
+func restoreEnrollments(p *program, content []byte, path string) error {
 	switch {
 	case content == nil && path == "":
 		return nil

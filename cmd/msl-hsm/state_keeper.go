@@ -50,23 +50,23 @@ func (r remoteKeeper) prune() (f bolt.Forgotten, err error) {
 }
 
 // openKeeper reaches a running server, or opens the files where there is none.
-func (c *config) openKeeper(path string) (stateKeeper, error) {
+func openKeeper(c *config, path string) (stateKeeper, error) {
 	remote, err := dialServer(path)
 	if remote != nil || err != nil {
 		return remoteKeeper{remote}, err
 	}
-	if err := c.findEnrollments(); err != nil {
+	if err := findEnrollments(c); err != nil {
 		return nil, err
 	}
-	state, err := c.openState("")
+	state, err := openState(c, "")
 	if err != nil {
 		return nil, err
 	}
-	l := localKeeper{Server: state, keep: c.acceptedFor()}
+	l := localKeeper{Server: state, keep: acceptedFor(c)}
 	if c.Server.Enrollment.State == "" {
 		return l, nil
 	}
-	if l.ca, err = c.openAuthority(state, nil); err != nil {
+	if l.ca, err = openAuthority(c, state, nil); err != nil {
 		state.Close()
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (p *program) onState(path string, do func(stateKeeper) error) (err error) {
 	if err != nil {
 		return err
 	}
-	k, err := c.openKeeper(file)
+	k, err := openKeeper(c, file)
 	if err != nil {
 		return err
 	}

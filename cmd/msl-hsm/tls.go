@@ -108,8 +108,8 @@ func schemeOf(l net.Listener) string {
 	return "http"
 }
 
-// secure puts TLS over a listener, if it is configured. With insist it must be.
-func (c *config) secure(store keystore.Store, l net.Listener, insist bool, log *slog.Logger) (net.Listener, error) {
+// secureListener puts TLS over a listener, if it is configured. With insist it must be.
+func secureListener(c *config, store keystore.Store, l net.Listener, insist bool, log *slog.Logger) (net.Listener, error) {
 	own := c.Server.TLS
 	if len(own.Certificates) == 0 {
 		if insist || own.ClientCA != "" || own.ClientCRL != "" || own.MinVersion != "" {
@@ -125,11 +125,11 @@ func (c *config) secure(store keystore.Store, l net.Listener, insist bool, log *
 	if s.ClientCAs, err = rootsIn("server.tls.client-ca", own.ClientCA); err != nil {
 		return nil, err
 	}
-	if s.CheckClient, err = own.checkClients(log); err != nil {
+	if s.CheckClient, err = checkTLSClients(&own, log); err != nil {
 		return nil, err
 	}
 	for _, entry := range own.Certificates {
-		certificate, err := entry.load("server.tls.certificates", store)
+		certificate, err := loadCertificate(entry, "server.tls.certificates", store)
 		if err != nil {
 			return nil, err
 		}
@@ -142,8 +142,8 @@ func (c *config) secure(store keystore.Store, l net.Listener, insist bool, log *
 	return securedListener{secured, s.Alerts, log}, nil
 }
 
-// checkClients asks the revocation lists about clients, if there are any lists.
-func (s *serverTLS) checkClients(log *slog.Logger) (func([]*x509.Certificate) error, error) {
+// checkTLSClients asks the revocation lists about clients, if there are any lists.
+func checkTLSClients(s *serverTLS, log *slog.Logger) (func([]*x509.Certificate) error, error) {
 	const setting = "server.tls.client-crl"
 	if s.ClientCRL == "" {
 		return nil, nil
@@ -174,8 +174,8 @@ func (s *serverTLS) checkClients(log *slog.Logger) (func([]*x509.Certificate) er
 	}, nil
 }
 
-// load reads the certificate and finds its key.
-func (e tlsCertificate) load(what string, store keystore.Store) (c mslhttp.TLSCertificate, err error) {
+// loadCertificate reads the certificate and finds its key.
+func loadCertificate(e tlsCertificate, what string, store keystore.Store) (c mslhttp.TLSCertificate, err error) {
 	chain, err := readCertificates(what, e.Certificate)
 	if err != nil {
 		return c, err
@@ -279,8 +279,8 @@ func reportTLS(log *slog.Logger, e mslhttp.TLSEvent) {
 	log.LogAttrs(context.Background(), class.Level, "TLS connection failed", append(attrs, slog.String("class", class.Name), slog.Any("error", e.Err))...)
 }
 
-// web is the HTTP client for the server's URL.
-func (c *config) web(store keystore.Store) (*http.Client, error) {
+// webClient is the HTTP client for the server's URL.
+func webClient(c *config, store keystore.Store) (*http.Client, error) {
 	own := c.Client.TLS
 	if !strings.HasPrefix(c.Client.URL, "https:") {
 		return http.DefaultClient, nil
@@ -295,7 +295,7 @@ func (c *config) web(store keystore.Store) (*http.Client, error) {
 	}
 	switch {
 	case own.Certificate != "" && own.Key != "":
-		certificate, err := tlsCertificate{Certificate: own.Certificate, Key: own.Key}.load("client.tls.certificate", store)
+		certificate, err := loadCertificate(tlsCertificate{Certificate: own.Certificate, Key: own.Key}, "client.tls.certificate", store)
 		if err != nil {
 			return nil, err
 		}

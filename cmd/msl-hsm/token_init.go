@@ -18,7 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-func (p *program) tokenInit() *cobra.Command {
+func tokenInitCommand(p *program) *cobra.Command {
 	var label, soPIN string
 	c := &cobra.Command{
 		Use:   "init",
@@ -34,9 +34,9 @@ token= of that URI, its PINs come from --pin and --so-pin.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
 			if p.flags.softhsm != "" {
-				return p.initSoftHSM(p.flags.softhsm, label, soPIN)
+				return initSoftHSM(p, p.flags.softhsm, label, soPIN)
 			}
-			return p.initToken(label, soPIN)
+			return initToken(p, label, soPIN)
 		},
 	}
 	c.Flags().StringVar(&label, "label", "", "`NAME` of the token (default token= of the URI, or dev)")
@@ -45,7 +45,7 @@ token= of that URI, its PINs come from --pin and --so-pin.`,
 }
 
 // initSoftHSM makes a token for development, and what goes with it.
-func (p *program) initSoftHSM(dir, label, soSource string) error {
+func initSoftHSM(p *program, dir, label, soSource string) error {
 	if label == "" {
 		label = "dev"
 	}
@@ -60,7 +60,7 @@ func (p *program) initSoftHSM(dir, label, soSource string) error {
 	}
 	k := &keystoreConfig{SoftHSM: dir, PIN: p.flags.pin}
 	uri := &hsm.URI{Token: label}
-	if err := k.useSoftHSM(uri); err != nil {
+	if err := useSoftHSM(k, uri); err != nil {
 		return err
 	}
 	pin, err := pinFor(k.PIN, filepath.Join(dir, "pin"), "new PIN")
@@ -77,7 +77,7 @@ func (p *program) initSoftHSM(dir, label, soSource string) error {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the SoftHSM token %q in %s\n", label, p.flags.softhsm)
-	return p.writeConfig(p.flags.softhsm, label, k.PIN)
+	return writeConfig(p, p.flags.softhsm, label, k.PIN)
 }
 
 // pinFor reads a PIN, or makes one up and keeps it in a file.
@@ -116,7 +116,7 @@ server:
 `
 
 // writeConfig makes a configuration beside the token, unless there is one.
-func (p *program) writeConfig(dir, label, pin string) error {
+func writeConfig(p *program, dir, label, pin string) error {
 	if pin == "" {
 		pin = "file:pin"
 	}
@@ -134,12 +134,12 @@ func (p *program) writeConfig(dir, label, pin string) error {
 }
 
 // initToken makes a token in a free slot of any module.
-func (p *program) initToken(label, soSource string) error {
+func initToken(p *program, label, soSource string) error {
 	c, err := p.configure()
 	if err != nil {
 		return err
 	}
-	uri, err := c.Keystore.resolve()
+	uri, err := resolve(&c.Keystore)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ type slot struct {
 	Flags       []string `json:"flags"`
 }
 
-func (p *program) tokenList() *cobra.Command {
+func tokenListCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list",
@@ -59,7 +59,7 @@ func (p *program) modulePath() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	uri, err := c.Keystore.resolve()
+	uri, err := resolve(&c.Keystore)
 	if err != nil {
 		return "", err
 	}

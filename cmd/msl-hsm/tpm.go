@@ -56,7 +56,7 @@ func escapedPath(path string) string {
 }
 
 // tpmURI checks that the key store is a TPM, with a file for its keys.
-func (c *config) tpmURI() (*tpm.URI, error) {
+func tpmURI(c *config) (*tpm.URI, error) {
 	if !strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return nil, usagef("the key store is not a TPM: give --keystore tpm:?state=FILE")
 	}
@@ -71,11 +71,11 @@ func (c *config) tpmURI() (*tpm.URI, error) {
 }
 
 // openTPM opens the keys in a TPM.
-func (c *config) openTPM(open func(tpm.Config) (*tpm.Store, error)) (keys, error) {
-	if _, err := c.tpmURI(); err != nil {
+func openTPM(c *config, open func(tpm.Config) (*tpm.Store, error)) (keys, error) {
+	if _, err := tpmURI(c); err != nil {
 		return nil, err
 	}
-	pin, err := c.tpmPIN()
+	pin, err := tpmPIN(c)
 	if err != nil {
 		return nil, err
 	}
@@ -88,20 +88,20 @@ func (c *config) openTPM(open func(tpm.Config) (*tpm.Store, error)) (keys, error
 }
 
 // makeTPM opens the keys in a TPM, and makes the file of them if there is none.
-func (c *config) makeTPM() (keys, error) {
-	u, err := c.tpmURI()
+func makeTPM(c *config) (keys, error) {
+	u, err := tpmURI(c)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(u.State); errors.Is(err, fs.ErrNotExist) {
-		return c.openTPM(tpm.Init)
+		return openTPM(c, tpm.Init)
 	}
-	return c.openTPM(tpm.OpenStore)
+	return openTPM(c, tpm.OpenStore)
 }
 
 // openMachine opens the TPM. With create it makes the key store that is missing.
-func (c *config) openMachine(create bool) (*machine, error) {
-	u, err := c.tpmURI()
+func openMachine(c *config, create bool) (*machine, error) {
+	u, err := tpmURI(c)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (c *config) openMachine(create bool) (*machine, error) {
 	if fresh && !create {
 		return nil, missing(fmt.Errorf("no keys in the TPM yet, %s is not there: %w", u.State, keystore.ErrNotFound), makeIdentity)
 	}
-	pin, err := c.tpmPIN()
+	pin, err := tpmPIN(c)
 	if err != nil {
 		return nil, err
 	}
@@ -138,12 +138,12 @@ func (c *config) openMachine(create bool) (*machine, error) {
 
 // setKeysAside renames the file of keys that do not load, because of err, if they
 // never will: the TPM was cleared, or another one replaces it on purpose.
-func (p *program) setKeysAside(replace bool, err error) error {
+func setKeysAside(p *program, replace bool, err error) error {
 	c, errC := p.configure()
 	if errC != nil {
 		return errC
 	}
-	u, errU := c.tpmURI()
+	u, errU := tpmURI(c)
 	if errU != nil {
 		return errU
 	}
@@ -162,7 +162,7 @@ func (p *program) setKeysAside(replace bool, err error) error {
 }
 
 // tpmPIN is the PIN of the TPM's keys, if they have one.
-func (c *config) tpmPIN() (*lockedmem.Buffer, error) {
+func tpmPIN(c *config) (*lockedmem.Buffer, error) {
 	if c.Keystore.PIN == "" {
 		return nil, nil
 	}
@@ -184,7 +184,7 @@ func (p *program) withMachine(create bool, do func(*config, *machine) error) (er
 	if err != nil {
 		return err
 	}
-	m, err := c.openMachine(create)
+	m, err := openMachine(c, create)
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (p *program) progress(what string) {
 	}
 }
 
-func (p *program) tpmInit() *cobra.Command {
+func tpmInitCommand(p *program) *cobra.Command {
 	var ek string
 	var algorithms []string
 	var o identity.InitOptions
@@ -224,10 +224,10 @@ new ones, and the file of those that are lost ends in .lost.`,
 				}
 				o.Algorithms = append(o.Algorithms, a)
 			}
-			err = p.initTPM(c.Context(), o)
+			err = initTPM(p, c.Context(), o)
 			if errors.Is(err, keystore.ErrForeign) {
-				if err = p.setKeysAside(o.Replace, err); err == nil {
-					err = p.initTPM(c.Context(), o)
+				if err = setKeysAside(p, o.Replace, err); err == nil {
+					err = initTPM(p, c.Context(), o)
 				}
 			}
 			return err
@@ -240,7 +240,7 @@ new ones, and the file of those that are lost ends in .lost.`,
 	return c
 }
 
-func (p *program) initTPM(ctx context.Context, o identity.InitOptions) error {
+func initTPM(p *program, ctx context.Context, o identity.InitOptions) error {
 	return p.withMachine(true, func(_ *config, m *machine) error {
 		if err := m.identity.Init(ctx, o, p.progress); err != nil {
 			return err
@@ -253,7 +253,7 @@ func (p *program) initTPM(ctx context.Context, o identity.InitOptions) error {
 	})
 }
 
-func (p *program) tpmStatus() *cobra.Command {
+func tpmStatusCommand(p *program) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "status",
@@ -268,7 +268,7 @@ func (p *program) tpmStatus() *cobra.Command {
 				if asJSON {
 					err = printJSON(p.stdout, s)
 				} else {
-					err = p.printStatus(s)
+					err = printStatus(p, s)
 				}
 				if s.Initialized {
 					err = errors.Join(err, m.identity.Check())
@@ -281,7 +281,7 @@ func (p *program) tpmStatus() *cobra.Command {
 	return c
 }
 
-func (p *program) printStatus(s identity.Status) error {
+func printStatus(p *program, s identity.Status) error {
 	if !s.Initialized {
 		_, err := fmt.Fprintln(p.stdout, "no identity yet: run msl-hsm tpm init")
 		return err
@@ -304,7 +304,7 @@ func (p *program) printStatus(s identity.Status) error {
 }
 
 // tpmApply is enroll or renew: a conversation with the server's authority.
-func (p *program) tpmApply(use, short, long, done string, apply func(*identity.Device, context.Context, identity.Exchange, func(string)) error) *cobra.Command {
+func tpmApply(p *program, use, short, long, done string, apply func(*identity.Device, context.Context, identity.Exchange, func(string)) error) *cobra.Command {
 	var over clientConfig
 	c := &cobra.Command{
 		Use:   use + " --server URL",
@@ -313,9 +313,9 @@ func (p *program) tpmApply(use, short, long, done string, apply func(*identity.D
 		Args:  want(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withMachine(false, func(cfg *config, m *machine) error {
-				cfg.Client.override(over)
+				overrideClient(&cfg.Client, over)
 				override(&cfg.Client.URL, over.URL)
-				client, err := cfg.newcomerClient()
+				client, err := newcomerClient(cfg)
 				if err != nil {
 					return err
 				}
@@ -340,22 +340,22 @@ func (p *program) tpmApply(use, short, long, done string, apply func(*identity.D
 	return c
 }
 
-func (p *program) tpmEnroll() *cobra.Command {
-	return p.tpmApply("enroll", "Prove this machine to a server, and get an identity",
+func tpmEnrollCommand(p *program) *cobra.Command {
+	return tpmApply(p, "enroll", "Prove this machine to a server, and get an identity",
 		`Proves to the server that the keys of this machine are in its TPM, and keeps the
 identity that the server gives. It can be repeated at any time, after a crash too;
 where a person has to approve the machine, repeat it when that was done.`,
 		"enrolled", (*identity.Device).Enroll)
 }
 
-func (p *program) tpmRenew() *cobra.Command {
-	return p.tpmApply("renew", "Get a new identity key, for which the old one vouches",
+func tpmRenewCommand(p *program) *cobra.Command {
+	return tpmApply(p, "renew", "Get a new identity key, for which the old one vouches",
 		`Makes new identity keys and enrolls them; the present ones vouch for them, and are in
 use until the server has said yes.`,
 		"renewed", (*identity.Device).Renew)
 }
 
-func (p *program) tpmQuote() *cobra.Command {
+func tpmQuoteCommand(p *program) *cobra.Command {
 	var nonce string
 	var pcrs []uint
 	c := &cobra.Command{

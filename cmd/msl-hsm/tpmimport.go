@@ -38,7 +38,7 @@ func (k exchangeKeys) tpmImport() *keyx.TPMImport {
 
 // machineEntity is this machine as a server enrolled it: by its first key, or by
 // the certificate of that key.
-func (c *config) machineEntity(m *machine) (msl.EntityScheme, error) {
+func machineEntity(c *config, m *machine) (msl.EntityScheme, error) {
 	name, credentials, err := m.identity.Credentials()
 	if err != nil {
 		return nil, err
@@ -57,18 +57,18 @@ func (c *config) machineEntity(m *machine) (msl.EntityScheme, error) {
 
 // newcomerClient talks to the server's enrollment as one without an identity, with
 // session keys that end with the process: what has to be secret is for the TPM.
-func (c *config) newcomerClient() (*msl.Client, error) {
+func newcomerClient(c *config) (*msl.Client, error) {
 	if err := c.Client.checkURL(); err != nil {
 		return nil, err
 	}
 	if err := c.Client.checkPeers(); err != nil {
 		return nil, err
 	}
-	peers, err := c.Client.peers(&client{})
+	peers, err := peerSchemes(&c.Client, &client{})
 	if err != nil {
 		return nil, err
 	}
-	web, err := c.web(nil)
+	web, err := webClient(c, nil)
 	if err != nil {
 		return nil, err
 	}

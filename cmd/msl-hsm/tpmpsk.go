@@ -24,7 +24,7 @@ func parseNonce(text string) ([]byte, error) {
 	return nonce, err
 }
 
-func (p *program) tpmStorage() *cobra.Command {
+func tpmStorageCommand(p *program) *cobra.Command {
 	var nonce string
 	c := &cobra.Command{
 		Use:   "storage --nonce HEX",
@@ -52,7 +52,7 @@ see msl-hsm entity add --help.`,
 }
 
 // provenStorage returns the storage key in the TPM of a device that enrolled here.
-func (c *config) provenStorage(device string, f entityFlags) (public []byte, err error) {
+func provenStorage(c *config, device string, f entityFlags) (public []byte, err error) {
 	nonce, err := parseNonce(f.nonce)
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (c *config) provenStorage(device string, f entityFlags) (public []byte, err
 	if c.Server.Enrollment.State == "" {
 		return nil, usagef("devices cannot enroll here: set server.enrollment.state in the configuration")
 	}
-	all, err := c.openEnrollments(false)
+	all, err := openEnrollments(c, false)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func (k *pskFile) writeWrapped(path string, storage []byte) error {
 	return nil
 }
 
-func (p *program) tpmImportPSK() *cobra.Command {
+func tpmImportPSKCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import-psk FILE",
 		Short: "Take pre-shared keys into this machine's TPM",
@@ -107,12 +107,12 @@ TPM_IMPORT, or with --custody imported by ASYMMETRIC_WRAPPED or, through
 IDENTITY-revealing, with --key-exchange JWE_LADDER or JWK_LADDER.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return p.withMachine(false, func(_ *config, m *machine) error { return p.importPSK(m, args[0]) })
+			return p.withMachine(false, func(_ *config, m *machine) error { return importPSK(p, m, args[0]) })
 		},
 	}
 }
 
-func (p *program) importPSK(m *machine, path string) error {
+func importPSK(p *program, m *machine, path string) error {
 	set, err := readObject("pre-shared keys", path, fleet.ParseWrappedPSK)
 	if err != nil {
 		return err

@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-func (p *program) userAdd() *cobra.Command {
+func userAddCommand(p *program) *cobra.Command {
 	var path, source string
 	c := &cobra.Command{
 		Use:   "add EMAIL",
@@ -35,7 +35,7 @@ func (p *program) userAdd() *cobra.Command {
 	return c
 }
 
-func (p *program) userPassword() *cobra.Command {
+func userPasswordCommand(p *program) *cobra.Command {
 	var path, source string
 	c := &cobra.Command{
 		Use:   "password EMAIL",
@@ -68,19 +68,19 @@ func passwordFlag(c *cobra.Command, source *string) {
 	c.Flags().StringVar(source, "password-source", "prompt", "`SOURCE` of the password: file:PATH, fd:N, credential:NAME or prompt")
 }
 
-func (p *program) userRemove() *cobra.Command {
+func userRemoveCommand(p *program) *cobra.Command {
 	return p.onName("EMAIL", "user", "remove", "Remove a user, whose tokens are refused from then on", "removed", registry.RemoveUser)
 }
 
-func (p *program) userRevoke() *cobra.Command {
+func userRevokeCommand(p *program) *cobra.Command {
 	return p.onName("EMAIL", "user", "revoke", "Refuse a user and the user's tokens, registered or not", "revoked", registry.RevokeUser)
 }
 
-func (p *program) userUnrevoke() *cobra.Command {
+func userUnrevokeCommand(p *program) *cobra.Command {
 	return p.onName("EMAIL", "user", "unrevoke", "Take a revocation back", "unrevoked", registry.UnrevokeUser)
 }
 
-func (p *program) userList() *cobra.Command {
+func userListCommand(p *program) *cobra.Command {
 	var path string
 	var asJSON bool
 	c := &cobra.Command{
