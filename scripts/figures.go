@@ -164,23 +164,34 @@ func printPackageMain(source []file) {
 	fmt.Printf("package main: %d lines in %d files\n", lines, len(main))
 }
 
-// printRing counts the files of the command that depend on each other, directly or
-// by others: those from which a way leads back to them.
+// printRing counts, for each package of the command, the files that depend on each
+// other, directly or by others: those from which a way leads back to them.
 func printRing(set *token.FileSet, source []file) {
-	var trees []*ast.File
+	packages := map[string][]*ast.File{}
 	for _, f := range source {
-		if filepath.Dir(f.path) == commandFiles {
-			trees = append(trees, f.tree)
+		if dir := filepath.Dir(f.path); dir == commandFiles || strings.HasPrefix(dir, commandFiles+"/") {
+			packages[dir] = append(packages[dir], f.tree)
 		}
 	}
-	uses := dependencies(set, trees)
-	ring := 0
-	for path := range uses {
-		if reaches(uses, path) {
-			ring++
+	var rings []count
+	for dir, trees := range packages {
+		uses := dependencies(set, trees)
+		for path := range uses {
+			if reaches(uses, path) {
+				rings = append(rings, count{dir, 1})
+			}
 		}
 	}
-	fmt.Printf("files of %s that depend on each other in a ring: %d of %d\n", commandFiles, ring, len(trees))
+	fmt.Println("files of the command that depend on each other in a ring:")
+	for dir, trees := range packages {
+		n := 0
+		for _, r := range rings {
+			if r.name == dir {
+				n++
+			}
+		}
+		fmt.Printf("  %5d  of %d in %s\n", n, len(trees), dir)
+	}
 }
 
 // nothing stands for every package that is imported.

@@ -1,0 +1,170 @@
+package admin
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// Stopped wants no server to have a state file open.
+func Stopped(path, what string) error {
+	remote, err := DialServer(path)
+	if err != nil || remote == nil {
+		return err
+	}
+	return errors.Join(fmt.Errorf("a server has %s open: stop it, then %s", path, what), remote.Close())
+}
+
+// BackupState writes a copy beside its name, and gives it the name when it is good.
+func BackupState(c *config.Config, state, to string, force bool) (r StateReport, err error) {
+	if err := checkTarget(state, to, force); err != nil {
+		return r, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(to), filepath.Base(to)+".part-*")
+	if err != nil {
+		return r, err
+	}
+	defer os.Remove(f.Name())
+	err = errors.Join(copyState(c, state, f), f.Sync(), f.Close())
+	if err != nil {
+		return r, err
+	}
+	if r, err = checkBackup(c, f.Name()); err != nil {
+		return r, err
+	}
+	if force {
+		err = os.Rename(f.Name(), to)
+	} else {
+		err = os.Link(f.Name(), to) // which fails if another one is there by now
+	}
+	return r, errors.Join(err, syncDirectory(filepath.Dir(to)))
+}
+
+// syncDirectory makes new names in a directory durable.
+func syncDirectory(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func checkTarget(state, to string, force bool) error {
+	own, errOwn := os.Stat(state)
+	there, err := os.Stat(to)
+	_, errLink := os.Lstat(to)
+	switch {
+	case errOwn == nil && err == nil && os.SameFile(own, there):
+		return exit.Usagef("%s is the state file itself: name another one", to)
+	case err == nil && !there.Mode().IsRegular():
+		return exit.Usagef("%s is not a file: name one", to)
+	case errLink == nil && !force:
+		return exit.Usagef("%s already exists: name another file, or add --force", to)
+	}
+	return nil
+}
+
+// copyState copies the state of a running server, or of the file.
+func copyState(c *config.Config, state string, to *os.File) error {
+	remote, err := DialServer(state)
+	if err != nil {
+		return err
+	}
+	if remote != nil {
+		return errors.Join(remote.copyState(to), remote.Close())
+	}
+	s, err := OpenState(c, state)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(s.Snapshot(to), s.Close())
+	if err != nil || c.Server.Enrollment.State == "" {
+		return err
+	}
+	return copyEnrollments(c, to.Name())
+}
+
+// copyState fetches the copy that the server makes beside its state.
+func (r *runningServer) copyState(to io.Writer) error {
+	var name string
+	if err := r.callLong("Keeper.Snapshot", struct{}{}, &name); err != nil {
+		return fromServer(err)
+	}
+	path := filepath.Join(filepath.Dir(r.state), filepath.Base(name))
+	defer os.Remove(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(to, f)
+	return err
+}
+
+// attachEnrollments puts the enrollments into a backup of the state.
+func attachEnrollments(backup string, f *enroll.File) error {
+	var content bytes.Buffer
+	if err := f.Snapshot(&content); err != nil {
+		return err
+	}
+	return bolt.Attach(backup, content.Bytes())
+}
+
+// copyEnrollments does it from the file that no server has open.
+func copyEnrollments(c *config.Config, backup string) error {
+	if err := findEnrollments(c); err != nil {
+		return err
+	}
+	f, err := enroll.OpenFile(c.Server.Enrollment.State)
+	if err != nil {
+		return err
+	}
+	return errors.Join(attachEnrollments(backup, f), f.Close())
+}
+
+// checkBackup reads all of a backup. The enrollments must be in it if there are any.
+func checkBackup(c *config.Config, path string) (r StateReport, err error) {
+	if r.Summary, err = bolt.VerifyServer(path); err != nil {
+		return r, err
+	}
+	content, err := bolt.Attached(path)
+	switch {
+	case err != nil:
+		return r, err
+	case content == nil && c.Server.Enrollment.State != "":
+		return r, errors.New("the running server gave no enrollments: it runs another version or configuration; restart it, or stop it for the backup")
+	case content == nil:
+		return r, nil
+	}
+	r.Enrollments, err = enroll.CheckCopy(content)
+	return r, err
+}
+
+// Enrolled tells of the enrollments in a backup.
+func Enrolled(states map[enroll.State]int) string {
+	if states == nil {
+		return ""
+	}
+	n := 0
+	for _, of := range states {
+		n += of
+	}
+	return fmt.Sprintf("; %d enrollments", n)
+}
+
+// CheckedEnrollments are those in a backup, or nil.
+func CheckedEnrollments(backup string) ([]byte, error) {
+	content, err := bolt.Attached(backup)
+	if err == nil && content != nil {
+		_, err = enroll.CheckCopy(content)
+	}
+	return content, err
+}

@@ -1,0 +1,146 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// StatePath is the path of the state file.
+func StatePath(c *config.Config, flag string) (string, error) {
+	config.Override(&c.Server.State, flag)
+	if c.Server.State == "" {
+		return "", exit.Usagef("no state file: give --state FILE, or server.state in the configuration")
+	}
+	return c.Server.State, nil
+}
+
+// OpenState opens the state file of the server, which has to be there.
+func OpenState(c *config.Config, flag string) (*bolt.Server, error) {
+	path, err := StatePath(c, flag)
+	if err != nil {
+		return nil, err
+	}
+	s, err := bolt.ReopenServer(path)
+	return s, Unusable(path, err)
+}
+
+// Unusable says what to do about a state file that does not open.
+func Unusable(path string, err error) error {
+	begin := "msl-hsm state init --state " + Quoted(path)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, bolt.ErrEmpty):
+		return fmt.Errorf("%s is empty: restore a backup with msl-hsm state restore, or remove it and run %s: %w", path, begin, bolt.ErrEmpty)
+	case errors.Is(err, fs.ErrNotExist) && !isDirectoryMissing(path):
+		return exit.Usagef("no state file %s: correct the path or restore a backup; if the server is new, run %s: %w", path, begin, fs.ErrNotExist)
+	case errors.Is(err, bolt.ErrDamaged):
+		return fmt.Errorf("%w; msl-hsm state restore FILE puts a backup in its place", err)
+	}
+	return err
+}
+
+func isDirectoryMissing(path string) bool {
+	_, err := os.Stat(filepath.Dir(path))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// Quoted is a word for the shell.
+func Quoted(word string) string {
+	if strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@%+=,") == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// Absent reports whether no file is at a path, or where a link at it leads.
+func Absent(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// MakeState makes the state file if it is not there, and tells whether it did.
+func MakeState(path string) (bool, error) {
+	if path == "" || !Absent(path) {
+		return false, nil
+	}
+	s, err := bolt.CreateServer(path)
+	if err != nil {
+		return false, err
+	}
+	return true, s.Close()
+}
+
+// MakeEnrollments does it with the file of enrollments, if devices enroll here.
+func MakeEnrollments(path string) (bool, error) {
+	if path == "" || !Absent(path) {
+		return false, nil
+	}
+	f, err := enroll.OpenFile(path)
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
+}
+
+// InitState makes what is missing of both files, and names it.
+func InitState(c *config.Config) (made []string, err error) {
+	for _, f := range []struct {
+		path string
+		make func(path string) (bool, error)
+	}{{c.Server.State, MakeState}, {c.Server.Enrollment.State, MakeEnrollments}} {
+		done, err := f.make(f.path)
+		if err != nil {
+			return made, err
+		}
+		if done {
+			made = append(made, f.path)
+		}
+	}
+	return made, nil
+}
+
+// InitNewState is for who says that the server is new.
+func InitNewState(c *config.Config) ([]string, error) {
+	path, err := StatePath(c, "")
+	if err != nil {
+		return nil, err
+	}
+	made, err := InitState(c)
+	if err == nil && len(made) == 0 {
+		return nil, fmt.Errorf("the state file %s already exists: nothing was changed", path)
+	}
+	return made, err
+}
+
+// BeginState makes the state of a server that starts, if it is told to.
+func BeginState(c *config.Config, begin bool, log *slog.Logger) error {
+	if !begin {
+		return findEnrollments(c)
+	}
+	made, err := InitNewState(c)
+	if err != nil {
+		return fmt.Errorf("%w; start without --init-state", err)
+	}
+	log.Info("made the state of a new server", "files", made)
+	return nil
+}
+
+// findEnrollments wants the file of enrollments to be there.
+func findEnrollments(c *config.Config) error {
+	path := c.Server.Enrollment.State
+	if path == "" || !Absent(path) {
+		return nil
+	}
+	return exit.Usagef("no enrollment file %s: correct the path or restore a backup; if no device has enrolled yet, run msl-hsm state init: %w", path, fs.ErrNotExist)
+}

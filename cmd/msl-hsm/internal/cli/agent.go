@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"context"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/failurelog"
+)
+
+type agentFlags struct {
+	listen, readyFile, logFormat string
+	verbose                      bool
+}
+
+func agentCommand(p *program) *cobra.Command {
+	var f agentFlags
+	var over config.Client
+	c := &cobra.Command{
+		Use:   "agent [URL]",
+		Short: "Let the programs of this machine send messages by plain HTTP",
+		Long: `Takes HTTP requests of programs on this machine and sends their data as messages,
+with the identity that send would have: one session for all of them. The data of the
+answer is the body of the response.
+
+  curl --unix-socket agent.sock --data-binary @FILE http://agent/
+
+Headers of a request: Msl-User, the user that it is for; Msl-Non-Replayable: true;
+Msl-No-Answer: true. A status from 400 on comes with a JSON object that says why.
+
+SIGTERM and SIGINT end it: it finishes the requests under way. Where that takes 3
+seconds more than client.agent.shutdown, and with a second signal at once, it is ended
+by force.`,
+		Args: atMost(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			log, err := p.logger(serveFlags{verbose: f.verbose, logFormat: f.logFormat})
+			if err != nil {
+				return err
+			}
+			ctx, end := p.stoppable(c.Context(), log)
+			defer end()
+			return runAgent(p, ctx, args, over, f)
+		},
+	}
+	own := flagGroup{title: "The agent"}
+	s := own.set().StringVar
+	s(&f.listen, "listen", "", "unix:PATH or `ADDRESS` of the loopback interface (default a socket in $RUNTIME_DIRECTORY or $XDG_RUNTIME_DIR)")
+	s(&f.readyFile, "ready-file", "", "write the agent's URL to this `FILE` when it is ready")
+	s(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	own.set().BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
+	grouped(c, append([]flagGroup{own}, clientFlags(&over)...)...)
+	completeNames(c)
+	return c
+}
+
+func runAgent(p *program, ctx context.Context, args []string, over config.Client, f agentFlags) (err error) {
+	if len(args) == 1 {
+		over.URL = args[0]
+	}
+	c, err := agentSettings(p, over)
+	if err != nil {
+		return err
+	}
+	p.stop.allow(c.Client.Agent.Shutdown)
+	config.Override(&c.Client.Agent.Listen, f.listen)
+	log, err := p.logger(serveFlags{verbose: f.verbose, logFormat: f.logFormat})
+	if err != nil {
+		return err
+	}
+	c.Keystore.Log = log
+	reporter, err := agentReporter(p, over, f.verbose)
+	if err != nil {
+		return err
+	}
+	defer reporter.Close() // what it could not send, it has logged
+	os.Remove(f.readyFile) // of an earlier agent; there is none most of the time
+	listener, err := listenLocally(c.Client.Agent.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // again after Shutdown, which does no harm
+	p.stop.during("the key store to open")
+	a, err := clientside.OpenAgent(c, ctx, log, reporter)
+	if err != nil {
+		reporter.Observe(err)
+		return err
+	}
+	defer func() {
+		p.stop.during("the key store to close")
+		exit.Closing(&err, a.Client)
+	}()
+	log.Info("serving", "address", urlOf(listener), "server", c.Client.URL, "identity", c.Client.Identity,
+		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback)
+	return answerUntil(p, ctx, a.Server(), listener, c.Client.Agent.Shutdown, f.readyFile)
+}
+
+func agentSettings(p *program, over config.Client) (*config.Config, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, err
+	}
+	if err := notFromEnvironment("--password-source", over.Password); err != nil {
+		return nil, err
+	}
+	overrideClient(&c.Client, over)
+	config.Override(&c.Client.URL, over.URL)
+	return c, checkUsers(&c.Client)
+}
+
+// checkUsers asks that every password has a source: nobody sits at a terminal.
+func checkUsers(c *config.Client) error {
+	if c.User != "" && c.UserScheme == "EMAIL_PASSWORD" && c.Agent.Users[c.User] == "" {
+		if c.Agent.Users == nil {
+			c.Agent.Users = map[string]string{}
+		}
+		c.Agent.Users[c.User] = c.Password
+	}
+	for user, source := range c.Agent.Users {
+		if source == "" || source == "prompt" {
+			return exit.Usagef("no password source for %s: name one, as file:PATH, in client.agent.users or with --password-source", exit.Printable(user))
+		}
+	}
+	return nil
+}
+
+// agentReporter reports crypto failures, with a configuration of its own: a report's
+// identity is not the client's.
+func agentReporter(p *program, over config.Client, verbose bool) (*failurelog.Reporter, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, err
+	}
+	overrideClient(&c.Client, over)
+	return startReporter(p, c, verbose)
+}

@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestListenLocally(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := listenLocally("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|0o600 {
+		t.Errorf("the socket is %v, %v", info.Mode(), err)
+	}
+	if _, err := listenLocally("unix:" + path); err == nil || !strings.Contains(err.Error(), "another agent") {
+		t.Errorf("a socket in use: %v", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // as one that was killed
+	l.Close()
+	if l, err = listenLocally("unix:" + path); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]string{
+		"unix:" + path: "not a socket", "0.0.0.0:0": "other machines", "[::]:0": "other machines", ":0": "other machines", "192.0.2.1:80": "other machines",
+		"example.com:80": "other machines", "127.0.0.1": "want unix", "unix:/nowhere/s": "no such file",
+		"unix:" + path + strings.Repeat("x", 108): "107 bytes",
+	} {
+		if l, err := listenLocally(at); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, %v", at, l, err)
+		}
+	}
+	t.Setenv("RUNTIME_DIRECTORY", "")
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	if _, err := listenLocally(""); err == nil || !strings.Contains(err.Error(), "--listen") {
+		t.Errorf("nowhere: %v", err)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", filepath.Dir(path))
+	if l, err = listenLocally(""); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if at := urlOf(l); at != "unix:"+filepath.Join(filepath.Dir(path), "msl-hsm-agent.sock") {
+		t.Errorf("listens at %s", at)
+	}
+}

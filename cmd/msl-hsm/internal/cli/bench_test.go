@@ -1,0 +1,313 @@
+//go:build cgo && !nopkcs11
+
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/keyx"
+	"github.com/msl-hsm/msl-hsm/softhsm"
+)
+
+// The benchmarks put a server and its clients into one process, with a transport
+// in memory. Clients keep their keys in memory and use one key pair again and
+// again; state is in memory: so that neither key generation nor a disk hides the
+// rest. Only the server's keys differ: in memory (soft) or on SoftHSM2.
+
+// benchStores are the places for the server's keys.
+var benchStores = []struct {
+	name string
+	open func(testing.TB) benchStore
+}{
+	{"soft", func(t testing.TB) benchStore {
+		s := soft.New()
+		t.Cleanup(func() { s.Close() })
+		return s
+	}},
+	{"softhsm", openSoftHSM},
+}
+
+type benchStore interface {
+	keystore.Store
+	keystore.Admin
+	keystore.Importer
+}
+
+func openSoftHSM(t testing.TB) benchStore {
+	token := softhsm.Temp(t)
+	s, err := hsm.Open(hsm.Config{URI: token.URI, PIN: token.PIN, Sessions: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	for label, a := range map[string]keystore.Algorithm{
+		"msl-seal-session": keystore.SealSession256, "msl-seal-wrapping": keystore.SealWrapping256, "msl-seal-mac": keystore.SealMAC256,
+	} {
+		if _, err := s.Create(label, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// A bench is a server in memory.
+type bench struct {
+	testing.TB
+	store     benchStore
+	server    *msl.Server
+	directory benchDirectory
+	public    crypto.PublicKey
+	handle    msl.Handler
+	serving   atomic.Int64 // nanoseconds spent in the server
+}
+
+type benchDirectory map[string]*msl.Entity
+
+func (d benchDirectory) Entity(_ context.Context, identity string) (*msl.Entity, error) {
+	if e, ok := d[identity]; ok {
+		return e, nil
+	}
+	return nil, keystore.ErrNotFound
+}
+
+func (b *bench) create(s keystore.Admin, label string, a keystore.Algorithm) keystore.Key {
+	b.Helper()
+	v, err := s.Create(label, a)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return v.Key
+}
+
+func newBench(t testing.TB, store benchStore) *bench {
+	b := &bench{TB: t, store: store, directory: benchDirectory{}, handle: sendBack}
+	identity := b.create(store, "identity", keystore.RSASign2048).(crypto.Signer)
+	b.public = identity.Public()
+	psk := &entityauth.PSK{Directory: b.directory, Store: store}
+	b.server = &msl.Server{
+		Name:         "server",
+		Entity:       &entityauth.RSA{Identity: "server", KeyID: "server", Key: identity},
+		Entities:     []msl.EntityScheme{psk, &entityauth.RSA{Directory: b.directory}},
+		KeyExchanges: []msl.KeyExchange{&keyx.SymmetricWrapped{Store: store, PSK: psk}, &keyx.AsymmetricWrapped{Store: store}},
+		Issuer: &msl.Issuer{Name: "server", Store: store, Keys: []msl.IssuerKeys{{
+			Version:    1,
+			Encryption: b.create(store, "issuer-encryption", keystore.AES128CBC).(keystore.Cipher),
+			MAC:        b.create(store, "issuer-mac", keystore.HMACSHA256).(keystore.MAC),
+		}}},
+		State:  &msl.MemoryState{},
+		Limits: msl.Limits{ErrorsPerSecond: 1e9, ErrorsPerSource: 1e9, Sessions: 1e6},
+	}
+	t.Cleanup(func() { b.server.Close(); psk.Close() })
+	return b
+}
+
+func sendBack(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+	_, err := io.Copy(w, m.Body)
+	return err
+}
+
+// RoundTrip carries a message in memory.
+func (b *bench) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+	request, answer := buffers.Get().(*buffer), buffers.Get().(*buffer)
+	defer request.Close()
+	if err := write(request); err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	defer func() { b.serving.Add(int64(time.Since(start))) }()
+	return answer, b.server.Serve(ctx, "bench", request, answer, b.handle)
+}
+
+// A buffer takes the place of a connection's: it is used again.
+type buffer struct{ bytes.Buffer }
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+func (b *buffer) Close() error {
+	b.Reset()
+	buffers.Put(b)
+	return nil
+}
+
+// device registers an entity and returns how to make clients of it, each without
+// a session.
+func (b *bench) device(scheme string) func() *msl.Client { return b.deviceNamed("device", scheme) }
+
+func (b *bench) deviceNamed(name, scheme string) func() *msl.Client {
+	store := soft.New()
+	b.Cleanup(func() { store.Close() })
+	var entity msl.EntityScheme
+	var exchange msl.KeyExchange
+	if scheme == "PSK" {
+		psk := b.registerPSK(name, store)
+		entity, exchange = psk, &keyx.SymmetricWrapped{PSK: psk}
+	} else {
+		key := b.create(store, "identity", keystore.RSASign2048).(crypto.Signer)
+		pair := b.create(store, "exchange", keystore.RSAUnwrap2048).(keyx.UnwrappingPair)
+		b.directory[name] = &msl.Entity{Identity: name, Scheme: "RSA", KeyID: name, PublicKey: key.Public().(*rsa.PublicKey)}
+		entity = &entityauth.RSA{Identity: name, KeyID: name, Key: key}
+		exchange = &keyx.AsymmetricWrapped{Store: store, KeyPair: pair}
+	}
+	server := benchDirectory{"server": {Identity: "server", Scheme: "RSA", KeyID: "server", PublicKey: b.public}}
+	return func() *msl.Client {
+		return &msl.Client{Entity: entity, KeyExchanges: []msl.KeyExchange{exchange}, Transport: b,
+			Peers: []msl.EntityScheme{&entityauth.RSA{Directory: server}}}
+	}
+}
+
+func (b *bench) registerPSK(name string, device *soft.Store) *entityauth.PSK {
+	add := func(use string, here, there keystore.Algorithm) ([]byte, keystore.Key) {
+		raw := make([]byte, here.Size())
+		rand.Read(raw)
+		k, err := b.store.Import(here, raw)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer k.Close()
+		sealed, err := b.store.Seal(k, msl.PSKContext(use, name))
+		if err != nil {
+			b.Fatal(err)
+		}
+		own, err := device.Provision(use, there, raw)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return sealed, own.Key
+	}
+	var sealed msl.SealedPSK
+	var encryption, mac, wrapping keystore.Key
+	sealed.Encryption, encryption = add(msl.PSKEncryption, keystore.AES128CBC, keystore.AES128CBC)
+	sealed.MAC, mac = add(msl.PSKMAC, keystore.HMACSHA256, keystore.HMACSHA256)
+	sealed.Wrapping, wrapping = add(msl.PSKWrapping, keystore.AESWrap128, keystore.AESUnwrap128)
+	b.directory[name] = &msl.Entity{Identity: name, Scheme: "PSK", PSK: &sealed}
+	return &entityauth.PSK{Identity: name, Keys: entityauth.NewKeySet(encryption.(keystore.Cipher), mac.(keystore.MAC), wrapping)}
+}
+
+// echo sends 1 KiB and reads it back.
+func echo(b testing.TB, c *msl.Client, tokens bool) {
+	body := bytes.Repeat([]byte("0123456789abcdef"), 64)
+	r, err := c.Do(context.Background(), &msl.Request{Encrypted: true, Authenticated: true, RequestTokens: tokens, Body: msl.BytesBody(body)})
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	if n, err := io.Copy(io.Discard, r.Body); err != nil || n != int64(len(body)) {
+		b.Errorf("answer of %d bytes: %v", n, err)
+	}
+	r.Body.Close()
+}
+
+// BenchmarkEcho is a round trip of 1 KiB in a session that the server remembers.
+func BenchmarkEcho(b *testing.B) {
+	for _, place := range benchStores {
+		for _, goroutines := range []int{1, 2, 4} {
+			b.Run(fmt.Sprintf("%s/%d", place.name, goroutines), func(b *testing.B) {
+				n := newBench(b, place.open(b))
+				c := n.device("PSK")()
+				defer c.Close()
+				echo(b, c, true)
+				measure(b, n, goroutines, func() { echo(b, c, false) })
+			})
+		}
+	}
+}
+
+// BenchmarkHandshake is a client's first message: entity authentication, key
+// exchange, a new master token, and 1 KiB there and back.
+func BenchmarkHandshake(b *testing.B) {
+	for _, place := range benchStores {
+		for _, scheme := range []string{"PSK", "RSA"} {
+			b.Run(place.name+"/"+scheme, func(b *testing.B) {
+				n := newBench(b, place.open(b))
+				client := n.device(scheme)
+				measure(b, n, 1, func() {
+					c := client()
+					defer c.Close()
+					echo(b, c, true)
+				})
+			})
+		}
+	}
+}
+
+// measure runs f b.N times, spread over goroutines, and reports the rate, the rate
+// that the server alone would have, and the calls into the PKCS #11 module.
+func measure(b *testing.B, n *bench, goroutines int, f func()) {
+	counter, counts := n.store.(interface{ Calls() map[string]uint64 })
+	var before map[string]uint64
+	if counts {
+		before = counter.Calls()
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(serverside.GcPercent)) // as serve does
+	b.ReportAllocs()
+	n.serving.Store(0)
+	b.ResetTimer()
+	var wait sync.WaitGroup
+	for g := range goroutines {
+		wait.Go(func() {
+			for i := g; i < b.N; i += goroutines {
+				f()
+			}
+		})
+	}
+	wait.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+	if goroutines == 1 {
+		b.ReportMetric(float64(b.N)/(float64(n.serving.Load())/1e9), "server/s")
+	}
+	if counts {
+		for name, n := range counter.Calls() {
+			if n -= before[name]; n >= uint64(b.N)/10+1 {
+				b.ReportMetric(float64(n)/float64(b.N), name+"/op")
+			}
+		}
+	}
+}
+
+// BenchmarkIdleSession is the memory of the process for one remembered session
+// that is not in use, beside what the module takes for its keys.
+func BenchmarkIdleSession(b *testing.B) {
+	for _, place := range benchStores {
+		b.Run(place.name, func(b *testing.B) {
+			n := newBench(b, place.open(b))
+			client := n.device("PSK")
+			echo(b, client(), true)
+			before := heap()
+			for range b.N {
+				c := client()
+				echo(b, c, true)
+				c.Close()
+			}
+			b.ReportMetric(float64(heap()-before)/float64(b.N), "B/session")
+			runtime.KeepAlive(n)
+		})
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	time.Sleep(time.Millisecond) // finalizers
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

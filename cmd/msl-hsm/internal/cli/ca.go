@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+type caFlags struct {
+	name, key, out string
+	validity       time.Duration
+	rsa            bool
+}
+
+func caInitCommand(p *program) *cobra.Command {
+	f := caFlags{}
+	c := &cobra.Command{
+		Use:   "init --out FILE",
+		Short: "Make the key of the fleet's CA in the key store, and its certificate",
+		Long: `Makes the key that signs the certificates of enrolled devices, in the key store, and
+its self-signed certificate. A key that is there already is used; a certificate is
+never overwritten. Name the file as server.enrollment.ca.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error { return makeCA(p, f) },
+	}
+	c.Flags().StringVar(&f.name, "name", "msl-hsm device CA", "common `NAME` of the CA")
+	c.Flags().StringVar(&f.key, "key", "", "label `NAME` of its key (default PREFIX-ca)")
+	c.Flags().StringVar(&f.out, "out", "", "write the certificate to this PEM `FILE`")
+	c.Flags().DurationVar(&f.validity, "validity", 10*365*24*time.Hour, "how long the certificate is valid")
+	c.Flags().BoolVar(&f.rsa, "rsa", false, "make an RSA-2048 key instead of an ECDSA P-256 one")
+	return c
+}
+
+func makeCA(p *program, f caFlags) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	config.Override(&c.Server.Enrollment.CAKey, f.key)
+	config.Override(&f.out, c.Server.Enrollment.CA)
+	if f.out == "" {
+		return exit.Usagef("no output file for the certificate: give --out FILE")
+	}
+	if _, err := os.Lstat(f.out); err == nil {
+		return exit.Usagef("%s already exists: a CA is made once", f.out)
+	}
+	store, err := keys.Make(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	key, err := caSigner(store, keys.CAKey(c), f.rsa)
+	if err != nil {
+		return err
+	}
+	certificate, err := enroll.NewCA(key, f.name, time.Now(), f.validity)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Create(f.out, enroll.PEM("CERTIFICATE", certificate.Raw), 0o644); err != nil {
+		return err
+	}
+	// It certified nothing yet, so there is nothing that the file could have lost.
+	if _, err := admin.MakeEnrollments(c.Server.Enrollment.State); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, keys.CAKey(c), f.out, day(certificate.NotAfter))
+	return nil
+}
+
+// caSigner finds the key of the CA, or makes it.
+func caSigner(store keys.Store, label string, rsa bool) (crypto.Signer, error) {
+	signer, err := keys.SignerOf(store, label, "")
+	if !errors.Is(err, keystore.ErrNotFound) {
+		return signer, err
+	}
+	algorithm := keystore.RoleCA.Algorithm()
+	if rsa {
+		algorithm = keystore.RSASign2048
+	}
+	if _, err := store.Create(label, algorithm); err != nil {
+		return nil, err
+	}
+	return keys.SignerOf(store, label, "")
+}

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+)
+
+// clientFlags are those that override the client's configuration.
+func clientFlags(o *config.Client) []flagGroup {
+	who, server, keys, user := flagGroup{title: "Who sends"}, flagGroup{title: "Whom to trust"}, flagGroup{title: "Session"}, flagGroup{title: "For a user"}
+	s := who.set().StringVar
+	s(&o.EntityScheme, "entity-scheme", "", "entity `SCHEME` to use (default: inferred from the other flags)")
+	s(&o.Identity, "identity", "", "our identity `NAME` (default that of the PSK file)")
+	s(&o.PSK, "psk-file", "", "our pre-shared keys, in this `FILE`")
+	s(&o.PSKKeys, "psk-keys", "", "our pre-shared keys, in the key store under labels that begin with `NAME`")
+	s(&o.Profile, "profile", "", "`NAME` of our profile of the pre-shared keys")
+	s(&o.Key, "key", "", "label `NAME` of our RSA or EC key in the key store")
+	s(&o.KeyID, "key-id", "", "`ID` of our key (default made of the key)")
+	s(&o.Certificate, "certificate", "", "client certificate, the first one in this PEM `FILE`")
+	s(&o.Suffix, "suffix", "", "`NAME` that comes after our identity")
+	s = server.set().StringVar
+	s(&o.Recipient, "recipient", "", "identity `NAME` of the server; by certificate its subject")
+	s(&o.ServerKey, "server-key", "", "RSA or EC public key of the server, in this PEM `FILE`")
+	s(&o.ServerKeyID, "server-key-id", "", "`ID` of the server's key (default made of the key)")
+	s(&o.ServerRoots, "server-roots", "", "certificates that vouch for the server, in this PEM `FILE`")
+	s(&o.ServerIntermediates, "server-intermediates", "", "certificates between those and the server's, in this PEM `FILE`")
+	s(&o.ServerPSK, "server-psk", "", "pre-shared keys of the server, in this `FILE`")
+	s = keys.set().StringVar
+	s(&o.State, "state", "", "`FILE` that keeps our tokens")
+	s(&o.AntiRollback, "anti-rollback", "", "bind the state to a counter in the TPM, at NV `INDEX`, so that old copies of it do no harm")
+	keys.c.Flags().Lookup("anti-rollback").NoOptDefVal = "true"
+	keys.set().StringArrayVar((*[]string)(&o.KeyExchanges), "key-exchange", nil, "key exchange `NAME` to offer (repeatable, best first)")
+	s(&o.DHGroup, "dh-group", "", "parameter group `NAME` of DIFFIE_HELLMAN")
+	s(&o.Custody, "custody", "", "where session keys may exist, a `MODE`: sealed, imported or shared")
+	s(&o.EarlierState, "earlier-state", "", "`FILE` of an earlier session of ours, for MT_PROTECTED and USER_ID_TOKEN")
+	s = user.set().StringVar
+	s(&o.User, "user", "", "send for the user with this `EMAIL` address")
+	s(&o.UserScheme, "user-scheme", "", "how the user is proven, a `SCHEME`: EMAIL_PASSWORD, or USER_ID_TOKEN of --earlier-state")
+	s(&o.Password, "password-source", "", "`SOURCE` of the user's password")
+	return []flagGroup{who, server, keys, user}
+}
+
+func overrideClient(c *config.Client, o config.Client) {
+	for _, f := range []struct {
+		value *string
+		flag  string
+	}{
+		{&c.EntityScheme, o.EntityScheme}, {&c.Identity, o.Identity}, {&c.Suffix, o.Suffix},
+		{&c.PSK, o.PSK}, {&c.PSKKeys, o.PSKKeys}, {&c.Profile, o.Profile},
+		{&c.Key, o.Key}, {&c.KeyID, o.KeyID}, {&c.Certificate, o.Certificate}, {&c.EarlierState, o.EarlierState},
+		{&c.Recipient, o.Recipient}, {&c.ServerKey, o.ServerKey}, {&c.ServerKeyID, o.ServerKeyID},
+		{&c.ServerRoots, o.ServerRoots}, {&c.ServerIntermediates, o.ServerIntermediates}, {&c.ServerPSK, o.ServerPSK},
+		{&c.DHGroup, o.DHGroup}, {&c.Custody, o.Custody}, {&c.State, o.State}, {&c.AntiRollback, o.AntiRollback},
+		{&c.User, o.User}, {&c.UserScheme, o.UserScheme}, {&c.Password, o.Password},
+	} {
+		config.Override(f.value, f.flag)
+	}
+	if o.KeyExchanges != nil {
+		c.KeyExchanges = o.KeyExchanges
+	}
+}

@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// configure reads the configuration and applies the flags of every verb.
+func (p *program) configure() (*config.Config, error) {
+	c := config.Default()
+	path, err := p.configPath()
+	if err != nil {
+		return nil, err
+	}
+	if path != "" {
+		if err := c.Read(path); err != nil {
+			return nil, exit.WithCode(err, exit.Usage)
+		}
+	}
+	if err := notFromEnvironment("--pin", p.flags.pin); err != nil {
+		return nil, err
+	}
+	config.Override(&c.Keystore.URI, p.flags.keystore)
+	config.Override(&c.Keystore.SoftHSM, p.flags.softhsm)
+	config.Override(&c.Keystore.PIN, p.flags.pin)
+	if here, err := os.Getwd(); err == nil {
+		c.Keystore.URI = config.Settled(here, c.Keystore.URI)
+	}
+	return c, nil
+}
+
+// configPath finds the configuration; none is fine unless one was named.
+func (p *program) configPath() (string, error) {
+	for _, named := range []string{p.flags.config, os.Getenv("MSL_HSM_CONFIG")} {
+		if named != "" {
+			return named, nil
+		}
+	}
+	for _, usual := range []string{"msl-hsm.yaml", "/etc/msl-hsm/msl-hsm.yaml"} {
+		_, err := os.Stat(usual)
+		if err == nil {
+			return usual, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", exit.Usagef("configuration: %w", err)
+		}
+	}
+	return "", nil
+}

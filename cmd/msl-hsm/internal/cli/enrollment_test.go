@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
+)
+
+// TestEnrollmentPath refuses what would be the path of everything, or none.
+func TestEnrollmentPath(t *testing.T) {
+	for path, ok := range map[string]bool{"/enroll": true, "/a/b": true, "": false, "/": false, "enroll": false, "/{x}": false, "/a b": false} {
+		if err := (&config.Enrollment{Path: path}).CheckPath(); (err == nil) != ok {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
+// TestEnrollmentPolicy reads the settings of an operator, and refuses what they
+// cannot mean.
+func TestEnrollmentPolicy(t *testing.T) {
+	dir := t.TempDir()
+	empty := filepath.Join(dir, "empty.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	id := strings.Repeat("0a", 32)
+	for what, c := range map[string]struct {
+		e  config.Enrollment
+		ok bool
+	}{
+		"the default":      {config.Enrollment{Unknown: "hold"}, true},
+		"everything":       {config.Enrollment{Unknown: "refuse", Allow: []string{id}, EKKinds: []string{"rsa2048", "p256", "p384"}, Hold: true}, true},
+		"nothing":          {config.Enrollment{}, false},
+		"another word":     {config.Enrollment{Unknown: "allow"}, false},
+		"half an EK hash":  {config.Enrollment{Unknown: "hold", Allow: []string{id[:32]}}, false},
+		"an unknown EK":    {config.Enrollment{Unknown: "hold", EKKinds: []string{"rsa1024"}}, false},
+		"no file of roots": {config.Enrollment{Unknown: "hold", EKRoots: filepath.Join(dir, "none.pem")}, false},
+		"no root in it":    {config.Enrollment{Unknown: "hold", EKRoots: empty}, false},
+	} {
+		p, err := keys.EnrollmentPolicy(&c.e)
+		if (err == nil) != c.ok || err != nil && exit.Code(err) != exit.Usage {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err == nil && (len(p.Allowed) != len(c.e.Allow) || len(p.Kinds) != len(c.e.EKKinds) || p.RefuseUnknown != (c.e.Unknown == "refuse")) {
+			t.Errorf("%s: %+v", what, p)
+		}
+	}
+}
+
+// TestEnrollExitCodes has what becomes of a device that wants to enroll.
+func TestEnrollExitCodes(t *testing.T) {
+	for err, want := range map[error]int{
+		enroll.ErrPending: exit.Held, enroll.ErrRejected: exit.Refused, enroll.ErrRevoked: exit.Refused, enroll.ErrKeyRevoked: exit.Refused,
+		enroll.ErrPolicy: exit.Refused, enroll.ErrEKCertificate: exit.Refused, enroll.ErrRenewal: exit.Refused,
+		identity.ErrOtherTPM: exit.Keystore, identity.ErrCleared: exit.Keystore, identity.ErrNotInitialized: exit.Keystore, identity.ErrNotEnrolled: exit.Keystore,
+		enroll.ErrBusy: exit.Failure, enroll.ErrInternal: exit.Failure, enroll.ErrDamaged: exit.Failure, enroll.ErrState: exit.Failure,
+	} {
+		if got := exit.Code(fmt.Errorf("enroll: %w: more", err)); got != want {
+			t.Errorf("%v: exit code %d, want %d", err, got, want)
+		}
+	}
+}
+
+// TestAfterConflict tells the operator what to do where a name means something else.
+func TestAfterConflict(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("register: %w", &fleet.ConflictError{Identity: "box", Err: fleet.ErrRevoked}),
+			"register: entity box was revoked by an operator: run msl-hsm entity unrevoke box if it may enroll"},
+		{&fleet.ConflictError{Identity: "a\nb", Err: fleet.ErrRegistered},
+			`entity a\u000ab is registered with other keys: give the device another name, or run msl-hsm entity remove a\u000ab`},
+		{enroll.ErrPending, enroll.ErrPending.Error()},
+	} {
+		if err := serverside.AfterConflict(c.err); err.Error() != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
+	}
+}

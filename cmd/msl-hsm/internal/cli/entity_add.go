@@ -1,0 +1,324 @@
+package cli
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+)
+
+type entityFlags struct {
+	state, scheme, pskFile, generatePSK, publicKey, rsaKey, keyID string
+	storage, nonce, out                                           string
+	x509, none, tpmPSK, deriveWrapping                            bool
+	keyExchanges, userSchemes                                     []string
+
+	storageKey []byte // of --tpm-psk, proven
+	derived    bool   // the wrapping key in pskFile follows from its other keys
+}
+
+func entityAddCommand(p *program) *cobra.Command {
+	var f entityFlags
+	c := &cobra.Command{
+		Use:   "add IDENTITY --psk-file FILE | --generate-psk FILE | --tpm-psk | --public-key FILE | --scheme SCHEME",
+		Short: "Register an entity",
+		Long: `Registers an entity, with the one scheme by which it proves who it is:
+
+  PSK, PSK_PROFILE  --psk-file or --generate-psk. The keys are sealed by the key
+                    store before they are kept. With --scheme PSK_PROFILE they
+                    are of all entities IDENTITY-PROFILE. With --tpm-psk they
+                    are for the TPM of an enrolled device, see below
+  RSA, ECC          --public-key, by its kind
+  X509              a certificate under the configured roots. IDENTITY is its
+                    subject as RFC 2253 writes it
+  MGK               keys of a model group: --generate-psk writes them, made of
+                    the group's key and IDENTITY
+  NONE              nothing: whoever claims the identity is believed
+  NONE_SUFFIXED     nothing: whoever claims an identity IDENTITY.SUFFIX is
+
+--generate-psk and --tpm-psk draw all three keys: encryption, MAC and the wrapping
+key of SYMMETRIC_WRAPPED. A device that is given only the first two derives the
+wrapping key from them, as the reference stacks do: for it, --derive-wrapping. So
+does --psk-file with a file that has none. Prefer a wrapping key that is drawn: what
+is derived is known to whoever gets at the other two.
+
+With X509 and MGK an entity needs no registration; it may have one to be
+restricted. Entities of PROVISIONED have no identity before they are given one,
+and one that MT_PROTECTED hides is registered for the scheme that is hidden.
+
+With --tpm-psk IDENTITY is the name of a device that enrolled. It gets pre-shared
+keys besides, and with them the identity IDENTITY-psk:
+
+  at the device   msl-hsm tpm storage --nonce HEX, which prints FILE1
+  here            msl-hsm entity add NAME --tpm-psk --storage FILE1 --nonce HEX --out FILE2
+  at the device   msl-hsm tpm import-psk FILE2
+
+HEX is random, and new each time. FILE1 proves that the storage key is in the TPM of
+that device. In FILE2 the keys are wrapped for it; nothing in FILE2 tells who made
+it, so it must come from here unchanged. msl-hsm enrollment revoke ends this identity
+too. If the device's TPM was replaced, remove the entity and add it again.`,
+		Args: want("IDENTITY"),
+		RunE: func(_ *cobra.Command, args []string) error { return addEntity(p, args[0], f) },
+	}
+	stateFlag(c, &f.state)
+	c.Flags().StringVar(&f.scheme, "scheme", "", "the entity `SCHEME` (default by what else is given)")
+	c.Flags().StringVar(&f.pskFile, "psk-file", "", "pre-shared keys from this `FILE`")
+	c.Flags().StringVar(&f.generatePSK, "generate-psk", "", "make keys and write them to this new `FILE`, for the device")
+	c.Flags().BoolVar(&f.deriveWrapping, "derive-wrapping", false, "with --generate-psk: derive the wrapping key, for a device that does so itself")
+	c.Flags().BoolVar(&f.tpmPSK, "tpm-psk", false, "make keys for the TPM of the enrolled device IDENTITY")
+	c.Flags().StringVar(&f.storage, "storage", "", "what msl-hsm tpm storage printed at the device, in this `FILE`")
+	c.Flags().StringVar(&f.nonce, "nonce", "", "the nonce that it was printed for, as hexadecimal `DIGITS`")
+	c.Flags().StringVar(&f.out, "out", "", "write the wrapped keys to this new `FILE`, for the device")
+	c.Flags().StringVar(&f.publicKey, "public-key", "", "RSA or EC public key from this PEM `FILE`")
+	c.Flags().StringVar(&f.keyID, "key-id", "", "`ID` of the public key (default made of the key)")
+	c.Flags().StringSliceVar(&f.keyExchanges, "key-exchanges", nil, "`SCHEMES` of key exchange that it may use (default all)")
+	c.Flags().StringSliceVar(&f.userSchemes, "user-schemes", nil, "`SCHEMES` of user authentication that it may use (default all)")
+	f.shorthand(c)
+	return c
+}
+
+// shorthand are older ways to say the same.
+func (f *entityFlags) shorthand(c *cobra.Command) {
+	c.Flags().StringVar(&f.rsaKey, "rsa-public-key", "", "RSA public key from this PEM `FILE`")
+	c.Flags().BoolVar(&f.x509, "x509", false, "the same as --scheme X509")
+	c.Flags().BoolVar(&f.none, "none", false, "the same as --scheme NONE")
+	for _, name := range []string{"rsa-public-key", "x509", "none"} {
+		c.Flags().MarkHidden(name)
+	}
+}
+
+// settle makes one of the ways to say what scheme it is, and checks that it is
+// one.
+func (f *entityFlags) settle() error {
+	keys := 0
+	for _, given := range []bool{f.pskFile != "", f.generatePSK != "", f.tpmPSK, f.publicKey != "", f.rsaKey != "", f.x509, f.none} {
+		if given {
+			keys++
+		}
+	}
+	if keys > 1 || keys == 0 && f.scheme == "" || f.scheme != "" && (f.x509 || f.none || f.rsaKey != "") {
+		return exit.Usagef("give one of --psk-file, --generate-psk, --tpm-psk, --public-key or --scheme; add --scheme if the keys fit several schemes")
+	}
+	switch whole := f.storage != "" && f.nonce != "" && f.out != ""; {
+	case f.tpmPSK != whole || !f.tpmPSK && f.storage+f.nonce+f.out != "":
+		return exit.Usagef("--tpm-psk goes with --storage FILE, --nonce HEX and --out FILE")
+	case f.deriveWrapping && (f.generatePSK == "" || f.scheme == "MGK"):
+		return exit.Usagef("--derive-wrapping goes with --generate-psk FILE, for the schemes PSK and PSK_PROFILE")
+	case f.tpmPSK && f.scheme != "" && f.scheme != "PSK":
+		return exit.Usagef("--tpm-psk is for the scheme PSK, not for %s", f.scheme)
+	}
+	switch {
+	case f.x509:
+		f.scheme = "X509"
+	case f.none:
+		f.scheme = "NONE"
+	case f.scheme == "" && (f.pskFile != "" || f.generatePSK != "" || f.tpmPSK):
+		f.scheme = "PSK"
+	}
+	if err := config.CheckNames(f.keyExchanges, config.ExchangeSchemes()); err != nil {
+		return exit.Usagef("--key-exchanges: %w", err)
+	}
+	if err := config.CheckNames(f.userSchemes, config.UserSchemeNames()); err != nil {
+		return exit.Usagef("--user-schemes: %w", err)
+	}
+	return f.fits()
+}
+
+// fits checks that the scheme and the keys go together.
+func (f *entityFlags) fits() error {
+	var keys string
+	switch f.scheme {
+	case "": // by the public key
+		return nil
+	case "PSK", "PSK_PROFILE":
+		if f.pskFile == "" && f.generatePSK == "" && !f.tpmPSK {
+			return exit.Usagef("scheme %s needs --psk-file FILE or --generate-psk FILE", f.scheme)
+		}
+		keys = f.publicKey
+	case "RSA", "ECC":
+		if f.publicKey == "" {
+			return exit.Usagef("scheme %s needs --public-key FILE", f.scheme)
+		}
+	case "MGK":
+		keys = f.pskFile + f.publicKey
+	case "X509", "NONE", "NONE_SUFFIXED":
+		keys = f.pskFile + f.generatePSK + f.publicKey
+	case "PROVISIONED":
+		return exit.Usagef("entities of the scheme PROVISIONED cannot be registered: they have no identity until the server gives them one")
+	case "MT_PROTECTED":
+		return exit.Usagef("an entity that MT_PROTECTED hides is registered for the scheme that is hidden")
+	default:
+		return exit.Usagef("unknown entity scheme %q: want one of %s", f.scheme, strings.Join(config.EntitySchemeNames(), ", "))
+	}
+	if keys != "" {
+		return exit.Usagef("scheme %s does not take the keys in %s", f.scheme, keys)
+	}
+	return nil
+}
+
+func addEntity(p *program, identity string, f entityFlags) (err error) {
+	if err := f.settle(); err != nil {
+		return err
+	}
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	if f.tpmPSK {
+		config.Override(&c.Server.State, f.state)
+		if f.storageKey, err = provenStorage(c, identity, f); err != nil {
+			return err
+		}
+		identity = fleet.PSKIdentity(identity)
+	}
+	e := bolt.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
+	config.Override(&c.Server.State, f.state)
+	made, err := admin.MakeState(c.Server.State)
+	if err != nil {
+		return err
+	}
+	state, err := admin.OpenRegistry(c, "")
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, state)
+	if err := giveKeys(c, &e, &f); err != nil {
+		return err
+	}
+	if err := state.AddEntity(e); err != nil {
+		return undo(f.generatePSK+f.out, err)
+	}
+	tellRegistered(p, e, f.generatePSK+f.out)
+	p.tellMade(made, c.Server.State)
+	if f.derived {
+		fmt.Fprintln(p.stdout, keys.TellDerived)
+	}
+	return nil
+}
+
+// giveKeys adds to a record the keys that its scheme needs.
+func giveKeys(c *config.Config, e *bolt.EntityRecord, f *entityFlags) error {
+	switch e.Scheme {
+	case "X509", "NONE", "NONE_SUFFIXED":
+		return nil
+	case "MGK":
+		return groupMember(c, e.Identity, f.generatePSK)
+	case "PSK", "PSK_PROFILE":
+		return pskEntity(c, e, f)
+	}
+	return publicKeyEntity(e, f)
+}
+
+func tellRegistered(p *program, e bolt.EntityRecord, psk string) {
+	fmt.Fprintf(p.stdout, "registered %s with scheme %s", exit.Printable(e.Identity), e.Scheme)
+	if e.KeyID != "" {
+		fmt.Fprintf(p.stdout, ", key id %s", exit.Printable(e.KeyID))
+	}
+	if psk != "" {
+		fmt.Fprintf(p.stdout, "; give %s to the device", psk)
+	}
+	fmt.Fprintln(p.stdout)
+}
+
+// undo removes a file of keys that belong to nobody.
+func undo(path string, err error) error {
+	if path == "" {
+		return err
+	}
+	return errors.Join(err, os.Remove(path))
+}
+
+func publicKeyEntity(e *bolt.EntityRecord, f *entityFlags) error {
+	public, err := keys.ReadPublicKey(f.publicKey + f.rsaKey)
+	if err != nil {
+		return err
+	}
+	scheme := "RSA"
+	if _, ok := public.(*ecdsa.PublicKey); ok {
+		scheme = "ECC"
+	}
+	if f.rsaKey != "" && scheme != "RSA" || f.scheme != "" && scheme != f.scheme {
+		return exit.Usagef("public key: %s is for the scheme %s", f.publicKey+f.rsaKey, scheme)
+	}
+	e.Scheme, e.KeyID = scheme, f.keyID
+	if e.KeyID == "" {
+		if e.KeyID, err = keystore.KeyID(public); err != nil {
+			return err
+		}
+	}
+	e.PublicKey, err = x509.MarshalPKIXPublicKey(public)
+	return err
+}
+
+// pskEntity gives an entity a key set, sealed by the key store.
+func pskEntity(c *config.Config, e *bolt.EntityRecord, f *entityFlags) (err error) {
+	k := keys.NewPSK(e.Identity, f.deriveWrapping)
+	if f.pskFile != "" {
+		if k, err = keys.ReadPSK(f.pskFile); err != nil {
+			return err
+		}
+		f.derived = k.Derived()
+	}
+	defer k.Wipe()
+	if k.Identity != "" && k.Identity != e.Identity {
+		return exit.Usagef("the keys in %s are those of %q, not of %q", f.pskFile, k.Identity, e.Identity)
+	}
+	k.Identity = e.Identity
+	store, err := keys.Open(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	if e.PSK, err = k.Seal(store); err != nil {
+		return err
+	}
+	switch {
+	case f.tpmPSK:
+		return k.WriteWrapped(f.out, f.storageKey)
+	case f.generatePSK != "":
+		return k.Write(f.generatePSK)
+	}
+	return nil
+}
+
+// groupMember writes the keys that an entity of a model group has. The server
+// makes them anew whenever it needs them.
+func groupMember(c *config.Config, identity, path string) (err error) {
+	prefix, found := serverside.LongestPrefix(c.Server.ModelGroups, identity)
+	if !found {
+		return exit.Usagef("server.model-groups has no group for %q", identity)
+	}
+	if path == "" {
+		return nil
+	}
+	store, err := keys.Open(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	group, err := serverside.GroupKey(store, c.Server.ModelGroups[prefix])
+	if err != nil {
+		return err
+	}
+	raw, err := entityauth.DeriveGroupKeys(group, identity)
+	if err != nil {
+		return err
+	}
+	defer clear(raw)
+	k := &keys.PSK{Identity: identity, Encryption: raw[:16], MAC: raw[16:]}
+	return k.Write(path)
+}

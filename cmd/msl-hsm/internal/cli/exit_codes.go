@@ -1,0 +1,30 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+)
+
+const exitText = `Exit codes:
+
+  0  done
+  1  failed; the message says why
+  2  wrong usage or configuration: correct the command line or the file
+  3  the peer refused the message with an MSL error, or refused to enroll
+     the device
+  4  the key store is not available: module, token or key missing, or the
+     HSM or TPM does not answer, or is another one
+  5  a PIN, password or key file was refused or cannot be read. A PIN that was
+     refused is never tried again by itself: tokens count and lock
+  6  no answer: the server cannot be reached, sent no MSL message, or was
+     slower than --timeout
+  7  the device waits for a person to approve it at the server; after that, run
+     the command again
+  8  a server or an agent was told to stop and was ended by force: something did
+     not end in time (server.shutdown, client.agent.shutdown), such as a call into
+     a PKCS #11 module that does not return, or a second signal came. The log says
+     what it waited for
+`
+
+func exitCodes() *cobra.Command {
+	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitText}
+}

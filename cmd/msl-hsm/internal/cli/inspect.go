@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+func inspectCommand(p *program) *cobra.Command {
+	var keys, secrets, asJSON bool
+	c := &cobra.Command{
+		Use:   "inspect FILE|-",
+		Short: "Explain an MSL message or token",
+		Long: "inspect shows any MSL message, token or ciphertext envelope in FILE, or in the\n" +
+			"standard input. With --keys it opens the key store and the state of the server\n" +
+			"and verifies and decrypts what is under their keys; the server must not run on\n" +
+			"the same state at that time.",
+		Args: want("FILE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if secrets {
+				fmt.Fprintln(p.stderr, "msl-hsm: warning: the output shows passwords and keys that are found in the message")
+			}
+			in, err := openInput(p, args[0])
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			return explainMessage(p, c.Context(), in, keys, secrets, asJSON)
+		},
+	}
+	c.Flags().BoolVar(&keys, "keys", false, "verify and decrypt with the server's keys")
+	c.Flags().BoolVar(&secrets, "secrets", false, "show passwords and keys, too")
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// openInput returns a file, or the standard input.
+func openInput(p *program, name string) (io.ReadCloser, error) {
+	if name == "-" {
+		return io.NopCloser(p.stdin), nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, exit.Usagef("%w; name a file with a message, or - for standard input", err)
+	}
+	return f, nil
+}
+
+func explainMessage(p *program, ctx context.Context, in io.Reader, keys, secrets, asJSON bool) (err error) {
+	inspector := &msl.Inspector{Secrets: secrets}
+	if keys {
+		s, err := inspectorKeys(p, inspector)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Close()) }()
+	}
+	parts, failed := inspector.Inspect(ctx, in)
+	if asJSON {
+		err = printJSON(p.stdout, parts)
+	} else {
+		err = msl.WriteText(p.stdout, parts)
+	}
+	return errors.Join(failed, err)
+}
+
+// inspectorKeys gives an inspector the keys of the server.
+func inspectorKeys(p *program, i *msl.Inspector) (*serverside.Service, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, err
+	}
+	s, err := serverside.Open(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	i.Issuer, i.ServiceTokens = s.Msl.Issuer, s.Msl.ServiceTokens
+	i.Entities = append(s.Msl.Entities, self{s.Msl.Entity})
+	return s, nil
+}
+
+// self opens what the server itself sent.
+type self struct{ msl.EntityScheme }
+
+// Open believes our own authentication data alone.
+func (s self) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
+	local, err := s.Local(ctx)
+	if err != nil {
+		return msl.Sender{}, nil, err
+	}
+	from := msl.Sender{Identity: local.Identity}
+	switch own := local.Protector.(type) {
+	case msl.SigningKey:
+		from.Opener = msl.VerifyKey{Key: own.Key.Public()}
+	case msl.SymmetricKey:
+		from.Opener = own
+	}
+	if from.Opener == nil || !bytes.Equal(authdata, local.AuthData) {
+		return msl.Sender{}, nil, msl.ErrEntityNotFound
+	}
+	return from, func() {}, nil
+}

@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+func keyCreateCommand(p *program) *cobra.Command {
+	var set, algorithm string
+	var rotate bool
+	c := &cobra.Command{
+		Use:   "create NAME --algorithm ALGORITHM | --set server|device",
+		Short: "Make a key, or all keys that a server or a device needs",
+		Long: "Makes a key, or the next version of one that is there.\n\n" +
+			"With --set it makes all keys that a server or a device needs. Keys that are there\n" +
+			"are kept; with --rotate those of issuer, service tokens and sealing get a new\n" +
+			"version, and the older ones go on opening what they made. The identity key does\n" +
+			"not: peers must be given the new public key first. Make one by its name when\n" +
+			"they have; the newest version is the one that is used.\n\n" +
+			"Algorithms: " + algorithmNames(),
+		RunE: func(_ *cobra.Command, args []string) error {
+			switch {
+			case set != "" && (len(args) > 0 || algorithm != ""):
+				return exit.Usagef("key create takes either --set, or NAME and --algorithm")
+			case set != "":
+				return createSet(p, set, rotate)
+			case len(args) != 1 || algorithm == "":
+				return exit.Usagef("key create needs NAME and --algorithm, or --set server|device")
+			}
+			return createKey(p, args[0], algorithm)
+		},
+	}
+	c.Flags().StringVar(&set, "set", "", "make all keys of a `ROLE`: server or device")
+	c.Flags().StringVar(&algorithm, "algorithm", "", "what the key is for")
+	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of all keys but the identity")
+	complete := func(words ...string) cobra.CompletionFunc {
+		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+	}
+	c.RegisterFlagCompletionFunc("set", complete("server", "device"))
+	c.RegisterFlagCompletionFunc("algorithm", complete(strings.Split(algorithmNames(), ", ")...))
+	return c
+}
+
+func algorithmNames() string {
+	var names []string
+	for _, a := range keystore.Algorithms() {
+		names = append(names, a.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+func createSet(p *program, role string, rotate bool) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		return exit.Usagef("make the keys of a TPM with msl-hsm tpm init, or one at a time with --algorithm")
+	}
+	set, err := keys.KeySet(role, c.Keystore.Prefix)
+	if err != nil {
+		return err
+	}
+	store, err := keys.Make(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	first := false
+	err = keys.Complete(store, set, rotate, func(what string, k keys.Provision, version uint32) {
+		first = first || what == "created" && version == 1 && k.Label == keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
+		fmt.Fprintf(t, "%s\t%s\tversion %d\t%v\t%s\n", what, k.Label, version, k.Algorithm, k.Purpose)
+	})
+	t.Flush()
+	if err != nil || !first {
+		return err
+	}
+	// Nothing was issued yet, so there is nothing that a state could have lost.
+	made, err := admin.InitState(c)
+	for _, file := range made {
+		fmt.Fprintf(p.stdout, "made the file %s\n", file)
+	}
+	return err
+}
+
+func createKey(p *program, label, name string) (err error) {
+	algorithm, err := keystore.ParseAlgorithm(name)
+	if err != nil {
+		return exit.Usagef("unknown algorithm %q; want one of %s", name, algorithmNames())
+	}
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	store, err := keys.Make(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	v, err := store.Create(label, algorithm)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "created %s version %d %v\n", label, v.Number, algorithm)
+	return nil
+}

@@ -1,0 +1,283 @@
+package cli
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+type importFlags struct{ set, algorithm, file string }
+
+func keyImportCommand(p *program) *cobra.Command {
+	var f importFlags
+	c := &cobra.Command{
+		Use:   "import NAME --file FILE | --set SET --file FILE",
+		Short: "Take keys from a file into the key store",
+		Long: `Takes a key from a file into the key store as a provisioned key, or as the next
+version of one that is there. The file must be readable by its owner only. Remove
+it when the key is in place: a key that has been in a file no longer counts as
+generated in hardware.
+
+A private key is PEM (PKCS #8, PKCS #1 or SEC 1) and signs, unless --algorithm
+says otherwise; a PKCS #11 token takes none. A secret key is raw, Base64 or
+hexadecimal, and --algorithm says what it is for.
+
+With --set several keys come from a JSON object of encryption, mac and wrapping,
+each in Base64:
+
+  issuer       encryption and mac of an issuer that others share, for
+               server.custody shared, and its wrapping key if it is there
+  service      encryption and mac of service tokens
+  psk          the pre-shared keys of this device, under labels that begin with
+               NAME; wrapping is derived from the others where it is missing
+  psk-ladder   the same, and the wrapping key once more to reveal keys to this
+               process, which JWE_LADDER and JWK_LADDER need: with it, whoever
+               has the PIN reads what was wrapped for this device
+
+The MAC key of psk and psk-ladder is kept as hmac-sha256-block, itself and zeros:
+it computes the same tags, and the wrapping key cannot be computed from it and the
+encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			named := len(args) == 1
+			switch {
+			case f.file == "":
+				return exit.Usagef("key import needs --file FILE: keys do not belong on a command line")
+			case len(args) > 1 || f.set != "" && f.algorithm != "":
+				return exit.Usagef("key import takes either --set, or NAME and --algorithm")
+			case named == (f.set == "issuer" || f.set == "service"):
+				return exit.Usagef("key import needs NAME, except with --set issuer or --set service")
+			}
+			return importKeys(p, strings.Join(args, ""), f)
+		},
+	}
+	c.Flags().StringVar(&f.file, "file", "", "take the key from this `FILE`")
+	c.Flags().StringVar(&f.set, "set", "", "take all keys of a `SET`: issuer, service, psk or psk-ladder")
+	c.Flags().StringVar(&f.algorithm, "algorithm", "", "what the key is for")
+	c.RegisterFlagCompletionFunc("set", cobra.FixedCompletions([]string{"issuer", "service", "psk", "psk-ladder"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+// An incoming key is one on its way into the store: a secret, or a pair.
+type incomingKey struct {
+	label     string
+	algorithm keystore.Algorithm
+	raw       []byte
+	pair      crypto.Signer
+}
+
+func importKeys(p *program, name string, f importFlags) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	incoming, wipe, err := readIncoming(c, name, f)
+	if err != nil {
+		return err
+	}
+	defer wipe()
+	store, err := keys.Make(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	if f.set == "issuer" || f.set == "service" {
+		if err := inStep(store, incoming); err != nil {
+			return err
+		}
+	}
+	done, err := takeAll(store, incoming)
+	if err != nil {
+		return err
+	}
+	for n, k := range incoming {
+		fmt.Fprintf(p.stdout, "imported %s version %d %v\n", k.label, done[n].Number, k.algorithm)
+	}
+	return nil
+}
+
+// readIncoming reads keys from a file, before any store is opened or made.
+func readIncoming(c *config.Config, name string, f importFlags) ([]incomingKey, func(), error) {
+	if f.set != "" {
+		return readSet(c, name, f)
+	}
+	k := incomingKey{label: name}
+	var err error
+	if f.algorithm != "" {
+		if k.algorithm, err = keystore.ParseAlgorithm(f.algorithm); err != nil {
+			return nil, nil, exit.Usagef("unknown algorithm %q; want one of %s", f.algorithm, algorithmNames())
+		}
+	}
+	text, err := keys.ReadPrivate(f.file)
+	if err != nil {
+		return nil, nil, exit.WithCode(fmt.Errorf("key to import: %s: %w", f.file, err), exit.Secret)
+	}
+	defer text.Close()
+	if bytes.Contains(text.Bytes(), []byte("-----BEGIN")) {
+		err = k.readPair(text.Bytes())
+	} else {
+		err = k.readSecret(text.Bytes())
+	}
+	return []incomingKey{k}, func() { clear(k.raw) }, err
+}
+
+// takeAll takes every key into the store, or none.
+func takeAll(store keys.Store, incoming []incomingKey) ([]keystore.Version, error) {
+	var done []keystore.Version
+	for n, k := range incoming {
+		v, err := k.take(store)
+		if err != nil {
+			return nil, errors.Join(err, takeBack(store, incoming[:n], done))
+		}
+		done = append(done, v)
+	}
+	return done, nil
+}
+
+// take makes a provisioned key. A store may take no keys from outside, or none of
+// that kind.
+func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
+	err = errors.ErrUnsupported
+	if k.pair != nil {
+		if taker, ok := store.(interface {
+			ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.Signer) (keystore.Version, error)
+		}); ok {
+			v, err = taker.ProvisionKeyPair(k.label, k.algorithm, k.pair)
+		}
+	} else if taker, ok := store.(interface {
+		Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error)
+	}); ok {
+		v, err = taker.Provision(k.label, k.algorithm, k.raw)
+	}
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return v, exit.Usagef("this key store does not import %v keys: make one in it with msl-hsm key create %s --algorithm %v", k.algorithm, k.label, k.algorithm)
+	case errors.Is(err, keystore.ErrExists):
+		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)
+	case err != nil:
+		return v, fmt.Errorf("import key %q: %w", k.label, err)
+	}
+	return v, nil
+}
+
+func (k *incomingKey) readSecret(text []byte) (err error) {
+	if !k.algorithm.Valid() || !k.algorithm.Secret() {
+		return exit.Usagef("the file is not PEM, so it holds a secret key: --algorithm must name its use, such as aes128-cbc")
+	}
+	size := k.algorithm.Size()
+	if k.algorithm == keystore.HMACSHA256Block {
+		size = keystore.HMACSHA256.Size() // 64 bytes could be such a key in hexadecimal
+	}
+	if k.raw, err = secretBytes(text, size); err != nil {
+		return exit.WithCode(err, exit.Secret)
+	}
+	if k.algorithm == keystore.HMACSHA256Block {
+		plain := k.raw
+		k.raw = keystore.HMACBlock(plain)
+		clear(plain)
+	}
+	return nil
+}
+
+// secretBytes reads a key of size bytes: raw, in hexadecimal or in Base64. Of one
+// size these have different lengths.
+func secretBytes(text []byte, size int) ([]byte, error) {
+	raw := make([]byte, base64.StdEncoding.DecodedLen(len(text))+size)
+	trimmed := bytes.TrimSpace(text)
+	n, err := 0, error(nil)
+	switch {
+	case len(text) == size:
+		n = copy(raw, text)
+	case len(trimmed) == hex.EncodedLen(size):
+		n, err = hex.Decode(raw, trimmed)
+	case len(trimmed) == base64.StdEncoding.EncodedLen(size):
+		n, err = base64.StdEncoding.Decode(raw, trimmed)
+	}
+	if err != nil || n != size {
+		clear(raw)
+		return nil, fmt.Errorf("the file holds no key of %d bytes, neither raw nor in Base64 nor in hexadecimal", size)
+	}
+	return raw[:n], nil
+}
+
+func (k *incomingKey) readPair(text []byte) (err error) {
+	if k.pair, err = parsePrivate(text); err != nil {
+		return exit.WithCode(err, exit.Secret)
+	}
+	fits := pairAlgorithms(k.pair)
+	if len(fits) == 0 {
+		return exit.Usagef("no algorithm uses private keys of this kind or size: want RSA of 2048, 3072 or 4096 bits, P-256 or P-384")
+	}
+	if k.algorithm == 0 {
+		k.algorithm = fits[0]
+	}
+	if !slices.Contains(fits, k.algorithm) {
+		return exit.Usagef("the private key is not for %v: want one of %v", k.algorithm, fits)
+	}
+	return nil
+}
+
+// parsePrivate reads a PEM private key. What it makes of it cannot be wiped, and
+// goes with the process.
+func parsePrivate(text []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("the file has no complete PEM block")
+	}
+	defer clear(block.Bytes)
+	var key any
+	var err error
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	default:
+		return nil, fmt.Errorf("PEM block %q: want PRIVATE KEY, without a passphrase", block.Type)
+	}
+	signer, ok := key.(crypto.Signer)
+	if err != nil || !ok {
+		return nil, errors.New("the PEM block holds no private key that signs") // the cause might quote it
+	}
+	return signer, nil
+}
+
+// pairAlgorithms are what a key pair can be for, signing first.
+func pairAlgorithms(key crypto.Signer) []keystore.Algorithm {
+	switch k := key.Public().(type) {
+	case *rsa.PublicKey:
+		switch k.N.BitLen() {
+		case 2048:
+			return []keystore.Algorithm{keystore.RSASign2048, keystore.RSAUnwrap2048, keystore.RSADecrypt2048, keystore.RSAPSS2048}
+		case 3072:
+			return []keystore.Algorithm{keystore.RSASign3072, keystore.RSAUnwrap3072, keystore.RSADecrypt3072, keystore.RSAPSS3072}
+		case 4096:
+			return []keystore.Algorithm{keystore.RSASign4096, keystore.RSAUnwrap4096, keystore.RSADecrypt4096, keystore.RSAPSS4096}
+		}
+	case *ecdsa.PublicKey:
+		switch k.Curve.Params().BitSize {
+		case 256:
+			return []keystore.Algorithm{keystore.ECDSAP256}
+		case 384:
+			return []keystore.Algorithm{keystore.ECDSAP384}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+func keyListCommand(p *program) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the provisioned keys, with the evidence that they stay where they are",
+		Long: `Lists the provisioned keys, with the evidence that they stay where they are.
+
+A key with a weakness is refused wherever it is to be used. A note is what keys of
+an older version lack; they are used all the same. key show explains both, and says
+what to do.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) (err error) {
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			store, err := keys.Open(c)
+			if err != nil {
+				return err
+			}
+			defer exit.Closing(&err, store)
+			all, err := store.List()
+			if err != nil {
+				return err
+			}
+			return listKeys(p, asJSON, noteOldKeys(c, all))
+		},
+	}
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func listKeys(p *program, asJSON bool, all []keystore.Info) error {
+	const head = "LABEL\tVERSION\tALGORITHM\tSENSITIVE\tNEVER EXTRACTABLE\tLOCAL\tUSAGES\tWEAKNESSES"
+	return list(p.stdout, asJSON, all, head, func(k keystore.Info) []any {
+		return []any{k.Label, k.Version, k.Algorithm, yesNo(k.Sensitive), yesNo(k.NeverExtractable), yesNo(k.Local),
+			strings.Join(k.Usages, ","), weaknessNames(k)}
+	})
+}
+
+// weaknessNames leaves the explanations to key show.
+func weaknessNames(k keystore.Info) string {
+	weak := "none"
+	if len(k.Weaknesses) > 0 {
+		weak = names(k.Weaknesses)
+	}
+	if len(k.Notes) > 0 {
+		weak += "; note " + names(k.Notes)
+	}
+	return weak
+}
+
+func names(explained []string) string {
+	var names []string
+	for _, w := range explained {
+		name, _, _ := strings.Cut(w, ":")
+		names = append(names, name)
+	}
+	return strings.Join(names, ",")
+}

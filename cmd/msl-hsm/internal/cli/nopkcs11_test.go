@@ -1,0 +1,9 @@
+//go:build !cgo || nopkcs11
+
+package cli
+
+import "github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+
+const withPKCS11 = false
+
+func findSoftHSM() error { return keys.NoPKCS11() }

@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// sendTo runs send with the site's device, and changes of its configuration.
+func (s *site) sendTo(url, limits, data string) (string, error) {
+	s.Helper()
+	s.write("limits.yaml", "client:\n  url: "+url+"\n  psk: camera.psk\n  server-key: server.pem\n  limits: {"+limits+"}\n")
+	var out bytes.Buffer
+	p := &program{stdout: &out, stderr: io.Discard, stdin: strings.NewReader("")}
+	p.flags.config = s.path("limits.yaml")
+	err := runSend(p, context.Background(), nil, config.Client{}, sendFlags{data: data}, true)
+	return out.String(), err
+}
+
+// TestSendNotMessage has something else than an MSL server answer with status 200.
+func TestSendNotMessage(t *testing.T) {
+	s := newSite(t)
+	for name, c := range map[string]struct{ kind, body, want string }{
+		"HTML":               {"text/html; charset=utf-8", "<!doctype html><title>Sign in</title>", "answered HTML, not MSL: check the URL"},
+		"HTML by its look":   {"", "<html>", "answered HTML, not MSL"},
+		"text":               {"text/plain", "OK", "did not answer with an MSL message: check the URL"},
+		"nothing":            {"", "", "answered with an empty body, not MSL: check the URL"},
+		"JSON":               {"application/json", `{"error":"not found"}`, "did not answer with an MSL message: check the URL"},
+		"a JSON array":       {"application/json", `[1]`, "did not answer with an MSL message: check the URL"},
+		"broken JSON":        {"application/json", `{"error":}`, "did not answer with an MSL message: check the URL"},
+		"half a header":      {"", `{"entityauthdata":{"scheme":"RSA"`, "ends within its header"},
+		"a header, and then": {"", `{"headerdata":"eyJh`, "ends within its header"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				if c.kind != "" {
+					w.Header().Set("Content-Type", c.kind)
+				}
+				io.WriteString(w, c.body)
+			}))
+			defer web.Close()
+			_, err := s.sendTo(web.URL, "", "x")
+			if err == nil || exit.Code(err) != exit.NoAnswer || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("exit code %d: %v", exit.Code(err), err)
+			}
+		})
+	}
+}
+
+// TestSendLimits raises and lowers what an answer may cost.
+func TestSendLimits(t *testing.T) {
+	s := newSite(t)
+	data := strings.Repeat("0123456789abcdef", 20000)
+	for _, c := range []struct{ limits, want string }{
+		{"", ""}, {"chunk: 1000000", ""},
+		{"chunk: 10000, header: 10000", "client.limits.chunk"},
+		{"header: 100, chunk: 100", "client.limits.header"},
+		{"answer: 5000", "client.limits.answer"},
+	} {
+		got, err := s.sendTo(s.url, c.limits, data)
+		switch {
+		case c.want == "" && (err != nil || got != data):
+			t.Errorf("%s: %d bytes, %v", c.limits, len(got), err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), msl.ErrMSLParseError.Text())):
+			t.Errorf("%s: %v", c.limits, err)
+		}
+	}
+	if _, err := s.sendTo(s.url, "chunk: -1", data); exit.Code(err) != exit.Usage {
+		t.Errorf("a chunk of less than nothing: %v", err)
+	}
+}

@@ -1,0 +1,31 @@
+package cli
+
+import (
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+// oldKeys KEYFILE PASSPHRASE STATE SCHEME IDENTITY PSKFILE registers an entity as
+// older versions did: the MAC key sealed by itself, the wrapping key derived.
+func oldKeys(ts *testscript.TestScript, _ bool, args []string) {
+	store, err := soft.Open(ts.MkAbs(args[0]), []byte(args[1]))
+	ts.Check(err)
+	defer store.Close()
+	k := keys.NewPSK(args[4], true)
+	ts.Check(k.Write(ts.MkAbs(args[5])))
+	sealed, err := k.Seal(store)
+	ts.Check(err)
+	mac, err := store.Import(keystore.HMACSHA256, k.MAC)
+	ts.Check(err)
+	sealed.MAC, err = store.Seal(mac, msl.PSKContext(msl.PSKMAC, args[4]))
+	ts.Check(err)
+	state, err := bolt.OpenServer(ts.MkAbs(args[2]))
+	ts.Check(err)
+	ts.Check(state.AddEntity(bolt.EntityRecord{Identity: args[4], Scheme: args[3], PSK: sealed}))
+	ts.Check(state.Close())
+}

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
+)
+
+// Run does one command and returns its exit code.
+func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	stderr = safetext.Writer{W: stderr} // errors and logs quote peers
+	if onTerminal(stdout) {
+		stdout = safetext.Writer{W: stdout} // and so does most of what we print
+	}
+	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := rootCommand(p)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(context.Background())
+	if err != nil {
+		fmt.Fprintln(stderr, "msl-hsm:", exit.OneLine(err))
+	}
+	return exit.Code(err)
+}
+
+func rootCommand(p *program) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "msl-hsm",
+		Short: "MSL messages with keys that stay in an HSM",
+		Long: "msl-hsm answers and sends messages of the Message Security Layer protocol.\n" +
+			"Its keys stay in a PKCS #11 token or a TPM; for development in software.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&p.flags.config, "config", "", "configuration `FILE` (default $MSL_HSM_CONFIG, ./msl-hsm.yaml or /etc/msl-hsm/msl-hsm.yaml)")
+	f.StringVar(&p.flags.keystore, "keystore", "", "key store `URI`: pkcs11:token=NAME?module-path=PATH, tpm:?state=FILE or soft:FILE")
+	f.StringVar(&p.flags.softhsm, "softhsm", "", "directory `DIR` of a SoftHSM token for development")
+	f.StringVar(&p.flags.pin, "pin", "", "`SOURCE` of the PIN: file:PATH, fd:N, credential:NAME or prompt")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return exit.Usagef("%w; see %s --help", err, c.CommandPath())
+	})
+	root.AddCommand(
+		tokenCommand(p),
+		group("key", "Make, import, list, show and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyDestroyCommand(p)),
+		group("entity", "Register and revoke the entities that may talk to the server",
+			entityAddCommand(p), entityListCommand(p), entityShowCommand(p), entityRemoveCommand(p), entityRevokeCommand(p), entityUnrevokeCommand(p)),
+		group("user", "Register the users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),
+		group("state", "Make, check, copy and put back the state file of a server",
+			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p)),
+		group("tpm", "Give this machine an identity that stays in its TPM",
+			tpmInitCommand(p), tpmEnrollCommand(p), tpmStatusCommand(p), tpmRenewCommand(p), tpmQuoteCommand(p), tpmStorageCommand(p), tpmImportPSKCommand(p)),
+		group("ca", "Make the CA of a fleet of devices", caInitCommand(p)),
+		group("enrollment", "Decide which devices with a TPM may talk to the server",
+			enrollmentListCommand(p), enrollmentShowCommand(p),
+			onDeviceCommand(p, "approve", "Let a device enroll, whether it has applied already or not", "approved"),
+			onDeviceCommand(p, "reject", "Say no to a device", "rejected"), enrollmentRevokeCommand(p),
+			onDeviceCommand(p, "reinstate", "Let a rejected or revoked device apply again", "reinstated"),
+			onDeviceCommand(p, "remove", "Forget a device that was never enrolled", "removed"),
+			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentCRLCommand(p)),
+		serveCommand(p), sendCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(),
+	)
+	onlyKnown(root)
+	return root
+}

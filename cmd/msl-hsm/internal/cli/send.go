@@ -1,0 +1,250 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
+	"github.com/msl-hsm/msl-hsm/internal/watchdog"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+type sendFlags struct {
+	data, file                         string
+	noEncryption, plain, nonReplayable bool
+	noAnswer, raw, verbose             bool
+	timeout                            time.Duration
+}
+
+func sendCommand(p *program) *cobra.Command {
+	var f sendFlags
+	var over config.Client
+	c := &cobra.Command{
+		Use:   "send [URL] [-]",
+		Short: "Send a message to an MSL server, and print the answer",
+		Long: `Sends a message and prints the data of the answer. The data of the message
+comes from --data, from --file, or with - from the standard input; without any of
+them the message has none.
+
+On a terminal, what does not print in the answer is shown escaped, since it could steer
+the terminal; in a file or a pipe the answer is as it came.
+
+Unless --entity-scheme is given, the scheme is inferred from these flags:
+
+  --psk-file, --psk-keys   PSK, or with --profile PSK_PROFILE
+  --certificate, --key     X509
+  --key                    RSA or ECC, after the key
+  --identity               NONE, or with --suffix NONE_SUFFIXED: proves nothing
+
+MGK takes its keys as PSK does. PROVISIONED has no identity and is given one.
+MT_PROTECTED hides any of the others under the master token of --earlier-state.
+
+With a state file, the next call goes on with the master token of this one.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			set := c.Flags().Changed
+			if set("data") && set("file") {
+				return exit.Usagef("send takes either --data or --file")
+			}
+			return reporting(p, over, f.verbose, func() error { return runSend(p, c.Context(), args, over, f, set("data")) })
+		},
+	}
+	message := flagGroup{title: "The message"}
+	s, b := message.set().StringVar, message.set().BoolVar
+	s(&f.data, "data", "", "`TEXT` to send")
+	s(&f.file, "file", "", "`FILE` to send")
+	b(&f.noEncryption, "no-encryption", false, "send the data unencrypted where that saves a key exchange")
+	b(&f.plain, "no-integrity", false, "send the data unauthenticated where that saves a key exchange")
+	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
+	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
+	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
+	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and as much for the key store to open and to close; 0 is no bound")
+	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
+	grouped(c, append([]flagGroup{message}, clientFlags(&over)...)...)
+	completeNames(c)
+	return c
+}
+
+// completeNames completes the flags that take one of a few names.
+func completeNames(c *cobra.Command) {
+	for flag, names := range map[string][]string{
+		"entity-scheme": config.EntitySchemeNames(), "user-scheme": config.UserSchemeNames(), "key-exchange": config.ExchangeNames(),
+		"dh-group": config.GroupNames(), "custody": {"sealed", "imported", "shared"},
+	} {
+		c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+func runSend(p *program, ctx context.Context, args []string, over config.Client, f sendFlags, hasData bool) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	if err := notFromEnvironment("--password-source", over.Password); err != nil {
+		return err
+	}
+	if f.timeout < 0 {
+		return exit.Usagef("--timeout %v: want a time like 30s, or 0 for no bound", f.timeout)
+	}
+	overrideClient(&c.Client, over)
+	fromStdin := len(args) > 0 && args[len(args)-1] == "-"
+	if fromStdin {
+		args = args[:len(args)-1]
+	}
+	if len(args) > 1 || fromStdin && (hasData || f.file != "") {
+		return exit.Usagef("send takes one URL and one source of data")
+	}
+	if len(args) == 1 {
+		c.Client.URL = args[0]
+	}
+	body, closeBody, err := requestBody(p, f, hasData, fromStdin)
+	if err != nil {
+		return err
+	}
+	defer closeBody()
+	tell := &clientside.Trace{Verbose: f.verbose, Out: p.stderr}
+	var client *clientside.Client
+	opened := func() (err error) { client, err = clientside.Open(c, ctx, tell); return err }
+	if err := f.ownTime(c, "the key store did not open", opened); err != nil {
+		return err
+	}
+	defer func() {
+		if !errors.Is(err, watchdog.ErrHung) { // nothing ends before the call does
+			err = errors.Join(err, f.ownTime(c, "the key store did not close", client.Close))
+		}
+	}()
+	request := &msl.Request{
+		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable,
+		RequestTokens: true, User: c.Client.User, Recipient: c.Client.Recipient, Body: body,
+	}
+	return f.inTime(ctx, func(ctx context.Context) error {
+		if f.noAnswer {
+			tell.Begin()
+			if err := watchdog.Run(watched(c, ctx), func() error { return client.Msl.Send(ctx, request) }); err != nil {
+				return clientside.Explain(err, c)
+			}
+			tell.Remind()
+			return nil
+		}
+		return exchangeOnce(p, ctx, c, client, request, tell, writeAnswers(p, f.raw))
+	})
+}
+
+// prompts reports whether somebody may sit at a prompt, who has time.
+func prompts(c *config.Config) bool {
+	password := c.Client.User != "" && c.Client.UserScheme == "EMAIL_PASSWORD" && keys.OrPrompt(c.Client.Password) == "prompt"
+	return password || c.Keystore.PIN == "prompt"
+}
+
+// watched is the context that ends what hangs.
+func watched(c *config.Config, ctx context.Context) context.Context {
+	if prompts(c) {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
+// ownTime gives something beside the exchange as much time.
+func (f sendFlags) ownTime(c *config.Config, late string, do func() error) error {
+	if f.timeout <= 0 || prompts(c) {
+		return do()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), f.timeout)
+	defer cancel()
+	err := watchdog.Run(ctx, do)
+	if err == watchdog.ErrHung {
+		return fmt.Errorf("%s within %v: %w", late, f.timeout, err)
+	}
+	return err
+}
+
+// inTime bounds the exchange. A peer that says nothing gives no answer.
+func (f sendFlags) inTime(ctx context.Context, do func(context.Context) error) error {
+	if f.timeout <= 0 {
+		return do(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	err := do(ctx)
+	switch {
+	case err == nil, ctx.Err() != context.DeadlineExceeded:
+		return err
+	case errors.Is(err, watchdog.ErrHung):
+		return fmt.Errorf("the message did not get through within %v: %w", f.timeout, err)
+	}
+	return exit.WithCode(fmt.Errorf("the answer did not come within %v: see whether the server is well, or give it more time with --timeout (%w)", f.timeout, err), exit.NoAnswer)
+}
+
+// requestBody is the data to be sent.
+func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.ReadCloser, error), func(), error) {
+	none := func() {}
+	switch {
+	case hasData:
+		return msl.BytesBody([]byte(f.data)), none, nil
+	case fromStdin:
+		return msl.ReaderBody(p.stdin, 0), none, nil
+	case f.file != "":
+		if _, err := os.Stat(f.file); err != nil {
+			return nil, none, exit.Usagef("data to send: %w", err)
+		}
+		return func() (io.ReadCloser, error) { return os.Open(f.file) }, none, nil
+	}
+	return msl.BytesBody(nil), none, nil
+}
+
+// writeAnswers is where the data of an answer goes. It must not steer a terminal.
+func writeAnswers(p *program, raw bool) io.Writer {
+	terminal, ok := p.stdout.(safetext.Writer)
+	switch {
+	case !ok:
+		return p.stdout
+	case raw:
+		return terminal.W
+	}
+	return &safetext.Stream{W: terminal.W}
+}
+
+// exchangeOnce sends the request and prints the answer.
+func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *clientside.Client, request *msl.Request, tell *clientside.Trace, to io.Writer) error {
+	tell.Begin()
+	response, err := watchdog.Do(ctx, watched(c, ctx), client.Msl, request)
+	if err != nil {
+		return clientside.Explain(err, c)
+	}
+	out := &answerWriter{w: to}
+	_, err = io.Copy(out, response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return fmt.Errorf("read the answer: %w", clientside.Unread(err))
+	}
+	if text, ok := to.(*safetext.Stream); ok {
+		_ = text.Close() // a terminal that is gone needs no rest
+	}
+	if onTerminal(p.stdout) && out.last != '\n' {
+		fmt.Fprintln(p.stdout) // for the prompt that comes next
+	}
+	tell.End(response)
+	return nil
+}
+
+// An answerWriter remembers the last byte of the answer.
+type answerWriter struct {
+	w    io.Writer
+	last byte
+}
+
+func (a *answerWriter) Write(p []byte) (int, error) {
+	if len(p) > 0 {
+		a.last = p[len(p)-1]
+	}
+	return a.w.Write(p)
+}

@@ -1,0 +1,182 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/logsample"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+type serveFlags struct {
+	listen, state, upstream, readyFile, logFormat string
+	verbose, tls, initState                       bool
+}
+
+func serveCommand(p *program) *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer MSL messages over HTTP",
+		Long: `Answers MSL messages over HTTP. The application is an echo, or with --upstream
+an ordinary HTTP service behind it: the data of each message is posted there, with
+the sender in the headers Msl-Entity, Msl-User, Msl-Scheme, Msl-Encrypted,
+Msl-Authenticated and Msl-Non-Replayable, and the number of the message in
+Msl-Message-Id. It is asked when all is made that the answer needs, and not at all
+while the key store fails.
+
+SIGTERM and SIGINT end it: it finishes the messages in flight and closes every key
+object that it made in the token. Where that takes 3 seconds more than server.shutdown,
+and with a second signal at once, it is ended by force.`,
+		Args: want(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			log, err := p.logger(f)
+			if err != nil {
+				return err
+			}
+			ctx, end := p.stoppable(c.Context(), log)
+			defer end()
+			return runServer(p, ctx, f)
+		},
+	}
+	c.Flags().StringVar(&f.listen, "listen", "", "`ADDRESS` to listen on; port 0 takes a free one")
+	stateFlag(c, &f.state)
+	c.Flags().BoolVar(&f.initState, "init-state", false, "make the state file, for a server that is new; one that is there is an error")
+	c.Flags().StringVar(&f.upstream, "upstream", "", "`URL` of the HTTP service behind this gateway")
+	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready")
+	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls describes in the configuration")
+	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log every message")
+	return c
+}
+
+func runServer(p *program, ctx context.Context, f serveFlags) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	config.Override(&c.Server.Listen, f.listen)
+	config.Override(&c.Server.State, f.state)
+	config.Override(&c.Server.Upstream, f.upstream)
+	p.stop.allow(c.Server.Shutdown)
+	log, err := p.logger(f)
+	if err != nil {
+		return err
+	}
+	c.Keystore.Log = log
+	application, err := serverside.Application(c)
+	if err != nil {
+		return err
+	}
+	os.Remove(f.readyFile) // of an earlier server; there is none most of the time
+	listener, err := net.Listen("tcp", c.Server.Listen)
+	if err != nil {
+		return fmt.Errorf("%w; choose another address with --listen", err)
+	}
+	defer listener.Close() // again after Shutdown, which does no harm
+	if err := admin.BeginState(c, f.initState, log); err != nil {
+		return err
+	}
+	p.stop.during("the key store to open")
+	sampled := logsample.New(log.Handler())
+	peers := slog.New(sampled) // of what anybody can cause
+	s, err := serverside.Open(c, peers)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		p.stop.during("the key store to close")
+		sampled.Flush()
+		if err = errors.Join(err, s.Close()); err == nil {
+			log.Info("stopped, every key object is closed")
+		}
+	}()
+	if err := s.WarnOldKeys(log); err != nil {
+		return err
+	}
+	failures, err := serverside.TakeFailures(c, s, peers)
+	if err != nil {
+		return err
+	}
+	defer failures.Close()
+	if listener, err = serverside.SecureListener(c, s.Store, serverside.BehindProxies(&c.Server, s.Connections.Listen(listener)), f.tls, peers); err != nil {
+		return err
+	}
+	services := []any{&admin.Registrar{s.State}, &admin.Keeper{s.State, c.Server.State, admin.AcceptedFor(c), s.Devices}}
+	if s.Devices != nil {
+		services = append(services, &admin.Enroller{s.Devices})
+	}
+	defer admin.Administer(c.Server.State, log, services...).Close()
+	serverside.BoundMemory(&c.Server, log, s)
+	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
+		"issuer_key_versions", len(s.Msl.Issuer.Keys), "upstream", c.Server.Upstream)
+	server, err := serverside.HTTPServer(c, s, mslhttp.Protection(c.Server.Require).Demand(application), log, peers)
+	if err != nil {
+		return err
+	}
+	server.Handler = failures.Beside(server.Handler)
+	return answerUntil(p, ctx, server, listener, c.Server.Shutdown, f.readyFile)
+}
+
+func (p *program) logger(f serveFlags) (*slog.Logger, error) {
+	options := &slog.HandlerOptions{}
+	if f.verbose {
+		options.Level = slog.LevelDebug
+	}
+	switch {
+	case f.logFormat != "auto" && f.logFormat != "text" && f.logFormat != "json":
+		return nil, exit.Usagef("--log-format %q: want text, json or auto", f.logFormat)
+	case f.logFormat == "text", f.logFormat == "auto" && onTerminal(p.stderr):
+		return slog.New(slog.NewTextHandler(p.stderr, options)), nil
+	}
+	return slog.New(slog.NewJSONHandler(p.stderr, options)), nil
+}
+
+// answerUntil serves until ctx ends, and then as long as messages are in flight. Where it
+// ended before, nobody is told that there is a server.
+func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	p.stop.during("messages in flight")
+	url := urlOf(l)
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	fmt.Fprintf(p.stdout, "ready at %s\n", url)
+	if err := writeReady(readyFile, url); err != nil {
+		return errors.Join(err, server.Close())
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	grace := shutdown - closingTime(shutdown)
+	bounded, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := server.Shutdown(bounded); err != nil {
+		return errors.Join(fmt.Errorf("messages were still in flight after %v and were cut off", grace), server.Close())
+	}
+	return nil
+}
+
+// writeReady tells where the server is, if a file for that is named.
+func writeReady(path, url string) error {
+	if path == "" {
+		return nil
+	}
+	return atomicfile.Replace(path, []byte(url+"\n"), 0o644)
+}

@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// A state file that is lost must not be taken for that of a new server, or what
+// was revoked comes back and recorded messages are answered again. So a file is
+// made by msl-hsm state init and serve --init-state, where somebody says that the
+// server is new; by key create --set server and ca init where they make the first
+// keys, under which nothing can have been issued; and by entity add and user add,
+// which say what they made. Every other command has to find one.
+
+func stateFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVar(path, "state", "", "state `FILE` of the server")
+}
+
+// stateFile is the configuration, and the path of the state file.
+func (p *program) stateFile(flag string) (*config.Config, string, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, "", err
+	}
+	path, err := admin.StatePath(c, flag)
+	return c, path, err
+}
+
+// withState runs a verb that changes the state file or reads it.
+func (p *program) withState(path string, do func(admin.Registry) error) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	state, err := admin.OpenRegistry(c, path)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, state)
+	return do(state)
+}
+
+// withNewState runs a verb that registers somebody, and so may be the first.
+func (p *program) withNewState(path string, do func(admin.Registry) error) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	config.Override(&c.Server.State, path)
+	made, err := admin.MakeState(c.Server.State)
+	if err != nil {
+		return err
+	}
+	if err = p.withState(path, do); err == nil {
+		p.tellMade(made, c.Server.State)
+	}
+	return err
+}
+
+// tellMade tells of a file that was made: its path may be a mistake.
+func (p *program) tellMade(made bool, path string) {
+	if made {
+		fmt.Fprintf(p.stderr, "made the state file %s\n", path)
+	}
+}
+
+func stateInitCommand(p *program) *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Make the state file of a new server",
+		Long: `Makes the state file of a server that is new, and the file of enrollments if the
+configuration names one. Files that are there are left alone.
+
+A server that lost its state file is not new: with an empty one it takes recorded
+messages again, and whoever was revoked. Restore a backup instead, or make new
+issuer keys before.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error {
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			config.Override(&c.Server.State, path)
+			made, err := admin.InitNewState(c)
+			for _, file := range made {
+				fmt.Fprintf(p.stdout, "made %s\n", file)
+			}
+			return err
+		},
+	}
+	stateFlag(c, &path)
+	return c
+}

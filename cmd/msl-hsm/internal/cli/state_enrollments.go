@@ -1,0 +1,35 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+const restoredEnrollmentsText = `The enrollments are those of the backup: devices that were rejected or revoked since
+then may talk to the server again. Check msl-hsm enrollment list, and decide again.
+`
+
+// restoreEnrollments puts them in the place of their file.
+func restoreEnrollments(p *program, content []byte, path string) error {
+	switch {
+	case content == nil && path == "":
+		return nil
+	case content == nil:
+		fmt.Fprintf(p.stderr, "the backup has no enrollments: %s stays as it is\n", path)
+		return nil
+	case path == "":
+		fmt.Fprintln(p.stderr, "the backup has enrollments, but the configuration names no file for them, so they were left out; set server.enrollment.state, and restore again")
+		return nil
+	}
+	aside, err := enroll.Restore(content, path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "restored %s\n", path)
+	if aside != "" {
+		fmt.Fprintf(p.stdout, "what was there is in %s\n", aside)
+	}
+	_, err = fmt.Fprint(p.stdout, restoredEnrollmentsText)
+	return err
+}

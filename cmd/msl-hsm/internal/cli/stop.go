@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// closingTime is what of it is for closing keys and files, when messages in flight
+// had the rest.
+func closingTime(shutdown time.Duration) time.Duration { return min(time.Second, shutdown/4) }
+
+// A stopper ends the process of a server or an agent that is told to stop and does
+// not: a call into a PKCS #11 module may never return, and nothing in this process
+// can end it. A nil one leaves that to somebody else.
+type stopper struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	grace time.Duration // to end by itself
+	doing string        // what the process waits for, should it not end
+}
+
+// stoppable makes a context that ends with the first signal to stop. From then on the
+// process has its time to end by itself; with a second signal it ends at once. The caller ends the watch when it is done.
+func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx context.Context, end func()) {
+	p.stop = &stopper{log: log, grace: config.DefaultShutdown, doing: "start"}
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	ended := make(chan struct{})
+	go p.stop.watch(signals, cancel, ended)
+	return ctx, func() {
+		signal.Stop(signals)
+		close(ended)
+		cancel()
+	}
+}
+
+// allow sets the time to end, once it is known.
+func (s *stopper) allow(grace time.Duration) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.grace = grace
+}
+
+// during says what is waited for if the process does not end now.
+func (s *stopper) during(what string) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doing = what
+}
+
+func (s *stopper) watch(signals <-chan os.Signal, cancel context.CancelFunc, ended <-chan struct{}) {
+	select {
+	case <-ended:
+		return
+	case <-signals:
+	}
+	cancel()
+	s.mu.Lock()
+	most := s.grace
+	s.mu.Unlock()
+	select {
+	case <-ended:
+	case <-signals:
+		s.abandon("a second signal")
+	case <-time.After(most):
+		s.abandon("it did not end within " + most.String())
+	}
+}
+
+// abandon ends the process. A log that takes no line must not hold it up either.
+func (s *stopper) abandon(why string) {
+	logged := make(chan struct{})
+	go func() {
+		defer close(logged)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.log.Error("stopped by force", "why", why, "waiting_for", s.doing)
+	}()
+	select {
+	case <-logged:
+	case <-time.After(time.Second):
+	}
+	os.Exit(exit.Forced)
+}

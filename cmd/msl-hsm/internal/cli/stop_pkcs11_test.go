@@ -1,0 +1,124 @@
+//go:build cgo && !nopkcs11
+
+package cli
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
+	"github.com/msl-hsm/msl-hsm/softhsm"
+)
+
+// A hangable is a directory with a configuration for a server whose module hangs on
+// command.
+type hangable struct {
+	*hsmtest.Module
+	t   *testing.T
+	dir string
+}
+
+func newHangable(t *testing.T) *hangable {
+	t.Helper()
+	token := softhsm.Temp(t)
+	h := &hangable{Module: hsmtest.New(t, token.Module), t: t, dir: t.TempDir()}
+	uri := hsm.URI{Token: token.Label, ModulePath: h.Path}
+	write(t, h.dir, "c.yaml", fmt.Sprintf("keystore: {uri: %q, pin: %q}\n"+
+		"server: {state: s.db, shutdown: 1s, listen: \"127.0.0.1:0\"}\n"+
+		"client: {psk-keys: camera, identity: camera, server-key: server.pem, agent: {listen: \"unix:a.sock\", shutdown: 1s}}\n", uri.String(), string(token.PIN)))
+	h.run("key", "create", "--set", "server")
+	write(t, h.dir, "server.pem", h.run("key", "show", "msl-identity", "--public"))
+	return h
+}
+
+// run does a command that must succeed, and returns what it prints.
+func (h *hangable) run(args ...string) string {
+	h.t.Helper()
+	c := exec.Command("msl-hsm", append(args, "--config", "c.yaml")...)
+	c.Dir = h.dir
+	out, err := c.Output()
+	if err != nil {
+		h.t.Fatalf("%v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+// hang makes calls of a function hang, or of all.
+func (h *hangable) hang(function string) { h.Inject(hsmtest.Fault{Function: function, Hang: true}) }
+
+// hangs waits until a call of the child does.
+func (h *hangable) hangs(c *child) {
+	h.t.Helper()
+	await(h.t, "a call that hangs", func() bool {
+		select {
+		case err := <-c.ended:
+			h.t.Fatalf("%v ended: %v: %s", c.Args, err, c.stderr.String())
+		default:
+		}
+		return h.Counters().Fired > 0
+	})
+}
+
+// serve starts a server and waits until it is ready.
+func (h *hangable) serve() (c *child, url string) {
+	h.t.Helper()
+	c = launch(h.t, h.dir, "serve", "--config", "c.yaml", "--ready-file", "ready")
+	ready := filepath.Join(h.dir, "ready")
+	await(h.t, "the server", func() bool { _, err := os.Stat(ready); return err == nil })
+	text, err := os.ReadFile(ready)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return c, strings.TrimSpace(string(text))
+}
+
+const hungLimit = 6 * time.Second
+
+func TestStopHungStart(t *testing.T) {
+	t.Parallel()
+	h := newHangable(t)
+	for _, function := range []string{"C_Initialize", "C_GetSlotList", "C_Login"} {
+		for _, args := range [][]string{{"serve"}, {"agent", "http://127.0.0.1:1/"}} {
+			h.hang(function)
+			c := launch(t, h.dir, append(args, "--config", "c.yaml")...)
+			h.hangs(c)
+			c.signal(syscall.SIGTERM)
+			if function != "C_Login" {
+				c.signal(syscall.SIGINT) // two equal ones may become one
+				c.forced(0, 5*time.Second, "a second signal", "the key store to open")
+				continue
+			}
+			c.forced(time.Second, hungLimit, "it did not end within 1s", "the key store to open")
+		}
+	}
+}
+
+func TestStopHungMessage(t *testing.T) {
+	t.Parallel()
+	h := newHangable(t)
+	h.run("entity", "add", "camera", "--generate-psk", "camera.psk")
+	c, url := h.serve()
+	h.hang("")
+	device := launch(t, h.dir, "send", url, "--psk-file", "camera.psk", "--server-key", "server.pem", "--key-exchange", "SYMMETRIC_WRAPPED", "--data", "hello")
+	h.hangs(device)
+	c.signal(syscall.SIGTERM)
+	c.forced(time.Second, hungLimit, "it did not end within 1s", "the key store to close")
+	<-device.ended
+}
+
+func TestStopHungClose(t *testing.T) {
+	t.Parallel()
+	h := newHangable(t)
+	c, _ := h.serve()
+	h.hang("")
+	c.signal(syscall.SIGTERM)
+	h.hangs(c)
+	c.forced(0, hungLimit, "it did not end within 1s", "the key store to close")
+}

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// A child is a server or an agent in a process of its own.
+type child struct {
+	*exec.Cmd
+	t      *testing.T
+	stderr bytes.Buffer
+	ended  chan error
+}
+
+// launch starts msl-hsm in a directory, with a standard input that never ends.
+func launch(t *testing.T, dir string, args ...string) *child {
+	t.Helper()
+	c := &child{Cmd: exec.Command("msl-hsm", args...), t: t, ended: make(chan error, 1)}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Dir, c.Stdin, c.Stderr = dir, r, &c.stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	go func() { c.ended <- c.Wait() }()
+	t.Cleanup(func() {
+		w.Close()
+		c.Process.Kill()
+	})
+	return c
+}
+
+func (c *child) signal(s os.Signal) {
+	c.t.Helper()
+	if err := c.Process.Signal(s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// forced asks that the process ends between least and most after now, by force, and
+// says what it waited for.
+func (c *child) forced(least, most time.Duration, why, waiting string) {
+	c.t.Helper()
+	began := time.Now()
+	select {
+	case err := <-c.ended:
+		var ended *exec.ExitError
+		if took := time.Since(began); !errors.As(err, &ended) || ended.ExitCode() != exit.Forced || took < least {
+			c.t.Errorf("ended after %v with %v", took, err)
+		}
+	case <-time.After(most):
+		c.t.Fatalf("still running after %v", most)
+	}
+	line := c.stderr.String()
+	for _, want := range []string{`"level":"ERROR"`, `"msg":"stopped by force"`, why, `"waiting_for":"` + waiting + `"`} {
+		if !strings.Contains(line, want) {
+			c.t.Errorf("the log does not have %s: %s", want, line)
+		}
+	}
+}
+
+// await waits for a condition.
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not in time", what)
+		}
+	}
+}
+
+func write(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStopStart has a server whose start hangs: it waits for a passphrase.
+func TestStopStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "keys", "")
+	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"fd:0\"}\nserver: {state: s.db, shutdown: 1s, listen: \"127.0.0.1:0\"}\n")
+	c := launch(t, dir, "serve", "--init-state", "--config", "c.yaml")
+	await(t, "the state file", func() bool { _, err := os.Stat(filepath.Join(dir, "s.db")); return err == nil })
+	c.signal(syscall.SIGTERM)
+	c.forced(time.Second, 6*time.Second, "it did not end within 1s", "the key store to open")
+}
+
+// TestStopTwice ends at once with a second signal, whichever it is, and before the
+// configuration is read: here it never comes.
+func TestStopTwice(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"serve"}, {"agent", "http://127.0.0.1:1/"}} {
+		dir := t.TempDir()
+		fifo := filepath.Join(dir, "c.yaml")
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := launch(t, dir, append(args, "--config", "c.yaml")...)
+		await(t, "somebody who reads the configuration", func() bool {
+			// Without a reader that is an error (POSIX, open).
+			f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+			if err == nil {
+				t.Cleanup(func() { f.Close() })
+			}
+			return err == nil
+		})
+		c.signal(syscall.SIGINT)
+		select {
+		case err := <-c.ended:
+			t.Fatalf("the first signal ended it: %v", err)
+		case <-time.After(300 * time.Millisecond):
+		}
+		c.signal(syscall.SIGTERM)
+		c.forced(0, 5*time.Second, "a second signal", "start")
+	}
+}

@@ -1,0 +1,171 @@
+//go:build cgo && !nopkcs11
+
+package cli
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+func tokenInitCommand(p *program) *cobra.Command {
+	var label, soPIN string
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Make a PKCS #11 token",
+		Long: `Makes a PKCS #11 token.
+
+With --softhsm DIR it is one of SoftHSM for development: DIR gets the token,
+its PINs (files pin and so-pin, unless --pin and --so-pin name others) and a
+configuration, msl-hsm.yaml, that is ready for "msl-hsm serve".
+
+Else it is one in a free slot of the module of --keystore; its label is the
+token= of that URI, its PINs come from --pin and --so-pin.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error {
+			if p.flags.softhsm != "" {
+				return initSoftHSM(p, p.flags.softhsm, label, soPIN)
+			}
+			return initToken(p, label, soPIN)
+		},
+	}
+	c.Flags().StringVar(&label, "label", "", "`NAME` of the token (default token= of the URI, or dev)")
+	c.Flags().StringVar(&soPIN, "so-pin", "", "`SOURCE` of the security officer's PIN")
+	return c
+}
+
+// initSoftHSM makes a token for development, and what goes with it.
+func initSoftHSM(p *program, dir, label, soSource string) error {
+	if label == "" {
+		label = "dev"
+	}
+	for flag, source := range map[string]string{"--pin": p.flags.pin, "--so-pin": soSource} {
+		if err := notFromEnvironment(flag, source); err != nil {
+			return err
+		}
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	k := &config.Keystore{SoftHSM: dir, PIN: p.flags.pin}
+	uri := &hsm.URI{Token: label}
+	if err := keys.UseSoftHSM(k, uri); err != nil {
+		return err
+	}
+	pin, err := pinFor(k.PIN, filepath.Join(dir, "pin"), "new PIN")
+	if err != nil {
+		return err
+	}
+	defer pin.Close()
+	so, err := pinFor(soSource, filepath.Join(dir, "so-pin"), "new PIN of the security officer")
+	if err != nil {
+		return err
+	}
+	defer so.Close()
+	if err := initialize(uri, so.Bytes(), pin.Bytes()); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "made the SoftHSM token %q in %s\n", label, p.flags.softhsm)
+	return writeConfig(p, p.flags.softhsm, label, k.PIN)
+}
+
+// pinFor reads a PIN, or makes one up and keeps it in a file.
+func pinFor(source, path, what string) (*lockedmem.Buffer, error) {
+	if source != "" {
+		return keys.NewSecret(source, what)
+	}
+	if _, err := os.Stat(path); err == nil {
+		return keys.Secret("file:"+path, what)
+	}
+	line := []byte(rand.Text() + "\n")
+	defer clear(line)
+	if err := atomicfile.Create(path, line, atomicfile.DefaultMode); err != nil {
+		return nil, fmt.Errorf("keep the %s: %w", what, err)
+	}
+	return lockedmem.Copy(line[:len(line)-1]), nil
+}
+
+func initialize(uri *hsm.URI, soPIN, pin []byte) error {
+	err := hsm.InitToken(uri.ModulePath, uri.Token, soPIN, pin)
+	if errors.Is(err, keystore.ErrExists) {
+		return fmt.Errorf("token %q already exists; go on with msl-hsm key create --set server, or choose another --label", uri.Token)
+	}
+	return err
+}
+
+const configText = `# Configuration of msl-hsm; docs/configuration.md has every field.
+keystore:
+  softhsm: .            # SoftHSM keeps its tokens in this directory
+  uri: pkcs11:token=%s
+  pin: %s
+server:
+  listen: 127.0.0.1:8080
+  identity: server
+  state: server.db
+`
+
+// writeConfig makes a configuration beside the token, unless there is one.
+func writeConfig(p *program, dir, label, pin string) error {
+	if pin == "" {
+		pin = "file:pin"
+	}
+	path := filepath.Join(dir, "msl-hsm.yaml")
+	uri := hsm.URI{Token: label}
+	text := fmt.Sprintf(configText, uri.String()[len("pkcs11:token="):], pin)
+	err := atomicfile.Create(path, []byte(text), atomicfile.DefaultMode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		fmt.Fprintf(p.stdout, "wrote %s; next: msl-hsm --config %s key create --set server\n", path, path)
+	}
+	return err
+}
+
+// initToken makes a token in a free slot of any module.
+func initToken(p *program, label, soSource string) error {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	uri, err := keys.Resolve(&c.Keystore)
+	if err != nil {
+		return err
+	}
+	config.Override(&uri.Token, label)
+	if uri.Token == "" {
+		return exit.Usagef("no label for the token: give --label NAME")
+	}
+	if uri.ModulePath == "" {
+		return exit.Usagef("key store %s names no module-path: add ?module-path=/path/to/module.so", uri)
+	}
+	so, err := keys.NewSecret(keys.OrPrompt(soSource), "new PIN of the security officer")
+	if err != nil {
+		return err
+	}
+	defer so.Close()
+	pin, err := keys.NewSecret(keys.OrPrompt(c.Keystore.PIN), "new PIN")
+	if err != nil {
+		return err
+	}
+	defer pin.Close()
+	if err := initialize(uri, so.Bytes(), pin.Bytes()); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "made the token %q; its URI is %s\n", uri.Token, uri)
+	return nil
+}

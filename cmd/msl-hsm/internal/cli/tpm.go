@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
+)
+
+// setKeysAside renames the file of keys that do not load, because of err, if they
+// never will: the TPM was cleared, or another one replaces it on purpose.
+func setKeysAside(p *program, replace bool, err error) error {
+	c, errC := p.configure()
+	if errC != nil {
+		return errC
+	}
+	u, errU := keys.TPMURI(c)
+	if errU != nil {
+		return errU
+	}
+	device, errD := tpm.Open(c.Keystore.URI)
+	if errD != nil {
+		return errD
+	}
+	defer device.Close()
+	switch why := identity.Diagnose(device, keys.IdentityFile(u.State)); {
+	case errors.Is(why, identity.ErrCleared), replace && exit.IsAny(why, identity.ErrOtherTPM, identity.ErrNotInitialized):
+		return os.Rename(u.State, u.State+".lost")
+	case exit.IsAny(why, identity.ErrOtherTPM, identity.ErrDamaged):
+		return why
+	}
+	return fmt.Errorf("%w; to give these keys up add --replace", err)
+}
+
+// withMachine runs a verb on this machine's TPM.
+func (p *program) withMachine(create bool, do func(*config.Config, *keys.Device) error) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	m, err := keys.OpenDevice(c, create)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, m)
+	return do(c, m)
+}
+
+// progress tells a person what takes its time.
+func (p *program) progress(what string) {
+	if onTerminal(p.stderr) {
+		fmt.Fprintln(p.stderr, "…", what)
+	}
+}
+
+func tpmInitCommand(p *program) *cobra.Command {
+	var ek string
+	var algorithms []string
+	var o identity.InitOptions
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Make this machine's keys in its TPM",
+		Long: `Makes the storage key, the attestation key and the identity keys of this machine in
+its TPM, which --keystore tpm:?state=FILE names. Nothing that it writes to the disk
+is secret. It can be repeated: what is there stays. After the TPM was cleared it makes
+new ones, and the file of those that are lost ends in .lost.`,
+		Args: want(),
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if ek != "" {
+				if o.EK, err = keys.EKKind("--ek", ek); err != nil {
+					return err
+				}
+			}
+			for _, name := range algorithms {
+				a, err := keystore.ParseAlgorithm(name)
+				if err != nil {
+					return exit.Usagef("--algorithm: %w", err)
+				}
+				o.Algorithms = append(o.Algorithms, a)
+			}
+			err = initTPM(p, c.Context(), o)
+			if errors.Is(err, keystore.ErrForeign) {
+				if err = setKeysAside(p, o.Replace, err); err == nil {
+					err = initTPM(p, c.Context(), o)
+				}
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&ek, "ek", "", "`KIND` of endorsement key: rsa2048, p256 or p384 (default the first with a certificate)")
+	c.Flags().StringSliceVar(&algorithms, "algorithm", nil, "`ALGORITHM` of an identity key: ecdsa-p256 or rsa2048-sign")
+	c.Flags().BoolVar(&o.NewKeys, "new-keys", false, "make new identity keys, because the old ones were revoked")
+	c.Flags().BoolVar(&o.Replace, "replace", false, "give up the identity that this machine had with another TPM")
+	return c
+}
+
+func initTPM(p *program, ctx context.Context, o identity.InitOptions) error {
+	return p.withMachine(true, func(_ *config.Config, m *keys.Device) error {
+		if err := m.Identity.Init(ctx, o, p.progress); err != nil {
+			return err
+		}
+		s, err := m.Identity.Status()
+		if err == nil {
+			fmt.Fprintf(p.stdout, "this machine is EK hash %s\n", s.ID)
+		}
+		return err
+	})
+}
+
+func tpmStatusCommand(p *program) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Tell what identity this machine has",
+		Args:  want(),
+		RunE: func(*cobra.Command, []string) error {
+			return p.withMachine(false, func(_ *config.Config, m *keys.Device) error {
+				s, err := m.Identity.Status()
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					err = printJSON(p.stdout, s)
+				} else {
+					err = printStatus(p, s)
+				}
+				if s.Initialized {
+					err = errors.Join(err, m.Identity.Check())
+				}
+				return err
+			})
+		},
+	}
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func printStatus(p *program, s identity.Status) error {
+	if !s.Initialized {
+		_, err := fmt.Fprintln(p.stdout, "no identity yet: run msl-hsm tpm init")
+		return err
+	}
+	fmt.Fprintf(p.stdout, "EK hash   %s (%s)\nAK        %s\nenrolled  %s\n", s.ID, s.EK, s.AK, yesNo(s.Enrolled))
+	if s.Enrolled {
+		fmt.Fprintf(p.stdout, "name      %s\n", exit.Printable(s.Name))
+	}
+	if s.LastAnswer != "" {
+		fmt.Fprintf(p.stdout, "last      %s: %s\n", day(*s.LastAttempt), exit.Printable(s.LastAnswer))
+	}
+	for _, k := range s.Keys {
+		line := fmt.Sprintf("key       %s %s", k.Algorithm, k.Name)
+		if k.NotAfter != nil {
+			line += ", certificate " + k.Serial + " until " + day(*k.NotAfter)
+		}
+		fmt.Fprintln(p.stdout, line)
+	}
+	return nil
+}
+
+// tpmApply is enroll or renew: a conversation with the server's authority.
+func tpmApply(p *program, use, short, long, done string, apply func(*identity.Device, context.Context, identity.Exchange, func(string)) error) *cobra.Command {
+	var over config.Client
+	c := &cobra.Command{
+		Use:   use + " --server URL",
+		Short: short,
+		Long:  long,
+		Args:  want(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.withMachine(false, func(cfg *config.Config, m *keys.Device) error {
+				overrideClient(&cfg.Client, over)
+				config.Override(&cfg.Client.URL, over.URL)
+				client, err := clientside.NewcomerClient(cfg)
+				if err != nil {
+					return err
+				}
+				defer client.Close()
+				err = apply(m.Identity, c.Context(), fleet.Exchange(client, cfg.Client.Recipient), p.progress)
+				s, statusErr := m.Identity.Status()
+				switch {
+				case errors.Is(err, identity.ErrPending):
+					return fmt.Errorf("%w; there it is msl-hsm enrollment approve %s", err, s.ID[:16])
+				case err != nil:
+					return err
+				case statusErr == nil:
+					fmt.Fprintf(p.stdout, "%s as %s\n", done, exit.Printable(s.Name))
+				}
+				return statusErr
+			})
+		},
+	}
+	c.Flags().StringVar(&over.URL, "server", "", "`URL` of the server's enrollment")
+	c.Flags().StringVar(&over.ServerKey, "server-key", "", "public key of the server, in this PEM `FILE`")
+	c.Flags().StringVar(&over.Recipient, "recipient", "", "identity `NAME` of the server")
+	return c
+}
+
+func tpmEnrollCommand(p *program) *cobra.Command {
+	return tpmApply(p, "enroll", "Prove this machine to a server, and get an identity",
+		`Proves to the server that the keys of this machine are in its TPM, and keeps the
+identity that the server gives. It can be repeated at any time, after a crash too;
+where a person has to approve the machine, repeat it when that was done.`,
+		"enrolled", (*identity.Device).Enroll)
+}
+
+func tpmRenewCommand(p *program) *cobra.Command {
+	return tpmApply(p, "renew", "Get a new identity key, for which the old one vouches",
+		`Makes new identity keys and enrolls them; the present ones vouch for them, and are in
+use until the server has said yes.`,
+		"renewed", (*identity.Device).Renew)
+}
+
+func tpmQuoteCommand(p *program) *cobra.Command {
+	var nonce string
+	var pcrs []uint
+	c := &cobra.Command{
+		Use:   "quote --nonce HEX",
+		Short: "Let the TPM sign the state of this machine, as JSON",
+		Args:  want(),
+		RunE: func(*cobra.Command, []string) error {
+			n, err := exit.ParseHex("--nonce", nonce)
+			if err != nil {
+				return err
+			}
+			return p.withMachine(false, func(_ *config.Config, m *keys.Device) error {
+				quote, err := m.Identity.Quote(n, pcrs)
+				if err == nil {
+					_, err = fmt.Fprintf(p.stdout, "%s\n", quote)
+				}
+				return err
+			})
+		},
+	}
+	c.Flags().StringVar(&nonce, "nonce", "", "16 to 32 bytes from whoever asks, as hexadecimal `DIGITS`")
+	c.Flags().UintSliceVar(&pcrs, "pcr", []uint{0, 1, 2, 3, 4, 5, 6, 7}, "`NUMBERS` of PCRs, of the SHA-256 bank")
+	return c
+}

@@ -1,0 +1,152 @@
+package clientside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/agent"
+	"github.com/msl-hsm/msl-hsm/msl/failurelog"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/userauth"
+)
+
+// An Agent sends for the programs of this machine.
+type Agent struct {
+	config   *config.Config
+	Client   *Client
+	log      *slog.Logger
+	reporter *failurelog.Reporter
+}
+
+func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*Agent, error) {
+	if c.Client.Agent.Requests < 1 {
+		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
+	}
+	warnings := slog.NewLogLogger(log.Handler(), slog.LevelWarn).Writer()
+	tell := &Trace{Out: warnings}
+	k, err := Open(c, ctx, tell)
+	if err != nil {
+		return nil, err
+	}
+	tell.Remind()
+	k.Msl.State = agent.WatchState(k.Msl.State, func(r msl.ClientRecord) {
+		log.Info("new master token", "key_exchange", r.KeyExchange)
+	})
+	if c.Client.UserScheme == "EMAIL_PASSWORD" {
+		k.Msl.UserAuth = func(ctx context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
+			return agentUserAuth(&c.Client.Agent, ctx, user, reason)
+		}
+	}
+	web, err := WebClient(c, k.store)
+	if err != nil {
+		k.Close()
+		return nil, err
+	}
+	k.Msl.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: pooled(web, c.Client.Agent.Requests), MaxAnswer: c.Client.Limits.Answer}
+	return &Agent{config: c, Client: k, log: log, reporter: reporter}, nil
+}
+
+// pooled keeps as many connections as there are requests at a time.
+func pooled(web *http.Client, connections int) *http.Client {
+	transport, ok := web.Transport.(*http.Transport)
+	if !ok {
+		transport = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	transport.MaxIdleConnsPerHost = connections
+	return &http.Client{Transport: transport}
+}
+
+// handler is the agent of the configuration, in which a time of 0 is no bound, and a
+// body of 0 bytes is one without data.
+func (a *Agent) handler() http.Handler {
+	own := &a.config.Client
+	h := &agent.Handler{
+		Client: a.Client.Msl, Recipient: own.Recipient, User: own.User, Users: slices.Collect(maps.Keys(own.Agent.Users)),
+		MaxBody: own.Agent.Body, Requests: own.Agent.Requests, Timeout: own.Agent.Timeout,
+		Explain: a.explain, Report: a.report,
+	}
+	if h.Timeout == 0 {
+		h.Timeout = -1
+	}
+	if h.MaxBody <= 0 {
+		return http.MaxBytesHandler(h, 0)
+	}
+	return h
+}
+
+// agentUserAuth proves a user with the password that the configuration names. A password
+// that was refused is not tried again for the same message.
+func agentUserAuth(c *config.Agent, _ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
+	if reason != 0 {
+		return nil, nil
+	}
+	password, err := keys.Secret(c.Users[user], "password of "+exit.Printable(user))
+	if err != nil {
+		return nil, err
+	}
+	defer password.Close()
+	return userauth.EmailPasswordData(user, password.Bytes()), nil
+}
+
+// settingOf names the setting that refused a request.
+func settingOf(err error) error {
+	var body *agent.BodyError
+	var user *agent.UserError
+	switch {
+	case errors.As(err, &body):
+		return fmt.Errorf("%w, which client.agent.body permits", err)
+	case errors.As(err, &user):
+		return fmt.Errorf("%w: add them to client.agent.users", err)
+	}
+	return err
+}
+
+// explain is what a program is told of an error.
+func (a *Agent) explain(err error) error {
+	told := Explain(settingOf(err), a.config)
+	switch {
+	case a.Client.machine != nil && errors.Is(err, keystore.ErrForeign):
+		return fmt.Errorf("%w; %s, and start the agent again", told, keys.MakeIdentity)
+	case exit.IsAny(err, identity.ErrOtherTPM, identity.ErrCleared, identity.ErrNotInitialized, identity.ErrNotEnrolled):
+		return &agent.StatusError{Status: http.StatusInternalServerError, Err: told}
+	}
+	return told
+}
+
+// report logs what became of a request, and tells the server of a crypto failure.
+func (a *Agent) report(_ context.Context, e agent.Exchange) {
+	if e.Err == nil {
+		a.log.Debug("message", "took", e.Took)
+		return
+	}
+	a.reporter.Observe(e.Err)
+	if e.Status == 0 {
+		a.log.Debug("request was given up", "took", e.Took)
+		return
+	}
+	a.log.Warn("no complete answer", "status", e.Status, "begun", e.Begun, "took", e.Took, slog.Any("error", settingOf(e.Err)))
+}
+
+// Server bounds what a program may cost before its request is read.
+func (a *Agent) Server() *http.Server {
+	return &http.Server{
+		Handler:           a.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+}

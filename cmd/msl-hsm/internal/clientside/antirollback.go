@@ -1,0 +1,81 @@
+package clientside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state/anchor"
+	"github.com/msl-hsm/msl-hsm/tpm"
+)
+
+// antiRollbackIndex is the NV index of the counter that the state is bound to, or 0.
+func antiRollbackIndex(c *config.Config) (tpm2.TPMHandle, error) {
+	switch c.Client.AntiRollback {
+	case "", "false":
+		return 0, nil
+	case "true":
+		return tpm.DefaultCounter, nil
+	}
+	n, err := strconv.ParseUint(c.Client.AntiRollback, 0, 32)
+	if err != nil || n>>24 != 0x01 {
+		return 0, exit.Usagef("anti-rollback is %q: want true, false or an NV index, such as %#x", c.Client.AntiRollback, uint32(tpm.DefaultCounter))
+	}
+	return tpm2.TPMHandle(n), nil
+}
+
+// anchored is the client's state file, bound to a counter in the TPM if that is
+// wanted.
+func anchored(c *config.Config, ctx context.Context, k *Client, tell *Trace) (msl.ClientState, error) {
+	at, err := antiRollbackIndex(c)
+	switch {
+	case err != nil:
+		return nil, err
+	case at == 0 && k.state == nil:
+		return &noState{}, nil
+	case at == 0:
+		return unanchored{k.state}, nil
+	case k.state == nil:
+		return nil, exit.Usagef("anti-rollback needs a state file to protect: give --state FILE")
+	case k.machine == nil:
+		return nil, exit.Usagef("anti-rollback needs a TPM that counts: give --keystore tpm:?state=FILE")
+	}
+	r, err := k.state.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	open, name := k.machine.Store.DefineCounter, fmt.Sprintf("%#x", uint32(at))
+	if anchor.BoundTo(r) == name {
+		open = k.machine.Store.Counter
+	}
+	counter, err := open(at)
+	if errors.Is(err, keystore.ErrNotFound) {
+		err = fmt.Errorf("%s is bound to a counter that this TPM does not have; delete the file to begin a new session: %w", c.Client.State, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &anchor.Client{State: k.state, Counter: counter, Name: name, Notice: tell.warn}, nil
+}
+
+// warn tells of an error that the client goes on after.
+func (s *Trace) warn(err error) { fmt.Fprintln(s.Out, "msl-hsm:", exit.OneLine(err)) }
+
+// An unanchored state counts by itself. It does not go on with a session whose ids
+// came from a counter: they would begin again.
+type unanchored struct{ msl.ClientState }
+
+func (u unanchored) Load(ctx context.Context) (msl.ClientRecord, error) {
+	r, err := u.ClientState.Load(ctx)
+	if r.Anchor != nil {
+		r = msl.ClientRecord{}
+	}
+	return r, err
+}

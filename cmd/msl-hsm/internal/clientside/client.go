@@ -1,0 +1,88 @@
+package clientside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/userauth"
+)
+
+// A Client is an MSL client with all that it holds open.
+type Client struct {
+	Msl     *msl.Client
+	own     *entityauth.KeySet // pre-shared keys, or nil
+	reveals keystore.Revealer  // the wrapping one of them, for ladders, or nil
+	peer    *entityauth.PSK    // pre-shared keys of the server, or nil
+	earlier *earlierSession    // or nil
+	state   *bolt.Client       // or nil
+	machine *keys.Device       // with the TPM that the keys are in, or nil
+	store   keys.Importing
+	web     *http.Client
+}
+
+// An earlierSession is the tokens of another state file of the same entity: to
+// hide the entity, or to prove a user.
+type earlierSession struct {
+	msl   *msl.Client
+	state *bolt.Client
+}
+
+// A hiddenEntity holds the keys that hide it.
+type hiddenEntity struct{ entityauth.MTProtected }
+
+// userTokens proves a user by the tokens of the earlier session.
+func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.UserAuthData, error) {
+	held, err := e.msl.HeldTokens(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	defer held.Keys.Release()
+	if held.MasterToken == nil || held.UserIDToken == nil {
+		return nil, fmt.Errorf("the earlier state has no user ID token of %s", exit.Printable(user))
+	}
+	return userauth.UserIDTokenData(held.MasterToken.Bytes(), held.UserIDToken.Bytes()), nil
+}
+
+// Close closes the keys before the store that they are in.
+func (k *Client) Close() error {
+	var errs []error
+	if k.web != nil {
+		k.web.CloseIdleConnections() // with the word that nobody cut them off
+	}
+	if k.Msl != nil {
+		errs = append(errs, k.Msl.Close(), keys.CloseExchanges(k.Msl.KeyExchanges))
+		if hidden, ok := k.Msl.Entity.(*hiddenEntity); ok {
+			hidden.Keys.Release()
+		}
+	}
+	if k.earlier != nil {
+		errs = append(errs, k.earlier.msl.Close(), k.earlier.state.Close())
+	}
+	if k.peer != nil {
+		errs = append(errs, k.peer.Close())
+	}
+	if k.own != nil {
+		k.own.Release()
+	}
+	if k.reveals != nil {
+		errs = append(errs, k.reveals.Close())
+	}
+	if k.state != nil {
+		errs = append(errs, k.state.Close())
+	}
+	switch {
+	case k.machine != nil:
+		errs = append(errs, k.machine.Close())
+	case k.store != nil:
+		errs = append(errs, k.store.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,50 @@
+package clientside
+
+import (
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+)
+
+// machineEntity is this machine as a server enrolled it: by its first key, or by
+// the certificate of that key.
+func machineEntity(c *config.Config, m *keys.Device) (msl.EntityScheme, error) {
+	name, credentials, err := m.Identity.Credentials()
+	if err != nil {
+		return nil, err
+	}
+	own := credentials[0]
+	if c.Client.EntityScheme != "X509" {
+		c.Client.Identity = name
+		return keys.KeyEntity(name, "", own.Signer)
+	}
+	if own.Certificate == nil {
+		return nil, exit.Usagef("the server that enrolled this machine issues no certificates: omit --entity-scheme")
+	}
+	c.Client.Identity = fleet.CertificateIdentity(name)
+	return &entityauth.X509{Certificate: own.Certificate, Key: own.Signer}, nil
+}
+
+// NewcomerClient talks to the server's enrollment as one without an identity, with
+// session keys that end with the process: what has to be secret is for the TPM.
+func NewcomerClient(c *config.Config) (*msl.Client, error) {
+	if err := c.Client.CheckURL(); err != nil {
+		return nil, err
+	}
+	if err := c.Client.CheckPeers(); err != nil {
+		return nil, err
+	}
+	peers, err := peerSchemes(&c.Client, &Client{})
+	if err != nil {
+		return nil, err
+	}
+	web, err := WebClient(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	return fleet.NewClient(peers, &mslhttp.Transport{URL: c.Client.URL, Client: web}), nil
+}

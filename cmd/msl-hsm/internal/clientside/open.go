@@ -1,0 +1,200 @@
+package clientside
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/userauth"
+)
+
+func Open(c *config.Config, ctx context.Context, tell *Trace) (*Client, error) {
+	if err := c.Client.CheckURL(); err != nil {
+		return nil, err
+	}
+	if err := c.Client.CheckPeers(); err != nil {
+		return nil, err
+	}
+	k := &Client{}
+	if err := fillClient(c, ctx, k, tell); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return k, nil
+}
+
+func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) error {
+	if err := clientKeys(c, k); err != nil {
+		return err
+	}
+	peers, err := peerSchemes(&c.Client, k)
+	if err != nil {
+		return err
+	}
+	entity, err := whoSends(c, k)
+	if err != nil {
+		return err
+	}
+	if k.web, err = WebClient(c, k.store); err != nil {
+		return err
+	}
+	k.Msl = &msl.Client{
+		Entity: entity, Peers: peers,
+		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
+		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
+		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
+	}
+	if err := clientExchanges(c, k); err != nil {
+		return err
+	}
+	if err := useEarlier(c, ctx, k); err != nil {
+		return err
+	}
+	if k.Msl.UserAuth, err = clientUserAuth(&c.Client, k.earlier); err != nil {
+		return err
+	}
+	if c.Client.State != "" {
+		if err := warnOfState(c, k, tell); err != nil {
+			return err
+		}
+		if k.state, err = bolt.OpenClient(c.Client.State, c.Client.Owner()); err != nil {
+			return err
+		}
+	}
+	state, err := anchored(c, ctx, k, tell)
+	if err == nil {
+		k.Msl.State = tell.state(state)
+	}
+	return err
+}
+
+// whoSends is who we are: as the configuration says, or as a server enrolled this
+// machine.
+func whoSends(c *config.Config, k *Client) (msl.EntityScheme, error) {
+	if k.machine != nil && c.Client.NamesNobody() {
+		return machineEntity(c, k.machine)
+	}
+	scheme, err := clientScheme(c, k.store)
+	if err != nil {
+		return nil, err
+	}
+	return clientEntity(c, k, scheme)
+}
+
+// clientKeys opens the device's key store. Without one the keys are in memory.
+func clientKeys(c *config.Config, k *Client) error {
+	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
+		for _, label := range []string{c.Client.Key, c.Client.PSKKeys} {
+			if label != "" {
+				return exit.Usagef("no key store for the key %q: give --keystore URI, or keystore.uri in the configuration", label)
+			}
+		}
+		k.store = soft.New()
+		return nil
+	}
+	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		m, err := keys.OpenDevice(c, false)
+		if err == nil {
+			k.machine, k.store = m, m.Store
+		}
+		return err
+	}
+	store, err := keys.Open(c)
+	if err == nil {
+		k.store = store
+	}
+	return err
+}
+
+// clientExchanges are what the client offers.
+func clientExchanges(c *config.Config, k *Client) error {
+	custody, err := config.ParseCustody("custody of the client", c.Client.Custody)
+	if err != nil {
+		return err
+	}
+	names := []string(c.Client.KeyExchanges)
+	if names == nil {
+		names = []string{"ASYMMETRIC_WRAPPED"}
+		switch {
+		case k.own != nil && k.own.Wrapping != nil:
+			names = []string{"SYMMETRIC_WRAPPED"}
+		case k.machine != nil && custody == msl.CustodySealed:
+			names = []string{config.TpmImport}
+		}
+	}
+	if err := config.CheckNames(names, config.ExchangeNames()); err != nil {
+		return exit.Usagef("key exchange: %w", err)
+	}
+	keys := keys.ExchangeKeys{Store: k.store, Machine: k.machine, Psk: &entityauth.PSK{Keys: k.own}, Own: k.reveals}
+	if c.Client.DHGroup != "" {
+		keys.Groups = config.GroupList{c.Client.DHGroup}
+	}
+	k.Msl.Custody = custody
+	k.Msl.KeyExchanges, err = keys.All(names, true, custody, msl.RequestingSide)
+	return err
+}
+
+// clientUserAuth gives the proof of a user once: one that was refused is not tried
+// again.
+func clientUserAuth(c *config.Client, earlier *earlierSession) (func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error), error) {
+	prove := func(ctx context.Context, user string) (*msl.UserAuthData, error) {
+		password, err := keys.Secret(keys.OrPrompt(c.Password), "password of "+user)
+		if err != nil {
+			return nil, err
+		}
+		defer password.Close()
+		return userauth.EmailPasswordData(user, password.Bytes()), nil
+	}
+	switch {
+	case c.UserScheme == "USER_ID_TOKEN" && earlier == nil:
+		return nil, exit.Usagef("user scheme USER_ID_TOKEN needs the tokens of an earlier session: give --earlier-state FILE")
+	case c.UserScheme == "USER_ID_TOKEN":
+		prove = earlier.userTokens
+	case c.UserScheme != "EMAIL_PASSWORD":
+		return nil, exit.Usagef("unknown user scheme %q: want EMAIL_PASSWORD or USER_ID_TOKEN", c.UserScheme)
+	}
+	return func(ctx context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
+		if reason != 0 {
+			return nil, nil
+		}
+		return prove(ctx, user)
+	}, nil
+}
+
+// useEarlier opens the earlier session, and hides our entity with it where the
+// scheme is MT_PROTECTED.
+func useEarlier(c *config.Config, ctx context.Context, k *Client) error {
+	hide := c.Client.EntityScheme == "MT_PROTECTED"
+	if c.Client.EarlierState == "" {
+		if hide {
+			return exit.Usagef("entity scheme MT_PROTECTED needs the master token of an earlier session: give --earlier-state FILE")
+		}
+		return nil
+	}
+	state, err := bolt.OpenClient(c.Client.EarlierState, c.Client.Owner())
+	if err != nil {
+		return err
+	}
+	k.earlier = &earlierSession{state: state, msl: &msl.Client{
+		Entity: k.Msl.Entity, KeyExchanges: k.Msl.KeyExchanges, Custody: k.Msl.Custody, State: state,
+	}}
+	if !hide {
+		return nil
+	}
+	held, err := k.earlier.msl.HeldTokens(ctx, "")
+	if err != nil {
+		return err
+	}
+	if held.MasterToken == nil {
+		return noEarlierToken(c, k)
+	}
+	k.Msl.Entity = &hiddenEntity{entityauth.MTProtected{Own: k.Msl.Entity, Token: held.MasterToken, Keys: held.Keys}}
+	return nil
+}

@@ -1,0 +1,88 @@
+package clientside
+
+import (
+	"context"
+	"crypto/rsa"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+)
+
+// A trusted entity is the one server that we believe.
+type trusted msl.Entity
+
+// Entity implements msl.Directory.
+func (t *trusted) Entity(_ context.Context, identity string) (*msl.Entity, error) {
+	if identity != t.Identity {
+		return nil, keystore.ErrNotFound
+	}
+	return (*msl.Entity)(t), nil
+}
+
+// peerSchemes are the ways in which the server may prove itself.
+func peerSchemes(c *config.Client, k *Client) (all []msl.EntityScheme, err error) {
+	if c.ServerKey != "" {
+		peer, err := peerKey(c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, peer)
+	}
+	if c.ServerRoots != "" || c.ServerIntermediates != "" {
+		a, err := keys.ReadAuthorities("client.server-", c.ServerRoots, c.ServerIntermediates)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, &entityauth.X509{Roots: a.Roots, Intermediates: a.Between})
+	}
+	if c.ServerPSK != "" {
+		if k.peer, err = peerPSK(c, k.store); err != nil {
+			return nil, err
+		}
+		all = append(all, k.peer)
+	}
+	return all, nil
+}
+
+func peerKey(c *config.Client) (msl.EntityScheme, error) {
+	public, err := keys.ReadPublicKey(c.ServerKey)
+	if err != nil {
+		return nil, err
+	}
+	id := c.ServerKeyID
+	if id == "" {
+		if id, err = keystore.KeyID(public); err != nil {
+			return nil, err
+		}
+	}
+	server := &trusted{Identity: c.Recipient, KeyID: id, PublicKey: public}
+	if _, ok := public.(*rsa.PublicKey); ok {
+		server.Scheme = "RSA"
+		return &entityauth.RSA{Directory: server}, nil
+	}
+	server.Scheme = "ECC"
+	return &entityauth.ECC{Directory: server}, nil
+}
+
+// peerPSK is a server whose pre-shared keys we have. They are sealed as those of
+// any peer.
+func peerPSK(c *config.Client, store keys.Importing) (*entityauth.PSK, error) {
+	file, err := keys.ReadPSK(c.ServerPSK)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Wipe()
+	if file.Identity != "" && file.Identity != c.Recipient {
+		return nil, exit.Usagef("the keys in %s are those of %q, not of %q: give --recipient", c.ServerPSK, file.Identity, c.Recipient)
+	}
+	file.Identity = c.Recipient
+	sealed, err := file.Seal(store)
+	if err != nil {
+		return nil, err
+	}
+	return &entityauth.PSK{Store: store, Directory: &trusted{Identity: c.Recipient, Scheme: "PSK", PSK: sealed}}, nil
+}

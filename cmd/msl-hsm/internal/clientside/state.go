@@ -1,0 +1,65 @@
+package clientside
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// makeDeviceKeys is what a device's key store lacks without sealing keys.
+const makeDeviceKeys = "run msl-hsm key create --set device"
+
+// forgets says why a state file keeps no session, and what to do about it, or
+// nothing. Session keys outlive the process sealed, or where our pre-shared key
+// opens the answer again that brought them.
+func forgets(c *config.Config, k *Client) (why string, err error) {
+	seals := slices.ContainsFunc(k.Msl.KeyExchanges, func(x msl.KeyExchange) bool { return x.Scheme() != "SYMMETRIC_WRAPPED" })
+	if !seals || k.machine != nil || c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
+		return "", nil
+	}
+	for _, role := range []keystore.Role{keystore.RoleSealSession, keystore.RoleSealMAC} {
+		_, err := k.store.Lookup(role.Label(c.Keystore.Prefix))
+		if errors.Is(err, keystore.ErrNotFound) {
+			return "the key store has no sealing keys for the session keys: " + makeDeviceKeys, nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+// warnOfState notes where a state file can keep no session.
+func warnOfState(c *config.Config, k *Client, tell *Trace) error {
+	why, err := forgets(c, k)
+	if err == nil && why != "" {
+		tell.note = fmt.Sprintf("%s keeps no session, the next call begins anew: %s", exit.Printable(c.Client.State), why)
+	}
+	return err
+}
+
+// Remind tells what was noted, once something was done.
+func (s *Trace) Remind() {
+	if s.note != "" {
+		fmt.Fprintln(s.Out, s.note)
+	}
+}
+
+// noEarlierToken says how an earlier session is made that hides our entity.
+func noEarlierToken(c *config.Config, k *Client) error {
+	why, err := forgets(c, k)
+	if err != nil {
+		return err
+	}
+	none := exit.Printable(c.Client.EarlierState) + " has no master token that can be used here: "
+	again := "make one with send --state, and the same key exchange"
+	if why != "" {
+		return exit.Usagef("%s%s; then %s", none, why, again)
+	}
+	return exit.Usagef("%s%s", none, again)
+}

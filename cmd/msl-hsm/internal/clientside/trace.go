@@ -1,0 +1,211 @@
+package clientside
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// A Trace tells what a message took to be answered.
+type Trace struct {
+	Verbose bool
+	Out     io.Writer
+
+	start time.Time
+	token []byte // the master token at the start
+	fresh []string
+	note  string // for the end, whether verbose or not
+}
+
+func (s *Trace) Begin() { s.start = time.Now() }
+
+func (s *Trace) tell(format string, args ...any) {
+	if s.Verbose {
+		fmt.Fprintf(s.Out, format+"\n", args...)
+	}
+}
+
+// End sums up.
+func (s *Trace) End(r *msl.Response) {
+	defer s.Remind()
+	switch {
+	case len(s.fresh) > 0:
+		s.tell("master token: new, by key exchange %s", s.fresh[len(s.fresh)-1])
+	case r.KeyExchange != "":
+		s.tell("master token: new, by key exchange %s", r.KeyExchange)
+	case s.token != nil:
+		s.tell("master token: re-used, no key exchange")
+	default:
+		s.tell("master token: none")
+	}
+	s.tell("%d messages, %s", r.Messages, took(s.start))
+}
+
+func took(start time.Time) string {
+	d := time.Since(start)
+	if d < 10*time.Millisecond {
+		return d.Round(100 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+// transport tells of every message that t carries.
+func (s *Trace) transport(t msl.Transport) msl.Transport { return &tracedTransport{t, s} }
+
+type tracedTransport struct {
+	msl.Transport
+	story *Trace
+}
+
+func (t *tracedTransport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+	start := time.Now()
+	count := &countingWriter{}
+	body, err := t.Transport.RoundTrip(ctx, func(w io.Writer) error {
+		count.w = w
+		return write(count)
+	})
+	if err == nil {
+		t.story.tell("sent a message of %d bytes, answered after %s", count.n.Load(), took(start))
+	}
+	return body, err
+}
+
+// A countingWriter may still be written to when its count is read: an answer can
+// come before its request is out.
+type countingWriter struct {
+	w io.Writer
+	n atomic.Int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// state tells when another master token is kept.
+func (s *Trace) state(c msl.ClientState) msl.ClientState { return &tracedState{c, s} }
+
+type tracedState struct {
+	msl.ClientState
+	story *Trace
+}
+
+func (t *tracedState) Load(ctx context.Context) (msl.ClientRecord, error) {
+	r, err := t.ClientState.Load(ctx)
+	t.story.token = r.MasterToken
+	return r, err
+}
+
+func (t *tracedState) Save(ctx context.Context, r msl.ClientRecord) error {
+	if r.MasterToken != nil && !bytes.Equal(r.MasterToken, t.story.token) {
+		t.story.token = r.MasterToken
+		t.story.fresh = append(t.story.fresh, r.KeyExchange)
+	}
+	return t.ClientState.Save(ctx, r)
+}
+
+// noState is that of a client without a file: it counts, and keeps nothing.
+type noState struct{ ids atomic.Int64 }
+
+func (*noState) Load(context.Context) (msl.ClientRecord, error) { return msl.ClientRecord{}, nil }
+
+func (*noState) Save(context.Context, msl.ClientRecord) error { return nil }
+
+// NextID counts for every serial number together: ids need only grow.
+func (n *noState) NextID(context.Context, int64) (int64, error) { return n.ids.Add(1), nil }
+
+// Explain adds to an MSL error what to do about it.
+func Explain(err error, c *config.Config) error {
+	var peer *msl.PeerError
+	if !errors.As(err, &peer) {
+		return distrusted(Unread(err))
+	}
+	return fmt.Errorf("%s refused the message: %w: %s", exit.Printable(config.OrDocument(peer.Identity)), refused{peer}, advice(peer, c))
+}
+
+// Unread says what answered in the place of an MSL server, which setting bounds what
+// we take of an answer, or that we could not read one.
+func Unread(err error) error {
+	var limit *msl.LimitError
+	var long *http.MaxBytesError
+	var other *mslhttp.NotMessageError
+	switch {
+	case errors.Is(err, msl.ErrDecryptNotSupported):
+		return fmt.Errorf("the keys here cannot complete the key exchange, so nothing was sent: offer another one with --key-exchange: %w", err)
+	case errors.As(err, &other):
+		return other // what the protocol makes of it says no more
+	case errors.Is(err, msl.ErrTruncated) && errors.Is(err, msl.ErrNotMessage):
+		return fmt.Errorf("the server's answer ends within its header: try again, and check the URL: %w", err)
+	case errors.Is(err, msl.ErrNotMessage) && errors.Is(err, io.EOF):
+		return fmt.Errorf("the server answered with an empty body, not MSL: check the URL: %w", err)
+	case errors.Is(err, msl.ErrNotMessage):
+		return fmt.Errorf("the server did not answer with an MSL message: check the URL: %w", err)
+	case errors.As(err, &limit):
+		return fmt.Errorf("%w: raise client.limits.%s in the configuration", err, strings.ToLower(limit.Limit))
+	case errors.As(err, &long):
+		return fmt.Errorf("the answer is longer than %d bytes: raise client.limits.answer in the configuration: %w", long.Limit, err)
+	}
+	return err
+}
+
+// distrusted says whose proof did not do, where an answer was not believed.
+func distrusted(err error) error {
+	for _, code := range []msl.Code{
+		msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound, msl.ErrEntityNotFound, msl.ErrIncorrectEntityAuthData,
+		msl.ErrX509CertVerificationFailed, msl.ErrMessageEntityDataBasedVerificationFailed,
+	} {
+		if errors.Is(err, code) {
+			return fmt.Errorf("the server is not the trusted one: compare --recipient and --server-key with its identity and with msl-hsm key show msl-identity --public there: %w", err)
+		}
+	}
+	return err
+}
+
+// A refused is an MSL error in one line.
+type refused struct{ *msl.PeerError }
+
+func (r refused) Unwrap() error { return r.PeerError }
+
+func (r refused) Error() string {
+	if r.Code < 0 {
+		return r.Response.String()
+	}
+	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, r.Code.Text())
+}
+
+// advice is the next step after an error.
+func advice(e *msl.PeerError, c *config.Config) string {
+	switch e.Code {
+	case msl.ErrEmailPasswordIncorrect, msl.ErrEmailPasswordBlank:
+		return "check the e-mail address and the password"
+	case msl.ErrEntityNotFound, msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound, msl.ErrIncorrectEntityAuthData:
+		return fmt.Sprintf("register %q on the server with msl-hsm entity add", c.Client.Identity)
+	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked:
+		return "the server's operator revoked it"
+	case msl.ErrUserIDTokenRevoked:
+		return "the server's operator revoked it, or the user has another password now: log in again"
+	}
+	switch e.Response {
+	case msl.KeyXRequired:
+		return "send it without --no-encryption and --no-integrity"
+	case msl.TransientFailure:
+		return "try again later"
+	case msl.EntityReauth, msl.EntityDataReauth:
+		return "check the keys of this entity, and that the server knows them"
+	case msl.UserReauth, msl.UserDataReauth:
+		return "check the user and the password"
+	}
+	return "see the server's log"
+}

@@ -1,0 +1,37 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"go.yaml.in/yaml/v3"
+)
+
+// A networkList is networks in CIDR form, or single addresses.
+type networkList mslhttp.TrustedProxies
+
+// UnmarshalYAML reads a list like [10.0.0.0/8, "2001:db8::7"].
+func (l *networkList) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.SequenceNode {
+		return misplaced{n, fmt.Errorf("must be a list of networks, as [10.0.0.0/8, 192.0.2.7]")}
+	}
+	for _, item := range n.Content {
+		network, err := netip.ParsePrefix(item.Value)
+		if ip, errIP := netip.ParseAddr(item.Value); errIP == nil {
+			network, err = ip.Prefix(ip.BitLen())
+		}
+		switch {
+		case err != nil:
+			return misplaced{item, fmt.Errorf("%q is not a network: want one like 10.0.0.0/8, or an address", item.Value)}
+		case network.Addr().Is4In6():
+			return misplaced{item, fmt.Errorf("%q: write it as an IPv4 network", item.Value)}
+		case network != network.Masked():
+			return misplaced{item, fmt.Errorf("%q has more bits than its network: write %v", item.Value, network.Masked())}
+		case network.Bits() == 0:
+			return misplaced{item, fmt.Errorf("%q is every network, so anybody could claim to be anybody", item.Value)}
+		}
+		*l = append(*l, network)
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package config
+
+import (
+	"crypto/tls"
+	"fmt"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// ServerTLS is TLS below MSL, at the server: on if there is a certificate.
+type ServerTLS struct {
+	Certificates CertificateList `yaml:"certificates"`
+	ClientCA     string          `yaml:"client-ca"`   // file of roots; clients need a certificate then
+	ClientCRL    string          `yaml:"client-crl"`  // file of their revocation lists
+	MinVersion   string          `yaml:"min-version"` // 1.2 or 1.3
+}
+
+// ClientTLS is TLS below MSL, for a server whose URL begins with https.
+type ClientTLS struct {
+	Roots       string `yaml:"roots"`       // file; default: those of the system
+	Certificate string `yaml:"certificate"` // file
+	Key         string `yaml:"key"`         // label of its key
+	ServerName  string `yaml:"server-name"` // default: that of the URL
+	MinVersion  string `yaml:"min-version"` // 1.2 or 1.3
+}
+
+// A CertificateList is certificates with the labels of their keys.
+type CertificateList []Certificate
+
+type Certificate struct {
+	Certificate string `yaml:"certificate"` // file, the chain after the certificate
+	Key         string `yaml:"key"`         // label
+	OCSP        string `yaml:"ocsp"`        // file of the response to staple, read again when it changes
+}
+
+// UnmarshalYAML reads a list of {certificate, key, ocsp}.
+func (l *CertificateList) UnmarshalYAML(n *yaml.Node) error {
+	for _, item := range n.Content {
+		var c Certificate
+		if item.Kind != yaml.MappingNode || n.Kind != yaml.SequenceNode {
+			return misplaced{item, fmt.Errorf("must be a list of certificates, as [{certificate: FILE, key: LABEL}]")}
+		}
+		fields := map[string]*string{"certificate": &c.Certificate, "key": &c.Key, "ocsp": &c.OCSP}
+		for i := 0; i+1 < len(item.Content); i += 2 {
+			field := fields[item.Content[i].Value]
+			if field == nil {
+				return misplaced{item.Content[i], fmt.Errorf("unknown field %q; a certificate has certificate, key, ocsp", item.Content[i].Value)}
+			}
+			*field = item.Content[i+1].Value
+		}
+		if c.Certificate == "" || c.Key == "" {
+			return misplaced{item, fmt.Errorf("a certificate needs the fields certificate and key")}
+		}
+		*l = append(*l, c)
+	}
+	return nil
+}
+
+// settleTLS makes the paths absolute.
+func (c *Config) settleTLS(dir string) {
+	paths := []*string{&c.Server.TLS.ClientCA, &c.Server.TLS.ClientCRL, &c.Client.TLS.Roots, &c.Client.TLS.Certificate}
+	for i := range c.Server.TLS.Certificates {
+		paths = append(paths, &c.Server.TLS.Certificates[i].Certificate, &c.Server.TLS.Certificates[i].OCSP)
+	}
+	for _, path := range paths {
+		*path = within(dir, *path)
+	}
+}
+
+func ParseVersion(what, text string) (uint16, error) {
+	switch text {
+	case "1.2", "":
+		return tls.VersionTLS12, nil
+	case "1.3":
+		return tls.VersionTLS13, nil
+	}
+	return 0, exit.Usagef("%s: %q is not a supported version of TLS: want 1.2 or 1.3", what, text)
+}

@@ -1,0 +1,119 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// DecodeYAML fills a struct from a file. What is unknown, given twice or of the
+// wrong kind is an error that names file, line and column.
+func DecodeYAML(path string, data []byte, into any) error {
+	var document yaml.Node
+	if err := yaml.Unmarshal(data, &document); err != nil {
+		return fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if len(document.Content) == 0 {
+		return nil // nothing but comments
+	}
+	return yamlFile(path).fill("", document.Content[0], reflect.ValueOf(into).Elem())
+}
+
+// A yamlFile is the name of a file, for errors.
+type yamlFile string
+
+func (f yamlFile) errorf(n *yaml.Node, format string, args ...any) error {
+	return fmt.Errorf("%s:%d:%d: %w", f, n.Line, n.Column, fmt.Errorf(format, args...))
+}
+
+func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {
+	if v.Kind() == reflect.Struct {
+		return f.fillStruct(name, n, v)
+	}
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return f.errorf(n, "%s has no value", name)
+	}
+	if err := n.Decode(v.Addr().Interface()); err != nil {
+		var kind *yaml.TypeError
+		var elsewhere misplaced
+		if errors.As(err, &elsewhere) {
+			return f.errorf(elsewhere.node, "%s: %w", name, elsewhere.error)
+		}
+		if !errors.As(err, &kind) {
+			return f.errorf(n, "%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))
+		}
+		return f.errorf(n, "%s must be %s", name, kindName(v))
+	}
+	return nil
+}
+
+func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return nil // a section whose lines are all commented out
+	}
+	if n.Kind != yaml.MappingNode {
+		return f.errorf(n, "%s must have fields, as in \"name: value\"", OrDocument(name))
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		full := strings.TrimPrefix(name+"."+key.Value, ".")
+		field, known := FieldNamed(v, key.Value)
+		switch {
+		case !known:
+			return f.errorf(key, "unknown field %q in %s; it has %s", key.Value, OrDocument(name), strings.Join(FieldNames(v), ", "))
+		case seen[key.Value]:
+			return f.errorf(key, "field %q is there twice", full)
+		}
+		seen[key.Value] = true
+		if err := f.fill(full, value, field); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func OrDocument(name string) string {
+	if name == "" {
+		return "the file"
+	}
+	return name
+}
+
+func FieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
+	for i := range v.NumField() {
+		if v.Type().Field(i).Tag.Get("yaml") == name {
+			return v.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+func FieldNames(v reflect.Value) (names []string) {
+	for i := range v.NumField() {
+		if name := v.Type().Field(i).Tag.Get("yaml"); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func kindName(v reflect.Value) string {
+	switch {
+	case v.Type() == reflect.TypeFor[time.Duration]():
+		return "a duration, such as 90s or 24h"
+	case v.Kind() == reflect.Bool:
+		return "true or false"
+	case v.CanInt():
+		return "a whole number"
+	case v.Kind() == reflect.Slice:
+		return "a list, such as [a, b]"
+	case v.Kind() == reflect.Map:
+		return "names with values, such as {a: b}"
+	}
+	return "a text"
+}

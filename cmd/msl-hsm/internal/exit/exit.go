@@ -1,0 +1,92 @@
+package exit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
+)
+
+// Exit codes. They are documented in exitText and in docs/exit-codes.md.
+const (
+	Failure  = 1
+	Usage    = 2
+	Refused  = 3
+	Keystore = 4
+	Secret   = 5
+	NoAnswer = 6
+	Held     = 7
+	Forced   = 8
+)
+
+// A Error error has an exit code of its own.
+type Error struct {
+	error
+	code int
+}
+
+func (c Error) Unwrap() error { return c.error }
+
+// WithCode gives an error its exit code.
+func WithCode(err error, code int) error { return Error{err, code} }
+
+func Usagef(format string, args ...any) error {
+	return WithCode(fmt.Errorf(format, args...), Usage)
+}
+
+func Code(err error) int {
+	var own Error
+	var peer *msl.PeerError
+	var status *mslhttp.StatusError
+	var request *url.Error
+	var other *mslhttp.NotMessageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &own):
+		return own.code
+	case errors.As(err, &peer):
+		return Refused
+	case errors.Is(err, keystore.ErrPIN):
+		return Secret
+	case errors.Is(err, enroll.ErrPending):
+		return Held
+	case IsAny(err, enroll.ErrRejected, enroll.ErrRevoked, enroll.ErrKeyRevoked, enroll.ErrPolicy, enroll.ErrEKCertificate, enroll.ErrRenewal):
+		return Refused
+	case keystoreFailed(err):
+		return Keystore
+	case errors.As(err, &status), errors.As(err, &request), errors.As(err, &other), errors.Is(err, msl.ErrNotMessage):
+		return NoAnswer
+	}
+	return Failure
+}
+
+func keystoreFailed(err error) bool {
+	return IsAny(err,
+		keystore.ErrNotFound, keystore.ErrBusy, keystore.ErrClosed, keystore.ErrUnavailable,
+		keystore.ErrLost, keystore.ErrWeakKey, keystore.ErrForeign,
+		identity.ErrOtherTPM, identity.ErrCleared, identity.ErrNotInitialized, identity.ErrNotEnrolled,
+	)
+}
+
+func IsAny(err error, kinds ...error) bool {
+	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
+}
+
+// OneLine writes errors that came together on one line.
+func OneLine(err error) string {
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+}
+
+// Closing joins the error of closing something to the error of using it.
+func Closing(err *error, c io.Closer) {
+	*err = errors.Join(*err, c.Close())
+}

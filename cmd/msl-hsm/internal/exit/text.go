@@ -1,0 +1,23 @@
+package exit
+
+import (
+	"encoding/hex"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
+)
+
+// Printable keeps what others named from steering the terminal.
+func Printable(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return safetext.String(s)
+}
+
+func ParseHex(flag, text string) ([]byte, error) {
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, Usagef("%s: want hexadecimal digits: %w", flag, err)
+	}
+	return b, nil
+}

@@ -1,0 +1,113 @@
+package keys
+
+import (
+	"crypto/x509"
+	"errors"
+	"os"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+)
+
+// EnrollmentPolicy reads whom the operator lets in.
+func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
+	if e.EKRoots != "" {
+		text, err := os.ReadFile(e.EKRoots)
+		if err != nil {
+			return p, exit.Usagef("server.enrollment.ek-roots: %w", err)
+		}
+		if p.Bundle, err = enroll.ParseBundle(text); err != nil {
+			return p, exit.Usagef("server.enrollment.ek-roots: %s: %w", e.EKRoots, err)
+		}
+	}
+	p.Allowed = map[enroll.ID]bool{}
+	for _, text := range e.Allow {
+		id, err := enroll.ParseID(text)
+		if err != nil {
+			return p, exit.Usagef("server.enrollment.allow: %w", err)
+		}
+		p.Allowed[id] = true
+	}
+	for _, kind := range e.EKKinds {
+		k, err := EKKind("server.enrollment.ek-kinds", kind)
+		if err != nil {
+			return p, err
+		}
+		p.Kinds = append(p.Kinds, k)
+	}
+	switch e.Unknown {
+	case "refuse":
+		p.RefuseUnknown = true
+	case "hold":
+	default:
+		return p, exit.Usagef("server.enrollment.unknown is %q: want hold or refuse", e.Unknown)
+	}
+	p.Monitor, p.HoldChanged = e.Monitor, e.Hold
+	return p, nil
+}
+
+func EKKind(setting, name string) (enroll.EKKind, error) {
+	switch k := enroll.EKKind(name); k {
+	case enroll.EKRSA2048, enroll.EKP256, enroll.EKP384:
+		return k, nil
+	}
+	return "", exit.Usagef("%s: unknown EK %q: want %s, %s or %s", setting, name, enroll.EKRSA2048, enroll.EKP256, enroll.EKP384)
+}
+
+// An Authority enrolls devices, with the file of its records.
+type Authority struct {
+	*fleet.Authority
+	File *enroll.File
+}
+
+// OpenAuthority opens the records. With a key store it can issue certificates.
+func OpenAuthority(c *config.Config, state *bolt.Server, store Store) (*Authority, error) {
+	e := &c.Server.Enrollment
+	if err := e.CheckPath(); err != nil {
+		return nil, err
+	}
+	policy, err := EnrollmentPolicy(e)
+	if err != nil {
+		return nil, err
+	}
+	settings := enroll.Config{Policy: policy, Validity: e.Validity}
+	if store != nil && e.CA != "" {
+		if settings.Certificate, err = ReadCertificate("server.enrollment.ca", e.CA); err != nil {
+			return nil, err
+		}
+		if settings.Key, err = SignerOf(store, CAKey(c), "make it with msl-hsm ca init"); err != nil {
+			return nil, err
+		}
+	}
+	a := &Authority{}
+	if a.File, err = enroll.OpenFile(e.State); err != nil {
+		return nil, err
+	}
+	settings.Records = a.File
+	if a.Authority, err = fleet.NewAuthority(state, settings); err != nil {
+		return nil, errors.Join(err, a.File.Close())
+	}
+	return a, nil
+}
+
+func CAKey(c *config.Config) string {
+	if c.Server.Enrollment.CAKey != "" {
+		return c.Server.Enrollment.CAKey
+	}
+	return keystore.RoleCA.Label(c.Keystore.Prefix)
+}
+
+func ReadCertificate(setting, path string) (*x509.Certificate, error) {
+	all, err := ReadCertificates(setting, path)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// Close closes the records.
+func (a *Authority) Close() error { return a.File.Close() }

@@ -1,0 +1,138 @@
+package keys
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"os"
+	"slices"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/tpm"
+)
+
+// SignerOf finds an identity key: the newest version of a key pair that signs.
+func SignerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
+	k, err := SigningKey(store, label, next)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(PSSAlgorithms(), k.Algorithm()) {
+		return nil, exit.Usagef("key %q is for %v, which only TLS uses: make one with --algorithm rsa2048-sign or ecdsa-p256", label, k.Algorithm())
+	}
+	return k, nil
+}
+
+// A signer is a key that signs.
+type signer interface {
+	keystore.Key
+	crypto.Signer
+}
+
+// SigningKey finds the newest version of a key pair that signs.
+func SigningKey(store keystore.Store, label, next string) (signer, error) {
+	k, err := keystore.Find[keystore.Key](store, label)
+	if err != nil {
+		return nil, Missing(err, next)
+	}
+	s, ok := k.(signer)
+	if !ok {
+		return nil, exit.Usagef("key %q is for %v, and does not sign", label, k.Algorithm())
+	}
+	return s, nil
+}
+
+// KeyEntity is an entity that proves itself with a key that the peer knows. No id
+// means one that is made of the key.
+func KeyEntity(identity, keyID string, signer crypto.Signer) (msl.EntityScheme, error) {
+	if keyID == "" {
+		var err error
+		if keyID, err = keystore.KeyID(signer.Public()); err != nil {
+			return nil, err
+		}
+	}
+	switch signer.Public().(type) {
+	case *rsa.PublicKey:
+		return &entityauth.RSA{Identity: identity, KeyID: keyID, Key: signer}, nil
+	case *ecdsa.PublicKey:
+		return &entityauth.ECC{Identity: identity, KeyID: keyID, Key: signer}, nil
+	}
+	return nil, exit.Usagef("a %T is not an RSA or elliptic curve key", signer.Public())
+}
+
+// Certified is an entity that proves itself with a certificate, the first one in
+// a file. Its subject is the identity.
+func Certified(path string, signer crypto.Signer) (entity msl.EntityScheme, identity string, err error) {
+	all, err := ReadCertificates("certificate", path)
+	if err != nil {
+		return nil, "", err
+	}
+	if identity, err = entityauth.DistinguishedName(all[0].RawSubject); err != nil {
+		return nil, "", exit.Usagef("certificate: %s: %w", path, err)
+	}
+	if !samePublic(all[0], signer) {
+		return nil, "", exit.Usagef("certificate: %s is not for the configured key", path)
+	}
+	return &entityauth.X509{Certificate: all[0], Key: signer}, identity, nil
+}
+
+func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
+	public, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(signer.Public())
+}
+
+// ProvisionedKeySet is a pre-shared key set of the key store: keys whose labels
+// begin with prefix. A TPM has no wrapping key: it unwraps nothing into itself.
+func ProvisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet, error) {
+	next := "import it with msl-hsm key import " + prefix + " --set psk --file FILE"
+	_, inTPM := store.(*tpm.Store)
+	if inTPM {
+		next = "get it with msl-hsm tpm storage and msl-hsm tpm import-psk"
+	}
+	encryption, err := keystore.Find[keystore.Cipher](store, keystore.RolePSKEncryption.Label(prefix))
+	if err != nil {
+		return nil, Missing(err, next)
+	}
+	mac, err := keystore.Find[keystore.MAC](store, keystore.RolePSKMAC.Label(prefix))
+	if err != nil {
+		return nil, Missing(err, next)
+	}
+	wrapping, err := keystore.Find[keystore.Key](store, keystore.RolePSKWrapping.Label(prefix))
+	if err != nil && !(inTPM && errors.Is(err, keystore.ErrNotFound)) {
+		return nil, Missing(err, next)
+	}
+	return entityauth.NewKeySet(encryption, mac, wrapping), nil
+}
+
+// PSSAlgorithms are those of RSA keys that TLS 1.3 can use, and the RSA scheme of MSL
+// cannot.
+func PSSAlgorithms() []keystore.Algorithm {
+	return []keystore.Algorithm{keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096}
+}
+
+// ReadPublicKey reads an RSA or EC public key as key show --public prints it.
+func ReadPublicKey(path string) (crypto.PublicKey, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, exit.Usagef("public key: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil, exit.Usagef("public key: %s has no PEM block PUBLIC KEY; make one with msl-hsm key show NAME --public", path)
+	}
+	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, exit.Usagef("public key: %s: %w", path, err)
+	}
+	switch public.(type) {
+	case *rsa.PublicKey, *ecdsa.PublicKey:
+		return public, nil
+	}
+	return nil, exit.Usagef("public key: %s is not an RSA or elliptic curve key", path)
+}

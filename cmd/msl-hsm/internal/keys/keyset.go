@@ -1,0 +1,88 @@
+package keys
+
+import (
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Provision is a key that a role needs.
+type Provision struct {
+	Label     string
+	Algorithm keystore.Algorithm
+	Purpose   string
+	rotates   bool // older versions stay of use, so that new ones may come any time
+}
+
+// KeySet is all that a server or a device needs.
+func KeySet(whose, prefix string) (set []Provision, err error) {
+	var roles []keystore.Role
+	switch whose {
+	case "server":
+		roles = keystore.ServerRoles()
+	case "device":
+		roles = keystore.DeviceRoles()
+	default:
+		return nil, exit.Usagef("unknown key set %q: want server or device", whose)
+	}
+	for _, r := range roles {
+		set = append(set, Provision{r.Label(prefix), r.Algorithm(), purposeOf(r), r != keystore.RoleIdentity})
+	}
+	return set, nil
+}
+
+func purposeOf(r keystore.Role) string {
+	return map[keystore.Role]string{
+		keystore.RoleIdentity:          "proves who we are",
+		keystore.RoleIssuerEncryption:  "encrypts tokens",
+		keystore.RoleIssuerMAC:         "authenticates tokens",
+		keystore.RoleServiceEncryption: "encrypts service tokens",
+		keystore.RoleServiceMAC:        "authenticates service tokens",
+		keystore.RoleSealSession:       "seals session keys",
+		keystore.RoleSealWrapping:      "seals pre-shared wrapping keys",
+		keystore.RoleSealMAC:           "binds what is sealed to its place",
+	}[r]
+}
+
+// Newest finds the newest version of each provisioned key.
+func Newest(store keystore.Admin) (map[string]keystore.Info, error) {
+	all, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]keystore.Info{}
+	for _, k := range all {
+		if k.Version > found[k.Label].Version || found[k.Label].Label == "" {
+			found[k.Label] = k
+		}
+	}
+	return found, nil
+}
+
+// Complete makes the keys of a set that are not there, and with rotate the next
+// version of those that may have one.
+func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what string, p Provision, version uint32)) error {
+	have, err := Newest(store)
+	if err != nil {
+		return err
+	}
+	for _, p := range set {
+		old, there := have[p.Label]
+		if there && old.Algorithm != p.Algorithm {
+			return fmt.Errorf("key %q is for %v and not for %v: %w; destroy it, or choose another keystore.prefix", p.Label, old.Algorithm, p.Algorithm, keystore.ErrExists)
+		}
+		if there && !(rotate && p.rotates) {
+			tell("kept", p, old.Version)
+			continue
+		}
+		v, err := store.Create(p.Label, p.Algorithm)
+		if err != nil {
+			return fmt.Errorf("create key %q: %w", p.Label, err)
+		}
+		tell("created", p, v.Number)
+	}
+	return nil
+}
+
+const MakeServerKeys = "run msl-hsm key create --set server"

@@ -1,0 +1,86 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/tpm"
+)
+
+// Store are a key store with all that a set-up command needs.
+type Store interface {
+	keystore.Store
+	keystore.Importer
+	keystore.Admin
+	Live() (objects, sessions int)
+}
+
+// Open opens the configured key store.
+func Open(c *config.Config) (Store, error) {
+	if path, ok := strings.CutPrefix(c.Keystore.URI, "soft:"); ok {
+		return openSoft(c, path, Secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
+	}
+	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		return openTPM(c, tpm.OpenStore)
+	}
+	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
+		return nil, exit.Usagef("no key store: give --keystore URI, or keystore.uri in the configuration")
+	}
+	return openPKCS11(&c.Keystore)
+}
+
+// Make opens the key store, and makes the file of soft keys if there is none.
+func Make(c *config.Config) (Store, error) {
+	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		return makeTPM(c)
+	}
+	path, isSoft := strings.CutPrefix(c.Keystore.URI, "soft:")
+	if !isSoft {
+		return Open(c)
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return openSoft(c, path, NewSecret, soft.Config{SealPrefix: c.Keystore.Prefix}.Create)
+	}
+	return openSoft(c, path, Secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
+}
+
+func openSoft(c *config.Config, path string, ask func(source, what string) (*lockedmem.Buffer, error), open func(string, []byte) (*soft.Store, error)) (Store, error) {
+	if path == "" {
+		return nil, exit.Usagef("key store soft: names no file: write soft:FILE")
+	}
+	if c.Keystore.PIN == "" {
+		return nil, exit.Usagef("no passphrase for the keys in %s: name its source with --pin file:PATH, or pin: in the configuration", path)
+	}
+	passphrase, err := ask(c.Keystore.PIN, "passphrase of "+path)
+	if err != nil {
+		return nil, err
+	}
+	defer passphrase.Close()
+	s, err := open(path, passphrase.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Missing adds the next step to the error of a key that is not there.
+func Missing(err error, next string) error {
+	if errors.Is(err, keystore.ErrNotFound) {
+		return fmt.Errorf("%w; %s", err, next)
+	}
+	return err
+}
+
+// An Importing store takes session keys that this process has seen.
+type Importing interface {
+	keystore.Store
+	keystore.Importer
+}

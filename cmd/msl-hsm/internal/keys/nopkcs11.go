@@ -1,0 +1,27 @@
+//go:build !cgo || nopkcs11
+
+// The small build: no PKCS #11, and no C compiler needed. This file stands in for
+// pkcs11.go.
+
+package keys
+
+import (
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/tpm"
+)
+
+// Providers are the places for keys that this build has.
+func Providers() []keystore.Provider {
+	return []keystore.Provider{tpm.Provider(), soft.Provider()}
+}
+
+func openPKCS11(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
+
+// NoPKCS11 says what this build lacks.
+func NoPKCS11() error {
+	return exit.Usagef("this msl-hsm was built without PKCS #11: its key stores are soft:FILE and tpm:?state=FILE; " +
+		"build one with PKCS #11 where there is a C compiler: CGO_ENABLED=1 go build ./cmd/msl-hsm")
+}

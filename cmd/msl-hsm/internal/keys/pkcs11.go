@@ -1,0 +1,101 @@
+//go:build cgo && !nopkcs11
+
+package keys
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/softhsm"
+	"github.com/msl-hsm/msl-hsm/tpm"
+)
+
+// Providers are the places for keys that this build has.
+func Providers() []keystore.Provider {
+	return []keystore.Provider{hsm.Provider(), tpm.Provider(), soft.Provider()}
+}
+
+// openPKCS11 opens the keys in a token.
+func openPKCS11(k *config.Keystore) (Store, error) {
+	uri, err := Resolve(k)
+	if err != nil {
+		return nil, err
+	}
+	pin, err := pin(k)
+	if err != nil {
+		return nil, err
+	}
+	s, err := hsm.Open(hsm.Config{
+		URI: uri.String(), PIN: pin, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
+		SealPrefix: k.Prefix, AllowWeak: k.AllowWeak, Log: k.Log,
+	})
+	if err != nil {
+		return nil, NoToken(err)
+	}
+	return s, nil
+}
+
+// NoToken adds the next step to the error of a token that is not there.
+func NoToken(err error) error {
+	var none *hsm.NoTokenError
+	switch {
+	case !errors.As(err, &none):
+		return err
+	case len(none.Tokens) == 0:
+		return fmt.Errorf("%w; make one with msl-hsm token init", err)
+	}
+	return fmt.Errorf("%w; correct the URI, or make such a token with msl-hsm token init", err)
+}
+
+// Resolve returns the URI of the token. With a SoftHSM directory the module goes
+// without saying.
+func Resolve(k *config.Keystore) (*hsm.URI, error) {
+	uri := &hsm.URI{}
+	if k.URI != "" {
+		var err error
+		if uri, err = hsm.ParseURI(k.URI); err != nil {
+			return nil, exit.Usagef("key store: %w; write pkcs11:token=NAME?module-path=/path/to/module.so; keys without a token are soft:FILE or tpm:?state=FILE", err)
+		}
+	}
+	if k.SoftHSM != "" {
+		if err := UseSoftHSM(k, uri); err != nil {
+			return nil, err
+		}
+	}
+	if uri.ModulePath == "" && uri.ModuleName == "" {
+		return nil, exit.Usagef("key store %s names no module: add ?module-path=/path/to/module.so", uri)
+	}
+	return uri, nil
+}
+
+// UseSoftHSM makes the directory's configuration that of this process.
+func UseSoftHSM(k *config.Keystore, uri *hsm.URI) error {
+	module, err := softhsm.FindModule()
+	if err != nil {
+		return exit.WithCode(err, exit.Keystore)
+	}
+	if _, err := softhsm.Configure(k.SoftHSM); err != nil {
+		return exit.WithCode(err, exit.Keystore)
+	}
+	if uri.ModulePath == "" && uri.ModuleName == "" {
+		uri.ModulePath = module
+	}
+	return nil
+}
+
+// pin is the source of the PIN; the PIN itself only package hsm sees.
+func pin(k *config.Keystore) (hsm.PINSource, error) {
+	if k.PIN == "" {
+		return "", nil
+	}
+	s, err := parseSource(k.PIN)
+	if err != nil {
+		return "", exit.Usagef("source of the PIN: %w", err)
+	}
+	return hsm.PINSource(s), nil
+}

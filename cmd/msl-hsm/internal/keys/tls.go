@@ -1,0 +1,97 @@
+package keys
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// LoadCertificate reads the certificate and finds its key.
+func LoadCertificate(e config.Certificate, what string, store keystore.Store) (c mslhttp.TLSCertificate, err error) {
+	chain, err := ReadCertificates(what, e.Certificate)
+	if err != nil {
+		return c, err
+	}
+	for _, certificate := range chain {
+		c.Chain = append(c.Chain, certificate.Raw)
+	}
+	ring, err := store.Lookup(e.Key)
+	if err != nil {
+		return c, Missing(err, "make it with msl-hsm key create "+e.Key+" --algorithm ecdsa-p256")
+	}
+	for _, version := range ring { // a renewed key has an older certificate for a while
+		signer, ok := version.Key.(crypto.Signer)
+		if !ok {
+			return c, exit.Usagef("%s: key %q is for %v, and does not sign", what, e.Key, version.Key.Algorithm())
+		}
+		public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+		if c.Key == nil || ok && public.Equal(chain[0].PublicKey) {
+			c.Key = signer
+		}
+	}
+	if e.OCSP != "" {
+		if _, err := os.Stat(e.OCSP); err != nil {
+			return c, exit.Usagef("%s: OCSP response: %w", what, err)
+		}
+		c.OCSP = (&ocspFile{path: e.OCSP}).response
+	}
+	return c, nil
+}
+
+// ocspPeriod is how often a file of an OCSP response is looked at.
+const ocspPeriod = 30 * time.Second
+
+// An ocspFile is an OCSP response in DER or PEM that somebody renews.
+type ocspFile struct {
+	path string
+
+	mu      sync.Mutex
+	looked  time.Time
+	content []byte
+}
+
+// response is nil while the file cannot be read.
+func (f *ocspFile) response() []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.looked) < ocspPeriod {
+		return f.content
+	}
+	f.looked = time.Now()
+	content, err := os.ReadFile(f.path)
+	if err != nil {
+		content = nil
+	}
+	if block, _ := pem.Decode(content); block != nil {
+		content = block.Bytes
+	}
+	if !bytes.Equal(content, f.content) {
+		f.content = content
+	}
+	return f.content
+}
+
+// RootsIn reads certificates to trust; no file is nil.
+func RootsIn(what, path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	certificates, err := ReadCertificates(what, path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, c := range certificates {
+		pool.AddCert(c)
+	}
+	return pool, nil
+}

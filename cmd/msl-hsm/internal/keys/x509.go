@@ -1,0 +1,168 @@
+package keys
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+)
+
+// ReadCertificates reads the certificates of a PEM file, of which there is one at
+// least. what is the setting that names the file.
+func ReadCertificates(what, path string) ([]*x509.Certificate, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, exit.Usagef("%s: %w", what, err)
+	}
+	var all []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, exit.Usagef("%s: %s: certificate %d: %w", what, path, len(all)+1, err)
+		}
+		all = append(all, certificate)
+	}
+	if len(all) == 0 {
+		return nil, exit.Usagef("%s: %s has no PEM block CERTIFICATE", what, path)
+	}
+	return all, nil
+}
+
+// authorities are who vouches for entities of the scheme X509.
+type authorities struct {
+	Roots, Between *x509.CertPool // nil means nobody
+	All            []*x509.Certificate
+}
+
+// ReadAuthorities reads the trusted roots, and what comes between them and the
+// certificates of entities. No file means none.
+func ReadAuthorities(section, roots, between string) (a authorities, err error) {
+	if roots == "" && between != "" {
+		return a, exit.Usagef("%sintermediates is set and %sroots is not: nobody is trusted", section, section)
+	}
+	pool := func(what, path string) (*x509.CertPool, error) {
+		if path == "" {
+			return nil, nil
+		}
+		certificates, err := ReadCertificates(section+what, path)
+		if err != nil {
+			return nil, err
+		}
+		p := x509.NewCertPool()
+		for _, c := range certificates {
+			p.AddCert(c)
+		}
+		a.All = append(a.All, certificates...)
+		return p, nil
+	}
+	if a.Roots, err = pool("roots", roots); err != nil {
+		return a, err
+	}
+	a.Between, err = pool("intermediates", between)
+	return a, err
+}
+
+// A crlFile is revocation lists in a file that is replaced while the server runs,
+// as it must be before they expire.
+type crlFile struct {
+	path    string
+	issuers []*x509.Certificate
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	lists   []*entityauth.CRL
+	seen    os.FileInfo
+	warned  bool // of a list that is out of date
+	Checked time.Time
+}
+
+// crlEvery is how often a file is looked at.
+const crlEvery = 10 * time.Second
+
+// OpenCRLs reads the lists for the first time, when what is wrong with them is an
+// error.
+func OpenCRLs(setting, path string, issuers []*x509.Certificate, log *slog.Logger) (*crlFile, error) {
+	f := &crlFile{path: path, issuers: issuers, log: log}
+	if err := f.read(); err != nil {
+		return nil, exit.Usagef("%s: %w", setting, err)
+	}
+	return f, nil
+}
+
+// Current returns the lists of this moment. A new file that cannot be read leaves
+// the old lists, which expire.
+func (f *crlFile) Current() []*entityauth.CRL {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.Checked) < crlEvery {
+		return f.lists
+	}
+	if err := f.read(); err != nil && f.log != nil {
+		f.log.Error("revocation lists are not read again", "file", f.path, "error", err)
+	}
+	f.warn()
+	return f.lists
+}
+
+// warn tells once that a list is out of date: what its issuer signed is refused.
+func (f *crlFile) warn() {
+	for _, list := range f.lists {
+		err := list.Current(time.Now())
+		if err != nil && f.log != nil && !f.warned {
+			f.log.Error("a revocation list is of no use", "file", f.path, "error", err)
+			f.warned = true
+		}
+	}
+}
+
+func (f *crlFile) read() error {
+	f.Checked = time.Now()
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return err
+	}
+	if f.seen != nil && f.seen.ModTime().Equal(info.ModTime()) && f.seen.Size() == info.Size() && os.SameFile(f.seen, info) {
+		return nil
+	}
+	text, err := os.ReadFile(f.path)
+	if err != nil {
+		return err
+	}
+	lists, err := parseCRLs(text, f.issuers)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	f.lists, f.seen, f.warned = lists, info, false
+	return nil
+}
+
+// parseCRLs reads one list in DER, or any number in PEM.
+func parseCRLs(text []byte, issuers []*x509.Certificate) ([]*entityauth.CRL, error) {
+	if !bytes.Contains(text, []byte("-----BEGIN")) {
+		list, err := entityauth.ParseCRL(text, issuers...)
+		return []*entityauth.CRL{list}, err
+	}
+	var lists []*entityauth.CRL
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		list, err := entityauth.ParseCRL(pem.EncodeToMemory(block), issuers...)
+		if err != nil {
+			return nil, err
+		}
+		lists = append(lists, list)
+	}
+	if len(lists) == 0 {
+		return nil, errors.New("it has no PEM block X509 CRL")
+	}
+	return lists, nil
+}

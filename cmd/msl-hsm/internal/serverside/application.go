@@ -1,0 +1,42 @@
+package serverside
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/url"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+type handler = msl.Handler
+
+// Application is what answers the messages: the service behind the gateway, or
+// an echo.
+func Application(c *config.Config) (handler, error) {
+	if c.Server.Upstream == "" {
+		return echoApplication, nil
+	}
+	u, err := url.Parse(c.Server.Upstream)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, exit.Usagef("upstream %q: want http://HOST/PATH or https://HOST/PATH", c.Server.Upstream)
+	}
+	gateway := &mslhttp.Gateway{URL: c.Server.Upstream, Method: c.Server.UpstreamMethod, Timeout: c.Server.UpstreamTime()}
+	return gateway.Handle, nil
+}
+
+func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+	_, err := io.Copy(w, m.Body)
+	return err
+}
+
+// logExchange logs each message when its answer is out, or is known never to be.
+func logExchange(log *slog.Logger) func(context.Context, mslhttp.Exchange) {
+	return func(ctx context.Context, e mslhttp.Exchange) {
+		log.LogAttrs(ctx, slog.LevelDebug, "message", slog.String("source", e.Source), slog.String("entity", e.Identity), slog.String("user", e.User),
+			slog.Int64("message_id", e.MessageID), slog.Duration("took", e.Took), slog.Any("error", e.Err))
+	}
+}

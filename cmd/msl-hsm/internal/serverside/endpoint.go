@@ -1,0 +1,37 @@
+package serverside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+)
+
+// openEndpoint opens the place where devices enroll, beside the server.
+func openEndpoint(c *config.Config, s *Service, log *slog.Logger, source func(*http.Request) string) (err error) {
+	s.endpoint, err = fleet.NewEndpoint(s.Devices.Authority, fleet.EndpointConfig{
+		Name: s.Msl.Name, Entity: s.Msl.Entity,
+		Limits: s.Msl.Limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
+		Refused: func(ctx context.Context, err error) {
+			log.LogAttrs(ctx, slog.LevelInfo, "device not enrolled", slog.Any("error", AfterConflict(err)))
+		},
+	})
+	return err
+}
+
+// AfterConflict adds the next step to the error of a device whose name is taken.
+func AfterConflict(err error) error {
+	var conflict *fleet.ConflictError
+	switch {
+	case !errors.As(err, &conflict):
+		return err
+	case errors.Is(err, fleet.ErrRevoked):
+		return fmt.Errorf("%w: run msl-hsm entity unrevoke %s if it may enroll", err, exit.Printable(conflict.Identity))
+	}
+	return fmt.Errorf("%w: give the device another name, or run msl-hsm entity remove %s", err, exit.Printable(conflict.Identity))
+}

@@ -1,0 +1,179 @@
+package serverside
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/userauth"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+)
+
+// entitySchemes are the schemes by which entities may prove themselves: those that the
+// configuration lists, or all that it gives what they need.
+func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.EntityScheme, error) {
+	names := []string(c.Server.EntitySchemes)
+	if names == nil {
+		names = config.EntitySchemeNames()
+	}
+	hidden := &entityauth.MTProtected{Tokens: s.Msl.OpenMasterToken, Directory: s.State}
+	var all []msl.EntityScheme
+	for _, name := range names {
+		setting := lacksFor(c, name)
+		if setting != "" && c.Server.EntitySchemes != nil {
+			return nil, exit.Usagef("server.entity-schemes names %s, which needs %s", name, setting)
+		}
+		if setting != "" {
+			continue
+		}
+		scheme, err := entityScheme(c, s, name, hidden, log)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, scheme)
+		if name != hidden.Scheme() {
+			hidden.Inner = append(hidden.Inner, scheme)
+		}
+	}
+	return all, nil
+}
+
+// lacksFor returns the setting that a scheme needs and does not have, if any.
+func lacksFor(c *config.Config, name string) string {
+	switch {
+	case name == "MGK" && len(c.Server.ModelGroups) == 0:
+		return "server.model-groups"
+	case name == "PROVISIONED" && c.Server.Provisioned == "":
+		return "server.provisioned"
+	}
+	return ""
+}
+
+// entityScheme makes one scheme.
+func entityScheme(c *config.Config, s *Service, name string, hidden msl.EntityScheme, log *slog.Logger) (msl.EntityScheme, error) {
+	switch name {
+	case "PSK":
+		return s.psk, nil
+	case "PSK_PROFILE":
+		return &entityauth.PSKProfile{Peers: s.psk}, nil
+	case "MGK":
+		return modelGroups(c, s)
+	case "RSA":
+		return &entityauth.RSA{Directory: s.State}, nil
+	case "ECC":
+		return &entityauth.ECC{Directory: s.State}, nil
+	case "X509":
+		return certificates(c, s, log)
+	case "NONE":
+		return &entityauth.None{Directory: s.State}, nil
+	case "NONE_SUFFIXED":
+		return &entityauth.NoneSuffixed{Directory: s.State}, nil
+	case "PROVISIONED":
+		return &entityauth.Provisioned{Assign: func(context.Context) (string, error) { return assignKey(c) }}, nil
+	case "MT_PROTECTED":
+		return hidden, nil
+	}
+	return nil, exit.Usagef("unknown entity scheme %q: want some of %s", name, strings.Join(config.EntitySchemeNames(), ", "))
+}
+
+// assignKey gives a new identity to an entity that has none.
+func assignKey(c *config.Config) (string, error) {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return c.Server.Provisioned + hex.EncodeToString(b), nil
+}
+
+// certificates is the scheme X509.
+func certificates(c *config.Config, s *Service, log *slog.Logger) (msl.EntityScheme, error) {
+	a, err := keys.ReadAuthorities("server.x509-", c.Server.X509Roots, c.Server.X509Intermediates)
+	if err != nil {
+		return nil, err
+	}
+	scheme := &entityauth.X509{
+		Roots: a.Roots, Intermediates: a.Between, Directory: s.State, RequireCRL: c.Server.X509RequireCRL,
+	}
+	if c.Server.X509CRL != "" {
+		lists, err := keys.OpenCRLs("server.x509-crl", c.Server.X509CRL, a.All, log)
+		if err != nil {
+			return nil, err
+		}
+		scheme.CRLs = lists.Current
+	}
+	if s.Devices != nil {
+		return fleet.X509{X509: scheme, Authority: s.Devices.Authority}, nil
+	}
+	return scheme, nil
+}
+
+// modelGroups is the scheme MGK, with the groups of the configuration.
+func modelGroups(c *config.Config, s *Service) (msl.EntityScheme, error) {
+	groups := map[string]entityauth.ModelGroup{}
+	for prefix, label := range c.Server.ModelGroups {
+		key, err := GroupKey(s.Store, label)
+		if err != nil {
+			return nil, err
+		}
+		groups[prefix] = entityauth.ModelGroup{Name: label, Key: key}
+	}
+	s.mgk = &entityauth.MGK{Importer: s.Store, Directory: s.State, Group: func(_ context.Context, identity string) (entityauth.ModelGroup, error) {
+		prefix, found := LongestPrefix(c.Server.ModelGroups, identity)
+		if !found {
+			return entityauth.ModelGroup{}, keystore.ErrNotFound
+		}
+		return groups[prefix], nil
+	}}
+	return s.mgk, nil
+}
+
+// LongestPrefix finds which of the prefixes an identity begins with.
+func LongestPrefix(groups map[string]string, identity string) (prefix string, found bool) {
+	for p := range groups {
+		if strings.HasPrefix(identity, p) && (!found || len(p) > len(prefix)) {
+			prefix, found = p, true
+		}
+	}
+	return prefix, found
+}
+
+// GroupKey finds the master key of a model group. The keys of its devices follow
+// from it, so a group has one version.
+func GroupKey(store keystore.Store, label string) (keystore.Cipher, error) {
+	ring, err := store.Lookup(label)
+	if err != nil {
+		return nil, keys.Missing(err, "make it with msl-hsm key create "+label+" --algorithm aes128-cbc, or import it")
+	}
+	if len(ring) > 1 {
+		return nil, exit.Usagef("the group key %q has %d versions, but its devices know only one: destroy the others, or use another label and other identities for the new one", label, len(ring))
+	}
+	key, ok := ring[0].Key.(keystore.Cipher)
+	if !ok {
+		return nil, exit.Usagef("the group key %q is for %v: want aes128-cbc", label, ring[0].Key.Algorithm())
+	}
+	return key, nil
+}
+
+// userSchemes are how users may prove themselves.
+func userSchemes(c *config.Config, s *Service) []msl.UserScheme {
+	names := []string(c.Server.UserSchemes)
+	if names == nil {
+		names = config.UserSchemeNames()
+	}
+	var all []msl.UserScheme
+	for _, name := range names {
+		switch name {
+		case "EMAIL_PASSWORD":
+			all = append(all, &userauth.EmailPassword{Verify: s.State.Verify, Find: s.State.FindUser})
+		case "USER_ID_TOKEN":
+			all = append(all, &userauth.UserIDToken{Issuer: s.Msl.Issuer, Tokens: s.Msl.OpenMasterToken, Revoked: s.State.Revoked, Dates: s.State})
+		}
+	}
+	return all
+}

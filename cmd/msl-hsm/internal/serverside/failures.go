@@ -1,0 +1,95 @@
+package serverside
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/failurelog"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+// A failureEndpoint takes reports of failures beside the messages.
+type failureEndpoint struct {
+	path    string
+	handler *failurelog.Handler // nil: there is none
+}
+
+func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*failureEndpoint, error) {
+	f := c.Server.Failures
+	if f.Log == "" {
+		return &failureEndpoint{}, nil
+	}
+	if !strings.HasPrefix(f.Path, "/") || f.Path == "/" {
+		return nil, exit.Usagef("server.failures.path is %q: want one like /failures, since / is for messages", f.Path)
+	}
+	allow, err := mayReport(c, s.State)
+	if err != nil {
+		return nil, err
+	}
+	reports, err := failurelog.OpenLog(f.Log, failurelog.Rotation{Size: f.Size, Age: f.Age, Keep: f.Keep})
+	if err != nil {
+		return nil, exit.Usagef("server.failures.log: %w", err)
+	}
+	return &failureEndpoint{f.Path, &failurelog.Handler{
+		Log: reports, Name: c.Server.Identity, Allow: allow,
+		PerSource: f.PerSource, PerSecond: f.PerSecond, Logger: log,
+		Source: mslhttp.TrustedProxies(c.Server.TrustedProxies).Source,
+	}}, nil
+}
+
+// mayReport lets in whoever is registered, for any scheme: who reports a failure of
+// its keys cannot use them.
+func mayReport(c *config.Config, state *bolt.Server) (func(context.Context, string) (bool, error), error) {
+	switch c.Server.Failures.Allow {
+	case "anyone":
+		return nil, nil
+	case "registered":
+	default:
+		return nil, exit.Usagef("server.failures.allow is %q: want registered or anyone", c.Server.Failures.Allow)
+	}
+	return func(ctx context.Context, identity string) (bool, error) {
+		entity, err := state.Entity(ctx, identity)
+		if errors.Is(err, keystore.ErrNotFound) {
+			return inModelGroup(c, identity), nil
+		}
+		return err == nil && !entity.Revoked, err
+	}, nil
+}
+
+// inModelGroup reports whether the identity is one of a group that shares a key.
+func inModelGroup(c *config.Config, identity string) bool {
+	for prefix := range c.Server.ModelGroups {
+		if strings.HasPrefix(identity, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Beside serves the endpoint, and everything else by next.
+func (f *failureEndpoint) Beside(next http.Handler) http.Handler {
+	if f.handler == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == f.path {
+			f.handler.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (f *failureEndpoint) Close() error {
+	if f.handler == nil {
+		return nil
+	}
+	return f.handler.Log.Close()
+}

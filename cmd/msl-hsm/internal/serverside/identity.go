@@ -1,0 +1,36 @@
+package serverside
+
+import (
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+)
+
+// ownEntity is the server's identity: pre-shared keys, a certificate, or the key
+// itself.
+func ownEntity(c *config.Config, store keystore.Store) (msl.EntityScheme, error) {
+	if c.Server.PSKKeys != "" && (c.Server.Key != "" || c.Server.Certificate != "") {
+		return nil, exit.Usagef("server.psk-keys is set, and server.key or server.certificate too: a server proves itself in only one way")
+	}
+	if c.Server.PSKKeys != "" {
+		set, err := keys.ProvisionedKeySet(store, c.Server.PSKKeys)
+		return &entityauth.PSK{Identity: c.Server.Identity, Keys: set}, err
+	}
+	label := c.Server.Key
+	if label == "" {
+		label = keystore.RoleIdentity.Label(c.Keystore.Prefix)
+	}
+	signer, err := keys.SignerOf(store, label, keys.MakeServerKeys)
+	if err != nil {
+		return nil, err
+	}
+	if c.Server.Certificate == "" {
+		return keys.KeyEntity(c.Server.Identity, c.Server.KeyID, signer)
+	}
+	entity, identity, err := keys.Certified(c.Server.Certificate, signer)
+	c.Server.Identity = identity
+	return entity, err
+}

@@ -1,0 +1,287 @@
+package serverside
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+)
+
+// GcPercent lets the heap of a server grow to five times what is alive: that is a
+// few megabytes, and at Go's default the collector would run hundreds of times a
+// second. It goes with a limit for the memory in all, near which the collector runs more
+// often. GOGC in the environment overrides it.
+const (
+	GcPercent  = 400
+	leastGC    = 50        // where what is alive is much
+	gcHeadroom = 128 << 20 // bytes that the heap grows by at most, unless leastGC is more
+)
+
+// percentFor is the GC percent for so many bytes that are alive: passwords that are
+// checked and large messages must not let the heap grow to five times what they take.
+func percentFor(alive uint64) int {
+	return int(max(leastGC, min(GcPercent, gcHeadroom*100/max(alive, 1))))
+}
+
+// A gcCycle is garbage, by which a collection is noticed.
+type gcCycle struct{ _ *gcCycle }
+
+// tendHeap sets the GC percent after each collection.
+func tendHeap() {
+	alive := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	current := 0
+	var collected func(*gcCycle)
+	collected = func(c *gcCycle) {
+		metrics.Read(alive)
+		if percent := percentFor(alive[0].Value.Uint64()); percent != current {
+			current = percent
+			debug.SetGCPercent(percent)
+		}
+		runtime.SetFinalizer(c, collected)
+	}
+	collected(&gcCycle{})
+}
+
+// What the parts of a server take at most, in bytes. They were measured and rounded up,
+// but for TLS, where it is what crypto/tls permits in a handshake.
+const (
+	programMemory    = 64 << 20  // the program, its stacks and pools
+	moduleMemory     = 64 << 20  // the PKCS #11 module, and pages of the state file
+	connectionMemory = 256 << 10 // the buffers of a connection, its HTTP headers, and a small message
+	tlsMemory        = 384 << 10 // and of TLS on it, with the certificates of a client
+	sessionMemory    = 4 << 10   // a master token that is remembered
+	keysMemory       = 12 << 10  // and its keys in the PKCS #11 module
+	passwordMemory   = 128 << 20 // Argon2id of a password, and of one that was checked before (bolt.Server)
+)
+
+// A memoryPart is what one setting lets a server occupy.
+type memoryPart struct {
+	setting string // empty for what no setting changes
+	bytes   int64  // negative is no bound
+	outside int64  // of these, what the Go runtime does not count
+}
+
+// memoryParts are what a server may occupy at most.
+func memoryParts(s *config.Server, bounds *mslhttp.Connections, limits msl.Limits) []memoryPart {
+	connections, _ := bounds.Limits()
+	limits = limits.Effective()
+	each := int64(connectionMemory)
+	if len(s.TLS.Certificates) > 0 {
+		each += tlsMemory
+	}
+	sessions := int64(limits.Sessions)
+	parts := []memoryPart{
+		{"", programMemory + moduleMemory, moduleMemory},
+		{"connections", int64(connections) * each, 0},
+		{"unproven", limits.Unproven, 0},
+		{"proven", limits.Proven, 0},
+		{"passwords", int64(limits.PasswordsAtATime) * passwordMemory, 0},
+		{"sessions", sessions * (sessionMemory + keysMemory), sessions * keysMemory},
+	}
+	if s.Enrollment.State != "" {
+		parts[0].bytes += 2 * fleet.EndpointMemory
+	}
+	return parts
+}
+
+// BoundMemory sets the limit of this process.
+func BoundMemory(s *config.Server, log *slog.Logger, service *Service) {
+	granted, err := grantedMemory("/")
+	if err != nil {
+		log.Warn("a limit of memory cannot be read", "error", err)
+	}
+	limitMemory(log, memoryParts(s, service.Connections, service.Msl.Limits), granted)
+	if os.Getenv("GOGC") == "" && debug.SetMemoryLimit(-1) < math.MaxInt64 {
+		tendHeap()
+	}
+}
+
+// worstCase is what the parts take together, or negative where there is no bound.
+func worstCase(parts []memoryPart) (sum int64) {
+	for _, part := range parts {
+		if part.bytes < 0 {
+			return -1
+		}
+		sum += part.bytes
+	}
+	return sum
+}
+
+// limitMemory gives the Go runtime a limit: that of GOMEMLIMIT, or else what the system
+// grants, less a tenth, or else the worst case, where that is less. It tells all of them.
+func limitMemory(log *slog.Logger, parts []memoryPart, granted grant) {
+	worst := worstCase(parts)
+	limit, source := debug.SetMemoryLimit(-1), "GOMEMLIMIT"
+	if os.Getenv("GOMEMLIMIT") == "" {
+		limit, source = math.MaxInt64, "none"
+		if granted.bytes > 0 {
+			limit, source = granted.bytes-granted.bytes/10, granted.by
+		}
+		debug.SetMemoryLimit(runtimeLimit(limit, parts))
+	}
+	attrs := []slog.Attr{slog.String("worst_case", mebibytes(worst)), slog.String("limit", mebibytes(limit)), slog.String("limit_by", source)}
+	for _, part := range parts {
+		if part.setting != "" {
+			attrs = append(attrs, slog.String(part.setting, mebibytes(part.bytes)))
+		}
+	}
+	level, what := slog.LevelInfo, "memory"
+	if worst < 0 || worst > limit {
+		level, what = slog.LevelWarn, "memory may not suffice: "+advise(parts, limit)
+	}
+	log.LogAttrs(context.Background(), level, what, attrs...)
+}
+
+// runtimeLimit is for what the Go runtime counts.
+func runtimeLimit(limit int64, parts []memoryPart) int64 {
+	if worst := worstCase(parts); worst >= 0 && worst < limit {
+		limit = worst
+	}
+	if limit == math.MaxInt64 {
+		return limit
+	}
+	outside := int64(0)
+	for _, part := range parts {
+		outside += part.outside
+	}
+	return max(limit-outside, limit/2)
+}
+
+// advise names the settings to lower: the largest, and as many as matter.
+func advise(parts []memoryPart, limit int64) string {
+	parts = slices.DeleteFunc(slices.Clone(parts), func(p memoryPart) bool { return p.setting == "" })
+	slices.SortStableFunc(parts, func(a, b memoryPart) int {
+		return int(max(min(size(b.bytes)-size(a.bytes), 1), -1))
+	})
+	var names []string
+	excess := size(worstCase(parts)) - limit
+	for _, part := range parts {
+		names = append(names, "server.limits."+part.setting)
+		if excess -= size(part.bytes) / 2; excess <= 0 {
+			break
+		}
+	}
+	return "lower " + strings.Join(names, ", ")
+}
+
+// size is a number of bytes, of which no bound is the greatest.
+func size(bytes int64) int64 {
+	if bytes < 0 {
+		return math.MaxInt64 / 2
+	}
+	return bytes
+}
+
+func mebibytes(n int64) string {
+	if n < 0 || n == math.MaxInt64 {
+		return "none"
+	}
+	return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20)
+}
+
+// A grant is the memory that the system lets us have. Zero is no limit that we know.
+type grant struct {
+	bytes int64
+	by    string
+}
+
+// grantedMemory is the least of the limits of our control groups, of version 1 and 2,
+// and the memory of the machine. root is that of the file system.
+func grantedMemory(root string) (granted grant, err error) {
+	least := func(by, file string, read func(string) (int64, error)) {
+		n, failed := read(filepath.Join(root, file))
+		if failed != nil && !errors.Is(failed, fs.ErrNotExist) {
+			err = errors.Join(err, failed)
+		}
+		if n > 0 && (granted.bytes == 0 || n < granted.bytes) {
+			granted = grant{n, by}
+		}
+	}
+	least("machine", "proc/meminfo", readMemTotal)
+	groups, failed := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
+	if failed != nil && !errors.Is(failed, fs.ErrNotExist) {
+		err = errors.Join(err, failed)
+	}
+	for line := range strings.Lines(string(groups)) { // hierarchy:controllers:path, see cgroups(7)
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) < 3 {
+			continue
+		}
+		mount, files := "sys/fs/cgroup/memory", []string{"memory.limit_in_bytes"}
+		if fields[1] == "" {
+			mount, files = "sys/fs/cgroup", []string{"memory.max", "memory.high"}
+		} else if !slices.Contains(strings.Split(fields[1], ","), "memory") {
+			continue
+		}
+		for dir := path.Join("/", fields[2]); ; dir = path.Dir(dir) { // a container may see its own group as the root
+			for _, file := range files {
+				least("control group", path.Join(mount, dir, file), readLimit)
+			}
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	return granted, err
+}
+
+// unlimited is more than any machine has: version 1 says so where there is no limit.
+const unlimited = 1 << 60
+
+// readLimit reads a limit of a control group. Zero is none.
+func readLimit(file string) (int64, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	word := strings.TrimSpace(string(text))
+	if word == "max" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(word, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", file, err)
+	}
+	if n >= unlimited {
+		return 0, nil
+	}
+	return n, nil
+}
+
+// readMemTotal reads how much memory the machine has (proc_meminfo(5)).
+func readMemTotal(file string) (int64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 || fields[0] != "MemTotal:" {
+			continue
+		}
+		n, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		return n << 10, nil
+	}
+	return 0, nil
+}

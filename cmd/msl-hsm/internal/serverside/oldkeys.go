@@ -1,0 +1,43 @@
+package serverside
+
+import (
+	"log/slog"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+// RegisterAgain reports whether the keys of an entity were sealed by an older
+// version, so that the wrapping key, if it is derived from the others, can be
+// computed in a PKCS #11 token. Nothing can seal them anew but the bytes of the
+// keys, which the server does not have. Who is revoked needs nothing.
+func RegisterAgain(e bolt.EntityRecord) bool {
+	if e.PSK == nil || e.Revoked {
+		return false
+	}
+	a, err := e.PSK.MACAlgorithm()
+	return err == nil && a == keystore.HMACSHA256
+}
+
+// WarnOldKeys names the first entities that have to be registered again.
+func (s *Service) WarnOldKeys(log *slog.Logger) error {
+	all, err := s.State.Entities()
+	if err != nil {
+		return err
+	}
+	count, first := 0, []string{}
+	for _, e := range all {
+		if !RegisterAgain(e) {
+			continue
+		}
+		if count++; count <= 3 {
+			first = append(first, e.Identity)
+		}
+	}
+	if count > 0 {
+		log.Warn("an older version sealed the pre-shared keys of some entities: whoever has the PIN of the key store and the state file may compute their wrapping keys and open recorded key exchanges; "+
+			"give each new keys: msl-hsm entity remove IDENTITY, then msl-hsm entity add IDENTITY --generate-psk FILE, with --scheme PSK_PROFILE if it had that, or --tpm-psk if its keys are in a TPM; msl-hsm entity list marks them",
+			"entities", count, "first", first)
+	}
+	return nil
+}

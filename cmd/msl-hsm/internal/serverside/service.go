@@ -1,0 +1,215 @@
+package serverside
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+)
+
+// A Service is a server with all that it holds open.
+type Service struct {
+	Store   keys.Store
+	State   *bolt.Server
+	psk     *entityauth.PSK
+	mgk     *entityauth.MGK
+	Devices *keys.Authority // that enroll here, or nil
+	Msl     *msl.Server
+
+	endpoint    *fleet.Endpoint // where devices enroll, or nil
+	Connections *mslhttp.Connections
+}
+
+func Open(c *config.Config, log *slog.Logger) (*Service, error) {
+	state, err := admin.OpenState(c, "")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, firstStep(c, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{State: state, Connections: connections(&c.Server)}
+	if s.Store, err = keys.Open(c); err == nil {
+		err = assemble(c, s, log)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.State.StartPruning(pruning(c, log))
+	return s, nil
+}
+
+// firstStep is what a server that has no state file lacks first: the keys, since
+// who makes those gets the file with them.
+func firstStep(c *config.Config, noState error) (err error) {
+	store, err := keys.Open(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	if _, err := ownEntity(c, store); err != nil {
+		return err
+	}
+	if _, err := issuer(c, store); err != nil {
+		return err
+	}
+	return noState
+}
+
+// pruning lets the state forget a token when it cannot be renewed any more. It
+// looks 24 times in the lifetime of one.
+func pruning(c *config.Config, log *slog.Logger) bolt.Pruning {
+	return bolt.Pruning{Keep: admin.AcceptedFor(c), Interval: config.Nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
+}
+
+// assemble looks the keys up and puts the server together.
+func assemble(c *config.Config, s *Service, log *slog.Logger) error {
+	own, err := ownEntity(c, s.Store)
+	if err != nil {
+		return err
+	}
+	custody, err := config.ParseCustody("server.custody", c.Server.Custody)
+	if err != nil {
+		return err
+	}
+	issuer, err := issuer(c, s.Store)
+	if err != nil {
+		return err
+	}
+	issuer.Shared = custody == msl.CustodyShared
+	services, err := serviceTokenKeys(c, s.Store)
+	if err != nil {
+		return err
+	}
+	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
+	if c.Server.Enrollment.State != "" {
+		if s.Devices, err = keys.OpenAuthority(c, s.State, s.Store); err != nil {
+			return err
+		}
+	}
+	exchanges, err := keys.KeyExchanges(c, s.Store, s.Devices, s.psk, custody)
+	if err != nil {
+		return err
+	}
+	s.Msl = &msl.Server{
+		Name: c.Server.Identity, Entity: own,
+		KeyExchanges:  exchanges,
+		Custody:       custody,
+		Issuer:        issuer,
+		State:         s.State,
+		Directory:     s.State,
+		ServiceTokens: services,
+		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression, Languages: c.Server.Languages},
+		Limits:        messageLimits(c.Server.Limits),
+		Log:           log,
+	}
+	if s.Devices != nil {
+		s.Msl.JudgeToken = s.Devices.TokenJudge(issuer)
+	}
+	s.State.PasswordsAtATime(c.Server.Limits.Passwords)
+	s.Msl.Users = userSchemes(c, s)
+	s.Msl.Entities, err = entitySchemes(c, s, log)
+	return err
+}
+
+func messageLimits(l config.Limits) msl.Limits {
+	return msl.Limits{
+		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions,
+		ErrorsPerSecond: l.ErrorsPerSecond, ErrorsPerSource: l.ErrorsPerSource, PasswordsAtATime: l.Passwords,
+		Unproven: l.Unproven, Proven: l.Proven,
+	}
+}
+
+func issuer(c *config.Config, store keystore.Store) (*msl.Issuer, error) {
+	i := &msl.Issuer{
+		Name: c.Server.Identity, Store: store,
+		RenewAfter: c.Server.RenewAfter, Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired,
+	}
+	for _, role := range keystore.SealingRoles() {
+		if _, err := store.Lookup(role.Label(c.Keystore.Prefix)); err != nil {
+			return nil, keys.Missing(err, keys.MakeServerKeys)
+		}
+	}
+	ring, err := issuerRing(store, keystore.RoleIssuerEncryption.Label(c.Keystore.Prefix), keystore.RoleIssuerMAC.Label(c.Keystore.Prefix))
+	i.Keys = ring
+	return i, err
+}
+
+// issuerRing pairs the versions of two keys, newest first. A version that only
+// one of them has is left out: a rotation was cut off there.
+func issuerRing(store keystore.Store, encryption, mac string) (ring []msl.IssuerKeys, err error) {
+	ciphers, err := store.Lookup(encryption)
+	if err != nil {
+		return nil, keys.Missing(err, keys.MakeServerKeys)
+	}
+	macs, err := store.Lookup(mac)
+	if err != nil {
+		return nil, keys.Missing(err, keys.MakeServerKeys)
+	}
+	for _, c := range ciphers {
+		for _, m := range macs {
+			if c.Number != m.Number {
+				continue
+			}
+			cipher, errC := keystore.As[keystore.Cipher](encryption, c)
+			tag, errM := keystore.As[keystore.MAC](mac, m)
+			if err := errors.Join(errC, errM); err != nil {
+				return nil, err
+			}
+			ring = append(ring, msl.IssuerKeys{Version: c.Number, Encryption: cipher, MAC: tag})
+		}
+	}
+	if len(ring) == 0 {
+		return nil, fmt.Errorf("keys %q and %q have no version in common: %w; %s --rotate", encryption, mac, keystore.ErrNotFound, keys.MakeServerKeys)
+	}
+	return ring, nil
+}
+
+func serviceTokenKeys(c *config.Config, store keystore.Store) (msl.ServiceTokenKeys, error) {
+	ring, err := issuerRing(store, keystore.RoleServiceEncryption.Label(c.Keystore.Prefix), keystore.RoleServiceMAC.Label(c.Keystore.Prefix))
+	if err != nil {
+		return nil, err
+	}
+	var versions msl.KeyRing
+	for _, v := range ring {
+		id := fmt.Sprintf("%s service#%d", c.Server.Identity, v.Version)
+		versions = append(versions, msl.SymmetricKey{KeyID: id, Encryption: v.Encryption, MAC: v.MAC})
+	}
+	return msl.ServiceTokenKeys{"": versions}, nil
+}
+
+// Close lets go of every key object, and then of the sessions and the file.
+func (s *Service) Close() error {
+	var errs []error
+	if s.endpoint != nil {
+		errs = append(errs, s.endpoint.Close())
+	}
+	if s.Msl != nil {
+		errs = append(errs, s.Msl.Close(), s.psk.Close(), keys.CloseExchanges(s.Msl.KeyExchanges))
+		if s.mgk != nil {
+			errs = append(errs, s.mgk.Close())
+		}
+		if objects, sessions := s.Store.Live(); objects+sessions > 0 {
+			errs = append(errs, fmt.Errorf("%d key objects and %d sessions were still in use at the end", objects, sessions))
+		}
+	}
+	if s.Store != nil {
+		errs = append(errs, s.Store.Close())
+	}
+	if s.Devices != nil {
+		errs = append(errs, s.Devices.Close())
+	}
+	return errors.Join(append(errs, s.State.Close())...)
+}

@@ -1,0 +1,121 @@
+package serverside
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
+)
+
+// A tlsListener gives TLS connections, and tells of their alerts at the end.
+type tlsListener struct {
+	net.Listener
+	alerts *tlsalert.Counter
+	log    *slog.Logger
+}
+
+// Close logs what was counted.
+func (l tlsListener) Close() error {
+	if counts := l.alerts.Counts(); len(counts) > 0 {
+		l.log.Info("TLS alerts", "counts", counts, "unreadable_warnings", l.alerts.Unreadable(), "truncated", l.alerts.Truncated())
+	}
+	return l.Listener.Close()
+}
+
+// SchemeOf is the scheme of the URLs that l serves.
+func SchemeOf(l net.Listener) string {
+	if _, ok := l.(tlsListener); ok {
+		return "https"
+	}
+	return "http"
+}
+
+// SecureListener puts TLS over a listener, if it is configured. With insist it must be.
+func SecureListener(c *config.Config, store keystore.Store, l net.Listener, insist bool, log *slog.Logger) (net.Listener, error) {
+	own := c.Server.TLS
+	if len(own.Certificates) == 0 {
+		if insist || own.ClientCA != "" || own.ClientCRL != "" || own.MinVersion != "" {
+			return nil, exit.Usagef("TLS without a certificate: name certificate and key in server.tls.certificates")
+		}
+		return l, nil
+	}
+	s := &mslhttp.TLSServer{Alerts: &tlsalert.Counter{}, Report: func(e mslhttp.TLSEvent) { reportTLS(log, e) }}
+	var err error
+	if s.MinVersion, err = config.ParseVersion("server.tls.min-version", own.MinVersion); err != nil {
+		return nil, err
+	}
+	if s.ClientCAs, err = keys.RootsIn("server.tls.client-ca", own.ClientCA); err != nil {
+		return nil, err
+	}
+	if s.CheckClient, err = checkTLSClients(&own, log); err != nil {
+		return nil, err
+	}
+	for _, entry := range own.Certificates {
+		certificate, err := keys.LoadCertificate(entry, "server.tls.certificates", store)
+		if err != nil {
+			return nil, err
+		}
+		s.Certificates = append(s.Certificates, certificate)
+	}
+	secured, err := s.Listen(l)
+	if err != nil {
+		return nil, exit.Usagef("server.tls: %w", err)
+	}
+	return tlsListener{secured, s.Alerts, log}, nil
+}
+
+// checkTLSClients asks the revocation lists about clients, if there are any lists.
+func checkTLSClients(s *config.ServerTLS, log *slog.Logger) (func([]*x509.Certificate) error, error) {
+	const setting = "server.tls.client-crl"
+	if s.ClientCRL == "" {
+		return nil, nil
+	}
+	if s.ClientCA == "" {
+		return nil, exit.Usagef("%s is set and server.tls.client-ca is not: no client is asked for a certificate", setting)
+	}
+	issuers, err := keys.ReadCertificates("server.tls.client-ca", s.ClientCA)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := keys.OpenCRLs(setting, s.ClientCRL, issuers, log)
+	if err != nil {
+		return nil, err
+	}
+	for _, list := range lists.Current() {
+		if err := list.Current(time.Now()); err != nil {
+			return nil, exit.Usagef("%s: %s: %w: get a new list of the authority", setting, s.ClientCRL, err)
+		}
+	}
+	for _, issuer := range issuers {
+		if !slices.ContainsFunc(lists.Current(), func(list *entityauth.CRL) bool { return list.SpeaksFor(issuer) }) {
+			log.Warn("certificates of a client authority are taken without a revocation list", "authority", issuer.Subject.String(), "file", s.ClientCRL)
+		}
+	}
+	return func(chain []*x509.Certificate) error {
+		return entityauth.CheckChain(chain, lists.Current(), false, time.Now())
+	}, nil
+}
+
+// reportTLS logs what happened below MSL, at the level of its class.
+func reportTLS(log *slog.Logger, e mslhttp.TLSEvent) {
+	attrs := []slog.Attr{slog.String("source", e.Remote.String())}
+	if e.Origin != 0 {
+		attrs = append(attrs, slog.String("alert", e.Alert.String()), slog.Int("number", int(e.Alert)), slog.String("origin", e.Origin.String()))
+	}
+	if e.Warning {
+		log.LogAttrs(context.Background(), slog.LevelInfo, "TLS warning", attrs...)
+		return
+	}
+	class := mslhttp.Classify(e.Err)
+	log.LogAttrs(context.Background(), class.Level, "TLS connection failed", append(attrs, slog.String("class", class.Name), slog.Any("error", e.Err))...)
+}

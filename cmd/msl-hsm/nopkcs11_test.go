@@ -1,7 +1,0 @@
-//go:build !cgo || nopkcs11
-
-package main
-
-const withPKCS11 = false
-
-func findSoftHSM() error { return noPKCS11() }
