@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 
@@ -16,7 +16,7 @@ import (
 
 // Stopped wants no server to have a state file open.
 func Stopped(path, what string) error {
-	remote, err := DialServer(path)
+	remote, err := Dial(path)
 	if err != nil || remote == nil {
 		return err
 	}
@@ -74,12 +74,12 @@ func checkTarget(state, to string, force bool) error {
 
 // copyState copies the state of a running server, or of the file.
 func copyState(c *config.Config, state string, to *os.File) error {
-	remote, err := DialServer(state)
+	remote, err := Dial(state)
 	if err != nil {
 		return err
 	}
 	if remote != nil {
-		return errors.Join(remote.copyState(to), remote.Close())
+		return errors.Join(remote.callLong(http.MethodGet, "/state/snapshot", nil, to), remote.Close())
 	}
 	s, err := OpenState(c, state)
 	if err != nil {
@@ -90,23 +90,6 @@ func copyState(c *config.Config, state string, to *os.File) error {
 		return err
 	}
 	return copyEnrollments(c, to.Name())
-}
-
-// copyState fetches the copy that the server makes beside its state.
-func (r *runningServer) copyState(to io.Writer) error {
-	var name string
-	if err := r.callLong("Keeper.Snapshot", struct{}{}, &name); err != nil {
-		return fromServer(err)
-	}
-	path := filepath.Join(filepath.Dir(r.state), filepath.Base(name))
-	defer os.Remove(path)
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.Copy(to, f)
-	return err
 }
 
 // attachEnrollments puts the enrollments into a backup of the state.

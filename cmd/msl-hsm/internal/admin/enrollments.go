@@ -2,10 +2,10 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -22,35 +22,6 @@ type EnrollmentChange struct {
 	Serial string
 	Key    []byte // TPM Name
 	Note   string
-}
-
-// An Enroller takes decisions of operators for a running server.
-type Enroller struct{ A *keys.Authority }
-
-// Apply carries a decision out.
-func (e *Enroller) Apply(c EnrollmentChange, _ *struct{}) error {
-	return decide(context.Background(), e.A.Authority, c)
-}
-
-// Records lists the records, as JSON.
-func (e *Enroller) Records(_ struct{}, out *[]byte) error {
-	all, err := e.A.List(context.Background())
-	if err != nil {
-		return err
-	}
-	*out, err = json.Marshal(all)
-	return err
-}
-
-// CRL returns the revocation list, DER.
-func (e *Enroller) CRL(_ struct{}, out *[]byte) (err error) {
-	*out, err = e.A.CRL(context.Background())
-	return err
-}
-
-// Certified checks what a device's AK certified.
-func (e *Enroller) Certified(k fleet.CertifiedKey, _ *struct{}) error {
-	return k.Check(context.Background(), e.A.Authority)
 }
 
 // decide carries a decision out.
@@ -120,36 +91,31 @@ func (l localEnrollments) Close() error {
 	return errors.Join(errs...)
 }
 
-type remoteEnrollments struct{ *runningServer }
+type remoteEnrollments struct{ *Running }
 
 func (r remoteEnrollments) Apply(c EnrollmentChange) error {
-	return fromAuthority(r.Call("Enroller.Apply", c, new(struct{})))
+	return r.call(http.MethodPost, "/enrollments", c, nil)
 }
 
 func (r remoteEnrollments) Records() (all []enroll.Record, err error) {
-	var text []byte
-	if err := fromAuthority(r.Call("Enroller.Records", struct{}{}, &text)); err != nil {
-		return nil, err
-	}
-	return all, json.Unmarshal(text, &all)
+	err = r.call(http.MethodGet, "/enrollments", nil, &all)
+	return all, err
 }
 
 func (r remoteEnrollments) CRL() (der []byte, err error) {
-	err = fromAuthority(r.Call("Enroller.CRL", struct{}{}, &der))
+	err = r.call(http.MethodGet, "/enrollments/crl", nil, &der)
 	return der, err
 }
 
 func (r remoteEnrollments) Certified(k fleet.CertifiedKey) error {
-	return fromAuthority(r.Call("Enroller.Certified", k, new(struct{})))
+	return r.call(http.MethodPost, "/enrollments/certified", k, nil)
 }
 
-func fromAuthority(err error) error {
-	return fromServer(err, enroll.ErrUnknown, enroll.ErrName, enroll.ErrState, enroll.ErrKey, enroll.ErrNonce, enroll.ErrAttestation, enroll.ErrSignature)
-}
-
+// OpenEnrollments reaches a running server, or opens the files where there is none. With
+// signs it can sign a revocation list, which needs the key store.
 func OpenEnrollments(c *config.Config, signs bool) (Enrollments, error) {
 	if c.Server.State != "" {
-		if remote, err := DialServer(c.Server.State); remote != nil || err != nil {
+		if remote, err := Dial(c.Server.State); remote != nil || err != nil {
 			return remoteEnrollments{remote}, err
 		}
 	}

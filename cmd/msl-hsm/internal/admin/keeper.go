@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"context"
+	"net/http"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -30,9 +32,9 @@ func reportOn(state *bolt.Server, ca *keys.Authority) (r StateReport, err error)
 	return r, err
 }
 
-// A StateKeeper looks after a state: the file itself or, while a server has it
+// A Keeper looks after a state: the file itself or, while a server has it
 // open, that server.
-type StateKeeper interface {
+type Keeper interface {
 	Check() (StateReport, error)
 	Prune() (bolt.Forgotten, error)
 	Close() error
@@ -44,11 +46,11 @@ type localKeeper struct {
 	keep time.Duration
 }
 
-type remoteKeeper struct{ *runningServer }
+type remoteKeeper struct{ *Running }
 
 // OpenKeeper reaches a running server, or opens the files where there is none.
-func OpenKeeper(c *config.Config, path string) (StateKeeper, error) {
-	remote, err := DialServer(path)
+func OpenKeeper(c *config.Config, path string) (Keeper, error) {
+	remote, err := Dial(path)
 	if remote != nil || err != nil {
 		return remoteKeeper{remote}, err
 	}
@@ -70,13 +72,25 @@ func OpenKeeper(c *config.Config, path string) (StateKeeper, error) {
 	return l, nil
 }
 
-// A Keeper looks after the state of a running server.
-type Keeper struct {
-	State *bolt.Server
-	Path  string
-	Keep  time.Duration
-	Ca    *keys.Authority // or nil
+func (l localKeeper) Check() (StateReport, error) { return reportOn(l.Server, l.ca) }
+
+func (l localKeeper) Prune() (bolt.Forgotten, error) {
+	return l.Forget(context.Background(), l.keep)
 }
 
-// snapshotLife is for how long a copy waits to be fetched.
-const snapshotLife = 10 * time.Minute
+func (l localKeeper) Close() error {
+	if l.ca != nil {
+		defer l.ca.Close()
+	}
+	return l.Server.Close()
+}
+
+func (r remoteKeeper) Check() (report StateReport, err error) {
+	err = r.callLong(http.MethodPost, "/state/check", nil, &report)
+	return report, err
+}
+
+func (r remoteKeeper) Prune() (f bolt.Forgotten, err error) {
+	err = r.callLong(http.MethodPost, "/state/prune", nil, &f)
+	return f, err
+}

@@ -1,16 +1,9 @@
 package admin
 
 import (
-	"errors"
-	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
-	"net"
-	"net/rpc"
-	"os"
-
-	"golang.org/x/sys/unix"
+	"net/http"
+	"net/url"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
@@ -40,153 +33,61 @@ func OpenRegistry(c *config.Config, flag string) (Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if remote, err := DialServer(path); remote != nil || err != nil {
+	if remote, err := Dial(path); remote != nil || err != nil {
 		return remoteRegistry{remote}, err
 	}
 	return OpenState(c, "")
 }
 
-func SocketOf(state string) string { return state + ".sock" }
-
-// A Change is what a set-up command asks of a running server.
-type Change struct {
-	Verb   string
-	Name   string
-	Entity bolt.EntityRecord
-	Secret []byte
-}
-
-// A Registrar does it. Whoever may use the socket may use the file: it is for
-// the same owner alone.
-type Registrar struct{ State *bolt.Server }
-
-// Apply makes a change.
-func (r *Registrar) Apply(c Change, _ *struct{}) error {
-	defer clear(c.Secret)
-	switch c.Verb {
-	case "add entity":
-		return r.State.AddEntity(c.Entity)
-	case "remove entity":
-		return r.State.RemoveEntity(c.Name)
-	case "revoke entity":
-		return r.State.RevokeEntity(c.Name)
-	case "unrevoke entity":
-		return r.State.UnrevokeEntity(c.Name)
-	case "add user":
-		return r.State.AddUser(c.Name, c.Secret)
-	case "remove user":
-		return r.State.RemoveUser(c.Name)
-	case "set password":
-		return r.State.SetPassword(c.Name, c.Secret)
-	case "revoke user":
-		return r.State.RevokeUser(c.Name)
-	case "unrevoke user":
-		return r.State.UnrevokeUser(c.Name)
-	}
-	return fmt.Errorf("the server does not know how to %s: it runs another version", c.Verb)
-}
-
-// Entities lists the entities.
-func (r *Registrar) Entities(_ struct{}, all *[]bolt.EntityRecord) (err error) {
-	*all, err = r.State.Entities()
-	return err
-}
-
-// Users lists the users.
-func (r *Registrar) Users(_ struct{}, all *[]bolt.UserRecord) (err error) {
-	*all, err = r.State.Users()
-	return err
-}
-
-// Administer lets set-up commands reach the state of a running server. Where the
-// socket cannot be made, the server is as good without.
-func Administer(path string, log *slog.Logger, services ...any) io.Closer {
-	socket := SocketOf(path)
-	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		log.Warn("entities and users cannot be changed while this server runs", "error", err)
-		return io.NopCloser(nil)
-	}
-	l, err := listenPrivately(socket)
-	if err != nil {
-		log.Warn("entities and users cannot be changed while this server runs", "error", err)
-		return io.NopCloser(nil)
-	}
-	server := rpc.NewServer()
-	for _, s := range services {
-		if err := server.Register(s); err != nil {
-			log.Error("administration", "error", err)
-			return l
-		}
-	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go server.ServeConn(c)
-		}
-	}()
-	return l
-}
-
 // A remoteRegistry is a running server.
-type remoteRegistry struct{ *runningServer }
+type remoteRegistry struct{ *Running }
 
-func (r remoteRegistry) apply(c Change) error {
-	return fromServer(r.Call("Registrar.Apply", c, new(struct{})), bolt.ErrUnknown, bolt.ErrExists, bolt.ErrRevoked, bolt.ErrNotRevoked)
+func (r remoteRegistry) about(method, path, name string, in any) error {
+	return r.call(method, path+"?name="+url.QueryEscape(name), in, nil)
 }
 
 func (r remoteRegistry) AddEntity(e bolt.EntityRecord) error {
-	return r.apply(Change{Verb: "add entity", Entity: e})
+	return r.call(http.MethodPost, "/entities", e, nil)
 }
 
 func (r remoteRegistry) RemoveEntity(name string) error {
-	return r.apply(Change{Verb: "remove entity", Name: name})
+	return r.about(http.MethodDelete, "/entities", name, nil)
 }
 
 func (r remoteRegistry) RevokeEntity(name string) error {
-	return r.apply(Change{Verb: "revoke entity", Name: name})
+	return r.about(http.MethodPost, "/entities/revoke", name, nil)
 }
 
 func (r remoteRegistry) UnrevokeEntity(name string) error {
-	return r.apply(Change{Verb: "unrevoke entity", Name: name})
+	return r.about(http.MethodPost, "/entities/unrevoke", name, nil)
 }
 
 func (r remoteRegistry) AddUser(name string, password []byte) error {
-	return r.apply(Change{Verb: "add user", Name: name, Secret: password})
+	return r.about(http.MethodPost, "/users", name, password)
 }
 
 func (r remoteRegistry) RemoveUser(name string) error {
-	return r.apply(Change{Verb: "remove user", Name: name})
+	return r.about(http.MethodDelete, "/users", name, nil)
 }
 
 func (r remoteRegistry) SetPassword(name string, password []byte) error {
-	return r.apply(Change{Verb: "set password", Name: name, Secret: password})
+	return r.about(http.MethodPut, "/users/password", name, password)
 }
 
 func (r remoteRegistry) RevokeUser(name string) error {
-	return r.apply(Change{Verb: "revoke user", Name: name})
+	return r.about(http.MethodPost, "/users/revoke", name, nil)
 }
 
 func (r remoteRegistry) UnrevokeUser(name string) error {
-	return r.apply(Change{Verb: "unrevoke user", Name: name})
+	return r.about(http.MethodPost, "/users/unrevoke", name, nil)
 }
 
 func (r remoteRegistry) Entities() (all []bolt.EntityRecord, err error) {
-	err = fromServer(r.Call("Registrar.Entities", struct{}{}, &all))
+	err = r.call(http.MethodGet, "/entities", nil, &all)
 	return all, err
 }
 
 func (r remoteRegistry) Users() (all []bolt.UserRecord, err error) {
-	err = fromServer(r.Call("Registrar.Users", struct{}{}, &all))
+	err = r.call(http.MethodGet, "/users", nil, &all)
 	return all, err
-}
-
-// listenPrivately makes a socket that is for this user alone from the start: a
-// process that connects to one needs to be able to write to it.
-func listenPrivately(path string) (net.Listener, error) {
-	old := unix.Umask(0o177)
-	defer unix.Umask(old)
-	return net.Listen("unix", path)
 }

@@ -115,11 +115,8 @@ func runServer(p *program, ctx context.Context, f serveFlags) (err error) {
 	if listener, err = serverside.SecureListener(c, s.Store, serverside.BehindProxies(&c.Server, s.Connections.Listen(listener)), f.tls, peers); err != nil {
 		return err
 	}
-	services := []any{&admin.Registrar{s.State}, &admin.Keeper{s.State, c.Server.State, admin.AcceptedFor(c), s.Devices}}
-	if s.Devices != nil {
-		services = append(services, &admin.Enroller{s.Devices})
-	}
-	defer admin.Administer(c.Server.State, log, services...).Close()
+	socket := admin.Service{State: s.State, Path: c.Server.State, Keep: admin.AcceptedFor(c), Devices: s.Devices}
+	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
 	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.Msl.Issuer.Keys), "upstream", c.Server.Upstream)

@@ -23,7 +23,7 @@ configuration names one, and counts what is there. Damage is an error. It may ru
 beside a server; for the pages it makes a copy of the file in the same directory.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.onState(path, func(k admin.StateKeeper) error {
+			return p.onState(path, func(k admin.Keeper) error {
 				r, err := k.Check()
 				if err != nil {
 					return err
@@ -69,7 +69,7 @@ itself while it runs. Revocations stay. The file does not shrink by it: see msl-
 state compact.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.onState(path, func(k admin.StateKeeper) error {
+			return p.onState(path, func(k admin.Keeper) error {
 				f, err := k.Prune()
 				switch {
 				case err != nil:

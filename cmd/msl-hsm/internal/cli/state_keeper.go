@@ -6,7 +6,7 @@ import (
 )
 
 // onState is a verb on the state of a server, running or not.
-func (p *program) onState(path string, do func(admin.StateKeeper) error) (err error) {
+func (p *program) onState(path string, do func(admin.Keeper) error) (err error) {
 	c, file, err := p.stateFile(path)
 	if err != nil {
 		return err

@@ -28,22 +28,22 @@ const (
 )
 
 // A Error error has an exit code of its own.
-type Error struct {
+type codedError struct {
 	error
 	code int
 }
 
-func (c Error) Unwrap() error { return c.error }
+func (c codedError) Unwrap() error { return c.error }
 
 // WithCode gives an error its exit code.
-func WithCode(err error, code int) error { return Error{err, code} }
+func WithCode(err error, code int) error { return codedError{err, code} }
 
 func Usagef(format string, args ...any) error {
 	return WithCode(fmt.Errorf(format, args...), Usage)
 }
 
 func Code(err error) int {
-	var own Error
+	var own codedError
 	var peer *msl.PeerError
 	var status *mslhttp.StatusError
 	var request *url.Error

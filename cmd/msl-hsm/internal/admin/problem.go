@@ -1,0 +1,70 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// kinds are the errors that are the same on both sides, by the code that they travel as.
+var kinds = []struct {
+	code string
+	err  error
+}{
+	{"unknown", bolt.ErrUnknown},
+	{"exists", bolt.ErrExists},
+	{"revoked", bolt.ErrRevoked},
+	{"not-revoked", bolt.ErrNotRevoked},
+	{"device-unknown", enroll.ErrUnknown},
+	{"device-name", enroll.ErrName},
+	{"device-state", enroll.ErrState},
+	{"device-key", enroll.ErrKey},
+	{"nonce", enroll.ErrNonce},
+	{"attestation", enroll.ErrAttestation},
+	{"signature", enroll.ErrSignature},
+}
+
+// A problem is an error on its way. Without a code it is one of no kind.
+type problem struct {
+	Code  string `json:"code,omitempty"`
+	Error string `json:"error"`
+}
+
+func problemOf(err error) problem {
+	for _, kind := range kinds {
+		if errors.Is(err, kind.err) {
+			return problem{kind.code, err.Error()}
+		}
+	}
+	return problem{Error: err.Error()}
+}
+
+// err is the error again.
+func (p problem) err() error {
+	for _, kind := range kinds {
+		if p.Code == kind.code {
+			return &remoteError{p.Error, kind.err}
+		}
+	}
+	return fmt.Errorf("running server: %s", p.Error)
+}
+
+// A remoteError has the words of the server and the kind of its error.
+type remoteError struct {
+	text string
+	kind error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.kind }
+
+// statusOf goes with a problem.
+func statusOf(p problem) int {
+	if p.Code == "" {
+		return http.StatusInternalServerError
+	}
+	return http.StatusConflict
+}

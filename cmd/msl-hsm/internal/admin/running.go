@@ -1,0 +1,145 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+const (
+	// patience is for an answer of a running server, longPatience for one that
+	// reads or writes all of its state.
+	patience     = 10 * time.Second
+	longPatience = 10 * time.Minute
+	dialPatience = 2 * time.Second
+)
+
+// A Running is a server that has a state file open.
+type Running struct {
+	web   *http.Client
+	state string
+}
+
+// Dial finds the server that has a state file open. Nil is none.
+func Dial(state string) (*Running, error) {
+	conn, err := net.DialTimeout("unix", socketOf(state), dialPatience)
+	switch {
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, silent(state, dialPatience) // nobody takes calls
+	case err != nil:
+		return nil, nil
+	}
+	first := make(chan net.Conn, 1)
+	first <- conn
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		select {
+		case c := <-first:
+			return c, nil
+		default:
+			return new(net.Dialer).DialContext(ctx, "unix", socketOf(state))
+		}
+	}
+	return &Running{&http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}, state}, nil
+}
+
+func socketOf(state string) string { return state + ".sock" }
+
+// Close ends the connection.
+func (r *Running) Close() error {
+	r.web.CloseIdleConnections()
+	return nil
+}
+
+// call asks the server, and does not wait for ever. What goes in is a secret as bytes,
+// or JSON; what comes out goes to an io.Writer, or is JSON. Nil is nothing.
+func (r *Running) call(method, path string, in, out any) error {
+	return r.callFor(patience, method, path, in, out)
+}
+
+// callLong asks for what may take a while, of a server that is alive.
+func (r *Running) callLong(method, path string, in, out any) error {
+	if err := r.call(http.MethodGet, "/alive", nil, nil); err != nil {
+		return err
+	}
+	return r.callFor(longPatience, method, path, in, out)
+}
+
+func (r *Running) callFor(d time.Duration, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	body, err := encode(in)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://server"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	answer, err := r.web.Do(request)
+	if err != nil {
+		return r.lost(err, d)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode >= 300 {
+		return r.refused(answer)
+	}
+	if err := decode(answer.Body, out); err != nil {
+		return r.lost(err, d)
+	}
+	return nil
+}
+
+func encode(in any) ([]byte, error) {
+	switch in := in.(type) {
+	case nil:
+		return nil, nil
+	case []byte:
+		return in, nil
+	}
+	return json.Marshal(in)
+}
+
+func decode(body io.Reader, out any) (err error) {
+	switch out := out.(type) {
+	case nil:
+	case io.Writer:
+		_, err = io.Copy(out, body)
+	default:
+		err = json.NewDecoder(body).Decode(out)
+	}
+	return err
+}
+
+// lost says why there is no answer.
+func (r *Running) lost(err error, d time.Duration) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
+		return silent(r.state, d)
+	case exit.IsAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE):
+		return exit.WithCode(fmt.Errorf("the server that had %s open ended before it answered: try again", r.state), exit.Failure)
+	}
+	return fmt.Errorf("running server: %w", err)
+}
+
+func silent(state string, d time.Duration) error {
+	return exit.WithCode(fmt.Errorf("the server that has %s open did not answer in %v: it is stopped or stuck, and may still do it later; let it go on or end it, and try again", state, d), exit.Failure)
+}
+
+// refused is the error that the server answered with.
+func (r *Running) refused(answer *http.Response) error {
+	var p problem
+	if err := json.NewDecoder(answer.Body).Decode(&p); err != nil || p.Error == "" {
+		return exit.WithCode(fmt.Errorf("the server that has %s open runs another version: restart it and try again", r.state), exit.Failure)
+	}
+	return p.err()
+}

@@ -1,0 +1,269 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// socketBeside listens where the server of a state file would.
+func socketBeside(t *testing.T) (state string, l net.Listener) {
+	t.Helper()
+	state = filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socketOf(state))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return state, l
+}
+
+// dialed is a server that is there.
+func dialed(t *testing.T, state string) *Running {
+	t.Helper()
+	r, err := Dial(state)
+	if err != nil || r == nil {
+		t.Fatal(r, err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// answering takes requests as a server would.
+func answering(t *testing.T, l net.Listener, handle http.HandlerFunc) {
+	s := &http.Server{Handler: handle}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+}
+
+func TestStuckServer(t *testing.T) {
+	state, l := socketBeside(t)
+	release := make(chan struct{})
+	answering(t, l, func(http.ResponseWriter, *http.Request) { <-release })
+	defer close(release)
+	start := time.Now()
+	err := dialed(t, state).callFor(50*time.Millisecond, http.MethodGet, "/alive", nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "did not answer in 50ms: it is stopped or stuck") || time.Since(start) > 5*time.Second {
+		t.Fatalf("after %v: %v", time.Since(start), err)
+	}
+	if strings.Contains(err.Error(), "\n") || exit.Code(err) != exit.Failure {
+		t.Errorf("exit code %d: %q", exit.Code(err), err)
+	}
+}
+
+// TestSlowAnswer begins an answer and does not go on.
+func TestSlowAnswer(t *testing.T) {
+	state, l := socketBeside(t)
+	release := make(chan struct{})
+	answering(t, l, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `[{"name":`)
+		w.(http.Flusher).Flush()
+		<-release
+	})
+	defer close(release)
+	var users []bolt.UserRecord
+	err := dialed(t, state).callFor(50*time.Millisecond, http.MethodGet, "/users", nil, &users)
+	if err == nil || !strings.Contains(err.Error(), "did not answer in 50ms") {
+		t.Error(err)
+	}
+}
+
+// TestPatienceEndsWithAnswer waits between calls for longer than a call may take.
+func TestPatienceEndsWithAnswer(t *testing.T) {
+	state, l := socketBeside(t)
+	answering(t, l, func(http.ResponseWriter, *http.Request) {})
+	r := dialed(t, state)
+	for range 2 {
+		if err := r.callFor(100*time.Millisecond, http.MethodGet, "/alive", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(150 * time.Millisecond)
+	}
+}
+
+func TestOtherVersion(t *testing.T) {
+	state, l := socketBeside(t)
+	answering(t, l, http.NotFound)
+	err := dialed(t, state).call(http.MethodGet, "/new", nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "runs another version: restart it") {
+		t.Error(err)
+	}
+}
+
+// TestDyingServer ends a server while it is asked, and in the middle of its answer.
+func TestDyingServer(t *testing.T) {
+	for name, word := range map[string]string{"at once": "", "in its answer": "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n["} {
+		t.Run(name, func(t *testing.T) {
+			state, l := socketBeside(t)
+			go func() {
+				if c, err := l.Accept(); err == nil {
+					c.Read(make([]byte, 1<<10))
+					c.Write([]byte(word))
+					c.Close()
+				}
+			}()
+			var users []bolt.UserRecord
+			err := dialed(t, state).call(http.MethodPost, "/users", nil, &users)
+			if err == nil || !strings.Contains(err.Error(), "ended before it answered") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// TestFullQueue asks a server that takes no calls any more.
+func TestFullQueue(t *testing.T) {
+	state, _ := socketBeside(t)
+	var all []net.Conn
+	defer func() {
+		for _, c := range all {
+			c.Close()
+		}
+	}()
+	for len(all) < 5000 {
+		c, err := net.DialTimeout("unix", socketOf(state), time.Second)
+		if err != nil {
+			break
+		}
+		all = append(all, c)
+	}
+	if len(all) == 5000 {
+		t.Skip("the queue of this system has no end")
+	}
+	if r, err := Dial(state); err == nil || !strings.Contains(err.Error(), "stopped or stuck") {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+func TestNoServer(t *testing.T) {
+	state, l := socketBeside(t)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close() // as a server that was killed
+	for _, path := range []string{state, state + "other"} {
+		if r, err := Dial(path); r != nil || err != nil {
+			t.Errorf("%v, %v", r, err)
+		}
+	}
+}
+
+// TestProblems has every error that is known be itself on the other side, whatever is
+// around it, and no other one.
+func TestProblems(t *testing.T) {
+	for _, kind := range kinds {
+		err := problemOf(fmt.Errorf("device %q: %w: the rest", "revoked", kind.err)).err()
+		if want := fmt.Sprintf("device %q: %v: the rest", "revoked", kind.err); err.Error() != want {
+			t.Errorf("%q, want %q", err, want)
+		}
+		for _, other := range kinds {
+			if errors.Is(err, other.err) != (other.code == kind.code) {
+				t.Errorf("%v is %v", err, other.err)
+			}
+		}
+	}
+	if err := problemOf(errors.New("exists")).err(); errors.Is(err, bolt.ErrExists) || err.Error() != "running server: exists" {
+		t.Error(err)
+	}
+	if statusOf(problemOf(enroll.ErrState)) != http.StatusConflict || statusOf(problemOf(errors.New("disk"))) != http.StatusInternalServerError {
+		t.Error("wrong status")
+	}
+}
+
+// served is a server with a state that others change.
+func served(t *testing.T) (state *bolt.Server, remote remoteRegistry) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	state, err := bolt.CreateServer(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { state.Close() })
+	l := Service{State: state, Path: path, Keep: time.Hour}.Listen(slog.New(slog.DiscardHandler))
+	t.Cleanup(func() { l.Close() })
+	return state, remoteRegistry{dialed(t, path)}
+}
+
+// TestNames has names that mean something in a URL arrive as they are.
+func TestNames(t *testing.T) {
+	state, remote := served(t)
+	for _, name := range []string{"..", "a/b", "a b&name=c", "%2e%2e", "ü?#", "+"} {
+		if err := remote.AddEntity(bolt.EntityRecord{Identity: name, Scheme: "NONE"}); err != nil {
+			t.Fatalf("%q: %v", name, err)
+		}
+		if err := remote.AddEntity(bolt.EntityRecord{Identity: name, Scheme: "NONE"}); !errors.Is(err, bolt.ErrExists) {
+			t.Errorf("%q again: %v", name, err)
+		}
+		if err := remote.RevokeEntity(name); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+		all, err := state.Entities()
+		revoked := func(e bolt.EntityRecord) bool { return e.Identity == name && e.Revoked }
+		if err != nil || !slices.ContainsFunc(all, revoked) {
+			t.Errorf("%q: %+v, %v", name, all, err)
+		}
+		if err := errors.Join(remote.UnrevokeEntity(name), remote.RemoveEntity(name)); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+		if err := remote.RemoveEntity(name); !errors.Is(err, bolt.ErrUnknown) {
+			t.Errorf("%q is still there: %v", name, err)
+		}
+	}
+}
+
+// TestPasswords sends passwords of every byte, and one that is too long.
+func TestPasswords(t *testing.T) {
+	_, remote := served(t)
+	password := make([]byte, 256)
+	for i := range password {
+		password[i] = byte(i)
+	}
+	if err := remote.AddUser("ada@example.com", password); err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.SetPassword("ada@example.com", []byte("other")); err != nil {
+		t.Error(err)
+	}
+	if err := remote.AddUser("bob@example.com", make([]byte, maxPassword+1)); err == nil || !strings.Contains(err.Error(), "password of 65537 bytes") {
+		t.Error(err)
+	}
+	users, err := remote.Users()
+	if err != nil || len(users) != 1 {
+		t.Errorf("%+v, %v", users, err)
+	}
+}
+
+// TestKeeper checks, prunes and copies the state of a running server.
+func TestKeeper(t *testing.T) {
+	_, remote := served(t)
+	k := remoteKeeper{remote.Running}
+	if _, err := k.Check(); err != nil {
+		t.Error(err)
+	}
+	if _, err := k.Prune(); err != nil {
+		t.Error(err)
+	}
+	var copied countingWriter
+	if err := k.callLong(http.MethodGet, "/state/snapshot", nil, &copied); err != nil || copied == 0 {
+		t.Errorf("%d bytes, %v", copied, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(remote.state), "*.backup-*")); len(left) > 0 {
+		t.Errorf("copies are left: %v", left)
+	}
+}
+
+type countingWriter int
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	*w += countingWriter(len(p))
+	return len(p), nil
+}
