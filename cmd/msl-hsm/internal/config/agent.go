@@ -7,12 +7,12 @@ import (
 
 // Agent is how programs of this machine reach the agent.
 type Agent struct {
-	Listen   string            `yaml:"listen"`   // unix:PATH, or a loopback address and port
-	Users    map[string]string `yaml:"users"`    // source of the password, by user
-	Body     int64             `yaml:"body"`     // bytes of a request
-	Requests int               `yaml:"requests"` // at a time
-	Timeout  time.Duration     `yaml:"timeout"`  // of one of them
-	Shutdown time.Duration     `yaml:"shutdown"` // for those under way
+	Listen   string            `yaml:"listen" example:"unix:/run/msl-hsm.sock"`              // or a loopback address; default: msl-hsm-agent.sock in $RUNTIME_DIRECTORY or $XDG_RUNTIME_DIR
+	Users    map[string]string `yaml:"users" example:"\nada@example.com: file:ada.password"` // that programs may send for, with the source of each password
+	Body     int64             `yaml:"body"`                                                 // bytes of a request; on the wire it is 2.4 times as much. As much may be in memory where an answer begins before the request ends
+	Requests int               `yaml:"requests"`                                             // at the same time; others wait
+	Timeout  time.Duration     `yaml:"timeout" example:"1m"`                                 // of a request; negative means no limit
+	Shutdown time.Duration     `yaml:"shutdown"`                                             // time for requests in flight
 }
 
 // settle makes the paths absolute.

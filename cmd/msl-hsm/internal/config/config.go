@@ -18,130 +18,130 @@ type Config struct {
 }
 
 type Keystore struct {
-	URI         string        `yaml:"uri"`          // pkcs11:… or soft:FILE
-	SoftHSM     string        `yaml:"softhsm"`      // directory of a SoftHSM token
-	PIN         string        `yaml:"pin"`          // source
-	Sessions    int           `yaml:"sessions"`     // PKCS #11 sessions at work at a time
-	Wait        time.Duration `yaml:"wait"`         // for a free one
-	CallTimeout time.Duration `yaml:"call-timeout"` // of a call into the module
-	Prefix      string        `yaml:"prefix"`       // of the labels of our keys
-	AllowWeak   []string      `yaml:"allow-weak"`   // weaknesses to live with
+	URI         string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
+	SoftHSM     string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
+	PIN         string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
+	Sessions    int           `yaml:"sessions" example:"4"`                                           // PKCS #11 sessions used at the same time
+	Wait        time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
+	CallTimeout time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
+	Prefix      string        `yaml:"prefix"`                                                         // first part of the labels of the keys
+	AllowWeak   []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
 	Log *slog.Logger // of a process that lives long: told when the device is lost
 }
 
 type Server struct {
 	Listen      string `yaml:"listen"`
-	Identity    string `yaml:"identity"`
-	Key         string `yaml:"key"`         // label of the identity key
-	KeyID       string `yaml:"key-id"`      // default: made of the public key
-	Certificate string `yaml:"certificate"` // file, for X509
-	PSKKeys     string `yaml:"psk-keys"`    // start of the labels of our pre-shared keys
-	State       string `yaml:"state"`
+	Identity    string `yaml:"identity"`                         // the name by which devices know it
+	Key         string `yaml:"key" example:"msl-identity"`       // label of the RSA or EC key that proves it
+	KeyID       string `yaml:"key-id" example:"key-1"`           // its name on the wire; default: derived from the public key
+	Certificate string `yaml:"certificate" example:"server.crt"` // for that key; its subject becomes the identity
+	PSKKeys     string `yaml:"psk-keys" example:"server-psk"`    // or, in place of key: labels of pre-shared keys
+	State       string `yaml:"state" example:"server.db"`        // entities, users, revocations, replay protection
 
-	TrustedProxies networkList `yaml:"trusted-proxies"`
-	ProxyProtocol  bool        `yaml:"proxy-protocol"` // of the connections of trusted proxies
+	TrustedProxies networkList `yaml:"trusted-proxies" example:"[10.0.0.0/8]"` // proxies whose X-Forwarded-For or Forwarded header is believed; each must set it itself; default: none
+	ProxyProtocol  bool        `yaml:"proxy-protocol"`                         // their connections begin with the PROXY protocol, version 1 or 2
 
-	EntitySchemes entityList   `yaml:"entity-schemes"`
-	UserSchemes   userList     `yaml:"user-schemes"`
-	KeyExchanges  exchangeList `yaml:"key-exchanges"` // in order of preference
-	DHGroups      GroupList    `yaml:"dh-groups"`
+	EntitySchemes entityList   `yaml:"entity-schemes" example:"[PSK, RSA]"` // default: every scheme that the other settings allow
+	UserSchemes   userList     `yaml:"user-schemes" example:"[EMAIL_PASSWORD, USER_ID_TOKEN]"`
+	KeyExchanges  exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED, ASYMMETRIC_WRAPPED]"` // best first; default: all that custody allows, except JWK_RSAES
+	DHGroups      GroupList    `yaml:"dh-groups" example:"[ffdhe2048, modp2048]"`                       // for DIFFIE_HELLMAN; default: all
 
-	X509Roots         string            `yaml:"x509-roots"` // files
-	X509Intermediates string            `yaml:"x509-intermediates"`
-	X509CRL           string            `yaml:"x509-crl"`
-	X509RequireCRL    bool              `yaml:"x509-require-crl"`
-	ModelGroups       map[string]string `yaml:"model-groups"` // label of the group key, by prefix of identities
-	Provisioned       string            `yaml:"provisioned"`  // prefix of the identities that are given
-	Enrollment        Enrollment        `yaml:"enrollment"`
+	X509Roots         string            `yaml:"x509-roots" example:"roots.pem"`             // certificates trusted to vouch for entities; default: none
+	X509Intermediates string            `yaml:"x509-intermediates" example:"between.pem"`   // between the roots and the entities
+	X509CRL           string            `yaml:"x509-crl" example:"revoked.pem"`             // revocation lists; a changed file is read while the server runs
+	X509RequireCRL    bool              `yaml:"x509-require-crl"`                           // refuse certificates whose issuer has no list
+	ModelGroups       map[string]string `yaml:"model-groups" example:"\nCAM7-: group-cam7"` // MGK: prefix of the identities, and label of the group key
+	Provisioned       string            `yaml:"provisioned" example:"guest-"`               // PROVISIONED: prefix of the identities given out; default: none are given out
+	Enrollment        Enrollment        `yaml:"enrollment"`                                 // of devices with a TPM; default: none
 
 	Require struct {
-		Encrypted     bool `yaml:"encrypted"`
+		Encrypted     bool `yaml:"encrypted"` // unencrypted messages are answered with a key exchange
 		Authenticated bool `yaml:"authenticated"`
 		NonReplayable bool `yaml:"non-replayable"`
 	} `yaml:"require"`
 
 	Compression  []string      `yaml:"compression"`
 	Languages    []string      `yaml:"languages"`
-	Custody      string        `yaml:"custody"` // sealed, imported or shared
-	RenewAfter   time.Duration `yaml:"renew-after"`
-	Lifetime     time.Duration `yaml:"lifetime"`
-	RenewExpired time.Duration `yaml:"renew-expired"` // after its end a master token is still renewed
-	Limits       Limits        `yaml:"limits"`
-	TLS          ServerTLS     `yaml:"tls"`
+	Custody      string        `yaml:"custody"`                  // session keys stay in the token; or imported, or shared
+	RenewAfter   time.Duration `yaml:"renew-after" example:"1h"` // of master tokens
+	Lifetime     time.Duration `yaml:"lifetime" example:"24h"`
+	RenewExpired time.Duration `yaml:"renew-expired" example:"720h"` // how long an expired master token can still be renewed; after that the device starts a new session
+	Limits       Limits        `yaml:"limits"`                       // 0 is the default
+	TLS          ServerTLS     `yaml:"tls"`                          // below MSL; default: none
 
-	Failures Failures `yaml:"failures"`
+	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
 
-	Upstream        string        `yaml:"upstream"` // URL; empty: echo
+	Upstream        string        `yaml:"upstream" example:"http://127.0.0.1:3000/"` // default: an echo
 	UpstreamMethod  string        `yaml:"upstream-method"`
-	UpstreamTimeout time.Duration `yaml:"upstream-timeout"` // until its answer begins
-	Shutdown        time.Duration `yaml:"shutdown"`         // for messages in flight
+	UpstreamTimeout time.Duration `yaml:"upstream-timeout" example:"30s"` // until its answer begins; must be less than limits.timeout
+	Shutdown        time.Duration `yaml:"shutdown"`                       // time for messages in flight
 }
 
 type Limits struct {
-	Body            int64         `yaml:"body"`   // bytes of a request
-	Header          int           `yaml:"header"` // bytes
-	Chunk           int           `yaml:"chunk"`  // bytes
-	Held            int           `yaml:"held"`   // bytes of an answer that waits for its request
-	Inflate         int           `yaml:"inflate"`
-	Sessions        int           `yaml:"sessions"`
-	ErrorsPerSecond int           `yaml:"errors-per-second"`
-	ErrorsPerSource int           `yaml:"errors-per-source"`
-	Passwords       int           `yaml:"passwords"`
-	Timeout         time.Duration `yaml:"timeout"` // of one exchange
-	Idle            time.Duration `yaml:"idle"`    // of an answer that streams, instead
+	Body            int64         `yaml:"body" example:"67108864"`  // bytes of a request; a longer one gets HTTP 413
+	Header          int           `yaml:"header" example:"1048576"` // bytes of a message header
+	Chunk           int           `yaml:"chunk" example:"16777216"` // bytes of a payload chunk
+	Held            int           `yaml:"held" example:"16777216"`  // bytes of an answer held back until its request was read
+	Inflate         int           `yaml:"inflate" example:"200"`    // largest ratio of decompressed to compressed data
+	Sessions        int           `yaml:"sessions" example:"10000"` // master tokens remembered
+	ErrorsPerSecond int           `yaml:"errors-per-second" example:"200"`
+	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers a second to one unauthenticated source, and refusals a second of one entity; IPv6 is counted by /64
+	Passwords       int           `yaml:"passwords" example:"4"`          // password checks at the same time; each takes up to 128 MiB
+	Timeout         time.Duration `yaml:"timeout" example:"1m"`           // of one exchange; shortly before, the device is told to try again
+	Idle            time.Duration `yaml:"idle"`                           // for streaming answers, in place of timeout: the longest pause
 
-	Connections          int   `yaml:"connections"`            // at a time; negative is no bound
-	ConnectionsPerSource int   `yaml:"connections-per-source"` // negative is no bound
-	Unproven             int64 `yaml:"unproven"`               // bytes of memory of messages of strangers
-	Proven               int64 `yaml:"proven"`                 // and of those who proved who they are
+	Connections          int   `yaml:"connections" example:"1024"`           // at the same time; beyond that, the one idle for longest is closed; negative is no bound
+	ConnectionsPerSource int   `yaml:"connections-per-source" example:"256"` // a quarter of connections; IPv6 is counted by /64
+	Unproven             int64 `yaml:"unproven" example:"134217728"`         // bytes of memory for messages of unauthenticated senders, but at least what one message may take: 195 MiB with these limits
+	Proven               int64 `yaml:"proven" example:"536870912"`           // and for those of others; each source or entity has half of it
 }
 
 // ClientLimits are what an answer may cost. Zero is the default.
 type ClientLimits struct {
-	Answer  int64 `yaml:"answer"` // bytes, as it travels
-	Header  int   `yaml:"header"` // bytes
-	Chunk   int   `yaml:"chunk"`  // bytes
-	Inflate int   `yaml:"inflate"`
+	Answer  int64 `yaml:"answer" example:"1073741824"` // bytes in all
+	Header  int   `yaml:"header" example:"1048576"`    // bytes of a message header
+	Chunk   int   `yaml:"chunk" example:"67108864"`    // bytes of a payload chunk: 2.4 times the data, which the reference stack sends in a single chunk
+	Inflate int   `yaml:"inflate" example:"200"`       // largest ratio of decompressed to compressed data
 }
 
 type Client struct {
-	URL          string `yaml:"url"`
-	EntityScheme string `yaml:"entity-scheme"` // default: what fits the rest
-	Identity     string `yaml:"identity"`
-	Suffix       string `yaml:"suffix"`        // for NONE_SUFFIXED
-	PSK          string `yaml:"psk"`           // file
-	PSKKeys      string `yaml:"psk-keys"`      // start of the labels of our pre-shared keys
-	Profile      string `yaml:"profile"`       // for PSK_PROFILE
-	Key          string `yaml:"key"`           // label of the identity key
-	KeyID        string `yaml:"key-id"`        // default: made of the public key
-	Certificate  string `yaml:"certificate"`   // file, for X509
-	EarlierState string `yaml:"earlier-state"` // file, for MT_PROTECTED and USER_ID_TOKEN
+	URL          string `yaml:"url" example:"http://127.0.0.1:8080/"`
+	EntityScheme string `yaml:"entity-scheme" example:"PSK"`      // default: inferred from the other settings
+	Identity     string `yaml:"identity" example:"camera-1"`      // default: that of the PSK file or the certificate
+	Suffix       string `yaml:"suffix" example:"app-1"`           // NONE_SUFFIXED: the part after the identity
+	PSK          string `yaml:"psk" example:"camera-1.psk"`       // pre-shared keys; or else
+	PSKKeys      string `yaml:"psk-keys" example:"camera-psk"`    // labels of pre-shared keys in the key store; or else
+	Profile      string `yaml:"profile" example:"night"`          // PSK_PROFILE: name of the profile
+	Key          string `yaml:"key" example:"msl-identity"`       // label of the client's RSA or EC key
+	KeyID        string `yaml:"key-id" example:"key-1"`           // default: derived from the public key
+	Certificate  string `yaml:"certificate" example:"camera.crt"` // for that key; its subject is the identity
+	EarlierState string `yaml:"earlier-state" example:"old.db"`   // state of an earlier session, for MT_PROTECTED and USER_ID_TOKEN
 
-	Recipient           string `yaml:"recipient"`  // identity of the server
-	ServerKey           string `yaml:"server-key"` // files
-	ServerKeyID         string `yaml:"server-key-id"`
-	ServerRoots         string `yaml:"server-roots"`
-	ServerIntermediates string `yaml:"server-intermediates"`
-	ServerPSK           string `yaml:"server-psk"`
+	Recipient           string `yaml:"recipient"`                        // identity of the server
+	ServerKey           string `yaml:"server-key" example:"server.pem"`  // the server's public key; or else
+	ServerKeyID         string `yaml:"server-key-id" example:"key-1"`    // default: derived from the public key
+	ServerRoots         string `yaml:"server-roots" example:"roots.pem"` // certificates trusted to vouch for it; or else
+	ServerIntermediates string `yaml:"server-intermediates" example:"between.pem"`
+	ServerPSK           string `yaml:"server-psk" example:"server.psk"` // the server's pre-shared keys
 
-	KeyExchanges exchangeList `yaml:"key-exchanges"` // in order of preference
-	DHGroup      string       `yaml:"dh-group"`
-	Custody      string       `yaml:"custody"`
+	KeyExchanges exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED]"` // offered, best first; default: this one with pre-shared keys, else ASYMMETRIC_WRAPPED
+	DHGroup      string       `yaml:"dh-group" example:"ffdhe2048"`                // for DIFFIE_HELLMAN
+	Custody      string       `yaml:"custody"`                                     // session keys stay in the key store; or imported, or shared
 
-	State        string   `yaml:"state"`
-	AntiRollback string   `yaml:"anti-rollback"` // true, or the NV index of a counter
-	User         string   `yaml:"user"`
-	UserScheme   string   `yaml:"user-scheme"`
-	Password     string   `yaml:"password"` // source
+	State        string   `yaml:"state" example:"client.db"`     // tokens; default: none, every call starts a new session
+	AntiRollback string   `yaml:"anti-rollback" example:"false"` // true, or an NV index: bind the state to a counter in the TPM
+	User         string   `yaml:"user" example:"ada@example.com"`
+	UserScheme   string   `yaml:"user-scheme"`               // or USER_ID_TOKEN
+	Password     string   `yaml:"password" example:"prompt"` // source of the password
 	Compression  []string `yaml:"compression"`
 
-	Limits ClientLimits `yaml:"limits"`
+	Limits ClientLimits `yaml:"limits"` // of answers; 0 is the default
 	Agent  Agent        `yaml:"agent"`
 
-	TLS ClientTLS `yaml:"tls"`
+	TLS ClientTLS `yaml:"tls"` // for https URLs
 
-	Failures FailureReports `yaml:"failures"`
+	Failures FailureReports `yaml:"failures"` // reports that this client makes
 }
 
 func Default() *Config {

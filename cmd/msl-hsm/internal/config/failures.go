@@ -6,20 +6,20 @@ import (
 
 // FailureReports is how a client reports its crypto failures.
 type FailureReports struct {
-	URL      string   `yaml:"url"`      // empty: none are reported
-	Identity string   `yaml:"identity"` // default: the client's
-	Spool    string   `yaml:"spool"`    // file
-	Report   []string `yaml:"report"`   // kinds; default: every one
+	URL      string   `yaml:"url" example:"http://127.0.0.1:8080/failures"` // default: none
+	Identity string   `yaml:"identity" example:"camera-1"`                  // named in reports; default: client.identity, if it is set
+	Spool    string   `yaml:"spool" example:"failures.spool"`               // keeps unsent reports; default: they are lost
+	Report   []string `yaml:"report" example:"[device, key, token, data]"`  // default: every kind
 }
 
 // Failures is the server's endpoint for crypto failure log messages.
 type Failures struct {
-	Log       string        `yaml:"log"`   // file; empty: no endpoint
-	Path      string        `yaml:"path"`  // of the URL
-	Allow     string        `yaml:"allow"` // registered or anyone
-	Size      int64         `yaml:"size"`  // bytes of one file
-	Age       time.Duration `yaml:"age"`
-	Keep      int           `yaml:"keep"` // files
-	PerSource int           `yaml:"per-source"`
-	PerSecond int           `yaml:"per-second"`
+	Log       string        `yaml:"log" example:"failures.jsonl"` // default: no reports are accepted
+	Path      string        `yaml:"path"`                         // of the URL
+	Allow     string        `yaml:"allow"`                        // who may report: registered entities, or anyone
+	Size      int64         `yaml:"size" example:"8388608"`       // bytes of a file before a new one begins; 0 is the default
+	Age       time.Duration `yaml:"age" example:"168h"`           // age of a file before a new one begins
+	Keep      int           `yaml:"keep" example:"8"`             // older files to keep
+	PerSource int           `yaml:"per-source" example:"5"`       // reports a second from one address
+	PerSecond int           `yaml:"per-second" example:"100"`     // reports a second in all
 }

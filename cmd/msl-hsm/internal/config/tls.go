@@ -11,19 +11,19 @@ import (
 
 // ServerTLS is TLS below MSL, at the server: on if there is a certificate.
 type ServerTLS struct {
-	Certificates CertificateList `yaml:"certificates"`
-	ClientCA     string          `yaml:"client-ca"`   // file of roots; clients need a certificate then
-	ClientCRL    string          `yaml:"client-crl"`  // file of their revocation lists
-	MinVersion   string          `yaml:"min-version"` // 1.2 or 1.3
+	Certificates CertificateList `yaml:"certificates" example:"\n- {certificate: server.crt, key: tls-p256, ocsp: server.ocsp}"` // chosen by server name; a client that sends none gets the first
+	ClientCA     string          `yaml:"client-ca" example:"clients.pem"`                                                        // clients need a certificate from these; default: no client certificates
+	ClientCRL    string          `yaml:"client-crl" example:"revoked.pem"`                                                       // their revocation lists; a changed file is read while the server runs
+	MinVersion   string          `yaml:"min-version" example:"1.2"`                                                              // or 1.3
 }
 
 // ClientTLS is TLS below MSL, for a server whose URL begins with https.
 type ClientTLS struct {
-	Roots       string `yaml:"roots"`       // file; default: those of the system
-	Certificate string `yaml:"certificate"` // file
-	Key         string `yaml:"key"`         // label of its key
-	ServerName  string `yaml:"server-name"` // default: that of the URL
-	MinVersion  string `yaml:"min-version"` // 1.2 or 1.3
+	Roots       string `yaml:"roots" example:"roots.pem"`             // default: the system's roots
+	Certificate string `yaml:"certificate" example:"tls.crt"`         // client certificate, for a server that wants one
+	Key         string `yaml:"key" example:"tls-p256"`                // label of the certificate's key
+	ServerName  string `yaml:"server-name" example:"msl.example.com"` // default: the host of the URL
+	MinVersion  string `yaml:"min-version" example:"1.2"`             // or 1.3
 }
 
 // A CertificateList is certificates with the labels of their keys.

@@ -62,10 +62,10 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		full := strings.TrimPrefix(name+"."+key.Value, ".")
-		field, known := FieldNamed(v, key.Value)
+		field, known := fieldNamed(v, key.Value)
 		switch {
 		case !known:
-			return f.errorf(key, "unknown field %q in %s; it has %s", key.Value, OrDocument(name), strings.Join(FieldNames(v), ", "))
+			return f.errorf(key, "unknown field %q in %s; it has %s", key.Value, OrDocument(name), strings.Join(fieldNames(v), ", "))
 		case seen[key.Value]:
 			return f.errorf(key, "field %q is there twice", full)
 		}
@@ -84,7 +84,7 @@ func OrDocument(name string) string {
 	return name
 }
 
-func FieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
+func fieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
 	for i := range v.NumField() {
 		if v.Type().Field(i).Tag.Get("yaml") == name {
 			return v.Field(i), true
@@ -93,7 +93,7 @@ func FieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-func FieldNames(v reflect.Value) (names []string) {
+func fieldNames(v reflect.Value) (names []string) {
 	for i := range v.NumField() {
 		if name := v.Type().Field(i).Tag.Get("yaml"); name != "" {
 			names = append(names, name)
