@@ -83,8 +83,8 @@ func inspectorKeys(p *program, i *msl.Inspector) (*serverside.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.Issuer, i.ServiceTokens = s.Msl.Issuer, s.Msl.ServiceTokens
-	i.Entities = append(s.Msl.Entities, self{s.Msl.Entity})
+	i.Issuer, i.ServiceTokens = s.MSL.Issuer, s.MSL.ServiceTokens
+	i.Entities = append(s.MSL.Entities, self{s.MSL.Entity})
 	return s, nil
 }
 

@@ -130,7 +130,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 	return f.inTime(ctx, func(ctx context.Context) error {
 		if f.noAnswer {
 			tell.Begin()
-			if err := watchdog.Run(watched(c, ctx), func() error { return client.Msl.Send(ctx, request) }); err != nil {
+			if err := watchdog.Run(watched(c, ctx), func() error { return client.MSL.Send(ctx, request) }); err != nil {
 				return clientside.Explain(err, c)
 			}
 			tell.Remind()
@@ -217,7 +217,7 @@ func writeAnswers(p *program, raw bool) io.Writer {
 // exchangeOnce sends the request and prints the answer.
 func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *clientside.Client, request *msl.Request, tell *clientside.Trace, to io.Writer) error {
 	tell.Begin()
-	response, err := watchdog.Do(ctx, watched(c, ctx), client.Msl, request)
+	response, err := watchdog.Do(ctx, watched(c, ctx), client.MSL, request)
 	if err != nil {
 		return clientside.Explain(err, c)
 	}

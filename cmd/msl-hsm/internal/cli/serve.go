@@ -18,6 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/logsample"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
@@ -63,20 +64,11 @@ and with a second signal at once, it is ended by force.`,
 	return c
 }
 
-func runServer(p *program, ctx context.Context, f serveFlags) (err error) {
-	c, err := p.configure()
+func runServer(p *program, ctx context.Context, f serveFlags) error {
+	c, log, err := serverSettings(p, f)
 	if err != nil {
 		return err
 	}
-	config.Override(&c.Server.Listen, f.listen)
-	config.Override(&c.Server.State, f.state)
-	config.Override(&c.Server.Upstream, f.upstream)
-	p.stop.allow(c.Server.Shutdown)
-	log, err := p.logger(f)
-	if err != nil {
-		return err
-	}
-	c.Keystore.Log = log
 	application, err := serverside.Application(c)
 	if err != nil {
 		return err
@@ -90,6 +82,25 @@ func runServer(p *program, ctx context.Context, f serveFlags) (err error) {
 	if err := admin.BeginState(c, f.initState, log); err != nil {
 		return err
 	}
+	return serveOn(p, ctx, c, f, listener, application, log)
+}
+
+// serverSettings are the configuration under the flags, and the log.
+func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, nil, err
+	}
+	config.Override(&c.Server.Listen, f.listen)
+	config.Override(&c.Server.State, f.state)
+	config.Override(&c.Server.Upstream, f.upstream)
+	p.stop.allow(c.Server.Shutdown)
+	c.Keystore.Log, err = p.logger(f)
+	return c, c.Keystore.Log, err
+}
+
+// serveOn opens the keys and the state, and closes them when the server has ended.
+func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l net.Listener, application msl.Handler, log *slog.Logger) (err error) {
 	p.stop.during("the key store to open")
 	sampled := logsample.New(log.Handler())
 	peers := slog.New(sampled) // of what anybody can cause
@@ -112,20 +123,21 @@ func runServer(p *program, ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	defer failures.Close()
-	if listener, err = serverside.SecureListener(c, s.Store, serverside.BehindProxies(&c.Server, s.Connections.Listen(listener)), f.tls, peers); err != nil {
+	l, err = serverside.SecureListener(c, s.Store, serverside.BehindProxies(&c.Server, s.Connections.Listen(l)), f.tls, peers)
+	if err != nil {
 		return err
 	}
 	socket := admin.Service{State: s.State, Path: c.Server.State, Keep: admin.AcceptedFor(c), Devices: s.Devices}
 	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
-	log.Info("serving", "address", listener.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
-		"issuer_key_versions", len(s.Msl.Issuer.Keys), "upstream", c.Server.Upstream)
+	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
+		"issuer_key_versions", len(s.MSL.Issuer.Keys), "upstream", c.Server.Upstream)
 	server, err := serverside.HTTPServer(c, s, mslhttp.Protection(c.Server.Require).Demand(application), log, peers)
 	if err != nil {
 		return err
 	}
 	server.Handler = failures.Beside(server.Handler)
-	return answerUntil(p, ctx, server, listener, c.Server.Shutdown, f.readyFile)
+	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile)
 }
 
 func (p *program) logger(f serveFlags) (*slog.Logger, error) {

@@ -42,11 +42,11 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 		return nil, err
 	}
 	tell.Remind()
-	k.Msl.State = agent.WatchState(k.Msl.State, func(r msl.ClientRecord) {
+	k.MSL.State = agent.WatchState(k.MSL.State, func(r msl.ClientRecord) {
 		log.Info("new master token", "key_exchange", r.KeyExchange)
 	})
 	if c.Client.UserScheme == "EMAIL_PASSWORD" {
-		k.Msl.UserAuth = func(ctx context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
+		k.MSL.UserAuth = func(ctx context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
 			return agentUserAuth(&c.Client.Agent, ctx, user, reason)
 		}
 	}
@@ -55,7 +55,7 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 		k.Close()
 		return nil, err
 	}
-	k.Msl.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: pooled(web, c.Client.Agent.Requests), MaxAnswer: c.Client.Limits.Answer}
+	k.MSL.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: pooled(web, c.Client.Agent.Requests), MaxAnswer: c.Client.Limits.Answer}
 	return &Agent{config: c, Client: k, log: log, reporter: reporter}, nil
 }
 
@@ -74,7 +74,7 @@ func pooled(web *http.Client, connections int) *http.Client {
 func (a *Agent) handler() http.Handler {
 	own := &a.config.Client
 	h := &agent.Handler{
-		Client: a.Client.Msl, Recipient: own.Recipient, User: own.User, Users: slices.Collect(maps.Keys(own.Agent.Users)),
+		Client: a.Client.MSL, Recipient: own.Recipient, User: own.User, Users: slices.Collect(maps.Keys(own.Agent.Users)),
 		MaxBody: own.Agent.Body, Requests: own.Agent.Requests, Timeout: own.Agent.Timeout,
 		Explain: a.explain, Report: a.report,
 	}

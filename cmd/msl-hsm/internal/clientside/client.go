@@ -17,7 +17,7 @@ import (
 
 // A Client is an MSL client with all that it holds open.
 type Client struct {
-	Msl     *msl.Client
+	MSL     *msl.Client
 	own     *entityauth.KeySet // pre-shared keys, or nil
 	reveals keystore.Revealer  // the wrapping one of them, for ladders, or nil
 	peer    *entityauth.PSK    // pre-shared keys of the server, or nil
@@ -57,9 +57,9 @@ func (k *Client) Close() error {
 	if k.web != nil {
 		k.web.CloseIdleConnections() // with the word that nobody cut them off
 	}
-	if k.Msl != nil {
-		errs = append(errs, k.Msl.Close(), keys.CloseExchanges(k.Msl.KeyExchanges))
-		if hidden, ok := k.Msl.Entity.(*hiddenEntity); ok {
+	if k.MSL != nil {
+		errs = append(errs, k.MSL.Close(), keys.CloseExchanges(k.MSL.KeyExchanges))
+		if hidden, ok := k.MSL.Entity.(*hiddenEntity); ok {
 			hidden.Keys.Release()
 		}
 	}

@@ -45,7 +45,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 	if k.web, err = WebClient(c, k.store); err != nil {
 		return err
 	}
-	k.Msl = &msl.Client{
+	k.MSL = &msl.Client{
 		Entity: entity, Peers: peers,
 		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
 		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
@@ -57,7 +57,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 	if err := useEarlier(c, ctx, k); err != nil {
 		return err
 	}
-	if k.Msl.UserAuth, err = clientUserAuth(&c.Client, k.earlier); err != nil {
+	if k.MSL.UserAuth, err = clientUserAuth(&c.Client, k.earlier); err != nil {
 		return err
 	}
 	if c.Client.State != "" {
@@ -70,7 +70,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 	}
 	state, err := anchored(c, ctx, k, tell)
 	if err == nil {
-		k.Msl.State = tell.state(state)
+		k.MSL.State = tell.state(state)
 	}
 	return err
 }
@@ -136,8 +136,8 @@ func clientExchanges(c *config.Config, k *Client) error {
 	if c.Client.DHGroup != "" {
 		keys.Groups = config.GroupList{c.Client.DHGroup}
 	}
-	k.Msl.Custody = custody
-	k.Msl.KeyExchanges, err = keys.All(names, true, custody, msl.RequestingSide)
+	k.MSL.Custody = custody
+	k.MSL.KeyExchanges, err = keys.All(names, true, custody, msl.RequestingSide)
 	return err
 }
 
@@ -183,7 +183,7 @@ func useEarlier(c *config.Config, ctx context.Context, k *Client) error {
 		return err
 	}
 	k.earlier = &earlierSession{state: state, msl: &msl.Client{
-		Entity: k.Msl.Entity, KeyExchanges: k.Msl.KeyExchanges, Custody: k.Msl.Custody, State: state,
+		Entity: k.MSL.Entity, KeyExchanges: k.MSL.KeyExchanges, Custody: k.MSL.Custody, State: state,
 	}}
 	if !hide {
 		return nil
@@ -195,6 +195,6 @@ func useEarlier(c *config.Config, ctx context.Context, k *Client) error {
 	if held.MasterToken == nil {
 		return noEarlierToken(c, k)
 	}
-	k.Msl.Entity = &hiddenEntity{entityauth.MTProtected{Own: k.Msl.Entity, Token: held.MasterToken, Keys: held.Keys}}
+	k.MSL.Entity = &hiddenEntity{entityauth.MTProtected{Own: k.MSL.Entity, Token: held.MasterToken, Keys: held.Keys}}
 	return nil
 }

@@ -15,8 +15,8 @@ import (
 // openEndpoint opens the place where devices enroll, beside the server.
 func openEndpoint(c *config.Config, s *Service, log *slog.Logger, source func(*http.Request) string) (err error) {
 	s.endpoint, err = fleet.NewEndpoint(s.Devices.Authority, fleet.EndpointConfig{
-		Name: s.Msl.Name, Entity: s.Msl.Entity,
-		Limits: s.Msl.Limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
+		Name: s.MSL.Name, Entity: s.MSL.Entity,
+		Limits: s.MSL.Limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
 		Refused: func(ctx context.Context, err error) {
 			log.LogAttrs(ctx, slog.LevelInfo, "device not enrolled", slog.Any("error", AfterConflict(err)))
 		},

@@ -24,7 +24,7 @@ func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.Entity
 	if names == nil {
 		names = config.EntitySchemeNames()
 	}
-	hidden := &entityauth.MTProtected{Tokens: s.Msl.OpenMasterToken, Directory: s.State}
+	hidden := &entityauth.MTProtected{Tokens: s.MSL.OpenMasterToken, Directory: s.State}
 	var all []msl.EntityScheme
 	for _, name := range names {
 		setting := lacksFor(c, name)
@@ -172,7 +172,7 @@ func userSchemes(c *config.Config, s *Service) []msl.UserScheme {
 		case "EMAIL_PASSWORD":
 			all = append(all, &userauth.EmailPassword{Verify: s.State.Verify, Find: s.State.FindUser})
 		case "USER_ID_TOKEN":
-			all = append(all, &userauth.UserIDToken{Issuer: s.Msl.Issuer, Tokens: s.Msl.OpenMasterToken, Revoked: s.State.Revoked, Dates: s.State})
+			all = append(all, &userauth.UserIDToken{Issuer: s.MSL.Issuer, Tokens: s.MSL.OpenMasterToken, Revoked: s.State.Revoked, Dates: s.State})
 		}
 	}
 	return all

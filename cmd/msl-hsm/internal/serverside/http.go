@@ -16,7 +16,7 @@ import (
 func HTTPServer(c *config.Config, s *Service, handle handler, log, peers *slog.Logger) (*http.Server, error) {
 	source := mslhttp.TrustedProxies(c.Server.TrustedProxies).Source
 	answers := &mslhttp.Handler{
-		Server: s.Msl, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout,
+		Server: s.MSL, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout,
 		Idle: c.Server.Limits.Idle, Log: peers, Report: logExchange(log), Source: source,
 	}
 	paths := http.NewServeMux()

@@ -107,7 +107,7 @@ func BoundMemory(s *config.Server, log *slog.Logger, service *Service) {
 	if err != nil {
 		log.Warn("a limit of memory cannot be read", "error", err)
 	}
-	limitMemory(log, memoryParts(s, service.Connections, service.Msl.Limits), granted)
+	limitMemory(log, memoryParts(s, service.Connections, service.MSL.Limits), granted)
 	if os.Getenv("GOGC") == "" && debug.SetMemoryLimit(-1) < math.MaxInt64 {
 		tendHeap()
 	}

@@ -26,7 +26,7 @@ type Service struct {
 	psk     *entityauth.PSK
 	mgk     *entityauth.MGK
 	Devices *keys.Authority // that enroll here, or nil
-	Msl     *msl.Server
+	MSL     *msl.Server
 
 	endpoint    *fleet.Endpoint // where devices enroll, or nil
 	Connections *mslhttp.Connections
@@ -103,7 +103,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	s.Msl = &msl.Server{
+	s.MSL = &msl.Server{
 		Name: c.Server.Identity, Entity: own,
 		KeyExchanges:  exchanges,
 		Custody:       custody,
@@ -116,11 +116,11 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		Log:           log,
 	}
 	if s.Devices != nil {
-		s.Msl.JudgeToken = s.Devices.TokenJudge(issuer)
+		s.MSL.JudgeToken = s.Devices.TokenJudge(issuer)
 	}
 	s.State.PasswordsAtATime(c.Server.Limits.Passwords)
-	s.Msl.Users = userSchemes(c, s)
-	s.Msl.Entities, err = entitySchemes(c, s, log)
+	s.MSL.Users = userSchemes(c, s)
+	s.MSL.Entities, err = entitySchemes(c, s, log)
 	return err
 }
 
@@ -196,8 +196,8 @@ func (s *Service) Close() error {
 	if s.endpoint != nil {
 		errs = append(errs, s.endpoint.Close())
 	}
-	if s.Msl != nil {
-		errs = append(errs, s.Msl.Close(), s.psk.Close(), keys.CloseExchanges(s.Msl.KeyExchanges))
+	if s.MSL != nil {
+		errs = append(errs, s.MSL.Close(), s.psk.Close(), keys.CloseExchanges(s.MSL.KeyExchanges))
 		if s.mgk != nil {
 			errs = append(errs, s.mgk.Close())
 		}
