@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
@@ -141,8 +142,8 @@ func (c *config) openMachine(create bool) (*machine, error) {
 	return m, nil
 }
 
-// setKeysAside renames the file of keys that do not load, because of err, if they
-// never will: the TPM was cleared, or another one replaces it on purpose.
+// setKeysAside gives the file of keys that do not load, because of err, another name,
+// if they never will: the TPM was cleared, or another one replaces it on purpose.
 func (p *program) setKeysAside(replace bool, err error) error {
 	c, errC := p.configure()
 	if errC != nil {
@@ -159,7 +160,10 @@ func (p *program) setKeysAside(replace bool, err error) error {
 	defer device.Close()
 	switch why := identity.Diagnose(device, identityFile(u.State)); {
 	case errors.Is(why, identity.ErrCleared), replace && isAny(why, identity.ErrOtherTPM, identity.ErrNotInitialized):
-		return os.Rename(u.State, u.State+".lost")
+		if _, err := atomicfile.Aside(u.State, ".lost"); err != nil {
+			return err
+		}
+		return os.Remove(u.State)
 	case isAny(why, identity.ErrOtherTPM, identity.ErrDamaged):
 		return why
 	}
@@ -214,7 +218,8 @@ func (p *program) tpmInit() *cobra.Command {
 		Long: `Makes the storage key, the attestation key and the identity keys of this machine in
 its TPM, which --keystore tpm:?state=FILE names. Nothing that it writes to the disk
 is secret. It can be repeated: what is there stays. After the TPM was cleared it makes
-new ones, and the file of those that are lost ends in .lost.`,
+new ones. The file of those that are lost is kept under a name that ends in .lost, or
+in .lost-2 and so on.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if ek != "" {
