@@ -49,9 +49,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return exitCode(err)
 }
 
-// oneLine writes errors that came together on one line.
+// oneLine writes errors that came together on one line, with what to do next.
 func oneLine(err error) string {
-	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	return strings.ReplaceAll(strings.TrimSpace(withNextStep(err)), "\n", "; ")
 }
 
 func (p *program) root() *cobra.Command {

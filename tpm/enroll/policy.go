@@ -60,7 +60,7 @@ func (p *Policy) judge(r *Record, b *proof.Begin, o *proof.Offered, renews bool,
 		return verdict{}, err
 	}
 	if kind := o.EK.Kind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
-		return verdict{}, proof.Fail(ErrPolicy, "EKs of kind %s do not count here: run tpm init with another", kind)
+		return verdict{}, proof.Fail(ErrPolicy, "EKs of kind %s are not accepted here: use another kind", kind)
 	}
 	v, err := p.accept(r, b, renews, now)
 	if err != nil && p.Monitor {

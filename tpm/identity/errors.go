@@ -46,17 +46,21 @@ var (
 
 // The state of a device.
 var (
-	// ErrNotInitialized: the device has no keys yet. Run tpm init.
-	ErrNotInitialized = errors.New("device has no identity: run tpm init")
-	// ErrNotEnrolled: the device has keys and no identity yet. Run tpm enroll.
-	ErrNotEnrolled = errors.New("device is not enrolled: run tpm enroll")
+	// ErrNotInitialized: the device has no keys yet. [Device.Init] makes them.
+	ErrNotInitialized = errors.New("device has no identity")
+	// ErrNotEnrolled: the device has keys and no identity yet. [Device.Enroll]
+	// gets one.
+	ErrNotEnrolled = errors.New("device is not enrolled")
 	// ErrCleared: the keys of the device do not load any more. Its EK is the
-	// same, and so is its record.
-	ErrCleared = errors.New("keys do not load, the TPM was cleared: run tpm init and tpm enroll again")
+	// same, and so is its record: Init and Enroll bring the identity back.
+	ErrCleared = errors.New("keys do not load, the TPM was cleared")
 	// ErrOtherTPM: the state file was made with another TPM. If the TPM was
-	// replaced, run tpm init --replace, enroll, and let an operator merge the
-	// records.
-	ErrOtherTPM = errors.New("state file is of another TPM: if this TPM takes its place, run tpm init --replace")
+	// replaced, Init with InitOptions.Replace, Enroll, and let an operator merge
+	// the records.
+	ErrOtherTPM = errors.New("state file is of another TPM")
+	// ErrOtherEK: Init was asked for an EK of another kind than the device has.
+	// InitOptions.Replace gives the identity up for that.
+	ErrOtherEK = errors.New("with another EK it is another device")
 	// ErrDamaged: the state file is not what this package wrote.
 	ErrDamaged = errors.New("file is damaged")
 	// ErrInUse: another process changed the state file meanwhile.

@@ -78,7 +78,7 @@ func (i *initialization) findEK() error {
 	if i.file.state.EK != nil && !i.Replace {
 		kind = cmp.Or(kind, i.file.state.EK.Kind)
 		if kind != i.file.state.EK.Kind {
-			return fmt.Errorf("enroll: this device has an identity with EK %s: with another EK it is another device: add --replace for that", i.file.state.EK.Kind)
+			return fmt.Errorf("enroll: this device has an identity with EK %s: %w", i.file.state.EK.Kind, ErrOtherEK)
 		}
 	}
 	var found []byte

@@ -121,7 +121,7 @@ func readState(path string) (s state, sum string, err error) {
 		return s, "", fmt.Errorf("enroll: state file: %w", err)
 	}
 	if s, sum, err = parseState(text); err != nil {
-		return s, "", proof.Fail(ErrDamaged, "%s: %w: restore it, or delete it and run tpm init again: the device keeps its record", path, err)
+		return s, "", proof.Fail(ErrDamaged, "%s: %w", path, err)
 	}
 	return s, sum, nil
 }

@@ -16,7 +16,7 @@ var (
 	ErrRevoked = errors.New("device is revoked")
 	// ErrKeyRevoked: the key that was offered is revoked; a new key may be
 	// enrolled.
-	ErrKeyRevoked = errors.New("key is revoked: run tpm init --new-keys and enroll again")
+	ErrKeyRevoked = errors.New("key is revoked")
 	// ErrPolicy: the policy does not know the EK and asks no person.
 	ErrPolicy = errors.New("device is not allowed")
 	// ErrEKCertificate: the EK certificate is malformed, expired, for another
@@ -39,7 +39,7 @@ var (
 	// ErrSignature: a signature does not verify.
 	ErrSignature = errors.New("signature is wrong")
 	// ErrRenewal: the key that vouches for a renewal is not the current one.
-	ErrRenewal = errors.New("the old key may not vouch for new ones: run tpm init --new-keys and enroll again")
+	ErrRenewal = errors.New("the old key may not vouch for new ones")
 	// ErrBusy: the authority has too much to do, or too many devices wait for
 	// approval. Try again later.
 	ErrBusy = errors.New("authority is busy")
