@@ -49,7 +49,34 @@ func (c Capabilities) supports(a keystore.Algorithm) error {
 	return nil
 }
 
+// capabilities asks for everything.
 func capabilities(t transport.TPM) (c Capabilities, err error) {
+	if err := c.readProperties(t); err != nil {
+		return c, err
+	}
+	items, err := capability(t, tpm2.TPMCapCommands, ccEncryptDecrypt2, 1, 4)
+	if err != nil {
+		return c, err
+	}
+	// The list starts at the command, or after it if the TPM does not have it.
+	c.EncryptDecrypt = len(items) == 1 && binary.BigEndian.Uint32(items[0])&0xffff == ccEncryptDecrypt2
+	if items, err = capability(t, tpm2.TPMCapAlgs, 0, 256, 6); err != nil {
+		return c, err
+	}
+	for _, item := range items {
+		c.Algorithms = append(c.Algorithms, tpm2.TPMAlgID(binary.BigEndian.Uint16(item)))
+	}
+	// A TPM without elliptic curves does not know this capability.
+	items, _ = capability(t, tpm2.TPMCapECCCurves, 0, 256, 2)
+	for _, item := range items {
+		c.Curves = append(c.Curves, tpm2.TPMECCCurve(binary.BigEndian.Uint16(item)))
+	}
+	return c, nil
+}
+
+// readProperties reads the properties of type TPM_PT (TPM 2.0 Library, Part 2,
+// clause 6.13). One that the TPM does not have stays 0.
+func (c *Capabilities) readProperties(t transport.TPM) error {
 	var maker, buffer, transient, firmware1, firmware2 uint32
 	for p, to := range map[tpm2.TPMPT]*uint32{
 		tpm2.TPMPTManufacturer: &maker, tpm2.TPMPTInputBuffer: &buffer, tpm2.TPMPTHRTransientMin: &transient,
@@ -57,7 +84,7 @@ func capabilities(t transport.TPM) (c Capabilities, err error) {
 	} {
 		items, err := capability(t, tpm2.TPMCapTPMProperties, uint32(p), 1, 8)
 		if err != nil {
-			return c, err
+			return err
 		}
 		if len(items) == 1 && binary.BigEndian.Uint32(items[0]) == uint32(p) {
 			*to = binary.BigEndian.Uint32(items[0][4:])
@@ -67,24 +94,7 @@ func capabilities(t transport.TPM) (c Capabilities, err error) {
 	c.Firmware = uint64(firmware1)<<32 | uint64(firmware2)
 	c.MaxBuffer = min(max(int(buffer), minBuffer), maxBuffer)
 	c.Transient = int(transient)
-	items, err := capability(t, tpm2.TPMCapCommands, ccEncryptDecrypt2, 1, 4)
-	if err != nil {
-		return c, err
-	}
-	// The list starts at the command, or behind it if there is none.
-	c.EncryptDecrypt = len(items) == 1 && binary.BigEndian.Uint32(items[0])&0xffff == ccEncryptDecrypt2
-	if items, err = capability(t, tpm2.TPMCapAlgs, 0, 256, 6); err != nil {
-		return c, err
-	}
-	for _, item := range items {
-		c.Algorithms = append(c.Algorithms, tpm2.TPMAlgID(binary.BigEndian.Uint16(item)))
-	}
-	// A TPM without elliptic curves does not know the question.
-	items, _ = capability(t, tpm2.TPMCapECCCurves, 0, 256, 2)
-	for _, item := range items {
-		c.Curves = append(c.Curves, tpm2.TPMECCCurve(binary.BigEndian.Uint16(item)))
-	}
-	return c, nil
+	return nil
 }
 
 // capability returns a list of items of one size.

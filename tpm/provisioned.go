@@ -234,7 +234,7 @@ func (p *provisionedKeys) remove(gone []*record) error {
 	})
 }
 
-// persist moves a key to a persistent handle.
+// persist keeps a key at a persistent handle, and notes that in the file.
 func (p *provisionedKeys) persist(label string, version uint32, at tpm2.TPMHandle) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
@@ -248,13 +248,7 @@ func (p *provisionedKeys) persist(label string, version uint32, at tpm2.TPMHandl
 	if at>>24 != 0x81 || r.Handle != 0 {
 		return fmt.Errorf("tpm: persist %q version %d at %#x: not a persistent handle, or it has one: %w", label, version, uint32(at), keystore.ErrExists)
 	}
-	err = p.storage.do(func() error {
-		if err := p.storage.device.tpm.load(r.object); err != nil {
-			return err
-		}
-		return p.storage.device.tpm.evictControl(r.object.entity(), uint32(at))
-	})
-	if err != nil {
+	if err := p.storage.persist(r.object, uint32(at)); err != nil {
 		return err
 	}
 	err = p.state.change(func(f *stateFile) {
@@ -264,11 +258,10 @@ func (p *provisionedKeys) persist(label string, version uint32, at tpm2.TPMHandl
 			}
 		}
 	})
+	if err != nil { // nobody would find it again
+		return errors.Join(err, p.storage.freeHandle(entity{handle: uint32(at), name: r.object.name}))
+	}
 	return p.storage.do(func() error {
-		if err != nil { // not to be found again: take it out
-			at := entity{handle: uint32(at), name: r.object.name}
-			return errors.Join(err, p.storage.device.tpm.evictControl(at, at.handle))
-		}
 		p.storage.device.resources.unload(r.object)
 		r.Handle, r.object.persistent = handle(at), uint32(at)
 		return nil

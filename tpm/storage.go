@@ -131,6 +131,21 @@ func (s *storage) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffe
 	return o, err
 }
 
+// persist keeps a key in the TPM at a handle.
+func (s *storage) persist(o *object, at uint32) error {
+	return s.do(func() error {
+		if err := s.device.tpm.load(o); err != nil {
+			return err
+		}
+		return s.device.tpm.evictControl(o.entity(), at)
+	})
+}
+
+// freeHandle frees the handle of a persistent key.
+func (s *storage) freeHandle(e entity) error {
+	return s.do(func() error { return s.device.tpm.evictControl(e, e.handle) })
+}
+
 // try asks whether the TPM loads a blob.
 func (s *storage) try(o *object) error {
 	return s.do(func() error {
