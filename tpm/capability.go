@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Capabilities are what a TPM says of itself (TPM2_GetCapability).
+// Capabilities are what a TPM reports about itself (TPM2_GetCapability).
 type Capabilities struct {
 	Manufacturer   string // four letters: IFX, STM, INTC, AMD, IBM …
 	Firmware       uint64
@@ -21,16 +21,18 @@ type Capabilities struct {
 	Curves         []tpm2.TPMECCCurve
 	EncryptDecrypt bool // TPM2_EncryptDecrypt2: AES with keys of the TPM
 	MaxBuffer      int  // bytes of data in one command
-	Transient      int  // loaded objects there is room for
+	Transient      int  // loaded objects that it has room for, at least
 }
 
-// A command takes at most this many bytes of data, and at least so many.
+// The bytes of data in one command: at most maxBuffer are used, and every TPM takes
+// minBuffer.
 const (
 	maxBuffer = 1024
 	minBuffer = 128
 )
 
-// supports is asked so that a key that could do nothing is not made.
+// supports returns errors.ErrUnsupported for an algorithm whose keys this TPM could make
+// but not use.
 func (c Capabilities) supports(a keystore.Algorithm) error {
 	switch a {
 	case keystore.AES128CBC, keystore.AES256CBC, keystore.AESReveal128:
@@ -49,7 +51,7 @@ func (c Capabilities) supports(a keystore.Algorithm) error {
 	return nil
 }
 
-// capabilities asks for everything.
+// capabilities reads them all.
 func capabilities(t transport.TPM) (c Capabilities, err error) {
 	if err := c.readProperties(t); err != nil {
 		return c, err
@@ -97,7 +99,8 @@ func (c *Capabilities) readProperties(t transport.TPM) error {
 	return nil
 }
 
-// capability returns a list of items of one size.
+// capability is TPM2_GetCapability for a list of items that have size bytes each (TPM 2.0
+// Library, Part 3, clause 30.2).
 func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size int) ([][]byte, error) {
 	b := binary.BigEndian.AppendUint32(nil, uint32(kind))
 	b = binary.BigEndian.AppendUint32(b, property)

@@ -16,7 +16,7 @@ import (
 // An entity is what a handle of a command stands for.
 type entity struct {
 	handle uint32
-	name   []byte // TPM Name; empty for handles that are not authorized by a session
+	name   []byte // TPM Name; a sequence object has an empty one
 	auth   []byte // authorization value; it ends in no zero byte
 }
 

@@ -12,12 +12,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Init prepares a TPM and makes the state file of a new store: it uses the
-// storage key at 0x81000001, or the handle that the URI's srk names, or makes
-// it by the template of the TCG for ECC P-256 and keeps it there; it pins its
-// public area, so whoever answers in the place of the TPM at this moment stays
-// trusted; and it makes the key that binds sealed keys to their context. A state
-// file that is there already is [keystore.ErrExists].
+// Init prepares a TPM and makes the state file of a new store. It uses the storage
+// key at 0x81000001, or at the handle that the URI's srk names, and makes it there by
+// the TCG's ECC P-256 template if there is none. The state file pins its public area:
+// an attacker who impersonates the TPM at this moment stays trusted. Init also makes
+// the key that binds sealed keys to their context. An existing state file is
+// [keystore.ErrExists].
 func Init(c Config) (*Store, error) { return c.open((*Device).InitStore) }
 
 // InitStore is Init on a Device, which the caller closes after the store.
@@ -56,9 +56,8 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	return s, nil
 }
 
-// checkStorageKey asks that a public area is that of a storage key that cannot
-// leave its TPM and needs no password. RSA keys and other curves are as good as
-// our own template.
+// checkStorageKey checks that a public area is that of a storage key which cannot leave
+// its TPM and needs no password. RSA keys and other curves are allowed.
 func checkStorageKey(public []byte) error {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
 	if err != nil {
