@@ -11,7 +11,7 @@ import (
 )
 
 // Serve runs a TPM for other processes and returns its tpm: URI. It serves one
-// connection at a time, and stays on between them.
+// connection at a time, and stays switched on between them.
 func Serve(t testing.TB) string {
 	t.Helper()
 	need(t, "swtpm")
@@ -35,8 +35,7 @@ func serveUnix(t testing.TB, dir string) string {
 	return "tpm:?unix=" + path
 }
 
-// ClearServed sends TPM2_Clear to a TPM of [Serve], which nobody else may have
-// open.
+// ClearServed sends TPM2_Clear to a TPM of [Serve], which must not be open elsewhere.
 func ClearServed(t testing.TB, uri string) {
 	t.Helper()
 	conn, err := net.Dial("unix", strings.TrimPrefix(uri, "tpm:?unix="))
