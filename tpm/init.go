@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -28,13 +29,9 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	if _, err := os.Lstat(c.State); err == nil {
 		return nil, fmt.Errorf("tpm: state file %s: %w", c.State, keystore.ErrExists)
 	}
-	handle := c.SRK
-	if handle == 0 {
-		handle = defaultSRK
-	}
 	st := &state{path: c.State}
 	err := d.Do(func(transport.TPM) (err error) {
-		st.file.StorageKey, err = d.tpm.provisionStorageKey(handle)
+		st.file.StorageKey, err = d.tpm.provisionStorageKey(cmp.Or(c.SRK, defaultSRK))
 		return err
 	})
 	if err != nil {
@@ -43,15 +40,22 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	if err := st.create(); err != nil {
 		return nil, err
 	}
-	s, err := d.OpenStore(c)
-	if err == nil {
-		_, err = s.Create(SealLabel, keystore.SealMAC256)
-	}
+	s, err := d.openNew(c)
 	if err != nil {
-		if s != nil {
-			s.Close()
-		}
-		return nil, errors.Join(err, os.Remove(c.State)) // else Init could not be done again
+		return nil, errors.Join(err, os.Remove(c.State)) // so that Init can be repeated
+	}
+	return s, nil
+}
+
+// openNew opens a new store and makes its sealing key.
+func (d *Device) openNew(c StoreConfig) (*Store, error) {
+	s, err := d.OpenStore(c)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Create(SealLabel, keystore.SealMAC256); err != nil {
+		s.Close()
+		return nil, err
 	}
 	return s, nil
 }

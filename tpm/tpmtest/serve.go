@@ -18,8 +18,8 @@ func Serve(t testing.TB) string {
 	return serveUnix(t, plainDir(t))
 }
 
-// ServeCertified is Serve with endorsement keys and certificates, see
-// [StartCertified]. It returns the maker's certificates too, the root first.
+// ServeCertified is Serve with endorsement keys and certificates, see [StartCertified].
+// It returns the manufacturer's certificates too, the root first.
 func ServeCertified(t testing.TB) (string, []*x509.Certificate) {
 	t.Helper()
 	need(t, "swtpm")

@@ -159,8 +159,8 @@ func run(state string, file *os.File, args ...string) (*process, error) {
 	return p, nil
 }
 
-// stop ends a swtpm: two cannot use one state directory. What it has answered it
-// has written.
+// stop kills a swtpm, since two cannot use one state directory. Its state is on disk
+// before it answers a command.
 func (p *process) stop() {
 	if p != nil {
 		p.cmd.Process.Kill()
