@@ -30,9 +30,9 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 	return versions, nil
 }
 
-// Create makes the next version of the provisioned key label, with the PIN if
-// the store has one. The algorithm seal-mac goes by the label SealLabel, which
-// no other has.
+// Create makes the next version of the provisioned key with a label, protected by the
+// PIN if the store has one. [SealLabel] is reserved for the algorithm seal-mac. A label
+// that has a key of another algorithm is [keystore.ErrExists].
 func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
 	if label == "" || (label == SealLabel) != (a == keystore.SealMAC256) {
 		return keystore.Version{}, fmt.Errorf("tpm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
@@ -40,14 +40,14 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	return s.provisioned.add(label, a, func() (*object, error) { return s.storage.create(a, made, s.pin, nil) })
 }
 
-// Destroy removes one version of a provisioned key, or with version 0 all:
-// from the state file, and from the TPM where it is persistent. A copy of the
-// state file has the blobs still; they are of no use to any other TPM.
+// Destroy removes one version of a provisioned key, or all for version 0, from the
+// state file, and from the TPM if it is persistent. Copies of the state file still
+// have its blob, which no other TPM loads.
 func (s *Store) Destroy(label string, version uint32) error {
 	return s.provisioned.destroy(label, version)
 }
 
-// List tells of every provisioned key what its public area proves.
+// List describes every provisioned key, as its public area proves it.
 func (s *Store) List() ([]keystore.Info, error) {
 	s.provisioned.ring("") // look whether another process has changed the file
 	all := []keystore.Info{}
@@ -63,10 +63,9 @@ func (s *Store) List() ([]keystore.Info, error) {
 	return all, nil
 }
 
-// Persist keeps one version of a provisioned key in the TPM at a persistent
-// handle (0x81000000 to 0x817fffff), so that it is there without the state
-// file's blob and is not loaded before use. A TPM has room for at least seven.
-// Destroy frees the handle.
+// Persist makes one version of a provisioned key persistent in the TPM, at a handle
+// from 0x81000000 to 0x817fffff, so that it need not be loaded before use. A TPM has
+// room for at least seven persistent keys. Destroy frees the handle.
 func (s *Store) Persist(label string, version uint32, at tpm2.TPMHandle) error {
 	return s.provisioned.persist(label, version, at)
 }

@@ -12,9 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Blob is a key pair that signs and that no state file has: whoever made it
-// keeps it. It is not secret, since its private area is encrypted by the TPM, for
-// itself only. It has no PIN.
+// A Blob is a signing key pair that the caller keeps instead of the state file. It is
+// not secret, since only the TPM can decrypt its private area. It has no PIN.
 type Blob struct {
 	Algorithm keystore.Algorithm `json:"algorithm"`
 	Public    []byte             `json:"public"`  // TPMT_PUBLIC
@@ -22,9 +21,9 @@ type Blob struct {
 	Parent    []byte             `json:"-"`       // Name of its storage key; empty means that of the store
 }
 
-// CreateBlob makes a key pair that signs, under the storage key with a Name, or
-// for an empty one under that of the store. A restricted key signs only what the
-// TPM itself has to say, such as quotes (TPM 2.0 Library, Part 1, clause 25.2).
+// CreateBlob makes a signing key pair under the persistent storage key with the Name
+// parent, or under that of the store if parent is empty. A restricted key signs only
+// what the TPM itself produces, such as quotes (TPM 2.0 Library, Part 1, clause 25.2).
 func (s *Store) CreateBlob(parent []byte, a keystore.Algorithm, restricted bool) (Blob, error) {
 	t, err := template(a, made, false)
 	if err != nil {
@@ -48,8 +47,8 @@ func (s *Store) CreateBlob(parent []byte, a keystore.Algorithm, restricted bool)
 	return Blob{Algorithm: a, Public: o.public, Private: o.private, Parent: parent}, nil
 }
 
-// UseBlob lets f use a key by go-tpm commands. It is for functions that have the
-// TPM, by Device.Do or With: t is what they were given. Uses can be nested.
+// UseBlob lets f use a key by go-tpm commands. It is called inside [Device.Do] or
+// [Store.With], with the transport that they pass. Calls may be nested.
 func (s *Store) UseBlob(t transport.TPM, b Blob, f func(key tpm2.NamedHandle) error) error {
 	if l, ok := t.(*link); !ok || l.resources != s.storage.device.resources {
 		return fmt.Errorf("tpm: use a key on another TPM, or after its turn: %w", keystore.ErrWrongKey)
@@ -66,7 +65,7 @@ func (s *Store) UseBlob(t transport.TPM, b Blob, f func(key tpm2.NamedHandle) er
 	return f(o.named())
 }
 
-// FindPersistent returns the handle of the persistent key with a Name, or
+// FindPersistent returns the handle of the persistent key with a TPM Name, or
 // [keystore.ErrNotFound].
 func (d *Device) FindPersistent(name []byte) (tpm2.TPMHandle, error) {
 	var at uint32
@@ -77,9 +76,8 @@ func (d *Device) FindPersistent(name []byte) (tpm2.TPMHandle, error) {
 	return tpm2.TPMHandle(at), err
 }
 
-// BlobSigner returns the signer of a key that is not restricted: PKCS #1 v1.5
-// with SHA-256 for RSA, and ASN.1 DER for ECDSA. The TPM has the key loaded only
-// while it signs.
+// BlobSigner returns the signer of an unrestricted key: PKCS #1 v1.5 with SHA-256 for
+// RSA, and ASN.1 DER for ECDSA. The key is loaded only while it signs.
 func (s *Store) BlobSigner(b Blob) (crypto.Signer, error) {
 	e, err := inspect(b.Algorithm, b.Public)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Capabilities are what a TPM says of itself (TPM2_GetCapability).
+// Capabilities are what a TPM reports about itself (TPM2_GetCapability).
 type Capabilities struct {
 	Manufacturer   string // four letters: IFX, STM, INTC, AMD, IBM …
 	Firmware       uint64
@@ -21,16 +21,18 @@ type Capabilities struct {
 	Curves         []tpm2.TPMECCCurve
 	EncryptDecrypt bool // TPM2_EncryptDecrypt2: AES with keys of the TPM
 	MaxBuffer      int  // bytes of data in one command
-	Transient      int  // loaded objects there is room for
+	Transient      int  // loaded objects that it has room for, at least
 }
 
-// A command takes at most this many bytes of data, and at least so many.
+// The bytes of data in one command: at most maxBuffer are used, and every TPM takes
+// minBuffer.
 const (
 	maxBuffer = 1024
 	minBuffer = 128
 )
 
-// supports is asked so that a key that could do nothing is not made.
+// supports returns errors.ErrUnsupported for an algorithm whose keys this TPM could make
+// but not use.
 func (c Capabilities) supports(a keystore.Algorithm) error {
 	switch a {
 	case keystore.AES128CBC, keystore.AES256CBC, keystore.AESReveal128:
@@ -49,7 +51,34 @@ func (c Capabilities) supports(a keystore.Algorithm) error {
 	return nil
 }
 
+// capabilities reads them all.
 func capabilities(t transport.TPM) (c Capabilities, err error) {
+	if err := c.readProperties(t); err != nil {
+		return c, err
+	}
+	items, err := capability(t, tpm2.TPMCapCommands, ccEncryptDecrypt2, 1, 4)
+	if err != nil {
+		return c, err
+	}
+	// The list starts at the command, or after it if the TPM does not have it.
+	c.EncryptDecrypt = len(items) == 1 && binary.BigEndian.Uint32(items[0])&0xffff == ccEncryptDecrypt2
+	if items, err = capability(t, tpm2.TPMCapAlgs, 0, 256, 6); err != nil {
+		return c, err
+	}
+	for _, item := range items {
+		c.Algorithms = append(c.Algorithms, tpm2.TPMAlgID(binary.BigEndian.Uint16(item)))
+	}
+	// A TPM without elliptic curves does not know this capability.
+	items, _ = capability(t, tpm2.TPMCapECCCurves, 0, 256, 2)
+	for _, item := range items {
+		c.Curves = append(c.Curves, tpm2.TPMECCCurve(binary.BigEndian.Uint16(item)))
+	}
+	return c, nil
+}
+
+// readProperties reads the properties of type TPM_PT (TPM 2.0 Library, Part 2,
+// clause 6.13). One that the TPM does not have stays 0.
+func (c *Capabilities) readProperties(t transport.TPM) error {
 	var maker, buffer, transient, firmware1, firmware2 uint32
 	for p, to := range map[tpm2.TPMPT]*uint32{
 		tpm2.TPMPTManufacturer: &maker, tpm2.TPMPTInputBuffer: &buffer, tpm2.TPMPTHRTransientMin: &transient,
@@ -57,7 +86,7 @@ func capabilities(t transport.TPM) (c Capabilities, err error) {
 	} {
 		items, err := capability(t, tpm2.TPMCapTPMProperties, uint32(p), 1, 8)
 		if err != nil {
-			return c, err
+			return err
 		}
 		if len(items) == 1 && binary.BigEndian.Uint32(items[0]) == uint32(p) {
 			*to = binary.BigEndian.Uint32(items[0][4:])
@@ -67,27 +96,11 @@ func capabilities(t transport.TPM) (c Capabilities, err error) {
 	c.Firmware = uint64(firmware1)<<32 | uint64(firmware2)
 	c.MaxBuffer = min(max(int(buffer), minBuffer), maxBuffer)
 	c.Transient = int(transient)
-	items, err := capability(t, tpm2.TPMCapCommands, ccEncryptDecrypt2, 1, 4)
-	if err != nil {
-		return c, err
-	}
-	// The list starts at the command, or behind it if there is none.
-	c.EncryptDecrypt = len(items) == 1 && binary.BigEndian.Uint32(items[0])&0xffff == ccEncryptDecrypt2
-	if items, err = capability(t, tpm2.TPMCapAlgs, 0, 256, 6); err != nil {
-		return c, err
-	}
-	for _, item := range items {
-		c.Algorithms = append(c.Algorithms, tpm2.TPMAlgID(binary.BigEndian.Uint16(item)))
-	}
-	// A TPM without elliptic curves does not know the question.
-	items, _ = capability(t, tpm2.TPMCapECCCurves, 0, 256, 2)
-	for _, item := range items {
-		c.Curves = append(c.Curves, tpm2.TPMECCCurve(binary.BigEndian.Uint16(item)))
-	}
-	return c, nil
+	return nil
 }
 
-// capability returns a list of items of one size.
+// capability is TPM2_GetCapability for a list of items that have size bytes each (TPM 2.0
+// Library, Part 3, clause 30.2).
 func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size int) ([][]byte, error) {
 	b := binary.BigEndian.AppendUint32(nil, uint32(kind))
 	b = binary.BigEndian.AppendUint32(b, property)

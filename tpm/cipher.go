@@ -13,8 +13,8 @@ import (
 
 type cipherKey struct{ *key }
 
-// Encrypt pads and encrypts. The TPM takes up to Capabilities.MaxBuffer bytes
-// in one command, so larger data takes several.
+// Encrypt pads and encrypts. The TPM takes up to Capabilities.MaxBuffer bytes per
+// command, so larger data takes several.
 func (k cipherKey) Encrypt(iv, plaintext []byte) ([]byte, error) {
 	if err := k.check(); err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func (k cipherKey) Encrypt(iv, plaintext []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Decrypt decrypts and takes the padding off, in this process.
+// Decrypt decrypts, and removes the padding in this process.
 func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
 	if err := k.check(); err != nil {
 		return nil, err
@@ -52,8 +52,8 @@ func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
 	return plain, nil
 }
 
-// cbc encrypts or decrypts data in place. Where it is done twice, because the
-// TPM lost the key, it starts from the beginning.
+// cbc encrypts or decrypts data in place. If it is done twice, because the TPM lost the
+// key, it starts from the beginning.
 func (k cipherKey) cbc(iv, data []byte, decrypt bool) error {
 	in := append([]byte(nil), data...)
 	defer clear(in)
@@ -72,9 +72,9 @@ func (k cipherKey) cbc(iv, data []byte, decrypt bool) error {
 	})
 }
 
-// cbc is TPM2_EncryptDecrypt2 (TPM 2.0 Library, Part 3, clause 15.3): the one
-// of the two commands whose data can be encrypted on the bus. The results are
-// good until the next command.
+// cbc is TPM2_EncryptDecrypt2 (TPM 2.0 Library, Part 3, clause 15.3), whose data, unlike
+// that of TPM2_EncryptDecrypt, can be encrypted on the bus. The results are valid until
+// the next command.
 func (l loadedKey) cbc(iv, data []byte, decrypt bool) (out, next []byte, err error) {
 	params := append16(make([]byte, 0, len(data)+23), data)
 	if decrypt {

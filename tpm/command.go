@@ -16,41 +16,40 @@ import (
 // An entity is what a handle of a command stands for.
 type entity struct {
 	handle uint32
-	name   []byte // empty for what is no object: its handle
+	name   []byte // TPM Name; a sequence object has an empty one
 	auth   []byte // authorization value; it ends in no zero byte
 }
 
-// A command is put together by hand, without reflection: tpm2 takes about 70 ns
-// for a byte, and cannot share one session among stores.
+// A command is marshalled by hand, without reflection: package tpm2 takes about
+// 70 ns per byte, and cannot share one session among stores.
 type command struct {
 	code     uint32
 	handles  []entity
 	password bool     // the first handle is authorized by its value in clear
 	session  *session // or by a session; with neither, the command asks for none
 	params   []byte
-	// The first parameter of the command or of the answer, a TPM2B, is
-	// encrypted on its way.
+	// The first parameter of the command or of the response, a TPM2B, is
+	// encrypted on the bus.
 	secretIn, secretOut bool
-	makes               bool // the answer starts with a handle
+	makes               bool // the response starts with a handle
 }
 
-// A response is good until the next command.
+// A response is valid until the next command.
 type response struct {
 	handle uint32
 	params []byte
 }
 
-// An executor runs commands, and loads for them the objects and starts the
-// sessions that they need: what the TCG calls an ESAPI. It belongs to whoever has
-// the turn of the Device.
+// An executor runs commands, and loads the objects and starts the sessions that they
+// need. The TCG calls this layer an ESAPI. It belongs to the goroutine that has the
+// turn of the Device.
 type executor struct {
 	resources *resources
 	caps      Capabilities
 	roots     []*object // storage keys
 }
 
-// run sends a command and takes its response apart (TPM 2.0 Library, Part 1,
-// clause 16).
+// run sends a command and parses its response (TPM 2.0 Library, Part 1, clause 16).
 func (x *executor) run(c command) (response, error) {
 	sent, nonce := c.bytes()
 	raw, err := x.resources.send(sent)
@@ -64,15 +63,15 @@ func (x *executor) run(c command) (response, error) {
 		err = fmt.Errorf("tpm: %s: %w", commandName(c.code), err)
 	}
 	if err != nil && c.session != nil {
-		// Nobody vouches for an error: the session may be out of step with
-		// the TPM, and would look like a wrong PIN.
+		// Errors are not authenticated: the session may be out of step with
+		// the TPM, which would look like a wrong PIN.
 		x.resources.dropSession(c.session)
 	}
 	return r, err
 }
 
-// bytes writes a command as the TPM reads it. In a session it has a nonce, which
-// its response must answer to.
+// bytes marshals a command. In a session it has a nonce, which the response is
+// checked with.
 func (c command) bytes() (b, nonce []byte) {
 	b = make([]byte, 10, 256+len(c.params))
 	binary.BigEndian.PutUint32(b[6:], c.code)
@@ -99,7 +98,7 @@ func (c command) bytes() (b, nonce []byte) {
 	return b, nonce
 }
 
-// open takes the body of a response apart and checks its authorization.
+// open parses the body of a response and checks its authorization.
 func (c command) open(b, nonce []byte) (r response, err error) {
 	if c.makes {
 		if len(b) < 4 {
@@ -149,8 +148,8 @@ func (s *session) authorize(b []byte, c command, nonce []byte) []byte {
 	return append16(b, tag)
 }
 
-// authKey is the session's key and the authorization value of the first handle.
-// Where that has one they are a copy, which the caller clears.
+// authKey returns the session key followed by the authorization value of the first
+// handle. If there is such a value, both are a copy, which the caller clears.
 func (s *session) authKey(c command) (key, copied []byte) {
 	key = s.key.Bytes()
 	if len(c.handles) == 0 || len(c.handles[0].auth) == 0 {
@@ -160,8 +159,8 @@ func (s *session) authKey(c command) (key, copied []byte) {
 	return copied, copied
 }
 
-// check checks the authorization of an answer, and decrypts its first
-// parameter in place.
+// check checks the authorization of a response, and decrypts its first parameter in
+// place.
 func (s *session) check(c command, params, area, nonce []byte) error {
 	newer, rest, ok := cut16(area)
 	if !ok || len(rest) < 1 {
@@ -196,7 +195,7 @@ func append16(to, b []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(to, uint16(len(b))), b...)
 }
 
-// cut16 takes a TPM2B off.
+// cut16 cuts a TPM2B off.
 func cut16(b []byte) (first, rest []byte, ok bool) {
 	if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
 		return nil, nil, false

@@ -6,8 +6,8 @@ import (
 	"github.com/google/go-tpm/tpm2"
 )
 
-// The commands that this package puts together or looks for (TPM 2.0 Library,
-// Part 2, clause 6.5.2).
+// The commands that this package sends or looks for (TPM 2.0 Library, Part 2, clause
+// 6.5.2).
 const (
 	ccEvictControl     = uint32(tpm2.TPMCCEvictControl)
 	ccCreatePrimary    = uint32(tpm2.TPMCCCreatePrimary)
@@ -41,55 +41,37 @@ const (
 
 // commandName is the name that the standard gives to a command.
 func commandName(cc uint32) string {
-	switch cc {
-	case ccEvictControl:
-		return "TPM2_EvictControl"
-	case ccCreatePrimary:
-		return "TPM2_CreatePrimary"
-	case ccSequenceComplete:
-		return "TPM2_SequenceComplete"
-	case ccStartup:
-		return "TPM2_Startup"
-	case ccShutdown:
-		return "TPM2_Shutdown"
-	case ccCreate:
-		return "TPM2_Create"
-	case ccHMAC:
-		return "TPM2_HMAC"
-	case ccImport:
-		return "TPM2_Import"
-	case ccLoad:
-		return "TPM2_Load"
-	case ccRSADecrypt:
-		return "TPM2_RSA_Decrypt"
-	case ccHMACStart:
-		return "TPM2_HMAC_Start"
-	case ccSequenceUpdate:
-		return "TPM2_SequenceUpdate"
-	case ccSign:
-		return "TPM2_Sign"
-	case ccFlushContext:
-		return "TPM2_FlushContext"
-	case ccReadPublic:
-		return "TPM2_ReadPublic"
-	case ccStartAuthSession:
-		return "TPM2_StartAuthSession"
-	case ccGetCapability:
-		return "TPM2_GetCapability"
-	case ccGetRandom:
-		return "TPM2_GetRandom"
-	case ccEncryptDecrypt2:
-		return "TPM2_EncryptDecrypt2"
-	case ccNVDefineSpace:
-		return "TPM2_NV_DefineSpace"
-	case ccNVUndefineSpace:
-		return "TPM2_NV_UndefineSpace"
-	case ccNVIncrement:
-		return "TPM2_NV_Increment"
-	case ccNVRead:
-		return "TPM2_NV_Read"
-	case ccNVReadPublic:
-		return "TPM2_NV_ReadPublic"
+	if name, ok := commandNames()[cc]; ok {
+		return name
 	}
 	return fmt.Sprintf("TPM command %#x", cc)
+}
+
+func commandNames() map[uint32]string {
+	return map[uint32]string{
+		ccEvictControl:     "TPM2_EvictControl",
+		ccCreatePrimary:    "TPM2_CreatePrimary",
+		ccSequenceComplete: "TPM2_SequenceComplete",
+		ccStartup:          "TPM2_Startup",
+		ccShutdown:         "TPM2_Shutdown",
+		ccCreate:           "TPM2_Create",
+		ccHMAC:             "TPM2_HMAC",
+		ccImport:           "TPM2_Import",
+		ccLoad:             "TPM2_Load",
+		ccRSADecrypt:       "TPM2_RSA_Decrypt",
+		ccHMACStart:        "TPM2_HMAC_Start",
+		ccSequenceUpdate:   "TPM2_SequenceUpdate",
+		ccSign:             "TPM2_Sign",
+		ccFlushContext:     "TPM2_FlushContext",
+		ccReadPublic:       "TPM2_ReadPublic",
+		ccStartAuthSession: "TPM2_StartAuthSession",
+		ccGetCapability:    "TPM2_GetCapability",
+		ccGetRandom:        "TPM2_GetRandom",
+		ccEncryptDecrypt2:  "TPM2_EncryptDecrypt2",
+		ccNVDefineSpace:    "TPM2_NV_DefineSpace",
+		ccNVUndefineSpace:  "TPM2_NV_UndefineSpace",
+		ccNVIncrement:      "TPM2_NV_Increment",
+		ccNVRead:           "TPM2_NV_Read",
+		ccNVReadPublic:     "TPM2_NV_ReadPublic",
+	}
 }

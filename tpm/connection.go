@@ -12,8 +12,8 @@ import (
 
 const maxResponse = 8192 // TPM_PT_MAX_RESPONSE_SIZE is 4096 on existing TPMs
 
-// A connection carries the bytes of commands to a TPM, and of responses back: a
-// TCTI in the words of the TCG. It knows nothing of what they mean.
+// A connection carries the bytes of commands to a TPM and of responses back, without
+// knowing what they mean. The TCG calls this layer a TCTI.
 type connection struct {
 	dial    func() (io.ReadWriteCloser, error)
 	timeout time.Duration      // of one command
@@ -21,7 +21,7 @@ type connection struct {
 	buffer  []byte             // room for one response
 }
 
-// open connects, unless it is connected.
+// open connects unless it is connected.
 func (c *connection) open() error {
 	if c.rw != nil {
 		return nil
@@ -43,9 +43,9 @@ func (c *connection) close() {
 	}
 }
 
-// exchange writes one command and reads its response, which is good until the
-// next one. After an error the connection is of no use: a late response would be
-// taken for the next one.
+// exchange writes one command and reads its response, which is valid until the next
+// exchange. After an error the connection must not be used again: a late response
+// would be taken for that of the next command.
 func (c *connection) exchange(command []byte) ([]byte, error) {
 	if c.rw == nil {
 		return nil, net.ErrClosed
@@ -64,7 +64,7 @@ func (c *connection) exchange(command []byte) ([]byte, error) {
 	return c.read()
 }
 
-// read reads as many bytes as the header of the response says that it has.
+// read reads a response, whose header says how long it is.
 func (c *connection) read() ([]byte, error) {
 	for n := 0; ; {
 		m, err := c.rw.Read(c.buffer[n:])

@@ -10,29 +10,28 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// DefaultCounter is an NV index in the range that is the owner's to give away,
-// 0x01800000 to 0x01bfffff (TCG Registry of Reserved TPM 2.0 Handles and
-// Localities).
+// DefaultCounter is an NV index in the range that the owner assigns, 0x01800000 to
+// 0x01bfffff (TCG Registry of Reserved TPM 2.0 Handles and Localities).
 const DefaultCounter tpm2.TPMHandle = 0x01804d53
 
-// A Counter is a number in the TPM that only grows, whatever is done to the disk: an
+// A Counter is a number in the TPM that only grows, even if the disk is restored: an
 // NV index of the type TPM_NT_COUNTER (TPM 2.0 Library, Part 1, clause 37.2.6). It is
 // safe for use by many goroutines.
 //
-// A counter that is removed and defined again goes on above every value that any
-// counter of this TPM had. TPM2_Clear removes it. Where the TPM is a part of a
-// virtual machine, a snapshot brings old values back.
+// A counter that is removed and defined again starts above every value that any
+// counter of this TPM had. TPM2_Clear removes it. If the TPM belongs to a virtual
+// machine, restoring a snapshot restores old values.
 //
-// An increment is a write to the TPM's flash memory, which wears out: have one for
-// many events.
+// An increment writes to the TPM's flash memory, which wears out: use one increment
+// for many events.
 type Counter struct {
 	storage *storage
 	index   entity
 }
 
 // DefineCounter makes the counter at an NV index, or returns the one that is there.
-// It has no password, and is not subject to the dictionary attack protection:
-// whoever reaches the TPM can read it and increment it, and nobody can set it back.
+// It has no password, and is not subject to the dictionary attack protection: anyone
+// who can use the TPM can read and increment it, and nobody can set it back.
 func (s *Store) DefineCounter(at tpm2.TPMHandle) (*Counter, error) {
 	c, err := s.Counter(at)
 	if !errors.Is(err, keystore.ErrNotFound) {
@@ -51,8 +50,8 @@ func (s *Store) DefineCounter(at tpm2.TPMHandle) (*Counter, error) {
 	return s.Counter(at)
 }
 
-// Counter opens the counter at an NV index. [keystore.ErrNotFound] says that there
-// is none, [keystore.ErrWrongKey] that the index is something else.
+// Counter opens the counter at an NV index. The error is [keystore.ErrNotFound] if
+// there is none, and [keystore.ErrWrongKey] if the index is something else.
 func (s *Store) Counter(at tpm2.TPMHandle) (*Counter, error) {
 	if err := s.storage.open(); err != nil {
 		return nil, err
@@ -83,8 +82,8 @@ func (c *Counter) Value() (value uint64, err error) {
 	return value, err
 }
 
-// Increment adds one, and returns the value after that. Where a connection broke it
-// may have added more.
+// Increment adds one and returns the new value. If the connection broke meanwhile, it
+// may have added more than one.
 func (c *Counter) Increment() (value uint64, err error) {
 	err = c.use(func(l loadedKey) error {
 		if err := nvIncrement(l.tpm, l.session, c.index); err != nil {
@@ -96,8 +95,7 @@ func (c *Counter) Increment() (value uint64, err error) {
 	return value, err
 }
 
-// use has the commands authorized by a session, so that nobody between us and the
-// TPM can change what it answers.
+// use runs f in a session, so that nobody on the bus can change what the TPM answers.
 func (c *Counter) use(f func(loadedKey) error) error {
 	err := c.storage.use(c.storage.key, c.storage.open, f)
 	if err != nil {
@@ -106,7 +104,7 @@ func (c *Counter) use(f func(loadedKey) error) error {
 	return nil
 }
 
-// firstIncrement gives a new counter its value: before that it can not be read.
+// firstIncrement gives a new counter its first value: until then it cannot be read.
 func firstIncrement(s *storage, at uint32) error {
 	index, written, err := nvReadPublic(s.device.tpm, at)
 	if err != nil || written {
@@ -119,7 +117,7 @@ func firstIncrement(s *storage, at uint32) error {
 	return nvIncrement(s.device.tpm, session, index)
 }
 
-// Remove takes the counter out of the TPM.
+// Remove undefines the NV index of the counter.
 func (c *Counter) Remove() error {
 	err := c.storage.device.Do(func(transport.TPM) error {
 		_, err := c.storage.device.tpm.run(command{code: ccNVUndefineSpace, handles: []entity{owner(), c.index}, password: true})

@@ -15,12 +15,12 @@ import (
 
 type decrypter struct{ *key }
 
-// Public returns the public key, for which a peer encrypts.
+// Public returns the public key, with which a peer encrypts.
 func (k decrypter) Public() crypto.PublicKey { return k.public }
 
-// Decrypt decrypts RSA-OAEP with SHA-1 and no label and, for peers that know
-// nothing better, PKCS #1 v1.5 (RFC 8017 sections 7.1 and 7.2). What comes out
-// is in the memory of this process.
+// Decrypt decrypts RSA-OAEP with SHA-1 and no label and, for peers that support nothing
+// better, PKCS #1 v1.5 (RFC 8017 sections 7.1 and 7.2). The plaintext is in the memory
+// of this process.
 func (k decrypter) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.DecrypterOpts) (plain []byte, err error) {
 	if err := k.check(); err != nil {
 		return nil, err
@@ -67,8 +67,9 @@ func (l loadedKey) decrypt(scheme, ciphertext []byte) ([]byte, error) {
 	return first(ccRSADecrypt, r, err)
 }
 
-// badCiphertext asks which it is: some TPMs answer TPM_RC_FAILURE to data that
-// does not decrypt, and one that failed answers it to everything.
+// badCiphertext tells a bad ciphertext from a failed TPM: some TPMs answer
+// TPM_RC_FAILURE to data that does not decrypt, and a failed one answers it to every
+// command.
 func (l loadedKey) badCiphertext() error {
 	if _, err := l.tpm.run(command{code: ccGetRandom, params: []byte{0, 1}}); err != nil {
 		return err

@@ -14,25 +14,26 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Device is the one owner of the connection to a TPM. A TPM does one thing
-// at a time, so a Device does too: an operation has the TPM for itself from
-// its first command to its last. It is safe for use by many goroutines.
+// A Device owns the connection to a TPM. A TPM does one thing at a time, and so
+// does a Device: an operation has the TPM to itself from its first command to its
+// last. It is safe for use by many goroutines.
 //
-// A connection that breaks is opened again by the next operation. What was
-// loaded is loaded again where it is needed.
+// The next operation reopens a broken connection. Keys are loaded again when they
+// are needed.
 type Device struct {
 	kernel bool          // the operating system switches it off
 	turn   chan struct{} // holds one value while nobody has the TPM
 
-	// What follows belongs to whoever has the turn.
+	// The fields below belong to the goroutine that has the turn.
 	closed    bool
 	resources *resources
 	tpm       *executor
 }
 
-// Open opens the TPM that a tpm: URI names, starts it if nobody has, and asks
-// what it can do. See URI for the grammar. What another process left loaded is
-// flushed, but for a TPM that the resource manager of the kernel shares out.
+// Open opens the TPM that a tpm: URI names (see URI for the grammar), starts it if
+// it is not started, and reads its capabilities. Objects and sessions that another
+// process left behind are flushed, except on a TPM that the kernel's resource
+// manager shares between processes.
 func Open(uri string) (*Device, error) {
 	u, err := ParseURI(uri)
 	if err != nil {
@@ -56,22 +57,22 @@ func (u *URI) open() (*Device, error) {
 	return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: unmanaged(path)}, true)
 }
 
-// unmanaged reports whether a path is /dev/tpm0 or one of its kind, which has one
-// user at a time and no resource manager.
+// unmanaged reports whether a path is a device such as /dev/tpm0, which has one user
+// at a time and no resource manager.
 func unmanaged(path string) bool {
 	number, ok := strings.CutPrefix(filepath.Base(path), "tpm")
 	return ok && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
-// NewDevice makes a Device of a function that connects to a TPM: once now, and
-// again when the connection breaks. A command that has no answer within timeout
-// breaks it. A connection is read and written as /dev/tpmrm0 is, and where it
-// has no SetDeadline method its Close must end a Read.
+// NewDevice makes a Device that connects to its TPM by dial: now, and again after
+// the connection broke. A command without a response within timeout breaks it. The
+// connection is read and written like /dev/tpmrm0; if it has no SetDeadline method,
+// its Close must interrupt a Read.
 func NewDevice(dial func() (io.ReadWriteCloser, error), timeout time.Duration) (*Device, error) {
 	return start(&resources{connection: connection{dial: dial, timeout: timeout}}, false)
 }
 
-// start connects, and asks what the TPM can do.
+// start connects and reads the capabilities.
 func start(r *resources, kernel bool) (*Device, error) {
 	r.connection.buffer, r.fresh = make([]byte, maxResponse), map[uint32]bool{}
 	d := &Device{kernel: kernel, turn: make(chan struct{}, 1), resources: r, tpm: &executor{resources: r}}
@@ -87,18 +88,17 @@ func start(r *resources, kernel bool) (*Device, error) {
 	return d, nil
 }
 
-// Capabilities tells what the TPM can do.
+// Capabilities returns what the TPM can do, as read when the Device was opened.
 func (d *Device) Capabilities() Capabilities { return d.tpm.caps }
 
-// Do lets f have the TPM: no other command comes between those of f. What f
-// loads or starts and does not flush is flushed afterwards, so nothing leaks
-// whatever happens; a key or session must not be kept beyond f. Where the TPM
-// has no room for what f loads, keys of stores make place. f must not call Do,
-// or a Store or a key on this Device. Where f returns the error of the TPM that a
-// handle is not loaded, it was reset: call Do again.
+// Do gives f exclusive use of the TPM: no other command comes between those of f.
+// Objects and sessions that f does not flush are flushed afterwards, so f must not
+// keep their handles. If the TPM has no room for them, loaded keys of stores are
+// flushed. f must not call Do, nor use a Store or a key on this Device. If f returns
+// the TPM's error that a handle is not loaded, the TPM was reset: call Do again.
 //
-// A Device that others use for longer than its time-out is [keystore.ErrBusy]; a
-// TPM that cannot be reached is [keystore.ErrUnavailable].
+// The error is [keystore.ErrBusy] if others use the TPM for longer than the
+// timeout, and [keystore.ErrUnavailable] if the TPM cannot be reached.
 func (d *Device) Do(f func(t transport.TPM) error) error {
 	if err := d.lock(); err != nil {
 		return err
@@ -113,7 +113,7 @@ func (d *Device) Do(f func(t transport.TPM) error) error {
 	return err
 }
 
-// lock waits for the turn, and for the connection.
+// lock waits for the turn, and connects if necessary.
 func (d *Device) lock() error {
 	select {
 	case <-d.turn:
@@ -140,14 +140,14 @@ func (d *Device) connect() error {
 	return d.resources.connect()
 }
 
-// unlock tidies up and lets the next one have the TPM.
+// unlock ends an operation and passes the turn on.
 func (d *Device) unlock() {
 	d.resources.endOperation()
 	d.turn <- struct{}{}
 }
 
-// release takes keys out of the TPM that nobody needs any more. It connects to
-// nothing: a TPM whose connection broke has them no more.
+// release flushes keys that are no longer needed. It does not connect: a TPM whose
+// connection broke has lost them already.
 func (d *Device) release(all ...*object) {
 	<-d.turn
 	defer d.unlock()
@@ -156,10 +156,9 @@ func (d *Device) release(all ...*object) {
 	}
 }
 
-// Close flushes what is loaded and tells the TPM that power may go, so that its
-// dictionary attack counter does not rise. (A device of the operating system
-// hears that from the operating system.) Operations after it return
-// [keystore.ErrClosed].
+// Close flushes what is loaded and sends TPM2_Shutdown, so that a loss of power
+// does not raise the dictionary attack counter. (For a character device the
+// operating system does that.) Later operations return [keystore.ErrClosed].
 func (d *Device) Close() error {
 	<-d.turn
 	defer func() { d.turn <- struct{}{} }()

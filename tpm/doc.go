@@ -12,43 +12,42 @@
 //   - To take session keys from a peer without seeing them:
 //     [Store.NewImportParent], and [Duplicate] at the peer. To keep such keys:
 //     [Store.ImportDuplicate].
-//   - To have keys that sign and are kept elsewhere than in the state file:
-//     [Store.CreateBlob], [Store.BlobSigner] and [Store.UseBlob].
+//   - To keep signing keys elsewhere than in the state file: [Store.CreateBlob],
+//     [Store.BlobSigner] and [Store.UseBlob].
 //   - To give a device an identity, and prove it to an authority: package
 //     tpm/identity, and tpm/enroll at the authority.
-//   - To count what must not be undone by an old copy of a file:
-//     [Store.DefineCounter].
+//   - To notice when an old copy of a file was restored: [Store.DefineCounter].
 //   - To run TPM commands of your own: [Open] and [Device.Do], and [Store.With]
 //     for those that need a key of the store.
 //
 // # How keys are kept
 //
-// One storage key, the TCG's for ECC P-256 unless the handle has another, stays
-// in the TPM. Every other key is a blob under it that only this TPM loads:
-// provisioned keys in the state file, session keys in memory, sealed ones
-// wherever the caller keeps them. A TPM has room for three loaded keys, so they
-// come and go, the least recently used one first.
+// One storage key stays in the TPM: by default that of the TCG's ECC P-256 template.
+// Every other key is a blob under it, which only this TPM loads: provisioned keys are
+// in the state file, session keys in memory, and sealed ones wherever the caller keeps
+// them. A TPM has room for three loaded keys, so the least recently used one is
+// flushed when another is needed.
 //
 // Keys without a PIN have no authorization value and are not subject to the
-// dictionary attack protection, so that sudden losses of power lock nothing.
-// With a PIN they are; a wrong one is tried once. A TPM counts a sudden loss of
-// power after the use of such a key as a wrong PIN, even after the right one.
+// dictionary attack protection, so that sudden losses of power lock nothing. Keys
+// with a PIN are; a wrong one is tried once. A TPM counts a sudden loss of power
+// after the use of such a key as a wrong PIN, even if the PIN was right.
 //
 // Commands go through a session that is salted with the storage key of the state
-// file. It encrypts PINs, keys, plaintext, tags and what is decrypted, and a
-// changed answer is refused. On swtpm this makes a tag or a block of AES 1.6 times
-// as long as the same command without a session (about 15 µs more for 32 bytes
-// and 20 µs for 1024), and adds 2 percent at most to RSA and ECDSA; BenchmarkStore
-// measures it. The session itself takes 0.7 ms, and lasts.
+// file. It encrypts PINs, keys, plaintext and tags on the bus, and a changed response
+// is refused. On swtpm a MAC or an AES block takes 1.6 times as long as without a
+// session (about 15 µs more for 32 bytes and 20 µs for 1024), and RSA and ECDSA at
+// most 2 percent longer; BenchmarkStore measures it. Starting the session takes
+// 0.7 ms, once.
 //
 // # What a TPM cannot do
 //
-// What it has no command for is errors.ErrUnsupported: AES Key Wrap of its keys,
-// and unwrapping into itself what a peer wrapped with RSA-OAEP or AES Key Wrap.
-// RSA decryption, and AES keys that reveal, hand bytes to this process: see
-// [keystore.RSADecrypt2048] and [keystore.AESReveal128]. Many chips lack
-// TPM2_EncryptDecrypt2, and with it AES encryption; CMAC, P-384 and RSA above
-// 2048 bits are optional too. [Device.Capabilities] tells.
+// A TPM has no commands to wrap its keys with AES Key Wrap, or to unwrap into itself
+// keys that a peer wrapped with RSA-OAEP or AES Key Wrap: they are
+// errors.ErrUnsupported. RSA decryption, and AES keys that reveal, hand bytes to this
+// process: see [keystore.RSADecrypt2048] and [keystore.AESReveal128]. Many chips lack
+// TPM2_EncryptDecrypt2, and with it AES encryption; CMAC, P-384 and RSA above 2048
+// bits are optional too: see [Device.Capabilities].
 //
 // # What it does not protect
 //
@@ -58,8 +57,8 @@
 //   - Anyone who can write the state file can put one key of this TPM in place of
 //     another of the same algorithm.
 //   - An attacker between the program and the TPM during Init can have a storage
-//     key of their own pinned. Where that matters, certify the storage key by an
-//     endorsement key; see [Store.WithStorageKey].
+//     key of their own pinned. If that matters, have an endorsement key vouch for
+//     the storage key; see [Store.WithStorageKey].
 //   - The names of keys, sizes of data, digests that are signed, and
 //     initialization vectors pass in clear on the bus.
 //   - Restoring a snapshot of a virtual machine restores its TPM too, with

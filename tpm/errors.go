@@ -12,14 +12,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An Error is what a TPM command answered. It unwraps to the error of package
-// keystore that says what it means for the caller, and to the tpm2.TPMRC.
+// An Error is the error that a TPM command returned. It unwraps to the error of package
+// keystore that it means for the caller, and to the tpm2.TPMRC.
 type Error struct {
-	Command string // TPM2_Load
+	Command string // such as TPM2_Load
 	Code    tpm2.TPMRC
 }
 
-// Error names the command and its answer, and says what to do.
+// Error names the command and the response code, and says what to do.
 func (e *Error) Error() string {
 	name, _, _ := strings.Cut(e.Code.Error(), ": ")
 	s := fmt.Sprintf("tpm: %s: %s", e.Command, name)
@@ -32,8 +32,8 @@ func (e *Error) Error() string {
 // Unwrap returns the error of package keystore, and the code.
 func (e *Error) Unwrap() []error { return []error{e.class(), e.Code} }
 
-// CommandError makes an Error of what a go-tpm command returned. An error that
-// is no answer of the TPM stays as it is.
+// CommandError makes an Error from what a go-tpm command returned. An error that did
+// not come from the TPM is returned unchanged.
 func CommandError(command string, err error) error {
 	var rc tpm2.TPMRC
 	if errors.As(err, &rc) {
@@ -73,7 +73,7 @@ func (e *Error) is(codes ...tpm2.TPMRC) bool {
 	return false
 }
 
-// gone reports whether the TPM said that a key or session is not loaded.
+// gone reports whether an error of the TPM says that a key or session is not loaded.
 func gone(err error) bool {
 	var rc tpm2.TPMRC
 	return errors.As(err, &rc) && (rc >= tpm2.TPMRCReferenceH0 && rc <= tpm2.TPMRCReferenceS6 || rc == tpm2.TPMRCContextGap)
@@ -118,7 +118,7 @@ func (e *Error) advice() string {
 	return ""
 }
 
-// A linkError is a connection that broke.
+// A linkError is the error of a connection that broke.
 type linkError struct {
 	command uint32
 	err     error
@@ -128,7 +128,7 @@ func (e *linkError) Error() string {
 	return fmt.Sprintf("tpm: %s: no answer from the TPM: %v", commandName(e.command), e.err)
 }
 
-// timeout reports whether the TPM did not answer in time: it is not asked again.
+// timeout reports whether the TPM did not answer in time. Such a command is not repeated.
 func (e *linkError) timeout() bool {
 	return errors.Is(e.err, os.ErrDeadlineExceeded) || errors.Is(e.err, net.ErrClosed) || errors.Is(e.err, os.ErrClosed)
 }

@@ -15,15 +15,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An ImportParent is a storage key for one key exchange: a peer wraps session
-// keys for its public half with [Duplicate], and they enter the TPM without
-// this process seeing them. Its blob is in the memory of the process, and in the
-// blobs of keys that came through it and were sealed: it opens nothing but what
-// was wrapped in this one exchange, and is gone with these keys.
+// An ImportParent is a storage key for one key exchange: a peer wraps session keys
+// for its public half with [Duplicate], and they enter the TPM without this process
+// seeing them. Its blob is in the memory of the process, and part of the blobs of
+// sealed keys that came through it. It decrypts only what was wrapped in this
+// exchange.
 //
-// A peer must know that the public half is that of a key in a TPM: an
-// attestation key certifies it ([ImportParent.With] and TPM2_Certify), and the
-// peer asks FixedTPM and FixedParent of its public area.
+// A peer must be sure that the public half belongs to a key in a TPM: an attestation
+// key certifies it ([ImportParent.With] and TPM2_Certify), and the peer checks
+// FixedTPM and FixedParent in its public area.
 type ImportParent struct {
 	store  *Store
 	object *object
@@ -46,10 +46,10 @@ func (s *Store) NewImportParent() (*ImportParent, error) {
 	return p, nil
 }
 
-// Public returns the public area (TPMT_PUBLIC), which goes to the peer.
+// Public returns the public area (TPMT_PUBLIC) for the peer.
 func (p *ImportParent) Public() []byte { return slices.Clone(p.object.public) }
 
-// With lets f use the key by go-tpm commands, as Store.With.
+// With lets f use the key by go-tpm commands, as [Store.With] does.
 func (p *ImportParent) With(f func(t transport.TPM, key tpm2.NamedHandle) error) error {
 	return p.store.storage.lend(p.object, p.check, f)
 }
@@ -61,10 +61,10 @@ func (p *ImportParent) check() error {
 	return p.store.storage.open()
 }
 
-// Import makes a session key of what a peer wrapped with Duplicate. The public
-// area must be exactly that of a duplicated key for a: with another policy the
-// key could be taken out again. Data that does not open, or opens as another
-// key, is [keystore.ErrBadData]. The key may be sealed once.
+// Import makes a session key from data that a peer wrapped with [Duplicate]. The
+// public area must be exactly that of a duplicated key for a: with another policy the
+// key could leave the TPM again. Data that does not decrypt, or that is another kind
+// of key, is [keystore.ErrBadData]. The key can be sealed once.
 func (p *ImportParent) Import(a keystore.Algorithm, d keystore.Duplicated) (keystore.Key, error) {
 	if err := p.check(); err != nil {
 		return nil, err
@@ -79,14 +79,14 @@ func (p *ImportParent) Import(a keystore.Algorithm, d keystore.Duplicated) (keys
 	return p.store.sessionKeys.adopt(a, o, false)
 }
 
-// ImportDuplicate makes the next version of the provisioned key label of what a
-// peer wrapped with Duplicate for the storage key of this store (StorageKey). The
-// algorithms are those of Duplicate. The public area and the data are judged as by
-// [ImportParent.Import]; what was wrapped for another TPM is
+// ImportDuplicate makes the next version of the provisioned key with a label from data
+// that a peer wrapped with [Duplicate] for the storage key of this store
+// ([Store.StorageKey]). The algorithms are those of Duplicate. The public area and the
+// data are checked as by [ImportParent.Import]; data for another TPM is
 // [keystore.ErrBadData]. The key has no PIN.
 //
-// The peer had the bytes of the key, so List tells that it was not made here. Who
-// wrapped it nothing proves: the caller has to know where d comes from.
+// The peer had the bytes of the key, so List reports that it was not made here.
+// Nothing proves who wrapped it: the caller must know where d comes from.
 func (s *Store) ImportDuplicate(label string, a keystore.Algorithm, d keystore.Duplicated) (keystore.Version, error) {
 	if label == "" || label == SealLabel || !duplicable(a) {
 		return keystore.Version{}, fmt.Errorf("tpm: no %v key of a peer goes by the label %q: %w", a, label, keystore.ErrWrongKey)
@@ -96,11 +96,11 @@ func (s *Store) ImportDuplicate(label string, a keystore.Algorithm, d keystore.D
 	})
 }
 
-// duplicable are the keys that a peer may give: session keys for data, and a
-// pre-shared wrapping key, which stays a provisioned one.
+// duplicable reports whether a peer may provide keys of an algorithm: session keys for
+// data, and pre-shared wrapping keys, which are provisioned.
 func duplicable(a keystore.Algorithm) bool { return sealable(a) || a == keystore.AESReveal128 }
 
-// refusedData reports whether the TPM found the data wrong.
+// refusedData reports whether the TPM refused the data.
 func refusedData(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.is(tpm2.TPMRCIntegrity, tpm2.TPMRCSize, tpm2.TPMRCValue, tpm2.TPMRCKey, tpm2.TPMRCECCPoint,
@@ -119,8 +119,7 @@ func (l loadedKey) importDuplicate(dup keystore.Duplicated) ([]byte, error) {
 	return first(ccImport, r, err)
 }
 
-// Close takes the key out of the TPM: nothing more is imported. Keys that came
-// through it stay.
+// Close flushes the key; nothing more can be imported. Keys that came through it stay.
 func (p *ImportParent) Close() error {
 	if !p.closed.Swap(true) {
 		p.store.storage.device.release(p.object)
@@ -128,11 +127,10 @@ func (p *ImportParent) Close() error {
 	return nil
 }
 
-// Duplicate wraps the bytes of a key for a storage key, whose public area
-// (TPMT_PUBLIC) it takes, in software: what the side does that has the bytes.
-// It does not ask whether the storage key is in a TPM: see [ImportParent]. The
-// algorithms are those of session keys, and AESReveal128 for
-// [Store.ImportDuplicate]. The caller keeps raw and wipes it.
+// Duplicate wraps the bytes of a key for a storage key with the public area parent
+// (TPMT_PUBLIC). It works in software, on the side that has the bytes, and does not
+// check that the storage key is in a TPM: see [ImportParent]. The algorithms are those
+// of session keys, and AESReveal128 for [Store.ImportDuplicate]. The caller wipes raw.
 func Duplicate(parent []byte, a keystore.Algorithm, raw []byte) (keystore.Duplicated, error) {
 	if !duplicable(a) || len(raw) != a.Size() {
 		return keystore.Duplicated{}, fmt.Errorf("tpm: duplicate %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
@@ -160,9 +158,9 @@ func Duplicate(parent []byte, a keystore.Algorithm, raw []byte) (keystore.Duplic
 	return keystore.Duplicated{Public: public, Duplicate: duplicate, Seed: seed}, nil
 }
 
-// assemble makes the public area and the TPMT_SENSITIVE of a secret key. The
-// unique part binds them: it is the hash of a seed and the key (TPM 2.0 Library,
-// Part 1, clause 27.5.3).
+// assemble makes the public area and the TPMT_SENSITIVE of a secret key. The unique
+// part of the public area binds them: it is the hash of a seed and the key (TPM 2.0
+// Library, Part 1, clause 27.5.3).
 func assemble(a keystore.Algorithm, raw []byte) (public, sensitive []byte, err error) {
 	t, err := template(a, duplicated, false)
 	if err != nil {

@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file is a TPM's character device. It takes a whole command in one write,
-// and gives a whole answer in one read.
+// A file is the character device of a TPM. It takes a whole command in one write, and
+// gives a whole response in one read.
 type file struct {
 	fd       int
 	deadline time.Time
 }
 
-// openFile opens without O_NONBLOCK and outside of the runtime's poller: a read
-// that comes before the answer would look like the end of the file.
+// openFile opens a device without O_NONBLOCK and without the poller of the runtime, for
+// which a read before the response would look like the end of the file.
 func openFile(path string) (io.ReadWriteCloser, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch err {
@@ -49,7 +49,7 @@ func (f *file) Write(b []byte) (int, error) {
 	}
 }
 
-// Read waits for the answer, but not beyond the deadline.
+// Read waits for the response, but not beyond the deadline.
 func (f *file) Read(b []byte) (int, error) {
 	for {
 		fds := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN}}

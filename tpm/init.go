@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -12,12 +13,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Init prepares a TPM and makes the state file of a new store: it uses the
-// storage key at 0x81000001, or the handle that the URI's srk names, or makes
-// it by the template of the TCG for ECC P-256 and keeps it there; it pins its
-// public area, so whoever answers in the place of the TPM at this moment stays
-// trusted; and it makes the key that binds sealed keys to their context. A state
-// file that is there already is [keystore.ErrExists].
+// Init prepares a TPM and makes the state file of a new store. It uses the storage
+// key at 0x81000001, or at the handle that the URI's srk names, and makes it there by
+// the TCG's ECC P-256 template if there is none. The state file pins its public area:
+// an attacker who impersonates the TPM at this moment stays trusted. Init also makes
+// the key that binds sealed keys to their context. An existing state file is
+// [keystore.ErrExists].
 func Init(c Config) (*Store, error) { return c.open((*Device).InitStore) }
 
 // InitStore is Init on a Device, which the caller closes after the store.
@@ -28,13 +29,9 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	if _, err := os.Lstat(c.State); err == nil {
 		return nil, fmt.Errorf("tpm: state file %s: %w", c.State, keystore.ErrExists)
 	}
-	handle := c.SRK
-	if handle == 0 {
-		handle = defaultSRK
-	}
 	st := &state{path: c.State}
 	err := d.Do(func(transport.TPM) (err error) {
-		st.file.StorageKey, err = d.tpm.provisionStorageKey(handle)
+		st.file.StorageKey, err = d.tpm.provisionStorageKey(cmp.Or(c.SRK, defaultSRK))
 		return err
 	})
 	if err != nil {
@@ -43,22 +40,28 @@ func (d *Device) InitStore(c StoreConfig) (*Store, error) {
 	if err := st.create(); err != nil {
 		return nil, err
 	}
-	s, err := d.OpenStore(c)
-	if err == nil {
-		_, err = s.Create(SealLabel, keystore.SealMAC256)
-	}
+	s, err := d.openNew(c)
 	if err != nil {
-		if s != nil {
-			s.Close()
-		}
-		return nil, errors.Join(err, os.Remove(c.State)) // else Init could not be done again
+		return nil, errors.Join(err, os.Remove(c.State)) // so that Init can be repeated
 	}
 	return s, nil
 }
 
-// checkStorageKey asks that a public area is that of a storage key that cannot
-// leave its TPM and needs no password. RSA keys and other curves are as good as
-// our own template.
+// openNew opens a new store and makes its sealing key.
+func (d *Device) openNew(c StoreConfig) (*Store, error) {
+	s, err := d.OpenStore(c)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Create(SealLabel, keystore.SealMAC256); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// checkStorageKey checks that a public area is that of a storage key which cannot leave
+// its TPM and needs no password. RSA keys and other curves are allowed.
 func checkStorageKey(public []byte) error {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A key is what every kind of key has in common.
+// A key is the common part of every kind of key.
 type key struct {
 	storage   *storage
 	sessions  *sessionKeys // of a session key
@@ -20,10 +20,10 @@ type key struct {
 	closed    atomic.Bool
 
 	mu     sync.Mutex
-	locked bool // it may not be sealed any more
+	locked bool // it must not be sealed (again)
 }
 
-// typed gives k the interface of its algorithm.
+// typed returns k as the type that implements its algorithm.
 func (k *key) typed() keystore.Key {
 	switch k.algorithm {
 	case keystore.AES128CBC, keystore.AES256CBC:
@@ -40,10 +40,10 @@ func (k *key) typed() keystore.Key {
 	return k // a sealing key: no operations
 }
 
-// Algorithm says what the key is for.
+// Algorithm returns the algorithm of the key.
 func (k *key) Algorithm() keystore.Algorithm { return k.algorithm }
 
-// Close takes a session key out of the TPM, and lets go of a provisioned one.
+// Close flushes a session key, and ends the use of a provisioned one.
 func (k *key) Close() error {
 	if k.closed.Swap(true) || k.sessions == nil {
 		return nil
@@ -55,7 +55,7 @@ func (k *key) Close() error {
 
 func (k *key) base() *key { return k }
 
-// check asks that nobody has closed the key.
+// check returns [keystore.ErrClosed] if the key is closed.
 func (k *key) check() error {
 	if k.closed.Load() || k.record != nil && k.record.gone.Load() {
 		return fmt.Errorf("tpm: %v key: %w", k.algorithm, keystore.ErrClosed)
@@ -66,7 +66,7 @@ func (k *key) check() error {
 // use runs f while the key is loaded.
 func (k *key) use(f func(loadedKey) error) error { return k.storage.use(k.object, k.check, f) }
 
-// leave locks the key, and says whether it was not.
+// leave locks the key, or returns [keystore.ErrLocked] if it is locked.
 func (k *key) leave() error {
 	if err := k.check(); err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 
 type macKey struct{ *key }
 
-// Sum computes a tag. The TPM takes up to Capabilities.MaxBuffer bytes in one
-// command, and more in a sequence of them.
+// Sum computes a tag. The TPM takes up to Capabilities.MaxBuffer bytes in one command,
+// and more in a sequence of commands.
 func (k macKey) Sum(data []byte) (tag []byte, err error) {
 	err = k.use(func(l loadedKey) (err error) {
 		tag, err = l.mac(k.algorithm, data)
@@ -22,8 +22,8 @@ func (k macKey) Sum(data []byte) (tag []byte, err error) {
 	return tag, err
 }
 
-// mac computes a tag by TPM2_HMAC, which has the name TPM2_MAC too and does
-// AES-CMAC with a key for that (TPM 2.0 Library, Part 3, clauses 15.5 and 15.6).
+// mac is TPM2_HMAC, also called TPM2_MAC, which computes AES-CMAC with a key for that
+// (TPM 2.0 Library, Part 3, clauses 15.5 and 15.6).
 func (l loadedKey) mac(a keystore.Algorithm, data []byte) ([]byte, error) {
 	scheme := tpm2.TPMAlgSHA256
 	if a == keystore.AESCMAC128 {
@@ -38,6 +38,8 @@ func (l loadedKey) mac(a keystore.Algorithm, data []byte) ([]byte, error) {
 	return first(ccHMAC, r, err)
 }
 
+// macSequence is TPM2_HMAC_Start, TPM2_SequenceUpdate and TPM2_SequenceComplete (clause
+// 17).
 func (l loadedKey) macSequence(scheme tpm2.TPMAlgID, data []byte) ([]byte, error) {
 	params := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(scheme)) // no authorization value
 	r, err := l.tpm.run(command{code: ccHMACStart, handles: []entity{l.entity}, session: l.session, params: params, makes: true})
@@ -56,7 +58,7 @@ func (l loadedKey) macSequence(scheme tpm2.TPMAlgID, data []byte) ([]byte, error
 	return first(ccSequenceComplete, r, err)
 }
 
-// first copies the TPM2B that an answer starts with.
+// first copies the TPM2B that a response starts with.
 func first(cc uint32, r response, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err

@@ -11,9 +11,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
-// An object is a key as it is outside the TPM: its public area and its private
-// area under its parent. The TPM has room for three loaded keys, so keys come
-// and go; what is loaded is guarded by the turn of the Device.
+// An object is a key as kept outside the TPM: its public area, and its private area
+// encrypted under its parent. The TPM has room for three loaded keys, so keys come
+// and go. The turn of the Device guards the fields that say where it is loaded.
 type object struct {
 	parent  *object // nil: the storage key
 	public  []byte  // TPMT_PUBLIC
@@ -21,7 +21,7 @@ type object struct {
 	name    []byte
 	auth    *lockedmem.Buffer // the PIN of the store, or nil
 
-	persistent uint32 // handle, for a key that is in the TPM for good
+	persistent uint32 // handle of a persistent key, else 0
 	handle     uint32 // 0: not loaded
 	pinned     bool   // the operation under way uses it
 }
@@ -30,7 +30,7 @@ func newObject(parent *object, public, private []byte) *object {
 	return &object{parent: parent, public: public, private: private, name: nameOf(public)}
 }
 
-// nameOf is the Name of an object with the name algorithm SHA-256 (TPM 2.0
+// nameOf returns the Name of an object whose name algorithm is SHA-256 (TPM 2.0
 // Library, Part 1, clause 14).
 func nameOf(public []byte) []byte {
 	sum := sha256.Sum256(public)
@@ -39,20 +39,20 @@ func nameOf(public []byte) []byte {
 
 func (o *object) entity() entity { return entity{handle: o.handle, name: o.name, auth: o.auth.Bytes()} }
 
-// named is a loaded key as go-tpm wants it.
+// named returns a loaded key for go-tpm.
 func (o *object) named() tpm2.NamedHandle {
 	return tpm2.NamedHandle{Handle: tpm2.TPMHandle(o.handle), Name: tpm2.TPM2BName{Buffer: o.name}}
 }
 
-// A loadedKey is a key that is in the TPM at this moment, and the session that its
-// commands go through.
+// A loadedKey is a key while it is loaded, with the session for its commands.
 type loadedKey struct {
 	tpm     *executor
 	entity  entity
 	session *session
 }
 
-// load loads a key and those above it, and keeps them until the operation ends.
+// load loads a key and those above it. They stay loaded at least until the operation
+// ends.
 func (x *executor) load(o *object) error {
 	if o.handle != 0 {
 		x.resources.touch(o)
@@ -87,7 +87,7 @@ func (x *executor) loadBlob(o *object) (uint32, error) {
 	return r.handle, err
 }
 
-// root is the storage key at the top of a key.
+// root returns the storage key at the top of a chain of keys.
 func root(o *object) *object {
 	for o.parent != nil {
 		o = o.parent
@@ -95,8 +95,7 @@ func root(o *object) *object {
 	return o
 }
 
-// create makes a key under a parent. data is the key of a secret one that came
-// from outside.
+// create is TPM2_Create. data is the key itself if it comes from outside, else empty.
 func (x *executor) create(parent *object, public []byte, auth *lockedmem.Buffer, data []byte) (*object, error) {
 	if err := x.load(parent); err != nil {
 		return nil, err
@@ -121,8 +120,9 @@ func (x *executor) create(parent *object, public []byte, auth *lockedmem.Buffer,
 	return o, nil
 }
 
-// createParams are the parameters of TPM2_Create (TPM 2.0 Library, Part 3, clause
-// 12.1), in one piece that does not grow, so that no secret stays behind.
+// createParams marshals the parameters of TPM2_Create (TPM 2.0 Library, Part 3,
+// clause 12.1) into a buffer that does not grow, so that no copy of a secret is left
+// behind.
 func createParams(public, auth, data []byte) []byte {
 	sensitive := 2 + len(auth) + 2 + len(data)
 	params := make([]byte, 0, 2+sensitive+2+len(public)+6)

@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// storageKey returns the one object of a storage key on this Device, so that
-// stores share its session.
+// storageKey returns the object of a persistent storage key: the same one for every
+// store on this Device, so that they share its session.
 func (x *executor) storageKey(persistent uint32, public []byte) (*object, error) {
 	name := string(nameOf(public))
 	for _, o := range x.roots {
@@ -30,7 +30,7 @@ func (x *executor) storageKey(persistent uint32, public []byte) (*object, error)
 	return o, nil
 }
 
-// provisionStorageKey finds the storage key, or makes it.
+// provisionStorageKey finds the storage key at a handle, or makes it there.
 func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 	public, _, err := x.readPublic(at)
 	if errors.Is(err, tpm2.TPMRCHandle) {
@@ -48,6 +48,7 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 	return storageKey{Handle: handle(at), Public: public}, nil
 }
 
+// makeStorageKey makes a storage key at a persistent handle.
 func (x *executor) makeStorageKey(at uint32) ([]byte, error) {
 	h, public, err := x.createPrimary()
 	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
@@ -59,8 +60,8 @@ func (x *executor) makeStorageKey(at uint32) ([]byte, error) {
 	return public, x.evictControl(entity{handle: h, name: nameOf(public)}, at)
 }
 
-// evictControl is TPM2_EvictControl: it keeps a loaded key at a handle, or frees
-// the handle of a persistent one.
+// evictControl is TPM2_EvictControl (TPM 2.0 Library, Part 3, clause 28.5): it makes a
+// loaded key persistent at a handle, or frees the handle of a persistent one.
 func (x *executor) evictControl(e entity, at uint32) error {
 	_, err := x.run(command{
 		code: ccEvictControl, handles: []entity{owner(), e}, password: true,
@@ -84,8 +85,8 @@ func (x *executor) unpersist(o *object) error {
 	return err
 }
 
-// createPrimary makes the storage key of the TCG's ECC P-256 template (TCG TPM
-// v2.0 Provisioning Guidance, clause 7.5.1).
+// createPrimary is TPM2_CreatePrimary for the TCG's ECC P-256 template of a storage
+// key (TCG TPM v2.0 Provisioning Guidance, clause 7.5.1).
 func (x *executor) createPrimary() (handle uint32, public []byte, err error) {
 	params := append16(nil, []byte{0, 0, 0, 0})
 	params = append16(params, tpm2.Marshal(tpm2.ECCSRKTemplate))
@@ -101,8 +102,8 @@ func (x *executor) createPrimary() (handle uint32, public []byte, err error) {
 	return r.handle, slices.Clone(public), nil
 }
 
-// checkPersistent asks whether the right key is at the handle. That it is, a
-// session proves later: somebody on the bus may answer what he likes.
+// checkPersistent checks that the right key is at the handle. Only a session proves
+// that it is: someone on the bus could forge this response.
 func (x *executor) checkPersistent(o *object) (uint32, error) {
 	_, name, err := x.readPublic(o.persistent)
 	if err != nil && !errors.Is(err, tpm2.TPMRCHandle) {
@@ -114,7 +115,8 @@ func (x *executor) checkPersistent(o *object) (uint32, error) {
 	return o.persistent, nil
 }
 
-// readPublic returns the public area and the Name of a loaded or persistent key.
+// readPublic is TPM2_ReadPublic: it returns the public area and the Name of a loaded or
+// persistent key.
 func (x *executor) readPublic(handle uint32) (public, name []byte, err error) {
 	r, err := x.run(command{code: ccReadPublic, handles: []entity{{handle: handle}}})
 	if err != nil {
@@ -150,7 +152,7 @@ func (x *executor) find(name []byte) (at uint32, public []byte, err error) {
 	return 0, nil, fmt.Errorf("tpm: no persistent key has the Name %x: %w", name, keystore.ErrNotFound)
 }
 
-// owner is the owner hierarchy, without a password.
+// owner is the owner hierarchy, with an empty password.
 func owner() entity {
 	return entity{handle: uint32(tpm2.TPMRHOwner), name: binary.BigEndian.AppendUint32(nil, uint32(tpm2.TPMRHOwner))}
 }

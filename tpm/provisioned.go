@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// ProvisionedKeys are the keys of a state file, which other processes change too.
+// ProvisionedKeys are the keys of a state file, which other processes may change too.
 type provisionedKeys struct {
 	storage *storage
 	pin     *lockedmem.Buffer // of new keys; nil: there is none
@@ -35,8 +35,8 @@ type record struct {
 	gone   atomic.Bool // destroyed, or its store is closed
 }
 
-// records makes the rings of the keys of a state file. Of known keys it takes
-// the records that are there.
+// records sorts the keys of a state file into rings, and reuses the records of known
+// keys.
 func (p *provisionedKeys) records(keys []storedKey, known map[string][]*record) map[string][]*record {
 	rings := map[string][]*record{}
 	for _, k := range keys {
@@ -53,6 +53,7 @@ func (p *provisionedKeys) records(keys []storedKey, known map[string][]*record) 
 	return rings
 }
 
+// record makes the record of a key.
 func (p *provisionedKeys) record(k storedKey) *record {
 	r := &record{storedKey: k, object: newObject(p.storage.key, k.Public, k.Private)}
 	r.object.persistent = uint32(k.Handle)
@@ -89,8 +90,8 @@ func (p *provisionedKeys) refresh() error {
 	return nil
 }
 
-// ring returns the versions of a provisioned key, those of other processes too
-// unless the state file cannot be read now. It is never changed in place.
+// ring returns the versions of a key after reading the state file again, if that can
+// be done now. A ring is never changed in place.
 func (p *provisionedKeys) ring(label string) []*record {
 	if p.admin.TryLock() {
 		_ = p.refresh()
@@ -99,6 +100,7 @@ func (p *provisionedKeys) ring(label string) []*record {
 	return p.known(label)
 }
 
+// known returns the versions of a key as last read.
 func (p *provisionedKeys) known(label string) []*record {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -118,7 +120,7 @@ func (p *provisionedKeys) find(label string, version uint32) (*record, error) {
 	return nil, fmt.Errorf("tpm: key %q version %d: %w", label, version, keystore.ErrNotFound)
 }
 
-// version is one version of a key as package keystore has it.
+// version returns a record as a keystore.Version.
 func (p *provisionedKeys) version(r *record) (keystore.Version, error) {
 	e, err := inspect(r.Algorithm, r.Public)
 	if err != nil {
@@ -134,7 +136,7 @@ func (p *provisionedKeys) version(r *record) (keystore.Version, error) {
 	return keystore.Version{Number: r.Version, Key: k.typed()}, nil
 }
 
-// free asks that no other algorithm has the label. The caller holds admin.
+// free checks that no key of another algorithm has the label. The caller holds admin.
 func (p *provisionedKeys) free(label string, a keystore.Algorithm) error {
 	if err := p.refresh(); err != nil {
 		return err
@@ -145,7 +147,7 @@ func (p *provisionedKeys) free(label string, a keystore.Algorithm) error {
 	return nil
 }
 
-// add makes the next version of a key of what create makes.
+// add makes the next version of a key of the object that create returns.
 func (p *provisionedKeys) add(label string, a keystore.Algorithm, create func() (*object, error)) (keystore.Version, error) {
 	p.admin.Lock()
 	defer p.admin.Unlock()
@@ -189,7 +191,7 @@ func (p *provisionedKeys) set(label string, ring []*record) {
 	}
 }
 
-// destroy removes versions of a key: from the file, and from the TPM.
+// destroy removes one version of a key, or all for 0, from the file and from the TPM.
 func (p *provisionedKeys) destroy(label string, version uint32) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
@@ -234,7 +236,7 @@ func (p *provisionedKeys) remove(gone []*record) error {
 	})
 }
 
-// persist moves a key to a persistent handle.
+// persist makes a key persistent, and records its handle in the file.
 func (p *provisionedKeys) persist(label string, version uint32, at tpm2.TPMHandle) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
@@ -248,13 +250,7 @@ func (p *provisionedKeys) persist(label string, version uint32, at tpm2.TPMHandl
 	if at>>24 != 0x81 || r.Handle != 0 {
 		return fmt.Errorf("tpm: persist %q version %d at %#x: not a persistent handle, or it has one: %w", label, version, uint32(at), keystore.ErrExists)
 	}
-	err = p.storage.do(func() error {
-		if err := p.storage.device.tpm.load(r.object); err != nil {
-			return err
-		}
-		return p.storage.device.tpm.evictControl(r.object.entity(), uint32(at))
-	})
-	if err != nil {
+	if err := p.storage.persist(r.object, uint32(at)); err != nil {
 		return err
 	}
 	err = p.state.change(func(f *stateFile) {
@@ -264,19 +260,17 @@ func (p *provisionedKeys) persist(label string, version uint32, at tpm2.TPMHandl
 			}
 		}
 	})
+	if err != nil { // nobody would find it again
+		return errors.Join(err, p.storage.freeHandle(entity{handle: uint32(at), name: r.object.name}))
+	}
 	return p.storage.do(func() error {
-		if err != nil { // not to be found again: take it out
-			at := entity{handle: uint32(at), name: r.object.name}
-			return errors.Join(err, p.storage.device.tpm.evictControl(at, at.handle))
-		}
 		p.storage.device.resources.unload(r.object)
 		r.Handle, r.object.persistent = handle(at), uint32(at)
 		return nil
 	})
 }
 
-// close closes the keys, and returns what has to leave the TPM. The caller holds
-// admin.
+// close closes the keys, and returns the objects to flush. The caller holds admin.
 func (p *provisionedKeys) close() (all []*object) {
 	for _, r := range p.all() {
 		r.gone.Store(true)
@@ -288,8 +282,8 @@ func (p *provisionedKeys) close() (all []*object) {
 	return all
 }
 
-// info is the evidence about a key. No key of a TPM can be read, and none with
-// an empty policy leaves it.
+// info describes a key. No key of a TPM can be read, and none with an empty policy can
+// leave it.
 func (r *record) info() keystore.Info {
 	i := keystore.Info{Label: r.Label, Version: r.Version, Algorithm: r.Algorithm, Usages: usages(r.Algorithm)}
 	e, err := inspect(r.Algorithm, r.Public)

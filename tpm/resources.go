@@ -12,9 +12,9 @@ import (
 
 const maxLoaded = 3 // objects, and sessions: what every TPM and every kernel holds
 
-// Resources share out the little room that a TPM has for objects and sessions: a
-// resource manager in the words of the TCG. They send every command, keep count of
-// what is loaded, and flush what was not used for longest to make room.
+// Resources manage the little room that a TPM has for objects and sessions: they send
+// every command, keep track of what is loaded, and flush the least recently used to
+// make room. The TCG calls this layer a resource manager.
 type resources struct {
 	connection connection
 	exclusive  bool // no other program has the TPM, and nobody tidies up after this one
@@ -24,8 +24,7 @@ type resources struct {
 	sessions []*session      // likewise
 }
 
-// connect opens a connection that is not there, and has a TPM that nobody else
-// uses tidied up.
+// connect connects if necessary, and tidies up a TPM that no other program uses.
 func (r *resources) connect() error {
 	if r.connection.isOpen() {
 		return nil
@@ -39,9 +38,9 @@ func (r *resources) connect() error {
 	return nil
 }
 
-// tidy flushes what a process left in the TPM that was killed: after a few of
-// them there is no room for a session any more, until a reset. What the TPM does
-// not answer here, the operation under way hears too.
+// tidy flushes what killed processes left in the TPM: after a few of them there would
+// be no room for a session until a reset. It ignores errors, which the operation
+// under way will see too.
 func (r *resources) tidy() error {
 	for _, first := range []uint32{0x80000000, 0x02000000, 0x03000000} { // objects, sessions, saved sessions
 		items, err := capability(&link{r}, tpm2.TPMCapHandles, first, 254, 4)
@@ -55,8 +54,8 @@ func (r *resources) tidy() error {
 	return nil
 }
 
-// send sends one command, and again while the TPM asks for it, and keeps count
-// of what is loaded. The response is good until the next one.
+// send sends a command, repeats it while the TPM asks for that, and keeps track of
+// what is loaded. The response is valid until the next command.
 func (r *resources) send(command []byte) ([]byte, error) {
 	cc := binary.BigEndian.Uint32(command[6:])
 	r.makeRoom(cc)
@@ -89,8 +88,7 @@ func (r *resources) send(command []byte) ([]byte, error) {
 	}
 }
 
-// exchange has a command answered by a TPM that is started: one that was switched
-// off and on asks for it.
+// exchange sends a command, after TPM2_Startup if the TPM was switched off and on.
 func (r *resources) exchange(cc uint32, command []byte) ([]byte, error) {
 	for {
 		response, err := r.connection.exchange(command)
@@ -103,8 +101,7 @@ func (r *resources) exchange(cc uint32, command []byte) ([]byte, error) {
 	}
 }
 
-// startup starts a TPM that was switched off and on. It has forgotten what was
-// loaded.
+// startup starts a TPM that was switched off and on, and so has lost what was loaded.
 func (r *resources) startup() error {
 	r.forget()
 	response, err := r.connection.exchange(packet(ccStartup, []byte{0, 0})) // TPM_SU_CLEAR
@@ -114,8 +111,8 @@ func (r *resources) startup() error {
 	return err
 }
 
-// makeRoom lets keys and sessions go before a command that makes one more. A
-// device of the Linux kernel has no warning: it breaks the connection.
+// makeRoom flushes keys or sessions before a command that needs room for one more.
+// Linux does not report that there is no room: it breaks the connection.
 func (r *resources) makeRoom(cc uint32) {
 	if makesObject(cc) {
 		for r.loaded()+1 > maxLoaded && r.evict() {
@@ -161,15 +158,15 @@ func (r *resources) started() int {
 	return n
 }
 
-// track keeps the handles that a command made or ended.
+// track records the handle that a command made or flushed.
 func (r *resources) track(cc uint32, command, response []byte) {
 	switch {
 	case (cc == ccFlushContext || cc == ccSequenceComplete) && len(command) >= 14:
 		delete(r.fresh, binary.BigEndian.Uint32(command[10:]))
 	case (makesObject(cc) || cc == ccStartAuthSession) && len(response) >= 14:
 		handle := binary.BigEndian.Uint32(response[10:])
-		// A handle that was in use: the TPM was reset meanwhile, and would
-		// take one key for another.
+		// If the handle is in use, the TPM was reset meanwhile, and the keys
+		// known here could be mistaken for others.
 		if slices.ContainsFunc(r.resident, func(o *object) bool { return o.handle == handle }) {
 			r.forgetObjects()
 		}
@@ -180,14 +177,14 @@ func (r *resources) track(cc uint32, command, response []byte) {
 	}
 }
 
-// keep makes a loaded key one that stays loaded after the operation under way.
+// keep lets a key stay loaded after the operation under way.
 func (r *resources) keep(o *object, handle uint32) {
 	delete(r.fresh, handle)
 	o.handle, o.pinned = handle, true
 	r.resident = append(r.resident, o)
 }
 
-// touch makes a loaded key the one that was used last.
+// touch makes a loaded key the most recently used one.
 func (r *resources) touch(o *object) {
 	o.pinned = true
 	if i := slices.Index(r.resident, o); i != len(r.resident)-1 {
@@ -195,7 +192,7 @@ func (r *resources) touch(o *object) {
 	}
 }
 
-// evict flushes the loaded key that was not used for longest.
+// evict flushes the least recently used key, and reports whether there was one.
 func (r *resources) evict() bool {
 	for _, o := range r.resident {
 		if !o.pinned && o.persistent == 0 {
@@ -220,20 +217,20 @@ func (r *resources) unload(o *object) {
 	}
 }
 
-// drop takes a key out of the TPM, and those that were loaded for its sake.
+// drop flushes a key and those above it, up to the storage key.
 func (r *resources) drop(o *object) {
 	for ; o.parent != nil; o = o.parent {
 		r.unload(o)
 	}
 }
 
-// keepSession makes a session one that lasts beyond the operation under way.
+// keepSession lets a session last beyond the operation under way.
 func (r *resources) keepSession(s *session) {
 	delete(r.fresh, s.handle)
 	r.sessions = append(r.sessions, s)
 }
 
-// running finds the session that is salted with a storage key, or nil.
+// running returns the session that is salted with a storage key, or nil.
 func (r *resources) running(salt *object) *session {
 	i := slices.IndexFunc(r.sessions, func(s *session) bool { return s.salt == salt })
 	if i < 0 {
@@ -255,7 +252,7 @@ func (r *resources) dropSession(s *session) {
 	r.flush(handle)
 }
 
-// endSession ends the session that was not used for longest.
+// endSession ends the least recently used session, and reports whether there was one.
 func (r *resources) endSession() bool {
 	if len(r.sessions) == 0 {
 		return false
@@ -265,7 +262,7 @@ func (r *resources) endSession() bool {
 }
 
 // endOperation flushes what an operation loaded or started and did not flush, and
-// what was decrypted for it is no longer in memory.
+// erases the last response, which may hold decrypted data.
 func (r *resources) endOperation() {
 	for handle := range r.fresh {
 		r.flush(handle)
@@ -277,8 +274,8 @@ func (r *resources) endOperation() {
 	}
 }
 
-// discard takes everything out of the TPM. After a reset there is nothing, and
-// each of the commands fails.
+// discard flushes everything. After a reset nothing is loaded, and each command
+// fails, which does no harm.
 func (r *resources) discard() {
 	for handle := range r.fresh {
 		r.flush(handle)
@@ -294,13 +291,13 @@ func (r *resources) discard() {
 	r.forget()
 }
 
-// lose gives a broken connection up. Everything that was loaded is forgotten.
+// lose gives up a broken connection, and forgets what was loaded.
 func (r *resources) lose() {
 	r.forget()
 	r.connection.close()
 }
 
-// forget takes note that nothing is loaded any more.
+// forget records that nothing is loaded any more.
 func (r *resources) forget() {
 	r.forgetObjects()
 	r.forgetSessions()
@@ -321,7 +318,7 @@ func (r *resources) forgetSessions() {
 	r.sessions = r.sessions[:0]
 }
 
-// flush sends TPM2_FlushContext. There is nothing to do if it fails.
+// flush sends TPM2_FlushContext. If it fails, there is nothing to flush.
 func (r *resources) flush(handle uint32) {
 	if !r.connection.isOpen() || handle == 0 {
 		return
@@ -329,10 +326,10 @@ func (r *resources) flush(handle uint32) {
 	r.send(packet(ccFlushContext, binary.BigEndian.AppendUint32(nil, handle)))
 }
 
-// A link is the TPM as Do lends it: a transport.TPM.
+// A link is the transport.TPM that Do gives its function.
 type link struct{ resources *resources }
 
-// Send sends one command and returns the response, whatever its code.
+// Send sends one command and returns the response, whatever its response code.
 func (l *link) Send(command []byte) ([]byte, error) {
 	if l.resources == nil {
 		return nil, errors.New("tpm: the TPM was used after its turn")
@@ -344,7 +341,7 @@ func (l *link) Send(command []byte) ([]byte, error) {
 	return slices.Clone(response), err
 }
 
-// packet is a command without sessions.
+// packet writes a command without sessions.
 func packet(cc uint32, rest []byte) []byte {
 	b := []byte{0x80, 0x01, 0, 0, 0, byte(10 + len(rest))} // TPM_ST_NO_SESSIONS
 	return append(binary.BigEndian.AppendUint32(b, cc), rest...)

@@ -12,12 +12,13 @@ import (
 
 type revealKey struct{ *key }
 
-// maxRevealed bounds the commands that Reveal sends: six for eight bytes.
+// maxRevealed is the size in bytes up to which Reveal unwraps: each eight bytes take six
+// commands.
 const maxRevealed = 8192
 
-// Reveal undoes AES Key Wrap into the memory of this process. A TPM does not
-// know it, so each of its steps is a command that decrypts one block: 24 for a
-// key of 32 bytes.
+// Reveal undoes AES Key Wrap (RFC 3394) into the memory of this process. A TPM has no
+// command for it, so each step is a command that decrypts one block: 24 for a key of 32
+// bytes.
 func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
 	if err := k.check(); err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func (l loadedKey) unwrap(a, r []byte) error {
 		for i := n; i >= 1; i-- {
 			binary.BigEndian.PutUint64(block, binary.BigEndian.Uint64(a)^uint64(n*j+i))
 			copy(block[8:], r[8*i-8:8*i])
-			// One block with no IV: CBC mode is the block cipher alone.
+			// With one block and a zero IV, CBC mode is the plain block cipher.
 			out, _, err := l.cbc(iv, block, true)
 			if err != nil {
 				return err

@@ -12,10 +12,9 @@ import (
 // Init makes its first version; Create makes the next ones.
 const SealLabel = keystore.DefaultPrefix + "-" + string(keystore.RoleSealMAC)
 
-// Seal returns the blob of a session key, which only this TPM loads, with a tag
-// by the TPM that binds it to context, and locks the key. The sealing key whose
-// version the blob names is that of the tag: there is no key for wrapping, since
-// a TPM keeps its keys wrapped anyway.
+// Seal returns the blob of a session key, which only this TPM loads, with a tag that
+// binds it to context, and locks the key. The blob names the version of the sealing key
+// that made the tag; no wrapping key is needed, since the blobs of a TPM are wrapped.
 func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	own, err := ownKey(s, k)
 	if err != nil {
@@ -38,7 +37,8 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	return sealed.Bytes(), nil
 }
 
-// sealable are session keys for data. What unwraps or reveals is not.
+// sealable reports whether keys of an algorithm can be sealed: session keys for data,
+// but not keys that sign, unwrap, decrypt or reveal.
 func sealable(a keystore.Algorithm) bool {
 	switch a {
 	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
@@ -47,9 +47,9 @@ func sealable(a keystore.Algorithm) bool {
 	return false
 }
 
-// Unseal makes a locked key of what Seal returned. It is loaded when it is
-// used; a blob that this store has tagged and the TPM does not load any more is
-// [keystore.ErrForeign] then.
+// Unseal makes a locked key from a blob that Seal returned for the same context. A blob
+// with a wrong tag is [keystore.ErrForeign]. The key is loaded when it is used, and
+// [keystore.ErrForeign] then if the TPM does not load it any more.
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
 	if err := s.storage.open(); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func authentic(s *Store, sealed keystore.Sealed, context []byte) (bool, error) {
 	return false, nil
 }
 
-// tagOf binds a sealed key to its context.
+// tagOf computes the tag that binds a sealed key to its context.
 func tagOf(s *storage, r *record, sealed keystore.Sealed, context []byte) ([]byte, error) {
 	return macKey{&key{storage: s, algorithm: keystore.HMACSHA256, object: r.object, record: r}}.Sum(sealed.Authenticated(context))
 }
@@ -96,7 +96,8 @@ func errForeign(a keystore.Algorithm) error {
 	return fmt.Errorf("tpm: unseal %v: %w", a, keystore.ErrForeign)
 }
 
-// maxChain bounds the keys above a key: one exchange key.
+// maxChain is the greatest number of keys in a chain: a key, and the ImportParent above
+// it.
 const maxChain = 2
 
 // chain returns the blobs from below the storage key down to o.
@@ -107,8 +108,8 @@ func chain(o *object) []byte {
 	return append16(append16(chain(o.parent), o.public), o.private)
 }
 
-// unchain returns the lowest key of a chain below a storage key, or nil if it is
-// none.
+// unchain returns the lowest key of a chain below a storage key, or nil if b is not a
+// chain.
 func unchain(root *object, b []byte) *object {
 	o := root
 	for n := 0; len(b) > 0; n++ {

@@ -18,22 +18,22 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A session is an HMAC session whose key only the TPM can know that holds the
-// private half of a storage key (TPM 2.0 Library, Part 1, clause 17.6). It
-// authorizes commands, so that nobody on the bus changes a command or an answer,
-// and encrypts their first parameters where these are secret (clause 19).
+// A session is an HMAC session salted with a storage key, so that only the TPM that
+// holds its private half knows the session key (TPM 2.0 Library, Part 1, clause
+// 17.6). It authorizes commands, so that nobody on the bus can change a command or a
+// response, and encrypts their first parameters if these are secret (clause 19).
 type session struct {
 	handle uint32
 	salt   *object // the storage key that it was started with
 	key    *lockedmem.Buffer
-	nonce  []byte // the TPM's last one
+	nonce  []byte // the last one of the TPM
 }
 
 const (
 	sessionHash  = sha256.Size
 	attrContinue = 1 << 0
 	attrDecrypt  = 1 << 5 // the first parameter of the command is encrypted
-	attrEncrypt  = 1 << 6 // the first parameter of the answer is encrypted
+	attrEncrypt  = 1 << 6 // the first parameter of the response is encrypted
 	passwordAuth = 0x40000009
 	handleNull   = 0x40000007
 )
@@ -51,8 +51,8 @@ func (x *executor) session(salt *object) (*session, error) {
 		return nil, err
 	}
 	x.resources.keepSession(s)
-	// The first command proves that the TPM knows the salt, with nothing at
-	// stake: a session that is wrong would look like a wrong PIN, and count.
+	// The first command proves that the TPM knows the salt while nothing is at
+	// stake: later a wrong session would count as a wrong PIN.
 	if _, err := x.run(command{code: ccGetRandom, params: []byte{0, 16}, session: s, secretOut: true}); err != nil {
 		x.resources.dropSession(s)
 		return nil, fmt.Errorf("tpm: the TPM does not hold the storage key of the state file, or somebody answers in its place: %w", err)
@@ -62,15 +62,7 @@ func (x *executor) session(salt *object) (*session, error) {
 
 // startSession is TPM2_StartAuthSession (TPM 2.0 Library, Part 3, clause 11.1).
 func (x *executor) startSession(salt *object) (*session, error) {
-	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](salt.public)
-	if err != nil {
-		return nil, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
-	}
-	peer, err := tpm2.ImportEncapsulationKey(public)
-	if err != nil {
-		return nil, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
-	}
-	secret, encrypted, err := tpm2.CreateEncryptedSalt(rand.Reader, peer)
+	secret, encrypted, err := newSalt(salt.public)
 	if err != nil {
 		return nil, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
 	}
@@ -96,7 +88,20 @@ func (x *executor) startSession(salt *object) (*session, error) {
 	return s, nil
 }
 
-// end forgets the secrets of a session.
+// newSalt makes a salt, and encrypts it for a storage key (TPMT_PUBLIC).
+func newSalt(storageKey []byte) (secret, encrypted []byte, err error) {
+	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](storageKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	peer, err := tpm2.ImportEncapsulationKey(public)
+	if err != nil {
+		return nil, nil, err
+	}
+	return tpm2.CreateEncryptedSalt(rand.Reader, peer)
+}
+
+// end erases the secrets of a session.
 func (s *session) end() {
 	s.key.Close()
 	s.handle = 0
@@ -114,9 +119,9 @@ func kdfa(key []byte, label string, u, v []byte) []byte {
 	return h.Sum(nil)
 }
 
-// mac is the HMAC of a command or an answer (clause 17.6.5) whose parameters are
-// hashed in h, under what authKey returns. What package hmac makes of the key stays
-// on the heap until it is collected.
+// mac is the HMAC of a command or a response (clause 17.6.5) whose parameters are
+// hashed in h, with the key that authKey returns. Package hmac leaves copies of the
+// key on the heap until they are collected.
 func (s *session) mac(key []byte, h hash.Hash, newer, older []byte, attributes byte) []byte {
 	m := hmac.New(sha256.New, key)
 	m.Write(h.Sum(nil))
@@ -138,8 +143,7 @@ func crypt(key, newer, older, data []byte, decrypt bool) {
 	cfb(block, k[16:], data, decrypt)
 }
 
-// cfb is here because crypto/cipher has it as deprecated, and refuses it in
-// FIPS mode.
+// cfb is AES-CFB, which crypto/cipher deprecates and refuses in FIPS mode.
 func cfb(block cipher.Block, iv, data []byte, decrypt bool) {
 	var pad, next [aes.BlockSize]byte
 	copy(next[:], iv)

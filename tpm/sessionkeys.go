@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// SessionKeys are the keys of a store that no file has, until they are closed.
+// SessionKeys are the open keys of a store that are in no file.
 type sessionKeys struct {
 	storage *storage
 
@@ -15,7 +15,7 @@ type sessionKeys struct {
 	closed bool
 }
 
-// adopt makes an object a session key of the store.
+// adopt makes a session key of an object.
 func (s *sessionKeys) adopt(a keystore.Algorithm, o *object, locked bool) (keystore.Key, error) {
 	k := &key{storage: s.storage, sessions: s, algorithm: a, object: o, locked: locked}
 	if !a.Secret() {
@@ -55,7 +55,7 @@ func (s *sessionKeys) count() int {
 	return len(s.keys)
 }
 
-// close closes the keys, and returns what has to leave the TPM.
+// close closes the keys, and returns the objects to flush.
 func (s *sessionKeys) close() (all []*object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -59,7 +59,7 @@ func (l loadedKey) sign(scheme, hash tpm2.TPMAlgID, digest []byte) ([]byte, erro
 	params := append16(nil, digest)
 	params = binary.BigEndian.AppendUint16(params, uint16(scheme))
 	params = binary.BigEndian.AppendUint16(params, uint16(hash))
-	// The ticket that the TPM made the digest itself, which it did not.
+	// An empty ticket: the TPM did not make the digest itself.
 	params = binary.BigEndian.AppendUint16(params, uint16(tpm2.TPMSTHashCheck))
 	params = binary.BigEndian.AppendUint32(params, handleNull)
 	params = append(params, 0, 0)

@@ -15,19 +15,19 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
-// The state file has the form of package statefile, with JSON. It holds no secrets: blobs are encrypted under the storage key.
-// Who can write it can take keys away or put one of this TPM in the place of
-// another, so it has mode 0600.
+// The state file is JSON after the header of package statefile. It holds no secrets:
+// blobs are encrypted under the storage key. Anyone who can write it can remove keys or
+// replace one by another of this TPM, so it has mode 0600.
 const (
 	stateMagic = "msl-hsm tpm state v1"
 	maxState   = 16 << 20
 )
 
-// A state is the state file and the place it has.
+// A state is a state file as it was last read or written.
 type state struct {
 	path string
 	file stateFile
-	sum  string // of what was last read or written
+	sum  string // checksum of the content
 	info fs.FileInfo
 }
 
@@ -47,12 +47,12 @@ type storedKey struct {
 	Label     string             `json:"label"`
 	Version   uint32             `json:"version"`
 	Algorithm keystore.Algorithm `json:"algorithm"`
-	Handle    handle             `json:"handle,omitempty"` // 0: it is not persistent
+	Handle    handle             `json:"handle,omitempty"` // 0 if it is not persistent
 	Public    []byte             `json:"public"`
 	Private   []byte             `json:"private"`
 }
 
-// A handle is written as tpm2-tools write it.
+// A handle is written in hexadecimal, as by tpm2-tools.
 type handle uint32
 
 func (h handle) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%#x", uint32(h)), nil }
@@ -81,8 +81,8 @@ func readState(path string) (*state, error) {
 	return st, nil
 }
 
-// again reads the file anew if it is not the one that was read or written last,
-// and returns nil if it is.
+// again reads the file if it changed since it was last read or written, else it
+// returns nil.
 func (st *state) again() (*state, error) {
 	info, err := os.Stat(st.path)
 	if err == nil && os.SameFile(info, st.info) && info.ModTime().Equal(st.info.ModTime()) && info.Size() == st.info.Size() {
@@ -110,7 +110,7 @@ func readFile(path string) ([]byte, fs.FileInfo, error) {
 	return data, info, nil
 }
 
-// parseState reads a state file, and refuses what writeTo would not write.
+// parseState reads a state file, and refuses what bytes would not write.
 func parseState(data []byte) (f stateFile, sum string, err error) {
 	text, sum, err := statefile.Split(stateMagic, data)
 	if err != nil {
@@ -153,7 +153,7 @@ func (f stateFile) bytes() (data []byte, sum string, err error) {
 	return data, sum, nil
 }
 
-// create writes the first version of the file, unless there is one.
+// create writes the first version of the file, unless one exists.
 func (st *state) create() error {
 	err := st.write(st.file, atomicfile.Create)
 	if errors.Is(err, fs.ErrExist) {
@@ -162,7 +162,7 @@ func (st *state) create() error {
 	return err
 }
 
-// change replaces the file, unless another process did meanwhile.
+// change edits the file, unless another process changed it: [keystore.ErrBusy].
 func (st *state) change(edit func(*stateFile)) error {
 	data, _, err := readFile(st.path)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A storage is the storage key of a store, and what is done with it and with the
-// keys under it. Where the TPM lost what was loaded, it is done once more.
+// A storage is the storage key of a store. Its methods use it and the keys under it,
+// and try once more if the TPM lost what was loaded.
 type storage struct {
 	device *Device
 	key    *object
@@ -24,8 +24,8 @@ type storage struct {
 	refused error // what the TPM said of the PIN; belongs to whoever has the turn
 }
 
-// openStorage loads the storage key of a state file, and asks by a session whether
-// the TPM holds it.
+// openStorage loads the storage key of a state file, and proves by a session that the
+// TPM holds it.
 func openStorage(d *Device, k storageKey) (*storage, error) {
 	s := &storage{device: d}
 	err := d.Do(func(transport.TPM) (err error) {
@@ -37,7 +37,7 @@ func openStorage(d *Device, k storageKey) (*storage, error) {
 	return s, err
 }
 
-// open asks that the store is not closed.
+// open returns [keystore.ErrClosed] if the store is closed.
 func (s *storage) open() error {
 	if s.closed.Load() {
 		return errStoreClosed()
@@ -47,8 +47,8 @@ func (s *storage) open() error {
 
 func errStoreClosed() error { return fmt.Errorf("tpm: store: %w", keystore.ErrClosed) }
 
-// do has the TPM for f, and once more if it has lost what was loaded, or if its
-// connection broke: nothing that f does is harmed by being done twice.
+// do runs f with the TPM to itself, and again if the TPM lost what was loaded or the
+// connection broke: f must do no harm if it is run twice.
 func (s *storage) do(f func() error) error {
 	for again := true; ; again = false {
 		err := s.device.Do(func(transport.TPM) error {
@@ -66,8 +66,8 @@ func (s *storage) do(f func() error) error {
 	}
 }
 
-// use runs f with a key loaded, and a session to use it with. check says whether
-// the key is still open when its turn has come.
+// use runs f with a key loaded. check returns an error if the key was closed while
+// use waited for the TPM.
 func (s *storage) use(o *object, check func() error, f func(loadedKey) error) error {
 	return s.do(func() error {
 		if err := check(); err != nil {
@@ -104,8 +104,8 @@ func (s *storage) lend(o *object, check func() error, f func(t transport.TPM, ke
 	})
 }
 
-// create makes a key under the storage key. raw is the key of a secret one that came
-// from outside.
+// create makes a key under the storage key. raw is the key itself if it comes from
+// outside, else empty.
 func (s *storage) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffer, raw []byte) (o *object, err error) {
 	if err := s.open(); err != nil {
 		return nil, err
@@ -131,7 +131,22 @@ func (s *storage) create(a keystore.Algorithm, from origin, pin *lockedmem.Buffe
 	return o, err
 }
 
-// try asks whether the TPM loads a blob.
+// persist makes a key persistent at a handle.
+func (s *storage) persist(o *object, at uint32) error {
+	return s.do(func() error {
+		if err := s.device.tpm.load(o); err != nil {
+			return err
+		}
+		return s.device.tpm.evictControl(o.entity(), at)
+	})
+}
+
+// freeHandle frees the handle of a persistent key.
+func (s *storage) freeHandle(e entity) error {
+	return s.do(func() error { return s.device.tpm.evictControl(e, e.handle) })
+}
+
+// try checks that the TPM loads a key.
 func (s *storage) try(o *object) error {
 	return s.do(func() error {
 		defer s.device.resources.unload(o)
@@ -139,7 +154,7 @@ func (s *storage) try(o *object) error {
 	})
 }
 
-// importDuplicate imports a key under a parent.
+// importDuplicate imports a key under a parent, which check says is still open.
 func (s *storage) importDuplicate(parent *object, check func() error, a keystore.Algorithm, d keystore.Duplicated) (*object, error) {
 	if err := s.device.tpm.caps.supports(a); err != nil {
 		return nil, err
@@ -165,7 +180,7 @@ func (s *storage) importDuplicate(parent *object, check func() error, a keystore
 	return o, err
 }
 
-// rootNamed finds a storage key. The caller has the TPM.
+// rootNamed returns the storage key with a Name. The caller has the turn.
 func (s *storage) rootNamed(name []byte) (*object, error) {
 	if err := s.open(); err != nil {
 		return nil, err

@@ -11,20 +11,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Config says where the TPM and its keys are.
+// A Config names a TPM and its keys.
 type Config struct {
 	// URI names the TPM and the state file. See URI for the grammar.
 	URI string
-	// PIN is the authorization value of provisioned keys that are made with
-	// one, 1 to 32 bytes without a zero byte. Keys made by a store with a PIN
-	// need it; a wrong one counts for the TPM's dictionary attack protection.
-	// Session keys have none. The store keeps a copy in locked memory until it
-	// is closed; the caller wipes this one.
+	// PIN is the authorization value of provisioned keys, 1 to 32 bytes without
+	// a zero byte; empty means none. Keys that a store with a PIN makes need it,
+	// and a wrong one counts for the TPM's dictionary attack protection. Session
+	// keys never have one. The store keeps a copy in locked memory until it is
+	// closed; the caller wipes this one.
 	PIN []byte
 }
 
-// A Store is the keys of one storage key of a TPM. It is a [keystore.Store],
-// [keystore.Importer] and [keystore.Admin].
+// A Store holds the keys under one storage key of a TPM. It is a [keystore.Store],
+// [keystore.Importer] and [keystore.Admin], and safe for use by many goroutines.
 type Store struct {
 	owns        bool              // Close closes the device
 	pin         *lockedmem.Buffer // nil: there is none
@@ -39,13 +39,13 @@ var (
 	_ keystore.Admin    = (*Store)(nil)
 )
 
-// Provider says where the keys of a Store are.
+// Provider describes where the keys of a Store are.
 func Provider() keystore.Provider { return keystore.Provider{Name: "tpm", TPM: true} }
 
-// OpenStore opens the store that Init made. A state file that is not there is
-// [keystore.ErrNotFound]; one of another TPM, or of this one before it was
-// cleared, [keystore.ErrForeign]; a damaged one [keystore.ErrBadData]; a TPM
-// that is not there [keystore.ErrUnavailable].
+// OpenStore opens the store that Init made. The error is [keystore.ErrNotFound] if
+// there is no state file, [keystore.ErrForeign] if it belongs to another TPM or to
+// this one before it was cleared, [keystore.ErrBadData] if it is damaged, and
+// [keystore.ErrUnavailable] if the TPM cannot be reached.
 func OpenStore(c Config) (*Store, error) { return c.open((*Device).OpenStore) }
 
 func (c Config) open(open func(*Device, StoreConfig) (*Store, error)) (*Store, error) {
@@ -66,15 +66,15 @@ func (c Config) open(open func(*Device, StoreConfig) (*Store, error)) (*Store, e
 	return s, nil
 }
 
-// A StoreConfig says which keys of a Device to use: State and PIN as in Config.
+// A StoreConfig names the keys of a Device. PIN is as in Config.
 type StoreConfig struct {
 	State string // path of the state file
 	SRK   uint32 // persistent handle of the storage key, for Init; 0 is 0x81000001
 	PIN   []byte
 }
 
-// OpenStore opens a store on a Device, which the caller closes after it. Several
-// may be open.
+// OpenStore opens a store on a Device, with the errors of the function OpenStore. The
+// caller closes the Device after the store. A Device may have several stores.
 func (d *Device) OpenStore(c StoreConfig) (*Store, error) {
 	pin, err := checkPIN(c.PIN)
 	if err != nil {
@@ -107,8 +107,8 @@ func newStore(root *storage, st *state, pin *lockedmem.Buffer) *Store {
 	return s
 }
 
-// checkPIN takes a copy into locked memory. go-tpm and other programs stumble over zero bytes in
-// authorization values, and a TPM takes off those at the end.
+// checkPIN copies a PIN into locked memory. It refuses zero bytes: go-tpm and other
+// programs mishandle them, and a TPM removes those at the end.
 func checkPIN(pin []byte) (*lockedmem.Buffer, error) {
 	if len(pin) > sessionHash || slices.Contains(pin, 0) {
 		return nil, fmt.Errorf("tpm: the PIN of %d bytes has a zero byte or more than %d bytes: %w", len(pin), sessionHash, keystore.ErrPIN)
@@ -119,9 +119,9 @@ func checkPIN(pin []byte) (*lockedmem.Buffer, error) {
 	return lockedmem.Copy(pin), nil
 }
 
-// StorageKey returns the handle and the public area of the storage key: what
-// the state file has pinned. Salt sessions with this, never with what
-// TPM2_ReadPublic answers.
+// StorageKey returns the handle and the public area of the storage key that the
+// state file pins. Salt sessions with this, never with a public area that
+// TPM2_ReadPublic returns.
 func (s *Store) StorageKey() (tpm2.TPMHandle, *tpm2.TPMTPublic, error) {
 	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](s.storage.key.public)
 	if err != nil {
@@ -130,12 +130,11 @@ func (s *Store) StorageKey() (tpm2.TPMHandle, *tpm2.TPMTPublic, error) {
 	return tpm2.TPMHandle(s.storage.key.persistent), public, nil
 }
 
-// Device returns the Device under the store, for what a key store has no word
-// for.
+// Device returns the Device under the store, for what package keystore does not cover.
 func (s *Store) Device() *Device { return s.storage.device }
 
-// Generate makes a session key or a session key pair. Its blob is in the memory
-// of the process, and it is loaded when it is used. It has no PIN.
+// Generate makes a session key or a session key pair. Its blob stays in the memory of
+// the process, and it is loaded when it is used. It has no PIN.
 func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	if a == keystore.SealMAC256 {
 		return nil, unsupported(a)
@@ -143,7 +142,7 @@ func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	return s.make(a, made, nil)
 }
 
-// Import makes a session key of given bytes, which go to the TPM encrypted.
+// Import makes a session key from raw, which goes to the TPM encrypted.
 func (s *Store) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error) {
 	if !a.Secret() || a.Sealing() {
 		return nil, unsupported(a)
@@ -162,8 +161,8 @@ func (s *Store) make(a keystore.Algorithm, from origin, raw []byte) (keystore.Ke
 	return s.sessionKeys.adopt(a, o, false)
 }
 
-// With lets f use a key of this store by go-tpm commands: to certify it, or to
-// prove where it is. f has the TPM for itself, under the rules of Device.Do.
+// With lets f use a key of this store by go-tpm commands, for instance to certify it.
+// f has the TPM to itself, under the rules of [Device.Do].
 func (s *Store) With(k keystore.Key, f func(t transport.TPM, key tpm2.NamedHandle) error) error {
 	own, err := ownKey(s, k)
 	if err != nil {
@@ -172,16 +171,16 @@ func (s *Store) With(k keystore.Key, f func(t transport.TPM, key tpm2.NamedHandl
 	return s.storage.lend(own.object, own.check, f)
 }
 
-// WithStorageKey lets f use the storage key, as With: to certify it.
+// WithStorageKey lets f use the storage key, as With does.
 func (s *Store) WithStorageKey(f func(t transport.TPM, key tpm2.NamedHandle) error) error {
 	return s.storage.lend(s.storage.key, s.storage.open, f)
 }
 
-// Live counts the session keys that were not closed yet. The second number,
-// sessions in use, is always 0: one is kept for all.
+// Live counts the session keys that are not closed. The second number, sessions in
+// use, is always 0: all keys share one.
 func (s *Store) Live() (objects, sessions int) { return s.sessionKeys.count(), 0 }
 
-// Close closes every key of the store and takes them out of the TPM.
+// Close closes every key of the store, and flushes them from the TPM.
 func (s *Store) Close() error {
 	s.provisioned.admin.Lock()
 	defer s.provisioned.admin.Unlock()
@@ -189,7 +188,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.storage.device.release(append(s.sessionKeys.close(), s.provisioned.close()...)...)
-	s.pin.Close() // nobody uses it: what comes finds the store closed
+	s.pin.Close() // not in use: later operations find the store closed
 	if s.owns {
 		return s.storage.device.Close()
 	}

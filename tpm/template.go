@@ -11,21 +11,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An origin says how a key came into the TPM, and with it the attributes of
-// its public area.
+// An origin is how a key came into the TPM. It determines the attributes of its public
+// area.
 type origin int
 
 const (
-	made       origin = iota // by TPM2_Create, and never out
-	given                    // by TPM2_Create, of bytes from outside
-	duplicated               // by TPM2_Import, of what a peer wrapped for this TPM
+	made       origin = iota // by TPM2_Create, inside the TPM
+	given                    // by TPM2_Create, from bytes that came from outside
+	duplicated               // by TPM2_Import, from data that a peer wrapped for this TPM
 )
 
-// template is the public area of a key for one algorithm, without its unique
-// part. The authorization policy is empty, which is what keeps every key in the
-// TPM, the duplicated ones too: TPM2_Duplicate asks for a policy. Keys without
-// a PIN are not subject to the dictionary attack protection: a sudden loss of
-// power would count as a wrong PIN.
+// template returns the public area of a key for one algorithm, without its unique part.
+// The empty authorization policy keeps every key in the TPM, including duplicated ones,
+// since TPM2_Duplicate needs a policy. Keys without a PIN are not subject to the
+// dictionary attack protection, for which a sudden loss of power counts as a wrong PIN.
 func template(a keystore.Algorithm, from origin, pin bool) (tpm2.TPMTPublic, error) {
 	t := tpm2.TPMTPublic{NameAlg: tpm2.TPMAlgSHA256}
 	t.ObjectAttributes = tpm2.TPMAObject{
@@ -41,8 +40,8 @@ func template(a keystore.Algorithm, from origin, pin bool) (tpm2.TPMTPublic, err
 		t.ObjectAttributes.SignEncrypt = true
 		symmetric(&t, a.Size()*8, tpm2.TPMAlgCMAC)
 	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
-		// The area says nothing of the size, and a key that the TPM makes has
-		// that of a digest. No TPM command hashes a key, so it may.
+		// The public area does not have the size of the key. One that the TPM
+		// makes has the size of a digest.
 		t.ObjectAttributes.SignEncrypt = true
 		t.Type = tpm2.TPMAlgKeyedHash
 		t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{Scheme: hmacScheme()})
@@ -66,7 +65,8 @@ func template(a keystore.Algorithm, from origin, pin bool) (tpm2.TPMTPublic, err
 	return t, nil
 }
 
-// unsupported says why a TPM has no keys of an algorithm.
+// unsupported returns errors.ErrUnsupported, and says why a TPM has no keys of an
+// algorithm.
 func unsupported(a keystore.Algorithm) error {
 	why := "there is no such key"
 	switch a {
@@ -130,23 +130,24 @@ func ecdsaKey(t *tpm2.TPMTPublic, curve tpm2.TPMECCCurve, scheme tpm2.TPMTECCSch
 	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
 }
 
-// exchangeParent is a storage key below the storage key.
+// exchangeParent returns the template of an ImportParent: a storage key under the
+// storage key.
 func exchangeParent() tpm2.TPMTPublic {
 	t := tpm2.ECCSRKTemplate
 	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
 	return t
 }
 
-// An evidence is what the public area of a key proves. A TPM checks the area
-// whenever it loads the key, so nobody can change it.
+// Evidence is what the public area of a key proves. The TPM checks the area whenever it
+// loads the key, so nobody can change it.
 type evidence struct {
 	from   origin
 	pin    bool
 	public *tpm2.TPMTPublic
 }
 
-// inspect asks that a public area is exactly one that template makes, but for
-// its unique part: any other attribute, scheme or policy is refused.
+// inspect checks that a public area is exactly one that template makes, except for its
+// unique part: any other attribute, scheme or policy is [keystore.ErrWeakKey].
 func inspect(a keystore.Algorithm, public []byte) (evidence, error) {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
 	if err != nil || !bytes.Equal(tpm2.Marshal(p), public) {
@@ -170,7 +171,7 @@ func inspect(a keystore.Algorithm, public []byte) (evidence, error) {
 	return evidence{}, fmt.Errorf("tpm: the public area is not that of a %v key which stays in the TPM: %w", a, keystore.ErrWeakKey)
 }
 
-// key returns the public key of a key pair, and nil of a secret key.
+// key returns the public key of a key pair, or nil for a secret key.
 func (e evidence) key() (crypto.PublicKey, error) {
 	if e.public.Type != tpm2.TPMAlgRSA && e.public.Type != tpm2.TPMAlgECC {
 		return nil, nil

@@ -16,12 +16,12 @@ const (
 	maxTSS2  = 64 << 10
 )
 
-// oidLoadableKey is TPM_KEY of TCG's registry: a key that TPM2_Load takes.
+// oidLoadableKey is the OID of the TCG for a key that TPM2_Load takes.
 var oidLoadableKey = asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3}
 
-// A tss2Key is the ASN.1 of a TSS2 private key, as tpm2-tools, tpm2-openssl and
-// systemd read it ("ASN.1 Specification for TPM 2.0 Key Files"). The
-// description is never written: older readers stumble over it.
+// A tss2Key is the ASN.1 of a TSS2 private key, as tpm2-tools, tpm2-openssl and systemd
+// read it ("ASN.1 Specification for TPM 2.0 Key Files"). The description is never
+// written, because older readers fail on it.
 type tss2Key struct {
 	Type        asn1.ObjectIdentifier
 	EmptyAuth   bool            `asn1:"optional,explicit,tag:0"`
@@ -34,7 +34,7 @@ type tss2Key struct {
 	Private     []byte // TPM2B_PRIVATE
 }
 
-// A TSS2 is a key file as other programs for TPMs use it.
+// A TSS2 is a key file for other programs that use TPMs.
 type TSS2 struct {
 	EmptyAuth bool           // the key has no PIN
 	Parent    tpm2.TPMHandle // persistent handle, or TPM_RH_OWNER
@@ -42,9 +42,9 @@ type TSS2 struct {
 	Private   []byte         // contents of the TPM2B_PRIVATE
 }
 
-// ParseTSS2 reads a PEM file of type TSS2 PRIVATE KEY. What is not the form of
-// a key for TPM2_Load, and nothing more, is [keystore.ErrBadData]; keys with a
-// policy are errors.ErrUnsupported.
+// ParseTSS2 reads a PEM file of type TSS2 PRIVATE KEY. A damaged file is
+// [keystore.ErrBadData]; a key with a policy, or one that is not for TPM2_Load, is
+// errors.ErrUnsupported.
 func ParseTSS2(text []byte) (*TSS2, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != tss2Type || len(text) > maxTSS2 {
@@ -66,7 +66,7 @@ func ParseTSS2(text []byte) (*TSS2, error) {
 	return &TSS2{EmptyAuth: k.EmptyAuth, Parent: tpm2.TPMHandle(k.Parent), Public: public, Private: private}, nil
 }
 
-// PEM returns the text that ParseTSS2 reads.
+// PEM writes the file that ParseTSS2 reads.
 func (f *TSS2) PEM() ([]byte, error) {
 	type file struct {
 		Type      asn1.ObjectIdentifier
@@ -82,8 +82,8 @@ func (f *TSS2) PEM() ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: tss2Type, Bytes: der}), nil
 }
 
-// ExportTSS2 returns one version of a provisioned key as a TSS2 key file, for
-// other programs on this TPM. It is the blob, which no other TPM loads.
+// ExportTSS2 returns one version of a provisioned key as a TSS2 key file, for other
+// programs that use this TPM. No other TPM loads it.
 func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
 	r, err := s.provisioned.find(label, version)
 	if err != nil {
@@ -93,11 +93,11 @@ func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
 	return f.PEM()
 }
 
-// ImportTSS2 makes the next version of the provisioned key label of a TSS2 key
-// file that was made under the storage key of this store. A key with other
-// attributes than those of a is [keystore.ErrWeakKey]; one of another storage key
-// or TPM [keystore.ErrForeign]. A key with an authorization value needs the
-// store to have it as its PIN.
+// ImportTSS2 makes the next version of the provisioned key with a label from a TSS2 key
+// file, whose parent must be the storage key of this store. A key with other attributes
+// than those for the algorithm a is [keystore.ErrWeakKey]; one of another storage key
+// or TPM is [keystore.ErrForeign]. The authorization value of the key, if it has one,
+// must be the PIN of the store.
 func (s *Store) ImportTSS2(label string, a keystore.Algorithm, text []byte) (keystore.Version, error) {
 	f, err := ParseTSS2(text)
 	if err != nil {

@@ -10,23 +10,23 @@ import (
 	"time"
 )
 
-// A URI says where a TPM is, where the file with its keys is, and which of
-// them is meant. It has the form of an RFC 7512 URI:
+// A URI names a TPM, the file with its keys, and one of them. It has the form of an
+// RFC 7512 URI:
 //
 //	tpm:[object=label][?attribute=value[&attribute=value]…]
 //
 // The attributes are
 //
 //	device=/dev/tpmrm0   a character device; this one is the default
-//	unix=/path           a Unix socket that carries plain TPM commands, as swtpm's
-//	tcp=host:port        the same over TCP; never across machines
+//	unix=/path           a Unix socket that carries plain TPM commands, as of swtpm
+//	tcp=host:port        the same over TCP; never between machines
 //	state=/path          the file of key blobs, see Init
 //	srk=0x81000001       the persistent handle of the storage key, for Init
 //	timeout=2m           how long one command may take before the TPM counts as dead
 //
-// and at most one of device, unix and tcp is given. A socket mostly serves one
-// process after the other, and the second waits for the first. Characters other than
-// letters, digits and -._~:/@,+ are written with a percent sign.
+// with at most one of device, unix and tcp. Most TPMs behind a socket serve one process
+// at a time, and the next one waits. Characters other than letters, digits and
+// -._~:/@,+ are percent-encoded.
 type URI struct {
 	Object  string // label of a provisioned key
 	Device  string
@@ -43,7 +43,7 @@ const (
 	defaultSRK     = 0x81000001      // TCG TPM v2.0 Provisioning Guidance
 )
 
-// ParseURI reads a tpm: URI. It refuses what it does not know.
+// ParseURI reads a tpm: URI. Unknown attributes are errors.
 func ParseURI(s string) (*URI, error) {
 	rest, ok := strings.CutPrefix(s, "tpm:")
 	if !ok {

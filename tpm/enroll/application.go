@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// An application is a proof that holds, and the record that it changes: in memory
-// at first.
+// An application is a verified proof and the record of its device, which the methods
+// change in memory.
 type application struct {
 	proof   proof.Proof
 	offered proof.Offered
@@ -19,8 +19,8 @@ type application struct {
 	now     time.Time
 }
 
-// judge asks whether the challenge was used before, and lets the policy decide
-// about the device, and the record about its keys.
+// judge decides whether the device and its keys may be enrolled: by the record, which
+// knows used challenges and revoked keys, and by the policy.
 func (n *application) judge(p *Policy) (err error) {
 	if n.proof.Challenge.Issued <= n.record.Newest {
 		return proof.Fail(ErrStale, "it, or a newer one, was used before")
@@ -40,8 +40,8 @@ func (n *application) judge(p *Policy) (err error) {
 	return nil
 }
 
-// checkRenewer wants the key that vouches for new ones to be one that counts. A
-// renewal whose answer was lost comes again, and then the new keys count.
+// checkRenewer requires that a current key vouches for the new ones. If the answer to a
+// renewal was lost, the device repeats it, and the new keys are current already.
 func (n *application) checkRenewer() error {
 	old, err := proof.ParsePublic(n.proof.Renewal.Key)
 	if err != nil {
@@ -55,9 +55,8 @@ func (n *application) checkRenewer() error {
 	return nil
 }
 
-// complete reports whether the device is enrolled with these keys, and has
-// certificates that are good for some time: its last answer was lost, or it only
-// asks.
+// complete reports whether the device is enrolled with these keys and has certificates
+// that stay valid for some time, for instance because the last answer was lost.
 func (n *application) complete(ca *issuer) bool {
 	r := &n.record
 	if r.State != Enrolled || r.Registered != r.Name || !sameLists(r.current(), n.offered.Names()) {
@@ -71,17 +70,17 @@ func (n *application) complete(ca *issuer) bool {
 	return true
 }
 
-// spend takes note that the challenge was used.
+// spend records that the challenge was used.
 func (n *application) spend() { n.record.Newest = n.proof.Challenge.Issued }
 
-// keep keeps what the device proved.
+// keep records what the device proved.
 func (n *application) keep() {
 	r, v := &n.record, n.verdict
 	r.Evidence = &Evidence{Proof: n.raw, Chain: v.chain, Checked: n.now}
 	r.Manufacturer, r.Model = v.ek.Manufacturer, v.ek.Model
 }
 
-// waiting makes the record that of a device that waits for a person.
+// waiting changes the record to that of a device that waits for a person.
 func (n *application) waiting() {
 	n.spend()
 	r := &n.record
@@ -92,12 +91,12 @@ func (n *application) waiting() {
 	n.keep()
 }
 
-// enrolled makes the record that of an enrolled device, with the certificates of
-// its keys.
+// enrolled changes the record to that of an enrolled device, with certificates for its
+// keys.
 func (n *application) enrolled(ca *issuer) error {
 	n.spend()
 	r := &n.record
-	same := r.State == Enrolled && sameLists(r.current(), n.offered.Names()) // it needs new certificates
+	same := r.State == Enrolled && sameLists(r.current(), n.offered.Names()) // only its certificates are new
 	if err := n.acceptKeys(ca); err != nil {
 		return err
 	}
@@ -135,7 +134,7 @@ func (n *application) acceptKeys(ca *issuer) error {
 	return nil
 }
 
-// result tells the device what it has become.
+// result makes the message that tells the device its name and its certificates.
 func (n *application) result(ca *issuer) (*proof.Result, error) {
 	p := &proof.Result{Type: proof.TypeResult, Version: proof.Version, State: proof.StateEnrolled, ID: n.record.ID.String(), Name: n.record.Name}
 	if ca == nil {

@@ -18,7 +18,7 @@ import (
 // direction.
 const MaxMessage = proof.MaxMessage
 
-// A Config is how an [Authority] works. Records are needed; the rest has defaults.
+// A Config configures an [Authority]. Records are required; the rest has defaults.
 type Config struct {
 	Records Records
 	Policy  Policy
@@ -30,21 +30,21 @@ type Config struct {
 	Validity    time.Duration // of certificates; default one year, never longer than the CA's
 	CRLLife     time.Duration // until the next CRL; default seven days
 
-	// MAC makes challenges: an HMAC-SHA256 key for this use alone, shared by
-	// the servers that answer one another's challenges. The default is one in
-	// memory, so that devices begin again after a restart.
+	// MAC makes challenges: an HMAC-SHA256 key for this use only, shared by the
+	// servers that accept one another's challenges. The default is a key in
+	// memory: devices that have a challenge begin again after a restart.
 	MAC           keystore.MAC
 	ChallengeLife time.Duration // default ten minutes: chips are slow
 
-	MaxPending int     // devices that wait for a person; default 1000
-	PerSecond  float64 // messages, for all devices together; default 50, with bursts of twice as many
+	MaxPending int     // devices that may wait for a person; default 1000
+	PerSecond  float64 // messages from all devices together; default 50, with bursts of twice as many
 
 	// Register makes a device known to the protocol above, before it is
-	// enrolled: other keys of its name are to be replaced. It is called again
-	// after a crash or an error, so it must be idempotent. Nil does nothing.
+	// enrolled, and replaces other keys of its name. It is called again after a
+	// crash or an error, so it must be idempotent. Nil does nothing.
 	Register func(context.Context, Identity) error
-	// Withdraw undoes Register for these keys of that name. What the name was
-	// given since stays: another device may have it by now. It is called again
+	// Withdraw undoes Register for these keys of that name, but not for keys that
+	// the name got since: another device may have it by now. It is called again
 	// after an error, so it must be idempotent. Nil does nothing.
 	Withdraw func(context.Context, Identity) error
 
@@ -64,7 +64,8 @@ type Authority struct {
 	ledger
 }
 
-// NewAuthority makes an authority. It fails if the CA cannot issue.
+// NewAuthority makes an authority. It is an error if there are no records, if the CA
+// cannot issue certificates, or if the key of challenges is of the wrong kind.
 func NewAuthority(c Config) (*Authority, error) {
 	if c.Records == nil {
 		return nil, fmt.Errorf("enroll: an authority needs records")
@@ -104,7 +105,7 @@ func (a *Authority) Get(ctx context.Context, id ID) (r Record, err error) {
 	return r, err
 }
 
-// Named finds the record of a device by its name: [ErrUnknown] if there is none.
+// Named returns the record of the device with a name, or [ErrUnknown].
 func (a *Authority) Named(ctx context.Context, name string) (r Record, err error) {
 	err = a.records.View(ctx, func(tx Tx) error {
 		id, err := tx.ByName(name)
@@ -116,7 +117,7 @@ func (a *Authority) Named(ctx context.Context, name string) (r Record, err error
 	return r, err
 }
 
-// List returns all records, by rising ID.
+// List returns all records, in the order of their IDs.
 func (a *Authority) List(ctx context.Context) (list []Record, err error) {
 	err = a.records.View(ctx, func(tx Tx) error {
 		return tx.All(func(r Record) error { list = append(list, r); return nil })

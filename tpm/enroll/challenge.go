@@ -21,8 +21,8 @@ const (
 	macChallenge = "msl-hsm tpm enrolment 1: challenge"
 )
 
-// macOf returns nil for a key of another kind: a shorter tag would be a weaker
-// secret.
+// macOf returns the function of a key, or nil if it is not for HMAC-SHA256: a shorter
+// tag would be a weaker secret.
 func macOf(key keystore.MAC) func([]byte) ([]byte, error) {
 	switch {
 	case key == nil:
@@ -38,16 +38,16 @@ func macOf(key keystore.MAC) func([]byte) ([]byte, error) {
 	return nil
 }
 
-// A challenger makes the challenges of an authority, and knows them again by its
-// key. It keeps nothing of them.
+// A challenger makes the challenges of an authority and recognizes them by its key,
+// without storing them.
 type challenger struct {
 	mac  func(data []byte) ([]byte, error)
 	life time.Duration
 }
 
-// challenge makes a credential that the TPM with the EK opens if it has the AK
-// too (TPM 2.0 Library part 1, section 24). Nothing is kept: the secret in it is
-// a MAC over what makes the challenge the only one of its kind.
+// challenge makes a credential that only a TPM with both the EK and the AK can open (TPM
+// 2.0 Library, Part 1, clause 24). The secret in it is a MAC over everything that makes
+// the challenge unique, so it need not be stored.
 func (k *challenger) challenge(b *proof.Begin, o *proof.Offered, issued int64) (*proof.Challenge, error) {
 	c := &proof.Challenge{Type: proof.TypeChallenge, Version: proof.Version, Nonce: random(proof.SecretSize), Issued: issued}
 	secret, err := k.secret(b, c)
@@ -65,19 +65,19 @@ func (k *challenger) challenge(b *proof.Begin, o *proof.Offered, issued int64) (
 	return c, err
 }
 
-// secret is what the TPM has to find in the credential.
+// secret computes the secret in the credential.
 func (k *challenger) secret(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
 	return k.sum(macSecret, sum256(proof.Encode(b)), c.Nonce, binary.BigEndian.AppendUint64(nil, uint64(c.Issued)))
 }
 
-// tag is the MAC by which a challenge is known again.
+// tag computes the MAC by which a challenge is recognized.
 func (k *challenger) tag(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
 	bare := *c
 	bare.MAC = nil
 	return k.sum(macChallenge, sum256(proof.Encode(b)), sum256(proof.Encode(bare)))
 }
 
-// sum is a MAC over parts, each bound to its length.
+// sum computes a MAC over parts, each with its length.
 func (k *challenger) sum(use string, parts ...[]byte) ([]byte, error) {
 	data := []byte(use)
 	for _, p := range parts {
@@ -94,8 +94,8 @@ func (k *challenger) sum(use string, parts ...[]byte) ([]byte, error) {
 	return tag, nil
 }
 
-// check checks that the proof answers a challenge of this authority in
-// time. Whether it was answered before is for the record to say.
+// check checks that a proof answers a challenge of this authority in time. Whether the
+// challenge was used before depends on the record.
 func (k *challenger) check(p *proof.Proof, now time.Time) error {
 	mac, err := k.tag(&p.Begin, &p.Challenge)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// An EKCertificate is the word of a manufacturer that an EK is in a TPM of its
-// make (TCG EK Credential Profile, section 3).
+// An EKCertificate is the statement of a manufacturer that an EK is in one of its TPMs
+// (TCG EK Credential Profile, section 3).
 type EKCertificate struct {
 	*x509.Certificate
 	Manufacturer string // as "id:53544D20", the vendor's code in hexadecimal
@@ -21,9 +21,9 @@ type EKCertificate struct {
 	Firmware     string
 }
 
-// ParseEKCertificate reads a certificate, DER. The subject alternative name,
-// which is critical where the subject is empty, tells the make of the TPM; the
-// standard library does not know that form of name.
+// ParseEKCertificate reads a certificate in DER. Its subject alternative name, which is
+// critical if the subject is empty, names the manufacturer and model of the TPM; the
+// standard library does not support that form of name. Errors are [ErrEKCertificate].
 func ParseEKCertificate(der []byte) (EKCertificate, error) {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -84,7 +84,7 @@ func (e *EKCertificate) readAttributes(rdns pkix.RDNSequence) {
 	}
 }
 
-// checkUsage refuses a certificate that was made for something else.
+// checkUsage refuses a certificate that is not for an EK.
 func (e *EKCertificate) checkUsage() error {
 	if e.IsCA {
 		return proof.Fail(ErrEKCertificate, "it is the certificate of an authority")
@@ -97,8 +97,8 @@ func (e *EKCertificate) checkUsage() error {
 	return nil
 }
 
-// checkCertificateKey refuses an EK certificate that is for another EK. Device
-// and certificate contradict each other, so no policy can accept that.
+// checkCertificateKey refuses a certificate that is for another EK. No policy can accept
+// that, since device and certificate contradict each other.
 func checkCertificateKey(o *proof.Offered, b *proof.Begin) error {
 	if len(b.EKCertificates) == 0 {
 		return nil
@@ -113,14 +113,14 @@ func checkCertificateKey(o *proof.Offered, b *proof.Begin) error {
 	return nil
 }
 
-// A Bundle is whose EK certificates are trusted.
+// A Bundle is the certificates of trusted manufacturers of TPMs.
 type Bundle struct {
 	Roots         *x509.CertPool
 	Intermediates *x509.CertPool
 }
 
-// ParseBundle reads certificates in PEM. Those that name themselves as issuer
-// are roots, the others are intermediates.
+// ParseBundle reads certificates in PEM. Those that are their own issuer are roots, the
+// others are intermediates. At least one root is required.
 func ParseBundle(text []byte) (Bundle, error) {
 	b := Bundle{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool()}
 	roots := 0
@@ -150,8 +150,8 @@ func ParseBundle(text []byte) (Bundle, error) {
 	return b, nil
 }
 
-// verify finds a path from the first certificate to a root (RFC 5280 section 6)
-// and returns it, the EK's own first. The others are a device's help.
+// verify finds a path from the first certificate, that of the EK, to a root (RFC 5280
+// section 6), and returns it. The other certificates may help to find it.
 func (b Bundle) verify(certificates [][]byte, now time.Time) (EKCertificate, [][]byte, error) {
 	intermediates := x509.NewCertPool()
 	if b.Intermediates != nil {

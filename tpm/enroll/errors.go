@@ -6,27 +6,27 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// Why an authority does not enroll a device: the errors of [Authority.Handle].
-// The device gets the same ones. Test them with errors.Is.
+// The reasons why an authority does not enroll a device: the errors of
+// [Authority.Handle]. The device gets the same ones. Test for them with errors.Is.
 var (
 	// ErrPending: a person has to approve the device. Try again later.
 	ErrPending = proof.ErrPending
-	// ErrRejected: a person said no.
+	// ErrRejected: a person rejected the device.
 	ErrRejected = proof.ErrRejected
 	// ErrRevoked: the device was revoked by its EK.
 	ErrRevoked = proof.ErrRevoked
 	// ErrKeyRevoked: the key that was offered is revoked; a new key may be
 	// enrolled.
 	ErrKeyRevoked = proof.ErrKeyRevoked
-	// ErrPolicy: the policy does not know the EK and asks no person.
+	// ErrPolicy: the policy refuses the EK without asking a person.
 	ErrPolicy = proof.ErrPolicy
 	// ErrEKCertificate: the EK certificate is malformed, expired, for another
 	// key, or does not lead to a trusted root.
 	ErrEKCertificate = proof.ErrEKCertificate
-	// ErrMalformed: a message that is not one of this protocol.
+	// ErrMalformed: a message is not one of this protocol.
 	ErrMalformed = proof.ErrMalformed
-	// ErrStale: the challenge is not of this authority, has expired, was used,
-	// or a newer one was used before. Begin again.
+	// ErrStale: the challenge was made by another authority, has expired, or was
+	// used before, or a newer one was. Begin again.
 	ErrStale = proof.ErrStale
 	// ErrActivation: the secret of the challenge is wrong, so the EK and the AK
 	// are not in the same TPM.
@@ -41,14 +41,14 @@ var (
 	ErrSignature = proof.ErrSignature
 	// ErrRenewal: the key that vouches for a renewal is not the current one.
 	ErrRenewal = proof.ErrRenewal
-	// ErrBusy: the authority has too much to do, or too many devices wait for
+	// ErrBusy: the authority is overloaded, or too many devices wait for
 	// approval. Try again later.
 	ErrBusy = proof.ErrBusy
-	// ErrInternal: the authority failed. Its log tells why.
+	// ErrInternal: the authority failed. Its log says why.
 	ErrInternal = proof.ErrInternal
 )
 
-// Errors of operators.
+// Errors of the methods for operators, and of files.
 var (
 	// ErrUnknown: there is no such record, key or certificate.
 	ErrUnknown = errors.New("no such enrollment")

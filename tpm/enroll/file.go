@@ -114,7 +114,7 @@ func openError(path string, err error) error {
 	var system *fs.PathError
 	switch {
 	case errors.Is(err, bbolterrors.ErrTimeout):
-		return proof.Fail(ErrInUse, "%s: stop the msl-hsm that has it open, or ask it", path)
+		return proof.Fail(ErrInUse, "%s", path)
 	case errors.As(err, &system), errors.Is(err, ErrDamaged):
 		return fmt.Errorf("enroll: open %s: %w", path, err)
 	}

@@ -11,9 +11,9 @@ import (
 
 // This is the way of a message through an authority, from top to bottom.
 
-// Handle answers one message of a device. There always is an answer to send;
-// the error is for the log of the authority: nil if the device has what it came
-// for, or what it needs to go on. See [ErrPending] and its neighbours.
+// Handle answers one message of a device, of at most [MaxMessage] bytes. There is always
+// a response to send. The error is for the log of the authority; it is nil if the device
+// got a challenge or was enrolled. See [ErrPending] and the errors after it.
 func (a *Authority) Handle(ctx context.Context, request []byte) (response []byte, err error) {
 	if !a.limit.Allow() {
 		err = proof.Fail(ErrBusy, "more than %g messages in a second", float64(a.limit.Limit()))
@@ -26,8 +26,8 @@ func (a *Authority) Handle(ctx context.Context, request []byte) (response []byte
 	return proof.Encode(answer), nil
 }
 
-// handle returns the challenge or the result to send, and the ID of the device as
-// soon as it has proved that it has it.
+// handle returns the challenge or the result to send, and the ID of the device once it
+// is proved.
 func (a *Authority) handle(ctx context.Context, request []byte) (id string, answer any, err error) {
 	kind, err := proof.MessageType(request)
 	if err != nil {
@@ -43,7 +43,7 @@ func (a *Authority) handle(ctx context.Context, request []byte) (id string, answ
 	return "", nil, proof.Fail(ErrMalformed, "type %q", proof.Shorten(kind))
 }
 
-// begin answers with a challenge. It tells nothing of what is known of the EK.
+// begin answers with a challenge, and reveals nothing of what is known about the EK.
 func (a *Authority) begin(ctx context.Context, request []byte) (*proof.Challenge, error) {
 	b, err := proof.Parse[proof.Begin](request, proof.TypeBegin)
 	if err != nil {
@@ -63,9 +63,8 @@ func (a *Authority) begin(ctx context.Context, request []byte) (*proof.Challenge
 	return a.challenges.challenge(&b, &o, max(a.now().UnixNano(), r.Newest+1))
 }
 
-// enroll takes the record of a device from its state to the next, by its proof: it
-// is pending afterwards, or enrolled. What can be checked without the record comes
-// first.
+// enroll answers a proof: afterwards the record of the device is pending or enrolled.
+// Everything that can be checked without the record is checked first.
 func (a *Authority) enroll(ctx context.Context, request []byte) (id string, answer any, err error) {
 	n, err := a.challenges.verify(request, a.now())
 	if err != nil {
@@ -73,7 +72,7 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (id string, answ
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	n.now = a.now() // others may have taken their time
+	n.now = a.now() // the wait may have been long
 	if n.record, err = a.find(ctx, n.offered.EKHash, n.now); err != nil {
 		return "", nil, err
 	}
@@ -94,8 +93,8 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (id string, answ
 	return n.record.ID.String(), answer, err
 }
 
-// verify checks that a proof answers a challenge of this authority, and all that
-// it says.
+// verify checks that a proof answers a challenge of this authority, and everything that
+// the proof claims.
 func (k *challenger) verify(request []byte, now time.Time) (n *application, err error) {
 	n = &application{raw: request}
 	if n.proof, err = proof.Parse[proof.Proof](request, proof.TypeProof); err != nil {
@@ -108,7 +107,7 @@ func (k *challenger) verify(request []byte, now time.Time) (n *application, err 
 	return n, err
 }
 
-// hold keeps the evidence for a person. Keys that are enrolled already stay so.
+// hold keeps the evidence for a person to decide. Enrolled keys stay enrolled.
 func (a *Authority) hold(ctx context.Context, n *application) error {
 	n.waiting()
 	if err := a.putPending(ctx, n.record); err != nil {
@@ -117,7 +116,7 @@ func (a *Authority) hold(ctx context.Context, n *application) error {
 	return proof.Fail(ErrPending, "an operator has to approve EK hash %s", n.record.ID)
 }
 
-// confirm takes note that a device came again that has everything.
+// confirm records that a device came again that is enrolled already.
 func (a *Authority) confirm(ctx context.Context, n *application) error {
 	n.spend()
 	n.record.log(n.now, "came again with the same keys")
@@ -125,8 +124,8 @@ func (a *Authority) confirm(ctx context.Context, n *application) error {
 }
 
 // accept enrolls the device. It is registered before its record says that it is
-// enrolled; until then the record has no more than its keys, so that a revocation
-// finds what was registered when this was cut off.
+// enrolled. The record has the keys even before that, so that after a crash in between
+// a revocation finds what was registered.
 func (a *Authority) accept(ctx context.Context, n *application) error {
 	if err := a.note(ctx, n); err != nil {
 		return err
@@ -140,8 +139,8 @@ func (a *Authority) accept(ctx context.Context, n *application) error {
 	return a.put(ctx, n.record)
 }
 
-// note writes down the keys that are about to be registered, and nothing else of
-// the application.
+// note adds the keys that are about to be registered to the stored record, and nothing
+// else.
 func (a *Authority) note(ctx context.Context, n *application) error {
 	r := n.record
 	r.Keys, r.Certificates = slices.Clone(r.Keys), slices.Clone(r.Certificates)

@@ -9,10 +9,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// An ID names a device: the SHA-256 of its EK's public key in the form of a
-// SubjectPublicKeyInfo (RFC 5280 section 4.1). It is the key alone, since
-// nothing proves the attributes in an EK's public area: a device could change
-// them to look like another one. It can be had from a certificate, too:
+// An ID, also called EK hash, identifies a device: it is the SHA-256 of the public key
+// of its EK as a SubjectPublicKeyInfo (RFC 5280 section 4.1). It does not cover the
+// other attributes of the public area, which nothing proves: a device could change them
+// to look like another. It can be computed from a certificate, too:
 //
 //	openssl x509 -in ek.pem -pubkey -noout | openssl pkey -pubin -outform DER | sha256sum
 type ID [sha256.Size]byte
@@ -20,7 +20,7 @@ type ID [sha256.Size]byte
 // IDOf returns the ID of an EK.
 func IDOf(ek crypto.PublicKey) (ID, error) { return proof.EKHash(ek) }
 
-// ParseID reads what String wrote.
+// ParseID reads 64 hexadecimal digits.
 func ParseID(s string) (id ID, err error) {
 	return id, id.UnmarshalText([]byte(s))
 }
@@ -41,8 +41,8 @@ func (id *ID) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// An EKKind is one of the endorsement keys that a TPM has by the TCG EK
-// Credential Profile, section 2.2.1.
+// An EKKind is one of the kinds of endorsement keys of the TCG EK Credential Profile,
+// section 2.2.1.
 type EKKind = proof.EKKind
 
 // The kinds of EK.
@@ -52,5 +52,6 @@ const (
 	EKP384    = proof.EKP384    // template H-3
 )
 
-// HexBytes are written as hexadecimal digits: the TPM Names of keys.
+// HexBytes are bytes, such as the TPM Name of a key, that are written as hexadecimal
+// digits.
 type HexBytes = proof.HexBytes

@@ -12,11 +12,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// skew is how far the clock of a device may be behind.
+// skew is how far the clock of a device may be behind: certificates are backdated by it.
 const skew = 5 * time.Minute
 
-// NewCA makes the certificate of an authority's key: self-signed, for
-// certificates of devices and revocation lists alone (path length 0).
+// NewCA makes a self-signed certificate for the key of an authority, with a name of 1 to
+// 64 bytes. It is only for certificates of devices and revocation lists (path length 0).
 func NewCA(key crypto.Signer, name string, from time.Time, validity time.Duration) (*x509.Certificate, error) {
 	if name == "" || len(name) > 64 || validity <= 0 {
 		return nil, fmt.Errorf("enroll: a CA needs a name of 1 to 64 bytes and a time to live")
@@ -33,7 +33,7 @@ func NewCA(key crypto.Signer, name string, from time.Time, validity time.Duratio
 	return x509.ParseCertificate(der)
 }
 
-// newSerial has 127 random bits (RFC 5280 section 4.1.2.2: positive, at most 20
+// newSerial returns a serial number of 127 random bits (RFC 5280 section 4.1.2.2: positive, at most 20
 // bytes).
 func newSerial() *big.Int {
 	b := random(16)
@@ -65,8 +65,8 @@ type issuer struct {
 	crlLife     time.Duration // of revocation lists
 }
 
-// issue adds a certificate for a key to a record: its subject is the name of
-// the record, for signatures of a client alone.
+// issue adds a certificate for a key to a record. Its subject is the name of the record,
+// and it is only for client authentication.
 func (c *issuer) issue(r *Record, k proof.Public, now time.Time) error {
 	until := now.Add(c.validity)
 	if until.After(c.certificate.NotAfter) {
@@ -91,7 +91,7 @@ func (c *issuer) issue(r *Record, k proof.Public, now time.Time) error {
 	return nil
 }
 
-// fresh reports whether a third of a certificate's life is left.
+// fresh reports whether at least a third of a certificate's life is left.
 func fresh(c *Certificate, now time.Time) bool {
 	x, err := x509.ParseCertificate(c.DER)
 	return err == nil && now.Before(x.NotAfter.Add(-x.NotAfter.Sub(x.NotBefore)/3))

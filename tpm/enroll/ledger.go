@@ -9,15 +9,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A ledger is the records of an authority, each of which is changed by one
-// goroutine at a time.
+// A ledger is the records of an authority, which one goroutine at a time changes.
 type ledger struct {
 	mu         sync.Mutex // held from the reading of a record to its change
 	records    Records
 	maxPending int
 }
 
-// find returns the record of a device, or begins one. The caller holds mu.
+// find returns the record of a device, or a new one. The caller holds mu.
 func (l *ledger) find(ctx context.Context, id ID, now time.Time) (r Record, err error) {
 	err = l.records.View(ctx, func(tx Tx) error {
 		r, err = tx.Get(id)
@@ -34,7 +33,7 @@ func (l *ledger) put(ctx context.Context, r Record) error {
 	return l.records.Update(ctx, func(tx Tx) error { return tx.Put(r) })
 }
 
-// putPending writes a record that waits for a person, unless too many do. The
+// putPending writes a pending record, or returns [ErrBusy] if too many others are. The
 // caller holds mu.
 func (l *ledger) putPending(ctx context.Context, r Record) error {
 	return l.records.Update(ctx, func(tx Tx) error {

@@ -8,10 +8,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// Approve says yes to a device, whether it came already or is to come. It is
-// enrolled when it comes (again), and until then a device that was enrolled
-// before stays what it was. An empty name leaves the one that it has; the note
-// is for the record. A revoked device is not approved by accident: that takes
+// Approve approves a device that is pending or has not come yet. It is enrolled when it
+// comes (again); a device that is enrolled stays so until then. An empty name keeps the
+// one that it has; the note is for the record. A revoked device is [ErrState]: use
 // Reinstate first.
 func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error {
 	if name != "" {
@@ -41,8 +40,8 @@ func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error
 	})
 }
 
-// change changes the record of a device, which may be new, and withdraws the
-// identities that end by that. After an error it can be repeated.
+// change changes the record of a device, which may be new, and withdraws the identities
+// that end with it. After an error it can be repeated.
 func (a *Authority) change(ctx context.Context, id ID, edit func(*Record, time.Time) (ended []Identity, err error)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -70,21 +69,20 @@ func remark(note string) string {
 	return ": " + proof.Shorten(note)
 }
 
-// Reject says no to a device. What it was given before is revoked.
+// Reject rejects a device, and revokes the certificates that it was given.
 func (a *Authority) Reject(ctx context.Context, id ID, note string) error {
 	return a.end(ctx, id, Rejected, privilegeWithdrawn, note)
 }
 
-// RevokeDevice revokes an EK, known or not, with all that was given to its
-// device. Nothing else of that EK is enrolled until Reinstate.
+// RevokeDevice revokes an EK, known or not, with all certificates of its device. The EK
+// is not enrolled again until Reinstate.
 //
-// A TPM may have several EKs, and each makes a record. Revoke them all.
+// A TPM may have several EKs, each with a record of its own. Revoke them all.
 func (a *Authority) RevokeDevice(ctx context.Context, id ID, note string) error {
 	return a.end(ctx, id, Revoked, keyCompromise, note)
 }
 
-// end closes a record, then withdraws the device, before anybody else can have
-// its name.
+// end closes a record, and withdraws the device before any other can get its name.
 func (a *Authority) end(ctx context.Context, id ID, state State, reason int, note string) error {
 	return a.change(ctx, id, func(r *Record, now time.Time) (ended []Identity, err error) {
 		if ended, err = r.known(); err != nil {
@@ -100,8 +98,8 @@ func (a *Authority) end(ctx context.Context, id ID, state State, reason int, not
 	})
 }
 
-// Reinstate lets a rejected or revoked device apply again. Its keys and
-// certificates of before stay revoked; policy and persons decide anew.
+// Reinstate lets a rejected or revoked device apply again. Its former certificates stay
+// revoked, and the policy or a person decides again.
 func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 	return a.change(ctx, id, func(r *Record, now time.Time) ([]Identity, error) {
 		if r.State != Rejected && r.State != Revoked {
@@ -117,8 +115,8 @@ func (a *Authority) Reinstate(ctx context.Context, id ID, note string) error {
 	})
 }
 
-// Remove forgets a device that was never enrolled, to make room. One that was is
-// [ErrState]: its revocations must be remembered.
+// Remove deletes the record of a device that was never enrolled, to make room. Other
+// records are [ErrState], because revocations must be remembered.
 func (a *Authority) Remove(ctx context.Context, id ID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -134,9 +132,9 @@ func (a *Authority) Remove(ctx context.Context, id ID) error {
 	})
 }
 
-// Merge lets a device whose TPM was replaced go on under its name: the record of
-// the new EK, which must be pending, approved or enrolled, takes over the name
-// of the old one, which is revoked. The device gets it when it enrolls again.
+// Merge lets a device whose TPM was replaced keep its name: the record of the new EK,
+// which must be pending, approved or enrolled, takes over the name of the old one, which
+// is revoked. The device gets the name when it enrolls again.
 func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -153,7 +151,7 @@ func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 		if ended, err = merge(&from, &to, a.now(), note); err != nil {
 			return err
 		}
-		if err := tx.Put(from); err != nil { // first: it gives the name free
+		if err := tx.Put(from); err != nil { // first, so that the name is free
 			return err
 		}
 		return tx.Put(to)
@@ -161,7 +159,7 @@ func (a *Authority) Merge(ctx context.Context, old, new ID, note string) error {
 	return a.registry.end(ctx, ended, err)
 }
 
-// merge returns the identities that end.
+// merge changes both records, and returns the identities that end.
 func merge(from, to *Record, now time.Time, note string) (ended []Identity, err error) {
 	switch {
 	case from.ID == to.ID:

@@ -7,40 +7,41 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Policy says which TPMs are welcome. It is asked once a device has proved
-// that it has the EK, in this order:
+// A Policy decides which TPMs are accepted. It is applied once a device has proved that
+// it has the EK, in this order:
 //
-//  1. A record that a person rejected or revoked is refused, whatever the rest
-//     says.
-//  2. A record that a person approved is accepted, and so is an EK in Allowed.
-//     A person may approve an EK hash before its device comes.
-//  3. A renewal that an enrolled key signed is accepted: the device was judged
+//  1. If a person rejected or revoked the record, it is refused, regardless of the
+//     rest.
+//  2. If a person approved the record, or the EK is in Allowed, it is accepted. A
+//     person may approve an EK hash before its device comes.
+//  3. A renewal that an enrolled key signed is accepted, since the device was accepted
 //     before.
-//  4. An EK certificate that leads to a root of Bundle is accepted. One that
-//     does not is refused.
-//  5. An EK without certificate, or any EK where Bundle has no roots, waits for
-//     a person; it is refused with RefuseUnknown.
+//  4. An EK certificate that leads to a root of Bundle is accepted, any other is
+//     refused.
+//  5. An EK without certificate, or any EK if Bundle has no roots, waits for a person,
+//     or is refused with RefuseUnknown.
 //
-// A certificate that does not parse, or is for another EK, is always refused, and
-// so are EKs of other Kinds.
+// A certificate that is malformed or for another EK is always refused, and so are EKs
+// of kinds that are not in Kinds.
 type Policy struct {
 	Bundle        Bundle
 	Allowed       map[ID]bool
 	RefuseUnknown bool
-	// Kinds are the EKs that count; none means all. A TPM may have several, and
-	// each makes a device of its own, so that a TPM whose EK was revoked could
-	// come back with another one: name one kind if certificates alone decide.
+	// Kinds are the accepted kinds of EKs; empty means all. A TPM may have several
+	// EKs, and each counts as a device of its own, so that a TPM whose EK was
+	// revoked could come back with another. Name one kind if only certificates
+	// decide.
 	Kinds []EKKind
-	// Monitor accepts what steps 4 and 5 would not, and notes it in the record
-	// as Accepted: a way to learn what a policy would do to a fleet.
+	// Monitor accepts devices that steps 4 and 5 would not, and notes that in
+	// Record.Accepted: a way to try a policy on a fleet.
 	Monitor bool
-	// HoldChanged lets a device wait for a person if it is enrolled and comes
-	// with another key that the enrolled one does not vouch for: after its TPM
-	// was cleared, or if its files were lost.
+	// HoldChanged makes an enrolled device wait for a person if it comes with
+	// another key for which the enrolled one does not vouch, as after its TPM was
+	// cleared or its files were lost.
 	HoldChanged bool
 }
 
-// A verdict is what a policy says: accepted or, with waits, not yet.
+// A verdict is the decision of a policy: accepted or, if waits is set, not yet.
 type verdict struct {
 	accepted string
 	waits    string
@@ -48,7 +49,7 @@ type verdict struct {
 	ek       EKCertificate
 }
 
-// judge asks the policy. The record is that of the device, new if it has none.
+// judge applies the policy to a device and its record, which may be new.
 func (p *Policy) judge(r *Record, b *proof.Begin, o *proof.Offered, renews bool, now time.Time) (verdict, error) {
 	switch r.State {
 	case Rejected:
@@ -60,7 +61,7 @@ func (p *Policy) judge(r *Record, b *proof.Begin, o *proof.Offered, renews bool,
 		return verdict{}, err
 	}
 	if kind := o.EK.Kind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
-		return verdict{}, proof.Fail(ErrPolicy, "EKs of kind %s do not count here: run tpm init with another", kind)
+		return verdict{}, proof.Fail(ErrPolicy, "EKs of kind %s are not accepted here: use another kind", kind)
 	}
 	v, err := p.accept(r, b, renews, now)
 	if err != nil && p.Monitor {

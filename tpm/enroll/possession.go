@@ -6,19 +6,19 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Use is what a key that is certified outside an enrollment is for.
+// A Use is the purpose of a key that is certified outside an enrollment.
 type Use int
 
-// The uses.
+// The uses of certified keys.
 const (
 	Storage    Use = iota + 1 // parent of imported keys: restricted decryption
 	Decryption                // RSA decryption of what a peer encrypts
 )
 
-// Certified checks that the AK of an enrolled device, by the name of the device,
-// certified a key (TPMT_PUBLIC) of that use with that qualifying data: the device
-// is in possession of its TPM, and the key stays in it. A name that is not
-// enrolled, or not any more, is [ErrUnknown] or [ErrState].
+// Certified checks that the AK of the enrolled device with a name certified a key with
+// this use and qualifying data: the key is in the TPM of the device and cannot leave it.
+// area is its TPMT_PUBLIC, attest a TPMS_ATTEST, and signature a TPMT_SIGNATURE. A name
+// that is not known is [ErrUnknown], one that is not enrolled [ErrState].
 func (a *Authority) Certified(ctx context.Context, name string, use Use, area, attest, signature, qualifying []byte) error {
 	r, err := a.Named(ctx, name)
 	if err != nil {

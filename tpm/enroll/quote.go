@@ -2,14 +2,14 @@ package enroll
 
 import "github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 
-// A PCR is a register and its value.
+// A PCR is a platform configuration register and its value.
 type PCR struct {
 	Index  uint
 	Digest []byte // SHA-256
 }
 
-// VerifyQuote checks that the AK of an enrolled device quoted these PCRs for the
-// nonce, and returns them.
+// VerifyQuote checks evidence that Device.Quote of package identity returned: that the
+// AK of the enrolled device quoted these PCRs for the nonce. It returns the PCRs.
 func VerifyQuote(evidence []byte, r *Record, nonce []byte) ([]PCR, error) {
 	q, err := proof.Parse[proof.StandaloneQuote](evidence, proof.TypeQuote)
 	if err != nil {

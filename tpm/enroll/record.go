@@ -11,19 +11,19 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A State is how far a device has come.
+// A State is the state of an enrollment.
 type State string
 
 // The states of a record.
 const (
 	Pending  State = "pending"  // it proved its TPM and waits for a person
-	Approved State = "approved" // a person said yes; the device has to come (again)
+	Approved State = "approved" // by a person; the device has to come (again)
 	Enrolled State = "enrolled"
-	Rejected State = "rejected" // a person said no
-	Revoked  State = "revoked"  // it was good once, or must never be
+	Rejected State = "rejected" // by a person
+	Revoked  State = "revoked"  // it was enrolled once, or must never be
 )
 
-// A Record is what an authority knows of a device.
+// A Record is what an authority knows about a device.
 type Record struct {
 	ID       ID        `json:"id"`
 	Name     string    `json:"name"` // its identity; unique
@@ -33,31 +33,31 @@ type Record struct {
 	Waits    string    `json:"waits,omitempty"`    // why it is pending
 	Created  time.Time `json:"created"`
 	Updated  time.Time `json:"updated"`
-	Newest   int64     `json:"newest"` // the newest challenge that was used
+	Newest   int64     `json:"newest"` // time of the newest used challenge, in nanoseconds since 1970
 
-	// Registered is the name under which it was last registered: not Name, if a
-	// person changed that since.
+	// Registered is the name under which it was last registered. It differs from
+	// Name if a person changed that since.
 	Registered string `json:"registered,omitempty"`
-	// Withdrawn tells that this authority revoked what is registered under Name,
-	// so that it may take that back when the device enrolls again.
+	// Withdrawn says that this authority revoked what is registered under Name,
+	// so that it may undo that when the device enrolls again.
 	Withdrawn bool `json:"withdrawn,omitempty"`
-	// Since is when the device last became what it is without the word of a key
-	// that it had before: what was given to its name earlier is not its own.
+	// Since is when the device last enrolled without an earlier key vouching for
+	// it. Anything given to its name before may belong to another device.
 	Since time.Time `json:"since,omitzero"`
 
 	Manufacturer string `json:"manufacturer,omitempty"` // of the EK certificate, as "id:53544D20"
 	Model        string `json:"model,omitempty"`
 
-	Evidence     *Evidence     `json:"evidence,omitempty"` // of the last enrollment, or of the wish for one
+	Evidence     *Evidence     `json:"evidence,omitempty"` // of the last enrollment or application
 	Keys         []Key         `json:"keys,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
 	Replaced     *ID           `json:"replaced,omitempty"` // the record that took over its name
 	Log          []Event       `json:"log,omitempty"`      // newest last
 }
 
-// Evidence is what a device proved, complete: [Verifier.Verify] checks it again.
+// Evidence is the complete proof of a device, which [Verifier.Verify] checks again.
 type Evidence struct {
-	Proof   []byte    `json:"proof"`           // the message as it came
+	Proof   []byte    `json:"proof"`           // the message of the device
 	Chain   [][]byte  `json:"chain,omitempty"` // DER, from the EK certificate to the root that was trusted
 	Checked time.Time `json:"checked"`
 }
@@ -71,7 +71,7 @@ type Key struct {
 	Revoked *Revocation `json:"revoked,omitempty"`
 }
 
-// A Certificate was issued to a key.
+// A Certificate is one that was issued for a key.
 type Certificate struct {
 	Serial  string      `json:"serial"` // hexadecimal
 	DER     []byte      `json:"der"`
@@ -81,31 +81,31 @@ type Certificate struct {
 	Revoked *Revocation `json:"revoked,omitempty"`
 }
 
-// A Revocation tells when and why; reasons are numbers of RFC 5280 section
-// 5.3.1.
+// A Revocation says when and why something was revoked. Reasons are the numbers of RFC
+// 5280 section 5.3.1.
 type Revocation struct {
 	Time   time.Time `json:"time"`
 	Reason int       `json:"reason"`
 	Note   string    `json:"note,omitempty"`
 }
 
-// An Event is a line of a record's history.
+// An Event is a line in the history of a record.
 type Event struct {
 	Time time.Time `json:"time"`
 	What string    `json:"what"`
 }
 
-// An Identity is a device as the protocol above knows it.
+// An Identity is a device as the protocol above sees it.
 type Identity struct {
 	ID        ID
 	Name      string
 	Keys      []IdentityKey
-	Former    []IdentityKey // keys that it had, or offered, before
+	Former    []IdentityKey // keys that it had or offered earlier
 	Since     time.Time     // see [Record]
 	Withdrawn bool          // see [Record]
 }
 
-// An IdentityKey is one of its keys.
+// An IdentityKey is a key of an Identity.
 type IdentityKey struct {
 	Name        HexBytes         // TPM Name
 	Public      crypto.PublicKey // *ecdsa.PublicKey or *rsa.PublicKey
@@ -135,13 +135,13 @@ func (r *Record) key(name []byte) *Key {
 	return nil
 }
 
-// KeyRevoked reports whether a key is revoked, by its TPM Name.
+// KeyRevoked reports whether the key with a TPM Name is revoked.
 func (r *Record) KeyRevoked(name HexBytes) bool {
 	k := r.key(name)
 	return k != nil && k.Revoked != nil
 }
 
-// current lists the Names of the keys in use.
+// current returns the Names of the keys in use.
 func (r *Record) current() [][]byte {
 	var n [][]byte
 	for _, k := range r.Keys {
@@ -176,7 +176,7 @@ func (r *Record) supersede(names [][]byte, now time.Time) {
 	}
 }
 
-// revokeCertificates revokes those of a key, or all for a nil key.
+// revokeCertificates revokes the certificates of a key, or all for a nil key.
 func (r *Record) revokeCertificates(key []byte, why Revocation) {
 	for i := range r.Certificates {
 		c := &r.Certificates[i]
@@ -186,9 +186,8 @@ func (r *Record) revokeCertificates(key []byte, why Revocation) {
 	}
 }
 
-// prune forgets what no longer matters: expired certificates, and keys that were
-// retired long ago. Those that were retired lately must be known, since a device
-// whose renewal was not answered names them again.
+// prune removes expired certificates, and keys that were retired long ago. Recently
+// retired keys stay, because a device whose renewal was not answered names them again.
 func (r *Record) prune(now time.Time) {
 	r.Certificates = slices.DeleteFunc(r.Certificates, func(c Certificate) bool { return c.Expires.Before(now) })
 	r.Keys = slices.DeleteFunc(r.Keys, func(k Key) bool {
@@ -196,7 +195,7 @@ func (r *Record) prune(now time.Time) {
 	})
 }
 
-// issued counts what was given to a device of late.
+// issued counts the keys or certificates that a device was given recently.
 func (r *Record) issued() int {
 	keys := 0
 	for _, k := range r.Keys {
@@ -207,8 +206,8 @@ func (r *Record) issued() int {
 	return max(keys, len(r.Certificates))
 }
 
-// Identity returns the keys, even if they are revoked, those in use with their
-// newest certificates.
+// Identity returns the device with all its keys, even if they are revoked, and the
+// newest certificates of those in use.
 func (r *Record) Identity() (Identity, error) {
 	id := Identity{ID: r.ID, Name: r.Name, Since: r.Since, Withdrawn: r.Withdrawn}
 	for _, k := range r.Keys {
@@ -231,7 +230,7 @@ func (r *Record) Identity() (Identity, error) {
 	return id, nil
 }
 
-// registered is the identity that the protocol above knows.
+// registered returns the identity that the protocol above knows.
 func (r *Record) registered() (Identity, error) {
 	if r.Registered == "" {
 		return Identity{}, nil
@@ -241,8 +240,9 @@ func (r *Record) registered() (Identity, error) {
 	return id, err
 }
 
-// known are the identities that the protocol above may know: what is registered,
-// and what was about to be when an enrollment under another name was cut off.
+// known returns the identities that the protocol above may know: the registered one,
+// and one that was about to be registered when an enrollment under a new name was
+// interrupted.
 func (r *Record) known() (all []Identity, err error) {
 	id, err := r.Identity()
 	if err != nil || len(r.Keys) == 0 {
@@ -258,7 +258,7 @@ func (r *Record) known() (all []Identity, err error) {
 	return all, nil
 }
 
-// renamed revokes the certificates for names of before.
+// renamed revokes the certificates for former names.
 func (r *Record) renamed(now time.Time) {
 	for i := range r.Certificates {
 		if c := &r.Certificates[i]; c.Name != r.Name && c.Revoked == nil {
@@ -267,11 +267,11 @@ func (r *Record) renamed(now time.Time) {
 	}
 }
 
-// defaultName is the name of a device that no person named.
+// defaultName is the name of a device that a person has not named.
 func defaultName(id ID) string { return "tpm-" + id.String()[:32] }
 
-// secondName is that of a device that gave its name away, which may have been the
-// default.
+// secondName is the name of a device that gave its name, perhaps the default one, to
+// another.
 func secondName(id ID) string { return "tpm-" + id.String()[:60] }
 
 // checkName refuses names that do not fit into a certificate (RFC 5280

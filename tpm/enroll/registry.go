@@ -6,12 +6,12 @@ import (
 	"fmt"
 )
 
-// A registry is the protocol above, which knows devices by their names.
+// A registry is the protocol above, which identifies devices by their names.
 type registry struct {
 	register, withdraw func(context.Context, Identity) error // nil does nothing
 }
 
-// enter makes the device of a record known, and unknown under a name of before.
+// enter registers the device of a record, and withdraws it under its former name.
 func (g registry) enter(ctx context.Context, r *Record) error {
 	id, err := r.Identity()
 	if err != nil {
@@ -35,6 +35,7 @@ func (g registry) enter(ctx context.Context, r *Record) error {
 	return nil
 }
 
+// remove withdraws an identity, if it has keys.
 func (g registry) remove(ctx context.Context, id Identity) error {
 	if g.withdraw == nil || len(id.Keys)+len(id.Former) == 0 {
 		return nil
@@ -45,7 +46,7 @@ func (g registry) remove(ctx context.Context, id Identity) error {
 	return nil
 }
 
-// end removes identities, and joins the errors of that to the one that there was.
+// end removes identities, and joins errors to err.
 func (g registry) end(ctx context.Context, ended []Identity, err error) error {
 	for _, id := range ended {
 		err = errors.Join(err, g.remove(ctx, id))

@@ -19,8 +19,8 @@ const (
 	privilegeWithdrawn = 9
 )
 
-// RevokeCertificate revokes one certificate, by its hexadecimal serial number.
-// Its key may get another one.
+// RevokeCertificate revokes one certificate, by its serial number in hexadecimal. Its key
+// may get another one. An unknown number is [ErrUnknown].
 func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) error {
 	serial = strings.ToLower(strings.TrimLeft(strings.ReplaceAll(serial, ":", ""), "0"))
 	a.mu.Lock()
@@ -45,9 +45,8 @@ func (a *Authority) RevokeCertificate(ctx context.Context, serial, note string) 
 	})
 }
 
-// RevokeKey revokes a key of a device for ever, by its TPM Name, with its
-// certificates. The device may enroll another one. After an error of Withdraw it
-// can be repeated.
+// RevokeKey revokes a key of a device for good, by its TPM Name, with its certificates.
+// The device may enroll another key. After an error of Withdraw it can be repeated.
 func (a *Authority) RevokeKey(ctx context.Context, id ID, name HexBytes, note string) error {
 	return a.change(ctx, id, func(r *Record, now time.Time) (ended []Identity, err error) {
 		k := r.key(name)
@@ -80,9 +79,8 @@ func only(keys []IdentityKey, name HexBytes) (found []IdentityKey) {
 	return found
 }
 
-// Revoked reports whether a certificate of this authority does not count any
-// more. One that is not in the records, because it was never issued here or has
-// expired, is [ErrUnknown].
+// Revoked reports whether a certificate of this authority is revoked. A certificate that
+// is not in the records, because it was not issued here or has expired, is [ErrUnknown].
 func (a *Authority) Revoked(ctx context.Context, serial *big.Int) (revoked bool, err error) {
 	err = a.records.View(ctx, func(tx Tx) error {
 		id, err := tx.BySerial(serial.Text(16))
@@ -100,8 +98,8 @@ func (a *Authority) Revoked(ctx context.Context, serial *big.Int) (revoked bool,
 	return revoked, err
 }
 
-// CRL returns the list of revoked certificates that have not expired, signed by
-// the CA (RFC 5280 section 5), DER. Its number is the time in nanoseconds.
+// CRL returns the list of revoked certificates that have not expired, signed by the CA
+// (RFC 5280 section 5), in DER. Its number is the time in nanoseconds since 1970.
 func (a *Authority) CRL(ctx context.Context) ([]byte, error) {
 	if a.ca == nil {
 		return nil, errors.New("enroll: without a CA there is no revocation list")
@@ -134,8 +132,7 @@ func appendRevoked(list []x509.RevocationListEntry, r Record, now time.Time) ([]
 	return list, nil
 }
 
-// PEM writes a certificate or a revocation list ("CERTIFICATE", "X509 CRL") as
-// text (RFC 7468).
+// PEM encodes DER data as text (RFC 7468). kind is "CERTIFICATE" or "X509 CRL".
 func PEM(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

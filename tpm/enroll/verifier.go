@@ -9,27 +9,26 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Verifier checks what an authority recorded, with no trust in its records, and
-// without the device.
+// A Verifier checks the records of an authority without trusting them, and without the
+// device.
 type Verifier struct {
-	// Roots must have the one that the EK certificate led to, if the record
-	// says that it led to one.
+	// Roots must contain the root of the EK certificate, if the record has a
+	// chain to one.
 	Roots *x509.CertPool
-	// CA must have signed the certificates of the record, if it is there.
+	// CA, if set, must have signed the certificates of the record.
 	CA *x509.Certificate
-	// Time is when EK certificates have to be valid; the zero time means when
-	// the authority checked them.
+	// Time is when EK certificates must be valid; the zero time means when the
+	// authority checked them.
 	Time time.Time
 }
 
-// Verify checks that the evidence of a record proves what it says: that these
-// keys have the right kinds and attributes, that the AK certified the LDevIDs
-// over everything that was said, that each LDevID signed its request, and that
-// the keys in use and their certificates are those. Any other byte in the
-// evidence is an error.
+// Verify checks that the evidence of a record proves what the record says: that the keys
+// have the right kinds and attributes, that the AK certified the LDevIDs over the whole
+// exchange, that each LDevID signed its request, and that these are the keys in use and
+// those of their certificates. Any change to the evidence is [ErrEvidence].
 //
-// That the secret of the challenge could only be had with the EK is the
-// authority's word: nobody can check that later.
+// Nobody can check later that the secret of the challenge could only be known with the
+// EK: for that, Verify relies on the authority.
 func (v Verifier) Verify(r *Record) error {
 	if r.Evidence == nil {
 		return proof.Fail(ErrEvidence, "there is none for EK hash %s", r.ID)
@@ -64,7 +63,7 @@ func (v Verifier) verify(r *Record) error {
 	return v.verifyKeys(r, &o)
 }
 
-// verifyChain checks the way to a root if the record has one.
+// verifyChain checks the chain to a root, if the record has one.
 func (v Verifier) verifyChain(r *Record, b *proof.Begin) error {
 	e := r.Evidence
 	if len(e.Chain) == 0 {
@@ -77,7 +76,7 @@ func (v Verifier) verifyChain(r *Record, b *proof.Begin) error {
 	if at.IsZero() {
 		at = e.Checked
 	}
-	// Whom to trust is v's to say, and what was between is the record's.
+	// The roots are those of v, the intermediate certificates those of the record.
 	_, chains, err := paths(e.Chain, v.Roots, x509.NewCertPool(), at)
 	if err != nil {
 		return err

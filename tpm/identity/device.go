@@ -13,9 +13,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// A Device is the identity of this machine: its keys in a TPM and, in a file,
-// what goes with them. It is safe for use by many goroutines. Every method reads
-// the file anew, since another process may have renewed the identity.
+// A Device is the identity of this machine: its keys in a TPM, and a state file with
+// their blobs and certificates. It is safe for use by many goroutines. Every method
+// reads the file again, since another process may have renewed the identity.
 type Device struct {
 	// PCRs are the platform configuration registers (0 to 23, of the SHA-256
 	// bank) that are quoted when the device enrolls. It may be empty.
@@ -26,9 +26,9 @@ type Device struct {
 	keyring
 }
 
-// Open reads the state file at path, which need not exist. A damaged one is
+// Open reads the state file at path, which need not exist; a damaged one is
 // [ErrDamaged]. The keys are under the storage key of the store, which the caller
-// closes when the Device is no longer used.
+// closes after the last use of the Device.
 func Open(store *tpm.Store, path string) (*Device, error) {
 	f := &file{path: path}
 	if err := f.read(); err != nil {
@@ -47,7 +47,7 @@ func (d *Device) acquire() error {
 	return err
 }
 
-// acquireReady is acquire for what needs the keys that Init makes.
+// acquireReady is acquire for methods that need the keys that Init makes.
 func (d *Device) acquireReady() error {
 	if err := d.acquire(); err != nil {
 		return err
@@ -66,8 +66,8 @@ func (d *Device) now() time.Time {
 	return time.Now()
 }
 
-// Check asks the TPM whether the identity is still there: [ErrOtherTPM],
-// [ErrCleared], or what the TPM says.
+// Check checks that the TPM still has the identity. The error is [ErrOtherTPM],
+// [ErrCleared], or an error of the TPM.
 func (d *Device) Check() error {
 	if err := d.acquireReady(); err != nil {
 		return err
@@ -85,9 +85,9 @@ func (d *Device) Check() error {
 	return nil
 }
 
-// Diagnose tells why the store of an identity does not open, as far as the EK and
-// the storage key show it: [ErrOtherTPM], [ErrCleared], or nil where the storage
-// key of the identity is there.
+// Diagnose finds out why the store of an identity does not open, from the EK and the
+// storage key. It returns [ErrOtherTPM], [ErrCleared], or nil if the storage key of the
+// identity is in the TPM. path is that of the state file of the identity.
 func Diagnose(device *tpm.Device, path string) error {
 	s, _, err := readState(path)
 	if err == nil {
@@ -106,7 +106,7 @@ func Diagnose(device *tpm.Device, path string) error {
 	return cleared(err)
 }
 
-// A Credential is an LDevID that can be used.
+// A Credential is an LDevID, ready for use.
 type Credential struct {
 	Algorithm   keystore.Algorithm
 	Signer      crypto.Signer // SHA-256: ECDSA as ASN.1 DER, RSA as PKCS #1 v1.5
@@ -114,8 +114,8 @@ type Credential struct {
 }
 
 // Credentials returns the name of this device and its LDevIDs, each with its
-// certificate if the authority issues any. Before the device is enrolled they
-// are [ErrNotEnrolled].
+// certificate if the authority issues certificates. Before the device is enrolled, the
+// error is [ErrNotEnrolled].
 func (d *Device) Credentials() (name string, list []Credential, err error) {
 	if err := d.acquire(); err != nil {
 		return "", nil, err

@@ -15,11 +15,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// ekInfo is where a TPM keeps what belongs to an EK.
+// ekInfo says how to make a kind of EK, and where a TPM keeps it and its certificate.
 type ekInfo struct {
 	kind        EKKind
 	certificate tpm2.TPMHandle // NV index
-	persistent  tpm2.TPMHandle // where a maker may have put the key
+	persistent  tpm2.TPMHandle // where a manufacturer may have put the key
 	template    tpm2.TPMTPublic
 }
 
@@ -70,7 +70,7 @@ func p384Template() tpm2.TPMTPublic {
 	return t
 }
 
-// chooseEK takes the first kind that has a certificate, or else RSA.
+// chooseEK returns the first kind that has a certificate, else RSA.
 func chooseEK(t transport.TPM) (EKKind, error) {
 	for _, e := range ekInfos() {
 		der, err := readNV(t, e.certificate)
@@ -84,8 +84,9 @@ func chooseEK(t transport.TPM) (EKKind, error) {
 	return EKRSA2048, nil
 }
 
-// useEK gives f the EK, from where its maker put it or made again: it is the
-// same key each time, as long as the TPM has the same endorsement seed.
+// useEK gives f the EK and its public area: the persistent one of the manufacturer, or
+// one that is made again, which is the same key as long as the TPM keeps its
+// endorsement seed.
 func useEK(t transport.TPM, kind EKKind, f func(tpm2.NamedHandle, []byte) error) error {
 	e, err := ekInfoOf(kind)
 	if err != nil {
@@ -104,13 +105,13 @@ func useEK(t transport.TPM, kind EKKind, f func(tpm2.NamedHandle, []byte) error)
 	return f(tpm2.NamedHandle{Handle: r.ObjectHandle, Name: r.Name}, r.OutPublic.Bytes())
 }
 
-// sameTemplate compares all but the key itself.
+// sameTemplate compares everything except the key itself.
 func sameTemplate(area *tpm2.TPMTPublic, template tpm2.TPMTPublic) bool {
 	template.Unique = area.Unique
 	return area.Type == template.Type && bytes.Equal(tpm2.Marshal(*area), tpm2.Marshal(template))
 }
 
-// checkEK asks for the EK of a state file.
+// checkEK returns [ErrOtherTPM] if an EK is not that of the state file.
 func checkEK(s *state, public []byte, path string) error {
 	if !sameEK(s.EK.Public, public) {
 		return proof.Fail(ErrOtherTPM, "%s", path)
@@ -124,7 +125,7 @@ func sameEK(a, b []byte) bool {
 	return err == nil && err2 == nil && proof.SameKey(x.Key, y.Key)
 }
 
-// ekPolicy satisfies the policy of an EK in a session.
+// ekPolicy starts a session that satisfies the policy of an EK.
 func ekPolicy(t transport.TPM, kind EKKind) (tpm2.Session, func() error, error) {
 	hash := tpm2.TPMAlgSHA256
 	if kind == EKP384 {
@@ -150,9 +151,9 @@ func ekPolicy(t transport.TPM, kind EKKind) (tpm2.Session, func() error, error) 
 	return s, end, nil
 }
 
-// readCertificates returns the certificate of an EK and those above it which
-// the maker left (TCG EK Credential Profile, section 2.2.1.5.2), none if there
-// is none.
+// readCertificates returns the certificate of an EK and the certificates above it that
+// the manufacturer stored (TCG EK Credential Profile, section 2.2.1.5.2). There may be
+// none.
 func readCertificates(t transport.TPM, kind EKKind) ([][]byte, error) {
 	e, err := ekInfoOf(kind)
 	if err != nil {
@@ -195,8 +196,8 @@ func nvHandles(t transport.TPM, first, last uint32) (found []tpm2.TPMHandle, err
 	return found, nil
 }
 
-// splitCertificates takes certificates apart that stand one behind the other, and
-// leaves what is no certificate: some makers fill an index up.
+// splitCertificates splits concatenated certificates, and ignores what follows them:
+// some manufacturers pad an index.
 func splitCertificates(der []byte, most int) (list [][]byte) {
 	for len(list) < most && len(der) > 4 && der[0] == 0x30 && der[1] == 0x82 { // a SEQUENCE of 256 bytes or more
 		size := 4 + int(binary.BigEndian.Uint16(der[2:]))
@@ -208,7 +209,7 @@ func splitCertificates(der []byte, most int) (list [][]byte) {
 	return list
 }
 
-// readNV reads an index that anyone may read, nil if there is none.
+// readNV reads an NV index that needs no password, or returns nil if there is none.
 func readNV(t transport.TPM, index tpm2.TPMHandle) ([]byte, error) {
 	p, err := tpm2.NVReadPublic{NVIndex: index}.Execute(t)
 	if err != nil {
@@ -226,7 +227,7 @@ func readNV(t transport.TPM, index tpm2.TPMHandle) ([]byte, error) {
 }
 
 func readNVData(t transport.TPM, index tpm2.NamedHandle, size int) ([]byte, error) {
-	const step = 512 // what every TPM gives at once
+	const step = 512 // bytes that every TPM returns in one response
 	var data []byte
 	for len(data) < size {
 		r, err := tpm2.NVRead{

@@ -15,10 +15,11 @@ import (
 // returns its answer.
 type Exchange func(ctx context.Context, request []byte) (response []byte, err error)
 
-// Enroll proves the identity to an authority and keeps what it gives. It can be
-// repeated at any time: what is complete stays so, and what waited for a person
-// may be ready ([ErrPending]). A renewal that was interrupted is brought to its
-// end. See [ErrPending] and its neighbours for what an authority says.
+// Enroll proves the identity to an authority, and keeps the name and the certificates
+// that it gets. It can be repeated at any time: it also completes an interrupted
+// renewal, and gets the answer for a device that waited for a person ([ErrPending]). See
+// [ErrPending] and the errors after it for what an authority may answer. progress, if
+// not nil, is called before each step.
 func (d *Device) Enroll(ctx context.Context, exchange Exchange, progress func(string)) error {
 	if err := d.acquireReady(); err != nil {
 		return err
@@ -27,8 +28,8 @@ func (d *Device) Enroll(ctx context.Context, exchange Exchange, progress func(st
 	return d.application(exchange, progress).run(ctx)
 }
 
-// Renew enrolls new keys, for which the enrolled one vouches. After an error the
-// old ones are still in use, and Renew or Enroll go on with the same new ones.
+// Renew enrolls new keys, for which the enrolled one vouches. After an error the old
+// keys stay in use, and the next Renew or Enroll continues with the same new ones.
 func (d *Device) Renew(ctx context.Context, exchange Exchange, progress func(string)) error {
 	if err := d.acquireReady(); err != nil {
 		return err
@@ -69,11 +70,12 @@ type application struct {
 	progress func(string)
 }
 
+// application prepares an attempt to enroll the keys of this device.
 func (d *Device) application(exchange Exchange, progress func(string)) *application {
 	return &application{keyring: d.keyring, pcrs: d.PCRs, now: d.now, exchange: exchange, progress: progress}
 }
 
-// run goes through the exchange, and once more if its challenge expired.
+// run makes the attempt, and repeats it once if the challenge expired.
 func (a *application) run(ctx context.Context) error {
 	r, err := a.converse(ctx)
 	if errors.Is(err, ErrStale) {
@@ -92,7 +94,8 @@ func (a *application) run(ctx context.Context) error {
 	return errors.Join(err, a.file.save(func(s *state) { s.Last = &last }))
 }
 
-// fromAuthority reports whether an error is an answer that Status should show.
+// fromAuthority reports whether an error is an answer of the authority, which Status
+// shows.
 func fromAuthority(err error) bool {
 	for _, kind := range []error{ErrPending, ErrRejected, ErrRevoked, ErrKeyRevoked, ErrPolicy, ErrEKCertificate, ErrRenewal} {
 		if errors.Is(err, kind) {
@@ -102,7 +105,7 @@ func fromAuthority(err error) bool {
 	return false
 }
 
-// keys are those that the exchange is about.
+// keys returns the keys to enroll.
 func (a *application) keys() []tpm.Blob {
 	if len(a.file.state.Next) > 0 {
 		return a.file.state.Next
@@ -110,8 +113,7 @@ func (a *application) keys() []tpm.Blob {
 	return a.file.state.Keys
 }
 
-// converse sends the two messages of a device, and returns what the authority says
-// to the second one.
+// converse sends the two messages of a device, and returns the answer to the second.
 func (a *application) converse(ctx context.Context) (proof.Result, error) {
 	b, err := a.begin()
 	if err != nil {
@@ -160,7 +162,8 @@ func readChallenge(answer []byte) (proof.Challenge, error) {
 	return proof.Parse[proof.Challenge](answer, proof.TypeChallenge)
 }
 
-// accept checks what the authority gave, and makes it the identity in one write.
+// accept checks the name and the certificates that the authority gave, and makes them
+// the identity in one write.
 func (a *application) accept(r proof.Result) error {
 	keys := a.keys()
 	if r.Name == "" || len(r.Certificates) > 0 && len(r.Certificates) != len(keys) {
@@ -177,6 +180,7 @@ func (a *application) accept(r proof.Result) error {
 	})
 }
 
+// checkIssued checks that a certificate (DER) is for the key and signed by the CA.
 func checkIssued(der, ca []byte, key tpm.Blob) error {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {

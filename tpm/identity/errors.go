@@ -6,26 +6,26 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// What an authority says to a device, from [Device.Enroll] and [Device.Renew].
-// Test them with errors.Is.
+// The answers of an authority that are errors of [Device.Enroll] and [Device.Renew].
+// Test for them with errors.Is.
 var (
 	// ErrPending: a person has to approve the device. Try again later.
 	ErrPending = proof.ErrPending
-	// ErrRejected: a person said no.
+	// ErrRejected: a person rejected the device.
 	ErrRejected = proof.ErrRejected
 	// ErrRevoked: the device was revoked by its EK.
 	ErrRevoked = proof.ErrRevoked
 	// ErrKeyRevoked: the key that was offered is revoked. Make new ones with
 	// InitOptions.NewKeys, and enroll them.
 	ErrKeyRevoked = proof.ErrKeyRevoked
-	// ErrPolicy: the policy does not know the EK and asks no person.
+	// ErrPolicy: the policy refuses the EK without asking a person.
 	ErrPolicy = proof.ErrPolicy
 	// ErrEKCertificate: the EK certificate is malformed, expired, for another
 	// key, or does not lead to a trusted root.
 	ErrEKCertificate = proof.ErrEKCertificate
 	// ErrRenewal: the key that vouches for a renewal is not the current one.
 	ErrRenewal = proof.ErrRenewal
-	// ErrBusy: the authority has too much to do, or too many devices wait for
+	// ErrBusy: the authority is overloaded, or too many devices wait for
 	// approval. Try again later.
 	ErrBusy = proof.ErrBusy
 	// ErrStale: the challenge expired, or was used, twice in a row.
@@ -35,28 +35,32 @@ var (
 	// ErrMalformed: a message is not one of this protocol.
 	ErrMalformed = proof.ErrMalformed
 	// ErrNonce, ErrKey, ErrAttestation and ErrSignature: the authority found a
-	// fault in what the TPM proved.
+	// fault in the proof of the TPM.
 	ErrNonce       = proof.ErrNonce
 	ErrKey         = proof.ErrKey
 	ErrAttestation = proof.ErrAttestation
 	ErrSignature   = proof.ErrSignature
-	// ErrInternal: the authority failed. Its log tells why.
+	// ErrInternal: the authority failed. Its log says why.
 	ErrInternal = proof.ErrInternal
 )
 
-// The state of a device.
+// Errors that the state of a device causes.
 var (
-	// ErrNotInitialized: the device has no keys yet. Run tpm init.
-	ErrNotInitialized = errors.New("device has no identity: run tpm init")
-	// ErrNotEnrolled: the device has keys and no identity yet. Run tpm enroll.
-	ErrNotEnrolled = errors.New("device is not enrolled: run tpm enroll")
+	// ErrNotInitialized: the device has no keys yet. [Device.Init] makes them.
+	ErrNotInitialized = errors.New("device has no identity")
+	// ErrNotEnrolled: the device has keys and no identity yet. [Device.Enroll]
+	// gets one.
+	ErrNotEnrolled = errors.New("device is not enrolled")
 	// ErrCleared: the keys of the device do not load any more. Its EK is the
-	// same, and so is its record.
-	ErrCleared = errors.New("keys do not load, the TPM was cleared: run tpm init and tpm enroll again")
+	// same, and so is its record: Init and Enroll bring the identity back.
+	ErrCleared = errors.New("keys do not load, the TPM was cleared")
 	// ErrOtherTPM: the state file was made with another TPM. If the TPM was
-	// replaced, run tpm init --replace, enroll, and let an operator merge the
-	// records.
-	ErrOtherTPM = errors.New("state file is of another TPM: if this TPM takes its place, run tpm init --replace")
+	// replaced, Init with InitOptions.Replace, Enroll, and let an operator merge
+	// the records.
+	ErrOtherTPM = errors.New("state file is of another TPM")
+	// ErrOtherEK: Init was asked for an EK of another kind than the device has.
+	// InitOptions.Replace gives the identity up for that.
+	ErrOtherEK = errors.New("with another EK it is another device")
 	// ErrDamaged: the state file is not what this package wrote.
 	ErrDamaged = errors.New("file is damaged")
 	// ErrInUse: another process changed the state file meanwhile.

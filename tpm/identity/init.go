@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// InitOptions say how Init makes an identity. The zero value is the usual one.
+// InitOptions are the options of [Device.Init]. The zero value is the usual choice.
 type InitOptions struct {
 	EK         EKKind               // default: the first kind with a certificate, else EKRSA2048
 	AK         keystore.Algorithm   // default ECDSAP256
@@ -25,13 +25,13 @@ type InitOptions struct {
 	Replace    bool                 // give up the identity of another TPM
 }
 
-// Init makes the keys that are not there yet: an AK and the LDevIDs, under the
-// storage key of the store. The EK is the TPM's own. Each is written to the file as
-// soon as it is made, so that Init can be repeated after a crash; with everything
-// there it changes nothing. Keys that do not load any more, since the TPM was
-// cleared, are made anew.
+// Init makes the keys that do not exist yet: an AK and the LDevIDs, under the storage
+// key of the store. The EK is the TPM's own. Each key is written to the file as soon as
+// it is made, so that Init can be repeated after a crash; if all exist, it changes
+// nothing. Keys that no longer load, because the TPM was cleared, are replaced. The
+// error is [ErrOtherTPM] or [ErrOtherEK] if the identity belongs to another TPM or EK.
 //
-// It may take minutes on a chip. progress, if there is one, hears what is done.
+// It may take minutes on a chip. progress, if not nil, is called before each step.
 func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string)) error {
 	if err := d.acquire(); err != nil {
 		return err
@@ -72,13 +72,13 @@ type initialization struct {
 	keyring
 }
 
-// findEK finds the EK of the TPM, and asks whether it is the one of before.
+// findEK finds the EK of the TPM, and checks that it is that of the identity.
 func (i *initialization) findEK() error {
 	kind := i.EK
 	if i.file.state.EK != nil && !i.Replace {
 		kind = cmp.Or(kind, i.file.state.EK.Kind)
 		if kind != i.file.state.EK.Kind {
-			return fmt.Errorf("enroll: this device has an identity with EK %s: with another EK it is another device: add --replace for that", i.file.state.EK.Kind)
+			return fmt.Errorf("enroll: this device has an identity with EK %s: %w", i.file.state.EK.Kind, ErrOtherEK)
 		}
 	}
 	var found []byte
@@ -104,8 +104,8 @@ func (i *initialization) findEK() error {
 	return proof.Fail(ErrOtherTPM, "%s", i.file.path)
 }
 
-// chooseStorageKey makes the storage key of the store that of the identity. One whose
-// keys load under another storage key of this TPM keeps that.
+// chooseStorageKey puts the identity under the storage key of the store, unless its keys
+// load under another storage key of this TPM.
 func (i *initialization) chooseStorageKey() error {
 	_, public, err := i.store.StorageKey()
 	if err != nil {
@@ -120,13 +120,13 @@ func (i *initialization) chooseStorageKey() error {
 			return err
 		}
 	}
-	return i.file.save(func(s *state) { // what was under another one is lost
+	return i.file.save(func(s *state) { // keys under another one are lost
 		s.forgetKeys()
 		s.StorageKey = name.Buffer
 	})
 }
 
-// makeAK makes the AK if it is missing or does not load any more.
+// makeAK makes the AK if it is missing or no longer loads.
 func (i *initialization) makeAK() error {
 	if i.file.state.AK != nil {
 		err := i.loads(*i.file.state.AK)
@@ -144,8 +144,7 @@ func (i *initialization) makeAK() error {
 	return i.file.save(func(s *state) { s.AK = &ak })
 }
 
-// makeKeys makes the LDevIDs that are missing. Others than before are another
-// identity.
+// makeKeys makes the missing LDevIDs. A device with a new one has to enroll again.
 func (i *initialization) makeKeys() error {
 	if i.NewKeys {
 		if err := i.file.save(func(s *state) { s.Keys, s.Next, s.Identity, s.Last = nil, nil, nil, nil }); err != nil {

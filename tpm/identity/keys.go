@@ -26,21 +26,21 @@ func flush(t transport.TPM, h tpm2.TPMHandle) {
 	tpm2.FlushContext{FlushHandle: h}.Execute(t) // the Device flushes what is left
 }
 
-// authorized is a handle with an empty password.
+// authorized returns a handle with an empty password.
 func authorized(h tpm2.NamedHandle) tpm2.AuthHandle {
 	return tpm2.AuthHandle{Handle: h.Handle, Name: h.Name, Auth: tpm2.PasswordAuth(nil)}
 }
 
-// A keyring is the keys of a state file, in the TPM.
+// A keyring uses the keys of a state file in the TPM.
 type keyring struct {
 	store *tpm.Store
 	file  *file
 }
 
-// do lets f have the TPM.
+// do gives f the TPM.
 func (k keyring) do(f func(transport.TPM) error) error { return k.store.Device().Do(f) }
 
-// create makes a key under the storage key that the others are under.
+// create makes a key under the storage key of the identity.
 func (k keyring) create(a keystore.Algorithm, restricted bool) (tpm.Blob, error) {
 	return k.store.CreateBlob(k.file.state.StorageKey, a, restricted)
 }
@@ -59,12 +59,12 @@ func (k keyring) use(t transport.TPM, b tpm.Blob, f func(tpm2.NamedHandle) error
 	return err
 }
 
-// loads asks whether the TPM loads a key: [ErrCleared].
+// loads returns [ErrCleared] if the TPM does not load a key.
 func (k keyring) loads(b tpm.Blob) error {
 	return k.do(func(t transport.TPM) error { return k.use(t, b, func(tpm2.NamedHandle) error { return nil }) })
 }
 
-// cleared explains why a key of before does not load.
+// cleared makes [ErrCleared] of the error with which an existing key does not load.
 func cleared(err error) error {
 	if errors.Is(err, keystore.ErrForeign) || errors.Is(err, keystore.ErrNotFound) {
 		return proof.Fail(ErrCleared, "%w", err)
@@ -72,7 +72,7 @@ func cleared(err error) error {
 	return err
 }
 
-// certify lets the AK say that a loaded key is in its TPM.
+// certify is TPM2_Certify of a loaded key by the AK.
 func (k keyring) certify(t transport.TPM, key tpm2.NamedHandle, qualifying []byte) (attest, signature []byte, err error) {
 	err = k.use(t, *k.file.state.AK, func(ak tpm2.NamedHandle) error {
 		r, err := tpm2.Certify{
@@ -88,7 +88,7 @@ func (k keyring) certify(t transport.TPM, key tpm2.NamedHandle, qualifying []byt
 	return attest, signature, err
 }
 
-// withEK gives f the EK if it is the one of the state file.
+// withEK gives f the EK, or returns [ErrOtherTPM] if it is not that of the state file.
 func (k keyring) withEK(t transport.TPM, f func(tpm2.NamedHandle) error) error {
 	return useEK(t, k.file.state.EK.Kind, func(h tpm2.NamedHandle, public []byte) error {
 		if err := checkEK(&k.file.state, public, k.file.path); err != nil {
@@ -98,8 +98,8 @@ func (k keyring) withEK(t transport.TPM, f func(tpm2.NamedHandle) error) error {
 	})
 }
 
-// activate lets the TPM open a credential (TPM 2.0 Library part 3, section
-// 12.5): it does so only if the EK and the AK are its own.
+// activate is TPM2_ActivateCredential (TPM 2.0 Library, Part 3, clause 12.5): the TPM
+// decrypts the secret only if it has both the EK and the AK.
 func (k keyring) activate(t transport.TPM, c proof.Challenge) (secret []byte, err error) {
 	err = k.withEK(t, func(ek tpm2.NamedHandle) error {
 		return k.use(t, *k.file.state.AK, func(ak tpm2.NamedHandle) error {
@@ -124,7 +124,7 @@ func (k keyring) activate(t transport.TPM, c proof.Challenge) (secret []byte, er
 	return secret, err
 }
 
-// notActivated tells a credential for another TPM from a TPM in trouble.
+// notActivated tells a credential for another TPM from a failing TPM.
 func notActivated(err error) error {
 	for _, rc := range []tpm2.TPMRC{tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCSize, tpm2.TPMRCFailure, tpm2.TPMRCInsufficient, tpm2.TPMRCECCPoint} {
 		if errors.Is(err, rc) {
@@ -134,7 +134,7 @@ func notActivated(err error) error {
 	return tpm.CommandError("TPM2_ActivateCredential", err)
 }
 
-// A signer is an LDevID as the standard library wants it.
+// A signer is an LDevID. It returns [ErrCleared] if the key no longer loads.
 type signer struct{ crypto.Signer }
 
 // signer returns the signer of an LDevID.
@@ -150,7 +150,7 @@ func (s signer) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]b
 	return signature, cleared(err)
 }
 
-// credentials are the LDevIDs with their certificates.
+// credentials returns the name, and the LDevIDs with their certificates.
 func (k keyring) credentials() (name string, list []Credential, err error) {
 	s := &k.file.state
 	if s.Identity == nil {

@@ -6,8 +6,8 @@ import "github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 // direction.
 const MaxMessage = proof.MaxMessage
 
-// An EKKind is one of the endorsement keys that a TPM has by the TCG EK
-// Credential Profile, section 2.2.1.
+// An EKKind is one of the kinds of endorsement keys of the TCG EK Credential Profile,
+// section 2.2.1.
 type EKKind = proof.EKKind
 
 // The kinds of EK, in the order in which Init looks for a certificate.
@@ -17,5 +17,6 @@ const (
 	EKP384    = proof.EKP384    // template H-3
 )
 
-// HexBytes are written as hexadecimal digits: the TPM Names of keys.
+// HexBytes are bytes, such as the TPM Name of a key, that are written as hexadecimal
+// digits.
 type HexBytes = proof.HexBytes

@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// begin names the keys.
+// begin makes the first message, which names the keys.
 func (a *application) begin() (proof.Begin, error) {
 	b := proof.Begin{Type: proof.TypeBegin, Version: proof.Version, EK: a.file.state.EK.Public, AK: a.file.state.AK.Public}
 	for _, k := range a.keys() {
@@ -28,7 +28,7 @@ func (a *application) begin() (proof.Begin, error) {
 	return b, err
 }
 
-// prove opens the challenge and lets the keys sign.
+// prove makes the second message: it opens the challenge and lets the keys sign.
 func (a *application) prove(b proof.Begin, c proof.Challenge) (proof.Proof, error) {
 	p := proof.Proof{Type: proof.TypeProof, Version: proof.Version, Begin: b, Challenge: c}
 	err := a.do(func(t transport.TPM) (err error) {
@@ -59,7 +59,7 @@ func (a *application) prove(b proof.Begin, c proof.Challenge) (proof.Proof, erro
 	return p, err
 }
 
-// signatureAlgorithm is what an LDevID signs requests with.
+// signatureAlgorithm returns the algorithm with which an LDevID signs requests.
 func signatureAlgorithm(key crypto.PublicKey) x509.SignatureAlgorithm {
 	if _, ok := key.(*ecdsa.PublicKey); ok {
 		return x509.ECDSAWithSHA256
@@ -89,7 +89,7 @@ func (a *application) proveKey(k tpm.Blob, qualifying []byte) (p proof.KeyProof,
 	return p, nil
 }
 
-// vouch signs with the key that is enrolled.
+// vouch signs with the enrolled key.
 func (a *application) vouch(digest []byte) (*proof.Renewal, error) {
 	s, err := a.signer(a.file.state.Keys[0])
 	if err != nil {

@@ -17,9 +17,9 @@ const (
 	numberPCRs = 24
 )
 
-// Quote lets the AK sign the values of PCRs, numbers 0 to 23 of the SHA-256
-// bank, with a nonce of 16 to 32 bytes from whoever asks. The answer is JSON, for
-// VerifyQuote of package enroll.
+// Quote lets the AK sign the values of PCRs (0 to 23, of the SHA-256 bank), with a nonce
+// of 16 to 32 bytes from the verifier. The result is JSON, for VerifyQuote of package
+// enroll.
 func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	if err := d.acquireReady(); err != nil {
 		return nil, err
@@ -35,8 +35,8 @@ func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	return proof.Encode(proof.StandaloneQuote{Type: proof.TypeQuote, Version: proof.Version, AK: d.file.state.AK.Public, Nonce: nonce, Quote: q}), nil
 }
 
-// quote reads the registers until the values are those that were signed: they
-// may change in between.
+// quote repeats TPM2_Quote until the PCRs that it reads have the values that were
+// signed: they may change in between.
 func (k keyring) quote(qualifying []byte, pcrs []uint) (q proof.Quote, err error) {
 	for _, i := range pcrs {
 		if i >= numberPCRs {
@@ -88,7 +88,7 @@ func (k keyring) quoteOnce(t transport.TPM, qualifying []byte, pcrs []uint) (q p
 	return q, err
 }
 
-// readPCRs reads one at a time: a TPM gives eight at most, and not always all.
+// readPCRs reads one PCR at a time: a TPM returns at most eight at once, or fewer.
 func readPCRs(t transport.TPM, indices []uint) ([]proof.PCR, error) {
 	var values []proof.PCR
 	for _, i := range indices {

@@ -16,16 +16,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
-// state is what a device keeps in its file. There is no secret in it: private
-// areas are encrypted by the TPM, for itself alone.
+// A state is the content of a state file. It has no secrets: only the TPM can decrypt
+// the private areas.
 type state struct {
 	Version    int           `json:"version"`
 	EK         *ekState      `json:"ek,omitempty"`
 	StorageKey HexBytes      `json:"storage_key,omitempty"` // TPM Name
 	AK         *tpm.Blob     `json:"ak,omitempty"`
 	Keys       []tpm.Blob    `json:"keys,omitempty"` // LDevIDs
-	Next       []tpm.Blob    `json:"next,omitempty"` // those that a renewal under way will bring
-	Last       *outcome      `json:"last,omitempty"` // of the last attempt that had an answer
+	Next       []tpm.Blob    `json:"next,omitempty"` // the new LDevIDs of a renewal under way
+	Last       *outcome      `json:"last,omitempty"` // of the last attempt that got an answer
 	Identity   *deviceResult `json:"identity,omitempty"`
 }
 
@@ -39,7 +39,7 @@ type outcome struct {
 	State string    `json:"state"` // enrolled, or the word of a fault
 }
 
-// deviceResult is what the authority gave.
+// A deviceResult is what the authority gave the device.
 type deviceResult struct {
 	Name         string    `json:"name"`
 	Enrolled     time.Time `json:"enrolled"`
@@ -53,7 +53,7 @@ const (
 	maxStateFile = 1 << 20
 )
 
-// ready reports whether Init came to its end.
+// ready returns [ErrNotInitialized] if Init did not complete.
 func (s *state) ready() error {
 	if s.EK == nil || s.AK == nil || len(s.Keys) == 0 {
 		return fmt.Errorf("enroll: %w", ErrNotInitialized)
@@ -61,12 +61,12 @@ func (s *state) ready() error {
 	return nil
 }
 
-// forgetKeys is for keys that do not load any more.
+// forgetKeys removes keys that no longer load, and the identity with them.
 func (s *state) forgetKeys() {
 	s.AK, s.Keys, s.Next, s.Identity, s.Last = nil, nil, nil, nil, nil
 }
 
-// certificate returns that of the LDevID with a number, or nil if it has none.
+// certificate returns the certificate of the i-th LDevID, or nil if it has none.
 func (s *state) certificate(i int) (*x509.Certificate, error) {
 	if s.Identity == nil || i >= len(s.Identity.Certificates) {
 		return nil, nil
@@ -85,7 +85,7 @@ type file struct {
 	sum   string
 }
 
-// read reads the file anew.
+// read reads the file again.
 func (f *file) read() error {
 	s, sum, err := readState(f.path)
 	if err == nil {
@@ -94,8 +94,8 @@ func (f *file) read() error {
 	return err
 }
 
-// save writes a changed state, and keeps it only if that went well. What another
-// process wrote meanwhile is not overwritten.
+// save changes the state and writes it; after an error the state is as before. If
+// another process changed the file meanwhile, the error is [ErrInUse].
 func (f *file) save(change func(*state)) error {
 	if _, sum, err := readState(f.path); err != nil || sum != f.sum {
 		return errors.Join(err, proof.Fail(ErrInUse, "another process changed %s meanwhile: do it again", f.path))
@@ -110,8 +110,8 @@ func (f *file) save(change func(*state)) error {
 	return err
 }
 
-// readState reads a file, or returns an empty state if there is none. Its first
-// line has a checksum of the rest, so that damage is not taken for a cleared TPM.
+// readState reads a file, or returns an empty state if there is none. Its checksum keeps
+// damage from being taken for a cleared TPM.
 func readState(path string) (s state, sum string, err error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -121,7 +121,7 @@ func readState(path string) (s state, sum string, err error) {
 		return s, "", fmt.Errorf("enroll: state file: %w", err)
 	}
 	if s, sum, err = parseState(text); err != nil {
-		return s, "", proof.Fail(ErrDamaged, "%s: %w: restore it, or delete it and run tpm init again: the device keeps its record", path, err)
+		return s, "", proof.Fail(ErrDamaged, "%s: %w", path, err)
 	}
 	return s, sum, nil
 }
@@ -145,7 +145,7 @@ func parseState(text []byte) (s state, sum string, err error) {
 	return s, sum, nil
 }
 
-// blobs lists those that there is at most one of.
+// blobs returns the AK, and the EK as a blob without private area.
 func (s *state) blobs() (list []tpm.Blob) {
 	if s.AK != nil {
 		list = append(list, *s.AK)
@@ -156,8 +156,8 @@ func (s *state) blobs() (list []tpm.Blob) {
 	return list
 }
 
-// write replaces the file at once: a crash leaves the old one or the new one. With
-// the sum comes an error where a loss of power could still undo it.
+// write replaces the file atomically, and returns its checksum. If both the checksum and
+// the error are set, the file is written, but a loss of power could still undo that.
 func (s *state) write(path string) (sum string, err error) {
 	payload, err := json.Marshal(s)
 	if err != nil {

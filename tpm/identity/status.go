@@ -7,15 +7,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A Status is what a device knows of itself, without asking its TPM.
+// A Status is what the state file says about a device.
 type Status struct {
 	Initialized bool        `json:"initialized"`
-	ID          string      `json:"id,omitempty"` // EK hash: what an operator needs to approve it
+	ID          string      `json:"id,omitempty"` // EK hash, by which an operator approves it
 	EK          EKKind      `json:"ek,omitempty"`
 	AK          HexBytes    `json:"ak,omitempty"` // TPM Name
 	Enrolled    bool        `json:"enrolled"`
 	Name        string      `json:"name,omitempty"`
-	Renewing    bool        `json:"renewing"` // a renewal was begun
+	Renewing    bool        `json:"renewing"` // a renewal was begun and not completed
 	Keys        []KeyStatus `json:"keys,omitempty"`
 	LastAttempt *time.Time  `json:"last_attempt,omitempty"`
 	LastAnswer  string      `json:"last_answer,omitempty"` // enrolled, pending, rejected, …
@@ -31,7 +31,7 @@ type KeyStatus struct {
 	Expired   bool               `json:"expired,omitempty"`
 }
 
-// Status tells what is there.
+// Status returns the state of the device, without using its TPM.
 func (d *Device) Status() (Status, error) {
 	if err := d.acquire(); err != nil {
 		return Status{}, err

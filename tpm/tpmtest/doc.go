@@ -1,6 +1,5 @@
-// Package tpmtest makes TPMs in software with swtpm, each for one test: its
-// state is in a directory that goes with the test, and nothing else of the
-// machine is used.
+// Package tpmtest makes software TPMs with swtpm, each for one test. Its state is in a
+// temporary directory of the test, and nothing else of the machine is used.
 //
 // # Which function do I want
 //
@@ -10,6 +9,5 @@
 //   - One for other processes: [Serve], [ServeTCP] or [ServeCertified].
 //   - A TPM that misbehaves: [Interpose] with one of the quirks, or your own.
 //
-// Where swtpm is missing the test is skipped, or fails if MSL_TEST_REQUIRE names
-// swtpm.
+// Without swtpm the test is skipped, or fails if MSL_TEST_REQUIRE names swtpm.
 package tpmtest

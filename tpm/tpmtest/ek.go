@@ -11,10 +11,9 @@ import (
 	"testing"
 )
 
-// StartCertified makes a TPM whose maker gave it endorsement keys (RSA 2048 at
-// 0x81010001, ECC P-384 at 0x81010016) and certificates for them in NV
-// (0x01c00002 and 0x01c00016). It returns the maker's certificates, the root
-// first.
+// StartCertified makes a TPM whose manufacturer gave it endorsement keys (RSA 2048 at
+// 0x81010001, ECC P-384 at 0x81010016) and certificates for them in NV (0x01c00002 and
+// 0x01c00016). It returns the manufacturer's certificates, the root first.
 func StartCertified(t testing.TB) (*TPM, []*x509.Certificate) {
 	t.Helper()
 	p := Start(t)

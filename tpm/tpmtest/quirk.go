@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A Quirk is what stands between a program and its TPM. It answers one command:
-// itself, or with what send returns.
+// A Quirk stands between a program and its TPM. It answers one command: by itself, or
+// with the response that send gets from the TPM.
 type Quirk func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error)
 
 // Interpose returns a connection whose commands go through a quirk.
@@ -47,7 +47,7 @@ func (i *interposed) Write(command []byte) (int, error) {
 func (i *interposed) Read(b []byte) (int, error) { return i.answers.Read(b) }
 func (i *interposed) Close() error               { return i.conn.Close() }
 
-// Exchange sends a command and reads the whole answer.
+// Exchange sends a command and reads the whole response.
 func Exchange(conn io.ReadWriter, command []byte) ([]byte, error) {
 	if _, err := conn.Write(command); err != nil {
 		return nil, err
@@ -65,10 +65,10 @@ func Exchange(conn io.ReadWriter, command []byte) ([]byte, error) {
 	return answer, err
 }
 
-// Command is the TPM_CC of a command.
+// Command returns the TPM_CC of a command.
 func Command(command []byte) uint32 { return word(command) }
 
-// Code is the TPM_RC of an answer.
+// Code returns the TPM_RC of a response.
 func Code(answer []byte) uint32 { return word(answer) }
 
 func word(b []byte) uint32 {
@@ -78,7 +78,7 @@ func word(b []byte) uint32 {
 	return binary.BigEndian.Uint32(b[6:])
 }
 
-// Refuse is an answer that holds a TPM_RC and nothing else.
+// Refuse returns a response with a TPM_RC and nothing else.
 func Refuse(code uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{0x80, 0x01, 0, 0, 0, 10}, code)
 }
@@ -90,8 +90,8 @@ const (
 	capCommands       = 2
 )
 
-// WithoutEncryptDecrypt is a TPM without TPM2_EncryptDecrypt and
-// TPM2_EncryptDecrypt2, as many discrete chips are.
+// WithoutEncryptDecrypt makes a TPM look like the many discrete chips that have neither
+// TPM2_EncryptDecrypt nor TPM2_EncryptDecrypt2.
 func WithoutEncryptDecrypt(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
 	switch Command(command) {
 	case ccEncryptDecrypt, ccEncryptDecrypt2:
@@ -124,8 +124,8 @@ func withoutCommand(command []byte, send func([]byte) ([]byte, error)) ([]byte, 
 	return kept, nil
 }
 
-// Retry answers every command n times with the code (TPM_RC_RETRY is 0x922)
-// before it lets it pass.
+// Retry answers every command n times with a code, such as TPM_RC_RETRY (0x922), before
+// it passes it on.
 func Retry(code uint32, n int) Quirk {
 	var refused atomic.Int32
 	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
@@ -137,7 +137,7 @@ func Retry(code uint32, n int) Quirk {
 	}
 }
 
-// Delay takes its time for every command.
+// Delay delays every command.
 func Delay(d time.Duration) Quirk {
 	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
 		time.Sleep(d)

@@ -11,15 +11,15 @@ import (
 )
 
 // Serve runs a TPM for other processes and returns its tpm: URI. It serves one
-// connection at a time, and stays on between them.
+// connection at a time, and stays switched on between them.
 func Serve(t testing.TB) string {
 	t.Helper()
 	need(t, "swtpm")
 	return serveUnix(t, plainDir(t))
 }
 
-// ServeCertified is Serve with endorsement keys and certificates, see
-// [StartCertified]. It returns the maker's certificates too, the root first.
+// ServeCertified is Serve with endorsement keys and certificates, see [StartCertified].
+// It returns the manufacturer's certificates too, the root first.
 func ServeCertified(t testing.TB) (string, []*x509.Certificate) {
 	t.Helper()
 	need(t, "swtpm")
@@ -35,8 +35,7 @@ func serveUnix(t testing.TB, dir string) string {
 	return "tpm:?unix=" + path
 }
 
-// ClearServed sends TPM2_Clear to a TPM of [Serve], which nobody else may have
-// open.
+// ClearServed sends TPM2_Clear to a TPM of [Serve], which must not be open elsewhere.
 func ClearServed(t testing.TB, uri string) {
 	t.Helper()
 	conn, err := net.Dial("unix", strings.TrimPrefix(uri, "tpm:?unix="))

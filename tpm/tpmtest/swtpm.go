@@ -15,7 +15,7 @@ import (
 
 // A TPM is the state of a software TPM. It is switched on by Dial.
 type TPM struct {
-	// State is the directory of what the TPM keeps without power.
+	// State is the directory with the persistent state of the TPM.
 	State string
 
 	mu      sync.Mutex
@@ -34,7 +34,7 @@ func Start(t testing.TB) *TPM {
 	return p
 }
 
-// need skips the test, or fails it, where a program is missing.
+// need skips the test, or fails it, if a program is missing.
 func need(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, program := range programs {
@@ -49,8 +49,8 @@ func need(t testing.TB, programs ...string) {
 	}
 }
 
-// Dial switches the TPM on and returns the one connection to it. What ran
-// before is switched off. The TPM goes off with its connection.
+// Dial switches the TPM off and on, and returns the only connection to it. Closing the
+// connection switches the TPM off.
 func (p *TPM) Dial() (io.ReadWriteCloser, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,15 +68,15 @@ func (p *TPM) Dial() (io.ReadWriteCloser, error) {
 	return net.FileConn(ours) // with a descriptor of its own
 }
 
-// Kill cuts the power: the TPM hears no TPM2_Shutdown.
+// Kill cuts the power: the TPM gets no TPM2_Shutdown.
 func (p *TPM) Kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.process.stop()
 }
 
-// Freeze stops the TPM in whatever it does: it answers nothing more. The next
-// Dial switches it off and on.
+// Freeze stops the TPM, so that it no longer answers. The next Dial switches it off and
+// on.
 func (p *TPM) Freeze(t testing.TB) {
 	t.Helper()
 	p.mu.Lock()
@@ -159,8 +159,8 @@ func run(state string, file *os.File, args ...string) (*process, error) {
 	return p, nil
 }
 
-// stop ends a swtpm: two cannot use one state directory. What it has answered it
-// has written.
+// stop kills a swtpm, since two cannot use one state directory. Its state is on disk
+// before it answers a command.
 func (p *process) stop() {
 	if p != nil {
 		p.cmd.Process.Kill()

@@ -13,9 +13,9 @@ import (
 	"github.com/google/go-tpm/tpm2"
 )
 
-// attested returns what a restricted key signed (TPM 2.0 Library part 2,
-// section 10.12.12). A restricted key signs nothing that starts like a TPM's
-// own word, TPM_GENERATED, but is not.
+// attested returns what a restricted key signed (TPM 2.0 Library, Part 2, clause
+// 10.12.12). A restricted key signs no foreign data that starts with
+// TPM_GENERATED_VALUE, the mark of data that the TPM itself produced.
 func attested(ak Public, attest, signature []byte, kind tpm2.TPMST, qualifying []byte) (*tpm2.TPMSAttest, error) {
 	digest := sha256.Sum256(attest)
 	if err := checkTPMSignature(ak.Key, digest[:], signature); err != nil {
@@ -37,7 +37,7 @@ func attested(ak Public, attest, signature []byte, kind tpm2.TPMST, qualifying [
 	return a, nil
 }
 
-// checkTPMSignature checks a TPMT_SIGNATURE (part 2, section 11.3.4).
+// checkTPMSignature checks a TPMT_SIGNATURE (Part 2, clause 11.3.4).
 func checkTPMSignature(key crypto.PublicKey, digest, signature []byte) error {
 	s, err := unmarshal[tpm2.TPMTSignature](signature)
 	if err != nil {
@@ -63,7 +63,7 @@ func checkTPMSignature(key crypto.PublicKey, digest, signature []byte) error {
 	return Fail(ErrSignature, "the AK did not sign it")
 }
 
-// CheckCertify checks that the AK has seen the key in its TPM.
+// CheckCertify checks that the AK certified a key of its TPM for some qualifying data.
 func CheckCertify(ak, key Public, p KeyProof, qualifying []byte) error {
 	a, err := attested(ak, p.Attest, p.Signature, tpm2.TPMSTAttestCertify, qualifying)
 	if err != nil {
@@ -79,7 +79,7 @@ func CheckCertify(ak, key Public, p KeyProof, qualifying []byte) error {
 	return nil
 }
 
-// CheckQuote checks that the AK quoted these values of PCRs.
+// CheckQuote checks that the AK quoted these values of PCRs for some qualifying data.
 func CheckQuote(ak Public, q Quote, qualifying []byte) error {
 	a, err := attested(ak, q.Attest, q.Signature, tpm2.TPMSTAttestQuote, qualifying)
 	if err != nil {

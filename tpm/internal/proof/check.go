@@ -8,7 +8,7 @@ import (
 	"crypto/x509"
 )
 
-// An Offered is what a begin message names, each key of the right kind.
+// An Offered is the keys that a begin message names, each of the right kind.
 type Offered struct {
 	EKHash [sha256.Size]byte
 	EK     Public
@@ -16,7 +16,7 @@ type Offered struct {
 	Keys   []Public
 }
 
-// Open parses and checks the keys. It proves nothing about where they are.
+// Open parses the keys and checks their kinds. That proves nothing about where they are.
 func (b *Begin) Open() (Offered, error) {
 	var o Offered
 	var err error
@@ -60,9 +60,8 @@ func (o *Offered) check() error {
 	return nil
 }
 
-// Open checks everything in a proof that can be checked by anyone, at any time:
-// the kinds of keys and all signatures. It does not know whether the secret is
-// the one that was asked for.
+// Open checks everything in a proof that anyone can check at any time: the kinds of
+// keys and all signatures. It does not know whether the secret is the right one.
 func (p *Proof) Open() (Offered, error) {
 	o, err := p.Begin.Open()
 	if err != nil {
@@ -88,8 +87,8 @@ func (p *Proof) Open() (Offered, error) {
 	return o, p.checkRenewal()
 }
 
-// checkRequest checks that a PKCS #10 request is of the key and signed by it.
-// The subject is not used.
+// checkRequest checks that a PKCS #10 request is for the key and signed by it. The
+// subject is not used.
 func checkRequest(k Public, der []byte) error {
 	r, err := x509.ParseCertificateRequest(der)
 	if err != nil {
@@ -104,8 +103,8 @@ func checkRequest(k Public, der []byte) error {
 	return nil
 }
 
-// checkRenewal checks the signature of the key that vouches for the others.
-// Whether it may is for the record to say.
+// checkRenewal checks the signature of the key that vouches for the others. Whether it
+// may do so depends on the record.
 func (p *Proof) checkRenewal() error {
 	if p.Renewal == nil {
 		return nil

@@ -6,8 +6,8 @@ import (
 	"crypto/x509"
 )
 
-// An EKKind is one of the endorsement keys that a TPM has by the TCG EK
-// Credential Profile, section 2.2.1.
+// An EKKind is one of the kinds of endorsement keys of the TCG EK Credential Profile,
+// section 2.2.1.
 type EKKind string
 
 // The kinds of EK.
@@ -17,8 +17,8 @@ const (
 	EKP384    EKKind = "p384"    // template H-3
 )
 
-// EKHash is what a device is known by: the SHA-256 of its EK's public key in the
-// form of a SubjectPublicKeyInfo (RFC 5280 section 4.1).
+// EKHash identifies a device: it is the SHA-256 of the public key of its EK as a
+// SubjectPublicKeyInfo (RFC 5280 section 4.1).
 func EKHash(ek crypto.PublicKey) ([sha256.Size]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(ek)
 	if err != nil {

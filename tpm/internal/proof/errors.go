@@ -5,27 +5,27 @@ import (
 	"fmt"
 )
 
-// Why an authority does not enroll a device. Both sides get the same error, and
-// packages enroll and identity show it to their callers.
+// The reasons why an authority does not enroll a device. Both sides get the same error,
+// and packages enroll and identity return it to their callers.
 var (
 	// ErrPending: a person has to approve the device. Try again later.
 	ErrPending = errors.New("enrollment waits for approval: enroll again after it")
-	// ErrRejected: a person said no.
+	// ErrRejected: a person rejected the device.
 	ErrRejected = errors.New("enrollment was rejected")
 	// ErrRevoked: the device was revoked by its EK.
 	ErrRevoked = errors.New("device is revoked")
 	// ErrKeyRevoked: the key that was offered is revoked; a new key may be
 	// enrolled.
-	ErrKeyRevoked = errors.New("key is revoked: run tpm init --new-keys and enroll again")
-	// ErrPolicy: the policy does not know the EK and asks no person.
+	ErrKeyRevoked = errors.New("key is revoked")
+	// ErrPolicy: the policy refuses the EK without asking a person.
 	ErrPolicy = errors.New("device is not allowed")
 	// ErrEKCertificate: the EK certificate is malformed, expired, for another
 	// key, or does not lead to a trusted root.
 	ErrEKCertificate = errors.New("EK certificate is not accepted")
-	// ErrMalformed: a message that is not one of this protocol.
+	// ErrMalformed: a message is not one of this protocol.
 	ErrMalformed = errors.New("malformed message")
-	// ErrStale: the challenge is not of this authority, has expired, was used,
-	// or a newer one was used before. Begin again.
+	// ErrStale: the challenge was made by another authority, has expired, or was
+	// used before, or a newer one was. Begin again.
 	ErrStale = errors.New("challenge is not valid")
 	// ErrActivation: the secret of the challenge is wrong, so the EK and the AK
 	// are not in the same TPM.
@@ -39,15 +39,15 @@ var (
 	// ErrSignature: a signature does not verify.
 	ErrSignature = errors.New("signature is wrong")
 	// ErrRenewal: the key that vouches for a renewal is not the current one.
-	ErrRenewal = errors.New("the old key may not vouch for new ones: run tpm init --new-keys and enroll again")
-	// ErrBusy: the authority has too much to do, or too many devices wait for
+	ErrRenewal = errors.New("the old key may not vouch for new ones")
+	// ErrBusy: the authority is overloaded, or too many devices wait for
 	// approval. Try again later.
 	ErrBusy = errors.New("authority is busy")
-	// ErrInternal: the authority failed. Its log tells why.
+	// ErrInternal: the authority failed. Its log says why.
 	ErrInternal = errors.New("authority failed")
 )
 
-// A fault is an error with the word that stands for it in a message.
+// A fault is an error and the word for it in a message.
 type fault struct {
 	word string
 	err  error
@@ -62,7 +62,8 @@ func faults() []fault {
 	}
 }
 
-// FaultWord is the word of an error; what has none is the authority's own.
+// FaultWord returns the word for an error: "internal" for one that is not of this
+// package.
 func FaultWord(err error) string {
 	for _, f := range faults() {
 		if errors.Is(err, f.err) {
@@ -81,7 +82,7 @@ func faultOf(word string) error {
 	return ErrInternal
 }
 
-// Fail says what an error of this package is about.
+// Fail adds details to an error of this package.
 func Fail(kind error, format string, args ...any) error {
 	return fmt.Errorf("enroll: %w: "+format, append([]any{kind}, args...)...)
 }

@@ -11,12 +11,13 @@ import (
 // MaxMessage is the largest message in bytes, in either direction.
 const MaxMessage = 64 << 10
 
+// The version and the limits of messages.
 const (
 	Version         = 1
 	MaxCertificates = 8 // the EK's own and those above it
 	maxKeys         = 2
-	MaxPart         = 8 << 10 // of any one part of a message
-	SecretSize      = 32
+	MaxPart         = 8 << 10 // bytes of any one part of a message
+	SecretSize      = 32      // bytes of the secret in a challenge
 )
 
 // The types of messages, in the order in which they are sent.
@@ -27,8 +28,8 @@ const (
 	TypeResult    = "result"    // authority, instead of either answer
 )
 
-// A Begin names the keys. Public areas are a TPMT_PUBLIC (TPM 2.0 Library part 2,
-// section 12.2.4), certificates are DER.
+// A Begin names the keys of a device. Public areas are a TPMT_PUBLIC (TPM 2.0 Library,
+// Part 2, clause 12.2.4), certificates are DER.
 type Begin struct {
 	Type           string   `json:"type"`
 	Version        int      `json:"version"`
@@ -38,8 +39,8 @@ type Begin struct {
 	Keys           [][]byte `json:"keys"` // LDevIDs
 }
 
-// A Challenge can be opened by the TPM that has both the EK and the AK. The
-// authority keeps nothing of it: MAC covers the rest and the begin message.
+// A Challenge has a credential that only a TPM with both the EK and the AK can open.
+// The authority does not store it: MAC covers the rest and the begin message.
 type Challenge struct {
 	Type       string `json:"type"`
 	Version    int    `json:"version"`
@@ -50,40 +51,40 @@ type Challenge struct {
 	MAC        []byte `json:"mac"`
 }
 
-// A Proof is the whole evidence: it repeats what was said before.
+// A Proof is the whole evidence, including the earlier messages.
 type Proof struct {
 	Type      string     `json:"type"`
 	Version   int        `json:"version"`
 	Begin     Begin      `json:"begin"`
 	Challenge Challenge  `json:"challenge"`
-	Secret    []byte     `json:"secret"` // out of the credential
+	Secret    []byte     `json:"secret"` // that the credential held
 	Keys      []KeyProof `json:"keys"`   // in the order of Begin.Keys
 	Renewal   *Renewal   `json:"renewal,omitempty"`
 	Quote     *Quote     `json:"quote,omitempty"`
 }
 
-// A KeyProof is TPM2_Certify of a key by the AK, and a PKCS #10 request that the
-// key signed (RFC 2986).
+// A KeyProof is the result of TPM2_Certify for a key by the AK, and a PKCS #10 request
+// that the key signed (RFC 2986).
 type KeyProof struct {
 	Attest    []byte `json:"attest"`    // TPMS_ATTEST
 	Signature []byte `json:"signature"` // TPMT_SIGNATURE
 	Request   []byte `json:"request"`
 }
 
-// A Renewal is the word of the key that was enrolled before.
+// A Renewal is the signature by which the enrolled key vouches for the new ones.
 type Renewal struct {
 	Key       []byte `json:"key"`       // its TPMT_PUBLIC
 	Signature []byte `json:"signature"` // over the digest of the proof: ASN.1 DER, or PKCS #1 v1.5
 }
 
-// A Quote is TPM2_Quote by the AK with the values that it is about.
+// A Quote is the result of TPM2_Quote by the AK, and the values of the PCRs.
 type Quote struct {
 	Attest    []byte `json:"attest"`
 	Signature []byte `json:"signature"`
 	PCRs      []PCR  `json:"pcrs"` // of the SHA-256 bank, by rising index
 }
 
-// A PCR is a register and its value, SHA-256.
+// A PCR is a platform configuration register and its value, SHA-256.
 type PCR struct {
 	Index  uint   `json:"index"`
 	Digest []byte `json:"digest"`
@@ -101,9 +102,10 @@ type Result struct {
 	Detail       string   `json:"detail,omitempty"`
 }
 
+// StateEnrolled is the state in the result of a device that is enrolled.
 const StateEnrolled = "enrolled"
 
-// MessageType tells how to read a message. Only the reader checks it.
+// MessageType returns the type of a message, without checking the rest of it.
 func MessageType(data []byte) (string, error) {
 	if len(data) > MaxMessage {
 		return "", Fail(ErrMalformed, "%d bytes, and %d are allowed", len(data), MaxMessage)
@@ -121,8 +123,8 @@ func MessageType(data []byte) (string, error) {
 	return head.Type, nil
 }
 
-// Parse reads a message in its one form: a signature over what was parsed is
-// then a signature over the bytes.
+// Parse reads a message in its canonical form, so that a signature over the parsed
+// message is a signature over its bytes.
 func Parse[T any](data []byte, kind string) (T, error) {
 	var v T
 	if got, err := MessageType(data); err != nil {
@@ -146,7 +148,7 @@ func decode(data []byte, v any) error {
 	return nil
 }
 
-// Encode writes a message. Every type of message can be written.
+// Encode writes a message in its canonical form.
 func Encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -189,15 +191,15 @@ func checkParts(parts ...[]byte) error {
 	return nil
 }
 
-// The uses of a digest: a signature for one use is none for another.
+// The uses of a digest. A signature for one use is not valid for another.
 const (
 	UseCertify = "msl-hsm tpm enrolment 1: certify"
 	UseQuote   = "msl-hsm tpm enrolment 1: quote"
 	UseRenewal = "msl-hsm tpm enrolment 1: renewal"
 )
 
-// Digest is what the TPM signs: everything that was said before, and the secret
-// that only the TPM with the EK could know.
+// Digest is the qualifying data that the TPM signs over: a hash of the earlier
+// messages, and of the secret that only the TPM with the EK could know.
 func (p *Proof) Digest(use string) []byte {
 	b, c := sha256.Sum256(Encode(p.Begin)), sha256.Sum256(Encode(p.Challenge))
 	h := sha256.New()
@@ -208,8 +210,8 @@ func (p *Proof) Digest(use string) []byte {
 	return h.Sum(nil)
 }
 
-// ParseResult reads the end of an exchange, as its error if it is not a good
-// one.
+// ParseResult reads a result. If it says that the device was not enrolled, that is the
+// error.
 func ParseResult(data []byte) (Result, error) {
 	r, err := Parse[Result](data, TypeResult)
 	if err != nil {
@@ -221,7 +223,7 @@ func ParseResult(data []byte) (Result, error) {
 	return r, nil
 }
 
-// ErrorResult is what an authority answers instead of a challenge or a good result.
+// ErrorResult writes the result that tells a device about an error.
 func ErrorResult(id string, err error) []byte {
 	r := Result{Type: TypeResult, Version: Version, State: FaultWord(err), ID: id}
 	if kind := faultOf(r.State); kind != ErrInternal {
@@ -232,7 +234,8 @@ func ErrorResult(id string, err error) []byte {
 	return Encode(r)
 }
 
-// Shorten makes a peer's text fit for a screen.
+// Shorten makes the text of a peer safe to show: at most 300 characters of printable
+// ASCII.
 func Shorten(s string) string {
 	const most = 300
 	out := make([]rune, 0, min(len(s), most))

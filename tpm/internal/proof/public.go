@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Public is the public area of a key in a TPM (TPM 2.0 Library part 2, section
-// 12.2.4), whose key is one that can be used.
+// A Public is the public area of a key in a TPM (TPM 2.0 Library, Part 2, clause
+// 12.2.4).
 type Public struct {
 	Raw  []byte
 	Area *tpm2.TPMTPublic
@@ -21,7 +21,7 @@ type Public struct {
 	Name []byte // algorithm (2) ‖ digest: it covers every bit of the area
 }
 
-// ParsePublic reads a TPMT_PUBLIC that has one form, and a key that is safe to
+// ParsePublic reads a TPMT_PUBLIC in its canonical form, whose key must be safe to
 // compute with.
 func ParsePublic(raw []byte) (Public, error) {
 	area, err := unmarshal[tpm2.TPMTPublic](raw)
@@ -40,7 +40,7 @@ func ParsePublic(raw []byte) (Public, error) {
 	return p, nil
 }
 
-// unmarshal reads a structure that fills all of raw and has one form.
+// unmarshal reads a structure that fills all of raw, in its canonical form.
 func unmarshal[T tpm2.Marshallable, P interface {
 	*T
 	tpm2.Unmarshallable
@@ -74,8 +74,8 @@ func publicKey(area *tpm2.TPMTPublic) (crypto.PublicKey, error) {
 	return key, nil
 }
 
-// checkEK wants a key that decrypts what is made for its TPM and nothing else
-// (TCG EK Credential Profile, appendix B).
+// checkEK requires a key that only decrypts what is made for its TPM (TCG EK Credential
+// Profile, appendix B).
 func (p Public) checkEK() error {
 	a := p.Area.ObjectAttributes
 	if err := p.checkFixed("EK", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and for decryption alone"); err != nil {
@@ -87,7 +87,7 @@ func (p Public) checkEK() error {
 	return nil
 }
 
-// Kind is the kind of an EK, empty for one that is none of them.
+// Kind returns the kind of an EK, or "" if it is not one of the known kinds.
 func (p Public) Kind() EKKind {
 	switch key := p.Key.(type) {
 	case *rsa.PublicKey:
@@ -105,7 +105,7 @@ func (p Public) Kind() EKKind {
 	return ""
 }
 
-// checkAK wants a key that signs what its TPM says and nothing else.
+// checkAK requires a restricted signing key.
 func (p Public) checkAK() error {
 	a := p.Area.ObjectAttributes
 	if err := p.checkFixed("AK", a.Restricted && a.SignEncrypt && !a.Decrypt, "restricted and for signatures alone"); err != nil {
@@ -115,7 +115,7 @@ func (p Public) checkAK() error {
 	return err
 }
 
-// checkKey wants a key that signs anything.
+// checkKey requires an unrestricted signing key.
 func (p Public) checkKey() error {
 	a := p.Area.ObjectAttributes
 	if err := p.checkFixed("LDevID", a.SignEncrypt && !a.Decrypt && !a.Restricted, "unrestricted and for signatures alone"); err != nil {
@@ -125,14 +125,14 @@ func (p Public) checkKey() error {
 	return err
 }
 
-// CheckStorage wants a parent of imported keys that stays in its TPM.
+// CheckStorage requires a parent of imported keys that cannot leave its TPM.
 func (p Public) CheckStorage() error {
 	a := p.Area.ObjectAttributes
 	return p.checkFixed("storage key", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and for decryption alone")
 }
 
-// CheckDecryption wants a key that decrypts what a peer encrypts, and stays in
-// its TPM.
+// CheckDecryption requires an RSA key that decrypts what a peer encrypts, and cannot
+// leave its TPM.
 func (p Public) CheckDecryption() error {
 	a := p.Area.ObjectAttributes
 	return p.checkFixed("decryption key", !a.Restricted && a.Decrypt && !a.SignEncrypt, "unrestricted and for decryption alone")
@@ -153,7 +153,7 @@ func (p Public) checkFixed(what string, usage bool, wanted string) error {
 	return nil
 }
 
-// algorithm returns what a signing key does.
+// algorithm returns the algorithm of a signing key.
 func (p Public) algorithm(what string, anyScheme bool) (keystore.Algorithm, error) {
 	if p.Area.NameAlg != tpm2.TPMAlgSHA256 {
 		return 0, Fail(ErrKey, "%s: name algorithm %#x", what, uint16(p.Area.NameAlg))

@@ -1,6 +1,6 @@
 package proof
 
-// TypeQuote is that of a quote that stands alone.
+// TypeQuote is the type of a StandaloneQuote.
 const TypeQuote = "quote"
 
 // A StandaloneQuote is a quote outside an enrollment. Its qualifying data is the

@@ -1,10 +1,10 @@
-// Package statefile has the form of the files in which the packages under tpm
-// keep what is not secret: a line
+// Package statefile is the format of the files in which the packages under tpm keep
+// what is not secret: a line
 //
 //	MAGIC <SHA-256 of what follows, in hex>
 //
-// and the payload. The checksum finds damage, not malice: who can write a file
-// can write another one.
+// followed by the payload. The checksum finds damage, not malice: anyone who can write
+// the file can compute it.
 package statefile
 
 import (
@@ -14,15 +14,15 @@ import (
 	"errors"
 )
 
-// Join puts the first line before a payload. The sum tells one payload from
-// another.
+// Join puts the first line before a payload, and returns its checksum too.
 func Join(magic string, payload []byte) (data []byte, sum string) {
 	digest := sha256.Sum256(payload)
 	sum = hex.EncodeToString(digest[:])
 	return append([]byte(magic+" "+sum+"\n"), payload...), sum
 }
 
-// Split returns the payload of what Join made with the same magic, and its sum.
+// Split returns the payload of a file that Join made with the same magic, and its
+// checksum.
 func Split(magic string, data []byte) (payload []byte, sum string, err error) {
 	rest, ok := bytes.CutPrefix(data, []byte(magic+" "))
 	line, payload, ok2 := bytes.Cut(rest, []byte("\n"))

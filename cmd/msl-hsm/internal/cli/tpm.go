@@ -12,14 +12,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// setKeysAside renames the file of keys that do not load, because of err, if they
-// never will: the TPM was cleared, or another one replaces it on purpose.
+// setKeysAside gives the file of keys that do not load, because of err, another name,
+// if they never will: the TPM was cleared, or another one replaces it on purpose.
 func setKeysAside(p *program, replace bool, err error) error {
 	c, errC := p.configure()
 	if errC != nil {
@@ -36,7 +37,10 @@ func setKeysAside(p *program, replace bool, err error) error {
 	defer device.Close()
 	switch why := identity.Diagnose(device, keys.IdentityFile(u.State)); {
 	case errors.Is(why, identity.ErrCleared), replace && exit.IsAny(why, identity.ErrOtherTPM, identity.ErrNotInitialized):
-		return os.Rename(u.State, u.State+".lost")
+		if _, err := atomicfile.Aside(u.State, ".lost"); err != nil {
+			return err
+		}
+		return os.Remove(u.State)
 	case exit.IsAny(why, identity.ErrOtherTPM, identity.ErrDamaged):
 		return why
 	}
@@ -74,7 +78,8 @@ func tpmInitCommand(p *program) *cobra.Command {
 		Long: `Makes the storage key, the attestation key and the identity keys of this machine in
 its TPM, which --keystore tpm:?state=FILE names. Nothing that it writes to the disk
 is secret. It can be repeated: what is there stays. After the TPM was cleared it makes
-new ones, and the file of those that are lost ends in .lost.`,
+new ones. The file of those that are lost is kept under a name that ends in .lost, or
+in .lost-2 and so on.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if ek != "" {

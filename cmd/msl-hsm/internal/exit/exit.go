@@ -81,12 +81,37 @@ func IsAny(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// OneLine writes errors that came together on one line.
+// OneLine writes errors that came together on one line, with what to do next.
 func OneLine(err error) string {
-	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	return strings.ReplaceAll(strings.TrimSpace(withNextStep(err)), "\n", "; ")
 }
 
 // Closing joins the error of closing something to the error of using it.
 func Closing(err *error, c io.Closer) {
 	*err = errors.Join(*err, c.Close())
+}
+
+// withNextStep adds to the error of a device's identity, or of the records of them,
+// what to type next.
+func withNextStep(err error) string {
+	text := err.Error()
+	for _, s := range []struct {
+		kind error
+		next string
+	}{
+		{identity.ErrNotInitialized, "run tpm init"},
+		{identity.ErrNotEnrolled, "run tpm enroll"},
+		{identity.ErrCleared, "run tpm init and tpm enroll again"},
+		{identity.ErrOtherTPM, "if this TPM takes its place, run tpm init --replace"},
+		{identity.ErrOtherEK, "add --replace for that"},
+		{identity.ErrKeyRevoked, "run tpm init --new-keys and enroll again"},
+		{identity.ErrRenewal, "run tpm init --new-keys and enroll again"},
+		{identity.ErrDamaged, "restore it, or delete it and run tpm init again, and the device keeps its record"},
+		{enroll.ErrInUse, "stop the msl-hsm that has it open, or ask it"},
+	} {
+		if errors.Is(err, s.kind) {
+			text = strings.Replace(text, s.kind.Error(), s.kind.Error()+": "+s.next, 1)
+		}
+	}
+	return text
 }
