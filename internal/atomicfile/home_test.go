@@ -18,6 +18,7 @@ var elsewhere = map[string]string{
 	"cmd/msl-hsm/tpm.go":                "puts a file aside, and writes none",
 	"msl/failurelog/log.go":             "rotates a log",
 	"hsm/hsmtest/module.go":             "for tests",
+	"internal/kv/boltkv/copy.go":        "streams files that do not fit into memory, and syncs by this package",
 	"msl/state/bolt/attach.go":          "copies a file to look at it",
 	"msl/state/bolt/copy.go":            "streams files that do not fit into memory, and syncs by this package",
 	"softhsm/temp.go":                   "for tests",
