@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
@@ -117,7 +118,7 @@ func TestRegister(t *testing.T) {
 		t.Fatal(err)
 	}
 	register("after a revocation by hand", device("box", second), false)
-	if err := d.state.AddEntity(bolt.EntityRecord{Identity: "person", Scheme: "NONE"}); err != nil {
+	if err := d.state.AddEntity(state.EntityRecord{Identity: "person", Scheme: "NONE"}); err != nil {
 		t.Fatal(err)
 	}
 	register("a name that is somebody's", device("person", second), false)

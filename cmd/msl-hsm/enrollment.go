@@ -15,6 +15,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -155,7 +156,7 @@ func readCertificate(setting, path string) (*x509.Certificate, error) {
 // register makes a device an entity: by its first key, and by the name in its
 // certificates. What is registered by that name and is not its own is left alone,
 // and so is a revocation that is not of this authority.
-func (a *authority) register(ctx context.Context, state *bolt.Server, i enroll.Identity) error {
+func (a *authority) register(ctx context.Context, s *bolt.Server, i enroll.Identity) error {
 	if len(i.Keys) == 0 {
 		return fmt.Errorf("device %s has no keys", i.ID)
 	}
@@ -168,14 +169,14 @@ func (a *authority) register(ctx context.Context, state *bolt.Server, i enroll.I
 	if err != nil {
 		return err
 	}
-	if err := a.makeRoom(ctx, state, i); err != nil {
+	if err := a.makeRoom(ctx, s, i); err != nil {
 		return err
 	}
-	if err := dropKeySet(state, i); err != nil {
+	if err := dropKeySet(s, i); err != nil {
 		return err
 	}
 	a.setSince(i.Name, i.Since)
-	return state.ReplaceEntity(bolt.EntityRecord{Identity: i.Name, Scheme: schemeOfPublic(public), KeyID: id, PublicKey: der})
+	return s.ReplaceEntity(state.EntityRecord{Identity: i.Name, Scheme: schemeOfPublic(public), KeyID: id, PublicKey: der})
 }
 
 // dropKeySet takes away pre-shared keys that went into another TPM than the one
@@ -192,8 +193,8 @@ func dropKeySet(state *bolt.Server, i enroll.Identity) error {
 
 // makeRoom takes away what was registered for the device before, and what this
 // authority revoked.
-func (a *authority) makeRoom(ctx context.Context, state *bolt.Server, i enroll.Identity) error {
-	old, err := state.Entity(ctx, i.Name)
+func (a *authority) makeRoom(ctx context.Context, s *bolt.Server, i enroll.Identity) error {
+	old, err := s.Entity(ctx, i.Name)
 	switch {
 	case errors.Is(err, keystore.ErrNotFound):
 		return nil
@@ -205,9 +206,9 @@ func (a *authority) makeRoom(ctx context.Context, state *bolt.Server, i enroll.I
 		return fmt.Errorf("entity %s is registered with other keys: give the device another name, or run msl-hsm entity remove %[1]s", printable(i.Name))
 	}
 	for _, step := range []error{
-		state.UnrevokeEntity(i.Name), state.UnrevokeEntity(nameInCertificate(i.Name)),
+		s.UnrevokeEntity(i.Name), s.UnrevokeEntity(nameInCertificate(i.Name)),
 	} {
-		if step != nil && !errors.Is(step, bolt.ErrUnknown) && !errors.Is(step, bolt.ErrNotRevoked) {
+		if step != nil && !errors.Is(step, state.ErrUnknown) && !errors.Is(step, state.ErrNotRevoked) {
 			return step
 		}
 	}

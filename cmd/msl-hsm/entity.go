@@ -6,12 +6,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // known adds the next step to the error of a name that is not there.
 func known(err error, next string) error {
-	if isAny(err, bolt.ErrUnknown, bolt.ErrNotRevoked) {
+	if isAny(err, state.ErrUnknown, state.ErrNotRevoked) {
 		return fmt.Errorf("%w; %s lists them", err, next)
 	}
 	return err

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 type entityFlags struct {
@@ -181,7 +181,7 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 		}
 		identity += pskSuffix
 	}
-	e := bolt.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
+	e := state.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
 	override(&c.Server.State, f.state)
 	made, err := c.makeState()
 	if err != nil {
@@ -207,7 +207,7 @@ func (p *program) addEntity(identity string, f entityFlags) (err error) {
 }
 
 // giveKeys adds to a record the keys that its scheme needs.
-func (c *config) giveKeys(e *bolt.EntityRecord, f *entityFlags) error {
+func (c *config) giveKeys(e *state.EntityRecord, f *entityFlags) error {
 	switch e.Scheme {
 	case "X509", "NONE", "NONE_SUFFIXED":
 		return nil
@@ -219,7 +219,7 @@ func (c *config) giveKeys(e *bolt.EntityRecord, f *entityFlags) error {
 	return publicKeyEntity(e, f)
 }
 
-func (p *program) registered(e bolt.EntityRecord, psk string) {
+func (p *program) registered(e state.EntityRecord, psk string) {
 	fmt.Fprintf(p.stdout, "registered %s with scheme %s", printable(e.Identity), e.Scheme)
 	if e.KeyID != "" {
 		fmt.Fprintf(p.stdout, ", key id %s", printable(e.KeyID))
@@ -238,7 +238,7 @@ func undo(path string, err error) error {
 	return errors.Join(err, os.Remove(path))
 }
 
-func publicKeyEntity(e *bolt.EntityRecord, f *entityFlags) error {
+func publicKeyEntity(e *state.EntityRecord, f *entityFlags) error {
 	public, err := readPublicKey(f.publicKey + f.rsaKey)
 	if err != nil {
 		return err
@@ -282,7 +282,7 @@ func readPublicKey(path string) (crypto.PublicKey, error) {
 }
 
 // pskEntity gives an entity a key set, sealed by the key store.
-func (c *config) pskEntity(e *bolt.EntityRecord, f *entityFlags) (err error) {
+func (c *config) pskEntity(e *state.EntityRecord, f *entityFlags) (err error) {
 	k := newPSK(e.Identity, f.deriveWrapping)
 	if f.pskFile != "" {
 		if k, err = readPSK(f.pskFile); err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 func (p *program) entityShow() *cobra.Command {
@@ -31,7 +31,7 @@ func (p *program) entityShow() *cobra.Command {
 						return p.describeEntity(e, asJSON)
 					}
 				}
-				return known(fmt.Errorf("entity %q is %w", args[0], bolt.ErrUnknown), "msl-hsm entity list")
+				return known(fmt.Errorf("entity %q is %w", args[0], state.ErrUnknown), "msl-hsm entity list")
 			})
 		},
 	}
@@ -40,7 +40,7 @@ func (p *program) entityShow() *cobra.Command {
 	return c
 }
 
-func (p *program) describeEntity(record bolt.EntityRecord, asJSON bool) error {
+func (p *program) describeEntity(record state.EntityRecord, asJSON bool) error {
 	sealed, e := record.PSK != nil, listed(record)
 	if asJSON {
 		return printJSON(p.stdout, e)

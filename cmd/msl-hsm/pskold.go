@@ -7,17 +7,17 @@ import (
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // A listedEntity is an entity as entity list and entity show tell of it.
 type listedEntity struct {
-	bolt.EntityRecord
+	state.EntityRecord
 	RegisterAgain bool `json:"registeragain,omitempty"` // see registerAgain
 }
 
 // listed leaves the keys out: they are sealed, and of no use to a reader.
-func listed(e bolt.EntityRecord) listedEntity {
+func listed(e state.EntityRecord) listedEntity {
 	l := listedEntity{e, registerAgain(e)}
 	l.PSK = nil
 	return l
@@ -35,7 +35,7 @@ func (e listedEntity) status() string {
 // version, so that the wrapping key, if it is derived from the others, can be
 // computed in a PKCS #11 token. Nothing can seal them anew but the bytes of the
 // keys, which the server does not have. Who is revoked needs nothing.
-func registerAgain(e bolt.EntityRecord) bool {
+func registerAgain(e state.EntityRecord) bool {
 	if e.PSK == nil || e.Revoked {
 		return false
 	}

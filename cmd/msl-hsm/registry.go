@@ -12,23 +12,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
 // A registry is who may talk to the server: the state file itself or, while a
 // server has it open, that server.
 type registry interface {
-	AddEntity(bolt.EntityRecord) error
+	AddEntity(state.EntityRecord) error
 	RemoveEntity(identity string) error
 	RevokeEntity(identity string) error
 	UnrevokeEntity(identity string) error
-	Entities() ([]bolt.EntityRecord, error)
+	Entities() ([]state.EntityRecord, error)
 	AddUser(name string, password []byte) error
 	RemoveUser(name string) error
 	SetPassword(name string, password []byte) error
 	RevokeUser(name string) error
 	UnrevokeUser(name string) error
-	Users() ([]bolt.UserRecord, error)
+	Users() ([]state.UserRecord, error)
 	io.Closer
 }
 
@@ -51,7 +52,7 @@ func socketOf(state string) string { return state + ".sock" }
 type Change struct {
 	Verb   string
 	Name   string
-	Entity bolt.EntityRecord
+	Entity state.EntityRecord
 	Secret []byte
 }
 
@@ -86,13 +87,13 @@ func (r *Registrar) Apply(c Change, _ *struct{}) error {
 }
 
 // Entities lists the entities.
-func (r *Registrar) Entities(_ struct{}, all *[]bolt.EntityRecord) (err error) {
+func (r *Registrar) Entities(_ struct{}, all *[]state.EntityRecord) (err error) {
 	*all, err = r.state.Entities()
 	return err
 }
 
 // Users lists the users.
-func (r *Registrar) Users(_ struct{}, all *[]bolt.UserRecord) (err error) {
+func (r *Registrar) Users(_ struct{}, all *[]state.UserRecord) (err error) {
 	*all, err = r.state.Users()
 	return err
 }
@@ -133,10 +134,10 @@ func administer(path string, log *slog.Logger, services ...any) io.Closer {
 type remoteRegistry struct{ *runningServer }
 
 func (r remoteRegistry) apply(c Change) error {
-	return fromServer(r.Call("Registrar.Apply", c, new(struct{})), bolt.ErrUnknown, bolt.ErrExists, bolt.ErrRevoked, bolt.ErrNotRevoked)
+	return fromServer(r.Call("Registrar.Apply", c, new(struct{})), state.ErrUnknown, state.ErrExists, state.ErrRevoked, state.ErrNotRevoked)
 }
 
-func (r remoteRegistry) AddEntity(e bolt.EntityRecord) error {
+func (r remoteRegistry) AddEntity(e state.EntityRecord) error {
 	return r.apply(Change{Verb: "add entity", Entity: e})
 }
 
@@ -172,12 +173,12 @@ func (r remoteRegistry) UnrevokeUser(name string) error {
 	return r.apply(Change{Verb: "unrevoke user", Name: name})
 }
 
-func (r remoteRegistry) Entities() (all []bolt.EntityRecord, err error) {
+func (r remoteRegistry) Entities() (all []state.EntityRecord, err error) {
 	err = fromServer(r.Call("Registrar.Entities", struct{}{}, &all))
 	return all, err
 }
 
-func (r remoteRegistry) Users() (all []bolt.UserRecord, err error) {
+func (r remoteRegistry) Users() (all []state.UserRecord, err error) {
 	err = fromServer(r.Call("Registrar.Users", struct{}{}, &all))
 	return all, err
 }

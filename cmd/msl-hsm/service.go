@@ -11,6 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
@@ -66,8 +67,8 @@ func (c *config) firstStep(noState error) (err error) {
 
 // pruning lets the state forget a token when it cannot be renewed any more. It
 // looks 24 times in the lifetime of one.
-func (c *config) pruning(log *slog.Logger) bolt.Pruning {
-	return bolt.Pruning{Keep: c.acceptedFor(), Interval: nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
+func (c *config) pruning(log *slog.Logger) state.Pruning {
+	return state.Pruning{Keep: c.acceptedFor(), Interval: nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
 }
 
 // acceptedFor is how long a master token may be used or renewed.

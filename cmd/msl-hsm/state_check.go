@@ -8,13 +8,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 // A StateReport is what is in the state of a server.
 type StateReport struct {
-	bolt.Summary
+	state.Summary
 	Enrollments map[enroll.State]int `json:"enrollments,omitempty"` // records by their state
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
@@ -14,7 +15,7 @@ import (
 // open, that server.
 type stateKeeper interface {
 	check() (StateReport, error)
-	prune() (bolt.Forgotten, error)
+	prune() (state.Forgotten, error)
 	Close() error
 }
 
@@ -26,7 +27,7 @@ type localKeeper struct {
 
 func (l localKeeper) check() (StateReport, error) { return reportOn(l.Server, l.ca) }
 
-func (l localKeeper) prune() (bolt.Forgotten, error) {
+func (l localKeeper) prune() (state.Forgotten, error) {
 	return l.Forget(context.Background(), l.keep)
 }
 
@@ -44,7 +45,7 @@ func (r remoteKeeper) check() (report StateReport, err error) {
 	return report, err
 }
 
-func (r remoteKeeper) prune() (f bolt.Forgotten, err error) {
+func (r remoteKeeper) prune() (f state.Forgotten, err error) {
 	err = fromServer(r.callLong("Keeper.Prune", struct{}{}, &f))
 	return f, err
 }
@@ -127,7 +128,7 @@ func (k *Keeper) Snapshot(_ struct{}, name *string) error {
 }
 
 // Prune forgets what no token needs.
-func (k *Keeper) Prune(_ struct{}, f *bolt.Forgotten) (err error) {
+func (k *Keeper) Prune(_ struct{}, f *state.Forgotten) (err error) {
 	*f, err = k.state.Forget(context.Background(), k.keep)
 	return err
 }

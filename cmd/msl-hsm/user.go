@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 func (p *program) userAdd() *cobra.Command {
@@ -93,7 +93,7 @@ func (p *program) userList() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return list(p.stdout, asJSON, all, "USER\tSTATUS\tREGISTERED", func(u bolt.UserRecord) []any {
+				return list(p.stdout, asJSON, all, "USER\tSTATUS\tREGISTERED", func(u state.UserRecord) []any {
 					return []any{u.Name, status(u.Revoked, u.Removed), day(u.Created)}
 				})
 			})

@@ -19,8 +19,6 @@ var elsewhere = map[string]string{
 	"msl/failurelog/log.go":             "rotates a log",
 	"hsm/hsmtest/module.go":             "for tests",
 	"internal/kv/boltkv/copy.go":        "streams files that do not fit into memory, and syncs by this package",
-	"msl/state/bolt/attach.go":          "copies a file to look at it",
-	"msl/state/bolt/copy.go":            "streams files that do not fit into memory, and syncs by this package",
 	"softhsm/temp.go":                   "for tests",
 	"tpm/tpmtest/ek.go":                 "for tests",
 }

@@ -14,15 +14,15 @@ import (
 )
 
 // OnCopy calls fn with the path of a copy of a file, which is removed afterwards: for
-// a look at a backup without changing it.
-func OnCopy(from io.Reader, fn func(path string) error) error {
+// a look at a backup without changing it. Errors of fn are returned as they are.
+func (l Layout) OnCopy(from io.Reader, fn func(path string) error) error {
 	copied, err := os.CreateTemp("", "msl-hsm-copy-*")
 	if err != nil {
-		return err
+		return l.Explain("", err)
 	}
 	defer beside{copied}.discard()
 	if _, err := io.Copy(copied, from); err != nil {
-		return err
+		return l.Explain(copied.Name(), fmt.Errorf("copy a file: %w", err))
 	}
 	return fn(copied.Name())
 }

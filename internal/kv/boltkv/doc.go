@@ -6,7 +6,7 @@
 //   - [Open] opens a file or makes it; a [Layout] says what is in it.
 //   - [DB.Snapshot] copies a file that is open, [DB.Free] reads its pages;
 //     [Layout.Restore] and [Layout.Compact] put another one in the place of a file that
-//     nobody has open. [OnCopy] is for a look at a backup that is not to be changed.
+//     nobody has open. [Layout.OnCopy] is for a look at a backup that is not to be changed.
 //
 // # What a caller can rely on
 //

@@ -1,13 +1,14 @@
-package bolt
+package state
 
 import (
+	"context"
 	"fmt"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Summary counts what is in a server's file.
+// A Summary counts what is in the state of a server.
 type Summary struct {
 	Entities        int       `json:"entities"`         // registered
 	EntitiesRevoked int       `json:"entities_revoked"` // registered or not
@@ -18,17 +19,18 @@ type Summary struct {
 	IDs             int       `json:"ids"`       // master tokens that were used with a non-replayable id
 	Sequences       int       `json:"sequences"` // master tokens that were renewed
 	Latest          time.Time `json:"latest,omitzero"`
-	Bytes           int64     `json:"bytes"` // of the file
-	Free            int64     `json:"free"`  // bytes of it that the next records take; Check fills it in
+	// The rest is of a state in a file: package bolt fills it in.
+	Bytes int64 `json:"bytes"` // of the file
+	Free  int64 `json:"free"`  // bytes of it that the next records take
 }
 
 // Summary reads and parses every record. What does not fit together is
 // [ErrDamaged]. Latest is when a token was last used with a non-replayable id or
 // renewed.
 func (s *Server) Summary() (sum Summary, err error) {
-	err = s.view("read the state", func(tx *bbolt.Tx) error {
-		sum.Bytes = tx.Size()
-		for _, count := range []func(*bbolt.Tx, *Summary) error{countEntities, countUsers, countTokens} {
+	err = s.view(context.Background(), "read the state", func(tx kv.Reader) error {
+		sum = Summary{}
+		for _, count := range []func(kv.Reader, *Summary) error{countEntities, countUsers, countTokens} {
 			if err := count(tx, &sum); err != nil {
 				return err
 			}
@@ -38,7 +40,7 @@ func (s *Server) Summary() (sum Summary, err error) {
 	return sum, err
 }
 
-func countEntities(tx *bbolt.Tx, sum *Summary) error {
+func countEntities(tx kv.Reader, sum *Summary) error {
 	return entityRoll.count(tx, &sum.Entities, &sum.EntitiesRevoked, &sum.EntitiesRemoved, func(name string, payload []byte, m mark) error {
 		e, err := decodeEntity(name, payload, m)
 		if err != nil {
@@ -51,7 +53,7 @@ func countEntities(tx *bbolt.Tx, sum *Summary) error {
 	})
 }
 
-func countUsers(tx *bbolt.Tx, sum *Summary) error {
+func countUsers(tx kv.Reader, sum *Summary) error {
 	return userRoll.count(tx, &sum.Users, &sum.UsersRevoked, &sum.UsersRemoved, func(_ string, payload []byte, _ mark) error {
 		_, err := decodePassword(payload)
 		return err
@@ -60,7 +62,7 @@ func countUsers(tx *bbolt.Tx, sum *Summary) error {
 
 // count counts the records and marks of a roll. A name that has a record is not
 // removed.
-func (r roll) count(tx *bbolt.Tx, records, revoked, removed *int, parse func(string, []byte, mark) error) error {
+func (r roll) count(tx kv.Reader, records, revoked, removed *int, parse func(string, []byte, mark) error) error {
 	tally := func(m mark) {
 		if m.revoked {
 			*revoked++
@@ -79,16 +81,18 @@ func (r roll) count(tx *bbolt.Tx, records, revoked, removed *int, parse func(str
 	}, func(_ string, m mark) { tally(m) })
 }
 
-func countTokens(tx *bbolt.Tx, sum *Summary) error {
-	for bucket, n := range map[string]*int{bucketIDs: &sum.IDs, bucketSequences: &sum.Sequences} {
-		err := tx.Bucket([]byte(bucket)).ForEach(func(k, _ []byte) error {
+func countTokens(tx kv.Reader, sum *Summary) error {
+	for table, n := range map[string]*int{tableIDs: &sum.IDs, tableSequences: &sum.Sequences} {
+		for p, err := range kv.All(tx, table, nil, nil) {
+			if err != nil {
+				return err
+			}
+			last, err := touched(tx, p.Key)
+			if err != nil {
+				return err
+			}
 			*n++
-			last, err := touched(tx, k)
 			sum.Latest = later(sum.Latest, last)
-			return err
-		})
-		if err != nil {
-			return err
 		}
 	}
 	return nil

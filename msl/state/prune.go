@@ -1,13 +1,14 @@
-package bolt
+package state
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
 const (
@@ -33,15 +34,15 @@ type Pruning struct {
 	Log      *slog.Logger // nil means none
 }
 
-// pruning is what Close ends.
+// pruning is what StopPruning ends.
 type pruning struct {
 	mu   sync.Mutex
 	stop context.CancelFunc
 	done chan struct{}
 }
 
-// StartPruning begins to forget, from time to time until Close, what no token
-// that is accepted needs any more. It is called once.
+// StartPruning begins to forget, from time to time until [Server.StopPruning], what no
+// token that is accepted needs any more. It is called once.
 func (s *Server) StartPruning(p Pruning) {
 	ctx, stop := context.WithCancel(context.Background())
 	s.pruning.mu.Lock()
@@ -56,7 +57,8 @@ func (s *Server) StartPruning(p Pruning) {
 	go s.pruneUntil(ctx, p, s.pruning.done)
 }
 
-func (s *Server) stopPruning() {
+// StopPruning ends what [Server.StartPruning] began, if it did.
+func (s *Server) StopPruning() {
 	s.pruning.mu.Lock()
 	defer s.pruning.mu.Unlock()
 	if s.pruning.stop != nil {
@@ -131,9 +133,10 @@ func (s *Server) Forget(ctx context.Context, keep time.Duration) (f Forgotten, e
 	if f.Tokens, err = s.prune(ctx, olderThan); err != nil {
 		return f, err
 	}
-	f.Names, err = s.sweep(ctx, bucketEntityMarks, func(tx *bbolt.Tx, k []byte) (bool, error) {
+	marks := sweep{s.records, tableEntityMarks, []string{tableEntityMarks}, func(tx kv.Reader, k []byte) (bool, error) {
 		return entityRoll.forgotten(tx, string(k), olderThan)
-	}, bucketEntityMarks)
+	}}
+	f.Names, err = marks.run(ctx)
 	return f, err
 }
 
@@ -147,12 +150,13 @@ func (s *Server) Prune(olderThan time.Time) (int, error) {
 }
 
 func (s *Server) prune(ctx context.Context, olderThan time.Time) (total int, err error) {
-	old := func(tx *bbolt.Tx, k []byte) (bool, error) {
+	old := func(tx kv.Reader, k []byte) (bool, error) {
 		last, err := touched(tx, k)
 		return err == nil && last.Before(olderThan), err
 	}
-	for _, bucket := range []string{bucketIDs, bucketSequences} {
-		n, err := s.sweep(ctx, bucket, old, bucketIDs, bucketSequences)
+	both := []string{tableIDs, tableSequences}
+	for _, table := range both {
+		n, err := sweep{s.records, table, both, old}.run(ctx)
 		total += n
 		if err != nil {
 			return total, err
@@ -161,18 +165,22 @@ func (s *Server) prune(ctx context.Context, olderThan time.Time) (total int, err
 	return total, nil
 }
 
-// sweep removes from all buckets of from the records whose keys in bucket are
+// A sweep removes records from all tables of from, if their key is one in table and is
 // old.
-func (s *Server) sweep(ctx context.Context, bucket string, old func(*bbolt.Tx, []byte) (bool, error), from ...string) (total int, err error) {
+type sweep struct {
+	records
+	table string
+	from  []string
+	old   func(tx kv.Reader, key []byte) (bool, error)
+}
+
+func (s sweep) run(ctx context.Context) (total int, err error) {
 	for next, more := []byte(nil), true; more; more = next != nil {
-		if err := ctx.Err(); err != nil {
-			return total, err
-		}
 		var keys [][]byte
-		if keys, next, err = s.lookFor(bucket, next, old); err != nil {
+		if keys, next, err = s.lookFor(ctx, next); err != nil {
 			return total, err
 		}
-		n, err := s.forget(keys, old, from)
+		n, err := s.forget(ctx, keys)
 		if err != nil {
 			return total, err
 		}
@@ -183,20 +191,24 @@ func (s *Server) sweep(ctx context.Context, bucket string, old func(*bbolt.Tx, [
 
 // lookFor finds keys to forget, from one on, and returns where to go on: nil at
 // the end.
-func (s *Server) lookFor(bucket string, from []byte, old func(*bbolt.Tx, []byte) (bool, error)) (keys [][]byte, next []byte, err error) {
-	err = s.view("look for old records", func(tx *bbolt.Tx) error {
-		c, looked := tx.Bucket([]byte(bucket)).Cursor(), 0
-		for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
+func (s sweep) lookFor(ctx context.Context, from []byte) (keys [][]byte, next []byte, err error) {
+	err = s.view(ctx, "look for old records", func(tx kv.Reader) error {
+		looked := 0
+		keys, next = nil, nil
+		for p, err := range kv.All(tx, s.table, from, nil) {
+			if err != nil {
+				return err
+			}
 			if looked++; len(keys) == pruneAtATime || looked > lookAtATime {
-				next = append([]byte(nil), k...)
+				next = bytes.Clone(p.Key)
 				return nil
 			}
-			gone, err := old(tx, k)
+			gone, err := s.old(tx, p.Key)
 			if err != nil {
 				return err
 			}
 			if gone {
-				keys = append(keys, append([]byte(nil), k...))
+				keys = append(keys, bytes.Clone(p.Key))
 			}
 		}
 		return nil
@@ -205,21 +217,22 @@ func (s *Server) lookFor(bucket string, from []byte, old func(*bbolt.Tx, []byte)
 }
 
 // forget removes the records of keys, unless one was touched meanwhile.
-func (s *Server) forget(keys [][]byte, old func(*bbolt.Tx, []byte) (bool, error), from []string) (n int, err error) {
+func (s sweep) forget(ctx context.Context, keys [][]byte) (n int, err error) {
 	if len(keys) == 0 {
 		return 0, nil
 	}
-	err = s.update("remove old records", func(tx *bbolt.Tx) error {
+	err = s.update(ctx, "remove old records", func(tx kv.Tx) error {
+		n = 0
 		for _, k := range keys {
-			gone, err := old(tx, k)
+			gone, err := s.old(tx, k)
 			if err != nil {
 				return err
 			}
 			if !gone {
 				continue
 			}
-			for _, bucket := range from {
-				if err := remove(tx, bucket, k); err != nil {
+			for _, table := range s.from {
+				if err := tx.Delete(table, k); err != nil {
 					return err
 				}
 			}
@@ -235,9 +248,9 @@ func (s *Server) forget(keys [][]byte, old func(*bbolt.Tx, []byte) (bool, error)
 
 // touched tells when anything was last recorded of a token. A token that is
 // renewed lives on under its serial number, and so must its ids.
-func touched(tx *bbolt.Tx, key []byte) (time.Time, error) {
+func touched(tx kv.Reader, key []byte) (time.Time, error) {
 	var last time.Time
-	if payload, err := get(tx, bucketIDs, key); err != nil {
+	if payload, err := tx.Get(tableIDs, key); err != nil {
 		return last, err
 	} else if payload != nil {
 		l, err := decodeLargestID(payload)
@@ -246,7 +259,7 @@ func touched(tx *bbolt.Tx, key []byte) (time.Time, error) {
 		}
 		last = l.touched
 	}
-	if payload, err := get(tx, bucketSequences, key); err != nil {
+	if payload, err := tx.Get(tableSequences, key); err != nil {
 		return last, err
 	} else if payload != nil {
 		q, err := decodeNewestSequence(payload)

@@ -1,4 +1,4 @@
-package bolt
+package state
 
 import (
 	"crypto/rand"

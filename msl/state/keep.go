@@ -1,4 +1,4 @@
-package bolt
+package state
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
 // What is recorded of a token is needed until no token of its serial number is
@@ -30,8 +30,7 @@ type keeps struct {
 }
 
 const (
-	keysKeep  = "keep"
-	keysBegan = "began"
+	keepKey = "keep" // in the settings
 	// keepSlack is for messages that are under way, seconds that were cut off and
 	// clocks that were set right.
 	keepSlack = time.Hour
@@ -39,25 +38,24 @@ const (
 
 // Expect implements msl.Forgetter. It writes when a token outlives those before,
 // which is a few times in the lifetime of one.
-func (s *Server) Expect(ctx context.Context, until time.Time) error {
+func (t *Tokens) Expect(ctx context.Context, until time.Time) error {
 	now := time.Now()
 	if !until.After(now) {
 		return nil
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	s.keeps.mu.Lock()
-	defer s.keeps.mu.Unlock()
-	if covered(s.keeps.all, until.Sub(now), until) {
+	t.keeps.mu.Lock()
+	defer t.keeps.mu.Unlock()
+	if covered(t.keeps.all, until.Sub(now), until) {
 		return nil
 	}
-	all := withKeep(s.keeps.all, now, until)
-	err := s.writes.do(func(tx *bbolt.Tx) error { return putSetting(tx, keysKeep, encodeKeeps(all)) })
+	all := withKeep(t.keeps.all, now, until)
+	err := t.update(ctx, "expect a token", func(tx kv.Tx) error {
+		return tx.Put(kv.Settings, []byte(keepKey), encodeKeeps(all))
+	})
 	if err != nil {
-		return wrap("expect a token", err)
+		return err
 	}
-	s.keeps.all = all
+	t.keeps.all = all
 	return nil
 }
 
@@ -122,30 +120,4 @@ func decodeKeeps(b []byte) ([]keep, error) {
 		all = append(all, keep{time.Duration(n[0]) * time.Second, time.Unix(n[1], 0)})
 	}
 	return all, nil
-}
-
-// settings reads what else the file says of itself.
-func (s *Server) settings() error {
-	return view(s.db, func(tx *bbolt.Tx) error {
-		b, err := get(tx, formatBucket, []byte(keysKeep))
-		if err != nil {
-			return err
-		}
-		if s.keeps.all, err = decodeKeeps(b); err != nil {
-			return err
-		}
-		b, err = get(tx, formatBucket, []byte(keysBegan))
-		if err != nil || b == nil {
-			return err
-		}
-		n, err := decodeInts(b, 1)
-		if err == nil {
-			s.began = time.Unix(n[0], 0)
-		}
-		return err
-	})
-}
-
-func putSetting(tx *bbolt.Tx, key string, payload []byte) error {
-	return put(tx, formatBucket, []byte(key), payload)
 }

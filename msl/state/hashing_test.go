@@ -1,4 +1,4 @@
-package bolt
+package state
 
 import (
 	"runtime/debug"
@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -57,7 +57,7 @@ func TestMemoryOfPasswords(t *testing.T) {
 // also while some of them have their passwords at an older cost.
 func TestCostOfUnknownNames(t *testing.T) {
 	s := newServer(t)
-	if p, known, err := s.password("nobody"); err != nil || known || p.Cost != s.cost {
+	if p, known, err := s.password(t.Context(), "nobody"); err != nil || known || p.Cost != s.cost {
 		t.Errorf("without users: %+v, %v, %v", p.Cost, known, err)
 	}
 	wantErr(t, s.AddUser("bob", []byte("correct horse")), nil)
@@ -66,14 +66,14 @@ func TestCostOfUnknownNames(t *testing.T) {
 	wantErr(t, s.AddUser("eve", []byte("correct horse")), nil)
 	wantErr(t, s.RevokeUser("bob"), nil)
 	for name, want := range map[string]passwordCost{"ann": old, "bob": old, "bobby": s.cost, "eve": s.cost, "zoe": old} {
-		if p, known, err := s.password(name); err != nil || known != (name == "eve") || p.Cost != want {
+		if p, known, err := s.password(t.Context(), name); err != nil || known != (name == "eve") || p.Cost != want {
 			t.Errorf("%s: cost %+v, known %v, %v", name, p.Cost, known, err)
 		}
 	}
-	if err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(bucketUsers)).Put([]byte("bob"), []byte("damaged")) }); err != nil {
+	if err := s.store.Update(t.Context(), func(tx kv.Tx) error { return tx.Put(tableUsers, []byte("bob"), []byte("damaged")) }); err != nil {
 		t.Fatal(err)
 	}
-	if p, known, err := s.password("ann"); err != nil || known || p.Cost != s.cost {
+	if p, known, err := s.password(t.Context(), "ann"); err != nil || known || p.Cost != s.cost {
 		t.Errorf("beside a damaged record: %+v, %v, %v", p.Cost, known, err)
 	}
 }

@@ -1,38 +1,42 @@
-package bolt
+package state
 
 import (
 	"context"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
+// Tokens are what came of the tokens of a server: the ids that were used and the
+// renewals, as long as they matter.
+type Tokens struct {
+	records
+	keeps keeps
+}
+
 // AcceptID implements msl.State.
-func (s *Server) AcceptID(ctx context.Context, identity string, serial, id int64) error {
+func (t *Tokens) AcceptID(ctx context.Context, identity string, serial, id int64) error {
 	key, err := pairKey(identity, serial)
 	if err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	// A look first: refusing what was replayed must not cost a write.
-	err = s.view("check id", func(tx *bbolt.Tx) error { return judgeID(tx, key, id) })
+	err = t.view(ctx, "check id", func(tx kv.Reader) error { return judgeID(tx, key, id) })
 	if err != nil {
 		return err
 	}
-	return wrap("accept id", s.writes.do(func(tx *bbolt.Tx) error {
+	return t.update(ctx, "accept id", func(tx kv.Tx) error {
 		if err := judgeID(tx, key, id); err != nil {
 			return err
 		}
-		return put(tx, bucketIDs, key, largestID{id, time.Now()}.encode())
-	}))
+		return tx.Put(tableIDs, key, largestID{id, time.Now()}.encode())
+	})
 }
 
-func judgeID(tx *bbolt.Tx, key []byte, id int64) error {
-	payload, err := get(tx, bucketIDs, key)
+func judgeID(tx kv.Reader, key []byte, id int64) error {
+	payload, err := tx.Get(tableIDs, key)
 	if err != nil {
 		return err
 	}
@@ -46,23 +50,20 @@ func judgeID(tx *bbolt.Tx, key []byte, id int64) error {
 }
 
 // Renewable implements msl.State.
-func (s *Server) Renewable(ctx context.Context, identity string, serial, sequence int64) error {
+func (t *Tokens) Renewable(ctx context.Context, identity string, serial, sequence int64) error {
 	key, err := pairKey(identity, serial)
 	if err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return s.view("check sequence number", func(tx *bbolt.Tx) error {
+	return t.view(ctx, "check sequence number", func(tx kv.Reader) error {
 		_, err := renewed(tx, key, sequence)
 		return err
 	})
 }
 
 // Renew implements msl.State.
-func (s *Server) Renew(ctx context.Context, identity string, serial, sequence int64) (int64, error) {
-	if err := s.Renewable(ctx, identity, serial, sequence); err != nil {
+func (t *Tokens) Renew(ctx context.Context, identity string, serial, sequence int64) (int64, error) {
+	if err := t.Renewable(ctx, identity, serial, sequence); err != nil {
 		return 0, err
 	}
 	key, err := pairKey(identity, serial)
@@ -70,23 +71,23 @@ func (s *Server) Renew(ctx context.Context, identity string, serial, sequence in
 		return 0, err
 	}
 	var newest int64
-	err = s.writes.do(func(tx *bbolt.Tx) error {
+	err = t.update(ctx, "renew", func(tx kv.Tx) error {
 		next, err := renewed(tx, key, sequence)
 		if err != nil {
 			return err
 		}
 		newest = next.Newest
-		return put(tx, bucketSequences, key, newestSequence{next, time.Now()}.encode())
+		return tx.Put(tableSequences, key, newestSequence{next, time.Now()}.encode())
 	})
 	if err != nil {
-		return 0, wrap("renew", err)
+		return 0, err
 	}
 	return newest, nil
 }
 
 // renewed returns what the record becomes by a renewal.
-func renewed(tx *bbolt.Tx, key []byte, sequence int64) (msl.Sequence, error) {
-	payload, err := get(tx, bucketSequences, key)
+func renewed(tx kv.Reader, key []byte, sequence int64) (msl.Sequence, error) {
+	payload, err := tx.Get(tableSequences, key)
 	if err != nil {
 		return msl.Sequence{}, err
 	}

@@ -1,4 +1,4 @@
-package bolt
+package state
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -70,7 +70,7 @@ func TestPairKeysDiffer(t *testing.T) {
 
 // TestAcceptIDOnce sends one id from a thousand goroutines, among other ids.
 func TestAcceptIDOnce(t *testing.T) {
-	s := newServer(t)
+	s, _ := inFile(t)
 	var accepted, replayed, others atomic.Int64
 	var senders sync.WaitGroup
 	for i := range 1000 {
@@ -90,24 +90,6 @@ func TestAcceptIDOnce(t *testing.T) {
 	if accepted.Load() != 1 || replayed.Load() != 999 || others.Load() != 1000 {
 		t.Errorf("accepted %d, replayed %d, others %d", accepted.Load(), replayed.Load(), others.Load())
 	}
-}
-
-// TestFailureIsAlone lets one write of a transaction fail.
-func TestFailureIsAlone(t *testing.T) {
-	s := newServer(t)
-	key, err := pairKey("a", 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sick := errors.New("sick")
-	good := &write{done: make(chan struct{}), fn: func(tx *bbolt.Tx) error {
-		return put(tx, bucketIDs, key, largestID{id: 7, touched: time.Now()}.encode())
-	}}
-	bad := &write{done: make(chan struct{}), fn: func(*bbolt.Tx) error { return sick }}
-	s.writes.commit([]*write{bad, good})
-	wantErr(t, bad.err, sick)
-	wantErr(t, good.err, nil)
-	wantErr(t, reopen(t, s).AcceptID(t.Context(), "a", 1, 7), msl.ErrMessageReplayed)
 }
 
 func TestRenew(t *testing.T) {
@@ -141,7 +123,7 @@ func TestRenew(t *testing.T) {
 }
 
 func TestRenewConcurrently(t *testing.T) {
-	s := newServer(t)
+	s, _ := inFile(t)
 	if _, err := s.Renew(t.Context(), "a", 1, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +153,7 @@ func (s *Server) keep(t *testing.T, bucket, identity string, payload []byte) {
 	t.Helper()
 	key, err := pairKey(identity, 1)
 	if err == nil {
-		err = s.db.Update(func(tx *bbolt.Tx) error { return put(tx, bucket, key, payload) })
+		err = s.store.Update(t.Context(), func(tx kv.Tx) error { return tx.Put(bucket, key, payload) })
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -183,13 +165,13 @@ func TestPrune(t *testing.T) {
 	now := time.Now()
 	old := now.Add(-48 * time.Hour)
 	sequence := msl.Sequence{Newest: 6, Asked: 5}
-	s.keep(t, bucketIDs, "old", largestID{9, old}.encode())
-	s.keep(t, bucketSequences, "old", newestSequence{sequence, old}.encode())
-	s.keep(t, bucketSequences, "old sequence", newestSequence{sequence, old}.encode())
-	s.keep(t, bucketIDs, "renewed", largestID{9, old}.encode())
-	s.keep(t, bucketSequences, "renewed", newestSequence{sequence, now}.encode())
-	s.keep(t, bucketIDs, "used", largestID{9, now}.encode())
-	s.keep(t, bucketSequences, "used", newestSequence{sequence, old}.encode())
+	s.keep(t, tableIDs, "old", largestID{9, old}.encode())
+	s.keep(t, tableSequences, "old", newestSequence{sequence, old}.encode())
+	s.keep(t, tableSequences, "old sequence", newestSequence{sequence, old}.encode())
+	s.keep(t, tableIDs, "renewed", largestID{9, old}.encode())
+	s.keep(t, tableSequences, "renewed", newestSequence{sequence, now}.encode())
+	s.keep(t, tableIDs, "used", largestID{9, now}.encode())
+	s.keep(t, tableSequences, "used", newestSequence{sequence, old}.encode())
 	if n, err := s.Prune(now.Add(-24 * time.Hour)); n != 2 || err != nil {
 		t.Errorf("Prune = %d, %v", n, err)
 	}
@@ -203,10 +185,10 @@ func TestPrune(t *testing.T) {
 
 func TestPruneMany(t *testing.T) {
 	s := newServer(t)
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.store.Update(t.Context(), func(tx kv.Tx) error {
 		for i := range 3*pruneAtATime + 7 {
 			key, _ := pairKey("a", int64(i))
-			if err := put(tx, bucketIDs, key, largestID{1, time.Unix(int64(i%2), 0)}.encode()); err != nil {
+			if err := tx.Put(tableIDs, key, largestID{1, time.Unix(int64(i%2), 0)}.encode()); err != nil {
 				return err
 			}
 		}
@@ -224,11 +206,7 @@ func TestPruneMany(t *testing.T) {
 }
 
 func BenchmarkAcceptID(b *testing.B) {
-	s, err := OpenServer(b.TempDir() + "/state")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
+	s, _ := inFile(b)
 	var clients atomic.Int64
 	b.SetParallelism(64)
 	b.RunParallel(func(pb *testing.PB) {

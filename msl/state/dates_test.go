@@ -1,11 +1,11 @@
-package bolt
+package state
 
 import (
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -63,7 +63,7 @@ func TestComingBack(t *testing.T) {
 					wantErr(t, s.Revoked(t.Context(), "a", "ann"), nil)
 					s = reopen(t, s)
 				}
-				s.Close()
+				s.StopPruning()
 			})
 		})
 	}
@@ -84,8 +84,8 @@ func TestComingBackFromEarlier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t)
 		removed := time.Now()
-		err := s.db.Update(func(tx *bbolt.Tx) error {
-			return put(tx, bucketUserMarks, []byte("ann"), mark{removed: true, since: removed}.encode())
+		err := s.store.Update(t.Context(), func(tx kv.Tx) error {
+			return tx.Put(tableUserMarks, []byte("ann"), mark{removed: true, since: removed}.encode())
 		})
 		wantErr(t, err, nil)
 		time.Sleep(time.Hour)
@@ -93,7 +93,7 @@ func TestComingBackFromEarlier(t *testing.T) {
 		if _, u := counts(t, s, "a", "ann", removed); u {
 			t.Error("a token of before the removal counts")
 		}
-		s.Close()
+		s.StopPruning()
 	})
 }
 
@@ -127,7 +127,7 @@ func TestFamilyComesBack(t *testing.T) {
 				t.Errorf("old tokens of %q count: %v, want %v", identity, e, want)
 			}
 		}
-		s.Close()
+		s.StopPruning()
 	})
 }
 

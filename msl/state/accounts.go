@@ -1,4 +1,4 @@
-package bolt
+package state
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"golang.org/x/crypto/argon2"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -71,6 +71,13 @@ func decodePassword(payload []byte) (p password, err error) {
 	return p, nil
 }
 
+// Accounts are the users that a server knows, and their passwords.
+type Accounts struct {
+	records
+	hashing *hashing
+	cost    passwordCost // of new passwords
+}
+
 // A UserRecord is a user as it is listed.
 type UserRecord struct {
 	Name    string    `json:"name"`
@@ -85,31 +92,31 @@ type UserRecord struct {
 // back without the tokens of before; within the second of its removal that takes
 // the rest of the second. One that is registered is [ErrExists], one that is
 // revoked [ErrRevoked].
-func (s *Server) AddUser(name string, pass []byte) error {
+func (a *Accounts) AddUser(name string, pass []byte) error {
 	if err := checkName("user", name); err != nil {
 		return err
 	}
 	if strings.TrimSpace(name) != name {
-		return errors.New("bolt: the name of a user neither begins nor ends with a space")
+		return errors.New("state: the name of a user neither begins nor ends with a space")
 	}
-	payload, err := s.encodePassword(pass, time.Now().UTC().Truncate(time.Second))
+	payload, err := a.encodePassword(pass, time.Now().UTC().Truncate(time.Second))
 	if err != nil {
 		return err
 	}
-	return s.returning("add", userRoll, name, func(tx *bbolt.Tx) error { return userRoll.add(tx, name, payload) })
+	return a.returning("add", userRoll, name, func(tx kv.Tx) error { return userRoll.add(tx, name, payload) })
 }
 
-func (s *Server) encodePassword(pass []byte, created time.Time) ([]byte, error) {
+func (a *Accounts) encodePassword(pass []byte, created time.Time) ([]byte, error) {
 	if len(bytes.TrimSpace(pass)) == 0 {
-		return nil, errors.New("bolt: a password must not be blank")
+		return nil, errors.New("state: a password must not be blank")
 	}
-	if err := s.hashing.enter(context.Background()); err != nil {
+	if err := a.hashing.enter(context.Background()); err != nil {
 		return nil, err
 	}
-	defer s.hashing.leave()
-	payload, err := json.Marshal(hashPassword(s.cost, pass, created))
+	defer a.hashing.leave()
+	payload, err := json.Marshal(hashPassword(a.cost, pass, created))
 	if err != nil {
-		return nil, fmt.Errorf("bolt: keep password: %w", err)
+		return nil, fmt.Errorf("state: keep password: %w", err)
 	}
 	return payload, nil
 }
@@ -117,26 +124,27 @@ func (s *Server) encodePassword(pass []byte, created time.Time) ([]byte, error) 
 // SetPassword changes the password of a user and ends its tokens: it logs in with
 // the new one, from the next second on, when SetPassword returns. A user that is
 // not registered is [ErrUnknown].
-func (s *Server) SetPassword(name string, pass []byte) error {
-	payload, err := s.encodePassword(pass, time.Time{})
+func (a *Accounts) SetPassword(name string, pass []byte) error {
+	payload, err := a.encodePassword(pass, time.Time{})
 	if err != nil {
 		return err
 	}
-	return s.returning("change password", userRoll, name, func(tx *bbolt.Tx) error {
-		old, err := get(tx, bucketUsers, []byte(name))
+	return a.returning("change password", userRoll, name, func(tx kv.Tx) error {
+		old, err := tx.Get(tableUsers, []byte(name))
 		if err != nil {
 			return err
 		}
 		if old == nil {
 			return userRoll.unknown(name)
 		}
-		if payload, err = keepCreated(old, payload); err != nil {
+		changed, err := keepCreated(old, payload)
+		if err != nil {
 			return err
 		}
 		if err := userRoll.begin(tx, name); err != nil {
 			return err
 		}
-		return put(tx, bucketUsers, []byte(name), payload)
+		return tx.Put(tableUsers, []byte(name), changed)
 	})
 }
 
@@ -156,29 +164,30 @@ func keepCreated(old, payload []byte) ([]byte, error) {
 
 // RemoveUser removes a user and leaves a mark, so that its tokens are refused.
 // One that is not there is [ErrUnknown].
-func (s *Server) RemoveUser(name string) error {
-	return s.update("remove", func(tx *bbolt.Tx) error { return userRoll.drop(tx, name) })
+func (a *Accounts) RemoveUser(name string) error {
+	return a.update(context.Background(), "remove", func(tx kv.Tx) error { return userRoll.drop(tx, name) })
 }
 
-// RevokeUser marks a user as revoked, until [Server.UnrevokeUser]. It need not be
-// registered: applications have users that this file does not know.
-func (s *Server) RevokeUser(name string) error {
+// RevokeUser marks a user as revoked, until [Accounts.UnrevokeUser]. It need not be
+// registered: applications have users that this state does not know.
+func (a *Accounts) RevokeUser(name string) error {
 	if err := checkName("user", name); err != nil {
 		return err
 	}
-	return s.update("revoke", func(tx *bbolt.Tx) error { return userRoll.revoke(tx, name) })
+	return a.update(context.Background(), "revoke", func(tx kv.Tx) error { return userRoll.revoke(tx, name) })
 }
 
 // UnrevokeUser takes a revocation back. What was removed stays removed.
-func (s *Server) UnrevokeUser(name string) error {
-	return s.update("unrevoke", func(tx *bbolt.Tx) error { return userRoll.unrevoke(tx, name) })
+func (a *Accounts) UnrevokeUser(name string) error {
+	return a.update(context.Background(), "unrevoke", func(tx kv.Tx) error { return userRoll.unrevoke(tx, name) })
 }
 
 // Users lists the registered users by name, and after them what is only marked
 // as revoked or removed.
-func (s *Server) Users() ([]UserRecord, error) {
+func (a *Accounts) Users() ([]UserRecord, error) {
 	var list []UserRecord
-	err := s.view("list users", func(tx *bbolt.Tx) error {
+	err := a.view(context.Background(), "list users", func(tx kv.Reader) error {
+		list = nil
 		return userRoll.each(tx, func(name string, payload []byte, m mark) error {
 			p, err := decodePassword(payload)
 			list = append(list, UserRecord{Name: name, Created: p.Created, Revoked: m.revoked, Since: m.since})
@@ -196,19 +205,16 @@ func (s *Server) Users() ([]UserRecord, error) {
 // PasswordsAtATime sets how many passwords are hashed at once, of which each takes 64
 // MiB, and in all twice that before it is given back; zero means 4. It must not be
 // called after the first Verify.
-func (s *Server) PasswordsAtATime(n int) {
+func (a *Accounts) PasswordsAtATime(n int) {
 	if n > 0 {
-		s.hashing = newHashing(n)
+		a.hashing = newHashing(n)
 	}
 }
 
 // FindUser returns email if that is the name of a user who may log in, or "": an
 // unknown user, or a revoked one.
-func (s *Server) FindUser(ctx context.Context, email string) (user string, err error) {
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
-	if _, known, err := s.password(email); err != nil || !known {
+func (a *Accounts) FindUser(ctx context.Context, email string) (user string, err error) {
+	if _, known, err := a.password(ctx, email); err != nil || !known {
 		return "", err
 	}
 	return email, nil
@@ -218,34 +224,35 @@ func (s *Server) FindUser(ctx context.Context, email string) (user string, err e
 // [msl.ErrEmailPasswordIncorrect]: whether the user is unknown or revoked or the
 // password is wrong, in about the same time. A few passwords are hashed at a
 // time; the others wait for their turn or for ctx.
-func (s *Server) Verify(ctx context.Context, email string, pass []byte) (user string, err error) {
-	if err := s.hashing.enter(ctx); err != nil {
+func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user string, err error) {
+	if err := a.hashing.enter(ctx); err != nil {
 		return "", err
 	}
-	defer s.hashing.leave()
-	p, known, err := s.password(email)
+	defer a.hashing.leave()
+	p, known, err := a.password(ctx, email)
 	if err != nil {
 		return "", err
 	}
 	if !p.matches(pass) || !known {
 		return "", msl.ErrEmailPasswordIncorrect
 	}
-	if p.Cost != s.cost {
-		s.rehash(email, p, pass)
+	if p.Cost != a.cost {
+		a.rehash(email, p, pass)
 	}
 	return email, nil
 }
 
 // password finds the password of a user who may log in. For anybody else it is
 // one to be checked all the same, at the same cost.
-func (s *Server) password(name string) (p password, known bool, err error) {
-	err = s.view("find user", func(tx *bbolt.Tx) error {
-		payload, err := get(tx, bucketUsers, []byte(name))
+func (a *Accounts) password(ctx context.Context, name string) (p password, known bool, err error) {
+	err = a.view(ctx, "find user", func(tx kv.Reader) error {
+		known = false
+		payload, err := tx.Get(tableUsers, []byte(name))
 		if err != nil {
 			return err
 		}
 		if payload == nil {
-			p = password{Cost: s.costLike(tx, name), Salt: make([]byte, saltSize), Hash: make([]byte, hashSize)}
+			p = password{Cost: a.costLike(tx, name), Salt: make([]byte, saltSize), Hash: make([]byte, hashSize)}
 			return nil
 		}
 		if p, err = decodePassword(payload); err != nil {
@@ -261,41 +268,36 @@ func (s *Server) password(name string) (p password, known bool, err error) {
 // costLike is what the check of an unknown name costs: as much as that of the next
 // user by name. With the costs of some users raised and others not yet, the time
 // would tell who is known.
-func (s *Server) costLike(tx *bbolt.Tx, name string) passwordCost {
-	c := tx.Bucket([]byte(bucketUsers)).Cursor()
-	k, v := c.Seek([]byte(name))
-	if k == nil {
-		k, v = c.First()
+func (a *Accounts) costLike(tx kv.Reader, name string) passwordCost {
+	next, err := tx.Range(tableUsers, []byte(name), nil, 1)
+	if err == nil && len(next) == 0 {
+		next, err = tx.Range(tableUsers, nil, nil, 1)
 	}
-	if k == nil {
-		return s.cost
+	if err != nil || len(next) == 0 {
+		return a.cost
 	}
-	payload, err := unframe(bucketUsers, k, v)
-	if err != nil {
-		return s.cost
-	}
-	if p, err := decodePassword(payload); err == nil {
+	if p, err := decodePassword(next[0].Value); err == nil {
 		return p.Cost
 	}
-	return s.cost
+	return a.cost
 }
 
 // rehash keeps a password under the present cost, unless it was changed or
 // removed meanwhile. It does not matter to the user whether that works.
-func (s *Server) rehash(name string, old password, pass []byte) {
-	s.hashing.garbage.Add(1) // of the check before
-	payload, err := json.Marshal(hashPassword(s.cost, pass, old.Created))
+func (a *Accounts) rehash(name string, old password, pass []byte) {
+	a.hashing.garbage.Add(1) // of the check before
+	payload, err := json.Marshal(hashPassword(a.cost, pass, old.Created))
 	if err != nil {
 		return
 	}
-	_ = s.writes.do(func(tx *bbolt.Tx) error {
-		kept, err := get(tx, bucketUsers, []byte(name))
+	_ = a.update(context.Background(), "keep a password", func(tx kv.Tx) error {
+		kept, err := tx.Get(tableUsers, []byte(name))
 		if err != nil || kept == nil {
-			return errNothingToWrite
+			return err
 		}
 		if p, err := decodePassword(kept); err != nil || !bytes.Equal(p.Hash, old.Hash) {
-			return errNothingToWrite
+			return err
 		}
-		return put(tx, bucketUsers, []byte(name), payload)
+		return tx.Put(tableUsers, []byte(name), payload)
 	})
 }

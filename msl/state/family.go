@@ -1,13 +1,12 @@
-package bolt
+package state
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -64,13 +63,13 @@ func heads(identity string, do func(head string, f family) (bool, error)) (bool,
 // checkFamily refuses an identity that heads would not find.
 func checkFamily(identity, scheme string) error {
 	if n := strings.Count(identity, "-") + strings.Count(identity, "."); familyOfScheme(scheme) != 0 && n > maxSeparators {
-		return fmt.Errorf("bolt: the identity of an entity of the scheme %s has at most %d of \"-\" and \".\"", scheme, maxSeparators)
+		return fmt.Errorf("state: the identity of an entity of the scheme %s has at most %d of \"-\" and \".\"", scheme, maxSeparators)
 	}
 	return nil
 }
 
 // loadFamily finds the record that an identity belongs to.
-func loadFamily(tx *bbolt.Tx, identity string) (e *msl.Entity, err error) {
+func loadFamily(tx kv.Reader, identity string) (e *msl.Entity, err error) {
 	found, err := heads(identity, func(head string, f family) (bool, error) {
 		e, err = loadEntity(tx, head)
 		if errors.Is(err, keystore.ErrNotFound) {
@@ -86,11 +85,11 @@ func loadFamily(tx *bbolt.Tx, identity string) (e *msl.Entity, err error) {
 
 // familyRefused reports whether an identity belongs to a record that was revoked
 // or removed. One that is registered by itself does not belong to another.
-func familyRefused(tx *bbolt.Tx, identity string) (bool, error) {
+func familyRefused(tx kv.Reader, identity string) (bool, error) {
 	if !strings.ContainsAny(identity, "-.") {
 		return false, nil
 	}
-	if own, err := get(tx, bucketEntities, []byte(identity)); err != nil || own != nil {
+	if own, err := tx.Get(tableEntities, []byte(identity)); err != nil || own != nil {
 		return false, err
 	}
 	return heads(identity, func(head string, f family) (bool, error) {
@@ -101,7 +100,7 @@ func familyRefused(tx *bbolt.Tx, identity string) (bool, error) {
 
 // familyCounts is since when the tokens of the record that an identity belongs to
 // count.
-func familyCounts(tx *bbolt.Tx, identity string) (since time.Time, err error) {
+func familyCounts(tx kv.Reader, identity string) (since time.Time, err error) {
 	if !strings.ContainsAny(identity, "-.") {
 		return since, nil
 	}
@@ -117,7 +116,7 @@ func familyCounts(tx *bbolt.Tx, identity string) (since time.Time, err error) {
 
 // unambiguous refuses a record whose family would share identities with that of
 // another: who has the keys of "a" could be a profile of "a-b".
-func unambiguous(tx *bbolt.Tx, e EntityRecord) error {
+func unambiguous(tx kv.Reader, e EntityRecord) error {
 	own := familyOfScheme(e.Scheme)
 	if own == 0 {
 		return nil
@@ -145,8 +144,8 @@ func unambiguous(tx *bbolt.Tx, e EntityRecord) error {
 }
 
 // isFamily reports whether there is a record of head that has that family.
-func isFamily(tx *bbolt.Tx, head string, own family) (bool, error) {
-	payload, err := get(tx, bucketEntities, []byte(head))
+func isFamily(tx kv.Reader, head string, own family) (bool, error) {
+	payload, err := tx.Get(tableEntities, []byte(head))
 	if err != nil || payload == nil {
 		return false, err
 	}
@@ -155,15 +154,13 @@ func isFamily(tx *bbolt.Tx, head string, own family) (bool, error) {
 }
 
 // memberFamily finds a record of the family own that begins with prefix.
-func memberFamily(tx *bbolt.Tx, prefix string, own family) (string, bool, error) {
-	c := tx.Bucket([]byte(bucketEntities)).Cursor()
-	for k, v := c.Seek([]byte(prefix)); bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
-		payload, err := unframe(bucketEntities, k, v)
+func memberFamily(tx kv.Reader, prefix string, own family) (string, bool, error) {
+	for p, err := range kv.All(tx, tableEntities, []byte(prefix), kv.PrefixEnd([]byte(prefix))) {
 		if err != nil {
 			return "", false, err
 		}
-		if there, err := familyOfEntity(payload); err != nil || there == own {
-			return string(k), err == nil, err
+		if there, err := familyOfEntity(p.Value); err != nil || there == own {
+			return string(p.Key), err == nil, err
 		}
 	}
 	return "", false, nil

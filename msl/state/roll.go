@@ -1,10 +1,10 @@
-package bolt
+package state
 
 import (
 	"fmt"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
 // A roll is what entities and users have in common: records by name, and marks
@@ -17,8 +17,8 @@ type roll struct {
 }
 
 var (
-	entityRoll = roll{what: "entity", records: bucketEntities, marks: bucketEntityMarks, family: familyOfEntity}
-	userRoll   = roll{what: "user", records: bucketUsers, marks: bucketUserMarks, family: familyOfUser}
+	entityRoll = roll{what: "entity", records: tableEntities, marks: tableEntityMarks, family: familyOfEntity}
+	userRoll   = roll{what: "user", records: tableUsers, marks: tableUserMarks, family: familyOfUser}
 )
 
 func familyOfUser([]byte) (family, error) { return 0, nil }
@@ -91,19 +91,19 @@ func decodeMark(b []byte) (m mark, err error) {
 	return m, nil
 }
 
-func (r roll) mark(tx *bbolt.Tx, name string) (mark, error) {
-	payload, err := get(tx, r.marks, []byte(name))
+func (r roll) mark(tx kv.Reader, name string) (mark, error) {
+	payload, err := tx.Get(r.marks, []byte(name))
 	if err != nil || payload == nil {
 		return mark{}, err
 	}
 	return decodeMark(payload)
 }
 
-func (r roll) setMark(tx *bbolt.Tx, name string, m mark) error {
+func (r roll) setMark(tx kv.Tx, name string, m mark) error {
 	if !m.refuses() && m.counts.IsZero() {
-		return remove(tx, r.marks, []byte(name))
+		return tx.Delete(r.marks, []byte(name))
 	}
-	return put(tx, r.marks, []byte(name), m.encode())
+	return tx.Put(r.marks, []byte(name), m.encode())
 }
 
 // secondAfter is the first second in which no token was issued until t: tokens
@@ -112,8 +112,8 @@ func secondAfter(t time.Time) time.Time { return time.Unix(t.Unix()+1, 0) }
 
 // add keeps a record of a name that has none. What was marked as removed begins
 // anew: its older tokens do not count.
-func (r roll) add(tx *bbolt.Tx, name string, payload []byte) error {
-	if old, err := get(tx, r.records, []byte(name)); err != nil {
+func (r roll) add(tx kv.Tx, name string, payload []byte) error {
+	if old, err := tx.Get(r.records, []byte(name)); err != nil {
 		return err
 	} else if old != nil {
 		return fmt.Errorf("%s %q %w: remove it first", r.what, name, ErrExists)
@@ -122,7 +122,7 @@ func (r roll) add(tx *bbolt.Tx, name string, payload []byte) error {
 }
 
 // replace keeps a record of a name, whether it has one or not.
-func (r roll) replace(tx *bbolt.Tx, name string, payload []byte) error {
+func (r roll) replace(tx kv.Tx, name string, payload []byte) error {
 	m, err := r.mark(tx, name)
 	if err != nil {
 		return err
@@ -139,11 +139,11 @@ func (r roll) replace(tx *bbolt.Tx, name string, payload []byte) error {
 			return err
 		}
 	}
-	return put(tx, r.records, []byte(name), payload)
+	return tx.Put(r.records, []byte(name), payload)
 }
 
 // begin lets no token count that was issued so far.
-func (r roll) begin(tx *bbolt.Tx, name string) error {
+func (r roll) begin(tx kv.Tx, name string) error {
 	m, err := r.markWithFamily(tx, name)
 	if err != nil {
 		return err
@@ -153,8 +153,8 @@ func (r roll) begin(tx *bbolt.Tx, name string) error {
 }
 
 // drop removes the record of a name and leaves a mark.
-func (r roll) drop(tx *bbolt.Tx, name string) error {
-	if old, err := get(tx, r.records, []byte(name)); err != nil {
+func (r roll) drop(tx kv.Tx, name string) error {
+	if old, err := tx.Get(r.records, []byte(name)); err != nil {
 		return err
 	} else if old == nil {
 		return r.unknown(name)
@@ -168,11 +168,11 @@ func (r roll) drop(tx *bbolt.Tx, name string) error {
 	if err := r.setMark(tx, name, m); err != nil {
 		return err
 	}
-	return remove(tx, r.records, []byte(name))
+	return tx.Delete(r.records, []byte(name))
 }
 
 // revoke marks a name, also one that has no record.
-func (r roll) revoke(tx *bbolt.Tx, name string) error {
+func (r roll) revoke(tx kv.Tx, name string) error {
 	m, err := r.markWithFamily(tx, name)
 	if err != nil || m.revoked {
 		return err
@@ -183,12 +183,12 @@ func (r roll) revoke(tx *bbolt.Tx, name string) error {
 
 // markWithFamily is the mark of a name, with the family of its record if there is
 // one: the mark has to know it when the record is gone.
-func (r roll) markWithFamily(tx *bbolt.Tx, name string) (mark, error) {
+func (r roll) markWithFamily(tx kv.Reader, name string) (mark, error) {
 	m, err := r.mark(tx, name)
 	if err != nil {
 		return m, err
 	}
-	payload, err := get(tx, r.records, []byte(name))
+	payload, err := tx.Get(r.records, []byte(name))
 	if err != nil || payload == nil {
 		return m, err
 	}
@@ -196,7 +196,7 @@ func (r roll) markWithFamily(tx *bbolt.Tx, name string) (mark, error) {
 	return m, err
 }
 
-func (r roll) unrevoke(tx *bbolt.Tx, name string) error {
+func (r roll) unrevoke(tx kv.Tx, name string) error {
 	m, err := r.mark(tx, name)
 	if err != nil {
 		return err
@@ -210,7 +210,7 @@ func (r roll) unrevoke(tx *bbolt.Tx, name string) error {
 
 // forgotten reports whether the mark of a name says no more than that it was
 // removed, before a time.
-func (r roll) forgotten(tx *bbolt.Tx, name string, before time.Time) (bool, error) {
+func (r roll) forgotten(tx kv.Reader, name string, before time.Time) (bool, error) {
 	m, err := r.mark(tx, name)
 	if err != nil || !m.removed || m.revoked {
 		return false, err
@@ -224,30 +224,40 @@ func (r roll) unknown(name string) error {
 
 // each calls record for every record and then lone for every mark without one,
 // both in the order of names.
-func (r roll) each(tx *bbolt.Tx, record func(name string, payload []byte, m mark) error, lone func(name string, m mark)) error {
-	records, marks := tx.Bucket([]byte(r.records)), tx.Bucket([]byte(r.marks))
-	err := records.ForEach(func(k, v []byte) error {
-		payload, err := unframe(r.records, k, v)
+func (r roll) each(tx kv.Reader, record func(name string, payload []byte, m mark) error, lone func(name string, m mark)) error {
+	for p, err := range kv.All(tx, r.records, nil, nil) {
 		if err != nil {
 			return err
 		}
-		m, err := r.mark(tx, string(k))
+		m, err := r.mark(tx, string(p.Key))
 		if err != nil {
 			return err
 		}
-		return record(string(k), payload, m)
-	})
-	if err != nil {
-		return err
+		if err := record(string(p.Key), p.Value, m); err != nil {
+			return err
+		}
 	}
-	return marks.ForEach(func(k, _ []byte) error {
-		if records.Get(k) != nil {
-			return nil
+	return r.eachLone(tx, lone)
+}
+
+// eachLone calls lone for every mark without a record.
+func (r roll) eachLone(tx kv.Reader, lone func(name string, m mark)) error {
+	for p, err := range kv.All(tx, r.marks, nil, nil) {
+		if err != nil {
+			return err
 		}
-		m, err := r.mark(tx, string(k))
-		if err == nil && m.refuses() {
-			lone(string(k), m)
+		if record, err := tx.Get(r.records, p.Key); err != nil {
+			return err
+		} else if record != nil {
+			continue
 		}
-		return err
-	})
+		m, err := decodeMark(p.Value)
+		if err != nil {
+			return err
+		}
+		if m.refuses() {
+			lone(string(p.Key), m)
+		}
+	}
+	return nil
 }

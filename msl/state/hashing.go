@@ -1,4 +1,4 @@
-package bolt
+package state
 
 import (
 	"context"
@@ -25,11 +25,11 @@ func (h *hashing) enter(ctx context.Context) error {
 	select {
 	case h.places <- struct{}{}:
 	case <-ctx.Done():
-		return fmt.Errorf("bolt: wait to hash a password: %w", ctx.Err())
+		return fmt.Errorf("state: wait to hash a password: %w", ctx.Err())
 	}
 	if err := ctx.Err(); err != nil {
 		<-h.places
-		return fmt.Errorf("bolt: wait to hash a password: %w", err)
+		return fmt.Errorf("state: wait to hash a password: %w", err)
 	}
 	return nil
 }

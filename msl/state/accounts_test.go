@@ -1,12 +1,10 @@
-package bolt
+package state
 
 import (
 	"context"
 	"errors"
 	"strings"
 	"testing"
-
-	"go.etcd.io/bbolt"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -73,7 +71,7 @@ func TestUserLife(t *testing.T) {
 
 func (s *Server) costOf(t *testing.T, name string) passwordCost {
 	t.Helper()
-	p, known, err := s.password(name)
+	p, known, err := s.password(t.Context(), name)
 	if err != nil || !known {
 		t.Fatalf("user %q: %v, %v", name, known, err)
 	}
@@ -94,7 +92,7 @@ func TestRehash(t *testing.T) {
 			t.Errorf("%v, cost %v", err, s.costOf(t, "ann"))
 		}
 	}
-	old, _, _ := s.password("ann")
+	old, _, _ := s.password(t.Context(), "ann")
 	wantErr(t, s.RemoveUser("ann"), nil)
 	s.rehash("ann", old, pass) // as if it was removed while it logged in
 	if _, err := s.Verify(t.Context(), "ann", pass); err != msl.ErrEmailPasswordIncorrect {
@@ -132,19 +130,11 @@ func TestVerifyWaits(t *testing.T) {
 
 // TestPasswordIsNotKept looks for the password in the file.
 func TestPasswordIsNotKept(t *testing.T) {
-	s := newServer(t)
+	s, db := inFile(t)
 	wantErr(t, s.AddUser("ann", []byte("correct horse")), nil)
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		var file strings.Builder
-		if _, err := tx.WriteTo(&file); err != nil {
-			return err
-		}
-		if !strings.Contains(file.String(), "argon2id") || strings.Contains(file.String(), "correct horse") {
-			t.Error("the file has the password")
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	var file strings.Builder
+	wantErr(t, db.Snapshot(&file), nil)
+	if !strings.Contains(file.String(), "argon2id") || strings.Contains(file.String(), "correct horse") {
+		t.Error("the file has the password")
 	}
 }

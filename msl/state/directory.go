@@ -1,4 +1,4 @@
-package bolt
+package state
 
 import (
 	"context"
@@ -11,11 +11,17 @@ import (
 	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
+
+// A Directory is the entities that a server knows. It implements msl.Directory.
+type Directory struct {
+	records
+	cache entityCache
+}
 
 // An EntityRecord is an entity as it is registered and listed.
 type EntityRecord struct {
@@ -45,11 +51,11 @@ func (e EntityRecord) check() error {
 	}
 	public, err := e.publicKey()
 	if err != nil {
-		return fmt.Errorf("bolt: the public key of entity %q is not PKIX DER: %w", e.Identity, err)
+		return fmt.Errorf("state: the public key of entity %q is not PKIX DER: %w", e.Identity, err)
 	}
 	if len(e.Certificate) > 0 {
 		if _, err := x509.ParseCertificate(e.Certificate); err != nil {
-			return fmt.Errorf("bolt: the certificate of entity %q is not X.509 DER: %w", e.Identity, err)
+			return fmt.Errorf("state: the certificate of entity %q is not X.509 DER: %w", e.Identity, err)
 		}
 	}
 	if err := checkFamily(e.Identity, e.Scheme); err != nil {
@@ -63,15 +69,15 @@ func (e EntityRecord) checkScheme(public any) error {
 	_, isECC := public.(*ecdsa.PublicKey)
 	switch {
 	case e.Scheme == "":
-		return fmt.Errorf("bolt: entity %q needs an entity scheme", e.Identity)
+		return fmt.Errorf("state: entity %q needs an entity scheme", e.Identity)
 	case (e.Scheme == "PSK" || e.Scheme == "PSK_PROFILE") && e.PSK == nil:
-		return fmt.Errorf("bolt: entity %q needs a pre-shared key set for the scheme %s", e.Identity, e.Scheme)
+		return fmt.Errorf("state: entity %q needs a pre-shared key set for the scheme %s", e.Identity, e.Scheme)
 	case e.PSK != nil && (len(e.PSK.Encryption) == 0 || len(e.PSK.MAC) == 0 || len(e.PSK.Wrapping) == 0):
-		return fmt.Errorf("bolt: the pre-shared key set of entity %q is not complete", e.Identity)
+		return fmt.Errorf("state: the pre-shared key set of entity %q is not complete", e.Identity)
 	case e.Scheme == "RSA" && (!isRSA || e.KeyID == ""):
-		return fmt.Errorf("bolt: entity %q needs an RSA public key and its id for the scheme RSA", e.Identity)
+		return fmt.Errorf("state: entity %q needs an RSA public key and its id for the scheme RSA", e.Identity)
 	case e.Scheme == "ECC" && (!isECC || e.KeyID == ""):
-		return fmt.Errorf("bolt: entity %q needs an elliptic curve public key and its id for the scheme ECC", e.Identity)
+		return fmt.Errorf("state: entity %q needs an elliptic curve public key and its id for the scheme ECC", e.Identity)
 	}
 	return nil
 }
@@ -113,13 +119,13 @@ func decodeEntity(identity string, payload []byte, m mark) (e EntityRecord, err 
 // [ErrExists], one that is revoked [ErrRevoked]; so is [ErrExists] one whose
 // identities could be taken for those of another: of the scheme PSK_PROFILE "a"
 // beside "a-b", of NONE_SUFFIXED "a" beside "a.b".
-func (s *Server) AddEntity(e EntityRecord) error {
+func (d *Directory) AddEntity(e EntityRecord) error {
 	payload, err := e.encode()
 	if err != nil {
 		return err
 	}
-	defer s.entities.drop(e.Identity)
-	return s.returning("add", entityRoll, e.Identity, func(tx *bbolt.Tx) error {
+	defer d.cache.drop(e.Identity)
+	return d.returning("add", entityRoll, e.Identity, func(tx kv.Tx) error {
 		if err := unambiguous(tx, e); err != nil {
 			return err
 		}
@@ -129,13 +135,13 @@ func (s *Server) AddEntity(e EntityRecord) error {
 
 // ReplaceEntity registers an entity in the place of what is registered by its
 // name, if anything is. Its tokens go on. The errors are those of AddEntity.
-func (s *Server) ReplaceEntity(e EntityRecord) error {
+func (d *Directory) ReplaceEntity(e EntityRecord) error {
 	payload, err := e.encode()
 	if err != nil {
 		return err
 	}
-	return s.changeEntity("replace", e.Identity, func(tx *bbolt.Tx) error {
-		if err := remove(tx, bucketEntities, []byte(e.Identity)); err != nil {
+	return d.changeEntity("replace", e.Identity, func(tx kv.Tx) error {
+		if err := tx.Delete(tableEntities, []byte(e.Identity)); err != nil {
 			return err
 		}
 		if err := unambiguous(tx, e); err != nil {
@@ -156,48 +162,49 @@ func (e EntityRecord) encode() ([]byte, error) {
 	e.Revoked, e.Removed, e.Since = false, false, time.Time{}
 	payload, err := json.Marshal(e)
 	if err != nil {
-		return nil, fmt.Errorf("bolt: add entity: %w", err)
+		return nil, fmt.Errorf("state: add entity: %w", err)
 	}
 	return payload, nil
 }
 
 // RemoveEntity removes an entity and leaves a mark, so that its master tokens
 // are refused. One that is not there is [ErrUnknown].
-func (s *Server) RemoveEntity(identity string) error {
-	return s.changeEntity("remove", identity, func(tx *bbolt.Tx) error {
+func (d *Directory) RemoveEntity(identity string) error {
+	return d.changeEntity("remove", identity, func(tx kv.Tx) error {
 		return entityRoll.drop(tx, identity)
 	})
 }
 
-// RevokeEntity marks an identity as revoked, until [Server.UnrevokeEntity]. It
+// RevokeEntity marks an identity as revoked, until [Directory.UnrevokeEntity]. It
 // need not be registered: an entity with a certificate may be revoked too.
-func (s *Server) RevokeEntity(identity string) error {
+func (d *Directory) RevokeEntity(identity string) error {
 	if err := checkName("entity", identity); err != nil {
 		return err
 	}
-	return s.changeEntity("revoke", identity, func(tx *bbolt.Tx) error {
+	return d.changeEntity("revoke", identity, func(tx kv.Tx) error {
 		return entityRoll.revoke(tx, identity)
 	})
 }
 
 // UnrevokeEntity takes a revocation back. What was removed stays removed.
-func (s *Server) UnrevokeEntity(identity string) error {
-	return s.changeEntity("unrevoke", identity, func(tx *bbolt.Tx) error {
+func (d *Directory) UnrevokeEntity(identity string) error {
+	return d.changeEntity("unrevoke", identity, func(tx kv.Tx) error {
 		return entityRoll.unrevoke(tx, identity)
 	})
 }
 
-func (s *Server) changeEntity(op, identity string, fn func(*bbolt.Tx) error) error {
-	err := s.update(op, fn)
-	s.entities.drop(identity)
+func (d *Directory) changeEntity(op, identity string, fn func(kv.Tx) error) error {
+	err := d.update(context.Background(), op, fn)
+	d.cache.drop(identity)
 	return err
 }
 
 // Entities lists the registered entities by identity, and after them what is
 // only marked as revoked or removed.
-func (s *Server) Entities() ([]EntityRecord, error) {
+func (d *Directory) Entities() ([]EntityRecord, error) {
 	var list []EntityRecord
-	err := s.view("list entities", func(tx *bbolt.Tx) error {
+	err := d.view(context.Background(), "list entities", func(tx kv.Reader) error {
+		list = nil
 		return entityRoll.each(tx, func(identity string, payload []byte, m mark) error {
 			e, err := decodeEntity(identity, payload, m)
 			list = append(list, e)
@@ -216,15 +223,15 @@ func (s *Server) Entities() ([]EntityRecord, error) {
 // change it. A revoked identity that is not registered is an entity with no
 // scheme. An identity that is not registered itself, but a profile of a key set of
 // PSK_PROFILE or a suffix to a root of NONE_SUFFIXED, is found as that.
-func (s *Server) Entity(ctx context.Context, identity string) (*msl.Entity, error) {
+func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	e, changes := s.entities.find(identity)
+	e, changes := d.cache.find(identity)
 	if e != nil {
 		return e, nil
 	}
-	err := s.view("find entity", func(tx *bbolt.Tx) (err error) {
+	err := d.view(ctx, "find entity", func(tx kv.Reader) (err error) {
 		if e, err = loadEntity(tx, identity); errors.Is(err, keystore.ErrNotFound) {
 			e, err = loadFamily(tx, identity)
 		}
@@ -232,21 +239,21 @@ func (s *Server) Entity(ctx context.Context, identity string) (*msl.Entity, erro
 	})
 	if errors.Is(err, keystore.ErrNotFound) {
 		// The identity is what a stranger sent: not for a log.
-		return nil, fmt.Errorf("bolt: no such entity: %w", keystore.ErrNotFound)
+		return nil, fmt.Errorf("state: no such entity: %w", keystore.ErrNotFound)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.entities.keep(e, changes)
+	d.cache.keep(e, changes)
 	return e, nil
 }
 
-func loadEntity(tx *bbolt.Tx, identity string) (*msl.Entity, error) {
+func loadEntity(tx kv.Reader, identity string) (*msl.Entity, error) {
 	m, err := entityRoll.mark(tx, identity)
 	if err != nil {
 		return nil, err
 	}
-	payload, err := get(tx, bucketEntities, []byte(identity))
+	payload, err := tx.Get(tableEntities, []byte(identity))
 	if err != nil {
 		return nil, err
 	}
