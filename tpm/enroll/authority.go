@@ -182,6 +182,7 @@ func (a *Authority) Get(ctx context.Context, id ID) (r Record, err error) {
 // List returns all records, by rising ID.
 func (a *Authority) List(ctx context.Context) (list []Record, err error) {
 	err = a.c.Records.View(ctx, func(tx Tx) error {
+		list = nil
 		return tx.All(func(r Record) error { list = append(list, r); return nil })
 	})
 	return list, err

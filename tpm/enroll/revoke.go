@@ -118,6 +118,7 @@ func (a *Authority) CRL(ctx context.Context) ([]byte, error) {
 		Number: big.NewInt(now.UnixNano()), ThisUpdate: now.Add(-skew), NextUpdate: now.Add(a.c.CRLLife),
 	}
 	err := a.c.Records.View(ctx, func(tx Tx) error {
+		list.RevokedCertificateEntries = nil
 		return tx.All(func(r Record) (err error) {
 			list.RevokedCertificateEntries, err = appendRevoked(list.RevokedCertificateEntries, r, now)
 			return err
