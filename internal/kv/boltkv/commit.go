@@ -67,9 +67,9 @@ func (d *DB) writeWaiting() {
 func (d *DB) commit(writes []*write) (again []*write) {
 	at := -1
 	err := update(d.db, func(t *bbolt.Tx) error {
-		wrote := false
+		wrote, own := false, &tx{tx: t, layout: &d.layout}
 		for i, w := range writes {
-			own := &tx{tx: t, layout: &d.layout}
+			own.wrote = false
 			if w.err = w.fn(own); w.err != nil && own.wrote {
 				at = i
 				return errSpoiled

@@ -99,8 +99,8 @@ func (l *Layout) examine(path string) (there bool, size int64, err error) {
 }
 
 // freeIn checks the pages of an existing file under a shared lock, and returns how
-// many bytes of them are free. Opening read-only makes bbolt read the meta pages
-// alone, and those have checksums.
+// many bytes of them are free. Opening read-only makes bbolt read only the meta pages,
+// and those have checksums.
 func (l *Layout) freeIn(path string) (int64, error) {
 	var file *os.File
 	db, err := openMapped(path, &bbolt.Options{ReadOnly: true, Timeout: l.LockWait, OpenFile: keepFile(&file)})
@@ -130,7 +130,7 @@ func keepFile(kept **os.File) func(string, int, os.FileMode) (*os.File, error) {
 
 // openMapped opens the file; what bbolt finds wrong with its bytes is
 // [kv.ErrDamaged]. While it waited for the lock, the file may have been moved away by
-// who had it.
+// whoever had it.
 func openMapped(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 	var file *os.File
 	if open := options.OpenFile; open == nil {

@@ -171,7 +171,7 @@ func all(t *testing.T, s kv.Store) {
 					return err
 				}
 				if string(p.Key) != fmt.Sprintf("%04d", c.from+n) {
-					t.Fatalf("%q at %d", p.Key, c.from+n)
+					return fmt.Errorf("%q at %d", p.Key, c.from+n)
 				}
 				n++
 			}
