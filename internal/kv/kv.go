@@ -47,14 +47,15 @@ var (
 // caller's. So whatever it leaves in variables must be set anew each time, and it must
 // not wait for another transaction.
 type Store interface {
-	// View calls fn with a state that does not change meanwhile. What an Update
-	// changed that had returned before is in it. An error of fn is returned as it
-	// is.
+	// View calls fn with a state that does not change meanwhile. It includes what
+	// was changed by every Update that returned before. An error of fn is returned
+	// as it is.
 	View(ctx context.Context, fn func(Reader) error) error
 	// Update calls fn. When it returns nil, all that fn changed is durable. If fn
 	// returns an error, that is returned as it is, and nothing is changed. What fn
 	// has read is not changed by others meanwhile. After an error of the store, the
-	// change may have been made or not. One that changes nothing costs no write.
+	// change may have been made or not. An Update that changes nothing costs no
+	// write.
 	Update(ctx context.Context, fn func(Tx) error) error
 }
 

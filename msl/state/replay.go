@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Tokens are what came of the tokens of a server: the ids that were used and the
-// renewals, as long as they matter.
+// Tokens remember how the tokens of a server were used, for as long as it matters: their
+// largest non-replayable ids and their renewals.
 type Tokens struct {
 	records
 	keeps keeps

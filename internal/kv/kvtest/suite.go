@@ -1,5 +1,5 @@
-// Package kvtest has the tests that every implementation of [kv.Store] passes, and
-// one in memory for tests of what is above.
+// Package kvtest has the tests that every implementation of [kv.Store] passes, and an
+// implementation in memory for the tests of packages that use one.
 package kvtest
 
 import (

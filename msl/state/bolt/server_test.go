@@ -73,7 +73,7 @@ func (o opened) addUser(t testing.TB, name string) {
 		strings.Repeat("A", 22), strings.Repeat("A", 43))})
 }
 
-// oldIDs are records of ids of many tokens, last used when that was long ago.
+// oldIDs are records of many tokens whose ids were used long ago.
 func oldIDs(name string, many int) map[string][]byte {
 	all := map[string][]byte{}
 	for i := range many {
