@@ -120,6 +120,7 @@ func (a *Authority) Named(ctx context.Context, name string) (r Record, err error
 // List returns all records, in the order of their IDs.
 func (a *Authority) List(ctx context.Context) (list []Record, err error) {
 	err = a.records.View(ctx, func(tx Tx) error {
+		list = nil
 		return tx.All(func(r Record) error { list = append(list, r); return nil })
 	})
 	return list, err

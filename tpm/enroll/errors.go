@@ -3,6 +3,7 @@ package enroll
 import (
 	"errors"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -57,9 +58,9 @@ var (
 	// ErrState: the state of the record does not allow it.
 	ErrState = errors.New("not possible in this state")
 	// ErrDamaged: a file is not what this package wrote.
-	ErrDamaged = errors.New("file is damaged")
+	ErrDamaged = kv.ErrDamaged
 	// ErrInUse: another process has the file open.
-	ErrInUse = errors.New("file is in use")
+	ErrInUse = kv.ErrInUse
 	// ErrEvidence: stored evidence does not prove what the record says.
 	ErrEvidence = errors.New("evidence does not hold")
 )

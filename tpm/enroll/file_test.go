@@ -1,13 +1,14 @@
 package enroll
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
 // TestFileCheck counts the records, and finds what does not lead to one.
@@ -19,28 +20,37 @@ func TestFileCheck(t *testing.T) {
 	if states, err := o.file.Check(); err != nil || len(states) != 1 || states[Enrolled] != 1 {
 		t.Errorf("%v, %v", states, err)
 	}
-	for _, bucket := range []string{bucketNames, bucketSerials, bucketPending} {
-		for name, change := range map[string]func(*bbolt.Bucket) error{
-			"one too many": func(b *bbolt.Bucket) error { return b.Put([]byte("x"), []byte("x")) },
-			"another":      func(b *bbolt.Bucket) error { k, _ := b.Cursor().First(); return b.Put(k, make([]byte, 32)) },
-			"one missing":  func(b *bbolt.Bucket) error { k, _ := b.Cursor().First(); return b.Delete(k) },
+	for _, table := range []string{tableNames, tableSerials, tablePending} {
+		for name, change := range map[string]func(kv.Tx) error{
+			"one too many": func(tx kv.Tx) error { return tx.Put(table, []byte("x"), []byte("x")) },
+			"another":      func(tx kv.Tx) error { return tx.Put(table, firstKey(t, tx, table), make([]byte, 32)) },
+			"one missing":  func(tx kv.Tx) error { return tx.Delete(table, firstKey(t, tx, table)) },
 		} {
-			if bucket == bucketPending && name != "one too many" {
+			if table == tablePending && name != "one too many" {
 				continue // nobody is pending
 			}
-			tx, err := o.file.db.Begin(true)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := change(tx.Bucket([]byte(bucket))); err != nil {
-				t.Fatal(err)
-			}
-			if err := (fileTx{tx}).check(map[State]int{}); !errors.Is(err, ErrDamaged) {
-				t.Errorf("%s: %s: %v", bucket, name, err)
-			}
-			tx.Rollback()
+			enough := errors.New("enough")
+			err := o.file.db.Update(t.Context(), func(tx kv.Tx) error {
+				if err := change(tx); err != nil {
+					t.Error(err)
+				}
+				if err := (storedTx{tx}).check(map[State]int{}); !errors.Is(err, ErrDamaged) {
+					t.Errorf("%s: %s: %v", table, name, err)
+				}
+				return enough
+			})
+			checkError(t, err, enough)
 		}
 	}
+}
+
+func firstKey(t *testing.T, r kv.Reader, table string) []byte {
+	page, err := r.Range(table, nil, nil, 1)
+	if err != nil || len(page) == 0 {
+		t.Errorf("%s is empty: %v", table, err)
+		return nil
+	}
+	return bytes.Clone(page[0].Key)
 }
 
 // TestEmptyFile is not taken for a new one.

@@ -107,6 +107,7 @@ func (a *Authority) CRL(ctx context.Context) ([]byte, error) {
 	now := a.now()
 	var revoked []x509.RevocationListEntry
 	err := a.records.View(ctx, func(tx Tx) error {
+		revoked = nil
 		return tx.All(func(r Record) (err error) {
 			revoked, err = appendRevoked(revoked, r, now)
 			return err

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
@@ -64,7 +64,7 @@ func TestConflict(t *testing.T) {
 	if err := s.Approve(t.Context(), id, "camera", ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.state.AddEntity(bolt.EntityRecord{Identity: "camera", Scheme: "NONE"}); err != nil {
+	if err := s.state.AddEntity(state.EntityRecord{Identity: "camera", Scheme: "NONE"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Identity.Enroll(t.Context(), b.through, nil); !errors.Is(err, identity.ErrInternal) || strings.Contains(err.Error(), "registered") {
@@ -226,7 +226,7 @@ func TestPSKIdentity(t *testing.T) {
 	}
 	psk := PSKIdentity(b.name())
 	keys := &msl.SealedPSK{Encryption: []byte("e"), MAC: []byte("m"), Wrapping: []byte("w")}
-	if err := s.state.AddEntity(bolt.EntityRecord{Identity: psk, Scheme: "PSK", PSK: keys}); err != nil {
+	if err := s.state.AddEntity(state.EntityRecord{Identity: psk, Scheme: "PSK", PSK: keys}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.RevokeDevice(t.Context(), s.id(b), ""); err != nil {

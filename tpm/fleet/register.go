@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -63,7 +63,7 @@ func (a *Authority) register(ctx context.Context, i enroll.Identity) error {
 		return err
 	}
 	a.since.set(i.Name, i.Since)
-	return a.state.ReplaceEntity(bolt.EntityRecord{Identity: i.Name, Scheme: schemeOf(public), KeyID: id, PublicKey: der})
+	return a.state.ReplaceEntity(state.EntityRecord{Identity: i.Name, Scheme: schemeOf(public), KeyID: id, PublicKey: der})
 }
 
 func schemeOf(public crypto.PublicKey) string {
@@ -89,7 +89,7 @@ func (a *Authority) makeRoom(ctx context.Context, i enroll.Identity) error {
 	}
 	for _, identity := range []string{i.Name, CertificateIdentity(i.Name)} {
 		err := a.state.UnrevokeEntity(identity)
-		if err != nil && !errors.Is(err, bolt.ErrUnknown) && !errors.Is(err, bolt.ErrNotRevoked) {
+		if err != nil && !errors.Is(err, state.ErrUnknown) && !errors.Is(err, state.ErrNotRevoked) {
 			return err
 		}
 	}

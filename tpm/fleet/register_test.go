@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -133,7 +134,7 @@ func TestRegister(t *testing.T) {
 		t.Fatal(err)
 	}
 	register("after a revocation by hand", device("box", second), ErrRevoked)
-	if err := d.state.AddEntity(bolt.EntityRecord{Identity: "person", Scheme: "NONE"}); err != nil {
+	if err := d.state.AddEntity(state.EntityRecord{Identity: "person", Scheme: "NONE"}); err != nil {
 		t.Fatal(err)
 	}
 	register("a name that is somebody's", device("person", second), ErrRegistered)
@@ -150,7 +151,7 @@ func TestDropPSK(t *testing.T) {
 	d := newDesk(t)
 	given := time.Now().Add(-time.Hour)
 	keys := &msl.SealedPSK{Encryption: []byte("e"), MAC: []byte("m"), Wrapping: []byte("w")}
-	if err := d.state.AddEntity(bolt.EntityRecord{Identity: "cam-psk", Scheme: "PSK", PSK: keys, Created: given}); err != nil {
+	if err := d.state.AddEntity(state.EntityRecord{Identity: "cam-psk", Scheme: "PSK", PSK: keys, Created: given}); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []struct {

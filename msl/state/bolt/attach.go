@@ -2,16 +2,15 @@ package bolt
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
-	"go.etcd.io/bbolt"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
 // attachedKey is where a backup holds the content of another file that a server needs:
-// beside the record of the format, where every version of a server leaves it alone.
+// among the settings, where every version of a server leaves it alone.
 const attachedKey = "attached"
 
 // Attach puts the content of another file into the backup at path, which no process
@@ -22,50 +21,50 @@ func Attach(path string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	err = s.update("attach a file", func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(formatBucket)).Put([]byte(attachedKey), frame(formatBucket, []byte(attachedKey), content))
+	err = s.db.Update(context.Background(), func(tx kv.Tx) error {
+		return tx.Put(kv.Settings, []byte(attachedKey), content)
 	})
+	if err != nil {
+		err = fmt.Errorf("bolt: attach a file: %w", err)
+	}
 	return errors.Join(err, s.Close())
 }
 
 // Attached returns what is attached to a backup, without changing it, or nil.
 func Attached(path string) (content []byte, err error) {
-	from, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("bolt: %w", err)
-	}
-	defer from.Close()
-	copied, err := os.CreateTemp("", "msl-hsm-attached-*")
-	if err != nil {
-		return nil, fmt.Errorf("bolt: %w", err)
-	}
-	defer beside{copied}.discard()
-	if _, err := io.Copy(copied, from); err != nil {
-		return nil, fmt.Errorf("bolt: read %s: %w", path, err)
-	}
-	if _, err := verify(copied.Name(), path); err != nil {
-		return nil, err
-	}
-	s, err := ReopenServer(copied.Name())
-	if err != nil {
-		return nil, err
-	}
-	err = s.view("read what is attached", func(tx *bbolt.Tx) error {
-		found, err := get(tx, formatBucket, []byte(attachedKey))
+	err = onCopy(path, func(copied string) error {
+		if _, err := verify(copied, path); err != nil {
+			return err
+		}
+		s, err := ReopenServer(copied)
+		if err != nil {
+			return err
+		}
+		content, err = s.attached()
+		return errors.Join(err, s.Close())
+	})
+	return content, err
+}
+
+func (s *Server) attached() (content []byte, err error) {
+	err = s.db.View(context.Background(), func(tx kv.Reader) error {
+		found, err := tx.Get(kv.Settings, []byte(attachedKey))
 		content = bytes.Clone(found)
 		return err
 	})
-	return content, errors.Join(err, s.Close())
+	if err != nil {
+		return nil, fmt.Errorf("bolt: read what is attached: %w", err)
+	}
+	return content, nil
 }
 
 // detach removes what is attached: it is not part of a state.
-func detach(path string) error {
-	s, err := ReopenServer(path)
-	if err != nil {
-		return err
-	}
-	err = s.update("detach a file", func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(formatBucket)).Delete([]byte(attachedKey))
+func (s *Server) detach() error {
+	err := s.db.Update(context.Background(), func(tx kv.Tx) error {
+		return tx.Delete(kv.Settings, []byte(attachedKey))
 	})
-	return errors.Join(err, s.Close())
+	if err != nil {
+		return fmt.Errorf("bolt: detach a file: %w", err)
+	}
+	return nil
 }

@@ -1,13 +1,15 @@
 package bolt
 
 import (
+	"bytes"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.etcd.io/bbolt"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -46,7 +48,7 @@ func TestClientRestart(t *testing.T) {
 			if d := cmp.Diff(want, got); d != "" {
 				t.Errorf("%s: %s", name, d)
 			}
-			for _, serial := range []int64{7, maxNumber} {
+			for _, serial := range []int64{7, 1 << 53} {
 				if id, err := c.NextID(t.Context(), serial); id != i+1 || err != nil {
 					t.Errorf("%s: NextID(%d) = %d, %v", name, serial, id, err)
 				}
@@ -61,58 +63,43 @@ func TestClientRestart(t *testing.T) {
 	}
 }
 
-func TestNextIDWraps(t *testing.T) {
-	c := openClient(t, filepath.Join(t.TempDir(), "client"), "default")
-	key, err := pairKey("default", 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = c.db.Update(func(tx *bbolt.Tx) error {
-		return put(tx, bucketCounts, key, largestID{id: maxNumber - 1}.encode())
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []int64{maxNumber, 0, 1} {
-		if id, err := c.NextID(t.Context(), 1); id != want || err != nil {
-			t.Errorf("NextID = %d, %v, want %d", id, err, want)
-		}
-	}
-}
-
 func TestClientDamaged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "client")
 	c := openClient(t, path, "default")
-	spoil := func(value []byte) {
-		err := c.db.Update(func(tx *bbolt.Tx) error {
-			return tx.Bucket([]byte(bucketRecords)).Put([]byte("default"), value)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, value := range [][]byte{{}, []byte("{}"), frame(bucketRecords, []byte("other"), []byte("{}")),
-		frame(bucketRecords, []byte("default"), []byte(`{"new":1}`))} {
-		spoil(value)
-		_, err := c.Load(t.Context())
+	advises := func(err error) {
+		t.Helper()
 		wantErr(t, err, ErrDamaged)
 		if err == nil || !strings.Contains(err.Error(), "delete it to start a new session") || !strings.Contains(err.Error(), path) {
 			t.Errorf("error %v", err)
 		}
 	}
-	spoil([]byte("{}"))
-	c.Close()
-	_, err := OpenClient(path, "default")
-	wantErr(t, err, ErrDamaged)
-	if err == nil || !strings.Contains(err.Error(), "delete it to start a new session") {
-		t.Errorf("error %v", err)
+	for _, value := range []string{"", "{", `{"new":1}`} {
+		err := c.db.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("records", []byte("default"), []byte(value)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Load(t.Context())
+		advises(err)
 	}
+	c.Close()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.ReplaceAll(content, []byte(`{"new":1}`), []byte(`{"old":1}`)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = OpenClient(path, "default")
+	advises(err)
 }
 
 func TestClientRefuses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "client")
 	if _, err := OpenClient(path, ""); err == nil {
 		t.Error("a client without a name")
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a file is made for it")
 	}
 	c := openClient(t, path, "default")
 	if c.Save(t.Context(), msl.ClientRecord{UserIDTokens: map[string][]byte{"\xff": {1}}}) == nil {

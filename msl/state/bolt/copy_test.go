@@ -13,7 +13,9 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // TestOpenings opens what is there, what is not, and what is nothing.
@@ -58,11 +60,11 @@ func TestOpenings(t *testing.T) {
 }
 
 // filled is a state with an entity, a user and a session of each of some devices.
-func filled(t *testing.T) *Server {
+func filled(t *testing.T) opened {
 	t.Helper()
 	s := newServer(t)
-	err := first(s.AddEntity(pskEntity("device")), s.AddUser("ann", []byte("x")), s.RevokeEntity("bad"), s.RevokeUser("eve"))
-	wantErr(t, err, nil)
+	s.addUser(t, "ann")
+	wantErr(t, first(s.AddEntity(pskEntity("device")), s.RevokeEntity("bad"), s.RevokeUser("eve")), nil)
 	for i := range int64(50) {
 		session(t, s, "device", i, time.Now().Add(day))
 	}
@@ -76,34 +78,12 @@ func TestSummary(t *testing.T) {
 		t.Errorf("%+v, %v", sum, err)
 	}
 	sum.Free, sum.Bytes, sum.Latest = 0, 0, time.Time{}
-	want := Summary{Entities: 1, EntitiesRevoked: 1, Users: 1, UsersRevoked: 1, IDs: 50, Sequences: 50}
+	want := state.Summary{Entities: 1, EntitiesRevoked: 1, Users: 1, UsersRevoked: 1, IDs: 50, Sequences: 50}
 	if sum != want {
 		t.Errorf("%+v, want %+v", sum, want)
 	}
 	if left, _ := filepath.Glob(s.path + ".*"); len(left) > 0 {
 		t.Errorf("left over: %v", left)
-	}
-}
-
-// TestCheckFinds writes records with good checksums that do not fit.
-func TestCheckFinds(t *testing.T) {
-	for name, change := range map[string]func(tx *bbolt.Tx) error{
-		"an entity that could not be registered": func(tx *bbolt.Tx) error {
-			return put(tx, bucketEntities, []byte("x"), []byte(`{"identity":"x","scheme":"RSA"}`))
-		},
-		"an entity of garbage": func(tx *bbolt.Tx) error { return put(tx, bucketEntities, []byte("x"), []byte(`{`)) },
-		"registered and removed": func(tx *bbolt.Tx) error {
-			return put(tx, bucketUserMarks, []byte("ann"), mark{removed: true}.encode())
-		},
-		"a mark of garbage":     func(tx *bbolt.Tx) error { return put(tx, bucketEntityMarks, []byte("x"), []byte("x")) },
-		"a password of garbage": func(tx *bbolt.Tx) error { return put(tx, bucketUsers, []byte("x"), []byte(`{}`)) },
-		"an id of garbage":      func(tx *bbolt.Tx) error { return put(tx, bucketIDs, []byte("x"), []byte("x")) },
-	} {
-		s := filled(t)
-		wantErr(t, s.db.Update(change), nil)
-		if _, err := s.Check(); !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: %v", name, err)
-		}
 	}
 }
 
@@ -123,14 +103,13 @@ func TestSnapshotOfLiveState(t *testing.T) {
 		}
 	}()
 	for range 20 {
-		f, err := newBeside(s.path, "copy")
+		f, err := os.CreateTemp(t.TempDir(), "copy")
 		wantErr(t, err, nil)
-		wantErr(t, s.Snapshot(f), nil)
+		wantErr(t, first(s.Snapshot(f), f.Close()), nil)
 		sum, err := VerifyServer(f.Name())
 		if err != nil || sum.Entities != 1 || sum.IDs < 50 || sum.IDs < sum.Sequences || sum.IDs > sum.Sequences+1 {
 			t.Errorf("%+v, %v", sum, err)
 		}
-		f.discard()
 	}
 	close(stop)
 	<-done
@@ -234,20 +213,11 @@ func TestRestoreRefuses(t *testing.T) {
 
 func TestCompact(t *testing.T) {
 	s := filled(t)
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		for i := range int64(5000) {
-			key, _ := pairKey("old", i)
-			if err := put(tx, bucketIDs, key, largestID{1, time.Unix(1, 0)}.encode()); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	wantErr(t, err, nil)
+	s.raw(t, "ids", oldIDs("old", 5000))
 	if n, err := s.Prune(time.Unix(2, 0)); n != 5000 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	_, _, err = CompactServer(s.path)
+	_, _, err := CompactServer(s.path)
 	wantErr(t, err, ErrInUse)
 	s.Close()
 	before, after, err := CompactServer(s.path)
@@ -263,9 +233,14 @@ func TestCompact(t *testing.T) {
 		t.Errorf("%+v", sum)
 	}
 	wantErr(t, s.AcceptID(t.Context(), "device", 1, 1), msl.ErrMessageReplayed)
-	if len(s.keeps.all) == 0 {
-		t.Error("it was forgotten for how long records are kept")
-	}
+	err = s.db.View(t.Context(), func(tx kv.Reader) error {
+		keep, err := tx.Get(kv.Settings, []byte("keep"))
+		if len(keep) == 0 {
+			t.Error("it was forgotten for how long records are kept")
+		}
+		return err
+	})
+	wantErr(t, err, nil)
 }
 
 // TestMovedAway opens a file that is replaced while it waits for the lock: what it
@@ -286,3 +261,48 @@ func TestMovedAway(t *testing.T) {
 	s.Close()
 	wantErr(t, <-opened, ErrInUse)
 }
+
+// counts tells whether tokens that were issued in the second of t count, of the
+// entity and of the user.
+func counts(t *testing.T, s opened, identity, user string, at time.Time) (entity, ofUser bool) {
+	t.Helper()
+	e, u, err := s.CountSince(t.Context(), identity, user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued := at.Truncate(time.Second)
+	return !issued.Before(e), !issued.Before(u)
+}
+
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// summary counts what is in a state.
+func summary(t *testing.T, s opened) state.Summary {
+	t.Helper()
+	sum, err := s.Summary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}
+
+// session is what a server records of a token that lives until then.
+func session(t *testing.T, s opened, identity string, serial int64, until time.Time) {
+	t.Helper()
+	err := first(s.Expect(t.Context(), until), s.AcceptID(t.Context(), identity, serial, 1))
+	if err == nil {
+		_, err = s.Renew(t.Context(), identity, serial, 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+const day = 24 * time.Hour

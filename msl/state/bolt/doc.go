@@ -1,17 +1,13 @@
 // Package bolt keeps what the protocol must not forget in one file on the local
-// disk, with go.etcd.io/bbolt.
+// disk, with go.etcd.io/bbolt. What is kept, and by which rules, is package msl/state.
 //
 // # Which function do I want
 //
 //   - A server: [ReopenServer], or [CreateServer] when it is new; [OpenServer] does
-//     either. A [Server] is its msl.State, its msl.Directory and the list of its
-//     users ([Server.Verify]).
-//   - To let it forget what no token needs any more: [Server.StartPruning].
+//     either. A [Server] is a state.Server in a file.
 //   - To check, copy, put back and compact its file: [Server.Check],
 //     [Server.Snapshot], [RestoreServer], [CompactServer].
-//   - To register, remove or revoke entities and users: the other methods of
-//     [Server].
-//   - A client: [OpenClient]. A [Client] is its msl.ClientState.
+//   - A client: [OpenClient]. A [Client] is a state.Client in a file.
 //
 // # What a caller can rely on
 //

@@ -2,40 +2,38 @@ package bolt
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// cheap keeps password tests fast.
-var cheap = passwordCost{Time: 1, Memory: 64, Threads: 1}
+// An opened server knows where its file is.
+type opened struct {
+	*Server
+	path string
+}
 
-func openServer(t *testing.T, path string) *Server {
+func openServer(t testing.TB, path string) opened {
 	t.Helper()
 	s, err := OpenServer(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.cost = cheap
 	t.Cleanup(func() { s.Close() })
-	return s
+	return opened{s, path}
 }
 
-func newServer(t *testing.T) *Server {
+func newServer(t testing.TB) opened {
 	t.Helper()
 	return openServer(t, filepath.Join(t.TempDir(), "state"))
-}
-
-func reopen(t *testing.T, s *Server) *Server {
-	t.Helper()
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return openServer(t, s.path)
 }
 
 func wantErr(t *testing.T, err, want error) {
@@ -43,6 +41,47 @@ func wantErr(t *testing.T, err, want error) {
 	if !errors.Is(err, want) {
 		t.Errorf("error %v, want %v", err, want)
 	}
+}
+
+func pskEntity(identity string) state.EntityRecord {
+	return state.EntityRecord{
+		Identity: identity,
+		Scheme:   "PSK",
+		PSK:      &msl.SealedPSK{Encryption: []byte{1}, MAC: []byte{2}, Wrapping: []byte{3}},
+	}
+}
+
+// raw writes records as they are in the store.
+func (o opened) raw(t testing.TB, table string, records map[string][]byte) {
+	t.Helper()
+	err := o.db.Update(t.Context(), func(tx kv.Tx) (err error) {
+		for key, value := range records {
+			err = errors.Join(err, tx.Put(table, []byte(key), value))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// addUser registers a user with a password that is hashed at little cost.
+func (o opened) addUser(t testing.TB, name string) {
+	t.Helper()
+	o.raw(t, "users", map[string][]byte{name: fmt.Appendf(nil,
+		`{"argon2id":{"time":1,"memory":64,"threads":1},"salt":"%s==","hash":"%s=","created":"2024-05-06T07:08:09Z"}`,
+		strings.Repeat("A", 22), strings.Repeat("A", 43))})
+}
+
+// oldIDs are records of many tokens whose ids were used long ago.
+func oldIDs(name string, many int) map[string][]byte {
+	all := map[string][]byte{}
+	for i := range many {
+		key := binary.BigEndian.AppendUint16(nil, uint16(len(name)))
+		key = binary.BigEndian.AppendUint64(append(key, name...), uint64(i))
+		all[string(key)] = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, 1), 1)
+	}
+	return all
 }
 
 func TestFileMode(t *testing.T) {
@@ -101,49 +140,6 @@ func TestOpenRefuses(t *testing.T) {
 		} else if !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "bolt: ") {
 			t.Errorf("%s: error %v, want %q", path, err, want)
 		}
-	}
-}
-
-func TestRevoked(t *testing.T) {
-	s := newServer(t)
-	ctx := t.Context()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(s.AddEntity(pskEntity("device")))
-	must(s.AddEntity(pskEntity("lost")))
-	must(s.AddEntity(pskEntity("bad")))
-	must(s.RemoveEntity("lost"))
-	must(s.RevokeEntity("bad"))
-	must(s.RevokeEntity("CN=never registered"))
-	must(s.AddUser("ann", []byte("a password")))
-	must(s.AddUser("bob", []byte("a password")))
-	must(s.RemoveUser("bob"))
-	must(s.RevokeUser("eve"))
-	for range 2 {
-		for _, c := range []struct {
-			identity, user string
-			want           error
-		}{
-			{"device", "", nil},
-			{"device", "ann", nil},
-			{"device", "an application's own user", nil},
-			{"CN=unknown", "", nil},
-			{"device", "bob", msl.ErrUserIDTokenRevoked},
-			{"device", "eve", msl.ErrUserIDTokenRevoked},
-			{"lost", "", msl.ErrMasterTokenIdentityRevoked},
-			{"bad", "ann", msl.ErrMasterTokenIdentityRevoked},
-			{"bad", "bob", msl.ErrMasterTokenIdentityRevoked},
-			{"CN=never registered", "", msl.ErrMasterTokenIdentityRevoked},
-		} {
-			if err := s.Revoked(ctx, c.identity, c.user); err != c.want {
-				t.Errorf("Revoked(%q, %q) = %v, want %v", c.identity, c.user, err, c.want)
-			}
-		}
-		s = reopen(t, s)
 	}
 }
 

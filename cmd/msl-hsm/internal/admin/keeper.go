@@ -8,6 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -19,7 +20,7 @@ func AcceptedFor(c *config.Config) time.Duration {
 
 // A StateReport is what is in the state of a server.
 type StateReport struct {
-	bolt.Summary
+	state.Summary
 	Enrollments map[enroll.State]int `json:"enrollments,omitempty"` // records by their state
 }
 
@@ -36,7 +37,7 @@ func reportOn(state *bolt.Server, ca *keys.Authority) (r StateReport, err error)
 // open, that server.
 type Keeper interface {
 	Check() (StateReport, error)
-	Prune() (bolt.Forgotten, error)
+	Prune() (state.Forgotten, error)
 	Close() error
 }
 
@@ -74,7 +75,7 @@ func OpenKeeper(c *config.Config, path string) (Keeper, error) {
 
 func (l localKeeper) Check() (StateReport, error) { return reportOn(l.Server, l.ca) }
 
-func (l localKeeper) Prune() (bolt.Forgotten, error) {
+func (l localKeeper) Prune() (state.Forgotten, error) {
 	return l.Forget(context.Background(), l.keep)
 }
 
@@ -90,7 +91,7 @@ func (r remoteKeeper) Check() (report StateReport, err error) {
 	return report, err
 }
 
-func (r remoteKeeper) Prune() (f bolt.Forgotten, err error) {
+func (r remoteKeeper) Prune() (f state.Forgotten, err error) {
 	err = r.callLong(http.MethodPost, "/state/prune", nil, &f)
 	return f, err
 }

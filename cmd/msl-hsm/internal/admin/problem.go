@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -14,10 +15,10 @@ var kinds = []struct {
 	code string
 	err  error
 }{
-	{"unknown", bolt.ErrUnknown},
+	{"unknown", state.ErrUnknown},
 	{"exists", bolt.ErrExists},
-	{"revoked", bolt.ErrRevoked},
-	{"not-revoked", bolt.ErrNotRevoked},
+	{"revoked", state.ErrRevoked},
+	{"not-revoked", state.ErrNotRevoked},
 	{"device-unknown", enroll.ErrUnknown},
 	{"device-name", enroll.ErrName},
 	{"device-state", enroll.ErrState},

@@ -6,23 +6,23 @@ import (
 	"net/url"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // A Registry is who may talk to the server: the state file itself or, while a
 // server has it open, that server.
 type Registry interface {
-	AddEntity(bolt.EntityRecord) error
+	AddEntity(state.EntityRecord) error
 	RemoveEntity(identity string) error
 	RevokeEntity(identity string) error
 	UnrevokeEntity(identity string) error
-	Entities() ([]bolt.EntityRecord, error)
+	Entities() ([]state.EntityRecord, error)
 	AddUser(name string, password []byte) error
 	RemoveUser(name string) error
 	SetPassword(name string, password []byte) error
 	RevokeUser(name string) error
 	UnrevokeUser(name string) error
-	Users() ([]bolt.UserRecord, error)
+	Users() ([]state.UserRecord, error)
 	io.Closer
 }
 
@@ -46,7 +46,7 @@ func (r remoteRegistry) about(method, path, name string, in any) error {
 	return r.call(method, path+"?name="+url.QueryEscape(name), in, nil)
 }
 
-func (r remoteRegistry) AddEntity(e bolt.EntityRecord) error {
+func (r remoteRegistry) AddEntity(e state.EntityRecord) error {
 	return r.call(http.MethodPost, "/entities", e, nil)
 }
 
@@ -82,12 +82,12 @@ func (r remoteRegistry) UnrevokeUser(name string) error {
 	return r.about(http.MethodPost, "/users/unrevoke", name, nil)
 }
 
-func (r remoteRegistry) Entities() (all []bolt.EntityRecord, err error) {
+func (r remoteRegistry) Entities() (all []state.EntityRecord, err error) {
 	err = r.call(http.MethodGet, "/entities", nil, &all)
 	return all, err
 }
 
-func (r remoteRegistry) Users() (all []bolt.UserRecord, err error) {
+func (r remoteRegistry) Users() (all []state.UserRecord, err error) {
 	err = r.call(http.MethodGet, "/users", nil, &all)
 	return all, err
 }

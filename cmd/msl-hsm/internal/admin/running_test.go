@@ -13,26 +13,27 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 // socketBeside listens where the server of a state file would.
-func socketBeside(t *testing.T) (state string, l net.Listener) {
+func socketBeside(t *testing.T) (path string, l net.Listener) {
 	t.Helper()
-	state = filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", socketOf(state))
+	path = filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socketOf(path))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	return state, l
+	return path, l
 }
 
 // dialed is a server that is there.
-func dialed(t *testing.T, state string) *Running {
+func dialed(t *testing.T, path string) *Running {
 	t.Helper()
-	r, err := Dial(state)
+	r, err := Dial(path)
 	if err != nil || r == nil {
 		t.Fatal(r, err)
 	}
@@ -48,12 +49,12 @@ func answering(t *testing.T, l net.Listener, handle http.HandlerFunc) {
 }
 
 func TestStuckServer(t *testing.T) {
-	state, l := socketBeside(t)
+	path, l := socketBeside(t)
 	release := make(chan struct{})
 	answering(t, l, func(http.ResponseWriter, *http.Request) { <-release })
 	defer close(release)
 	start := time.Now()
-	err := dialed(t, state).callFor(50*time.Millisecond, http.MethodGet, "/alive", nil, nil)
+	err := dialed(t, path).callFor(50*time.Millisecond, http.MethodGet, "/alive", nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "did not answer in 50ms: it is stopped or stuck") || time.Since(start) > 5*time.Second {
 		t.Fatalf("after %v: %v", time.Since(start), err)
 	}
@@ -64,7 +65,7 @@ func TestStuckServer(t *testing.T) {
 
 // TestSlowAnswer begins an answer and does not go on.
 func TestSlowAnswer(t *testing.T) {
-	state, l := socketBeside(t)
+	path, l := socketBeside(t)
 	release := make(chan struct{})
 	answering(t, l, func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `[{"name":`)
@@ -72,8 +73,8 @@ func TestSlowAnswer(t *testing.T) {
 		<-release
 	})
 	defer close(release)
-	var users []bolt.UserRecord
-	err := dialed(t, state).callFor(50*time.Millisecond, http.MethodGet, "/users", nil, &users)
+	var users []state.UserRecord
+	err := dialed(t, path).callFor(50*time.Millisecond, http.MethodGet, "/users", nil, &users)
 	if err == nil || !strings.Contains(err.Error(), "did not answer in 50ms") {
 		t.Error(err)
 	}
@@ -81,9 +82,9 @@ func TestSlowAnswer(t *testing.T) {
 
 // TestPatienceEndsWithAnswer waits between calls for longer than a call may take.
 func TestPatienceEndsWithAnswer(t *testing.T) {
-	state, l := socketBeside(t)
+	path, l := socketBeside(t)
 	answering(t, l, func(http.ResponseWriter, *http.Request) {})
-	r := dialed(t, state)
+	r := dialed(t, path)
 	for range 2 {
 		if err := r.callFor(100*time.Millisecond, http.MethodGet, "/alive", nil, nil); err != nil {
 			t.Fatal(err)
@@ -93,9 +94,9 @@ func TestPatienceEndsWithAnswer(t *testing.T) {
 }
 
 func TestOtherVersion(t *testing.T) {
-	state, l := socketBeside(t)
+	path, l := socketBeside(t)
 	answering(t, l, http.NotFound)
-	err := dialed(t, state).call(http.MethodGet, "/new", nil, nil)
+	err := dialed(t, path).call(http.MethodGet, "/new", nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "runs another version: restart it") {
 		t.Error(err)
 	}
@@ -105,7 +106,7 @@ func TestOtherVersion(t *testing.T) {
 func TestDyingServer(t *testing.T) {
 	for name, word := range map[string]string{"at once": "", "in its answer": "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n["} {
 		t.Run(name, func(t *testing.T) {
-			state, l := socketBeside(t)
+			path, l := socketBeside(t)
 			go func() {
 				if c, err := l.Accept(); err == nil {
 					c.Read(make([]byte, 1<<10))
@@ -113,8 +114,8 @@ func TestDyingServer(t *testing.T) {
 					c.Close()
 				}
 			}()
-			var users []bolt.UserRecord
-			err := dialed(t, state).call(http.MethodPost, "/users", nil, &users)
+			var users []state.UserRecord
+			err := dialed(t, path).call(http.MethodPost, "/users", nil, &users)
 			if err == nil || !strings.Contains(err.Error(), "ended before it answered") {
 				t.Errorf("error %v", err)
 			}
@@ -124,7 +125,7 @@ func TestDyingServer(t *testing.T) {
 
 // TestFullQueue asks a server that takes no calls any more.
 func TestFullQueue(t *testing.T) {
-	state, _ := socketBeside(t)
+	path, _ := socketBeside(t)
 	var all []net.Conn
 	defer func() {
 		for _, c := range all {
@@ -132,7 +133,7 @@ func TestFullQueue(t *testing.T) {
 		}
 	}()
 	for len(all) < 5000 {
-		c, err := net.DialTimeout("unix", socketOf(state), time.Second)
+		c, err := net.DialTimeout("unix", socketOf(path), time.Second)
 		if err != nil {
 			break
 		}
@@ -141,16 +142,16 @@ func TestFullQueue(t *testing.T) {
 	if len(all) == 5000 {
 		t.Skip("the queue of this system has no end")
 	}
-	if r, err := Dial(state); err == nil || !strings.Contains(err.Error(), "stopped or stuck") {
+	if r, err := Dial(path); err == nil || !strings.Contains(err.Error(), "stopped or stuck") {
 		t.Errorf("%v, %v", r, err)
 	}
 }
 
 func TestNoServer(t *testing.T) {
-	state, l := socketBeside(t)
+	path, l := socketBeside(t)
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close() // as a server that was killed
-	for _, path := range []string{state, state + "other"} {
+	for _, path := range []string{path, path + "other"} {
 		if r, err := Dial(path); r != nil || err != nil {
 			t.Errorf("%v, %v", r, err)
 		}
@@ -180,41 +181,41 @@ func TestProblems(t *testing.T) {
 }
 
 // served is a server with a state that others change.
-func served(t *testing.T) (state *bolt.Server, remote remoteRegistry) {
+func served(t *testing.T) (server *bolt.Server, remote remoteRegistry) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
-	state, err := bolt.CreateServer(path)
+	server, err := bolt.CreateServer(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { state.Close() })
-	l := Service{State: state, Path: path, Keep: time.Hour}.Listen(slog.New(slog.DiscardHandler))
+	t.Cleanup(func() { server.Close() })
+	l := Service{State: server, Path: path, Keep: time.Hour}.Listen(slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { l.Close() })
-	return state, remoteRegistry{dialed(t, path)}
+	return server, remoteRegistry{dialed(t, path)}
 }
 
 // TestNames has names that mean something in a URL arrive as they are.
 func TestNames(t *testing.T) {
-	state, remote := served(t)
+	server, remote := served(t)
 	for _, name := range []string{"..", "a/b", "a b&name=c", "%2e%2e", "ü?#", "+"} {
-		if err := remote.AddEntity(bolt.EntityRecord{Identity: name, Scheme: "NONE"}); err != nil {
+		if err := remote.AddEntity(state.EntityRecord{Identity: name, Scheme: "NONE"}); err != nil {
 			t.Fatalf("%q: %v", name, err)
 		}
-		if err := remote.AddEntity(bolt.EntityRecord{Identity: name, Scheme: "NONE"}); !errors.Is(err, bolt.ErrExists) {
+		if err := remote.AddEntity(state.EntityRecord{Identity: name, Scheme: "NONE"}); !errors.Is(err, bolt.ErrExists) {
 			t.Errorf("%q again: %v", name, err)
 		}
 		if err := remote.RevokeEntity(name); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
-		all, err := state.Entities()
-		revoked := func(e bolt.EntityRecord) bool { return e.Identity == name && e.Revoked }
+		all, err := server.Entities()
+		revoked := func(e state.EntityRecord) bool { return e.Identity == name && e.Revoked }
 		if err != nil || !slices.ContainsFunc(all, revoked) {
 			t.Errorf("%q: %+v, %v", name, all, err)
 		}
 		if err := errors.Join(remote.UnrevokeEntity(name), remote.RemoveEntity(name)); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
-		if err := remote.RemoveEntity(name); !errors.Is(err, bolt.ErrUnknown) {
+		if err := remote.RemoveEntity(name); !errors.Is(err, state.ErrUnknown) {
 			t.Errorf("%q is still there: %v", name, err)
 		}
 	}

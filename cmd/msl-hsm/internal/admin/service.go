@@ -18,6 +18,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
@@ -116,7 +117,7 @@ func (s Service) registryRequests(handle handleFunc) {
 	handle("GET /entities", func(*http.Request) (any, error) { return s.State.Entities() })
 	handle("GET /users", func(*http.Request) (any, error) { return s.State.Users() })
 	handle("POST /entities", func(r *http.Request) (any, error) {
-		e, err := read[bolt.EntityRecord](r)
+		e, err := read[state.EntityRecord](r)
 		if err != nil {
 			return nil, err
 		}

@@ -104,4 +104,3 @@ func enrollmentMergeCommand(p *program) *cobra.Command {
 	c.Flags().StringVar(&note, "note", "", "`TEXT` for the record")
 	return c
 }
-

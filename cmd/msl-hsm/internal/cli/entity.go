@@ -7,12 +7,12 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // known adds the next step to the error of a name that is not there.
 func known(err error, next string) error {
-	if exit.IsAny(err, bolt.ErrUnknown, bolt.ErrNotRevoked) {
+	if exit.IsAny(err, state.ErrUnknown, state.ErrNotRevoked) {
 		return fmt.Errorf("%w; %s lists them", err, next)
 	}
 	return err

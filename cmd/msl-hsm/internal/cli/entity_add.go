@@ -17,7 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
@@ -185,7 +185,7 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 		}
 		identity = fleet.PSKIdentity(identity)
 	}
-	e := bolt.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
+	e := state.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
 	config.Override(&c.Server.State, f.state)
 	made, err := admin.MakeState(c.Server.State)
 	if err != nil {
@@ -211,7 +211,7 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 }
 
 // giveKeys adds to a record the keys that its scheme needs.
-func giveKeys(c *config.Config, e *bolt.EntityRecord, f *entityFlags) error {
+func giveKeys(c *config.Config, e *state.EntityRecord, f *entityFlags) error {
 	switch e.Scheme {
 	case "X509", "NONE", "NONE_SUFFIXED":
 		return nil
@@ -223,7 +223,7 @@ func giveKeys(c *config.Config, e *bolt.EntityRecord, f *entityFlags) error {
 	return publicKeyEntity(e, f)
 }
 
-func tellRegistered(p *program, e bolt.EntityRecord, psk string) {
+func tellRegistered(p *program, e state.EntityRecord, psk string) {
 	fmt.Fprintf(p.stdout, "registered %s with scheme %s", exit.Printable(e.Identity), e.Scheme)
 	if e.KeyID != "" {
 		fmt.Fprintf(p.stdout, ", key id %s", exit.Printable(e.KeyID))
@@ -242,7 +242,7 @@ func undo(path string, err error) error {
 	return errors.Join(err, os.Remove(path))
 }
 
-func publicKeyEntity(e *bolt.EntityRecord, f *entityFlags) error {
+func publicKeyEntity(e *state.EntityRecord, f *entityFlags) error {
 	public, err := keys.ReadPublicKey(f.publicKey + f.rsaKey)
 	if err != nil {
 		return err
@@ -265,7 +265,7 @@ func publicKeyEntity(e *bolt.EntityRecord, f *entityFlags) error {
 }
 
 // pskEntity gives an entity a key set, sealed by the key store.
-func pskEntity(c *config.Config, e *bolt.EntityRecord, f *entityFlags) (err error) {
+func pskEntity(c *config.Config, e *state.EntityRecord, f *entityFlags) (err error) {
 	k := keys.NewPSK(e.Identity, f.deriveWrapping)
 	if f.pskFile != "" {
 		if k, err = keys.ReadPSK(f.pskFile); err != nil {

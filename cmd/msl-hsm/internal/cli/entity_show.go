@@ -12,7 +12,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 func entityShowCommand(p *program) *cobra.Command {
@@ -33,7 +33,7 @@ func entityShowCommand(p *program) *cobra.Command {
 						return describeEntity(p, e, asJSON)
 					}
 				}
-				return known(fmt.Errorf("entity %q is %w", args[0], bolt.ErrUnknown), "msl-hsm entity list")
+				return known(fmt.Errorf("entity %q is %w", args[0], state.ErrUnknown), "msl-hsm entity list")
 			})
 		},
 	}
@@ -42,7 +42,7 @@ func entityShowCommand(p *program) *cobra.Command {
 	return c
 }
 
-func describeEntity(p *program, record bolt.EntityRecord, asJSON bool) error {
+func describeEntity(p *program, record state.EntityRecord, asJSON bool) error {
 	sealed, e := record.PSK != nil, listed(record)
 	if asJSON {
 		return printJSON(p.stdout, e)

@@ -8,17 +8,17 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // A listedEntity is an entity as entity list and entity show tell of it.
 type listedEntity struct {
-	bolt.EntityRecord
+	state.EntityRecord
 	RegisterAgain bool `json:"registeragain,omitempty"` // see registerAgain
 }
 
 // listed leaves the keys out: they are sealed, and of no use to a reader.
-func listed(e bolt.EntityRecord) listedEntity {
+func listed(e state.EntityRecord) listedEntity {
 	l := listedEntity{e, serverside.RegisterAgain(e)}
 	l.PSK = nil
 	return l

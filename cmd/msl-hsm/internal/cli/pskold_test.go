@@ -7,6 +7,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
@@ -24,8 +25,8 @@ func oldKeys(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	sealed.MAC, err = store.Seal(mac, msl.PSKContext(msl.PSKMAC, args[4]))
 	ts.Check(err)
-	state, err := bolt.OpenServer(ts.MkAbs(args[2]))
+	s, err := bolt.OpenServer(ts.MkAbs(args[2]))
 	ts.Check(err)
-	ts.Check(state.AddEntity(bolt.EntityRecord{Identity: args[4], Scheme: args[3], PSK: sealed}))
-	ts.Check(state.Close())
+	ts.Check(s.AddEntity(state.EntityRecord{Identity: args[4], Scheme: args[3], PSK: sealed}))
+	ts.Check(s.Close())
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 	"github.com/msl-hsm/msl-hsm/softhsm"
@@ -171,14 +172,14 @@ func TestReadmeServer(t *testing.T) {
 }
 
 // newDevice registers a device with an RSA key.
-func newDevice(t *testing.T, device *soft.Store, store *hsm.Store, state *bolt.Server) *msl.Client {
+func newDevice(t *testing.T, device *soft.Store, store *hsm.Store, s *bolt.Server) *msl.Client {
 	t.Helper()
 	own, err := device.Create("own", keystore.RSASign2048)
 	if err != nil {
 		t.Fatal(err)
 	}
 	signer := own.Key.(crypto.Signer)
-	if err := state.AddEntity(bolt.EntityRecord{Identity: "camera", Scheme: "RSA", KeyID: "own", PublicKey: pkix(t, signer)}); err != nil {
+	if err := s.AddEntity(state.EntityRecord{Identity: "camera", Scheme: "RSA", KeyID: "own", PublicKey: pkix(t, signer)}); err != nil {
 		t.Fatal(err)
 	}
 	theirs, err := keystore.Find[crypto.Signer](store, "msl-identity")

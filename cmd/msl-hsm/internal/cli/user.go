@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 func userAddCommand(p *program) *cobra.Command {
@@ -96,7 +96,7 @@ func userListCommand(p *program) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return list(p.stdout, asJSON, all, "USER\tSTATUS\tREGISTERED", func(u bolt.UserRecord) []any {
+				return list(p.stdout, asJSON, all, "USER\tSTATUS\tREGISTERED", func(u state.UserRecord) []any {
 					return []any{u.Name, status(u.Revoked, u.Removed), day(u.Created)}
 				})
 			})

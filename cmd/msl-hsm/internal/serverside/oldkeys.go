@@ -4,14 +4,14 @@ import (
 	"log/slog"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // RegisterAgain reports whether the keys of an entity were sealed by an older
 // version, so that the wrapping key, if it is derived from the others, can be
 // computed in a PKCS #11 token. Nothing can seal them anew but the bytes of the
 // keys, which the server does not have. Who is revoked needs nothing.
-func RegisterAgain(e bolt.EntityRecord) bool {
+func RegisterAgain(e state.EntityRecord) bool {
 	if e.PSK == nil || e.Revoked {
 		return false
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
@@ -70,8 +71,8 @@ func firstStep(c *config.Config, noState error) (err error) {
 
 // pruning lets the state forget a token when it cannot be renewed any more. It
 // looks 24 times in the lifetime of one.
-func pruning(c *config.Config, log *slog.Logger) bolt.Pruning {
-	return bolt.Pruning{Keep: admin.AcceptedFor(c), Interval: config.Nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
+func pruning(c *config.Config, log *slog.Logger) state.Pruning {
+	return state.Pruning{Keep: admin.AcceptedFor(c), Interval: config.Nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
 }
 
 // assemble looks the keys up and puts the server together.

@@ -1,0 +1,95 @@
+package boltkv
+
+import (
+	"errors"
+	"sync"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+// A group lets writes that wait for the disk share a transaction: while one is
+// synced, the next collects. A write that is alone waits for nobody.
+type group struct {
+	mu      sync.Mutex
+	waiting []*write
+	running bool
+}
+
+// A write is done when its function returned nil and the transaction was synced,
+// or when it returned an error, which is for its caller alone.
+type write struct {
+	fn   func(kv.Tx) error
+	err  error
+	done chan struct{}
+}
+
+var (
+	errNothingToWrite = errors.New("nothing to write")
+	errSpoiled        = errors.New("a function failed after it had written")
+)
+
+// write waits until fn has run and what it wrote is on the disk.
+func (d *DB) write(fn func(kv.Tx) error) error {
+	w := &write{fn: fn, done: make(chan struct{})}
+	g := &d.writes
+	g.mu.Lock()
+	g.waiting = append(g.waiting, w)
+	if !g.running {
+		g.running = true
+		go d.writeWaiting()
+	}
+	g.mu.Unlock()
+	<-w.done
+	return w.err
+}
+
+func (d *DB) writeWaiting() {
+	g := &d.writes
+	for {
+		g.mu.Lock()
+		writes := g.waiting
+		g.waiting = nil
+		g.running = len(writes) > 0
+		g.mu.Unlock()
+		if len(writes) == 0 {
+			return
+		}
+		for len(writes) > 0 {
+			writes = d.commit(writes)
+		}
+	}
+}
+
+// commit makes one transaction of writes. One that fails after it had written
+// spoils the transaction: it is done, and the others are returned, to run again.
+func (d *DB) commit(writes []*write) (again []*write) {
+	at := -1
+	err := update(d.db, func(t *bbolt.Tx) error {
+		wrote, own := false, &tx{tx: t, layout: &d.layout}
+		for i, w := range writes {
+			own.wrote = false
+			if w.err = w.fn(own); w.err != nil && own.wrote {
+				at = i
+				return errSpoiled
+			}
+			wrote = wrote || own.wrote
+		}
+		if !wrote {
+			return errNothingToWrite // and so nothing to sync
+		}
+		return nil
+	})
+	if err == errSpoiled {
+		close(writes[at].done)
+		return append(writes[:at:at], writes[at+1:]...)
+	}
+	for _, w := range writes {
+		if w.err == nil && err != errNothingToWrite {
+			w.err = err
+		}
+		close(w.done)
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package boltkv
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+)
+
+// OnCopy calls fn with the path of a copy of a file, which is removed afterwards: for
+// a look at a backup without changing it. Errors of fn are returned as they are.
+func (l Layout) OnCopy(from io.Reader, fn func(path string) error) error {
+	copied, err := os.CreateTemp("", "msl-hsm-copy-*")
+	if err != nil {
+		return l.Explain("", err)
+	}
+	defer beside{copied}.discard()
+	if _, err := io.Copy(copied, from); err != nil {
+		return l.Explain(copied.Name(), fmt.Errorf("copy a file: %w", err))
+	}
+	return fn(copied.Name())
+}
+
+// Restore puts a backup in the place of the file at path, which no process may have
+// open: [kv.ErrInUse]. It copies the backup, and has prepare check and change the copy
+// before. What was at path is kept beside it: aside is its name, and empty if nothing
+// was there. Errors of prepare are returned as they are.
+func (l Layout) Restore(backup io.Reader, path string, prepare func(copied string) error) (aside string, err error) {
+	path, err = settled(path)
+	if err != nil {
+		return "", l.Explain(path, err)
+	}
+	copied, err := copyBeside(backup, path)
+	if err != nil {
+		return "", l.Explain(path, err)
+	}
+	defer copied.discard()
+	if err := prepare(copied.Name()); err != nil {
+		return "", err
+	}
+	if aside, err = replace(path, copied); err != nil {
+		return aside, l.Explain(path, err)
+	}
+	return aside, nil
+}
+
+// replace gives a file the place of the one at path, of which it keeps hold so
+// that nobody opens it meanwhile. There is a file at path at any time.
+func replace(path string, copied beside) (aside string, err error) {
+	old, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", copied.become(path)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer old.Close()
+	if err := lock(old); err != nil {
+		return "", located(path, err)
+	}
+	if aside, err = atomicfile.Aside(path, ".before-restore"); err != nil {
+		return "", fmt.Errorf("keep the old file: %w", err)
+	}
+	return aside, copied.become(path)
+}
+
+// Compact writes the file at path anew without the room that removed records left,
+// and returns its sizes in bytes. No process may have it open: [kv.ErrInUse]. The new
+// file takes the place of the old one if verify, which gets its path, has no error.
+func (l Layout) Compact(path string, verify func(copied string) error) (before, after int64, err error) {
+	if path, err = settled(path); err != nil {
+		return 0, 0, l.Explain(path, err)
+	}
+	d, err := Open(path, l, OpenExisting)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	copied, err := newBeside(path, "compact")
+	if err != nil {
+		return 0, 0, l.Explain(path, err)
+	}
+	defer copied.discard()
+	if err := compactInto(copied.Name(), d.db); err != nil {
+		return 0, 0, l.Explain(path, fmt.Errorf("compact: %w", err))
+	}
+	if err := verify(copied.Name()); err != nil {
+		return 0, 0, err
+	}
+	before, errBefore := sizeOf(path)
+	after, errAfter := sizeOf(copied.Name())
+	if err = errors.Join(errBefore, errAfter); err == nil {
+		err = copied.become(path)
+	}
+	if err != nil {
+		return 0, 0, l.Explain(path, err)
+	}
+	return before, after, nil
+}
+
+func compactInto(path string, from *bbolt.DB) error {
+	const bytesAtATime = 1 << 20
+	to, err := bbolt.Open(path, fileMode, &bbolt.Options{FreelistType: bbolt.FreelistMapType, NoSync: true})
+	if err != nil {
+		return err
+	}
+	err = guard(func() error { return bbolt.Compact(to, from, bytesAtATime) })
+	return errors.Join(err, to.Close())
+}
+
+func sizeOf(path string) (int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// settled follows links: what takes the place of a file must not take that of a
+// link to it.
+func settled(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return path, nil
+	}
+	return real, err
+}
+
+// beside is a file in the making, of mode 0600, in the directory of the one that
+// it may become.
+type beside struct{ *os.File }
+
+func newBeside(path, what string) (beside, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+"."+what+"-*")
+	return beside{f}, err
+}
+
+func copyBeside(from io.Reader, path string) (beside, error) {
+	to, err := newBeside(path, "restore")
+	if err != nil {
+		return to, err
+	}
+	if _, err := io.Copy(to, from); err != nil {
+		to.discard()
+		return to, fmt.Errorf("copy the backup: %w", err)
+	}
+	return to, nil
+}
+
+// become gives the file its name when its bytes are on the disk.
+func (b beside) become(path string) error {
+	if err := b.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(b.Name(), path); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(filepath.Dir(path))
+}
+
+// discard removes the file, unless it became another.
+func (b beside) discard() {
+	b.Close()
+	os.Remove(b.Name())
+}

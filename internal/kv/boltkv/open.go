@@ -1,0 +1,165 @@
+package boltkv
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+const fileMode = 0o600
+
+// An Opening says what to expect at a path.
+type Opening int
+
+// The openings.
+const (
+	OpenOrCreate Opening = iota // a file, or none
+	OpenExisting                // a file; none is fs.ErrNotExist
+	CreateNew                   // none; a file is [kv.ErrExists]
+)
+
+// Open opens the file at path, or makes it in a directory that is there. An existing
+// one is checked first: bbolt trusts the pages it maps and may crash the process on
+// a bad one.
+func Open(path string, l Layout, how Opening) (*DB, error) {
+	there, size, err := l.examine(path)
+	switch {
+	case err != nil:
+		return nil, l.Explain(path, err)
+	case !there && how == OpenExisting:
+		return nil, l.Explain(path, fmt.Errorf("open %s: %w", path, fs.ErrNotExist))
+	case there && how == CreateNew:
+		return nil, l.Explain(path, fmt.Errorf("%s %w", path, kv.ErrExists))
+	case there && size == 0 && l.Strict:
+		return nil, l.Explain(path, kv.ErrEmpty)
+	}
+	db, err := l.open(path, there, size)
+	if err != nil {
+		return nil, l.Explain(path, located(path, err))
+	}
+	return &DB{db: db, path: path, layout: l}, nil
+}
+
+func (l *Layout) open(path string, there bool, size int64) (*bbolt.DB, error) {
+	if size > 0 {
+		if _, err := l.freeIn(path); err != nil {
+			return nil, err
+		}
+	}
+	db, err := openMapped(path, &bbolt.Options{Timeout: l.LockWait, NoStatistics: true, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return nil, err
+	}
+	if err = l.prepare(db, there); err == nil && size == 0 {
+		err = atomicfile.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+// located tells where an error is, unless Explain does that.
+func located(path string, err error) error {
+	if errors.Is(err, kv.ErrInUse) || errors.Is(err, kv.ErrEmpty) || errors.Is(err, kv.ErrDamaged) {
+		return err
+	}
+	return fmt.Errorf("open %s: %w", path, err)
+}
+
+// examine returns whether there is a file, and its size.
+func (l *Layout) examine(path string) (there bool, size int64, err error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		dir := filepath.Dir(path)
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return false, 0, fmt.Errorf("no directory %s for the %s: make it, with mode 0700: %w", dir, l.Name, err)
+		}
+		return false, 0, nil
+	}
+	if err != nil {
+		return false, 0, fmt.Errorf("open %s: %w", l.Name, err)
+	}
+	if !info.Mode().IsRegular() {
+		return false, 0, fmt.Errorf("%s is not a regular file: name a file", path)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return false, 0, fmt.Errorf("%s can be used by others (mode %#o): run chmod 600 on it", path, info.Mode().Perm())
+	}
+	return true, info.Size(), nil
+}
+
+// freeIn checks the pages of an existing file under a shared lock, and returns how
+// many bytes of them are free. Opening read-only makes bbolt read only the meta pages,
+// and those have checksums.
+func (l *Layout) freeIn(path string) (int64, error) {
+	var file *os.File
+	db, err := openMapped(path, &bbolt.Options{ReadOnly: true, Timeout: l.LockWait, OpenFile: keepFile(&file)})
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	checked, err := readPages(file, info.Size(), db.Info().PageSize)
+	if err != nil {
+		return 0, err
+	}
+	return int64(len(checked.isFree)) * checked.page, nil
+}
+
+// keepFile keeps hold of the file that bbolt opens.
+func keepFile(kept **os.File) func(string, int, os.FileMode) (*os.File, error) {
+	return func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+		f, err = os.OpenFile(name, flag, mode)
+		*kept = f
+		return f, err
+	}
+}
+
+// openMapped opens the file; what bbolt finds wrong with its bytes is
+// [kv.ErrDamaged]. While it waited for the lock, the file may have been moved away by
+// whoever had it.
+func openMapped(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
+	var file *os.File
+	if open := options.OpenFile; open == nil {
+		options.OpenFile = keepFile(&file)
+	} else {
+		options.OpenFile = func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			file, err = open(name, flag, mode)
+			return file, err
+		}
+	}
+	err = guard(func() (err error) {
+		db, err = bbolt.Open(path, fileMode, options)
+		return err
+	})
+	var system *fs.PathError
+	switch {
+	case err == nil && !isAt(file, path):
+		return nil, errors.Join(kv.ErrInUse, db.Close())
+	case err == nil, errors.As(err, &system), errors.Is(err, kv.ErrDamaged):
+		return db, err
+	case errors.Is(err, bbolterrors.ErrTimeout):
+		return nil, kv.ErrInUse
+	}
+	return nil, damage("%w", err)
+}
+
+// isAt reports whether an open file is still the one at path.
+func isAt(file *os.File, path string) bool {
+	own, errOwn := file.Stat()
+	there, err := os.Stat(path)
+	return errOwn == nil && err == nil && os.SameFile(own, there)
+}

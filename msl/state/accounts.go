@@ -1,0 +1,303 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"golang.org/x/crypto/argon2"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+const (
+	saltSize = 16
+	hashSize = 32
+)
+
+// passwordCost is the cost of Argon2id (RFC 9106). Every record has its own, so
+// that it can be raised.
+type passwordCost struct {
+	Time    uint32 `json:"time"`
+	Memory  uint32 `json:"memory"` // KiB
+	Threads uint8  `json:"threads"`
+}
+
+// recommendedCost is the second recommended option of RFC 9106 section 4.
+var recommendedCost = passwordCost{Time: 3, Memory: 64 << 10, Threads: 4}
+
+// valid bounds what a record can make the process spend.
+func (c passwordCost) valid() bool {
+	return c.Time > 0 && c.Time <= 64 && c.Threads > 0 && c.Memory >= 8 && c.Memory <= 1<<20
+}
+
+// A password is what is kept of one.
+type password struct {
+	Cost    passwordCost `json:"argon2id"`
+	Salt    []byte       `json:"salt"`
+	Hash    []byte       `json:"hash"`
+	Created time.Time    `json:"created"` // of the user
+}
+
+func hashPassword(cost passwordCost, pass []byte, created time.Time) password {
+	p := password{Cost: cost, Salt: make([]byte, saltSize), Created: created}
+	rand.Read(p.Salt)
+	p.Hash = p.hash(pass)
+	return p
+}
+
+func (p password) hash(pass []byte) []byte {
+	return argon2.IDKey(pass, p.Salt, p.Cost.Time, p.Cost.Memory, p.Cost.Threads, hashSize)
+}
+
+func (p password) matches(pass []byte) bool {
+	return subtle.ConstantTimeCompare(p.hash(pass), p.Hash) == 1
+}
+
+func decodePassword(payload []byte) (p password, err error) {
+	if err := decodeJSON(payload, &p); err != nil {
+		return p, err
+	}
+	if !p.Cost.valid() || len(p.Salt) != saltSize || len(p.Hash) != hashSize {
+		return p, fmt.Errorf("%w: a password hash is out of bounds", ErrDamaged)
+	}
+	return p, nil
+}
+
+// Accounts are the users that a server knows, and their passwords.
+type Accounts struct {
+	records
+	hashing *hashing
+	cost    passwordCost // of new passwords
+}
+
+// A UserRecord is a user as it is listed.
+type UserRecord struct {
+	Name    string    `json:"name"`
+	Created time.Time `json:"created,omitzero"`
+	Revoked bool      `json:"revoked,omitempty"`
+	Removed bool      `json:"removed,omitempty"`
+	Since   time.Time `json:"since,omitzero"` // when it was revoked or removed
+}
+
+// AddUser registers a user by the name it logs in with, its e-mail address. The
+// password is kept as a hash; the caller wipes it. A user that was removed comes
+// back without the tokens of before; within the second of its removal that takes
+// the rest of the second. One that is registered is [ErrExists], one that is
+// revoked [ErrRevoked].
+func (a *Accounts) AddUser(name string, pass []byte) error {
+	if err := checkName("user", name); err != nil {
+		return err
+	}
+	if strings.TrimSpace(name) != name {
+		return errors.New("state: the name of a user neither begins nor ends with a space")
+	}
+	payload, err := a.encodePassword(pass, time.Now().UTC().Truncate(time.Second))
+	if err != nil {
+		return err
+	}
+	return a.returning("add", userRoll, name, func(tx kv.Tx) error { return userRoll.add(tx, name, payload) })
+}
+
+func (a *Accounts) encodePassword(pass []byte, created time.Time) ([]byte, error) {
+	if len(bytes.TrimSpace(pass)) == 0 {
+		return nil, errors.New("state: a password must not be blank")
+	}
+	if err := a.hashing.enter(context.Background()); err != nil {
+		return nil, err
+	}
+	defer a.hashing.leave()
+	payload, err := json.Marshal(hashPassword(a.cost, pass, created))
+	if err != nil {
+		return nil, fmt.Errorf("state: keep password: %w", err)
+	}
+	return payload, nil
+}
+
+// SetPassword changes the password of a user and ends its tokens: it logs in with
+// the new one, from the next second on, when SetPassword returns. A user that is
+// not registered is [ErrUnknown].
+func (a *Accounts) SetPassword(name string, pass []byte) error {
+	payload, err := a.encodePassword(pass, time.Time{})
+	if err != nil {
+		return err
+	}
+	return a.returning("change password", userRoll, name, func(tx kv.Tx) error {
+		old, err := tx.Get(tableUsers, []byte(name))
+		if err != nil {
+			return err
+		}
+		if old == nil {
+			return userRoll.unknown(name)
+		}
+		changed, err := keepCreated(old, payload)
+		if err != nil {
+			return err
+		}
+		if err := userRoll.begin(tx, name); err != nil {
+			return err
+		}
+		return tx.Put(tableUsers, []byte(name), changed)
+	})
+}
+
+// keepCreated is a new password of a user who was registered with the old one.
+func keepCreated(old, payload []byte) ([]byte, error) {
+	was, err := decodePassword(old)
+	if err != nil {
+		return nil, err
+	}
+	p, err := decodePassword(payload)
+	if err != nil {
+		return nil, err
+	}
+	p.Created = was.Created
+	return json.Marshal(p)
+}
+
+// RemoveUser removes a user and leaves a mark, so that its tokens are refused.
+// One that is not there is [ErrUnknown].
+func (a *Accounts) RemoveUser(name string) error {
+	return a.update(context.Background(), "remove", func(tx kv.Tx) error { return userRoll.drop(tx, name) })
+}
+
+// RevokeUser marks a user as revoked, until [Accounts.UnrevokeUser]. It need not be
+// registered: applications have users that this state does not know.
+func (a *Accounts) RevokeUser(name string) error {
+	if err := checkName("user", name); err != nil {
+		return err
+	}
+	return a.update(context.Background(), "revoke", func(tx kv.Tx) error { return userRoll.revoke(tx, name) })
+}
+
+// UnrevokeUser takes a revocation back. What was removed stays removed.
+func (a *Accounts) UnrevokeUser(name string) error {
+	return a.update(context.Background(), "unrevoke", func(tx kv.Tx) error { return userRoll.unrevoke(tx, name) })
+}
+
+// Users lists the registered users by name, and after them what is only marked
+// as revoked or removed.
+func (a *Accounts) Users() ([]UserRecord, error) {
+	var list []UserRecord
+	err := a.view(context.Background(), "list users", func(tx kv.Reader) error {
+		list = nil
+		return userRoll.each(tx, func(name string, payload []byte, m mark) error {
+			p, err := decodePassword(payload)
+			list = append(list, UserRecord{Name: name, Created: p.Created, Revoked: m.revoked, Since: m.since})
+			return err
+		}, func(name string, m mark) {
+			list = append(list, UserRecord{Name: name, Revoked: m.revoked, Removed: m.removed, Since: m.since})
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// PasswordsAtATime sets how many passwords are hashed at once, of which each takes 64
+// MiB, and in all twice that before it is given back; zero means 4. It must not be
+// called after the first Verify.
+func (a *Accounts) PasswordsAtATime(n int) {
+	if n > 0 {
+		a.hashing = newHashing(n)
+	}
+}
+
+// FindUser returns email if that is the name of a user who may log in, or "": an
+// unknown user, or a revoked one.
+func (a *Accounts) FindUser(ctx context.Context, email string) (user string, err error) {
+	if _, known, err := a.password(ctx, email); err != nil || !known {
+		return "", err
+	}
+	return email, nil
+}
+
+// Verify returns the name of the user with that e-mail address and password, or
+// [msl.ErrEmailPasswordIncorrect]: whether the user is unknown or revoked or the
+// password is wrong, in about the same time. A few passwords are hashed at a
+// time; the others wait for their turn or for ctx.
+func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user string, err error) {
+	if err := a.hashing.enter(ctx); err != nil {
+		return "", err
+	}
+	defer a.hashing.leave()
+	p, known, err := a.password(ctx, email)
+	if err != nil {
+		return "", err
+	}
+	if !p.matches(pass) || !known {
+		return "", msl.ErrEmailPasswordIncorrect
+	}
+	if p.Cost != a.cost {
+		a.rehash(email, p, pass)
+	}
+	return email, nil
+}
+
+// password finds the password of a user who may log in. For anybody else it is
+// one to be checked all the same, at the same cost.
+func (a *Accounts) password(ctx context.Context, name string) (p password, known bool, err error) {
+	err = a.view(ctx, "find user", func(tx kv.Reader) error {
+		known = false
+		payload, err := tx.Get(tableUsers, []byte(name))
+		if err != nil {
+			return err
+		}
+		if payload == nil {
+			p = password{Cost: a.costLike(tx, name), Salt: make([]byte, saltSize), Hash: make([]byte, hashSize)}
+			return nil
+		}
+		if p, err = decodePassword(payload); err != nil {
+			return err
+		}
+		m, err := userRoll.mark(tx, name)
+		known = err == nil && !m.refuses()
+		return err
+	})
+	return p, known, err
+}
+
+// costLike is what the check of an unknown name costs: as much as that of the next
+// user by name. With the costs of some users raised and others not yet, the time
+// would tell who is known.
+func (a *Accounts) costLike(tx kv.Reader, name string) passwordCost {
+	next, err := tx.Range(tableUsers, []byte(name), nil, 1)
+	if err == nil && len(next) == 0 {
+		next, err = tx.Range(tableUsers, nil, nil, 1)
+	}
+	if err != nil || len(next) == 0 {
+		return a.cost
+	}
+	if p, err := decodePassword(next[0].Value); err == nil {
+		return p.Cost
+	}
+	return a.cost
+}
+
+// rehash keeps a password under the present cost, unless it was changed or
+// removed meanwhile. It does not matter to the user whether that works.
+func (a *Accounts) rehash(name string, old password, pass []byte) {
+	a.hashing.garbage.Add(1) // of the check before
+	payload, err := json.Marshal(hashPassword(a.cost, pass, old.Created))
+	if err != nil {
+		return
+	}
+	_ = a.update(context.Background(), "keep a password", func(tx kv.Tx) error {
+		kept, err := tx.Get(tableUsers, []byte(name))
+		if err != nil || kept == nil {
+			return err
+		}
+		if p, err := decodePassword(kept); err != nil || !bytes.Equal(p.Hash, old.Hash) {
+			return err
+		}
+		return tx.Put(tableUsers, []byte(name), payload)
+	})
+}

@@ -1,0 +1,43 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+// Errors of a file, wrapped with what they are about. Test them with errors.Is.
+// Package state has those of what is in it.
+var (
+	// ErrInUse: another process has the file open.
+	ErrInUse = kv.ErrInUse
+	// ErrDamaged: the file is not what this package wrote.
+	ErrDamaged = kv.ErrDamaged
+	// ErrFormat: the file is of a newer version, or for another purpose.
+	ErrFormat = kv.ErrFormat
+	// ErrEmpty: the file has no state in it: something cut it off, or touched it
+	// into being.
+	ErrEmpty = kv.ErrEmpty
+	// ErrExists: there is a file of that name.
+	ErrExists = kv.ErrExists
+)
+
+// advice is what to do about a file that cannot be used.
+type advice struct {
+	holder string // who has it open when we cannot have it
+	remedy string // what to do with a damaged one
+}
+
+// explain says what to do about an error of a file.
+func (a advice) explain(path string, err error) error {
+	switch {
+	case errors.Is(err, ErrInUse):
+		return fmt.Errorf("bolt: %s uses %s: stop it or wait, and try again: %w", a.holder, path, err)
+	case errors.Is(err, ErrEmpty):
+		return fmt.Errorf("bolt: %s: %w: restore a backup, or remove it and make a new one", path, err)
+	case errors.Is(err, ErrDamaged):
+		return fmt.Errorf("bolt: %s cannot be used: %s: %w", path, a.remedy, err)
+	}
+	return fmt.Errorf("bolt: %w", err)
+}

@@ -1,0 +1,103 @@
+package state
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// The tables of clients.
+const (
+	tableRecords = "records" // by client
+	tableCounts  = "counts"  // by client and serial number
+)
+
+// ClientTables are the tables that the store of clients has.
+func ClientTables() []string { return []string{tableRecords, tableCounts} }
+
+// A Client is the state of one client, in a store that several may share one after the
+// other.
+type Client struct {
+	records
+	name string
+}
+
+var _ msl.ClientState = (*Client)(nil)
+
+// CheckClientName refuses a name that could not be kept or told apart on a screen.
+func CheckClientName(name string) error { return checkName("client", name) }
+
+// NewClient is the state of a client in a store, which has the [ClientTables] and is
+// the caller's to close. The name tells the clients of a store apart.
+func NewClient(store kv.Store, name string) (*Client, error) {
+	if err := CheckClientName(name); err != nil {
+		return nil, err
+	}
+	return &Client{records{store}, name}, nil
+}
+
+// Load implements msl.ClientState.
+func (c *Client) Load(ctx context.Context) (r msl.ClientRecord, err error) {
+	err = c.view(ctx, "load tokens", func(tx kv.Reader) error {
+		r = msl.ClientRecord{}
+		payload, err := tx.Get(tableRecords, []byte(c.name))
+		if err != nil || payload == nil {
+			return err
+		}
+		return decodeJSON(payload, &r)
+	})
+	if err != nil {
+		return msl.ClientRecord{}, err
+	}
+	return r, nil
+}
+
+// Save implements msl.ClientState.
+func (c *Client) Save(ctx context.Context, r msl.ClientRecord) error {
+	for user := range r.UserIDTokens {
+		if !utf8.ValidString(user) { // JSON would make two such names the same
+			return errors.New("state: save tokens: the name of a user is not UTF-8")
+		}
+	}
+	payload, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("state: save tokens: %w", err)
+	}
+	return c.update(ctx, "save tokens", func(tx kv.Tx) error {
+		return tx.Put(tableRecords, []byte(c.name), payload)
+	})
+}
+
+// NextID implements msl.ClientState.
+func (c *Client) NextID(ctx context.Context, serial int64) (int64, error) {
+	key, err := pairKey(c.name, serial)
+	if err != nil {
+		return 0, err
+	}
+	var id int64
+	err = c.update(ctx, "count a message", func(tx kv.Tx) error {
+		payload, err := tx.Get(tableCounts, key)
+		if err != nil {
+			return err
+		}
+		var last largestID
+		if payload != nil {
+			if last, err = decodeLargestID(payload); err != nil {
+				return err
+			}
+		}
+		id = msl.NextNonReplayableID(last.id)
+		return tx.Put(tableCounts, key, largestID{id, time.Now()}.encode())
+	})
+	if err != nil {
+		return 0, err
+	}
+	return id, nil
+}

@@ -1,0 +1,309 @@
+package state
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A Directory is the entities that a server knows. It implements msl.Directory.
+type Directory struct {
+	records
+	cache entityCache
+}
+
+// An EntityRecord is an entity as it is registered and listed.
+type EntityRecord struct {
+	Identity    string         `json:"identity"`
+	Scheme      string         `json:"scheme,omitempty"`      // the one entity scheme it may use
+	KeyID       string         `json:"keyid,omitempty"`       // RSA, ECC: the id of its public key
+	PublicKey   []byte         `json:"publickey,omitempty"`   // PKIX, DER
+	Certificate []byte         `json:"certificate,omitempty"` // X.509, DER; only to be shown
+	PSK         *msl.SealedPSK `json:"psk,omitempty"`
+
+	// The schemes it may use: nil means every one, and empty means none.
+	KeyExchanges []string `json:"keyexchanges,omitzero"`
+	UserSchemes  []string `json:"userschemes,omitzero"`
+
+	Created time.Time `json:"created,omitzero"` // AddEntity fills it in
+	// The rest is for lists. What is removed, or revoked without ever having been
+	// registered, has no other fields.
+	Revoked bool      `json:"revoked,omitempty"`
+	Removed bool      `json:"removed,omitempty"`
+	Since   time.Time `json:"since,omitzero"` // when it was revoked or removed
+}
+
+// check refuses a record that no message could be opened with.
+func (e EntityRecord) check() error {
+	if err := checkName("entity", e.Identity); err != nil {
+		return err
+	}
+	public, err := e.publicKey()
+	if err != nil {
+		return fmt.Errorf("state: the public key of entity %q is not PKIX DER: %w", e.Identity, err)
+	}
+	if len(e.Certificate) > 0 {
+		if _, err := x509.ParseCertificate(e.Certificate); err != nil {
+			return fmt.Errorf("state: the certificate of entity %q is not X.509 DER: %w", e.Identity, err)
+		}
+	}
+	if err := checkFamily(e.Identity, e.Scheme); err != nil {
+		return err
+	}
+	return e.checkScheme(public)
+}
+
+func (e EntityRecord) checkScheme(public any) error {
+	_, isRSA := public.(*rsa.PublicKey)
+	_, isECC := public.(*ecdsa.PublicKey)
+	switch {
+	case e.Scheme == "":
+		return fmt.Errorf("state: entity %q needs an entity scheme", e.Identity)
+	case (e.Scheme == "PSK" || e.Scheme == "PSK_PROFILE") && e.PSK == nil:
+		return fmt.Errorf("state: entity %q needs a pre-shared key set for the scheme %s", e.Identity, e.Scheme)
+	case e.PSK != nil && (len(e.PSK.Encryption) == 0 || len(e.PSK.MAC) == 0 || len(e.PSK.Wrapping) == 0):
+		return fmt.Errorf("state: the pre-shared key set of entity %q is not complete", e.Identity)
+	case e.Scheme == "RSA" && (!isRSA || e.KeyID == ""):
+		return fmt.Errorf("state: entity %q needs an RSA public key and its id for the scheme RSA", e.Identity)
+	case e.Scheme == "ECC" && (!isECC || e.KeyID == ""):
+		return fmt.Errorf("state: entity %q needs an elliptic curve public key and its id for the scheme ECC", e.Identity)
+	}
+	return nil
+}
+
+func (e EntityRecord) publicKey() (any, error) {
+	if len(e.PublicKey) == 0 {
+		return nil, nil
+	}
+	return x509.ParsePKIXPublicKey(e.PublicKey)
+}
+
+// entity is the form in which the protocol uses the record.
+func (e EntityRecord) entity() (*msl.Entity, error) {
+	public, err := e.publicKey()
+	if err != nil {
+		return nil, fmt.Errorf("%w: a public key does not parse", ErrDamaged)
+	}
+	return &msl.Entity{
+		Identity:     e.Identity,
+		Scheme:       e.Scheme,
+		Revoked:      e.Revoked,
+		KeyID:        e.KeyID,
+		PublicKey:    public,
+		PSK:          e.PSK,
+		KeyExchanges: e.KeyExchanges,
+		UserSchemes:  e.UserSchemes,
+	}, nil
+}
+
+func decodeEntity(identity string, payload []byte, m mark) (e EntityRecord, err error) {
+	err = decodeJSON(payload, &e)
+	e.Identity, e.Revoked, e.Removed, e.Since = identity, m.revoked, false, m.since
+	return e, err
+}
+
+// AddEntity registers an entity. One that was removed comes back without the
+// tokens of before; within the second of its removal that takes the rest of the
+// second. One that is registered is
+// [ErrExists], one that is revoked [ErrRevoked]; so is [ErrExists] one whose
+// identities could be taken for those of another: of the scheme PSK_PROFILE "a"
+// beside "a-b", of NONE_SUFFIXED "a" beside "a.b".
+func (d *Directory) AddEntity(e EntityRecord) error {
+	payload, err := e.encode()
+	if err != nil {
+		return err
+	}
+	defer d.cache.drop(e.Identity)
+	return d.returning("add", entityRoll, e.Identity, func(tx kv.Tx) error {
+		if err := unambiguous(tx, e); err != nil {
+			return err
+		}
+		return entityRoll.add(tx, e.Identity, payload)
+	})
+}
+
+// ReplaceEntity registers an entity in the place of what is registered by its
+// name, if anything is. Its tokens go on. The errors are those of AddEntity.
+func (d *Directory) ReplaceEntity(e EntityRecord) error {
+	payload, err := e.encode()
+	if err != nil {
+		return err
+	}
+	return d.changeEntity("replace", e.Identity, func(tx kv.Tx) error {
+		if err := tx.Delete(tableEntities, []byte(e.Identity)); err != nil {
+			return err
+		}
+		if err := unambiguous(tx, e); err != nil {
+			return err
+		}
+		return entityRoll.replace(tx, e.Identity, payload)
+	})
+}
+
+// encode checks a record to be registered, and dates it.
+func (e EntityRecord) encode() ([]byte, error) {
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	if e.Created.IsZero() {
+		e.Created = time.Now().UTC().Truncate(time.Second)
+	}
+	e.Revoked, e.Removed, e.Since = false, false, time.Time{}
+	payload, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("state: add entity: %w", err)
+	}
+	return payload, nil
+}
+
+// RemoveEntity removes an entity and leaves a mark, so that its master tokens
+// are refused. One that is not there is [ErrUnknown].
+func (d *Directory) RemoveEntity(identity string) error {
+	return d.changeEntity("remove", identity, func(tx kv.Tx) error {
+		return entityRoll.drop(tx, identity)
+	})
+}
+
+// RevokeEntity marks an identity as revoked, until [Directory.UnrevokeEntity]. It
+// need not be registered: an entity with a certificate may be revoked too.
+func (d *Directory) RevokeEntity(identity string) error {
+	if err := checkName("entity", identity); err != nil {
+		return err
+	}
+	return d.changeEntity("revoke", identity, func(tx kv.Tx) error {
+		return entityRoll.revoke(tx, identity)
+	})
+}
+
+// UnrevokeEntity takes a revocation back. What was removed stays removed.
+func (d *Directory) UnrevokeEntity(identity string) error {
+	return d.changeEntity("unrevoke", identity, func(tx kv.Tx) error {
+		return entityRoll.unrevoke(tx, identity)
+	})
+}
+
+func (d *Directory) changeEntity(op, identity string, fn func(kv.Tx) error) error {
+	err := d.update(context.Background(), op, fn)
+	d.cache.drop(identity)
+	return err
+}
+
+// Entities lists the registered entities by identity, and after them what is
+// only marked as revoked or removed.
+func (d *Directory) Entities() ([]EntityRecord, error) {
+	var list []EntityRecord
+	err := d.view(context.Background(), "list entities", func(tx kv.Reader) error {
+		list = nil
+		return entityRoll.each(tx, func(identity string, payload []byte, m mark) error {
+			e, err := decodeEntity(identity, payload, m)
+			list = append(list, e)
+			return err
+		}, func(identity string, m mark) {
+			list = append(list, EntityRecord{Identity: identity, Revoked: m.revoked, Removed: m.removed, Since: m.since})
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// Entity implements msl.Directory. Callers share what it returns and must not
+// change it. A revoked identity that is not registered is an entity with no
+// scheme. An identity that is not registered itself, but a profile of a key set of
+// PSK_PROFILE or a suffix to a root of NONE_SUFFIXED, is found as that.
+func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	e, changes := d.cache.find(identity)
+	if e != nil {
+		return e, nil
+	}
+	err := d.view(ctx, "find entity", func(tx kv.Reader) (err error) {
+		if e, err = loadEntity(tx, identity); errors.Is(err, keystore.ErrNotFound) {
+			e, err = loadFamily(tx, identity)
+		}
+		return err
+	})
+	if errors.Is(err, keystore.ErrNotFound) {
+		// The identity is what a stranger sent: not for a log.
+		return nil, fmt.Errorf("state: no such entity: %w", keystore.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.cache.keep(e, changes)
+	return e, nil
+}
+
+func loadEntity(tx kv.Reader, identity string) (*msl.Entity, error) {
+	m, err := entityRoll.mark(tx, identity)
+	if err != nil {
+		return nil, err
+	}
+	payload, err := tx.Get(tableEntities, []byte(identity))
+	if err != nil {
+		return nil, err
+	}
+	if payload == nil && m.revoked {
+		return &msl.Entity{Identity: identity, Revoked: true}, nil
+	}
+	if payload == nil {
+		return nil, keystore.ErrNotFound
+	}
+	e, err := decodeEntity(identity, payload, m)
+	if err != nil {
+		return nil, err
+	}
+	return e.entity()
+}
+
+// maxCachedEntities bounds the memory of parsed entities, at about 2 KiB each.
+const maxCachedEntities = 4096
+
+// An entityCache saves reading and parsing an entity for every message.
+type entityCache struct {
+	mu      sync.RWMutex
+	parsed  map[string]*msl.Entity
+	changes int
+}
+
+// find also returns the number of changes so far, for keep.
+func (c *entityCache) find(identity string) (*msl.Entity, int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.parsed[identity], c.changes
+}
+
+// keep keeps an entity that was read after changes: if there were more since,
+// it may be old.
+func (c *entityCache) keep(e *msl.Entity, changes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if changes != c.changes {
+		return
+	}
+	if c.parsed == nil || len(c.parsed) >= maxCachedEntities {
+		c.parsed = map[string]*msl.Entity{}
+	}
+	c.parsed[e.Identity] = e
+}
+
+func (c *entityCache) drop(identity string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.parsed, identity)
+	c.changes++
+}

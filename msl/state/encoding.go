@@ -1,0 +1,113 @@
+package state
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// maxName bounds identities and user names: they are parts of keys, which have at
+// most kv.MaxKey bytes.
+const maxName = 4096
+
+// pairKey is the key of a record of a name and a serial number. The length
+// comes first, so that no two pairs have the same key.
+func pairKey(name string, serial int64) ([]byte, error) {
+	if len(name) > maxName {
+		return nil, fmt.Errorf("state: a name of %d bytes is too long to keep", len(name))
+	}
+	b := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(name)+8), uint16(len(name)))
+	b = append(b, name...)
+	return binary.BigEndian.AppendUint64(b, uint64(serial)), nil
+}
+
+// checkName refuses names that could not be kept or told apart on a screen.
+func checkName(what, name string) error {
+	if name == "" || len(name) > maxName || !utf8.ValidString(name) {
+		return fmt.Errorf("state: the name of an %s is 1 to %d bytes of UTF-8", what, maxName)
+	}
+	for _, r := range name {
+		if r < ' ' || r == 0x7f {
+			return fmt.Errorf("state: the name of an %s has no control characters", what)
+		}
+	}
+	return nil
+}
+
+// largestID is the record of non-replayable ids: the largest and when it came.
+type largestID struct {
+	id      int64
+	touched time.Time
+}
+
+func (l largestID) encode() []byte {
+	return encodeInts(l.id, seconds(l.touched))
+}
+
+func decodeLargestID(b []byte) (largestID, error) {
+	n, err := decodeInts(b, 2)
+	if err != nil {
+		return largestID{}, err
+	}
+	return largestID{id: n[0], touched: time.Unix(n[1], 0)}, nil
+}
+
+// newestSequence is the record of renewals.
+type newestSequence struct {
+	msl.Sequence
+	touched time.Time
+}
+
+func (s newestSequence) encode() []byte {
+	return encodeInts(s.Newest, s.Asked, seconds(s.touched))
+}
+
+func decodeNewestSequence(b []byte) (newestSequence, error) {
+	n, err := decodeInts(b, 3)
+	if err != nil {
+		return newestSequence{}, err
+	}
+	return newestSequence{msl.Sequence{Newest: n[0], Asked: n[1]}, time.Unix(n[2], 0)}, nil
+}
+
+// seconds is a time since 1970; a clock that is before that is not set yet.
+func seconds(t time.Time) int64 { return max(0, t.Unix()) }
+
+func encodeInts(n ...int64) []byte {
+	b := make([]byte, 0, 8*len(n))
+	for _, v := range n {
+		b = binary.BigEndian.AppendUint64(b, uint64(v))
+	}
+	return b
+}
+
+// decodeInts reads numbers that are never negative.
+func decodeInts(b []byte, count int) ([]int64, error) {
+	if len(b) != 8*count {
+		return nil, fmt.Errorf("%w: a record of numbers has %d bytes", ErrDamaged, len(b))
+	}
+	n := make([]int64, count)
+	for i := range n {
+		n[i] = int64(binary.BigEndian.Uint64(b[8*i:]))
+		if n[i] < 0 {
+			return nil, fmt.Errorf("%w: a number is negative", ErrDamaged)
+		}
+	}
+	return n, nil
+}
+
+// decodeJSON refuses unknown fields: what restricts an entity in a later
+// version must not be overlooked by this one.
+func decodeJSON(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("%w: a record does not decode", ErrDamaged)
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+// What is recorded of a token is needed until no token of its serial number is
+// accepted any more. The records tell when they were touched; for how long they
+// are kept after that follows from the tokens that came: whoever judges a token
+// tells first until when it will be accepted.
+
+// A keep says that until then, records are kept for so long after they were
+// touched.
+type keep struct {
+	long  time.Duration
+	until time.Time
+}
+
+// keeps are those in force, the shortest first. Where the lifetimes of tokens
+// were others before, or those of another issuer are, there are several.
+type keeps struct {
+	mu  sync.Mutex
+	all []keep
+}
+
+const (
+	keepKey = "keep" // in the settings
+	// keepSlack is for messages that are under way, seconds that were cut off and
+	// clocks that were set right.
+	keepSlack = time.Hour
+)
+
+// Expect implements msl.Forgetter. It writes when a token outlives those before,
+// which is a few times in the lifetime of one.
+func (t *Tokens) Expect(ctx context.Context, until time.Time) error {
+	now := time.Now()
+	if !until.After(now) {
+		return nil
+	}
+	t.keeps.mu.Lock()
+	defer t.keeps.mu.Unlock()
+	if covered(t.keeps.all, until.Sub(now), until) {
+		return nil
+	}
+	all := withKeep(t.keeps.all, now, until)
+	err := t.update(ctx, "expect a token", func(tx kv.Tx) error {
+		return tx.Put(kv.Settings, []byte(keepKey), encodeKeeps(all))
+	})
+	if err != nil {
+		return err
+	}
+	t.keeps.all = all
+	return nil
+}
+
+func covered(all []keep, long time.Duration, until time.Time) bool {
+	return slices.ContainsFunc(all, func(k keep) bool { return k.long >= long && !k.until.Before(until) })
+}
+
+// withKeep adds a token that is accepted until then. One that lives about as long
+// as those of a keep makes it last, with some to spare; no token prolongs a keep
+// that is far longer than it needs.
+func withKeep(old []keep, now, until time.Time) []keep {
+	long := until.Sub(now)
+	spare := keep{long: (long + long/64).Truncate(time.Second) + time.Minute, until: until.Add(long / 8).Truncate(time.Second).Add(time.Minute)}
+	var all []keep
+	added := false
+	for _, k := range old {
+		if !k.until.After(now) {
+			continue
+		}
+		if !added && k.long >= long && k.long/2 <= long {
+			k.until, added = later(k.until, spare.until), true
+		}
+		all = append(all, k)
+	}
+	if !added {
+		all = append(all, spare)
+	}
+	slices.SortFunc(all, func(a, b keep) int { return int(a.long/time.Second - b.long/time.Second) })
+	return all
+}
+
+// longest is for how long records are kept now, at least for base.
+func (k *keeps) longest(now time.Time, base time.Duration) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, k := range k.all {
+		if k.until.After(now) {
+			base = max(base, k.long)
+		}
+	}
+	return base + keepSlack
+}
+
+func encodeKeeps(all []keep) []byte {
+	var n []int64
+	for _, k := range all {
+		n = append(n, int64(k.long/time.Second), seconds(k.until))
+	}
+	return encodeInts(n...)
+}
+
+func decodeKeeps(b []byte) ([]keep, error) {
+	n, err := decodeInts(b, len(b)/16*2)
+	if err != nil {
+		return nil, err
+	}
+	var all []keep
+	for ; len(n) > 0; n = n[2:] {
+		if n[0] > int64(1<<62/time.Second) {
+			return nil, fmt.Errorf("%w: a time is too long", ErrDamaged)
+		}
+		all = append(all, keep{time.Duration(n[0]) * time.Second, time.Unix(n[1], 0)})
+	}
+	return all, nil
+}

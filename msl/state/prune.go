@@ -1,0 +1,272 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+const (
+	// pruneAtATime bounds how long pruning keeps other writers waiting, and
+	// lookAtATime how long it keeps the file from growing.
+	pruneAtATime = 100
+	lookAtATime  = 5000
+	// leastInterval is between two times of pruning, and firstRest at most before
+	// the first.
+	leastInterval = time.Minute
+	firstRest     = 5 * time.Minute
+)
+
+// Pruning is how a [Server] forgets by itself.
+type Pruning struct {
+	// Keep is for how long a record of an earlier version is kept after it was
+	// touched: how long a master token lives, and is renewed after that. Records
+	// of tokens that live longer are kept longer (see [Server.Expect]).
+	Keep time.Duration
+	// Interval is about how long it rests, a tenth more or less; zero means a
+	// 24th of Keep, and less than a minute means a minute.
+	Interval time.Duration
+	Log      *slog.Logger // nil means none
+}
+
+// pruning is what StopPruning ends.
+type pruning struct {
+	mu   sync.Mutex
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// StartPruning begins to forget, from time to time until [Server.StopPruning], what no
+// token that is accepted needs any more. It is called once.
+func (s *Server) StartPruning(p Pruning) {
+	ctx, stop := context.WithCancel(context.Background())
+	s.pruning.mu.Lock()
+	defer s.pruning.mu.Unlock()
+	s.pruning.stop, s.pruning.done = stop, make(chan struct{})
+	if p.Interval == 0 {
+		p.Interval = p.Keep / 24
+	}
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	go s.pruneUntil(ctx, p, s.pruning.done)
+}
+
+// StopPruning ends what [Server.StartPruning] began, if it did.
+func (s *Server) StopPruning() {
+	s.pruning.mu.Lock()
+	defer s.pruning.mu.Unlock()
+	if s.pruning.stop != nil {
+		s.pruning.stop()
+		<-s.pruning.done
+	}
+}
+
+func (s *Server) pruneUntil(ctx context.Context, p Pruning, done chan<- struct{}) {
+	defer close(done)
+	p.Log.Debug("old records are removed from the state file", "kept", p.Keep, "every", max(p.Interval, leastInterval))
+	for wait := min(p.Interval, firstRest); ; wait = p.Interval {
+		before := time.Now()
+		rest := time.NewTimer(jittered(wait))
+		select {
+		case <-ctx.Done():
+			rest.Stop()
+			return
+		case <-rest.C:
+		}
+		if clockJumped(before, time.Now()) {
+			p.Log.Warn("the clock was set, nothing is forgotten this time")
+			continue
+		}
+		s.pruneOnce(ctx, p)
+	}
+}
+
+// jittered spreads the work of servers that were started together.
+func jittered(d time.Duration) time.Duration {
+	d = max(d, leastInterval)
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// clockJumped tells whether the wall clock went another way than the time that
+// passed. What is old by a clock that is wrong for a while must not be forgotten.
+func clockJumped(before, after time.Time) bool {
+	return jumped(after.Round(0).Sub(before.Round(0)), after.Sub(before))
+}
+
+func jumped(wall, passed time.Duration) bool { return (wall - passed).Abs() > leastInterval/2 }
+
+func (s *Server) pruneOnce(ctx context.Context, p Pruning) {
+	start := time.Now()
+	f, err := s.Forget(ctx, p.Keep)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		p.Log.Error("old records cannot be removed from the state file", "error", err)
+	case f.Tokens+f.Names > 0:
+		p.Log.Info("removed old records from the state file", "tokens", f.Tokens, "names", f.Names, "took", time.Since(start))
+	default:
+		p.Log.Debug("no old records in the state file", "took", time.Since(start))
+	}
+}
+
+// Forgotten counts what was removed.
+type Forgotten struct {
+	Tokens int `json:"tokens"` // records of master tokens
+	Names  int `json:"names"`  // marks of removed entities
+}
+
+// Forget removes now what no token that is accepted needs any more, in small
+// steps between which others write. keep is as in [Pruning]. The records of
+// master tokens go, and the marks of entities that were removed before the oldest
+// such token was issued. Revocations stay until somebody takes them back, and the
+// marks of removed users, since a user ID token is renewed for as long as its
+// master token is.
+func (s *Server) Forget(ctx context.Context, keep time.Duration) (f Forgotten, err error) {
+	now := time.Now()
+	olderThan := now.Add(-s.keeps.longest(now, keep))
+	if f.Tokens, err = s.prune(ctx, olderThan); err != nil {
+		return f, err
+	}
+	marks := sweep{s.records, tableEntityMarks, []string{tableEntityMarks}, func(tx kv.Reader, k []byte) (bool, error) {
+		return entityRoll.forgotten(tx, string(k), olderThan)
+	}}
+	f.Names, err = marks.run(ctx)
+	return f, err
+}
+
+// Prune forgets the non-replayable ids and sequence numbers of master tokens
+// that were neither renewed nor used with a non-replayable id since olderThan,
+// and returns of how many tokens. What is forgotten is accepted again: olderThan
+// must be further back than the oldest token that is still accepted or renewed.
+// [Server.Forget] knows when that is.
+func (s *Server) Prune(olderThan time.Time) (int, error) {
+	return s.prune(context.Background(), olderThan)
+}
+
+func (s *Server) prune(ctx context.Context, olderThan time.Time) (total int, err error) {
+	old := func(tx kv.Reader, k []byte) (bool, error) {
+		last, err := touched(tx, k)
+		return err == nil && last.Before(olderThan), err
+	}
+	both := []string{tableIDs, tableSequences}
+	for _, table := range both {
+		n, err := sweep{s.records, table, both, old}.run(ctx)
+		total += n
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// A sweep removes records from all tables of from, if their key is one in table and is
+// old.
+type sweep struct {
+	records
+	table string
+	from  []string
+	old   func(tx kv.Reader, key []byte) (bool, error)
+}
+
+func (s sweep) run(ctx context.Context) (total int, err error) {
+	for next, more := []byte(nil), true; more; more = next != nil {
+		var keys [][]byte
+		if keys, next, err = s.lookFor(ctx, next); err != nil {
+			return total, err
+		}
+		n, err := s.forget(ctx, keys)
+		if err != nil {
+			return total, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+// lookFor finds keys to forget, from one on, and returns where to go on: nil at
+// the end.
+func (s sweep) lookFor(ctx context.Context, from []byte) (keys [][]byte, next []byte, err error) {
+	err = s.view(ctx, "look for old records", func(tx kv.Reader) error {
+		looked := 0
+		keys, next = nil, nil
+		for p, err := range kv.All(tx, s.table, from, nil) {
+			if err != nil {
+				return err
+			}
+			if looked++; len(keys) == pruneAtATime || looked > lookAtATime {
+				next = bytes.Clone(p.Key)
+				return nil
+			}
+			gone, err := s.old(tx, p.Key)
+			if err != nil {
+				return err
+			}
+			if gone {
+				keys = append(keys, bytes.Clone(p.Key))
+			}
+		}
+		return nil
+	})
+	return keys, next, err
+}
+
+// forget removes the records of keys, unless one was touched meanwhile.
+func (s sweep) forget(ctx context.Context, keys [][]byte) (n int, err error) {
+	if len(keys) == 0 {
+		return 0, nil
+	}
+	err = s.update(ctx, "remove old records", func(tx kv.Tx) error {
+		n = 0
+		for _, k := range keys {
+			gone, err := s.old(tx, k)
+			if err != nil {
+				return err
+			}
+			if !gone {
+				continue
+			}
+			for _, table := range s.from {
+				if err := tx.Delete(table, k); err != nil {
+					return err
+				}
+			}
+			n++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// touched tells when anything was last recorded of a token. A token that is
+// renewed lives on under its serial number, and so must its ids.
+func touched(tx kv.Reader, key []byte) (time.Time, error) {
+	var last time.Time
+	if payload, err := tx.Get(tableIDs, key); err != nil {
+		return last, err
+	} else if payload != nil {
+		l, err := decodeLargestID(payload)
+		if err != nil {
+			return last, err
+		}
+		last = l.touched
+	}
+	if payload, err := tx.Get(tableSequences, key); err != nil {
+		return last, err
+	} else if payload != nil {
+		q, err := decodeNewestSequence(payload)
+		if err != nil {
+			return last, err
+		}
+		last = later(last, q.touched)
+	}
+	return last, nil
+}

@@ -1,0 +1,263 @@
+package state
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+// A roll is what entities and users have in common: records by name, and marks
+// that outlive them.
+type roll struct {
+	what           string
+	records, marks string
+	// family tells of a record which names it speaks for beside its own.
+	family func(payload []byte) (family, error)
+}
+
+var (
+	entityRoll = roll{what: "entity", records: tableEntities, marks: tableEntityMarks, family: familyOfEntity}
+	userRoll   = roll{what: "user", records: tableUsers, marks: tableUserMarks, family: familyOfUser}
+)
+
+func familyOfUser([]byte) (family, error) { return 0, nil }
+
+// A mark says that the tokens of a name are refused, or those from before a time.
+// It stays when the record goes, because tokens do not go with it.
+type mark struct {
+	revoked bool // until somebody takes that back
+	removed bool // until it is added again
+	family  family
+	since   time.Time // when it was revoked or removed
+	counts  time.Time // since when its tokens count; zero is always
+}
+
+const (
+	markRevoked = 1 << iota
+	markRemoved
+	markProfiles
+	markSuffixes
+	markCounts // a third number follows
+	markEnd
+)
+
+func (m mark) refuses() bool { return m.revoked || m.removed }
+
+func (m mark) encode() []byte {
+	var bits int64
+	if m.revoked {
+		bits |= markRevoked
+	}
+	if m.removed {
+		bits |= markRemoved
+	}
+	switch m.family {
+	case profiles:
+		bits |= markProfiles
+	case suffixes:
+		bits |= markSuffixes
+	}
+	if !m.refuses() {
+		m.since = time.Time{}
+	}
+	if m.counts.IsZero() {
+		return encodeInts(bits, seconds(m.since))
+	}
+	return encodeInts(bits|markCounts, seconds(m.since), seconds(m.counts))
+}
+
+func decodeMark(b []byte) (m mark, err error) {
+	n, err := decodeInts(b, max(2, len(b)/8))
+	if err != nil {
+		return m, err
+	}
+	numbers := 2
+	if n[0]&markCounts != 0 {
+		numbers = 3
+	}
+	m.revoked, m.removed = n[0]&markRevoked != 0, n[0]&markRemoved != 0
+	both := int64(markProfiles | markSuffixes)
+	if n[0] >= markEnd || n[0]&both == both || len(n) != numbers || !m.refuses() && (numbers == 2 || n[1] != 0) {
+		return mark{}, fmt.Errorf("%w: a mark is unknown", ErrDamaged)
+	}
+	m.family = map[int64]family{markProfiles: profiles, markSuffixes: suffixes}[n[0]&both]
+	if m.refuses() {
+		m.since = time.Unix(n[1], 0)
+	}
+	if numbers == 3 {
+		m.counts = time.Unix(n[2], 0)
+	}
+	return m, nil
+}
+
+func (r roll) mark(tx kv.Reader, name string) (mark, error) {
+	payload, err := tx.Get(r.marks, []byte(name))
+	if err != nil || payload == nil {
+		return mark{}, err
+	}
+	return decodeMark(payload)
+}
+
+func (r roll) setMark(tx kv.Tx, name string, m mark) error {
+	if !m.refuses() && m.counts.IsZero() {
+		return tx.Delete(r.marks, []byte(name))
+	}
+	return tx.Put(r.marks, []byte(name), m.encode())
+}
+
+// secondAfter is the first second in which no token was issued until t: tokens
+// tell the second alone.
+func secondAfter(t time.Time) time.Time { return time.Unix(t.Unix()+1, 0) }
+
+// add keeps a record of a name that has none. What was marked as removed begins
+// anew: its older tokens do not count.
+func (r roll) add(tx kv.Tx, name string, payload []byte) error {
+	if old, err := tx.Get(r.records, []byte(name)); err != nil {
+		return err
+	} else if old != nil {
+		return fmt.Errorf("%s %q %w: remove it first", r.what, name, ErrExists)
+	}
+	return r.replace(tx, name, payload)
+}
+
+// replace keeps a record of a name, whether it has one or not.
+func (r roll) replace(tx kv.Tx, name string, payload []byte) error {
+	m, err := r.mark(tx, name)
+	if err != nil {
+		return err
+	}
+	if m.revoked {
+		return fmt.Errorf("%s %q %w: take that back first if it may come back", r.what, name, ErrRevoked)
+	}
+	if m.removed {
+		m.removed = false
+		if m.counts.IsZero() { // removed by an earlier version
+			m.counts = secondAfter(m.since)
+		}
+		if err := r.setMark(tx, name, m); err != nil {
+			return err
+		}
+	}
+	return tx.Put(r.records, []byte(name), payload)
+}
+
+// begin lets no token count that was issued so far.
+func (r roll) begin(tx kv.Tx, name string) error {
+	m, err := r.markWithFamily(tx, name)
+	if err != nil {
+		return err
+	}
+	m.counts = secondAfter(time.Now())
+	return r.setMark(tx, name, m)
+}
+
+// drop removes the record of a name and leaves a mark.
+func (r roll) drop(tx kv.Tx, name string) error {
+	if old, err := tx.Get(r.records, []byte(name)); err != nil {
+		return err
+	} else if old == nil {
+		return r.unknown(name)
+	}
+	m, err := r.markWithFamily(tx, name)
+	if err != nil {
+		return err
+	}
+	m.removed, m.since = true, time.Now()
+	m.counts = secondAfter(m.since)
+	if err := r.setMark(tx, name, m); err != nil {
+		return err
+	}
+	return tx.Delete(r.records, []byte(name))
+}
+
+// revoke marks a name, also one that has no record.
+func (r roll) revoke(tx kv.Tx, name string) error {
+	m, err := r.markWithFamily(tx, name)
+	if err != nil || m.revoked {
+		return err
+	}
+	m.revoked, m.since = true, time.Now()
+	return r.setMark(tx, name, m)
+}
+
+// markWithFamily is the mark of a name, with the family of its record if there is
+// one: the mark has to know it when the record is gone.
+func (r roll) markWithFamily(tx kv.Reader, name string) (mark, error) {
+	m, err := r.mark(tx, name)
+	if err != nil {
+		return m, err
+	}
+	payload, err := tx.Get(r.records, []byte(name))
+	if err != nil || payload == nil {
+		return m, err
+	}
+	m.family, err = r.family(payload)
+	return m, err
+}
+
+func (r roll) unrevoke(tx kv.Tx, name string) error {
+	m, err := r.mark(tx, name)
+	if err != nil {
+		return err
+	}
+	if !m.revoked {
+		return fmt.Errorf("%s %q %w", r.what, name, ErrNotRevoked)
+	}
+	m.revoked = false
+	return r.setMark(tx, name, m)
+}
+
+// forgotten reports whether the mark of a name says no more than that it was
+// removed, before a time.
+func (r roll) forgotten(tx kv.Reader, name string, before time.Time) (bool, error) {
+	m, err := r.mark(tx, name)
+	if err != nil || !m.removed || m.revoked {
+		return false, err
+	}
+	return m.since.Before(before) && m.counts.Before(before), nil
+}
+
+func (r roll) unknown(name string) error {
+	return fmt.Errorf("%s %q is %w: look at the list", r.what, name, ErrUnknown)
+}
+
+// each calls record for every record and then lone for every mark without one,
+// both in the order of names.
+func (r roll) each(tx kv.Reader, record func(name string, payload []byte, m mark) error, lone func(name string, m mark)) error {
+	for p, err := range kv.All(tx, r.records, nil, nil) {
+		if err != nil {
+			return err
+		}
+		m, err := r.mark(tx, string(p.Key))
+		if err != nil {
+			return err
+		}
+		if err := record(string(p.Key), p.Value, m); err != nil {
+			return err
+		}
+	}
+	return r.eachLone(tx, lone)
+}
+
+// eachLone calls lone for every mark without a record.
+func (r roll) eachLone(tx kv.Reader, lone func(name string, m mark)) error {
+	for p, err := range kv.All(tx, r.marks, nil, nil) {
+		if err != nil {
+			return err
+		}
+		if record, err := tx.Get(r.records, p.Key); err != nil {
+			return err
+		} else if record != nil {
+			continue
+		}
+		m, err := decodeMark(p.Value)
+		if err != nil {
+			return err
+		}
+		if m.refuses() {
+			lone(string(p.Key), m)
+		}
+	}
+	return nil
+}

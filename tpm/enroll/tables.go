@@ -1,0 +1,222 @@
+package enroll
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// Records are what an authority knows of devices, and belong to one [Authority]
+// at a time. A [File] keeps them.
+type Records interface {
+	// View calls fn with a state that does not change. fn may run again.
+	View(ctx context.Context, fn func(Tx) error) error
+	// Update calls fn. All that it changed is durable when Update returns, or
+	// none of it if there was an error. fn may run again: what it leaves in
+	// variables must be set anew each time.
+	Update(ctx context.Context, fn func(Tx) error) error
+}
+
+// A Tx reads and changes records.
+type Tx interface {
+	// Get returns a record, or [ErrUnknown].
+	Get(ID) (Record, error)
+	// Put adds or replaces a record. A name that another one has is [ErrName].
+	Put(Record) error
+	// Delete removes a record, if it is there.
+	Delete(ID) error
+	// BySerial finds the record of a certificate, by its hexadecimal serial
+	// number, or [ErrUnknown].
+	BySerial(serial string) (ID, error)
+	// ByName finds the record with a name, or [ErrUnknown].
+	ByName(name string) (ID, error)
+	// Pending counts the records that are pending.
+	Pending() (int, error)
+	// All calls fn for every record, by rising ID.
+	All(fn func(Record) error) error
+}
+
+// The tables of records, and of what leads to them.
+const (
+	tableRecords = "enrollments" // by ID
+	tableNames   = "names"       // ID by name
+	tableSerials = "serials"     // ID by serial number
+	tablePending = "pending"     // empty, by ID
+)
+
+func tables() []string { return []string{tableRecords, tableNames, tableSerials, tablePending} }
+
+// stored are [Records] in a database.
+type stored struct{ store kv.Store }
+
+// View implements [Records].
+func (s stored) View(ctx context.Context, fn func(Tx) error) error {
+	return s.store.View(ctx, func(r kv.Reader) error { return fn(storedTx{readOnly{r}}) })
+}
+
+// Update implements [Records].
+func (s stored) Update(ctx context.Context, fn func(Tx) error) error {
+	return s.store.Update(ctx, func(tx kv.Tx) error { return fn(storedTx{tx}) })
+}
+
+// readOnly is for a View.
+type readOnly struct{ kv.Reader }
+
+func (readOnly) Put(string, []byte, []byte) error { return errReadOnly() }
+func (readOnly) Delete(string, []byte) error      { return errReadOnly() }
+
+func errReadOnly() error { return errors.New("enroll: a View changes nothing") }
+
+type storedTx struct{ tx kv.Tx }
+
+// Get implements [Tx].
+func (t storedTx) Get(id ID) (Record, error) {
+	value, err := t.tx.Get(tableRecords, id[:])
+	if err != nil {
+		return Record{}, err
+	}
+	if value == nil {
+		return Record{}, proof.Fail(ErrUnknown, "EK hash %s", id)
+	}
+	return unframe(id, value)
+}
+
+// Put implements [Tx].
+func (t storedTx) Put(r Record) error {
+	other, err := t.tx.Get(tableNames, []byte(r.Name))
+	if err != nil {
+		return err
+	}
+	if r.Name != "" && other != nil && string(other) != string(r.ID[:]) {
+		return proof.Fail(ErrName, "%s is the name of EK hash %x", r.Name, other)
+	}
+	if err := t.Delete(r.ID); err != nil {
+		return err
+	}
+	payload, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("enroll: record: %w", err)
+	}
+	err = t.tx.Put(tableRecords, r.ID[:], frame(r.ID, payload))
+	for _, l := range leadsTo(&r) {
+		err = errors.Join(err, t.tx.Put(l.table, l.key, l.value))
+	}
+	if err != nil {
+		return fmt.Errorf("enroll: record: %w", err)
+	}
+	return nil
+}
+
+// A lead is an entry that leads to a record.
+type lead struct {
+	table      string
+	key, value []byte
+}
+
+func leadsTo(r *Record) (all []lead) {
+	if r.Name != "" {
+		all = append(all, lead{tableNames, []byte(r.Name), r.ID[:]})
+	}
+	for _, c := range r.Certificates {
+		all = append(all, lead{tableSerials, []byte(c.Serial), r.ID[:]})
+	}
+	if r.State == Pending {
+		all = append(all, lead{tablePending, r.ID[:], nil})
+	}
+	return all
+}
+
+// Delete implements [Tx].
+func (t storedTx) Delete(id ID) error {
+	r, err := t.Get(id)
+	if errors.Is(err, ErrUnknown) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, l := range leadsTo(&r) {
+		err = errors.Join(err, t.tx.Delete(l.table, l.key))
+	}
+	return errors.Join(err, t.tx.Delete(tableRecords, id[:]))
+}
+
+// BySerial implements [Tx].
+func (t storedTx) BySerial(serial string) (ID, error) {
+	id, found, err := t.lead(tableSerials, serial)
+	if err == nil && !found {
+		err = proof.Fail(ErrUnknown, "certificate %s", proof.Shorten(serial))
+	}
+	return id, err
+}
+
+// ByName implements [Tx].
+func (t storedTx) ByName(name string) (ID, error) {
+	id, found, err := t.lead(tableNames, name)
+	if err == nil && !found {
+		err = proof.Fail(ErrUnknown, "no device has this name")
+	}
+	return id, err
+}
+
+func (t storedTx) lead(table, key string) (id ID, found bool, err error) {
+	value, err := t.tx.Get(table, []byte(key))
+	if err != nil || len(value) != len(id) {
+		return id, false, err
+	}
+	return ID(value), true, nil
+}
+
+// Pending implements [Tx].
+func (t storedTx) Pending() (int, error) { return t.count(tablePending) }
+
+func (t storedTx) count(table string) (n int, err error) {
+	for _, err := range kv.All(t.tx, table, nil, nil) {
+		if err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// All implements [Tx].
+func (t storedTx) All(fn func(Record) error) error {
+	for p, err := range kv.All(t.tx, tableRecords, nil, nil) {
+		if err != nil {
+			return err
+		}
+		if len(p.Key) != sha256.Size {
+			return proof.Fail(ErrDamaged, "a record has a bad key")
+		}
+		r, err := unframe(ID(p.Key), p.Value)
+		if err != nil {
+			return err
+		}
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// frame puts a checksum before a record, which covers its place too.
+func frame(id ID, payload []byte) []byte {
+	sum := sha256.Sum256(append(id[:], payload...))
+	return append(sum[:], payload...)
+}
+
+func unframe(id ID, value []byte) (r Record, err error) {
+	if len(value) < sha256.Size || string(frame(id, value[sha256.Size:])) != string(value) {
+		return r, proof.Fail(ErrDamaged, "record %s does not fit its checksum", id)
+	}
+	if err := json.Unmarshal(value[sha256.Size:], &r); err != nil || r.ID != id {
+		return r, proof.Fail(ErrDamaged, "record %s does not decode", id)
+	}
+	return r, nil
+}
