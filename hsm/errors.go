@@ -3,6 +3,7 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/miekg/pkcs11"
 
@@ -115,3 +116,22 @@ func classOf(err error) class {
 	}
 	return classOther
 }
+
+// A NoTokenError says that none of the initialized tokens of a module is the one that
+// a URI names. It unwraps to [keystore.ErrNotFound].
+type NoTokenError struct {
+	URI    string
+	Tokens []string // those that the module has: the label in quotes and the serial number of each
+}
+
+// Error names the tokens that there are.
+func (e *NoTokenError) Error() string {
+	there := "none"
+	if len(e.Tokens) > 0 {
+		there = strings.Join(e.Tokens, ", ")
+	}
+	return fmt.Sprintf("hsm: no initialized PKCS #11 token matches %s (the module has %s): %v", e.URI, there, keystore.ErrNotFound)
+}
+
+// Unwrap returns [keystore.ErrNotFound].
+func (e *NoTokenError) Unwrap() error { return keystore.ErrNotFound }

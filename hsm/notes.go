@@ -4,7 +4,7 @@ import "github.com/msl-hsm/msl-hsm/keystore"
 
 // What List notes of keys that were made by older versions.
 const (
-	noteTemplate = "older-template: whoever has the PIN can make what it unwraps a token object, or public, or derive from it; make a new version: of a server's sealing keys by msl-hsm key create --set server --rotate, of another by msl-hsm key create or key import as it was made"
+	noteTemplate = "older-template: whoever has the PIN can make what it unwraps a token object, or public, or derive from it; make a new version"
 	noteUntold   = "untold-template: the token does not tell what it demands of keys that this one unwraps"
 )
 

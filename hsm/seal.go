@@ -73,9 +73,6 @@ func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error
 		s.outdate(label) // another program may have made a newer one
 		ring, err = s.ring(label)
 	}
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, fmt.Errorf("%w; run msl-hsm key create --set server", err)
-	}
 	if err != nil {
 		return nil, err
 	}

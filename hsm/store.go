@@ -254,21 +254,19 @@ func (s *Store) choose() (tokenInfo, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return tokenInfo{}, fmt.Errorf("hsm: %s: %w (%s); add ;serial= to the URI", s.uri, errAmbiguousToken, labels(found))
+		return tokenInfo{}, fmt.Errorf("hsm: %s: %w (the module has %s); add ;serial= to the URI", s.uri, errAmbiguousToken, strings.Join(labels(found), ", "))
 	case untold != nil:
 		return tokenInfo{}, fmt.Errorf("hsm: no readable PKCS #11 token matches %s, and some cannot be read: %w", s.uri, untold)
-	case len(all) == 0:
-		return tokenInfo{}, fmt.Errorf("hsm: no initialized PKCS #11 token matches %s (the module has none): %w; make one with msl-hsm token init", s.uri, keystore.ErrNotFound)
 	}
-	return tokenInfo{}, fmt.Errorf("hsm: no initialized PKCS #11 token matches %s (%s): %w; correct the URI, or make such a token with msl-hsm token init", s.uri, labels(all), keystore.ErrNotFound)
+	return tokenInfo{}, &NoTokenError{URI: s.uri.String(), Tokens: labels(all)}
 }
 
-func labels(all []tokenInfo) string {
+func labels(all []tokenInfo) []string {
 	var names []string
 	for _, t := range all {
 		names = append(names, fmt.Sprintf("%q serial %s", t.Label, t.Serial))
 	}
-	return "the module has " + strings.Join(names, ", ")
+	return names
 }
 
 // readPIN reads the PIN where the token wants one and does not ask by itself.

@@ -6,6 +6,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
@@ -39,9 +42,21 @@ func (k *keystoreConfig) openPKCS11() (keys, error) {
 		SealPrefix: k.Prefix, AllowWeak: k.AllowWeak, Log: k.log,
 	})
 	if err != nil {
-		return nil, err
+		return nil, noToken(err)
 	}
 	return s, nil
+}
+
+// noToken adds the next step to the error of a token that is not there.
+func noToken(err error) error {
+	var none *hsm.NoTokenError
+	switch {
+	case !errors.As(err, &none):
+		return err
+	case len(none.Tokens) == 0:
+		return fmt.Errorf("%w; make one with msl-hsm token init", err)
+	}
+	return fmt.Errorf("%w; correct the URI, or make such a token with msl-hsm token init", err)
 }
 
 // resolve returns the URI of the token. With a SoftHSM directory the module goes

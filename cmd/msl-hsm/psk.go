@@ -147,7 +147,7 @@ func (k *pskFile) seal(store importing) (*msl.SealedPSK, error) {
 		defer key.Close()
 		blob, err := store.Seal(key, msl.PSKContext(use, k.Identity))
 		if err != nil {
-			return nil, fmt.Errorf("seal pre-shared key: %w", err)
+			return nil, fmt.Errorf("seal pre-shared key: %w", missing(err, makeServerKeys))
 		}
 		return blob, nil
 	}

@@ -66,7 +66,10 @@ func (s *service) warnOldKeys(log *slog.Logger) error {
 	return nil
 }
 
-// noteOldKeys notes of the pre-shared keys of a device that an older version
+// olderTemplate is what to do about keys of that note of package hsm.
+const olderTemplate = ": of a server's sealing keys by msl-hsm key create --set server --rotate, of another by msl-hsm key create or key import as it was made"
+
+// noteOldKeys says what to do about old keys, and notes of the pre-shared keys of a device that an older version
 // imported them: the MAC key is not a block, so that it gives a derived wrapping
 // key away. Only PKCS #11 has a function for that.
 func (c *config) noteOldKeys(all []keystore.Info) []keystore.Info {
@@ -77,6 +80,11 @@ func (c *config) noteOldKeys(all []keystore.Info) []keystore.Info {
 		return slices.ContainsFunc(all, func(k keystore.Info) bool { return k.Label == label && k.Algorithm == a })
 	}
 	for n, k := range all {
+		for i, note := range k.Notes {
+			if strings.HasPrefix(note, "older-template: ") {
+				k.Notes[i] += olderTemplate
+			}
+		}
 		name, isMAC := strings.CutSuffix(k.Label, keystore.RolePSKMAC.Label(""))
 		if isMAC && k.Algorithm == keystore.HMACSHA256 && has(keystore.RolePSKEncryption.Label(name), keystore.AES128CBC) && has(keystore.RolePSKWrapping.Label(name), keystore.AESUnwrap128) {
 			all[n].Notes = append(all[n].Notes, fmt.Sprintf("plain-mac: whoever has the PIN can compute %[1]s-wrapping if it is derived from the other two keys: msl-hsm key destroy %[1]s-mac --yes, then msl-hsm key import %[1]s --set psk --file FILE, or --set psk-ladder as it was", name))
