@@ -11,12 +11,12 @@ const (
 // notes tells of a key that unwraps whether it demands what new ones do, see
 // pinned. A key that lacks it is taken all the same: whoever has a deployment
 // with such keys must be able to start it.
-func (s *Store) notes(session uint, e evidence) ([]string, error) {
+func (i *inspector) notes(session uint, e evidence) ([]string, error) {
 	k, err := kindOf(e.Algorithm)
 	if err != nil || e.Algorithm == keystore.AESReveal128 || len(k.pinned) == 0 {
 		return nil, nil
 	}
-	declared, err := s.declared(session, e.handle)
+	declared, err := i.declared(session, e.handle)
 	switch {
 	case err != nil:
 		return nil, err

@@ -21,9 +21,9 @@ const lockWait = 30 * time.Second
 // another made while it made something itself, until the next change. Without a
 // place for the lock there is none: what provision does holds by itself where a
 // module shows every object to everybody at once.
-func (s *Store) lockToken() (unlock func(), err error) {
+func (p *provisioner) lockToken() (unlock func(), err error) {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("msl-hsm-%d", os.Getuid()))
-	sum := sha256.Sum256([]byte(s.Serial()))
+	sum := sha256.Sum256([]byte(*p.serial.Load()))
 	name := fmt.Sprintf("keys-%02x.lock", sum[0]) // a file for every token would be left for every token
 	f, err := openLock(dir, name)
 	if err != nil {

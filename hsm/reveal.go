@@ -58,9 +58,9 @@ func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypte
 		}
 		return decrypt(known)()
 	}
-	if err := k.store.attempt(decrypt(ciphertext), like, k.object); err != nil {
+	if err := k.store.recovery.attempt(decrypt(ciphertext), like, k.object); err != nil {
 		clear(out)
-		return nil, k.store.badData("decrypt", err)
+		return nil, k.store.recovery.badData("decrypt", err)
 	}
 	return out[:n], nil
 }
@@ -82,7 +82,7 @@ func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
 	})
 	if err != nil {
 		clear(out)
-		return nil, k.store.badData("reveal", err)
+		return nil, k.store.recovery.badData("reveal", err)
 	}
 	return out, nil
 }
@@ -112,7 +112,7 @@ func (k wrapKey) WrapData(raw []byte) ([]byte, error) {
 		return exactly("C_WrapKey", n, len(out), err)
 	})
 	if err != nil {
-		return nil, k.store.ours(err)
+		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
 }

@@ -59,7 +59,7 @@ func (k pssKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 		return exactly("C_Sign", n, len(out), err)
 	})
 	if err != nil {
-		return nil, k.store.ours(err)
+		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
 }
