@@ -10,7 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// births makes session objects that are as closed as they must be, or none.
+// births makes session objects, and destroys those that the module did not protect as
+// asked.
 type births struct {
 	*connection
 	templates map[keystore.Algorithm]sessionTemplates
@@ -39,8 +40,8 @@ func (b *births) bornPair(session uint, own *ref, a keystore.Algorithm, kd kind)
 	return key, nil
 }
 
-// settle buries what may be there. Where the device is sound and the data was at
-// fault there is nothing, and what was of an older life died with it.
+// settle buries objects that may have been made. If the device is sound and the data
+// was at fault, none was; objects of an older life died with it.
 func (b *births) settle(doubts []ref, err error) {
 	var e *Error
 	now := b.life.Load()
@@ -57,8 +58,8 @@ func (b *births) settle(doubts []ref, err error) {
 	}
 }
 
-// doubt notes an object that a module said it did not make: it may have failed
-// after it did.
+// doubt notes an object of a call that failed: the module may have made it before the
+// failure.
 func doubt(all []ref, r ref) []ref {
 	if r.handle != 0 {
 		return all
@@ -75,8 +76,8 @@ func (r ref) publicHalf() ref {
 	return half
 }
 
-// unwrapKey makes the session object of a key, with the attributes that it must
-// have. It notes what it may have made when it fails.
+// unwrapKey makes the session object of a key, with the attributes that it must have.
+// If it fails, it adds the object that may exist all the same to doubts.
 func (b *births) unwrapKey(kek *object, mechanism uint, own *object, wrapped []byte, doubts *[]ref) error {
 	template := b.templates[own.algorithm].unwrap
 	if own.locked {
@@ -102,8 +103,9 @@ func (b *births) unwrapKey(kek *object, mechanism uint, own *object, wrapped []b
 	})
 }
 
-// born checks a new session object, repairs it where the module did not keep to
-// the template, and otherwise destroys it. err is that of its making.
+// born checks a new session object. It repairs an object that the module did not
+// protect as the template says, and destroys it if that fails. err is the error of
+// making it.
 func (b *births) born(session uint, m *made, a keystore.Algorithm, locked bool, err error) error {
 	own := m.ref
 	if err == nil && (m.sensitive != 1 || locked && m.extractable != 0) {
@@ -136,9 +138,9 @@ func checkSize(m made, a keystore.Algorithm) error {
 	return nil
 }
 
-// measure finds out the size of a key that came out of RSA-OAEP, where the
-// module does not tell: of one that may leave by wrapping it, of another as far
-// as the operation that it is for fails with a wrong one.
+// measure checks the size of a key unwrapped by RSA-OAEP if the module does not
+// report it: by wrapping it if it may leave, and otherwise by trying its operation,
+// which fails for a wrong size.
 func (b *births) measure(session uint, m made, a keystore.Algorithm, locked bool, doubts *[]ref) error {
 	out := make([]byte, 80)
 	switch {

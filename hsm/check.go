@@ -74,7 +74,7 @@ type evidence struct {
 	size                   int    // as algorithms count it
 	private                bool
 	told                   map[uint][]byte // all that was asked for
-	witness                []byte          // a key that a sealing key wrapped, and nobody has
+	witness                []byte          // a random key, wrapped by this sealing key
 }
 
 // asked are the attributes that evidence is made of.
@@ -91,7 +91,7 @@ var asked = []uint{
 var toldOfRSA = []uint{pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT}
 
 // read reads what an object says of itself. What the module does not know is
-// taken for the worse, so that an odd object hides no other; what it fails to tell
+// counted as weak, so that an odd object does not hide others. A failure to read
 // fails the whole.
 func (i *inspector) read(session, handle uint) (evidence, error) {
 	all, err := i.attributes(session, handle, asked...)

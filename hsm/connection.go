@@ -17,8 +17,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A life is the time from one opening of the token to the next. Handles of one
-// life mean nothing in another.
+// A life is the time from one opening of the token to the next. A handle is valid
+// only in the life in which it was obtained.
 type life struct {
 	epoch      uint64 // grows from life to life
 	slot       uint
@@ -28,8 +28,8 @@ type life struct {
 	objects atomic.Int64 // session objects that are alive
 }
 
-// A connection is what a store has open in a module: the sessions in its pools, and
-// the login to one token. It begins again in a new life when the token comes back.
+// A connection is what a store has open in a module: pools of sessions, and the login
+// to one token. When the token was lost and comes back, a new life begins.
 type connection struct {
 	library
 	mod  *module
@@ -47,14 +47,14 @@ type connection struct {
 	life    atomic.Pointer[life]      // nil while the sessions are not open
 	stuck   atomic.Pointer[stuckCall] // that makes the store unavailable
 	crowded atomic.Pointer[time.Time] // since when other programs hold the sessions that the pools were promised
-	refused atomic.Pointer[error]     // what the token said of the PIN
+	refused atomic.Pointer[error]     // the token's answer to a wrong PIN
 	epoch   atomic.Uint64             // of the newest life that was begun
 	serial  atomic.Pointer[string]    // of the token that was opened first
 	open    atomic.Int64              // open sessions
 	ticks   atomic.Int64              // of the watch, from 1
 }
 
-// newConnection is one that has no sessions yet.
+// newConnection returns a connection without sessions.
 func newConnection(mod *module, uri *URI, config Config) *connection {
 	c := &connection{
 		library: newLibrary(mod.functions), mod: mod, uri: uri, wait: cmp.Or(max(config.Wait, 0), defaultWait),
@@ -135,9 +135,9 @@ func passing(err error) bool {
 	return errors.Is(err, keystore.ErrNotFound)
 }
 
-// limits divides the sessions that a token allows. Of its limits 0 means none,
-// and all ones that it does not tell (PKCS #11 v2.40, CK_TOKEN_INFO); openCryptoki
-// says one less for none.
+// limits divides the sessions that a token allows. A limit of 0 means no limit, and
+// all ones that it is unknown (PKCS #11 v2.40, CK_TOKEN_INFO); openCryptoki uses one
+// less than that for no limit.
 func limits(wanted int, t tokenInfo) (working, anchors int) {
 	working, anchors = wanted, 2
 	if working <= 0 {
@@ -207,8 +207,8 @@ func (c *connection) readPIN(source PINSource, token tokenInfo) error {
 }
 
 // start begins a new life: it finds the token, opens an anchor session and logs
-// in. The other sessions follow when they are needed, so that one whose call
-// never returns holds up nobody.
+// in. The other sessions are opened when they are needed, so that a call which never
+// returns does not hold up the start.
 func (c *connection) start() error {
 	c.life.Store(nil)
 	token, err := c.choose()
@@ -245,7 +245,7 @@ func (c *connection) startIn(token tokenInfo) error {
 	return nil
 }
 
-// sweepOut closes such sessions as nobody uses now, with the objects they made.
+// sweepOut closes those of the sessions that are not in use now, with their objects.
 func (c *connection) sweepOut(p *pool, such func(*session) bool) {
 	for range p.all {
 		select {
@@ -304,8 +304,8 @@ func (c *connection) triesLeft(slot uint) string {
 	return "it was not tried again: check the PIN"
 }
 
-// lifeOf is the life that handles got in an operation of that epoch are of, unless
-// it ended meanwhile.
+// lifeOf returns the life of that epoch, to which the handles of an operation belong,
+// unless it has ended meanwhile.
 func (c *connection) lifeOf(epoch uint64) (*life, error) {
 	now := c.life.Load()
 	if now == nil || now.epoch != epoch {
@@ -314,8 +314,8 @@ func (c *connection) lifeOf(epoch uint64) (*life, error) {
 	return now, nil
 }
 
-// checkLogin is an error where the session is not logged in: some modules answer
-// anything then.
+// checkLogin returns an error if the session is not logged in: some modules then give
+// any answer.
 func (c *connection) checkLogin(session uint) error {
 	now := c.life.Load()
 	if now == nil || now.token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {

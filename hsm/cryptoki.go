@@ -59,7 +59,7 @@ func (l tokenCalls) slots() ([]uint, error) {
 	return slots, nil
 }
 
-// A tokenInfo is what a module tells of the PKCS #11 token in a slot
+// A tokenInfo is what a module says about the PKCS #11 token in a slot
 // (CK_TOKEN_INFO). Its texts are without the blanks at their ends.
 type tokenInfo struct {
 	slot                                 uint
@@ -182,7 +182,7 @@ func (l objectCalls) attributes(session, object uint, types ...uint) (map[uint][
 	return all, nil
 }
 
-// askAlone reports whether an attribute has to be asked for alone, after the module
+// askAlone reports whether an attribute has to be read on its own, after the module
 // refused one of several: where it did not come to it, where it may be too long,
 // and what every object has.
 func askAlone(attribute, n uint) bool {
@@ -207,7 +207,7 @@ func untold(err error) bool {
 	return false
 }
 
-// single judges the refusal of an attribute that was asked for alone.
+// single judges the refusal of an attribute that was read on its own.
 func (l objectCalls) single(session, object uint, types []uint, err error) (map[uint][]byte, error) {
 	var e *Error
 	switch errors.As(err, &e); {

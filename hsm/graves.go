@@ -14,13 +14,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// graves are session objects that should be gone, and may not be: their
-// destruction failed, or the module said that it did not make them, or that it
-// does not know them. What destroys them must not hit another object that got the
-// same handle meanwhile. So from the first failure on, and for a minute, objects
-// get a CKA_ID, which no two of them share: one with a name goes by that, and one
-// without by its handle, if there is still an object without a name. They have
-// none otherwise, since a name costs as much as a quarter of the key.
+// graves are the session objects that should be gone but may still exist: destroying
+// them failed, or the module said that it did not make them, or that it does not know
+// them. Destroying them later must not hit another object that got the same handle
+// meanwhile. So for a minute after a failure, each new object gets a CKA_ID of its own,
+// by which it is found again. An object without one is found by its handle, if the
+// object there still has no CKA_ID. Without failures objects get none, since it costs a
+// quarter of the time of making a key.
 type graves struct {
 	conn     *connection
 	name     string        // begins the CKA_ID of the session objects of this store
@@ -29,7 +29,7 @@ type graves struct {
 
 	mu      sync.Mutex
 	all     []ref
-	seen    int // of them, those that were seen
+	seen    int // of those, known by a handle
 	digging bool
 
 	sessions []openSession // that could not be closed
@@ -44,8 +44,8 @@ type openSession struct {
 
 // A ref is what leads to an object in the token.
 type ref struct {
-	handle uint    // 0: nobody has seen it
-	epoch  uint64  // that the handle is of
+	handle uint    // 0: not known
+	epoch  uint64  // of the life in which the handle is valid
 	id     string  // its CKA_ID, if it has one
 	origin *origin // of a session object
 }
@@ -68,7 +68,7 @@ func (g *graves) newID() string {
 	return g.name + string(binary.BigEndian.AppendUint64(nil, g.made.Add(1)))
 }
 
-// bury notes objects to be destroyed by and by.
+// bury notes objects to be destroyed in the background.
 func (g *graves) bury(all ...ref) {
 	if len(all) == 0 {
 		return
@@ -96,7 +96,7 @@ func (g *graves) startDigging() {
 	}
 }
 
-// closeLater notes a session to be closed by and by.
+// closeLater notes a session to be closed in the background.
 func (g *graves) closeLater(o openSession) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -222,7 +222,7 @@ func (g *graves) dig() {
 	}
 }
 
-// exhume destroys an object, if it is still there. One of an older life is not.
+// exhume destroys an object, if it still exists. Objects of an older life do not.
 func (g *graves) exhume(dead ref) error {
 	err := g.conn.on(g.conn.sessions, dead.epoch, func(session uint, _ uint64) error {
 		if dead.id == "" {
@@ -260,8 +260,8 @@ func (g *graves) destroyNameless(session, handle uint) error {
 	return g.conn.destroy(session, handle)
 }
 
-// dispose destroys the object of a session key, now or by and by. Or it died with
-// its session.
+// dispose destroys the object of a session key, now or in the background, unless it
+// died with its session.
 func (g *graves) dispose(dead ref) {
 	if dead.epoch == 0 {
 		return
@@ -276,8 +276,7 @@ func (g *graves) dispose(dead ref) {
 	}
 }
 
-// count adds to the session objects that are alive, unless the life that they are
-// of is over.
+// count adds n to the number of live session objects, unless the life of r is over.
 func (g *graves) count(r ref, n int64) {
 	if now := g.conn.life.Load(); now != nil && now.epoch == r.epoch {
 		now.objects.Add(n)

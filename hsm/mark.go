@@ -15,7 +15,7 @@ import (
 // be another token of the same name by then, or another key under the same label.
 type mark struct {
 	value   []byte // what the key makes of a constant, or its check value
-	witness []byte // of a sealing key: a key that it wrapped, and nobody has
+	witness []byte // of a sealing key: a random key that it wrapped
 }
 
 var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // two blocks of AES
@@ -61,8 +61,8 @@ func (i *inspector) markValue(session uint, e evidence) ([]byte, error) {
 	return out, exactly(function, n, len(out), err)
 }
 
-// sameAs is an error unless the key is the one it was. It is the device that is at
-// fault then, and nobody's credentials.
+// sameAs returns an error unless the key is the one it was. The device is at fault
+// then.
 func (i *inspector) sameAs(session uint, e evidence, old version) error {
 	e.Algorithm = old.algorithm
 	same := true

@@ -147,7 +147,7 @@ func (r *recovery) recent() bool {
 
 // renew begins a new life unless there is one newer than the one that failed, and
 // reports whether there is one now. The work is done elsewhere, since a call into
-// the module may never return; nobody waits for it longer than Config.Wait.
+// the module may never return. No caller waits longer than Config.Wait.
 func (r *recovery) renew(failed uint64, restart bool) bool {
 	r.mu.Lock()
 	now := time.Now()
@@ -291,8 +291,8 @@ func (r *recovery) badData(what string, err error) error {
 	return fmt.Errorf("hsm: %s: %w", what, keystore.ErrBadData)
 }
 
-// ours is the failure of an operation whose data and keys are our own: whatever
-// the module says, it is the device's.
+// ours is the error of an operation on data and keys of this store: whatever the
+// module says, the device is at fault.
 func (r *recovery) ours(err error) error {
 	if err == nil || errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrBusy) || errors.Is(err, keystore.ErrClosed) {
 		return r.explain(err)

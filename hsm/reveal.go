@@ -1,6 +1,6 @@
 package hsm
 
-// What brings bytes into this process, by keys that are made for it alone.
+// Operations that bring bytes into this process, with keys made only for that.
 
 import (
 	"crypto"
@@ -93,8 +93,8 @@ func revealed() template {
 	return append(t.flag(pkcs11.CKA_PRIVATE, true), nest(readable())...)
 }
 
-// WrapData makes a session object of the bytes, wraps it and destroys it: many
-// tokens wrap keys alone.
+// WrapData makes a session object of the bytes, wraps it and destroys it: many tokens
+// wrap only keys.
 func (k wrapKey) WrapData(raw []byte) ([]byte, error) {
 	if err := k.usable(); err != nil {
 		return nil, err

@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A session is a place in a pool for one PKCS #11 session. Whoever took it from
-// the pool is the only one who uses it, and the only one who closes it.
+// A session is a place in a pool for one PKCS #11 session. Only the
+// goroutine that took it from the pool uses or closes it.
 type session struct {
 	handle     uint
 	epoch      uint64 // 0: not open
@@ -22,9 +22,9 @@ type session struct {
 	shown  atomic.Uint64 // the handle, for the watch
 }
 
-// A pool bounds the sessions that operations use at a time. The one given back
-// last is taken first: so few are opened where few are needed, and they stay in
-// the processor's cache. One that failed is taken last.
+// A pool bounds the sessions that operations use at a time. The session given back
+// last is taken first, so that no more are opened than needed and they stay in the
+// processor's cache. A session that failed is taken last.
 type pool struct {
 	places chan struct{} // one for each session that is free
 	mu     sync.Mutex
@@ -181,8 +181,8 @@ func (c *connection) fill(own *session, now *life) (err error) {
 	return nil
 }
 
-// abandon closes the session that C_OpenSession told although it failed: it may be
-// open all the same. One that this store knows is none.
+// abandon closes the session whose handle C_OpenSession returned although it failed:
+// it may be open. The handle of a session in a pool is ignored.
 func (c *connection) abandon(handle uint) {
 	if handle != 0 && !c.knows(handle) {
 		_ = c.closeSession(handle)

@@ -21,24 +21,25 @@ type Config struct {
 	// PIN is where the user PIN comes from. The default is the pin-source of
 	// the URI.
 	PIN PINSource
-	// Sessions bounds the PKCS #11 sessions that work at a time, and so the
-	// threads that wait for the module. The default is 4. A token's own limit
-	// holds too.
+	// Sessions is the maximum number of PKCS #11 sessions in use at a time, and so
+	// of threads that wait for the module. The default is 4. A lower limit of the
+	// token takes precedence.
 	Sessions int
 	// Wait bounds the wait for one of them. The default is 5 seconds.
 	Wait time.Duration
 	// SealPrefix is the first part of the labels of the sealing keys, see
 	// [keystore.SealingRoles]. The default is [keystore.DefaultPrefix].
 	SealPrefix string
-	// CallTimeout is how long a call into the module may take. While one takes
-	// longer the store is unavailable: operations answer keystore.ErrUnavailable
-	// at once, until it returns. The making of a key pair may take twelve times as
-	// long. The default is 10 seconds.
+	// CallTimeout is how long a call into the module may take. While a call takes
+	// longer, the store is unavailable: operations answer keystore.ErrUnavailable
+	// at once until that call returns. Generating a key pair may take twelve times
+	// as long. The default is 10 seconds.
 	CallTimeout time.Duration
-	// Log is told when the device is lost and when it is back. Nil means nobody.
+	// Log receives an entry when the device is lost and when it is back. Nil means
+	// no log.
 	Log *slog.Logger
-	// AllowWeak names weaknesses of keys and failed checks of the module that
-	// the store must live with. The names are those of Weaknesses.
+	// AllowWeak names weaknesses of keys and failed checks of the module that are
+	// accepted. The names are those of Weaknesses.
 	AllowWeak []string
 }
 
@@ -47,7 +48,7 @@ const (
 	defaultCallTimeout = 10 * time.Second
 )
 
-// A Store is the keys of one PKCS #11 token. It is a [keystore.Store],
+// A Store holds the keys of one PKCS #11 token. It is a [keystore.Store],
 // [keystore.Importer], [keystore.PeerWrapper] and [keystore.Admin].
 type Store struct {
 	*connection             // the sessions and the login
@@ -67,11 +68,11 @@ var (
 	_ keystore.Admin       = (*Store)(nil)
 )
 
-// Open opens a token, proves by trying what the module must hold (see Probe),
-// and checks the sealing keys if there are any.
+// Open opens a token, tests that the module protects keys as it must (see
+// [Store.Probe]), and checks the sealing keys if there are any.
 //
-// The login of PKCS #11 is for the process: where another store is open on the
-// same token, the token is logged in already and does not look at the PIN.
+// A PKCS #11 login is valid for the whole process: if another store is open on the
+// same token, the token is logged in already and does not check the PIN.
 func Open(c Config) (*Store, error) {
 	uri, err := ParseURI(c.URI)
 	if err != nil {
@@ -90,7 +91,7 @@ func Open(c Config) (*Store, error) {
 	return s, nil
 }
 
-// open starts a store whose module and keys nothing is known of yet.
+// open starts a store whose module and keys were not checked yet.
 func (c Config) open(uri *URI) (*Store, error) {
 	path, err := uri.module()
 	if err != nil {
@@ -127,10 +128,10 @@ func newStore(conn *connection, c Config) *Store {
 	}
 }
 
-// Close closes the store with every session key it made. Operations that come
-// later get keystore.ErrClosed. It waits for calls under way, but not longer than
-// Config.Wait: where one does not return, the module is left as it is, and the
-// error is keystore.ErrBusy.
+// Close closes the store and every session key that it made. Later operations
+// return keystore.ErrClosed. It waits for calls under way, but not longer than
+// Config.Wait: if a call does not return, the module is left as it is, and the error
+// is keystore.ErrBusy.
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)
@@ -160,11 +161,11 @@ func (s *Store) Serial() string { return *s.serial.Load() }
 type Stats struct {
 	Objects  int    // live session objects
 	Sessions int    // open PKCS #11 sessions
-	InUse    int    // of them, those that operations hold
-	Epoch    uint64 // how often the sessions were opened anew
+	InUse    int    // of those, held by an operation
+	Epoch    uint64 // how often the sessions were opened anew, at least 1
 }
 
-// Stats tells what the store holds in its token.
+// Stats returns what the store holds in its token now.
 func (s *Store) Stats() Stats {
 	alive := 0
 	if now := s.life.Load(); now != nil {

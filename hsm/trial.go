@@ -21,9 +21,9 @@ const (
 	unclear                // it cannot be told
 )
 
-// mustFail tries what must fail. A failure is a refusal where the module says so
-// in a code that means nothing else, or where the like of it works and it fails
-// again: a device that fails refuses nothing. like may be nil where there is none.
+// mustFail tries what must fail. A failure counts as a refusal if its code means
+// nothing else, or if try fails again after like, a similar call that is allowed, has
+// worked: otherwise the device may just be failing. like may be nil.
 func mustFail(try, like func() error, refusals ...uint) (outcome, error) {
 	err := try()
 	if err == nil {
@@ -154,7 +154,7 @@ func (t *trial) wrapThrowaway(i *inspector, session uint) error {
 	return errors.Join(exactly("C_WrapKey", n, len(t.wrapped), err), i.destroy(session, k))
 }
 
-// template is a good one but for f, which it turns round or leaves out.
+// template returns a valid template with attribute f inverted or left out.
 func (t *trial) template(f flagValue, omit bool) template {
 	out := template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY).number(pkcs11.CKA_KEY_TYPE, t.target.keyType)
 	values := []flagValue{

@@ -56,8 +56,7 @@ func wrapKeyUnder(kek, own *object) ([]byte, error) {
 	return out, nil
 }
 
-// exactly asks for an answer of the length that the mechanism gives: a shorter
-// one would leave zeros where a ciphertext belongs.
+// exactly requires n == want: a shorter answer would leave zeros in the ciphertext.
 func exactly(function string, n, want int, err error) error {
 	if err == nil && n != want {
 		return &Error{Function: function, garbage: fmt.Sprintf("%d bytes instead of %d", n, want)}
@@ -101,7 +100,7 @@ func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 	return out, nil
 }
 
-// anyPeer is a public key of that many bytes that nobody has the private half of.
+// anyPeer returns a public key of that many bytes without a known private half.
 func anyPeer(size int) *rsa.PublicKey {
 	b := make([]byte, size)
 	rand.Read(b)
@@ -170,8 +169,8 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 	return made.typed(), nil
 }
 
-// likeUnwrap does what Unwrap does with data known to be good: under the same key
-// where its public half can make some, and otherwise under a key for the purpose.
+// likeUnwrap does what Unwrap does, with data known to be good: wrapped under the
+// public half of the same key if it has one, and otherwise under a throwaway key.
 func (k unwrapKey) likeUnwrap(mechanism uint, a keystore.Algorithm) func() error {
 	public, ok := k.public.(*rsa.PublicKey)
 	if !ok {

@@ -19,7 +19,7 @@ func (s provisioning) testProvisioned(t *testing.T) {
 	is(t, "look up a missing key", err, keystore.ErrNotFound)
 	admin, ok := s.store.(keystore.Admin)
 	if !ok {
-		t.Skip("the store is no Admin")
+		t.Skip("the store is not an Admin")
 	}
 	t.Run("ring", func(t *testing.T) { s.testRing(t, admin) })
 	t.Run("destroy", func(t *testing.T) { s.testDestroy(t, admin) })

@@ -52,7 +52,7 @@ func (s sealing) testSeal(t *testing.T) {
 }
 
 // reveal returns the bytes of a key that may leave, as a peer sees them, or nil
-// if the store is no PeerWrapper.
+// if the store is not a PeerWrapper.
 func (s sealing) reveal(k keystore.Key) []byte {
 	w, ok := s.store.(keystore.PeerWrapper)
 	if !ok {
@@ -73,7 +73,7 @@ func (s sealing) checkBlob(t *testing.T, a keystore.Algorithm, blob, secret []by
 	t.Helper()
 	sealed, err := keystore.ParseSealed(blob)
 	if err != nil {
-		t.Fatalf("the blob is no sealed key: %v", err)
+		t.Fatalf("the blob is not a sealed key: %v", err)
 	}
 	if sealed.Algorithm != a || len(sealed.Wrapped) < a.Size()+8 || sealed.KEKVersion == 0 {
 		t.Errorf("blob of %v, sealing key %d, %d wrapped bytes", sealed.Algorithm, sealed.KEKVersion, len(sealed.Wrapped))

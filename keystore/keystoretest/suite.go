@@ -23,12 +23,11 @@ type Leaker interface {
 	Live() (objects, sessions int)
 }
 
-// TestStore runs the suite on the stores that open returns. They have their
-// sealing keys. open is called several times, and more than one store is open
-// at a time: they may be on the same device, and then they share provisioned
-// keys. The suite closes them; what lies under them is for open to clean up. It
-// makes provisioned keys under labels that start with "keystoretest-", and
-// destroys them.
+// TestStore runs the suite on the stores that open returns, which must have their
+// sealing keys. open is called several times, and several stores are open at a time.
+// They may be on the same device and share its provisioned keys. The suite closes the
+// stores; open has to clean up everything below them. The suite makes provisioned
+// keys under labels that start with "keystoretest-", and destroys them.
 //
 // An algorithm that a store declines with errors.ErrUnsupported is skipped,
 // unless it is one of required.
@@ -77,7 +76,7 @@ func (s *suite) run(t *testing.T, name string, test func(t *testing.T)) {
 	t.Run(name, func(t *testing.T) {
 		leaker, ok := s.store.(Leaker)
 		if !ok {
-			t.Log("the store is no Leaker: leaks are not seen")
+			t.Log("the store is not a Leaker: leaks are not detected")
 			test(t)
 			return
 		}
@@ -130,7 +129,7 @@ func (s *suite) importer(t *testing.T) keystore.Importer {
 	t.Helper()
 	i, ok := s.store.(keystore.Importer)
 	if !ok {
-		t.Skip("the store is no Importer")
+		t.Skip("the store is not an Importer")
 	}
 	return i
 }
@@ -139,7 +138,7 @@ func (s *suite) peerWrapper(t *testing.T) keystore.PeerWrapper {
 	t.Helper()
 	p, ok := s.store.(keystore.PeerWrapper)
 	if !ok {
-		t.Skip("the store is no PeerWrapper")
+		t.Skip("the store is not a PeerWrapper")
 	}
 	return p
 }
@@ -200,7 +199,7 @@ func fingerprint(t *testing.T, store keystore.Store, k keystore.Key) string {
 	case keystore.Wrapper:
 		i, ok := store.(keystore.Importer)
 		if !ok {
-			t.Skip("the store is no Importer")
+			t.Skip("the store is not an Importer")
 		}
 		fixed, e := i.Import(keystore.HMACSHA256, make([]byte, 32))
 		if e != nil {
@@ -234,7 +233,7 @@ func random(n int) []byte {
 	return b
 }
 
-// each runs test for every algorithm, as a subtest that can be skipped alone.
+// each runs test for every algorithm, as a subtest that can be skipped separately.
 func each(t *testing.T, all []keystore.Algorithm, test func(t *testing.T, a keystore.Algorithm)) {
 	t.Helper()
 	for _, a := range all {

@@ -57,7 +57,7 @@ func (s wrapping) testWrap(t *testing.T) {
 	})
 }
 
-// testUnwrap unwraps what the software peer wrapped, and what nobody wrapped.
+// testUnwrap unwraps what the software peer wrapped, and refuses noise.
 func (s wrapping) testUnwrap(t *testing.T) {
 	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
 		shared, raw := random(16), random(a.Size())

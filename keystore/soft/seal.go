@@ -21,7 +21,7 @@ func kekOf(a keystore.Algorithm) (keystore.Role, error) {
 	return "", fmt.Errorf("soft: seal %v: a private key could be unsealed elsewhere and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", a, errors.ErrUnsupported)
 }
 
-// Seal wraps k for this store alone and locks it.
+// Seal wraps k so that only this store can unseal it, and locks it.
 func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	own, err := s.own(k)
 	if err != nil {
