@@ -3,12 +3,9 @@ package hsm
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -21,19 +18,19 @@ func (s *Store) Destroy(label string, version uint32) error {
 	if s.isClosed() {
 		return errClosed
 	}
-	if err := s.admin.take(s.wait); err != nil {
+	if err := s.provisioner.mu.take(s.wait); err != nil {
 		return err
 	}
-	defer s.admin.free()
-	defer s.forgetLabel(label)
-	unlock, err := s.lockToken()
+	defer s.provisioner.mu.free()
+	defer s.rings.forgetLabel(label)
+	unlock, err := s.provisioner.lockToken()
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	seen := false
-	err = s.scan(func(session uint, _ uint64) error {
-		all, err := s.labelled(session, label)
+	err = s.rings.scan(func(session uint, _ uint64) error {
+		all, err := s.inspector.labelled(session, label)
 		if err != nil {
 			return err
 		}
@@ -43,13 +40,13 @@ func (s *Store) Destroy(label string, version uint32) error {
 		}
 		seen = true // so that one which a failing call destroyed all the same is not missed
 		for _, e := range all {
-			if err := s.destroyNamed(session, label, e.id); err != nil {
+			if err := s.provisioner.destroyNamed(session, label, e.id); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return s.explain(err)
+	return s.recovery.explain(err)
 }
 
 // List tells what the token says of every secret and private key in it, and
@@ -59,17 +56,17 @@ func (s *Store) List() ([]keystore.Info, error) {
 		return nil, errClosed
 	}
 	var all []keystore.Info
-	err := s.scan(func(session uint, _ uint64) error {
+	err := s.rings.scan(func(session uint, _ uint64) error {
 		all = []keystore.Info{}
-		keys, err := s.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true))
+		keys, err := s.inspector.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true))
 		if err != nil {
 			return err
 		}
 		for _, e := range keys {
-			if err := s.judge(session, &e); err != nil {
+			if err := s.inspector.judge(session, &e); err != nil {
 				return err
 			}
-			if e.Notes, err = s.notes(session, e); err != nil {
+			if e.Notes, err = s.inspector.notes(session, e); err != nil {
 				return err
 			}
 			all = append(all, e.Info)
@@ -77,7 +74,7 @@ func (s *Store) List() ([]keystore.Info, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, s.explain(err)
+		return nil, s.recovery.explain(err)
 	}
 	slices.SortStableFunc(all, func(a, b keystore.Info) int {
 		return cmp.Or(strings.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
@@ -87,15 +84,15 @@ func (s *Store) List() ([]keystore.Info, error) {
 
 // destroyNamed destroys the objects with a label and an identifier, public halves
 // first: as long as the key itself is there, it can be found again.
-func (s *Store) destroyNamed(session uint, label string, id []byte) error {
+func (p *provisioner) destroyNamed(session uint, label string, id []byte) error {
 	t := template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id)
-	found, err := s.find(session, t)
+	found, err := p.find(session, t)
 	if err != nil {
 		return err
 	}
 	var public, keys []uint
 	for _, h := range found {
-		all, err := s.attributes(session, h, pkcs11.CKA_CLASS, pkcs11.CKA_LABEL, pkcs11.CKA_ID)
+		all, err := p.attributes(session, h, pkcs11.CKA_CLASS, pkcs11.CKA_LABEL, pkcs11.CKA_ID)
 		if err != nil {
 			return err
 		}
@@ -113,27 +110,9 @@ func (s *Store) destroyNamed(session uint, label string, id []byte) error {
 		}
 	}
 	for _, h := range append(public, keys...) {
-		if err := s.destroy(session, h); err != nil {
+		if err := p.destroy(session, h); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// scan runs op, which reads token objects and may run again. For a moment it does
-// so again too where objects come and go under it: other programs make them.
-func (s *Store) scan(op func(session uint, epoch uint64) error) error {
-	if err := s.rings.loading.take(s.wait); err != nil {
-		return err
-	}
-	defer s.rings.loading.free()
-	var err error
-	for try := range 6 {
-		err = s.attempt(func() error { return s.on(s.sessions, 0, op) }, nil)
-		if c := classOf(err); err == nil || !errors.As(err, new(*Error)) || c != classOther && c != classObject {
-			return err
-		}
-		time.Sleep(time.Duration(5+10*try+rand.IntN(10)) * time.Millisecond)
-	}
-	return err
 }

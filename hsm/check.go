@@ -1,9 +1,11 @@
 package hsm
 
 import (
+	"crypto"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 
@@ -46,11 +48,20 @@ func checkAllowed(names []string) error {
 	return nil
 }
 
+// An inspector judges the keys in a token by what they say of themselves, and by
+// trying what they must not do. Its methods take a session that the caller holds.
+type inspector struct {
+	library
+	prefix         string      // of the labels of the sealing keys
+	allow          []string    // names of Weaknesses
+	keepsTemplates atomic.Bool // the module was seen to keep every UNWRAP_TEMPLATE
+}
+
 // notAllowed returns the weaknesses that the configuration does not name.
-func (s *Store) notAllowed(weak []string) []string {
+func (i *inspector) notAllowed(weak []string) []string {
 	return slices.DeleteFunc(slices.Clone(weak), func(w string) bool {
 		name, _, _ := strings.Cut(w, ":")
-		return slices.Contains(s.allow, name)
+		return slices.Contains(i.allow, name)
 	})
 }
 
@@ -63,7 +74,7 @@ type evidence struct {
 	size                   int    // as algorithms count it
 	private                bool
 	told                   map[uint][]byte // all that was asked for
-	witness                []byte          // a key that a sealing key wrapped, and nobody has
+	witness                []byte          // a random key, wrapped by this sealing key
 }
 
 // asked are the attributes that evidence is made of.
@@ -80,10 +91,10 @@ var asked = []uint{
 var toldOfRSA = []uint{pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT}
 
 // read reads what an object says of itself. What the module does not know is
-// taken for the worse, so that an odd object hides no other; what it fails to tell
+// counted as weak, so that an odd object does not hide others. A failure to read
 // fails the whole.
-func (s *Store) read(session, handle uint) (evidence, error) {
-	all, err := s.attributes(session, handle, asked...)
+func (i *inspector) read(session, handle uint) (evidence, error) {
+	all, err := i.attributes(session, handle, asked...)
 	if err != nil {
 		return evidence{}, err
 	}
@@ -129,19 +140,19 @@ func (e *evidence) measure() {
 }
 
 // judge proves what can be proven of an object that was read.
-func (s *Store) judge(session uint, e *evidence) (err error) {
-	if e.Algorithm, err = s.algorithmOf(session, *e); err != nil {
+func (i *inspector) judge(session uint, e *evidence) (err error) {
+	if e.Algorithm, err = i.algorithmOf(session, *e); err != nil {
 		return err
 	}
-	e.Weaknesses, err = s.weaknesses(session, e)
+	e.Weaknesses, err = i.weaknesses(session, e)
 	return err
 }
 
 // algorithmOf tells what a key is for by what it may do. A key that may do
 // more is taken for the most dangerous, and is weak.
-func (s *Store) algorithmOf(session uint, e evidence) (keystore.Algorithm, error) {
+func (i *inspector) algorithmOf(session uint, e evidence) (keystore.Algorithm, error) {
 	may := func(u uint) bool { return slices.Contains(e.has, u) }
-	reveals, err := s.reveals(session, e)
+	reveals, err := i.reveals(session, e)
 	if err != nil {
 		return 0, err
 	}
@@ -149,7 +160,7 @@ func (s *Store) algorithmOf(session uint, e evidence) (keystore.Algorithm, error
 		k, err := kindOf(a)
 		secret := e.class == pkcs11.CKO_SECRET_KEY
 		switch {
-		case err != nil || a.Secret() != secret || k.keyType != e.keyType || a.Size() != e.size || !keystore.LabelFits(s.prefix, e.Label, a):
+		case err != nil || a.Secret() != secret || k.keyType != e.keyType || a.Size() != e.size || !keystore.LabelFits(i.prefix, e.Label, a):
 		case a == keystore.AESReveal128 && !reveals, a == keystore.AESUnwrap128 && reveals:
 		case signsRSA(k) && onlyPSS(e.Mechanisms) != (k.mechanisms[0] == pkcs11.CKM_RSA_PKCS_PSS):
 		case k.usages[0] == dangerous(may) || a.Sealing() && may(k.usages[0]):
@@ -161,19 +172,19 @@ func (s *Store) algorithmOf(session uint, e evidence) (keystore.Algorithm, error
 
 // reveals reports whether an unwrapping key says that what it unwraps can be
 // read. One that says nothing of it unwraps, and is weak.
-func (s *Store) reveals(session uint, e evidence) (bool, error) {
+func (i *inspector) reveals(session uint, e evidence) (bool, error) {
 	if !slices.Contains(e.has, pkcs11.CKA_UNWRAP) || e.size != keystore.AESReveal128.Size() {
 		return false, nil
 	}
-	declared, err := s.declared(session, e.handle)
+	declared, err := i.declared(session, e.handle)
 	value, present := declared[pkcs11.CKA_SENSITIVE]
 	return present && value == 0, err
 }
 
 // declared is the UNWRAP_TEMPLATE that a key says it has: nothing, where the
 // module does not tell.
-func (s *Store) declared(session, handle uint) (map[uint]uint, error) {
-	values, err := s.nested(session, handle, ckaUnwrapTemplate)
+func (i *inspector) declared(session, handle uint) (map[uint]uint, error) {
+	values, err := i.nested(session, handle, ckaUnwrapTemplate)
 	if untold(err) {
 		return nil, nil
 	}
@@ -211,7 +222,7 @@ func mechanismNames(b []byte) []string {
 }
 
 // weaknesses says why Lookup would refuse a key.
-func (s *Store) weaknesses(session uint, e *evidence) ([]string, error) {
+func (i *inspector) weaknesses(session uint, e *evidence) ([]string, error) {
 	var weak []string
 	found := func(is bool, name string) {
 		if is {
@@ -230,7 +241,7 @@ func (s *Store) weaknesses(session uint, e *evidence) ([]string, error) {
 	extra := slices.DeleteFunc(slices.Clone(e.has), func(u uint) bool { return slices.Contains(k.usages, u) })
 	found(err == nil && len(extra) > 0, "usages")
 	if slices.Contains(e.has, pkcs11.CKA_UNWRAP) && e.Algorithm != keystore.AESReveal128 {
-		outcome, err := s.provesTemplate(session, e, k)
+		outcome, err := i.provesTemplate(session, e, k)
 		if err != nil {
 			return nil, err
 		}
@@ -238,4 +249,55 @@ func (s *Store) weaknesses(session uint, e *evidence) ([]string, error) {
 		found(outcome == unclear, "unwrap-unproven")
 	}
 	return weak, nil
+}
+
+// noClass is the error of an object that does not say what it is, which each must.
+func noClass() error { return &Error{Function: "C_GetAttributeValue", garbage: "no CKA_CLASS"} }
+
+// labelled reads the secret and private keys with a label.
+func (i *inspector) labelled(session uint, label string) ([]evidence, error) {
+	return i.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)))
+}
+
+// keys reads the secret and private keys among the objects that a template finds.
+func (i *inspector) keys(session uint, t template) ([]evidence, error) {
+	handles, err := i.find(session, t)
+	if err != nil {
+		return nil, err
+	}
+	var all []evidence
+	for _, h := range handles {
+		e, err := i.read(session, h)
+		if err == nil && e.told[pkcs11.CKA_CLASS] == nil {
+			err = noClass()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if e.class == pkcs11.CKO_SECRET_KEY || e.class == pkcs11.CKO_PRIVATE_KEY {
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+// publicHalf reads the public key of a pair: of RSA from the private key, which
+// has it too, and of an EC key from the object beside it.
+func (i *inspector) publicHalf(session uint, e evidence) (crypto.PublicKey, error) {
+	if e.keyType == pkcs11.CKK_RSA {
+		return rsaPublic(e.told)
+	}
+	halves, err := i.publicObjects(session, e.Label, e.id)
+	if err != nil {
+		return nil, err
+	}
+	if len(halves) == 0 {
+		return nil, fmt.Errorf("hsm: key %q version %d has no public half in the token: %w", e.Label, e.Version, keystore.ErrNotFound)
+	}
+	return publicKey(i.library, session, halves[0], e.keyType)
+}
+
+func (i *inspector) publicObjects(session uint, label string, id []byte) ([]uint, error) {
+	return i.find(session, template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY).flag(pkcs11.CKA_TOKEN, true).
+		add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id))
 }

@@ -26,7 +26,7 @@ func (k cipherKey) Encrypt(iv, plaintext []byte) ([]byte, error) {
 		return exactly("C_Encrypt", n, len(out), err)
 	})
 	if err != nil {
-		return nil, k.store.ours(err)
+		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
 }
@@ -43,7 +43,7 @@ func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
 	})
 	if err != nil {
 		// Whole blocks always decrypt: it is never the data.
-		return nil, k.store.ours(err)
+		return nil, k.store.recovery.ours(err)
 	}
 	plain, ok := cbc.Unpad(out)
 	if !ok {

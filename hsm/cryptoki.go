@@ -35,12 +35,12 @@ func errGarbage(function string, n uint) error {
 	return fmt.Errorf("hsm: %s: the module answers a count or length of %d: %w", function, n, keystore.ErrUnavailable)
 }
 
-func (l library) initialize() error { return l.count(C.msl_initialize(l.list), C.FN_Initialize) }
+func (l tokenCalls) initialize() error { return l.count(C.msl_initialize(l.list), C.FN_Initialize) }
 
-func (l library) finalize() error { return l.count(C.msl_finalize(l.list), C.FN_Finalize) }
+func (l tokenCalls) finalize() error { return l.count(C.msl_finalize(l.list), C.FN_Finalize) }
 
 // slots lists the slots with a token in them.
-func (l library) slots() ([]uint, error) {
+func (l tokenCalls) slots() ([]uint, error) {
 	if err := l.count(C.msl_slots(l.list, nil, 0), C.FN_GetSlotList); err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (l library) slots() ([]uint, error) {
 	return slots, nil
 }
 
-// A tokenInfo is what a module tells of the PKCS #11 token in a slot
+// A tokenInfo is what a module says about the PKCS #11 token in a slot
 // (CK_TOKEN_INFO). Its texts are without the blanks at their ends.
 type tokenInfo struct {
 	slot                                 uint
@@ -69,7 +69,7 @@ type tokenInfo struct {
 	MinPINLen, MaxPINLen                 uint
 }
 
-func (l library) tokenInfo(slot uint) (tokenInfo, error) {
+func (l tokenCalls) tokenInfo(slot uint) (tokenInfo, error) {
 	var info C.ck_token_info
 	if err := l.count(C.msl_token_info(l.list, C.ck_ulong(slot), &info), C.FN_GetTokenInfo); err != nil {
 		return tokenInfo{}, err
@@ -85,17 +85,17 @@ func (l library) tokenInfo(slot uint) (tokenInfo, error) {
 	}, nil
 }
 
-func (l library) openSession(slot uint) (uint, error) {
+func (l tokenCalls) openSession(slot uint) (uint, error) {
 	r := C.msl_open_session(l.list, C.ck_ulong(slot))
 	return uint(r.value), l.count(r, C.FN_OpenSession)
 }
 
-func (l library) closeSession(session uint) error {
+func (l tokenCalls) closeSession(session uint) error {
 	return l.count(C.msl_close_session(l.list, C.ck_ulong(session)), C.FN_CloseSession)
 }
 
 // loggedIn reports whether the session is that of a user who is logged in.
-func (l library) loggedIn(session uint) (bool, error) {
+func (l tokenCalls) loggedIn(session uint) (bool, error) {
 	r := C.msl_session_state(l.list, C.ck_ulong(session))
 	if err := l.count(r, C.FN_GetSessionInfo); err != nil {
 		return false, err
@@ -105,7 +105,7 @@ func (l library) loggedIn(session uint) (bool, error) {
 
 // find returns every object that has the attributes. A search that fails is
 // ended, so that the session can be used again.
-func (l library) find(session uint, attributes template) ([]uint, error) {
+func (l objectCalls) find(session uint, attributes template) ([]uint, error) {
 	t, n := mem(attributes)
 	if err := l.count(C.msl_find_init(l.list, C.ck_ulong(session), t, n), C.FN_FindObjectsInit); err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func (l library) find(session uint, attributes template) ([]uint, error) {
 }
 
 // found takes what a search finds, until it finds less than was asked for.
-func (l library) found(session uint) ([]uint, error) {
+func (l objectCalls) found(session uint) ([]uint, error) {
 	var some [256]C.ck_ulong
 	var all []uint
 	for len(all) < maxObjects {
@@ -146,7 +146,7 @@ const piece = 512
 // attributes reads attributes of an object in one call. One that the module does
 // not know, or does not tell, is missing in the answer; any other failure fails
 // the whole.
-func (l library) attributes(session, object uint, types ...uint) (map[uint][]byte, error) {
+func (l objectCalls) attributes(session, object uint, types ...uint) (map[uint][]byte, error) {
 	names, lengths := make([]C.ck_ulong, len(types)), make([]C.ck_ulong, len(types))
 	for i, t := range types {
 		names[i] = C.ck_ulong(t)
@@ -182,7 +182,7 @@ func (l library) attributes(session, object uint, types ...uint) (map[uint][]byt
 	return all, nil
 }
 
-// askAlone reports whether an attribute has to be asked for alone, after the module
+// askAlone reports whether an attribute has to be read on its own, after the module
 // refused one of several: where it did not come to it, where it may be too long,
 // and what every object has.
 func askAlone(attribute, n uint) bool {
@@ -207,8 +207,8 @@ func untold(err error) bool {
 	return false
 }
 
-// single judges the refusal of an attribute that was asked for alone.
-func (l library) single(session, object uint, types []uint, err error) (map[uint][]byte, error) {
+// single judges the refusal of an attribute that was read on its own.
+func (l objectCalls) single(session, object uint, types []uint, err error) (map[uint][]byte, error) {
 	var e *Error
 	switch errors.As(err, &e); {
 	case !untold(err):
@@ -220,7 +220,7 @@ func (l library) single(session, object uint, types []uint, err error) (map[uint
 }
 
 // long reads an attribute of any length.
-func (l library) long(session, object, attribute uint) (map[uint][]byte, error) {
+func (l objectCalls) long(session, object, attribute uint) (map[uint][]byte, error) {
 	name, length, value := C.ck_ulong(attribute), C.ck_ulong(0), make([]byte, maxValue)
 	p, n := mem(value)
 	r := C.msl_attributes(l.list, C.ck_ulong(session), C.ck_ulong(object), &name, &length, 1, p, n)
@@ -235,7 +235,7 @@ func (l library) long(session, object, attribute uint) (map[uint][]byte, error) 
 
 // attribute reads one attribute of an object: nil where the module does not know
 // or tell it.
-func (l library) attribute(session, object, attribute uint) ([]byte, error) {
+func (l objectCalls) attribute(session, object, attribute uint) ([]byte, error) {
 	all, err := l.attributes(session, object, attribute)
 	return all[attribute], err
 }

@@ -5,11 +5,11 @@
 //
 //   - To serve with the keys of a token: [Open], with an RFC 7512 URI and a
 //     [PINSource].
-//   - To make a token: [InitToken]. To see which there are: [Tokens].
+//   - To make a token: [InitToken]. To list tokens: [Tokens].
 //   - To make, list and destroy provisioned keys: the [keystore.Admin] methods
-//     of [Store]. Keys that came from outside: [Store.Provision].
-//   - To see what a module does: [Store.Probe]. To accept what it does not do:
-//     AllowWeak in [Config], and [Weaknesses] for the names.
+//     of [Store]. Keys made elsewhere: [Store.Provision].
+//   - To find out how well a module protects keys: [Store.Probe]. To accept its
+//     weaknesses: AllowWeak in [Config], and [Weaknesses] for their names.
 //
 // # How keys are kept
 //
@@ -18,7 +18,7 @@
 // that are neither extractable nor modifiable. What a sealing key or an
 // unwrapping key unwraps is bounded by its UNWRAP_TEMPLATE, so that nobody, even
 // with the PIN, can extract a key from the blobs in a state file or from recorded
-// traffic. Open and Lookup prove this by trying, and refuse keys without it.
+// traffic. Open and Lookup test this by trying, and refuse keys that fail.
 //
 // Two kinds of keys bring bytes into the process, and are made only for that: RSA
 // pairs that decrypt, and AES keys that reveal what a peer wrapped. The
@@ -32,8 +32,8 @@
 // keys are lost ([keystore.ErrLost]). Each provisioned key must be the same as before,
 // as shown by its public half, by its output for a constant, or by what it wrapped
 // earlier. A module's verdict on data counts only if the module handles known good
-// data correctly; until then the failure is the device's ([keystore.ErrUnavailable]),
-// never that of the data or of a key.
+// data correctly. Otherwise the device is blamed ([keystore.ErrUnavailable]), never the
+// data or a key.
 //
 // No wait is longer than Config.Wait, even if a call never returns: a call that takes
 // longer than Config.CallTimeout makes the store unavailable, and is named in the log.
@@ -44,11 +44,12 @@
 //
 // # What it does not protect
 //
-//   - Nothing from code in the same process: a PKCS #11 login is for the process.
+//   - Other code in the same process can use the keys: a PKCS #11 login is valid
+//     for the whole process.
 //   - A second store on the same token in the same process does not have its
 //     PIN checked, because the token is logged in already.
-//   - Nobody else in the process may call C_Finalize and C_Initialize on the
-//     same module: some hand out the same handles again, for other keys.
+//   - Other code in the process must not call C_Finalize and C_Initialize on the
+//     same module: some modules then reuse handles for other keys.
 //   - A vendor's library that crashes takes the process with it.
 //   - If the module makes a session object and reports a failure, the object is
 //     found again and removed, except the first one after a minute without failures:

@@ -24,7 +24,7 @@ func (s *Store) UseInRenewal(k keystore.Key) (refused bool) {
 		return classOf(err) == classStale
 	}
 	defer o.release()
-	s.renew(now.epoch, true)
+	s.recovery.renew(now.epoch, true)
 	err = s.on(s.sessions, epoch, func(uint, uint64) error { return nil })
 	return classOf(err) == classStale
 }
@@ -39,7 +39,7 @@ func (s *Store) WhileInUse(k keystore.Key, op func()) error {
 	defer o.release()
 	op()
 	var tag [32]byte
-	return s.on(s.sessions, epoch, func(session uint, _ uint64) error { return s.testTag(session, handle, tag[:]) })
+	return s.on(s.sessions, epoch, func(session uint, _ uint64) error { return s.recovery.test.testTag(session, handle, tag[:]) })
 }
 
 // Retire gives up the session that made a key.
@@ -50,7 +50,7 @@ func (s *Store) Retire(k keystore.Key) {
 
 // Renew opens the sessions anew.
 func (s *Store) Renew(restart bool) error {
-	if !s.renew(s.life.Load().epoch, restart) {
+	if !s.recovery.renew(s.life.Load().epoch, restart) {
 		return errors.New("no renewal")
 	}
 	return nil

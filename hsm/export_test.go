@@ -40,7 +40,7 @@ func (s *Store) CreateWeak(label string, a keystore.Algorithm, f Flaw) (uint, er
 		handle = m.handle
 		return err
 	})
-	s.forgetLabel(label)
+	s.rings.forgetLabel(label)
 	return handle, err
 }
 
@@ -67,7 +67,7 @@ func Handle(k keystore.Key) uint {
 
 // KEKHandle is the handle of a provisioned key.
 func (s *Store) KEKHandle(label string) (uint, error) {
-	v, err := s.findVersion(label, 1)
+	v, err := s.rings.findVersion(label, 1)
 	return v.handle, err
 }
 
@@ -100,7 +100,7 @@ func PinnedBy(a keystore.Algorithm) (attributes []uint) {
 
 // ProbeDigest is what the probe notes of C_DigestKey, tried in a session.
 func (s *Store) ProbeDigest(session uint) Check {
-	p := &prober{Store: s, session: session}
+	p := &prober{inspector: s.inspector, templates: s.births.templates, session: session}
 	p.digest(1)
 	return p.report[0]
 }

@@ -50,7 +50,7 @@ func TestOpenRefused(t *testing.T) {
 	refused(t, hsm.Config{URI: with(t.TempDir()), PIN: token.PIN}, keystore.ErrUnavailable, "not a regular file")
 	refused(t, hsm.Config{URI: with(write(t, "m.so", "no library", 0o600)), PIN: token.PIN}, keystore.ErrUnavailable, "not a shared library")
 	refused(t, hsm.Config{URI: with(write(t, "m.so", "\x7fELF but broken", 0o600)), PIN: token.PIN}, keystore.ErrUnavailable, "m.so")
-	refused(t, hsm.Config{URI: "pkcs11:token=missing?module-path=" + token.Module, PIN: token.PIN}, keystore.ErrNotFound, "token init")
+	refused(t, hsm.Config{URI: "pkcs11:token=missing?module-path=" + token.Module, PIN: token.PIN}, keystore.ErrNotFound, "no initialized PKCS #11 token matches")
 	refused(t, hsm.Config{URI: token.URI}, keystore.ErrPIN, "no PIN source")
 	refused(t, hsm.Config{URI: token.URI, PIN: "file:/nowhere/pin"}, keystore.ErrPIN, "no such file")
 	refused(t, hsm.Config{URI: token.URI, PIN: hsm.PINSource("file:" + write(t, "pin", "1234", 0o640))}, keystore.ErrPIN, "chmod 600")

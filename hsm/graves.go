@@ -3,24 +3,33 @@ package hsm
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// graves are session objects that should be gone, and may not be: their
-// destruction failed, or the module said that it did not make them, or that it
-// does not know them. What destroys them must not hit another object that got the
-// same handle meanwhile. So from the first failure on, and for a minute, objects
-// get a CKA_ID, which no two of them share: one with a name goes by that, and one
-// without by its handle, if there is still an object without a name. They have
-// none otherwise, since a name costs as much as a quarter of the key.
+// graves are the session objects that should be gone but may still exist: destroying
+// them failed, or the module said that it did not make them, or that it does not know
+// them. Destroying them later must not hit another object that got the same handle
+// meanwhile. So for a minute after a failure, each new object gets a CKA_ID of its own,
+// by which it is found again. An object without one is found by its handle, if the
+// object there still has no CKA_ID. Without failures objects get none, since it costs a
+// quarter of the time of making a key.
 type graves struct {
+	conn     *connection
+	name     string        // begins the CKA_ID of the session objects of this store
+	made     atomic.Uint64 // how many objects got one
+	troubled atomic.Int64  // until when session objects get one, in nanoseconds since 1970
+
 	mu      sync.Mutex
 	all     []ref
-	seen    int // of them, those that were seen
+	seen    int // of those, known by a handle
 	digging bool
 
 	sessions []openSession // that could not be closed
@@ -35,8 +44,8 @@ type openSession struct {
 
 // A ref is what leads to an object in the token.
 type ref struct {
-	handle uint    // 0: nobody has seen it
-	epoch  uint64  // that the handle is of
+	handle uint    // 0: not known
+	epoch  uint64  // of the life in which the handle is valid
 	id     string  // its CKA_ID, if it has one
 	origin *origin // of a session object
 }
@@ -49,23 +58,22 @@ const (
 )
 
 // trouble gives names to the objects that are made from now on.
-func (s *Store) trouble() { s.troubled.Store(time.Now().Add(troubleTime).UnixNano()) }
+func (g *graves) trouble() { g.troubled.Store(time.Now().Add(troubleTime).UnixNano()) }
 
 // newID names a session object, while there is trouble.
-func (s *Store) newID() string {
-	if until := s.troubled.Load(); until == 0 || time.Now().UnixNano() > until {
+func (g *graves) newID() string {
+	if until := g.troubled.Load(); until == 0 || time.Now().UnixNano() > until {
 		return ""
 	}
-	return s.name + string(binary.BigEndian.AppendUint64(nil, s.made.Add(1)))
+	return g.name + string(binary.BigEndian.AppendUint64(nil, g.made.Add(1)))
 }
 
-// bury notes objects to be destroyed by and by.
-func (s *Store) bury(all ...ref) {
+// bury notes objects to be destroyed in the background.
+func (g *graves) bury(all ...ref) {
 	if len(all) == 0 {
 		return
 	}
-	s.trouble()
-	g := &s.graves
+	g.trouble()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, dead := range all {
@@ -76,26 +84,25 @@ func (s *Store) bury(all ...ref) {
 		if dead.handle != 0 {
 			g.seen++
 		}
-		s.startDigging()
+		g.startDigging()
 	}
 }
 
 // startDigging has dig run. The caller holds the lock of the graves.
-func (s *Store) startDigging() {
-	if !s.graves.digging {
-		s.graves.digging = true
-		go s.dig()
+func (g *graves) startDigging() {
+	if !g.digging {
+		g.digging = true
+		go g.dig()
 	}
 }
 
-// closeLater notes a session to be closed by and by.
-func (s *Store) closeLater(o openSession) {
-	g := &s.graves
+// closeLater notes a session to be closed in the background.
+func (g *graves) closeLater(o openSession) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.sessions) < maxGraves {
 		g.sessions = append(g.sessions, o)
-		s.startDigging()
+		g.startDigging()
 	}
 }
 
@@ -108,13 +115,12 @@ func (g *graves) keep(o *origin) {
 }
 
 // closeLeft closes the sessions that were left open.
-func (s *Store) closeLeft() {
-	g := &s.graves
+func (g *graves) closeLeft() {
 	g.mu.Lock()
 	left := slices.Clone(g.sessions)
 	g.mu.Unlock()
 	for _, o := range left {
-		if s.closeLeftOne(o) {
+		if g.closeLeftOne(o) {
 			g.mu.Lock()
 			g.sessions = slices.DeleteFunc(g.sessions, func(other openSession) bool { return other == o })
 			g.mu.Unlock()
@@ -124,28 +130,28 @@ func (s *Store) closeLeft() {
 
 // closeLeftOne reports whether the session is closed. Its handle may have been
 // given again by now, if the module closed it and said otherwise.
-func (s *Store) closeLeftOne(o openSession) bool {
-	if !s.mod.gate.enter(s.wait) {
+func (g *graves) closeLeftOne(o openSession) bool {
+	if !g.conn.mod.gate.enter(g.conn.wait) {
 		return false
 	}
-	defer s.mod.gate.leave()
-	if s.isClosed() || o.generation != s.mod.generation.Load() || s.knows(o.handle) {
+	defer g.conn.mod.gate.leave()
+	if g.conn.isClosed() || o.generation != g.conn.mod.generation.Load() || g.conn.knows(o.handle) {
 		return true
 	}
-	err := s.closeSession(o.handle)
+	err := g.conn.closeSession(o.handle)
 	return err == nil || classOf(err) == classSession
 }
 
 // closeAbandoned closes what no pool has, at the end of the store.
-func (s *Store) closeAbandoned() {
-	left := s.graves.forget()
-	s.graves.mu.Lock()
-	left = append(left, s.graves.sessions...)
-	s.graves.sessions = nil
-	s.graves.mu.Unlock()
+func (g *graves) closeAbandoned() {
+	left := g.forget()
+	g.mu.Lock()
+	left = append(left, g.sessions...)
+	g.sessions = nil
+	g.mu.Unlock()
 	for _, o := range left {
-		if o.generation == s.mod.generation.Load() {
-			_ = s.closeSession(o.handle)
+		if o.generation == g.conn.mod.generation.Load() {
+			_ = g.conn.closeSession(o.handle)
 		}
 	}
 }
@@ -175,7 +181,7 @@ func (g *graves) next() (dead ref, more bool) {
 	return ref{}, g.digging
 }
 
-func (g *graves) count() int {
+func (g *graves) size() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.seen
@@ -194,21 +200,21 @@ func (g *graves) gone(dead ref) {
 }
 
 // dig destroys and closes what is on the lists until nothing is left.
-func (s *Store) dig() {
+func (g *graves) dig() {
 	pause := digTime
 	for {
-		s.closeLeft()
-		dead, more := s.graves.next()
+		g.closeLeft()
+		dead, more := g.next()
 		if !more {
 			return
 		}
-		if dead != (ref{}) && s.exhume(dead) == nil {
-			s.graves.gone(dead)
+		if dead != (ref{}) && g.exhume(dead) == nil {
+			g.gone(dead)
 			pause = digTime
 			continue
 		}
 		select {
-		case <-s.done:
+		case <-g.conn.done:
 			return
 		case <-time.After(pause):
 			pause = min(2*pause, longestDig)
@@ -216,24 +222,24 @@ func (s *Store) dig() {
 	}
 }
 
-// exhume destroys an object, if it is still there. One of an older life is not.
-func (s *Store) exhume(dead ref) error {
-	err := s.on(s.sessions, dead.epoch, func(session uint, _ uint64) error {
+// exhume destroys an object, if it still exists. Objects of an older life do not.
+func (g *graves) exhume(dead ref) error {
+	err := g.conn.on(g.conn.sessions, dead.epoch, func(session uint, _ uint64) error {
 		if dead.id == "" {
-			return s.destroyNameless(session, dead.handle)
+			return g.destroyNameless(session, dead.handle)
 		}
-		found, err := s.find(session, template{}.flag(pkcs11.CKA_TOKEN, false).add(pkcs11.CKA_ID, []byte(dead.id)))
+		found, err := g.conn.find(session, template{}.flag(pkcs11.CKA_TOKEN, false).add(pkcs11.CKA_ID, []byte(dead.id)))
 		if err != nil {
 			return err
 		}
 		for _, h := range found {
-			if err := s.destroy(session, h); err != nil {
+			if err := g.conn.destroy(session, h); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if now := s.life.Load(); now != nil && now.epoch != dead.epoch {
+	if now := g.conn.life.Load(); now != nil && now.epoch != dead.epoch {
 		return nil
 	}
 	return err
@@ -241,8 +247,8 @@ func (s *Store) exhume(dead ref) error {
 
 // destroyNameless destroys the session object with that handle, unless it has a
 // name, or there is none.
-func (s *Store) destroyNameless(session, handle uint) error {
-	all, err := s.attributes(session, handle, pkcs11.CKA_TOKEN, pkcs11.CKA_ID)
+func (g *graves) destroyNameless(session, handle uint) error {
+	all, err := g.conn.attributes(session, handle, pkcs11.CKA_TOKEN, pkcs11.CKA_ID)
 	switch {
 	case classOf(err) == classObject:
 		return nil
@@ -251,5 +257,38 @@ func (s *Store) destroyNameless(session, handle uint) error {
 	case !bytes.Equal(all[pkcs11.CKA_TOKEN], []byte{0}) || len(all[pkcs11.CKA_ID]) > 0:
 		return nil // another one
 	}
-	return s.destroy(session, handle)
+	return g.conn.destroy(session, handle)
+}
+
+// dispose destroys the object of a session key, now or in the background, unless it
+// died with its session.
+func (g *graves) dispose(dead ref) {
+	if dead.epoch == 0 {
+		return
+	}
+	defer g.count(dead, -1)
+	err := g.conn.on(g.conn.anchors, dead.epoch, func(session uint, _ uint64) error {
+		g.discard(session, dead)
+		return nil
+	})
+	if errors.Is(err, keystore.ErrBusy) || errors.Is(err, keystore.ErrUnavailable) && classOf(err) != classStale {
+		g.bury(dead)
+	}
+}
+
+// count adds n to the number of live session objects, unless the life of r is over.
+func (g *graves) count(r ref, n int64) {
+	if now := g.conn.life.Load(); now != nil && now.epoch == r.epoch {
+		now.objects.Add(n)
+	}
+	if r.origin.add(n) {
+		g.closeLater(r.origin.session)
+	}
+}
+
+// discard destroys an object that was just made.
+func (g *graves) discard(session uint, dead ref) {
+	if dead.handle != 0 && g.conn.destroy(session, dead.handle) != nil {
+		g.bury(dead)
+	}
 }

@@ -2,7 +2,6 @@ package hsm
 
 import (
 	"crypto"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -83,7 +82,7 @@ func (k *object) Close() error {
 	k.closed = true
 	dead := k.last()
 	k.mu.Unlock()
-	k.store.dispose(dead)
+	k.store.graves.dispose(dead)
 	return nil
 }
 
@@ -95,33 +94,6 @@ func (k *object) last() (dead ref) {
 		dead, k.ref = k.ref, ref{}
 	}
 	return dead
-}
-
-// dispose destroys the object of a session key, now or by and by. Or it died with
-// its session.
-func (s *Store) dispose(dead ref) {
-	if dead.epoch == 0 {
-		return
-	}
-	defer s.count(dead, -1)
-	err := s.on(s.anchors, dead.epoch, func(session uint, _ uint64) error {
-		s.discard(session, dead)
-		return nil
-	})
-	if errors.Is(err, keystore.ErrBusy) || errors.Is(err, keystore.ErrUnavailable) && classOf(err) != classStale {
-		s.bury(dead)
-	}
-}
-
-// count adds to the session objects that are alive, unless the life that they are
-// of is over.
-func (s *Store) count(r ref, n int64) {
-	if now := s.life.Load(); now != nil && now.epoch == r.epoch {
-		now.objects.Add(n)
-	}
-	if r.origin.add(n) {
-		s.closeLater(r.origin.session)
-	}
 }
 
 // use runs op with the handle on a session of the pool. A closing of the key
@@ -137,7 +109,7 @@ func (k *object) use(p *pool, op func(session, handle uint, epoch uint64) error)
 
 // run is use on a pooled session, and again as far as a failure allows.
 func (k *object) run(op func(session, handle uint) error) error {
-	return k.store.attempt(func() error {
+	return k.store.recovery.attempt(func() error {
 		return k.use(k.store.sessions, func(session, handle uint, _ uint64) error { return op(session, handle) })
 	}, nil, k)
 }
@@ -172,8 +144,8 @@ func (k *object) release() {
 	k.users--
 	dead, dropped := k.last(), k.takeDropped()
 	k.mu.Unlock()
-	k.store.dispose(dead)
-	k.store.bury(dropped...)
+	k.store.graves.dispose(dead)
+	k.store.graves.bury(dropped...)
 }
 
 // restore gets a new handle, unless another goroutine got one meanwhile.
@@ -192,7 +164,7 @@ func (k *object) restore(epoch uint64) error {
 	found := object{store: s, algorithm: k.algorithm, locked: true}
 	switch {
 	case k.label != "":
-		v, err := s.findVersion(k.label, k.version)
+		v, err := s.rings.findVersion(k.label, k.version)
 		if err != nil {
 			return err
 		}
@@ -208,7 +180,7 @@ func (k *object) restore(epoch uint64) error {
 	k.ref = found.ref
 	dead := k.last()
 	k.mu.Unlock()
-	s.dispose(dead)
+	s.graves.dispose(dead)
 	return nil
 }
 
@@ -222,16 +194,16 @@ func (k *object) forget(epoch uint64) bool {
 	}
 	if k.epoch == epoch {
 		if k.label != "" {
-			k.store.outdate(k.label)
+			k.store.rings.outdate(k.label)
 		} else {
-			k.store.count(k.ref, -1)
+			k.store.graves.count(k.ref, -1)
 			k.dropped = append(k.dropped, k.ref)
 		}
 		k.ref = ref{}
 	}
 	dropped := k.takeDropped()
 	k.mu.Unlock()
-	k.store.bury(dropped...) // in case the token knows it after all
+	k.store.graves.bury(dropped...) // in case the token knows it after all
 	return true
 }
 

@@ -30,8 +30,8 @@ func patience(start time.Time, since *time.Time, wait time.Duration) time.Time {
 	return end
 }
 
-// A lock is held through calls into the module, which may not return: nobody
-// waits for it longer than the caller says.
+// A lock is held through calls into the module, which may not return, so waiting for
+// it is limited.
 type lock struct {
 	mu    sync.Mutex
 	since atomic.Pointer[time.Time] // when it was taken

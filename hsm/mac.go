@@ -24,7 +24,7 @@ func (k *object) sum(mechanism uint, data []byte, size int) ([]byte, error) {
 		return exactly("C_Sign", n, size, err)
 	})
 	if err != nil {
-		return nil, k.store.ours(err)
+		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
 }

@@ -15,7 +15,7 @@ import (
 // be another token of the same name by then, or another key under the same label.
 type mark struct {
 	value   []byte // what the key makes of a constant, or its check value
-	witness []byte // of a sealing key: a key that it wrapped, and nobody has
+	witness []byte // of a sealing key: a random key that it wrapped
 }
 
 var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // two blocks of AES
@@ -23,25 +23,25 @@ var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x
 // markOf makes the mark of a key. One that only unwraps has its check value, as far
 // as the module tells one (PKCS #11 v2.40 section 4.10.2); a pair has its public
 // half, which is remembered besides.
-func (s *Store) markOf(session uint, e evidence) (m mark, err error) {
+func (i *inspector) markOf(session uint, e evidence) (m mark, err error) {
 	switch a := e.Algorithm; a {
 	case keystore.SealSession256, keystore.SealWrapping256:
 		if m.witness = e.witness; m.witness == nil {
 			t := &trial{kek: e.handle, wrapped: make([]byte, 24)}
-			err = t.wrapThrowaway(s, session)
+			err = t.wrapThrowaway(i, session)
 			m.witness = t.wrapped
 		}
 		return m, err
 	case keystore.AESWrap128, keystore.AESUnwrap128, keystore.AESReveal128:
-		m.value, err = s.attribute(session, e.handle, pkcs11.CKA_CHECK_VALUE)
+		m.value, err = i.attribute(session, e.handle, pkcs11.CKA_CHECK_VALUE)
 		return m, err
 	}
-	m.value, err = s.markValue(session, e)
+	m.value, err = i.markValue(session, e)
 	return m, err
 }
 
 // markValue is what a key makes of a constant.
-func (s *Store) markValue(session uint, e evidence) ([]byte, error) {
+func (i *inspector) markValue(session uint, e evidence) ([]byte, error) {
 	k, err := kindOf(e.Algorithm)
 	if err != nil || !e.Algorithm.Secret() {
 		return nil, nil
@@ -51,19 +51,19 @@ func (s *Store) markValue(session uint, e evidence) ([]byte, error) {
 	switch k.mechanisms[0] {
 	case pkcs11.CKM_AES_CBC:
 		function = "C_Encrypt"
-		n, err = s.encrypt(session, e.handle, pkcs11.CKM_AES_CBC, make([]byte, 16), constant, out)
+		n, err = i.encrypt(session, e.handle, pkcs11.CKM_AES_CBC, make([]byte, 16), constant, out)
 	case pkcs11.CKM_AES_CMAC:
 		out = out[:16]
-		n, err = s.sign(session, e.handle, pkcs11.CKM_AES_CMAC, constant, out)
+		n, err = i.sign(session, e.handle, pkcs11.CKM_AES_CMAC, constant, out)
 	default:
-		n, err = s.sign(session, e.handle, pkcs11.CKM_SHA256_HMAC, constant, out)
+		n, err = i.sign(session, e.handle, pkcs11.CKM_SHA256_HMAC, constant, out)
 	}
 	return out, exactly(function, n, len(out), err)
 }
 
-// sameAs is an error unless the key is the one it was. It is the device that is at
-// fault then, and nobody's credentials.
-func (s *Store) sameAs(session uint, e evidence, old version) error {
+// sameAs returns an error unless the key is the one it was. The device is at fault
+// then.
+func (i *inspector) sameAs(session uint, e evidence, old version) error {
 	e.Algorithm = old.algorithm
 	same := true
 	switch public := old.public.(type) {
@@ -71,14 +71,14 @@ func (s *Store) sameAs(session uint, e evidence, old version) error {
 		now, err := rsaPublic(e.told)
 		same = err == nil && public.Equal(now)
 	case *ecdsa.PublicKey:
-		now, err := s.publicHalf(session, e)
+		now, err := i.publicHalf(session, e)
 		if err != nil {
 			return err
 		}
 		same = public.Equal(now)
 	default:
 		var err error
-		if same, err = s.marked(session, e, old.mark); err != nil {
+		if same, err = i.marked(session, e, old.mark); err != nil {
 			return err
 		}
 	}
@@ -93,9 +93,9 @@ func notTheSame(label string, version uint32) error {
 }
 
 // marked reports whether a secret key makes the mark again.
-func (s *Store) marked(session uint, e evidence, old mark) (bool, error) {
+func (i *inspector) marked(session uint, e evidence, old mark) (bool, error) {
 	if old.witness == nil {
-		now, err := s.markOf(session, e)
+		now, err := i.markOf(session, e)
 		return bytes.Equal(now.value, old.value), err
 	}
 	t := &trial{kek: e.handle, mechanism: ckmKeyWrap, wrapped: old.witness}
@@ -103,5 +103,5 @@ func (s *Store) marked(session uint, e evidence, old mark) (bool, error) {
 	if e.Algorithm == keystore.SealWrapping256 {
 		t.target, _ = kindOf(keystore.AESWrap128)
 	}
-	return true, t.sound(s, session) // what another key wrapped does not unwrap (RFC 3394 section 2.2.3)
+	return true, t.sound(i, session) // what another key wrapped does not unwrap (RFC 3394 section 2.2.3)
 }

@@ -2,21 +2,20 @@ package hsm
 
 import "github.com/msl-hsm/msl-hsm/keystore"
 
-// What List notes of keys that were made by older versions.
+// The notes of List about keys that were made by older versions.
 const (
 	noteTemplate = "older-template: whoever has the PIN can make what it unwraps a token object, or public, or derive from it; make a new version"
 	noteUntold   = "untold-template: the token does not tell what it demands of keys that this one unwraps"
 )
 
-// notes tells of a key that unwraps whether it demands what new ones do, see
-// pinned. A key that lacks it is taken all the same: whoever has a deployment
-// with such keys must be able to start it.
-func (s *Store) notes(session uint, e evidence) ([]string, error) {
+// notes reports whether a key that unwraps lacks what new keys demand, see pinned.
+// Such a key is accepted all the same, so that existing deployments start.
+func (i *inspector) notes(session uint, e evidence) ([]string, error) {
 	k, err := kindOf(e.Algorithm)
 	if err != nil || e.Algorithm == keystore.AESReveal128 || len(k.pinned) == 0 {
 		return nil, nil
 	}
-	declared, err := s.declared(session, e.handle)
+	declared, err := i.declared(session, e.handle)
 	switch {
 	case err != nil:
 		return nil, err

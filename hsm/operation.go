@@ -36,17 +36,34 @@ type functions struct{ list *C.ck_functions }
 // A calls counts the calls of C_ functions by their place in the table.
 type calls [C.FN_count]atomic.Uint64
 
-// A library calls a module and counts the calls for one store. Its methods do
-// no more than one thing in the token; whoever calls them holds the module's
-// drain lock and has the session for itself.
-type library struct {
+// An entry is the way into a module. It counts the calls for one store.
+type entry struct {
 	functions
 	calls *calls
 	seen  *tap // by a test, or nil
 }
 
+// A library calls a module. Its methods do no more than one thing in the token. The
+// caller has entered the module's gate and has the session for itself.
+type library struct {
+	*entry
+	tokenCalls
+	objectCalls
+	keyCalls
+}
+
+// tokenCalls are about slots, tokens, sessions and the login.
+type tokenCalls struct{ *entry }
+
+// objectCalls find objects, make them of a template, and read and change attributes.
+type objectCalls struct{ *entry }
+
+// keyCalls use keys, and make new ones.
+type keyCalls struct{ *entry }
+
 func newLibrary(f functions) library {
-	return library{functions: f, calls: new(calls)}
+	e := &entry{functions: f, calls: new(calls)}
+	return library{e, tokenCalls{e}, objectCalls{e}, keyCalls{e}}
 }
 
 // doing names the function that a session was last at.
@@ -98,9 +115,9 @@ func mem(b []byte) (*C.ck_byte, C.ck_ulong) {
 
 // count notes calls of the functions, up to the one that failed, and makes its
 // answer an error.
-func (l library) count(r C.msl_result, functions ...int) error {
+func (e *entry) count(r C.msl_result, functions ...int) error {
 	for _, fn := range functions {
-		l.calls[fn].Add(1)
+		e.calls[fn].Add(1)
 		if r.rv != 0 && fn == int(r.fn) {
 			break
 		}
@@ -115,25 +132,25 @@ func newMade(r C.msl_result) made {
 	return made{ref{handle: uint(r.value)}, int(r.sensitive), int(r.extractable), int(r.size)}
 }
 
-func (l library) login(session, user uint, pin []byte) error {
+func (l tokenCalls) login(session, user uint, pin []byte) error {
 	p, n := mem(pin)
 	return l.count(C.msl_login(l.list, C.ck_ulong(session), C.ck_ulong(user), p, n), C.FN_Login)
 }
 
-func (l library) initToken(slot uint, pin []byte, label [32]byte) error {
+func (l tokenCalls) initToken(slot uint, pin []byte, label [32]byte) error {
 	p, n := mem(pin)
 	b, _ := mem(label[:])
 	return l.count(C.msl_init_token(l.list, C.ck_ulong(slot), p, n, b), C.FN_InitToken)
 }
 
-func (l library) initPIN(session uint, pin []byte) error {
+func (l tokenCalls) initPIN(session uint, pin []byte) error {
 	p, n := mem(pin)
 	return l.count(C.msl_init_pin(l.list, C.ck_ulong(session), p, n), C.FN_InitPIN)
 }
 
 // crypt runs a single-part operation and returns the length of what it wrote
 // into out. It may write over in.
-func (l library) crypt(init C.int, session, key, mechanism uint, iv, in, out []byte) (int, error) {
+func (l keyCalls) crypt(init C.int, session, key, mechanism uint, iv, in, out []byte) (int, error) {
 	l.seen.note(iv, in)
 	v, vn := mem(iv)
 	i, in1 := mem(in)
@@ -143,24 +160,24 @@ func (l library) crypt(init C.int, session, key, mechanism uint, iv, in, out []b
 	return int(r.value), l.count(r, int(init), int(init)+1)
 }
 
-func (l library) encrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
+func (l keyCalls) encrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
 	return l.crypt(C.FN_EncryptInit, session, key, mechanism, iv, in, out)
 }
 
-func (l library) decrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
+func (l keyCalls) decrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
 	return l.crypt(C.FN_DecryptInit, session, key, mechanism, iv, in, out)
 }
 
 // signWith is sign with parameters of the mechanism that are numbers alone.
-func (l library) signWith(session, key, mechanism uint, params, in, out []byte) (int, error) {
+func (l keyCalls) signWith(session, key, mechanism uint, params, in, out []byte) (int, error) {
 	return l.crypt(C.FN_SignInit, session, key, mechanism, params, in, out)
 }
 
-func (l library) sign(session, key, mechanism uint, in, out []byte) (int, error) {
+func (l keyCalls) sign(session, key, mechanism uint, in, out []byte) (int, error) {
 	return l.crypt(C.FN_SignInit, session, key, mechanism, nil, in, out)
 }
 
-func (l library) wrap(session, mechanism, kek, key uint, out []byte) (int, error) {
+func (l keyCalls) wrap(session, mechanism, kek, key uint, out []byte) (int, error) {
 	o, on := mem(out)
 	r := C.msl_wrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), C.ck_ulong(key), o, on)
 	l.seen.note(out)
@@ -169,7 +186,7 @@ func (l library) wrap(session, mechanism, kek, key uint, out []byte) (int, error
 
 // wrapFor makes a session object of the peer's public key, wraps under it and
 // destroys it.
-func (l library) wrapFor(session uint, peer []byte, key uint, out []byte) (int, error) {
+func (l keyCalls) wrapFor(session uint, peer []byte, key uint, out []byte) (int, error) {
 	p, pn := mem(peer)
 	o, on := mem(out)
 	r := C.msl_wrap_for(l.list, C.ck_ulong(session), p, pn, C.ck_ulong(key), o, on)
@@ -177,7 +194,7 @@ func (l library) wrapFor(session uint, peer []byte, key uint, out []byte) (int, 
 	return int(r.value), l.count(r, C.FN_CreateObject, C.FN_WrapKey, C.FN_DestroyObject)
 }
 
-func (l library) unwrap(session, mechanism, kek uint, in, template []byte) (made, error) {
+func (l keyCalls) unwrap(session, mechanism, kek uint, in, template []byte) (made, error) {
 	i, in1 := mem(in)
 	t, tn := mem(template)
 	l.seen.note(in, template)
@@ -186,7 +203,7 @@ func (l library) unwrap(session, mechanism, kek uint, in, template []byte) (made
 }
 
 // reveal unwraps an object, reads its value into out and destroys it.
-func (l library) reveal(session, kek uint, in, template, out []byte) (int, error) {
+func (l keyCalls) reveal(session, kek uint, in, template, out []byte) (int, error) {
 	i, in1 := mem(in)
 	t, tn := mem(template)
 	o, on := mem(out)
@@ -205,7 +222,7 @@ func (l library) wrapData(session uint, template []byte, kek uint, out []byte) (
 	return n, errors.Join(err, l.destroy(session, m.handle))
 }
 
-func (l library) generate(session, mechanism uint, template []byte) (made, error) {
+func (l keyCalls) generate(session, mechanism uint, template []byte) (made, error) {
 	t, tn := mem(template)
 	l.seen.note(template)
 	r := C.msl_generate(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), t, tn)
@@ -213,7 +230,7 @@ func (l library) generate(session, mechanism uint, template []byte) (made, error
 }
 
 // generatePair returns the private key, and the handle of the public one.
-func (l library) generatePair(session, mechanism uint, public, private []byte) (made, uint, error) {
+func (l keyCalls) generatePair(session, mechanism uint, public, private []byte) (made, uint, error) {
 	var handle C.ck_ulong
 	p, pn := mem(public)
 	q, qn := mem(private)
@@ -224,7 +241,7 @@ func (l library) generatePair(session, mechanism uint, public, private []byte) (
 }
 
 // create makes an object and reads its attributes back.
-func (l library) create(session uint, template []byte) (made, error) {
+func (l objectCalls) create(session uint, template []byte) (made, error) {
 	t, tn := mem(template)
 	l.seen.note(template)
 	r := C.msl_create(l.list, C.ck_ulong(session), t, tn)
@@ -235,7 +252,7 @@ func (l library) create(session uint, template []byte) (made, error) {
 }
 
 // set changes attributes, if the template has any, and reads back.
-func (l library) set(session, object uint, template []byte) (made, error) {
+func (l objectCalls) set(session, object uint, template []byte) (made, error) {
 	t, tn := mem(template)
 	l.seen.note(template)
 	r := C.msl_set(l.list, C.ck_ulong(session), C.ck_ulong(object), t, tn)
@@ -245,19 +262,19 @@ func (l library) set(session, object uint, template []byte) (made, error) {
 	return newMade(r), l.count(r, C.FN_SetAttributeValue, C.FN_GetAttributeValue)
 }
 
-func (l library) destroy(session, object uint) error {
+func (l objectCalls) destroy(session, object uint) error {
 	return l.count(C.msl_destroy(l.list, C.ck_ulong(session), C.ck_ulong(object)), C.FN_DestroyObject)
 }
 
 // digestKey hashes the value of a key.
-func (l library) digestKey(session, mechanism, key uint, out []byte) (int, error) {
+func (l keyCalls) digestKey(session, mechanism, key uint, out []byte) (int, error) {
 	o, on := mem(out)
 	r := C.msl_digest_key(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(key), o, on)
 	return int(r.value), l.count(r, C.FN_DigestInit, C.FN_DigestKey, C.FN_DigestFinal)
 }
 
 // nested reads an attribute that is a template of numbers and truth values.
-func (l library) nested(session, object, attribute uint) (map[uint]uint, error) {
+func (l objectCalls) nested(session, object, attribute uint) (map[uint]uint, error) {
 	var types, values [24]C.ck_ulong
 	r := C.msl_nested(l.list, C.ck_ulong(session), C.ck_ulong(object), C.ck_ulong(attribute), &types[0], &values[0], C.ck_ulong(len(types)))
 	if err := l.count(r, C.FN_GetAttributeValue); err != nil {

@@ -21,32 +21,32 @@ func (o *origin) add(n int64) bool {
 }
 
 // originOf is that of a session which the caller has.
-func (s *Store) originOf(session uint) *origin {
-	o, _ := s.origins.Load(session)
+func (c *connection) originOf(session uint) *origin {
+	o, _ := c.origins.Load(session)
 	own, _ := o.(*origin)
 	return own
 }
 
 // retire takes the session out of the pool, now or when it is taken next.
-func (s *Store) retire(o *origin) {
+func (c *connection) retire(o *origin) {
 	if o == nil {
 		return
 	}
 	o.retired.Store(true)
-	if !s.mod.gate.tryEnter() {
+	if !c.mod.gate.tryEnter() {
 		return
 	}
-	defer s.mod.gate.leave()
-	if !s.isClosed() {
-		s.sweepOut(s.anchors, func(own *session) bool { return own.origin == o })
+	defer c.mod.gate.leave()
+	if !c.isClosed() {
+		c.sweepOut(c.anchors, func(own *session) bool { return own.origin == o })
 	}
 }
 
 // detach leaves the session, which lost its place in the pool, to its objects.
-func (s *Store) detach(o *origin) {
-	s.graves.keep(o)
+func (c *connection) detach(o *origin) {
+	c.graves.keep(o)
 	o.detached.Store(true)
 	if o.objects.Load() == 0 && o.closed.CompareAndSwap(false, true) {
-		s.closeLater(o.session)
+		c.graves.closeLater(o.session)
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 const maxPIN = 1024
 
-// A PINSource says where the PIN comes from. It is no secret itself:
+// A PINSource says where the PIN comes from. It is not a secret itself:
 //
 //	file:/path       a regular file that only its owner may read
 //	fd:3             an open file descriptor, read to its end
@@ -37,8 +37,7 @@ func ParsePINSource(s string) (PINSource, error) {
 	return PINSource(source), nil
 }
 
-// read reads the PIN once. Where it cannot be read there is an error, never an
-// empty PIN.
+// read reads the PIN once. If it cannot be read there is an error, never an empty PIN.
 func (p PINSource) read() (*pin, error) {
 	source, err := ParsePINSource(string(p))
 	if err != nil {

@@ -56,28 +56,29 @@ func (r Report) failed(untried bool) []string {
 
 // A prober tries a module with keys that it throws away.
 type prober struct {
-	*Store
-	session uint
-	made    []uint
-	report  Report
+	*inspector
+	templates map[keystore.Algorithm]sessionTemplates
+	session   uint
+	made      []uint
+	report    Report
 }
 
 // Probe tries the properties of the module that this package relies on, with
 // keys that it throws away. What does not hold, or cannot be tried, is tried once
 // more: that a device fails says nothing about what it is.
 func (s *Store) Probe() (Report, error) {
-	report, err := s.probeOnce()
+	report, err := probeOnce(s)
 	if err == nil && len(report.failed(false))+len(report.failed(true)) > 0 {
-		report, err = s.probeOnce()
+		report, err = probeOnce(s)
 	}
-	return report, s.explain(err)
+	return report, s.recovery.explain(err)
 }
 
-func (s *Store) probeOnce() (Report, error) {
+func probeOnce(s *Store) (Report, error) {
 	var report Report
-	err := s.attempt(func() error {
+	err := s.recovery.attempt(func() error {
 		return s.on(s.sessions, 0, func(session uint, _ uint64) error {
-			p := &prober{Store: s, session: session}
+			p := &prober{inspector: s.inspector, templates: s.births.templates, session: session}
 			err := p.run()
 			report = p.report
 			return err
@@ -87,19 +88,19 @@ func (s *Store) probeOnce() (Report, error) {
 }
 
 // prove refuses a module or sealing keys that do not protect.
-func (s *Store) prove() error {
+func prove(s *Store) error {
 	report, err := s.Probe()
 	if err != nil {
 		return err
 	}
-	if failed := s.notAllowed(report.failed(false)); len(failed) > 0 {
+	if failed := s.inspector.notAllowed(report.failed(false)); len(failed) > 0 {
 		return fmt.Errorf("hsm: %s: %w: %s; to accept a weakness, allow it by name", s.mod.path, keystore.ErrWeakKey, strings.Join(failed, "; "))
 	}
-	if untried := s.notAllowed(report.failed(true)); len(untried) > 0 {
+	if untried := s.inspector.notAllowed(report.failed(true)); len(untried) > 0 {
 		return fmt.Errorf("hsm: %s: whether keys are safe in it could not be tested: %w: %s; try again", s.mod.path, keystore.ErrUnavailable, strings.Join(untried, "; "))
 	}
 	for _, role := range keystore.SealingRoles() {
-		if _, err := s.ring(role.Label(s.prefix)); err != nil && !errors.Is(err, keystore.ErrNotFound) {
+		if _, err := s.rings.ring(role.Label(s.inspector.prefix)); err != nil && !errors.Is(err, keystore.ErrNotFound) {
 			return err
 		}
 	}
@@ -255,7 +256,7 @@ func (p *prober) keeps(free uint) {
 		var n int
 		n, err = p.wrap(p.session, ckmKeyWrap, m.handle, free, t.wrapped)
 		if err = exactly("C_WrapKey", n, len(t.wrapped), err); err == nil {
-			outcome, err = t.tryAll(p.Store, p.session, k.unwrapped, true)
+			outcome, err = t.tryAll(p.inspector, p.session, k.unwrapped, true)
 		}
 	}
 	p.keepsTemplates.Store(err == nil && outcome == refused)

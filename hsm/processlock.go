@@ -18,12 +18,12 @@ const lockWait = 30 * time.Second
 
 // lockToken keeps other processes of this user on this machine from changing the
 // provisioned keys of the token. SoftHSM needs that: one process does not see what
-// another made while it made something itself, until the next change. Without a
-// place for the lock there is none: what provision does holds by itself where a
-// module shows every object to everybody at once.
-func (s *Store) lockToken() (unlock func(), err error) {
+// another made while it made something itself, until the next change. If the
+// lock file cannot be made there is no lock: provision is safe without one if the
+// module shows new objects to all processes at once.
+func (p *provisioner) lockToken() (unlock func(), err error) {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("msl-hsm-%d", os.Getuid()))
-	sum := sha256.Sum256([]byte(s.Serial()))
+	sum := sha256.Sum256([]byte(*p.serial.Load()))
 	name := fmt.Sprintf("keys-%02x.lock", sum[0]) // a file for every token would be left for every token
 	f, err := openLock(dir, name)
 	if err != nil {

@@ -19,7 +19,7 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	return s.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
+	return s.announced(s.provisioner.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
 		k := k
 		if !restrict {
 			k.mechanisms = nil
@@ -32,7 +32,7 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 		public, private := k.pair(a, true, name)
 		m, _, err := s.generatePair(session, k.generate, public, private)
 		return m.handle, err
-	})
+	}))
 }
 
 // Provision makes the next version of a provisioned key from bytes that this
@@ -45,7 +45,7 @@ func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keyst
 	case len(raw) != a.Size():
 		return keystore.Version{}, fmt.Errorf("hsm: provision %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
 	}
-	return s.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
+	return s.announced(s.provisioner.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
 		k := k
 		if !restrict {
 			k.mechanisms = nil
@@ -55,7 +55,15 @@ func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keyst
 		defer clear(t)
 		m, err := s.create(session, t)
 		return m.handle, err
-	})
+	}))
+}
+
+// announced is a new version for whoever asked for it.
+func (s *Store) announced(v version, err error) (keystore.Version, error) {
+	if err != nil {
+		return keystore.Version{}, err
+	}
+	return keystore.Version{Number: v.number, Key: s.provisioned(v).typed()}, nil
 }
 
 // How often a version is made anew where other programs make one at the same time.
@@ -68,80 +76,89 @@ var errTwins = errors.New("hsm: another program made that version at the same ti
 // that does not know such restrictions, without.
 type maker func(session uint, name template, restrict bool) (handle uint, err error)
 
+// A provisioner changes the provisioned keys of a token.
+type provisioner struct {
+	*connection
+	recovery  *recovery
+	inspector *inspector
+	rings     *rings
+	mu        lock // held while keys change
+}
+
 // provision makes the next version of a key. Programs that do so at the same time
 // cannot lock a token against each other. So each looks, after it has made its
 // key, whether another one has the same version; who sees one takes his own back
 // and makes a newer one. Of two that made the same version at the same time at
 // least one sees the other's, so at most one is announced.
-func (s *Store) provision(label string, a keystore.Algorithm, op maker) (keystore.Version, error) {
-	var none keystore.Version
-	if s.isClosed() {
+func (p *provisioner) provision(label string, a keystore.Algorithm, op maker) (version, error) {
+	var none version
+	if p.isClosed() {
 		return none, errClosed
 	}
-	if label == "" || !keystore.LabelFits(s.prefix, label, a) {
+	if label == "" || !keystore.LabelFits(p.inspector.prefix, label, a) {
 		return none, fmt.Errorf("hsm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
-	if err := s.admin.take(s.wait); err != nil {
+	if err := p.mu.take(p.wait); err != nil {
 		return none, err
 	}
-	defer s.admin.free()
-	unlock, err := s.lockToken()
+	defer p.mu.free()
+	unlock, err := p.lockToken()
 	if err != nil {
 		return none, err
 	}
 	defer unlock()
 	for range maxTwins {
-		v, err := s.provisionOnce(label, a, op)
+		v, err := p.provisionOnce(label, a, op)
 		if !errors.Is(err, errTwins) {
-			return v, s.explain(err)
+			return v, p.recovery.explain(err)
 		}
 		time.Sleep(time.Duration(1+rand.IntN(40)) * time.Millisecond)
 	}
 	return none, fmt.Errorf("hsm: other programs keep making versions of the key %q: %w; try again", label, keystore.ErrBusy)
 }
 
-func (s *Store) provisionOnce(label string, a keystore.Algorithm, op maker) (keystore.Version, error) {
-	var none keystore.Version
-	number, err := s.nextVersion(label, a)
+func (p *provisioner) provisionOnce(label string, a keystore.Algorithm, op maker) (version, error) {
+	var none version
+	number, err := p.nextVersion(label, a)
 	if err != nil {
 		return none, err
 	}
 	id := keyID(label, number)
-	if err := s.make(label, id, op); err != nil {
-		return none, errors.Join(err, s.takeBack(label, id))
+	if err := p.make(label, id, op); err != nil {
+		return none, errors.Join(err, p.takeBack(label, id))
 	}
-	v, err := s.announce(label, number, id)
+	v, err := p.announce(label, number, id)
 	if err != nil {
-		if left := s.takeBack(label, id); left != nil {
+		if left := p.takeBack(label, id); left != nil {
 			return none, fmt.Errorf("%w, after %v", left, err)
 		}
 		return none, fmt.Errorf("the new key is removed: %w", err)
 	}
-	s.forgetLabel(label)
-	_, _ = s.ring(label) // so that it is known to be there, should it vanish
-	return keystore.Version{Number: number, Key: s.provisioned(v).typed()}, nil
+	p.rings.forgetLabel(label)
+	_, _ = p.rings.ring(label) // so that it is known to be there, should it vanish
+	return v, nil
 }
 
 // make makes a token object. A failure of the moment must not loosen the key: only
 // a module that refuses restrictions of mechanisms twice gets a key without.
-func (s *Store) make(label string, id []byte, op maker) error {
-	if err := s.rings.loading.take(s.wait); err != nil {
+func (p *provisioner) make(label string, id []byte, op maker) error {
+	if err := p.rings.loading.take(p.wait); err != nil {
 		return err
 	}
-	defer s.rings.loading.free()
+	defer p.rings.loading.free()
 	name, tries := template{}.named(label, id), 0
 	once := func(session uint, restrict bool) error {
 		if tries++; tries > 1 {
 			// What a try that failed made all the same must not be there twice.
-			if err := s.destroyNamed(session, label, id); err != nil {
+			if err := p.destroyNamed(session, label, id); err != nil {
 				return err
 			}
 		}
 		_, err := op(session, name, restrict)
 		return err
 	}
-	return s.attempt(func() error {
-		return s.on(s.sessions, 0, func(session uint, _ uint64) error {
+	return p.recovery.attempt(func() error {
+		return p.on(p.sessions, 0, func(session uint, _ uint64) error {
 			err := once(session, true)
 			if unrestricted(err) {
 				err = once(session, true)
@@ -162,13 +179,13 @@ func unrestricted(err error) bool {
 
 // announce finds the key that was just made, proves it, and looks for others of
 // its version.
-func (s *Store) announce(label string, number uint32, id []byte) (v version, err error) {
-	err = s.scan(func(session uint, epoch uint64) error {
-		now, err := s.lifeOf(epoch)
+func (p *provisioner) announce(label string, number uint32, id []byte) (v version, err error) {
+	err = p.rings.scan(func(session uint, epoch uint64) error {
+		now, err := p.lifeOf(epoch)
 		if err != nil {
 			return err
 		}
-		all, err := s.labelled(session, label)
+		all, err := p.inspector.labelled(session, label)
 		if err != nil {
 			return err
 		}
@@ -176,7 +193,7 @@ func (s *Store) announce(label string, number uint32, id []byte) (v version, err
 		for _, e := range all {
 			switch {
 			case bytes.Equal(e.id, id):
-				if v, err = s.admit(session, e, nil); err != nil {
+				if v, err = p.rings.admit(session, e, nil); err != nil {
 					return err
 				}
 				v.life, found = now, true
@@ -193,23 +210,23 @@ func (s *Store) announce(label string, number uint32, id []byte) (v version, err
 }
 
 // takeBack destroys what this program made and nobody was told of.
-func (s *Store) takeBack(label string, id []byte) error {
-	err := s.scan(func(session uint, _ uint64) error { return s.destroyNamed(session, label, id) })
+func (p *provisioner) takeBack(label string, id []byte) error {
+	err := p.rings.scan(func(session uint, _ uint64) error { return p.destroyNamed(session, label, id) })
 	if err != nil {
 		return fmt.Errorf("hsm: a new key %q could not be removed, and has the CKA_ID %x: %w", label, id, err)
 	}
 	return nil
 }
 
-func (s *Store) nextVersion(label string, a keystore.Algorithm) (next uint32, err error) {
-	err = s.scan(func(session uint, _ uint64) error {
+func (p *provisioner) nextVersion(label string, a keystore.Algorithm) (next uint32, err error) {
+	err = p.rings.scan(func(session uint, _ uint64) error {
 		next = 1
-		all, err := s.labelled(session, label)
+		all, err := p.inspector.labelled(session, label)
 		if err != nil {
 			return err
 		}
 		for _, e := range all {
-			if e.Algorithm, err = s.algorithmOf(session, e); err != nil {
+			if e.Algorithm, err = p.inspector.algorithmOf(session, e); err != nil {
 				return err
 			}
 			if e.Algorithm != a {

@@ -1,6 +1,6 @@
 package hsm
 
-// What brings bytes into this process, by keys that are made for it alone.
+// Operations that bring bytes into this process, with keys made only for that.
 
 import (
 	"crypto"
@@ -58,9 +58,9 @@ func (k decryptKey) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypte
 		}
 		return decrypt(known)()
 	}
-	if err := k.store.attempt(decrypt(ciphertext), like, k.object); err != nil {
+	if err := k.store.recovery.attempt(decrypt(ciphertext), like, k.object); err != nil {
 		clear(out)
-		return nil, k.store.badData("decrypt", err)
+		return nil, k.store.recovery.badData("decrypt", err)
 	}
 	return out[:n], nil
 }
@@ -82,7 +82,7 @@ func (k revealKey) Reveal(wrapped []byte) ([]byte, error) {
 	})
 	if err != nil {
 		clear(out)
-		return nil, k.store.badData("reveal", err)
+		return nil, k.store.recovery.badData("reveal", err)
 	}
 	return out, nil
 }
@@ -93,8 +93,8 @@ func revealed() template {
 	return append(t.flag(pkcs11.CKA_PRIVATE, true), nest(readable())...)
 }
 
-// WrapData makes a session object of the bytes, wraps it and destroys it: many
-// tokens wrap keys alone.
+// WrapData makes a session object of the bytes, wraps it and destroys it: many tokens
+// wrap only keys.
 func (k wrapKey) WrapData(raw []byte) ([]byte, error) {
 	if err := k.usable(); err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func (k wrapKey) WrapData(raw []byte) ([]byte, error) {
 		return exactly("C_WrapKey", n, len(out), err)
 	})
 	if err != nil {
-		return nil, k.store.ours(err)
+		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
 }

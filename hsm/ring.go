@@ -6,9 +6,11 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -31,6 +33,10 @@ type version struct {
 // rings remembers the provisioned keys by label, newest version first: to find
 // an object takes long in a full token, and to prove it longer.
 type rings struct {
+	*connection
+	recovery  *recovery
+	inspector *inspector
+
 	mu     sync.RWMutex
 	labels map[string][]version
 
@@ -47,13 +53,13 @@ func (v version) epoch() uint64 {
 	return v.life.epoch
 }
 
-func (r *rings) get(label string) []version {
+func (r *rings) known(label string) []version {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.labels[label]
 }
 
-func (r *rings) set(label string, ring []version) {
+func (r *rings) remember(label string, ring []version) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.labels == nil {
@@ -68,9 +74,9 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 	if s.isClosed() {
 		return nil, errClosed
 	}
-	ring, err := s.ring(label)
+	ring, err := s.rings.ring(label)
 	if err != nil {
-		return nil, s.explain(err)
+		return nil, s.recovery.explain(err)
 	}
 	var all []keystore.Version
 	for _, v := range ring {
@@ -88,53 +94,43 @@ func (s *Store) provisioned(v version) *object {
 }
 
 // ring returns every version of a provisioned key, newest first.
-func (s *Store) ring(label string) ([]version, error) {
-	if ring := s.rings.get(label); s.current(ring) {
+func (r *rings) ring(label string) ([]version, error) {
+	if ring := r.known(label); r.current(ring) {
 		return ring, nil
 	}
-	if err := s.rings.loading.take(s.wait); err != nil {
+	if err := r.loading.take(r.wait); err != nil {
 		return nil, err
 	}
-	defer s.rings.loading.free()
-	known := s.rings.get(label)
-	if s.current(known) {
+	defer r.loading.free()
+	known := r.known(label)
+	if r.current(known) {
 		return known, nil
 	}
 	var ring []version
-	err := s.attempt(func() error {
-		return s.on(s.sessions, 0, func(session uint, epoch uint64) (err error) {
-			ring, err = s.load(session, epoch, label, known)
+	err := r.recovery.attempt(func() error {
+		return r.on(r.sessions, 0, func(session uint, epoch uint64) (err error) {
+			ring, err = r.load(session, epoch, label, known)
 			return err
 		})
 	}, nil)
 	if errors.Is(err, keystore.ErrNotFound) {
-		s.forgetLabel(label) // it was looked for well enough
+		r.forgetLabel(label) // it was looked for well enough
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.rings.set(label, ring)
+	r.remember(label, ring)
 	return ring, nil
 }
 
-// lifeOf is the life that handles got in an operation of that epoch are of, unless
-// it ended meanwhile.
-func (s *Store) lifeOf(epoch uint64) (*life, error) {
-	now := s.life.Load()
-	if now == nil || now.epoch != epoch {
-		return nil, &Error{stale: true, epoch: epoch}
-	}
-	return now, nil
-}
-
 // current reports whether the handles of a ring are of the life that there is.
-func (s *Store) current(ring []version) bool {
-	return len(ring) > 0 && ring[0].life != nil && ring[0].life == s.life.Load()
+func (r *rings) current(ring []version) bool {
+	return len(ring) > 0 && ring[0].life != nil && ring[0].life == r.life.Load()
 }
 
 // findVersion finds a provisioned key again.
-func (s *Store) findVersion(label string, number uint32) (version, error) {
-	ring, err := s.ring(label)
+func (r *rings) findVersion(label string, number uint32) (version, error) {
+	ring, err := r.ring(label)
 	if err != nil {
 		return version{}, err
 	}
@@ -151,32 +147,32 @@ func noVersion(label string, number uint32) error {
 }
 
 // forgetLabel drops what is known of a key, because it changes.
-func (s *Store) forgetLabel(label string) {
-	s.rings.mu.Lock()
-	defer s.rings.mu.Unlock()
-	delete(s.rings.labels, label)
+func (r *rings) forgetLabel(label string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.labels, label)
 }
 
 // outdate drops the handles of a key that should still be there.
-func (s *Store) outdate(label string) {
-	s.rings.mu.Lock()
-	defer s.rings.mu.Unlock()
-	if ring, known := s.rings.labels[label]; known {
+func (r *rings) outdate(label string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ring, known := r.labels[label]; known {
 		ring = slices.Clone(ring)
 		ring[0].life = nil
-		s.rings.labels[label] = ring
+		r.labels[label] = ring
 	}
 }
 
 // load finds the versions of a key and proves each: a new one all over, and one
 // that was known before to be the same. That a key which was there is not found
 // does not mean that it is not there: some modules say so when the token went away.
-func (s *Store) load(session uint, epoch uint64, label string, known []version) ([]version, error) {
-	now, err := s.lifeOf(epoch)
+func (r *rings) load(session uint, epoch uint64, label string, known []version) ([]version, error) {
+	now, err := r.lifeOf(epoch)
 	if err != nil {
 		return nil, err
 	}
-	all, err := s.labelled(session, label)
+	all, err := r.inspector.labelled(session, label)
 	if err == nil {
 		err = replaced(all, known)
 	}
@@ -185,7 +181,7 @@ func (s *Store) load(session uint, epoch uint64, label string, known []version) 
 	}
 	var ring []version
 	for _, e := range all {
-		v, err := s.admit(session, e, known)
+		v, err := r.admit(session, e, known)
 		if err != nil {
 			return nil, err
 		}
@@ -196,7 +192,7 @@ func (s *Store) load(session uint, epoch uint64, label string, known []version) 
 	case len(ring) > 0:
 		return newestFirst(ring), nil
 	case len(known) > 0:
-		return nil, s.missing(session, label, known[0].generation != now.generation)
+		return nil, r.missing(session, label, known[0].generation != now.generation)
 	}
 	return nil, fmt.Errorf("hsm: key %q: %w", label, keystore.ErrNotFound)
 }
@@ -216,11 +212,11 @@ func replaced(all []evidence, known []version) error {
 
 // missing is the error of a key that was there: not found, if the module was
 // initialized anew since, and shows other objects.
-func (s *Store) missing(session uint, label string, renewed bool) error {
-	if err := s.checkLogin(session); err != nil {
+func (r *rings) missing(session uint, label string, renewed bool) error {
+	if err := r.checkLogin(session); err != nil {
 		return err
 	}
-	others, err := s.find(session, template{}.flag(pkcs11.CKA_TOKEN, true))
+	others, err := r.find(session, template{}.flag(pkcs11.CKA_TOKEN, true))
 	switch {
 	case err != nil:
 		return err
@@ -241,77 +237,44 @@ func newestFirst(ring []version) []version {
 }
 
 // admit makes a version of what was found, or refuses it.
-func (s *Store) admit(session uint, e evidence, known []version) (v version, err error) {
+func (r *rings) admit(session uint, e evidence, known []version) (v version, err error) {
 	v = version{label: e.Label, number: e.Version, id: e.id, handle: e.handle}
 	for _, old := range known {
 		if old.number == v.number && bytes.Equal(old.id, v.id) {
 			v.algorithm, v.public, v.mark = old.algorithm, old.public, old.mark
-			return v, s.sameAs(session, e, old)
+			return v, r.inspector.sameAs(session, e, old)
 		}
 	}
-	if err := s.judge(session, &e); err != nil {
+	if err := r.inspector.judge(session, &e); err != nil {
 		return v, err
 	}
-	if weak := s.notAllowed(e.Weaknesses); len(weak) > 0 {
+	if weak := r.inspector.notAllowed(e.Weaknesses); len(weak) > 0 {
 		return v, fmt.Errorf("hsm: key %q version %d: %w: %s", e.Label, e.Version, keystore.ErrWeakKey, strings.Join(weak, "; "))
 	}
 	v.algorithm = e.Algorithm
 	if !e.Algorithm.Secret() {
-		if v.public, err = s.publicHalf(session, e); err != nil {
+		if v.public, err = r.inspector.publicHalf(session, e); err != nil {
 			return v, err
 		}
 	}
-	v.mark, err = s.markOf(session, e)
+	v.mark, err = r.inspector.markOf(session, e)
 	return v, err
 }
 
-// noClass is the error of an object that does not say what it is, which each must.
-func noClass() error { return &Error{Function: "C_GetAttributeValue", garbage: "no CKA_CLASS"} }
-
-// labelled reads the secret and private keys with a label.
-func (s *Store) labelled(session uint, label string) ([]evidence, error) {
-	return s.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)))
-}
-
-// keys reads the secret and private keys among the objects that a template finds.
-func (s *Store) keys(session uint, t template) ([]evidence, error) {
-	handles, err := s.find(session, t)
-	if err != nil {
-		return nil, err
+// scan runs op, which reads token objects and may run again. For a moment it does
+// so again too where objects come and go under it: other programs make them.
+func (r *rings) scan(op func(session uint, epoch uint64) error) error {
+	if err := r.loading.take(r.wait); err != nil {
+		return err
 	}
-	var all []evidence
-	for _, h := range handles {
-		e, err := s.read(session, h)
-		if err == nil && e.told[pkcs11.CKA_CLASS] == nil {
-			err = noClass()
+	defer r.loading.free()
+	var err error
+	for try := range 6 {
+		err = r.recovery.attempt(func() error { return r.on(r.sessions, 0, op) }, nil)
+		if c := classOf(err); err == nil || !errors.As(err, new(*Error)) || c != classOther && c != classObject {
+			return err
 		}
-		if err != nil {
-			return nil, err
-		}
-		if e.class == pkcs11.CKO_SECRET_KEY || e.class == pkcs11.CKO_PRIVATE_KEY {
-			all = append(all, e)
-		}
+		time.Sleep(time.Duration(5+10*try+rand.IntN(10)) * time.Millisecond)
 	}
-	return all, nil
-}
-
-// publicHalf reads the public key of a pair: of RSA from the private key, which
-// has it too, and of an EC key from the object beside it.
-func (s *Store) publicHalf(session uint, e evidence) (crypto.PublicKey, error) {
-	if e.keyType == pkcs11.CKK_RSA {
-		return rsaPublic(e.told)
-	}
-	halves, err := s.publicObjects(session, e.Label, e.id)
-	if err != nil {
-		return nil, err
-	}
-	if len(halves) == 0 {
-		return nil, fmt.Errorf("hsm: key %q version %d has no public half in the token: %w", e.Label, e.Version, keystore.ErrNotFound)
-	}
-	return s.publicKey(session, halves[0], e.keyType)
-}
-
-func (s *Store) publicObjects(session uint, label string, id []byte) ([]uint, error) {
-	return s.find(session, template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY).flag(pkcs11.CKA_TOKEN, true).
-		add(pkcs11.CKA_LABEL, []byte(label)).add(pkcs11.CKA_ID, id))
+	return err
 }

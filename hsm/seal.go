@@ -38,7 +38,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return blob, s.explain(err)
+	return blob, s.recovery.explain(err)
 }
 
 func (s *Store) seal(own *object, context []byte) ([]byte, error) {
@@ -51,7 +51,7 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer kek.Close()
-	wrapped, err := s.wrapKey(kek, own)
+	wrapped, err := wrapKeyUnder(kek, own)
 	if err != nil {
 		return nil, err
 	}
@@ -67,11 +67,11 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 
 // sealingKey returns one version of a sealing key, or the newest for 0.
 func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error) {
-	label := keystore.SealingLabel(s.prefix, a)
-	ring, err := s.ring(label)
+	label := keystore.SealingLabel(s.inspector.prefix, a)
+	ring, err := s.rings.ring(label)
 	if err == nil && version > ring[0].number {
-		s.outdate(label) // another program may have made a newer one
-		ring, err = s.ring(label)
+		s.rings.outdate(label) // another program may have made a newer one
+		ring, err = s.rings.ring(label)
 	}
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	}
 	tag, err := s.tag(sealed, context)
 	if err != nil {
-		return nil, s.explain(err)
+		return nil, s.recovery.explain(err)
 	}
 	if subtle.ConstantTimeCompare(tag, sealed.Tag) != 1 {
 		return nil, foreign(a)
@@ -137,9 +137,9 @@ func (s *Store) unwrapSealed(own *object, version uint32, wrapped []byte) error 
 	}
 	defer kek.Close()
 	var doubts []ref
-	err = s.attempt(func() error { return s.unwrapKey(kek, ckmKeyWrap, own, wrapped, &doubts) }, nil, kek)
-	s.settle(doubts, err)
-	return s.ours(err)
+	err = s.recovery.attempt(func() error { return s.births.unwrapKey(kek, ckmKeyWrap, own, wrapped, &doubts) }, nil, kek)
+	s.births.settle(doubts, err)
+	return s.recovery.ours(err)
 }
 
 // lock makes the token refuse to wrap the key, whoever asks. A key whose lock

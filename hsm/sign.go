@@ -68,11 +68,11 @@ func (k signKey) signECDSA(digest []byte) ([]byte, error) {
 }
 
 // publicKey reads a public key, or of RSA the public half of a private one.
-func (s *Store) publicKey(session, handle, keyType uint) (crypto.PublicKey, error) {
+func publicKey(l library, session, handle, keyType uint) (crypto.PublicKey, error) {
 	if keyType == pkcs11.CKK_RSA {
-		return s.publicRSA(session, handle)
+		return publicRSA(l, session, handle)
 	}
-	all, err := s.attributes(session, handle, pkcs11.CKA_EC_PARAMS, pkcs11.CKA_EC_POINT)
+	all, err := l.attributes(session, handle, pkcs11.CKA_EC_PARAMS, pkcs11.CKA_EC_POINT)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +102,8 @@ func (s *Store) publicKey(session, handle, keyType uint) (crypto.PublicKey, erro
 	return public, nil
 }
 
-func (s *Store) publicRSA(session, handle uint) (crypto.PublicKey, error) {
-	all, err := s.attributes(session, handle, toldOfRSA...)
+func publicRSA(l library, session, handle uint) (crypto.PublicKey, error) {
+	all, err := l.attributes(session, handle, toldOfRSA...)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func signsRSA(k kind) bool {
 	return k.keyType == pkcs11.CKK_RSA && k.usages[0] == pkcs11.CKA_SIGN
 }
 
-// onlyPSS reports whether a key is for RSASSA-PSS alone. One that does not say so is
+// onlyPSS reports whether a key is only for RSASSA-PSS. One that does not say so is
 // taken for one that signs with PKCS #1 v1.5.
 func onlyPSS(mechanisms []string) bool {
 	return len(mechanisms) == 1 && mechanisms[0] == mechanismsByName[pkcs11.CKM_RSA_PKCS_PSS]
@@ -59,7 +59,7 @@ func (k pssKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 		return exactly("C_Sign", n, len(out), err)
 	})
 	if err != nil {
-		return nil, k.store.ours(err)
+		return nil, k.store.recovery.ours(err)
 	}
 	return out, nil
 }

@@ -2,17 +2,11 @@ package hsm
 
 import (
 	"cmp"
-	cryptorand "crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/miekg/pkcs11"
 	"golang.org/x/time/rate"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -27,24 +21,25 @@ type Config struct {
 	// PIN is where the user PIN comes from. The default is the pin-source of
 	// the URI.
 	PIN PINSource
-	// Sessions bounds the PKCS #11 sessions that work at a time, and so the
-	// threads that wait for the module. The default is 4. A token's own limit
-	// holds too.
+	// Sessions is the maximum number of PKCS #11 sessions in use at a time, and so
+	// of threads that wait for the module. The default is 4. A lower limit of the
+	// token takes precedence.
 	Sessions int
 	// Wait bounds the wait for one of them. The default is 5 seconds.
 	Wait time.Duration
 	// SealPrefix is the first part of the labels of the sealing keys, see
 	// [keystore.SealingRoles]. The default is [keystore.DefaultPrefix].
 	SealPrefix string
-	// CallTimeout is how long a call into the module may take. While one takes
-	// longer the store is unavailable: operations answer keystore.ErrUnavailable
-	// at once, until it returns. The making of a key pair may take twelve times as
-	// long. The default is 10 seconds.
+	// CallTimeout is how long a call into the module may take. While a call takes
+	// longer, the store is unavailable: operations answer keystore.ErrUnavailable
+	// at once until that call returns. Generating a key pair may take twelve times
+	// as long. The default is 10 seconds.
 	CallTimeout time.Duration
-	// Log is told when the device is lost and when it is back. Nil means nobody.
+	// Log receives an entry when the device is lost and when it is back. Nil means
+	// no log.
 	Log *slog.Logger
-	// AllowWeak names weaknesses of keys and failed checks of the module that
-	// the store must live with. The names are those of Weaknesses.
+	// AllowWeak names weaknesses of keys and failed checks of the module that are
+	// accepted. The names are those of Weaknesses.
 	AllowWeak []string
 }
 
@@ -53,41 +48,17 @@ const (
 	defaultCallTimeout = 10 * time.Second
 )
 
-// A Store is the keys of one PKCS #11 token. It is a [keystore.Store],
+// A Store holds the keys of one PKCS #11 token. It is a [keystore.Store],
 // [keystore.Importer], [keystore.PeerWrapper] and [keystore.Admin].
 type Store struct {
-	library
-	mod       *module
-	uri       *URI
-	wait      time.Duration
-	prefix    string
-	allow     []string
-	log       *slog.Logger
-	templates map[keystore.Algorithm]sessionTemplates
+	*connection             // the sessions and the login
+	recovery    *recovery   // what gets them back
+	inspector   *inspector  // judges what is in the token
+	rings       *rings      // the provisioned keys
+	provisioner provisioner // changes them
+	births      births      // makes session objects
 
-	sessions, anchors *pool
-	keeper            session       // stands for the recovery in the watch
-	done              chan struct{} // closed by Close
-	closing           sync.Once
-	recovery          recovery
-	rings             rings
-	graves            graves
-	origins           sync.Map      // of the open sessions, by handle
-	name              string        // begins the CKA_ID of its session objects
-	made              atomic.Uint64 // how many it made
-	admin             lock          // held while provisioned keys change
-	pin               *pin
-
-	life           atomic.Pointer[life]      // nil while the sessions are not open
-	stuck          atomic.Pointer[stuckCall] // that makes the store unavailable
-	crowded        atomic.Pointer[time.Time] // since when other programs hold the sessions that the pools were promised
-	refused        atomic.Pointer[error]     // what the token said of the PIN
-	epoch          atomic.Uint64             // of the newest life that was begun
-	serial         atomic.Pointer[string]    // of the token that was opened first
-	keepsTemplates atomic.Bool               // the module was seen to keep every UNWRAP_TEMPLATE
-	open           atomic.Int64              // open sessions
-	ticks          atomic.Int64              // of the watch, from 1
-	troubled       atomic.Int64              // until when session objects get names, in nanoseconds since 1970
+	closing sync.Once
 }
 
 var (
@@ -97,11 +68,11 @@ var (
 	_ keystore.Admin       = (*Store)(nil)
 )
 
-// Open opens a token, proves by trying what the module must hold (see Probe),
-// and checks the sealing keys if there are any.
+// Open opens a token, tests that the module protects keys as it must (see
+// [Store.Probe]), and checks the sealing keys if there are any.
 //
-// The login of PKCS #11 is for the process: where another store is open on the
-// same token, the token is logged in already and does not look at the PIN.
+// A PKCS #11 login is valid for the whole process: if another store is open on the
+// same token, the token is logged in already and does not check the PIN.
 func Open(c Config) (*Store, error) {
 	uri, err := ParseURI(c.URI)
 	if err != nil {
@@ -114,13 +85,13 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.prove(); err != nil {
+	if err := prove(s); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// open starts a store whose module and keys nothing is known of yet.
+// open starts a store whose module and keys were not checked yet.
 func (c Config) open(uri *URI) (*Store, error) {
 	path, err := uri.module()
 	if err != nil {
@@ -130,22 +101,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{
-		library: newLibrary(mod.functions), mod: mod, uri: uri, wait: cmp.Or(max(c.Wait, 0), defaultWait),
-		prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak, log: c.Log,
-		templates: map[keystore.Algorithm]sessionTemplates{},
-		done:      make(chan struct{}),
-		name:      cryptorand.Text()[:8],
-		recovery:  recovery{budget: rate.NewLimiter(rate.Every(longestPause), burst)},
-	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	for _, a := range keystore.Algorithms() {
-		if k, err := kindOf(a); err == nil && a.Secret() && !a.Sealing() {
-			s.templates[a] = newSessionTemplates(a, k)
-		}
-	}
+	s := newStore(newConnection(mod, uri, c), c)
 	if err := s.begin(c); err != nil {
 		s.pin.wipe()
 		return nil, errors.Join(err, mod.release(s.wait))
@@ -155,140 +111,27 @@ func (c Config) open(uri *URI) (*Store, error) {
 	return s, nil
 }
 
-// begin finds the token, reads the PIN and opens the first session.
-func (s *Store) begin(c Config) error {
-	var token tokenInfo
-	err := s.patiently(func() (err error) {
-		token, err = s.choose()
-		return err
-	})
-	if err != nil {
-		return err
+// newStore puts a store together.
+func newStore(conn *connection, c Config) *Store {
+	templates := allSessionTemplates()
+	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak}
+	r := &recovery{
+		connection: conn,
+		test:       selfTester{conn.library, templates[keystore.HMACSHA256].unseal},
+		budget:     rate.NewLimiter(rate.Every(longestPause), burst),
 	}
-	// Outside the module: it may wait for a person.
-	if err := s.readPIN(c.PIN, token); err != nil {
-		return err
+	found := &rings{connection: conn, recovery: r, inspector: in}
+	return &Store{
+		connection: conn, recovery: r, inspector: in, rings: found,
+		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
+		births:      births{connection: conn, templates: templates},
 	}
-	working, anchors := limits(c.Sessions, token)
-	s.sessions, s.anchors = newPool(working, false), newPool(anchors, true)
-	return s.patiently(func() error {
-		if s.epoch.Load() > 0 {
-			return s.start() // again: the token may be in another slot
-		}
-		return s.startIn(token)
-	})
 }
 
-// patiently runs op as a call into the module, and again for a moment where it
-// fails in a way that another program may cause: while one logs in to a SoftHSM
-// token, others see no token, one without a PIN, or nothing at all.
-func (s *Store) patiently(op func() error) error {
-	var err error
-	for try := range 8 {
-		if err = s.mod.inside(s.wait, op); !passing(err) {
-			return err
-		}
-		time.Sleep(time.Duration(10+10*try+rand.IntN(20)) * time.Millisecond)
-		if again := s.mod.restartAlone(s.wait); again != nil {
-			return errors.Join(err, again)
-		}
-	}
-	return err
-}
-
-// passing reports whether a failure to open a token may pass by itself. A wrong
-// PIN never does.
-func passing(err error) bool {
-	var e *Error
-	switch {
-	case err == nil, errors.Is(err, errAmbiguousToken):
-		return false
-	case errors.As(err, &e):
-		switch e.Code {
-		case pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_USER_PIN_NOT_INITIALIZED,
-			pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_DEVICE_ERROR:
-			return true
-		}
-		return false
-	}
-	return errors.Is(err, keystore.ErrNotFound)
-}
-
-// limits divides the sessions that a token allows. Of its limits 0 means none,
-// and all ones that it does not tell (PKCS #11 v2.40, CK_TOKEN_INFO); openCryptoki
-// says one less for none.
-func limits(wanted int, t tokenInfo) (working, anchors int) {
-	working, anchors = wanted, 2
-	if working <= 0 {
-		working = 4
-	}
-	for _, limit := range []uint{t.MaxSessions, t.MaxRwSessions} {
-		if limit == 0 || limit >= ^uint(0)-1 {
-			continue
-		}
-		if limit < 4 {
-			anchors = 1
-		}
-		working = max(1, min(working, int(limit)-anchors))
-	}
-	return working, anchors
-}
-
-// errAmbiguousToken is a URI that names several tokens.
-var errAmbiguousToken = fmt.Errorf("several PKCS #11 tokens match: %w", keystore.ErrNotFound)
-
-// choose finds the one token that the URI names: its slot changes when a module
-// is initialized anew.
-func (s *Store) choose() (tokenInfo, error) {
-	all, untold, err := s.mod.tokens(false)
-	if err != nil {
-		return tokenInfo{}, err
-	}
-	var found []tokenInfo
-	for _, t := range all {
-		if s.uri.matches(t) {
-			found = append(found, t)
-		}
-	}
-	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case len(found) > 1:
-		return tokenInfo{}, fmt.Errorf("hsm: %s: %w (the module has %s); add ;serial= to the URI", s.uri, errAmbiguousToken, strings.Join(labels(found), ", "))
-	case untold != nil:
-		return tokenInfo{}, fmt.Errorf("hsm: no readable PKCS #11 token matches %s, and some cannot be read: %w", s.uri, untold)
-	}
-	return tokenInfo{}, &NoTokenError{URI: s.uri.String(), Tokens: labels(all)}
-}
-
-func labels(all []tokenInfo) []string {
-	var names []string
-	for _, t := range all {
-		names = append(names, fmt.Sprintf("%q serial %s", t.Label, t.Serial))
-	}
-	return names
-}
-
-// readPIN reads the PIN where the token wants one and does not ask by itself.
-func (s *Store) readPIN(source PINSource, token tokenInfo) error {
-	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 || token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
-		return nil
-	}
-	if source == "" {
-		source = PINSource(s.uri.PINSource)
-	}
-	if source == "" {
-		return fmt.Errorf("hsm: no PIN source for the PKCS #11 token %q: %w; name one, as file:/path or prompt", token.Label, keystore.ErrPIN)
-	}
-	var err error
-	s.pin, err = source.read()
-	return err
-}
-
-// Close closes the store with every session key it made. Operations that come
-// later get keystore.ErrClosed. It waits for calls under way, but not longer than
-// Config.Wait: where one does not return, the module is left as it is, and the
-// error is keystore.ErrBusy.
+// Close closes the store and every session key that it made. Later operations
+// return keystore.ErrClosed. It waits for calls under way, but not longer than
+// Config.Wait: if a call does not return, the module is left as it is, and the error
+// is keystore.ErrBusy.
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)
@@ -299,7 +142,7 @@ func (s *Store) Close() (err error) {
 					s.empty(own)
 				}
 			}
-			s.closeAbandoned()
+			s.graves.closeAbandoned()
 			s.pin.wipe()
 			return nil
 		})
@@ -310,15 +153,6 @@ func (s *Store) Close() (err error) {
 	return err
 }
 
-func (s *Store) isClosed() bool {
-	select {
-	case <-s.done:
-		return true
-	default:
-		return false
-	}
-}
-
 // Serial returns the serial number of the token. The nodes of a cluster have
 // different ones.
 func (s *Store) Serial() string { return *s.serial.Load() }
@@ -327,18 +161,18 @@ func (s *Store) Serial() string { return *s.serial.Load() }
 type Stats struct {
 	Objects  int    // live session objects
 	Sessions int    // open PKCS #11 sessions
-	InUse    int    // of them, those that operations hold
-	Epoch    uint64 // how often the sessions were opened anew
+	InUse    int    // of those, held by an operation
+	Epoch    uint64 // how often the sessions were opened anew, at least 1
 }
 
-// Stats tells what the store holds in its token.
+// Stats returns what the store holds in its token now.
 func (s *Store) Stats() Stats {
 	alive := 0
 	if now := s.life.Load(); now != nil {
 		alive = int(now.objects.Load())
 	}
 	return Stats{
-		Objects: alive + s.graves.count(), Sessions: int(s.open.Load()),
+		Objects: alive + s.graves.size(), Sessions: int(s.open.Load()),
 		InUse: s.sessions.busy() + s.anchors.busy(), Epoch: s.epoch.Load(),
 	}
 }

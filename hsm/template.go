@@ -229,6 +229,17 @@ type sessionTemplates struct {
 	imported template // the value goes last
 }
 
+// allSessionTemplates are those of every algorithm of session keys.
+func allSessionTemplates() map[keystore.Algorithm]sessionTemplates {
+	all := map[keystore.Algorithm]sessionTemplates{}
+	for _, a := range keystore.Algorithms() {
+		if k, err := kindOf(a); err == nil && a.Secret() && !a.Sealing() {
+			all[a] = newSessionTemplates(a, k)
+		}
+	}
+	return all
+}
+
 func newSessionTemplates(a keystore.Algorithm, k kind) sessionTemplates {
 	open := func() template { return k.secret(false, true) }
 	return sessionTemplates{

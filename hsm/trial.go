@@ -21,9 +21,9 @@ const (
 	unclear                // it cannot be told
 )
 
-// mustFail tries what must fail. A failure is a refusal where the module says so
-// in a code that means nothing else, or where the like of it works and it fails
-// again: a device that fails refuses nothing. like may be nil where there is none.
+// mustFail tries what must fail. A failure counts as a refusal if its code means
+// nothing else, or if try fails again after like, a similar call that is allowed, has
+// worked: otherwise the device may just be failing. like may be nil.
 func mustFail(try, like func() error, refusals ...uint) (outcome, error) {
 	err := try()
 	if err == nil {
@@ -62,11 +62,11 @@ var wrapRefusals = []uint{pkcs11.CKR_KEY_UNEXTRACTABLE, pkcs11.CKR_KEY_NOT_WRAPP
 // UNWRAP_TEMPLATE says, and by trying to unwrap keys that are not. Where the
 // module was seen to keep every attribute of a template that it tells, the worst
 // one is tried.
-func (s *Store) provesTemplate(session uint, e *evidence, k kind) (outcome, error) {
+func (i *inspector) provesTemplate(session uint, e *evidence, k kind) (outcome, error) {
 	if k.unwrapped == nil {
 		return opened, nil
 	}
-	declared, err := s.declared(session, e.handle)
+	declared, err := i.declared(session, e.handle)
 	if err != nil {
 		return unclear, err
 	}
@@ -76,16 +76,16 @@ func (s *Store) provesTemplate(session uint, e *evidence, k kind) (outcome, erro
 			return opened, nil
 		}
 	}
-	t, err := s.trial(session, *e)
+	t, err := i.trial(session, *e)
 	if err != nil {
 		return unclear, err
 	}
 	e.witness = t.wrapped
 	tried, all := k.unwrapped, true
-	if len(declared) > 0 && s.keepsTemplates.Load() {
+	if len(declared) > 0 && i.keepsTemplates.Load() {
 		tried, all = tried[:1], false
 	}
-	worst, err := t.tryAll(s, session, tried, all)
+	worst, err := t.tryAll(i, session, tried, all)
 	if err == nil && worst == unclear && len(declared) > 0 {
 		worst = refused // as it says
 	}
@@ -94,14 +94,14 @@ func (s *Store) provesTemplate(session uint, e *evidence, k kind) (outcome, erro
 
 // tryAll tries to unwrap without each of the protections: turned round and, with
 // omit, left out too.
-func (t *trial) tryAll(s *Store, session uint, protections []flagValue, omit bool) (outcome, error) {
+func (t *trial) tryAll(i *inspector, session uint, protections []flagValue, omit bool) (outcome, error) {
 	worst := refused
 	for _, f := range protections {
 		for _, left := range []bool{false, true} {
 			if left && !omit {
 				continue
 			}
-			outcome, err := t.opens(s, session, f, left)
+			outcome, err := t.opens(i, session, f, left)
 			if err != nil || outcome == opened {
 				return outcome, err
 			}
@@ -122,7 +122,7 @@ type trial struct {
 // trial wraps a throwaway key under e. Under a key that only unwraps nothing
 // known can be made: then it takes noise, and many modules still tell whether
 // it was the template that they refuse.
-func (s *Store) trial(session uint, e evidence) (*trial, error) {
+func (i *inspector) trial(session uint, e evidence) (*trial, error) {
 	t := &trial{kek: e.handle, mechanism: ckmKeyWrap, wrapped: make([]byte, 24)}
 	t.target, _ = kindOf(keystore.AES128CBC)
 	rand.Read(t.wrapped)
@@ -131,7 +131,7 @@ func (s *Store) trial(session uint, e evidence) (*trial, error) {
 		if e.Algorithm == keystore.SealWrapping256 {
 			t.target, _ = kindOf(keystore.AESWrap128)
 		}
-		return t, t.wrapThrowaway(s, session)
+		return t, t.wrapThrowaway(i, session)
 	case e.keyType == pkcs11.CKK_RSA:
 		public, err := rsaPublic(e.told)
 		if err != nil {
@@ -145,16 +145,16 @@ func (s *Store) trial(session uint, e evidence) (*trial, error) {
 	return t, nil
 }
 
-func (t *trial) wrapThrowaway(s *Store, session uint) error {
-	k, err := s.throwaway(session, keystore.AES128CBC)
+func (t *trial) wrapThrowaway(i *inspector, session uint) error {
+	k, err := i.throwaway(session, keystore.AES128CBC)
 	if err != nil {
 		return err
 	}
-	n, err := s.wrap(session, ckmKeyWrap, t.kek, k, t.wrapped)
-	return errors.Join(exactly("C_WrapKey", n, len(t.wrapped), err), s.destroy(session, k))
+	n, err := i.wrap(session, ckmKeyWrap, t.kek, k, t.wrapped)
+	return errors.Join(exactly("C_WrapKey", n, len(t.wrapped), err), i.destroy(session, k))
 }
 
-// template is a good one but for f, which it turns round or leaves out.
+// template returns a valid template with attribute f inverted or left out.
 func (t *trial) template(f flagValue, omit bool) template {
 	out := template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY).number(pkcs11.CKA_KEY_TYPE, t.target.keyType)
 	values := []flagValue{
@@ -176,32 +176,32 @@ func (t *trial) template(f flagValue, omit bool) template {
 }
 
 // sound unwraps as it should be.
-func (t *trial) sound(s *Store, session uint) error {
-	m, err := s.unwrap(session, t.mechanism, t.kek, t.wrapped, t.template(flagValue{attribute: ^uint(0)}, false))
+func (t *trial) sound(i *inspector, session uint) error {
+	m, err := i.unwrap(session, t.mechanism, t.kek, t.wrapped, t.template(flagValue{attribute: ^uint(0)}, false))
 	if err != nil {
 		return err
 	}
-	return s.destroy(session, m.handle)
+	return i.destroy(session, m.handle)
 }
 
 // errStillClosed is an unwrapped key that has the protection all the same.
 var errStillClosed = &Error{Function: "C_UnwrapKey", Code: pkcs11.CKR_TEMPLATE_INCONSISTENT}
 
 // opens tries to unwrap a key without the protection f.
-func (t *trial) opens(s *Store, session uint, f flagValue, omit bool) (outcome, error) {
-	like := func() error { return t.sound(s, session) }
+func (t *trial) opens(i *inspector, session uint, f flagValue, omit bool) (outcome, error) {
+	like := func() error { return t.sound(i, session) }
 	if t.noise {
 		like = nil
 	}
 	var failed error // of what is not the thing that must fail
 	outcome, err := mustFail(func() error {
-		m, err := s.unwrap(session, t.mechanism, t.kek, t.wrapped, t.template(f, omit))
+		m, err := i.unwrap(session, t.mechanism, t.kek, t.wrapped, t.template(f, omit))
 		if err != nil && m.handle == 0 {
 			return err
 		}
 		failed = errors.Join(failed, err)
-		b, err := s.attribute(session, m.handle, f.attribute)
-		if failed = errors.Join(failed, err, s.destroy(session, m.handle)); failed == nil && len(b) == 1 && (b[0] == 1) == f.value {
+		b, err := i.attribute(session, m.handle, f.attribute)
+		if failed = errors.Join(failed, err, i.destroy(session, m.handle)); failed == nil && len(b) == 1 && (b[0] == 1) == f.value {
 			return errStillClosed
 		}
 		return nil

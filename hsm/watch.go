@@ -20,37 +20,37 @@ func (c *stuckCall) err() error {
 // watch looks for calls that do not return within limit, until the store is
 // closed. While there is one the store is unavailable: to wait for more of them
 // would bind a thread each.
-func (s *Store) watch(limit time.Duration) {
+func (c *connection) watch(limit time.Duration) {
 	interval := min(max(limit/8, 5*time.Millisecond), time.Second)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-s.done:
+		case <-c.done:
 			return
 		case <-ticker.C:
 		}
-		now := s.ticks.Add(1)
-		stuck, told := s.findStuck(now, interval, limit), s.stuck.Load()
+		now := c.ticks.Add(1)
+		stuck, told := c.findStuck(now, interval, limit), c.stuck.Load()
 		switch {
 		case stuck != nil && told == nil:
-			s.log.Error("device lost: a call into the PKCS #11 module does not return", "function", stuck.function, "since", stuck.since, "call_timeout", limit)
+			c.log.Error("device lost: a call into the PKCS #11 module does not return", "function", stuck.function, "since", stuck.since, "call_timeout", limit)
 		case stuck == nil && told != nil:
-			s.log.Info("device back: the call has returned", "function", told.function)
+			c.log.Info("device back: the call has returned", "function", told.function)
 		}
 		if stuck != nil && told != nil && stuck.function == told.function {
 			stuck.since = told.since
 		}
-		s.stuck.Store(stuck)
+		c.stuck.Store(stuck)
 	}
 }
 
 // findStuck returns the call that has been under way longest, if for longer than
 // limit. Calls tell in ticks when they began: to ask the clock costs as much as a
 // part of a call.
-func (s *Store) findStuck(now int64, tick, limit time.Duration) (stuck *stuckCall) {
+func (c *connection) findStuck(now int64, tick, limit time.Duration) (stuck *stuckCall) {
 	longest := time.Duration(0)
-	for _, own := range append(append([]*session{&s.keeper}, s.sessions.all...), s.anchors.all...) {
+	for _, own := range append(append([]*session{&c.keeper}, c.sessions.all...), c.anchors.all...) {
 		since := own.since.Load()
 		if since == 0 {
 			continue

@@ -28,14 +28,15 @@ func (k wrapKey) Wrap(other keystore.Key) ([]byte, error) {
 	if !own.algorithm.Secret() {
 		return nil, fmt.Errorf("hsm: wrap a private key: %w", keystore.ErrWrongKey)
 	}
-	wrapped, err := k.store.wrapKey(k.object, own)
-	return wrapped, k.store.explain(err)
+	wrapped, err := wrapKeyUnder(k.object, own)
+	return wrapped, k.store.recovery.explain(err)
 }
 
 // wrapKey wraps one key under another.
-func (s *Store) wrapKey(kek, own *object) ([]byte, error) {
+func wrapKeyUnder(kek, own *object) ([]byte, error) {
+	s := kek.store
 	out := make([]byte, own.algorithm.Size()+8)
-	err := s.attempt(func() error {
+	err := s.recovery.attempt(func() error {
 		handle, epoch, err := own.acquire()
 		if err != nil {
 			return err
@@ -55,8 +56,7 @@ func (s *Store) wrapKey(kek, own *object) ([]byte, error) {
 	return out, nil
 }
 
-// exactly asks for an answer of the length that the mechanism gives: a shorter
-// one would leave zeros where a ciphertext belongs.
+// exactly requires n == want: a shorter answer would leave zeros in the ciphertext.
 func exactly(function string, n, want int, err error) error {
 	if err == nil && n != want {
 		return &Error{Function: function, garbage: fmt.Sprintf("%d bytes instead of %d", n, want)}
@@ -94,13 +94,13 @@ func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 			})
 		}
 	}
-	if err := s.attempt(wrap(public), wrap(anyPeer(public.Size())), own); err != nil {
-		return nil, s.badData("wrap for a peer", err)
+	if err := s.recovery.attempt(wrap(public), wrap(anyPeer(public.Size())), own); err != nil {
+		return nil, s.recovery.badData("wrap for a peer", err)
 	}
 	return out, nil
 }
 
-// anyPeer is a public key of that many bytes that nobody has the private half of.
+// anyPeer returns a public key of that many bytes without a known private half.
 func anyPeer(size int) *rsa.PublicKey {
 	b := make([]byte, size)
 	rand.Read(b)
@@ -147,7 +147,7 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 	if public, ok := k.public.(*rsa.PublicKey); ok {
 		mechanism, size = pkcs11.CKM_RSA_PKCS_OAEP, public.Size()
 	}
-	switch _, known := s.templates[a]; {
+	switch _, known := s.births.templates[a]; {
 	case !known:
 		return nil, fmt.Errorf("hsm: unwrap %v: %w", a, errors.ErrUnsupported)
 	case a == keystore.AESReveal128:
@@ -159,22 +159,22 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 	}
 	made := &object{store: s, algorithm: a, locked: locked}
 	var doubts []ref
-	err := s.attempt(func() error {
-		return s.unwrapKey(k.object, mechanism, made, wrapped, &doubts)
+	err := s.recovery.attempt(func() error {
+		return s.births.unwrapKey(k.object, mechanism, made, wrapped, &doubts)
 	}, k.likeUnwrap(mechanism, a), k.object)
-	s.settle(doubts, err)
+	s.births.settle(doubts, err)
 	if err != nil {
-		return nil, s.badData("unwrap "+a.String(), err)
+		return nil, s.recovery.badData("unwrap "+a.String(), err)
 	}
 	return made.typed(), nil
 }
 
-// likeUnwrap does what Unwrap does with data known to be good: under the same key
-// where its public half can make some, and otherwise under a key for the purpose.
+// likeUnwrap does what Unwrap does, with data known to be good: wrapped under the
+// public half of the same key if it has one, and otherwise under a throwaway key.
 func (k unwrapKey) likeUnwrap(mechanism uint, a keystore.Algorithm) func() error {
 	public, ok := k.public.(*rsa.PublicKey)
 	if !ok {
-		return k.store.check
+		return k.store.recovery.check
 	}
 	return func() error {
 		raw := make([]byte, a.Size())
@@ -184,114 +184,9 @@ func (k unwrapKey) likeUnwrap(mechanism uint, a keystore.Algorithm) func() error
 			return err
 		}
 		made := &object{store: k.store, algorithm: a, locked: k.label != ""}
-		if err := k.store.unwrapKey(k.object, mechanism, made, wrapped, new([]ref)); err != nil {
+		if err := k.store.births.unwrapKey(k.object, mechanism, made, wrapped, new([]ref)); err != nil {
 			return err
 		}
 		return made.Close()
 	}
-}
-
-// unwrapKey makes the session object of a key, with the attributes that it must
-// have. It notes what it may have made when it fails.
-func (s *Store) unwrapKey(kek *object, mechanism uint, own *object, wrapped []byte, doubts *[]ref) error {
-	template := s.templates[own.algorithm].unwrap
-	if own.locked {
-		template = s.templates[own.algorithm].unseal
-	}
-	return kek.use(s.anchors, func(session, parent uint, epoch uint64) error {
-		id := s.newID()
-		m, err := s.unwrap(session, mechanism, parent, wrapped, template.identified(id))
-		m.epoch, m.id, m.origin = epoch, id, s.originOf(session)
-		if err = s.born(session, &m, own.algorithm, own.locked, err); err != nil {
-			*doubts = doubt(*doubts, m.ref)
-			return err
-		}
-		if mechanism == pkcs11.CKM_RSA_PKCS_OAEP {
-			if err = s.measure(session, m, own.algorithm, own.locked, doubts); err != nil {
-				s.count(m.ref, -1)
-				s.discard(session, m.ref)
-				return err
-			}
-		}
-		own.ref = m.ref
-		return nil
-	})
-}
-
-// born checks a new session object, repairs it where the module did not keep to
-// the template, and otherwise destroys it. err is that of its making.
-func (s *Store) born(session uint, m *made, a keystore.Algorithm, locked bool, err error) error {
-	own := m.ref
-	if err == nil && (m.sensitive != 1 || locked && m.extractable != 0) {
-		repair := template{}.flag(pkcs11.CKA_SENSITIVE, true)
-		if locked {
-			repair = repair.flag(pkcs11.CKA_EXTRACTABLE, false)
-		}
-		*m, err = s.set(session, own.handle, repair)
-		m.ref = own
-	}
-	if err == nil && (m.sensitive != 1 || locked && m.extractable != 0) {
-		err = fmt.Errorf("hsm: the token did not apply the protection asked for to a new key: %w", keystore.ErrWeakKey)
-	}
-	if err == nil {
-		err = checkSize(*m, a)
-	}
-	if err != nil {
-		s.discard(session, m.ref)
-		return err
-	}
-	s.count(m.ref, 1)
-	return nil
-}
-
-// checkSize refuses a key of another size, as far as the module tells.
-func checkSize(m made, a keystore.Algorithm) error {
-	if m.size > 0 && m.size != a.Size() {
-		return fmt.Errorf("hsm: a key of %d bytes for %v: %w", m.size, a, keystore.ErrBadData)
-	}
-	return nil
-}
-
-// measure finds out the size of a key that came out of RSA-OAEP, where the
-// module does not tell: of one that may leave by wrapping it, of another as far
-// as the operation that it is for fails with a wrong one.
-func (s *Store) measure(session uint, m made, a keystore.Algorithm, locked bool, doubts *[]ref) error {
-	out := make([]byte, 80)
-	switch {
-	case m.size > 0:
-		return nil
-	case !locked:
-		id := s.newID()
-		ruler, err := s.generate(session, pkcs11.CKM_AES_KEY_GEN, s.templates[keystore.AESWrap128].generate.identified(id))
-		n := 0
-		if err == nil {
-			n, err = s.wrap(session, ckmKeyWrap, ruler.handle, m.handle, out)
-		}
-		ruler.epoch, ruler.id, ruler.origin = m.epoch, id, m.origin
-		if err != nil {
-			*doubts = doubt(*doubts, ruler.ref)
-		}
-		s.discard(session, ruler.ref)
-		switch {
-		case err != nil:
-			return err
-		case n < 24 || n%8 != 0:
-			return exactly("C_WrapKey", n, a.Size()+8, nil)
-		case n != a.Size()+8:
-			return fmt.Errorf("hsm: a key of %d bytes for %v: %w", n-8, a, keystore.ErrBadData)
-		}
-		return nil
-	}
-	// On another session: a failure may leave an operation active.
-	return s.on(s.sessions, m.epoch, func(session uint, _ uint64) (err error) {
-		switch a {
-		case keystore.HMACSHA256, keystore.HMACSHA256Block:
-			_, err = s.sign(session, m.handle, pkcs11.CKM_SHA256_HMAC, nil, out[:32])
-		case keystore.AESCMAC128:
-			_, err = s.sign(session, m.handle, pkcs11.CKM_AES_CMAC, nil, out[:16])
-		default:
-			_, err = s.encrypt(session, m.handle, pkcs11.CKM_AES_CBC, out[:16], out[16:32], out[32:48])
-		}
-		return err
-	})
 }

@@ -42,8 +42,8 @@ const (
 	ECDSAP256
 	ECDSAP384
 
-	// What follows brings bytes into this process, on purpose. It has its
-	// place at the end because sealed keys name algorithms by their numbers.
+	// The next algorithms bring bytes into this process, on purpose. They come
+	// late because sealed keys name algorithms by number.
 
 	// RSADecrypt2048 and its sisters decrypt to this process what a peer
 	// encrypted: a crypto.Decrypter for RSA-OAEP with SHA-1.
@@ -55,10 +55,10 @@ const (
 
 	// HMACSHA256Block authenticates data: a [MAC] whose key is a whole block of
 	// SHA-256, 64 bytes. A key of HMACSHA256 in this form, see [HMACBlock],
-	// computes the same tags, and spoils what a PKCS #11 token lets anybody
-	// with the PIN do: to hash keys that nobody may read (C_DigestKey) and so
-	// compute a key that is derived from them, as the wrapping key of
-	// pre-shared keys is.
+	// computes the same tags. It protects against an attack with C_DigestKey:
+	// anybody with the PIN of a PKCS #11 token can hash keys that cannot be read,
+	// and so compute keys that are derived from such a hash, like the wrapping key
+	// of pre-shared keys.
 	HMACSHA256Block
 	// RSAPSS2048 and its sisters sign: a crypto.Signer for RSASSA-PSS with SHA-256,
 	// SHA-384 or SHA-512 and a salt as long as the hash (RFC 8017 section 8.1), which

@@ -1,13 +1,12 @@
-// Package keystore says what a key is: a handle on something that stays where
-// it was made.
+// Package keystore defines keys as handles: the key itself stays where it was made.
 //
 // A [Store] is a place where keys live: a PKCS #11 token (package hsm), a TPM
 // 2.0 (package tpm) or, for development, the memory of the process (package
-// keystore/soft). A [Key] names one key in one store. What a key can do it says
-// by the interface it implements: [Cipher], [MAC], [Wrapper], [Unwrapper],
+// keystore/soft). A [Key] names one key in one store. The
+// interface that a key implements says what it can do: [Cipher], [MAC], [Wrapper], [Unwrapper],
 // [Revealer], or the standard library's [crypto.Signer] and
-// [crypto.Decrypter]. An [Algorithm] is one purpose, so that a device can be
-// told to allow nothing else.
+// [crypto.Decrypter]. An [Algorithm] is one purpose, so that a device can
+// be told to allow nothing else.
 //
 // # Which function do I want
 //
@@ -18,13 +17,12 @@
 //   - To take a session key from a peer: [Unwrapper.Unwrap].
 //   - To use a format that puts keys into texts: [DataWrapper], [Revealer] and
 //     [crypto.Decrypter], which let this process see them.
-//   - To keep a session key outside the device, for this store alone:
-//     [Store.Seal] and [Store.Unseal].
+//   - To keep a session key outside the device so that only this store can use
+//     it: [Store.Seal] and [Store.Unseal].
 //
 // # What it does not protect
 //
-// Nothing here exports a key. A scheme that must see key bytes takes an
-// [Importer], a [Revealer] or a [crypto.Decrypter], so that the exposure shows in
-// its signature; the keys that reveal and decrypt are made for that and do
-// nothing else. Plaintext that a [Cipher] returns is in the memory of the process.
+// Nothing here exports a key. Code that must see key bytes takes an [Importer], a
+// [Revealer] or a [crypto.Decrypter], so that the exposure shows in its signature.
+// Keys that reveal or decrypt are made only for that. Plaintext that a [Cipher] returns is in the memory of the process.
 package keystore

@@ -33,7 +33,7 @@ func As[K any](label string, v Version) (K, error) {
 
 // KeyID names a public key of a type that [x509.MarshalPKIXPublicKey] takes: 16
 // hexadecimal digits, the start of the SHA-256 of its PKIX form. Both sides of a
-// conversation can compute it, so nobody has to agree on a name.
+// conversation can compute it, so they need not agree on a name.
 func KeyID(public any) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {

@@ -23,10 +23,10 @@ type Store interface {
 	Lookup(label string) ([]Version, error)
 
 	// Seal wraps k under the store's own sealing key, bound to context: only
-	// Unseal with the same algorithm, context and store undoes it. It is the
-	// last way out: k is locked when Seal returns, on every path. A locked
-	// key is [ErrLocked]; an algorithm that this store cannot keep closed is
-	// errors.ErrUnsupported.
+	// Unseal with the same algorithm, context and store undoes it. Afterwards k
+	// cannot leave the store in any way: it is locked when Seal returns, also with
+	// an error. A key that was locked before is [ErrLocked]; an algorithm whose
+	// keys this store cannot protect when sealed is errors.ErrUnsupported.
 	Seal(k Key, context []byte) ([]byte, error)
 
 	// Unseal makes a locked key from what Seal returned. Another algorithm,
@@ -84,19 +84,19 @@ type Unwrapper interface {
 	Unwrap(a Algorithm, wrapped []byte) (Key, error)
 }
 
-// A DataWrapper is a [Wrapper] that wraps bytes which this process has, as if
-// they were a key: AES Key Wrap (RFC 3394) of two or more blocks of eight bytes.
-// It gives no more power than to import a key and wrap it. Bytes of another
-// length are [ErrBadData]. The caller keeps raw and wipes it.
+// A DataWrapper is a [Wrapper] that also wraps bytes of this process as if they
+// were a key: AES Key Wrap (RFC 3394) of two or more blocks of eight bytes. It
+// gives no more power than importing a key and wrapping it. Bytes of another length
+// are [ErrBadData]. The caller keeps raw and wipes it.
 type DataWrapper interface {
 	Wrapper
 	WrapData(raw []byte) ([]byte, error)
 }
 
-// A Revealer undoes AES Key Wrap (RFC 3394) into the memory of this process:
-// the one way in which wrapped bytes come out of a store, open to the keys that
-// were made for it alone. The bytes are the caller's, who wipes them. Data that
-// does not unwrap is [ErrBadData].
+// A Revealer undoes AES Key Wrap (RFC 3394) into the memory of this process. It is
+// the only way in which wrapped bytes come out of a store, and only keys that were
+// made for it have it. The caller owns the bytes and wipes them. Data that does not
+// unwrap is [ErrBadData].
 type Revealer interface {
 	Key
 	Reveal(wrapped []byte) ([]byte, error)
@@ -122,10 +122,10 @@ type Duplicated struct {
 	Seed      []byte // contents of the TPM2B_ENCRYPTED_SECRET
 }
 
-// A Provider is what a kind of store does with its keys, as its package tells:
-// what a program needs to know to say where the bytes of a key are.
+// A Provider describes a kind of store, so that a program can say where the bytes of
+// its keys are.
 type Provider struct {
-	Name      string // PKCS #11 token
+	Name      string // pkcs11, tpm or soft
 	InProcess bool   // its keys are in the memory of this process
 	TPM       bool   // imports wrapped keys as TPM2_Import does, and neither wraps nor unwraps in another way
 }
@@ -136,14 +136,14 @@ type Admin interface {
 	// Create makes the next version of the provisioned key label. A label
 	// that another algorithm has is [ErrExists].
 	Create(label string, a Algorithm) (Version, error)
-	// List tells of every provisioned key, by label and falling version.
+	// List describes every provisioned key, by label and falling version.
 	List() ([]Info, error)
 	// Destroy removes one version of a key; version 0 means every version.
 	Destroy(label string, version uint32) error
 }
 
-// Info is the evidence about one provisioned key. The zero value of a claim
-// means that the device does not make it.
+// Info is the evidence about one provisioned key. A false claim may also mean that
+// the device does not make that claim.
 type Info struct {
 	Label     string    `json:"label"`
 	Version   uint32    `json:"version"`

@@ -41,7 +41,7 @@ const (
 	RoleSealMAC Role = "seal-mac"
 )
 
-// DefaultPrefix is the first part of the label of a key where nobody chose another.
+// DefaultPrefix is the first part of the labels of keys unless another was chosen.
 const DefaultPrefix = "msl"
 
 // Label is the label that a key of this role goes by: the prefix, a hyphen and the
@@ -104,8 +104,8 @@ func SealingLabel(prefix string, a Algorithm) string {
 }
 
 // LabelFits reports whether a key of algorithm a may go by the label in a store with
-// that prefix: the labels of the sealing roles are for their algorithms alone, and
-// these algorithms go by no other label.
+// that prefix. The labels of the sealing roles are reserved for their algorithms, and
+// these algorithms have no other label.
 func LabelFits(prefix, label string, a Algorithm) bool {
 	if a.Sealing() {
 		return label == SealingLabel(prefix, a)

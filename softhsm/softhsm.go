@@ -1,8 +1,8 @@
-// Package softhsm makes PKCS #11 tokens in software with SoftHSM 2: a lasting
+// Package softhsm makes PKCS #11 tokens in software with SoftHSM 2: a permanent
 // one for development ([New]), or a throwaway one for a test ([Temp]).
 //
-// SoftHSM keeps its keys in files. It protects nothing from somebody who can
-// read them and knows the PIN.
+// SoftHSM keeps its keys in files. It does not protect them from anyone who can read
+// the files and knows the PIN.
 package softhsm
 
 import (
@@ -26,8 +26,8 @@ type Token struct {
 	PIN    hsm.PINSource // of a throwaway token
 }
 
-// FindModule finds the library: where SOFTHSM2_MODULE says, or where the usual
-// distributions put it.
+// FindModule finds the library: at the path in SOFTHSM2_MODULE, or where the usual
+// distributions install it.
 func FindModule() (string, error) {
 	if path := os.Getenv("SOFTHSM2_MODULE"); path != "" {
 		if _, err := os.Stat(path); err != nil {
@@ -53,10 +53,10 @@ func FindModule() (string, error) {
 	return "", errors.New("softhsm: SoftHSM 2 is not installed: run apt-get install softhsm2 (Debian, Ubuntu), dnf install softhsm (Fedora), pacman -S softhsm (Arch), apk add softhsm (Alpine) or brew install softhsm (macOS), or set SOFTHSM2_MODULE")
 }
 
-// Configure writes a configuration for tokens in dir, if there is none, and
-// makes it the one of this process. SoftHSM reads the name of its configuration
-// from the environment whenever it is initialized, and has one at a time, so
-// the variable stays set.
+// Configure writes a configuration for tokens in dir unless there is one, and makes
+// this process use it. SoftHSM reads the path of its configuration from the
+// environment whenever it is initialized, and has one at a time, so the variable stays
+// set.
 func Configure(dir string) (config string, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -74,8 +74,8 @@ func Configure(dir string) (config string, err error) {
 	return config, os.Setenv("SOFTHSM2_CONF", config)
 }
 
-// New makes a lasting token in dir, or joins the one that is there. The PINs of
-// a token that is there are left as they are.
+// New makes a permanent token in dir, or uses the one with that label, whose PINs it
+// leaves as they are.
 func New(dir, label string, userPIN, soPIN []byte) (*Token, error) {
 	module, err := FindModule()
 	if err != nil {

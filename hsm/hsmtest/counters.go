@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// Counters are what went through a module, in all processes that load it.
+// Counters count what went through a module, in all processes that load it.
 type Counters struct {
 	Calls          map[string]uint64 // by the C_ name, since the module was made
 	Sessions       int               // open now
@@ -28,9 +28,9 @@ const (
 	wordsEnd         = wordProcesses + 3*64
 )
 
-// Counters reads the counters, also while calls are on their way. Sessions and
-// objects are those of the real module, whatever was answered; those of a process
-// that has ended count no more.
+// Counters reads the counters. It may be called while calls are under way. Sessions
+// and objects are those of the real module, whatever the program was told. Those of
+// a process that has ended are not counted.
 func (m *Module) Counters() Counters {
 	w, err := m.board()
 	if err != nil {

@@ -35,26 +35,26 @@
 //
 // It lies beside the shared object, whose symbolic links are followed, and has
 // the same name with .control at the end; the environment variable
-// HSMTEST_CONTROL names another for all copies. Each call looks whether it has
-// changed. Replace it in one step: write another file and rename it. Times count
-// in nanoseconds; a file with the same time, size and inode is the same file.
-// Skipped calls and hits are then counted from nothing, by all processes
-// together.
+// HSMTEST_CONTROL names another for all copies. Each call checks whether it has
+// changed. Replace it in one step: write another file and rename it. A file with
+// the same modification time (in nanoseconds), size and inode counts as unchanged.
+// After a change, skipped calls and hits are counted from zero again, over all
+// processes together.
 //
-// A line is empty, a remark that begins with #, the target, or a rule:
+// A line is empty, a comment that begins with #, the target, or a rule:
 //
 //	target /absolute/path/of/the/real/module.so
 //	FUNCTION WORD...
 //
-// FUNCTION is the C_ name of one of the 68 functions of v2.40, or * for every
-// one. The words say which calls are hit (without any: all):
+// FUNCTION is the C_ name of one of the 68 functions of v2.40, or * for all of
+// them. These words say which calls are hit (none of them: all calls):
 //
 //	attribute=CKA_ID,0x102     a template of the call names one of these
 //	mechanism=CKM_AES_CBC      the call names it, or goes on with an operation of it
 //	skip=2                     two such calls pass first
 //	times=3                    three are hit
-//	for=500ms                  those are hit that come so long after the first hit
-//	until-finalize             until C_Finalize of the process, after a hit in it
+//	for=500ms                  calls up to that long after the first hit
+//	until-finalize             in each process, until the C_Finalize after its first hit
 //
 // and what happens to them, one or more:
 //
@@ -63,33 +63,32 @@
 //	delay=20ms                 the call takes that much longer (us, ms or s)
 //	hang                       it takes until the control file changes
 //	crash=segv, crash=abort    the process ends
-//	vanish-sessions            all sessions are closed underneath
+//	vanish-sessions            all sessions are closed behind the program's back
 //	vanish-objects             session objects are destroyed, other handles invalid
-//	removed [token=LABEL]      the token, or every one, is not there
+//	removed [token=LABEL]      that token, or every token, is absent
 //	replace=OTHER token=LABEL [same-label] [same-serial]
 //	                           the two tokens have changed places
-//	length=1<<47               the length or count that the call tells
+//	length=1<<47               the length or count that the call returns
 //	max-sessions=4             more sessions are CKR_SESSION_COUNT
-//	told-sessions=~0           what CK_TOKEN_INFO says about that
+//	told-sessions=~0           the maximum that CK_TOKEN_INFO states
 //	max-part=16384             more bytes in a call are CKR_DATA_LEN_RANGE
 //	unknown                    the module does not know attribute= and mechanism=
 //	fresh-list                 each C_GetFunctionList gives a new, independent list
-//	reveal                     attribute=, or CKA_VALUE, is told although sensitive
+//	reveal                     attribute=, or CKA_VALUE, is readable although sensitive
 //	ignore [pretend]           attribute= in templates of new objects is ignored
 //
-// [Fault] has a field for each, and tells more. Numbers are decimal, 0x
+// [Fault] has a field for each, with more detail. Numbers are decimal, 0x
 // hexadecimal, N<<M, or ~N for the complement; the usual names of codes,
-// attributes and mechanisms stand for their numbers. A label with blanks is put
-// in quotation marks: token="my token". The rules are gone through in their
-// order; all that hit a call have their effect, until one keeps it from the real
-// module.
+// attributes and mechanisms stand for their numbers. Quote a label that
+// has spaces: token="my token". Rules apply in order. All rules that hit a call
+// take effect, up to the first one that keeps the call from the real module.
 //
-// A program asks twice for what has no fixed length, first how long it is: to
-// give a wrong length with the value, skip the first call.
+// A program calls twice for output of variable length, first to learn the length.
+// To return a wrong length together with the value, skip the first call.
 //
-// A line that is wrong is told on standard error with file and number, and makes
-// C_Initialize, and all other calls but C_GetFunctionList, CKR_FUNCTION_FAILED
-// until the file is right. So does a file that is not there.
+// An invalid line is reported on standard error with its file and number. Until it
+// is corrected, every call except C_GetFunctionList answers CKR_FUNCTION_FAILED. A
+// missing file has the same effect.
 //
 // # The counters file
 //
@@ -98,32 +97,33 @@
 // the machine:
 //
 //	0          the ASCII letters "hsmtest1"
-//	1, 2, 3    time, inode and size of the control file that the hits are of
+//	1, 2, 3    time, inode and size of the control file that the hits belong to
 //	4          token objects made through the module, minus destroyed (signed)
 //	8+f        calls of the function f, counted from 0 in the order of v2.40
-//	80+3r      of rule r, from 0: calls that it is for; then 81+3r: hits
-//	848+3p     of process p, from 0 to 63: its id; then its open sessions, and its
-//	           session objects; they count only if there is such a process
+//	80+3r      of rule r, from 0: calls that match it; then 81+3r: hits
+//	848+3p     of process p, from 0 to 63: its ID; then its open sessions, and its
+//	           session objects; they count only while the process exists
 //
-// Python, for one, reads it with
+// In Python, for example:
 // array.array('Q', open("hsmtest.so.control.counters", "rb").read()).
 //
 // # What it does not do
 //
-//   - It has no functions of v3.0 (C_GetInterface), and exports
-//     C_GetFunctionList alone: programs that look up the others by name do not
+//   - It has no functions of v3.0 (C_GetInterface), and exports only
+//     C_GetFunctionList: programs that look up other functions by name do not
 //     find them.
 //   - It makes no slot events: C_WaitForSlotEvent is passed on.
 //   - Handles are those of the real module. It checks no arguments and corrects
 //     no misuse: a program that crashes the real module crashes here too.
-//   - A mechanism is not known for functions that combine two operations, such as
-//     C_DigestEncryptUpdate.
-//   - Objects are followed by the calls that make and end them; what other ways
-//     a module has to lose one is not counted.
+//   - Faults by mechanism do not apply to functions that combine two operations,
+//     such as C_DigestEncryptUpdate.
+//   - Objects are counted by the calls that create and destroy them. If the module
+//     loses an object in another way, the count does not show it.
 //   - Processes in different PID namespaces take each other for dead, and more
-//     than 64 share a place; then sessions and session objects are wrong.
+//     than 64 processes share entries. The numbers of sessions and session objects
+//     are wrong then.
 //   - It does not run on Windows.
 //
-// Its only secrets are those of the program under test: use no PIN or key in it
-// that matters.
+// PINs and keys of the program under test pass through the module: use none that
+// matter.
 package hsmtest

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// A Fault is something that goes wrong with some calls. The first fields say
-// with which; the rest what, and at least one of those must be set.
+// A Fault is something that goes wrong with some calls. The first group of fields
+// selects the calls. The others say what happens; at least one of them must be set.
 type Fault struct {
-	// Function is the C_ name; "" or "*" is every function.
+	// Function is the C_ name; "" or "*" means every function.
 	Function string
 	// Attribute, if not empty, limits the fault to calls with a template that
 	// names one of these CKA_ types.
@@ -21,87 +21,88 @@ type Fault struct {
 	// types, or go on with an operation that began with one: C_Sign after
 	// C_SignInit.
 	Mechanism []uint
-	// Skip calls that it is for pass first.
+	// Skip is how many matching calls pass first.
 	Skip int
-	// Times is how many calls it then hits; 0 is every one.
+	// Times is how many calls are hit then; 0 means all.
 	Times int
-	// For is how long it lasts from its first hit; 0 is for ever.
+	// For is how long the fault lasts from its first hit; 0 means no limit.
 	For time.Duration
-	// UntilFinalize ends it, in each process for itself, with the first
-	// C_Finalize after it has hit a call of that process. A fault of every
-	// function does not hit that one.
+	// UntilFinalize ends the fault separately in each process: with the first
+	// C_Finalize after a hit in that process. A fault of every function does not
+	// hit that C_Finalize.
 	UntilFinalize bool
 
 	// After lets the real call be made first, so that its effect stays.
 	After bool
-	// Code is answered, a CKR_ value.
+	// Code is the answer, a CKR_ value.
 	Code uint
 	// Succeed answers CKR_OK, which Code cannot say. Without After nothing was
 	// done, and nothing is written to what the caller passed.
 	Succeed bool
 	// Delay holds the call up. It comes before a Code of the same fault.
 	Delay time.Duration
-	// Hang holds it up until the faults are replaced.
+	// Hang holds the call up until the faults are replaced.
 	Hang bool
 	// Crash ends the process with SIGSEGV.
 	Crash bool
 	// Abort ends it with SIGABRT.
 	Abort bool
 
-	// VanishSessions closes all sessions underneath, so that the handles are
-	// CKR_SESSION_HANDLE_INVALID; the call that is hit meets that already. One
-	// that is under way in another thread is waited for.
+	// VanishSessions closes all sessions behind the program's back, so that their
+	// handles are CKR_SESSION_HANDLE_INVALID, also for the call that is hit. It
+	// waits for calls under way in other threads.
 	VanishSessions bool
-	// VanishObjects destroys all session objects underneath, and makes the
-	// handles of token objects CKR_OBJECT_HANDLE_INVALID until C_FindObjects
-	// gives them again.
+	// VanishObjects destroys all session objects behind the program's back, and
+	// makes the handles of token objects CKR_OBJECT_HANDLE_INVALID until
+	// C_FindObjects returns them again.
 	VanishObjects bool
-	// Removed takes out the token labelled Token, or all: C_GetSlotList(TRUE)
-	// leaves it out, calls with its slot answer CKR_TOKEN_NOT_PRESENT, calls with
-	// its sessions, which are closed underneath, CKR_DEVICE_REMOVED. When the
-	// fault is over the token is back.
+	// Removed removes the token labelled Token, or all tokens: C_GetSlotList(TRUE)
+	// leaves it out, and calls with its slot answer CKR_TOKEN_NOT_PRESENT. Its
+	// sessions are closed, and calls with them answer CKR_DEVICE_REMOVED. The token
+	// is back when the fault is over.
 	Removed bool
-	// Token is the label of the token that Removed and Replace are about.
+	// Token is the label of the token for Removed and Replace.
 	Token string
-	// Replace is the label of the token that takes the place of Token, which
-	// takes its: they swap slots, and all sessions on them are closed underneath,
-	// then and when the fault is over. Function must be every one.
+	// Replace is the label of the token that swaps slots with Token. All sessions
+	// on both are closed at that time, and again when the fault is over. Function
+	// must be "" or "*".
 	Replace string
-	// SameLabel lets the slots of Replace tell the label that was there before,
-	// SameSerial the serial number.
+	// SameLabel makes both slots keep the label that they had before, SameSerial
+	// the serial number.
 	SameLabel, SameSerial bool
 
-	// Length is told as the output length or count of functions that tell one,
-	// after the real call; with Skip 1 the call that asks for it passes first; of C_GetAttributeValue as the length of every
-	// attribute, or of those of Attribute. No more memory is written than before.
+	// Length replaces the output length or count that a function returns, after
+	// the real call. With Skip 1 the call that asks for the length passes first. For
+	// C_GetAttributeValue it is the length of every attribute, or of those in
+	// Attribute. No more memory is written than otherwise.
 	Length *uint
-	// MaxSessions, if not 0, is how many sessions can be open in a process: one
-	// more is CKR_SESSION_COUNT. C_GetTokenInfo tells it, unless ToldSessions is
+	// MaxSessions, if not 0, is how many sessions can be open in a process; one
+	// more is CKR_SESSION_COUNT. C_GetTokenInfo reports it, unless ToldSessions is
 	// set.
 	MaxSessions int
-	// ToldSessions is what C_GetTokenInfo tells as the most sessions.
+	// ToldSessions is the maximum number of sessions that C_GetTokenInfo reports.
 	ToldSessions *uint
-	// MaxPart, if not 0, is how many bytes of data one call takes: more are
-	// CKR_DATA_LEN_RANGE. It concerns data to encrypt, decrypt, digest, sign or
-	// verify, not wrapped keys.
+	// MaxPart, if not 0, is how many bytes of data one call accepts; more are
+	// CKR_DATA_LEN_RANGE. It applies to data to encrypt, decrypt, digest, sign or
+	// verify, not to wrapped keys.
 	MaxPart int
-	// Unknown makes the types of Attribute and Mechanism unknown to the module:
-	// templates with one are CKR_ATTRIBUTE_TYPE_INVALID, reads of one tell
-	// CK_UNAVAILABLE_INFORMATION with that code, calls with such a mechanism are
-	// CKR_MECHANISM_INVALID, and C_GetMechanismList leaves it out.
+	// Unknown makes the types of Attribute and Mechanism unknown to the module.
+	// Templates with such an attribute are CKR_ATTRIBUTE_TYPE_INVALID, and reads of
+	// it return that code and CK_UNAVAILABLE_INFORMATION. Calls with such a
+	// mechanism are CKR_MECHANISM_INVALID, and C_GetMechanismList leaves it out.
 	Unknown bool
-	// FreshList gives a new function list, with an initialized state and sessions
+	// FreshList returns a new function list, with an initialized state and sessions
 	// of its own, at each C_GetFunctionList; up to 15 in a process.
 	FreshList bool
 
-	// Reveal answers reads of Attribute, or CKA_VALUE, that the real module
-	// refuses as sensitive with bytes of 0x5a: 32, or as many as CKA_VALUE_LEN.
+	// Reveal answers reads of Attribute, or of CKA_VALUE, that the real module
+	// refuses as sensitive: with as many bytes of 0x5a as CKA_VALUE_LEN says, or 32.
 	Reveal bool
-	// Ignore makes objects as if their templates did not name Attribute: bare of
+	// Ignore makes objects as if their templates did not name Attribute: without
 	// the protection of CKA_SENSITIVE, EXTRACTABLE, MODIFIABLE, COPYABLE,
-	// DESTROYABLE and WRAP_WITH_TRUSTED, and without any others.
+	// DESTROYABLE and WRAP_WITH_TRUSTED, and without the other attributes.
 	Ignore bool
-	// Pretend, with Ignore, answers reads of those six as the template asked.
+	// Pretend, with Ignore, answers reads of those six as the template asked for.
 	Pretend bool
 }
 
@@ -115,7 +116,7 @@ func declared() [][]string {
 	return regexp.MustCompile(`X\(list, (\w+), \d, "([^"]+)"\)`).FindAllStringSubmatch(string(header), -1)
 }
 
-// tellsLength reports whether a function tells a length or count, which the
+// tellsLength reports whether a function returns a length or count, which the
 // source marks with #.
 func tellsLength(function string) bool {
 	return function == "C_GetAttributeValue" || slices.ContainsFunc(declared(), func(d []string) bool {

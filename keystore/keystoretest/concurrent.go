@@ -12,6 +12,9 @@ import (
 
 const goroutines = 64
 
+// concurrency are the tests of a store that many goroutines use.
+type concurrency struct{ *suite }
+
 // together runs f in many goroutines and reports what each returns.
 func together(t *testing.T, f func() error) {
 	t.Helper()
@@ -26,7 +29,7 @@ func together(t *testing.T, f func() error) {
 	group.Wait()
 }
 
-func (s *suite) testConcurrent(t *testing.T) {
+func (s concurrency) testConcurrent(t *testing.T) {
 	t.Run("one-cipher", s.testOneCipher)
 	t.Run("one-mac", s.testOneMAC)
 	t.Run("churn", func(t *testing.T) { together(t, s.churn) })
@@ -35,7 +38,7 @@ func (s *suite) testConcurrent(t *testing.T) {
 	t.Run("close-store-in-use", s.testCloseStoreInUse)
 }
 
-func (s *suite) testOneCipher(t *testing.T) {
+func (s concurrency) testOneCipher(t *testing.T) {
 	k := s.generate(t, keystore.AES128CBC).(keystore.Cipher)
 	together(t, func() error {
 		for n := range 25 {
@@ -56,7 +59,7 @@ func (s *suite) testOneCipher(t *testing.T) {
 	})
 }
 
-func (s *suite) testOneMAC(t *testing.T) {
+func (s concurrency) testOneMAC(t *testing.T) {
 	k := s.generate(t, keystore.HMACSHA256).(keystore.MAC)
 	var want [25]string
 	for n := range want {
@@ -81,7 +84,7 @@ func (s *suite) testOneMAC(t *testing.T) {
 }
 
 // churn is the life of session keys.
-func (s *suite) churn() error {
+func (s concurrency) churn() error {
 	for range 4 {
 		k, err := s.store.Generate(keystore.HMACSHA256)
 		if err != nil {
@@ -113,7 +116,7 @@ func (s *suite) churn() error {
 	return nil
 }
 
-func (s *suite) testSealOnce(t *testing.T) {
+func (s concurrency) testSealOnce(t *testing.T) {
 	k := s.generate(t, keystore.HMACSHA256)
 	var sealed atomic.Int32
 	together(t, func() error {
@@ -132,7 +135,7 @@ func (s *suite) testSealOnce(t *testing.T) {
 
 // testCloseInUse closes a key that others use: they get right answers until
 // they get ErrClosed.
-func (s *suite) testCloseInUse(t *testing.T) {
+func (s concurrency) testCloseInUse(t *testing.T) {
 	k := s.generate(t, keystore.HMACSHA256).(keystore.MAC)
 	tag, err := k.Sum(nil)
 	if err != nil {
@@ -163,7 +166,7 @@ func (s *suite) testCloseInUse(t *testing.T) {
 	is(t, "sum with a closed key", err, keystore.ErrClosed)
 }
 
-func (s *suite) testCloseStoreInUse(t *testing.T) {
+func (s concurrency) testCloseStoreInUse(t *testing.T) {
 	store := s.open(t)
 	var made atomic.Int32
 	together(t, func() error {

@@ -1,11 +1,11 @@
 // Package keystoretest is the conformance suite of key stores: every provider
 // passes [TestStore], so that a program that runs on one runs on all.
 //
-// The suite needs only a [keystore.Store]. It finds the other abilities by their
+// The suite needs only a [keystore.Store]. It looks for the other abilities by their
 // interfaces, [keystore.Importer], [keystore.PeerWrapper], [keystore.Admin] and
-// [Leaker], and says what it skips because one is missing.
+// [Leaker], and skips the tests whose interface is missing.
 //
 // It compares what a store computes with the standard library and with package
-// soft. It cannot see whether a device keeps its keys: attacks on the
-// attributes of keys are each provider's own test.
+// soft. It cannot see whether a device keeps its keys: each provider has tests of
+// its own that attack the attributes of keys.
 package keystoretest

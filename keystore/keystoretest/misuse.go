@@ -11,7 +11,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-func (s *suite) testUnsupported(t *testing.T) {
+// misuse are the tests of what must be refused.
+type misuse struct{ *suite }
+
+func (s misuse) testUnsupported(t *testing.T) {
 	sealing := []keystore.Algorithm{keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256}
 	for _, a := range append(sealing, 0, 200, 255) {
 		_, err := s.store.Generate(a)
@@ -32,7 +35,7 @@ func (s *suite) testUnsupported(t *testing.T) {
 }
 
 // testClosed asks that a closed key does nothing.
-func (s *suite) testClosed(t *testing.T) {
+func (s misuse) testClosed(t *testing.T) {
 	all := append(movable(), keystore.AESUnwrap128, keystore.RSAUnwrap2048, keystore.ECDSAP256,
 		keystore.RSADecrypt2048, keystore.AESReveal128, keystore.RSAPSS2048)
 	each(t, all, func(t *testing.T, a keystore.Algorithm) {
@@ -102,7 +105,7 @@ func usedAfterClose(t *testing.T, k, victim keystore.Key) {
 	}
 }
 
-func (s *suite) wrapClosed(t *testing.T, k keystore.Key) {
+func (s misuse) wrapClosed(t *testing.T, k keystore.Key) {
 	t.Helper()
 	if !k.Algorithm().Secret() {
 		return
@@ -124,7 +127,7 @@ func (s *suite) wrapClosed(t *testing.T, k keystore.Key) {
 }
 
 // testForeign gives the store keys that are not its own.
-func (s *suite) testForeign(t *testing.T) {
+func (s misuse) testForeign(t *testing.T) {
 	second := s.open(t)
 	defer second.Close()
 	for what, store := range map[string]keystore.Store{"soft": s.other, "second": second} {
@@ -155,7 +158,7 @@ func (s *suite) testForeign(t *testing.T) {
 
 // testStoreClose closes a store with all its keys, and then the store of the
 // whole run.
-func (s *suite) testStoreClose(t *testing.T) {
+func (s misuse) testStoreClose(t *testing.T) {
 	store := s.open(t)
 	var keys []keystore.Key
 	for _, a := range append(movable(), keystore.AESUnwrap128, keystore.ECDSAP256) {

@@ -21,8 +21,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
+// operations are the tests of what each algorithm computes.
+type operations struct{ *suite }
+
 // testInterfaces asks that a key can do its one thing and nothing else.
-func (s *suite) testInterfaces(t *testing.T) {
+func (s operations) testInterfaces(t *testing.T) {
 	able := map[keystore.Algorithm]string{
 		keystore.AES128CBC:       "cipher",
 		keystore.AES256CBC:       "cipher",
@@ -74,7 +77,7 @@ func abilities(k keystore.Key) string {
 	return strings.Join(able, " ")
 }
 
-func (s *suite) testCiphers(t *testing.T) {
+func (s operations) testCiphers(t *testing.T) {
 	each(t, []keystore.Algorithm{keystore.AES128CBC, keystore.AES256CBC}, func(t *testing.T, a keystore.Algorithm) {
 		t.Run("round-trip", func(t *testing.T) { roundTrip(t, s.generate(t, a).(keystore.Cipher)) })
 		t.Run("padding", func(t *testing.T) { badPadding(t, s.generate(t, a).(keystore.Cipher)) })
@@ -204,7 +207,7 @@ func standardCBC(t *testing.T, k keystore.Cipher, raw []byte) {
 	}
 }
 
-func (s *suite) testMACs(t *testing.T) {
+func (s operations) testMACs(t *testing.T) {
 	each(t, []keystore.Algorithm{keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128}, func(t *testing.T, a keystore.Algorithm) {
 		t.Run("distinct", func(t *testing.T) {
 			one, other := s.generate(t, a), s.generate(t, a)
@@ -222,7 +225,7 @@ func (s *suite) testMACs(t *testing.T) {
 }
 
 // testBlock asks that a key computes the same tags as a whole block.
-func (s *suite) testBlock(t *testing.T) {
+func (s operations) testBlock(t *testing.T) {
 	raw := random(32)
 	k := s.give(t, keystore.HMACSHA256, raw)
 	block := s.give(t, keystore.HMACSHA256Block, keystore.HMACBlock(raw))
@@ -232,7 +235,7 @@ func (s *suite) testBlock(t *testing.T) {
 	s.standardMAC(t, block.(keystore.MAC), raw)
 }
 
-func (s *suite) standardMAC(t *testing.T, k keystore.MAC, raw []byte) {
+func (s operations) standardMAC(t *testing.T, k keystore.MAC, raw []byte) {
 	for _, n := range lengths() {
 		data := random(n)
 		var want []byte
@@ -250,7 +253,7 @@ func (s *suite) standardMAC(t *testing.T, k keystore.MAC, raw []byte) {
 	}
 }
 
-func (s *suite) testRFC4493(t *testing.T) {
+func (s operations) testRFC4493(t *testing.T) {
 	key, _ := hex.DecodeString("2b7e151628aed2a6abf7158809cf4f3c")
 	data, _ := hex.DecodeString("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710")
 	k := s.give(t, keystore.AESCMAC128, key).(keystore.MAC)
@@ -267,7 +270,7 @@ func (s *suite) testRFC4493(t *testing.T) {
 	}
 }
 
-func (s *suite) testSigners(t *testing.T) {
+func (s operations) testSigners(t *testing.T) {
 	each(t, []keystore.Algorithm{keystore.RSASign2048, keystore.ECDSAP256, keystore.ECDSAP384, keystore.RSAPSS2048}, func(t *testing.T, a keystore.Algorithm) {
 		signs(t, s.generate(t, a))
 	})

@@ -10,13 +10,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
+// provisioning are the tests of provisioned keys.
+type provisioning struct{ *suite }
+
 // testProvisioned makes keys as a set-up command does, and uses them.
-func (s *suite) testProvisioned(t *testing.T) {
+func (s provisioning) testProvisioned(t *testing.T) {
 	_, err := s.store.Lookup(label("missing"))
 	is(t, "look up a missing key", err, keystore.ErrNotFound)
 	admin, ok := s.store.(keystore.Admin)
 	if !ok {
-		t.Skip("the store is no Admin")
+		t.Skip("the store is not an Admin")
 	}
 	t.Run("ring", func(t *testing.T) { s.testRing(t, admin) })
 	t.Run("destroy", func(t *testing.T) { s.testDestroy(t, admin) })
@@ -36,7 +39,7 @@ func (s *suite) testProvisioned(t *testing.T) {
 func label(what string) string { return "keystoretest-" + what + "-" + hex.EncodeToString(random(6)) }
 
 // create makes a provisioned key that goes with the test.
-func (s *suite) create(t *testing.T, admin keystore.Admin, name string, a keystore.Algorithm) keystore.Version {
+func (s provisioning) create(t *testing.T, admin keystore.Admin, name string, a keystore.Algorithm) keystore.Version {
 	t.Helper()
 	v, err := admin.Create(name, a)
 	k := s.keep(t, a, v.Key, err)
@@ -48,7 +51,7 @@ func (s *suite) create(t *testing.T, admin keystore.Admin, name string, a keysto
 	return keystore.Version{Number: v.Number, Key: k}
 }
 
-func (s *suite) lookup(t *testing.T, name string, want ...uint32) []keystore.Version {
+func (s provisioning) lookup(t *testing.T, name string, want ...uint32) []keystore.Version {
 	t.Helper()
 	versions, err := s.store.Lookup(name)
 	if err != nil {
@@ -65,7 +68,7 @@ func (s *suite) lookup(t *testing.T, name string, want ...uint32) []keystore.Ver
 	return versions
 }
 
-func (s *suite) testRing(t *testing.T, admin keystore.Admin) {
+func (s provisioning) testRing(t *testing.T, admin keystore.Admin) {
 	name := label("ring")
 	first := s.create(t, admin, name, keystore.AES128CBC)
 	one := s.lookup(t, name, 1)[0].Key
@@ -91,7 +94,7 @@ func (s *suite) testRing(t *testing.T, admin keystore.Admin) {
 	is(t, "create another algorithm under the label", err, keystore.ErrExists)
 }
 
-func (s *suite) testDestroy(t *testing.T, admin keystore.Admin) {
+func (s provisioning) testDestroy(t *testing.T, admin keystore.Admin) {
 	name := label("destroy")
 	s.create(t, admin, name, keystore.HMACSHA256)
 	s.create(t, admin, name, keystore.HMACSHA256)
@@ -117,7 +120,7 @@ func (s *suite) testDestroy(t *testing.T, admin keystore.Admin) {
 }
 
 // isListed asks for the evidence about the versions of one label.
-func (s *suite) isListed(t *testing.T, admin keystore.Admin, name string, a keystore.Algorithm, want ...uint32) {
+func (s provisioning) isListed(t *testing.T, admin keystore.Admin, name string, a keystore.Algorithm, want ...uint32) {
 	t.Helper()
 	all, err := admin.List()
 	if err != nil {
@@ -165,7 +168,7 @@ func checkInfo(t *testing.T, a keystore.Algorithm, info keystore.Info) {
 }
 
 // testCreated makes one provisioned key, uses it, and asks that it stays.
-func (s *suite) testCreated(t *testing.T, admin keystore.Admin, a keystore.Algorithm) {
+func (s provisioning) testCreated(t *testing.T, admin keystore.Admin, a keystore.Algorithm) {
 	name := label(a.String())
 	s.create(t, admin, name, a)
 	s.isListed(t, admin, name, a, 1)
@@ -202,7 +205,7 @@ func (s *suite) testCreated(t *testing.T, admin keystore.Admin, a keystore.Algor
 	s.closeAndFind(t, name, k)
 }
 
-func (s *suite) closeAndFind(t *testing.T, name string, k keystore.Key) {
+func (s provisioning) closeAndFind(t *testing.T, name string, k keystore.Key) {
 	t.Helper()
 	for range 2 {
 		if err := k.Close(); err != nil {
@@ -217,7 +220,7 @@ func (s *suite) closeAndFind(t *testing.T, name string, k keystore.Key) {
 }
 
 // testUnwrapped asks that what a provisioned key unwrapped is locked.
-func (s *suite) testUnwrapped(t *testing.T, admin keystore.Admin) {
+func (s provisioning) testUnwrapped(t *testing.T, admin keystore.Admin) {
 	name := label("unwrapped")
 	s.create(t, admin, name, keystore.RSAUnwrap2048)
 	u := s.lookup(t, name, 1)[0].Key

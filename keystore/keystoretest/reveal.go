@@ -12,8 +12,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
+// revealing are the tests of what brings bytes into this process.
+type revealing struct{ *suite }
+
 // dataWrapper makes a wrapping key of given bytes.
-func (s *suite) dataWrapper(t *testing.T, raw []byte) keystore.DataWrapper {
+func (s revealing) dataWrapper(t *testing.T, raw []byte) keystore.DataWrapper {
 	t.Helper()
 	w, ok := s.give(t, keystore.AESWrap128, raw).(keystore.DataWrapper)
 	if !ok {
@@ -24,7 +27,7 @@ func (s *suite) dataWrapper(t *testing.T, raw []byte) keystore.DataWrapper {
 
 // testReveal reveals what the software peer wrapped, keys and other bytes, and
 // nothing else.
-func (s *suite) testReveal(t *testing.T) {
+func (s revealing) testReveal(t *testing.T) {
 	shared := random(16)
 	r := s.give(t, keystore.AESReveal128, shared).(keystore.Revealer)
 	peer := s.softKey(t, keystore.AESWrap128, shared).(keystore.DataWrapper)
@@ -63,7 +66,7 @@ func (s *suite) testReveal(t *testing.T) {
 	is(t, "seal a key that reveals", err, errors.ErrUnsupported)
 }
 
-func (s *suite) revealsNot(t *testing.T, r keystore.Revealer, what string, wrapped []byte) {
+func (s revealing) revealsNot(t *testing.T, r keystore.Revealer, what string, wrapped []byte) {
 	t.Helper()
 	got, err := r.Reveal(wrapped)
 	is(t, "reveal "+what, err, keystore.ErrBadData)
@@ -73,7 +76,7 @@ func (s *suite) revealsNot(t *testing.T, r keystore.Revealer, what string, wrapp
 }
 
 // testWrapData wraps bytes, and lets the software peer look at them.
-func (s *suite) testWrapData(t *testing.T) {
+func (s revealing) testWrapData(t *testing.T) {
 	shared := random(16)
 	w := s.dataWrapper(t, shared)
 	peer := s.softKey(t, keystore.AESReveal128, shared).(keystore.Revealer)
@@ -130,7 +133,7 @@ func decrypts(t *testing.T, k keystore.Key) {
 	}
 }
 
-func (s *suite) testDecrypt(t *testing.T) {
+func (s revealing) testDecrypt(t *testing.T) {
 	decrypts(t, s.generate(t, keystore.RSADecrypt2048))
 	t.Run("not", func(t *testing.T) {
 		// A key that unwraps has no way to decrypt: testInterfaces asks that.

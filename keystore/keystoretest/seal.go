@@ -13,8 +13,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
 
+// sealing are the tests of sealed keys.
+type sealing struct{ *suite }
+
 // testSeal seals and unseals, and asks that nothing leaves a sealed key.
-func (s *suite) testSeal(t *testing.T) {
+func (s sealing) testSeal(t *testing.T) {
 	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
 		k := s.generate(t, a)
 		secret := s.reveal(k)
@@ -49,8 +52,8 @@ func (s *suite) testSeal(t *testing.T) {
 }
 
 // reveal returns the bytes of a key that may leave, as a peer sees them, or nil
-// if the store is no PeerWrapper.
-func (s *suite) reveal(k keystore.Key) []byte {
+// if the store is not a PeerWrapper.
+func (s sealing) reveal(k keystore.Key) []byte {
 	w, ok := s.store.(keystore.PeerWrapper)
 	if !ok {
 		return nil
@@ -66,11 +69,11 @@ func (s *suite) reveal(k keystore.Key) []byte {
 	return raw
 }
 
-func (s *suite) checkBlob(t *testing.T, a keystore.Algorithm, blob, secret []byte) {
+func (s sealing) checkBlob(t *testing.T, a keystore.Algorithm, blob, secret []byte) {
 	t.Helper()
 	sealed, err := keystore.ParseSealed(blob)
 	if err != nil {
-		t.Fatalf("the blob is no sealed key: %v", err)
+		t.Fatalf("the blob is not a sealed key: %v", err)
 	}
 	if sealed.Algorithm != a || len(sealed.Wrapped) < a.Size()+8 || sealed.KEKVersion == 0 {
 		t.Errorf("blob of %v, sealing key %d, %d wrapped bytes", sealed.Algorithm, sealed.KEKVersion, len(sealed.Wrapped))
@@ -80,30 +83,9 @@ func (s *suite) checkBlob(t *testing.T, a keystore.Algorithm, blob, secret []byt
 	}
 }
 
-// isLocked asks that k leaves in no way.
-func (s *suite) isLocked(t *testing.T, what string, k keystore.Key) {
-	t.Helper()
-	_, err := s.store.Seal(k, []byte("context"))
-	is(t, "seal a "+what, err, keystore.ErrLocked)
-	if w, ok := s.store.(keystore.PeerWrapper); ok {
-		_, err := w.WrapFor(&s.peer.PublicKey, k)
-		is(t, "wrap a "+what+" for a peer", err, keystore.ErrLocked)
-	}
-	wrapper, err := s.store.Generate(keystore.AESWrap128)
-	if errors.Is(err, errors.ErrUnsupported) {
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer wrapper.Close()
-	_, err = wrapper.(keystore.Wrapper).Wrap(k)
-	is(t, "wrap a "+what, err, keystore.ErrLocked)
-}
-
 // testSealForged asks that only what Seal returned unseals, and only where and
 // how it was meant.
-func (s *suite) testSealForged(t *testing.T) {
+func (s sealing) testSealForged(t *testing.T) {
 	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
 		context := []byte("context")
 		blob := s.seal(t, s.generate(t, a), context)
@@ -128,7 +110,7 @@ func (s *suite) testSealForged(t *testing.T) {
 	t.Run("foreign", s.testForeignBlob)
 }
 
-func (s *suite) forgedBytes(t *testing.T, a keystore.Algorithm, blob, context []byte) {
+func (s sealing) forgedBytes(t *testing.T, a keystore.Algorithm, blob, context []byte) {
 	t.Helper()
 	for i := range blob {
 		forged := slices.Clone(blob)
@@ -148,7 +130,7 @@ func (s *suite) forgedBytes(t *testing.T, a keystore.Algorithm, blob, context []
 }
 
 // swapped takes each part of the blob from another blob of the same store.
-func (s *suite) swapped(t *testing.T, a keystore.Algorithm, blob, other, context []byte) {
+func (s sealing) swapped(t *testing.T, a keystore.Algorithm, blob, other, context []byte) {
 	t.Helper()
 	x, err := keystore.ParseSealed(blob)
 	if err != nil {
@@ -168,7 +150,7 @@ func (s *suite) swapped(t *testing.T, a keystore.Algorithm, blob, other, context
 	}
 }
 
-func (s *suite) isForeign(t *testing.T, what string, a keystore.Algorithm, blob, context []byte) {
+func (s sealing) isForeign(t *testing.T, what string, a keystore.Algorithm, blob, context []byte) {
 	t.Helper()
 	k, err := s.store.Unseal(a, blob, context)
 	is(t, "unseal "+what, err, keystore.ErrForeign)
@@ -177,7 +159,7 @@ func (s *suite) isForeign(t *testing.T, what string, a keystore.Algorithm, blob,
 	}
 }
 
-func (s *suite) testForeignBlob(t *testing.T) {
+func (s sealing) testForeignBlob(t *testing.T) {
 	foreign := soft.New()
 	defer foreign.Close()
 	k, err := foreign.Generate(keystore.HMACSHA256)
@@ -192,7 +174,7 @@ func (s *suite) testForeignBlob(t *testing.T) {
 }
 
 // testSealRefused asks that a key that cannot be sealed is locked all the same.
-func (s *suite) testSealRefused(t *testing.T) {
+func (s sealing) testSealRefused(t *testing.T) {
 	t.Run("unwrapping", func(t *testing.T) {
 		k := s.generate(t, keystore.AESUnwrap128)
 		blob, err := s.store.Seal(k, nil)

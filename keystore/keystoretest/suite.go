@@ -23,12 +23,11 @@ type Leaker interface {
 	Live() (objects, sessions int)
 }
 
-// TestStore runs the suite on the stores that open returns. They have their
-// sealing keys. open is called several times, and more than one store is open
-// at a time: they may be on the same device, and then they share provisioned
-// keys. The suite closes them; what lies under them is for open to clean up. It
-// makes provisioned keys under labels that start with "keystoretest-", and
-// destroys them.
+// TestStore runs the suite on the stores that open returns, which must have their
+// sealing keys. open is called several times, and several stores are open at a time.
+// They may be on the same device and share its provisioned keys. The suite closes the
+// stores; open has to clean up everything below them. The suite makes provisioned
+// keys under labels that start with "keystoretest-", and destroys them.
 //
 // An algorithm that a store declines with errors.ErrUnsupported is skipped,
 // unless it is one of required.
@@ -41,28 +40,29 @@ func TestStore(t *testing.T, open func(t *testing.T) keystore.Store, required ..
 	defer s.other.Close()
 	defer s.store.Close()
 
-	s.run(t, "interfaces", s.testInterfaces)
-	s.run(t, "cipher", s.testCiphers)
-	s.run(t, "mac", s.testMACs)
-	s.run(t, "sign", s.testSigners)
-	s.run(t, "wrap", s.testWrap)
-	s.run(t, "unwrap", s.testUnwrap)
-	s.run(t, "oaep", s.testOAEP)
-	s.run(t, "reveal", s.testReveal)
-	s.run(t, "wrap-data", s.testWrapData)
-	s.run(t, "decrypt", s.testDecrypt)
-	s.run(t, "seal", s.testSeal)
-	s.run(t, "seal-forged", s.testSealForged)
-	s.run(t, "seal-refused", s.testSealRefused)
-	s.run(t, "provisioned", s.testProvisioned)
-	s.run(t, "unsupported", s.testUnsupported)
-	s.run(t, "closed", s.testClosed)
-	s.run(t, "foreign", s.testForeign)
-	s.run(t, "concurrent", s.testConcurrent)
-	t.Run("close", s.testStoreClose)
+	s.run(t, "interfaces", operations{s}.testInterfaces)
+	s.run(t, "cipher", operations{s}.testCiphers)
+	s.run(t, "mac", operations{s}.testMACs)
+	s.run(t, "sign", operations{s}.testSigners)
+	s.run(t, "wrap", wrapping{s}.testWrap)
+	s.run(t, "unwrap", wrapping{s}.testUnwrap)
+	s.run(t, "oaep", wrapping{s}.testOAEP)
+	s.run(t, "reveal", revealing{s}.testReveal)
+	s.run(t, "wrap-data", revealing{s}.testWrapData)
+	s.run(t, "decrypt", revealing{s}.testDecrypt)
+	s.run(t, "seal", sealing{s}.testSeal)
+	s.run(t, "seal-forged", sealing{s}.testSealForged)
+	s.run(t, "seal-refused", sealing{s}.testSealRefused)
+	s.run(t, "provisioned", provisioning{s}.testProvisioned)
+	s.run(t, "unsupported", misuse{s}.testUnsupported)
+	s.run(t, "closed", misuse{s}.testClosed)
+	s.run(t, "foreign", misuse{s}.testForeign)
+	s.run(t, "concurrent", concurrency{s}.testConcurrent)
+	t.Run("close", misuse{s}.testStoreClose)
 }
 
-// A suite is one run of TestStore.
+// A suite is one run of TestStore: the stores, and how keys are made in them. The
+// tests of each subject are methods of a type that embeds it.
 type suite struct {
 	open     func(t *testing.T) keystore.Store
 	store    keystore.Store  // under test
@@ -76,7 +76,7 @@ func (s *suite) run(t *testing.T, name string, test func(t *testing.T)) {
 	t.Run(name, func(t *testing.T) {
 		leaker, ok := s.store.(Leaker)
 		if !ok {
-			t.Log("the store is no Leaker: leaks are not seen")
+			t.Log("the store is not a Leaker: leaks are not detected")
 			test(t)
 			return
 		}
@@ -129,7 +129,7 @@ func (s *suite) importer(t *testing.T) keystore.Importer {
 	t.Helper()
 	i, ok := s.store.(keystore.Importer)
 	if !ok {
-		t.Skip("the store is no Importer")
+		t.Skip("the store is not an Importer")
 	}
 	return i
 }
@@ -138,7 +138,7 @@ func (s *suite) peerWrapper(t *testing.T) keystore.PeerWrapper {
 	t.Helper()
 	p, ok := s.store.(keystore.PeerWrapper)
 	if !ok {
-		t.Skip("the store is no PeerWrapper")
+		t.Skip("the store is not a PeerWrapper")
 	}
 	return p
 }
@@ -199,7 +199,7 @@ func fingerprint(t *testing.T, store keystore.Store, k keystore.Key) string {
 	case keystore.Wrapper:
 		i, ok := store.(keystore.Importer)
 		if !ok {
-			t.Skip("the store is no Importer")
+			t.Skip("the store is not an Importer")
 		}
 		fixed, e := i.Import(keystore.HMACSHA256, make([]byte, 32))
 		if e != nil {
@@ -233,10 +233,31 @@ func random(n int) []byte {
 	return b
 }
 
-// each runs test for every algorithm, as a subtest that can be skipped alone.
+// each runs test for every algorithm, as a subtest that can be skipped separately.
 func each(t *testing.T, all []keystore.Algorithm, test func(t *testing.T, a keystore.Algorithm)) {
 	t.Helper()
 	for _, a := range all {
 		t.Run(a.String(), func(t *testing.T) { test(t, a) })
 	}
+}
+
+// isLocked asks that k leaves in no way.
+func (s *suite) isLocked(t *testing.T, what string, k keystore.Key) {
+	t.Helper()
+	_, err := s.store.Seal(k, []byte("context"))
+	is(t, "seal a "+what, err, keystore.ErrLocked)
+	if w, ok := s.store.(keystore.PeerWrapper); ok {
+		_, err := w.WrapFor(&s.peer.PublicKey, k)
+		is(t, "wrap a "+what+" for a peer", err, keystore.ErrLocked)
+	}
+	wrapper, err := s.store.Generate(keystore.AESWrap128)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wrapper.Close()
+	_, err = wrapper.(keystore.Wrapper).Wrap(k)
+	is(t, "wrap a "+what, err, keystore.ErrLocked)
 }

@@ -14,8 +14,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
+// wrapping are the tests of keys that leave wrapped, and of those that come.
+type wrapping struct{ *suite }
+
 // testWrap wraps keys here, and unwraps them here and at the software peer.
-func (s *suite) testWrap(t *testing.T) {
+func (s wrapping) testWrap(t *testing.T) {
 	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
 		shared := random(16)
 		wrapper := s.give(t, keystore.AESWrap128, shared).(keystore.Wrapper)
@@ -54,8 +57,8 @@ func (s *suite) testWrap(t *testing.T) {
 	})
 }
 
-// testUnwrap unwraps what the software peer wrapped, and what nobody wrapped.
-func (s *suite) testUnwrap(t *testing.T) {
+// testUnwrap unwraps what the software peer wrapped, and refuses noise.
+func (s wrapping) testUnwrap(t *testing.T) {
 	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
 		shared, raw := random(16), random(a.Size())
 		unwrapper := s.give(t, keystore.AESUnwrap128, shared).(keystore.Unwrapper)
@@ -75,7 +78,7 @@ func (s *suite) testUnwrap(t *testing.T) {
 }
 
 // sealsOnce asks that a key unwrapped by a generated key is sealed once.
-func (s *suite) sealsOnce(t *testing.T, k keystore.Key) {
+func (s wrapping) sealsOnce(t *testing.T, k keystore.Key) {
 	t.Helper()
 	s.seal(t, k, nil)
 	_, err := s.store.Seal(k, nil)
@@ -124,7 +127,7 @@ func refuses(t *testing.T, u keystore.Unwrapper, a keystore.Algorithm, wrapped [
 }
 
 // testOAEP wraps for public keys, and unwraps with private ones.
-func (s *suite) testOAEP(t *testing.T) {
+func (s wrapping) testOAEP(t *testing.T) {
 	t.Run("wrap", func(t *testing.T) {
 		each(t, movable(), func(t *testing.T, a keystore.Algorithm) { s.wrapsFor(t, a) })
 	})
@@ -135,7 +138,7 @@ func (s *suite) testOAEP(t *testing.T) {
 	})
 }
 
-func (s *suite) wrapsFor(t *testing.T, a keystore.Algorithm) {
+func (s wrapping) wrapsFor(t *testing.T, a keystore.Algorithm) {
 	k := s.generate(t, a)
 	wrapped, err := s.peerWrapper(t).WrapFor(&s.peer.PublicKey, k)
 	if err != nil {
@@ -150,7 +153,7 @@ func (s *suite) wrapsFor(t *testing.T, a keystore.Algorithm) {
 	}
 }
 
-func (s *suite) testPeers(t *testing.T) {
+func (s wrapping) testPeers(t *testing.T) {
 	w := s.peerWrapper(t)
 	k := s.generate(t, keystore.HMACSHA256)
 	n := s.peer.N
@@ -183,7 +186,7 @@ func (s *suite) testPeers(t *testing.T) {
 	}
 }
 
-func (s *suite) unwrapsFrom(t *testing.T, u keystore.Unwrapper, a keystore.Algorithm) {
+func (s wrapping) unwrapsFrom(t *testing.T, u keystore.Unwrapper, a keystore.Algorithm) {
 	there := s.softKey(t, a, random(a.Size()))
 	wrapped, err := s.other.WrapFor(publicOf(t, u), there)
 	if err != nil {

@@ -178,7 +178,7 @@ func (s *Store) Destroy(label string, version uint32) error {
 	return nil
 }
 
-// List tells of every provisioned key. It makes no claim of protection: the
+// List describes every provisioned key. It makes no claim of protection: the
 // keys are in the memory of the process.
 func (s *Store) List() ([]keystore.Info, error) {
 	s.mu.RLock()

@@ -1,7 +1,6 @@
 // Package soft keeps keys in the memory of the process: for development, for
-// builds without cgo, and for tests. It behaves as a device does: a key says
-// what it can do by its interface, is locked when it was sealed, and is never
-// handed out.
+// builds without cgo, and for tests. It behaves as a device does: a key has only
+// the interface of its algorithm, is locked once it was sealed, and is never exported.
 //
 // # Which function do I want
 //

@@ -8,20 +8,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// kekLabel is the label of the sealing key that keeps keys of algorithm a.
-func (s *Store) kekLabel(a keystore.Algorithm) (string, error) {
+// kekOf is the role of the sealing key that keeps keys of algorithm a.
+func kekOf(a keystore.Algorithm) (keystore.Role, error) {
 	switch a {
 	case keystore.AES128CBC, keystore.AES256CBC, keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128:
-		return keystore.RoleSealSession.Label(s.prefix), nil
+		return keystore.RoleSealSession, nil
 	case keystore.AESWrap128:
-		return keystore.RoleSealWrapping.Label(s.prefix), nil
+		return keystore.RoleSealWrapping, nil
 	case keystore.AESUnwrap128, keystore.AESReveal128:
 		return "", fmt.Errorf("soft: seal %v: an unwrapping key could be unsealed elsewhere and open recorded traffic, it has to be provisioned: %w", a, errors.ErrUnsupported)
 	}
 	return "", fmt.Errorf("soft: seal %v: a private key could be unsealed elsewhere and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", a, errors.ErrUnsupported)
 }
 
-// Seal wraps k for this store alone and locks it.
+// Seal wraps k so that only this store can unseal it, and locks it.
 func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	own, err := s.own(k)
 	if err != nil {
@@ -32,11 +32,11 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(raw)
-	label, err := s.kekLabel(own.algorithm)
+	role, err := kekOf(own.algorithm)
 	if err != nil {
 		return nil, err
 	}
-	kek, err := s.newest(label)
+	kek, err := s.newest(role.Label(s.prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +71,11 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if sealed.Algorithm != a || !authentic {
 		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
 	}
-	label, err := s.kekLabel(a)
+	role, err := kekOf(a)
 	if err != nil {
 		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
 	}
-	raw, err := s.openSealed(label, sealed)
+	raw, err := s.openSealed(role.Label(s.prefix), sealed)
 	if err != nil {
 		return nil, err
 	}

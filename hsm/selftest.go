@@ -1,0 +1,89 @@
+package hsm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A selfTester does what a device must be able to do.
+type selfTester struct {
+	library
+	unseal template // of a key of HMACSHA256
+}
+
+// run does each operation on session keys once, with keys that it throws
+// away, and looks at the results.
+func (t selfTester) run(session uint) (err error) {
+	var made [4]uint
+	defer func() {
+		for _, h := range made {
+			if h != 0 {
+				err = errors.Join(err, t.destroy(session, h))
+			}
+		}
+	}()
+	for i, a := range []keystore.Algorithm{keystore.AES128CBC, keystore.HMACSHA256, keystore.SealSession256} {
+		if made[i], err = t.throwaway(session, a); err != nil {
+			return err
+		}
+	}
+	if err = t.testCipher(session, made[0]); err != nil {
+		return err
+	}
+	var tags [2][32]byte
+	if err = t.testTag(session, made[1], tags[0][:]); err != nil {
+		return err
+	}
+	var wrapped [40]byte
+	n, err := t.wrap(session, ckmKeyWrap, made[2], made[1], wrapped[:])
+	if err = exactly("C_WrapKey", n, len(wrapped), err); err != nil {
+		return err
+	}
+	m, err := t.unwrap(session, ckmKeyWrap, made[2], wrapped[:], t.unseal)
+	if made[3] = m.handle; err != nil {
+		return err
+	}
+	if err = t.testTag(session, m.handle, tags[1][:]); err == nil && tags[0] != tags[1] {
+		err = errMismatch
+	}
+	return err
+}
+
+var errMismatch = fmt.Errorf("hsm: the device computes another value than before: %w", keystore.ErrUnavailable)
+
+// throwaway makes a session key that may be wrapped, or with a sealing algorithm
+// one that wraps and unwraps.
+func (l library) throwaway(session uint, a keystore.Algorithm) (uint, error) {
+	k, err := kindOf(a)
+	if err != nil {
+		return 0, err
+	}
+	t := k.secret(false, true).number(pkcs11.CKA_VALUE_LEN, uint(a.Size()))
+	m, err := l.generate(session, k.generate, t)
+	return m.handle, err
+}
+
+// testCipher encrypts a block, and decrypts it.
+func (t selfTester) testCipher(session, key uint) error {
+	var iv, plain, block, back [16]byte
+	copy(plain[:], "msl-hsm self-test")
+	n, err := t.encrypt(session, key, pkcs11.CKM_AES_CBC, iv[:], plain[:], block[:])
+	if err = exactly("C_Encrypt", n, len(block), err); err != nil {
+		return err
+	}
+	n, err = t.decrypt(session, key, pkcs11.CKM_AES_CBC, iv[:], block[:], back[:])
+	if err = exactly("C_Decrypt", n, len(back), err); err == nil && !bytes.Equal(back[:], plain[:]) {
+		err = errMismatch
+	}
+	return err
+}
+
+func (t selfTester) testTag(session, key uint, tag []byte) error {
+	n, err := t.sign(session, key, pkcs11.CKM_SHA256_HMAC, []byte("msl-hsm self-test"), tag)
+	return exactly("C_Sign", n, len(tag), err)
+}
