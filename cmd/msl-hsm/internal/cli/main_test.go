@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,6 +44,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SOFTHSM2_MODULE", os.Getenv("SOFTHSM2_MODULE"))
 			e.Setenv("MSL_HSM_CONFIG", "")
+			former, err := filepath.Abs("testdata/former")
+			if err != nil {
+				return err
+			}
+			e.Setenv("FORMER", former)
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each command waits a second before it exits
 			e.Values[testingT{}] = e.T()
 			return nil
