@@ -1,7 +1,6 @@
 package msl
 
 import (
-	"fmt"
 	"strconv"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -40,25 +39,25 @@ func parseCiphertextEnvelope(b []byte, lim wire.Limits) (ciphertextEnvelope, err
 }
 
 func parseEnvelope1(o wire.Object) (ciphertextEnvelope, error) {
-	f := fields{o: o}
-	e := ciphertextEnvelope{version: 1, keyID: f.string("keyid"), iv: f.optionalBytes("iv")}
-	e.ciphertext = f.bytes("ciphertext")
-	f.bytes("sha256")
-	return e, f.failed("ciphertext envelope")
+	f := wire.FieldsOf(o)
+	e := ciphertextEnvelope{version: 1, keyID: f.String("keyid"), iv: f.OptionalBytes("iv")}
+	e.ciphertext = f.Bytes("ciphertext")
+	f.Bytes("sha256")
+	return e, malformed(f, "ciphertext envelope")
 }
 
 func parseEnvelope2(o wire.Object) (ciphertextEnvelope, error) {
-	f := fields{o: o}
-	spec := f.string("cipherspec")
-	if f.err == nil {
+	f := wire.FieldsOf(o)
+	spec := f.String("cipherspec")
+	if f.Err() == nil {
 		var ok bool
 		if spec, ok = cipherSpec(spec); !ok {
 			return ciphertextEnvelope{}, fail(ErrUnidentifiedCipherSpec, "ciphertext envelope", nil)
 		}
 	}
-	e := ciphertextEnvelope{version: 2, cipherSpec: spec, iv: f.optionalBytes("iv")}
-	e.ciphertext = f.bytes("ciphertext")
-	return e, f.failed("ciphertext envelope")
+	e := ciphertextEnvelope{version: 2, cipherSpec: spec, iv: f.OptionalBytes("iv")}
+	e.ciphertext = f.Bytes("ciphertext")
+	return e, malformed(f, "ciphertext envelope")
 }
 
 // cipherSpec reads a version 2 cipher specification, by its name or by the
@@ -124,69 +123,12 @@ func signatureAlgorithm(name string) bool {
 	return name == "HmacSHA256" || name == "SHA256withRSA" || name == "AESCmac"
 }
 
-// fields reads the members of an object and remembers the first failure.
-type fields struct {
-	o   wire.Object
-	err error
-}
-
-func read[T any](f *fields, name string, get func(string) (T, error)) (v T) {
-	if f.err != nil {
-		return v
+// malformed turns the first failure of a reader into a parse error.
+func malformed(f *wire.Fields, op string) error {
+	if err := f.Err(); err != nil {
+		return fail(ErrMSLParseError, op, err)
 	}
-	v, f.err = get(name)
-	return v
-}
-
-func (f *fields) string(name string) string      { return read(f, name, f.o.String) }
-func (f *fields) int(name string) int64          { return read(f, name, f.o.Int) }
-func (f *fields) bool(name string) bool          { return read(f, name, f.o.Bool) }
-func (f *fields) bytes(name string) []byte       { return read(f, name, f.o.Bytes) }
-func (f *fields) object(name string) wire.Object { return read(f, name, f.o.Object) }
-
-// list reads an array of at most max objects: each may cost an operation of a
-// device.
-func (f *fields) list(name string, max int) []wire.Object {
-	list := read(f, name, f.o.Objects)
-	if f.err == nil && len(list) > max {
-		f.err = fmt.Errorf("member %q has %d elements: %w", name, len(list), wire.ErrLimit)
-	}
-	return list
-}
-
-func (f *fields) optional(name string, get func(name string)) {
-	if f.err == nil && f.o.Has(name) {
-		get(name)
-	}
-}
-
-func (f *fields) optionalBytes(name string) (v []byte) {
-	f.optional(name, func(name string) { v = f.bytes(name) })
-	return v
-}
-
-func (f *fields) optionalString(name string) (v string) {
-	f.optional(name, func(name string) { v = f.string(name) })
-	return v
-}
-
-func (f *fields) optionalBool(name string) (v bool) {
-	f.optional(name, func(name string) { v = f.bool(name) })
-	return v
-}
-
-// optionalInt returns absent when there is no such member.
-func (f *fields) optionalInt(name string, absent int64) int64 {
-	f.optional(name, func(name string) { absent = f.int(name) })
-	return absent
-}
-
-// failed turns a remembered failure into a parse error.
-func (f *fields) failed(op string) error {
-	if f.err == nil {
-		return nil
-	}
-	return fail(ErrMSLParseError, op, f.err)
+	return nil
 }
 
 // maxNumber is the greatest identifier of the protocol, 2^53.

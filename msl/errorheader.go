@@ -25,11 +25,11 @@ func encodeError(code Code, messageID int64, userMessage string, now time.Time) 
 
 // parseError reads the inside of an error header, from verified bytes.
 func parseError(o wire.Object, identity string) (*PeerError, int64, error) {
-	f := fields{o: o}
-	e := &PeerError{Identity: identity, MessageID: f.int("messageid"), Code: -1}
-	timestamp := f.optionalInt("timestamp", absent)
-	response := f.int("errorcode")
-	if err := f.failed("error header"); err != nil {
+	f := wire.FieldsOf(o)
+	e := &PeerError{Identity: identity, MessageID: f.Int("messageid"), Code: -1}
+	timestamp := f.OptionalInt("timestamp", absent)
+	response := f.Int("errorcode")
+	if err := malformed(f, "error header"); err != nil {
 		return nil, absent, err
 	}
 	if !inRange(e.MessageID) {
@@ -39,13 +39,13 @@ func parseError(o wire.Object, identity string) (*PeerError, int64, error) {
 	if response >= int64(Fail) && response <= int64(SSOTokenRejected) {
 		e.Response = ResponseCode(response)
 	}
-	internal := f.optionalInt("internalcode", absent)
-	if f.err == nil && o.Has("internalcode") {
+	internal := f.OptionalInt("internalcode", absent)
+	if f.Has("internalcode") {
 		if internal < 0 {
 			return nil, absent, withID(fail(ErrInternalCodeNegative, "error header", nil), e.MessageID)
 		}
 		e.Code = Code(internal - internalBase)
 	}
-	e.Message, e.User = f.optionalString("errormsg"), f.optionalString("usermsg")
-	return e, timestamp, withID(f.failed("error header"), e.MessageID)
+	e.Message, e.User = f.OptionalString("errormsg"), f.OptionalString("usermsg")
+	return e, timestamp, withID(malformed(f, "error header"), e.MessageID)
 }

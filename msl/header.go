@@ -55,9 +55,9 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	if hasEntity && hasToken {
 		return envelope{}, fail(ErrMSLParseError, "header has entity authentication data and a master token", nil)
 	}
-	f, env := fields{o: o}, envelope{}
+	f, env := wire.FieldsOf(o), envelope{}
 	if hasEntity {
-		entity, err := parseSchemeData(f.object("entityauthdata"), "authdata", "entity authentication data")
+		entity, err := parseSchemeData(f.Object("entityauthdata"), "authdata", "entity authentication data")
 		if err != nil {
 			return env, err
 		}
@@ -68,20 +68,20 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 		}
 	}
 	if hasToken {
-		env.token = f.object("mastertoken")
-		if f.err == nil {
+		env.token = f.Object("mastertoken")
+		if f.Err() == nil {
 			if err := token(env.token); err != nil {
 				return env, err
 			}
 		}
 	}
-	env.signature = f.bytes("signature")
+	env.signature = f.Bytes("signature")
 	if env.isError = !o.Has("headerdata"); env.isError {
-		env.data = f.bytes("errordata")
+		env.data = f.Bytes("errordata")
 	} else {
-		env.data = f.bytes("headerdata")
+		env.data = f.Bytes("headerdata")
 	}
-	if err := f.failed(op); err != nil {
+	if err := malformed(f, op); err != nil {
 		return env, err
 	}
 	if !hasEntity && (!hasToken || env.isError) {
@@ -134,37 +134,32 @@ type headerRules struct {
 // parseHeader reads the inside of a header in the protocol's order. Errors carry
 // the message id from the moment it is known.
 func parseHeader(o wire.Object, rules headerRules) (header, error) {
-	f := fields{o: o}
-	h := header{messageID: f.int("messageid"), timestamp: absent, nonReplayableID: absent}
-	if err := f.failed("header"); err != nil {
+	f := wire.FieldsOf(o)
+	h := header{messageID: f.Int("messageid"), timestamp: absent, nonReplayableID: absent}
+	if err := malformed(f, "header"); err != nil {
 		return h, err
 	}
 	if !inRange(h.messageID) {
 		return h, fail(ErrMessageIDOutOfRange, "header", nil)
 	}
-	return h, withID(h.parseRest(&f, rules), h.messageID)
+	return h, withID(h.parseRest(f, rules), h.messageID)
 }
 
-func (h *header) parseRest(f *fields, rules headerRules) error {
-	h.timestamp = f.optionalInt("timestamp", absent)
-	if err := f.failed("header"); err != nil {
+func (h *header) parseRest(f *wire.Fields, rules headerRules) error {
+	h.timestamp = f.OptionalInt("timestamp", absent)
+	if err := malformed(f, "header"); err != nil {
 		return err
 	}
 	if err := h.parseTokens(f, rules); err != nil {
 		return err
 	}
-	h.nonReplayableID = f.optionalInt("nonreplayableid", absent)
-	if f.err == nil && f.o.Has("nonreplayableid") && !inRange(h.nonReplayableID) {
+	h.nonReplayableID = f.OptionalInt("nonreplayableid", absent)
+	if f.Has("nonreplayableid") && !inRange(h.nonReplayableID) {
 		return fail(ErrNonReplayableIDOutOfRange, "header", nil)
 	}
-	h.renewable = f.bool("renewable")
-	h.handshake = f.optionalBool("handshake")
-	f.optional("capabilities", func(name string) {
-		if c := f.object(name); f.err == nil {
-			h.capabilities, f.err = parseCapabilities(c)
-		}
-	})
-	if err := f.failed("header"); err != nil {
+	h.renewable = f.Bool("renewable")
+	h.handshake = f.OptionalBool("handshake")
+	if err := h.parseCapabilities(f); err != nil {
 		return err
 	}
 	if err := h.parseKeyRequests(f, rules); err != nil || !rules.peerToPeer {
@@ -173,24 +168,36 @@ func (h *header) parseRest(f *fields, rules headerRules) error {
 	return h.peer.parse(f, h.keyResponse, rules)
 }
 
+func (h *header) parseCapabilities(f *wire.Fields) (err error) {
+	if !f.Has("capabilities") {
+		return malformed(f, "header")
+	}
+	o := f.Object("capabilities")
+	if err := malformed(f, "header"); err != nil {
+		return err
+	}
+	h.capabilities, err = parseCapabilities(o)
+	return err
+}
+
 // parseTokens reads what is bound to a master token: the one of the key
 // response where there is one, else the header's.
-func (h *header) parseTokens(f *fields, rules headerRules) (err error) {
+func (h *header) parseTokens(f *wire.Fields, rules headerRules) (err error) {
 	mt := rules.token
-	if f.o.Has("keyresponsedata") {
-		if h.keyResponse, err = parseKeyResponse(f.object("keyresponsedata"), f, rules); err != nil {
+	if f.Has("keyresponsedata") {
+		if h.keyResponse, err = parseKeyResponse(f.Object("keyresponsedata"), f, rules); err != nil {
 			return err
 		}
-		if h.recipient = f.optionalString("recipient"); f.err != nil {
-			return f.failed("header")
+		if h.recipient = f.OptionalString("recipient"); f.Err() != nil {
+			return malformed(f, "header")
 		}
 		if !rules.peerToPeer { // there it is a token for us, not for the sender
 			mt = h.keyResponse.token
 		}
 	}
-	if f.o.Has("useridtoken") {
-		o := f.object("useridtoken")
-		if err := f.failed("user id token"); err != nil {
+	if f.Has("useridtoken") {
+		o := f.Object("useridtoken")
+		if err := malformed(f, "user id token"); err != nil {
 			return err
 		}
 		if h.userIDToken, err = rules.openUser(o); err != nil {
@@ -206,13 +213,13 @@ func (h *header) parseTokens(f *fields, rules headerRules) (err error) {
 	return h.parseServiceTokens(f, rules, mt)
 }
 
-func parseKeyResponse(o wire.Object, f *fields, rules headerRules) (*keyResponse, error) {
-	if err := f.failed("key response data"); err != nil {
+func parseKeyResponse(o wire.Object, f *wire.Fields, rules headerRules) (*keyResponse, error) {
+	if err := malformed(f, "key response data"); err != nil {
 		return nil, err
 	}
-	inner := fields{o: o}
-	token := inner.object("mastertoken")
-	if err := inner.failed("key response data"); err != nil {
+	inner := wire.FieldsOf(o)
+	token := inner.Object("mastertoken")
+	if err := malformed(inner, "key response data"); err != nil {
 		return nil, err
 	}
 	mt, err := parseMasterToken(token)
@@ -231,12 +238,12 @@ func parseKeyResponse(o wire.Object, f *fields, rules headerRules) (*keyResponse
 	return &keyResponse{token: mt, schemeData: data}, err
 }
 
-func (h *header) parseUserAuth(f *fields, rules headerRules) error {
-	if !f.o.Has("userauthdata") {
+func (h *header) parseUserAuth(f *wire.Fields, rules headerRules) error {
+	if !f.Has("userauthdata") {
 		return nil
 	}
-	o := f.object("userauthdata")
-	if err := f.failed("user authentication data"); err != nil {
+	o := f.Object("userauthdata")
+	if err := malformed(f, "user authentication data"); err != nil {
 		return err
 	}
 	if !rules.encrypted {
@@ -254,12 +261,12 @@ func (h *header) parseUserAuth(f *fields, rules headerRules) error {
 	return scheme.Check(data.data)
 }
 
-func (h *header) parseServiceTokens(f *fields, rules headerRules, mt *MasterToken) error {
-	if !f.o.Has("servicetokens") {
+func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *MasterToken) error {
+	if !f.Has("servicetokens") {
 		return nil
 	}
-	list := f.list("servicetokens", rules.tokens)
-	if err := f.failed("service tokens"); err != nil {
+	list := f.Objects("servicetokens", rules.tokens)
+	if err := malformed(f, "service tokens"); err != nil {
 		return err
 	}
 	for _, o := range list {
@@ -286,12 +293,12 @@ func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
 // parseKeyRequests keeps the requests that we can answer. Where that is none of
 // those that were offered, the message is unanswerable, by the error of the
 // first; but a user is authenticated before that counts.
-func (h *header) parseKeyRequests(f *fields, rules headerRules) error {
-	if !f.o.Has("keyrequestdata") {
+func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
+	if !f.Has("keyrequestdata") {
 		return nil
 	}
-	list := f.list("keyrequestdata", rules.tokens)
-	if err := f.failed("key request data"); err != nil {
+	list := f.Objects("keyrequestdata", rules.tokens)
+	if err := malformed(f, "key request data"); err != nil {
 		return err
 	}
 	for _, o := range list {

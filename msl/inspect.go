@@ -123,10 +123,10 @@ func (m *inspected) entity(ctx context.Context, o wire.Object) Opener {
 
 // protected explains a part that is encrypted and signed.
 func (m *inspected) protected(o wire.Object, name string) []Part {
-	f := fields{o: o}
-	data, signature := f.bytes(name), f.bytes("signature")
-	if f.err != nil {
-		return []Part{{Name: name, Note: "unreadable: " + f.err.Error()}}
+	f := wire.FieldsOf(o)
+	data, signature := f.Bytes(name), f.Bytes("signature")
+	if f.Err() != nil {
+		return []Part{{Name: name, Note: "unreadable: " + f.Err().Error()}}
 	}
 	verdict := Part{Name: "signature", Value: signatureEnvelope(signature), Note: verdict(m.opener, data, signature)}
 	plaintext := data

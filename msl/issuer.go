@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -244,15 +245,17 @@ func (i *Issuer) open(t *MasterToken, shared bool) (*Session, error) {
 
 // openSession makes a session of decrypted sessiondata.
 func (i *Issuer) openSession(t *MasterToken, o wire.Object, shared bool) (*Session, error) {
-	f := fields{o: o}
+	f := wire.FieldsOf(o)
 	s := &Session{
 		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
 			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
-		Identity: f.string("identity"),
+		Identity: f.String("identity"),
 	}
-	f.optional("issuerdata", func(name string) { s.IssuerData = append([]byte(nil), f.object(name).Raw()...) })
-	if f.err != nil {
-		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.err)
+	if f.Has("issuerdata") {
+		s.IssuerData = bytes.Clone(f.Object("issuerdata").Raw())
+	}
+	if f.Err() != nil {
+		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.Err())
 	}
 	var err error
 	if o.Has("sealed") {
@@ -264,11 +267,11 @@ func (i *Issuer) openSession(t *MasterToken, o wire.Object, shared bool) (*Sessi
 }
 
 func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*SessionKeys, error) {
-	f := fields{o: o}
-	form := f.int("sealed")
-	encryption, signature := f.bytes("sealedencryptionkey"), f.bytes("sealedsignaturekey")
-	if f.err != nil || form != sealedForm {
-		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.err)
+	f := wire.FieldsOf(o)
+	form := f.Int("sealed")
+	encryption, signature := f.Bytes("sealedencryptionkey"), f.Bytes("sealedsignaturekey")
+	if f.Err() != nil || form != sealedForm {
+		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.Err())
 	}
 	keys, err := UnwrapSessionKeys(encryption, signature, func(a keystore.Algorithm, blob []byte) (keystore.Key, error) {
 		role := roleEncrypt
@@ -374,15 +377,13 @@ func (i *Issuer) OpenUser(t *UserIDToken) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	o, err := wire.Parse(content, wire.Limits{})
-	if err != nil {
-		return "", fail(ErrUserIDTokenUserDataParseError, op, err)
+	f := wire.ParseFields(content)
+	user := f.String("identity")
+	if f.Has("issuerdata") {
+		f.Object("issuerdata")
 	}
-	f := fields{o: o}
-	user := f.string("identity")
-	f.optional("issuerdata", func(name string) { f.object(name) })
-	if f.err != nil {
-		return "", fail(ErrUserIDTokenUserDataParseError, op, f.err)
+	if f.Err() != nil {
+		return "", fail(ErrUserIDTokenUserDataParseError, op, f.Err())
 	}
 	if user == "" {
 		return "", fail(ErrUserIDTokenIdentityInvalid, op, nil)

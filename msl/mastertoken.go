@@ -30,16 +30,16 @@ type signedToken struct {
 
 // parseSignedToken reads the outer form; missing is the code of empty tokendata.
 func parseSignedToken(o wire.Object, op string, missing Code) (signedToken, error) {
-	f := fields{o: o}
-	t := signedToken{raw: o.Raw(), tokenData: f.bytes("tokendata")}
-	if err := f.failed(op); err != nil {
+	f := wire.FieldsOf(o)
+	t := signedToken{raw: o.Raw(), tokenData: f.Bytes("tokendata")}
+	if err := malformed(f, op); err != nil {
 		return t, err
 	}
 	if len(t.tokenData) == 0 {
 		return t, fail(missing, op, nil)
 	}
-	t.signature = f.bytes("signature")
-	return t, f.failed(op)
+	t.signature = f.Bytes("signature")
+	return t, malformed(f, op)
 }
 
 // signToken makes a token of tokendata.
@@ -91,19 +91,19 @@ func (sealed signedToken) master() (*MasterToken, error) {
 	if err != nil {
 		return nil, fail(ErrMasterTokenTokenDataParseError, op, err)
 	}
-	f := fields{o: data}
-	window, expiration := f.int("renewalwindow"), f.int("expiration")
+	f := wire.FieldsOf(data)
+	window, expiration := f.Int("renewalwindow"), f.Int("expiration")
 	t := &MasterToken{
 		RenewalWindow:  seconds(window),
 		Expiration:     seconds(expiration),
-		SequenceNumber: f.int("sequencenumber"),
-		SerialNumber:   f.int("serialnumber"),
+		SequenceNumber: f.Int("sequencenumber"),
+		SerialNumber:   f.Int("serialnumber"),
 		sealed:         sealed,
-		data:           f.bytes("sessiondata"),
+		data:           f.Bytes("sessiondata"),
 	}
 	switch {
-	case f.err != nil:
-		return nil, fail(ErrMasterTokenTokenDataParseError, op, f.err)
+	case f.Err() != nil:
+		return nil, fail(ErrMasterTokenTokenDataParseError, op, f.Err())
 	case expiration < window:
 		return nil, fail(ErrMasterTokenExpiresBeforeRenewal, op, nil)
 	case !inRange(t.SequenceNumber):

@@ -13,10 +13,10 @@ type peerTokens struct {
 
 // parse reads them. What hangs on a master token hangs on the one that the
 // message delivers, where it delivers one.
-func (p *peerTokens) parse(f *fields, delivered *keyResponse, rules headerRules) (err error) {
-	if f.o.Has("peermastertoken") {
-		o := f.object("peermastertoken")
-		if err := f.failed("peer master token"); err != nil {
+func (p *peerTokens) parse(f *wire.Fields, delivered *keyResponse, rules headerRules) (err error) {
+	if f.Has("peermastertoken") {
+		o := f.Object("peermastertoken")
+		if err := malformed(f, "peer master token"); err != nil {
 			return err
 		}
 		if p.master, err = parseMasterToken(o); err != nil {
@@ -27,9 +27,9 @@ func (p *peerTokens) parse(f *fields, delivered *keyResponse, rules headerRules)
 	if delivered != nil {
 		mt = delivered.token
 	}
-	if f.o.Has("peeruseridtoken") {
-		o := f.object("peeruseridtoken")
-		if err := f.failed("peer user id token"); err != nil {
+	if f.Has("peeruseridtoken") {
+		o := f.Object("peeruseridtoken")
+		if err := malformed(f, "peer user id token"); err != nil {
 			return err
 		}
 		if p.user, err = parseUserIDToken(o); err != nil {
@@ -39,11 +39,11 @@ func (p *peerTokens) parse(f *fields, delivered *keyResponse, rules headerRules)
 			return err
 		}
 	}
-	if !f.o.Has("peerservicetokens") {
+	if !f.Has("peerservicetokens") {
 		return nil
 	}
-	list := f.list("peerservicetokens", rules.tokens)
-	if err := f.failed("peer service tokens"); err != nil {
+	list := f.Objects("peerservicetokens", rules.tokens)
+	if err := malformed(f, "peer service tokens"); err != nil {
 		return err
 	}
 	for _, o := range list {

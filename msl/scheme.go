@@ -146,10 +146,10 @@ type schemeData struct {
 }
 
 func parseSchemeData(o wire.Object, dataName, op string) (schemeData, error) {
-	f := fields{o: o}
-	d := schemeData{scheme: f.string("scheme")}
-	d.data = f.object(dataName).Raw()
-	return d, f.failed(op)
+	f := wire.FieldsOf(o)
+	d := schemeData{scheme: f.String("scheme")}
+	d.data = f.Object(dataName).Raw()
+	return d, malformed(f, op)
 }
 
 func (d schemeData) encode(dataName string) []byte {

@@ -105,16 +105,16 @@ func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, ui
 	if err != nil {
 		return nil, fail(ErrMSLParseError, op, err)
 	}
-	f := fields{o: data}
+	f := wire.FieldsOf(data)
 	t := &ServiceToken{
-		Name:        f.string("name"),
-		MasterToken: f.optionalInt("mtserialnumber", Unbound),
-		UserIDToken: f.optionalInt("uitserialnumber", Unbound),
-		encrypted:   f.bool("encrypted"),
+		Name:        f.String("name"),
+		MasterToken: f.OptionalInt("mtserialnumber", Unbound),
+		UserIDToken: f.OptionalInt("uitserialnumber", Unbound),
+		encrypted:   f.Bool("encrypted"),
 		sealed:      sealed,
 	}
-	algorithm, content := f.optionalString("compressionalgo"), f.bytes("servicedata")
-	if err := f.failed(op); err != nil {
+	algorithm, content := f.OptionalString("compressionalgo"), f.Bytes("servicedata")
+	if err := malformed(f, op); err != nil {
 		return nil, err
 	}
 	if err := t.checkRanges(data); err != nil {

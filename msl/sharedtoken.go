@@ -41,20 +41,24 @@ func (i *Issuer) importShared(o wire.Object, shared bool) (*SessionKeys, error) 
 	if !ok {
 		return nil, fail(ErrMasterTokenUntrusted, op, errors.ErrUnsupported)
 	}
-	f := fields{o: o}
-	encryption, mac := f.bytes("encryptionkey"), []byte(nil)
+	f := wire.FieldsOf(o)
+	encryption, mac := f.Bytes("encryptionkey"), []byte(nil)
 	if o.Has("signaturekey") {
-		mac = f.bytes("signaturekey")
+		mac = f.Bytes("signaturekey")
 	} else {
-		mac = f.bytes("hmackey")
+		mac = f.Bytes("hmackey")
 	}
 	defer clear(encryption)
 	defer clear(mac)
 	encryptionName, macName := aesName, hmacName
-	f.optional("encryptionalgorithm", func(name string) { encryptionName = f.string(name) })
-	f.optional("signaturealgorithm", func(name string) { macName = f.string(name) })
-	if f.err != nil {
-		return nil, fail(ErrMasterTokenSessionDataParseError, op, f.err)
+	if f.Has("encryptionalgorithm") {
+		encryptionName = f.String("encryptionalgorithm")
+	}
+	if f.Has("signaturealgorithm") {
+		macName = f.String("signaturealgorithm")
+	}
+	if f.Err() != nil {
+		return nil, fail(ErrMasterTokenSessionDataParseError, op, f.Err())
 	}
 	ea, sa, err := sharedAlgorithms(encryptionName, macName, len(encryption))
 	if err != nil {

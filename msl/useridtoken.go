@@ -39,19 +39,19 @@ func (sealed signedToken) user() (*UserIDToken, error) {
 	if err != nil {
 		return nil, fail(ErrUserIDTokenTokenDataParseError, op, err)
 	}
-	f := fields{o: data}
-	window, expiration := f.int("renewalwindow"), f.int("expiration")
+	f := wire.FieldsOf(data)
+	window, expiration := f.Int("renewalwindow"), f.Int("expiration")
 	t := &UserIDToken{
 		RenewalWindow: seconds(window),
 		Expiration:    seconds(expiration),
-		MasterToken:   f.int("mtserialnumber"),
-		SerialNumber:  f.int("serialnumber"),
+		MasterToken:   f.Int("mtserialnumber"),
+		SerialNumber:  f.Int("serialnumber"),
 		sealed:        sealed,
-		data:          f.bytes("userdata"),
+		data:          f.Bytes("userdata"),
 	}
 	switch {
-	case f.err != nil:
-		return nil, fail(ErrUserIDTokenTokenDataParseError, op, f.err)
+	case f.Err() != nil:
+		return nil, fail(ErrUserIDTokenTokenDataParseError, op, f.Err())
 	case expiration < window:
 		return nil, fail(ErrUserIDTokenExpiresBeforeRenewal, op, nil)
 	case !inRange(t.MasterToken):

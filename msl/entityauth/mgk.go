@@ -72,7 +72,7 @@ func (m *MGK) Local(context.Context) (msl.Local, error) {
 // Open derives the key set of a peer. A revoked entity is 4025, one of another
 // scheme 4006, one of an unknown group 4005.
 func (m *MGK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	identity, err := member(authdata, "identity")
+	identity, err := identityOf(authdata)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}

@@ -122,20 +122,14 @@ type hiddenEntity struct {
 }
 
 func parseHidden(authdata []byte) (hiddenEntity, error) {
-	const op = "entity authentication data"
-	o, err := wire.Parse(authdata, wire.Limits{})
-	if err != nil {
-		return hiddenEntity{}, msl.Failure(msl.ErrMSLParseError, op, err)
-	}
-	token, errT := o.Object("mastertoken")
-	data, errD := o.Bytes("authdata")
-	signature, errS := o.Bytes("signature")
-	if err := errors.Join(errT, errD, errS); err != nil {
-		return hiddenEntity{}, msl.Failure(msl.ErrMSLParseError, op, err)
+	f := wire.ParseFields(authdata)
+	token, data, signature := f.Object("mastertoken"), f.Bytes("authdata"), f.Bytes("signature")
+	if err := malformed(f); err != nil {
+		return hiddenEntity{}, err
 	}
 	mt, err := msl.ParseMasterToken(token.Raw())
 	if err != nil {
-		return hiddenEntity{}, msl.Failure(msl.ErrEntityAuthMasterTokenInvalid, op, err)
+		return hiddenEntity{}, msl.Failure(msl.ErrEntityAuthMasterTokenInvalid, "entity authentication data", err)
 	}
 	return hiddenEntity{mt, data, signature}, nil
 }

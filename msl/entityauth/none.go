@@ -32,7 +32,7 @@ func (n *None) Local(context.Context) (msl.Local, error) {
 // Open believes a peer that is registered for this scheme: a revoked one is
 // 4025, any other 4006.
 func (n *None) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	identity, err := member(authdata, "identity")
+	identity, err := identityOf(authdata)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // NoneSuffixed is the scheme NONE_SUFFIXED: a claimed identity ROOT.SUFFIX, whose
@@ -38,12 +39,9 @@ func (n *NoneSuffixed) Local(context.Context) (msl.Local, error) {
 // 4025, any other 4006. So is an identity that the directory knows as a whole for
 // another scheme: it is somebody else's, who can prove it.
 func (n *NoneSuffixed) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	root, err := member(authdata, "root")
-	if err != nil {
-		return msl.Sender{}, nil, err
-	}
-	suffix, err := member(authdata, "suffix")
-	if err != nil {
+	f := wire.ParseFields(authdata)
+	root, suffix := f.String("root"), f.String("suffix")
+	if err := malformed(f); err != nil {
 		return msl.Sender{}, nil, err
 	}
 	entity, err := lookUp(ctx, n.Directory, root, n.Scheme())

@@ -50,7 +50,7 @@ func (p *PSK) Local(context.Context) (msl.Local, error) {
 // Open finds the key set of a peer. A revoked entity is 4025, one of another
 // scheme 4006, an unknown one 4005.
 func (p *PSK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	identity, err := member(authdata, "identity")
+	identity, err := identityOf(authdata)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
@@ -134,16 +134,18 @@ func identityData(identity string) []byte {
 	return e.Encoded()
 }
 
-// member reads a string out of an authdata object.
-func member(authdata []byte, name string) (string, error) {
-	o, err := wire.Parse(authdata, wire.Limits{})
-	if err == nil {
-		var s string
-		if s, err = o.String(name); err == nil {
-			return s, nil
-		}
+// identityOf reads the authdata of schemes that give an identity alone.
+func identityOf(authdata []byte) (string, error) {
+	f := wire.ParseFields(authdata)
+	return f.String("identity"), malformed(f)
+}
+
+// malformed turns the first failure of a reader of authdata into a parse error.
+func malformed(f *wire.Fields) error {
+	if err := f.Err(); err != nil {
+		return msl.Failure(msl.ErrMSLParseError, "entity authentication data", err)
 	}
-	return "", msl.Failure(msl.ErrMSLParseError, "entity authentication data", err)
+	return nil
 }
 
 // lookUp finds an entity that may use scheme, or nil; an empty scheme is any. The

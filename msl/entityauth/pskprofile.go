@@ -54,12 +54,9 @@ func (p *PSKProfile) Local(context.Context) (msl.Local, error) {
 // scheme 4006, an unknown one 4005. An identity that the directory knows as a
 // whole for another scheme is 4006 too: it is somebody else's.
 func (p *PSKProfile) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	keyID, err := member(authdata, "pskid")
-	if err != nil {
-		return msl.Sender{}, nil, err
-	}
-	profile, err := member(authdata, "profile")
-	if err != nil {
+	f := wire.ParseFields(authdata)
+	keyID, profile := f.String("pskid"), f.String("profile")
+	if err := malformed(f); err != nil {
 		return msl.Sender{}, nil, err
 	}
 	if p.Peers == nil {

@@ -5,6 +5,7 @@ import (
 	"crypto"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // keyData is the authdata of an entity that names its key.
@@ -16,12 +17,9 @@ func keyData(identity, keyID string) []byte {
 // that identity, under that id. missing is the code of a key that is not there;
 // the caller judges its kind.
 func registeredKey(ctx context.Context, d msl.Directory, authdata []byte, scheme string, missing msl.Code) (string, crypto.PublicKey, error) {
-	identity, err := member(authdata, "identity")
-	if err != nil {
-		return "", nil, err
-	}
-	keyID, err := member(authdata, "pubkeyid")
-	if err != nil {
+	f := wire.ParseFields(authdata)
+	identity, keyID := f.String("identity"), f.String("pubkeyid")
+	if err := malformed(f); err != nil {
 		return "", nil, err
 	}
 	entity, err := lookUp(ctx, d, identity, scheme)

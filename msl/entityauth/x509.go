@@ -94,8 +94,9 @@ func (x *X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), e
 }
 
 func parseCertificate(authdata []byte) (*x509.Certificate, error) {
-	text, err := member(authdata, "x509certificate")
-	if err != nil {
+	f := wire.ParseFields(authdata)
+	text := f.String("x509certificate")
+	if err := malformed(f); err != nil {
 		return nil, err
 	}
 	der, err := wire.DecodeBase64(text)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // AsymmetricDecrypted is the requester of [AsymmetricWrapped] whose device cannot
@@ -56,8 +57,8 @@ func (x *AsymmetricDecrypted) decryption() decryption {
 	return decryption{rsaMechanism, oaepSHA1, x.Sessions, x.open}
 }
 
-func (x *AsymmetricDecrypted) open(keydata []byte, pair crypto.Decrypter) (*msl.RawKeys, error) {
-	encryption, signature, err := keyMembers(keydata)
+func (x *AsymmetricDecrypted) open(f *wire.Fields, pair crypto.Decrypter) (*msl.RawKeys, error) {
+	encryption, signature, err := wrappedKeys(f)
 	if err != nil {
 		return nil, err
 	}

@@ -189,8 +189,8 @@ func (x *AsymmetricJOSE) decryption() decryption {
 }
 
 // open finds the session keys in a response.
-func (x *AsymmetricJOSE) open(keydata []byte, pair crypto.Decrypter) (*msl.RawKeys, error) {
-	encryption, signature, err := keyMembers(keydata)
+func (x *AsymmetricJOSE) open(f *wire.Fields, pair crypto.Decrypter) (*msl.RawKeys, error) {
+	encryption, signature, err := wrappedKeys(f)
 	if err != nil {
 		return nil, err
 	}

@@ -51,23 +51,18 @@ type asymmetricRequest struct {
 
 // parseAsymmetric reads a request of the mechanism that is configured.
 func parseAsymmetric(keydata []byte, configured string) (r asymmetricRequest, err error) {
-	if r.id, err = member(keydata, "keypairid"); err != nil {
-		return r, err
-	}
-	mechanism, err := member(keydata, "mechanism")
-	if err != nil {
+	f := wire.ParseFields(keydata)
+	r.id = f.String("keypairid")
+	mechanism := f.String("mechanism")
+	if err := malformed(f); err != nil {
 		return r, err
 	}
 	if !slices.Contains(mechanisms, mechanism) {
 		return r, msl.Failure(msl.ErrUnidentifiedKeyXMechanism, "ASYMMETRIC_WRAPPED", nil)
 	}
-	o, err := wire.Parse(keydata, wire.Limits{})
-	if err != nil {
-		return r, parseFailure(err)
-	}
-	der, err := o.Bytes("publickey")
-	if err != nil {
-		return r, parseFailure(err)
+	der := f.Bytes("publickey")
+	if err := malformed(f); err != nil {
+		return r, err
 	}
 	if mechanism != configured {
 		return r, msl.Failure(msl.ErrUnsupportedKeyXMechanism, "ASYMMETRIC_WRAPPED", nil)
@@ -190,14 +185,15 @@ func (o *asymmetricOffer) Close() error {
 // Accept unwraps the session keys. A provisioned pair opens the key data again
 // after a restart; from a new pair the keys are sealed for it.
 func (o *asymmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
-	id, err := member(keydata, "keypairid")
-	if err != nil {
+	f := wire.ParseFields(keydata)
+	id := f.String("keypairid")
+	if err := malformed(f); err != nil {
 		return msl.Outcome{}, err
 	}
 	if id != o.id {
 		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, o.x.Scheme(), nil)
 	}
-	keys, err := unwrapKeys(keydata, o.pair)
+	keys, err := unwrapKeys(f, o.pair)
 	if err != nil {
 		return msl.Outcome{}, err
 	}
@@ -213,11 +209,12 @@ func (o *asymmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome
 
 // Resume makes the session keys again.
 func (x *AsymmetricWrapped) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
-	if _, err := member(keep, "sealedfor"); err == nil {
-		return resumeSealed(x.Store, keep)
+	f := wire.ParseFields(keep)
+	if f.Has("sealedfor") {
+		return unseal(x.Store, f)
 	}
 	if x.KeyPair == nil {
 		return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)
 	}
-	return unwrapKeys(keep, x.KeyPair)
+	return unwrapKeys(f, x.KeyPair)
 }

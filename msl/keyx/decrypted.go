@@ -6,6 +6,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // A decryptedOffer shows a public key, and takes session keys that the other half
@@ -24,7 +25,7 @@ type decryption struct {
 	mechanism string
 	padding   crypto.DecrypterOpts
 	sessions  keystore.Store // a keystore.Importer
-	open      func(keydata []byte, pair crypto.Decrypter) (*msl.RawKeys, error)
+	open      func(f *wire.Fields, pair crypto.Decrypter) (*msl.RawKeys, error)
 }
 
 // offer makes an offer with a provisioned pair, or with a new one of pairs.
@@ -67,14 +68,15 @@ func (o *decryptedOffer) Close() error {
 // restart; where the store cannot do that a provisioned pair opens the key data
 // again.
 func (o *decryptedOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
-	id, err := member(keydata, "keypairid")
-	if err != nil {
+	f := wire.ParseFields(keydata)
+	id := f.String("keypairid")
+	if err := malformed(f); err != nil {
 		return msl.Outcome{}, err
 	}
 	if id != o.id {
 		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, "ASYMMETRIC_WRAPPED", nil)
 	}
-	raw, err := o.open(keydata, o.pair)
+	raw, err := o.open(f, o.pair)
 	if err != nil {
 		return msl.Outcome{}, err
 	}
@@ -87,13 +89,14 @@ func (o *decryptedOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome,
 
 // resume makes the session keys again.
 func (d decryption) resume(keep []byte, provisioned DecryptingPair) (*msl.SessionKeys, error) {
-	if _, err := member(keep, "sealedfor"); err == nil {
-		return resumeSealed(d.sessions, keep)
+	f := wire.ParseFields(keep)
+	if f.Has("sealedfor") {
+		return unseal(d.sessions, f)
 	}
 	if provisioned == nil {
 		return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, "ASYMMETRIC_WRAPPED", nil)
 	}
-	raw, err := d.open(keep, provisioned)
+	raw, err := d.open(f, provisioned)
 	if err != nil {
 		return nil, err
 	}

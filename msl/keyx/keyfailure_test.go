@@ -105,7 +105,7 @@ func TestKeyFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrapdata, _ := binaryMember(response, "wrapdata")
+	wrapdata, _ := bytesOf(response, "wrapdata")
 	jose := &AsymmetricJOSE{Mechanism: JWERSA, Store: store}
 	offer, err := jose.Offer(ctx, from)
 	if err != nil {

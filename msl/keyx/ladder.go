@@ -87,7 +87,9 @@ type ladderRequest struct {
 }
 
 func (x *Ladder) parse(keydata []byte) (r ladderRequest, err error) {
-	if r.mechanism, err = member(keydata, "mechanism"); err != nil {
+	f := wire.ParseFields(keydata)
+	r.mechanism = f.String("mechanism")
+	if err := malformed(f); err != nil {
 		return r, err
 	}
 	switch r.mechanism {
@@ -96,8 +98,8 @@ func (x *Ladder) parse(keydata []byte) (r ladderRequest, err error) {
 			err = msl.Failure(msl.ErrUnsupportedKeyXMechanism, x.Scheme(), nil)
 		}
 	case byWrap:
-		r.wrapdata, err = binaryMember(keydata, "wrapdata")
-		if err == nil && len(r.wrapdata) == 0 {
+		r.wrapdata = f.Bytes("wrapdata")
+		if err = malformed(f); err == nil && len(r.wrapdata) == 0 {
 			err = msl.Failure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), nil)
 		}
 	default:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // ladders is a responder and a requester that share the recorded keys.
@@ -27,11 +28,18 @@ var forms = []LadderForm{JWELadder, JWKLadder}
 
 func mechanismOf(t testing.TB, keydata []byte) string {
 	t.Helper()
-	m, err := member(keydata, "mechanism")
-	if err != nil {
-		t.Fatal(err)
+	f := wire.ParseFields(keydata)
+	m := f.String("mechanism")
+	if f.Err() != nil {
+		t.Fatal(f.Err())
 	}
 	return m
+}
+
+// bytesOf reads a binary member of key data.
+func bytesOf(keydata []byte, name string) ([]byte, error) {
+	f := wire.ParseFields(keydata)
+	return f.Bytes(name), f.Err()
 }
 
 // step goes one rung up.
@@ -105,7 +113,7 @@ func TestLadderRequestRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wrapdata, _ := binaryMember(response, "wrapdata")
+		wrapdata, _ := bytesOf(response, "wrapdata")
 		forged := bytes.Clone(wrapdata)
 		forged[len(forged)-1] ^= 1
 		other, _ := ladders(t, form)
@@ -146,7 +154,7 @@ func TestLadderRequestRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if wrapdata, _ = binaryMember(response, "wrapdata"); len(wrapdata) != 24 {
+		if wrapdata, _ = bytesOf(response, "wrapdata"); len(wrapdata) != 24 {
 			t.Errorf("%s: shared wrapdata of %d bytes", form, len(wrapdata))
 		}
 		if _, _, err := responder.Respond(ctx, shared, wrapRequest(wrapdata)); err != nil {

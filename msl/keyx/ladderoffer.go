@@ -59,11 +59,12 @@ func (o *ladderOffer) Close() error {
 // Accept unwraps the new wrapping key, and with it the session keys.
 func (o *ladderOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	x := o.x
-	next, err := o.climb(keydata)
+	f := wire.ParseFields(keydata)
+	next, err := o.climb(f)
 	if err != nil {
 		return msl.Outcome{}, err
 	}
-	raw, err := x.sessionKeys(keydata, next.key)
+	raw, err := x.sessionKeys(f, next.key)
 	if err != nil {
 		next.key.Close()
 		return msl.Outcome{}, err
@@ -79,14 +80,10 @@ func (o *ladderOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, er
 }
 
 // climb takes the new wrapping key into the store.
-func (o *ladderOffer) climb(keydata []byte) (rung, error) {
+func (o *ladderOffer) climb(f *wire.Fields) (rung, error) {
 	x := o.x
-	wrapdata, err := binaryMember(keydata, "wrapdata")
-	if err != nil {
-		return rung{}, err
-	}
-	wrapped, err := binaryMember(keydata, "wrapkey")
-	if err != nil {
+	wrapdata, wrapped := f.Bytes("wrapdata"), f.Bytes("wrapkey")
+	if err := malformed(f); err != nil {
 		return rung{}, err
 	}
 	bad := msl.ErrUnwrapError
@@ -110,8 +107,8 @@ func (o *ladderOffer) climb(keydata []byte) (rung, error) {
 	return rung{wrapdata, revealer}, nil
 }
 
-func (x *Ladder) sessionKeys(keydata []byte, by keystore.Revealer) (*msl.RawKeys, error) {
-	encryption, signature, err := keyMembers(keydata)
+func (x *Ladder) sessionKeys(f *wire.Fields, by keystore.Revealer) (*msl.RawKeys, error) {
+	encryption, signature, err := wrappedKeys(f)
 	if err != nil {
 		return nil, err
 	}

@@ -252,8 +252,8 @@ func (v keyxVectors) checkExchange(t *testing.T, c keyxVector) {
 func sameLadder(t *testing.T, scheme string, got, want []byte) {
 	t.Helper()
 	for _, name := range []string{"wrapdata", "wrapkey", "encryptionkey", "hmackey"} {
-		a, err := binaryMember(got, name)
-		b, err2 := binaryMember(want, name)
+		a, err := bytesOf(got, name)
+		b, err2 := bytesOf(want, name)
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}

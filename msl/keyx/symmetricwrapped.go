@@ -27,12 +27,18 @@ func (*SymmetricWrapped) Exposes(msl.Side) msl.Exposure {
 	return msl.Exposure{Why: "session keys are wrapped and unwrapped as objects of the key store"}
 }
 
+// keyID reads the key id of key data.
+func keyID(f *wire.Fields) (string, error) {
+	id := f.String("keyid")
+	return id, malformed(f)
+}
+
 // known reports whether the protocol has a key id.
 func known(id string) bool { return id == pskKeyID || id == "SESSION" }
 
 // Check refuses key ids that nobody knows with 7003.
 func (x *SymmetricWrapped) Check(keydata []byte) error {
-	id, err := member(keydata, "keyid")
+	id, err := keyID(wire.ParseFields(keydata))
 	if err != nil {
 		return err
 	}
@@ -47,7 +53,7 @@ func (x *SymmetricWrapped) Check(keydata []byte) error {
 
 // Respond wraps new session keys under the requester's pre-shared wrapping key.
 func (x *SymmetricWrapped) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
-	id, err := member(keydata, "keyid")
+	id, err := keyID(wire.ParseFields(keydata))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -94,8 +100,9 @@ func (o *symmetricOffer) Close() error    { return nil }
 
 // Accept unwraps the session keys. The key data itself is what resumes them:
 // only the device's own wrapping key opens it.
-func (o *symmetricOffer) Accept(ctx context.Context, keydata []byte) (msl.Outcome, error) {
-	id, err := member(keydata, "keyid")
+func (o *symmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
+	f := wire.ParseFields(keydata)
+	id, err := keyID(f)
 	if err != nil {
 		return msl.Outcome{}, err
 	}
@@ -105,12 +112,16 @@ func (o *symmetricOffer) Accept(ctx context.Context, keydata []byte) (msl.Outcom
 	case id != pskKeyID:
 		return msl.Outcome{}, msl.Failure(msl.ErrKeyXResponseRequestMismatch, o.x.Scheme(), nil)
 	}
-	keys, err := o.x.Resume(ctx, keydata)
+	keys, err := o.x.unwrap(f)
 	return msl.Outcome{Keys: keys, Keep: keydata}, err
 }
 
 // Resume unwraps the session keys of key response data.
 func (x *SymmetricWrapped) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+	return x.unwrap(wire.ParseFields(keep))
+}
+
+func (x *SymmetricWrapped) unwrap(f *wire.Fields) (*msl.SessionKeys, error) {
 	if x.PSK == nil || x.PSK.Keys == nil {
 		return nil, msl.Failure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), nil)
 	}
@@ -118,5 +129,5 @@ func (x *SymmetricWrapped) Resume(_ context.Context, keep []byte) (*msl.SessionK
 	if !ok {
 		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), nil)
 	}
-	return unwrapKeys(keep, unwrapping)
+	return unwrapKeys(f, unwrapping)
 }

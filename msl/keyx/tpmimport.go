@@ -147,33 +147,18 @@ func encodeCertified(e *wire.Encoder, name string, c TPMCertified) {
 }
 
 func parseTPMRequest(keydata []byte) (r tpmRequest, err error) {
-	o, err := wire.Parse(keydata, wire.Limits{})
-	if err == nil {
-		r.time, err = o.Int("timestamp")
+	f := wire.ParseFields(keydata)
+	r.time = f.Int("timestamp")
+	if r.storage, err = parseCertified(f, "storagekey"); err == nil && f.Has("decryptionkey") {
+		r.oaep, err = parseCertified(f, "decryptionkey")
 	}
-	if err == nil {
-		r.storage, err = parseCertified(o, "storagekey")
-	}
-	if err == nil && o.Has("decryptionkey") {
-		r.oaep, err = parseCertified(o, "decryptionkey")
-	}
-	if err != nil {
-		return r, parseFailure(err)
-	}
-	return r, nil
+	return r, err
 }
 
-func parseCertified(o wire.Object, name string) (c TPMCertified, err error) {
-	inner, err := o.Object(name)
-	if err != nil {
-		return c, err
-	}
-	for member, value := range map[string]*[]byte{"public": &c.Public, "attest": &c.Attest, "signature": &c.Signature} {
-		if *value, err = inner.Bytes(member); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
+func parseCertified(f *wire.Fields, name string) (TPMCertified, error) {
+	inner := f.Fields(name)
+	c := TPMCertified{Public: inner.Bytes("public"), Attest: inner.Bytes("attest"), Signature: inner.Bytes("signature")}
+	return c, malformed(inner)
 }
 
 // qualifying is what a TPM certifies beside a key: SHA-256 over a label, who asks,

@@ -80,15 +80,15 @@ func (o *tpmOffer) Close() error {
 // Accept imports the session keys, and seals them for a restart where both are in
 // the TPM.
 func (o *tpmOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
-	response, err := wire.Parse(keydata, wire.Limits{})
-	if err != nil {
-		return msl.Outcome{}, parseFailure(err)
+	f := wire.ParseFields(keydata)
+	if err := malformed(f); err != nil {
+		return msl.Outcome{}, err
 	}
 	open := func(a keystore.Algorithm, _ []byte) (keystore.Key, error) {
 		if a == keystore.AES128CBC {
-			return o.encryption(response)
+			return o.encryption(f)
 		}
-		return o.imported(response, "hmackey", a)
+		return o.imported(f, "hmackey", a)
 	}
 	keys, err := msl.UnwrapSessionKeys(nil, nil, open)
 	if err != nil {
@@ -105,16 +105,16 @@ func (o *tpmOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error
 }
 
 // encryption is the AES key: in the TPM, or outside where it has no AES.
-func (o *tpmOffer) encryption(response wire.Object) (keystore.Key, error) {
+func (o *tpmOffer) encryption(f *wire.Fields) (keystore.Key, error) {
 	if o.decrypter == nil {
-		return o.imported(response, "encryptionkey", keystore.AES128CBC)
+		return o.imported(f, "encryptionkey", keystore.AES128CBC)
 	}
 	store, ok := o.x.Outside.(keystore.Importer)
 	if !ok {
 		return nil, errors.ErrUnsupported
 	}
-	ciphertext, err := response.Bytes("encryptionkey")
-	if err != nil {
+	ciphertext := f.Bytes("encryptionkey")
+	if err := f.Err(); err != nil {
 		return nil, err
 	}
 	raw, err := moved(o.decrypter.DecryptOAEP(ciphertext))
@@ -125,16 +125,11 @@ func (o *tpmOffer) encryption(response wire.Object) (keystore.Key, error) {
 	return store.Import(keystore.AES128CBC, raw.Bytes())
 }
 
-func (o *tpmOffer) imported(response wire.Object, name string, a keystore.Algorithm) (keystore.Key, error) {
-	inner, err := response.Object(name)
-	if err != nil {
+func (o *tpmOffer) imported(f *wire.Fields, name string, a keystore.Algorithm) (keystore.Key, error) {
+	inner := f.Fields(name)
+	d := keystore.Duplicated{Public: inner.Bytes("public"), Duplicate: inner.Bytes("duplicate"), Seed: inner.Bytes("seed")}
+	if err := inner.Err(); err != nil {
 		return nil, err
-	}
-	var d keystore.Duplicated
-	for member, value := range map[string]*[]byte{"public": &d.Public, "duplicate": &d.Duplicate, "seed": &d.Seed} {
-		if *value, err = inner.Bytes(member); err != nil {
-			return nil, err
-		}
 	}
 	k, err := o.parent.Import(a, d)
 	if errors.Is(err, keystore.ErrWeakKey) { // the peer's word, not a key of ours

@@ -22,6 +22,8 @@ type EmailPassword struct {
 	Find func(ctx context.Context, email string) (user string, err error)
 }
 
+const opData = "user authentication data"
+
 var _ msl.Guessable = (*EmailPassword)(nil)
 
 // Scheme returns EMAIL_PASSWORD.
@@ -36,16 +38,17 @@ func (*EmailPassword) Check(authdata []byte) error {
 
 // parseEmailPassword leaves the password for the caller to wipe.
 func parseEmailPassword(authdata []byte) (email string, password []byte, err error) {
-	o, err := wire.Parse(authdata, wire.Limits{})
-	if err == nil {
-		if email, err = o.String("email"); err == nil {
-			password, err = o.Secret("password")
-		}
+	f := wire.ParseFields(authdata)
+	email, password = f.String("email"), f.Secret("password")
+	return email, password, malformed(f)
+}
+
+// malformed turns the first failure of a reader of authdata into a parse error.
+func malformed(f *wire.Fields) error {
+	if err := f.Err(); err != nil {
+		return msl.Failure(msl.ErrMSLParseError, opData, err)
 	}
-	if err != nil {
-		return "", nil, msl.Failure(msl.ErrMSLParseError, "user authentication data", err)
-	}
-	return email, password, nil
+	return nil
 }
 
 // Claimed returns the user of the e-mail address, or the address where nobody has it.

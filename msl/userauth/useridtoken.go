@@ -41,26 +41,21 @@ func (*UserIDToken) Check(authdata []byte) error {
 }
 
 func parseTokens(authdata []byte) (*msl.MasterToken, *msl.UserIDToken, error) {
-	const op = "user authentication data"
-	o, err := wire.Parse(authdata, wire.Limits{})
-	if err != nil {
-		return nil, nil, msl.Failure(msl.ErrMSLParseError, op, err)
-	}
-	master, errM := o.Object("mastertoken")
-	user, errU := o.Object("useridtoken")
-	if err := errors.Join(errM, errU); err != nil {
-		return nil, nil, msl.Failure(msl.ErrMSLParseError, op, err)
+	f := wire.ParseFields(authdata)
+	master, user := f.Object("mastertoken"), f.Object("useridtoken")
+	if err := malformed(f); err != nil {
+		return nil, nil, err
 	}
 	mt, err := msl.ParseMasterToken(master.Raw())
 	if err != nil {
-		return nil, nil, msl.Failure(msl.ErrUserAuthMasterTokenInvalid, op, err)
+		return nil, nil, msl.Failure(msl.ErrUserAuthMasterTokenInvalid, opData, err)
 	}
 	uit, err := msl.ParseUserIDToken(user.Raw())
 	if err == nil && uit.MasterToken != mt.SerialNumber {
 		err = msl.ErrUserIDTokenMasterTokenMismatch
 	}
 	if err != nil {
-		return nil, nil, msl.Failure(msl.ErrUserAuthUserIDTokenInvalid, op, err)
+		return nil, nil, msl.Failure(msl.ErrUserAuthUserIDTokenInvalid, opData, err)
 	}
 	return mt, uit, nil
 }
