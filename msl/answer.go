@@ -15,7 +15,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 	side := &receiver{
 		entities: c.Peers,
 		limits:   limits,
-		rules:    headerRules{tokens: limits.Tokens, serviceTokens: c.ServiceTokens, exchanges: c.Custody.permitted(c.KeyExchanges, RequestingSide)},
+		rules:    headerRules{tokens: limits.Tokens, serviceTokens: c.ServiceTokens, delivers: c.offers},
 		tokens:   a,
 	}
 	in, err := side.receive(ctx, decoder)

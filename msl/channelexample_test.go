@@ -43,10 +43,11 @@ func (e exampleEntities) add(identity string) (*msl.Server, *msl.Client) {
 	}
 	key := create("identity", keystore.RSASign2048).(crypto.Signer)
 	e[identity] = key.Public()
-	entity := &entityauth.RSA{Identity: identity, KeyID: identity, Key: key, Directory: e}
-	exchanges := []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}}
+	own := &entityauth.RSAEntity{Identity: identity, KeyID: identity, Key: key}
+	peers := []msl.EntityScheme{&entityauth.RSA{Directory: e}}
+	exchange := &keyx.AsymmetricWrapped{Store: store}
 	server := &msl.Server{
-		Name: identity, Entity: entity, Entities: []msl.EntityScheme{entity}, KeyExchanges: exchanges,
+		Name: identity, Local: own, Peers: peers, KeyExchanges: []msl.Responder{exchange},
 		Issuer: &msl.Issuer{Name: identity, Store: store, Keys: []msl.IssuerKeys{{
 			Version:    1,
 			Encryption: create("encryption", keystore.AES128CBC).(keystore.Cipher),
@@ -54,7 +55,7 @@ func (e exampleEntities) add(identity string) (*msl.Server, *msl.Client) {
 		}}},
 		State: &msl.MemoryState{},
 	}
-	return server, &msl.Client{Entity: entity, Peers: []msl.EntityScheme{entity}, KeyExchanges: exchanges}
+	return server, &msl.Client{Local: own, Peers: peers, KeyExchanges: []msl.Offerer{exchange}}
 }
 
 // upper is an application that answers each line as it comes.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,9 +16,9 @@ import (
 // goroutines, which share its tokens: at most one of their messages at a time
 // asks for new ones. Its fields must not change after the first call of Do.
 type Client struct {
-	Entity       EntityScheme   // who we are
+	Local        LocalEntity    // who we are, and how we prove it
 	Peers        []EntityScheme // who may answer
-	KeyExchanges []KeyExchange  // what we offer
+	KeyExchanges []Offerer      // what we offer
 	Transport    Transport
 	State        ClientState // nil keeps the tokens in memory
 	Custody      Custody     // what the key exchanges may see; zero means nothing
@@ -207,6 +208,11 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 		refused = errors.New("msl: no answer within 12 messages")
 	}
 	return nil, refused
+}
+
+// offers reports whether a key response may be of that scheme.
+func (c *Client) offers(scheme string) bool {
+	return slices.ContainsFunc(c.KeyExchanges, func(x Offerer) bool { return x.Scheme() == scheme && c.Custody.permits(x.Exposes()) })
 }
 
 // Close lets go of the session's keys. Messages in flight keep theirs.

@@ -36,7 +36,7 @@ func (l labelled) Create(label string, a keystore.Algorithm) (keystore.Version, 
 type neighbour struct {
 	*network
 	client *msl.Client
-	psk    *entityauth.PSK
+	psk    *entityauth.PSKEntity
 	seen   *msl.Message // by the application, last
 	sent   []byte       // by the client, last
 }
@@ -46,11 +46,11 @@ func newNeighbours(t *testing.T) (a, b *neighbour) {
 	make := func(prefix string) *neighbour {
 		n := &neighbour{network: newNetwork(t, labelled{store, prefix})}
 		n.psk = n.pskEntity("device")
-		n.client = n.network.client(n.psk, &keyx.SymmetricWrapped{PSK: n.psk})
+		n.client = n.network.client(n.psk, &keyx.SymmetricOfferer{Keys: n.psk.Keys})
 		n.server.Custody = msl.CustodyImported
-		n.server.KeyExchanges = append(n.server.KeyExchanges, &keyx.Ladder{Form: keyx.JWKLadder, Network: prefix, Store: n.store, PSK: n.network.psk})
+		n.server.KeyExchanges = append(n.server.KeyExchanges, &keyx.LadderResponder{Form: keyx.JWKLadder, Network: prefix, Store: n.store, PSK: n.network.psk})
 		n.server.Users = append(n.server.Users, &userauth.UserIDToken{Issuer: n.server.Issuer, Tokens: n.server.OpenMasterToken})
-		n.add(&entityauth.MTProtected{Tokens: n.server.OpenMasterToken, Inner: n.server.Entities})
+		n.add(&entityauth.MTProtected{Tokens: n.server.OpenMasterToken, Inner: n.server.Peers})
 		n.handler = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 			n.seen = m
 			if len(m.ServiceTokens) == 0 {
@@ -141,11 +141,11 @@ func (n *neighbour) tryOn(t *testing.T, other *neighbour) {
 		t.Errorf("service tokens %+v", got)
 	}
 
-	who := func(s msl.EntityScheme) (object, msl.Protector) {
-		local := must(s.Local(t.Context()))
+	who := func(s msl.LocalEntity) (object, msl.Protector) {
+		local := must(s.Credentials(t.Context()))
 		return object{"entityauthdata": object{"scheme": s.Scheme(), "authdata": json.RawMessage(local.AuthData)}}, local.Protector
 	}
-	hidden, p := who(&entityauth.MTProtected{Own: other.psk, Token: ours.MasterToken, Keys: ours.Keys})
+	hidden, p := who(&entityauth.MTProtectedEntity{Hidden: other.psk, Token: ours.MasterToken, Keys: ours.Keys})
 	other.refuses(t, "hidden entity", protect(t, p, hidden, "headerdata", one()).encode(), msl.ErrEntityAuthMasterTokenNotDecrypted)
 	psk, p := who(n.psk)
 	other.refuses(t, "pre-shared key", protect(t, p, psk, "headerdata", one()).encode(), msl.ErrMessageEntityDataBasedVerificationFailed)
@@ -172,10 +172,10 @@ func TestNetworksApartReplay(t *testing.T) {
 func TestNetworksApartLadder(t *testing.T) {
 	a, b := newNeighbours(t)
 	device := newStore(t)
-	ladder := &keyx.Ladder{Form: keyx.JWKLadder, Store: device, Own: a.givePSK("device", device)}
+	ladder := &keyx.LadderOfferer{Form: keyx.JWKLadder, Store: device, Own: a.givePSK("device", device)}
 	t.Cleanup(func() { ladder.Close() })
 	own := entityauth.NewKeySet(b.psk.Keys.Encryption, b.psk.Keys.MAC, nil)
-	climb := func(n *neighbour, entity msl.EntityScheme) (*msl.Response, error) {
+	climb := func(n *neighbour, entity msl.LocalEntity) (*msl.Response, error) {
 		c := n.network.client(entity, ladder)
 		c.Custody = msl.CustodyImported
 		r, _, err := send(t, c, &msl.Request{Body: msl.BytesBody([]byte("x"))})
@@ -184,7 +184,7 @@ func TestNetworksApartLadder(t *testing.T) {
 	if _, err := climb(a, a.psk); err != nil {
 		t.Fatal(err)
 	}
-	_, err := climb(b, &entityauth.PSK{Identity: "device", Keys: own})
+	_, err := climb(b, &entityauth.PSKEntity{Identity: "device", Keys: own})
 	wantPeerCode(t, err, msl.ErrKeyXWrappingKeyMissing)
 }
 

@@ -17,21 +17,21 @@ import (
 type conformingPeers struct {
 	*conforming          // the judge, and what it judges
 	asker       *network // who judges the judge
-	judge       *entityauth.PSK
+	judge       *entityauth.PSKEntity
 }
 
 func newConformingPeers(t *testing.T) *conformingPeers {
 	p := &conformingPeers{conforming: newConforming(t), asker: softNetwork(t)}
 	p.judge = p.asker.pskEntity("judge")
 	p.asker.server.Custody = msl.CustodyImported
-	p.server.Entity, p.peers = &entityauth.PSK{Identity: "judge", Keys: p.judge.Keys}, p.asker.server.Entities
+	p.server.Local, p.peers = &entityauth.PSKEntity{Identity: "judge", Keys: p.judge.Keys}, p.asker.server.Peers
 	return p
 }
 
 // sides makes the two sides anew, without any tokens.
 func (p *conformingPeers) sides(t *testing.T, client *msl.Client) (one, two *side) {
 	client.Transport, client.Peers = nil, nil
-	judging := p.asker.client(p.judge, &keyx.SymmetricWrapped{PSK: p.judge})
+	judging := p.asker.client(p.judge, &keyx.SymmetricOfferer{Keys: p.judge.Keys})
 	judging.Transport, judging.Peers = nil, nil
 	t.Cleanup(func() { judging.Close() })
 	return &side{network: p.asker, client: client}, &side{network: p.network, client: judging}

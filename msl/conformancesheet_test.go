@@ -76,7 +76,7 @@ func TestSymmetricWrappedResponseKeyID(t *testing.T) {
 // another one comes.
 func TestUserReauthUnproven(t *testing.T) {
 	n := softNetwork(t)
-	n.server.Entity = &entityauth.None{Identity: "server"}
+	n.server.Local = &entityauth.NoneEntity{Identity: "server"}
 	c := n.pskClient("device")
 	c.Peers = []msl.EntityScheme{&entityauth.None{Anyone: true}}
 	mustSend(t, c, secret("first"), 2)
@@ -109,7 +109,7 @@ func TestPeerKeyResponse(t *testing.T) {
 		}
 		read++
 		r := newRecorded(t)
-		client := &msl.Client{Entity: localSchemes(t)["PSK"], KeyExchanges: []msl.KeyExchange{clientKeys(t)["SYMMETRIC_WRAPPED"]}, Time: r.clock,
+		client := &msl.Client{Local: localSchemes(t)["PSK"], KeyExchanges: []msl.Offerer{clientKeys(t)["SYMMETRIC_WRAPPED"]}, Time: r.clock,
 			Rand: io.MultiReader(bytes.NewReader(binary.BigEndian.AppendUint64(nil, uint64(c.Parsed.OK.MessageID-1))), rand.Reader)}
 		t.Cleanup(func() { client.Close() })
 		conn := msl.NewConn(struct {

@@ -278,7 +278,7 @@ func (c *Conn) next(ctx context.Context, a *attempt) (*incoming, error) {
 	}
 	side := c.Server.receiver()
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
-	side.rules.offered = c.Client.Custody.permitted(c.Client.KeyExchanges, RequestingSide)
+	side.rules.delivers = c.Client.offers
 	o, err := c.in.FirstAfter("payload") // of a message that we refused
 	in, err := side.read(ctx, o, err, c.in)
 	if err != nil {

@@ -43,23 +43,23 @@ func newSides(t testing.TB, a, b string) (*side, *side) {
 // enrol makes the identity of s, registers it with the other side, and makes the
 // client with which s holds the tokens of the other side.
 func (s *side) enrol(other *side, scheme string) {
-	var entity msl.EntityScheme
-	var exchange msl.KeyExchange = &keyx.AsymmetricWrapped{Store: s.store}
+	var entity msl.LocalEntity
+	var exchange msl.Offerer = &keyx.AsymmetricWrapped{Store: s.store}
 	switch scheme {
 	case "PSK":
 		psk := other.pskEntity(s.identity)
-		entity, exchange = psk, &keyx.SymmetricWrapped{PSK: psk}
+		entity, exchange = psk, &keyx.SymmetricOfferer{Keys: psk.Keys}
 	case "RSA":
 		key := provision(s.t, s.store, "identity", keystore.RSASign2048).(crypto.Signer)
-		entity = &entityauth.RSA{Identity: s.identity, KeyID: "key", Key: key}
+		entity = &entityauth.RSAEntity{Identity: s.identity, KeyID: "key", Key: key}
 		other.directory[s.identity] = &msl.Entity{Identity: s.identity, Scheme: "RSA", KeyID: "key", PublicKey: key.Public().(*rsa.PublicKey)}
 	case "NONE":
-		entity = &entityauth.None{Identity: s.identity}
+		entity = &entityauth.NoneEntity{Identity: s.identity}
 		other.directory[s.identity] = &msl.Entity{Identity: s.identity, Scheme: "NONE"}
 	}
 	s.client = other.network.client(entity, exchange)
 	s.client.Transport, s.client.Peers = nil, nil
-	s.server.Entity, s.server.Name = entity, s.identity
+	s.server.Local, s.server.Name = entity, s.identity
 }
 
 // connect joins the two sides by a pipe without any buffer.
@@ -245,7 +245,7 @@ func TestPeerVectors(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) {
 			r := newRecorded(t)
 			r.state.anyID = true
-			client := &msl.Client{Entity: r.server.Entity, Time: r.clock}
+			client := &msl.Client{Local: r.server.Local, Time: r.clock}
 			conn := msl.NewConn(struct {
 				io.Reader
 				io.Writer

@@ -27,8 +27,8 @@ func recordedClient(t *testing.T, label string) *msl.Client {
 	server := directory{"server1": {Identity: "server1", Scheme: "RSA", KeyID: "rsakeyid1", PublicKey: publicKey(t, "server1_rsa2048")}}
 	keys := clientKeys(t)
 	c := &msl.Client{
-		Entity: own, Peers: []msl.EntityScheme{&entityauth.RSA{Directory: server}},
-		KeyExchanges:  []msl.KeyExchange{keys["SYMMETRIC_WRAPPED"], keys["ASYMMETRIC_WRAPPED"]},
+		Local: own, Peers: []msl.EntityScheme{&entityauth.RSA{Directory: server}},
+		KeyExchanges:  []msl.Offerer{keys["SYMMETRIC_WRAPPED"], keys["ASYMMETRIC_WRAPPED"]},
 		ServiceTokens: msl.ServiceTokenKeys{"": symmetric(t, store, serviceKeys)},
 	}
 	t.Cleanup(func() { c.Close() })

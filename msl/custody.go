@@ -81,7 +81,7 @@ func (s Side) String() string {
 // MarshalText writes the name.
 func (s Side) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// An Exposure is what a key exchange declares about one of its sides.
+// An Exposure is what one side of a key exchange declares.
 type Exposure struct {
 	// Bytes: its form forces the bytes of session keys, or of keys that wrap
 	// them, into the memory of the process, whatever the key store.
@@ -90,14 +90,14 @@ type Exposure struct {
 	Why string
 }
 
-// permits reports whether the mode allows a side of a key exchange.
+// permits reports whether the mode allows one side of a key exchange.
 func (c Custody) permits(e Exposure) bool { return c != CustodySealed || !e.Bytes }
 
-// permitted are the exchanges that the mode allows on a side.
-func (c Custody) permitted(all []KeyExchange, side Side) []KeyExchange {
-	var some []KeyExchange
+// permitted returns the exchanges of one side that the mode allows.
+func permitted[X interface{ Exposes() Exposure }](c Custody, all []X) []X {
+	var some []X
 	for _, x := range all {
-		if c.permits(x.Exposes(side)) {
+		if c.permits(x.Exposes()) {
 			some = append(some, x)
 		}
 	}

@@ -25,7 +25,7 @@ func (r *recorded) addSchemes() {
 	r.t.Helper()
 	r.directory["client4"] = &msl.Entity{Identity: "client4", Scheme: "NONE_SUFFIXED"}
 	r.directory["client8"] = &msl.Entity{Identity: "client8", Scheme: "ECC", KeyID: "eccclient8", PublicKey: publicKey(r.t, "client8_ec_p256")}
-	psk := r.server.Entities[0].(*entityauth.PSK)
+	psk := r.server.Peers[0].(*entityauth.PSK)
 	profiles := directory{"client1": {Identity: "client1", Scheme: "PSK_PROFILE", PSK: r.directory["client1"].PSK}}
 	peers := &entityauth.PSK{Directory: profiles, Store: r.store}
 	r.t.Cleanup(func() { peers.Close() })
@@ -38,8 +38,8 @@ func (r *recorded) addSchemes() {
 	}}
 	r.t.Cleanup(func() { mgk.Close() })
 	var provisioned atomic.Int64
-	r.server.Entities = append(r.server.Entities,
-		&entityauth.PSKProfile{Peers: peers},
+	r.server.Peers = append(r.server.Peers,
+		&entityauth.PSKProfile{KeySets: peers},
 		&entityauth.ECC{Directory: r.directory},
 		&entityauth.NoneSuffixed{Directory: r.directory},
 		&entityauth.Provisioned{Assign: func(context.Context) (string, error) {
@@ -57,7 +57,7 @@ func newWide(t testing.TB) *recorded {
 }
 
 func (r *recorded) peer(scheme string) msl.EntityScheme {
-	for _, s := range r.server.Entities {
+	for _, s := range r.server.Peers {
 		if s.Scheme() == scheme {
 			return s
 		}
@@ -78,7 +78,7 @@ func recordedToken(changes object) object {
 }
 
 // localWide are our own sides of the other schemes.
-func localWide(t testing.TB) map[string]msl.EntityScheme {
+func localWide(t testing.TB) map[string]msl.LocalEntity {
 	store := newStore(t)
 	k := symmetric(t, store, pskClient1)
 	keys := entityauth.NewKeySet(k.Encryption, k.MAC, nil)
@@ -87,16 +87,16 @@ func localWide(t testing.TB) map[string]msl.EntityScheme {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hide := func(own msl.EntityScheme) msl.EntityScheme {
-		return &entityauth.MTProtected{Own: own, Token: token, Keys: msl.NewSessionKeys(session.Encryption, session.MAC)}
+	hide := func(own msl.LocalEntity) msl.LocalEntity {
+		return &entityauth.MTProtectedEntity{Hidden: own, Token: token, Keys: msl.NewSessionKeys(session.Encryption, session.MAC)}
 	}
-	return map[string]msl.EntityScheme{
-		"PSK_PROFILE":        &entityauth.PSKProfile{KeyID: "client1", Profile: "profile1", Keys: keys},
-		"ECC":                &entityauth.ECC{Identity: "client8", KeyID: "eccclient8", Key: provisionPair(t, store, "ecc", keystore.ECDSAP256, keyPair(t, "client8_ec_p256")).(crypto.Signer)},
-		"NONE_SUFFIXED":      &entityauth.NoneSuffixed{Root: "client4", Suffix: "1"},
-		"PROVISIONED":        &entityauth.Provisioned{},
-		"MT_PROTECTED(PSK)":  hide(&entityauth.PSK{Identity: "client1", Keys: keys}),
-		"MT_PROTECTED(NONE)": hide(&entityauth.None{Identity: "client1"}),
+	return map[string]msl.LocalEntity{
+		"PSK_PROFILE":        &entityauth.PSKProfileEntity{KeyID: "client1", Profile: "profile1", Keys: keys},
+		"ECC":                &entityauth.ECCEntity{Identity: "client8", KeyID: "eccclient8", Key: provisionPair(t, store, "ecc", keystore.ECDSAP256, keyPair(t, "client8_ec_p256")).(crypto.Signer)},
+		"NONE_SUFFIXED":      &entityauth.NoneSuffixedEntity{Root: "client4", Suffix: "1"},
+		"PROVISIONED":        &entityauth.ProvisionedEntity{},
+		"MT_PROTECTED(PSK)":  hide(&entityauth.PSKEntity{Identity: "client1", Keys: keys}),
+		"MT_PROTECTED(NONE)": hide(&entityauth.NoneEntity{Identity: "client1"}),
 	}
 }
 
@@ -118,14 +118,14 @@ func TestVectorsOtherEntitySchemes(t *testing.T) {
 		seen++
 		r := newWide(t)
 		peer := r.peer(c.Scheme)
-		if us.Scheme() != c.Scheme || peer.Encrypts() != c.Encrypts || peer.Authenticates() != c.ProtectsIntegrity {
+		if us.Scheme() != c.Scheme || us.Encrypts() != c.Encrypts || us.Authenticates() != c.ProtectsIntegrity {
 			t.Errorf("%s: another scheme or protection", c.Variant)
 		}
 		var data schemed
 		if err := json.Unmarshal(c.Encoding.Bytes, &data); err != nil {
 			t.Fatal(err)
 		}
-		own, err := us.Local(context.Background())
+		own, err := us.Credentials(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,23 +195,23 @@ func TestMTProtectedUserAuthentication(t *testing.T) {
 
 // A scheme that cannot speak for us says so.
 func TestLocalErrors(t *testing.T) {
-	closed := localWide(t)["MT_PROTECTED(PSK)"].(*entityauth.MTProtected)
+	closed := localWide(t)["MT_PROTECTED(PSK)"].(*entityauth.MTProtectedEntity)
 	closed.Keys.Release()
 	p256 := provision(t, newStore(t), "rsa", keystore.RSASign2048).(crypto.Signer)
 	for _, c := range []struct {
-		scheme msl.EntityScheme
+		entity msl.LocalEntity
 		want   msl.Code
 	}{
-		{&entityauth.PSKProfile{}, msl.ErrEntityNotFound},
-		{&entityauth.MGK{}, msl.ErrEntityNotFound},
-		{&entityauth.ECC{}, msl.ErrECCPrivateKeyNotFound},
-		{&entityauth.ECC{Key: p256}, msl.ErrECCPrivateKeyNotFound},
-		{&entityauth.MTProtected{}, msl.ErrEntityAuthMasterTokenNotDecrypted},
+		{&entityauth.PSKProfileEntity{}, msl.ErrEntityNotFound},
+		{&entityauth.MGKEntity{}, msl.ErrEntityNotFound},
+		{&entityauth.ECCEntity{}, msl.ErrECCPrivateKeyNotFound},
+		{&entityauth.ECCEntity{Key: p256}, msl.ErrECCPrivateKeyNotFound},
+		{&entityauth.MTProtectedEntity{}, msl.ErrEntityAuthMasterTokenNotDecrypted},
 		{closed, msl.ErrEntityAuthMasterTokenNotDecrypted},
-		{&entityauth.MTProtected{Own: &entityauth.RSA{}, Token: closed.Token, Keys: closed.Keys}, msl.ErrRSAPrivateKeyNotFound},
+		{&entityauth.MTProtectedEntity{Hidden: &entityauth.RSAEntity{}, Token: closed.Token, Keys: closed.Keys}, msl.ErrRSAPrivateKeyNotFound},
 	} {
-		if _, err := c.scheme.Local(context.Background()); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v, want %v", c.scheme.Scheme(), err, c.want)
+		if _, err := c.entity.Credentials(context.Background()); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.entity.Scheme(), err, c.want)
 		}
 	}
 }

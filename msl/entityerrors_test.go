@@ -36,7 +36,7 @@ func (r *recorded) checkScheme(t *testing.T, scheme msl.EntityScheme, cases []sc
 
 func TestPSKProfileErrors(t *testing.T) {
 	r := newWide(t)
-	d := r.peer("PSK_PROFILE").(*entityauth.PSKProfile).Peers.Directory.(directory)
+	d := r.peer("PSK_PROFILE").(*entityauth.PSKProfile).KeySets.Directory.(directory)
 	d["gone"] = &msl.Entity{Identity: "gone", Scheme: "PSK", Revoked: true}
 	d["other"] = &msl.Entity{Identity: "other", Scheme: "PSK"}
 	d["keyless"] = &msl.Entity{Identity: "keyless", Scheme: "PSK_PROFILE"}

@@ -22,7 +22,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-func (n *network) add(s msl.EntityScheme) { n.server.Entities = append(n.server.Entities, s) }
+func (n *network) add(s msl.EntityScheme) { n.server.Peers = append(n.server.Peers, s) }
 
 // device is a store of one client.
 func (n *network) device() *soft.Store {
@@ -31,15 +31,15 @@ func (n *network) device() *soft.Store {
 	return s
 }
 
-func (n *network) eccEntity(curve keystore.Algorithm) msl.EntityScheme {
+func (n *network) eccEntity(curve keystore.Algorithm) msl.LocalEntity {
 	key := provision(n.t, n.device(), "identity", curve).(crypto.Signer)
 	n.directory["ecc"] = &msl.Entity{Identity: "ecc", Scheme: "ECC", KeyID: "k", PublicKey: key.Public()}
 	n.add(&entityauth.ECC{Directory: n.directory})
-	return &entityauth.ECC{Identity: "ecc", KeyID: "k", Key: key}
+	return &entityauth.ECCEntity{Identity: "ecc", KeyID: "k", Key: key}
 }
 
 // x509Entity has an EC certificate of a root that is its own.
-func (n *network) x509Entity() msl.EntityScheme {
+func (n *network) x509Entity() msl.LocalEntity {
 	device := n.device()
 	ca := provision(n.t, device, "ca", keystore.ECDSAP384).(crypto.Signer)
 	key := provision(n.t, device, "identity", keystore.ECDSAP256).(crypto.Signer)
@@ -52,7 +52,7 @@ func (n *network) x509Entity() msl.EntityScheme {
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
 	n.add(&entityauth.X509{Roots: roots, Time: n.clock})
-	return &entityauth.X509{Certificate: signCertificate(n.t, template("device"), root, key.Public(), ca), Key: key}
+	return &entityauth.X509Entity{Certificate: signCertificate(n.t, template("device"), root, key.Public(), ca), Key: key}
 }
 
 func signCertificate(t testing.TB, template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) *x509.Certificate {
@@ -68,14 +68,14 @@ func signCertificate(t testing.TB, template, parent *x509.Certificate, public cr
 	return c
 }
 
-func (n *network) profileEntity() msl.EntityScheme {
+func (n *network) profileEntity() msl.LocalEntity {
 	own := n.pskEntity("set")
 	n.directory["set"].Scheme = "PSK_PROFILE"
-	n.add(&entityauth.PSKProfile{Peers: n.psk})
-	return &entityauth.PSKProfile{KeyID: "set", Profile: "p", Keys: own.Keys}
+	n.add(&entityauth.PSKProfile{KeySets: n.psk})
+	return &entityauth.PSKProfileEntity{KeyID: "set", Profile: "p", Keys: own.Keys}
 }
 
-func (n *network) mgkEntity() msl.EntityScheme {
+func (n *network) mgkEntity() msl.LocalEntity {
 	group := provision(n.t, n.store.(keystore.Admin), "group", keystore.AES128CBC).(keystore.Cipher)
 	scheme := &entityauth.MGK{Importer: n.store.(keystore.Importer), Group: func(context.Context, string) (entityauth.ModelGroup, error) {
 		return entityauth.ModelGroup{Name: "m", Key: group}, nil
@@ -87,23 +87,23 @@ func (n *network) mgkEntity() msl.EntityScheme {
 		n.t.Fatal(err)
 	}
 	device := n.device()
-	return &entityauth.MGK{Identity: "MODEL-1", Keys: entityauth.NewKeySet(
+	return &entityauth.MGKEntity{Identity: "MODEL-1", Keys: entityauth.NewKeySet(
 		provisionRaw(n.t, device, "e", keystore.AES128CBC, raw[:16]).(keystore.Cipher),
 		provisionRaw(n.t, device, "m", keystore.HMACSHA256, raw[16:]).(keystore.MAC), nil)}
 }
 
-func (n *network) provisionedEntity() msl.EntityScheme {
+func (n *network) provisionedEntity() msl.LocalEntity {
 	var count atomic.Int64
 	n.add(&entityauth.Provisioned{Assign: func(context.Context) (string, error) {
 		return fmt.Sprintf("new%d", count.Add(1)), nil
 	}})
-	return &entityauth.Provisioned{}
+	return &entityauth.ProvisionedEntity{}
 }
 
 // hiddenEntity hides own with the master token of another client.
-func (n *network) hiddenEntity(own msl.EntityScheme) msl.EntityScheme {
+func (n *network) hiddenEntity(own msl.LocalEntity) msl.LocalEntity {
 	n.t.Helper()
-	n.add(&entityauth.MTProtected{Tokens: n.server.OpenMasterToken, Inner: n.server.Entities, Directory: n.directory})
+	n.add(&entityauth.MTProtected{Tokens: n.server.OpenMasterToken, Inner: n.server.Peers, Directory: n.directory})
 	other := n.pskClient("other")
 	if held, err := other.HeldTokens(context.Background(), ""); err != nil || held != (msl.HeldTokens{}) {
 		n.t.Fatalf("a new client holds %+v, %v", held, err)
@@ -116,34 +116,34 @@ func (n *network) hiddenEntity(own msl.EntityScheme) msl.EntityScheme {
 		n.t.Fatalf("client holds %+v, %v", held, err)
 	}
 	n.t.Cleanup(held.Keys.Release)
-	return &entityauth.MTProtected{Own: own, Token: held.MasterToken, Keys: held.Keys}
+	return &entityauth.MTProtectedEntity{Hidden: own, Token: held.MasterToken, Keys: held.Keys}
 }
 
 // Every scheme gets a session, in which a user is authenticated.
 func TestNetworkEntitySchemes(t *testing.T) {
-	none := func(n *network) msl.EntityScheme {
+	none := func(n *network) msl.LocalEntity {
 		n.directory["plain"] = &msl.Entity{Identity: "plain", Scheme: "NONE"}
-		return &entityauth.None{Identity: "plain"}
+		return &entityauth.NoneEntity{Identity: "plain"}
 	}
 	for _, c := range []struct {
 		name, identity string
-		entity         func(*network) msl.EntityScheme
+		entity         func(*network) msl.LocalEntity
 	}{
-		{"ECC P-256", "ecc", func(n *network) msl.EntityScheme { return n.eccEntity(keystore.ECDSAP256) }},
-		{"ECC P-384", "ecc", func(n *network) msl.EntityScheme { return n.eccEntity(keystore.ECDSAP384) }},
+		{"ECC P-256", "ecc", func(n *network) msl.LocalEntity { return n.eccEntity(keystore.ECDSAP256) }},
+		{"ECC P-384", "ecc", func(n *network) msl.LocalEntity { return n.eccEntity(keystore.ECDSAP384) }},
 		{"X509 EC", "CN=device", (*network).x509Entity},
 		{"PSK_PROFILE", "set-p", (*network).profileEntity},
 		{"MGK", "MODEL-1", (*network).mgkEntity},
-		{"NONE_SUFFIXED", "root.1", func(n *network) msl.EntityScheme {
+		{"NONE_SUFFIXED", "root.1", func(n *network) msl.LocalEntity {
 			n.directory["root"] = &msl.Entity{Identity: "root", Scheme: "NONE_SUFFIXED"}
 			n.add(&entityauth.NoneSuffixed{Directory: n.directory})
-			return &entityauth.NoneSuffixed{Root: "root", Suffix: "1"}
+			return &entityauth.NoneSuffixedEntity{Root: "root", Suffix: "1"}
 		}},
 		{"PROVISIONED", "new1", (*network).provisionedEntity},
-		{"MT_PROTECTED NONE", "plain", func(n *network) msl.EntityScheme { return n.hiddenEntity(none(n)) }},
-		{"MT_PROTECTED ECC", "ecc", func(n *network) msl.EntityScheme { return n.hiddenEntity(n.eccEntity(keystore.ECDSAP256)) }},
-		{"MT_PROTECTED PROVISIONED", "new1", func(n *network) msl.EntityScheme { return n.hiddenEntity(n.provisionedEntity()) }},
-		{"MT_PROTECTED PSK", "hidden", func(n *network) msl.EntityScheme { return n.hiddenEntity(n.pskEntity("hidden")) }},
+		{"MT_PROTECTED NONE", "plain", func(n *network) msl.LocalEntity { return n.hiddenEntity(none(n)) }},
+		{"MT_PROTECTED ECC", "ecc", func(n *network) msl.LocalEntity { return n.hiddenEntity(n.eccEntity(keystore.ECDSAP256)) }},
+		{"MT_PROTECTED PROVISIONED", "new1", func(n *network) msl.LocalEntity { return n.hiddenEntity(n.provisionedEntity()) }},
+		{"MT_PROTECTED PSK", "hidden", func(n *network) msl.LocalEntity { return n.hiddenEntity(n.pskEntity("hidden")) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := newNetwork(t, soft.New())
@@ -174,7 +174,7 @@ func (n *network) checkSession(t *testing.T, client *msl.Client, identity string
 }
 
 // checkPlain sends a message that needs no more than the scheme gives.
-func (n *network) checkPlain(t *testing.T, client *msl.Client, entity msl.EntityScheme) {
+func (n *network) checkPlain(t *testing.T, client *msl.Client, entity msl.LocalEntity) {
 	t.Helper()
 	n.handler = func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		if m.Encrypted != entity.Encrypts() || m.Authenticated != entity.Authenticates() || m.Scheme != entity.Scheme() {
@@ -193,7 +193,7 @@ func (n *network) checkPlain(t *testing.T, client *msl.Client, entity msl.Entity
 func TestNetworkHiddenPSK(t *testing.T) {
 	n := newNetwork(t, soft.New())
 	own := n.pskEntity("hidden")
-	n.checkSession(t, n.client(n.hiddenEntity(own), &keyx.SymmetricWrapped{PSK: own}), "hidden")
+	n.checkSession(t, n.client(n.hiddenEntity(own), &keyx.SymmetricOfferer{Keys: own.Keys}), "hidden")
 }
 
 // A bearerScheme is an application's own user scheme.
@@ -245,7 +245,7 @@ func TestNetworkUserIDToken(t *testing.T) {
 	n := newNetwork(t, soft.New())
 	n.server.Users = append(n.server.Users, &userauth.UserIDToken{Issuer: n.server.Issuer, Tokens: n.server.OpenMasterToken, Revoked: n.state.Revoked})
 	psk := n.pskEntity("device")
-	old := n.client(psk, &keyx.SymmetricWrapped{PSK: psk})
+	old := n.client(psk, &keyx.SymmetricOfferer{Keys: psk.Keys})
 	request := &msl.Request{User: "user@example.com", RequestTokens: true, Body: msl.BytesBody([]byte("x"))}
 	if _, _, err := send(t, old, request); err != nil {
 		t.Fatal(err)
@@ -256,8 +256,8 @@ func TestNetworkUserIDToken(t *testing.T) {
 	}
 	defer held.Keys.Release()
 	proof := userauth.UserIDTokenData(held.MasterToken.Bytes(), held.UserIDToken.Bytes())
-	fresh := func(entity *entityauth.PSK) *msl.Client {
-		c := n.client(entity, &keyx.SymmetricWrapped{PSK: entity})
+	fresh := func(entity *entityauth.PSKEntity) *msl.Client {
+		c := n.client(entity, &keyx.SymmetricOfferer{Keys: entity.Keys})
 		c.UserAuth = func(_ context.Context, _ string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
 			if reason != 0 {
 				return nil, nil

@@ -150,7 +150,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 			t = &tokens{services: t.services}
 			t.services = t.servicesFor(nil)
 		}
-		n := renewalNeed(a.req, a.client.Entity, t, a.renew, known, now)
+		n := renewalNeed(a.req, a.client.Local, t, a.renew, known, now)
 		a.tokens, a.user = t, t.user(a.req.User)
 		keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
 		if a.quiet || !n.must && (!n.may || a.oneWay || keyless) {
@@ -211,7 +211,7 @@ func (a *attempt) letGo(got *MasterToken) {
 // build makes the header, step by step in the protocol's order.
 func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	c := a.client
-	local, err := localIdentification(ctx, c.Entity)
+	local, err := localIdentification(ctx, c.Local)
 	if err != nil {
 		return nil, err
 	}
@@ -313,14 +313,14 @@ func (a *attempt) emptyBody(keysDue bool) (bool, error) {
 
 // protects reports whether the header is encrypted and authenticated.
 func (a *attempt) protects() bool {
-	e := a.client.Entity
+	e := a.client.Local
 	return a.tokens.session != nil || e.Encrypts() && e.Authenticates()
 }
 
 // carriesData reports whether the application data may go into this message,
 // given the protection that it has.
 func (a *attempt) carriesData() bool {
-	e, withToken := a.client.Entity, a.tokens.session != nil
+	e, withToken := a.client.Local, a.tokens.session != nil
 	return (withToken || e.Encrypts() || !a.req.Encrypted) &&
 		(withToken || e.Authenticates() || !a.req.Authenticated) &&
 		(withToken || !a.req.NonReplayable)
@@ -355,7 +355,7 @@ func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 	now, _ := a.client.serverTime()
 	from := Requester{Identity: identity, Token: a.tokens.master(), Custody: a.client.Custody, MessageID: h.messageID, Time: now}
 	var unable error
-	for _, x := range a.client.Custody.permitted(a.client.KeyExchanges, RequestingSide) {
+	for _, x := range permitted(a.client.Custody, a.client.KeyExchanges) {
 		o, err := x.Offer(ctx, from)
 		if errors.Is(err, errors.ErrUnsupported) {
 			unable = err

@@ -20,8 +20,8 @@ import (
 type exchangeKind struct {
 	name, scheme string
 	sealed       bool // custody sealed allows it
-	server       func(n *network) msl.KeyExchange
-	client       func(n *network, identity string, device *soft.Store) msl.KeyExchange
+	server       func(n *network) msl.Responder
+	client       func(n *network, identity string, device *soft.Store) msl.Offerer
 }
 
 func exchangeKinds(t testing.TB) []exchangeKind {
@@ -30,16 +30,16 @@ func exchangeKinds(t testing.TB) []exchangeKind {
 	group.ID = "group"
 	kinds := []exchangeKind{{
 		"RSA", "ASYMMETRIC_WRAPPED", true,
-		func(n *network) msl.KeyExchange { return &keyx.AsymmetricWrapped{Store: n.store} },
-		func(_ *network, _ string, device *soft.Store) msl.KeyExchange {
+		func(n *network) msl.Responder { return &keyx.AsymmetricWrapped{Store: n.store} },
+		func(_ *network, _ string, device *soft.Store) msl.Offerer {
 			return &keyx.AsymmetricWrapped{Store: device}
 		},
 	}, {
 		"DH", "DIFFIE_HELLMAN", false,
-		func(n *network) msl.KeyExchange {
+		func(n *network) msl.Responder {
 			return &keyx.DiffieHellman{Store: n.store, Groups: []keyx.DHGroup{group}}
 		},
-		func(_ *network, _ string, device *soft.Store) msl.KeyExchange {
+		func(_ *network, _ string, device *soft.Store) msl.Offerer {
 			return &keyx.DiffieHellman{Store: device, Groups: []keyx.DHGroup{group}}
 		},
 	}}
@@ -49,8 +49,8 @@ func exchangeKinds(t testing.TB) []exchangeKind {
 	for _, m := range joseMechanisms {
 		kinds = append(kinds, exchangeKind{
 			string(m), "ASYMMETRIC_WRAPPED", false,
-			func(n *network) msl.KeyExchange { return &keyx.AsymmetricJOSE{Mechanism: m, Store: n.store} },
-			func(_ *network, _ string, device *soft.Store) msl.KeyExchange {
+			func(n *network) msl.Responder { return &keyx.AsymmetricJOSE{Mechanism: m, Store: n.store} },
+			func(_ *network, _ string, device *soft.Store) msl.Offerer {
 				own := provisionPair(t, device, "jose", keystore.RSADecrypt2048, pair).(keyx.DecryptingPair)
 				return &keyx.AsymmetricJOSE{Mechanism: m, Store: device, KeyPair: own}
 			},
@@ -62,11 +62,11 @@ func exchangeKinds(t testing.TB) []exchangeKind {
 		revealing := provisionRaw(t, issuer, "revealing", keystore.AESReveal128, issuerKey).(keystore.Revealer)
 		kinds = append(kinds, exchangeKind{
 			string(form), string(form), false,
-			func(n *network) msl.KeyExchange {
-				return &keyx.Ladder{Form: form, Store: n.store, PSK: n.psk, Wrapping: wrapping, Revealing: revealing}
+			func(n *network) msl.Responder {
+				return &keyx.LadderResponder{Form: form, Store: n.store, PSK: n.psk, Wrapping: wrapping, Revealing: revealing}
 			},
-			func(n *network, identity string, device *soft.Store) msl.KeyExchange {
-				return &keyx.Ladder{Form: form, Store: device, Own: n.givePSK(identity, device)}
+			func(n *network, identity string, device *soft.Store) msl.Offerer {
+				return &keyx.LadderOfferer{Form: form, Store: device, Own: n.givePSK(identity, device)}
 			},
 		})
 	}
@@ -119,11 +119,11 @@ func TestExchangesNetwork(t *testing.T) {
 			}
 			n := newNetwork(t, newStore(t))
 			n.server.Custody = custody
-			n.server.KeyExchanges = []msl.KeyExchange{kind.server(n)}
+			n.server.KeyExchanges = []msl.Responder{kind.server(n)}
 			for entity, newClient := range entityKinds() {
 				t.Run(fmt.Sprintf("%s/%v/%s", kind.name, custody, entity), func(t *testing.T) {
 					c, identity := newClient(n)
-					c.Custody, c.KeyExchanges = custody, []msl.KeyExchange{kind.client(n, identity, newStore(t))}
+					c.Custody, c.KeyExchanges = custody, []msl.Offerer{kind.client(n, identity, newStore(t))}
 					n.converse(t, c, kind.scheme, custody)
 				})
 			}
@@ -198,16 +198,16 @@ func TestCustodyEnforced(t *testing.T) {
 	for _, kind := range kinds[1:] {
 		t.Run(kind.name, func(t *testing.T) {
 			n, device := newNetwork(t, newStore(t)), newStore(t)
-			n.server.KeyExchanges = []msl.KeyExchange{kind.server(n)}
+			n.server.KeyExchanges = []msl.Responder{kind.server(n)}
 			c := n.noneClient("client")
-			c.Custody, c.KeyExchanges = msl.CustodyImported, []msl.KeyExchange{kind.client(n, "client", device)}
+			c.Custody, c.KeyExchanges = msl.CustodyImported, []msl.Offerer{kind.client(n, "client", device)}
 			refusedWith(t, c, msl.ErrKeyXFactoryNotFound)
 
 			// Beside one that is allowed, that one is taken.
 			n = newNetwork(t, newStore(t))
-			n.server.KeyExchanges = []msl.KeyExchange{kind.server(n), rsa.server(n)}
+			n.server.KeyExchanges = []msl.Responder{kind.server(n), rsa.server(n)}
 			c = n.noneClient("client")
-			c.Custody, c.KeyExchanges = msl.CustodyImported, []msl.KeyExchange{kind.client(n, "client", newStore(t)), rsa.client(n, "client", newStore(t))}
+			c.Custody, c.KeyExchanges = msl.CustodyImported, []msl.Offerer{kind.client(n, "client", newStore(t)), rsa.client(n, "client", newStore(t))}
 			if _, _, err := send(t, c, &msl.Request{Encrypted: true, Body: msl.BytesBody([]byte("hello"))}); err != nil {
 				t.Fatal(err)
 			}
@@ -216,7 +216,7 @@ func TestCustodyEnforced(t *testing.T) {
 			// A client offers nothing that its own mode forbids.
 			n.server.Custody = msl.CustodyImported
 			c = n.noneClient("other")
-			c.KeyExchanges = []msl.KeyExchange{kind.client(n, "other", newStore(t))}
+			c.KeyExchanges = []msl.Offerer{kind.client(n, "other", newStore(t))}
 			_, _, err := send(t, c, &msl.Request{Encrypted: true, Body: msl.BytesBody([]byte("hello"))})
 			if err == nil || !strings.Contains(err.Error(), "custody sealed") {
 				t.Errorf("%v", err)
@@ -238,7 +238,7 @@ func TestDecryptingRequester(t *testing.T) {
 				x.KeyPair = provisionPair(t, device, "pair", keystore.RSADecrypt2048, keyPair(t, "awe_rsa2048")).(keyx.DecryptingPair)
 			}
 			c := n.noneClient("client")
-			c.KeyExchanges = []msl.KeyExchange{x}
+			c.KeyExchanges = []msl.Offerer{x}
 			state := must(bolt.OpenClient(filepath.Join(t.TempDir(), "client.db"), "test"))
 			defer state.Close()
 			c.State = state
@@ -253,10 +253,6 @@ func TestDecryptingRequester(t *testing.T) {
 			mustSend(t, c, secret("again"), 2)
 		})
 	}
-	x := &keyx.AsymmetricDecrypted{}
-	if _, _, err := x.Respond(t.Context(), msl.Requester{}, nil); !errors.Is(err, msl.ErrKeyXFactoryNotFound) {
-		t.Errorf("responded: %v", err)
-	}
 }
 
 // TestCustodyMechanism offers a mechanism that the mode forbids where another one
@@ -265,7 +261,7 @@ func TestCustodyMechanism(t *testing.T) {
 	n := newNetwork(t, newStore(t))
 	n.server.KeyExchanges = append(n.server.KeyExchanges, &keyx.AsymmetricJOSE{Store: n.store})
 	c := n.rsaClient("client")
-	c.Custody, c.KeyExchanges = msl.CustodyImported, []msl.KeyExchange{&keyx.AsymmetricJOSE{Store: newStore(t)}}
+	c.Custody, c.KeyExchanges = msl.CustodyImported, []msl.Offerer{&keyx.AsymmetricJOSE{Store: newStore(t)}}
 	refusedWith(t, c, msl.ErrUnsupportedKeyXMechanism)
 }
 
@@ -337,17 +333,17 @@ func TestRawKeysOverwritten(t *testing.T) {
 type noImporter struct{ keystore.Store }
 
 // forgetful keeps no bytes for a shared token.
-type forgetful struct{ msl.KeyExchange }
+type forgetful struct{ msl.Responder }
 
 func (f forgetful) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
 	from.Custody = msl.CustodySealed
-	return f.KeyExchange.Respond(ctx, from, keydata)
+	return f.Responder.Respond(ctx, from, keydata)
 }
 
 func TestSharedNeedsBytes(t *testing.T) {
 	n := newNetwork(t, newStore(t))
 	n.server.Custody = msl.CustodyShared
-	n.server.KeyExchanges = []msl.KeyExchange{forgetful{&keyx.AsymmetricWrapped{Store: n.store}}}
+	n.server.KeyExchanges = []msl.Responder{forgetful{&keyx.AsymmetricWrapped{Store: n.store}}}
 	refusedWith(t, n.rsaClient("client"), msl.ErrInternalException)
 }
 
@@ -362,7 +358,7 @@ func TestLeavingShared(t *testing.T) {
 	}
 	n.server.Close()
 	sealed := *n.server.Issuer
-	next := &msl.Server{Name: "server", Entity: n.server.Entity, Entities: n.server.Entities, KeyExchanges: n.server.KeyExchanges,
+	next := &msl.Server{Name: "server", Local: n.server.Local, Peers: n.server.Peers, KeyExchanges: n.server.KeyExchanges,
 		Issuer: &sealed, State: n.state, Directory: n.directory, Limits: n.server.Limits}
 	t.Cleanup(func() { next.Close() })
 	n.server = next

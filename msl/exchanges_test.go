@@ -32,7 +32,7 @@ var joseMechanisms = []keyx.JOSEMechanism{keyx.JWERSA, keyx.JWEJSRSA, keyx.JWKRS
 // read.
 func (r *recorded) withEveryExchange() *recorded {
 	r.t.Helper()
-	psk := r.server.KeyExchanges[0].(*keyx.SymmetricWrapped).PSK
+	psk := r.server.KeyExchanges[0].(*keyx.SymmetricResponder).PSK
 	for _, m := range joseMechanisms {
 		r.server.KeyExchanges = append(r.server.KeyExchanges, &keyx.AsymmetricJOSE{Mechanism: m, Store: r.store})
 	}
@@ -40,7 +40,7 @@ func (r *recorded) withEveryExchange() *recorded {
 	wrapping := provisionRaw(r.t, r.store, "msl-wrapping", keystore.AESWrap128, mslWrapping).(keystore.DataWrapper)
 	revealing := provisionRaw(r.t, r.store, "msl-revealing", keystore.AESReveal128, mslWrapping).(keystore.Revealer)
 	for _, form := range []keyx.LadderForm{keyx.JWELadder, keyx.JWKLadder} {
-		r.server.KeyExchanges = append(r.server.KeyExchanges, &keyx.Ladder{Form: form, Store: r.store, PSK: psk, Wrapping: wrapping, Revealing: revealing})
+		r.server.KeyExchanges = append(r.server.KeyExchanges, &keyx.LadderResponder{Form: form, Store: r.store, PSK: psk, Wrapping: wrapping, Revealing: revealing})
 	}
 	r.server.Custody = msl.CustodyShared
 	return r
@@ -50,7 +50,7 @@ func (r *recorded) withEveryExchange() *recorded {
 type recordedRequester struct {
 	secrets map[string][]byte // private values of Diffie-Hellman, by public value
 	dh      *keyx.DiffieHellman
-	all     []msl.KeyExchange
+	all     []msl.Offerer
 }
 
 func newRecordedRequester(t testing.TB, label string) *recordedRequester {
@@ -73,12 +73,12 @@ func newRecordedRequester(t testing.TB, label string) *recordedRequester {
 	known := clientKeys(t)
 	pair := provisionPair(t, store, "awe", keystore.RSADecrypt2048, keyPair(t, "awe_rsa2048")).(keyx.DecryptingPair)
 	own := provisionRaw(t, store, "psk", keystore.AESReveal128, pskClient1.wrappingKey()).(keystore.Revealer)
-	q.all = []msl.KeyExchange{known["SYMMETRIC_WRAPPED"], known["ASYMMETRIC_WRAPPED"]}
+	q.all = []msl.Offerer{known["SYMMETRIC_WRAPPED"], known["ASYMMETRIC_WRAPPED"]}
 	for _, m := range joseMechanisms {
 		q.all = append(q.all, &keyx.AsymmetricJOSE{Mechanism: m, Store: store, KeyPair: pair, ID: "awe_rsa2048"})
 	}
 	for _, form := range []keyx.LadderForm{keyx.JWELadder, keyx.JWKLadder} {
-		x := &keyx.Ladder{Form: form, Store: store, Own: own}
+		x := &keyx.LadderOfferer{Form: form, Store: store, Own: own}
 		t.Cleanup(func() { x.Close() })
 		q.all = append(q.all, x)
 	}

@@ -96,7 +96,7 @@ func (c *Client) Answer(ctx context.Context, req *Request, sent int64, r io.Read
 		return nil, err
 	}
 	defer func() { a.finish(nil) }()
-	local, err := c.Entity.Local(ctx)
+	local, err := c.Local.Credentials(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -174,12 +174,12 @@ func (c *Capabilities) Encode() []byte {
 
 // ReadHeader parses the inside of a header, ReadError that of an error and
 // ReadChunk that of a payload chunk.
-func ReadHeader(b []byte, users []UserScheme, exchanges []KeyExchange) (id int64, err error) {
+func ReadHeader(b []byte, users []UserScheme, exchanges []Responder) (id int64, err error) {
 	o, err := wire.Parse(b, wire.Limits{})
 	if err != nil {
 		return -1, err
 	}
-	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, tokens: 64, openUser: parseUserIDToken})
+	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, tokens: 64, delivers: func(string) bool { return true }, openUser: parseUserIDToken})
 	return h.messageID, err
 }
 

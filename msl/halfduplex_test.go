@@ -188,7 +188,7 @@ var answeringHandlers = map[string]msl.Handler{
 func recordedConn(t *testing.T, held int) (*msl.Conn, *writingPeer) {
 	r := newRecorded(t)
 	r.server.Limits.Held = held
-	client := &msl.Client{Entity: r.server.Entity, KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: r.store}}, Time: r.clock}
+	client := &msl.Client{Local: r.server.Local, KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: r.store}}, Time: r.clock}
 	t.Cleanup(func() { client.Close() })
 	ours, theirs := pipe(t)
 	soon := time.Now().Add(20 * time.Second)

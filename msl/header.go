@@ -124,8 +124,8 @@ type headerRules struct {
 	tokens        int          // most service tokens, and most key requests
 	serviceTokens ServiceTokenKeys
 	users         []UserScheme
-	exchanges     []KeyExchange // that we answer, and
-	offered       []KeyExchange // that we may have asked for; nil means the same
+	exchanges     []Responder              // that we answer
+	delivers      func(scheme string) bool // whether a key response may have it
 	peerToPeer    bool
 	peerServices  ServiceTokenKeys // of our own service tokens, that a peer issued
 	openUser      func(wire.Object) (*UserIDToken, error)
@@ -230,11 +230,9 @@ func parseKeyResponse(o wire.Object, f *wire.Fields, rules headerRules) (*keyRes
 	if err != nil {
 		return nil, err
 	}
-	offered := rules.offered
-	if offered == nil {
-		offered = rules.exchanges
+	if !rules.delivers(data.scheme) {
+		err = missingScheme(data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
 	}
-	_, err = pick(offered, data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
 	return &keyResponse{token: mt, schemeData: data}, err
 }
 
@@ -319,7 +317,7 @@ func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
 	return nil
 }
 
-func checkKeyRequest(exchanges []KeyExchange, data schemeData) error {
+func checkKeyRequest(exchanges []Responder, data schemeData) error {
 	if _, err := pick(exchanges, data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound); err != nil {
 		return err
 	}
@@ -396,13 +394,13 @@ func (h *header) encodeKeys(e *wire.Encoder) {
 type identification struct {
 	token     *MasterToken // or
 	scheme    string       // the name of an entity scheme and
-	local     Local        // our entity
+	local     Credentials  // of our entity
 	protector Protector
 }
 
 // localIdentification identifies us by our entity scheme.
-func localIdentification(ctx context.Context, s EntityScheme) (identification, error) {
-	local, err := s.Local(ctx)
+func localIdentification(ctx context.Context, s LocalEntity) (identification, error) {
+	local, err := s.Credentials(ctx)
 	if err != nil {
 		return identification{}, err
 	}

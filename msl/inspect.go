@@ -16,7 +16,7 @@ import (
 // no rule of the protocol beyond the form.
 type Inspector struct {
 	Issuer        *Issuer        // opens tokens; nil without its keys
-	Entities      []EntityScheme // open messages; nil without their keys
+	Senders       []EntityScheme // open messages; nil without their keys
 	ServiceTokens ServiceTokenKeys
 	// Secrets shows passwords and keys that are found inside.
 	Secrets bool
@@ -109,7 +109,7 @@ func (m *inspected) entity(ctx context.Context, o wire.Object) Opener {
 	if data.scheme == "NONE" {
 		return Null{}
 	}
-	for _, s := range m.Entities {
+	for _, s := range m.Senders {
 		if s.Scheme() != data.scheme {
 			continue
 		}

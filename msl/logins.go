@@ -79,7 +79,7 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	if err != nil {
 		return err
 	}
-	if entity != nil && !permitted(entity.UserSchemes, in.userAuth.scheme) {
+	if entity != nil && !isPermitted(entity.UserSchemes, in.userAuth.scheme) {
 		return fail(ErrUserAuthEntityIncorrectData, opLogin, nil)
 	}
 	if in.session == nil { // of one with a token, that was asked

@@ -127,7 +127,7 @@ func TestPeerAnswerIsJudgedBeforeItsUser(t *testing.T) {
 			defer theirs.Close()
 			go io.Copy(io.Discard, theirs)
 			go theirs.Write(pskClient1.message(byPSK("client1"), one(user), hello))
-			conn := msl.NewConn(ours, r.server, &msl.Client{Entity: &entityauth.None{Identity: "server1"}, Time: r.clock})
+			conn := msl.NewConn(ours, r.server, &msl.Client{Local: &entityauth.NoneEntity{Identity: "server1"}, Time: r.clock})
 			_, err := conn.Request(context.Background(), &msl.Request{Recipient: c.recipient, Body: msl.BytesBody([]byte("hello"))})
 			if !errors.Is(err, c.want) || *asked > 0 {
 				t.Errorf("%v, want %v; %d passwords were looked at", err, c.want, *asked)

@@ -150,7 +150,7 @@ func TestClientReturnsTokens(t *testing.T) {
 	store := newStore(t)
 	session := symmetric(t, store, sessionRaw)
 	var request []byte
-	client := &msl.Client{Entity: localSchemes(t)["PSK"], Time: newRecorded(t).clock, ServiceTokens: msl.ServiceTokenKeys{"": symmetric(t, store, serviceKeys)},
+	client := &msl.Client{Local: localSchemes(t)["PSK"], Time: newRecorded(t).clock, ServiceTokens: msl.ServiceTokenKeys{"": symmetric(t, store, serviceKeys)},
 		Transport: transportFunc(func(_ context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 			var out bytes.Buffer
 			if err := write(&out); err != nil {
@@ -213,7 +213,7 @@ func TestRestartReturnsTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	response.Body.Close()
-	again := &msl.Client{Entity: client.Entity, KeyExchanges: client.KeyExchanges, State: state, ServiceTokens: client.ServiceTokens}
+	again := &msl.Client{Local: client.Local, KeyExchanges: client.KeyExchanges, State: state, ServiceTokens: client.ServiceTokens}
 	t.Cleanup(func() { again.Close() })
 	var request []byte
 	again.Transport = transportFunc(func(_ context.Context, write func(io.Writer) error) (io.ReadCloser, error) {

@@ -13,7 +13,7 @@ import "fmt"
 // recipient is who the keys of an answer are made for. It is not told where the
 // request hid it and our own scheme shows all.
 func (w *ResponseWriter) recipient() string {
-	if w.in.scheme == "MT_PROTECTED" && !w.server.Entity.Encrypts() {
+	if w.in.scheme == "MT_PROTECTED" && !w.server.Local.Encrypts() {
 		return ""
 	}
 	return w.in.sender.Identity

@@ -70,7 +70,7 @@ func TestJunkEvictsNobody(t *testing.T) {
 	r := newRecorded(t)
 	psk := &entityauth.PSK{Directory: r.directory, Store: r.store, Remember: 1}
 	t.Cleanup(func() { psk.Close() })
-	r.server.Entities[0], r.server.Limits.Sessions = psk, 1
+	r.server.Peers[0], r.server.Limits.Sessions = psk, 1
 	who := func(identity string) object {
 		return object{"entityauthdata": object{"scheme": "PSK", "authdata": object{"identity": identity}}}
 	}
@@ -118,7 +118,7 @@ func TestModelGroupsRememberTheProven(t *testing.T) {
 		return entityauth.ModelGroup{Name: "group", Key: group}, nil
 	}}
 	t.Cleanup(func() { mgk.Close() })
-	r.server.Entities = append(r.server.Entities, mgk)
+	r.server.Peers = append(r.server.Peers, mgk)
 	before, _ := r.store.Live()
 	who := func(identity string) object {
 		return object{"entityauthdata": object{"scheme": "MGK", "authdata": object{"identity": identity}}}
@@ -154,7 +154,7 @@ func TestIssuedSessionsPushOutNobody(t *testing.T) {
 	first.Release()
 	psk := n.pskEntity("greedy")
 	for range 100 {
-		c := n.client(psk, &keyx.SymmetricWrapped{PSK: psk})
+		c := n.client(psk, &keyx.SymmetricOfferer{Keys: psk.Keys})
 		mustSend(t, c, secret("get tokens"), 2)
 	}
 	if got := n.server.Remembered(); got > 1+16/8 {

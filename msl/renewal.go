@@ -60,7 +60,7 @@ type need struct{ must, may bool }
 
 // renewalNeed decides from what is to be sent and the tokens at hand. now is
 // the estimate of the issuer's clock; it is not known before the first answer.
-func renewalNeed(req *Request, entity EntityScheme, t *tokens, forced, clockKnown bool, now time.Time) need {
+func renewalNeed(req *Request, entity LocalEntity, t *tokens, forced, clockKnown bool, now time.Time) need {
 	mt, uit := t.master(), t.user(req.User)
 	encrypted := mt != nil || entity.Encrypts()
 	authenticated := mt != nil || entity.Authenticates()

@@ -231,7 +231,7 @@ func (w *ResponseWriter) prepare() error {
 // it, also where the answer delivers a new one.
 func (w *ResponseWriter) identify() (err error) {
 	if w.in.token == nil {
-		w.us, err = localIdentification(w.ctx, w.server.Entity)
+		w.us, err = localIdentification(w.ctx, w.server.Local)
 		return err
 	}
 	key := w.in.sender.Opener.(SymmetricKey) // of the session, which opened the request
@@ -312,10 +312,10 @@ func (w *ResponseWriter) payloadProtector() Protector {
 // checkProtection refuses an answer that cannot be what it must.
 func (w *ResponseWriter) checkProtection() error {
 	withKeys := w.issued != nil || w.in.token != nil
-	if w.Authenticated && !withKeys && !w.server.Entity.Authenticates() {
+	if w.Authenticated && !withKeys && !w.server.Local.Authenticates() {
 		return fail(ErrResponseRequiresIntegrityProtection, "answer", nil)
 	}
-	if w.Encrypted && !withKeys && !w.server.Entity.Encrypts() {
+	if w.Encrypted && !withKeys && !w.server.Local.Encrypts() {
 		return fail(ErrResponseRequiresEncryption, "answer", nil)
 	}
 	return nil

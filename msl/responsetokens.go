@@ -68,7 +68,7 @@ func (w *ResponseWriter) exchangeKeys() error {
 				continue
 			}
 			err := fail(ErrKeyXIncorrectData, "key exchange", nil)
-			if entity == nil || permitted(entity.KeyExchanges, x.Scheme()) {
+			if entity == nil || isPermitted(entity.KeyExchanges, x.Scheme()) {
 				err = w.issue(x, request)
 			}
 			if errors.Is(err, keystore.ErrLost) {
@@ -89,7 +89,7 @@ func (w *ResponseWriter) exchangeKeys() error {
 
 // issue answers one key request with a new or a renewed master token. The keys
 // are wrapped for the peer first and sealed into the token last.
-func (w *ResponseWriter) issue(x KeyExchange, request schemeData) error {
+func (w *ResponseWriter) issue(x Responder, request schemeData) error {
 	s, in := w.server, w.in
 	from := Requester{Identity: in.sender.Identity, Token: in.token, Custody: s.Custody, MessageID: in.messageID, Time: s.Issuer.now()}
 	keys, keydata, err := x.Respond(w.ctx, from, request.data)

@@ -22,31 +22,36 @@ type Sender struct {
 	Proven func()
 }
 
-// An EntityScheme authenticates entities (MSL wiki, "Entity Authentication").
-// One value serves both directions: it is our own identity, or it judges a
-// peer's. Errors carry a [Code]; make them with [Failure].
+// A LocalEntity is who we are to our peers, and how we prove it (MSL wiki, "Entity
+// Authentication"). Errors carry a [Code]; make them with [Failure].
+type LocalEntity interface {
+	// Scheme is the name of the entity authentication scheme on the wire.
+	Scheme() string
+	// Encrypts reports whether our messages are encrypted.
+	Encrypts() bool
+	// Authenticates reports whether our messages are authenticated.
+	Authenticates() bool
+	// Credentials returns what the next message shows and is protected with.
+	Credentials(ctx context.Context) (Credentials, error)
+}
+
+// Credentials are what one message of a [LocalEntity] shows and is protected with.
+type Credentials struct {
+	Identity  string
+	AuthData  []byte // the encoded authdata object of the scheme
+	Protector Protector
+	Release   func() // called when the message is written; may be nil
+}
+
+// An EntityScheme judges the entities that send us messages (MSL wiki, "Entity
+// Authentication"). Errors carry a [Code]; make them with [Failure].
 type EntityScheme interface {
 	// Scheme is the name on the wire.
 	Scheme() string
-	// Encrypts reports whether a message of this scheme is encrypted.
-	Encrypts() bool
-	// Authenticates reports whether a message of this scheme is authenticated.
-	Authenticates() bool
-	// Local is our own entity: the encoded authdata object, its identity, and
-	// what protects our messages.
-	Local(ctx context.Context) (Local, error)
 	// Open judges the authdata object of a peer, with the checks of the scheme
 	// in the protocol's order. The caller calls release when it has read the
 	// message.
 	Open(ctx context.Context, authdata []byte) (s Sender, release func(), err error)
-}
-
-// Local is our own entity.
-type Local struct {
-	Identity  string
-	AuthData  []byte
-	Protector Protector
-	Release   func() // called when the message is written; may be nil
 }
 
 // A UserScheme authenticates users of an authenticated entity (MSL wiki, "User
@@ -70,35 +75,45 @@ type UserAuthData struct {
 	AuthData []byte
 }
 
-// A KeyExchange gives both sides of a session its keys (MSL wiki, "Key
-// Exchange"). It never sees a token's inside. Key data is an encoded object.
-type KeyExchange interface {
+// A Responder is the side of a key exchange that answers a request for session
+// keys: it issues the master token (MSL wiki, "Key Exchange"). It never sees the
+// inside of a token. Key data is an encoded object.
+type Responder interface {
 	// Scheme is the name on the wire.
 	Scheme() string
+	// Exposes declares whether this side has to see key bytes. A server whose
+	// custody forbids that works as if the exchange were not configured.
+	Exposes() Exposure
 	// Check judges a request while a header is read.
 	Check(keydata []byte) error
-	// Exposes declares whether one of the sides has to see key bytes: a
-	// server or client whose custody forbids that does without the exchange.
-	Exposes(Side) Exposure
-	// Respond makes session keys for a requester and tells it of them. The
-	// keys must still be open for sealing.
+	// Respond makes session keys for a requester, and the key data that delivers
+	// them. The keys must still be open for sealing.
 	Respond(ctx context.Context, from Requester, keydata []byte) (*SessionKeys, []byte, error)
-	// Offer makes a request of our own.
+}
+
+// An Offerer is the side of a key exchange that asks for session keys. It never
+// sees the inside of a token. Key data is an encoded object.
+type Offerer interface {
+	// Scheme is the name on the wire.
+	Scheme() string
+	// Exposes declares whether this side has to see key bytes. A client whose
+	// custody forbids that does not offer the exchange.
+	Exposes() Exposure
+	// Offer makes a request. An error that is [errors.ErrUnsupported] says that
+	// the keys at hand could not finish the exchange: nothing is sent then.
 	Offer(ctx context.Context, from Requester) (Offer, error)
 	// Resume makes the keys of an earlier exchange again from what Accept said
 	// to keep.
 	Resume(ctx context.Context, keep []byte) (*SessionKeys, error)
 }
 
-// A Requester is who asks for session keys. Token is nil where it is
-// authenticated by its entity authentication data. Custody is the mode of our
-// side, and makes the keys.
+// A Requester is the entity that asks for session keys.
 type Requester struct {
 	Identity  string
-	Token     *MasterToken
-	Custody   Custody
-	MessageID int64     // of the message that brings the request
-	Time      time.Time // by the issuer's clock, of which a requester has an estimate
+	Token     *MasterToken // nil if its entity authentication data authenticates it
+	Custody   Custody      // the mode of our own side, which makes the keys
+	MessageID int64        // of the message that brings the request
+	Time      time.Time    // by the issuer's clock, of which a requester has an estimate
 }
 
 // An Offer is a request that was made and not yet answered. Close frees what
@@ -116,26 +131,30 @@ type Outcome struct {
 	Keep []byte
 }
 
-// The names of all schemes of the protocol: one that is known but not
-// configured is another error than one that nobody knows.
+// The names of all schemes of the protocol.
 var (
 	entitySchemes = []string{"PSK", "PSK_PROFILE", "X509", "RSA", "ECC", "NONE", "NONE_SUFFIXED", "MT_PROTECTED", "PROVISIONED"}
 	userSchemes   = []string{"EMAIL_PASSWORD", "USER_ID_TOKEN"}
 	keyxSchemes   = []string{"ASYMMETRIC_WRAPPED", "SYMMETRIC_WRAPPED", "DIFFIE_HELLMAN", "JWE_LADDER", "JWK_LADDER"}
 )
 
-// pick finds the configured scheme of a name. What is not there is unknown or
-// unconfigured.
+// pick finds the configured scheme of a name.
 func pick[S interface{ Scheme() string }](configured []S, name string, known []string, unknown, unconfigured Code) (s S, err error) {
 	for _, s := range configured {
 		if s.Scheme() == name {
 			return s, nil
 		}
 	}
+	return s, missingScheme(name, known, unknown, unconfigured)
+}
+
+// missingScheme is the error of a scheme that is not configured: one that the
+// protocol has is another error than one that nobody knows.
+func missingScheme(name string, known []string, unknown, unconfigured Code) error {
 	if slices.Contains(known, name) {
-		return s, fail(unconfigured, "find scheme", nil)
+		return fail(unconfigured, "find scheme", nil)
 	}
-	return s, fail(unknown, "find scheme", nil)
+	return fail(unknown, "find scheme", nil)
 }
 
 // schemeData is the form that authentication data and key requests share: the

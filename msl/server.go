@@ -19,11 +19,11 @@ import (
 // all tokens. Its fields must not change after the first call of Serve.
 type Server struct {
 	Name         string         // our identity, told in answers under a master token
-	Entity       EntityScheme   // who we are, and how we prove it
-	Entities     []EntityScheme // who may talk to us
+	Local        LocalEntity    // who we are, and how we prove it
+	Peers        []EntityScheme // who may talk to us
 	Users        []UserScheme
-	KeyExchanges []KeyExchange // in our order of preference
-	Custody      Custody       // what the key exchanges may see, and the form of master tokens
+	KeyExchanges []Responder // in our order of preference
+	Custody      Custody     // what the key exchanges may see, and the form of master tokens
 	Issuer       *Issuer
 	State        State
 	// JudgeToken has a further word on master tokens that State does not refuse:
@@ -39,7 +39,8 @@ type Server struct {
 	Log           *slog.Logger // of refused messages; nil means none
 
 	once      sync.Once
-	exchanges []KeyExchange // those that the custody allows
+	exchanges []Responder              // those that the custody allows
+	delivers  func(scheme string) bool // whether one of those has it
 	sessions  *keycache.Cache[tokenHash, *Session]
 	answers   *answerLimiter // to senders that proved nothing, by source
 	proven    *answerLimiter // refusals of senders that proved who they are, by entity
@@ -96,7 +97,10 @@ type Message struct {
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.Limits = s.Limits.withDefaults()
-		s.exchanges = s.Custody.permitted(s.KeyExchanges, RespondingSide)
+		s.exchanges = permitted(s.Custody, s.KeyExchanges)
+		s.delivers = func(scheme string) bool {
+			return slices.ContainsFunc(s.exchanges, func(x Responder) bool { return x.Scheme() == scheme })
+		}
 		s.sessions = keycache.New[tokenHash](s.Limits.Sessions, func(v *Session) bool {
 			return v.Token.expired(s.Issuer.now())
 		})
@@ -175,10 +179,10 @@ func (s *Server) receive(ctx context.Context, a *account, r *wire.Decoder) (*inc
 // receiver reads messages under the tokens that we issue.
 func (s *Server) receiver() *receiver {
 	return &receiver{
-		entities: s.Entities,
+		entities: s.Peers,
 		limits:   s.Limits,
 		rules: headerRules{
-			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges,
+			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges, delivers: s.delivers,
 		},
 		tokens: s,
 	}
@@ -200,7 +204,7 @@ func (s *Server) entity(ctx context.Context, identity string) (*Entity, error) {
 	return entity, nil
 }
 
-func permitted(list []string, scheme string) bool {
+func isPermitted(list []string, scheme string) bool {
 	return list == nil || slices.Contains(list, scheme)
 }
 
@@ -261,7 +265,7 @@ func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte,
 	} else if id, err = randomNumber(s.Issuer.Rand); err != nil {
 		return nil, err
 	}
-	us, err := localIdentification(ctx, s.Entity)
+	us, err := localIdentification(ctx, s.Local)
 	if err != nil {
 		return nil, err
 	}

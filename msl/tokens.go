@@ -150,7 +150,7 @@ func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 // resume makes the keys of a session again, with the exchange that made them. No
 // keys and no error is a session that ended.
 func (c *Client) resume(ctx context.Context, r ClientRecord) (*SessionKeys, error) {
-	for _, x := range c.Custody.permitted(c.KeyExchanges, RequestingSide) {
+	for _, x := range permitted(c.Custody, c.KeyExchanges) {
 		if x.Scheme() != r.KeyExchange { // one scheme may be configured in several ways
 			continue
 		}

@@ -193,7 +193,7 @@ func TestOpenedTokensAreReleased(t *testing.T) {
 		for _, identity := range []string{"client1", "other"} {
 			scheme.Authenticate(context.Background(), identity, user)
 		}
-		protected := &entityauth.MTProtected{Tokens: tokens, Inner: r.server.Entities}
+		protected := &entityauth.MTProtected{Tokens: tokens, Inner: r.server.Peers}
 		for _, data := range []object{hidden, forged} {
 			if _, _, err := protected.Open(context.Background(), encode(data)); err == nil {
 				t.Error("accepted")

@@ -66,7 +66,7 @@ func (c *config) fill(ctx context.Context, k *client, tell *story) error {
 		return err
 	}
 	k.msl = &msl.Client{
-		Entity: entity, Peers: peers,
+		Local: entity, Peers: peers,
 		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
 		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
@@ -105,7 +105,7 @@ func (c *clientConfig) checkURL() error {
 
 // whoSends is who we are: as the configuration says, or as a server enrolled this
 // machine.
-func (c *config) whoSends(k *client) (msl.EntityScheme, error) {
+func (c *config) whoSends(k *client) (msl.LocalEntity, error) {
 	if k.machine != nil && c.Client.namesNobody() {
 		return c.machineEntity(k.machine)
 	}
@@ -176,12 +176,12 @@ func (c *config) clientExchanges(k *client) error {
 	if err := checkNames(names, exchangeNames()); err != nil {
 		return usagef("key exchange: %w", err)
 	}
-	keys := exchangeKeys{store: k.store, machine: k.machine, psk: &entityauth.PSK{Keys: k.own}, own: k.reveals}
+	keys := exchangeKeys{store: k.store, machine: k.machine, keys: k.own, own: k.reveals}
 	if c.Client.DHGroup != "" {
 		keys.groups = groupList{c.Client.DHGroup}
 	}
 	k.msl.Custody = custody
-	k.msl.KeyExchanges, err = keys.all(names, true, custody, msl.RequestingSide)
+	k.msl.KeyExchanges, err = keys.offerers(names, custody)
 	return err
 }
 
@@ -234,7 +234,7 @@ func (c *config) useEarlier(ctx context.Context, k *client) error {
 		return err
 	}
 	k.earlier = &earlierSession{state: state, msl: &msl.Client{
-		Entity: k.msl.Entity, KeyExchanges: k.msl.KeyExchanges, Custody: k.msl.Custody, State: state,
+		Local: k.msl.Local, KeyExchanges: k.msl.KeyExchanges, Custody: k.msl.Custody, State: state,
 	}}
 	if !hide {
 		return nil
@@ -246,12 +246,12 @@ func (c *config) useEarlier(ctx context.Context, k *client) error {
 	if held.MasterToken == nil {
 		return c.noEarlierToken(k)
 	}
-	k.msl.Entity = &hiddenEntity{entityauth.MTProtected{Own: k.msl.Entity, Token: held.MasterToken, Keys: held.Keys}}
+	k.msl.Local = &hiddenEntity{entityauth.MTProtectedEntity{Hidden: k.msl.Local, Token: held.MasterToken, Keys: held.Keys}}
 	return nil
 }
 
 // A hiddenEntity holds the keys that hide it.
-type hiddenEntity struct{ entityauth.MTProtected }
+type hiddenEntity struct{ entityauth.MTProtectedEntity }
 
 // userTokens proves a user by the tokens of the earlier session.
 func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.UserAuthData, error) {
@@ -274,7 +274,7 @@ func (k *client) Close() error {
 	}
 	if k.msl != nil {
 		errs = append(errs, k.msl.Close(), closeExchanges(k.msl.KeyExchanges))
-		if hidden, ok := k.msl.Entity.(*hiddenEntity); ok {
+		if hidden, ok := k.msl.Local.(*hiddenEntity); ok {
 			hidden.Keys.Release()
 		}
 	}

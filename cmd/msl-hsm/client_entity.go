@@ -54,7 +54,7 @@ func makeKey(label, algorithm string) string {
 }
 
 // clientEntity is who we are.
-func (c *config) clientEntity(k *client, scheme string) (msl.EntityScheme, error) {
+func (c *config) clientEntity(k *client, scheme string) (msl.LocalEntity, error) {
 	own := &c.Client
 	switch scheme {
 	case "PSK", "PSK_PROFILE", "MGK":
@@ -63,7 +63,7 @@ func (c *config) clientEntity(k *client, scheme string) (msl.EntityScheme, error
 		return own.withKeyPair(k.store, scheme)
 	case "PROVISIONED":
 		own.Identity, own.Suffix, own.Profile = "", "", ""
-		return &entityauth.Provisioned{}, nil
+		return &entityauth.ProvisionedEntity{}, nil
 	}
 	if own.Identity == "" {
 		return nil, usagef("entity scheme %s needs --identity NAME", scheme)
@@ -71,16 +71,16 @@ func (c *config) clientEntity(k *client, scheme string) (msl.EntityScheme, error
 	own.Profile = ""
 	if scheme == "NONE" {
 		own.Suffix = ""
-		return &entityauth.None{Identity: own.Identity}, nil
+		return &entityauth.NoneEntity{Identity: own.Identity}, nil
 	}
 	if own.Suffix == "" {
 		return nil, usagef("entity scheme NONE_SUFFIXED needs --suffix NAME")
 	}
-	return &entityauth.NoneSuffixed{Root: own.Identity, Suffix: own.Suffix}, nil
+	return &entityauth.NoneSuffixedEntity{Root: own.Identity, Suffix: own.Suffix}, nil
 }
 
 // withKeySet is an entity with a symmetric key set.
-func (c *clientConfig) withKeySet(k *client, scheme string) (msl.EntityScheme, error) {
+func (c *clientConfig) withKeySet(k *client, scheme string) (msl.LocalEntity, error) {
 	c.Suffix = ""
 	if err := c.openKeySet(k, scheme != "MGK"); err != nil {
 		return nil, err
@@ -89,13 +89,13 @@ func (c *clientConfig) withKeySet(k *client, scheme string) (msl.EntityScheme, e
 	case scheme == "PSK_PROFILE" && c.Profile == "":
 		return nil, usagef("entity scheme PSK_PROFILE needs --profile NAME")
 	case scheme == "PSK_PROFILE":
-		return &entityauth.PSKProfile{KeyID: c.Identity, Profile: c.Profile, Keys: k.own}, nil
+		return &entityauth.PSKProfileEntity{KeyID: c.Identity, Profile: c.Profile, Keys: k.own}, nil
 	}
 	c.Profile = ""
 	if scheme == "MGK" {
-		return &entityauth.MGK{Identity: c.Identity, Keys: k.own}, nil
+		return &entityauth.MGKEntity{Identity: c.Identity, Keys: k.own}, nil
 	}
-	return &entityauth.PSK{Identity: c.Identity, Keys: k.own}, nil
+	return &entityauth.PSKEntity{Identity: c.Identity, Keys: k.own}, nil
 }
 
 // openKeySet finds our pre-shared keys, in the key store or in a file.
@@ -149,7 +149,7 @@ func revealer(store keystore.Store, prefix string) (keystore.Revealer, error) {
 }
 
 // withKeyPair is an entity with a key pair in the key store.
-func (c *clientConfig) withKeyPair(store keystore.Store, scheme string) (msl.EntityScheme, error) {
+func (c *clientConfig) withKeyPair(store keystore.Store, scheme string) (msl.LocalEntity, error) {
 	c.Suffix, c.Profile = "", ""
 	if c.Key == "" {
 		return nil, usagef("entity scheme %s needs --key NAME, the label of its key in the key store", scheme)

@@ -16,7 +16,7 @@ const makeDeviceKeys = "run msl-hsm key create --set device"
 // nothing. Session keys outlive the process sealed, or where our pre-shared key
 // opens the answer again that brought them.
 func (c *config) forgets(k *client) (why string, err error) {
-	seals := slices.ContainsFunc(k.msl.KeyExchanges, func(x msl.KeyExchange) bool { return x.Scheme() != "SYMMETRIC_WRAPPED" })
+	seals := slices.ContainsFunc(k.msl.KeyExchanges, func(x msl.Offerer) bool { return x.Scheme() != "SYMMETRIC_WRAPPED" })
 	if !seals || k.machine != nil || c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
 		return "", nil
 	}

@@ -59,7 +59,7 @@ func (c *config) entity(s *service, name string, hidden msl.EntityScheme, log *s
 	case "PSK":
 		return s.psk, nil
 	case "PSK_PROFILE":
-		return &entityauth.PSKProfile{Peers: s.psk}, nil
+		return &entityauth.PSKProfile{KeySets: s.psk}, nil
 	case "MGK":
 		return c.modelGroups(s)
 	case "RSA":

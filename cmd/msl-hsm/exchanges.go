@@ -14,37 +14,72 @@ import (
 
 // exchangeKeys are what key exchanges of one side are made of.
 type exchangeKeys struct {
-	store   keystore.Store
-	machine *machine        // a requester's TPM, or nil
-	devices *authority      // that a responder enrolled, or nil
-	psk     *entityauth.PSK // the keys of peers, or our own
-	groups  groupList
-	network string // that a responder issues tokens in
+	store  keystore.Store
+	groups groupList
 
-	own       keystore.Revealer    // our own pre-shared wrapping key, for ladders
+	// of a requester
+	machine *machine           // its TPM, or nil
+	keys    *entityauth.KeySet // its pre-shared keys, or nil
+	own     keystore.Revealer  // its pre-shared wrapping key, for ladders
+
+	// of a responder
+	devices   *authority           // that it enrolled, or nil
+	psk       *entityauth.PSK      // the keys of peers
+	network   string               // that it issues tokens in
 	wrapping  keystore.DataWrapper // the issuer's, for ladders where custody is shared
 	revealing keystore.Revealer
 }
 
-// named makes the key exchange of that name.
-func (k exchangeKeys) named(name string) (msl.KeyExchange, error) {
+// responder makes the key exchange of that name as a server does it.
+func (k exchangeKeys) responder(name string) (msl.Responder, error) {
 	switch name {
 	case "SYMMETRIC_WRAPPED":
-		return &keyx.SymmetricWrapped{Store: k.store, PSK: k.psk}, nil
+		return &keyx.SymmetricResponder{Store: k.store, PSK: k.psk}, nil
+	case "ASYMMETRIC_WRAPPED":
+		return &keyx.AsymmetricWrapped{Store: k.store}, nil
+	case tpmImport:
+		x := &keyx.TPMResponder{Store: k.store}
+		if k.devices != nil {
+			x.Verifier = tpmVerifier{k.devices}
+		}
+		return x, nil
+	case "JWE_LADDER", "JWK_LADDER":
+		return &keyx.LadderResponder{
+			Form: keyx.LadderForm(name), Store: k.store, PSK: k.psk, Network: k.network,
+			Wrapping: k.wrapping, Revealing: k.revealing,
+		}, nil
+	}
+	return k.either(name)
+}
+
+// offerer makes the key exchange of that name as a client does it.
+func (k exchangeKeys) offerer(name string) (msl.Offerer, error) {
+	switch name {
+	case "SYMMETRIC_WRAPPED":
+		return &keyx.SymmetricOfferer{Keys: k.keys}, nil
 	case "ASYMMETRIC_WRAPPED":
 		if k.machine != nil {
 			return &keyx.AsymmetricDecrypted{Pairs: k.store, Sessions: k.machine.sessions()}, nil
 		}
 		return &keyx.AsymmetricWrapped{Store: k.store}, nil
 	case tpmImport:
-		return k.tpmImport(), nil
+		return k.tpmOfferer(), nil
+	case "JWE_LADDER", "JWK_LADDER":
+		return &keyx.LadderOfferer{Form: keyx.LadderForm(name), Store: k.store, Own: k.own}, nil
+	}
+	return k.either(name)
+}
+
+// A twoSided key exchange is the same for both sides.
+type twoSided interface {
+	msl.Responder
+	msl.Offerer
+}
+
+func (k exchangeKeys) either(name string) (twoSided, error) {
+	switch name {
 	case "JWE_RSA", "JWEJS_RSA", "JWK_RSA", onlyWhenNamed:
 		return &keyx.AsymmetricJOSE{Mechanism: keyx.JOSEMechanism(name), Store: k.store}, nil
-	case "JWE_LADDER", "JWK_LADDER":
-		return &keyx.Ladder{
-			Form: keyx.LadderForm(name), Store: k.store, PSK: k.psk, Network: k.network,
-			Own: k.own, Wrapping: k.wrapping, Revealing: k.revealing,
-		}, nil
 	case "DIFFIE_HELLMAN":
 		groups, err := k.groups.find()
 		return &keyx.DiffieHellman{Store: k.store, Groups: groups}, err
@@ -68,16 +103,16 @@ func (l groupList) find() ([]keyx.DHGroup, error) {
 	return groups, nil
 }
 
-// all makes the key exchanges of a list. One that the custody forbids on our side
-// is an error where it was named on purpose, and left out otherwise.
-func (k exchangeKeys) all(names []string, named bool, custody msl.Custody, side msl.Side) ([]msl.KeyExchange, error) {
-	var all []msl.KeyExchange
+// responders makes the key exchanges of a list as a server does them. One that is
+// impossible is an error where it was named on purpose, and left out otherwise.
+func (k exchangeKeys) responders(names []string, named bool, custody msl.Custody) ([]msl.Responder, error) {
+	var all []msl.Responder
 	for _, name := range names {
-		x, err := k.named(name)
+		x, err := k.responder(name)
 		if err != nil {
 			return nil, err
 		}
-		why := k.impossible(x, custody, side)
+		why := k.cannotRespond(name, x.Exposes(), custody)
 		if why != "" && named {
 			return nil, usagef("key exchange %s: %s", name, why)
 		}
@@ -88,24 +123,55 @@ func (k exchangeKeys) all(names []string, named bool, custody msl.Custody, side 
 	return all, nil
 }
 
-// impossible tells why a key exchange cannot be had, or nothing.
-func (k exchangeKeys) impossible(x msl.KeyExchange, custody msl.Custody, side msl.Side) string {
-	_, ladder := x.(*keyx.Ladder)
-	_, imports := x.(*keyx.TPMImport)
+// offerers makes the key exchanges of a list as a client does them.
+func (k exchangeKeys) offerers(names []string, custody msl.Custody) ([]msl.Offerer, error) {
+	var all []msl.Offerer
+	for _, name := range names {
+		x, err := k.offerer(name)
+		if err != nil {
+			return nil, err
+		}
+		if why := k.cannotOffer(name, x.Exposes(), custody); why != "" {
+			return nil, usagef("key exchange %s: %s", name, why)
+		}
+		all = append(all, x)
+	}
+	return all, nil
+}
+
+// cannotRespond tells why a key exchange cannot be had by a server, or nothing.
+func (k exchangeKeys) cannotRespond(name string, e msl.Exposure, custody msl.Custody) string {
 	switch {
-	case imports && side == msl.RespondingSide && k.devices == nil:
+	case name == tpmImport && k.devices == nil:
 		return "it needs the attestation keys of devices: set server.enrollment"
-	case imports && side == msl.RequestingSide && k.machine == nil:
-		return "it needs a TPM: --keystore tpm:?state=FILE"
-	case custody == msl.CustodySealed && x.Exposes(side).Bytes:
-		return x.Exposes(side).Why + "; custody must be imported or shared for it"
-	case ladder && side == msl.RespondingSide && custody == msl.CustodyShared && k.wrapping == nil:
+	case forbidden(e, custody):
+		return e.Why + needsCustody
+	case isLadder(name) && custody == msl.CustodyShared && k.wrapping == nil:
 		return "where custody is shared it needs the issuer's wrapping key: import it with msl-hsm key import --set issuer"
-	case ladder && side == msl.RequestingSide && k.own == nil:
+	}
+	return ""
+}
+
+// cannotOffer tells why a key exchange cannot be had by a client, or nothing.
+func (k exchangeKeys) cannotOffer(name string, e msl.Exposure, custody msl.Custody) string {
+	switch {
+	case name == tpmImport && k.machine == nil:
+		return "it needs a TPM: --keystore tpm:?state=FILE"
+	case forbidden(e, custody):
+		return e.Why + needsCustody
+	case isLadder(name) && k.own == nil:
 		return "it needs a pre-shared wrapping key: --psk-file FILE, or --psk-keys NAME with a key NAME-revealing"
 	}
 	return ""
 }
+
+const needsCustody = "; custody must be imported or shared for it"
+
+func forbidden(e msl.Exposure, custody msl.Custody) bool {
+	return custody == msl.CustodySealed && e.Bytes
+}
+
+func isLadder(name string) bool { return strings.HasSuffix(name, "_LADDER") }
 
 // defaultExchanges are all that there are, first those whose keys stay in the
 // store.
@@ -115,15 +181,15 @@ func defaultExchanges() []string {
 }
 
 // keyExchanges are those of the server.
-func (c *config) keyExchanges(store keystore.Store, devices *authority, psk *entityauth.PSK, custody msl.Custody) ([]msl.KeyExchange, error) {
+func (c *config) keyExchanges(store keystore.Store, devices *authority, psk *entityauth.PSK, custody msl.Custody) ([]msl.Responder, error) {
 	k := exchangeKeys{store: store, devices: devices, psk: psk, groups: c.Server.DHGroups, network: c.Keystore.Prefix}
 	if err := k.useIssuerWrapping(store, c.Keystore.Prefix); err != nil {
 		return nil, err
 	}
 	if len(c.Server.KeyExchanges) > 0 {
-		return k.all(c.Server.KeyExchanges, true, custody, msl.RespondingSide)
+		return k.responders(c.Server.KeyExchanges, true, custody)
 	}
-	return k.all(defaultExchanges(), false, custody, msl.RespondingSide)
+	return k.responders(defaultExchanges(), false, custody)
 }
 
 // useIssuerWrapping finds the issuer's wrapping key, if it was imported: it is
@@ -150,7 +216,7 @@ func (k *exchangeKeys) useIssuerWrapping(store keystore.Store, prefix string) er
 }
 
 // closeExchanges lets go of the keys that some exchanges hold.
-func closeExchanges(all []msl.KeyExchange) error {
+func closeExchanges(all []msl.Offerer) error {
 	var errs []error
 	for _, x := range all {
 		if holds, ok := x.(io.Closer); ok {

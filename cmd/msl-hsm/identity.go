@@ -33,7 +33,7 @@ func signerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
 
 // keyEntity is an entity that proves itself with a key that the peer knows. No id
 // means one that is made of the key.
-func keyEntity(identity, keyID string, signer crypto.Signer) (msl.EntityScheme, error) {
+func keyEntity(identity, keyID string, signer crypto.Signer) (msl.LocalEntity, error) {
 	if keyID == "" {
 		var err error
 		if keyID, err = keyIDOf(signer.Public()); err != nil {
@@ -42,16 +42,16 @@ func keyEntity(identity, keyID string, signer crypto.Signer) (msl.EntityScheme, 
 	}
 	switch signer.Public().(type) {
 	case *rsa.PublicKey:
-		return &entityauth.RSA{Identity: identity, KeyID: keyID, Key: signer}, nil
+		return &entityauth.RSAEntity{Identity: identity, KeyID: keyID, Key: signer}, nil
 	case *ecdsa.PublicKey:
-		return &entityauth.ECC{Identity: identity, KeyID: keyID, Key: signer}, nil
+		return &entityauth.ECCEntity{Identity: identity, KeyID: keyID, Key: signer}, nil
 	}
 	return nil, usagef("a %T is not an RSA or elliptic curve key", signer.Public())
 }
 
 // certified is an entity that proves itself with a certificate, the first one in
 // a file. Its subject is the identity.
-func certified(path string, signer crypto.Signer) (entity msl.EntityScheme, identity string, err error) {
+func certified(path string, signer crypto.Signer) (entity msl.LocalEntity, identity string, err error) {
 	all, err := readCertificates("certificate", path)
 	if err != nil {
 		return nil, "", err
@@ -62,7 +62,7 @@ func certified(path string, signer crypto.Signer) (entity msl.EntityScheme, iden
 	if !samePublic(all[0], signer) {
 		return nil, "", usagef("certificate: %s is not for the configured key", path)
 	}
-	return &entityauth.X509{Certificate: all[0], Key: signer}, identity, nil
+	return &entityauth.X509Entity{Certificate: all[0], Key: signer}, identity, nil
 }
 
 func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
@@ -72,13 +72,13 @@ func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
 
 // ownEntity is the server's identity: pre-shared keys, a certificate, or the key
 // itself.
-func (c *config) ownEntity(store keystore.Store) (msl.EntityScheme, error) {
+func (c *config) ownEntity(store keystore.Store) (msl.LocalEntity, error) {
 	if c.Server.PSKKeys != "" && (c.Server.Key != "" || c.Server.Certificate != "") {
 		return nil, usagef("server.psk-keys is set, and server.key or server.certificate too: a server proves itself in only one way")
 	}
 	if c.Server.PSKKeys != "" {
 		set, err := provisionedKeySet(store, c.Server.PSKKeys)
-		return &entityauth.PSK{Identity: c.Server.Identity, Keys: set}, err
+		return &entityauth.PSKEntity{Identity: c.Server.Identity, Keys: set}, err
 	}
 	label := c.Server.Key
 	if label == "" {

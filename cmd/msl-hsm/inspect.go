@@ -82,16 +82,16 @@ func (p *program) inspectorKeys(i *msl.Inspector) (*service, error) {
 		return nil, err
 	}
 	i.Issuer, i.ServiceTokens = s.msl.Issuer, s.msl.ServiceTokens
-	i.Entities = append(s.msl.Entities, self{s.msl.Entity})
+	i.Senders = append(s.msl.Peers, self{s.msl.Local})
 	return s, nil
 }
 
 // self opens what the server itself sent.
-type self struct{ msl.EntityScheme }
+type self struct{ msl.LocalEntity }
 
 // Open believes our own authentication data alone.
 func (s self) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	local, err := s.Local(ctx)
+	local, err := s.Credentials(ctx)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}

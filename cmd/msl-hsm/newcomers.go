@@ -27,9 +27,9 @@ func (s *service) enroller(a *authority, log *slog.Logger) (*msl.Server, handler
 		return nil, nil, err
 	}
 	server := &msl.Server{
-		Name: s.msl.Name, Entity: s.msl.Entity, Issuer: issuer, State: newcomers{},
-		Entities:     []msl.EntityScheme{&entityauth.Provisioned{Assign: newcomer}},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
+		Name: s.msl.Name, Local: s.msl.Local, Issuer: issuer, State: newcomers{},
+		Peers:        []msl.EntityScheme{&entityauth.Provisioned{Assign: newcomer}},
+		KeyExchanges: []msl.Responder{&keyx.AsymmetricWrapped{Store: store}},
 		Limits:       newcomersLimits(s.msl.Limits), Log: log,
 	}
 	return server, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {

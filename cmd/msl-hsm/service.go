@@ -105,7 +105,7 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 		return err
 	}
 	s.msl = &msl.Server{
-		Name: c.Server.Identity, Entity: own,
+		Name: c.Server.Identity, Local: own,
 		KeyExchanges:  exchanges,
 		Custody:       custody,
 		Issuer:        issuer,
@@ -121,7 +121,7 @@ func (c *config) assemble(s *service, log *slog.Logger) error {
 	}
 	s.state.PasswordsAtATime(c.Server.Limits.Passwords)
 	s.msl.Users = c.userSchemes(s)
-	s.msl.Entities, err = c.entities(s, log)
+	s.msl.Peers, err = c.entities(s, log)
 	return err
 }
 
@@ -203,7 +203,7 @@ func (c *config) serviceTokenKeys(store keystore.Store) (msl.ServiceTokenKeys, e
 func (s *service) close() error {
 	var errs []error
 	if s.msl != nil {
-		errs = append(errs, s.msl.Close(), s.psk.Close(), closeExchanges(s.msl.KeyExchanges))
+		errs = append(errs, s.msl.Close(), s.psk.Close())
 		if s.mgk != nil {
 			errs = append(errs, s.mgk.Close())
 		}

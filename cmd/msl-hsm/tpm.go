@@ -412,8 +412,8 @@ func (c *config) newcomerClient() (*msl.Client, error) {
 		return nil, err
 	}
 	return &msl.Client{
-		Entity: &entityauth.Provisioned{}, Peers: peers,
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: soft.New()}},
+		Local: &entityauth.ProvisionedEntity{}, Peers: peers,
+		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: soft.New()}},
 		Transport:    &mslhttp.Transport{URL: c.Client.URL, Client: web},
 	}, nil
 }

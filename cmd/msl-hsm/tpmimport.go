@@ -132,12 +132,9 @@ func (m *machine) sessions() importing {
 	return soft.New()
 }
 
-// tpmImport is the key exchange TPM_IMPORT of either side.
-func (k exchangeKeys) tpmImport() *keyx.TPMImport {
-	x := &keyx.TPMImport{Store: k.store}
-	if k.devices != nil {
-		x.Verifier = tpmVerifier{k.devices}
-	}
+// tpmOfferer is the key exchange TPM_IMPORT as a client does it.
+func (k exchangeKeys) tpmOfferer() *keyx.TPMOfferer {
+	x := &keyx.TPMOfferer{Store: k.store}
 	if k.machine != nil {
 		x.Device = k.machine
 		if !k.machine.device.Capabilities().EncryptDecrypt {
@@ -149,7 +146,7 @@ func (k exchangeKeys) tpmImport() *keyx.TPMImport {
 
 // machineEntity is this machine as a server enrolled it: by its first key, or by
 // the certificate of that key.
-func (c *config) machineEntity(m *machine) (msl.EntityScheme, error) {
+func (c *config) machineEntity(m *machine) (msl.LocalEntity, error) {
 	name, credentials, err := m.identity.Credentials()
 	if err != nil {
 		return nil, err
@@ -163,5 +160,5 @@ func (c *config) machineEntity(m *machine) (msl.EntityScheme, error) {
 		return nil, usagef("the server that enrolled this machine issues no certificates: omit --entity-scheme")
 	}
 	c.Client.Identity = nameInCertificate(name)
-	return &entityauth.X509{Certificate: own.Certificate, Key: own.Signer}, nil
+	return &entityauth.X509Entity{Certificate: own.Certificate, Key: own.Signer}, nil
 }

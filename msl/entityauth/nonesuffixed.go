@@ -7,33 +7,39 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
+// NoneSuffixedEntity is an entity that claims the identity ROOT.SUFFIX and does not
+// prove it (MSL wiki, "Unauthenticated").
+type NoneSuffixedEntity struct{ Root, Suffix string }
+
+// Scheme returns NONE_SUFFIXED.
+func (*NoneSuffixedEntity) Scheme() string { return "NONE_SUFFIXED" }
+
+// Encrypts reports false.
+func (*NoneSuffixedEntity) Encrypts() bool { return false }
+
+// Authenticates reports false.
+func (*NoneSuffixedEntity) Authenticates() bool { return false }
+
+// Credentials claims our identity.
+func (n *NoneSuffixedEntity) Credentials(context.Context) (msl.Credentials, error) {
+	return msl.Credentials{
+		Identity:  n.Root + "." + n.Suffix,
+		AuthData:  encodeStrings("root", n.Root, "suffix", n.Suffix),
+		Protector: msl.Null{},
+	}, nil
+}
+
 // NoneSuffixed is the scheme NONE_SUFFIXED: a claimed identity ROOT.SUFFIX, whose
 // root is registered and whose suffix is anything (MSL wiki, "Unauthenticated").
 // As with NONE nothing is proven; one root can claim any number of identities.
 type NoneSuffixed struct {
-	Root, Suffix string        // our own
-	Directory    msl.Directory // of roots
+	Directory msl.Directory // of roots
 	// Anyone lets in roots that the directory does not know.
 	Anyone bool
 }
 
 // Scheme returns NONE_SUFFIXED.
 func (*NoneSuffixed) Scheme() string { return "NONE_SUFFIXED" }
-
-// Encrypts reports false.
-func (*NoneSuffixed) Encrypts() bool { return false }
-
-// Authenticates reports false.
-func (*NoneSuffixed) Authenticates() bool { return false }
-
-// Local claims our identity.
-func (n *NoneSuffixed) Local(context.Context) (msl.Local, error) {
-	return msl.Local{
-		Identity:  n.Root + "." + n.Suffix,
-		AuthData:  twoMembers("root", n.Root, "suffix", n.Suffix),
-		Protector: msl.Null{},
-	}, nil
-}
 
 // Open believes a peer whose root is registered for this scheme: a revoked one is
 // 4025, any other 4006. So is an identity that the directory knows as a whole for

@@ -7,6 +7,24 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
+// ProvisionedEntity is an entity without an identity, which asks for one (MSL wiki,
+// "Entity Authentication").
+type ProvisionedEntity struct{}
+
+// Scheme returns PROVISIONED.
+func (*ProvisionedEntity) Scheme() string { return "PROVISIONED" }
+
+// Encrypts reports false.
+func (*ProvisionedEntity) Encrypts() bool { return false }
+
+// Authenticates reports false.
+func (*ProvisionedEntity) Authenticates() bool { return false }
+
+// Credentials asks for an identity.
+func (*ProvisionedEntity) Credentials(context.Context) (msl.Credentials, error) {
+	return msl.Credentials{AuthData: []byte("{}"), Protector: msl.Null{}}, nil
+}
+
 // Provisioned is the scheme PROVISIONED: a peer without an identity is given one
 // (MSL wiki, "Entity Authentication"). It is useful with a key exchange, whose
 // master token then carries the new identity; nothing else tells the peer of it,
@@ -20,17 +38,6 @@ type Provisioned struct {
 
 // Scheme returns PROVISIONED.
 func (*Provisioned) Scheme() string { return "PROVISIONED" }
-
-// Encrypts reports false.
-func (*Provisioned) Encrypts() bool { return false }
-
-// Authenticates reports false.
-func (*Provisioned) Authenticates() bool { return false }
-
-// Local asks for an identity.
-func (*Provisioned) Local(context.Context) (msl.Local, error) {
-	return msl.Local{AuthData: []byte("{}"), Protector: msl.Null{}}, nil
-}
 
 // Open gives a peer its identity. There is nothing to check.
 func (p *Provisioned) Open(ctx context.Context, _ []byte) (msl.Sender, func(), error) {

@@ -10,7 +10,7 @@ import (
 
 // keyData is the authdata of an entity that names its key.
 func keyData(identity, keyID string) []byte {
-	return twoMembers("identity", identity, "pubkeyid", keyID)
+	return encodeStrings("identity", identity, "pubkeyid", keyID)
 }
 
 // registeredKey finds the public key that a peer names: it must be registered for

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// AsymmetricDecrypted is the requester of [AsymmetricWrapped] whose device cannot
+// AsymmetricDecrypted is a requester for [AsymmetricWrapped] whose device cannot
 // unwrap: its RSA key decrypts to the process, as that of a TPM 2.0 does
 // (TPM2_RSA_Decrypt). A server does not notice the difference.
 type AsymmetricDecrypted struct {
@@ -27,20 +27,9 @@ type AsymmetricDecrypted struct {
 // Scheme returns ASYMMETRIC_WRAPPED.
 func (*AsymmetricDecrypted) Scheme() string { return "ASYMMETRIC_WRAPPED" }
 
-// Exposes declares the requester.
-func (*AsymmetricDecrypted) Exposes(msl.Side) msl.Exposure {
+// Exposes declares that the process sees the session keys.
+func (*AsymmetricDecrypted) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "the device decrypts wrapped session keys to the process"}
-}
-
-// Check judges a request as [AsymmetricWrapped] does.
-func (*AsymmetricDecrypted) Check(keydata []byte) error {
-	_, err := parseAsymmetric(keydata, rsaMechanism)
-	return err
-}
-
-// Respond is not for this type: a responder has an AsymmetricWrapped.
-func (x *AsymmetricDecrypted) Respond(context.Context, msl.Requester, []byte) (*msl.SessionKeys, []byte, error) {
-	return nil, nil, msl.Failure(msl.ErrKeyXFactoryNotFound, x.Scheme(), nil)
 }
 
 // Offer shows our public key.

@@ -64,7 +64,7 @@ var oaepSHA1 = &rsa.OAEPOptions{Hash: crypto.SHA1, MGFHash: crypto.SHA1}
 func (*AsymmetricJOSE) Scheme() string { return "ASYMMETRIC_WRAPPED" }
 
 // Exposes declares both sides: a JWK is a text with the key in it.
-func (*AsymmetricJOSE) Exposes(msl.Side) msl.Exposure {
+func (*AsymmetricJOSE) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "session keys travel in the text of a JSON Web Key"}
 }
 

@@ -15,6 +15,8 @@ import (
 
 // AsymmetricWrapped is the scheme ASYMMETRIC_WRAPPED with mechanism RSA (MSL
 // wiki, "Asymmetric Wrapped Key Exchange"): RSA-OAEP with SHA-1.
+//
+// It is both a responder, which needs nothing but the store, and a requester.
 type AsymmetricWrapped struct {
 	Store keystore.Store
 
@@ -40,8 +42,8 @@ var mechanisms = []string{rsaMechanism, "ECC", "JWE_RSA", "JWEJS_RSA", "JWK_RSA"
 func (*AsymmetricWrapped) Scheme() string { return "ASYMMETRIC_WRAPPED" }
 
 // Exposes declares nothing: the key store wraps and unwraps.
-func (*AsymmetricWrapped) Exposes(msl.Side) msl.Exposure {
-	return msl.Exposure{Why: "session keys are wrapped and unwrapped as objects of the key store"}
+func (*AsymmetricWrapped) Exposes() msl.Exposure {
+	return inKeyStore()
 }
 
 type asymmetricRequest struct {

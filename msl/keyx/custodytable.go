@@ -21,27 +21,15 @@ type CustodyRow struct {
 // CustodyTable is what the key exchanges declare, with what the providers do.
 func CustodyTable(providers ...keystore.Provider) []CustodyRow {
 	var rows []CustodyRow
-	for _, kind := range []custodyKind{
-		{rsaMechanism, &AsymmetricWrapped{}},
-		{string(JWERSA), &AsymmetricJOSE{Mechanism: JWERSA}},
-		{string(JWEJSRSA), &AsymmetricJOSE{Mechanism: JWEJSRSA}},
-		{string(JWKRSA), &AsymmetricJOSE{Mechanism: JWKRSA}},
-		{string(JWKRSAES), &AsymmetricJOSE{Mechanism: JWKRSAES}},
-		{pskKeyID, &SymmetricWrapped{}},
-		{"", &DiffieHellman{}},
-		{"", &Ladder{Form: JWELadder}},
-		{"", &Ladder{Form: JWKLadder}},
-		{"", &TPMImport{}},
-		{"chip without AES", &TPMImport{Outside: struct{ keystore.Store }{}}},
-	} {
+	for _, kind := range custodyKinds() {
 		for _, p := range providers {
 			for _, side := range []msl.Side{msl.RequestingSide, msl.RespondingSide} {
-				kind, possible := kind.on(p, side)
-				if !possible {
+				x := kind.on(p, side)
+				if x == nil {
 					continue
 				}
-				row := newRow(kind.exchange.Exposes(side), p, side)
-				row.Scheme, row.Mechanism = kind.exchange.Scheme(), kind.mechanism
+				row := newRow(x.Exposes(), p, side)
+				row.Scheme, row.Mechanism = x.Scheme(), kind.mechanism
 				rows = append(rows, row)
 			}
 		}
@@ -49,26 +37,47 @@ func CustodyTable(providers ...keystore.Provider) []CustodyRow {
 	return rows
 }
 
-type custodyKind struct {
-	mechanism string
-	exchange  msl.KeyExchange
+// An exposer is one side of a key exchange.
+type exposer interface {
+	Scheme() string
+	Exposes() msl.Exposure
 }
 
-// on is the key exchange as one side does it with the keys of a provider, if it
-// can.
-func (k custodyKind) on(p keystore.Provider, side msl.Side) (custodyKind, bool) {
-	switch x := k.exchange.(type) {
-	case *TPMImport:
-		return k, p.TPM == (side == msl.RequestingSide) && (p.TPM || x.Outside == nil)
-	case *AsymmetricWrapped:
-		if p.TPM {
-			k.exchange = &AsymmetricDecrypted{}
-		}
-		return k, !p.TPM || side == msl.RequestingSide
-	case *SymmetricWrapped:
-		return k, !p.TPM
+// A custodyKind is a kind of key exchange, by who does it. A side that cannot is
+// nil.
+type custodyKind struct {
+	mechanism string
+	requester exposer
+	withTPM   exposer // a requester whose keys are in a TPM
+	responder exposer
+}
+
+func custodyKinds() []custodyKind {
+	kinds := []custodyKind{{rsaMechanism, &AsymmetricWrapped{}, &AsymmetricDecrypted{}, &AsymmetricWrapped{}}}
+	for _, m := range []JOSEMechanism{JWERSA, JWEJSRSA, JWKRSA, JWKRSAES} {
+		x := &AsymmetricJOSE{Mechanism: m}
+		kinds = append(kinds, custodyKind{string(m), x, x, x})
 	}
-	return k, !p.TPM || side == msl.RequestingSide
+	kinds = append(kinds, custodyKind{pskKeyID, &SymmetricOfferer{}, nil, &SymmetricResponder{}},
+		custodyKind{"", &DiffieHellman{}, &DiffieHellman{}, &DiffieHellman{}})
+	for _, f := range []LadderForm{JWELadder, JWKLadder} {
+		kinds = append(kinds, custodyKind{"", &LadderOfferer{Form: f}, &LadderOfferer{Form: f}, &LadderResponder{Form: f}})
+	}
+	return append(kinds, custodyKind{"", nil, &TPMOfferer{}, &TPMResponder{}},
+		custodyKind{"chip without AES", nil, &TPMOfferer{Outside: struct{ keystore.Store }{}}, nil})
+}
+
+// on is one side of the key exchange with the keys of a provider, or nil.
+func (k custodyKind) on(p keystore.Provider, side msl.Side) exposer {
+	switch {
+	case side == msl.RequestingSide && p.TPM:
+		return k.withTPM
+	case side == msl.RequestingSide:
+		return k.requester
+	case p.TPM: // it has no peers
+		return nil
+	}
+	return k.responder
 }
 
 func newRow(e msl.Exposure, p keystore.Provider, side msl.Side) CustodyRow {

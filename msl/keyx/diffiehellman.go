@@ -41,7 +41,7 @@ const minPrime, maxPrime = 2048, 8192
 func (*DiffieHellman) Scheme() string { return "DIFFIE_HELLMAN" }
 
 // Exposes declares both sides.
-func (*DiffieHellman) Exposes(msl.Side) msl.Exposure {
+func (*DiffieHellman) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "session keys are a hash of the shared secret, which is computed in software"}
 }
 

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
-	"sync"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -20,26 +18,26 @@ import (
 // A LadderForm is how a ladder wraps its keys.
 type LadderForm string
 
-// The schemes of [Ladder].
+// The schemes of [LadderResponder] and [LadderOfferer].
 const (
 	JWELadder LadderForm = "JWE_LADDER" // a JWK in a JWE
 	JWKLadder LadderForm = "JWK_LADDER" // AES Key Wrap on a JWK
 )
 
-// Ladder is the schemes JWE_LADDER and JWK_LADDER. A responder gives the
-// requester a new wrapping key with each exchange, which wraps the session keys
-// and the wrapping key of the next exchange, so that the pre-shared one is used
-// once (mechanism PSK, then WRAP). The responder keeps nothing: the requester
-// sends the wrapping key back as wrapdata, which only the responder opens.
+// LadderResponder is the schemes JWE_LADDER and JWK_LADDER on the side that makes
+// the keys. It gives the requester a new wrapping key with each exchange, which
+// wraps the session keys and the wrapping key of the next exchange, so that the
+// pre-shared one is used once (mechanism PSK, then WRAP). The responder keeps
+// nothing: the requester sends the wrapping key back as wrapdata, which only the
+// responder opens.
 //
 // Both sides see the keys, so custody must be imported or shared, and Store a
-// keystore.Importer. A requester's wrapping key stays in its store, for the
-// process: after a restart the ladder begins again with the pre-shared key.
-type Ladder struct {
+// keystore.Importer.
+type LadderResponder struct {
 	Form  LadderForm
 	Store keystore.Store
 
-	// Network is a responder's network, the same for all of its servers. Where
+	// Network is the name of the network, the same for all of its servers. Where
 	// networks share a key store it must tell them apart: the wrapdata that one
 	// sealed is then none of another's.
 	Network string
@@ -53,19 +51,7 @@ type Ladder struct {
 	Wrapping  keystore.DataWrapper
 	Revealing keystore.Revealer
 
-	// Own is a requester's own pre-shared wrapping key.
-	Own keystore.Revealer
-
 	Rand io.Reader // nil means crypto/rand
-
-	mu    sync.Mutex
-	rungs map[string]rung // of the requesters of this process, by identity
-}
-
-// A rung is what a requester keeps of one exchange for the next.
-type rung struct {
-	wrapdata []byte
-	key      keystore.Revealer
 }
 
 const (
@@ -74,10 +60,13 @@ const (
 )
 
 // Scheme returns the name of the form.
-func (x *Ladder) Scheme() string { return string(x.Form) }
+func (x *LadderResponder) Scheme() string { return string(x.Form) }
 
-// Exposes declares both sides: a JWK is a text with the key in it.
-func (*Ladder) Exposes(msl.Side) msl.Exposure {
+// Exposes declares that the process sees the session keys.
+func (*LadderResponder) Exposes() msl.Exposure { return inLadder() }
+
+// inLadder declares either side: a JWK is a text with the key in it.
+func inLadder() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "session keys and the next wrapping key travel in the text of a JSON Web Key"}
 }
 
@@ -86,7 +75,7 @@ type ladderRequest struct {
 	wrapdata  []byte
 }
 
-func (x *Ladder) parse(keydata []byte) (r ladderRequest, err error) {
+func (x *LadderResponder) parse(keydata []byte) (r ladderRequest, err error) {
 	f := wire.ParseFields(keydata)
 	r.mechanism = f.String("mechanism")
 	if err := malformed(f); err != nil {
@@ -110,13 +99,13 @@ func (x *Ladder) parse(keydata []byte) (r ladderRequest, err error) {
 
 // Check refuses mechanisms that nobody knows with 7005, PSK where that is not
 // configured with 7006, and empty wrapdata with 7013.
-func (x *Ladder) Check(keydata []byte) error {
+func (x *LadderResponder) Check(keydata []byte) error {
 	_, err := x.parse(keydata)
 	return err
 }
 
 // Respond makes a wrapping key and session keys.
-func (x *Ladder) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
+func (x *LadderResponder) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
 	r, err := x.parse(keydata)
 	if err != nil {
 		return nil, nil, err
@@ -141,7 +130,7 @@ func (x *Ladder) Respond(ctx context.Context, from msl.Requester, keydata []byte
 }
 
 // parent finds the key that wraps the new wrapping key.
-func (x *Ladder) parent(ctx context.Context, from msl.Requester, r ladderRequest) (keystore.DataWrapper, func(), error) {
+func (x *LadderResponder) parent(ctx context.Context, from msl.Requester, r ladderRequest) (keystore.DataWrapper, func(), error) {
 	if r.mechanism == byPSK {
 		set, err := x.PSK.KeysOf(ctx, from.Identity)
 		if err != nil {
@@ -168,14 +157,14 @@ func (x *Ladder) parent(ctx context.Context, from msl.Requester, r ladderRequest
 
 // ladderContext binds sealed wrapdata to the network and to the requester that it
 // was made for.
-func (x *Ladder) ladderContext(identity string) []byte {
+func (x *LadderResponder) ladderContext(identity string) []byte {
 	if x.Network == "" {
 		return fmt.Appendf(nil, "msl ladder wrapping key\x00%s\x00%s", x.Form, identity)
 	}
 	return fmt.Appendf(nil, "msl ladder wrapping key of a network\x00%d %s\x00%s\x00%s", len(x.Network), x.Network, x.Form, identity)
 }
 
-func (x *Ladder) openWrapdata(from msl.Requester, wrapdata []byte) (keystore.Key, error) {
+func (x *LadderResponder) openWrapdata(from msl.Requester, wrapdata []byte) (keystore.Key, error) {
 	if from.Custody != msl.CustodyShared {
 		key, err := x.Store.Unseal(keystore.AESWrap128, wrapdata, x.ladderContext(from.Identity))
 		if err != nil {
@@ -191,17 +180,18 @@ func (x *Ladder) openWrapdata(from msl.Requester, wrapdata []byte) (keystore.Key
 		return nil, msl.KeyFailure(msl.ErrUnwrapError, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
 	}
 	defer kw.Close()
-	return x.importWrapping(keystore.AESWrap128, kw.Bytes())
+	return x.Form.importWrapping(x.Store, keystore.AESWrap128, kw.Bytes())
 }
 
-func (x *Ladder) importWrapping(a keystore.Algorithm, kw []byte) (keystore.Key, error) {
-	importer, ok := x.Store.(keystore.Importer)
+// importWrapping takes a wrapping key into a store.
+func (f LadderForm) importWrapping(store keystore.Store, a keystore.Algorithm, kw []byte) (keystore.Key, error) {
+	importer, ok := store.(keystore.Importer)
 	if !ok {
-		return nil, msl.Failure(msl.ErrKeyImportError, x.Scheme(), errors.ErrUnsupported)
+		return nil, msl.Failure(msl.ErrKeyImportError, string(f), errors.ErrUnsupported)
 	}
 	key, err := importer.Import(a, kw)
 	if err != nil {
-		return nil, msl.KeyFailure(msl.ErrWrapKeyCreationFailure, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
+		return nil, msl.KeyFailure(msl.ErrWrapKeyCreationFailure, string(f), err, keystore.ErrBadData, errors.ErrUnsupported)
 	}
 	return key, nil
 }
@@ -213,7 +203,7 @@ type step struct {
 	raw *msl.RawKeys
 }
 
-func (x *Ladder) drawStep() (s step, err error) {
+func (x *LadderResponder) drawStep() (s step, err error) {
 	s.kid = "wrapKeyId"
 	random := orRandom(x.Rand)
 	if x.Form == JWELadder { // a signed number, as in the reference stack
@@ -237,8 +227,8 @@ func (x *Ladder) drawStep() (s step, err error) {
 
 // climb wraps the new wrapping key under parent and for ourselves, and the
 // session keys under the new wrapping key.
-func (x *Ladder) climb(from msl.Requester, parent keystore.DataWrapper, s step) ([]byte, error) {
-	key, err := x.importWrapping(keystore.AESWrap128, s.kw.Bytes())
+func (x *LadderResponder) climb(from msl.Requester, parent keystore.DataWrapper, s step) ([]byte, error) {
+	key, err := x.Form.importWrapping(x.Store, keystore.AESWrap128, s.kw.Bytes())
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +261,7 @@ func (x *Ladder) climb(from msl.Requester, parent keystore.DataWrapper, s step) 
 }
 
 // wrapdata is the new wrapping key as we shall see it again.
-func (x *Ladder) wrapdata(from msl.Requester, key keystore.Key, kw []byte) ([]byte, error) {
+func (x *LadderResponder) wrapdata(from msl.Requester, key keystore.Key, kw []byte) ([]byte, error) {
 	if from.Custody != msl.CustodyShared {
 		return x.Store.Seal(key, x.ladderContext(from.Identity))
 	}
@@ -282,7 +272,7 @@ func (x *Ladder) wrapdata(from msl.Requester, key keystore.Key, kw []byte) ([]by
 }
 
 // wrap wraps a key as a JWK.
-func (x *Ladder) wrap(by keystore.DataWrapper, p purpose, kid string, key []byte) ([]byte, error) {
+func (x *LadderResponder) wrap(by keystore.DataWrapper, p purpose, kid string, key []byte) ([]byte, error) {
 	form := p.withOps()
 	if x.Form == JWELadder {
 		form = p.withUse()
@@ -309,45 +299,4 @@ func pad(text []byte) *lockedmem.Buffer {
 	copy(b[1:], "        "[:spaces])
 	copy(b[1+spaces:], text[1:])
 	return memory
-}
-
-// Close forgets the wrapping keys that requesters of this process hold.
-func (x *Ladder) Close() error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, r := range x.rungs {
-		r.key.Close()
-	}
-	x.rungs = nil
-	return nil
-}
-
-// held returns the rung of a requester, if there is one.
-func (x *Ladder) held(identity string) (rung, bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	r, ok := x.rungs[identity]
-	return r, ok
-}
-
-// hold replaces the rung of a requester, by none if next has no key. It leaves
-// one alone that is not the one expected.
-func (x *Ladder) hold(identity string, expected, next rung) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	old, ok := x.rungs[identity]
-	if ok && !slices.Equal(old.wrapdata, expected.wrapdata) && next.key == nil {
-		return
-	}
-	if ok {
-		old.key.Close()
-		delete(x.rungs, identity)
-	}
-	if next.key == nil {
-		return
-	}
-	if x.rungs == nil {
-		x.rungs = map[string]rung{}
-	}
-	x.rungs[identity] = next
 }

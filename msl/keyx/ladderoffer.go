@@ -3,6 +3,8 @@ package keyx
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -10,9 +12,36 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
+// LadderOfferer is the schemes JWE_LADDER and JWK_LADDER on the side that asks for
+// keys. Its wrapping key stays in its store, for the process: after a restart the
+// ladder begins again with the pre-shared key.
+//
+// Both sides see the keys, so custody must be imported or shared, and Store a
+// keystore.Importer.
+type LadderOfferer struct {
+	Form  LadderForm
+	Store keystore.Store
+	Own   keystore.Revealer // our own pre-shared wrapping key
+
+	mu    sync.Mutex
+	rungs map[string]rung // of the requesters of this process, by identity
+}
+
+// A rung is what a requester keeps of one exchange for the next.
+type rung struct {
+	wrapdata []byte
+	key      keystore.Revealer
+}
+
+// Scheme returns the name of the form.
+func (x *LadderOfferer) Scheme() string { return string(x.Form) }
+
+// Exposes declares that the process sees the session keys.
+func (*LadderOfferer) Exposes() msl.Exposure { return inLadder() }
+
 // Offer asks for keys under the wrapping key of the last exchange, or where
 // there is none under our pre-shared one.
-func (x *Ladder) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
+func (x *LadderOfferer) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	if err := imports(x.Store, x.Scheme()); err != nil {
 		return nil, err
 	}
@@ -35,7 +64,7 @@ func (x *Ladder) Offer(_ context.Context, from msl.Requester) (msl.Offer, error)
 }
 
 type ladderOffer struct {
-	x         *Ladder
+	x         *LadderOfferer
 	identity  string
 	mechanism string
 	parent    keystore.Revealer
@@ -95,7 +124,7 @@ func (o *ladderOffer) climb(f *wire.Fields) (rung, error) {
 	if err := x.open(o.parent, bad, wrapped, forWrapping, kw.Bytes()); err != nil {
 		return rung{}, err
 	}
-	key, err := x.importWrapping(keystore.AESReveal128, kw.Bytes())
+	key, err := x.Form.importWrapping(x.Store, keystore.AESReveal128, kw.Bytes())
 	if err != nil {
 		return rung{}, err
 	}
@@ -107,7 +136,7 @@ func (o *ladderOffer) climb(f *wire.Fields) (rung, error) {
 	return rung{wrapdata, revealer}, nil
 }
 
-func (x *Ladder) sessionKeys(f *wire.Fields, by keystore.Revealer) (*msl.RawKeys, error) {
+func (x *LadderOfferer) sessionKeys(f *wire.Fields, by keystore.Revealer) (*msl.RawKeys, error) {
 	encryption, signature, err := wrappedKeys(f)
 	if err != nil {
 		return nil, err
@@ -127,7 +156,7 @@ func (x *Ladder) sessionKeys(f *wire.Fields, by keystore.Revealer) (*msl.RawKeys
 // open finds a key in its JWK. bad is the code of what does not unwrap: the
 // reference stack has one for a key that it was given, and another for one that
 // came out of an exchange.
-func (x *Ladder) open(by keystore.Revealer, bad msl.Code, wrapped []byte, p purpose, room []byte) error {
+func (x *LadderOfferer) open(by keystore.Revealer, bad msl.Code, wrapped []byte, p purpose, room []byte) error {
 	reveal := func(b []byte) ([]byte, error) {
 		raw, err := by.Reveal(b)
 		if err != nil {
@@ -157,6 +186,47 @@ func (x *Ladder) open(by keystore.Revealer, bad msl.Code, wrapped []byte, p purp
 }
 
 // Resume makes the session keys again.
-func (x *Ladder) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+func (x *LadderOfferer) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	return resumeSealed(x.Store, keep)
+}
+
+// Close forgets the wrapping keys that requesters of this process hold.
+func (x *LadderOfferer) Close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, r := range x.rungs {
+		r.key.Close()
+	}
+	x.rungs = nil
+	return nil
+}
+
+// held returns the rung of a requester, if there is one.
+func (x *LadderOfferer) held(identity string) (rung, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r, ok := x.rungs[identity]
+	return r, ok
+}
+
+// hold replaces the rung of a requester, by none if next has no key. It leaves
+// one alone that is not the one expected.
+func (x *LadderOfferer) hold(identity string, expected, next rung) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old, ok := x.rungs[identity]
+	if ok && !slices.Equal(old.wrapdata, expected.wrapdata) && next.key == nil {
+		return
+	}
+	if ok {
+		old.key.Close()
+		delete(x.rungs, identity)
+	}
+	if next.key == nil {
+		return
+	}
+	if x.rungs == nil {
+		x.rungs = map[string]rung{}
+	}
+	x.rungs[identity] = next
 }

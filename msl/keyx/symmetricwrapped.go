@@ -9,23 +9,34 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// SymmetricWrapped is the scheme SYMMETRIC_WRAPPED with key id PSK (MSL wiki,
-// "Symmetric Wrapped Key Exchange"). PSK has the wrapping keys: our own where we
-// request, those of peers where we respond.
-type SymmetricWrapped struct {
+// SymmetricResponder is the scheme SYMMETRIC_WRAPPED with key id PSK (MSL wiki,
+// "Symmetric Wrapped Key Exchange"), on the side that wraps the session keys.
+type SymmetricResponder struct {
 	Store keystore.Store
-	PSK   *entityauth.PSK
+	PSK   *entityauth.PSK // has the wrapping keys of peers
 }
 
-const pskKeyID = "PSK"
+// SymmetricOfferer is the side of SYMMETRIC_WRAPPED that asks for session keys.
+type SymmetricOfferer struct {
+	Keys *entityauth.KeySet // our own; its wrapping key unwraps the session keys
+}
+
+const (
+	symmetricScheme = "SYMMETRIC_WRAPPED"
+	pskKeyID        = "PSK"
+)
 
 // Scheme returns SYMMETRIC_WRAPPED.
-func (*SymmetricWrapped) Scheme() string { return "SYMMETRIC_WRAPPED" }
+func (*SymmetricResponder) Scheme() string { return symmetricScheme }
 
-// Exposes declares nothing: the key store wraps and unwraps.
-func (*SymmetricWrapped) Exposes(msl.Side) msl.Exposure {
-	return msl.Exposure{Why: "session keys are wrapped and unwrapped as objects of the key store"}
-}
+// Scheme returns SYMMETRIC_WRAPPED.
+func (*SymmetricOfferer) Scheme() string { return symmetricScheme }
+
+// Exposes declares nothing: the key store wraps.
+func (*SymmetricResponder) Exposes() msl.Exposure { return inKeyStore() }
+
+// Exposes declares nothing: the key store unwraps.
+func (*SymmetricOfferer) Exposes() msl.Exposure { return inKeyStore() }
 
 // keyID reads the key id of key data.
 func keyID(f *wire.Fields) (string, error) {
@@ -37,7 +48,7 @@ func keyID(f *wire.Fields) (string, error) {
 func known(id string) bool { return id == pskKeyID || id == "SESSION" }
 
 // Check refuses key ids that nobody knows with 7003.
-func (x *SymmetricWrapped) Check(keydata []byte) error {
+func (x *SymmetricResponder) Check(keydata []byte) error {
 	id, err := keyID(wire.ParseFields(keydata))
 	if err != nil {
 		return err
@@ -52,7 +63,7 @@ func (x *SymmetricWrapped) Check(keydata []byte) error {
 }
 
 // Respond wraps new session keys under the requester's pre-shared wrapping key.
-func (x *SymmetricWrapped) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
+func (x *SymmetricResponder) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
 	id, err := keyID(wire.ParseFields(keydata))
 	if err != nil {
 		return nil, nil, err
@@ -76,11 +87,11 @@ func (x *SymmetricWrapped) Respond(ctx context.Context, from msl.Requester, keyd
 }
 
 // Offer asks for keys under our own pre-shared wrapping key.
-func (x *SymmetricWrapped) Offer(context.Context, msl.Requester) (msl.Offer, error) {
-	if x.PSK == nil || x.PSK.Keys == nil || x.PSK.Keys.Wrapping == nil {
+func (x *SymmetricOfferer) Offer(context.Context, msl.Requester) (msl.Offer, error) {
+	if x.Keys == nil || x.Keys.Wrapping == nil {
 		return nil, msl.Failure(msl.ErrUnsupportedKeyXKeyID, "own pre-shared wrapping key", nil)
 	}
-	if _, ok := x.PSK.Keys.Wrapping.(keystore.Unwrapper); !ok {
+	if _, ok := x.Keys.Wrapping.(keystore.Unwrapper); !ok {
 		return nil, unable(msl.ErrUnwrapNotSupported, x.Scheme(), "the pre-shared wrapping key does not unwrap")
 	}
 	e := wire.NewEncoder(32)
@@ -91,7 +102,7 @@ func (x *SymmetricWrapped) Offer(context.Context, msl.Requester) (msl.Offer, err
 }
 
 type symmetricOffer struct {
-	x       *SymmetricWrapped
+	x       *SymmetricOfferer
 	keydata []byte
 }
 
@@ -117,15 +128,15 @@ func (o *symmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome,
 }
 
 // Resume unwraps the session keys of key response data.
-func (x *SymmetricWrapped) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+func (x *SymmetricOfferer) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	return x.unwrap(wire.ParseFields(keep))
 }
 
-func (x *SymmetricWrapped) unwrap(f *wire.Fields) (*msl.SessionKeys, error) {
-	if x.PSK == nil || x.PSK.Keys == nil {
+func (x *SymmetricOfferer) unwrap(f *wire.Fields) (*msl.SessionKeys, error) {
+	if x.Keys == nil {
 		return nil, msl.Failure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), nil)
 	}
-	unwrapping, ok := x.PSK.Keys.Wrapping.(keystore.Unwrapper)
+	unwrapping, ok := x.Keys.Wrapping.(keystore.Unwrapper)
 	if !ok {
 		return nil, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), nil)
 	}

@@ -213,11 +213,12 @@ func (w *witness) Import(a keystore.Algorithm, raw []byte) (keystore.Key, error)
 // A pair is both sides of the exchange.
 type pair struct {
 	*chip
-	office           office
-	server           *witness
-	responder, asker *keyx.TPMImport
-	outside          *soft.Store
-	from             msl.Requester
+	office    office
+	server    *witness
+	responder *keyx.TPMResponder
+	asker     *keyx.TPMOfferer
+	outside   *soft.Store
+	from      msl.Requester
 }
 
 func newPair(t testing.TB, quirk tpmtest.Quirk) *pair {
@@ -225,8 +226,8 @@ func newPair(t testing.TB, quirk tpmtest.Quirk) *pair {
 	o := newOffice(t)
 	p := &pair{chip: newChip(t, o, quirk), office: o, server: &witness{Store: soft.New()}}
 	t.Cleanup(func() { p.server.Close() })
-	p.responder = &keyx.TPMImport{Store: p.server, Verifier: o}
-	p.asker = &keyx.TPMImport{Store: p.store, Device: p.chip}
+	p.responder = &keyx.TPMResponder{Store: p.server, Verifier: o}
+	p.asker = &keyx.TPMOfferer{Store: p.store, Device: p.chip}
 	if !p.device.Capabilities().EncryptDecrypt {
 		p.outside = soft.New()
 		t.Cleanup(func() { p.outside.Close() })

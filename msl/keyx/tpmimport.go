@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"io"
 	"sync"
 	"time"
 
@@ -14,11 +13,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// TPMImport is the scheme TPM_IMPORT, an extension of this project that no other
-// stack knows: session keys enter the requester's TPM 2.0 as duplicated objects
-// (TPM 2.0 Library, Part 1, section 23), so that the requester's process never
-// sees them. A reference peer refuses a whole message that offers it, so offer it
-// to servers of this project alone.
+// TPMResponder is the scheme TPM_IMPORT on the side that makes the keys, an
+// extension of this project that no other stack knows: session keys enter the
+// requester's TPM 2.0 as duplicated objects (TPM 2.0 Library, Part 1, section 23),
+// so that the requester's process never sees them. A reference peer refuses a whole
+// message that offers it, so offer it only to servers of this project.
 //
 // The request shows a storage key that was made for this one exchange, certified
 // by the attestation key of an enrolled device. What is certified covers the
@@ -31,24 +30,15 @@ import (
 // Without a master token a request counts once, at one responder and until it
 // restarts. A copy that gets through gives its sender nothing: the keys are wrapped
 // for a storage key that was in one TPM, for one exchange.
-//
-// Either side uses the fields that are named for it.
-type TPMImport struct {
-	// Store is where a responder imports the session keys, which it draws
-	// itself: it must be a keystore.Importer. A requester's is that of its TPM,
-	// which seals them for a restart; nil ends the session with the process.
+type TPMResponder struct {
+	// Store is where the session keys are imported, which the responder draws
+	// itself: it must be a keystore.Importer.
 	Store keystore.Store
-	// Verifier knows the attestation keys, for a responder.
+	// Verifier knows the attestation keys.
 	Verifier TPMVerifier
-	// Window is how far the time in a request may be from the responder's;
-	// zero means five minutes.
+	// Window is how far the time in a request may be from ours; zero means five
+	// minutes.
 	Window time.Duration
-
-	// Device is a requester's TPM.
-	Device TPMDevice
-	// Outside is where a requester puts the encryption key if its TPM has no
-	// AES: a keystore.Importer. Nil imports both keys into the TPM.
-	Outside keystore.Store
 
 	seen onceWindow
 }
@@ -79,44 +69,15 @@ const (
 // key on it (TPM2_Certify: TPMS_ATTEST and TPMT_SIGNATURE).
 type TPMCertified struct{ Public, Attest, Signature []byte }
 
-// A TPMDevice makes keys for one exchange.
-type TPMDevice interface {
-	NewParent() (TPMParent, error)
-	NewDecrypter() (TPMDecrypter, error)
-}
-
-// A TPMKey is one of them. Close takes it out of the TPM.
-type TPMKey interface {
-	Public() []byte
-	Certify(qualifying []byte) (attest, signature []byte, err error)
-	io.Closer
-}
-
-// A TPMParent is a storage key. What it imports outlives it.
-type TPMParent interface {
-	TPMKey
-	Import(a keystore.Algorithm, d keystore.Duplicated) (keystore.Key, error)
-}
-
-// A TPMDecrypter is an RSA key that decrypts OAEP with SHA-1.
-type TPMDecrypter interface {
-	TPMKey
-	DecryptOAEP(ciphertext []byte) ([]byte, error)
-}
+const tpmScheme = "TPM_IMPORT"
 
 // Scheme returns TPM_IMPORT.
-func (*TPMImport) Scheme() string { return "TPM_IMPORT" }
+func (*TPMResponder) Scheme() string { return tpmScheme }
 
-// Exposes declares the responder, who needs the bytes to wrap them in the form
-// that a TPM imports, and a requester without AES in its TPM.
-func (x *TPMImport) Exposes(side msl.Side) msl.Exposure {
-	switch {
-	case side == msl.RespondingSide:
-		return msl.Exposure{Bytes: true, Why: "a TPM imports what was encrypted in a form that key stores do not make"}
-	case x.Outside != nil:
-		return msl.Exposure{Bytes: true, Why: "the TPM has no AES: the encryption key is decrypted to the process, the HMAC key is imported"}
-	}
-	return msl.Exposure{Why: "the TPM imports session keys as objects"}
+// Exposes declares that the process needs the bytes, to wrap them in the form that a
+// TPM imports.
+func (*TPMResponder) Exposes() msl.Exposure {
+	return msl.Exposure{Bytes: true, Why: "a TPM imports what was encrypted in a form that key stores do not make"}
 }
 
 // A tpmRequest is the key data of a request.
@@ -184,7 +145,7 @@ func qualifying(from msl.Requester, seconds int64, public []byte) []byte {
 }
 
 // Check judges the form of a request.
-func (*TPMImport) Check(keydata []byte) error {
+func (*TPMResponder) Check(keydata []byte) error {
 	_, err := parseTPMRequest(keydata)
 	return err
 }
@@ -192,7 +153,7 @@ func (*TPMImport) Check(keydata []byte) error {
 // Respond judges what the device's attestation key certified, draws session keys
 // and wraps them for the TPM. What is not certified, too old, or used before is
 // 7016.
-func (x *TPMImport) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
+func (x *TPMResponder) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
 	r, err := parseTPMRequest(keydata)
 	if err != nil {
 		return nil, nil, err
@@ -213,7 +174,7 @@ func (x *TPMImport) Respond(ctx context.Context, from msl.Requester, keydata []b
 	return keys, response, err
 }
 
-func (x *TPMImport) judge(ctx context.Context, from msl.Requester, r tpmRequest) error {
+func (x *TPMResponder) judge(ctx context.Context, from msl.Requester, r tpmRequest) error {
 	if x.Verifier == nil {
 		return msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), errors.New("no verifier of attestation keys is configured"))
 	}
@@ -241,7 +202,7 @@ func (x *TPMImport) judge(ctx context.Context, from msl.Requester, r tpmRequest)
 }
 
 // wrap encodes the two keys for the TPM.
-func (x *TPMImport) wrap(r tpmRequest, raw *msl.RawKeys) ([]byte, error) {
+func (x *TPMResponder) wrap(r tpmRequest, raw *msl.RawKeys) ([]byte, error) {
 	e := wire.NewEncoder(2048)
 	e.Begin()
 	if r.oaep.Public != nil {
@@ -260,7 +221,7 @@ func (x *TPMImport) wrap(r tpmRequest, raw *msl.RawKeys) ([]byte, error) {
 	return e.Encoded(), nil
 }
 
-func (x *TPMImport) duplicate(e *wire.Encoder, name string, r tpmRequest, a keystore.Algorithm, raw []byte) error {
+func (x *TPMResponder) duplicate(e *wire.Encoder, name string, r tpmRequest, a keystore.Algorithm, raw []byte) error {
 	d, err := x.Verifier.Duplicate(r.storage.Public, a, raw)
 	if err != nil {
 		return err

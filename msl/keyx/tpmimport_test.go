@@ -60,7 +60,7 @@ func TestTPMImport(t *testing.T) {
 	p.isEmpty(t)
 
 	p.restart(t)
-	p.asker = &keyx.TPMImport{Store: p.store, Device: p.chip}
+	p.asker = &keyx.TPMOfferer{Store: p.store, Device: p.chip}
 	keys := must[*msl.SessionKeys](t)(p.asker.Resume(context.Background(), outcome.Keep))
 	agree(t, keys, server)
 	keys.Release()
@@ -74,11 +74,11 @@ func TestTPMImport(t *testing.T) {
 	defer device.Close()
 	store := must[*tpm.Store](t)(device.InitStore(tpm.StoreConfig{State: p.state + ".new"}))
 	defer store.Close()
-	_, err := (&keyx.TPMImport{Store: store}).Resume(context.Background(), outcome.Keep)
+	_, err := (&keyx.TPMOfferer{Store: store}).Resume(context.Background(), outcome.Keep)
 	if !errors.Is(err, keystore.ErrForeign) {
 		t.Errorf("after TPM2_Clear: %v", err)
 	}
-	if _, err := (&keyx.TPMImport{}).Resume(context.Background(), outcome.Keep); !errors.Is(err, msl.ErrKeyXPrivateKeyMissing) {
+	if _, err := (&keyx.TPMOfferer{}).Resume(context.Background(), outcome.Keep); !errors.Is(err, msl.ErrKeyXPrivateKeyMissing) {
 		t.Errorf("without a store: %v", err)
 	}
 }
@@ -134,15 +134,14 @@ func decoded(t testing.TB, text []byte) []byte {
 // TestTPMImportExposes declares what each side sees.
 func TestTPMImportExposes(t *testing.T) {
 	for _, c := range []struct {
-		x    *keyx.TPMImport
-		side msl.Side
+		x    interface{ Exposes() msl.Exposure }
 		want bool
 	}{
-		{&keyx.TPMImport{}, msl.RespondingSide, true},
-		{&keyx.TPMImport{}, msl.RequestingSide, false},
-		{&keyx.TPMImport{Outside: soft.New()}, msl.RequestingSide, true},
+		{&keyx.TPMResponder{}, true},
+		{&keyx.TPMOfferer{}, false},
+		{&keyx.TPMOfferer{Outside: soft.New()}, true},
 	} {
-		if e := c.x.Exposes(c.side); e.Bytes != c.want || e.Why == "" {
+		if e := c.x.Exposes(); e.Bytes != c.want || e.Why == "" {
 			t.Errorf("%+v, want %v", e, c.want)
 		}
 	}
@@ -236,7 +235,7 @@ func edited(t testing.TB, text []byte, change func(map[string]any)) []byte {
 func TestTPMImportRequests(t *testing.T) {
 	p := newPair(t, tpmtest.WithoutEncryptDecrypt)
 	other := newChip(t, p.office, nil)
-	foreign := must[msl.Offer](t)((&keyx.TPMImport{Device: other}).Offer(context.Background(), p.from))
+	foreign := must[msl.Offer](t)((&keyx.TPMOfferer{Device: other}).Offer(context.Background(), p.from))
 	defer foreign.Close()
 	forged := forgedStorageKey(t)
 	good := p.offer(t).KeyData()
@@ -284,7 +283,7 @@ func TestTPMImportRequests(t *testing.T) {
 	if len(p.server.raw) > 0 {
 		t.Error("keys were drawn for what was refused")
 	}
-	if _, _, err := (&keyx.TPMImport{Store: p.server}).Respond(context.Background(), p.from, good); !errors.Is(err, msl.ErrWrapNotSupported) {
+	if _, _, err := (&keyx.TPMResponder{Store: p.server}).Respond(context.Background(), p.from, good); !errors.Is(err, msl.ErrWrapNotSupported) {
 		t.Errorf("without a verifier: %v", err)
 	}
 	keys, _, err := p.responder.Respond(context.Background(), p.from, good)

@@ -19,7 +19,7 @@ func FuzzTPMRequest(f *testing.F) {
 	f.Add((&tpmRequest{time: 7, storage: c}).encode())
 	f.Add((&tpmRequest{time: 1 << 52, storage: c, oaep: c}).encode())
 	f.Add([]byte(`{"timestamp":-1,"storagekey":{}}`))
-	responder := &TPMImport{Store: soft.New(), Verifier: credulous{}}
+	responder := &TPMResponder{Store: soft.New(), Verifier: credulous{}}
 	from := msl.Requester{Identity: "device", Custody: msl.CustodyImported, Time: time.Unix(7, 0)}
 	f.Fuzz(func(t *testing.T, keydata []byte) {
 		keys, _, err := responder.Respond(context.Background(), from, keydata)
@@ -49,7 +49,7 @@ func same(a, b TPMCertified) bool {
 func FuzzTPMResponse(f *testing.F) {
 	r := tpmRequest{storage: TPMCertified{Public: []byte("storage")}}
 	raw := msl.NewRawKeys()
-	x := &TPMImport{Verifier: credulous{}}
+	x := &TPMResponder{Verifier: credulous{}}
 	response, err := x.wrap(r, raw)
 	if err != nil {
 		f.Fatal(err)
@@ -62,7 +62,7 @@ func FuzzTPMResponse(f *testing.F) {
 	f.Add(response, true)
 	f.Fuzz(func(t *testing.T, keydata []byte, outside bool) {
 		device := &pretended{Store: soft.New()}
-		x := &TPMImport{Device: device, Store: device.Store}
+		x := &TPMOfferer{Device: device, Store: device.Store}
 		if outside {
 			x.Outside = device.Store
 		}

@@ -49,18 +49,18 @@ func (p *pair) network(t testing.TB) (*msl.Server, *msl.Client) {
 	own := must[[]identity.Credential](t)(credentials, err)[0].Signer
 	identity := make("identity", keystore.ECDSAP256).(crypto.Signer)
 	server := &msl.Server{
-		Name: "server", Entity: &entityauth.ECC{Identity: "server", KeyID: "1", Key: identity},
-		Entities:     []msl.EntityScheme{&entityauth.ECC{Directory: entities{p.name: eccEntity(p.name, own.Public())}}},
-		KeyExchanges: []msl.KeyExchange{p.responder}, Custody: msl.CustodyImported,
+		Name: "server", Local: &entityauth.ECCEntity{Identity: "server", KeyID: "1", Key: identity},
+		Peers:        []msl.EntityScheme{&entityauth.ECC{Directory: entities{p.name: eccEntity(p.name, own.Public())}}},
+		KeyExchanges: []msl.Responder{p.responder}, Custody: msl.CustodyImported,
 		Issuer: &msl.Issuer{Name: "server", Store: p.server, Keys: []msl.IssuerKeys{{
 			Version: 1, Encryption: make("encryption", keystore.AES128CBC).(keystore.Cipher), MAC: make("mac", keystore.HMACSHA256).(keystore.MAC),
 		}}},
 		State: &msl.MemoryState{},
 	}
 	client := &msl.Client{
-		Entity:       &entityauth.ECC{Identity: p.name, KeyID: "1", Key: own},
+		Local:        &entityauth.ECCEntity{Identity: p.name, KeyID: "1", Key: own},
 		Peers:        []msl.EntityScheme{&entityauth.ECC{Directory: entities{"server": eccEntity("server", identity.Public())}}},
-		KeyExchanges: []msl.KeyExchange{p.asker},
+		KeyExchanges: []msl.Offerer{p.asker},
 	}
 	if p.outside != nil {
 		client.Custody = msl.CustodyImported

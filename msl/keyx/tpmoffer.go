@@ -4,14 +4,64 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
+// TPMOfferer is the scheme TPM_IMPORT on the side that asks for keys, with a TPM of
+// its own. See [TPMResponder].
+type TPMOfferer struct {
+	// Store is that of the TPM, which seals the session keys for a restart; nil
+	// ends the session with the process.
+	Store keystore.Store
+	// Device is the TPM.
+	Device TPMDevice
+	// Outside is where the encryption key goes if the TPM has no AES: a
+	// keystore.Importer. Nil imports both keys into the TPM.
+	Outside keystore.Store
+}
+
+// A TPMDevice makes keys for one exchange.
+type TPMDevice interface {
+	NewParent() (TPMParent, error)
+	NewDecrypter() (TPMDecrypter, error)
+}
+
+// A TPMKey is one of them. Close takes it out of the TPM.
+type TPMKey interface {
+	Public() []byte
+	Certify(qualifying []byte) (attest, signature []byte, err error)
+	io.Closer
+}
+
+// A TPMParent is a storage key. What it imports outlives it.
+type TPMParent interface {
+	TPMKey
+	Import(a keystore.Algorithm, d keystore.Duplicated) (keystore.Key, error)
+}
+
+// A TPMDecrypter is an RSA key that decrypts OAEP with SHA-1.
+type TPMDecrypter interface {
+	TPMKey
+	DecryptOAEP(ciphertext []byte) ([]byte, error)
+}
+
+// Scheme returns TPM_IMPORT.
+func (*TPMOfferer) Scheme() string { return tpmScheme }
+
+// Exposes declares that the process sees the encryption key of a TPM without AES.
+func (x *TPMOfferer) Exposes() msl.Exposure {
+	if x.Outside != nil {
+		return msl.Exposure{Bytes: true, Why: "the TPM has no AES: the encryption key is decrypted to the process, the HMAC key is imported"}
+	}
+	return msl.Exposure{Why: "the TPM imports session keys as objects"}
+}
+
 // Offer makes a storage key and lets the attestation key certify it.
-func (x *TPMImport) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
+func (x *TPMOfferer) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	o := &tpmOffer{x: x, identity: from.Identity}
 	err := o.make(from)
 	if err != nil {
@@ -22,7 +72,7 @@ func (x *TPMImport) Offer(_ context.Context, from msl.Requester) (msl.Offer, err
 }
 
 type tpmOffer struct {
-	x         *TPMImport
+	x         *TPMOfferer
 	parent    TPMParent
 	decrypter TPMDecrypter // or nil
 	identity  string
@@ -139,7 +189,7 @@ func (o *tpmOffer) imported(f *wire.Fields, name string, a keystore.Algorithm) (
 }
 
 // Resume makes the session keys again of what was sealed in the TPM.
-func (x *TPMImport) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+func (x *TPMOfferer) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	if x.Store == nil {
 		return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)
 	}

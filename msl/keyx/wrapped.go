@@ -8,6 +8,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
+// inKeyStore declares that the process sees no key bytes.
+func inKeyStore() msl.Exposure {
+	return msl.Exposure{Why: "session keys are wrapped and unwrapped as objects of the key store"}
+}
+
 // respond makes session keys and the response that wraps them, after the members
 // of it that name the request.
 func respond(custody msl.Custody, store keystore.Store, wrap func(keystore.Key) ([]byte, error), name func(*wire.Encoder)) (*msl.SessionKeys, []byte, error) {
