@@ -1,7 +1,6 @@
 package msl
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -16,7 +15,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 		entities: c.Peers,
 		limits:   limits,
 		rules:    headerRules{tokens: limits.Tokens, serviceTokens: c.ServiceTokens, delivers: c.offers},
-		tokens:   a,
+		tokens:   sessionReader{a.tokens.session},
 	}
 	in, err := side.receive(ctx, decoder)
 	if err != nil {
@@ -45,37 +44,6 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 	return in, nil
 }
 
-// findSession knows the master token of the request, by what was signed: a peer
-// may write the members of a token in another order.
-func (a *attempt) findSession(o wire.Object) (*Session, *MasterToken, error) {
-	s := a.tokens.session
-	if s != nil && bytes.Equal(o.Raw(), s.token.Bytes()) && s.keys.Acquire() {
-		return &Session{Token: s.token, Keys: s.keys}, s.token, nil
-	}
-	t, err := parseMasterToken(o)
-	if err != nil {
-		return nil, nil, err
-	}
-	if s == nil || !bytes.Equal(s.token.sealed.tokenData, t.sealed.tokenData) ||
-		!bytes.Equal(s.token.sealed.signature, t.sealed.signature) || !s.keys.Acquire() {
-		return nil, t, nil
-	}
-	return &Session{Token: t, Keys: s.keys}, t, nil
-}
-
-// openSession knows no other sessions.
-func (a *attempt) openSession(*MasterToken) (*Session, error) {
-	return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
-}
-
-// openUser leaves a user ID token closed, as a holder does.
-func (a *attempt) openUser(_ *incoming, o wire.Object) (*UserIDToken, error) {
-	return parseUserIDToken(o)
-}
-
-// used remembers nothing: the session is the client's.
-func (a *attempt) used(*MasterToken, *Session) {}
-
 // judgeError makes the checks on an error answer.
 func (a *attempt) judgeError(in *incoming) error {
 	if !a.pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
@@ -92,21 +60,10 @@ func (a *attempt) judgeError(in *incoming) error {
 
 // accept derives the new session keys from the answer to one of our offers.
 func (a *attempt) accept(ctx context.Context, in *incoming) (Outcome, error) {
-	if err := a.checkRecipient(in); err != nil {
+	if err := in.checkRecipient(a.us); err != nil {
 		return Outcome{}, err
 	}
-	failed := fail(ErrKeyXResponseRequestMismatch, "key response data", nil)
-	for _, o := range a.offers {
-		if o.scheme != in.keyResponse.scheme {
-			continue
-		}
-		outcome, err := o.Accept(ctx, in.keyResponse.data)
-		if err == nil {
-			return outcome, nil
-		}
-		failed = fail(codeOf(err), "key response data", err)
-	}
-	return Outcome{}, failed
+	return a.offers.accept(ctx, in.keyResponse)
 }
 
 func (a *attempt) check(in *incoming) error {
@@ -214,7 +171,7 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 	a.messageID = next(e.MessageID)
 	a.bare = r.bare
 	if e.Response == Replayed {
-		a.overtaken++
+		a.ids.overtaken++
 	}
 	a.renew = a.renew || r.bare && r.renew
 	// A peer that was offered keys and asks for them did not like the data to

@@ -76,6 +76,23 @@ type Request struct {
 	Body func() (io.ReadCloser, error)
 }
 
+// empty reports whether the request has no data.
+func (r *Request) empty() (bool, error) {
+	if r.Body == nil {
+		return true, nil
+	}
+	body, err := r.Body()
+	if err != nil {
+		return false, err
+	}
+	defer body.Close()
+	_, err = io.ReadFull(body, make([]byte, 1))
+	if err == io.EOF {
+		return true, nil
+	}
+	return false, err
+}
+
 // A Response is the answer. Its body must be closed.
 type Response struct {
 	Identity      string // of the peer, empty where it answered under our master token
@@ -158,7 +175,7 @@ func (r *keptReader) Read(p []byte) (int, error) {
 // handshakes, key exchange, renewals, and another try after an error that asks
 // for it. The last error answer is a [*PeerError].
 func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
-	return c.run(ctx, &attempt{client: c, req: req})
+	return c.run(ctx, c.attempt(req))
 }
 
 // Send sends a message that expects no answer, after the handshake that it may
@@ -166,8 +183,14 @@ func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
 // message itself, whatever req says. No error means that the transport took the
 // message, and not that the peer accepted it: a refusal is not read.
 func (c *Client) Send(ctx context.Context, req *Request) error {
-	_, err := c.run(ctx, &attempt{client: c, req: req.unanswered(), oneWay: true})
+	a := c.attempt(req.unanswered())
+	a.oneWay = true
+	_, err := c.run(ctx, a)
 	return err
+}
+
+func (c *Client) attempt(req *Request) *attempt {
+	return &attempt{client: c, req: req, network: trustedNetwork{}}
 }
 
 // unanswered is the request without the wish for tokens, which come in answers.
@@ -285,6 +308,16 @@ func (c *Client) serverTime() (now time.Time, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.localTime().Add(c.clockAhead), c.clockKnown
+}
+
+// master is the master token that the client holds, or nil.
+func (c *Client) master() *MasterToken {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tokens == nil {
+		return nil
+	}
+	return c.tokens.master()
 }
 
 // update replaces the tokens by what change makes of them, durably. The keys of

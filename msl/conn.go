@@ -72,15 +72,32 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 		return c.refuse(ctx, in, err)
 	}
 	c.pending = in.body
-	w := &ResponseWriter{ctx: ctx, server: c.Server, in: in, payload: payloadWriter{out: c.rw}, conn: c}
+	w := c.answer(ctx, in)
 	defer w.release()
-	switch err = w.answer(handle); {
+	switch err = w.answer(c.handling(in, handle)); {
 	case errors.Is(err, ErrNoReply) && !w.begun():
 		err = nil
 	case err != nil && !w.begun() && !errors.Is(err, ErrTruncated):
 		err = c.refuse(ctx, in, in.applicationError(err))
 	}
 	return errors.Join(err, c.skip())
+}
+
+// answer makes the writer of an answer.
+func (c *Conn) answer(ctx context.Context, in *incoming) *ResponseWriter {
+	w := &ResponseWriter{ctx: ctx, in: in, held: c.Server.Limits.Held, payload: payloadWriter{out: c.rw}}
+	w.gives = issuance{ctx: ctx, server: c.Server, in: in}
+	w.network = &peerReply{ResponseWriter: w, conn: c}
+	return w
+}
+
+// handling leaves the rest of the request to a handler until that returns.
+func (c *Conn) handling(in *incoming, handle Handler) Handler {
+	return func(ctx context.Context, w *ResponseWriter, m *Message) error {
+		c.handled, c.pending = in.body, nil
+		defer func() { c.handled, c.pending = nil, in.body }()
+		return handle(ctx, w, m)
+	}
 }
 
 // errExchanging says that a handler uses the connection of its own request.
@@ -100,7 +117,8 @@ func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 // answerHandshake answers with a lone header, which may ask for keys of our own,
 // and reads the message that follows.
 func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, error) {
-	a := &attempt{client: c.Client, req: &Request{}, messageID: next(in.messageID), peering: peering{conn: c, reply: in, lone: true}}
+	a := c.attempt(&Request{}, in)
+	a.lone = true
 	_, following, err := a.turn(ctx, true)
 	in.release()
 	return following, err
@@ -110,19 +128,21 @@ func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, er
 // must be closed before the connection is used again: that also gives the other
 // side new tokens of ours, where its answer asks for them.
 func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
-	return c.run(ctx, &attempt{client: c.Client, req: req, peering: peering{conn: c}})
+	return c.run(ctx, c.attempt(req, nil))
 }
 
 // Send sends a message that expects no answer, after the handshake that it may
 // need. The other side takes it by Serve, with a handler that returns
 // [ErrNoReply].
 func (c *Conn) Send(ctx context.Context, req *Request) error {
-	_, err := c.run(ctx, &attempt{client: c.Client, req: req.unanswered(), oneWay: true, peering: peering{conn: c}})
+	a := c.attempt(req.unanswered(), nil)
+	a.oneWay = true
+	_, err := c.run(ctx, a)
 	return errors.Join(err, c.written())
 }
 
 // run sends message after message, until one gets its answer.
-func (c *Conn) run(ctx context.Context, a *attempt) (response *Response, err error) {
+func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err error) {
 	if c.handled != nil {
 		return nil, errExchanging
 	}
@@ -138,7 +158,7 @@ func (c *Conn) run(ctx context.Context, a *attempt) (response *Response, err err
 	if a.messageID, err = randomNumber(c.Client.Rand); err != nil {
 		return nil, err
 	}
-	defer a.answering(nil)
+	defer a.turnTo(nil)
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
 		out, in, err := a.turn(ctx, true)
@@ -149,7 +169,7 @@ func (c *Conn) run(ctx context.Context, a *attempt) (response *Response, err err
 			if again, err := a.recover(ctx, answer); !again || err != nil || a.req.Interactive {
 				return nil, errors.Join(refused, err)
 			}
-			a.answering(nil) // what it asked for was sent
+			a.turnTo(nil) // what it asked for was sent
 			continue
 		}
 		if errors.Is(err, errSpent) { // the next try replaces the session
@@ -160,7 +180,7 @@ func (c *Conn) run(ctx context.Context, a *attempt) (response *Response, err err
 			return nil, errors.Join(refused, err)
 		}
 		if out.handshake {
-			a.answering(in)
+			a.turnTo(in)
 			a.bare, a.renew, a.handshake = false, false, false
 			continue
 		}
@@ -178,42 +198,10 @@ func (c *Conn) run(ctx context.Context, a *attempt) (response *Response, err err
 	return nil, errors.Join(refused, errors.New("msl: no answer within 12 messages"))
 }
 
-// realAnswer gives the peer the tokens without which it cannot answer, and reads
-// what follows.
-func (a *attempt) realAnswer(ctx context.Context, handshake *incoming) (*incoming, error) {
-	if a.req.Interactive {
-		return handshake, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
-	}
-	defer handshake.release()
-	return a.serveKeys(ctx, handshake)
-}
-
-// serveKeys gives the peer the tokens that its answer asks for, and reads what
-// follows an answer that was a handshake.
-func (a *attempt) serveKeys(ctx context.Context, in *incoming) (*incoming, error) {
-	k := &attempt{client: a.client, req: &Request{Recipient: a.req.Recipient}, messageID: next(in.messageID),
-		peering: peering{conn: a.conn, reply: in, lone: true, quiet: true}}
-	_, following, err := k.turn(ctx, in.handshake)
-	return following, err
-}
-
-// peerResponse hands the answer to the application.
-func (a *attempt) peerResponse(ctx context.Context, in *incoming, count int, unbind func()) *Response {
-	a.conn.pending = in.body
-	r := &Response{
-		Identity: in.sender.Identity, ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
-		Body: &responseBody{Reader: in.body, stream: &drainer{ctx, a, in, unbind}, release: in.release},
-	}
-	if in.keyResponse != nil {
-		r.KeyExchange = in.keyResponse.scheme
-	}
-	return r
-}
-
 // A drainer closes an answer without closing its connection.
 type drainer struct {
 	ctx     context.Context
-	attempt *attempt
+	attempt *peerAttempt
 	in      *incoming
 	unbind  func()
 }
@@ -272,7 +260,7 @@ func (c *Conn) written() error {
 }
 
 // next reads a message. It is the answer to what was sent in a, or a request.
-func (c *Conn) next(ctx context.Context, a *attempt) (*incoming, error) {
+func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	if err := c.skip(); err != nil {
 		return &incoming{release: func() {}}, err
 	}
@@ -316,44 +304,7 @@ func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
 		return err
 	}
 	c.Client.setClock(in.timestamp)
-	a := &attempt{client: c.Client, req: &Request{}}
-	return a.keep(ctx, nil, Outcome{}, nil, in.peer.services)
-}
-
-// checkAnswer makes the checks on the answer to a message, and keeps the tokens
-// that it brings.
-func (a *attempt) checkAnswer(ctx context.Context, in *incoming) (err error) {
-	var outcome Outcome
-	if in.keyResponse != nil {
-		if outcome, err = a.accept(ctx, in); err != nil {
-			return err
-		}
-	}
-	if err = a.conn.Server.judge(ctx, in); err == nil {
-		err = a.checkPeer(in)
-	}
-	if err == nil {
-		err = a.conn.Server.admit(ctx, in)
-	}
-	if err == nil {
-		err = in.inflateTokens(ctx)
-	}
-	if err != nil {
-		outcome.Keys.Release()
-		return err
-	}
-	a.client.setClock(in.timestamp)
-	return a.keep(ctx, in.keyResponse, outcome, in.peer.user, in.peer.services)
-}
-
-func (a *attempt) checkPeer(in *incoming) error {
-	if in.messageID != next(a.messageID) {
-		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
-	}
-	if a.req.Recipient != "" && in.sender.Identity != a.req.Recipient {
-		return fail(ErrMessageSenderMismatch, "answer", nil)
-	}
-	return nil
+	return c.Client.attempt(&Request{}).keep(ctx, nil, Outcome{}, nil, in.peer.services)
 }
 
 // due reports whether the sender of an answer waits for tokens.

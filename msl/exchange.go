@@ -12,8 +12,9 @@ import (
 
 // An attempt is a request on its way, through as many messages as it takes.
 type attempt struct {
-	client *Client
-	req    *Request
+	client  *Client
+	req     *Request
+	network requestNetwork
 
 	messageID int64        // of the next message
 	bare      bool         // use no tokens
@@ -24,25 +25,39 @@ type attempt struct {
 	offered   bool         // the last message had key requests
 	oneWay    bool         // nobody waits for an answer to the data
 	pushed    bool         // what comes answers nothing
-	overtaken int          // how many times its non-replayable id came too late
+	lone      bool         // the message is a header alone
+	quiet     bool         // and asks for nothing
 	refused   *UserIDToken // that the peer did not take; it may be held for others
-
-	peering // zero in a trusted-services network
+	ids       numbering
 
 	// of the message that was sent last
 	tokens  *tokens
 	user    *UserIDToken
 	us      string   // our identity in it
 	renewal *renewal // held
-	offers  []namedOffer
-	number  *number // its non-replayable id, or nil
-	fate    fate    // of that
+	offers  offers
 }
 
-type namedOffer struct {
-	scheme string
-	Offer
+// A requestNetwork is what the network decides of the messages of a request: one of
+// trusted services ([trustedNetwork]) or of peers ([peerAttempt]).
+type requestNetwork interface {
+	// takes reports whether the peer takes the next message under a token held.
+	takes(held *MasterToken) bool
+	// answers reports whether the peer waits for the next message.
+	answers() bool
+	// show adds to a header what we issue for the peer.
+	show(ctx context.Context, h *header) error
+	// release lets go of what was issued.
+	release()
 }
+
+// A trustedNetwork is one of trusted services, where a client issues nothing.
+type trustedNetwork struct{}
+
+func (trustedNetwork) takes(*MasterToken) bool             { return true }
+func (trustedNetwork) answers() bool                       { return false }
+func (trustedNetwork) show(context.Context, *header) error { return nil }
+func (trustedNetwork) release()                            {}
 
 // exchange sends one message and reads the answer. It returns no response where
 // the message was a handshake that went well.
@@ -50,7 +65,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	defer a.settle()
+	defer a.ids.settle(a.client)
 	if err := a.takeTokens(ctx); err != nil {
 		return nil, err
 	}
@@ -133,6 +148,17 @@ func (a *attempt) post(ctx context.Context, out *outgoing) error {
 	return errors.Join(err, stream.Close())
 }
 
+// reserve gets a place for the id of a non-replayable message.
+func (a *attempt) reserve(ctx context.Context) error {
+	if !a.req.NonReplayable {
+		return nil
+	}
+	return a.ids.reserve(ctx, a.client)
+}
+
+// sent notes what became of the message that was sent, and returns the error.
+func (a *attempt) sent(err error, well fate) error { return a.ids.sent(err, a.proven, well) }
+
 // takeTokens picks the tokens for the next message, and takes the renewal lock
 // or waits for whoever has it, as the message demands.
 func (a *attempt) takeTokens(ctx context.Context) error {
@@ -141,7 +167,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		held, bare := t, a.bare || a.spent(t.master()) || a.reply != nil && !a.conn.takes(a.reply, t.master())
+		held, bare := t, a.bare || a.ids.spent(t.master()) || !a.network.takes(t.master())
 		if uit := t.user(a.req.User); uit != nil && uit == a.refused {
 			t = t.withUser(a.req.User, nil)
 		}
@@ -157,7 +183,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 			return nil
 		}
 		r, ok := a.client.renewal.acquire()
-		if !ok && n.must && a.reply != nil {
+		if !ok && n.must && a.network.answers() {
 			// A request of ours has the lock, and the peer may not answer it before
 			// it has this answer.
 			r, ok = newRenewal(), true
@@ -191,16 +217,13 @@ func (t *tokens) release() {
 
 // finish ends the use of what the last message held and issued.
 func (a *attempt) finish(got *MasterToken) {
-	a.peering.release()
+	a.network.release()
 	a.letGo(got)
 }
 
 // letGo ends the use of what the last message held.
 func (a *attempt) letGo(got *MasterToken) {
-	for _, o := range a.offers {
-		o.Close()
-	}
-	a.offers = nil
+	a.offers.close()
 	if a.renewal != nil {
 		a.client.renewal.release(a.renewal, got)
 		a.renewal = nil
@@ -229,7 +252,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	}
 	err = a.prepare(ctx, &h, out, local.local.Identity)
 	if err == nil {
-		err = a.show(ctx, &h)
+		err = a.network.show(ctx, &h)
 	}
 	if err != nil {
 		local.release()
@@ -255,25 +278,29 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 		}
 		return nil
 	}
-	protected := a.protects()
-	heldBack, err := a.userAuth(ctx, h, protected)
+	heldBack, err := a.userAuth(ctx, h)
 	if err != nil {
 		return err
 	}
 	keysDue := h.renewable && a.keysDue()
-	empty, err := a.emptyBody(keysDue)
+	// Peers take a message with key requests and no data for a handshake of an old
+	// stack, so it must be one.
+	empty, err := false, error(nil)
+	if keysDue {
+		empty, err = a.req.empty()
+	}
 	if err != nil {
 		return err
 	}
 	early := keysDue && (a.handshake || a.oneWay) // keys come before the data
-	if out.handshake = heldBack || empty || early || !a.carriesData(); out.handshake {
+	if out.handshake = heldBack || empty || early || !a.req.fits(a.protection()); out.handshake {
 		h.handshake, h.renewable = true, true
 	} else if a.req.NonReplayable {
 		c, serial := a.client, a.tokens.master().SerialNumber
-		if err = c.numbers.draw(ctx, a.number, serial, c.State.NextID); err != nil {
+		if err = c.numbers.draw(ctx, a.ids.number, serial, c.State.NextID); err != nil {
 			return err
 		}
-		h.nonReplayableID = a.number.id
+		h.nonReplayableID = a.ids.number.id
 	}
 	if !out.handshake {
 		if err := a.changeTokens(ctx, h); err != nil {
@@ -293,46 +320,16 @@ func (a *attempt) keysDue() bool {
 	return mt == nil || !known || mt.renewable(now)
 }
 
-// emptyBody reports whether a message with key requests has no data. Peers take
-// such a message for a handshake of an old stack, so it must be one.
-func (a *attempt) emptyBody(keysDue bool) (bool, error) {
-	if !keysDue || a.req.Body == nil {
-		return keysDue, nil
-	}
-	body, err := a.req.Body()
-	if err != nil {
-		return false, err
-	}
-	defer body.Close()
-	_, err = io.ReadFull(body, make([]byte, 1))
-	if err == io.EOF {
-		return true, nil
-	}
-	return false, err
-}
-
-// protects reports whether the header is encrypted and authenticated.
-func (a *attempt) protects() bool {
-	e := a.client.Local
-	return a.tokens.session != nil || e.Encrypts() && e.Authenticates()
-}
-
-// carriesData reports whether the application data may go into this message,
-// given the protection that it has.
-func (a *attempt) carriesData() bool {
-	e, withToken := a.client.Local, a.tokens.session != nil
-	return (withToken || e.Encrypts() || !a.req.Encrypted) &&
-		(withToken || e.Authenticates() || !a.req.Authenticated) &&
-		(withToken || !a.req.NonReplayable)
-}
+// protection is what protects the header of the message.
+func (a *attempt) protection() protection { return protectionOf(a.client.Local, a.tokens.master()) }
 
 // userAuth adds the proof of a local user who has no token. Where the header
 // does not protect it, the message must wait for one that does.
-func (a *attempt) userAuth(ctx context.Context, h *header, protected bool) (heldBack bool, err error) {
+func (a *attempt) userAuth(ctx context.Context, h *header) (heldBack bool, err error) {
 	if a.req.User == "" || a.user != nil {
 		return false, nil
 	}
-	if !protected {
+	if p := a.protection(); !p.encrypted || !p.authenticated {
 		return true, nil
 	}
 	if a.client.UserAuth == nil {
@@ -352,26 +349,19 @@ func (a *attempt) userAuth(ctx context.Context, h *header, protected bool) (held
 // offer adds key requests, one of each key exchange that our keys can finish.
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 	a.offered = true
-	now, _ := a.client.serverTime()
-	from := Requester{Identity: identity, Token: a.tokens.master(), Custody: a.client.Custody, MessageID: h.messageID, Time: now}
-	var unable error
-	for _, x := range permitted(a.client.Custody, a.client.KeyExchanges) {
-		o, err := x.Offer(ctx, from)
-		if errors.Is(err, errors.ErrUnsupported) {
-			unable = err
-			continue
-		}
-		if err != nil {
-			return fail(codeOf(err), "offer key exchange", err)
-		}
-		a.offers = append(a.offers, namedOffer{x.Scheme(), o})
-		h.keyRequests = append(h.keyRequests, schemeData{scheme: x.Scheme(), data: o.KeyData()})
+	c := a.client
+	now, _ := c.serverTime()
+	from := Requester{Identity: identity, Token: a.tokens.master(), Custody: c.Custody, MessageID: h.messageID, Time: now}
+	unable, err := a.offers.add(ctx, permitted(c.Custody, c.KeyExchanges), from)
+	if err != nil {
+		return fail(codeOf(err), "offer key exchange", err)
 	}
+	h.keyRequests = a.offers.requests()
 	if unable != nil && len(h.keyRequests) == 0 && (h.handshake || from.Token == nil) {
 		return fail(codeOf(unable), "offer key exchange", unable)
 	}
 	if h.handshake && len(h.keyRequests) == 0 {
-		return fmt.Errorf("msl: a key exchange is needed, but custody %v allows none of the %d configured", a.client.Custody, len(a.client.KeyExchanges))
+		return fmt.Errorf("msl: a key exchange is needed, but custody %v allows none of the %d configured", c.Custody, len(c.KeyExchanges))
 	}
 	return nil
 }

@@ -90,7 +90,8 @@ func (c *Client) Answer(ctx context.Context, req *Request, sent int64, r io.Read
 	if err := c.load(ctx); err != nil {
 		return nil, err
 	}
-	a := attempt{client: c, req: req, messageID: sent}
+	a := c.attempt(req)
+	a.messageID = sent
 	var err error
 	if a.tokens, _, _, err = c.snapshot(); err != nil {
 		return nil, err
@@ -217,7 +218,7 @@ func IsSignatureError(err error) bool { return err == errSignature }
 // Remembered is how many sessions the server keeps.
 func (s *Server) Remembered() int {
 	s.init()
-	return s.sessions.Len()
+	return s.sessions.cache.Len()
 }
 
 // ClockAhead is how far the client believes the server's clock to be ahead.

@@ -18,23 +18,19 @@ type halfDuplex interface{ HalfDuplex() bool }
 // errUnread says that an answer has to wait, and cannot.
 var errUnread = errors.New("it cannot begin before the peer has sent its whole request: read that first, or raise Limits.Held")
 
-// held reports whether the answer has to wait for the rest of the request.
-func (w *ResponseWriter) held() bool {
-	if w.push || w.in.body == nil || w.in.body.done.Load() {
+// isHeld reports whether the answer has to wait for the rest of the request.
+func (w *ResponseWriter) isHeld() bool {
+	if w.gives.push || w.in.body == nil || w.in.body.done.Load() {
 		return false
 	}
-	if w.conn != nil {
-		return w.early || !w.conn.listens(w.in)
-	}
-	peer, ok := w.payload.out.(halfDuplex)
-	return ok && peer.HalfDuplex()
+	return w.network.halfDuplex()
 }
 
 // room is how much more is kept before the answer begins.
 func (w *ResponseWriter) room() int {
 	size := flushSize
-	if w.held() {
-		size = max(size, w.server.Limits.Held)
+	if w.isHeld() {
+		size = max(size, w.held)
 	}
 	return max(size-len(w.payload.buffer), 0)
 }
@@ -42,7 +38,7 @@ func (w *ResponseWriter) room() int {
 // overflow is for an answer that does not fit any more: it begins, or fails. A
 // peer that shows no token may be one that reads while it sends all the same.
 func (w *ResponseWriter) overflow() error {
-	if w.stillHeld() && w.conn == nil && w.failed == nil {
+	if w.stillHeld() && !w.network.asksFirst() && w.failed == nil {
 		w.failed = fail(ErrMSLCommsFailure, "answer", errUnread)
 	}
 	err := w.begin()
@@ -53,30 +49,12 @@ func (w *ResponseWriter) overflow() error {
 	return err
 }
 
-// stillHeld is held, after as much of the request was read ahead as may be.
+// stillHeld is isHeld, after as much of the request was read ahead as may be.
 func (w *ResponseWriter) stillHeld() bool {
-	if w.held() {
-		w.in.body.readAhead(w.server.Limits.Held)
+	if w.isHeld() {
+		w.in.body.readAhead(w.held)
 	}
-	return w.held()
-}
-
-// listens reports whether the sender of a request reads while it sends, and can
-// be answered without a message of its own before. It has to know a token that we
-// hold: the reference stack, which writes first, shows none.
-func (c *Conn) listens(in *incoming) bool {
-	held := c.Client.master()
-	return in.keyResponse != nil || held != nil && in.shows(held)
-}
-
-// master is the master token that the client holds, or nil.
-func (c *Client) master() *MasterToken {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.tokens == nil {
-		return nil
-	}
-	return c.tokens.master()
+	return w.isHeld()
 }
 
 // readAhead keeps what is left of a message in memory, if it is no more than about

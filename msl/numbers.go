@@ -209,52 +209,57 @@ func (n *numbers) settle(k *number, fate fate) {
 	n.changed = make(chan struct{})
 }
 
-// sent notes what became of the message that was sent, by the error that ended its
-// exchange, and returns that. well is its fate without one.
-func (a *attempt) sent(err error, well fate) error {
-	var answer *PeerError
-	var dial *net.OpError
-	switch {
-	case err == nil:
-		a.fate = well
-	case errors.As(err, &answer) && a.proven && answer.Response == Replayed:
-		a.fate = seen
-	case errors.As(err, &answer) && a.proven:
-		a.fate = answered
-	case errors.As(err, &dial) && dial.Op == "dial":
-		a.fate = unsent
-	default:
-		a.fate = gone
-	}
-	return err
+// Numbering is the part of a request that the id of its next message is.
+type numbering struct {
+	number    *number // nil for a message that needs none
+	fate      fate    // of the message that was sent last
+	overtaken int     // how many times an id came too late
 }
 
 // reserve gets a place for the non-replayable id of the next message. Where there is
 // none, that message asks for a new session instead.
-func (a *attempt) reserve(ctx context.Context) (err error) {
-	if !a.req.NonReplayable {
-		return nil
-	}
+func (n *numbering) reserve(ctx context.Context, c *Client) (err error) {
 	serial := int64(Unbound)
-	if mt := a.client.master(); mt != nil {
+	if mt := c.master(); mt != nil {
 		serial = mt.SerialNumber
 	}
-	a.number, err = a.client.numbers.reserve(ctx, serial, a.overtaken > 1)
+	n.number, err = c.numbers.reserve(ctx, serial, n.overtaken > 1)
 	if err == errSpent {
-		a.number.spent, err = true, nil
+		n.number.spent, err = true, nil
 	}
 	return err
 }
 
 // spent reports whether a master token is of a session without ids.
-func (a *attempt) spent(t *MasterToken) bool {
-	return t != nil && a.number != nil && a.number.spent && a.number.serial == t.SerialNumber
+func (n *numbering) spent(t *MasterToken) bool {
+	return t != nil && n.number != nil && n.number.spent && n.number.serial == t.SerialNumber
+}
+
+// sent notes what became of the message that was sent, by the error that ended its
+// exchange, and returns that. proven tells of an error answer that it was authenticated,
+// and well is the fate without an error.
+func (n *numbering) sent(err error, proven bool, well fate) error {
+	var answer *PeerError
+	var dial *net.OpError
+	switch {
+	case err == nil:
+		n.fate = well
+	case errors.As(err, &answer) && proven && answer.Response == Replayed:
+		n.fate = seen
+	case errors.As(err, &answer) && proven:
+		n.fate = answered
+	case errors.As(err, &dial) && dial.Op == "dial":
+		n.fate = unsent
+	default:
+		n.fate = gone
+	}
+	return err
 }
 
 // settle ends the use of the id.
-func (a *attempt) settle() {
-	if a.number != nil {
-		a.client.numbers.settle(a.number, a.fate)
+func (n *numbering) settle(c *Client) {
+	if n.number != nil {
+		c.numbers.settle(n.number, n.fate)
 	}
-	a.number, a.fate = nil, unsent
+	n.number, n.fate = nil, unsent
 }

@@ -15,10 +15,10 @@ import (
 // be its holder. The caller releases the session.
 func (s *Server) OpenMasterToken(t *MasterToken) (*Session, error) {
 	s.init()
-	if session, ok := s.sessions.Get(t.sealed.hash()); ok {
+	if session, ok := s.sessions.cache.Get(t.sealed.hash()); ok {
 		return session, nil
 	}
-	return s.openSession(t)
+	return s.sessions.openSession(t)
 }
 
 // FindEntityScheme reads an encoded entityauthdata object and returns the scheme

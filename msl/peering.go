@@ -5,58 +5,74 @@ import (
 	"errors"
 )
 
-// A peering is the part of an attempt that a peer-to-peer network adds.
-type peering struct {
+// A peerAttempt is a request, or an answer, on its way to a peer that we also issue
+// tokens for.
+type peerAttempt struct {
+	*attempt
 	conn   *Conn
-	reply  *incoming       // what the next message answers, or nil
-	answer *ResponseWriter // issues what reply asks for
-	lone   bool            // the message is a header alone
-	quiet  bool            // and asks for nothing
+	reply  *incoming // what the next message answers, or nil
+	answer *issuance // what reply asks for
 }
 
-// answering turns to the message that the next one answers.
-func (p *peering) answering(in *incoming) {
-	if p.reply != nil {
-		p.reply.release()
+// attempt makes an attempt whose next message answers reply, if that is not nil.
+func (c *Conn) attempt(req *Request, reply *incoming) *peerAttempt {
+	a := &peerAttempt{attempt: &attempt{client: c.Client, req: req}, conn: c, reply: reply}
+	if reply != nil {
+		a.messageID = next(reply.messageID)
 	}
-	p.reply = in
+	a.network = a
+	return a
 }
+
+// turnTo turns to the message that the next one answers.
+func (a *peerAttempt) turnTo(in *incoming) {
+	if a.reply != nil {
+		a.reply.release()
+	}
+	a.reply = in
+}
+
+// takes reports whether the peer can be answered under the token that we hold, and
+// takes a request under any.
+func (a *peerAttempt) takes(held *MasterToken) bool {
+	return a.reply == nil || a.conn.takes(a.reply, held)
+}
+
+// answers reports whether the next message is an answer: the peer may not answer a
+// request of ours before it has that.
+func (a *peerAttempt) answers() bool { return a.reply != nil }
 
 // release lets go of what was issued.
-func (p *peering) release() {
-	if p.answer != nil && p.answer.issued != nil {
-		p.answer.issued.Release()
-		p.answer.issued = nil
+func (a *peerAttempt) release() {
+	if a.answer != nil {
+		a.answer.release()
 	}
-	p.answer = nil
+	a.answer = nil
 }
 
 // remember keeps the session of what was issued, which is about to be sent.
-func (p *peering) remember() {
-	if p.answer != nil && p.answer.issued != nil {
-		p.conn.Server.offer(p.answer.issued)
+func (a *peerAttempt) remember() {
+	if a.answer != nil && a.answer.session != nil {
+		a.conn.Server.sessions.offer(a.answer.session)
 	}
 }
 
 // show adds what we issue for the peer to the header of an answer.
-func (a *attempt) show(ctx context.Context, h *header) error {
-	if a.conn == nil {
-		return nil
-	}
+func (a *peerAttempt) show(ctx context.Context, h *header) error {
 	if a.reply == nil {
 		h.peer.master, h.peer.user = a.conn.theirs.master, a.conn.theirs.user
 		return a.checkChannel(h)
 	}
 	if a.answer == nil || a.answer.in != a.reply {
-		a.answer = &ResponseWriter{ctx: ctx, server: a.conn.Server, in: a.reply, conn: a.conn}
+		a.answer = &issuance{ctx: ctx, server: a.conn.Server, in: a.reply}
 		if err := a.answer.prepare(); err != nil {
-			a.peering.release()
+			a.release()
 			return err
 		}
 	}
 	h.capabilities = a.reply.capabilities.intersect(a.client.Capabilities)
 	a.answer.capabilities = h.capabilities
-	issued, err := a.answer.wished()
+	issued, err := a.answer.header()
 	if err != nil {
 		return err
 	}
@@ -68,7 +84,7 @@ func (a *attempt) show(ctx context.Context, h *header) error {
 
 // checkChannel refuses a channel that the peer could not answer under a token of
 // ours, since its own handshake would have to wait for the end of the channel.
-func (a *attempt) checkChannel(h *header) error {
+func (a *peerAttempt) checkChannel(h *header) error {
 	mt := h.peer.master
 	if !a.req.Interactive || h.handshake || mt != nil && !mt.expired(a.conn.Server.Issuer.now()) {
 		return nil
@@ -77,12 +93,12 @@ func (a *attempt) checkChannel(h *header) error {
 }
 
 // turn sends one message and, if an answer is due, reads it.
-func (a *attempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, error) {
+func (a *peerAttempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, error) {
 	nobody := &incoming{release: func() {}}
 	if err := a.reserve(ctx); err != nil {
 		return nil, nobody, err
 	}
-	defer a.settle()
+	defer a.ids.settle(a.client)
 	if err := a.takeTokens(ctx); err != nil {
 		return nil, nobody, err
 	}
@@ -109,58 +125,77 @@ func (a *attempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, er
 	return out, in, err
 }
 
-// startPeer sends the header of an answer in a peer-to-peer network. Where the
-// data needs protection that we do not have yet, a handshake of our own goes
-// first.
-func (w *ResponseWriter) startPeer() (err error) {
-	a := &attempt{
-		client: w.conn.Client, messageID: next(w.in.messageID),
-		req:     &Request{Encrypted: w.Encrypted, Authenticated: w.Authenticated},
-		peering: peering{conn: w.conn, reply: w.in, answer: w},
-	}
-	if len(w.payload.buffer) > 0 {
-		a.req.Body = BytesBody(w.payload.buffer[:1]) // there is data; how much does not matter here
-	} else { // keys without data would need a handshake, which waits for the rest of the request
-		a.oneWay = w.in.body != nil && !w.in.body.done.Load()
-	}
-	defer func() {
-		if err != nil && a.reply != w.in {
-			err = withID(err, a.reply.messageID) // that is what an error answers by now
-			a.answering(nil)
-		}
-	}()
-	for count := 3; count+2 <= maxMessages; count += 2 {
-		out, err := a.persist(w.ctx)
-		if err != nil {
-			return err
-		}
-		if !out.handshake {
-			return w.sendPeer(a, out)
-		}
-		if err := a.shakeHands(w.ctx, out, w.in); err != nil {
+// checkAnswer makes the checks on the answer to a message, and keeps the tokens
+// that it brings.
+func (a *peerAttempt) checkAnswer(ctx context.Context, in *incoming) (err error) {
+	var outcome Outcome
+	if in.keyResponse != nil {
+		if outcome, err = a.accept(ctx, in); err != nil {
 			return err
 		}
 	}
-	return errors.New("msl: the peer gave no keys within 12 messages")
-}
-
-// sendPeer sends the header of an answer.
-func (w *ResponseWriter) sendPeer(a *attempt, out *outgoing) error {
-	w.talk = &peerAnswer{attempt: a, sent: out}
-	buffer, to := w.payload.buffer, w.payload.out
-	w.payload = out.payload
-	w.payload.buffer, w.payload.ctx, w.payload.out = buffer, w.ctx, to
-	a.remember()
-	if err := w.conn.written(); err != nil {
+	if err = a.conn.Server.judge(ctx, in); err == nil {
+		err = a.checkPeer(in)
+	}
+	if err == nil {
+		err = a.conn.Server.admit(ctx, in)
+	}
+	if err == nil {
+		err = in.inflateTokens(ctx)
+	}
+	if err != nil {
+		outcome.Keys.Release()
 		return err
 	}
-	_, err := to.Write(out.head)
-	return err
+	a.client.setClock(in.timestamp)
+	return a.keep(ctx, in.keyResponse, outcome, in.peer.user, in.peer.services)
+}
+
+func (a *peerAttempt) checkPeer(in *incoming) error {
+	if in.messageID != next(a.messageID) {
+		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
+	}
+	if a.req.Recipient != "" && in.sender.Identity != a.req.Recipient {
+		return fail(ErrMessageSenderMismatch, "answer", nil)
+	}
+	return nil
+}
+
+// realAnswer gives the peer the tokens without which it cannot answer, and reads
+// what follows.
+func (a *peerAttempt) realAnswer(ctx context.Context, handshake *incoming) (*incoming, error) {
+	if a.req.Interactive {
+		return handshake, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
+	}
+	defer handshake.release()
+	return a.serveKeys(ctx, handshake)
+}
+
+// serveKeys gives the peer the tokens that its answer asks for, and reads what
+// follows an answer that was a handshake.
+func (a *peerAttempt) serveKeys(ctx context.Context, in *incoming) (*incoming, error) {
+	k := a.conn.attempt(&Request{Recipient: a.req.Recipient}, in)
+	k.lone, k.quiet = true, true
+	_, following, err := k.turn(ctx, in.handshake)
+	return following, err
+}
+
+// peerResponse hands the answer to the application.
+func (a *peerAttempt) peerResponse(ctx context.Context, in *incoming, count int, unbind func()) *Response {
+	a.conn.pending = in.body
+	r := &Response{
+		Identity: in.sender.Identity, ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
+		Body: &responseBody{Reader: in.body, stream: &drainer{ctx, a, in, unbind}, release: in.release},
+	}
+	if in.keyResponse != nil {
+		r.KeyExchange = in.keyResponse.scheme
+	}
+	return r
 }
 
 // persist makes the next message of an answer, which the application has already
 // acted for.
-func (a *attempt) persist(ctx context.Context) (out *outgoing, err error) {
+func (a *peerAttempt) persist(ctx context.Context) (out *outgoing, err error) {
 	err = persist(ctx, func() error {
 		if err = a.takeTokens(ctx); err != nil {
 			return err
@@ -171,14 +206,14 @@ func (a *attempt) persist(ctx context.Context) (out *outgoing, err error) {
 		return err
 	})
 	if err != nil {
-		a.peering.release()
+		a.release()
 	}
 	return out, err
 }
 
 // shakeHands sends a handshake and takes the keys of the answer, which the next
 // message answers.
-func (a *attempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
+func (a *peerAttempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
 	if err := a.conn.skip(); err != nil {
 		out.abandon()
 		a.letGo(nil) // what was issued is for the answer that is put off
@@ -204,34 +239,6 @@ func (a *attempt) shakeHands(ctx context.Context, out *outgoing, first *incoming
 	if a.reply == first {
 		a.reply = nil // it is the caller's
 	}
-	a.answering(in)
+	a.turnTo(in)
 	return nil
-}
-
-// A peerAnswer is an answer that was sent in a peer-to-peer network.
-type peerAnswer struct {
-	*attempt // our own tokens
-	sent     *outgoing
-	got      *MasterToken // by the peer's answer to it
-}
-
-func (t *peerAnswer) release(answered *incoming) {
-	t.sent.abandon()
-	t.finish(t.got)
-	if t.reply != answered {
-		t.answering(nil)
-	}
-}
-
-// endPeer reads what the peer answers to an answer that asked for tokens.
-func (w *ResponseWriter) endPeer() error {
-	if !w.talk.sent.waits {
-		return nil
-	}
-	in, err := w.conn.next(w.ctx, w.talk.attempt)
-	if err == nil && in.keyResponse != nil {
-		w.talk.got = in.keyResponse.token
-	}
-	in.release()
-	return err
 }

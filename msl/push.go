@@ -13,13 +13,11 @@ import (
 // the tokens and keys of that one. It issues no tokens but service tokens. What
 // write writes is its data. The peer reads it with an [Inbox].
 func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) error {
-	if w.conn != nil {
+	if _, trusted := w.network.(*trustedReply); !trusted {
 		return errors.New("msl: push is for trusted services; in a peer-to-peer network use Conn.Send")
 	}
-	p := &ResponseWriter{
-		Encrypted: w.Encrypted, Authenticated: w.Authenticated,
-		ctx: w.ctx, server: w.server, in: w.in, payload: payloadWriter{out: out}, push: true,
-	}
+	p := w.gives.server.answer(w.ctx, w.in, out)
+	p.Encrypted, p.Authenticated, p.gives.push = w.Encrypted, w.Authenticated, true
 	defer p.release()
 	if err := p.prepare(); err != nil {
 		return err
@@ -53,7 +51,8 @@ func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 	if err := i.client.load(ctx); err != nil {
 		return nil, err
 	}
-	a := &attempt{client: i.client, req: &Request{User: i.User}, pushed: true}
+	a := i.client.attempt(&Request{User: i.User})
+	a.pushed = true
 	var err error
 	if a.tokens, _, _, err = i.client.snapshot(); err != nil {
 		return nil, err

@@ -62,19 +62,32 @@ type need struct{ must, may bool }
 // the estimate of the issuer's clock; it is not known before the first answer.
 func renewalNeed(req *Request, entity LocalEntity, t *tokens, forced, clockKnown bool, now time.Time) need {
 	mt, uit := t.master(), t.user(req.User)
-	encrypted := mt != nil || entity.Encrypts()
-	authenticated := mt != nil || entity.Authenticates()
+	p := protectionOf(entity, mt)
 	userWithoutToken := req.User != "" && uit == nil
 	return need{
-		must: forced ||
-			req.Encrypted && !encrypted ||
-			req.Authenticated && !authenticated ||
-			req.NonReplayable && mt == nil ||
+		must: forced || !req.fits(p) ||
 			mt != nil && clockKnown && mt.expired(now) ||
-			userWithoutToken && !(encrypted && authenticated) ||
+			userWithoutToken && !(p.encrypted && p.authenticated) ||
 			req.RequestTokens && (mt == nil || userWithoutToken),
 		may: mt == nil || userWithoutToken ||
 			!clockKnown || mt.renewable(now) ||
 			uit != nil && uit.renewable(now),
 	}
+}
+
+// A protection is what protects a message of ours.
+type protection struct{ encrypted, authenticated, session bool }
+
+// protectionOf is that of a message of an entity, with its master token or nil.
+func protectionOf(entity LocalEntity, mt *MasterToken) protection {
+	if mt != nil {
+		return protection{true, true, true}
+	}
+	return protection{encrypted: entity.Encrypts(), authenticated: entity.Authenticates()}
+}
+
+// fits reports whether the application data may go into a message with such a
+// protection.
+func (r *Request) fits(p protection) bool {
+	return (p.encrypted || !r.Encrypted) && (p.authenticated || !r.Authenticated) && (p.session || !r.NonReplayable)
 }

@@ -2,7 +2,6 @@ package msl
 
 import (
 	"context"
-	"time"
 )
 
 // A ResponseWriter takes the application's answer to a message. What an answer
@@ -22,49 +21,53 @@ type ResponseWriter struct {
 	// asks the peer for a key exchange.
 	Encrypted, Authenticated bool
 
-	push   bool // the message answers nothing
-	ctx    context.Context
-	server *Server
-	in     *incoming
+	ctx     context.Context
+	in      *incoming
+	gives   issuance
+	network replyNetwork
+	payload payloadWriter // has no protector until the header is made
 
-	user    string
-	changes []TokenChange
+	held   int   // how many bytes of an answer that cannot begin yet are kept
+	early  bool  // it was found that the answer cannot begin before the request was read
+	failed error // why it cannot begin at all
+	most   int   // bytes of it that were ever kept
+}
 
-	capabilities *Capabilities
-	us           identification
-	issued       *Session // by the key exchange of this answer
-	keyResponse  *keyResponse
-	userIDToken  *UserIDToken
-	drafted      int64         // when its header was, in seconds since 1970
-	payload      payloadWriter // has no protector until the header is made
-	early        bool          // the answer cannot begin before the request was read
-	failed       error         // why it cannot begin at all
-	most         int           // bytes of it that were ever kept
-
-	conn *Conn       // of a peer-to-peer network, or nil
-	talk *peerAnswer // what was sent there
+// A replyNetwork is what the network decides of an answer: one of trusted services
+// ([trustedReply]) or of peers ([peerReply]).
+type replyNetwork interface {
+	// prepare makes what the tokens that are issued do not suffice for.
+	prepare() error
+	// answerable reports whether the answer can be what it must, or why not.
+	answerable() error
+	// start makes the header of the answer, and the payload that it is sent with.
+	start() error
+	// halfDuplex reports whether the peer may not read while it sends.
+	halfDuplex() bool
+	// asksFirst reports whether a message of our own, which waits for the rest of
+	// the request, may have to come before the answer.
+	asksFirst() bool
+	// end is called when the answer was sent.
+	end() error
+	// release lets go of what the answer held.
+	release()
 }
 
 // SetServiceToken gives the peer a service token, or takes it away where data is
 // empty. It replaces one of the same name and binding.
 func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding) {
-	w.changes = append(w.changes, TokenChange{name, data, bind})
+	w.gives.changes = append(w.gives.changes, TokenChange{name, data, bind})
 }
 
 // SetUser names the user that the peer shall have a user ID token for, where the
 // application has authenticated one by itself.
-func (w *ResponseWriter) SetUser(name string) { w.user = name }
+func (w *ResponseWriter) SetUser(name string) { w.gives.user = name }
 
 // Answerable reports whether an answer can have the protection that Encrypted and
 // Authenticated ask for: nil, or the error that asks the peer for a key exchange.
 // An application that acts on a message and does not lower them asks before, and
 // returns the error: the peer comes again with the same message.
-func (w *ResponseWriter) Answerable() error {
-	if w.conn != nil {
-		return nil // we ask for keys of our own there
-	}
-	return w.checkProtection()
-}
+func (w *ResponseWriter) Answerable() error { return w.network.answerable() }
 
 // Write adds application data to the answer.
 func (w *ResponseWriter) Write(p []byte) (n int, err error) {
@@ -116,7 +119,7 @@ func (w *ResponseWriter) begin() error {
 	if w.failed != nil {
 		return w.failed
 	}
-	if err := w.start(); err == errUnread && !w.early {
+	if err := w.network.start(); err == errUnread && !w.early {
 		w.early = true
 		return nil
 	} else if err != nil {
@@ -135,17 +138,17 @@ func (w *ResponseWriter) begin() error {
 // close ends the answer. The handler wants no more of the request.
 func (w *ResponseWriter) close() error {
 	if !w.made() {
-		if w.held() && (w.conn != nil || len(w.payload.buffer) >= flushSize) {
+		if w.isHeld() && (w.network.asksFirst() || len(w.payload.buffer) >= flushSize) {
 			_ = w.in.body.discard() // what is wrong with it, the answer will meet
 		}
 		if err := w.begin(); err != nil {
 			return lost(err)
 		}
 	}
-	if err := w.payload.Close(); err != nil || w.conn == nil {
+	if err := w.payload.Close(); err != nil {
 		return lost(err)
 	}
-	return w.endPeer()
+	return w.network.end()
 }
 
 // made reports whether the header is made, and nothing can be wished any more.
@@ -168,155 +171,29 @@ func (w *ResponseWriter) answer(handle Handler) error {
 		return err
 	}
 	w.in.body.ctx = w.ctx // from now on, what fails is not to be repeated
-	if err := w.handle(handle); err != nil {
+	if err := handle(w.ctx, w, w.in.message()); err != nil {
 		return err
 	}
 	return w.close()
 }
 
-// handle has the application answer. Until it returns, the rest of the request is
-// its own.
-func (w *ResponseWriter) handle(handle Handler) error {
-	if c := w.conn; c != nil {
-		c.handled, c.pending = w.in.body, nil
-		defer func() { c.handled, c.pending = nil, w.in.body }()
-	}
-	return handle(w.ctx, w, w.in.message())
-}
-
 // sendHead answers a handshake.
 func (w *ResponseWriter) sendHead() error {
-	if err := w.start(); err != nil {
+	if err := w.network.start(); err != nil {
 		return err
 	}
 	return w.payload.sendHead()
 }
 
-func (w *ResponseWriter) release() {
-	w.us.release()
-	if w.talk != nil {
-		w.talk.release(w.in)
-		return // what was issued went with it
-	}
-	if w.issued != nil {
-		if !w.begun() || w.payload.err != nil {
-			w.server.withdraw(w.issued) // nobody has it
-		}
-		w.issued.Release()
-	}
-}
+func (w *ResponseWriter) release() { w.network.release() }
 
 // prepare makes what the answer needs, whatever the application will say: the
 // keys and tokens that are due, and the header. The application decides what
 // becomes of an answer that cannot have its protection.
 func (w *ResponseWriter) prepare() error {
-	w.payload.messageID = next(w.in.messageID)
-	w.capabilities = w.in.capabilities.intersect(w.server.Capabilities)
-	if err := w.issueTokens(); err != nil {
+	if err := w.gives.prepare(); err != nil {
 		return err
 	}
-	if w.conn != nil {
-		return nil // the rest depends on the tokens that we hold ourselves
-	}
-	if err := w.identify(); err != nil {
-		return err
-	}
-	if w.push || w.checkProtection() != nil {
-		return nil
-	}
-	return w.makeDraft()
-}
-
-// identify says who answers: whoever asked with a master token is answered with
-// it, also where the answer delivers a new one.
-func (w *ResponseWriter) identify() (err error) {
-	if w.in.token == nil {
-		w.us, err = localIdentification(w.ctx, w.server.Local)
-		return err
-	}
-	key := w.in.sender.Opener.(SymmetricKey) // of the session, which opened the request
-	key.Rand = w.server.Issuer.Rand
-	w.us = identification{token: w.in.token, protector: key}
-	return nil
-}
-
-func (w *ResponseWriter) makeDraft() (err error) {
-	now := w.server.Issuer.now()
-	w.drafted = now.Unix()
-	w.payload.head, err = w.makeHead(now)
-	return err
-}
-
-// makeHead protects a header with all that the application wishes by now.
-func (w *ResponseWriter) makeHead(now time.Time) ([]byte, error) {
-	h, err := w.wished()
-	if err != nil {
-		return nil, err
-	}
-	return w.us.encodeMessage("headerdata", h.encode(now))
-}
-
-// start makes the header of the answer, and the payload that it is sent with.
-func (w *ResponseWriter) start() error {
-	if w.conn != nil {
-		return w.startPeer()
-	}
-	if err := w.checkProtection(); err != nil {
-		return err
-	}
-	if err := w.finishHead(); err != nil {
-		return err
-	}
-	if w.issued != nil {
-		w.server.offer(w.issued)
-	}
-	w.payload.protector, w.payload.compression = w.payloadProtector(), w.capabilities.compression()
-	w.payload.ctx = w.ctx
-	return nil
-}
-
-// maxDraftAge is how many seconds late the clock of a draft may be: the peer sets
-// its own by it.
-const maxDraftAge = 2
-
-// finishHead makes a new header of a draft: where the application wishes what the
-// draft does not have, or the draft is old. An old one is better than none.
-func (w *ResponseWriter) finishHead() error {
-	now, draft := w.server.Issuer.now(), w.payload.head
-	usable := draft != nil && !w.wishes()
-	if usable && now.Unix()-w.drafted < maxDraftAge {
-		return nil
-	}
-	anew := func() (err error) {
-		w.payload.head, err = w.makeHead(now)
-		return err
-	}
-	if !usable {
-		return persist(w.ctx, anew)
-	}
-	if anew() != nil {
-		w.payload.head = draft
-	}
-	return nil
-}
-
-func (w *ResponseWriter) payloadProtector() Protector {
-	if w.issued == nil {
-		return w.us.protector
-	}
-	key := w.issued.key()
-	key.Rand = w.server.Issuer.Rand
-	return key
-}
-
-// checkProtection refuses an answer that cannot be what it must.
-func (w *ResponseWriter) checkProtection() error {
-	withKeys := w.issued != nil || w.in.token != nil
-	if w.Authenticated && !withKeys && !w.server.Local.Authenticates() {
-		return fail(ErrResponseRequiresIntegrityProtection, "answer", nil)
-	}
-	if w.Encrypted && !withKeys && !w.server.Local.Encrypts() {
-		return fail(ErrResponseRequiresEncryption, "answer", nil)
-	}
-	return nil
+	w.payload.messageID = w.gives.messageID
+	return w.network.prepare()
 }

@@ -1,63 +1,81 @@
 package msl
 
 import (
+	"context"
 	"errors"
 	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// issueTokens makes the tokens that are due, whatever the application will say. A
-// pushed message brings none.
-func (w *ResponseWriter) issueTokens() (err error) {
-	if w.push {
-		w.payload.messageID, err = randomNumber(w.server.Issuer.Rand)
-		w.userIDToken = w.in.userIDToken
+// An issuance is what an answer gives the peer: a master token by key exchange, user ID
+// tokens and service tokens, those that are due and those that the application wishes.
+type issuance struct {
+	ctx    context.Context
+	server *Server
+	in     *incoming // the message that is answered
+	push   bool      // or that another message follows
+
+	user    string        // wished: who shall have a user ID token
+	changes []TokenChange // wished: service tokens
+
+	messageID    int64
+	capabilities *Capabilities
+	session      *Session // issued by the key exchange of this answer
+	keyResponse  *keyResponse
+	userIDToken  *UserIDToken
+}
+
+// prepare makes the tokens that are due, whatever the application will say. A pushed
+// message brings none.
+func (i *issuance) prepare() (err error) {
+	i.messageID = next(i.in.messageID)
+	i.capabilities = i.in.capabilities.intersect(i.server.Capabilities)
+	if i.push {
+		i.messageID, err = randomNumber(i.server.Issuer.Rand)
+		i.userIDToken = i.in.userIDToken
 		return err
 	}
-	if err := w.exchangeKeys(); err != nil {
+	if err := i.exchangeKeys(); err != nil {
 		return err
 	}
-	w.userIDToken, err = w.userToken()
+	i.userIDToken, err = i.userToken()
 	return err
 }
 
 // wishes reports whether the application wants more than what was issued. A user
 // who has a token keeps it.
-func (w *ResponseWriter) wishes() bool { return w.wantsUser() || len(w.changes) > 0 }
+func (i *issuance) wishes() bool { return i.wantsUser() || len(i.changes) > 0 }
 
-func (w *ResponseWriter) wantsUser() bool {
-	return w.user != "" && w.in.userIDToken == nil && !w.push
+func (i *issuance) wantsUser() bool {
+	return i.user != "" && i.in.userIDToken == nil && !i.push
 }
 
-// wished is the header with all that the application wishes by now.
-func (w *ResponseWriter) wished() (h header, err error) {
-	h = header{messageID: w.payload.messageID, nonReplayableID: absent, capabilities: w.capabilities,
-		keyResponse: w.keyResponse, userIDToken: w.userIDToken}
-	if w.us.token != nil {
-		h.sender = w.server.Name
+// header is the header with all that the application wishes by now.
+func (i *issuance) header() (h header, err error) {
+	h = header{messageID: i.messageID, nonReplayableID: absent, capabilities: i.capabilities,
+		keyResponse: i.keyResponse, userIDToken: i.userIDToken}
+	if i.keyResponse != nil {
+		h.recipient = i.recipient()
 	}
-	if w.keyResponse != nil {
-		h.recipient = w.recipient()
-	}
-	if w.wantsUser() {
-		if h.userIDToken, err = w.userOf(w.user); err != nil {
+	if i.wantsUser() {
+		if h.userIDToken, err = i.userOf(i.user); err != nil {
 			return h, err
 		}
 	}
-	return h, w.tokens(&h)
+	return h, i.addServiceTokens(&h)
 }
 
 // exchangeKeys issues a master token where one is asked for and due. Where every
 // way fails, a failure of our own says more than that the peer asked in another
 // way too.
-func (w *ResponseWriter) exchangeKeys() error {
-	in, s := w.in, w.server
+func (i *issuance) exchangeKeys() error {
+	in, s := i.in, i.server
 	due := in.token == nil || in.token.renewable(s.Issuer.now()) || in.token.expired(s.Issuer.now())
 	if !in.renewable || len(in.keyRequests) == 0 || !due {
 		return nil
 	}
-	entity, err := s.entity(w.ctx, in.sender.Identity)
+	entity, err := s.entity(i.ctx, in.sender.Identity)
 	if err != nil {
 		return err
 	}
@@ -69,12 +87,12 @@ func (w *ResponseWriter) exchangeKeys() error {
 			}
 			err := fail(ErrKeyXIncorrectData, "key exchange", nil)
 			if entity == nil || isPermitted(entity.KeyExchanges, x.Scheme()) {
-				err = w.issue(x, request)
+				err = i.issue(x, request)
 			}
 			if errors.Is(err, keystore.ErrLost) {
 				// The device forgot the new keys before they were sealed. Nobody
 				// has seen them, so others do.
-				err = w.issue(x, request)
+				err = i.issue(x, request)
 			}
 			if err == nil {
 				return nil
@@ -89,10 +107,10 @@ func (w *ResponseWriter) exchangeKeys() error {
 
 // issue answers one key request with a new or a renewed master token. The keys
 // are wrapped for the peer first and sealed into the token last.
-func (w *ResponseWriter) issue(x Responder, request schemeData) error {
-	s, in := w.server, w.in
+func (i *issuance) issue(x Responder, request schemeData) error {
+	s, in := i.server, i.in
 	from := Requester{Identity: in.sender.Identity, Token: in.token, Custody: s.Custody, MessageID: in.messageID, Time: s.Issuer.now()}
-	keys, keydata, err := x.Respond(w.ctx, from, request.data)
+	keys, keydata, err := x.Respond(i.ctx, from, request.data)
 	if err != nil {
 		return fail(codeOf(err), "key exchange", err)
 	}
@@ -100,13 +118,13 @@ func (w *ResponseWriter) issue(x Responder, request schemeData) error {
 		keys.Release()
 		return fail(ErrInternalException, "key exchange", errors.New("the exchange kept no bytes for a shared token"))
 	}
-	if err := s.expect(w.ctx, s.Issuer.expiration()); err != nil {
+	if err := s.expect(i.ctx, s.Issuer.expiration()); err != nil {
 		keys.Release()
 		return err
 	}
 	var sequence int64
 	if in.session != nil {
-		sequence, err = s.State.Renew(w.ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber)
+		sequence, err = s.State.Renew(i.ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber)
 		if err != nil {
 			keys.Release()
 			return fail(codeOf(err), "renew master token", err)
@@ -117,23 +135,23 @@ func (w *ResponseWriter) issue(x Responder, request schemeData) error {
 		keys.Release()
 		return err
 	}
-	w.issued = session
-	w.keyResponse = &keyResponse{token: session.Token, schemeData: schemeData{scheme: x.Scheme(), data: keydata}}
+	i.session = session
+	i.keyResponse = &keyResponse{token: session.Token, schemeData: schemeData{scheme: x.Scheme(), data: keydata}}
 	return nil
 }
 
 // masterToken is the token that what we issue is bound to, or nil.
-func (w *ResponseWriter) masterToken() *MasterToken {
-	if w.issued != nil {
-		return w.issued.Token
+func (i *issuance) masterToken() *MasterToken {
+	if i.session != nil {
+		return i.session.Token
 	}
-	return w.in.token
+	return i.in.token
 }
 
 // userToken is the user ID token that goes along: that of the request, renewed or
 // issued where it is due.
-func (w *ResponseWriter) userToken() (*UserIDToken, error) {
-	in, issuer, mt := w.in, w.server.Issuer, w.masterToken()
+func (i *issuance) userToken() (*UserIDToken, error) {
+	in, issuer, mt := i.in, i.server.Issuer, i.masterToken()
 	old, now := in.userIDToken, issuer.now()
 	switch {
 	case old != nil && (in.renewable && old.renewable(now) || old.expired(now) || old.boundTo(mt) != nil):
@@ -145,24 +163,39 @@ func (w *ResponseWriter) userToken() (*UserIDToken, error) {
 }
 
 // userOf is a user ID token for a user whom the application names.
-func (w *ResponseWriter) userOf(name string) (*UserIDToken, error) {
-	mt := w.masterToken()
+func (i *issuance) userOf(name string) (*UserIDToken, error) {
+	mt := i.masterToken()
 	if mt == nil {
 		return nil, fail(ErrResponseRequiresMasterToken, "issue user id token", nil)
 	}
-	return w.server.Issuer.IssueUser(name, mt, nil)
+	return i.server.Issuer.IssueUser(name, mt, nil)
 }
 
-// tokens sends the service tokens of the request back, with the application's
+// addServiceTokens sends the service tokens of the request back, with the application's
 // changes.
-func (w *ResponseWriter) tokens(h *header) error {
-	h.serviceTokens = slices.Clone(w.in.serviceTokens)
-	for _, c := range w.changes {
-		t, err := c.token(w.server.ServiceTokens, w.masterToken(), h.userIDToken, h.capabilities.compression())
+func (i *issuance) addServiceTokens(h *header) error {
+	h.serviceTokens = slices.Clone(i.in.serviceTokens)
+	for _, c := range i.changes {
+		t, err := c.token(i.server.ServiceTokens, i.masterToken(), h.userIDToken, h.capabilities.compression())
 		if err != nil {
 			return err
 		}
 		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
 	return nil
+}
+
+// withdraw forgets a session that nobody was told of.
+func (i *issuance) withdraw() {
+	if i.session != nil {
+		i.server.sessions.withdraw(i.session)
+	}
+}
+
+// release lets go of the keys of a session that was issued.
+func (i *issuance) release() {
+	if i.session != nil {
+		i.session.Release()
+		i.session = nil
+	}
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
@@ -41,7 +40,7 @@ type Server struct {
 	once      sync.Once
 	exchanges []Responder              // those that the custody allows
 	delivers  func(scheme string) bool // whether one of those has it
-	sessions  *keycache.Cache[tokenHash, *Session]
+	sessions  *sessions
 	answers   *answerLimiter // to senders that proved nothing, by source
 	proven    *answerLimiter // refusals of senders that proved who they are, by entity
 	turns     *turns         // of users to be authenticated
@@ -101,9 +100,7 @@ func (s *Server) init() {
 		s.delivers = func(scheme string) bool {
 			return slices.ContainsFunc(s.exchanges, func(x Responder) bool { return x.Scheme() == scheme })
 		}
-		s.sessions = keycache.New[tokenHash](s.Limits.Sessions, func(v *Session) bool {
-			return v.Token.expired(s.Issuer.now())
-		})
+		s.sessions = newSessions(s.Issuer, s.Custody == CustodyShared, s.Limits.Sessions)
 		s.answers = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
 		s.proven = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
 		s.turns = newTurns(s.Limits.PasswordsAtATime)
@@ -115,7 +112,7 @@ func (s *Server) init() {
 // Close forgets the remembered sessions. Messages in flight keep theirs.
 func (s *Server) Close() error {
 	s.init()
-	s.sessions.Close()
+	s.sessions.cache.Close()
 	return nil
 }
 
@@ -143,7 +140,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	if !in.sender.Authenticated && !s.answers.allow(source) {
 		return ErrNoAnswer
 	}
-	out := &ResponseWriter{ctx: ctx, server: s, in: in, payload: payloadWriter{out: outlet{w, &a.movement}}}
+	out := s.answer(ctx, in, outlet{w, &a.movement})
 	defer out.release()
 	switch err = out.answer(handle); {
 	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // nobody waits behind a message that broke off
@@ -152,6 +149,14 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 		return nil
 	}
 	return s.refuse(ctx, source, w, in, in.applicationError(err))
+}
+
+// answer makes the writer of an answer.
+func (s *Server) answer(ctx context.Context, in *incoming, out io.Writer) *ResponseWriter {
+	w := &ResponseWriter{ctx: ctx, in: in, held: s.Limits.Held, payload: payloadWriter{out: out}}
+	w.gives = issuance{ctx: ctx, server: s, in: in}
+	w.network = &trustedReply{ResponseWriter: w}
+	return w
 }
 
 // receive reads a message and makes every check on it.
@@ -184,7 +189,7 @@ func (s *Server) receiver() *receiver {
 		rules: headerRules{
 			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges, delivers: s.delivers,
 		},
-		tokens: s,
+		tokens: s.sessions,
 	}
 }
 

@@ -1,19 +1,33 @@
 package msl
 
-import "github.com/msl-hsm/msl-hsm/msl/internal/wire"
+import (
+	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
 
 // What a server remembers of tokens goes by what their issuer signed. What comes
 // under a token that somebody has only seen is not remembered: the server keeps a
 // session when a message has used it.
 
+// Sessions read messages under the tokens of an issuer, and remember what they opened.
+type sessions struct {
+	issuer *Issuer
+	shared bool // tokens of the reference stacks are opened, too
+	cache  *keycache.Cache[tokenHash, *Session]
+}
+
+func newSessions(issuer *Issuer, shared bool, size int) *sessions {
+	return &sessions{issuer, shared, keycache.New[tokenHash](size, func(v *Session) bool { return v.Token.expired(issuer.now()) })}
+}
+
 // findSession returns the remembered session of a master token, or the token.
-func (s *Server) findSession(o wire.Object) (*Session, *MasterToken, error) {
+func (s *sessions) findSession(o wire.Object) (*Session, *MasterToken, error) {
 	sealed, err := parseSealedMaster(o)
 	if err != nil {
 		return nil, nil, err
 	}
 	sealed.known = sealed.hash()
-	if session, ok := s.sessions.Get(sealed.known); ok {
+	if session, ok := s.cache.Get(sealed.known); ok {
 		t := *session.Token
 		t.sealed = sealed
 		return session, &t, nil
@@ -23,36 +37,36 @@ func (s *Server) findSession(o wire.Object) (*Session, *MasterToken, error) {
 }
 
 // openSession opens the session of a master token, to be remembered if it is used.
-func (s *Server) openSession(t *MasterToken) (*Session, error) {
-	return s.Issuer.open(t, s.Issuer.Shared || s.Custody == CustodyShared)
+func (s *sessions) openSession(t *MasterToken) (*Session, error) {
+	return s.issuer.open(t, s.issuer.Shared || s.shared)
 }
 
 // used remembers the session that a message has used. An expired one serves to be
 // renewed, once.
-func (s *Server) used(t *MasterToken, session *Session) {
-	if !t.expired(s.Issuer.now()) {
-		s.sessions.Put(t.sealed.hash(), session)
+func (s *sessions) used(t *MasterToken, session *Session) {
+	if !t.expired(s.issuer.now()) {
+		s.cache.Put(t.sealed.hash(), session)
 	}
 }
 
 // offer remembers the session of a token that is about to be sent, so that its
 // first use costs no unsealing.
-func (s *Server) offer(session *Session) {
+func (s *sessions) offer(session *Session) {
 	t := session.Token
 	kept := &Session{
 		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
 			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
 		Identity: session.Identity, IssuerData: session.IssuerData, Keys: session.Keys,
 	}
-	s.sessions.Offer(t.sealed.hash(), kept)
+	s.cache.Offer(t.sealed.hash(), kept)
 }
 
 // withdraw forgets the session of a token that was not sent.
-func (s *Server) withdraw(session *Session) { s.sessions.Delete(session.Token.sealed.hash()) }
+func (s *sessions) withdraw(session *Session) { s.cache.Delete(session.Token.sealed.hash()) }
 
 // openUser opens a user ID token, or finds it among those of its session. The
 // user is noted in the message.
-func (s *Server) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
+func (s *sessions) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 	sealed, err := parseSealedUser(o)
 	if err != nil {
 		return nil, err
@@ -69,7 +83,7 @@ func (s *Server) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.user, err = s.Issuer.OpenUser(t); err != nil {
+	if in.user, err = s.issuer.OpenUser(t); err != nil {
 		return nil, err
 	}
 	if in.session != nil {
