@@ -2,7 +2,6 @@ package msl
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -78,21 +77,4 @@ func (s *Server) mayRefuse(ctx context.Context, source string, sender Sender) bo
 		return s.proven.allow(s.payer(ctx, sender.Identity).name)
 	}
 	return s.answers.allow(source)
-}
-
-// lastWordTime is for an error message that says that time is up.
-const lastWordTime = 5 * time.Second
-
-// lastWord gives an exchange whose time is up, but whose peer is still there, the
-// time to say so.
-func lastWord(ctx context.Context, cause error) (context.Context, context.CancelFunc, error) {
-	if ctx.Err() == nil || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		return ctx, func() {}, cause
-	}
-	late := &Error{Code: ErrInternalException, Op: "answer in time", MessageID: idOf(cause), Err: cause}
-	if codeOf(cause) == ErrMSLEncodeError {
-		late.Code = ErrMSLEncodeError // the application acted: the peer is not to come again
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWordTime)
-	return ctx, cancel, late
 }

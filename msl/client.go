@@ -1,14 +1,12 @@
 package msl
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -101,74 +99,6 @@ type Response struct {
 	MessageID     int64
 	KeyExchange   string // scheme of the key exchange that this answer ended, or empty
 	Messages      int    // sent and received for this request
-}
-
-// BytesBody is a request body of the bytes b.
-func BytesBody(b []byte) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
-}
-
-// maxDefaultBody is how much of an unrepeatable body is kept for another try.
-const maxDefaultBody = 1 << 20
-
-// ReaderBody is a request body that can be read only once. Its first max bytes
-// are kept, zero meaning 1 MiB; a message that is longer is not sent again.
-func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
-	if max == 0 {
-		max = maxDefaultBody
-	}
-	kept := &keptBody{r: r, max: max}
-	return kept.open
-}
-
-// A keptBody remembers what was read of r, up to a bound.
-type keptBody struct {
-	max  int
-	lost atomic.Bool // more was read than is kept
-
-	mu   sync.Mutex
-	r    io.Reader
-	kept []byte
-	read int // of r, in all
-}
-
-var errNotKept = errors.New("msl: the request must be sent again, but its body cannot be read twice and is too long to keep")
-
-func (k *keptBody) open() (io.ReadCloser, error) {
-	if k.lost.Load() {
-		return nil, errNotKept
-	}
-	return io.NopCloser(&keptReader{keptBody: k}), nil
-}
-
-// A keptReader reads a keptBody from its beginning. A reader of an earlier try
-// may still be waiting for r: what comes then is kept for the others.
-type keptReader struct {
-	*keptBody
-	at int
-}
-
-func (r *keptReader) Read(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.at < len(r.kept) {
-		n := copy(p, r.kept[r.at:])
-		r.at += n
-		return n, nil
-	}
-	if r.at < r.read {
-		return 0, errNotKept
-	}
-	n, err := r.r.Read(p)
-	r.read += n
-	r.at = r.read
-	if r.read > r.max {
-		r.lost.Store(true)
-		r.kept = nil
-	} else {
-		r.kept = append(r.kept, p[:n]...)
-	}
-	return n, err
 }
 
 // Do sends a request and returns the answer. It does what it takes to get one:
@@ -355,23 +285,4 @@ func (c *Client) setClock(timestamp int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clockAhead, c.clockKnown = seconds(timestamp).Sub(c.localTime().Truncate(time.Second)), true
-}
-
-// memoryClientState keeps nothing but the counters.
-type memoryClientState struct {
-	mu  sync.Mutex
-	ids map[int64]int64
-}
-
-func (*memoryClientState) Load(context.Context) (ClientRecord, error) { return ClientRecord{}, nil }
-func (*memoryClientState) Save(context.Context, ClientRecord) error   { return nil }
-
-func (m *memoryClientState) NextID(_ context.Context, serial int64) (int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.ids == nil {
-		m.ids = map[int64]int64{}
-	}
-	m.ids[serial] = next(m.ids[serial])
-	return m.ids[serial], nil
 }

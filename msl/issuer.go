@@ -1,7 +1,6 @@
 package msl
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -252,7 +251,7 @@ func (i *Issuer) openSession(t *MasterToken, o wire.Object, shared bool) (*Sessi
 		Identity: f.String("identity"),
 	}
 	if f.Has("issuerdata") {
-		s.IssuerData = bytes.Clone(f.Object("issuerdata").Raw())
+		s.IssuerData = append([]byte(nil), f.Object("issuerdata").Raw()...)
 	}
 	if f.Err() != nil {
 		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.Err())

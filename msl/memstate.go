@@ -80,3 +80,22 @@ func (m *MemoryState) Renew(_ context.Context, identity string, serial, sequence
 	m.sequences[key] = s
 	return s.Newest, nil
 }
+
+// memoryClientState keeps nothing but the counters.
+type memoryClientState struct {
+	mu  sync.Mutex
+	ids map[int64]int64
+}
+
+func (*memoryClientState) Load(context.Context) (ClientRecord, error) { return ClientRecord{}, nil }
+func (*memoryClientState) Save(context.Context, ClientRecord) error   { return nil }
+
+func (m *memoryClientState) NextID(_ context.Context, serial int64) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ids == nil {
+		m.ids = map[int64]int64{}
+	}
+	m.ids[serial] = next(m.ids[serial])
+	return m.ids[serial], nil
+}

@@ -1,6 +1,10 @@
 package msl
 
-import "github.com/msl-hsm/msl-hsm/msl/internal/wire"
+import (
+	"bytes"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
 
 // peerTokens are the tokens of a message that its sender issued, and that belong
 // to its receiver: in a peer-to-peer network each side shows the other what it
@@ -70,4 +74,35 @@ func (p *peerTokens) encode(e *wire.Encoder) {
 		}
 		e.EndArray()
 	}
+}
+
+// due reports whether the sender of an answer waits for tokens.
+func (in *incoming) due() bool {
+	return len(in.keyRequests) > 0 || in.renewable && in.token != nil && in.userAuth != nil
+}
+
+// A given token is one that a peer delivered, and who that was.
+type given struct {
+	token *MasterToken
+	by    string
+}
+
+// takes reports whether the sender of a message can be answered under the token
+// that we hold. The reference stack never shows a token, and takes the one that it
+// gave us on this connection; whoever shows one may have lost ours.
+func (c *Conn) takes(in *incoming, held *MasterToken) bool {
+	if in.shows(held) {
+		return true
+	}
+	return in.peer.master == nil && in.sender.Authenticated && c.given.by == in.sender.Identity &&
+		c.given.token != nil && bytes.Equal(c.given.token.sealed.tokenData, held.sealed.tokenData)
+}
+
+// shows reports whether a message lets us answer under the token that we hold:
+// because it delivers it, or shows it.
+func (in *incoming) shows(held *MasterToken) bool {
+	if held == nil || in.keyResponse != nil {
+		return true
+	}
+	return in.peer.master != nil && bytes.Equal(in.peer.master.sealed.tokenData, held.sealed.tokenData)
 }

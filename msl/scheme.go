@@ -179,3 +179,25 @@ func (d schemeData) encode(dataName string) []byte {
 	e.End()
 	return e.Encoded()
 }
+
+// FindEntityScheme reads an encoded entityauthdata object and returns the scheme
+// that it names and the scheme's authdata. Errors are those of a message: a
+// malformed object, an unknown scheme, a known one that is not configured.
+func FindEntityScheme(configured []EntityScheme, encoded []byte) (EntityScheme, []byte, error) {
+	const op = "entity authentication data"
+	o, err := wire.Parse(encoded, wire.Limits{})
+	if err != nil {
+		return nil, nil, fail(ErrMSLParseError, op, err)
+	}
+	data, err := parseSchemeData(o, "authdata", op)
+	if err != nil {
+		return nil, nil, err
+	}
+	scheme, err := pick(configured, data.scheme, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
+	return scheme, data.data, err
+}
+
+// EncodeEntityData writes an entityauthdata object, as FindEntityScheme reads it.
+func EncodeEntityData(scheme string, authdata []byte) []byte {
+	return schemeData{scheme: scheme, data: authdata}.encode("authdata")
+}

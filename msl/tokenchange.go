@@ -1,9 +1,7 @@
 package msl
 
 import (
-	"context"
 	"errors"
-	"slices"
 )
 
 // A Binding says which tokens a service token lives and dies with.
@@ -44,30 +42,4 @@ func (c TokenChange) token(keys ServiceTokenKeys, mt *MasterToken, uit *UserIDTo
 		return nil, fail(ErrInternalException, "issue service token", errors.New("no keys for a token of that name"))
 	}
 	return newServiceToken(c.Name, c.Data, master, user, key, compression)
-}
-
-// changeTokens adds the application's changes to a request, and keeps what they
-// make: the peer need not send it back.
-func (a *attempt) changeTokens(ctx context.Context, h *header) error {
-	if len(a.req.ServiceTokens) == 0 {
-		return nil
-	}
-	var fresh []*ServiceToken
-	for _, c := range a.req.ServiceTokens {
-		t, err := c.token(a.client.ServiceTokens, a.tokens.master(), a.user, h.capabilities.compression())
-		if err != nil {
-			return err
-		}
-		fresh = append(fresh, t)
-	}
-	h.serviceTokens = slices.Clone(h.serviceTokens)
-	for _, t := range fresh {
-		h.serviceTokens = putServiceToken(h.serviceTokens, t)
-	}
-	return a.client.update(ctx, func(held *tokens) *tokens {
-		for _, t := range fresh {
-			held = held.withService(t)
-		}
-		return held
-	})
 }

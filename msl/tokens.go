@@ -198,3 +198,53 @@ func (t *tokens) anyUser(o wire.Object) *UserIDToken {
 	}
 	return nil
 }
+
+// HeldTokens are what a client holds at one moment. What is not there is nil.
+type HeldTokens struct {
+	MasterToken *MasterToken
+	Keys        *SessionKeys // of the master token
+	UserIDToken *UserIDToken
+}
+
+// HeldTokens returns the client's master token, its session keys and the user ID
+// token of a local user. The caller releases the keys.
+func (c *Client) HeldTokens(ctx context.Context, user string) (HeldTokens, error) {
+	if err := c.load(ctx); err != nil {
+		return HeldTokens{}, err
+	}
+	t, _, _, err := c.snapshot()
+	if err != nil {
+		return HeldTokens{}, err
+	}
+	held := HeldTokens{MasterToken: t.master(), UserIDToken: t.user(user)}
+	if t.session != nil {
+		held.Keys = t.session.keys
+	}
+	return held, nil
+}
+
+// changeTokens adds the application's changes to a request, and keeps what they
+// make: the peer need not send it back.
+func (a *attempt) changeTokens(ctx context.Context, h *header) error {
+	if len(a.req.ServiceTokens) == 0 {
+		return nil
+	}
+	var fresh []*ServiceToken
+	for _, c := range a.req.ServiceTokens {
+		t, err := c.token(a.client.ServiceTokens, a.tokens.master(), a.user, h.capabilities.compression())
+		if err != nil {
+			return err
+		}
+		fresh = append(fresh, t)
+	}
+	h.serviceTokens = slices.Clone(h.serviceTokens)
+	for _, t := range fresh {
+		h.serviceTokens = putServiceToken(h.serviceTokens, t)
+	}
+	return a.client.update(ctx, func(held *tokens) *tokens {
+		for _, t := range fresh {
+			held = held.withService(t)
+		}
+		return held
+	})
+}
