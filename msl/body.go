@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// BytesBody is a request body of the bytes b.
+// BytesBody returns a request body that is the bytes b.
 func BytesBody(b []byte) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
 }
@@ -16,8 +16,9 @@ func BytesBody(b []byte) func() (io.ReadCloser, error) {
 // maxDefaultBody is how much of an unrepeatable body is kept for another try.
 const maxDefaultBody = 1 << 20
 
-// ReaderBody is a request body that can be read only once. Its first max bytes
-// are kept, zero meaning 1 MiB; a message that is longer is not sent again.
+// ReaderBody returns a request body that is read from r, which can be read only
+// once. Its first max bytes are kept in memory so that the message can be sent
+// again, zero meaning 1 MiB; a longer message is not sent again.
 func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
 	if max == 0 {
 		max = maxDefaultBody

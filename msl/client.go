@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// A Client sends messages in a trusted-services network. It is safe for many
-// goroutines, which share its tokens: at most one of their messages at a time
-// asks for new ones. Its fields must not change after the first call of Do.
+// A Client sends messages in a trusted-services network. It is safe for
+// concurrent use; its goroutines share its tokens, and at most one of their
+// messages at a time asks for new ones. Its fields must not change after the
+// first call of Do.
 type Client struct {
 	Local        LocalEntity    // who we are, and how we prove it
 	Peers        []EntityScheme // who may answer
@@ -21,8 +22,8 @@ type Client struct {
 	State        ClientState // nil keeps the tokens in memory
 	Custody      Custody     // what the key exchanges may see; zero means nothing
 
-	// UserAuth gives the proof of a local user. reason is the answer that
-	// refused an earlier proof, or 0; no data and no error gives up.
+	// UserAuth returns the proof of a local user. reason is the answer that
+	// refused an earlier proof, or 0. Returning no data and no error gives up.
 	UserAuth func(ctx context.Context, user string, reason ResponseCode) (*UserAuthData, error)
 
 	ServiceTokens ServiceTokenKeys
@@ -40,17 +41,17 @@ type Client struct {
 	numbers    *numbers // of the non-replayable messages under way
 }
 
-// A Transport carries one message to the peer and brings the answer. It calls
+// A Transport carries one message to the peer and returns the answer. It calls
 // write once, which may block until the peer reads.
 type Transport interface {
 	RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error)
 }
 
-// A Request is a message to be sent. Of those that are non-replayable, a client
-// has five under way at a time, and none that is more than four ids ahead of
-// another: their ids must not come too late. So one that takes long holds up those
-// after it, and where that lasts five seconds, or five in a row were lost, the next
-// one asks for a new session.
+// A Request is a message to be sent. A client has at most five non-replayable
+// messages under way at a time, with ids at most four apart, since a peer refuses
+// an id that arrives too late. So a slow message delays those after it. If that
+// lasts five seconds, or if five in a row were lost, the next message asks for a
+// new session.
 type Request struct {
 	Encrypted     bool
 	Authenticated bool // integrity-protected
@@ -59,18 +60,18 @@ type Request struct {
 	User          string // local user, or empty
 	Recipient     string // identity of the entity that must answer, or empty for any
 
-	// ServiceTokens go with the data, not with a handshake. One that is bound
-	// to tokens which the client does not hold yet is an error: get them with
-	// an ordinary request first.
+	// ServiceTokens are sent with the data, not with a handshake. It is an error
+	// to bind one to tokens that the client does not hold yet: get those with an
+	// ordinary request first.
 	ServiceTokens []TokenChange
 
-	// Interactive sends what Body gives as it gives it, and not in chunks of 64
-	// KiB: for a channel, whose two directions go on together. It needs tokens
-	// that an ordinary request has brought.
+	// Interactive sends data as soon as Body returns it, and not in chunks of 64
+	// KiB. It is for a channel, whose two directions are used at the same time,
+	// and it needs tokens from an earlier ordinary request.
 	Interactive bool
 
-	// Body opens the application data, once more for each time that the
-	// message has to be sent. Nil means none.
+	// Body opens the application data, again each time that the message has to be
+	// sent. Nil means none.
 	Body func() (io.ReadCloser, error)
 }
 
@@ -101,17 +102,17 @@ type Response struct {
 	Messages      int    // sent and received for this request
 }
 
-// Do sends a request and returns the answer. It does what it takes to get one:
+// Do sends a request and returns the answer. It does whatever that requires:
 // handshakes, key exchange, renewals, and another try after an error that asks
-// for it. The last error answer is a [*PeerError].
+// for one. If the peer refuses, the error is a [*PeerError].
 func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
 	return c.run(ctx, c.attempt(req))
 }
 
 // Send sends a message that expects no answer, after the handshake that it may
 // need, which is an exchange of its own. It never asks for tokens with the
-// message itself, whatever req says. No error means that the transport took the
-// message, and not that the peer accepted it: a refusal is not read.
+// message itself, whatever req says. A nil error means that the transport took
+// the message, not that the peer accepted it: a refusal is not read.
 func (c *Client) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered())
 	a.oneWay = true

@@ -199,7 +199,8 @@ func (t *tokens) anyUser(o wire.Object) *UserIDToken {
 	return nil
 }
 
-// HeldTokens are what a client holds at one moment. What is not there is nil.
+// HeldTokens are the tokens that a client holds at one moment. Those that it
+// lacks are nil.
 type HeldTokens struct {
 	MasterToken *MasterToken
 	Keys        *SessionKeys // of the master token

@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An Entity is what a receiver knows of an entity that may talk to it.
+// An Entity is the directory's record of an entity that may talk to us.
 type Entity struct {
 	Identity  string
 	Scheme    string // the one entity scheme it may use
@@ -56,7 +56,8 @@ func PSKContext(use, identity string) []byte {
 	return append(append([]byte("msl psk\x00"+use), 0), identity...)
 }
 
-// A Directory finds entities. One that is not there is keystore.ErrNotFound.
+// A Directory finds entities. The error for an unknown one is
+// keystore.ErrNotFound.
 type Directory interface {
 	Entity(ctx context.Context, identity string) (*Entity, error)
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// An envelope is the outside of a header: who says it is from whom, and nothing
-// of that verified.
+// An envelope is the unverified outer part of a header: the claimed sender, the
+// ciphertext and the signature.
 type envelope struct {
 	entity    *schemeData
 	scheme    EntityScheme // that entity names
@@ -60,7 +60,7 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	return env, nil
 }
 
-// open verifies, then decrypts: the only way to a header's inside.
+// open verifies, then decrypts. It is the only way to the inside of a header.
 func (env envelope) open(s Sender) (wire.Object, error) {
 	const op = "header"
 	if len(env.data) == 0 {

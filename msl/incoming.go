@@ -135,8 +135,8 @@ func (in *incoming) inflateTokens(ctx context.Context) error {
 	return nil
 }
 
-// ErrNotMessage says that what came is no MSL message at all, or breaks off in its
-// header.
+// ErrNotMessage says that the data is not an MSL message at all, or breaks off in
+// the header.
 var ErrNotMessage = errors.New("not an MSL message")
 
 // notMessage adds that to an error, where it is so.

@@ -11,9 +11,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// An Inspector explains messages and tokens to a person. With keys at hand it
-// verifies and decrypts; without, it shows what everybody can see. It checks
-// no rule of the protocol beyond the form.
+// An Inspector explains messages and tokens to a person. With keys it verifies
+// and decrypts; without, it shows what everybody can see. It checks only the form
+// of a message, and no other rule of the protocol.
 type Inspector struct {
 	Issuer        *Issuer        // opens tokens; nil without its keys
 	Senders       []EntityScheme // open messages; nil without their keys
@@ -30,9 +30,9 @@ type Part struct {
 	Parts []Part `json:"parts,omitempty"`
 }
 
-// Inspect explains every object of r: messages, or tokens, or ciphertext
-// envelopes, one after the other. What cannot be read ends it with an error,
-// and the parts up to there.
+// Inspect explains every object of r, one after the other: messages, tokens or
+// ciphertext envelopes. If one cannot be read, it returns the parts up to there
+// and an error.
 func (i *Inspector) Inspect(ctx context.Context, r io.Reader) ([]Part, error) {
 	var parts []Part
 	var opened []func()

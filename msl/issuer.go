@@ -13,8 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// IssuerKeys protect the tokens of one version of an issuer. All services of
-// one network share them, and nobody else has them.
+// IssuerKeys protect the tokens that one version of an issuer issues. All
+// services of one network share them, and nobody else has them.
 type IssuerKeys struct {
 	Version    uint32
 	Encryption keystore.Cipher
@@ -22,19 +22,19 @@ type IssuerKeys struct {
 }
 
 // An Issuer makes master tokens and user ID tokens and opens its own. Master
-// tokens are sealed (see the package documentation): the session keys in them
-// are for Store alone. Only for session keys that were made for [CustodyShared]
-// it writes tokens in the form of the reference stacks.
+// tokens are sealed (see the package documentation): only Store can use the
+// session keys in them. Tokens in the form of the reference stacks are written
+// only for session keys that were made for [CustodyShared].
 type Issuer struct {
 	Name  string         // told in the tokens' envelopes, never compared
 	Store keystore.Store // where session keys live
 	Keys  []IssuerKeys   // newest first: the first one issues, each one opens
 
 	// Shared opens master tokens in the form of the reference stacks too, whose
-	// session keys pass through the memory of this process. Store must be a
-	// keystore.Importer then. Set it where a server's custody is
-	// [CustodyShared], since its schemes open tokens too; alone it serves to
-	// leave that mode: such tokens are still read, and sealed ones issued.
+	// session keys pass through the memory of this process. Store must then be a
+	// keystore.Importer. Set it if a server's custody is [CustodyShared], since
+	// its schemes open tokens, too. Set it without that custody to leave the
+	// mode: such tokens are still read, and sealed ones are issued.
 	Shared bool
 
 	RenewAfter     time.Duration // of a master token; zero means one hour
@@ -42,9 +42,9 @@ type Issuer struct {
 	UserRenewAfter time.Duration // of a user ID token; zero means one hour
 	UserLifetime   time.Duration // of a user ID token; zero means 30 days
 
-	// RenewExpired is how long after its expiration a master token is still
-	// renewed; later its holder authenticates itself anew. Zero means as long
-	// as a user ID token lives.
+	// RenewExpired is how long after its expiration a master token can still be
+	// renewed; after that its holder has to authenticate itself again. Zero means
+	// the lifetime of a user ID token.
 	RenewExpired time.Duration
 
 	Time func() time.Time // nil means time.Now
@@ -66,9 +66,9 @@ func (k IssuerKeys) symmetric(name string, r io.Reader) SymmetricKey {
 }
 
 // Issue makes a new master token for identity, or the renewal of old with the
-// given sequence number. It seals keys, which is their last way out of the
-// store, or writes down the bytes that keys of [CustodyShared] hold, and
-// overwrites them. The keys are the session's afterwards, on success.
+// given sequence number. It seals keys, after which they cannot leave the store
+// in any other way; for [CustodyShared] it writes the bytes that they hold into
+// the token, and overwrites them. On success the session owns the keys.
 func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *SessionKeys) (*Session, error) {
 	now := i.now()
 	t := &MasterToken{
@@ -89,8 +89,9 @@ func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *Sess
 	return s, i.write(s)
 }
 
-// Issued returns when a master token was issued, to the second, as it follows from
-// its times: the earlier of two answers where the settings were others then.
+// Issued returns when a master token was issued, to the second. It is computed
+// from the times in the token; if the issuer's settings have changed since, it is
+// the earlier of the two possible times.
 func (i *Issuer) Issued(t *MasterToken) time.Time {
 	return earlier(t.Expiration.Add(-i.lifetime()), t.RenewalWindow.Add(-orDefault(i.RenewAfter, time.Hour)))
 }
@@ -115,7 +116,7 @@ func (i *Issuer) expiration() time.Time { return i.now().Add(i.lifetime() + time
 func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime, 30*24*time.Hour) }
 
 // AcceptedFor returns for how long after its issue a master token may be renewed,
-// its lifetime included. Then it ends for good.
+// its lifetime included.
 func (i *Issuer) AcceptedFor() time.Duration { return i.lifetime() + i.renewExpired() }
 
 // acceptedUntil is when a master token ends for good.
@@ -361,8 +362,8 @@ func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*Use
 	return t, err
 }
 
-// OpenUser verifies a user ID token and returns the user it names. One that was
-// not issued here is [ErrUserIDTokenNotDecrypted].
+// OpenUser verifies a user ID token and returns the user it names. The error for
+// a token of another issuer is [ErrUserIDTokenNotDecrypted].
 func (i *Issuer) OpenUser(t *UserIDToken) (string, error) {
 	const op = "open user id token"
 	key, err := i.verify(t.sealed, t.data)

@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// ErrTruncated says that a message ended without its last payload chunk: what
-// was read of it may be a part only. It is an [io.ErrUnexpectedEOF].
+// ErrTruncated says that a message ended without its last payload chunk, so that
+// what was read may be only a part. It is an [io.ErrUnexpectedEOF].
 var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.ErrUnexpectedEOF)
 
 // flushSize is how much data our own writer puts into one chunk.

@@ -9,12 +9,13 @@ import (
 )
 
 // A Conn is one side of a peer-to-peer network, on one connection to the other
-// side. Each side issues tokens for the other: it is a server to it, with an
-// issuer and what judges the peer's messages, and a client of it, which holds the
-// tokens that the peer issued. The client's Transport and Peers are not used.
+// side. Each side issues tokens for the other. So each is a server to the other,
+// which has the issuer and judges the peer's messages, and a client of the other,
+// which holds the tokens that the peer issued. The client's Transport and Peers
+// are not used.
 //
 // A Conn is for one goroutine, and one exchange at a time. Either side may begin
-// one: with Request, which the other side takes by Serve.
+// one with Request, which the other side answers with Serve.
 type Conn struct {
 	Server *Server
 	Client *Client
@@ -30,21 +31,21 @@ type Conn struct {
 	given   given          // the token that a peer issued for us on this connection
 }
 
-// NewConn makes a Conn on rw. Where rw is an [io.Closer], the end of the context
-// of an exchange closes it; nothing else could interrupt one that blocks.
+// NewConn makes a Conn on rw. If rw is an [io.Closer], the end of an exchange's
+// context closes it; nothing else could interrupt a blocked read or write.
 func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
 	server.init()
 	l := &link{rw: rw}
 	return &Conn{Server: server, Client: client, rw: l, in: wire.NewDecoder(l, server.Limits.wire())}
 }
 
-// Serve takes one request from the other side and answers it. io.EOF is the end
-// of the connection between two exchanges.
+// Serve reads one request from the other side and answers it. It returns io.EOF
+// if the connection ended between two exchanges.
 //
-// An answer goes on together with its request only where the peer shows that it
-// holds a token of ours, or delivers one. Another peer may have to be asked for
-// keys first, or may not read before it has sent all: its answer is held back
-// ([ResponseWriter]).
+// An answer is sent while its request is still being read only if the peer shows
+// a token of ours that it holds, or delivers a token. Any other peer may have to
+// be asked for keys first, or may not read before it has sent everything, so its
+// answer is held back ([ResponseWriter]).
 func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	if c.handled != nil {
 		return errExchanging
@@ -131,8 +132,7 @@ func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
 }
 
 // Send sends a message that expects no answer, after the handshake that it may
-// need. The other side takes it by Serve, with a handler that returns
-// [ErrNoReply].
+// need. The other side takes it with Serve, and its handler returns [ErrNoReply].
 func (c *Conn) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered(), nil)
 	a.oneWay = true

@@ -7,18 +7,19 @@ import (
 // A ResponseWriter takes the application's answer to a message. What an answer
 // needs and the application does not decide is made before the application runs:
 // session keys, tokens, and the header as a draft. Nothing is sent before the
-// first 64 KiB, a Flush, or the end of the handler; until then tokens can be set,
+// first 64 KiB, a Flush, or the end of the handler. Until then tokens can be set,
 // and an error of the handler goes to the peer as an MSL error. It is for one
 // goroutine.
 //
 // A peer that may not read before it has sent its whole request is answered when
-// that was read. Until then the answer is held back; a Flush, and an answer that
-// grows over [Limits].Held, first read up to as much of the request into memory.
-// Where that is not the whole of it, the flush is put off, and the answer refused.
+// the request has been read. Until then the answer is held back. A Flush, and an
+// answer that grows over [Limits].Held, first read up to Held bytes of the
+// request into memory. If more of the request is left, the Flush does nothing,
+// and the answer that is too long fails.
 type ResponseWriter struct {
-	// Encrypted and Authenticated are what the answer needs. A request that had
-	// them sets them; an answer that cannot have them becomes the error that
-	// asks the peer for a key exchange.
+	// Encrypted and Authenticated say how the answer must be protected. They are
+	// set as the request was protected. An answer that cannot have such
+	// protection becomes the error that asks the peer for a key exchange.
 	Encrypted, Authenticated bool
 
 	ctx     context.Context
@@ -53,20 +54,20 @@ type replyNetwork interface {
 	release()
 }
 
-// SetServiceToken gives the peer a service token, or takes it away where data is
-// empty. It replaces one of the same name and binding.
+// SetServiceToken gives the peer a service token, or takes it away if data is
+// empty. It replaces the token of the same name and binding.
 func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding) {
 	w.gives.changes = append(w.gives.changes, TokenChange{name, data, bind})
 }
 
-// SetUser names the user that the peer shall have a user ID token for, where the
-// application has authenticated one by itself.
+// SetUser names the user for whom the peer gets a user ID token, if the
+// application has authenticated a user by itself.
 func (w *ResponseWriter) SetUser(name string) { w.gives.user = name }
 
 // Answerable reports whether an answer can have the protection that Encrypted and
 // Authenticated ask for: nil, or the error that asks the peer for a key exchange.
-// An application that acts on a message and does not lower them asks before, and
-// returns the error: the peer comes again with the same message.
+// An application that acts on a message and does not lower them calls it before,
+// and returns the error: the peer then sends the same message again.
 func (w *ResponseWriter) Answerable() error { return w.network.answerable() }
 
 // Write adds application data to the answer.

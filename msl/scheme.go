@@ -9,21 +9,22 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A Sender is who made a message, and what its protection proves.
+// A Sender is the author of a message, with what the protection of the message
+// proves.
 type Sender struct {
 	Identity      string
 	Opener        Opener
 	Encrypted     bool // what it sends is encrypted
 	Authenticated bool // what it sends is from it
 
-	// Proven, if it is not nil, is called when a message of the sender was verified
-	// and decrypted: what was opened to read it may be remembered from then on. Not
-	// before, since everybody can name a sender.
+	// Proven, if it is not nil, is called after a message of the sender was
+	// verified and decrypted. Only then may the keys that were opened for it be
+	// remembered, since anybody can name a sender.
 	Proven func()
 }
 
-// A LocalEntity is who we are to our peers, and how we prove it (MSL wiki, "Entity
-// Authentication"). Errors carry a [Code]; make them with [Failure].
+// A LocalEntity is our own identity and how we prove it to our peers (MSL wiki,
+// "Entity Authentication"). Errors carry a [Code]; make them with [Failure].
 type LocalEntity interface {
 	// Scheme is the name of the entity authentication scheme on the wire.
 	Scheme() string
@@ -43,14 +44,13 @@ type Credentials struct {
 	Release   func() // called when the message is written; may be nil
 }
 
-// An EntityScheme judges the entities that send us messages (MSL wiki, "Entity
-// Authentication"). Errors carry a [Code]; make them with [Failure].
+// An EntityScheme authenticates the entities that send us messages (MSL wiki,
+// "Entity Authentication"). Errors carry a [Code]; make them with [Failure].
 type EntityScheme interface {
 	// Scheme is the name on the wire.
 	Scheme() string
-	// Open judges the authdata object of a peer, with the checks of the scheme
-	// in the protocol's order. The caller calls release when it has read the
-	// message.
+	// Open checks the authdata object of a peer, in the protocol's order. The
+	// caller calls release when it has read the message.
 	Open(ctx context.Context, authdata []byte) (s Sender, release func(), err error)
 }
 
@@ -59,17 +59,17 @@ type EntityScheme interface {
 type UserScheme interface {
 	// Scheme is the name on the wire.
 	Scheme() string
-	// Check judges the form of an authdata object, while a header is read.
+	// Check checks the form of an authdata object while a header is read.
 	Check(authdata []byte) error
-	// Authenticate returns the name of the user of an authdata object that
-	// passed Check. It runs after the checks for replay and revocation. A server
-	// overwrites authdata when it returns, since it may hold a password: a scheme
-	// copies what it keeps.
+	// Authenticate returns the name of the user of an authdata object that passed
+	// Check. It runs after the checks for replay and revocation. When it returns,
+	// a server overwrites authdata, which may hold a password, so a scheme must
+	// copy what it keeps.
 	Authenticate(ctx context.Context, identity string, authdata []byte) (user string, err error)
 }
 
-// UserAuthData is how a client proves its user: a scheme and its encoded
-// authdata object.
+// UserAuthData is a client's proof of its user: a scheme and its encoded authdata
+// object.
 type UserAuthData struct {
 	Scheme   string
 	AuthData []byte
@@ -84,7 +84,7 @@ type Responder interface {
 	// Exposes declares whether this side has to see key bytes. A server whose
 	// custody forbids that works as if the exchange were not configured.
 	Exposes() Exposure
-	// Check judges a request while a header is read.
+	// Check checks the form of a request while a header is read.
 	Check(keydata []byte) error
 	// Respond makes session keys for a requester, and the key data that delivers
 	// them. The keys must still be open for sealing.
@@ -116,16 +116,17 @@ type Requester struct {
 	Time      time.Time    // by the issuer's clock, of which a requester has an estimate
 }
 
-// An Offer is a request that was made and not yet answered. Close frees what
-// an unanswered one holds.
+// An Offer is a request that was made and not yet answered. Close frees the keys
+// that an unanswered one holds.
 type Offer interface {
 	KeyData() []byte
 	Accept(ctx context.Context, keydata []byte) (Outcome, error)
 	io.Closer
 }
 
-// An Outcome is what a requester ends with. Keep is what Resume needs after a
-// restart, nil if the session ends with the process; it holds no key in clear.
+// An Outcome is the result of a key exchange for the requester. Keep is what
+// Resume needs after a restart, or nil if the session ends with the process; it
+// holds no key in clear.
 type Outcome struct {
 	Keys *SessionKeys
 	Keep []byte

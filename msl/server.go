@@ -24,12 +24,13 @@ type Server struct {
 	Custody      Custody     // what the key exchanges may see, and the form of master tokens
 	Issuer       *Issuer
 	State        State
-	// JudgeToken has a further word on master tokens that State does not refuse:
-	// nil, or [ErrMasterTokenIdentityRevoked]. Nil accepts them.
+	// JudgeToken is a further check of master tokens that State does not refuse.
+	// It returns nil or [ErrMasterTokenIdentityRevoked]. A nil JudgeToken accepts
+	// them all.
 	JudgeToken func(identity string, t *MasterToken) error
 
-	// Directory tells which key exchange and user schemes an entity may use.
-	// Nil permits every configured one.
+	// Directory says which key exchange and user schemes an entity may use. Nil
+	// permits every configured one.
 	Directory     Directory
 	ServiceTokens ServiceTokenKeys
 	Capabilities  *Capabilities // nil means none, and no compression
@@ -47,37 +48,38 @@ type Server struct {
 	memory    memory
 }
 
-// ErrNoAnswer says that no MSL message can answer: the bound on signed answers is
-// reached, or the server's own entity key is out of reach. Over HTTP it is a
-// 503 without a body.
+// ErrNoAnswer says that no MSL answer can be made: the bound on signed answers is
+// reached, or the server's own entity key is not available. Over HTTP it is a 503
+// without a body.
 var ErrNoAnswer = errors.New("msl: no answer can be made now, try again later")
 
-// ErrAnswerLost says that the application has acted on a message, and that for a
-// failure of our own there is neither its answer nor an MSL error. Over HTTP it is
-// a 500 without a body and without Retry-After: whoever sends the message again
-// has it acted on again.
+// ErrAnswerLost says that the application has acted on a message, but that
+// because of a failure of our own neither its answer nor an MSL error can be
+// sent. Over HTTP it is a 500 without a body and without Retry-After: if the
+// message is sent again, the application acts on it again.
 var ErrAnswerLost = errors.New("msl: the application ran, and its answer cannot be sent")
 
-// A handler rejects a message by returning one of these: the code depends on
-// whether the sender used a token.
+// A handler rejects a message by returning one of these. The code that the peer
+// gets depends on whether it used a token.
 var (
 	ErrRejectEntity = errors.New("msl: application rejects the entity")
 	ErrRejectUser   = errors.New("msl: application rejects the user")
 )
 
-// ErrNoReply is what a handler returns for a message that nobody expects an
-// answer to: nothing is sent.
+// A handler returns ErrNoReply for a message that expects no answer: nothing is
+// sent.
 var ErrNoReply = errors.New("msl: application does not reply")
 
-// A Handler is the application: it reads m.Body and writes the answer to w.
-// An error, if nothing was sent yet, goes to the peer as an MSL error: the
-// [Code] in it, or [ErrInternalException]. It runs once all that the answer needs
-// is made, and so not at all while a key store fails. An answer that cannot be
-// protected afterwards, which is tried for three seconds, becomes
-// [ErrMSLEncodeError]: the peer is not asked to come again.
+// A Handler is the application: it reads m.Body and writes the answer to w. If it
+// returns an error before anything was sent, the peer gets an MSL error with the
+// [Code] in it, or [ErrInternalException]. A handler runs only after everything
+// that the answer needs has been made, and so not at all while the key store
+// fails. If the answer still cannot be protected, which is tried for three
+// seconds, it becomes [ErrMSLEncodeError]: the peer is not asked to send the
+// message again.
 type Handler func(ctx context.Context, w *ResponseWriter, m *Message) error
 
-// A Message is what a handler gets: a message whose header passed every check.
+// A Message is a message whose header passed every check, as a handler gets it.
 type Message struct {
 	Identity      string // of the entity
 	Scheme        string // its entity scheme, or empty if it used a master token
@@ -116,9 +118,9 @@ func (s *Server) Close() error {
 }
 
 // Serve reads one message from r and writes the answer to w. source names where
-// it came from, to bound what one source may ask for. The error is nil if an
-// answer, be it an MSL error, was written. To a message whose payload was cut
-// off, which is [ErrTruncated], nothing is answered.
+// the message came from, to bound what one source may ask for. The error is nil
+// if an answer was written, even if it is an MSL error. A message whose payload
+// was cut off is [ErrTruncated] and not answered.
 func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
 	s.init()
 	a := s.memory.open(source, r)

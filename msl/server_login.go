@@ -5,15 +5,15 @@ import (
 )
 
 // A Guessable is a [UserScheme] whose proofs can be guessed, such as passwords. A
-// server lets only so many wrong ones of each user and of each entity come one after
-// another, and refuses those that follow before the scheme sees them, the right one
-// included, with [ErrInternalException].
+// server accepts only so many wrong proofs in a row for each user and from each
+// entity. It then refuses every further proof with [ErrInternalException], a
+// correct one too, before the scheme sees it.
 type Guessable interface {
 	UserScheme
 	// Claimed returns the name of the user that an authdata object claims, and
-	// whether there may be such a user: where the scheme cannot tell, there may be.
-	// It runs before Authenticate and takes no look at the secret. An error is the
-	// verdict on an object that claims nobody.
+	// whether that user may exist, which is true if the scheme cannot tell. It
+	// runs before Authenticate and does not look at the secret. An error refuses
+	// an object that claims nobody.
 	Claimed(ctx context.Context, authdata []byte) (user string, known bool, err error)
 }
 

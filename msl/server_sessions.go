@@ -93,9 +93,9 @@ func (s *sessions) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 }
 
 // OpenMasterToken opens a master token of our issuer, or finds its session among
-// the remembered ones. It does not ask whether the token is expired or its
-// entity revoked, nor does it remember the session: whoever shows the token need not
-// be its holder. The caller releases the session.
+// the remembered ones. It does not check whether the token is expired or its
+// entity revoked, and it does not remember the session, since the sender of the
+// token need not be its holder. The caller releases the session.
 func (s *Server) OpenMasterToken(t *MasterToken) (*Session, error) {
 	s.init()
 	if session, ok := s.sessions.cache.Get(t.sealed.hash()); ok {

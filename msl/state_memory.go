@@ -30,7 +30,7 @@ func (m *MemoryState) Revoke(identity string) {
 	m.revoked[identity] = true
 }
 
-// Revoked answers for entities alone.
+// Revoked knows only entities, not users.
 func (m *MemoryState) Revoked(_ context.Context, identity, _ string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -10,15 +10,16 @@ import (
 )
 
 // A StreamTransport carries the messages of a [Client] over one connection to its
-// server, which reads them by [Server.ServeStream]: a pipe, a serial line, a
-// WebSocket, whatever reads and writes. It is safe for many goroutines, but one
-// exchange is under way at a time: another waits until the answer is closed.
+// server, which reads them with [Server.ServeStream]: a pipe, a serial line, a
+// WebSocket, anything that reads and writes. It is safe for concurrent use, but
+// only one exchange is under way at a time: the next waits until the answer is
+// closed.
 //
-// A connection on which a message breaks off, or on which the context of an
-// exchange ends, is of no further use. It is closed where RW is an [io.Closer];
-// where it is not, nothing can interrupt a read or a write that blocks. What
-// [Client.Send] sends must not be answered, or that answer is taken for the one
-// to the next message, which fails.
+// After a message breaks off, or the context of an exchange ends, the connection
+// cannot be used any more. It is closed if RW is an [io.Closer]; otherwise
+// nothing can interrupt a blocked read or write. The server must not answer a
+// message of [Client.Send]: the next message would take that answer for its own,
+// and fail.
 type StreamTransport struct {
 	RW     io.ReadWriter
 	Limits Limits // as those of the client: what a message of the server may cost
@@ -29,8 +30,8 @@ type StreamTransport struct {
 	turn chan struct{} // holds a place for the exchange under way
 }
 
-// RoundTrip sends what write writes, and returns the answer. Closing that waits
-// until the request is written; what was not read of it is skipped.
+// RoundTrip sends what write writes, and returns the answer. Closing the answer
+// waits until the request is written, and skips the unread rest of the answer.
 func (t *StreamTransport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 	t.once.Do(func() {
 		t.link = &link{rw: t.RW}
@@ -88,12 +89,12 @@ func (a *streamAnswer) Close() error {
 	return err
 }
 
-// ServeStream answers the messages that come on rw, one after the other, until
-// the other side ends the connection between two of them, which is no error. It
-// is [Server.Serve] for a connection that lasts; see there for source. The end of
-// ctx closes rw where that is an [io.Closer]; where it is not, nothing can
-// interrupt a read or a write that blocks. What the connection may cost in time
-// is the caller's to say, by deadlines.
+// ServeStream answers the messages that arrive on rw, one after the other, until
+// the other side ends the connection between two of them, which is not an error.
+// It is [Server.Serve] for a lasting connection; see there for source. If rw is
+// an [io.Closer], the end of ctx closes it; otherwise nothing can interrupt a
+// blocked read or write. The caller bounds the time of the connection, by
+// deadlines.
 func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWriter, handle Handler) error {
 	s.init()
 	l := &link{rw: rw}

@@ -4,7 +4,8 @@ import (
 	"errors"
 )
 
-// A Binding says which tokens a service token lives and dies with.
+// A Binding says which tokens a service token belongs to: it is dropped with
+// them.
 type Binding int
 
 // The bindings of a service token.
@@ -14,8 +15,8 @@ const (
 	BindUser                  // to the master token and the user ID token
 )
 
-// A TokenChange gives the peer of a message a service token, or takes it away
-// where Data is empty. It replaces one of the same name and binding.
+// A TokenChange gives the peer of a message a service token, or takes it away if
+// Data is empty. It replaces the token of the same name and binding.
 type TokenChange struct {
 	Name string
 	Data []byte

@@ -7,8 +7,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A MasterToken is a token as it came, opened by nobody: what its holder knows
-// of it. An [Issuer] makes a [Session] of one that it issued.
+// A MasterToken is a master token as it was received and not opened, with only
+// what its holder can read. An [Issuer] makes a [Session] of a token that it
+// issued.
 type MasterToken struct {
 	RenewalWindow  time.Time // from when on it is renewed on request
 	Expiration     time.Time
@@ -125,7 +126,7 @@ func ParseMasterToken(b []byte) (*MasterToken, error) {
 	return parseMasterToken(o)
 }
 
-// Bytes returns the token as it came.
+// Bytes returns the token as it was received.
 func (t *MasterToken) Bytes() []byte { return t.sealed.raw }
 
 // renewable reports whether the token is in its renewal window.
@@ -133,8 +134,8 @@ func (t *MasterToken) renewable(now time.Time) bool { return !t.RenewalWindow.Af
 
 func (t *MasterToken) expired(now time.Time) bool { return !t.Expiration.After(now) }
 
-// NewerThan reports whether t was issued after u, where sequence numbers wrap:
-// the first 127 numbers after the wrap are newer than the last before it.
+// NewerThan reports whether t was issued after u. Sequence numbers wrap: the
+// first 127 numbers after the wrap are newer than the last before it.
 func (t *MasterToken) NewerThan(u *MasterToken) bool {
 	if t.SequenceNumber == u.SequenceNumber {
 		return t.Expiration.After(u.Expiration)

@@ -22,9 +22,9 @@ type ServiceToken struct {
 // Unbound stands for no serial number.
 const Unbound = -1
 
-// ServiceTokenKeys protect the service tokens of some names: a [SymmetricKey], a
-// [KeyRing], or [Null] for those that are public. The entry of the empty name is for all
-// others; a token whose keys we lack is passed on unread.
+// ServiceTokenKeys protect service tokens by name: with a [SymmetricKey], a
+// [KeyRing], or [Null] for public ones. The entry of the empty name is for all
+// other names. A token whose keys we lack is passed on unread.
 type ServiceTokenKeys map[string]interface {
 	Protector
 	Opener
@@ -41,9 +41,9 @@ func (k ServiceTokenKeys) of(name string) (interface {
 	return key, ok
 }
 
-// A KeyRing is the versions of one key, newest first: the first one protects, and
-// each one opens. It is for service tokens, which their holders may keep for
-// longer than a version is the newest.
+// A KeyRing holds the versions of one key, newest first: the first protects, and
+// every one of them opens. It is for service tokens, which their holders may keep
+// until after a newer version has replaced the one that protects them.
 type KeyRing []SymmetricKey
 
 // Encrypt encrypts with the newest version.
@@ -62,13 +62,13 @@ func (r KeyRing) Sign(data []byte) ([]byte, error) {
 	return r[0].Sign(data)
 }
 
-// Verify accepts what one of the versions signed.
+// Verify accepts a signature of any of the versions.
 func (r KeyRing) Verify(data, signature []byte) error {
 	_, err := verified(r, data, signature)
 	return err
 }
 
-// Decrypt opens an envelope with the version whose KeyID it names.
+// Decrypt opens an envelope with the version that it names by KeyID.
 func (r KeyRing) Decrypt(data []byte) ([]byte, error) {
 	for _, k := range r {
 		if k.KeyID == hint(data) {

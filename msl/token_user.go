@@ -6,8 +6,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A UserIDToken is a token as it came, opened by nobody. It names a user of the
-// entity whose master token it is bound to by serial number.
+// A UserIDToken is a user ID token as it was received and not opened. It names a
+// user of the entity whose master token it is bound to by serial number.
 type UserIDToken struct {
 	RenewalWindow time.Time
 	Expiration    time.Time
@@ -73,7 +73,7 @@ func ParseUserIDToken(b []byte) (*UserIDToken, error) {
 	return parseUserIDToken(o)
 }
 
-// Bytes returns the token as it came.
+// Bytes returns the token as it was received.
 func (t *UserIDToken) Bytes() []byte { return t.sealed.raw }
 
 func (t *UserIDToken) renewable(now time.Time) bool { return !t.RenewalWindow.After(now) }

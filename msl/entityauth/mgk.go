@@ -39,8 +39,8 @@ func (m *MGKEntity) Credentials(context.Context) (msl.Credentials, error) {
 	}, nil
 }
 
-// A ModelGroup is a group of entities whose keys are derived. Another key, or
-// another version of it, has another name.
+// A ModelGroup is a group of entities whose keys are derived from one key. Each
+// key, and each version of it, needs a name of its own.
 type ModelGroup struct {
 	Name string
 	Key  keystore.Cipher // the group master key, AES-128
@@ -57,8 +57,8 @@ type ModelGroup struct {
 // The derived key bytes pass through the memory of this process, in buffers that
 // are wiped; the group key does not.
 type MGK struct {
-	// Group finds the group of a peer by the peer's identity. One that is not
-	// there is keystore.ErrNotFound.
+	// Group finds the group of a peer by the peer's identity. The error for an
+	// unknown one is keystore.ErrNotFound.
 	Group func(ctx context.Context, identity string) (ModelGroup, error)
 	// Importer is the store that takes the derived keys of peers.
 	Importer keystore.Importer

@@ -70,7 +70,7 @@ func (m *MTProtectedEntity) hide(identity string, inner []byte) ([]byte, error) 
 
 // MTProtected is the scheme MT_PROTECTED (MSL wiki, "Master Token Protected"):
 // the authentication data of another scheme, hidden from onlookers by the session
-// keys of a master token. Who opens it must be able to open the token.
+// keys of a master token. A receiver must be able to open the token.
 //
 // The protocol counts the scheme as neither encrypting nor authenticating,
 // whatever the hidden scheme does: an entity must exchange keys before it may

@@ -42,8 +42,8 @@ type NoneSuffixed struct {
 func (*NoneSuffixed) Scheme() string { return "NONE_SUFFIXED" }
 
 // Open believes a peer whose root is registered for this scheme: a revoked one is
-// 4025, any other 4006. So is an identity that the directory knows as a whole for
-// another scheme: it is somebody else's, who can prove it.
+// 4025, any other 4006. So is an identity that is registered as a whole for
+// another scheme: it belongs to an entity that can prove it.
 func (n *NoneSuffixed) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	f := wire.ParseFields(authdata)
 	root, suffix := f.String("root"), f.String("suffix")

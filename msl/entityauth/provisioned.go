@@ -26,13 +26,13 @@ func (*ProvisionedEntity) Credentials(context.Context) (msl.Credentials, error) 
 }
 
 // Provisioned is the scheme PROVISIONED: a peer without an identity is given one
-// (MSL wiki, "Entity Authentication"). It is useful with a key exchange, whose
-// master token then carries the new identity; nothing else tells the peer of it,
-// and its own side has no identity at all. Nothing is proven.
+// (MSL wiki, "Entity Authentication"). It is useful only with a key exchange: the
+// master token carries the new identity, which the peer learns in no other way.
+// Nothing is proven.
 type Provisioned struct {
-	// Assign makes the identity of a peer, a new one for every message that it
-	// is asked for: whoever can reach us can ask, so it must be cheap, and
-	// must not keep what is never used.
+	// Assign returns the identity of a peer, a new one on each call. Anyone who
+	// can reach us can cause a call, so it must be cheap and must not store
+	// identities that are never used.
 	Assign func(ctx context.Context) (identity string, err error)
 }
 

@@ -57,8 +57,8 @@ type PSKProfile struct {
 func (*PSKProfile) Scheme() string { return "PSK_PROFILE" }
 
 // Open finds the key set of a peer. A revoked key set is 4025, one of another
-// scheme 4006, an unknown one 4005. An identity that the directory knows as a
-// whole for another scheme is 4006 too: it is somebody else's.
+// scheme 4006, an unknown one 4005. An identity that is registered as a whole for
+// another scheme is 4006, too: it belongs to another entity.
 func (p *PSKProfile) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	f := wire.ParseFields(authdata)
 	keyID, profile := f.String("pskid"), f.String("profile")

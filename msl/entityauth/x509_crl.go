@@ -20,9 +20,9 @@ type CRL struct {
 	revoked    map[string]struct{} // serial numbers
 }
 
-// ParseCRL reads a complete revocation list, PEM or DER, of one of issuers.
-// Lists that cover a part only are refused: what is not on them may still be
-// revoked.
+// ParseCRL reads a complete revocation list, PEM or DER, of one of issuers. Lists
+// that cover only some certificates are refused: a certificate that is not on
+// such a list may still be revoked.
 func ParseCRL(data []byte, issuers ...*x509.Certificate) (*CRL, error) {
 	if block, _ := pem.Decode(data); block != nil {
 		if block.Type != "X509 CRL" {
@@ -48,13 +48,15 @@ func ParseCRL(data []byte, issuers ...*x509.Certificate) (*CRL, error) {
 	return c, nil
 }
 
-// Current tells what is wrong with the age of the list, if anything.
+// Current returns an error if the list is out of date or not yet valid at that
+// time.
 func (c *CRL) Current(now time.Time) error { return c.current(now) }
 
-// SpeaksFor reports whether the list is of that issuer, which is a name and a key.
+// SpeaksFor reports whether the list was issued by that certificate's name and
+// key.
 func (c *CRL) SpeaksFor(issuer *x509.Certificate) bool { return c.speaksFor(issuer) }
 
-// NextUpdate is when the list must have been replaced.
+// NextUpdate returns the time by which the list must have been replaced.
 func (c *CRL) NextUpdate() time.Time { return c.nextUpdate }
 
 func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
@@ -138,10 +140,10 @@ func revokedBy(crls []*CRL, certificate *x509.Certificate) bool {
 // ErrRevoked says that a certificate is on a revocation list of its issuer.
 var ErrRevoked = errors.New("revoked")
 
-// CheckChain asks revocation lists about every certificate of a verified chain but its
-// root, which is trusted by configuration. One that is revoked is [ErrRevoked]; where
-// no list of an issuer is of this time, the error says so. An issuer without any list
-// is not asked, unless require is set.
+// CheckChain looks up every certificate of a verified chain in revocation lists,
+// except the root, which is trusted by configuration. It returns [ErrRevoked] for
+// a revoked certificate, and another error if an issuer's lists are all out of
+// date. An issuer without any list is skipped, unless require is set.
 func CheckChain(chain []*x509.Certificate, crls []*CRL, require bool, now time.Time) error {
 	if len(chain) == 0 {
 		return errors.New("no chain of certificates")

@@ -37,7 +37,7 @@ func (x *AsymmetricDecrypted) Offer(_ context.Context, from msl.Requester) (msl.
 	return x.decryption().offer(x.KeyPair, x.ID, x.Pairs, 0, from.Identity)
 }
 
-// Resume makes the session keys again.
+// Resume restores the session keys.
 func (x *AsymmetricDecrypted) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	return x.decryption().resume(keep, x.KeyPair)
 }

@@ -26,11 +26,11 @@ const (
 	JWEJSRSA JOSEMechanism = "JWEJS_RSA" // in a JWE that is an object
 	JWKRSA   JOSEMechanism = "JWK_RSA"   // RSA-OAEP on the JWK itself
 
-	// JWKRSAES is PKCS #1 v1.5 encryption, for peers that know nothing better.
-	// Its padding is an oracle to whoever sees how decryption fails
+	// JWKRSAES is PKCS #1 v1.5 encryption, for peers that support nothing better.
+	// Its padding is an oracle for anyone who can observe how decryption fails
 	// (Bleichenbacher, CRYPTO '98), so everything that can be wrong with an
-	// answer is one and the same error, and a key pair for it should be for it
-	// alone. It is used where it is named and nowhere else.
+	// answer is the same error, and its key pair should be used for nothing else.
+	// It is used only where it is named.
 	JWKRSAES JOSEMechanism = "JWK_RSAES"
 )
 
@@ -63,7 +63,8 @@ var oaepSHA1 = &rsa.OAEPOptions{Hash: crypto.SHA1, MGFHash: crypto.SHA1}
 // Scheme returns ASYMMETRIC_WRAPPED.
 func (*AsymmetricJOSE) Scheme() string { return "ASYMMETRIC_WRAPPED" }
 
-// Exposes declares both sides: a JWK is a text with the key in it.
+// Exposes declares that the process sees the session keys: a JWK is a text with
+// the key in it.
 func (*AsymmetricJOSE) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "session keys travel in the text of a JSON Web Key"}
 }
@@ -75,8 +76,8 @@ func (x *AsymmetricJOSE) mechanism() JOSEMechanism {
 	return x.Mechanism
 }
 
-// Check refuses mechanisms that nobody knows with 7005, those that are not
-// configured with 7006, and a public key that is none with 3.
+// Check refuses unknown mechanisms with 7005, those that are not configured with
+// 7006, and an invalid public key with 3.
 func (x *AsymmetricJOSE) Check(keydata []byte) error {
 	_, err := x.parse(keydata)
 	return err
@@ -174,7 +175,7 @@ func (x *AsymmetricJOSE) Offer(_ context.Context, from msl.Requester) (msl.Offer
 	return x.decryption().offer(x.KeyPair, x.ID, x.Store, x.Fresh, from.Identity)
 }
 
-// Resume makes the session keys again.
+// Resume restores the session keys.
 func (x *AsymmetricJOSE) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	return x.decryption().resume(keep, x.KeyPair)
 }

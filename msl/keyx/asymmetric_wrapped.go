@@ -16,7 +16,7 @@ import (
 // AsymmetricWrapped is the scheme ASYMMETRIC_WRAPPED with mechanism RSA (MSL
 // wiki, "Asymmetric Wrapped Key Exchange"): RSA-OAEP with SHA-1.
 //
-// It is both a responder, which needs nothing but the store, and a requester.
+// It serves both sides; a responder needs only the store.
 type AsymmetricWrapped struct {
 	Store keystore.Store
 
@@ -80,8 +80,8 @@ func parseAsymmetric(keydata []byte, configured string) (r asymmetricRequest, er
 	return r, nil
 }
 
-// Check refuses mechanisms that nobody knows with 7005, those that are not
-// configured with 7006, and a public key that is none with 3.
+// Check refuses unknown mechanisms with 7005, those that are not configured with
+// 7006, and an invalid public key with 3.
 func (*AsymmetricWrapped) Check(keydata []byte) error {
 	_, err := parseAsymmetric(keydata, rsaMechanism)
 	return err
@@ -209,7 +209,7 @@ func (o *asymmetricOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome
 	return outcome, nil
 }
 
-// Resume makes the session keys again.
+// Resume restores the session keys.
 func (x *AsymmetricWrapped) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	f := wire.ParseFields(keep)
 	if f.Has("sealedfor") {

@@ -5,8 +5,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A CustodyRow tells where the bytes of session keys exist in one key exchange,
-// on one kind of key store, on one side.
+// A CustodyRow says where the bytes of session keys exist in one key exchange, on
+// one kind of key store, on one side.
 type CustodyRow struct {
 	Scheme    string      `json:"scheme"`
 	Mechanism string      `json:"mechanism,omitempty"`
@@ -18,7 +18,8 @@ type CustodyRow struct {
 	Why       string      `json:"why"`
 }
 
-// CustodyTable is what the key exchanges declare, with what the providers do.
+// CustodyTable returns what the key exchanges declare, for each kind of key store
+// and each side.
 func CustodyTable(providers ...keystore.Provider) []CustodyRow {
 	var rows []CustodyRow
 	for _, kind := range custodyKinds() {

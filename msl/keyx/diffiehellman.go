@@ -21,8 +21,8 @@ import (
 // keystore.Importer.
 //
 // The arithmetic is that of math/big, whose time depends on the numbers. Both
-// sides make a new pair for each exchange, so one who measures that time sees a
-// private value at work once or twice.
+// sides make a new pair for each exchange, so an attacker who measures that time
+// can observe a private value only once or twice.
 type DiffieHellman struct {
 	Store keystore.Store
 	// Groups are the parameter groups that the network agreed on: a responder
@@ -40,7 +40,7 @@ const minPrime, maxPrime = 2048, 8192
 // Scheme returns DIFFIE_HELLMAN.
 func (*DiffieHellman) Scheme() string { return "DIFFIE_HELLMAN" }
 
-// Exposes declares both sides.
+// Exposes declares that the process sees the session keys.
 func (*DiffieHellman) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "session keys are a hash of the shared secret, which is computed in software"}
 }
@@ -91,8 +91,8 @@ func (x *DiffieHellman) parse(f *wire.Fields) (g DHGroup, y *big.Int, err error)
 	return g, y, nil
 }
 
-// Check refuses a group that is not configured with 7009, and public values
-// outside of it with 7011.
+// Check refuses a group that is not configured with 7009, and a public value
+// outside of its group with 7011.
 func (x *DiffieHellman) Check(keydata []byte) error {
 	_, _, err := x.parse(wire.ParseFields(keydata))
 	return err
@@ -247,7 +247,7 @@ func (o *dhOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error)
 	return imported(o.x.Store, raw, o.identity)
 }
 
-// Resume makes the session keys again.
+// Resume restores the session keys.
 func (x *DiffieHellman) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	return resumeSealed(x.Store, keep)
 }

@@ -6,8 +6,7 @@ import (
 )
 
 // A DHGroup is a parameter group of Diffie-Hellman under the name that both sides
-// agreed on. P must be a prime of which (P-1)/2 is one too: nothing here checks
-// that.
+// agreed on. P and (P-1)/2 must be primes, which is not checked here.
 type DHGroup struct {
 	ID   string
 	P, G *big.Int
@@ -16,8 +15,8 @@ type DHGroup struct {
 }
 
 // DHGroups lists the built-in groups: those of RFC 3526 from 2048 bits on, named
-// modp2048 and so on, and those of RFC 7919, named ffdhe2048 and so on. MSL has no
-// names of its own; where a network calls one of them otherwise, set its ID.
+// modp2048 and so on, and those of RFC 7919, named ffdhe2048 and so on. MSL
+// defines no names for them; if a network uses another name, set the ID.
 func DHGroups() []DHGroup {
 	groups := make([]DHGroup, len(primes))
 	for i, row := range primes {

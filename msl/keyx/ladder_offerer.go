@@ -39,8 +39,8 @@ func (x *LadderOfferer) Scheme() string { return string(x.Form) }
 // Exposes declares that the process sees the session keys.
 func (*LadderOfferer) Exposes() msl.Exposure { return inLadder() }
 
-// Offer asks for keys under the wrapping key of the last exchange, or where
-// there is none under our pre-shared one.
+// Offer asks for keys under the wrapping key of the last exchange, or under our
+// pre-shared one if there was none.
 func (x *LadderOfferer) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	if err := imports(x.Store, x.Scheme()); err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (x *LadderOfferer) open(by keystore.Revealer, bad msl.Code, wrapped []byte,
 	return k.key(p, room)
 }
 
-// Resume makes the session keys again.
+// Resume restores the session keys.
 func (x *LadderOfferer) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	return resumeSealed(x.Store, keep)
 }

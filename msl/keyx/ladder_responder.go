@@ -37,9 +37,9 @@ type LadderResponder struct {
 	Form  LadderForm
 	Store keystore.Store
 
-	// Network is the name of the network, the same for all of its servers. Where
-	// networks share a key store it must tell them apart: the wrapdata that one
-	// sealed is then none of another's.
+	// Network is the name of the network, the same for all of its servers.
+	// Networks that share a key store need different names, so that none accepts
+	// the wrapdata of another.
 	Network string
 
 	// PSK has the wrapping keys of peers, which must be keystore.DataWrapper.
@@ -97,8 +97,8 @@ func (x *LadderResponder) parse(keydata []byte) (r ladderRequest, err error) {
 	return r, err
 }
 
-// Check refuses mechanisms that nobody knows with 7005, PSK where that is not
-// configured with 7006, and empty wrapdata with 7013.
+// Check refuses unknown mechanisms with 7005, PSK if it is not configured with
+// 7006, and empty wrapdata with 7013.
 func (x *LadderResponder) Check(keydata []byte) error {
 	_, err := x.parse(keydata)
 	return err

@@ -47,7 +47,7 @@ func keyID(f *wire.Fields) (string, error) {
 // known reports whether the protocol has a key id.
 func known(id string) bool { return id == pskKeyID || id == "SESSION" }
 
-// Check refuses key ids that nobody knows with 7003.
+// Check refuses unknown key ids with 7003.
 func (x *SymmetricResponder) Check(keydata []byte) error {
 	id, err := keyID(wire.ParseFields(keydata))
 	if err != nil {

@@ -30,7 +30,7 @@ type TPMDevice interface {
 	NewDecrypter() (TPMDecrypter, error)
 }
 
-// A TPMKey is one of them. Close takes it out of the TPM.
+// A TPMKey is a key that a TPMDevice made. Close removes it from the TPM.
 type TPMKey interface {
 	Public() []byte
 	Certify(qualifying []byte) (attest, signature []byte, err error)
@@ -115,7 +115,7 @@ func certify(k TPMKey, from msl.Requester, seconds int64) (c TPMCertified, err e
 
 func (o *tpmOffer) KeyData() []byte { return o.keydata }
 
-// Close takes the keys of the exchange out of the TPM.
+// Close removes the keys of the exchange from the TPM.
 func (o *tpmOffer) Close() error {
 	var err error
 	if o.parent != nil {
@@ -188,7 +188,7 @@ func (o *tpmOffer) imported(f *wire.Fields, name string, a keystore.Algorithm) (
 	return k, err
 }
 
-// Resume makes the session keys again of what was sealed in the TPM.
+// Resume restores the session keys that the TPM sealed.
 func (x *TPMOfferer) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	if x.Store == nil {
 		return nil, msl.Failure(msl.ErrKeyXPrivateKeyMissing, x.Scheme(), nil)

@@ -31,8 +31,8 @@ import (
 // restarts. A copy that gets through gives its sender nothing: the keys are wrapped
 // for a storage key that was in one TPM, for one exchange.
 type TPMResponder struct {
-	// Store is where the session keys are imported, which the responder draws
-	// itself: it must be a keystore.Importer.
+	// Store is where the session keys are imported, which the responder draws in
+	// software: it must be a keystore.Importer.
 	Store keystore.Store
 	// Verifier knows the attestation keys.
 	Verifier TPMVerifier
@@ -43,12 +43,11 @@ type TPMResponder struct {
 	seen onceWindow
 }
 
-// A TPMVerifier is what a responder knows of TPMs.
+// A TPMVerifier checks and uses the keys of TPMs for a responder.
 type TPMVerifier interface {
-	// Certified checks that the attestation key of an identity, enrolled and
-	// not revoked, certifies a key of that use in the same TPM. An error is a
-	// verdict on what came, unless it is of a key store or carries
-	// msl.ErrInternalException.
+	// Certified checks that the attestation key of an identity, enrolled and not
+	// revoked, certifies a key of that use in the same TPM. Any error refuses the
+	// request, except those of a key store and msl.ErrInternalException.
 	Certified(ctx context.Context, identity string, use TPMUse, c TPMCertified, qualifying []byte) error
 	// Duplicate wraps the bytes of a key for a storage key. The caller wipes raw.
 	Duplicate(storage []byte, a keystore.Algorithm, raw []byte) (keystore.Duplicated, error)
@@ -56,7 +55,7 @@ type TPMVerifier interface {
 	EncryptOAEP(public, raw []byte) ([]byte, error)
 }
 
-// A TPMUse is what a key in a TPM was made for.
+// A TPMUse is the purpose of a key in a TPM.
 type TPMUse string
 
 // The uses of keys in a request.
@@ -65,8 +64,8 @@ const (
 	TPMDecrypt TPMUse = "decrypt" // RSA-OAEP to the host
 )
 
-// A TPMCertified is a public area (TPMT_PUBLIC) with the word of an attestation
-// key on it (TPM2_Certify: TPMS_ATTEST and TPMT_SIGNATURE).
+// A TPMCertified is a public area (TPMT_PUBLIC) certified by an attestation key
+// (TPM2_Certify: TPMS_ATTEST and TPMT_SIGNATURE).
 type TPMCertified struct{ Public, Attest, Signature []byte }
 
 const tpmScheme = "TPM_IMPORT"
@@ -234,8 +233,8 @@ func (x *TPMResponder) duplicate(e *wire.Encoder, name string, r tpmRequest, a k
 	return nil
 }
 
-// A onceWindow remembers what was used within a time. It forgets what the time
-// alone refuses.
+// A onceWindow remembers what was used within a time. Older entries are dropped:
+// their timestamp alone has them refused.
 type onceWindow struct {
 	mu   sync.Mutex
 	used map[[sha256.Size]byte]time.Time
