@@ -348,3 +348,21 @@ func talk(t *testing.T, request func(io.Reader) (*msl.Response, error)) {
 		t.Error(err)
 	}
 }
+
+// TestPeerWishes has the application set a service token for an answer that needs a
+// handshake of its own first: the token goes with the answer.
+func TestPeerWishes(t *testing.T) {
+	one, two := newSides(t, "PSK", "RSA")
+	first, second := connect(t, one, two)
+	done := serveAll(second, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		w.SetServiceToken("visit", []byte("1"), msl.BindNone)
+		return echo(ctx, w, m)
+	}, 1)
+	r, _ := ask(t, first, &msl.Request{Encrypted: true, Authenticated: true, RequestTokens: true, Recipient: "two", Body: msl.BytesBody([]byte("hello"))})
+	if len(r.ServiceTokens) != 1 || r.ServiceTokens[0].Name != "visit" {
+		t.Errorf("service tokens of the answer: %+v", r.ServiceTokens)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
