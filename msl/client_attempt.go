@@ -38,27 +38,6 @@ type attempt struct {
 	offers  offers
 }
 
-// A requestNetwork is what the network decides of the messages of a request: one of
-// trusted services ([trustedNetwork]) or of peers ([peerAttempt]).
-type requestNetwork interface {
-	// takes reports whether the peer takes the next message under a token held.
-	takes(held *MasterToken) bool
-	// answers reports whether the peer waits for the next message.
-	answers() bool
-	// show adds to a header what we issue for the peer.
-	show(ctx context.Context, h *header) error
-	// release lets go of what was issued.
-	release()
-}
-
-// A trustedNetwork is one of trusted services, where a client issues nothing.
-type trustedNetwork struct{}
-
-func (trustedNetwork) takes(*MasterToken) bool             { return true }
-func (trustedNetwork) answers() bool                       { return false }
-func (trustedNetwork) show(context.Context, *header) error { return nil }
-func (trustedNetwork) release()                            {}
-
 // exchange sends one message and reads the answer. It returns no response where
 // the message was a handshake that went well.
 func (a *attempt) exchange(ctx context.Context) (response *Response, err error) {
@@ -163,50 +142,72 @@ func (a *attempt) sent(err error, well fate) error { return a.ids.sent(err, a.pr
 // or waits for whoever has it, as the message demands.
 func (a *attempt) takeTokens(ctx context.Context) error {
 	for {
-		t, now, known, err := a.client.snapshot()
-		if err != nil {
+		held, n, err := a.pickTokens()
+		if err != nil || !n.must && !n.may {
 			return err
 		}
-		held, bare := t, a.bare || a.ids.spent(t.master()) || !a.network.takes(t.master())
-		if uit := t.user(a.req.User); uit != nil && uit == a.refused {
-			t = t.withUser(a.req.User, nil)
-		}
-		if bare {
-			t.release()
-			t = &tokens{services: t.services}
-			t.services = t.servicesFor(nil)
-		}
-		n := renewalNeed(a.req, a.client.Local, t, a.renew, known, now)
-		a.tokens, a.user = t, t.user(a.req.User)
-		keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
-		if a.quiet || !n.must && (!n.may || a.oneWay || keyless) {
-			return nil
-		}
-		r, ok := a.client.renewal.acquire()
-		if !ok && n.must && a.network.answers() {
-			// A request of ours has the lock, and the peer may not answer it before
-			// it has this answer.
-			r, ok = newRenewal(), true
-		}
-		if ok && (bare || a.client.holds(held)) {
-			a.renewal = r
-			return nil
-		}
-		if !ok && !n.must {
-			return nil
-		}
-		t.release()
-		if ok { // the tokens changed before we had the lock
-			a.client.renewal.release(r, nil)
-			continue
-		}
-		if err := r.wait(ctx); err != nil {
-			return fmt.Errorf("msl: wait for the renewal of another message: %w", err)
-		}
-		if r.token != nil && (t.master() == nil || !bytes.Equal(r.token.Bytes(), t.master().Bytes())) {
-			a.bare, a.renew, a.handshake = false, false, false // the new token may do
+		if ready, err := a.lockRenewal(ctx, held, n); ready || err != nil {
+			return err
 		}
 	}
+}
+
+// pickTokens picks the tokens for the next message, and says whether it needs new
+// ones. held is what the client holds if the message uses that, else nil.
+func (a *attempt) pickTokens() (held *tokens, n need, err error) {
+	t, now, known, err := a.client.snapshot()
+	if err != nil {
+		return nil, n, err
+	}
+	held = t
+	bare := a.bare || a.ids.spent(t.master()) || !a.network.takes(t.master())
+	if uit := t.user(a.req.User); uit != nil && uit == a.refused {
+		t = t.withUser(a.req.User, nil)
+	}
+	if bare {
+		t.release()
+		t, held = &tokens{services: t.services}, nil
+		t.services = t.servicesFor(nil)
+	}
+	a.tokens, a.user = t, t.user(a.req.User)
+	if a.quiet {
+		return held, need{}, nil
+	}
+	n = renewalNeed(a.req, a.client.Local, t, a.renew, known, now)
+	keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
+	n.may = n.may && !a.oneWay && !keyless
+	return held, n, nil
+}
+
+// lockRenewal takes the renewal lock for the message, or waits for whoever has it.
+// The message is ready unless its tokens have to be picked again.
+func (a *attempt) lockRenewal(ctx context.Context, held *tokens, n need) (ready bool, err error) {
+	c := a.client
+	r, ok := c.renewal.acquire()
+	if !ok && n.must && a.network.answers() {
+		// A request of ours has the lock, and the peer may not answer it before
+		// it has this answer.
+		r, ok = newRenewal(), true
+	}
+	if ok && (held == nil || c.holds(held)) {
+		a.renewal = r
+		return true, nil
+	}
+	if !ok && !n.must {
+		return true, nil
+	}
+	a.tokens.release()
+	if ok { // the tokens changed before we had the lock
+		c.renewal.release(r, nil)
+		return false, nil
+	}
+	if err := r.wait(ctx); err != nil {
+		return false, fmt.Errorf("msl: wait for the renewal of another message: %w", err)
+	}
+	if mt := a.tokens.master(); r.token != nil && (mt == nil || !bytes.Equal(r.token.Bytes(), mt.Bytes())) {
+		a.bare, a.renew, a.handshake = false, false, false // the new token may do
+	}
+	return false, nil
 }
 
 func (t *tokens) release() {

@@ -81,10 +81,25 @@ func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *
 	if err := r.identify(ctx, in, env); err != nil {
 		return in, err
 	}
+	inside, err := r.open(ctx, in, env)
+	if err != nil {
+		return in, err
+	}
+	if env.isError {
+		in.err, in.timestamp, err = parseError(inside, in.sender.Identity)
+		return in, err
+	}
+	in.header, err = parseHeader(inside, r.rulesFor(in))
+	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, message: in, reading: ctx}
+	return in, err
+}
+
+// open verifies and decrypts the header, and notes what that proves of its sender.
+func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.Object, error) {
 	inside, err := env.open(in.sender)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
-		return in, err
+		return inside, err
 	}
 	switch {
 	case env.entity == nil:
@@ -94,19 +109,18 @@ func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *
 	}
 	if in.sender.Authenticated {
 		if err := r.account.prove(ctx, in.sender.Identity); err != nil {
-			return in, streamError(err, "Header")
+			return inside, streamError(err, "Header")
 		}
 	}
-	if env.isError {
-		in.err, in.timestamp, err = parseError(inside, in.sender.Identity)
-		return in, err
-	}
+	return inside, nil
+}
+
+// rulesFor are the rules for the header of a message whose sender is known.
+func (r *receiver) rulesFor(in *incoming) headerRules {
 	rules := r.rules
 	rules.token, rules.encrypted = in.token, in.sender.Encrypted
 	rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.tokens.openUser(in, o) }
-	in.header, err = parseHeader(inside, rules)
-	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, message: in, reading: ctx}
-	return in, err
+	return rules
 }
 
 // inflation bounds a part of the message that was compressed.
