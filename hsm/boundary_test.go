@@ -97,16 +97,16 @@ func newBoundary(t *testing.T, custody msl.Custody, dh bool) *boundary {
 	signer := b.create("identity", keystore.RSASign2048).(crypto.Signer)
 	b.service = &msl.Server{
 		Name: "server", Custody: custody, State: served,
-		Entity:       &entityauth.RSA{Identity: "server", KeyID: "key", Key: signer},
-		Entities:     []msl.EntityScheme{psk},
-		KeyExchanges: []msl.KeyExchange{&keyx.SymmetricWrapped{Store: b.server, PSK: psk}},
+		Local:        &entityauth.RSAEntity{Identity: "server", KeyID: "key", Key: signer},
+		Peers:        []msl.EntityScheme{psk},
+		KeyExchanges: []msl.Responder{&keyx.SymmetricResponder{Store: b.server, PSK: psk}},
 		Issuer: &msl.Issuer{Name: "issuer", Store: b.server, Time: b.clock, Shared: custody == msl.CustodyShared, Keys: []msl.IssuerKeys{{
 			Version: 1, Encryption: b.create("issuer-encryption", keystore.AES128CBC).(keystore.Cipher), MAC: b.create("issuer-mac", keystore.HMACSHA256).(keystore.MAC)}}},
 		ServiceTokens: msl.ServiceTokenKeys{"": msl.SymmetricKey{KeyID: "st", Encryption: b.create("st-encryption", keystore.AES128CBC).(keystore.Cipher), MAC: b.create("st-mac", keystore.HMACSHA256).(keystore.MAC)}},
 	}
 	b.device = b.newClient(own, custody, dh, signer.Public())
 	if dh {
-		b.service.KeyExchanges = []msl.KeyExchange{&keyx.DiffieHellman{Store: b.server, Groups: []keyx.DHGroup{b.group}}}
+		b.service.KeyExchanges = []msl.Responder{&keyx.DiffieHellman{Store: b.server, Groups: []keyx.DHGroup{b.group}}}
 	}
 	t.Cleanup(func() {
 		if err := errors.Join(b.device.Close(), b.device.State.(io.Closer).Close(), b.service.Close(), psk.Close(), served.Close()); err != nil {
@@ -140,18 +140,18 @@ func (b *boundary) entities() directory {
 }
 
 // own provisions the client's keys.
-func (b *boundary) own() *entityauth.PSK {
+func (b *boundary) own() *entityauth.PSKEntity {
 	provision := func(label string, a keystore.Algorithm, raw []byte) keystore.Key {
 		v, err := b.client.Provision(label, a, raw)
 		return made(b.t, v.Key, err)
 	}
-	return &entityauth.PSK{Identity: "client", Keys: entityauth.NewKeySet(
+	return &entityauth.PSKEntity{Identity: "client", Keys: entityauth.NewKeySet(
 		provision("psk-encryption", keystore.AES128CBC, make([]byte, 16)).(keystore.Cipher),
 		provision("psk-mac", keystore.HMACSHA256, make([]byte, 32)).(keystore.MAC),
 		provision("psk-wrapping", keystore.AESUnwrap128, b.wrapping))}
 }
 
-func (b *boundary) newClient(own *entityauth.PSK, custody msl.Custody, dh bool, server crypto.PublicKey) *msl.Client {
+func (b *boundary) newClient(own *entityauth.PSKEntity, custody msl.Custody, dh bool, server crypto.PublicKey) *msl.Client {
 	path := filepath.Join(b.t.TempDir(), "client")
 	state, err := bolt.OpenClient(path, "client")
 	if err != nil {
@@ -159,12 +159,12 @@ func (b *boundary) newClient(own *entityauth.PSK, custody msl.Custody, dh bool, 
 	}
 	b.files = append(b.files, path)
 	c := &msl.Client{
-		Entity: own, Custody: custody, Transport: b, Time: b.clock, State: state,
+		Local: own, Custody: custody, Transport: b, Time: b.clock, State: state,
 		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: directory{"server": {Identity: "server", Scheme: "RSA", KeyID: "key", PublicKey: server}}}},
-		KeyExchanges: []msl.KeyExchange{&keyx.SymmetricWrapped{Store: b.client, PSK: own}},
+		KeyExchanges: []msl.Offerer{&keyx.SymmetricOfferer{Keys: own.Keys}},
 	}
 	if dh {
-		c.KeyExchanges = []msl.KeyExchange{&keyx.DiffieHellman{Store: b.client, Groups: []keyx.DHGroup{b.group}, Rand: endless(b.private)}}
+		c.KeyExchanges = []msl.Offerer{&keyx.DiffieHellman{Store: b.client, Groups: []keyx.DHGroup{b.group}, Rand: endless(b.private)}}
 	}
 	return c
 }

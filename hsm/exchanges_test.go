@@ -12,15 +12,21 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
+// Sides are the two ends of a key exchange.
+type sides struct {
+	responder msl.Responder
+	requester msl.Offerer
+}
+
 // onToken are the exchanges that see key bytes, both sides on one token.
-func onToken(t *testing.T, s *hsm.Store) map[string][2]msl.KeyExchange {
+func onToken(t *testing.T, s *hsm.Store) map[string]sides {
 	t.Helper()
 	group, _ := keyx.FindDHGroup("ffdhe2048")
 	dh := &keyx.DiffieHellman{Store: s, Groups: []keyx.DHGroup{group}}
-	all := map[string][2]msl.KeyExchange{"DH": {dh, dh}}
+	all := map[string]sides{"DH": {dh, dh}}
 	for _, m := range []keyx.JOSEMechanism{keyx.JWERSA, keyx.JWEJSRSA, keyx.JWKRSA} {
 		x := &keyx.AsymmetricJOSE{Mechanism: m, Store: s}
-		all[string(m)] = [2]msl.KeyExchange{x, x}
+		all[string(m)] = sides{x, x}
 	}
 	raw, issuer := random(16), random(16)
 	provision := func(label string, a keystore.Algorithm, raw []byte) keystore.Key {
@@ -34,9 +40,9 @@ func onToken(t *testing.T, s *hsm.Store) map[string][2]msl.KeyExchange {
 	wrapping := provision("issuer-wrapping", keystore.AESWrap128, issuer).(keystore.DataWrapper)
 	revealing := provision("issuer-revealing", keystore.AESReveal128, issuer).(keystore.Revealer)
 	for _, form := range []keyx.LadderForm{keyx.JWELadder, keyx.JWKLadder} {
-		x := &keyx.Ladder{Form: form, Store: s, PSK: psk, Wrapping: wrapping, Revealing: revealing, Own: own}
+		x := &keyx.LadderOfferer{Form: form, Store: s, Own: own}
 		t.Cleanup(func() { x.Close() })
-		all[string(form)] = [2]msl.KeyExchange{x, x}
+		all[string(form)] = sides{&keyx.LadderResponder{Form: form, Store: s, PSK: psk, Wrapping: wrapping, Revealing: revealing}, x}
 	}
 	return all
 }
@@ -46,16 +52,16 @@ func onToken(t *testing.T, s *hsm.Store) map[string][2]msl.KeyExchange {
 func TestExchangesOnToken(t *testing.T) {
 	s, _ := newStore(t)
 	ctx := context.Background()
-	for name, sides := range onToken(t, s) {
+	for name, both := range onToken(t, s) {
 		for _, custody := range []msl.Custody{msl.CustodyImported, msl.CustodyShared} {
 			t.Run(name+"/"+custody.String(), func(t *testing.T) {
 				from := msl.Requester{Identity: "client", Custody: custody}
 				for range 3 { // a ladder climbs
-					offer, err := sides[1].Offer(ctx, from)
+					offer, err := both.requester.Offer(ctx, from)
 					if err != nil {
 						t.Fatal(err)
 					}
-					keys, response, err := sides[0].Respond(ctx, from, offer.KeyData())
+					keys, response, err := both.responder.Respond(ctx, from, offer.KeyData())
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -63,7 +69,7 @@ func TestExchangesOnToken(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					resumed, err := sides[1].Resume(ctx, outcome.Keep)
+					resumed, err := both.requester.Resume(ctx, outcome.Keep)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -76,7 +82,7 @@ func TestExchangesOnToken(t *testing.T) {
 					}
 					offer.Close()
 				}
-				if x, ok := sides[1].(*keyx.Ladder); ok {
+				if x, ok := both.requester.(*keyx.LadderOfferer); ok {
 					x.Close()
 				}
 			})

@@ -10,7 +10,7 @@ import (
 )
 
 // An unableExchange cannot finish what it would offer.
-type unableExchange struct{ msl.KeyExchange }
+type unableExchange struct{ msl.Offerer }
 
 func (unableExchange) Offer(context.Context, msl.Requester) (msl.Offer, error) {
 	return nil, msl.Failure(msl.ErrDecryptNotSupported, "exchange", fmt.Errorf("no: %w", errors.ErrUnsupported))
@@ -24,11 +24,11 @@ func TestUnableOffer(t *testing.T) {
 	n.intercept = func(message []byte) []byte { asked++; return message }
 	c := n.pskClient("device")
 	whole := c.KeyExchanges[0]
-	c.KeyExchanges = []msl.KeyExchange{unableExchange{whole}}
+	c.KeyExchanges = []msl.Offerer{unableExchange{whole}}
 	if _, _, err := send(t, c, secret("x")); !errors.Is(err, msl.ErrDecryptNotSupported) || asked != 0 {
 		t.Errorf("%d messages, %v", asked, err)
 	}
-	c.KeyExchanges = []msl.KeyExchange{unableExchange{whole}, whole}
+	c.KeyExchanges = []msl.Offerer{unableExchange{whole}, whole}
 	if _, data, err := send(t, c, secret("x")); err != nil || data != "x" || c.Held().MasterToken == nil {
 		t.Errorf("%q, %v", data, err)
 	}

@@ -1,29 +1,29 @@
 package msl
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// A Client sends messages in a trusted-services network. It is safe for many
-// goroutines, which share its tokens: at most one of their messages at a time
-// asks for new ones. Its fields must not change after the first call of Do.
+// A Client sends messages in a trusted-services network. It is safe for
+// concurrent use; its goroutines share its tokens, and at most one of their
+// messages at a time asks for new ones. Its fields must not change after the
+// first call of Do.
 type Client struct {
-	Entity       EntityScheme   // who we are
+	Local        LocalEntity    // who we are, and how we prove it
 	Peers        []EntityScheme // who may answer
-	KeyExchanges []KeyExchange  // what we offer
+	KeyExchanges []Offerer      // what we offer
 	Transport    Transport
 	State        ClientState // nil keeps the tokens in memory
 	Custody      Custody     // what the key exchanges may see; zero means nothing
 
-	// UserAuth gives the proof of a local user. reason is the answer that
-	// refused an earlier proof, or 0; no data and no error gives up.
+	// UserAuth returns the proof of a local user. reason is the answer that
+	// refused an earlier proof, or 0. Returning no data and no error gives up.
 	UserAuth func(ctx context.Context, user string, reason ResponseCode) (*UserAuthData, error)
 
 	ServiceTokens ServiceTokenKeys
@@ -41,17 +41,17 @@ type Client struct {
 	numbers    *numbers // of the non-replayable messages under way
 }
 
-// A Transport carries one message to the peer and brings the answer. It calls
+// A Transport carries one message to the peer and returns the answer. It calls
 // write once, which may block until the peer reads.
 type Transport interface {
 	RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error)
 }
 
-// A Request is a message to be sent. Of those that are non-replayable, a client
-// has five under way at a time, and none that is more than four ids ahead of
-// another: their ids must not come too late. So one that takes long holds up those
-// after it, and where that lasts five seconds, or five in a row were lost, the next
-// one asks for a new session.
+// A Request is a message to be sent. A client has at most five non-replayable
+// messages under way at a time, with ids at most four apart, since a peer refuses
+// an id that arrives too late. So a slow message delays those after it. If that
+// lasts five seconds, or if five in a row were lost, the next message asks for a
+// new session.
 type Request struct {
 	Encrypted     bool
 	Authenticated bool // integrity-protected
@@ -60,19 +60,36 @@ type Request struct {
 	User          string // local user, or empty
 	Recipient     string // identity of the entity that must answer, or empty for any
 
-	// ServiceTokens go with the data, not with a handshake. One that is bound
-	// to tokens which the client does not hold yet is an error: get them with
-	// an ordinary request first.
+	// ServiceTokens are sent with the data, not with a handshake. It is an error
+	// to bind one to tokens that the client does not hold yet: get those with an
+	// ordinary request first.
 	ServiceTokens []TokenChange
 
-	// Interactive sends what Body gives as it gives it, and not in chunks of 64
-	// KiB: for a channel, whose two directions go on together. It needs tokens
-	// that an ordinary request has brought.
+	// Interactive sends data as soon as Body returns it, and not in chunks of 64
+	// KiB. It is for a channel, whose two directions are used at the same time,
+	// and it needs tokens from an earlier ordinary request.
 	Interactive bool
 
-	// Body opens the application data, once more for each time that the
-	// message has to be sent. Nil means none.
+	// Body opens the application data, again each time that the message has to be
+	// sent. Nil means none.
 	Body func() (io.ReadCloser, error)
+}
+
+// empty reports whether the request has no data.
+func (r *Request) empty() (bool, error) {
+	if r.Body == nil {
+		return true, nil
+	}
+	body, err := r.Body()
+	if err != nil {
+		return false, err
+	}
+	defer body.Close()
+	_, err = io.ReadFull(body, make([]byte, 1))
+	if err == io.EOF {
+		return true, nil
+	}
+	return false, err
 }
 
 // A Response is the answer. Its body must be closed.
@@ -85,88 +102,26 @@ type Response struct {
 	Messages      int    // sent and received for this request
 }
 
-// BytesBody is a request body of the bytes b.
-func BytesBody(b []byte) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
-}
-
-// maxDefaultBody is how much of an unrepeatable body is kept for another try.
-const maxDefaultBody = 1 << 20
-
-// ReaderBody is a request body that can be read only once. Its first max bytes
-// are kept, zero meaning 1 MiB; a message that is longer is not sent again.
-func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
-	if max == 0 {
-		max = maxDefaultBody
-	}
-	kept := &keptBody{r: r, max: max}
-	return kept.open
-}
-
-// A keptBody remembers what was read of r, up to a bound.
-type keptBody struct {
-	max  int
-	lost atomic.Bool // more was read than is kept
-
-	mu   sync.Mutex
-	r    io.Reader
-	kept []byte
-	read int // of r, in all
-}
-
-var errNotKept = errors.New("msl: the request must be sent again, but its body cannot be read twice and is too long to keep")
-
-func (k *keptBody) open() (io.ReadCloser, error) {
-	if k.lost.Load() {
-		return nil, errNotKept
-	}
-	return io.NopCloser(&keptReader{keptBody: k}), nil
-}
-
-// A keptReader reads a keptBody from its beginning. A reader of an earlier try
-// may still be waiting for r: what comes then is kept for the others.
-type keptReader struct {
-	*keptBody
-	at int
-}
-
-func (r *keptReader) Read(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.at < len(r.kept) {
-		n := copy(p, r.kept[r.at:])
-		r.at += n
-		return n, nil
-	}
-	if r.at < r.read {
-		return 0, errNotKept
-	}
-	n, err := r.r.Read(p)
-	r.read += n
-	r.at = r.read
-	if r.read > r.max {
-		r.lost.Store(true)
-		r.kept = nil
-	} else {
-		r.kept = append(r.kept, p[:n]...)
-	}
-	return n, err
-}
-
-// Do sends a request and returns the answer. It does what it takes to get one:
+// Do sends a request and returns the answer. It does whatever that requires:
 // handshakes, key exchange, renewals, and another try after an error that asks
-// for it. The last error answer is a [*PeerError].
+// for one. If the peer refuses, the error is a [*PeerError].
 func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
-	return c.run(ctx, &attempt{client: c, req: req})
+	return c.run(ctx, c.attempt(req))
 }
 
 // Send sends a message that expects no answer, after the handshake that it may
 // need, which is an exchange of its own. It never asks for tokens with the
-// message itself, whatever req says. No error means that the transport took the
-// message, and not that the peer accepted it: a refusal is not read.
+// message itself, whatever req says. A nil error means that the transport took
+// the message, not that the peer accepted it: a refusal is not read.
 func (c *Client) Send(ctx context.Context, req *Request) error {
-	_, err := c.run(ctx, &attempt{client: c, req: req.unanswered(), oneWay: true})
+	a := c.attempt(req.unanswered())
+	a.oneWay = true
+	_, err := c.run(ctx, a)
 	return err
+}
+
+func (c *Client) attempt(req *Request) *attempt {
+	return &attempt{client: c, req: req, network: trustedNetwork{}}
 }
 
 // unanswered is the request without the wish for tokens, which come in answers.
@@ -207,6 +162,11 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 		refused = errors.New("msl: no answer within 12 messages")
 	}
 	return nil, refused
+}
+
+// offers reports whether a key response may be of that scheme.
+func (c *Client) offers(scheme string) bool {
+	return slices.ContainsFunc(c.KeyExchanges, func(x Offerer) bool { return x.Scheme() == scheme && c.Custody.permits(x.Exposes()) })
 }
 
 // Close lets go of the session's keys. Messages in flight keep theirs.
@@ -281,6 +241,16 @@ func (c *Client) serverTime() (now time.Time, known bool) {
 	return c.localTime().Add(c.clockAhead), c.clockKnown
 }
 
+// master is the master token that the client holds, or nil.
+func (c *Client) master() *MasterToken {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tokens == nil {
+		return nil
+	}
+	return c.tokens.master()
+}
+
 // update replaces the tokens by what change makes of them, durably. The keys of
 // a master token that goes are released.
 func (c *Client) update(ctx context.Context, change func(*tokens) *tokens) error {
@@ -316,23 +286,4 @@ func (c *Client) setClock(timestamp int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clockAhead, c.clockKnown = seconds(timestamp).Sub(c.localTime().Truncate(time.Second)), true
-}
-
-// memoryClientState keeps nothing but the counters.
-type memoryClientState struct {
-	mu  sync.Mutex
-	ids map[int64]int64
-}
-
-func (*memoryClientState) Load(context.Context) (ClientRecord, error) { return ClientRecord{}, nil }
-func (*memoryClientState) Save(context.Context, ClientRecord) error   { return nil }
-
-func (m *memoryClientState) NextID(_ context.Context, serial int64) (int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.ids == nil {
-		m.ids = map[int64]int64{}
-	}
-	m.ids[serial] = next(m.ids[serial])
-	return m.ids[serial], nil
 }

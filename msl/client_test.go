@@ -202,7 +202,7 @@ func TestForgottenSession(t *testing.T) {
 	mustSend(t, c, secret("first"), 4)
 	other := softNetwork(t)
 	other.directory["device"] = n.directory["device"]
-	other.server.Entity = n.entity
+	other.server.Local = n.entity
 	n.server = other.server
 	mustSend(t, c, secret("second"), 6)
 }
@@ -227,7 +227,7 @@ func TestRestart(t *testing.T) {
 			var tokens int
 			for i := range 3 {
 				state := must(bolt.OpenClient(path, "test"))
-				again := n.client(c.Entity, c.KeyExchanges...)
+				again := n.client(c.Local, c.KeyExchanges...)
 				again.State = state
 				req := secret("hello")
 				req.NonReplayable = i > 0

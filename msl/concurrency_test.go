@@ -53,7 +53,7 @@ func delay(ctx context.Context, longest time.Duration) {
 
 // An offering exchange counts the offers that are open at the same time.
 type offering struct {
-	msl.KeyExchange
+	msl.Offerer
 	open, most, made *atomic.Int32
 }
 
@@ -63,7 +63,7 @@ type countedOffer struct {
 }
 
 func (o offering) Offer(ctx context.Context, from msl.Requester) (msl.Offer, error) {
-	offer, err := o.KeyExchange.Offer(ctx, from)
+	offer, err := o.Offerer.Offer(ctx, from)
 	if err != nil {
 		return nil, err
 	}

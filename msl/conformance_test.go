@@ -24,7 +24,7 @@ import (
 type conforming struct {
 	*network
 	device   *soft.Store // of all entities
-	entities map[string]msl.EntityScheme
+	entities map[string]msl.LocalEntity
 	psk, set rawKeys // pre-shared keys, of an entity and of a profile
 	jose     keyx.DecryptingPair
 	rsa      keyx.UnwrappingPair
@@ -61,26 +61,26 @@ func (m *conforming) addEntities() {
 	m.directory["rsa"] = &msl.Entity{Identity: "rsa", Scheme: "RSA", KeyID: "k", PublicKey: rsaKey.Public()}
 	m.directory["none"] = &msl.Entity{Identity: "none", Scheme: "NONE"}
 	m.directory["root"] = &msl.Entity{Identity: "root", Scheme: "NONE_SUFFIXED"}
-	m.add(&entityauth.PSKProfile{Peers: m.network.psk})
+	m.add(&entityauth.PSKProfile{KeySets: m.network.psk})
 	m.add(&entityauth.NoneSuffixed{Directory: m.directory})
 	m.add(&entityauth.Provisioned{Assign: func(context.Context) (string, error) { return "assigned", nil }})
 	signer := provisionPair(t, m.device, "rsa", keystore.RSASign2048, rsaKey).(crypto.Signer)
 	rsaCertificate, ecCertificate := m.certify("rsa device", rsaKey.Public(), "ec device", ecKey.Public())
-	m.entities = map[string]msl.EntityScheme{
-		"PSK":           &entityauth.PSK{Identity: "psk", Keys: m.keySet(m.psk)},
-		"PSK_PROFILE":   &entityauth.PSKProfile{KeyID: "set", Profile: "p", Keys: m.keySet(m.set)},
+	m.entities = map[string]msl.LocalEntity{
+		"PSK":           &entityauth.PSKEntity{Identity: "psk", Keys: m.keySet(m.psk)},
+		"PSK_PROFILE":   &entityauth.PSKProfileEntity{KeyID: "set", Profile: "p", Keys: m.keySet(m.set)},
 		"MGK":           m.mgkEntity(),
-		"RSA":           &entityauth.RSA{Identity: "rsa", KeyID: "k", Key: signer},
+		"RSA":           &entityauth.RSAEntity{Identity: "rsa", KeyID: "k", Key: signer},
 		"ECC":           m.eccEntity(keystore.ECDSAP256),
-		"X509 RSA":      &entityauth.X509{Certificate: rsaCertificate, Key: signer},
-		"X509 EC":       &entityauth.X509{Certificate: ecCertificate, Key: provisionPair(t, m.device, "ec", keystore.ECDSAP256, ecKey).(crypto.Signer)},
-		"NONE":          &entityauth.None{Identity: "none"},
-		"NONE_SUFFIXED": &entityauth.NoneSuffixed{Root: "root", Suffix: "1"},
-		"PROVISIONED":   &entityauth.Provisioned{},
+		"X509 RSA":      &entityauth.X509Entity{Certificate: rsaCertificate, Key: signer},
+		"X509 EC":       &entityauth.X509Entity{Certificate: ecCertificate, Key: provisionPair(t, m.device, "ec", keystore.ECDSAP256, ecKey).(crypto.Signer)},
+		"NONE":          &entityauth.NoneEntity{Identity: "none"},
+		"NONE_SUFFIXED": &entityauth.NoneSuffixedEntity{Root: "root", Suffix: "1"},
+		"PROVISIONED":   &entityauth.ProvisionedEntity{},
 	}
-	hidden := m.hiddenEntity(m.entities["NONE"]).(*entityauth.MTProtected)
+	hidden := m.hiddenEntity(m.entities["NONE"]).(*entityauth.MTProtectedEntity)
 	for _, e := range plainEntities {
-		m.entities["MT_PROTECTED "+e.name] = &entityauth.MTProtected{Own: m.entities[e.name], Token: hidden.Token, Keys: hidden.Keys}
+		m.entities["MT_PROTECTED "+e.name] = &entityauth.MTProtectedEntity{Hidden: m.entities[e.name], Token: hidden.Token, Keys: hidden.Keys}
 	}
 }
 
@@ -121,18 +121,18 @@ func (m *conforming) addExchanges() {
 	}
 	s.KeyExchanges = append(s.KeyExchanges, &keyx.DiffieHellman{Store: m.store, Groups: []keyx.DHGroup{recordedGroup()}, AllowSmallGroups: true})
 	for _, form := range []keyx.LadderForm{keyx.JWELadder, keyx.JWKLadder} {
-		s.KeyExchanges = append(s.KeyExchanges, &keyx.Ladder{Form: form, Store: m.store, PSK: m.network.psk})
+		s.KeyExchanges = append(s.KeyExchanges, &keyx.LadderResponder{Form: form, Store: m.store, PSK: m.network.psk})
 	}
 }
 
 // offer is the requester's side of a key exchange. Who has no pre-shared wrapping
 // key asks with somebody else's.
-func (m *conforming) offer(c combination) msl.KeyExchange {
-	raw := func(keydata object) msl.KeyExchange { return rawOffer{c.exchange.scheme, encode(keydata)} }
+func (m *conforming) offer(c combination) msl.Offerer {
+	raw := func(keydata object) msl.Offerer { return rawOffer{c.exchange.scheme, encode(keydata)} }
 	name, last, _ := strings.Cut(c.exchange.name, " ")
-	keys, own := m.psk, m.entities["PSK"].(*entityauth.PSK).Keys
+	keys, own := m.psk, m.entities["PSK"].(*entityauth.PSKEntity).Keys
 	if c.entity.identity == "set-p" {
-		keys, own = m.set, m.entities["PSK_PROFILE"].(*entityauth.PSKProfile).Keys
+		keys, own = m.set, m.entities["PSK_PROFILE"].(*entityauth.PSKProfileEntity).Keys
 	}
 	switch {
 	case last == "unknown" && name == "SYMMETRIC_WRAPPED", last == "SESSION":
@@ -146,7 +146,7 @@ func (m *conforming) offer(c combination) msl.KeyExchange {
 	case name == "AUTHENTICATED_DH":
 		return raw(object{})
 	case name == "SYMMETRIC_WRAPPED":
-		return &keyx.SymmetricWrapped{PSK: &entityauth.PSK{Keys: own}}
+		return &keyx.SymmetricOfferer{Keys: own}
 	case name == "RSA":
 		return &keyx.AsymmetricWrapped{Store: m.device, KeyPair: m.rsa}
 	case name == "DIFFIE_HELLMAN":
@@ -158,7 +158,7 @@ func (m *conforming) offer(c combination) msl.KeyExchange {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return &keyx.Ladder{Form: keyx.LadderForm(name), Store: m.device, Own: revealing.(keystore.Revealer)}
+	return &keyx.LadderOfferer{Form: keyx.LadderForm(name), Store: m.device, Own: revealing.(keystore.Revealer)}
 }
 
 // A rawOffer asks for keys as nobody should.
@@ -168,8 +168,7 @@ type rawOffer struct {
 }
 
 func (o rawOffer) Scheme() string                                          { return o.scheme }
-func (rawOffer) Exposes(msl.Side) msl.Exposure                             { return msl.Exposure{} }
-func (rawOffer) Check([]byte) error                                        { return nil }
+func (rawOffer) Exposes() msl.Exposure                                     { return msl.Exposure{} }
 func (o rawOffer) Offer(context.Context, msl.Requester) (msl.Offer, error) { return o, nil }
 func (o rawOffer) KeyData() []byte                                         { return o.keydata }
 func (rawOffer) Close() error                                              { return nil }
@@ -184,7 +183,7 @@ func (rawOffer) Respond(context.Context, msl.Requester, []byte) (*msl.SessionKey
 }
 
 // requester is a new client of an entity, with one key exchange.
-func (m *conforming) requester(c combination, x msl.KeyExchange) *msl.Client {
+func (m *conforming) requester(c combination, x msl.Offerer) *msl.Client {
 	client := m.client(m.entities[c.entity.name], x)
 	client.Custody = msl.CustodyImported
 	if m.peers != nil {
@@ -198,7 +197,7 @@ func (m *conforming) requester(c combination, x msl.KeyExchange) *msl.Client {
 func (m *conforming) prepared(t *testing.T, c combination) *msl.Client {
 	t.Helper()
 	x := m.offer(c)
-	if ladder, ok := x.(*keyx.Ladder); ok {
+	if ladder, ok := x.(*keyx.LadderOfferer); ok {
 		t.Cleanup(func() { ladder.Close(); ladder.Own.Close() })
 	}
 	if c.climbs() && c.refused() == 0 {
@@ -252,7 +251,7 @@ func TestConformance(t *testing.T) {
 func (m *conforming) checkNothingOpen(t *testing.T) {
 	t.Helper()
 	m.server.Close()
-	for _, e := range m.server.Entities {
+	for _, e := range m.server.Peers {
 		if c, ok := e.(io.Closer); ok {
 			c.Close()
 		}

@@ -14,12 +14,13 @@ type Custody uint8
 
 const (
 	// CustodySealed is the default: session keys are made in a key store and
-	// leave it wrapped alone. A key exchange that would bring them into this
-	// process is treated as one that is not configured.
+	// leave it only wrapped. A key exchange that would bring them into this
+	// process is treated as if it were not configured.
 	CustodySealed Custody = iota
-	// CustodyImported lets key exchanges whose form forces key bytes through
-	// the process have them, for the one exchange: in locked memory that is
-	// overwritten, and afterwards in the key store as in the sealed mode.
+	// CustodyImported also allows key exchanges whose form forces key bytes
+	// through the process. The bytes are there for the one exchange, in locked
+	// memory that is overwritten, and afterwards in the key store as in the
+	// sealed mode.
 	CustodyImported
 	// CustodyShared issues and opens master tokens in the form of the
 	// reference stacks, for a network where they issue and read the same
@@ -81,23 +82,24 @@ func (s Side) String() string {
 // MarshalText writes the name.
 func (s Side) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// An Exposure is what a key exchange declares about one of its sides.
+// An Exposure is what one side of a key exchange declares.
 type Exposure struct {
-	// Bytes: its form forces the bytes of session keys, or of keys that wrap
-	// them, into the memory of the process, whatever the key store.
+	// Bytes is true if the form of the exchange forces the bytes of session keys,
+	// or of keys that wrap them, into the memory of the process, whatever the key
+	// store.
 	Bytes bool
-	// Why tells what forces them, or what keeps them inside.
+	// Why says what forces them there, or what keeps them out.
 	Why string
 }
 
-// permits reports whether the mode allows a side of a key exchange.
+// permits reports whether the mode allows one side of a key exchange.
 func (c Custody) permits(e Exposure) bool { return c != CustodySealed || !e.Bytes }
 
-// permitted are the exchanges that the mode allows on a side.
-func (c Custody) permitted(all []KeyExchange, side Side) []KeyExchange {
-	var some []KeyExchange
+// permitted returns the exchanges of one side that the mode allows.
+func permitted[X interface{ Exposes() Exposure }](c Custody, all []X) []X {
+	var some []X
 	for _, x := range all {
-		if c.permits(x.Exposes(side)) {
+		if c.permits(x.Exposes()) {
 			some = append(some, x)
 		}
 	}
@@ -110,11 +112,11 @@ const (
 	signatureKeySize  = 32
 )
 
-// A RawKeys is the bytes of a pair of session keys, in locked memory. Whoever
-// has one closes it, or gives it to Import.
+// A RawKeys holds the bytes of a pair of session keys in locked memory. Its owner
+// closes it, or passes it to Import.
 type RawKeys struct{ memory *lockedmem.Buffer }
 
-// NewRawKeys makes room for a pair of session keys, of zeros.
+// NewRawKeys returns room for a pair of session keys, filled with zeros.
 func NewRawKeys() *RawKeys {
 	return &RawKeys{lockedmem.New(encryptionKeySize + signatureKeySize)}
 }
@@ -129,11 +131,12 @@ func DrawRawKeys(r io.Reader) (*RawKeys, error) {
 	return k, nil
 }
 
-// Encryption is the 16 bytes of the AES key, in place, and nil after Close.
+// Encryption returns the 16 bytes of the AES key, not a copy, and nil after
+// Close.
 func (k *RawKeys) Encryption() []byte { return k.part(0, encryptionKeySize) }
 
-// Signature is the 32 bytes of the HMAC-SHA256 key, in place, and nil after
-// Close.
+// Signature returns the 32 bytes of the HMAC-SHA256 key, not a copy, and nil
+// after Close.
 func (k *RawKeys) Signature() []byte {
 	return k.part(encryptionKeySize, encryptionKeySize+signatureKeySize)
 }
@@ -149,9 +152,9 @@ func (k *RawKeys) part(from, to int) []byte {
 // Close overwrites the bytes. It may be called more than once.
 func (k *RawKeys) Close() { k.memory.Close() }
 
-// GenerateSessionKeys makes session keys for a key exchange that does not have
-// to see them: in the store, but for the shared mode, whose tokens hold their
-// bytes.
+// GenerateSessionKeys makes session keys for a key exchange that does not have to
+// see them. They are made in the store, except in the shared mode, whose tokens
+// hold their bytes.
 func (c Custody) GenerateSessionKeys(store keystore.Store) (*SessionKeys, error) {
 	if c != CustodyShared {
 		return GenerateSessionKeys(store)
@@ -163,9 +166,9 @@ func (c Custody) GenerateSessionKeys(store keystore.Store) (*SessionKeys, error)
 	return c.Import(store, raw)
 }
 
-// Import makes session keys of bytes that this process has, and takes raw over:
-// it is overwritten on every path, but for the shared mode, where the keys hold
-// it until their token is issued or they are released.
+// Import makes session keys of bytes that this process has. It takes raw over,
+// which is overwritten on every path; in the shared mode that happens only when
+// the token is issued or the keys are released.
 func (c Custody) Import(store keystore.Store, raw *RawKeys) (*SessionKeys, error) {
 	importer, ok := store.(keystore.Importer)
 	if !ok {

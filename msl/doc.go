@@ -16,8 +16,11 @@
 //     and send with a [StreamTransport].
 //   - Where both sides issue tokens, on one connection: a [Conn], and its Request
 //     and Serve methods.
-//   - To say who may talk: an [EntityScheme] of package msl/entityauth, a
-//     [UserScheme] of msl/userauth, a [KeyExchange] of msl/keyx.
+//   - To say who we are: a [LocalEntity] of package msl/entityauth.
+//   - To say who may talk to us: an [EntityScheme] of package msl/entityauth, a
+//     [UserScheme] of msl/userauth.
+//   - To agree on session keys: a [Responder] of package msl/keyx for a server, an
+//     [Offerer] of it for a client.
 //   - To issue and open tokens: an [Issuer].
 //   - To say where the bytes of session keys may be: a [Custody].
 //   - To keep what must survive a restart: package msl/state/bolt, and with a
@@ -55,8 +58,8 @@
 // configured: it is not offered, and a request for it is answered as such unless
 // another exchange does. Imported lets such exchanges be, with the bytes in locked
 // memory for the one exchange. Shared writes and reads master tokens in the form
-// of the reference stacks, with the raw keys in them. Each [KeyExchange] declares
-// what it exposes; package msl/keyx makes a table of that.
+// of the reference stacks, with the raw keys in them. Each [Responder] and [Offerer]
+// declares what it exposes; package msl/keyx makes a table of that.
 //
 // # What it does not protect
 //

@@ -10,8 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A ResponseCode tells a peer what to do about an error. It travels as
-// errorcode.
+// A ResponseCode tells a peer what to do about an error. It is sent as errorcode.
 type ResponseCode int
 
 // The response codes of the protocol.
@@ -48,16 +47,16 @@ type Code int
 
 const internalBase = 100000
 
-// Internal is the number that travels as internalcode.
+// Internal returns the number that is sent as internalcode.
 func (c Code) Internal() int { return internalBase + int(c) }
 
-// Name is the protocol's symbolic name, or empty for an unknown code.
+// Name returns the protocol's symbolic name, or "" for an unknown code.
 func (c Code) Name() string { return codeTable[c].name }
 
-// Text is our description of the code, which is also what a peer is told.
+// Text returns our description of the code, which is also what a peer is told.
 func (c Code) Text() string { return codeTable[c].text }
 
-// Response is the response code that belongs to c.
+// Response returns the response code that belongs to c.
 func (c Code) Response() ResponseCode {
 	if row, ok := codeTable[c]; ok {
 		return row.response
@@ -68,7 +67,7 @@ func (c Code) Response() ResponseCode {
 // Codes lists every code of the protocol, in order.
 func Codes() []Code { return slices.Sorted(maps.Keys(codeTable)) }
 
-// Error tells the number, the name and the meaning.
+// Error returns the number, the name and the meaning.
 func (c Code) Error() string {
 	row, ok := codeTable[c]
 	if !ok {
@@ -77,8 +76,8 @@ func (c Code) Error() string {
 	return fmt.Sprintf("%d %s: %s", int(c), row.name, row.text)
 }
 
-// An Error is a failure of the stack to read, make or accept a message.
-// errors.Is finds both its Code and what caused it.
+// An Error is a failure to read, make or accept a message. errors.Is finds both
+// its Code and its cause.
 type Error struct {
 	Code      Code
 	Op        string // what was being done
@@ -87,22 +86,22 @@ type Error struct {
 }
 
 // A LimitError says that a message of the peer exceeds one of our own [Limits].
-// Nothing else is known to be wrong with it.
+// The message may be valid otherwise.
 type LimitError struct {
 	Limit string // the field of Limits
 }
 
-// Error tells the limit.
+// Error names the limit.
 func (e *LimitError) Error() string {
 	what := map[string]string{"Header": "message header is longer", "Chunk": "payload chunk is longer", "Inflate": "compressed part grows more"}[e.Limit]
 	return "the peer's " + what + " than Limits." + e.Limit + " permits"
 }
 
-// Unwrap returns what any exceeded limit is.
+// Unwrap returns the error that every exceeded limit wraps.
 func (*LimitError) Unwrap() error { return wire.ErrLimit }
 
-// Error tells what was done, the code and the cause. Of a limit of our own it
-// tells no more: that code stands for something worse.
+// Error returns what was done, the code and the cause. For a limit of our own it
+// returns only the limit: the code would suggest something worse.
 func (e *Error) Error() string {
 	if limit := (*LimitError)(nil); errors.As(e.Err, &limit) {
 		return "msl: " + limit.Error()
@@ -127,10 +126,10 @@ func (e *Error) Unwrap() []error {
 }
 
 // Failure returns an [*Error] for a scheme of another package: code, what was
-// being done, and the cause or nil. A cause that is a failure of our own side
-// counts more than the code: it becomes [ErrInternalException], so that nobody's
-// credentials are blamed for an HSM that is down. See [KeyFailure] for what a key
-// store said of keys of our own.
+// being done, and the cause or nil. If the cause is a failure of our own side,
+// the code becomes [ErrInternalException], so that nobody's credentials are
+// blamed for an HSM that is down. Use [KeyFailure] for errors of a key store
+// about our own keys.
 func Failure(code Code, op string, err error) error {
 	if internal(err) {
 		code = ErrInternalException
@@ -148,10 +147,10 @@ func Failure(code Code, op string, err error) error {
 	return &Error{Code: code, Op: op, MessageID: -1, Err: err}
 }
 
-// KeyFailure is [Failure] for an operation with keys of our own: code is what one
-// of the errors in about means, such as [keystore.ErrBadData] where a peer's data
-// was opened. Any other one says nothing of the peer, and is
-// [ErrInternalException]: a key that is missing, weak or of the wrong kind.
+// KeyFailure is [Failure] for an operation with our own keys. The code applies
+// only to the errors in about, such as [keystore.ErrBadData] when a peer's data
+// was opened. Any other error, such as a key that is missing, weak or of the
+// wrong kind, is not the peer's fault and becomes [ErrInternalException].
 func KeyFailure(code Code, op string, err error, about ...error) error {
 	if !isAny(err, about...) {
 		code = ErrInternalException
@@ -254,7 +253,7 @@ type PeerError struct {
 	User      string // for the user, in a language of the request
 }
 
-// Error tells what the peer said.
+// Error returns what the peer said.
 func (e *PeerError) Error() string {
 	s := "msl: peer answered " + e.Response.String()
 	if e.Code >= 0 {

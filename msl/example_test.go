@@ -43,9 +43,9 @@ func (e entities) Entity(_ context.Context, identity string) (*msl.Entity, error
 func newServer(store *soft.Store, known entities) *msl.Server {
 	return &msl.Server{
 		Name:         "server",
-		Entity:       &entityauth.RSA{Identity: "server", KeyID: "1", Key: key[crypto.Signer](store, "identity", keystore.RSASign2048)},
-		Entities:     []msl.EntityScheme{&entityauth.RSA{Directory: known}, &entityauth.None{Directory: known}},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
+		Local:        &entityauth.RSAEntity{Identity: "server", KeyID: "1", Key: key[crypto.Signer](store, "identity", keystore.RSASign2048)},
+		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: known}, &entityauth.None{Directory: known}},
+		KeyExchanges: []msl.Responder{&keyx.AsymmetricWrapped{Store: store}},
 		Issuer: &msl.Issuer{Name: "server", Store: store, Keys: []msl.IssuerKeys{{
 			Version:    1,
 			Encryption: key[keystore.Cipher](store, "issuer-encryption", keystore.AES128CBC),
@@ -59,9 +59,9 @@ func newServer(store *soft.Store, known entities) *msl.Server {
 // key alone.
 func newClient(store *soft.Store, identity crypto.Signer, server crypto.PublicKey) *msl.Client {
 	return &msl.Client{
-		Entity:       &entityauth.RSA{Identity: "device", KeyID: "1", Key: identity},
+		Local:        &entityauth.RSAEntity{Identity: "device", KeyID: "1", Key: identity},
 		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: entities{"server": rsaEntity("server", server)}}},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
+		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: store}},
 	}
 }
 
@@ -84,7 +84,7 @@ func Example() {
 	}})
 	defer web.Close()
 
-	client := newClient(device, own, server.Entity.(*entityauth.RSA).Key.Public())
+	client := newClient(device, own, server.Local.(*entityauth.RSAEntity).Key.Public())
 	client.Transport = &mslhttp.Transport{URL: web.URL}
 	defer client.Close()
 	for range 2 {
@@ -108,16 +108,16 @@ func Example() {
 func Example_peerToPeer() {
 	oneKeys, twoKeys := soft.New(), soft.New()
 	one, two := newServer(oneKeys, entities{}), newServer(twoKeys, entities{})
-	one.Name, one.Entity.(*entityauth.RSA).Identity = "one", "one"
-	two.Name, two.Entity.(*entityauth.RSA).Identity = "two", "two"
+	one.Name, one.Local.(*entityauth.RSAEntity).Identity = "one", "one"
+	two.Name, two.Local.(*entityauth.RSAEntity).Identity = "two", "two"
 	know := func(us, peer *msl.Server) { // who the other side is
-		signer := peer.Entity.(*entityauth.RSA).Key
-		us.Entities = []msl.EntityScheme{&entityauth.RSA{Directory: entities{peer.Name: rsaEntity(peer.Name, signer.Public())}}}
+		signer := peer.Local.(*entityauth.RSAEntity).Key
+		us.Peers = []msl.EntityScheme{&entityauth.RSA{Directory: entities{peer.Name: rsaEntity(peer.Name, signer.Public())}}}
 	}
 	know(one, two)
 	know(two, one)
 	holder := func(s *msl.Server, store *soft.Store) *msl.Client { // of the tokens that the other side issues
-		return &msl.Client{Entity: s.Entity, KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}}}
+		return &msl.Client{Local: s.Local, KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: store}}}
 	}
 	a, b := net.Pipe()
 	go func() {

@@ -35,7 +35,7 @@ func rewrite[T any](b []byte, parse func(wire.Object) (T, error), write func(T) 
 func RewriteHeader(b []byte, s *Server, mt *MasterToken, peerToPeer bool) error {
 	s.init()
 	rules := headerRules{token: mt, encrypted: true, tokens: 64, serviceTokens: s.ServiceTokens, peerServices: s.ServiceTokens,
-		users: s.Users, exchanges: s.exchanges, peerToPeer: peerToPeer, openUser: parseUserIDToken}
+		users: s.Users, exchanges: s.exchanges, delivers: s.delivers, peerToPeer: peerToPeer, openUser: parseUserIDToken}
 	return rewrite(b, func(o wire.Object) (header, error) {
 		h, err := parseHeader(o, rules)
 		h.unanswerable = nil // what is not answered is not written

@@ -90,13 +90,14 @@ func (c *Client) Answer(ctx context.Context, req *Request, sent int64, r io.Read
 	if err := c.load(ctx); err != nil {
 		return nil, err
 	}
-	a := attempt{client: c, req: req, messageID: sent}
+	a := c.attempt(req)
+	a.messageID = sent
 	var err error
 	if a.tokens, _, _, err = c.snapshot(); err != nil {
 		return nil, err
 	}
 	defer func() { a.finish(nil) }()
-	local, err := c.Entity.Local(ctx)
+	local, err := c.Local.Credentials(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -174,12 +175,12 @@ func (c *Capabilities) Encode() []byte {
 
 // ReadHeader parses the inside of a header, ReadError that of an error and
 // ReadChunk that of a payload chunk.
-func ReadHeader(b []byte, users []UserScheme, exchanges []KeyExchange) (id int64, err error) {
+func ReadHeader(b []byte, users []UserScheme, exchanges []Responder) (id int64, err error) {
 	o, err := wire.Parse(b, wire.Limits{})
 	if err != nil {
 		return -1, err
 	}
-	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, tokens: 64, openUser: parseUserIDToken})
+	h, err := parseHeader(o, headerRules{encrypted: true, users: users, exchanges: exchanges, tokens: 64, delivers: func(string) bool { return true }, openUser: parseUserIDToken})
 	return h.messageID, err
 }
 
@@ -217,7 +218,7 @@ func IsSignatureError(err error) bool { return err == errSignature }
 // Remembered is how many sessions the server keeps.
 func (s *Server) Remembered() int {
 	s.init()
-	return s.sessions.Len()
+	return s.sessions.cache.Len()
 }
 
 // ClockAhead is how far the client believes the server's clock to be ahead.

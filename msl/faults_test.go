@@ -117,7 +117,7 @@ func (b *faultBench) restart() {
 	b.server.Close()
 	b.psk.Close()
 	old := b.server
-	b.server = &msl.Server{Name: old.Name, Entity: old.Entity, Entities: old.Entities, Users: old.Users, KeyExchanges: old.KeyExchanges,
+	b.server = &msl.Server{Name: old.Name, Local: old.Local, Peers: old.Peers, Users: old.Users, KeyExchanges: old.KeyExchanges,
 		Issuer: old.Issuer, State: old.State, Directory: old.Directory, ServiceTokens: old.ServiceTokens, Capabilities: old.Capabilities,
 		Limits: old.Limits, Log: old.Log}
 	b.t.Cleanup(func() { b.server.Close() })

@@ -248,7 +248,7 @@ func FuzzAuthData(f *testing.F) {
 	r := newRecorded(f)
 	user := &userauth.EmailPassword{Verify: verifyPassword}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, s := range r.server.Entities {
+		for _, s := range r.server.Peers {
 			sender, release, err := s.Open(context.Background(), b)
 			if hasCode(t, err); err != nil {
 				continue

@@ -1,35 +1,199 @@
 package msl
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
 
-// message is what the application sees.
-func (in *incoming) message() *Message {
-	m := &Message{
-		Identity: in.sender.Identity, Scheme: in.scheme, User: in.user,
-		Encrypted: in.sender.Encrypted, Authenticated: in.sender.Authenticated,
-		NonReplayable: in.nonReplayableID != absent,
-		MessageID:     in.messageID, ServiceTokens: in.serviceTokens, Body: in.body,
-	}
-	if in.timestamp != absent {
-		m.Timestamp = seconds(in.timestamp)
-	}
-	if in.capabilities != nil {
-		m.Languages = in.capabilities.Languages
-	}
-	return m
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// An incoming is a message whose header was verified and read.
+type incoming struct {
+	header
+	err     *PeerError // the message is an error
+	sender  Sender
+	scheme  string       // the sender's entity scheme, or
+	token   *MasterToken // the master token it used
+	session *Session     // of the token
+	user    string       // that the message authenticates, or empty
+	body    *payloadReader
+	account *account // of what it occupies; nil counts nothing
+	limits  Limits
+	release func() // of the sender's keys
 }
 
-// applicationError gives an application's rejection its code.
-func (in *incoming) applicationError(err error) error {
-	switch {
-	case errors.Is(err, ErrRejectEntity) && in.token != nil:
-		err = fail(ErrMasterTokenRejectedByApp, "handle message", err)
-	case errors.Is(err, ErrRejectEntity):
-		err = fail(ErrEntityRejectedByApp, "handle message", err)
-	case errors.Is(err, ErrRejectUser) && in.userIDToken != nil:
-		err = fail(ErrUserIDTokenRejectedByApp, "handle message", err)
-	case errors.Is(err, ErrRejectUser):
-		err = fail(ErrUserRejectedByApp, "handle message", err)
+// A receiver is the side that reads a message.
+type receiver struct {
+	entities []EntityScheme
+	rules    headerRules
+	limits   Limits
+	account  *account // of the message; nil counts nothing
+	tokens   tokenReader
+}
+
+// A tokenReader is the side that knows the tokens of a message: who issued them, or who
+// holds them.
+type tokenReader interface {
+	// findSession finds the session of a master token, or parses the token. It is
+	// asked while a header's outside is read.
+	findSession(wire.Object) (*Session, *MasterToken, error)
+	// openSession makes the session of a token that findSession only parsed.
+	openSession(*MasterToken) (*Session, error)
+	// openUser reads a user ID token of the message.
+	openUser(*incoming, wire.Object) (*UserIDToken, error)
+	// used is told the session of a token that a message has used.
+	used(*MasterToken, *Session)
+}
+
+// receive reads the header of a message, with the checks of the protocol up to
+// those on its meaning. An incoming that comes back with an error says who sent
+// it, as far as that is proven; its release must be called.
+func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
+	o, err := decoder.First()
+	return r.read(ctx, o, err, decoder)
+}
+
+// read goes on with the first object of a message, or why there is none.
+func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
+	in := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, release: func() {}}
+	if err == io.EOF {
+		return in, fail(ErrMSLParseError, "read message", fmt.Errorf("%w: %w", ErrNotMessage, io.EOF))
 	}
-	return withID(err, in.messageID)
+	if err != nil {
+		return in, notMessage(streamError(err, "Header"), cutOff(err) || errors.Is(err, wire.ErrSyntax))
+	}
+	if err := in.account.hold(ctx, aHeader, len(o.Raw())); err != nil {
+		return in, streamError(err, "Header")
+	}
+	env, err := parseEnvelope(o, r.entities, func(token wire.Object) (err error) {
+		in.session, in.token, err = r.tokens.findSession(token)
+		if in.session != nil {
+			in.release = in.session.Release
+		}
+		return err
+	})
+	if err != nil {
+		return in, notMessage(err, !o.Has("headerdata") && !o.Has("errordata"))
+	}
+	if err := r.identify(ctx, in, env); err != nil {
+		return in, err
+	}
+	inside, err := r.open(ctx, in, env)
+	if err != nil {
+		return in, err
+	}
+	if env.isError {
+		in.err, in.timestamp, err = parseError(inside, in.sender.Identity)
+		return in, err
+	}
+	in.header, err = parseHeader(inside, r.rulesFor(in))
+	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, message: in, reading: ctx}
+	return in, err
+}
+
+// open verifies and decrypts the header, and notes what that proves of its sender.
+func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.Object, error) {
+	inside, err := env.open(in.sender)
+	if err != nil {
+		in.sender.Authenticated = false // it proved nothing
+		return inside, err
+	}
+	switch {
+	case env.entity == nil:
+		r.tokens.used(in.token, in.session)
+	case in.sender.Proven != nil:
+		in.sender.Proven()
+	}
+	if in.sender.Authenticated {
+		if err := r.account.prove(ctx, in.sender.Identity); err != nil {
+			return inside, streamError(err, "Header")
+		}
+	}
+	return inside, nil
+}
+
+// rulesFor are the rules for the header of a message whose sender is known.
+func (r *receiver) rulesFor(in *incoming) headerRules {
+	rules := r.rules
+	rules.token, rules.encrypted = in.token, in.sender.Encrypted
+	rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.tokens.openUser(in, o) }
+	return rules
+}
+
+// inflation bounds a part of the message that was compressed.
+func (in *incoming) inflation(ctx context.Context, what occupant) wire.Inflation {
+	bounds := in.limits.inflation()
+	bounds.Hold = func(size int) error { return in.account.hold(ctx, what, size) }
+	return bounds
+}
+
+// inflateTokens decompresses the service tokens of a message that is not refused, all
+// of them to no more than one chunk may have.
+func (in *incoming) inflateTokens(ctx context.Context) error {
+	if len(in.serviceTokens)+len(in.peer.services) == 0 {
+		return nil
+	}
+	used := 0
+	bounds := in.limits.inflation()
+	bounds.Hold = func(size int) error { return in.account.hold(ctx, someTokens, used+size) }
+	for _, t := range slices.Concat(in.serviceTokens, in.peer.services) {
+		if err := t.inflate(bounds); err != nil {
+			return err
+		}
+		used += len(t.Data)
+		bounds.Most = max(in.limits.Chunk-used, 1)
+	}
+	return nil
+}
+
+// ErrNotMessage says that the data is not an MSL message at all, or breaks off in
+// the header.
+var ErrNotMessage = errors.New("not an MSL message")
+
+// notMessage adds that to an error, where it is so.
+func notMessage(err error, so bool) error {
+	if !so {
+		return err
+	}
+	return fail(codeOf(err), "read message", fmt.Errorf("%w: %w", ErrNotMessage, err))
+}
+
+// identify finds who sent the message, and what opens it.
+func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (err error) {
+	if env.entity == nil {
+		if in.session == nil {
+			if in.session, err = r.tokens.openSession(in.token); err != nil {
+				return err
+			}
+			in.release = in.session.Release
+		}
+		in.sender = Sender{Identity: in.session.Identity, Opener: in.session.key(), Encrypted: true, Authenticated: true}
+		return nil
+	}
+	in.scheme = env.entity.scheme
+	sender, release, err := env.scheme.Open(ctx, env.entity.data)
+	if err != nil {
+		return err
+	}
+	in.sender, in.release = sender, release
+	return nil
+}
+
+// inferHandshake recognises the handshake of a peer that does not mark it: a
+// renewable message with key requests whose only chunk is empty. What is wrong
+// with the chunk the application sees; that we cannot open it is an error.
+func (in *incoming) inferHandshake() error {
+	if in.handshake || !in.renewable || len(in.keyRequests) == 0 {
+		return nil
+	}
+	if in.body.err = in.body.next(); in.body.err == nil {
+		in.handshake = in.body.done.Load() && in.body.empty()
+	}
+	if internal(in.body.err) {
+		return in.body.err
+	}
+	return nil
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// An Inspector explains messages and tokens to a person. With keys at hand it
-// verifies and decrypts; without, it shows what everybody can see. It checks
-// no rule of the protocol beyond the form.
+// An Inspector explains messages and tokens to a person. With keys it verifies
+// and decrypts; without, it shows what everybody can see. It checks only the form
+// of a message, and no other rule of the protocol.
 type Inspector struct {
 	Issuer        *Issuer        // opens tokens; nil without its keys
-	Entities      []EntityScheme // open messages; nil without their keys
+	Senders       []EntityScheme // open messages; nil without their keys
 	ServiceTokens ServiceTokenKeys
 	// Secrets shows passwords and keys that are found inside.
 	Secrets bool
@@ -30,9 +30,9 @@ type Part struct {
 	Parts []Part `json:"parts,omitempty"`
 }
 
-// Inspect explains every object of r: messages, or tokens, or ciphertext
-// envelopes, one after the other. What cannot be read ends it with an error,
-// and the parts up to there.
+// Inspect explains every object of r, one after the other: messages, tokens or
+// ciphertext envelopes. If one cannot be read, it returns the parts up to there
+// and an error.
 func (i *Inspector) Inspect(ctx context.Context, r io.Reader) ([]Part, error) {
 	var parts []Part
 	var opened []func()
@@ -109,7 +109,7 @@ func (m *inspected) entity(ctx context.Context, o wire.Object) Opener {
 	if data.scheme == "NONE" {
 		return Null{}
 	}
-	for _, s := range m.Entities {
+	for _, s := range m.Senders {
 		if s.Scheme() != data.scheme {
 			continue
 		}
@@ -123,10 +123,10 @@ func (m *inspected) entity(ctx context.Context, o wire.Object) Opener {
 
 // protected explains a part that is encrypted and signed.
 func (m *inspected) protected(o wire.Object, name string) []Part {
-	f := fields{o: o}
-	data, signature := f.bytes(name), f.bytes("signature")
-	if f.err != nil {
-		return []Part{{Name: name, Note: "unreadable: " + f.err.Error()}}
+	f := wire.FieldsOf(o)
+	data, signature := f.Bytes(name), f.Bytes("signature")
+	if f.Err() != nil {
+		return []Part{{Name: name, Note: "unreadable: " + f.Err().Error()}}
 	}
 	verdict := Part{Name: "signature", Value: signatureEnvelope(signature), Note: verdict(m.opener, data, signature)}
 	plaintext := data

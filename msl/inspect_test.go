@@ -26,7 +26,7 @@ func inspector(t *testing.T) *msl.Inspector {
 	own := directory{"server1": {Identity: "server1", Scheme: "RSA", KeyID: "rsakeyid1", PublicKey: publicKey(t, "server1_rsa2048")}}
 	return &msl.Inspector{
 		Issuer: r.server.Issuer, ServiceTokens: r.server.ServiceTokens,
-		Entities: append(r.server.Entities, &entityauth.RSA{Directory: own}),
+		Senders: append(r.server.Peers, &entityauth.RSA{Directory: own}),
 	}
 }
 

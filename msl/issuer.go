@@ -13,8 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// IssuerKeys protect the tokens of one version of an issuer. All services of
-// one network share them, and nobody else has them.
+// IssuerKeys protect the tokens that one version of an issuer issues. All
+// services of one network share them, and nobody else has them.
 type IssuerKeys struct {
 	Version    uint32
 	Encryption keystore.Cipher
@@ -22,19 +22,19 @@ type IssuerKeys struct {
 }
 
 // An Issuer makes master tokens and user ID tokens and opens its own. Master
-// tokens are sealed (see the package documentation): the session keys in them
-// are for Store alone. Only for session keys that were made for [CustodyShared]
-// it writes tokens in the form of the reference stacks.
+// tokens are sealed (see the package documentation): only Store can use the
+// session keys in them. Tokens in the form of the reference stacks are written
+// only for session keys that were made for [CustodyShared].
 type Issuer struct {
 	Name  string         // told in the tokens' envelopes, never compared
 	Store keystore.Store // where session keys live
 	Keys  []IssuerKeys   // newest first: the first one issues, each one opens
 
 	// Shared opens master tokens in the form of the reference stacks too, whose
-	// session keys pass through the memory of this process. Store must be a
-	// keystore.Importer then. Set it where a server's custody is
-	// [CustodyShared], since its schemes open tokens too; alone it serves to
-	// leave that mode: such tokens are still read, and sealed ones issued.
+	// session keys pass through the memory of this process. Store must then be a
+	// keystore.Importer. Set it if a server's custody is [CustodyShared], since
+	// its schemes open tokens, too. Set it without that custody to leave the
+	// mode: such tokens are still read, and sealed ones are issued.
 	Shared bool
 
 	RenewAfter     time.Duration // of a master token; zero means one hour
@@ -42,9 +42,9 @@ type Issuer struct {
 	UserRenewAfter time.Duration // of a user ID token; zero means one hour
 	UserLifetime   time.Duration // of a user ID token; zero means 30 days
 
-	// RenewExpired is how long after its expiration a master token is still
-	// renewed; later its holder authenticates itself anew. Zero means as long
-	// as a user ID token lives.
+	// RenewExpired is how long after its expiration a master token can still be
+	// renewed; after that its holder has to authenticate itself again. Zero means
+	// the lifetime of a user ID token.
 	RenewExpired time.Duration
 
 	Time func() time.Time // nil means time.Now
@@ -66,9 +66,9 @@ func (k IssuerKeys) symmetric(name string, r io.Reader) SymmetricKey {
 }
 
 // Issue makes a new master token for identity, or the renewal of old with the
-// given sequence number. It seals keys, which is their last way out of the
-// store, or writes down the bytes that keys of [CustodyShared] hold, and
-// overwrites them. The keys are the session's afterwards, on success.
+// given sequence number. It seals keys, after which they cannot leave the store
+// in any other way; for [CustodyShared] it writes the bytes that they hold into
+// the token, and overwrites them. On success the session owns the keys.
 func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *SessionKeys) (*Session, error) {
 	now := i.now()
 	t := &MasterToken{
@@ -89,8 +89,9 @@ func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *Sess
 	return s, i.write(s)
 }
 
-// Issued returns when a master token was issued, to the second, as it follows from
-// its times: the earlier of two answers where the settings were others then.
+// Issued returns when a master token was issued, to the second. It is computed
+// from the times in the token; if the issuer's settings have changed since, it is
+// the earlier of the two possible times.
 func (i *Issuer) Issued(t *MasterToken) time.Time {
 	return earlier(t.Expiration.Add(-i.lifetime()), t.RenewalWindow.Add(-orDefault(i.RenewAfter, time.Hour)))
 }
@@ -115,7 +116,7 @@ func (i *Issuer) expiration() time.Time { return i.now().Add(i.lifetime() + time
 func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime, 30*24*time.Hour) }
 
 // AcceptedFor returns for how long after its issue a master token may be renewed,
-// its lifetime included. Then it ends for good.
+// its lifetime included.
 func (i *Issuer) AcceptedFor() time.Duration { return i.lifetime() + i.renewExpired() }
 
 // acceptedUntil is when a master token ends for good.
@@ -244,15 +245,17 @@ func (i *Issuer) open(t *MasterToken, shared bool) (*Session, error) {
 
 // openSession makes a session of decrypted sessiondata.
 func (i *Issuer) openSession(t *MasterToken, o wire.Object, shared bool) (*Session, error) {
-	f := fields{o: o}
+	f := wire.FieldsOf(o)
 	s := &Session{
 		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
 			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
-		Identity: f.string("identity"),
+		Identity: f.String("identity"),
 	}
-	f.optional("issuerdata", func(name string) { s.IssuerData = append([]byte(nil), f.object(name).Raw()...) })
-	if f.err != nil {
-		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.err)
+	if f.Has("issuerdata") {
+		s.IssuerData = append([]byte(nil), f.Object("issuerdata").Raw()...)
+	}
+	if f.Err() != nil {
+		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.Err())
 	}
 	var err error
 	if o.Has("sealed") {
@@ -264,11 +267,11 @@ func (i *Issuer) openSession(t *MasterToken, o wire.Object, shared bool) (*Sessi
 }
 
 func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*SessionKeys, error) {
-	f := fields{o: o}
-	form := f.int("sealed")
-	encryption, signature := f.bytes("sealedencryptionkey"), f.bytes("sealedsignaturekey")
-	if f.err != nil || form != sealedForm {
-		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.err)
+	f := wire.FieldsOf(o)
+	form := f.Int("sealed")
+	encryption, signature := f.Bytes("sealedencryptionkey"), f.Bytes("sealedsignaturekey")
+	if f.Err() != nil || form != sealedForm {
+		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.Err())
 	}
 	keys, err := UnwrapSessionKeys(encryption, signature, func(a keystore.Algorithm, blob []byte) (keystore.Key, error) {
 		role := roleEncrypt
@@ -320,74 +323,6 @@ func hint(data []byte) string {
 		return ""
 	}
 	return e.keyID
-}
-
-// IssueUser makes a user ID token for user, bound to mt: a new one, or the
-// renewal of old with its serial number.
-func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*UserIDToken, error) {
-	now := i.now()
-	t := &UserIDToken{
-		RenewalWindow: now.Add(orDefault(i.UserRenewAfter, time.Hour)).Truncate(time.Second),
-		Expiration:    now.Add(i.userLifetime()).Truncate(time.Second),
-		MasterToken:   mt.SerialNumber,
-	}
-	key, err := i.newest()
-	if err != nil {
-		return nil, err
-	}
-	if old != nil {
-		t.SerialNumber = old.SerialNumber
-	} else if t.SerialNumber, err = randomNumber(i.Rand); err != nil {
-		return nil, err
-	}
-	e := wire.NewEncoder(64 + len(user))
-	e.Begin()
-	e.String("identity", user)
-	e.End()
-	if t.data, err = key.Encrypt(e.Encoded()); err != nil {
-		return nil, err
-	}
-	e = wire.NewEncoder(128 + len(t.data)*4/3)
-	e.Begin()
-	e.Int("renewalwindow", t.RenewalWindow.Unix())
-	e.Int("expiration", t.Expiration.Unix())
-	e.Int("mtserialnumber", t.MasterToken)
-	e.Int("serialnumber", t.SerialNumber)
-	e.Bytes("userdata", t.data)
-	e.End()
-	t.sealed, err = signToken(key, e.Encoded())
-	return t, err
-}
-
-// OpenUser verifies a user ID token and returns the user it names. One that was
-// not issued here is [ErrUserIDTokenNotDecrypted].
-func (i *Issuer) OpenUser(t *UserIDToken) (string, error) {
-	const op = "open user id token"
-	key, err := i.verify(t.sealed, t.data)
-	if err == errSignature {
-		return "", fail(ErrUserIDTokenNotDecrypted, op, nil)
-	}
-	if err != nil {
-		return "", err
-	}
-	content, err := decryptOwn(key, t.data)
-	if err != nil {
-		return "", err
-	}
-	o, err := wire.Parse(content, wire.Limits{})
-	if err != nil {
-		return "", fail(ErrUserIDTokenUserDataParseError, op, err)
-	}
-	f := fields{o: o}
-	user := f.string("identity")
-	f.optional("issuerdata", func(name string) { f.object(name) })
-	if f.err != nil {
-		return "", fail(ErrUserIDTokenUserDataParseError, op, f.err)
-	}
-	if user == "" {
-		return "", fail(ErrUserIDTokenIdentityInvalid, op, nil)
-	}
-	return user, nil
 }
 
 // randomNumber draws an identifier: a message id or a serial number, below 2^53.

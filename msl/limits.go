@@ -6,7 +6,7 @@ import "github.com/msl-hsm/msl-hsm/msl/internal/wire"
 // together (MSL wiki, "Messages").
 const maxMessages = 12
 
-// Limits bound what one message may cost. A zero field means its default.
+// Limits bound the cost of one message. A zero field means its default.
 type Limits struct {
 	Header           int // bytes of a header object; default 1 MiB
 	Chunk            int // bytes of a payload chunk object; default 16 MiB, of a client 64 MiB
@@ -19,10 +19,11 @@ type Limits struct {
 	ErrorsPerSource  int // and for each source, or each entity that proved itself; default 20
 	PasswordsAtATime int // users authenticated at once; default 4
 
-	// What the messages of all that talk to a server may occupy together, in bytes of
-	// memory: at most half of it for one source or entity, but never less than what one
-	// message may occupy, which is 195 MiB by the defaults above. What a [Conn] carries
-	// is not counted: there, each message has the limits of its size.
+	// Unproven and Proven bound the memory, in bytes, of all messages of a server
+	// together. One source or entity may have at most half of it, but always as
+	// much as one message may occupy, which is 195 MiB with the defaults above.
+	// Messages of a [Conn] are not counted: there, only the size of each message
+	// is limited.
 	Unproven int64 // of senders that proved nothing, or not yet; default 128 MiB, and so 195 MiB
 	Proven   int64 // of those that proved who they are; default 512 MiB
 }
@@ -64,7 +65,7 @@ func (l Limits) forClient() Limits {
 // inflation bounds a compressed part that nobody else counts.
 func (l Limits) inflation() wire.Inflation { return wire.Inflation{Ratio: l.Inflate, Most: l.Chunk} }
 
-// Effective is the limits of a server as they apply, with the defaults.
+// Effective returns the limits of a server with the defaults filled in.
 func (l Limits) Effective() Limits { return l.withDefaults() }
 
 func (l Limits) wire() wire.Limits {

@@ -30,7 +30,7 @@ type network struct {
 	directory directory
 	handler   msl.Handler
 	serverKey crypto.PublicKey
-	entity    msl.EntityScheme // the server's own
+	entity    msl.LocalEntity // the server's own
 	now       time.Time
 	intercept func(message []byte) []byte // may change what reaches the server
 }
@@ -88,19 +88,19 @@ func newNetwork(t testing.TB, store keystore.Store) *network {
 	admin := store.(keystore.Admin)
 	signer := provision(t, admin, "server", keystore.RSASign2048).(crypto.Signer)
 	n.serverKey = signer.Public()
-	n.entity = &entityauth.RSA{Identity: "server", KeyID: "server-key", Key: signer}
+	n.entity = &entityauth.RSAEntity{Identity: "server", KeyID: "server-key", Key: signer}
 	n.psk = &entityauth.PSK{Directory: n.directory, Store: store}
 	n.server = &msl.Server{
-		Name:     "server",
-		Entity:   n.entity,
-		Entities: []msl.EntityScheme{n.psk, &entityauth.RSA{Directory: n.directory}, &entityauth.None{Directory: n.directory}},
+		Name:  "server",
+		Local: n.entity,
+		Peers: []msl.EntityScheme{n.psk, &entityauth.RSA{Directory: n.directory}, &entityauth.None{Directory: n.directory}},
 		Users: []msl.UserScheme{&userauth.EmailPassword{Verify: func(_ context.Context, email string, password []byte) (string, error) {
 			if email != "user@example.com" || string(password) != "secret" {
 				return "", msl.ErrEmailPasswordIncorrect
 			}
 			return email, nil
 		}}},
-		KeyExchanges: []msl.KeyExchange{&keyx.SymmetricWrapped{Store: store, PSK: n.psk}, &keyx.AsymmetricWrapped{Store: store}},
+		KeyExchanges: []msl.Responder{&keyx.SymmetricResponder{Store: store, PSK: n.psk}, &keyx.AsymmetricWrapped{Store: store}},
 		Issuer: &msl.Issuer{
 			Name: "issuer", Store: store, Time: n.clock,
 			Keys: []msl.IssuerKeys{{
@@ -144,9 +144,9 @@ func (n *network) RoundTrip(ctx context.Context, write func(io.Writer) error) (i
 }
 
 // client makes a client of entity, whose keys are in a store of its own.
-func (n *network) client(entity msl.EntityScheme, exchanges ...msl.KeyExchange) *msl.Client {
+func (n *network) client(entity msl.LocalEntity, exchanges ...msl.Offerer) *msl.Client {
 	c := &msl.Client{
-		Entity: entity, KeyExchanges: exchanges, Transport: n, Time: n.clock,
+		Local: entity, KeyExchanges: exchanges, Transport: n, Time: n.clock,
 		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: directory{"server": {Identity: "server", Scheme: "RSA", KeyID: "server-key", PublicKey: n.serverKey}}}},
 		Capabilities: &msl.Capabilities{Compression: []string{"GZIP", "LZW"}, Languages: []string{"en"}},
 		UserAuth: func(_ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
@@ -162,7 +162,7 @@ func (n *network) client(entity msl.EntityScheme, exchanges ...msl.KeyExchange) 
 
 // pskEntity registers an entity with new pre-shared keys and returns its own
 // side of them.
-func (n *network) pskEntity(identity string) *entityauth.PSK {
+func (n *network) pskEntity(identity string) *entityauth.PSKEntity {
 	n.t.Helper()
 	raw := map[string][]byte{msl.PSKEncryption: random(16), msl.PSKMAC: random(32), msl.PSKWrapping: random(16)}
 	algorithms := map[string]keystore.Algorithm{msl.PSKEncryption: keystore.AES128CBC, msl.PSKMAC: keystore.HMACSHA256, msl.PSKWrapping: keystore.AESWrap128}
@@ -190,13 +190,13 @@ func (n *network) pskEntity(identity string) *entityauth.PSK {
 	}
 	keys := entityauth.NewKeySet(own(msl.PSKEncryption, keystore.AES128CBC).(keystore.Cipher),
 		own(msl.PSKMAC, keystore.HMACSHA256).(keystore.MAC), own(msl.PSKWrapping, keystore.AESUnwrap128))
-	return &entityauth.PSK{Identity: identity, Keys: keys}
+	return &entityauth.PSKEntity{Identity: identity, Keys: keys}
 }
 
 func (n *network) pskClient(identity string) *msl.Client {
 	n.t.Helper()
 	psk := n.pskEntity(identity)
-	return n.client(psk, &keyx.SymmetricWrapped{PSK: psk})
+	return n.client(psk, &keyx.SymmetricOfferer{Keys: psk.Keys})
 }
 
 func (n *network) rsaClient(identity string) *msl.Client {
@@ -205,14 +205,14 @@ func (n *network) rsaClient(identity string) *msl.Client {
 	n.t.Cleanup(func() { device.Close() })
 	key := provision(n.t, device, "identity", keystore.RSASign2048).(crypto.Signer)
 	n.directory[identity] = &msl.Entity{Identity: identity, Scheme: "RSA", KeyID: identity + "-key", PublicKey: key.Public().(*rsa.PublicKey)}
-	return n.client(&entityauth.RSA{Identity: identity, KeyID: identity + "-key", Key: key}, &keyx.AsymmetricWrapped{Store: device})
+	return n.client(&entityauth.RSAEntity{Identity: identity, KeyID: identity + "-key", Key: key}, &keyx.AsymmetricWrapped{Store: device})
 }
 
 func (n *network) noneClient(identity string) *msl.Client {
 	n.directory[identity] = &msl.Entity{Identity: identity, Scheme: "NONE"}
 	device := soft.New()
 	n.t.Cleanup(func() { device.Close() })
-	return n.client(&entityauth.None{Identity: identity}, &keyx.AsymmetricWrapped{Store: device})
+	return n.client(&entityauth.NoneEntity{Identity: identity}, &keyx.AsymmetricWrapped{Store: device})
 }
 
 // send does a request and returns the answer's data.

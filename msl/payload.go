@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// ErrTruncated says that a message ended without its last payload chunk: what
-// was read of it may be a part only. It is an [io.ErrUnexpectedEOF].
+// ErrTruncated says that a message ended without its last payload chunk, so that
+// what was read may be only a part. It is an [io.ErrUnexpectedEOF].
 var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.ErrUnexpectedEOF)
 
 // flushSize is how much data our own writer puts into one chunk.
@@ -186,9 +186,9 @@ type chunk struct {
 // openChunk verifies, decrypts and parses.
 func openChunk(o wire.Object, opener Opener) (chunk, error) {
 	const op = "payload chunk"
-	f := fields{o: o}
-	payload, signature := f.bytes("payload"), f.bytes("signature")
-	if err := f.failed(op); err != nil {
+	f := wire.FieldsOf(o)
+	payload, signature := f.Bytes("payload"), f.Bytes("signature")
+	if err := malformed(f, op); err != nil {
 		return chunk{}, err
 	}
 	switch err := opener.Verify(payload, signature); {
@@ -210,24 +210,24 @@ func openChunk(o wire.Object, opener Opener) (chunk, error) {
 
 func parseChunk(o wire.Object) (chunk, error) {
 	const op = "payload chunk"
-	f := fields{o: o}
-	c := chunk{sequence: f.int("sequencenumber")}
-	if f.err == nil && !inRange(c.sequence) {
+	f := wire.FieldsOf(o)
+	c := chunk{sequence: f.Int("sequencenumber")}
+	if f.Err() == nil && !inRange(c.sequence) {
 		return c, fail(ErrPayloadSequenceNumberOutOfRange, op, nil)
 	}
-	c.messageID = f.int("messageid")
-	if f.err == nil && !inRange(c.messageID) {
+	c.messageID = f.Int("messageid")
+	if f.Err() == nil && !inRange(c.messageID) {
 		return c, fail(ErrPayloadMessageIDOutOfRange, op, nil)
 	}
-	c.end = f.optionalBool("endofmsg")
-	c.compression = f.optionalString("compressionalgo")
-	if f.err == nil {
+	c.end = f.OptionalBool("endofmsg")
+	c.compression = f.OptionalString("compressionalgo")
+	if f.Err() == nil {
 		if err := knownCompression(o, c.compression); err != nil {
 			return c, err
 		}
 	}
-	c.data = f.bytes("data")
-	return c, f.failed(op)
+	c.data = f.Bytes("data")
+	return c, malformed(f, op)
 }
 
 // A payloadWriter makes chunks of what the application writes.

@@ -163,7 +163,7 @@ func TestFlippedSignedBits(t *testing.T) {
 			if entity.Scheme() == "MT_PROTECTED" {
 				most = 0 // its protection is that of what it hides
 			}
-			local := must(entity.Local(context.Background()))
+			local := must(entity.Credentials(context.Background()))
 			who := byScheme(entity.Scheme(), nil)
 			who["entityauthdata"].(object)["authdata"] = json.RawMessage(local.AuthData)
 			flipParts(t, []protectedPart{
@@ -225,7 +225,7 @@ func TestFlippedAnswerBits(t *testing.T) {
 		}
 	}
 	first := mustSend(t, client, secret("one"), 2)
-	fresh := n.client(client.Entity, client.KeyExchanges...)
+	fresh := n.client(client.Local, client.KeyExchanges...)
 	flipParts(t, parts(t, answer), exhaustive, byEntity, read(fresh, first.MessageID-1))
 	if h := fresh.Held(); h.MasterToken == nil {
 		t.Error("the answer as it was delivers no token")

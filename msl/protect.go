@@ -24,8 +24,8 @@ type Protector interface {
 	Sign(data []byte) ([]byte, error)
 }
 
-// An Opener undoes what a peer's Protector made; it can never sign. Verify comes
-// first, always.
+// An Opener reads what a peer's Protector protected; it can never sign. Verify is
+// always called before Decrypt.
 type Opener interface {
 	Decrypt(data []byte) ([]byte, error)
 	Verify(data, signature []byte) error
@@ -34,9 +34,9 @@ type Opener interface {
 // errSignature is what every Opener says of a signature that does not fit.
 var errSignature = errors.New("msl: signature does not match")
 
-// A SymmetricKey protects with AES-CBC and a MAC, both ways: the keys of a
-// session, of a pre-shared key, of an issuer, of a service token. KeyID is told
-// to the peer and never compared.
+// A SymmetricKey protects with AES-CBC and a MAC, and opens what was protected:
+// the keys of a session, a pre-shared key set, an issuer or a service token.
+// KeyID is sent to the peer and never compared.
 type SymmetricKey struct {
 	KeyID      string
 	Encryption keystore.Cipher
@@ -60,8 +60,8 @@ func (k SymmetricKey) Encrypt(plaintext []byte) ([]byte, error) {
 	return ciphertextEnvelope{version: 1, keyID: k.KeyID, iv: iv, ciphertext: ciphertext}.encode(), nil
 }
 
-// Decrypt opens a version 1 ciphertext envelope. Everything that is wrong with
-// one whose form is right is the same error.
+// Decrypt opens a version 1 ciphertext envelope. If its form is right, everything
+// that can be wrong with it is the same error.
 func (k SymmetricKey) Decrypt(data []byte) ([]byte, error) {
 	if len(data) == 0 { // one of the reference stacks writes this for an empty plaintext
 		return data, nil

@@ -8,18 +8,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// Push sends a message that answers nothing to out, while the handler of w runs:
-// the application's own message to the entity that sent the one at hand, under
-// the tokens and keys of that one. It issues no tokens but service tokens. What
-// write writes is its data. The peer reads it with an [Inbox].
+// Push sends a message that is not an answer to out, while the handler of w runs:
+// the application's own message to the sender of the request, under the tokens
+// and keys of the request. It issues only service tokens. Its data is what write
+// writes. The peer reads it with an [Inbox].
 func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) error {
-	if w.conn != nil {
+	if _, trusted := w.network.(*trustedReply); !trusted {
 		return errors.New("msl: push is for trusted services; in a peer-to-peer network use Conn.Send")
 	}
-	p := &ResponseWriter{
-		Encrypted: w.Encrypted, Authenticated: w.Authenticated,
-		ctx: w.ctx, server: w.server, in: w.in, payload: payloadWriter{out: out}, push: true,
-	}
+	p := w.gives.server.answer(w.ctx, w.in, out)
+	p.Encrypted, p.Authenticated, p.gives.push = w.Encrypted, w.Authenticated, true
 	defer p.release()
 	if err := p.prepare(); err != nil {
 		return err
@@ -46,14 +44,15 @@ func (c *Client) NewInbox(r io.Reader) *Inbox {
 	return &Inbox{client: c, in: wire.NewDecoder(r, c.Limits.forClient().wire())}
 }
 
-// Receive returns the next message, whose body must be closed before the one
-// after it. It is opened with the tokens that the client holds at that moment.
-// io.EOF is the end of the stream between two messages.
+// Receive returns the next message, whose body must be closed before the next
+// call. The message is opened with the tokens that the client holds at that
+// moment. The error is io.EOF if the stream ended between two messages.
 func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 	if err := i.client.load(ctx); err != nil {
 		return nil, err
 	}
-	a := &attempt{client: i.client, req: &Request{User: i.User}, pushed: true}
+	a := i.client.attempt(&Request{User: i.User})
+	a.pushed = true
 	var err error
 	if a.tokens, _, _, err = i.client.snapshot(); err != nil {
 		return nil, err

@@ -12,17 +12,17 @@ import "fmt"
 
 // recipient is who the keys of an answer are made for. It is not told where the
 // request hid it and our own scheme shows all.
-func (w *ResponseWriter) recipient() string {
-	if w.in.scheme == "MT_PROTECTED" && !w.server.Entity.Encrypts() {
+func (i *issuance) recipient() string {
+	if i.in.scheme == "MT_PROTECTED" && !i.server.Local.Encrypts() {
 		return ""
 	}
-	return w.in.sender.Identity
+	return i.in.sender.Identity
 }
 
 // checkRecipient refuses keys that were made for somebody else. An answer that
 // names nobody, or that comes to an entity which has no name yet, is no evidence.
-func (a *attempt) checkRecipient(in *incoming) error {
-	if in.recipient == "" || a.us == "" || in.recipient == a.us {
+func (in *incoming) checkRecipient(us string) error {
+	if in.recipient == "" || us == "" || in.recipient == us {
 		return nil
 	}
 	return fail(ErrMessageRecipientMismatch, "key response data", fmt.Errorf("made for %q: somebody passed our key request on as its own", in.recipient))

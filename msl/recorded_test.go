@@ -221,12 +221,12 @@ func newRecorded(t testing.TB) *recorded {
 	valid := certificate(t, "client7").NotBefore.Add(time.Hour) // the certificates are younger than the messages
 	r.server = &msl.Server{
 		Name: "server1",
-		Entity: &entityauth.RSA{Identity: "server1", KeyID: "rsakeyid1",
+		Local: &entityauth.RSAEntity{Identity: "server1", KeyID: "rsakeyid1",
 			Key: provisionPair(t, r.store, "server1", keystore.RSASign2048, keyPair(t, "server1_rsa2048")).(crypto.Signer)},
-		Entities: []msl.EntityScheme{psk, &entityauth.RSA{Directory: r.directory}, &entityauth.None{Directory: r.directory},
+		Peers: []msl.EntityScheme{psk, &entityauth.RSA{Directory: r.directory}, &entityauth.None{Directory: r.directory},
 			&entityauth.X509{Roots: roots, Directory: r.directory, Time: func() time.Time { return valid }}},
 		Users:        []msl.UserScheme{&userauth.EmailPassword{Verify: verifyPassword}},
-		KeyExchanges: []msl.KeyExchange{&keyx.SymmetricWrapped{Store: r.store, PSK: psk}, &keyx.AsymmetricWrapped{Store: r.store}},
+		KeyExchanges: []msl.Responder{&keyx.SymmetricResponder{Store: r.store, PSK: psk}, &keyx.AsymmetricWrapped{Store: r.store}},
 		Issuer: &msl.Issuer{Name: "server1", Store: r.store, Shared: true, Time: r.clock,
 			Keys: []msl.IssuerKeys{{Version: 1, Encryption: issuer.Encryption, MAC: issuer.MAC}}},
 		State: r.state, Directory: r.directory,

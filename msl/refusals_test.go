@@ -284,7 +284,7 @@ func TestRefusals(t *testing.T) {
 func (r *recorded) checkUnharmed(t *testing.T) {
 	t.Helper()
 	r.server.Close()
-	r.server.Entities[0].(interface{ Close() error }).Close()
+	r.server.Peers[0].(interface{ Close() error }).Close()
 	if n, _ := r.store.Live(); n != 0 {
 		t.Errorf("%d keys are still open", n)
 	}
@@ -344,7 +344,7 @@ func TestAnswerProtection(t *testing.T) {
 	} {
 		r := newRecorded(t)
 		if c.own == "NONE" {
-			r.server.Entity = localSchemes(t)["NONE"]
+			r.server.Local = localSchemes(t)["NONE"]
 		}
 		var out bytes.Buffer
 		err := r.server.Serve(context.Background(), "test", bytes.NewReader(fromPSK()), &out, func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {

@@ -3,7 +3,6 @@ package msl
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
@@ -19,19 +17,20 @@ import (
 // all tokens. Its fields must not change after the first call of Serve.
 type Server struct {
 	Name         string         // our identity, told in answers under a master token
-	Entity       EntityScheme   // who we are, and how we prove it
-	Entities     []EntityScheme // who may talk to us
+	Local        LocalEntity    // who we are, and how we prove it
+	Peers        []EntityScheme // who may talk to us
 	Users        []UserScheme
-	KeyExchanges []KeyExchange // in our order of preference
-	Custody      Custody       // what the key exchanges may see, and the form of master tokens
+	KeyExchanges []Responder // in our order of preference
+	Custody      Custody     // what the key exchanges may see, and the form of master tokens
 	Issuer       *Issuer
 	State        State
-	// JudgeToken has a further word on master tokens that State does not refuse:
-	// nil, or [ErrMasterTokenIdentityRevoked]. Nil accepts them.
+	// JudgeToken is a further check of master tokens that State does not refuse.
+	// It returns nil or [ErrMasterTokenIdentityRevoked]. A nil JudgeToken accepts
+	// them all.
 	JudgeToken func(identity string, t *MasterToken) error
 
-	// Directory tells which key exchange and user schemes an entity may use.
-	// Nil permits every configured one.
+	// Directory says which key exchange and user schemes an entity may use. Nil
+	// permits every configured one.
 	Directory     Directory
 	ServiceTokens ServiceTokenKeys
 	Capabilities  *Capabilities // nil means none, and no compression
@@ -39,8 +38,9 @@ type Server struct {
 	Log           *slog.Logger // of refused messages; nil means none
 
 	once      sync.Once
-	exchanges []KeyExchange // those that the custody allows
-	sessions  *keycache.Cache[tokenHash, *Session]
+	exchanges []Responder              // those that the custody allows
+	delivers  func(scheme string) bool // whether one of those has it
+	sessions  *sessions
 	answers   *answerLimiter // to senders that proved nothing, by source
 	proven    *answerLimiter // refusals of senders that proved who they are, by entity
 	turns     *turns         // of users to be authenticated
@@ -48,37 +48,38 @@ type Server struct {
 	memory    memory
 }
 
-// ErrNoAnswer says that no MSL message can answer: the bound on signed answers is
-// reached, or the server's own entity key is out of reach. Over HTTP it is a
-// 503 without a body.
+// ErrNoAnswer says that no MSL answer can be made: the bound on signed answers is
+// reached, or the server's own entity key is not available. Over HTTP it is a 503
+// without a body.
 var ErrNoAnswer = errors.New("msl: no answer can be made now, try again later")
 
-// ErrAnswerLost says that the application has acted on a message, and that for a
-// failure of our own there is neither its answer nor an MSL error. Over HTTP it is
-// a 500 without a body and without Retry-After: whoever sends the message again
-// has it acted on again.
+// ErrAnswerLost says that the application has acted on a message, but that
+// because of a failure of our own neither its answer nor an MSL error can be
+// sent. Over HTTP it is a 500 without a body and without Retry-After: if the
+// message is sent again, the application acts on it again.
 var ErrAnswerLost = errors.New("msl: the application ran, and its answer cannot be sent")
 
-// A handler rejects a message by returning one of these: the code depends on
-// whether the sender used a token.
+// A handler rejects a message by returning one of these. The code that the peer
+// gets depends on whether it used a token.
 var (
 	ErrRejectEntity = errors.New("msl: application rejects the entity")
 	ErrRejectUser   = errors.New("msl: application rejects the user")
 )
 
-// ErrNoReply is what a handler returns for a message that nobody expects an
-// answer to: nothing is sent.
+// A handler returns ErrNoReply for a message that expects no answer: nothing is
+// sent.
 var ErrNoReply = errors.New("msl: application does not reply")
 
-// A Handler is the application: it reads m.Body and writes the answer to w.
-// An error, if nothing was sent yet, goes to the peer as an MSL error: the
-// [Code] in it, or [ErrInternalException]. It runs once all that the answer needs
-// is made, and so not at all while a key store fails. An answer that cannot be
-// protected afterwards, which is tried for three seconds, becomes
-// [ErrMSLEncodeError]: the peer is not asked to come again.
+// A Handler is the application: it reads m.Body and writes the answer to w. If it
+// returns an error before anything was sent, the peer gets an MSL error with the
+// [Code] in it, or [ErrInternalException]. A handler runs only after everything
+// that the answer needs has been made, and so not at all while the key store
+// fails. If the answer still cannot be protected, which is tried for three
+// seconds, it becomes [ErrMSLEncodeError]: the peer is not asked to send the
+// message again.
 type Handler func(ctx context.Context, w *ResponseWriter, m *Message) error
 
-// A Message is what a handler gets: a message whose header passed every check.
+// A Message is a message whose header passed every check, as a handler gets it.
 type Message struct {
 	Identity      string // of the entity
 	Scheme        string // its entity scheme, or empty if it used a master token
@@ -96,10 +97,11 @@ type Message struct {
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.Limits = s.Limits.withDefaults()
-		s.exchanges = s.Custody.permitted(s.KeyExchanges, RespondingSide)
-		s.sessions = keycache.New[tokenHash](s.Limits.Sessions, func(v *Session) bool {
-			return v.Token.expired(s.Issuer.now())
-		})
+		s.exchanges = permitted(s.Custody, s.KeyExchanges)
+		s.delivers = func(scheme string) bool {
+			return slices.ContainsFunc(s.exchanges, func(x Responder) bool { return x.Scheme() == scheme })
+		}
+		s.sessions = newSessions(s.Issuer, s.Custody == CustodyShared, s.Limits.Sessions)
 		s.answers = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
 		s.proven = newAnswerLimiter(s.Limits.ErrorsPerSecond, s.Limits.ErrorsPerSource)
 		s.turns = newTurns(s.Limits.PasswordsAtATime)
@@ -111,14 +113,14 @@ func (s *Server) init() {
 // Close forgets the remembered sessions. Messages in flight keep theirs.
 func (s *Server) Close() error {
 	s.init()
-	s.sessions.Close()
+	s.sessions.cache.Close()
 	return nil
 }
 
 // Serve reads one message from r and writes the answer to w. source names where
-// it came from, to bound what one source may ask for. The error is nil if an
-// answer, be it an MSL error, was written. To a message whose payload was cut
-// off, which is [ErrTruncated], nothing is answered.
+// the message came from, to bound what one source may ask for. The error is nil
+// if an answer was written, even if it is an MSL error. A message whose payload
+// was cut off is [ErrTruncated] and not answered.
 func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
 	s.init()
 	a := s.memory.open(source, r)
@@ -139,7 +141,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	if !in.sender.Authenticated && !s.answers.allow(source) {
 		return ErrNoAnswer
 	}
-	out := &ResponseWriter{ctx: ctx, server: s, in: in, payload: payloadWriter{out: outlet{w, &a.movement}}}
+	out := s.answer(ctx, in, outlet{w, &a.movement})
 	defer out.release()
 	switch err = out.answer(handle); {
 	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // nobody waits behind a message that broke off
@@ -148,6 +150,14 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 		return nil
 	}
 	return s.refuse(ctx, source, w, in, in.applicationError(err))
+}
+
+// answer makes the writer of an answer.
+func (s *Server) answer(ctx context.Context, in *incoming, out io.Writer) *ResponseWriter {
+	w := &ResponseWriter{ctx: ctx, in: in, held: s.Limits.Held, payload: payloadWriter{out: out}}
+	w.gives = issuance{ctx: ctx, server: s, in: in}
+	w.network = &trustedReply{ResponseWriter: w}
+	return w
 }
 
 // receive reads a message and makes every check on it.
@@ -175,12 +185,12 @@ func (s *Server) receive(ctx context.Context, a *account, r *wire.Decoder) (*inc
 // receiver reads messages under the tokens that we issue.
 func (s *Server) receiver() *receiver {
 	return &receiver{
-		entities: s.Entities,
+		entities: s.Peers,
 		limits:   s.Limits,
 		rules: headerRules{
-			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges,
+			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges, delivers: s.delivers,
 		},
-		tokens: s,
+		tokens: s.sessions,
 	}
 }
 
@@ -200,71 +210,6 @@ func (s *Server) entity(ctx context.Context, identity string) (*Entity, error) {
 	return entity, nil
 }
 
-func permitted(list []string, scheme string) bool {
+func isPermitted(list []string, scheme string) bool {
 	return list == nil || slices.Contains(list, scheme)
-}
-
-// refuse answers with an error message. All of them are counted against a bound:
-// each costs a private-key operation where our own scheme signs.
-func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *incoming, cause error) error {
-	ctx, cancel, cause := lastWord(ctx, cause)
-	defer cancel()
-	if ctx.Err() != nil {
-		return context.Cause(ctx) // nobody is there to read an answer
-	}
-	code := codeOf(cause)
-	id := in.messageID
-	if e := (*Error)(nil); errors.As(cause, &e) && e.MessageID >= 0 {
-		id = e.MessageID
-	}
-	if s.Log != nil {
-		s.Log.LogAttrs(ctx, refusalLevel(code, cause), "message refused", slog.String("source", source),
-			slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated), slog.Int("code", int(code)), slog.String("name", code.Name()),
-			slog.Int64("message_id", id), slog.Any("error", cause))
-	}
-	if in.account.gaveWay() || errors.Is(cause, errBusy) && !in.sender.Authenticated || !s.mayRefuse(ctx, source, in.sender) {
-		return noAnswer(code)
-	}
-	message, err := s.errorMessage(ctx, code, id)
-	if err != nil {
-		if s.Log != nil {
-			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
-		}
-		return noAnswer(code)
-	}
-	_, err = w.Write(message)
-	return err
-}
-
-// refusalLevel tells what is the operator's to mend from what is the peer's.
-func refusalLevel(code Code, cause error) slog.Level {
-	if code == ErrMSLEncodeError || code == ErrInternalException && ofKeyStore(cause) {
-		return slog.LevelError
-	}
-	return slog.LevelInfo
-}
-
-// noAnswer is what is left where no error message can tell of code.
-func noAnswer(code Code) error {
-	if code == ErrMSLEncodeError {
-		return fmt.Errorf("%w: %w", ErrAnswerLost, ErrNoAnswer)
-	}
-	return ErrNoAnswer
-}
-
-// errorMessage makes the answer to the message with that id, or to one whose id
-// is not known.
-func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte, error) {
-	var err error
-	if inRange(id) {
-		id = next(id)
-	} else if id, err = randomNumber(s.Issuer.Rand); err != nil {
-		return nil, err
-	}
-	us, err := localIdentification(ctx, s.Entity)
-	if err != nil {
-		return nil, err
-	}
-	defer us.release()
-	return us.encodeMessage("errordata", encodeError(code, id, "", s.Issuer.now()))
 }

@@ -9,9 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 )
 
-// SessionKeys are the two keys of a session, shared by the messages that use
-// them: each holds a reference, and the last to let go destroys the keys in
-// their store.
+// SessionKeys are the two keys of a session. Each message that uses them holds a
+// reference, and releasing the last reference destroys the keys in their store.
 type SessionKeys struct {
 	Encryption keystore.Cipher
 	Signature  keystore.MAC
@@ -57,8 +56,8 @@ func GenerateSessionKeys(store keystore.Store) (*SessionKeys, error) {
 	return sessionKeys(encryption, signature)
 }
 
-// UnwrapSessionKeys makes a pair of session keys with open, which is told each
-// algorithm and the bytes that hold the key.
+// UnwrapSessionKeys makes a pair of session keys. It calls open with the
+// algorithm and the wrapped bytes of each key.
 func UnwrapSessionKeys(encryption, signature []byte, open func(a keystore.Algorithm, wrapped []byte) (keystore.Key, error)) (*SessionKeys, error) {
 	e, err := open(keystore.AES128CBC, encryption)
 	if err != nil {
@@ -84,8 +83,8 @@ func sessionKeys(encryption, signature keystore.Key) (*SessionKeys, error) {
 	return NewSessionKeys(e, s), nil
 }
 
-// A Session is a master token that its issuer has verified and opened. What the
-// holder was given stays in the token; what is here is safe to keep.
+// A Session is a master token that its issuer has verified and opened. It is safe
+// to keep.
 type Session struct {
 	Token      *MasterToken // times and numbers
 	Identity   string

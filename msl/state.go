@@ -2,98 +2,43 @@ package msl
 
 import (
 	"context"
-	"crypto"
-	"fmt"
 	"time"
-
-	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A State is what a server must not forget (package msl/state/bolt keeps it in a
-// file). Every method is one atomic, durable step; what it decides is decided
+// A State stores what a server must not forget (package msl/state/bolt keeps it
+// in a file). Every method is one atomic, durable step, and its decisions hold
 // for all servers that share the state.
 type State interface {
-	// Revoked answers whether the entity, or the user of it if one is named,
-	// is revoked: nil, [ErrMasterTokenIdentityRevoked] or
-	// [ErrUserIDTokenRevoked].
+	// Revoked returns nil, or [ErrMasterTokenIdentityRevoked] or
+	// [ErrUserIDTokenRevoked] if the entity or, if one is named, its user is
+	// revoked.
 	Revoked(ctx context.Context, identity, user string) error
-	// AcceptID judges a non-replayable id against the largest one of the same
+	// AcceptID compares a non-replayable id with the largest one of the same
 	// entity and serial number, by [CheckNonReplayableID], and records it.
 	AcceptID(ctx context.Context, identity string, serial, id int64) error
-	// Renewable answers whether a master token may be renewed, by
-	// [Sequence.Renew]: nil or [ErrMasterTokenSequenceNumberOutOfSync].
+	// Renewable returns nil if a master token may be renewed, by
+	// [Sequence.Renew], and otherwise [ErrMasterTokenSequenceNumberOutOfSync].
 	Renewable(ctx context.Context, identity string, serial, sequence int64) error
 	// Renew records a renewal and returns the new token's sequence number.
 	Renew(ctx context.Context, identity string, serial, sequence int64) (int64, error)
 }
 
-// TokenDates is what a [State] may know besides: since when the tokens of a name
-// count. A name that was given up and comes back, or whose password was changed,
-// begins anew.
+// TokenDates is a [State] that also knows from when on the tokens of a name
+// count. Earlier tokens no longer count once a removed name is registered again,
+// or a password is changed.
 type TokenDates interface {
-	// CountSince returns the times before which no token of the entity, and no
-	// token of the user if one is named, counts. The zero time is none.
+	// CountSince returns two times: tokens of the entity, or of the user if one
+	// is named, that were issued before do not count. The zero time sets no
+	// bound.
 	CountSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error)
 }
 
-// A Forgetter is a [State] that forgets, in time, what it recorded of a token.
+// A Forgetter is a [State] that eventually forgets what it recorded about a
+// token.
 type Forgetter interface {
-	// Expect tells until when a token will be accepted, before anything is
-	// recorded of it: what is recorded from now on is kept for that long.
+	// Expect says until when a token will be accepted, before anything is
+	// recorded about it. What is recorded from then on is kept for that long.
 	Expect(ctx context.Context, until time.Time) error
-}
-
-// An Entity is what a receiver knows of an entity that may talk to it.
-type Entity struct {
-	Identity  string
-	Scheme    string // the one entity scheme it may use
-	Revoked   bool
-	KeyID     string           // RSA, ECC: the id of its public key
-	PublicKey crypto.PublicKey // RSA, ECC
-	PSK       *SealedPSK       // PSK, PSK_PROFILE
-
-	KeyExchanges []string // key exchange schemes it may use; nil means every one
-	UserSchemes  []string // user schemes it may use; nil means every one
-}
-
-// A SealedPSK is a pre-shared key set as its store sealed it, bound to the
-// identity ([PSKContext]).
-type SealedPSK struct {
-	Encryption, MAC, Wrapping []byte
-}
-
-// MACAlgorithm is what the MAC key was sealed as: keystore.HMACSHA256Block, or
-// keystore.HMACSHA256 by older versions. Where the wrapping key is derived from
-// the other two, the older form lets whoever has the PIN of the store and the
-// sealed keys compute it; the keys have to be sealed again, from their bytes.
-// Anything else is keystore.ErrForeign.
-func (p *SealedPSK) MACAlgorithm() (keystore.Algorithm, error) {
-	sealed, err := keystore.ParseSealed(p.MAC)
-	if err != nil {
-		return 0, err
-	}
-	switch sealed.Algorithm {
-	case keystore.HMACSHA256, keystore.HMACSHA256Block:
-		return sealed.Algorithm, nil
-	}
-	return 0, fmt.Errorf("msl: the MAC key was sealed as %v: %w", sealed.Algorithm, keystore.ErrForeign)
-}
-
-// The uses of the keys of a pre-shared key set.
-const (
-	PSKEncryption = "encryption"
-	PSKMAC        = "mac"
-	PSKWrapping   = "wrapping"
-)
-
-// PSKContext binds a sealed key to its use in the key set of one identity.
-func PSKContext(use, identity string) []byte {
-	return append(append([]byte("msl psk\x00"+use), 0), identity...)
-}
-
-// A Directory finds entities. One that is not there is keystore.ErrNotFound.
-type Directory interface {
-	Entity(ctx context.Context, identity string) (*Entity, error)
 }
 
 // replayWindow is how far ahead of the largest accepted one a non-replayable id
@@ -104,10 +49,9 @@ const (
 	lateWindow   = maxMessages / 2
 )
 
-// CheckNonReplayableID judges an id against the largest one that was accepted
-// before, 0 at the start: nil means accept and record it. [ErrMessageReplayed]
-// asks the sender for a new id, [ErrMessageReplayedUnrecoverable] for a new
-// master token.
+// CheckNonReplayableID compares an id with the largest one accepted before, 0 at
+// the start. Nil means accept and record it. [ErrMessageReplayed] asks the sender
+// for a new id, [ErrMessageReplayedUnrecoverable] for a new master token.
 func CheckNonReplayableID(largest, id int64) error {
 	switch {
 	case !inRange(id):
@@ -123,15 +67,15 @@ func CheckNonReplayableID(largest, id int64) error {
 }
 
 // A Sequence is the newest sequence number that an issuer gave under a serial
-// number, and the one which that renewal was asked with: a client that lost the
-// answer asks with it again.
+// number. Asked is the number in the request for that renewal; a client that lost
+// the answer repeats it.
 type Sequence struct {
 	Newest int64
 	Asked  int64
 }
 
-// Renew returns the record after a renewal that was asked with sequence. known
-// tells whether there was a record before.
+// Renew returns the record after a renewal that was requested with the given
+// sequence number. known says whether there was a record before.
 func (s Sequence) Renew(known bool, sequence int64) (Sequence, error) {
 	if !known {
 		return Sequence{Newest: next(sequence), Asked: sequence}, nil
@@ -142,8 +86,8 @@ func (s Sequence) Renew(known bool, sequence int64) (Sequence, error) {
 	return Sequence{Newest: next(s.Newest), Asked: sequence}, nil
 }
 
-// A ClientState is what a client must not forget: tokens, what resumes its
-// session, and its counters. It is used by one client at a time.
+// A ClientState stores what a client must not forget: its tokens, what resumes
+// its session, and its counters. It is used by one client at a time.
 type ClientState interface {
 	// Load returns what Save kept, or the zero record.
 	Load(ctx context.Context) (ClientRecord, error)
@@ -154,7 +98,7 @@ type ClientState interface {
 	NextID(ctx context.Context, serial int64) (int64, error)
 }
 
-// A ClientRecord is the tokens of a client, each as it came.
+// A ClientRecord holds the tokens of a client, each as it was received.
 type ClientRecord struct {
 	MasterToken   []byte            `json:"mastertoken,omitempty"`
 	KeyExchange   string            `json:"keyexchange,omitempty"` // scheme that Keep is for
@@ -166,5 +110,6 @@ type ClientRecord struct {
 	Anchor        []byte            `json:"anchor,omitempty"` // of package msl/state/anchor
 }
 
-// NextNonReplayableID is the id after id: a ClientState counts with it.
+// NextNonReplayableID returns the id that follows id. A ClientState uses it to
+// count.
 func NextNonReplayableID(id int64) int64 { return next(id) }

@@ -14,15 +14,15 @@ import (
 )
 
 // clientKeys is the requesters' side of the recorded exchanges.
-func clientKeys(t testing.TB) map[string]msl.KeyExchange {
+func clientKeys(t testing.TB) map[string]msl.Offerer {
 	t.Helper()
 	store := newStore(t)
 	k := symmetric(t, store, pskClient1)
-	psk := &entityauth.PSK{Identity: "client1", Keys: entityauth.NewKeySet(k.Encryption, k.MAC,
-		provisionRaw(t, store, "wrapping", keystore.AESUnwrap128, pskClient1.wrappingKey()))}
+	psk := entityauth.NewKeySet(k.Encryption, k.MAC,
+		provisionRaw(t, store, "wrapping", keystore.AESUnwrap128, pskClient1.wrappingKey()))
 	pair := provisionPair(t, store, "awe", keystore.RSAUnwrap2048, keyPair(t, "awe_rsa2048"))
-	return map[string]msl.KeyExchange{
-		"SYMMETRIC_WRAPPED":  &keyx.SymmetricWrapped{PSK: psk},
+	return map[string]msl.Offerer{
+		"SYMMETRIC_WRAPPED":  &keyx.SymmetricOfferer{Keys: psk},
 		"ASYMMETRIC_WRAPPED": &keyx.AsymmetricWrapped{Store: store, KeyPair: pair.(keyx.UnwrappingPair), ID: "awe_rsa2048"},
 	}
 }
@@ -41,7 +41,7 @@ func TestVectorsKeyExchange(t *testing.T) {
 	}
 	readVectors(t, "spec/keyx.json", &v)
 	r, client := newRecorded(t), clientKeys(t)
-	server := map[string]msl.KeyExchange{}
+	server := map[string]msl.Responder{}
 	for _, x := range r.server.KeyExchanges {
 		server[x.Scheme()] = x
 	}
@@ -92,7 +92,7 @@ func TestVectorsKeyExchange(t *testing.T) {
 }
 
 // checkAccepts accepts a recorded response, and resumes its session.
-func checkAccepts(t *testing.T, x msl.KeyExchange, offer msl.Offer, keydata, encryption, mac []byte) {
+func checkAccepts(t *testing.T, x msl.Offerer, offer msl.Offer, keydata, encryption, mac []byte) {
 	t.Helper()
 	outcome, err := offer.Accept(context.Background(), keydata)
 	if err != nil {
@@ -111,7 +111,7 @@ func checkAccepts(t *testing.T, x msl.KeyExchange, offer msl.Offer, keydata, enc
 }
 
 // checkResponds lets both of our sides agree on new keys.
-func checkResponds(t *testing.T, x msl.KeyExchange, offer msl.Offer, from msl.Requester, request []byte) {
+func checkResponds(t *testing.T, x msl.Responder, offer msl.Offer, from msl.Requester, request []byte) {
 	t.Helper()
 	keys, keydata, err := x.Respond(context.Background(), from, request)
 	if err != nil {

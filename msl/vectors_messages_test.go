@@ -131,7 +131,7 @@ func checkKeyResponse(t *testing.T, r *recorded, c messageCase) {
 	t.Helper()
 	x := clientKeys(t)["SYMMETRIC_WRAPPED"]
 	client := &msl.Client{
-		Entity: localSchemes(t)["PSK"], Peers: r.server.Entities, KeyExchanges: []msl.KeyExchange{x}, Time: r.clock,
+		Local: localSchemes(t)["PSK"], Peers: r.server.Peers, KeyExchanges: []msl.Offerer{x}, Time: r.clock,
 	}
 	defer client.Close()
 	sent := c.Parsed.OK.MessageID - 1

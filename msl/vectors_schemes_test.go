@@ -25,17 +25,17 @@ type schemed struct {
 }
 
 // localSchemes are the recorded entities' own sides.
-func localSchemes(t *testing.T) map[string]msl.EntityScheme {
+func localSchemes(t *testing.T) map[string]msl.LocalEntity {
 	store := newStore(t)
 	psk := symmetric(t, store, pskClient1)
 	signer := func(name string) crypto.Signer {
 		return provisionPair(t, store, name, keystore.RSASign2048, keyPair(t, name)).(crypto.Signer)
 	}
-	return map[string]msl.EntityScheme{
-		"PSK":  &entityauth.PSK{Identity: "client1", Keys: entityauth.NewKeySet(psk.Encryption, psk.MAC, nil)},
-		"RSA":  &entityauth.RSA{Identity: "client5", KeyID: "rsakeyclient5", Key: signer("client5_rsa2048")},
-		"X509": &entityauth.X509{Certificate: certificate(t, "client7"), Key: signer("client7_rsa2048")},
-		"NONE": &entityauth.None{Identity: "client3"},
+	return map[string]msl.LocalEntity{
+		"PSK":  &entityauth.PSKEntity{Identity: "client1", Keys: entityauth.NewKeySet(psk.Encryption, psk.MAC, nil)},
+		"RSA":  &entityauth.RSAEntity{Identity: "client5", KeyID: "rsakeyclient5", Key: signer("client5_rsa2048")},
+		"X509": &entityauth.X509Entity{Certificate: certificate(t, "client7"), Key: signer("client7_rsa2048")},
+		"NONE": &entityauth.NoneEntity{Identity: "client3"},
 	}
 }
 
@@ -49,7 +49,7 @@ func TestVectorsEntityAuthentication(t *testing.T) {
 	}
 	readVectors(t, "spec/entityauthdata.json", &v)
 	peers := map[string]msl.EntityScheme{}
-	for _, s := range newRecorded(t).server.Entities {
+	for _, s := range newRecorded(t).server.Peers {
 		peers[s.Scheme()] = s
 	}
 	local := localSchemes(t)
@@ -64,10 +64,10 @@ func TestVectorsEntityAuthentication(t *testing.T) {
 			continue
 		}
 		seen++
-		if peer.Encrypts() != c.Encrypts || peer.Authenticates() != c.ProtectsIntegrity {
+		if us.Encrypts() != c.Encrypts || us.Authenticates() != c.ProtectsIntegrity {
 			t.Errorf("%s: another protection", c.Scheme)
 		}
-		own, err := us.Local(context.Background())
+		own, err := us.Credentials(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestVectorsEntityAuthentication(t *testing.T) {
 }
 
 // checkSender lets a peer open what own protects.
-func checkSender(t *testing.T, peer msl.EntityScheme, own msl.Local, authdata []byte, identity string) {
+func checkSender(t *testing.T, peer msl.EntityScheme, own msl.Credentials, authdata []byte, identity string) {
 	t.Helper()
 	sender, release, err := peer.Open(context.Background(), authdata)
 	if err != nil {
@@ -93,7 +93,7 @@ func checkSender(t *testing.T, peer msl.EntityScheme, own msl.Local, authdata []
 		return
 	}
 	defer release()
-	if sender.Identity != identity || sender.Encrypted != peer.Encrypts() || sender.Authenticated != peer.Authenticates() {
+	if sender.Identity != identity || sender.Encrypted != encrypts(peer) || sender.Authenticated != authenticates(peer) {
 		t.Errorf("%s: sender %+v", peer.Scheme(), sender)
 	}
 	data, err := own.Protector.Encrypt([]byte("hello"))
@@ -109,7 +109,7 @@ func checkSender(t *testing.T, peer msl.EntityScheme, own msl.Local, authdata []
 func TestEntitySchemeErrors(t *testing.T) {
 	r := newRecorded(t)
 	peers := map[string]msl.EntityScheme{}
-	for _, s := range r.server.Entities {
+	for _, s := range r.server.Peers {
 		peers[s.Scheme()] = s
 	}
 	r.directory["gone"] = &msl.Entity{Identity: "gone", Scheme: "PSK", Revoked: true}

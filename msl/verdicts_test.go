@@ -18,14 +18,14 @@ func TestTokenSchemesPassFailuresOn(t *testing.T) {
 	ctx := context.Background()
 	b := newFaultBench(t)
 	psk := b.pskEntity("device")
-	b.client = b.network.client(psk, &keyx.SymmetricWrapped{PSK: psk})
+	b.client = b.network.client(psk, &keyx.SymmetricOfferer{Keys: psk.Keys})
 	if _, _, err := send(t, b.client, &msl.Request{Encrypted: true, RequestTokens: true, User: "user@example.com", Body: msl.BytesBody(b.body)}); err != nil {
 		t.Fatal(err)
 	}
 	held := must(b.client.HeldTokens(ctx, "user@example.com"))
 	defer held.Keys.Release()
-	local := must((&entityauth.MTProtected{Own: psk, Token: held.MasterToken, Keys: held.Keys}).Local(ctx))
-	hidden := &entityauth.MTProtected{Inner: b.server.Entities, Tokens: func(t *msl.MasterToken) (*msl.Session, error) { return b.server.OpenMasterToken(t) }}
+	local := must((&entityauth.MTProtectedEntity{Hidden: psk, Token: held.MasterToken, Keys: held.Keys}).Credentials(ctx))
+	hidden := &entityauth.MTProtected{Inner: b.server.Peers, Tokens: func(t *msl.MasterToken) (*msl.Session, error) { return b.server.OpenMasterToken(t) }}
 	user := &userauth.UserIDToken{Issuer: b.server.Issuer}
 	proof := userauth.UserIDTokenData(held.MasterToken.Bytes(), held.UserIDToken.Bytes())
 	for what, do := range map[string]func() error{

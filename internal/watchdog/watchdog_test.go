@@ -122,12 +122,12 @@ func TestDo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				server := &msl.Server{
-					Name: "server", Entity: &entityauth.None{Identity: "server"},
-					Entities: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Issuer: &msl.Issuer{}, State: &msl.MemoryState{},
+					Name: "server", Local: &entityauth.NoneEntity{Identity: "server"},
+					Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Issuer: &msl.Issuer{}, State: &msl.MemoryState{},
 				}
 				defer server.Close()
 				late := &lateServer{server, c.takes, make(chan struct{})}
-				client := &msl.Client{Entity: &entityauth.None{Identity: "device"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Transport: late}
+				client := &msl.Client{Local: &entityauth.NoneEntity{Identity: "device"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Transport: late}
 				defer client.Close()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()

@@ -63,9 +63,9 @@ func newNetwork(t *testing.T) *network {
 	t.Cleanup(n.answers.Close)
 	n.url = n.answers.URL
 	client := &msl.Client{
-		Entity:       &entityauth.RSA{Identity: "device", KeyID: "1", Key: own},
-		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: directory{entity("server", server.Entity.(*entityauth.RSA).Key)}}},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: device}},
+		Local:        &entityauth.RSAEntity{Identity: "device", KeyID: "1", Key: own},
+		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: directory{entity("server", server.Local.(*entityauth.RSAEntity).Key)}}},
+		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: device}},
 		Capabilities: &msl.Capabilities{},
 		UserAuth: func(_ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
 			if reason != 0 {
@@ -85,9 +85,9 @@ func (n *network) server(store *soft.Store, device crypto.Signer) *msl.Server {
 	known := directory{entity("device", device)}
 	return &msl.Server{
 		Name:         "server",
-		Entity:       &entityauth.RSA{Identity: "server", KeyID: "1", Key: create[crypto.Signer](n.T, store, "identity", keystore.RSASign2048)},
-		Entities:     []msl.EntityScheme{&entityauth.RSA{Directory: known}},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
+		Local:        &entityauth.RSAEntity{Identity: "server", KeyID: "1", Key: create[crypto.Signer](n.T, store, "identity", keystore.RSASign2048)},
+		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: known}},
+		KeyExchanges: []msl.Responder{&keyx.AsymmetricWrapped{Store: store}},
 		Users: []msl.UserScheme{&userauth.EmailPassword{Verify: func(_ context.Context, email string, password []byte) (string, error) {
 			if email == "ada@example.com" && string(password) == "password of ada" {
 				return "ada", nil

@@ -14,9 +14,10 @@ const (
 // DeriveWrappingKey makes the wrapping key of a pre-shared key set, 16 bytes,
 // from its other two keys (MSL wiki, "Pre-shared Keys"). The caller wipes it.
 //
-// Whoever can hash the other two keys has it: in a PKCS #11 token C_DigestKey does
-// that, so the MAC key is kept there as a block (keystore.HMACBlock). Peers that
-// are told the wrapping key need no derived one.
+// Anyone who can hash the other two keys can compute it. In a PKCS #11 token
+// C_DigestKey does that, so the MAC key is kept there as a block
+// (keystore.HMACBlock). Peers that are given the wrapping key do not have to
+// derive it.
 func DeriveWrappingKey(encryption, mac []byte) []byte {
 	extract := hmac.New(sha256.New, []byte(wrapSalt))
 	extract.Write(encryption)

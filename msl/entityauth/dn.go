@@ -21,9 +21,9 @@ type attribute struct {
 }
 
 // DistinguishedName writes a DER encoded name as RFC 2253 does: last element
-// first, separated by commas without spaces. Attributes without a short name are
-// an object identifier and the hexadecimal DER of their value, as is a value
-// that is no text.
+// first, separated by commas without spaces. An attribute without a short name,
+// or whose value is not text, is written as an object identifier and the
+// hexadecimal DER of its value.
 func DistinguishedName(der []byte) (string, error) {
 	var name []asn1.RawValue // of SETs
 	if rest, err := asn1.Unmarshal(der, &name); err != nil || len(rest) > 0 {

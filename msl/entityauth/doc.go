@@ -1,7 +1,8 @@
 // Package entityauth holds the entity authentication schemes, one per file.
 //
-// Each scheme serves both directions: with an identity and a key it authenticates
-// this side, and with a directory or trusted roots it judges peers.
+// A scheme, such as [RSA], judges peers by a directory or trusted roots: it is a
+// [msl.EntityScheme]. An entity, such as [RSAEntity], is this side, with its identity
+// and its key: it is a [msl.LocalEntity].
 //
 //	PSK            a pre-shared key set: encrypts and authenticates
 //	PSK_PROFILE    the same, one key set for several identities

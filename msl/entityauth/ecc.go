@@ -10,37 +10,41 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// ECC is the scheme of registered elliptic curve keys (MSL wiki, "ECC Public
-// Keys"): ECDSA over P-256 or P-384 with SHA-256, signatures in ASN.1 DER (RFC
-// 3279 section 2.2.3).
-type ECC struct {
-	// Identity, KeyID and Key are our own.
+// ECCEntity is an entity with a registered key on an elliptic curve, as [ECC] says
+// (MSL wiki, "ECC Public Keys").
+type ECCEntity struct {
 	Identity string
-	KeyID    string
+	KeyID    string // that the key is registered under
 	Key      crypto.Signer
-
-	Directory msl.Directory // of peers
 }
 
 // Scheme returns ECC.
-func (*ECC) Scheme() string { return "ECC" }
+func (*ECCEntity) Scheme() string { return "ECC" }
 
 // Encrypts reports false.
-func (*ECC) Encrypts() bool { return false }
+func (*ECCEntity) Encrypts() bool { return false }
 
 // Authenticates reports true.
-func (*ECC) Authenticates() bool { return true }
+func (*ECCEntity) Authenticates() bool { return true }
 
-// Local signs with our own key.
-func (c *ECC) Local(context.Context) (msl.Local, error) {
+// Credentials signs with our own key.
+func (c *ECCEntity) Credentials(context.Context) (msl.Credentials, error) {
 	if c.Key == nil {
-		return msl.Local{}, msl.Failure(msl.ErrECCPrivateKeyNotFound, "own key", nil)
+		return msl.Credentials{}, msl.Failure(msl.ErrECCPrivateKeyNotFound, "own key", nil)
 	}
 	if _, ok := onKnownCurve(c.Key.Public()); !ok {
-		return msl.Local{}, msl.Failure(msl.ErrECCPrivateKeyNotFound, "own key", errors.New("not a key on P-256 or P-384"))
+		return msl.Credentials{}, msl.Failure(msl.ErrECCPrivateKeyNotFound, "own key", errors.New("not a key on P-256 or P-384"))
 	}
-	return msl.Local{Identity: c.Identity, AuthData: keyData(c.Identity, c.KeyID), Protector: msl.SigningKey{Key: c.Key}}, nil
+	return msl.Credentials{Identity: c.Identity, AuthData: keyData(c.Identity, c.KeyID), Protector: msl.SigningKey{Key: c.Key}}, nil
 }
+
+// ECC is the scheme of registered elliptic curve keys (MSL wiki, "ECC Public
+// Keys"): ECDSA over P-256 or P-384 with SHA-256, signatures in ASN.1 DER (RFC
+// 3279 section 2.2.3).
+type ECC struct{ Directory msl.Directory }
+
+// Scheme returns ECC.
+func (*ECC) Scheme() string { return "ECC" }
 
 // Open finds the public key of a peer: it must be registered for that identity,
 // under that id. A revoked entity is 4025, one of another scheme 4006, an

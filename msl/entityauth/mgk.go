@@ -11,10 +11,45 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
+// MGKEntity is an entity whose keys were derived from the master key of its group,
+// by whoever provisioned it (MSL wiki, "Model Group Keys").
+type MGKEntity struct {
+	Identity string
+	Keys     *KeySet
+}
+
+// Scheme returns MGK.
+func (*MGKEntity) Scheme() string { return "MGK" }
+
+// Encrypts reports true.
+func (*MGKEntity) Encrypts() bool { return true }
+
+// Authenticates reports true.
+func (*MGKEntity) Authenticates() bool { return true }
+
+// Credentials protects with our own key set.
+func (m *MGKEntity) Credentials(context.Context) (msl.Credentials, error) {
+	if m.Keys == nil {
+		return msl.Credentials{}, msl.Failure(msl.ErrEntityNotFound, "own model group keys", nil)
+	}
+	return msl.Credentials{
+		Identity:  m.Identity,
+		AuthData:  encodeStrings("identity", m.Identity),
+		Protector: msl.SymmetricKey{KeyID: m.Identity, Encryption: m.Keys.Encryption, MAC: m.Keys.MAC},
+	}, nil
+}
+
+// A ModelGroup is a group of entities whose keys are derived from one key. Each
+// key, and each version of it, needs a name of its own.
+type ModelGroup struct {
+	Name string
+	Key  keystore.Cipher // the group master key, AES-128
+}
+
 // MGK is the scheme of model group keys (MSL wiki, "Model Group Keys"): the keys
 // of an entity are derived from its identity under the master key of its group,
-// so that a receiver keeps one key for a whole model of devices. Everybody who
-// has the group key can be every one of its entities.
+// so that a receiver keeps one key for a whole model of devices. Whoever has the
+// group key can impersonate every one of its entities.
 //
 // It has not been verified against another implementation: no public one has the
 // scheme. Groups whose master key is for triple DES are not supported.
@@ -22,12 +57,8 @@ import (
 // The derived key bytes pass through the memory of this process, in buffers that
 // are wiped; the group key does not.
 type MGK struct {
-	// Identity and Keys are our own, derived by whoever provisioned us.
-	Identity string
-	Keys     *KeySet
-
-	// Group finds the group of a peer by the peer's identity. One that is not
-	// there is keystore.ErrNotFound.
+	// Group finds the group of a peer by the peer's identity. The error for an
+	// unknown one is keystore.ErrNotFound.
 	Group func(ctx context.Context, identity string) (ModelGroup, error)
 	// Importer is the store that takes the derived keys of peers.
 	Importer keystore.Importer
@@ -41,38 +72,13 @@ type MGK struct {
 	sets keySets
 }
 
-// A ModelGroup is a group of entities whose keys are derived. Another key, or
-// another version of it, has another name.
-type ModelGroup struct {
-	Name string
-	Key  keystore.Cipher // the group master key, AES-128
-}
-
 // Scheme returns MGK.
 func (*MGK) Scheme() string { return "MGK" }
-
-// Encrypts reports true.
-func (*MGK) Encrypts() bool { return true }
-
-// Authenticates reports true.
-func (*MGK) Authenticates() bool { return true }
-
-// Local protects with our own key set.
-func (m *MGK) Local(context.Context) (msl.Local, error) {
-	if m.Keys == nil {
-		return msl.Local{}, msl.Failure(msl.ErrEntityNotFound, "own model group keys", nil)
-	}
-	return msl.Local{
-		Identity:  m.Identity,
-		AuthData:  identityData(m.Identity),
-		Protector: msl.SymmetricKey{KeyID: m.Identity, Encryption: m.Keys.Encryption, MAC: m.Keys.MAC},
-	}, nil
-}
 
 // Open derives the key set of a peer. A revoked entity is 4025, one of another
 // scheme 4006, one of an unknown group 4005.
 func (m *MGK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	identity, err := member(authdata, "identity")
+	identity, err := identityOf(authdata)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}

@@ -9,60 +9,42 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// MTProtected is the scheme MT_PROTECTED (MSL wiki, "Master Token Protected"):
-// the authentication data of another scheme, hidden from onlookers by the session
-// keys of a master token. Who opens it must be able to open the token.
-//
-// The protocol counts the scheme as neither encrypting nor authenticating,
-// whatever the hidden scheme does: an entity must exchange keys before it may
-// send user authentication data. The master token need not be of the entity that
-// is hidden, and may have expired.
-type MTProtected struct {
-	// Own is our own entity, to be hidden; Token and Keys hide it. A client's
-	// HeldTokens method gives both.
-	Own   msl.EntityScheme
+// MTProtectedEntity is an entity that the session keys of a master token hide from
+// onlookers (MSL wiki, "Master Token Protected").
+type MTProtectedEntity struct {
+	Hidden msl.LocalEntity
+	// Token and Keys hide it. HeldTokens of a client returns both.
 	Token *msl.MasterToken
 	Keys  *msl.SessionKeys
-
-	// Tokens opens the master tokens of peers: it is a Server's
-	// OpenMasterToken, or an Issuer's Open.
-	Tokens func(*msl.MasterToken) (*msl.Session, error)
-	// Inner judges the entities that peers hide.
-	Inner []msl.EntityScheme
-	// Directory may revoke peers, or say that they must use another scheme: an
-	// entity registered for MT_PROTECTED or for the scheme that it hides may
-	// use this one. They need no entry here; the inner schemes look them up by
-	// their own rules.
-	Directory msl.Directory
 }
 
 // Scheme returns MT_PROTECTED.
-func (*MTProtected) Scheme() string { return "MT_PROTECTED" }
+func (*MTProtectedEntity) Scheme() string { return "MT_PROTECTED" }
 
 // Encrypts reports false.
-func (*MTProtected) Encrypts() bool { return false }
+func (*MTProtectedEntity) Encrypts() bool { return false }
 
 // Authenticates reports false.
-func (*MTProtected) Authenticates() bool { return false }
+func (*MTProtectedEntity) Authenticates() bool { return false }
 
-// Local hides our own entity.
-func (m *MTProtected) Local(ctx context.Context) (msl.Local, error) {
-	if m.Own == nil || m.Token == nil || m.Keys == nil {
-		return msl.Local{}, msl.Failure(msl.ErrEntityAuthMasterTokenNotDecrypted, "own entity", errors.New("no entity to hide, or no master token to hide it"))
+// Credentials hides our own entity.
+func (m *MTProtectedEntity) Credentials(ctx context.Context) (msl.Credentials, error) {
+	if m.Hidden == nil || m.Token == nil || m.Keys == nil {
+		return msl.Credentials{}, msl.Failure(msl.ErrEntityAuthMasterTokenNotDecrypted, "own entity", errors.New("no entity to hide, or no master token to hide it"))
 	}
-	local, err := m.Own.Local(ctx)
+	c, err := m.Hidden.Credentials(ctx)
 	if err != nil {
-		return local, err
+		return c, err
 	}
-	local.AuthData, err = m.hide(local.Identity, msl.EncodeEntityData(m.Own.Scheme(), local.AuthData))
-	if err != nil && local.Release != nil {
-		local.Release()
+	c.AuthData, err = m.hide(c.Identity, msl.EncodeEntityData(m.Hidden.Scheme(), c.AuthData))
+	if err != nil && c.Release != nil {
+		c.Release()
 	}
-	return local, err
+	return c, err
 }
 
 // hide encrypts and signs entity authentication data.
-func (m *MTProtected) hide(identity string, inner []byte) ([]byte, error) {
+func (m *MTProtectedEntity) hide(identity string, inner []byte) ([]byte, error) {
 	if !m.Keys.Acquire() {
 		return nil, msl.Failure(msl.ErrEntityAuthMasterTokenNotDecrypted, "own entity", errors.New("the master token's keys are gone"))
 	}
@@ -85,6 +67,30 @@ func (m *MTProtected) hide(identity string, inner []byte) ([]byte, error) {
 	e.End()
 	return e.Encoded(), nil
 }
+
+// MTProtected is the scheme MT_PROTECTED (MSL wiki, "Master Token Protected"):
+// the authentication data of another scheme, hidden from onlookers by the session
+// keys of a master token. A receiver must be able to open the token.
+//
+// The protocol counts the scheme as neither encrypting nor authenticating,
+// whatever the hidden scheme does: an entity must exchange keys before it may
+// send user authentication data. The master token need not be of the entity that
+// is hidden, and may have expired.
+type MTProtected struct {
+	// Tokens opens the master tokens of peers: it is a Server's
+	// OpenMasterToken, or an Issuer's Open.
+	Tokens func(*msl.MasterToken) (*msl.Session, error)
+	// Inner judges the entities that peers hide.
+	Inner []msl.EntityScheme
+	// Directory may revoke peers, or say that they must use another scheme: an
+	// entity registered for MT_PROTECTED or for the scheme that it hides may
+	// use this one. They need no entry here; the inner schemes look them up by
+	// their own rules.
+	Directory msl.Directory
+}
+
+// Scheme returns MT_PROTECTED.
+func (*MTProtected) Scheme() string { return "MT_PROTECTED" }
 
 // Open judges the entity that a peer hides. A malformed master token is 4036, one
 // that cannot be opened here 4032, a signature that does not fit 4035; then the
@@ -111,7 +117,7 @@ func (m *MTProtected) Open(ctx context.Context, authdata []byte) (msl.Sender, fu
 		release()
 		return msl.Sender{}, nil, err
 	}
-	sender.Encrypted, sender.Authenticated = m.Encrypts(), m.Authenticates()
+	sender.Encrypted, sender.Authenticated = false, false
 	return sender, release, nil
 }
 
@@ -122,20 +128,14 @@ type hiddenEntity struct {
 }
 
 func parseHidden(authdata []byte) (hiddenEntity, error) {
-	const op = "entity authentication data"
-	o, err := wire.Parse(authdata, wire.Limits{})
-	if err != nil {
-		return hiddenEntity{}, msl.Failure(msl.ErrMSLParseError, op, err)
-	}
-	token, errT := o.Object("mastertoken")
-	data, errD := o.Bytes("authdata")
-	signature, errS := o.Bytes("signature")
-	if err := errors.Join(errT, errD, errS); err != nil {
-		return hiddenEntity{}, msl.Failure(msl.ErrMSLParseError, op, err)
+	f := wire.ParseFields(authdata)
+	token, data, signature := f.Object("mastertoken"), f.Bytes("authdata"), f.Bytes("signature")
+	if err := malformed(f); err != nil {
+		return hiddenEntity{}, err
 	}
 	mt, err := msl.ParseMasterToken(token.Raw())
 	if err != nil {
-		return hiddenEntity{}, msl.Failure(msl.ErrEntityAuthMasterTokenInvalid, op, err)
+		return hiddenEntity{}, msl.Failure(msl.ErrEntityAuthMasterTokenInvalid, "entity authentication data", err)
 	}
 	return hiddenEntity{mt, data, signature}, nil
 }

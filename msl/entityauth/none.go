@@ -6,10 +6,27 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
+// NoneEntity is an entity that claims an identity and does not prove it (MSL wiki,
+// "Unauthenticated").
+type NoneEntity struct{ Identity string }
+
+// Scheme returns NONE.
+func (*NoneEntity) Scheme() string { return "NONE" }
+
+// Encrypts reports false.
+func (*NoneEntity) Encrypts() bool { return false }
+
+// Authenticates reports false.
+func (*NoneEntity) Authenticates() bool { return false }
+
+// Credentials claims our identity.
+func (n *NoneEntity) Credentials(context.Context) (msl.Credentials, error) {
+	return msl.Credentials{Identity: n.Identity, AuthData: encodeStrings("identity", n.Identity), Protector: msl.Null{}}, nil
+}
+
 // None is the scheme NONE: an identity that is claimed and not proven (MSL wiki,
 // "Unauthenticated").
 type None struct {
-	Identity  string // our own
 	Directory msl.Directory
 	// Anyone lets in identities that the directory does not know.
 	Anyone bool
@@ -18,21 +35,10 @@ type None struct {
 // Scheme returns NONE.
 func (*None) Scheme() string { return "NONE" }
 
-// Encrypts reports false.
-func (*None) Encrypts() bool { return false }
-
-// Authenticates reports false.
-func (*None) Authenticates() bool { return false }
-
-// Local claims our identity.
-func (n *None) Local(context.Context) (msl.Local, error) {
-	return msl.Local{Identity: n.Identity, AuthData: identityData(n.Identity), Protector: msl.Null{}}, nil
-}
-
 // Open believes a peer that is registered for this scheme: a revoked one is
 // 4025, any other 4006.
 func (n *None) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	identity, err := member(authdata, "identity")
+	identity, err := identityOf(authdata)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}

@@ -7,30 +7,37 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
+// ProvisionedEntity is an entity without an identity, which asks for one (MSL wiki,
+// "Entity Authentication").
+type ProvisionedEntity struct{}
+
+// Scheme returns PROVISIONED.
+func (*ProvisionedEntity) Scheme() string { return "PROVISIONED" }
+
+// Encrypts reports false.
+func (*ProvisionedEntity) Encrypts() bool { return false }
+
+// Authenticates reports false.
+func (*ProvisionedEntity) Authenticates() bool { return false }
+
+// Credentials asks for an identity.
+func (*ProvisionedEntity) Credentials(context.Context) (msl.Credentials, error) {
+	return msl.Credentials{AuthData: []byte("{}"), Protector: msl.Null{}}, nil
+}
+
 // Provisioned is the scheme PROVISIONED: a peer without an identity is given one
-// (MSL wiki, "Entity Authentication"). It is useful with a key exchange, whose
-// master token then carries the new identity; nothing else tells the peer of it,
-// and its own side has no identity at all. Nothing is proven.
+// (MSL wiki, "Entity Authentication"). It is useful only with a key exchange: the
+// master token carries the new identity, which the peer learns in no other way.
+// Nothing is proven.
 type Provisioned struct {
-	// Assign makes the identity of a peer, a new one for every message that it
-	// is asked for: whoever can reach us can ask, so it must be cheap, and
-	// must not keep what is never used.
+	// Assign returns the identity of a peer, a new one on each call. Anyone who
+	// can reach us can cause a call, so it must be cheap and must not store
+	// identities that are never used.
 	Assign func(ctx context.Context) (identity string, err error)
 }
 
 // Scheme returns PROVISIONED.
 func (*Provisioned) Scheme() string { return "PROVISIONED" }
-
-// Encrypts reports false.
-func (*Provisioned) Encrypts() bool { return false }
-
-// Authenticates reports false.
-func (*Provisioned) Authenticates() bool { return false }
-
-// Local asks for an identity.
-func (*Provisioned) Local(context.Context) (msl.Local, error) {
-	return msl.Local{AuthData: []byte("{}"), Protector: msl.Null{}}, nil
-}
 
 // Open gives a peer its identity. There is nothing to check.
 func (p *Provisioned) Open(ctx context.Context, _ []byte) (msl.Sender, func(), error) {

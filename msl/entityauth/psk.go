@@ -2,21 +2,41 @@ package entityauth
 
 import (
 	"context"
-	"errors"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// PSK is the scheme of pre-shared keys (MSL wiki, "Pre-shared Keys").
-type PSK struct {
-	// Identity and Keys are our own.
+// PSKEntity is an entity with pre-shared keys (MSL wiki, "Pre-shared Keys").
+type PSKEntity struct {
 	Identity string
 	Keys     *KeySet
+}
 
-	// Directory and Store are for peers: the key sets of the directory are
-	// sealed by the store.
+// Scheme returns PSK.
+func (*PSKEntity) Scheme() string { return "PSK" }
+
+// Encrypts reports true.
+func (*PSKEntity) Encrypts() bool { return true }
+
+// Authenticates reports true.
+func (*PSKEntity) Authenticates() bool { return true }
+
+// Credentials protects with our own key set.
+func (p *PSKEntity) Credentials(context.Context) (msl.Credentials, error) {
+	if p.Keys == nil {
+		return msl.Credentials{}, msl.Failure(msl.ErrEntityNotFound, "own pre-shared keys", nil)
+	}
+	return msl.Credentials{
+		Identity:  p.Identity,
+		AuthData:  encodeStrings("identity", p.Identity),
+		Protector: msl.SymmetricKey{KeyID: p.Identity, Encryption: p.Keys.Encryption, MAC: p.Keys.MAC},
+	}, nil
+}
+
+// PSK is the scheme of pre-shared keys (MSL wiki, "Pre-shared Keys"). The key sets
+// of the directory are sealed by the store.
+type PSK struct {
 	Directory msl.Directory
 	Store     keystore.Store
 	// Remember is how many key sets stay open between messages; zero means
@@ -29,28 +49,10 @@ type PSK struct {
 // Scheme returns PSK.
 func (*PSK) Scheme() string { return "PSK" }
 
-// Encrypts reports true.
-func (*PSK) Encrypts() bool { return true }
-
-// Authenticates reports true.
-func (*PSK) Authenticates() bool { return true }
-
-// Local protects with our own key set.
-func (p *PSK) Local(context.Context) (msl.Local, error) {
-	if p.Keys == nil {
-		return msl.Local{}, msl.Failure(msl.ErrEntityNotFound, "own pre-shared keys", nil)
-	}
-	return msl.Local{
-		Identity:  p.Identity,
-		AuthData:  identityData(p.Identity),
-		Protector: msl.SymmetricKey{KeyID: p.Identity, Encryption: p.Keys.Encryption, MAC: p.Keys.MAC},
-	}, nil
-}
-
 // Open finds the key set of a peer. A revoked entity is 4025, one of another
 // scheme 4006, an unknown one 4005.
 func (p *PSK) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	identity, err := member(authdata, "identity")
+	identity, err := identityOf(authdata)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}
@@ -123,65 +125,4 @@ func unsealKeySet(store keystore.Store, identity string, sealed *msl.SealedPSK) 
 		return nil, err
 	}
 	return newKeySet(keys...)
-}
-
-// identityData is the authdata of schemes that give an identity alone.
-func identityData(identity string) []byte {
-	e := wire.NewEncoder(64 + len(identity))
-	e.Begin()
-	e.String("identity", identity)
-	e.End()
-	return e.Encoded()
-}
-
-// member reads a string out of an authdata object.
-func member(authdata []byte, name string) (string, error) {
-	o, err := wire.Parse(authdata, wire.Limits{})
-	if err == nil {
-		var s string
-		if s, err = o.String(name); err == nil {
-			return s, nil
-		}
-	}
-	return "", msl.Failure(msl.ErrMSLParseError, "entity authentication data", err)
-}
-
-// lookUp finds an entity that may use scheme, or nil; an empty scheme is any. The
-// checks come in the protocol's order: revocation, then permission.
-func lookUp(ctx context.Context, d msl.Directory, identity, scheme string) (*msl.Entity, error) {
-	if d == nil {
-		return nil, nil
-	}
-	entity, err := d.Entity(ctx, identity)
-	switch {
-	case errors.Is(err, keystore.ErrNotFound):
-		return nil, nil
-	case err != nil:
-		return nil, msl.Failure(msl.ErrInternalException, "entity directory", err)
-	case entity.Revoked:
-		return nil, msl.Failure(msl.ErrEntityRevoked, scheme, nil)
-	case scheme != "" && entity.Scheme != scheme:
-		return nil, msl.Failure(msl.ErrIncorrectEntityAuthData, scheme, nil)
-	}
-	return entity, nil
-}
-
-// notForeign refuses an identity that was put together from parts, if it is
-// registered as a whole for another scheme. The protocol looks at one part alone;
-// without this, whoever has the part could be an entity whose name begins with
-// it.
-func notForeign(ctx context.Context, d msl.Directory, identity, scheme string) error {
-	if d == nil {
-		return nil
-	}
-	entity, err := d.Entity(ctx, identity)
-	switch {
-	case errors.Is(err, keystore.ErrNotFound):
-		return nil
-	case err != nil:
-		return msl.Failure(msl.ErrInternalException, "entity directory", err)
-	case entity.Scheme != scheme:
-		return msl.Failure(msl.ErrIncorrectEntityAuthData, scheme, nil)
-	}
-	return nil
 }

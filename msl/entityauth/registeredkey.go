@@ -5,23 +5,21 @@ import (
 	"crypto"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // keyData is the authdata of an entity that names its key.
 func keyData(identity, keyID string) []byte {
-	return twoMembers("identity", identity, "pubkeyid", keyID)
+	return encodeStrings("identity", identity, "pubkeyid", keyID)
 }
 
 // registeredKey finds the public key that a peer names: it must be registered for
 // that identity, under that id. missing is the code of a key that is not there;
 // the caller judges its kind.
 func registeredKey(ctx context.Context, d msl.Directory, authdata []byte, scheme string, missing msl.Code) (string, crypto.PublicKey, error) {
-	identity, err := member(authdata, "identity")
-	if err != nil {
-		return "", nil, err
-	}
-	keyID, err := member(authdata, "pubkeyid")
-	if err != nil {
+	f := wire.ParseFields(authdata)
+	identity, keyID := f.String("identity"), f.String("pubkeyid")
+	if err := malformed(f); err != nil {
 		return "", nil, err
 	}
 	entity, err := lookUp(ctx, d, identity, scheme)

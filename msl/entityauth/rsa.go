@@ -8,32 +8,35 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// RSA is the scheme of registered RSA keys (MSL wiki, "RSA Public Keys").
-type RSA struct {
-	// Identity, KeyID and Key are our own.
+// RSAEntity is an entity with a registered RSA key (MSL wiki, "RSA Public Keys").
+type RSAEntity struct {
 	Identity string
-	KeyID    string
+	KeyID    string // that the key is registered under
 	Key      crypto.Signer
-
-	Directory msl.Directory // of peers
 }
 
 // Scheme returns RSA.
-func (*RSA) Scheme() string { return "RSA" }
+func (*RSAEntity) Scheme() string { return "RSA" }
 
 // Encrypts reports false.
-func (*RSA) Encrypts() bool { return false }
+func (*RSAEntity) Encrypts() bool { return false }
 
 // Authenticates reports true.
-func (*RSA) Authenticates() bool { return true }
+func (*RSAEntity) Authenticates() bool { return true }
 
-// Local signs with our own key.
-func (r *RSA) Local(context.Context) (msl.Local, error) {
+// Credentials signs with our own key.
+func (r *RSAEntity) Credentials(context.Context) (msl.Credentials, error) {
 	if r.Key == nil {
-		return msl.Local{}, msl.Failure(msl.ErrRSAPrivateKeyNotFound, "own key", nil)
+		return msl.Credentials{}, msl.Failure(msl.ErrRSAPrivateKeyNotFound, "own key", nil)
 	}
-	return msl.Local{Identity: r.Identity, AuthData: keyData(r.Identity, r.KeyID), Protector: msl.SigningKey{Key: r.Key}}, nil
+	return msl.Credentials{Identity: r.Identity, AuthData: keyData(r.Identity, r.KeyID), Protector: msl.SigningKey{Key: r.Key}}, nil
 }
+
+// RSA is the scheme of registered RSA keys (MSL wiki, "RSA Public Keys").
+type RSA struct{ Directory msl.Directory }
+
+// Scheme returns RSA.
+func (*RSA) Scheme() string { return "RSA" }
 
 // Open finds the public key of a peer: it must be registered for that identity,
 // under that id. A revoked entity is 4025, one of another scheme 4006, an

@@ -17,15 +17,40 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
+// X509Entity is an entity with a certificate (MSL wiki, "X.509 Certificates"). Its
+// identity is the subject's distinguished name as RFC 2253 writes it.
+type X509Entity struct {
+	Certificate *x509.Certificate
+	Key         crypto.Signer
+}
+
+// Scheme returns X509.
+func (*X509Entity) Scheme() string { return "X509" }
+
+// Encrypts reports false.
+func (*X509Entity) Encrypts() bool { return false }
+
+// Authenticates reports true.
+func (*X509Entity) Authenticates() bool { return true }
+
+// Credentials signs with our own key.
+func (x *X509Entity) Credentials(context.Context) (msl.Credentials, error) {
+	if x.Certificate == nil || x.Key == nil {
+		return msl.Credentials{}, msl.Failure(msl.ErrUnsupportedEntityAuthData, "own certificate", nil)
+	}
+	identity, err := DistinguishedName(x.Certificate.RawSubject)
+	if err != nil {
+		return msl.Credentials{}, msl.Failure(msl.ErrX509CertParseError, "own certificate", err)
+	}
+	text := base64.StdEncoding.EncodeToString(x.Certificate.Raw)
+	return msl.Credentials{Identity: identity, AuthData: encodeStrings("x509certificate", text), Protector: msl.SigningKey{Key: x.Key}}, nil
+}
+
 // X509 is the scheme of certificates (MSL wiki, "X.509 Certificates"; RFC 5280).
 // The identity is the subject's distinguished name as RFC 2253 writes it.
 type X509 struct {
-	// Certificate and Key are our own.
-	Certificate *x509.Certificate
-	Key         crypto.Signer
-
-	// Roots are whom we trust to name peers. A peer sends its own certificate
-	// alone, so Intermediates must have what is between.
+	// Roots are the authorities that may name peers. A peer sends only its own
+	// certificate, so Intermediates must have those between it and a root.
 	Roots         *x509.CertPool
 	Intermediates *x509.CertPool
 	// CRLs returns the revocation lists of this moment. Issuers without one
@@ -41,29 +66,6 @@ type X509 struct {
 
 // Scheme returns X509.
 func (*X509) Scheme() string { return "X509" }
-
-// Encrypts reports false.
-func (*X509) Encrypts() bool { return false }
-
-// Authenticates reports true.
-func (*X509) Authenticates() bool { return true }
-
-// Local signs with our own key.
-func (x *X509) Local(context.Context) (msl.Local, error) {
-	if x.Certificate == nil || x.Key == nil {
-		return msl.Local{}, msl.Failure(msl.ErrUnsupportedEntityAuthData, "own certificate", nil)
-	}
-	identity, err := DistinguishedName(x.Certificate.RawSubject)
-	if err != nil {
-		return msl.Local{}, msl.Failure(msl.ErrX509CertParseError, "own certificate", err)
-	}
-	text := base64.StdEncoding.EncodeToString(x.Certificate.Raw)
-	e := wire.NewEncoder(64 + len(text))
-	e.Begin()
-	e.String("x509certificate", text)
-	e.End()
-	return msl.Local{Identity: identity, AuthData: e.Encoded(), Protector: msl.SigningKey{Key: x.Key}}, nil
-}
 
 // Open judges a peer's certificate, in the protocol's order: text that is not
 // Base64 4030, not a certificate 4002, revoked by the directory or by a list of
@@ -94,8 +96,9 @@ func (x *X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), e
 }
 
 func parseCertificate(authdata []byte) (*x509.Certificate, error) {
-	text, err := member(authdata, "x509certificate")
-	if err != nil {
+	f := wire.ParseFields(authdata)
+	text := f.String("x509certificate")
+	if err := malformed(f); err != nil {
 		return nil, err
 	}
 	der, err := wire.DecodeBase64(text)

@@ -73,9 +73,9 @@ func (h *Handler) handler() *mslhttp.Handler {
 	}
 	return &mslhttp.Handler{
 		Server: &msl.Server{
-			Name:   name,
-			Entity: &entityauth.None{Identity: name},
-			Entities: []msl.EntityScheme{
+			Name:  name,
+			Local: &entityauth.NoneEntity{Identity: name},
+			Peers: []msl.EntityScheme{
 				&entityauth.None{Directory: admission{h, "NONE"}},
 				&entityauth.NoneSuffixed{Directory: admission{h, "NONE_SUFFIXED"}},
 			},

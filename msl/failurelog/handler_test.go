@@ -166,8 +166,8 @@ func TestHandlerRefusesRealClients(t *testing.T) {
 	d := &direct{handler: h}
 	anyone := []msl.EntityScheme{&entityauth.None{Anyone: true}}
 	c := &msl.Client{
-		Entity: &entityauth.None{Identity: "x"}, Peers: anyone, Transport: d,
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
+		Local: &entityauth.NoneEntity{Identity: "x"}, Peers: anyone, Transport: d,
+		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: store}},
 	}
 	defer c.Close()
 	for name, r := range map[string]msl.Request{

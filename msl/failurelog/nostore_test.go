@@ -43,8 +43,8 @@ func TestNoStore(t *testing.T) {
 	untouched(t, h)
 	d := &direct{handler: h}
 	app := &msl.Client{
-		Entity: &entityauth.None{Identity: "x"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Transport: d,
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
+		Local: &entityauth.NoneEntity{Identity: "x"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Transport: d,
+		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: store}},
 	}
 	defer app.Close()
 	_, failure := app.Do(context.Background(), &msl.Request{Encrypted: true})

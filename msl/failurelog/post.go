@@ -25,7 +25,7 @@ func (r *Reporter) post(p Report) error {
 		return fmt.Errorf("%w: %w", errOwn, err)
 	}
 	client := &msl.Client{
-		Entity:    r.entity(),
+		Local:     r.entity(),
 		Peers:     []msl.EntityScheme{&entityauth.None{Anyone: true}},
 		Transport: &once{transport: r.config.Transport},
 		Limits:    msl.Limits{Header: maxAnswer, Chunk: maxAnswer},
@@ -42,11 +42,11 @@ func (r *Reporter) post(p Report) error {
 	return nil
 }
 
-func (r *Reporter) entity() msl.EntityScheme {
+func (r *Reporter) entity() msl.LocalEntity {
 	if r.config.Suffix != "" {
-		return &entityauth.NoneSuffixed{Root: r.config.Identity, Suffix: r.config.Suffix}
+		return &entityauth.NoneSuffixedEntity{Root: r.config.Identity, Suffix: r.config.Suffix}
 	}
-	return &entityauth.None{Identity: r.config.Identity}
+	return &entityauth.NoneEntity{Identity: r.config.Identity}
 }
 
 // once carries one message: an answer that asks for keys or for another entity must

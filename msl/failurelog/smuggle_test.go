@@ -62,9 +62,9 @@ func providerErrors(t *testing.T, secret string) []error {
 	note(err)
 	_, err = msl.ParseMasterToken([]byte(secret))
 	note(err)
-	_, err = (&msl.Client{Entity: &entityauth.None{Identity: "x"}, Transport: &direct{fail: errAway}}).Do(context.Background(), &msl.Request{User: secret})
+	_, err = (&msl.Client{Local: &entityauth.NoneEntity{Identity: "x"}, Transport: &direct{fail: errAway}}).Do(context.Background(), &msl.Request{User: secret})
 	note(err)
-	_, err = (&msl.Client{Entity: &entityauth.None{Identity: "x"}, Transport: &direct{fail: errAway}, KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}}}).
+	_, err = (&msl.Client{Local: &entityauth.NoneEntity{Identity: "x"}, Transport: &direct{fail: errAway}, KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: store}}}).
 		Do(context.Background(), &msl.Request{Encrypted: true, User: secret})
 	note(err)
 	return all

@@ -71,17 +71,14 @@ func TestOfferAbility(t *testing.T) {
 	}
 	closed.Close()
 	groups := []keyx.DHGroup{keyx.DHGroups()[0]}
-	psk := func(wrapping keystore.Key) *entityauth.PSK {
-		return &entityauth.PSK{Identity: "x", Keys: entityauth.NewKeySet(nil, nil, wrapping)}
-	}
-	able := map[string]msl.KeyExchange{
+	able := map[string]msl.Offerer{
 		"JWE_RSA":   &keyx.AsymmetricJOSE{Store: store, KeyPair: pair},
 		"JWK_RSA":   &keyx.AsymmetricJOSE{Mechanism: keyx.JWKRSA, Store: store, KeyPair: pair},
 		"JWK_RSAES": &keyx.AsymmetricJOSE{Mechanism: keyx.JWKRSAES, Store: store, KeyPair: made.(keyx.DecryptingPair)},
 		"decrypted": &keyx.AsymmetricDecrypted{Sessions: store, KeyPair: pair},
 		"DH":        &keyx.DiffieHellman{Store: store, Groups: groups},
 	}
-	unable := map[string]msl.KeyExchange{
+	unable := map[string]msl.Offerer{
 		"JWK_RSAES of a token":          &keyx.AsymmetricJOSE{Mechanism: keyx.JWKRSAES, Store: store, KeyPair: pair},
 		"a mechanism that nobody knows": &keyx.AsymmetricJOSE{Mechanism: "JWK_DSA", Store: store, KeyPair: pair},
 		"JOSE without import":           &keyx.AsymmetricJOSE{Store: barred{store}, KeyPair: pair},
@@ -89,9 +86,9 @@ func TestOfferAbility(t *testing.T) {
 		"a closed pair":                 &keyx.AsymmetricJOSE{Store: store, KeyPair: closed.(keyx.DecryptingPair)},
 		"decrypted without import":      &keyx.AsymmetricDecrypted{Sessions: barred{store}, KeyPair: pair},
 		"wrapped with EC":               &keyx.AsymmetricWrapped{Store: store, KeyPair: ecPair{}},
-		"a PSK that does not unwrap":    &keyx.SymmetricWrapped{PSK: psk(wrapOnly{})},
+		"a PSK that does not unwrap":    &keyx.SymmetricOfferer{Keys: entityauth.NewKeySet(nil, nil, wrapOnly{})},
 		"DH without import":             &keyx.DiffieHellman{Store: barred{store}, Groups: groups},
-		"ladder without import":         &keyx.Ladder{Form: keyx.JWELadder, Store: barred{store}, Own: nobody{}},
+		"ladder without import":         &keyx.LadderOfferer{Form: keyx.JWELadder, Store: barred{store}, Own: nobody{}},
 	}
 	for name, x := range able {
 		o, err := x.Offer(context.Background(), msl.Requester{Identity: "x"})

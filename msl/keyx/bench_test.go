@@ -31,7 +31,7 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
-func benchmark(b *testing.B, responder, requester msl.KeyExchange) {
+func benchmark(b *testing.B, responder msl.Responder, requester msl.Offerer) {
 	ctx, from := context.Background(), msl.Requester{Identity: "client1", Custody: msl.CustodyImported}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -21,8 +21,8 @@ import (
 // keystore.Importer.
 //
 // The arithmetic is that of math/big, whose time depends on the numbers. Both
-// sides make a new pair for each exchange, so one who measures that time sees a
-// private value at work once or twice.
+// sides make a new pair for each exchange, so an attacker who measures that time
+// can observe a private value only once or twice.
 type DiffieHellman struct {
 	Store keystore.Store
 	// Groups are the parameter groups that the network agreed on: a responder
@@ -40,8 +40,8 @@ const minPrime, maxPrime = 2048, 8192
 // Scheme returns DIFFIE_HELLMAN.
 func (*DiffieHellman) Scheme() string { return "DIFFIE_HELLMAN" }
 
-// Exposes declares both sides.
-func (*DiffieHellman) Exposes(msl.Side) msl.Exposure {
+// Exposes declares that the process sees the session keys.
+func (*DiffieHellman) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "session keys are a hash of the shared secret, which is computed in software"}
 }
 
@@ -70,13 +70,9 @@ func (g DHGroup) inside(y *big.Int) bool {
 }
 
 // parse reads a request or a response.
-func (x *DiffieHellman) parse(keydata []byte) (g DHGroup, y *big.Int, err error) {
-	id, err := member(keydata, "parametersid")
-	if err != nil {
-		return g, nil, err
-	}
-	public, err := binaryMember(keydata, "publickey")
-	if err != nil {
+func (x *DiffieHellman) parse(f *wire.Fields) (g DHGroup, y *big.Int, err error) {
+	id, public := f.String("parametersid"), f.Bytes("publickey")
+	if err := malformed(f); err != nil {
 		return g, nil, err
 	}
 	if len(public) == 0 {
@@ -95,16 +91,16 @@ func (x *DiffieHellman) parse(keydata []byte) (g DHGroup, y *big.Int, err error)
 	return g, y, nil
 }
 
-// Check refuses a group that is not configured with 7009, and public values
-// outside of it with 7011.
+// Check refuses a group that is not configured with 7009, and a public value
+// outside of its group with 7011.
 func (x *DiffieHellman) Check(keydata []byte) error {
-	_, _, err := x.parse(keydata)
+	_, _, err := x.parse(wire.ParseFields(keydata))
 	return err
 }
 
 // Respond makes a key pair, and of it and the requester's the session keys.
 func (x *DiffieHellman) Respond(_ context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
-	g, y, err := x.parse(keydata)
+	g, y, err := x.parse(wire.ParseFields(keydata))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -229,8 +225,9 @@ func (o *dhOffer) Close() error {
 
 // Accept computes the session keys of the responder's public value.
 func (o *dhOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
-	id, err := member(keydata, "parametersid")
-	if err != nil {
+	f := wire.ParseFields(keydata)
+	id := f.String("parametersid")
+	if err := malformed(f); err != nil {
 		return msl.Outcome{}, err
 	}
 	if id != o.group.ID {
@@ -239,7 +236,7 @@ func (o *dhOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error)
 	if o.private == nil {
 		return msl.Outcome{}, msl.Failure(msl.ErrKeyXPrivateKeyMissing, o.x.Scheme(), nil)
 	}
-	_, y, err := o.x.parse(keydata)
+	_, y, err := o.x.parse(f)
 	if err != nil {
 		return msl.Outcome{}, err
 	}
@@ -250,7 +247,7 @@ func (o *dhOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error)
 	return imported(o.x.Store, raw, o.identity)
 }
 
-// Resume makes the session keys again.
+// Resume restores the session keys.
 func (x *DiffieHellman) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
 	return resumeSealed(x.Store, keep)
 }

@@ -252,11 +252,11 @@ func FuzzDH(f *testing.F) {
 	f.Add([]byte(`{"parametersid":"dh_default1","publickey":""}`))
 	store := newStore(f)
 	x := &DiffieHellman{Store: store, Groups: []DHGroup{smallGroup()}, AllowSmallGroups: true}
-	f.Fuzz(func(t *testing.T, b []byte) { fuzzKeyData(t, x, b) })
+	f.Fuzz(func(t *testing.T, b []byte) { fuzzKeyData(t, x, x, b) })
 }
 
 // fuzzKeyData gives both sides any key data.
-func fuzzKeyData(t *testing.T, x msl.KeyExchange, b []byte) {
+func fuzzKeyData(t *testing.T, x msl.Responder, requester msl.Offerer, b []byte) {
 	ctx, from := context.Background(), msl.Requester{Identity: "client1", Custody: msl.CustodyImported}
 	hasCode := func(err error) {
 		t.Helper()
@@ -275,7 +275,7 @@ func fuzzKeyData(t *testing.T, x msl.KeyExchange, b []byte) {
 		}
 		keys.Release()
 	}
-	offer, err := x.Offer(ctx, from)
+	offer, err := requester.Offer(ctx, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,6 +287,6 @@ func fuzzKeyData(t *testing.T, x msl.KeyExchange, b []byte) {
 			outcome.Keys.Release()
 		}
 	}
-	_, err = x.Resume(ctx, b)
+	_, err = requester.Resume(ctx, b)
 	hasCode(err)
 }

@@ -1,27 +1,31 @@
-// Package keyx holds the key exchange schemes, one per file.
+// Package keyx holds the key exchange schemes, one per file. A responder, which issues
+// the master token, is a [msl.Responder]; a requester, which asks for it, is a
+// [msl.Offerer].
 //
-//	ASYMMETRIC_WRAPPED, mechanism RSA   [AsymmetricWrapped]: session keys wrapped
-//	                                    under the requester's RSA key, which may
-//	                                    be made for one exchange
-//	SYMMETRIC_WRAPPED, key id PSK       [SymmetricWrapped]: session keys wrapped
-//	                                    under a pre-shared wrapping key
-//	ASYMMETRIC_WRAPPED, mechanisms      [AsymmetricJOSE]: the same as JSON Web
-//	JWE_RSA, JWEJS_RSA, JWK_RSA and     Keys, encrypted in four ways
+//	ASYMMETRIC_WRAPPED, mechanism RSA   [AsymmetricWrapped], either side: session
+//	                                    keys wrapped under the requester's RSA key,
+//	                                    which may be made for one exchange
+//	SYMMETRIC_WRAPPED, key id PSK       [SymmetricResponder], [SymmetricOfferer]:
+//	                                    session keys wrapped under a pre-shared
+//	                                    wrapping key
+//	ASYMMETRIC_WRAPPED, mechanisms      [AsymmetricJOSE], either side: the same as
+//	JWE_RSA, JWEJS_RSA, JWK_RSA and     JSON Web Keys, encrypted in four ways
 //	JWK_RSAES
-//	DIFFIE_HELLMAN                      [DiffieHellman], with parameter groups of
-//	                                    RFC 3526 and RFC 7919
-//	JWE_LADDER, JWK_LADDER              [Ladder]: a chain of wrapping keys, so
-//	                                    that the pre-shared one is used once
-//	TPM_IMPORT                          [TPMImport], only in this project:
-//	                                    session keys go into a TPM as objects
+//	DIFFIE_HELLMAN                      [DiffieHellman], either side, with parameter
+//	                                    groups of RFC 3526 and RFC 7919
+//	JWE_LADDER, JWK_LADDER              [LadderResponder], [LadderOfferer]: a chain
+//	                                    of wrapping keys, so that the pre-shared one
+//	                                    is used once
+//	TPM_IMPORT                          [TPMResponder], [TPMOfferer]: session keys go
+//	                                    into a TPM as objects; only in this project
 //
-// [AsymmetricDecrypted] is the requester of the first one for a device, such as a
+// [AsymmetricDecrypted] is a requester of the first one for a device, such as a
 // TPM, that decrypts to its process.
 //
 // In the first two, the session keys are made in a key store and leave it only
-// wrapped: neither side's process sees them. The same is true of the requester of
-// TPM_IMPORT. The form of all others forces key bytes through the process, which
-// [msl.Custody] must allow. [CustodyTable] says for each of them where the bytes are.
+// wrapped: neither side's process sees them. The same is true of a requester of
+// TPM_IMPORT. All others force key bytes through the process, which [msl.Custody]
+// must allow. [CustodyTable] says for each of them where the bytes are.
 //
 // # Key bytes in this process
 //

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"io"
+	"math"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -160,27 +161,18 @@ func parseJWE(b []byte) (jwe, error) {
 }
 
 func parseJSONJWE(b []byte) (jwe, error) {
-	o, err := wire.Parse(b, wire.Limits{})
-	if err != nil {
+	f := wire.ParseFields(b)
+	recipients := f.Objects("recipients", math.MaxInt)
+	if f.Err() != nil || len(recipients) == 0 {
 		return jwe{}, errJWE()
 	}
-	recipients, err := o.Objects("recipients")
-	if err != nil || len(recipients) == 0 {
-		return jwe{}, errJWE()
-	}
-	get := func(o wire.Object, name string) []byte {
-		s, e := o.String(name)
-		if e != nil {
-			err = e
-		}
-		return []byte(s)
-	}
-	first := recipients[0]
+	first := wire.FieldsOf(recipients[0])
 	j := jwe{
-		header: get(first, "header"), key: get(first, "encrypted_key"), iv: get(o, "initialization_vector"),
-		ciphertext: get(o, "ciphertext"), tag: get(first, "integrity_value"),
+		header: []byte(first.String("header")), key: []byte(first.String("encrypted_key")),
+		iv:         []byte(f.String("initialization_vector")),
+		ciphertext: []byte(f.String("ciphertext")), tag: []byte(first.String("integrity_value")),
 	}
-	if err != nil {
+	if first.Err() != nil || f.Err() != nil {
 		return jwe{}, errJWE()
 	}
 	return j, nil
@@ -200,13 +192,9 @@ func (j jwe) decode(want jweSuite) (p jwe, err error) {
 			return p, errJWE()
 		}
 	}
-	o, err := wire.Parse(p.header, wire.Limits{})
-	if err != nil {
-		return p, errJWE()
-	}
-	alg, errA := o.String("alg")
-	enc, errE := o.String("enc")
-	if errA != nil || errE != nil || alg != algOAEP && alg != algKW || enc != encGCM128 && enc != encGCM256 {
+	f := wire.ParseFields(p.header)
+	alg, enc := f.String("alg"), f.String("enc")
+	if f.Err() != nil || alg != algOAEP && alg != algKW || enc != encGCM128 && enc != encGCM256 {
 		return p, errJWE()
 	}
 	if (jweSuite{alg, enc}) != want {

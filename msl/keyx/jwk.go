@@ -95,34 +95,28 @@ func (k jwk) append(b, key []byte) []byte {
 // the exchange.
 var errNoJWK = errors.New("keyx: not a JSON object")
 
-// parseJWK reads a JWK. What it returns refers to text.
+// parseJWK reads a JWK. What it returns refers to text. Errors have no cause: it
+// may quote the text.
 func parseJWK(text []byte) (jwk, error) {
 	o, err := wire.Parse(text, wire.Limits{})
 	if err != nil {
-		return jwk{}, errNoJWK // without the cause, which may quote the text
+		return jwk{}, errNoJWK
 	}
-	k := jwk{}
-	f := jwkFields{o: o}
-	k.kty = f.string("kty", true)
-	k.use = f.string("use", false)
-	k.alg = f.string("alg", false)
-	k.kid = f.string("kid", false)
-	if o.Has("key_ops") {
-		k.ops, err = o.Strings("key_ops")
-		f.note(err)
+	f := wire.FieldsOf(o)
+	k := jwk{
+		kty: f.String("kty"), use: f.OptionalString("use"), alg: f.OptionalString("alg"), kid: f.OptionalString("kid"),
+		ops: f.OptionalStrings("key_ops"), extractable: f.OptionalBool("extractable"),
 	}
-	if o.Has("extractable") {
-		k.extractable, err = o.Bool("extractable")
-		f.note(err)
-	}
-	if f.err != nil {
-		return jwk{}, f.err
+	if f.Err() != nil {
+		return jwk{}, errJWK()
 	}
 	if err := k.known(); err != nil {
 		return jwk{}, err
 	}
-	return k, k.numbers(&f)
+	return k, k.numbers(o)
 }
+
+func errJWK() error { return msl.Failure(msl.ErrMSLParseError, "JWK", nil) }
 
 // known refuses names that nobody knows, in the order of the reference stack.
 func (k jwk) known() error {
@@ -141,16 +135,24 @@ func (k jwk) known() error {
 }
 
 // numbers reads what makes the key.
-func (k *jwk) numbers(f *jwkFields) error {
+func (k *jwk) numbers(o wire.Object) (err error) {
 	if k.kty == "oct" {
-		k.k = f.number("k", true)
-		return f.err
+		k.k, err = number(o, "k")
+		return err
 	}
-	k.n, k.e, k.d = f.number("n", true), f.number("e", false), f.number("d", false)
-	if f.err == nil && k.e == nil && k.d == nil {
-		return msl.Failure(msl.ErrMSLParseError, "JWK", nil)
+	if k.n, err = number(o, "n"); err != nil {
+		return err
 	}
-	return f.err
+	if o.Has("e") {
+		k.e, err = number(o, "e")
+	}
+	if err == nil && o.Has("d") {
+		k.d, err = number(o, "d")
+	}
+	if err == nil && k.e == nil && k.d == nil {
+		return errJWK()
+	}
+	return err
 }
 
 // key decodes the key into room of just its size, if it is what the purpose
@@ -165,45 +167,19 @@ func (k jwk) key(p purpose, room []byte) error {
 	return nil
 }
 
-// jwkFields reads members and remembers that one failed, without what it was:
-// an error must not quote a key.
-type jwkFields struct {
-	o   wire.Object
-	err error
-}
-
-func (f *jwkFields) note(err error) {
-	if err != nil && f.err == nil {
-		f.err = msl.Failure(msl.ErrMSLParseError, "JWK", nil)
-	}
-}
-
-func (f *jwkFields) string(name string, must bool) string {
-	if !must && !f.o.Has(name) {
-		return ""
-	}
-	s, err := f.o.String(name)
-	f.note(err)
-	return s
-}
-
 // number finds base64url in place: a string of Go would be a copy that nobody
 // can overwrite.
-func (f *jwkFields) number(name string, must bool) []byte {
-	v, ok := f.o.Value(name)
-	if !ok && !must {
-		return nil
-	}
+func number(o wire.Object, name string) ([]byte, error) {
+	v, ok := o.Value(name)
 	if !ok || v.Kind() != wire.StringKind {
-		f.note(wire.ErrType)
-		return nil
+		return nil, errJWK()
 	}
 	raw := v.Raw()
 	text := bytes.TrimRight(raw[1:len(raw)-1], "=")
-	if f.err == nil && (len(text) == 0 || len(text)%4 == 1 || bytes.ContainsFunc(text, func(r rune) bool { return !isBase64URL(r) })) {
-		f.err = msl.Failure(msl.ErrInvalidJWKKeyData, "JWK", nil)
+	if len(text) == 0 || len(text)%4 == 1 || bytes.ContainsFunc(text, func(r rune) bool { return !isBase64URL(r) }) {
+		return nil, msl.Failure(msl.ErrInvalidJWKKeyData, "JWK", nil)
 	}
-	return text
+	return text, nil
 }
 
 func isBase64URL(r rune) bool {

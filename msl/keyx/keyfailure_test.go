@@ -93,19 +93,19 @@ func TestKeyFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer asymmetric.Close()
-	respond := func(x msl.KeyExchange, keydata []byte) func() error {
+	respond := func(x msl.Responder, keydata []byte) func() error {
 		return func() error {
 			keys, _, err := x.Respond(ctx, from, keydata)
 			keys.Release()
 			return err
 		}
 	}
-	ladder := &Ladder{Form: JWKLadder, Store: store, PSK: psk}
+	ladder := &LadderResponder{Form: JWKLadder, Store: store, PSK: psk}
 	_, response, err := ladder.Respond(ctx, from, []byte(`{"mechanism":"PSK"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrapdata, _ := binaryMember(response, "wrapdata")
+	wrapdata, _ := bytesOf(response, "wrapdata")
 	jose := &AsymmetricJOSE{Mechanism: JWERSA, Store: store}
 	offer, err := jose.Offer(ctx, from)
 	if err != nil {
@@ -119,7 +119,7 @@ func TestKeyFailures(t *testing.T) {
 	}{
 		{"ASYMMETRIC_WRAPPED", "generate", respond(&AsymmetricWrapped{Store: store}, asymmetric.KeyData()), nil},
 		{"ASYMMETRIC_WRAPPED", "wrap for", respond(&AsymmetricWrapped{Store: store}, asymmetric.KeyData()), map[error]msl.Code{keystore.ErrBadData: msl.ErrWrapError}},
-		{"SYMMETRIC_WRAPPED", "generate", respond(&SymmetricWrapped{Store: store, PSK: psk}, []byte(`{"keyid":"PSK"}`)), nil},
+		{"SYMMETRIC_WRAPPED", "generate", respond(&SymmetricResponder{Store: store, PSK: psk}, []byte(`{"keyid":"PSK"}`)), nil},
 		{"JWK_LADDER", "seal", respond(ladder, []byte(`{"mechanism":"PSK"}`)), nil},
 		{"JWK_LADDER", "import", respond(ladder, []byte(`{"mechanism":"PSK"}`)), map[error]msl.Code{keystore.ErrBadData: msl.ErrWrapKeyCreationFailure}},
 		{"JWK_LADDER", "unseal", respond(ladder, wrapRequest(wrapdata)), map[error]msl.Code{keystore.ErrForeign: msl.ErrKeyXWrappingKeyMissing}},

@@ -9,16 +9,17 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // ladders is a responder and a requester that share the recorded keys.
-func ladders(t testing.TB, form LadderForm) (responder, requester *Ladder) {
+func ladders(t testing.TB, form LadderForm) (responder *LadderResponder, requester *LadderOfferer) {
 	t.Helper()
 	var v keyxVectors
 	readVectors(t, "spec/keyx.json", &v)
 	store, device := newStore(t), newStore(t)
-	responder = &Ladder{Form: form, Store: store, PSK: pskOf(t, store, v)}
-	requester = &Ladder{Form: form, Store: device, Own: provision(t, device, "psk", keystore.AESReveal128, v.PSK.Wrapping).(keystore.Revealer)}
+	responder = &LadderResponder{Form: form, Store: store, PSK: pskOf(t, store, v)}
+	requester = &LadderOfferer{Form: form, Store: device, Own: provision(t, device, "psk", keystore.AESReveal128, v.PSK.Wrapping).(keystore.Revealer)}
 	t.Cleanup(func() { requester.Close() })
 	return responder, requester
 }
@@ -27,15 +28,22 @@ var forms = []LadderForm{JWELadder, JWKLadder}
 
 func mechanismOf(t testing.TB, keydata []byte) string {
 	t.Helper()
-	m, err := member(keydata, "mechanism")
-	if err != nil {
-		t.Fatal(err)
+	f := wire.ParseFields(keydata)
+	m := f.String("mechanism")
+	if f.Err() != nil {
+		t.Fatal(f.Err())
 	}
 	return m
 }
 
+// bytesOf reads a binary member of key data.
+func bytesOf(keydata []byte, name string) ([]byte, error) {
+	f := wire.ParseFields(keydata)
+	return f.Bytes(name), f.Err()
+}
+
 // step goes one rung up.
-func climb(t *testing.T, responder, requester *Ladder, want string) {
+func climb(t *testing.T, responder *LadderResponder, requester *LadderOfferer, want string) {
 	t.Helper()
 	ctx, from := context.Background(), msl.Requester{Identity: "client1", Custody: msl.CustodyImported}
 	offer, err := requester.Offer(ctx, from)
@@ -105,14 +113,14 @@ func TestLadderRequestRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wrapdata, _ := binaryMember(response, "wrapdata")
+		wrapdata, _ := bytesOf(response, "wrapdata")
 		forged := bytes.Clone(wrapdata)
 		forged[len(forged)-1] ^= 1
 		other, _ := ladders(t, form)
-		noPSK := &Ladder{Form: form, Store: responder.Store}
-		anotherForm := &Ladder{Form: map[LadderForm]LadderForm{JWELadder: JWKLadder, JWKLadder: JWELadder}[form], Store: responder.Store}
+		noPSK := &LadderResponder{Form: form, Store: responder.Store}
+		anotherForm := &LadderResponder{Form: map[LadderForm]LadderForm{JWELadder: JWKLadder, JWKLadder: JWELadder}[form], Store: responder.Store}
 		for what, c := range map[string]struct {
-			x       *Ladder
+			x       *LadderResponder
 			from    string
 			custody msl.Custody
 			keydata []byte
@@ -146,7 +154,7 @@ func TestLadderRequestRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if wrapdata, _ = binaryMember(response, "wrapdata"); len(wrapdata) != 24 {
+		if wrapdata, _ = bytesOf(response, "wrapdata"); len(wrapdata) != 24 {
 			t.Errorf("%s: shared wrapdata of %d bytes", form, len(wrapdata))
 		}
 		if _, _, err := responder.Respond(ctx, shared, wrapRequest(wrapdata)); err != nil {
@@ -219,7 +227,7 @@ func noise(form LadderForm) []byte {
 }
 
 // laddered wraps a text under the key that the offer asks for.
-func laddered(t *testing.T, responder, requester *Ladder, offer msl.Offer, text []byte) []byte {
+func laddered(t *testing.T, responder *LadderResponder, requester *LadderOfferer, offer msl.Offer, text []byte) []byte {
 	t.Helper()
 	r, err := responder.parse(offer.KeyData())
 	if err != nil {
@@ -275,9 +283,9 @@ func FuzzLadder(f *testing.F) {
 	own := provision(f, store, "own", keystore.AESReveal128, v.PSK.Wrapping).(keystore.Revealer)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, form := range forms {
-			x := &Ladder{Form: form, Store: store, PSK: psk, Own: own}
-			fuzzKeyData(t, x, b)
-			x.Close()
+			requester := &LadderOfferer{Form: form, Store: store, Own: own}
+			fuzzKeyData(t, &LadderResponder{Form: form, Store: store, PSK: psk}, requester, b)
+			requester.Close()
 		}
 	})
 }
@@ -298,7 +306,8 @@ func FuzzAsymmetric(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, m := range []JOSEMechanism{JWERSA, JWEJSRSA, JWKRSA, JWKRSAES} {
-			fuzzKeyData(t, &AsymmetricJOSE{Mechanism: m, Store: store, KeyPair: pair.Key.(DecryptingPair), ID: "awe_rsa2048"}, b)
+			x := &AsymmetricJOSE{Mechanism: m, Store: store, KeyPair: pair.Key.(DecryptingPair), ID: "awe_rsa2048"}
+			fuzzKeyData(t, x, x, b)
 		}
 	})
 }

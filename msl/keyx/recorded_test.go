@@ -107,7 +107,7 @@ func smallGroup() DHGroup {
 }
 
 // responder is our side of a recorded exchange, requester the other one.
-func (v keyxVectors) sides(t testing.TB, c keyxVector) (responder, requester msl.KeyExchange) {
+func (v keyxVectors) sides(t testing.TB, c keyxVector) (responder msl.Responder, requester msl.Offerer) {
 	store, device := newStore(t), newStore(t)
 	psk := pskOf(t, store, v)
 	scheme, mechanism, _ := strings.Cut(c.Name, " ")
@@ -128,18 +128,18 @@ func (v keyxVectors) sides(t testing.TB, c keyxVector) (responder, requester msl
 		return &AsymmetricJOSE{Mechanism: m, Store: store, Rand: c.draws()},
 			&AsymmetricJOSE{Mechanism: m, Store: device, KeyPair: pair.Key.(DecryptingPair), ID: "awe_rsa2048"}
 	case "SYMMETRIC_WRAPPED":
-		own := &entityauth.PSK{Identity: "client1", Keys: entityauth.NewKeySet(nil, nil, provision(t, device, "psk", keystore.AESUnwrap128, v.PSK.Wrapping))}
-		return &SymmetricWrapped{Store: store, PSK: psk}, &SymmetricWrapped{Store: device, PSK: own}
+		own := entityauth.NewKeySet(nil, nil, provision(t, device, "psk", keystore.AESUnwrap128, v.PSK.Wrapping))
+		return &SymmetricResponder{Store: store, PSK: psk}, &SymmetricOfferer{Keys: own}
 	case "DIFFIE_HELLMAN":
 		x := append(make([]byte, 64-len(v.DHX)), v.DHX...)
 		return &DiffieHellman{Store: store, Groups: []DHGroup{smallGroup()}, AllowSmallGroups: true},
 			&DiffieHellman{Store: device, Groups: []DHGroup{smallGroup()}, AllowSmallGroups: true, Rand: bytes.NewReader(x)}
 	}
-	requesting := &Ladder{Form: LadderForm(scheme), Store: device, Own: provision(t, device, "psk", keystore.AESReveal128, v.PSK.Wrapping).(keystore.Revealer)}
+	requesting := &LadderOfferer{Form: LadderForm(scheme), Store: device, Own: provision(t, device, "psk", keystore.AESReveal128, v.PSK.Wrapping).(keystore.Revealer)}
 	if mechanism == byWrap {
 		requesting.hold("client1", rung{}, rung{c.PreviousData, provision(t, device, "previous", keystore.AESReveal128, c.PreviousKey).(keystore.Revealer)})
 	}
-	return &Ladder{Form: LadderForm(scheme), Store: store, PSK: psk, Rand: c.draws(),
+	return &LadderResponder{Form: LadderForm(scheme), Store: store, PSK: psk, Rand: c.draws(),
 		Wrapping:  provision(t, store, "issuer", keystore.AESWrap128, v.MSLKeys.Wrapping).(keystore.DataWrapper),
 		Revealing: provision(t, store, "issuer reveals", keystore.AESReveal128, v.MSLKeys.Wrapping).(keystore.Revealer)}, requesting
 }
@@ -252,8 +252,8 @@ func (v keyxVectors) checkExchange(t *testing.T, c keyxVector) {
 func sameLadder(t *testing.T, scheme string, got, want []byte) {
 	t.Helper()
 	for _, name := range []string{"wrapdata", "wrapkey", "encryptionkey", "hmackey"} {
-		a, err := binaryMember(got, name)
-		b, err2 := binaryMember(want, name)
+		a, err := bytesOf(got, name)
+		b, err2 := bytesOf(want, name)
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}

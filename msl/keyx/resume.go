@@ -53,11 +53,12 @@ func (u unsealer) Unwrap(a keystore.Algorithm, blob []byte) (keystore.Key, error
 
 // resumeSealed makes session keys again of what sealForRestart returned.
 func resumeSealed(store keystore.Store, keep []byte) (*msl.SessionKeys, error) {
-	identity, err := member(keep, "sealedfor")
-	if err != nil {
-		return nil, err
-	}
-	return unwrapKeys(keep, unsealer{store, identity})
+	return unseal(store, wire.ParseFields(keep))
+}
+
+func unseal(store keystore.Store, f *wire.Fields) (*msl.SessionKeys, error) {
+	identity := f.String("sealedfor")
+	return unwrapKeys(f, unsealer{store, identity})
 }
 
 // imported ends an exchange that saw the bytes of the session keys, on the

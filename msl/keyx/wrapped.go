@@ -8,6 +8,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
+// inKeyStore declares that the process sees no key bytes.
+func inKeyStore() msl.Exposure {
+	return msl.Exposure{Why: "session keys are wrapped and unwrapped as objects of the key store"}
+}
+
 // respond makes session keys and the response that wraps them, after the members
 // of it that name the request.
 func respond(custody msl.Custody, store keystore.Store, wrap func(keystore.Key) ([]byte, error), name func(*wire.Encoder)) (*msl.SessionKeys, []byte, error) {
@@ -33,8 +38,8 @@ func respond(custody msl.Custody, store keystore.Store, wrap func(keystore.Key) 
 }
 
 // unwrapKeys opens the two keys of a response.
-func unwrapKeys(keydata []byte, by keystore.Unwrapper) (*msl.SessionKeys, error) {
-	encryption, signature, err := keyMembers(keydata)
+func unwrapKeys(f *wire.Fields, by keystore.Unwrapper) (*msl.SessionKeys, error) {
+	encryption, signature, err := wrappedKeys(f)
 	if err != nil {
 		return nil, err
 	}
@@ -45,39 +50,16 @@ func unwrapKeys(keydata []byte, by keystore.Unwrapper) (*msl.SessionKeys, error)
 	return keys, nil
 }
 
-// keyMembers reads the two keys of a response.
-func keyMembers(keydata []byte) (encryption, signature []byte, err error) {
-	if encryption, err = binaryMember(keydata, "encryptionkey"); err != nil {
-		return nil, nil, err
-	}
-	signature, err = binaryMember(keydata, "hmackey")
-	return encryption, signature, err
+// wrappedKeys reads the two keys of a response.
+func wrappedKeys(f *wire.Fields) (encryption, signature []byte, err error) {
+	encryption, signature = f.Bytes("encryptionkey"), f.Bytes("hmackey")
+	return encryption, signature, malformed(f)
 }
 
-// binaryMember reads bytes out of a key data object.
-func binaryMember(keydata []byte, name string) ([]byte, error) {
-	o, err := wire.Parse(keydata, wire.Limits{})
-	if err != nil {
-		return nil, parseFailure(err)
+// malformed turns the first failure of a reader of key data into a parse error.
+func malformed(f *wire.Fields) error {
+	if err := f.Err(); err != nil {
+		return msl.Failure(msl.ErrMSLParseError, "key data", err)
 	}
-	b, err := o.Bytes(name)
-	if err != nil {
-		return nil, parseFailure(err)
-	}
-	return b, nil
+	return nil
 }
-
-// member reads a string out of a key data object.
-func member(keydata []byte, name string) (string, error) {
-	o, err := wire.Parse(keydata, wire.Limits{})
-	if err != nil {
-		return "", parseFailure(err)
-	}
-	s, err := o.String(name)
-	if err != nil {
-		return "", parseFailure(err)
-	}
-	return s, nil
-}
-
-func parseFailure(err error) error { return msl.Failure(msl.ErrMSLParseError, "key data", err) }

@@ -208,7 +208,7 @@ func checkExchangesPerSource(t *testing.T) {
 	bounds := &Connections{Max: 20, PerSource: 2, Trusted: networks("10.0.0.0/8")}
 	proceed := make(chan bool)
 	handler := &Handler{
-		Server: &msl.Server{Entity: &entityauth.None{Identity: "server"}, Issuer: &msl.Issuer{}, Entities: []msl.EntityScheme{&entityauth.None{Directory: &knownEntity{Identity: "x", Scheme: "NONE"}}}},
+		Server: &msl.Server{Local: &entityauth.NoneEntity{Identity: "server"}, Issuer: &msl.Issuer{}, Peers: []msl.EntityScheme{&entityauth.None{Directory: &knownEntity{Identity: "x", Scheme: "NONE"}}}},
 		Handle: func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error { <-proceed; return nil },
 		Source: bounds.Trusted.Source,
 	}
@@ -288,7 +288,7 @@ func TestConnectionsBelow(t *testing.T) {
 // A stranger that is slow with much makes room, and gets HTTP 503.
 func TestSlowStrangerMakesRoom(t *testing.T) {
 	server := httptest.NewServer(&Handler{Server: &msl.Server{
-		Entity: &entityauth.None{Identity: "server"}, Issuer: &msl.Issuer{}, Entities: []msl.EntityScheme{&entityauth.None{}},
+		Local: &entityauth.NoneEntity{Identity: "server"}, Issuer: &msl.Issuer{}, Peers: []msl.EntityScheme{&entityauth.None{}},
 		Limits: msl.Limits{Header: 1 << 20, Chunk: 1 << 20, Held: 1, Unproven: 1},
 	}})
 	defer server.Close()

@@ -48,8 +48,7 @@ func (r *reported) last(t *testing.T) Exchange {
 // noneClient is a client that proves nothing.
 func noneClient(t *testing.T, url string) *msl.Client {
 	t.Helper()
-	none := &entityauth.None{Identity: "device", Anyone: true}
-	c := &msl.Client{Entity: none, Peers: []msl.EntityScheme{none}, Transport: &Transport{URL: url}}
+	c := &msl.Client{Local: &entityauth.NoneEntity{Identity: "device"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Transport: &Transport{URL: url}}
 	t.Cleanup(func() { c.Close() })
 	return c
 }

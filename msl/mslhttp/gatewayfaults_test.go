@@ -31,8 +31,8 @@ func passOn(t *testing.T, url string) (id int64, err error) {
 func tell(t *testing.T, handle msl.Handler) error {
 	t.Helper()
 	server := &msl.Server{
-		Name: "server", Entity: &entityauth.None{Identity: "server"},
-		Entities: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Issuer: &msl.Issuer{}, State: &msl.MemoryState{},
+		Name: "server", Local: &entityauth.NoneEntity{Identity: "server"},
+		Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Issuer: &msl.Issuer{}, State: &msl.MemoryState{},
 	}
 	defer server.Close()
 	carry := carrier(func(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
@@ -43,7 +43,7 @@ func tell(t *testing.T, handle msl.Handler) error {
 		err := server.Serve(ctx, "test", &request, &answer, handle)
 		return io.NopCloser(&answer), err
 	})
-	c := &msl.Client{Entity: &entityauth.None{Identity: "device"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Transport: carry}
+	c := &msl.Client{Local: &entityauth.NoneEntity{Identity: "device"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Transport: carry}
 	defer c.Close()
 	r, err := c.Do(context.Background(), &msl.Request{Body: msl.BytesBody([]byte("open the door"))})
 	if err != nil {

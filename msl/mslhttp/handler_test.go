@@ -16,15 +16,17 @@ import (
 )
 
 // A broken scheme is one whose key is out of reach.
-type broken struct{ msl.EntityScheme }
+type broken struct{ msl.LocalEntity }
 
-func (broken) Local(context.Context) (msl.Local, error) { return msl.Local{}, keystore.ErrUnavailable }
+func (broken) Credentials(context.Context) (msl.Credentials, error) {
+	return msl.Credentials{}, keystore.ErrUnavailable
+}
 
 func TestHandlerStatus(t *testing.T) {
-	none := &entityauth.None{Identity: "server", Anyone: true}
+	none := &entityauth.NoneEntity{Identity: "server"}
 	for _, test := range []struct {
 		name, method, body string
-		entity             msl.EntityScheme
+		entity             msl.LocalEntity
 		limit              int // signed answers for one source
 		status             int
 		hasBody            bool
@@ -35,7 +37,7 @@ func TestHandlerStatus(t *testing.T) {
 		{"no answer without the server's key", "POST", "garbage", broken{none}, 10, 503, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := &msl.Server{Entity: test.entity, Issuer: &msl.Issuer{}, Limits: msl.Limits{ErrorsPerSource: test.limit}}
+			server := &msl.Server{Local: test.entity, Issuer: &msl.Issuer{}, Limits: msl.Limits{ErrorsPerSource: test.limit}}
 			defer server.Close()
 			w := httptest.NewRecorder()
 			(&Handler{Server: server}).ServeHTTP(w, httptest.NewRequest(test.method, "/", strings.NewReader(test.body)))
@@ -51,7 +53,7 @@ func TestHandlerStatus(t *testing.T) {
 
 // TestHandlerBound sends garbage until the bound on signed answers is reached.
 func TestHandlerBound(t *testing.T) {
-	server := &msl.Server{Entity: &entityauth.None{Identity: "server"}, Issuer: &msl.Issuer{}, Limits: msl.Limits{ErrorsPerSource: 5}}
+	server := &msl.Server{Local: &entityauth.NoneEntity{Identity: "server"}, Issuer: &msl.Issuer{}, Limits: msl.Limits{ErrorsPerSource: 5}}
 	defer server.Close()
 	h := &Handler{Server: server}
 	answers := map[int]int{}
@@ -67,7 +69,7 @@ func TestHandlerBound(t *testing.T) {
 
 // TestHandlerTooLong cuts off a body that is longer than it may be.
 func TestHandlerTooLong(t *testing.T) {
-	server := &msl.Server{Entity: &entityauth.None{Identity: "server"}, Issuer: &msl.Issuer{}}
+	server := &msl.Server{Local: &entityauth.NoneEntity{Identity: "server"}, Issuer: &msl.Issuer{}}
 	defer server.Close()
 	s := httptest.NewServer(&Handler{Server: server, MaxBody: 1000})
 	defer s.Close()
@@ -87,12 +89,12 @@ func TestHandlerTooLong(t *testing.T) {
 
 // A lostKey scheme has a key that is gone from one moment on.
 type lostKey struct {
-	msl.EntityScheme
+	msl.LocalEntity
 	gone *bool
 }
 
-func (s lostKey) Local(ctx context.Context) (msl.Local, error) {
-	local, err := s.EntityScheme.Local(ctx)
+func (s lostKey) Credentials(ctx context.Context) (msl.Credentials, error) {
+	local, err := s.LocalEntity.Credentials(ctx)
 	local.Protector = lostProtector{local.Protector, s.gone}
 	return local, err
 }
@@ -111,7 +113,7 @@ func (p lostProtector) Sign(data []byte) ([]byte, error) {
 
 // Where the application ran and there is no answer, nothing asks for another try.
 func TestLostAnswerStatus(t *testing.T) {
-	none := &entityauth.None{Identity: "server", Anyone: true}
+	none, anyone := &entityauth.NoneEntity{Identity: "server"}, []msl.EntityScheme{&entityauth.None{Anyone: true}}
 	for _, test := range []struct {
 		name       string
 		goneBefore bool
@@ -122,13 +124,13 @@ func TestLostAnswerStatus(t *testing.T) {
 		{"after it", false, 1, http.StatusInternalServerError},
 	} {
 		gone, ran := test.goneBefore, 0
-		server := &msl.Server{Entity: lostKey{none, &gone}, Entities: []msl.EntityScheme{none}, Issuer: &msl.Issuer{}}
+		server := &msl.Server{Local: lostKey{none, &gone}, Peers: anyone, Issuer: &msl.Issuer{}}
 		h := httptest.NewServer(&Handler{Server: server, Handle: func(context.Context, *msl.ResponseWriter, *msl.Message) error {
 			gone = true
 			ran++
 			return nil
 		}})
-		c := &msl.Client{Entity: &entityauth.None{Identity: "client"}, Peers: []msl.EntityScheme{none}, Transport: &Transport{URL: h.URL}}
+		c := &msl.Client{Local: &entityauth.NoneEntity{Identity: "client"}, Peers: anyone, Transport: &Transport{URL: h.URL}}
 		_, err := c.Do(context.Background(), &msl.Request{Body: msl.BytesBody([]byte("x"))})
 		var instead *StatusError
 		if !errors.As(err, &instead) || instead.Status != test.status || ran != test.ran || (instead.RetryAfter != "") == (test.ran > 0) {

@@ -43,8 +43,7 @@ const (
 // noneServer answers whoever says who he is.
 func noneServer(t *testing.T) *msl.Server {
 	t.Helper()
-	none := &entityauth.None{Identity: "server", Anyone: true}
-	s := &msl.Server{Name: "server", Entity: none, Entities: []msl.EntityScheme{none}, Issuer: &msl.Issuer{}, State: &msl.MemoryState{}}
+	s := &msl.Server{Name: "server", Local: &entityauth.NoneEntity{Identity: "server"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Issuer: &msl.Issuer{}, State: &msl.MemoryState{}}
 	t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -76,7 +75,7 @@ func TestNothingSmuggled(t *testing.T) {
 		_, err := io.WriteString(w, "answer")
 		return err
 	}
-	broken := &msl.Server{Entity: broken{&entityauth.None{}}, Issuer: &msl.Issuer{}}
+	broken := &msl.Server{Local: broken{&entityauth.NoneEntity{}}, Issuer: &msl.Issuer{}}
 	defer broken.Close()
 	var all sync.WaitGroup
 	for name, test := range map[string]struct {

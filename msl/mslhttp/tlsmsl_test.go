@@ -72,11 +72,11 @@ func newOverTLS(t *testing.T, a *authority, listen func(*TLSServer, http.Handler
 		return v.Key
 	}
 	o.server = &msl.Server{
-		Name: "server", Entity: &entityauth.RSA{Identity: "server", KeyID: "key", Key: o.signer},
-		Entities: []msl.EntityScheme{&entityauth.RSA{Directory: &knownEntity{Identity: "device", Scheme: "RSA", KeyID: "device", PublicKey: device.Public().(*rsa.PublicKey)}}},
+		Name: "server", Local: &entityauth.RSAEntity{Identity: "server", KeyID: "key", Key: o.signer},
+		Peers: []msl.EntityScheme{&entityauth.RSA{Directory: &knownEntity{Identity: "device", Scheme: "RSA", KeyID: "device", PublicKey: device.Public().(*rsa.PublicKey)}}},
 		Issuer: &msl.Issuer{Name: "server", Store: a.store, Keys: []msl.IssuerKeys{{Version: 1,
 			Encryption: create("encryption", keystore.AES128CBC).(keystore.Cipher), MAC: create("mac", keystore.HMACSHA256).(keystore.MAC)}}},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: a.store}}, State: o.state, Log: slog.New(o),
+		KeyExchanges: []msl.Responder{&keyx.AsymmetricWrapped{Store: a.store}}, State: o.state, Log: slog.New(o),
 	}
 	t.Cleanup(func() { o.server.Close() })
 	o.addr = listen(&TLSServer{Certificates: []TLSCertificate{a.issue("server", keystore.ECDSAP256, nil)}, Alerts: &o.alerts},
@@ -86,8 +86,8 @@ func newOverTLS(t *testing.T, a *authority, listen func(*TLSServer, http.Handler
 			return err
 		}})
 	o.client = &msl.Client{
-		Entity:       &entityauth.RSA{Identity: "device", KeyID: "device", Key: device},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
+		Local:        &entityauth.RSAEntity{Identity: "device", KeyID: "device", Key: device},
+		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: store}},
 		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: &knownEntity{Identity: "server", Scheme: "RSA", KeyID: "key", PublicKey: o.signer.Public().(*rsa.PublicKey)}}},
 	}
 	t.Cleanup(func() { o.client.Close() })

@@ -69,7 +69,7 @@ func checkStalled(t *testing.T, path string, kept bool) {
 func TestInterruptSparesWhatWasRead(t *testing.T) {
 	acted, proceed := make(chan error, 2), make(chan bool)
 	h := &Handler{Server: &msl.Server{
-		Entity: &entityauth.None{Identity: "server"}, Issuer: &msl.Issuer{}, Entities: []msl.EntityScheme{&entityauth.None{Directory: &knownEntity{Identity: "x", Scheme: "NONE"}}},
+		Local: &entityauth.NoneEntity{Identity: "server"}, Issuer: &msl.Issuer{}, Peers: []msl.EntityScheme{&entityauth.None{Directory: &knownEntity{Identity: "x", Scheme: "NONE"}}},
 		Limits: msl.Limits{Header: 1 << 20, Chunk: 1 << 20, Held: 1, Unproven: 1},
 	}, Handle: func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		if _, err := io.Copy(io.Discard, m.Body); err != nil {

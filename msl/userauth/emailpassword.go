@@ -11,16 +11,18 @@ import (
 
 // EmailPassword is the scheme EMAIL_PASSWORD (MSL wiki, "Email/Password").
 type EmailPassword struct {
-	// Verify returns the name of the user that has this password. A pair that
-	// is wrong is msl.ErrEmailPasswordIncorrect. The password is overwritten when
-	// Verify returns.
+	// Verify returns the name of the user with that e-mail address and password.
+	// The error for a wrong pair is msl.ErrEmailPasswordIncorrect. The password
+	// is overwritten when Verify returns.
 	Verify func(ctx context.Context, email string, password []byte) (user string, err error)
 
-	// Find returns the name of the user with that e-mail address, or "" if nobody
-	// has it who may log in: a server counts the wrong guesses of a user by it. Nil
-	// counts them by the address, in small letters.
+	// Find returns the name of the user with that e-mail address, or "" if there
+	// is none who may log in. A server counts wrong guesses by that name. Nil
+	// counts them by the address, in lower case.
 	Find func(ctx context.Context, email string) (user string, err error)
 }
+
+const opData = "user authentication data"
 
 var _ msl.Guessable = (*EmailPassword)(nil)
 
@@ -36,20 +38,21 @@ func (*EmailPassword) Check(authdata []byte) error {
 
 // parseEmailPassword leaves the password for the caller to wipe.
 func parseEmailPassword(authdata []byte) (email string, password []byte, err error) {
-	o, err := wire.Parse(authdata, wire.Limits{})
-	if err == nil {
-		if email, err = o.String("email"); err == nil {
-			password, err = o.Secret("password")
-		}
-	}
-	if err != nil {
-		return "", nil, msl.Failure(msl.ErrMSLParseError, "user authentication data", err)
-	}
-	return email, password, nil
+	f := wire.ParseFields(authdata)
+	email, password = f.String("email"), f.Secret("password")
+	return email, password, malformed(f)
 }
 
-// Claimed returns the user of the e-mail address, or the address where nobody has it.
-// Blanks are 5005.
+// malformed turns the first failure of a reader of authdata into a parse error.
+func malformed(f *wire.Fields) error {
+	if err := f.Err(); err != nil {
+		return msl.Failure(msl.ErrMSLParseError, opData, err)
+	}
+	return nil
+}
+
+// Claimed returns the user of the e-mail address, or the address itself if no
+// user has it. Blanks are 5005.
 func (e *EmailPassword) Claimed(ctx context.Context, authdata []byte) (user string, known bool, err error) {
 	email, password, err := e.parse(authdata)
 	clear(password)
@@ -84,8 +87,9 @@ func (e *EmailPassword) parse(authdata []byte) (email string, password []byte, e
 	return email, password, nil
 }
 
-// EmailPasswordData is how a client proves a user by this scheme. It holds the
-// password in clear, until it is collected; the caller wipes its own.
+// EmailPasswordData returns a client's proof of a user by this scheme. It holds
+// the password in clear until it is garbage-collected; the caller wipes its own
+// copy.
 func EmailPasswordData(email string, password []byte) *msl.UserAuthData {
 	e := wire.NewEncoder(64 + 6*(len(email)+len(password))) // escaped: it must not grow
 	e.Begin()

@@ -9,31 +9,31 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// UserIDToken is the scheme USER_ID_TOKEN (MSL wiki, "User ID Token"): the user of
-// an earlier session of the same entity, proven by the tokens of that session.
-// Their expiration is not asked, as with any token that can be renewed.
+// UserIDToken is the scheme USER_ID_TOKEN (MSL wiki, "User ID Token"): the user
+// of an earlier session of the same entity, proven by the tokens of that session.
+// Their expiration is not checked, as with any token that can be renewed.
 type UserIDToken struct {
-	// Issuer opens the tokens. Tokens, if set, opens master tokens in its
-	// place: a Server's OpenMasterToken knows those that are in use.
+	// Issuer opens the tokens. Tokens, if set, opens master tokens instead: a
+	// Server's OpenMasterToken knows those that are in use.
 	Issuer *msl.Issuer
 	Tokens func(*msl.MasterToken) (*msl.Session, error)
 
-	// Permitted answers whether this user of this entity may use the scheme.
-	// Nil permits every one.
+	// Permitted reports whether this user of this entity may use the scheme. Nil
+	// permits all.
 	Permitted func(ctx context.Context, identity, user string) (bool, error)
-	// Revoked answers whether the user of the entity is revoked: it is a
-	// State's Revoked. An error that carries no msl.Code says that there is no
-	// answer. Nil leaves the question to the server, which asks it anyway.
+	// Revoked returns an error with a msl.Code if the user of the entity is
+	// revoked: it is a State's Revoked. Any other error says that this is not
+	// known. Nil leaves the check to the server, which makes it in any case.
 	Revoked func(ctx context.Context, identity, user string) error
-	// Dates answers since when the tokens of the user count: it is a State that
-	// knows. Nil accepts tokens of any age.
+	// Dates knows from when on the tokens of the user count; a State may
+	// implement it. Nil accepts tokens of any age.
 	Dates msl.TokenDates
 }
 
 // Scheme returns USER_ID_TOKEN.
 func (*UserIDToken) Scheme() string { return "USER_ID_TOKEN" }
 
-// Check judges the form. A malformed master token is 5024, a user ID token that
+// Check checks the form. A malformed master token is 5024, a user ID token that
 // is malformed or not bound to it 5011.
 func (*UserIDToken) Check(authdata []byte) error {
 	_, _, err := parseTokens(authdata)
@@ -41,33 +41,29 @@ func (*UserIDToken) Check(authdata []byte) error {
 }
 
 func parseTokens(authdata []byte) (*msl.MasterToken, *msl.UserIDToken, error) {
-	const op = "user authentication data"
-	o, err := wire.Parse(authdata, wire.Limits{})
-	if err != nil {
-		return nil, nil, msl.Failure(msl.ErrMSLParseError, op, err)
-	}
-	master, errM := o.Object("mastertoken")
-	user, errU := o.Object("useridtoken")
-	if err := errors.Join(errM, errU); err != nil {
-		return nil, nil, msl.Failure(msl.ErrMSLParseError, op, err)
+	f := wire.ParseFields(authdata)
+	master, user := f.Object("mastertoken"), f.Object("useridtoken")
+	if err := malformed(f); err != nil {
+		return nil, nil, err
 	}
 	mt, err := msl.ParseMasterToken(master.Raw())
 	if err != nil {
-		return nil, nil, msl.Failure(msl.ErrUserAuthMasterTokenInvalid, op, err)
+		return nil, nil, msl.Failure(msl.ErrUserAuthMasterTokenInvalid, opData, err)
 	}
 	uit, err := msl.ParseUserIDToken(user.Raw())
 	if err == nil && uit.MasterToken != mt.SerialNumber {
 		err = msl.ErrUserIDTokenMasterTokenMismatch
 	}
 	if err != nil {
-		return nil, nil, msl.Failure(msl.ErrUserAuthUserIDTokenInvalid, op, err)
+		return nil, nil, msl.Failure(msl.ErrUserAuthUserIDTokenInvalid, opData, err)
 	}
 	return mt, uit, nil
 }
 
 // Authenticate opens the tokens. A master token that is not ours is 5025, one of
-// another entity 5032, a user ID token that is not ours 5021, a user who must not
-// use the scheme 5041, an unanswered question for revocation 5043.
+// another entity 5032, a user ID token that is not ours 5021, a user who may not
+// use the scheme 5041, and a user of whom it is not known whether he is revoked
+// 5043.
 func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdata []byte) (string, error) {
 	mt, uit, err := parseTokens(bytes.Clone(authdata)) // who opens them may keep them
 	if err != nil {
@@ -151,8 +147,8 @@ func (u *UserIDToken) counts(ctx context.Context, identity, user string, t *msl.
 	return nil
 }
 
-// UserIDTokenData is how a client proves a user by this scheme: the encoded
-// tokens of an earlier session.
+// UserIDTokenData returns a client's proof of a user by this scheme, made of the
+// encoded tokens of an earlier session.
 func UserIDTokenData(masterToken, userIDToken []byte) *msl.UserAuthData {
 	e := wire.NewEncoder(64 + len(masterToken) + len(userIDToken))
 	e.Begin()

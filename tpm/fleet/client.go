@@ -18,8 +18,8 @@ import (
 // process; the secrets of an enrollment are encrypted for the TPM.
 func NewClient(peers []msl.EntityScheme, transport msl.Transport) *msl.Client {
 	return &msl.Client{
-		Entity: &entityauth.Provisioned{}, Peers: peers,
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: soft.New()}},
+		Local: &entityauth.ProvisionedEntity{}, Peers: peers,
+		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: soft.New()}},
 		Transport:    transport,
 	}
 }

@@ -17,13 +17,13 @@
 //   - [Authority.TokenJudge] for msl.Server.JudgeToken, always: a name outlives the
 //     TPM that proves it, and the old TPM still has tokens that name it.
 //   - [X509] in place of entityauth.X509 where the CA issues certificates.
-//   - [Verifier] for the key exchange TPM_IMPORT (keyx.TPMImport.Verifier).
+//   - [Verifier] for the key exchange TPM_IMPORT (keyx.TPMResponder.Verifier).
 //
 // On the device:
 //
 //   - [NewClient] and [Exchange] carry the messages of identity.Device.Enroll to the
 //     endpoint.
-//   - [Device] makes the keys of the key exchange TPM_IMPORT (keyx.TPMImport.Device).
+//   - [Device] makes the keys of the key exchange TPM_IMPORT (keyx.TPMOfferer.Device).
 //
 // To give an enrolled device pre-shared keys that only its TPM can use, besides its
 // identity key (the identity is [PSKIdentity]):

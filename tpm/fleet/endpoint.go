@@ -36,10 +36,10 @@ const (
 	maxMessage = 4 * enroll.MaxMessage
 )
 
-// EndpointConfig is how an [Endpoint] works. Name and Entity are needed.
+// EndpointConfig is how an [Endpoint] works. Name and Local are needed.
 type EndpointConfig struct {
-	Name   string           // identity of the server
-	Entity msl.EntityScheme // how the server proves it
+	Name  string          // identity of the server
+	Local msl.LocalEntity // how the server proves it
 
 	// Limits are those of the server beside the endpoint. The sizes of messages and
 	// the memory for them are the endpoint's own.
@@ -68,9 +68,9 @@ func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	e := &Endpoint{store: store, server: &msl.Server{
-		Name: c.Name, Entity: c.Entity, Issuer: issuer, State: noState{},
-		Entities:     []msl.EntityScheme{&entityauth.Provisioned{Assign: temporaryName}},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: store}},
+		Name: c.Name, Local: c.Local, Issuer: issuer, State: noState{},
+		Peers:        []msl.EntityScheme{&entityauth.Provisioned{Assign: temporaryName}},
+		KeyExchanges: []msl.Responder{&keyx.AsymmetricWrapped{Store: store}},
 		Limits:       endpointLimits(c.Limits), Log: c.Log,
 	}}
 	e.Handler = throttled(&mslhttp.Handler{

@@ -41,7 +41,7 @@ func TestEndpointLogs(t *testing.T) {
 	s := newSite(t)
 	var log bytes.Buffer
 	e, err := NewEndpoint(s.Authority, EndpointConfig{
-		Name: "server", Entity: s.own, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Name: "server", Local: s.own, Log: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -47,11 +47,11 @@ func Example_server() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	entity := &entityauth.ECC{
-		Identity: "server", KeyID: "server-1", Directory: state,
+	entity := &entityauth.ECCEntity{
+		Identity: "server", KeyID: "server-1",
 		Key: create("identity", keystore.ECDSAP256).(crypto.Signer),
 	}
-	endpoint, err := fleet.NewEndpoint(authority, fleet.EndpointConfig{Name: "server", Entity: entity})
+	endpoint, err := fleet.NewEndpoint(authority, fleet.EndpointConfig{Name: "server", Local: entity})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -63,12 +63,12 @@ func Example_server() {
 		MAC:        create("mac", keystore.HMACSHA256).(keystore.MAC),
 	}}}
 	server := &msl.Server{
-		Name: "server", Entity: entity, Issuer: issuer, State: state, Directory: state,
-		Entities:   []msl.EntityScheme{entity},
+		Name: "server", Local: entity, Issuer: issuer, State: state, Directory: state,
+		Peers:      []msl.EntityScheme{&entityauth.ECC{Directory: state}},
 		JudgeToken: authority.TokenJudge(issuer), // never without it
 		Custody:    msl.CustodyImported,          // the server wraps session keys for the TPMs
-		KeyExchanges: []msl.KeyExchange{
-			&keyx.TPMImport{Store: store, Verifier: fleet.Verifier{Authority: authority}},
+		KeyExchanges: []msl.Responder{
+			&keyx.TPMResponder{Store: store, Verifier: fleet.Verifier{Authority: authority}},
 		},
 	}
 	defer server.Close()
@@ -122,9 +122,9 @@ func Example_device() {
 		log.Fatal(err)
 	}
 	client := &msl.Client{
-		Entity:       &entityauth.ECC{Identity: name, KeyID: id, Key: credentials[0].Signer},
+		Local:        &entityauth.ECCEntity{Identity: name, KeyID: id, Key: credentials[0].Signer},
 		Peers:        []msl.EntityScheme{server},
-		KeyExchanges: []msl.KeyExchange{&keyx.TPMImport{Store: store, Device: &fleet.Device{Store: store, Identity: own}}},
+		KeyExchanges: []msl.Offerer{&keyx.TPMOfferer{Store: store, Device: &fleet.Device{Store: store, Identity: own}}},
 		Transport:    &mslhttp.Transport{URL: "http://server.example:8080/"},
 	}
 	defer client.Close()

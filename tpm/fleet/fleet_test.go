@@ -118,8 +118,8 @@ func TestX509(t *testing.T) {
 	b := s.enrolled(nil)
 	scheme := s.certificates()
 	scheme.Directory = nil // which may refuse the name, whatever the key is
-	open := func(own msl.EntityScheme) error {
-		local, err := own.Local(t.Context())
+	open := func(own msl.LocalEntity) error {
+		local, err := own.Credentials(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,7 @@ import (
 // A site is a desk with its server: where devices enroll, and where they talk then.
 type site struct {
 	*desk
-	own         msl.EntityScheme   // how the server proves its identity
+	own         msl.LocalEntity    // how the server proves its identity
 	peers       []msl.EntityScheme // the server, as devices know it
 	enroll, url string
 	refused     []error // why devices were not enrolled
@@ -49,13 +49,13 @@ func newSite(t testing.TB) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := &entityauth.ECC{Identity: "server", KeyID: "1", Key: key}
+	own := &entityauth.ECCEntity{Identity: "server", KeyID: "1", Key: key}
 	s := &site{desk: newDesk(t), own: own}
 	s.peers = []msl.EntityScheme{&entityauth.ECC{Directory: known{
 		"server": {Identity: "server", Scheme: "ECC", KeyID: "1", PublicKey: key.Public()},
 	}}}
 	endpoint, err := NewEndpoint(s.Authority, EndpointConfig{
-		Name: "server", Entity: own,
+		Name: "server", Local: own,
 		Refused: func(_ context.Context, err error) { s.refused = append(s.refused, err) },
 	})
 	if err != nil {
@@ -83,18 +83,18 @@ func echo(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 }
 
 // server is for devices that enrolled, and exchanges keys with their TPMs alone.
-func (s *site) server(own msl.EntityScheme) *msl.Server {
+func (s *site) server(own msl.LocalEntity) *msl.Server {
 	store := soft.New()
 	issuer, err := temporaryIssuer(store, "server")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return &msl.Server{
-		Name: "server", Entity: own, Issuer: issuer, State: s.state, Directory: s.state,
+		Name: "server", Local: own, Issuer: issuer, State: s.state, Directory: s.state,
 		JudgeToken:   s.TokenJudge(issuer),
 		Custody:      msl.CustodyImported,
-		Entities:     []msl.EntityScheme{&entityauth.ECC{Directory: s.state}, s.certificates()},
-		KeyExchanges: []msl.KeyExchange{&keyx.TPMImport{Store: store, Verifier: Verifier{s.Authority}}},
+		Peers:        []msl.EntityScheme{&entityauth.ECC{Directory: s.state}, s.certificates()},
+		KeyExchanges: []msl.Responder{&keyx.TPMResponder{Store: store, Verifier: Verifier{s.Authority}}},
 	}
 }
 
@@ -171,30 +171,30 @@ func (b *box) credential() identity.Credential {
 }
 
 // byKey and byCertificate are how a device proves its identity.
-func (b *box) byKey() msl.EntityScheme {
+func (b *box) byKey() msl.LocalEntity {
 	own := b.credential()
 	id, err := keystore.KeyID(own.Signer.Public())
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return &entityauth.ECC{Identity: b.name(), KeyID: id, Key: own.Signer}
+	return &entityauth.ECCEntity{Identity: b.name(), KeyID: id, Key: own.Signer}
 }
 
-func (b *box) byCertificate() msl.EntityScheme {
+func (b *box) byCertificate() msl.LocalEntity {
 	own := b.credential()
-	return &entityauth.X509{Certificate: own.Certificate, Key: own.Signer}
+	return &entityauth.X509Entity{Certificate: own.Certificate, Key: own.Signer}
 }
 
 // client is a device that talks to the server with keys that only its TPM has, as far
 // as the TPM can use them.
-func (s *site) client(b *box, own msl.EntityScheme) *msl.Client {
-	x := &keyx.TPMImport{Store: b.Store, Device: &b.Device}
+func (s *site) client(b *box, own msl.LocalEntity) *msl.Client {
+	x := &keyx.TPMOfferer{Store: b.Store, Device: &b.Device}
 	custody := msl.CustodySealed
 	if !b.hasAES {
 		x.Outside, custody = soft.New(), msl.CustodyImported
 	}
 	c := &msl.Client{
-		Entity: own, Peers: s.peers, Custody: custody, KeyExchanges: []msl.KeyExchange{x},
+		Local: own, Peers: s.peers, Custody: custody, KeyExchanges: []msl.Offerer{x},
 		Transport: &mslhttp.Transport{URL: s.url},
 	}
 	s.t.Cleanup(func() { c.Close() })

@@ -104,9 +104,9 @@ func newBench(t testing.TB, store benchStore) *bench {
 	psk := &entityauth.PSK{Directory: b.directory, Store: store}
 	b.server = &msl.Server{
 		Name:         "server",
-		Entity:       &entityauth.RSA{Identity: "server", KeyID: "server", Key: identity},
-		Entities:     []msl.EntityScheme{psk, &entityauth.RSA{Directory: b.directory}},
-		KeyExchanges: []msl.KeyExchange{&keyx.SymmetricWrapped{Store: store, PSK: psk}, &keyx.AsymmetricWrapped{Store: store}},
+		Local:        &entityauth.RSAEntity{Identity: "server", KeyID: "server", Key: identity},
+		Peers:        []msl.EntityScheme{psk, &entityauth.RSA{Directory: b.directory}},
+		KeyExchanges: []msl.Responder{&keyx.SymmetricResponder{Store: store, PSK: psk}, &keyx.AsymmetricWrapped{Store: store}},
 		Issuer: &msl.Issuer{Name: "server", Store: store, Keys: []msl.IssuerKeys{{
 			Version:    1,
 			Encryption: b.create(store, "issuer-encryption", keystore.AES128CBC).(keystore.Cipher),
@@ -154,26 +154,26 @@ func (b *bench) device(scheme string) func() *msl.Client { return b.deviceNamed(
 func (b *bench) deviceNamed(name, scheme string) func() *msl.Client {
 	store := soft.New()
 	b.Cleanup(func() { store.Close() })
-	var entity msl.EntityScheme
-	var exchange msl.KeyExchange
+	var entity msl.LocalEntity
+	var exchange msl.Offerer
 	if scheme == "PSK" {
 		psk := b.registerPSK(name, store)
-		entity, exchange = psk, &keyx.SymmetricWrapped{PSK: psk}
+		entity, exchange = psk, &keyx.SymmetricOfferer{Keys: psk.Keys}
 	} else {
 		key := b.create(store, "identity", keystore.RSASign2048).(crypto.Signer)
 		pair := b.create(store, "exchange", keystore.RSAUnwrap2048).(keyx.UnwrappingPair)
 		b.directory[name] = &msl.Entity{Identity: name, Scheme: "RSA", KeyID: name, PublicKey: key.Public().(*rsa.PublicKey)}
-		entity = &entityauth.RSA{Identity: name, KeyID: name, Key: key}
+		entity = &entityauth.RSAEntity{Identity: name, KeyID: name, Key: key}
 		exchange = &keyx.AsymmetricWrapped{Store: store, KeyPair: pair}
 	}
 	server := benchDirectory{"server": {Identity: "server", Scheme: "RSA", KeyID: "server", PublicKey: b.public}}
 	return func() *msl.Client {
-		return &msl.Client{Entity: entity, KeyExchanges: []msl.KeyExchange{exchange}, Transport: b,
+		return &msl.Client{Local: entity, KeyExchanges: []msl.Offerer{exchange}, Transport: b,
 			Peers: []msl.EntityScheme{&entityauth.RSA{Directory: server}}}
 	}
 }
 
-func (b *bench) registerPSK(name string, device *soft.Store) *entityauth.PSK {
+func (b *bench) registerPSK(name string, device *soft.Store) *entityauth.PSKEntity {
 	add := func(use string, here, there keystore.Algorithm) ([]byte, keystore.Key) {
 		raw := make([]byte, here.Size())
 		rand.Read(raw)
@@ -198,7 +198,7 @@ func (b *bench) registerPSK(name string, device *soft.Store) *entityauth.PSK {
 	sealed.MAC, mac = add(msl.PSKMAC, keystore.HMACSHA256, keystore.HMACSHA256)
 	sealed.Wrapping, wrapping = add(msl.PSKWrapping, keystore.AESWrap128, keystore.AESUnwrap128)
 	b.directory[name] = &msl.Entity{Identity: name, Scheme: "PSK", PSK: &sealed}
-	return &entityauth.PSK{Identity: name, Keys: entityauth.NewKeySet(encryption.(keystore.Cipher), mac.(keystore.MAC), wrapping)}
+	return &entityauth.PSKEntity{Identity: name, Keys: entityauth.NewKeySet(encryption.(keystore.Cipher), mac.(keystore.MAC), wrapping)}
 }
 
 // echo sends 1 KiB and reads it back.

@@ -96,7 +96,8 @@ func (b *bench) exchanger(name string) func() *msl.Client {
 	b.Cleanup(func() { device.Close() })
 	key := b.create(device, "identity", keystore.RSASign2048).(crypto.Signer)
 	b.directory["device"] = &msl.Entity{Identity: "device", Scheme: "RSA", KeyID: "device", PublicKey: key.Public().(*rsa.PublicKey)}
-	var ours, theirs msl.KeyExchange
+	var ours msl.Offerer
+	var theirs msl.Responder
 	switch name {
 	case "ASYMMETRIC_WRAPPED":
 		pair := b.create(device, "exchange", keystore.RSAUnwrap2048).(keyx.UnwrappingPair)
@@ -110,12 +111,12 @@ func (b *bench) exchanger(name string) func() *msl.Client {
 		m := keyx.JOSEMechanism(name)
 		ours, theirs = &keyx.AsymmetricJOSE{Mechanism: m, Store: device, KeyPair: pair}, &keyx.AsymmetricJOSE{Mechanism: m, Store: b.store}
 	}
-	b.server.Custody, b.server.KeyExchanges = msl.CustodyImported, []msl.KeyExchange{theirs}
+	b.server.Custody, b.server.KeyExchanges = msl.CustodyImported, []msl.Responder{theirs}
 	server := benchDirectory{"server": {Identity: "server", Scheme: "RSA", KeyID: "server", PublicKey: b.public}}
 	return func() *msl.Client {
 		return &msl.Client{
-			Entity: &entityauth.RSA{Identity: "device", KeyID: "device", Key: key}, Custody: msl.CustodyImported,
-			KeyExchanges: []msl.KeyExchange{ours}, Transport: b, Peers: []msl.EntityScheme{&entityauth.RSA{Directory: server}},
+			Local: &entityauth.RSAEntity{Identity: "device", KeyID: "device", Key: key}, Custody: msl.CustodyImported,
+			KeyExchanges: []msl.Offerer{ours}, Transport: b, Peers: []msl.EntityScheme{&entityauth.RSA{Directory: server}},
 		}
 	}
 }

@@ -109,7 +109,7 @@ func deviceClient(t *testing.T, store keystore.Store, url string) *msl.Client {
 		t.Fatal(err)
 	}
 	c := &msl.Client{
-		Entity:    &entityauth.RSA{Identity: "camera", KeyID: "camera", Key: key},
+		Local:     &entityauth.RSAEntity{Identity: "camera", KeyID: "camera", Key: key},
 		Peers:     []msl.EntityScheme{&entityauth.None{Anyone: true}},
 		Transport: &mslhttp.Transport{URL: url},
 	}

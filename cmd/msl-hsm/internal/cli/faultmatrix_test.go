@@ -69,7 +69,7 @@ func newFaultBench(t *testing.T, wait time.Duration) *faultBench {
 		}
 	}
 	f := &faultBench{bench: newBench(t, store), store: store, module: m}
-	f.psk = f.server.Entities[0].(*entityauth.PSK)
+	f.psk = f.server.Peers[0].(*entityauth.PSK)
 	f.handle = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		f.ran.Add(1)
 		return sendBack(ctx, w, m)

@@ -84,16 +84,16 @@ func inspectorKeys(p *program, i *msl.Inspector) (*serverside.Service, error) {
 		return nil, err
 	}
 	i.Issuer, i.ServiceTokens = s.MSL.Issuer, s.MSL.ServiceTokens
-	i.Entities = append(s.MSL.Entities, self{s.MSL.Entity})
+	i.Senders = append(s.MSL.Peers, self{s.MSL.Local})
 	return s, nil
 }
 
 // self opens what the server itself sent.
-type self struct{ msl.EntityScheme }
+type self struct{ msl.LocalEntity }
 
 // Open believes our own authentication data alone.
 func (s self) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
-	local, err := s.Local(ctx)
+	local, err := s.Credentials(ctx)
 	if err != nil {
 		return msl.Sender{}, nil, err
 	}

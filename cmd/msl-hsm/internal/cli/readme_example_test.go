@@ -49,12 +49,12 @@ func newHandler(store *hsm.Store, state *bolt.Server) (http.Handler, error) {
 	}
 	psk := &entityauth.PSK{Directory: state, Store: store}
 	server := &msl.Server{
-		Name:     "server",
-		Entity:   &entityauth.RSA{Identity: "server", KeyID: keyID, Key: identity},
-		Entities: []msl.EntityScheme{psk, &entityauth.RSA{Directory: state}},
-		Users:    []msl.UserScheme{&userauth.EmailPassword{Verify: state.Verify, Find: state.FindUser}},
-		KeyExchanges: []msl.KeyExchange{
-			&keyx.SymmetricWrapped{Store: store, PSK: psk},
+		Name:  "server",
+		Local: &entityauth.RSAEntity{Identity: "server", KeyID: keyID, Key: identity},
+		Peers: []msl.EntityScheme{psk, &entityauth.RSA{Directory: state}},
+		Users: []msl.UserScheme{&userauth.EmailPassword{Verify: state.Verify, Find: state.FindUser}},
+		KeyExchanges: []msl.Responder{
+			&keyx.SymmetricResponder{Store: store, PSK: psk},
 			&keyx.AsymmetricWrapped{Store: store},
 		},
 		Issuer: &msl.Issuer{Name: "server", Store: store, Keys: []msl.IssuerKeys{{
@@ -80,9 +80,9 @@ func greet(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 
 func newClient(device keystore.Store, key crypto.Signer, server crypto.PublicKey) *msl.Client {
 	return &msl.Client{
-		Entity:       &entityauth.RSA{Identity: "camera", KeyID: "own", Key: key},
+		Local:        &entityauth.RSAEntity{Identity: "camera", KeyID: "own", Key: key},
 		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: peer{server}}},
-		KeyExchanges: []msl.KeyExchange{&keyx.AsymmetricWrapped{Store: device}},
+		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: device}},
 	}
 }
 

@@ -36,7 +36,7 @@ type earlierSession struct {
 }
 
 // A hiddenEntity holds the keys that hide it.
-type hiddenEntity struct{ entityauth.MTProtected }
+type hiddenEntity struct{ entityauth.MTProtectedEntity }
 
 // userTokens proves a user by the tokens of the earlier session.
 func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.UserAuthData, error) {
@@ -59,7 +59,7 @@ func (k *Client) Close() error {
 	}
 	if k.MSL != nil {
 		errs = append(errs, k.MSL.Close(), keys.CloseExchanges(k.MSL.KeyExchanges))
-		if hidden, ok := k.MSL.Entity.(*hiddenEntity); ok {
+		if hidden, ok := k.MSL.Local.(*hiddenEntity); ok {
 			hidden.Keys.Release()
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 // machineEntity is this machine as a server enrolled it: by its first key, or by
 // the certificate of that key.
-func machineEntity(c *config.Config, m *keys.Device) (msl.EntityScheme, error) {
+func machineEntity(c *config.Config, m *keys.Device) (msl.LocalEntity, error) {
 	name, credentials, err := m.Identity.Credentials()
 	if err != nil {
 		return nil, err
@@ -26,7 +26,7 @@ func machineEntity(c *config.Config, m *keys.Device) (msl.EntityScheme, error) {
 		return nil, exit.Usagef("the server that enrolled this machine issues no certificates: omit --entity-scheme")
 	}
 	c.Client.Identity = fleet.CertificateIdentity(name)
-	return &entityauth.X509{Certificate: own.Certificate, Key: own.Signer}, nil
+	return &entityauth.X509Entity{Certificate: own.Certificate, Key: own.Signer}, nil
 }
 
 // NewcomerClient talks to the server's enrollment as one without an identity, with

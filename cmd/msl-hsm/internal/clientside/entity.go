@@ -57,7 +57,7 @@ func makeKey(label, algorithm string) string {
 }
 
 // clientEntity is who we are.
-func clientEntity(c *config.Config, k *Client, scheme string) (msl.EntityScheme, error) {
+func clientEntity(c *config.Config, k *Client, scheme string) (msl.LocalEntity, error) {
 	own := &c.Client
 	switch scheme {
 	case "PSK", "PSK_PROFILE", "MGK":
@@ -66,7 +66,7 @@ func clientEntity(c *config.Config, k *Client, scheme string) (msl.EntityScheme,
 		return withKeyPair(own, k.store, scheme)
 	case "PROVISIONED":
 		own.Identity, own.Suffix, own.Profile = "", "", ""
-		return &entityauth.Provisioned{}, nil
+		return &entityauth.ProvisionedEntity{}, nil
 	}
 	if own.Identity == "" {
 		return nil, exit.Usagef("entity scheme %s needs --identity NAME", scheme)
@@ -74,16 +74,16 @@ func clientEntity(c *config.Config, k *Client, scheme string) (msl.EntityScheme,
 	own.Profile = ""
 	if scheme == "NONE" {
 		own.Suffix = ""
-		return &entityauth.None{Identity: own.Identity}, nil
+		return &entityauth.NoneEntity{Identity: own.Identity}, nil
 	}
 	if own.Suffix == "" {
 		return nil, exit.Usagef("entity scheme NONE_SUFFIXED needs --suffix NAME")
 	}
-	return &entityauth.NoneSuffixed{Root: own.Identity, Suffix: own.Suffix}, nil
+	return &entityauth.NoneSuffixedEntity{Root: own.Identity, Suffix: own.Suffix}, nil
 }
 
 // withKeySet is an entity with a symmetric key set.
-func withKeySet(c *config.Client, k *Client, scheme string) (msl.EntityScheme, error) {
+func withKeySet(c *config.Client, k *Client, scheme string) (msl.LocalEntity, error) {
 	c.Suffix = ""
 	if err := openKeySet(c, k, scheme != "MGK"); err != nil {
 		return nil, err
@@ -92,13 +92,13 @@ func withKeySet(c *config.Client, k *Client, scheme string) (msl.EntityScheme, e
 	case scheme == "PSK_PROFILE" && c.Profile == "":
 		return nil, exit.Usagef("entity scheme PSK_PROFILE needs --profile NAME")
 	case scheme == "PSK_PROFILE":
-		return &entityauth.PSKProfile{KeyID: c.Identity, Profile: c.Profile, Keys: k.own}, nil
+		return &entityauth.PSKProfileEntity{KeyID: c.Identity, Profile: c.Profile, Keys: k.own}, nil
 	}
 	c.Profile = ""
 	if scheme == "MGK" {
-		return &entityauth.MGK{Identity: c.Identity, Keys: k.own}, nil
+		return &entityauth.MGKEntity{Identity: c.Identity, Keys: k.own}, nil
 	}
-	return &entityauth.PSK{Identity: c.Identity, Keys: k.own}, nil
+	return &entityauth.PSKEntity{Identity: c.Identity, Keys: k.own}, nil
 }
 
 // openKeySet finds our pre-shared keys, in the key store or in a file.
@@ -148,7 +148,7 @@ func revealer(store keystore.Store, prefix string) (keystore.Revealer, error) {
 }
 
 // withKeyPair is an entity with a key pair in the key store.
-func withKeyPair(c *config.Client, store keystore.Store, scheme string) (msl.EntityScheme, error) {
+func withKeyPair(c *config.Client, store keystore.Store, scheme string) (msl.LocalEntity, error) {
 	c.Suffix, c.Profile = "", ""
 	if c.Key == "" {
 		return nil, exit.Usagef("entity scheme %s needs --key NAME, the label of its key in the key store", scheme)

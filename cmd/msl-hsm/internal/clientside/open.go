@@ -46,7 +46,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		return err
 	}
 	k.MSL = &msl.Client{
-		Entity: entity, Peers: peers,
+		Local: entity, Peers: peers,
 		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
 		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
@@ -77,7 +77,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 
 // whoSends is who we are: as the configuration says, or as a server enrolled this
 // machine.
-func whoSends(c *config.Config, k *Client) (msl.EntityScheme, error) {
+func whoSends(c *config.Config, k *Client) (msl.LocalEntity, error) {
 	if k.machine != nil && c.Client.NamesNobody() {
 		return machineEntity(c, k.machine)
 	}
@@ -126,18 +126,18 @@ func clientExchanges(c *config.Config, k *Client) error {
 		case k.own != nil && k.own.Wrapping != nil:
 			names = []string{"SYMMETRIC_WRAPPED"}
 		case k.machine != nil && custody == msl.CustodySealed:
-			names = []string{config.TpmImport}
+			names = []string{config.TPMImport}
 		}
 	}
 	if err := config.CheckNames(names, config.ExchangeNames()); err != nil {
 		return exit.Usagef("key exchange: %w", err)
 	}
-	keys := keys.ExchangeKeys{Store: k.store, Machine: k.machine, Psk: &entityauth.PSK{Keys: k.own}, Own: k.reveals}
+	parts := keys.ExchangeKeys{Store: k.store, Machine: k.machine, Keys: k.own, Own: k.reveals}
 	if c.Client.DHGroup != "" {
-		keys.Groups = config.GroupList{c.Client.DHGroup}
+		parts.Groups = config.GroupList{c.Client.DHGroup}
 	}
 	k.MSL.Custody = custody
-	k.MSL.KeyExchanges, err = keys.All(names, true, custody, msl.RequestingSide)
+	k.MSL.KeyExchanges, err = parts.Offerers(names, custody)
 	return err
 }
 
@@ -183,7 +183,7 @@ func useEarlier(c *config.Config, ctx context.Context, k *Client) error {
 		return err
 	}
 	k.earlier = &earlierSession{state: state, msl: &msl.Client{
-		Entity: k.MSL.Entity, KeyExchanges: k.MSL.KeyExchanges, Custody: k.MSL.Custody, State: state,
+		Local: k.MSL.Local, KeyExchanges: k.MSL.KeyExchanges, Custody: k.MSL.Custody, State: state,
 	}}
 	if !hide {
 		return nil
@@ -195,6 +195,6 @@ func useEarlier(c *config.Config, ctx context.Context, k *Client) error {
 	if held.MasterToken == nil {
 		return noEarlierToken(c, k)
 	}
-	k.MSL.Entity = &hiddenEntity{entityauth.MTProtected{Own: k.MSL.Entity, Token: held.MasterToken, Keys: held.Keys}}
+	k.MSL.Local = &hiddenEntity{entityauth.MTProtectedEntity{Hidden: k.MSL.Local, Token: held.MasterToken, Keys: held.Keys}}
 	return nil
 }

@@ -18,7 +18,7 @@ const makeDeviceKeys = "run msl-hsm key create --set device"
 // nothing. Session keys outlive the process sealed, or where our pre-shared key
 // opens the answer again that brought them.
 func forgets(c *config.Config, k *Client) (why string, err error) {
-	seals := slices.ContainsFunc(k.MSL.KeyExchanges, func(x msl.KeyExchange) bool { return x.Scheme() != "SYMMETRIC_WRAPPED" })
+	seals := slices.ContainsFunc(k.MSL.KeyExchanges, func(x msl.Offerer) bool { return x.Scheme() != "SYMMETRIC_WRAPPED" })
 	if !seals || k.machine != nil || c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
 		return "", nil
 	}

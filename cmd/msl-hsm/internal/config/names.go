@@ -23,19 +23,19 @@ func EntitySchemeNames() []string {
 func UserSchemeNames() []string { return []string{"EMAIL_PASSWORD", "USER_ID_TOKEN"} }
 
 func ExchangeNames() []string {
-	return []string{"SYMMETRIC_WRAPPED", "ASYMMETRIC_WRAPPED", TpmImport, "JWE_RSA", "JWEJS_RSA", "JWK_RSA", "JWE_LADDER", "JWK_LADDER", "DIFFIE_HELLMAN", OnlyWhenNamed}
+	return []string{"SYMMETRIC_WRAPPED", "ASYMMETRIC_WRAPPED", TPMImport, "JWE_RSA", "JWEJS_RSA", "JWK_RSA", "JWE_LADDER", "JWK_LADDER", "DIFFIE_HELLMAN", OnlyWhenNamed}
 }
 
 // OnlyWhenNamed is the one key exchange that no default has: its padding is that
 // of PKCS #1 v1.5.
 const OnlyWhenNamed = "JWK_RSAES"
 
-// TpmImport is our own: no other stack knows it.
-const TpmImport = "TPM_IMPORT"
+// TPMImport is our own: no other stack knows it.
+const TPMImport = "TPM_IMPORT"
 
 // ExchangeSchemes are the names on the wire, which entities are restricted to.
 func ExchangeSchemes() []string {
-	return []string{"SYMMETRIC_WRAPPED", "ASYMMETRIC_WRAPPED", "JWE_LADDER", "JWK_LADDER", "DIFFIE_HELLMAN", TpmImport}
+	return []string{"SYMMETRIC_WRAPPED", "ASYMMETRIC_WRAPPED", "JWE_LADDER", "JWK_LADDER", "DIFFIE_HELLMAN", TPMImport}
 }
 
 func GroupNames() (names []string) {

@@ -18,37 +18,72 @@ import (
 
 // ExchangeKeys are what key exchanges of one side are made of.
 type ExchangeKeys struct {
-	Store   keystore.Store
-	Machine *Device         // a requester's TPM, or nil
-	devices *Authority      // that a responder enrolled, or nil
-	Psk     *entityauth.PSK // the keys of peers, or our own
-	Groups  config.GroupList
-	network string // that a responder issues tokens in
+	Store  keystore.Store
+	Groups config.GroupList
 
-	Own       keystore.Revealer    // our own pre-shared wrapping key, for ladders
+	// of a requester
+	Machine *Device            // its TPM, or nil
+	Keys    *entityauth.KeySet // its pre-shared keys, or nil
+	Own     keystore.Revealer  // its pre-shared wrapping key, for ladders
+
+	// of a responder
+	devices   *Authority           // that it enrolled, or nil
+	psk       *entityauth.PSK      // the keys of peers
+	network   string               // that it issues tokens in
 	wrapping  keystore.DataWrapper // the issuer's, for ladders where custody is shared
 	revealing keystore.Revealer
 }
 
-// named makes the key exchange of that name.
-func (k ExchangeKeys) named(name string) (msl.KeyExchange, error) {
+// responder makes the key exchange of that name as a server does it.
+func (k ExchangeKeys) responder(name string) (msl.Responder, error) {
 	switch name {
 	case "SYMMETRIC_WRAPPED":
-		return &keyx.SymmetricWrapped{Store: k.Store, PSK: k.Psk}, nil
+		return &keyx.SymmetricResponder{Store: k.Store, PSK: k.psk}, nil
+	case "ASYMMETRIC_WRAPPED":
+		return &keyx.AsymmetricWrapped{Store: k.Store}, nil
+	case config.TPMImport:
+		x := &keyx.TPMResponder{Store: k.Store}
+		if k.devices != nil {
+			x.Verifier = fleet.Verifier{Authority: k.devices.Authority}
+		}
+		return x, nil
+	case "JWE_LADDER", "JWK_LADDER":
+		return &keyx.LadderResponder{
+			Form: keyx.LadderForm(name), Store: k.Store, PSK: k.psk, Network: k.network,
+			Wrapping: k.wrapping, Revealing: k.revealing,
+		}, nil
+	}
+	return k.either(name)
+}
+
+// offerer makes the key exchange of that name as a client does it.
+func (k ExchangeKeys) offerer(name string) (msl.Offerer, error) {
+	switch name {
+	case "SYMMETRIC_WRAPPED":
+		return &keyx.SymmetricOfferer{Keys: k.Keys}, nil
 	case "ASYMMETRIC_WRAPPED":
 		if k.Machine != nil {
 			return &keyx.AsymmetricDecrypted{Pairs: k.Store, Sessions: k.Machine.sessions()}, nil
 		}
 		return &keyx.AsymmetricWrapped{Store: k.Store}, nil
-	case config.TpmImport:
-		return k.tpmImport(), nil
+	case config.TPMImport:
+		return k.tpmOfferer(), nil
+	case "JWE_LADDER", "JWK_LADDER":
+		return &keyx.LadderOfferer{Form: keyx.LadderForm(name), Store: k.Store, Own: k.Own}, nil
+	}
+	return k.either(name)
+}
+
+// A twoSided key exchange is the same for both sides.
+type twoSided interface {
+	msl.Responder
+	msl.Offerer
+}
+
+func (k ExchangeKeys) either(name string) (twoSided, error) {
+	switch name {
 	case "JWE_RSA", "JWEJS_RSA", "JWK_RSA", config.OnlyWhenNamed:
 		return &keyx.AsymmetricJOSE{Mechanism: keyx.JOSEMechanism(name), Store: k.Store}, nil
-	case "JWE_LADDER", "JWK_LADDER":
-		return &keyx.Ladder{
-			Form: keyx.LadderForm(name), Store: k.Store, PSK: k.Psk, Network: k.network,
-			Own: k.Own, Wrapping: k.wrapping, Revealing: k.revealing,
-		}, nil
 	case "DIFFIE_HELLMAN":
 		groups, err := k.Groups.Find()
 		return &keyx.DiffieHellman{Store: k.Store, Groups: groups}, err
@@ -56,16 +91,16 @@ func (k ExchangeKeys) named(name string) (msl.KeyExchange, error) {
 	return nil, exit.Usagef("unknown key exchange %q: want some of %s", name, strings.Join(config.ExchangeNames(), ", "))
 }
 
-// All makes the key exchanges of a list. One that the custody forbids on our side
-// is an error where it was named on purpose, and left out otherwise.
-func (k ExchangeKeys) All(names []string, named bool, custody msl.Custody, side msl.Side) ([]msl.KeyExchange, error) {
-	var all []msl.KeyExchange
+// responders makes the key exchanges of a list as a server does them. One that is
+// impossible is an error where it was named on purpose, and left out otherwise.
+func (k ExchangeKeys) responders(names []string, named bool, custody msl.Custody) ([]msl.Responder, error) {
+	var all []msl.Responder
 	for _, name := range names {
-		x, err := k.named(name)
+		x, err := k.responder(name)
 		if err != nil {
 			return nil, err
 		}
-		why := k.impossible(x, custody, side)
+		why := k.cannotRespond(name, x.Exposes(), custody)
 		if why != "" && named {
 			return nil, exit.Usagef("key exchange %s: %s", name, why)
 		}
@@ -76,24 +111,55 @@ func (k ExchangeKeys) All(names []string, named bool, custody msl.Custody, side 
 	return all, nil
 }
 
-// impossible tells why a key exchange cannot be had, or nothing.
-func (k ExchangeKeys) impossible(x msl.KeyExchange, custody msl.Custody, side msl.Side) string {
-	_, ladder := x.(*keyx.Ladder)
-	_, imports := x.(*keyx.TPMImport)
+// Offerers makes the key exchanges of a list as a client does them.
+func (k ExchangeKeys) Offerers(names []string, custody msl.Custody) ([]msl.Offerer, error) {
+	var all []msl.Offerer
+	for _, name := range names {
+		x, err := k.offerer(name)
+		if err != nil {
+			return nil, err
+		}
+		if why := k.cannotOffer(name, x.Exposes(), custody); why != "" {
+			return nil, exit.Usagef("key exchange %s: %s", name, why)
+		}
+		all = append(all, x)
+	}
+	return all, nil
+}
+
+// cannotRespond tells why a key exchange cannot be had by a server, or nothing.
+func (k ExchangeKeys) cannotRespond(name string, e msl.Exposure, custody msl.Custody) string {
 	switch {
-	case imports && side == msl.RespondingSide && k.devices == nil:
+	case name == config.TPMImport && k.devices == nil:
 		return "it needs the attestation keys of devices: set server.enrollment"
-	case imports && side == msl.RequestingSide && k.Machine == nil:
-		return "it needs a TPM: --keystore tpm:?state=FILE"
-	case custody == msl.CustodySealed && x.Exposes(side).Bytes:
-		return x.Exposes(side).Why + "; custody must be imported or shared for it"
-	case ladder && side == msl.RespondingSide && custody == msl.CustodyShared && k.wrapping == nil:
+	case forbidden(e, custody):
+		return e.Why + needsCustody
+	case isLadder(name) && custody == msl.CustodyShared && k.wrapping == nil:
 		return "where custody is shared it needs the issuer's wrapping key: import it with msl-hsm key import --set issuer"
-	case ladder && side == msl.RequestingSide && k.Own == nil:
+	}
+	return ""
+}
+
+// cannotOffer tells why a key exchange cannot be had by a client, or nothing.
+func (k ExchangeKeys) cannotOffer(name string, e msl.Exposure, custody msl.Custody) string {
+	switch {
+	case name == config.TPMImport && k.Machine == nil:
+		return "it needs a TPM: --keystore tpm:?state=FILE"
+	case forbidden(e, custody):
+		return e.Why + needsCustody
+	case isLadder(name) && k.Own == nil:
 		return "it needs a pre-shared wrapping key: --psk-file FILE, or --psk-keys NAME with a key NAME-revealing"
 	}
 	return ""
 }
+
+const needsCustody = "; custody must be imported or shared for it"
+
+func forbidden(e msl.Exposure, custody msl.Custody) bool {
+	return custody == msl.CustodySealed && e.Bytes
+}
+
+func isLadder(name string) bool { return strings.HasSuffix(name, "_LADDER") }
 
 // defaultExchanges are all that there are, first those whose keys stay in the
 // store.
@@ -103,43 +169,42 @@ func defaultExchanges() []string {
 }
 
 // KeyExchanges are those of the server.
-func KeyExchanges(c *config.Config, store keystore.Store, devices *Authority, psk *entityauth.PSK, custody msl.Custody) ([]msl.KeyExchange, error) {
-	k := ExchangeKeys{Store: store, devices: devices, Psk: psk, Groups: c.Server.DHGroups, network: c.Keystore.Prefix}
+func KeyExchanges(c *config.Config, store keystore.Store, devices *Authority, psk *entityauth.PSK, custody msl.Custody) ([]msl.Responder, error) {
+	k := ExchangeKeys{Store: store, devices: devices, psk: psk, Groups: c.Server.DHGroups, network: c.Keystore.Prefix}
 	if err := k.useIssuerWrapping(store, c.Keystore.Prefix); err != nil {
 		return nil, err
 	}
 	if len(c.Server.KeyExchanges) > 0 {
-		return k.All(c.Server.KeyExchanges, true, custody, msl.RespondingSide)
+		return k.responders(c.Server.KeyExchanges, true, custody)
 	}
-	return k.All(defaultExchanges(), false, custody, msl.RespondingSide)
+	return k.responders(defaultExchanges(), false, custody)
 }
 
 // useIssuerWrapping finds the issuer's wrapping key, if it was imported: it is
 // two keys of the store, since no key may both wrap and reveal.
 func (k *ExchangeKeys) useIssuerWrapping(store keystore.Store, prefix string) error {
-	wrappingLabel, revealingLabel := keystore.RoleIssuerWrapping.Label(prefix), keystore.RoleIssuerRevealing.Label(prefix)
-	wrapping, err := store.Lookup(wrappingLabel)
+	wrapping, err := store.Lookup(prefix + "-issuer-wrapping")
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	revealing, err := store.Lookup(revealingLabel)
+	revealing, err := store.Lookup(prefix + "-issuer-revealing")
 	if err != nil {
 		return Missing(err, "import it with msl-hsm key import --set issuer")
 	}
 	w, okW := wrapping[0].Key.(keystore.DataWrapper)
 	r, okR := revealing[0].Key.(keystore.Revealer)
 	if !okW || !okR || wrapping[0].Number != revealing[0].Number {
-		return fmt.Errorf("keys %q and %q are not two halves of one wrapping key: %w; import it again", wrappingLabel, revealingLabel, keystore.ErrWrongKey)
+		return fmt.Errorf("keys %q and %q are not two halves of one wrapping key: %w; import it again", prefix+"-issuer-wrapping", prefix+"-issuer-revealing", keystore.ErrWrongKey)
 	}
 	k.wrapping, k.revealing = w, r
 	return nil
 }
 
 // CloseExchanges lets go of the keys that some exchanges hold.
-func CloseExchanges(all []msl.KeyExchange) error {
+func CloseExchanges(all []msl.Offerer) error {
 	var errs []error
 	for _, x := range all {
 		if holds, ok := x.(io.Closer); ok {
@@ -149,12 +214,9 @@ func CloseExchanges(all []msl.KeyExchange) error {
 	return errors.Join(errs...)
 }
 
-// tpmImport is the key exchange TPM_IMPORT of either side.
-func (k ExchangeKeys) tpmImport() *keyx.TPMImport {
-	x := &keyx.TPMImport{Store: k.Store}
-	if k.devices != nil {
-		x.Verifier = fleet.Verifier{Authority: k.devices.Authority}
-	}
+// tpmOfferer is the key exchange TPM_IMPORT as a client does it.
+func (k ExchangeKeys) tpmOfferer() *keyx.TPMOfferer {
+	x := &keyx.TPMOfferer{Store: k.Store}
 	if k.Machine != nil {
 		x.Device = k.Machine.ForMSL()
 		if !k.Machine.device.Capabilities().EncryptDecrypt {

@@ -50,7 +50,7 @@ func SigningKey(store keystore.Store, label, next string) (signer, error) {
 
 // KeyEntity is an entity that proves itself with a key that the peer knows. No id
 // means one that is made of the key.
-func KeyEntity(identity, keyID string, signer crypto.Signer) (msl.EntityScheme, error) {
+func KeyEntity(identity, keyID string, signer crypto.Signer) (msl.LocalEntity, error) {
 	if keyID == "" {
 		var err error
 		if keyID, err = keystore.KeyID(signer.Public()); err != nil {
@@ -59,16 +59,16 @@ func KeyEntity(identity, keyID string, signer crypto.Signer) (msl.EntityScheme, 
 	}
 	switch signer.Public().(type) {
 	case *rsa.PublicKey:
-		return &entityauth.RSA{Identity: identity, KeyID: keyID, Key: signer}, nil
+		return &entityauth.RSAEntity{Identity: identity, KeyID: keyID, Key: signer}, nil
 	case *ecdsa.PublicKey:
-		return &entityauth.ECC{Identity: identity, KeyID: keyID, Key: signer}, nil
+		return &entityauth.ECCEntity{Identity: identity, KeyID: keyID, Key: signer}, nil
 	}
 	return nil, exit.Usagef("a %T is not an RSA or elliptic curve key", signer.Public())
 }
 
 // Certified is an entity that proves itself with a certificate, the first one in
 // a file. Its subject is the identity.
-func Certified(path string, signer crypto.Signer) (entity msl.EntityScheme, identity string, err error) {
+func Certified(path string, signer crypto.Signer) (entity msl.LocalEntity, identity string, err error) {
 	all, err := ReadCertificates("certificate", path)
 	if err != nil {
 		return nil, "", err
@@ -79,7 +79,7 @@ func Certified(path string, signer crypto.Signer) (entity msl.EntityScheme, iden
 	if !samePublic(all[0], signer) {
 		return nil, "", exit.Usagef("certificate: %s is not for the configured key", path)
 	}
-	return &entityauth.X509{Certificate: all[0], Key: signer}, identity, nil
+	return &entityauth.X509Entity{Certificate: all[0], Key: signer}, identity, nil
 }
 
 func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {

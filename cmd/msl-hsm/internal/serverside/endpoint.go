@@ -15,7 +15,7 @@ import (
 // openEndpoint opens the place where devices enroll, beside the server.
 func openEndpoint(c *config.Config, s *Service, log *slog.Logger, source func(*http.Request) string) (err error) {
 	s.endpoint, err = fleet.NewEndpoint(s.Devices.Authority, fleet.EndpointConfig{
-		Name: s.MSL.Name, Entity: s.MSL.Entity,
+		Name: s.MSL.Name, Local: s.MSL.Local,
 		Limits: s.MSL.Limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
 		Refused: func(ctx context.Context, err error) {
 			log.LogAttrs(ctx, slog.LevelInfo, "device not enrolled", slog.Any("error", AfterConflict(err)))

@@ -63,7 +63,7 @@ func entityScheme(c *config.Config, s *Service, name string, hidden msl.EntitySc
 	case "PSK":
 		return s.psk, nil
 	case "PSK_PROFILE":
-		return &entityauth.PSKProfile{Peers: s.psk}, nil
+		return &entityauth.PSKProfile{KeySets: s.psk}, nil
 	case "MGK":
 		return modelGroups(c, s)
 	case "RSA":

@@ -11,13 +11,13 @@ import (
 
 // ownEntity is the server's identity: pre-shared keys, a certificate, or the key
 // itself.
-func ownEntity(c *config.Config, store keystore.Store) (msl.EntityScheme, error) {
+func ownEntity(c *config.Config, store keystore.Store) (msl.LocalEntity, error) {
 	if c.Server.PSKKeys != "" && (c.Server.Key != "" || c.Server.Certificate != "") {
 		return nil, exit.Usagef("server.psk-keys is set, and server.key or server.certificate too: a server proves itself in only one way")
 	}
 	if c.Server.PSKKeys != "" {
 		set, err := keys.ProvisionedKeySet(store, c.Server.PSKKeys)
-		return &entityauth.PSK{Identity: c.Server.Identity, Keys: set}, err
+		return &entityauth.PSKEntity{Identity: c.Server.Identity, Keys: set}, err
 	}
 	label := c.Server.Key
 	if label == "" {

@@ -105,7 +105,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		return err
 	}
 	s.MSL = &msl.Server{
-		Name: c.Server.Identity, Entity: own,
+		Name: c.Server.Identity, Local: own,
 		KeyExchanges:  exchanges,
 		Custody:       custody,
 		Issuer:        issuer,
@@ -121,7 +121,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	}
 	s.State.PasswordsAtATime(c.Server.Limits.Passwords)
 	s.MSL.Users = userSchemes(c, s)
-	s.MSL.Entities, err = entitySchemes(c, s, log)
+	s.MSL.Peers, err = entitySchemes(c, s, log)
 	return err
 }
 
@@ -198,7 +198,7 @@ func (s *Service) Close() error {
 		errs = append(errs, s.endpoint.Close())
 	}
 	if s.MSL != nil {
-		errs = append(errs, s.MSL.Close(), s.psk.Close(), keys.CloseExchanges(s.MSL.KeyExchanges))
+		errs = append(errs, s.MSL.Close(), s.psk.Close())
 		if s.mgk != nil {
 			errs = append(errs, s.mgk.Close())
 		}

@@ -1,0 +1,78 @@
+package msl
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+// BytesBody returns a request body that is the bytes b.
+func BytesBody(b []byte) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+}
+
+// maxDefaultBody is how much of an unrepeatable body is kept for another try.
+const maxDefaultBody = 1 << 20
+
+// ReaderBody returns a request body that is read from r, which can be read only
+// once. Its first max bytes are kept in memory so that the message can be sent
+// again, zero meaning 1 MiB; a longer message is not sent again.
+func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
+	if max == 0 {
+		max = maxDefaultBody
+	}
+	kept := &keptBody{r: r, max: max}
+	return kept.open
+}
+
+// A keptBody remembers what was read of r, up to a bound.
+type keptBody struct {
+	max  int
+	lost atomic.Bool // more was read than is kept
+
+	mu   sync.Mutex
+	r    io.Reader
+	kept []byte
+	read int // of r, in all
+}
+
+var errNotKept = errors.New("msl: the request must be sent again, but its body cannot be read twice and is too long to keep")
+
+func (k *keptBody) open() (io.ReadCloser, error) {
+	if k.lost.Load() {
+		return nil, errNotKept
+	}
+	return io.NopCloser(&keptReader{keptBody: k}), nil
+}
+
+// A keptReader reads a keptBody from its beginning. A reader of an earlier try
+// may still be waiting for r: what comes then is kept for the others.
+type keptReader struct {
+	*keptBody
+	at int
+}
+
+func (r *keptReader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at < len(r.kept) {
+		n := copy(p, r.kept[r.at:])
+		r.at += n
+		return n, nil
+	}
+	if r.at < r.read {
+		return 0, errNotKept
+	}
+	n, err := r.r.Read(p)
+	r.read += n
+	r.at = r.read
+	if r.read > r.max {
+		r.lost.Store(true)
+		r.kept = nil
+	} else {
+		r.kept = append(r.kept, p[:n]...)
+	}
+	return n, err
+}

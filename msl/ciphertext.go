@@ -1,0 +1,149 @@
+package msl
+
+import (
+	"strconv"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A ciphertextEnvelope carries what a symmetric or an asymmetric cipher made
+// (MSL wiki, "Cryptography"). We write version 1; version 2 is read for
+// inspection alone, since no stack decrypts it.
+type ciphertextEnvelope struct {
+	version    int
+	keyID      string // version 1
+	cipherSpec string // version 2
+	iv         []byte // nil if absent
+	ciphertext []byte
+}
+
+// envelopeHash stands in the place of a hash that nobody has ever checked.
+var envelopeHash = []byte{0}
+
+func parseCiphertextEnvelope(b []byte, lim wire.Limits) (ciphertextEnvelope, error) {
+	o, err := wire.Parse(b, lim)
+	if err != nil {
+		return ciphertextEnvelope{}, fail(ErrMSLParseError, "ciphertext envelope", err)
+	}
+	version, err := o.Int("version")
+	if err != nil {
+		version = 1 // absent, or not a number
+	}
+	switch version {
+	case 1:
+		return parseEnvelope1(o)
+	case 2:
+		return parseEnvelope2(o)
+	}
+	return ciphertextEnvelope{}, fail(ErrUnidentifiedCiphertextEnvelope, "ciphertext envelope", nil)
+}
+
+func parseEnvelope1(o wire.Object) (ciphertextEnvelope, error) {
+	f := wire.FieldsOf(o)
+	e := ciphertextEnvelope{version: 1, keyID: f.String("keyid"), iv: f.OptionalBytes("iv")}
+	e.ciphertext = f.Bytes("ciphertext")
+	f.Bytes("sha256")
+	return e, malformed(f, "ciphertext envelope")
+}
+
+func parseEnvelope2(o wire.Object) (ciphertextEnvelope, error) {
+	f := wire.FieldsOf(o)
+	spec := f.String("cipherspec")
+	if f.Err() == nil {
+		var ok bool
+		if spec, ok = cipherSpec(spec); !ok {
+			return ciphertextEnvelope{}, fail(ErrUnidentifiedCipherSpec, "ciphertext envelope", nil)
+		}
+	}
+	e := ciphertextEnvelope{version: 2, cipherSpec: spec, iv: f.OptionalBytes("iv")}
+	e.ciphertext = f.Bytes("ciphertext")
+	return e, malformed(f, "ciphertext envelope")
+}
+
+// cipherSpec reads a version 2 cipher specification, by its name or by the
+// spelling of it as an identifier.
+func cipherSpec(name string) (string, bool) {
+	switch name {
+	case "AES/CBC/PKCS5Padding", "AES_CBC_PKCS5Padding":
+		return "AES/CBC/PKCS5Padding", true
+	case "AESWrap":
+		return "AESWrap", true
+	case "RSA/ECB/PKCS1Padding", "RSA_ECB_PKCS1Padding":
+		return "RSA/ECB/PKCS1Padding", true
+	}
+	return "", false
+}
+
+func (e ciphertextEnvelope) encode() []byte {
+	enc := wire.NewEncoder(96 + len(e.keyID) + len(e.ciphertext)*4/3)
+	enc.Begin()
+	if e.version == 2 {
+		enc.Int("version", 2)
+		enc.String("cipherspec", e.cipherSpec)
+	} else {
+		enc.String("keyid", e.keyID)
+	}
+	if e.iv != nil {
+		enc.Bytes("iv", e.iv)
+	}
+	enc.Bytes("ciphertext", e.ciphertext)
+	if e.version != 2 {
+		enc.Bytes("sha256", envelopeHash)
+	}
+	enc.End()
+	return enc.Encoded()
+}
+
+// bareSignature returns the signature inside b, which is either the bare bytes
+// or a version 2 signature envelope. The algorithm that such an envelope names
+// is ignored: the verifier knows its own.
+func bareSignature(b []byte, lim wire.Limits) []byte {
+	if len(b) == 0 || b[0] != '{' {
+		return b
+	}
+	o, err := wire.Parse(b, lim)
+	if err != nil {
+		return b
+	}
+	if version, err := o.Int("version"); err != nil || version != 2 {
+		return b
+	}
+	algorithm, err := o.String("algorithm")
+	if err != nil || !signatureAlgorithm(algorithm) {
+		return b
+	}
+	signature, err := o.Bytes("signature")
+	if err != nil {
+		return b
+	}
+	return signature
+}
+
+func signatureAlgorithm(name string) bool {
+	return name == "HmacSHA256" || name == "SHA256withRSA" || name == "AESCmac"
+}
+
+// malformed turns the first failure of a reader into a parse error.
+func malformed(f *wire.Fields, op string) error {
+	if err := f.Err(); err != nil {
+		return fail(ErrMSLParseError, op, err)
+	}
+	return nil
+}
+
+// maxNumber is the greatest identifier of the protocol, 2^53.
+const maxNumber = 1 << 53
+
+func inRange(n int64) bool { return n >= 0 && n <= maxNumber }
+
+// next is the id after id; the last one is followed by 0.
+func next(id int64) int64 {
+	if id == maxNumber {
+		return 0
+	}
+	return id + 1
+}
+
+func keyID(identity string, sequence int64) string {
+	return identity + "_" + strconv.FormatInt(sequence, 10)
+}

@@ -1,0 +1,184 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// receive reads the answer and makes the checks of the protocol on it.
+func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
+	c, limits := a.client, a.client.Limits.forClient()
+	side := &receiver{
+		entities: c.Peers,
+		limits:   limits,
+		rules:    headerRules{tokens: limits.Tokens, serviceTokens: c.ServiceTokens, delivers: c.offers},
+		tokens:   sessionReader{a.tokens.session},
+	}
+	in, err := side.receive(ctx, decoder)
+	if err != nil {
+		return in, err
+	}
+	if in.err != nil {
+		return in, a.judgeError(in)
+	}
+	var outcome Outcome
+	if in.keyResponse != nil {
+		if outcome, err = a.accept(ctx, in); err != nil {
+			return in, withID(err, in.messageID)
+		}
+	}
+	if err = a.check(in); err == nil {
+		err = in.inflateTokens(ctx)
+	}
+	if err != nil {
+		outcome.Keys.Release()
+		return in, withID(err, in.messageID)
+	}
+	c.setClock(in.timestamp)
+	if err := a.store(ctx, in, outcome); err != nil {
+		return in, err
+	}
+	return in, nil
+}
+
+// judgeError makes the checks on an error answer.
+func (a *attempt) judgeError(in *incoming) error {
+	if !a.pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
+		return withID(fail(ErrUnexpectedResponseMessageID, "error answer", nil), in.err.MessageID)
+	}
+	if a.req.Recipient != "" && in.err.Identity != a.req.Recipient {
+		return withID(fail(ErrMessageSenderMismatch, "error answer", nil), in.err.MessageID)
+	}
+	if a.proven = in.sender.Authenticated; a.proven {
+		a.client.setClock(in.timestamp)
+	}
+	return in.err
+}
+
+// accept derives the new session keys from the answer to one of our offers.
+func (a *attempt) accept(ctx context.Context, in *incoming) (Outcome, error) {
+	if err := in.checkRecipient(a.us); err != nil {
+		return Outcome{}, err
+	}
+	return a.offers.accept(ctx, in.keyResponse)
+}
+
+func (a *attempt) check(in *incoming) error {
+	if in.nonReplayableID != absent && in.token == nil {
+		return fail(ErrIncompleteNonReplayableMessage, "answer", nil)
+	}
+	if !a.pushed && in.messageID != next(a.messageID) {
+		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
+	}
+	if a.req.Recipient != "" && in.token == nil && in.sender.Identity != a.req.Recipient {
+		return fail(ErrMessageSenderMismatch, "answer", nil)
+	}
+	return nil
+}
+
+// store keeps the tokens that the answer brings, and turns to the new session
+// keys.
+func (a *attempt) store(ctx context.Context, in *incoming, outcome Outcome) error {
+	if in.keyResponse != nil {
+		outcome.Keys.Acquire() // for this message; the first reference is the client's
+		old := in.release
+		in.release = func() { old(); outcome.Keys.Release() }
+		in.body.opener = sessionKey("", in.keyResponse.token, outcome.Keys)
+	}
+	return a.keep(ctx, in.keyResponse, outcome, in.userIDToken, in.serviceTokens)
+}
+
+// keep stores tokens that were issued for us, in one durable step.
+func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outcome, uit *UserIDToken, services []*ServiceToken) error {
+	var fresh *holding
+	if delivered != nil {
+		fresh = &holding{token: delivered.token, keys: outcome.Keys, exchange: delivered.scheme, keep: outcome.Keep}
+	}
+	if fresh == nil && uit == nil && len(services) == 0 {
+		return nil
+	}
+	err := a.client.update(ctx, func(t *tokens) *tokens {
+		if fresh != nil {
+			t = t.withMaster(fresh)
+		}
+		if uit != nil && a.req.User != "" && uit.boundTo(t.master()) == nil {
+			t = t.withUser(a.req.User, uit)
+		}
+		for _, s := range services {
+			if s.boundTo(t.master(), t.user(a.req.User)) == nil {
+				t = t.withService(s)
+			}
+		}
+		return t
+	})
+	if errors.Is(err, errClientClosed) {
+		outcome.Keys.Release()
+	}
+	return err
+}
+
+// response hands the answer to the application.
+func (a *attempt) response(in *incoming, stream io.Closer) *Response {
+	r := &Response{
+		Identity: in.sender.Identity, ServiceTokens: in.serviceTokens, MessageID: in.messageID,
+		Body: &responseBody{Reader: in.body, stream: stream, release: in.release},
+	}
+	if in.keyResponse != nil {
+		r.KeyExchange = in.keyResponse.scheme
+	}
+	return r
+}
+
+type responseBody struct {
+	io.Reader
+	stream  io.Closer
+	release func()
+}
+
+func (b *responseBody) Close() error {
+	if b.release == nil {
+		return nil
+	}
+	err := b.stream.Close() // may read on, with the keys
+	b.release()
+	b.release = nil
+	return err
+}
+
+// recover prepares another try after an error answer, and forgets what it makes
+// useless. It reports whether there is a point in trying again.
+func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
+	r := recoveries[e.Response]
+	used, user := a.tokens.session, a.user
+	err := a.client.update(ctx, func(t *tokens) *tokens {
+		if r.forgetEntity && a.proven && used != nil && t.session == used {
+			t = t.withMaster(nil)
+		}
+		if r.forgetUser && a.proven && user != nil && t.users[a.req.User] == user {
+			t = t.withUser(a.req.User, nil)
+		}
+		if r.renew && !r.bare { // unless a newer token came meanwhile
+			a.renew = t.session == used
+		}
+		return t
+	})
+	if r.forgetUser {
+		a.refused = user
+	}
+	a.messageID = next(e.MessageID)
+	a.bare = r.bare
+	if e.Response == Replayed {
+		a.ids.overtaken++
+	}
+	a.renew = a.renew || r.bare && r.renew
+	// A peer that was offered keys and asks for them did not like the data to
+	// come with the offer.
+	a.handshake = e.Response == KeyXRequired && a.offered
+	if r.askUser {
+		a.reason = e.Response
+	}
+	return r.again, err
+}

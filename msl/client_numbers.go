@@ -1,0 +1,265 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"sync"
+	"time"
+)
+
+// Numbers gives out the non-replayable ids of a client, so that none of them comes
+// too late: a peer refuses an id that is six or more behind the largest one as an
+// attack, and ends the session; one that is less late it asks for again. How many
+// messages are under way does not matter for that, but how far their ids are
+// apart.
+//
+// A message that takes long holds up those after it, for numberPatience at most: then
+// they ask for another session, whose ids are counted anew.
+//
+// An id is under way until the peer can accept it no more: it was answered, a
+// later one of the session was accepted, or the session was replaced. A message
+// that was given up, or whose answer did not come, may still arrive.
+type numbers struct {
+	turn chan struct{} // held by who takes an id, and by who must be alone
+
+	mu       sync.Mutex
+	last     number // that was drawn
+	underWay map[*number]bool
+	changed  chan struct{} // closed when an id is not under way any more
+}
+
+// A number is one id of the session with that serial number, or the place of one
+// that is not drawn yet.
+type number struct {
+	serial, id int64
+	alone      bool // nobody takes another id while it is under way
+	turn       bool // it holds the turn
+	spent      bool // its session has no more ids that can be used
+	since      time.Time
+	fate       fate
+}
+
+// A fate is what became of the message with an id.
+type fate int
+
+const (
+	unsent   fate = iota // or still under way
+	gone                 // sent, and nobody knows whether it arrives
+	answered             // but it may have been refused before its id was looked at
+	seen                 // the peer has seen the id, and accepts neither it nor one before it
+)
+
+// idSpread is how far the ids under way may be apart: each is less than the oldest
+// one and this.
+const idSpread = maxMessages/2 - 1
+
+// numberPatience is how long a message is waited for.
+const numberPatience = 5 * time.Second
+
+// errSpent says that no more ids can be used before messages that are lost, or take
+// long: only another session can go on.
+var errSpent = errors.New("msl: too many non-replayable messages are under way or lost")
+
+func newNumbers() *numbers {
+	return &numbers{turn: make(chan struct{}, 1), underWay: map[*number]bool{}, changed: make(chan struct{})}
+}
+
+// reserve waits until the next id of a session may be used, before the message is
+// made of which others may have to wait for a renewal. Alone, it waits for all other
+// messages, so that none can overtake it. After [errSpent] the place is good for a
+// handshake.
+func (n *numbers) reserve(ctx context.Context, serial int64, alone bool) (*number, error) {
+	if err := n.begin(ctx); err != nil {
+		return nil, err
+	}
+	k := &number{serial: serial, alone: alone, turn: true}
+	err := n.room(ctx, k, n.expect)
+	if err != nil && err != errSpent {
+		n.settle(k, unsent)
+		return nil, err
+	}
+	return k, err
+}
+
+// draw gets the id, for the session that the message uses.
+func (n *numbers) draw(ctx context.Context, k *number, serial int64, count func(context.Context, int64) (int64, error)) (err error) {
+	k.serial = serial
+	if k.id, err = count(ctx, serial); err != nil {
+		return fmt.Errorf("msl: count non-replayable id: %w", err)
+	}
+	n.mu.Lock()
+	n.last = number{serial: serial, id: k.id}
+	n.mu.Unlock()
+	if err := n.room(ctx, k, n.enter); err != nil || k.alone {
+		return err
+	}
+	n.end(k)
+	return nil
+}
+
+// room waits until try has it.
+func (n *numbers) room(ctx context.Context, k *number, try func(*number) (time.Duration, error)) error {
+	for {
+		n.mu.Lock()
+		changed := n.changed
+		wait, err := try(k)
+		n.mu.Unlock()
+		if wait == 0 || err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return waited(ctx)
+		}
+	}
+}
+
+// begin waits for the turn.
+func (n *numbers) begin(ctx context.Context) error {
+	select {
+	case n.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return waited(ctx)
+	}
+}
+
+// end passes the turn on.
+func (n *numbers) end(k *number) {
+	k.turn = false
+	<-n.turn
+}
+
+func waited(ctx context.Context) error {
+	return fmt.Errorf("msl: wait for other non-replayable messages: %w", ctx.Err())
+}
+
+// expect judges the id that will be drawn next.
+func (n *numbers) expect(k *number) (wait time.Duration, err error) {
+	if n.last.serial != k.serial {
+		return 0, nil // none was drawn of a new session
+	}
+	k.id = next(n.last.id)
+	return n.judge(k)
+}
+
+// enter puts an id under way, if it may be.
+func (n *numbers) enter(k *number) (wait time.Duration, err error) {
+	if wait, err = n.judge(k); wait == 0 && err == nil {
+		n.forgetSessions(k.serial)
+		n.underWay[k] = true
+	}
+	return wait, err
+}
+
+// judge returns 0 if an id may be used now, or for how long to wait at most.
+func (n *numbers) judge(k *number) (wait time.Duration, err error) {
+	k.since = time.Now()
+	hope, blocked := time.Duration(0), false
+	wait = numberPatience
+	for other := range n.underWay {
+		if other.serial != k.serial {
+			continue
+		}
+		live, left := other.fate != gone, numberPatience-k.since.Sub(other.since)
+		blocks := other.id > k.id || k.id >= other.id+idSpread || k.alone && live
+		blocked = blocked || blocks
+		if live {
+			hope = max(hope, left) // its answer may tell that what is lost was overtaken
+		}
+		if live && blocks {
+			wait = min(wait, left)
+		}
+	}
+	switch wait = min(wait, hope); {
+	case !blocked:
+		return 0, nil
+	case wait <= 0: // in vain
+		return 0, errSpent
+	}
+	return wait, nil
+}
+
+// forgetSessions drops what was lost of sessions that were replaced.
+func (n *numbers) forgetSessions(serial int64) {
+	maps.DeleteFunc(n.underWay, func(k *number, _ bool) bool { return k.serial != serial && k.fate == gone })
+}
+
+// settle notes the fate of an id.
+func (n *numbers) settle(k *number, fate fate) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if k.fate = fate; fate != gone {
+		delete(n.underWay, k)
+	}
+	if fate == seen {
+		maps.DeleteFunc(n.underWay, func(other *number, _ bool) bool {
+			return other.serial == k.serial && other.id < k.id && other.fate == gone
+		})
+	}
+	if k.turn {
+		n.end(k)
+	}
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// Numbering is the part of a request that the id of its next message is.
+type numbering struct {
+	number    *number // nil for a message that needs none
+	fate      fate    // of the message that was sent last
+	overtaken int     // how many times an id came too late
+}
+
+// reserve gets a place for the non-replayable id of the next message. Where there is
+// none, that message asks for a new session instead.
+func (n *numbering) reserve(ctx context.Context, c *Client) (err error) {
+	serial := int64(Unbound)
+	if mt := c.master(); mt != nil {
+		serial = mt.SerialNumber
+	}
+	n.number, err = c.numbers.reserve(ctx, serial, n.overtaken > 1)
+	if err == errSpent {
+		n.number.spent, err = true, nil
+	}
+	return err
+}
+
+// spent reports whether a master token is of a session without ids.
+func (n *numbering) spent(t *MasterToken) bool {
+	return t != nil && n.number != nil && n.number.spent && n.number.serial == t.SerialNumber
+}
+
+// sent notes what became of the message that was sent, by the error that ended its
+// exchange, and returns that. proven tells of an error answer that it was authenticated,
+// and well is the fate without an error.
+func (n *numbering) sent(err error, proven bool, well fate) error {
+	var answer *PeerError
+	var dial *net.OpError
+	switch {
+	case err == nil:
+		n.fate = well
+	case errors.As(err, &answer) && proven && answer.Response == Replayed:
+		n.fate = seen
+	case errors.As(err, &answer) && proven:
+		n.fate = answered
+	case errors.As(err, &dial) && dial.Op == "dial":
+		n.fate = unsent
+	default:
+		n.fate = gone
+	}
+	return err
+}
+
+// settle ends the use of the id.
+func (n *numbering) settle(c *Client) {
+	if n.number != nil {
+		c.numbers.settle(n.number, n.fate)
+	}
+	n.number, n.fate = nil, unsent
+}

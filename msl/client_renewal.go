@@ -1,0 +1,93 @@
+package msl
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A renewalLock lets one message at a time ask for new tokens. Who waits gets
+// the token that the holder ended with. Release wakes every waiter by closing a
+// channel, so that none can miss it.
+type renewalLock struct {
+	mu   sync.Mutex
+	held *renewal // nil if it is free
+}
+
+// A renewal is one time of holding the lock.
+type renewal struct {
+	done  chan struct{}
+	token *MasterToken // that it ended with, or nil; set before done is closed
+}
+
+// acquire takes the lock if it is free. If it is not, it returns the renewal
+// under way and false.
+func (l *renewalLock) acquire() (*renewal, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held != nil {
+		return l.held, false
+	}
+	l.held = newRenewal()
+	return l.held, true
+}
+
+func newRenewal() *renewal { return &renewal{done: make(chan struct{})} }
+
+// release publishes the token that r ended with.
+func (l *renewalLock) release(r *renewal, token *MasterToken) {
+	l.mu.Lock()
+	if l.held == r {
+		l.held = nil
+	}
+	l.mu.Unlock()
+	r.token = token
+	close(r.done)
+}
+
+// wait returns when r has ended, or with the context's error.
+func (r *renewal) wait(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A need says whether a message must be able to bring new tokens, or may.
+type need struct{ must, may bool }
+
+// renewalNeed decides from what is to be sent and the tokens at hand. now is
+// the estimate of the issuer's clock; it is not known before the first answer.
+func renewalNeed(req *Request, entity LocalEntity, t *tokens, forced, clockKnown bool, now time.Time) need {
+	mt, uit := t.master(), t.user(req.User)
+	p := protectionOf(entity, mt)
+	userWithoutToken := req.User != "" && uit == nil
+	return need{
+		must: forced || !req.fits(p) ||
+			mt != nil && clockKnown && mt.expired(now) ||
+			userWithoutToken && !(p.encrypted && p.authenticated) ||
+			req.RequestTokens && (mt == nil || userWithoutToken),
+		may: mt == nil || userWithoutToken ||
+			!clockKnown || mt.renewable(now) ||
+			uit != nil && uit.renewable(now),
+	}
+}
+
+// A protection is what protects a message of ours.
+type protection struct{ encrypted, authenticated, session bool }
+
+// protectionOf is that of a message of an entity, with its master token or nil.
+func protectionOf(entity LocalEntity, mt *MasterToken) protection {
+	if mt != nil {
+		return protection{true, true, true}
+	}
+	return protection{encrypted: entity.Encrypts(), authenticated: entity.Authenticates()}
+}
+
+// fits reports whether the application data may go into a message with such a
+// protection.
+func (r *Request) fits(p protection) bool {
+	return (p.encrypted || !r.Encrypted) && (p.authenticated || !r.Authenticated) && (p.session || !r.NonReplayable)
+}

@@ -1,0 +1,42 @@
+package msl
+
+import (
+	"bytes"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A sessionReader reads answers under the one master token that the request was sent
+// with, or under none.
+type sessionReader struct{ session *holding }
+
+// findSession knows the master token of the request, by what was signed: a peer
+// may write the members of a token in another order.
+func (r sessionReader) findSession(o wire.Object) (*Session, *MasterToken, error) {
+	s := r.session
+	if s != nil && bytes.Equal(o.Raw(), s.token.Bytes()) && s.keys.Acquire() {
+		return &Session{Token: s.token, Keys: s.keys}, s.token, nil
+	}
+	t, err := parseMasterToken(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s == nil || !bytes.Equal(s.token.sealed.tokenData, t.sealed.tokenData) ||
+		!bytes.Equal(s.token.sealed.signature, t.sealed.signature) || !s.keys.Acquire() {
+		return nil, t, nil
+	}
+	return &Session{Token: t, Keys: s.keys}, t, nil
+}
+
+// openSession knows no other sessions.
+func (sessionReader) openSession(*MasterToken) (*Session, error) {
+	return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
+}
+
+// openUser leaves a user ID token closed, as a holder does.
+func (sessionReader) openUser(_ *incoming, o wire.Object) (*UserIDToken, error) {
+	return parseUserIDToken(o)
+}
+
+// used remembers nothing: the session is the client's.
+func (sessionReader) used(*MasterToken, *Session) {}

@@ -1,0 +1,63 @@
+package msl
+
+import (
+	"context"
+	"crypto"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An Entity is the directory's record of an entity that may talk to us.
+type Entity struct {
+	Identity  string
+	Scheme    string // the one entity scheme it may use
+	Revoked   bool
+	KeyID     string           // RSA, ECC: the id of its public key
+	PublicKey crypto.PublicKey // RSA, ECC
+	PSK       *SealedPSK       // PSK, PSK_PROFILE
+
+	KeyExchanges []string // key exchange schemes it may use; nil means every one
+	UserSchemes  []string // user schemes it may use; nil means every one
+}
+
+// A SealedPSK is a pre-shared key set as its store sealed it, bound to the
+// identity ([PSKContext]).
+type SealedPSK struct {
+	Encryption, MAC, Wrapping []byte
+}
+
+// MACAlgorithm is what the MAC key was sealed as: keystore.HMACSHA256Block, or
+// keystore.HMACSHA256 by older versions. Where the wrapping key is derived from
+// the other two, the older form lets whoever has the PIN of the store and the
+// sealed keys compute it; the keys have to be sealed again, from their bytes.
+// Anything else is keystore.ErrForeign.
+func (p *SealedPSK) MACAlgorithm() (keystore.Algorithm, error) {
+	sealed, err := keystore.ParseSealed(p.MAC)
+	if err != nil {
+		return 0, err
+	}
+	switch sealed.Algorithm {
+	case keystore.HMACSHA256, keystore.HMACSHA256Block:
+		return sealed.Algorithm, nil
+	}
+	return 0, fmt.Errorf("msl: the MAC key was sealed as %v: %w", sealed.Algorithm, keystore.ErrForeign)
+}
+
+// The uses of the keys of a pre-shared key set.
+const (
+	PSKEncryption = "encryption"
+	PSKMAC        = "mac"
+	PSKWrapping   = "wrapping"
+)
+
+// PSKContext binds a sealed key to its use in the key set of one identity.
+func PSKContext(use, identity string) []byte {
+	return append(append([]byte("msl psk\x00"+use), 0), identity...)
+}
+
+// A Directory finds entities. The error for an unknown one is
+// keystore.ErrNotFound.
+type Directory interface {
+	Entity(ctx context.Context, identity string) (*Entity, error)
+}

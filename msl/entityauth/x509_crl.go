@@ -1,0 +1,190 @@
+package entityauth
+
+import (
+	"bytes"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+)
+
+// A CRL is a certificate revocation list (RFC 5280 section 5) whose signature was
+// verified.
+type CRL struct {
+	issuer     *x509.Certificate
+	thisUpdate time.Time
+	nextUpdate time.Time
+	revoked    map[string]struct{} // serial numbers
+}
+
+// ParseCRL reads a complete revocation list, PEM or DER, of one of issuers. Lists
+// that cover only some certificates are refused: a certificate that is not on
+// such a list may still be revoked.
+func ParseCRL(data []byte, issuers ...*x509.Certificate) (*CRL, error) {
+	if block, _ := pem.Decode(data); block != nil {
+		if block.Type != "X509 CRL" {
+			return nil, fmt.Errorf("entityauth: revocation list: PEM of a %q", block.Type)
+		}
+		data = block.Bytes
+	}
+	list, err := x509.ParseRevocationList(data)
+	if err != nil {
+		return nil, fmt.Errorf("entityauth: revocation list: %w", err)
+	}
+	if err := checkComplete(list); err != nil {
+		return nil, fmt.Errorf("entityauth: revocation list of %q: %w", list.Issuer, err)
+	}
+	issuer, err := issuerOf(list, issuers)
+	if err != nil {
+		return nil, fmt.Errorf("entityauth: revocation list of %q: %w", list.Issuer, err)
+	}
+	c := &CRL{issuer: issuer, thisUpdate: list.ThisUpdate, nextUpdate: list.NextUpdate, revoked: map[string]struct{}{}}
+	for _, entry := range list.RevokedCertificateEntries {
+		c.revoked[serialKey(entry.SerialNumber)] = struct{}{}
+	}
+	return c, nil
+}
+
+// Current returns an error if the list is out of date or not yet valid at that
+// time.
+func (c *CRL) Current(now time.Time) error { return c.current(now) }
+
+// SpeaksFor reports whether the list was issued by that certificate's name and
+// key.
+func (c *CRL) SpeaksFor(issuer *x509.Certificate) bool { return c.speaksFor(issuer) }
+
+// NextUpdate returns the time by which the list must have been replaced.
+func (c *CRL) NextUpdate() time.Time { return c.nextUpdate }
+
+func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
+	err := errors.New("not of a known issuer")
+	for _, issuer := range issuers {
+		if !bytes.Equal(issuer.RawSubject, list.RawIssuer) {
+			continue
+		}
+		if err = list.CheckSignatureFrom(issuer); err == nil {
+			return issuer, nil
+		}
+	}
+	return nil, err
+}
+
+// checkComplete refuses lists that cannot be understood alone: those with a
+// critical extension (RFC 5280 sections 5.2 and 5.3), which say that the list is
+// a delta, covers a part, or speaks for other issuers.
+func checkComplete(list *x509.RevocationList) error {
+	if list.NextUpdate.IsZero() {
+		return errors.New("it does not tell when it is out of date")
+	}
+	if err := noneCritical(list.Extensions); err != nil {
+		return err
+	}
+	for _, entry := range list.RevokedCertificateEntries {
+		if err := noneCritical(entry.Extensions); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func noneCritical(extensions []pkix.Extension) error {
+	for _, e := range extensions {
+		if e.Critical {
+			return fmt.Errorf("critical extension %v is not supported", e.Id)
+		}
+	}
+	return nil
+}
+
+// serialKey includes the sign: broken issuers have numbered below zero.
+func serialKey(n *big.Int) string { return n.Text(16) }
+
+func (c *CRL) lists(certificate *x509.Certificate) bool {
+	_, ok := c.revoked[serialKey(certificate.SerialNumber)]
+	return ok
+}
+
+// current tells what is wrong with the age of the list, if anything.
+func (c *CRL) current(now time.Time) error {
+	switch {
+	case now.After(c.nextUpdate):
+		return fmt.Errorf("revocation list of %q is out of date since %v", c.issuer.Subject, c.nextUpdate.UTC())
+	case now.Before(c.thisUpdate):
+		return fmt.Errorf("revocation list of %q starts at %v", c.issuer.Subject, c.thisUpdate.UTC())
+	}
+	return nil
+}
+
+// speaksFor reports whether the list is of that issuer, which is a name and a key.
+func (c *CRL) speaksFor(issuer *x509.Certificate) bool {
+	return bytes.Equal(c.issuer.RawSubject, issuer.RawSubject) &&
+		bytes.Equal(c.issuer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo)
+}
+
+// revokedBy reports whether a list has a certificate that its issuer did sign,
+// before anything else of the certificate is judged. A list that is out of date
+// still revokes.
+func revokedBy(crls []*CRL, certificate *x509.Certificate) bool {
+	for _, c := range crls {
+		if c.lists(certificate) && bytes.Equal(c.issuer.RawSubject, certificate.RawIssuer) &&
+			certificate.CheckSignatureFrom(c.issuer) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// ErrRevoked says that a certificate is on a revocation list of its issuer.
+var ErrRevoked = errors.New("revoked")
+
+// CheckChain looks up every certificate of a verified chain in revocation lists,
+// except the root, which is trusted by configuration. It returns [ErrRevoked] for
+// a revoked certificate, and another error if an issuer's lists are all out of
+// date. An issuer without any list is skipped, unless require is set.
+func CheckChain(chain []*x509.Certificate, crls []*CRL, require bool, now time.Time) error {
+	if len(chain) == 0 {
+		return errors.New("no chain of certificates")
+	}
+	return checkChain(chain, crls, require, now)
+}
+
+// checkChain asks the lists about every certificate of a chain but its root,
+// which is trusted by configuration.
+func checkChain(chain []*x509.Certificate, crls []*CRL, require bool, now time.Time) error {
+	for i, certificate := range chain[:len(chain)-1] {
+		if err := checkRevocation(certificate, chain[i+1], crls, require, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkRevocation asks every list of the issuer; one of them must be current.
+func checkRevocation(certificate, issuer *x509.Certificate, crls []*CRL, require bool, now time.Time) error {
+	var known, current bool
+	var stale error
+	for _, c := range crls {
+		if !c.speaksFor(issuer) {
+			continue
+		}
+		known = true
+		if c.lists(certificate) {
+			return fmt.Errorf("%q is %w", certificate.Subject, ErrRevoked)
+		}
+		if err := c.current(now); err != nil {
+			stale = err
+		} else {
+			current = true
+		}
+	}
+	switch {
+	case known && !current:
+		return stale
+	case !known && require:
+		return fmt.Errorf("no revocation list of %q", issuer.Subject)
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package msl
+
+import (
+	"context"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// An envelope is the unverified outer part of a header: the claimed sender, the
+// ciphertext and the signature.
+type envelope struct {
+	entity    *schemeData
+	scheme    EntityScheme // that entity names
+	token     wire.Object  // if entity is nil
+	data      []byte
+	signature []byte
+	isError   bool
+}
+
+// parseEnvelope makes the checks of a header that come before its sender is
+// known. token is shown a master token in its place among them.
+func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Object) error) (envelope, error) {
+	const op = "header"
+	hasEntity, hasToken := o.Has("entityauthdata"), o.Has("mastertoken")
+	if hasEntity && hasToken {
+		return envelope{}, fail(ErrMSLParseError, "header has entity authentication data and a master token", nil)
+	}
+	f, env := wire.FieldsOf(o), envelope{}
+	if hasEntity {
+		entity, err := parseSchemeData(f.Object("entityauthdata"), "authdata", "entity authentication data")
+		if err != nil {
+			return env, err
+		}
+		env.entity = &entity
+		env.scheme, err = pick(entities, entity.scheme, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
+		if err != nil {
+			return env, err
+		}
+	}
+	if hasToken {
+		env.token = f.Object("mastertoken")
+		if f.Err() == nil {
+			if err := token(env.token); err != nil {
+				return env, err
+			}
+		}
+	}
+	env.signature = f.Bytes("signature")
+	if env.isError = !o.Has("headerdata"); env.isError {
+		env.data = f.Bytes("errordata")
+	} else {
+		env.data = f.Bytes("headerdata")
+	}
+	if err := malformed(f, op); err != nil {
+		return env, err
+	}
+	if !hasEntity && (!hasToken || env.isError) {
+		return env, fail(ErrMessageEntityNotFound, op, nil)
+	}
+	return env, nil
+}
+
+// open verifies, then decrypts. It is the only way to the inside of a header.
+func (env envelope) open(s Sender) (wire.Object, error) {
+	const op = "header"
+	if len(env.data) == 0 {
+		return wire.Object{}, fail(ErrHeaderDataMissing, op, nil)
+	}
+	switch err := s.Opener.Verify(env.data, env.signature); {
+	case err == errSignature && env.isError:
+		return wire.Object{}, fail(ErrMessageVerificationFailed, op, nil)
+	case err == errSignature && env.entity == nil:
+		return wire.Object{}, fail(ErrMessageMasterTokenBasedVerificationFailed, op, nil)
+	case err == errSignature:
+		return wire.Object{}, fail(ErrMessageEntityDataBasedVerificationFailed, op, nil)
+	case err != nil:
+		return wire.Object{}, err
+	}
+	plaintext, err := s.Opener.Decrypt(env.data)
+	if err != nil {
+		return wire.Object{}, err
+	}
+	o, err := wire.Parse(plaintext, wire.Limits{})
+	if err != nil {
+		return wire.Object{}, fail(ErrMSLParseError, op, err)
+	}
+	return o, nil
+}
+
+// An identification is how a message of ours says who sends it.
+type identification struct {
+	token     *MasterToken // or
+	scheme    string       // the name of an entity scheme and
+	local     Credentials  // of our entity
+	protector Protector
+}
+
+// localIdentification identifies us by our entity scheme.
+func localIdentification(ctx context.Context, s LocalEntity) (identification, error) {
+	local, err := s.Credentials(ctx)
+	if err != nil {
+		return identification{}, err
+	}
+	return identification{scheme: s.Scheme(), local: local, protector: local.Protector}, nil
+}
+
+func (id identification) release() {
+	if id.local.Release != nil {
+		id.local.Release()
+	}
+}
+
+// encodeMessage protects the inside of a header and writes it under name,
+// headerdata or errordata.
+func (id identification) encodeMessage(name string, inside []byte) ([]byte, error) {
+	data, err := id.protector.Encrypt(inside)
+	if err != nil {
+		return nil, err
+	}
+	signature, err := id.protector.Sign(data)
+	if err != nil {
+		return nil, err
+	}
+	who, by := "mastertoken", []byte(nil)
+	if id.token != nil {
+		by = id.token.Bytes()
+	} else {
+		who, by = "entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata")
+	}
+	e := wire.NewEncoder(128 + len(by) + (len(data)+len(signature))*4/3)
+	e.Begin()
+	e.Raw(who, by)
+	e.Bytes(name, data)
+	e.Bytes("signature", signature)
+	e.End()
+	return e.Encoded(), nil
+}

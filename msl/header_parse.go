@@ -1,0 +1,221 @@
+package msl
+
+import (
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// headerRules is what a reader of headers needs to know of its side.
+type headerRules struct {
+	token         *MasterToken // of the header, or nil
+	encrypted     bool         // the sender encrypts headers
+	tokens        int          // most service tokens, and most key requests
+	serviceTokens ServiceTokenKeys
+	users         []UserScheme
+	exchanges     []Responder              // that we answer
+	delivers      func(scheme string) bool // whether a key response may have it
+	peerToPeer    bool
+	peerServices  ServiceTokenKeys // of our own service tokens, that a peer issued
+	openUser      func(wire.Object) (*UserIDToken, error)
+}
+
+// parseHeader reads the inside of a header in the protocol's order. Errors carry
+// the message id from the moment it is known.
+func parseHeader(o wire.Object, rules headerRules) (header, error) {
+	f := wire.FieldsOf(o)
+	h := header{messageID: f.Int("messageid"), timestamp: absent, nonReplayableID: absent}
+	if err := malformed(f, "header"); err != nil {
+		return h, err
+	}
+	if !inRange(h.messageID) {
+		return h, fail(ErrMessageIDOutOfRange, "header", nil)
+	}
+	return h, withID(h.parseRest(f, rules), h.messageID)
+}
+
+func (h *header) parseRest(f *wire.Fields, rules headerRules) error {
+	h.timestamp = f.OptionalInt("timestamp", absent)
+	if err := malformed(f, "header"); err != nil {
+		return err
+	}
+	if err := h.parseTokens(f, rules); err != nil {
+		return err
+	}
+	h.nonReplayableID = f.OptionalInt("nonreplayableid", absent)
+	if f.Has("nonreplayableid") && !inRange(h.nonReplayableID) {
+		return fail(ErrNonReplayableIDOutOfRange, "header", nil)
+	}
+	h.renewable = f.Bool("renewable")
+	h.handshake = f.OptionalBool("handshake")
+	if err := h.parseCapabilities(f); err != nil {
+		return err
+	}
+	if err := h.parseKeyRequests(f, rules); err != nil || !rules.peerToPeer {
+		return err
+	}
+	return h.peer.parse(f, h.keyResponse, rules)
+}
+
+func (h *header) parseCapabilities(f *wire.Fields) (err error) {
+	if !f.Has("capabilities") {
+		return malformed(f, "header")
+	}
+	o := f.Object("capabilities")
+	if err := malformed(f, "header"); err != nil {
+		return err
+	}
+	h.capabilities, err = parseCapabilities(o)
+	return err
+}
+
+// parseTokens reads what is bound to a master token: the one of the key
+// response where there is one, else the header's.
+func (h *header) parseTokens(f *wire.Fields, rules headerRules) (err error) {
+	mt := rules.token
+	if f.Has("keyresponsedata") {
+		if h.keyResponse, err = parseKeyResponse(f.Object("keyresponsedata"), f, rules); err != nil {
+			return err
+		}
+		if h.recipient = f.OptionalString("recipient"); f.Err() != nil {
+			return malformed(f, "header")
+		}
+		if !rules.peerToPeer { // there it is a token for us, not for the sender
+			mt = h.keyResponse.token
+		}
+	}
+	if f.Has("useridtoken") {
+		o := f.Object("useridtoken")
+		if err := malformed(f, "user id token"); err != nil {
+			return err
+		}
+		if h.userIDToken, err = rules.openUser(o); err != nil {
+			return err
+		}
+		if err := h.userIDToken.boundTo(mt); err != nil {
+			return err
+		}
+	}
+	if err := h.parseUserAuth(f, rules); err != nil {
+		return err
+	}
+	return h.parseServiceTokens(f, rules, mt)
+}
+
+func parseKeyResponse(o wire.Object, f *wire.Fields, rules headerRules) (*keyResponse, error) {
+	if err := malformed(f, "key response data"); err != nil {
+		return nil, err
+	}
+	inner := wire.FieldsOf(o)
+	token := inner.Object("mastertoken")
+	if err := malformed(inner, "key response data"); err != nil {
+		return nil, err
+	}
+	mt, err := parseMasterToken(token)
+	if err != nil {
+		return nil, err
+	}
+	data, err := parseSchemeData(o, "keydata", "key response data")
+	if err != nil {
+		return nil, err
+	}
+	if !rules.delivers(data.scheme) {
+		err = missingScheme(data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
+	}
+	return &keyResponse{token: mt, schemeData: data}, err
+}
+
+func (h *header) parseUserAuth(f *wire.Fields, rules headerRules) error {
+	if !f.Has("userauthdata") {
+		return nil
+	}
+	o := f.Object("userauthdata")
+	if err := malformed(f, "user authentication data"); err != nil {
+		return err
+	}
+	if !rules.encrypted {
+		return fail(ErrUnencryptedMessageWithUserAuthData, "header", nil)
+	}
+	data, err := parseSchemeData(o, "authdata", "user authentication data")
+	if err != nil {
+		return err
+	}
+	scheme, err := pick(rules.users, data.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
+	if err != nil {
+		return err
+	}
+	h.userAuth = &data
+	return scheme.Check(data.data)
+}
+
+func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *MasterToken) error {
+	if !f.Has("servicetokens") {
+		return nil
+	}
+	list := f.Objects("servicetokens", rules.tokens)
+	if err := malformed(f, "service tokens"); err != nil {
+		return err
+	}
+	for _, o := range list {
+		t, err := parseServiceToken(o, rules.serviceTokens, mt, h.userIDToken)
+		if err != nil {
+			return err
+		}
+		h.serviceTokens = putServiceToken(h.serviceTokens, t)
+	}
+	return nil
+}
+
+// putServiceToken adds a token, in the place of one that it replaces.
+func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
+	for i, old := range list {
+		if old.sameAs(t) {
+			list[i] = t
+			return list
+		}
+	}
+	return append(list, t)
+}
+
+// parseKeyRequests keeps the requests that we can answer. Where that is none of
+// those that were offered, the message is unanswerable, by the error of the
+// first; but a user is authenticated before that counts.
+func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
+	if !f.Has("keyrequestdata") {
+		return nil
+	}
+	list := f.Objects("keyrequestdata", rules.tokens)
+	if err := malformed(f, "key request data"); err != nil {
+		return err
+	}
+	for _, o := range list {
+		data, err := parseSchemeData(o, "keydata", "key request data")
+		if err != nil {
+			return err
+		}
+		err = checkKeyRequest(rules.exchanges, data)
+		if err == nil {
+			h.keyRequests = append(h.keyRequests, data)
+		} else if h.unanswerable == nil {
+			h.unanswerable = err
+		}
+	}
+	if len(h.keyRequests) > 0 {
+		h.unanswerable = nil
+	}
+	return nil
+}
+
+func checkKeyRequest(exchanges []Responder, data schemeData) error {
+	if _, err := pick(exchanges, data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound); err != nil {
+		return err
+	}
+	var err error
+	for _, x := range exchanges { // one scheme may be configured in several ways
+		if x.Scheme() != data.scheme {
+			continue
+		}
+		if err = x.Check(data.data); err == nil {
+			return nil
+		}
+	}
+	return err
+}

@@ -1,0 +1,114 @@
+package wire
+
+import "fmt"
+
+// Fields reads the members of an object one after the other and remembers the
+// first failure: after it every read returns a zero value, so that a caller asks
+// for Err once, when it has read all that it needs before it decides anything.
+type Fields struct {
+	object Object
+	err    error
+}
+
+// FieldsOf reads the members of a parsed object.
+func FieldsOf(o Object) *Fields { return &Fields{object: o} }
+
+// ParseFields parses b, within the default limits, and reads its members. That b
+// is not an object is the first failure.
+func ParseFields(b []byte) *Fields {
+	o, err := Parse(b, Limits{})
+	return &Fields{object: o, err: err}
+}
+
+// Err returns the first failure, or nil.
+func (f *Fields) Err() error { return f.err }
+
+// Has reports whether the object has a member of that name, and false after a
+// failure.
+func (f *Fields) Has(name string) bool { return f.err == nil && f.object.Has(name) }
+
+// String reads a member that is a string.
+func (f *Fields) String(name string) string { return read(f, name, Value.Text) }
+
+// Secret reads a member that is a string, as bytes that the caller can overwrite.
+func (f *Fields) Secret(name string) []byte { return read(f, name, Value.Secret) }
+
+// Int reads a member that is an integer.
+func (f *Fields) Int(name string) int64 { return read(f, name, Value.Int) }
+
+// Bool reads a member that is a boolean.
+func (f *Fields) Bool(name string) bool { return read(f, name, Value.Bool) }
+
+// Bytes reads a member that is binary.
+func (f *Fields) Bytes(name string) []byte { return read(f, name, Value.Bytes) }
+
+// Object reads a member that is an object.
+func (f *Fields) Object(name string) Object { return read(f, name, Value.Object) }
+
+// Fields reads the members of a member that is an object. A failure of f is one
+// of what it returns.
+func (f *Fields) Fields(name string) *Fields {
+	return &Fields{object: f.Object(name), err: f.err}
+}
+
+// Strings reads a member that is an array of strings.
+func (f *Fields) Strings(name string) []string { return read(f, name, Value.Strings) }
+
+// Objects reads a member that is an array of at most max objects: each may cost an
+// operation of a device. A longer one is [ErrLimit].
+func (f *Fields) Objects(name string, max int) []Object {
+	list := read(f, name, Value.Objects)
+	if f.err == nil && len(list) > max {
+		f.err = fmt.Errorf("member %q has %d elements: %w", name, len(list), ErrLimit)
+	}
+	return list
+}
+
+// OptionalString reads a member that is a string, or returns "" without one.
+func (f *Fields) OptionalString(name string) (v string) {
+	if f.Has(name) {
+		v = f.String(name)
+	}
+	return v
+}
+
+// OptionalBytes reads a member that is binary, or returns nil without one.
+func (f *Fields) OptionalBytes(name string) (v []byte) {
+	if f.Has(name) {
+		v = f.Bytes(name)
+	}
+	return v
+}
+
+// OptionalBool reads a member that is a boolean, or returns false without one.
+func (f *Fields) OptionalBool(name string) (v bool) {
+	if f.Has(name) {
+		v = f.Bool(name)
+	}
+	return v
+}
+
+// OptionalStrings reads a member that is an array of strings, or returns nil
+// without one.
+func (f *Fields) OptionalStrings(name string) (v []string) {
+	if f.Has(name) {
+		v = f.Strings(name)
+	}
+	return v
+}
+
+// OptionalInt reads a member that is an integer, or returns absent without one.
+func (f *Fields) OptionalInt(name string, absent int64) int64 {
+	if !f.Has(name) {
+		return absent
+	}
+	return f.Int(name)
+}
+
+func read[T any](f *Fields, name string, get func(Value) (T, error)) (v T) {
+	if f.err != nil {
+		return v
+	}
+	v, f.err = member(f.object, name, get)
+	return v
+}

@@ -1,0 +1,73 @@
+package msl
+
+import (
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// IssueUser makes a user ID token for user, bound to mt: a new one, or the
+// renewal of old with its serial number.
+func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*UserIDToken, error) {
+	now := i.now()
+	t := &UserIDToken{
+		RenewalWindow: now.Add(orDefault(i.UserRenewAfter, time.Hour)).Truncate(time.Second),
+		Expiration:    now.Add(i.userLifetime()).Truncate(time.Second),
+		MasterToken:   mt.SerialNumber,
+	}
+	key, err := i.newest()
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		t.SerialNumber = old.SerialNumber
+	} else if t.SerialNumber, err = randomNumber(i.Rand); err != nil {
+		return nil, err
+	}
+	e := wire.NewEncoder(64 + len(user))
+	e.Begin()
+	e.String("identity", user)
+	e.End()
+	if t.data, err = key.Encrypt(e.Encoded()); err != nil {
+		return nil, err
+	}
+	e = wire.NewEncoder(128 + len(t.data)*4/3)
+	e.Begin()
+	e.Int("renewalwindow", t.RenewalWindow.Unix())
+	e.Int("expiration", t.Expiration.Unix())
+	e.Int("mtserialnumber", t.MasterToken)
+	e.Int("serialnumber", t.SerialNumber)
+	e.Bytes("userdata", t.data)
+	e.End()
+	t.sealed, err = signToken(key, e.Encoded())
+	return t, err
+}
+
+// OpenUser verifies a user ID token and returns the user it names. The error for
+// a token of another issuer is [ErrUserIDTokenNotDecrypted].
+func (i *Issuer) OpenUser(t *UserIDToken) (string, error) {
+	const op = "open user id token"
+	key, err := i.verify(t.sealed, t.data)
+	if err == errSignature {
+		return "", fail(ErrUserIDTokenNotDecrypted, op, nil)
+	}
+	if err != nil {
+		return "", err
+	}
+	content, err := decryptOwn(key, t.data)
+	if err != nil {
+		return "", err
+	}
+	f := wire.ParseFields(content)
+	user := f.String("identity")
+	if f.Has("issuerdata") {
+		f.Object("issuerdata")
+	}
+	if f.Err() != nil {
+		return "", fail(ErrUserIDTokenUserDataParseError, op, f.Err())
+	}
+	if user == "" {
+		return "", fail(ErrUserIDTokenIdentityInvalid, op, nil)
+	}
+	return user, nil
+}

@@ -1,0 +1,232 @@
+package keyx
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// LadderOfferer is the schemes JWE_LADDER and JWK_LADDER on the side that asks for
+// keys. Its wrapping key stays in its store, for the process: after a restart the
+// ladder begins again with the pre-shared key.
+//
+// Both sides see the keys, so custody must be imported or shared, and Store a
+// keystore.Importer.
+type LadderOfferer struct {
+	Form  LadderForm
+	Store keystore.Store
+	Own   keystore.Revealer // our own pre-shared wrapping key
+
+	mu    sync.Mutex
+	rungs map[string]rung // of the requesters of this process, by identity
+}
+
+// A rung is what a requester keeps of one exchange for the next.
+type rung struct {
+	wrapdata []byte
+	key      keystore.Revealer
+}
+
+// Scheme returns the name of the form.
+func (x *LadderOfferer) Scheme() string { return string(x.Form) }
+
+// Exposes declares that the process sees the session keys.
+func (*LadderOfferer) Exposes() msl.Exposure { return inLadder() }
+
+// Offer asks for keys under the wrapping key of the last exchange, or under our
+// pre-shared one if there was none.
+func (x *LadderOfferer) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
+	if err := imports(x.Store, x.Scheme()); err != nil {
+		return nil, err
+	}
+	o := &ladderOffer{x: x, identity: from.Identity, mechanism: byPSK, parent: x.Own}
+	if r, ok := x.held(from.Identity); ok {
+		o.mechanism, o.parent, o.used = byWrap, r.key, r
+	}
+	if o.parent == nil {
+		return nil, msl.Failure(msl.ErrKeyXWrappingKeyMissing, x.Scheme(), nil)
+	}
+	e := wire.NewEncoder(128)
+	e.Begin()
+	e.String("mechanism", o.mechanism)
+	if o.mechanism == byWrap {
+		e.Bytes("wrapdata", o.used.wrapdata)
+	}
+	e.End()
+	o.keydata = e.Encoded()
+	return o, nil
+}
+
+type ladderOffer struct {
+	x         *LadderOfferer
+	identity  string
+	mechanism string
+	parent    keystore.Revealer
+	used      rung // with mechanism WRAP
+	keydata   []byte
+	done      bool
+}
+
+func (o *ladderOffer) KeyData() []byte { return o.keydata }
+
+// Close of an offer that was not answered falls back to the pre-shared key,
+// where there is one: the responder may not know the wrapping key any more.
+func (o *ladderOffer) Close() error {
+	if !o.done && o.mechanism == byWrap && o.x.Own != nil {
+		o.x.hold(o.identity, o.used, rung{})
+	}
+	o.done = true
+	return nil
+}
+
+// Accept unwraps the new wrapping key, and with it the session keys.
+func (o *ladderOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
+	x := o.x
+	f := wire.ParseFields(keydata)
+	next, err := o.climb(f)
+	if err != nil {
+		return msl.Outcome{}, err
+	}
+	raw, err := x.sessionKeys(f, next.key)
+	if err != nil {
+		next.key.Close()
+		return msl.Outcome{}, err
+	}
+	outcome, err := imported(x.Store, raw, o.identity)
+	if err != nil {
+		next.key.Close()
+		return msl.Outcome{}, err
+	}
+	x.hold(o.identity, o.used, next)
+	o.done = true
+	return outcome, nil
+}
+
+// climb takes the new wrapping key into the store.
+func (o *ladderOffer) climb(f *wire.Fields) (rung, error) {
+	x := o.x
+	wrapdata, wrapped := f.Bytes("wrapdata"), f.Bytes("wrapkey")
+	if err := malformed(f); err != nil {
+		return rung{}, err
+	}
+	bad := msl.ErrUnwrapError
+	if o.mechanism == byWrap {
+		bad = msl.ErrInvalidSymmetricKey
+	}
+	kw := lockedmem.New(forWrapping.size)
+	defer kw.Close()
+	if err := x.open(o.parent, bad, wrapped, forWrapping, kw.Bytes()); err != nil {
+		return rung{}, err
+	}
+	key, err := x.Form.importWrapping(x.Store, keystore.AESReveal128, kw.Bytes())
+	if err != nil {
+		return rung{}, err
+	}
+	revealer, ok := key.(keystore.Revealer)
+	if !ok {
+		key.Close()
+		return rung{}, msl.Failure(msl.ErrUnwrapNotSupported, x.Scheme(), nil)
+	}
+	return rung{wrapdata, revealer}, nil
+}
+
+func (x *LadderOfferer) sessionKeys(f *wire.Fields, by keystore.Revealer) (*msl.RawKeys, error) {
+	encryption, signature, err := wrappedKeys(f)
+	if err != nil {
+		return nil, err
+	}
+	raw := msl.NewRawKeys()
+	err = x.open(by, msl.ErrInvalidSymmetricKey, encryption, forEncryption, raw.Encryption())
+	if err == nil {
+		err = x.open(by, msl.ErrInvalidSymmetricKey, signature, forSignature, raw.Signature())
+	}
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return raw, nil
+}
+
+// open finds a key in its JWK. bad is the code of what does not unwrap: the
+// reference stack has one for a key that it was given, and another for one that
+// came out of an exchange.
+func (x *LadderOfferer) open(by keystore.Revealer, bad msl.Code, wrapped []byte, p purpose, room []byte) error {
+	reveal := func(b []byte) ([]byte, error) {
+		raw, err := by.Reveal(b)
+		if err != nil {
+			return nil, msl.KeyFailure(bad, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
+		}
+		return raw, nil
+	}
+	var text *lockedmem.Buffer
+	var err error
+	if x.Form == JWELadder {
+		text, err = jweSuite{algKW, encGCM128}.open(wrapped, reveal)
+	} else {
+		text, err = moved(reveal(wrapped))
+	}
+	if err != nil {
+		return err
+	}
+	defer text.Close()
+	k, err := parseJWK(text.Bytes())
+	if errors.Is(err, errNoJWK) {
+		return msl.Failure(msl.ErrInvalidJWK, x.Scheme(), err)
+	}
+	if err != nil {
+		return err
+	}
+	return k.key(p, room)
+}
+
+// Resume restores the session keys.
+func (x *LadderOfferer) Resume(_ context.Context, keep []byte) (*msl.SessionKeys, error) {
+	return resumeSealed(x.Store, keep)
+}
+
+// Close forgets the wrapping keys that requesters of this process hold.
+func (x *LadderOfferer) Close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, r := range x.rungs {
+		r.key.Close()
+	}
+	x.rungs = nil
+	return nil
+}
+
+// held returns the rung of a requester, if there is one.
+func (x *LadderOfferer) held(identity string) (rung, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r, ok := x.rungs[identity]
+	return r, ok
+}
+
+// hold replaces the rung of a requester, by none if next has no key. It leaves
+// one alone that is not the one expected.
+func (x *LadderOfferer) hold(identity string, expected, next rung) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old, ok := x.rungs[identity]
+	if ok && !slices.Equal(old.wrapdata, expected.wrapdata) && next.key == nil {
+		return
+	}
+	if ok {
+		old.key.Close()
+		delete(x.rungs, identity)
+	}
+	if next.key == nil {
+		return
+	}
+	if x.rungs == nil {
+		x.rungs = map[string]rung{}
+	}
+	x.rungs[identity] = next
+}

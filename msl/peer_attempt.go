@@ -1,0 +1,244 @@
+package msl
+
+import (
+	"context"
+	"errors"
+)
+
+// A peerAttempt is a request, or an answer, on its way to a peer that we also issue
+// tokens for.
+type peerAttempt struct {
+	*attempt
+	conn   *Conn
+	reply  *incoming // what the next message answers, or nil
+	answer *issuance // what reply asks for
+}
+
+// attempt makes an attempt whose next message answers reply, if that is not nil.
+func (c *Conn) attempt(req *Request, reply *incoming) *peerAttempt {
+	a := &peerAttempt{attempt: &attempt{client: c.Client, req: req}, conn: c, reply: reply}
+	if reply != nil {
+		a.messageID = next(reply.messageID)
+	}
+	a.network = a
+	return a
+}
+
+// turnTo turns to the message that the next one answers.
+func (a *peerAttempt) turnTo(in *incoming) {
+	if a.reply != nil {
+		a.reply.release()
+	}
+	a.reply = in
+}
+
+// takes reports whether the peer can be answered under the token that we hold, and
+// takes a request under any.
+func (a *peerAttempt) takes(held *MasterToken) bool {
+	return a.reply == nil || a.conn.takes(a.reply, held)
+}
+
+// answers reports whether the next message is an answer: the peer may not answer a
+// request of ours before it has that.
+func (a *peerAttempt) answers() bool { return a.reply != nil }
+
+// release lets go of what was issued.
+func (a *peerAttempt) release() {
+	if a.answer != nil {
+		a.answer.release()
+	}
+	a.answer = nil
+}
+
+// remember keeps the session of what was issued, which is about to be sent.
+func (a *peerAttempt) remember() {
+	if a.answer != nil && a.answer.session != nil {
+		a.conn.Server.sessions.offer(a.answer.session)
+	}
+}
+
+// show adds what we issue for the peer to the header of an answer.
+func (a *peerAttempt) show(ctx context.Context, h *header) error {
+	if a.reply == nil {
+		h.peer.master, h.peer.user = a.conn.theirs.master, a.conn.theirs.user
+		return a.checkChannel(h)
+	}
+	if a.answer == nil || a.answer.in != a.reply {
+		a.answer = &issuance{ctx: ctx, server: a.conn.Server, in: a.reply}
+		if err := a.answer.prepare(); err != nil {
+			a.release()
+			return err
+		}
+	}
+	h.capabilities = a.reply.capabilities.intersect(a.client.Capabilities)
+	a.answer.capabilities = h.capabilities
+	issued, err := a.answer.header()
+	if err != nil {
+		return err
+	}
+	h.keyResponse, h.recipient = issued.keyResponse, issued.recipient
+	h.peer = peerTokens{master: a.reply.token, user: issued.userIDToken, services: issued.serviceTokens}
+	a.conn.theirs = peerTokens{master: a.answer.masterToken(), user: issued.userIDToken}
+	return nil
+}
+
+// checkChannel refuses a channel that the peer could not answer under a token of
+// ours, since its own handshake would have to wait for the end of the channel.
+func (a *peerAttempt) checkChannel(h *header) error {
+	mt := h.peer.master
+	if !a.req.Interactive || h.handshake || mt != nil && !mt.expired(a.conn.Server.Issuer.now()) {
+		return nil
+	}
+	return errors.New("msl: the peer holds no token of ours that a channel needs; send an ordinary request first")
+}
+
+// turn sends one message and, if an answer is due, reads it.
+func (a *peerAttempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming, error) {
+	nobody := &incoming{release: func() {}}
+	if err := a.reserve(ctx); err != nil {
+		return nil, nobody, err
+	}
+	defer a.ids.settle(a.client)
+	if err := a.takeTokens(ctx); err != nil {
+		return nil, nobody, err
+	}
+	a.offered = false
+	var got *MasterToken
+	defer func() { a.finish(got) }()
+	out, err := a.build(ctx)
+	if err != nil {
+		return nil, nobody, err
+	}
+	wait = wait && (!a.oneWay || out.handshake)
+	a.remember()
+	if err := a.conn.write(ctx, out); err != nil || !wait {
+		return out, nobody, a.sent(err, answered) // what comes after it on the connection cannot overtake it
+	}
+	in, err := a.conn.next(ctx, a)
+	if a.sent(err, seen) == nil {
+		a.messageID = next(in.messageID)
+		got = in.peer.master
+		if in.keyResponse != nil {
+			got = in.keyResponse.token
+		}
+	}
+	return out, in, err
+}
+
+// checkAnswer makes the checks on the answer to a message, and keeps the tokens
+// that it brings.
+func (a *peerAttempt) checkAnswer(ctx context.Context, in *incoming) (err error) {
+	var outcome Outcome
+	if in.keyResponse != nil {
+		if outcome, err = a.accept(ctx, in); err != nil {
+			return err
+		}
+	}
+	if err = a.conn.Server.judge(ctx, in); err == nil {
+		err = a.checkPeer(in)
+	}
+	if err == nil {
+		err = a.conn.Server.admit(ctx, in)
+	}
+	if err == nil {
+		err = in.inflateTokens(ctx)
+	}
+	if err != nil {
+		outcome.Keys.Release()
+		return err
+	}
+	a.client.setClock(in.timestamp)
+	return a.keep(ctx, in.keyResponse, outcome, in.peer.user, in.peer.services)
+}
+
+func (a *peerAttempt) checkPeer(in *incoming) error {
+	if in.messageID != next(a.messageID) {
+		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
+	}
+	if a.req.Recipient != "" && in.sender.Identity != a.req.Recipient {
+		return fail(ErrMessageSenderMismatch, "answer", nil)
+	}
+	return nil
+}
+
+// realAnswer gives the peer the tokens without which it cannot answer, and reads
+// what follows.
+func (a *peerAttempt) realAnswer(ctx context.Context, handshake *incoming) (*incoming, error) {
+	if a.req.Interactive {
+		return handshake, errors.New("msl: the peer needs keys before it can answer, and they cannot be sent while a channel is open; send an ordinary request first")
+	}
+	defer handshake.release()
+	return a.serveKeys(ctx, handshake)
+}
+
+// serveKeys gives the peer the tokens that its answer asks for, and reads what
+// follows an answer that was a handshake.
+func (a *peerAttempt) serveKeys(ctx context.Context, in *incoming) (*incoming, error) {
+	k := a.conn.attempt(&Request{Recipient: a.req.Recipient}, in)
+	k.lone, k.quiet = true, true
+	_, following, err := k.turn(ctx, in.handshake)
+	return following, err
+}
+
+// peerResponse hands the answer to the application.
+func (a *peerAttempt) peerResponse(ctx context.Context, in *incoming, count int, unbind func()) *Response {
+	a.conn.pending = in.body
+	r := &Response{
+		Identity: in.sender.Identity, ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
+		Body: &responseBody{Reader: in.body, stream: &drainer{ctx, a, in, unbind}, release: in.release},
+	}
+	if in.keyResponse != nil {
+		r.KeyExchange = in.keyResponse.scheme
+	}
+	return r
+}
+
+// persist makes the next message of an answer, which the application has already
+// acted for.
+func (a *peerAttempt) persist(ctx context.Context) (out *outgoing, err error) {
+	err = persist(ctx, func() error {
+		if err = a.takeTokens(ctx); err != nil {
+			return err
+		}
+		if out, err = a.build(ctx); err != nil {
+			a.letGo(nil)
+		}
+		return err
+	})
+	if err != nil {
+		a.release()
+	}
+	return out, err
+}
+
+// shakeHands sends a handshake and takes the keys of the answer, which the next
+// message answers.
+func (a *peerAttempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
+	if err := a.conn.skip(); err != nil {
+		out.abandon()
+		a.letGo(nil) // what was issued is for the answer that is put off
+		return err
+	}
+	var got *MasterToken
+	defer func() { a.finish(got) }()
+	a.remember()
+	if err := a.conn.write(ctx, out); err != nil {
+		return err
+	}
+	in, err := a.conn.next(ctx, a)
+	if err != nil {
+		in.release()
+		return err
+	}
+	if in.keyResponse == nil {
+		in.release()
+		return fail(ErrKeyXResponseRequestMismatch, "answer to a handshake without keys", nil)
+	}
+	got = in.keyResponse.token
+	a.messageID = next(in.messageID)
+	if a.reply == first {
+		a.reply = nil // it is the caller's
+	}
+	a.turnTo(in)
+	return nil
+}

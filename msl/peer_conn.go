@@ -1,0 +1,307 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A Conn is one side of a peer-to-peer network, on one connection to the other
+// side. Each side issues tokens for the other. So each is a server to the other,
+// which has the issuer and judges the peer's messages, and a client of the other,
+// which holds the tokens that the peer issued. The client's Transport and Peers
+// are not used.
+//
+// A Conn is for one goroutine, and one exchange at a time. Either side may begin
+// one with Request, which the other side answers with Serve.
+type Conn struct {
+	Server *Server
+	Client *Client
+	// Source names the other end, to bound what it may ask for.
+	Source string
+
+	rw      *link
+	in      *wire.Decoder
+	pending *payloadReader // of the message before, which may have data left
+	handled *payloadReader // of the request that a handler is answering, or nil
+	writing chan error     // a message that is being written behind the scenes, or nil
+	theirs  peerTokens     // that we issued for the peer, as far as it is known here
+	given   given          // the token that a peer issued for us on this connection
+}
+
+// NewConn makes a Conn on rw. If rw is an [io.Closer], the end of an exchange's
+// context closes it; nothing else could interrupt a blocked read or write.
+func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
+	server.init()
+	l := &link{rw: rw}
+	return &Conn{Server: server, Client: client, rw: l, in: wire.NewDecoder(l, server.Limits.wire())}
+}
+
+// Serve reads one request from the other side and answers it. It returns io.EOF
+// if the connection ended between two exchanges.
+//
+// An answer is sent while its request is still being read only if the peer shows
+// a token of ours that it holds, or delivers a token. Any other peer may have to
+// be asked for keys first, or may not read before it has sent everything, so its
+// answer is held back ([ResponseWriter]).
+func (c *Conn) Serve(ctx context.Context, handle Handler) error {
+	if c.handled != nil {
+		return errExchanging
+	}
+	defer c.rw.bind(ctx)()
+	if err := c.Client.load(ctx); err != nil {
+		return err
+	}
+	in, err := c.next(ctx, nil)
+	for count := 1; err == nil && in.handshake; count += 2 {
+		if count+2 > maxMessages {
+			in.release()
+			return errors.New("msl: too many handshakes in one exchange")
+		}
+		in, err = c.answerHandshake(ctx, in)
+	}
+	defer func() { in.release() }()
+	switch {
+	case errors.Is(err, io.EOF):
+		return io.EOF
+	case err == nil && in.err != nil:
+		return in.err
+	case err != nil:
+		return c.refuse(ctx, in, err)
+	}
+	c.pending = in.body
+	w := c.answer(ctx, in)
+	defer w.release()
+	switch err = w.answer(c.handling(in, handle)); {
+	case errors.Is(err, ErrNoReply) && !w.begun():
+		err = nil
+	case err != nil && !w.begun() && !errors.Is(err, ErrTruncated):
+		err = c.refuse(ctx, in, in.applicationError(err))
+	}
+	return errors.Join(err, c.skip())
+}
+
+// answer makes the writer of an answer.
+func (c *Conn) answer(ctx context.Context, in *incoming) *ResponseWriter {
+	w := &ResponseWriter{ctx: ctx, in: in, held: c.Server.Limits.Held, payload: payloadWriter{out: c.rw}}
+	w.gives = issuance{ctx: ctx, server: c.Server, in: in}
+	w.network = &peerReply{ResponseWriter: w, conn: c}
+	return w
+}
+
+// handling leaves the rest of the request to a handler until that returns.
+func (c *Conn) handling(in *incoming, handle Handler) Handler {
+	return func(ctx context.Context, w *ResponseWriter, m *Message) error {
+		c.handled, c.pending = in.body, nil
+		defer func() { c.handled, c.pending = nil, in.body }()
+		return handle(ctx, w, m)
+	}
+}
+
+// errExchanging says that a handler uses the connection of its own request.
+var errExchanging = errors.New("msl: the connection is in an exchange already: let the handler return first")
+
+// refuse answers with an error, while the rest of what is refused is read: the
+// peer may read its answer only then.
+func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
+	if err := c.written(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.Server.refuse(ctx, c.Source, c.rw, in, cause) }()
+	return errors.Join(c.skip(), <-done)
+}
+
+// answerHandshake answers with a lone header, which may ask for keys of our own,
+// and reads the message that follows.
+func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, error) {
+	a := c.attempt(&Request{}, in)
+	a.lone = true
+	_, following, err := a.turn(ctx, true)
+	in.release()
+	return following, err
+}
+
+// Request sends a request to the other side and returns its answer, whose body
+// must be closed before the connection is used again: that also gives the other
+// side new tokens of ours, where its answer asks for them.
+func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
+	return c.run(ctx, c.attempt(req, nil))
+}
+
+// Send sends a message that expects no answer, after the handshake that it may
+// need. The other side takes it with Serve, and its handler returns [ErrNoReply].
+func (c *Conn) Send(ctx context.Context, req *Request) error {
+	a := c.attempt(req.unanswered(), nil)
+	a.oneWay = true
+	_, err := c.run(ctx, a)
+	return errors.Join(err, c.written())
+}
+
+// run sends message after message, until one gets its answer.
+func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err error) {
+	if c.handled != nil {
+		return nil, errExchanging
+	}
+	unbind := c.rw.bind(ctx)
+	defer func() {
+		if response == nil {
+			unbind()
+		}
+	}()
+	if err := c.Client.load(ctx); err != nil {
+		return nil, err
+	}
+	if a.messageID, err = randomNumber(c.Client.Rand); err != nil {
+		return nil, err
+	}
+	defer a.turnTo(nil)
+	var refused error
+	for count := 2; count <= maxMessages; count += 2 {
+		out, in, err := a.turn(ctx, true)
+		var answer *PeerError
+		if errors.As(err, &answer) {
+			in.release()
+			refused = err
+			if again, err := a.recover(ctx, answer); !again || err != nil || a.req.Interactive {
+				return nil, errors.Join(refused, err)
+			}
+			a.turnTo(nil) // what it asked for was sent
+			continue
+		}
+		if errors.Is(err, errSpent) { // the next try replaces the session
+			continue
+		}
+		if err != nil {
+			in.release()
+			return nil, errors.Join(refused, err)
+		}
+		if out.handshake {
+			a.turnTo(in)
+			a.bare, a.renew, a.handshake = false, false, false
+			continue
+		}
+		if a.oneWay {
+			return nil, nil
+		}
+		if in.due() && in.handshake {
+			if in, err = a.realAnswer(ctx, in); err != nil {
+				in.release()
+				return nil, err
+			}
+		}
+		return a.peerResponse(ctx, in, count, unbind), nil
+	}
+	return nil, errors.Join(refused, errors.New("msl: no answer within 12 messages"))
+}
+
+// A drainer closes an answer without closing its connection.
+type drainer struct {
+	ctx     context.Context
+	attempt *peerAttempt
+	in      *incoming
+	unbind  func()
+}
+
+// Close also gives the peer what its answer asks for: that cannot be sent before
+// our request is, and the peer may not read all of it before we read its answer.
+func (d *drainer) Close() error {
+	defer d.unbind()
+	c := d.attempt.conn
+	err := errors.Join(c.skip(), c.written())
+	if err != nil || d.in.handshake || !d.in.due() {
+		return err
+	}
+	_, err = d.attempt.serveKeys(d.ctx, d.in)
+	return errors.Join(err, c.written())
+}
+
+// skip reads what is left of the message before, so that the next one begins
+// where it begins. What a handler has not read yet is its own, and an error.
+func (c *Conn) skip() error {
+	if c.handled != nil && !c.handled.done.Load() {
+		return errUnread
+	}
+	err := c.pending.discard()
+	c.pending = nil
+	return err
+}
+
+// write sends a message behind the scenes: the peer may answer while we send, or
+// not read on before we read from it.
+func (c *Conn) write(ctx context.Context, out *outgoing) error {
+	if err := c.written(); err != nil {
+		out.abandon()
+		return err
+	}
+	done := make(chan error, 1)
+	c.writing = done
+	go func() {
+		err := out.write(ctx, c.rw)
+		if err != nil {
+			c.rw.breakOff(err)
+		}
+		done <- err
+	}()
+	return nil
+}
+
+// written waits for the message that is being sent.
+func (c *Conn) written() error {
+	if c.writing == nil {
+		return nil
+	}
+	err := <-c.writing
+	c.writing = nil
+	return err
+}
+
+// next reads a message. It is the answer to what was sent in a, or a request.
+func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
+	if err := c.skip(); err != nil {
+		return &incoming{release: func() {}}, err
+	}
+	side := c.Server.receiver()
+	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
+	side.rules.delivers = c.Client.offers
+	o, err := c.in.FirstAfter("payload") // of a message that we refused
+	in, err := side.read(ctx, o, err, c.in)
+	if err != nil {
+		return in, err
+	}
+	if in.err != nil {
+		if a == nil {
+			return in, nil
+		}
+		return in, a.judgeError(in)
+	}
+	if a == nil {
+		err = c.checkRequest(ctx, in)
+	} else {
+		err = a.checkAnswer(ctx, in)
+	}
+	if err == nil && in.keyResponse != nil {
+		c.given = given{in.keyResponse.token, in.sender.Identity}
+	}
+	return in, withID(err, in.messageID)
+}
+
+// checkRequest makes the checks on a message that answers nothing.
+func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
+	if in.keyResponse != nil {
+		return fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
+	}
+	if err := c.Server.check(ctx, in); err != nil {
+		return err
+	}
+	if err := in.inferHandshake(); err != nil {
+		return err
+	}
+	if err := in.inflateTokens(ctx); err != nil {
+		return err
+	}
+	c.Client.setClock(in.timestamp)
+	return c.Client.attempt(&Request{}).keep(ctx, nil, Outcome{}, nil, in.peer.services)
+}

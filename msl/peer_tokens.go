@@ -1,0 +1,108 @@
+package msl
+
+import (
+	"bytes"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// peerTokens are the tokens of a message that its sender issued, and that belong
+// to its receiver: in a peer-to-peer network each side shows the other what it
+// gave it.
+type peerTokens struct {
+	master   *MasterToken
+	user     *UserIDToken
+	services []*ServiceToken
+}
+
+// parse reads them. What hangs on a master token hangs on the one that the
+// message delivers, where it delivers one.
+func (p *peerTokens) parse(f *wire.Fields, delivered *keyResponse, rules headerRules) (err error) {
+	if f.Has("peermastertoken") {
+		o := f.Object("peermastertoken")
+		if err := malformed(f, "peer master token"); err != nil {
+			return err
+		}
+		if p.master, err = parseMasterToken(o); err != nil {
+			return err
+		}
+	}
+	mt := p.master
+	if delivered != nil {
+		mt = delivered.token
+	}
+	if f.Has("peeruseridtoken") {
+		o := f.Object("peeruseridtoken")
+		if err := malformed(f, "peer user id token"); err != nil {
+			return err
+		}
+		if p.user, err = parseUserIDToken(o); err != nil {
+			return err
+		}
+		if err := p.user.boundTo(mt); err != nil {
+			return err
+		}
+	}
+	if !f.Has("peerservicetokens") {
+		return nil
+	}
+	list := f.Objects("peerservicetokens", rules.tokens)
+	if err := malformed(f, "peer service tokens"); err != nil {
+		return err
+	}
+	for _, o := range list {
+		t, err := parseServiceToken(o, rules.peerServices, mt, p.user)
+		if err != nil {
+			return err
+		}
+		p.services = putServiceToken(p.services, t)
+	}
+	return nil
+}
+
+func (p *peerTokens) encode(e *wire.Encoder) {
+	if p.master != nil {
+		e.Raw("peermastertoken", p.master.Bytes())
+	}
+	if p.user != nil {
+		e.Raw("peeruseridtoken", p.user.Bytes())
+	}
+	if len(p.services) > 0 {
+		e.BeginArray("peerservicetokens")
+		for _, t := range p.services {
+			e.RawElement(t.sealed.raw)
+		}
+		e.EndArray()
+	}
+}
+
+// due reports whether the sender of an answer waits for tokens.
+func (in *incoming) due() bool {
+	return len(in.keyRequests) > 0 || in.renewable && in.token != nil && in.userAuth != nil
+}
+
+// A given token is one that a peer delivered, and who that was.
+type given struct {
+	token *MasterToken
+	by    string
+}
+
+// takes reports whether the sender of a message can be answered under the token
+// that we hold. The reference stack never shows a token, and takes the one that it
+// gave us on this connection; whoever shows one may have lost ours.
+func (c *Conn) takes(in *incoming, held *MasterToken) bool {
+	if in.shows(held) {
+		return true
+	}
+	return in.peer.master == nil && in.sender.Authenticated && c.given.by == in.sender.Identity &&
+		c.given.token != nil && bytes.Equal(c.given.token.sealed.tokenData, held.sealed.tokenData)
+}
+
+// shows reports whether a message lets us answer under the token that we hold:
+// because it delivers it, or shows it.
+func (in *incoming) shows(held *MasterToken) bool {
+	if held == nil || in.keyResponse != nil {
+		return true
+	}
+	return in.peer.master != nil && bytes.Equal(in.peer.master.sealed.tokenData, held.sealed.tokenData)
+}

@@ -1,0 +1,200 @@
+package msl
+
+import (
+	"context"
+)
+
+// A ResponseWriter takes the application's answer to a message. What an answer
+// needs and the application does not decide is made before the application runs:
+// session keys, tokens, and the header as a draft. Nothing is sent before the
+// first 64 KiB, a Flush, or the end of the handler. Until then tokens can be set,
+// and an error of the handler goes to the peer as an MSL error. It is for one
+// goroutine.
+//
+// A peer that may not read before it has sent its whole request is answered when
+// the request has been read. Until then the answer is held back. A Flush, and an
+// answer that grows over [Limits].Held, first read up to Held bytes of the
+// request into memory. If more of the request is left, the Flush does nothing,
+// and the answer that is too long fails.
+type ResponseWriter struct {
+	// Encrypted and Authenticated say how the answer must be protected. They are
+	// set as the request was protected. An answer that cannot have such
+	// protection becomes the error that asks the peer for a key exchange.
+	Encrypted, Authenticated bool
+
+	ctx     context.Context
+	in      *incoming
+	gives   issuance
+	network replyNetwork
+	payload payloadWriter // has no protector until the header is made
+
+	held   int   // how many bytes of an answer that cannot begin yet are kept
+	early  bool  // it was found that the answer cannot begin before the request was read
+	failed error // why it cannot begin at all
+	most   int   // bytes of it that were ever kept
+}
+
+// A replyNetwork is what the network decides of an answer: one of trusted services
+// ([trustedReply]) or of peers ([peerReply]).
+type replyNetwork interface {
+	// prepare makes what the tokens that are issued do not suffice for.
+	prepare() error
+	// answerable reports whether the answer can be what it must, or why not.
+	answerable() error
+	// start makes the header of the answer, and the payload that it is sent with.
+	start() error
+	// halfDuplex reports whether the peer may not read while it sends.
+	halfDuplex() bool
+	// asksFirst reports whether a message of our own, which waits for the rest of
+	// the request, may have to come before the answer.
+	asksFirst() bool
+	// end is called when the answer was sent.
+	end() error
+	// release lets go of what the answer held.
+	release()
+}
+
+// SetServiceToken gives the peer a service token, or takes it away if data is
+// empty. It replaces the token of the same name and binding.
+func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding) {
+	w.gives.changes = append(w.gives.changes, TokenChange{name, data, bind})
+}
+
+// SetUser names the user for whom the peer gets a user ID token, if the
+// application has authenticated a user by itself.
+func (w *ResponseWriter) SetUser(name string) { w.gives.user = name }
+
+// Answerable reports whether an answer can have the protection that Encrypted and
+// Authenticated ask for: nil, or the error that asks the peer for a key exchange.
+// An application that acts on a message and does not lower them calls it before,
+// and returns the error: the peer then sends the same message again.
+func (w *ResponseWriter) Answerable() error { return w.network.answerable() }
+
+// Write adds application data to the answer.
+func (w *ResponseWriter) Write(p []byte) (n int, err error) {
+	for !w.made() {
+		more := min(w.room(), len(p)-n)
+		if err := w.occupy(more); err != nil {
+			return n, lost(err)
+		}
+		w.payload.buffer = append(w.payload.buffer, p[n:n+more]...)
+		if n += more; n == len(p) && w.room() > 0 {
+			return n, nil
+		}
+		if err := w.overflow(); err != nil {
+			return n, lost(err)
+		}
+	}
+	if err := w.occupy(min(flushSize, len(p)-n)); err != nil {
+		return n, lost(err)
+	}
+	more, err := w.payload.Write(p[n:])
+	return n + more, lost(err)
+}
+
+// occupy asks for memory for so many more bytes of the answer.
+func (w *ResponseWriter) occupy(more int) error {
+	if err := w.in.account.hold(w.ctx, anAnswer, max(len(w.payload.buffer)+more, w.most)); err != nil {
+		return fail(ErrInternalException, "answer", err)
+	}
+	w.most = max(len(w.payload.buffer)+more, w.most)
+	return nil
+}
+
+// Flush sends what was written so far, unless the answer is held back.
+func (w *ResponseWriter) Flush() error {
+	if !w.made() {
+		if w.stillHeld() {
+			return nil
+		}
+		if err := w.begin(); err != nil || !w.made() {
+			return lost(err)
+		}
+	}
+	return lost(w.payload.Flush())
+}
+
+// begin makes the header and sends what was written, in whole chunks. An answer
+// that cannot begin yet turns to waiting for the rest of the request, once.
+func (w *ResponseWriter) begin() error {
+	if w.failed != nil {
+		return w.failed
+	}
+	if err := w.network.start(); err == errUnread && !w.early {
+		w.early = true
+		return nil
+	} else if err != nil {
+		w.failed = err
+		return err
+	}
+	written := w.payload.buffer
+	if len(written) < flushSize {
+		return nil
+	}
+	w.payload.buffer = nil
+	_, err := w.payload.Write(written)
+	return err
+}
+
+// close ends the answer. The handler wants no more of the request.
+func (w *ResponseWriter) close() error {
+	if !w.made() {
+		if w.isHeld() && (w.network.asksFirst() || len(w.payload.buffer) >= flushSize) {
+			_ = w.in.body.discard() // what is wrong with it, the answer will meet
+		}
+		if err := w.begin(); err != nil {
+			return lost(err)
+		}
+	}
+	if err := w.payload.Close(); err != nil {
+		return lost(err)
+	}
+	return w.network.end()
+}
+
+// made reports whether the header is made, and nothing can be wished any more.
+func (w *ResponseWriter) made() bool { return w.payload.protector != nil }
+
+// begun reports whether a part of the answer may be out.
+func (w *ResponseWriter) begun() bool { return w.made() && w.payload.head == nil }
+
+// answer answers: a handshake by a lone header that makes no demands, and anything
+// else by the application, once what it does not decide is made.
+func (w *ResponseWriter) answer(handle Handler) error {
+	if w.in.handshake {
+		if err := w.prepare(); err != nil {
+			return err
+		}
+		return w.sendHead()
+	}
+	w.Encrypted, w.Authenticated = w.in.sender.Encrypted, w.in.sender.Authenticated
+	if err := w.prepare(); err != nil {
+		return err
+	}
+	w.in.body.ctx = w.ctx // from now on, what fails is not to be repeated
+	if err := handle(w.ctx, w, w.in.message()); err != nil {
+		return err
+	}
+	return w.close()
+}
+
+// sendHead answers a handshake.
+func (w *ResponseWriter) sendHead() error {
+	if err := w.network.start(); err != nil {
+		return err
+	}
+	return w.payload.sendHead()
+}
+
+func (w *ResponseWriter) release() { w.network.release() }
+
+// prepare makes what the answer needs, whatever the application will say: the
+// keys and tokens that are due, and the header. The application decides what
+// becomes of an answer that cannot have its protection.
+func (w *ResponseWriter) prepare() error {
+	if err := w.gives.prepare(); err != nil {
+		return err
+	}
+	w.payload.messageID = w.gives.messageID
+	return w.network.prepare()
+}

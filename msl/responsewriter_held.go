@@ -1,0 +1,83 @@
+package msl
+
+import (
+	"errors"
+	"io"
+)
+
+// A peer may be half-duplex: what is written to it while it still sends its
+// request fills the buffers between us, and then both wait for ever. Most HTTP
+// clients are, and the reference stack in a peer-to-peer network. Their answers
+// are held back until the request was read: by the handler, or ahead of it into
+// memory where the answer is flushed or gets longer than may be kept.
+
+// HalfDuplex is what a writer of answers says of its peer, if it can: that it may
+// not read before it has sent its whole request.
+type halfDuplex interface{ HalfDuplex() bool }
+
+// errUnread says that an answer has to wait, and cannot.
+var errUnread = errors.New("it cannot begin before the peer has sent its whole request: read that first, or raise Limits.Held")
+
+// isHeld reports whether the answer has to wait for the rest of the request.
+func (w *ResponseWriter) isHeld() bool {
+	if w.gives.push || w.in.body == nil || w.in.body.done.Load() {
+		return false
+	}
+	return w.network.halfDuplex()
+}
+
+// room is how much more is kept before the answer begins.
+func (w *ResponseWriter) room() int {
+	size := flushSize
+	if w.isHeld() {
+		size = max(size, w.held)
+	}
+	return max(size-len(w.payload.buffer), 0)
+}
+
+// overflow is for an answer that does not fit any more: it begins, or fails. A
+// peer that shows no token may be one that reads while it sends all the same.
+func (w *ResponseWriter) overflow() error {
+	if w.stillHeld() && !w.network.asksFirst() && w.failed == nil {
+		w.failed = fail(ErrMSLCommsFailure, "answer", errUnread)
+	}
+	err := w.begin()
+	if err == errUnread {
+		w.failed = fail(ErrMSLCommsFailure, "answer", errUnread)
+		return w.failed
+	}
+	return err
+}
+
+// stillHeld is isHeld, after as much of the request was read ahead as may be.
+func (w *ResponseWriter) stillHeld() bool {
+	if w.isHeld() {
+		w.in.body.readAhead(w.held)
+	}
+	return w.isHeld()
+}
+
+// readAhead keeps what is left of a message in memory, if it is no more than about
+// size bytes.
+func (r *payloadReader) readAhead(size int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.ended() && r.err == nil && len(r.data) < size {
+		kept := r.data
+		r.data = nil
+		r.err = r.more()
+		if err := r.message.account.hold(r.reading, aRequest, len(kept)+len(r.data)); err != nil && r.err == nil {
+			r.err = streamError(err, "Chunk")
+		}
+		r.data = append(kept, r.data...)
+	}
+}
+
+// discard reads the rest of a request that nobody wants any more.
+func (r *payloadReader) discard() error {
+	if r == nil {
+		return nil
+	}
+	_, err := io.Copy(io.Discard, r)
+	return err
+}

@@ -1,0 +1,201 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An issuance is what an answer gives the peer: a master token by key exchange, user ID
+// tokens and service tokens, those that are due and those that the application wishes.
+type issuance struct {
+	ctx    context.Context
+	server *Server
+	in     *incoming // the message that is answered
+	push   bool      // or that another message follows
+
+	user    string        // wished: who shall have a user ID token
+	changes []TokenChange // wished: service tokens
+
+	messageID    int64
+	capabilities *Capabilities
+	session      *Session // issued by the key exchange of this answer
+	keyResponse  *keyResponse
+	userIDToken  *UserIDToken
+}
+
+// prepare makes the tokens that are due, whatever the application will say. A pushed
+// message brings none.
+func (i *issuance) prepare() (err error) {
+	i.messageID = next(i.in.messageID)
+	i.capabilities = i.in.capabilities.intersect(i.server.Capabilities)
+	if i.push {
+		i.messageID, err = randomNumber(i.server.Issuer.Rand)
+		i.userIDToken = i.in.userIDToken
+		return err
+	}
+	if err := i.exchangeKeys(); err != nil {
+		return err
+	}
+	i.userIDToken, err = i.userToken()
+	return err
+}
+
+// wishes reports whether the application wants more than what was issued. A user
+// who has a token keeps it.
+func (i *issuance) wishes() bool { return i.wantsUser() || len(i.changes) > 0 }
+
+func (i *issuance) wantsUser() bool {
+	return i.user != "" && i.in.userIDToken == nil && !i.push
+}
+
+// header is the header with all that the application wishes by now.
+func (i *issuance) header() (h header, err error) {
+	h = header{messageID: i.messageID, nonReplayableID: absent, capabilities: i.capabilities,
+		keyResponse: i.keyResponse, userIDToken: i.userIDToken}
+	if i.keyResponse != nil {
+		h.recipient = i.recipient()
+	}
+	if i.wantsUser() {
+		if h.userIDToken, err = i.userOf(i.user); err != nil {
+			return h, err
+		}
+	}
+	return h, i.addServiceTokens(&h)
+}
+
+// exchangeKeys issues a master token where one is asked for and due. Where every
+// way fails, a failure of our own says more than that the peer asked in another
+// way too.
+func (i *issuance) exchangeKeys() error {
+	in, s := i.in, i.server
+	due := in.token == nil || in.token.renewable(s.Issuer.now()) || in.token.expired(s.Issuer.now())
+	if !in.renewable || len(in.keyRequests) == 0 || !due {
+		return nil
+	}
+	entity, err := s.entity(i.ctx, in.sender.Identity)
+	if err != nil {
+		return err
+	}
+	failed := fail(ErrKeyXFactoryNotFound, "key exchange", nil)
+	for _, x := range s.exchanges {
+		for _, request := range in.keyRequests {
+			if request.scheme != x.Scheme() || x.Check(request.data) != nil {
+				continue
+			}
+			err := fail(ErrKeyXIncorrectData, "key exchange", nil)
+			if entity == nil || isPermitted(entity.KeyExchanges, x.Scheme()) {
+				err = i.issue(x, request)
+			}
+			if errors.Is(err, keystore.ErrLost) {
+				// The device forgot the new keys before they were sealed. Nobody
+				// has seen them, so others do.
+				err = i.issue(x, request)
+			}
+			if err == nil {
+				return nil
+			}
+			if !internal(failed) {
+				failed = err
+			}
+		}
+	}
+	return failed
+}
+
+// issue answers one key request with a new or a renewed master token. The keys
+// are wrapped for the peer first and sealed into the token last.
+func (i *issuance) issue(x Responder, request schemeData) error {
+	s, in := i.server, i.in
+	from := Requester{Identity: in.sender.Identity, Token: in.token, Custody: s.Custody, MessageID: in.messageID, Time: s.Issuer.now()}
+	keys, keydata, err := x.Respond(i.ctx, from, request.data)
+	if err != nil {
+		return fail(codeOf(err), "key exchange", err)
+	}
+	if s.Custody == CustodyShared && keys.raw.Load() == nil {
+		keys.Release()
+		return fail(ErrInternalException, "key exchange", errors.New("the exchange kept no bytes for a shared token"))
+	}
+	if err := s.expect(i.ctx, s.Issuer.expiration()); err != nil {
+		keys.Release()
+		return err
+	}
+	var sequence int64
+	if in.session != nil {
+		sequence, err = s.State.Renew(i.ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber)
+		if err != nil {
+			keys.Release()
+			return fail(codeOf(err), "renew master token", err)
+		}
+	}
+	session, err := s.Issuer.Issue(in.sender.Identity, in.session, sequence, keys)
+	if err != nil {
+		keys.Release()
+		return err
+	}
+	i.session = session
+	i.keyResponse = &keyResponse{token: session.Token, schemeData: schemeData{scheme: x.Scheme(), data: keydata}}
+	return nil
+}
+
+// masterToken is the token that what we issue is bound to, or nil.
+func (i *issuance) masterToken() *MasterToken {
+	if i.session != nil {
+		return i.session.Token
+	}
+	return i.in.token
+}
+
+// userToken is the user ID token that goes along: that of the request, renewed or
+// issued where it is due.
+func (i *issuance) userToken() (*UserIDToken, error) {
+	in, issuer, mt := i.in, i.server.Issuer, i.masterToken()
+	old, now := in.userIDToken, issuer.now()
+	switch {
+	case old != nil && (in.renewable && old.renewable(now) || old.expired(now) || old.boundTo(mt) != nil):
+		return issuer.IssueUser(in.user, mt, old)
+	case old == nil && in.userAuth != nil && in.renewable && mt != nil:
+		return issuer.IssueUser(in.user, mt, nil)
+	}
+	return old, nil
+}
+
+// userOf is a user ID token for a user whom the application names.
+func (i *issuance) userOf(name string) (*UserIDToken, error) {
+	mt := i.masterToken()
+	if mt == nil {
+		return nil, fail(ErrResponseRequiresMasterToken, "issue user id token", nil)
+	}
+	return i.server.Issuer.IssueUser(name, mt, nil)
+}
+
+// addServiceTokens sends the service tokens of the request back, with the application's
+// changes.
+func (i *issuance) addServiceTokens(h *header) error {
+	h.serviceTokens = slices.Clone(i.in.serviceTokens)
+	for _, c := range i.changes {
+		t, err := c.token(i.server.ServiceTokens, i.masterToken(), h.userIDToken, h.capabilities.compression())
+		if err != nil {
+			return err
+		}
+		h.serviceTokens = putServiceToken(h.serviceTokens, t)
+	}
+	return nil
+}
+
+// withdraw forgets a session that nobody was told of.
+func (i *issuance) withdraw() {
+	if i.session != nil {
+		i.server.sessions.withdraw(i.session)
+	}
+}
+
+// release lets go of the keys of a session that was issued.
+func (i *issuance) release() {
+	if i.session != nil {
+		i.session.Release()
+		i.session = nil
+	}
+}

@@ -1,0 +1,152 @@
+package msl
+
+import (
+	"context"
+)
+
+// A Guessable is a [UserScheme] whose proofs can be guessed, such as passwords. A
+// server accepts only so many wrong proofs in a row for each user and from each
+// entity. It then refuses every further proof with [ErrInternalException], a
+// correct one too, before the scheme sees it.
+type Guessable interface {
+	UserScheme
+	// Claimed returns the name of the user that an authdata object claims, and
+	// whether that user may exist, which is true if the scheme cannot tell. It
+	// runs before Authenticate and does not look at the secret. An error refuses
+	// an object that claims nobody.
+	Claimed(ctx context.Context, authdata []byte) (user string, known bool, err error)
+}
+
+// check makes the checks on the meaning of a message, in the protocol's order but
+// for the user: that is authenticated last, so that whoever is revoked or replays a
+// message learns nothing of a password.
+func (s *Server) check(ctx context.Context, in *incoming) error {
+	if err := s.judge(ctx, in); err != nil {
+		return err
+	}
+	return s.admit(ctx, in)
+}
+
+// judge makes the checks that come before the user is authenticated. A message whose
+// key requests will not do is refused for them first, as the protocol has it, unless
+// it has a user to be judged before.
+func (s *Server) judge(ctx context.Context, in *incoming) error {
+	if in.unanswerable != nil && in.userAuth == nil {
+		return in.unanswerable
+	}
+	if in.handshake && in.unanswerable == nil && (!in.renewable || len(in.keyRequests) == 0) {
+		return fail(ErrHandshakeDataMissing, "handshake", nil)
+	}
+	if in.session != nil {
+		if err := s.checkToken(ctx, in); err != nil {
+			return err
+		}
+	}
+	if in.nonReplayableID == absent {
+		return nil
+	}
+	if in.token == nil {
+		return fail(ErrIncompleteNonReplayableMessage, "non-replayable message", nil)
+	}
+	if err := s.State.AcceptID(ctx, in.session.Identity, in.token.SerialNumber, in.nonReplayableID); err != nil {
+		return fail(codeOf(err), "non-replayable id", err)
+	}
+	return nil
+}
+
+// admit authenticates the user of a message that passed every other check.
+func (s *Server) admit(ctx context.Context, in *incoming) error {
+	if err := s.authenticateUser(ctx, in); err != nil || in.unanswerable == nil {
+		return err
+	}
+	return in.unanswerable
+}
+
+const opLogin = "user authentication"
+
+// authenticateUser judges user authentication data.
+func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
+	if in.userAuth == nil {
+		return nil
+	}
+	defer clear(in.userAuth.data) // in the decrypted header: nobody reads it again
+	scheme, err := pick(s.Users, in.userAuth.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
+	if err != nil {
+		return err
+	}
+	identity := in.sender.Identity
+	entity, err := s.entity(ctx, identity)
+	if err != nil {
+		return err
+	}
+	if entity != nil && !isPermitted(entity.UserSchemes, in.userAuth.scheme) {
+		return fail(ErrUserAuthEntityIncorrectData, opLogin, nil)
+	}
+	if in.session == nil { // of one with a token, that was asked
+		if err := s.askRevoked(ctx, identity, ""); err != nil {
+			return err
+		}
+	}
+	user, err := s.login(ctx, scheme, in, payerOf(entity, identity))
+	if err != nil {
+		return fail(codeOf(err), opLogin, err)
+	}
+	if in.userIDToken != nil && user != in.user {
+		return fail(ErrUserIDTokenUserAuthDataMismatch, opLogin, nil)
+	}
+	if err := s.askRevoked(ctx, identity, user); err != nil {
+		return err
+	}
+	in.user = user
+	return nil
+}
+
+func (s *Server) askRevoked(ctx context.Context, identity, user string) error {
+	if err := s.State.Revoked(ctx, identity, user); err != nil {
+		return fail(codeOf(err), opLogin, err)
+	}
+	return nil
+}
+
+// login has a scheme judge a user, when it is its turn: the check of a password is
+// costly on purpose.
+func (s *Server) login(ctx context.Context, scheme UserScheme, in *incoming, from payer) (string, error) {
+	g, err := s.guess(ctx, scheme, in, from)
+	if err != nil {
+		return "", err
+	}
+	if err := s.guesses.check(g); err != nil {
+		return "", err // without waiting for it
+	}
+	leave, err := s.turns.take(ctx, from)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	judged, err := s.guesses.begin(g)
+	if err != nil {
+		return "", err
+	}
+	user, err := scheme.Authenticate(ctx, in.sender.Identity, in.userAuth.data)
+	judged(err)
+	return user, err
+}
+
+// guess is what a message guesses, or nil. A user who is revoked is told so, whatever
+// the secret.
+func (s *Server) guess(ctx context.Context, scheme UserScheme, in *incoming, from payer) (*guess, error) {
+	guessable, ok := scheme.(Guessable)
+	if !ok {
+		return nil, nil
+	}
+	user, known, err := guessable.Claimed(ctx, in.userAuth.data)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		if err := s.askRevoked(ctx, in.sender.Identity, user); err != nil {
+			return nil, err
+		}
+	}
+	return &guess{from: from, user: user, known: known, proof: s.guesses.proof(in.messageID, in.userAuth.data)}, nil
+}

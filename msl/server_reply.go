@@ -1,0 +1,125 @@
+package msl
+
+import "time"
+
+// A trustedReply answers in a network of trusted services, whose issuer is the server:
+// under the token of the request, or as the server's own entity. The header is a draft
+// until the answer begins.
+type trustedReply struct {
+	*ResponseWriter
+	us      identification
+	drafted int64 // when the header was, in seconds since 1970
+}
+
+// prepare makes the draft of the header.
+func (r *trustedReply) prepare() error {
+	if err := r.identify(); err != nil {
+		return err
+	}
+	if r.gives.push || r.answerable() != nil {
+		return nil
+	}
+	now := r.gives.server.Issuer.now()
+	r.drafted = now.Unix()
+	return r.makeHead(now)
+}
+
+// identify says who answers: whoever asked with a master token is answered with
+// it, also where the answer delivers a new one.
+func (r *trustedReply) identify() (err error) {
+	if r.in.token == nil {
+		r.us, err = localIdentification(r.ctx, r.gives.server.Local)
+		return err
+	}
+	key := r.in.sender.Opener.(SymmetricKey) // of the session, which opened the request
+	key.Rand = r.gives.server.Issuer.Rand
+	r.us = identification{token: r.in.token, protector: key}
+	return nil
+}
+
+// makeHead protects a header with all that the application wishes by now.
+func (r *trustedReply) makeHead(now time.Time) error {
+	h, err := r.gives.header()
+	if err != nil {
+		return err
+	}
+	if r.us.token != nil {
+		h.sender = r.gives.server.Name
+	}
+	head, err := r.us.encodeMessage("headerdata", h.encode(now))
+	if err == nil {
+		r.payload.head = head
+	}
+	return err
+}
+
+// answerable refuses an answer that cannot be what it must.
+func (r *trustedReply) answerable() error {
+	withKeys, us := r.gives.session != nil || r.in.token != nil, r.gives.server.Local
+	if r.Authenticated && !withKeys && !us.Authenticates() {
+		return fail(ErrResponseRequiresIntegrityProtection, "answer", nil)
+	}
+	if r.Encrypted && !withKeys && !us.Encrypts() {
+		return fail(ErrResponseRequiresEncryption, "answer", nil)
+	}
+	return nil
+}
+
+// start finishes the header, and protects the payload with the keys of a session that
+// was issued, or as the header.
+func (r *trustedReply) start() error {
+	if err := r.answerable(); err != nil {
+		return err
+	}
+	if err := r.finishHead(); err != nil {
+		return err
+	}
+	r.payload.protector = r.us.protector
+	if issued := r.gives.session; issued != nil {
+		r.gives.server.sessions.offer(issued)
+		key := issued.key()
+		key.Rand = r.gives.server.Issuer.Rand
+		r.payload.protector = key
+	}
+	r.payload.compression, r.payload.ctx = r.gives.capabilities.compression(), r.ctx
+	return nil
+}
+
+// maxDraftAge is how many seconds late the clock of a draft may be: the peer sets
+// its own by it.
+const maxDraftAge = 2
+
+// finishHead makes a new header of a draft: where the application wishes what the
+// draft does not have, or the draft is old. An old one is better than none.
+func (r *trustedReply) finishHead() error {
+	now := r.gives.server.Issuer.now()
+	usable := r.payload.head != nil && !r.gives.wishes()
+	if usable && now.Unix()-r.drafted < maxDraftAge {
+		return nil
+	}
+	if !usable {
+		return persist(r.ctx, func() error { return r.makeHead(now) })
+	}
+	_ = r.makeHead(now) // the draft stays where this fails
+	return nil
+}
+
+// halfDuplex asks the transport.
+func (r *trustedReply) halfDuplex() bool {
+	peer, ok := r.payload.out.(halfDuplex)
+	return ok && peer.HalfDuplex()
+}
+
+// asksFirst reports false: the server asks for nothing.
+func (r *trustedReply) asksFirst() bool { return false }
+
+// end has nothing more to do.
+func (r *trustedReply) end() error { return nil }
+
+func (r *trustedReply) release() {
+	r.us.release()
+	if !r.begun() || r.payload.err != nil {
+		r.gives.withdraw()
+	}
+	r.gives.release()
+}

@@ -1,0 +1,105 @@
+package msl
+
+import (
+	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// What a server remembers of tokens goes by what their issuer signed. What comes
+// under a token that somebody has only seen is not remembered: the server keeps a
+// session when a message has used it.
+
+// Sessions read messages under the tokens of an issuer, and remember what they opened.
+type sessions struct {
+	issuer *Issuer
+	shared bool // tokens of the reference stacks are opened, too
+	cache  *keycache.Cache[tokenHash, *Session]
+}
+
+func newSessions(issuer *Issuer, shared bool, size int) *sessions {
+	return &sessions{issuer, shared, keycache.New[tokenHash](size, func(v *Session) bool { return v.Token.expired(issuer.now()) })}
+}
+
+// findSession returns the remembered session of a master token, or the token.
+func (s *sessions) findSession(o wire.Object) (*Session, *MasterToken, error) {
+	sealed, err := parseSealedMaster(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	sealed.known = sealed.hash()
+	if session, ok := s.cache.Get(sealed.known); ok {
+		t := *session.Token
+		t.sealed = sealed
+		return session, &t, nil
+	}
+	t, err := sealed.master()
+	return nil, t, err
+}
+
+// openSession opens the session of a master token, to be remembered if it is used.
+func (s *sessions) openSession(t *MasterToken) (*Session, error) {
+	return s.issuer.open(t, s.issuer.Shared || s.shared)
+}
+
+// used remembers the session that a message has used. An expired one serves to be
+// renewed, once.
+func (s *sessions) used(t *MasterToken, session *Session) {
+	if !t.expired(s.issuer.now()) {
+		s.cache.Put(t.sealed.hash(), session)
+	}
+}
+
+// offer remembers the session of a token that is about to be sent, so that its
+// first use costs no unsealing.
+func (s *sessions) offer(session *Session) {
+	t := session.Token
+	kept := &Session{
+		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
+			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
+		Identity: session.Identity, IssuerData: session.IssuerData, Keys: session.Keys,
+	}
+	s.cache.Offer(t.sealed.hash(), kept)
+}
+
+// withdraw forgets the session of a token that was not sent.
+func (s *sessions) withdraw(session *Session) { s.cache.Delete(session.Token.sealed.hash()) }
+
+// openUser opens a user ID token, or finds it among those of its session. The
+// user is noted in the message.
+func (s *sessions) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
+	sealed, err := parseSealedUser(o)
+	if err != nil {
+		return nil, err
+	}
+	hash := sealed.hash()
+	if in.session != nil {
+		if known, ok := in.session.knownUser(hash); ok {
+			t := known.token
+			t.sealed, in.user = sealed, known.user
+			return &t, nil
+		}
+	}
+	t, err := sealed.user()
+	if err != nil {
+		return nil, err
+	}
+	if in.user, err = s.issuer.OpenUser(t); err != nil {
+		return nil, err
+	}
+	if in.session != nil {
+		in.session.rememberUser(hash, knownUser{*t, in.user})
+	}
+	return t, nil
+}
+
+// OpenMasterToken opens a master token of our issuer, or finds its session among
+// the remembered ones. It does not check whether the token is expired or its
+// entity revoked, and it does not remember the session, since the sender of the
+// token need not be its holder. The caller releases the session.
+func (s *Server) OpenMasterToken(t *MasterToken) (*Session, error) {
+	s.init()
+	if session, ok := s.sessions.cache.Get(t.sealed.hash()); ok {
+		return session, nil
+	}
+	return s.sessions.openSession(t)
+}

@@ -1,0 +1,163 @@
+package msl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A StreamTransport carries the messages of a [Client] over one connection to its
+// server, which reads them with [Server.ServeStream]: a pipe, a serial line, a
+// WebSocket, anything that reads and writes. It is safe for concurrent use, but
+// only one exchange is under way at a time: the next waits until the answer is
+// closed.
+//
+// After a message breaks off, or the context of an exchange ends, the connection
+// cannot be used any more. It is closed if RW is an [io.Closer]; otherwise
+// nothing can interrupt a blocked read or write. The server must not answer a
+// message of [Client.Send]: the next message would take that answer for its own,
+// and fail.
+type StreamTransport struct {
+	RW     io.ReadWriter
+	Limits Limits // as those of the client: what a message of the server may cost
+
+	once sync.Once
+	link *link
+	in   messages
+	turn chan struct{} // holds a place for the exchange under way
+}
+
+// RoundTrip sends what write writes, and returns the answer. Closing the answer
+// waits until the request is written, and skips the unread rest of the answer.
+func (t *StreamTransport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+	t.once.Do(func() {
+		t.link = &link{rw: t.RW}
+		t.in.decoder = wire.NewDecoder(t.link, t.Limits.forClient().wire())
+		t.turn = make(chan struct{}, 1)
+	})
+	select {
+	case t.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("msl: wait for another message on the connection: %w", context.Cause(ctx))
+	}
+	if err := t.link.broken(); err != nil {
+		<-t.turn
+		return nil, fmt.Errorf("msl: an earlier message on the connection broke off, connect anew: %w", err)
+	}
+	a := &streamAnswer{StreamTransport: t, unbind: t.link.bind(ctx), written: make(chan error, 1)}
+	go func() {
+		err := write(t.link)
+		if err != nil {
+			t.link.breakOff(err)
+		}
+		a.written <- err
+	}()
+	return a, nil
+}
+
+// A streamAnswer is the answer to one message.
+type streamAnswer struct {
+	*StreamTransport
+	unbind  func()
+	written chan error
+	begun   bool
+}
+
+// Read moves to the answer first, over what is left of the one before.
+func (a *streamAnswer) Read(p []byte) (n int, err error) {
+	if !a.begun {
+		a.begun = true
+		err = a.in.next()
+	}
+	if err == nil {
+		n, err = a.in.Read(p)
+	}
+	if err != nil {
+		a.link.breakOff(err)
+	}
+	return n, a.link.explain(err)
+}
+
+// Close ends the exchange.
+func (a *streamAnswer) Close() error {
+	err := <-a.written
+	a.unbind()
+	<-a.turn
+	return err
+}
+
+// ServeStream answers the messages that arrive on rw, one after the other, until
+// the other side ends the connection between two of them, which is not an error.
+// It is [Server.Serve] for a lasting connection; see there for source. If rw is
+// an [io.Closer], the end of ctx closes it; otherwise nothing can interrupt a
+// blocked read or write. The caller bounds the time of the connection, by
+// deadlines.
+func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWriter, handle Handler) error {
+	s.init()
+	l := &link{rw: rw}
+	defer l.bind(ctx)()
+	a := s.memory.open(source, l)
+	defer a.close()
+	in := messages{decoder: a.decoder(ctx, l, s.Limits, aRelay)}
+	for {
+		if err := in.decoder.Shrink(); err != nil {
+			return err
+		}
+		if in.next() == io.EOF {
+			return nil
+		}
+		err := s.serve(ctx, source, a, &in, l, handle)
+		switch {
+		case err != nil:
+			return err
+		case in.err == io.EOF:
+			return ErrTruncated
+		case in.err != nil: // answered, but where the next message begins is not known
+			return in.err
+		}
+		if err := a.rest(ctx, source); err != nil {
+			return err
+		}
+	}
+}
+
+// Messages are what comes on a stream, as one reader of each message. No byte of
+// the next one is taken, however much its own reader asks for.
+type messages struct {
+	decoder *wire.Decoder
+	rest    []byte // of the object at hand
+	err     error
+}
+
+// next moves to the next message, over what is left of the one before. It is
+// io.EOF if there is none.
+func (m *messages) next() error {
+	if m.err != nil {
+		return m.err
+	}
+	return m.take(m.decoder.FirstAfter("payload"))
+}
+
+func (m *messages) take(o wire.Object, err error) error {
+	m.rest, m.err = nil, err
+	if err == nil {
+		m.rest = o.Raw()
+	}
+	return err
+}
+
+// Read reads the message at hand, and no more than an object at a time.
+func (m *messages) Read(p []byte) (int, error) {
+	if len(m.rest) == 0 && m.err == nil {
+		m.take(m.decoder.Next())
+	}
+	if m.err != nil {
+		return 0, m.err
+	}
+	n := copy(p, m.rest)
+	m.rest = m.rest[n:]
+	return n, nil
+}

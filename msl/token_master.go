@@ -1,0 +1,154 @@
+package msl
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A MasterToken is a master token as it was received and not opened, with only
+// what its holder can read. An [Issuer] makes a [Session] of a token that it
+// issued.
+type MasterToken struct {
+	RenewalWindow  time.Time // from when on it is renewed on request
+	Expiration     time.Time
+	SequenceNumber int64 // of this renewal
+	SerialNumber   int64 // of the token, through all renewals
+
+	sealed signedToken
+	data   []byte // sessiondata, a ciphertext envelope
+}
+
+// A signedToken is the form that all tokens share: the bytes of an inner object
+// and a signature over exactly those bytes. A token is sent again as it came.
+type signedToken struct {
+	raw       []byte // the whole object, encoded
+	tokenData []byte
+	signature []byte
+	known     tokenHash // zero where it was not asked for
+}
+
+// parseSignedToken reads the outer form; missing is the code of empty tokendata.
+func parseSignedToken(o wire.Object, op string, missing Code) (signedToken, error) {
+	f := wire.FieldsOf(o)
+	t := signedToken{raw: o.Raw(), tokenData: f.Bytes("tokendata")}
+	if err := malformed(f, op); err != nil {
+		return t, err
+	}
+	if len(t.tokenData) == 0 {
+		return t, fail(missing, op, nil)
+	}
+	t.signature = f.Bytes("signature")
+	return t, malformed(f, op)
+}
+
+// signToken makes a token of tokendata.
+func signToken(p Protector, tokenData []byte) (signedToken, error) {
+	signature, err := p.Sign(tokenData)
+	if err != nil {
+		return signedToken{}, err
+	}
+	e := wire.NewEncoder(64 + (len(tokenData)+len(signature))*3/2)
+	e.Begin()
+	e.Bytes("tokendata", tokenData)
+	e.Bytes("signature", signature)
+	e.End()
+	return signedToken{raw: e.Encoded(), tokenData: tokenData, signature: signature}, nil
+}
+
+// hash stands for what was signed and the signature: whatever else the object says,
+// and however it is spelled, a token has one hash.
+func (t signedToken) hash() tokenHash {
+	if t.known != (tokenHash{}) {
+		return t.known
+	}
+	data := sha256.Sum256(t.tokenData)
+	return sha256.Sum256(append(data[:], bareSignature(t.signature, wire.Limits{})...))
+}
+
+func (t signedToken) parseData() (wire.Object, error) {
+	return wire.Parse(t.tokenData, wire.Limits{Object: len(t.tokenData)})
+}
+
+// parseMasterToken makes the checks that need no key, in the order of the
+// protocol.
+func parseMasterToken(o wire.Object) (*MasterToken, error) {
+	sealed, err := parseSealedMaster(o)
+	if err != nil {
+		return nil, err
+	}
+	return sealed.master()
+}
+
+// parseSealedMaster reads the outside of a master token, and master its inside.
+func parseSealedMaster(o wire.Object) (signedToken, error) {
+	return parseSignedToken(o, "master token", ErrMasterTokenTokenDataMissing)
+}
+
+func (sealed signedToken) master() (*MasterToken, error) {
+	const op = "master token"
+	data, err := sealed.parseData()
+	if err != nil {
+		return nil, fail(ErrMasterTokenTokenDataParseError, op, err)
+	}
+	f := wire.FieldsOf(data)
+	window, expiration := f.Int("renewalwindow"), f.Int("expiration")
+	t := &MasterToken{
+		RenewalWindow:  seconds(window),
+		Expiration:     seconds(expiration),
+		SequenceNumber: f.Int("sequencenumber"),
+		SerialNumber:   f.Int("serialnumber"),
+		sealed:         sealed,
+		data:           f.Bytes("sessiondata"),
+	}
+	switch {
+	case f.Err() != nil:
+		return nil, fail(ErrMasterTokenTokenDataParseError, op, f.Err())
+	case expiration < window:
+		return nil, fail(ErrMasterTokenExpiresBeforeRenewal, op, nil)
+	case !inRange(t.SequenceNumber):
+		return nil, fail(ErrMasterTokenSequenceNumberOutOfRange, op, nil)
+	case !inRange(t.SerialNumber):
+		return nil, fail(ErrMasterTokenSerialNumberOutOfRange, op, nil)
+	case len(t.data) == 0:
+		return nil, fail(ErrMasterTokenSessionDataMissing, op, nil)
+	}
+	return t, nil
+}
+
+// ParseMasterToken reads an encoded master token.
+func ParseMasterToken(b []byte) (*MasterToken, error) {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
+		return nil, fail(ErrMSLParseError, "master token", err)
+	}
+	return parseMasterToken(o)
+}
+
+// Bytes returns the token as it was received.
+func (t *MasterToken) Bytes() []byte { return t.sealed.raw }
+
+// renewable reports whether the token is in its renewal window.
+func (t *MasterToken) renewable(now time.Time) bool { return !t.RenewalWindow.After(now) }
+
+func (t *MasterToken) expired(now time.Time) bool { return !t.Expiration.After(now) }
+
+// NewerThan reports whether t was issued after u. Sequence numbers wrap: the
+// first 127 numbers after the wrap are newer than the last before it.
+func (t *MasterToken) NewerThan(u *MasterToken) bool {
+	if t.SequenceNumber == u.SequenceNumber {
+		return t.Expiration.After(u.Expiration)
+	}
+	if t.SequenceNumber > u.SequenceNumber {
+		return u.SequenceNumber >= t.SequenceNumber-maxNumber+127
+	}
+	return t.SequenceNumber < u.SequenceNumber-maxNumber+127
+}
+
+// seconds is the time of a count of seconds since 1970, bounded to what the
+// clock can compare.
+func seconds(n int64) time.Time {
+	const bound = 1 << 55
+	return time.Unix(max(-bound, min(n, bound)), 0)
+}

@@ -1,0 +1,236 @@
+package msl
+
+import (
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// A ServiceToken is application data that a peer keeps and sends back. It is
+// bound to nothing, to a master token, or to a master token and a user ID token.
+// Empty data means: delete this token.
+type ServiceToken struct {
+	Name        string
+	MasterToken int64 // serial number, or Unbound
+	UserIDToken int64 // serial number, or Unbound
+	Data        []byte
+	Opened      bool // we have its keys, and Data is authentic
+
+	encrypted   bool
+	compression string // of Data, until that is wanted
+	sealed      signedToken
+}
+
+// Unbound stands for no serial number.
+const Unbound = -1
+
+// ServiceTokenKeys protect service tokens by name: with a [SymmetricKey], a
+// [KeyRing], or [Null] for public ones. The entry of the empty name is for all
+// other names. A token whose keys we lack is passed on unread.
+type ServiceTokenKeys map[string]interface {
+	Protector
+	Opener
+}
+
+func (k ServiceTokenKeys) of(name string) (interface {
+	Protector
+	Opener
+}, bool) {
+	key, ok := k[name]
+	if !ok {
+		key, ok = k[""]
+	}
+	return key, ok
+}
+
+// A KeyRing holds the versions of one key, newest first: the first protects, and
+// every one of them opens. It is for service tokens, which their holders may keep
+// until after a newer version has replaced the one that protects them.
+type KeyRing []SymmetricKey
+
+// Encrypt encrypts with the newest version.
+func (r KeyRing) Encrypt(plaintext []byte) ([]byte, error) {
+	if len(r) == 0 {
+		return nil, fail(ErrInternalException, "encrypt with an empty ring", nil)
+	}
+	return r[0].Encrypt(plaintext)
+}
+
+// Sign signs with the newest version.
+func (r KeyRing) Sign(data []byte) ([]byte, error) {
+	if len(r) == 0 {
+		return nil, fail(ErrInternalException, "sign with an empty ring", nil)
+	}
+	return r[0].Sign(data)
+}
+
+// Verify accepts a signature of any of the versions.
+func (r KeyRing) Verify(data, signature []byte) error {
+	_, err := verified(r, data, signature)
+	return err
+}
+
+// Decrypt opens an envelope with the version that it names by KeyID.
+func (r KeyRing) Decrypt(data []byte) ([]byte, error) {
+	for _, k := range r {
+		if k.KeyID == hint(data) {
+			return k.Decrypt(data)
+		}
+	}
+	return nil, fail(ErrEnvelopeKeyIDMismatch, "decrypt with a ring", nil)
+}
+
+// verified returns the key that made a signature: key itself, or one of its
+// versions. With that one the rest is opened, whatever key id it names.
+func verified(key Opener, data, signature []byte) (Opener, error) {
+	ring, ok := key.(KeyRing)
+	if !ok {
+		return key, key.Verify(data, signature)
+	}
+	for _, k := range ring {
+		if err := k.Verify(data, signature); err != errSignature {
+			return k, err
+		}
+	}
+	return key, errSignature
+}
+
+// parseServiceToken makes every check of the protocol, the binding to the
+// tokens at hand last. The data is still compressed.
+func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
+	const op = "service token"
+	sealed, err := parseSignedToken(o, op, ErrServiceTokenTokenDataMissing)
+	if err != nil {
+		return nil, err
+	}
+	data, err := sealed.parseData()
+	if err != nil {
+		return nil, fail(ErrMSLParseError, op, err)
+	}
+	f := wire.FieldsOf(data)
+	t := &ServiceToken{
+		Name:        f.String("name"),
+		MasterToken: f.OptionalInt("mtserialnumber", Unbound),
+		UserIDToken: f.OptionalInt("uitserialnumber", Unbound),
+		encrypted:   f.Bool("encrypted"),
+		sealed:      sealed,
+	}
+	algorithm, content := f.OptionalString("compressionalgo"), f.Bytes("servicedata")
+	if err := malformed(f, op); err != nil {
+		return nil, err
+	}
+	if err := t.checkRanges(data); err != nil {
+		return nil, err
+	}
+	if err := knownCompression(data, algorithm); err != nil {
+		return nil, err
+	}
+	if err := t.open(keys, algorithm, content); err != nil {
+		return nil, err
+	}
+	return t, t.boundTo(mt, uit)
+}
+
+func (t *ServiceToken) checkRanges(data wire.Object) error {
+	if data.Has("mtserialnumber") && !inRange(t.MasterToken) {
+		return fail(ErrServiceTokenMasterTokenSerialNumberOutOfRange, "service token", nil)
+	}
+	if data.Has("uitserialnumber") && !inRange(t.UserIDToken) {
+		return fail(ErrServiceTokenUserIDTokenSerialNumberOutOfRange, "service token", nil)
+	}
+	return nil
+}
+
+// open verifies the token and decrypts its data, if we have the keys.
+func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte) error {
+	if len(content) == 0 {
+		t.Data = []byte{} // a deletion is honoured although it does not verify
+	}
+	configured, ok := keys.of(t.Name)
+	if !ok {
+		return nil
+	}
+	key, err := verified(configured, t.sealed.tokenData, t.sealed.signature)
+	if err == errSignature {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if t.encrypted && len(content) > 0 {
+		if content, err = decryptOwn(key, content); err != nil {
+			return err
+		}
+	}
+	t.Data, t.compression, t.Opened = content, algorithm, true
+	return nil
+}
+
+// inflate decompresses the data, if that was not done.
+func (t *ServiceToken) inflate(bounds wire.Inflation) error {
+	data, err := decompress(t.compression, t.Data, bounds)
+	if err != nil {
+		t.Data, t.Opened = nil, false
+		return err
+	}
+	t.Data, t.compression = data, ""
+	return nil
+}
+
+// boundTo refuses a token whose master token or user ID token is not at hand.
+func (t *ServiceToken) boundTo(mt *MasterToken, uit *UserIDToken) error {
+	if t.MasterToken != Unbound && (mt == nil || mt.SerialNumber != t.MasterToken) {
+		return fail(ErrServiceTokenMasterTokenMismatch, "service token", nil)
+	}
+	if t.UserIDToken == Unbound {
+		return nil
+	}
+	if uit == nil || uit.SerialNumber != t.UserIDToken {
+		return fail(ErrServiceTokenUserIDTokenMismatch, "service token", nil)
+	}
+	if t.MasterToken != Unbound && uit.MasterToken != t.MasterToken {
+		return fail(ErrServiceTokenMasterTokenMismatch, "service token", nil)
+	}
+	return nil
+}
+
+// sameAs reports whether t takes the place of u: same name, same binding.
+func (t *ServiceToken) sameAs(u *ServiceToken) bool {
+	return t.Name == u.Name && t.MasterToken == u.MasterToken && t.UserIDToken == u.UserIDToken
+}
+
+// newServiceToken protects data with key, compressed if that is shorter. A
+// deletion token needs no key.
+func newServiceToken(name string, data []byte, mt, uit int64, key Protector, compression string) (*ServiceToken, error) {
+	t := &ServiceToken{Name: name, MasterToken: mt, UserIDToken: uit, Data: data, Opened: true}
+	if len(data) == 0 {
+		return t, t.sign(Null{}, "", data)
+	}
+	content, compression, err := compress(compression, data)
+	if err != nil {
+		return nil, err
+	}
+	if content, err = key.Encrypt(content); err != nil {
+		return nil, err
+	}
+	t.encrypted = true
+	return t, t.sign(key, compression, content)
+}
+
+func (t *ServiceToken) sign(p Protector, compression string, content []byte) (err error) {
+	e := wire.NewEncoder(128 + len(content)*4/3)
+	e.Begin()
+	e.String("name", t.Name)
+	if t.MasterToken != Unbound {
+		e.Int("mtserialnumber", t.MasterToken)
+	}
+	if t.UserIDToken != Unbound {
+		e.Int("uitserialnumber", t.UserIDToken)
+	}
+	e.Bool("encrypted", t.encrypted)
+	if compression != "" {
+		e.String("compressionalgo", compression)
+	}
+	e.Bytes("servicedata", content)
+	e.End()
+	t.sealed, err = signToken(p, e.Encoded())
+	return err
+}
