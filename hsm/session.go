@@ -201,27 +201,38 @@ func (c *connection) knows(handle uint) bool {
 	return false
 }
 
-// empty closes the session of a place in a pool.
+// empty closes the session of a place in a pool. What is left of it is handed on last:
+// the graves drop a session whose handle is still shown in a pool.
 func (c *connection) empty(own *session) {
 	if own.epoch == 0 {
 		return
 	}
-	switch {
-	case own.origin.isRetired() && !c.isClosed():
-		c.detach(own.origin)
-	case own.generation == c.mod.generation.Load():
-		err := c.closeSession(own.handle)
-		if err != nil && classOf(err) != classSession {
-			err = c.closeSession(own.handle) // once more: what is left open is missed by others
-		}
-		if err != nil && classOf(err) != classSession {
-			c.graves.closeLater(openSession{own.handle, own.generation})
-		}
+	open, left := openSession{own.handle, own.generation}, false
+	retired := own.origin.isRetired() && !c.isClosed()
+	if !retired && own.generation == c.mod.generation.Load() {
+		left = !c.closedTwice(own.handle)
 	}
 	c.origins.CompareAndDelete(own.handle, own.origin)
 	own.shown.Store(0)
 	own.epoch = 0
 	c.open.Add(-1)
+	switch {
+	case retired:
+		c.detach(own.origin)
+	case left:
+		c.graves.closeLater(open)
+	}
+}
+
+// closedTwice closes a session, and tries once more if that fails: sessions that stay
+// open are missed by others. It reports whether the session is closed.
+func (c *connection) closedTwice(handle uint) bool {
+	for range 2 {
+		if err := c.closeSession(handle); err == nil || classOf(err) == classSession {
+			return true
+		}
+	}
+	return false
 }
 
 // at notes the epoch in a module's answer.
