@@ -61,3 +61,14 @@ func PSKContext(use, identity string) []byte {
 type Directory interface {
 	Entity(ctx context.Context, identity string) (*Entity, error)
 }
+
+// A StaticDirectory is entities that do not change, by their identities.
+type StaticDirectory map[string]*Entity
+
+// Entity implements [Directory].
+func (d StaticDirectory) Entity(_ context.Context, identity string) (*Entity, error) {
+	if e := d[identity]; e != nil {
+		return e, nil
+	}
+	return nil, fmt.Errorf("msl: entity %q: %w", identity, keystore.ErrNotFound)
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,42 +31,20 @@ import (
 
 // The example of the README begins here.
 
-func newHandler(store *hsm.Store, state *bolt.Server) (http.Handler, error) {
+func newHandler(store keystore.Store, state *bolt.Server) (http.Handler, error) {
 	identity, err := keystore.Find[crypto.Signer](store, "msl-identity")
 	if err != nil {
 		return nil, err
 	}
-	keyID, err := keystore.KeyID(identity.Public())
-	if err != nil {
-		return nil, err
-	}
-	encryption, err := keystore.Find[keystore.Cipher](store, "msl-issuer-encryption")
-	if err != nil {
-		return nil, err
-	}
-	mac, err := keystore.Find[keystore.MAC](store, "msl-issuer-mac")
-	if err != nil {
-		return nil, err
-	}
+	local, errLocal := entityauth.ByKey("server", identity)
+	issuer, errIssuer := msl.FindIssuer(store, "server", keystore.DefaultPrefix)
 	psk := &entityauth.PSK{Directory: state, Store: store}
-	server := &msl.Server{
-		Name:  "server",
-		Local: &entityauth.RSAEntity{Identity: "server", KeyID: keyID, Key: identity},
-		Peers: []msl.EntityScheme{psk, &entityauth.RSA{Directory: state}},
-		Users: []msl.UserScheme{&userauth.EmailPassword{Verify: state.Verify, Find: state.FindUser}},
-		KeyExchanges: []msl.Responder{
-			&keyx.SymmetricResponder{Store: store, PSK: psk},
-			&keyx.AsymmetricWrapped{Store: store},
-		},
-		Issuer: &msl.Issuer{Name: "server", Store: store, Keys: []msl.IssuerKeys{{
-			Version:    1,
-			Encryption: encryption,
-			MAC:        mac,
-		}}},
-		State:     state,
-		Directory: state,
-	}
-	return &mslhttp.Handler{Server: server, Handle: greet}, nil
+	return &mslhttp.Handler{Handle: greet, Server: &msl.Server{
+		Name: "server", Local: local, Issuer: issuer, State: state, Directory: state,
+		Peers:        []msl.EntityScheme{psk, &entityauth.RSA{Directory: state}},
+		Users:        []msl.UserScheme{&userauth.EmailPassword{Verify: state.Verify, Find: state.FindUser}},
+		KeyExchanges: []msl.Responder{&keyx.SymmetricResponder{Store: store, PSK: psk}, &keyx.AsymmetricWrapped{Store: store}},
+	}}, errors.Join(errLocal, errIssuer)
 }
 
 func greet(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
@@ -78,24 +57,17 @@ func greet(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 
 // And here it ends. The client of docs/library.md begins here.
 
-func newClient(device keystore.Store, key crypto.Signer, server crypto.PublicKey) *msl.Client {
+func newClient(device keystore.Store, key crypto.Signer, url string, server crypto.PublicKey) (*msl.Client, error) {
+	local, errLocal := entityauth.ByKey("camera", key)
+	peer, errPeer := entityauth.Known("server", server)
 	return &msl.Client{
-		Local:        &entityauth.RSAEntity{Identity: "camera", KeyID: "own", Key: key},
-		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: peer{server}}},
+		Local: local, Peers: []msl.EntityScheme{peer},
 		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: device}},
-	}
+		Transport:    &mslhttp.Transport{URL: url},
+	}, errors.Join(errLocal, errPeer)
 }
 
-// A peer is the directory of a client that knows one server.
-type peer struct{ key crypto.PublicKey }
-
-func (p peer) Entity(context.Context, string) (*msl.Entity, error) {
-	keyID, err := keystore.KeyID(p.key)
-	return &msl.Entity{Identity: "server", Scheme: "RSA", KeyID: keyID, PublicKey: p.key}, err
-}
-
-func ask(ctx context.Context, client *msl.Client, url, question string) (string, error) {
-	client.Transport = &mslhttp.Transport{URL: url}
+func ask(ctx context.Context, client *msl.Client, question string) (string, error) {
 	answer, err := client.Do(ctx, &msl.Request{
 		Encrypted: true, Authenticated: true, Recipient: "server",
 		Body: msl.BytesBody([]byte(question)),
@@ -164,29 +136,37 @@ func TestReadmeServer(t *testing.T) {
 	defer server.Close()
 	device := soft.New()
 	defer device.Close()
-	client := newDevice(t, device, store, state)
+	client := newDevice(t, device, server.URL, store, state)
 	defer client.Close()
-	if answer, err := ask(context.Background(), client, server.URL, "?"); err != nil || answer != "hello camera" {
+	if answer, err := ask(context.Background(), client, "?"); err != nil || answer != "hello camera" {
 		t.Errorf("got %q, %v", answer, err)
 	}
 }
 
 // newDevice registers a device with an RSA key.
-func newDevice(t *testing.T, device *soft.Store, store *hsm.Store, s *bolt.Server) *msl.Client {
+func newDevice(t *testing.T, device *soft.Store, url string, store *hsm.Store, s *bolt.Server) *msl.Client {
 	t.Helper()
 	own, err := device.Create("own", keystore.RSASign2048)
 	if err != nil {
 		t.Fatal(err)
 	}
 	signer := own.Key.(crypto.Signer)
-	if err := s.AddEntity(state.EntityRecord{Identity: "camera", Scheme: "RSA", KeyID: "own", PublicKey: pkix(t, signer)}); err != nil {
+	id, err := keystore.KeyID(signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddEntity(state.EntityRecord{Identity: "camera", Scheme: "RSA", KeyID: id, PublicKey: pkix(t, signer)}); err != nil {
 		t.Fatal(err)
 	}
 	theirs, err := keystore.Find[crypto.Signer](store, "msl-identity")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newClient(device, signer, theirs.Public())
+	client, err := newClient(device, signer, url, theirs.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
 }
 
 func pkix(t *testing.T, signer crypto.Signer) []byte {

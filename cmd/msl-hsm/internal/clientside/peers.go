@@ -1,7 +1,6 @@
 package clientside
 
 import (
-	"context"
 	"crypto/rsa"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -11,17 +10,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
-
-// A trusted entity is the one server that we believe.
-type trusted msl.Entity
-
-// Entity implements msl.Directory.
-func (t *trusted) Entity(_ context.Context, identity string) (*msl.Entity, error) {
-	if identity != t.Identity {
-		return nil, keystore.ErrNotFound
-	}
-	return (*msl.Entity)(t), nil
-}
 
 // peerSchemes are the ways in which the server may prove itself.
 func peerSchemes(c *config.Client, k *Client) (all []msl.EntityScheme, err error) {
@@ -59,13 +47,14 @@ func peerKey(c *config.Client) (msl.EntityScheme, error) {
 			return nil, err
 		}
 	}
-	server := &trusted{Identity: c.Recipient, KeyID: id, PublicKey: public}
+	server := &msl.Entity{Identity: c.Recipient, KeyID: id, PublicKey: public}
+	only := msl.StaticDirectory{c.Recipient: server}
 	if _, ok := public.(*rsa.PublicKey); ok {
 		server.Scheme = "RSA"
-		return &entityauth.RSA{Directory: server}, nil
+		return &entityauth.RSA{Directory: only}, nil
 	}
 	server.Scheme = "ECC"
-	return &entityauth.ECC{Directory: server}, nil
+	return &entityauth.ECC{Directory: only}, nil
 }
 
 // peerPSK is a server whose pre-shared keys we have. They are sealed as those of
@@ -84,5 +73,5 @@ func peerPSK(c *config.Client, store keys.Importing) (*entityauth.PSK, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &entityauth.PSK{Store: store, Directory: &trusted{Identity: c.Recipient, Scheme: "PSK", PSK: sealed}}, nil
+	return &entityauth.PSK{Store: store, Directory: msl.StaticDirectory{c.Recipient: {Identity: c.Recipient, Scheme: "PSK", PSK: sealed}}}, nil
 }

@@ -134,61 +134,25 @@ func messageLimits(l config.Limits) msl.Limits {
 }
 
 func issuer(c *config.Config, store keystore.Store) (*msl.Issuer, error) {
-	i := &msl.Issuer{
-		Name: c.Server.Identity, Store: store,
-		RenewAfter: c.Server.RenewAfter, Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired,
+	i, err := msl.FindIssuer(store, c.Server.Identity, c.Keystore.Prefix)
+	if err != nil {
+		return nil, afterMissing(err)
 	}
-	for _, role := range keystore.SealingRoles() {
-		if _, err := store.Lookup(role.Label(c.Keystore.Prefix)); err != nil {
-			return nil, keys.Missing(err, keys.MakeServerKeys)
-		}
-	}
-	ring, err := issuerRing(store, keystore.RoleIssuerEncryption.Label(c.Keystore.Prefix), keystore.RoleIssuerMAC.Label(c.Keystore.Prefix))
-	i.Keys = ring
-	return i, err
+	i.RenewAfter, i.Lifetime, i.RenewExpired = c.Server.RenewAfter, c.Server.Lifetime, c.Server.RenewExpired
+	return i, nil
 }
 
-// issuerRing pairs the versions of two keys, newest first. A version that only
-// one of them has is left out: a rotation was cut off there.
-func issuerRing(store keystore.Store, encryption, mac string) (ring []msl.IssuerKeys, err error) {
-	ciphers, err := store.Lookup(encryption)
-	if err != nil {
-		return nil, keys.Missing(err, keys.MakeServerKeys)
+// afterMissing adds the next step to the error of keys of a server.
+func afterMissing(err error) error {
+	if errors.Is(err, msl.ErrVersionsApart) {
+		return fmt.Errorf("%w: %w; %s --rotate", err, keystore.ErrNotFound, keys.MakeServerKeys)
 	}
-	macs, err := store.Lookup(mac)
-	if err != nil {
-		return nil, keys.Missing(err, keys.MakeServerKeys)
-	}
-	for _, c := range ciphers {
-		for _, m := range macs {
-			if c.Number != m.Number {
-				continue
-			}
-			cipher, errC := keystore.As[keystore.Cipher](encryption, c)
-			tag, errM := keystore.As[keystore.MAC](mac, m)
-			if err := errors.Join(errC, errM); err != nil {
-				return nil, err
-			}
-			ring = append(ring, msl.IssuerKeys{Version: c.Number, Encryption: cipher, MAC: tag})
-		}
-	}
-	if len(ring) == 0 {
-		return nil, fmt.Errorf("keys %q and %q have no version in common: %w; %s --rotate", encryption, mac, keystore.ErrNotFound, keys.MakeServerKeys)
-	}
-	return ring, nil
+	return keys.Missing(err, keys.MakeServerKeys)
 }
 
 func serviceTokenKeys(c *config.Config, store keystore.Store) (msl.ServiceTokenKeys, error) {
-	ring, err := issuerRing(store, keystore.RoleServiceEncryption.Label(c.Keystore.Prefix), keystore.RoleServiceMAC.Label(c.Keystore.Prefix))
-	if err != nil {
-		return nil, err
-	}
-	var versions msl.KeyRing
-	for _, v := range ring {
-		id := fmt.Sprintf("%s service#%d", c.Server.Identity, v.Version)
-		versions = append(versions, msl.SymmetricKey{KeyID: id, Encryption: v.Encryption, MAC: v.MAC})
-	}
-	return msl.ServiceTokenKeys{"": versions}, nil
+	found, err := msl.FindServiceTokenKeys(store, c.Server.Identity, c.Keystore.Prefix)
+	return found, afterMissing(err)
 }
 
 // Close lets go of every key object, and then of the sessions and the file.

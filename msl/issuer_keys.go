@@ -1,0 +1,74 @@
+package msl
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// ErrVersionsApart says that two keys that belong together have no version in common:
+// a rotation was cut off.
+var ErrVersionsApart = errors.New("msl: the keys have no version in common")
+
+// FindIssuer returns the issuer whose keys are in the store under the labels of the
+// roles [keystore.RoleIssuerEncryption] and [keystore.RoleIssuerMAC], in every version
+// that both have. Its lifetimes are the defaults. A missing key, one of the sealing keys
+// too, is [keystore.ErrNotFound]; keys without a common version are [ErrVersionsApart].
+func FindIssuer(store keystore.Store, name, prefix string) (*Issuer, error) {
+	for _, role := range keystore.SealingRoles() {
+		if _, err := store.Lookup(role.Label(prefix)); err != nil {
+			return nil, err
+		}
+	}
+	ring, err := findKeyRing(store, keystore.RoleIssuerEncryption.Label(prefix), keystore.RoleIssuerMAC.Label(prefix))
+	if err != nil {
+		return nil, err
+	}
+	return &Issuer{Name: name, Store: store, Keys: ring}, nil
+}
+
+// FindServiceTokenKeys returns the keys of every service token, from the labels of the
+// roles [keystore.RoleServiceEncryption] and [keystore.RoleServiceMAC]. name is told in
+// the tokens. The errors are those of [FindIssuer].
+func FindServiceTokenKeys(store keystore.Store, name, prefix string) (ServiceTokenKeys, error) {
+	ring, err := findKeyRing(store, keystore.RoleServiceEncryption.Label(prefix), keystore.RoleServiceMAC.Label(prefix))
+	if err != nil {
+		return nil, err
+	}
+	var versions KeyRing
+	for _, v := range ring {
+		versions = append(versions, v.symmetric(name+" service", nil))
+	}
+	return ServiceTokenKeys{"": versions}, nil
+}
+
+// findKeyRing pairs the versions of two keys, newest first. A version that only one of
+// them has is left out: a rotation was cut off there.
+func findKeyRing(store keystore.Store, encryption, mac string) (ring []IssuerKeys, err error) {
+	ciphers, err := store.Lookup(encryption)
+	if err != nil {
+		return nil, err
+	}
+	macs, err := store.Lookup(mac)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range ciphers {
+		for _, m := range macs {
+			if c.Number != m.Number {
+				continue
+			}
+			cipher, errC := keystore.As[keystore.Cipher](encryption, c)
+			tag, errM := keystore.As[keystore.MAC](mac, m)
+			if err := errors.Join(errC, errM); err != nil {
+				return nil, err
+			}
+			ring = append(ring, IssuerKeys{Version: c.Number, Encryption: cipher, MAC: tag})
+		}
+	}
+	if len(ring) == 0 {
+		return nil, fmt.Errorf("%w: %q and %q", ErrVersionsApart, encryption, mac)
+	}
+	return ring, nil
+}
