@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/msl-hsm/msl-hsm/msl/internal/leaktest"
+	"github.com/msl-hsm/msl-hsm/internal/leaktest"
 )
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }

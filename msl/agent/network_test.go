@@ -21,7 +21,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
-	"github.com/msl-hsm/msl-hsm/msl/internal/leaktest"
+	"github.com/msl-hsm/msl-hsm/internal/leaktest"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/userauth"

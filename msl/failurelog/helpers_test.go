@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/internal/leaktest"
+	"github.com/msl-hsm/msl-hsm/internal/leaktest"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
