@@ -31,6 +31,8 @@ type Agent struct {
 	reporter *failurelog.Reporter
 }
 
+// OpenAgent opens a client for the programs of this machine, with the keys and the state
+// that the configuration names. What reporter cannot send, it keeps or loses by itself.
 func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*Agent, error) {
 	if c.Client.Agent.Requests < 1 {
 		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)

@@ -16,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
+// Open puts a client together. tell says on the way what a person should know.
 func Open(c *config.Config, ctx context.Context, tell *Trace) (*Client, error) {
 	if err := c.Client.CheckURL(); err != nil {
 		return nil, err

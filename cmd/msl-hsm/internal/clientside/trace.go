@@ -28,6 +28,7 @@ type Trace struct {
 	note  string // for the end, whether verbose or not
 }
 
+// Begin notes the time at which the request begins.
 func (s *Trace) Begin() { s.start = time.Now() }
 
 func (s *Trace) tell(format string, args ...any) {

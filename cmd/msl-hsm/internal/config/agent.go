@@ -25,4 +25,5 @@ func (c *Agent) settle(dir string) {
 	}
 }
 
+// CutUnix returns the path of an address like unix:PATH.
 func CutUnix(at string) (path string, ok bool) { return strings.CutPrefix(at, "unix:") }

@@ -69,6 +69,7 @@ func (s *Server) UpstreamTime() time.Duration {
 	return usual
 }
 
+// ParseCustody reads the custody mode of a setting.
 func ParseCustody(setting, name string) (msl.Custody, error) {
 	custody, err := msl.ParseCustody(name)
 	if err != nil {

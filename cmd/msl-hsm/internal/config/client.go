@@ -6,6 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
+// CheckURL wants the URL of a server over HTTP or HTTPS.
 func (c *Client) CheckURL() error {
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -14,6 +15,7 @@ func (c *Client) CheckURL() error {
 	return nil
 }
 
+// NamesNobody reports whether nothing says who the client is.
 func (c *Client) NamesNobody() bool {
 	return c.Identity == "" && c.Key == "" && c.Certificate == "" && c.PSK == "" && c.PSKKeys == "" && c.EntityScheme != "PROVISIONED"
 }
@@ -30,6 +32,7 @@ func (c *Client) Owner() string {
 	return name + " at " + c.Recipient
 }
 
+// CheckPeers wants something by which the server can be authenticated.
 func (c *Client) CheckPeers() error {
 	if c.ServerKey == "" && c.ServerRoots == "" && c.ServerPSK == "" {
 		return exit.Usagef("no server key configured: give --server-key FILE; on the server, msl-hsm key show msl-identity --public prints it")

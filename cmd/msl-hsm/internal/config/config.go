@@ -17,6 +17,7 @@ type Config struct {
 	Client   Client   `yaml:"client"`
 }
 
+// Keystore says where the keys are.
 type Keystore struct {
 	URI         string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
 	SoftHSM     string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
@@ -30,6 +31,7 @@ type Keystore struct {
 	Log *slog.Logger // of a process that lives long: told when the device is lost
 }
 
+// Server is what a server is made of.
 type Server struct {
 	Listen      string `yaml:"listen"`
 	Identity    string `yaml:"identity"`                         // the name by which devices know it
@@ -78,6 +80,7 @@ type Server struct {
 	Shutdown        time.Duration `yaml:"shutdown"`                       // time for messages in flight
 }
 
+// Limits bound what others can make a server do. Zero is the default.
 type Limits struct {
 	Body            int64         `yaml:"body" example:"67108864"`  // bytes of a request; a longer one gets HTTP 413
 	Header          int           `yaml:"header" example:"1048576"` // bytes of a message header
@@ -105,6 +108,7 @@ type ClientLimits struct {
 	Inflate int   `yaml:"inflate" example:"200"`       // largest ratio of decompressed to compressed data
 }
 
+// Client is what a client is made of, and the agent.
 type Client struct {
 	URL          string `yaml:"url" example:"http://127.0.0.1:8080/"`
 	EntityScheme string `yaml:"entity-scheme" example:"PSK"`      // default: inferred from the other settings
@@ -144,6 +148,7 @@ type Client struct {
 	Failures FailureReports `yaml:"failures"` // reports that this client makes
 }
 
+// Default returns a configuration without a file.
 func Default() *Config {
 	c := &Config{}
 	c.Keystore.Prefix = "msl"
@@ -173,6 +178,7 @@ func Override(value *string, flag string) {
 	}
 }
 
+// Read reads a file over the defaults, makes the paths in it absolute, and checks it.
 func (c *Config) Read(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -208,6 +214,7 @@ func (c *Config) settle(dir string) {
 	}
 }
 
+// Nonzero returns a value, or its default where it is zero.
 func Nonzero(d, absent time.Duration) time.Duration {
 	if d == 0 {
 		return absent

@@ -16,12 +16,15 @@ import (
 // default. Those of entity and user schemes are the names on the wire; a key
 // exchange whose scheme has several mechanisms goes by the mechanism.
 
+// EntitySchemeNames are those of server.entity-schemes.
 func EntitySchemeNames() []string {
 	return []string{"PSK", "PSK_PROFILE", "MGK", "RSA", "ECC", "X509", "NONE", "NONE_SUFFIXED", "PROVISIONED", "MT_PROTECTED"}
 }
 
+// UserSchemeNames are those of server.user-schemes.
 func UserSchemeNames() []string { return []string{"EMAIL_PASSWORD", "USER_ID_TOKEN"} }
 
+// ExchangeNames are those of server.key-exchanges and client.key-exchanges.
 func ExchangeNames() []string {
 	return []string{"SYMMETRIC_WRAPPED", "ASYMMETRIC_WRAPPED", TPMImport, "JWE_RSA", "JWEJS_RSA", "JWK_RSA", "JWE_LADDER", "JWK_LADDER", "DIFFIE_HELLMAN", OnlyWhenNamed}
 }
@@ -38,6 +41,7 @@ func ExchangeSchemes() []string {
 	return []string{"SYMMETRIC_WRAPPED", "ASYMMETRIC_WRAPPED", "JWE_LADDER", "JWK_LADDER", "DIFFIE_HELLMAN", TPMImport}
 }
 
+// GroupNames are those of server.dh-groups.
 func GroupNames() (names []string) {
 	for _, g := range keyx.DHGroups() {
 		names = append(names, g.ID)

@@ -29,6 +29,7 @@ type ClientTLS struct {
 // A CertificateList is certificates with the labels of their keys.
 type CertificateList []Certificate
 
+// A Certificate is a certificate for TLS, and its key.
 type Certificate struct {
 	Certificate string `yaml:"certificate"` // file, the chain after the certificate
 	Key         string `yaml:"key"`         // label
@@ -69,6 +70,7 @@ func (c *Config) settleTLS(dir string) {
 	}
 }
 
+// ParseVersion reads a version of TLS; none is 1.2.
 func ParseVersion(what, text string) (uint16, error) {
 	switch text {
 	case "1.2", "":

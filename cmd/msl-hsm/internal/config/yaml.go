@@ -77,6 +77,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 	return nil
 }
 
+// OrDocument names a section, of which the outermost has no name.
 func OrDocument(name string) string {
 	if name == "" {
 		return "the file"

@@ -38,10 +38,12 @@ func (c codedError) Unwrap() error { return c.error }
 // WithCode gives an error its exit code.
 func WithCode(err error, code int) error { return codedError{err, code} }
 
+// Usagef makes an error of wrong usage or configuration.
 func Usagef(format string, args ...any) error {
 	return WithCode(fmt.Errorf(format, args...), Usage)
 }
 
+// Code is the exit code of the command for an error; none is 0.
 func Code(err error) int {
 	var own codedError
 	var peer *msl.PeerError
@@ -77,6 +79,7 @@ func keystoreFailed(err error) bool {
 	)
 }
 
+// IsAny reports whether an error is one of these kinds.
 func IsAny(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }

@@ -14,6 +14,7 @@ func Printable(s string) string {
 	return safetext.String(s)
 }
 
+// ParseHex reads the hexadecimal value of a flag.
 func ParseHex(flag, text string) ([]byte, error) {
 	b, err := hex.DecodeString(text)
 	if err != nil {

@@ -50,6 +50,7 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	return p, nil
 }
 
+// EKKind reads the kind of an endorsement key from a setting.
 func EKKind(setting, name string) (enroll.EKKind, error) {
 	switch k := enroll.EKKind(name); k {
 	case enroll.EKRSA2048, enroll.EKP256, enroll.EKP384:
@@ -94,6 +95,7 @@ func OpenAuthority(c *config.Config, state *bolt.Server, store Store) (*Authorit
 	return a, nil
 }
 
+// CAKey is the label of the CA's key.
 func CAKey(c *config.Config) string {
 	if c.Server.Enrollment.CAKey != "" {
 		return c.Server.Enrollment.CAKey
@@ -101,6 +103,7 @@ func CAKey(c *config.Config) string {
 	return keystore.RoleCA.Label(c.Keystore.Prefix)
 }
 
+// ReadCertificate reads the first certificate of a PEM file.
 func ReadCertificate(setting, path string) (*x509.Certificate, error) {
 	all, err := ReadCertificates(setting, path)
 	if err != nil {

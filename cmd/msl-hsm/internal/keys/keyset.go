@@ -85,4 +85,5 @@ func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what
 	return nil
 }
 
+// MakeServerKeys is the next step where keys of a server are missing.
 const MakeServerKeys = "run msl-hsm key create --set server"

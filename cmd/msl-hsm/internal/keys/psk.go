@@ -53,6 +53,7 @@ func (k *PSK) Derived() bool {
 // TellDerived says so where nobody asked for it.
 const TellDerived = "its wrapping key is derived from the other two; msl-hsm entity add --generate-psk draws one that is not"
 
+// ReadPSK reads a file of keys, and derives the wrapping key where it is missing.
 func ReadPSK(path string) (*PSK, error) { return ReadKeySet(path, true) }
 
 // ReadKeySet reads a file of keys. The wrapping key may be missing where it is not
@@ -97,6 +98,8 @@ func (k *PSK) decode(text []byte) error {
 	return json.Unmarshal(text, k)
 }
 
+// Write makes a file of the keys, which only its owner can read. One that is there is an
+// error.
 func (k *PSK) Write(path string) error {
 	text, err := k.encode()
 	if err != nil {
@@ -132,6 +135,7 @@ func (k *PSK) encode() (*lockedmem.Buffer, error) {
 	return lockedmem.Copy(append(b, "\n}\n"...)), nil
 }
 
+// Wipe overwrites the keys.
 func (k *PSK) Wipe() {
 	clear(k.Encryption)
 	clear(k.MAC)

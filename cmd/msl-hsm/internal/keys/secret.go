@@ -64,6 +64,7 @@ func NewSecret(source, what string) (*lockedmem.Buffer, error) {
 	return first, nil
 }
 
+// OrPrompt is the source of a secret, or the terminal where none is named.
 func OrPrompt(source string) string {
 	if source == "" {
 		return "prompt"

@@ -17,6 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
+// MakeIdentity is the next step where a TPM has no identity.
 const MakeIdentity = "run msl-hsm tpm init, and msl-hsm tpm enroll"
 
 // A Device is the TPM of a device, with its keys and its identity.

@@ -21,6 +21,7 @@ type failureEndpoint struct {
 	handler *failurelog.Handler // nil: there is none
 }
 
+// TakeFailures opens the log of crypto failure messages, if the configuration names one.
 func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*failureEndpoint, error) {
 	f := c.Server.Failures
 	if f.Log == "" {

@@ -33,6 +33,7 @@ type Service struct {
 	Connections *mslhttp.Connections
 }
 
+// Open puts a server together: its state, its keys, and what it trusts.
 func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	state, err := admin.OpenState(c, "")
 	if errors.Is(err, fs.ErrNotExist) {
