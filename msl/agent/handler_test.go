@@ -37,6 +37,26 @@ func TestShares(t *testing.T) {
 	}
 }
 
+// TestNoAnswerInTime has a server that takes a message and says nothing.
+func TestNoAnswerInTime(t *testing.T) {
+	wait := make(chan struct{})
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		<-wait
+	}))
+	defer other.Close()
+	defer close(wait)
+	n := newNetwork(t)
+	n.sendTo(other.URL)
+	n.handler.Timeout = 300 * time.Millisecond
+	n.serve()
+	r, text := n.post("x")
+	wanted{504, true, "deadline"}.check(t, r, text)
+	if e := n.reported(); len(e) != 1 || e[0].Status != 504 || e[0].Err == nil || e[0].Begun {
+		t.Errorf("reported %+v", e)
+	}
+}
+
 // programs sends many requests at once.
 func (n *network) programs(count int, headers ...string) {
 	var all sync.WaitGroup
@@ -142,22 +162,16 @@ func TestDescribe(t *testing.T) {
 
 // TestNoMessage has something else than a server answer.
 func TestNoMessage(t *testing.T) {
-	status, page, wait := 0, "{", make(chan struct{})
+	status, page := 0, ""
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
-		if status == 0 {
-			<-wait
-			return
-		}
 		w.Header().Set("Retry-After", "17")
 		w.WriteHeader(status)
 		io.WriteString(w, page)
 	}))
 	defer other.Close()
-	defer close(wait)
 	n := newNetwork(t)
 	n.sendTo(other.URL)
-	n.handler.Timeout = 300 * time.Millisecond
 	n.serve()
 	for _, test := range []struct {
 		answer int
@@ -166,7 +180,6 @@ func TestNoMessage(t *testing.T) {
 	}{
 		{503, "", wanted{503, true, "try again later"}}, {404, "", wanted{502, false, "check that the URL"}},
 		{200, "{", wanted{502, false, "message"}}, {200, "<!doctype html><title>Sign in</title>", wanted{502, false, "HTML"}},
-		{0, "", wanted{504, true, "deadline"}},
 	} {
 		status, page = test.answer, test.page
 		r, text := n.post("x")

@@ -17,11 +17,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/internal/leaktest"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
-	"github.com/msl-hsm/msl-hsm/internal/leaktest"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/userauth"

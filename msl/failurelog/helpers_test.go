@@ -15,8 +15,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/internal/leaktest"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 

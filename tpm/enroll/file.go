@@ -53,7 +53,7 @@ func (f *File) Snapshot(w io.Writer) error { return f.db.Snapshot(w) }
 func explain(path string, err error) error {
 	switch {
 	case errors.Is(err, ErrInUse):
-		return proof.Fail(ErrInUse, "%s: stop the msl-hsm that has it open, or ask it", path)
+		return fmt.Errorf("enroll: another process uses %s: stop it or wait, and try again: %w", path, err)
 	case errors.Is(err, kv.ErrEmpty):
 		return proof.Fail(ErrDamaged, "%s is empty: restore a backup, or remove it to begin anew", path)
 	case errors.Is(err, ErrDamaged):

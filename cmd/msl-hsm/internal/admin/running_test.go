@@ -246,7 +246,7 @@ func TestPasswords(t *testing.T) {
 // TestKeeper checks, prunes and copies the state of a running server.
 func TestKeeper(t *testing.T) {
 	_, remote := served(t)
-	k := remoteKeeper{remote.Running}
+	k := remoteKeeper(remote)
 	if _, err := k.Check(); err != nil {
 		t.Error(err)
 	}

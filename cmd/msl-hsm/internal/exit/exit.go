@@ -110,7 +110,6 @@ func withNextStep(err error) string {
 		{identity.ErrKeyRevoked, "run tpm init --new-keys and enroll again"},
 		{identity.ErrRenewal, "run tpm init --new-keys and enroll again"},
 		{identity.ErrDamaged, "restore it, or delete it and run tpm init again, and the device keeps its record"},
-		{enroll.ErrInUse, "stop the msl-hsm that has it open, or ask it"},
 	} {
 		if errors.Is(err, s.kind) {
 			text = strings.Replace(text, s.kind.Error(), s.kind.Error()+": "+s.next, 1)
