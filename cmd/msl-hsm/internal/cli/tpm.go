@@ -47,8 +47,8 @@ func setKeysAside(p *program, replace bool, err error) error {
 	return fmt.Errorf("%w; to give these keys up add --replace", err)
 }
 
-// withMachine runs a verb on this machine's TPM.
-func (p *program) withMachine(create bool, do func(*config.Config, *keys.Device) error) (err error) {
+// withDevice runs a verb on this machine's TPM.
+func (p *program) withDevice(create bool, do func(*config.Config, *keys.Device) error) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ in .lost-2 and so on.`,
 }
 
 func initTPM(p *program, ctx context.Context, o identity.InitOptions) error {
-	return p.withMachine(true, func(_ *config.Config, m *keys.Device) error {
+	return p.withDevice(true, func(_ *config.Config, m *keys.Device) error {
 		if err := m.Identity.Init(ctx, o, p.progress); err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func tpmStatusCommand(p *program) *cobra.Command {
 		Short: "Tell what identity this machine has",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.withMachine(false, func(_ *config.Config, m *keys.Device) error {
+			return p.withDevice(false, func(_ *config.Config, m *keys.Device) error {
 				s, err := m.Identity.Status()
 				if err != nil {
 					return err
@@ -182,7 +182,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 		Long:  long,
 		Args:  want(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withMachine(false, func(cfg *config.Config, m *keys.Device) error {
+			return p.withDevice(false, func(cfg *config.Config, m *keys.Device) error {
 				overrideClient(&cfg.Client, over)
 				config.Override(&cfg.Client.URL, over.URL)
 				client, err := clientside.NewcomerClient(cfg)
@@ -237,7 +237,7 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.withMachine(false, func(_ *config.Config, m *keys.Device) error {
+			return p.withDevice(false, func(_ *config.Config, m *keys.Device) error {
 				quote, err := m.Identity.Quote(n, pcrs)
 				if err == nil {
 					_, err = fmt.Fprintf(p.stdout, "%s\n", quote)

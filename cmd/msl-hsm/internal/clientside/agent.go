@@ -118,14 +118,14 @@ func settingOf(err error) error {
 
 // explain is what a program is told of an error.
 func (a *Agent) explain(err error) error {
-	told := Explain(settingOf(err), a.config)
+	explained := Explain(settingOf(err), a.config)
 	switch {
-	case a.Client.machine != nil && errors.Is(err, keystore.ErrForeign):
-		return fmt.Errorf("%w; %s, and start the agent again", told, keys.MakeIdentity)
+	case a.Client.device != nil && errors.Is(err, keystore.ErrForeign):
+		return fmt.Errorf("%w; %s, and start the agent again", explained, keys.MakeIdentity)
 	case exit.IsAny(err, identity.ErrOtherTPM, identity.ErrCleared, identity.ErrNotInitialized, identity.ErrNotEnrolled):
-		return &agent.StatusError{Status: http.StatusInternalServerError, Err: told}
+		return &agent.StatusError{Status: http.StatusInternalServerError, Err: explained}
 	}
-	return told
+	return explained
 }
 
 // report logs what became of a request, and tells the server of a crypto failure.

@@ -44,16 +44,16 @@ func anchored(c *config.Config, ctx context.Context, k *Client, tell *Trace) (ms
 		return unanchored{k.state}, nil
 	case k.state == nil:
 		return nil, exit.Usagef("anti-rollback needs a state file to protect: give --state FILE")
-	case k.machine == nil:
+	case k.device == nil:
 		return nil, exit.Usagef("anti-rollback needs a TPM that counts: give --keystore tpm:?state=FILE")
 	}
 	r, err := k.state.Load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	open, name := k.machine.Store.DefineCounter, fmt.Sprintf("%#x", uint32(at))
+	open, name := k.device.Store.DefineCounter, fmt.Sprintf("%#x", uint32(at))
 	if anchor.BoundTo(r) == name {
-		open = k.machine.Store.Counter
+		open = k.device.Store.Counter
 	}
 	counter, err := open(at)
 	if errors.Is(err, keystore.ErrNotFound) {

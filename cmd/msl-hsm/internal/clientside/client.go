@@ -23,7 +23,7 @@ type Client struct {
 	peer    *entityauth.PSK    // pre-shared keys of the server, or nil
 	earlier *earlierSession    // or nil
 	state   *bolt.Client       // or nil
-	machine *keys.Device       // with the TPM that the keys are in, or nil
+	device  *keys.Device       // with the TPM that the keys are in, or nil
 	store   keys.Importing
 	web     *http.Client
 }
@@ -58,7 +58,7 @@ func (k *Client) Close() error {
 		k.web.CloseIdleConnections() // with the word that nobody cut them off
 	}
 	if k.MSL != nil {
-		errs = append(errs, k.MSL.Close(), keys.CloseExchanges(k.MSL.KeyExchanges))
+		errs = append(errs, k.MSL.Close(), closeExchanges(k.MSL.KeyExchanges))
 		if hidden, ok := k.MSL.Local.(*hiddenEntity); ok {
 			hidden.Keys.Release()
 		}
@@ -79,8 +79,8 @@ func (k *Client) Close() error {
 		errs = append(errs, k.state.Close())
 	}
 	switch {
-	case k.machine != nil:
-		errs = append(errs, k.machine.Close())
+	case k.device != nil:
+		errs = append(errs, k.device.Close())
 	case k.store != nil:
 		errs = append(errs, k.store.Close())
 	}

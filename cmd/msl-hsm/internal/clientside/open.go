@@ -79,8 +79,8 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 // whoSends is who we are: as the configuration says, or as a server enrolled this
 // machine.
 func whoSends(c *config.Config, k *Client) (msl.LocalEntity, error) {
-	if k.machine != nil && c.Client.NamesNobody() {
-		return machineEntity(c, k.machine)
+	if k.device != nil && c.Client.NamesNobody() {
+		return machineEntity(c, k.device)
 	}
 	scheme, err := clientScheme(c, k.store)
 	if err != nil {
@@ -103,7 +103,7 @@ func clientKeys(c *config.Config, k *Client) error {
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		m, err := keys.OpenDevice(c, false)
 		if err == nil {
-			k.machine, k.store = m, m.Store
+			k.device, k.store = m, m.Store
 		}
 		return err
 	}
@@ -126,19 +126,19 @@ func clientExchanges(c *config.Config, k *Client) error {
 		switch {
 		case k.own != nil && k.own.Wrapping != nil:
 			names = []string{"SYMMETRIC_WRAPPED"}
-		case k.machine != nil && custody == msl.CustodySealed:
+		case k.device != nil && custody == msl.CustodySealed:
 			names = []string{config.TPMImport}
 		}
 	}
 	if err := config.CheckNames(names, config.ExchangeNames()); err != nil {
 		return exit.Usagef("key exchange: %w", err)
 	}
-	parts := keys.ExchangeKeys{Store: k.store, Machine: k.machine, Keys: k.own, Own: k.reveals}
+	parts := offering{store: k.store, device: k.device, keys: k.own, reveals: k.reveals}
 	if c.Client.DHGroup != "" {
-		parts.Groups = config.GroupList{c.Client.DHGroup}
+		parts.groups = config.GroupList{c.Client.DHGroup}
 	}
 	k.MSL.Custody = custody
-	k.MSL.KeyExchanges, err = parts.Offerers(names, custody)
+	k.MSL.KeyExchanges, err = parts.offerers(names, custody)
 	return err
 }
 

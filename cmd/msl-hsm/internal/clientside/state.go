@@ -19,7 +19,7 @@ const makeDeviceKeys = "run msl-hsm key create --set device"
 // opens the answer again that brought them.
 func forgets(c *config.Config, k *Client) (why string, err error) {
 	seals := slices.ContainsFunc(k.MSL.KeyExchanges, func(x msl.Offerer) bool { return x.Scheme() != "SYMMETRIC_WRAPPED" })
-	if !seals || k.machine != nil || c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
+	if !seals || k.device != nil || c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
 		return "", nil
 	}
 	for _, role := range []keystore.Role{keystore.RoleSealSession, keystore.RoleSealMAC} {

@@ -131,10 +131,13 @@ func (m *Device) Close() error {
 // ForMSL is this machine as package fleet uses it.
 func (m *Device) ForMSL() *fleet.Device { return &fleet.Device{Store: m.Store, Identity: m.Identity} }
 
-// sessions is where session keys go that this process has seen: into the TPM, if
+// HasAES reports whether the TPM encrypts with AES (TPM2_EncryptDecrypt2).
+func (m *Device) HasAES() bool { return m.device.Capabilities().EncryptDecrypt }
+
+// Sessions is where session keys go that this process has seen: into the TPM, if
 // it has AES.
-func (m *Device) sessions() Importing {
-	if m.device.Capabilities().EncryptDecrypt {
+func (m *Device) Sessions() Importing {
+	if m.HasAES() {
 		return m.Store
 	}
 	return soft.New()

@@ -101,7 +101,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 			return err
 		}
 	}
-	exchanges, err := keys.KeyExchanges(c, s.Store, s.Devices, s.psk, custody)
+	exchanges, err := keyExchanges(c, s.Store, s.Devices, s.psk, custody)
 	if err != nil {
 		return err
 	}

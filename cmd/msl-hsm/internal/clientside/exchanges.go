@@ -1,0 +1,94 @@
+package clientside
+
+import (
+	"errors"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/keyx"
+)
+
+// offering is what key exchanges are made of.
+type offering struct {
+	store   keystore.Store
+	groups  config.GroupList
+	device  *keys.Device       // our TPM, or nil
+	keys    *entityauth.KeySet // our pre-shared keys, or nil
+	reveals keystore.Revealer  // the wrapping one of them, for ladders, or nil
+}
+
+// offerers makes the key exchanges of a list as a client does them.
+func (k offering) offerers(names []string, custody msl.Custody) ([]msl.Offerer, error) {
+	var all []msl.Offerer
+	for _, name := range names {
+		x, err := k.offerer(name)
+		if err != nil {
+			return nil, err
+		}
+		if why := k.cannotOffer(name, x.Exposes(), custody); why != "" {
+			return nil, exit.Usagef("key exchange %s: %s", name, why)
+		}
+		all = append(all, x)
+	}
+	return all, nil
+}
+
+// offerer makes the key exchange of that name as a client does it.
+func (k offering) offerer(name string) (msl.Offerer, error) {
+	switch name {
+	case "SYMMETRIC_WRAPPED":
+		return &keyx.SymmetricOfferer{Keys: k.keys}, nil
+	case "ASYMMETRIC_WRAPPED":
+		if k.device != nil {
+			return &keyx.AsymmetricDecrypted{Pairs: k.store, Sessions: k.device.Sessions()}, nil
+		}
+		return &keyx.AsymmetricWrapped{Store: k.store}, nil
+	case config.TPMImport:
+		return k.tpmOfferer(), nil
+	case "JWE_LADDER", "JWK_LADDER":
+		return &keyx.LadderOfferer{Form: keyx.LadderForm(name), Store: k.store, Own: k.reveals}, nil
+	}
+	return keys.TwoSidedExchange(name, k.store, k.groups)
+}
+
+// tpmOfferer is the key exchange TPM_IMPORT as a client does it.
+func (k offering) tpmOfferer() *keyx.TPMOfferer {
+	x := &keyx.TPMOfferer{Store: k.store}
+	if k.device != nil {
+		x.Device = k.device.ForMSL()
+		if !k.device.HasAES() {
+			x.Outside = soft.New()
+		}
+	}
+	return x
+}
+
+// cannotOffer tells why a key exchange cannot be had by a client, or nothing.
+func (k offering) cannotOffer(name string, e msl.Exposure, custody msl.Custody) string {
+	switch {
+	case name == config.TPMImport && k.device == nil:
+		return "it needs a TPM: --keystore tpm:?state=FILE"
+	case keys.Forbids(custody, e) != "":
+		return keys.Forbids(custody, e)
+	case keys.IsLadder(name) && k.reveals == nil:
+		return "it needs a pre-shared wrapping key: --psk-file FILE, or --psk-keys NAME with a key NAME-revealing"
+	}
+	return ""
+}
+
+// closeExchanges lets go of the keys that some exchanges hold.
+func closeExchanges(all []msl.Offerer) error {
+	var errs []error
+	for _, x := range all {
+		if holds, ok := x.(io.Closer); ok {
+			errs = append(errs, holds.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,124 @@
+package serverside
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
+	"github.com/msl-hsm/msl-hsm/msl/keyx"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+)
+
+// responding is what key exchanges are made of.
+type responding struct {
+	store     keystore.Store
+	groups    config.GroupList
+	devices   *keys.Authority      // that enrolled, or nil
+	psk       *entityauth.PSK      // the keys of peers
+	network   string               // that tokens are issued in
+	wrapping  keystore.DataWrapper // the issuer's, for ladders where custody is shared
+	revealing keystore.Revealer
+}
+
+// keyExchanges are those of the server.
+func keyExchanges(c *config.Config, store keystore.Store, devices *keys.Authority, psk *entityauth.PSK, custody msl.Custody) ([]msl.Responder, error) {
+	k := responding{store: store, devices: devices, psk: psk, groups: c.Server.DHGroups, network: c.Keystore.Prefix}
+	if err := k.useIssuerWrapping(store, c.Keystore.Prefix); err != nil {
+		return nil, err
+	}
+	if len(c.Server.KeyExchanges) > 0 {
+		return k.responders(c.Server.KeyExchanges, true, custody)
+	}
+	return k.responders(defaultExchanges(), false, custody)
+}
+
+// defaultExchanges are all that there are, first those whose keys stay in the
+// store.
+func defaultExchanges() []string {
+	names := config.ExchangeNames()
+	return names[:len(names)-1]
+}
+
+// responders makes the key exchanges of a list as a server does them. One that is
+// impossible is an error where it was named on purpose, and left out otherwise.
+func (k responding) responders(names []string, named bool, custody msl.Custody) ([]msl.Responder, error) {
+	var all []msl.Responder
+	for _, name := range names {
+		x, err := k.responder(name)
+		if err != nil {
+			return nil, err
+		}
+		why := k.cannotRespond(name, x.Exposes(), custody)
+		if why != "" && named {
+			return nil, exit.Usagef("key exchange %s: %s", name, why)
+		}
+		if why == "" {
+			all = append(all, x)
+		}
+	}
+	return all, nil
+}
+
+// responder makes the key exchange of that name as a server does it.
+func (k responding) responder(name string) (msl.Responder, error) {
+	switch name {
+	case "SYMMETRIC_WRAPPED":
+		return &keyx.SymmetricResponder{Store: k.store, PSK: k.psk}, nil
+	case "ASYMMETRIC_WRAPPED":
+		return &keyx.AsymmetricWrapped{Store: k.store}, nil
+	case config.TPMImport:
+		x := &keyx.TPMResponder{Store: k.store}
+		if k.devices != nil {
+			x.Verifier = fleet.Verifier{Authority: k.devices.Authority}
+		}
+		return x, nil
+	case "JWE_LADDER", "JWK_LADDER":
+		return &keyx.LadderResponder{
+			Form: keyx.LadderForm(name), Store: k.store, PSK: k.psk, Network: k.network,
+			Wrapping: k.wrapping, Revealing: k.revealing,
+		}, nil
+	}
+	return keys.TwoSidedExchange(name, k.store, k.groups)
+}
+
+// cannotRespond tells why a key exchange cannot be had by a server, or nothing.
+func (k responding) cannotRespond(name string, e msl.Exposure, custody msl.Custody) string {
+	switch {
+	case name == config.TPMImport && k.devices == nil:
+		return "it needs the attestation keys of devices: set server.enrollment"
+	case keys.Forbids(custody, e) != "":
+		return keys.Forbids(custody, e)
+	case keys.IsLadder(name) && custody == msl.CustodyShared && k.wrapping == nil:
+		return "where custody is shared it needs the issuer's wrapping key: import it with msl-hsm key import --set issuer"
+	}
+	return ""
+}
+
+// useIssuerWrapping finds the issuer's wrapping key, if it was imported: it is
+// two keys of the store, since no key may both wrap and reveal.
+func (k *responding) useIssuerWrapping(store keystore.Store, prefix string) error {
+	wrappingLabel, revealingLabel := keystore.RoleIssuerWrapping.Label(prefix), keystore.RoleIssuerRevealing.Label(prefix)
+	wrapping, err := store.Lookup(wrappingLabel)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	revealing, err := store.Lookup(revealingLabel)
+	if err != nil {
+		return keys.Missing(err, "import it with msl-hsm key import --set issuer")
+	}
+	w, okW := wrapping[0].Key.(keystore.DataWrapper)
+	r, okR := revealing[0].Key.(keystore.Revealer)
+	if !okW || !okR || wrapping[0].Number != revealing[0].Number {
+		return fmt.Errorf("keys %q and %q are not two halves of one wrapping key: %w; import it again", wrappingLabel, revealingLabel, keystore.ErrWrongKey)
+	}
+	k.wrapping, k.revealing = w, r
+	return nil
+}
