@@ -22,8 +22,6 @@ type Limits struct {
 	// Unproven and Proven bound the memory, in bytes, of all messages of a server
 	// together. One source or entity may have at most half of it, but always as
 	// much as one message may occupy, which is 195 MiB with the defaults above.
-	// Messages of a [Conn] are not counted: there, only the size of each message
-	// is limited.
 	Unproven int64 // of senders that proved nothing, or not yet; default 128 MiB, and so 195 MiB
 	Proven   int64 // of those that proved who they are; default 512 MiB
 }

@@ -172,13 +172,16 @@ func (a *account) rest(ctx context.Context, source string) error {
 	return nil
 }
 
-// close ends the message.
+// close ends the message, if it has not ended.
 func (a *account) close() {
 	if a == nil {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.budget == nil {
+		return
+	}
 	a.budget.give(a)
 	a.budget, a.held = nil, [occupants]int64{}
 }

@@ -181,11 +181,11 @@ func (a *peerAttempt) serveKeys(ctx context.Context, in *incoming) (*incoming, e
 }
 
 // peerResponse hands the answer to the application.
-func (a *peerAttempt) peerResponse(ctx context.Context, in *incoming, count int, unbind func()) *Response {
+func (a *peerAttempt) peerResponse(ctx context.Context, in *incoming, count int, end func()) *Response {
 	a.conn.pending = in.body
 	r := &Response{
 		Identity: in.sender.Identity, ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
-		Body: &responseBody{Reader: in.body, stream: &drainer{ctx, a, in, unbind}, release: in.release},
+		Body: &responseBody{Reader: in.body, stream: &drainer{ctx, a, in, end}, release: in.release},
 	}
 	if in.keyResponse != nil {
 		r.KeyExchange = in.keyResponse.scheme

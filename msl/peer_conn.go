@@ -23,6 +23,7 @@ type Conn struct {
 	Source string
 
 	rw      *link
+	inlet   *inlet // reads rw, with the memory of the exchange under way
 	in      *wire.Decoder
 	pending *payloadReader // of the message before, which may have data left
 	handled *payloadReader // of the request that a handler is answering, or nil
@@ -36,7 +37,18 @@ type Conn struct {
 func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
 	server.init()
 	l := &link{rw: rw}
-	return &Conn{Server: server, Client: client, rw: l, in: wire.NewDecoder(l, server.Limits.wire())}
+	i := &inlet{r: l, as: anObject}
+	return &Conn{Server: server, Client: client, rw: l, inlet: i, in: wire.NewDecoder(i, server.Limits.wire())}
+}
+
+// begin begins an exchange, whose messages share the server's memory with others, and
+// which ends with ctx.
+func (c *Conn) begin(ctx context.Context) (end func(), err error) {
+	c.inlet.account.close() // of an answer that was not closed
+	a := c.Server.memory.open(c.Source, c.rw)
+	c.inlet.ctx, c.inlet.account = ctx, a
+	unbind := c.rw.bind(ctx)
+	return func() { a.close(); unbind() }, errors.Join(c.in.Shrink(), a.hold(ctx, aRelay, c.in.Buffered()))
 }
 
 // Serve reads one request from the other side and answers it. It returns io.EOF
@@ -50,8 +62,9 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	if c.handled != nil {
 		return errExchanging
 	}
-	defer c.rw.bind(ctx)()
-	if err := c.Client.load(ctx); err != nil {
+	end, err := c.begin(ctx)
+	defer end()
+	if err := errors.Join(err, c.Client.load(ctx)); err != nil {
 		return err
 	}
 	in, err := c.next(ctx, nil)
@@ -145,13 +158,13 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 	if c.handled != nil {
 		return nil, errExchanging
 	}
-	unbind := c.rw.bind(ctx)
+	end, err := c.begin(ctx)
 	defer func() {
 		if response == nil {
-			unbind()
+			end()
 		}
 	}()
-	if err := c.Client.load(ctx); err != nil {
+	if err := errors.Join(err, c.Client.load(ctx)); err != nil {
 		return nil, err
 	}
 	if a.messageID, err = randomNumber(c.Client.Rand); err != nil {
@@ -192,7 +205,7 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 				return nil, err
 			}
 		}
-		return a.peerResponse(ctx, in, count, unbind), nil
+		return a.peerResponse(ctx, in, count, end), nil
 	}
 	return nil, errors.Join(refused, errors.New("msl: no answer within 12 messages"))
 }
@@ -202,13 +215,13 @@ type drainer struct {
 	ctx     context.Context
 	attempt *peerAttempt
 	in      *incoming
-	unbind  func()
+	end     func() // of the exchange
 }
 
 // Close also gives the peer what its answer asks for: that cannot be sent before
 // our request is, and the peer may not read all of it before we read its answer.
 func (d *drainer) Close() error {
-	defer d.unbind()
+	defer d.end()
 	c := d.attempt.conn
 	err := errors.Join(c.skip(), c.written())
 	if err != nil || d.in.handshake || !d.in.due() {
@@ -264,6 +277,7 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 		return &incoming{release: func() {}}, err
 	}
 	side := c.Server.receiver()
+	side.account = c.inlet.account
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.delivers = c.Client.offers
 	o, err := c.in.FirstAfter("payload") // of a message that we refused

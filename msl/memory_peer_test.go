@@ -1,0 +1,87 @@
+package msl_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A stalledPeer is the other end of a connection that stops in the middle of a message.
+type stalledPeer struct{ *staller }
+
+func (stalledPeer) Write(p []byte) (int, error) { return len(p), nil }
+
+// Close ends the reading.
+func (s stalledPeer) Close() error { s.Interrupt(); return nil }
+
+// TestPeersMakeRoom has connections between peers share the memory of their server: the
+// one that does not go on makes room for the next one, and what ended occupies nothing.
+func TestPeersMakeRoom(t *testing.T) {
+	large := `{"x":"` + strings.Repeat("x", 900<<10)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorded(t)
+		r.server.Limits = tight
+		r.server.Limits.Chunk, r.server.Limits.Held = 128<<10, 1
+		served := func(source string, s stalledPeer) <-chan error {
+			conn := msl.NewConn(s, r.server, &msl.Client{Local: r.server.Local})
+			conn.Source = source
+			done := make(chan error, 1)
+			go func() { done <- conn.Serve(context.Background(), echo) }()
+			return done
+		}
+		first, second := stalledPeer{newStaller(large)}, stalledPeer{newStaller(large)}
+		slow := served("first", first)
+		synctest.Wait()
+		began := time.Now()
+		other := served("second", second)
+		if err := <-slow; err == nil {
+			t.Error("the slow one was answered")
+		}
+		if waited := time.Since(began); waited < time.Second || waited > 2*time.Second {
+			t.Errorf("the slow one had %v", waited)
+		}
+		synctest.Wait()
+		if second.sent != len(large) {
+			t.Errorf("%d bytes were read of the next one", second.sent)
+		}
+		second.Interrupt()
+		<-other
+		r.checkNothingInUse(t)
+		r.server.Close()
+	})
+}
+
+// TestPeersRest exchanges large messages between peers, one of which closes its answers
+// and once forgets to: what they occupied is free.
+func TestPeersRest(t *testing.T) {
+	one, two := newSides(t, "PSK", "RSA")
+	here, there := connect(t, one, two)
+	done := serveAll(there, echo, 3)
+	body := bytes.Repeat([]byte("data"), 64<<10)
+	for n := range 3 {
+		r, err := here.Request(t.Context(), &msl.Request{Encrypted: true, Authenticated: true, Body: msl.BytesBody(body)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+		if n != 1 {
+			r.Body.Close()
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for name, s := range map[string]*msl.Server{"one": one.server, "two": two.server} {
+		if unproven, proven := s.InUse(); unproven+proven > 0 {
+			t.Errorf("%s: %d and %d bytes are in use", name, unproven, proven)
+		}
+	}
+}
