@@ -219,7 +219,7 @@ func (r roll) forgotten(tx kv.Reader, name string, before time.Time) (bool, erro
 }
 
 func (r roll) unknown(name string) error {
-	return fmt.Errorf("%s %q is %w: look at the list", r.what, name, ErrUnknown)
+	return fmt.Errorf("%s %q is %w", r.what, name, ErrUnknown)
 }
 
 // each calls record for every record and then lone for every mark without one,

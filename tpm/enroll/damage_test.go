@@ -101,7 +101,7 @@ func TestFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenFile(path); !errors.Is(err, kv.ErrFormat) || !strings.Contains(err.Error(), `it is for a "server"`) {
+	if _, err := OpenFile(path); !errors.Is(err, kv.ErrFormat) || !strings.Contains(err.Error(), `it is of the kind "server"`) {
 		t.Errorf("the state of a server is taken: %v", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
@@ -115,7 +115,7 @@ func TestFormat(t *testing.T) {
 		t.Errorf("enrollments are the state of a server: %v", err)
 	}
 	recordsIn(t, enrollments)
-	if _, err := bolt.OpenServer(enrollments); !errors.Is(err, bolt.ErrFormat) || !strings.Contains(err.Error(), `it is for a "fleet"`) {
+	if _, err := bolt.OpenServer(enrollments); !errors.Is(err, bolt.ErrFormat) || !strings.Contains(err.Error(), `it is of the kind "enrollments"`) {
 		t.Errorf("enrollments are the state of a server: %v", err)
 	}
 }

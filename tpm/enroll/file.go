@@ -22,7 +22,7 @@ type File struct {
 // have one of their own, and the rest has to lead to them.
 func layout() boltkv.Layout {
 	return boltkv.Layout{
-		Kind:     "fleet",
+		Kind:     "enrollments",
 		Name:     "file of enrollments",
 		Plain:    tables(),
 		Check:    func(r kv.Reader) error { return storedTx{readOnly{r}}.check(map[State]int{}) },

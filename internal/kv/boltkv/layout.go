@@ -150,7 +150,7 @@ func (l *Layout) verifyFormat(t *bbolt.Tx) error {
 		return damage("it does not tell its format")
 	}
 	if f.Kind != l.Kind {
-		return fmt.Errorf("%w: it is for a %q, not for a %s: name another file", kv.ErrFormat, f.Kind, l.Kind)
+		return fmt.Errorf("%w: it is of the kind %q, not %q: name another file", kv.ErrFormat, f.Kind, l.Kind)
 	}
 	if f.Version > formatVersion {
 		return fmt.Errorf("%w: version %d, and this program knows %d: use a newer msl-hsm", kv.ErrFormat, f.Version, formatVersion)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -35,7 +36,7 @@ func verify(copied, name string) (sum state.Summary, err error) {
 	case errors.Is(err, ErrEmpty):
 		return sum, fmt.Errorf("bolt: %s: %w", name, ErrEmpty)
 	case errors.Is(err, ErrDamaged), errors.Is(err, ErrFormat):
-		return sum, fmt.Errorf("bolt: %s is not a valid copy: %w", name, inner(err))
+		return sum, fmt.Errorf("bolt: %s is not a valid copy: %w", name, inner(err, copied))
 	case err != nil:
 		return sum, err
 	}
@@ -43,10 +44,14 @@ func verify(copied, name string) (sum state.Summary, err error) {
 	return sum, errors.Join(err, s.Close())
 }
 
-// inner is what an error of opening a copy is about, without the copy's name.
-func inner(err error) error {
-	if wrapped := errors.Unwrap(err); wrapped != nil {
-		return wrapped
+// inner is what an error of opening a copy is about, without the name of the copy.
+func inner(err error, copied string) error {
+	for strings.Contains(err.Error(), copied) {
+		wrapped := errors.Unwrap(err)
+		if wrapped == nil {
+			return err
+		}
+		err = wrapped
 	}
 	return err
 }
