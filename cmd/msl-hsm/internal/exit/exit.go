@@ -15,19 +15,19 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// Exit codes. They are documented in exitText and in docs/exit-codes.md.
+// Exit codes, as msl-hsm help exit-codes and docs/exit-codes.md describe them.
 const (
-	Failure  = 1
-	Usage    = 2
-	Refused  = 3
-	Keystore = 4
-	Secret   = 5
-	NoAnswer = 6
-	Held     = 7
-	Forced   = 8
+	Failure  = 1 // the message says why
+	Usage    = 2 // wrong usage or configuration
+	Refused  = 3 // by the peer
+	Keystore = 4 // the key store is not available
+	Secret   = 5 // a secret was refused or cannot be read
+	NoAnswer = 6 // the server cannot be reached, or sent no message
+	Held     = 7 // a device waits for a person
+	Forced   = 8 // the process was ended by force
 )
 
-// A Error error has an exit code of its own.
+// A codedError is an error with its own exit code.
 type codedError struct {
 	error
 	code int
@@ -102,14 +102,14 @@ func withNextStep(err error) string {
 		kind error
 		next string
 	}{
-		{identity.ErrNotInitialized, "run tpm init"},
-		{identity.ErrNotEnrolled, "run tpm enroll"},
-		{identity.ErrCleared, "run tpm init and tpm enroll again"},
-		{identity.ErrOtherTPM, "if this TPM takes its place, run tpm init --replace"},
+		{identity.ErrNotInitialized, "run msl-hsm tpm init"},
+		{identity.ErrNotEnrolled, "run msl-hsm tpm enroll"},
+		{identity.ErrCleared, "run msl-hsm tpm init and msl-hsm tpm enroll again"},
+		{identity.ErrOtherTPM, "if this TPM takes its place, run msl-hsm tpm init --replace"},
 		{identity.ErrOtherEK, "add --replace for that"},
-		{identity.ErrKeyRevoked, "run tpm init --new-keys and enroll again"},
-		{identity.ErrRenewal, "run tpm init --new-keys and enroll again"},
-		{identity.ErrDamaged, "restore it, or delete it and run tpm init again, and the device keeps its record"},
+		{identity.ErrKeyRevoked, "run msl-hsm tpm init --new-keys and enroll again"},
+		{identity.ErrRenewal, "run msl-hsm tpm init --new-keys and enroll again"},
+		{identity.ErrDamaged, "restore it, or delete it and run msl-hsm tpm init again, and the device keeps its record"},
 	} {
 		if errors.Is(err, s.kind) {
 			text = strings.Replace(text, s.kind.Error(), s.kind.Error()+": "+s.next, 1)

@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
-// Printable keeps what others named from steering the terminal.
+// Printable escapes control characters in names that peers chose.
 func Printable(s string) string {
 	if s == "" {
 		return "-"
