@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// Stopped wants no server to have a state file open.
+// Stopped returns an error if a server has the state file open.
 func Stopped(path, what string) error {
 	remote, err := Dial(path)
 	if err != nil || remote == nil {
@@ -23,7 +23,7 @@ func Stopped(path, what string) error {
 	return errors.Join(fmt.Errorf("a server has %s open: stop it, then %s", path, what), remote.Close())
 }
 
-// BackupState writes a copy beside its name, and gives it the name when it is good.
+// BackupState writes a copy under a temporary name, and renames it once it is verified.
 func BackupState(c *config.Config, state, to string, force bool) (r StateReport, err error) {
 	if err := checkTarget(state, to, force); err != nil {
 		return r, err
@@ -143,7 +143,8 @@ func Enrolled(states map[enroll.State]int) string {
 	return fmt.Sprintf("; %d enrollments", n)
 }
 
-// CheckedEnrollments are those in a backup, or nil.
+// CheckedEnrollments verifies and returns the enrollments in a backup, or nil if it has
+// none.
 func CheckedEnrollments(backup string) ([]byte, error) {
 	content, err := bolt.Attached(backup)
 	if err == nil && content != nil {

@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
@@ -30,7 +33,7 @@ type Running struct {
 	state string
 }
 
-// Dial finds the server that has a state file open. Nil is none.
+// Dial finds the server that has a state file open. It returns nil if there is none.
 func Dial(state string) (*Running, error) {
 	conn, err := net.DialTimeout("unix", socketOf(state), dialPatience)
 	switch {
@@ -39,17 +42,26 @@ func Dial(state string) (*Running, error) {
 	case err != nil:
 		return nil, nil
 	}
-	first := make(chan net.Conn, 1)
-	first <- conn
+	conn.Close()
+	r := reach(state)
+	return r, r.alive()
+}
+
+// reach makes a connection for each call: a person may take his time between two.
+func reach(state string) *Running {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		select {
-		case c := <-first:
-			return c, nil
-		default:
-			return new(net.Dialer).DialContext(ctx, "unix", socketOf(state))
-		}
+		return new(net.Dialer).DialContext(ctx, "unix", socketOf(state))
 	}
-	return &Running{&http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}, state}, nil
+	return &Running{&http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true, DisableKeepAlives: true}}, state}
+}
+
+// alive asks whether the server answers. One of a version before HTTP hangs up.
+func (r *Running) alive() error {
+	err := r.call(http.MethodGet, "/alive", nil, nil)
+	if errors.Is(err, errEnded) {
+		return r.otherVersion()
+	}
+	return err
 }
 
 func socketOf(state string) string { return state + ".sock" }
@@ -68,7 +80,7 @@ func (r *Running) call(method, path string, in, out any) error {
 
 // callLong asks for what may take a while, of a server that is alive.
 func (r *Running) callLong(method, path string, in, out any) error {
-	if err := r.call(http.MethodGet, "/alive", nil, nil); err != nil {
+	if err := r.alive(); err != nil {
 		return err
 	}
 	return r.callFor(longPatience, method, path, in, out)
@@ -85,6 +97,7 @@ func (r *Running) callFor(d time.Duration, method, path string, in, out any) err
 	if err != nil {
 		return err
 	}
+	request.Header.Set("Accept", "application/json")
 	answer, err := r.web.Do(request)
 	if err != nil {
 		return r.lost(err, d)
@@ -106,7 +119,33 @@ func encode(in any) ([]byte, error) {
 	case []byte:
 		return in, nil
 	}
+	if !isText(reflect.ValueOf(in)) {
+		return nil, exit.Usagef("names and notes must be UTF-8")
+	}
 	return json.Marshal(in)
+}
+
+// isText reports whether every string in a value is UTF-8. JSON would change what is not.
+func isText(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.String:
+		return utf8.ValidString(v.String())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if !isText(v.Field(i)) {
+				return false
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if !isText(v.Index(i)) {
+				return false
+			}
+		}
+	case reflect.Pointer:
+		return v.IsNil() || isText(v.Elem())
+	}
+	return true
 }
 
 func decode(body io.Reader, out any) (err error) {
@@ -125,10 +164,18 @@ func (r *Running) lost(err error, d time.Duration) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
 		return silent(r.state, d)
-	case exit.IsAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE):
-		return exit.WithCode(fmt.Errorf("the server that had %s open ended before it answered: try again", r.state), exit.Failure)
+	case exit.IsAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, fs.ErrNotExist):
+		return exit.WithCode(fmt.Errorf("the server that had %s open %w: try again", r.state, errEnded), exit.Failure)
 	}
 	return fmt.Errorf("running server: %w", err)
+}
+
+// errEnded says that the connection ended without an answer.
+var errEnded = errors.New("ended before it answered")
+
+// otherVersion says that the server does not understand us.
+func (r *Running) otherVersion() error {
+	return exit.WithCode(fmt.Errorf("the server that has %s open runs another version: restart it and try again", r.state), exit.Failure)
 }
 
 func silent(state string, d time.Duration) error {
@@ -139,7 +186,7 @@ func silent(state string, d time.Duration) error {
 func (r *Running) refused(answer *http.Response) error {
 	var p problem
 	if err := json.NewDecoder(answer.Body).Decode(&p); err != nil || p.Error == "" {
-		return exit.WithCode(fmt.Errorf("the server that has %s open runs another version: restart it and try again", r.state), exit.Failure)
+		return r.otherVersion()
 	}
 	return p.err()
 }

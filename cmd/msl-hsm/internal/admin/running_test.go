@@ -1,14 +1,17 @@
 package admin
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/rpc"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,13 +33,9 @@ func socketBeside(t *testing.T) (path string, l net.Listener) {
 	return path, l
 }
 
-// dialed is a server that is there.
+// dialed is a server that is there, whatever it answers.
 func dialed(t *testing.T, path string) *Running {
-	t.Helper()
-	r, err := Dial(path)
-	if err != nil || r == nil {
-		t.Fatal(r, err)
-	}
+	r := reach(path)
 	t.Cleanup(func() { r.Close() })
 	return r
 }
@@ -80,24 +79,122 @@ func TestSlowAnswer(t *testing.T) {
 	}
 }
 
-// TestPatienceEndsWithAnswer waits between calls for longer than a call may take.
-func TestPatienceEndsWithAnswer(t *testing.T) {
-	path, l := socketBeside(t)
-	answering(t, l, func(http.ResponseWriter, *http.Request) {})
-	r := dialed(t, path)
-	for range 2 {
-		if err := r.callFor(100*time.Millisecond, http.MethodGet, "/alive", nil, nil); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(150 * time.Millisecond)
-	}
-}
-
+// TestOtherVersion asks a server for what it does not know, and one that speaks net/rpc,
+// as those of before did.
 func TestOtherVersion(t *testing.T) {
 	path, l := socketBeside(t)
 	answering(t, l, http.NotFound)
 	err := dialed(t, path).call(http.MethodGet, "/new", nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "runs another version: restart it") {
+		t.Error(err)
+	}
+	path, l = socketBeside(t)
+	go rpc.Accept(l)
+	began := time.Now()
+	if r, err := Dial(path); err == nil || !strings.Contains(err.Error(), "runs another version: restart it") || time.Since(began) > patience/2 {
+		t.Errorf("%v, %v after %v", r, err, time.Since(began))
+	}
+}
+
+// TestGoneBetweenCalls ends a server, and its socket with it, after an answer.
+func TestGoneBetweenCalls(t *testing.T) {
+	path, l := socketBeside(t)
+	s := &http.Server{}
+	go s.Serve(l)
+	r := dialed(t, path)
+	r.call(http.MethodGet, "/alive", nil, nil)
+	s.Close()
+	if err := r.call(http.MethodPost, "/state/prune", nil, nil); err == nil || !strings.Contains(err.Error(), "ended before it answered") {
+		t.Error(err)
+	}
+}
+
+// TestCloseWhileCopying ends a server in the middle of an answer, which is whole, and no
+// copy of the state is left behind.
+func TestCloseWhileCopying(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	server, err := bolt.CreateServer(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	l := Service{State: server, Path: path, Keep: time.Hour}.Listen(slog.New(slog.DiscardHandler))
+	begun, goOn := make(chan bool), make(chan bool)
+	answered := make(chan error, 1)
+	go func() {
+		answered <- dialed(t, path).callLong(http.MethodGet, "/state/snapshot", nil, slowWriter{begun, goOn})
+	}()
+	<-begun
+	closed := make(chan error, 1)
+	go func() { closed <- l.Close() }()
+	time.Sleep(10 * time.Millisecond)
+	close(goOn)
+	if err := errors.Join(<-answered, <-closed); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(path + ".backup-*"); len(left) > 0 {
+		t.Errorf("copies are left: %v", left)
+	}
+}
+
+// A slowWriter tells that a write begins, and waits before it ends.
+type slowWriter struct{ begun, goOn chan bool }
+
+func (w slowWriter) Write(p []byte) (int, error) {
+	select {
+	case w.begun <- true:
+	case <-w.goOn:
+	}
+	<-w.goOn
+	return len(p), nil
+}
+
+// TestPanicIsLogged at the level at which a server logs.
+func TestPanicIsLogged(t *testing.T) {
+	var log lockedBuffer
+	path := filepath.Join(t.TempDir(), "s")
+	broken := &bolt.Server{Server: &state.Server{Directory: &state.Directory{}, Accounts: &state.Accounts{}}}
+	l := Service{State: broken, Path: path}.Listen(slog.New(slog.NewTextHandler(&log, nil)))
+	defer l.Close()
+	var all []state.UserRecord
+	if err := dialed(t, path).call(http.MethodGet, "/users", nil, &all); err == nil {
+		t.Error("answered without a state")
+	}
+	if !strings.Contains(log.String(), "panic") {
+		t.Errorf("the log is %q", log.String())
+	}
+}
+
+// A lockedBuffer takes what several goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
+}
+
+// TestOtherBytes must not register another name than the one that was given.
+func TestOtherBytes(t *testing.T) {
+	server, remote := served(t)
+	err := remote.AddEntity(state.EntityRecord{Identity: "bad\xff", Scheme: "NONE"})
+	if all, _ := server.Entities(); err == nil || len(all) > 0 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := remote.RemoveEntity("bad\xff"); err == nil {
+		t.Error("removed")
+	}
+	e := remoteEnrollments{remote.Running}
+	if err := e.Apply(EnrollmentChange{Verb: "approve", Device: "x", Note: "bad\xff"}); err == nil || !strings.Contains(err.Error(), "UTF-8") {
 		t.Error(err)
 	}
 }

@@ -36,8 +36,8 @@ const (
 	maxPassword = 64 << 10
 )
 
-// Listen takes requests until it is closed. Where the socket cannot be made, the server
-// is as good without.
+// Listen takes requests until it is closed, which waits for a moment for those under way.
+// If the socket cannot be made, the server runs without it, and a warning is logged.
 func (s Service) Listen(log *slog.Logger) io.Closer {
 	socket := socketOf(s.Path)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -51,10 +51,27 @@ func (s Service) Listen(log *slog.Logger) io.Closer {
 	}
 	server := &http.Server{
 		Handler: s.requests(), ReadHeaderTimeout: patience, ReadTimeout: patience, IdleTimeout: longPatience,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		WriteTimeout: longPatience,
+		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelError), // a handler that panics
 	}
 	go server.Serve(l)
-	return server
+	return listening{server}
+}
+
+// A listening server ends gently.
+type listening struct{ *http.Server }
+
+// leaving is how long the end waits for requests under way.
+const leaving = 2 * time.Second
+
+// Close waits for the requests under way, and then cuts them off.
+func (l listening) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), leaving)
+	defer cancel()
+	if err := l.Shutdown(ctx); err == nil {
+		return nil
+	}
+	return l.Server.Close()
 }
 
 // listenPrivately makes a socket that is for this user alone from the start: a
@@ -173,12 +190,11 @@ func (s Service) sendSnapshot(w http.ResponseWriter, _ *http.Request) {
 		fail(w, err)
 		return
 	}
-	defer os.Remove(f.Name())
 	defer f.Close()
 	io.Copy(w, f) // what breaks off is checked where it arrives
 }
 
-// snapshot makes the copy in a file beside the state, which the caller removes.
+// snapshot makes the copy in a file beside the state that has no name any more.
 func (s Service) snapshot() (f *os.File, err error) {
 	if f, err = os.CreateTemp(filepath.Dir(s.Path), filepath.Base(s.Path)+".backup-*"); err != nil {
 		return nil, err
@@ -190,8 +206,8 @@ func (s Service) snapshot() (f *os.File, err error) {
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

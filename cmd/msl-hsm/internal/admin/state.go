@@ -55,7 +55,7 @@ func isDirectoryMissing(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Quoted is a word for the shell.
+// Quoted quotes a word for a shell.
 func Quoted(word string) string {
 	if strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@%+=,") == "" {
 		return word
@@ -63,7 +63,7 @@ func Quoted(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// Absent reports whether no file is at a path, or where a link at it leads.
+// Absent reports whether path, or the target of a link there, does not exist.
 func Absent(path string) bool {
 	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)
@@ -81,7 +81,7 @@ func MakeState(path string) (bool, error) {
 	return true, s.Close()
 }
 
-// MakeEnrollments does it with the file of enrollments, if devices enroll here.
+// MakeEnrollments makes the file of enrollments if it is missing and devices enroll here.
 func MakeEnrollments(path string) (bool, error) {
 	if path == "" || !Absent(path) {
 		return false, nil
@@ -110,7 +110,7 @@ func InitState(c *config.Config) (made []string, err error) {
 	return made, nil
 }
 
-// InitNewState is for who says that the server is new.
+// InitNewState makes the files of a new server. One that exists already is an error.
 func InitNewState(c *config.Config) ([]string, error) {
 	path, err := StatePath(c, "")
 	if err != nil {
