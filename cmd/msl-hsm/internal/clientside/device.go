@@ -29,8 +29,8 @@ func machineEntity(c *config.Config, m *keys.Device) (msl.LocalEntity, error) {
 	return &entityauth.X509Entity{Certificate: own.Certificate, Key: own.Signer}, nil
 }
 
-// NewcomerClient talks to the server's enrollment as one without an identity, with
-// session keys that end with the process: what has to be secret is for the TPM.
+// NewcomerClient returns a client without an identity, for enrollment. Its session keys end
+// with the process: what has to be secret is encrypted for the TPM.
 func NewcomerClient(c *config.Config) (*msl.Client, error) {
 	if err := c.Client.CheckURL(); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func warnOfState(c *config.Config, k *Client, tell *Trace) error {
 	return err
 }
 
-// Remind tells what was noted, once something was done.
+// Remind prints the notes that were put off, after the first success.
 func (s *Trace) Remind() {
 	if s.note != "" {
 		fmt.Fprintln(s.Out, s.note)

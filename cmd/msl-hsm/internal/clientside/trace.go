@@ -136,8 +136,8 @@ func Explain(err error, c *config.Config) error {
 	return fmt.Errorf("%s refused the message: %w: %s", exit.Printable(config.OrDocument(peer.Identity)), refused{peer}, advice(peer, c))
 }
 
-// Unread says what answered in the place of an MSL server, which setting bounds what
-// we take of an answer, or that we could not read one.
+// Unread explains why an answer could not be read: it is not MSL, or it is over a limit, and
+// then which setting that is.
 func Unread(err error) error {
 	var limit *msl.LimitError
 	var long *http.MaxBytesError

@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// Store are a key store with all that a set-up command needs.
+// A Store is a key store with everything that set-up commands need.
 type Store interface {
 	keystore.Store
 	keystore.Importer

@@ -50,7 +50,7 @@ func (k *PSK) Derived() bool {
 	return subtle.ConstantTimeCompare(from, k.Wrapping) == 1
 }
 
-// TellDerived says so where nobody asked for it.
+// TellDerived warns that the wrapping key was derived without being asked for.
 const TellDerived = "its wrapping key is derived from the other two; msl-hsm entity add --generate-psk draws one that is not"
 
 // ReadPSK reads a file of keys, and derives the wrapping key where it is missing.

@@ -7,10 +7,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// RegisterAgain reports whether the keys of an entity were sealed by an older
-// version, so that the wrapping key, if it is derived from the others, can be
-// computed in a PKCS #11 token. Nothing can seal them anew but the bytes of the
-// keys, which the server does not have. Who is revoked needs nothing.
+// RegisterAgain reports whether the keys of an entity were sealed by an older version, so
+// that a wrapping key that is derived from the others can be computed in a PKCS #11
+// token. They can be sealed anew only from their bytes, which the server does not have.
+// A revoked entity need not be registered again.
 func RegisterAgain(e state.EntityRecord) bool {
 	if e.PSK == nil || e.Revoked {
 		return false
