@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -142,7 +143,10 @@ func Unread(err error) error {
 	var limit *msl.LimitError
 	var long *http.MaxBytesError
 	var other *mslhttp.NotMessageError
+	var dial *net.OpError
 	switch {
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fmt.Errorf("the server cannot be reached: check that it runs, and the URL: %w", err)
 	case errors.Is(err, msl.ErrDecryptNotSupported):
 		return fmt.Errorf("the keys here cannot complete the key exchange, so nothing was sent: offer another one with --key-exchange: %w", err)
 	case errors.As(err, &other):
