@@ -266,7 +266,7 @@ func publicKeyEntity(e *state.EntityRecord, f *entityFlags) error {
 
 // pskEntity gives an entity a key set, sealed by the key store.
 func pskEntity(c *config.Config, e *state.EntityRecord, f *entityFlags) (err error) {
-	k := keys.NewPSK(e.Identity, f.deriveWrapping)
+	k := entityauth.NewPSKFile(e.Identity, f.deriveWrapping)
 	if f.pskFile != "" {
 		if k, err = keys.ReadPSK(f.pskFile); err != nil {
 			return err
@@ -283,12 +283,12 @@ func pskEntity(c *config.Config, e *state.EntityRecord, f *entityFlags) (err err
 		return err
 	}
 	defer exit.Closing(&err, store)
-	if e.PSK, err = k.Seal(store); err != nil {
+	if e.PSK, err = keys.SealPSK(k, store); err != nil {
 		return err
 	}
 	switch {
 	case f.tpmPSK:
-		return k.WriteWrapped(f.out, f.storageKey)
+		return keys.WriteWrapped(k, f.out, f.storageKey)
 	case f.generatePSK != "":
 		return k.Write(f.generatePSK)
 	}
@@ -319,6 +319,6 @@ func groupMember(c *config.Config, identity, path string) (err error) {
 		return err
 	}
 	defer clear(raw)
-	k := &keys.PSK{Identity: identity, Encryption: raw[:16], MAC: raw[16:]}
+	k := &entityauth.PSKFile{Identity: identity, Encryption: raw[:16], MAC: raw[16:]}
 	return k.Write(path)
 }

@@ -29,13 +29,14 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
 // A hostile is all that somebody knows who means no good to a server: keys of a device,
 // or none.
 type hostile struct {
 	address string
-	keys    *keys.PSK // of device "bad"
+	keys    *entityauth.PSKFile // of device "bad"
 	bombs   map[string][]byte
 }
 
@@ -50,7 +51,7 @@ func encoded(v any) []byte {
 }
 
 // seal makes an object of data and its signature, with keys or without.
-func protectedBy(k *keys.PSK, name string, inside any) jsonObject {
+func protectedBy(k *entityauth.PSKFile, name string, inside any) jsonObject {
 	data := encoded(inside)
 	if k == nil {
 		return jsonObject{name: data, "signature": []byte{}}
@@ -71,7 +72,7 @@ func protectedBy(k *keys.PSK, name string, inside any) jsonObject {
 }
 
 // pskMessage is a whole message, as "bad" or as "nobody".
-func pskMessage(k *keys.PSK, header jsonObject, chunk jsonObject) []byte {
+func pskMessage(k *entityauth.PSKFile, header jsonObject, chunk jsonObject) []byte {
 	h := jsonObject{"messageid": 1, "renewable": false}
 	for name, v := range header {
 		h[name] = v
@@ -172,11 +173,11 @@ func (h *hostile) attacks() map[string]func(context.Context, int) {
 			h.slowly(ctx, append([]byte(`{"x":"`), bytes.Repeat(large, 8)...), "\r\n")
 		},
 		"half a chunk": func(ctx context.Context, n int) {
-			message := pskMessage([]*keys.PSK{nil, h.keys}[n%2], nil, jsonObject{"data": large})
+			message := pskMessage([]*entityauth.PSKFile{nil, h.keys}[n%2], nil, jsonObject{"data": large})
 			h.slowly(ctx, message[:len(message)-10], "\r\n")
 		},
 		"a chunk of escapes": func(ctx context.Context, n int) {
-			head := pskMessage([]*keys.PSK{nil, h.keys}[n%2], nil, nil)
+			head := pskMessage([]*entityauth.PSKFile{nil, h.keys}[n%2], nil, nil)
 			head = head[:bytes.Index(head, []byte("}{"))+1]
 			h.whole(ctx, fmt.Appendf(head, `{"payload":"%s","signature":""}`, escaped[:3<<20]))
 		},
@@ -198,9 +199,9 @@ func (h *hostile) attacks() map[string]func(context.Context, int) {
 	}
 	for algorithm, bomb := range h.bombs {
 		chunk := jsonObject{"compressionalgo": algorithm, "data": bomb}
-		token := protectedBy((&keys.PSK{Identity: "x", Encryption: h.keys.Encryption, MAC: h.keys.MAC}), "tokendata", nil)
+		token := protectedBy((&entityauth.PSKFile{Identity: "x", Encryption: h.keys.Encryption, MAC: h.keys.MAC}), "tokendata", nil)
 		token["tokendata"] = encoded(jsonObject{"name": "t", "encrypted": false, "compressionalgo": algorithm, "servicedata": bomb[:len(bomb)/2]})
-		for who, keys := range map[string]*keys.PSK{"nobody": nil, "a device": h.keys} {
+		for who, keys := range map[string]*entityauth.PSKFile{"nobody": nil, "a device": h.keys} {
 			attacks[algorithm+" of "+who] = func(ctx context.Context, _ int) { h.whole(ctx, pskMessage(keys, nil, chunk)) }
 			attacks[algorithm+" with keys, of "+who] = func(ctx context.Context, _ int) { h.whole(ctx, pskMessage(keys, wantsKeys, chunk)) }
 			attacks[algorithm+" in a token, of "+who] = func(ctx context.Context, _ int) {

@@ -8,11 +8,12 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
 // TestPSKFile asks that what is written is what package json writes, and is read.
 func TestPSKFile(t *testing.T) {
-	for _, k := range []*keys.PSK{
+	for _, k := range []*entityauth.PSKFile{
 		{Identity: `a "camera" of <ours>`, Encryption: make([]byte, 16), MAC: make([]byte, 32), Wrapping: []byte("sixteen bytes of")},
 		{Identity: "group", Encryption: []byte("sixteen bytes of"), MAC: make([]byte, 32)},
 	} {

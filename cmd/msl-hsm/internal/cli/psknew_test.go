@@ -6,6 +6,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
 // withoutWrapping PSKFILE OUT writes the keys as a device has them that derives the
@@ -18,11 +19,11 @@ func withoutWrapping(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func TestNewPSK(t *testing.T) {
-	one, two := keys.NewPSK("a", false), keys.NewPSK("a", false)
+	one, two := entityauth.NewPSKFile("a", false), entityauth.NewPSKFile("a", false)
 	if one.Derived() || string(one.Wrapping) == string(two.Wrapping) || len(one.Wrapping) != 16 {
 		t.Errorf("wrapping keys %x and %x are not drawn", one.Wrapping, two.Wrapping)
 	}
-	if !keys.NewPSK("a", true).Derived() {
+	if !entityauth.NewPSKFile("a", true).Derived() {
 		t.Error("the wrapping key is not derived")
 	}
 }

@@ -3,10 +3,10 @@ package cli
 import (
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
@@ -17,7 +17,7 @@ func oldKeys(ts *testscript.TestScript, _ bool, args []string) {
 	store, err := soft.Open(ts.MkAbs(args[0]), []byte(args[1]))
 	ts.Check(err)
 	defer store.Close()
-	k := keys.NewPSK(args[4], true)
+	k := entityauth.NewPSKFile(args[4], true)
 	ts.Check(k.Write(ts.MkAbs(args[5])))
 	sealed, err := k.Seal(store)
 	ts.Check(err)

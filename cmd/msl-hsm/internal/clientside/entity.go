@@ -129,8 +129,8 @@ func openKeySet(c *config.Client, k *Client, wrapping bool) (err error) {
 	if c.Identity == "" {
 		return exit.Usagef("%s has no identity: give --identity NAME", c.PSK)
 	}
-	if k.own, err = file.Own(k.store, wrapping); err == nil && ladders {
-		k.reveals, err = file.Reveals(k.store)
+	if k.own, err = file.KeySet(k.store, wrapping); err == nil && ladders {
+		k.reveals, err = file.Revealer(k.store)
 	}
 	if err != nil {
 		return fmt.Errorf("pre-shared keys: %w", err)

@@ -69,7 +69,7 @@ func peerPSK(c *config.Client, store keys.Importing) (*entityauth.PSK, error) {
 		return nil, exit.Usagef("the keys in %s are those of %q, not of %q: give --recipient", c.ServerPSK, file.Identity, c.Recipient)
 	}
 	file.Identity = c.Recipient
-	sealed, err := file.Seal(store)
+	sealed, err := keys.SealPSK(file, store)
 	if err != nil {
 		return nil, err
 	}
