@@ -364,3 +364,31 @@ func issuedTo(t *testing.T, o *office) *x509.Certificate {
 	}
 	return o.registered[defaultName(f.id())].Keys[0].Certificate
 }
+
+// uncountable are records of which nobody can tell how many wait.
+type uncountable struct {
+	Records
+	err error
+}
+
+func (u uncountable) Update(ctx context.Context, fn func(Tx) error) error {
+	return u.Records.Update(ctx, func(tx Tx) error { return fn(uncountableTx{tx, u.err}) })
+}
+
+type uncountableTx struct {
+	Tx
+	err error
+}
+
+func (u uncountableTx) Pending() (int, error) { return 0, u.err }
+
+// TestPendingUnread says what is wrong, and not that many devices wait, where their number
+// cannot be read.
+func TestPendingUnread(t *testing.T) {
+	o, f := newOffice(t, Policy{}, nil), newForger(t)
+	o.Authority.ledger.records = uncountable{o.Authority.ledger.records, errors.New("disk")}
+	err := f.enroll(o)
+	if err == nil || errors.Is(err, ErrBusy) {
+		t.Errorf("error %v", err)
+	}
+}

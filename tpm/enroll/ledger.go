@@ -37,11 +37,19 @@ func (l *ledger) put(ctx context.Context, r Record) error {
 // caller holds mu.
 func (l *ledger) putPending(ctx context.Context, r Record) error {
 	return l.records.Update(ctx, func(tx Tx) error {
-		if old, err := tx.Get(r.ID); err == nil && old.State == Pending {
+		old, err := tx.Get(r.ID)
+		switch {
+		case err == nil && old.State == Pending:
 			return tx.Put(r)
+		case err != nil && !errors.Is(err, ErrUnknown):
+			return err
 		}
-		if waiting, err := tx.Pending(); err != nil || waiting >= l.maxPending {
-			return proof.Fail(ErrBusy, "%d devices wait for approval", waiting)
+		waiting, err := tx.Pending()
+		if err == nil && waiting >= l.maxPending {
+			err = proof.Fail(ErrBusy, "%d devices wait for approval", waiting)
+		}
+		if err != nil {
+			return err
 		}
 		return tx.Put(r)
 	})
