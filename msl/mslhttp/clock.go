@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// ErrTimeout ends the context of an exchange that took longer than it may. It is a
-// [context.DeadlineExceeded].
+// ErrTimeout is the cause with which the context of an exchange ends when its time is
+// up. It wraps [context.DeadlineExceeded].
 var ErrTimeout = fmt.Errorf("mslhttp: the exchange took longer than it may: %w", context.DeadlineExceeded)
 
-// maxReserve is as much time as is ever kept for an error message.
+// maxReserve is the most time that is kept for an error message.
 const maxReserve = 3 * time.Second
 
-// reserve is the part of the time for an exchange that is kept for telling the peer
-// that it is over: the error message may cost an operation with a key in a device.
+// reserve returns the part of an exchange's time that is kept for telling the peer
+// that time is up: the error message may need an operation with a key in a device.
 func reserve(d time.Duration) time.Duration { return min(d/4, maxReserve) }
 
-// A clock bounds an exchange: its context ends in time for an error message, and
-// then its connection takes no more reads, and a little later no more writes.
+// A clock bounds an exchange. Its context ends early enough to send an error message;
+// from then on reads from its connection fail, and a little later writes do, too.
 type clock struct {
 	control *http.ResponseController
 	cancel  context.CancelCauseFunc
@@ -34,8 +34,8 @@ type clock struct {
 	stopped bool
 }
 
-// newClock starts a clock, for one exchange of that time: negative is no bound, and
-// then idle alone is one, if it is positive.
+// newClock starts a clock for one exchange that may take total. If total is negative
+// only idle bounds the exchange, and only if it is positive.
 func newClock(ctx context.Context, control *http.ResponseController, total, idle time.Duration) (context.Context, *clock) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := &clock{control: control, cancel: cancel, idle: idle}
@@ -49,7 +49,7 @@ func newClock(ctx context.Context, control *http.ResponseController, total, idle
 	return ctx, c
 }
 
-// roll lets the exchange go on for as long as something moves.
+// roll lets the exchange go on for as long as data moves.
 func (c *clock) roll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,7 +63,7 @@ func (c *clock) roll() {
 	c.timer = time.AfterFunc(c.idle, c.expire)
 }
 
-// moved says that something was read or written.
+// moved records that something was read or written.
 func (c *clock) moved() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,7 +84,7 @@ func (c *clock) expire() {
 	_ = c.control.SetWriteDeadline(time.Now().Add(c.reserve))
 }
 
-// stop leaves the connection to others, and reports whether the time was over.
+// stop releases the connection, and reports whether time was up.
 func (c *clock) stop() (over bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

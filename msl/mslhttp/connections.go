@@ -9,38 +9,39 @@ import (
 	"time"
 )
 
-// Connections bounds how many connections there are, in all and from each source
-// ([SourceOf]). Where there is one too many, the one on which nothing happened for
-// longest is closed in favor of the new one, if that is a second or more. It is kept if
-// a message of an authenticated sender is under way on it, and its application is at
-// work, or something of it was read or written in the last five seconds. If there is
-// none to close, the new one waits, for five seconds at most, and behind others of its
-// source. As many may wait as there may be, half of them of one source; more are closed.
+// Connections bounds the number of connections, in total and from each source
+// ([SourceOf]). When there is one too many, the connection that has been inactive for
+// longest is closed to make room, if it has been inactive for at least a second. A
+// connection is kept if it carries a message of an authenticated sender, and either the
+// application is working on that message or some of it was read or written in the last
+// five seconds. If no connection can be closed, the new one waits for up to five
+// seconds, behind others from its source. At most Max connections may wait, half of
+// them from one source; any more are closed.
 //
-// Connections of trusted proxies are counted only in all, and the exchanges on them by
-// the source that [Handler.Source] tells: one too many of a source gets HTTP 503. On a
-// WebSocket ([WebSocketHandler]) each read and write is something that happens.
+// Connections of trusted proxies count only toward the total. The exchanges on them
+// count by the source that [Handler.Source] returns, and one too many from a source
+// gets HTTP 503. On a WebSocket ([WebSocketHandler]) each read and write is activity.
 type Connections struct {
 	Max       int // zero means 1024, negative no bound
 	PerSource int // zero means a quarter of Max, negative no bound
 	Trusted   TrustedProxies
 
 	mu      sync.Mutex
-	all     list.List // of *boundConn, the one on which something happened last at the end
+	all     list.List // of *boundConn, the most recently active at the end
 	sources sourceCount
-	waiting list.List // of *boundConn, the one that came last at the end
+	waiting list.List // of *boundConn, the newest at the end
 	queues  sourceCount
 	tick    *time.Timer // while some wait
 }
 
 const (
 	defaultConnections = 1024
-	connectionYouth    = time.Second     // for a connection to show what it is for
-	connectionPatience = 5 * time.Second // of one that waits
-	connectionStall    = 5 * time.Second // for a message of a proven sender to go on
+	connectionYouth    = time.Second     // before an inactive connection may be closed
+	connectionPatience = 5 * time.Second // for which a connection may wait
+	connectionStall    = 5 * time.Second // for which a message of a proven sender may stall
 )
 
-// A sourceCount counts by source. What has none is not counted.
+// A sourceCount counts by source. The empty source is not counted.
 type sourceCount map[string]int
 
 func (c *sourceCount) add(source string, n int) {
@@ -55,7 +56,7 @@ func (c *sourceCount) add(source string, n int) {
 	}
 }
 
-// Limits are the bounds as they apply, with the defaults; negative is none.
+// Limits returns the bounds in effect, defaults included; negative means no bound.
 func (c *Connections) Limits() (most, perSource int) {
 	most = orDefault(c.Max, defaultConnections)
 	if most < 0 {
@@ -64,15 +65,15 @@ func (c *Connections) Limits() (most, perSource int) {
 	return most, orDefault(c.PerSource, max(most/4, 1))
 }
 
-// Listen returns a listener whose connections are counted. It belongs below TLS and the
-// PROXY protocol. [Connections.Context] must be the ConnContext of the HTTP server.
+// Listen returns a listener whose connections are counted. Put it below TLS and the
+// PROXY protocol, and use [Connections.Context] as the HTTP server's ConnContext.
 func (c *Connections) Listen(l net.Listener) net.Listener {
 	bound := &boundListener{Listener: l, bounds: c, results: make(chan acceptance), closed: make(chan struct{})}
 	go bound.run()
 	return bound
 }
 
-// Context is for http.Server.ConnContext: a [Handler] tells by it what happens on the
+// Context is for http.Server.ConnContext: it lets a [Handler] report activity on the
 // connection.
 func (c *Connections) Context(ctx context.Context, conn net.Conn) context.Context {
 	for {
@@ -92,7 +93,7 @@ func (c *Connections) Context(ctx context.Context, conn net.Conn) context.Contex
 // A boundKey is the key of the connection in the context of its requests.
 type boundKey struct{}
 
-// A boundListener gives the connections that there is room for.
+// A boundListener accepts the connections that there is room for.
 type boundListener struct {
 	net.Listener
 	bounds  *Connections
@@ -106,7 +107,7 @@ type acceptance struct {
 	err  error
 }
 
-// run takes what arrives, until the listener is closed.
+// run accepts connections until the listener is closed.
 func (l *boundListener) run() {
 	for {
 		raw, err := l.Listener.Accept()
@@ -124,7 +125,8 @@ func (l *boundListener) run() {
 	}
 }
 
-// end has Accept tell that the listener is closed, and closes the connections that wait.
+// end makes Accept report that the listener is closed, and closes the connections that
+// wait.
 func (l *boundListener) end() {
 	l.once.Do(func() { close(l.closed) })
 	l.bounds.dismiss(l)
@@ -150,7 +152,7 @@ func (l *boundListener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends the listening, and closes the connections that wait.
+// Close stops listening, and closes the connections that wait.
 func (l *boundListener) Close() error {
 	l.end()
 	return l.Listener.Close()
@@ -163,20 +165,21 @@ type boundConn struct {
 	listener *boundListener
 	source   string // that it is counted for, or empty
 
-	// The rest belongs to the lock of the bounds.
+	// The lock of bounds guards the rest.
 	place   *list.Element // in one of the lists, until it is closed
-	since   time.Time     // when something happened last
-	proven  int           // messages under way of senders that proved who they are
-	blocked int           // of these, such that wait for a read or a write
+	since   time.Time     // of the last activity
+	proven  int           // messages under way whose senders proved their identity
+	blocked int           // how many of these wait for a read or a write
 }
 
-// keeps reports whether a message is under way that the connection is kept for: also one
-// with a recorded header proves who sent it, so it must go on.
+// keeps reports whether a message under way keeps the connection open. It must make
+// progress, since a replayed header proves a sender just as well.
 func (b *boundConn) keeps() bool {
 	return b.proven > b.blocked || b.proven > 0 && time.Since(b.since) < connectionStall
 }
 
-// arrive counts a connection if there is room for it. Else it waits, or is closed.
+// arrive counts a connection if there is room for it. Otherwise the connection waits,
+// or is closed.
 func (c *Connections) arrive(l *boundListener, raw net.Conn) (conn *boundConn, now bool) {
 	conn = &boundConn{Conn: raw, bounds: c, listener: l, since: time.Now()}
 	address := raw.RemoteAddr().String()
@@ -205,7 +208,7 @@ func (c *Connections) arrive(l *boundListener, raw net.Conn) (conn *boundConn, n
 
 func full(n, most int) bool { return most >= 0 && n >= most }
 
-// admit counts a connection, if there is room for it or can be made.
+// admit counts a connection if there is room for it, or room can be made.
 func (c *Connections) admit(conn *boundConn) bool {
 	most, perSource := c.Limits()
 	if conn.source != "" && full(c.sources[conn.source], perSource) && !c.closeOne(conn.source) {
@@ -220,12 +223,13 @@ func (c *Connections) admit(conn *boundConn) bool {
 	return true
 }
 
-// closeOne closes the connection that can be spared best, of a source or of any.
+// closeOne closes the least active connection from source, or from any if source is
+// empty.
 func (c *Connections) closeOne(source string) bool {
 	for e := c.all.Front(); e != nil; e = e.Next() {
 		conn := e.Value.(*boundConn)
 		if time.Since(conn.since) < connectionYouth {
-			return false // and so are all that follow
+			return false // all that follow are as young
 		}
 		if !conn.keeps() && (source == "" || conn.source == source) {
 			conn.remove()
@@ -236,7 +240,7 @@ func (c *Connections) closeOne(source string) bool {
 	return false
 }
 
-// wait looks after those that wait, until there are none.
+// wait serves waiting connections until there are none.
 func (c *Connections) wait() {
 	if c.tick != nil || c.waiting.Len() == 0 {
 		return
@@ -250,10 +254,10 @@ func (c *Connections) wait() {
 	})
 }
 
-// serveWaiting admits those for which there is room by now, and sends the others away
-// when they have waited for long.
+// serveWaiting admits waiting connections if there is room now, and closes those that
+// have waited too long.
 func (c *Connections) serveWaiting() {
-	without := map[string]bool{} // sources of which one has to wait on
+	without := map[string]bool{} // sources with a connection that must go on waiting
 	for e, next := c.waiting.Front(), (*list.Element)(nil); e != nil; e = next {
 		next = e.Next()
 		conn := e.Value.(*boundConn)
@@ -275,7 +279,7 @@ func (c *Connections) serveWaiting() {
 	}
 }
 
-// dismiss closes those that wait for a listener.
+// dismiss closes the waiting connections of a listener.
 func (c *Connections) dismiss(l *boundListener) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -289,7 +293,7 @@ func (c *Connections) dismiss(l *boundListener) {
 	}
 }
 
-// remove ends the counting. The bounds are locked.
+// remove stops counting the connection. The bounds must be locked.
 func (b *boundConn) remove() {
 	if b.place == nil {
 		return
@@ -308,7 +312,7 @@ func (b *boundConn) Close() error {
 	return b.Conn.Close()
 }
 
-// CloseWrite closes the direction to the peer.
+// CloseWrite closes the sending direction.
 func (b *boundConn) CloseWrite() error {
 	half, ok := b.Conn.(interface{ CloseWrite() error })
 	if !ok {

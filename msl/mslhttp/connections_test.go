@@ -48,7 +48,7 @@ func newBounded(t *testing.T, bounds *Connections, handler http.Handler) *bounde
 	return b
 }
 
-// dial makes a connection, a while after the last one.
+// dial makes a connection, some time after the last one.
 func (b *bounded) dial(from string) net.Conn {
 	b.t.Helper()
 	time.Sleep(2 * connectionYouth)
@@ -67,8 +67,7 @@ func (b *bounded) dialNow(from string) net.Conn {
 	return ours
 }
 
-// isOpen reports whether the other side keeps a connection on which it has nothing to
-// say.
+// isOpen reports whether the other side keeps an inactive connection open.
 func isOpen(c net.Conn) bool {
 	c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	_, err := c.Read(make([]byte, 1))
@@ -126,8 +125,8 @@ func checkConnectionsInAll(t *testing.T) {
 	unbounded.checkOpen("without a bound", true, conns[6:]...)
 }
 
-// Where nobody has had the time to show what he is there for, a new one waits its turn,
-// and not for ever.
+// A new connection waits its turn if the others are too young to be closed, but not
+// forever.
 func TestConnectionsWait(t *testing.T) { synctest.Test(t, checkConnectionsWait) }
 
 func checkConnectionsWait(t *testing.T) {
@@ -161,7 +160,7 @@ func checkConnectionsWait(t *testing.T) {
 	b.checkOpen("those who were there", false, conns[:2]...)
 }
 
-// A message of a sender that proved who he is keeps its connection, until it is over.
+// A message of a sender that proved its identity keeps its connection until it is over.
 func TestConnectionsKeepProven(t *testing.T) { synctest.Test(t, checkConnectionsKeepProven) }
 
 func checkConnectionsKeepProven(t *testing.T) {
@@ -201,7 +200,7 @@ func checkConnectionsKeepProven(t *testing.T) {
 	}
 }
 
-// Behind a proxy that everybody's word is taken from, it is exchanges that are counted.
+// Behind a trusted proxy, exchanges are counted instead of connections.
 func TestExchangesPerSource(t *testing.T) { synctest.Test(t, checkExchangesPerSource) }
 
 func checkExchangesPerSource(t *testing.T) {
@@ -241,7 +240,8 @@ func checkExchangesPerSource(t *testing.T) {
 	}
 }
 
-// The counting is below TLS and the PROXY protocol, and knows its connections there.
+// Counting takes place below TLS and the PROXY protocol, and finds its connections
+// through them.
 func TestConnectionsBelow(t *testing.T) {
 	bounds := &Connections{Trusted: networks("127.0.0.0/8")}
 	a := newAuthority(t)
@@ -285,7 +285,8 @@ func TestConnectionsBelow(t *testing.T) {
 	conn.Close()
 }
 
-// A stranger that is slow with much makes room, and gets HTTP 503.
+// A stranger that slowly sends a large message makes room for others, and gets HTTP
+// 503.
 func TestSlowStrangerMakesRoom(t *testing.T) {
 	server := httptest.NewServer(&Handler{Server: &msl.Server{
 		Local: &entityauth.NoneEntity{Identity: "server"}, Issuer: &msl.Issuer{}, Peers: []msl.EntityScheme{&entityauth.None{}},

@@ -18,7 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// A reported handler keeps what it reports.
+// A reported handler keeps its reports.
 type reported struct {
 	mu  sync.Mutex
 	all []Exchange
@@ -61,8 +61,8 @@ func serve(t *testing.T, h *Handler) string {
 	return s.URL
 }
 
-// TestDeadlineIsTold has an application that is slower than an exchange may be: its
-// context ends, and the peer is told before the time is over.
+// TestDeadlineIsTold has an application that is too slow: its context ends, and the
+// peer is told before time is up.
 func TestDeadlineIsTold(t *testing.T) {
 	for name, handle := range map[string]msl.Handler{
 		"heeds its context": func(ctx context.Context, _ *msl.ResponseWriter, _ *msl.Message) error {
@@ -114,7 +114,7 @@ func TestSlowRequestIsTold(t *testing.T) {
 	}
 }
 
-// A slowBody gives one byte, and no more before the test ends.
+// A slowBody returns one byte, and then nothing until the test ends.
 type slowBody struct {
 	ctx  context.Context
 	gave bool
@@ -129,7 +129,7 @@ func (s *slowBody) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// TestUndeliveredIsNoSuccess has a peer that takes nothing of an answer.
+// TestUndeliveredIsNoSuccess has a peer that does not read the answer.
 func TestUndeliveredIsNoSuccess(t *testing.T) {
 	for name, size := range map[string]int{"short": 100, "long": 64 << 20} {
 		t.Run(name, func(t *testing.T) {
@@ -165,8 +165,8 @@ func TestUndeliveredIsNoSuccess(t *testing.T) {
 	}
 }
 
-// TestIdleForStreams has an answer that takes longer than an exchange may, but in
-// which something moves all the time, and one in which nothing does.
+// TestIdleForStreams has an answer that takes longer than the timeout but keeps moving,
+// and one that stalls.
 func TestIdleForStreams(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -212,7 +212,7 @@ func TestIdleForStreams(t *testing.T) {
 	}
 }
 
-// TestTooLong has a message that is longer than a server takes.
+// TestTooLong has a message that is longer than the server allows.
 func TestTooLong(t *testing.T) {
 	for name, handle := range map[string]msl.Handler{
 		"read": func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {

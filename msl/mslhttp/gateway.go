@@ -18,38 +18,38 @@ import (
 
 // A Gateway passes the data of messages on to an ordinary HTTP service, and sends the
 // body of its response back; both are streams. Its method Handle is a [msl.Handler]. It
-// is safe for many goroutines. Its fields must not change after the first message.
+// is safe for concurrent use. Its fields must not change after the first message.
 //
-// The headers of a request are the gateway's own, so that no client can forge them:
+// The gateway sets all headers of a request itself, so that no client can forge them:
 //
 //	Msl-Entity          identity of the sender
-//	Msl-User            the user, if the message is from one
+//	Msl-User            the user, if the message has one
 //	Msl-Scheme          how the sender proved its identity; absent under a master token
 //	Msl-Encrypted       true or false
 //	Msl-Authenticated   true or false
-//	Msl-Non-Replayable  true if the message is known not to be a copy of another one
+//	Msl-Non-Replayable  true if the message is known not to be a replay
 //	Msl-Message-Id      the number of the message, in decimal
 //
 // Names in them are encoded by [EncodeName]. Make sure that only the gateway can reach
-// the service, which believes these headers.
+// the service, since the service trusts these headers.
 //
-// If the service was not reached, or answered 5xx or 429, the peer gets
-// [msl.ErrInternalException], which asks it to try again. For any other status that is
-// not 2xx it gets [msl.ErrMSLCommsFailure], and so it does if the service had the
-// request and its response did not come or broke off: the service may have acted on
+// If the service cannot be reached, or answers 5xx or 429, the peer gets
+// [msl.ErrInternalException], which asks it to try again. For any other status except
+// 2xx it gets [msl.ErrMSLCommsFailure]. It gets that, too, if the service received the
+// request but its response did not come or broke off: the service may have acted on
 // the message, and would act on it again.
 type Gateway struct {
 	URL    string // of the service
 	Method string // empty means POST
 
 	// Timeout is how long the service may take from the end of a request to the
-	// beginning of its response; zero means 30 seconds, negative no bound. It is not
-	// used with a Client of your own.
+	// beginning of its response; zero means 30 seconds, negative no bound. It is
+	// ignored if Client is set.
 	Timeout time.Duration
 
-	// Client reaches the service; nil means one that keeps up to 64 connections open.
-	// A redirect is never followed, since it would take the sender's name to another
-	// service: the peer gets an error instead.
+	// Client sends requests to the service; nil means one that keeps up to 64
+	// connections open. Redirects are never followed, since that would disclose the
+	// sender's name to another service: the peer gets an error instead.
 	Client *http.Client
 
 	once   sync.Once
@@ -61,8 +61,9 @@ const (
 	serviceConnections    = 64 // kept open
 )
 
-// Handle makes a new request of the message, and answers with the body of the
-// response. The error is an [*msl.Error], or says why the message could not be read.
+// Handle sends the message to the service in a new request, and answers with the body
+// of the response. The error is an [*msl.Error], or says why the message could not be
+// read.
 func (g *Gateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	g.once.Do(g.connect)
 	body := &messageBody{r: m.Body}
@@ -98,7 +99,7 @@ func (g *Gateway) method() string {
 	return g.Method
 }
 
-// connect makes the client that is used.
+// connect makes the client for the service.
 func (g *Gateway) connect() {
 	client := http.Client{}
 	if g.Client != nil {
@@ -113,27 +114,26 @@ func (g *Gateway) connect() {
 	g.client = &client
 }
 
-// noteSent returns a context that notes whether the request with it reached the
-// service.
+// noteSent returns a context that records whether its request was sent to the service.
 func noteSent(ctx context.Context) (context.Context, *atomic.Bool) {
 	sent := new(atomic.Bool)
 	trace := &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}
 	return httptrace.WithClientTrace(ctx, trace), sent
 }
 
-// mayHaveActed is the error for a service that had the message and gave no complete
-// response. The peer is not asked to try again, since the service would have the
+// mayHaveActed is the error for a service that got the message and gave no complete
+// response. The peer is not asked to try again, since the service would then get the
 // message twice.
 func mayHaveActed(err error) error {
 	var own *msl.Error
 	if errors.As(err, &own) || errors.Is(err, msl.ErrTruncated) {
-		return err // of the message, or of our answer
+		return err // about the message, or the answer to it
 	}
 	return msl.Failure(msl.ErrMSLCommsFailure, "upstream, which may have acted", err)
 }
 
-// refusal is the error for a service that did not do what the message asks for. Its
-// own failures may pass, and what it refuses may not.
+// refusal is the error for a service that did not do what the message asks for. A
+// failure of the service may be temporary; a refusal is not.
 func refusal(status int) error {
 	err := fmt.Errorf("upstream answered HTTP %d %s", status, http.StatusText(status))
 	if status >= 500 || status == http.StatusTooManyRequests {
@@ -142,7 +142,7 @@ func refusal(status int) error {
 	return msl.Failure(msl.ErrMSLCommsFailure, "upstream", err)
 }
 
-// senderHeader says who sent the message.
+// senderHeader returns headers that say who sent the message.
 func senderHeader(m *msl.Message) http.Header {
 	h := http.Header{}
 	h.Set("Content-Type", "application/octet-stream")
@@ -161,10 +161,10 @@ func senderHeader(m *msl.Message) http.Header {
 	return h
 }
 
-// EncodeName writes the name of an entity or a user for the value of an HTTP header:
+// EncodeName encodes the name of an entity or a user as the value of an HTTP header:
 // everything except visible ASCII is percent-encoded, and so is the percent sign. No
-// two names have the same encoding, and no name can end the header. PathUnescape of
-// package net/url decodes it.
+// two names have the same encoding, and no name can end the header. To decode it, use
+// PathUnescape of package net/url.
 func EncodeName(name string) string {
 	var b strings.Builder
 	for _, c := range []byte(name) {

@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A brokenBody gives some data, and then an error.
+// A brokenBody returns some data, and then an error.
 type brokenBody struct {
 	io.Reader
 	err error
@@ -28,7 +28,7 @@ func (b *brokenBody) Read(p []byte) (int, error) {
 }
 
 // TestGatewayAborts has a message that breaks off, and one whose time is up: the
-// service sees that its request did, too.
+// service sees that its request breaks off, too.
 func TestGatewayAborts(t *testing.T) {
 	for name, body := range map[string]func(context.Context) io.Reader{
 		"too long": func(context.Context) io.Reader {
@@ -65,7 +65,7 @@ func TestGatewayAborts(t *testing.T) {
 	}
 }
 
-// A silence gives nothing before its context ends.
+// A silence returns nothing until its context ends.
 type silence struct{ ctx context.Context }
 
 func (s *silence) Read([]byte) (int, error) {

@@ -6,10 +6,10 @@ import (
 	"sync"
 )
 
-// A messageBody is the data of a message on its way to the service. It remembers
-// what went wrong with the message, and ends when the gateway is done with it: an
-// HTTP client may go on reading after the response, but a message must not be read
-// after its handler returned.
+// A messageBody is the data of a message on its way to the service. It remembers why
+// the message could not be read, and ends when the gateway is done with it: an HTTP
+// client may go on reading after the response, but a message must not be read after
+// its handler has returned.
 type messageBody struct {
 	mu     sync.Mutex
 	r      io.Reader
@@ -38,7 +38,7 @@ func (b *messageBody) Close() error {
 	return nil
 }
 
-// failure is why the message could not be read to its end, or nil.
+// failure returns why the message could not be read to its end, or nil.
 func (b *messageBody) failure() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -59,8 +59,8 @@ func (f carrier) RoundTrip(ctx context.Context, write func(io.Writer) error) (io
 	return f(ctx, write)
 }
 
-// TestGatewayTellsWhatMayHaveHappened: only a service that did not get the message, or says so itself, has it sent
-// again.
+// TestGatewayTellsWhatMayHaveHappened checks that a message is repeated only if the
+// service did not get it, or asks for that itself.
 func TestGatewayTellsWhatMayHaveHappened(t *testing.T) {
 	for name, c := range map[string]struct {
 		serve func(http.ResponseWriter, *http.Request)

@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// TestGatewayHeaders looks at what the service learns of a sender.
+// TestGatewayHeaders checks what the service learns about a sender.
 func TestGatewayHeaders(t *testing.T) {
 	for name, c := range map[string]struct {
 		message msl.Message

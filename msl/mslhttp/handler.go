@@ -19,28 +19,28 @@ type Handler struct {
 	// longer one gets HTTP 413.
 	MaxBody int64
 
-	// Timeout is for one exchange, from its first byte to the last of the answer;
-	// zero means one minute, negative no bound. A quarter of it, and at most three
-	// seconds, is kept for telling the peer: before that the context of Handle ends,
-	// with the cause [ErrTimeout], and the peer gets [msl.ErrInternalException],
-	// which asks it to try again later.
+	// Timeout bounds one exchange, from its first byte to the last of the answer;
+	// zero means one minute, negative no bound. A quarter of it, but at most three
+	// seconds, is reserved for telling the peer: when the rest is used up, the context
+	// of Handle ends with the cause [ErrTimeout], and the peer gets
+	// [msl.ErrInternalException], which asks it to try again later.
 	Timeout time.Duration
 
-	// Idle lets an exchange go on for longer than Timeout: from when a part of an
-	// answer is sent before its end, by [msl.ResponseWriter.Flush] or because it is
-	// long, the exchange ends when nothing was read or written for that time. Where
-	// Timeout is no bound, Idle is one from the beginning. Zero means no such bound,
-	// and that Timeout is for streams, too.
+	// Idle lets an exchange go on for longer than Timeout. Once part of an answer is
+	// sent before its end, by [msl.ResponseWriter.Flush] or because it is long, the
+	// exchange ends only when nothing was read or written for that time. If Timeout is
+	// negative, Idle applies from the beginning. Zero means no such bound: then Timeout
+	// applies to streams, too.
 	Idle time.Duration
 
 	Log *slog.Logger // of failures to answer; nil means none
 
-	// Source names where a request comes from, to bound what one source may
-	// ask for. Nil means [SourceOf] the address of the peer.
+	// Source returns where a request comes from, to bound what one source may
+	// ask for. Nil means [SourceOf] of the peer's address.
 	Source func(*http.Request) string
 
-	// Report is told of each exchange that the application saw, when it is over. Nil
-	// tells nobody. It must not block.
+	// Report, if not nil, is called at the end of each exchange that the application
+	// saw. It must not block.
 	Report func(context.Context, Exchange)
 }
 
@@ -51,7 +51,7 @@ type Exchange struct {
 	User      string
 	MessageID int64
 	Took      time.Duration // until the network had taken the last byte of the answer
-	// Err is nil if the whole answer was taken by the network. Else it is why the
+	// Err is nil if the network took the whole answer. Otherwise it is why the
 	// application gave none, or why it could not be sent.
 	Err error
 }
@@ -62,7 +62,7 @@ const (
 	retryAfter     = "1" // seconds
 )
 
-// ServeHTTP reads a message of the request body and answers it.
+// ServeHTTP reads a message from the request body and answers it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s := h.open(w, r)
 	defer s.end()
@@ -91,16 +91,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.drain()
 	case !s.begun:
 		h.unavailable(w, r, err)
-	default: // cut the answer off, so that the peer does not take it for whole
+	default: // cut the answer off, so that the peer knows that it is not complete
 		h.log(r, "no complete answer", err)
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// errTooMany says that a source has too many exchanges under way.
+// errTooMany means that a source has too many exchanges under way.
 var errTooMany = errors.New("mslhttp: too many exchanges of one source at a time")
 
-// A call is what the application was asked, and how it answered.
+// A call is a message passed to the application, and how the application answered.
 type call struct {
 	handle   msl.Handler
 	start    time.Time
@@ -130,8 +130,8 @@ func (h *Handler) tell(r *http.Request, c *call, sent error) {
 	})
 }
 
-// tooLong says that a request is longer than it may be. What was held back of an
-// answer is about the part that was read, and goes nowhere.
+// tooLong tells the peer that its request is too long. Any part of an answer that was
+// held back is dropped, since it answers only the part that was read.
 func (h *Handler) tooLong(s *stream, r *http.Request) {
 	h.log(r, "message too long", s.long)
 	s.w.Header().Set("Connection", "close")
@@ -139,7 +139,7 @@ func (h *Handler) tooLong(s *stream, r *http.Request) {
 	s.linger()
 }
 
-// unavailable says that there is no MSL answer, without a body.
+// unavailable sends a status without a body if there is no MSL answer.
 func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusServiceUnavailable
 	var peer *msl.PeerError
@@ -148,7 +148,7 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error)
 		status = http.StatusNoContent
 	case errors.Is(err, msl.ErrTruncated):
 		status = http.StatusBadRequest
-	case errors.Is(err, msl.ErrAnswerLost): // to come again would have the message acted on again
+	case errors.Is(err, msl.ErrAnswerLost): // a retry would have the message acted on again
 		status = http.StatusInternalServerError
 	default:
 		w.Header().Set("Retry-After", retryAfter)
@@ -166,7 +166,8 @@ func (h *Handler) log(r *http.Request, what string, err error) {
 
 func (h *Handler) source(r *http.Request) string { return source(h.Source, r) }
 
-// source is where a request comes from, as told, or else by the address of the peer.
+// source returns where a request comes from: by told if that is not nil, else by the
+// peer's address.
 func source(told func(*http.Request) string, r *http.Request) string {
 	if told != nil {
 		return told(r)

@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// A broken scheme is one whose key is out of reach.
+// A broken scheme has a key that cannot be reached.
 type broken struct{ msl.LocalEntity }
 
 func (broken) Credentials(context.Context) (msl.Credentials, error) {
@@ -67,7 +67,7 @@ func TestHandlerBound(t *testing.T) {
 	}
 }
 
-// TestHandlerTooLong cuts off a body that is longer than it may be.
+// TestHandlerTooLong cuts off a body that is too long.
 func TestHandlerTooLong(t *testing.T) {
 	server := &msl.Server{Local: &entityauth.NoneEntity{Identity: "server"}, Issuer: &msl.Issuer{}}
 	defer server.Close()
@@ -75,7 +75,7 @@ func TestHandlerTooLong(t *testing.T) {
 	defer s.Close()
 	response, err := http.Post(s.URL, "", io.MultiReader(strings.NewReader(`{"headerdata":"`), bytes.NewReader(bytes.Repeat([]byte("A"), 1<<20))))
 	if err != nil {
-		return // the server closed the connection while we sent
+		return // the server closed the connection during the request
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
@@ -87,7 +87,7 @@ func TestHandlerTooLong(t *testing.T) {
 	}
 }
 
-// A lostKey scheme has a key that is gone from one moment on.
+// A lostKey scheme has a key that is lost at some moment.
 type lostKey struct {
 	msl.LocalEntity
 	gone *bool
@@ -111,7 +111,7 @@ func (p lostProtector) Sign(data []byte) ([]byte, error) {
 	return p.Protector.Sign(data)
 }
 
-// Where the application ran and there is no answer, nothing asks for another try.
+// If the application ran and there is no answer, the status does not ask for a retry.
 func TestLostAnswerStatus(t *testing.T) {
 	none, anyone := &entityauth.NoneEntity{Identity: "server"}, []msl.EntityScheme{&entityauth.None{Anyone: true}}
 	for _, test := range []struct {

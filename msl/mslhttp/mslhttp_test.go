@@ -83,8 +83,8 @@ func TestTransportFailures(t *testing.T) {
 	}
 }
 
-// TestTransportReuse closes an answer whose HTTP response has its end still to
-// come: it is waited for, a little, so that the connection can be used again.
+// TestTransportReuse closes an answer before the end of its HTTP response: Close waits
+// a little for it, so that the connection can be used again.
 func TestTransportReuse(t *testing.T) {
 	for delay, connections := range map[time.Duration]int{endPatience / 2: 1, 2 * endPatience: 3} {
 		synctest.Test(t, func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestTransportReuse(t *testing.T) {
 	}
 }
 
-// A pipeListener gives a server what it is sent.
+// A pipeListener accepts the connections that are sent to it.
 type pipeListener chan net.Conn
 
 func (l pipeListener) Accept() (net.Conn, error) {

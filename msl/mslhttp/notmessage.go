@@ -5,19 +5,19 @@ import (
 	"mime"
 )
 
-// A NotMessageError is an HTTP response of status 200 that is no MSL message, but a
-// web page: what answered is no MSL server.
+// A NotMessageError is an HTTP response with status 200 that is a web page, not an MSL
+// message: the server is not an MSL server.
 type NotMessageError struct {
 	Found string // "HTML"
 }
 
-// Error tells what was found, and what to do about it.
+// Error says what was found, and what to do about it.
 func (e *NotMessageError) Error() string {
 	return "mslhttp: the server answered " + e.Found + ", not MSL: check the URL"
 }
 
-// A message is the body of a response. It may be of any media type but HTML: the
-// reference stack names none, or a wrong one.
+// A message is the body of a response. It may have any media type except HTML: the
+// reference stack sends none, or a wrong one.
 type message struct {
 	io.ReadCloser
 	mediaType string

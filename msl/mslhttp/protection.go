@@ -14,11 +14,12 @@ type Protection struct {
 	NonReplayable bool
 }
 
-// Demand returns a handler that passes on to next only messages with that protection
-// which can also be answered. The sender of any other message gets an error that tells
-// it to come back with a key exchange: [msl.ErrResponseRequiresEncryption],
-// [msl.ErrResponseRequiresIntegrityProtection], [msl.ErrIncompleteNonReplayableMessage]
-// or that of [msl.ResponseWriter.Answerable].
+// Demand returns a handler that passes a message on to next only if it has that
+// protection and can be answered. The sender of any other message gets an error that
+// tells it to repeat the message with a key exchange:
+// [msl.ErrResponseRequiresEncryption], [msl.ErrResponseRequiresIntegrityProtection],
+// [msl.ErrIncompleteNonReplayableMessage] or the one that
+// [msl.ResponseWriter.Answerable] returns.
 func (p Protection) Demand(next msl.Handler) msl.Handler {
 	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		switch {
@@ -30,7 +31,7 @@ func (p Protection) Demand(next msl.Handler) msl.Handler {
 			return msl.ErrIncompleteNonReplayableMessage
 		}
 		if err := w.Answerable(); err != nil {
-			return err // and the message comes again, with a key exchange
+			return err // the sender repeats the message, with a key exchange
 		}
 		return next(ctx, w, m)
 	}

@@ -40,10 +40,10 @@ func TestProtection(t *testing.T) {
 	}
 }
 
-// judged is what a handler says of a message without protection.
+// judged returns what a handler says about a message without protection.
 func judged(t *testing.T, handle msl.Handler) error {
 	said := errors.New("not called")
-	_ = tell(t, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error { // said has more than the device hears
+	_ = tell(t, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error { // said has more than the device is told
 		said = handle(ctx, w, m)
 		return said
 	})

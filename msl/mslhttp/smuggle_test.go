@@ -23,8 +23,8 @@ import (
 
 const unit = 100 * time.Millisecond
 
-// noneMessage is a message of an entity that proves nothing: its header, which is
-// headerdata or errordata.
+// noneMessage returns the header of a message of an entity that proves nothing. member
+// is headerdata or errordata.
 func noneMessage(member, inside string) string {
 	return fmt.Sprintf(`{"entityauthdata":{"scheme":"NONE","authdata":{"identity":"device"}},%q:%q,"signature":""}`,
 		member, base64.StdEncoding.EncodeToString([]byte(inside)))
@@ -40,7 +40,7 @@ const (
 	firstInside  = `{"sequencenumber":1,"messageid":1,"data":"aGVsbG8="}`
 )
 
-// noneServer answers whoever says who he is.
+// noneServer answers any entity that names itself, without proof.
 func noneServer(t *testing.T) *msl.Server {
 	t.Helper()
 	s := &msl.Server{Name: "server", Local: &entityauth.NoneEntity{Identity: "server"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Issuer: &msl.Issuer{}, State: &msl.MemoryState{}}
@@ -48,7 +48,7 @@ func noneServer(t *testing.T) *msl.Server {
 	return s
 }
 
-// recovers is what some put around their handlers.
+// recovers wraps a handler as some middleware does.
 func recovers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { _ = recover() }()
@@ -56,14 +56,14 @@ func recovers(next http.Handler) http.Handler {
 	})
 }
 
-// A wrapped writer is what others put around that of net/http.
+// A wrapped writer wraps that of net/http as other middleware does.
 type wrapped struct{ http.ResponseWriter }
 
 func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// TestNothingSmuggled leaves the body of a request unread in each way that there is,
-// and sends the rest of it in the form of a request, which must never be served (RFC
-// 9112, sections 9.3 and 9.6).
+// TestNothingSmuggled leaves the body of a request unread in every possible way, and
+// sends the rest of it in the form of a request, which must never be served (RFC 9112,
+// sections 9.3 and 9.6).
 func TestNothingSmuggled(t *testing.T) {
 	message := noneMessage("headerdata", headerInside) + noneChunk(lastInside)
 	half := noneMessage("headerdata", headerInside) + noneChunk(firstInside)
@@ -127,8 +127,8 @@ func TestNothingSmuggled(t *testing.T) {
 	all.Wait()
 }
 
-// smuggle sends a part of a body, and more of it when the answer has come or the time
-// for the exchange is over. It returns how many requests the server saw in that.
+// smuggle sends part of a body, and more of it when the answer has come or the time
+// for the exchange is over. It returns how many requests the server saw in it.
 func smuggle(t *testing.T, h http.Handler, wrap func(http.Handler) http.Handler, method, body, proto string) int64 {
 	t.Helper()
 	if wrap != nil {
@@ -169,7 +169,8 @@ func smuggle(t *testing.T, h http.Handler, wrap func(http.Handler) http.Handler,
 	return smuggled.Load()
 }
 
-// TestConnectionReused shows that one whose body was read serves the next request.
+// TestConnectionReused shows that a connection serves the next request if the body of
+// the last one was read.
 func TestConnectionReused(t *testing.T) {
 	h := &Handler{Server: noneServer(t), Handle: func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		_, err := io.Copy(w, m.Body)

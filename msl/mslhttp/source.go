@@ -11,9 +11,9 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// SourceOf is the source of what comes from an address, with or without a port: an
-// IPv4 address, or the first half of an IPv6 address, of which one network has as many
-// as it likes (RFC 6177).
+// SourceOf returns the source that an address, with or without a port, belongs to: an
+// IPv4 address, or the first half of an IPv6 address, since one network can use any
+// number of those (RFC 6177).
 func SourceOf(address string) string {
 	if ip, ok := parseAddress(address); ok {
 		return sourceOf(ip)
@@ -29,8 +29,8 @@ func sourceOf(ip netip.Addr) string {
 	return network.String()
 }
 
-// parseAddress reads an address with or without a port, an IPv6 address also in
-// brackets, without its zone.
+// parseAddress reads an address with or without a port. An IPv6 address may be in
+// brackets, and loses its zone.
 func parseAddress(text string) (netip.Addr, bool) {
 	if both, err := netip.ParseAddrPort(text); err == nil {
 		return both.Addr().Unmap().WithZone(""), true
@@ -42,21 +42,21 @@ func parseAddress(text string) (netip.Addr, bool) {
 	return ip.Unmap().WithZone(""), err == nil
 }
 
-// TrustedProxies are the networks of proxies and load balancers whose word is taken
-// for where a connection or a request comes from. Each of them must set the header, or
-// begin the connection with the PROXY protocol, by itself: else its clients say where
-// they come from.
+// TrustedProxies are the networks of proxies and load balancers that are trusted to say
+// where a connection or a request comes from. Each of them must set the header, or
+// begin the connection with the PROXY protocol, by itself: otherwise its clients can
+// claim any source.
 type TrustedProxies []netip.Prefix
 
 func (t TrustedProxies) trusts(ip netip.Addr) bool {
 	return slices.ContainsFunc(t, func(network netip.Prefix) bool { return network.Contains(ip) })
 }
 
-// Source names where a request comes from, for [Handler.Source]: [SourceOf] the last
-// address that is not of a trusted proxy, among those of X-Forwarded-For or Forwarded
-// (RFC 7239) and of the connection itself. What a proxy does not tell comes from the
-// proxy, and so does a request whose two headers tell different things: a proxy that
-// sets one of them passes the other on as a client wrote it.
+// Source returns where a request comes from, for [Handler.Source]. That is [SourceOf]
+// of the last address that does not belong to a trusted proxy, among those in
+// X-Forwarded-For or Forwarded (RFC 7239) and that of the connection itself. If a proxy
+// gives no address, the source is the proxy. It is also the proxy if the two headers
+// disagree: a proxy that sets one of them passes the other on as a client wrote it.
 func (t TrustedProxies) Source(r *http.Request) string {
 	last, ok := parseAddress(r.RemoteAddr)
 	if !ok || !t.trusts(last) {
@@ -74,11 +74,11 @@ func (t TrustedProxies) Source(r *http.Request) string {
 	return told
 }
 
-// walk goes back from the last proxy, through those that are trusted.
+// walk goes back from the last proxy through the trusted ones.
 func (t TrustedProxies) walk(last netip.Addr, path []string) string {
 	for _, hop := range slices.Backward(path) {
 		ip, ok := parseAddress(hop)
-		if !ok { // it may be "unknown" or a name that the proxy made up
+		if !ok { // it may be "unknown", or a name of the proxy's own choice
 			break
 		}
 		if last = ip; !t.trusts(ip) {
@@ -88,7 +88,7 @@ func (t TrustedProxies) walk(last netip.Addr, path []string) string {
 	return sourceOf(last)
 }
 
-// commaList is the elements of a header that may come in several lines.
+// commaList returns the elements of a header that may have several lines.
 func commaList(lines []string) (all []string) {
 	for _, line := range lines {
 		for element := range strings.SplitSeq(line, ",") {
@@ -98,8 +98,8 @@ func commaList(lines []string) (all []string) {
 	return all
 }
 
-// forwardedFor is the parameters "for" of a Forwarded header, empty where an element
-// has none (RFC 7239 section 4). A header that cannot be read tells nothing.
+// forwardedFor returns the "for" parameters of a Forwarded header, empty for an element
+// without one (RFC 7239 section 4), or nil if the header cannot be parsed.
 func forwardedFor(lines []string) (all []string) {
 	rest := strings.Join(lines, ",")
 	for element := ""; ; {
@@ -120,8 +120,8 @@ func forwardedFor(lines []string) (all []string) {
 	}
 }
 
-// forwardedPair reads name=value, where the value may be quoted. What comes after it
-// begins with ; or , or is nothing. The pair may be empty.
+// forwardedPair reads name=value, where the value may be quoted. The text after it is
+// empty or begins with ; or a comma. The pair may be empty.
 func forwardedPair(text string) (name, value, after string, ok bool) {
 	text = strings.TrimLeft(text, " \t")
 	end := strings.IndexAny(text, "=;,")
@@ -158,12 +158,12 @@ func quoted(text string) (value, after string, ok bool) {
 	return "", "", false
 }
 
-// proxyPatience is how long a proxy may take to say whom it connects.
+// proxyPatience is how long a proxy may take to send its PROXY header.
 const proxyPatience = 5 * time.Second
 
 // Listen returns a listener whose connections have the address that a trusted proxy
-// tells by the PROXY protocol, version 1 or 2. A trusted proxy must speak it; others
-// cannot: they are who they are, and what they send is no header.
+// gives by the PROXY protocol, version 1 or 2. A trusted proxy must speak it. Other
+// peers keep their own address, and what they send is never read as a PROXY header.
 func (t TrustedProxies) Listen(l net.Listener) net.Listener {
 	return proxiedListener{&proxyproto.Listener{
 		Listener: l, ReadHeaderTimeout: proxyPatience,
@@ -178,7 +178,7 @@ func (t TrustedProxies) Listen(l net.Listener) net.Listener {
 
 type proxiedListener struct{ net.Listener }
 
-// Accept returns a connection that can be closed in one direction.
+// Accept returns a connection whose sending direction can be closed separately.
 func (l proxiedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if proxied, ok := c.(*proxyproto.Conn); ok {
@@ -189,7 +189,7 @@ func (l proxiedListener) Accept() (net.Conn, error) {
 
 type proxiedConn struct{ *proxyproto.Conn }
 
-// CloseWrite closes the direction to the peer.
+// CloseWrite closes the sending direction.
 func (c proxiedConn) CloseWrite() error {
 	half, ok := c.Raw().(interface{ CloseWrite() error })
 	if !ok {

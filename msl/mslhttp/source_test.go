@@ -28,7 +28,7 @@ func TestSource(t *testing.T) {
 	const proxy, peer = "10.1.2.3:40000", "198.51.100.1:40000"
 	for _, test := range []struct{ remote, listed, forwarded, want string }{
 		{peer, "", "", "198.51.100.1"},
-		{peer, "203.0.113.9", "for=203.0.113.9", "198.51.100.1"}, // nobody's word
+		{peer, "203.0.113.9", "for=203.0.113.9", "198.51.100.1"}, // not a trusted proxy
 		{proxy, "", "", "10.1.2.3"},
 		{proxy, "203.0.113.9", "", "203.0.113.9"},
 		{proxy, "1.1.1.1, 203.0.113.9", "", "203.0.113.9"}, // the client wrote the first
@@ -75,8 +75,8 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// FuzzForwarded has no header that panics, and none that a proxy's own last word does
-// not decide.
+// FuzzForwarded checks that no header causes a panic, and that the element which the
+// proxy adds last decides.
 func FuzzForwarded(f *testing.F) {
 	for _, seed := range []string{`for=1.2.3.4`, `for="[2001:db8::1]:47";by=x`, `for="a\"b,c";;,`, `=`, `for`, ` , `} {
 		f.Add(seed)
@@ -90,8 +90,8 @@ func FuzzForwarded(f *testing.F) {
 	})
 }
 
-// TestPROXY has connections of a proxy that says whom it connects, and of one that
-// must not.
+// TestPROXY has connections of a proxy that is trusted to name its clients, and of one
+// that is not.
 func TestPROXY(t *testing.T) {
 	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x09\xc6\x33\x64\x01\x10\x00\x00\x50"
 	for _, test := range []struct {

@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	holdSize   = 16 << 10               // bytes of an answer that is sent with its length
-	lastWait   = 500 * time.Millisecond // for a request of which nobody wants to see more
-	lingerWait = 2 * time.Second        // for a peer that still sends to see its answer
+	holdSize   = 16 << 10               // up to this many bytes an answer is sent with its length
+	lastWait   = 500 * time.Millisecond // for the rest of a request that nobody needs
+	lingerWait = 2 * time.Second        // for a peer that is still sending to see its answer
 )
 
-// A stream is the two directions of one exchange, as the server sees them.
+// A stream is both directions of one exchange, on the server.
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -25,7 +25,7 @@ type stream struct {
 	body    io.Reader
 	ctx     context.Context
 	clock   *clock
-	// exchange is what the bounds of connections know of it, or nil.
+	// exchange is its record for the bounds of connections, or nil.
 	exchange *underWay
 	writing  atomic.Int32 // writes under way
 
@@ -36,13 +36,13 @@ type stream struct {
 	duplex bool        // the client reads while it sends
 }
 
-// HalfDuplex reports whether the client may not read before it has sent its whole
-// request, as most of HTTP/1.1 do: its answer waits until then.
+// HalfDuplex reports whether the client may send its whole request before it reads, as
+// most HTTP/1.1 clients do: its answer waits until then.
 func (s *stream) HalfDuplex() bool { return !s.duplex }
 
-// open makes both directions go on together: an error may be answered while the
-// request is still being sent, and a client that reads meanwhile gets all of an
-// answer so.
+// open lets both directions run at the same time: an error may be answered while the
+// request is still being sent, and a client that reads meanwhile can get a whole
+// answer that way.
 func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
 	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, duplex: FullDuplex(r)}
 	s.ended.Store(r.Body == http.NoBody)
@@ -88,7 +88,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// writes says that a write begins, and, by what it returns, that it has ended.
+// writes records the start of a write. Call the function that it returns at the end.
 func (s *stream) writes() (ended func()) {
 	moved := s.exchange.moves()
 	s.writing.Add(1)
@@ -98,12 +98,12 @@ func (s *stream) writes() (ended func()) {
 	}
 }
 
-// Proven tells the bounds of connections that the sender proved who he is.
+// Proven tells the bounds of connections that the sender proved its identity.
 func (s *stream) Proven() { s.exchange.prove() }
 
 // Interrupt ends the read or write that is under way, for a message that must make room
-// for others. A request that was read to its end is left alone: net/http reads on by then,
-// and takes a deadline for the end of the peer.
+// for others. Reads of a request that was read to its end are not interrupted: net/http
+// itself reads on by then, and would take a deadline to mean that the peer is gone.
 func (s *stream) Interrupt() {
 	if !s.ended.Load() {
 		_ = s.control.SetReadDeadline(time.Unix(1, 0))
@@ -113,7 +113,7 @@ func (s *stream) Interrupt() {
 	}
 }
 
-// release sends what is held back.
+// release sends the part of the answer that is held back.
 func (s *stream) release() error {
 	if !s.begun {
 		s.begun = true
@@ -129,7 +129,7 @@ func (s *stream) release() error {
 	return err
 }
 
-// Flush sends what the server holds back.
+// Flush sends everything that is held back.
 func (s *stream) Flush() error {
 	s.clock.roll()
 	defer s.writes()()
@@ -159,16 +159,16 @@ func (s *stream) finish() error {
 	return nil
 }
 
-// drain reads what is left of the request, within its bounds. Closing the
-// connection while the client still sends would take the answer from it; one that
+// drain reads the rest of the request, within its bounds. If the connection were closed
+// while the client is still sending, the client could lose the answer. A client that
 // has the answer and wants no more closes the connection itself.
 func (s *stream) drain() {
 	if !s.ended.Load() {
-		_, _ = io.Copy(io.Discard, s) // what is wrong with it matters to nobody
+		_, _ = io.Copy(io.Discard, s) // an error does not matter any more
 	}
 }
 
-// linger is drain for a request that goes on beyond its bound.
+// linger is drain for a request that exceeds its bound.
 func (s *stream) linger() {
 	if s.control.Flush() == nil {
 		_ = s.control.SetReadDeadline(time.Now().Add(lingerWait))
@@ -176,20 +176,20 @@ func (s *stream) linger() {
 	}
 }
 
-// end is the last thing that is done, whatever came before. A connection on which
-// there may be more of a request ends with it: the next bytes are not the next
-// request (RFC 9112, sections 9.3 and 9.6).
+// end finishes every exchange. It closes the connection if there may be more of the
+// request on it, since the next bytes are then not the next request (RFC 9112, sections
+// 9.3 and 9.6).
 func (s *stream) end() {
 	if over := s.clock.stop(); s.ended.Load() && !over {
 		return
 	}
 	endConnection(s.w)
-	_ = s.control.SetReadDeadline(time.Now().Add(lastWait)) // net/http reads a little of what is left
+	_ = s.control.SetReadDeadline(time.Now().Add(lastWait)) // net/http reads a little of the rest
 }
 
-// endConnection has net/http close the connection after its answer, also where the
-// start of that is on its way: it does so when a bound of [http.MaxBytesReader] is
-// exceeded. The writer must be that of net/http itself.
+// endConnection makes net/http close the connection after its answer, even if part of
+// the answer has been sent: net/http does so when a bound of [http.MaxBytesReader] is
+// exceeded. That works only with net/http's own writer.
 func endConnection(w http.ResponseWriter) {
 	for {
 		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })

@@ -23,7 +23,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// TestTLSKeys serves with every kind of key that signs, of both kinds of clients.
+// TestTLSKeys uses every kind of signing key, in the server and in the client.
 func TestTLSKeys(t *testing.T) {
 	a := newAuthority(t)
 	for _, test := range []struct {
@@ -75,7 +75,7 @@ func TestTLSNames(t *testing.T) {
 	}
 }
 
-// A countingKey counts its signatures. It hides that it is of package keystore.
+// A countingKey counts its signatures. It hides that its key is from package keystore.
 type countingKey struct {
 	crypto.Signer
 	n *int
@@ -88,7 +88,8 @@ func (k countingKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpt
 	return k.Signer.Sign(random, digest, opts)
 }
 
-// TestTLSConfiguration refuses what could never work, and says what to do.
+// TestTLSConfiguration refuses configurations that could never work, and says what to
+// do.
 func TestTLSConfiguration(t *testing.T) {
 	a := newAuthority(t)
 	good := a.issue("server", keystore.ECDSAP256, nil)
@@ -118,7 +119,7 @@ func TestTLSConfiguration(t *testing.T) {
 	}
 }
 
-// TestTLSForeignKey lets a key that is not of package keystore do all it can.
+// TestTLSForeignKey uses every signature of a key that is not from package keystore.
 func TestTLSForeignKey(t *testing.T) {
 	a := newAuthority(t)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -145,7 +146,7 @@ func (a *authority) respond(c TLSCertificate, status int, next time.Time) []byte
 	return response
 }
 
-// TestTLSOCSP staples a response that is good, none that is not, and asks each time.
+// TestTLSOCSP staples a response only if it is good, and asks for it each time.
 func TestTLSOCSP(t *testing.T) {
 	a := newAuthority(t)
 	own := a.issue("server", keystore.ECDSAP256, nil)
@@ -202,7 +203,7 @@ func TestTLSRevokedServer(t *testing.T) {
 	}
 }
 
-// TestTLSKeyFails tells the device from the peer.
+// TestTLSKeyFails distinguishes failures of the device from those of the peer.
 func TestTLSKeyFails(t *testing.T) {
 	a := newAuthority(t)
 	own := a.issue("server", keystore.ECDSAP256, nil)
@@ -225,7 +226,7 @@ func (brokenKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 	return nil, fmt.Errorf("hsm: C_Sign: CKR_DEVICE_REMOVED: %w", keystore.ErrUnavailable)
 }
 
-// TestTLSPlainHTTP answers a client that forgot the s.
+// TestTLSPlainHTTP answers a client that uses http:// instead of https://.
 func TestTLSPlainHTTP(t *testing.T) {
 	a := newAuthority(t)
 	addr := start(t, &TLSServer{Certificates: []TLSCertificate{a.issue("server", keystore.ECDSAP256, nil)}})

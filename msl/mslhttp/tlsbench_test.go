@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert/tlsalerttest"
 )
 
-// A bench is a server and a client of ours, between which a test can do anything.
+// A tlsBench is a server and a client of this package, with a wire between them.
 type tlsBench struct {
 	testing.TB
 	version  uint16
@@ -49,7 +49,7 @@ func newTLSBench(t testing.TB, a *authority, version uint16) *tlsBench {
 	return b
 }
 
-// connect makes a connection through the wire. Handshake errors are those of each
+// connect makes a connection through the wire, and returns the handshake error of each
 // side.
 func (b *tlsBench) connect(w *tlsalerttest.Wire) (client, server *TLSConn, clientErr, serverErr error) {
 	b.Helper()
@@ -76,8 +76,8 @@ func (b *tlsBench) connect(w *tlsalerttest.Wire) (client, server *TLSConn, clien
 	return client, server, clientErr, serverErr
 }
 
-// established is connect for a handshake that must succeed. Each side has read all
-// that there was to read.
+// established is connect for a handshake that must succeed. Each side has then read
+// everything that the other sent.
 func (b *tlsBench) established(w *tlsalerttest.Wire) (client, server *TLSConn) {
 	b.Helper()
 	client, server, err1, err2 := b.connect(w)

@@ -20,26 +20,26 @@ import (
 
 // A TLSCertificate is a certificate with its private key, which may be in a token.
 //
-// An RSA key of package keystore signs in one way. With PKCS #1 v1.5, which TLS 1.3
-// does not have (RFC 8446 section 4.2.3), it serves TLS 1.2; with RSASSA-PSS, of
-// [keystore.RSAPSS2048] and its sisters, it serves both, and so does an ECDSA key.
+// An RSA key of package keystore has only one kind of signature. A key for PKCS #1 v1.5,
+// which TLS 1.3 does not have (RFC 8446 section 4.2.3), serves TLS 1.2 only. A key for
+// RSASSA-PSS ([keystore.RSAPSS2048] and longer) serves both, and so does an ECDSA key.
 type TLSCertificate struct {
 	Chain [][]byte      // DER, the certificate of the key first
-	Key   crypto.Signer // used once for each handshake that resumes no session
+	Key   crypto.Signer // used once for each handshake that does not resume a session
 
 	// OCSP returns the OCSP response to staple (RFC 6066 section 8), or nil for
-	// none; it is asked in each handshake. A nil function staples none.
+	// none. It is called in each handshake. A nil function staples none.
 	OCSP func() []byte
 }
 
-// An identity is a certificate that was found fit for its use.
+// An identity is a certificate that passed the checks for its use.
 type identity struct {
 	tls.Certificate
 	newest uint16 // version of TLS that its key can serve
 	ask    func() []byte
 
 	mu      sync.Mutex
-	stapled []byte // the response that was judged last
+	stapled []byte // the response that was checked last
 	until   time.Time
 }
 
@@ -69,7 +69,7 @@ func (c TLSCertificate) load(usage x509.ExtKeyUsage, least uint16) (*identity, e
 	return id, nil
 }
 
-// fits makes the checks that would fail every handshake, so that they fail before.
+// fits checks early for anything that would make every handshake fail.
 func (id *identity) fits(key crypto.Signer, usage x509.ExtKeyUsage) error {
 	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
 	now := time.Now()
@@ -100,8 +100,8 @@ func allows(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
 	return false
 }
 
-// signatures are what a key can make, nil meaning all of its kind, and the highest
-// version of TLS that has them.
+// signatures returns the signatures that a key can make, nil meaning all of its kind,
+// and the highest version of TLS that has them.
 func signatures(key crypto.Signer) ([]tls.SignatureScheme, uint16) {
 	kept, stored := key.(keystore.Key)
 	switch key.Public().(type) {
@@ -126,8 +126,8 @@ func signsPSS(a keystore.Algorithm) bool {
 
 var errStale = errors.New("mslhttp: OCSP response expired")
 
-// staple is the OCSP response to send now, or nil. One that is of no use is an error,
-// and not sent.
+// staple returns the OCSP response to send now, or nil. An unusable response is an
+// error, and is not sent.
 func (id *identity) staple() ([]byte, error) {
 	if id.ask == nil {
 		return nil, nil
@@ -162,8 +162,8 @@ func (id *identity) issuer() *x509.Certificate {
 	return issuer
 }
 
-// judgeOCSP checks a response (RFC 6960) about a certificate, and returns until when
-// it holds. Without an issuer its signature is not checked.
+// judgeOCSP checks a response (RFC 6960) about a certificate, and returns the time until
+// which it is valid. Without an issuer its signature is not checked.
 func judgeOCSP(raw []byte, leaf, issuer *x509.Certificate) (time.Time, error) {
 	response, err := ocsp.ParseResponseForCert(raw, leaf, issuer)
 	switch {
@@ -180,7 +180,7 @@ func judgeOCSP(raw []byte, leaf, issuer *x509.Certificate) (time.Time, error) {
 	return response.NextUpdate, nil
 }
 
-// of is the certificate for one connection, which notes why its key failed.
+// of returns the certificate for one connection, which records why its key failed.
 func (id *identity) of(c *TLSConn) tls.Certificate {
 	certificate := id.Certificate
 	certificate.PrivateKey = &notingKey{id.PrivateKey.(crypto.Signer), c}
@@ -190,7 +190,7 @@ func (id *identity) of(c *TLSConn) tls.Certificate {
 	return certificate
 }
 
-// A notingKey keeps the error of a key, of which crypto/tls passes on the text or
+// A notingKey keeps the error of a key, since crypto/tls passes on only its text, or
 // nothing.
 type notingKey struct {
 	crypto.Signer

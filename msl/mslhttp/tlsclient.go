@@ -12,20 +12,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// A TLSClient makes TLS connections to servers. The zero value does.
+// A TLSClient makes TLS connections to servers. The zero value is ready for use.
 type TLSClient struct {
-	Roots       *x509.CertPool  // whom we trust to vouch for servers; nil means those of the system
-	Certificate *TLSCertificate // ours, for a server that asks; nil means none
-	MinVersion  uint16          // zero means TLS 1.2, which is the oldest
-	ServerName  string          // that the server's certificate must have; empty means the host of the address
+	Roots       *x509.CertPool  // trusted to vouch for servers; nil means those of the system
+	Certificate *TLSCertificate // of the client, for a server that asks for one; nil means none
+	MinVersion  uint16          // zero means TLS 1.2, the oldest that is supported
+	ServerName  string          // required in the server's certificate; empty means the host of the address
 
 	Patience time.Duration     // for a handshake; zero means 10 seconds
 	Alerts   *tlsalert.Counter // counts alerts; nil counts none
-	Report   func(TLSEvent)    // is told of each failure and warning; nil tells nobody. It must not block
+	Report   func(TLSEvent)    // called for each failure and warning, unless nil; it must not block
 }
 
-// Transport checks the configuration, and returns a transport for an http.Client. Its
-// connections are each a [*TLSConn]; it speaks HTTP/1.1, and asks no proxy.
+// Transport checks the configuration, and returns a transport for an http.Client. Each
+// of its connections is a [*TLSConn]. It speaks HTTP/1.1, and does not use a proxy.
 func (c *TLSClient) Transport() (*http.Transport, error) {
 	d, err := c.dialer()
 	if err != nil {
@@ -65,7 +65,7 @@ func (c *TLSClient) dialer() (*tlsDialer, error) {
 	return d, nil
 }
 
-// dial connects, and makes the handshake.
+// dial connects, and performs the handshake.
 func (d *tlsDialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -78,7 +78,7 @@ func (d *tlsDialer) dial(ctx context.Context, network, addr string) (net.Conn, e
 	return d.over(ctx, raw, host)
 }
 
-// over makes the handshake with the server of that name.
+// over performs the handshake with the server called host.
 func (d *tlsDialer) over(ctx context.Context, raw net.Conn, host string) (net.Conn, error) {
 	c := newTLSConn(raw, d.rules, false)
 	session := &cached{shared: d.sessions}
@@ -99,8 +99,9 @@ func (d *tlsDialer) over(ctx context.Context, raw net.Conn, host string) (net.Co
 	return c, nil
 }
 
-// checkStaple refuses a server whose own OCSP response speaks against it. One that
-// staples none is believed, and so is an expired response: it says nothing.
+// checkStaple refuses a server whose own OCSP response speaks against it. A server that
+// staples none is accepted, and so is a good response that has expired: it proves
+// nothing.
 func checkStaple(cs tls.ConnectionState) error {
 	if len(cs.OCSPResponse) == 0 || len(cs.VerifiedChains) == 0 {
 		return nil
@@ -108,7 +109,7 @@ func checkStaple(cs tls.ConnectionState) error {
 	chain := cs.VerifiedChains[0]
 	issuer := chain[min(1, len(chain)-1)]
 	if _, err := judgeOCSP(cs.OCSPResponse, chain[0], issuer); err != nil {
-		// crypto/tls can send no bad_certificate_status_response.
+		// crypto/tls cannot send bad_certificate_status_response.
 		return &tlsalert.Error{Alert: tlsalert.BadCertificate, Origin: tlsalert.Sent, Err: err}
 	}
 	return nil

@@ -16,22 +16,22 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// ErrTLSTruncated says that a TLS connection ended without close_notify: somebody
-// may have cut off the end of what was sent (RFC 8446 section 6.1).
+// ErrTLSTruncated means that a TLS connection ended without close_notify: an attacker
+// may have cut off the end of the data (RFC 8446 section 6.1).
 var ErrTLSTruncated = errors.New("mslhttp: TLS connection ended without close_notify")
 
-// A TLSEvent is something that happened to a TLS connection and that its users do
-// not see, or see as a failed read.
+// A TLSEvent is a failure of a TLS connection, or a warning on it. Users of the
+// connection do not see it, or see only a failed read.
 type TLSEvent struct {
 	Remote  net.Addr
-	Server  bool            // we are the server
+	Server  bool            // this side is the server
 	Alert   tlsalert.Alert  // if Origin is not zero
-	Origin  tlsalert.Origin // who raised it, or zero: no alert
+	Origin  tlsalert.Origin // side that raised the alert; zero if there is none
 	Warning bool            // the connection goes on
 	Err     error           // why it ended; nil for a warning
 }
 
-// tlsRules are what the connections of one side have in common.
+// tlsRules is what the connections of one side have in common.
 type tlsRules struct {
 	patience time.Duration // for a handshake
 	alerts   *tlsalert.Counter
@@ -52,15 +52,15 @@ func (r *tlsRules) tell(c *TLSConn, e TLSEvent) {
 
 // A TLSConn is a TLS connection that ends at once with a fatal alert, sent or
 // received: it is closed, nothing more is sent on it, its context ends, and its
-// session cannot be resumed. It tells close_notify, which is io.EOF, from an end
-// without one, which is [ErrTLSTruncated]. Its other failures are
+// session cannot be resumed. It returns io.EOF after close_notify, and
+// [ErrTLSTruncated] if the connection ends without one. Its other failures are
 // [*tlsalert.Error].
 type TLSConn struct {
 	tls    *tls.Conn
 	wire   *tlsWire
 	rules  *tlsRules
 	server bool
-	forget func() // makes the session one that cannot be resumed
+	forget func() // makes sure that the session cannot be resumed
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -71,9 +71,9 @@ type TLSConn struct {
 	mu      sync.Mutex
 	closing bool
 	err     error // why it ended
-	keyErr  error // of our private key
+	keyErr  error // of this side's private key
 
-	stranger string // name that a client called us by, and that no certificate has
+	stranger string // name that the client asked for, if no certificate has it
 }
 
 func newTLSConn(raw net.Conn, rules *tlsRules, server bool) *TLSConn {
@@ -86,8 +86,8 @@ func newTLSConn(raw net.Conn, rules *tlsRules, server bool) *TLSConn {
 	return c
 }
 
-// HandshakeContext makes the handshake, if it was not made. Read and Write do so by
-// themselves.
+// HandshakeContext performs the handshake if that has not been done. Read and Write do
+// so by themselves.
 func (c *TLSConn) HandshakeContext(ctx context.Context) error {
 	if c.shaken.Load() {
 		return nil
@@ -138,8 +138,8 @@ func (c *TLSConn) Write(p []byte) (int, error) {
 	return n, c.judge(err)
 }
 
-// awaitReason gives a read that is under way the time to find out why the peer takes
-// no more: an alert says more than a broken pipe.
+// awaitReason gives a read that is under way time to find out why the peer accepts no
+// more data: an alert says more than a broken pipe.
 func (c *TLSConn) awaitReason(err error) error {
 	if c.reading.TryLock() {
 		c.reading.Unlock()
@@ -157,7 +157,7 @@ func (c *TLSConn) awaitReason(err error) error {
 	return err
 }
 
-// judge tells failures of TLS from an orderly end and from a deadline.
+// judge distinguishes failures of TLS from an orderly end and from a deadline.
 func (c *TLSConn) judge(err error) error {
 	switch {
 	case err == nil:
@@ -206,10 +206,10 @@ func (c *TLSConn) fail(cause error) error {
 	return err
 }
 
-// explain says once what went wrong, with all that we know of it.
+// explain returns one error with everything that is known about the failure.
 func (c *TLSConn) explain(cause error, a tlsalert.Alert, origin tlsalert.Origin, isAlert bool) error {
 	var own *tlsalert.Error
-	if errors.As(cause, &own) { // of our own checks
+	if errors.As(cause, &own) { // from this package's own checks
 		cause = own.Err
 	}
 	if c.stranger != "" && a == tlsalert.UnrecognizedName && origin == tlsalert.Sent {
@@ -224,10 +224,10 @@ func (c *TLSConn) explain(cause error, a tlsalert.Alert, origin tlsalert.Origin,
 	return &tlsalert.Error{Alert: a, Origin: origin, Err: cause}
 }
 
-// find prefers the alert that was seen going out to the one that an error implies.
-// One that came in clear says why a handshake of TLS 1.3 failed even where it should
-// have been encrypted: OpenSSL's clients send such, and crypto/tls makes of them a bad
-// record.
+// find prefers an alert that was seen on the wire to one that an error implies. An
+// alert received in clear says why a TLS 1.3 handshake failed even if it should have
+// been encrypted: OpenSSL's clients send such alerts, and crypto/tls reports them as bad
+// records.
 func (c *TLSConn) find(err error) (tlsalert.Alert, tlsalert.Origin, bool) {
 	if got := c.wire.got.Load(); got >= 0 && !c.shaken.Load() {
 		return tlsalert.Alert(got), tlsalert.Received, true
@@ -241,7 +241,7 @@ func (c *TLSConn) find(err error) (tlsalert.Alert, tlsalert.Origin, bool) {
 	return tlsalert.From(err)
 }
 
-// countHidden counts the encrypted alerts that were dropped as warnings: all but
+// countHidden counts the encrypted alerts that were dropped as warnings: all except
 // those that ended the connection.
 func (c *TLSConn) countHidden(ends int) {
 	for n := int(c.wire.in.encrypted.Swap(0)) - ends; n > 0; n-- {
@@ -249,8 +249,8 @@ func (c *TLSConn) countHidden(ends int) {
 	}
 }
 
-// answerPlain tells a client that speaks HTTP without TLS what is wrong, and to
-// anything else that a record of its kind has no place here (RFC 8446 section 5).
+// answerPlain tells a client that speaks HTTP without TLS what is wrong. Anything else
+// gets the alert unexpected_message (RFC 8446 section 5).
 func (c *TLSConn) answerPlain(err error) {
 	var record tls.RecordHeaderError
 	if !c.server || !errors.As(err, &record) || record.Conn == nil {
@@ -282,8 +282,8 @@ func (c *TLSConn) Close() error {
 	c.mu.Lock()
 	again, failed := c.closing, c.err != nil
 	c.closing = true
-	// A read that is under way could be sending a fatal alert, after which nothing
-	// may be sent: it must end first.
+	// A read that is under way must end first: it could be sending a fatal alert, and
+	// nothing may be sent after that.
 	c.wire.Conn.SetReadDeadline(time.Unix(1, 0))
 	c.wire.Conn.SetWriteDeadline(time.Now().Add(lingerTime))
 	c.mu.Unlock()
@@ -303,7 +303,7 @@ func (c *TLSConn) Close() error {
 	return c.tls.Close()
 }
 
-// CloseWrite sends close_notify and goes on reading.
+// CloseWrite sends close_notify. The connection can still be read.
 func (c *TLSConn) CloseWrite() error {
 	if err := c.failure(); err != nil {
 		return err
@@ -313,13 +313,13 @@ func (c *TLSConn) CloseWrite() error {
 	return c.tls.CloseWrite()
 }
 
-// ConnectionState is that of the connection, after its handshake.
+// ConnectionState returns the state of the connection, after its handshake.
 func (c *TLSConn) ConnectionState() tls.ConnectionState {
-	_ = c.HandshakeContext(context.Background()) // the next read or write tells
+	_ = c.HandshakeContext(context.Background()) // the next read or write returns the error
 	return c.tls.ConnectionState()
 }
 
-// LocalAddr is our address.
+// LocalAddr is the address of this side.
 func (c *TLSConn) LocalAddr() net.Addr { return c.wire.LocalAddr() }
 
 // RemoteAddr is the address of the peer.
@@ -338,7 +338,7 @@ func (c *TLSConn) SetWriteDeadline(t time.Time) error {
 	return c.deadline(t, c.wire.Conn.SetWriteDeadline)
 }
 
-// deadline leaves those of Close alone.
+// deadline sets a deadline, unless Close has set its own.
 func (c *TLSConn) deadline(t time.Time, set func(time.Time) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

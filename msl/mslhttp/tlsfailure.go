@@ -13,25 +13,25 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// A FailureClass is how a server takes failures of one kind: of TLS, of the
-// connection, of a device that has keys, or of a message. Each layer answers for
-// itself alone: nothing in TLS says anything about the credentials of MSL, and no
-// MSL error ends a TLS connection by an alert.
+// A FailureClass is how a server handles failures of one kind: of TLS, of the
+// connection, of a device that holds keys, or of a message. The layers are kept apart:
+// a TLS failure says nothing about MSL credentials, and an MSL error never ends a TLS
+// connection with an alert.
 type FailureClass struct {
-	Name   string     // by which it is logged and counted
-	Level  slog.Level // at which it is logged
+	Name   string     // in logs and counters
+	Level  slog.Level // of log entries
 	Answer string     // what the peer gets
-	Status int        // of HTTP, or 0: nothing can be answered on the connection
+	Status int        // of HTTP, or 0 if the connection allows no answer
 	MSL    bool       // the answer is an MSL error message
-	Blames bool       // it may say that credentials were not accepted
+	Blames bool       // the answer may say that credentials were not accepted
 
 	is func(error) bool
 }
 
 const nothing = "nothing: the connection is closed"
 
-// FailureClasses lists the classes. An error is of the first that it fits, so that
-// a TLS failure inside an MSL error stays a TLS failure.
+// FailureClasses lists the classes. An error belongs to the first class that it fits,
+// so that a TLS failure inside an MSL error stays a TLS failure.
 func FailureClasses() []FailureClass {
 	return []FailureClass{
 		{Name: "tls_key", Level: slog.LevelError, Answer: "the alert internal_error or handshake_failure: our key did not sign", is: all(isAlert(tlsalert.Sent), deviceFailed)},
@@ -50,7 +50,7 @@ func FailureClasses() []FailureClass {
 	}
 }
 
-// Classify finds the class of an error.
+// Classify returns the class of an error.
 func Classify(err error) FailureClass {
 	classes := FailureClasses()
 	for _, c := range classes {
@@ -97,7 +97,7 @@ func deviceFailed(err error) bool {
 	return false
 }
 
-// blames reports whether an MSL error is about who the sender or its user is.
+// blames reports whether an MSL error is about the identity of the sender or its user.
 func blames(err error) bool {
 	var code msl.Code
 	if !errors.As(err, &code) {

@@ -46,7 +46,7 @@ func (c *countedSigner) Sign(random io.Reader, digest []byte, opts crypto.Signer
 	return c.Signer.Sign(random, digest, opts)
 }
 
-// An overTLS is an MSL server behind TLS, with a client that both trust.
+// An overTLS is an MSL server behind TLS, with a client that both layers trust.
 type overTLS struct {
 	addr    string
 	server  *msl.Server
@@ -94,7 +94,7 @@ func newOverTLS(t *testing.T, a *authority, listen func(*TLSServer, http.Handler
 	return o
 }
 
-// The server's log goes here.
+// An overTLS is also the handler of the server's log.
 func (o *overTLS) Enabled(context.Context, slog.Level) bool { return true }
 func (o *overTLS) WithAttrs([]slog.Attr) slog.Handler       { return o }
 func (o *overTLS) WithGroup(string) slog.Handler            { return o }
@@ -155,8 +155,8 @@ func TestMSLOverTLS(t *testing.T) {
 	}
 }
 
-// TestAlertInsideMessage ends a connection amid a message: nobody signs an answer,
-// and nothing is said about the message.
+// TestAlertInsideMessage ends a connection in the middle of a message: no answer is
+// signed, and nothing is said about the message.
 func TestAlertInsideMessage(t *testing.T) {
 	for _, test := range []struct {
 		name, body string

@@ -20,7 +20,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// openssl skips a test where there is no openssl.
+// openssl skips a test if openssl is not installed.
 func openssl(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
@@ -43,7 +43,7 @@ func writePEM(t *testing.T, path, kind string, der ...[]byte) string {
 	return path
 }
 
-// TestOpenSSLClient is a client that sends alerts which Go never sends.
+// TestOpenSSLClient has a client that sends alerts which Go never sends.
 func TestOpenSSLClient(t *testing.T) {
 	openssl(t)
 	a := newAuthority(t)
@@ -92,7 +92,7 @@ func TestOpenSSLClient(t *testing.T) {
 	}
 }
 
-// TestOpenSSLServer is a server that sends alerts which Go never sends.
+// TestOpenSSLServer has a server that sends alerts which Go never sends.
 func TestOpenSSLServer(t *testing.T) {
 	openssl(t)
 	a := newAuthority(t)

@@ -22,22 +22,22 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// An ownAlert is sent in the place of the one that crypto/tls would send.
+// An ownAlert is sent instead of the alert that crypto/tls would send.
 type ownAlert struct {
 	alert  tlsalert.Alert
-	record []byte // encrypted; nil where alerts are in clear
+	record []byte // encrypted; nil if alerts are in clear
 }
 
-// A clientCheck judges the certificate of one client when crypto/tls has verified it.
-// What crypto/tls sends of a refusal is always bad_certificate. Up to TLS 1.2 an alert
-// is in clear there, and is exchanged on its way; in TLS 1.3 we encrypt our own, with
-// the secret that crypto/tls gives to a key log.
+// A clientCheck checks the certificate of one client after crypto/tls has verified it.
+// For a refusal crypto/tls always sends bad_certificate. Up to TLS 1.2 that alert is in
+// clear, and is replaced on its way; in TLS 1.3 this package encrypts its own, with the
+// secret that crypto/tls writes to a key log.
 type clientCheck struct {
 	revoked func(chain []*x509.Certificate) error
 	wire    *tlsWire
 	session *ticketed
-	logged  io.Writer // who else gets the key log, or nil
-	secret  []byte    // of the application data that we send
+	logged  io.Writer // gets the key log, too; may be nil
+	secret  []byte    // of the application data that this side sends
 }
 
 func (c *clientCheck) watch(config *tls.Config) {
@@ -47,8 +47,8 @@ func (c *clientCheck) watch(config *tls.Config) {
 	}
 }
 
-// Write takes a line of a key log, which names the kind of a secret, the connection
-// and the secret.
+// Write takes a line of a key log: the kind of a secret, the connection, and the
+// secret.
 func (c *clientCheck) Write(line []byte) (int, error) {
 	fields := bytes.Fields(line)
 	if len(fields) == 3 && string(fields[0]) == "SERVER_TRAFFIC_SECRET_0" {
@@ -60,7 +60,7 @@ func (c *clientCheck) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// verify asks about each chain, of which one must do.
+// verify checks each chain; one that is accepted is enough.
 func (c *clientCheck) verify(cs tls.ConnectionState) error {
 	defer clear(c.secret)
 	refused := errors.New("mslhttp: the client's certificate leads to nobody")
@@ -86,15 +86,15 @@ func (c *clientCheck) refuse(cs tls.ConnectionState, cause error) error {
 	if cs.Version >= tls.VersionTLS13 {
 		var err error
 		if own.record, err = sealAlert(cs.CipherSuite, c.secret, c.session.tickets(), own.alert); err != nil {
-			return err // crypto/tls sends its own
+			return err // crypto/tls sends its own alert
 		}
 	}
 	c.wire.instead = own
 	return &tlsalert.Error{Alert: own.alert, Origin: tlsalert.Sent, Err: cause}
 }
 
-// sealAlert makes a record of TLS 1.3 with a fatal alert (RFC 8446 sections 5.2, 5.3
-// and 7.3). sequence is how many records were sent under the secret.
+// sealAlert makes a TLS 1.3 record with a fatal alert (RFC 8446 sections 5.2, 5.3
+// and 7.3). sequence is the number of records already sent under the secret.
 func sealAlert(suite uint16, secret []byte, sequence uint64, a tlsalert.Alert) ([]byte, error) {
 	aead, iv, err := trafficKeys(suite, secret)
 	if err != nil {

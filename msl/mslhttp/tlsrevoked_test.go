@@ -51,7 +51,7 @@ func serialOf(t *testing.T, c TLSCertificate) *big.Int {
 	return leaf.SerialNumber
 }
 
-// TestTLSRevokedClient revokes the certificate of a client, also while it has a
+// TestTLSRevokedClient revokes the certificate of a client, once while it has a
 // session, and lets the list expire.
 func TestTLSRevokedClient(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -145,8 +145,8 @@ func TestOpenSSLRevoked(t *testing.T) {
 	}
 }
 
-// TestForgottenBeforeTheAlert looks at what can be resumed in the moment in which a
-// fatal alert goes out.
+// TestForgottenBeforeTheAlert checks which sessions can be resumed at the moment when a
+// fatal alert is sent.
 func TestForgottenBeforeTheAlert(t *testing.T) {
 	both(t, func(t *testing.T, version uint16, client bool) {
 		b := newTLSBench(t, newAuthority(t), version)
@@ -177,7 +177,7 @@ func TestForgottenBeforeTheAlert(t *testing.T) {
 	})
 }
 
-// A watchedConn looks before it writes.
+// A watchedConn calls a function before it writes.
 type watchedConn struct {
 	net.Conn
 	look func()
@@ -188,8 +188,7 @@ func (w *watchedConn) Write(p []byte) (int, error) {
 	return w.Conn.Write(p)
 }
 
-// TestNotTLS sends to a TLS server what is no TLS: that is nothing to wake anybody
-// for.
+// TestNotTLS sends a TLS server data that is not TLS: that is not worth an alarm.
 func TestNotTLS(t *testing.T) {
 	for name, test := range map[string]struct {
 		junk  string
@@ -232,7 +231,7 @@ func TestNotTLS(t *testing.T) {
 	}
 }
 
-// TestTLSSaysOnce has failures whose text comes from our own checks.
+// TestTLSSaysOnce has failures whose text comes from the checks of this package.
 func TestTLSSaysOnce(t *testing.T) {
 	a := newAuthority(t)
 	server := a.issue("server", keystore.ECDSAP256, nil)

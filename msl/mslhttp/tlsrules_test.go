@@ -36,7 +36,7 @@ func TestOrderlySession(t *testing.T) {
 	})
 }
 
-// TestFatalReceived puts every alert that is fatal into an established connection.
+// TestFatalReceived injects every fatal alert into an established connection.
 func TestFatalReceived(t *testing.T) {
 	a := newAuthority(t)
 	both(t, func(t *testing.T, version uint16, client bool) {
@@ -89,7 +89,7 @@ func (b *tlsBench) fatalReceived(alert tlsalert.Alert, client bool) {
 	}
 }
 
-// TestFatalSent corrupts a record, and what it gets is one alert and the end.
+// TestFatalSent corrupts a record, and gets one alert and the end of the connection.
 func TestFatalSent(t *testing.T) {
 	a := newAuthority(t)
 	both(t, func(t *testing.T, version uint16, client bool) {
@@ -128,8 +128,7 @@ func TestFatalSent(t *testing.T) {
 	})
 }
 
-// TestFatalDuringHandshake puts every alert in before and after the server's hello.
-// A resumed session is one that failed.
+// TestFatalDuringHandshake injects every fatal alert before and after the server's hello.
 func TestFatalDuringHandshake(t *testing.T) {
 	a := newAuthority(t)
 	both(t, func(t *testing.T, version uint16, client bool) {
@@ -208,7 +207,7 @@ func TestWarnings(t *testing.T) {
 	})
 }
 
-// TestTruncated tells the end of a connection from close_notify.
+// TestTruncated distinguishes the end of a connection from close_notify.
 func TestTruncated(t *testing.T) {
 	a := newAuthority(t)
 	both(t, func(t *testing.T, version uint16, client bool) {
@@ -257,7 +256,7 @@ func TestCloseWhileReading(t *testing.T) {
 	})
 }
 
-// TestDenyList stays bounded and forgets nobody.
+// TestDenyList checks that the list stays bounded and forgets no session.
 func TestDenyList(t *testing.T) {
 	d := &denyList{max: 10}
 	var denied []sessionName
@@ -282,7 +281,7 @@ func TestDenyList(t *testing.T) {
 	}
 }
 
-// TestForgottenSession keeps nothing that comes after a fatal alert.
+// TestForgottenSession keeps no session that comes after a fatal alert.
 func TestForgottenSession(t *testing.T) {
 	shared := tls.NewLRUClientSessionCache(4)
 	c, other := &cached{shared: shared}, &cached{shared: shared}

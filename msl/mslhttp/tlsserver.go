@@ -14,28 +14,29 @@ import (
 
 const defaultHandshake = 10 * time.Second
 
-// A TLSServer makes TLS connections of those that a listener accepts. It speaks TLS
-// 1.2 and 1.3, and HTTP/1.1 above it.
+// A TLSServer turns the connections that a listener accepts into TLS connections. It
+// speaks TLS 1.2 and 1.3, and HTTP/1.1 over them.
 type TLSServer struct {
-	// Certificates are ours. A client that names a server gets one that has the
-	// name; to one that names another it is unrecognized_name, and costs no
-	// operation of a private key. A client that names none gets the first.
+	// Certificates are those of the server. A client that asks for a server name gets
+	// a certificate with that name. If there is none, it gets the alert
+	// unrecognized_name, at the cost of no private-key operation. A client that asks
+	// for no name gets the first certificate.
 	Certificates []TLSCertificate
 
-	ClientCAs *x509.CertPool // who may vouch for clients, which must have a certificate then; nil asks for none
-	// CheckClient has a further word on a chain that leads from a client's certificate to
-	// one of ClientCAs, at each handshake, also of a session that is resumed. An
-	// [entityauth.ErrRevoked] is the alert certificate_revoked, another error
-	// certificate_unknown. Nil accepts all. It must be quick.
+	ClientCAs *x509.CertPool // issuers of client certificates, which are then required; nil asks for none
+	// CheckClient may refuse a chain that leads from a client's certificate to one of
+	// ClientCAs. It is called in each handshake, even if a session is resumed. The client
+	// gets the alert certificate_revoked for an [entityauth.ErrRevoked], and
+	// certificate_unknown for any other error. Nil accepts all. It must be quick.
 	CheckClient func(chain []*x509.Certificate) error
-	MinVersion  uint16            // zero means TLS 1.2, which is the oldest
+	MinVersion  uint16            // zero means TLS 1.2, the oldest that is supported
 	Patience    time.Duration     // for a handshake; zero means 10 seconds
 	Alerts      *tlsalert.Counter // counts alerts; nil counts none
-	Report      func(TLSEvent)    // is told of each failure and warning; nil tells nobody. It must not block
+	Report      func(TLSEvent)    // called for each failure and warning, unless nil; it must not block
 }
 
-// Listen checks the configuration, and returns a listener whose connections are each
-// a [*TLSConn]. Give them their context by [TLSContext].
+// Listen checks the configuration, and returns a listener. Each of its connections is
+// a [*TLSConn]. Give them their context with [TLSContext].
 func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 	if len(s.Certificates) == 0 {
 		return nil, errors.New("mslhttp: TLS server without a certificate")
@@ -61,8 +62,8 @@ func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 }
 
 // TLSContext is for http.Server.ConnContext: the context of a connection's requests
-// ends when the connection fails, and [context.Cause] tells why. What was going on
-// in them goes no further.
+// ends when the connection fails, so that work on them stops. [context.Cause] returns
+// the reason.
 func TLSContext(ctx context.Context, c net.Conn) context.Context {
 	conn, ok := c.(*TLSConn)
 	if !ok {
@@ -110,7 +111,7 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// configure makes the configuration for one client.
+// configure returns the configuration for one client.
 func (l *tlsListener) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	wire, ok := hello.Conn.(*tlsWire)
 	if !ok {
@@ -132,12 +133,12 @@ func (l *tlsListener) configure(hello *tls.ClientHelloInfo) (*tls.Config, error)
 	}
 	if len(config.Certificates) == 0 {
 		wire.conn.stranger = hello.ServerName
-		config.MaxVersion = 0 // crypto/tls sends unrecognized_name for want of a certificate
+		config.MaxVersion = 0 // crypto/tls sends unrecognized_name if there is no certificate
 	}
 	return config, nil
 }
 
-// named finds the certificates with a name.
+// named returns the certificates with that name, or all if it is empty.
 func (l *tlsListener) named(name string) []*identity {
 	if name == "" {
 		return l.identities

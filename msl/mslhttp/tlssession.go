@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// sessionMark begins our entry in the extra data of a session, which others may
-	// use, too.
+	// sessionMark begins the entry of this package in the extra data of a session,
+	// which others may use, too.
 	sessionMark = "msl-hsm tls session\x00\x01"
 
 	maxDenied      = 1 << 16 // sessions denied by name: a few megabytes
 	clientSessions = 64      // servers whose sessions a client keeps
 )
 
-// A sessionName names a TLS session and all that come of it by resumption. Tickets
-// are sealed by crypto/tls, so that nobody makes names up.
+// A sessionName names a TLS session and all sessions resumed from it. crypto/tls seals
+// tickets, so nobody can make up names.
 type sessionName struct {
 	era uint64
 	id  [16]byte
@@ -40,8 +40,9 @@ func sessionNameIn(extra [][]byte) (n sessionName, found bool) {
 }
 
 // A denyList remembers the sessions that ended with a fatal alert. When it is full a
-// new era begins, and no session of an earlier one is resumed: the list is bounded
-// and yet forgets nobody. The cost is a full handshake for every client, once.
+// new era begins, and no session of an earlier one can be resumed: so the list is
+// bounded, but no session becomes valid again. The cost is one full handshake for
+// every client.
 type denyList struct {
 	mu     sync.Mutex
 	era    uint64
@@ -137,8 +138,8 @@ func (t *ticketed) forget() {
 	}
 }
 
-// A cached is the sessions that one connection of a client used or got, in a cache
-// that all have in common.
+// A cached records the sessions that one connection of a client used or got, in a cache
+// that all connections share.
 type cached struct {
 	shared tls.ClientSessionCache
 
@@ -153,7 +154,8 @@ func (c *cached) Get(key string) (*tls.ClientSessionState, bool) {
 	return c.shared.Get(key)
 }
 
-// Put implements tls.ClientSessionCache. What comes after a fatal alert is not kept.
+// Put implements tls.ClientSessionCache. Sessions that come after a fatal alert are not
+// kept.
 func (c *cached) Put(key string, s *tls.ClientSessionState) {
 	if !c.note(key) {
 		c.shared.Put(key, s)

@@ -85,7 +85,7 @@ func (a *authority) pool() *x509.CertPool {
 	return p
 }
 
-// Events keeps what was reported.
+// events keeps the reported events.
 type events struct {
 	mu  sync.Mutex
 	all []TLSEvent
@@ -97,7 +97,7 @@ func (e *events) note(event TLSEvent) {
 	e.all = append(e.all, event)
 }
 
-// await is until a failure was reported.
+// await waits until a failure is reported.
 func (e *events) await(t testing.TB) []TLSEvent {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
@@ -152,7 +152,7 @@ func startLogged(t testing.TB, s *TLSServer, handler http.Handler, keys io.Write
 	return raw.Addr().String()
 }
 
-// get asks the server, which is at addr whatever its name is.
+// get sends a request to the server called name, which is at addr.
 func get(t testing.TB, c *TLSClient, name, addr string) (string, error) {
 	t.Helper()
 	transport, err := c.Transport()

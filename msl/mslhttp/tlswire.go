@@ -16,7 +16,8 @@ const (
 	recordApplication = 23
 
 	// alert13 is the length of an alert in TLS 1.3, which looks like application data:
-	// two bytes, the type and the tag of each of its ciphers (RFC 8446 section 5.2).
+	// two bytes, the type and the tag, which has the same length for every cipher (RFC
+	// 8446 section 5.2).
 	alert13 = 2 + 1 + 16
 
 	lingerTime  = time.Second // for a fatal alert to reach the peer
@@ -32,15 +33,15 @@ type records struct {
 	left      int           // bytes of the record that are still to come
 	hello     []byte        // start of the first handshake message
 	encrypted atomic.Uint64 // alerts whose number is hidden
-	hidden    func()        // is called at the start of each record that may be such an alert; nil calls nothing
+	hidden    func()        // called at the start of each record that may be such an alert, unless nil
 }
 
-// enough of a server hello tells whether it has extensions: up to the length of the
-// session identifier (RFC 5246 section 7.4.1.3).
+// helloEnough is how much of a server hello shows whether it has extensions: up to the
+// length of the session identifier (RFC 5246 section 7.4.1.3).
 const helloEnough = 39
 
-// scan calls alert for each plain alert, with the place of its level. It stops
-// before a level whose number is not there yet, and returns how far it came.
+// scan calls alert for each plain alert, with the index of its level byte. It stops
+// before a level whose number has not arrived yet, and returns how far it got.
 func (r *records) scan(p []byte, alert func(at int)) int {
 	for i := 0; i < len(p); {
 		if r.left == 0 {
@@ -89,8 +90,8 @@ func (r *records) extendedServerHello() bool {
 	return length > 2+32+1+int(r.hello[38])+2+1
 }
 
-// A tlsWire is the connection below TLS. It makes the rules about alerts hold that
-// crypto/tls leaves to those who use it.
+// A tlsWire is the connection below TLS. It enforces the rules about alerts that
+// crypto/tls leaves to its users.
 type tlsWire struct {
 	net.Conn
 	conn *TLSConn // above
@@ -100,13 +101,13 @@ type tlsWire struct {
 	extended atomic.Bool // the client's hello had extensions
 	cut      atomic.Bool // the peer has closed the connection below TLS
 	dead     atomic.Bool
-	ending   atomic.Bool  // we send close_notify
-	instead  *ownAlert    // of the fatal alert that comes next; set by the handshake
-	sent     atomic.Int32 // fatal alert that we sent in clear, or -1
-	got      atomic.Int32 // fatal alert that came in clear, or -1
+	ending   atomic.Bool  // this side is sending close_notify
+	instead  *ownAlert    // replaces the next fatal alert; set by the handshake
+	sent     atomic.Int32 // fatal alert that was sent in clear, or -1
+	got      atomic.Int32 // fatal alert that was received in clear, or -1
 }
 
-// Read makes a warning fatal where our policy does.
+// Read makes a warning fatal if the policy of package tlsalert says so.
 func (w *tlsWire) Read(p []byte) (int, error) {
 	for len(p) > 0 {
 		if w.dead.Load() {
@@ -131,7 +132,7 @@ func (w *tlsWire) Read(p []byte) (int, error) {
 	return 0, nil
 }
 
-// receive judges a plain alert of the peer.
+// receive handles a plain alert of the peer.
 func (w *tlsWire) receive(record []byte) {
 	a := tlsalert.Alert(record[1])
 	switch {
@@ -144,8 +145,8 @@ func (w *tlsWire) receive(record []byte) {
 }
 
 // Write sends no extension alert to a peer whose hello had no extensions, and
-// nothing at all after a fatal alert. Before the peer can see such an alert its
-// session cannot be resumed any more.
+// nothing at all after a fatal alert. The session is made unresumable before the peer
+// can see such an alert.
 func (w *tlsWire) Write(p []byte) (int, error) {
 	if w.dead.Load() {
 		return 0, net.ErrClosed
@@ -156,7 +157,7 @@ func (w *tlsWire) Write(p []byte) (int, error) {
 	plain := p
 	w.out.scan(p, func(at int) {
 		if a := w.choose(tlsalert.Alert(p[at+1])); byte(a) != p[at+1] {
-			plain = append([]byte(nil), plain...) // what is written belongs to the caller
+			plain = append([]byte(nil), plain...) // p belongs to the caller
 			plain[at+1] = byte(a)
 		}
 		if plain[at] == tlsalert.FatalByte {
@@ -168,7 +169,7 @@ func (w *tlsWire) Write(p []byte) (int, error) {
 	return w.Conn.Write(plain)
 }
 
-// writeOwn sends our own encrypted alert in the place of n bytes, which are that of
+// writeOwn sends its own encrypted alert instead of the n bytes of the alert of
 // crypto/tls.
 func (w *tlsWire) writeOwn(n int) (int, error) {
 	w.conn.forget()
@@ -180,15 +181,16 @@ func (w *tlsWire) writeOwn(n int) (int, error) {
 	return n, nil
 }
 
-// hide is for what may be an encrypted alert of ours, and is no close_notify. A record
-// of application data that is as long as one costs a full handshake later.
+// hide is called for records sent that may be encrypted alerts, and forgets the session
+// unless it is close_notify that is sent. A record of application data with the length
+// of an alert costs a full handshake later.
 func (w *tlsWire) hide() {
 	if !w.ending.Load() {
 		w.conn.forget()
 	}
 }
 
-// choose is the alert that we send where crypto/tls would send a.
+// choose returns the alert to send where crypto/tls would send a.
 func (w *tlsWire) choose(a tlsalert.Alert) tlsalert.Alert {
 	switch {
 	case w.instead != nil:
@@ -199,9 +201,9 @@ func (w *tlsWire) choose(a tlsalert.Alert) tlsalert.Alert {
 	return a
 }
 
-// may reports whether we may send an alert. Only an alert in clear can be one to a
-// hello without extensions: without them there is no TLS 1.3, and in older versions
-// the handshake is in clear up to its last message.
+// may reports whether this side may send an alert. To a hello without extensions, an
+// alert is always in clear: without them there is no TLS 1.3, and in older versions the
+// handshake is in clear up to its last message.
 func (w *tlsWire) may(a tlsalert.Alert) bool {
 	if !a.Info().Extension {
 		return true
@@ -212,9 +214,9 @@ func (w *tlsWire) may(a tlsalert.Alert) bool {
 	return a.Allowed(tlsalert.Client, w.in.extendedServerHello())
 }
 
-// shut ends the connection at once. Where we sent an alert it lingers only so that
-// the alert reaches the peer: data that nobody has read would make the system reset
-// the connection, and the peer would never know why.
+// shut ends the connection at once. After sending an alert it lingers only so that the
+// alert reaches the peer: unread data would make the system reset the connection, and
+// the peer would never know why.
 func (w *tlsWire) shut(linger bool) {
 	w.dead.Store(true)
 	half, ok := w.Conn.(interface{ CloseWrite() error })

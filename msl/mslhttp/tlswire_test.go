@@ -19,8 +19,8 @@ func plainHello() []byte {
 	return append([]byte{22, 3, 1, 0, byte(len(message))}, message...)
 }
 
-// TestExtensionAlerts never sends one to a client without extensions, as crypto/tls
-// by itself would.
+// TestExtensionAlerts checks that no extension alert goes to a client without
+// extensions, although crypto/tls by itself would send one.
 func TestExtensionAlerts(t *testing.T) {
 	for _, ours := range []bool{false, true} {
 		raw, err := net.Listen("tcp", "127.0.0.1:0")
@@ -56,7 +56,7 @@ func TestExtensionAlerts(t *testing.T) {
 	}
 }
 
-// TestWireServerHello finds out whether a server hello has extensions.
+// TestWireServerHello checks how extensions in a server hello are detected.
 func TestWireServerHello(t *testing.T) {
 	for _, test := range []struct {
 		extensions []byte

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A Transport posts MSL messages to a URL. It is safe for many goroutines.
+// A Transport posts MSL messages to a URL. It is safe for concurrent use.
 type Transport struct {
 	URL    string
 	Client *http.Client // nil means http.DefaultClient
@@ -22,32 +22,32 @@ const (
 	defaultMaxAnswer = 1 << 30
 	bufferSize       = 256 << 10 // a message up to this size is sent with its length
 
-	endSize     = 512                    // bytes, more than the end of an answer has
-	endPatience = 250 * time.Millisecond // for it to come
+	endSize     = 512                    // bytes; the end of an answer is shorter
+	endPatience = 250 * time.Millisecond // for that end to come
 )
 
-// A client that reads the answer while it sends the request says so. HTTP/1.1 has
-// no word for it (RFC 9112, section 9.3, leaves it to the client).
+// A client that reads the answer while it sends the request says so with this header.
+// HTTP/1.1 has none for it (RFC 9112, section 9.3, leaves it to the client).
 const (
 	duplexHeader = "Msl-Duplex"
 	fullDuplex   = "full"
 )
 
 // FullDuplex reports whether the client of a request reads the answer while it sends:
-// in HTTP/2, or where the header "Msl-Duplex: full" says so, which a [Transport] sends.
-// A large answer to any other client can block forever if its request was not read
+// it does in HTTP/2, or if it sends the header "Msl-Duplex: full", as a [Transport]
+// does. A large answer to any other client can block forever unless its request is read
 // first.
 func FullDuplex(r *http.Request) bool {
 	return r.ProtoMajor >= 2 || r.Header.Get(duplexHeader) == fullDuplex
 }
 
-// A StatusError is an HTTP status in the place of an MSL answer.
+// A StatusError is an HTTP status received instead of an MSL answer.
 type StatusError struct {
 	Status     int
 	RetryAfter string // of the response header, may be empty
 }
 
-// Error tells the status, and what to do about it.
+// Error returns the status, and what to do about it.
 func (e *StatusError) Error() string {
 	text := fmt.Sprintf("mslhttp: server answered HTTP %d %s instead of a message", e.Status, http.StatusText(e.Status))
 	switch e.Status {
@@ -59,9 +59,9 @@ func (e *StatusError) Error() string {
 	return text + ": check that the URL is that of an MSL server"
 }
 
-// RoundTrip posts what write writes, and returns the body of the answer, which
-// may come before all is written. Closing it ends the sending, too, and so does
-// the end of ctx.
+// RoundTrip posts what write writes, and returns the body of the answer, which may
+// arrive before everything is written. Closing the body also ends the sending, and so
+// does the end of ctx.
 func (t *Transport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	u := newUpload(write)
@@ -117,8 +117,8 @@ type answer struct {
 
 var errClosed = errors.New("mslhttp: the answer was closed before all of the request was sent")
 
-// Read reads the answer. Where it breaks off because the request did, the error is
-// that one.
+// Read reads the answer. If it breaks off because the request did, Read returns the
+// error of the request.
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
 	if err == nil || err == io.EOF {
@@ -130,8 +130,8 @@ func (a *answer) Read(p []byte) (int, error) {
 	return n, errors.Join(err, a.upload.failure())
 }
 
-// Close ends both directions. An exchange that is over may have the end of its
-// HTTP response still to come: a connection is used again once that was read.
+// Close ends both directions. If the exchange is over, it waits briefly for the end of
+// the HTTP response: the connection can be used again only after that was read.
 func (a *answer) Close() error {
 	defer a.cancel()
 	if a.upload.finished() {
@@ -143,8 +143,8 @@ func (a *answer) Close() error {
 	return a.ReadCloser.Close()
 }
 
-// An upload sends a short message with its length, so that the connection can be
-// kept and the request repeated, and streams one that is long or that is flushed.
+// An upload sends a short message with its length, so that the connection can be kept
+// and the request repeated. It streams a message that is long or flushed.
 type upload struct {
 	write func(io.Writer) error
 	done  chan struct{}
@@ -173,7 +173,7 @@ func (u *upload) attach(request *http.Request) error {
 	select {
 	case <-u.start:
 		request.Body = u.reader
-	case <-request.Context().Done(): // a body that does not come in time
+	case <-request.Context().Done(): // the body did not come in time
 		return context.Cause(request.Context())
 	case <-u.done: // nothing went through the pipe, which waits for its reader
 		if u.err != nil {
@@ -222,7 +222,7 @@ func (u *upload) finished() bool {
 	}
 }
 
-// failure is why the message could not be written, if that is known.
+// failure returns why the message could not be written, if that is known.
 func (u *upload) failure() error {
 	select {
 	case <-u.done:

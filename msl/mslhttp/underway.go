@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// An underWay is an exchange on a connection, or all that a WebSocket carries. That on a
-// connection that nobody counts is nil.
+// An underWay is an exchange on a connection, or everything on a WebSocket. It is nil
+// if the connection is not counted.
 type underWay struct {
 	conn   *boundConn
 	source string // that it is counted for, or empty
-	lasts  bool   // it is a WebSocket, on which reads and writes are all that happens
+	lasts  bool   // it is a WebSocket, whose only activity is reads and writes
 
-	// The rest belongs to the lock of the bounds.
-	proven bool // the sender proved who he is
-	moving int  // reads and writes that have begun and not ended
+	// The lock of the bounds guards the rest.
+	proven bool // the sender proved its identity
+	moving int  // reads and writes that have begun but not ended
 }
 
-// beginExchange counts an exchange where its connection is one of a trusted proxy. It fails
-// where its source has too many.
+// beginExchange counts an exchange if its connection is one of a trusted proxy. It fails
+// if its source has too many.
 func beginExchange(ctx context.Context, source string) (u *underWay, ok bool) {
 	conn, _ := ctx.Value(boundKey{}).(*boundConn)
 	if conn == nil {
@@ -40,7 +40,7 @@ func beginExchange(ctx context.Context, source string) (u *underWay, ok bool) {
 	return u, true
 }
 
-// lasting is the exchange as all that a WebSocket carries.
+// lasting marks the exchange as a WebSocket.
 func (u *underWay) lasting() *underWay {
 	if u != nil {
 		u.change(func() { u.lasts = true })
@@ -48,14 +48,15 @@ func (u *underWay) lasting() *underWay {
 	return u
 }
 
-// prove says that the sender proved who he is.
+// prove records that the sender proved its identity.
 func (u *underWay) prove() {
 	if u != nil {
 		u.change(func() { u.proven = true })
 	}
 }
 
-// moves says that a read or a write begins, and, by what it returns, that it has ended.
+// moves records the start of a read or write. Call the function that it returns at the
+// end.
 func (u *underWay) moves() (ended func()) {
 	if u == nil {
 		return func() {}
@@ -64,7 +65,7 @@ func (u *underWay) moves() (ended func()) {
 	return func() { u.change(func() { u.moving-- }) }
 }
 
-// end says that the answer is out.
+// end records that the exchange is over.
 func (u *underWay) end() {
 	if u == nil {
 		return
@@ -76,7 +77,7 @@ func (u *underWay) end() {
 	})
 }
 
-// change changes what is known of the exchange, and what the connection counts of it.
+// change applies f to the exchange, and updates the counts of its connection.
 func (u *underWay) change(f func()) {
 	c := u.conn.bounds
 	c.mu.Lock()
@@ -98,7 +99,7 @@ func (u *underWay) count(n int) {
 	}
 }
 
-// happened says that something happened on the connection. The bounds are locked.
+// happened records activity on the connection. The bounds must be locked.
 func (b *boundConn) happened() {
 	b.since = time.Now()
 	if b.place != nil {

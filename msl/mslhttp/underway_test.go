@@ -17,8 +17,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// A message that proved its sender keeps its connection only while it goes on, or while
-// the application is at work: a recorded header proves as much.
+// A message of a proven sender keeps its connection only while it makes progress or the
+// application is working on it, since a replayed header proves a sender just as well.
 func TestStalledMessageKeepsNoConnection(t *testing.T) {
 	for path, kept := range map[string]bool{"/stalls": false, "/drips": true, "/works": true, "/two": true} {
 		synctest.Test(t, func(t *testing.T) { checkStalled(t, path, kept) })
@@ -64,8 +64,8 @@ func checkStalled(t *testing.T, path string, kept bool) {
 	b.checkOpen(path, kept, c)
 }
 
-// A stranger's request that was read whole is not interrupted to make room: that would
-// end the context of an application that may have acted.
+// A stranger's request is not interrupted to make room once it was read completely:
+// that would end the context of an application that may have acted.
 func TestInterruptSparesWhatWasRead(t *testing.T) {
 	acted, proceed := make(chan error, 2), make(chan bool)
 	h := &Handler{Server: &msl.Server{

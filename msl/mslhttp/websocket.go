@@ -16,18 +16,19 @@ const (
 	defaultMaxMessage = 32 << 20
 )
 
-// A WebSocketHandler makes connections of requests (RFC 6455), for channels and
-// for peers that talk to each other: what is written goes out as binary messages,
-// and what comes in is one stream, wherever its messages begin.
+// A WebSocketHandler turns requests into connections (RFC 6455), for channels and
+// for peers that talk to each other: data is sent in binary messages, and received as
+// one stream without regard to message boundaries.
 //
-// A web page of another host than the one it asks for is refused, unless its host
-// is among Origins: browsers say where a page is from, and other clients need
-// not. This is no authentication; MSL does that.
+// Requests of web pages from other hosts are refused, unless the host is among Origins:
+// browsers say where a page is from, other clients need not. This is not
+// authentication; MSL does that.
 type WebSocketHandler struct {
-	// Serve has the connection until it returns: with [msl.Server.ServeStream],
-	// or with a [msl.Conn] on it. Its context ends with that of the request, which
-	// a server that shuts down must end by itself ([http.Server.BaseContext]).
-	// After an error the peer does not take the end for an orderly one.
+	// Serve owns the connection until it returns: it may use
+	// [msl.Server.ServeStream], or a [msl.Conn] on it. Its context ends with that of
+	// the request, which a server that shuts down must end by itself
+	// ([http.Server.BaseContext]). If Serve returns an error, the peer can tell that
+	// the connection did not end in order.
 	Serve func(ctx context.Context, conn net.Conn, r *http.Request) error
 
 	Origins    []string      // hosts of web pages, in patterns of [path.Match]
@@ -35,8 +36,8 @@ type WebSocketHandler struct {
 	MaxMessage int64         // see [WebSocketDialer]
 	Log        *slog.Logger  // of connections that failed; nil means none
 
-	// Source is as in [Handler]: where [Connections] count the exchanges on a
-	// connection by source, a WebSocket is one, and one too many gets HTTP 503.
+	// Source is as in [Handler]. If [Connections] counts the exchanges on a connection
+	// by source, a WebSocket counts as one, and one too many gets HTTP 503.
 	Source func(*http.Request) string
 }
 
@@ -62,7 +63,7 @@ func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(r.Context(), func() { ws.CloseNow() })()
 	if err := h.Serve(r.Context(), conn, r); err != nil {
 		h.log(r, err)
-		ws.Close(websocket.StatusInternalError, "") // the peer must not take it for an orderly end
+		ws.Close(websocket.StatusInternalError, "") // tells the peer that this is not an orderly end
 		return
 	}
 	conn.Close()
@@ -74,24 +75,23 @@ func (h *WebSocketHandler) log(r *http.Request, err error) {
 	}
 }
 
-// A WebSocketDialer makes connections to a [WebSocketHandler]. The zero value
-// does.
+// A WebSocketDialer makes connections to a [WebSocketHandler]. The zero value is ready
+// for use.
 type WebSocketDialer struct {
 	Client *http.Client // nil means http.DefaultClient
 	Header http.Header  // of the request, may be nil
 
-	// Idle is how long the peer may say nothing while we read, and take nothing
-	// while we write; zero means a minute. A connection on which nothing is said
-	// for that long stays open where the peer answers our pings, which it does
-	// while it reads.
+	// Idle is how long a read may wait for the peer to send, and a write for it to
+	// receive; zero means a minute. A silent connection stays open for longer if the
+	// peer answers pings, which it does while it reads.
 	Idle time.Duration
-	// MaxMessage bounds one WebSocket message, in bytes; zero means 32 MiB. We
-	// send one for each object of MSL ([msl.Limits]), and never hold a whole one.
+	// MaxMessage bounds one WebSocket message, in bytes; zero means 32 MiB. Each MSL
+	// object ([msl.Limits]) is sent as one message, and none is ever held whole.
 	MaxMessage int64
 }
 
-// Dial connects to a URL of the scheme ws, wss, http or https. ctx is for the
-// connecting alone. Close waits up to five seconds for the peer to close, too.
+// Dial connects to a URL with the scheme ws, wss, http or https. ctx is used only while
+// connecting. Close waits up to five seconds for the peer to close, too.
 func (d *WebSocketDialer) Dial(ctx context.Context, url string) (net.Conn, error) {
 	ws, response, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: d.Client, HTTPHeader: d.Header})
 	if err != nil && response != nil && response.StatusCode != http.StatusSwitchingProtocols {
@@ -103,15 +103,15 @@ func (d *WebSocketDialer) Dial(ctx context.Context, url string) (net.Conn, error
 	return newWebSocket(ws, d.Idle, d.MaxMessage), nil
 }
 
-// A webSocket is a WebSocket connection as a stream. It pings the peer, and gives
-// up one that is silent.
+// A webSocket is a WebSocket connection as a stream. It pings the peer, and ends if the
+// peer is silent.
 type webSocket struct {
 	net.Conn
 	ws   *websocket.Conn
 	idle time.Duration
 	stop context.CancelFunc // of the pings
 
-	exchange *underWay // what the bounds of connections know of it, or nil
+	exchange *underWay // its record for the bounds of connections, or nil
 }
 
 func newWebSocket(ws *websocket.Conn, idle time.Duration, size int64) *webSocket {
@@ -125,8 +125,8 @@ func newWebSocket(ws *websocket.Conn, idle time.Duration, size int64) *webSocket
 	return w
 }
 
-// ping asks for signs of life, three times within the time that the peer has, and
-// each puts off the end of the connection.
+// ping asks for a sign of life three times within the idle time. Each answer extends
+// the deadline of the connection.
 func (w *webSocket) ping(ctx context.Context) {
 	tick := time.NewTicker(w.idle / 3)
 	defer tick.Stop()
@@ -156,10 +156,11 @@ func (w *webSocket) Write(p []byte) (int, error) {
 	return w.Conn.Write(p)
 }
 
-// Proven tells the bounds of connections that the sender of a message proved who he is.
+// Proven tells the bounds of connections that the sender of a message proved its
+// identity.
 func (w *webSocket) Proven() { w.exchange.prove() }
 
-// Close ends the connection in order.
+// Close ends the connection in an orderly way.
 func (w *webSocket) Close() error {
 	defer w.stop()
 	return w.Conn.Close()

@@ -19,8 +19,7 @@ func (b *bounded) dialWebSocket(from string) (net.Conn, error) {
 	return (&WebSocketDialer{Client: client}).Dial(context.Background(), "ws://server/")
 }
 
-// Of a WebSocket on which something goes on, and connections that do nothing, the
-// latter make room for others.
+// A busy WebSocket is kept, and connections without activity make room for others.
 func TestBusyWebSocketIsKept(t *testing.T) {
 	for _, busy := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -67,7 +66,7 @@ func TestBusyWebSocketIsKept(t *testing.T) {
 	}
 }
 
-// Behind a trusted proxy WebSockets are counted by the source that it tells.
+// Behind a trusted proxy, WebSockets are counted by the source that the proxy gives.
 func TestWebSocketsPerSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := &WebSocketHandler{

@@ -12,7 +12,7 @@ import (
 // section 6, RFC 5246 section 7.2).
 type Alert uint8
 
-// The alerts of TLS. NoCertificate is of SSL 3.0 alone.
+// The alerts of TLS. NoCertificate exists only in SSL 3.0.
 const (
 	CloseNotify            Alert = 0
 	UnexpectedMessage      Alert = 10
@@ -48,8 +48,7 @@ const (
 	ECHRequired            Alert = 121
 )
 
-// The extension alerts: a side may send them only to one whose hello had
-// extensions.
+// The extension alerts: a side may send them only to a peer whose hello had extensions.
 const (
 	UnsupportedExtension         Alert = 110
 	CertificateUnobtainable      Alert = 111
@@ -58,11 +57,11 @@ const (
 	BadCertificateHashValue      Alert = 114
 )
 
-// A Level is what the specifications say about the level of an alert.
+// A Level is the level that the specifications give an alert.
 type Level string
 
-// The levels. For the last four the sender chooses, and [Alert.Fatal] is how we
-// take it.
+// The levels. For the last four the sender chooses, and [Alert.Fatal] decides how a
+// received alert is treated.
 const (
 	LevelClosure     Level = "closure"         // ends the connection in good order
 	LevelFatal       Level = "fatal"           // always
@@ -70,13 +69,13 @@ const (
 	LevelUsually     Level = "usually warning" // the sender may make it fatal
 	LevelMayBeFatal  Level = "may be fatal"    // the sender decides whether it goes on
 	LevelEither      Level = "either"          // the sender decides
-	LevelUnspecified Level = "unspecified"     // nothing is said up to TLS 1.1; fatal since
+	LevelUnspecified Level = "unspecified"     // not specified up to TLS 1.1; fatal since
 )
 
 // A Side is an end of a connection.
 type Side uint8
 
-// The sides. An alert that either may send is of Both.
+// The sides. Both is for an alert that either side may send.
 const (
 	Client Side = 1 << iota
 	Server
@@ -99,22 +98,22 @@ func (s Side) String() string {
 // MarshalText writes what String returns.
 func (s Side) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Info is what there is to say about an alert.
+// Info describes an alert.
 type Info struct {
 	Number     uint8  `json:"number"`
-	Name       string `json:"name"` // of the specification
+	Name       string `json:"name"` // in the specification
 	Level      Level  `json:"level"`
 	Sender     Side   `json:"sender"`    // who may send it
 	Extension  bool   `json:"extension"` // only to a side whose hello had extensions
-	Reserved   bool   `json:"reserved"`  // must not be sent any more
+	Reserved   bool   `json:"reserved"`  // must no longer be sent
 	RFC        string `json:"rfc"`       // where it is defined
 	Meaning    string `json:"meaning"`
-	IfSent     string `json:"if_sent"`     // what to do next if we sent it
-	IfReceived string `json:"if_received"` // and if the peer did
+	IfSent     string `json:"if_sent"`     // what to do next if this side sent it
+	IfReceived string `json:"if_received"` // what to do next if the peer sent it
 }
 
-// Info tells about a. An alert that no specification defines has a number, no name
-// and the level unspecified.
+// Info describes a. An alert that no specification defines has its number, no name
+// and [LevelUnspecified].
 func (a Alert) Info() Info {
 	if info, ok := table[a]; ok {
 		info.Number = uint8(a)
@@ -128,7 +127,7 @@ func (a Alert) Info() Info {
 	}
 }
 
-// String returns the name in the specification, like bad_certificate.
+// String returns the name in the specification, such as bad_certificate.
 func (a Alert) String() string {
 	if info, ok := table[a]; ok {
 		return info.Name
@@ -142,8 +141,8 @@ func (a Alert) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 // All lists the alerts that have a name, by number.
 func All() []Alert { return slices.Sorted(maps.Keys(table)) }
 
-// Parse reads a name, in any case and with blanks or hyphens for its underscores,
-// or a number from 0 to 255.
+// Parse reads a name, in upper or lower case and with spaces or hyphens instead of
+// underscores, or a number from 0 to 255.
 func Parse(text string) (Alert, error) {
 	if n, err := strconv.ParseUint(text, 10, 8); err == nil {
 		return Alert(n), nil

@@ -116,7 +116,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestFatal is the policy for what arrives.
+// TestFatal checks the policy for received alerts.
 func TestFatal(t *testing.T) {
 	warnings := map[Alert]bool{UserCanceled: true, NoRenegotiation: true, UnrecognizedName: true, CertificateUnobtainable: true, NoCertificate: true, CloseNotify: true}
 	for n := range 256 {

@@ -1,15 +1,15 @@
 package tlsalert
 
-// A cause is the start of an error that crypto/tls returns in the place of the
-// alert that it sent.
+// A cause is the start of an error that crypto/tls returns instead of the alert that it
+// sent.
 type cause struct {
 	text  string
 	alert Alert
 }
 
-// causes are those of crypto/tls in Go 1.26, without the ones of QUIC and of ECH
-// keys, which stream connections of ours never have. A test compares them with its
-// source. Where TLS 1.2 and 1.3 differ it is the alert of 1.3.
+// causes lists those of crypto/tls in Go 1.26, except for QUIC and ECH keys, which
+// stream connections here never use. A test compares the list with the source of
+// crypto/tls. Where TLS 1.2 and 1.3 differ, the alert is that of 1.3.
 var causes = []cause{
 	{"tls: client sent certificate containing RSA key larger than", BadCertificate},
 	{"tls: server sent certificate containing RSA key larger than", BadCertificate},

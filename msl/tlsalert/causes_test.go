@@ -61,8 +61,8 @@ func TestCauses(t *testing.T) {
 	}
 }
 
-// elsewhere says that a cause is not one of a stream connection without keys for
-// ECH.
+// elsewhere reports whether a cause cannot occur on a stream connection without ECH
+// keys.
 func elsewhere(text string) bool {
 	for _, part := range []string{"quic", "QUIC", "0-RTT", "EncryptedClientHelloKey", "unknown Renegotiation value"} {
 		if strings.Contains(text, part) {

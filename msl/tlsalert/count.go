@@ -2,7 +2,7 @@ package tlsalert
 
 import "sync/atomic"
 
-// A Counter counts alerts, without locks. Its zero value is ready for use.
+// A Counter counts alerts, without locks. The zero value is ready for use.
 type Counter struct {
 	counts     [2][2][256]atomic.Uint64 // by origin, fatal, number
 	unreadable atomic.Uint64
@@ -17,7 +17,7 @@ type Count struct {
 	Times  uint64 `json:"times"`
 }
 
-// Add counts an alert. What is of no origin is not counted.
+// Add counts an alert. An alert without an origin is not counted.
 func (c *Counter) Add(a Alert, o Origin, fatal bool) {
 	if n := c.at(a, o, fatal); n != nil {
 		n.Add(1)
@@ -36,20 +36,20 @@ func (c *Counter) at(a Alert, o Origin, fatal bool) *atomic.Uint64 {
 }
 
 // AddUnreadable counts a received warning whose number was encrypted: up to TLS 1.2
-// crypto/tls drops those and tells nobody.
+// crypto/tls silently drops those.
 func (c *Counter) AddUnreadable() { c.unreadable.Add(1) }
 
 // AddTruncated counts a connection that ended without close_notify.
 func (c *Counter) AddTruncated() { c.truncated.Add(1) }
 
-// Unreadable is how many encrypted warnings were received.
+// Unreadable returns how many encrypted warnings were received.
 func (c *Counter) Unreadable() uint64 { return c.unreadable.Load() }
 
-// Truncated is how many connections ended without close_notify.
+// Truncated returns how many connections ended without close_notify.
 func (c *Counter) Truncated() uint64 { return c.truncated.Load() }
 
-// Counts lists what was counted, by origin, level and number, without what was
-// never seen.
+// Counts returns the counts by origin, level and number, without alerts that were never
+// seen.
 func (c *Counter) Counts() []Count {
 	var all []Count
 	for _, o := range []Origin{Sent, Received} {

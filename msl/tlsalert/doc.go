@@ -1,27 +1,27 @@
-// Package tlsalert knows the alerts of TLS: what each means, who may send it,
-// whether it ends the connection, and what an operator does about it.
+// Package tlsalert explains the alerts of TLS: what each one means, who may send it,
+// whether it ends the connection, and what an operator should do about it.
 //
-// MSL needs no TLS, but often runs over it. Then a conversation can fail in two
-// ways that have nothing to do with each other: an MSL error is a statement of the
-// peer about a message, its tokens and its credentials; a TLS alert is a statement
-// about the connection below. This package keeps the second apart from the first.
+// MSL does not need TLS, but often runs over it. Then a conversation can fail in two
+// unrelated ways: an MSL error is a statement of the peer about a message, its tokens
+// and its credentials; a TLS alert is a statement about the connection below. This
+// package keeps the two apart.
 //
 // # Which function do I want
 //
 //   - To find the alert in an error of crypto/tls, net/http or a QUIC stack: [From],
 //     and [FromServer] for the errors of a server's handshakes.
-//   - To explain an alert: [Alert.Info]. To read a name or a number: [Parse]. The
-//     table of all: [All].
-//   - To decide what a received alert does: [Alert.Fatal]. To know whether an alert
-//     may be sent: [Alert.Allowed].
-//   - To count them: a [Counter].
+//   - To explain an alert: [Alert.Info]. To read a name or a number: [Parse]. To list
+//     all alerts: [All].
+//   - To decide whether a received alert is fatal: [Alert.Fatal]. To check whether an
+//     alert may be sent: [Alert.Allowed].
+//   - To count alerts: a [Counter].
 //
 // # How levels are decided
 //
 // Up to TLS 1.2 an alert is a warning or fatal, and for some alerts the
 // specifications leave the choice to the sender, or say nothing. The policy here is:
 //
-//   - Alerts sent are fatal, except close_notify and no_renegotiation.
+//   - Alerts that are sent are fatal, except close_notify and no_renegotiation.
 //   - Alerts received as fatal are fatal.
 //   - Of the alerts received as warnings, user_canceled, no_renegotiation,
 //     unrecognized_name, certificate_unobtainable and no_certificate are warnings:
@@ -29,12 +29,12 @@
 //     doubt. All others are fatal, above all those about certificates: a connection
 //     must not continue as if nothing had been said when a peer does not trust this
 //     side's certificate.
-//   - In TLS 1.3 the level means nothing (RFC 8446 section 6): everything but
+//   - In TLS 1.3 the level means nothing (RFC 8446 section 6): every alert except
 //     close_notify and user_canceled is fatal.
 //
 // # What it does not protect
 //
 // Before a connection is encrypted its alerts are not authenticated: anyone on the
 // path can send one. An alert is a hint for an operator, never a proof. An error that
-// did not pass through crypto/tls may look as if it did, if its text is the same.
+// does not come from crypto/tls is taken for one of its errors if the text is the same.
 package tlsalert

@@ -20,7 +20,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert/tlsalerttest"
 )
 
-// certify makes a certificate that signs itself, after a change to its template.
+// certify makes a self-signed certificate, after a change to its template.
 func certify(t testing.TB, name string, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -53,7 +53,7 @@ func pool(certificates ...tls.Certificate) *x509.CertPool {
 	return p
 }
 
-// A pair is the two configurations of a connection that works, to be spoilt.
+// A pair is the two configurations of a working connection, which a test may spoil.
 type pair struct{ client, server *tls.Config }
 
 func newPair(t testing.TB, version uint16) pair {
@@ -114,8 +114,8 @@ func (p pair) connect(t testing.TB, w *tlsalerttest.Wire, established func()) (c
 	return client, server
 }
 
-// TestReceived puts each of the 256 alerts into real connections: of both versions,
-// in both directions and at every state, and finds it in the error.
+// TestReceived injects each of the 256 alerts into real connections of both versions,
+// in both directions and in every state, and finds it in the error.
 func TestReceived(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for _, client := range []bool{true, false} {
@@ -156,7 +156,7 @@ func receive(t *testing.T, p pair, a tlsalert.Alert, client bool, at tlsalerttes
 	}
 }
 
-// flat is the error without the types in it, but for wrappers of crypto/tls.
+// flat returns the error without its types, except wrappers of crypto/tls.
 func flat(err error) error {
 	for errors.Unwrap(err) != nil {
 		if _, ok := err.(*net.OpError); ok {

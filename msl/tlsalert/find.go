@@ -14,7 +14,7 @@ import (
 type Origin uint8
 
 const (
-	Sent     Origin = iota + 1 // by us
+	Sent     Origin = iota + 1 // by this side
 	Received                   // from the peer
 )
 
@@ -32,14 +32,14 @@ func (o Origin) String() string {
 // MarshalText writes what String returns.
 func (o Origin) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// An Error is a failure of TLS, with the alert that goes with it.
+// An Error is a failure of TLS with its alert.
 type Error struct {
 	Alert  Alert
 	Origin Origin
 	Err    error // of crypto/tls
 }
 
-// Error tells which side raised the alert, the cause, and what to do next.
+// Error says which side raised the alert, why, and what to do next.
 func (e *Error) Error() string {
 	info := e.Alert.Info()
 	who, next := "we sent TLS alert", info.IfSent
@@ -59,20 +59,20 @@ func (e *Error) Unwrap() error { return e.Err }
 // From finds the alert in an error that crypto/tls returned, however often it was
 // wrapped, and says which side raised it. It reads the errors of stream connections
 // (a *net.OpError around a type that crypto/tls does not export), of QUIC
-// (tls.AlertError), and those that tell a cause in the place of the alert that was
-// sent. The end of a connection is no alert, and neither is io.EOF.
+// (tls.AlertError), and those that give a cause instead of the alert that was sent. The
+// end of a connection is not an alert, and neither is io.EOF.
 //
-// Some causes do not tell the alert alone. A certificate that does not verify is
-// taken as a client's judgement, which is always bad_certificate in Go; a server
-// has [FromServer]. Where TLS 1.2 and 1.3 differ in the alert for a cause, it is
-// that of TLS 1.3.
+// Some causes do not determine the alert. If a certificate does not verify, From
+// assumes that the error comes from a client, which always sends bad_certificate in Go;
+// for a server use [FromServer]. Where TLS 1.2 and 1.3 have different alerts for a
+// cause, From returns that of TLS 1.3.
 func From(err error) (Alert, Origin, bool) { return find(err, Client) }
 
-// FromServer is [From] for the errors of a server, which tells unknown_ca and
-// certificate_expired apart.
+// FromServer is [From] for the errors of a server: if a certificate does not verify,
+// the alert may also be unknown_ca or certificate_expired.
 func FromServer(err error) (Alert, Origin, bool) { return find(err, Server) }
 
-// find prefers types to texts: those name the alert, and these a cause.
+// find prefers types to texts: a type gives the alert itself, a text only a cause.
 func find(err error, side Side) (a Alert, o Origin, found bool) {
 	typed := func(e error) bool {
 		a, o, found = inType(e, side)
@@ -88,7 +88,7 @@ func find(err error, side Side) (a Alert, o Origin, found bool) {
 
 // walk visits err and what it wraps, as errors.Is does, until visit is done.
 func walk(err error, visit func(error) bool) (done bool) {
-	// A nil pointer in an error says nothing, and must not be called.
+	// A nil pointer in an error holds no alert, and its methods may panic.
 	if v := reflect.ValueOf(err); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		return false
 	}
@@ -108,12 +108,12 @@ func walk(err error, visit func(error) bool) (done bool) {
 	return false
 }
 
-// inType looks at the type of one error, not at what it wraps.
+// inType finds the alert by the type of one error, not of those it wraps.
 func inType(err error, side Side) (Alert, Origin, bool) {
 	switch e := err.(type) {
 	case *Error:
 		return e.Alert, e.Origin, true
-	case tls.AlertError: // of QUIC, which tells a received alert otherwise
+	case tls.AlertError: // of QUIC, which reports a received alert in another way
 		return Alert(e), Sent, true
 	case *net.OpError:
 		return inOperation(e.Op, e.Err)
@@ -125,8 +125,8 @@ func inType(err error, side Side) (Alert, Origin, bool) {
 	return 0, 0, false
 }
 
-// inOperation reads what crypto/tls returns of a stream connection. The type of the
-// alert in it is not exported, but its text is that of tls.AlertError.
+// inOperation reads an error that crypto/tls returns for a stream connection. The type
+// of the alert in it is not exported, but its text is that of tls.AlertError.
 func inOperation(op string, err error) (Alert, Origin, bool) {
 	origin := map[string]Origin{"local error": Sent, "remote error": Received}[op]
 	if origin == 0 || !isLeaf(err) {
@@ -139,7 +139,7 @@ func inOperation(op string, err error) (Alert, Origin, bool) {
 	return a, origin, true
 }
 
-// isLeaf reports whether err wraps nothing, as an alert of crypto/tls and a cause.
+// isLeaf reports whether err wraps nothing, like an alert of crypto/tls or a cause.
 func isLeaf(err error) bool {
 	switch err.(type) {
 	case nil, interface{ Unwrap() error }, interface{ Unwrap() []error }:
@@ -148,7 +148,7 @@ func isLeaf(err error) bool {
 	return true
 }
 
-// numberOf finds the alert with a text of crypto/tls.
+// numberOf finds the alert that has this text in crypto/tls.
 func numberOf(text string) (Alert, bool) {
 	for n := range 256 {
 		if tls.AlertError(n).Error() == text {
@@ -158,7 +158,7 @@ func numberOf(text string) (Alert, bool) {
 	return 0, false
 }
 
-// judgement is the alert that goes with a certificate that does not verify.
+// judgement returns the alert for a certificate that does not verify.
 func judgement(err error, side Side) Alert {
 	a := BadCertificate
 	if side == Client {
@@ -180,8 +180,8 @@ func judgement(err error, side Side) Alert {
 	return a
 }
 
-// inText reads an error that wraps nothing and has no type of its own: an alert
-// whose error became a text on its way, or a cause for which crypto/tls sent one.
+// inText reads an error that wraps nothing and has no type of its own: an alert whose
+// error was turned into text, or a cause for which crypto/tls sent an alert.
 func inText(err error) (Alert, Origin, bool) {
 	if !isLeaf(err) {
 		return 0, 0, false

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// build makes an error of a recipe: each byte wraps what is there in one more way.
+// build makes an error from a recipe: each byte wraps it in one more way.
 func build(recipe []byte, text string) error {
 	err := errors.New(text)
 	for _, b := range recipe {

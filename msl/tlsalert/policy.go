@@ -2,16 +2,16 @@ package tlsalert
 
 import "crypto/tls"
 
-// The level byte of an alert's record.
+// The values of the level byte in an alert's record.
 const (
 	WarningByte = 1
 	FatalByte   = 2
 )
 
-// Fatal decides whether a received alert is fatal, by the policy that the package
-// documents: level is the first byte of its record, version that of the connection
-// (tls.VersionTLS12, …) or 0 before it is agreed on. close_notify is not: it ends
-// the connection, but no failure.
+// Fatal reports whether a received alert is fatal, by the policy that the package
+// documents. level is the first byte of its record; version is that of the connection
+// (tls.VersionTLS12, …), or 0 before it is agreed on. close_notify is not fatal: it
+// ends the connection, but is not a failure.
 func (a Alert) Fatal(level uint8, version uint16) bool {
 	switch {
 	case a == CloseNotify:
@@ -28,8 +28,9 @@ func (a Alert) Fatal(level uint8, version uint16) bool {
 	return true
 }
 
-// Allowed reports whether that side may send a to a peer whose hello had extensions
-// or had none (RFC 5246 section 7.2.2). A reserved alert is not allowed to anybody.
+// Allowed reports whether the side from may send a; extended says whether the hello of
+// its peer had extensions (RFC 5246 section 7.2.2). Neither side may send a reserved
+// alert.
 func (a Alert) Allowed(from Side, extended bool) bool {
 	info := a.Info()
 	return !info.Reserved && info.Sender&from == from && (extended || !info.Extension)

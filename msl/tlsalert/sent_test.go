@@ -82,7 +82,7 @@ var provocations = []provocation{
 	{name: "unknown record", version: v13, want: tlsalert.UnexpectedMessage, record: []byte{99, 1}},
 }
 
-// goSends are the alerts that Go 1.26 can send, but for close_notify.
+// goSends lists the alerts that Go 1.26 can send, except close_notify.
 var goSends = []tlsalert.Alert{10, 20, 22, 40, 42, 43, 45, 47, 48, 50, 51, 70, 80, 86, 100, 109, 110, 112, 116, 120, 121}
 
 func TestSent(t *testing.T) {
@@ -206,8 +206,7 @@ func protocols(_ testing.TB, p *pair) {
 	p.client.NextProtos, p.server.NextProtos = []string{"remote error: tls: bad certificate"}, []string{"msl"}
 }
 
-// hidden makes the client want an encrypted hello, of which the server knows
-// nothing.
+// hidden makes the client ask for an encrypted hello, which the server does not know.
 func hidden(t testing.TB, p *pair) {
 	key, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
@@ -298,7 +297,7 @@ func without(extension uint16) func(int, []byte) []byte {
 	}
 }
 
-// fallback puts TLS_FALLBACK_SCSV in the place of the second cipher suite.
+// fallback replaces the second cipher suite with TLS_FALLBACK_SCSV.
 func fallback(n int, record []byte) []byte {
 	if n == 0 {
 		binary.BigEndian.PutUint16(record[44+int(record[43])+4:], tls.TLS_FALLBACK_SCSV)

@@ -12,8 +12,7 @@ const (
 	never      = "report it: this program never sends it"
 )
 
-// table is what the specifications say of every alert, and what we say to an
-// operator.
+// table has what the specifications say about every alert, and advice for operators.
 var table = map[Alert]Info{
 	CloseNotify: {Name: "close_notify", Level: LevelClosure, Sender: Both, RFC: rfcBoth,
 		Meaning:    "the sender has nothing more to send",

@@ -13,14 +13,14 @@ import (
 	"sync"
 )
 
-// Keys are the secrets of one connection, in the format of the SSLKEYLOGFILE draft,
-// as crypto/tls writes them to a KeyLogWriter.
+// Keys holds the secrets of one connection. It reads them in the format of the
+// SSLKEYLOGFILE draft, as crypto/tls writes them to a KeyLogWriter.
 type Keys struct {
 	mu      sync.Mutex
 	secrets map[string][]byte
 }
 
-// Write takes one line.
+// Write takes one line of a key log.
 func (k *Keys) Write(line []byte) (int, error) {
 	fields := strings.Fields(string(line))
 	if len(fields) != 3 {
@@ -63,7 +63,7 @@ func newSealer(key, iv []byte) (sealer, error) {
 	return sealer{aead, iv}, err
 }
 
-// sealer13 makes the keys of a traffic secret (RFC 8446 section 7.3).
+// sealer13 derives the keys from a traffic secret (RFC 8446 section 7.3).
 func (k *Keys) sealer13(name string) (sealer, error) {
 	secret, err := k.secret(name)
 	if err != nil {
@@ -98,7 +98,7 @@ func (s sealer) seal13(kind byte, data []byte, sequence uint64) []byte {
 	return s.aead.Seal(header, nonce, inner, header)
 }
 
-// sealer12 makes the keys of a master secret (RFC 5246 section 6.3).
+// sealer12 derives the keys from a master secret (RFC 5246 section 6.3).
 func (k *Keys) sealer12(client bool, serverRandom []byte) (sealer, error) {
 	master, err := k.secret("CLIENT_RANDOM")
 	if err != nil {

@@ -20,7 +20,7 @@ const (
 // A State is a point in the life of a connection.
 type State int
 
-// The states. During the handshake means: after the server's hello.
+// The states. DuringHandshake is after the server's hello.
 const (
 	BeforeHello State = iota
 	DuringHandshake
@@ -38,13 +38,13 @@ type Wire struct {
 	Keys   *Keys // the KeyLogWriter of the server's tls.Config
 	Client bool  // the victim is the client
 	Alert  [2]byte
-	At     State // when Alert comes; AfterHandshake means not by itself, see Inject
+	At     State // when Alert is sent; AfterHandshake means only by Inject
 
-	// Mangle changes what the peer sends, record by record with its header, if it
-	// is not nil. It is told how many came before.
+	// Mangle, if not nil, changes each record that the peer sends, header included. n
+	// is the number of records before it.
 	Mangle func(n int, record []byte) []byte
 
-	victim, peer net.Conn // our ends
+	victim, peer net.Conn // ends of the wire
 	left         chan struct{}
 
 	mu           sync.Mutex
@@ -89,27 +89,27 @@ func (w *Wire) Dial(addr string) (net.Conn, error) {
 	return end, nil
 }
 
-// Close cuts the connection.
+// Close closes the connection to both ends.
 func (w *Wire) Close() error { return errors.Join(w.victim.Close(), w.peer.Close()) }
 
-// Left is closed when the victim has closed its direction.
+// Left returns a channel that is closed when the victim has closed its direction.
 func (w *Wire) Left() <-chan struct{} { return w.left }
 
-// Sent is all that the victim has sent so far.
+// Sent returns everything that the victim has sent so far.
 func (w *Wire) Sent() []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.sent)
 }
 
-// Passed is how many records of the peer the victim could read so far.
+// Passed returns how many of the peer's records have been passed to the victim so far.
 func (w *Wire) Passed() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.passed
 }
 
-// Err is why an alert could not be put in.
+// Err returns why an alert could not be injected, or nil.
 func (w *Wire) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -156,7 +156,8 @@ func (w *Wire) give(b []byte) error {
 	return err
 }
 
-// ReadRecord reads one record with its header, or what there is of it.
+// ReadRecord reads one record with its header. If the record is not complete, it
+// returns the part that was read, and an error.
 func ReadRecord(r io.Reader) ([]byte, error) {
 	record := make([]byte, 5)
 	if n, err := io.ReadFull(r, record); err != nil {
@@ -167,7 +168,7 @@ func ReadRecord(r io.Reader) ([]byte, error) {
 	return record[:5+n], err
 }
 
-// note reads the server's hello, and then it is the time of an alert during the
+// note reads the server's hello, and then sends the alert if it is due during the
 // handshake.
 func (w *Wire) note(record []byte) {
 	w.mu.Lock()
@@ -190,9 +191,9 @@ func (w *Wire) note(record []byte) {
 	w.give(alert)
 }
 
-// Inject makes the victim read an alert after the handshake. records is how many
-// records the peer has sent since its Finished message: a session ticket of TLS 1.3
-// is one.
+// Inject makes the victim read an alert after the handshake. records is the number of
+// records that the peer has sent since its Finished message; a session ticket of TLS
+// 1.3 counts as one.
 func (w *Wire) Inject(level, alert byte, records uint64) error {
 	return w.InjectRecord(recordAlert, []byte{level, alert}, records)
 }
