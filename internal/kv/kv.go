@@ -1,12 +1,12 @@
-// Package kv is what a state needs of a database: records by key in a few tables,
-// transactions, and ranges in the order of keys.
+// Package kv is the interface between a state and its database: records by key in a few
+// tables, transactions, and ranges in the order of keys.
 //
-// It is small so that very different databases can be behind it: [Store] has one
-// implementation in a file (package boltkv), and may have one over the network, where
-// transactions are optimistic. So the functions of transactions may run again, there
-// are no tables within tables, ranges come in pages, and sizes have bounds.
+// The interface is small so that very different databases can implement it: [Store] has
+// one implementation in a file (package boltkv), and may have one over the network with
+// optimistic transactions. Therefore functions of transactions may run again, tables do
+// not nest, ranges come in pages, and sizes are bounded.
 //
-// Package kvtest has the tests that every implementation passes.
+// Package kvtest has the tests that every implementation must pass.
 package kv
 
 import (
@@ -16,64 +16,64 @@ import (
 	"slices"
 )
 
-// Sizes that every implementation takes, in bytes. Larger keys and values may be
-// errors of Put.
+// Sizes in bytes that every implementation accepts. For larger keys and values, Put may
+// return an error.
 const (
 	MaxKey   = 8 << 10
 	MaxValue = 1 << 20
 )
 
-// Settings is a table that every store has, for what the store says of itself. The
-// key "format" in it belongs to the implementation.
+// Settings is a table that every store has, for information about the store itself. Its
+// key "format" is reserved for the implementation.
 const Settings = "format"
 
-// Errors, wrapped with what they are about. Test them with errors.Is.
+// Errors, wrapped with context. Test for them with errors.Is.
 var (
 	// ErrInUse: another process has the file open.
 	ErrInUse = errors.New("file is in use")
-	// ErrDamaged: what is stored is not what was written.
+	// ErrDamaged: the stored data differs from what was written.
 	ErrDamaged = errors.New("file is damaged")
-	// ErrFormat: what is stored is of a newer version, or for another purpose.
+	// ErrFormat: the stored data is of a newer version, or for another purpose.
 	ErrFormat = errors.New("file has another format")
 	// ErrEmpty: nothing is stored where something should be.
 	ErrEmpty = errors.New("file is empty")
-	// ErrExists: there is something of that name.
+	// ErrExists: something of that name already exists.
 	ErrExists = errors.New("exists already")
 )
 
-// A Store keeps records. It is safe for use by many goroutines.
+// A Store keeps records. It is safe for concurrent use.
 //
 // The function of a transaction may run again, and on another goroutine than the
-// caller's. So whatever it leaves in variables must be set anew each time, and it must
-// not wait for another transaction.
+// caller's. It must therefore set the variables it leaves results in anew each time,
+// and must not wait for another transaction.
 type Store interface {
-	// View calls fn with a state that does not change meanwhile. It includes what
-	// was changed by every Update that returned before. An error of fn is returned
-	// as it is.
+	// View calls fn with a snapshot that does not change meanwhile. It includes the
+	// changes of every Update that returned before. An error of fn is returned
+	// unchanged.
 	View(ctx context.Context, fn func(Reader) error) error
-	// Update calls fn. When it returns nil, all that fn changed is durable. If fn
-	// returns an error, that is returned as it is, and nothing is changed. What fn
-	// has read is not changed by others meanwhile. After an error of the store, the
-	// change may have been made or not. An Update that changes nothing costs no
-	// write.
+	// Update calls fn. If fn returns nil, all its changes are durable when Update
+	// returns. If fn returns an error, that error is returned unchanged, and nothing is
+	// changed. Others do not change what fn has read meanwhile. After an error of the
+	// store, the change may or may not have been made. An Update that changes nothing
+	// costs no write.
 	Update(ctx context.Context, fn func(Tx) error) error
 }
 
-// A Reader reads within a transaction. What it returns is valid until the function
-// of the transaction returns, and must not be changed.
+// A Reader reads within a transaction. Results are valid until the function of the
+// transaction returns, and must not be modified.
 type Reader interface {
-	// Get returns a value, which is nil if there is no such key.
+	// Get returns a value, or nil if there is no such key.
 	Get(table string, key []byte) ([]byte, error)
-	// Range returns pairs in the order of keys, compared as bytes: from and what
-	// follows, as long as it is before to. A nil to is no bound. There are limit
-	// of them, and fewer only at the end.
+	// Range returns the pairs with keys from from up to, but excluding, to, in the
+	// order of keys compared as bytes. A nil to means no upper bound. It returns at
+	// most limit pairs, and fewer only if the range has no more.
 	Range(table string, from, to []byte, limit int) ([]Pair, error)
 }
 
-// A Tx also writes. It reads what it wrote.
+// A Tx also writes. Its reads see its own writes.
 type Tx interface {
 	Reader
-	// Put adds or replaces a pair. The key must not be empty. It keeps neither
+	// Put adds or replaces a pair. The key must not be empty. Put retains neither
 	// slice.
 	Put(table string, key, value []byte) error
 	// Delete removes a pair, if there is one.
@@ -86,8 +86,8 @@ type Pair struct{ Key, Value []byte }
 // pageSize is how many pairs All reads at a time.
 const pageSize = 256
 
-// All returns the pairs of a range in the order of keys, a page at a time. It ends
-// after an error. What was changed since All began may be in it or not.
+// All returns the pairs of a range in the order of keys, reading a page at a time. It
+// stops after an error. Changes made after All began may or may not be included.
 func All(r Reader, table string, from, to []byte) iter.Seq2[Pair, error] {
 	return func(yield func(Pair, error) bool) {
 		for {
@@ -109,11 +109,11 @@ func All(r Reader, table string, from, to []byte) iter.Seq2[Pair, error] {
 	}
 }
 
-// After is the first key after another one, for the from of a range.
+// After returns the first key after key, for use as the from of a range.
 func After(key []byte) []byte { return append(slices.Clip(key), 0) }
 
-// PrefixEnd is the first key after all that begin with prefix, for the to of a
-// range: nil if there is none.
+// PrefixEnd returns the first key after all keys that begin with prefix, for use as the
+// to of a range, or nil if there is none.
 func PrefixEnd(prefix []byte) []byte {
 	end := slices.Clone(prefix)
 	for len(end) > 0 {

@@ -11,11 +11,11 @@ import (
 )
 
 // A body is the body of a request. Up to 1 MiB of it is kept, to be sent again if the
-// server asks for that.
+// server asks for it.
 //
 // Most programs write a whole request before they read. If the answer begins earlier,
-// the rest of the body is read ahead into memory: otherwise the program would wait for
-// us to read it, and we for the program to read its answer.
+// the rest of the body is read ahead into memory. Otherwise the program would wait for
+// the Handler to read the body, and the Handler for the program to read its answer.
 type body struct {
 	r io.Reader
 
@@ -23,8 +23,8 @@ type body struct {
 	kept func() (io.ReadCloser, error)
 
 	mu      sync.Mutex
-	moved   sync.Cond // something below changed
-	ahead   bool      // is read ahead, and data is what was
+	moved   sync.Cond // signals a change of a field below
+	ahead   bool      // pump reads ahead into data
 	direct  bool      // a Read is reading from r
 	waiting bool      // for the program
 	whole   bool      // read to its end
@@ -72,7 +72,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// read reads from the program, without the lock meanwhile.
+// read reads from the program, and unlocks meanwhile.
 func (b *body) read(p []byte) (int, error) {
 	b.mu.Unlock()
 	n, err := b.r.Read(p)
@@ -86,7 +86,7 @@ func (b *body) read(p []byte) (int, error) {
 	return n, err
 }
 
-// readAhead takes what is left into memory from now on.
+// readAhead starts reading the rest of the body into memory.
 func (b *body) readAhead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -97,7 +97,7 @@ func (b *body) readAhead() {
 	go b.pump()
 }
 
-// pump reads ahead. It ends with the body, or the connection.
+// pump reads ahead until the body or the connection ends.
 func (b *body) pump() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -111,16 +111,16 @@ func (b *body) pump() {
 	}
 }
 
-// endsWith makes the connection end with the response, unless the body was read to
-// its end: what is left of it must not be taken for another request.
+// endsWith makes the connection end with the response, unless the body was read to its
+// end: the rest of the body must not be taken for another request.
 func (b *body) endsWith(h http.Header) {
 	if !b.ended() {
 		h.Set("Connection", "close")
 	}
 }
 
-// end reads what is left of the body, of which nothing is wanted any more. The
-// connection of one that does not end is cut off.
+// end reads and discards the rest of the body. If the body does not end, its connection
+// is cut off.
 func (b *body) end(rest io.Reader) {
 	if b.ended() {
 		return
@@ -145,10 +145,10 @@ func (b *body) waits() bool {
 // A BodyError says that the body of a request is longer than the [Handler] permits.
 type BodyError struct{ Limit int64 } // bytes
 
-// Error tells the limit.
+// Error gives the limit.
 func (e *BodyError) Error() string { return fmt.Sprintf("the body has more than %d bytes", e.Limit) }
 
-// failure is why the body could not be read to its end, or nil.
+// failure returns why the body could not be read to its end, or nil.
 func (b *body) failure() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

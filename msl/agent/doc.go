@@ -1,8 +1,8 @@
 // Package agent lets the programs on a device send MSL messages by plain HTTP. A
-// [Handler] is an [http.Handler] over an [msl.Client]: the body of each POST goes out as
-// a message, and the data of the answer is the body of the response. All programs share
-// one session and the keys of the device. It is the counterpart of mslhttp.Gateway,
-// behind a server.
+// [Handler] is an [http.Handler] over an [msl.Client]: the body of each POST is sent as
+// a message, and the data of the answer becomes the body of the response. All programs
+// share one session and the keys of the device. It is the counterpart of
+// mslhttp.Gateway, which is used behind a server.
 //
 // # Requests
 //
@@ -12,19 +12,20 @@
 //	Msl-Non-Replayable  true: the server refuses a copy of the message
 //	Msl-No-Answer       true: do not wait for an answer; a refusal is not seen
 //
-// Any other header that begins with Msl- is an error, since what it asks for would not
-// be done. Messages are always encrypted and authenticated.
+// Any other header that begins with Msl- is an error, since it would have no effect.
+// Messages are always encrypted and authenticated.
 //
 // # Responses
 //
-// A response with an answer has status 200, the header Msl-Message-Id with the number of
-// the answer, and Msl-Identity if the server named itself. Without an answer to wait for
-// the status is 202. Bodies are streams in both directions. If an answer breaks off, so
-// does the connection.
+// A response with an answer has status 200, the header Msl-Message-Id with the number
+// of the answer, and Msl-Identity if the server gave its identity. If no answer is
+// expected, the status is 202. Bodies are streams in both directions. If an answer is
+// cut off, so is the connection.
 //
-// A status from 400 on has a JSON object as its body: "error" says why, and if the server
-// sent an MSL error there are also "response", "code" and "name" of that, and a "message"
-// for the user. A response with Retry-After is worth another try:
+// A status of 400 or above has a JSON object as its body: "error" is the reason, and if
+// the server sent an MSL error, "response", "code" and "name" describe it, and
+// "message" is for the user. A request whose response has Retry-After is worth another
+// try:
 //
 //	400       an invalid header, or the request body broke off
 //	403       the server refused the entity or the user; the Handler does not know the
@@ -44,17 +45,17 @@
 // # Which function do I want
 //
 // To serve programs, put a [Handler] into an [http.Server] that listens where only they
-// come: on a Unix socket that only their user may connect to, or at least on the loopback
-// interface. Bound what a connection may cost before its request is read, with
+// can connect: on a Unix socket that only their user may connect to, or at least on the
+// loopback interface. Limit what a connection may cost before its request is read, with
 // ReadHeaderTimeout, IdleTimeout and MaxHeaderBytes. Let the client's transport keep as
-// many idle connections as there are requests at a time (MaxIdleConnsPerHost of
-// [http.Transport]). To tell a program what it can do about an error, set Explain; to log
-// requests, set Report, and wrap the client's state with [WatchState].
+// many idle connections as there are concurrent requests (MaxIdleConnsPerHost of
+// [http.Transport]). To tell a program what it can do about an error, set Explain. To
+// log requests, set Report, and wrap the client's state with [WatchState].
 //
 // # What it does not protect
 //
-// Whoever can connect to the listener sends with the identity of the device, and for all
-// of its users. Requests from web pages are refused, and so are those for another host
-// than this one unless they come by a Unix socket; that is no access control between
+// Anyone who can connect to the listener can send with the identity of the device, and
+// for all of its users. Requests from web pages are refused, and so are requests for
+// another host unless they come by a Unix socket; that is not access control between
 // programs.
 package agent

@@ -46,8 +46,8 @@ func Example() {
 	log.Fatal(server.Serve(socket))
 }
 
-// Explain tells programs what to do about an error, in the terms of the program that
-// the agent is in, and may give it another status.
+// Explain gives programs advice on an error, in the terms of the program that contains
+// the agent, and may change its status.
 func ExampleHandler_explain() {
 	h := &agent.Handler{Explain: func(err error) error {
 		var user *agent.UserError

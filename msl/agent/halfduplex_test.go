@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestHalfDuplex serves programs that write a whole request before they read,
-// whose answer begins long before that. The buffers of the system take many megabytes.
+// TestHalfDuplex serves programs that write a whole request before they read, while the
+// answer begins long before that. The system's buffers hold many megabytes.
 func TestHalfDuplex(t *testing.T) {
 	n := newNetwork(t)
 	n.handler.Timeout = 4 * time.Minute
@@ -34,8 +34,8 @@ func TestHalfDuplex(t *testing.T) {
 	}
 }
 
-// writeThenRead is a program as most of them are. chunked sends the body without its
-// length.
+// writeThenRead acts like most programs. If chunked is set, it sends the body without
+// its length.
 func writeThenRead(t *testing.T, socket string, data []byte, chunked bool) []byte {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)

@@ -13,52 +13,53 @@ import (
 )
 
 // A Handler sends the bodies of HTTP requests as messages, and answers with the data of
-// the answers. It is safe for many goroutines. Its fields must not change after the
+// the answers. It is safe for concurrent use. Its fields must not change after the
 // first request.
 type Handler struct {
 	Client    *msl.Client
-	Recipient string // identity of the server, or empty for any that Client trusts
+	Recipient string // identity of the server; empty means any that Client trusts
 
-	// User is whom a request without the header Msl-User is for; empty means nobody.
-	// Users are those that a request may name besides. Any other name gets status 403.
-	// The UserAuth of Client proves them; a program cannot give a password.
+	// User is the user of requests without the header Msl-User; empty means no user.
+	// Users lists the other users that a request may name. Any other name gets status
+	// 403. The UserAuth of Client authenticates the users; a program cannot supply a
+	// password.
 	User  string
 	Users []string
 
-	// MaxBody bounds the body of a request, in bytes; zero means 24 MiB, negative no
-	// bound. A longer one gets status 413. On the wire a message is 2.4 times as long
-	// where its data does not compress. Up to 1 MiB of a body is kept, in case the
-	// message has to be sent again, and what is left of it when the answer begins.
+	// MaxBody limits the body of a request, in bytes; zero means 24 MiB, negative no
+	// limit. A longer body gets status 413. On the wire a message is 2.4 times as long
+	// if its data does not compress. Up to 1 MiB of a body is kept in case the message
+	// has to be sent again, and so is the part not yet read when the answer begins.
 	MaxBody int64
 
-	// Requests is how many are sent at a time; others wait. Zero means 128.
+	// Requests is how many requests are sent at a time; others wait. Zero means 128.
 	Requests int
 
-	// Timeout is for a request, from its header to the last byte of the response;
-	// zero means one minute, negative no bound.
+	// Timeout limits a request, from its header to the last byte of the response; zero
+	// means one minute, negative no limit.
 	Timeout time.Duration
 
-	// Explain returns what the program is told of an error: the same one, wrapped with
-	// what to do about it. If the result is or wraps a [*StatusError] other than that of
-	// the error, the response has its status. Nil means the text of the error.
+	// Explain returns the error shown to the program: the given error, wrapped with
+	// advice. If the result is or wraps a [*StatusError] other than that of the given
+	// error, the response has its status. Nil means the text of the error is used.
 	Explain func(error) error
 
-	// Report is told of each request when its message was answered or has failed, and
-	// before the program is told of a failure. Requests of web pages and for other hosts
-	// are not reported. Nil tells nobody. It must not block.
+	// Report is called for each request when its message was answered or has failed,
+	// and before the program learns of a failure. Requests from web pages and for other
+	// hosts are not reported. Nil means no reports. It must not block.
 	Report func(context.Context, Exchange)
 
 	once   sync.Once
-	places chan struct{} // holds a place for each request under way
+	places chan struct{} // holds an element for each request under way
 }
 
-// An Exchange is what became of a request.
+// An Exchange is the outcome of a request.
 type Exchange struct {
 	Took  time.Duration
 	Err   error // why there is no complete answer, or nil
-	Begun bool  // a part of the response was sent
+	Begun bool  // part of the response was sent
 
-	// Status is the HTTP status for Err; if Begun, the connection breaks off instead.
+	// Status is the HTTP status for Err. If Begun, the connection is cut off instead.
 	// It is zero if Err is nil, or if the program closed its connection.
 	Status int
 }
@@ -69,7 +70,7 @@ const (
 	defaultTimeout  = time.Minute
 
 	grace  = 5 * time.Second        // to tell a program that its time is over
-	linger = 500 * time.Millisecond // for it to hear that
+	linger = 500 * time.Millisecond // for the program to receive that
 )
 
 // ServeHTTP sends the body of a request as a message, and answers with the data of the
@@ -80,7 +81,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	start, control := time.Now(), http.NewResponseController(w)
-	_ = control.EnableFullDuplex() // what has no such modes needs none
+	_ = control.EnableFullDuplex() // connections without full duplex do not need it
 	if d := h.timeout(); d > 0 {
 		_ = control.SetReadDeadline(start.Add(d + grace))
 		_ = control.SetWriteDeadline(start.Add(d + grace))
@@ -92,7 +93,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		body.end(r.Body)
 		return
-	case refused == nil, begun: // cut it off, so that nobody takes it for whole
+	case refused == nil, begun: // cut the connection, so that nobody takes the answer for complete
 		panic(http.ErrAbortHandler)
 	}
 	body.endsWith(w.Header())
@@ -102,8 +103,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body.end(r.Body)
 }
 
-// report tells of an exchange, and returns what the program is told: nil where there is
-// no failure, or no program any more.
+// report reports an exchange, and returns the response to the program, or nil if there
+// is no failure or the program is gone.
 func (h *Handler) report(r *http.Request, e Exchange) (refused *refusal) {
 	if e.Err != nil && r.Context().Err() == nil {
 		refused = h.refusal(e.Err)
@@ -131,7 +132,7 @@ func orDefault[T int | int64 | time.Duration](v, absent T) T {
 	return v
 }
 
-// send does one request. begun tells whether a part of the answer went out.
+// send handles one request. begun reports whether part of the answer was sent.
 func (h *Handler) send(w *response, r *http.Request) (begun bool, err error) {
 	m, err := h.message(r)
 	if err != nil {
@@ -154,14 +155,14 @@ func (h *Handler) send(w *response, r *http.Request) (begun bool, err error) {
 	m.request.Body = w.body.open
 	begun, err = h.exchange(ctx, w, m)
 	if failed := w.body.failure(); failed != nil && err != nil {
-		err = failed // the program was at fault, not the server
+		err = failed // the program caused this, not the server
 	} else if errors.Is(ctx.Err(), context.DeadlineExceeded) && w.body.waits() && !begun {
 		err = &StatusError{Status: http.StatusRequestTimeout, Err: errors.New("the body did not come in time")}
 	}
 	return begun, err
 }
 
-// enter waits for a place among the requests under way.
+// enter waits for a free place among the requests under way.
 func (h *Handler) enter(ctx context.Context) (leave func(), err error) {
 	h.once.Do(func() { h.places = make(chan struct{}, max(orDefault(h.Requests, defaultRequests), 1)) })
 	select {
@@ -173,7 +174,7 @@ func (h *Handler) enter(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// exchange sends the message, and the answer to the program.
+// exchange sends the message, and relays the answer to the program.
 func (h *Handler) exchange(ctx context.Context, w *response, m message) (begun bool, err error) {
 	if m.noAnswer {
 		if err := watchdog.Run(ctx, func() error { return h.Client.Send(ctx, &m.request) }); err != nil {

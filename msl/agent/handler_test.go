@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// TestShares has many programs send at once. They need one session.
+// TestShares has many programs send at once. They need only one session.
 func TestShares(t *testing.T) {
 	n := newNetwork(t)
 	var renewed []string
@@ -37,7 +37,7 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// TestNoAnswerInTime has a server that takes a message and says nothing.
+// TestNoAnswerInTime has a server that accepts a message but does not answer.
 func TestNoAnswerInTime(t *testing.T) {
 	wait := make(chan struct{})
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -97,7 +97,8 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// TestUsers sends for users that the agent knows, and that the server may not.
+// TestUsers sends for users known to the agent but not necessarily permitted by the
+// server.
 func TestUsers(t *testing.T) {
 	n := newNetwork(t)
 	n.handler.Users = []string{"ada@example.com", "eve@example.com"}
@@ -160,7 +161,7 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// TestNoMessage has something else than a server answer.
+// TestNoMessage has something other than a server answer.
 func TestNoMessage(t *testing.T) {
 	status, page := 0, ""
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -193,7 +194,7 @@ func TestNoMessage(t *testing.T) {
 	}
 }
 
-// TestPlaces lets a request wait for another one, in vain.
+// TestPlaces lets a request wait in vain for another one to finish.
 func TestPlaces(t *testing.T) {
 	n := newNetwork(t)
 	n.handler.Requests, n.handler.Timeout = 1, 300*time.Millisecond
@@ -212,7 +213,7 @@ func TestPlaces(t *testing.T) {
 	n.echoes("a place")
 }
 
-// TestGivenUp has a program close its connection: nobody is told, but Report.
+// TestGivenUp has a program close its connection: only Report is called.
 func TestGivenUp(t *testing.T) {
 	arrived, wait := make(chan struct{}), make(chan struct{})
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(arrived); <-wait }))

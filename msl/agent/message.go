@@ -12,22 +12,22 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A message is what a program wants to be sent.
+// A message is what a program asks to send.
 type message struct {
 	request  msl.Request
 	noAnswer bool
 }
 
-// A UserError says that a request is for a user whom the [Handler] does not know.
+// A UserError says that a request names a user whom the [Handler] does not know.
 type UserError struct{ User string }
 
-// Error names the user, with escapes for what does not print.
+// Error names the user, with unprintable characters escaped.
 func (e *UserError) Error() string {
 	return "the agent does not send for the user " + safetext.String(e.User)
 }
 
-// message reads what a program wants from the headers of its request. A header that is
-// not known is refused, since what it asks for would not be done.
+// message reads what a program asks for from the headers of its request. An unknown
+// header that begins with Msl- is refused, since it would have no effect.
 func (h *Handler) message(r *http.Request) (message, error) {
 	m := message{request: msl.Request{Encrypted: true, Authenticated: true, RequestTokens: true, User: h.User, Recipient: h.Recipient}}
 	switch {

@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
-// A network is a server that echoes, and an agent on a device that it knows.
+// A network is a server that echoes, and an agent on a device known to the server.
 type network struct {
 	*testing.T
 	handler  *Handler // of the agent; its fields may be changed before serve
@@ -100,7 +100,7 @@ func (n *network) server(store *soft.Store, device crypto.Signer) *msl.Server {
 			MAC:        create[keystore.MAC](n.T, store, "issuer-mac", keystore.HMACSHA256),
 		}}},
 		State:  &n.state,
-		Limits: msl.Limits{ErrorsPerSecond: 10_000, ErrorsPerSource: 10_000}, // ids that come late
+		Limits: msl.Limits{ErrorsPerSecond: 10_000, ErrorsPerSource: 10_000}, // ids that arrive late
 	}
 }
 
@@ -136,7 +136,7 @@ func (n *network) report(_ context.Context, e Exchange) {
 	n.exchanges = append(n.exchanges, e)
 }
 
-// reported returns what was reported since it was asked last.
+// reported returns what was reported since the previous call.
 func (n *network) reported() []Exchange {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -211,7 +211,7 @@ func (n *network) do(method, path string, body io.Reader, headers ...string) (*h
 	return response, string(text)
 }
 
-// echoes asks that data comes back.
+// echoes checks that data comes back.
 func (n *network) echoes(data string, headers ...string) {
 	n.Helper()
 	if r, text := n.post(data, headers...); r.StatusCode != http.StatusOK || text != data {

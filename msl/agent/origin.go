@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// checkOrigin refuses requests of web browsers, which send them for any page, and
-// requests that mean another host: a web page may have given its own name this
-// machine's address. Pages cannot connect to a Unix socket, whatever its clients write
-// for a host.
+// checkOrigin refuses requests from web browsers, which send them for any page, and
+// requests for another host, since a web page may have pointed its own name at this
+// machine. Pages cannot connect to a Unix socket, so there the Host header does not
+// matter.
 func checkOrigin(r *http.Request) *refusal {
 	switch {
 	case r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "":

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A refusal is a response without an answer. Its body is the exported fields.
+// A refusal is a response without an answer. Its exported fields make up the body.
 type refusal struct {
 	status     int
 	retryAfter int // seconds; 0 means none
@@ -22,12 +22,12 @@ type refusal struct {
 	Message  string `json:"message,omitempty"` // for the user, from the server
 }
 
-// refusal is the response for a message that had no answer.
+// refusal returns the response for a message that had no answer.
 func (h *Handler) refusal(err error) *refusal {
 	told, status := err, statusOf(err)
 	if h.Explain != nil {
 		told = h.Explain(err)
-		errors.As(told, &status) // which may be another one then
+		errors.As(told, &status) // which may then be another one
 	}
 	r := &refusal{status: status.Status, retryAfter: status.RetryAfter, Error: oneLine(told)}
 	var peer *msl.PeerError
@@ -40,7 +40,7 @@ func (h *Handler) refusal(err error) *refusal {
 	return r
 }
 
-// oneLine writes errors that were joined on one line.
+// oneLine puts joined errors on one line.
 func oneLine(err error) string {
 	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 }
@@ -53,8 +53,8 @@ func (r *refusal) write(w http.ResponseWriter) {
 	if r.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(r.retryAfter))
 	}
-	text, _ := json.Marshal(r) // strings and numbers always can be
+	text, _ := json.Marshal(r) // strings and numbers always marshal
 	h.Set("Content-Length", strconv.Itoa(len(text)+1))
 	w.WriteHeader(r.status)
-	_, _ = w.Write(append(text, '\n')) // a program that is gone needs no answer
+	_, _ = w.Write(append(text, '\n')) // if the program is gone, there is nobody to answer
 }

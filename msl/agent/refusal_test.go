@@ -56,8 +56,8 @@ func TestRefuses(t *testing.T) {
 	n.echoes("and all goes on")
 }
 
-// TestRefusesOnTheWire sends what no HTTP client does. Nothing that follows such a
-// request is taken for another one.
+// TestRefusesOnTheWire sends requests that no HTTP client sends. Nothing that follows
+// such a request is taken for another one.
 func TestRefusesOnTheWire(t *testing.T) {
 	n := newNetwork(t)
 	n.handler.MaxBody, n.handler.Timeout = 1000, 500*time.Millisecond
@@ -90,7 +90,7 @@ func exchangeRaw(t *testing.T, at, sent string) string {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	io.WriteString(conn, sent) // may fail, where the answer comes before the end
+	io.WriteString(conn, sent) // may fail if the answer comes before the end
 	answer, err := io.ReadAll(conn)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the connection stays: %q", answer)
@@ -109,7 +109,7 @@ func TestUnixSocket(t *testing.T) {
 	wanted{403, false, "web pages"}.check(t, r, text)
 }
 
-// TestExplain says more about an error, and gives another its own status.
+// TestExplain adds advice to an error, and gives another one its own status.
 func TestExplain(t *testing.T) {
 	n := newNetwork(t)
 	n.handler.MaxBody = 10

@@ -9,14 +9,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// A response answers the request whose body that is.
+// A response answers the request with that body.
 type response struct {
 	http.ResponseWriter
 	body *body
 }
 
-// relay passes the answer on as it comes. The status is sent with the first bytes of
-// the answer, since until then it may turn out to be another one.
+// relay passes the answer on as it arrives. The status is sent with the first bytes of
+// the answer, since it may still change until then.
 func (w *response) relay(answer *msl.Response) (begun bool, err error) {
 	control := http.NewResponseController(w.ResponseWriter)
 	for piece := make([]byte, 64<<10); ; {

@@ -7,14 +7,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// WatchState returns the state of a client that calls renewed when another master token
-// is about to be kept, with the new record.
+// WatchState wraps the state of a client. It calls renewed with the new record when
+// another master token is about to be stored.
 func WatchState(state msl.ClientState, renewed func(msl.ClientRecord)) msl.ClientState {
 	return &watchedState{ClientState: state, renewed: renewed}
 }
 
-// A watchedState knows the master token that was loaded or kept last. Its client calls
-// Load and Save one at a time.
+// A watchedState remembers the last master token loaded or saved. Its client calls Load
+// and Save one at a time.
 type watchedState struct {
 	msl.ClientState
 	renewed func(msl.ClientRecord)

@@ -13,15 +13,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// A StatusError is an error with an HTTP status of its own. The UserAuth of a client may
+// A StatusError is an error with its own HTTP status. The UserAuth of a client may
 // return one, too.
 type StatusError struct {
 	Status     int
-	RetryAfter int // seconds until another try is worthwhile; 0 means none is
+	RetryAfter int // seconds until another try is worthwhile; 0 means never
 	Err        error
 }
 
-// Error is the text of Err.
+// Error returns the text of Err.
 func (e *StatusError) Error() string { return e.Err.Error() }
 
 // Unwrap returns Err.
@@ -30,7 +30,7 @@ func (e *StatusError) Unwrap() error { return e.Err }
 // soon is how many seconds a program should wait before it tries again.
 const soon = 1
 
-// statusOf is the HTTP status for a message that had no answer. The package
+// statusOf returns the HTTP status for a message that had no answer. The package
 // documentation has the table.
 func statusOf(err error) *StatusError {
 	var own *StatusError
@@ -68,7 +68,7 @@ func isAny(err error, kinds ...error) bool {
 	return false
 }
 
-// peerStatus is the status for an MSL error.
+// peerStatus returns the status for an MSL error.
 func peerStatus(err error, e *msl.PeerError) *StatusError {
 	switch e.Code {
 	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked, msl.ErrUserIDTokenRevoked:
@@ -83,7 +83,7 @@ func peerStatus(err error, e *msl.PeerError) *StatusError {
 	return &StatusError{http.StatusBadGateway, 0, err}
 }
 
-// insteadStatus is the status for an HTTP status in place of a message.
+// insteadStatus returns the status for an HTTP error that came instead of a message.
 func insteadStatus(err error, e *mslhttp.StatusError) *StatusError {
 	if e.Status == http.StatusRequestEntityTooLarge {
 		return &StatusError{e.Status, 0, err}

@@ -10,9 +10,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// causeTable is the errors of package keystore that are worth a report, and what
-// each is a failure of. A store that was closed is not there: the application did
-// that itself.
+// causeTable lists the errors of package keystore that are worth a report, and what
+// kind of failure each is. A closed store is not listed: the application closed it
+// itself.
 var causeTable = []struct {
 	err  error
 	name string
@@ -39,10 +39,10 @@ func Causes() []string {
 	return names
 }
 
-// Classify finds what can be told of a failure, and reports whether err is one of
-// cryptography at all. Of the texts in err nothing gets into the incident but names
-// that are in a list: functions and return values of PKCS #11, commands and response
-// codes of TPMs.
+// Classify finds what can be reported about a failure. It reports false if err is not a
+// failure of cryptography. Of the texts in err, only names from a fixed list get into
+// the incident: functions and return values of PKCS #11, commands and response codes of
+// TPMs.
 func Classify(err error) (Incident, bool) {
 	if err == nil || errors.Is(err, errOwn) {
 		return Incident{}, false
@@ -50,7 +50,7 @@ func Classify(err error) (Incident, bool) {
 	i := Incident{}
 	causeKind := i.findCause(err)
 	var peer *msl.PeerError
-	if i.Peer = errors.As(err, &peer); !i.Peer { // what a peer wrote says nothing of us
+	if i.Peer = errors.As(err, &peer); !i.Peer { // what a peer wrote says nothing about this side
 		i.findWords(err)
 	}
 	i.findCode(err)
@@ -78,10 +78,10 @@ func (i *Incident) findCause(err error) Kind {
 	return ""
 }
 
-// maxText is how much of an error's text is searched.
+// maxText bounds how much of an error's text is searched.
 const maxText = 8 << 10
 
-// findWords takes the first operation and the first result that the text names.
+// findWords takes the first operation and the first result named in the text.
 func (i *Incident) findWords(err error) {
 	text := err.Error()
 	text = text[:min(len(text), maxText)]
@@ -106,8 +106,8 @@ func (i *Incident) findCode(err error) {
 	}
 }
 
-// versioned is how a provider names a version of a key. The label is quoted, so that
-// nothing in it looks like a version.
+// versioned matches how a provider names a version of a key. The label is quoted, so
+// that nothing in it looks like a version.
 var versioned = regexp.MustCompile(`^(?:hsm|tpm|soft): key "(?:[^"\\]|\\.)*" version (\d{1,5})\b`)
 
 // findOrigin finds the provider, and the version of the key, in the errors that a
@@ -153,8 +153,8 @@ func walk(err error, depth int, visit func(text string)) {
 	}
 }
 
-// kindOfCode says what a code is a failure of, or nothing: revocations, rejections
-// and faults of form are no failures of cryptography.
+// kindOfCode returns the kind of failure of a code, or "": revocations, rejections and
+// malformed messages are not failures of cryptography.
 func kindOfCode(c msl.Code) Kind {
 	switch c {
 	case msl.ErrMasterTokenIdentityRevoked, msl.ErrMasterTokenRejectedByApp,

@@ -86,7 +86,7 @@ func TestResponseCodes(t *testing.T) {
 	}
 }
 
-// TestCodes looks at every code: what is reported has a kind, and rejections are not
+// TestCodes checks every code: reported ones have a kind, and rejections are not
 // reported.
 func TestCodes(t *testing.T) {
 	kinds := map[Kind]int{}

@@ -3,11 +3,11 @@
 // opens, or something does not decrypt (MSL wiki, "Application Security
 // Requirements").
 //
-// In that state no message that needs cryptography can carry the report. So it is in
-// the clear: without encryption, integrity protection, replay protection, tokens and
-// users, from an entity that is claimed and not proven (NONE or NONE_SUFFIXED). The
-// answer has the same properties and only acknowledges. Making and accepting such a
-// message touches no key store, token or stored key, and no clock is set by it.
+// In that state no message that needs cryptography can carry the report. So it is sent
+// in the clear: without encryption, integrity protection, replay protection, tokens and
+// users, from an entity whose identity is claimed but not proven (NONE or
+// NONE_SUFFIXED). The answer has the same properties and only acknowledges. Making and
+// accepting such a message uses no key store, token or stored key, and sets no clock.
 //
 // # Which function do I want
 //
@@ -20,11 +20,10 @@
 // # What is in a report
 //
 // Anyone on the path can read a report, so it must contain nothing confidential and
-// name no user. The types ensure that: an [Incident] has no field for anything except
-// numbers and words of fixed lists. An error's text is only searched for the names of
-// PKCS #11 and TPM functions and results; labels, file names, PINs, addresses and data
-// have nowhere to go. The only free text is the claimed identity, which is in every
-// MSL message.
+// name no user. The types ensure that: an [Incident] has fields only for numbers and
+// for words of fixed lists. An error's text is only searched for the names of PKCS #11
+// and TPM functions and results; labels, file names, PINs, addresses and data are never
+// copied. The only free text is the claimed identity, which is in every MSL message.
 //
 // The data of the message is a JSON object:
 //
@@ -45,20 +44,20 @@
 //	    first       RFC 3339, to the second
 //	    last        RFC 3339, to the second
 //
-// A server drops a member that is not here, and writes "other" for a word that it does
-// not know, so that devices may be newer than servers.
+// A server drops members that are not listed here, and replaces unknown words by
+// "other", so that devices may be newer than servers.
 //
 // # What it does not protect
 //
 // Anyone can report anything as anyone, forge an acknowledgment, or keep a report from
 // arriving. A report is a hint for an operator: nothing should happen to an entity
-// because of one. Rate, size and rotation bound the cost of a flood. In each file of
+// because of one. Rate, size and rotation limit the cost of a flood. In each file of
 // the log one source can fill a quarter, one entity at one source a sixteenth, and all
-// sources together half: the rest is acknowledged and not kept. So reports never fill a
-// file before it is old, and a flood, of however many sources, pushes nothing out that
-// was kept. It can keep later reports out; an eighth of the file is freed little by
-// little for those.
+// sources together half; further reports are acknowledged but not kept. So reports
+// never fill a file before it is old, and a flood, from however many sources, never
+// displaces older records. It can keep later reports out; to make room for those, an
+// eighth of the file is released gradually.
 //
-// A report can arrive twice, if the client ends between the answer and the writing of
+// A report can arrive twice, if the client ends after the answer and before it updates
 // its spool.
 package failurelog

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// A client tells its server of crypto failures, without being asked to.
+// A client reports crypto failures to its server automatically.
 func ExampleReporter() {
 	reporter, err := failurelog.Start(failurelog.Config{
 		Identity:  "camera-1",
@@ -32,7 +32,7 @@ func ExampleReporter() {
 	defer response.Body.Close()
 }
 
-// A server keeps the reports in a file, and takes them from registered entities alone.
+// A server keeps the reports in a file, and accepts them only from registered entities.
 func ExampleHandler() {
 	reports, err := failurelog.OpenLog("/var/log/msl/failures.jsonl", failurelog.Rotation{})
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzHandler sends anything to the endpoint: what it takes is a report, in a log that
-// stays readable.
+// FuzzHandler sends arbitrary data to the endpoint: whatever it accepts is a report, in
+// a log that stays readable.
 func FuzzHandler(f *testing.F) {
 	f.Add(message(f, from("camera-1"), nil, good(f)))
 	f.Add(message(f, from("a\nb\x1b"), object{"renewable": true}, []byte("no report")))
@@ -42,7 +42,7 @@ func FuzzHandler(f *testing.F) {
 	})
 }
 
-// FuzzSpool starts with any spool.
+// FuzzSpool starts with an arbitrary spool.
 func FuzzSpool(f *testing.F) {
 	f.Add([]byte(oneFailure + "\n" + `{"lost":3,"skipped":2}` + "\n"))
 	f.Add([]byte("{}\nnull\n[]\n"))

@@ -15,34 +15,34 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// A Handler is the endpoint that takes reports, over HTTP, and acknowledges each
-// with an empty answer. It takes nothing else: an entity that would prove itself is
-// refused with 4001, a master token with 1000, a user with 2001 or 6042, a key
-// exchange with 7001, a service token with 3003, and data that is no report with
-// 6012. Its fields must not change after the first request.
+// A Handler is the HTTP endpoint for reports, and acknowledges each with an empty
+// answer. It accepts nothing else: an entity that authenticates itself is refused with
+// 4001, a master token with 1000, a user with 2001 or 6042, a key exchange with 7001, a
+// service token with 3003, and data that is not a report with 6012. Its fields must not
+// change after the first request.
 type Handler struct {
 	Log  *Log   // where reports go
-	Name string // our identity in the answers; empty means "server"
+	Name string // server identity in the answers; empty means "server"
 
-	// Allow says who may report; another entity is refused with 4006. The identity
-	// is what a sender claims to be. Nil lets everybody report.
+	// Allow reports whether an entity may report; others are refused with 4006. The
+	// identity is only claimed by the sender. Nil allows everybody.
 	Allow func(ctx context.Context, identity string) (bool, error)
 
-	PerSource int // messages a second from one source; zero means 5
-	PerSecond int // in all; zero means 100
+	PerSource int // messages per second from one source; zero means 5
+	PerSecond int // messages per second in all; zero means 100
 
-	// Source names where a request comes from. Nil means the network address of
-	// the peer.
+	// Source returns the source of a request. Nil means the network address of the
+	// peer.
 	Source func(*http.Request) string
-	Logger *slog.Logger // of messages that are refused; nil means none
+	Logger *slog.Logger // for refused messages; nil means none
 
 	once  sync.Once
 	inner *mslhttp.Handler
 }
 
-// Bounds of a message, in bytes. Base64 is in it twice.
+// Size limits of a message, in bytes. Its data is Base64-encoded twice.
 const (
-	maxHeader  = 32 << 10 // of other messages, too, to refuse them for what they are
+	maxHeader  = 32 << 10 // allows for other messages, to refuse them with the right code
 	maxChunk   = 32 << 10
 	maxMessage = 64 << 10
 	maxInflate = 4
@@ -64,8 +64,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // A sourceKey is the key of the source in the context of a request.
 type sourceKey struct{}
 
-// handler has neither keys nor tokens nor a state: nothing that a message says can
-// lead to one.
+// handler has no keys, tokens or state, so nothing in a message can refer to one.
 func (h *Handler) handler() *mslhttp.Handler {
 	name := h.Name
 	if name == "" {
@@ -101,10 +100,10 @@ func orNumber(n, absent int) int {
 	return n
 }
 
-// receive stores one report. What the answer says is that it was stored, or that
-// there is no use in sending it again.
+// receive stores one report. The answer means that the report was stored, or that there
+// is no use in sending it again.
 func (h *Handler) receive(ctx context.Context, _ *msl.ResponseWriter, m *msl.Message) error {
-	if len(m.Identity) > maxIdentity { // a root of NONE_SUFFIXED with a long suffix
+	if len(m.Identity) > maxIdentity { // a NONE_SUFFIXED root with a long suffix
 		return msl.ErrIncorrectEntityAuthData
 	}
 	if len(m.ServiceTokens) > 0 {
@@ -129,7 +128,7 @@ func (h *Handler) receive(ctx context.Context, _ *msl.ResponseWriter, m *msl.Mes
 	return err
 }
 
-// An admission lets in, by an unauthenticated scheme, whoever may report.
+// An admission admits allowed entities by an unauthenticated scheme.
 type admission struct {
 	*Handler
 	scheme string

@@ -59,7 +59,7 @@ func TestHandlerTakesReport(t *testing.T) {
 	}
 }
 
-// TestHandlerRefuses sends everything that is no report.
+// TestHandlerRefuses sends everything that is not a report.
 func TestHandlerRefuses(t *testing.T) {
 	master := object{"tokendata": []byte(`{"renewalwindow":1700000000,"expiration":1900000000,"sequencenumber":1,"serialnumber":1,"sessiondata":"AAAA"}`), "signature": "AAAA"}
 	user := object{"tokendata": []byte(`{"renewalwindow":1700000000,"expiration":1900000000,"mtserialnumber":1,"serialnumber":1,"userdata":"AAAA"}`), "signature": "AAAA"}
@@ -118,8 +118,8 @@ func TestHandlerRefuses(t *testing.T) {
 	}
 }
 
-// untouched puts a store and a state behind the handler that fail the test when they
-// are used.
+// untouched gives the handler a store and a state that fail the test when they are
+// used.
 func untouched(t *testing.T, h *Handler) {
 	h.once.Do(func() { h.inner = h.handler() })
 	h.inner.Server.Issuer.Store = poison{t}
@@ -203,7 +203,7 @@ func TestHandlerBounds(t *testing.T) {
 	}
 }
 
-// TestHandlerRates sends at once what is allowed in a second, and more.
+// TestHandlerRates sends at once as much as is allowed in a second, and more.
 func TestHandlerRates(t *testing.T) {
 	h, path := newHandler(t)
 	h.PerSource, h.PerSecond = 3, 5
@@ -224,7 +224,7 @@ func TestHandlerRates(t *testing.T) {
 			}
 		}
 	}
-	extra := 1 + int(time.Since(start).Seconds()*5) // the bounds grow while we send
+	extra := 1 + int(time.Since(start).Seconds()*5) // the limits grow during the test
 	if taken["a"] < 3 || taken["a"] > 3+extra || taken["b"] < 1 || taken["b"] > 3+extra || len(records(t, path)) > 5+extra {
 		t.Errorf("taken %v in %v", taken, time.Since(start))
 	}

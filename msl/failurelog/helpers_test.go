@@ -76,7 +76,7 @@ func post(h http.Handler, message []byte) *httptest.ResponseRecorder {
 
 var errAway = errors.New("no route to the server")
 
-// newHandler makes a handler on a log of its own.
+// newHandler returns a handler with its own log.
 func newHandler(t testing.TB) (*Handler, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "failures.jsonl")
@@ -88,7 +88,7 @@ func newHandler(t testing.TB) (*Handler, string) {
 	return &Handler{Log: log, PerSource: 1000, PerSecond: 1000}, path
 }
 
-// records reads a log, all of whose lines must be good.
+// records reads a log, all lines of which must be valid.
 func records(t testing.TB, path string) []Record {
 	t.Helper()
 	var all []Record
@@ -101,7 +101,7 @@ func records(t testing.TB, path string) []Record {
 
 type object = map[string]any
 
-// message makes the bytes of a message that nothing protects.
+// message returns the bytes of an unprotected message.
 func message(t testing.TB, outside, header object, data []byte) []byte {
 	t.Helper()
 	encode := func(v any) []byte {
@@ -123,12 +123,12 @@ func message(t testing.TB, outside, header object, data []byte) []byte {
 	return append(encode(head), encode(object{"payload": encode(chunk), "signature": ""})...)
 }
 
-// from is the sender's entity of scheme NONE.
+// from returns the sender's entity of scheme NONE.
 func from(identity string) object {
 	return object{"entityauthdata": object{"scheme": "NONE", "authdata": object{"identity": identity}}}
 }
 
-// answerCode is the code of an error answer, or -1.
+// answerCode returns the code of an error answer, or -1.
 func answerCode(t testing.TB, answer []byte) msl.Code {
 	t.Helper()
 	var head struct {
@@ -151,7 +151,7 @@ func answerCode(t testing.TB, answer []byte) msl.Code {
 
 var base64Text = regexp.MustCompile(`[A-Za-z0-9+/]{8,}={0,2}`)
 
-// layers are the bytes of a message, and of everything in Base64 in them.
+// layers returns the bytes of a message, and of everything in Base64 in them.
 func layers(b []byte) []byte {
 	all := bytes.Clone(b)
 	for _, text := range base64Text.FindAll(b, -1) {

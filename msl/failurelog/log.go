@@ -16,9 +16,9 @@ import (
 	"unicode/utf16"
 )
 
-// A Record is a line of the log: one failure, and who says that it happened.
+// A Record is a line of the log: one failure, and the entity that claims to report it.
 type Record struct {
-	Received time.Time `json:"received"` // by our clock; the other times are the sender's
+	Received time.Time `json:"received"` // by the server's clock; the other times are the sender's
 	Entity   string    `json:"entity"`
 	Proven   bool      `json:"entity_proven"` // always false: anybody can claim to be that entity
 	Version  string    `json:"version,omitempty"`
@@ -36,21 +36,21 @@ func newRecords(now time.Time, entity string, r *Report) []Record {
 	return records
 }
 
-// A Rotation bounds a log.
+// A Rotation limits the size of a log.
 type Rotation struct {
 	Size int64         // bytes of one file; zero means 8 MiB
 	Age  time.Duration // of the first record of a file; zero means 7 days
-	Keep int           // files besides the one that is written; zero means 8
+	Keep int           // files besides the current one; zero means 8
 }
 
-// A Log keeps records in a file of JSON lines, in ASCII. When the file has its size or
-// age it gets the time as a suffix, and the oldest of such files goes. One process at
-// a time may write it.
+// A Log keeps records in a file of JSON lines, in ASCII. When the file reaches its
+// maximum size or age, it is renamed with the time as a suffix, and the oldest such
+// file is removed. Only one process at a time may write the log.
 //
-// A record is with the operating system when its sender gets the acknowledgement, and
-// so survives the end of the process. It is on the disk (fsync) when the file is
-// rotated or closed and not before: anybody can send reports, and must not be able to
-// keep the disk busy. Who loses power may lose the last seconds.
+// A record has been passed to the operating system when its sender gets the
+// acknowledgment, so it survives the end of the process. It is synced to the disk only
+// when the file is rotated or closed: anybody can send reports, and must not be able to
+// keep the disk busy. A power failure may lose the last seconds.
 type Log struct {
 	path     string
 	rotation Rotation
@@ -58,19 +58,19 @@ type Log struct {
 	mu    sync.Mutex
 	file  *os.File
 	size  int64
-	began time.Time // the first record, or zero
-	torn  bool      // the last line has no end
+	began time.Time // time of the first record, or zero
+	torn  bool      // the last line is incomplete
 	taken map[share]int64
 }
 
-// A share is who has written into the file: an entity at a source, with no entity all
-// of a source, and with neither all of it.
+// A share identifies who has written to the file: an entity at a source, all entities
+// of a source if entity is empty, or everybody if both are empty.
 type share struct{ source, entity string }
 
 // Shares of one file. All sources together have half of it, since none of them is
-// proven: so they never fill it, which would push the oldest file out. The last
-// quarter of that half comes little by little while the file gets old, and so who
-// floods it leaves room for those that come later.
+// authenticated: so they never fill it, which would push the oldest file out. The last
+// quarter of that half is released gradually as the file ages, so that a flood leaves
+// room for later reports.
 const (
 	commonShare = 2
 	sourceShare = 4
@@ -80,7 +80,7 @@ const (
 // errShare says that a sender has used up its share of the file.
 var errShare = errors.New("failurelog: the share of the sender in this file of the log is used up")
 
-// OpenLog opens the log at path, or makes it.
+// OpenLog opens the log at path, or creates it.
 func OpenLog(path string, r Rotation) (*Log, error) {
 	if r.Size == 0 {
 		r.Size = 8 << 20
@@ -93,7 +93,7 @@ func OpenLog(path string, r Rotation) (*Log, error) {
 	return l, nil
 }
 
-// open goes on with the file that is there.
+// open continues the existing file.
 func (l *Log) open() error {
 	f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -122,8 +122,8 @@ func (l *Log) open() error {
 // write adds the records of one report, all or none.
 func (l *Log) write(records []Record) error { return l.writeFrom("", records) }
 
-// writeFrom is write for the report of a source, which has its share of the file and
-// no more, or errShare. No source has no bound.
+// writeFrom is like write for a report of a source. If the source has used up its share
+// of the file, it returns errShare. An empty source has no limit.
 func (l *Log) writeFrom(source string, records []Record) error {
 	var text bytes.Buffer
 	for n := range records {
@@ -152,14 +152,14 @@ func (l *Log) writeFrom(source string, records []Record) error {
 	return nil
 }
 
-// exceeds reports whether that much more is too much for a share, which always has
-// room for one report.
+// exceeds reports whether a share would become too large by size more bytes. One report
+// always fits.
 func (l *Log) exceeds(s share, size, parts int64) bool {
 	return l.taken[s] > 0 && l.taken[s]+size > l.rotation.Size/parts
 }
 
-// exceedsAll reports whether that much more is too much for what all sources have
-// together. What was there before we opened the file counts.
+// exceedsAll reports whether size more bytes are too many for all sources together.
+// What was in the file before it was opened counts.
 func (l *Log) exceedsAll(size int64, now time.Time) bool {
 	age := 0.0
 	if !l.began.IsZero() {
@@ -169,7 +169,7 @@ func (l *Log) exceedsAll(size int64, now time.Time) bool {
 	return l.size > 0 && float64(l.size+size) > room
 }
 
-// turn begins a new file where so much more does not fit, or the file is too old.
+// turn begins a new file if size more bytes do not fit, or if the file is too old.
 func (l *Log) turn(size int64, now time.Time) error {
 	full := l.size > 0 && l.size+size > l.rotation.Size
 	if full || !l.began.IsZero() && now.Sub(l.began) > l.rotation.Age {
@@ -184,7 +184,7 @@ func (l *Log) append(text []byte, now time.Time) error {
 			return err
 		}
 	}
-	if l.torn { // what a crash has left must not swallow this line
+	if l.torn { // the incomplete line left by a crash must not swallow this one
 		text = append([]byte{'\n'}, text...)
 	}
 	n, err := l.file.Write(text)
@@ -200,7 +200,7 @@ func (l *Log) append(text []byte, now time.Time) error {
 	return nil
 }
 
-// rotate puts the file aside, and removes the oldest ones.
+// rotate renames the file, and removes the oldest ones.
 func (l *Log) rotate(now time.Time) error {
 	if l.file != nil {
 		err := errors.Join(l.file.Sync(), l.file.Close())
@@ -228,7 +228,7 @@ const suffixForm = "20060102T150405.000000000Z"
 
 var suffix = regexp.MustCompile(`^\.\d{8}T\d{6}\.\d{9}Z$`)
 
-// nextName is a name that comes after those of all other files, whatever the clock
+// nextName returns a name that sorts after those of all other files, whatever the clock
 // says.
 func (l *Log) nextName(now time.Time) (string, error) {
 	old, err := rotated(l.path)
@@ -244,7 +244,7 @@ func (l *Log) nextName(now time.Time) (string, error) {
 	return l.path + "." + now.UTC().Format(suffixForm), nil
 }
 
-// rotated are the files that were put aside, oldest first.
+// rotated returns the files that were renamed by rotation, oldest first.
 func rotated(path string) ([]string, error) {
 	all, err := os.ReadDir(filepath.Dir(path))
 	var names []string
@@ -257,7 +257,7 @@ func rotated(path string) ([]string, error) {
 	return names, err
 }
 
-// Close writes what the operating system still holds to the disk.
+// Close syncs the file to the disk and closes it.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -269,8 +269,8 @@ func (l *Log) Close() error {
 	return err
 }
 
-// ascii escapes what is not visible ASCII, in JSON: control characters of Unicode
-// steer terminals, too.
+// ascii escapes everything except visible ASCII, in JSON: control characters of Unicode
+// also steer terminals.
 func ascii(line []byte) []byte {
 	var out []byte
 	for _, r := range string(line) {

@@ -101,7 +101,7 @@ func TestRotationBySize(t *testing.T) {
 	}
 }
 
-// TestRotationByAge counts from the first record, over a restart.
+// TestRotationByAge counts from the first record, across a restart.
 func TestRotationByAge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	for n, c := range []struct {
@@ -120,7 +120,7 @@ func TestRotationByAge(t *testing.T) {
 	}
 }
 
-// TestTorn goes on after a line that a crash has cut off.
+// TestTorn continues after a line that a crash has cut off.
 func TestTorn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	l := openTestLog(t, path, Rotation{})
@@ -176,7 +176,8 @@ func TestReadOddFiles(t *testing.T) {
 	}
 }
 
-// TestReadRotatedMeanwhile finds the file that it has opened under its new name, too.
+// TestReadRotatedMeanwhile also finds the file it has already opened under its new
+// name.
 func TestReadRotatedMeanwhile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	l := openTestLog(t, path, Rotation{})
@@ -220,7 +221,7 @@ func TestReadWhileWriting(t *testing.T) {
 }
 
 // TestShares floods a log from one source, in the name of one entity and of many: the
-// reports of others stay, and still come in.
+// reports of others stay, and new ones are still accepted.
 func TestShares(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	l := openTestLog(t, path, Rotation{Size: 64 << 10, Keep: 2})
@@ -254,8 +255,8 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// TestSharesOfManySources floods a log from ever new sources: what was there stays, over
-// restarts too, and later there is room again.
+// TestSharesOfManySources floods a log from ever new sources: older records stay, also
+// across restarts, and later there is room again.
 func TestSharesOfManySources(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	rotation := Rotation{Size: 64 << 10, Keep: 2}

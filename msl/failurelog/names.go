@@ -2,7 +2,7 @@ package failurelog
 
 import "strings"
 
-// A report names nothing that is not here.
+// The only names that can be in a report.
 var (
 	operations = wordSet(functions + commands)
 	results    = wordSet(functionResults + commandResults)
@@ -16,7 +16,7 @@ func wordSet(names string) map[string]bool {
 	return set
 }
 
-// functions are those of PKCS #11 v2.40, section 5.
+// functions lists those of PKCS #11 v2.40, section 5.
 const functions = `
 C_Initialize C_Finalize C_GetInfo C_GetFunctionList C_GetSlotList C_GetSlotInfo C_GetTokenInfo
 C_GetMechanismList C_GetMechanismInfo C_InitToken C_InitPIN C_SetPIN C_OpenSession C_CloseSession
@@ -30,7 +30,7 @@ C_VerifyRecoverInit C_VerifyRecover C_DigestEncryptUpdate C_DecryptDigestUpdate 
 C_DecryptVerifyUpdate C_GenerateKey C_GenerateKeyPair C_WrapKey C_UnwrapKey C_DeriveKey C_SeedRandom
 C_GenerateRandom C_GetFunctionStatus C_CancelFunction C_WaitForSlotEvent`
 
-// commands are those of the TPM 2.0 Library, Part 3.
+// commands lists those of the TPM 2.0 Library, Part 3.
 const commands = `
 TPM2_Startup TPM2_Shutdown TPM2_SelfTest TPM2_IncrementalSelfTest TPM2_GetTestResult
 TPM2_StartAuthSession TPM2_PolicyRestart TPM2_Create TPM2_Load TPM2_LoadExternal TPM2_ReadPublic
@@ -56,7 +56,7 @@ TPM2_TestParms TPM2_NV_DefineSpace TPM2_NV_UndefineSpace TPM2_NV_UndefineSpaceSp
 TPM2_NV_ReadPublic TPM2_NV_Write TPM2_NV_Increment TPM2_NV_Extend TPM2_NV_SetBits TPM2_NV_WriteLock
 TPM2_NV_GlobalWriteLock TPM2_NV_Read TPM2_NV_ReadLock TPM2_NV_ChangeAuth TPM2_NV_Certify`
 
-// functionResults are the return values of PKCS #11 v2.40, section 5.1.
+// functionResults lists the return values of PKCS #11 v2.40, section 5.1.
 const functionResults = `
 CKR_CANCEL CKR_HOST_MEMORY CKR_SLOT_ID_INVALID CKR_GENERAL_ERROR CKR_FUNCTION_FAILED
 CKR_ARGUMENTS_BAD CKR_NO_EVENT CKR_NEED_TO_CREATE_THREADS CKR_CANT_LOCK CKR_ATTRIBUTE_READ_ONLY
@@ -82,7 +82,7 @@ CKR_DOMAIN_PARAMS_INVALID CKR_BUFFER_TOO_SMALL CKR_SAVED_STATE_INVALID CKR_INFOR
 CKR_STATE_UNSAVEABLE CKR_CRYPTOKI_NOT_INITIALIZED CKR_CRYPTOKI_ALREADY_INITIALIZED CKR_MUTEX_BAD
 CKR_MUTEX_NOT_LOCKED CKR_NEW_PIN_MODE CKR_NEXT_OTP CKR_FUNCTION_REJECTED CKR_VENDOR_DEFINED`
 
-// commandResults are the response codes of the TPM 2.0 Library, Part 2, section 6.6.
+// commandResults lists the response codes of the TPM 2.0 Library, Part 2, section 6.6.
 const commandResults = `
 TPM_RC_INITIALIZE TPM_RC_ASYMMETRIC TPM_RC_FAILURE TPM_RC_SEQUENCE TPM_RC_PRIVATE TPM_RC_HMAC TPM_RC_DISABLED
 TPM_RC_EXCLUSIVE TPM_RC_AUTH_TYPE TPM_RC_AUTH_MISSING TPM_RC_POLICY TPM_RC_PCR TPM_RC_PCR_CHANGED

@@ -34,7 +34,7 @@ func TestStartRefuses(t *testing.T) {
 	}
 }
 
-// TestNoStore lets a client whose key store fails report it, with a store that counts
+// TestNoStore lets a client whose key store fails report that, with a store that counts
 // every call.
 func TestNoStore(t *testing.T) {
 	calls := 0

@@ -11,11 +11,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// maxAnswer bounds an acknowledgement, in bytes.
+// maxAnswer limits an acknowledgment, in bytes.
 const maxAnswer = 16 << 10
 
-// post sends one message and waits for its acknowledgement. The client is used once:
-// it has no keys and no tokens, and what the answer says of the time goes with it.
+// post sends one message and waits for its acknowledgment. The client is used only
+// once: it has no keys and no tokens, and the time in the answer is discarded with it.
 func (r *Reporter) post(p Report) error {
 	ctx, cancel := context.WithTimeout(r.ctx, r.config.Timeout)
 	defer cancel()
@@ -49,8 +49,8 @@ func (r *Reporter) entity() msl.LocalEntity {
 	return &entityauth.NoneEntity{Identity: r.config.Identity}
 }
 
-// once carries one message: an answer that asks for keys or for another entity must
-// not lead to another message.
+// once carries only one message: an answer that asks for keys or for another entity
+// must not lead to a second message.
 type once struct {
 	transport msl.Transport
 	used      bool
@@ -73,7 +73,7 @@ func (o *once) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.R
 	}{io.LimitReader(body, maxAnswer), body}, nil
 }
 
-// refused reports whether the server will not take the report later either.
+// refused reports whether the server will not accept the report later either.
 func refused(err error) bool {
 	var peer *msl.PeerError
 	return errors.As(err, &peer) && peer.Response != msl.TransientFailure

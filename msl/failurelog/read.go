@@ -11,14 +11,13 @@ import (
 	"slices"
 )
 
-// maxRecord bounds a line of the log, in bytes: a name of 256 bytes is at most six
-// times as long when it is escaped.
+// maxRecord limits a line of the log, in bytes: a name of 256 bytes is at most six
+// times as long when escaped.
 const maxRecord = 4 << 10
 
-// Read shows every record of the log at path to visit, oldest first, those of the
-// files that were put aside included. It may be used while the log is written. Lines
-// that are no records are skipped and counted. A log that is
-// not there is fs.ErrNotExist.
+// Read calls visit for every record of the log at path, oldest first, including those
+// in rotated files. It may be used while the log is written. Invalid lines are skipped
+// and counted. If there is no log, the error is fs.ErrNotExist.
 func Read(path string, visit func(Record)) (skipped int, err error) {
 	files, err := openAll(path)
 	for _, f := range files {
@@ -32,8 +31,8 @@ func Read(path string, visit func(Record)) (skipped int, err error) {
 	return skipped, err
 }
 
-// openAll opens the file that is written first, lest it be put aside in between, and
-// leaves it out where it is found again under its new name.
+// openAll opens the current file first, in case it is rotated in between, and leaves it
+// out if it is found again under its new name.
 func openAll(path string) (files []*os.File, err error) {
 	current, missing := os.Open(path)
 	if missing != nil && !errors.Is(missing, fs.ErrNotExist) {
@@ -44,7 +43,7 @@ func openAll(path string) (files []*os.File, err error) {
 		f, openErr := os.Open(name)
 		if openErr == nil {
 			files = append(files, f)
-		} else if !errors.Is(openErr, fs.ErrNotExist) { // one that was removed meanwhile was too old
+		} else if !errors.Is(openErr, fs.ErrNotExist) { // a file removed meanwhile was too old
 			err = errors.Join(err, openErr)
 		}
 	}

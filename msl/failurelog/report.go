@@ -19,19 +19,18 @@ type Kind string
 // The kinds of failures.
 const (
 	Device Kind = "device" // the HSM or TPM cannot be reached, or refuses to work
-	Key    Kind = "key"    // a key is missing, lost, or not for this use
-	Token  Kind = "token"  // a token of MSL does not open any more
+	Key    Kind = "key"    // a key is missing, lost, or not meant for this use
+	Token  Kind = "token"  // an MSL token can no longer be opened
 	Data   Kind = "data"   // something does not decrypt, unwrap or verify
 )
 
-// Other stands, in the place of each kind of word, for one that a newer sender has and
-// we do not know.
+// Other replaces a word that a newer sender uses and this version does not know.
 const Other = "other"
 
 // Kinds lists every kind.
 func Kinds() []Kind { return []Kind{Device, Key, Token, Data} }
 
-// A Provider is a kind of place for keys.
+// A Provider is a kind of key storage.
 type Provider string
 
 // The providers.
@@ -44,20 +43,20 @@ const (
 // Providers lists every provider.
 func Providers() []Provider { return []Provider{PKCS11, TPM, Software} }
 
-// An Incident is what can be told of a failure. It has no place for anything
-// else: every text in it is one of a fixed list.
+// An Incident is what can be reported about a failure. It has no room for anything
+// else: every text in it is from a fixed list.
 type Incident struct {
 	Kind       Kind     `json:"kind"`
 	Provider   Provider `json:"provider,omitempty"`
 	Operation  string   `json:"operation,omitempty"`  // C_Sign, TPM2_Load
 	Result     string   `json:"result,omitempty"`     // CKR_DEVICE_ERROR, TPM_RC_FAILURE
-	Cause      string   `json:"cause,omitempty"`      // what package keystore calls it: see Causes
-	Code       msl.Code `json:"code,omitempty"`       // of MSL, or 0
+	Cause      string   `json:"cause,omitempty"`      // the name in package keystore: see Causes
+	Code       msl.Code `json:"code,omitempty"`       // the MSL error code, or 0
 	Peer       bool     `json:"peer,omitempty"`       // the peer answered Code
-	KeyVersion uint16   `json:"keyversion,omitempty"` // of the key concerned, if that is known
+	KeyVersion uint16   `json:"keyversion,omitempty"` // of the key concerned, if known
 }
 
-// A Failure is an incident, and how often it happened between two times of the
+// A Failure is an incident, with how often it happened between two times on the
 // sender's clock.
 type Failure struct {
 	Incident
@@ -70,7 +69,7 @@ type Failure struct {
 type Report struct {
 	Format   int       `json:"format"`            // 1
 	Version  string    `json:"version,omitempty"` // of the sender's software: see CheckVersion
-	Lost     uint32    `json:"lost,omitempty"`    // failures that there was no room for
+	Lost     uint32    `json:"lost,omitempty"`    // failures dropped for lack of room
 	Skipped  uint32    `json:"skipped,omitempty"` // damaged lines of the spool
 	Failures []Failure `json:"failures"`          // oldest first, 1 to 32
 }
@@ -79,16 +78,15 @@ const (
 	reportFormat = 1
 	maxFailures  = 32
 	maxReport    = 16 << 10 // bytes
-	maxCode      = 99999    // of MSL, also of those that we do not know
+	maxCode      = 99999    // of MSL, including unknown codes
 )
 
-// versionForm is numbers, as of Semantic Versioning, and what the Go command makes
-// of a revision: a text of one's own has no place in it.
+// versionForm matches numbers, as in Semantic Versioning, and what the Go command makes
+// of a revision: there is no room for free text.
 var versionForm = regexp.MustCompile(`^v?\d{1,5}(\.\d{1,5}){0,3}(-(alpha|beta|rc)\.?\d{0,3})?([-.](0\.)?\d{14}-[0-9a-f]{12})?(\+(dirty|incompatible))?$`)
 
-// CheckVersion says whether a version of the software can be reported: numbers like
-// 1.2.3, v1.2.3-rc1 or a pseudo-version of Go. Another one is an error that tells
-// so.
+// CheckVersion checks that a version of the software can be reported: numbers like
+// 1.2.3, v1.2.3-rc1 or a pseudo-version of Go. For any other, it returns an error.
 func CheckVersion(version string) error {
 	if version == "" || version == "devel" || len(version) <= 64 && versionForm.MatchString(version) {
 		return nil
@@ -108,7 +106,7 @@ func (i Incident) check() error {
 	return nil
 }
 
-// known is the incident with the words that we know, and Other for the rest.
+// known returns the incident with unknown words replaced by Other.
 func (i Incident) known() Incident {
 	if i.Kind != "" && !slices.Contains(Kinds(), i.Kind) {
 		i.Kind = Other
@@ -138,15 +136,14 @@ func (f Failure) check() error {
 	return f.Incident.check()
 }
 
-// plain takes everything off the times but their seconds.
+// plain truncates the times to seconds, in UTC.
 func (f Failure) plain() Failure {
 	f.First, f.Last = f.First.UTC().Truncate(time.Second), f.Last.UTC().Truncate(time.Second)
 	return f
 }
 
-// Parse reads a report, and refuses whatever is not in its form. Members that it does
-// not know, of a newer sender, are dropped, and a word that it does not know becomes
-// [Other].
+// Parse reads a report, and rejects invalid ones. Unknown members, from a newer sender,
+// are dropped, and an unknown word becomes [Other].
 func Parse(data []byte) (*Report, error) {
 	r, err := parseReport(data)
 	if err != nil {
@@ -182,8 +179,8 @@ func parseReport(data []byte) (*Report, error) {
 	return r, nil
 }
 
-// decode reads one JSON value, strictly one whose members are all known. What is wrong
-// with it is told without a word of it.
+// decode reads one JSON value; if strict, it rejects unknown members. Its errors quote
+// nothing of the data.
 func decode(data []byte, into any, strict bool) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	if strict {

@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestNewerSender has words that this server does not know.
+// TestNewerSender uses words that this server does not know.
 func TestNewerSender(t *testing.T) {
 	r, err := Parse([]byte(`{"format":1,"version":"9.9.9-xyz","more":{"a":[1]},"failures":[{"kind":"quantum","provider":"cloud","operation":"C_Message","result":"CKR_NEW","cause":"new","code":4711,"shape":"round","count":1,"first":"2026-01-02T03:04:05Z","last":"2026-01-02T03:04:05Z"}]}`))
 	if err != nil {
@@ -83,7 +83,7 @@ func TestNewerSender(t *testing.T) {
 	}
 }
 
-// TestSubseconds takes away what no report has.
+// TestSubseconds removes fractions of seconds, which no report has.
 func TestSubseconds(t *testing.T) {
 	r, err := Parse([]byte(`{"format":1,"failures":[{"kind":"key","count":1,"first":"2026-01-02T05:04:05.123456789+02:00","last":"2026-01-02T05:04:05.9+02:00"}]}`))
 	if err != nil {
@@ -126,7 +126,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatal(err)
 		}
 		if len(again) > maxReport {
-			return // it was written shorter than we write it
+			return // the input was a shorter encoding
 		}
 		if _, err := Parse(again); err != nil {
 			t.Fatalf("%s becomes %s: %v", data, again, err)

@@ -15,33 +15,32 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A Config says who reports, what, and to whom. It names no key store: nothing here
-// uses one.
+// A Config says who reports what, and to which server. It names no key store, because a
+// Reporter uses none.
 type Config struct {
-	Identity string // that we claim
+	Identity string // the claimed identity
 	Suffix   string // for the scheme NONE_SUFFIXED; empty means NONE
-	// Transport reaches the server's endpoint for reports. It must heed its
-	// context.
+	// Transport reaches the server's endpoint for reports. It must honor its context.
 	Transport msl.Transport
 
-	Report   []Kind   // the kinds to report; nil means every one
-	Provider Provider // of our keys, for errors that do not tell; may be empty
-	Version  string   // of our software: see CheckVersion
-	Spool    string   // file that keeps what is not sent yet; empty means memory
+	Report   []Kind   // the kinds to report; nil means all
+	Provider Provider // of the keys, for errors that do not name it; may be empty
+	Version  string   // of the software: see CheckVersion
+	Spool    string   // file for reports not sent yet; empty means memory
 
 	Every   time.Duration // least time between two messages; zero means 10 s
 	Timeout time.Duration // for one message; zero means 10 s
 	Linger  time.Duration // how long Close may take to send the rest; zero means 2 s
 
-	Log *slog.Logger // of reports that fail; nil means none
+	Log *slog.Logger // for reports that fail; nil means none
 }
 
-// A Reporter sends reports of the failures that it is shown, from one goroutine of
-// its own. It is safe for use by many goroutines.
+// A Reporter sends reports of the failures it observes, from its own goroutine. It is
+// safe for concurrent use.
 type Reporter struct {
 	config Config
 	spool  *spool
-	ctx    context.Context // of the messages
+	ctx    context.Context // for sending messages
 	cancel context.CancelFunc
 	stop   chan struct{}
 	once   sync.Once
@@ -49,24 +48,25 @@ type Reporter struct {
 	group  sync.WaitGroup
 	toSave chan struct{} // there is news for the spool
 	toSend chan struct{} // there is news for the server
-	away   bool          // the last message failed; for who sends
+	away   bool          // the last message failed; used only by the sending goroutine
 
 	mu      sync.Mutex
-	pending Report // of up to maxPending failures
-	ended   bool   // nothing is taken any more
+	pending Report // at most maxPending failures
+	ended   bool   // no more failures are accepted
 }
 
-// maxPending bounds how many different failures wait to be sent.
+// maxPending limits how many different failures wait to be sent.
 const maxPending = 256
 
-// saveEvery bounds how often the spool is written: what happens meanwhile is
-// written together.
+// saveEvery limits how often the spool is written: changes in between are written
+// together.
 const saveEvery = time.Second
 
 // errOwn marks the errors of this package, which are never reported.
 var errOwn = errors.New("failurelog")
 
-// Start makes a Reporter. What an earlier one left in the spool is sent first.
+// Start starts a Reporter. Failures that an earlier one left in the spool are sent
+// first.
 func Start(c Config) (*Reporter, error) {
 	if c.Identity == "" || c.Transport == nil {
 		return nil, fmt.Errorf("%w: a reporter needs an identity and a transport", errOwn)
@@ -101,7 +101,7 @@ func orDefault(d, absent time.Duration) time.Duration {
 	return d
 }
 
-// poke wakes who waits on c, now or later.
+// poke wakes the goroutine that waits on c, now or later.
 func poke(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -109,9 +109,9 @@ func poke(c chan struct{}) {
 	}
 }
 
-// Observe notes err, if it is a failure of cryptography of a kind to be reported. It
-// never blocks, and a nil Reporter does nothing. It keeps nothing of err but what
-// Classify finds in it.
+// Observe records err if it is a failure of cryptography of a kind to be reported. It
+// never blocks, and a nil Reporter does nothing. It keeps only what Classify finds in
+// err.
 func (r *Reporter) Observe(err error) {
 	if r == nil {
 		return
@@ -133,7 +133,7 @@ func (r *Reporter) Observe(err error) {
 	poke(r.toSend)
 }
 
-// add counts a failure to those that are the same.
+// add adds a failure, or increases the count of an identical one.
 func (p *Report) add(f Failure) {
 	for n := range p.Failures {
 		same := &p.Failures[n]
@@ -152,10 +152,10 @@ func (p *Report) add(f Failure) {
 	p.Failures = append(p.Failures, f)
 }
 
-// sum stops at the largest number.
+// sum adds, up to the largest number.
 func sum(a, b uint32) uint32 { return uint32(min(uint64(a)+uint64(b), math.MaxUint32)) }
 
-// keepSaved writes the spool, at most once in saveEvery.
+// keepSaved writes the spool, at most once every saveEvery.
 func (r *Reporter) keepSaved() {
 	for r.spool != nil {
 		select {
@@ -185,7 +185,7 @@ func (r *Reporter) save() error {
 	return err
 }
 
-// pause waits, and reports whether to go on.
+// pause waits, and reports whether to continue.
 func (r *Reporter) pause(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -197,10 +197,11 @@ func (r *Reporter) pause(d time.Duration) bool {
 	}
 }
 
-// The time after a message that failed doubles up to maxBackoff.
+// The delay after failed messages doubles each time, up to maxBackoff.
 const maxBackoff = 10 * time.Minute
 
-// keepSent sends what waits, at a bounded rate, and slower while the server is away.
+// keepSent sends pending failures at a limited rate, and more slowly while the server
+// is unreachable.
 func (r *Reporter) keepSent() {
 	pace := rate.NewLimiter(rate.Every(r.config.Every), 1)
 	backoff := r.config.Every
@@ -232,8 +233,8 @@ func (r *Reporter) idle() bool {
 	return len(r.pending.Failures) == 0
 }
 
-// sendSome sends the oldest failures. They stay until the server has acknowledged
-// them: what is sent twice is better than what is lost.
+// sendSome sends the oldest failures. They are kept until the server has acknowledged
+// them: sending twice is better than losing failures.
 func (r *Reporter) sendSome() {
 	r.mu.Lock()
 	batch := r.pending
@@ -258,8 +259,7 @@ func (r *Reporter) sendSome() {
 	poke(r.toSave)
 }
 
-// remove takes away what was sent. It is at the beginning, but its counts may have
-// grown.
+// remove removes what was sent. It is at the beginning, but its counts may have grown.
 func (p *Report) remove(sent Report) {
 	p.Lost -= sent.Lost
 	p.Skipped -= sent.Skipped
@@ -274,8 +274,8 @@ func (p *Report) remove(sent Report) {
 	p.Failures = append(grown, p.Failures[len(sent.Failures):]...)
 }
 
-// Close sends what waits, for as long as the configuration lets it linger, and keeps
-// the rest in the spool. It returns an error if something is lost.
+// Close sends pending failures within the configured Linger, and keeps the rest in the
+// spool. It returns an error if something is lost.
 func (r *Reporter) Close() error {
 	if r == nil {
 		return nil

@@ -22,7 +22,7 @@ func deviceError(result string) error {
 	return fmt.Errorf("hsm: C_Sign: %s: %w", result, keystore.ErrUnavailable)
 }
 
-// A bench is a reporter and the endpoint that it reports to, in a bubble.
+// A bench is a reporter with its endpoint, in a bubble.
 type bench struct {
 	*testing.T
 	server *direct
@@ -48,7 +48,7 @@ func (b *bench) start() *Reporter {
 	return r
 }
 
-// arrived tells of the results that were reported, with their counts.
+// arrived returns the reported results, with their counts.
 func (b *bench) arrived() string {
 	var text []string
 	for _, r := range records(b, b.log) {
@@ -65,7 +65,7 @@ func (b *bench) want(arrived string, messages int) {
 	}
 }
 
-// TestReporterPace reports the first failure at once, and those that follow together.
+// TestReporterPace reports the first failure at once, and later ones together.
 func TestReporterPace(t *testing.T) {
 	bubble(t, func(b *bench) {
 		r := b.start()
@@ -111,7 +111,8 @@ func TestReporterMessage(t *testing.T) {
 	})
 }
 
-// TestReporterAway keeps the order while the server is away, and asks less and less.
+// TestReporterAway keeps the order while the server is unreachable, and tries less and
+// less often.
 func TestReporterAway(t *testing.T) {
 	bubble(t, func(b *bench) {
 		r := b.start()
@@ -134,7 +135,7 @@ func TestReporterAway(t *testing.T) {
 	})
 }
 
-// TestReporterRefused drops what a server does not want, and tells how much later.
+// TestReporterRefused drops what the server refuses, and later reports how much.
 func TestReporterRefused(t *testing.T) {
 	bubble(t, func(b *bench) {
 		var allowed atomic.Bool
@@ -153,7 +154,7 @@ func TestReporterRefused(t *testing.T) {
 	})
 }
 
-// TestReporterTransient tries again where the server could not store the report.
+// TestReporterTransient tries again if the server could not store the report.
 func TestReporterTransient(t *testing.T) {
 	bubble(t, func(b *bench) {
 		var repaired atomic.Bool
@@ -189,7 +190,7 @@ func TestReporterOneMessage(t *testing.T) {
 	}
 }
 
-// TestReporterLongAnswer takes no answer for an acknowledgement that goes on and on.
+// TestReporterLongAnswer does not accept an endless answer as an acknowledgment.
 func TestReporterLongAnswer(t *testing.T) {
 	bubble(t, func(b *bench) {
 		h := b.server.handler.(*Handler)
@@ -213,7 +214,7 @@ func TestReporterLongAnswer(t *testing.T) {
 	})
 }
 
-// TestReporterClock keeps its own time, whatever an answer says.
+// TestReporterClock uses its own time, whatever an answer says.
 func TestReporterClock(t *testing.T) {
 	bubble(t, func(b *bench) {
 		h := b.server.handler.(*Handler)
@@ -277,7 +278,7 @@ func TestReporterRoom(t *testing.T) {
 	})
 }
 
-// A stuck transport takes a message and never answers, until its context ends.
+// A stuck transport accepts a message and never answers, until its context ends.
 type stuck struct{}
 
 func (stuck) RoundTrip(ctx context.Context, _ func(io.Writer) error) (io.ReadCloser, error) {
@@ -285,7 +286,7 @@ func (stuck) RoundTrip(ctx context.Context, _ func(io.Writer) error) (io.ReadClo
 	return nil, ctx.Err()
 }
 
-// TestReporterStuck neither blocks the application nor Close for long.
+// TestReporterStuck checks that neither the application nor Close blocks for long.
 func TestReporterStuck(t *testing.T) {
 	bubble(t, func(b *bench) {
 		b.config.Transport, b.config.Timeout = stuck{}, time.Hour

@@ -20,7 +20,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
-// secrets are what must not get out.
+// secrets lists what must not get out.
 func secrets() []string {
 	key := make([]byte, 16)
 	rand.Read(key)
@@ -33,7 +33,7 @@ func forms(secret string) []string {
 	return []string{secret, hex.EncodeToString(b), base64.RawStdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b), url.QueryEscape(secret), fmt.Sprintf("%q", secret)}
 }
 
-// providerErrors are what the packages really say, where they are given a secret for
+// providerErrors returns the real errors of the packages, with a secret in place of
 // everything that an application names.
 func providerErrors(t *testing.T, secret string) []error {
 	t.Helper()
@@ -70,7 +70,7 @@ func providerErrors(t *testing.T, secret string) []error {
 	return all
 }
 
-// fileErrors are what a file of keys says whose path and passphrase are secret.
+// fileErrors returns the errors of a key file whose path and passphrase are secret.
 func fileErrors(t *testing.T, secret string) []error {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), url.PathEscape(secret))
@@ -90,8 +90,7 @@ func fileErrors(t *testing.T, secret string) []error {
 	return []error{missing, wrong}
 }
 
-// wrappedErrors are errors of every kind that have the secret in them wherever there
-// is a place.
+// wrappedErrors returns errors of every kind with the secret wherever it can be placed.
 func wrappedErrors(secret string) []error {
 	var all []error
 	for _, c := range causeTable {
@@ -110,8 +109,8 @@ func wrappedErrors(secret string) []error {
 	return all
 }
 
-// TestNothingGetsOut shows a reporter errors that are full of secrets, and looks for
-// those in every byte that leaves it or is stored.
+// TestNothingGetsOut shows a reporter errors that are full of secrets, and searches
+// every byte sent or stored for them.
 func TestNothingGetsOut(t *testing.T) {
 	bubble(t, func(b *bench) {
 		b.config.Spool = filepath.Join(b.TempDir(), "spool")

@@ -13,15 +13,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 )
 
-// A spool keeps in a file what is not sent yet: a line for each failure, and one for
-// what was lost. The file is written anew each time and then given its name, so that
-// it is whole whenever the process ends. A lock beside it keeps others off.
+// A spool keeps unsent failures in a file: a line for each failure, and one for the
+// counts of lost ones. Each time, a new file is written and then renamed, so that it is
+// complete whenever the process ends. A separate lock file keeps other reporters out.
 type spool struct {
 	path string
 	lock *os.File
 }
 
-// A spoolLine is a failure, or the counts of what is not there.
+// A spoolLine is a failure, or the counts of lost and skipped ones.
 type spoolLine struct {
 	*Failure
 	Lost    uint32 `json:"lost,omitempty"`
@@ -46,7 +46,7 @@ func openSpool(path string) (*spool, Report, error) {
 	return s, p, nil
 }
 
-// read takes what an earlier process left. Lines that are damaged are counted.
+// read reads what an earlier process left. Damaged lines are counted.
 func (s *spool) read() (Report, error) {
 	f, err := os.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +65,7 @@ func readLines(r io.Reader) (p Report, err error) {
 	for lines.Scan() {
 		p.readLine(lines.Bytes())
 	}
-	if errors.Is(lines.Err(), bufio.ErrTooLong) { // what comes after is no spool of ours
+	if errors.Is(lines.Err(), bufio.ErrTooLong) { // the rest is not a spool of this package
 		p.Skipped = sum(p.Skipped, 1)
 		return p, nil
 	}
@@ -95,12 +95,12 @@ func (s *spool) write(p Report) error {
 	return atomicfile.Replace(s.path, p.lines(), atomicfile.DefaultMode)
 }
 
-// lines is what a spool holds.
+// lines encodes a report as the content of a spool.
 func (p *Report) lines() []byte {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
 	if p.Lost > 0 || p.Skipped > 0 {
-		e.Encode(spoolLine{Lost: p.Lost, Skipped: p.Skipped}) // a buffer takes everything
+		e.Encode(spoolLine{Lost: p.Lost, Skipped: p.Skipped}) // writing to a buffer never fails
 	}
 	for n := range p.Failures {
 		e.Encode(spoolLine{Failure: &p.Failures[n]})
@@ -110,5 +110,5 @@ func (p *Report) lines() []byte {
 
 func (s *spool) close() error { return s.lock.Close() }
 
-// ErrSpoolInUse says that another Reporter, of this or another process, has the spool.
+// ErrSpoolInUse says that another Reporter, of this or another process, uses the spool.
 var ErrSpoolInUse = errors.New("another reporter uses it: give each its own")

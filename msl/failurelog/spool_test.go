@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// TestSpool keeps what is not sent over the end of the process, in its order.
+// TestSpool keeps unsent failures across the end of the process, in order.
 func TestSpool(t *testing.T) {
 	bubble(t, func(b *bench) {
 		b.config.Spool = filepath.Join(b.TempDir(), "spool")
@@ -139,7 +139,8 @@ func fillSpool(path string) {
 	}
 }
 
-// TestSpoolKill kills a process (SIGKILL) that writes its spool, and finds it whole.
+// TestSpoolKill kills a process (SIGKILL) while it writes its spool, and finds the
+// spool complete.
 func TestSpoolKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "spool")
 	c := exec.Command(os.Args[0])
@@ -171,7 +172,7 @@ func TestSpoolKill(t *testing.T) {
 	}
 }
 
-// TestSpoolPlanted has links where a spool could be written on its way.
+// TestSpoolPlanted plants links at the paths used for writing a spool.
 func TestSpoolPlanted(t *testing.T) {
 	dir := t.TempDir()
 	path, victim := filepath.Join(dir, "spool"), filepath.Join(dir, "victim")

@@ -22,7 +22,7 @@ const (
 	hashSize = 32
 )
 
-// passwordCost is the cost of Argon2id (RFC 9106). Every record has its own, so
+// passwordCost is the cost of Argon2id (RFC 9106). It is stored with every record, so
 // that it can be raised.
 type passwordCost struct {
 	Time    uint32 `json:"time"`
@@ -38,7 +38,7 @@ func (c passwordCost) valid() bool {
 	return c.Time > 0 && c.Time <= 64 && c.Threads > 0 && c.Memory >= 8 && c.Memory <= 1<<20
 }
 
-// A password is what is kept of one.
+// A password is the stored form of a user's password.
 type password struct {
 	Cost    passwordCost `json:"argon2id"`
 	Salt    []byte       `json:"salt"`
@@ -71,14 +71,14 @@ func decodePassword(payload []byte) (p password, err error) {
 	return p, nil
 }
 
-// Accounts are the users that a server knows, and their passwords.
+// Accounts are the users that a server knows, with their passwords.
 type Accounts struct {
 	records
 	hashing *hashing
 	cost    passwordCost // of new passwords
 }
 
-// A UserRecord is a user as it is listed.
+// A UserRecord is a user as listed.
 type UserRecord struct {
 	Name    string    `json:"name"`
 	Created time.Time `json:"created,omitzero"`
@@ -87,11 +87,10 @@ type UserRecord struct {
 	Since   time.Time `json:"since,omitzero"` // when it was revoked or removed
 }
 
-// AddUser registers a user by the name it logs in with, its e-mail address. The
-// password is kept as a hash; the caller wipes it. A user that was removed comes
-// back without the tokens of before; within the second of its removal that takes
-// the rest of the second. One that is registered is [ErrExists], one that is
-// revoked [ErrRevoked].
+// AddUser registers a user under its login name, an e-mail address. The password is
+// stored as a hash; the caller wipes it. A removed user can be added again, but its
+// earlier tokens stay invalid; within the second of the removal, AddUser waits for the
+// next second. A registered user is [ErrExists], a revoked one [ErrRevoked].
 func (a *Accounts) AddUser(name string, pass []byte) error {
 	if err := checkName("user", name); err != nil {
 		return err
@@ -121,9 +120,9 @@ func (a *Accounts) encodePassword(pass []byte, created time.Time) ([]byte, error
 	return payload, nil
 }
 
-// SetPassword changes the password of a user and ends its tokens: it logs in with
-// the new one, from the next second on, when SetPassword returns. A user that is
-// not registered is [ErrUnknown].
+// SetPassword changes the password of a user and invalidates its tokens. It returns
+// when a login with the new password yields valid tokens, which may take until the next
+// second. A user that is not registered is [ErrUnknown].
 func (a *Accounts) SetPassword(name string, pass []byte) error {
 	payload, err := a.encodePassword(pass, time.Time{})
 	if err != nil {
@@ -148,7 +147,7 @@ func (a *Accounts) SetPassword(name string, pass []byte) error {
 	})
 }
 
-// keepCreated is a new password of a user who was registered with the old one.
+// keepCreated returns a new password record with the creation time of the old one.
 func keepCreated(old, payload []byte) ([]byte, error) {
 	was, err := decodePassword(old)
 	if err != nil {
@@ -162,14 +161,14 @@ func keepCreated(old, payload []byte) ([]byte, error) {
 	return json.Marshal(p)
 }
 
-// RemoveUser removes a user and leaves a mark, so that its tokens are refused.
-// One that is not there is [ErrUnknown].
+// RemoveUser removes a user and leaves a mark, so that its tokens are refused. A user
+// that is not registered is [ErrUnknown].
 func (a *Accounts) RemoveUser(name string) error {
 	return a.update(context.Background(), "remove", func(tx kv.Tx) error { return userRoll.drop(tx, name) })
 }
 
-// RevokeUser marks a user as revoked, until [Accounts.UnrevokeUser]. It need not be
-// registered: applications have users that this state does not know.
+// RevokeUser marks a user as revoked, until [Accounts.UnrevokeUser]. The user need not
+// be registered: applications have users that this state does not know.
 func (a *Accounts) RevokeUser(name string) error {
 	if err := checkName("user", name); err != nil {
 		return err
@@ -177,13 +176,13 @@ func (a *Accounts) RevokeUser(name string) error {
 	return a.update(context.Background(), "revoke", func(tx kv.Tx) error { return userRoll.revoke(tx, name) })
 }
 
-// UnrevokeUser takes a revocation back. What was removed stays removed.
+// UnrevokeUser lifts a revocation. A user that was removed stays removed.
 func (a *Accounts) UnrevokeUser(name string) error {
 	return a.update(context.Background(), "unrevoke", func(tx kv.Tx) error { return userRoll.unrevoke(tx, name) })
 }
 
-// Users lists the registered users by name, and after them what is only marked
-// as revoked or removed.
+// Users lists the registered users by name, followed by names that are only marked as
+// revoked or removed.
 func (a *Accounts) Users() ([]UserRecord, error) {
 	var list []UserRecord
 	err := a.view(context.Background(), "list users", func(tx kv.Reader) error {
@@ -202,8 +201,8 @@ func (a *Accounts) Users() ([]UserRecord, error) {
 	return list, nil
 }
 
-// PasswordsAtATime sets how many passwords are hashed at once, of which each takes 64
-// MiB, and in all twice that before it is given back; zero means 4. It must not be
+// PasswordsAtATime sets how many passwords are hashed at once; zero means 4. Each takes
+// 64 MiB, and up to twice the total is in use before memory is released. It must not be
 // called after the first Verify.
 func (a *Accounts) PasswordsAtATime(n int) {
 	if n > 0 {
@@ -211,8 +210,8 @@ func (a *Accounts) PasswordsAtATime(n int) {
 	}
 }
 
-// FindUser returns email if that is the name of a user who may log in, or "": an
-// unknown user, or a revoked one.
+// FindUser returns email if it is the name of a user who may log in, or "" if the user
+// is unknown or revoked.
 func (a *Accounts) FindUser(ctx context.Context, email string) (user string, err error) {
 	if _, known, err := a.password(ctx, email); err != nil || !known {
 		return "", err
@@ -220,10 +219,10 @@ func (a *Accounts) FindUser(ctx context.Context, email string) (user string, err
 	return email, nil
 }
 
-// Verify returns the name of the user with that e-mail address and password, or
-// [msl.ErrEmailPasswordIncorrect]: whether the user is unknown or revoked or the
-// password is wrong, in about the same time. A few passwords are hashed at a
-// time; the others wait for their turn or for ctx.
+// Verify returns the name of the user with that e-mail address and password. It returns
+// [msl.ErrEmailPasswordIncorrect] if the user is unknown or revoked or the password is
+// wrong, in about the same time. A few passwords are hashed at a time; other calls wait
+// for their turn or for ctx.
 func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user string, err error) {
 	if err := a.hashing.enter(ctx); err != nil {
 		return "", err
@@ -242,8 +241,8 @@ func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user 
 	return email, nil
 }
 
-// password finds the password of a user who may log in. For anybody else it is
-// one to be checked all the same, at the same cost.
+// password finds the password of a user who may log in. For anybody else it returns a
+// dummy to check, at the same cost.
 func (a *Accounts) password(ctx context.Context, name string) (p password, known bool, err error) {
 	err = a.view(ctx, "find user", func(tx kv.Reader) error {
 		known = false
@@ -265,9 +264,9 @@ func (a *Accounts) password(ctx context.Context, name string) (p password, known
 	return p, known, err
 }
 
-// costLike is what the check of an unknown name costs: as much as that of the next
-// user by name. With the costs of some users raised and others not yet, the time
-// would tell who is known.
+// costLike returns the cost for checking an unknown name, which is that of the next
+// user by name. If the costs of only some users have been raised, a fixed cost would
+// reveal who is known.
 func (a *Accounts) costLike(tx kv.Reader, name string) passwordCost {
 	next, err := tx.Range(tableUsers, []byte(name), nil, 1)
 	if err == nil && len(next) == 0 {
@@ -282,8 +281,8 @@ func (a *Accounts) costLike(tx kv.Reader, name string) passwordCost {
 	return a.cost
 }
 
-// rehash keeps a password under the present cost, unless it was changed or
-// removed meanwhile. It does not matter to the user whether that works.
+// rehash stores a password under the current cost, unless it was changed or removed
+// meanwhile. A failure does not affect the user.
 func (a *Accounts) rehash(name string, old password, pass []byte) {
 	a.hashing.garbage.Add(1) // of the check before
 	payload, err := json.Marshal(hashPassword(a.cost, pass, old.Created))

@@ -78,7 +78,7 @@ func (s *Server) costOf(t *testing.T, name string) passwordCost {
 	return p.Cost
 }
 
-// TestRehash raises the cost: a record follows at the next login that succeeds.
+// TestRehash raises the cost: a record is updated at the next successful login.
 func TestRehash(t *testing.T) {
 	s := newServer(t)
 	pass := []byte("correct horse")
@@ -94,7 +94,7 @@ func TestRehash(t *testing.T) {
 	}
 	old, _, _ := s.password(t.Context(), "ann")
 	wantErr(t, s.RemoveUser("ann"), nil)
-	s.rehash("ann", old, pass) // as if it was removed while it logged in
+	s.rehash("ann", old, pass) // as if it was removed during the login
 	if _, err := s.Verify(t.Context(), "ann", pass); err != msl.ErrEmailPasswordIncorrect {
 		t.Errorf("a removed user came back: %v", err)
 	}
@@ -128,7 +128,7 @@ func TestVerifyWaits(t *testing.T) {
 	}
 }
 
-// TestPasswordIsNotKept looks for the password in the file.
+// TestPasswordIsNotKept searches the file for the password.
 func TestPasswordIsNotKept(t *testing.T) {
 	s, db := inFile(t)
 	wantErr(t, s.AddUser("ann", []byte("correct horse")), nil)

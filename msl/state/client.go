@@ -19,11 +19,11 @@ const (
 	tableCounts  = "counts"  // by client and serial number
 )
 
-// ClientTables are the tables that the store of clients has.
+// ClientTables returns the tables that the store of clients has.
 func ClientTables() []string { return []string{tableRecords, tableCounts} }
 
-// A Client is the state of one client, in a store that several may share one after the
-// other.
+// A Client is the state of one client, in a store that several clients may use one
+// after the other.
 type Client struct {
 	records
 	name string
@@ -31,11 +31,11 @@ type Client struct {
 
 var _ msl.ClientState = (*Client)(nil)
 
-// CheckClientName refuses a name that could not be kept or told apart on a screen.
+// CheckClientName rejects a name that could not be stored or distinguished on a screen.
 func CheckClientName(name string) error { return checkName("client", name) }
 
-// NewClient is the state of a client in a store, which has the [ClientTables] and is
-// the caller's to close. The name tells the clients of a store apart.
+// NewClient returns the state of a client in a store. The store must have the
+// [ClientTables]; the caller closes it. The name distinguishes the clients of a store.
 func NewClient(store kv.Store, name string) (*Client, error) {
 	if err := CheckClientName(name); err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (c *Client) Load(ctx context.Context) (r msl.ClientRecord, err error) {
 // Save implements msl.ClientState.
 func (c *Client) Save(ctx context.Context, r msl.ClientRecord) error {
 	for user := range r.UserIDTokens {
-		if !utf8.ValidString(user) { // JSON would make two such names the same
+		if !utf8.ValidString(user) { // JSON would make two such names equal
 			return errors.New("state: save tokens: the name of a user is not UTF-8")
 		}
 	}

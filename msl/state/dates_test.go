@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// counts tells whether tokens that were issued in the second of t count, of the
-// entity and of the user.
+// counts reports whether tokens issued in the second of t are valid, for the entity and
+// for the user.
 func counts(t *testing.T, s *Server, identity, user string, at time.Time) (entity, ofUser bool) {
 	t.Helper()
 	e, u, err := s.CountSince(t.Context(), identity, user)
@@ -22,8 +22,8 @@ func counts(t *testing.T, s *Server, identity, user string, at time.Time) (entit
 	return !issued.Before(e), !issued.Before(u)
 }
 
-// TestComingBack removes names and adds them again: what was issued before they
-// went does not come back with them, what is issued afterwards counts at once.
+// TestComingBack removes names and adds them again: tokens from before the removal stay
+// invalid, and new ones are valid at once.
 func TestComingBack(t *testing.T) {
 	pass := []byte("a password")
 	for name, again := range map[string]func(*Server) (user bool, err error){
@@ -78,7 +78,7 @@ func first(errs ...error) error {
 	return nil
 }
 
-// TestComingBackFromEarlier adds what an earlier version removed, whose marks do
+// TestComingBackFromEarlier adds names removed by an earlier version, whose marks do
 // not say since when tokens count.
 func TestComingBackFromEarlier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -97,7 +97,7 @@ func TestComingBackFromEarlier(t *testing.T) {
 	})
 }
 
-// TestReplaceKeepsTokens registers a device anew, as its enrolment does.
+// TestReplaceKeepsTokens registers a device anew, as its enrollment does.
 func TestReplaceKeepsTokens(t *testing.T) {
 	s := newServer(t)
 	issued := time.Now()
@@ -113,7 +113,7 @@ func TestReplaceKeepsTokens(t *testing.T) {
 	}
 }
 
-// TestFamilyComesBack asks for an identity that a record speaks for.
+// TestFamilyComesBack uses an identity that another record covers.
 func TestFamilyComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t)

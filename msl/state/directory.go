@@ -17,34 +17,34 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A Directory is the entities that a server knows. It implements msl.Directory.
+// A Directory holds the entities that a server knows. It implements msl.Directory.
 type Directory struct {
 	records
 	cache entityCache
 }
 
-// An EntityRecord is an entity as it is registered and listed.
+// An EntityRecord is an entity as registered and listed.
 type EntityRecord struct {
 	Identity    string         `json:"identity"`
-	Scheme      string         `json:"scheme,omitempty"`      // the one entity scheme it may use
+	Scheme      string         `json:"scheme,omitempty"`      // the only entity scheme it may use
 	KeyID       string         `json:"keyid,omitempty"`       // RSA, ECC: the id of its public key
 	PublicKey   []byte         `json:"publickey,omitempty"`   // PKIX, DER
-	Certificate []byte         `json:"certificate,omitempty"` // X.509, DER; only to be shown
+	Certificate []byte         `json:"certificate,omitempty"` // X.509, DER; for display only
 	PSK         *msl.SealedPSK `json:"psk,omitempty"`
 
-	// The schemes it may use: nil means every one, and empty means none.
+	// The schemes the entity may use: nil means all, and empty means none.
 	KeyExchanges []string `json:"keyexchanges,omitzero"`
 	UserSchemes  []string `json:"userschemes,omitzero"`
 
 	Created time.Time `json:"created,omitzero"` // AddEntity fills it in
-	// The rest is for lists. What is removed, or revoked without ever having been
-	// registered, has no other fields.
+	// The remaining fields are for lists. An entity that was removed, or revoked
+	// without ever having been registered, has no other fields.
 	Revoked bool      `json:"revoked,omitempty"`
 	Removed bool      `json:"removed,omitempty"`
 	Since   time.Time `json:"since,omitzero"` // when it was revoked or removed
 }
 
-// check refuses a record that no message could be opened with.
+// check rejects a record that could not open any message.
 func (e EntityRecord) check() error {
 	if err := checkName("entity", e.Identity); err != nil {
 		return err
@@ -89,7 +89,7 @@ func (e EntityRecord) publicKey() (any, error) {
 	return x509.ParsePKIXPublicKey(e.PublicKey)
 }
 
-// entity is the form in which the protocol uses the record.
+// entity returns the record in the form used by the protocol.
 func (e EntityRecord) entity() (*msl.Entity, error) {
 	public, err := e.publicKey()
 	if err != nil {
@@ -113,12 +113,12 @@ func decodeEntity(identity string, payload []byte, m mark) (e EntityRecord, err 
 	return e, err
 }
 
-// AddEntity registers an entity. One that was removed comes back without the
-// tokens of before; within the second of its removal that takes the rest of the
-// second. One that is registered is
-// [ErrExists], one that is revoked [ErrRevoked]; so is [ErrExists] one whose
-// identities could be taken for those of another: of the scheme PSK_PROFILE "a"
-// beside "a-b", of NONE_SUFFIXED "a" beside "a.b".
+// AddEntity registers an entity. A removed entity can be added again, but its earlier
+// tokens stay invalid; within the second of the removal, AddEntity waits for the next
+// second. A revoked entity is [ErrRevoked], a registered one [ErrExists]. The error is
+// also [ErrExists] if its identities could be mistaken for those of another entity:
+// with the scheme PSK_PROFILE, "a" and "a-b" conflict, and with NONE_SUFFIXED, "a" and
+// "a.b".
 func (d *Directory) AddEntity(e EntityRecord) error {
 	payload, err := e.encode()
 	if err != nil {
@@ -133,8 +133,8 @@ func (d *Directory) AddEntity(e EntityRecord) error {
 	})
 }
 
-// ReplaceEntity registers an entity in the place of what is registered by its
-// name, if anything is. Its tokens go on. The errors are those of AddEntity.
+// ReplaceEntity registers an entity and replaces any registered one of the same name,
+// whose tokens stay valid. The errors are those of AddEntity.
 func (d *Directory) ReplaceEntity(e EntityRecord) error {
 	payload, err := e.encode()
 	if err != nil {
@@ -151,7 +151,7 @@ func (d *Directory) ReplaceEntity(e EntityRecord) error {
 	})
 }
 
-// encode checks a record to be registered, and dates it.
+// encode checks a record before registration, and sets its date.
 func (e EntityRecord) encode() ([]byte, error) {
 	if err := e.check(); err != nil {
 		return nil, err
@@ -167,16 +167,16 @@ func (e EntityRecord) encode() ([]byte, error) {
 	return payload, nil
 }
 
-// RemoveEntity removes an entity and leaves a mark, so that its master tokens
-// are refused. One that is not there is [ErrUnknown].
+// RemoveEntity removes an entity and leaves a mark, so that its master tokens are
+// refused. An entity that is not registered is [ErrUnknown].
 func (d *Directory) RemoveEntity(identity string) error {
 	return d.changeEntity("remove", identity, func(tx kv.Tx) error {
 		return entityRoll.drop(tx, identity)
 	})
 }
 
-// RevokeEntity marks an identity as revoked, until [Directory.UnrevokeEntity]. It
-// need not be registered: an entity with a certificate may be revoked too.
+// RevokeEntity marks an identity as revoked, until [Directory.UnrevokeEntity]. It need
+// not be registered: an entity with a certificate may be revoked too.
 func (d *Directory) RevokeEntity(identity string) error {
 	if err := checkName("entity", identity); err != nil {
 		return err
@@ -186,7 +186,7 @@ func (d *Directory) RevokeEntity(identity string) error {
 	})
 }
 
-// UnrevokeEntity takes a revocation back. What was removed stays removed.
+// UnrevokeEntity lifts a revocation. An entity that was removed stays removed.
 func (d *Directory) UnrevokeEntity(identity string) error {
 	return d.changeEntity("unrevoke", identity, func(tx kv.Tx) error {
 		return entityRoll.unrevoke(tx, identity)
@@ -199,7 +199,7 @@ func (d *Directory) changeEntity(op, identity string, fn func(kv.Tx) error) erro
 	return err
 }
 
-// Entities lists the registered entities by identity, and after them what is
+// Entities lists the registered entities by identity, followed by identities that are
 // only marked as revoked or removed.
 func (d *Directory) Entities() ([]EntityRecord, error) {
 	var list []EntityRecord
@@ -219,10 +219,10 @@ func (d *Directory) Entities() ([]EntityRecord, error) {
 	return list, nil
 }
 
-// Entity implements msl.Directory. Callers share what it returns and must not
-// change it. A revoked identity that is not registered is an entity with no
-// scheme. An identity that is not registered itself, but a profile of a key set of
-// PSK_PROFILE or a suffix to a root of NONE_SUFFIXED, is found as that.
+// Entity implements msl.Directory. The result is shared and must not be modified. A
+// revoked identity that is not registered is returned as an entity with no scheme. An
+// unregistered identity that is a profile of a PSK_PROFILE key set, or a suffix of a
+// NONE_SUFFIXED root, is found as such.
 func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -238,7 +238,7 @@ func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, e
 		return err
 	})
 	if errors.Is(err, keystore.ErrNotFound) {
-		// The identity is what a stranger sent: not for a log.
+		// The identity was sent by a stranger, so it is kept out of logs.
 		return nil, fmt.Errorf("state: no such entity: %w", keystore.ErrNotFound)
 	}
 	if err != nil {
@@ -270,25 +270,25 @@ func loadEntity(tx kv.Reader, identity string) (*msl.Entity, error) {
 	return e.entity()
 }
 
-// maxCachedEntities bounds the memory of parsed entities, at about 2 KiB each.
+// maxCachedEntities bounds the memory for parsed entities, at about 2 KiB each.
 const maxCachedEntities = 4096
 
-// An entityCache saves reading and parsing an entity for every message.
+// An entityCache avoids reading and parsing an entity for every message.
 type entityCache struct {
 	mu      sync.RWMutex
 	parsed  map[string]*msl.Entity
 	changes int
 }
 
-// find also returns the number of changes so far, for keep.
+// find also returns the number of changes so far, to be passed to keep.
 func (c *entityCache) find(identity string) (*msl.Entity, int) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.parsed[identity], c.changes
 }
 
-// keep keeps an entity that was read after changes: if there were more since,
-// it may be old.
+// keep caches an entity that was read after the given number of changes. If there were
+// more since, it may be outdated and is not cached.
 func (c *entityCache) keep(e *msl.Entity, changes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

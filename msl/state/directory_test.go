@@ -71,7 +71,7 @@ func TestEntityRestart(t *testing.T) {
 	}
 }
 
-// TestEntityForm fails when a field that stands in files gets another name.
+// TestEntityForm fails if a field stored in files is renamed.
 func TestEntityForm(t *testing.T) {
 	e := pskEntity("device")
 	e.UserSchemes = []string{}
@@ -154,8 +154,8 @@ func TestEntityRefused(t *testing.T) {
 	}
 }
 
-// TestEntityCache looks an entity up while it changes: after a change has
-// returned, nobody sees what was before.
+// TestEntityCache looks up an entity while it changes: once a change has returned,
+// nobody sees the old entity.
 func TestEntityCache(t *testing.T) {
 	s := newServer(t)
 	if err := s.AddEntity(pskEntity("device")); err != nil {

@@ -11,12 +11,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// maxName bounds identities and user names: they are parts of keys, which have at
-// most kv.MaxKey bytes.
+// maxName bounds identities and user names: they are parts of keys, which have at most
+// kv.MaxKey bytes.
 const maxName = 4096
 
-// pairKey is the key of a record of a name and a serial number. The length
-// comes first, so that no two pairs have the same key.
+// pairKey returns the key of a record for a name and a serial number. The length comes
+// first, so that no two pairs have the same key.
 func pairKey(name string, serial int64) ([]byte, error) {
 	if len(name) > maxName {
 		return nil, fmt.Errorf("state: a name of %d bytes is too long to keep", len(name))
@@ -26,7 +26,7 @@ func pairKey(name string, serial int64) ([]byte, error) {
 	return binary.BigEndian.AppendUint64(b, uint64(serial)), nil
 }
 
-// checkName refuses names that could not be kept or told apart on a screen.
+// checkName rejects names that could not be stored or distinguished on a screen.
 func checkName(what, name string) error {
 	if name == "" || len(name) > maxName || !utf8.ValidString(name) {
 		return fmt.Errorf("state: the name of an %s is 1 to %d bytes of UTF-8", what, maxName)
@@ -39,7 +39,7 @@ func checkName(what, name string) error {
 	return nil
 }
 
-// largestID is the record of non-replayable ids: the largest and when it came.
+// largestID is the record of non-replayable ids: the largest, and when it arrived.
 type largestID struct {
 	id      int64
 	touched time.Time
@@ -75,7 +75,7 @@ func decodeNewestSequence(b []byte) (newestSequence, error) {
 	return newestSequence{msl.Sequence{Newest: n[0], Asked: n[1]}, time.Unix(n[2], 0)}, nil
 }
 
-// seconds is a time since 1970; a clock that is before that is not set yet.
+// seconds returns the seconds since 1970; a clock before that has not been set yet.
 func seconds(t time.Time) int64 { return max(0, t.Unix()) }
 
 func encodeInts(n ...int64) []byte {
@@ -101,8 +101,8 @@ func decodeInts(b []byte, count int) ([]int64, error) {
 	return n, nil
 }
 
-// decodeJSON refuses unknown fields: what restricts an entity in a later
-// version must not be overlooked by this one.
+// decodeJSON rejects unknown fields: a restriction of an entity added by a later
+// version must not be ignored by this one.
 func decodeJSON(b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()

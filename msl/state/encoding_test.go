@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// FuzzRecords reads records of any bytes: they have one form.
+// FuzzRecords reads arbitrary bytes as records: every record has only one form.
 func FuzzRecords(f *testing.F) {
 	f.Add(largestID{1, time.Unix(2, 0)}.encode())
 	f.Add(mark{revoked: true, since: time.Unix(2, 0)}.encode())

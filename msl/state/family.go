@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A family is which identities one record speaks for beside its own: the
-// character that comes between its identity and the rest of theirs, or 0.
+// A family tells which further identities a record covers: it is the character between
+// the record's identity and the rest of theirs, or 0 for none.
 type family byte
 
 const (
@@ -36,12 +36,12 @@ func familyOfEntity(payload []byte) (family, error) {
 	return familyOfScheme(e.Scheme), err
 }
 
-// maxSeparators bounds how often "-" and "." are in the identity of a record that
-// speaks for others, and so the look-ups that an identity of a stranger costs.
+// maxSeparators bounds how often "-" and "." occur in the identity of a record that
+// covers others, and so the lookups that a stranger's identity costs.
 const maxSeparators = 16
 
-// heads calls do with every beginning of an identity that may be the record that
-// it belongs to, the shortest first, until do says that it is.
+// heads calls do with every prefix of an identity that may be the record it belongs to,
+// the shortest first, until do returns true.
 func heads(identity string, do func(head string, f family) (bool, error)) (bool, error) {
 	separators := 0
 	for i := 0; i < len(identity) && separators <= maxSeparators; i++ {
@@ -60,7 +60,7 @@ func heads(identity string, do func(head string, f family) (bool, error)) (bool,
 	return false, nil
 }
 
-// checkFamily refuses an identity that heads would not find.
+// checkFamily rejects an identity that heads would not find.
 func checkFamily(identity, scheme string) error {
 	if n := strings.Count(identity, "-") + strings.Count(identity, "."); familyOfScheme(scheme) != 0 && n > maxSeparators {
 		return fmt.Errorf("state: the identity of an entity of the scheme %s has at most %d of \"-\" and \".\"", scheme, maxSeparators)
@@ -83,8 +83,8 @@ func loadFamily(tx kv.Reader, identity string) (e *msl.Entity, err error) {
 	return e, err
 }
 
-// familyRefused reports whether an identity belongs to a record that was revoked
-// or removed. One that is registered by itself does not belong to another.
+// familyRefused reports whether an identity belongs to a record that was revoked or
+// removed. An identity that is itself registered does not belong to another record.
 func familyRefused(tx kv.Reader, identity string) (bool, error) {
 	if !strings.ContainsAny(identity, "-.") {
 		return false, nil
@@ -98,8 +98,8 @@ func familyRefused(tx kv.Reader, identity string) (bool, error) {
 	})
 }
 
-// familyCounts is since when the tokens of the record that an identity belongs to
-// count.
+// familyCounts returns the time from which tokens count, for the record that an
+// identity belongs to.
 func familyCounts(tx kv.Reader, identity string) (since time.Time, err error) {
 	if !strings.ContainsAny(identity, "-.") {
 		return since, nil
@@ -114,8 +114,8 @@ func familyCounts(tx kv.Reader, identity string) (since time.Time, err error) {
 	return since, err
 }
 
-// unambiguous refuses a record whose family would share identities with that of
-// another: who has the keys of "a" could be a profile of "a-b".
+// unambiguous rejects a record whose family would share identities with that of
+// another: an entity with the keys of "a" could be a profile of "a-b".
 func unambiguous(tx kv.Reader, e EntityRecord) error {
 	own := familyOfScheme(e.Scheme)
 	if own == 0 {
@@ -143,7 +143,7 @@ func unambiguous(tx kv.Reader, e EntityRecord) error {
 	return nil
 }
 
-// isFamily reports whether there is a record of head that has that family.
+// isFamily reports whether there is a record of head with that family.
 func isFamily(tx kv.Reader, head string, own family) (bool, error) {
 	payload, err := tx.Get(tableEntities, []byte(head))
 	if err != nil || payload == nil {

@@ -57,7 +57,7 @@ func TestRevokeFamily(t *testing.T) {
 		t.Helper()
 		for identity, want := range map[string]bool{
 			"cam": true, "cam-b": true, "cam-b-c": true, "cam-": true, "web.1": true, "web.1.2": true,
-			"cam-a": false, // somebody else, registered by itself
+			"cam-a": false, // another entity, registered itself
 			"cam.b": false, "cameo-b": false, "web-1": false, "lone-1": false, "lone.1": false, "dash-1": false, "-": false,
 		} {
 			if isRevoked(t, s, identity) != want {
@@ -85,7 +85,7 @@ func TestRevokeFamily(t *testing.T) {
 	}
 }
 
-// TestFamilyEntity finds a profile as its key set, with what restricts it.
+// TestFamilyEntity finds a profile as its key set, with the same restrictions.
 func TestFamilyEntity(t *testing.T) {
 	s := newServer(t)
 	cam := record("cam", "PSK_PROFILE")
@@ -116,7 +116,7 @@ func TestFamilyEntity(t *testing.T) {
 	}
 }
 
-// TestAmbiguousFamily refuses records whose identities could be taken for each
+// TestAmbiguousFamily refuses records whose identities could be mistaken for each
 // other's.
 func TestAmbiguousFamily(t *testing.T) {
 	for _, c := range []struct {
@@ -140,7 +140,7 @@ func TestAmbiguousFamily(t *testing.T) {
 	}
 }
 
-// TestFamilyBound finds a head at the bound, and refuses one beyond it.
+// TestFamilyBound finds a head at the limit, and refuses one beyond it.
 func TestFamilyBound(t *testing.T) {
 	s := newServer(t)
 	head := strings.Repeat("a.", maxSeparators) + "b"

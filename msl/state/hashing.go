@@ -10,9 +10,9 @@ import (
 // passwordsAtATime bounds the memory of password checks: each takes 64 MiB.
 const passwordsAtATime = 4
 
-// A hashing bounds the memory of password hashes: how many are made at once, and how
-// many that were made the garbage collector finds. It would wait for several times
-// what is alive, and that has the hashes that are being made.
+// A hashing bounds the memory of password hashes: how many are computed at once, and
+// how much garbage they leave. Left alone, the garbage collector would wait for several
+// times the live memory, which includes the hashes in progress.
 type hashing struct {
 	places  chan struct{}
 	garbage atomic.Int32
@@ -20,7 +20,7 @@ type hashing struct {
 
 func newHashing(atATime int) *hashing { return &hashing{places: make(chan struct{}, atATime)} }
 
-// enter waits for a place. The caller leaves when it has no more use for the hash.
+// enter waits for a place. The caller calls leave when it no longer needs the hash.
 func (h *hashing) enter(ctx context.Context) error {
 	select {
 	case h.places <- struct{}{}:
@@ -34,8 +34,8 @@ func (h *hashing) enter(ctx context.Context) error {
 	return nil
 }
 
-// leave collects the garbage of half as many hashes as there are places, since others
-// end while that goes on, and of the last one before a pause.
+// leave runs the garbage collector after half as many hashes as there are places, since
+// others end during the collection, and after the last hash before a pause.
 func (h *hashing) leave() {
 	if int(h.garbage.Add(1)) >= max(1, cap(h.places)/2) || len(h.places) == 1 {
 		h.garbage.Store(0)

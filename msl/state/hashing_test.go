@@ -12,7 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// heap is what the process has of memory for its heap, in MiB, and has not given back.
+// heap returns the heap memory that the process has not given back, in MiB.
 func heap() int {
 	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}}
 	metrics.Read(s)
@@ -53,8 +53,8 @@ func TestMemoryOfPasswords(t *testing.T) {
 	}
 }
 
-// TestCostOfUnknownNames spends on a name that nobody has what those of users cost,
-// also while some of them have their passwords at an older cost.
+// TestCostOfUnknownNames checks that an unknown name costs as much as that of a user,
+// even while some users have passwords with an older cost.
 func TestCostOfUnknownNames(t *testing.T) {
 	s := newServer(t)
 	if p, known, err := s.password(t.Context(), "nobody"); err != nil || known || p.Cost != s.cost {

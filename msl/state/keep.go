@@ -10,20 +10,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// What is recorded of a token is needed until no token of its serial number is
-// accepted any more. The records tell when they were touched; for how long they
-// are kept after that follows from the tokens that came: whoever judges a token
-// tells first until when it will be accepted.
+// What is recorded of a token is needed until no token of its serial number is accepted
+// any more. The records contain the time they were last touched. How long they are kept
+// after that follows from the tokens presented: the code that checks a token first
+// reports until when the token will be accepted.
 
-// A keep says that until then, records are kept for so long after they were
-// touched.
+// A keep says that until a given time, records are kept for a given duration after they
+// were touched.
 type keep struct {
 	long  time.Duration
 	until time.Time
 }
 
-// keeps are those in force, the shortest first. Where the lifetimes of tokens
-// were others before, or those of another issuer are, there are several.
+// keeps holds those in force, the shortest first. There are several if token lifetimes
+// have changed or differ between issuers.
 type keeps struct {
 	mu  sync.Mutex
 	all []keep
@@ -31,13 +31,13 @@ type keeps struct {
 
 const (
 	keepKey = "keep" // in the settings
-	// keepSlack is for messages that are under way, seconds that were cut off and
-	// clocks that were set right.
+	// keepSlack allows for messages that are under way, truncated seconds and clocks
+	// that were corrected.
 	keepSlack = time.Hour
 )
 
-// Expect implements msl.Forgetter. It writes when a token outlives those before,
-// which is a few times in the lifetime of one.
+// Expect implements msl.Forgetter. It writes only if a token outlives earlier ones,
+// which happens a few times per token lifetime.
 func (t *Tokens) Expect(ctx context.Context, until time.Time) error {
 	now := time.Now()
 	if !until.After(now) {
@@ -63,9 +63,9 @@ func covered(all []keep, long time.Duration, until time.Time) bool {
 	return slices.ContainsFunc(all, func(k keep) bool { return k.long >= long && !k.until.Before(until) })
 }
 
-// withKeep adds a token that is accepted until then. One that lives about as long
-// as those of a keep makes it last, with some to spare; no token prolongs a keep
-// that is far longer than it needs.
+// withKeep adds a token that is accepted until the given time. A token that lives about
+// as long as those of an existing keep extends it, with some to spare; no token extends
+// a keep that is far longer than it needs.
 func withKeep(old []keep, now, until time.Time) []keep {
 	long := until.Sub(now)
 	spare := keep{long: (long + long/64).Truncate(time.Second) + time.Minute, until: until.Add(long / 8).Truncate(time.Second).Add(time.Minute)}
@@ -87,7 +87,7 @@ func withKeep(old []keep, now, until time.Time) []keep {
 	return all
 }
 
-// longest is for how long records are kept now, at least for base.
+// longest returns how long records are kept now, at least base.
 func (k *keeps) longest(now time.Time, base time.Duration) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -12,24 +12,24 @@ import (
 )
 
 const (
-	// pruneAtATime bounds how long pruning keeps other writers waiting, and
-	// lookAtATime how long it keeps the file from growing.
+	// pruneAtATime bounds how long pruning blocks other writers, and lookAtATime how
+	// long it keeps the file from growing.
 	pruneAtATime = 100
 	lookAtATime  = 5000
-	// leastInterval is between two times of pruning, and firstRest at most before
-	// the first.
+	// leastInterval is the minimum time between two prunings, and firstRest the maximum
+	// before the first.
 	leastInterval = time.Minute
 	firstRest     = 5 * time.Minute
 )
 
-// Pruning is how a [Server] forgets by itself.
+// Pruning configures how a [Server] forgets by itself.
 type Pruning struct {
-	// Keep is for how long a record of an earlier version is kept after it was
-	// touched: how long a master token lives, and is renewed after that. Records
-	// of tokens that live longer are kept longer (see [Server.Expect]).
+	// Keep is how long a record of an earlier version is kept after it was touched: the
+	// lifetime of a master token plus the time in which it can be renewed after that.
+	// Records of tokens that live longer are kept longer (see [Server.Expect]).
 	Keep time.Duration
-	// Interval is about how long it rests, a tenth more or less; zero means a
-	// 24th of Keep, and less than a minute means a minute.
+	// Interval is the approximate pause between prunings, give or take a tenth; zero
+	// means a 24th of Keep, and less than a minute means a minute.
 	Interval time.Duration
 	Log      *slog.Logger // nil means none
 }
@@ -41,8 +41,8 @@ type pruning struct {
 	done chan struct{}
 }
 
-// StartPruning begins to forget, from time to time until [Server.StopPruning], what no
-// token that is accepted needs any more. It is called once.
+// StartPruning begins to remove periodically, until [Server.StopPruning], what no
+// accepted token needs any more. It must be called only once.
 func (s *Server) StartPruning(p Pruning) {
 	ctx, stop := context.WithCancel(context.Background())
 	s.pruning.mu.Lock()
@@ -57,7 +57,7 @@ func (s *Server) StartPruning(p Pruning) {
 	go s.pruneUntil(ctx, p, s.pruning.done)
 }
 
-// StopPruning ends what [Server.StartPruning] began, if it did.
+// StopPruning ends what [Server.StartPruning] began, if anything.
 func (s *Server) StopPruning() {
 	s.pruning.mu.Lock()
 	defer s.pruning.mu.Unlock()
@@ -93,8 +93,8 @@ func jittered(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// clockJumped tells whether the wall clock went another way than the time that
-// passed. What is old by a clock that is wrong for a while must not be forgotten.
+// clockJumped reports whether the wall clock disagrees with the time that passed. What
+// only looks old by a temporarily wrong clock must not be forgotten.
 func clockJumped(before, after time.Time) bool {
 	return jumped(after.Round(0).Sub(before.Round(0)), after.Sub(before))
 }
@@ -115,18 +115,17 @@ func (s *Server) pruneOnce(ctx context.Context, p Pruning) {
 	}
 }
 
-// Forgotten counts what was removed.
+// Forgotten counts the removed records.
 type Forgotten struct {
 	Tokens int `json:"tokens"` // records of master tokens
 	Names  int `json:"names"`  // marks of removed entities
 }
 
-// Forget removes now what no token that is accepted needs any more, in small
-// steps between which others write. keep is as in [Pruning]. The records of
-// master tokens go, and the marks of entities that were removed before the oldest
-// such token was issued. Revocations stay until somebody takes them back, and the
-// marks of removed users, since a user ID token is renewed for as long as its
-// master token is.
+// Forget removes immediately what no accepted token needs any more, in small steps
+// between which others can write. keep is as in [Pruning]. It removes the records of
+// master tokens, and the marks of entities that were removed before the oldest accepted
+// token was issued. Revocations stay until they are lifted. The marks of removed users
+// also stay, since a user ID token is renewed for as long as its master token is.
 func (s *Server) Forget(ctx context.Context, keep time.Duration) (f Forgotten, err error) {
 	now := time.Now()
 	olderThan := now.Add(-s.keeps.longest(now, keep))
@@ -140,11 +139,11 @@ func (s *Server) Forget(ctx context.Context, keep time.Duration) (f Forgotten, e
 	return f, err
 }
 
-// Prune forgets the non-replayable ids and sequence numbers of master tokens
-// that were neither renewed nor used with a non-replayable id since olderThan,
-// and returns of how many tokens. What is forgotten is accepted again: olderThan
+// Prune forgets the non-replayable ids and sequence numbers of master tokens that were
+// neither renewed nor used with a non-replayable id since olderThan, and returns the
+// number of those tokens. Forgotten ids and renewals are accepted again, so olderThan
 // must be further back than the oldest token that is still accepted or renewed.
-// [Server.Forget] knows when that is.
+// [Server.Forget] determines that time itself.
 func (s *Server) Prune(olderThan time.Time) (int, error) {
 	return s.prune(context.Background(), olderThan)
 }
@@ -165,8 +164,7 @@ func (s *Server) prune(ctx context.Context, olderThan time.Time) (total int, err
 	return total, nil
 }
 
-// A sweep removes records from all tables of from, if their key is one in table and is
-// old.
+// A sweep removes records from all tables in from whose key is old and is in table.
 type sweep struct {
 	records
 	table string
@@ -189,7 +187,7 @@ func (s sweep) run(ctx context.Context) (total int, err error) {
 	return total, nil
 }
 
-// lookFor finds keys to forget, from one on, and returns where to go on: nil at
+// lookFor finds keys to forget, starting at from, and returns where to continue: nil at
 // the end.
 func (s sweep) lookFor(ctx context.Context, from []byte) (keys [][]byte, next []byte, err error) {
 	err = s.view(ctx, "look for old records", func(tx kv.Reader) error {
@@ -216,7 +214,7 @@ func (s sweep) lookFor(ctx context.Context, from []byte) (keys [][]byte, next []
 	return keys, next, err
 }
 
-// forget removes the records of keys, unless one was touched meanwhile.
+// forget removes the records of keys, except those touched meanwhile.
 func (s sweep) forget(ctx context.Context, keys [][]byte) (n int, err error) {
 	if len(keys) == 0 {
 		return 0, nil
@@ -246,8 +244,8 @@ func (s sweep) forget(ctx context.Context, keys [][]byte) (n int, err error) {
 	return n, nil
 }
 
-// touched tells when anything was last recorded of a token. A token that is
-// renewed lives on under its serial number, and so must its ids.
+// touched returns when anything was last recorded of a token. A renewed token keeps its
+// serial number, so its ids must be kept too.
 func touched(tx kv.Reader, key []byte) (time.Time, error) {
 	var last time.Time
 	if payload, err := tx.Get(tableIDs, key); err != nil {

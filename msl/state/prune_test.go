@@ -31,7 +31,7 @@ func summary(t *testing.T, s *Server) Summary {
 	return sum
 }
 
-// session is what a server records of a token that lives until then.
+// session records what a server records for a token that lives until then.
 func session(t *testing.T, s *Server, identity string, serial int64, until time.Time) {
 	t.Helper()
 	err := first(s.Expect(t.Context(), until), s.AcceptID(t.Context(), identity, serial, 1))
@@ -43,8 +43,8 @@ func session(t *testing.T, s *Server, identity string, serial int64, until time.
 	}
 }
 
-// TestPruningByItself lets a server serve for days: what expired goes with the
-// tokens it protects, without anybody asking for it.
+// TestPruningByItself runs a server for days: expired records go with the tokens they
+// protect, without any call to Forget.
 func TestPruningByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -74,7 +74,7 @@ func TestPruningByItself(t *testing.T) {
 	})
 }
 
-// TestPruneKeepsLongLives changes how long tokens live, up and down and over
+// TestPruneKeepsLongLives changes the lifetime of tokens, up and down and across
 // restarts: what a token of an earlier setting needs is kept.
 func TestPruneKeepsLongLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestPruneKeepsLongLives(t *testing.T) {
 			}
 			wantErr(t, s.AcceptID(t.Context(), "long", 1, 1), msl.ErrMessageReplayed)
 		}
-		time.Sleep(7 * day) // the long lives are over, and to spare
+		time.Sleep(7 * day) // well past the long lifetimes
 		session(t, s, "daily", 1, time.Now().Add(day))
 		if _, err := s.Forget(t.Context(), time.Hour); err != nil {
 			t.Fatal(err)
@@ -125,7 +125,7 @@ func TestExpectSeldomWrites(t *testing.T) {
 	})
 }
 
-// TestClockSet does not forget by a clock that somebody is setting.
+// TestClockSet does not forget while the clock is being set.
 func TestClockSet(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {
@@ -165,9 +165,9 @@ type heldToken struct {
 	until            time.Time
 }
 
-// TestPruneChangesNoVerdict plays years of messages against a state that forgets
-// whenever it may, over restarts and settings of all kinds, and against one that
-// never does: while a token is accepted at all, both answer alike.
+// TestPruneChangesNoVerdict compares a state that forgets whenever it may with one that
+// never does, over years of messages, restarts and all kinds of settings: while a token
+// is accepted at all, both answer alike.
 func TestPruneChangesNoVerdict(t *testing.T) {
 	seeds := uint64(2)
 	if os.Getenv("MSL_SOAK") != "" {
@@ -212,7 +212,7 @@ type pruneGame struct {
 	replays, accepted int
 }
 
-// message sends one as a server would judge it: with any token that ever was, if
+// message sends a message and judges it as a server would: with any earlier token, if
 // it is still accepted.
 func (p *pruneGame) message() {
 	if len(p.held) == 0 || p.r.IntN(4) == 0 {

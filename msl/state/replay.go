@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Tokens remember how the tokens of a server were used, for as long as it matters: their
-// largest non-replayable ids and their renewals.
+// Tokens remembers how the tokens of a server were used, for as long as it matters:
+// their largest non-replayable ids and their renewals.
 type Tokens struct {
 	records
 	keeps keeps
@@ -22,7 +22,7 @@ func (t *Tokens) AcceptID(ctx context.Context, identity string, serial, id int64
 	if err != nil {
 		return err
 	}
-	// A look first: refusing what was replayed must not cost a write.
+	// Check read-only first: refusing a replay must not cost a write.
 	err = t.view(ctx, "check id", func(tx kv.Reader) error { return judgeID(tx, key, id) })
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func (t *Tokens) Renew(ctx context.Context, identity string, serial, sequence in
 	return newest, nil
 }
 
-// renewed returns what the record becomes by a renewal.
+// renewed returns the record after a renewal.
 func renewed(tx kv.Reader, key []byte, sequence int64) (msl.Sequence, error) {
 	payload, err := tx.Get(tableSequences, key)
 	if err != nil {

@@ -7,12 +7,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A roll is what entities and users have in common: records by name, and marks
-// that outlive them.
+// A roll is what entities and users have in common: records by name, and marks that
+// outlive them.
 type roll struct {
 	what           string
 	records, marks string
-	// family tells of a record which names it speaks for beside its own.
+	// family returns which names a record covers beside its own.
 	family func(payload []byte) (family, error)
 }
 
@@ -23,14 +23,14 @@ var (
 
 func familyOfUser([]byte) (family, error) { return 0, nil }
 
-// A mark says that the tokens of a name are refused, or those from before a time.
-// It stays when the record goes, because tokens do not go with it.
+// A mark says that all tokens of a name are refused, or those from before a time. It
+// outlives the record, because tokens do too.
 type mark struct {
-	revoked bool // until somebody takes that back
+	revoked bool // until the revocation is lifted
 	removed bool // until it is added again
 	family  family
 	since   time.Time // when it was revoked or removed
-	counts  time.Time // since when its tokens count; zero is always
+	counts  time.Time // since when its tokens count; zero means always
 }
 
 const (
@@ -106,12 +106,12 @@ func (r roll) setMark(tx kv.Tx, name string, m mark) error {
 	return tx.Put(r.marks, []byte(name), m.encode())
 }
 
-// secondAfter is the first second in which no token was issued until t: tokens
-// tell the second alone.
+// secondAfter returns the first second in which no token was issued before or at t:
+// tokens contain only whole seconds.
 func secondAfter(t time.Time) time.Time { return time.Unix(t.Unix()+1, 0) }
 
-// add keeps a record of a name that has none. What was marked as removed begins
-// anew: its older tokens do not count.
+// add stores a record for a name that has none. A name that was marked as removed
+// starts afresh: its older tokens do not count.
 func (r roll) add(tx kv.Tx, name string, payload []byte) error {
 	if old, err := tx.Get(r.records, []byte(name)); err != nil {
 		return err
@@ -121,7 +121,7 @@ func (r roll) add(tx kv.Tx, name string, payload []byte) error {
 	return r.replace(tx, name, payload)
 }
 
-// replace keeps a record of a name, whether it has one or not.
+// replace stores a record for a name, whether it has one or not.
 func (r roll) replace(tx kv.Tx, name string, payload []byte) error {
 	m, err := r.mark(tx, name)
 	if err != nil {
@@ -142,7 +142,7 @@ func (r roll) replace(tx kv.Tx, name string, payload []byte) error {
 	return tx.Put(r.records, []byte(name), payload)
 }
 
-// begin lets no token count that was issued so far.
+// begin invalidates all tokens of a name issued so far.
 func (r roll) begin(tx kv.Tx, name string) error {
 	m, err := r.markWithFamily(tx, name)
 	if err != nil {
@@ -171,7 +171,7 @@ func (r roll) drop(tx kv.Tx, name string) error {
 	return tx.Delete(r.records, []byte(name))
 }
 
-// revoke marks a name, also one that has no record.
+// revoke marks a name, even if it has no record.
 func (r roll) revoke(tx kv.Tx, name string) error {
 	m, err := r.markWithFamily(tx, name)
 	if err != nil || m.revoked {
@@ -181,8 +181,8 @@ func (r roll) revoke(tx kv.Tx, name string) error {
 	return r.setMark(tx, name, m)
 }
 
-// markWithFamily is the mark of a name, with the family of its record if there is
-// one: the mark has to know it when the record is gone.
+// markWithFamily returns the mark of a name, with the family of its record if there is
+// one: the mark has to contain it when the record is gone.
 func (r roll) markWithFamily(tx kv.Reader, name string) (mark, error) {
 	m, err := r.mark(tx, name)
 	if err != nil {
@@ -208,8 +208,8 @@ func (r roll) unrevoke(tx kv.Tx, name string) error {
 	return r.setMark(tx, name, m)
 }
 
-// forgotten reports whether the mark of a name says no more than that it was
-// removed, before a time.
+// forgotten reports whether the mark of a name says only that it was removed, and
+// before the given time.
 func (r roll) forgotten(tx kv.Reader, name string, before time.Time) (bool, error) {
 	m, err := r.mark(tx, name)
 	if err != nil || !m.removed || m.revoked {
@@ -222,7 +222,7 @@ func (r roll) unknown(name string) error {
 	return fmt.Errorf("%s %q is %w", r.what, name, ErrUnknown)
 }
 
-// each calls record for every record and then lone for every mark without one,
+// each calls record for every record and then lone for every mark without a record,
 // both in the order of names.
 func (r roll) each(tx kv.Reader, record func(name string, payload []byte, m mark) error, lone func(name string, m mark)) error {
 	for p, err := range kv.All(tx, r.records, nil, nil) {

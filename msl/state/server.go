@@ -18,18 +18,18 @@ const (
 	tableSequences   = "sequences"    // by identity and serial number
 )
 
-// ServerTables are the tables that the store of a [Server] has.
+// ServerTables returns the tables that the store of a [Server] has.
 func ServerTables() []string {
 	return []string{tableEntities, tableEntityMarks, tableUsers, tableUserMarks, tableIDs, tableSequences}
 }
 
-// A Server is the state of a server. It is safe for use by many goroutines.
+// A Server is the state of a server. It is safe for concurrent use.
 type Server struct {
 	records
 	*Directory
 	*Accounts
 	*Tokens
-	began   time.Time // before which no token counts
+	began   time.Time // tokens issued before this do not count
 	pruning pruning
 }
 
@@ -41,11 +41,11 @@ var (
 	_ msl.Forgetter  = (*Server)(nil)
 )
 
-// beganKey is in the settings.
+// beganKey is a key in the settings.
 const beganKey = "began"
 
-// NewServer is the state in a store, which has the [ServerTables] and is the caller's
-// to close. A setting that does not read is [ErrDamaged].
+// NewServer returns the state in a store. The store must have the [ServerTables]; the
+// caller closes it. An unreadable setting is [ErrDamaged].
 func NewServer(store kv.Store) (*Server, error) {
 	r := records{store}
 	s := &Server{
@@ -76,8 +76,9 @@ func (s *Server) readSettings(tx kv.Reader) error {
 	return err
 }
 
-// EndTokens lets no token count that was issued until now, once a [Server] is made of
-// the store. It returns when those that are issued from then on do.
+// EndTokens invalidates every token issued so far, for each [Server] made of the store
+// afterwards. It returns when newly issued tokens are valid, which may take until the
+// next second.
 func EndTokens(store kv.Store) error {
 	began := secondAfter(time.Now())
 	err := records{store}.update(context.Background(), "end all tokens", func(tx kv.Tx) error {
@@ -89,12 +90,11 @@ func EndTokens(store kv.Store) error {
 	return err
 }
 
-// Revoked implements msl.State. An entity or a user that was removed counts as
-// revoked until it is added again, since its tokens may still be valid. One
-// that was never registered here is not revoked: other schemes know entities,
-// and applications know users, that this state does not. With a key set of the
-// scheme PSK_PROFILE go the identities of all its profiles, and with a root of
-// NONE_SUFFIXED those of all its suffixes.
+// Revoked implements msl.State. A removed entity or user counts as revoked until it is
+// added again, since its tokens may still be valid. A name that was never registered
+// here is not revoked: other schemes know entities, and applications know users, that
+// this state does not. Revoking a PSK_PROFILE key set also revokes the identities of
+// all its profiles, and revoking a NONE_SUFFIXED root those of all its suffixes.
 func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 	return s.view(ctx, "check revocation", func(tx kv.Reader) error {
 		m, err := entityRoll.mark(tx, identity)
@@ -121,10 +121,10 @@ func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 	})
 }
 
-// CountSince implements msl.TokenDates. A name that was removed and added again
-// begins anew, and so does a user whose password was changed; so do all with
-// [EndTokens]. With a key set of PSK_PROFILE and a root of NONE_SUFFIXED go
-// the identities of its family.
+// CountSince implements msl.TokenDates. The time is that of the last removal for a name
+// that was added again, that of the last password change for a user, and that of
+// [EndTokens] for all names, whichever is latest. The time of a PSK_PROFILE key set or
+// NONE_SUFFIXED root applies to all identities of its family.
 func (s *Server) CountSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
 	err = s.view(ctx, "check the age of tokens", func(tx kv.Reader) error {
 		m, err := entityRoll.mark(tx, identity)

@@ -14,7 +14,7 @@ import (
 // cheap keeps password tests fast.
 var cheap = passwordCost{Time: 1, Memory: 64, Threads: 1}
 
-// newServer has its state in memory.
+// newServer returns a server with its state in memory.
 func newServer(t *testing.T) *Server {
 	t.Helper()
 	return serverIn(t, &kvtest.Memory{})
@@ -31,7 +31,8 @@ func serverIn(t testing.TB, store kv.Store) *Server {
 	return s
 }
 
-// inFile has it in a file, for what a database takes time for.
+// inFile returns a server with its state in a file, for tests of the time a database
+// takes.
 func inFile(t testing.TB) (*Server, *boltkv.DB) {
 	t.Helper()
 	layout := boltkv.Layout{Kind: "server", Name: "state file", Tables: ServerTables(), Explain: func(_ string, err error) error { return err }}
@@ -43,7 +44,7 @@ func inFile(t testing.TB) (*Server, *boltkv.DB) {
 	return serverIn(t, db), db
 }
 
-// reopen forgets what a server has beside its store.
+// reopen discards everything in a server except its store.
 func reopen(t *testing.T, s *Server) *Server {
 	t.Helper()
 	s.StopPruning()

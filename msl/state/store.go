@@ -7,7 +7,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// records are what a state keeps. An error says what was being done.
+// records wraps the store of a state. Its errors say what was being done.
 type records struct{ store kv.Store }
 
 func (r records) view(ctx context.Context, op string, fn func(kv.Reader) error) error {
@@ -18,8 +18,8 @@ func (r records) update(ctx context.Context, op string, fn func(kv.Tx) error) er
 	return wrap(op, r.store.Update(ctx, fn))
 }
 
-// returning makes a change after which the tokens of a name count anew, and waits
-// until those that are issued from now on do.
+// returning makes a change after which only new tokens of a name count, and waits until
+// tokens issued from now on do.
 func (r records) returning(op string, of roll, name string, fn func(kv.Tx) error) error {
 	var counts time.Time
 	err := r.update(context.Background(), op, func(tx kv.Tx) error {

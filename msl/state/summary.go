@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Summary counts what is in the state of a server.
+// A Summary counts the contents of a server's state.
 type Summary struct {
 	Entities        int       `json:"entities"`         // registered
 	EntitiesRevoked int       `json:"entities_revoked"` // registered or not
@@ -19,14 +19,13 @@ type Summary struct {
 	IDs             int       `json:"ids"`       // master tokens that were used with a non-replayable id
 	Sequences       int       `json:"sequences"` // master tokens that were renewed
 	Latest          time.Time `json:"latest,omitzero"`
-	// The rest is of a state in a file: package bolt fills it in.
+	// The remaining fields are for a state in a file: package bolt fills them in.
 	Bytes int64 `json:"bytes"` // of the file
-	Free  int64 `json:"free"`  // bytes of it that the next records take
+	Free  int64 `json:"free"`  // bytes of it that the next records will use
 }
 
-// Summary reads and parses every record. What does not fit together is
-// [ErrDamaged]. Latest is when a token was last used with a non-replayable id or
-// renewed.
+// Summary reads and parses every record. Inconsistent records are [ErrDamaged]. Latest
+// is when a token was last renewed or used with a non-replayable id.
 func (s *Server) Summary() (sum Summary, err error) {
 	err = s.view(context.Background(), "read the state", func(tx kv.Reader) error {
 		sum = Summary{}
@@ -60,8 +59,8 @@ func countUsers(tx kv.Reader, sum *Summary) error {
 	})
 }
 
-// count counts the records and marks of a roll. A name that has a record is not
-// removed.
+// count counts the records and marks of a roll. A name that has a record does not count
+// as removed.
 func (r roll) count(tx kv.Reader, records, revoked, removed *int, parse func(string, []byte, mark) error) error {
 	tally := func(m mark) {
 		if m.revoked {

@@ -7,7 +7,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// TestSummaryFinds writes records with good checksums that do not fit.
+// TestSummaryFinds writes inconsistent records with valid checksums.
 func TestSummaryFinds(t *testing.T) {
 	for name, change := range map[string]func(tx kv.Tx) error{
 		"an entity that could not be registered": func(tx kv.Tx) error {

@@ -7,9 +7,9 @@
 // example shows one for bearer tokens.
 //
 // A password is in the memory of the process while it is checked. A server then
-// overwrites it where it stands in the decrypted message, and every copy that it
-// made itself. What remains is beyond it: package argon2 leaves one in the state of
-// a hash, which is on the heap until the garbage collector uses that place again;
-// and of a message that is refused before its password is looked at, the decrypted
-// header stays as long. A client has copies in the message that it encrypts.
+// overwrites it in the decrypted message, and overwrites every copy it made itself. Two
+// copies are out of its reach: package argon2 leaves one in the state of a hash, which
+// is on the heap until the garbage collector reuses that memory; and if a message is
+// refused before its password is checked, the decrypted header stays in memory as long.
+// A client has copies in the message that it encrypts.
 package userauth

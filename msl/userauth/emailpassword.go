@@ -16,9 +16,9 @@ type EmailPassword struct {
 	// is overwritten when Verify returns.
 	Verify func(ctx context.Context, email string, password []byte) (user string, err error)
 
-	// Find returns the name of the user with that e-mail address, or "" if there
-	// is none who may log in. A server counts wrong guesses by that name. Nil
-	// counts them by the address, in lower case.
+	// Find returns the name of the user with that e-mail address, or "" if there is
+	// none who may log in. A server counts wrong guesses by that name. If Find is nil,
+	// it counts them by the address, in lower case.
 	Find func(ctx context.Context, email string) (user string, err error)
 }
 
@@ -29,14 +29,14 @@ var _ msl.Guessable = (*EmailPassword)(nil)
 // Scheme returns EMAIL_PASSWORD.
 func (*EmailPassword) Scheme() string { return "EMAIL_PASSWORD" }
 
-// Check judges the form.
+// Check checks the form of authdata.
 func (*EmailPassword) Check(authdata []byte) error {
 	_, password, err := parseEmailPassword(authdata)
 	clear(password)
 	return err
 }
 
-// parseEmailPassword leaves the password for the caller to wipe.
+// parseEmailPassword returns the parts of authdata. The caller wipes the password.
 func parseEmailPassword(authdata []byte) (email string, password []byte, err error) {
 	f := wire.ParseFields(authdata)
 	email, password = f.String("email"), f.Secret("password")
@@ -51,8 +51,8 @@ func malformed(f *wire.Fields) error {
 	return nil
 }
 
-// Claimed returns the user of the e-mail address, or the address itself if no
-// user has it. Blanks are 5005.
+// Claimed returns the user of the e-mail address, or the address itself if no user has
+// it. A blank address or password is error 5005.
 func (e *EmailPassword) Claimed(ctx context.Context, authdata []byte) (user string, known bool, err error) {
 	email, password, err := e.parse(authdata)
 	clear(password)
@@ -65,7 +65,8 @@ func (e *EmailPassword) Claimed(ctx context.Context, authdata []byte) (user stri
 	return user, true, nil
 }
 
-// Authenticate refuses blanks with 5005 and a wrong pair with 5007.
+// Authenticate refuses a blank address or password with 5005 and a wrong pair with
+// 5007.
 func (e *EmailPassword) Authenticate(ctx context.Context, _ string, authdata []byte) (string, error) {
 	email, password, err := e.parse(authdata)
 	if err != nil {
@@ -75,7 +76,7 @@ func (e *EmailPassword) Authenticate(ctx context.Context, _ string, authdata []b
 	return e.Verify(ctx, email, password)
 }
 
-// parse reads a pair without blanks, and leaves the password for the caller to wipe.
+// parse reads a pair and refuses blanks. The caller wipes the password.
 func (e *EmailPassword) parse(authdata []byte) (email string, password []byte, err error) {
 	if email, password, err = parseEmailPassword(authdata); err != nil {
 		return "", nil, err
@@ -87,9 +88,8 @@ func (e *EmailPassword) parse(authdata []byte) (email string, password []byte, e
 	return email, password, nil
 }
 
-// EmailPasswordData returns a client's proof of a user by this scheme. It holds
-// the password in clear until it is garbage-collected; the caller wipes its own
-// copy.
+// EmailPasswordData returns a client's proof of a user by this scheme. It holds the
+// password in the clear until it is garbage-collected; the caller wipes its own copy.
 func EmailPasswordData(email string, password []byte) *msl.UserAuthData {
 	e := wire.NewEncoder(64 + 6*(len(email)+len(password))) // escaped: it must not grow
 	e.Begin()

@@ -10,19 +10,18 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Bearer is a user scheme of an application's own: an access token that some
-// other service gave the user, and that a function checks. Every one of the
-// methods is called by the server.
+// Bearer is an application's own user scheme: an access token issued to the user by
+// some other service, and checked by a function. The server calls each of its methods.
 type Bearer struct {
-	// Verify returns the name of the user of an access token. One that is not
-	// valid is msl.ErrUserAuthVerificationFailed.
+	// Verify returns the name of the user of an access token. For an invalid token, the
+	// error is msl.ErrUserAuthVerificationFailed.
 	Verify func(ctx context.Context, token string) (user string, err error)
 }
 
 // Scheme is the name on the wire. It must not be one of the protocol's.
 func (*Bearer) Scheme() string { return "EXAMPLE_BEARER" }
 
-// Check judges the form alone: it runs before the checks for replay.
+// Check checks only the form: it runs before the checks for replay.
 func (*Bearer) Check(authdata []byte) error {
 	_, err := bearerToken(authdata)
 	return err
@@ -49,13 +48,13 @@ func bearerToken(authdata []byte) (string, error) {
 	return data.Token, nil
 }
 
-// BearerData is what a client's UserAuth function returns.
+// BearerData returns the result for a client's UserAuth function.
 func BearerData(token string) *msl.UserAuthData {
 	authdata, _ := json.Marshal(map[string]string{"token": token})
 	return &msl.UserAuthData{Scheme: "EXAMPLE_BEARER", AuthData: authdata}
 }
 
-// An application's own scheme is a value in the Users of its Server.
+// An application's own scheme goes in the Users field of its Server.
 func Example_bearer() {
 	scheme := &Bearer{Verify: func(_ context.Context, token string) (string, error) {
 		user, ok := strings.CutPrefix(token, "secret-of-")

@@ -13,28 +13,28 @@ import (
 // of an earlier session of the same entity, proven by the tokens of that session.
 // Their expiration is not checked, as with any token that can be renewed.
 type UserIDToken struct {
-	// Issuer opens the tokens. Tokens, if set, opens master tokens instead: a
-	// Server's OpenMasterToken knows those that are in use.
+	// Issuer opens the tokens. If Tokens is set, it opens master tokens instead: a
+	// Server's OpenMasterToken accepts only those in use.
 	Issuer *msl.Issuer
 	Tokens func(*msl.MasterToken) (*msl.Session, error)
 
 	// Permitted reports whether this user of this entity may use the scheme. Nil
 	// permits all.
 	Permitted func(ctx context.Context, identity, user string) (bool, error)
-	// Revoked returns an error with a msl.Code if the user of the entity is
-	// revoked: it is a State's Revoked. Any other error says that this is not
-	// known. Nil leaves the check to the server, which makes it in any case.
+	// Revoked returns an error with an msl.Code if the user of the entity is revoked,
+	// as a State's Revoked does. Any other error means that this could not be
+	// determined. Nil leaves the check to the server, which makes it in any case.
 	Revoked func(ctx context.Context, identity, user string) error
-	// Dates knows from when on the tokens of the user count; a State may
-	// implement it. Nil accepts tokens of any age.
+	// Dates tells from when on the tokens of the user count; a State may implement it.
+	// Nil accepts tokens of any age.
 	Dates msl.TokenDates
 }
 
 // Scheme returns USER_ID_TOKEN.
 func (*UserIDToken) Scheme() string { return "USER_ID_TOKEN" }
 
-// Check checks the form. A malformed master token is 5024, a user ID token that
-// is malformed or not bound to it 5011.
+// Check checks the form. A malformed master token is error 5024; a user ID token that
+// is malformed or not bound to it is 5011.
 func (*UserIDToken) Check(authdata []byte) error {
 	_, _, err := parseTokens(authdata)
 	return err
@@ -60,12 +60,12 @@ func parseTokens(authdata []byte) (*msl.MasterToken, *msl.UserIDToken, error) {
 	return mt, uit, nil
 }
 
-// Authenticate opens the tokens. A master token that is not ours is 5025, one of
-// another entity 5032, a user ID token that is not ours 5021, a user who may not
-// use the scheme 5041, and a user of whom it is not known whether he is revoked
-// 5043.
+// Authenticate opens the tokens. The errors are 5025 for a master token of another
+// issuer, 5032 for one of another entity, 5021 for a user ID token of another issuer,
+// 5041 for a user who may not use the scheme, and 5043 if it is unknown whether the
+// user is revoked.
 func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdata []byte) (string, error) {
-	mt, uit, err := parseTokens(bytes.Clone(authdata)) // who opens them may keep them
+	mt, uit, err := parseTokens(bytes.Clone(authdata)) // the functions that open tokens may keep the bytes
 	if err != nil {
 		return "", err
 	}
@@ -92,7 +92,7 @@ func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdat
 	return user, nil
 }
 
-// owner is the entity that a master token names.
+// owner returns the entity named in a master token.
 func (u *UserIDToken) owner(mt *msl.MasterToken) (string, error) {
 	open := u.Tokens
 	if open == nil {

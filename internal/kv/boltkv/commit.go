@@ -9,16 +9,17 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A group lets writes that wait for the disk share a transaction: while one is
-// synced, the next collects. A write that is alone waits for nobody.
+// A group lets writes that wait for the disk share a transaction: while one transaction
+// is synced, further writes collect for the next. A single write does not wait for
+// others.
 type group struct {
 	mu      sync.Mutex
 	waiting []*write
 	running bool
 }
 
-// A write is done when its function returned nil and the transaction was synced,
-// or when it returned an error, which is for its caller alone.
+// A write is done when its function returned nil and the transaction was synced, or
+// when the function returned an error, which only its own caller gets.
 type write struct {
 	fn   func(kv.Tx) error
 	err  error
@@ -30,7 +31,7 @@ var (
 	errSpoiled        = errors.New("a function failed after it had written")
 )
 
-// write waits until fn has run and what it wrote is on the disk.
+// write waits until fn has run and its changes are on the disk.
 func (d *DB) write(fn func(kv.Tx) error) error {
 	w := &write{fn: fn, done: make(chan struct{})}
 	g := &d.writes
@@ -62,8 +63,9 @@ func (d *DB) writeWaiting() {
 	}
 }
 
-// commit makes one transaction of writes. One that fails after it had written
-// spoils the transaction: it is done, and the others are returned, to run again.
+// commit runs writes in one transaction. A write that fails after it has changed
+// something spoils the transaction: that write is done, and the others are returned, to
+// run again.
 func (d *DB) commit(writes []*write) (again []*write) {
 	at := -1
 	err := update(d.db, func(t *bbolt.Tx) error {
@@ -77,7 +79,7 @@ func (d *DB) commit(writes []*write) (again []*write) {
 			wrote = wrote || own.wrote
 		}
 		if !wrote {
-			return errNothingToWrite // and so nothing to sync
+			return errNothingToWrite // so there is nothing to sync
 		}
 		return nil
 	})

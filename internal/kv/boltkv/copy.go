@@ -13,8 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 )
 
-// OnCopy calls fn with the path of a copy of a file, which is removed afterwards: for
-// a look at a backup without changing it. Errors of fn are returned as they are.
+// OnCopy calls fn with the path of a temporary copy of a file, so that a backup can be
+// read without changing it. Errors of fn are returned unchanged.
 func (l Layout) OnCopy(from io.Reader, fn func(path string) error) error {
 	copied, err := os.CreateTemp("", "msl-hsm-copy-*")
 	if err != nil {
@@ -27,10 +27,10 @@ func (l Layout) OnCopy(from io.Reader, fn func(path string) error) error {
 	return fn(copied.Name())
 }
 
-// Restore puts a backup in the place of the file at path, which no process may have
-// open: [kv.ErrInUse]. It copies the backup, and has prepare check and change the copy
-// before. What was at path is kept beside it: aside is its name, and empty if nothing
-// was there. Errors of prepare are returned as they are.
+// Restore replaces the file at path with a backup. If another process has the file
+// open, it returns [kv.ErrInUse]. It copies the backup and lets prepare check and
+// change the copy first. A previous file at path is kept under the name aside, which is
+// empty if there was none. Errors of prepare are returned unchanged.
 func (l Layout) Restore(backup io.Reader, path string, prepare func(copied string) error) (aside string, err error) {
 	path, err = settled(path)
 	if err != nil {
@@ -50,8 +50,8 @@ func (l Layout) Restore(backup io.Reader, path string, prepare func(copied strin
 	return aside, nil
 }
 
-// replace gives a file the place of the one at path, of which it keeps hold so
-// that nobody opens it meanwhile. There is a file at path at any time.
+// replace puts a file in place of the one at path, which it keeps locked so that nobody
+// opens it meanwhile. There is a file at path at all times.
 func replace(path string, copied beside) (aside string, err error) {
 	old, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -70,9 +70,10 @@ func replace(path string, copied beside) (aside string, err error) {
 	return aside, copied.become(path)
 }
 
-// Compact writes the file at path anew without the room that removed records left,
-// and returns its sizes in bytes. No process may have it open: [kv.ErrInUse]. The new
-// file takes the place of the old one if verify, which gets its path, has no error.
+// Compact rewrites the file at path without the space left by removed records, and
+// returns its sizes in bytes. If another process has the file open, it returns
+// [kv.ErrInUse]. The new file replaces the old one only if verify, which is called with
+// its path, returns nil.
 func (l Layout) Compact(path string, verify func(copied string) error) (before, after int64, err error) {
 	if path, err = settled(path); err != nil {
 		return 0, 0, l.Explain(path, err)
@@ -122,8 +123,8 @@ func sizeOf(path string) (int64, error) {
 	return info.Size(), nil
 }
 
-// settled follows links: what takes the place of a file must not take that of a
-// link to it.
+// settled resolves symbolic links: a replacement must take the place of the file, not
+// of a link to it.
 func settled(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -132,8 +133,8 @@ func settled(path string) (string, error) {
 	return real, err
 }
 
-// beside is a file in the making, of mode 0600, in the directory of the one that
-// it may become.
+// beside is a temporary file of mode 0600, in the same directory as the file it may
+// replace.
 type beside struct{ *os.File }
 
 func newBeside(path, what string) (beside, error) {
@@ -153,7 +154,7 @@ func copyBeside(from io.Reader, path string) (beside, error) {
 	return to, nil
 }
 
-// become gives the file its name when its bytes are on the disk.
+// become syncs the file and then gives it its name.
 func (b beside) become(path string) error {
 	if err := b.Sync(); err != nil {
 		return err
@@ -164,7 +165,7 @@ func (b beside) become(path string) error {
 	return atomicfile.SyncDir(filepath.Dir(path))
 }
 
-// discard removes the file, unless it became another.
+// discard removes the file, unless it has been renamed by become.
 func (b beside) discard() {
 	b.Close()
 	os.Remove(b.Name())

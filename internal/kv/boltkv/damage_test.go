@@ -14,8 +14,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// plainLayout is that of files that were made before there were checksums. Its records
-// say by themselves what they are.
+// plainLayout is that of files made before there were checksums. Their records have
+// none and are checked by their contents.
 func plainLayout() Layout {
 	l := layout()
 	l.Tables, l.Plain = nil, l.Tables
@@ -69,7 +69,7 @@ func sample(t testing.TB, l Layout) []byte {
 	return b
 }
 
-// use opens a file, reads all of it, writes, and returns how many records it has.
+// use opens a file, reads all of it, writes, and returns the number of its records.
 func use(path string, l Layout) (n int, err error) {
 	d, err := Open(path, l, OpenOrCreate)
 	if err != nil {
@@ -88,7 +88,7 @@ func use(path string, l Layout) (n int, err error) {
 	})
 }
 
-// unmark removes the record of the format, which files did not have in the past.
+// unmark removes the format record, which older files did not have.
 func unmark(t testing.TB, content []byte) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "unmarked")
@@ -109,8 +109,8 @@ func unmark(t testing.TB, content []byte) []byte {
 	return content
 }
 
-// TestFlippedBytes changes bytes all over a file: it is refused, or the byte did not
-// matter. Nothing crashes.
+// TestFlippedBytes changes bytes all over a file: either the file is refused, or the
+// byte did not matter. Nothing crashes.
 func TestFlippedBytes(t *testing.T) {
 	for name, c := range map[string]struct {
 		layout Layout
@@ -184,8 +184,8 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// TestMissingPart removes what is not a record: an empty part must not take the
-// place of a lost one.
+// TestMissingPart removes whole tables: a lost table must not be taken for an empty
+// one.
 func TestMissingPart(t *testing.T) {
 	for _, name := range []string{"first", "second", formatTable} {
 		for _, l := range []Layout{layout(), plainLayout()} {
@@ -206,7 +206,7 @@ func TestMissingPart(t *testing.T) {
 	}
 }
 
-// TestMarked takes a file from before there was a record of the format, and marks it.
+// TestMarked opens a file from before there were format records, which adds one.
 func TestMarked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, unmark(t, sample(t, plainLayout())), 0o600); err != nil {
@@ -228,8 +228,8 @@ func TestMarked(t *testing.T) {
 	}
 }
 
-// FuzzPages writes over a part of a file and cuts it off: whatever readPages lets
-// pass, bbolt reads without a crash.
+// FuzzPages overwrites part of a file and truncates it: bbolt reads whatever readPages
+// accepts without crashing.
 func FuzzPages(f *testing.F) {
 	good := sample(f, layout())
 	for at := 0; at < len(good); at += 2048 {
@@ -254,7 +254,7 @@ func FuzzPages(f *testing.F) {
 	})
 }
 
-// FuzzFrame undoes what frame did, and takes nothing else.
+// FuzzFrame checks that unframe undoes frame, and accepts nothing else.
 func FuzzFrame(f *testing.F) {
 	f.Add([]byte("key"), []byte("payload"))
 	f.Add([]byte{}, []byte{0, 0, 0, 0})

@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A DB is an open file. It is safe for use by many goroutines.
+// A DB is an open file. It is safe for concurrent use.
 type DB struct {
 	db     *bbolt.DB
 	path   string
@@ -29,8 +29,8 @@ func (d *DB) View(ctx context.Context, fn func(kv.Reader) error) error {
 	return view(d.db, func(t *bbolt.Tx) error { return fn(&tx{tx: t, layout: &d.layout}) })
 }
 
-// Update implements [kv.Store]. Once begun, it does not end before the disk has
-// answered, whatever becomes of ctx.
+// Update implements [kv.Store]. Once begun, it does not return before the disk has
+// answered, even if ctx is done.
 func (d *DB) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -38,7 +38,7 @@ func (d *DB) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	return d.write(fn)
 }
 
-// Close waits for what is under way and closes the file.
+// Close waits for running transactions and closes the file.
 func (d *DB) Close() error {
 	if err := d.db.Close(); err != nil {
 		return d.layout.Explain(d.path, fmt.Errorf("close %s: %w", d.path, err))
@@ -55,8 +55,8 @@ func (d *DB) Size() (n int64, err error) {
 	return n, err
 }
 
-// Snapshot writes the state of this moment to w, as a file that can be opened. It
-// does not keep others from writing.
+// Snapshot writes the current state to w, as a file that can be opened. It does not
+// block writers.
 func (d *DB) Snapshot(w io.Writer) error {
 	return view(d.db, func(t *bbolt.Tx) error {
 		_, err := t.WriteTo(w)
@@ -64,8 +64,8 @@ func (d *DB) Snapshot(w io.Writer) error {
 	})
 }
 
-// Free checks the pages of the file, in a copy that it makes and removes in the same
-// directory, and returns how many bytes of them the next records take.
+// Free checks the pages of the file, using a temporary copy in the same directory, and
+// returns the number of bytes in free pages, which the next records will use.
 func (d *DB) Free() (int64, error) {
 	copied, err := newBeside(d.path, "check")
 	if err != nil {
@@ -82,8 +82,8 @@ func (d *DB) Free() (int64, error) {
 	return free, nil
 }
 
-// guard turns a crash on damaged or vanished pages, which bbolt maps into
-// memory, into an error.
+// guard turns a crash on damaged or vanished pages, which bbolt maps into memory, into
+// an error.
 func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {

@@ -39,8 +39,8 @@ func TestStore(t *testing.T) {
 	}
 }
 
-// TestCommit lets functions of one transaction fail: one that had written has the
-// others run again, and one that had not is alone with it.
+// TestCommit lets functions of one transaction fail: if a function fails after writing,
+// the others run again; if it fails before writing, only that function is affected.
 func TestCommit(t *testing.T) {
 	d := openTest(t, filepath.Join(t.TempDir(), "file"), layout())
 	sick := errors.New("sick")
@@ -80,7 +80,7 @@ func TestCommit(t *testing.T) {
 	}
 }
 
-// TestNothingToWrite does not go to the disk.
+// TestNothingToWrite checks that an empty update does not write to the disk.
 func TestNothingToWrite(t *testing.T) {
 	d := openTest(t, filepath.Join(t.TempDir(), "file"), layout())
 	number := func() (n int) {

@@ -1,24 +1,24 @@
 // Package boltkv is a [kv.Store] in one file on the local disk, with
-// go.etcd.io/bbolt, hardened for what must not be lost or taken back unnoticed.
+// go.etcd.io/bbolt, hardened for data that must not be lost or reverted unnoticed.
 //
 // # Which function do I want
 //
-//   - [Open] opens a file or makes it; a [Layout] says what is in it.
-//   - [DB.Snapshot] copies a file that is open, [DB.Free] reads its pages;
-//     [Layout.Restore] and [Layout.Compact] put another one in the place of a file that
-//     nobody has open. [Layout.OnCopy] is for a look at a backup that is not to be changed.
+//   - [Open] opens a file or creates it; a [Layout] describes its contents.
+//   - [DB.Snapshot] copies an open file, and [DB.Free] reads its pages;
+//     [Layout.Restore] and [Layout.Compact] replace a file that no process has open.
+//     [Layout.OnCopy] reads a backup without changing it.
 //
 // # What a caller can rely on
 //
-// Opening a file reads all of it: the pages, before bbolt follows them into memory,
-// the record that says what the file is for, and every record with its checksum,
-// which covers the place of the record, too. What is wrong is [kv.ErrDamaged]; it
-// neither crashes the process nor looks like a file in which less happened. Neither
-// does a file that vanishes or shrinks while it is open.
+// Opening a file reads all of it: the pages, before bbolt follows them into memory, the
+// record that says what the file is for, and every record with its checksum, which also
+// covers the place of the record. Any damage is [kv.ErrDamaged]; it neither crashes the
+// process nor makes the file look as if less had happened. The same holds for a file
+// that vanishes or shrinks while it is open.
 //
 // Every change is one transaction that is on the disk before Update returns. Updates
-// that arrive while another one is brought to the disk share the next transaction.
+// that arrive while another one is being synced share the next transaction.
 //
-// One process has a file open at a time: [kv.ErrInUse]. Files have mode 0600. What
-// takes the place of a file is complete and on the disk before it does.
+// Only one process at a time can have a file open: others get [kv.ErrInUse]. Files have
+// mode 0600. A file that replaces another is complete and on the disk before it does.
 package boltkv

@@ -14,8 +14,8 @@ import (
 
 const killVariable = "BOLTKV_TEST_KILL"
 
-// TestKill kills a process (SIGKILL) in which many write, and finds all that it said
-// was written, and each change whole.
+// TestKill kills a process (SIGKILL) with many writers, and finds everything that it
+// reported as written, and every change complete.
 func TestKill(t *testing.T) {
 	if path := os.Getenv(killVariable); path != "" {
 		writeForEver(t, path)
@@ -66,7 +66,7 @@ func lookForAll(t *testing.T, d *DB, told []string) {
 	}
 }
 
-// writeForEver is the process that is killed. It prints each key in one write when it
+// writeForEver is the process that is killed. It prints each key, in one write, once it
 // is on the disk.
 func writeForEver(t *testing.T, path string) {
 	d := openTest(t, path, layout())

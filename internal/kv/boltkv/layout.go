@@ -11,29 +11,28 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Layout says what a file is for, and what is in it.
+// A Layout describes the purpose of a file and its contents.
 type Layout struct {
-	// Kind is in the file: a file of another kind is [kv.ErrFormat].
+	// Kind is stored in the file: a file of another kind is [kv.ErrFormat].
 	Kind string
-	// Name is what an error calls the file, such as "state file".
+	// Name is used for the file in errors, such as "state file".
 	Name string
-	// Tables have records with checksums, as [kv.Settings] has, which need not be
-	// named here.
+	// Tables lists the tables whose records have checksums. The table [kv.Settings] has
+	// them too and need not be listed.
 	Tables []string
-	// Plain tables are those of files that were made before there were checksums:
-	// their records have none. With such tables a file without a record of its
-	// format is taken, and gets one.
+	// Plain lists the tables of files made before there were checksums: their records
+	// have none. If such tables exist, a file without a format record is accepted and
+	// gets one.
 	Plain []string
-	// Check says what is wrong with the records when a file is opened, beside
-	// their checksums. Nil asks for nothing.
+	// Check checks the records when a file is opened, in addition to their checksums.
+	// Nil means no further check.
 	Check func(kv.Reader) error
-	// Strict says that an empty file is [kv.ErrEmpty]. Otherwise it is new.
+	// Strict makes an empty file [kv.ErrEmpty]. Otherwise an empty file counts as new.
 	Strict bool
-	// LockWait is for how long to wait for another process; zero is for ever.
+	// LockWait is how long to wait for another process; zero means forever.
 	LockWait time.Duration
-	// Explain makes an error of a file one for its user. The error has the path
-	// in its text already, unless it is [kv.ErrInUse], [kv.ErrEmpty] or
-	// [kv.ErrDamaged].
+	// Explain rewrites an error of a file for the user. The error text already contains
+	// the path, unless it is [kv.ErrInUse], [kv.ErrEmpty] or [kv.ErrDamaged].
 	Explain func(path string, err error) error
 }
 
@@ -43,23 +42,23 @@ const (
 	formatKey     = "format"
 )
 
-// format is the record that tells what a file is. It has no checksum, so that
-// every version can read it.
+// format is the record that identifies a file. It has no checksum, so that every
+// version can read it.
 type format struct {
 	Kind    string `json:"kind"`
 	Version int    `json:"version"`
 }
 
-// A marking is how a file tells what it is.
+// A marking is how a file identifies itself.
 type marking int
 
 const (
-	nothing marking = iota // there is nothing in it
+	nothing marking = iota // the file is empty
 	unmarked
 	marked
 )
 
-// prepare fills a new file, or checks what an existing one is and has.
+// prepare initializes a new file, or checks the kind and contents of an existing one.
 func (l *Layout) prepare(db *bbolt.DB, there bool) error {
 	var found marking
 	err := view(db, func(t *bbolt.Tx) (err error) {
@@ -98,8 +97,8 @@ func (l *Layout) mark(t *bbolt.Tx) error {
 	return b.Put([]byte(formatKey), value)
 }
 
-// verify reads everything: a file that was damaged must not look like one in
-// which less happened.
+// verify reads everything: a damaged file must not look like one in which less
+// happened.
 func (l *Layout) verify(t *bbolt.Tx) (marking, error) {
 	if first, _ := t.Cursor().First(); first == nil {
 		return nothing, nil

@@ -16,19 +16,19 @@ import (
 
 const fileMode = 0o600
 
-// An Opening says what to expect at a path.
+// An Opening says whether a file must, may or must not exist at a path.
 type Opening int
 
-// The openings.
+// The values of Opening.
 const (
-	OpenOrCreate Opening = iota // a file, or none
-	OpenExisting                // a file; none is fs.ErrNotExist
-	CreateNew                   // none; a file is [kv.ErrExists]
+	OpenOrCreate Opening = iota // the file may exist
+	OpenExisting                // the file must exist, else fs.ErrNotExist
+	CreateNew                   // the file must not exist, else [kv.ErrExists]
 )
 
-// Open opens the file at path, or makes it in a directory that is there. An existing
-// one is checked first: bbolt trusts the pages it maps and may crash the process on
-// a bad one.
+// Open opens the file at path, or creates it in an existing directory. An existing file
+// is checked first: bbolt trusts the pages it maps and may crash the process on a
+// damaged one.
 func Open(path string, l Layout, how Opening) (*DB, error) {
 	there, size, err := l.examine(path)
 	switch {
@@ -68,7 +68,7 @@ func (l *Layout) open(path string, there bool, size int64) (*bbolt.DB, error) {
 	return db, nil
 }
 
-// located tells where an error is, unless Explain does that.
+// located adds the path to an error, unless Explain does that.
 func located(path string, err error) error {
 	if errors.Is(err, kv.ErrInUse) || errors.Is(err, kv.ErrEmpty) || errors.Is(err, kv.ErrDamaged) {
 		return err
@@ -76,7 +76,7 @@ func located(path string, err error) error {
 	return fmt.Errorf("open %s: %w", path, err)
 }
 
-// examine returns whether there is a file, and its size.
+// examine reports whether there is a file, and returns its size.
 func (l *Layout) examine(path string) (there bool, size int64, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -98,9 +98,9 @@ func (l *Layout) examine(path string) (there bool, size int64, err error) {
 	return true, info.Size(), nil
 }
 
-// freeIn checks the pages of an existing file under a shared lock, and returns how
-// many bytes of them are free. Opening read-only makes bbolt read only the meta pages,
-// and those have checksums.
+// freeIn checks the pages of an existing file under a shared lock, and returns how many
+// bytes are in free pages. When opening read-only, bbolt reads only the meta pages,
+// which have checksums.
 func (l *Layout) freeIn(path string) (int64, error) {
 	var file *os.File
 	db, err := openMapped(path, &bbolt.Options{ReadOnly: true, Timeout: l.LockWait, OpenFile: keepFile(&file)})
@@ -119,7 +119,7 @@ func (l *Layout) freeIn(path string) (int64, error) {
 	return int64(len(checked.isFree)) * checked.page, nil
 }
 
-// keepFile keeps hold of the file that bbolt opens.
+// keepFile returns an open function for bbolt that also stores the opened file in kept.
 func keepFile(kept **os.File) func(string, int, os.FileMode) (*os.File, error) {
 	return func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
 		f, err = os.OpenFile(name, flag, mode)
@@ -128,9 +128,8 @@ func keepFile(kept **os.File) func(string, int, os.FileMode) (*os.File, error) {
 	}
 }
 
-// openMapped opens the file; what bbolt finds wrong with its bytes is
-// [kv.ErrDamaged]. While it waited for the lock, the file may have been moved away by
-// whoever had it.
+// openMapped opens the file; damage that bbolt detects is [kv.ErrDamaged]. While it
+// waited for the lock, the process that held it may have moved the file away.
 func openMapped(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 	var file *os.File
 	if open := options.OpenFile; open == nil {

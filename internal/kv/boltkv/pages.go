@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// The layout of a bbolt file, version 2: pages, in the byte order of the
-// machine, of which the first two are meta pages.
+// The layout of a bbolt file, version 2: pages in the byte order of the machine, the
+// first two of which are meta pages.
 const (
 	pageHeader     = 16 // id (8), kind (2), count (2), overflow (4)
 	pageElement    = 16
@@ -24,16 +24,16 @@ const (
 	bucketElement  = 0x01
 	bucketHeader   = 16 // root page (8), sequence (8)
 	noFreelist     = ^uint64(0)
-	manyFree       = 0xFFFF // the count stands in the first element
+	manyFree       = 0xFFFF // the count is in the first element
 	maxTreeDepth   = 64
 	maxPageSize    = 1 << 24
 	minPageSize    = 1 << 10
-	rootsAndLeaves = 2 // levels of buckets in our files: the root and its children
+	rootsAndLeaves = 2 // levels of buckets in these files: the root and its children
 )
 
-// pages checks that everything bbolt would follow stays inside the file and
-// inside its page, without trusting a byte of it. Our files have buckets in the
-// root and nowhere else, so anything else is damage too.
+// pages checks that everything bbolt would follow stays inside the file and inside its
+// page, without trusting any of it. These files have buckets only in the root, so any
+// other bucket is damage too.
 type pages struct {
 	r      io.ReaderAt
 	size   int64
@@ -44,18 +44,18 @@ type pages struct {
 }
 
 type meta struct {
-	root, freelist, end, tx uint64 // end is the first page that was never used
+	root, freelist, end, tx uint64 // end is the first page never used
 }
 
-// A span is the keys that may stand on a page: from lo up to but without hi,
-// either of which may be nil.
+// A span is the range of keys allowed on a page: from lo up to, but excluding, hi.
+// Either may be nil.
 type span struct{ lo, hi []byte }
 
 func damage(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{kv.ErrDamaged}, args...)...)
 }
 
-// readPages checks the newest state of a file, which is the one that bbolt will use.
+// readPages checks the newest state of a file, which is the one bbolt will use.
 func readPages(r io.ReaderAt, size int64, pageSize int) (*pages, error) {
 	if pageSize < minPageSize || pageSize > maxPageSize || pageSize&(pageSize-1) != 0 {
 		return nil, damage("page size %d", pageSize)
@@ -102,7 +102,7 @@ func parseMeta(b []byte, pageSize int64) (meta, bool) {
 	}, ok
 }
 
-// read reads a page with what overflows from it, and notes that it is in use.
+// read reads a page with its overflow pages, and marks them as in use.
 func (c *pages) read(id uint64) (kind uint16, b []byte, err error) {
 	last := uint64(c.size / c.page) // also keeps the products below from overflowing
 	if id < 2 || id >= c.meta.end || id >= last {
@@ -158,7 +158,8 @@ func (c *pages) freelist() error {
 	return nil
 }
 
-// tree checks a tree of a bucket on a level of buckets, from one of its pages.
+// tree checks the tree of a bucket, starting at one of its pages. The level is that of
+// the bucket.
 func (c *pages) tree(id uint64, s span, level, depth int) error {
 	if depth > maxTreeDepth {
 		return damage("too many levels of pages")
@@ -220,7 +221,7 @@ func (c *pages) leaf(id uint64, b []byte, s span, level int) error {
 	return nil
 }
 
-// element checks what a leaf has: a bucket on the first level, else a record.
+// element checks an element of a leaf: a bucket on the first level, else a record.
 func (c *pages) element(id uint64, kind uint32, value []byte, level int) error {
 	if level == rootsAndLeaves {
 		if kind != 0 {
@@ -234,7 +235,7 @@ func (c *pages) element(id uint64, kind uint32, value []byte, level int) error {
 	if root := binary.NativeEndian.Uint64(value); root != 0 {
 		return c.tree(root, span{}, level+1, 0)
 	}
-	// A small bucket stands inside its parent, as a page without a number.
+	// A small bucket is stored inside its parent, as a page without a number.
 	inline := value[bucketHeader:]
 	if len(inline) < pageHeader || binary.NativeEndian.Uint64(inline) != 0 || binary.NativeEndian.Uint16(inline[8:]) != leafPage {
 		return damage("page %d has a bad bucket", id)
@@ -242,7 +243,7 @@ func (c *pages) element(id uint64, kind uint32, value []byte, level int) error {
 	return c.leaf(id, inline, span{}, level+1)
 }
 
-// content finds the key and value of the element at an offset of a page.
+// content returns the key and value of the element at an offset of a page.
 func content(b []byte, at int, pos, keySize, valueSize uint32) (key, value []byte, ok bool) {
 	start := uint64(at) + uint64(pos)
 	middle := start + uint64(keySize)
@@ -253,7 +254,7 @@ func content(b []byte, at int, pos, keySize, valueSize uint32) (key, value []byt
 	return b[start:middle], b[middle:end], true
 }
 
-// has reports whether a key is on the page where it belongs. No key is empty.
+// has reports whether a key belongs on the page. No key is empty.
 func (s span) has(key []byte) bool {
 	return len(key) > 0 && bytes.Compare(key, s.lo) >= 0 && (s.hi == nil || bytes.Compare(key, s.hi) < 0)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A tx is a transaction, as one function of several that share it sees it.
+// A tx is a transaction as seen by one of the functions that share it.
 type tx struct {
 	tx     *bbolt.Tx
 	layout *Layout
@@ -80,7 +80,7 @@ func (t *tx) Delete(table string, key []byte) error {
 	return b.Delete(key)
 }
 
-// stored is a copy of a payload as it is in the file.
+// stored returns a copy of a payload in the form stored in the file.
 func (l *Layout) stored(table string, key, payload []byte) []byte {
 	if slices.Contains(l.Plain, table) {
 		return append([]byte{}, payload...)
@@ -88,7 +88,7 @@ func (l *Layout) stored(table string, key, payload []byte) []byte {
 	return frame(table, key, payload)
 }
 
-// payload returns what stored was given. It is a part of value.
+// payload returns the payload that was passed to stored. It is a part of value.
 func (l *Layout) payload(table string, key, value []byte) ([]byte, error) {
 	if slices.Contains(l.Plain, table) {
 		return value, nil
@@ -98,8 +98,8 @@ func (l *Layout) payload(table string, key, value []byte) ([]byte, error) {
 
 const sumSize = 4
 
-// sum covers the place of a record too: a record that stands in another's place
-// is as bad as a changed one.
+// sum also covers the place of a record: a record found in another's place is as bad as
+// a changed one.
 func sum(table string, key, payload []byte) uint32 {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	s := crc32.Update(0, castagnoli, []byte(table))
@@ -114,7 +114,7 @@ func frame(table string, key, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// unframe returns the payload that frame was given. It is a part of value.
+// unframe returns the payload that was passed to frame. It is a part of value.
 func unframe(table string, key, value []byte) ([]byte, error) {
 	if len(value) < sumSize || binary.BigEndian.Uint32(value) != sum(table, key, value[sumSize:]) {
 		return nil, damage("a record in %q does not fit its checksum", table)

@@ -10,9 +10,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// A Memory is a [kv.Store] for the tests of packages that use one. The zero value is
-// empty, and has any table. It runs each function twice and forgets what the first run
-// did, as a database with optimistic transactions may.
+// A Memory is a [kv.Store] for tests of packages that use one. The zero value is empty
+// and accepts any table. It runs each function twice and discards the effects of the
+// first run, as a database with optimistic transactions may.
 type Memory struct {
 	mu     sync.RWMutex
 	tables map[string]map[string]string

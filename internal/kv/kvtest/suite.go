@@ -1,5 +1,5 @@
-// Package kvtest has the tests that every implementation of [kv.Store] passes, and an
-// implementation in memory for the tests of packages that use one.
+// Package kvtest has the tests that every implementation of [kv.Store] must pass, and
+// an implementation in memory for tests of packages that use a store.
 package kvtest
 
 import (
@@ -15,11 +15,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// Tables are those that a store under test must have.
+// Tables returns the tables that a store under test must have.
 func Tables() []string { return []string{"first", "second"} }
 
-// Run tests stores. Each call of open makes an empty one with the [Tables], and ends it
-// when its test does.
+// Run tests stores. Each call of open returns an empty store with the [Tables], which
+// is closed when its test ends.
 func Run(t *testing.T, open func(*testing.T) kv.Store) {
 	for name, test := range map[string]func(*testing.T, kv.Store){
 		"records":      records,
@@ -50,7 +50,7 @@ func update(t *testing.T, s kv.Store, fn func(kv.Tx) error) {
 	}
 }
 
-// get returns a value, and "none" if there is none.
+// get returns a value, or "none" if there is none.
 func get(t *testing.T, s kv.Store, table, key string) (value string) {
 	t.Helper()
 	err := s.View(t.Context(), func(r kv.Reader) (err error) {
@@ -109,7 +109,7 @@ func records(t *testing.T, s kv.Store) {
 	want(t, s, kv.Settings, "mine", "too")
 }
 
-// line writes pairs down.
+// line formats pairs as one line.
 func line(page []kv.Pair) string {
 	var b strings.Builder
 	for _, p := range page {
@@ -153,7 +153,7 @@ func ranges(t *testing.T, s kv.Store) {
 	}
 }
 
-// all goes over more than a page.
+// all reads more than one page.
 func all(t *testing.T, s kv.Store) {
 	const many = 1000
 	update(t, s, func(tx kv.Tx) (err error) {
@@ -206,7 +206,8 @@ func bounds(t *testing.T, s kv.Store) {
 	}
 }
 
-// failure leaves nothing of a function that failed, and everything of its neighbors.
+// failure checks that a function that fails changes nothing, and that concurrent
+// changes are kept.
 func failure(t *testing.T, s kv.Store) {
 	sick := errors.New("sick")
 	var wait sync.WaitGroup
@@ -222,7 +223,7 @@ func failure(t *testing.T, s kv.Store) {
 				}
 				return sick
 			})
-			if (err == sick) != (i%3 != 0) || err != nil && i%3 == 0 { // as it is
+			if (err == sick) != (i%3 != 0) || err != nil && i%3 == 0 { // err is returned unchanged
 				t.Errorf("%d: %v", i, err)
 			}
 		})
@@ -240,7 +241,8 @@ func failure(t *testing.T, s kv.Store) {
 	}
 }
 
-// conflict has many read one record and write it: each sees what the other wrote.
+// conflict has many goroutines read and write one record: each sees what the others
+// wrote.
 func conflict(t *testing.T, s kv.Store) {
 	const many = 50
 	var wait sync.WaitGroup
@@ -265,7 +267,7 @@ func conflict(t *testing.T, s kv.Store) {
 	want(t, s, "first", "counter", strings.Repeat("x", many))
 }
 
-// crowd adds one record each if a range is empty: only one finds it so.
+// crowd lets many add a record if a range is empty: only one of them finds it empty.
 func crowd(t *testing.T, s kv.Store) {
 	full := errors.New("somebody was here")
 	var wait sync.WaitGroup
@@ -332,7 +334,7 @@ func oneMoment(t *testing.T, s kv.Store) {
 	<-done
 }
 
-// ownChanges reads within a transaction what it wrote.
+// ownChanges checks that a transaction reads its own writes.
 func ownChanges(t *testing.T, s kv.Store) {
 	put(t, s, "first", "b", "old")
 	put(t, s, "first", "c", "old")

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// A Count counts who uses keys. It begins with Start.
+// A Count counts the users of keys. It must be started with Start.
 type Count struct{ n atomic.Int32 }
 
 // Start gives the count its first user.
@@ -26,18 +26,18 @@ func (c *Count) Acquire() bool {
 	}
 }
 
-// Drop takes a user away, and reports whether that was the last.
+// Drop removes a user, and reports whether that was the last.
 func (c *Count) Drop() bool { return c.n.Add(-1) == 0 }
 
-// A Value counts who uses it, and closes its keys when nobody does.
+// A Value counts its users, and closes its keys when there are none left.
 type Value interface {
-	Acquire() bool // false once it is closed
+	Acquire() bool // false once the value is closed
 	Release()
 }
 
-// A Cache holds the values that were used last, and in places that are free those
-// that were only offered, each with a reference of its own, so that an entry never
-// closes the keys of a message in flight. It is safe for many goroutines.
+// A Cache holds the most recently used values and, in free places, values that were
+// only offered. It has its own reference to each, so that removing an entry never
+// closes the keys of a message in flight. It is safe for concurrent use.
 type Cache[K comparable, V Value] struct {
 	max   int
 	stale func(V) bool // may be nil
@@ -46,7 +46,7 @@ type Cache[K comparable, V Value] struct {
 	entries map[K]place
 	used    *list.List // front is the newest
 	offered *list.List
-	dropped []V // since the lock was taken
+	dropped []V // removed since the lock was taken
 	closed  bool
 }
 
@@ -55,20 +55,20 @@ type entry[K comparable, V Value] struct {
 	value V
 }
 
-// A place is where an entry stands.
+// A place is the position of an entry.
 type place struct {
 	list *list.List
 	*list.Element
 }
 
-// New makes a cache of at most max values. A value that stale reports is dropped
-// when its turn comes.
+// New returns a cache of at most max values. A value that stale reports as stale is
+// dropped when it is the oldest.
 func New[K comparable, V Value](max int, stale func(V) bool) *Cache[K, V] {
 	return &Cache[K, V]{max: max, stale: stale, entries: map[K]place{}, used: list.New(), offered: list.New()}
 }
 
-// Get returns a value with a reference for the caller to release. Whoever asks need
-// not have proven anything: the order stays as it is until [Cache.Put].
+// Get returns a value with a reference for the caller to release. The caller need not
+// be authenticated yet: the order of entries stays the same until [Cache.Put].
 func (c *Cache[K, V]) Get(key K) (v V, ok bool) {
 	c.mu.Lock()
 	defer c.unlock()
@@ -84,11 +84,11 @@ func (c *Cache[K, V]) Get(key K) (v V, ok bool) {
 	return v, true
 }
 
-// Put remembers a value that was used just now, with a reference of the cache's own.
+// Put stores a value that was used just now, with the cache's own reference.
 func (c *Cache[K, V]) Put(key K, v V) { c.put(c.used, key, v) }
 
-// Offer remembers a value that may never be used: where a place is free, and in an
-// eighth of them at most.
+// Offer stores a value that may never be used. Offered values take only free places,
+// and at most an eighth of all.
 func (c *Cache[K, V]) Offer(key K, v V) { c.put(c.offered, key, v) }
 
 func (c *Cache[K, V]) put(to *list.List, key K, v V) {
@@ -110,7 +110,7 @@ func (c *Cache[K, V]) put(to *list.List, key K, v V) {
 	c.trim()
 }
 
-// trim makes room: first of what was only offered.
+// trim makes room, removing offered values first.
 func (c *Cache[K, V]) trim() {
 	for c.offered.Len() > max(1, c.max/8) || c.offered.Len() > 0 && c.len() > c.max || c.oldestIsStale(c.offered) {
 		c.remove(place{c.offered, c.offered.Back()})
@@ -120,7 +120,7 @@ func (c *Cache[K, V]) trim() {
 	}
 }
 
-// Delete forgets a value.
+// Delete removes a value.
 func (c *Cache[K, V]) Delete(key K) {
 	c.mu.Lock()
 	defer c.unlock()
@@ -129,7 +129,7 @@ func (c *Cache[K, V]) Delete(key K) {
 	}
 }
 
-// Len is the number of values.
+// Len returns the number of values.
 func (c *Cache[K, V]) Len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,7 +138,7 @@ func (c *Cache[K, V]) Len() int {
 
 func (c *Cache[K, V]) len() int { return c.used.Len() + c.offered.Len() }
 
-// Close forgets every value, and takes no more.
+// Close removes every value, and makes the cache accept no more.
 func (c *Cache[K, V]) Close() {
 	c.mu.Lock()
 	defer c.unlock()
@@ -159,8 +159,8 @@ func (c *Cache[K, V]) remove(p place) {
 	c.dropped = append(c.dropped, old.value)
 }
 
-// unlock releases what was dropped, without the lock: a device that destroys a key
-// may take its time, and must not hold up whoever needs another one.
+// unlock unlocks, and then releases the dropped values: a device may take its time to
+// destroy a key, which must not delay callers that need another one.
 func (c *Cache[K, V]) unlock() {
 	dropped := c.dropped
 	c.dropped = nil

@@ -5,7 +5,7 @@ import (
 	"testing/synctest"
 )
 
-// A value waits at its end until it may go, if there is something to wait for.
+// A value may block when it is closed, until it is released.
 type value struct {
 	Count
 	wait   chan struct{}
@@ -27,7 +27,7 @@ func (v *value) Release() {
 	}
 }
 
-// put is a value that the cache alone holds.
+// put stores a value that only the cache holds.
 func put(into func(int, *value), key int) *value {
 	v := newValue()
 	into(key, v)
@@ -109,7 +109,8 @@ func TestStale(t *testing.T) {
 	}
 }
 
-// TestSlowEnd has a device that does not destroy a key: nobody else waits for it.
+// TestSlowEnd has a device that takes forever to destroy a key: nobody else waits for
+// it.
 func TestSlowEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := New[int, *value](2, nil)
@@ -142,7 +143,7 @@ func TestSlowEnd(t *testing.T) {
 	})
 }
 
-// TestInUse drops keys that somebody uses: they are closed when he has done.
+// TestInUse drops keys that are in use: they are closed when their last user is done.
 func TestInUse(t *testing.T) {
 	c := New[int, *value](1, nil)
 	first := newValue()

@@ -3,7 +3,7 @@ package wire
 // bitWriter packs codes, most significant bit first.
 type bitWriter struct {
 	buf []byte
-	acc uint64 // the low n bits are not written yet
+	acc uint64 // the low n bits are not yet written
 	n   int
 }
 
@@ -16,7 +16,7 @@ func (w *bitWriter) write(code uint32, width int) {
 	}
 }
 
-// flush writes the last bits, filled up with zeros.
+// flush writes the last bits, padded with zeros.
 func (w *bitWriter) flush() []byte {
 	if w.n > 0 {
 		w.buf = append(w.buf, byte(w.acc<<(8-w.n)))
@@ -32,8 +32,8 @@ type bitReader struct {
 	n   int
 }
 
-// read returns the next code. It is not ok if fewer bits remain, which are the
-// filling of the last byte.
+// read returns the next code. It is not ok if fewer bits remain, which are the padding
+// of the last byte.
 func (r *bitReader) read(width int) (code uint32, ok bool) {
 	for r.n < width {
 		if len(r.src) == 0 {

@@ -15,8 +15,7 @@ const (
 	LZW  = "LZW"  // MSL's own format, with codes of growing width
 )
 
-// Compress compresses data. Whether the result is worth using, that is
-// shorter, is for the caller to see.
+// Compress compresses data. The caller has to check whether the result is shorter.
 func Compress(algo string, data []byte) ([]byte, error) {
 	switch algo {
 	case GZIP:
@@ -27,11 +26,11 @@ func Compress(algo string, data []byte) ([]byte, error) {
 	return nil, fmt.Errorf("wire: %w", ErrUnknownAlgorithm)
 }
 
-// An Inflation bounds what compressed data may become.
+// An Inflation limits the size of decompressed data.
 type Inflation struct {
-	Ratio int                  // times its own length; below one is one
-	Most  int                  // bytes; zero is no other bound than the ratio
-	Hold  func(size int) error // is asked before so many bytes are in use; nil permits all
+	Ratio int                  // maximum size as a multiple of the compressed size; below one means one
+	Most  int                  // bytes; zero means no limit except the ratio
+	Hold  func(size int) error // called before so many bytes are in use; nil permits all
 }
 
 // Decompress decompresses data. The error is [ErrLimit] if the output is longer than
@@ -65,16 +64,16 @@ func outputLimit(size, maxRatio int) int {
 	return size * maxRatio
 }
 
-// An output is what data becomes.
+// An output is the result of decompression.
 type output struct {
 	buf   []byte
 	limit int
-	long  error // what it is to be longer
+	long  error // the error if it would be longer
 	hold  func(int) error
-	table int // bytes in use besides
+	table int // further bytes in use
 }
 
-// room makes room for n more bytes, or says that they would be too many.
+// room makes room for n more bytes, or returns an error if that would be too many.
 func (o *output) room(n int) error {
 	if n > o.limit-len(o.buf) {
 		return o.long
@@ -85,7 +84,7 @@ func (o *output) room(n int) error {
 	return o.grow(min(o.limit, max(len(o.buf)+n, 2*cap(o.buf))))
 }
 
-// grow has room for so many bytes in all.
+// grow makes room for a total of size bytes.
 func (o *output) grow(size int) error {
 	if err := o.holds(size); err != nil {
 		return err
@@ -101,10 +100,10 @@ func (o *output) holds(size int) error {
 	return o.hold(size + o.table)
 }
 
-// gzipWriters and gzipReaders hold the state of the standard library's
-// implementation, up to a megabyte, which costs more to set up than a chunk
-// costs to compress. The level is the default one: for chunks of a kilobyte
-// the fastest is hardly faster, and larger.
+// gzipWriters and gzipReaders hold the state of the standard library's implementation,
+// up to a megabyte, which costs more to set up than a chunk costs to compress. The
+// level is the default: for chunks of a kilobyte the fastest level is hardly faster,
+// and its output is larger.
 var (
 	gzipWriters = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
 	gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
@@ -141,8 +140,8 @@ func decompressGZIP(data []byte, out *output) error {
 	return out.readFrom(r)
 }
 
-// readFrom reads to the end. That there is no more than may be shows only in a read
-// beyond it.
+// readFrom reads to the end. Only a read beyond the limit shows whether the data is
+// longer.
 func (o *output) readFrom(r io.Reader) error {
 	var beyond [1]byte
 	for {

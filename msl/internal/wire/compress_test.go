@@ -105,7 +105,7 @@ func TestGZIPMembers(t *testing.T) {
 	decompresses(t, GZIP, append(a, b...), []byte("one two"))
 }
 
-// The reader stops where no whole code is left, whatever the bits are.
+// The reader stops when no whole code is left, whatever the bits are.
 func TestLZWLastBits(t *testing.T) {
 	decompresses(t, LZW, codes('a'), []byte("a"))
 	decompresses(t, LZW, []byte{'a', 0xff}, []byte("a"))
@@ -199,7 +199,7 @@ func TestGZIPPool(t *testing.T) {
 	}
 }
 
-// What is bounded is bounded before it is allocated, in bytes whatever the ratio.
+// What is limited is checked before it is allocated, in bytes whatever the ratio.
 func TestInflationIsBounded(t *testing.T) {
 	const size = 3 << 20
 	for _, algo := range []string{GZIP, LZW} {
@@ -238,7 +238,7 @@ func TestInflationIsBounded(t *testing.T) {
 	}
 }
 
-// allocated is how many bytes were ever allocated.
+// allocated returns how many bytes were allocated in total.
 func allocated() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

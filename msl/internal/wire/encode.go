@@ -7,12 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// Encoder writes one object without whitespace, its members in the order of
-// the calls. The zero Encoder is ready for use.
+// Encoder writes one object without whitespace, its members in the order of the calls.
+// The zero Encoder is ready for use.
 //
-// Calls must nest as the object does. The Encoder does not check that, nor
-// that names are unique: what it writes is decided by the program and not by
-// its input.
+// Calls must nest as the object does. The Encoder does not check that, nor that names
+// are unique: the structure is determined by the program and not by its input.
 type Encoder struct{ buf []byte }
 
 // NewEncoder returns an Encoder with room for sizeHint bytes.
@@ -20,14 +19,14 @@ func NewEncoder(sizeHint int) *Encoder {
 	return &Encoder{buf: make([]byte, 0, max(sizeHint, 0))}
 }
 
-// EncoderOn returns an Encoder that writes over buf, for as long as it has room.
+// EncoderOn returns an Encoder that overwrites buf while the object fits.
 func EncoderOn(buf []byte) *Encoder { return &Encoder{buf: buf[:0]} }
 
-// scratch are the Encoders that Free gave back.
+// scratch holds the Encoders returned by Free.
 var scratch = sync.Pool{New: func() any { return new(Encoder) }}
 
-// Scratch returns an Encoder for an object that is soon done with: call Free
-// then.
+// Scratch returns an Encoder for an object that is needed only briefly: call Free
+// afterwards.
 func Scratch(sizeHint int) *Encoder {
 	e := scratch.Get().(*Encoder)
 	if cap(e.buf) < sizeHint {
@@ -36,14 +35,14 @@ func Scratch(sizeHint int) *Encoder {
 	return e
 }
 
-// Free lets the buffer be used again. What Encoded returned is no longer valid.
+// Free makes the buffer available again. The result of Encoded is then no longer valid.
 func (e *Encoder) Free() {
 	e.buf = e.buf[:0]
 	scratch.Put(e)
 }
 
-// Encoded returns the finished object. It refers to the buffer of the Encoder,
-// which must not be used further.
+// Encoded returns the finished object. It shares the buffer of the Encoder, which must
+// not be used any more.
 func (e *Encoder) Encoded() []byte { return e.buf }
 
 // Begin opens the outermost object or an element of an array.
@@ -70,15 +69,14 @@ func (e *Encoder) BeginArray(name string) {
 // EndArray closes what [Encoder.BeginArray] opened.
 func (e *Encoder) EndArray() { e.buf = append(e.buf, ']') }
 
-// String writes a string. Bytes that are not UTF-8 become U+FFFD, so the
-// caller must keep them out of whatever has to come back unchanged.
+// String writes a string. Bytes that are not UTF-8 become U+FFFD, so the caller must
+// avoid them in anything that has to be preserved.
 func (e *Encoder) String(name, v string) {
 	e.name(name)
 	e.buf = appendString(e.buf, v)
 }
 
-// Secret writes a string of bytes that are to be overwritten, without a copy of
-// them elsewhere.
+// Secret writes a string of bytes that will be wiped, without copying them elsewhere.
 func (e *Encoder) Secret(name string, v []byte) {
 	e.name(name)
 	e.buf = appendString(e.buf, v)
@@ -132,8 +130,8 @@ func (e *Encoder) name(name string) {
 	e.buf = append(e.buf, ':')
 }
 
-// separate writes a comma unless a value is the first one. The byte before
-// tells, because no value ends with an opening bracket or brace.
+// separate writes a comma unless the value is the first one. The preceding byte shows
+// that, because no value ends with an opening bracket or brace.
 func (e *Encoder) separate() {
 	if len(e.buf) == 0 {
 		return
@@ -143,10 +141,10 @@ func (e *Encoder) separate() {
 	}
 }
 
-// appendString quotes s. Beyond what RFC 8259, section 7, demands it escapes
-// what other MSL stacks do: the solidus of "</" and the characters U+0080 to
-// U+009F and U+2000 to U+20FF, among them the line separators that end a
-// string in older JavaScript.
+// appendString quotes s. In addition to what RFC 8259, section 7, requires, it escapes
+// what other MSL stacks escape: the solidus of "</" and the characters U+0080 to U+009F
+// and U+2000 to U+20FF, among them the line separators that end a string in older
+// JavaScript.
 func appendString[T string | []byte](buf []byte, s T) []byte {
 	buf = append(buf, '"')
 	start := 0
@@ -175,7 +173,7 @@ func isVerbatim(c byte) bool {
 }
 
 func decodeRune[T string | []byte](s T) (rune, int) {
-	// As many bytes as a character has at most stay on the stack.
+	// A copy of at most one character stays on the stack.
 	return utf8.DecodeRuneInString(string(s[:min(len(s), utf8.UTFMax)]))
 }
 

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestEncodeVectors parses what another stack has written, and writes the same
-// bytes again. Doubles and arrays of several types are not written in MSL.
+// TestEncodeVectors parses the output of another stack, and writes the same bytes
+// again. Doubles and arrays of mixed types are not written in MSL.
 func TestEncodeVectors(t *testing.T) {
 	for _, v := range readJSONVectors(t).Encode {
 		o, err := Parse(v.Encoding.B64, Limits{})

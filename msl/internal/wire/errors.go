@@ -5,19 +5,19 @@ import (
 	"fmt"
 )
 
-// The errors of this package, wrapped with the name of the member or the
-// offset of the byte concerned. Compare with [errors.Is].
+// The errors of this package, wrapped with the name of the member or the offset of the
+// byte concerned. Test for them with [errors.Is].
 var (
-	// ErrMissing says that an object lacks the member asked for.
+	// ErrMissing says that an object lacks the requested member.
 	ErrMissing = errors.New("missing")
-	// ErrType says that a member is not of the type asked for. This includes
-	// integers outside of int64 and strings that are not Base64.
+	// ErrType says that a member is not of the requested type. This includes integers
+	// outside the range of int64 and strings that are not Base64.
 	ErrType = errors.New("wrong type")
 	// ErrSyntax says that the input is not the JSON this package accepts.
 	ErrSyntax = errors.New("syntax error")
 	// ErrLimit says that the input or output exceeds a limit.
 	ErrLimit = errors.New("limit exceeded")
-	// ErrTooLong is the [ErrLimit] of an object of too many bytes.
+	// ErrTooLong is the [ErrLimit] for an object that is too long.
 	ErrTooLong = fmt.Errorf("object too long: %w", ErrLimit)
 	// ErrTruncated says that a stream ended inside an object.
 	ErrTruncated = errors.New("stream ended inside an object")
@@ -28,8 +28,8 @@ var (
 	ErrUnknownAlgorithm = errors.New("unknown compression algorithm")
 )
 
-// A memberError is what is wrong with a member. Many are never read: that an optional
-// member is missing is one.
+// A memberError describes what is wrong with a member. Its text is built only on
+// demand, since many are never read, such as for a missing optional member.
 type memberError struct {
 	name string
 	err  error

@@ -17,9 +17,9 @@ const (
 // solidus or control character.
 //
 // Payloads are strings of megabytes, so it looks at eight bytes at a time.
-// (x-n*ones)&^x has the high bit set in the lowest byte of x that is less than n,
-// and maybe in bytes above it. The first hit is always right. With one bit turned
-// over, the quotation mark is next to the control characters, and nothing else is.
+// (x-n*ones)&^x has the high bit set in the lowest byte of x that is less than n, and
+// maybe in bytes above it. The first hit is always right. With one bit flipped, the
+// quotation mark is next to the control characters, and nothing else is.
 func plainLen(s []byte) int {
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
@@ -89,7 +89,7 @@ func escapedRune(s []byte) (r rune, size int) {
 	if !utf16.IsSurrogate(r) {
 		return r, 6
 	}
-	// A surrogate alone is no character, and has no UTF-8.
+	// A surrogate without its pair is not a character, and has no UTF-8.
 	low := codeUnit(s[6:])
 	if low < 0 {
 		return 0, 0
@@ -100,7 +100,7 @@ func escapedRune(s []byte) (r rune, size int) {
 	return r, 12
 }
 
-// codeUnit decodes the \uXXXX at the start of s, -1 if there is none.
+// codeUnit decodes the \uXXXX at the start of s, or returns -1 if there is none.
 func codeUnit(s []byte) rune {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return -1

@@ -2,19 +2,19 @@ package wire
 
 import "fmt"
 
-// Fields reads the members of an object one after the other and remembers the
-// first failure: after it every read returns a zero value, so that a caller asks
-// for Err once, when it has read all that it needs before it decides anything.
+// Fields reads the members of an object one after the other and remembers the first
+// failure. After a failure, every read returns a zero value, so a caller needs to check
+// Err only once, after reading everything and before using any of it.
 type Fields struct {
 	object Object
 	err    error
 }
 
-// FieldsOf reads the members of a parsed object.
+// FieldsOf returns a reader for the members of a parsed object.
 func FieldsOf(o Object) *Fields { return &Fields{object: o} }
 
-// ParseFields parses b, within the default limits, and reads its members. That b
-// is not an object is the first failure.
+// ParseFields parses b, within the default limits, and returns a reader for its
+// members. If b is not an object, that is the first failure.
 func ParseFields(b []byte) *Fields {
 	o, err := Parse(b, Limits{})
 	return &Fields{object: o, err: err}
@@ -23,8 +23,8 @@ func ParseFields(b []byte) *Fields {
 // Err returns the first failure, or nil.
 func (f *Fields) Err() error { return f.err }
 
-// Has reports whether the object has a member of that name, and false after a
-// failure.
+// Has reports whether the object has a member of that name. After a failure it returns
+// false.
 func (f *Fields) Has(name string) bool { return f.err == nil && f.object.Has(name) }
 
 // String reads a member that is a string.
@@ -45,8 +45,7 @@ func (f *Fields) Bytes(name string) []byte { return read(f, name, Value.Bytes) }
 // Object reads a member that is an object.
 func (f *Fields) Object(name string) Object { return read(f, name, Value.Object) }
 
-// Fields reads the members of a member that is an object. A failure of f is one
-// of what it returns.
+// Fields returns a reader for a member that is an object. It inherits a failure of f.
 func (f *Fields) Fields(name string) *Fields {
 	return &Fields{object: f.Object(name), err: f.err}
 }
@@ -54,8 +53,8 @@ func (f *Fields) Fields(name string) *Fields {
 // Strings reads a member that is an array of strings.
 func (f *Fields) Strings(name string) []string { return read(f, name, Value.Strings) }
 
-// Objects reads a member that is an array of at most max objects: each may cost an
-// operation of a device. A longer one is [ErrLimit].
+// Objects reads a member that is an array of at most max objects, since each may cost a
+// device operation. A longer array is [ErrLimit].
 func (f *Fields) Objects(name string, max int) []Object {
 	list := read(f, name, Value.Objects)
 	if f.err == nil && len(list) > max {

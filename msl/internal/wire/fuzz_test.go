@@ -192,9 +192,9 @@ func FuzzFirstAfter(f *testing.F) {
 	})
 }
 
-// kindOf returns the error behind one with an offset. Whether an object that
-// is too long is noticed as such, as ending early, or as malformed depends on
-// how much of it came with one read.
+// kindOf returns the error wrapped in one with an offset. Whether an object that is too
+// long is reported as too long, as truncated, or as malformed depends on how much of it
+// came with one read.
 func kindOf(err error) error {
 	if errors.Is(err, ErrLimit) || errors.Is(err, ErrSyntax) || errors.Is(err, ErrTruncated) {
 		return ErrSyntax

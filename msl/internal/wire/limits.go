@@ -9,13 +9,12 @@ const (
 	DefaultMembers = 4096
 )
 
-// Limits bounds what is parsed. Fields that are zero or negative mean the
-// defaults.
+// Limits limits what is parsed. Fields that are zero or negative mean the defaults.
 type Limits struct {
 	Object  int // bytes of one object
 	Header  int // bytes of the first object of a message; the default is Object
 	Depth   int // nesting of objects and arrays, the outermost object being 1
-	Members int // members and elements of one object, those of nested values included
+	Members int // members and elements of one object, including those of nested values
 }
 
 func (l Limits) withDefaults() Limits {

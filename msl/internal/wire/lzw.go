@@ -5,17 +5,16 @@ import (
 	"math/rand/v2"
 )
 
-// MSL's LZW starts with a table of the 256 one-byte strings and never forgets
-// an entry: there are no clear and end codes and no limit on the width of a
-// code. Codes are packed with the most significant bit first and the last byte
-// is filled up with zero bits. compress/lzw of the standard library reads and
-// writes other formats only.
+// MSL's LZW starts with a table of the 256 one-byte strings and never forgets an entry:
+// there are no clear and end codes and no limit on the width of a code. Codes are
+// packed with the most significant bit first and the last byte is padded with zero
+// bits. compress/lzw of the standard library supports only other formats.
 
 const lzwBase = 256 // table entries at the start
 
-// lzwWidth returns the number of bits of the k-th code, counted from 0: wide
-// enough for the last entry the encoder has added by then, which is one less
-// than the decoder's next free code.
+// lzwWidth returns the number of bits of the k-th code, counted from 0: wide enough for
+// the last entry the encoder has added by then, which is one less than the decoder's
+// next free code.
 func lzwWidth(k int) int { return bits.Len(uint(lzwBase - 1 + k)) }
 
 // compressLZW always takes the longest match, as all encoders must to agree on
@@ -41,14 +40,14 @@ func compressLZW(data []byte) []byte {
 	return w.flush()
 }
 
-// lzwTable maps an entry and a byte to the longer entry, with open addressing.
-// The multiplier is random, because compressed data may be chosen by someone
-// who would like every lookup to collide. It does not affect the output.
+// lzwTable maps an entry and a byte to the longer entry, with open addressing. The
+// multiplier is random, because an attacker may choose data that makes every lookup
+// collide. It does not affect the output.
 type lzwTable struct {
 	keys       []uint64 // entry<<8|byte, plus one so that zero is a free slot
 	codes      []uint32
 	used       int
-	shift      int // leaves as many bits as number the slots
+	shift      int // leaves as many bits as are needed to number the slots
 	multiplier uint64
 }
 
@@ -101,14 +100,13 @@ func (t *lzwTable) double() {
 	}
 }
 
-// decompressLZW keeps no strings. The entry added after a code is what that
-// code stood for and the byte that followed, so it can be found in the output
-// itself: starts has its place, and it ends one byte after the place of the
-// entry added next. Thus the table takes a word per code, whatever the length
-// of the entries.
+// decompressLZW stores no strings. The entry added after a code is the string of that
+// code and the byte that followed, so it can be found in the output itself: starts
+// contains its position, and it ends one byte after the position of the entry added
+// next. Thus the table takes one word per code, whatever the length of the entries.
 func decompressLZW(data []byte, out *output) error {
 	r := bitReader{src: data}
-	codes := min(len(data), out.limit) + 1 // at most: each has 8 bits at least, and becomes a byte at least
+	codes := min(len(data), out.limit) + 1 // at most: each has at least 8 bits, and yields at least one byte
 	out.table = 4 * codes
 	if err := out.grow(min(out.limit, 4*len(data))); err != nil {
 		return err
@@ -131,9 +129,8 @@ func decompressLZW(data []byte, out *output) error {
 	}
 }
 
-// lzwEntry returns the place and size of an entry in the output. The last
-// element of starts is the length of the output. An entry of one byte has no
-// place.
+// lzwEntry returns the position and size of an entry in the output. The last element of
+// starts is the length of the output. A one-byte entry has no position.
 func lzwEntry(code int, starts []uint32) (from, size int, ok bool) {
 	if code < lzwBase {
 		return 0, 1, true
@@ -145,8 +142,8 @@ func lzwEntry(code int, starts []uint32) (from, size int, ok bool) {
 	return int(starts[i]), int(starts[i+1]-starts[i]) + 1, true
 }
 
-// appendEntry appends an entry. The newest one ends with the byte that is only
-// now appended: its own first.
+// appendEntry appends an entry. The newest entry ends with its own first byte, which is
+// only appended here.
 func appendEntry(out []byte, b byte, from, size int) []byte {
 	if size == 1 {
 		return append(out, b)

@@ -2,8 +2,8 @@ package wire
 
 import "fmt"
 
-// Kind is the type of a JSON value. There is no kind for null, which MSL does
-// not use and the parser refuses.
+// Kind is the type of a JSON value. There is no kind for null, which MSL does not use
+// and the parser rejects.
 type Kind uint8
 
 // The kinds of values. The zero Kind belongs to no value.
@@ -36,8 +36,8 @@ func (k Kind) String() string {
 // must not be modified while the object is in use. The zero Object has no
 // members.
 //
-// Methods that return an error fail with [ErrMissing] if there is no member of
-// that name and with [ErrType] if it is not of the type asked for.
+// Methods that return an error return [ErrMissing] if there is no member of that name
+// and [ErrType] if it is not of the requested type.
 type Object struct{ v Value }
 
 // Raw returns the exact bytes the object was parsed from, braces included.
@@ -61,7 +61,7 @@ func (o Object) Names() []string {
 	return names
 }
 
-// Value returns the member of that name, of whatever kind.
+// Value returns the member of that name, of any kind.
 func (o Object) Value(name string) (Value, bool) {
 	v := o.v
 	end := int(v.node().nextNode)
@@ -78,14 +78,14 @@ func (o Object) String(name string) (string, error) {
 	return member(o, name, Value.Text)
 }
 
-// Secret returns a member that is a string as bytes that nothing else refers to,
-// so that the caller can overwrite them. No string of them is made.
+// Secret returns a member that is a string as bytes that are not shared, so that the
+// caller can overwrite them. It makes no string of them.
 func (o Object) Secret(name string) ([]byte, error) {
 	return member(o, name, Value.Secret)
 }
 
-// Int returns a member that is an integer. Only -?(0|[1-9][0-9]*) within the
-// range of int64 will do, and neither -0 nor a fraction or an exponent.
+// Int returns a member that is an integer. Only -?(0|[1-9][0-9]*) within the range of
+// int64 is accepted, but not -0, fractions or exponents.
 func (o Object) Int(name string) (int64, error) {
 	return member(o, name, Value.Int)
 }
@@ -95,9 +95,8 @@ func (o Object) Bool(name string) (bool, error) {
 	return member(o, name, Value.Bool)
 }
 
-// Bytes returns a member that is binary, which in JSON is a string in Base64
-// as accepted by [DecodeBase64]. The empty string gives an empty slice that is
-// not nil.
+// Bytes returns a member that is binary, which in JSON is a Base64 string as accepted
+// by [DecodeBase64]. The empty string gives an empty slice that is not nil.
 func (o Object) Bytes(name string) ([]byte, error) {
 	return member(o, name, Value.Bytes)
 }

@@ -6,9 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// Parse parses one object. The first byte of b must be its opening brace, by
-// which MSL recognizes JSON, and the last its closing brace: whitespace inside
-// the object is accepted, around it is not.
+// Parse parses one object. The first byte of b must be its opening brace, by which MSL
+// recognizes JSON, and the last its closing brace: whitespace is accepted inside the
+// object but not around it.
 func Parse(b []byte, lim Limits) (Object, error) {
 	lim = lim.withDefaults()
 	if len(b) > lim.Object {
@@ -37,8 +37,8 @@ type parser struct {
 	lim   Limits
 }
 
-// peek returns the byte at the position, 0 at the end of the input. A real
-// zero byte is accepted nowhere, so the two need not be told apart.
+// peek returns the byte at the current position, or 0 at the end of the input. A real
+// zero byte is accepted nowhere, so the two need not be distinguished.
 func (p *parser) peek() byte {
 	if p.pos < len(p.src) {
 		return p.src[p.pos]
@@ -56,7 +56,7 @@ func isSpace(c byte) bool {
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n'
 }
 
-// value parses the value at the position into node i, which may have a name
+// value parses the value at the current position into node i, which may have a name
 // already.
 func (p *parser) value(i, depth int) error {
 	p.nodes[i].at = uint32(p.pos)
@@ -86,7 +86,7 @@ func (p *parser) value(i, depth int) error {
 	return err
 }
 
-// composite parses the object or array at the position, which ends with the
+// composite parses the object or array at the current position, which ends with the
 // byte last.
 func (p *parser) composite(i, depth int, last byte) error {
 	if depth > p.lim.Depth {
@@ -151,7 +151,7 @@ func (p *parser) memberName(n *node) (err error) {
 	return nil
 }
 
-// str moves past the string at the position.
+// str moves past the string at the current position.
 func (p *parser) str() (hasEscapes bool, err error) {
 	start := p.pos
 	p.pos++
@@ -182,8 +182,8 @@ func (p *parser) literal(word string) error {
 	return nil
 }
 
-// number moves past the number at the position. Its value is left to the
-// reader of the member, since unknown members may hold any number.
+// number moves past the number at the current position. Its value is left to the reader
+// of the member, since unknown members may hold any number.
 func (p *parser) number() error {
 	if p.peek() == '-' {
 		p.pos++
@@ -224,8 +224,8 @@ func (p *parser) digits() bool {
 // another is cheaper than a map.
 const fewNames = 16
 
-// checkNames refuses an object with two members of one name. Names are
-// compared unescaped, or a duplicate could hide behind an escape.
+// checkNames rejects an object with two members of the same name. Names are compared
+// unescaped, since otherwise a duplicate could hide behind an escape.
 func (p *parser) checkNames(i int) error {
 	object := Value{src: p.src, nodes: p.nodes, i: i}
 	if object.Kind() != ObjectKind || object.Len() < 2 {

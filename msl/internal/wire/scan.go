@@ -3,13 +3,13 @@ package wire
 // scanner finds the end of an object that arrives in pieces. It knows braces
 // and strings and leaves everything else to the parser.
 type scanner struct {
-	pos    int // bytes looked at
+	pos    int // bytes scanned
 	depth  int
 	quoted bool // inside a string
 }
 
-// run continues with b, which holds the object from its first byte on. If it
-// reports done, pos is the size of the object.
+// run continues with b, which holds the object from its first byte on. If done is true,
+// pos is the size of the object.
 func (s *scanner) run(b []byte) (done bool, err error) {
 	for s.pos < len(b) {
 		if s.quoted {
@@ -35,8 +35,8 @@ func (s *scanner) run(b []byte) (done bool, err error) {
 	return false, nil
 }
 
-// inString moves to the end of the string. It needs more input if it is not
-// there, or if it ends between a reverse solidus and the byte that follows.
+// inString moves to the end of the string. It needs more input if the end is not in b,
+// or if b ends between a reverse solidus and the byte that follows.
 func (s *scanner) inString(b []byte) (more bool, err error) {
 	s.pos += plainLen(b[s.pos:])
 	if s.pos == len(b) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestSecret asks that a secret reads and writes as the string of its bytes, and
-// that overwriting what was read leaves the object alone.
+// TestSecret checks that a secret is read and written like a string of the same bytes,
+// and that overwriting the result does not change the object.
 func TestSecret(t *testing.T) {
 	for _, text := range []string{"", "plain", `quoted " and \`, "</é\u2028\x00\x1f", "\xff broken", "𝄞"} {
 		a, b := NewEncoder(16), NewEncoder(16)

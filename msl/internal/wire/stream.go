@@ -11,10 +11,9 @@ const (
 	maxEmpty  = 100     // reads without data before giving up
 )
 
-// Decoder reads the objects of a message stream. It reads no further than it
-// must to complete the object asked for, so it never waits for a peer that has
-// said all it will say. What one read brought beyond the object stays in the
-// Decoder.
+// Decoder reads the objects of a message stream. It reads no further than needed to
+// complete the requested object, so it never waits for a peer that has nothing more to
+// send. Bytes read beyond the object stay in the Decoder.
 //
 // The objects it returns stay valid. Small ones may share a buffer.
 //
@@ -24,16 +23,16 @@ type Decoder struct {
 	r     io.Reader
 	hold  Holder
 	lim   Limits
-	buf   []byte // never overwritten where an object was handed out
-	start int    // of the bytes not handed out yet
+	buf   []byte // never overwritten where an object was returned
+	start int    // of the bytes not yet returned
 	scan  scanner
 	hint  int   // size of the last object
-	rerr  error // of r, once the bytes before it are used up
+	rerr  error // of r, returned once the bytes before it are used up
 	err   error
 }
 
-// A Holder is a reader that is asked before a buffer of that many bytes takes the
-// place of the last one. Its error ends the reading.
+// A Holder is a reader whose Hold is called before a buffer of that many bytes replaces
+// the last one. Its error ends the reading.
 type Holder interface{ Hold(size int) error }
 
 // NewDecoder returns a Decoder that reads from r, which may be a [Holder].
@@ -42,7 +41,7 @@ func NewDecoder(r io.Reader, lim Limits) *Decoder {
 	return &Decoder{r: r, hold: hold, lim: lim.withDefaults()}
 }
 
-// Shrink drops the buffer if nothing is in it that was not returned yet.
+// Shrink drops the buffer if it contains no unreturned bytes.
 func (d *Decoder) Shrink() error {
 	if d.Buffered() > 0 || d.buf == nil {
 		return nil
@@ -54,8 +53,8 @@ func (d *Decoder) Shrink() error {
 	return d.hold.Hold(0)
 }
 
-// Buffered returns the number of bytes that were read but are not part of an
-// object returned yet.
+// Buffered returns the number of bytes that were read but are not part of a returned
+// object.
 func (d *Decoder) Buffered() int { return len(d.buf) - d.start }
 
 // First returns the first object of a message, of at most [Limits].Header bytes.
@@ -65,11 +64,11 @@ func (d *Decoder) First() (Object, error) {
 	return d.object(false, d.lim.Header)
 }
 
-// FirstAfter is First on a stream of messages, where something of the one before may
-// be left. It passes over objects with a member of that name, and over those that are
-// too long to be a first one, which it does not hold in memory.
+// FirstAfter is like First on a stream of messages, where parts of the previous message
+// may remain. It skips objects with a member of that name, and objects too long to be a
+// first one, which it does not hold in memory.
 func (d *Decoder) FirstAfter(left string) (Object, error) {
-	if d.hint == 0 { // there is none before
+	if d.hint == 0 { // there is no previous message
 		return d.First()
 	}
 	for skip := false; ; skip = true {
@@ -121,7 +120,7 @@ func (d *Decoder) read(skip bool, limit int) (Object, error) {
 	}
 }
 
-// passOver moves to the end of the object at hand, which was too long to be taken.
+// passOver moves to the end of the current object, which was too long to be returned.
 func (d *Decoder) passOver() error {
 	d.scan = scanner{}
 	for passed := 0; ; {
@@ -143,7 +142,7 @@ func (d *Decoder) passOver() error {
 	}
 }
 
-// more reads more of the object at hand.
+// more reads more of the current object.
 func (d *Decoder) more(limit int) error {
 	err := d.fill(limit)
 	if err == io.EOF {
@@ -172,7 +171,7 @@ func (d *Decoder) open(skip bool, limit int) error {
 	}
 }
 
-// take hands out the next n bytes, which are an object.
+// take returns the next n bytes, which are an object.
 func (d *Decoder) take(n, limit int) (Object, error) {
 	end, lim := d.start+n, d.lim
 	lim.Object = limit
@@ -185,8 +184,8 @@ func (d *Decoder) take(n, limit int) (Object, error) {
 	return o, nil
 }
 
-// fill reads once, or until there is something to read, while less than limit bytes
-// are there.
+// fill reads once, or until there is something to read, as long as fewer than limit
+// bytes are buffered.
 func (d *Decoder) fill(limit int) error {
 	if d.Buffered() >= limit {
 		return tooLong(limit)
@@ -217,9 +216,9 @@ func readError(err error) error {
 	return fmt.Errorf("wire: %w", err)
 }
 
-// grow makes room for a read. A new buffer leaves the objects in the old one
-// alone and takes over only what is not handed out. It is doubled rather than
-// made for the largest object allowed: a peer has to send what it makes us
+// grow makes room for a read. A new buffer leaves the objects in the old one alone and
+// takes over only what was not yet returned. It is doubled rather than made for the
+// largest object allowed, so that a peer has to send as much as it makes the Decoder
 // allocate.
 func (d *Decoder) grow(limit int) error {
 	if len(d.buf) < cap(d.buf) {

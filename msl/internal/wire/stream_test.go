@@ -29,9 +29,9 @@ func chunks(in []byte) map[string]io.Reader {
 	}
 }
 
-// otherwise lists where the stack of the vectors takes another view: it
-// refuses whitespace at the end of a stream, takes a zero byte for the end,
-// and replaces what is not UTF-8.
+// otherwise lists where the stack of the vectors behaves differently: it refuses
+// whitespace at the end of a stream, takes a zero byte for the end, and replaces
+// invalid UTF-8.
 var otherwise = map[string]struct {
 	objects int
 	err     error

@@ -9,12 +9,12 @@ import (
 	"testing/iotest"
 )
 
-// objectOf is an object of so many bytes, whose member has that name.
+// objectOf returns an object of the given size with a member of the given name.
 func objectOf(name string, size int) string {
 	return fmt.Sprintf(`{%q:"%s"}`, name, strings.Repeat("x", size-len(name)-7))
 }
 
-// A header that is too long is refused when so much of it has come, and not when it
+// A header that is too long is refused once it exceeds the limit, and not only when it
 // is complete.
 func TestDecoderHeaderLimit(t *testing.T) {
 	const limit = 100 << 10
@@ -53,7 +53,7 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// What is left of a message is passed over, in as much memory as a header may have.
+// The rest of a message is skipped, in as much memory as a header may have.
 func TestDecoderFirstAfter(t *testing.T) {
 	const limit = 20 << 10
 	left := objectOf("payload", 100) + " " + objectOf("payload", 50*limit) + `{"payload":"\"{"}` + objectOf("payload", limit+1)
@@ -97,7 +97,7 @@ func TestDecoderFirstAfter(t *testing.T) {
 	}
 }
 
-// held is a reader that is asked about buffers.
+// held is a reader that is asked before buffers are allocated.
 type held struct {
 	io.Reader
 	hold func(int) error
@@ -105,7 +105,7 @@ type held struct {
 
 func (h held) Hold(size int) error { return h.hold(size) }
 
-// A buffer that may not be had ends the reading.
+// A refused buffer ends the reading.
 func TestDecoderHold(t *testing.T) {
 	full := errors.New("no memory left")
 	d := NewDecoder(held{strings.NewReader(objectOf("h", 100<<10)), func(size int) error {

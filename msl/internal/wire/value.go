@@ -20,9 +20,8 @@ type node struct {
 	nextNode     uint32 // the node after the last descendant
 }
 
-// Value is a member of an object or an element of an array. Its accessors fail
-// with [ErrType] unless the value is of the type asked for. The zero Value is
-// of no type.
+// Value is a member of an object or an element of an array. Its accessors return
+// [ErrType] unless the value is of the requested type. The zero Value has no type.
 type Value struct {
 	src   []byte
 	nodes []node
@@ -60,9 +59,9 @@ func (v Value) name() []byte {
 	return name
 }
 
-// isNamed compares without unescaping names that are too long to be equal, so
-// that looking up a member stays cheap however others are written: an escape
-// takes at most six bytes for one.
+// isNamed compares without unescaping names that are too long to be equal, so that
+// looking up a member stays cheap however others are written: an escape takes at most
+// six bytes for one.
 func (v Value) isNamed(name string) bool {
 	n := v.node()
 	size := int(n.nameEnd - n.nameAt)
@@ -114,8 +113,7 @@ func (v Value) Secret() ([]byte, error) {
 // Int returns an integer, see [Object.Int].
 func (v Value) Int() (int64, error) {
 	raw := v.Raw()
-	// ParseInt takes -0 for 0, but two encodings of one value have no place
-	// in an identifier.
+	// ParseInt accepts -0 as 0, but an identifier must not have two encodings.
 	if v.Kind() != NumberKind || bytes.HasPrefix(raw, []byte("-0")) {
 		return 0, ErrType
 	}

@@ -1,29 +1,29 @@
-// Package anchor binds the state of a client to a counter that only grows, as one in
-// a TPM, so that an old copy of the state does no harm.
+// Package anchor binds the state of a client to a counter that only grows, such as one
+// in a TPM, so that restoring an old copy of the state does no harm.
 //
-// A [Client] wraps another msl.ClientState. The ids of non-replayable messages follow
-// from the counter and from what the session began with, not from what the state says
-// was the last one: an id that was given is never given again, whatever copy of the
-// state is put in its place. A copy from before the last increment is noticed, and
-// its session is given up for a new one.
+// A [Client] wraps another msl.ClientState. The ids of non-replayable messages are
+// derived from the counter and from the start of the session, not from the last id in
+// the state: an id is never issued twice, whatever copy of the state is restored. A
+// copy from before the last increment is detected, and its session is abandoned for a
+// new one.
 //
 // # What it costs
 //
-// An increment wears a TPM out, so one stands for a batch of ids: it comes with the
-// first non-replayable message of a process, and again after every [Batch] of them. What a
-// process leaves of a batch is lost; a server takes ids that are up to 65536 ahead,
-// and ends the session of a client that is further. Ids within a batch need no write
+// Increments wear a TPM out, so each one covers a batch of ids: it happens at the first
+// non-replayable message of a process, and again after every [Batch] of them. The
+// unused rest of a batch is lost; a server accepts ids that are up to 65536 ahead, and
+// ends the session of a client that is further ahead. Ids within a batch need no write
 // to the disk.
 //
 // # What it does not protect
 //
-// A copy made since the last increment is not noticed, though its ids are new ones.
-// The counter is no secret: who reaches it can increment it, which costs the client
-// its session. Who changes the state, instead of restoring an old one, can change the
-// anchor in it. Where a snapshot takes the counter back, as one of a virtual machine
-// with its TPM, everything goes back.
+// A copy made since the last increment is not detected, though ids are still not
+// repeated. The counter is no secret: anyone with access to it can increment it, which
+// costs the client its session. An attacker who modifies the state, instead of
+// restoring an old copy, can also modify the anchor in it. A snapshot that also resets
+// the counter, such as one of a virtual machine with its TPM, resets everything.
 //
-// A counter is for one state of one client.
+// Use a counter for only one state of one client.
 package anchor
 
 import (
@@ -36,40 +36,39 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Batch is how many ids an increment stands for.
+// Batch is how many ids an increment covers.
 const Batch = 4096
 
 const (
-	maxCounter = 1 << 50 // of which a position is still far from 2^64
+	maxCounter = 1 << 50 // its positions are still far below 2^64
 	maxID      = 1 << 53 // of a message
-	attempts   = 3       // at an increment that nobody disturbs
+	attempts   = 3       // at an undisturbed increment
 )
 
 // ErrRolledBack says that a state is an old copy.
 var ErrRolledBack = errors.New("anchor: the state is an old copy")
 
-// A Counter only grows, whatever happens to the disk. Increment returns the value
-// after it.
+// A Counter only grows, whatever happens to the disk. Increment returns the new value.
 type Counter interface {
 	Increment() (uint64, error)
 	Value() (uint64, error)
 }
 
-// A Client is a msl.ClientState that is bound to a counter. Its fields must not
-// change after the first call.
+// A Client is an msl.ClientState that is bound to a counter. Its fields must not change
+// after the first call.
 type Client struct {
 	State   msl.ClientState
 	Counter Counter
-	// Name tells the counter apart from others: a state that was bound to
-	// another one is not used.
+	// Name distinguishes the counter from others: a state that was bound to another
+	// counter is not used.
 	Name string
-	// Notice is told why a session is given up. Nil does without.
+	// Notice is called with the reason when a session is abandoned. It may be nil.
 	Notice func(error)
 
 	mu      sync.Mutex
 	loaded  bool
 	record  msl.ClientRecord // without the anchor
-	value   uint64           // of the counter, or the one that an increment shall make
+	value   uint64           // of the counter, or the one the next increment shall make
 	serial  int64            // of the master token in the record
 	last    uint64           // position of the last id
 	limit   uint64           // of the batch
@@ -78,8 +77,8 @@ type Client struct {
 
 var _ msl.ClientState = (*Client)(nil)
 
-// An anchored record says what the counter was when it was written, or is after the
-// increment that comes next. Ids count from the origin.
+// An anchored record holds the value of the counter when it was written, or the value
+// after the next increment. Ids count from Origin.
 type anchored struct {
 	Counter string `json:"counter"`
 	Value   uint64 `json:"value"`
@@ -87,7 +86,7 @@ type anchored struct {
 	Origin  uint64 `json:"origin"`
 }
 
-// BoundTo is the name of the counter that a record is bound to, or empty.
+// BoundTo returns the name of the counter that a record is bound to, or "".
 func BoundTo(r msl.ClientRecord) string {
 	var a anchored
 	if json.Unmarshal(r.Anchor, &a) != nil {
@@ -96,8 +95,8 @@ func BoundTo(r msl.ClientRecord) string {
 	return a.Counter
 }
 
-// Load implements msl.ClientState. Of a state that is an old copy, or that was never
-// bound to the counter, it returns nothing.
+// Load implements msl.ClientState. It returns an empty record if the state is an old
+// copy or was never bound to the counter.
 func (c *Client) Load(ctx context.Context) (msl.ClientRecord, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -134,8 +133,8 @@ func (c *Client) readCounter() (uint64, error) {
 	return value, err
 }
 
-// check compares a record with the counter, and returns the position from which the
-// ids of its master token count.
+// check compares a record with the counter, and returns the position from which the ids
+// of its master token count.
 func (c *Client) check(r msl.ClientRecord) (origin uint64, err error) {
 	if r.Anchor == nil {
 		if r.MasterToken != nil {
@@ -150,7 +149,8 @@ func (c *Client) check(r msl.ClientRecord) (origin uint64, err error) {
 	if a.Counter != c.Name {
 		return 0, fmt.Errorf("anchor: the state is bound to the counter %s, and not to %s: a new session begins", a.Counter, c.Name)
 	}
-	// A process that ended between the write and the increment leaves one more.
+	// A process that ended between the write and the increment leaves a record one
+	// ahead.
 	if a.Value != c.value && a.Value != c.value+1 {
 		return 0, fmt.Errorf("%w, of when the counter %s was %d: it is %d: a new session begins; if nobody restored it, another state uses the counter", ErrRolledBack, c.Name, a.Value, c.value)
 	}
@@ -199,8 +199,8 @@ func (c *Client) save(ctx context.Context) (err error) {
 	return c.State.Save(ctx, r)
 }
 
-// origin is the position from which the ids of a serial number count: one that is
-// not known has had none.
+// origin returns the position from which the ids of a serial number count. An unknown
+// serial number has no ids yet.
 func (c *Client) origin(serial int64) uint64 {
 	if _, known := c.origins[serial]; !known {
 		c.origins[serial] = c.last
@@ -208,7 +208,7 @@ func (c *Client) origin(serial int64) uint64 {
 	return c.origins[serial]
 }
 
-// NextID implements msl.ClientState. Ids grow, and may leave some out.
+// NextID implements msl.ClientState. Ids grow, possibly with gaps.
 func (c *Client) NextID(ctx context.Context, serial int64) (int64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -232,10 +232,10 @@ func (c *Client) NextID(ctx context.Context, serial int64) (int64, error) {
 	return int64(id), nil
 }
 
-// nextBatch increments the counter, after the state says that this will be: whatever
-// ends the process in between, the state fits the counter. Where somebody else
-// increments it at the same time, who of both the new value is for cannot be known,
-// and so it is nobody's.
+// nextBatch increments the counter, after storing in the state that it will: wherever
+// the process ends in between, the state matches the counter. If another process
+// increments it at the same time, neither can tell whose value it is, so both discard
+// it.
 func (c *Client) nextBatch(ctx context.Context) error {
 	for range attempts {
 		before, err := c.readCounter()

@@ -16,7 +16,7 @@ import (
 
 var errPower = errors.New("the power is gone")
 
-// A disk keeps one record, and fails when it is told to.
+// A disk keeps one record, and fails on demand.
 type disk struct {
 	record msl.ClientRecord
 	full   bool
@@ -35,7 +35,7 @@ func (d *disk) NextID(context.Context, int64) (int64, error) {
 	return 0, errors.New("the ids come from the counter")
 }
 
-// A chip counts, and fails before or after it has.
+// A chip counts, and fails before or after incrementing.
 type chip struct {
 	value         uint64
 	before, after bool
@@ -81,7 +81,7 @@ func newDevice(t *testing.T) *device {
 	return d
 }
 
-// start begins a process, and returns the session that it goes on with.
+// start begins a process, and returns the session that it continues.
 func (d *device) start() msl.ClientRecord {
 	d.Helper()
 	d.client = &Client{State: &d.disk, Counter: &d.chip, Name: "chip", Notice: func(err error) { d.notices = append(d.notices, err) }}
@@ -140,7 +140,7 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// TestRestored puts an old copy in the place of the state.
+// TestRestored replaces the state with an old copy.
 func TestRestored(t *testing.T) {
 	d := newDevice(t)
 	d.save(token(5))
@@ -161,7 +161,7 @@ func TestRestored(t *testing.T) {
 	d.save(token(5))
 	d.id(5)
 	d.id(5)
-	d.disk.record = during // of another device whose story was the same
+	d.disk.record = during // of another device with the same history
 	if r := d.start(); r.MasterToken == nil || len(d.notices) > 0 {
 		t.Errorf("a copy since the last increment: notices %v", d.notices)
 	}
@@ -170,8 +170,8 @@ func TestRestored(t *testing.T) {
 	}
 }
 
-// TestUncleanStop cuts the power at each step of an increment: nothing is noticed,
-// and no id comes twice.
+// TestUncleanStop cuts the power at each step of an increment: no session is abandoned,
+// and no id is repeated.
 func TestUncleanStop(t *testing.T) {
 	for name, cut := range map[string]func(*device, bool){
 		"before the write":     func(d *device, on bool) { d.disk.full = on },
@@ -204,7 +204,7 @@ func TestUncleanStop(t *testing.T) {
 				t.Fatal(err)
 			}
 			cut(d, false)
-			d.save(token(5)) // the process goes on
+			d.save(token(5)) // the process continues
 			d.start()
 			if id := d.id(5); id <= last || len(d.notices) > 0 {
 				t.Errorf("%d after %d, notices %v", id, last, d.notices)
@@ -213,7 +213,7 @@ func TestUncleanStop(t *testing.T) {
 	}
 }
 
-// TestNotices gives up what does not fit the counter.
+// TestNotices abandons whatever does not match the counter.
 func TestNotices(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*device)
@@ -267,7 +267,7 @@ func TestDisturbed(t *testing.T) {
 	if _, err := d.client.NextID(t.Context(), 5); err == nil || !strings.Contains(err.Error(), "at the same time") {
 		t.Errorf("got %v", err)
 	}
-	d.save(token(5)) // the process goes on
+	d.save(token(5)) // the process continues
 	if d.start(); len(d.notices) > 0 {
 		t.Errorf("notices: %v", d.notices)
 	}
@@ -312,9 +312,9 @@ func TestConcurrently(t *testing.T) {
 	wait.Wait()
 }
 
-// TestRandom lives through random stories of messages, new sessions, restarts, power
-// cuts, copies and their restoring. The ids of a session that goes on only grow; a
-// session of before the last increment never does.
+// TestRandom runs random sequences of messages, new sessions, restarts, power cuts,
+// copies and restores. The ids of a continued session only grow; a session from before
+// the last increment is never continued.
 func TestRandom(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 0))

@@ -9,13 +9,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// attachedKey is where a backup holds the content of another file that a server needs:
-// among the settings, where every version of a server leaves it alone.
+// attachedKey holds the content of another file that a server needs, in a backup. It is
+// in the settings, where every version of a server leaves it alone.
 const attachedKey = "attached"
 
-// Attach puts the content of another file into the backup at path, which no process
-// may have open. It takes the place of what was attached before. The backup still
-// opens as a state file.
+// Attach stores the content of another file in the backup at path, which no process may
+// have open. It replaces what was attached before. The backup can still be opened as a
+// state file.
 func Attach(path string, content []byte) error {
 	s, err := ReopenServer(path)
 	if err != nil {
@@ -30,7 +30,7 @@ func Attach(path string, content []byte) error {
 	return errors.Join(err, s.Close())
 }
 
-// Attached returns what is attached to a backup, without changing it, or nil.
+// Attached returns what is attached to a backup, or nil. It does not change the backup.
 func Attached(path string) (content []byte, err error) {
 	err = onCopy(path, func(copied string) error {
 		if _, err := verify(copied, path); err != nil {
@@ -58,7 +58,7 @@ func (s *Server) attached() (content []byte, err error) {
 	return content, nil
 }
 
-// detach removes what is attached: it is not part of a state.
+// detach removes what is attached, which is not part of a state.
 func (s *Server) detach() error {
 	err := s.db.Update(context.Background(), func(tx kv.Tx) error {
 		return tx.Delete(kv.Settings, []byte(attachedKey))

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestAttach puts a file into a backup: it comes back, the backup is a state still, and
-// what is restored does not have it.
+// TestAttach attaches a file to a backup: it can be read back, the backup is still a
+// state, and a restored state does not contain it.
 func TestAttach(t *testing.T) {
 	dir := t.TempDir()
 	backup, state := filepath.Join(dir, "backup"), filepath.Join(dir, "state")

@@ -10,16 +10,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// A Client is the state of one client, in a file that several may share one
-// after the other.
+// A Client is the state of one client, in a file that several clients may use one after
+// the other.
 type Client struct {
 	*state.Client
 	db *boltkv.DB
 }
 
-// OpenClient opens the file at path, or makes it in a directory that is there.
-// The name tells the clients of a file apart: use one for each server or
-// network. A file that is open already is [ErrInUse], after a while.
+// OpenClient opens the file at path, or creates it in an existing directory. The name
+// distinguishes the clients of a file: use one for each server or network. If another
+// process has the file open, OpenClient returns [ErrInUse] after a while.
 func OpenClient(path, name string) (*Client, error) {
 	if err := state.CheckClientName(name); err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func OpenClient(path, name string) (*Client, error) {
 // Close closes the file.
 func (c *Client) Close() error { return c.db.Close() }
 
-// An advised store says what to do when its file turns out to be damaged.
+// An advised store adds advice to the error if its file turns out to be damaged.
 type advised struct {
 	store  kv.Store
 	path   string

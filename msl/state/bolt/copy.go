@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// VerifyServer checks a file that no server uses, such as a backup, without
-// changing it. Its mode is not asked.
+// VerifyServer checks a file that no server uses, such as a backup, without changing
+// it. It does not check the mode of the file.
 func VerifyServer(path string) (sum state.Summary, err error) {
 	err = onCopy(path, func(copied string) (err error) {
 		sum, err = verify(copied, path)
@@ -44,7 +44,7 @@ func verify(copied, name string) (sum state.Summary, err error) {
 	return sum, errors.Join(err, s.Close())
 }
 
-// inner is what an error of opening a copy is about, without the name of the copy.
+// inner returns the cause of an error of opening a copy, without the name of the copy.
 func inner(err error, copied string) error {
 	for strings.Contains(err.Error(), copied) {
 		wrapped := errors.Unwrap(err)
@@ -56,18 +56,17 @@ func inner(err error, copied string) error {
 	return err
 }
 
-// A Restored tells what [RestoreServer] did.
+// A Restored describes what [RestoreServer] did.
 type Restored struct {
-	Aside string // where the file is that was there; empty if none was
+	Aside string // where the previous file is now; empty if there was none
 	state.Summary
 }
 
-// RestoreServer puts a backup in the place of the state file at path, which no
-// process may have open: [ErrInUse]. The backup is copied and verified first. What
-// was at path is kept beside it. Since the backup does not know what was accepted,
-// renewed and revoked after it was made, every token issued until now ends, unless
-// keepTokens says that they are to go on. What is attached is left out: see
-// [Attached].
+// RestoreServer replaces the state file at path with a backup. If a process has the
+// file open, it returns [ErrInUse]. The backup is copied and verified first. The
+// previous file is kept beside it. Since the backup does not know what was accepted,
+// renewed and revoked after it was made, every token issued until now becomes invalid,
+// unless keepTokens is true. Attached content is left out: see [Attached].
 func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error) {
 	from, err := os.Open(backup)
 	if err != nil {
@@ -83,7 +82,7 @@ func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error)
 	return r, err
 }
 
-// prepare makes a state of a copy of a backup.
+// prepare turns a copy of a backup into a state.
 func prepare(copied string, keepTokens bool) error {
 	s, err := ReopenServer(copied)
 	if err != nil {
@@ -96,8 +95,9 @@ func prepare(copied string, keepTokens bool) error {
 	return errors.Join(err, s.Close())
 }
 
-// CompactServer writes the file at path anew without the room that removed records
-// left, and returns its sizes in bytes. No process may have it open: [ErrInUse].
+// CompactServer rewrites the file at path without the space left by removed records,
+// and returns its sizes in bytes. If a process has the file open, it returns
+// [ErrInUse].
 func CompactServer(path string) (before, after int64, err error) {
 	return serverLayout().Compact(path, func(copied string) error {
 		_, err := verify(copied, path)

@@ -18,7 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// TestOpenings opens what is there, what is not, and what is nothing.
+// TestOpenings opens files that exist, that do not, and that are not state files.
 func TestOpenings(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare                func(path string) error
@@ -26,7 +26,7 @@ func TestOpenings(t *testing.T) {
 	}{
 		"nothing": {prepare: func(string) error { return nil }, reopened: fs.ErrNotExist},
 		"empty":   {prepare: func(path string) error { return os.WriteFile(path, nil, 0o600) }, open: ErrEmpty, reopened: ErrEmpty, create: ErrExists},
-		"no records": {prepare: func(path string) error { // as a process leaves it that was killed while it made it
+		"no records": {prepare: func(path string) error { // as left by a process that was killed while creating it
 			db, err := bbolt.Open(path, 0o600, nil)
 			return errors.Join(err, db.Close())
 		}, open: ErrEmpty, reopened: ErrEmpty, create: ErrExists},
@@ -59,7 +59,8 @@ func TestOpenings(t *testing.T) {
 	}
 }
 
-// filled is a state with an entity, a user and a session of each of some devices.
+// filled returns a state with an entity, a user and a session for each of several
+// devices.
 func filled(t *testing.T) opened {
 	t.Helper()
 	s := newServer(t)
@@ -184,7 +185,7 @@ func TestRestoreOverWhat(t *testing.T) {
 	}
 }
 
-// TestRestoreRefuses leaves the state alone if the backup is no good.
+// TestRestoreRefuses leaves the state unchanged if the backup is invalid.
 func TestRestoreRefuses(t *testing.T) {
 	s := filled(t)
 	s.Close()
@@ -243,8 +244,8 @@ func TestCompact(t *testing.T) {
 	wantErr(t, err, nil)
 }
 
-// TestMovedAway opens a file that is replaced while it waits for the lock: what it
-// then has is not the file at that path.
+// TestMovedAway opens a file that is replaced during the wait for the lock: the locked
+// file is then no longer the one at that path.
 func TestMovedAway(t *testing.T) {
 	s := filled(t)
 	opened := make(chan error)
@@ -262,8 +263,8 @@ func TestMovedAway(t *testing.T) {
 	wantErr(t, <-opened, ErrInUse)
 }
 
-// counts tells whether tokens that were issued in the second of t count, of the
-// entity and of the user.
+// counts reports whether tokens issued in the second of t are valid, for the entity and
+// for the user.
 func counts(t *testing.T, s opened, identity, user string, at time.Time) (entity, ofUser bool) {
 	t.Helper()
 	e, u, err := s.CountSince(t.Context(), identity, user)
@@ -293,7 +294,7 @@ func summary(t *testing.T, s opened) state.Summary {
 	return sum
 }
 
-// session is what a server records of a token that lives until then.
+// session records what a server records for a token that lives until then.
 func session(t *testing.T, s opened, identity string, serial int64, until time.Time) {
 	t.Helper()
 	err := first(s.Expect(t.Context(), until), s.AcceptID(t.Context(), identity, serial, 1))

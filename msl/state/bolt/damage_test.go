@@ -48,8 +48,8 @@ func use(path string) ([]state.EntityRecord, error) {
 	return list, errors.Join(err, usersErr, pruneErr)
 }
 
-// TestFlippedBytes changes bytes all over the file: it is refused, or the byte
-// did not matter. Nothing crashes.
+// TestFlippedBytes changes bytes all over the file: either the file is refused, or the
+// byte did not matter. Nothing crashes.
 func TestFlippedBytes(t *testing.T) {
 	good := sample(t)
 	path := filepath.Join(t.TempDir(), "state")
@@ -81,7 +81,7 @@ func TestFlippedBytes(t *testing.T) {
 	t.Logf("%d bytes, %d changes refused", len(good), refused)
 }
 
-// TestTruncated cuts the file off.
+// TestTruncated truncates the file.
 func TestTruncated(t *testing.T) {
 	good := sample(t)
 	path := filepath.Join(t.TempDir(), "state")

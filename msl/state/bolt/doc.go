@@ -1,5 +1,5 @@
-// Package bolt keeps what the protocol must not forget in one file on the local
-// disk, with go.etcd.io/bbolt. What is kept, and by which rules, is package msl/state.
+// Package bolt keeps what the protocol must not forget in one file on the local disk,
+// with go.etcd.io/bbolt. Package msl/state defines what is kept, and the rules.
 //
 // # Which function do I want
 //
@@ -11,25 +11,24 @@
 //
 // # What a caller can rely on
 //
-// What a method has answered is on the disk: every change is one transaction
-// that is synced before the method returns, so a process may be killed at any
-// time. Changes that arrive while another one is being synced share the next
-// sync.
+// When a method returns, its change is on the disk: every change is one transaction
+// that is synced before the method returns, so a process may be killed at any time.
+// Changes that arrive while another one is being synced share the next sync.
 //
-// One process has a file open at a time: the commands that change a server's
-// file get [ErrInUse] while a server runs on it, and the other way round. Files
-// have mode 0600. Opening one reads all of it and refuses a damaged one; every
-// record has a checksum.
+// Only one process at a time can have a file open: commands that change a server's file
+// get [ErrInUse] while a server runs on it, and vice versa. Files have mode 0600.
+// Opening a file reads all of it, and fails if it is damaged; every record has a
+// checksum.
 //
 // # What it does not protect
 //
 // The file is neither encrypted nor authenticated. Pre-shared keys in it are
 // sealed by their key store and passwords are hashed, but names, public keys
-// and certificates can be read, and whoever can write the file can lift a
+// and certificates can be read, and anyone who can write the file can lift a
 // revocation.
 //
-// A backup that is restored, or a file that is deleted, takes the answers since
-// then back: recorded messages could be replayed, and revoked entities and users
-// come back. [RestoreServer] therefore ends every older token. If you replace the
-// file by other means, make new issuer keys and destroy the old ones.
+// Restoring a backup or deleting the file undoes everything since: recorded messages
+// could be replayed, and revoked entities and users come back. [RestoreServer]
+// therefore invalidates every older token. If you replace the file by other means, make
+// new issuer keys and destroy the old ones.
 package bolt

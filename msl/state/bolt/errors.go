@@ -7,26 +7,26 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// Errors of a file, wrapped with what they are about. Test them with errors.Is.
-// Package state has those of what is in it.
+// Errors of a file, wrapped with context. Test for them with errors.Is. Package state
+// has those of the contents.
 var (
 	// ErrInUse: another process has the file open.
 	ErrInUse = kv.ErrInUse
-	// ErrDamaged: the file is not what this package wrote.
+	// ErrDamaged: the contents are not what this package wrote.
 	ErrDamaged = kv.ErrDamaged
 	// ErrFormat: the file is of a newer version, or for another purpose.
 	ErrFormat = kv.ErrFormat
-	// ErrEmpty: the file has no state in it: something cut it off, or touched it
-	// into being.
+	// ErrEmpty: the file has no state in it, for example because it was truncated or
+	// created by touch.
 	ErrEmpty = kv.ErrEmpty
-	// ErrExists: there is a file of that name.
+	// ErrExists: a file of that name already exists.
 	ErrExists = kv.ErrExists
 )
 
-// advice is what to do about a file that cannot be used.
+// advice says what to do about a file that cannot be used.
 type advice struct {
-	holder string // who has it open when we cannot have it
-	remedy string // what to do with a damaged one
+	holder string // who probably has the file open, for ErrInUse
+	remedy string // what to do with a damaged file
 }
 
 // explain says what to do about an error of a file.

@@ -48,8 +48,8 @@ func reopened(t *testing.T, path string) *bolt.Server {
 	return s
 }
 
-// TestFormerServer opens the state of a server that an earlier version wrote, reads
-// every record, and goes on with it.
+// TestFormerServer opens a server's state written by an earlier version, reads every
+// record, and continues with it.
 func TestFormerServer(t *testing.T) {
 	path := formerFile(t, "server.db")
 	if got, err := bolt.Attached(path); err != nil || string(got) != "what is attached" {
@@ -80,7 +80,7 @@ func TestFormerServer(t *testing.T) {
 	}
 }
 
-// compareRecords compares what lists tell with what they told the earlier version.
+// compareRecords compares the lists with those of the earlier version.
 func compareRecords(t *testing.T, s *bolt.Server) {
 	t.Helper()
 	entities, errEntities := s.Entities()
@@ -106,7 +106,7 @@ func compareJSON(t *testing.T, got, want []byte) {
 	}
 }
 
-// compareVerdicts asks what a server asks its state.
+// compareVerdicts compares the answers that a server gets from its state.
 func compareVerdicts(t *testing.T, s *bolt.Server) {
 	t.Helper()
 	ctx := t.Context()
@@ -143,7 +143,7 @@ func compareVerdicts(t *testing.T, s *bolt.Server) {
 	}
 }
 
-// TestFormerServerIsRestored puts such a file in the place of another, and compacts it.
+// TestFormerServerIsRestored replaces another file with such a file, and compacts it.
 func TestFormerServerIsRestored(t *testing.T) {
 	former, path := formerFile(t, "server.db"), filepath.Join(t.TempDir(), "state")
 	r, err := bolt.RestoreServer(former, path, true)
@@ -156,7 +156,7 @@ func TestFormerServerIsRestored(t *testing.T) {
 	compareVerdicts(t, reopened(t, path))
 }
 
-// TestFormerClient does it with the state of a client.
+// TestFormerClient does the same with the state of a client.
 func TestFormerClient(t *testing.T) {
 	path := formerFile(t, "client.db")
 	want := msl.ClientRecord{

@@ -9,24 +9,24 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// A Server is the state of a server, in a file. It is safe for use by many
-// goroutines.
+// A Server is the state of a server, in a file. It is safe for concurrent use.
 type Server struct {
 	*state.Server
 	db *boltkv.DB
 }
 
-// OpenServer opens the file at path, or makes it in a directory that is there: for
-// a program that cannot know whether it runs for the first time, and pays for it
-// with a wrong path being a new state. See [ReopenServer]. A file that another
-// process has open is [ErrInUse], after a short while; one with nothing in it is
-// [ErrEmpty].
+// OpenServer opens the file at path, or creates it in an existing directory. It is for
+// a program that cannot know whether it runs for the first time; the drawback is that a
+// wrong path creates a new state. See [ReopenServer]. A file that another process has
+// open is [ErrInUse], after a short while; an empty file is [ErrEmpty].
 func OpenServer(path string) (*Server, error) { return serverAt(path, boltkv.OpenOrCreate) }
 
-// ReopenServer opens the file at path. None is fs.ErrNotExist.
+// ReopenServer opens the existing file at path. If there is none, the error is
+// fs.ErrNotExist.
 func ReopenServer(path string) (*Server, error) { return serverAt(path, boltkv.OpenExisting) }
 
-// CreateServer makes the file at path. One that is there is [ErrExists].
+// CreateServer creates the file at path. If it already exists, the error is
+// [ErrExists].
 func CreateServer(path string) (*Server, error) { return serverAt(path, boltkv.CreateNew) }
 
 func serverLayout() boltkv.Layout {
@@ -56,14 +56,14 @@ func serverAt(path string, how boltkv.Opening) (*Server, error) {
 	return &Server{s, db}, nil
 }
 
-// Close ends pruning, waits for what is under way and closes the file.
+// Close ends pruning, waits for running transactions and closes the file.
 func (s *Server) Close() error {
 	s.StopPruning()
 	return s.db.Close()
 }
 
-// Snapshot writes the state of this moment to w, as a file that can be opened. It
-// does not keep others from writing.
+// Snapshot writes the current state to w, as a file that can be opened. It does not
+// block writers.
 func (s *Server) Snapshot(w io.Writer) error {
 	if err := s.db.Snapshot(w); err != nil {
 		return fmt.Errorf("bolt: copy the state: %w", err)
@@ -71,9 +71,8 @@ func (s *Server) Snapshot(w io.Writer) error {
 	return nil
 }
 
-// Summary reads and parses every record. What does not fit together is
-// [ErrDamaged]. Latest is when a token was last used with a non-replayable id or
-// renewed.
+// Summary reads and parses every record. Inconsistent records are [ErrDamaged]. Latest
+// is when a token was last renewed or used with a non-replayable id.
 func (s *Server) Summary() (sum state.Summary, err error) {
 	if sum, err = s.Server.Summary(); err != nil {
 		return sum, err
@@ -84,8 +83,8 @@ func (s *Server) Summary() (sum state.Summary, err error) {
 	return sum, nil
 }
 
-// Check reads everything and returns what there is: the pages of the file, in a
-// copy that it makes and removes in the same directory, and every record.
+// Check reads every record, and all pages of the file in a temporary copy in the same
+// directory, and returns a summary.
 func (s *Server) Check() (sum state.Summary, err error) {
 	if sum, err = s.Summary(); err != nil {
 		return sum, err

@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// An opened server knows where its file is.
+// An opened server remembers the path of its file.
 type opened struct {
 	*Server
 	path string
@@ -65,7 +65,7 @@ func (o opened) raw(t testing.TB, table string, records map[string][]byte) {
 	}
 }
 
-// addUser registers a user with a password that is hashed at little cost.
+// addUser registers a user with a password that is cheap to hash.
 func (o opened) addUser(t testing.TB, name string) {
 	t.Helper()
 	o.raw(t, "users", map[string][]byte{name: fmt.Appendf(nil,
@@ -73,7 +73,7 @@ func (o opened) addUser(t testing.TB, name string) {
 		strings.Repeat("A", 22), strings.Repeat("A", 43))})
 }
 
-// oldIDs are records of many tokens whose ids were used long ago.
+// oldIDs returns records of many tokens whose ids were used long ago.
 func oldIDs(name string, many int) map[string][]byte {
 	all := map[string][]byte{}
 	for i := range many {
