@@ -13,7 +13,7 @@ func BytesBody(b []byte) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
 }
 
-// maxDefaultBody is how much of an unrepeatable body is kept for another try.
+// maxDefaultBody bounds how much of an unrepeatable body is kept for another try.
 const maxDefaultBody = 1 << 20
 
 // ReaderBody returns a request body that is read from r, which can be read only

@@ -38,8 +38,8 @@ func parseCapabilities(o wire.Object) (*Capabilities, error) {
 	return c, nil
 }
 
-// capabilityList reads an optional array of strings. What is no array counts as
-// absent, as it does for the reference stacks.
+// capabilityList reads an optional array of strings. A value that is not an array
+// counts as absent, as it does in the reference stacks.
 func capabilityList(o wire.Object, name string) ([]string, error) {
 	v, ok := o.Value(name)
 	if !ok || v.Kind() != wire.ArrayKind {
@@ -60,8 +60,8 @@ func (c *Capabilities) encode(e *wire.Encoder) {
 	e.End()
 }
 
-// intersect is what both the sender of a request and its responder can read, in
-// the request's order. Without either there is none.
+// intersect returns what both the sender of a request and its responder can read, in
+// the request's order. It is nil if either is nil.
 func (c *Capabilities) intersect(own *Capabilities) *Capabilities {
 	if c == nil || own == nil {
 		return nil

@@ -6,9 +6,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A ciphertextEnvelope carries what a symmetric or an asymmetric cipher made
-// (MSL wiki, "Cryptography"). We write version 1; version 2 is read for
-// inspection alone, since no stack decrypts it.
+// A ciphertextEnvelope carries the output of a symmetric or an asymmetric cipher (MSL
+// wiki, "Cryptography"). This package writes version 1; version 2 is read only for
+// inspection, since no stack decrypts it.
 type ciphertextEnvelope struct {
 	version    int
 	keyID      string // version 1
@@ -17,7 +17,7 @@ type ciphertextEnvelope struct {
 	ciphertext []byte
 }
 
-// envelopeHash stands in the place of a hash that nobody has ever checked.
+// envelopeHash takes the place of a hash that no stack has ever checked.
 var envelopeHash = []byte{0}
 
 func parseCiphertextEnvelope(b []byte, lim wire.Limits) (ciphertextEnvelope, error) {

@@ -15,9 +15,9 @@ import (
 // messages at a time asks for new ones. Its fields must not change after the
 // first call of Do.
 type Client struct {
-	Local        LocalEntity    // who we are, and how we prove it
-	Peers        []EntityScheme // who may answer
-	KeyExchanges []Offerer      // what we offer
+	Local        LocalEntity    // this side's identity, and how it is proven
+	Peers        []EntityScheme // how the peers that may answer are authenticated
+	KeyExchanges []Offerer      // key exchanges to offer
 	Transport    Transport
 	State        ClientState // nil keeps the tokens in memory
 	Custody      Custody     // what the key exchanges may see; zero means nothing
@@ -94,7 +94,7 @@ func (r *Request) empty() (bool, error) {
 
 // A Response is the answer. Its body must be closed.
 type Response struct {
-	Identity      string // of the peer, empty where it answered under our master token
+	Identity      string // of the peer, empty if it answered under the client's master token
 	Body          io.ReadCloser
 	ServiceTokens []*ServiceToken
 	MessageID     int64

@@ -25,7 +25,7 @@ type attempt struct {
 	offered   bool         // the last message had key requests
 	oneWay    bool         // nobody waits for an answer to the data
 	pushed    bool         // what comes answers nothing
-	lone      bool         // the message is a header alone
+	lone      bool         // the message consists of a header only
 	quiet     bool         // and asks for nothing
 	refused   *UserIDToken // that the peer did not take; it may be held for others
 	ids       numbering
@@ -107,8 +107,8 @@ func (e exchanged) Close() error {
 	return errors.Join(err, e.Closer.Close())
 }
 
-// post sends a message whose answer nobody reads. It waits until the transport
-// has taken all of it: an answer may begin earlier.
+// post sends a message whose answer is not read. It waits until the transport has taken
+// all of it: an answer may begin earlier.
 func (a *attempt) post(ctx context.Context, out *outgoing) error {
 	written := make(chan error, 1)
 	stream, err := a.client.Transport.RoundTrip(ctx, func(w io.Writer) error {
@@ -138,8 +138,8 @@ func (a *attempt) reserve(ctx context.Context) error {
 // sent notes what became of the message that was sent, and returns the error.
 func (a *attempt) sent(err error, well fate) error { return a.ids.sent(err, a.proven, well) }
 
-// takeTokens picks the tokens for the next message, and takes the renewal lock
-// or waits for whoever has it, as the message demands.
+// takeTokens picks the tokens for the next message, and takes the renewal lock or waits
+// for its holder, as the message demands.
 func (a *attempt) takeTokens(ctx context.Context) error {
 	for {
 		held, n, err := a.pickTokens()
@@ -179,8 +179,8 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	return held, n, nil
 }
 
-// lockRenewal takes the renewal lock for the message, or waits for whoever has it.
-// The message is ready unless its tokens have to be picked again.
+// lockRenewal takes the renewal lock for the message, or waits for its holder. The
+// message is ready unless its tokens have to be picked again.
 func (a *attempt) lockRenewal(ctx context.Context, held *tokens, n need) (ready bool, err error) {
 	c := a.client
 	r, ok := c.renewal.acquire()
@@ -324,8 +324,8 @@ func (a *attempt) keysDue() bool {
 // protection is what protects the header of the message.
 func (a *attempt) protection() protection { return protectionOf(a.client.Local, a.tokens.master()) }
 
-// userAuth adds the proof of a local user who has no token. Where the header
-// does not protect it, the message must wait for one that does.
+// userAuth adds the authentication data of a local user without a token. If the header
+// does not protect it, the data must wait for a message that does.
 func (a *attempt) userAuth(ctx context.Context, h *header) (heldBack bool, err error) {
 	if a.req.User == "" || a.user != nil {
 		return false, nil

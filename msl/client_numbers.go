@@ -23,7 +23,7 @@ import (
 // later one of the session was accepted, or the session was replaced. A message
 // that was given up, or whose answer did not come, may still arrive.
 type numbers struct {
-	turn chan struct{} // held by who takes an id, and by who must be alone
+	turn chan struct{} // held while taking an id, or to be the only message
 
 	mu       sync.Mutex
 	last     number // that was drawn
@@ -35,7 +35,7 @@ type numbers struct {
 // that is not drawn yet.
 type number struct {
 	serial, id int64
-	alone      bool // nobody takes another id while it is under way
+	alone      bool // no other message takes an id while it is in progress
 	turn       bool // it holds the turn
 	spent      bool // its session has no more ids that can be used
 	since      time.Time
@@ -47,13 +47,13 @@ type fate int
 
 const (
 	unsent   fate = iota // or still under way
-	gone                 // sent, and nobody knows whether it arrives
+	gone                 // sent; whether it arrives is unknown
 	answered             // but it may have been refused before its id was looked at
 	seen                 // the peer has seen the id, and accepts neither it nor one before it
 )
 
-// idSpread is how far the ids under way may be apart: each is less than the oldest
-// one and this.
+// idSpread bounds how far the ids in use may be apart: each is less than the oldest one
+// plus idSpread.
 const idSpread = maxMessages/2 - 1
 
 // numberPatience is how long a message is waited for.
@@ -67,10 +67,10 @@ func newNumbers() *numbers {
 	return &numbers{turn: make(chan struct{}, 1), underWay: map[*number]bool{}, changed: make(chan struct{})}
 }
 
-// reserve waits until the next id of a session may be used, before the message is
-// made of which others may have to wait for a renewal. Alone, it waits for all other
-// messages, so that none can overtake it. After [errSpent] the place is good for a
-// handshake.
+// reserve waits until the next id of a session may be used. It is called before the
+// message is made, as others may have to wait for a renewal by it. With alone set, it
+// waits for all other messages, so that none can overtake it. After [errSpent] the
+// place can still be used for a handshake.
 func (n *numbers) reserve(ctx context.Context, serial int64, alone bool) (*number, error) {
 	if err := n.begin(ctx); err != nil {
 		return nil, err
@@ -235,9 +235,9 @@ func (n *numbering) spent(t *MasterToken) bool {
 	return t != nil && n.number != nil && n.number.spent && n.number.serial == t.SerialNumber
 }
 
-// sent notes what became of the message that was sent, by the error that ended its
-// exchange, and returns that. proven tells of an error answer that it was authenticated,
-// and well is the fate without an error.
+// sent records the outcome of a message by the error that ended its exchange, and
+// returns that error. proven says that an error answer was authenticated, and well is
+// the fate without an error.
 func (n *numbering) sent(err error, proven bool, well fate) error {
 	var answer *PeerError
 	var dial *net.OpError

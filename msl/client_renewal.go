@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A renewalLock lets one message at a time ask for new tokens. Who waits gets
-// the token that the holder ended with. Release wakes every waiter by closing a
-// channel, so that none can miss it.
+// A renewalLock lets one message at a time ask for new tokens. Waiters get the token
+// that the holder ended with. Release wakes every waiter by closing a channel, so that
+// none can miss it.
 type renewalLock struct {
 	mu   sync.Mutex
 	held *renewal // nil if it is free

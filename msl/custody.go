@@ -64,8 +64,8 @@ type Side uint8
 
 // The sides of a key exchange.
 const (
-	RequestingSide Side = iota + 1 // who offers, and ends with a master token
-	RespondingSide                 // who answers, and issues it
+	RequestingSide Side = iota + 1 // makes the offer, and ends with a master token
+	RespondingSide                 // answers the offer, and issues the token
 )
 
 // String names the side.

@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// An Entity is the directory's record of an entity that may talk to us.
+// An Entity is the directory's record of an entity that may send messages.
 type Entity struct {
 	Identity  string
 	Scheme    string // the one entity scheme it may use
@@ -27,10 +27,10 @@ type SealedPSK struct {
 	Encryption, MAC, Wrapping []byte
 }
 
-// MACAlgorithm is what the MAC key was sealed as: keystore.HMACSHA256Block, or
-// keystore.HMACSHA256 by older versions. Where the wrapping key is derived from
-// the other two, the older form lets whoever has the PIN of the store and the
-// sealed keys compute it; the keys have to be sealed again, from their bytes.
+// MACAlgorithm returns the algorithm the MAC key was sealed for:
+// keystore.HMACSHA256Block, or keystore.HMACSHA256 by older versions. If the wrapping
+// key is derived from the other two, the older form lets anyone with the store's PIN
+// and the sealed keys compute it; the keys have to be sealed again, from their bytes.
 // Anything else is keystore.ErrForeign.
 func (p *SealedPSK) MACAlgorithm() (keystore.Algorithm, error) {
 	sealed, err := keystore.ParseSealed(p.MAC)

@@ -16,16 +16,16 @@
 //     and send with a [StreamTransport].
 //   - Where both sides issue tokens, on one connection: a [Conn], and its Request
 //     and Serve methods.
-//   - To say who we are: a [LocalEntity] of package msl/entityauth.
-//   - To say who may talk to us: an [EntityScheme] of package msl/entityauth, a
+//   - To set this side's identity: a [LocalEntity] of package msl/entityauth.
+//   - To set which peers are accepted: an [EntityScheme] of package msl/entityauth, a
 //     [UserScheme] of msl/userauth.
 //   - To agree on session keys: a [Responder] of package msl/keyx for a server, an
 //     [Offerer] of it for a client.
 //   - To issue and open tokens: an [Issuer].
-//   - To say where the bytes of session keys may be: a [Custody].
+//   - To choose where the bytes of session keys may exist: a [Custody].
 //   - To keep what must survive a restart: package msl/state/bolt, and with a
 //     counter in hardware msl/state/anchor.
-//   - To tell of failing cryptography: package msl/failurelog; of failing TLS:
+//   - To report failing cryptography: package msl/failurelog; failing TLS:
 //     package msl/tlsalert.
 //   - To look into a message: an [Inspector].
 //
@@ -63,8 +63,7 @@
 //
 // # What it does not protect
 //
-// Payloads and headers are in the memory of the process in clear. The scheme
-// NONE authenticates nobody. An error message is authenticated as its sender's
-// entity, but not bound to the request it answers by anything but its message
-// id.
+// Payloads and headers are in the process's memory in clear. The scheme NONE does not
+// authenticate the sender. An error message is authenticated as its sender's entity,
+// but its message id is all that binds it to the request it answers.
 package msl

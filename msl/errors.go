@@ -53,7 +53,7 @@ func (c Code) Internal() int { return internalBase + int(c) }
 // Name returns the protocol's symbolic name, or "" for an unknown code.
 func (c Code) Name() string { return codeTable[c].name }
 
-// Text returns our description of the code, which is also what a peer is told.
+// Text returns the description of the code, which is also what a peer is told.
 func (c Code) Text() string { return codeTable[c].text }
 
 // Response returns the response code that belongs to c.
@@ -85,8 +85,8 @@ type Error struct {
 	Err       error  // the cause, if there is more to say; never sent to a peer
 }
 
-// A LimitError says that a message of the peer exceeds one of our own [Limits].
-// The message may be valid otherwise.
+// A LimitError says that a message of the peer exceeds this side's [Limits]. The
+// message may otherwise be valid.
 type LimitError struct {
 	Limit string // the field of Limits
 }
@@ -100,7 +100,7 @@ func (e *LimitError) Error() string {
 // Unwrap returns the error that every exceeded limit wraps.
 func (*LimitError) Unwrap() error { return wire.ErrLimit }
 
-// Error returns what was done, the code and the cause. For a limit of our own it
+// Error returns what was done, the code and the cause. For a limit of this side it
 // returns only the limit: the code would suggest something worse.
 func (e *Error) Error() string {
 	if limit := (*LimitError)(nil); errors.As(e.Err, &limit) {
@@ -125,11 +125,10 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Code, e.Err}
 }
 
-// Failure returns an [*Error] for a scheme of another package: code, what was
-// being done, and the cause or nil. If the cause is a failure of our own side,
-// the code becomes [ErrInternalException], so that nobody's credentials are
-// blamed for an HSM that is down. Use [KeyFailure] for errors of a key store
-// about our own keys.
+// Failure returns an [*Error] for a scheme of another package: code, the operation, and
+// the cause or nil. If the cause is a failure of this side, the code becomes
+// [ErrInternalException], so that an HSM that is down is not blamed on a peer's
+// credentials. Use [KeyFailure] for errors of a key store about this side's own keys.
 func Failure(code Code, op string, err error) error {
 	if internal(err) {
 		code = ErrInternalException
@@ -147,10 +146,10 @@ func Failure(code Code, op string, err error) error {
 	return &Error{Code: code, Op: op, MessageID: -1, Err: err}
 }
 
-// KeyFailure is [Failure] for an operation with our own keys. The code applies
-// only to the errors in about, such as [keystore.ErrBadData] when a peer's data
-// was opened. Any other error, such as a key that is missing, weak or of the
-// wrong kind, is not the peer's fault and becomes [ErrInternalException].
+// KeyFailure is [Failure] for an operation with this side's own keys. The code applies
+// only to the errors in about, such as [keystore.ErrBadData] when a peer's data was
+// opened. Any other error, such as a key that is missing, weak or of the wrong kind, is
+// not the peer's fault and becomes [ErrInternalException].
 func KeyFailure(code Code, op string, err error, about ...error) error {
 	if !isAny(err, about...) {
 		code = ErrInternalException
@@ -164,11 +163,10 @@ func isAny(err error, kinds ...error) bool {
 	return err != nil && slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// internal reports whether err is a failure of our own side, whatever was being
-// done: a key store that could not answer, a key of ours that is not what it must
-// be, or what was found to be internal before. Not among them are ErrBadData and
-// ErrForeign, which are of data, and ErrNotFound, which a directory says of an
-// entity: see KeyFailure.
+// internal reports whether err is a failure of this side, whatever was being done: a
+// key store that could not answer, an own key that is unsuitable, or an error already
+// found to be internal. It does not include ErrBadData and ErrForeign, which concern
+// data, and ErrNotFound, which a directory returns for an entity: see KeyFailure.
 func internal(err error) bool {
 	if errors.Is(err, ErrMSLEncodeError) {
 		return false // see lost
@@ -186,15 +184,15 @@ func passing(err error) bool {
 	return isAny(err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost)
 }
 
-// ofKeyStore reports whether err is about keys of ours, or where they are.
+// ofKeyStore reports whether err is about this side's keys, or their store.
 func ofKeyStore(err error) bool {
 	return deviceFailed(err) || isAny(err, keystore.ErrWeakKey, keystore.ErrWrongKey, keystore.ErrLocked,
 		keystore.ErrNotFound, keystore.ErrForeign, keystore.ErrBadData)
 }
 
-// lost says of an answer, after the application ran, that it cannot be sent for a
-// failure of our own: by a code that does not ask the peer to come again, since
-// the application would then do everything twice.
+// lost reports that an answer cannot be sent, after the application ran, because of a
+// failure of this side. Its code does not ask the peer to try again, since the
+// application would then do everything twice.
 func lost(err error) error {
 	if err == nil || !internal(err) {
 		return err
@@ -245,7 +243,7 @@ func withID(err error, id int64) error {
 
 // A PeerError is an error message that a peer sent.
 type PeerError struct {
-	Identity  string       // who sent it, as far as its entity scheme proves that
+	Identity  string       // the sender, as far as its entity scheme proves it
 	Response  ResponseCode // what the peer asks for
 	Code      Code         // the peer's internal code, or -1 if it sent none
 	MessageID int64

@@ -26,7 +26,7 @@ type header struct {
 	userAuth        *schemeData
 	userIDToken     *UserIDToken
 	serviceTokens   []*ServiceToken
-	peer            peerTokens // peer-to-peer networks alone
+	peer            peerTokens // only in peer-to-peer networks
 }
 
 // A keyResponse delivers a master token and what makes its session keys.

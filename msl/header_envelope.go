@@ -87,7 +87,7 @@ func (env envelope) open(s Sender) (wire.Object, error) {
 	return o, nil
 }
 
-// An identification is how a message of ours says who sends it.
+// An identification is how an outgoing message identifies its sender.
 type identification struct {
 	token     *MasterToken // or
 	scheme    string       // the name of an entity scheme and

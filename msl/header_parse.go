@@ -164,7 +164,7 @@ func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *Maste
 	return nil
 }
 
-// putServiceToken adds a token, in the place of one that it replaces.
+// putServiceToken adds a token, replacing an earlier one.
 func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
 	for i, old := range list {
 		if old.sameAs(t) {
@@ -175,9 +175,9 @@ func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
 	return append(list, t)
 }
 
-// parseKeyRequests keeps the requests that we can answer. Where that is none of
-// those that were offered, the message is unanswerable, by the error of the
-// first; but a user is authenticated before that counts.
+// parseKeyRequests keeps the requests that can be answered. If none of those offered
+// can be, the message is unanswerable, with the error of the first; but a user is
+// authenticated before that counts.
 func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
 	if !f.Has("keyrequestdata") {
 		return nil

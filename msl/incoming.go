@@ -34,8 +34,8 @@ type receiver struct {
 	tokens   tokenReader
 }
 
-// A tokenReader is the side that knows the tokens of a message: who issued them, or who
-// holds them.
+// A tokenReader is the side that knows the tokens of a message: their issuer or their
+// holder.
 type tokenReader interface {
 	// findSession finds the session of a master token, or parses the token. It is
 	// asked while a header's outside is read.
@@ -48,15 +48,15 @@ type tokenReader interface {
 	used(*MasterToken, *Session)
 }
 
-// receive reads the header of a message, with the checks of the protocol up to
-// those on its meaning. An incoming that comes back with an error says who sent
-// it, as far as that is proven; its release must be called.
+// receive reads the header of a message, with the checks of the protocol up to those on
+// its meaning. An incoming that is returned with an error names the sender, as far as
+// that is proven; its release must be called.
 func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
 	o, err := decoder.First()
 	return r.read(ctx, o, err, decoder)
 }
 
-// read goes on with the first object of a message, or why there is none.
+// read continues with the first object of a message, or with the error of reading it.
 func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
 	in := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, release: func() {}}
 	if err == io.EOF {
@@ -161,7 +161,7 @@ func notMessage(err error, so bool) error {
 	return fail(codeOf(err), "read message", fmt.Errorf("%w: %w", ErrNotMessage, err))
 }
 
-// identify finds who sent the message, and what opens it.
+// identify finds the sender of the message, and the keys that open it.
 func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (err error) {
 	if env.entity == nil {
 		if in.session == nil {

@@ -358,8 +358,8 @@ func (m *inspected) member(name string, v wire.Value) Part {
 	return Part{Name: name, Value: n, Note: numberNote(name, n)}
 }
 
-// secretMembers are hidden unless they are asked for. The wrapped keys of a key
-// response have the same names as raw keys in a token, and are no secrets.
+// secretMembers are hidden unless requested. The wrapped keys of a key response have
+// the same names as raw keys in a token, but are not secret.
 var secretMembers = map[string]bool{
 	"password": true, "encryptionkey": true, "hmackey": true, "signaturekey": true, "pin": true,
 	"encryption": true, "mac": true, "wrapping": true, // of files of pre-shared keys

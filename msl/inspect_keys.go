@@ -97,7 +97,7 @@ var isJOSE = map[string]bool{
 	"header": true, "encrypted_key": true, "initialization_vector": true, "ciphertext": true, "integrity_value": true,
 }
 
-// sealedPart explains a key that a store sealed. Without a note it is none.
+// sealedPart explains a key sealed by a store. Without a note it is not a sealed key.
 func sealedPart(name string, b []byte) Part {
 	sealed, err := keystore.ParseSealed(b)
 	if err != nil || !sealed.Algorithm.Valid() {
@@ -127,7 +127,7 @@ func publicText(public crypto.PublicKey) string {
 	return fmt.Sprintf("%T", public)
 }
 
-// certificatePart explains a certificate, or reports that it is none.
+// certificatePart explains a certificate, or reports that it is not one.
 func certificatePart(name, text string) (Part, bool) {
 	der, err := wire.DecodeBase64(text)
 	if err != nil {
@@ -147,8 +147,8 @@ func certificatePart(name, text string) (Part, bool) {
 	}}, true
 }
 
-// secretJWK are the members of a JSON Web Key that nobody else must know (RFC 7518
-// sections 6.2.2, 6.3.2 and 6.4.1).
+// secretJWK lists the private members of a JSON Web Key (RFC 7518 sections 6.2.2, 6.3.2
+// and 6.4.1).
 var secretJWK = map[string]bool{"k": true, "d": true, "p": true, "q": true, "dp": true, "dq": true, "qi": true, "oth": true}
 
 // jwkMember explains the members of a JSON Web Key that are not just text.

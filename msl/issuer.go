@@ -13,8 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// IssuerKeys protect the tokens that one version of an issuer issues. All
-// services of one network share them, and nobody else has them.
+// IssuerKeys protect the tokens that one version of an issuer issues. They are shared
+// by all services of one network, and by no others.
 type IssuerKeys struct {
 	Version    uint32
 	Encryption keystore.Cipher

@@ -23,7 +23,7 @@ type Limits struct {
 	// together. One source or entity may have at most half of it, but always as
 	// much as one message may occupy, which is 195 MiB with the defaults above.
 	Unproven int64 // of senders that proved nothing, or not yet; default 128 MiB, and so 195 MiB
-	Proven   int64 // of those that proved who they are; default 512 MiB
+	Proven   int64 // for authenticated senders; default 512 MiB
 }
 
 func orInt[T int | int64](n, absent T) T {
@@ -53,14 +53,14 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// forClient are the limits of one who asked for what comes: the reference stack
-// answers in one chunk, which has 2.4 times the size of the data.
+// forClient returns the limits of a client, which asked for what it receives: the
+// reference stack answers in one chunk, which has 2.4 times the size of the data.
 func (l Limits) forClient() Limits {
 	l.Chunk = orInt(l.Chunk, 64<<20)
 	return l.withDefaults()
 }
 
-// inflation bounds a compressed part that nobody else counts.
+// inflation limits a compressed part that is not counted elsewhere.
 func (l Limits) inflation() wire.Inflation { return wire.Inflation{Ratio: l.Inflate, Most: l.Chunk} }
 
 // Effective returns the limits of a server with the defaults filled in.

@@ -61,7 +61,7 @@ func (l *link) bind(ctx context.Context) (unbind func()) {
 	return func() { stop() }
 }
 
-// Proven tells the connection that its peer proved who he is.
+// Proven tells the connection that its peer has authenticated.
 func (l *link) Proven() {
 	if p, ok := l.rw.(interface{ Proven() }); ok {
 		p.Proven()

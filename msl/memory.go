@@ -11,10 +11,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// What a message occupies is counted before it is allocated, once it is more than a
-// little: against the memory for senders that proved nothing, and for those that
-// proved who they are. A message begins as one of a stranger, and goes over when its
-// signature was verified. Each source has a share, and so has each entity.
+// The memory of a message is counted before it is allocated, once it is more than a
+// little: against the memory for unauthenticated senders, or that for authenticated
+// ones. A message begins as one of a stranger, and moves over when its signature has
+// been verified. Each source has a share, and so has each entity.
 
 // errBusy says that the memory for messages is used up.
 var errBusy = errors.New("the memory for messages is in use by others, try again later")
@@ -40,9 +40,9 @@ const (
 	// small is the size up to which a thing is not counted: most messages never wait.
 	small = 16 << 10
 	// openFactor is how many times its length an object may take while it is opened:
-	// itself, its text without escapes, that without blanks, and what that stands for.
+	// itself, its text without escapes, that without blanks, and the decoded content.
 	openFactor = 4
-	// sealing is what a chunk of ours takes until it is written.
+	// sealing is what an outgoing chunk takes until it is written.
 	sealing = 6 * flushSize
 )
 
@@ -82,7 +82,7 @@ func newBudget(total, one int64, patience, youth time.Duration) *budget {
 // An account is what one message occupies. A nil one counts nothing.
 type account struct {
 	interrupt func() // ends a read or write for the message, at once; may be nil
-	vouch     func() // tells the transport that the sender proved who he is; may be nil
+	vouch     func() // tells the transport that the sender is authenticated; may be nil
 	movement  movement
 	unproven  *budget
 	proven    *budget
@@ -204,7 +204,7 @@ func (b *budget) take(ctx context.Context, a *account, n int64) error {
 	}
 	patience := time.NewTimer(b.patience)
 	defer patience.Stop()
-	age := time.NewTicker(b.patience / 8) // somebody may be old by then
+	age := time.NewTicker(b.patience / 8) // some message may have become old by then
 	defer age.Stop()
 	for wait != nil {
 		select {
@@ -220,8 +220,8 @@ func (b *budget) take(ctx context.Context, a *account, n int64) error {
 	return err
 }
 
-// try counts n more bytes if they are free. If they are not, somebody may have to make
-// room, and there may be more when wait is closed.
+// try counts n more bytes if they are free. If they are not, another message may have
+// to make room, and there may be more when wait is closed.
 func (b *budget) try(a *account, n int64) (wait <-chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -244,9 +244,9 @@ func (b *budget) try(a *account, n int64) (wait <-chan struct{}, err error) {
 	return b.freed, nil
 }
 
-// allWait reports whether all others that have memory, of the same owner where it is his
-// share that is used up, wait for what each other has. The last one to come gives way, or
-// all would wait until their patience ends.
+// allWait reports whether all others that have memory wait for what each other has; if
+// the owner's share is used up, only messages of that owner count. The last one to come
+// gives way, or all would wait until their patience ends.
 func (b *budget) allWait(a *account, own bool) bool {
 	for other := range b.all {
 		switch {
@@ -291,8 +291,8 @@ func (b *budget) give(a *account) (sum int64) {
 	return sum
 }
 
-// makeRoom ends the message that has not moved for longest, of the same owner where it
-// is his share that is used up. One whose application is at work has nothing to end.
+// makeRoom ends the message that has not moved for longest; if the owner's share is
+// used up, one of that owner. A message whose application is at work cannot be ended.
 func (b *budget) makeRoom(a *account, own bool) {
 	var slowest *account
 	longest := b.youth

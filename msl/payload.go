@@ -15,7 +15,7 @@ import (
 // what was read may be only a part. It is an [io.ErrUnexpectedEOF].
 var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.ErrUnexpectedEOF)
 
-// flushSize is how much data our own writer puts into one chunk.
+// flushSize is how much data this package's writer puts into one chunk.
 const flushSize = 64 << 10
 
 // A payloadReader gives the application the data of a message, chunk by chunk:
@@ -33,7 +33,7 @@ type payloadReader struct {
 
 	mu       sync.Mutex
 	sequence int64 // of the last chunk
-	packed   chunk // that chunk, until somebody wants its data
+	packed   chunk // that chunk, until its data is read
 	data     []byte
 	err      error
 }
@@ -91,7 +91,7 @@ func (r *payloadReader) putBack(data []byte) {
 	r.data = append(data[:len(data):len(data)], r.data...)
 }
 
-// fill makes sure that there is data, or says why there is none.
+// fill makes sure that there is data, or returns the error that explains why not.
 func (r *payloadReader) fill() error {
 	for len(r.data) == 0 {
 		if r.ended() {
@@ -128,8 +128,7 @@ func (r *payloadReader) more() error {
 	return nil
 }
 
-// next reads one chunk. What it becomes when it is decompressed is for the one who
-// wants it.
+// next reads one chunk. The chunk is decompressed only when its data is wanted.
 func (r *payloadReader) next() error {
 	if err := r.message.account.hold(r.reading, aChunk, 0); err != nil { // what there was of the last one is read
 		return streamError(err, "Chunk")

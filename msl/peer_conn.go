@@ -54,10 +54,10 @@ func (c *Conn) begin(ctx context.Context) (end func(), err error) {
 // Serve reads one request from the other side and answers it. It returns io.EOF
 // if the connection ended between two exchanges.
 //
-// An answer is sent while its request is still being read only if the peer shows
-// a token of ours that it holds, or delivers a token. Any other peer may have to
-// be asked for keys first, or may not read before it has sent everything, so its
-// answer is held back ([ResponseWriter]).
+// An answer is sent while its request is still being read only if the peer shows a
+// token that this side issued and the peer holds, or delivers a token. Any other peer
+// may have to be asked for keys first, or may not read before it has sent everything,
+// so its answer is held back ([ResponseWriter]).
 func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	if c.handled != nil {
 		return errExchanging
@@ -137,9 +137,9 @@ func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, er
 	return following, err
 }
 
-// Request sends a request to the other side and returns its answer, whose body
-// must be closed before the connection is used again: that also gives the other
-// side new tokens of ours, where its answer asks for them.
+// Request sends a request to the other side and returns its answer, whose body must be
+// closed before the connection is used again: closing it also gives the other side new
+// tokens, if its answer asks for them.
 func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
 	return c.run(ctx, c.attempt(req, nil))
 }
@@ -218,8 +218,9 @@ type drainer struct {
 	end     func() // of the exchange
 }
 
-// Close also gives the peer what its answer asks for: that cannot be sent before
-// our request is, and the peer may not read all of it before we read its answer.
+// Close also gives the peer what its answer asks for: that cannot be sent before the
+// request is complete, and the peer may not read all of the request before its answer
+// is read.
 func (d *drainer) Close() error {
 	defer d.end()
 	c := d.attempt.conn

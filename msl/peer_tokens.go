@@ -81,15 +81,15 @@ func (in *incoming) due() bool {
 	return len(in.keyRequests) > 0 || in.renewable && in.token != nil && in.userAuth != nil
 }
 
-// A given token is one that a peer delivered, and who that was.
+// A given token is one that a peer delivered, with that peer's identity.
 type given struct {
 	token *MasterToken
 	by    string
 }
 
-// takes reports whether the sender of a message can be answered under the token
-// that we hold. The reference stack never shows a token, and takes the one that it
-// gave us on this connection; whoever shows one may have lost ours.
+// takes reports whether the sender of a message can be answered under the token that
+// this side holds. The reference stack never shows a token, and accepts the one that it
+// gave on this connection; a sender that shows another one may have lost it.
 func (c *Conn) takes(in *incoming, held *MasterToken) bool {
 	if in.shows(held) {
 		return true

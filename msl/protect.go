@@ -15,10 +15,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// A Protector makes the protected parts of our own messages. Encrypt returns a
-// ciphertext envelope, or the plaintext for a scheme that does not encrypt;
-// Sign returns a signature over exactly the bytes it is given, which is empty
-// for a scheme that does not authenticate.
+// A Protector makes the protected parts of outgoing messages. Encrypt returns a
+// ciphertext envelope, or the plaintext for a scheme that does not encrypt; Sign
+// returns a signature over exactly the bytes it is given, which is empty for a scheme
+// that does not authenticate.
 type Protector interface {
 	Encrypt(plaintext []byte) ([]byte, error)
 	Sign(data []byte) ([]byte, error)
@@ -31,7 +31,7 @@ type Opener interface {
 	Verify(data, signature []byte) error
 }
 
-// errSignature is what every Opener says of a signature that does not fit.
+// errSignature is the error of every Opener for a signature that does not match.
 var errSignature = errors.New("msl: signature does not match")
 
 // A SymmetricKey protects with AES-CBC and a MAC, and opens what was protected:

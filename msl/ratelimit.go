@@ -8,10 +8,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// An answerLimiter bounds how many answers we sign for senders that proved
-// nothing, by where they come from, or how many refusals we sign for those that
-// did, by who they are: each may cost a private-key operation, garbage is free to
-// send, and so is a message that was recorded.
+// An answerLimiter limits how many answers are signed for unauthenticated senders, by
+// source, or how many refusals for authenticated ones, by entity: each may cost a
+// private-key operation, while garbage and recorded messages are free to send.
 type answerLimiter struct {
 	perSource int
 	total     *rate.Limiter
@@ -21,7 +20,7 @@ type answerLimiter struct {
 	swept   time.Time
 }
 
-// maxSources bounds the table; beyond it new sources share the total alone.
+// maxSources bounds the table; beyond it new sources share only the total.
 const maxSources = 10000
 
 func newAnswerLimiter(total, perSource int) *answerLimiter {
@@ -69,9 +68,9 @@ func (a *answerLimiter) sweep(now time.Time) {
 	}
 }
 
-// mayRefuse takes a refusal off the bounds. Whoever proved who he is has an allowance
-// of his own, so that strangers behind the same address cannot use it up: one for all
-// the profiles or suffixes that an entity may choose.
+// mayRefuse takes a refusal off the limits. An authenticated sender has an allowance of
+// its own, so that strangers behind the same address cannot use it up: one for all the
+// profiles or suffixes that an entity may choose.
 func (s *Server) mayRefuse(ctx context.Context, source string, sender Sender) bool {
 	if sender.Authenticated {
 		return s.proven.allow(s.payer(ctx, sender.Identity).name)

@@ -5,14 +5,14 @@ import (
 	"io"
 )
 
-// A peer may be half-duplex: what is written to it while it still sends its
-// request fills the buffers between us, and then both wait for ever. Most HTTP
-// clients are, and the reference stack in a peer-to-peer network. Their answers
-// are held back until the request was read: by the handler, or ahead of it into
-// memory where the answer is flushed or gets longer than may be kept.
+// A peer may be half-duplex: data written to it while it is still sending its request
+// fills the buffers in between, and then both sides wait forever. Most HTTP clients
+// are, and so is the reference stack in a peer-to-peer network. Their answers are held
+// back until the request has been read: by the handler, or ahead of it into memory if
+// the answer is flushed or gets longer than may be kept.
 
-// HalfDuplex is what a writer of answers says of its peer, if it can: that it may
-// not read before it has sent its whole request.
+// halfDuplex is what a writer of answers reports about its peer, if it can: that the
+// peer may not read before it has sent its whole request.
 type halfDuplex interface{ HalfDuplex() bool }
 
 // errUnread says that an answer has to wait, and cannot.
@@ -35,8 +35,8 @@ func (w *ResponseWriter) room() int {
 	return max(size-len(w.payload.buffer), 0)
 }
 
-// overflow is for an answer that does not fit any more: it begins, or fails. A
-// peer that shows no token may be one that reads while it sends all the same.
+// overflow handles an answer that does not fit any more: it begins, or fails. A peer
+// that shows no token may still be one that reads while it sends.
 func (w *ResponseWriter) overflow() error {
 	if w.stillHeld() && !w.network.asksFirst() && w.failed == nil {
 		w.failed = fail(ErrMSLCommsFailure, "answer", errUnread)
@@ -73,7 +73,7 @@ func (r *payloadReader) readAhead(size int) {
 	}
 }
 
-// discard reads the rest of a request that nobody wants any more.
+// discard reads the rest of a request that is no longer wanted.
 func (r *payloadReader) discard() error {
 	if r == nil {
 		return nil

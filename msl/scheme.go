@@ -23,20 +23,20 @@ type Sender struct {
 	Proven func()
 }
 
-// A LocalEntity is our own identity and how we prove it to our peers (MSL wiki,
+// A LocalEntity is this side's identity and how it is proven to peers (MSL wiki,
 // "Entity Authentication"). Errors carry a [Code]; make them with [Failure].
 type LocalEntity interface {
 	// Scheme is the name of the entity authentication scheme on the wire.
 	Scheme() string
-	// Encrypts reports whether our messages are encrypted.
+	// Encrypts reports whether outgoing messages are encrypted.
 	Encrypts() bool
-	// Authenticates reports whether our messages are authenticated.
+	// Authenticates reports whether outgoing messages are authenticated.
 	Authenticates() bool
 	// Credentials returns what the next message shows and is protected with.
 	Credentials(ctx context.Context) (Credentials, error)
 }
 
-// Credentials are what one message of a [LocalEntity] shows and is protected with.
+// Credentials identify the sender in one message of a [LocalEntity], and protect it.
 type Credentials struct {
 	Identity  string
 	AuthData  []byte // the encoded authdata object of the scheme
@@ -44,7 +44,7 @@ type Credentials struct {
 	Release   func() // called when the message is written; may be nil
 }
 
-// An EntityScheme authenticates the entities that send us messages (MSL wiki,
+// An EntityScheme authenticates the entities that send messages to this side (MSL wiki,
 // "Entity Authentication"). Errors carry a [Code]; make them with [Failure].
 type EntityScheme interface {
 	// Scheme is the name on the wire.
@@ -111,7 +111,7 @@ type Offerer interface {
 type Requester struct {
 	Identity  string
 	Token     *MasterToken // nil if its entity authentication data authenticates it
-	Custody   Custody      // the mode of our own side, which makes the keys
+	Custody   Custody      // the mode of this side, which makes the keys
 	MessageID int64        // of the message that brings the request
 	Time      time.Time    // by the issuer's clock, of which a requester has an estimate
 }
@@ -149,8 +149,8 @@ func pick[S interface{ Scheme() string }](configured []S, name string, known []s
 	return s, missingScheme(name, known, unknown, unconfigured)
 }
 
-// missingScheme is the error of a scheme that is not configured: one that the
-// protocol has is another error than one that nobody knows.
+// missingScheme returns the error of a scheme that is not configured: one that the
+// protocol defines gets a different error than an unknown one.
 func missingScheme(name string, known []string, unknown, unconfigured Code) error {
 	if slices.Contains(known, name) {
 		return fail(unconfigured, "find scheme", nil)

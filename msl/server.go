@@ -16,11 +16,11 @@ import (
 // A Server answers messages in a trusted-services network, whose services issue
 // all tokens. Its fields must not change after the first call of Serve.
 type Server struct {
-	Name         string         // our identity, told in answers under a master token
-	Local        LocalEntity    // who we are, and how we prove it
-	Peers        []EntityScheme // who may talk to us
+	Name         string         // own identity, sent in answers under a master token
+	Local        LocalEntity    // this side's identity, and how it is proven
+	Peers        []EntityScheme // how the entities that may send are authenticated
 	Users        []UserScheme
-	KeyExchanges []Responder // in our order of preference
+	KeyExchanges []Responder // in order of preference
 	Custody      Custody     // what the key exchanges may see, and the form of master tokens
 	Issuer       *Issuer
 	State        State
@@ -42,7 +42,7 @@ type Server struct {
 	delivers  func(scheme string) bool // whether one of those has it
 	sessions  *sessions
 	answers   *answerLimiter // to senders that proved nothing, by source
-	proven    *answerLimiter // refusals of senders that proved who they are, by entity
+	proven    *answerLimiter // refusals of authenticated senders, by entity
 	turns     *turns         // of users to be authenticated
 	guesses   *throttle      // of their secrets
 	memory    memory
@@ -53,10 +53,10 @@ type Server struct {
 // without a body.
 var ErrNoAnswer = errors.New("msl: no answer can be made now, try again later")
 
-// ErrAnswerLost says that the application has acted on a message, but that
-// because of a failure of our own neither its answer nor an MSL error can be
-// sent. Over HTTP it is a 500 without a body and without Retry-After: if the
-// message is sent again, the application acts on it again.
+// ErrAnswerLost says that the application has acted on a message, but that because of a
+// failure of this side neither its answer nor an MSL error can be sent. Over HTTP it is
+// a 500 without a body and without Retry-After: if the message is sent again, the
+// application acts on it again.
 var ErrAnswerLost = errors.New("msl: the application ran, and its answer cannot be sent")
 
 // A handler rejects a message by returning one of these. The code that the peer
@@ -133,7 +133,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
 	defer func() { in.release() }()
 	if err == nil && in.err != nil {
-		return in.err // nobody answers an error
+		return in.err // an error is never answered
 	}
 	if err != nil {
 		return s.refuse(ctx, source, w, in, err)
@@ -144,7 +144,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	out := s.answer(ctx, in, outlet{w, &a.movement})
 	defer out.release()
 	switch err = out.answer(handle); {
-	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // nobody waits behind a message that broke off
+	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // nothing waits behind a message that broke off
 		return err
 	case errors.Is(err, ErrNoReply):
 		return nil

@@ -16,7 +16,7 @@ type issuance struct {
 	in     *incoming // the message that is answered
 	push   bool      // or that another message follows
 
-	user    string        // wished: who shall have a user ID token
+	user    string        // requested by the application: the user to get a user ID token
 	changes []TokenChange // wished: service tokens
 
 	messageID    int64
@@ -66,9 +66,9 @@ func (i *issuance) header() (h header, err error) {
 	return h, i.addServiceTokens(&h)
 }
 
-// exchangeKeys issues a master token where one is asked for and due. Where every
-// way fails, a failure of our own says more than that the peer asked in another
-// way too.
+// exchangeKeys issues a master token if one is asked for and due. If every exchange
+// fails, a failure of this side takes precedence over the error that the peer should
+// ask in another way.
 func (i *issuance) exchangeKeys() error {
 	in, s := i.in, i.server
 	due := in.token == nil || in.token.renewable(s.Issuer.now()) || in.token.expired(s.Issuer.now())
@@ -90,8 +90,8 @@ func (i *issuance) exchangeKeys() error {
 				err = i.issue(x, request)
 			}
 			if errors.Is(err, keystore.ErrLost) {
-				// The device forgot the new keys before they were sealed. Nobody
-				// has seen them, so others do.
+				// The device forgot the new keys before they were sealed. They were
+				// never sent, so others will do.
 				err = i.issue(x, request)
 			}
 			if err == nil {
@@ -185,7 +185,7 @@ func (i *issuance) addServiceTokens(h *header) error {
 	return nil
 }
 
-// withdraw forgets a session that nobody was told of.
+// withdraw forgets a session that was never announced to a peer.
 func (i *issuance) withdraw() {
 	if i.session != nil {
 		i.server.sessions.withdraw(i.session)

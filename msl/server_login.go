@@ -10,16 +10,16 @@ import (
 // correct one too, before the scheme sees it.
 type Guessable interface {
 	UserScheme
-	// Claimed returns the name of the user that an authdata object claims, and
-	// whether that user may exist, which is true if the scheme cannot tell. It
-	// runs before Authenticate and does not look at the secret. An error refuses
-	// an object that claims nobody.
+	// Claimed returns the name of the user that an authdata object claims, and whether
+	// that user may exist, which is true if the scheme cannot tell. It runs before
+	// Authenticate and does not look at the secret. An error refuses an object that
+	// does not name a user.
 	Claimed(ctx context.Context, authdata []byte) (user string, known bool, err error)
 }
 
-// check makes the checks on the meaning of a message, in the protocol's order but
-// for the user: that is authenticated last, so that whoever is revoked or replays a
-// message learns nothing of a password.
+// check makes the checks on the meaning of a message, in the protocol's order except
+// for the user: that is authenticated last, so that a revoked sender or a replayed
+// message learns nothing about a password.
 func (s *Server) check(ctx context.Context, in *incoming) error {
 	if err := s.judge(ctx, in); err != nil {
 		return err
@@ -132,8 +132,8 @@ func (s *Server) login(ctx context.Context, scheme UserScheme, in *incoming, fro
 	return user, err
 }
 
-// guess is what a message guesses, or nil. A user who is revoked is told so, whatever
-// the secret.
+// guess returns the guess that a message makes, or nil. A revoked user is told so,
+// whatever the secret.
 func (s *Server) guess(ctx context.Context, scheme UserScheme, in *incoming, from payer) (*guess, error) {
 	guessable, ok := scheme.(Guessable)
 	if !ok {

@@ -2,7 +2,7 @@ package msl
 
 import "errors"
 
-// message is what the application sees.
+// message returns the message as the application sees it.
 func (in *incoming) message() *Message {
 	m := &Message{
 		Identity: in.sender.Identity, Scheme: in.scheme, User: in.user,

@@ -15,7 +15,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	ctx, cancel, cause := lastWord(ctx, cause)
 	defer cancel()
 	if ctx.Err() != nil {
-		return context.Cause(ctx) // nobody is there to read an answer
+		return context.Cause(ctx) // the client that would read an answer is gone
 	}
 	code := codeOf(cause)
 	id := in.messageID
@@ -49,7 +49,7 @@ func refusalLevel(code Code, cause error) slog.Level {
 	return slog.LevelInfo
 }
 
-// noAnswer is what is left where no error message can tell of code.
+// noAnswer returns the error if no error message can report code.
 func noAnswer(code Code) error {
 	if code == ErrMSLEncodeError {
 		return fmt.Errorf("%w: %w", ErrAnswerLost, ErrNoAnswer)

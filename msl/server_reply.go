@@ -24,8 +24,8 @@ func (r *trustedReply) prepare() error {
 	return r.makeHead(now)
 }
 
-// identify says who answers: whoever asked with a master token is answered with
-// it, also where the answer delivers a new one.
+// identify sets how the answer identifies its sender: a request with a master token is
+// answered with that token, even if the answer delivers a new one.
 func (r *trustedReply) identify() (err error) {
 	if r.in.token == nil {
 		r.us, err = localIdentification(r.ctx, r.gives.server.Local)

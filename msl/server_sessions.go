@@ -5,9 +5,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// What a server remembers of tokens goes by what their issuer signed. What comes
-// under a token that somebody has only seen is not remembered: the server keeps a
-// session when a message has used it.
+// A server's memory of tokens is based on what their issuer signed. What arrives under
+// a token that its sender has merely seen is not remembered: the server keeps a session
+// once a message has used it.
 
 // Sessions read messages under the tokens of an issuer, and remember what they opened.
 type sessions struct {
@@ -92,10 +92,10 @@ func (s *sessions) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 	return t, nil
 }
 
-// OpenMasterToken opens a master token of our issuer, or finds its session among
-// the remembered ones. It does not check whether the token is expired or its
-// entity revoked, and it does not remember the session, since the sender of the
-// token need not be its holder. The caller releases the session.
+// OpenMasterToken opens a master token of the server's issuer, or finds its session
+// among the remembered ones. It does not check whether the token is expired or its
+// entity revoked, and it does not remember the session, since the sender of the token
+// need not be its holder. The caller releases the session.
 func (s *Server) OpenMasterToken(t *MasterToken) (*Session, error) {
 	s.init()
 	if session, ok := s.sessions.cache.Get(t.sealed.hash()); ok {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// What one may guess before waiting (NIST SP 800-63B, section 5.2.2).
+// How many guesses are allowed before waiting (NIST SP 800-63B, section 5.2.2).
 const (
 	userGuesses   = 10               // wrong guesses of a user, and
 	entityGuesses = 10 * userGuesses // of an entity
@@ -29,16 +29,16 @@ const (
 	maxWrong    = 4     // wrong messages that are known again
 )
 
-// A throttle bounds the guesses of secrets, by the user that is guessed and by the
-// entity that guesses. A user who logged in from an entity before has a count there
-// that others cannot use up. What it remembers ends with the process.
+// A throttle limits the guesses of secrets, by the user that is guessed and by the
+// entity that guesses. A user who has logged in from an entity before has a count there
+// that others cannot use up. The counts end with the process.
 type throttle struct {
 	now  func() time.Time
 	salt [sha256.Size]byte // of the hashes of wrong messages
 
 	mu       sync.Mutex
 	known    recent[loginKey, *loginRecord] // of names that are registered
-	unknown  recent[loginKey, *loginRecord] // of others: they push out each other alone
+	unknown  recent[loginKey, *loginRecord] // of others, which push out only each other
 	loggedIn recent[loginKey, *loginRecord] // of users who did
 }
 
@@ -71,8 +71,7 @@ type proof [16]byte
 type guess struct {
 	from payer
 	user string
-	// known is whether there may be such a user. It makes no difference to anybody
-	// who guesses.
+	// known is whether there may be such a user. A guesser cannot tell the difference.
 	known bool
 	proof proof
 }
@@ -139,8 +138,8 @@ func (t *throttle) end(g guess, counts []counted, verdict error) {
 }
 
 // again reports whether the same message was wrong before, at a device that the user
-// logged in from, and notes it. Whoever sends a recorded message again learns nothing,
-// and must not keep the user out there.
+// logged in from, and records it. Sending a recorded message again teaches an attacker
+// nothing, and must not lock the user out there.
 func (t *throttle) again(g guess) bool {
 	f := t.peek(userKey(g.user), g.known).from(entityKey(g.from))
 	if f == nil || slices.Contains(f.last[:], g.proof) {
@@ -179,8 +178,8 @@ func (t *throttle) refuse(counts []counted) error {
 
 func entityKey(p payer) loginKey { return sha256.Sum256([]byte("entity\x00" + p.name)) }
 
-// userKey is that of a user, however an application may spell the name: who varies
-// it has no more guesses.
+// userKey returns the key of a user, however an application may spell the name: varying
+// it gives no additional guesses.
 func userKey(name string) loginKey {
 	return sha256.Sum256([]byte("user\x00" + strings.ToLower(strings.TrimSpace(name))))
 }
@@ -232,7 +231,7 @@ func (a *loginRecord) welcome(entity loginKey) {
 	}
 }
 
-// wait is for how long the next guess has to.
+// wait returns how long the next guess has to wait.
 func (g *guesses) wait(now time.Time) time.Duration {
 	g.forgive(now)
 	return max(0, g.from.Sub(now))

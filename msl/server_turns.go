@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// A payer is who is charged for what a message costs: the entity that is registered,
-// be it for a family of identities, or the identity itself.
+// A payer is charged for what a message costs: the registered entity, which may stand
+// for a family of identities, or else the identity itself.
 type payer struct {
 	name       string
 	registered bool
@@ -23,7 +23,7 @@ func payerOf(entity *Entity, identity string) payer {
 	return payer{entity.Identity, true}
 }
 
-// payer finds who is charged for a message of identity.
+// payer returns who is charged for a message of identity.
 func (s *Server) payer(ctx context.Context, identity string) payer {
 	entity, err := s.entity(ctx, identity)
 	if err != nil {
@@ -32,9 +32,9 @@ func (s *Server) payer(ctx context.Context, identity string) payer {
 	return payerOf(entity, identity)
 }
 
-// Turns let a few checks run at a time, and the others wait for their turn, which
-// goes round among those who pay: whoever has many waiting delays his own. One of
-// them leaves a place to others, where there is more than one.
+// turns let a few checks run at a time while the others wait for their turn, which
+// rotates among the payers: a payer with many waiting checks delays only its own. If
+// there is more than one place, a payer leaves one of them to others.
 type turns struct {
 	places int
 	seed   maphash.Seed
@@ -49,7 +49,7 @@ type turns struct {
 const (
 	// maxWaiting bounds the checks of one payer that wait.
 	maxWaiting = 64
-	// strangers are how many turns all those have who are not registered.
+	// strangers is how many turns all unregistered identities share.
 	strangers = 64
 )
 
@@ -59,8 +59,8 @@ func newTurns(places int) *turns {
 	return &turns{places: places, seed: maphash.MakeSeed(), running: map[string]int{}, waiting: map[string][]chan struct{}{}}
 }
 
-// who is whose turn it is. Names of entities that are not registered may be had for
-// nothing, so they share a few.
+// who returns whose turn it is. Names of unregistered entities cost nothing, so they
+// share a few turns.
 func (t *turns) who(p payer) string {
 	if p.registered {
 		return p.name
@@ -97,7 +97,7 @@ func (t *turns) wait(who string, granted chan struct{}) error {
 	return nil
 }
 
-// grant lets those run who may.
+// grant lets waiting checks run if there is room.
 func (t *turns) grant() {
 	for t.taken < t.places {
 		at := slices.IndexFunc(t.round, func(who string) bool { return t.running[who] < max(1, t.places-1) })
@@ -113,7 +113,7 @@ func (t *turns) grant() {
 	}
 }
 
-// drop takes one out of those who wait.
+// drop removes one waiting check.
 func (t *turns) drop(who string, at int) {
 	if t.waiting[who] = slices.Delete(t.waiting[who], at, at+1); len(t.waiting[who]) > 0 {
 		return
@@ -132,7 +132,7 @@ func (t *turns) leave(who string) {
 	t.grant()
 }
 
-// giveUp ends the waiting of one who may have been granted the turn meanwhile.
+// giveUp ends the wait of a check that may have been granted its turn meanwhile.
 func (t *turns) giveUp(who string, granted chan struct{}) {
 	t.mu.Lock()
 	at := slices.Index(t.waiting[who], granted)

@@ -124,15 +124,15 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 	}
 }
 
-// Messages are what comes on a stream, as one reader of each message. No byte of
-// the next one is taken, however much its own reader asks for.
+// messages splits a stream into one reader per message. No byte of the next message is
+// taken, however much a reader asks for.
 type messages struct {
 	decoder *wire.Decoder
 	rest    []byte // of the object at hand
 	err     error
 }
 
-// next moves to the next message, over what is left of the one before. It is
+// next moves to the next message, skipping what is left of the previous one. It returns
 // io.EOF if there is none.
 func (m *messages) next() error {
 	if m.err != nil {

@@ -12,7 +12,7 @@ type ServiceToken struct {
 	MasterToken int64 // serial number, or Unbound
 	UserIDToken int64 // serial number, or Unbound
 	Data        []byte
-	Opened      bool // we have its keys, and Data is authentic
+	Opened      bool // its keys are available, and Data is authentic
 
 	encrypted   bool
 	compression string // of Data, until that is wanted
@@ -22,9 +22,9 @@ type ServiceToken struct {
 // Unbound stands for no serial number.
 const Unbound = -1
 
-// ServiceTokenKeys protect service tokens by name: with a [SymmetricKey], a
-// [KeyRing], or [Null] for public ones. The entry of the empty name is for all
-// other names. A token whose keys we lack is passed on unread.
+// ServiceTokenKeys protect service tokens by name: with a [SymmetricKey], a [KeyRing],
+// or [Null] for public ones. The entry of the empty name is for all other names. A
+// token without available keys is passed on unread.
 type ServiceTokenKeys map[string]interface {
 	Protector
 	Opener
@@ -139,7 +139,7 @@ func (t *ServiceToken) checkRanges(data wire.Object) error {
 	return nil
 }
 
-// open verifies the token and decrypts its data, if we have the keys.
+// open verifies the token and decrypts its data, if its keys are available.
 func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte) error {
 	if len(content) == 0 {
 		t.Data = []byte{} // a deletion is honoured although it does not verify

@@ -1,20 +1,20 @@
-// Package atomicfile writes files that are whole or not there at all.
+// Package atomicfile writes files that are either complete or absent.
 //
-// [Replace] puts a new version of a file in the place of the old one, [Create]
-// makes a file that must not exist yet, and [Aside] keeps an old version. The first
-// two write a file of another name in the same directory, bring it to the disk and
-// only then give it its name, so that a reader, a crash and a full disk see the old
-// file or the new one and nothing in between. On an error the old file is as it was, and nothing is left behind; a
-// process that dies in the middle may leave a file whose name begins with
-// ".new-", which nobody reads and which may be deleted.
+// [Replace] puts a new version of a file in place of the old one, [Create] makes a file
+// that must not exist yet, and [Aside] keeps an old version. The first two write a
+// temporary file in the same directory, sync it to disk and only then rename it, so
+// that a reader, a crash or a full disk sees the old file or the new one and nothing in
+// between. On an error the old file is unchanged and nothing is left behind; a process
+// that dies in the middle may leave a file whose name begins with ".new-", which
+// nothing reads and which may be deleted.
 //
-// The file that is written never existed before, and has a name that cannot be
-// guessed, so nobody who may write to the directory can have the bytes go
-// elsewhere by a link that was there first. Permissions, owner and other names
-// (hard links) of the old file do not pass to the new one.
+// The temporary file never existed before, and its name cannot be guessed, so no other
+// user with write access to the directory can redirect the bytes by placing a link
+// there first. Permissions, owner and other names (hard links) of the old file do not
+// carry over to the new one.
 //
-// Two processes that replace one file at the same moment do not harm it, but one
-// of the two versions is lost: what must not be lost needs a lock besides.
+// Two processes that replace one file at the same moment do not corrupt it, but one of
+// the two versions is lost: if neither may be lost, use a lock as well.
 package atomicfile
 
 import (
@@ -28,22 +28,21 @@ import (
 	"syscall"
 )
 
-// DefaultMode are the permissions of a file whose mode is given as 0.
+// DefaultMode is the permissions of a file whose mode is given as 0.
 const DefaultMode fs.FileMode = 0o600
 
-// ErrUnsynced says that a file is written and has its name, but that the system
-// could not bring its directory to the disk: a loss of power may take it back.
+// ErrUnsynced means that a file is written and has its name, but that its directory
+// could not be synced to disk: a loss of power may undo the change.
 var ErrUnsynced = errors.New("it is in its place, but a loss of power may undo that")
 
-// Replace gives the file at path the content data, and the permissions mode less
-// the umask. It need not exist before.
+// Replace writes data as the content of the file at path, with the permissions mode
+// less the umask. The file need not exist.
 //
-// Where path is a symbolic link, as a managed configuration may have it, the link
-// stays and the file that it leads to is replaced, beside which the new one is
-// written. Only links that belong to this user or to root are followed; one of
-// somebody else, one that leads to no file, and a path that is something other
-// than a file are errors, and nothing is written. An error is a [*fs.PathError]
-// about path.
+// If path is a symbolic link, as in a managed configuration, the link stays, and the
+// file it leads to is replaced; the new file is written beside that one. Only links
+// that belong to this user or to root are followed. A link of another user, a link that
+// leads to no file, and a path that is not a regular file are errors, and nothing is
+// written. An error is a [*fs.PathError] about path.
 func Replace(path string, data []byte, mode fs.FileMode) error {
 	target, err := settle(path)
 	if err == nil {
@@ -52,17 +51,17 @@ func Replace(path string, data []byte, mode fs.FileMode) error {
 	return about("replace", path, err)
 }
 
-// Create makes a file with the content data, and the permissions mode less the
-// umask. Whatever has that name already, a link that leads nowhere included, is
-// fs.ErrExist and stays as it is. An error is a [*fs.PathError] about path.
+// Create makes a file with the content data, and the permissions mode less the umask.
+// If the name exists already, even as a dangling link, the error is fs.ErrExist and
+// nothing changes. An error is a [*fs.PathError] about path.
 func Create(path string, data []byte, mode fs.FileMode) error {
 	return about("create", path, write(path, data, mode, link))
 }
 
-// Aside gives the file at path a second name beside it, which nothing had before: that
-// of the file with suffix, and with a number if that is taken. The file keeps its own
-// name until another one takes it: [Replace], which follows the same links. An error is
-// a [*fs.PathError] about path.
+// Aside gives the file at path a second, unused name beside it: the name of the file
+// with suffix, and with a number if that is taken. The file keeps its own name until
+// another file takes it, through [Replace], which follows the same links. An error is a
+// [*fs.PathError] about path.
 func Aside(path, suffix string) (name string, err error) {
 	file, err := settle(path)
 	if err != nil {
@@ -81,8 +80,7 @@ func Aside(path, suffix string) (name string, err error) {
 	}
 }
 
-// SyncDir brings the names in a directory to the disk: a new file is not safe
-// from a loss of power before.
+// SyncDir syncs a directory to disk: until then a loss of power may remove a new file.
 func SyncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -91,7 +89,7 @@ func SyncDir(path string) error {
 	return errors.Join(syncOpen(d), d.Close())
 }
 
-// write makes the file under a name of its own, until publish gives it the other.
+// write makes the file under a temporary name; publish gives it the final one.
 func write(path string, data []byte, mode fs.FileMode, publish func(dir *os.Root, from, to string) error) error {
 	directory, name := filepath.Split(path)
 	if name == "" {
@@ -100,7 +98,7 @@ func write(path string, data []byte, mode fs.FileMode, publish func(dir *os.Root
 	if directory == "" {
 		directory = "."
 	}
-	// Everything happens in the directory that is open, whatever becomes of its name.
+	// Everything happens in the open directory, even if it is renamed meanwhile.
 	dir, err := os.OpenRoot(directory)
 	if err != nil {
 		return err
@@ -111,7 +109,7 @@ func write(path string, data []byte, mode fs.FileMode, publish func(dir *os.Root
 		return err
 	}
 	err = publish(dir, temporary, name)
-	dir.Remove(temporary) // after a rename there is none
+	dir.Remove(temporary) // does nothing after a rename
 	if err != nil {
 		return err
 	}
@@ -127,7 +125,7 @@ func stage(dir *os.Root, data []byte, mode fs.FileMode) (name string, err error)
 		mode = DefaultMode
 	}
 	name = ".new-" + rand.Text()
-	// O_EXCL: a link of that name is an error, too (POSIX, open).
+	// O_EXCL: an existing link of that name is an error, too (POSIX, open).
 	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return "", err
@@ -143,17 +141,17 @@ func stage(dir *os.Root, data []byte, mode fs.FileMode) (name string, err error)
 	return name, nil
 }
 
-// link gives a file a name that nothing has: unlike a rename, a link does not
-// replace what is there.
+// link gives a file an unused name: unlike a rename, a link does not replace an
+// existing file.
 func link(dir *os.Root, from, to string) error {
 	err := dir.Link(from, to)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
-		return reserve(dir, from, to) // a file system without hard links, as of a memory stick
+		return reserve(dir, from, to) // no hard links, as on a memory stick
 	}
 	return err
 }
 
-// reserve takes the name with an empty file first, which is what a crash leaves.
+// reserve first takes the name with an empty file, which a crash would leave behind.
 func reserve(dir *os.Root, from, to string) error {
 	f, err := dir.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, DefaultMode)
 	if err != nil {
@@ -173,8 +171,8 @@ func syncRoot(dir *os.Root) error {
 	return errors.Join(syncOpen(d), d.Close())
 }
 
-// syncOpen takes a system that has no such thing for directories, or a file
-// system (EINVAL), as done: there is nothing more to do.
+// syncOpen counts a sync as done if the system or the file system (EINVAL) does not
+// support it for directories: nothing more can be done.
 func syncOpen(d *os.File) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -185,8 +183,8 @@ func syncOpen(d *os.File) error {
 	return nil
 }
 
-// about makes an error one of the path that the caller knows: the name of the
-// temporary file says nothing to anybody.
+// about makes the error one about the caller's path: the name of the temporary file
+// would mean nothing to the user.
 func about(op, path string, err error) error {
 	if err == nil {
 		return nil

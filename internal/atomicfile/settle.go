@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// maxLinks is what Linux allows on the way of one path (path_resolution(7)).
+// maxLinks is the number of links that Linux follows for one path (path_resolution(7)).
 const maxLinks = 40
 
 var (

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// trusted asks who made a link: one that somebody else put there would choose
-// which file of ours is replaced.
+// trusted checks the owner of a link: a link made by another user would choose which of
+// this user's files is replaced.
 func trusted(link fs.FileInfo) bool {
 	owner, ok := link.Sys().(*syscall.Stat_t)
 	return ok && (owner.Uid == 0 || int(owner.Uid) == os.Geteuid())

@@ -1,6 +1,6 @@
-// Package cbc has the padding of AES-CBC (PKCS #7, RFC 5652 section 6.3), for the key
-// stores, which all pad outside of the device: what devices make of a bad padding
-// differs.
+// Package cbc implements the padding of AES-CBC (PKCS #7, RFC 5652 section 6.3) for the
+// key stores, all of which pad outside the device: devices differ in how they treat bad
+// padding.
 package cbc
 
 import (
@@ -8,11 +8,11 @@ import (
 	"crypto/subtle"
 )
 
-// Padded returns how many bytes n bytes become.
+// Padded returns the padded length of n bytes.
 func Padded(n int) int { return n + aes.BlockSize - n%aes.BlockSize }
 
-// Pad copies data to out, which has Padded(len(data)) bytes, and pads it there. The
-// two may be the same memory.
+// Pad copies data to out, which has Padded(len(data)) bytes, and pads it there. The two
+// may be the same memory.
 func Pad(out, data []byte) {
 	for i := copy(out, data); i < len(out); i++ {
 		out[i] = byte(len(out) - len(data))
@@ -22,9 +22,9 @@ func Pad(out, data []byte) {
 // Whole reports whether n bytes can be a ciphertext.
 func Whole(n int) bool { return n > 0 && n%aes.BlockSize == 0 }
 
-// Unpad takes the padding off data, which is one block at least, in a time that does
-// not depend on the bytes. A padding that is wrong is not ok, and clears data. Callers
-// verify a MAC first all the same.
+// Unpad removes the padding from data, which has at least one block, in a time that
+// does not depend on the bytes. If the padding is wrong, ok is false and data is
+// cleared. Callers must still verify a MAC first.
 func Unpad(data []byte) (plain []byte, ok bool) {
 	last := data[len(data)-aes.BlockSize:]
 	n := int(last[aes.BlockSize-1])

@@ -1,4 +1,4 @@
-// Package leaktest finds goroutines that tests have left behind.
+// Package leaktest finds goroutines that tests leave behind.
 package leaktest
 
 import (
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Run runs the tests of a package, and fails if they leave goroutines.
+// Run runs the tests of a package, and fails if they leave goroutines behind.
 func Run(m interface{ Run() int }) int {
 	code := m.Run()
 	if err := Goroutines(); err != nil {
@@ -20,9 +20,8 @@ func Run(m interface{ Run() int }) int {
 	return code
 }
 
-// Goroutines returns an error that shows the goroutines of this module which are
-// still there, besides the one that asks. One that is about to end has some
-// seconds to do so.
+// Goroutines returns an error that shows this module's goroutines that still run, other
+// than the caller. Goroutines that are about to end get a few seconds.
 func Goroutines() error {
 	var left []string
 	for wait := time.Millisecond; wait < 5*time.Second; wait *= 2 {
@@ -34,8 +33,8 @@ func Goroutines() error {
 	return fmt.Errorf("%d goroutines were left behind:\n\n%w", len(left), errors.New(strings.Join(left, "\n\n")))
 }
 
-// goroutines are the stacks that the module's code is on, or that it began, but
-// for the one that asks.
+// goroutines returns the stacks that contain the module's code or were started by it,
+// except the caller's.
 func goroutines() (left []string) {
 	var all strings.Builder
 	pprof.Lookup("goroutine").WriteTo(&all, 2)

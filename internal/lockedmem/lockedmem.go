@@ -1,15 +1,15 @@
-// Package lockedmem holds secrets that must be in this process, for as short as
-// they must: PINs, passwords and authorization values, keys on their way.
+// Package lockedmem holds secrets that must be in this process, for as short a time as
+// possible: PINs, passwords and authorization values, and keys in transit.
 //
-// A [Buffer] is pages of its own, outside of the heap. They are kept from the swap
-// file, from core dumps and from child processes where the system allows it, and
+// A [Buffer] has pages of its own, outside the heap. They are kept from the swap file,
+// from core dumps and from child processes where the system allows it, and are
 // overwritten when the buffer is closed. No verb of package fmt prints them.
 //
-// It protects nothing from code in the same process, and nothing of what others
-// copy: a string made of the bytes, what package net/rpc or encoding/json encodes,
-// the key schedule of a cipher, what [golang.org/x/term] reads from a terminal. Such
-// copies are on the heap until the garbage collector reuses it. A system that
-// suspends to disk writes locked memory there, too.
+// It does not protect the bytes from code in the same process, nor any copies made by
+// other packages: a string made of the bytes, data that passes through package net/http
+// or encoding/json, the key schedule of a cipher, the line that [golang.org/x/term]
+// reads from a terminal. Such copies stay on the heap until the garbage collector
+// reuses the memory. A system that suspends to disk writes locked memory there, too.
 package lockedmem
 
 import (
@@ -17,8 +17,8 @@ import (
 	"io"
 )
 
-// A Buffer is secret bytes. A nil Buffer has none. It is not for several
-// goroutines at once, but Len is.
+// A Buffer is secret bytes. A nil Buffer is empty. Except for Len, a Buffer must not be
+// used by several goroutines at once.
 type Buffer struct {
 	page   []byte
 	mapped bool
@@ -31,22 +31,22 @@ func New(n int) *Buffer {
 	return &Buffer{page: page, mapped: mapped, n: n}
 }
 
-// Copy makes a buffer of the bytes of secret, which stays as it is.
+// Copy makes a buffer with a copy of secret, which is left unchanged.
 func Copy(secret []byte) *Buffer {
 	b := New(len(secret))
 	copy(b.page, secret)
 	return b
 }
 
-// Move makes a buffer of the bytes of secret, and overwrites those with zeros.
+// Move makes a buffer with the bytes of secret, and overwrites secret with zeros.
 func Move(secret []byte) *Buffer {
 	b := Copy(secret)
 	clear(secret)
 	return b
 }
 
-// Bytes is the buffer itself, never more than its n bytes: what appends to it
-// moves to the heap. It must not be used after Close, and is nil then.
+// Bytes returns the buffer's own n bytes, without spare capacity: appending to them
+// moves them to the heap. They must not be used after Close, when Bytes returns nil.
 func (b *Buffer) Bytes() []byte {
 	if b == nil || b.page == nil {
 		return nil
@@ -54,7 +54,7 @@ func (b *Buffer) Bytes() []byte {
 	return b.page[:b.n:b.n]
 }
 
-// Len is the number of bytes that the buffer was made for, after Close too.
+// Len returns the size that the buffer was made with, even after Close.
 func (b *Buffer) Len() int {
 	if b == nil {
 		return 0
@@ -62,8 +62,8 @@ func (b *Buffer) Len() int {
 	return b.n
 }
 
-// Close overwrites the bytes and gives the memory back. It may be called more
-// than once, and of a nil Buffer.
+// Close overwrites the bytes and frees the memory. It may be called more than once, and
+// on a nil Buffer.
 func (b *Buffer) Close() {
 	if b == nil || b.page == nil {
 		return

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allocate maps whole pages: a lock is on pages, and would end with that of a
-// neighbour.
+// allocate maps whole pages: locks apply to pages, and unlocking one buffer would
+// unlock another on the same page.
 func allocate(n int) ([]byte, bool) {
 	size := os.Getpagesize()
 	size *= max(1, (n+size-1)/size)
@@ -17,7 +17,7 @@ func allocate(n int) ([]byte, bool) {
 	if err != nil {
 		return make([]byte, n), false
 	}
-	// Best effort: a process may have no allowance for locked memory.
+	// Best effort: a process may not be allowed any locked memory.
 	_ = unix.Mlock(page)
 	protect(page)
 	return page, true

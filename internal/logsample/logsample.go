@@ -1,6 +1,6 @@
-// Package logsample keeps a flood of like lines from filling a log. Of each kind the
-// first few of a second are written; the others are counted, and one line tells how
-// many they were.
+// Package logsample keeps a flood of similar lines from filling a log. Of each kind,
+// the first few in a second are written; the rest are counted, and one line reports
+// their number.
 package logsample
 
 import (
@@ -13,16 +13,16 @@ import (
 
 const (
 	perSecond = 5                // lines of one kind
-	summary   = 10 * time.Second // between two lines that tell how many more there were
-	maxKinds  = 256              // at a time; beyond it what is new is of one kind
+	summary   = 10 * time.Second // between two lines that report how many more there were
+	maxKinds  = 256              // at a time; beyond that all new lines share one kind
 )
 
-// A Handler passes records on to another one. They are of one kind if they have the
-// level and the message in common, and, where the attribute "authenticated" is true,
-// the attribute "entity": a sender that proved who it is does not share with others.
+// A Handler passes records on to another handler. Records are of one kind if they share
+// the level and the message and, if the attribute "authenticated" is true, the
+// attribute "entity": an authenticated sender does not share a limit with others.
 type Handler struct {
 	next  slog.Handler
-	kinds *kinds // in common with what WithAttrs and WithGroup made of it
+	kinds *kinds // shared with the handlers that WithAttrs and WithGroup return
 }
 
 // New makes a handler.
@@ -36,13 +36,13 @@ type kind struct {
 	entity  string
 }
 
-// A count is the lines of one kind.
+// A count counts the lines of one kind.
 type count struct {
 	second int64
-	lines  int // of that second
-	more   int // that were not written
+	lines  int // in that second
+	more   int // not written
 	next   slog.Handler
-	timer  *time.Timer // until they are told
+	timer  *time.Timer // until they are reported
 }
 
 type kinds struct {
@@ -74,7 +74,7 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	return h.next.Handle(ctx, r)
 }
 
-// Flush tells at once what was not written.
+// Flush reports at once the lines that were not written.
 func (h *Handler) Flush() {
 	h.kinds.mu.Lock()
 	var pending []kind
@@ -136,7 +136,7 @@ func (k *kinds) take(of kind, next slog.Handler) bool {
 	return false
 }
 
-// sweep forgets what has nothing to tell, when there is much.
+// sweep drops counts that have nothing to report, if there are many.
 func (k *kinds) sweep(now int64) {
 	if len(k.all) < maxKinds {
 		return
@@ -148,7 +148,7 @@ func (k *kinds) sweep(now int64) {
 	}
 }
 
-// tell writes how many lines of a kind were not written.
+// tell logs how many lines of a kind were not written.
 func (k *kinds) tell(of kind) {
 	k.mu.Lock()
 	c := k.all[of]
@@ -165,5 +165,5 @@ func (k *kinds) tell(of kind) {
 	if of.entity != "" {
 		r.AddAttrs(slog.String("entity", of.entity))
 	}
-	_ = next.Handle(context.Background(), r) // there is nobody to tell
+	_ = next.Handle(context.Background(), r) // an error could not be reported anywhere
 }

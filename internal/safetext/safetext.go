@@ -1,7 +1,6 @@
-// Package safetext writes text of others so that it cannot steer a terminal, or make a
-// reader see another text than there is: control characters, the marks of
-// bidirectional text, what else does not print, and bytes that are no UTF-8 are
-// escaped.
+// Package safetext writes untrusted text so that it cannot control a terminal or look
+// like different text: it escapes control characters, bidirectional formatting
+// characters, anything else that does not print, and bytes that are not UTF-8.
 package safetext
 
 import (
@@ -13,12 +12,12 @@ import (
 	"unicode/utf8"
 )
 
-// String escapes all that does not print, line ends too, as JSON and Go do: \u202e,
-// and \xff for a byte that is no UTF-8.
+// String escapes everything that does not print, including line ends, as JSON and Go
+// do: \u202e, and \xff for a byte that is not UTF-8.
 func String(s string) string { return escape(s, "") }
 
-// A Writer escapes what is written to it, but for line ends and tabs. What it makes of
-// JSON is still the same JSON. A character must come in one piece.
+// A Writer escapes what is written to it, except for line ends and tabs. Escaped JSON
+// is still the same JSON. A character must not be split between two writes.
 type Writer struct{ W io.Writer }
 
 // Write implements io.Writer.

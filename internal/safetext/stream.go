@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// A Stream is a Writer of text that comes in pieces which may cut a character in two.
-// It holds the first part of one back until the next Write, or Close.
+// A Stream is a Writer for text in pieces that may split a character. It holds the
+// first part of a character back until the next Write, or Close.
 type Stream struct {
 	W    io.Writer
 	rest []byte
@@ -23,14 +23,14 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close writes what is held back, which is no character.
+// Close writes what is held back, which is not a complete character.
 func (s *Stream) Close() error {
 	_, err := (Writer{s.W}).Write(s.rest)
 	s.rest = nil
 	return err
 }
 
-// partial is how many bytes at the end may be the beginning of a character.
+// partial returns how many bytes at the end may be the beginning of a character.
 func partial(text []byte) int {
 	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
 		if end := text[len(text)-n:]; utf8.RuneStart(end[0]) {

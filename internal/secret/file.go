@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
-// ReadFile reads a file of at most limit bytes that nobody but its owner may read,
-// for the caller to close. One that is longer is a [TooLong].
+// ReadFile reads a file of at most limit bytes that only its owner may read. The caller
+// closes the result. A longer file is a [TooLong] error.
 func ReadFile(path string, limit int) (*lockedmem.Buffer, error) {
 	b, err := readPrivate(path, limit)
 	if err == nil && b.Len() > limit {
@@ -21,8 +21,7 @@ func ReadFile(path string, limit int) (*lockedmem.Buffer, error) {
 	return b, err
 }
 
-// readPrivate asks what a file is of the open one, so that it cannot change in
-// between.
+// readPrivate checks the open file, so that it cannot be swapped in between.
 func readPrivate(path string, limit int) (*lockedmem.Buffer, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
 	if err != nil {
@@ -54,7 +53,7 @@ func readDescriptor(number string, limit int) (*lockedmem.Buffer, error) {
 	return readAll(f, limit)
 }
 
-// readAll reads a byte more than the limit, if there is one.
+// readAll reads one byte more than the limit, if there is one.
 func readAll(r io.Reader, limit int) (*lockedmem.Buffer, error) {
 	room := lockedmem.New(limit + 1)
 	defer room.Close()

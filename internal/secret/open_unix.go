@@ -4,5 +4,5 @@ package secret
 
 import "golang.org/x/sys/unix"
 
-// nonBlocking keeps a pipe that nobody writes to from holding the process up.
+// nonBlocking keeps a pipe without a writer from blocking the process.
 const nonBlocking = unix.O_NONBLOCK

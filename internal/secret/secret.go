@@ -1,9 +1,9 @@
-// Package secret reads PINs, passwords and files of keys from where they are kept,
-// into locked memory.
+// Package secret reads PINs, passwords and files of keys from where they are kept, into
+// locked memory.
 //
-// What it cannot do: the environment is memory that everybody in the process may
-// read for as long as it runs, and the package that asks at a terminal leaves the
-// line on the heap, in pieces.
+// Two things it cannot prevent: the environment can be read by all code in the process
+// for as long as it runs, and the package that prompts at a terminal leaves the line on
+// the heap, in pieces.
 package secret
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
-// A Source says where a secret comes from. It is no secret itself:
+// A Source says where a secret comes from. It is not itself secret:
 //
 //	file:PATH        a regular file that only its owner may read; or file:///PATH
 //	fd:3             an open file descriptor, read to its end and closed
@@ -30,16 +30,16 @@ import (
 //	env:NAME         an environment variable, which other processes may see
 type Source string
 
-// ErrEmpty is a source that has no secret.
+// ErrEmpty means that a source has no secret.
 var ErrEmpty = errors.New("it is empty")
 
-// A TooLong is the number of bytes that a secret has more than.
+// A TooLong error is the limit in bytes that a secret exceeds.
 type TooLong int
 
 func (n TooLong) Error() string { return fmt.Sprintf("it has more than %d bytes", int(n)) }
 
-// Parse checks the form of a source. The error says what is wanted and does not
-// repeat the text, which may be the secret itself.
+// Parse checks the form of a source. The error says what is wanted and does not repeat
+// the text, which may be the secret itself.
 func Parse(s string) (Source, error) {
 	kind, value, found := strings.Cut(s, ":")
 	ok := false
@@ -70,12 +70,12 @@ func Parse(s string) (Source, error) {
 	return Source(s), nil
 }
 
-// File is the path of a file that is a source.
+// File returns the path if the source is a file.
 func (s Source) File() (path string, ok bool) { return strings.CutPrefix(string(s), "file:") }
 
-// Read reads a secret of 1 to limit bytes, without the end of its line, for the
-// caller to close. what names it to a person at a prompt. No secret is [ErrEmpty],
-// one that is longer a [TooLong], and never cut.
+// Read reads a secret of 1 to limit bytes, without the line ending. The caller closes
+// the result. what names the secret in a prompt. An empty secret is [ErrEmpty], a
+// longer one is a [TooLong] error; it is never truncated.
 func (s Source) Read(what string, limit int) (*lockedmem.Buffer, error) {
 	raw, err := s.read(what, limit+len("\r\n"))
 	if err != nil {
@@ -92,7 +92,7 @@ func (s Source) Read(what string, limit int) (*lockedmem.Buffer, error) {
 	return lockedmem.Copy(line), nil
 }
 
-// read reads a source, of one that is too long a byte more than it may have.
+// read reads a source; if it is too long, one byte more than the limit.
 func (s Source) read(what string, limit int) (*lockedmem.Buffer, error) {
 	kind, value, _ := strings.Cut(string(s), ":")
 	switch kind {
@@ -112,7 +112,7 @@ func (s Source) read(what string, limit int) (*lockedmem.Buffer, error) {
 	return prompt(what)
 }
 
-// prompt asks at the terminal, whatever the standard streams are.
+// prompt prompts at the terminal, whatever the standard streams are.
 func prompt(what string) (*lockedmem.Buffer, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {

@@ -1,7 +1,7 @@
-// Package watchdog bounds what may hang in a call to a device. A call into a PKCS #11
+// Package watchdog limits calls to a device that may hang. A call into a PKCS #11
 // module may never return, and nothing in this process can end it. So a caller with a
-// deadline does not wait for it: everything that heeds the end of its context has
-// returned a second after that, and what has not is left behind.
+// deadline does not wait for it: code that honors its context gets one second after the
+// end of the context to return, and a call that has not returned by then is abandoned.
 package watchdog
 
 import (
@@ -15,14 +15,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// grace is the time to return after the end of a context.
+// grace is how long a call may still take to return after its context ends.
 const grace = time.Second
 
-// ErrHung says that a call did not return. It is a [keystore.ErrUnavailable].
+// ErrHung means that a call did not return. It is a [keystore.ErrUnavailable].
 var ErrHung = fmt.Errorf("%w: a call into it does not return; see whether the HSM or TPM is well", keystore.ErrUnavailable)
 
-// Run calls do, and returns its error, or ErrHung one second after the end of ctx. Then
-// do is still running, and must not touch anything that its caller goes on to use.
+// Run calls do and returns its error, or ErrHung one second after ctx ends. In that
+// case do is still running, and must not touch anything that the caller goes on to use.
 func Run(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -39,8 +39,8 @@ func Run(ctx context.Context, do func() error) error {
 	}
 }
 
-// Do is c.Do(ctx, req) under [Run] with the context watch, as are reading and closing
-// the body of the response. A response that comes after ErrHung is closed.
+// Do is c.Do(ctx, req) under [Run] with the context watch, which also covers reading
+// and closing the response body. A response that arrives after ErrHung is closed.
 func Do(ctx, watch context.Context, c *msl.Client, req *msl.Request) (*msl.Response, error) {
 	var abandoned atomic.Bool
 	answer := make(chan *msl.Response, 1)
@@ -71,8 +71,8 @@ func Do(ctx, watch context.Context, c *msl.Client, req *msl.Request) (*msl.Respo
 	return r, nil
 }
 
-// A watchedBody is read with keys of the store. It has a buffer of its own, since the
-// caller's must not be written to after a Read returned.
+// A watchedBody is read with keys of the store. It has its own buffer, since the
+// caller's must not be written to after Read has returned.
 type watchedBody struct {
 	watch  context.Context
 	body   io.ReadCloser

@@ -44,7 +44,7 @@ func NewAuthority(state *bolt.Server, settings enroll.Config) (*Authority, error
 	return a, nil
 }
 
-// watchedRecords are records of which every one that is written is told.
+// watchedRecords are records that report each record written.
 type watchedRecords struct {
 	enroll.Records
 	written func(enroll.Record)

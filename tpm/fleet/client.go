@@ -12,10 +12,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// NewClient makes the client of a device that has no identity yet, for an
-// [Endpoint]. peers authenticate the server: the device believes the name and the
-// certificates that it gets. The session keys are in memory and end with the
-// process; the secrets of an enrollment are encrypted for the TPM.
+// NewClient makes the client of a device that has no identity yet, for an [Endpoint].
+// peers authenticate the server: the device trusts the name and the certificates that
+// it receives. The session keys are in memory and end with the process; the secrets of
+// an enrollment are encrypted for the TPM.
 func NewClient(peers []msl.EntityScheme, transport msl.Transport) *msl.Client {
 	return &msl.Client{
 		Local: &entityauth.ProvisionedEntity{}, Peers: peers,

@@ -2,9 +2,9 @@
 // server, registers them as entities there, and wraps keys for their TPMs. It is
 // the bridge between MSL and TPM, and the only package under tpm that imports msl.
 //
-// Package tpm/enroll decides which devices are admitted and keeps their records,
-// and package tpm/identity is the device's side of that. Neither knows how messages
-// travel or what an entity is. This package does.
+// Package tpm/enroll decides which devices are admitted and keeps their records, and
+// package tpm/identity is the device's side of that. Neither knows how messages are
+// transported or what an entity is. This package does.
 //
 // # Which function do I want
 //
@@ -42,11 +42,12 @@
 //     not from the server beside it.
 //   - The endpoint forgets everything between messages, and its tokens are valid only
 //     there. A recorded message can be sent again; the challenge in it counts once.
-//   - A [WrappedPSK] does not tell who made it. Whoever did has the keys: get it from
-//     the server unchanged. The server has them in memory while it wraps them.
+//   - A [WrappedPSK] does not say who made it, and its maker knows the keys: get it
+//     from the server unchanged. The server has them in memory while it wraps them.
 //   - Master tokens have times in seconds, so a token that was issued in the second in
 //     which a name passed to another device is still accepted.
 //   - An operator's decisions reach [Authority.TokenJudge] only through the same
 //     Authority: have a running server carry them out.
-//   - What tpm/enroll and tpm/identity do not protect, this package does not either.
+//   - This package does not protect anything that tpm/enroll and tpm/identity do not
+//     protect.
 package fleet

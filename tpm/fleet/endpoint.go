@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	// EndpointMemory is how many bytes the messages of an [Endpoint] may take in
-	// each of the two parts of memory that package msl has for messages
-	// (msl.Limits.Unproven and Proven).
+	// EndpointMemory is how many bytes the messages of an [Endpoint] may use in each of
+	// the two parts of memory that package msl has for messages (msl.Limits.Unproven
+	// and Proven).
 	EndpointMemory = 16 << 20
 
 	// messagesPerSecond limits the messages to an endpoint; an enrollment takes
@@ -32,14 +32,14 @@ const (
 	// key.
 	messagesPerSecond = 100
 
-	// maxMessage limits a message as MSL wraps it.
+	// maxMessage limits a message in its MSL form.
 	maxMessage = 4 * enroll.MaxMessage
 )
 
-// EndpointConfig is how an [Endpoint] works. Name and Local are needed.
+// EndpointConfig configures an [Endpoint]. Name and Local are required.
 type EndpointConfig struct {
 	Name  string          // identity of the server
-	Local msl.LocalEntity // how the server proves it
+	Local msl.LocalEntity // authenticates the server
 
 	// Limits are those of the server beside the endpoint. The sizes of messages and
 	// the memory for them are the endpoint's own.
@@ -47,12 +47,12 @@ type EndpointConfig struct {
 	Timeout time.Duration                // for a message and its answer, as mslhttp.Handler.Timeout
 	Source  func(*http.Request) string   // as mslhttp.Handler.Source
 	Log     *slog.Logger                 // nil means none
-	Refused func(context.Context, error) // is told why a device was not enrolled; nil logs it
+	Refused func(context.Context, error) // is told why an enrollment failed; nil logs it
 }
 
-// An Endpoint is an MSL server over HTTP for devices that have no identity yet. Its
-// keys and tokens are its own: they are gone when the process ends, and open nothing
-// of the server beside it.
+// An Endpoint is an MSL server over HTTP for devices that have no identity yet. It has
+// its own keys and tokens: they are gone when the process ends, and give no access to
+// the server beside it.
 type Endpoint struct {
 	http.Handler
 	server *msl.Server
@@ -83,7 +83,7 @@ func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 // Close ends the endpoint's sessions and its keys.
 func (e *Endpoint) Close() error { return errors.Join(e.server.Close(), e.store.Close()) }
 
-// answer has the authority answer a message.
+// answer returns a handler that passes messages to the authority.
 func answer(a *Authority, c EndpointConfig) msl.Handler {
 	refused := c.Refused
 	if refused == nil {
@@ -129,8 +129,8 @@ func temporaryIssuer(store *soft.Store, name string) (*msl.Issuer, error) {
 	}}}, nil
 }
 
-// noState remembers nothing of those who enroll, since there is no end of them: a
-// token is not renewed, and no message is non-replayable.
+// noState remembers nothing about the senders, whose number is unlimited: a token is
+// not renewed, and no message is non-replayable.
 type noState struct{}
 
 func (noState) Revoked(context.Context, string, string) error { return nil }

@@ -9,20 +9,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// A sinceTable tells since when each identity belongs to its device. A name outlives
-// what proves it: the device whose TPM was replaced keeps it, and the old TPM still
-// has tokens that name it. The zero value is empty.
+// A sinceTable records since when each identity belongs to its device. A name outlives
+// the TPM that proves it: a device whose TPM was replaced keeps its name, and the old
+// TPM still has tokens that name it. The zero value is empty.
 type sinceTable struct {
 	mu         sync.RWMutex
 	byIdentity map[string]time.Time
 }
 
-// reasonCompromised is keyCompromise (RFC 5280 section 5.3.1): an operator revoked
-// the certificate, and no other one took its place.
+// reasonCompromised is keyCompromise (RFC 5280 section 5.3.1): an operator revoked the
+// certificate without a replacement.
 const reasonCompromised = 1
 
-// learn takes what a record says. A revoked certificate, and the tokens that were
-// obtained with it, no longer identify the device: a token of the identity in
+// learn updates the table from a record. A revoked certificate, and the tokens that
+// were obtained with it, no longer identify the device: a token of the identity in
 // certificates must be newer than the revocation.
 func (s *sinceTable) learn(r enroll.Record) {
 	if r.Registered == "" || r.Registered != r.Name {
@@ -48,7 +48,7 @@ func (s *sinceTable) set(identity string, since time.Time) {
 	}
 }
 
-// of is the latest time that counts for any identity of the device.
+// of returns the latest time that applies to any identity of the device.
 func (s *sinceTable) of(identity string) (latest time.Time) {
 	device := deviceName(identity)
 	s.mu.RLock()
@@ -61,10 +61,11 @@ func (s *sinceTable) of(identity string) (latest time.Time) {
 	return latest
 }
 
-// TokenJudge is for JudgeToken of the server whose issuer this is. It refuses master
-// tokens that were issued to a name before the name was the device's, and those of a
-// certificate that was revoked since: msl.ErrMasterTokenIdentityRevoked. When a
-// token was issued follows from its times, to the second.
+// TokenJudge returns a function for JudgeToken of the server that uses this issuer. It
+// refuses master tokens that were issued to a name before the name became the device's,
+// and those obtained with a certificate that has been revoked since:
+// msl.ErrMasterTokenIdentityRevoked. A token's time of issue follows from its times, to
+// the second.
 func (a *Authority) TokenJudge(issuer *msl.Issuer) func(identity string, t *msl.MasterToken) error {
 	return func(identity string, t *msl.MasterToken) error {
 		if issuer.Issued(t).Before(a.since.of(identity).Truncate(time.Second)) {

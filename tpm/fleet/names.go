@@ -2,19 +2,18 @@ package fleet
 
 import "strings"
 
-// pskSuffix ends the identity that a device has by pre-shared keys. Its name alone
-// is registered with its identity key.
+// pskSuffix ends the identity that a device has by pre-shared keys. The name without it
+// is registered with the device's identity key.
 const pskSuffix = "-psk"
 
-// PSKIdentity is the identity that a device of that name has by pre-shared keys.
+// PSKIdentity returns the identity that the named device has by pre-shared keys.
 func PSKIdentity(name string) string { return name + pskSuffix }
 
-// CertificateIdentity is the identity that a device of that name has by its
-// certificate: the subject, as RFC 2253 writes it.
+// CertificateIdentity returns the identity that the named device has by its
+// certificate: the subject in the form of RFC 2253.
 func CertificateIdentity(name string) string { return "CN=" + name }
 
-// deviceName is the name of a device, from the identity by its key or by its
-// certificate.
+// deviceName returns the name of a device from its identity by key or by certificate.
 func deviceName(identity string) string {
 	return strings.TrimPrefix(identity, CertificateIdentity(""))
 }

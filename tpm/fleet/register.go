@@ -17,16 +17,17 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// Why a device cannot be registered by its name. Each comes in a [ConflictError].
+// Reasons why a device cannot be registered by its name. Each comes in a
+// [ConflictError].
 var (
-	// ErrRevoked: an operator revoked the entity, and not through the authority.
+	// ErrRevoked: an operator revoked the entity, other than through the authority.
 	ErrRevoked = errors.New("was revoked by an operator")
 	// ErrRegistered: the entity is registered with keys that are not the device's.
 	ErrRegistered = errors.New("is registered with other keys")
 )
 
-// A ConflictError is a device whose name an operator gave another meaning in the
-// state of the server.
+// A ConflictError reports a device whose name an operator has used for something else
+// in the state of the server.
 type ConflictError struct {
 	Identity string // the name
 	Err      error  // ErrRevoked or ErrRegistered
@@ -40,9 +41,9 @@ func (e *ConflictError) Error() string {
 // Unwrap returns ErrRevoked or ErrRegistered.
 func (e *ConflictError) Unwrap() error { return e.Err }
 
-// register makes a device an entity: by its first key, and by the name in its
-// certificates. An entity of that name that is not the device's own is left alone,
-// and so is a revocation that this authority did not make.
+// register registers a device as an entity: by its first key, and by the name in its
+// certificates. It leaves alone an entity of that name that is not the device's own,
+// and a revocation that this authority did not make.
 func (a *Authority) register(ctx context.Context, i enroll.Identity) error {
 	if len(i.Keys) == 0 {
 		return fmt.Errorf("device %s has no keys", i.ID)
@@ -73,8 +74,8 @@ func schemeOf(public crypto.PublicKey) string {
 	return "RSA"
 }
 
-// makeRoom takes back what this authority revoked by the name of a device, and
-// checks that what is registered by that name is the device's own.
+// makeRoom undoes this authority's own revocation of a device's name, and checks that
+// an entity registered by that name is the device's own.
 func (a *Authority) makeRoom(ctx context.Context, i enroll.Identity) error {
 	old, err := a.state.Entity(ctx, i.Name)
 	switch {
@@ -108,7 +109,7 @@ func sameKey(a, b crypto.PublicKey) bool {
 	return ok && b != nil && key.Equal(b)
 }
 
-// dropPSK removes pre-shared keys that went into another TPM than the one that has
+// dropPSK removes pre-shared keys that went into a different TPM than the one that has
 // the name now.
 func (a *Authority) dropPSK(i enroll.Identity) error {
 	all, err := a.state.Entities()
@@ -120,8 +121,8 @@ func (a *Authority) dropPSK(i enroll.Identity) error {
 	return err
 }
 
-// withdraw revokes the identities of a device, unless its name belongs to another
-// one by now.
+// withdraw revokes the identities of a device, unless its name now belongs to another
+// device.
 func (a *Authority) withdraw(ctx context.Context, i enroll.Identity) error {
 	e, err := a.state.Entity(ctx, i.Name)
 	if err != nil && !errors.Is(err, keystore.ErrNotFound) {

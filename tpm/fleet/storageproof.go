@@ -19,11 +19,11 @@ type StorageProof struct {
 	Public    []byte          `json:"public"`    // TPMT_PUBLIC
 	Attest    []byte          `json:"attest"`    // TPMS_ATTEST
 	Signature []byte          `json:"signature"` // TPMT_SIGNATURE
-	Nonce     enroll.HexBytes `json:"nonce"`     // what the device was given; for people only
+	Nonce     enroll.HexBytes `json:"nonce"`     // given to the device; informational
 }
 
-// ParseStorageProof reads a StorageProof, a JSON object. A member that it does not
-// know is an error. It checks nothing else: see [CertifiedKey.Check].
+// ParseStorageProof reads a StorageProof, a JSON object. An unknown member is an error.
+// It checks nothing else: see [CertifiedKey.Check].
 func ParseStorageProof(text []byte) (*StorageProof, error) { return parse(text, &StorageProof{}) }
 
 func parse[T any](text []byte, v *T) (*T, error) {
@@ -43,8 +43,8 @@ func CheckNonce(nonce []byte) error {
 	return nil
 }
 
-// ProveStorageKey has the attestation key certify the TPM's storage key with a nonce
-// of 16 to 32 bytes from the server's operator, who takes a new random one each time.
+// ProveStorageKey has the attestation key certify the TPM's storage key with a nonce of
+// 16 to 32 bytes from the server's operator, who chooses a new random one each time.
 // The errors are those of [CheckNonce] and of identity.Device.Certify.
 func (d *Device) ProveStorageKey(nonce []byte) (*StorageProof, error) {
 	if err := CheckNonce(nonce); err != nil {
@@ -69,16 +69,16 @@ func provisioning(nonce []byte) []byte {
 	return sum[:]
 }
 
-// A CertifiedKey is a storage key of which a device claims that it is in its TPM: a
-// [StorageProof] with the name of the device and the nonce that it was given. It
-// contains all that the check needs, for a process that has the authority.
+// A CertifiedKey is a storage key that a device claims is in its TPM: a [StorageProof]
+// with the name of the device and the nonce that it was given. It contains all that the
+// check needs, for a process that has the authority.
 type CertifiedKey struct {
 	Device                                string // name
 	Public, Attest, Signature, Qualifying []byte
 }
 
-// Certified says that the proof must be of that device, and made for that nonce. The
-// nonce must not come from the proof.
+// Certified returns the claim that the proof is from that device, and was made for that
+// nonce. The nonce must not be taken from the proof.
 func (p *StorageProof) Certified(device string, nonce []byte) CertifiedKey {
 	return CertifiedKey{device, p.Public, p.Attest, p.Signature, provisioning(nonce)}
 }

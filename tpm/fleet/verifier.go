@@ -25,7 +25,7 @@ type Verifier struct{ Authority *Authority }
 
 var _ keyx.TPMVerifier = Verifier{}
 
-// verdicts are the errors that say something of what a device sent. Any other one
+// verdicts returns the errors that are a verdict on what a device sent. Any other error
 // means that nothing was judged.
 func verdicts() []error {
 	return []error{

@@ -20,10 +20,9 @@ type PSK struct {
 // Format implements fmt.Formatter.
 func (PSK) Format(w fmt.State, _ rune) { io.WriteString(w, "pre-shared keys") }
 
-// A WrappedPSK is a pre-shared key set on its way into one TPM, which alone can
+// A WrappedPSK is a pre-shared key set in transit to one TPM, the only one that can
 // unwrap it. It is written with encoding/json and read with [ParseWrappedPSK]. It is
-// not secret, but must come from the server unchanged: nothing in it tells who made
-// it.
+// not secret, but must come from the server unchanged: nothing in it says who made it.
 type WrappedPSK struct {
 	Identity   string     `json:"identity"` // see PSKIdentity
 	Encryption WrappedKey `json:"encryption"`
@@ -31,15 +30,15 @@ type WrappedPSK struct {
 	Revealing  WrappedKey `json:"revealing"` // the wrapping key, for key exchanges that unwrap to the process
 }
 
-// A WrappedKey is a keystore.Duplicated with a form in JSON.
+// A WrappedKey is a keystore.Duplicated in JSON form.
 type WrappedKey struct {
 	Public    []byte `json:"public"`    // TPMT_PUBLIC
 	Duplicate []byte `json:"duplicate"` // contents of the TPM2B_PRIVATE
 	Seed      []byte `json:"seed"`      // contents of the TPM2B_ENCRYPTED_SECRET
 }
 
-// ParseWrappedPSK reads a WrappedPSK, a JSON object. A member that it does not know
-// is an error. Whether the keys are good only the TPM can tell.
+// ParseWrappedPSK reads a WrappedPSK, a JSON object. An unknown member is an error.
+// Only the TPM can tell whether the keys are valid.
 func ParseWrappedPSK(text []byte) (*WrappedPSK, error) { return parse(text, &WrappedPSK{}) }
 
 // WrapPSK wraps the keys of an identity for the TPM with that storage key
@@ -65,7 +64,7 @@ func WrapPSK(identity string, storage []byte, keys PSK) (*WrappedPSK, error) {
 	return set, nil
 }
 
-// An OtherDeviceError means that keys are those of another device than this one.
+// An OtherDeviceError means that keys belong to a device other than this one.
 type OtherDeviceError struct {
 	Identity string // of the keys
 	Device   string // the name of this device
@@ -86,8 +85,8 @@ type ImportedKey struct {
 // ImportPSK takes a key set into the TPM, as the next versions of the provisioned keys
 // IDENTITY-encryption, IDENTITY-mac and IDENTITY-revealing: all of them, or none.
 //
-// Keys of another identity than [PSKIdentity] of this device are an
-// [OtherDeviceError]; what is damaged, or was wrapped for another TPM, is
+// Keys whose identity is not the [PSKIdentity] of this device are an
+// [OtherDeviceError]; keys that are damaged, or were wrapped for another TPM, are
 // keystore.ErrBadData. The other errors are those of tpm.Store.ImportDuplicate and
 // identity.Device.Credentials.
 func (d *Device) ImportPSK(set *WrappedPSK) ([]ImportedKey, error) {

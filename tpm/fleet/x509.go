@@ -17,8 +17,8 @@ type X509 struct {
 	Authority *Authority
 }
 
-// Open judges the certificate, then the key. A device that was revoked or rejected,
-// and a key that is revoked or was replaced, is msl.ErrEntityRevoked.
+// Open judges the certificate, then the key. A revoked or rejected device, and a
+// revoked or replaced key, is msl.ErrEntityRevoked.
 func (x X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	sender, release, err := x.X509.Open(ctx, authdata)
 	if err != nil {

@@ -23,7 +23,7 @@ func Stopped(path, what string) error {
 	return errors.Join(fmt.Errorf("a server has %s open: stop it, then %s", path, what), remote.Close())
 }
 
-// BackupState writes a copy under a temporary name, and renames it once it is verified.
+// BackupState writes a copy under a temporary name and renames it after verifying it.
 func BackupState(c *config.Config, state, to string, force bool) (r StateReport, err error) {
 	if err := checkTarget(state, to, force); err != nil {
 		return r, err
@@ -43,12 +43,12 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 	if force {
 		err = os.Rename(f.Name(), to)
 	} else {
-		err = os.Link(f.Name(), to) // which fails if another one is there by now
+		err = os.Link(f.Name(), to) // fails if the name has been taken meanwhile
 	}
 	return r, errors.Join(err, syncDirectory(filepath.Dir(to)))
 }
 
-// syncDirectory makes new names in a directory durable.
+// syncDirectory syncs a directory, which makes new names in it durable.
 func syncDirectory(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -72,7 +72,7 @@ func checkTarget(state, to string, force bool) error {
 	return nil
 }
 
-// copyState copies the state of a running server, or of the file.
+// copyState copies the state from a running server, or from the file.
 func copyState(c *config.Config, state string, to *os.File) error {
 	remote, err := Dial(state)
 	if err != nil {
@@ -92,7 +92,7 @@ func copyState(c *config.Config, state string, to *os.File) error {
 	return copyEnrollments(c, to.Name())
 }
 
-// attachEnrollments puts the enrollments into a backup of the state.
+// attachEnrollments adds the enrollments to a backup of the state.
 func attachEnrollments(backup string, f *enroll.File) error {
 	var content bytes.Buffer
 	if err := f.Snapshot(&content); err != nil {
@@ -101,7 +101,7 @@ func attachEnrollments(backup string, f *enroll.File) error {
 	return bolt.Attach(backup, content.Bytes())
 }
 
-// copyEnrollments does it from the file that no server has open.
+// copyEnrollments attaches the enrollments from the file, which no server has open.
 func copyEnrollments(c *config.Config, backup string) error {
 	if err := findEnrollments(c); err != nil {
 		return err
@@ -113,7 +113,8 @@ func copyEnrollments(c *config.Config, backup string) error {
 	return errors.Join(attachEnrollments(backup, f), f.Close())
 }
 
-// checkBackup reads all of a backup. The enrollments must be in it if there are any.
+// checkBackup reads a backup completely. It must contain the enrollments if there are
+// any.
 func checkBackup(c *config.Config, path string) (r StateReport, err error) {
 	if r.Summary, err = bolt.VerifyServer(path); err != nil {
 		return r, err
@@ -131,7 +132,7 @@ func checkBackup(c *config.Config, path string) (r StateReport, err error) {
 	return r, err
 }
 
-// Enrolled tells of the enrollments in a backup.
+// Enrolled describes the enrollments in a backup.
 func Enrolled(states map[enroll.State]int) string {
 	if states == nil {
 		return ""

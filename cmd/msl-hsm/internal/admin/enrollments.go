@@ -13,10 +13,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// An EnrollmentChange is what an operator decides about a device.
+// An EnrollmentChange is an operator's decision about a device.
 type EnrollmentChange struct {
 	Verb   string
-	Device string // EK hash, or the start of one that is unique
+	Device string // EK hash, or a unique prefix of one
 	Other  string // EK hash
 	Name   string
 	Serial string
@@ -24,7 +24,7 @@ type EnrollmentChange struct {
 	Note   string
 }
 
-// decide carries a decision out.
+// decide carries out a decision.
 func decide(ctx context.Context, a *fleet.Authority, c EnrollmentChange) error {
 	if c.Verb == "revoke certificate" {
 		return a.RevokeCertificate(ctx, c.Serial, c.Note)
@@ -56,8 +56,8 @@ func decide(ctx context.Context, a *fleet.Authority, c EnrollmentChange) error {
 	return fmt.Errorf("the server does not know how to %s: it runs another version", c.Verb)
 }
 
-// Enrollments are the records of devices: in their file or, while a server has
-// it open, in that server.
+// Enrollments gives access to the records of devices: in their file or, while a server
+// has it open, through that server.
 type Enrollments interface {
 	Apply(EnrollmentChange) error
 	Records() ([]enroll.Record, error)
@@ -111,8 +111,8 @@ func (r remoteEnrollments) Certified(k fleet.CertifiedKey) error {
 	return r.call(http.MethodPost, "/enrollments/certified", k, nil)
 }
 
-// OpenEnrollments reaches a running server, or opens the files where there is none. With
-// signs it can sign a revocation list, which needs the key store.
+// OpenEnrollments connects to a running server, or opens the files if there is none.
+// With signs set, it can sign a revocation list, which needs the key store.
 func OpenEnrollments(c *config.Config, signs bool) (Enrollments, error) {
 	if c.Server.State != "" {
 		if remote, err := Dial(c.Server.State); remote != nil || err != nil {

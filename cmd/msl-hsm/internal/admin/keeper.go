@@ -18,13 +18,13 @@ func AcceptedFor(c *config.Config) time.Duration {
 	return (&msl.Issuer{Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired}).AcceptedFor()
 }
 
-// A StateReport is what is in the state of a server.
+// A StateReport summarizes the state of a server.
 type StateReport struct {
 	state.Summary
-	Enrollments map[enroll.State]int `json:"enrollments,omitempty"` // records by their state
+	Enrollments map[enroll.State]int `json:"enrollments,omitempty"` // records by state
 }
 
-// reportOn reads everything.
+// reportOn reads the whole state.
 func reportOn(state *bolt.Server, ca *keys.Authority) (r StateReport, err error) {
 	if r.Summary, err = state.Check(); err != nil || ca == nil {
 		return r, err
@@ -33,8 +33,8 @@ func reportOn(state *bolt.Server, ca *keys.Authority) (r StateReport, err error)
 	return r, err
 }
 
-// A Keeper looks after a state: the file itself or, while a server has it
-// open, that server.
+// A Keeper maintains a state: in the file itself or, while a server has it open,
+// through that server.
 type Keeper interface {
 	Check() (StateReport, error)
 	Prune() (state.Forgotten, error)
@@ -49,7 +49,7 @@ type localKeeper struct {
 
 type remoteKeeper struct{ *Running }
 
-// OpenKeeper reaches a running server, or opens the files where there is none.
+// OpenKeeper connects to a running server, or opens the files if there is none.
 func OpenKeeper(c *config.Config, path string) (Keeper, error) {
 	remote, err := Dial(path)
 	if remote != nil || err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// kinds are the errors that are the same on both sides, by the code that they travel as.
+// kinds maps the errors that both sides know to the codes that they are sent as.
 var kinds = []struct {
 	code string
 	err  error
@@ -28,7 +28,7 @@ var kinds = []struct {
 	{"signature", enroll.ErrSignature},
 }
 
-// A problem is an error on its way. Without a code it is one of no kind.
+// A problem is an error as it is sent. Without a code it matches none of the kinds.
 type problem struct {
 	Code  string `json:"code,omitempty"`
 	Error string `json:"error"`
@@ -43,7 +43,7 @@ func problemOf(err error) problem {
 	return problem{Error: err.Error()}
 }
 
-// err is the error again.
+// err restores the error.
 func (p problem) err() error {
 	for _, kind := range kinds {
 		if p.Code == kind.code {
@@ -53,7 +53,7 @@ func (p problem) err() error {
 	return fmt.Errorf("running server: %s", p.Error)
 }
 
-// A remoteError has the words of the server and the kind of its error.
+// A remoteError has the server's text and the kind of its error.
 type remoteError struct {
 	text string
 	kind error
@@ -62,7 +62,7 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.kind }
 
-// statusOf goes with a problem.
+// statusOf returns the HTTP status for a problem.
 func statusOf(p problem) int {
 	if p.Code == "" {
 		return http.StatusInternalServerError

@@ -9,8 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// A Registry is who may talk to the server: the state file itself or, while a
-// server has it open, that server.
+// A Registry holds the entities and users that may talk to the server: in the state
+// file itself or, while a server has it open, through that server.
 type Registry interface {
 	AddEntity(state.EntityRecord) error
 	RemoveEntity(identity string) error
@@ -26,8 +26,8 @@ type Registry interface {
 	io.Closer
 }
 
-// OpenRegistry reaches a running server by the socket beside its state file, and
-// opens the file where there is none.
+// OpenRegistry connects to a running server through the socket beside its state file,
+// or opens the file if there is none.
 func OpenRegistry(c *config.Config, flag string) (Registry, error) {
 	path, err := StatePath(c, flag)
 	if err != nil {
@@ -39,7 +39,7 @@ func OpenRegistry(c *config.Config, flag string) (Registry, error) {
 	return OpenState(c, "")
 }
 
-// A remoteRegistry is a running server.
+// A remoteRegistry is the registry of a running server.
 type remoteRegistry struct{ *Running }
 
 func (r remoteRegistry) about(method, path, name string, in any) error {

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// patience is for an answer of a running server, longPatience for one that
-	// reads or writes all of its state.
+	// patience bounds the wait for an answer of a running server, longPatience for a
+	// call that reads or writes all of its state.
 	patience     = 10 * time.Second
 	longPatience = 10 * time.Minute
 	dialPatience = 2 * time.Second
@@ -33,12 +33,13 @@ type Running struct {
 	state string
 }
 
-// Dial finds the server that has a state file open. It returns nil if there is none.
+// Dial connects to the server that has a state file open. It returns nil if there is
+// none.
 func Dial(state string) (*Running, error) {
 	conn, err := net.DialTimeout("unix", socketOf(state), dialPatience)
 	switch {
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, silent(state, dialPatience) // nobody takes calls
+		return nil, silent(state, dialPatience) // nothing accepts connections
 	case err != nil:
 		return nil, nil
 	}
@@ -47,7 +48,7 @@ func Dial(state string) (*Running, error) {
 	return r, r.alive()
 }
 
-// reach makes a connection for each call: a person may take his time between two.
+// reach makes a connection per call, since a person may pause between two.
 func reach(state string) *Running {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socketOf(state))
@@ -55,7 +56,7 @@ func reach(state string) *Running {
 	return &Running{&http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true, DisableKeepAlives: true}}, state}
 }
 
-// alive asks whether the server answers. One of a version before HTTP hangs up.
+// alive checks that the server answers. A server of a version before HTTP hangs up.
 func (r *Running) alive() error {
 	err := r.call(http.MethodGet, "/alive", nil, nil)
 	if errors.Is(err, errEnded) {
@@ -72,13 +73,13 @@ func (r *Running) Close() error {
 	return nil
 }
 
-// call asks the server, and does not wait for ever. What goes in is a secret as bytes,
-// or JSON; what comes out goes to an io.Writer, or is JSON. Nil is nothing.
+// call sends a request to the server, with a time limit. in is a secret as bytes, or is
+// sent as JSON; out is an io.Writer, or is read as JSON. Either may be nil.
 func (r *Running) call(method, path string, in, out any) error {
 	return r.callFor(patience, method, path, in, out)
 }
 
-// callLong asks for what may take a while, of a server that is alive.
+// callLong makes a call that may take a while, after checking that the server is alive.
 func (r *Running) callLong(method, path string, in, out any) error {
 	if err := r.alive(); err != nil {
 		return err
@@ -125,7 +126,7 @@ func encode(in any) ([]byte, error) {
 	return json.Marshal(in)
 }
 
-// isText reports whether every string in a value is UTF-8. JSON would change what is not.
+// isText reports whether every string in a value is UTF-8. JSON would alter any other.
 func isText(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.String:
@@ -159,7 +160,7 @@ func decode(body io.Reader, out any) (err error) {
 	return err
 }
 
-// lost says why there is no answer.
+// lost explains why there is no answer.
 func (r *Running) lost(err error, d time.Duration) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
@@ -170,10 +171,10 @@ func (r *Running) lost(err error, d time.Duration) error {
 	return fmt.Errorf("running server: %w", err)
 }
 
-// errEnded says that the connection ended without an answer.
+// errEnded means that the connection ended without an answer.
 var errEnded = errors.New("ended before it answered")
 
-// otherVersion says that the server does not understand us.
+// otherVersion means that the server does not understand this version's requests.
 func (r *Running) otherVersion() error {
 	return exit.WithCode(fmt.Errorf("the server that has %s open runs another version: restart it and try again", r.state), exit.Failure)
 }
@@ -182,7 +183,7 @@ func silent(state string, d time.Duration) error {
 	return exit.WithCode(fmt.Errorf("the server that has %s open did not answer in %v: it is stopped or stuck, and may still do it later; let it go on or end it, and try again", state, d), exit.Failure)
 }
 
-// refused is the error that the server answered with.
+// refused returns the error that the server answered with.
 func (r *Running) refused(answer *http.Response) error {
 	var p problem
 	if err := json.NewDecoder(answer.Body).Decode(&p); err != nil || p.Error == "" {

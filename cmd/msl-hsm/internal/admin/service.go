@@ -23,12 +23,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// A Service is what others reach of a running server.
+// A Service lets other processes administer a running server.
 type Service struct {
 	State   *bolt.Server
 	Path    string          // of the state file
 	Keep    time.Duration   // how long a master token may be used or renewed
-	Devices *keys.Authority // that enrolls devices here, or nil
+	Devices *keys.Authority // enrolls devices here, or nil
 }
 
 const (
@@ -36,8 +36,9 @@ const (
 	maxPassword = 64 << 10
 )
 
-// Listen takes requests until it is closed, which waits for a moment for those under way.
-// If the socket cannot be made, the server runs without it, and a warning is logged.
+// Listen takes requests until it is closed; closing waits briefly for requests in
+// progress. If the socket cannot be made, the server runs without it, and a warning is
+// logged.
 func (s Service) Listen(log *slog.Logger) io.Closer {
 	socket := socketOf(s.Path)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -52,19 +53,19 @@ func (s Service) Listen(log *slog.Logger) io.Closer {
 	server := &http.Server{
 		Handler: s.requests(), ReadHeaderTimeout: patience, ReadTimeout: patience, IdleTimeout: longPatience,
 		WriteTimeout: longPatience,
-		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelError), // a handler that panics
+		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelError), // a handler's panic
 	}
 	go server.Serve(l)
 	return listening{server}
 }
 
-// A listening server ends gently.
+// A listening server shuts down gracefully.
 type listening struct{ *http.Server }
 
-// leaving is how long the end waits for requests under way.
+// leaving is how long Close waits for requests in progress.
 const leaving = 2 * time.Second
 
-// Close waits for the requests under way, and then cuts them off.
+// Close waits for the requests in progress, and then cuts them off.
 func (l listening) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), leaving)
 	defer cancel()
@@ -74,15 +75,15 @@ func (l listening) Close() error {
 	return l.Server.Close()
 }
 
-// listenPrivately makes a socket that is for this user alone from the start: a
-// process that connects to one needs to be able to write to it.
+// listenPrivately makes a socket that only this user can access from the start: to
+// connect, a process needs write permission.
 func listenPrivately(path string) (net.Listener, error) {
 	old := unix.Umask(0o177)
 	defer unix.Umask(old)
 	return net.Listen("unix", path)
 }
 
-// requests are all that can be asked.
+// requests returns the handlers of all requests.
 func (s Service) requests() *http.ServeMux {
 	m := http.NewServeMux()
 	handle := func(pattern string, do func(*http.Request) (any, error)) {
@@ -98,7 +99,7 @@ func (s Service) requests() *http.ServeMux {
 	return m
 }
 
-// A handleFunc says what answers a pattern of [http.ServeMux].
+// A handleFunc registers the handler for a pattern of [http.ServeMux].
 type handleFunc func(pattern string, do func(*http.Request) (any, error))
 
 func answer(w http.ResponseWriter, r *http.Request, do func(*http.Request) (any, error)) {
@@ -119,7 +120,7 @@ func fail(w http.ResponseWriter, err error) {
 	json.NewEncoder(w).Encode(p)
 }
 
-// read is the JSON of a request.
+// read decodes the JSON body of a request.
 func read[T any](r *http.Request) (v T, err error) {
 	if err = json.NewDecoder(r.Body).Decode(&v); err != nil {
 		err = fmt.Errorf("request: %w", err)
@@ -127,7 +128,7 @@ func read[T any](r *http.Request) (v T, err error) {
 	return v, err
 }
 
-// name is whom a request is about.
+// name returns the name that a request is about.
 func name(r *http.Request) string { return r.URL.Query().Get("name") }
 
 func (s Service) registryRequests(handle handleFunc) {
@@ -165,7 +166,7 @@ func (s Service) registryRequests(handle handleFunc) {
 	}
 }
 
-// secretOf is the body of a request, in locked memory.
+// secretOf reads the body of a request into locked memory.
 func secretOf(r *http.Request) (*lockedmem.Buffer, error) {
 	if r.ContentLength < 0 || r.ContentLength > maxPassword {
 		return nil, fmt.Errorf("request: a password of %d bytes", r.ContentLength)
@@ -183,7 +184,7 @@ func (s Service) keeperRequests(handle handleFunc) {
 	handle("POST /state/prune", func(r *http.Request) (any, error) { return s.State.Forget(context.WithoutCancel(r.Context()), s.Keep) })
 }
 
-// sendSnapshot answers with a copy of the state, and the enrollments in it.
+// sendSnapshot answers with a copy of the state, including its enrollments.
 func (s Service) sendSnapshot(w http.ResponseWriter, _ *http.Request) {
 	f, err := s.snapshot()
 	if err != nil {
@@ -191,10 +192,10 @@ func (s Service) sendSnapshot(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	defer f.Close()
-	io.Copy(w, f) // what breaks off is checked where it arrives
+	io.Copy(w, f) // the receiver detects an incomplete copy
 }
 
-// snapshot makes the copy in a file beside the state that has no name any more.
+// snapshot makes the copy in a file beside the state that has already been unlinked.
 func (s Service) snapshot() (f *os.File, err error) {
 	if f, err = os.CreateTemp(filepath.Dir(s.Path), filepath.Base(s.Path)+".backup-*"); err != nil {
 		return nil, err

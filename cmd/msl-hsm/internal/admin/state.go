@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// StatePath is the path of the state file.
+// StatePath returns the path of the state file.
 func StatePath(c *config.Config, flag string) (string, error) {
 	config.Override(&c.Server.State, flag)
 	if c.Server.State == "" {
@@ -24,7 +24,7 @@ func StatePath(c *config.Config, flag string) (string, error) {
 	return c.Server.State, nil
 }
 
-// OpenState opens the state file of the server, which has to be there.
+// OpenState opens the state file of the server, which must exist.
 func OpenState(c *config.Config, flag string) (*bolt.Server, error) {
 	path, err := StatePath(c, flag)
 	if err != nil {
@@ -34,7 +34,7 @@ func OpenState(c *config.Config, flag string) (*bolt.Server, error) {
 	return s, Unusable(path, err)
 }
 
-// Unusable says what to do about a state file that does not open.
+// Unusable adds to the error of a state file that does not open what to do about it.
 func Unusable(path string, err error) error {
 	begin := "msl-hsm state init --state " + Quoted(path)
 	switch {
@@ -69,7 +69,7 @@ func Absent(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// MakeState makes the state file if it is not there, and tells whether it did.
+// MakeState makes the state file if it is missing, and reports whether it did.
 func MakeState(path string) (bool, error) {
 	if path == "" || !Absent(path) {
 		return false, nil
@@ -93,7 +93,7 @@ func MakeEnrollments(path string) (bool, error) {
 	return true, f.Close()
 }
 
-// InitState makes what is missing of both files, and names it.
+// InitState makes whichever of the two files is missing, and returns their names.
 func InitState(c *config.Config) (made []string, err error) {
 	for _, f := range []struct {
 		path string
@@ -110,7 +110,7 @@ func InitState(c *config.Config) (made []string, err error) {
 	return made, nil
 }
 
-// InitNewState makes the files of a new server. One that exists already is an error.
+// InitNewState makes the files of a new server. An existing file is an error.
 func InitNewState(c *config.Config) ([]string, error) {
 	path, err := StatePath(c, "")
 	if err != nil {
@@ -123,7 +123,7 @@ func InitNewState(c *config.Config) ([]string, error) {
 	return made, err
 }
 
-// BeginState makes the state of a server that starts, if it is told to.
+// BeginState makes the state of a server that is starting, if begin is set.
 func BeginState(c *config.Config, begin bool, log *slog.Logger) error {
 	if !begin {
 		return findEnrollments(c)
@@ -136,7 +136,7 @@ func BeginState(c *config.Config, begin bool, log *slog.Logger) error {
 	return nil
 }
 
-// findEnrollments wants the file of enrollments to be there.
+// findEnrollments requires the file of enrollments to exist.
 func findEnrollments(c *config.Config) error {
 	path := c.Server.Enrollment.State
 	if path == "" || !Absent(path) {

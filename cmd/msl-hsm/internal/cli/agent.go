@@ -76,13 +76,13 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 	if err != nil {
 		return err
 	}
-	defer reporter.Close() // what it could not send, it has logged
-	os.Remove(f.readyFile) // of an earlier agent; there is none most of the time
+	defer reporter.Close() // logs whatever it could not send
+	os.Remove(f.readyFile) // left by an earlier agent, if at all
 	listener, err := listenLocally(c.Client.Agent.Listen)
 	if err != nil {
 		return err
 	}
-	defer listener.Close() // again after Shutdown, which does no harm
+	defer listener.Close() // closing again after Shutdown does no harm
 	p.stop.during("the key store to open")
 	a, err := clientside.OpenAgent(c, ctx, log, reporter)
 	if err != nil {
@@ -111,7 +111,8 @@ func agentSettings(p *program, over config.Client) (*config.Config, error) {
 	return c, checkUsers(&c.Client)
 }
 
-// checkUsers asks that every password has a source: nobody sits at a terminal.
+// checkUsers requires a source for every password: an agent has no terminal to prompt
+// at.
 func checkUsers(c *config.Client) error {
 	if c.User != "" && c.UserScheme == "EMAIL_PASSWORD" && c.Agent.Users[c.User] == "" {
 		if c.Agent.Users == nil {
@@ -127,8 +128,8 @@ func checkUsers(c *config.Client) error {
 	return nil
 }
 
-// agentReporter reports crypto failures, with a configuration of its own: a report's
-// identity is not the client's.
+// agentReporter makes the reporter of crypto failures, with its own configuration: the
+// identity in a report is not the client's.
 func agentReporter(p *program, over config.Client, verbose bool) (*failurelog.Reporter, error) {
 	c, err := p.configure()
 	if err != nil {

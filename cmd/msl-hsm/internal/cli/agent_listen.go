@@ -17,7 +17,7 @@ import (
 
 const wantListen = "want unix:PATH or a loopback address with a port, such as 127.0.0.1:8090"
 
-// listenLocally listens where only programs of this machine come.
+// listenLocally listens where only programs of this machine can connect.
 func listenLocally(at string) (net.Listener, error) {
 	if at == "" {
 		dir := os.Getenv("RUNTIME_DIRECTORY") // of a systemd service
@@ -28,7 +28,7 @@ func listenLocally(at string) (net.Listener, error) {
 		at = "unix:" + filepath.Join(dir, "msl-hsm-agent.sock")
 	}
 	if path, ok := config.CutUnix(at); ok {
-		if path == "" || path[0] == '@' { // everybody may connect to an abstract socket
+		if path == "" || path[0] == '@' { // any user may connect to an abstract socket
 			return nil, exit.Usagef("--listen %q: want the path of a file", at)
 		}
 		return listenUnix(path)
@@ -44,8 +44,8 @@ func listenLocally(at string) (net.Listener, error) {
 	return l, nil
 }
 
-// loopback checks that others cannot reach an address. localhost is what it should
-// be, whatever the resolver says.
+// loopback checks that an address is not reachable from other machines. localhost
+// always means the loopback address, whatever the resolver says.
 func loopback(at string) (string, error) {
 	host, port, err := net.SplitHostPort(at)
 	if err != nil {
@@ -92,7 +92,7 @@ func listenUnix(path string) (net.Listener, error) {
 	return l, err
 }
 
-// urlOf is where a listener is reached.
+// urlOf returns the URL at which a listener can be reached.
 func urlOf(l net.Listener) string {
 	if l.Addr().Network() == "unix" {
 		return "unix:" + l.Addr().String()

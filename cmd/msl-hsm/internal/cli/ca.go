@@ -72,7 +72,7 @@ func makeCA(p *program, f caFlags) (err error) {
 	if err := atomicfile.Create(f.out, enroll.PEM("CERTIFICATE", certificate.Raw), 0o644); err != nil {
 		return err
 	}
-	// It certified nothing yet, so there is nothing that the file could have lost.
+	// It has not certified anything yet, so the file cannot have lost anything.
 	if _, err := admin.MakeEnrollments(c.Server.Enrollment.State); err != nil {
 		return err
 	}

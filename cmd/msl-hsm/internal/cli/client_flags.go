@@ -4,7 +4,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 )
 
-// clientFlags are those that override the client's configuration.
+// clientFlags returns the flags that override the client's configuration.
 func clientFlags(o *config.Client) []flagGroup {
 	who, server, keys, user := flagGroup{title: "Who sends"}, flagGroup{title: "Whom to trust"}, flagGroup{title: "Session"}, flagGroup{title: "For a user"}
 	s := who.set().StringVar

@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// configure reads the configuration and applies the flags of every verb.
+// configure reads the configuration and applies the flags common to all verbs.
 func (p *program) configure() (*config.Config, error) {
 	c := config.Default()
 	path, err := p.configPath()
@@ -33,7 +33,7 @@ func (p *program) configure() (*config.Config, error) {
 	return c, nil
 }
 
-// configPath finds the configuration; none is fine unless one was named.
+// configPath finds the configuration file; it may be missing unless a flag names it.
 func (p *program) configPath() (string, error) {
 	for _, named := range []string{p.flags.config, os.Getenv("MSL_HSM_CONFIG")} {
 		if named != "" {

@@ -1,4 +1,5 @@
-// Package cli is the command line of msl-hsm: flags, printing, exit codes, and nothing
-// else. A file is named by the noun and the verb that it is for, as entity_add.go; root.go
-// lists them all. What a verb does is in the packages beside this one.
+// Package cli is the command line of msl-hsm: flags, printing and exit codes, and
+// nothing else. A file is named after the noun and the verb that it implements, such as
+// entity_add.go; root.go lists them all. The work of the verbs is done in the
+// neighboring packages.
 package cli

@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// withEnrollments runs a verb on the records. Those that sign need the CA's key.
+// withEnrollments runs a verb on the records. Verbs that sign need the CA's key.
 func (p *program) withEnrollments(signs bool, do func(admin.Enrollments) error) (err error) {
 	c, err := p.configure()
 	if err != nil {
@@ -26,7 +26,7 @@ func (p *program) withEnrollments(signs bool, do func(admin.Enrollments) error) 
 	return do(all)
 }
 
-// find completes the start of an EK hash, or the name of a device.
+// find looks up a record by the start of an EK hash, or by the name of a device.
 func find(all []enroll.Record, what string) (enroll.Record, error) {
 	var found []enroll.Record
 	for _, r := range all {
@@ -46,8 +46,8 @@ func find(all []enroll.Record, what string) (enroll.Record, error) {
 	return enroll.Record{}, exit.Usagef("%d devices begin with %q: give more of the EK hash", len(found), what)
 }
 
-// completeID finds a device that is there, or takes a whole EK hash of one that
-// is to come.
+// completeID finds an enrolled device, or accepts a complete EK hash of one that is yet
+// to enroll.
 func completeID(s admin.Enrollments, what string) (string, error) {
 	if _, err := enroll.ParseID(what); err == nil {
 		return what, nil

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// onDeviceCommand is a verb that decides about one device.
+// onDeviceCommand makes a verb that decides about one device.
 func onDeviceCommand(p *program, verb, short, done string) *cobra.Command {
 	var name, note string
 	c := &cobra.Command{

@@ -37,7 +37,7 @@ func enrollmentListCommand(p *program) *cobra.Command {
 	return c
 }
 
-// reasons are why a device may enroll, or waits.
+// reasons returns why a device may enroll, or why it waits.
 func reasons(r enroll.Record) string {
 	switch {
 	case r.Waits == "":

@@ -84,7 +84,7 @@ func verifier(c *config.Config, at string) (v enroll.Verifier, err error) {
 	return v, nil
 }
 
-// recordsOf reads one record, of a file or of the server, or all.
+// recordsOf reads one record from a file or from the server, or all records.
 func recordsOf(p *program, args []string) (all []enroll.Record, err error) {
 	if len(args) == 1 {
 		if text, err := os.ReadFile(args[0]); err == nil {

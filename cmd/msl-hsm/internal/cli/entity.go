@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// known adds the next step to the error of a name that is not there.
+// known adds the next step to the error of an unknown name.
 func known(err error, next string) error {
 	if exit.IsAny(err, state.ErrUnknown, state.ErrNotRevoked) {
 		return fmt.Errorf("%w; %s lists them", err, next)
@@ -18,7 +18,7 @@ func known(err error, next string) error {
 	return err
 }
 
-// onName is a verb that does one thing to one entity or user.
+// onName makes a verb that does one thing to one entity or user.
 func (p *program) onName(argument, group, use, short, done string, do func(admin.Registry, string) error) *cobra.Command {
 	var path string
 	c := &cobra.Command{

@@ -28,7 +28,7 @@ type entityFlags struct {
 	keyExchanges, userSchemes                                     []string
 
 	storageKey []byte // of --tpm-psk, proven
-	derived    bool   // the wrapping key in pskFile follows from its other keys
+	derived    bool   // the wrapping key in pskFile is derived from its others
 }
 
 func entityAddCommand(p *program) *cobra.Command {
@@ -91,7 +91,7 @@ too. If the device's TPM was replaced, remove the entity and add it again.`,
 	return c
 }
 
-// shorthand are older ways to say the same.
+// shorthand applies older flags with the same meaning.
 func (f *entityFlags) shorthand(c *cobra.Command) {
 	c.Flags().StringVar(&f.rsaKey, "rsa-public-key", "", "RSA public key from this PEM `FILE`")
 	c.Flags().BoolVar(&f.x509, "x509", false, "the same as --scheme X509")
@@ -101,8 +101,8 @@ func (f *entityFlags) shorthand(c *cobra.Command) {
 	}
 }
 
-// settle makes one of the ways to say what scheme it is, and checks that it is
-// one.
+// settle determines the scheme from the flags, which can select it in several ways, and
+// checks their combination.
 func (f *entityFlags) settle() error {
 	keys := 0
 	for _, given := range []bool{f.pskFile != "", f.generatePSK != "", f.tpmPSK, f.publicKey != "", f.rsaKey != "", f.x509, f.none} {
@@ -138,7 +138,7 @@ func (f *entityFlags) settle() error {
 	return f.fits()
 }
 
-// fits checks that the scheme and the keys go together.
+// fits checks that the scheme and the keys match.
 func (f *entityFlags) fits() error {
 	var keys string
 	switch f.scheme {
@@ -210,7 +210,7 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 	return nil
 }
 
-// giveKeys adds to a record the keys that its scheme needs.
+// giveKeys adds the keys that a scheme needs to a record.
 func giveKeys(c *config.Config, e *state.EntityRecord, f *entityFlags) error {
 	switch e.Scheme {
 	case "X509", "NONE", "NONE_SUFFIXED":
@@ -234,7 +234,7 @@ func tellRegistered(p *program, e state.EntityRecord, psk string) {
 	fmt.Fprintln(p.stdout)
 }
 
-// undo removes a file of keys that belong to nobody.
+// undo removes a file of keys that were not registered.
 func undo(path string, err error) error {
 	if path == "" {
 		return err
@@ -295,8 +295,8 @@ func pskEntity(c *config.Config, e *state.EntityRecord, f *entityFlags) (err err
 	return nil
 }
 
-// groupMember writes the keys that an entity of a model group has. The server
-// makes them anew whenever it needs them.
+// groupMember writes the keys of an entity of a model group. The server derives them
+// again whenever it needs them.
 func groupMember(c *config.Config, identity, path string) (err error) {
 	prefix, found := serverside.LongestPrefix(c.Server.ModelGroups, identity)
 	if !found {

@@ -89,7 +89,7 @@ func keyKind(public any) string {
 	return fmt.Sprintf("%T", public)
 }
 
-// permitted are the schemes that a registered entity may use.
+// permitted returns the schemes that a registered entity may use.
 func permitted(scheme string, list []string) string {
 	switch {
 	case scheme == "":

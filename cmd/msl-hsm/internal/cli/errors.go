@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A codeRow is what a person wants to know of an error.
+// A codeRow is what a user needs to know about an error code.
 type codeRow struct {
 	Code     int    `json:"code"`
 	Internal int    `json:"internalcode"`
@@ -68,7 +68,8 @@ func parseCode(text string) (msl.Code, error) {
 	return 0, exit.Usagef("%q is not an MSL error; msl-hsm errors lists them all", text)
 }
 
-// nextStep is what an operator does about an error, by what it asks of the peer.
+// nextStep returns what an operator should do about an error, based on the action it
+// asks of the peer.
 func nextStep(c msl.Code) string {
 	switch c {
 	case msl.ErrEntityNotFound, msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound, msl.ErrIncorrectEntityAuthData:

@@ -93,7 +93,7 @@ func runFailures(p *program, f failuresFlags) error {
 	return nil
 }
 
-// filter is what the flags want.
+// filter returns the filter that the flags describe.
 func (f failuresFlags) filter(now time.Time) (func(failurelog.Record) bool, error) {
 	var since time.Time
 	var code msl.Code
@@ -125,7 +125,7 @@ func (f failuresFlags) filter(now time.Time) (func(failurelog.Record) bool, erro
 	}, nil
 }
 
-// parseSince reads a time, or how long ago it is.
+// parseSince reads a time, or a duration before now.
 func parseSince(text string, now time.Time) (time.Time, error) {
 	for _, form := range []string{time.RFC3339, time.DateOnly} {
 		if t, err := time.ParseInLocation(form, text, time.Local); err == nil {
@@ -156,7 +156,7 @@ func printFailures(p *program, all []failurelog.Record, f failuresFlags) error {
 
 func shortTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
-// codeText is the code, and who said it.
+// codeText returns the code, and which side reported it.
 func codeText(r failurelog.Record) string {
 	switch {
 	case r.Code == 0:
@@ -167,7 +167,7 @@ func codeText(r failurelog.Record) string {
 	return strconv.Itoa(int(r.Code))
 }
 
-// missingFailures tells of what is not in the list.
+// missingFailures prints a note about failures missing from the list.
 func missingFailures(p *program, all []failurelog.Record, skipped int) {
 	var lost, damaged uint64
 	for _, r := range all {
@@ -181,7 +181,7 @@ func missingFailures(p *program, all []failurelog.Record, skipped int) {
 	}
 }
 
-// A failureGroup is failures that have some fields in common.
+// A failureGroup is a group of failures that share some fields.
 type failureGroup struct {
 	Fields   map[string]string `json:"group"`
 	Failures uint64            `json:"failures"`
@@ -193,7 +193,7 @@ type failureGroup struct {
 	seen map[string]bool
 }
 
-// groupField is one of the fields that failures can be counted by.
+// groupField returns the value of a field by which failures can be counted.
 func groupField(field string, r failurelog.Record) string {
 	switch field {
 	case "code":
@@ -222,7 +222,7 @@ func groupFields() []string {
 	return []string{"code", "provider", "version", "entity", "day", "kind", "operation", "result", "cause"}
 }
 
-// groupFailures counts, the most frequent first.
+// groupFailures groups and counts failures, the most frequent first.
 func groupFailures(all []failurelog.Record, by []string) []*failureGroup {
 	var groups []*failureGroup
 	found := map[string]*failureGroup{}

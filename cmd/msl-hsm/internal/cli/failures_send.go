@@ -15,8 +15,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// reporting does what a client does, and reports how it failed. Whether the report
-// arrives changes nothing for the client.
+// reporting runs a client and reports its failure. Whether the report arrives makes no
+// difference to the client.
 func reporting(p *program, over config.Client, verbose bool, do func() error) error {
 	c, err := p.configure()
 	if err != nil {
@@ -35,7 +35,8 @@ func reporting(p *program, over config.Client, verbose bool, do func() error) er
 	return err
 }
 
-// startReporter makes a reporter, or none. One whose spool cannot be used does without.
+// startReporter makes a reporter, or none. If the spool cannot be used, the reporter
+// works without it.
 func startReporter(p *program, c *config.Config, verbose bool) (*failurelog.Reporter, error) {
 	f := c.Client.Failures
 	if f.URL == "" {
@@ -77,8 +78,8 @@ func startReporter(p *program, c *config.Config, verbose bool) (*failurelog.Repo
 	return reporter, nil
 }
 
-// reportWeb reaches the server by TLS where it must, but without a certificate of our
-// own, whose key may be what fails.
+// reportWeb returns an HTTP client for the server that uses TLS where required, but no
+// client certificate, since its key may be what fails.
 func reportWeb(c *config.Config) (*http.Client, error) {
 	keyless := *c
 	keyless.Client.URL = c.Client.Failures.URL
@@ -86,7 +87,7 @@ func reportWeb(c *config.Config) (*http.Client, error) {
 	return clientside.WebClient(&keyless, nil)
 }
 
-// provider is the kind of the key store.
+// provider returns the kind of the key store.
 func provider(c *config.Config) failurelog.Provider {
 	switch {
 	case c.Keystore.SoftHSM != "" || strings.HasPrefix(c.Keystore.URI, "pkcs11:"):
@@ -97,7 +98,7 @@ func provider(c *config.Config) failurelog.Provider {
 	return failurelog.Software
 }
 
-// programVersion is the version of this program, as far as it can be reported.
+// programVersion returns the version of this program, if it can be reported.
 func programVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -8,13 +8,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// A flagGroup is flags that belong together in a help text.
+// A flagGroup is a group of related flags in a help text.
 type flagGroup struct {
 	title string
 	c     *cobra.Command
 }
 
-// set is where the flags of the group are defined.
+// set returns the flag set in which the group's flags are defined.
 func (g *flagGroup) set() interface {
 	BoolVar(p *bool, name string, value bool, usage string)
 	BoolVarP(p *bool, name, shorthand string, value bool, usage string)
@@ -28,7 +28,7 @@ func (g *flagGroup) set() interface {
 	return g.c.Flags()
 }
 
-// grouped gives a command its flags, and a help text that shows them in groups.
+// grouped gives a command its flags, and a help text that shows them by group.
 func grouped(c *cobra.Command, groups ...flagGroup) {
 	for _, g := range groups {
 		c.Flags().AddFlagSet(g.c.Flags())

@@ -43,7 +43,7 @@ func inspectCommand(p *program) *cobra.Command {
 	return c
 }
 
-// openInput returns a file, or the standard input.
+// openInput opens a file, or the standard input.
 func openInput(p *program, name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(p.stdin), nil
@@ -88,10 +88,10 @@ func inspectorKeys(p *program, i *msl.Inspector) (*serverside.Service, error) {
 	return s, nil
 }
 
-// self opens what the server itself sent.
+// self opens messages that the server itself sent.
 type self struct{ msl.LocalEntity }
 
-// Open believes our own authentication data alone.
+// Open accepts only the server's own authentication data.
 func (s self) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	local, err := s.Credentials(ctx)
 	if err != nil {

@@ -84,7 +84,7 @@ func createSet(p *program, role string, rotate bool) (err error) {
 	if err != nil || !first {
 		return err
 	}
-	// Nothing was issued yet, so there is nothing that a state could have lost.
+	// Nothing has been issued yet, so no state can have been lost.
 	made, err := admin.InitState(c)
 	for _, file := range made {
 		fmt.Fprintf(p.stdout, "made the file %s\n", file)

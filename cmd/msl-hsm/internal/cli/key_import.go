@@ -73,7 +73,7 @@ encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`
 	return c
 }
 
-// An incoming key is one on its way into the store: a secret, or a pair.
+// An incoming key is about to be imported into the store: a secret key, or a key pair.
 type incomingKey struct {
 	label     string
 	algorithm keystore.Algorithm
@@ -136,7 +136,7 @@ func readIncoming(c *config.Config, name string, f importFlags) ([]incomingKey, 
 	return []incomingKey{k}, func() { clear(k.raw) }, err
 }
 
-// takeAll takes every key into the store, or none.
+// takeAll imports every key into the store, or none.
 func takeAll(store keys.Store, incoming []incomingKey) ([]keystore.Version, error) {
 	var done []keystore.Version
 	for n, k := range incoming {
@@ -149,8 +149,8 @@ func takeAll(store keys.Store, incoming []incomingKey) ([]keystore.Version, erro
 	return done, nil
 }
 
-// take makes a provisioned key. A store may take no keys from outside, or none of
-// that kind.
+// take imports a provisioned key. A store may not accept keys from outside, or not keys
+// of that kind.
 func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
 	err = errors.ErrUnsupported
 	if k.pair != nil {
@@ -194,8 +194,8 @@ func (k *incomingKey) readSecret(text []byte) (err error) {
 	return nil
 }
 
-// secretBytes reads a key of size bytes: raw, in hexadecimal or in Base64. Of one
-// size these have different lengths.
+// secretBytes reads a key of size bytes: raw, in hexadecimal or in Base64. For a given
+// size these differ in length.
 func secretBytes(text []byte, size int) ([]byte, error) {
 	raw := make([]byte, base64.StdEncoding.DecodedLen(len(text))+size)
 	trimmed := bytes.TrimSpace(text)
@@ -232,8 +232,8 @@ func (k *incomingKey) readPair(text []byte) (err error) {
 	return nil
 }
 
-// parsePrivate reads a PEM private key. What it makes of it cannot be wiped, and
-// goes with the process.
+// parsePrivate reads a PEM private key. The parsed key cannot be wiped, and stays in
+// memory until the process ends.
 func parsePrivate(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
@@ -259,7 +259,7 @@ func parsePrivate(text []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// pairAlgorithms are what a key pair can be for, signing first.
+// pairAlgorithms returns the algorithms that a key pair can be used for, signing first.
 func pairAlgorithms(key crypto.Signer) []keystore.Algorithm {
 	switch k := key.Public().(type) {
 	case *rsa.PublicKey:
@@ -282,8 +282,8 @@ func pairAlgorithms(key crypto.Signer) []keystore.Algorithm {
 	return nil
 }
 
-// rolesOf are the keys of a set, in the order of a key file: encryption, MAC, and
-// the halves of the wrapping key.
+// rolesOf returns the roles of a set's keys, in the order of a key file: encryption,
+// MAC, and the halves of the wrapping key.
 func rolesOf(set string) []keystore.Role {
 	psk := []keystore.Role{keystore.RolePSKEncryption, keystore.RolePSKMAC, keystore.RolePSKWrapping}
 	return map[string][]keystore.Role{
@@ -320,7 +320,7 @@ func readSet(c *config.Config, name string, f importFlags) ([]incomingKey, func(
 	return all, wipe, nil
 }
 
-// takeBack destroys what was imported of a set that did not come whole.
+// takeBack destroys the imported keys of an incomplete set.
 func takeBack(store keys.Store, incoming []incomingKey, done []keystore.Version) error {
 	var errs []error
 	for n, v := range done {
@@ -329,8 +329,8 @@ func takeBack(store keys.Store, incoming []incomingKey, done []keystore.Version)
 	return errors.Join(errs...)
 }
 
-// inStep refuses to go on with pairs of keys whose versions went different ways:
-// the next ones would not belong together.
+// inStep refuses to continue with key pairs whose versions differ: the next versions
+// would not belong together.
 func inStep(store keystore.Admin, pairs []incomingKey) error {
 	have, err := keys.Newest(store)
 	if err != nil {

@@ -50,7 +50,7 @@ func listKeys(p *program, asJSON bool, all []keystore.Info) error {
 	})
 }
 
-// weaknessNames leaves the explanations to key show.
+// weaknessNames lists only the names; key show explains them.
 func weaknessNames(k keystore.Info) string {
 	weak := "none"
 	if len(k.Weaknesses) > 0 {

@@ -69,7 +69,7 @@ func signerNamed(store keystore.Store, label string) (crypto.Signer, error) {
 	return keys.SigningKey(store, label, "make it with msl-hsm key create "+label+" --algorithm ecdsa-p256")
 }
 
-// certificateRequest is a request for those names, or with days a certificate.
+// certificateRequest makes a request for those names or, with days set, a certificate.
 func certificateRequest(key crypto.Signer, names []string, days int) (*pem.Block, error) {
 	var hosts []string
 	var addresses []net.IP

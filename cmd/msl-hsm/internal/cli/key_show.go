@@ -45,7 +45,7 @@ func keyShowCommand(p *program) *cobra.Command {
 	return c
 }
 
-// A publicHalf is a key whose public half can be told.
+// A publicHalf is a key whose public half can be shown.
 type publicHalf interface{ Public() crypto.PublicKey }
 
 func showPublic(p *program, store keystore.Store, label string, version uint32) error {
@@ -121,11 +121,11 @@ func describeKey(p *program, store keystore.Store, k keystore.Info) {
 	t.Flush()
 }
 
-// idOfVersion is the key id that peers know a public key by, or empty.
+// idOfVersion returns the key id by which peers know a public key, or "".
 func idOfVersion(store keystore.Store, k keystore.Info) string {
 	ring, err := store.Lookup(k.Label)
 	if err != nil {
-		return "" // a key that is refused for its weaknesses is still described
+		return "" // a key refused for its weaknesses is still described
 	}
 	for _, v := range ring {
 		if pair, ok := v.Key.(publicHalf); ok && v.Number == k.Version {

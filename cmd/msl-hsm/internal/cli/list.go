@@ -48,7 +48,7 @@ func list[T any](w io.Writer, asJSON bool, items []T, head string, row func(T) [
 	return t.Flush()
 }
 
-// onTerminal reports whether what is written goes to a terminal.
+// onTerminal reports whether w writes to a terminal.
 func onTerminal(w io.Writer) bool {
 	if safe, ok := w.(safetext.Writer); ok {
 		w = safe.W

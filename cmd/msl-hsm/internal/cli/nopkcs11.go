@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 )
 
-// tokenCommand stays in the list of verbs, to say why it does nothing.
+// tokenCommand stays in the list of verbs, to say why it does not work.
 func tokenCommand(*program) *cobra.Command {
 	return &cobra.Command{
 		Use:                "token",

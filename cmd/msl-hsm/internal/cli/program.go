@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// A program is what every verb works with.
+// A program is the state shared by all verbs.
 type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -22,7 +22,7 @@ type rootFlags struct {
 	config, keystore, softhsm, pin string
 }
 
-// group is a command that has only sub-commands.
+// group makes a command that has only subcommands.
 func group(name, short string, verbs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: name, Short: short}
 	c.AddCommand(verbs...)
@@ -30,7 +30,7 @@ func group(name, short string, verbs ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-// onlyKnown makes a command without a verb of its own refuse unknown ones.
+// onlyKnown makes a command without an action of its own refuse unknown subcommands.
 func onlyKnown(c *cobra.Command) {
 	c.Args = cobra.ArbitraryArgs
 	c.RunE = func(c *cobra.Command, args []string) error {

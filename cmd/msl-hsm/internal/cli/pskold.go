@@ -11,20 +11,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// A listedEntity is an entity as entity list and entity show tell of it.
+// A listedEntity is an entity as entity list and entity show display it.
 type listedEntity struct {
 	state.EntityRecord
-	RegisterAgain bool `json:"registeragain,omitempty"` // see registerAgain
+	RegisterAgain bool `json:"registeragain,omitempty"` // see serverside.RegisterAgain
 }
 
-// listed leaves the keys out: they are sealed, and of no use to a reader.
+// listed leaves out the keys: they are sealed, and of no use to a reader.
 func listed(e state.EntityRecord) listedEntity {
 	l := listedEntity{e, serverside.RegisterAgain(e)}
 	l.PSK = nil
 	return l
 }
 
-// status is what is to be known of an entity first.
+// status returns the most important fact about an entity.
 func (e listedEntity) status() string {
 	if e.RegisterAgain {
 		return "registered; register it again"
@@ -32,12 +32,12 @@ func (e listedEntity) status() string {
 	return status(e.Revoked, e.Removed)
 }
 
-// olderTemplate is what to do about keys of that note of package hsm.
+// olderTemplate is the advice for keys that have this note of package hsm.
 const olderTemplate = ": of a server's sealing keys by msl-hsm key create --set server --rotate, of another by msl-hsm key create or key import as it was made"
 
-// noteOldKeys says what to do about old keys, and notes of the pre-shared keys of a device that an older version
-// imported them: the MAC key is not a block, so that it gives a derived wrapping
-// key away. Only PKCS #11 has a function for that.
+// noteOldKeys adds advice about old keys, and notes if an older version imported a
+// device's pre-shared keys: their MAC key is not a block, so that a derived wrapping
+// key can be computed from it. Only PKCS #11 has a function for that.
 func noteOldKeys(c *config.Config, all []keystore.Info) []keystore.Info {
 	if strings.HasPrefix(c.Keystore.URI, "soft:") || strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return all

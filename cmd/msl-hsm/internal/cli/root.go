@@ -11,11 +11,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
-// Run does one command and returns its exit code.
+// Run executes one command and returns its exit code.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stderr = safetext.Writer{W: stderr} // errors and logs quote peers
 	if onTerminal(stdout) {
-		stdout = safetext.Writer{W: stdout} // and so does most of what we print
+		stdout = safetext.Writer{W: stdout} // as does most other output
 	}
 	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := rootCommand(p)

@@ -75,7 +75,7 @@ With a state file, the next call goes on with the master token of this one.`,
 	return c
 }
 
-// completeNames completes the flags that take one of a few names.
+// completeNames sets up completion for flags that take one of a few names.
 func completeNames(c *cobra.Command) {
 	for flag, names := range map[string][]string{
 		"entity-scheme": config.EntitySchemeNames(), "user-scheme": config.UserSchemeNames(), "key-exchange": config.ExchangeNames(),
@@ -119,7 +119,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		return err
 	}
 	defer func() {
-		if !errors.Is(err, watchdog.ErrHung) { // nothing ends before the call does
+		if !errors.Is(err, watchdog.ErrHung) { // a hung call blocks closing
 			err = errors.Join(err, f.ownTime(c, "the key store did not close", client.Close))
 		}
 	}()
@@ -140,13 +140,13 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 	})
 }
 
-// prompts reports whether somebody may sit at a prompt, who has time.
+// prompts reports whether a prompt may have to wait for the user, without a time limit.
 func prompts(c *config.Config) bool {
 	password := c.Client.User != "" && c.Client.UserScheme == "EMAIL_PASSWORD" && keys.OrPrompt(c.Client.Password) == "prompt"
 	return password || c.Keystore.PIN == "prompt"
 }
 
-// watched is the context that ends what hangs.
+// watched returns the context that ends hanging calls.
 func watched(c *config.Config, ctx context.Context) context.Context {
 	if prompts(c) {
 		return context.WithoutCancel(ctx)
@@ -154,7 +154,7 @@ func watched(c *config.Config, ctx context.Context) context.Context {
 	return ctx
 }
 
-// ownTime gives something beside the exchange as much time.
+// ownTime gives a step other than the exchange the same time limit.
 func (f sendFlags) ownTime(c *config.Config, late string, do func() error) error {
 	if f.timeout <= 0 || prompts(c) {
 		return do()
@@ -168,7 +168,7 @@ func (f sendFlags) ownTime(c *config.Config, late string, do func() error) error
 	return err
 }
 
-// inTime bounds the exchange. A peer that says nothing gives no answer.
+// inTime limits the duration of the exchange. A silent peer counts as no answer.
 func (f sendFlags) inTime(ctx context.Context, do func(context.Context) error) error {
 	if f.timeout <= 0 {
 		return do(ctx)
@@ -185,7 +185,7 @@ func (f sendFlags) inTime(ctx context.Context, do func(context.Context) error) e
 	return exit.WithCode(fmt.Errorf("the answer did not come within %v: see whether the server is well, or give it more time with --timeout (%w)", f.timeout, err), exit.NoAnswer)
 }
 
-// requestBody is the data to be sent.
+// requestBody returns the data to send.
 func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.ReadCloser, error), func(), error) {
 	none := func() {}
 	switch {
@@ -202,7 +202,8 @@ func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.R
 	return msl.BytesBody(nil), none, nil
 }
 
-// writeAnswers is where the data of an answer goes. It must not steer a terminal.
+// writeAnswers returns the writer for the answer's data, which must not control a
+// terminal.
 func writeAnswers(p *program, raw bool) io.Writer {
 	terminal, ok := p.stdout.(safetext.Writer)
 	switch {
@@ -227,10 +228,10 @@ func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *cli
 		return fmt.Errorf("read the answer: %w", clientside.Unread(err))
 	}
 	if text, ok := to.(*safetext.Stream); ok {
-		_ = text.Close() // a terminal that is gone needs no rest
+		_ = text.Close() // if the terminal is gone, the rest is not needed
 	}
 	if onTerminal(p.stdout) && out.last != '\n' {
-		fmt.Fprintln(p.stdout) // for the prompt that comes next
+		fmt.Fprintln(p.stdout) // for the prompt that follows
 	}
 	tell.End(response)
 	return nil

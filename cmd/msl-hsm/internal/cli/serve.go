@@ -73,19 +73,19 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	os.Remove(f.readyFile) // of an earlier server; there is none most of the time
+	os.Remove(f.readyFile) // left by an earlier server, if at all
 	listener, err := net.Listen("tcp", c.Server.Listen)
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
-	defer listener.Close() // again after Shutdown, which does no harm
+	defer listener.Close() // closing again after Shutdown does no harm
 	if err := admin.BeginState(c, f.initState, log); err != nil {
 		return err
 	}
 	return serveOn(p, ctx, c, f, listener, application, log)
 }
 
-// serverSettings are the configuration under the flags, and the log.
+// serverSettings returns the configuration with the flags applied, and the log.
 func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, error) {
 	c, err := p.configure()
 	if err != nil {
@@ -103,7 +103,7 @@ func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, err
 func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l net.Listener, application msl.Handler, log *slog.Logger) (err error) {
 	p.stop.during("the key store to open")
 	sampled := logsample.New(log.Handler())
-	peers := slog.New(sampled) // of what anybody can cause
+	peers := slog.New(sampled) // for events that any peer can cause
 	s, err := serverside.Open(c, peers)
 	if err != nil {
 		return err
@@ -154,8 +154,8 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(p.stderr, options)), nil
 }
 
-// answerUntil serves until ctx ends, and then as long as messages are in flight. Where it
-// ended before, nobody is told that there is a server.
+// answerUntil serves until ctx ends, and then for as long as messages are in flight. If
+// ctx has ended already, the server is not announced.
 func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string) error {
 	if ctx.Err() != nil {
 		return nil
@@ -182,7 +182,7 @@ func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Lis
 	return nil
 }
 
-// writeReady tells where the server is, if a file for that is named.
+// writeReady writes the server's URL to the ready file, if one is named.
 func writeReady(path, url string) error {
 	if path == "" {
 		return nil

@@ -10,18 +10,18 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// A state file that is lost must not be taken for that of a new server, or what
-// was revoked comes back and recorded messages are answered again. So a file is
-// made by msl-hsm state init and serve --init-state, where somebody says that the
-// server is new; by key create --set server and ca init where they make the first
-// keys, under which nothing can have been issued; and by entity add and user add,
-// which say what they made. Every other command has to find one.
+// A lost state file must not be mistaken for that of a new server, or revoked entities
+// return and recorded messages are answered again. So a file is made only by msl-hsm
+// state init and serve --init-state, where the operator says that the server is new; by
+// key create --set server and ca init when they make the first keys, under which
+// nothing can have been issued; and by entity add and user add, which say what they
+// made. Every other command requires an existing file.
 
 func stateFlag(c *cobra.Command, path *string) {
 	c.Flags().StringVar(path, "state", "", "state `FILE` of the server")
 }
 
-// stateFile is the configuration, and the path of the state file.
+// stateFile returns the configuration, and the path of the state file.
 func (p *program) stateFile(flag string) (*config.Config, string, error) {
 	c, err := p.configure()
 	if err != nil {
@@ -45,7 +45,7 @@ func (p *program) withState(path string, do func(admin.Registry) error) (err err
 	return do(state)
 }
 
-// withNewState runs a verb that registers somebody, and so may be the first.
+// withNewState runs a verb that registers an entity or a user, and so may be the first.
 func (p *program) withNewState(path string, do func(admin.Registry) error) (err error) {
 	c, err := p.configure()
 	if err != nil {
@@ -62,7 +62,7 @@ func (p *program) withNewState(path string, do func(admin.Registry) error) (err 
 	return err
 }
 
-// tellMade tells of a file that was made: its path may be a mistake.
+// tellMade reports a file that was made: its path may be a mistake.
 func (p *program) tellMade(made bool, path string) {
 	if made {
 		fmt.Fprintf(p.stderr, "made the state file %s\n", path)

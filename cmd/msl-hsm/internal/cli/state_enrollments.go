@@ -10,7 +10,7 @@ const restoredEnrollmentsText = `The enrollments are those of the backup: device
 then may talk to the server again. Check msl-hsm enrollment list, and decide again.
 `
 
-// restoreEnrollments puts them in the place of their file.
+// restoreEnrollments replaces the file of enrollments with the restored ones.
 func restoreEnrollments(p *program, content []byte, path string) error {
 	switch {
 	case content == nil && path == "":

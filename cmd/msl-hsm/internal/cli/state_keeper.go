@@ -5,7 +5,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// onState is a verb on the state of a server, running or not.
+// onState runs a verb on the state of a server, running or not.
 func (p *program) onState(path string, do func(admin.Keeper) error) (err error) {
 	c, file, err := p.stateFile(path)
 	if err != nil {

@@ -13,23 +13,24 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// closingTime is what of it is for closing keys and files, when messages in flight
-// had the rest.
+// closingTime returns the part of the shutdown time reserved for closing keys and files
+// after messages in flight have had the rest.
 func closingTime(shutdown time.Duration) time.Duration { return min(time.Second, shutdown/4) }
 
-// A stopper ends the process of a server or an agent that is told to stop and does
-// not: a call into a PKCS #11 module may never return, and nothing in this process
-// can end it. A nil one leaves that to somebody else.
+// A stopper ends the process of a server or an agent that was told to stop but does
+// not: a call into a PKCS #11 module may never return, and nothing in this process can
+// end it. A nil stopper leaves that to others.
 type stopper struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
 	grace time.Duration // to end by itself
-	doing string        // what the process waits for, should it not end
+	doing string        // what the process waits for if it does not end
 }
 
 // stoppable makes a context that ends with the first signal to stop. From then on the
-// process has its time to end by itself; with a second signal it ends at once. The caller ends the watch when it is done.
+// process has its grace time to end by itself; a second signal ends it at once. The
+// caller ends the watch when it is done.
 func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx context.Context, end func()) {
 	p.stop = &stopper{log: log, grace: config.DefaultShutdown, doing: "start"}
 	ctx, cancel := context.WithCancel(parent)
@@ -44,7 +45,7 @@ func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx conte
 	}
 }
 
-// allow sets the time to end, once it is known.
+// allow sets the grace time, once it is known.
 func (s *stopper) allow(grace time.Duration) {
 	if s == nil {
 		return
@@ -54,7 +55,7 @@ func (s *stopper) allow(grace time.Duration) {
 	s.grace = grace
 }
 
-// during says what is waited for if the process does not end now.
+// during records what the process waits for if it does not end now.
 func (s *stopper) during(what string) {
 	if s == nil {
 		return
@@ -83,7 +84,7 @@ func (s *stopper) watch(signals <-chan os.Signal, cancel context.CancelFunc, end
 	}
 }
 
-// abandon ends the process. A log that takes no line must not hold it up either.
+// abandon ends the process. A blocked log must not delay it either.
 func (s *stopper) abandon(why string) {
 	logged := make(chan struct{})
 	go func() {

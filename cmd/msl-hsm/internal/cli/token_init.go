@@ -47,7 +47,7 @@ token= of that URI, its PINs come from --pin and --so-pin.`,
 	return c
 }
 
-// initSoftHSM makes a token for development, and what goes with it.
+// initSoftHSM makes a token for development, and the files that belong to it.
 func initSoftHSM(p *program, dir, label, soSource string) error {
 	if label == "" {
 		label = "dev"
@@ -83,7 +83,7 @@ func initSoftHSM(p *program, dir, label, soSource string) error {
 	return writeConfig(p, p.flags.softhsm, label, k.PIN)
 }
 
-// pinFor reads a PIN, or makes one up and keeps it in a file.
+// pinFor reads a PIN, or generates one and keeps it in a file.
 func pinFor(source, path, what string) (*lockedmem.Buffer, error) {
 	if source != "" {
 		return keys.NewSecret(source, what)
@@ -118,7 +118,7 @@ server:
   state: server.db
 `
 
-// writeConfig makes a configuration beside the token, unless there is one.
+// writeConfig writes a configuration beside the token, unless one exists.
 func writeConfig(p *program, dir, label, pin string) error {
 	if pin == "" {
 		pin = "file:pin"
@@ -136,7 +136,7 @@ func writeConfig(p *program, dir, label, pin string) error {
 	return err
 }
 
-// initToken makes a token in a free slot of any module.
+// initToken initializes a token in a free slot of any module.
 func initToken(p *program, label, soSource string) error {
 	c, err := p.configure()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A slot is what a module tells of one of its slots.
+// A slot is what a module reports about one of its slots.
 type slot struct {
 	Slot        uint     `json:"slot"`
 	Description string   `json:"description"`
@@ -71,8 +71,8 @@ func (p *program) modulePath() (string, error) {
 	return uri.ModulePath, nil
 }
 
-// slotsOf asks the module itself, without a login: a token that is locked or
-// not initialized is listed too.
+// slotsOf queries the module directly, without a login, so that it also lists a token
+// that is locked or not initialized.
 func slotsOf(path string) (slots []slot, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("PKCS #11 module: %w: %w; install it, or correct module-path", err, keystore.ErrUnavailable)
@@ -126,7 +126,7 @@ func slotOf(module *pkcs11.Ctx, id uint) slot {
 	return s
 }
 
-// pinState says how many tries are left, as far as tokens tell.
+// pinState returns the state of a PIN, as far as the token reports the remaining tries.
 func pinState(flags uint) string {
 	switch {
 	case flags&pkcs11.CKF_USER_PIN_LOCKED != 0:

@@ -19,8 +19,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// setKeysAside gives the file of keys that do not load, because of err, another name,
-// if they never will: the TPM was cleared, or another one replaces it on purpose.
+// setKeysAside renames the file of keys that do not load because of err, if they never
+// will: the TPM was cleared, or was replaced on purpose.
 func setKeysAside(p *program, replace bool, err error) error {
 	c, errC := p.configure()
 	if errC != nil {
@@ -61,7 +61,7 @@ func (p *program) withDevice(create bool, do func(*config.Config, *keys.Device) 
 	return do(c, m)
 }
 
-// progress tells a person what takes its time.
+// progress reports a step that takes time.
 func (p *program) progress(what string) {
 	if onTerminal(p.stderr) {
 		fmt.Fprintln(p.stderr, "…", what)
@@ -173,7 +173,7 @@ func printStatus(p *program, s identity.Status) error {
 	return nil
 }
 
-// tpmApply is enroll or renew: a conversation with the server's authority.
+// tpmApply makes the verb enroll or renew: a conversation with the server's authority.
 func tpmApply(p *program, use, short, long, done string, apply func(*identity.Device, context.Context, identity.Exchange, func(string)) error) *cobra.Command {
 	var over config.Client
 	c := &cobra.Command{

@@ -53,7 +53,7 @@ see msl-hsm entity add --help.`,
 	return c
 }
 
-// provenStorage returns the storage key in the TPM of a device that enrolled here.
+// provenStorage returns the storage key in the TPM of a device that is enrolled here.
 func provenStorage(c *config.Config, device string, f entityFlags) (public []byte, err error) {
 	nonce, err := parseNonce(f.nonce)
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-// An Agent sends for the programs of this machine.
+// An Agent sends messages for the programs of this machine.
 type Agent struct {
 	config   *config.Config
 	Client   *Client
@@ -31,8 +31,9 @@ type Agent struct {
 	reporter *failurelog.Reporter
 }
 
-// OpenAgent opens a client for the programs of this machine, with the keys and the state
-// that the configuration names. What reporter cannot send, it keeps or loses by itself.
+// OpenAgent opens a client for the programs of this machine, with the keys and the
+// state that the configuration names. The reporter itself keeps or drops what it cannot
+// send.
 func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter *failurelog.Reporter) (*Agent, error) {
 	if c.Client.Agent.Requests < 1 {
 		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
@@ -61,7 +62,7 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 	return &Agent{config: c, Client: k, log: log, reporter: reporter}, nil
 }
 
-// pooled keeps as many connections as there are requests at a time.
+// pooled keeps as many idle connections as there may be concurrent requests.
 func pooled(web *http.Client, connections int) *http.Client {
 	transport, ok := web.Transport.(*http.Transport)
 	if !ok {
@@ -71,8 +72,8 @@ func pooled(web *http.Client, connections int) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// handler is the agent of the configuration, in which a time of 0 is no bound, and a
-// body of 0 bytes is one without data.
+// handler returns the agent's handler as configured: a time of 0 means no limit, and a
+// body of 0 bytes means no data.
 func (a *Agent) handler() http.Handler {
 	own := &a.config.Client
 	h := &agent.Handler{
@@ -89,8 +90,8 @@ func (a *Agent) handler() http.Handler {
 	return h
 }
 
-// agentUserAuth proves a user with the password that the configuration names. A password
-// that was refused is not tried again for the same message.
+// agentUserAuth authenticates a user with the configured password. A password that was
+// refused is not tried again for the same message.
 func agentUserAuth(c *config.Agent, _ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
 	if reason != 0 {
 		return nil, nil
@@ -103,7 +104,7 @@ func agentUserAuth(c *config.Agent, _ context.Context, user string, reason msl.R
 	return userauth.EmailPasswordData(user, password.Bytes()), nil
 }
 
-// settingOf names the setting that refused a request.
+// settingOf returns the setting that caused a request to be refused.
 func settingOf(err error) error {
 	var body *agent.BodyError
 	var user *agent.UserError
@@ -116,7 +117,7 @@ func settingOf(err error) error {
 	return err
 }
 
-// explain is what a program is told of an error.
+// explain returns the error as a program sees it.
 func (a *Agent) explain(err error) error {
 	explained := Explain(settingOf(err), a.config)
 	switch {
@@ -128,7 +129,7 @@ func (a *Agent) explain(err error) error {
 	return explained
 }
 
-// report logs what became of a request, and tells the server of a crypto failure.
+// report logs the outcome of a request, and reports a crypto failure to the server.
 func (a *Agent) report(_ context.Context, e agent.Exchange) {
 	if e.Err == nil {
 		a.log.Debug("message", "took", e.Took)
@@ -142,7 +143,7 @@ func (a *Agent) report(_ context.Context, e agent.Exchange) {
 	a.log.Warn("no complete answer", "status", e.Status, "begun", e.Begun, "took", e.Took, slog.Any("error", settingOf(e.Err)))
 }
 
-// Server bounds what a program may cost before its request is read.
+// Server limits what a program may consume before its request is read.
 func (a *Agent) Server() *http.Server {
 	return &http.Server{
 		Handler:           a.handler(),

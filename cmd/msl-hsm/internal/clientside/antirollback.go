@@ -16,7 +16,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// antiRollbackIndex is the NV index of the counter that the state is bound to, or 0.
+// antiRollbackIndex returns the NV index of the counter that the state is bound to, or
+// 0.
 func antiRollbackIndex(c *config.Config) (tpm2.TPMHandle, error) {
 	switch c.Client.AntiRollback {
 	case "", "false":
@@ -31,8 +32,8 @@ func antiRollbackIndex(c *config.Config) (tpm2.TPMHandle, error) {
 	return tpm2.TPMHandle(n), nil
 }
 
-// anchored is the client's state file, bound to a counter in the TPM if that is
-// wanted.
+// anchored returns the client's state file, bound to a counter in the TPM if so
+// configured.
 func anchored(c *config.Config, ctx context.Context, k *Client, tell *Trace) (msl.ClientState, error) {
 	at, err := antiRollbackIndex(c)
 	switch {
@@ -65,11 +66,11 @@ func anchored(c *config.Config, ctx context.Context, k *Client, tell *Trace) (ms
 	return &anchor.Client{State: k.state, Counter: counter, Name: name, Notice: tell.warn}, nil
 }
 
-// warn tells of an error that the client goes on after.
+// warn prints an error that does not stop the client.
 func (s *Trace) warn(err error) { fmt.Fprintln(s.Out, "msl-hsm:", exit.OneLine(err)) }
 
-// An unanchored state counts by itself. It does not go on with a session whose ids
-// came from a counter: they would begin again.
+// An unanchored state counts message ids by itself. It does not continue a session
+// whose ids came from a counter, because they would start over.
 type unanchored struct{ msl.ClientState }
 
 func (u unanchored) Load(ctx context.Context) (msl.ClientRecord, error) {

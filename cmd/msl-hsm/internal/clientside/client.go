@@ -15,21 +15,21 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-// A Client is an MSL client with all that it holds open.
+// A Client is an MSL client with everything that it holds open.
 type Client struct {
 	MSL     *msl.Client
 	own     *entityauth.KeySet // pre-shared keys, or nil
-	reveals keystore.Revealer  // the wrapping one of them, for ladders, or nil
+	reveals keystore.Revealer  // half of their wrapping key, for ladders, or nil
 	peer    *entityauth.PSK    // pre-shared keys of the server, or nil
 	earlier *earlierSession    // or nil
 	state   *bolt.Client       // or nil
-	device  *keys.Device       // with the TPM that the keys are in, or nil
+	device  *keys.Device       // whose TPM holds the keys, or nil
 	store   keys.Importing
 	web     *http.Client
 }
 
-// An earlierSession is the tokens of another state file of the same entity: to
-// hide the entity, or to prove a user.
+// An earlierSession holds the tokens of another state file of the same entity: to hide
+// the entity, or to authenticate a user.
 type earlierSession struct {
 	msl   *msl.Client
 	state *bolt.Client
@@ -38,7 +38,7 @@ type earlierSession struct {
 // A hiddenEntity holds the keys that hide it.
 type hiddenEntity struct{ entityauth.MTProtectedEntity }
 
-// userTokens proves a user by the tokens of the earlier session.
+// userTokens authenticates a user by the tokens of the earlier session.
 func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.UserAuthData, error) {
 	held, err := e.msl.HeldTokens(ctx, user)
 	if err != nil {
@@ -51,11 +51,11 @@ func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.User
 	return userauth.UserIDTokenData(held.MasterToken.Bytes(), held.UserIDToken.Bytes()), nil
 }
 
-// Close closes the keys before the store that they are in.
+// Close closes the keys before the store that holds them.
 func (k *Client) Close() error {
 	var errs []error
 	if k.web != nil {
-		k.web.CloseIdleConnections() // with the word that nobody cut them off
+		k.web.CloseIdleConnections() // with close_notify, so that nothing looks cut off
 	}
 	if k.MSL != nil {
 		errs = append(errs, k.MSL.Close(), closeExchanges(k.MSL.KeyExchanges))

@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// machineEntity is this machine as a server enrolled it: by its first key, or by
-// the certificate of that key.
+// machineEntity returns this machine's entity as a server enrolled it: by its first
+// key, or by the certificate of that key.
 func machineEntity(c *config.Config, m *keys.Device) (msl.LocalEntity, error) {
 	name, credentials, err := m.Identity.Credentials()
 	if err != nil {
@@ -29,8 +29,8 @@ func machineEntity(c *config.Config, m *keys.Device) (msl.LocalEntity, error) {
 	return &entityauth.X509Entity{Certificate: own.Certificate, Key: own.Signer}, nil
 }
 
-// NewcomerClient returns a client without an identity, for enrollment. Its session keys end
-// with the process: what has to be secret is encrypted for the TPM.
+// NewcomerClient returns a client without an identity, for enrollment. Its session keys
+// end with the process: anything secret is encrypted for the TPM.
 func NewcomerClient(c *config.Config) (*msl.Client, error) {
 	if err := c.Client.CheckURL(); err != nil {
 		return nil, err

@@ -1,5 +1,6 @@
-// Package clientside puts an MSL client together from the configuration.
+// Package clientside builds an MSL client from the configuration.
 //
 // Which function do I want? [Open] for a client that sends, [OpenAgent] for one that
-// programs of this machine share, [NewcomerClient] for a device that wants to enroll.
+// programs of this machine share, [NewcomerClient] for a device that is about to
+// enroll.
 package clientside

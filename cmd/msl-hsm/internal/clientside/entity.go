@@ -14,8 +14,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// clientScheme is how we prove who we are: as the configuration says, or as fits
-// what it gives. The entity that MT_PROTECTED hides is of the latter.
+// clientScheme returns the client's entity scheme: the configured one, or the one that
+// matches the other settings. The entity that MT_PROTECTED hides uses the latter.
 func clientScheme(c *config.Config, store keystore.Store) (string, error) {
 	named := c.Client.EntityScheme
 	if named != "" && !slices.Contains(config.EntitySchemeNames(), named) {
@@ -56,7 +56,7 @@ func makeKey(label, algorithm string) string {
 	return "make it with msl-hsm key create " + label + " --algorithm " + algorithm
 }
 
-// clientEntity is who we are.
+// clientEntity returns the client's own entity.
 func clientEntity(c *config.Config, k *Client, scheme string) (msl.LocalEntity, error) {
 	own := &c.Client
 	switch scheme {
@@ -82,7 +82,7 @@ func clientEntity(c *config.Config, k *Client, scheme string) (msl.LocalEntity, 
 	return &entityauth.NoneSuffixedEntity{Root: own.Identity, Suffix: own.Suffix}, nil
 }
 
-// withKeySet is an entity with a symmetric key set.
+// withKeySet returns an entity with a symmetric key set.
 func withKeySet(c *config.Client, k *Client, scheme string) (msl.LocalEntity, error) {
 	c.Suffix = ""
 	if err := openKeySet(c, k, scheme != "MGK"); err != nil {
@@ -101,7 +101,7 @@ func withKeySet(c *config.Client, k *Client, scheme string) (msl.LocalEntity, er
 	return &entityauth.PSKEntity{Identity: c.Identity, Keys: k.own}, nil
 }
 
-// openKeySet finds our pre-shared keys, in the key store or in a file.
+// openKeySet finds the client's pre-shared keys, in the key store or in a file.
 func openKeySet(c *config.Client, k *Client, wrapping bool) (err error) {
 	ladders := slices.ContainsFunc(c.KeyExchanges, func(name string) bool { return strings.HasSuffix(name, "_LADDER") })
 	switch {
@@ -138,7 +138,7 @@ func openKeySet(c *config.Client, k *Client, wrapping bool) (err error) {
 	return nil
 }
 
-// revealer finds the half of a wrapping key that reveals.
+// revealer finds the revealing half of a wrapping key.
 func revealer(store keystore.Store, prefix string) (keystore.Revealer, error) {
 	r, err := keystore.Find[keystore.Revealer](store, keystore.RolePSKRevealing.Label(prefix))
 	if err != nil {
@@ -147,7 +147,7 @@ func revealer(store keystore.Store, prefix string) (keystore.Revealer, error) {
 	return r, nil
 }
 
-// withKeyPair is an entity with a key pair in the key store.
+// withKeyPair returns an entity with a key pair in the key store.
 func withKeyPair(c *config.Client, store keystore.Store, scheme string) (msl.LocalEntity, error) {
 	c.Suffix, c.Profile = "", ""
 	if c.Key == "" {

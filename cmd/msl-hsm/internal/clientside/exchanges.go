@@ -14,16 +14,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
-// offering is what key exchanges are made of.
+// offering holds what the client's key exchanges need.
 type offering struct {
 	store   keystore.Store
 	groups  config.GroupList
-	device  *keys.Device       // our TPM, or nil
-	keys    *entityauth.KeySet // our pre-shared keys, or nil
-	reveals keystore.Revealer  // the wrapping one of them, for ladders, or nil
+	device  *keys.Device       // the client's TPM, or nil
+	keys    *entityauth.KeySet // the client's pre-shared keys, or nil
+	reveals keystore.Revealer  // half of their wrapping key, for ladders, or nil
 }
 
-// offerers makes the key exchanges of a list as a client does them.
+// offerers makes the client side of the named key exchanges.
 func (k offering) offerers(names []string, custody msl.Custody) ([]msl.Offerer, error) {
 	var all []msl.Offerer
 	for _, name := range names {
@@ -39,7 +39,7 @@ func (k offering) offerers(names []string, custody msl.Custody) ([]msl.Offerer, 
 	return all, nil
 }
 
-// offerer makes the key exchange of that name as a client does it.
+// offerer makes the client side of the named key exchange.
 func (k offering) offerer(name string) (msl.Offerer, error) {
 	switch name {
 	case "SYMMETRIC_WRAPPED":
@@ -57,7 +57,7 @@ func (k offering) offerer(name string) (msl.Offerer, error) {
 	return keys.TwoSidedExchange(name, k.store, k.groups)
 }
 
-// tpmOfferer is the key exchange TPM_IMPORT as a client does it.
+// tpmOfferer makes the client side of the key exchange TPM_IMPORT.
 func (k offering) tpmOfferer() *keyx.TPMOfferer {
 	x := &keyx.TPMOfferer{Store: k.store}
 	if k.device != nil {
@@ -69,7 +69,7 @@ func (k offering) tpmOfferer() *keyx.TPMOfferer {
 	return x
 }
 
-// cannotOffer tells why a key exchange cannot be had by a client, or nothing.
+// cannotOffer returns why a client cannot use a key exchange, or "".
 func (k offering) cannotOffer(name string, e msl.Exposure, custody msl.Custody) string {
 	switch {
 	case name == config.TPMImport && k.device == nil:
@@ -82,7 +82,7 @@ func (k offering) cannotOffer(name string, e msl.Exposure, custody msl.Custody) 
 	return ""
 }
 
-// closeExchanges lets go of the keys that some exchanges hold.
+// closeExchanges releases the keys that some exchanges hold.
 func closeExchanges(all []msl.Offerer) error {
 	var errs []error
 	for _, x := range all {

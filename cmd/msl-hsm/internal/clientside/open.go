@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-// Open puts a client together. tell says on the way what a person should know.
+// Open builds a client. It prints notes for the user to tell.
 func Open(c *config.Config, ctx context.Context, tell *Trace) (*Client, error) {
 	if err := c.Client.CheckURL(); err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 	return err
 }
 
-// whoSends is who we are: as the configuration says, or as a server enrolled this
+// whoSends returns the client's own entity: as configured, or as a server enrolled this
 // machine.
 func whoSends(c *config.Config, k *Client) (msl.LocalEntity, error) {
 	if k.device != nil && c.Client.NamesNobody() {
@@ -114,7 +114,7 @@ func clientKeys(c *config.Config, k *Client) error {
 	return err
 }
 
-// clientExchanges are what the client offers.
+// clientExchanges sets the key exchanges that the client offers.
 func clientExchanges(c *config.Config, k *Client) error {
 	custody, err := config.ParseCustody("custody of the client", c.Client.Custody)
 	if err != nil {
@@ -142,8 +142,8 @@ func clientExchanges(c *config.Config, k *Client) error {
 	return err
 }
 
-// clientUserAuth gives the proof of a user once: one that was refused is not tried
-// again.
+// clientUserAuth returns the user's authentication data once: data that was refused is
+// not tried again.
 func clientUserAuth(c *config.Client, earlier *earlierSession) (func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error), error) {
 	prove := func(ctx context.Context, user string) (*msl.UserAuthData, error) {
 		password, err := keys.Secret(keys.OrPrompt(c.Password), "password of "+user)
@@ -169,7 +169,7 @@ func clientUserAuth(c *config.Client, earlier *earlierSession) (func(context.Con
 	}, nil
 }
 
-// useEarlier opens the earlier session, and hides our entity with it where the
+// useEarlier opens the earlier session, and hides the client's entity with it if the
 // scheme is MT_PROTECTED.
 func useEarlier(c *config.Config, ctx context.Context, k *Client) error {
 	hide := c.Client.EntityScheme == "MT_PROTECTED"

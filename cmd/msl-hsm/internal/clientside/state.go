@@ -11,12 +11,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// makeDeviceKeys is what a device's key store lacks without sealing keys.
+// makeDeviceKeys is the next step if a device's key store has no sealing keys.
 const makeDeviceKeys = "run msl-hsm key create --set device"
 
-// forgets says why a state file keeps no session, and what to do about it, or
-// nothing. Session keys outlive the process sealed, or where our pre-shared key
-// opens the answer again that brought them.
+// forgets returns why a state file cannot keep a session and what to do about it, or
+// "". Session keys outlive the process if they are sealed, or if the client's
+// pre-shared key can decrypt again the answer that delivered them.
 func forgets(c *config.Config, k *Client) (why string, err error) {
 	seals := slices.ContainsFunc(k.MSL.KeyExchanges, func(x msl.Offerer) bool { return x.Scheme() != "SYMMETRIC_WRAPPED" })
 	if !seals || k.device != nil || c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
@@ -34,7 +34,7 @@ func forgets(c *config.Config, k *Client) (why string, err error) {
 	return "", nil
 }
 
-// warnOfState notes where a state file can keep no session.
+// warnOfState notes if a state file cannot keep a session.
 func warnOfState(c *config.Config, k *Client, tell *Trace) error {
 	why, err := forgets(c, k)
 	if err == nil && why != "" {
@@ -43,14 +43,15 @@ func warnOfState(c *config.Config, k *Client, tell *Trace) error {
 	return err
 }
 
-// Remind prints the notes that were put off, after the first success.
+// Remind prints the notes that were deferred, after the first success.
 func (s *Trace) Remind() {
 	if s.note != "" {
 		fmt.Fprintln(s.Out, s.note)
 	}
 }
 
-// noEarlierToken says how an earlier session is made that hides our entity.
+// noEarlierToken explains how to make an earlier session that hides the client's
+// entity.
 func noEarlierToken(c *config.Config, k *Client) error {
 	why, err := forgets(c, k)
 	if err != nil {

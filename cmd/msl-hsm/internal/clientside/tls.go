@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// WebClient is the HTTP client for the server's URL.
+// WebClient returns the HTTP client for the server's URL.
 func WebClient(c *config.Config, store keystore.Store) (*http.Client, error) {
 	own := c.Client.TLS
 	if !strings.HasPrefix(c.Client.URL, "https:") {

@@ -18,7 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// A Trace tells what a message took to be answered.
+// A Trace prints what it took to get a message answered.
 type Trace struct {
 	Verbose bool
 	Out     io.Writer
@@ -26,10 +26,10 @@ type Trace struct {
 	start time.Time
 	token []byte // the master token at the start
 	fresh []string
-	note  string // for the end, whether verbose or not
+	note  string // printed at the end, verbose or not
 }
 
-// Begin notes the time at which the request begins.
+// Begin records the time at which the request begins.
 func (s *Trace) Begin() { s.start = time.Now() }
 
 func (s *Trace) tell(format string, args ...any) {
@@ -38,7 +38,7 @@ func (s *Trace) tell(format string, args ...any) {
 	}
 }
 
-// End sums up.
+// End prints a summary.
 func (s *Trace) End(r *msl.Response) {
 	defer s.Remind()
 	switch {
@@ -62,7 +62,7 @@ func took(start time.Time) string {
 	return d.Round(time.Millisecond).String()
 }
 
-// transport tells of every message that t carries.
+// transport traces every message that t carries.
 func (s *Trace) transport(t msl.Transport) msl.Transport { return &tracedTransport{t, s} }
 
 type tracedTransport struct {
@@ -83,8 +83,8 @@ func (t *tracedTransport) RoundTrip(ctx context.Context, write func(io.Writer) e
 	return body, err
 }
 
-// A countingWriter may still be written to when its count is read: an answer can
-// come before its request is out.
+// A countingWriter may still be written to while its count is read: an answer can
+// arrive before its request is completely sent.
 type countingWriter struct {
 	w io.Writer
 	n atomic.Int64
@@ -96,7 +96,7 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// state tells when another master token is kept.
+// state reports each new master token that is stored.
 func (s *Trace) state(c msl.ClientState) msl.ClientState { return &tracedState{c, s} }
 
 type tracedState struct {
@@ -118,17 +118,18 @@ func (t *tracedState) Save(ctx context.Context, r msl.ClientRecord) error {
 	return t.ClientState.Save(ctx, r)
 }
 
-// noState is that of a client without a file: it counts, and keeps nothing.
+// noState is the state of a client without a file: it counts message ids and keeps
+// nothing.
 type noState struct{ ids atomic.Int64 }
 
 func (*noState) Load(context.Context) (msl.ClientRecord, error) { return msl.ClientRecord{}, nil }
 
 func (*noState) Save(context.Context, msl.ClientRecord) error { return nil }
 
-// NextID counts for every serial number together: ids need only grow.
+// NextID uses one counter for all serial numbers: ids need only increase.
 func (n *noState) NextID(context.Context, int64) (int64, error) { return n.ids.Add(1), nil }
 
-// Explain adds to an MSL error what to do about it.
+// Explain adds to an MSL error advice on what to do about it.
 func Explain(err error, c *config.Config) error {
 	var peer *msl.PeerError
 	if !errors.As(err, &peer) {
@@ -137,8 +138,8 @@ func Explain(err error, c *config.Config) error {
 	return fmt.Errorf("%s refused the message: %w: %s", exit.Printable(config.OrDocument(peer.Identity)), refused{peer}, advice(peer, c))
 }
 
-// Unread explains why an answer could not be read: it is not MSL, or it is over a limit, and
-// then which setting that is.
+// Unread explains why an answer could not be read: it is not MSL, or it exceeds a
+// limit; for a limit it names the setting.
 func Unread(err error) error {
 	var limit *msl.LimitError
 	var long *http.MaxBytesError
@@ -150,7 +151,7 @@ func Unread(err error) error {
 	case errors.Is(err, msl.ErrDecryptNotSupported):
 		return fmt.Errorf("the keys here cannot complete the key exchange, so nothing was sent: offer another one with --key-exchange: %w", err)
 	case errors.As(err, &other):
-		return other // what the protocol makes of it says no more
+		return other // the protocol's own error adds nothing
 	case errors.Is(err, msl.ErrTruncated) && errors.Is(err, msl.ErrNotMessage):
 		return fmt.Errorf("the server's answer ends within its header: try again, and check the URL: %w", err)
 	case errors.Is(err, msl.ErrNotMessage) && errors.Is(err, io.EOF):
@@ -165,7 +166,7 @@ func Unread(err error) error {
 	return err
 }
 
-// distrusted says whose proof did not do, where an answer was not believed.
+// distrusted says whose authentication failed if an answer was not accepted.
 func distrusted(err error) error {
 	for _, code := range []msl.Code{
 		msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound, msl.ErrEntityNotFound, msl.ErrIncorrectEntityAuthData,
@@ -178,7 +179,7 @@ func distrusted(err error) error {
 	return err
 }
 
-// A refused is an MSL error in one line.
+// A refused error prints an MSL error on one line.
 type refused struct{ *msl.PeerError }
 
 func (r refused) Unwrap() error { return r.PeerError }
@@ -190,7 +191,7 @@ func (r refused) Error() string {
 	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, r.Code.Text())
 }
 
-// advice is the next step after an error.
+// advice returns the next step after an error.
 func advice(e *msl.PeerError, c *config.Config) string {
 	switch e.Code {
 	case msl.ErrEmailPasswordIncorrect, msl.ErrEmailPasswordBlank:

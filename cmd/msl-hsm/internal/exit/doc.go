@@ -1,3 +1,3 @@
-// Package exit gives errors their exit codes and their last words: one line that says what
-// to do next.
+// Package exit maps errors to exit codes, and to messages of one line that end with
+// what to do next.
 package exit

@@ -15,16 +15,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// Exit codes, as msl-hsm help exit-codes and docs/exit-codes.md describe them.
+// Exit codes, as described in msl-hsm help exit-codes and docs/exit-codes.md.
 const (
 	Failure  = 1 // the message says why
 	Usage    = 2 // wrong usage or configuration
 	Refused  = 3 // by the peer
 	Keystore = 4 // the key store is not available
 	Secret   = 5 // a secret was refused or cannot be read
-	NoAnswer = 6 // the server cannot be reached, or sent no message
-	Held     = 7 // a device waits for a person
-	Forced   = 8 // the process was ended by force
+	NoAnswer = 6 // the server cannot be reached, or did not send a message
+	Held     = 7 // a device waits for an operator's decision
+	Forced   = 8 // the process was forced to end
 )
 
 // A codedError is an error with its own exit code.
@@ -38,12 +38,12 @@ func (c codedError) Unwrap() error { return c.error }
 // WithCode gives an error its exit code.
 func WithCode(err error, code int) error { return codedError{err, code} }
 
-// Usagef makes an error of wrong usage or configuration.
+// Usagef returns an error for wrong usage or configuration.
 func Usagef(format string, args ...any) error {
 	return WithCode(fmt.Errorf(format, args...), Usage)
 }
 
-// Code is the exit code of the command for an error; none is 0.
+// Code returns the command's exit code for an error; it is 0 for nil.
 func Code(err error) int {
 	var own codedError
 	var peer *msl.PeerError
@@ -79,12 +79,12 @@ func keystoreFailed(err error) bool {
 	)
 }
 
-// IsAny reports whether an error is one of these kinds.
+// IsAny reports whether an error is one of the given kinds.
 func IsAny(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// OneLine writes errors that came together on one line, with what to do next.
+// OneLine writes joined errors on one line, with what to do next.
 func OneLine(err error) string {
 	return strings.ReplaceAll(strings.TrimSpace(withNextStep(err)), "\n", "; ")
 }
@@ -94,8 +94,8 @@ func Closing(err *error, c io.Closer) {
 	*err = errors.Join(*err, c.Close())
 }
 
-// withNextStep adds to the error of a device's identity, or of the records of them,
-// what to type next.
+// withNextStep adds the next command to type to an error about a device's identity or
+// about the records of devices.
 func withNextStep(err error) string {
 	text := err.Error()
 	for _, s := range []struct {

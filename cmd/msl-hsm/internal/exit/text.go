@@ -6,7 +6,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
-// Printable escapes control characters in names that peers chose.
+// Printable escapes control characters in names chosen by peers.
 func Printable(s string) string {
 	if s == "" {
 		return "-"

@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// EnrollmentPolicy reads whom the operator lets in.
+// EnrollmentPolicy reads which devices the operator admits.
 func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	if e.EKRoots != "" {
 		text, err := os.ReadFile(e.EKRoots)
@@ -50,7 +50,7 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	return p, nil
 }
 
-// EKKind reads the kind of an endorsement key from a setting.
+// EKKind parses a setting that names the kind of an endorsement key.
 func EKKind(setting, name string) (enroll.EKKind, error) {
 	switch k := enroll.EKKind(name); k {
 	case enroll.EKRSA2048, enroll.EKP256, enroll.EKP384:
@@ -59,7 +59,7 @@ func EKKind(setting, name string) (enroll.EKKind, error) {
 	return "", exit.Usagef("%s: unknown EK %q: want %s, %s or %s", setting, name, enroll.EKRSA2048, enroll.EKP256, enroll.EKP384)
 }
 
-// An Authority enrolls devices, with the file of its records.
+// An Authority enrolls devices and holds the file of their records.
 type Authority struct {
 	*fleet.Authority
 	File *enroll.File
@@ -95,7 +95,7 @@ func OpenAuthority(c *config.Config, state *bolt.Server, store Store) (*Authorit
 	return a, nil
 }
 
-// CAKey is the label of the CA's key.
+// CAKey returns the label of the CA's key.
 func CAKey(c *config.Config) string {
 	if c.Server.Enrollment.CAKey != "" {
 		return c.Server.Enrollment.CAKey

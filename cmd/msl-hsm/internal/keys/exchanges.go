@@ -10,13 +10,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
-// A TwoSided key exchange is the same for both sides.
+// A TwoSided key exchange uses the same implementation on both sides.
 type TwoSided interface {
 	msl.Responder
 	msl.Offerer
 }
 
-// TwoSidedExchange makes a key exchange that is the same for both sides, by its name.
+// TwoSidedExchange makes the named key exchange, which is the same on both sides.
 func TwoSidedExchange(name string, store keystore.Store, groups config.GroupList) (TwoSided, error) {
 	switch name {
 	case "JWE_RSA", "JWEJS_RSA", "JWK_RSA", config.OnlyWhenNamed:
@@ -28,7 +28,7 @@ func TwoSidedExchange(name string, store keystore.Store, groups config.GroupList
 	return nil, exit.Usagef("unknown key exchange %q: want some of %s", name, strings.Join(config.ExchangeNames(), ", "))
 }
 
-// Forbids tells why the custody mode forbids a key exchange, or nothing.
+// Forbids returns why the custody mode forbids a key exchange, or "".
 func Forbids(custody msl.Custody, e msl.Exposure) string {
 	if custody == msl.CustodySealed && e.Bytes {
 		return e.Why + "; custody must be imported or shared for it"
@@ -36,5 +36,5 @@ func Forbids(custody msl.Custody, e msl.Exposure) string {
 	return ""
 }
 
-// IsLadder reports whether a key exchange derives keys from pre-shared ones.
+// IsLadder reports whether a key exchange derives keys from pre-shared keys.
 func IsLadder(name string) bool { return strings.HasSuffix(name, "_LADDER") }

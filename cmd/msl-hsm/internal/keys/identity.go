@@ -17,7 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// SignerOf finds an identity key: the newest version of a key pair that signs.
+// SignerOf finds an identity key: the newest version of a signing key pair.
 func SignerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
 	k, err := SigningKey(store, label, next)
 	if err != nil {
@@ -35,7 +35,7 @@ type signer interface {
 	crypto.Signer
 }
 
-// SigningKey finds the newest version of a key pair that signs.
+// SigningKey finds the newest version of a signing key pair.
 func SigningKey(store keystore.Store, label, next string) (signer, error) {
 	k, err := keystore.Find[keystore.Key](store, label)
 	if err != nil {
@@ -48,8 +48,8 @@ func SigningKey(store keystore.Store, label, next string) (signer, error) {
 	return s, nil
 }
 
-// KeyEntity is an entity that proves itself with a key that the peer knows. No id
-// means one that is made of the key.
+// KeyEntity returns an entity that authenticates with a key known to the peer. If keyID
+// is empty, it is derived from the key.
 func KeyEntity(identity, keyID string, signer crypto.Signer) (msl.LocalEntity, error) {
 	if keyID == "" {
 		var err error
@@ -66,8 +66,8 @@ func KeyEntity(identity, keyID string, signer crypto.Signer) (msl.LocalEntity, e
 	return nil, exit.Usagef("a %T is not an RSA or elliptic curve key", signer.Public())
 }
 
-// Certified is an entity that proves itself with a certificate, the first one in
-// a file. Its subject is the identity.
+// Certified returns an entity that authenticates with the first certificate in a file.
+// The certificate's subject is the identity.
 func Certified(path string, signer crypto.Signer) (entity msl.LocalEntity, identity string, err error) {
 	all, err := ReadCertificates("certificate", path)
 	if err != nil {
@@ -87,8 +87,9 @@ func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
 	return ok && public.Equal(signer.Public())
 }
 
-// ProvisionedKeySet is a pre-shared key set of the key store: keys whose labels
-// begin with prefix. A TPM has no wrapping key: it unwraps nothing into itself.
+// ProvisionedKeySet returns a pre-shared key set of the key store: the keys whose
+// labels begin with prefix. A TPM has no wrapping key: it cannot unwrap keys into
+// itself.
 func ProvisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet, error) {
 	next := "import it with msl-hsm key import " + prefix + " --set psk --file FILE"
 	_, inTPM := store.(*tpm.Store)
@@ -110,13 +111,14 @@ func ProvisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet,
 	return entityauth.NewKeySet(encryption, mac, wrapping), nil
 }
 
-// PSSAlgorithms are those of RSA keys that TLS 1.3 can use, and the RSA scheme of MSL
-// cannot.
+// PSSAlgorithms returns the algorithms of RSA keys that TLS 1.3 can use and the RSA
+// scheme of MSL cannot.
 func PSSAlgorithms() []keystore.Algorithm {
 	return []keystore.Algorithm{keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096}
 }
 
-// ReadPublicKey reads an RSA or EC public key as key show --public prints it.
+// ReadPublicKey reads an RSA or EC public key in the form that key show --public
+// prints.
 func ReadPublicKey(path string) (crypto.PublicKey, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -12,10 +12,10 @@ type Provision struct {
 	Label     string
 	Algorithm keystore.Algorithm
 	Purpose   string
-	rotates   bool // older versions stay of use, so that new ones may come any time
+	rotates   bool // a new version may be made any time: older ones stay in use
 }
 
-// KeySet is all that a server or a device needs.
+// KeySet returns all keys that a server or a device needs.
 func KeySet(whose, prefix string) (set []Provision, err error) {
 	var roles []keystore.Role
 	switch whose {
@@ -45,7 +45,7 @@ func purposeOf(r keystore.Role) string {
 	}[r]
 }
 
-// Newest finds the newest version of each provisioned key.
+// Newest returns the newest version of each provisioned key.
 func Newest(store keystore.Admin) (map[string]keystore.Info, error) {
 	all, err := store.List()
 	if err != nil {
@@ -60,8 +60,8 @@ func Newest(store keystore.Admin) (map[string]keystore.Info, error) {
 	return found, nil
 }
 
-// Complete makes the keys of a set that are not there, and with rotate the next
-// version of those that may have one.
+// Complete makes the missing keys of a set and, with rotate, the next version of those
+// that rotate.
 func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what string, p Provision, version uint32)) error {
 	have, err := Newest(store)
 	if err != nil {
@@ -85,5 +85,5 @@ func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what
 	return nil
 }
 
-// MakeServerKeys is the next step where keys of a server are missing.
+// MakeServerKeys is the next step if keys of a server are missing.
 const MakeServerKeys = "run msl-hsm key create --set server"

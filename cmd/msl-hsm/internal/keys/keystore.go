@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// A Store is a key store with everything that set-up commands need.
+// A Store is a key store with everything that setup commands need.
 type Store interface {
 	keystore.Store
 	keystore.Importer
@@ -37,7 +37,7 @@ func Open(c *config.Config) (Store, error) {
 	return openPKCS11(&c.Keystore)
 }
 
-// Make opens the key store, and makes the file of soft keys if there is none.
+// Make opens the key store, creating the file of soft keys if there is none.
 func Make(c *config.Config) (Store, error) {
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return makeTPM(c)
@@ -71,7 +71,7 @@ func openSoft(c *config.Config, path string, ask func(source, what string) (*loc
 	return s, nil
 }
 
-// Missing adds the next step to the error of a key that is not there.
+// Missing adds the next step to the error of a missing key.
 func Missing(err error, next string) error {
 	if errors.Is(err, keystore.ErrNotFound) {
 		return fmt.Errorf("%w; %s", err, next)

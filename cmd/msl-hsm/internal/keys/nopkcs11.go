@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// Providers are the places for keys that this build has.
+// Providers returns the kinds of key stores that this build supports.
 func Providers() []keystore.Provider {
 	return []keystore.Provider{tpm.Provider(), soft.Provider()}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// Providers are the places for keys that this build has.
+// Providers returns the kinds of key stores that this build supports.
 func Providers() []keystore.Provider {
 	return []keystore.Provider{hsm.Provider(), tpm.Provider(), soft.Provider()}
 }
@@ -40,7 +40,7 @@ func openPKCS11(k *config.Keystore) (Store, error) {
 	return s, nil
 }
 
-// NoToken adds the next step to the error of a token that is not there.
+// NoToken adds the next step to the error of a missing token.
 func NoToken(err error) error {
 	var none *hsm.NoTokenError
 	switch {
@@ -52,8 +52,8 @@ func NoToken(err error) error {
 	return fmt.Errorf("%w; correct the URI, or make such a token with msl-hsm token init", err)
 }
 
-// Resolve returns the URI of the token. With a SoftHSM directory the module goes
-// without saying.
+// Resolve returns the URI of the token. If a SoftHSM directory is configured, the URI
+// need not name the module.
 func Resolve(k *config.Keystore) (*hsm.URI, error) {
 	uri := &hsm.URI{}
 	if k.URI != "" {
@@ -73,7 +73,7 @@ func Resolve(k *config.Keystore) (*hsm.URI, error) {
 	return uri, nil
 }
 
-// UseSoftHSM makes the directory's configuration that of this process.
+// UseSoftHSM makes this process use the SoftHSM configuration in the directory.
 func UseSoftHSM(k *config.Keystore, uri *hsm.URI) error {
 	module, err := softhsm.FindModule()
 	if err != nil {
@@ -88,7 +88,7 @@ func UseSoftHSM(k *config.Keystore, uri *hsm.URI) error {
 	return nil
 }
 
-// pin is the source of the PIN; the PIN itself only package hsm sees.
+// pin returns the source of the PIN; only package hsm sees the PIN itself.
 func pin(k *config.Keystore) (hsm.PINSource, error) {
 	if k.PIN == "" {
 		return "", nil

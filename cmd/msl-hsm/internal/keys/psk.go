@@ -14,11 +14,10 @@ import (
 // TellDerived warns that the wrapping key was derived without being asked for.
 const TellDerived = "its wrapping key is derived from the other two; msl-hsm entity add --generate-psk draws one that is not"
 
-// ReadPSK reads a file of keys, and derives the wrapping key where it is missing.
+// ReadPSK reads a file of keys, and derives the wrapping key if it is missing.
 func ReadPSK(path string) (*entityauth.PSKFile, error) { return ReadKeySet(path, true) }
 
-// ReadKeySet reads a file of keys. The wrapping key may be missing where it is not
-// derived.
+// ReadKeySet reads a file of keys. Without derive, the wrapping key may be missing.
 func ReadKeySet(path string, derive bool) (*entityauth.PSKFile, error) {
 	k, err := entityauth.ReadPSKFile(path, derive)
 	if err != nil {
@@ -33,7 +32,7 @@ func SealPSK(k *entityauth.PSKFile, store Importing) (*msl.SealedPSK, error) {
 	return sealed, Missing(err, MakeServerKeys)
 }
 
-// WriteWrapped writes the keys for the TPM that has the storage key.
+// WriteWrapped writes the keys wrapped for the TPM that has the given storage key.
 func WriteWrapped(k *entityauth.PSKFile, path string, storage []byte) error {
 	set, err := fleet.WrapPSK(k.Identity, storage, fleet.PSK{Encryption: k.Encryption, MAC: k.MAC, Wrapping: k.Wrapping})
 	if err != nil {

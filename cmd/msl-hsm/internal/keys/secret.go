@@ -14,8 +14,7 @@ import (
 // MaxSecret bounds a PIN, a password or a file of pre-shared keys.
 const MaxSecret = 64 << 10
 
-// Secret reads a secret from a source, without the end of its line. The caller
-// closes it.
+// Secret reads a secret from a source, without the line ending. The caller closes it.
 func Secret(source, what string) (*lockedmem.Buffer, error) {
 	s, err := parseSource(source)
 	if err != nil {
@@ -41,11 +40,10 @@ func parseSource(source string) (secrets.Source, error) {
 	return s, err
 }
 
-// ReadPrivate reads a file that nobody but its owner may read. The caller closes
-// what it gets.
+// ReadPrivate reads a file that only its owner may read. The caller closes the result.
 func ReadPrivate(path string) (*lockedmem.Buffer, error) { return secrets.ReadFile(path, MaxSecret) }
 
-// NewSecret reads a secret that is being chosen: at a prompt twice.
+// NewSecret reads a secret that is being chosen; a prompt asks for it twice.
 func NewSecret(source, what string) (*lockedmem.Buffer, error) {
 	first, err := Secret(source, what)
 	if err != nil || source != "prompt" {
@@ -64,7 +62,7 @@ func NewSecret(source, what string) (*lockedmem.Buffer, error) {
 	return first, nil
 }
 
-// OrPrompt is the source of a secret, or the terminal where none is named.
+// OrPrompt returns the source of a secret, or the terminal if none is given.
 func OrPrompt(source string) string {
 	if source == "" {
 		return "prompt"

@@ -28,7 +28,7 @@ func LoadCertificate(e config.Certificate, what string, store keystore.Store) (c
 	if err != nil {
 		return c, Missing(err, "make it with msl-hsm key create "+e.Key+" --algorithm ecdsa-p256")
 	}
-	for _, version := range ring { // a renewed key has an older certificate for a while
+	for _, version := range ring { // the certificate may be for an older key
 		signer, ok := version.Key.(crypto.Signer)
 		if !ok {
 			return c, exit.Usagef("%s: key %q is for %v, and does not sign", what, e.Key, version.Key.Algorithm())
@@ -47,10 +47,10 @@ func LoadCertificate(e config.Certificate, what string, store keystore.Store) (c
 	return c, nil
 }
 
-// ocspPeriod is how often a file of an OCSP response is looked at.
+// ocspPeriod is how often the file of an OCSP response is checked.
 const ocspPeriod = 30 * time.Second
 
-// An ocspFile is an OCSP response in DER or PEM that somebody renews.
+// An ocspFile is an OCSP response in DER or PEM that something else renews.
 type ocspFile struct {
 	path string
 
@@ -59,7 +59,7 @@ type ocspFile struct {
 	content []byte
 }
 
-// response is nil while the file cannot be read.
+// response returns nil while the file cannot be read.
 func (f *ocspFile) response() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,7 +80,7 @@ func (f *ocspFile) response() []byte {
 	return f.content
 }
 
-// RootsIn reads certificates to trust; no file is nil.
+// RootsIn reads trusted certificates; without a file the result is nil.
 func RootsIn(what, path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil

@@ -17,7 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// MakeIdentity is the next step where a TPM has no identity.
+// MakeIdentity is the next step if a TPM has no identity.
 const MakeIdentity = "run msl-hsm tpm init, and msl-hsm tpm enroll"
 
 // A Device is the TPM of a device, with its keys and its identity.
@@ -27,7 +27,7 @@ type Device struct {
 	Identity *identity.Device
 }
 
-// IdentityFile is beside the file of the keys.
+// IdentityFile returns the path of the identity file, which is beside the file of keys.
 func IdentityFile(state string) string { return state + ".identity" }
 
 // TPMURI checks that the key store is a TPM, with a file for its keys.
@@ -62,7 +62,7 @@ func openTPM(c *config.Config, open func(tpm.Config) (*tpm.Store, error)) (Store
 	return s, nil
 }
 
-// makeTPM opens the keys in a TPM, and makes the file of them if there is none.
+// makeTPM opens the keys in a TPM, creating the file of keys if there is none.
 func makeTPM(c *config.Config) (Store, error) {
 	u, err := TPMURI(c)
 	if err != nil {
@@ -74,7 +74,7 @@ func makeTPM(c *config.Config) (Store, error) {
 	return openTPM(c, tpm.OpenStore)
 }
 
-// OpenDevice opens the TPM. With create it makes the key store that is missing.
+// OpenDevice opens the TPM. With create it makes the key store if it is missing.
 func OpenDevice(c *config.Config, create bool) (*Device, error) {
 	u, err := TPMURI(c)
 	if err != nil {
@@ -111,7 +111,7 @@ func OpenDevice(c *config.Config, create bool) (*Device, error) {
 	return m, nil
 }
 
-// tpmPIN is the PIN of the TPM's keys, if they have one.
+// tpmPIN returns the PIN of the TPM's keys, if they have one.
 func tpmPIN(c *config.Config) (*lockedmem.Buffer, error) {
 	if c.Keystore.PIN == "" {
 		return nil, nil
@@ -128,13 +128,13 @@ func (m *Device) Close() error {
 	return errors.Join(err, m.device.Close())
 }
 
-// ForMSL is this machine as package fleet uses it.
+// ForMSL returns this machine as package fleet uses it.
 func (m *Device) ForMSL() *fleet.Device { return &fleet.Device{Store: m.Store, Identity: m.Identity} }
 
-// HasAES reports whether the TPM encrypts with AES (TPM2_EncryptDecrypt2).
+// HasAES reports whether the TPM can encrypt with AES (TPM2_EncryptDecrypt2).
 func (m *Device) HasAES() bool { return m.device.Capabilities().EncryptDecrypt }
 
-// Sessions is where session keys go that this process has seen: into the TPM, if
+// Sessions returns the store for session keys that this process has seen: the TPM, if
 // it has AES.
 func (m *Device) Sessions() Importing {
 	if m.HasAES() {

@@ -15,8 +15,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// ReadCertificates reads the certificates of a PEM file, of which there is one at
-// least. what is the setting that names the file.
+// ReadCertificates reads the certificates of a PEM file, which must have at least one.
+// what is the setting that names the file.
 func ReadCertificates(what, path string) ([]*x509.Certificate, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -39,14 +39,14 @@ func ReadCertificates(what, path string) ([]*x509.Certificate, error) {
 	return all, nil
 }
 
-// authorities are who vouches for entities of the scheme X509.
+// authorities vouch for entities of the scheme X509.
 type authorities struct {
-	Roots, Between *x509.CertPool // nil means nobody
+	Roots, Between *x509.CertPool // nil means none
 	All            []*x509.Certificate
 }
 
-// ReadAuthorities reads the trusted roots, and what comes between them and the
-// certificates of entities. No file means none.
+// ReadAuthorities reads the trusted roots and the intermediate certificates between
+// them and those of entities. Without a file there are none.
 func ReadAuthorities(section, roots, between string) (a authorities, err error) {
 	if roots == "" && between != "" {
 		return a, exit.Usagef("%sintermediates is set and %sroots is not: nobody is trusted", section, section)
@@ -73,8 +73,8 @@ func ReadAuthorities(section, roots, between string) (a authorities, err error) 
 	return a, err
 }
 
-// A crlFile is revocation lists in a file that is replaced while the server runs,
-// as it must be before they expire.
+// A crlFile is a file of revocation lists that is replaced while the server runs, which
+// has to happen before they expire.
 type crlFile struct {
 	path    string
 	issuers []*x509.Certificate
@@ -83,15 +83,14 @@ type crlFile struct {
 	mu      sync.Mutex
 	lists   []*entityauth.CRL
 	seen    os.FileInfo
-	warned  bool // of a list that is out of date
+	warned  bool // about a list that is out of date
 	Checked time.Time
 }
 
-// crlEvery is how often a file is looked at.
+// crlEvery is how often a file is checked.
 const crlEvery = 10 * time.Second
 
-// OpenCRLs reads the lists for the first time, when what is wrong with them is an
-// error.
+// OpenCRLs reads the lists for the first time; only then is a faulty list an error.
 func OpenCRLs(setting, path string, issuers []*x509.Certificate, log *slog.Logger) (*crlFile, error) {
 	f := &crlFile{path: path, issuers: issuers, log: log}
 	if err := f.read(); err != nil {
@@ -100,8 +99,8 @@ func OpenCRLs(setting, path string, issuers []*x509.Certificate, log *slog.Logge
 	return f, nil
 }
 
-// Current returns the lists of this moment. A new file that cannot be read leaves
-// the old lists, which expire.
+// Current returns the current lists. If a new file cannot be read, the old lists stay
+// in use until they expire.
 func (f *crlFile) Current() []*entityauth.CRL {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,7 +114,7 @@ func (f *crlFile) Current() []*entityauth.CRL {
 	return f.lists
 }
 
-// warn tells once that a list is out of date: what its issuer signed is refused.
+// warn logs once that a list is out of date: certificates of its issuer are refused.
 func (f *crlFile) warn() {
 	for _, list := range f.lists {
 		err := list.Current(time.Now())

@@ -14,7 +14,7 @@ import (
 
 type handler = msl.Handler
 
-// Application is what answers the messages: the service behind the gateway, or
+// Application returns the handler of the messages' data: the gateway to a service, or
 // an echo.
 func Application(c *config.Config) (handler, error) {
 	if c.Server.Upstream == "" {
@@ -33,7 +33,7 @@ func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) e
 	return err
 }
 
-// logExchange logs each message when its answer is out, or is known never to be.
+// logExchange logs each message once its answer is sent, or is known never to be sent.
 func logExchange(log *slog.Logger) func(context.Context, mslhttp.Exchange) {
 	return func(ctx context.Context, e mslhttp.Exchange) {
 		log.LogAttrs(ctx, slog.LevelDebug, "message", slog.String("source", e.Source), slog.String("entity", e.Identity), slog.String("user", e.User),

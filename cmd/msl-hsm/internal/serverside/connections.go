@@ -7,7 +7,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// connections bounds how many there are.
+// connections limits the number of connections.
 func connections(s *config.Server) *mslhttp.Connections {
 	return &mslhttp.Connections{
 		Max: s.Limits.Connections, PerSource: s.Limits.ConnectionsPerSource, Trusted: mslhttp.TrustedProxies(s.TrustedProxies),

@@ -1,5 +1,6 @@
-// Package serverside puts an MSL server together from the configuration.
+// Package serverside builds an MSL server from the configuration.
 //
-// Which function do I want? [Open] for the server with its keys and state, [Application]
-// for what answers, [HTTPServer] for both over HTTP, [SecureListener] for TLS below it.
+// Which function do I want? [Open] for the server with its keys and state,
+// [Application] for the handler of its messages, [HTTPServer] for both over HTTP,
+// [SecureListener] for TLS below it.
 package serverside

@@ -12,7 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// openEndpoint opens the place where devices enroll, beside the server.
+// openEndpoint opens the endpoint at which devices enroll, beside the server.
 func openEndpoint(c *config.Config, s *Service, log *slog.Logger, source func(*http.Request) string) (err error) {
 	s.endpoint, err = fleet.NewEndpoint(s.Devices.Authority, fleet.EndpointConfig{
 		Name: s.MSL.Name, Local: s.MSL.Local,

@@ -17,8 +17,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// entitySchemes are the schemes by which entities may prove themselves: those that the
-// configuration lists, or all that it gives what they need.
+// entitySchemes returns the schemes that entities may use: those listed in the
+// configuration or, without a list, all whose required settings are given.
 func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.EntityScheme, error) {
 	names := []string(c.Server.EntitySchemes)
 	if names == nil {
@@ -46,7 +46,7 @@ func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.Entity
 	return all, nil
 }
 
-// lacksFor returns the setting that a scheme needs and does not have, if any.
+// lacksFor returns the setting that a scheme needs and that is missing, if any.
 func lacksFor(c *config.Config, name string) string {
 	switch {
 	case name == "MGK" && len(c.Server.ModelGroups) == 0:
@@ -84,14 +84,14 @@ func entityScheme(c *config.Config, s *Service, name string, hidden msl.EntitySc
 	return nil, exit.Usagef("unknown entity scheme %q: want some of %s", name, strings.Join(config.EntitySchemeNames(), ", "))
 }
 
-// assignKey gives a new identity to an entity that has none.
+// assignKey returns a new identity for an entity that has none.
 func assignKey(c *config.Config) (string, error) {
 	b := make([]byte, 16)
 	rand.Read(b)
 	return c.Server.Provisioned + hex.EncodeToString(b), nil
 }
 
-// certificates is the scheme X509.
+// certificates makes the scheme X509.
 func certificates(c *config.Config, s *Service, log *slog.Logger) (msl.EntityScheme, error) {
 	a, err := keys.ReadAuthorities("server.x509-", c.Server.X509Roots, c.Server.X509Intermediates)
 	if err != nil {
@@ -113,7 +113,7 @@ func certificates(c *config.Config, s *Service, log *slog.Logger) (msl.EntitySch
 	return scheme, nil
 }
 
-// modelGroups is the scheme MGK, with the groups of the configuration.
+// modelGroups makes the scheme MGK, with the configured groups.
 func modelGroups(c *config.Config, s *Service) (msl.EntityScheme, error) {
 	groups := map[string]entityauth.ModelGroup{}
 	for prefix, label := range c.Server.ModelGroups {
@@ -133,7 +133,7 @@ func modelGroups(c *config.Config, s *Service) (msl.EntityScheme, error) {
 	return s.mgk, nil
 }
 
-// LongestPrefix finds which of the prefixes an identity begins with.
+// LongestPrefix finds the longest of the prefixes that an identity begins with.
 func LongestPrefix(groups map[string]string, identity string) (prefix string, found bool) {
 	for p := range groups {
 		if strings.HasPrefix(identity, p) && (!found || len(p) > len(prefix)) {
@@ -143,8 +143,8 @@ func LongestPrefix(groups map[string]string, identity string) (prefix string, fo
 	return prefix, found
 }
 
-// GroupKey finds the master key of a model group. The keys of its devices follow
-// from it, so a group has one version.
+// GroupKey finds the master key of a model group. The keys of the group's devices are
+// derived from it, so it has one version.
 func GroupKey(store keystore.Store, label string) (keystore.Cipher, error) {
 	ring, err := store.Lookup(label)
 	if err != nil {
@@ -160,7 +160,7 @@ func GroupKey(store keystore.Store, label string) (keystore.Cipher, error) {
 	return key, nil
 }
 
-// userSchemes are how users may prove themselves.
+// userSchemes returns the schemes by which users may authenticate.
 func userSchemes(c *config.Config, s *Service) []msl.UserScheme {
 	names := []string(c.Server.UserSchemes)
 	if names == nil {

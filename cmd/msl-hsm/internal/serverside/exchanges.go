@@ -14,18 +14,18 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// responding is what key exchanges are made of.
+// responding holds what the server's key exchanges need.
 type responding struct {
 	store     keystore.Store
 	groups    config.GroupList
-	devices   *keys.Authority      // that enrolled, or nil
+	devices   *keys.Authority      // enrolls devices, or nil
 	psk       *entityauth.PSK      // the keys of peers
-	network   string               // that tokens are issued in
-	wrapping  keystore.DataWrapper // the issuer's, for ladders where custody is shared
+	network   string               // in which tokens are issued
+	wrapping  keystore.DataWrapper // the issuer's, for ladders if custody is shared
 	revealing keystore.Revealer
 }
 
-// keyExchanges are those of the server.
+// keyExchanges returns the key exchanges of the server.
 func keyExchanges(c *config.Config, store keystore.Store, devices *keys.Authority, psk *entityauth.PSK, custody msl.Custody) ([]msl.Responder, error) {
 	k := responding{store: store, devices: devices, psk: psk, groups: c.Server.DHGroups, network: c.Keystore.Prefix}
 	if err := k.useIssuerWrapping(store, c.Keystore.Prefix); err != nil {
@@ -37,15 +37,14 @@ func keyExchanges(c *config.Config, store keystore.Store, devices *keys.Authorit
 	return k.responders(defaultExchanges(), false, custody)
 }
 
-// defaultExchanges are all that there are, first those whose keys stay in the
-// store.
+// defaultExchanges returns all key exchanges, those whose keys stay in the store first.
 func defaultExchanges() []string {
 	names := config.ExchangeNames()
 	return names[:len(names)-1]
 }
 
-// responders makes the key exchanges of a list as a server does them. One that is
-// impossible is an error where it was named on purpose, and left out otherwise.
+// responders makes the server side of the named key exchanges. An impossible one is an
+// error if the configuration names it, and is left out otherwise.
 func (k responding) responders(names []string, named bool, custody msl.Custody) ([]msl.Responder, error) {
 	var all []msl.Responder
 	for _, name := range names {
@@ -64,7 +63,7 @@ func (k responding) responders(names []string, named bool, custody msl.Custody) 
 	return all, nil
 }
 
-// responder makes the key exchange of that name as a server does it.
+// responder makes the server side of the named key exchange.
 func (k responding) responder(name string) (msl.Responder, error) {
 	switch name {
 	case "SYMMETRIC_WRAPPED":
@@ -86,7 +85,7 @@ func (k responding) responder(name string) (msl.Responder, error) {
 	return keys.TwoSidedExchange(name, k.store, k.groups)
 }
 
-// cannotRespond tells why a key exchange cannot be had by a server, or nothing.
+// cannotRespond returns why a server cannot use a key exchange, or "".
 func (k responding) cannotRespond(name string, e msl.Exposure, custody msl.Custody) string {
 	switch {
 	case name == config.TPMImport && k.devices == nil:
@@ -99,8 +98,8 @@ func (k responding) cannotRespond(name string, e msl.Exposure, custody msl.Custo
 	return ""
 }
 
-// useIssuerWrapping finds the issuer's wrapping key, if it was imported: it is
-// two keys of the store, since no key may both wrap and reveal.
+// useIssuerWrapping finds the issuer's wrapping key, if it was imported. It is two keys
+// in the store, since no key may both wrap and reveal.
 func (k *responding) useIssuerWrapping(store keystore.Store, prefix string) error {
 	wrappingLabel, revealingLabel := keystore.RoleIssuerWrapping.Label(prefix), keystore.RoleIssuerRevealing.Label(prefix)
 	wrapping, err := store.Lookup(wrappingLabel)

@@ -15,13 +15,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-// A failureEndpoint takes reports of failures beside the messages.
+// A failureEndpoint accepts reports of failures beside the messages.
 type failureEndpoint struct {
 	path    string
-	handler *failurelog.Handler // nil: there is none
+	handler *failurelog.Handler // nil if there is none
 }
 
-// TakeFailures opens the log of crypto failure messages, if the configuration names one.
+// TakeFailures opens the log of crypto failure messages, if the configuration names
+// one.
 func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*failureEndpoint, error) {
 	f := c.Server.Failures
 	if f.Log == "" {
@@ -45,8 +46,8 @@ func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*failureEndpo
 	}}, nil
 }
 
-// mayReport lets in whoever is registered, for any scheme: who reports a failure of
-// its keys cannot use them.
+// mayReport admits every registered entity, whatever its scheme: an entity that reports
+// a failure of its keys cannot use them.
 func mayReport(c *config.Config, state *bolt.Server) (func(context.Context, string) (bool, error), error) {
 	switch c.Server.Failures.Allow {
 	case "anyone":
@@ -64,7 +65,7 @@ func mayReport(c *config.Config, state *bolt.Server) (func(context.Context, stri
 	}, nil
 }
 
-// inModelGroup reports whether the identity is one of a group that shares a key.
+// inModelGroup reports whether the identity belongs to a group that shares a key.
 func inModelGroup(c *config.Config, identity string) bool {
 	for prefix := range c.Server.ModelGroups {
 		if strings.HasPrefix(identity, prefix) {
@@ -74,7 +75,7 @@ func inModelGroup(c *config.Config, identity string) bool {
 	return false
 }
 
-// Beside serves the endpoint, and everything else by next.
+// Beside serves the endpoint, and passes all other requests to next.
 func (f *failureEndpoint) Beside(next http.Handler) http.Handler {
 	if f.handler == nil {
 		return next

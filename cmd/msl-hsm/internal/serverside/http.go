@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// HTTPServer bounds what a connection may cost before a message is read;
-// mslhttp bounds the rest.
+// HTTPServer limits what a connection may cost before a message is read; mslhttp limits
+// the rest.
 func HTTPServer(c *config.Config, s *Service, handle handler, log, peers *slog.Logger) (*http.Server, error) {
 	source := mslhttp.TrustedProxies(c.Server.TrustedProxies).Source
 	answers := &mslhttp.Handler{
@@ -34,7 +34,7 @@ func HTTPServer(c *config.Config, s *Service, handle handler, log, peers *slog.L
 		},
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    8 << 10, // a header line of a few bytes takes a hundred in memory
+		MaxHeaderBytes:    8 << 10, // a short header line takes a hundred bytes
 		ErrorLog:          slog.NewLogLogger(peers.Handler(), slog.LevelDebug),
 	}, nil
 }

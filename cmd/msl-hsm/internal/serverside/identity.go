@@ -9,7 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// ownEntity is the server's identity: pre-shared keys, a certificate, or the key
+// ownEntity returns the server's identity: pre-shared keys, a certificate, or the key
 // itself.
 func ownEntity(c *config.Config, store keystore.Store) (msl.LocalEntity, error) {
 	if c.Server.PSKKeys != "" && (c.Server.Key != "" || c.Server.Certificate != "") {

@@ -24,23 +24,23 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// GcPercent lets the heap of a server grow to five times what is alive: that is a
-// few megabytes, and at Go's default the collector would run hundreds of times a
-// second. It goes with a limit for the memory in all, near which the collector runs more
-// often. GOGC in the environment overrides it.
+// GcPercent lets a server's heap grow to five times its live data. That data is a few
+// megabytes, for which the collector would run hundreds of times a second at Go's
+// default. A total memory limit goes with it, and near that limit the collector runs
+// more often. GOGC in the environment overrides it.
 const (
 	GcPercent  = 400
-	leastGC    = 50        // where what is alive is much
-	gcHeadroom = 128 << 20 // bytes that the heap grows by at most, unless leastGC is more
+	leastGC    = 50        // for a large live heap
+	gcHeadroom = 128 << 20 // bytes of heap growth, unless leastGC permits more
 )
 
-// percentFor is the GC percent for so many bytes that are alive: passwords that are
-// checked and large messages must not let the heap grow to five times what they take.
+// percentFor returns the GC percent for a live heap of that many bytes: password checks
+// and large messages must not let the heap grow to five times their size.
 func percentFor(alive uint64) int {
 	return int(max(leastGC, min(GcPercent, gcHeadroom*100/max(alive, 1))))
 }
 
-// A gcCycle is garbage, by which a collection is noticed.
+// A gcCycle is garbage whose collection reveals that the collector ran.
 type gcCycle struct{ _ *gcCycle }
 
 // tendHeap sets the GC percent after each collection.
@@ -59,26 +59,26 @@ func tendHeap() {
 	collected(&gcCycle{})
 }
 
-// What the parts of a server take at most, in bytes. They were measured and rounded up,
-// but for TLS, where it is what crypto/tls permits in a handshake.
+// Upper bounds for the parts of a server, in bytes. They were measured and rounded up,
+// except for TLS, where the bound is what crypto/tls permits in a handshake.
 const (
 	programMemory    = 64 << 20  // the program, its stacks and pools
 	moduleMemory     = 64 << 20  // the PKCS #11 module, and pages of the state file
 	connectionMemory = 256 << 10 // the buffers of a connection, its HTTP headers, and a small message
-	tlsMemory        = 384 << 10 // and of TLS on it, with the certificates of a client
-	sessionMemory    = 4 << 10   // a master token that is remembered
-	keysMemory       = 12 << 10  // and its keys in the PKCS #11 module
-	passwordMemory   = 128 << 20 // Argon2id of a password, and of one that was checked before (bolt.Server)
+	tlsMemory        = 384 << 10 // TLS on it, with a client's certificates
+	sessionMemory    = 4 << 10   // a remembered master token
+	keysMemory       = 12 << 10  // its keys in the PKCS #11 module
+	passwordMemory   = 128 << 20 // Argon2id of a password, and of one checked before (bolt.Server)
 )
 
-// A memoryPart is what one setting lets a server occupy.
+// A memoryPart is memory that one setting lets a server use.
 type memoryPart struct {
-	setting string // empty for what no setting changes
-	bytes   int64  // negative is no bound
-	outside int64  // of these, what the Go runtime does not count
+	setting string // empty if no setting changes it
+	bytes   int64  // negative means no limit
+	outside int64  // the part that the Go runtime does not count
 }
 
-// memoryParts are what a server may occupy at most.
+// memoryParts returns the most that each part of a server may use.
 func memoryParts(s *config.Server, bounds *mslhttp.Connections, limits msl.Limits) []memoryPart {
 	connections, _ := bounds.Limits()
 	limits = limits.Effective()
@@ -101,7 +101,7 @@ func memoryParts(s *config.Server, bounds *mslhttp.Connections, limits msl.Limit
 	return parts
 }
 
-// BoundMemory sets the limit of this process.
+// BoundMemory sets the memory limit of this process.
 func BoundMemory(s *config.Server, log *slog.Logger, service *Service) {
 	granted, err := grantedMemory("/")
 	if err != nil {
@@ -113,7 +113,7 @@ func BoundMemory(s *config.Server, log *slog.Logger, service *Service) {
 	}
 }
 
-// worstCase is what the parts take together, or negative where there is no bound.
+// worstCase returns the sum of the parts, or a negative number if there is no limit.
 func worstCase(parts []memoryPart) (sum int64) {
 	for _, part := range parts {
 		if part.bytes < 0 {
@@ -124,8 +124,8 @@ func worstCase(parts []memoryPart) (sum int64) {
 	return sum
 }
 
-// limitMemory gives the Go runtime a limit: that of GOMEMLIMIT, or else what the system
-// grants, less a tenth, or else the worst case, where that is less. It tells all of them.
+// limitMemory gives the Go runtime a limit: GOMEMLIMIT if it is set, otherwise what the
+// system grants less a tenth, or the worst case if that is lower. It logs all of these.
 func limitMemory(log *slog.Logger, parts []memoryPart, granted grant) {
 	worst := worstCase(parts)
 	limit, source := debug.SetMemoryLimit(-1), "GOMEMLIMIT"
@@ -149,7 +149,7 @@ func limitMemory(log *slog.Logger, parts []memoryPart, granted grant) {
 	log.LogAttrs(context.Background(), level, what, attrs...)
 }
 
-// runtimeLimit is for what the Go runtime counts.
+// runtimeLimit converts a limit to one for the memory that the Go runtime counts.
 func runtimeLimit(limit int64, parts []memoryPart) int64 {
 	if worst := worstCase(parts); worst >= 0 && worst < limit {
 		limit = worst
@@ -164,7 +164,7 @@ func runtimeLimit(limit int64, parts []memoryPart) int64 {
 	return max(limit-outside, limit/2)
 }
 
-// advise names the settings to lower: the largest, and as many as matter.
+// advise names the settings to lower: the largest ones, as many as matter.
 func advise(parts []memoryPart, limit int64) string {
 	parts = slices.DeleteFunc(slices.Clone(parts), func(p memoryPart) bool { return p.setting == "" })
 	slices.SortStableFunc(parts, func(a, b memoryPart) int {
@@ -181,7 +181,7 @@ func advise(parts []memoryPart, limit int64) string {
 	return "lower " + strings.Join(names, ", ")
 }
 
-// size is a number of bytes, of which no bound is the greatest.
+// size returns a number of bytes for comparison: no limit is the largest.
 func size(bytes int64) int64 {
 	if bytes < 0 {
 		return math.MaxInt64 / 2
@@ -196,14 +196,14 @@ func mebibytes(n int64) string {
 	return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20)
 }
 
-// A grant is the memory that the system lets us have. Zero is no limit that we know.
+// A grant is the memory that the system allows this process. Zero means no known limit.
 type grant struct {
 	bytes int64
 	by    string
 }
 
-// grantedMemory is the least of the limits of our control groups, of version 1 and 2,
-// and the memory of the machine. root is that of the file system.
+// grantedMemory returns the lowest limit of this process's control groups, versions 1
+// and 2, and the memory of the machine. root is the root of the file system.
 func grantedMemory(root string) (granted grant, err error) {
 	least := func(by, file string, read func(string) (int64, error)) {
 		n, failed := read(filepath.Join(root, file))
@@ -242,10 +242,11 @@ func grantedMemory(root string) (granted grant, err error) {
 	return granted, err
 }
 
-// unlimited is more than any machine has: version 1 says so where there is no limit.
+// unlimited is more than any machine has: control groups of version 1 report such a
+// number if there is no limit.
 const unlimited = 1 << 60
 
-// readLimit reads a limit of a control group. Zero is none.
+// readLimit reads the limit of a control group. Zero means none.
 func readLimit(file string) (int64, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -265,7 +266,7 @@ func readLimit(file string) (int64, error) {
 	return n, nil
 }
 
-// readMemTotal reads how much memory the machine has (proc_meminfo(5)).
+// readMemTotal reads the machine's total memory (proc_meminfo(5)).
 func readMemTotal(file string) (int64, error) {
 	f, err := os.Open(file)
 	if err != nil {

@@ -7,10 +7,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// RegisterAgain reports whether the keys of an entity were sealed by an older version, so
-// that a wrapping key that is derived from the others can be computed in a PKCS #11
-// token. They can be sealed anew only from their bytes, which the server does not have.
-// A revoked entity need not be registered again.
+// RegisterAgain reports whether an entity's keys were sealed by an older version, in a
+// way that lets a wrapping key derived from the others be computed in a PKCS #11 token.
+// Sealing them anew requires their bytes, which the server does not have. A revoked
+// entity need not be registered again.
 func RegisterAgain(e state.EntityRecord) bool {
 	if e.PSK == nil || e.Revoked {
 		return false
@@ -19,7 +19,7 @@ func RegisterAgain(e state.EntityRecord) bool {
 	return err == nil && a == keystore.HMACSHA256
 }
 
-// WarnOldKeys names the first entities that have to be registered again.
+// WarnOldKeys logs the first entities that have to be registered again.
 func (s *Service) WarnOldKeys(log *slog.Logger) error {
 	all, err := s.State.Entities()
 	if err != nil {

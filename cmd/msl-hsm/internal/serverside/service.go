@@ -20,20 +20,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// A Service is a server with all that it holds open.
+// A Service is a server with everything that it holds open.
 type Service struct {
 	Store   keys.Store
 	State   *bolt.Server
 	psk     *entityauth.PSK
 	mgk     *entityauth.MGK
-	Devices *keys.Authority // that enroll here, or nil
+	Devices *keys.Authority // enrolls devices here, or nil
 	MSL     *msl.Server
 
-	endpoint    *fleet.Endpoint // where devices enroll, or nil
+	endpoint    *fleet.Endpoint // at which devices enroll, or nil
 	Connections *mslhttp.Connections
 }
 
-// Open puts a server together: its state, its keys, and what it trusts.
+// Open builds a server: its state, its keys, and what it trusts.
 func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	state, err := admin.OpenState(c, "")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -53,8 +53,8 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	return s, nil
 }
 
-// firstStep is what a server that has no state file lacks first: the keys, since
-// who makes those gets the file with them.
+// firstStep returns what a server without a state file lacks first: the keys, since
+// making those makes the file too.
 func firstStep(c *config.Config, noState error) (err error) {
 	store, err := keys.Open(c)
 	if err != nil {
@@ -70,13 +70,13 @@ func firstStep(c *config.Config, noState error) (err error) {
 	return noState
 }
 
-// pruning lets the state forget a token when it cannot be renewed any more. It
-// looks 24 times in the lifetime of one.
+// pruning makes the state forget a token once it cannot be renewed any more. It runs 24
+// times in the lifetime of a token.
 func pruning(c *config.Config, log *slog.Logger) state.Pruning {
 	return state.Pruning{Keep: admin.AcceptedFor(c), Interval: config.Nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
 }
 
-// assemble looks the keys up and puts the server together.
+// assemble looks up the keys and builds the server.
 func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	own, err := ownEntity(c, s.Store)
 	if err != nil {
@@ -143,7 +143,7 @@ func issuer(c *config.Config, store keystore.Store) (*msl.Issuer, error) {
 	return i, nil
 }
 
-// afterMissing adds the next step to the error of keys of a server.
+// afterMissing adds the next step to the error of missing server keys.
 func afterMissing(err error) error {
 	if errors.Is(err, msl.ErrVersionsApart) {
 		return fmt.Errorf("%w: %w; %s --rotate", err, keystore.ErrNotFound, keys.MakeServerKeys)
@@ -156,7 +156,7 @@ func serviceTokenKeys(c *config.Config, store keystore.Store) (msl.ServiceTokenK
 	return found, afterMissing(err)
 }
 
-// Close lets go of every key object, and then of the sessions and the file.
+// Close releases every key object, and then the sessions and the file.
 func (s *Service) Close() error {
 	var errs []error
 	if s.endpoint != nil {

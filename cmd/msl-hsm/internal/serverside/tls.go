@@ -17,14 +17,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
-// A tlsListener gives TLS connections, and tells of their alerts at the end.
+// A tlsListener accepts TLS connections, and logs their alerts when it closes.
 type tlsListener struct {
 	net.Listener
 	alerts *tlsalert.Counter
 	log    *slog.Logger
 }
 
-// Close logs what was counted.
+// Close logs the counts.
 func (l tlsListener) Close() error {
 	if counts := l.alerts.Counts(); len(counts) > 0 {
 		l.log.Info("TLS alerts", "counts", counts, "unreadable_warnings", l.alerts.Unreadable(), "truncated", l.alerts.Truncated())
@@ -32,7 +32,7 @@ func (l tlsListener) Close() error {
 	return l.Listener.Close()
 }
 
-// SchemeOf is the scheme of the URLs that l serves.
+// SchemeOf returns the scheme of the URLs that l serves.
 func SchemeOf(l net.Listener) string {
 	if _, ok := l.(tlsListener); ok {
 		return "https"
@@ -40,7 +40,7 @@ func SchemeOf(l net.Listener) string {
 	return "http"
 }
 
-// SecureListener puts TLS over a listener, if it is configured. With insist it must be.
+// SecureListener adds TLS to a listener, if TLS is configured. With insist it must be.
 func SecureListener(c *config.Config, store keystore.Store, l net.Listener, insist bool, log *slog.Logger) (net.Listener, error) {
 	own := c.Server.TLS
 	if len(own.Certificates) == 0 {
@@ -74,7 +74,7 @@ func SecureListener(c *config.Config, store keystore.Store, l net.Listener, insi
 	return tlsListener{secured, s.Alerts, log}, nil
 }
 
-// checkTLSClients asks the revocation lists about clients, if there are any lists.
+// checkTLSClients checks clients against the revocation lists, if there are any.
 func checkTLSClients(s *config.ServerTLS, log *slog.Logger) (func([]*x509.Certificate) error, error) {
 	const setting = "server.tls.client-crl"
 	if s.ClientCRL == "" {
@@ -106,7 +106,7 @@ func checkTLSClients(s *config.ServerTLS, log *slog.Logger) (func([]*x509.Certif
 	}, nil
 }
 
-// reportTLS logs what happened below MSL, at the level of its class.
+// reportTLS logs TLS events at the level of their class.
 func reportTLS(log *slog.Logger, e mslhttp.TLSEvent) {
 	attrs := []slog.Attr{slog.String("source", e.Remote.String())}
 	if e.Origin != 0 {
