@@ -193,7 +193,7 @@ func TestOtherBytes(t *testing.T) {
 	if err := remote.RemoveEntity("bad\xff"); err == nil {
 		t.Error("removed")
 	}
-	e := remoteEnrollments{remote.Running}
+	e := remoteEnrollments(remote)
 	if err := e.Apply(EnrollmentChange{Verb: "approve", Device: "x", Note: "bad\xff"}); err == nil || !strings.Contains(err.Error(), "UTF-8") {
 		t.Error(err)
 	}

@@ -256,7 +256,7 @@ func measure(b *testing.B, n *bench, goroutines int, f func()) {
 	if counts {
 		before = counter.Calls()
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(serverside.GcPercent)) // as serve does
+	defer debug.SetGCPercent(debug.SetGCPercent(serverside.GCPercent)) // as serve does
 	b.ReportAllocs()
 	n.serving.Store(0)
 	b.ResetTimer()

@@ -70,6 +70,7 @@ func (l *exchangeList) UnmarshalYAML(n *yaml.Node) error {
 	return decodeNames(n, (*[]string)(l), ExchangeNames())
 }
 
+// UnmarshalYAML reads a list of names.
 func (l *GroupList) UnmarshalYAML(n *yaml.Node) error {
 	return decodeNames(n, (*[]string)(l), GroupNames())
 }

@@ -29,19 +29,19 @@ func SignerOf(store keystore.Store, label, next string) (crypto.Signer, error) {
 	return k, nil
 }
 
-// A signer is a key that signs.
-type signer interface {
+// A Signer is a key that signs.
+type Signer interface {
 	keystore.Key
 	crypto.Signer
 }
 
 // SigningKey finds the newest version of a signing key pair.
-func SigningKey(store keystore.Store, label, next string) (signer, error) {
+func SigningKey(store keystore.Store, label, next string) (Signer, error) {
 	k, err := keystore.Find[keystore.Key](store, label)
 	if err != nil {
 		return nil, Missing(err, next)
 	}
-	s, ok := k.(signer)
+	s, ok := k.(Signer)
 	if !ok {
 		return nil, exit.Usagef("key %q is for %v, and does not sign", label, k.Algorithm())
 	}

@@ -39,15 +39,15 @@ func ReadCertificates(what, path string) ([]*x509.Certificate, error) {
 	return all, nil
 }
 
-// authorities vouch for entities of the scheme X509.
-type authorities struct {
+// Authorities vouch for entities of the scheme X509.
+type Authorities struct {
 	Roots, Between *x509.CertPool // nil means none
 	All            []*x509.Certificate
 }
 
 // ReadAuthorities reads the trusted roots and the intermediate certificates between
 // them and those of entities. Without a file there are none.
-func ReadAuthorities(section, roots, between string) (a authorities, err error) {
+func ReadAuthorities(section, roots, between string) (a Authorities, err error) {
 	if roots == "" && between != "" {
 		return a, exit.Usagef("%sintermediates is set and %sroots is not: nobody is trusted", section, section)
 	}
@@ -73,9 +73,9 @@ func ReadAuthorities(section, roots, between string) (a authorities, err error) 
 	return a, err
 }
 
-// A crlFile is a file of revocation lists that is replaced while the server runs, which
+// A CRLFile is a file of revocation lists that is replaced while the server runs, which
 // has to happen before they expire.
-type crlFile struct {
+type CRLFile struct {
 	path    string
 	issuers []*x509.Certificate
 	log     *slog.Logger
@@ -91,8 +91,8 @@ type crlFile struct {
 const crlEvery = 10 * time.Second
 
 // OpenCRLs reads the lists for the first time; only then is a faulty list an error.
-func OpenCRLs(setting, path string, issuers []*x509.Certificate, log *slog.Logger) (*crlFile, error) {
-	f := &crlFile{path: path, issuers: issuers, log: log}
+func OpenCRLs(setting, path string, issuers []*x509.Certificate, log *slog.Logger) (*CRLFile, error) {
+	f := &CRLFile{path: path, issuers: issuers, log: log}
 	if err := f.read(); err != nil {
 		return nil, exit.Usagef("%s: %w", setting, err)
 	}
@@ -101,7 +101,7 @@ func OpenCRLs(setting, path string, issuers []*x509.Certificate, log *slog.Logge
 
 // Current returns the current lists. If a new file cannot be read, the old lists stay
 // in use until they expire.
-func (f *crlFile) Current() []*entityauth.CRL {
+func (f *CRLFile) Current() []*entityauth.CRL {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if time.Since(f.Checked) < crlEvery {
@@ -115,7 +115,7 @@ func (f *crlFile) Current() []*entityauth.CRL {
 }
 
 // warn logs once that a list is out of date: certificates of its issuer are refused.
-func (f *crlFile) warn() {
+func (f *CRLFile) warn() {
 	for _, list := range f.lists {
 		err := list.Current(time.Now())
 		if err != nil && f.log != nil && !f.warned {
@@ -125,7 +125,7 @@ func (f *crlFile) warn() {
 	}
 }
 
-func (f *crlFile) read() error {
+func (f *CRLFile) read() error {
 	f.Checked = time.Now()
 	info, err := os.Stat(f.path)
 	if err != nil {

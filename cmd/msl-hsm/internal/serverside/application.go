@@ -12,11 +12,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-type handler = msl.Handler
-
 // Application returns the handler of the messages' data: the gateway to a service, or
 // an echo.
-func Application(c *config.Config) (handler, error) {
+func Application(c *config.Config) (msl.Handler, error) {
 	if c.Server.Upstream == "" {
 		return echoApplication, nil
 	}

@@ -15,18 +15,18 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-// A failureEndpoint accepts reports of failures beside the messages.
-type failureEndpoint struct {
+// A FailureEndpoint accepts reports of failures beside the messages.
+type FailureEndpoint struct {
 	path    string
 	handler *failurelog.Handler // nil if there is none
 }
 
 // TakeFailures opens the log of crypto failure messages, if the configuration names
 // one.
-func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*failureEndpoint, error) {
+func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*FailureEndpoint, error) {
 	f := c.Server.Failures
 	if f.Log == "" {
-		return &failureEndpoint{}, nil
+		return &FailureEndpoint{}, nil
 	}
 	if !strings.HasPrefix(f.Path, "/") || f.Path == "/" {
 		return nil, exit.Usagef("server.failures.path is %q: want one like /failures, since / is for messages", f.Path)
@@ -39,7 +39,7 @@ func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*failureEndpo
 	if err != nil {
 		return nil, exit.Usagef("server.failures.log: %w", err)
 	}
-	return &failureEndpoint{f.Path, &failurelog.Handler{
+	return &FailureEndpoint{f.Path, &failurelog.Handler{
 		Log: reports, Name: c.Server.Identity, Allow: allow,
 		PerSource: f.PerSource, PerSecond: f.PerSecond, Logger: log,
 		Source: mslhttp.TrustedProxies(c.Server.TrustedProxies).Source,
@@ -76,7 +76,7 @@ func inModelGroup(c *config.Config, identity string) bool {
 }
 
 // Beside serves the endpoint, and passes all other requests to next.
-func (f *failureEndpoint) Beside(next http.Handler) http.Handler {
+func (f *FailureEndpoint) Beside(next http.Handler) http.Handler {
 	if f.handler == nil {
 		return next
 	}
@@ -89,7 +89,8 @@ func (f *failureEndpoint) Beside(next http.Handler) http.Handler {
 	})
 }
 
-func (f *failureEndpoint) Close() error {
+// Close closes the log of the messages.
+func (f *FailureEndpoint) Close() error {
 	if f.handler == nil {
 		return nil
 	}

@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
 // HTTPServer limits what a connection may cost before a message is read; mslhttp limits
 // the rest.
-func HTTPServer(c *config.Config, s *Service, handle handler, log, peers *slog.Logger) (*http.Server, error) {
+func HTTPServer(c *config.Config, s *Service, handle msl.Handler, log, peers *slog.Logger) (*http.Server, error) {
 	source := mslhttp.TrustedProxies(c.Server.TrustedProxies).Source
 	answers := &mslhttp.Handler{
 		Server: s.MSL, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout,

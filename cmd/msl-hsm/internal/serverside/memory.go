@@ -24,12 +24,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
-// GcPercent lets a server's heap grow to five times its live data. That data is a few
+// GCPercent lets a server's heap grow to five times its live data. That data is a few
 // megabytes, for which the collector would run hundreds of times a second at Go's
 // default. A total memory limit goes with it, and near that limit the collector runs
 // more often. GOGC in the environment overrides it.
 const (
-	GcPercent  = 400
+	GCPercent  = 400
 	leastGC    = 50        // for a large live heap
 	gcHeadroom = 128 << 20 // bytes of heap growth, unless leastGC permits more
 )
@@ -37,7 +37,7 @@ const (
 // percentFor returns the GC percent for a live heap of that many bytes: password checks
 // and large messages must not let the heap grow to five times their size.
 func percentFor(alive uint64) int {
-	return int(max(leastGC, min(GcPercent, gcHeadroom*100/max(alive, 1))))
+	return int(max(leastGC, min(GCPercent, gcHeadroom*100/max(alive, 1))))
 }
 
 // A gcCycle is garbage whose collection reveals that the collector ran.
