@@ -107,8 +107,8 @@ func (m *module) alone(wait time.Duration, op func() error) error {
 	return op()
 }
 
-// begin calls C_Initialize, with the gate shut. A module that somebody else has
-// initialized is used, and left for him to finalize.
+// begin calls C_Initialize, with the gate shut. A module that other code has
+// initialized is used, and left for that code to finalize.
 func (m *module) begin() error {
 	err := m.initialize()
 	m.own = err == nil

@@ -59,7 +59,7 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
-// TestOddObject puts an object into the token that is like none of ours.
+// TestOddObject puts an object into the token that is unlike all keys of the store.
 func TestOddObject(t *testing.T) {
 	s, _ := newStore(t)
 	if _, err := s.CreateWeak("odd", keystore.AES128CBC, hsm.Flaw{Flags: map[uint]bool{0x104: false, 0x105: false}}); err != nil {

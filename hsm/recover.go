@@ -291,8 +291,8 @@ func (r *recovery) badData(what string, err error) error {
 	return fmt.Errorf("hsm: %s: %w", what, keystore.ErrBadData)
 }
 
-// ours is the error of an operation on data and keys of this store: whatever the
-// module says, the device is at fault.
+// ours returns the error of an operation on this store's own data and keys: whatever
+// the module reports, the device is at fault.
 func (r *recovery) ours(err error) error {
 	if err == nil || errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrBusy) || errors.Is(err, keystore.ErrClosed) {
 		return r.explain(err)

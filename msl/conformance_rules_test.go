@@ -6,7 +6,7 @@ import (
 
 // What follows says what the protocol allows, of each way to authenticate and of
 // each way to exchange keys. It is written from the protocol (MSL wiki, "Entity
-// Authentication", "Key Exchange" and "Messages"), and asks no code of ours.
+// Authentication", "Key Exchange" and "Messages"), and uses no code of this package.
 
 // An entityRule is what the protocol says of one entity.
 type entityRule struct {

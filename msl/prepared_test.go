@@ -184,7 +184,7 @@ func TestSlowAnswerTellsTheTime(t *testing.T) {
 	}
 }
 
-// A failure of our own is told before what is wrong with another key request.
+// A failure of this side takes precedence over an error in another key request.
 func TestOwnFailureCountsMore(t *testing.T) {
 	b := newFaultBench(t)
 	b.client = b.pskClient("device")

@@ -22,7 +22,7 @@ import (
 // and fail.
 type StreamTransport struct {
 	RW     io.ReadWriter
-	Limits Limits // as those of the client: what a message of the server may cost
+	Limits Limits // as those of the client: bounds of a message of the server
 
 	once sync.Once
 	link *link
@@ -66,7 +66,7 @@ type streamAnswer struct {
 	begun   bool
 }
 
-// Read moves to the answer first, over what is left of the one before.
+// Read first skips the unread rest of the previous answer.
 func (a *streamAnswer) Read(p []byte) (n int, err error) {
 	if !a.begun {
 		a.begun = true

@@ -15,7 +15,7 @@ type ServiceToken struct {
 	Opened      bool // its keys are available, and Data is authentic
 
 	encrypted   bool
-	compression string // of Data, until that is wanted
+	compression string // of Data, until it is decompressed
 	sealed      signedToken
 }
 
@@ -79,7 +79,7 @@ func (r KeyRing) Decrypt(data []byte) ([]byte, error) {
 }
 
 // verified returns the key that made a signature: key itself, or one of its
-// versions. With that one the rest is opened, whatever key id it names.
+// versions. That key opens the rest, whatever key id the rest names.
 func verified(key Opener, data, signature []byte) (Opener, error) {
 	ring, ok := key.(KeyRing)
 	if !ok {
@@ -142,7 +142,7 @@ func (t *ServiceToken) checkRanges(data wire.Object) error {
 // open verifies the token and decrypts its data, if its keys are available.
 func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte) error {
 	if len(content) == 0 {
-		t.Data = []byte{} // a deletion is honoured although it does not verify
+		t.Data = []byte{} // a deletion is honored although it does not verify
 	}
 	configured, ok := keys.of(t.Name)
 	if !ok {
@@ -164,7 +164,7 @@ func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []b
 	return nil
 }
 
-// inflate decompresses the data, if that was not done.
+// inflate decompresses the data, unless that was done before.
 func (t *ServiceToken) inflate(bounds wire.Inflation) error {
 	data, err := decompress(t.compression, t.Data, bounds)
 	if err != nil {

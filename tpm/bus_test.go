@@ -77,7 +77,7 @@ func (b *bus) quirk(command []byte, send func([]byte) ([]byte, error)) ([]byte, 
 	return answer, err
 }
 
-// TestSwappedStorageKey lets somebody answer with a storage key of his own.
+// TestSwappedStorageKey lets an attacker on the bus answer with another storage key.
 func TestSwappedStorageKey(t *testing.T) {
 	victim := tpmtest.Start(t)
 	c := tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state")}

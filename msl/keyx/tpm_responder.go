@@ -36,8 +36,8 @@ type TPMResponder struct {
 	Store keystore.Store
 	// Verifier knows the attestation keys.
 	Verifier TPMVerifier
-	// Window is how far the time in a request may be from ours; zero means five
-	// minutes.
+	// Window is how far the time in a request may be from this side's clock; zero
+	// means five minutes.
 	Window time.Duration
 
 	seen onceWindow
