@@ -31,7 +31,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestEvidence asks what the token says of provisioned keys, given and made.
+// TestEvidence checks what the token reports about provisioned keys, given and made.
 func TestEvidence(t *testing.T) {
 	s, _ := newStore(t)
 	if _, err := s.Provision("given", keystore.AESUnwrap128, make([]byte, 16)); err != nil {

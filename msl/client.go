@@ -169,7 +169,7 @@ func (c *Client) offers(scheme string) bool {
 	return slices.ContainsFunc(c.KeyExchanges, func(x Offerer) bool { return x.Scheme() == scheme && c.Custody.permits(x.Exposes()) })
 }
 
-// Close lets go of the session's keys. Messages in flight keep theirs.
+// Close releases the session's keys. Messages in flight keep theirs.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

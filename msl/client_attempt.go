@@ -24,7 +24,7 @@ type attempt struct {
 	proven    bool         // the last error answer was authenticated
 	offered   bool         // the last message had key requests
 	oneWay    bool         // nobody waits for an answer to the data
-	pushed    bool         // what comes answers nothing
+	pushed    bool         // the message that is read answers nothing
 	lone      bool         // the message consists of a header only
 	quiet     bool         // and asks for nothing
 	refused   *UserIDToken // that the peer did not accept; other messages may still use it

@@ -11,7 +11,7 @@ type requestNetwork interface {
 	answers() bool
 	// show adds the tokens that this side issues for the peer to a header.
 	show(ctx context.Context, h *header) error
-	// release lets go of what was issued.
+	// release releases the keys of the tokens that were issued.
 	release()
 }
 

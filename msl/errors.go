@@ -80,7 +80,7 @@ func (c Code) Error() string {
 // its Code and its cause.
 type Error struct {
 	Code      Code
-	Op        string // what was being done
+	Op        string // the operation that failed
 	MessageID int64  // of the message that failed, or -1 if it could not be read
 	Err       error  // the cause, if there is more to say; never sent to a peer
 }
@@ -243,7 +243,7 @@ func withID(err error, id int64) error {
 
 // A PeerError is an error message that a peer sent.
 type PeerError struct {
-	Identity  string       // the sender, as far as its entity scheme proves it
+	Identity  string       // the sender, if its entity scheme proves it
 	Response  ResponseCode // what the peer asks for
 	Code      Code         // the peer's internal code, or -1 if it sent none
 	MessageID int64

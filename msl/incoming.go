@@ -49,8 +49,8 @@ type tokenReader interface {
 }
 
 // receive reads the header of a message, with the checks of the protocol up to those on
-// its meaning. An incoming that is returned with an error names the sender, as far as
-// that is proven; its release must be called.
+// its meaning. An incoming that is returned with an error names the sender if that is
+// proven; its release must be called.
 func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
 	o, err := decoder.First()
 	return r.read(ctx, o, err, decoder)

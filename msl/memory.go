@@ -27,7 +27,7 @@ type occupant int
 
 const (
 	anObject   occupant = iota // that is being read
-	aRelay                     // what is ahead of it on a connection that lasts
+	aRelay                     // data read ahead of it on a lasting connection
 	aHeader                    // that was read: its parts are there until the message ends
 	aChunk                     // its data, where it was compressed
 	someTokens                 // service tokens that were compressed

@@ -12,7 +12,7 @@ import (
 )
 
 // ErrTruncated says that a message ended without its last payload chunk, so that
-// what was read may be only a part. It is an [io.ErrUnexpectedEOF].
+// the data may be incomplete. It is an [io.ErrUnexpectedEOF].
 var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.ErrUnexpectedEOF)
 
 // flushSize is how much data this package's writer puts into one chunk.
@@ -74,7 +74,7 @@ func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// take returns the data at hand, and leaves none.
+// take returns the buffered data, and leaves none.
 func (r *payloadReader) take() ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -167,7 +167,7 @@ func (r *payloadReader) accept(c chunk) error {
 	return nil
 }
 
-// empty reports whether the chunk at hand has no data. A byte is enough to see that.
+// empty reports whether the current chunk has no data. One byte is enough to see that.
 func (r *payloadReader) empty() bool {
 	data, err := decompress(r.packed.compression, r.packed.data, wire.Inflation{Ratio: r.message.limits.Inflate, Most: 1})
 	return err == nil && len(data) == 0

@@ -28,7 +28,7 @@ type Conn struct {
 	pending *payloadReader // of the message before, which may have data left
 	handled *payloadReader // of the request that a handler is answering, or nil
 	writing chan error     // the result of the message that is written in the background, or nil
-	theirs  peerTokens     // issued by this side for the peer, as far as known here
+	theirs  peerTokens     // issued by this side for the peer, if known
 	given   given          // issued by the peer for this side on this connection
 }
 

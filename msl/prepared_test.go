@@ -15,8 +15,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// What was made for an answer that did not go out leaves nothing behind, and the
-// client can go on with what it has.
+// Tokens made for an answer that was not sent leave nothing behind, and the client can
+// go on with those it has.
 func TestRejectedAnswerLeavesNothing(t *testing.T) {
 	for name, age := range map[string]time.Duration{"renewable": 2 * time.Hour, "expired": 25 * time.Hour} {
 		t.Run(name, func(t *testing.T) {

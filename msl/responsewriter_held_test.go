@@ -239,7 +239,7 @@ func TestHalfDuplexPeer(t *testing.T) {
 				}
 				for id := int64(1); id < 200; id += 100 {
 					peer.write(peer.request(id, data))
-					if id == 1 { // the token of which is good for the second one
+					if id == 1 { // its token is valid for the second one
 						h, _ := peer.header()
 						peer.give(h)
 					}

@@ -5,7 +5,7 @@ import (
 )
 
 // A Guessable is a [UserScheme] whose proofs can be guessed, such as passwords. A
-// server accepts only so many wrong proofs in a row for each user and from each
+// server accepts a limited number of wrong proofs in a row for each user and from each
 // entity. It then refuses every further proof with [ErrInternalException], a
 // correct one too, before the scheme sees it.
 type Guessable interface {

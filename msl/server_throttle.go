@@ -45,7 +45,7 @@ type throttle struct {
 // A loginKey is the hash of the name of a user or an entity, which may be long.
 type loginKey [sha256.Size]byte
 
-// A loginRecord is what there is to know of a user or an entity.
+// A loginRecord is what is known about the guesses of a user or an entity.
 type loginRecord struct {
 	guesses
 	familiar []*familiar // entities of the user, the one of the last login last

@@ -128,7 +128,7 @@ func (s *Session) rememberUser(h tokenHash, u knownUser) {
 // Acquire and Release count the users of the session's keys.
 func (s *Session) Acquire() bool { return s.Keys.Acquire() }
 
-// Release lets go of the session's keys.
+// Release drops the reference to the session's keys.
 func (s *Session) Release() { s.Keys.Release() }
 
 // key returns the key that protects the messages of the session.

@@ -128,7 +128,7 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 // taken, however much a reader asks for.
 type messages struct {
 	decoder *wire.Decoder
-	rest    []byte // of the object at hand
+	rest    []byte // of the current object
 	err     error
 }
 
@@ -149,7 +149,7 @@ func (m *messages) take(o wire.Object, err error) error {
 	return err
 }
 
-// Read reads the message at hand, and no more than an object at a time.
+// Read reads the current message, at most one object at a time.
 func (m *messages) Read(p []byte) (int, error) {
 	if len(m.rest) == 0 && m.err == nil {
 		m.take(m.decoder.Next())

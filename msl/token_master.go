@@ -21,7 +21,7 @@ type MasterToken struct {
 }
 
 // A signedToken is the form that all tokens share: the bytes of an inner object
-// and a signature over exactly those bytes. A token is sent again as it came.
+// and a signature over exactly those bytes. A token is sent again as it was received.
 type signedToken struct {
 	raw       []byte // the whole object, encoded
 	tokenData []byte

@@ -93,8 +93,8 @@ func verified(key Opener, data, signature []byte) (Opener, error) {
 	return key, errSignature
 }
 
-// parseServiceToken makes every check of the protocol, the binding to the
-// tokens at hand last. The data is still compressed.
+// parseServiceToken makes every check of the protocol, the binding to mt and uit last.
+// The data is still compressed.
 func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
 	const op = "service token"
 	sealed, err := parseSignedToken(o, op, ErrServiceTokenTokenDataMissing)
@@ -175,7 +175,7 @@ func (t *ServiceToken) inflate(bounds wire.Inflation) error {
 	return nil
 }
 
-// boundTo refuses a token whose master token or user ID token is not at hand.
+// boundTo refuses a token whose master token or user ID token is missing.
 func (t *ServiceToken) boundTo(mt *MasterToken, uit *UserIDToken) error {
 	if t.MasterToken != Unbound && (mt == nil || mt.SerialNumber != t.MasterToken) {
 		return fail(ErrServiceTokenMasterTokenMismatch, "service token", nil)

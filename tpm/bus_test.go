@@ -94,7 +94,7 @@ func TestSwappedStorageKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Close()
-	// Another TPM, behind somebody who answers TPM2_ReadPublic as the right one.
+	// Another TPM, behind an attacker who answers TPM2_ReadPublic like the right one.
 	liar := tpmtest.Start(t)
 	ld := device(t, liar)
 	ls := must[*tpm.Store](t)(ld.InitStore(tpm.StoreConfig{State: c.State + "2"}))

@@ -16,7 +16,7 @@ import (
 type AsymmetricDecrypted struct {
 	// Pairs makes a key pair for each exchange, keystore.RSADecrypt2048.
 	Pairs keystore.Store
-	// KeyPair is a provisioned pair in the place of new ones, and ID its name
+	// KeyPair is a provisioned pair to use instead of new ones, and ID its name
 	// on the wire.
 	KeyPair DecryptingPair
 	ID      string

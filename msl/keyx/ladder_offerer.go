@@ -209,8 +209,8 @@ func (x *LadderOfferer) held(identity string) (rung, bool) {
 	return r, ok
 }
 
-// hold replaces the rung of a requester, by none if next has no key. It leaves
-// one alone that is not the one expected.
+// hold replaces the rung of a requester, or removes it if next has no key. It changes
+// nothing if the current rung is not the expected one.
 func (x *LadderOfferer) hold(identity string, expected, next rung) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

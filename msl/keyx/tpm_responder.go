@@ -233,8 +233,8 @@ func (x *TPMResponder) duplicate(e *wire.Encoder, name string, r tpmRequest, a k
 	return nil
 }
 
-// A onceWindow remembers what was used within a time. Older entries are dropped:
-// their timestamp alone has them refused.
+// A onceWindow remembers what was used within a period. Older entries are dropped, since
+// their timestamps are refused anyway.
 type onceWindow struct {
 	mu   sync.Mutex
 	used map[[sha256.Size]byte]time.Time
