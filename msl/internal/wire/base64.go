@@ -36,7 +36,8 @@ func decodeBase64(dst, s []byte) ([]byte, error) {
 // decodeRest decodes what decodeBase64 leaves: the last characters, or what has padding
 // or blanks in it.
 func decodeRest(dst, rest []byte) (int, error) {
-	return base64.StdEncoding.Decode(dst, slices.DeleteFunc(slices.Clone(rest), isSpace))
+	var few [16]byte // mostly enough
+	return base64.StdEncoding.Decode(dst, slices.DeleteFunc(append(few[:0], rest...), isSpace))
 }
 
 // EncodeBase64 encodes b in the standard alphabet of RFC 4648, section 4, with
