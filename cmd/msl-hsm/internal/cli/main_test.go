@@ -67,6 +67,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":           exits,
 			"ready":           ready,
+			"serverkeys":      serverKeys,
 			"upstream":        upstream,
 			"certify":         certify,
 			"authority":       testAuthority,
