@@ -82,6 +82,9 @@ func (h *hangable) serve() (c *child, url string) {
 const hungLimit = 6 * time.Second
 
 func TestStopHungStart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	h := newHangable(t)
 	t.Parallel()
 	for _, function := range []string{"C_Initialize", "C_GetSlotList", "C_Login"} {
