@@ -147,7 +147,11 @@ func TestNumbersSlow(t *testing.T) {
 // while they are under way: no other call fails, and no id of a message whose answer is
 // awaited comes so late that it looks like an attack.
 func TestNumbersProperty(t *testing.T) {
-	for seed := range uint64(20) {
+	seeds := uint64(5)
+	if soak() {
+		seeds = 200
+	}
+	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			n, state, c := newSlowNetwork(t)

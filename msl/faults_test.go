@@ -158,8 +158,8 @@ var faultScenarios = map[string]func(b *faultBench){
 	},
 	"long answer": func(b *faultBench) {
 		b.client = b.pskClient("device")
-		b.body = random(130 << 10)
 		b.mustSend()
+		b.body = random(130 << 10)
 	},
 	"slow application": func(b *faultBench) {
 		b.client = b.pskClient("device")

@@ -36,7 +36,7 @@ func testRenewalStreaming(t *testing.T, scheme string, held int, later time.Dura
 	one, two := newSides(t, "PSK", scheme)
 	one.server.Limits.Held, two.server.Limits.Held = held, held
 	first, second := connectLater(t, one, two, later)
-	data := random(300000)
+	data := random(150000) // more than may be held
 	done := serveAll(second, handle, 2)
 	for range 2 {
 		got, err := askPeer(first, data)

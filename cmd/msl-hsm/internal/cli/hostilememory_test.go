@@ -339,6 +339,9 @@ func (s *target) during(t *testing.T, name string, many int, long time.Duration,
 
 // TestHostileMemory attacks a server with little memory, by all who mean no good.
 func TestHostileMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	if raceDetector {
 		t.Skip("the race detector multiplies memory; scripts/test runs this without it, too")
 	}

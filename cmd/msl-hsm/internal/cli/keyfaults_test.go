@@ -44,6 +44,8 @@ func TestFaultsOfKeyCommands(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
+	t.Parallel()
+	lockModule(t)
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	dir := t.TempDir()
@@ -58,7 +60,7 @@ func TestFaultsOfKeyCommands(t *testing.T) {
 	if code, _, errs := command("key", "create", "--set", "server"); code != 0 {
 		t.Fatal(errs)
 	}
-	n, step := 0, 67
+	n, step := 0, 151
 	if os.Getenv("MSL_SOAK") != "" {
 		step = 5
 	}
