@@ -268,10 +268,11 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 
 // prepare decides what the message carries, and adds it to the header.
 func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identity string) (err error) {
-	if err = a.userAuth(ctx, h); err != nil {
+	protection := protectionOf(a.client.Local, a.tokens.master())
+	if err = a.userAuth(ctx, h, protection); err != nil {
 		return err
 	}
-	if a.plan, err = a.decide(); err != nil {
+	if a.plan, err = a.decide(protection); err != nil {
 		return err
 	}
 	switch a.plan.content {
@@ -290,8 +291,8 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 
 // userAuth adds the authentication data of a local user without a token, if the header
 // protects it.
-func (a *attempt) userAuth(ctx context.Context, h *header) error {
-	if !a.provesUser() || !a.protection().hidesUser() {
+func (a *attempt) userAuth(ctx context.Context, h *header, p protection) error {
+	if !a.req.provesUser(a.user) || !p.hidesUser() {
 		return nil
 	}
 	if a.client.UserAuth == nil {

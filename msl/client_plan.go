@@ -51,9 +51,10 @@ const (
 	noPayload                // the header is all there is to send
 )
 
-// decide makes the plan of the next message, whose tokens are picked.
-func (a *attempt) decide() (p plan, err error) {
-	p.keys = a.renewal != nil && a.keysDue()
+// decide makes the plan of the next message, whose tokens are picked and whose header
+// has that protection.
+func (a *attempt) decide(protected protection) (p plan, err error) {
+	p.keys = a.renewal != nil && a.client.keysDue(a.tokens.master())
 	if a.purpose == loneHeader || a.purpose == quietHeader {
 		p.content = noPayload
 		return p, nil
@@ -66,24 +67,20 @@ func (a *attempt) decide() (p plan, err error) {
 			return p, err
 		}
 	}
-	protection := a.protection()
 	switch {
-	case !a.req.fits(protection), a.provesUser() && !protection.hidesUser(),
+	case !a.req.fits(protected), a.req.provesUser(a.user) && !protected.hidesUser(),
 		p.keys && (empty || a.demands.keysFirst || a.purpose == oneWay):
 		p.content = noData
 	}
 	return p, nil
 }
 
-// keysDue reports whether a renewable message should bring key requests.
-func (a *attempt) keysDue() bool {
-	mt := a.tokens.master()
-	now, known := a.client.serverTime()
+// keysDue reports whether a renewable message under mt should bring key requests.
+func (c *Client) keysDue(mt *MasterToken) bool {
+	now, known := c.serverTime()
 	return mt == nil || !known || mt.renewable(now)
 }
 
-// provesUser reports whether a local user has to be proven by authentication data.
-func (a *attempt) provesUser() bool { return a.req.User != "" && a.user == nil }
-
-// protection says how the header of the message is protected.
-func (a *attempt) protection() protection { return protectionOf(a.client.Local, a.tokens.master()) }
+// provesUser reports whether authentication data has to prove the user, who has that
+// token or nil.
+func (r *Request) provesUser(uit *UserIDToken) bool { return r.User != "" && uit == nil }

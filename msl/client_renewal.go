@@ -63,7 +63,7 @@ type need struct{ must, may bool }
 func renewalNeed(req *Request, entity LocalEntity, t *tokens, forced, clockKnown bool, now time.Time) need {
 	mt, uit := t.master(), t.user(req.User)
 	p := protectionOf(entity, mt)
-	userWithoutToken := req.User != "" && uit == nil
+	userWithoutToken := req.provesUser(uit)
 	return need{
 		must: forced || !req.fits(p) ||
 			mt != nil && clockKnown && mt.expired(now) ||
