@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -103,11 +104,11 @@ func (c Config) open(uri *URI) (*Store, error) {
 	}
 	s := newStore(newConnection(mod, uri, c), c)
 	if err := s.begin(c); err != nil {
-		s.pin.wipe()
+		s.access.pin.wipe()
 		return nil, errors.Join(err, mod.release(s.wait))
 	}
-	s.ticks.Store(1)
-	go s.watch(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout))
+	s.watch.ticks.Store(1)
+	go s.watch.run(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout), slices.Concat(s.sessions.all, s.anchors.all), s.done, s.log)
 	return s, nil
 }
 
@@ -143,7 +144,7 @@ func (s *Store) Close() (err error) {
 				}
 			}
 			s.graves.closeAbandoned()
-			s.pin.wipe()
+			s.access.pin.wipe()
 			return nil
 		})
 		if err == nil {
@@ -155,7 +156,7 @@ func (s *Store) Close() (err error) {
 
 // Serial returns the serial number of the token. The nodes of a cluster have
 // different ones.
-func (s *Store) Serial() string { return *s.serial.Load() }
+func (s *Store) Serial() string { return *s.access.serial.Load() }
 
 // Stats are numbers about a store at one moment.
 type Stats struct {

@@ -9,15 +9,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// An unableExchange cannot finish what it would offer.
+// An unableExchange cannot finish an exchange, so it must not be offered.
 type unableExchange struct{ msl.Offerer }
 
 func (unableExchange) Offer(context.Context, msl.Requester) (msl.Offer, error) {
 	return nil, msl.Failure(msl.ErrDecryptNotSupported, "exchange", fmt.Errorf("no: %w", errors.ErrUnsupported))
 }
 
-// TestUnableOffer sends nothing where no key exchange could be finished, and goes
-// on with another one where there is one.
+// TestUnableOffer sends nothing if no key exchange could be finished, and uses another
+// one if there is one.
 func TestUnableOffer(t *testing.T) {
 	n := softNetwork(t)
 	asked := 0

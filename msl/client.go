@@ -115,7 +115,7 @@ func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
 // the message, not that the peer accepted it: a refusal is not read.
 func (c *Client) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered())
-	a.oneWay = true
+	a.purpose = oneWay
 	_, err := c.run(ctx, a)
 	return err
 }

@@ -46,13 +46,15 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 
 // judgeError makes the checks on an error answer.
 func (a *attempt) judgeError(in *incoming) error {
-	if !a.pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
+	if a.purpose != pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
 		return withID(fail(ErrUnexpectedResponseMessageID, "error answer", nil), in.err.MessageID)
 	}
 	if a.req.Recipient != "" && in.err.Identity != a.req.Recipient {
 		return withID(fail(ErrMessageSenderMismatch, "error answer", nil), in.err.MessageID)
 	}
-	if a.proven = in.sender.Authenticated; a.proven {
+	a.proven = nil
+	if in.sender.Authenticated {
+		a.proven = in.err
 		a.client.setClock(in.timestamp)
 	}
 	return in.err
@@ -70,7 +72,7 @@ func (a *attempt) check(in *incoming) error {
 	if in.nonReplayableID != absent && in.token == nil {
 		return fail(ErrIncompleteNonReplayableMessage, "answer", nil)
 	}
-	if !a.pushed && in.messageID != next(a.messageID) {
+	if a.purpose != pushed && in.messageID != next(a.messageID) {
 		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
 	}
 	if a.req.Recipient != "" && in.token == nil && in.sender.Identity != a.req.Recipient {
@@ -153,15 +155,14 @@ func (b *responseBody) Close() error {
 func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 	r := recoveries[e.Response]
 	used, user := a.tokens.session, a.user
+	proven, newest := a.proven == e, false
 	err := a.client.update(ctx, func(t *tokens) *tokens {
-		if r.forgetEntity && a.proven && used != nil && t.session == used {
+		newest = t.session == used
+		if r.forgetEntity && proven && used != nil && t.session == used {
 			t = t.withMaster(nil)
 		}
-		if r.forgetUser && a.proven && user != nil && t.users[a.req.User] == user {
+		if r.forgetUser && proven && user != nil && t.users[a.req.User] == user {
 			t = t.withUser(a.req.User, nil)
-		}
-		if r.renew && !r.bare { // unless a newer token came meanwhile
-			a.renew = t.session == used
 		}
 		return t
 	})
@@ -169,14 +170,10 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 		a.refused = user
 	}
 	a.messageID = next(e.MessageID)
-	a.bare = r.bare
+	a.demands = a.demands.after(e.Response, a.plan, newest)
 	if e.Response == Replayed {
 		a.ids.overtaken++
 	}
-	a.renew = a.renew || r.bare && r.renew
-	// A peer that asks for key requests although it got some does not accept data
-	// in the same message.
-	a.handshake = e.Response == KeyXRequired && a.offered
 	if r.askUser {
 		a.reason = e.Response
 	}

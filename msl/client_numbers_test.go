@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A watchedState counts what becomes of non-replayable ids whose senders wait.
+// A watchedState counts the verdicts on non-replayable ids whose senders wait.
 type watchedState struct {
 	*msl.MemoryState
 	mu                 sync.Mutex

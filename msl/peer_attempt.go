@@ -102,14 +102,14 @@ func (a *peerAttempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming
 	if err := a.takeTokens(ctx); err != nil {
 		return nil, nobody, err
 	}
-	a.offered = false
+	a.plan = plan{}
 	var got *MasterToken
 	defer func() { a.finish(got) }()
 	out, err := a.build(ctx)
 	if err != nil {
 		return nil, nobody, err
 	}
-	wait = wait && (!a.oneWay || out.handshake)
+	wait = wait && (a.purpose != oneWay || out.handshake)
 	a.remember()
 	if err := a.conn.write(ctx, out); err != nil || !wait {
 		return out, nobody, a.sent(err, answered) // on one connection, later messages cannot overtake it
@@ -175,7 +175,7 @@ func (a *peerAttempt) realAnswer(ctx context.Context, handshake *incoming) (*inc
 // follows an answer that was a handshake.
 func (a *peerAttempt) serveKeys(ctx context.Context, in *incoming) (*incoming, error) {
 	k := a.conn.attempt(&Request{Recipient: a.req.Recipient}, in)
-	k.lone, k.quiet = true, true
+	k.purpose = quietHeader
 	_, following, err := k.turn(ctx, in.handshake)
 	return following, err
 }

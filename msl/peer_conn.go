@@ -131,7 +131,7 @@ func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 // and reads the message that follows.
 func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, error) {
 	a := c.attempt(&Request{}, in)
-	a.lone = true
+	a.purpose = loneHeader
 	_, following, err := a.turn(ctx, true)
 	in.release()
 	return following, err
@@ -148,7 +148,7 @@ func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
 // need. The other side takes it with Serve, and its handler returns [ErrNoReply].
 func (c *Conn) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered(), nil)
-	a.oneWay = true
+	a.purpose = oneWay
 	_, err := c.run(ctx, a)
 	return errors.Join(err, c.written())
 }
@@ -193,10 +193,10 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 		}
 		if out.handshake {
 			a.turnTo(in)
-			a.bare, a.renew, a.handshake = false, false, false
+			a.demands = demands{}
 			continue
 		}
-		if a.oneWay {
+		if a.purpose == oneWay {
 			return nil, nil
 		}
 		if in.due() && in.handshake {

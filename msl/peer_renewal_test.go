@@ -115,8 +115,8 @@ func TestPeerChannelRenewal(t *testing.T) {
 }
 
 // TestPeerAnswerPutOff flushes an answer that needs a handshake of its own while its
-// request is unread: it is put off, and brings all that it would have brought. The
-// session that it delivers is at hand for the next message.
+// request is unread: it is sent later, and loses none of its tokens. The next message can
+// use the session that it delivers.
 func TestPeerAnswerPutOff(t *testing.T) {
 	store := newFaultyStore(t)
 	one := &side{network: softNetwork(t), identity: "one", store: soft.New()}

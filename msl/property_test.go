@@ -148,8 +148,7 @@ func byMasterToken(name string) msl.Code {
 	return msl.ErrPayloadVerificationFailed
 }
 
-// proves reports whether a scheme's messages can be told from changed ones,
-// hidden or not.
+// proves reports whether a scheme detects changed messages, hidden or not.
 func proves(name string) bool {
 	for _, s := range []string{"PSK", "MGK", "RSA", "ECC", "X509"} {
 		if strings.HasPrefix(strings.TrimPrefix(name, "MT_PROTECTED "), s) {
@@ -303,8 +302,8 @@ func TestFlippedTokenBits(t *testing.T) {
 	}
 }
 
-// A changed service token is one that nobody opens: its data is not told, and it
-// cannot take another's place by a changed name or binding unnoticed.
+// A changed service token is not opened: its data is not returned, and a changed name or
+// binding cannot replace another token unnoticed.
 func TestFlippedServiceTokenBits(t *testing.T) {
 	keys := msl.ServiceTokenKeys{"": symmetric(t, newStore(t), serviceKeys)}
 	for _, encrypted := range []bool{false, true} {

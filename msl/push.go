@@ -52,7 +52,7 @@ func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 		return nil, err
 	}
 	a := i.client.attempt(&Request{User: i.User})
-	a.pushed = true
+	a.purpose = pushed
 	var err error
 	if a.tokens, _, _, err = i.client.snapshot(); err != nil {
 		return nil, err

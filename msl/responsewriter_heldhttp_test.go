@@ -146,8 +146,8 @@ func TestHalfDuplexHTTPUnread(t *testing.T) {
 	}
 }
 
-// TestHalfDuplexHTTPFlush flushes to a client that has sent all, and goes on when
-// that has arrived.
+// TestHalfDuplexHTTPFlush flushes to a client that has sent everything, and continues
+// when the client has received that.
 func TestHalfDuplexHTTPFlush(t *testing.T) {
 	r := newRecorded(t)
 	arrived := make(chan struct{})

@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-// datedState is a state that knows since when tokens count, and notes what it is
-// told to expect.
+// datedState is a state that knows since when tokens count, and records the calls of
+// Expect.
 type datedState struct {
 	*msl.MemoryState
 	entity, user time.Time
@@ -41,7 +41,7 @@ func serialOf(t *testing.T, c *msl.Client) int64 {
 }
 
 // TestRenewalEnds renews a token as long after its expiration as the issuer
-// allows, and not a second longer: the entity authenticates itself anew.
+// allows, and not a second longer: then the entity has to authenticate itself again.
 func TestRenewalEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		setting, allowed time.Duration
@@ -113,8 +113,8 @@ func TestTokensCountSince(t *testing.T) {
 	}
 }
 
-// TestUserIDTokenCountsSince is the same question where a user is proven by a
-// token of an earlier session.
+// TestUserIDTokenCountsSince is the same for a user who is proven by a token of an
+// earlier session.
 func TestUserIDTokenCountsSince(t *testing.T) {
 	issuer := newRecorded(t).server.Issuer
 	state := &datedState{}

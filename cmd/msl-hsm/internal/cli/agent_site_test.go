@@ -49,7 +49,7 @@ func (j *journal) String() string {
 type site struct {
 	*testing.T
 	dir      string
-	messages atomic.Int64 // that came to the server
+	messages atomic.Int64 // that reached the server
 	url      string
 	address  string // of the server behind
 	stop     func() // stops it
@@ -244,7 +244,7 @@ func (a *running) do(method, at string, body io.Reader, headers ...string) (*htt
 	return response, string(text)
 }
 
-// answers asks that data comes back.
+// answers checks that data comes back.
 func (a *running) answers(data string, headers ...string) {
 	a.Helper()
 	if r, text := a.post(data, headers...); r.StatusCode != http.StatusOK || text != data {

@@ -11,10 +11,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// TestFaultHangs hangs a call of every function that a server makes, every day of
-// three: within the wait
-// for the key store all devices but the one that met the call are served or hear that
-// they may come again, and the server goes on once the call returns.
+// TestFaultHangs hangs a call of every function that a server calls (three of them in the
+// everyday tests): within the wait for the key store all devices except that of the call
+// are served or told to try again, and the server continues once the call returns.
 func TestFaultHangs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -31,7 +30,7 @@ func TestFaultHangs(t *testing.T) {
 	}
 }
 
-// A tried message is one that was sent, and what came of it.
+// A tried message is a message that was sent, and its outcome.
 type tried struct {
 	err  error
 	took time.Duration

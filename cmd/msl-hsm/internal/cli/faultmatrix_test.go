@@ -117,7 +117,7 @@ func (f *faultBench) client(kind string) *msl.Client {
 	return f.fresh[kind]()
 }
 
-// transient reports whether a device may come again, and blames nothing of its own.
+// transient reports whether a device may try again, and is not blamed.
 func transient(err error) bool {
 	var peer *msl.PeerError
 	return errors.Is(err, msl.ErrNoAnswer) || errors.As(err, &peer) && peer.Response == msl.TransientFailure
@@ -151,7 +151,7 @@ func (f *faultBench) cell(t *testing.T, kind string, fault hsmtest.Fault) {
 	f.back(t, what)
 }
 
-// back asks that service is back by itself in two seconds, with nothing left behind.
+// back checks that the service recovers in two seconds, with nothing left behind.
 func (f *faultBench) back(t *testing.T, what string) {
 	t.Helper()
 	var err error
@@ -170,10 +170,10 @@ func (f *faultBench) back(t *testing.T, what string) {
 }
 
 // TestFaultMatrix has a server's module fail at every function that it calls, with
-// every code, once, always and for a time, before every kind of device: the server
-// lives; the device sees success or that it may come again; the application runs at
-// most once, and exactly once where the fault is a single one. Every day that is a
-// sample, with each function in each of the four modes.
+// every code, once, always and for a time, with every kind of device: the server survives;
+// the device succeeds or is told to try again; the application runs at most once, and
+// exactly once if there is a single fault. The everyday tests run a sample of that, with
+// each function in each of the four modes.
 func TestFaultMatrix(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")

@@ -39,7 +39,7 @@ func keysOf(t *testing.T, token *softhsm.Token) map[string]bool {
 var announcement = regexp.MustCompile(`(?m)^(created|destroyed|imported) (\S+ version \d+)`)
 
 // TestFaultsOfKeyCommands has the module fail while commands make, rotate, import and
-// destroy keys: what they announced is so, and no other key is gone.
+// destroy keys: what they announced is true, and no other key is gone.
 func TestFaultsOfKeyCommands(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -89,7 +89,7 @@ func TestFaultsOfKeyCommands(t *testing.T) {
 	t.Logf("%d runs", n)
 }
 
-// announced asks that what was announced is so.
+// announced checks that the announcement is true.
 func announced(t *testing.T, what string, before, after map[string]bool, code int, out, errs string) {
 	t.Helper()
 	expected := maps.Clone(before)

@@ -134,8 +134,8 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("the server does not get ready")
 }
 
-// upstream VAR starts an HTTP service that tells what it got; its path is the
-// status of the answer.
+// upstream VAR starts an HTTP service that answers with the request it got; its path is
+// the status of the answer.
 func upstream(ts *testscript.TestScript, _ bool, args []string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -208,7 +208,7 @@ func slow(ts *testscript.TestScript, _ bool, args []string) {
 
 // silentServer VAR listens, accepts and says nothing, and keeps its address in a variable.
 func silentServer(ts *testscript.TestScript, _ bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // which nobody takes connections from
+	l, err := net.Listen("tcp", "127.0.0.1:0") // on which no connection is accepted
 	ts.Check(err)
 	ts.Defer(func() { l.Close() })
 	ts.Setenv(args[0], l.Addr().String())

@@ -89,8 +89,8 @@ func TestSendHungModule(t *testing.T) {
 	}
 }
 
-// TestAgentHungModule has a program wait for an agent whose module hangs: it hears in
-// time that it may come again, and the agent ends when it is told to.
+// TestAgentHungModule has a program wait for an agent whose module hangs: it is told in time
+// to try again, and the agent ends when it is asked to.
 func TestAgentHungModule(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
