@@ -165,7 +165,7 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 		}
 		return t
 	})
-	if r.forgetUser {
+	if r.forgetUser || r.askUser {
 		a.refused = user
 	}
 	a.messageID = next(e.MessageID)
@@ -180,5 +180,5 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 	if r.askUser {
 		a.reason = e.Response
 	}
-	return r.again, err
+	return r.again && (!r.askUser || a.req.User != ""), err
 }

@@ -71,8 +71,9 @@ var (
 var ErrNoReply = errors.New("msl: application does not reply")
 
 // A Handler is the application: it reads m.Body and writes the answer to w. If it
-// returns an error before anything was sent, the peer gets an MSL error with the
-// [Code] in it, or [ErrInternalException]. A handler runs only after everything
+// returns an error before anything was sent, the peer gets an MSL error: that of the
+// application's own if it is an [*AppError], else one with the [Code] in it, or
+// [ErrInternalException]. A handler runs only after everything
 // that the answer needs has been made, and so not at all while the key store
 // fails. If the answer still cannot be protected, which is tried for three
 // seconds, it becomes [ErrMSLEncodeError]: the peer is not asked to send the

@@ -19,9 +19,12 @@ func (in *incoming) message() *Message {
 	return m
 }
 
-// applicationError gives an application's rejection its code.
+// applicationError gives an application's rejection its code. An error of its own needs
+// none.
 func (in *incoming) applicationError(err error) error {
-	switch {
+	switch own := (*AppError)(nil); {
+	case errors.As(err, &own):
+		return err
 	case errors.Is(err, ErrRejectEntity) && in.token != nil:
 		err = fail(ErrMasterTokenRejectedByApp, "handle message", err)
 	case errors.Is(err, ErrRejectEntity):

@@ -17,28 +17,38 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // the client that would read an answer is gone
 	}
-	code := codeOf(cause)
 	id := in.messageID
-	if e := (*Error)(nil); errors.As(cause, &e) && e.MessageID >= 0 {
-		id = e.MessageID
+	if noted := idOf(cause); noted >= 0 {
+		id = noted
 	}
-	if s.Log != nil {
-		s.Log.LogAttrs(ctx, refusalLevel(code, cause), "message refused", slog.String("source", source),
-			slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated), slog.Int("code", int(code)), slog.String("name", code.Name()),
-			slog.Int64("message_id", id), slog.Any("error", cause))
-	}
+	answer := answerTo(cause)
+	s.logRefusal(ctx, source, in, id, answer, cause)
 	if in.account.gaveWay() || errors.Is(cause, errBusy) && !in.sender.Authenticated || !s.mayRefuse(ctx, source, in.sender) {
-		return noAnswer(code)
+		return noAnswer(answer)
 	}
-	message, err := s.errorMessage(ctx, code, id)
+	message, err := s.errorMessage(ctx, answer, id)
 	if err != nil {
 		if s.Log != nil {
 			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
 		}
-		return noAnswer(code)
+		return noAnswer(answer)
 	}
 	_, err = w.Write(message)
 	return err
+}
+
+// logRefusal logs an error that a peer is to be told of.
+func (s *Server) logRefusal(ctx context.Context, source string, in *incoming, id int64, answer errorAnswer, cause error) {
+	if s.Log == nil {
+		return
+	}
+	what := []slog.Attr{slog.String("response", answer.response.String()), slog.Int64("internal_code", answer.internal)}
+	if answer.code >= 0 {
+		what = []slog.Attr{slog.Int("code", int(answer.code)), slog.String("name", answer.code.Name())}
+	}
+	s.Log.LogAttrs(ctx, refusalLevel(answer.code, cause), "message refused", append(append([]slog.Attr{slog.String("source", source),
+		slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated)}, what...),
+		slog.Int64("message_id", id), slog.Any("error", cause))...)
 }
 
 // refusalLevel tells what is the operator's to mend from what is the peer's.
@@ -49,9 +59,9 @@ func refusalLevel(code Code, cause error) slog.Level {
 	return slog.LevelInfo
 }
 
-// noAnswer returns the error if no error message can report code.
-func noAnswer(code Code) error {
-	if code == ErrMSLEncodeError {
+// noAnswer returns the error if no error message can be made.
+func noAnswer(a errorAnswer) error {
+	if a.code == ErrMSLEncodeError {
 		return fmt.Errorf("%w: %w", ErrAnswerLost, ErrNoAnswer)
 	}
 	return ErrNoAnswer
@@ -59,7 +69,7 @@ func noAnswer(code Code) error {
 
 // errorMessage makes the answer to the message with that id, or to one whose id
 // is not known.
-func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte, error) {
+func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64) ([]byte, error) {
 	var err error
 	if inRange(id) {
 		id = next(id)
@@ -71,7 +81,7 @@ func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte,
 		return nil, err
 	}
 	defer us.release()
-	return us.encodeMessage("errordata", encodeError(code, id, "", s.Issuer.now()))
+	return us.encodeMessage("errordata", answer.encode(id, s.Issuer.now()))
 }
 
 // lastWordTime is for an error message that says that time is up.
