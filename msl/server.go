@@ -34,6 +34,7 @@ type Server struct {
 	Directory     Directory
 	ServiceTokens ServiceTokenKeys
 	Capabilities  *Capabilities // nil means none, and no compression
+	Messages      UserMessages  // for the users of peers, sent with errors; nil means none
 	Limits        Limits
 	Log           *slog.Logger // of refused messages; nil means none
 

@@ -9,12 +9,10 @@ func (in *incoming) message() *Message {
 		Encrypted: in.sender.Encrypted, Authenticated: in.sender.Authenticated,
 		NonReplayable: in.nonReplayableID != absent,
 		MessageID:     in.messageID, ServiceTokens: in.serviceTokens, Body: in.body,
+		Languages: in.languages(),
 	}
 	if in.timestamp != absent {
 		m.Timestamp = seconds(in.timestamp)
-	}
-	if in.capabilities != nil {
-		m.Languages = in.capabilities.Languages
 	}
 	return m
 }

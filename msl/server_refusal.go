@@ -26,6 +26,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	if in.account.gaveWay() || errors.Is(cause, errBusy) && !in.sender.Authenticated || !s.mayRefuse(ctx, source, in.sender) {
 		return noAnswer(answer)
 	}
+	s.addUserMessage(&answer, in, cause)
 	message, err := s.errorMessage(ctx, answer, id)
 	if err != nil {
 		if s.Log != nil {
