@@ -60,6 +60,12 @@ type Request struct {
 	User          string // local user, or empty
 	Recipient     string // identity of the entity that must answer, or empty for any
 
+	// Uncompressed sends the data and the new service tokens as they are, and asks the
+	// peer for an answer that is not compressed either. It is for a message with a
+	// secret beside text that somebody else can choose: how far the two compress
+	// together tells about the secret (the attacks CRIME and BREACH).
+	Uncompressed bool
+
 	// ServiceTokens are sent with the data, not with a handshake. It is an error
 	// to bind one to tokens that the client does not hold yet: get those with an
 	// ordinary request first.

@@ -243,7 +243,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	out := &outgoing{us: local, body: a.req.Body, flush: a.req.Interactive, lone: a.lone}
 	h := header{
 		messageID: a.messageID, nonReplayableID: absent, renewable: a.renewal != nil,
-		capabilities: c.Capabilities, userIDToken: a.user, serviceTokens: a.tokens.servicesFor(a.user),
+		capabilities: a.req.capabilities(c.Capabilities), userIDToken: a.user, serviceTokens: a.tokens.servicesFor(a.user),
 	}
 	if s := a.tokens.session; s != nil {
 		key := sessionKey(local.local.Identity, s.token, s.keys)
@@ -267,7 +267,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	if out.keys != nil {
 		out.keys.Acquire() // the tokens of the attempt hold them, too
 	}
-	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: h.capabilities.compression()}
+	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: a.req.compression(h.capabilities)}
 	return out, nil
 }
 

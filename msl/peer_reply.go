@@ -44,7 +44,8 @@ func (c *Conn) listens(in *incoming) bool {
 // data needs protection that we do not have yet, a handshake of our own goes
 // first.
 func (w *peerReply) start() (err error) {
-	a := w.conn.attempt(&Request{Encrypted: w.Encrypted, Authenticated: w.Authenticated}, w.in)
+	w.gives.uncompressed = w.Uncompressed
+	a := w.conn.attempt(&Request{Encrypted: w.Encrypted, Authenticated: w.Authenticated, Uncompressed: w.Uncompressed}, w.in)
 	a.answer = &w.gives
 	if len(w.payload.buffer) > 0 {
 		a.req.Body = BytesBody(w.payload.buffer[:1]) // there is data; how much does not matter here

@@ -71,6 +71,7 @@ func (r *trustedReply) start() error {
 	if err := r.answerable(); err != nil {
 		return err
 	}
+	r.gives.uncompressed = r.Uncompressed
 	if err := r.finishHead(); err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (r *trustedReply) start() error {
 		key.Rand = r.gives.server.Issuer.Rand
 		r.payload.protector = key
 	}
-	r.payload.compression, r.payload.ctx = r.gives.capabilities.compression(), r.ctx
+	r.payload.compression, r.payload.ctx = r.gives.compression(), r.ctx
 	return nil
 }
 

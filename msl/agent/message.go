@@ -61,10 +61,12 @@ func (m *message) set(name string, values []string) (err error) {
 		}
 	case "Msl-Non-Replayable":
 		m.request.NonReplayable, err = trueOrFalse(name, values[0])
+	case "Msl-No-Compression":
+		m.request.Uncompressed, err = trueOrFalse(name, values[0])
 	case "Msl-No-Answer":
 		m.noAnswer, err = trueOrFalse(name, values[0])
 	default:
-		err = fmt.Errorf("unknown header %s: want Msl-User, Msl-Non-Replayable or Msl-No-Answer", safetext.String(name))
+		err = fmt.Errorf("unknown header %s: want Msl-User, Msl-Non-Replayable, Msl-No-Compression or Msl-No-Answer", safetext.String(name))
 	}
 	return err
 }

@@ -22,6 +22,7 @@ import (
 type sendFlags struct {
 	data, file                         string
 	noEncryption, plain, nonReplayable bool
+	noCompression                      bool
 	noAnswer, raw, verbose             bool
 	timeout                            time.Duration
 }
@@ -65,6 +66,7 @@ With a state file, the next call goes on with the master token of this one.`,
 	s(&f.file, "file", "", "`FILE` to send")
 	b(&f.noEncryption, "no-encryption", false, "send the data unencrypted where that saves a key exchange")
 	b(&f.plain, "no-integrity", false, "send the data unauthenticated where that saves a key exchange")
+	b(&f.noCompression, "no-compression", false, "send the data uncompressed, and have the answer sent so: for a secret beside text that others can choose")
 	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
 	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
 	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
@@ -124,7 +126,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		}
 	}()
 	request := &msl.Request{
-		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable,
+		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable, Uncompressed: f.noCompression,
 		RequestTokens: true, User: c.Client.User, Recipient: c.Client.Recipient, Body: body,
 	}
 	return f.inTime(ctx, func(ctx context.Context) error {
