@@ -31,6 +31,9 @@ type Client struct {
 	Limits        Limits
 	Time          func() time.Time // nil means time.Now
 	Rand          io.Reader        // nil means crypto/rand
+	// Headers, if not nil, is told of the header of each message that is received or
+	// sent, from several goroutines. It must not block.
+	Headers func(HeaderInfo)
 
 	mu         sync.Mutex
 	loaded     bool
@@ -127,7 +130,7 @@ func (c *Client) Send(ctx context.Context, req *Request) error {
 }
 
 func (c *Client) attempt(req *Request) *attempt {
-	return &attempt{client: c, req: req, network: trustedNetwork{}}
+	return &attempt{client: c, req: req, network: trustedNetwork{}, watch: c.Headers}
 }
 
 // unanswered is the request without the wish for tokens, which come in answers.

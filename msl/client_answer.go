@@ -16,6 +16,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 		limits:   limits,
 		rules:    headerRules{tokens: limits.Tokens, serviceTokens: c.ServiceTokens, delivers: c.offers},
 		tokens:   sessionReader{a.tokens.session},
+		watch:    a.watch,
 	}
 	in, err := side.receive(ctx, decoder)
 	if err != nil {

@@ -15,6 +15,7 @@ type attempt struct {
 	client  *Client
 	req     *Request
 	network requestNetwork
+	watch   watcher
 
 	messageID int64        // of the next message
 	bare      bool         // use no tokens
@@ -260,13 +261,15 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 		return nil, err
 	}
 	out.waits = len(h.keyRequests) > 0 || h.renewable && out.us.token != nil && h.userAuth != nil
-	if out.head, err = out.us.encodeMessage("headerdata", h.encode(c.localTime())); err != nil {
+	now := c.localTime()
+	if out.head, err = out.us.encodeMessage("headerdata", h.encode(now)); err != nil {
 		local.release()
 		return nil, err
 	}
 	if out.keys != nil {
 		out.keys.Acquire() // the tokens of the attempt hold them, too
 	}
+	out.tell = a.watch.sends(&h, now, out.us, c.Local, a.us)
 	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: a.req.compression(h.capabilities)}
 	return out, nil
 }

@@ -83,8 +83,7 @@ func (w *peerReply) send(a *peerAttempt, out *outgoing) error {
 	if err := w.conn.written(); err != nil {
 		return err
 	}
-	_, err := to.Write(out.head)
-	return err
+	return out.writeHead(to)
 }
 
 // A peerAnswer is an answer that was sent in a peer-to-peer network.

@@ -37,6 +37,9 @@ type Server struct {
 	Messages      UserMessages  // for the users of peers, sent with errors; nil means none
 	Limits        Limits
 	Log           *slog.Logger // of refused messages; nil means none
+	// Headers, if not nil, is told of the header of each message that is received or
+	// sent, from several goroutines. It must not block.
+	Headers func(HeaderInfo)
 
 	once      sync.Once
 	exchanges []Responder              // those that the custody allows
@@ -193,6 +196,7 @@ func (s *Server) receiver() *receiver {
 			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges, delivers: s.delivers,
 		},
 		tokens: s.sessions,
+		watch:  s.Headers,
 	}
 }
 

@@ -27,14 +27,16 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 		return noAnswer(answer)
 	}
 	s.addUserMessage(&answer, in, cause)
-	message, err := s.errorMessage(ctx, answer, id)
+	message, tell, err := s.errorMessage(ctx, answer, id, in.watch)
 	if err != nil {
 		if s.Log != nil {
 			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
 		}
 		return noAnswer(answer)
 	}
-	_, err = w.Write(message)
+	if _, err = w.Write(message); err == nil {
+		tell()
+	}
 	return err
 }
 
@@ -68,21 +70,22 @@ func noAnswer(a errorAnswer) error {
 	return ErrNoAnswer
 }
 
-// errorMessage makes the answer to the message with that id, or to one whose id
-// is not known.
-func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64) ([]byte, error) {
-	var err error
+// errorMessage makes the answer to the message with that id, or to one whose id is not
+// known, and what tells of it once it is sent.
+func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64, watch watcher) (message []byte, tell func(), err error) {
 	if inRange(id) {
 		id = next(id)
 	} else if id, err = randomNumber(s.Issuer.Rand); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	us, err := localIdentification(ctx, s.Local)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer us.release()
-	return us.encodeMessage("errordata", answer.encode(id, s.Issuer.now()))
+	now := s.Issuer.now()
+	message, err = us.encodeMessage("errordata", answer.encode(id, now))
+	return message, func() { watch.sentError(id, now, answer, us, s.Local) }, err
 }
 
 // lastWordTime is for an error message that says that time is up.

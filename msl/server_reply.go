@@ -49,8 +49,17 @@ func (r *trustedReply) makeHead(now time.Time) error {
 	head, err := r.us.encodeMessage("headerdata", h.encode(now))
 	if err == nil {
 		r.payload.head = head
+		r.payload.tell = r.in.watch.sends(&h, now, r.us, r.gives.server.Local, r.identity())
 	}
 	return err
+}
+
+// identity is the name under which the answer is sent.
+func (r *trustedReply) identity() string {
+	if r.us.token != nil {
+		return r.gives.server.Name
+	}
+	return r.us.local.Identity
 }
 
 // answerable refuses an answer that cannot be what it must.

@@ -23,7 +23,7 @@ type sendFlags struct {
 	data, file                         string
 	noEncryption, plain, nonReplayable bool
 	noCompression                      bool
-	noAnswer, raw, verbose             bool
+	noAnswer, raw, verbose, trace      bool
 	timeout                            time.Duration
 }
 
@@ -72,6 +72,7 @@ With a state file, the next call goes on with the master token of this one.`,
 	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
 	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and as much for the key store to open and to close; 0 is no bound")
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
+	b(&f.trace, "trace", false, "tell on stderr what is in the header of each message, without secrets")
 	grouped(c, append([]flagGroup{message}, clientFlags(&over)...)...)
 	completeNames(c)
 	return c
@@ -114,7 +115,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		return err
 	}
 	defer closeBody()
-	tell := &clientside.Trace{Verbose: f.verbose, Out: p.stderr}
+	tell := &clientside.Trace{Verbose: f.verbose, Headers: f.trace, Out: p.stderr}
 	var client *clientside.Client
 	opened := func() (err error) { client, err = clientside.Open(c, ctx, tell); return err }
 	if err := f.ownTime(c, "the key store did not open", opened); err != nil {

@@ -50,7 +50,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		return err
 	}
 	k.MSL = &msl.Client{
-		Local: entity, Peers: peers,
+		Local: entity, Peers: peers, Headers: tell.headers(),
 		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
 		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression, Languages: c.Client.Languages},

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 // A Trace prints what it took to get a message answered.
 type Trace struct {
 	Verbose bool
+	Headers bool // print those of messages, too
 	Out     io.Writer
 
 	start time.Time
@@ -60,6 +62,19 @@ func took(start time.Time) string {
 		return d.Round(100 * time.Microsecond).String()
 	}
 	return d.Round(time.Millisecond).String()
+}
+
+// headers returns what prints the headers of messages, or nil.
+func (s *Trace) headers() func(msl.HeaderInfo) {
+	if !s.Headers {
+		return nil
+	}
+	var one sync.Mutex // an answer may arrive while its request is being sent
+	return func(i msl.HeaderInfo) {
+		one.Lock()
+		defer one.Unlock()
+		fmt.Fprintln(s.Out, i)
+	}
 }
 
 // transport traces every message that t carries.
