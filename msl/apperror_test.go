@@ -174,3 +174,31 @@ func TestAppErrorWithoutUser(t *testing.T) {
 		}
 	}
 }
+
+// TestErrorsOfOthers has a handler pass on an error about another message, which it got
+// as a client itself: the answer is to its own request all the same.
+func TestErrorsOfOthers(t *testing.T) {
+	other := &msl.Error{Code: msl.ErrMessageExpired, MessageID: 4711}
+	for want, err := range map[msl.ResponseCode]error{
+		msl.Expired:      other,
+		msl.Replayed:     &msl.AppError{Response: msl.Replayed, Err: other},
+		msl.KeyXRequired: fmt.Errorf("x: %w", &msl.AppError{Response: msl.KeyXRequired, Err: other}),
+	} {
+		n := softNetwork(t)
+		client := n.pskClient("device")
+		n.handler = refusing(err)
+		if got := peerError(t, client, plainly()); got.Response != want || got.MessageID == 4712 {
+			t.Errorf("%v", got)
+		}
+	}
+	one, two := newSides(t, "PSK", "PSK")
+	first, second := connect(t, one, two)
+	done := serveAll(second, refusing(&msl.AppError{Response: msl.UserDataReauth, Err: other}), 1)
+	var refused *msl.PeerError
+	if _, err := first.Request(t.Context(), secret2("x")); !errors.As(err, &refused) || refused.Response != msl.UserDataReauth {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

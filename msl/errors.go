@@ -212,8 +212,12 @@ func lost(err error) error {
 	return &Error{Code: ErrMSLEncodeError, Op: "answer", MessageID: idOf(err), Err: err}
 }
 
-// idOf is the id of the message that err is about, or -1.
+// idOf is the id of the message that err is about, or -1. What is the cause of an
+// application's own error may be about another one.
 func idOf(err error) int64 {
+	if own := (*AppError)(nil); errors.As(err, &own) {
+		return -1
+	}
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.MessageID
 	}

@@ -94,7 +94,7 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	case errors.Is(err, ErrNoReply) && !w.begun():
 		err = nil
 	case err != nil && !w.begun() && !errors.Is(err, ErrTruncated):
-		err = c.refuse(ctx, in, in.applicationError(err))
+		err = c.refuse(ctx, in, in.applicationError(err, w.failed))
 	}
 	return errors.Join(err, c.skip())
 }

@@ -154,7 +154,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	case errors.Is(err, ErrNoReply):
 		return nil
 	}
-	return s.refuse(ctx, source, w, in, in.applicationError(err))
+	return s.refuse(ctx, source, w, in, in.applicationError(err, out.failed))
 }
 
 // answer makes the writer of an answer.

@@ -22,12 +22,14 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 		id = noted
 	}
 	answer := answerTo(cause)
-	s.logRefusal(ctx, source, in, id, answer, cause)
+	if s.Log != nil {
+		what := append([]slog.Attr{slog.String("source", source)}, in.refusal(answer, id, cause)...)
+		s.Log.LogAttrs(ctx, refusalLevel(answer.code, cause), "message refused", what...)
+	}
 	if in.account.gaveWay() || errors.Is(cause, errBusy) && !in.sender.Authenticated || !s.mayRefuse(ctx, source, in.sender) {
 		return noAnswer(answer)
 	}
-	s.addUserMessage(&answer, in, cause)
-	message, tell, err := s.errorMessage(ctx, answer, id, in.watch)
+	message, tell, err := s.errorMessage(ctx, answer.withUserMessage(s.Messages, in, cause), id, in.watch)
 	if err != nil {
 		if s.Log != nil {
 			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
@@ -40,18 +42,15 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	return err
 }
 
-// logRefusal logs an error that a peer is to be told of.
-func (s *Server) logRefusal(ctx context.Context, source string, in *incoming, id int64, answer errorAnswer, cause error) {
-	if s.Log == nil {
-		return
-	}
-	what := []slog.Attr{slog.String("response", answer.response.String()), slog.Int64("internal_code", answer.internal)}
+// refusal is what a log says about an error that the sender is told of.
+func (in *incoming) refusal(answer errorAnswer, id int64, cause error) []slog.Attr {
+	list := []slog.Attr{slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated)}
 	if answer.code >= 0 {
-		what = []slog.Attr{slog.Int("code", int(answer.code)), slog.String("name", answer.code.Name())}
+		list = append(list, slog.Int("code", int(answer.code)), slog.String("name", answer.code.Name()))
+	} else {
+		list = append(list, slog.String("response", answer.response.String()), slog.Int64("internal_code", answer.internal))
 	}
-	s.Log.LogAttrs(ctx, refusalLevel(answer.code, cause), "message refused", append(append([]slog.Attr{slog.String("source", source),
-		slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated)}, what...),
-		slog.Int64("message_id", id), slog.Any("error", cause))...)
+	return append(list, slog.Int64("message_id", id), slog.Any("error", cause))
 }
 
 // refusalLevel tells what is the operator's to mend from what is the peer's.

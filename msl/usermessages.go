@@ -14,15 +14,16 @@ type UserMessages interface {
 	UserMessage(err error, languages []string) string
 }
 
-// addUserMessage looks up a text for the user, unless the application gave one.
-func (s *Server) addUserMessage(a *errorAnswer, in *incoming, cause error) {
-	if s.Messages == nil || a.user != "" {
-		return
+// withUserMessage looks up a text for the user, unless the application gave one.
+func (a errorAnswer) withUserMessage(texts UserMessages, in *incoming, cause error) errorAnswer {
+	if texts == nil || a.user != "" {
+		return a
 	}
 	if a.code >= 0 {
 		cause = &Error{Code: a.code, MessageID: in.messageID, Err: cause}
 	}
-	a.user = cutText(s.Messages.UserMessage(cause, in.languages()))
+	a.user = cutText(texts.UserMessage(cause, in.languages()))
+	return a
 }
 
 // languages are those that the sender prefers for its user, as far as they are known.

@@ -90,7 +90,9 @@ func (g *Gateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.Mess
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		return refusal(response.StatusCode)
 	}
-	w.Uncompressed = w.Uncompressed || asIs(response.Header)
+	if asIs(response.Header) {
+		w.Uncompressed = true
+	}
 	if _, err = io.Copy(w, response.Body); err != nil {
 		return mayHaveActed(errors.Join(err, body.failure()))
 	}
