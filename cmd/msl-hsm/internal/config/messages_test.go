@@ -61,3 +61,23 @@ func TestMessages(t *testing.T) {
 		t.Error("a file that is not there")
 	}
 }
+
+// FuzzMessages reads any file as texts for users: it fails with one line, or has a text
+// for each language.
+func FuzzMessages(f *testing.F) {
+	for _, seed := range []string{"", "en:\n  5007: x\n", "en: {FAIL: x}\nde: {FAIL: y}", "en: &a {FAIL: x}\nde: *a", "<<: {en: {FAIL: x}}", "? [en]\n: {FAIL: x}", "en: {? {a: b} : x}", "en: {FAIL: !!binary eA==}", "- x", "\x00", "en: {5007: 1, 105007: 2}"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := parseMessages("m.yaml", []byte(text))
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q", err)
+			}
+			return
+		}
+		for _, tag := range c.Languages() {
+			_ = c.UserMessage(msl.ErrEmailPasswordIncorrect, []string{tag})
+		}
+	})
+}
