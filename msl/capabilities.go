@@ -96,10 +96,20 @@ func (c *Capabilities) compression() string {
 // capabilities are what the header of a request says of its sender: one that wants no
 // compressed answer says that it could not read it.
 func (r *Request) capabilities(own *Capabilities) *Capabilities {
-	if own == nil || !r.Uncompressed {
+	if r.Languages == nil && (own == nil || !r.Uncompressed) {
 		return own
 	}
-	return &Capabilities{Languages: own.Languages}
+	c := Capabilities{}
+	if own != nil {
+		c = *own
+	}
+	if r.Uncompressed {
+		c.Compression = nil
+	}
+	if r.Languages != nil {
+		c.Languages = r.Languages
+	}
+	return &c
 }
 
 // compression is the algorithm for the data of a message with those capabilities, or

@@ -69,6 +69,10 @@ type Request struct {
 	// together tells about the secret (the attacks CRIME and BREACH).
 	Uncompressed bool
 
+	// Languages are those of the user, best first, for texts in errors: BCP 47 tags, in
+	// place of the Languages in the client's Capabilities, if they are not nil.
+	Languages []string
+
 	// ServiceTokens are sent with the data, not with a handshake. It is an error
 	// to bind one to tokens that the client does not hold yet: get those with an
 	// ordinary request first.

@@ -89,6 +89,35 @@ func TestUserMessages(t *testing.T) {
 	}
 }
 
+// TestRequestLanguages says for one request what its user reads.
+func TestRequestLanguages(t *testing.T) {
+	n := softNetwork(t)
+	client := n.pskClient("device")
+	var got []string
+	n.handler = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		got = m.Languages
+		return echo(ctx, w, m)
+	}
+	for _, c := range []struct {
+		own  *msl.Capabilities
+		of   []string
+		want string
+	}{
+		{&msl.Capabilities{Languages: []string{"en"}}, nil, "en"},
+		{&msl.Capabilities{Languages: []string{"en"}}, []string{"de", "fr"}, "de fr"},
+		{&msl.Capabilities{Languages: []string{"en"}}, []string{}, ""},
+		{nil, []string{"de"}, "de"},
+		{nil, nil, ""},
+	} {
+		client.Capabilities = c.own
+		req := plainly()
+		req.Languages = c.of
+		if _, _, err := send(t, client, req); err != nil || strings.Join(got, " ") != c.want {
+			t.Errorf("%q, want %q, %v", got, c.want, err)
+		}
+	}
+}
+
 // TestUserMessageOfUnread sends a text for what could not be read, whose languages are
 // not known.
 func TestUserMessageOfUnread(t *testing.T) {

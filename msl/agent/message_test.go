@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -24,6 +25,20 @@ func TestNoCompression(t *testing.T) {
 	r.Header.Set("Msl-No-Compression", "1")
 	if _, err := (&Handler{}).message(r); err == nil {
 		t.Error("1 is neither true nor false")
+	}
+}
+
+// TestAcceptLanguage tells the server what the user of a program reads.
+func TestAcceptLanguage(t *testing.T) {
+	for header, want := range map[string]string{
+		"": "", "*": "", "de": "de", "de-AT, en;q=0.5": "de-AT en", "en;q=0.5, de": "de en", "de;q=0": "", "de, *;q=0.1": "de",
+		"de;q=x": "", "\xff": "", "de_AT": "de-AT", strings.Repeat("de-AT,", 40) + "en": strings.TrimSpace(strings.Repeat("de-AT ", maxLanguages)),
+		strings.Repeat("-", 2000): "",
+	} {
+		h := http.Header{"Accept-Language": {header}}
+		if got := strings.Join(languages(h), " "); got != want {
+			t.Errorf("%.40q: %q, want %q", header, got, want)
+		}
 	}
 }
 
