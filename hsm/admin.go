@@ -49,8 +49,8 @@ func (s *Store) Destroy(label string, version uint32) error {
 	return s.recovery.explain(err)
 }
 
-// List tells what the token says of every secret and private key in it, and
-// what it was caught at.
+// List returns what the token reports about every secret and private key in it, with
+// the weaknesses that were found.
 func (s *Store) List() ([]keystore.Info, error) {
 	if s.isClosed() {
 		return nil, errClosed

@@ -55,8 +55,8 @@ func newAttacker(t *testing.T, token *softhsm.Token) *attacker {
 // flag is one attribute.
 func flag(attribute uint, value bool) *pkcs11.Attribute { return pkcs11.NewAttribute(attribute, value) }
 
-// secret is the template of an unwrapped AES key as our store asks for it, but
-// with changes. MODIFIABLE is last, as SoftHSM wants it.
+// secret is the template that the store uses for an unwrapped AES key, with changes.
+// MODIFIABLE is last, since SoftHSM requires that.
 func secret(usages []uint, changes ...*pkcs11.Attribute) []*pkcs11.Attribute {
 	t := []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),

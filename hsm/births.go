@@ -130,7 +130,7 @@ func (b *births) born(session uint, m *made, a keystore.Algorithm, locked bool, 
 	return nil
 }
 
-// checkSize refuses a key of another size, as far as the module tells.
+// checkSize refuses a key of another size, if the module reports the size.
 func checkSize(m made, a keystore.Algorithm) error {
 	if m.size > 0 && m.size != a.Size() {
 		return fmt.Errorf("hsm: a key of %d bytes for %v: %w", m.size, a, keystore.ErrBadData)

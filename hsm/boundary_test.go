@@ -28,8 +28,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-// A boundary is a server and a client, each on a token of its own, of which a
-// test sees every byte that leaves the process or enters it.
+// A boundary is a server and a client, each on its own token. A test sees every byte
+// that leaves or enters their process.
 type boundary struct {
 	t              *testing.T
 	server, client *hsm.Store

@@ -48,8 +48,8 @@ func checkAllowed(names []string) error {
 	return nil
 }
 
-// An inspector judges the keys in a token by what they say of themselves, and by
-// trying what they must not do. Its methods take a session that the caller holds.
+// An inspector checks the keys in a token by their attributes, and by trying what they
+// must not allow. Its methods take a session that the caller holds.
 type inspector struct {
 	library
 	prefix         string      // of the labels of the sealing keys
@@ -90,9 +90,9 @@ var asked = []uint{
 // toldOfRSA is the public half, which a private key has too.
 var toldOfRSA = []uint{pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT}
 
-// read reads what an object says of itself. What the module does not know is
-// counted as weak, so that an odd object does not hide others. A failure to read
-// fails the whole.
+// read reads the attributes of an object. Those that the module does not know count as
+// weak, so that an odd object does not hide others. If reading fails, the whole check
+// fails.
 func (i *inspector) read(session, handle uint) (evidence, error) {
 	all, err := i.attributes(session, handle, asked...)
 	if err != nil {

@@ -27,7 +27,7 @@ func (a *trials) parameters(m uint) (all [][]*pkcs11.Mechanism) {
 	return all
 }
 
-// deriving is parameters for derivations, of which some hold pointers.
+// deriving returns parameters for derivations, some of which hold pointers.
 func (a *trials) deriving(m uint) (all [][]*pkcs11.Mechanism) {
 	add := func(p any) { all = append(all, []*pkcs11.Mechanism{pkcs11.NewMechanism(m, p)}) }
 	pointer := binary.NativeEndian.AppendUint64(nil, uint64(uintptr(unsafe.Pointer(&a.data[0]))))

@@ -21,7 +21,7 @@ const (
 	changed = "open"   // a key with other attributes or another value made of it
 	leaves  = "leaves" // wrapped under a key that the attacker knows
 	hash    = "hash"   // of the key's value
-	own     = "own"    // by its own mechanism alone
+	own     = "own"    // only by its own mechanism
 	other   = "any"    // by other mechanisms too
 	shut    = "closed" // a key that may be used, and not got at
 	opened  = "reads"  // a key that may be read

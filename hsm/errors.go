@@ -18,8 +18,8 @@ type Error struct {
 
 	epoch   uint64 // of the life of the sessions it came from
 	stale   bool   // no function was called: the sessions were renewed meanwhile
-	garbage string // what was answered, and cannot be
-	sound   bool   // the device did the like of it right meanwhile
+	garbage string // the impossible answer of the module
+	sound   bool   // meanwhile the device did a similar operation correctly
 }
 
 // Error names the function and its answer.
@@ -33,8 +33,8 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("hsm: %s: %s", e.Function, codeName(e.Code))
 }
 
-// Unwrap returns errors of package keystore. Whatever a module says of keys and
-// data that were checked before is a failure of the device too.
+// Unwrap returns errors of package keystore. Any error of a module about keys and data
+// that were checked before is also a failure of the device.
 func (e *Error) Unwrap() []error {
 	switch e.class() {
 	case classObject:

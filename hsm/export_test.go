@@ -14,8 +14,8 @@ type Flaw struct {
 	Flags     map[uint]bool // attributes of the key itself that are otherwise
 }
 
-// CreateWeak makes version 1 of a provisioned key as Create does, but for a
-// flaw, and returns its handle.
+// CreateWeak makes version 1 of a provisioned key as Create does, but with a flaw, and
+// returns its handle.
 func (s *Store) CreateWeak(label string, a keystore.Algorithm, f Flaw) (uint, error) {
 	k, err := kindOf(a)
 	if err != nil {

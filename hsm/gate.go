@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A gate lets calls into a module until somebody wants the module for himself: a
-// call that meets C_Finalize crashes in most libraries. No wait at it is longer
-// than the caller says, since a call into a module may never return.
+// A gate lets calls into a module until a caller needs the module exclusively: a call
+// during C_Finalize crashes most libraries. Every wait has a time limit, since a call
+// into a module may never return.
 type gate struct {
 	calls atomic.Int64              // under way, or about to find out that the gate is shut
 	shut  atomic.Pointer[time.Time] // since when, or nil

@@ -128,8 +128,8 @@ func (g *graves) closeLeft() {
 	}
 }
 
-// closeLeftOne reports whether the session is closed. Its handle may have been
-// given again by now, if the module closed it and said otherwise.
+// closeLeftOne reports whether the session is closed. Its handle may already be in use
+// for another session, if the module closed it although it returned an error.
 func (g *graves) closeLeftOne(o openSession) bool {
 	if !g.conn.mod.gate.enter(g.conn.wait) {
 		return false

@@ -28,7 +28,7 @@ type object struct {
 
 	mu      sync.Mutex
 	ref           // to it in the token
-	dropped []ref // that the token may not know any more, while somebody uses them
+	dropped []ref // that the token may have lost, while operations use them
 	users   int   // operations under way
 	closed  bool
 	locked  bool // it may not leave
@@ -107,7 +107,7 @@ func (k *object) use(p *pool, op func(session, handle uint, epoch uint64) error)
 	return k.store.on(p, epoch, func(session uint, now uint64) error { return op(session, handle, now) })
 }
 
-// run is use on a pooled session, and again as far as a failure allows.
+// run is use on a pooled session, repeated after a failure that allows it.
 func (k *object) run(op func(session, handle uint) error) error {
 	return k.store.recovery.attempt(func() error {
 		return k.use(k.store.sessions, func(session, handle uint, _ uint64) error { return op(session, handle) })

@@ -98,7 +98,7 @@ func isLibrary(path string) error {
 	return errors.New("it is not a shared library")
 }
 
-// alone runs op while no call is under way, unless one does not end in time.
+// alone runs op while no call is in progress. It fails if one does not end in time.
 func (m *module) alone(wait time.Duration, op func() error) error {
 	if !m.gate.close(wait) {
 		return fmt.Errorf("hsm: %s: a call does not return, so the module cannot be initialized or finalized: %w", m.path, keystore.ErrBusy)
@@ -107,8 +107,8 @@ func (m *module) alone(wait time.Duration, op func() error) error {
 	return op()
 }
 
-// begin calls C_Initialize, with the gate shut. A module that somebody else has
-// initialized is used, and left for him to finalize.
+// begin calls C_Initialize, with the gate shut. A module that other code has
+// initialized is used, and left for that code to finalize.
 func (m *module) begin() error {
 	err := m.initialize()
 	m.own = err == nil
@@ -126,10 +126,10 @@ func answered(err error, code uint) bool {
 	return errors.As(err, &e) && e.Code == code
 }
 
-// restart finalizes and initializes again: the only way back for many modules
-// whose device went away. Where the module is not finalized, be it that it refuses
-// or that it is somebody else's, its sessions stay open, and the generation stays
-// what it was, so that they are closed one by one.
+// restart finalizes and initializes again: many modules recover in no other way after
+// their device went away. If the module is not finalized, since it refuses or other code
+// initialized it, its sessions stay open. The generation then does not change, so that
+// they are closed one by one.
 func (m *module) restart(wait time.Duration) error {
 	return m.alone(wait, func() error {
 		ended := m.own && m.end() == nil
@@ -152,8 +152,8 @@ func (m *module) restart(wait time.Duration) error {
 	})
 }
 
-// end calls C_Finalize, once more where it fails, and takes the module for
-// finalized where somebody did it before.
+// end calls C_Finalize, and again if it fails. A module that other code has finalized
+// counts as finalized.
 func (m *module) end() error {
 	var err error
 	for range 2 {

@@ -168,7 +168,7 @@ func (l keyCalls) decrypt(session, key, mechanism uint, iv, in, out []byte) (int
 	return l.crypt(C.FN_DecryptInit, session, key, mechanism, iv, in, out)
 }
 
-// signWith is sign with parameters of the mechanism that are numbers alone.
+// signWith is sign with mechanism parameters that contain only numbers.
 func (l keyCalls) signWith(session, key, mechanism uint, params, in, out []byte) (int, error) {
 	return l.crypt(C.FN_SignInit, session, key, mechanism, params, in, out)
 }

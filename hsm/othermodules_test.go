@@ -16,9 +16,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
-// TestThroughOthers runs the conformance suite through modules that stand before
-// SoftHSM: p11-kit's proxy, which gives a function list with a state of its own
-// each time it is asked for one, and OpenSC's spy.
+// TestThroughOthers runs the conformance suite through modules in front of SoftHSM:
+// p11-kit's proxy, which returns a function list with a state of its own on each call of
+// C_GetFunctionList, and OpenSC's spy.
 func TestThroughOthers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -52,7 +52,7 @@ func conforms(t *testing.T, c hsm.Config) {
 
 // TestThroughClient opens a token through p11-kit's client, which speaks to a server
 // in another process. It passes on only the mechanisms whose parameters it knows, and
-// wrapping with AES is none of them (up to 0.25): a module that cannot keep session
+// wrapping with AES is not one of them (up to 0.25): a module that cannot keep session
 // keys is refused, and the error says what it cannot do.
 func TestThroughClient(t *testing.T) {
 	path := findLibrary("p11-kit-client.so")

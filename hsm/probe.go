@@ -107,7 +107,7 @@ func prove(s *Store) error {
 	return nil
 }
 
-// run tries everything. A device that fails at what is no check fails the whole.
+// run tries everything. If the device fails outside of a check, the whole probe fails.
 func (p *prober) run() (err error) {
 	defer func() {
 		for _, h := range p.made {
@@ -242,7 +242,7 @@ func (p *prober) tag(key uint) ([]byte, error) {
 }
 
 // keeps finds out whether the module keeps every attribute of an UNWRAP_TEMPLATE.
-// One that does not may still do so for the keys that there are: each is tried.
+// One that does not may still do so for the existing keys, so each is tried.
 func (p *prober) keeps(free uint) {
 	k, err := kindOf(keystore.SealSession256)
 	if err != nil {

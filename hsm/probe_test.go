@@ -31,7 +31,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestEvidence asks what the token says of provisioned keys, given and made.
+// TestEvidence checks what the token reports about provisioned keys, given and made.
 func TestEvidence(t *testing.T) {
 	s, _ := newStore(t)
 	if _, err := s.Provision("given", keystore.AESUnwrap128, make([]byte, 16)); err != nil {
@@ -59,7 +59,7 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
-// TestOddObject puts an object into the token that is like none of ours.
+// TestOddObject puts an object into the token that is unlike all keys of the store.
 func TestOddObject(t *testing.T) {
 	s, _ := newStore(t)
 	if _, err := s.CreateWeak("odd", keystore.AES128CBC, hsm.Flaw{Flags: map[uint]bool{0x104: false, 0x105: false}}); err != nil {

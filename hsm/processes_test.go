@@ -15,7 +15,7 @@ import (
 )
 
 // TestRotator is one of the processes of TestProcesses: it makes versions of a key
-// and tells of each what it computes.
+// and prints what each computes.
 func TestRotator(t *testing.T) {
 	uri, rounds := os.Getenv("HSM_TEST_ROTATOR"), os.Getenv("HSM_TEST_ROUNDS")
 	if uri == "" {

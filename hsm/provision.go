@@ -86,10 +86,10 @@ type provisioner struct {
 }
 
 // provision makes the next version of a key. Programs that do so at the same time
-// cannot lock a token against each other. So each looks, after it has made its
-// key, whether another one has the same version; who sees one takes his own back
-// and makes a newer one. Of two that made the same version at the same time at
-// least one sees the other's, so at most one is announced.
+// cannot lock a token against each other. So after making its key, each looks whether
+// another key has the same version; if so, it removes its own and makes a newer one. If
+// two programs made the same version at the same time, at least one of them sees the
+// other's key, so at most one is announced.
 func (p *provisioner) provision(label string, a keystore.Algorithm, op maker) (version, error) {
 	var none version
 	if p.isClosed() {

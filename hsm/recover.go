@@ -36,11 +36,11 @@ type recovery struct {
 	lost    bool // the log knows that the device is lost
 }
 
-// attempt runs op until it works, or its failure is established: on another
-// session, in a new life of the sessions, and after the module was initialized
-// anew, as far as each makes sense. Where the failure may be one of the data,
-// check tells: it does the like of op with data known to be good. An op that
-// fails again after check worked comes back as sound: the device is not at fault.
+// attempt runs op until it works, or its failure is established: on another session,
+// with new sessions, and after the module was initialized again, where each makes
+// sense. If the data may be at fault, check decides: it does a similar operation with
+// data known to be good. If op fails again after check worked, its error is marked as
+// sound: the device is not at fault.
 func (r *recovery) attempt(op, check func() error, keys ...*object) error {
 	if stuck := r.stuck.Load(); stuck != nil {
 		return stuck.err()
@@ -83,9 +83,8 @@ func worth(renewed bool) remedy {
 	return giveUp
 }
 
-// remedy does what the failure of a try asks for. The first failure of a session
-// or the device asks for another session only: one that is not lost for good must
-// cost no key.
+// remedy does what the failure of a try requires. The first failure of a session or the
+// device requires only another session: keys must not be lost to a failure that passes.
 func (r *recovery) remedy(err error, try int, check func() error, keys []*object) remedy {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -291,8 +290,8 @@ func (r *recovery) badData(what string, err error) error {
 	return fmt.Errorf("hsm: %s: %w", what, keystore.ErrBadData)
 }
 
-// ours is the error of an operation on data and keys of this store: whatever the
-// module says, the device is at fault.
+// ours returns the error of an operation on this store's own data and keys: whatever
+// the module reports, the device is at fault.
 func (r *recovery) ours(err error) error {
 	if err == nil || errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrBusy) || errors.Is(err, keystore.ErrClosed) {
 		return r.explain(err)

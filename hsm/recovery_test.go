@@ -72,7 +72,7 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// TestOtherToken puts another token in the place of ours, with the same label, and
+// TestOtherToken replaces the token by another one, with the same label, and
 // with the same serial number too.
 func TestOtherToken(t *testing.T) {
 	for _, serial := range []bool{false, true} {

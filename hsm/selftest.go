@@ -56,8 +56,8 @@ func (t selfTester) run(session uint) (err error) {
 
 var errMismatch = fmt.Errorf("hsm: the device computes another value than before: %w", keystore.ErrUnavailable)
 
-// throwaway makes a session key that may be wrapped, or with a sealing algorithm
-// one that wraps and unwraps.
+// throwaway makes a session key that may be wrapped, or that wraps and unwraps if a is a
+// sealing algorithm.
 func (l library) throwaway(session uint, a keystore.Algorithm) (uint, error) {
 	k, err := kindOf(a)
 	if err != nil {

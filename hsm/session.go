@@ -34,7 +34,7 @@ type pool struct {
 	// kept after a failure. That is safe, since what runs on it are calls that
 	// leave no operation active.
 	anchor bool
-	dry    atomic.Pointer[time.Time] // since when somebody waits for a session, or nil
+	dry    atomic.Pointer[time.Time] // since when a caller has been waiting for a session, or nil
 }
 
 func newPool(n int, anchor bool) *pool {

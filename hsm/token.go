@@ -24,9 +24,9 @@ func InitToken(path, label string, soPIN, userPIN []byte) error {
 	return errors.Join(err, mod.release(defaultWait))
 }
 
-// initToken runs alone in the module, so that no two take the same slot. A token
-// of the label whose user PIN was never set is one whose making was cut off: it is
-// finished.
+// initToken runs alone in the module, so that no two take the same slot. If there is a
+// token with the label whose user PIN was never set, its initialization was cut off, and
+// is finished.
 func (m *module) initToken(label string, soPIN, userPIN []byte) error {
 	all, untold, err := m.tokens(false)
 	if err = errors.Join(err, untold); err != nil {

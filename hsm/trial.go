@@ -58,10 +58,9 @@ var templateRefusals = []uint{
 // Codes that refuse to let a key out, and mean nothing else.
 var wrapRefusals = []uint{pkcs11.CKR_KEY_UNEXTRACTABLE, pkcs11.CKR_KEY_NOT_WRAPPABLE}
 
-// provesTemplate tells whether what the key unwraps is closed: by what its
-// UNWRAP_TEMPLATE says, and by trying to unwrap keys that are not. Where the
-// module was seen to keep every attribute of a template that it tells, the worst
-// one is tried.
+// provesTemplate tells whether keys unwrapped by the key are closed: by reading its
+// UNWRAP_TEMPLATE, and by trying to unwrap keys that are not. If the module is known to
+// enforce every attribute of a template that it reports, only the worst one is tried.
 func (i *inspector) provesTemplate(session uint, e *evidence, k kind) (outcome, error) {
 	if k.unwrapped == nil {
 		return opened, nil

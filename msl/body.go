@@ -30,7 +30,7 @@ func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
 // A keptBody remembers what was read of r, up to a bound.
 type keptBody struct {
 	max  int
-	lost atomic.Bool // more was read than is kept
+	lost atomic.Bool // more was read than can be kept
 
 	mu   sync.Mutex
 	r    io.Reader
@@ -48,7 +48,7 @@ func (k *keptBody) open() (io.ReadCloser, error) {
 }
 
 // A keptReader reads a keptBody from its beginning. A reader of an earlier try
-// may still be waiting for r: what comes then is kept for the others.
+// may still be waiting for r; what it then reads is kept for the others.
 type keptReader struct {
 	*keptBody
 	at int

@@ -125,8 +125,8 @@ func (r *Request) compression(c *Capabilities) string {
 // the reference stacks.
 const maxInflate = 200
 
-// compress returns data and no name where compressing does not make it shorter,
-// or so short that a peer would take it for an attack.
+// compress returns data and no name if compressing does not make it shorter, or
+// makes it so short that a peer would take it for an attack.
 func compress(name string, data []byte) ([]byte, string, error) {
 	if name == "" || len(data) == 0 {
 		return data, "", nil
@@ -141,7 +141,7 @@ func compress(name string, data []byte) ([]byte, string, error) {
 	return short, name, nil
 }
 
-// decompress undoes what a peer did under name, which may be empty.
+// decompress reverses the peer's compression name, which may be empty.
 func decompress(name string, data []byte, bounds wire.Inflation) ([]byte, error) {
 	if name == "" {
 		return data, nil

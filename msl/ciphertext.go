@@ -17,7 +17,7 @@ type ciphertextEnvelope struct {
 	ciphertext []byte
 }
 
-// envelopeHash takes the place of a hash that no stack has ever checked.
+// envelopeHash is sent where the protocol has a hash that no stack checks.
 var envelopeHash = []byte{0}
 
 func parseCiphertextEnvelope(b []byte, lim wire.Limits) (ciphertextEnvelope, error) {

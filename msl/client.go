@@ -137,14 +137,14 @@ func (c *Client) attempt(req *Request) *attempt {
 	return &attempt{client: c, req: req, network: trustedNetwork{}, watch: c.Headers}
 }
 
-// unanswered is the request without the wish for tokens, which come in answers.
+// unanswered is the request without asking for tokens, which come in answers.
 func (r *Request) unanswered() *Request {
 	q := *r
 	q.RequestTokens = false
 	return &q
 }
 
-// run sends message after message, until one gets its answer.
+// run sends messages until the request is answered.
 func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 	err := c.load(ctx)
 	if err != nil {
@@ -163,7 +163,7 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 			if again, err := a.recover(ctx, answer); !again || err != nil {
 				return nil, errors.Join(refused, err)
 			}
-		case errors.Is(err, errSpent): // the next try replaces the session
+		case errors.Is(err, errSpent): // the next try starts a new session
 		case err != nil:
 			return nil, errors.Join(refused, err)
 		case response != nil:
@@ -182,7 +182,7 @@ func (c *Client) offers(scheme string) bool {
 	return slices.ContainsFunc(c.KeyExchanges, func(x Offerer) bool { return x.Scheme() == scheme && c.Custody.permits(x.Exposes()) })
 }
 
-// Close lets go of the session's keys. Messages in flight keep theirs.
+// Close releases the session's keys. Messages in flight keep theirs.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,7 +225,7 @@ func (c *Client) localTime() time.Time {
 	return c.Time()
 }
 
-// snapshot is the tokens of this moment, with the session's keys held for the
+// snapshot returns the current tokens, with the session's keys held for the
 // caller, and the estimate of the server's clock.
 func (c *Client) snapshot() (t *tokens, now time.Time, known bool, err error) {
 	c.mu.Lock()
@@ -264,8 +264,8 @@ func (c *Client) master() *MasterToken {
 	return c.tokens.master()
 }
 
-// update replaces the tokens by what change makes of them, durably. The keys of
-// a master token that goes are released.
+// update durably replaces the tokens with the result of change. The keys of a
+// master token that is dropped are released.
 func (c *Client) update(ctx context.Context, change func(*tokens) *tokens) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

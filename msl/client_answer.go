@@ -59,7 +59,7 @@ func (a *attempt) judgeError(in *incoming) error {
 	return in.err
 }
 
-// accept derives the new session keys from the answer to one of our offers.
+// accept derives the new session keys from the answer to one of the offers.
 func (a *attempt) accept(ctx context.Context, in *incoming) (Outcome, error) {
 	if err := in.checkRecipient(a.us); err != nil {
 		return Outcome{}, err
@@ -80,7 +80,7 @@ func (a *attempt) check(in *incoming) error {
 	return nil
 }
 
-// store keeps the tokens that the answer brings, and turns to the new session
+// store keeps the tokens that the answer delivers, and switches to the new session
 // keys.
 func (a *attempt) store(ctx context.Context, in *incoming, outcome Outcome) error {
 	if in.keyResponse != nil {
@@ -92,7 +92,7 @@ func (a *attempt) store(ctx context.Context, in *incoming, outcome Outcome) erro
 	return a.keep(ctx, in.keyResponse, outcome, in.userIDToken, in.serviceTokens)
 }
 
-// keep stores tokens that were issued for us, in one durable step.
+// keep stores tokens that were issued for this side, in one durable step.
 func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outcome, uit *UserIDToken, services []*ServiceToken) error {
 	var fresh *holding
 	if delivered != nil {
@@ -143,14 +143,14 @@ func (b *responseBody) Close() error {
 	if b.release == nil {
 		return nil
 	}
-	err := b.stream.Close() // may read on, with the keys
+	err := b.stream.Close() // it may read the rest of the answer, which needs the keys
 	b.release()
 	b.release = nil
 	return err
 }
 
-// recover prepares another try after an error answer, and forgets what it makes
-// useless. It reports whether there is a point in trying again.
+// recover prepares another try after an error answer, and drops the tokens that the
+// answer makes useless. It reports whether to try again.
 func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 	r := recoveries[e.Response]
 	used, user := a.tokens.session, a.user
@@ -175,8 +175,8 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 		a.ids.overtaken++
 	}
 	a.renew = a.renew || r.bare && r.renew
-	// A peer that was offered keys and asks for them did not like the data to
-	// come with the offer.
+	// A peer that asks for key requests although it got some does not accept data
+	// in the same message.
 	a.handshake = e.Response == KeyXRequired && a.offered
 	if r.askUser {
 		a.reason = e.Response

@@ -25,16 +25,16 @@ type attempt struct {
 	proven    bool         // the last error answer was authenticated
 	offered   bool         // the last message had key requests
 	oneWay    bool         // nobody waits for an answer to the data
-	pushed    bool         // what comes answers nothing
+	pushed    bool         // the message that is read answers nothing
 	lone      bool         // the message consists of a header only
 	quiet     bool         // and asks for nothing
-	refused   *UserIDToken // that the peer did not take; it may be held for others
+	refused   *UserIDToken // that the peer did not accept; other messages may still use it
 	ids       numbering
 
 	// of the message that was sent last
 	tokens  *tokens
 	user    *UserIDToken
-	us      string   // our identity in it
+	us      string   // this side's identity in it
 	renewal *renewal // held
 	offers  offers
 }
@@ -72,7 +72,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	}
 	in, err := a.receive(ctx, wire.NewDecoder(stream, a.client.Limits.forClient().wire()))
 	if err = a.sent(err, seen); err != nil {
-		if a.req.Interactive { // its body would not end by itself
+		if a.req.Interactive { // the request's body would not end by itself
 			cancel()
 		}
 		in.release()
@@ -136,7 +136,7 @@ func (a *attempt) reserve(ctx context.Context) error {
 	return a.ids.reserve(ctx, a.client)
 }
 
-// sent notes what became of the message that was sent, and returns the error.
+// sent records the outcome of the message that was sent, and returns err.
 func (a *attempt) sent(err error, well fate) error { return a.ids.sent(err, a.proven, well) }
 
 // takeTokens picks the tokens for the next message, and takes the renewal lock or waits
@@ -186,7 +186,7 @@ func (a *attempt) lockRenewal(ctx context.Context, held *tokens, n need) (ready 
 	c := a.client
 	r, ok := c.renewal.acquire()
 	if !ok && n.must && a.network.answers() {
-		// A request of ours has the lock, and the peer may not answer it before
+		// A request of this side has the lock, and the peer may not answer it before
 		// it has this answer.
 		r, ok = newRenewal(), true
 	}
@@ -198,7 +198,7 @@ func (a *attempt) lockRenewal(ctx context.Context, held *tokens, n need) (ready 
 		return true, nil
 	}
 	a.tokens.release()
-	if ok { // the tokens changed before we had the lock
+	if ok { // the tokens changed before the lock was taken
 		c.renewal.release(r, nil)
 		return false, nil
 	}
@@ -206,7 +206,7 @@ func (a *attempt) lockRenewal(ctx context.Context, held *tokens, n need) (ready 
 		return false, fmt.Errorf("msl: wait for the renewal of another message: %w", err)
 	}
 	if mt := a.tokens.master(); r.token != nil && (mt == nil || !bytes.Equal(r.token.Bytes(), mt.Bytes())) {
-		a.bare, a.renew, a.handshake = false, false, false // the new token may do
+		a.bare, a.renew, a.handshake = false, false, false // the new token may be enough
 	}
 	return false, nil
 }
@@ -217,13 +217,13 @@ func (t *tokens) release() {
 	}
 }
 
-// finish ends the use of what the last message held and issued.
+// finish releases the tokens that the last message used and issued.
 func (a *attempt) finish(got *MasterToken) {
 	a.network.release()
 	a.letGo(got)
 }
 
-// letGo ends the use of what the last message held.
+// letGo releases the lock, the offers and the tokens of the last message.
 func (a *attempt) letGo(got *MasterToken) {
 	a.offers.close()
 	if a.renewal != nil {
@@ -324,7 +324,7 @@ func (a *attempt) keysDue() bool {
 	return mt == nil || !known || mt.renewable(now)
 }
 
-// protection is what protects the header of the message.
+// protection says how the header of the message is protected.
 func (a *attempt) protection() protection { return protectionOf(a.client.Local, a.tokens.master()) }
 
 // userAuth adds the authentication data of a local user without a token. If the header
@@ -350,7 +350,7 @@ func (a *attempt) userAuth(ctx context.Context, h *header) (heldBack bool, err e
 	return false, nil
 }
 
-// offer adds key requests, one of each key exchange that our keys can finish.
+// offer adds key requests, one of each key exchange that this side's keys can finish.
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
 	a.offered = true
 	c := a.client

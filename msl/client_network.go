@@ -2,20 +2,20 @@ package msl
 
 import "context"
 
-// A requestNetwork is what the network decides of the messages of a request: one of
-// trusted services ([trustedNetwork]) or of peers ([peerAttempt]).
+// A requestNetwork has the parts of a request that depend on the kind of network:
+// trusted services ([trustedNetwork]) or peers ([peerAttempt]).
 type requestNetwork interface {
-	// takes reports whether the peer takes the next message under a token held.
+	// takes reports whether the peer accepts the next message under a held token.
 	takes(held *MasterToken) bool
 	// answers reports whether the peer waits for the next message.
 	answers() bool
-	// show adds to a header what we issue for the peer.
+	// show adds the tokens that this side issues for the peer to a header.
 	show(ctx context.Context, h *header) error
-	// release lets go of what was issued.
+	// release releases the keys of the tokens that were issued.
 	release()
 }
 
-// A trustedNetwork is one of trusted services, where a client issues nothing.
+// A trustedNetwork is a network of trusted services, where a client issues nothing.
 type trustedNetwork struct{}
 
 func (trustedNetwork) takes(*MasterToken) bool             { return true }

@@ -19,7 +19,7 @@ import (
 // A message that takes long holds up those after it, for numberPatience at most: then
 // they ask for another session, whose ids are counted anew.
 //
-// An id is under way until the peer can accept it no more: it was answered, a
+// An id is under way until the peer can no longer accept it: it was answered, a
 // later one of the session was accepted, or the session was replaced. A message
 // that was given up, or whose answer did not come, may still arrive.
 type numbers struct {
@@ -46,9 +46,9 @@ type number struct {
 type fate int
 
 const (
-	unsent   fate = iota // or still under way
+	unsent   fate = iota // not sent, or still under way
 	gone                 // sent; whether it arrives is unknown
-	answered             // but it may have been refused before its id was looked at
+	answered             // answered, but maybe refused before the peer looked at its id
 	seen                 // the peer has seen the id, and accepts neither it nor one before it
 )
 
@@ -59,8 +59,8 @@ const idSpread = maxMessages/2 - 1
 // numberPatience is how long a message is waited for.
 const numberPatience = 5 * time.Second
 
-// errSpent says that no more ids can be used before messages that are lost, or take
-// long: only another session can go on.
+// errSpent says that no more ids can be used until messages that are lost or slow have
+// ended, so only another session can continue.
 var errSpent = errors.New("msl: too many non-replayable messages are under way or lost")
 
 func newNumbers() *numbers {
@@ -100,7 +100,7 @@ func (n *numbers) draw(ctx context.Context, k *number, serial int64, count func(
 	return nil
 }
 
-// room waits until try has it.
+// room waits until try succeeds.
 func (n *numbers) room(ctx context.Context, k *number, try func(*number) (time.Duration, error)) error {
 	for {
 		n.mu.Lock()
@@ -170,7 +170,7 @@ func (n *numbers) judge(k *number) (wait time.Duration, err error) {
 		blocks := other.id > k.id || k.id >= other.id+idSpread || k.alone && live
 		blocked = blocked || blocks
 		if live {
-			hope = max(hope, left) // its answer may tell that what is lost was overtaken
+			hope = max(hope, left) // its answer may show that the lost ids were overtaken
 		}
 		if live && blocks {
 			wait = min(wait, left)
@@ -185,7 +185,7 @@ func (n *numbers) judge(k *number) (wait time.Duration, err error) {
 	return wait, nil
 }
 
-// forgetSessions drops what was lost of sessions that were replaced.
+// forgetSessions drops the lost ids of sessions that were replaced.
 func (n *numbers) forgetSessions(serial int64) {
 	maps.DeleteFunc(n.underWay, func(k *number, _ bool) bool { return k.serial != serial && k.fate == gone })
 }
@@ -209,7 +209,7 @@ func (n *numbers) settle(k *number, fate fate) {
 	n.changed = make(chan struct{})
 }
 
-// Numbering is the part of a request that the id of its next message is.
+// Numbering is the part of a request that concerns the id of its next message.
 type numbering struct {
 	number    *number // nil for a message that needs none
 	fate      fate    // of the message that was sent last
@@ -230,7 +230,7 @@ func (n *numbering) reserve(ctx context.Context, c *Client) (err error) {
 	return err
 }
 
-// spent reports whether a master token is of a session without ids.
+// spent reports whether a master token belongs to a session that has run out of ids.
 func (n *numbering) spent(t *MasterToken) bool {
 	return t != nil && n.number != nil && n.number.spent && n.number.serial == t.SerialNumber
 }

@@ -144,8 +144,8 @@ func TestNumbersSlow(t *testing.T) {
 }
 
 // TestNumbersProperty delays messages and answers at random, and gives some up
-// while they are under way: no other call fails, and no id of a message that
-// somebody waits for comes so late that it looks like an attack.
+// while they are under way: no other call fails, and no id of a message whose answer is
+// awaited comes so late that it looks like an attack.
 func TestNumbersProperty(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {

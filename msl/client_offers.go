@@ -13,8 +13,8 @@ type namedOffer struct {
 	Offer
 }
 
-// add makes an offer of each key exchange that our keys can finish. unable says why
-// one could not be made.
+// add makes an offer of each key exchange that this side's keys can finish. unable is
+// the reason why one could not be made.
 func (o *offers) add(ctx context.Context, exchanges []Offerer, from Requester) (unable, err error) {
 	for _, x := range exchanges {
 		offer, err := x.Offer(ctx, from)

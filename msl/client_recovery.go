@@ -7,12 +7,12 @@ type recovery struct {
 	forgetUser   bool // the user ID token of the request, and what is bound to it
 	again        bool // send the request again
 	bare         bool // without any token
-	renew        bool // with the wish for new tokens
+	renew        bool // asking for new tokens
 	askUser      bool // with new user authentication data
 }
 
-// recoveries is the answer to each response code. What is not in it is given to
-// the application.
+// recoveries maps response codes to recoveries. A code that is not in it is returned
+// to the application.
 var recoveries = map[ResponseCode]recovery{
 	EntityReauth: {forgetEntity: true, again: true, bare: true},
 	// The entity data itself was refused: the same data would be refused again.

@@ -14,7 +14,7 @@ type renewalLock struct {
 	held *renewal // nil if it is free
 }
 
-// A renewal is one time of holding the lock.
+// A renewal is one period of holding the lock.
 type renewal struct {
 	done  chan struct{}
 	token *MasterToken // that it ended with, or nil; set before done is closed
@@ -75,10 +75,10 @@ func renewalNeed(req *Request, entity LocalEntity, t *tokens, forced, clockKnown
 	}
 }
 
-// A protection is what protects a message of ours.
+// A protection says how an outgoing message is protected.
 type protection struct{ encrypted, authenticated, session bool }
 
-// protectionOf is that of a message of an entity, with its master token or nil.
+// protectionOf returns the protection of a message by entity, under mt unless that is nil.
 func protectionOf(entity LocalEntity, mt *MasterToken) protection {
 	if mt != nil {
 		return protection{true, true, true}
@@ -86,8 +86,7 @@ func protectionOf(entity LocalEntity, mt *MasterToken) protection {
 	return protection{encrypted: entity.Encrypts(), authenticated: entity.Authenticates()}
 }
 
-// fits reports whether the application data may go into a message with such a
-// protection.
+// fits reports whether a message with protection p may carry the application data.
 func (r *Request) fits(p protection) bool {
 	return (p.encrypted || !r.Encrypted) && (p.authenticated || !r.Authenticated) && (p.session || !r.NonReplayable)
 }

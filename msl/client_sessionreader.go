@@ -10,7 +10,7 @@ import (
 // with, or under none.
 type sessionReader struct{ session *holding }
 
-// findSession knows the master token of the request, by what was signed: a peer
+// findSession recognizes the master token of the request by its signed bytes: a peer
 // may write the members of a token in another order.
 func (r sessionReader) findSession(o wire.Object) (*Session, *MasterToken, error) {
 	s := r.session
@@ -28,15 +28,15 @@ func (r sessionReader) findSession(o wire.Object) (*Session, *MasterToken, error
 	return &Session{Token: t, Keys: s.keys}, t, nil
 }
 
-// openSession knows no other sessions.
+// openSession refuses all other sessions.
 func (sessionReader) openSession(*MasterToken) (*Session, error) {
 	return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
 }
 
-// openUser leaves a user ID token closed, as a holder does.
+// openUser leaves a user ID token unopened, since only its issuer can open it.
 func (sessionReader) openUser(_ *incoming, o wire.Object) (*UserIDToken, error) {
 	return parseUserIDToken(o)
 }
 
-// used remembers nothing: the session is the client's.
+// used does nothing: the client already has the session.
 func (sessionReader) used(*MasterToken, *Session) {}

@@ -16,8 +16,8 @@ type tokens struct {
 	services []*ServiceToken
 }
 
-// A holding is a master token of the client's own, with its keys and what makes
-// them again.
+// A holding is a master token that the client holds, with its keys and the data that
+// restores them.
 type holding struct {
 	token    *MasterToken
 	keys     *SessionKeys
@@ -58,7 +58,7 @@ func (t *tokens) withMaster(h *holding) *tokens {
 	return n.dropUnbound()
 }
 
-// withUser replaces the token of a local user, or takes it away.
+// withUser replaces the token of a local user, or removes it.
 func (t *tokens) withUser(name string, uit *UserIDToken) *tokens {
 	n := &tokens{session: t.session, users: maps.Clone(t.users), services: slices.Clone(t.services)}
 	if uit == nil {
@@ -72,7 +72,7 @@ func (t *tokens) withUser(name string, uit *UserIDToken) *tokens {
 	return n.dropUnbound()
 }
 
-// withService adds a token, replaces one, or obeys a deletion.
+// withService adds, replaces or deletes a token.
 func (t *tokens) withService(s *ServiceToken) *tokens {
 	n := &tokens{session: t.session, users: t.users, services: slices.Clone(t.services)}
 	if s.Data != nil && len(s.Data) == 0 {
@@ -120,8 +120,8 @@ func (t *tokens) record() ClientRecord {
 	return r
 }
 
-// restore makes the tokens of a record again. Keys that cannot be made again end
-// the session, not the client; a device that does not answer is an error.
+// restore makes tokens of a record. If the keys cannot be restored, the session ends,
+// but not the client; a device that does not answer is an error.
 func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 	t := &tokens{}
 	if r.MasterToken == nil {
@@ -147,8 +147,8 @@ func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 	return t.withServices(c, r.ServiceTokens)
 }
 
-// resume makes the keys of a session again, with the exchange that made them. No
-// keys and no error is a session that ended.
+// resume restores the keys of a session, with the exchange that made them. It returns
+// no keys and no error if the session has ended.
 func (c *Client) resume(ctx context.Context, r ClientRecord) (*SessionKeys, error) {
 	for _, x := range permitted(c.Custody, c.KeyExchanges) {
 		if x.Scheme() != r.KeyExchange { // one scheme may be configured in several ways
@@ -170,7 +170,7 @@ func (t *tokens) withServices(c *Client, list [][]byte) (*tokens, error) {
 		}
 		s, err := parseServiceToken(o, c.ServiceTokens, t.master(), t.anyUser(o))
 		if err != nil {
-			continue // its master token or user is gone
+			continue // its master token or user ID token is gone
 		}
 		if s.inflate(c.Limits.forClient().inflation()) != nil {
 			continue

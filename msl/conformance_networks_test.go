@@ -151,8 +151,8 @@ func (n *neighbour) tryOn(t *testing.T, other *neighbour) {
 	other.refuses(t, "pre-shared key", protect(t, p, psk, "headerdata", one()).encode(), msl.ErrMessageEntityDataBasedVerificationFailed)
 }
 
-// TestNetworksApartReplay counts the ids of one token in each network for itself,
-// and forgets the sessions of one alone.
+// TestNetworksApartReplay counts the ids of one token separately in each network, and
+// forgets the sessions of only one.
 func TestNetworksApartReplay(t *testing.T) {
 	a, b := newNeighbours(t)
 	for range 3 {
@@ -168,7 +168,7 @@ func TestNetworksApartReplay(t *testing.T) {
 	a.ask(t)
 }
 
-// Wrapping data of one network's ladder is none of another's.
+// Wrapping data of one network's ladder is invalid in another's.
 func TestNetworksApartLadder(t *testing.T) {
 	a, b := newNeighbours(t)
 	device := newStore(t)

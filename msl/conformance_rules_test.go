@@ -4,11 +4,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// What follows says what the protocol allows, of each way to authenticate and of
-// each way to exchange keys. It is written from the protocol (MSL wiki, "Entity
-// Authentication", "Key Exchange" and "Messages"), and asks no code of ours.
+// The rules below say what the protocol allows for each entity scheme and each key
+// exchange. They are written from the protocol (MSL wiki, "Entity Authentication",
+// "Key Exchange" and "Messages"), and this file uses no code of this package.
 
-// An entityRule is what the protocol says of one entity.
+// An entityRule is what the protocol says about one entity.
 type entityRule struct {
 	name, scheme, identity  string
 	encrypts, authenticates bool // the fixed properties of the scheme
@@ -38,7 +38,7 @@ func entityRules() []entityRule {
 	return rules
 }
 
-// An exchangeRule is what the protocol says of one key exchange.
+// An exchangeRule is what the protocol says about one key exchange.
 type exchangeRule struct {
 	name, scheme string
 	wrapping     bool     // needs a pre-shared wrapping key, or

@@ -125,8 +125,8 @@ func (m *conforming) addExchanges() {
 	}
 }
 
-// offer is the requester's side of a key exchange. Who has no pre-shared wrapping
-// key asks with somebody else's.
+// offer returns the requester's side of a key exchange. An entity without a pre-shared
+// wrapping key uses another entity's.
 func (m *conforming) offer(c combination) msl.Offerer {
 	raw := func(keydata object) msl.Offerer { return rawOffer{c.exchange.scheme, encode(keydata)} }
 	name, last, _ := strings.Cut(c.exchange.name, " ")

@@ -75,7 +75,7 @@ func known(want recordedMessage, req recordedMessage) bool {
 	return false
 }
 
-// TestConversationsRead lets our client read every recorded answer.
+// TestConversationsRead lets a Client read every recorded answer.
 func TestConversationsRead(t *testing.T) {
 	read, unknown := 0, 0
 	for _, c := range readConversations(t) {

@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// TestConversationsServed lets our server answer every recorded request, and
+// TestConversationsServed lets a Server answer every recorded request, and
 // opens the answers with the recorded keys and the standard library.
 func TestConversationsServed(t *testing.T) {
 	answers, refused := 0, 0

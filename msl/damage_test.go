@@ -178,7 +178,7 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// A sender that proves nothing buys only so many signatures.
+// A sender that proves nothing gets a limited number of signatures.
 func TestBoundOnSignedRefusals(t *testing.T) {
 	r := newRecorded(t)
 	r.server.Limits = msl.Limits{ErrorsPerSecond: 10, ErrorsPerSource: 3}

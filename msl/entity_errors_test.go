@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// A schemeCase is authdata and what a scheme says of it.
+// A schemeCase is authdata and a scheme's verdict on it.
 type schemeCase struct {
 	name     string
 	authdata any

@@ -67,7 +67,7 @@ func FuzzUserIDTokenData(f *testing.F) {
 	})
 }
 
-// encrypts and authenticates are what the protocol says of the messages of a scheme.
+// encrypts and authenticates are what the protocol says about the messages of a scheme.
 func encrypts(s msl.EntityScheme) bool {
 	return slices.Contains([]string{"PSK", "PSK_PROFILE", "MGK"}, s.Scheme())
 }

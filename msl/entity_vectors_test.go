@@ -77,7 +77,7 @@ func recordedToken(changes object) object {
 	return issuerKeys.token(with(masterMembers, changes), "sessiondata", sessionData)
 }
 
-// localWide are our own sides of the other schemes.
+// localWide are the local sides of the other schemes.
 func localWide(t testing.TB) map[string]msl.LocalEntity {
 	store := newStore(t)
 	k := symmetric(t, store, pskClient1)
@@ -193,7 +193,7 @@ func TestMTProtectedUserAuthentication(t *testing.T) {
 	}
 }
 
-// A scheme that cannot speak for us says so.
+// A scheme that cannot make credentials returns an error.
 func TestLocalErrors(t *testing.T) {
 	closed := localWide(t)["MT_PROTECTED(PSK)"].(*entityauth.MTProtectedEntity)
 	closed.Keys.Release()

@@ -92,7 +92,7 @@ func (c Code) Error() string {
 // its Code and its cause.
 type Error struct {
 	Code      Code
-	Op        string // what was being done
+	Op        string // the operation that failed
 	MessageID int64  // of the message that failed, or -1 if it could not be read
 	Err       error  // the cause, if there is more to say; never sent to a peer
 }
@@ -181,7 +181,7 @@ func isAny(err error, kinds ...error) bool {
 // data, and ErrNotFound, which a directory returns for an entity: see KeyFailure.
 func internal(err error) bool {
 	if errors.Is(err, ErrMSLEncodeError) {
-		return false // see lost
+		return false // see the function lost
 	}
 	return deviceFailed(err) || isAny(err, keystore.ErrWeakKey, keystore.ErrWrongKey, keystore.ErrLocked, ErrInternalException)
 }
@@ -191,7 +191,7 @@ func deviceFailed(err error) bool {
 	return passing(err) || isAny(err, keystore.ErrClosed, keystore.ErrPIN)
 }
 
-// passing reports whether another try may do.
+// passing reports whether another try may succeed.
 func passing(err error) bool {
 	return isAny(err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost)
 }
@@ -224,7 +224,7 @@ func idOf(err error) int64 {
 	return -1
 }
 
-// codeOf finds the code of err; what has none is an internal failure.
+// codeOf returns the code of err; an error without one is an internal failure.
 func codeOf(err error) Code {
 	if internal(err) {
 		return ErrInternalException
@@ -240,7 +240,7 @@ func codeOf(err error) Code {
 	return ErrInternalException
 }
 
-// withID notes the id of the message that err is about, unless one is noted.
+// withID adds the id of the message to err, unless it has one.
 func withID(err error, id int64) error {
 	if err == nil {
 		return nil
@@ -259,7 +259,7 @@ func withID(err error, id int64) error {
 
 // A PeerError is an error message that a peer sent.
 type PeerError struct {
-	Identity string       // the sender, as far as its entity scheme proves it
+	Identity string       // the sender, if its entity scheme proves it
 	Response ResponseCode // what the peer asks for
 	// Code is the error of the protocol that InternalCode stands for, or -1. An error
 	// of the peer's application may have a Code without a Name.

@@ -55,8 +55,7 @@ func newServer(store *soft.Store, known entities) *msl.Server {
 	}
 }
 
-// newClient is a client in ten lines. It believes the server with that public
-// key alone.
+// newClient is a client in ten lines. It accepts only the server with that public key.
 func newClient(store *soft.Store, identity crypto.Signer, server crypto.PublicKey) *msl.Client {
 	return &msl.Client{
 		Local:        &entityauth.RSAEntity{Identity: "device", KeyID: "1", Key: identity},

@@ -38,7 +38,7 @@ func RewriteHeader(b []byte, s *Server, mt *MasterToken, peerToPeer bool) error 
 		users: s.Users, exchanges: s.exchanges, delivers: s.delivers, peerToPeer: peerToPeer, openUser: parseUserIDToken}
 	return rewrite(b, func(o wire.Object) (header, error) {
 		h, err := parseHeader(o, rules)
-		h.unanswerable = nil // what is not answered is not written
+		h.unanswerable = nil // it is not written to the wire
 		return h, err
 	}, func(h header) []byte { return h.encode(seconds(h.timestamp)) })
 }
@@ -70,5 +70,5 @@ func EncodeError(code Code, messageID int64, user string) []byte {
 	return answer.encode(messageID, seconds(1700000000))
 }
 
-// ServiceTokenBytes returns a service token as it came.
+// ServiceTokenBytes returns a service token as it was received.
 func ServiceTokenBytes(t *ServiceToken) []byte { return t.sealed.raw }

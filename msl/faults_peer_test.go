@@ -90,8 +90,8 @@ func TestPeerFaults(t *testing.T) {
 	}
 }
 
-// TestPeerFaultsAfterHandshake fails for good after the application ran, and the
-// answer's own handshake was answered: the error answers the message that came last.
+// TestPeerFaultsAfterHandshake fails permanently after the application ran and the
+// answer's own handshake was answered: the error answers the last message received.
 func TestPeerFaultsAfterHandshake(t *testing.T) {
 	var whole *peerExchange
 	synctest.Test(t, func(t *testing.T) { whole = exchangePeers(t, "RSA", nil) })

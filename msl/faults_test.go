@@ -28,7 +28,7 @@ var errDevice = errors.New("CKR_VENDOR_DEFINED")
 // passing are the failures of a device that another try may outlive.
 var passing = []error{keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost}
 
-// ours are failures that say nothing of a peer, whatever the operation.
+// ours are failures of this side, whatever the operation: the peer is not at fault.
 var ours = append([]error{keystore.ErrClosed, keystore.ErrPIN, keystore.ErrNotFound, keystore.ErrWeakKey,
 	keystore.ErrWrongKey, keystore.ErrLocked, errDevice}, passing...)
 
@@ -281,8 +281,8 @@ func (b *faultBench) checkUnharmed(t *testing.T) {
 	}
 }
 
-// What a key store says of our own keys is no word about the peer, and logged for
-// the operator; what it says of data may be one.
+// A key store's error about this side's own keys is not the peer's fault, and is logged
+// for the operator; an error about data may be the peer's.
 func TestKeyStoreVerdicts(t *testing.T) {
 	for _, c := range []struct {
 		scenario, op string
@@ -297,7 +297,7 @@ func TestKeyStoreVerdicts(t *testing.T) {
 		{"new PSK device", "Decrypt", map[error]msl.Code{keystore.ErrBadData: msl.ErrCiphertextBadPadding}},
 		{"new RSA device", "WrapFor", map[error]msl.Code{keystore.ErrBadData: msl.ErrWrapError}},
 		{"returning device, new server", "Unseal msl master token", map[error]msl.Code{keystore.ErrForeign: msl.ErrMasterTokenKeyCreationError}},
-		{"returning device, new server", "Decrypt", nil}, // of our own token
+		{"returning device, new server", "Decrypt", nil}, // of this side's own token
 		{"returning device", "Sum", nil},
 		{"renewal", "Seal", nil},
 	} {

@@ -12,7 +12,7 @@ const absent = -1
 // A header is the inside of a message header, parsed from verified bytes or to
 // be sent.
 type header struct {
-	sender          string // sent with a master token, never read
+	sender          string // sent with a master token, ignored when read
 	recipient       string // of a key response, or empty
 	messageID       int64
 	timestamp       int64 // or absent
@@ -21,7 +21,7 @@ type header struct {
 	handshake       bool
 	capabilities    *Capabilities
 	keyRequests     []schemeData
-	unanswerable    error // why none of the key requests that were offered will do
+	unanswerable    error // why none of the offered key requests can be used
 	keyResponse     *keyResponse
 	userAuth        *schemeData
 	userIDToken     *UserIDToken
@@ -29,7 +29,7 @@ type header struct {
 	peer            peerTokens // only in peer-to-peer networks
 }
 
-// A keyResponse delivers a master token and what makes its session keys.
+// A keyResponse delivers a master token and the data to derive its session keys from.
 type keyResponse struct {
 	token *MasterToken
 	schemeData

@@ -18,7 +18,7 @@ type envelope struct {
 }
 
 // parseEnvelope makes the checks of a header that come before its sender is
-// known. token is shown a master token in its place among them.
+// known. It calls token with the master token at the right place among them.
 func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Object) error) (envelope, error) {
 	const op = "header"
 	hasEntity, hasToken := o.Has("entityauthdata"), o.Has("mastertoken")
@@ -60,7 +60,7 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	return env, nil
 }
 
-// open verifies, then decrypts. It is the only way to the inside of a header.
+// open verifies, then decrypts. Nothing else opens a header.
 func (env envelope) open(s Sender) (wire.Object, error) {
 	const op = "header"
 	if len(env.data) == 0 {
@@ -91,11 +91,11 @@ func (env envelope) open(s Sender) (wire.Object, error) {
 type identification struct {
 	token     *MasterToken // or
 	scheme    string       // the name of an entity scheme and
-	local     Credentials  // of our entity
+	local     Credentials  // of this side's entity
 	protector Protector
 }
 
-// localIdentification identifies us by our entity scheme.
+// localIdentification identifies this side by its entity scheme.
 func localIdentification(ctx context.Context, s LocalEntity) (identification, error) {
 	local, err := s.Credentials(ctx)
 	if err != nil {

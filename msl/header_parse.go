@@ -4,17 +4,17 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// headerRules is what a reader of headers needs to know of its side.
+// headerRules are the settings of this side that the reader of a header needs.
 type headerRules struct {
 	token         *MasterToken // of the header, or nil
 	encrypted     bool         // the sender encrypts headers
 	tokens        int          // most service tokens, and most key requests
 	serviceTokens ServiceTokenKeys
 	users         []UserScheme
-	exchanges     []Responder              // that we answer
+	exchanges     []Responder              // that this side answers
 	delivers      func(scheme string) bool // whether a key response may have it
 	peerToPeer    bool
-	peerServices  ServiceTokenKeys // of our own service tokens, that a peer issued
+	peerServices  ServiceTokenKeys // of this side's own service tokens, which a peer issued
 	openUser      func(wire.Object) (*UserIDToken, error)
 }
 
@@ -67,8 +67,8 @@ func (h *header) parseCapabilities(f *wire.Fields) (err error) {
 	return err
 }
 
-// parseTokens reads what is bound to a master token: the one of the key
-// response where there is one, else the header's.
+// parseTokens reads the tokens that are bound to a master token: that of the key
+// response if there is one, else the header's.
 func (h *header) parseTokens(f *wire.Fields, rules headerRules) (err error) {
 	mt := rules.token
 	if f.Has("keyresponsedata") {
@@ -78,7 +78,7 @@ func (h *header) parseTokens(f *wire.Fields, rules headerRules) (err error) {
 		if h.recipient = f.OptionalString("recipient"); f.Err() != nil {
 			return malformed(f, "header")
 		}
-		if !rules.peerToPeer { // there it is a token for us, not for the sender
+		if !rules.peerToPeer { // there it is a token for this side, not for the sender
 			mt = h.keyResponse.token
 		}
 	}
@@ -175,9 +175,9 @@ func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
 	return append(list, t)
 }
 
-// parseKeyRequests keeps the requests that can be answered. If none of those offered
-// can be, the message is unanswerable, with the error of the first; but a user is
-// authenticated before that counts.
+// parseKeyRequests keeps the requests that can be answered. If none can be, the message
+// is unanswerable, with the error of the first one. If it has a user, that error is
+// returned only after the user was authenticated.
 func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
 	if !f.Has("keyrequestdata") {
 		return nil

@@ -120,7 +120,7 @@ func (w watcher) sentError(id int64, now time.Time, a errorAnswer, us identifica
 	w(i.sentBy(us, from, us.local.Identity))
 }
 
-// sentBy adds the sender of a message of ours.
+// sentBy adds the sender of a message from this side.
 func (i HeaderInfo) sentBy(us identification, from LocalEntity, identity string) HeaderInfo {
 	p := protectionOf(from, us.token)
 	i.Sent, i.Identity, i.Scheme, i.MasterToken = true, identity, us.scheme, numbersOf(us.token)

@@ -20,7 +20,7 @@ type incoming struct {
 	session *Session     // of the token
 	user    string       // that the message authenticates, or empty
 	body    *payloadReader
-	account *account // of what it occupies; nil counts nothing
+	account *account // counts the memory it occupies; nil counts nothing
 	limits  Limits
 	watch   watcher
 	release func() // of the sender's keys
@@ -46,13 +46,13 @@ type tokenReader interface {
 	openSession(*MasterToken) (*Session, error)
 	// openUser reads a user ID token of the message.
 	openUser(*incoming, wire.Object) (*UserIDToken, error)
-	// used is told the session of a token that a message has used.
+	// used is called with the session of a token that a message has used.
 	used(*MasterToken, *Session)
 }
 
 // receive reads the header of a message, with the checks of the protocol up to those on
-// its meaning. An incoming that is returned with an error names the sender, as far as
-// that is proven; its release must be called.
+// its meaning. An incoming that is returned with an error names the sender if that is
+// proven; its release must be called.
 func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
 	o, err := decoder.First()
 	return r.read(ctx, o, err, decoder)
@@ -104,7 +104,7 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 	return in, err
 }
 
-// open verifies and decrypts the header, and notes what that proves of its sender.
+// open verifies and decrypts the header, and records what that proves about its sender.
 func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.Object, error) {
 	inside, err := env.open(in.sender)
 	if err != nil {
@@ -163,7 +163,7 @@ func (in *incoming) inflateTokens(ctx context.Context) error {
 // the header.
 var ErrNotMessage = errors.New("not an MSL message")
 
-// notMessage adds that to an error, where it is so.
+// notMessage adds ErrNotMessage to an error where it applies.
 func notMessage(err error, so bool) error {
 	if !so {
 		return err
@@ -192,9 +192,9 @@ func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (er
 	return nil
 }
 
-// inferHandshake recognises the handshake of a peer that does not mark it: a
-// renewable message with key requests whose only chunk is empty. What is wrong
-// with the chunk the application sees; that we cannot open it is an error.
+// inferHandshake recognizes the handshake of a peer that does not mark it: a
+// renewable message with key requests whose only chunk is empty. An error in the chunk
+// is left to the application's read; only a failure of this side is returned.
 func (in *incoming) inferHandshake() error {
 	if in.handshake || !in.renewable || len(in.keyRequests) == 0 {
 		return nil

@@ -26,7 +26,7 @@ type Inspector struct {
 type Part struct {
 	Name  string `json:"name"`
 	Value any    `json:"value,omitempty"` // string, int64, bool, or nil if it has parts
-	Note  string `json:"note,omitempty"`  // what we have to say about it
+	Note  string `json:"note,omitempty"`  // an explanation, if any
 	Parts []Part `json:"parts,omitempty"`
 }
 
@@ -100,7 +100,7 @@ func (m *inspected) header(ctx context.Context, o wire.Object) Part {
 	return p
 }
 
-// entity finds what opens the messages of an entity, or nil.
+// entity returns the opener for the messages of an entity, or nil.
 func (m *inspected) entity(ctx context.Context, o wire.Object) Opener {
 	data, err := parseSchemeData(o, "authdata", "entity authentication data")
 	if err != nil {
@@ -198,7 +198,7 @@ func inflate(p Part) Part {
 	return p
 }
 
-// readable shows bytes as text where they are text.
+// readable shows bytes as text if they are text.
 func readable(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
@@ -315,7 +315,7 @@ func envelopePart(name string, b []byte) Part {
 	return Part{Name: name, Value: fmt.Sprintf("%d bytes of ciphertext", len(e.ciphertext)), Note: note}
 }
 
-// object explains the members of an object, whatever it is.
+// object explains the members of any object.
 func (m *inspected) object(name string, o wire.Object) Part {
 	p := Part{Name: name}
 	isJWK := o.Has("kty")
@@ -365,7 +365,7 @@ var secretMembers = map[string]bool{
 	"encryption": true, "mac": true, "wrapping": true, // of files of pre-shared keys
 }
 
-// nested explains the objects that are more than their members.
+// nested explains the objects that need more than a list of their members.
 func (m *inspected) nested(name string, o wire.Object) Part {
 	switch {
 	case o.Has("tokendata") && o.Has("signature"):

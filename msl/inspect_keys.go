@@ -37,8 +37,8 @@ func (m *inspected) text(name, text string) Part {
 	return Part{Name: name, Value: text}
 }
 
-// keyData explains the data of a key request or key response. What has the name
-// of a key there is wrapped: everybody could see it.
+// keyData explains the data of a key request or key response. A member with the name
+// of a key is a wrapped key there, and need not be hidden.
 func (m *inspected) keyData(name string, o wire.Object) Part {
 	p := Part{Name: name}
 	for _, member := range o.Names() {
@@ -59,8 +59,8 @@ func (m *inspected) keyData(name string, o wire.Object) Part {
 	return p
 }
 
-// wrapped explains a wrapped key: a JWE in one of its forms, what a key store
-// sealed, or bytes.
+// wrapped explains a wrapped key: a JWE in one of its forms, a key sealed by a key
+// store, or bytes.
 func (m *inspected) wrapped(name string, b []byte) Part {
 	if o, err := wire.Parse(b, wire.Limits{}); err == nil {
 		p := m.object(name, o)
@@ -164,7 +164,7 @@ func (m *inspected) jwkMember(name string, v wire.Value) (Part, bool) {
 	return Part{Name: name, Value: fmt.Sprintf("number of %d bits", new(big.Int).SetBytes(b).BitLen())}, err == nil
 }
 
-// hidden explains what MT_PROTECTED hides under a master token.
+// hidden explains the data that MT_PROTECTED encrypts under a master token.
 func (m *inspected) hidden(o wire.Object) Part {
 	p := m.object("authdata", o)
 	token, err := o.Object("mastertoken")

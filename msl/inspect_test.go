@@ -31,7 +31,7 @@ func inspector(t *testing.T) *msl.Inspector {
 }
 
 // unknownKeys are messages of entities whose scheme is not implemented, or whose
-// keys we lack: their outside is shown.
+// keys are missing: only their outside is shown.
 var unknownKeys = regexp.MustCompile(`PSK_PROFILE|ECC|NONE_SUFFIXED|MT_PROTECTED|PROVISIONED|client6|unknown`)
 
 func TestInspectConversations(t *testing.T) {

@@ -62,7 +62,7 @@ func TestInspectVectors(t *testing.T) {
 	}
 }
 
-// explained is how an inspector without keys tells of an object.
+// explained returns what an inspector without keys says about an object.
 func explained(t *testing.T, text string) string {
 	t.Helper()
 	parts, err := (&msl.Inspector{}).Inspect(context.Background(), strings.NewReader(text))

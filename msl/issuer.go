@@ -119,7 +119,7 @@ func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime,
 // its lifetime included.
 func (i *Issuer) AcceptedFor() time.Duration { return i.lifetime() + i.renewExpired() }
 
-// acceptedUntil is when a master token ends for good.
+// acceptedUntil is when a master token can no longer be renewed.
 func (i *Issuer) acceptedUntil(expiration time.Time) time.Time {
 	return expiration.Add(i.renewExpired())
 }
@@ -288,8 +288,8 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 
 // verify finds the keys under which a token was made. data is its encrypted
 // part, whose envelope hints at the version of the keys before anything is
-// verified: those are tried first, and the others after them, since an issuer that
-// has the same keys may count their versions otherwise. None is errSignature.
+// verified. Those keys are tried first and then the others, since another issuer with
+// the same keys may number their versions differently. No match is errSignature.
 func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
 	ring := slices.Clone(i.Keys[:min(len(i.Keys), maxRing)])
 	for n, k := range ring {
@@ -307,8 +307,8 @@ func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
 	return SymmetricKey{}, errSignature
 }
 
-// decryptOwn decrypts what the same keys have authenticated: if it does not
-// decrypt, it is the keys that do not belong together.
+// decryptOwn decrypts data that key has authenticated: if that fails, its encryption
+// and MAC keys do not belong together.
 func decryptOwn(key Opener, data []byte) ([]byte, error) {
 	content, err := key.Decrypt(data)
 	if errors.Is(err, keystore.ErrBadData) {

@@ -240,8 +240,8 @@ func (r *recorded) checkShared(t *testing.T, c conversation, raw []rawExchange, 
 	return scheme
 }
 
-// checkAgrees ends an exchange with our answer to it. The requester knows the
-// recorded answers before: a ladder climbs.
+// checkAgrees ends an exchange with this package's answer to it. The requester is given
+// the earlier recorded answers first, since each step of a ladder builds on the last.
 func checkAgrees(t *testing.T, label string, raw []rawExchange, scheme string, keydata []byte, fresh rawKeys) {
 	t.Helper()
 	q, last := newRecordedRequester(t, label), len(raw)-1

@@ -10,7 +10,7 @@ import (
 // breaks off: nothing else interrupts a read or a write that blocks.
 type link struct {
 	rw    io.ReadWriter
-	cause atomic.Pointer[error] // why it is of no further use
+	cause atomic.Pointer[error] // why the connection cannot be used any more
 }
 
 func (l *link) Read(p []byte) (int, error) {
@@ -29,7 +29,7 @@ func (l *link) Write(p []byte) (int, error) {
 	return n, l.explain(err)
 }
 
-// explain gives the reason of a failure where it is ours.
+// explain replaces a failure with its reason if this side broke the connection off.
 func (l *link) explain(err error) error {
 	if cause := l.broken(); err != nil && cause != nil {
 		return cause
@@ -37,7 +37,7 @@ func (l *link) explain(err error) error {
 	return err
 }
 
-// broken is why the connection is of no further use, or nil.
+// broken returns why the connection cannot be used any more, or nil.
 func (l *link) broken() error {
 	if cause := l.cause.Load(); cause != nil {
 		return *cause

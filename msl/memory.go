@@ -22,12 +22,12 @@ var errBusy = errors.New("the memory for messages is in use by others, try again
 // errEnded says that a message is read after its handler has returned.
 var errEnded = errors.New("msl: the message was handled, and cannot be read any more")
 
-// An occupant is a thing of a message that occupies memory.
+// An occupant is a part of a message that occupies memory.
 type occupant int
 
 const (
 	anObject   occupant = iota // that is being read
-	aRelay                     // what is ahead of it on a connection that lasts
+	aRelay                     // data read ahead of it on a lasting connection
 	aHeader                    // that was read: its parts are there until the message ends
 	aChunk                     // its data, where it was compressed
 	someTokens                 // service tokens that were compressed
@@ -37,7 +37,7 @@ const (
 )
 
 const (
-	// small is the size up to which a thing is not counted: most messages never wait.
+	// small is the size up to which a part is not counted: most messages never wait.
 	small = 16 << 10
 	// openFactor is how many times its length an object may take while it is opened:
 	// itself, its text without escapes, that without blanks, and the decoded content.
@@ -46,7 +46,7 @@ const (
 	sealing = 6 * flushSize
 )
 
-// cost is what a thing of that size takes, in bytes.
+// cost is how many bytes of memory a part of that size takes.
 func (o occupant) cost(size int) int64 {
 	switch {
 	case size <= small:
@@ -98,17 +98,17 @@ type account struct {
 	waits   want
 }
 
-// A want is what keeps a message from more memory.
+// A want says why a message cannot get more memory.
 type want int
 
 const (
 	wantsNothing want = iota
-	wantsShare        // the owner has all that is for one
-	wantsMemory       // others have the rest
+	wantsShare        // the owner has used up its share
+	wantsMemory       // the rest is in use by others
 )
 
-// hold counts that a thing of the message now has that size. It waits where others
-// have the memory, and fails where they keep it.
+// hold records that a part of the message now has that size. It waits while others
+// have the memory, and fails if they keep it.
 func (a *account) hold(ctx context.Context, what occupant, size int) error {
 	if a == nil {
 		return nil
@@ -154,7 +154,7 @@ func (a *account) prove(ctx context.Context, identity string) error {
 	return nil
 }
 
-// rest ends a message on a connection that lasts. What comes next is a stranger's again.
+// rest ends a message on a lasting connection. The next one begins as a stranger's.
 func (a *account) rest(ctx context.Context, source string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -196,7 +196,7 @@ func (a *account) gaveWay() bool {
 	return a.evicted
 }
 
-// take counts n more bytes for a message, or less.
+// take counts n more bytes for a message; n may be negative.
 func (b *budget) take(ctx context.Context, a *account, n int64) error {
 	wait, err := b.try(a, n)
 	if wait == nil {
@@ -281,7 +281,7 @@ func (b *budget) add(a *account, n int64) {
 	}
 }
 
-// give gives back all that a message occupies, and tells how much it is.
+// give gives back all memory of a message, and returns how much it was.
 func (b *budget) give(a *account) (sum int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -310,12 +310,12 @@ func (b *budget) makeRoom(a *account, own bool) {
 	}
 }
 
-// A memory is what all messages of a server may occupy.
+// A memory bounds the memory of all messages of a server.
 type memory struct{ unproven, proven *budget }
 
 const (
 	strangersWait  = 2 * time.Second
-	strangersYouth = time.Second // none that arrives at once takes that long
+	strangersYouth = time.Second // longer than any message takes that arrives without a pause
 	provenWait     = 5 * time.Second
 )
 

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A movement is when something was read or written for a message last. A message that
-// is in neither waits for its application, and not for its sender.
+// A movement records when something was last read or written for a message. A message
+// that is doing neither waits for its application, not for its sender.
 type movement struct {
 	mu    sync.Mutex
 	since time.Time
@@ -21,7 +21,7 @@ type movement struct {
 // and then would keep memory.
 const crawl = 4 << 10
 
-// begin says that a read or a write begins.
+// begin records the start of a read or write.
 func (m *movement) begin() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -30,7 +30,7 @@ func (m *movement) begin() {
 	}
 }
 
-// end says that one ends.
+// end records its end.
 func (m *movement) end(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -40,21 +40,21 @@ func (m *movement) end(n int) {
 	}
 }
 
-// restart begins anew, with another pace.
+// restart starts again, with another pace.
 func (m *movement) restart(pace int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.since, m.moved, m.pace = time.Now(), 0, pace
 }
 
-// touch says that something else happened.
+// touch records any other activity.
 func (m *movement) touch() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.since = time.Now()
 }
 
-// stalled is for how long a read or write that is under way has not moved.
+// stalled returns for how long the current read or write has made no progress.
 func (m *movement) stalled() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -64,7 +64,7 @@ func (m *movement) stalled() time.Duration {
 	return time.Since(m.since)
 }
 
-// An inlet is where a message comes from. Its objects are counted as one occupant.
+// An inlet is the source of a message. The memory of its objects is counted together.
 type inlet struct {
 	r       io.Reader
 	ctx     context.Context
@@ -78,10 +78,10 @@ func (i *inlet) Read(p []byte) (n int, err error) {
 	return i.r.Read(p)
 }
 
-// Hold counts the buffer that is read into.
+// Hold counts the buffer for reading.
 func (i *inlet) Hold(size int) error { return i.account.hold(i.ctx, i.as, size) }
 
-// An outlet is where an answer goes.
+// An outlet is the destination of an answer.
 type outlet struct {
 	io.Writer
 	movement *movement
@@ -104,7 +104,7 @@ func (o outlet) Flush() error {
 	return f.Flush()
 }
 
-// HalfDuplex is what the transport says of the peer.
+// HalfDuplex returns what the transport reports about the peer.
 func (o outlet) HalfDuplex() bool {
 	peer, ok := o.Writer.(halfDuplex)
 	return ok && peer.HalfDuplex()

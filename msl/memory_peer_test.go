@@ -21,7 +21,8 @@ func (stalledPeer) Write(p []byte) (int, error) { return len(p), nil }
 func (s stalledPeer) Close() error { s.Interrupt(); return nil }
 
 // TestPeersMakeRoom has connections between peers share the memory of their server: the
-// one that does not go on makes room for the next one, and what ended occupies nothing.
+// one that makes no progress makes room for the next one, and a message that has ended
+// occupies nothing.
 func TestPeersMakeRoom(t *testing.T) {
 	large := `{"x":"` + strings.Repeat("x", 900<<10)
 	synctest.Test(t, func(t *testing.T) {
@@ -57,8 +58,8 @@ func TestPeersMakeRoom(t *testing.T) {
 	})
 }
 
-// TestPeersRest exchanges large messages between peers, one of which closes its answers
-// and once forgets to: what they occupied is free.
+// TestPeersRest exchanges large messages between peers. One of them closes its answers,
+// and once forgets to: their memory becomes free.
 func TestPeersRest(t *testing.T) {
 	one, two := newSides(t, "PSK", "RSA")
 	here, there := connect(t, one, two)

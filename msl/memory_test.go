@@ -19,8 +19,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// bomb is compressed data that grows to so many bytes, by less than the ratio that
-// anybody permits.
+// bomb returns compressed data that grows to size bytes, by less than any permitted
+// ratio.
 func bomb(t *testing.T, algorithm string, size int) []byte {
 	t.Helper()
 	data := make([]byte, size)
@@ -292,7 +292,7 @@ func TestEntitiesHaveShares(t *testing.T) {
 	})
 }
 
-// What is left of a refused message on a stream is not kept in memory.
+// The rest of a refused message on a stream is not kept in memory.
 func TestStreamPassesOverWhatIsLeft(t *testing.T) {
 	r := newRecorded(t)
 	left := `{"payload":"` + strings.Repeat("A", 12<<20) + `"}`

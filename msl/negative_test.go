@@ -78,7 +78,7 @@ func (r *recorded) mustRefuse(t testing.TB, message []byte, code msl.Code, id in
 	return e
 }
 
-// What the reference accepts and we must not.
+// stricter are messages that the reference accepts and this package must refuse.
 var stricter = map[string]msl.Code{
 	"PSK: messageid as double":            msl.ErrMSLParseError,
 	"master token: messageid as double":   msl.ErrMSLParseError,
@@ -122,7 +122,7 @@ func TestVectorsNegative(t *testing.T) {
 				if c.Result.Error.MessageID != nil {
 					id = *c.Result.Error.MessageID
 				} else if strings.HasPrefix(c.Name, "payload") || strings.HasPrefix(c.Name, "GZIP") {
-					id = 1 // the header was read: we know it
+					id = 1 // the header was read, so the id is known
 				}
 				code := msl.Code(c.Result.Error.InternalCode - 100000)
 				if int(code.Response()) != c.Result.Error.ResponseCode {

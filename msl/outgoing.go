@@ -7,14 +7,14 @@ import (
 	"sync/atomic"
 )
 
-// An outgoing is a message of ours, ready to be written.
+// An outgoing is a message that is ready to be written.
 type outgoing struct {
 	us        identification
 	head      []byte
 	tell      func() // of the head, once it is sent, or nil
 	handshake bool
 	lone      bool // has no payload, without being a handshake
-	waits     bool // an answer is due, whatever the application wants
+	waits     bool // the peer has to answer, even if the application needs no answer
 	payload   payloadWriter
 	keys      *SessionKeys // of the payload, or nil
 	body      func() (io.ReadCloser, error)
@@ -27,7 +27,7 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 	if !o.taken.CompareAndSwap(false, true) {
 		return errors.New("msl: the exchange ended before its message was written")
 	}
-	defer o.free() // an answer may come, and the exchange end, while we write
+	defer o.free() // the answer may arrive, and the exchange end, during the write
 	if err := o.writeHead(w); err != nil || o.handshake || o.lone {
 		return err
 	}
@@ -68,8 +68,8 @@ func (o *outgoing) free() {
 	o.us.release()
 }
 
-// copyBody sends what the body gives. The end of ctx closes the body, since one
-// that blocks would never end, and cuts the message off.
+// copyBody sends the body. The end of ctx cuts the message off and closes the body,
+// since a read of it could block forever.
 func (o *outgoing) copyBody(ctx context.Context) error {
 	body, err := o.body()
 	if err != nil {
@@ -83,7 +83,7 @@ func (o *outgoing) copyBody(ctx context.Context) error {
 	return errors.Join(err, body.Close())
 }
 
-// sink takes the body.
+// sink returns the writer for the body.
 func (o *outgoing) sink() io.Writer {
 	if o.flush {
 		return flushing{&o.payload}
@@ -91,7 +91,7 @@ func (o *outgoing) sink() io.Writer {
 	return &o.payload
 }
 
-// A flushing payload sends what it gets at once.
+// A flushing payload sends everything at once.
 type flushing struct{ *payloadWriter }
 
 func (f flushing) Write(p []byte) (int, error) {

@@ -12,7 +12,7 @@ import (
 )
 
 // ErrTruncated says that a message ended without its last payload chunk, so that
-// what was read may be only a part. It is an [io.ErrUnexpectedEOF].
+// the data may be incomplete. It is an [io.ErrUnexpectedEOF].
 var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.ErrUnexpectedEOF)
 
 // flushSize is how much data this package's writer puts into one chunk.
@@ -26,7 +26,7 @@ type payloadReader struct {
 	in        *wire.Decoder
 	opener    Opener
 	messageID int64
-	message   *incoming       // whose memory it is
+	message   *incoming       // the message whose memory it uses
 	reading   context.Context // that bounds a wait for memory
 
 	done atomic.Bool // the last chunk was read
@@ -74,7 +74,7 @@ func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// take takes what there is of a chunk.
+// take returns the buffered data, and leaves none.
 func (r *payloadReader) take() ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,14 +84,14 @@ func (r *payloadReader) take() ([]byte, error) {
 	return data, err
 }
 
-// putBack returns what was taken and not used.
+// putBack gives back data that was taken and not used.
 func (r *payloadReader) putBack(data []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data = append(data[:len(data):len(data)], r.data...)
 }
 
-// fill makes sure that there is data, or returns the error that explains why not.
+// fill makes sure that there is data, or returns the error that says why not.
 func (r *payloadReader) fill() error {
 	for len(r.data) == 0 {
 		if r.ended() {
@@ -107,7 +107,7 @@ func (r *payloadReader) fill() error {
 	return nil
 }
 
-// ended reports whether there is nothing more to come.
+// ended reports whether all data was read.
 func (r *payloadReader) ended() bool { return r.done.Load() && len(r.packed.data) == 0 }
 
 // more gets the data of the next chunk.
@@ -130,7 +130,7 @@ func (r *payloadReader) more() error {
 
 // next reads one chunk. The chunk is decompressed only when its data is wanted.
 func (r *payloadReader) next() error {
-	if err := r.message.account.hold(r.reading, aChunk, 0); err != nil { // what there was of the last one is read
+	if err := r.message.account.hold(r.reading, aChunk, 0); err != nil { // the data of the last one is used up
 		return streamError(err, "Chunk")
 	}
 	o, err := r.in.Next()
@@ -167,7 +167,7 @@ func (r *payloadReader) accept(c chunk) error {
 	return nil
 }
 
-// empty reports whether the chunk at hand has no data. A byte is enough to see that.
+// empty reports whether the current chunk has no data. One byte is enough to see that.
 func (r *payloadReader) empty() bool {
 	data, err := decompress(r.packed.compression, r.packed.data, wire.Inflation{Ratio: r.message.limits.Inflate, Most: 1})
 	return err == nil && len(data) == 0
@@ -182,7 +182,7 @@ type chunk struct {
 	data        []byte
 }
 
-// openChunk verifies, decrypts and parses.
+// openChunk verifies, decrypts and parses a chunk.
 func openChunk(o wire.Object, opener Opener) (chunk, error) {
 	const op = "payload chunk"
 	f := wire.FieldsOf(o)
@@ -229,7 +229,7 @@ func parseChunk(o wire.Object) (chunk, error) {
 	return c, malformed(f, op)
 }
 
-// A payloadWriter makes chunks of what the application writes.
+// A payloadWriter turns the application's data into chunks.
 type payloadWriter struct {
 	ctx         context.Context // nil, or for how long a device is waited for
 	out         io.Writer
@@ -281,7 +281,7 @@ func (w *payloadWriter) Close() error {
 	return w.err
 }
 
-// sendHead sends what comes before the first chunk, unless that is out.
+// sendHead sends the header, unless it was sent.
 func (w *payloadWriter) sendHead() error {
 	head := w.head
 	if w.head = nil; head == nil {

@@ -5,13 +5,13 @@ import (
 	"errors"
 )
 
-// A peerAttempt is a request, or an answer, on its way to a peer that we also issue
-// tokens for.
+// A peerAttempt is a request, or an answer, on its way to a peer for which this side
+// also issues tokens.
 type peerAttempt struct {
 	*attempt
 	conn   *Conn
-	reply  *incoming // what the next message answers, or nil
-	answer *issuance // what reply asks for
+	reply  *incoming // the message that the next one answers, or nil
+	answer *issuance // the tokens that reply asks for
 }
 
 // attempt makes an attempt whose next message answers reply, if that is not nil.
@@ -24,7 +24,7 @@ func (c *Conn) attempt(req *Request, reply *incoming) *peerAttempt {
 	return a
 }
 
-// turnTo turns to the message that the next one answers.
+// turnTo sets the message that the next one answers, and releases the one before.
 func (a *peerAttempt) turnTo(in *incoming) {
 	if a.reply != nil {
 		a.reply.release()
@@ -32,17 +32,17 @@ func (a *peerAttempt) turnTo(in *incoming) {
 	a.reply = in
 }
 
-// takes reports whether the peer can be answered under the token that we hold, and
-// takes a request under any.
+// takes reports whether the peer accepts the next message under the token held: a
+// request always, an answer if the peer knows that token.
 func (a *peerAttempt) takes(held *MasterToken) bool {
 	return a.reply == nil || a.conn.takes(a.reply, held)
 }
 
-// answers reports whether the next message is an answer: the peer may not answer a
-// request of ours before it has that.
+// answers reports whether the next message is an answer. The peer may wait for it
+// before it answers a request of this side.
 func (a *peerAttempt) answers() bool { return a.reply != nil }
 
-// release lets go of what was issued.
+// release releases the keys of the tokens that were issued.
 func (a *peerAttempt) release() {
 	if a.answer != nil {
 		a.answer.release()
@@ -50,14 +50,14 @@ func (a *peerAttempt) release() {
 	a.answer = nil
 }
 
-// remember keeps the session of what was issued, which is about to be sent.
+// remember keeps the session of the master token that is about to be sent.
 func (a *peerAttempt) remember() {
 	if a.answer != nil && a.answer.session != nil {
 		a.conn.Server.sessions.offer(a.answer.session)
 	}
 }
 
-// show adds what we issue for the peer to the header of an answer.
+// show adds the tokens that this side issues for the peer to the header of an answer.
 func (a *peerAttempt) show(ctx context.Context, h *header) error {
 	if a.reply == nil {
 		h.peer.master, h.peer.user = a.conn.theirs.master, a.conn.theirs.user
@@ -82,8 +82,8 @@ func (a *peerAttempt) show(ctx context.Context, h *header) error {
 	return nil
 }
 
-// checkChannel refuses a channel that the peer could not answer under a token of
-// ours, since its own handshake would have to wait for the end of the channel.
+// checkChannel refuses a channel if the peer has no token of this side to answer under:
+// the peer's handshake would have to wait for the end of the channel.
 func (a *peerAttempt) checkChannel(h *header) error {
 	mt := h.peer.master
 	if !a.req.Interactive || h.handshake || mt != nil && !mt.expired(a.conn.Server.Issuer.now()) {
@@ -112,7 +112,7 @@ func (a *peerAttempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming
 	wait = wait && (!a.oneWay || out.handshake)
 	a.remember()
 	if err := a.conn.write(ctx, out); err != nil || !wait {
-		return out, nobody, a.sent(err, answered) // what comes after it on the connection cannot overtake it
+		return out, nobody, a.sent(err, answered) // on one connection, later messages cannot overtake it
 	}
 	in, err := a.conn.next(ctx, a)
 	if a.sent(err, seen) == nil {
@@ -193,8 +193,8 @@ func (a *peerAttempt) peerResponse(ctx context.Context, in *incoming, count int,
 	return r
 }
 
-// persist makes the next message of an answer, which the application has already
-// acted for.
+// persist makes the next message of an answer. It tries again for a while, since the
+// application has already acted on the request.
 func (a *peerAttempt) persist(ctx context.Context) (out *outgoing, err error) {
 	err = persist(ctx, func() error {
 		if err = a.takeTokens(ctx); err != nil {
@@ -211,12 +211,12 @@ func (a *peerAttempt) persist(ctx context.Context) (out *outgoing, err error) {
 	return out, err
 }
 
-// shakeHands sends a handshake and takes the keys of the answer, which the next
-// message answers.
+// shakeHands sends a handshake and takes the keys from its answer. The next message
+// answers that answer.
 func (a *peerAttempt) shakeHands(ctx context.Context, out *outgoing, first *incoming) error {
 	if err := a.conn.skip(); err != nil {
 		out.abandon()
-		a.letGo(nil) // what was issued is for the answer that is put off
+		a.letGo(nil) // the issued tokens go with the answer, later
 		return err
 	}
 	var got *MasterToken
@@ -237,7 +237,7 @@ func (a *peerAttempt) shakeHands(ctx context.Context, out *outgoing, first *inco
 	got = in.keyResponse.token
 	a.messageID = next(in.messageID)
 	if a.reply == first {
-		a.reply = nil // it is the caller's
+		a.reply = nil // the caller releases it
 	}
 	a.turnTo(in)
 	return nil

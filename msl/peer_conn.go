@@ -30,9 +30,9 @@ type Conn struct {
 	in      *wire.Decoder
 	pending *payloadReader // of the message before, which may have data left
 	handled *payloadReader // of the request that a handler is answering, or nil
-	writing chan error     // a message that is being written behind the scenes, or nil
-	theirs  peerTokens     // that we issued for the peer, as far as it is known here
-	given   given          // the token that a peer issued for us on this connection
+	writing chan error     // the result of the message that is written in the background, or nil
+	theirs  peerTokens     // issued by this side for the peer, if known
+	given   given          // issued by the peer for this side on this connection
 }
 
 // NewConn makes a Conn on rw. If rw is an [io.Closer], the end of an exchange's
@@ -115,7 +115,7 @@ func (c *Conn) answer(ctx context.Context, in *incoming) *ResponseWriter {
 	return w
 }
 
-// handling leaves the rest of the request to a handler until that returns.
+// handling makes the rest of the request the handler's until the handler returns.
 func (c *Conn) handling(in *incoming, handle Handler) Handler {
 	return func(ctx context.Context, w *ResponseWriter, m *Message) error {
 		c.handled, c.pending = in.body, nil
@@ -124,11 +124,11 @@ func (c *Conn) handling(in *incoming, handle Handler) Handler {
 	}
 }
 
-// errExchanging says that a handler uses the connection of its own request.
+// errExchanging says that a handler tried to use the connection of its own request.
 var errExchanging = errors.New("msl: the connection is in an exchange already: let the handler return first")
 
-// refuse answers with an error, while the rest of what is refused is read: the
-// peer may read its answer only then.
+// refuse answers with an error while it reads the rest of the refused message: the
+// peer may not read the answer before it has sent everything.
 func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 	if err := c.written(); err != nil {
 		return err
@@ -138,7 +138,7 @@ func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 	return errors.Join(c.skip(), <-done)
 }
 
-// answerHandshake answers with a lone header, which may ask for keys of our own,
+// answerHandshake answers with a lone header, which may ask for keys for this side,
 // and reads the message that follows.
 func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, error) {
 	a := c.attempt(&Request{}, in)
@@ -164,7 +164,7 @@ func (c *Conn) Send(ctx context.Context, req *Request) error {
 	return errors.Join(err, c.written())
 }
 
-// run sends message after message, until one gets its answer.
+// run sends messages until the request is answered.
 func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err error) {
 	if c.handled != nil {
 		return nil, errExchanging
@@ -192,10 +192,10 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 			if again, err := a.recover(ctx, answer); !again || err != nil || a.req.Interactive {
 				return nil, errors.Join(refused, err)
 			}
-			a.turnTo(nil) // what it asked for was sent
+			a.turnTo(nil) // the tokens it asked for were sent
 			continue
 		}
-		if errors.Is(err, errSpent) { // the next try replaces the session
+		if errors.Is(err, errSpent) { // the next try starts a new session
 			continue
 		}
 		if err != nil {
@@ -229,9 +229,9 @@ type drainer struct {
 	end     func() // of the exchange
 }
 
-// Close also gives the peer what its answer asks for: that cannot be sent before the
-// request is complete, and the peer may not read all of the request before its answer
-// is read.
+// Close also gives the peer the tokens that its answer asks for. They cannot be sent
+// before the request is complete, and the peer may not read all of the request before
+// its answer is read.
 func (d *drainer) Close() error {
 	defer d.end()
 	c := d.attempt.conn
@@ -243,8 +243,8 @@ func (d *drainer) Close() error {
 	return errors.Join(err, c.written())
 }
 
-// skip reads what is left of the message before, so that the next one begins
-// where it begins. What a handler has not read yet is its own, and an error.
+// skip reads what is left of the message before, up to the beginning of the next one.
+// It is an error if a handler has not read all of its request.
 func (c *Conn) skip() error {
 	if c.handled != nil && !c.handled.done.Load() {
 		return errUnread
@@ -254,8 +254,8 @@ func (c *Conn) skip() error {
 	return err
 }
 
-// write sends a message behind the scenes: the peer may answer while we send, or
-// not read on before we read from it.
+// write sends a message in the background: the peer may answer before it has read
+// everything, and may not read on until its answer is read.
 func (c *Conn) write(ctx context.Context, out *outgoing) error {
 	if err := c.written(); err != nil {
 		out.abandon()
@@ -283,7 +283,7 @@ func (c *Conn) written() error {
 	return err
 }
 
-// next reads a message. It is the answer to what was sent in a, or a request.
+// next reads a message: the answer to the message that a sent, or a request if a is nil.
 func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	if err := c.skip(); err != nil {
 		return &incoming{release: func() {}}, err
@@ -292,7 +292,7 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	side.account, side.watch = c.inlet.account, c.watch()
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.delivers = c.Client.offers
-	o, err := c.in.FirstAfter("payload") // of a message that we refused
+	o, err := c.in.FirstAfter("payload") // payloads of a refused message
 	in, err := side.read(ctx, o, err, c.in)
 	if err != nil {
 		return in, err

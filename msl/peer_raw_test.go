@@ -17,8 +17,8 @@ import (
 	"testing"
 )
 
-// A rawKeys protects and opens messages with the standard library alone, so that
-// what the package makes is judged by other code than its own.
+// A rawKeys protects and opens messages with only the standard library, so that the
+// package's output is checked by other code than its own.
 type rawKeys struct {
 	id         string
 	encryption []byte

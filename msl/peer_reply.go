@@ -2,59 +2,58 @@ package msl
 
 import "errors"
 
-// A peerReply answers a peer: under the tokens that we hold ourselves, and maybe after
-// a handshake of our own.
+// A peerReply answers a peer under the tokens that this side holds, after a handshake
+// if that is needed.
 type peerReply struct {
 	*ResponseWriter
 	conn *Conn
-	talk *peerAnswer // what was sent, or nil
+	talk *peerAnswer // the answer that was sent, or nil
 }
 
-// prepare has nothing more to make: the rest depends on the tokens that we hold.
+// prepare does nothing: the header depends on the tokens held when the answer begins.
 func (w *peerReply) prepare() error { return nil }
 
-// answerable reports no obstacle: we ask the peer for keys ourselves.
+// answerable returns nil: this side can ask the peer for the keys that it lacks.
 func (w *peerReply) answerable() error { return nil }
 
 // halfDuplex reports whether the peer has to be asked for keys first, or may not read
 // while it sends.
 func (w *peerReply) halfDuplex() bool { return w.early || !w.conn.listens(w.in) }
 
-// asksFirst reports true: a handshake of our own may have to come first.
+// asksFirst reports true: this side may have to send a handshake first.
 func (w *peerReply) asksFirst() bool { return true }
 
 func (w *peerReply) release() {
 	if w.talk != nil {
-		w.talk.end(w.in) // what was issued goes with it
+		w.talk.end(w.in) // it releases the issued tokens too
 		return
 	}
 	w.gives.withdraw()
 	w.gives.release()
 }
 
-// listens reports whether the sender of a request reads while it sends, and can
-// be answered without a message of its own before. It has to know a token that we
-// hold: the reference stack, which writes first, shows none.
+// listens reports whether the sender of a request reads while it sends, and can be
+// answered without a handshake. It must know the token that this side holds: the
+// reference stack, which sends everything before it reads, shows none.
 func (c *Conn) listens(in *incoming) bool {
 	held := c.Client.master()
 	return in.keyResponse != nil || held != nil && in.shows(held)
 }
 
-// start sends the header of an answer in a peer-to-peer network. Where the
-// data needs protection that we do not have yet, a handshake of our own goes
-// first.
+// start sends the header of an answer in a peer-to-peer network. If the data needs
+// protection for which this side has no keys yet, a handshake goes first.
 func (w *peerReply) start() (err error) {
 	w.gives.uncompressed = w.Uncompressed
 	a := w.conn.attempt(&Request{Encrypted: w.Encrypted, Authenticated: w.Authenticated, Uncompressed: w.Uncompressed}, w.in)
 	a.answer = &w.gives
 	if len(w.payload.buffer) > 0 {
-		a.req.Body = BytesBody(w.payload.buffer[:1]) // there is data; how much does not matter here
+		a.req.Body = BytesBody(w.payload.buffer[:1]) // only whether there is data matters here
 	} else { // keys without data would need a handshake, which waits for the rest of the request
 		a.oneWay = w.in.body != nil && !w.in.body.done.Load()
 	}
 	defer func() {
 		if err != nil && a.reply != w.in {
-			err = withID(err, a.reply.messageID) // that is what an error answers by now
+			err = withID(err, a.reply.messageID) // an error now answers this message
 			a.turnTo(nil)
 		}
 	}()
@@ -88,12 +87,13 @@ func (w *peerReply) send(a *peerAttempt, out *outgoing) error {
 
 // A peerAnswer is an answer that was sent in a peer-to-peer network.
 type peerAnswer struct {
-	*peerAttempt // our own tokens
+	*peerAttempt // with the tokens of this side
 	sent         *outgoing
-	got          *MasterToken // by the peer's answer to it
+	got          *MasterToken // delivered by the peer's answer to it
 }
 
-// end lets go of what the answer held, and of what it answers if that is not answered.
+// end releases the tokens of the answer, and the message it answers unless that is
+// answered.
 func (t *peerAnswer) end(answered *incoming) {
 	t.sent.abandon()
 	t.finish(t.got)
@@ -102,7 +102,7 @@ func (t *peerAnswer) end(answered *incoming) {
 	}
 }
 
-// end reads what the peer answers to an answer that asked for tokens.
+// end reads the peer's reply to an answer that asked for tokens.
 func (w *peerReply) end() error {
 	if !w.talk.sent.waits {
 		return nil

@@ -15,8 +15,8 @@ type peerTokens struct {
 	services []*ServiceToken
 }
 
-// parse reads them. What hangs on a master token hangs on the one that the
-// message delivers, where it delivers one.
+// parse reads the tokens. They are bound to the master token that the message
+// delivers, if it delivers one, and else to the peer's master token.
 func (p *peerTokens) parse(f *wire.Fields, delivered *keyResponse, rules headerRules) (err error) {
 	if f.Has("peermastertoken") {
 		o := f.Object("peermastertoken")
@@ -98,8 +98,8 @@ func (c *Conn) takes(in *incoming, held *MasterToken) bool {
 		c.given.token != nil && bytes.Equal(c.given.token.sealed.tokenData, held.sealed.tokenData)
 }
 
-// shows reports whether a message lets us answer under the token that we hold:
-// because it delivers it, or shows it.
+// shows reports whether a message allows an answer under the token that this side
+// holds, since it delivers or shows that token.
 func (in *incoming) shows(held *MasterToken) bool {
 	if held == nil || in.keyResponse != nil {
 		return true

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// How a failure that may pass is waited for: 20 ms at first, then twice as long
-// each time, and no more once three seconds have gone by.
+// The waits between tries while a failure may be temporary: 20 ms at first, then twice
+// as long each time, until three seconds have passed.
 const (
 	firstWait = 20 * time.Millisecond
 	patience  = 3 * time.Second
 )
 
-// persist does what must not be given up lightly, such as the protection of an
-// answer that the application has already acted for. It tries again while a
-// device fails in a way that may pass, until ctx ends or the patience does. A nil
-// ctx has none.
+// persist does work that should succeed if at all possible, such as protecting the
+// answer to a request on which the application has already acted. It tries again while
+// a device fails in a way that may be temporary, until ctx ends or the time is up. With
+// a nil ctx it tries once.
 func persist(ctx context.Context, do func() error) error {
 	err := do()
 	if err == nil || ctx == nil {

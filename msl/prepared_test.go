@@ -15,8 +15,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// What was made for an answer that did not go out leaves nothing behind, and the
-// client can go on with what it has.
+// Tokens made for an answer that was not sent leave nothing behind, and the client can
+// go on with those it has.
 func TestRejectedAnswerLeavesNothing(t *testing.T) {
 	for name, age := range map[string]time.Duration{"renewable": 2 * time.Hour, "expired": 25 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestSlowAnswerTellsTheTime(t *testing.T) {
 	}
 }
 
-// A failure of our own is told before what is wrong with another key request.
+// A failure of this side takes precedence over an error in another key request.
 func TestOwnFailureCountsMore(t *testing.T) {
 	b := newFaultBench(t)
 	b.client = b.pskClient("device")

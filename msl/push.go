@@ -70,7 +70,7 @@ func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 	return a.response(in, i), nil
 }
 
-// Close reads what is left of the message at hand. It leaves the stream open.
+// Close reads the rest of the current message. It leaves the stream open.
 func (i *Inbox) Close() error {
 	if i.pending == nil {
 		return nil

@@ -29,7 +29,7 @@ func newImpostor(t *testing.T, n *network) impostor {
 	return impostor{byScheme("RSA", object{"identity": "impostor", "pubkeyid": "k"}), msl.SigningKey{Key: key}}
 }
 
-// steal signs what somebody else wrote.
+// steal signs what another entity wrote.
 func (i impostor) steal(t *testing.T, message []byte) []byte {
 	var outer wireHeader
 	if err := json.Unmarshal(message, &outer); err != nil {

@@ -45,7 +45,7 @@ func TestApplicationRejections(t *testing.T) {
 	}
 }
 
-// What is refused before its id is judged must not use up the id.
+// A message that is refused before its id is judged must not use up the id.
 func TestRefusedMessageCountsNothing(t *testing.T) {
 	id := object{"nonreplayableid": 9}
 	r := newRecorded(t)

@@ -33,33 +33,34 @@ type ResponseWriter struct {
 	network replyNetwork
 	payload payloadWriter // has no protector until the header is made
 
-	held   int   // how many bytes of an answer that cannot begin yet are kept
-	early  bool  // it was found that the answer cannot begin before the request was read
+	held   int   // bytes that are kept of an answer that cannot begin yet
+	early  bool  // the answer turned out to have to wait for the rest of the request
 	failed error // why it cannot begin at all
-	most   int   // bytes of it that were ever kept
+	most   int   // bytes of it that memory is reserved for
 }
 
-// A replyNetwork is what the network decides of an answer: one of trusted services
-// ([trustedReply]) or of peers ([peerReply]).
+// A replyNetwork has the parts of an answer that depend on the kind of network:
+// trusted services ([trustedReply]) or peers ([peerReply]).
 type replyNetwork interface {
-	// prepare makes what the tokens that are issued do not suffice for.
+	// prepare makes what the answer needs besides the issued tokens.
 	prepare() error
-	// answerable reports whether the answer can be what it must, or why not.
+	// answerable returns nil if the answer can be protected as it must be, or the
+	// reason why not.
 	answerable() error
 	// start makes the header of the answer, and the payload that it is sent with.
 	start() error
 	// halfDuplex reports whether the peer may not read while it sends.
 	halfDuplex() bool
-	// asksFirst reports whether a message of our own, which waits for the rest of
-	// the request, may have to come before the answer.
+	// asksFirst reports whether a handshake, which has to wait for the rest of the
+	// request, may have to come before the answer.
 	asksFirst() bool
 	// end is called when the answer was sent.
 	end() error
-	// release lets go of what the answer held.
+	// release releases the tokens and keys of the answer.
 	release()
 }
 
-// SetServiceToken gives the peer a service token, or takes it away if data is
+// SetServiceToken gives the peer a service token, or deletes it if data is
 // empty. It replaces the token of the same name and binding.
 func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding) {
 	w.ChangeServiceToken(TokenChange{Name: name, Data: data, Bind: bind})
@@ -102,7 +103,7 @@ func (w *ResponseWriter) Write(p []byte) (n int, err error) {
 	return n + more, lost(err)
 }
 
-// occupy asks for memory for so many more bytes of the answer.
+// occupy reserves memory for the answer to grow by more bytes.
 func (w *ResponseWriter) occupy(more int) error {
 	if err := w.in.account.hold(w.ctx, anAnswer, max(len(w.payload.buffer)+more, w.most)); err != nil {
 		return fail(ErrInternalException, "answer", err)
@@ -150,7 +151,7 @@ func (w *ResponseWriter) begin() error {
 func (w *ResponseWriter) close() error {
 	if !w.made() {
 		if w.isHeld() && (w.network.asksFirst() || len(w.payload.buffer) >= flushSize) {
-			_ = w.in.body.discard() // what is wrong with it, the answer will meet
+			_ = w.in.body.discard() // an error shows up again when the answer is sent
 		}
 		if err := w.begin(); err != nil {
 			return lost(err)
@@ -162,14 +163,14 @@ func (w *ResponseWriter) close() error {
 	return w.network.end()
 }
 
-// made reports whether the header is made, and nothing can be wished any more.
+// made reports whether the header is made, so that it is too late to change it.
 func (w *ResponseWriter) made() bool { return w.payload.protector != nil }
 
-// begun reports whether a part of the answer may be out.
+// begun reports whether a part of the answer may have been sent.
 func (w *ResponseWriter) begun() bool { return w.made() && w.payload.head == nil }
 
-// answer answers: a handshake by a lone header that makes no demands, and anything
-// else by the application, once what it does not decide is made.
+// answer answers the message: a handshake with a lone header that asks for nothing, and
+// anything else by running the application after everything else has been made.
 func (w *ResponseWriter) answer(handle Handler) error {
 	if w.in.handshake {
 		if err := w.prepare(); err != nil {
@@ -181,7 +182,7 @@ func (w *ResponseWriter) answer(handle Handler) error {
 	if err := w.prepare(); err != nil {
 		return err
 	}
-	w.in.body.ctx = w.ctx // from now on, what fails is not to be repeated
+	w.in.body.ctx = w.ctx // after this, the peer must not be asked to send the message again
 	if err := handle(w.ctx, w, w.in.message()); err != nil {
 		return err
 	}

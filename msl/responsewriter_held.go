@@ -11,11 +11,11 @@ import (
 // back until the request has been read: by the handler, or ahead of it into memory if
 // the answer is flushed or gets longer than may be kept.
 
-// halfDuplex is what a writer of answers reports about its peer, if it can: that the
-// peer may not read before it has sent its whole request.
+// A writer of answers that implements halfDuplex reports whether its peer may not read
+// before it has sent its whole request.
 type halfDuplex interface{ HalfDuplex() bool }
 
-// errUnread says that an answer has to wait, and cannot.
+// errUnread says that an answer has to wait for the rest of its request, and cannot.
 var errUnread = errors.New("it cannot begin before the peer has sent its whole request: read that first, or raise Limits.Held")
 
 // isHeld reports whether the answer has to wait for the rest of the request.
@@ -26,7 +26,7 @@ func (w *ResponseWriter) isHeld() bool {
 	return w.network.halfDuplex()
 }
 
-// room is how much more is kept before the answer begins.
+// room is how many more bytes are kept before the answer begins.
 func (w *ResponseWriter) room() int {
 	size := flushSize
 	if w.isHeld() {
@@ -35,8 +35,8 @@ func (w *ResponseWriter) room() int {
 	return max(size-len(w.payload.buffer), 0)
 }
 
-// overflow handles an answer that does not fit any more: it begins, or fails. A peer
-// that shows no token may still be one that reads while it sends.
+// overflow handles an answer that does not fit any more: it begins, or fails. Even a
+// peer that shows no token may read while it sends.
 func (w *ResponseWriter) overflow() error {
 	if w.stillHeld() && !w.network.asksFirst() && w.failed == nil {
 		w.failed = fail(ErrMSLCommsFailure, "answer", errUnread)
@@ -49,7 +49,7 @@ func (w *ResponseWriter) overflow() error {
 	return err
 }
 
-// stillHeld is isHeld, after as much of the request was read ahead as may be.
+// stillHeld reads ahead as much of the request as is allowed, and then returns isHeld.
 func (w *ResponseWriter) stillHeld() bool {
 	if w.isHeld() {
 		w.in.body.readAhead(w.held)

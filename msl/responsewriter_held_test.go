@@ -19,14 +19,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
-// A writingPeer is a peer as those of the reference stack are: it writes all of a
-// message before it reads, shows no token of ours, and gives us keys when we ask.
+// A writingPeer behaves like a peer of the reference stack: it writes all of a message
+// before it reads, shows no token of this side, and delivers keys when asked.
 type writingPeer struct {
 	t      *testing.T
 	conn   net.Conn
 	in     *json.Decoder
 	server serverPublic
-	keys   rawKeys // of the session that it gives us
+	keys   rawKeys // of the session that it delivers
 	token  object
 	now    int64
 }
@@ -53,7 +53,7 @@ func (p *writingPeer) request(id int64, data []byte) []byte {
 	return pskClient1.message(byPSK("client1"), object{"messageid": id, "renewable": false, "timestamp": p.now}, chunks...)
 }
 
-// A peerHeader is what the peer reads of our headers.
+// A peerHeader is the part of a header that the peer reads.
 type peerHeader struct {
 	MessageID      int64
 	Handshake      bool
@@ -184,7 +184,7 @@ var answeringHandlers = map[string]msl.Handler{
 	},
 }
 
-// recordedConn is our side of a connection to a writing peer.
+// recordedConn is this side of a connection to a writing peer.
 func recordedConn(t *testing.T, held int) (*msl.Conn, *writingPeer) {
 	r := newRecorded(t)
 	r.server.Limits.Held = held
@@ -239,7 +239,7 @@ func TestHalfDuplexPeer(t *testing.T) {
 				}
 				for id := int64(1); id < 200; id += 100 {
 					peer.write(peer.request(id, data))
-					if id == 1 { // the token of which is good for the second one
+					if id == 1 { // its token is valid for the second one
 						h, _ := peer.header()
 						peer.give(h)
 					}
@@ -385,7 +385,7 @@ func TestBodyWriteTo(t *testing.T) {
 	}
 }
 
-// TestHalfDuplexPeerChannel opens a channel to a peer that has no token of ours:
+// TestHalfDuplexPeerChannel opens a channel to a peer that has no token of this side:
 // refused before a byte of it is sent.
 func TestHalfDuplexPeerChannel(t *testing.T) {
 	one, _ := newSides(t, "PSK", "PSK")

@@ -14,8 +14,8 @@ import (
 type Sender struct {
 	Identity      string
 	Opener        Opener
-	Encrypted     bool // what it sends is encrypted
-	Authenticated bool // what it sends is from it
+	Encrypted     bool // its message is encrypted
+	Authenticated bool // its message is integrity-protected, and from Identity
 
 	// Proven, if it is not nil, is called after a message of the sender was
 	// verified and decrypted. Only then may the keys that were opened for it be
@@ -100,7 +100,7 @@ type Offerer interface {
 	// custody forbids that does not offer the exchange.
 	Exposes() Exposure
 	// Offer makes a request. An error that is [errors.ErrUnsupported] says that
-	// the keys at hand could not finish the exchange: nothing is sent then.
+	// the available keys could not finish the exchange: nothing is sent then.
 	Offer(ctx context.Context, from Requester) (Offer, error)
 	// Resume makes the keys of an earlier exchange again from what Accept said
 	// to keep.
@@ -113,7 +113,7 @@ type Requester struct {
 	Token     *MasterToken // nil if its entity authentication data authenticates it
 	Custody   Custody      // the mode of this side, which makes the keys
 	MessageID int64        // of the message that brings the request
-	Time      time.Time    // by the issuer's clock, of which a requester has an estimate
+	Time      time.Time    // by the issuer's clock, which a requester estimates
 }
 
 // An Offer is a request that was made and not yet answered. Close frees the keys

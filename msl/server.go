@@ -43,7 +43,7 @@ type Server struct {
 
 	once      sync.Once
 	exchanges []Responder              // those that the custody allows
-	delivers  func(scheme string) bool // whether one of those has it
+	delivers  func(scheme string) bool // whether one of the exchanges has this scheme
 	sessions  *sessions
 	answers   *answerLimiter // to senders that proved nothing, by source
 	proven    *answerLimiter // refusals of authenticated senders, by entity
@@ -149,7 +149,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	out := s.answer(ctx, in, outlet{w, &a.movement})
 	defer out.release()
 	switch err = out.answer(handle); {
-	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // nothing waits behind a message that broke off
+	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // no message follows one that broke off
 		return err
 	case errors.Is(err, ErrNoReply):
 		return nil
@@ -187,7 +187,7 @@ func (s *Server) receive(ctx context.Context, a *account, r *wire.Decoder) (*inc
 	return in, withID(err, in.messageID)
 }
 
-// receiver reads messages under the tokens that we issue.
+// receiver reads messages under the tokens that this side issues.
 func (s *Server) receiver() *receiver {
 	return &receiver{
 		entities: s.Peers,

@@ -14,12 +14,12 @@ type issuance struct {
 	ctx    context.Context
 	server *Server
 	in     *incoming // the message that is answered
-	push   bool      // or that another message follows
+	push   bool      // for a pushed message, not for the answer
 
 	uncompressed bool // the answer is to be, and what it gives
 
 	user    string        // requested by the application: the user to get a user ID token
-	changes []TokenChange // wished: service tokens
+	changes []TokenChange // requested by the application: service tokens
 
 	messageID    int64
 	capabilities *Capabilities
@@ -45,7 +45,7 @@ func (i *issuance) prepare() (err error) {
 	return err
 }
 
-// wishes reports whether the application wants more than what was issued. A user
+// wishes reports whether the application wants tokens that were not issued yet. A user
 // who has a token keeps it.
 func (i *issuance) wishes() bool { return i.wantsUser() || len(i.changes) > 0 }
 
@@ -53,7 +53,7 @@ func (i *issuance) wantsUser() bool {
 	return i.user != "" && i.in.userIDToken == nil && !i.push
 }
 
-// header is the header with all that the application wishes by now.
+// header returns the header with all that the application has asked for so far.
 func (i *issuance) header() (h header, err error) {
 	h = header{messageID: i.messageID, nonReplayableID: absent, capabilities: i.capabilities,
 		keyResponse: i.keyResponse, userIDToken: i.userIDToken}
@@ -92,8 +92,8 @@ func (i *issuance) exchangeKeys() error {
 				err = i.issue(x, request)
 			}
 			if errors.Is(err, keystore.ErrLost) {
-				// The device forgot the new keys before they were sealed. They were
-				// never sent, so others will do.
+				// The device lost the new keys before they were sealed. They were
+				// never sent, so others can replace them.
 				err = i.issue(x, request)
 			}
 			if err == nil {
@@ -142,7 +142,7 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 	return nil
 }
 
-// masterToken is the token that what we issue is bound to, or nil.
+// masterToken is the token that the issued tokens are bound to, or nil.
 func (i *issuance) masterToken() *MasterToken {
 	if i.session != nil {
 		return i.session.Token
@@ -150,8 +150,8 @@ func (i *issuance) masterToken() *MasterToken {
 	return i.in.token
 }
 
-// userToken is the user ID token that goes along: that of the request, renewed or
-// issued where it is due.
+// userToken returns the user ID token for the answer: that of the request, renewed if
+// due, or a new one.
 func (i *issuance) userToken() (*UserIDToken, error) {
 	in, issuer, mt := i.in, i.server.Issuer, i.masterToken()
 	old, now := in.userIDToken, issuer.now()
@@ -164,7 +164,7 @@ func (i *issuance) userToken() (*UserIDToken, error) {
 	return old, nil
 }
 
-// userOf is a user ID token for a user whom the application names.
+// userOf returns a user ID token for a user that the application names.
 func (i *issuance) userOf(name string) (*UserIDToken, error) {
 	mt := i.masterToken()
 	if mt == nil {
@@ -202,7 +202,7 @@ func (i *issuance) withdraw() {
 	}
 }
 
-// release lets go of the keys of a session that was issued.
+// release releases the keys of a session that was issued.
 func (i *issuance) release() {
 	if i.session != nil {
 		i.session.Release()

@@ -5,7 +5,7 @@ import (
 )
 
 // A Guessable is a [UserScheme] whose proofs can be guessed, such as passwords. A
-// server accepts only so many wrong proofs in a row for each user and from each
+// server accepts a limited number of wrong proofs in a row for each user and from each
 // entity. It then refuses every further proof with [ErrInternalException], a
 // correct one too, before the scheme sees it.
 type Guessable interface {
@@ -28,8 +28,8 @@ func (s *Server) check(ctx context.Context, in *incoming) error {
 }
 
 // judge makes the checks that come before the user is authenticated. A message whose
-// key requests will not do is refused for them first, as the protocol has it, unless
-// it has a user to be judged before.
+// key requests cannot be answered is refused here, in the protocol's order, unless its
+// user has to be authenticated first.
 func (s *Server) judge(ctx context.Context, in *incoming) error {
 	if in.unanswerable != nil && in.userAuth == nil {
 		return in.unanswerable
@@ -82,7 +82,7 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	if entity != nil && !isPermitted(entity.UserSchemes, in.userAuth.scheme) {
 		return fail(ErrUserAuthEntityIncorrectData, opLogin, nil)
 	}
-	if in.session == nil { // of one with a token, that was asked
+	if in.session == nil { // an entity with a master token was checked before
 		if err := s.askRevoked(ctx, identity, ""); err != nil {
 			return err
 		}
@@ -108,8 +108,8 @@ func (s *Server) askRevoked(ctx context.Context, identity, user string) error {
 	return nil
 }
 
-// login has a scheme judge a user, when it is its turn: the check of a password is
-// costly on purpose.
+// login waits for a turn, and then has the scheme authenticate the user: checking a
+// password is costly on purpose.
 func (s *Server) login(ctx context.Context, scheme UserScheme, in *incoming, from payer) (string, error) {
 	g, err := s.guess(ctx, scheme, in, from)
 	if err != nil {
@@ -132,8 +132,8 @@ func (s *Server) login(ctx context.Context, scheme UserScheme, in *incoming, fro
 	return user, err
 }
 
-// guess returns the guess that a message makes, or nil. A revoked user is told so,
-// whatever the secret.
+// guess returns the guess that a message makes, or nil. A revoked user is told so
+// whether or not the secret is right.
 func (s *Server) guess(ctx context.Context, scheme UserScheme, in *incoming, from payer) (*guess, error) {
 	guessable, ok := scheme.(Guessable)
 	if !ok {

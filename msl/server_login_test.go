@@ -169,8 +169,8 @@ func TestGuessesAreThrottled(t *testing.T) {
 	}
 }
 
-// TestFamiliarDeviceIsNotLockedOut has others guess the password of somebody who has
-// logged in from a device of his own.
+// TestFamiliarDeviceIsNotLockedOut has others guess the password of a user who has
+// logged in from a device before.
 func TestFamiliarDeviceIsNotLockedOut(t *testing.T) {
 	r := newRecorded(t)
 	login := func(keys rawKeys) (served bool) {

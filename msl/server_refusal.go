@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// refuse answers with an error message. All of them are counted against a bound:
-// each costs a private-key operation where our own scheme signs.
+// refuse answers with an error message. Their number is bounded, since each costs a
+// private-key operation if this side's scheme signs.
 func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *incoming, cause error) error {
 	ctx, cancel, cause := lastWord(ctx, cause)
 	defer cancel()
 	if ctx.Err() != nil {
-		return context.Cause(ctx) // the client that would read an answer is gone
+		return context.Cause(ctx) // the client is gone and cannot read an answer
 	}
 	id := in.messageID
 	if noted := idOf(cause); noted >= 0 {
@@ -53,7 +53,7 @@ func (in *incoming) refusal(answer errorAnswer, id int64, cause error) []slog.At
 	return append(list, slog.Int64("message_id", id), slog.Any("error", cause))
 }
 
-// refusalLevel tells what is the operator's to mend from what is the peer's.
+// refusalLevel is higher for errors that the operator has to fix than for the peer's.
 func refusalLevel(code Code, cause error) slog.Level {
 	if code == ErrMSLEncodeError || code == ErrInternalException && ofKeyStore(cause) {
 		return slog.LevelError
@@ -87,18 +87,18 @@ func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64,
 	return message, func() { watch.sentError(id, now, answer, us, s.Local) }, err
 }
 
-// lastWordTime is for an error message that says that time is up.
+// lastWordTime is how long sending an error message may take when the time is up.
 const lastWordTime = 5 * time.Second
 
-// lastWord gives an exchange whose time is up, but whose peer is still there, the
-// time to say so.
+// lastWord gives an exchange whose time is up, but whose peer is still connected, a
+// little more time for the error message.
 func lastWord(ctx context.Context, cause error) (context.Context, context.CancelFunc, error) {
 	if ctx.Err() == nil || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return ctx, func() {}, cause
 	}
 	late := &Error{Code: ErrInternalException, Op: "answer in time", MessageID: idOf(cause), Err: cause}
 	if codeOf(cause) == ErrMSLEncodeError {
-		late.Code = ErrMSLEncodeError // the application acted: the peer is not to come again
+		late.Code = ErrMSLEncodeError // the application acted: the peer must not send the message again
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWordTime)
 	return ctx, cancel, late

@@ -8,7 +8,7 @@ import "time"
 type trustedReply struct {
 	*ResponseWriter
 	us      identification
-	drafted int64 // when the header was, in seconds since 1970
+	drafted int64 // when the header was made, in seconds since 1970
 }
 
 // prepare makes the draft of the header.
@@ -37,7 +37,7 @@ func (r *trustedReply) identify() (err error) {
 	return nil
 }
 
-// makeHead protects a header with all that the application wishes by now.
+// makeHead protects a header with all that the application has asked for so far.
 func (r *trustedReply) makeHead(now time.Time) error {
 	h, err := r.gives.header()
 	if err != nil {
@@ -62,7 +62,7 @@ func (r *trustedReply) identity() string {
 	return r.us.local.Identity
 }
 
-// answerable refuses an answer that cannot be what it must.
+// answerable refuses an answer that cannot be protected as it must be.
 func (r *trustedReply) answerable() error {
 	withKeys, us := r.gives.session != nil || r.in.token != nil, r.gives.server.Local
 	if r.Authenticated && !withKeys && !us.Authenticates() {
@@ -95,12 +95,12 @@ func (r *trustedReply) start() error {
 	return nil
 }
 
-// maxDraftAge is how many seconds late the clock of a draft may be: the peer sets
-// its own by it.
+// maxDraftAge is how many seconds old a draft may be: the peer sets its estimate of the
+// server's clock by its timestamp.
 const maxDraftAge = 2
 
-// finishHead makes a new header of a draft: where the application wishes what the
-// draft does not have, or the draft is old. An old one is better than none.
+// finishHead makes the header again if the application has asked for more than the
+// draft contains, or the draft is old. An old one is better than none.
 func (r *trustedReply) finishHead() error {
 	now := r.gives.server.Issuer.now()
 	usable := r.payload.head != nil && !r.gives.wishes()
@@ -110,7 +110,7 @@ func (r *trustedReply) finishHead() error {
 	if !usable {
 		return persist(r.ctx, func() error { return r.makeHead(now) })
 	}
-	_ = r.makeHead(now) // the draft stays where this fails
+	_ = r.makeHead(now) // if this fails, the draft is sent
 	return nil
 }
 

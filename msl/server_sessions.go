@@ -9,7 +9,7 @@ import (
 // a token that its sender has merely seen is not remembered: the server keeps a session
 // once a message has used it.
 
-// Sessions read messages under the tokens of an issuer, and remember what they opened.
+// Sessions read messages under the tokens of an issuer, and cache the opened sessions.
 type sessions struct {
 	issuer *Issuer
 	shared bool // tokens of the reference stacks are opened, too
@@ -41,8 +41,8 @@ func (s *sessions) openSession(t *MasterToken) (*Session, error) {
 	return s.issuer.open(t, s.issuer.Shared || s.shared)
 }
 
-// used remembers the session that a message has used. An expired one serves to be
-// renewed, once.
+// used remembers the session that a message has used. An expired one is not worth it:
+// it can only be renewed, once.
 func (s *sessions) used(t *MasterToken, session *Session) {
 	if !t.expired(s.issuer.now()) {
 		s.cache.Put(t.sealed.hash(), session)

@@ -45,7 +45,7 @@ type throttle struct {
 // A loginKey is the hash of the name of a user or an entity, which may be long.
 type loginKey [sha256.Size]byte
 
-// A loginRecord is what there is to know of a user or an entity.
+// A loginRecord is what is known about the guesses of a user or an entity.
 type loginRecord struct {
 	guesses
 	familiar []*familiar // entities of the user, the one of the last login last
@@ -55,7 +55,7 @@ type loginRecord struct {
 type familiar struct {
 	entity loginKey
 	guesses
-	last [maxWrong]proof // that were wrong, the newest first
+	last [maxWrong]proof // proofs that were wrong, the newest first
 }
 
 // Guesses counts those that were wrong, or are not judged yet.
@@ -150,13 +150,13 @@ func (t *throttle) again(g guess) bool {
 	return false
 }
 
-// A counted is a count that a guess goes to.
+// A counted is one of the counts that a guess is added to.
 type counted struct {
 	*guesses
 	most int
 }
 
-// counts finds those that a guess goes to.
+// counts finds the counts that a guess is added to.
 func (t *throttle) counts(g guess, find func(loginKey, bool) *loginRecord) []counted {
 	user, entity := find(userKey(g.user), g.known), entityKey(g.from)
 	if f := user.from(entity); f != nil {
@@ -184,7 +184,7 @@ func userKey(name string) loginKey {
 	return sha256.Sum256([]byte("user\x00" + strings.ToLower(strings.TrimSpace(name))))
 }
 
-// record finds a record, or makes one.
+// record returns the record of a key, making it if necessary.
 func (t *throttle) record(key loginKey, known bool) *loginRecord {
 	if r, ok := t.loggedIn.get(key); ok {
 		return r
@@ -198,7 +198,7 @@ func (t *throttle) record(key loginKey, known bool) *loginRecord {
 	return r
 }
 
-// peek finds a record, or says what is in one that is new. Nothing is remembered.
+// peek returns the record of a key, or a new one, without storing it.
 func (t *throttle) peek(key loginKey, known bool) *loginRecord {
 	for _, in := range []*recent[loginKey, *loginRecord]{&t.loggedIn, t.table(known)} {
 		if r, ok := in.peek(key); ok {
@@ -248,7 +248,7 @@ func (g *guesses) add(most int, now time.Time) {
 	}
 }
 
-// takeBack makes good a guess that was not wrong.
+// takeBack undoes the count of a guess that was not wrong.
 func (g *guesses) takeBack(most int, now time.Time) {
 	g.wrong = max(0, g.wrong-1)
 	if g.wrong < most && g.from.After(now) {

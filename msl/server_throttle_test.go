@@ -96,7 +96,7 @@ func TestGuessesAreForgiven(t *testing.T) {
 	g.wants(false, "device", "ann", wrong)
 }
 
-// What the check could not tell, and what was right, is no wrong guess.
+// A check that failed, or a correct proof, does not count as a wrong guess.
 func TestOnlyWrongGuessesCount(t *testing.T) {
 	g := newGuesser(t)
 	for range 1000 {

@@ -55,7 +55,7 @@ func (s *Server) checkDates(ctx context.Context, in *incoming) error {
 	return nil
 }
 
-// expect tells a state that forgets how long a master token with that expiration
+// expect tells a state that is a Forgetter how long a master token with that expiration
 // is accepted.
 func (s *Server) expect(ctx context.Context, expiration time.Time) error {
 	f, ok := s.State.(Forgetter)

@@ -59,8 +59,8 @@ func newTurns(places int) *turns {
 	return &turns{places: places, seed: maphash.MakeSeed(), running: map[string]int{}, waiting: map[string][]chan struct{}{}}
 }
 
-// who returns whose turn it is. Names of unregistered entities cost nothing, so they
-// share a few turns.
+// who returns the key under which a payer's checks wait. Names of unregistered entities
+// cost nothing, so they share a few keys.
 func (t *turns) who(p payer) string {
 	if p.registered {
 		return p.name

@@ -71,7 +71,7 @@ func UnwrapSessionKeys(encryption, signature []byte, open func(a keystore.Algori
 	return sessionKeys(e, s)
 }
 
-// sessionKeys takes over two keys, and closes them if they cannot do the work.
+// sessionKeys takes over two keys, and closes them if they lack a needed operation.
 func sessionKeys(encryption, signature keystore.Key) (*SessionKeys, error) {
 	e, okE := encryption.(keystore.Cipher)
 	s, okS := signature.(keystore.MAC)
@@ -95,8 +95,8 @@ type Session struct {
 	users map[tokenHash]knownUser // user ID tokens opened with it
 }
 
-// A tokenHash stands for a token, by what was signed and the signature: whoever
-// sends those again gets the verdict of the first time.
+// A tokenHash identifies a token by its signed bytes and its signature: a token that has
+// the same ones gets the same verdict.
 type tokenHash = [sha256.Size]byte
 
 // A knownUser is a user ID token that was opened before, without its bytes.
@@ -128,10 +128,10 @@ func (s *Session) rememberUser(h tokenHash, u knownUser) {
 // Acquire and Release count the users of the session's keys.
 func (s *Session) Acquire() bool { return s.Keys.Acquire() }
 
-// Release lets go of the session's keys.
+// Release drops the reference to the session's keys.
 func (s *Session) Release() { s.Keys.Release() }
 
-// key protects the messages of the session.
+// key returns the key that protects the messages of the session.
 func (s *Session) key() SymmetricKey { return sessionKey(s.Identity, s.Token, s.Keys) }
 
 func sessionKey(identity string, t *MasterToken, keys *SessionKeys) SymmetricKey {

@@ -22,7 +22,7 @@ import (
 // and fail.
 type StreamTransport struct {
 	RW     io.ReadWriter
-	Limits Limits // as those of the client: what a message of the server may cost
+	Limits Limits // as those of the client: bounds of a message of the server
 
 	once sync.Once
 	link *link
@@ -66,7 +66,7 @@ type streamAnswer struct {
 	begun   bool
 }
 
-// Read moves to the answer first, over what is left of the one before.
+// Read first skips the unread rest of the previous answer.
 func (a *streamAnswer) Read(p []byte) (n int, err error) {
 	if !a.begun {
 		a.begun = true
@@ -128,7 +128,7 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 // taken, however much a reader asks for.
 type messages struct {
 	decoder *wire.Decoder
-	rest    []byte // of the object at hand
+	rest    []byte // of the current object
 	err     error
 }
 
@@ -149,7 +149,7 @@ func (m *messages) take(o wire.Object, err error) error {
 	return err
 }
 
-// Read reads the message at hand, and no more than an object at a time.
+// Read reads the current message, at most one object at a time.
 func (m *messages) Read(p []byte) (int, error) {
 	if len(m.rest) == 0 && m.err == nil {
 		m.take(m.decoder.Next())

@@ -37,7 +37,7 @@ type cut struct {
 	at     func(ends []int) int
 }
 
-// cuts are places in a message of a header and n chunks, but for its end.
+// cuts are places in a message of a header and n chunks, except its end.
 func cuts(n int) []cut {
 	var all []cut
 	for i := range n + 1 {

@@ -109,7 +109,7 @@ func overPipedHTTP(t testing.TB, n *network, c *msl.Client) {
 	c.Transport = &mslhttp.Transport{URL: "http://pipe/", Client: &http.Client{Transport: transport}}
 }
 
-// bubbled carry messages in memory alone.
+// bubbled carry messages only in memory.
 var bubbled = map[string]func(testing.TB, *network, *msl.Client){
 	"HTTP/1.1": overPipedHTTP,
 	"stream":   overStream,

@@ -31,8 +31,8 @@ func inBubbles(t *testing.T, test func(*testing.T, *network, *msl.Client)) {
 	}
 }
 
-// TestStreamPressureAnswer reads an endless answer now and then: the server gets
-// as far as it is read, and stops when it is closed.
+// TestStreamPressureAnswer reads an endless answer now and then: the server gets no
+// further than the reader, and stops when the answer is closed.
 func TestStreamPressureAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := softNetwork(t)
@@ -72,8 +72,8 @@ func TestStreamPressureAnswer(t *testing.T) {
 	})
 }
 
-// TestStreamPressureRequest reads an endless request now and then: the client's
-// body is read as far as the server reads.
+// TestStreamPressureRequest reads an endless request now and then: no more of the
+// client's body is read than the server reads.
 func TestStreamPressureRequest(t *testing.T) {
 	inBubbles(t, func(t *testing.T, n *network, c *msl.Client) {
 		read, answer := make(chan int64), make(chan struct{})

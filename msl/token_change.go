@@ -15,7 +15,7 @@ const (
 	BindUser                  // to the master token and the user ID token
 )
 
-// A TokenChange gives the peer of a message a service token, or takes it away if
+// A TokenChange gives the peer of a message a service token, or deletes it if
 // Data is empty. It replaces the token of the same name and binding.
 type TokenChange struct {
 	Name string

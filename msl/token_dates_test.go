@@ -74,8 +74,8 @@ func TestRenewalEnds(t *testing.T) {
 	}
 }
 
-// TestTokensCountSince moves the time since when tokens count: older ones are
-// those of somebody else who had the name.
+// TestTokensCountSince moves the time since when tokens count: older ones belong to an
+// earlier owner of the name.
 func TestTokensCountSince(t *testing.T) {
 	n := softNetwork(t)
 	state := &datedState{MemoryState: n.state}

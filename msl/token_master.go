@@ -13,15 +13,15 @@ import (
 type MasterToken struct {
 	RenewalWindow  time.Time // from when on it is renewed on request
 	Expiration     time.Time
-	SequenceNumber int64 // of this renewal
-	SerialNumber   int64 // of the token, through all renewals
+	SequenceNumber int64 // increases with each renewal
+	SerialNumber   int64 // stays the same through all renewals
 
 	sealed signedToken
 	data   []byte // sessiondata, a ciphertext envelope
 }
 
 // A signedToken is the form that all tokens share: the bytes of an inner object
-// and a signature over exactly those bytes. A token is sent again as it came.
+// and a signature over exactly those bytes. A token is sent again as it was received.
 type signedToken struct {
 	raw       []byte // the whole object, encoded
 	tokenData []byte
@@ -57,8 +57,8 @@ func signToken(p Protector, tokenData []byte) (signedToken, error) {
 	return signedToken{raw: e.Encoded(), tokenData: tokenData, signature: signature}, nil
 }
 
-// hash stands for what was signed and the signature: whatever else the object says,
-// and however it is spelled, a token has one hash.
+// hash returns the hash of the signed bytes and the signature. It does not depend on
+// the other members of the object, nor on their spelling.
 func (t signedToken) hash() tokenHash {
 	if t.known != (tokenHash{}) {
 		return t.known
@@ -146,8 +146,8 @@ func (t *MasterToken) NewerThan(u *MasterToken) bool {
 	return t.SequenceNumber < u.SequenceNumber-maxNumber+127
 }
 
-// seconds is the time of a count of seconds since 1970, bounded to what the
-// clock can compare.
+// seconds converts a count of seconds since 1970, bounded to times that can be
+// compared.
 func seconds(n int64) time.Time {
 	const bound = 1 << 55
 	return time.Unix(max(-bound, min(n, bound)), 0)

@@ -21,7 +21,7 @@ type ServiceToken struct {
 	Authentic bool
 
 	encrypted   bool
-	compression string // of Data, until that is wanted
+	compression string // of Data, until it is decompressed
 	sealed      signedToken
 }
 
@@ -87,7 +87,7 @@ func (r KeyRing) Decrypt(data []byte) ([]byte, error) {
 }
 
 // verified returns the key that made a signature: key itself, or one of its
-// versions. With that one the rest is opened, whatever key id it names.
+// versions. That key opens the rest, whatever key id the rest names.
 func verified(key Opener, data, signature []byte) (Opener, error) {
 	ring, ok := key.(KeyRing)
 	if !ok {
@@ -101,8 +101,8 @@ func verified(key Opener, data, signature []byte) (Opener, error) {
 	return key, errSignature
 }
 
-// parseServiceToken makes every check of the protocol, the binding to the
-// tokens at hand last. The data is still compressed.
+// parseServiceToken makes every check of the protocol, the binding to mt and uit last.
+// The data is still compressed.
 func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
 	const op = "service token"
 	sealed, err := parseSignedToken(o, op, ErrServiceTokenTokenDataMissing)
@@ -150,7 +150,7 @@ func (t *ServiceToken) checkRanges(data wire.Object) error {
 // open verifies the token and decrypts its data, if its keys are available.
 func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []byte) error {
 	if len(content) == 0 {
-		t.Data = []byte{} // a deletion is honoured although it does not verify
+		t.Data = []byte{} // a deletion is honored although it does not verify
 	}
 	configured, ok := keys.of(t.Name)
 	if !ok {
@@ -183,7 +183,7 @@ func authenticates(key Opener) bool {
 	return key.Verify(nil, nil) != nil
 }
 
-// inflate decompresses the data, if that was not done.
+// inflate decompresses the data, unless that was done before.
 func (t *ServiceToken) inflate(bounds wire.Inflation) error {
 	data, err := decompress(t.compression, t.Data, bounds)
 	if err != nil {
@@ -194,7 +194,7 @@ func (t *ServiceToken) inflate(bounds wire.Inflation) error {
 	return nil
 }
 
-// boundTo refuses a token whose master token or user ID token is not at hand.
+// boundTo refuses a token whose master token or user ID token is missing.
 func (t *ServiceToken) boundTo(mt *MasterToken, uit *UserIDToken) error {
 	if t.MasterToken != Unbound && (mt == nil || mt.SerialNumber != t.MasterToken) {
 		return fail(ErrServiceTokenMasterTokenMismatch, "service token", nil)

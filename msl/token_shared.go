@@ -12,8 +12,8 @@ import (
 // signature key under its old name too. It takes raw over, and is in locked
 // memory itself until it is released.
 func sharedSessionData(s *Session, raw *RawKeys) (content []byte, release func()) {
-	// Room enough for the identity however it is escaped, so that the encoder
-	// stays where it is.
+	// Enough room for the identity even if it is all escaped, so that the encoder
+	// does not leave the locked buffer.
 	memory := lockedmem.New(512 + 6*len(s.Identity) + len(s.IssuerData))
 	e := wire.EncoderOn(memory.Bytes())
 	e.Begin()
@@ -31,7 +31,7 @@ func sharedSessionData(s *Session, raw *RawKeys) (content []byte, release func()
 	return e.Encoded(), memory.Close
 }
 
-// importShared takes the session keys out of a token of the reference stacks.
+// importShared imports the session keys of a token of the reference stacks.
 func (i *Issuer) importShared(o wire.Object, shared bool) (*SessionKeys, error) {
 	const op = "open shared master token"
 	if !shared {

@@ -18,8 +18,8 @@ type UserIDToken struct {
 	data   []byte // userdata, a ciphertext envelope
 }
 
-// parseUserIDToken makes the checks that need no key but the last, whether the
-// token is bound to the master token at hand.
+// parseUserIDToken makes the checks that need no key, except the last: that the token is
+// bound to the right master token.
 func parseUserIDToken(o wire.Object) (*UserIDToken, error) {
 	sealed, err := parseSealedUser(o)
 	if err != nil {

@@ -179,8 +179,8 @@ func TestConversationUserIDToken(t *testing.T) {
 	}
 }
 
-// Whoever opens a master token lets go of its keys, also where the data is
-// refused afterwards; only the server remembers them, until it is closed.
+// Code that opens a master token releases its keys, even if the data is refused
+// afterwards; only the server keeps them, until it is closed.
 func TestOpenedTokensAreReleased(t *testing.T) {
 	r := newWide(t)
 	before, _ := r.store.Live()

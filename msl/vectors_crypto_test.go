@@ -145,7 +145,7 @@ func TestVectorsCiphertextEnvelopes(t *testing.T) {
 				t.Errorf("%s: read as %+v", c.Input, got)
 			}
 		}
-		// Where the reference dies of an absent iv we say so.
+		// The reference crashes if the iv is absent; this package returns an error.
 		_, err = key.Decrypt([]byte(c.Input))
 		want := msl.ErrInvalidAlgorithmParams
 		if strings.Contains(c.Input, `"version":3`) { // the reference takes an unknown version for 1

@@ -110,7 +110,7 @@ func checkAccepts(t *testing.T, x msl.Offerer, offer msl.Offer, keydata, encrypt
 	keys.Release()
 }
 
-// checkResponds lets both of our sides agree on new keys.
+// checkResponds lets a responder and an offerer of this package agree on new keys.
 func checkResponds(t *testing.T, x msl.Responder, offer msl.Offer, from msl.Requester, request []byte) {
 	t.Helper()
 	keys, keydata, err := x.Respond(context.Background(), from, request)

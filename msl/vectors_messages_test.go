@@ -159,7 +159,7 @@ func checkKeyResponse(t *testing.T, r *recorded, c messageCase) {
 	}
 }
 
-// A trusted-services reader ignores what a peer-to-peer message says of peers.
+// A trusted-services reader ignores the peer tokens of a peer-to-peer message.
 func TestVectorsPeerToPeerMessages(t *testing.T) {
 	var v struct{ Cases []messageCase }
 	readVectors(t, "spec/messages_p2p.json", &v)

@@ -63,7 +63,7 @@ func TestTokenSchemesPassFailuresOn(t *testing.T) {
 	}
 }
 
-// Failure and KeyFailure tell a failure of our own from what is said of a peer.
+// Failure and KeyFailure distinguish a failure of this side from one of the peer.
 func TestFailureCodes(t *testing.T) {
 	const code = msl.ErrUnwrapError
 	for _, c := range []struct {

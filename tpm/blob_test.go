@@ -53,7 +53,7 @@ func TestBlob(t *testing.T) {
 			t.Errorf("%s: under no storage key: %v", what, err)
 		}
 	}
-	// A key of one storage key is none of the other.
+	// A key under one storage key does not load under the other.
 	key := must[tpm.Blob](t)(s.CreateBlob(nil, keystore.ECDSAP256, false))
 	if err := certify(other, key, key); !errors.Is(err, keystore.ErrForeign) {
 		t.Error(err)

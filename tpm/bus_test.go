@@ -77,7 +77,7 @@ func (b *bus) quirk(command []byte, send func([]byte) ([]byte, error)) ([]byte, 
 	return answer, err
 }
 
-// TestSwappedStorageKey lets somebody answer with a storage key of his own.
+// TestSwappedStorageKey lets an attacker on the bus answer with another storage key.
 func TestSwappedStorageKey(t *testing.T) {
 	victim := tpmtest.Start(t)
 	c := tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state")}
@@ -94,7 +94,7 @@ func TestSwappedStorageKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Close()
-	// Another TPM, behind somebody who answers TPM2_ReadPublic as the right one.
+	// Another TPM, behind an attacker who answers TPM2_ReadPublic like the right one.
 	liar := tpmtest.Start(t)
 	ld := device(t, liar)
 	ls := must[*tpm.Store](t)(ld.InitStore(tpm.StoreConfig{State: c.State + "2"}))

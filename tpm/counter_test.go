@@ -119,7 +119,7 @@ func TestCounterIsSomethingElse(t *testing.T) {
 	says(t, "a persistent handle", err, keystore.ErrWrongKey, "no NV index")
 }
 
-// TestCounterLies has somebody between us and the TPM who answers with old values.
+// TestCounterLies has an attacker between the host and the TPM answer with old values.
 func TestCounterLies(t *testing.T) {
 	p := tpmtest.Start(t)
 	lie := false

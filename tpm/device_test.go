@@ -51,8 +51,8 @@ func TestDoLeaks(t *testing.T) {
 	}
 }
 
-// TestForeignFlush lets somebody flush what the store has loaded, and asks that
-// the store finds out and loses no room.
+// TestForeignFlush flushes what the store has loaded behind its back. The store must
+// notice that, and must not lose room.
 func TestForeignFlush(t *testing.T) {
 	s, _, _ := newStore(t)
 	var keys []keystore.Key
@@ -143,7 +143,7 @@ func TestOwnerPassword(t *testing.T) {
 	}
 }
 
-// TestTurn waits for somebody who keeps the TPM.
+// TestTurn waits for another user that keeps the TPM.
 func TestTurn(t *testing.T) {
 	p := tpmtest.Start(t)
 	d := must[*tpm.Device](t)(tpm.NewDevice(p.Dial, 50*time.Millisecond))

@@ -104,8 +104,8 @@ func compute(t testing.TB, k keystore.Key) []byte {
 	return sum(t, k)
 }
 
-// TestImportRefused asks that a peer, or somebody between, brings no key into
-// the TPM that could leave it, or that is another than was agreed.
+// TestImportRefused checks that neither a peer nor an attacker in between can import a
+// key into the TPM that could leave it, or that is not the agreed one.
 func TestImportRefused(t *testing.T) {
 	s, _, _ := newStore(t)
 	p := must[*tpm.ImportParent](t)(s.NewImportParent())

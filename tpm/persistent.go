@@ -80,7 +80,7 @@ func (x *executor) unpersist(o *object) error {
 		err = x.evictControl(o.entity(), o.persistent)
 	}
 	if errors.Is(err, tpm2.TPMRCHandle) || errors.Is(err, keystore.ErrForeign) {
-		return nil // somebody did that already
+		return nil // that was done already
 	}
 	return err
 }

@@ -77,8 +77,8 @@ func TestStateDamaged(t *testing.T) {
 	says(t, "no file", err, keystore.ErrNotFound, "?state=")
 }
 
-// TestStateForged puts keys under other names, as somebody can who writes the
-// file and computes its checksum.
+// TestStateForged puts keys under other names, as an attacker can who writes the file
+// and computes its checksum.
 func TestStateForged(t *testing.T) {
 	s, _, c := newStore(t)
 	must[keystore.Version](t)(s.Create("mac", keystore.HMACSHA256))
@@ -169,7 +169,7 @@ func TestPersist(t *testing.T) {
 }
 
 // TestStorageKeyOfOthers uses an RSA storage key that the operating system has
-// made, and refuses what is no storage key.
+// made, and refuses keys that are not storage keys.
 func TestStorageKeyOfOthers(t *testing.T) {
 	p, _ := tpmtest.StartCertified(t) // with an endorsement key at 0x81010001
 	d := device(t, p)

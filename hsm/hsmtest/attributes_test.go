@@ -164,7 +164,7 @@ func TestIgnorePair(t *testing.T) {
 	}
 }
 
-// TestSucceed lets a module say that a signature that is none is good.
+// TestSucceed lets a module report that an invalid signature is valid.
 func TestSucceed(t *testing.T) {
 	r := newRig(t)
 	key, err := r.GenerateKey(r.session, mechanism(pkcs11.CKM_GENERIC_SECRET_KEY_GEN), []*pkcs11.Attribute{

@@ -155,7 +155,7 @@ func start(t *testing.T, path, module, line string, calls ...string) *exec.Cmd {
 	return nil
 }
 
-// TestKilled counts the sessions of living processes alone, while they run.
+// TestKilled counts only the sessions of living processes, while they run.
 func TestKilled(t *testing.T) {
 	program := driver(t)
 	m := hsmtest.New(t, softhsm.Temp(t).Module)

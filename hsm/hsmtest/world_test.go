@@ -112,7 +112,7 @@ func TestVanishObjects(t *testing.T) {
 
 func TestRemoved(t *testing.T) {
 	r := newRig(t)
-	another := softhsm.Temp(t) // in a slot that SoftHSM sees when it is asked next
+	another := softhsm.Temp(t) // in a slot that SoftHSM sees at the next call
 	listed := func() (ours, any bool) {
 		slots, err := r.GetSlotList(true)
 		if err != nil {

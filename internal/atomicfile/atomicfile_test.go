@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// writers are the two ways to write a file, as far as they are the same.
+// writers are the two ways to write a file, for tests of what they have in common.
 var writers = map[string]func(string, []byte, fs.FileMode) error{"replace": Replace, "create": Create}
 
 func holds(t *testing.T, path, want string) {

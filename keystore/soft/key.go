@@ -121,7 +121,7 @@ func (k *key) typed() keystore.Key {
 // Algorithm says what the key is for.
 func (k *key) Algorithm() keystore.Algorithm { return k.algorithm }
 
-// Close destroys a session key and lets go of a provisioned one.
+// Close destroys a session key and releases a provisioned one.
 func (k *key) Close() error {
 	if k.closed.Swap(true) || k.provisioned {
 		return nil

@@ -20,7 +20,7 @@ func encodeStrings(members ...string) []byte {
 	return e.Encoded()
 }
 
-// identityOf reads the authdata of schemes that give an identity alone.
+// identityOf reads the authdata of schemes that give only an identity.
 func identityOf(authdata []byte) (string, error) {
 	f := wire.ParseFields(authdata)
 	return f.String("identity"), malformed(f)

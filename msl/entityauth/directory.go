@@ -29,9 +29,9 @@ func lookUp(ctx context.Context, d msl.Directory, identity, scheme string) (*msl
 }
 
 // notForeign refuses an identity that was put together from parts, if it is
-// registered as a whole for another scheme. The protocol looks at one part alone;
-// without this, whoever has the part could be an entity whose name begins with
-// it.
+// registered as a whole for another scheme. The protocol looks only at one part;
+// without this check, whoever has that part could pose as an entity whose name begins
+// with it.
 func notForeign(ctx context.Context, d msl.Directory, identity, scheme string) error {
 	if d == nil {
 		return nil

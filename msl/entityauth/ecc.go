@@ -27,7 +27,7 @@ func (*ECCEntity) Encrypts() bool { return false }
 // Authenticates reports true.
 func (*ECCEntity) Authenticates() bool { return true }
 
-// Credentials signs with our own key.
+// Credentials signs with this side's key.
 func (c *ECCEntity) Credentials(context.Context) (msl.Credentials, error) {
 	if c.Key == nil {
 		return msl.Credentials{}, msl.Failure(msl.ErrECCPrivateKeyNotFound, "own key", nil)

@@ -30,7 +30,7 @@ func NewKeySet(encryption keystore.Cipher, mac keystore.MAC, wrapping keystore.K
 // Acquire adds a user of the keys. It fails once they are closed.
 func (k *KeySet) Acquire() bool { return k.references.Acquire() }
 
-// Release lets go of the keys; the last to do so closes them.
+// Release drops a reference to the keys; dropping the last one closes them.
 func (k *KeySet) Release() {
 	if !k.references.Drop() {
 		return
@@ -74,7 +74,7 @@ func (s *keySets) open(size int, name string, create func() (*KeySet, error)) (k
 	return keys, func() { s.cache.Put(name, keys) }, nil
 }
 
-// sender is a peer that has the keys, and what lets go of them.
+// sender returns a peer that has the keys, and the function that releases them.
 func (k *KeySet) sender(identity string, proven func()) (msl.Sender, func(), error) {
 	return msl.Sender{
 		Identity:      identity,

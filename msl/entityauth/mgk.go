@@ -27,7 +27,7 @@ func (*MGKEntity) Encrypts() bool { return true }
 // Authenticates reports true.
 func (*MGKEntity) Authenticates() bool { return true }
 
-// Credentials protects with our own key set.
+// Credentials protects with this side's key set.
 func (m *MGKEntity) Credentials(context.Context) (msl.Credentials, error) {
 	if m.Keys == nil {
 		return msl.Credentials{}, msl.Failure(msl.ErrEntityNotFound, "own model group keys", nil)

@@ -27,7 +27,7 @@ func (*MTProtectedEntity) Encrypts() bool { return false }
 // Authenticates reports false.
 func (*MTProtectedEntity) Authenticates() bool { return false }
 
-// Credentials hides our own entity.
+// Credentials hides this side's entity.
 func (m *MTProtectedEntity) Credentials(ctx context.Context) (msl.Credentials, error) {
 	if m.Hidden == nil || m.Token == nil || m.Keys == nil {
 		return msl.Credentials{}, msl.Failure(msl.ErrEntityAuthMasterTokenNotDecrypted, "own entity", errors.New("no entity to hide, or no master token to hide it"))
@@ -92,9 +92,9 @@ type MTProtected struct {
 // Scheme returns MT_PROTECTED.
 func (*MTProtected) Scheme() string { return "MT_PROTECTED" }
 
-// Open judges the entity that a peer hides. A malformed master token is 4036, one
-// that cannot be opened here 4032, a signature that does not fit 4035; then the
-// errors of the hidden scheme, 4001 if it is not among Inner; then, by our own
+// Open authenticates the entity that a peer hides. A malformed master token is 4036, one
+// that cannot be opened here 4032, and a wrong signature 4035. Then come the errors of
+// the hidden scheme, or 4001 if it is not among Inner. Last, according to this side's
 // directory, a revoked entity is 4025 and one of another scheme 4006.
 func (m *MTProtected) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	hidden, err := parseHidden(authdata)

@@ -19,7 +19,7 @@ func (*NoneEntity) Encrypts() bool { return false }
 // Authenticates reports false.
 func (*NoneEntity) Authenticates() bool { return false }
 
-// Credentials claims our identity.
+// Credentials claims this side's identity.
 func (n *NoneEntity) Credentials(context.Context) (msl.Credentials, error) {
 	return msl.Credentials{Identity: n.Identity, AuthData: encodeStrings("identity", n.Identity), Protector: msl.Null{}}, nil
 }

@@ -20,7 +20,7 @@ func (*NoneSuffixedEntity) Encrypts() bool { return false }
 // Authenticates reports false.
 func (*NoneSuffixedEntity) Authenticates() bool { return false }
 
-// Credentials claims our identity.
+// Credentials claims this side's identity.
 func (n *NoneSuffixedEntity) Credentials(context.Context) (msl.Credentials, error) {
 	return msl.Credentials{
 		Identity:  n.Root + "." + n.Suffix,

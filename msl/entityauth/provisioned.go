@@ -31,7 +31,7 @@ func (*ProvisionedEntity) Credentials(context.Context) (msl.Credentials, error) 
 // Nothing is proven.
 type Provisioned struct {
 	// Assign returns the identity of a peer, a new one on each call. Anyone who
-	// can reach us can cause a call, so it must be cheap and must not store
+	// can reach this side can cause a call, so it must be cheap and must not store
 	// identities that are never used.
 	Assign func(ctx context.Context) (identity string, err error)
 }

@@ -22,7 +22,7 @@ func (*PSKEntity) Encrypts() bool { return true }
 // Authenticates reports true.
 func (*PSKEntity) Authenticates() bool { return true }
 
-// Credentials protects with our own key set.
+// Credentials protects with this side's key set.
 func (p *PSKEntity) Credentials(context.Context) (msl.Credentials, error) {
 	if p.Keys == nil {
 		return msl.Credentials{}, msl.Failure(msl.ErrEntityNotFound, "own pre-shared keys", nil)

@@ -24,7 +24,7 @@ func (*PSKProfileEntity) Encrypts() bool { return true }
 // Authenticates reports true.
 func (*PSKProfileEntity) Authenticates() bool { return true }
 
-// Credentials protects with our own key set.
+// Credentials protects with this side's key set.
 func (p *PSKProfileEntity) Credentials(context.Context) (msl.Credentials, error) {
 	if p.Keys == nil {
 		return msl.Credentials{}, msl.Failure(msl.ErrEntityNotFound, "own pre-shared keys", nil)

@@ -24,7 +24,7 @@ func (*RSAEntity) Encrypts() bool { return false }
 // Authenticates reports true.
 func (*RSAEntity) Authenticates() bool { return true }
 
-// Credentials signs with our own key.
+// Credentials signs with this side's key.
 func (r *RSAEntity) Credentials(context.Context) (msl.Credentials, error) {
 	if r.Key == nil {
 		return msl.Credentials{}, msl.Failure(msl.ErrRSAPrivateKeyNotFound, "own key", nil)

@@ -33,7 +33,7 @@ func (*X509Entity) Encrypts() bool { return false }
 // Authenticates reports true.
 func (*X509Entity) Authenticates() bool { return true }
 
-// Credentials signs with our own key.
+// Credentials signs with this side's key.
 func (x *X509Entity) Credentials(context.Context) (msl.Credentials, error) {
 	if x.Certificate == nil || x.Key == nil {
 		return msl.Credentials{}, msl.Failure(msl.ErrUnsupportedEntityAuthData, "own certificate", nil)

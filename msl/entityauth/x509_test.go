@@ -115,7 +115,7 @@ func certificateData(der []byte) []byte {
 	return []byte(`{"x509certificate":"` + base64.StdEncoding.EncodeToString(der) + `"}`)
 }
 
-// A certificateCase is a peer and what we say of it.
+// A certificateCase is a peer and the expected verdict on it.
 type certificateCase struct {
 	name   string
 	scheme X509

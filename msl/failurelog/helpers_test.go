@@ -88,7 +88,7 @@ func newHandler(t testing.TB) (*Handler, string) {
 	return &Handler{Log: log, PerSource: 1000, PerSecond: 1000}, path
 }
 
-// records reads a log, all lines of which must be valid.
+// records reads a log. All of its lines must be valid.
 func records(t testing.TB, path string) []Record {
 	t.Helper()
 	var all []Record

@@ -159,7 +159,7 @@ func (l *Log) exceeds(s share, size, parts int64) bool {
 }
 
 // exceedsAll reports whether size more bytes are too many for all sources together.
-// What was in the file before it was opened counts.
+// Reports that were in the file before it was opened count too.
 func (l *Log) exceedsAll(size int64, now time.Time) bool {
 	age := 0.0
 	if !l.began.IsZero() {

@@ -19,7 +19,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 )
 
-// A tokenPair is an RSA pair as a PKCS #11 token has it: it decrypts OAEP alone.
+// A tokenPair is an RSA pair as a PKCS #11 token has it: it decrypts only OAEP.
 type tokenPair struct {
 	keyx.DecryptingPair
 	asked *int // to decrypt something

@@ -16,7 +16,7 @@ import (
 type AsymmetricDecrypted struct {
 	// Pairs makes a key pair for each exchange, keystore.RSADecrypt2048.
 	Pairs keystore.Store
-	// KeyPair is a provisioned pair in the place of new ones, and ID its name
+	// KeyPair is a provisioned pair to use instead of new ones, and ID its name
 	// on the wire.
 	KeyPair DecryptingPair
 	ID      string
@@ -32,7 +32,7 @@ func (*AsymmetricDecrypted) Exposes() msl.Exposure {
 	return msl.Exposure{Bytes: true, Why: "the device decrypts wrapped session keys to the process"}
 }
 
-// Offer shows our public key.
+// Offer sends this side's public key.
 func (x *AsymmetricDecrypted) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	return x.decryption().offer(x.KeyPair, x.ID, x.Pairs, 0, from.Identity)
 }

@@ -167,7 +167,7 @@ func (x *AsymmetricJOSE) wrap(public *rsa.PublicKey, p purpose, key []byte) (wra
 	return wrapped, nil
 }
 
-// Offer shows our public key.
+// Offer sends this side's public key.
 func (x *AsymmetricJOSE) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	if err := x.configured(); err != nil {
 		return nil, err
@@ -266,7 +266,8 @@ func (x *AsymmetricJOSE) decryptFailure(err error) error {
 	return msl.KeyFailure(msl.ErrUnwrapError, x.Scheme(), err, keystore.ErrBadData, errors.ErrUnsupported)
 }
 
-// moved takes a secret out of the heap, as far as we know where it is.
+// moved moves a secret into locked memory and overwrites the copy on the heap. Copies
+// that a library made before are not found.
 func moved(secret []byte, err error) (*lockedmem.Buffer, error) {
 	if err != nil {
 		return nil, err

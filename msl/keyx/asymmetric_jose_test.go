@@ -101,7 +101,7 @@ func TestJOSERequestRefused(t *testing.T) {
 			}
 		}
 	}
-	// PKCS #1 v1.5 is never what somebody gets who named nothing, or another.
+	// A requester that names no mechanism, or another, never gets PKCS #1 v1.5.
 	x := &AsymmetricJOSE{Store: newStore(t)}
 	if err := x.Check(joseRequest(t, "JWK_RSAES", &own.PublicKey)); !errors.Is(err, msl.ErrUnsupportedKeyXMechanism) {
 		t.Errorf("%v", err)
@@ -221,12 +221,12 @@ func TestJOSEWithoutStore(t *testing.T) {
 	}
 }
 
-// noImport is a store that is no Importer.
+// noImport is a store that does not implement Importer.
 type noImport struct{ keystore.Store }
 
 func TestCustodyTable(t *testing.T) {
 	rows := CustodyTable(keystore.Provider{Name: "device"}, keystore.Provider{Name: "memory", InProcess: true})
-	if len(rows) != 9*2*2+2 { // TPM_IMPORT is answered by any, and asked for by a TPM alone
+	if len(rows) != 9*2*2+2 { // any store answers TPM_IMPORT, but only a TPM requests it
 		t.Errorf("%d rows", len(rows))
 	}
 	for _, r := range CustodyTable(keystore.Provider{Name: "tpm", TPM: true}) {

@@ -107,7 +107,7 @@ func (x *AsymmetricWrapped) Respond(_ context.Context, from msl.Requester, keyda
 	return respond(from.Custody, x.Store, wrap, func(e *wire.Encoder) { e.String("keypairid", request.id) })
 }
 
-// Offer shows our public key.
+// Offer sends this side's public key.
 func (x *AsymmetricWrapped) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	o := &asymmetricOffer{x: x, pair: x.KeyPair, id: x.ID, identity: from.Identity}
 	if o.pair == nil {

@@ -148,7 +148,7 @@ func (x *DiffieHellman) draw(g DHGroup) (*big.Int, error) {
 	return nil, msl.Failure(msl.ErrGenerateKeyError, x.Scheme(), errors.New("no private value in the group"))
 }
 
-// encode writes our side of the exchange.
+// encode writes this side of the exchange.
 func (g DHGroup) encode(private *big.Int) []byte {
 	e := wire.NewEncoder(64 + g.P.BitLen()/5)
 	e.Begin()
@@ -182,7 +182,7 @@ func (g DHGroup) agree(y, private *big.Int) (*msl.RawKeys, error) {
 	return raw, nil
 }
 
-// wipe overwrites a number. Copies that the arithmetic made are beyond us.
+// wipe overwrites a number. Copies made by the arithmetic are out of reach.
 func wipe(n *big.Int) { clear(n.Bits()[:cap(n.Bits())]) }
 
 // Offer shows a new public value.

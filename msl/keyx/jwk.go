@@ -91,8 +91,8 @@ func (k jwk) append(b, key []byte) []byte {
 	return append(append(append(b, `","alg":"`...), k.alg...), `"}`...)
 }
 
-// errNoJWK is a text that is no JSON object at all. What that means depends on
-// the exchange.
+// errNoJWK is the error for a text that is not a JSON object. Its code depends on the
+// exchange.
 var errNoJWK = errors.New("keyx: not a JSON object")
 
 // parseJWK reads a JWK. What it returns refers to text. Errors have no cause: it

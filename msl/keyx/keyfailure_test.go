@@ -79,8 +79,8 @@ func (p failingPair) Unwrap(keystore.Algorithm, []byte) (keystore.Key, error) {
 var keyStoreErrors = []error{keystore.ErrNotFound, keystore.ErrBusy, keystore.ErrClosed, keystore.ErrUnavailable, keystore.ErrPIN, keystore.ErrLost,
 	keystore.ErrLocked, keystore.ErrForeign, keystore.ErrBadData, keystore.ErrWrongKey, keystore.ErrWeakKey, keystore.ErrExists, errors.New("CKR_VENDOR_DEFINED")}
 
-// What a store says of the keys of a responder is internal, unless it is said of
-// the requester's data.
+// A store's error about the keys of a responder is internal, unless it is about the
+// requester's data.
 func TestKeyFailures(t *testing.T) {
 	ctx, from := context.Background(), msl.Requester{Identity: "client1", Custody: msl.CustodyImported}
 	var v keyxVectors

@@ -21,7 +21,7 @@ import (
 type LadderOfferer struct {
 	Form  LadderForm
 	Store keystore.Store
-	Own   keystore.Revealer // our own pre-shared wrapping key
+	Own   keystore.Revealer // this side's pre-shared wrapping key
 
 	mu    sync.Mutex
 	rungs map[string]rung // of the requesters of this process, by identity
@@ -39,7 +39,7 @@ func (x *LadderOfferer) Scheme() string { return string(x.Form) }
 // Exposes declares that the process sees the session keys.
 func (*LadderOfferer) Exposes() msl.Exposure { return inLadder() }
 
-// Offer asks for keys under the wrapping key of the last exchange, or under our
+// Offer asks for keys under the wrapping key of the last exchange, or under the
 // pre-shared one if there was none.
 func (x *LadderOfferer) Offer(_ context.Context, from msl.Requester) (msl.Offer, error) {
 	if err := imports(x.Store, x.Scheme()); err != nil {
@@ -209,8 +209,8 @@ func (x *LadderOfferer) held(identity string) (rung, bool) {
 	return r, ok
 }
 
-// hold replaces the rung of a requester, by none if next has no key. It leaves
-// one alone that is not the one expected.
+// hold replaces the rung of a requester, or removes it if next has no key. It changes
+// nothing if the current rung is not the expected one.
 func (x *LadderOfferer) hold(identity string, expected, next rung) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -225,8 +225,8 @@ func (x *LadderResponder) drawStep() (s step, err error) {
 	return s, err
 }
 
-// climb wraps the new wrapping key under parent and for ourselves, and the
-// session keys under the new wrapping key.
+// climb wraps the new wrapping key under parent and for this side's own later use, and
+// the session keys under the new wrapping key.
 func (x *LadderResponder) climb(from msl.Requester, parent keystore.DataWrapper, s step) ([]byte, error) {
 	key, err := x.Form.importWrapping(x.Store, keystore.AESWrap128, s.kw.Bytes())
 	if err != nil {
@@ -260,7 +260,7 @@ func (x *LadderResponder) climb(from msl.Requester, parent keystore.DataWrapper,
 	return e.Encoded(), nil
 }
 
-// wrapdata is the new wrapping key as we shall see it again.
+// wrapdata is the new wrapping key in the form that the peer will send back.
 func (x *LadderResponder) wrapdata(from msl.Requester, key keystore.Key, kw []byte) ([]byte, error) {
 	if from.Custody != msl.CustodyShared {
 		return x.Store.Seal(key, x.ladderContext(from.Identity))

@@ -76,7 +76,7 @@ func TestLadderClimbs(t *testing.T) {
 		for range 5 {
 			climb(t, responder, requester, "WRAP")
 		}
-		// One that nobody answers begins again.
+		// An offer that is not answered begins again.
 		offer, err := requester.Offer(context.Background(), msl.Requester{Identity: "client1"})
 		if err != nil {
 			t.Fatal(err)

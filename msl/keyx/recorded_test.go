@@ -106,7 +106,7 @@ func smallGroup() DHGroup {
 	return DHGroup{ID: "dh_default1", P: p, G: big.NewInt(2)}
 }
 
-// responder is our side of a recorded exchange, requester the other one.
+// responder is this side of a recorded exchange, requester the other one.
 func (v keyxVectors) sides(t testing.TB, c keyxVector) (responder msl.Responder, requester msl.Offerer) {
 	store, device := newStore(t), newStore(t)
 	psk := pskOf(t, store, v)
@@ -247,8 +247,8 @@ func (v keyxVectors) checkExchange(t *testing.T, c keyxVector) {
 	}
 }
 
-// sameLadder asks for what was recorded, bit for bit where the order of members
-// lets us.
+// sameLadder compares with the recorded data, bit for bit where the order of members
+// allows it.
 func sameLadder(t *testing.T, scheme string, got, want []byte) {
 	t.Helper()
 	for _, name := range []string{"wrapdata", "wrapkey", "encryptionkey", "hmackey"} {

@@ -34,7 +34,7 @@ func clientContext(use, identity string) []byte {
 	return append(append([]byte("msl client session\x00"+use), 0), identity...)
 }
 
-// An unsealer opens sealed session keys in the place of a key pair.
+// An unsealer opens sealed session keys, and takes the role of a key pair.
 type unsealer struct {
 	store    keystore.Store
 	identity string

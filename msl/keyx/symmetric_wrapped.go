@@ -18,7 +18,7 @@ type SymmetricResponder struct {
 
 // SymmetricOfferer is the side of SYMMETRIC_WRAPPED that asks for session keys.
 type SymmetricOfferer struct {
-	Keys *entityauth.KeySet // our own; its wrapping key unwraps the session keys
+	Keys *entityauth.KeySet // of this side; its wrapping key unwraps the session keys
 }
 
 const (
@@ -86,7 +86,7 @@ func (x *SymmetricResponder) Respond(ctx context.Context, from msl.Requester, ke
 	return respond(from.Custody, x.Store, wrapping.Wrap, func(e *wire.Encoder) { e.String("keyid", pskKeyID) })
 }
 
-// Offer asks for keys under our own pre-shared wrapping key.
+// Offer asks for keys under this side's pre-shared wrapping key.
 func (x *SymmetricOfferer) Offer(context.Context, msl.Requester) (msl.Offer, error) {
 	if x.Keys == nil || x.Keys.Wrapping == nil {
 		return nil, msl.Failure(msl.ErrUnsupportedKeyXKeyID, "own pre-shared wrapping key", nil)

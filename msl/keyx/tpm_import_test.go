@@ -292,8 +292,8 @@ func TestTPMImportRequests(t *testing.T) {
 	keys.Release()
 }
 
-// forgedStorageKey is the public area of a storage key that is in no TPM, for
-// whose private half somebody waits.
+// forgedStorageKey is the public area of a storage key that is not in a TPM. An attacker
+// has its private half.
 func forgedStorageKey(t testing.TB) []byte {
 	t.Helper()
 	k := must[keystore.Key](t)(soft.New().Generate(keystore.ECDSAP256)).(interface{ Public() crypto.PublicKey }).Public().(*ecdsa.PublicKey)

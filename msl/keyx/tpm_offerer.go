@@ -182,7 +182,7 @@ func (o *tpmOffer) imported(f *wire.Fields, name string, a keystore.Algorithm) (
 		return nil, err
 	}
 	k, err := o.parent.Import(a, d)
-	if errors.Is(err, keystore.ErrWeakKey) { // the peer's word, not a key of ours
+	if errors.Is(err, keystore.ErrWeakKey) { // the peer's data, not a key of this side
 		err = fmt.Errorf("%w: %v", keystore.ErrBadData, err)
 	}
 	return k, err

@@ -36,8 +36,8 @@ type TPMResponder struct {
 	Store keystore.Store
 	// Verifier knows the attestation keys.
 	Verifier TPMVerifier
-	// Window is how far the time in a request may be from ours; zero means five
-	// minutes.
+	// Window is how far the time in a request may be from this side's clock; zero
+	// means five minutes.
 	Window time.Duration
 
 	seen onceWindow
@@ -233,8 +233,8 @@ func (x *TPMResponder) duplicate(e *wire.Encoder, name string, r tpmRequest, a k
 	return nil
 }
 
-// A onceWindow remembers what was used within a time. Older entries are dropped:
-// their timestamp alone has them refused.
+// A onceWindow remembers what was used within a period. Older entries are dropped, since
+// their timestamps are refused anyway.
 type onceWindow struct {
 	mu   sync.Mutex
 	used map[[sha256.Size]byte]time.Time

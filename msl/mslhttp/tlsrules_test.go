@@ -185,7 +185,7 @@ func TestWarnings(t *testing.T) {
 				t.Errorf("%v: counted %v", alert, counts)
 			}
 		}
-		// One that is encrypted is dropped by crypto/tls.
+		// crypto/tls drops an encrypted one.
 		b.fresh()
 		w := &tlsalerttest.Wire{Client: client, At: tlsalerttest.AfterHandshake}
 		c, s := b.established(w)

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
 
-// What is recorded of a token is needed until no token of its serial number is accepted
+// The records of a token are needed until no token of its serial number is accepted
 // any more. The records contain the time they were last touched. How long they are kept
 // after that follows from the tokens presented: the code that checks a token first
 // reports until when the token will be accepted.

@@ -13,7 +13,7 @@ import (
 type application struct {
 	proof   proof.Proof
 	offered proof.Offered
-	raw     []byte // the proof as it came
+	raw     []byte // the proof as it was received
 	record  Record
 	verdict verdict
 	now     time.Time

@@ -30,8 +30,8 @@ func TestForgerIsHonest(t *testing.T) {
 	o.verify(nil)
 }
 
-// TestProofs changes one thing in a proof that is good but for it. Nothing may
-// stay behind.
+// TestProofs changes one thing in a proof that is otherwise valid. Nothing may stay
+// behind.
 func TestProofs(t *testing.T) {
 	other, ek := newForger(t), newForger(t).ek
 	tests := []struct {

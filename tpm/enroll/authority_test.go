@@ -365,7 +365,7 @@ func issuedTo(t *testing.T, o *office) *x509.Certificate {
 	return o.registered[defaultName(f.id())].Keys[0].Certificate
 }
 
-// uncountable are records of which nobody can tell how many wait.
+// uncountable are records that fail to count how many are pending.
 type uncountable struct {
 	Records
 	err error

@@ -24,10 +24,10 @@ func checkFile(path string) (map[State]int, error) {
 	return states, errors.Join(err, f.Close())
 }
 
-// Restore puts a copy in the place of the file at path, which no process may have
-// open: [ErrInUse]. What was there is kept beside it, under the name that is
-// returned; it is empty where nothing was. Whoever restores an old copy undoes the
-// decisions of the time since.
+// Restore replaces the file at path with a copy. If a process has the file open, the
+// error is [ErrInUse]. The old file is kept beside it, under the name that is returned,
+// which is empty if there was none. Restoring an old copy undoes all decisions made
+// since.
 func Restore(content []byte, path string) (aside string, err error) {
 	return layout().Restore(bytes.NewReader(content), path, func(copied string) error {
 		_, err := checkFile(copied)

@@ -22,8 +22,7 @@ func devicesIn(t *testing.T, path string) (all []string) {
 	return all
 }
 
-// TestRestore puts a copy in the place of a newer file, of one in use, of a damaged
-// one, and of none.
+// TestRestore restores a copy over a newer file, one in use, a damaged one, and none.
 func TestRestore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "enrollments")
 	f, err := OpenFile(path)

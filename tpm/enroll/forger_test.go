@@ -202,7 +202,7 @@ func (f *forger) enroll(o *office) error {
 	return err
 }
 
-// A maker makes TPMs, as far as papers go.
+// A maker is a manufacturer of TPMs: it issues their certificates.
 type maker struct {
 	t    testing.TB
 	key  crypto.Signer

@@ -18,7 +18,7 @@ func storageArea(t testing.TB) tpm2.TPMTPublic {
 	return area
 }
 
-// certified is what the forger's AK says of a key.
+// certified is the certification of a key by the forger's AK.
 func (f *forger) certified(area tpm2.TPMTPublic, qualifying []byte, change func(*tpm2.TPMSAttest)) proof.KeyProof {
 	f.t.Helper()
 	a := tpm2.TPMSAttest{
@@ -121,7 +121,7 @@ func TestPossessionStates(t *testing.T) {
 	do(f.enroll(o))
 	check("enrolled again", nil)
 
-	// Another TPM in its place: the name is no longer this one's.
+	// Another TPM replaced it: the name no longer belongs to this one.
 	after := newForger(t)
 	checkError(t, after.enroll(o), ErrPending)
 	do(o.Merge(ctx, f.id(), after.id(), "new board"))
@@ -147,7 +147,7 @@ func FuzzCertified(f *testing.F) {
 	f.Fuzz(func(t *testing.T, use int, public, attest, signature []byte, resign bool) {
 		g := *g
 		g.t = t
-		if resign { // as far as one gets who has the AK
+		if resign { // the most that an attacker with the AK can do
 			signature = g.sign(attest).Signature
 		}
 		if o.Certified(context.Background(), defaultName(g.id()), Use(use), public, attest, signature, nonce) != nil {

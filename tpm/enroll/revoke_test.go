@@ -192,7 +192,7 @@ func TestMergeDefaultName(t *testing.T) {
 		if err := do(); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
-		for _, w := range o.withdrawn { // of the old keys alone
+		for _, w := range o.withdrawn { // of the old keys only
 			if len(w.Keys) != 1 || !proof.SameKey(w.Keys[0].Public, before.key.Public()) {
 				t.Errorf("%s withdraws %+v", what, w)
 			}

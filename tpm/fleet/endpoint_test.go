@@ -35,7 +35,7 @@ func TestEndpointLimits(t *testing.T) {
 	}
 }
 
-// TestEndpointLogs sends what is no enrollment: the sender gets an answer, and the log
+// TestEndpointLogs sends data that is not an enrollment: the sender gets an answer, and the log
 // of the server has the reason.
 func TestEndpointLogs(t *testing.T) {
 	s := newSite(t)

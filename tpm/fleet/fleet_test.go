@@ -48,8 +48,8 @@ func (s *site) id(b *box) enroll.ID {
 	return r.ID
 }
 
-// TestConflict has an operator give the name of a device to somebody else: the device
-// is told nothing of it, and the operator all.
+// TestConflict has an operator give the name of a device to another entity: the device
+// is not told, and the operator sees everything.
 func TestConflict(t *testing.T) {
 	s := newSite(t)
 	b := s.box(nil)
@@ -252,7 +252,7 @@ func (b *box) imported() (labels []string) {
 	return labels
 }
 
-// TestVerifierFails has records that cannot be read: that is no verdict on a device.
+// TestVerifierFails has records that cannot be read: that is not a verdict on a device.
 func TestVerifierFails(t *testing.T) {
 	d := newDesk(t)
 	if err := d.records.Close(); err != nil {

@@ -42,8 +42,8 @@ func (e *ConflictError) Error() string {
 func (e *ConflictError) Unwrap() error { return e.Err }
 
 // register registers a device as an entity: by its first key, and by the name in its
-// certificates. It leaves alone an entity of that name that is not the device's own,
-// and a revocation that this authority did not make.
+// certificates. It does not change an entity of that name that is not the device's own,
+// nor a revocation that this authority did not make.
 func (a *Authority) register(ctx context.Context, i enroll.Identity) error {
 	if len(i.Keys) == 0 {
 		return fmt.Errorf("device %s has no keys", i.ID)

@@ -129,7 +129,7 @@ func TestRegister(t *testing.T) {
 	}
 	withdraw("the first one, once more", device("box", renewed, first), false)
 
-	// What was registered or revoked by hand stays.
+	// Registrations and revocations by an operator stay.
 	if err := d.state.RevokeEntity("box"); err != nil {
 		t.Fatal(err)
 	}

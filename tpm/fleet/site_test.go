@@ -82,7 +82,7 @@ func echo(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	return err
 }
 
-// server is for devices that enrolled, and exchanges keys with their TPMs alone.
+// server accepts enrolled devices, and exchanges keys only with their TPMs.
 func (s *site) server(own msl.LocalEntity) *msl.Server {
 	store := soft.New()
 	issuer, err := temporaryIssuer(store, "server")

@@ -45,8 +45,8 @@ func TestEnrollByCertificate(t *testing.T) {
 	}
 }
 
-// TestChainInTPM has the certificate between the EK's and the root in the TPM
-// alone, with something behind it.
+// TestChainInTPM has the certificate between the EK's and the root only in the TPM, with
+// other data after it.
 func TestChainInTPM(t *testing.T) {
 	ctx := context.Background()
 	p, makers := tpmtest.StartCertified(t)

@@ -200,7 +200,7 @@ func TestRestoreRefuses(t *testing.T) {
 		r, err := RestoreServer(backup, s.path, true)
 		now, errNow := os.ReadFile(s.path)
 		switch {
-		case err == nil && r.IDs != 50: // what was cut off was free
+		case err == nil && r.IDs != 50: // only free pages were cut off
 			t.Errorf("%d bytes are restored: %+v", size, r)
 		case err != nil && (errNow != nil || string(now) != string(good)):
 			t.Fatalf("%d bytes: the state was changed: %v", size, errNow)

@@ -121,7 +121,7 @@ func FuzzParts(f *testing.F) {
 				t.Fatal("a public area of two forms")
 			}
 		}
-		// As far as one gets who has the AK.
+		// The most that an attacker with the AK can do.
 		attested(ak.Public, quoted, ak.attest(t, quoted), tpm2.TPMSTAttestQuote, nil)
 		CheckQuote(ak.Public, Quote{Attest: quoted, Signature: ak.attest(t, quoted), PCRs: q.PCRs}, p.Digest(UseQuote))
 		CheckCertify(ak.Public, ak.Public, KeyProof{Attest: attest, Signature: ak.attest(t, attest)}, nil)

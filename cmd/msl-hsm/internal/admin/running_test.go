@@ -199,7 +199,7 @@ func TestOtherBytes(t *testing.T) {
 	}
 }
 
-// TestDyingServer ends a server while it is asked, and in the middle of its answer.
+// TestDyingServer ends a server during a request, and in the middle of its answer.
 func TestDyingServer(t *testing.T) {
 	for name, word := range map[string]string{"at once": "", "in its answer": "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n["} {
 		t.Run(name, func(t *testing.T) {

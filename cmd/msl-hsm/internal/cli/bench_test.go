@@ -249,7 +249,7 @@ func BenchmarkHandshake(b *testing.B) {
 }
 
 // measure runs f b.N times, spread over goroutines, and reports the rate, the rate
-// that the server alone would have, and the calls into the PKCS #11 module.
+// that the server by itself would have, and the calls into the PKCS #11 module.
 func measure(b *testing.B, n *bench, goroutines int, f func()) {
 	counter, counts := n.store.(interface{ Calls() map[string]uint64 })
 	var before map[string]uint64

@@ -36,8 +36,8 @@ func (b *bench) rich() *msl.Client {
 }
 
 // BenchmarkRichEcho is BenchmarkEcho with a user ID token, two service tokens and
-// GZIP. Its floor is the cryptography of both sides alone, on data of that size,
-// with the server's in its store.
+// GZIP. Its floor is only the cryptography of both sides, on data of that size, with
+// the server's keys in its store.
 func BenchmarkRichEcho(b *testing.B) {
 	for _, place := range benchStores {
 		b.Run(place.name, func(b *testing.B) {
@@ -152,7 +152,7 @@ func BenchmarkPayload(b *testing.B) {
 		}
 		b.Run(place.name+"/1MiB/floor", func(b *testing.B) {
 			n := newBench(b, place.open(b))
-			const encoded = chunk * 4 / 3 // what is encrypted is the Base64 of the data
+			const encoded = chunk * 4 / 3 // the Base64 of the data is encrypted
 			near, far := newFloor(b, soft.New(), encoded), newFloor(b, n.store, encoded)
 			b.SetBytes(1 << 20)
 			measure(b, n, 1, func() {
@@ -189,7 +189,7 @@ func exchange(b testing.TB, c *msl.Client, req *msl.Request) {
 type floor struct {
 	cipher  keystore.Cipher
 	mac     keystore.MAC
-	clear   [][]byte // what is protected
+	clear   [][]byte // to be protected
 	secrets [][]byte // the same, encrypted
 }
 

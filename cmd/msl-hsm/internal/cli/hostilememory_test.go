@@ -32,8 +32,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// A hostile is all that somebody knows who means no good to a server: keys of a device,
-// or none.
+// A hostile is what an attacker of a server knows: the keys of a device, or nothing.
 type hostile struct {
 	address string
 	keys    *entityauth.PSKFile // of device "bad"

@@ -126,7 +126,7 @@ func slotOf(module *pkcs11.Ctx, id uint) slot {
 	return s
 }
 
-// pinState returns the state of a PIN, as far as the token reports the remaining tries.
+// pinState describes how many tries of a PIN remain, as reported by the token.
 func pinState(flags uint) string {
 	switch {
 	case flags&pkcs11.CKF_USER_PIN_LOCKED != 0:

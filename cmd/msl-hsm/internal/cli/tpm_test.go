@@ -47,9 +47,9 @@ func clearTPM(ts *testscript.TestScript, _ bool, args []string) {
 	tpmtest.ClearServed(ts.Value(testingT{}).(testing.TB), args[0])
 }
 
-// stall before|after N URL VAR relays requests to a server, but for the N-th,
-// which is never answered: the server does not get it, or does, and its answer is
-// lost. The file "stalled" tells when.
+// stall before|after N URL VAR relays requests to a server, except the N-th, which is
+// never answered: either the server does not get it, or its answer is lost. The file
+// "stalled" appears at that moment.
 func stall(ts *testscript.TestScript, _ bool, args []string) {
 	at, err := strconv.ParseInt(args[1], 10, 64)
 	ts.Check(err)

@@ -52,7 +52,7 @@ func check(c *Config) error {
 	return c.Client.CheckLanguages()
 }
 
-// exchange is the time for one exchange; zero or less is no bound.
+// exchange returns the time for one exchange; zero or less means no bound.
 func (l Limits) exchange() time.Duration { return Nonzero(l.Timeout, time.Minute) }
 
 // UpstreamTime is the time that the service has to begin an answer: what the

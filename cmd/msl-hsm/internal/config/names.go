@@ -33,7 +33,7 @@ func ExchangeNames() []string {
 // of PKCS #1 v1.5.
 const OnlyWhenNamed = "JWK_RSAES"
 
-// TPMImport is our own: no other stack knows it.
+// TPMImport is specific to msl-hsm: no other stack knows it.
 const TPMImport = "TPM_IMPORT"
 
 // ExchangeSchemes are the names on the wire, which entities are restricted to.

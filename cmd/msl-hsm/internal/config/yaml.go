@@ -77,7 +77,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 	return nil
 }
 
-// OrDocument names a section, of which the outermost has no name.
+// OrDocument returns the name of a section; the outermost one has none.
 func OrDocument(name string) string {
 	if name == "" {
 		return "the file"
