@@ -149,7 +149,10 @@ func (c *Catalog) UserMessage(err error, languages []string) string {
 	case 1:
 		return found[0]
 	}
-	_, best, _ := language.NewMatcher(tags).Match(wanted(languages)...)
+	_, best, confidence := language.NewMatcher(tags).Match(wanted(languages)...)
+	if confidence == language.No { // the next best would be a guess about people
+		return found[0]
+	}
 	return found[best]
 }
 

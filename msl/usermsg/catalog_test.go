@@ -40,6 +40,26 @@ func TestLanguages(t *testing.T) {
 	}
 }
 
+// TestNearLanguages takes another language than those that a user names only where none
+// of them is there, and not one that is merely the next best.
+func TestNearLanguages(t *testing.T) {
+	for _, test := range []struct{ wanted, have, want string }{
+		{"uk", "en ru", "en"}, {"uk en", "ru en", "en"}, {"da", "en nb", "nb"}, {"da en", "nb en", "en"}, {"en-GB de", "de en-US", "en-US"},
+		{"de-CH", "en de-AT", "de-AT"}, {"zh-TW", "en zh", "zh"}, {"zh-TW en", "zh-Hans en", "en"}, {"hr en", "sr en", "en"}, {"fr-CA en-US", "en-US fr", "fr"},
+		{"de-u-co-phonebk", "en de", "de"},
+	} {
+		c := &Catalog{}
+		for _, tag := range strings.Fields(test.have) {
+			if err := c.Add(tag, "FAIL", tag); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := c.UserMessage(&msl.AppError{}, strings.Fields(test.wanted)); got != test.want {
+			t.Errorf("%s of %s: %s, want %s", test.wanted, test.have, got, test.want)
+		}
+	}
+}
+
 func TestSubjects(t *testing.T) {
 	c := newCatalog(t, "en 5007 by number", "en ENTITY_REVOKED by name", "en 105005 by internalcode", "en 250017 own", "en USERDATA_REAUTH by response", "en FAIL failed", "de FAIL fehlgeschlagen")
 	for name, test := range map[string]struct {
