@@ -46,7 +46,7 @@ func (e *AppError) Unwrap() error { return e.Err }
 
 // answer is what the peer is told.
 func (e *AppError) answer() errorAnswer {
-	a := errorAnswer{code: -1, response: e.Response, internal: absent, message: cutText(e.Message), user: cutText(e.User)}
+	a := errorAnswer{code: -1, response: e.Response, internal: absent, message: cut(e.Message, maxErrorText), user: cut(e.User, maxErrorText)}
 	if !a.response.known() {
 		a.response = Fail
 	}
@@ -60,12 +60,11 @@ func (e *AppError) answer() errorAnswer {
 // peer accepts of a header.
 const maxErrorText = 4096
 
-// cutText shortens a text to what is sent.
-func cutText(s string) string {
-	if len(s) <= maxErrorText {
+// cut shortens a text to that many bytes, and not within a character.
+func cut(s string, end int) string {
+	if len(s) <= end {
 		return s
 	}
-	end := maxErrorText
 	for end > 0 && !utf8.RuneStart(s[end]) {
 		end--
 	}

@@ -164,11 +164,15 @@ func (h *header) info() HeaderInfo {
 	return i
 }
 
+// maxAttribute is how many bytes of a name or a list are shown: a peer may send as much as
+// a header can have.
+const maxAttribute = 1000
+
 // attributes are what is worth telling, by name.
 func (i HeaderInfo) attributes() (list []slog.Attr) {
 	add := func(name, value string) {
 		if value != "" {
-			list = append(list, slog.String(name, value))
+			list = append(list, slog.String(name, cut(value, maxAttribute)))
 		}
 	}
 	number := func(name string, n int64) {

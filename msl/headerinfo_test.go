@@ -168,6 +168,11 @@ func TestHeaderInfoText(t *testing.T) {
 	if got := i.String(); got != `received message_id=0 entity=a\u000a\u0020b encrypted=false authenticated=false service_tokens=\u001b[0m` {
 		t.Error(got)
 	}
+	long := i
+	long.Languages = strings.Split(strings.Repeat("de ", 100000), " ")
+	if got := len(long.String()); got > 1200 {
+		t.Errorf("%d bytes", got)
+	}
 	var out bytes.Buffer
 	slog.New(slog.NewJSONHandler(&out, nil)).LogAttrs(context.Background(), slog.LevelInfo, "header", slog.Any("", i))
 	var line map[string]any

@@ -22,7 +22,7 @@ func (a errorAnswer) withUserMessage(texts UserMessages, in *incoming, cause err
 	if a.code >= 0 {
 		cause = &Error{Code: a.code, MessageID: in.messageID, Err: cause}
 	}
-	a.user = cutText(texts.UserMessage(cause, in.languages()))
+	a.user = cut(texts.UserMessage(cause, in.languages()), maxErrorText)
 	return a
 }
 
