@@ -31,6 +31,9 @@ type Client struct {
 	Limits        Limits
 	Time          func() time.Time // nil means time.Now
 	Rand          io.Reader        // nil means crypto/rand
+	// Headers, if not nil, is told of the header of each message that is received or
+	// sent, from several goroutines. It must not block.
+	Headers func(HeaderInfo)
 
 	mu         sync.Mutex
 	loaded     bool
@@ -59,6 +62,16 @@ type Request struct {
 	RequestTokens bool   // the answer shall bring a master token, and a user ID token
 	User          string // local user, or empty
 	Recipient     string // identity of the entity that must answer, or empty for any
+
+	// Uncompressed sends the data and the new service tokens as they are, and asks the
+	// peer for an answer that is not compressed either. It is for a message with a
+	// secret beside text that somebody else can choose: how far the two compress
+	// together tells about the secret (the attacks CRIME and BREACH).
+	Uncompressed bool
+
+	// Languages are those of the user, best first, for texts in errors: BCP 47 tags, in
+	// place of the Languages in the client's Capabilities, if they are not nil.
+	Languages []string
 
 	// ServiceTokens are sent with the data, not with a handshake. It is an error
 	// to bind one to tokens that the client does not hold yet: get those with an
@@ -121,7 +134,7 @@ func (c *Client) Send(ctx context.Context, req *Request) error {
 }
 
 func (c *Client) attempt(req *Request) *attempt {
-	return &attempt{client: c, req: req, network: trustedNetwork{}}
+	return &attempt{client: c, req: req, network: trustedNetwork{}, watch: c.Headers}
 }
 
 // unanswered is the request without asking for tokens, which come in answers.

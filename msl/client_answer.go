@@ -16,6 +16,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 		limits:   limits,
 		rules:    headerRules{tokens: limits.Tokens, serviceTokens: c.ServiceTokens, delivers: c.offers},
 		tokens:   sessionReader{a.tokens.session},
+		watch:    a.watch,
 	}
 	in, err := side.receive(ctx, decoder)
 	if err != nil {
@@ -166,7 +167,7 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 		}
 		return t
 	})
-	if r.forgetUser {
+	if r.forgetUser || r.askUser {
 		a.refused = user
 	}
 	a.messageID = next(e.MessageID)
@@ -177,5 +178,5 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 	if r.askUser {
 		a.reason = e.Response
 	}
-	return r.again, err
+	return r.again && (!r.askUser || a.req.User != ""), err
 }

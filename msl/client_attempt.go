@@ -16,6 +16,7 @@ type attempt struct {
 	req     *Request
 	network requestNetwork
 	purpose purpose
+	watch   watcher
 
 	messageID int64        // of the next message
 	demands   demands      // on the next message
@@ -238,7 +239,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	out := &outgoing{us: local, body: a.req.Body, flush: a.req.Interactive}
 	h := header{
 		messageID: a.messageID, nonReplayableID: absent, renewable: a.renewal != nil,
-		capabilities: c.Capabilities, userIDToken: a.user, serviceTokens: a.tokens.servicesFor(a.user),
+		capabilities: a.req.capabilities(c.Capabilities), userIDToken: a.user, serviceTokens: a.tokens.servicesFor(a.user),
 	}
 	if s := a.tokens.session; s != nil {
 		key := sessionKey(local.local.Identity, s.token, s.keys)
@@ -255,14 +256,16 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 		return nil, err
 	}
 	out.waits = len(h.keyRequests) > 0 || h.renewable && out.us.token != nil && h.userAuth != nil
-	if out.head, err = out.us.encodeMessage("headerdata", h.encode(c.localTime())); err != nil {
+	now := c.localTime()
+	if out.head, err = out.us.encodeMessage("headerdata", h.encode(now)); err != nil {
 		local.release()
 		return nil, err
 	}
 	if out.keys != nil {
 		out.keys.Acquire() // the tokens of the attempt hold them, too
 	}
-	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: h.capabilities.compression()}
+	out.tell = a.watch.sends(&h, now, out.us, c.Local, a.us)
+	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: a.req.compression(h.capabilities)}
 	return out, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -34,9 +35,12 @@ var responseNames = [...]string{
 	SSOTokenRejected: "SSOTOKEN_REJECTED",
 }
 
+// known reports whether r is one of the protocol.
+func (r ResponseCode) known() bool { return r >= Fail && r <= SSOTokenRejected }
+
 // String returns the protocol's name of r. An unknown number counts as FAIL.
 func (r ResponseCode) String() string {
-	if r < 1 || int(r) >= len(responseNames) {
+	if !r.known() {
 		return fmt.Sprintf("FAIL(%d)", int(r))
 	}
 	return responseNames[r]
@@ -49,6 +53,14 @@ const internalBase = 100000
 
 // Internal returns the number that is sent as internalcode.
 func (c Code) Internal() int { return internalBase + int(c) }
+
+// codeNumbered is the code that is sent as that internalcode, or -1 if none is.
+func codeNumbered(internal int64) Code {
+	if internal < internalBase || internal > math.MaxInt32 {
+		return -1
+	}
+	return Code(internal - internalBase)
+}
 
 // Name returns the protocol's symbolic name, or "" for an unknown code.
 func (c Code) Name() string { return codeTable[c].name }
@@ -200,8 +212,12 @@ func lost(err error) error {
 	return &Error{Code: ErrMSLEncodeError, Op: "answer", MessageID: idOf(err), Err: err}
 }
 
-// idOf is the id of the message that err is about, or -1.
+// idOf is the id of the message that err is about, or -1. What is the cause of an
+// application's own error may be about another one.
 func idOf(err error) int64 {
+	if own := (*AppError)(nil); errors.As(err, &own) {
+		return -1
+	}
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.MessageID
 	}
@@ -243,19 +259,25 @@ func withID(err error, id int64) error {
 
 // A PeerError is an error message that a peer sent.
 type PeerError struct {
-	Identity  string       // the sender, if its entity scheme proves it
-	Response  ResponseCode // what the peer asks for
-	Code      Code         // the peer's internal code, or -1 if it sent none
-	MessageID int64
-	Message   string // for the log
-	User      string // for the user, in a language of the request
+	Identity string       // the sender, if its entity scheme proves it
+	Response ResponseCode // what the peer asks for
+	// Code is the error of the protocol that InternalCode stands for, or -1. An error
+	// of the peer's application may have a Code without a Name.
+	Code         Code
+	InternalCode int64 // as the peer sent it, or -1 if it sent none
+	MessageID    int64
+	Message      string // for the log
+	User         string // for the user, in a language of the request
 }
 
 // Error returns what the peer said.
 func (e *PeerError) Error() string {
 	s := "msl: peer answered " + e.Response.String()
-	if e.Code >= 0 {
-		s += fmt.Sprintf(" (%d %s)", int(e.Code), e.Code.Name())
+	switch name := e.Code.Name(); {
+	case name != "":
+		s += fmt.Sprintf(" (%d %s)", int(e.Code), name)
+	case e.InternalCode >= 0:
+		s += fmt.Sprintf(" (internalcode %d)", e.InternalCode)
 	}
 	if e.Message != "" {
 		s += fmt.Sprintf(": %q", e.Message)

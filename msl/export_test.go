@@ -127,7 +127,7 @@ func ParseServiceToken(b []byte, keys ServiceTokenKeys, mt *MasterToken, uit *Us
 
 // NewServiceToken makes an encoded service token.
 func NewServiceToken(name string, data []byte, mt, uit int64, key Protector, compression string) ([]byte, error) {
-	t, err := newServiceToken(name, data, mt, uit, key, compression)
+	t, err := newServiceToken(TokenChange{Name: name, Data: data}, mt, uit, key, compression)
 	if err != nil {
 		return nil, err
 	}
@@ -236,4 +236,13 @@ func (s *Server) InUse() (unproven, proven int64) {
 		b.mu.Unlock()
 	}
 	return unproven, proven
+}
+
+// ChangedToken makes the encoded service token of a change, bound to nothing.
+func ChangedToken(c TokenChange, key Protector) ([]byte, error) {
+	t, err := newServiceToken(c, Unbound, Unbound, key, "")
+	if err != nil {
+		return nil, err
+	}
+	return t.sealed.raw, nil
 }

@@ -22,6 +22,7 @@ type incoming struct {
 	body    *payloadReader
 	account *account // counts the memory it occupies; nil counts nothing
 	limits  Limits
+	watch   watcher
 	release func() // of the sender's keys
 }
 
@@ -32,6 +33,7 @@ type receiver struct {
 	limits   Limits
 	account  *account // of the message; nil counts nothing
 	tokens   tokenReader
+	watch    watcher
 }
 
 // A tokenReader is the side that knows the tokens of a message: their issuer or their
@@ -58,7 +60,15 @@ func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incomin
 
 // read continues with the first object of a message, or with the error of reading it.
 func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
-	in := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, release: func() {}}
+	in, err := r.readHeader(ctx, o, err, decoder)
+	if err == nil {
+		r.watch.received(in)
+	}
+	return in, err
+}
+
+func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
+	in := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, watch: r.watch, release: func() {}}
 	if err == io.EOF {
 		return in, fail(ErrMSLParseError, "read message", fmt.Errorf("%w: %w", ErrNotMessage, io.EOF))
 	}

@@ -234,6 +234,7 @@ type payloadWriter struct {
 	ctx         context.Context // nil, or for how long a device is waited for
 	out         io.Writer
 	head        []byte // to be sent before the first chunk
+	tell        func() // of the head, once it is sent, or nil
 	protector   Protector
 	messageID   int64
 	compression string
@@ -286,7 +287,9 @@ func (w *payloadWriter) sendHead() error {
 	if w.head = nil; head == nil {
 		return nil
 	}
-	_, w.err = w.out.Write(head)
+	if _, w.err = w.out.Write(head); w.err == nil && w.tell != nil {
+		w.tell()
+	}
 	return w.err
 }
 

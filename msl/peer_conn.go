@@ -21,6 +21,9 @@ type Conn struct {
 	Client *Client
 	// Source names the other end, to bound what it may ask for.
 	Source string
+	// Headers, if not nil, is told of the headers of this connection, in place of the
+	// Headers of Server and Client. It must not block.
+	Headers func(HeaderInfo)
 
 	rw      *link
 	inlet   *inlet // reads rw, with the memory of the exchange under way
@@ -91,9 +94,17 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	case errors.Is(err, ErrNoReply) && !w.begun():
 		err = nil
 	case err != nil && !w.begun() && !errors.Is(err, ErrTruncated):
-		err = c.refuse(ctx, in, in.applicationError(err))
+		err = c.refuse(ctx, in, in.applicationError(err, w.failed))
 	}
 	return errors.Join(err, c.skip())
+}
+
+// watch is who is told of headers.
+func (c *Conn) watch() watcher {
+	if c.Headers != nil {
+		return c.Headers
+	}
+	return c.Server.Headers
 }
 
 // answer makes the writer of an answer.
@@ -278,7 +289,7 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 		return &incoming{release: func() {}}, err
 	}
 	side := c.Server.receiver()
-	side.account = c.inlet.account
+	side.account, side.watch = c.inlet.account, c.watch()
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.delivers = c.Client.offers
 	o, err := c.in.FirstAfter("payload") // payloads of a refused message

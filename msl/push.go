@@ -17,7 +17,7 @@ func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) 
 		return errors.New("msl: push is for trusted services; in a peer-to-peer network use Conn.Send")
 	}
 	p := w.gives.server.answer(w.ctx, w.in, out)
-	p.Encrypted, p.Authenticated, p.gives.push = w.Encrypted, w.Authenticated, true
+	p.Encrypted, p.Authenticated, p.Uncompressed, p.gives.push = w.Encrypted, w.Authenticated, w.Uncompressed, true
 	defer p.release()
 	if err := p.prepare(); err != nil {
 		return err

@@ -34,8 +34,12 @@ type Server struct {
 	Directory     Directory
 	ServiceTokens ServiceTokenKeys
 	Capabilities  *Capabilities // nil means none, and no compression
+	Messages      UserMessages  // for the users of peers, sent with errors; nil means none
 	Limits        Limits
 	Log           *slog.Logger // of refused messages; nil means none
+	// Headers, if not nil, is told of the header of each message that is received or
+	// sent, from several goroutines. It must not block.
+	Headers func(HeaderInfo)
 
 	once      sync.Once
 	exchanges []Responder              // those that the custody allows
@@ -71,8 +75,9 @@ var (
 var ErrNoReply = errors.New("msl: application does not reply")
 
 // A Handler is the application: it reads m.Body and writes the answer to w. If it
-// returns an error before anything was sent, the peer gets an MSL error with the
-// [Code] in it, or [ErrInternalException]. A handler runs only after everything
+// returns an error before anything was sent, the peer gets an MSL error: that of the
+// application's own if it is an [*AppError], else one with the [Code] in it, or
+// [ErrInternalException]. A handler runs only after everything
 // that the answer needs has been made, and so not at all while the key store
 // fails. If the answer still cannot be protected, which is tried for three
 // seconds, it becomes [ErrMSLEncodeError]: the peer is not asked to send the
@@ -149,7 +154,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	case errors.Is(err, ErrNoReply):
 		return nil
 	}
-	return s.refuse(ctx, source, w, in, in.applicationError(err))
+	return s.refuse(ctx, source, w, in, in.applicationError(err, out.failed))
 }
 
 // answer makes the writer of an answer.
@@ -191,6 +196,7 @@ func (s *Server) receiver() *receiver {
 			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges, delivers: s.delivers,
 		},
 		tokens: s.sessions,
+		watch:  s.Headers,
 	}
 }
 

@@ -9,19 +9,24 @@ func (in *incoming) message() *Message {
 		Encrypted: in.sender.Encrypted, Authenticated: in.sender.Authenticated,
 		NonReplayable: in.nonReplayableID != absent,
 		MessageID:     in.messageID, ServiceTokens: in.serviceTokens, Body: in.body,
+		Languages: in.languages(),
 	}
 	if in.timestamp != absent {
 		m.Timestamp = seconds(in.timestamp)
 	}
-	if in.capabilities != nil {
-		m.Languages = in.capabilities.Languages
-	}
 	return m
 }
 
-// applicationError gives an application's rejection its code.
-func (in *incoming) applicationError(err error) error {
-	switch {
+// applicationError gives an application's rejection its code. An error of its own needs
+// none. failed is why the answer could not begin, or nil: if that is about a message that
+// the peer sent in between, an error answers that one.
+func (in *incoming) applicationError(err, failed error) error {
+	if id := idOf(failed); id >= 0 {
+		in.messageID = id
+	}
+	switch own := (*AppError)(nil); {
+	case errors.As(err, &own):
+		return err
 	case errors.Is(err, ErrRejectEntity) && in.token != nil:
 		err = fail(ErrMasterTokenRejectedByApp, "handle message", err)
 	case errors.Is(err, ErrRejectEntity):
@@ -30,6 +35,9 @@ func (in *incoming) applicationError(err error) error {
 		err = fail(ErrUserIDTokenRejectedByApp, "handle message", err)
 	case errors.Is(err, ErrRejectUser):
 		err = fail(ErrUserRejectedByApp, "handle message", err)
+	}
+	if id := idOf(err); id >= 0 && id != in.messageID { // the application was a peer of somebody else
+		err = &Error{Code: codeOf(err), Op: "handle message", MessageID: in.messageID, Err: err}
 	}
 	return withID(err, in.messageID)
 }

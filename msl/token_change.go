@@ -21,6 +21,10 @@ type TokenChange struct {
 	Name string
 	Data []byte
 	Bind Binding
+
+	// Unencrypted signs the token and leaves Data readable, for its holder and for
+	// whoever reads the messages in which it is sent.
+	Unencrypted bool
 }
 
 // token makes the service token, bound to tokens of the message that carries it.
@@ -42,5 +46,5 @@ func (c TokenChange) token(keys ServiceTokenKeys, mt *MasterToken, uit *UserIDTo
 	if !ok && len(c.Data) > 0 {
 		return nil, fail(ErrInternalException, "issue service token", errors.New("no keys for a token of that name"))
 	}
-	return newServiceToken(c.Name, c.Data, master, user, key, compression)
+	return newServiceToken(c, master, user, key, compression)
 }

@@ -33,6 +33,10 @@ import (
 // Names in them are encoded by [EncodeName]. Make sure that only the gateway can reach
 // the service, since the service trusts these headers.
 //
+// A response with Cache-Control: no-transform (RFC 9111, section 5.2.2.6) or with
+// Msl-No-Compression: true is sent uncompressed. That is for a secret beside text that
+// somebody else can choose.
+//
 // If the service cannot be reached, or answers 5xx or 429, the peer gets
 // [msl.ErrInternalException], which asks it to try again. For any other status except
 // 2xx it gets [msl.ErrMSLCommsFailure]. It gets that, too, if the service received the
@@ -86,6 +90,9 @@ func (g *Gateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.Mess
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		return refusal(response.StatusCode)
 	}
+	if asIs(response.Header) {
+		w.Uncompressed = true
+	}
 	if _, err = io.Copy(w, response.Body); err != nil {
 		return mayHaveActed(errors.Join(err, body.failure()))
 	}
@@ -130,6 +137,19 @@ func mayHaveActed(err error) error {
 		return err // about the message, or the answer to it
 	}
 	return msl.Failure(msl.ErrMSLCommsFailure, "upstream, which may have acted", err)
+}
+
+// asIs reports whether a response must not be compressed.
+func asIs(h http.Header) bool {
+	if strings.EqualFold(h.Get("Msl-No-Compression"), "true") {
+		return true
+	}
+	for _, directive := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
+		if strings.EqualFold(strings.TrimSpace(directive), "no-transform") {
+			return true
+		}
+	}
+	return false
 }
 
 // refusal is the error for a service that did not do what the message asks for. A

@@ -90,3 +90,32 @@ func TestGatewayRequest(t *testing.T) {
 		t.Errorf("not a method: %v", err)
 	}
 }
+
+// TestGatewayNoCompression has a service say that its response is sent as it is.
+func TestGatewayNoCompression(t *testing.T) {
+	for _, test := range []struct {
+		name, value string
+		want        bool
+	}{
+		{"", "", false}, {"Cache-Control", "no-store", false}, {"Cache-Control", "no-transformers", false}, {"Msl-No-Compression", "false", false},
+		{"Cache-Control", "no-transform", true}, {"Cache-Control", "no-store, No-Transform ,max-age=1", true}, {"Msl-No-Compression", "true", true},
+	} {
+		service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			if test.name != "" {
+				w.Header().Set(test.name, test.value)
+			}
+			io.WriteString(w, "answer")
+		}))
+		got := false
+		g := &Gateway{URL: service.URL}
+		err := tell(t, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+			err := g.Handle(ctx, w, m)
+			got = w.Uncompressed
+			return err
+		})
+		if service.Close(); err != nil || got != test.want {
+			t.Errorf("%s: %s: %v, %v", test.name, test.value, got, err)
+		}
+	}
+}

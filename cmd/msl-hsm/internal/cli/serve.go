@@ -24,7 +24,7 @@ import (
 
 type serveFlags struct {
 	listen, state, upstream, readyFile, logFormat string
-	verbose, tls, initState                       bool
+	verbose, trace, tls, initState                bool
 }
 
 func serveCommand(p *program) *cobra.Command {
@@ -61,6 +61,7 @@ and with a second signal at once, it is ended by force.`,
 	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls describes in the configuration")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log every message")
+	c.Flags().BoolVar(&f.trace, "trace", false, "log what is in the header of each message, without secrets")
 	return c
 }
 
@@ -127,6 +128,9 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
+	if f.trace {
+		s.MSL.Headers = logHeaders(log)
+	}
 	socket := admin.Service{State: s.State, Path: c.Server.State, Keep: admin.AcceptedFor(c), Devices: s.Devices}
 	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
@@ -152,6 +156,13 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(p.stderr, options)), nil
 	}
 	return slog.New(slog.NewJSONHandler(p.stderr, options)), nil
+}
+
+// logHeaders returns what logs the headers of messages.
+func logHeaders(log *slog.Logger) func(msl.HeaderInfo) {
+	return func(i msl.HeaderInfo) {
+		log.LogAttrs(context.Background(), slog.LevelInfo, "header", slog.Any("", i))
+	}
 }
 
 // answerUntil serves until ctx ends, and then for as long as messages are in flight. If

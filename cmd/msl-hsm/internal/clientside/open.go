@@ -24,6 +24,9 @@ func Open(c *config.Config, ctx context.Context, tell *Trace) (*Client, error) {
 	if err := c.Client.CheckPeers(); err != nil {
 		return nil, err
 	}
+	if err := c.Client.CheckLanguages(); err != nil {
+		return nil, err
+	}
 	k := &Client{}
 	if err := fillClient(c, ctx, k, tell); err != nil {
 		return nil, errors.Join(err, k.Close())
@@ -47,10 +50,10 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		return err
 	}
 	k.MSL = &msl.Client{
-		Local: entity, Peers: peers,
+		Local: entity, Peers: peers, Headers: tell.headers(),
 		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
 		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
-		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
+		Capabilities: &msl.Capabilities{Compression: c.Client.Compression, Languages: c.Client.Languages},
 	}
 	if err := clientExchanges(c, k); err != nil {
 		return err

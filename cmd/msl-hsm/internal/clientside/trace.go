@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 // A Trace prints what it took to get a message answered.
 type Trace struct {
 	Verbose bool
+	Headers bool // print those of messages, too
 	Out     io.Writer
 
 	start time.Time
@@ -60,6 +62,19 @@ func took(start time.Time) string {
 		return d.Round(100 * time.Microsecond).String()
 	}
 	return d.Round(time.Millisecond).String()
+}
+
+// headers returns what prints the headers of messages, or nil.
+func (s *Trace) headers() func(msl.HeaderInfo) {
+	if !s.Headers {
+		return nil
+	}
+	var one sync.Mutex // an answer may arrive while its request is being sent
+	return func(i msl.HeaderInfo) {
+		one.Lock()
+		defer one.Unlock()
+		fmt.Fprintln(s.Out, i)
+	}
 }
 
 // transport traces every message that t carries.
@@ -135,7 +150,11 @@ func Explain(err error, c *config.Config) error {
 	if !errors.As(err, &peer) {
 		return distrusted(Unread(err))
 	}
-	return fmt.Errorf("%s refused the message: %w: %s", exit.Printable(config.OrDocument(peer.Identity)), refused{peer}, advice(peer, c))
+	told := ""
+	if peer.User != "" {
+		told = fmt.Sprintf("; it tells the user: %q", peer.User)
+	}
+	return fmt.Errorf("%s refused the message: %w: %s%s", exit.Printable(config.OrDocument(peer.Identity)), refused{peer}, advice(peer, c), told)
 }
 
 // Unread explains why an answer could not be read: it is not MSL, or it exceeds a
@@ -185,8 +204,8 @@ type refused struct{ *msl.PeerError }
 func (r refused) Unwrap() error { return r.PeerError }
 
 func (r refused) Error() string {
-	if r.Code < 0 {
-		return r.Response.String()
+	if r.Code.Name() == "" { // it is the application's own
+		return strings.TrimPrefix(r.PeerError.Error(), "msl: peer answered ")
 	}
 	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, r.Code.Text())
 }
@@ -210,7 +229,7 @@ func advice(e *msl.PeerError, c *config.Config) string {
 		return "try again later"
 	case msl.EntityReauth, msl.EntityDataReauth:
 		return "check the keys of this entity, and that the server knows them"
-	case msl.UserReauth, msl.UserDataReauth:
+	case msl.UserReauth, msl.UserDataReauth, msl.SSOTokenRejected:
 		return "check the user and the password"
 	}
 	return "see the server's log"

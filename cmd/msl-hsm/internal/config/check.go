@@ -49,7 +49,7 @@ func check(c *Config) error {
 			return exit.Usagef("%s: %w", setting, err)
 		}
 	}
-	return nil
+	return c.Client.CheckLanguages()
 }
 
 // exchange returns the time for one exchange; zero or less means no bound.

@@ -64,9 +64,10 @@ type Server struct {
 	} `yaml:"require"`
 
 	Compression  []string      `yaml:"compression"`
-	Languages    []string      `yaml:"languages"`
-	Custody      string        `yaml:"custody"`                  // session keys stay in the token; or imported, or shared
-	RenewAfter   time.Duration `yaml:"renew-after" example:"1h"` // of master tokens
+	Languages    []string      `yaml:"languages" example:"[en]"`         // that answers name; default: those of messages, or en
+	Messages     string        `yaml:"messages" example:"messages.yaml"` // texts for users, sent with errors, by language and error; default: none
+	Custody      string        `yaml:"custody"`                          // session keys stay in the token; or imported, or shared
+	RenewAfter   time.Duration `yaml:"renew-after" example:"1h"`         // of master tokens
 	Lifetime     time.Duration `yaml:"lifetime" example:"24h"`
 	RenewExpired time.Duration `yaml:"renew-expired" example:"720h"` // how long an expired master token can still be renewed; after that the device starts a new session
 	Limits       Limits        `yaml:"limits"`                       // 0 is the default
@@ -139,6 +140,7 @@ type Client struct {
 	UserScheme   string   `yaml:"user-scheme"`               // or USER_ID_TOKEN
 	Password     string   `yaml:"password" example:"prompt"` // source of the password
 	Compression  []string `yaml:"compression"`
+	Languages    []string `yaml:"languages" example:"[de, en]"` // for texts to the user in errors, best first; default: the server chooses
 
 	Limits ClientLimits `yaml:"limits"` // of answers; 0 is the default
 	Agent  Agent        `yaml:"agent"`
@@ -157,7 +159,6 @@ func Default() *Config {
 	c.Server.Custody = "sealed"
 	c.Server.Require.Encrypted, c.Server.Require.Authenticated = true, true
 	c.Server.Compression = []string{"GZIP", "LZW"}
-	c.Server.Languages = []string{"en"}
 	c.Server.UpstreamMethod = "POST"
 	c.Server.Shutdown = DefaultShutdown
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
@@ -204,7 +205,7 @@ func (c *Config) settle(dir string) {
 		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
 		&c.Server.Enrollment.State, &c.Server.Enrollment.CA, &c.Server.Enrollment.EKRoots,
 		&c.Client.PSK, &c.Client.Certificate, &c.Client.State, &c.Client.EarlierState,
-		&c.Server.Failures.Log, &c.Client.Failures.Spool,
+		&c.Server.Failures.Log, &c.Server.Messages, &c.Client.Failures.Spool,
 		&c.Client.ServerKey, &c.Client.ServerRoots, &c.Client.ServerIntermediates, &c.Client.ServerPSK,
 	} {
 		*path = within(dir, *path)

@@ -17,6 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/usermsg"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
@@ -35,6 +36,10 @@ type Service struct {
 
 // Open builds a server: its state, its keys, and what it trusts.
 func Open(c *config.Config, log *slog.Logger) (*Service, error) {
+	messages, err := c.Server.ReadMessages()
+	if err != nil {
+		return nil, err
+	}
 	state, err := admin.OpenState(c, "")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, firstStep(c, err)
@@ -45,6 +50,9 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	s := &Service{State: state, Connections: connections(&c.Server)}
 	if s.Store, err = keys.Open(c); err == nil {
 		err = assemble(c, s, log)
+	}
+	if err == nil {
+		say(c, s.MSL, messages)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -113,7 +121,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		State:         s.State,
 		Directory:     s.State,
 		ServiceTokens: services,
-		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression, Languages: c.Server.Languages},
+		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression},
 		Limits:        messageLimits(c.Server.Limits),
 		Log:           log,
 	}
@@ -124,6 +132,19 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	s.MSL.Users = userSchemes(c, s)
 	s.MSL.Peers, err = entitySchemes(c, s, log)
 	return err
+}
+
+// say gives a server its texts for users. Its answers name the languages of those,
+// unless the configuration says otherwise.
+func say(c *config.Config, server *msl.Server, messages *usermsg.Catalog) {
+	languages := []string{"en"}
+	if messages != nil {
+		server.Messages, languages = messages, messages.Languages()
+	}
+	if c.Server.Languages != nil {
+		languages = c.Server.Languages
+	}
+	server.Capabilities.Languages = languages
 }
 
 func messageLimits(l config.Limits) msl.Limits {
