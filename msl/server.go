@@ -29,6 +29,13 @@ type Server struct {
 	// them all.
 	JudgeToken func(identity string, t *MasterToken) error
 
+	// PermitUser reports whether a user may authenticate itself at an entity by a
+	// scheme. It is asked twice: without a user, before its proof is looked at
+	// ([ErrUserAuthEntityIncorrectData]), and with the user who was proven
+	// ([ErrUserAuthEntityUserIncorrectData]). Nil permits all. A user who holds a user
+	// ID token is not asked for a proof, and so not judged.
+	PermitUser func(ctx context.Context, identity, user, scheme string) (bool, error)
+
 	// Directory says which key exchange and user schemes an entity may use. Nil
 	// permits every configured one.
 	Directory     Directory

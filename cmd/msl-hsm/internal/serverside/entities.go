@@ -172,7 +172,10 @@ func userSchemes(c *config.Config, s *Service) []msl.UserScheme {
 		case "EMAIL_PASSWORD":
 			all = append(all, &userauth.EmailPassword{Verify: s.State.Verify, Find: s.State.FindUser})
 		case "USER_ID_TOKEN":
-			all = append(all, &userauth.UserIDToken{Issuer: s.MSL.Issuer, Tokens: s.MSL.OpenMasterToken, Revoked: s.State.Revoked, Dates: s.State})
+			permitted := func(ctx context.Context, identity, user string) (bool, error) {
+				return s.MSL.PermitUser(ctx, identity, user, name)
+			}
+			all = append(all, &userauth.UserIDToken{Issuer: s.MSL.Issuer, Tokens: s.MSL.OpenMasterToken, Permitted: permitted, Revoked: s.State.Revoked, Dates: s.State})
 		}
 	}
 	return all
