@@ -26,13 +26,27 @@ type Client struct {
 	// refused an earlier proof, or 0. Returning no data and no error gives up.
 	UserAuth func(ctx context.Context, user string, reason ResponseCode) (*UserAuthData, error)
 
+	// EntityAuth returns how this side is proven from now on, after an authenticated
+	// answer refused an entity: reason is [EntityReauth] if it was the entity's master
+	// token that was refused, for which the same entity may do, and [EntityDataReauth]
+	// if it was what Local shows. Returning no entity and no error gives up. Nil tries
+	// once more with the same entity after the former, and gives up after the latter.
+	// It is called for one message at a time, and not again for those that were
+	// refused meanwhile. A restart begins with Local again.
+	EntityAuth func(ctx context.Context, refused LocalEntity, reason ResponseCode) (LocalEntity, error)
+
 	ServiceTokens ServiceTokenKeys
 	Capabilities  *Capabilities // nil means none, and no compression
 	Limits        Limits
 	Time          func() time.Time // nil means time.Now
 	Rand          io.Reader        // nil means crypto/rand
 
+	asking     sync.Mutex // held while EntityAuth is asked
 	mu         sync.Mutex
+	other      LocalEntity    // in place of Local, or nil
+	turned     int            // how often it was replaced
+	forgotten  int            // how often everything was forgotten
+	left       map[string]int // how often a user logged out
 	loaded     bool
 	tokens     *tokens
 	clockAhead time.Duration // of the server's clock
@@ -121,7 +135,9 @@ func (c *Client) Send(ctx context.Context, req *Request) error {
 }
 
 func (c *Client) attempt(req *Request) *attempt {
-	return &attempt{client: c, req: req, network: trustedNetwork{}}
+	a := &attempt{client: c, req: req, network: trustedNetwork{}}
+	a.begin()
+	return a
 }
 
 // unanswered is the request without the wish for tokens, which come in answers.
@@ -259,6 +275,11 @@ func (c *Client) update(ctx context.Context, change func(*tokens) *tokens) error
 	if c.tokens == nil {
 		return errClientClosed
 	}
+	return c.change(ctx, change)
+}
+
+// change is update for a client that is locked and was loaded.
+func (c *Client) change(ctx context.Context, change func(*tokens) *tokens) error {
 	old := c.tokens
 	if c.tokens = change(old); c.tokens == old {
 		return nil

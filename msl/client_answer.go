@@ -2,7 +2,6 @@ package msl
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -100,21 +99,19 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 	if fresh == nil && uit == nil && len(services) == 0 {
 		return nil
 	}
+	kept := false
 	err := a.client.update(ctx, func(t *tokens) *tokens {
-		if fresh != nil {
-			t = t.withMaster(fresh)
+		all, ofUser := a.keeps()
+		if !all {
+			return t
 		}
-		if uit != nil && a.req.User != "" && uit.boundTo(t.master()) == nil {
-			t = t.withUser(a.req.User, uit)
+		if !ofUser {
+			uit = nil
 		}
-		for _, s := range services {
-			if s.boundTo(t.master(), t.user(a.req.User)) == nil {
-				t = t.withService(s)
-			}
-		}
-		return t
+		kept = true
+		return t.withDelivered(fresh, a.req.User, uit, services)
 	})
-	if errors.Is(err, errClientClosed) {
+	if !kept {
 		outcome.Keys.Release()
 	}
 	return err
@@ -150,24 +147,9 @@ func (b *responseBody) Close() error {
 
 // recover prepares another try after an error answer, and forgets what it makes
 // useless. It reports whether there is a point in trying again.
-func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
+func (a *attempt) recover(ctx context.Context, e *PeerError) (again bool, err error) {
 	r := recoveries[e.Response]
-	used, user := a.tokens.session, a.user
-	err := a.client.update(ctx, func(t *tokens) *tokens {
-		if r.forgetEntity && a.proven && used != nil && t.session == used {
-			t = t.withMaster(nil)
-		}
-		if r.forgetUser && a.proven && user != nil && t.users[a.req.User] == user {
-			t = t.withUser(a.req.User, nil)
-		}
-		if r.renew && !r.bare { // unless a newer token came meanwhile
-			a.renew = t.session == used
-		}
-		return t
-	})
-	if r.forgetUser {
-		a.refused = user
-	}
+	err = a.forget(ctx, r)
 	a.messageID = next(e.MessageID)
 	a.bare = r.bare
 	if e.Response == Replayed {
@@ -180,5 +162,28 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
 	if r.askUser {
 		a.reason = e.Response
 	}
-	return r.again, err
+	if again = r.again; r.askEntity && err == nil {
+		again, err = a.askEntity(ctx, e.Response, r.again)
+	}
+	return again, err
+}
+
+// forget drops the tokens that an error answer makes useless.
+func (a *attempt) forget(ctx context.Context, r recovery) error {
+	used, user := a.tokens.session, a.user
+	if r.forgetUser {
+		a.refused = user
+	}
+	return a.client.update(ctx, func(t *tokens) *tokens {
+		if r.forgetEntity && a.proven && used != nil && t.session == used {
+			t = t.withMaster(nil)
+		}
+		if r.forgetUser && a.proven && user != nil && t.users[a.req.User] == user {
+			t = t.withUser(a.req.User, nil)
+		}
+		if r.renew && !r.bare { // unless a newer token came meanwhile
+			a.renew = t.session == used
+		}
+		return t
+	})
 }

@@ -16,6 +16,11 @@ type attempt struct {
 	req     *Request
 	network requestNetwork
 
+	entity    LocalEntity // that sends the next message
+	turned    int         // how often the client had turned to another one
+	forgotten int         // how often the client had forgotten everything
+	left      int         // how often the user had logged out
+
 	messageID int64        // of the next message
 	bare      bool         // use no tokens
 	renew     bool         // ask for new tokens
@@ -156,6 +161,10 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 // ones. held is what the client holds if the message uses that, else nil.
 func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	t, now, known, err := a.client.snapshot()
+	if err == nil && !a.wanted() {
+		t.release()
+		err = ErrForgotten
+	}
 	if err != nil {
 		return nil, n, err
 	}
@@ -173,7 +182,7 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	if a.quiet {
 		return held, need{}, nil
 	}
-	n = renewalNeed(a.req, a.client.Local, t, a.renew, known, now)
+	n = renewalNeed(a.req, a.entity, t, a.renew, known, now)
 	keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
 	n.may = n.may && !a.oneWay && !keyless
 	return held, n, nil
@@ -235,7 +244,7 @@ func (a *attempt) letGo(got *MasterToken) {
 // build makes the header, step by step in the protocol's order.
 func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	c := a.client
-	local, err := localIdentification(ctx, c.Local)
+	local, err := localIdentification(ctx, a.entity)
 	if err != nil {
 		return nil, err
 	}
@@ -322,7 +331,7 @@ func (a *attempt) keysDue() bool {
 }
 
 // protection is what protects the header of the message.
-func (a *attempt) protection() protection { return protectionOf(a.client.Local, a.tokens.master()) }
+func (a *attempt) protection() protection { return protectionOf(a.entity, a.tokens.master()) }
 
 // userAuth adds the authentication data of a local user without a token. If the header
 // does not protect it, the data must wait for a message that does.

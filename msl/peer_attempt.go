@@ -16,7 +16,7 @@ type peerAttempt struct {
 
 // attempt makes an attempt whose next message answers reply, if that is not nil.
 func (c *Conn) attempt(req *Request, reply *incoming) *peerAttempt {
-	a := &peerAttempt{attempt: &attempt{client: c.Client, req: req}, conn: c, reply: reply}
+	a := &peerAttempt{attempt: c.Client.attempt(req), conn: c, reply: reply}
 	if reply != nil {
 		a.messageID = next(reply.messageID)
 	}
