@@ -22,8 +22,9 @@ type Client struct {
 	State        ClientState // nil keeps the tokens in memory
 	Custody      Custody     // what the key exchanges may see; zero means nothing
 
-	// UserAuth returns the proof of a local user. reason is the answer that
-	// refused an earlier proof, or 0. Returning no data and no error gives up.
+	// UserAuth returns the proof of a local user, before anything is sent. reason is
+	// the answer that refused an earlier proof, or 0. Returning no data and no error
+	// gives up.
 	UserAuth func(ctx context.Context, user string, reason ResponseCode) (*UserAuthData, error)
 
 	// EntityAuth returns how this side is proven from now on, after an authenticated

@@ -160,7 +160,7 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (again bool, err er
 	// come with the offer.
 	a.handshake = e.Response == KeyXRequired && a.offered
 	if r.askUser {
-		a.reason = e.Response
+		a.reason, a.proof = e.Response, nil
 	}
 	if again = r.again; r.askEntity && err == nil {
 		again, err = a.askEntity(ctx, e.Response, r.again)

@@ -21,18 +21,19 @@ type attempt struct {
 	forgotten int         // how often the client had forgotten everything
 	left      int         // how often the user had logged out
 
-	messageID int64        // of the next message
-	bare      bool         // use no tokens
-	renew     bool         // ask for new tokens
-	handshake bool         // get them before the data is sent
-	reason    ResponseCode // why user authentication data is asked for again
-	proven    bool         // the last error answer was authenticated
-	offered   bool         // the last message had key requests
-	oneWay    bool         // nobody waits for an answer to the data
-	pushed    bool         // what comes answers nothing
-	lone      bool         // the message consists of a header only
-	quiet     bool         // and asks for nothing
-	refused   *UserIDToken // that the peer did not take; it may be held for others
+	messageID int64         // of the next message
+	bare      bool          // use no tokens
+	renew     bool          // ask for new tokens
+	handshake bool          // get them before the data is sent
+	proof     *UserAuthData // of the user, until it is sent
+	reason    ResponseCode  // why user authentication data is asked for again
+	proven    bool          // the last error answer was authenticated
+	offered   bool          // the last message had key requests
+	oneWay    bool          // nobody waits for an answer to the data
+	pushed    bool          // what comes answers nothing
+	lone      bool          // the message consists of a header only
+	quiet     bool          // and asks for nothing
+	refused   *UserIDToken  // that the peer did not take; it may be held for others
 	ids       numbering
 
 	// of the message that was sent last
@@ -334,26 +335,35 @@ func (a *attempt) keysDue() bool {
 func (a *attempt) protection() protection { return protectionOf(a.entity, a.tokens.master()) }
 
 // userAuth adds the authentication data of a local user without a token. If the header
-// does not protect it, the data must wait for a message that does.
+// does not protect it, the data must wait for a message that does. It is asked for
+// nevertheless: without it, nothing is to be sent.
 func (a *attempt) userAuth(ctx context.Context, h *header) (heldBack bool, err error) {
 	if a.req.User == "" || a.user != nil {
 		return false, nil
 	}
+	if a.proof == nil {
+		if a.proof, err = a.askUser(ctx); err != nil {
+			return false, err
+		}
+	}
 	if p := a.protection(); !p.encrypted || !p.authenticated {
 		return true, nil
 	}
-	if a.client.UserAuth == nil {
-		return false, fmt.Errorf("msl: no user authentication configured for user %q", a.req.User)
-	}
-	data, err := a.client.UserAuth(ctx, a.req.User, a.reason)
-	if err != nil {
-		return false, err
-	}
-	if data == nil {
-		return false, fmt.Errorf("msl: no user authentication data for user %q", a.req.User)
-	}
-	h.userAuth = &schemeData{scheme: data.Scheme, data: data.AuthData}
+	h.userAuth = &schemeData{scheme: a.proof.Scheme, data: a.proof.AuthData}
+	a.proof = nil
 	return false, nil
+}
+
+// askUser asks the application for a proof of the user.
+func (a *attempt) askUser(ctx context.Context) (*UserAuthData, error) {
+	if a.client.UserAuth == nil {
+		return nil, fmt.Errorf("msl: no user authentication configured for user %q", a.req.User)
+	}
+	proof, err := a.client.UserAuth(ctx, a.req.User, a.reason)
+	if err == nil && proof == nil {
+		err = fmt.Errorf("msl: no user authentication data for user %q", a.req.User)
+	}
+	return proof, err
 }
 
 // offer adds key requests, one of each key exchange that our keys can finish.
