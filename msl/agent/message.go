@@ -57,7 +57,7 @@ func (m *message) set(name string, values []string) (err error) {
 	switch name {
 	case "Msl-User":
 		if m.request.User, err = url.PathUnescape(values[0]); err != nil {
-			return fmt.Errorf("the header %s is not percent-encoded: write %%25 for a percent sign", name)
+			return errNotEncoded(name)
 		}
 	case "Msl-Non-Replayable":
 		m.request.NonReplayable, err = trueOrFalse(name, values[0])

@@ -43,6 +43,21 @@ func NewClient(store kv.Store, name string) (*Client, error) {
 	return &Client{records{store}, name}, nil
 }
 
+// ClientNames returns the names of the clients whose tokens a store has, or had.
+func ClientNames(store kv.Store) (names []string, err error) {
+	err = records{store}.view(context.Background(), "list clients", func(tx kv.Reader) error {
+		names = nil
+		for p, err := range kv.All(tx, tableRecords, nil, nil) {
+			if err != nil {
+				return err
+			}
+			names = append(names, string(p.Key))
+		}
+		return nil
+	})
+	return names, err
+}
+
 // Load implements msl.ClientState.
 func (c *Client) Load(ctx context.Context) (r msl.ClientRecord, err error) {
 	err = c.view(ctx, "load tokens", func(tx kv.Reader) error {
