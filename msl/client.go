@@ -72,7 +72,7 @@ type Request struct {
 	Authenticated bool // integrity-protected
 	NonReplayable bool
 	RequestTokens bool   // the answer shall bring a master token, and a user ID token
-	User          string // local user, or empty
+	User          string // local user, or empty; compared as [CanonicalName] writes it
 	Recipient     string // identity of the entity that must answer, or empty for any
 
 	// ServiceTokens are sent with the data, not with a handshake. It is an error
@@ -109,7 +109,7 @@ func (r *Request) empty() (bool, error) {
 
 // A Response is the answer. Its body must be closed.
 type Response struct {
-	Identity      string // of the peer, empty if it answered under the client's master token
+	Identity      string // of the peer, as [CanonicalName] writes it, empty if it answered under the client's master token
 	Body          io.ReadCloser
 	ServiceTokens []*ServiceToken
 	MessageID     int64
@@ -136,6 +136,11 @@ func (c *Client) Send(ctx context.Context, req *Request) error {
 }
 
 func (c *Client) attempt(req *Request) *attempt {
+	if user := CanonicalName(req.User); user != req.User {
+		named := *req
+		named.User = user
+		req = &named
+	}
 	a := &attempt{client: c, req: req, network: trustedNetwork{}}
 	a.begin()
 	return a

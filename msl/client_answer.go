@@ -48,7 +48,7 @@ func (a *attempt) judgeError(in *incoming) error {
 	if !a.pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
 		return withID(fail(ErrUnexpectedResponseMessageID, "error answer", nil), in.err.MessageID)
 	}
-	if a.req.Recipient != "" && in.err.Identity != a.req.Recipient {
+	if a.req.Recipient != "" && !sameName(in.err.Identity, a.req.Recipient) {
 		return withID(fail(ErrMessageSenderMismatch, "error answer", nil), in.err.MessageID)
 	}
 	if a.proven = in.sender.Authenticated; a.proven {
@@ -72,7 +72,7 @@ func (a *attempt) check(in *incoming) error {
 	if !a.pushed && in.messageID != next(a.messageID) {
 		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
 	}
-	if a.req.Recipient != "" && in.token == nil && in.sender.Identity != a.req.Recipient {
+	if a.req.Recipient != "" && in.token == nil && !sameName(in.sender.Identity, a.req.Recipient) {
 		return fail(ErrMessageSenderMismatch, "answer", nil)
 	}
 	return nil
@@ -120,7 +120,7 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 // response hands the answer to the application.
 func (a *attempt) response(in *incoming, stream io.Closer) *Response {
 	r := &Response{
-		Identity: in.sender.Identity, ServiceTokens: in.serviceTokens, MessageID: in.messageID,
+		Identity: CanonicalName(in.sender.Identity), ServiceTokens: in.serviceTokens, MessageID: in.messageID,
 		Body: &responseBody{Reader: in.body, stream: stream, release: in.release},
 	}
 	if in.keyResponse != nil {

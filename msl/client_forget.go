@@ -21,6 +21,7 @@ var ErrForgotten = errors.New("msl: the tokens of this request were forgotten me
 // whoever copied the token can use it until it is revoked. It works without the keys of
 // the session. A user without a token is no error.
 func (c *Client) Logout(ctx context.Context, user string) error {
+	user = CanonicalName(user)
 	gone := func() {
 		if c.left == nil {
 			c.left = map[string]int{}
@@ -96,24 +97,25 @@ func (r ClientRecord) WithoutTokens() ClientRecord { return ClientRecord{Anchor:
 // WithoutUser is the record without the user ID token of a local user, and without the
 // service tokens bound to it.
 func (r ClientRecord) WithoutUser(user string) (ClientRecord, error) {
-	held, ok := r.UserIDTokens[user]
-	if !ok {
-		return r, nil
-	}
-	uit, err := ParseUserIDToken(held)
-	if err != nil {
-		return r, err
-	}
-	users := map[string][]byte{}
+	users, serials := map[string][]byte{}, map[int64]bool{}
 	for name, b := range r.UserIDTokens {
-		if name != user {
+		if !sameName(name, user) {
 			users[name] = b
+			continue
 		}
+		uit, err := ParseUserIDToken(b)
+		if err != nil {
+			return r, err
+		}
+		serials[uit.SerialNumber] = true
+	}
+	if len(serials) == 0 {
+		return r, nil
 	}
 	r.UserIDTokens = users
 	r.ServiceTokens = slices.DeleteFunc(slices.Clone(r.ServiceTokens), func(b []byte) bool {
 		serial, err := userOfServiceToken(b)
-		return err != nil || serial == uit.SerialNumber
+		return err != nil || serials[serial]
 	})
 	return r, nil
 }

@@ -159,7 +159,9 @@ func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 			keys.Release()
 			return nil, err
 		}
-		t = t.withUser(name, uit)
+		if user := CanonicalName(name); user == name || r.UserIDTokens[user] == nil {
+			t = t.withUser(user, uit)
+		}
 	}
 	return t.withServices(c, r.ServiceTokens)
 }
@@ -246,7 +248,7 @@ func (c *Client) HeldTokens(ctx context.Context, user string) (HeldTokens, error
 	if err != nil {
 		return HeldTokens{}, err
 	}
-	held := HeldTokens{MasterToken: t.master(), UserIDToken: t.user(user)}
+	held := HeldTokens{MasterToken: t.master(), UserIDToken: t.user(CanonicalName(user))}
 	if t.session != nil {
 		held.Keys = t.session.keys
 	}

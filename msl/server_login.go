@@ -91,7 +91,7 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	if err := s.permit(ctx, in, user, ErrUserAuthEntityUserIncorrectData); err != nil {
 		return err
 	}
-	if in.userIDToken != nil && user != in.user {
+	if in.userIDToken != nil && !sameName(user, in.user) {
 		return fail(ErrUserIDTokenUserAuthDataMismatch, opLogin, nil)
 	}
 	if err := s.askRevoked(ctx, identity, user); err != nil {
@@ -118,7 +118,7 @@ func (s *Server) permit(ctx context.Context, in *incoming, user string, refusal 
 	if s.PermitUser == nil {
 		return nil
 	}
-	ok, err := s.PermitUser(ctx, in.sender.Identity, user, in.userAuth.scheme)
+	ok, err := s.PermitUser(ctx, CanonicalName(in.sender.Identity), CanonicalName(user), in.userAuth.scheme)
 	if err != nil {
 		return fail(ErrInternalException, "user policy", err)
 	}
@@ -175,5 +175,5 @@ func (s *Server) guess(ctx context.Context, scheme UserScheme, in *incoming, fro
 			return nil, err
 		}
 	}
-	return &guess{from: from, user: user, known: known, proof: s.guesses.proof(in.messageID, in.userAuth.data)}, nil
+	return &guess{from: from, user: CanonicalName(user), known: known, proof: s.guesses.proof(in.messageID, in.userAuth.data)}, nil
 }

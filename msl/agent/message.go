@@ -44,10 +44,16 @@ func (h *Handler) message(r *http.Request) (message, error) {
 			return m, &StatusError{Status: http.StatusBadRequest, Err: err}
 		}
 	}
-	if user := m.request.User; user != "" && user != h.User && !slices.Contains(h.Users, user) {
+	if user := m.request.User; user != "" && !h.knows(user) {
 		return m, &StatusError{Status: http.StatusForbidden, Err: &UserError{user}}
 	}
 	return m, nil
+}
+
+// knows reports whether programs may send for a user.
+func (h *Handler) knows(user string) bool {
+	same := func(known string) bool { return msl.CanonicalName(known) == msl.CanonicalName(user) }
+	return same(h.User) || slices.ContainsFunc(h.Users, same)
 }
 
 func (m *message) set(name string, values []string) (err error) {

@@ -74,7 +74,7 @@ func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdat
 	if err != nil {
 		return "", msl.Failure(msl.ErrUserAuthMasterTokenNotDecrypted, u.Scheme(), err)
 	}
-	if owner != identity {
+	if msl.CanonicalName(owner) != msl.CanonicalName(identity) {
 		return "", msl.Failure(msl.ErrUserAuthEntityMismatch, u.Scheme(), nil)
 	}
 	user, err := u.Issuer.OpenUser(uit)
@@ -84,7 +84,7 @@ func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdat
 	if err := u.permit(ctx, identity, user); err != nil {
 		return "", err
 	}
-	if err := u.revoked(ctx, identity, user); err != nil {
+	if err := u.revoked(ctx, owner, user); err != nil { // its own spelling may be refused
 		return "", err
 	}
 	if err := u.counts(ctx, identity, user, uit); err != nil {

@@ -111,13 +111,22 @@ func (s *Sessions) each(do func(name string, c *state.Client) error) error {
 func (s *Sessions) Logout(ctx context.Context, user string) (from []string, err error) {
 	err = s.each(func(name string, c *state.Client) error {
 		r, err := c.Load(ctx)
-		if err != nil || r.UserIDTokens[user] == nil {
+		if err != nil || !hasUser(r, user) {
 			return err
 		}
 		from = append(from, name)
 		return (&msl.Client{State: c}).Logout(ctx, user)
 	})
 	return from, err
+}
+
+func hasUser(r msl.ClientRecord, user string) bool {
+	for name := range r.UserIDTokens {
+		if msl.CanonicalName(name) == msl.CanonicalName(user) {
+			return true
+		}
+	}
+	return false
 }
 
 // Forget drops all tokens, and returns the clients that had some.

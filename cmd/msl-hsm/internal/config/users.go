@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/msl-hsm/msl-hsm/msl"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -79,6 +80,7 @@ func (r *UserRule) readField(key, value *yaml.Node) error {
 	if err := value.Decode(into); err != nil || value.Tag == "!!null" {
 		return misplaced{value, fmt.Errorf("%s of a rule must be %s", key.Value, map[bool]string{true: "a list, such as [EMAIL_PASSWORD]", false: "a text"}[key.Value == "schemes"])}
 	}
+	r.Entity, r.User = msl.CanonicalName(r.Entity), msl.CanonicalName(r.User)
 	if key.Value != "schemes" {
 		return nil
 	}

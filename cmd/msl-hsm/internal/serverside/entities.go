@@ -136,7 +136,7 @@ func modelGroups(c *config.Config, s *Service) (msl.EntityScheme, error) {
 // LongestPrefix finds the longest of the prefixes that an identity begins with.
 func LongestPrefix(groups map[string]string, identity string) (prefix string, found bool) {
 	for p := range groups {
-		if strings.HasPrefix(identity, p) && (!found || len(p) > len(prefix)) {
+		if strings.HasPrefix(msl.CanonicalName(identity), msl.CanonicalName(p)) && (!found || len(p) > len(prefix)) {
 			prefix, found = p, true
 		}
 	}
