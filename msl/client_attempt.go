@@ -18,11 +18,17 @@ type attempt struct {
 	purpose purpose
 	watch   watcher
 
-	messageID int64        // of the next message
-	demands   demands      // on the next message
-	reason    ResponseCode // why user authentication data is asked for again
-	refused   *UserIDToken // that the peer did not accept; other messages may still use it
-	proven    *PeerError   // the last error answer, if it was authenticated
+	entity    LocalEntity // that sends the next message
+	turned    int         // how often the client had turned to another one
+	forgotten int         // how often the client had forgotten everything
+	left      int         // how often the user had logged out
+
+	messageID int64         // of the next message
+	demands   demands       // on the next message
+	proof     *UserAuthData // of the user, until it is sent
+	reason    ResponseCode  // why user authentication data is asked for again
+	refused   *UserIDToken  // that the peer did not accept; other messages may still use it
+	proven    *PeerError    // the last error answer, if it was authenticated
 	ids       numbering
 
 	// of the message that was sent last
@@ -152,6 +158,10 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 // ones. held is what the client holds if the message uses that, else nil.
 func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	t, now, known, err := a.client.snapshot()
+	if err == nil && !a.wanted() {
+		t.release()
+		err = ErrForgotten
+	}
 	if err != nil {
 		return nil, n, err
 	}
@@ -169,7 +179,7 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	if a.purpose == quietHeader {
 		return held, need{}, nil
 	}
-	n = renewalNeed(a.req, a.client.Local, t, a.demands.renew, known, now)
+	n = renewalNeed(a.req, a.entity, t, a.demands.renew, known, now)
 	keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
 	n.may = n.may && a.purpose != oneWay && !keyless
 	return held, n, nil
@@ -231,7 +241,7 @@ func (a *attempt) letGo(got *MasterToken) {
 // build makes the header, step by step in the protocol's order.
 func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	c := a.client
-	local, err := localIdentification(ctx, c.Local)
+	local, err := localIdentification(ctx, a.entity)
 	if err != nil {
 		return nil, err
 	}
@@ -264,14 +274,14 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	if out.keys != nil {
 		out.keys.Acquire() // the tokens of the attempt hold them, too
 	}
-	out.tell = a.watch.sends(&h, now, out.us, c.Local, a.us)
+	out.tell = a.watch.sends(&h, now, out.us, a.entity, a.us)
 	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: a.req.compression(h.capabilities)}
 	return out, nil
 }
 
 // prepare decides what the message carries, and adds it to the header.
 func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identity string) (err error) {
-	protection := protectionOf(a.client.Local, a.tokens.master())
+	protection := protectionOf(a.entity, a.tokens.master())
 	if err = a.userAuth(ctx, h, protection); err != nil {
 		return err
 	}
@@ -292,24 +302,35 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 	return err
 }
 
-// userAuth adds the authentication data of a local user without a token, if the header
-// protects it.
-func (a *attempt) userAuth(ctx context.Context, h *header, p protection) error {
-	if !a.req.provesUser(a.user) || !p.hidesUser() {
+// userAuth adds the authentication data of a local user without a token. If the header
+// does not protect it, the data waits for a message that does. It is asked for
+// nevertheless: without it, nothing is to be sent.
+func (a *attempt) userAuth(ctx context.Context, h *header, p protection) (err error) {
+	if !a.req.provesUser(a.user) || a.purpose == loneHeader || a.purpose == quietHeader {
 		return nil
 	}
-	if a.client.UserAuth == nil {
-		return fmt.Errorf("msl: no user authentication configured for user %q", a.req.User)
+	if a.proof == nil {
+		if a.proof, err = a.askUser(ctx); err != nil {
+			return err
+		}
 	}
-	data, err := a.client.UserAuth(ctx, a.req.User, a.reason)
-	if err != nil {
-		return err
+	if p.hidesUser() {
+		h.userAuth = &schemeData{scheme: a.proof.Scheme, data: a.proof.AuthData}
+		a.proof = nil
 	}
-	if data == nil {
-		return fmt.Errorf("msl: no user authentication data for user %q", a.req.User)
-	}
-	h.userAuth = &schemeData{scheme: data.Scheme, data: data.AuthData}
 	return nil
+}
+
+// askUser asks the application for a proof of the user.
+func (a *attempt) askUser(ctx context.Context) (*UserAuthData, error) {
+	if a.client.UserAuth == nil {
+		return nil, fmt.Errorf("msl: no user authentication configured for user %q", a.req.User)
+	}
+	proof, err := a.client.UserAuth(ctx, a.req.User, a.reason)
+	if err == nil && proof == nil {
+		err = fmt.Errorf("msl: no user authentication data for user %q", a.req.User)
+	}
+	return proof, err
 }
 
 // addToData adds to a header what goes only with data: a non-replayable id, and the

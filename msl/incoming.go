@@ -118,7 +118,7 @@ func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.O
 		in.sender.Proven()
 	}
 	if in.sender.Authenticated {
-		if err := r.account.prove(ctx, in.sender.Identity); err != nil {
+		if err := r.account.prove(ctx, CanonicalName(in.sender.Identity)); err != nil {
 			return inside, streamError(err, "Header")
 		}
 	}

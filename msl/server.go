@@ -29,6 +29,14 @@ type Server struct {
 	// them all.
 	JudgeToken func(identity string, t *MasterToken) error
 
+	// PermitUser reports whether a user may authenticate itself at an entity by a
+	// scheme. It is asked twice: without a user, before its proof is looked at
+	// ([ErrUserAuthEntityIncorrectData]), and with the user who was proven
+	// ([ErrUserAuthEntityUserIncorrectData]). Nil permits all. A user who holds a user
+	// ID token is not asked for a proof, and so not judged. Names are in the form of
+	// [CanonicalName].
+	PermitUser func(ctx context.Context, identity, user, scheme string) (bool, error)
+
 	// Directory says which key exchange and user schemes an entity may use. Nil
 	// permits every configured one.
 	Directory     Directory
@@ -86,7 +94,7 @@ type Handler func(ctx context.Context, w *ResponseWriter, m *Message) error
 
 // A Message is a message whose header passed every check, as a handler gets it.
 type Message struct {
-	Identity      string // of the entity
+	Identity      string // of the entity, as [CanonicalName] writes it
 	Scheme        string // its entity scheme, or empty if it used a master token
 	User          string // name of the authenticated user, or empty
 	Encrypted     bool

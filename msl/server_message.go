@@ -5,7 +5,7 @@ import "errors"
 // message returns the message as the application sees it.
 func (in *incoming) message() *Message {
 	m := &Message{
-		Identity: in.sender.Identity, Scheme: in.scheme, User: in.user,
+		Identity: CanonicalName(in.sender.Identity), Scheme: in.scheme, User: CanonicalName(in.user),
 		Encrypted: in.sender.Encrypted, Authenticated: in.sender.Authenticated,
 		NonReplayable: in.nonReplayableID != absent,
 		MessageID:     in.messageID, ServiceTokens: in.serviceTokens, Body: in.body,

@@ -74,6 +74,41 @@ func TestRenewalEnds(t *testing.T) {
 	}
 }
 
+// TestUserRenewalEnds renews an expired user ID token as long after its expiration as
+// the issuer allows, and for ever without a setting. After that the user logs in again.
+func TestUserRenewalEnds(t *testing.T) {
+	const life, month = 2 * time.Hour, 30 * 24 * time.Hour
+	for name, c := range map[string]struct {
+		allowed, later time.Duration
+		messages       int
+	}{
+		"no setting":    {0, life + month, 2},
+		"not expired":   {time.Hour, life, 2},
+		"in time":       {time.Hour, life + time.Hour, 2},
+		"a second late": {time.Hour, life + time.Hour + time.Second, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := softNetwork(t)
+			i := n.server.Issuer
+			i.Lifetime, i.UserRenewAfter, i.UserLifetime, i.UserRenewExpired = 10*month, time.Hour, life, c.allowed
+			client := n.pskClient("device")
+			withUser := secret("hello")
+			withUser.User = "user@example.com"
+			mustSend(t, client, withUser, 2)
+			before := client.Held().UserIDTokens[withUser.User]
+			if got := before.Expiration.Sub(before.RenewalWindow); got != time.Hour {
+				t.Errorf("renewable %v before it expires", got)
+			}
+			n.now = n.now.Add(c.later)
+			mustSend(t, client, withUser, c.messages)
+			after := client.Held().UserIDTokens[withUser.User]
+			if same := after.SerialNumber == before.SerialNumber; same != (c.messages == 2) || !after.Expiration.Equal(n.now.Add(life)) {
+				t.Errorf("renewed %v, until %v", same, after.Expiration)
+			}
+		})
+	}
+}
+
 // TestTokensCountSince moves the time since when tokens count: older ones belong to an
 // earlier owner of the name.
 func TestTokensCountSince(t *testing.T) {

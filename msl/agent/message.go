@@ -47,7 +47,7 @@ func (h *Handler) message(r *http.Request) (message, error) {
 			return m, &StatusError{Status: http.StatusBadRequest, Err: err}
 		}
 	}
-	if user := m.request.User; user != "" && user != h.User && !slices.Contains(h.Users, user) {
+	if user := m.request.User; user != "" && !h.knows(user) {
 		return m, &StatusError{Status: http.StatusForbidden, Err: &UserError{user}}
 	}
 	return m, nil
@@ -70,6 +70,12 @@ func languages(h http.Header) (list []string) {
 	return list
 }
 
+// knows reports whether programs may send for a user.
+func (h *Handler) knows(user string) bool {
+	same := func(known string) bool { return msl.CanonicalName(known) == msl.CanonicalName(user) }
+	return same(h.User) || slices.ContainsFunc(h.Users, same)
+}
+
 func (m *message) set(name string, values []string) (err error) {
 	if len(values) != 1 {
 		return fmt.Errorf("the header %s is repeated", name)
@@ -77,7 +83,7 @@ func (m *message) set(name string, values []string) (err error) {
 	switch name {
 	case "Msl-User":
 		if m.request.User, err = url.PathUnescape(values[0]); err != nil {
-			return fmt.Errorf("the header %s is not percent-encoded: write %%25 for a percent sign", name)
+			return errNotEncoded(name)
 		}
 	case "Msl-Non-Replayable":
 		m.request.NonReplayable, err = trueOrFalse(name, values[0])

@@ -9,6 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/failurelog"
 )
 
@@ -118,6 +119,7 @@ func agentSettings(p *program, over config.Client) (*config.Config, error) {
 // checkUsers requires a source for every password: an agent has no terminal to prompt
 // at.
 func checkUsers(c *config.Client) error {
+	c.User = msl.CanonicalName(c.User)
 	if c.User != "" && c.UserScheme == "EMAIL_PASSWORD" && c.Agent.Users[c.User] == "" {
 		if c.Agent.Users == nil {
 			c.Agent.Users = map[string]string{}

@@ -16,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
@@ -174,6 +175,7 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 	if err := f.settle(); err != nil {
 		return err
 	}
+	identity = msl.CanonicalName(identity) // before keys are sealed for it
 	c, err := p.configure()
 	if err != nil {
 		return err
@@ -274,7 +276,7 @@ func pskEntity(c *config.Config, e *state.EntityRecord, f *entityFlags) (err err
 		f.derived = k.Derived()
 	}
 	defer k.Wipe()
-	if k.Identity != "" && k.Identity != e.Identity {
+	if k.Identity != "" && msl.CanonicalName(k.Identity) != e.Identity {
 		return exit.Usagef("the keys in %s are those of %q, not of %q", f.pskFile, k.Identity, e.Identity)
 	}
 	k.Identity = e.Identity

@@ -116,7 +116,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 			log.Info("stopped, every key object is closed")
 		}
 	}()
-	if err := s.WarnOldKeys(log); err != nil {
+	if err := errors.Join(s.WarnOldKeys(log), s.WarnNames(ctx, log)); err != nil {
 		return err
 	}
 	failures, err := serverside.TakeFailures(c, s, peers)

@@ -220,7 +220,9 @@ func advice(e *msl.PeerError, c *config.Config) string {
 	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked:
 		return "the server's operator revoked it"
 	case msl.ErrUserIDTokenRevoked:
-		return "the server's operator revoked it, or the user has another password now: log in again"
+		return "the server's operator revoked it, the user has another password now, or it expired too long ago: log in again"
+	case msl.ErrUserAuthEntityIncorrectData, msl.ErrUserAuthEntityUserIncorrectData:
+		return "the server permits it by user-rules in its configuration, and by entity add --user-schemes"
 	}
 	switch e.Response {
 	case msl.KeyXRequired:

@@ -19,7 +19,8 @@ func check(c *Config) error {
 		{"keystore.sessions", int64(c.Keystore.Sessions)}, {"keystore.wait", int64(c.Keystore.Wait)},
 		{"keystore.call-timeout", int64(c.Keystore.CallTimeout)}, {"client.agent.shutdown", int64(c.Client.Agent.Shutdown)},
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
-		{"server.renew-expired", int64(s.RenewExpired)},
+		{"server.renew-expired", int64(s.RenewExpired)}, {"server.user-renew-after", int64(s.UserRenewAfter)},
+		{"server.user-lifetime", int64(s.UserLifetime)}, {"server.user-renew-expired", int64(s.UserRenewExpired)},
 		{"server.shutdown", int64(s.Shutdown)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
 		{"server.limits.header", int64(l.Header)}, {"server.limits.chunk", int64(l.Chunk)},
 		{"server.limits.idle", int64(l.Idle)}, {"server.limits.held", int64(l.Held)}, {"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
@@ -34,6 +35,9 @@ func check(c *Config) error {
 	}
 	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
+	}
+	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
+		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
 	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")

@@ -46,8 +46,9 @@ type Server struct {
 
 	EntitySchemes entityList   `yaml:"entity-schemes" example:"[PSK, RSA]"` // default: every scheme that the other settings allow
 	UserSchemes   userList     `yaml:"user-schemes" example:"[EMAIL_PASSWORD, USER_ID_TOKEN]"`
-	KeyExchanges  exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED, ASYMMETRIC_WRAPPED]"` // best first; default: all that custody allows, except JWK_RSAES
-	DHGroups      GroupList    `yaml:"dh-groups" example:"[ffdhe2048, modp2048]"`                       // for DIFFIE_HELLMAN; default: all
+	UserRules     UserRules    `yaml:"user-rules" example:"\n- {entity: kiosk-, user: '@example.com', schemes: [USER_ID_TOKEN]}\n- {entity: kiosk-, schemes: []}"` // which users may log in where: the first rule with the beginning of the identity and the end of the user name decides; default: all may
+	KeyExchanges  exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED, ASYMMETRIC_WRAPPED]"`                                                            // best first; default: all that custody allows, except JWK_RSAES
+	DHGroups      GroupList    `yaml:"dh-groups" example:"[ffdhe2048, modp2048]"`                                                                                  // for DIFFIE_HELLMAN; default: all
 
 	X509Roots         string            `yaml:"x509-roots" example:"roots.pem"`             // certificates trusted to vouch for entities; default: none
 	X509Intermediates string            `yaml:"x509-intermediates" example:"between.pem"`   // between the roots and the entities
@@ -69,9 +70,14 @@ type Server struct {
 	Custody      string        `yaml:"custody"`                          // session keys stay in the token; or imported, or shared
 	RenewAfter   time.Duration `yaml:"renew-after" example:"1h"`         // of master tokens
 	Lifetime     time.Duration `yaml:"lifetime" example:"24h"`
-	RenewExpired time.Duration `yaml:"renew-expired" example:"720h"` // how long an expired master token can still be renewed; after that the device starts a new session
-	Limits       Limits        `yaml:"limits"`                       // 0 is the default
-	TLS          ServerTLS     `yaml:"tls"`                          // below MSL; default: none
+	RenewExpired time.Duration `yaml:"renew-expired" example:"720h"` // how long an expired master token can still be renewed; after that the device starts a new session; default: user-lifetime
+
+	UserRenewAfter   time.Duration `yaml:"user-renew-after" example:"1h"`    // of user ID tokens, the logins that devices keep
+	UserLifetime     time.Duration `yaml:"user-lifetime" example:"720h"`     // a device that is in use renews them, however long
+	UserRenewExpired time.Duration `yaml:"user-renew-expired" example:"24h"` // how long an expired one is still renewed; after that the user logs in again; default: for as long as the session of the device is
+
+	Limits Limits    `yaml:"limits"` // 0 is the default
+	TLS    ServerTLS `yaml:"tls"`    // below MSL; default: none
 
 	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
 

@@ -136,7 +136,7 @@ func modelGroups(c *config.Config, s *Service) (msl.EntityScheme, error) {
 // LongestPrefix finds the longest of the prefixes that an identity begins with.
 func LongestPrefix(groups map[string]string, identity string) (prefix string, found bool) {
 	for p := range groups {
-		if strings.HasPrefix(identity, p) && (!found || len(p) > len(prefix)) {
+		if strings.HasPrefix(msl.CanonicalName(identity), msl.CanonicalName(p)) && (!found || len(p) > len(prefix)) {
 			prefix, found = p, true
 		}
 	}
@@ -172,7 +172,10 @@ func userSchemes(c *config.Config, s *Service) []msl.UserScheme {
 		case "EMAIL_PASSWORD":
 			all = append(all, &userauth.EmailPassword{Verify: s.State.Verify, Find: s.State.FindUser})
 		case "USER_ID_TOKEN":
-			all = append(all, &userauth.UserIDToken{Issuer: s.MSL.Issuer, Tokens: s.MSL.OpenMasterToken, Revoked: s.State.Revoked, Dates: s.State})
+			permitted := func(ctx context.Context, identity, user string) (bool, error) {
+				return s.MSL.PermitUser(ctx, identity, user, name)
+			}
+			all = append(all, &userauth.UserIDToken{Issuer: s.MSL.Issuer, Tokens: s.MSL.OpenMasterToken, Permitted: permitted, Revoked: s.State.Revoked, Dates: s.State})
 		}
 	}
 	return all

@@ -1,6 +1,7 @@
 package serverside
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -115,10 +116,13 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	}
 	s.MSL = &msl.Server{
 		Name: c.Server.Identity, Local: own,
-		KeyExchanges:  exchanges,
-		Custody:       custody,
-		Issuer:        issuer,
-		State:         s.State,
+		KeyExchanges: exchanges,
+		Custody:      custody,
+		Issuer:       issuer,
+		State:        s.State,
+		PermitUser: func(_ context.Context, identity, user, scheme string) (bool, error) {
+			return c.Server.UserRules.Permit(identity, user, scheme), nil
+		},
 		Directory:     s.State,
 		ServiceTokens: services,
 		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression},
@@ -160,7 +164,9 @@ func issuer(c *config.Config, store keystore.Store) (*msl.Issuer, error) {
 	if err != nil {
 		return nil, afterMissing(err)
 	}
-	i.RenewAfter, i.Lifetime, i.RenewExpired = c.Server.RenewAfter, c.Server.Lifetime, c.Server.RenewExpired
+	own := &c.Server
+	i.RenewAfter, i.Lifetime, i.RenewExpired = own.RenewAfter, own.Lifetime, own.RenewExpired
+	i.UserRenewAfter, i.UserLifetime, i.UserRenewExpired = own.UserRenewAfter, own.UserLifetime, own.UserRenewExpired
 	return i, nil
 }
 
