@@ -52,16 +52,16 @@ func (x *turning) mustBe(identity string, messages int) {
 // refuse has the server refuse the data of an entity with ENTITYDATA_REAUTH.
 func (x *turning) refuse(identity string) {
 	delete(x.directory, identity)
-	x.server.Peers[0] = refusing{x.psk, identity}
+	x.server.Peers[0] = refusesOne{x.psk, identity}
 }
 
-// A refusing scheme knows all entities but one.
-type refusing struct {
+// A refusesOne scheme knows all entities but one.
+type refusesOne struct {
 	msl.EntityScheme
 	identity string
 }
 
-func (r refusing) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
+func (r refusesOne) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), error) {
 	s, release, err := r.EntityScheme.Open(ctx, authdata)
 	if err != nil || s.Identity == r.identity {
 		return msl.Sender{}, nil, msl.ErrX509CertExpired
@@ -93,7 +93,7 @@ func TestEntityAuth(t *testing.T) {
 	if err := x.client.Forget(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	x.server.Peers[0] = refusing{x.psk, "second"}
+	x.server.Peers[0] = refusesOne{x.psk, "second"}
 	x.second = nil
 	var answer *msl.PeerError
 	if _, _, err := send(t, x.client, secret("x")); !errors.As(err, &answer) || answer.Response != msl.EntityDataReauth {
