@@ -2,6 +2,7 @@ package msl
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -166,7 +167,7 @@ func (t *tokens) withServices(c *Client, list [][]byte) (*tokens, error) {
 	for _, b := range list {
 		o, err := wire.Parse(b, wire.Limits{})
 		if err != nil {
-			return nil, fail(ErrMSLParseError, "stored service token", err)
+			return nil, fmt.Errorf("msl: stored service token: %w", err)
 		}
 		s, err := parseServiceToken(o, c.ServiceTokens, t.master(), t.anyUser(o))
 		if err != nil {
