@@ -60,8 +60,9 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	return env, nil
 }
 
-// open verifies, then decrypts. It is the only way to the inside of a header.
-func (env envelope) open(s Sender) (wire.Object, error) {
+// open verifies, then decrypts. It is the only way to the inside of a header, whose
+// length the outside limits.
+func (env envelope) open(s Sender, depth int) (wire.Object, error) {
 	const op = "header"
 	if len(env.data) == 0 {
 		return wire.Object{}, fail(ErrHeaderDataMissing, op, nil)
@@ -80,9 +81,9 @@ func (env envelope) open(s Sender) (wire.Object, error) {
 	if err != nil {
 		return wire.Object{}, err
 	}
-	o, err := wire.Parse(plaintext, wire.Limits{})
+	o, err := wire.Parse(plaintext, wire.Limits{Object: len(plaintext), Depth: depth})
 	if err != nil {
-		return wire.Object{}, fail(ErrMSLParseError, op, err)
+		return wire.Object{}, fail(ErrMSLParseError, op, exceeded(err, "Header"))
 	}
 	return o, nil
 }

@@ -96,7 +96,7 @@ func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *
 
 // open verifies and decrypts the header, and notes what that proves of its sender.
 func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.Object, error) {
-	inside, err := env.open(in.sender)
+	inside, err := env.open(in.sender, r.limits.Depth)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
 		return inside, err

@@ -49,7 +49,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 	k.MSL = &msl.Client{
 		Local: entity, Peers: peers,
 		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
-		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
+		Limits:       messageLimits(c.Client.Limits),
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
 	}
 	if err := clientExchanges(c, k); err != nil {
@@ -74,6 +74,10 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		k.MSL.State = tell.state(state)
 	}
 	return err
+}
+
+func messageLimits(l config.ClientLimits) msl.Limits {
+	return msl.Limits{Header: l.Header, Chunk: l.Chunk, Inflate: l.Inflate, Tokens: l.Tokens, Depth: l.Depth}
 }
 
 // whoSends returns the client's own entity: as configured, or as a server enrolled this

@@ -25,6 +25,8 @@ func check(c *Config) error {
 		{"server.limits.idle", int64(l.Idle)}, {"server.limits.held", int64(l.Held)}, {"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
 		{"server.limits.errors-per-second", int64(l.ErrorsPerSecond)}, {"server.limits.errors-per-source", int64(l.ErrorsPerSource)},
 		{"client.limits.answer", c.Client.Limits.Answer}, {"client.limits.header", int64(c.Client.Limits.Header)},
+		{"server.limits.tokens", int64(l.Tokens)}, {"server.limits.depth", int64(l.Depth)},
+		{"client.limits.tokens", int64(c.Client.Limits.Tokens)}, {"client.limits.depth", int64(c.Client.Limits.Depth)},
 		{"client.limits.chunk", int64(c.Client.Limits.Chunk)}, {"client.limits.inflate", int64(c.Client.Limits.Inflate)},
 		{"server.limits.passwords", int64(l.Passwords)}, {"server.limits.unproven", l.Unproven}, {"server.limits.proven", l.Proven}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
 	} {

@@ -128,7 +128,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 
 func messageLimits(l config.Limits) msl.Limits {
 	return msl.Limits{
-		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions,
+		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions, Tokens: l.Tokens, Depth: l.Depth,
 		ErrorsPerSecond: l.ErrorsPerSecond, ErrorsPerSource: l.ErrorsPerSource, PasswordsAtATime: l.Passwords,
 		Unproven: l.Unproven, Proven: l.Proven,
 	}
