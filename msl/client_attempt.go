@@ -235,7 +235,7 @@ func (a *attempt) letGo(got *MasterToken) {
 // build makes the header, step by step in the protocol's order.
 func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	c := a.client
-	local, err := localIdentification(ctx, c.Local)
+	local, err := localIdentification(ctx, c.Local, c.Rand)
 	if err != nil {
 		return nil, err
 	}

@@ -233,7 +233,7 @@ func (a *attempt) changeTokens(ctx context.Context, h *header) error {
 	}
 	var fresh []*ServiceToken
 	for _, c := range a.req.ServiceTokens {
-		t, err := c.token(a.client.ServiceTokens, a.tokens.master(), a.user, h.capabilities.compression())
+		t, err := c.token(a.client.ServiceTokens, a.client.Rand, a.tokens.master(), a.user, h.capabilities.compression())
 		if err != nil {
 			return err
 		}

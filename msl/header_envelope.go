@@ -2,6 +2,7 @@ package msl
 
 import (
 	"context"
+	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -96,13 +97,14 @@ type identification struct {
 	protector Protector
 }
 
-// localIdentification identifies us by our entity scheme.
-func localIdentification(ctx context.Context, s LocalEntity) (identification, error) {
+// localIdentification identifies us by our entity scheme. random is for the
+// initialization vectors; nil means crypto/rand.
+func localIdentification(ctx context.Context, s LocalEntity, random io.Reader) (identification, error) {
 	local, err := s.Credentials(ctx)
 	if err != nil {
 		return identification{}, err
 	}
-	return identification{scheme: s.Scheme(), local: local, protector: local.Protector}, nil
+	return identification{scheme: s.Scheme(), local: local, protector: drawing(local.Protector, random)}, nil
 }
 
 func (id identification) release() {

@@ -176,7 +176,7 @@ func (i *issuance) userOf(name string) (*UserIDToken, error) {
 func (i *issuance) addServiceTokens(h *header) error {
 	h.serviceTokens = slices.Clone(i.in.serviceTokens)
 	for _, c := range i.changes {
-		t, err := c.token(i.server.ServiceTokens, i.masterToken(), h.userIDToken, h.capabilities.compression())
+		t, err := c.token(i.server.ServiceTokens, i.server.Issuer.Rand, i.masterToken(), h.userIDToken, h.capabilities.compression())
 		if err != nil {
 			return err
 		}

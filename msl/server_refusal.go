@@ -66,7 +66,7 @@ func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte,
 	} else if id, err = randomNumber(s.Issuer.Rand); err != nil {
 		return nil, err
 	}
-	us, err := localIdentification(ctx, s.Local)
+	us, err := localIdentification(ctx, s.Local, s.Issuer.Rand)
 	if err != nil {
 		return nil, err
 	}

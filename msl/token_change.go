@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"io"
 	"errors"
 )
 
@@ -24,7 +25,7 @@ type TokenChange struct {
 }
 
 // token makes the service token, bound to tokens of the message that carries it.
-func (c TokenChange) token(keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken, compression string) (*ServiceToken, error) {
+func (c TokenChange) token(keys ServiceTokenKeys, random io.Reader, mt *MasterToken, uit *UserIDToken, compression string) (*ServiceToken, error) {
 	master, user := int64(Unbound), int64(Unbound)
 	if c.Bind != BindNone {
 		if mt == nil {
@@ -42,5 +43,5 @@ func (c TokenChange) token(keys ServiceTokenKeys, mt *MasterToken, uit *UserIDTo
 	if !ok && len(c.Data) > 0 {
 		return nil, fail(ErrInternalException, "issue service token", errors.New("no keys for a token of that name"))
 	}
-	return newServiceToken(c.Name, c.Data, master, user, key, compression)
+	return newServiceToken(c.Name, c.Data, master, user, drawing(key, random), compression)
 }

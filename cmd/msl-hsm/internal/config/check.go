@@ -9,6 +9,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
+// RandomMixed is the value of keystore.random for bytes of two sources.
+const RandomMixed = "mixed"
+
 // check refuses values that could only break every message.
 func check(c *Config) error {
 	s, l := &c.Server, &c.Server.Limits
@@ -33,6 +36,9 @@ func check(c *Config) error {
 		if number.value < 0 {
 			return exit.Usagef("%s is less than nothing", number.name)
 		}
+	}
+	if r := c.Keystore.Random; r != "" && r != "os" && r != RandomMixed {
+		return exit.Usagef("keystore.random is %q: want os or mixed", r)
 	}
 	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)

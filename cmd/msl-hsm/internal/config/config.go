@@ -26,6 +26,7 @@ type Keystore struct {
 	Wait        time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
 	CallTimeout time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
 	Prefix      string        `yaml:"prefix"`                                                         // first part of the labels of the keys
+	Random      string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
 	AllowWeak   []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
 	Log *slog.Logger // of a process that lives long: told when the device is lost

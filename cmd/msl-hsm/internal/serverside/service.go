@@ -3,6 +3,7 @@ package serverside
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"time"
@@ -23,6 +24,7 @@ import (
 // A Service is a server with everything that it holds open.
 type Service struct {
 	Store   keys.Store
+	random  io.ReadCloser // combined with that of the device, or nil
 	State   *bolt.Server
 	psk     *entityauth.PSK
 	mgk     *entityauth.MGK
@@ -86,10 +88,14 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if s.random, err = keys.Random(c, s.Store); err != nil {
+		return err
+	}
 	issuer, err := issuer(c, s.Store)
 	if err != nil {
 		return err
 	}
+	issuer.Rand = s.random
 	issuer.Shared = custody == msl.CustodyShared
 	services, err := serviceTokenKeys(c, s.Store)
 	if err != nil {
@@ -101,7 +107,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 			return err
 		}
 	}
-	exchanges, err := keyExchanges(c, s.Store, s.Devices, s.psk, custody)
+	exchanges, err := keyExchanges(c, s, custody)
 	if err != nil {
 		return err
 	}
@@ -170,6 +176,9 @@ func (s *Service) Close() error {
 		if objects, sessions := s.Store.Live(); objects+sessions > 0 {
 			errs = append(errs, fmt.Errorf("%d key objects and %d sessions were still in use at the end", objects, sessions))
 		}
+	}
+	if s.random != nil {
+		errs = append(errs, s.random.Close())
 	}
 	if s.Store != nil {
 		errs = append(errs, s.Store.Close())
