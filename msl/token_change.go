@@ -1,8 +1,8 @@
 package msl
 
 import (
-	"io"
 	"errors"
+	"io"
 )
 
 // A Binding says which tokens a service token belongs to: it is dropped with
