@@ -50,7 +50,8 @@ const (
 )
 
 // A Store holds the keys of one PKCS #11 token. It is a [keystore.Store],
-// [keystore.Importer], [keystore.PeerWrapper] and [keystore.Admin].
+// [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource] and
+// [keystore.Admin].
 type Store struct {
 	*connection             // the sessions and the login
 	recovery    *recovery   // what gets them back
@@ -67,6 +68,8 @@ var (
 	_ keystore.Importer    = (*Store)(nil)
 	_ keystore.PeerWrapper = (*Store)(nil)
 	_ keystore.Admin       = (*Store)(nil)
+
+	_ keystore.RandomSource = (*Store)(nil)
 )
 
 // Open opens a token, tests that the module protects keys as it must (see

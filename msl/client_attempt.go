@@ -241,7 +241,7 @@ func (a *attempt) letGo(got *MasterToken) {
 // build makes the header, step by step in the protocol's order.
 func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	c := a.client
-	local, err := localIdentification(ctx, a.entity)
+	local, err := localIdentification(ctx, a.entity, c.Rand)
 	if err != nil {
 		return nil, err
 	}

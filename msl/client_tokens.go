@@ -2,6 +2,7 @@ package msl
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -185,7 +186,7 @@ func (t *tokens) withServices(c *Client, list [][]byte) (*tokens, error) {
 	for _, b := range list {
 		o, err := wire.Parse(b, wire.Limits{})
 		if err != nil {
-			return nil, fail(ErrMSLParseError, "stored service token", err)
+			return nil, fmt.Errorf("msl: stored service token: %w", err)
 		}
 		s, err := parseServiceToken(o, c.ServiceTokens, t.master(), t.anyUser(o))
 		if err != nil {
@@ -263,7 +264,7 @@ func (a *attempt) changeTokens(ctx context.Context, h *header) error {
 	}
 	var fresh []*ServiceToken
 	for _, c := range a.req.ServiceTokens {
-		t, err := c.token(a.client.ServiceTokens, a.tokens.master(), a.user, a.req.compression(h.capabilities))
+		t, err := c.token(a.client.ServiceTokens, a.client.Rand, a.tokens.master(), a.user, a.req.compression(h.capabilities))
 		if err != nil {
 			return err
 		}

@@ -105,8 +105,24 @@ type LimitError struct {
 
 // Error names the limit.
 func (e *LimitError) Error() string {
-	what := map[string]string{"Header": "message header is longer", "Chunk": "payload chunk is longer", "Inflate": "compressed part grows more"}[e.Limit]
+	what := map[string]string{
+		"Header": "message header is longer", "Chunk": "payload chunk is longer", "Inflate": "compressed part grows more",
+		"Depth": "message is nested deeper", "Tokens": "message has more service tokens or key requests",
+	}[e.Limit]
 	return "the peer's " + what + " than Limits." + e.Limit + " permits"
+}
+
+// exceeded returns the limit that err is about, or err. long is the limit for lengths.
+func exceeded(err error, long string) error {
+	switch {
+	case errors.Is(err, wire.ErrTooLong):
+		return &LimitError{long}
+	case errors.Is(err, wire.ErrTooDeep):
+		return &LimitError{"Depth"}
+	case errors.Is(err, wire.ErrTooMany):
+		return &LimitError{"Tokens"}
+	}
+	return err
 }
 
 // Unwrap returns the error that every exceeded limit wraps.

@@ -106,7 +106,7 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 
 // open verifies and decrypts the header, and records what that proves about its sender.
 func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.Object, error) {
-	inside, err := env.open(in.sender)
+	inside, err := env.open(in.sender, r.limits.Depth)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
 		return inside, err

@@ -351,12 +351,10 @@ func streamError(err error, limit string) error {
 	switch {
 	case errors.Is(err, errBusy), errors.Is(err, errEnded):
 		return fail(ErrInternalException, "read message", err)
-	case errors.Is(err, wire.ErrTooLong):
-		return fail(ErrMSLParseError, "read message", &LimitError{limit})
 	case cutOff(err):
 		return fail(ErrMSLParseError, "read message", ErrTruncated)
 	case errors.Is(err, wire.ErrSyntax), errors.Is(err, wire.ErrLimit):
-		return fail(ErrMSLParseError, "read message", err)
+		return fail(ErrMSLParseError, "read message", exceeded(err, limit))
 	}
 	return fail(ErrMSLCommsFailure, "read message", err)
 }

@@ -186,7 +186,7 @@ func (i *issuance) compression() string {
 func (i *issuance) addServiceTokens(h *header) error {
 	h.serviceTokens = slices.Clone(i.in.serviceTokens)
 	for _, c := range i.changes {
-		t, err := c.token(i.server.ServiceTokens, i.masterToken(), h.userIDToken, i.compression())
+		t, err := c.token(i.server.ServiceTokens, i.server.Issuer.Rand, i.masterToken(), h.userIDToken, i.compression())
 		if err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64,
 	} else if id, err = randomNumber(s.Issuer.Rand); err != nil {
 		return nil, nil, err
 	}
-	us, err := localIdentification(ctx, s.Local)
+	us, err := localIdentification(ctx, s.Local, s.Issuer.Rand)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -28,7 +28,7 @@ func (r *trustedReply) prepare() error {
 // answered with that token, even if the answer delivers a new one.
 func (r *trustedReply) identify() (err error) {
 	if r.in.token == nil {
-		r.us, err = localIdentification(r.ctx, r.gives.server.Local)
+		r.us, err = localIdentification(r.ctx, r.gives.server.Local, r.gives.server.Issuer.Rand)
 		return err
 	}
 	key := r.in.sender.Opener.(SymmetricKey) // of the session, which opened the request

@@ -90,7 +90,7 @@ func (p *parser) value(i, depth int) error {
 // byte last.
 func (p *parser) composite(i, depth int, last byte) error {
 	if depth > p.lim.Depth {
-		return limitError(p.pos, "nested too deep")
+		return fmt.Errorf("wire: byte %d: %w", p.pos, ErrTooDeep)
 	}
 	p.pos++
 	p.skipSpace()

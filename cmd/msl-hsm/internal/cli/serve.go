@@ -141,6 +141,9 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 		return err
 	}
 	server.Handler = failures.Beside(server.Handler)
+	if c.Server.TLS.HTTP2 {
+		mslhttp.AllowHTTP2(server)
+	}
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile)
 }
 

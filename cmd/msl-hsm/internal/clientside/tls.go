@@ -17,7 +17,7 @@ func WebClient(c *config.Config, store keystore.Store) (*http.Client, error) {
 	if !strings.HasPrefix(c.Client.URL, "https:") {
 		return http.DefaultClient, nil
 	}
-	t := &mslhttp.TLSClient{ServerName: own.ServerName}
+	t := &mslhttp.TLSClient{ServerName: own.ServerName, HTTP2: own.HTTP2}
 	var err error
 	if t.MinVersion, err = config.ParseVersion("client.tls.min-version", own.MinVersion); err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func WebClient(c *config.Config, store keystore.Store) (*http.Client, error) {
 	case own.Certificate != "" || own.Key != "":
 		return nil, exit.Usagef("client.tls has a certificate or a key: give both, or none")
 	}
-	transport, err := t.Transport()
+	transport, err := t.RoundTripper()
 	if err != nil {
 		return nil, exit.Usagef("client.tls: %w", err)
 	}

@@ -9,6 +9,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
+// RandomMixed is the value of keystore.random for bytes of two sources.
+const RandomMixed = "mixed"
+
 // check refuses values that could only break every message.
 func check(c *Config) error {
 	s, l := &c.Server, &c.Server.Limits
@@ -26,12 +29,17 @@ func check(c *Config) error {
 		{"server.limits.idle", int64(l.Idle)}, {"server.limits.held", int64(l.Held)}, {"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
 		{"server.limits.errors-per-second", int64(l.ErrorsPerSecond)}, {"server.limits.errors-per-source", int64(l.ErrorsPerSource)},
 		{"client.limits.answer", c.Client.Limits.Answer}, {"client.limits.header", int64(c.Client.Limits.Header)},
+		{"server.limits.tokens", int64(l.Tokens)}, {"server.limits.depth", int64(l.Depth)},
+		{"client.limits.tokens", int64(c.Client.Limits.Tokens)}, {"client.limits.depth", int64(c.Client.Limits.Depth)},
 		{"client.limits.chunk", int64(c.Client.Limits.Chunk)}, {"client.limits.inflate", int64(c.Client.Limits.Inflate)},
 		{"server.limits.passwords", int64(l.Passwords)}, {"server.limits.unproven", l.Unproven}, {"server.limits.proven", l.Proven}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
 	} {
 		if number.value < 0 {
 			return exit.Usagef("%s is less than nothing", number.name)
 		}
+	}
+	if r := c.Keystore.Random; r != "" && r != "os" && r != RandomMixed {
+		return exit.Usagef("keystore.random is %q: want os or mixed", r)
 	}
 	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)

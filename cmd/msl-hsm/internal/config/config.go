@@ -26,6 +26,7 @@ type Keystore struct {
 	Wait        time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
 	CallTimeout time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
 	Prefix      string        `yaml:"prefix"`                                                         // first part of the labels of the keys
+	Random      string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
 	AllowWeak   []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
 	Log *slog.Logger // of a process that lives long: told when the device is lost
@@ -94,6 +95,8 @@ type Limits struct {
 	Chunk           int           `yaml:"chunk" example:"16777216"` // bytes of a payload chunk
 	Held            int           `yaml:"held" example:"16777216"`  // bytes of an answer held back until its request was read
 	Inflate         int           `yaml:"inflate" example:"200"`    // largest ratio of decompressed to compressed data
+	Tokens          int           `yaml:"tokens" example:"64"`      // service tokens of one message, and key requests
+	Depth           int           `yaml:"depth" example:"32"`       // nesting of JSON objects
 	Sessions        int           `yaml:"sessions" example:"10000"` // master tokens remembered
 	ErrorsPerSecond int           `yaml:"errors-per-second" example:"200"`
 	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers a second to one unauthenticated source, and refusals a second of one entity; IPv6 is counted by /64
@@ -113,6 +116,8 @@ type ClientLimits struct {
 	Header  int   `yaml:"header" example:"1048576"`    // bytes of a message header
 	Chunk   int   `yaml:"chunk" example:"67108864"`    // bytes of a payload chunk: 2.4 times the data, which the reference stack sends in a single chunk
 	Inflate int   `yaml:"inflate" example:"200"`       // largest ratio of decompressed to compressed data
+	Tokens  int   `yaml:"tokens" example:"64"`         // service tokens of one message
+	Depth   int   `yaml:"depth" example:"32"`          // nesting of JSON objects
 }
 
 // Client is what a client is made of, and the agent.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"io"
 	"log/slog"
 	"strings"
 
@@ -77,7 +78,7 @@ func entityScheme(c *config.Config, s *Service, name string, hidden msl.EntitySc
 	case "NONE_SUFFIXED":
 		return &entityauth.NoneSuffixed{Directory: s.State}, nil
 	case "PROVISIONED":
-		return &entityauth.Provisioned{Assign: func(context.Context) (string, error) { return assignKey(c) }}, nil
+		return &entityauth.Provisioned{Assign: func(context.Context) (string, error) { return assignKey(c, s.random) }}, nil
 	case "MT_PROTECTED":
 		return hidden, nil
 	}
@@ -85,9 +86,14 @@ func entityScheme(c *config.Config, s *Service, name string, hidden msl.EntitySc
 }
 
 // assignKey returns a new identity for an entity that has none.
-func assignKey(c *config.Config) (string, error) {
+func assignKey(c *config.Config, random io.Reader) (string, error) {
+	if random == nil {
+		random = rand.Reader
+	}
 	b := make([]byte, 16)
-	rand.Read(b)
+	if _, err := io.ReadFull(random, b); err != nil {
+		return "", err
+	}
 	return c.Server.Provisioned + hex.EncodeToString(b), nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"time"
@@ -25,6 +26,7 @@ import (
 // A Service is a server with everything that it holds open.
 type Service struct {
 	Store   keys.Store
+	random  io.ReadCloser // combined with that of the device, or nil
 	State   *bolt.Server
 	psk     *entityauth.PSK
 	mgk     *entityauth.MGK
@@ -95,10 +97,14 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if s.random, err = keys.Random(c, s.Store); err != nil {
+		return err
+	}
 	issuer, err := issuer(c, s.Store)
 	if err != nil {
 		return err
 	}
+	issuer.Rand = s.random
 	issuer.Shared = custody == msl.CustodyShared
 	services, err := serviceTokenKeys(c, s.Store)
 	if err != nil {
@@ -110,7 +116,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 			return err
 		}
 	}
-	exchanges, err := keyExchanges(c, s.Store, s.Devices, s.psk, custody)
+	exchanges, err := keyExchanges(c, s, custody)
 	if err != nil {
 		return err
 	}
@@ -153,7 +159,7 @@ func say(c *config.Config, server *msl.Server, messages *usermsg.Catalog) {
 
 func messageLimits(l config.Limits) msl.Limits {
 	return msl.Limits{
-		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions,
+		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions, Tokens: l.Tokens, Depth: l.Depth,
 		ErrorsPerSecond: l.ErrorsPerSecond, ErrorsPerSource: l.ErrorsPerSource, PasswordsAtATime: l.Passwords,
 		Unproven: l.Unproven, Proven: l.Proven,
 	}
@@ -197,6 +203,9 @@ func (s *Service) Close() error {
 		if objects, sessions := s.Store.Live(); objects+sessions > 0 {
 			errs = append(errs, fmt.Errorf("%d key objects and %d sessions were still in use at the end", objects, sessions))
 		}
+	}
+	if s.random != nil {
+		errs = append(errs, s.random.Close())
 	}
 	if s.Store != nil {
 		errs = append(errs, s.Store.Close())
