@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -82,6 +83,7 @@ type Error struct {
 	Code      Code
 	Op        string // what was being done
 	MessageID int64  // of the message that failed, or -1 if it could not be read
+	Text      string // what the peer is told in place of the text of Code, in English; usually empty
 	Err       error  // the cause, if there is more to say; never sent to a peer
 }
 
@@ -110,7 +112,9 @@ func (e *Error) Error() string {
 	if e.Op != "" {
 		s += e.Op + ": "
 	}
-	s += e.Code.Error()
+	if s += e.Code.Error(); e.Text != "" {
+		s = strings.TrimSuffix(s, e.Code.Text()) + e.Text
+	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}
@@ -222,6 +226,14 @@ func codeOf(err error) Code {
 		return c
 	}
 	return ErrInternalException
+}
+
+// textOf returns what the peer is told about err, whose code is known.
+func textOf(err error, code Code) string {
+	if e := (*Error)(nil); errors.As(err, &e) && e.Code == code && e.Text != "" {
+		return e.Text
+	}
+	return code.Text()
 }
 
 // withID notes the id of the message that err is about, unless one is noted.

@@ -6,16 +6,16 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// encodeError writes the inside of an error header. A peer is told the code and
-// its fixed text, and nothing of the cause.
-func encodeError(code Code, messageID int64, userMessage string, now time.Time) []byte {
+// encodeError writes the inside of an error header. A peer is told the code and a text
+// that is made for it, and nothing of the cause.
+func encodeError(code Code, messageID int64, text, userMessage string, now time.Time) []byte {
 	e := wire.NewEncoder(256)
 	e.Begin()
 	e.Int("timestamp", now.Unix())
 	e.Int("messageid", messageID)
 	e.Int("errorcode", int64(code.Response()))
 	e.Int("internalcode", int64(code.Internal()))
-	e.String("errormsg", code.Text())
+	e.String("errormsg", text)
 	if userMessage != "" {
 		e.String("usermsg", userMessage)
 	}

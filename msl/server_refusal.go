@@ -30,7 +30,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	if in.account.gaveWay() || errors.Is(cause, errBusy) && !in.sender.Authenticated || !s.mayRefuse(ctx, source, in.sender) {
 		return noAnswer(code)
 	}
-	message, err := s.errorMessage(ctx, code, id)
+	message, err := s.errorMessage(ctx, code, id, textOf(cause, code))
 	if err != nil {
 		if s.Log != nil {
 			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
@@ -59,7 +59,7 @@ func noAnswer(code Code) error {
 
 // errorMessage makes the answer to the message with that id, or to one whose id
 // is not known.
-func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte, error) {
+func (s *Server) errorMessage(ctx context.Context, code Code, id int64, text string) ([]byte, error) {
 	var err error
 	if inRange(id) {
 		id = next(id)
@@ -71,7 +71,7 @@ func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte,
 		return nil, err
 	}
 	defer us.release()
-	return us.encodeMessage("errordata", encodeError(code, id, "", s.Issuer.now()))
+	return us.encodeMessage("errordata", encodeError(code, id, text, "", s.Issuer.now()))
 }
 
 // lastWordTime is for an error message that says that time is up.
