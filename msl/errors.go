@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -103,7 +102,8 @@ func (e *LimitError) Error() string {
 func (*LimitError) Unwrap() error { return wire.ErrLimit }
 
 // Error returns what was done, the code and the cause. For a limit of this side it
-// returns only the limit: the code would suggest something worse.
+// returns only the limit: the code would suggest something worse. The text for the peer
+// takes the place of the code's text, and a cause that of the text for the peer.
 func (e *Error) Error() string {
 	if limit := (*LimitError)(nil); errors.As(e.Err, &limit) {
 		return "msl: " + limit.Error()
@@ -112,8 +112,13 @@ func (e *Error) Error() string {
 	if e.Op != "" {
 		s += e.Op + ": "
 	}
-	if s += e.Code.Error(); e.Text != "" {
-		s = strings.TrimSuffix(s, e.Code.Text()) + e.Text
+	switch {
+	case e.Text == "":
+		s += e.Code.Error()
+	case e.Err == nil:
+		return s + fmt.Sprintf("%d %s: %s", int(e.Code), e.Code.Name(), e.Text)
+	default:
+		s += fmt.Sprintf("%d %s", int(e.Code), e.Code.Name())
 	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()

@@ -48,7 +48,7 @@ type Upstream struct {
 	Proxy   *url.URL   // of the scheme http, to pass through; nil means none, whatever the environment says
 
 	// Header is set in every request, and may be secret. It replaces headers of the
-	// same names, but not those above.
+	// same names; those that [CheckHeaderName] refuses are an error.
 	Header http.Header
 
 	Connect time.Duration // how long a connection may take; zero means 5 seconds, negative no bound
@@ -108,6 +108,7 @@ func (u *Upstream) Start(ctx context.Context) error {
 
 func (u *Upstream) open() error {
 	u.once.Do(func() {
+		u.err = u.checkFixed()
 		if len(u.Targets) == 0 {
 			u.err = errors.New("mslhttp: upstream without a target")
 		}

@@ -53,11 +53,20 @@ func (a *attempt) run() (*http.Response, error) {
 		err = errors.Join(a.body.failure(), response.Body.Close())
 	}
 	if err != nil {
+		err = a.because(err)
 		a.end()
 		return nil, err
 	}
 	response.Body = &answerBody{ReadCloser: response.Body, attempt: a}
 	return response, nil
+}
+
+// because returns why the exchange ended where that ended the attempt, and else err.
+func (a *attempt) because(err error) error {
+	if a.out.Context().Err() != nil {
+		return context.Cause(a.out.Context())
+	}
+	return err
 }
 
 func (a *attempt) end() {
@@ -90,7 +99,7 @@ type answerBody struct {
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = mayHaveActed(errors.Join(err, b.attempt.body.failure()))
+		err = mayHaveActed(errors.Join(b.attempt.because(err), b.attempt.body.failure()))
 	}
 	return n, err
 }

@@ -54,5 +54,5 @@ func mayHaveActed(err error) error {
 	if errors.As(err, &own) || errors.Is(err, msl.ErrTruncated) {
 		return err // about the message, or the answer to it
 	}
-	return told(msl.ErrMSLCommsFailure, textLost, err)
+	return told(msl.ErrMSLCommsFailure, textLost, fmt.Errorf("it got the message and may have acted: %w", err))
 }

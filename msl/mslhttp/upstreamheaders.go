@@ -68,12 +68,10 @@ func (u *Upstream) addOrigin(h http.Header, r *http.Request) {
 	}
 }
 
-// addFixed sets the headers of the configuration, except those that name the sender.
+// addFixed sets the headers that are the same in every request.
 func (u *Upstream) addFixed(h http.Header) {
 	for name, values := range u.Header {
-		if name = http.CanonicalHeaderKey(name); !isReserved(folded(name)) {
-			h[name] = values
-		}
+		h[http.CanonicalHeaderKey(name)] = values
 	}
 }
 
@@ -97,6 +95,40 @@ func (u *Upstream) fixes(named func(string) bool) bool {
 		}
 	}
 	return false
+}
+
+// CheckHeaderName refuses a name that a header of [Upstream].Header cannot have: one that
+// is no name, or that says who sent a message, or that is about a connection.
+func CheckHeaderName(name string) error {
+	// RFC 9110 section 5.6.2
+	strange := func(c rune) bool {
+		return (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && !strings.ContainsRune("!#$%&'*+-.^_`|~", c)
+	}
+	plain := folded(name)
+	switch {
+	case name == "" || strings.ContainsFunc(name, strange):
+		return fmt.Errorf("%q is not the name of an HTTP header", name)
+	case isReserved(plain):
+		return fmt.Errorf("the header %s is set by the gateway alone", name)
+	case isOfConnection(plain):
+		return fmt.Errorf("the header %s is about a connection, and is set by the HTTP client alone", name)
+	}
+	return nil
+}
+
+// checkFixed refuses headers that no request can have. It does not tell their values.
+func (u *Upstream) checkFixed() error {
+	for name, values := range u.Header {
+		if err := CheckHeaderName(name); err != nil {
+			return fmt.Errorf("mslhttp: %w", err)
+		}
+		for _, value := range values {
+			if strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+				return fmt.Errorf("mslhttp: the value of the header %s has a line ending or another control character", name)
+			}
+		}
+	}
+	return nil
 }
 
 // folded is the form in which two names are one for any service: CGI and WSGI make no

@@ -26,7 +26,7 @@ func TestForgedHeaders(t *testing.T) {
 		"Proxy-Authorization": {"Basic x"}, "Upgrade": {"websocket"}, "Te": {"trailers"}, "Trailer": {"x"}, "Keep-Alive": {"x"}, "Expect": {"100-continue"},
 		"Accept": {"text/plain"}, "User-Agent": {"camera/7"}, "X-Own": {"a", "b"},
 	}
-	u := &Upstream{Header: http.Header{"Authorization": {"Bearer fixed"}, "X-API-Key": {"fixed"}, "Msl-Entity": {"fixed"}}}
+	u := &Upstream{Header: http.Header{"Authorization": {"Bearer fixed"}, "X-API-Key": {"fixed"}}}
 	r := httptest.NewRequest("POST", "/", nil)
 	r.Header = forged
 	got := u.headers(&msl.Message{Identity: "camera"}, r)
