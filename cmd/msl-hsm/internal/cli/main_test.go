@@ -132,7 +132,7 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // upstream VAR starts an HTTP service that tells what it got; its path is the
-// status of the answer.
+// status of the answer. VARADDR is its address.
 func upstream(ts *testscript.TestScript, _ bool, args []string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -155,6 +155,7 @@ func upstream(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)
+	ts.Setenv(args[0]+"ADDR", s.Listener.Addr().String())
 }
 
 // certify KEYFILE PASSPHRASE LABEL OUT makes a certificate for a soft key, signed

@@ -188,7 +188,11 @@ func (r refused) Error() string {
 	if r.Code < 0 {
 		return r.Response.String()
 	}
-	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, r.Code.Text())
+	text := r.Code.Text()
+	if r.Message != "" { // which may say more, such as what a service behind the server answered
+		text = exit.Printable(r.Message)
+	}
+	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, text)
 }
 
 // advice returns the next step after an error.
