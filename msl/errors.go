@@ -94,6 +94,7 @@ type Error struct {
 	Code      Code
 	Op        string // the operation that failed
 	MessageID int64  // of the message that failed, or -1 if it could not be read
+	Text      string // what the peer is told in place of the text of Code, in English; usually empty
 	Err       error  // the cause, if there is more to say; never sent to a peer
 }
 
@@ -129,7 +130,8 @@ func exceeded(err error, long string) error {
 func (*LimitError) Unwrap() error { return wire.ErrLimit }
 
 // Error returns what was done, the code and the cause. For a limit of this side it
-// returns only the limit: the code would suggest something worse.
+// returns only the limit: the code would suggest something worse. The text for the peer
+// takes the place of the code's text, and a cause that of the text for the peer.
 func (e *Error) Error() string {
 	if limit := (*LimitError)(nil); errors.As(e.Err, &limit) {
 		return "msl: " + limit.Error()
@@ -138,7 +140,14 @@ func (e *Error) Error() string {
 	if e.Op != "" {
 		s += e.Op + ": "
 	}
-	s += e.Code.Error()
+	switch {
+	case e.Text == "":
+		s += e.Code.Error()
+	case e.Err == nil:
+		return s + fmt.Sprintf("%d %s: %s", int(e.Code), e.Code.Name(), e.Text)
+	default:
+		s += fmt.Sprintf("%d %s", int(e.Code), e.Code.Name())
+	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}
@@ -254,6 +263,14 @@ func codeOf(err error) Code {
 		return c
 	}
 	return ErrInternalException
+}
+
+// textOf returns what the peer is told about err, whose code is known.
+func textOf(err error, code Code) string {
+	if e := (*Error)(nil); errors.As(err, &e) && e.Code == code && e.Text != "" {
+		return e.Text
+	}
+	return code.Text()
 }
 
 // withID adds the id of the message to err, unless it has one.

@@ -17,14 +17,14 @@ type errorAnswer struct {
 }
 
 // answerTo is what a peer is told of a failure. Of an error of the protocol that is the
-// code and its fixed text, and nothing of the cause.
+// code and a text that is made for it, and nothing of the cause.
 func answerTo(cause error) errorAnswer {
 	var own *AppError
 	if errors.As(cause, &own) {
 		return own.answer()
 	}
 	code := codeOf(cause)
-	return errorAnswer{code: code, response: code.Response(), internal: int64(code.Internal()), message: code.Text()}
+	return errorAnswer{code: code, response: code.Response(), internal: int64(code.Internal()), message: textOf(cause, code)}
 }
 
 // encode writes the inside of an error header.

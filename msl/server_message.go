@@ -41,3 +41,17 @@ func (in *incoming) applicationError(err, failed error) error {
 	}
 	return withID(err, in.messageID)
 }
+
+// ReadAhead reads the body into memory until it has size bytes or more of it, or all of
+// it; size is bounded by [Limits].Held. At least one chunk with data is read. Body still
+// returns what was read, and the memory counts as that of the message. ReadAhead returns
+// how many bytes Body has in memory, and whether they are the whole rest. The error is
+// the one that Body returns after them. A body that is not of a received message is left
+// alone, and said not to be whole.
+func (m *Message) ReadAhead(size int) (have int64, whole bool, err error) {
+	body, ok := m.Body.(*payloadReader)
+	if !ok {
+		return 0, false, nil
+	}
+	return body.ahead(size)
+}

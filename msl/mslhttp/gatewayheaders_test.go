@@ -29,7 +29,8 @@ func TestGatewayHeaders(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := senderHeader(&c.message)
+			h := http.Header{}
+			addSender(h, &c.message)
 			for header, want := range c.want {
 				if got := h.Get("Msl-" + header); got != want {
 					t.Errorf("Msl-%s: %q, want %q", header, got, want)

@@ -79,7 +79,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer exchange.end()
 	s.exchange = exchange
 	call := &call{handle: h.Handle, start: time.Now()}
-	err := h.Server.Serve(s.ctx, h.source(r), s, s, call.run)
+	err := h.Server.Serve(withRequest(s.ctx, r), h.source(r), s, s, call.run)
 	if err == nil && (s.long == nil || call.answered) {
 		err = s.finish()
 	}

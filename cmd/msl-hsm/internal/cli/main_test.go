@@ -135,7 +135,7 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // upstream VAR starts an HTTP service that answers with the request it got; its path is
-// the status of the answer.
+// the status of the answer. VARADDR is its address.
 func upstream(ts *testscript.TestScript, _ bool, args []string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -158,6 +158,7 @@ func upstream(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)
+	ts.Setenv(args[0]+"ADDR", s.Listener.Addr().String())
 }
 
 // certify KEYFILE PASSPHRASE LABEL OUT makes a certificate for a soft key, signed

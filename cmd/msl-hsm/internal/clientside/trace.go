@@ -209,7 +209,11 @@ func (r refused) Error() string {
 	if r.Code.Name() == "" { // it is the application's own
 		return strings.TrimPrefix(r.PeerError.Error(), "msl: peer answered ")
 	}
-	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, r.Code.Text())
+	text := r.Code.Text()
+	if r.Message != "" { // which may say more, such as what a service behind the server answered
+		text = exit.Printable(r.Message)
+	}
+	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, text)
 }
 
 // advice returns the next step after an error.

@@ -82,9 +82,9 @@ type Server struct {
 
 	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
 
-	Upstream        string        `yaml:"upstream" example:"http://127.0.0.1:3000/"` // default: an echo
-	UpstreamMethod  string        `yaml:"upstream-method"`
-	UpstreamTimeout time.Duration `yaml:"upstream-timeout" example:"30s"` // until its answer begins; must be less than limits.timeout
+	Upstream        Upstream      `yaml:"upstream"`                       // the HTTP service behind this gateway; upstream: URL is short for a section with that alone
+	UpstreamMethod  string        `yaml:"upstream-method"`                // older name of upstream.method
+	UpstreamTimeout time.Duration `yaml:"upstream-timeout" example:"30s"` // older name of upstream.timeout
 	Shutdown        time.Duration `yaml:"shutdown"`                       // time for messages in flight
 }
 
@@ -170,7 +170,6 @@ func Default() *Config {
 	c.Server.Custody = "sealed"
 	c.Server.Require.Encrypted, c.Server.Require.Authenticated = true, true
 	c.Server.Compression = []string{"GZIP", "LZW"}
-	c.Server.UpstreamMethod = "POST"
 	c.Server.Shutdown = DefaultShutdown
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
 	c.Server.Enrollment.Path = "/enroll"
@@ -211,6 +210,7 @@ func (c *Config) Read(path string) error {
 func (c *Config) settle(dir string) {
 	c.settleTLS(dir)
 	c.Client.Agent.settle(dir)
+	c.Server.Upstream.settle(dir)
 	for _, path := range []*string{
 		&c.Keystore.SoftHSM, &c.Server.State, &c.Server.Certificate,
 		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
