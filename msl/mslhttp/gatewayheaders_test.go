@@ -79,7 +79,7 @@ func TestGatewayRequest(t *testing.T) {
 		{&Gateway{URL: service.URL + "/old"}, "POST /old data", msl.ErrMSLCommsFailure},
 	} {
 		got = nil
-		err := c.gateway.Handle(context.Background(), nil, &msl.Message{Body: strings.NewReader("data")})
+		err := c.gateway.Handle(context.Background(), &msl.ResponseWriter{}, &msl.Message{Body: strings.NewReader("data")})
 		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || len(got) != 1 || got[0] != c.want {
 			t.Errorf("%q, %v: want %q, %v", got, err, c.want, c.err)
 		}
@@ -87,7 +87,7 @@ func TestGatewayRequest(t *testing.T) {
 	if service.Client().CheckRedirect != nil {
 		t.Error("the client of the caller was changed")
 	}
-	if err := (&Gateway{URL: service.URL, Method: "NO METHOD"}).Handle(context.Background(), nil, &msl.Message{}); err == nil || !strings.Contains(err.Error(), "upstream request") {
+	if err := (&Gateway{URL: service.URL, Method: "NO METHOD"}).Handle(context.Background(), &msl.ResponseWriter{}, &msl.Message{}); err == nil || !strings.Contains(err.Error(), "upstream request") {
 		t.Errorf("not a method: %v", err)
 	}
 }

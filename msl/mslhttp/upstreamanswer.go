@@ -20,7 +20,9 @@ const streamPause = 5 * time.Millisecond
 // (RFC 9111, section 5.2.2.6) or with Msl-No-Compression: true is sent uncompressed.
 // CopyBody does not close the body.
 func CopyBody(w *msl.ResponseWriter, r *http.Response) error {
-	w.Uncompressed = w.Uncompressed || asIs(r.Header)
+	if asIs(r.Header) {
+		w.Uncompressed = true
+	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "text/event-stream" {
 		return copyEvents(w, r.Body)
 	}
