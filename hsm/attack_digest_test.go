@@ -21,9 +21,8 @@ const (
 )
 
 // TestAttackDigest computes the wrapping key of a key set from its other two keys,
-// which C_DigestKey hashes although nobody may read them, and opens with it what
-// was recorded. A MAC key that is a whole block spoils it, whatever it is
-// unwrapped as.
+// which C_DigestKey hashes although they cannot be read, and opens recorded traffic with
+// it. A MAC key that is a whole block prevents that, whatever type it is unwrapped as.
 func TestAttackDigest(t *testing.T) {
 	f := newField(t)
 	psk := f.newPSK()
@@ -111,8 +110,7 @@ func (f *field) stored(t *testing.T, a keystore.Algorithm, raw []byte) []byte {
 	return sealed.Wrapped
 }
 
-// digestAttack opens what was recorded with the key that is derived from two
-// others.
+// digestAttack opens recorded traffic with the key that is derived from two others.
 func (a *attacker) digestAttack(encryption, mac pkcs11.ObjectHandle, recorded []byte) ([]byte, error) {
 	inner, err := a.digest(pkcs11.CKM_SHA256, padded(pskSalt, 0x36), encryption, mac)
 	if err != nil {
@@ -148,7 +146,7 @@ func (a *attacker) digest(mechanism uint, prefix []byte, keys ...pkcs11.ObjectHa
 			err = a.DigestKey(a.session, k)
 		}
 	}
-	sum, final := a.DigestFinal(a.session) // ends the operation, whatever came before
+	sum, final := a.DigestFinal(a.session) // ends the operation, even after an error
 	if err != nil {
 		return nil, err
 	}

@@ -66,7 +66,7 @@ func (f *field) older(t *testing.T, u unwrapping) unwrapping {
 	return u
 }
 
-// as unwraps with one attribute as the attacker wants it.
+// as unwraps with one attribute of the attacker's choice.
 func (a *attacker) as(u unwrapping, want *pkcs11.Attribute) error {
 	k, err := a.UnwrapKey(a.session, u.mechanism, u.key, u.wrapped, secret(u.usages, want))
 	if err != nil {
@@ -80,8 +80,8 @@ func (a *attacker) as(u unwrapping, want *pkcs11.Attribute) error {
 	return err
 }
 
-// TestAttackPins unwraps what is sealed and recorded as something that outlives
-// the PIN, can be used without it, or does more than it is for.
+// TestAttackPins unwraps sealed and recorded keys as objects that outlive the PIN, can be
+// used without it, or have additional usages.
 func TestAttackPins(t *testing.T) {
 	f := newField(t)
 	for _, u := range f.unwrappings(t) {
@@ -154,7 +154,7 @@ func TestOlderTemplate(t *testing.T) {
 	}
 }
 
-// noted asks whether List notes the template of a key, which is not weak.
+// noted checks whether List notes the template of a key, which is not weak.
 func noted(t *testing.T, s *hsm.Store, label string, version uint32, want bool) {
 	t.Helper()
 	all, err := s.List()

@@ -104,7 +104,7 @@ func (f *field) plain(t *testing.T, changes ...*pkcs11.Attribute) pkcs11.ObjectH
 	return k
 }
 
-// fails and wins judge an attack by whether it got the session key.
+// fails and wins check whether an attack got the session key.
 func (f *field) fails(t *testing.T, got []byte, err error) {
 	t.Helper()
 	if err == nil {
@@ -179,7 +179,7 @@ func (f *field) unsealed(t *testing.T) pkcs11.ObjectHandle {
 	return pkcs11.ObjectHandle(hsm.Handle(u))
 }
 
-// TestAttackSealed unwraps what is in the state file in other ways.
+// TestAttackSealed unwraps the keys of the state file in other ways.
 func TestAttackSealed(t *testing.T) {
 	f := newField(t)
 	wrapped, _ := f.sealed(t)

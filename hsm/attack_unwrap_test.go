@@ -100,8 +100,8 @@ func (f *field) hop(hop func(kek pkcs11.ObjectHandle, wrapped []byte) (pkcs11.Ob
 	return f.a.open(wrapping, recorded)
 }
 
-// then is a hop in two steps: unseal as it should be, or with the change that
-// the second step needs, and change what came of it.
+// then is a hop in two steps: unseal normally, or with the change that the second step
+// needs, and then change the unsealed key.
 func (f *field) then(unwrap func(pkcs11.ObjectHandle, []byte, ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error), second func(pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error), changes ...*pkcs11.Attribute) func(pkcs11.ObjectHandle, []byte) (pkcs11.ObjectHandle, error) {
 	return func(kek pkcs11.ObjectHandle, wrapped []byte) (pkcs11.ObjectHandle, error) {
 		k, err1 := unwrap(kek, wrapped, changes...)
@@ -193,7 +193,7 @@ func (f *field) changed(mechanism []*pkcs11.Mechanism, change func(pkcs11.Object
 	}
 }
 
-// weakClient makes a client's key with a flaw, and what was recorded for it.
+// weakClient makes a client's key with a flaw, and traffic recorded for it.
 func (f *field) weakClient(t *testing.T, a keystore.Algorithm, name string, flaw hsm.Flaw) (pkcs11.ObjectHandle, []byte) {
 	t.Helper()
 	if a == keystore.AESUnwrap128 {
@@ -207,7 +207,7 @@ func (f *field) weakClient(t *testing.T, a keystore.Algorithm, name string, flaw
 	return k, f.recordFor(t, k, a)
 }
 
-// recordFor is what went over the wire for the owner of a key.
+// recordFor returns the wire traffic to the owner of a key.
 func (f *field) recordFor(t *testing.T, k pkcs11.ObjectHandle, a keystore.Algorithm) []byte {
 	t.Helper()
 	if a == keystore.AESUnwrap128 {

@@ -183,7 +183,7 @@ func (a *attacker) open(wrapping pkcs11.ObjectHandle, recorded []byte) ([]byte, 
 	return nil, errors.Join(err1, err2)
 }
 
-// openKeyWrap undoes AES Key Wrap (RFC 3394 section 2.2.2) with what decrypts
+// openKeyWrap undoes AES Key Wrap (RFC 3394 section 2.2.2) with a function that decrypts
 // one block.
 func openKeyWrap(wrapped []byte, decrypt func([]byte) error) ([]byte, error) {
 	n := len(wrapped)/8 - 1

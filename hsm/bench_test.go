@@ -22,7 +22,7 @@ func generate[K keystore.Key](b *testing.B, s *hsm.Store, a keystore.Algorithm) 
 	return k.(K)
 }
 
-// loop measures op and says how many PKCS #11 calls it takes.
+// loop measures op and reports how many PKCS #11 calls it takes.
 func loop(b *testing.B, s *hsm.Store, op func() error) {
 	b.Helper()
 	b.ReportAllocs()

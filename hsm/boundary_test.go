@@ -169,7 +169,7 @@ func (b *boundary) newClient(own *entityauth.PSKEntity, custody msl.Custody, dh 
 	return c
 }
 
-// endless draws the same again and again.
+// endless always draws the same bytes.
 type endless []byte
 
 func (e endless) Read(p []byte) (int, error) { return copy(p, e), nil }
@@ -191,7 +191,7 @@ func (b *boundary) RoundTrip(ctx context.Context, write func(io.Writer) error) (
 	return io.NopCloser(&answer), err
 }
 
-// learn ends the key exchange of an answer with what the test knows.
+// learn completes the key exchange of an answer with the test's knowledge of the keys.
 func (b *boundary) learn(answer []byte) {
 	b.t.Helper()
 	var outer struct {
@@ -255,7 +255,7 @@ func decryptEnvelope(t *testing.T, key, envelope []byte) []byte {
 	return e.Ciphertext[:len(e.Ciphertext)-int(e.Ciphertext[len(e.Ciphertext)-1])]
 }
 
-// talk lives a session: two exchanges, the server's and the client's restart.
+// talk goes through a session: two exchanges, and restarts of the server and the client.
 func (b *boundary) talk() {
 	b.t.Helper()
 	ask := func(c *msl.Client) {
@@ -270,18 +270,18 @@ func (b *boundary) talk() {
 		}
 	}
 	ask(b.device)
-	b.service.Close() // forgets the keys that it has open
+	b.service.Close() // the server loses its open keys
 	ask(b.device)
 	b.now = b.now.Add(2 * time.Hour)
 	ask(b.device)
 	b.device.Close()
-	ask(b.device) // with what it kept
+	ask(b.device) // with its stored state
 	if len(b.keys) != 4 {
 		b.t.Fatalf("%d session keys", len(b.keys))
 	}
 }
 
-// base64Text is what may be bytes in Base64 or base64url.
+// base64Text matches text that may be Base64 or base64url.
 var base64Text = regexp.MustCompile(`[A-Za-z0-9+/_-]{16,}={0,2}`)
 
 // holds reports whether b holds a key, in clear or in Base64 however deep.
@@ -315,8 +315,8 @@ func (b *boundary) found(all [][]byte) bool {
 	return false
 }
 
-// TestBoundary watches the session keys of every mode. What it looks for it
-// would find: see the other modes than sealed.
+// TestBoundary looks for session keys at the boundary in every mode. The modes other than
+// sealed show that it would find them.
 func TestBoundary(t *testing.T) {
 	for _, c := range []struct {
 		name           string

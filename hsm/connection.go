@@ -4,10 +4,8 @@ import (
 	"cmp"
 	cryptorand "crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,41 +26,37 @@ type life struct {
 	objects atomic.Int64 // session objects that are alive
 }
 
-// A connection is what a store has open in a module: pools of sessions, and the login
-// to one token. When the token was lost and comes back, a new life begins.
+// A connection is what a store has open in a module: pools of sessions with one token.
+// When the token was lost and comes back, a new life begins.
 type connection struct {
 	library
-	mod  *module
-	uri  *URI
-	wait time.Duration
-	log  *slog.Logger
-	done chan struct{} // closed by Close
-	pin  *pin
+	mod    *module
+	access access
+	watch  watch
+	wait   time.Duration
+	log    *slog.Logger
+	done   chan struct{} // closed by Close
 
 	sessions, anchors *pool
-	keeper            session  // stands for the recovery in the watch
 	origins           sync.Map // of the open sessions, by handle
 	graves            graves
 
 	life    atomic.Pointer[life]      // nil while the sessions are not open
-	stuck   atomic.Pointer[stuckCall] // that makes the store unavailable
 	crowded atomic.Pointer[time.Time] // since when other programs hold the sessions that the pools were promised
-	refused atomic.Pointer[error]     // the token's answer to a wrong PIN
 	epoch   atomic.Uint64             // of the newest life that was begun
-	serial  atomic.Pointer[string]    // of the token that was opened first
 	open    atomic.Int64              // open sessions
-	ticks   atomic.Int64              // of the watch, from 1
 }
 
 // newConnection returns a connection without sessions.
 func newConnection(mod *module, uri *URI, config Config) *connection {
 	c := &connection{
-		library: newLibrary(mod.functions), mod: mod, uri: uri, wait: cmp.Or(max(config.Wait, 0), defaultWait),
+		library: newLibrary(mod.functions), mod: mod, wait: cmp.Or(max(config.Wait, 0), defaultWait),
 		log: config.Log, done: make(chan struct{}),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	c.access.library, c.access.mod, c.access.uri = c.library, mod, uri
 	c.graves.conn, c.graves.name = c, cryptorand.Text()[:8]
 	return c
 }
@@ -80,14 +74,14 @@ func (c *connection) isClosed() bool {
 func (c *connection) begin(config Config) error {
 	var token tokenInfo
 	err := c.patiently(func() (err error) {
-		token, err = c.choose()
+		token, err = c.access.choose()
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	// Outside the module: it may wait for a person.
-	if err := c.readPIN(config.PIN, token); err != nil {
+	if err := c.access.readPIN(config.PIN, token); err != nil {
 		return err
 	}
 	working, anchors := limits(config.Sessions, token)
@@ -155,63 +149,12 @@ func limits(wanted int, t tokenInfo) (working, anchors int) {
 	return working, anchors
 }
 
-// errAmbiguousToken is a URI that names several tokens.
-var errAmbiguousToken = fmt.Errorf("several PKCS #11 tokens match: %w", keystore.ErrNotFound)
-
-// choose finds the one token that the URI names: its slot changes when a module
-// is initialized anew.
-func (c *connection) choose() (tokenInfo, error) {
-	all, untold, err := c.mod.tokens(false)
-	if err != nil {
-		return tokenInfo{}, err
-	}
-	var found []tokenInfo
-	for _, t := range all {
-		if c.uri.matches(t) {
-			found = append(found, t)
-		}
-	}
-	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case len(found) > 1:
-		return tokenInfo{}, fmt.Errorf("hsm: %s: %w (the module has %s); add ;serial= to the URI", c.uri, errAmbiguousToken, strings.Join(labels(found), ", "))
-	case untold != nil:
-		return tokenInfo{}, fmt.Errorf("hsm: no readable PKCS #11 token matches %s, and some cannot be read: %w", c.uri, untold)
-	}
-	return tokenInfo{}, &NoTokenError{URI: c.uri.String(), Tokens: labels(all)}
-}
-
-func labels(all []tokenInfo) []string {
-	var names []string
-	for _, t := range all {
-		names = append(names, fmt.Sprintf("%q serial %s", t.Label, t.Serial))
-	}
-	return names
-}
-
-// readPIN reads the PIN where the token wants one and does not ask by itself.
-func (c *connection) readPIN(source PINSource, token tokenInfo) error {
-	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 || token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
-		return nil
-	}
-	if source == "" {
-		source = PINSource(c.uri.PINSource)
-	}
-	if source == "" {
-		return fmt.Errorf("hsm: no PIN source for the PKCS #11 token %q: %w; name one, as file:/path or prompt", token.Label, keystore.ErrPIN)
-	}
-	var err error
-	c.pin, err = source.read()
-	return err
-}
-
 // start begins a new life: it finds the token, opens an anchor session and logs
 // in. The other sessions are opened when they are needed, so that a call which never
 // returns does not hold up the start.
 func (c *connection) start() error {
 	c.life.Store(nil)
-	token, err := c.choose()
+	token, err := c.access.choose()
 	if err != nil {
 		return err
 	}
@@ -221,8 +164,8 @@ func (c *connection) start() error {
 // startIn is start in a token that was just found.
 func (c *connection) startIn(token tokenInfo) error {
 	now := &life{epoch: c.epoch.Add(1), slot: token.slot, token: token, generation: c.mod.generation.Load()}
-	if first := c.serial.Load(); first != nil && *first != token.Serial {
-		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: another token has taken its place", token.Label, token.Serial, *first, keystore.ErrUnavailable)
+	if err := c.access.checkSame(token); err != nil {
+		return err
 	}
 	own, err := c.take(c.anchors)
 	if err != nil {
@@ -232,7 +175,7 @@ func (c *connection) startIn(token tokenInfo) error {
 	if err := c.fill(own, now); err != nil {
 		return err
 	}
-	if err := c.logIn(own.handle, token); err != nil {
+	if err := c.access.logIn(own.handle, token); err != nil {
 		c.empty(own)
 		return err
 	}
@@ -240,7 +183,7 @@ func (c *connection) startIn(token tokenInfo) error {
 	for _, left := range c.graves.forget() {
 		c.graves.closeLater(left)
 	}
-	c.serial.CompareAndSwap(nil, &token.Serial)
+	c.access.serial.CompareAndSwap(nil, &token.Serial)
 	c.life.Store(now)
 	return nil
 }
@@ -259,49 +202,6 @@ func (c *connection) sweepOut(p *pool, such func(*session) bool) {
 			return
 		}
 	}
-}
-
-// logIn logs in, which is for all sessions of the process. A PIN that was
-// refused once is never given again: a token counts, and locks itself.
-func (c *connection) logIn(session uint, token tokenInfo) error {
-	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
-		return nil
-	}
-	if refused := c.refused.Load(); refused != nil {
-		return *refused
-	}
-	err := c.login(session, pkcs11.CKU_USER, c.pin.bytes())
-	var e *Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &e) && e.Code == pkcs11.CKR_USER_ALREADY_LOGGED_IN:
-		return nil // by another store of this process; the PIN is not looked at
-	case classOf(err) != classPIN:
-		return err
-	}
-	notSet := e.Code == pkcs11.CKR_USER_PIN_NOT_INITIALIZED // so none was counted
-	err = fmt.Errorf("%w; %s", err, c.triesLeft(token.slot))
-	if !notSet {
-		c.refused.Store(&err)
-	}
-	return err
-}
-
-// triesLeft says what the token tells after a wrong PIN.
-func (c *connection) triesLeft(slot uint) string {
-	info, err := c.tokenInfo(slot)
-	switch {
-	case err != nil:
-		return "check the PIN before you try again"
-	case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
-		return "the PIN is LOCKED: the token's security officer has to set a new one"
-	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
-		return "ONE try is left before the token locks the PIN"
-	case info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0:
-		return "it was not tried again: the token counts wrong PINs and may lock"
-	}
-	return "it was not tried again: check the PIN"
 }
 
 // lifeOf returns the life of that epoch, to which the handles of an operation belong,

@@ -34,6 +34,7 @@ enum {
 	FN_DecryptInit = 33, FN_Decrypt = 34, FN_DigestInit = 37, FN_DigestKey = 40,
 	FN_DigestFinal = 41, FN_SignInit = 42, FN_Sign = 43,
 	FN_GenerateKey = 58, FN_GenerateKeyPair = 59, FN_WrapKey = 60, FN_UnwrapKey = 61,
+	FN_GenerateRandom = 64,
 	FN_count = 68
 };
 
@@ -65,6 +66,7 @@ typedef ck_rv (*ck_generate_pair)(ck_ulong session, ck_mechanism *, ck_attribute
 	ck_ulong n, ck_attribute *private, ck_ulong m, ck_ulong *pub, ck_ulong *priv);
 typedef ck_rv (*ck_wrap)(ck_ulong session, ck_mechanism *, ck_ulong kek, ck_ulong key,
 	ck_byte *out, ck_ulong *n);
+typedef ck_rv (*ck_generate_random)(ck_ulong session, ck_byte *out, ck_ulong n);
 typedef ck_rv (*ck_unwrap)(ck_ulong session, ck_mechanism *, ck_ulong kek, ck_byte *in,
 	ck_ulong n, ck_attribute *, ck_ulong m, ck_ulong *key);
 

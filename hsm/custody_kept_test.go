@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A kept is a key as the attacker of docs/custody.md finds it in the token, or
-// makes it of what is in the state file.
+// A kept is a key that the attacker of docs/custody.md finds in the token, or unwraps
+// from the state file.
 type kept struct {
 	name    string
 	key     pkcs11.ObjectHandle

@@ -7,7 +7,7 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// parameters are a mechanism with every parameter that it may want.
+// parameters returns a mechanism with every parameter that it may need.
 func (a *trials) parameters(m uint) (all [][]*pkcs11.Mechanism) {
 	add := func(p any) { all = append(all, []*pkcs11.Mechanism{pkcs11.NewMechanism(m, p)}) }
 	switch m {

@@ -14,7 +14,7 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// The outcomes of a function on a key, as docs/custody.md tells them.
+// The outcomes of a function on a key, as in docs/custody.md.
 const (
 	nothing = "–"      // refused
 	value   = "value"  // the key's value
@@ -23,11 +23,11 @@ const (
 	hash    = "hash"   // of the key's value
 	own     = "own"    // only by its own mechanism
 	other   = "any"    // by other mechanisms too
-	shut    = "closed" // a key that may be used, and not got at
+	shut    = "closed" // a key that can be used, but not extracted
 	opened  = "reads"  // a key that may be read
 )
 
-// TestCustody compares what docs/custody.md tells with the token.
+// TestCustody compares docs/custody.md with the token.
 func TestCustody(t *testing.T) {
 	f := newField(t)
 	a, all := newTrials(t, f), f.kept(t)
@@ -81,7 +81,7 @@ func readCustody(t *testing.T, head string) (rows [][]string) {
 	return rows
 }
 
-// Trials are what the attacker has to try things with.
+// Trials are the attacker's means.
 type trials struct {
 	*attacker
 	slot       uint
@@ -282,7 +282,7 @@ func (a *trials) wraps(k kept) string {
 }
 
 // unwraps opens what was sealed or recorded, closed and in every other way, or
-// noise, which must be refused before it is looked at.
+// noise, which must be refused unread.
 func (a *trials) unwraps(k kept) string {
 	wrapped := k.wrapped
 	if wrapped == nil {
@@ -339,7 +339,7 @@ func readableTemplate(keyType uint) []*pkcs11.Attribute {
 		func(a *pkcs11.Attribute) bool { return a.Type == ckaCopyable || a.Type == pkcs11.CKA_MODIFIABLE })
 }
 
-// refuses reports whether the token says no to the key or the mechanism.
+// refuses reports whether the token refuses the key or the mechanism.
 func (a *trials) refuses(mechanism []*pkcs11.Mechanism, k pkcs11.ObjectHandle, wrapped []byte) bool {
 	h, err := a.UnwrapKey(a.session, mechanism, k, wrapped, secret(nil))
 	if err == nil {
@@ -349,8 +349,8 @@ func (a *trials) refuses(mechanism []*pkcs11.Mechanism, k pkcs11.ObjectHandle, w
 	return refusesKey(err)
 }
 
-// refusesKey reports whether the token said no to the key or the mechanism, and did
-// not look at what was to be unwrapped.
+// refusesKey reports whether the token refused the key or the mechanism before it looked
+// at the data to unwrap.
 func refusesKey(err error) bool {
 	var code pkcs11.Error
 	return errors.As(err, &code) && slices.Contains([]uint{

@@ -15,8 +15,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// use shows what can be done with the keys where they are: nobody keeps whoever has
-// the PIN from that.
+// use shows what can be done with the keys inside the token: nothing prevents an attacker
+// who has the PIN from that.
 func (f *field) use(t *testing.T, all []kept) {
 	p := &inPlace{field: f, kept: map[string]kept{}}
 	for _, k := range all {
@@ -144,8 +144,8 @@ func (f *field) plant(t *testing.T) error {
 	return k.Close()
 }
 
-// missing asks for functions that SoftHSM does not have. Where another module has
-// them, docs/custody.md says what they would give.
+// missing calls functions that SoftHSM does not have. docs/custody.md says what they would
+// reveal in another module.
 func (a *trials) missing(t *testing.T, all []kept) {
 	for _, k := range all {
 		for name, try := range map[string]func(s pkcs11.SessionHandle) error{

@@ -102,7 +102,8 @@ func (e *Error) class() class {
 		}
 	case pkcs11.CKR_SESSION_COUNT:
 		return classBusy
-	case pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_MECHANISM_PARAM_INVALID, pkcs11.CKR_FUNCTION_NOT_SUPPORTED:
+	case pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_MECHANISM_PARAM_INVALID, pkcs11.CKR_FUNCTION_NOT_SUPPORTED,
+		pkcs11.CKR_RANDOM_NO_RNG:
 		return classUnsupported
 	}
 	return classOther

@@ -103,7 +103,7 @@ func tagOf(t *testing.T, k *msl.SessionKeys) string {
 	return string(c) + string(m)
 }
 
-// TestNoPKCS1OnToken asks for the mechanism that a token does not do: that is told
+// TestNoPKCS1OnToken requests a mechanism that the token does not have: the error comes
 // before anything is sent, and no key pair stays behind.
 func TestNoPKCS1OnToken(t *testing.T) {
 	s, _ := newStore(t)

@@ -6,14 +6,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Forget has the store take the key's handle for one that the token does not know.
+// Forget makes the store treat the key's handle as unknown to the token.
 func (s *Store) Forget(k keystore.Key) {
 	o, _ := s.own(k)
 	o.forget(s.life.Load().epoch)
 }
 
-// UseInRenewal begins to use a key while a renewal is under way, and reports whether
-// the use that goes on after it is refused.
+// UseInRenewal begins to use a key while a renewal is in progress, and reports whether
+// continuing the use after it is refused.
 func (s *Store) UseInRenewal(k keystore.Key) (refused bool) {
 	o, _ := s.own(k)
 	now := s.life.Load()
@@ -48,7 +48,7 @@ func (s *Store) Retire(k keystore.Key) {
 	s.retire(o.origin)
 }
 
-// Renew opens the sessions anew.
+// Renew closes and opens the sessions.
 func (s *Store) Renew(restart bool) error {
 	if !s.recovery.renew(s.life.Load().epoch, restart) {
 		return errors.New("no renewal")
@@ -67,7 +67,7 @@ func (s *Store) OriginIsLive(k keystore.Key) bool {
 	return false
 }
 
-// HoldAnchor keeps one of the anchor sessions until it is let go.
+// HoldAnchor holds one of the anchor sessions until it is released.
 func (s *Store) HoldAnchor() (letGo func()) {
 	own, err := s.take(s.anchors)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 // A Flaw is what CreateWeak leaves out.
 type Flaw struct {
 	Unwrapped []uint        // attributes missing in the UNWRAP_TEMPLATE
-	Flags     map[uint]bool // attributes of the key itself that are otherwise
+	Flags     map[uint]bool // attributes of the key itself that are inverted
 }
 
 // CreateWeak makes version 1 of a provisioned key as Create does, but with a flaw, and
@@ -86,8 +86,8 @@ func (s *Store) Record() func() [][]byte {
 	}
 }
 
-// PinnedBy are the attributes that an older version did not demand of what a key of
-// that algorithm unwraps.
+// PinnedBy returns the attributes that an older version did not require of objects
+// unwrapped by a key of that algorithm.
 func PinnedBy(a keystore.Algorithm) (attributes []uint) {
 	k, _ := kindOf(a)
 	for _, v := range k.pinned {
@@ -98,7 +98,7 @@ func PinnedBy(a keystore.Algorithm) (attributes []uint) {
 	return attributes
 }
 
-// ProbeDigest is what the probe notes of C_DigestKey, tried in a session.
+// ProbeDigest returns the probe's result for C_DigestKey, tried in a session.
 func (s *Store) ProbeDigest(session uint) Check {
 	p := &prober{inspector: s.inspector, templates: s.births.templates, session: session}
 	p.digest(1)

@@ -30,7 +30,7 @@ func write(t *testing.T, name, text string, mode os.FileMode) string {
 	return path
 }
 
-// refused asks that Open fails with an error that says what is wrong.
+// refused checks that Open fails with an error that says what is wrong.
 func refused(t *testing.T, c hsm.Config, want error, words string) {
 	t.Helper()
 	s, err := hsm.Open(c)
@@ -188,7 +188,7 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
-// TestRecoveryOfCreation asks that what makes keys recovers by itself too.
+// TestRecoveryOfCreation checks that operations which make keys recover by themselves too.
 func TestRecoveryOfCreation(t *testing.T) {
 	s, token := newStore(t)
 	k, err := s.Generate(keystore.AES128CBC)
@@ -208,7 +208,7 @@ func TestRecoveryOfCreation(t *testing.T) {
 		"create":   func() error { _, err := s.Create("new", keystore.AES128CBC); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
-			// It fails after a look-up, which asks the token nothing.
+			// It fails after a look-up that makes no call.
 			_ = pkcs11.New(token.Module).Finalize()
 			if err := op(); err != nil {
 				t.Error(err)

@@ -75,11 +75,11 @@ func TestHang(t *testing.T) {
 			if d := time.Since(start); d > 4*wait {
 				t.Errorf("closing takes %v: %v", d, err)
 			}
-			m.Clear() // the calls go on, and end in a store that is closed
+			m.Clear() // the calls continue, and end in a closed store
 			for range 8 {
 				<-stuck
 			}
-			for range 5 { // which Close could not, and a recovery under way may undo
+			for range 5 { // Close could not do that, and a recovery in progress may undo it
 				time.Sleep(50 * time.Millisecond)
 				_ = pkcs11.New(token.Module).Finalize()
 			}
@@ -98,7 +98,7 @@ func within(t *testing.T, limit time.Duration, op func() error) {
 			t.Error(err)
 		}
 	case <-time.After(limit):
-		// The call that hangs may be its own: at most one is.
+		// The call that hangs may be its own, but at most one does.
 		t.Logf("an operation does not end within %v", limit)
 	}
 }

@@ -27,7 +27,7 @@ func newFaulty(t testing.TB, c hsm.Config) (*hsm.Store, *hsmtest.Module) {
 	return s, m
 }
 
-// someCodes are codes of every class, one of a vendor and one of nobody.
+// someCodes are codes of every class, one of a vendor and an undefined one.
 var someCodes = []uint{
 	pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_ARGUMENTS_BAD,
 	pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_USER_NOT_LOGGED_IN,
@@ -51,9 +51,8 @@ func versions(t *testing.T, s *hsm.Store) map[string][]uint32 {
 	return keys
 }
 
-// TestFaultsOfAdministration fails each call of each function that makes and
-// destroys provisioned keys, once: what was announced is there, and all else is as
-// it was.
+// TestFaultsOfAdministration fails each call of each function that makes and destroys
+// provisioned keys, once: announced keys exist, and all else is unchanged.
 func TestFaultsOfAdministration(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{})
 	for label, a := range map[string]keystore.Algorithm{"pair": keystore.ECDSAP256, "mac": keystore.HMACSHA256} {
@@ -162,9 +161,9 @@ func restoreKeys(t *testing.T, s *hsm.Store, name, announced string, err error) 
 	}
 }
 
-// TestFaultsOfUse fails each function that a message needs, with every code: what
-// comes is the right answer or the word that the device failed, never one on keys
-// or data; and when the fault is over all is as before.
+// TestFaultsOfUse fails each function that a message needs, with every code: the result is
+// correct, or an error that blames the device, never keys or data. When the fault is over,
+// everything works as before.
 func TestFaultsOfUse(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{Wait: 500 * time.Millisecond})
 	u := newUse(t, s)
@@ -193,7 +192,7 @@ func TestFaultsOfUse(t *testing.T) {
 	t.Logf("%d faults", n)
 }
 
-// A use is what a server and a client do with keys.
+// A use does what a server and a client do with keys.
 type use struct {
 	s       *hsm.Store
 	mac     keystore.MAC
@@ -295,7 +294,7 @@ func (u *use) unwrapping() error {
 	return k.Close()
 }
 
-// recovered asks that all works again in time, and nothing is left.
+// recovered checks that everything works again in time, and that nothing is left.
 func (u *use) recovered(t *testing.T, what string, m *hsmtest.Module) {
 	t.Helper()
 	var err error

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
-// unsealed is a store on a module that counts, and a key that can be had again.
+// unsealed is a store on a module that counts calls, and a key that can be restored.
 func unsealed(t *testing.T) (*hsm.Store, *hsmtest.Module, keystore.Key) {
 	t.Helper()
 	token := softhsm.Temp(t)
@@ -32,8 +32,8 @@ func unsealed(t *testing.T) (*hsm.Store, *hsmtest.Module, keystore.Key) {
 	return s, m, k
 }
 
-// TestForgottenInRenewal uses a key that was forgotten while the sessions are opened
-// anew: no handle of before is used after.
+// TestForgottenInRenewal uses a key that was lost while the sessions are opened again: no
+// old handle is used afterwards.
 func TestForgottenInRenewal(t *testing.T) {
 	s, _, k := unsealed(t)
 	s.Forget(k)
@@ -45,8 +45,8 @@ func TestForgottenInRenewal(t *testing.T) {
 	}
 }
 
-// TestForgottenTwice has two users of a key that is lost: the second, who is late,
-// does not take the first one's new handle away.
+// TestForgottenTwice has two users of a lost key: the second one, which is late, does not
+// drop the first one's new handle.
 func TestForgottenTwice(t *testing.T) {
 	s, m, k := unsealed(t)
 	s.Forget(k)
@@ -61,8 +61,8 @@ func TestForgottenTwice(t *testing.T) {
 	waitForNone(t, s, m)
 }
 
-// TestRetiredSessionEnds opens the sessions anew while one that retired still has an
-// object: it is closed with that.
+// TestRetiredSessionEnds opens the sessions again while a retired one still has an
+// object: it is closed with that object.
 func TestRetiredSessionEnds(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		s, m, k := unsealed(t)

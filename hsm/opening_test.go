@@ -77,8 +77,8 @@ func TestCallsOfStart(t *testing.T) {
 	}
 }
 
-// TestFaultsOfOpening fails single calls while a token is opened: Open says that
-// the device failed, or works, and calls nothing weak.
+// TestFaultsOfOpening fails single calls while a token is opened: Open succeeds, or
+// reports a failed device, but never a weak key.
 func TestFaultsOfOpening(t *testing.T) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)

@@ -329,3 +329,8 @@ msl_result msl_digest_key(ck_functions *f, ck_ulong session, ck_ulong type, ck_u
 		return msl_answer(rv, FN_DigestKey, 0);
 	return msl_answer(end, FN_DigestFinal, m);
 }
+
+msl_result msl_random(ck_functions *f, ck_ulong session, ck_byte *out, ck_ulong n)
+{
+	return msl_answer(CALL(f, session, GenerateRandom, ck_generate_random)(session, out, n), FN_GenerateRandom, n);
+}

@@ -20,6 +20,8 @@ package hsm
 // #cgo noescape msl_set
 // #cgo nocallback msl_set
 // #cgo nocallback msl_destroy
+// #cgo noescape msl_random
+// #cgo nocallback msl_random
 // #include <stdlib.h>
 // #include "operation.h"
 import "C"
@@ -93,6 +95,7 @@ var functionNames = map[int]string{
 	C.FN_SignInit: "C_SignInit", C.FN_Sign: "C_Sign",
 	C.FN_GenerateKey: "C_GenerateKey", C.FN_GenerateKeyPair: "C_GenerateKeyPair",
 	C.FN_WrapKey: "C_WrapKey", C.FN_UnwrapKey: "C_UnwrapKey",
+	C.FN_GenerateRandom: "C_GenerateRandom",
 }
 
 // load loads a module and says why it cannot. Its table of functions is asked for
@@ -135,6 +138,12 @@ func newMade(r C.msl_result) made {
 func (l tokenCalls) login(session, user uint, pin []byte) error {
 	p, n := mem(pin)
 	return l.count(C.msl_login(l.list, C.ck_ulong(session), C.ck_ulong(user), p, n), C.FN_Login)
+}
+
+// random fills out. What a module leaves as it was cannot be told from random bytes.
+func (l tokenCalls) random(session uint, out []byte) error {
+	p, n := mem(out)
+	return l.count(C.msl_random(l.list, C.ck_ulong(session), p, n), C.FN_GenerateRandom)
 }
 
 func (l tokenCalls) initToken(slot uint, pin []byte, label [32]byte) error {

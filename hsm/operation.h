@@ -75,6 +75,8 @@ msl_result msl_destroy(ck_functions *f, ck_ulong session, ck_ulong object);
 msl_result msl_nested(ck_functions *f, ck_ulong session, ck_ulong object, ck_ulong type,
 	ck_ulong *types, ck_ulong *values, ck_ulong n);
 
+msl_result msl_random(ck_functions *f, ck_ulong session, ck_byte *out, ck_ulong n);
+
 /* Hashes the value of a key, as far as the module does that. */
 msl_result msl_digest_key(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_ulong key,
 	ck_byte *out, ck_ulong m);

@@ -34,7 +34,7 @@ func TestThroughOthers(t *testing.T) {
 			}
 			token := softhsm.Temp(t)
 			// The proxy finds SoftHSM by p11-kit's own configuration, which Debian's
-			// package of SoftHSM has; the spy is told.
+			// package of SoftHSM has; the spy needs a setting.
 			t.Setenv("PKCS11SPY", token.Module)
 			t.Setenv("PKCS11SPY_OUTPUT", os.DevNull)
 			c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + path, PIN: token.PIN}

@@ -88,7 +88,7 @@ func TestPINFromDescriptor(t *testing.T) {
 	}
 }
 
-// TestPINPrinted asks that no verb prints it, and that it is gone when wiped.
+// TestPINPrinted checks that no verb prints it, and that it is gone when wiped.
 func TestPINPrinted(t *testing.T) {
 	p := newPIN([]byte("1234"))
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {

@@ -74,7 +74,7 @@ func TestOddObject(t *testing.T) {
 	}
 }
 
-// TestProbeDigest tells a module that says no from one that fails.
+// TestProbeDigest distinguishes a module that refuses from one that fails.
 func TestProbeDigest(t *testing.T) {
 	for _, test := range []struct {
 		function string

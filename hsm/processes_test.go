@@ -96,7 +96,7 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// computes asks that a key is there and is the one that its maker had.
+// computes checks that a key exists and is the one that its maker had.
 func computes(s *hsm.Store, key, tag string) error {
 	label, number, _ := strings.Cut(key, " ")
 	all, err := s.Lookup(label)

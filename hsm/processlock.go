@@ -23,7 +23,7 @@ const lockWait = 30 * time.Second
 // module shows new objects to all processes at once.
 func (p *provisioner) lockToken() (unlock func(), err error) {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("msl-hsm-%d", os.Getuid()))
-	sum := sha256.Sum256([]byte(*p.serial.Load()))
+	sum := sha256.Sum256([]byte(*p.access.serial.Load()))
 	name := fmt.Sprintf("keys-%02x.lock", sum[0]) // a file for every token would be left for every token
 	f, err := openLock(dir, name)
 	if err != nil {

@@ -42,7 +42,7 @@ type recovery struct {
 // data known to be good. If op fails again after check worked, its error is marked as
 // sound: the device is not at fault.
 func (r *recovery) attempt(op, check func() error, keys ...*object) error {
-	if stuck := r.stuck.Load(); stuck != nil {
+	if stuck := r.watch.stuck.Load(); stuck != nil {
 		return stuck.err()
 	}
 	err := op()
@@ -185,9 +185,9 @@ func (r *recovery) alive(failed uint64) bool {
 
 // recover begins a new life, and notes what came of it.
 func (r *recovery) recover(restart bool) {
-	r.keeper.since.Store(r.ticks.Load())
+	r.watch.begin(&r.watch.keeper)
 	err := r.renewNow(restart)
-	r.keeper.since.Store(0)
+	r.watch.keeper.since.Store(0)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -24,8 +24,8 @@ func totalCalls(calls map[string]uint64) (n uint64) {
 	return n
 }
 
-// TestDeadSessions has sessions that are dead until C_Finalize: new ones do not
-// help, and few logins are spent on finding out.
+// TestDeadSessions has sessions that are dead until C_Finalize: new ones do not help, and
+// detecting that takes few logins.
 func TestDeadSessions(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{})
 	u := newUse(t, s)
@@ -55,7 +55,7 @@ func TestLogins(t *testing.T) {
 	}
 }
 
-// TestGarbage answers lengths and counts that cannot be.
+// TestGarbage returns impossible lengths and counts.
 func TestGarbage(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{Wait: 300 * time.Millisecond})
 	u := newUse(t, s)
@@ -130,9 +130,9 @@ func readPIN(t *testing.T, token *softhsm.Token) []byte {
 	return bytes.TrimSpace(b)
 }
 
-// TestDeniedAfterQuiet has a module deny the first object after a quiet time, which
-// has no name: nothing is left of it once the keys of its session are closed, and
-// none of them is lost.
+// TestDeniedAfterQuiet has a module make the first object after a quiet time, which has no
+// name, and return an error: nothing is left of it once the keys of its session are
+// closed, and none of them is lost.
 func TestDeniedAfterQuiet(t *testing.T) {
 	for _, function := range []string{"C_GenerateKey", "C_CreateObject", "C_UnwrapKey", "C_GenerateKeyPair"} {
 		t.Run(function, func(t *testing.T) {

@@ -10,9 +10,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 )
 
-// TestRestartFails has a device that wants its module initialized again, and a
-// module that fails at that, before or after the effect: no session is left open,
-// then or at the restarts that follow.
+// TestRestartFails has a device that needs its module initialized again, and a module that
+// fails at that, before or after the effect: no session is left open, then or at the
+// restarts that follow.
 func TestRestartFails(t *testing.T) {
 	for name, faults := range map[string][]hsmtest.Fault{
 		"C_Finalize":          {{Function: "C_Finalize", Code: pkcs11.CKR_GENERAL_ERROR, Times: 1}},
@@ -40,8 +40,8 @@ func TestRestartFails(t *testing.T) {
 	}
 }
 
-// TestReadBackFails fails each read of a new key's attributes once: an answer that
-// is lost on the way fails no operation.
+// TestReadBackFails fails each read of a new key's attributes once: one lost answer does
+// not make an operation fail.
 func TestReadBackFails(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{})
 	u := newUse(t, s)
@@ -59,7 +59,7 @@ func TestReadBackFails(t *testing.T) {
 	}
 }
 
-// TestOpenSessionAnswerLost opens a session, and says that it did not.
+// TestOpenSessionAnswerLost has a module open a session, and return an error.
 func TestOpenSessionAnswerLost(t *testing.T) {
 	s, m := newFaulty(t, hsm.Config{})
 	u := newUse(t, s)

@@ -128,7 +128,7 @@ func (c *connection) on(p *pool, epoch uint64, op func(session uint, epoch uint6
 }
 
 func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uint64) error) (err error) {
-	if stuck := c.stuck.Load(); stuck != nil {
+	if stuck := c.watch.stuck.Load(); stuck != nil {
 		return stuck.err()
 	}
 	own, err := c.take(p)
@@ -149,7 +149,7 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 	case epoch != 0 && epoch != now.epoch:
 		return &Error{stale: true, epoch: epoch}
 	}
-	own.since.Store(c.ticks.Load())
+	c.watch.begin(own)
 	defer own.since.Store(0)
 	if own.epoch != now.epoch || own.origin.isRetired() {
 		if err := c.fill(own, now); err != nil {

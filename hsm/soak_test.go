@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// soak reports whether the long tests are wanted.
+// soak reports whether the long tests are enabled.
 func soak() bool { return os.Getenv("MSL_SOAK") != "" }
 
 // peerKey is a peer's public key.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,7 +50,8 @@ const (
 )
 
 // A Store holds the keys of one PKCS #11 token. It is a [keystore.Store],
-// [keystore.Importer], [keystore.PeerWrapper] and [keystore.Admin].
+// [keystore.Importer], [keystore.PeerWrapper], [keystore.RandomSource] and
+// [keystore.Admin].
 type Store struct {
 	*connection             // the sessions and the login
 	recovery    *recovery   // what gets them back
@@ -66,6 +68,8 @@ var (
 	_ keystore.Importer    = (*Store)(nil)
 	_ keystore.PeerWrapper = (*Store)(nil)
 	_ keystore.Admin       = (*Store)(nil)
+
+	_ keystore.RandomSource = (*Store)(nil)
 )
 
 // Open opens a token, tests that the module protects keys as it must (see
@@ -103,11 +107,11 @@ func (c Config) open(uri *URI) (*Store, error) {
 	}
 	s := newStore(newConnection(mod, uri, c), c)
 	if err := s.begin(c); err != nil {
-		s.pin.wipe()
+		s.access.pin.wipe()
 		return nil, errors.Join(err, mod.release(s.wait))
 	}
-	s.ticks.Store(1)
-	go s.watch(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout))
+	s.watch.ticks.Store(1)
+	go s.watch.run(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout), slices.Concat(s.sessions.all, s.anchors.all), s.done, s.log)
 	return s, nil
 }
 
@@ -143,7 +147,7 @@ func (s *Store) Close() (err error) {
 				}
 			}
 			s.graves.closeAbandoned()
-			s.pin.wipe()
+			s.access.pin.wipe()
 			return nil
 		})
 		if err == nil {
@@ -155,7 +159,7 @@ func (s *Store) Close() (err error) {
 
 // Serial returns the serial number of the token. The nodes of a cluster have
 // different ones.
-func (s *Store) Serial() string { return *s.serial.Load() }
+func (s *Store) Serial() string { return *s.access.serial.Load() }
 
 // Stats are numbers about a store at one moment.
 type Stats struct {

@@ -13,8 +13,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
-// TestFaultsOfInitToken fails each call while a token is made. To make it again ends
-// with one token of the label that opens with its PIN.
+// TestFaultsOfInitToken fails each call while a token is made. Making it again ends with
+// exactly one token of the label, which opens with its PIN.
 func TestFaultsOfInitToken(t *testing.T) {
 	other := softhsm.Temp(t)
 	m := hsmtest.New(t, other.Module)

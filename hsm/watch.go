@@ -2,6 +2,8 @@ package hsm
 
 import (
 	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -17,40 +19,51 @@ func (c *stuckCall) err() error {
 	return fmt.Errorf("hsm: %s has not returned for %v: %w", c.function, time.Since(c.since).Round(time.Second), keystore.ErrUnavailable)
 }
 
-// watch looks for calls that do not return within limit, until the store is
-// closed. While there is one the store is unavailable: to wait for more of them
-// would bind a thread each.
-func (c *connection) watch(limit time.Duration) {
+// A watch looks for calls into a module that do not return. While there is one the
+// store is unavailable: to wait for more of them would bind a thread each.
+type watch struct {
+	keeper session                   // stands for the recovery
+	ticks  atomic.Int64              // from 1
+	stuck  atomic.Pointer[stuckCall] // that makes the store unavailable
+}
+
+// begin says that a call begins on a session. Calls tell in ticks when they began: to
+// ask the clock costs as much as a part of a call.
+func (w *watch) begin(own *session) { own.since.Store(w.ticks.Load()) }
+
+// run looks for calls on any of the sessions that do not return within limit, until
+// done is closed.
+func (w *watch) run(limit time.Duration, sessions []*session, done <-chan struct{}, log *slog.Logger) {
+	sessions = append([]*session{&w.keeper}, sessions...)
 	interval := min(max(limit/8, 5*time.Millisecond), time.Second)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-c.done:
+		case <-done:
 			return
 		case <-ticker.C:
 		}
-		now := c.ticks.Add(1)
-		stuck, told := c.findStuck(now, interval, limit), c.stuck.Load()
+		now := w.ticks.Add(1)
+		stuck, told := findStuck(sessions, now, interval, limit), w.stuck.Load()
 		switch {
 		case stuck != nil && told == nil:
-			c.log.Error("device lost: a call into the PKCS #11 module does not return", "function", stuck.function, "since", stuck.since, "call_timeout", limit)
+			log.Error("device lost: a call into the PKCS #11 module does not return", "function", stuck.function, "since", stuck.since, "call_timeout", limit)
 		case stuck == nil && told != nil:
-			c.log.Info("device back: the call has returned", "function", told.function)
+			log.Info("device back: the call has returned", "function", told.function)
 		}
 		if stuck != nil && told != nil && stuck.function == told.function {
 			stuck.since = told.since
 		}
-		c.stuck.Store(stuck)
+		w.stuck.Store(stuck)
 	}
 }
 
 // findStuck returns the call that has been under way longest, if for longer than
-// limit. Calls tell in ticks when they began: to ask the clock costs as much as a
-// part of a call.
-func (c *connection) findStuck(now int64, tick, limit time.Duration) (stuck *stuckCall) {
+// limit.
+func findStuck(sessions []*session, now int64, tick, limit time.Duration) (stuck *stuckCall) {
 	longest := time.Duration(0)
-	for _, own := range append(append([]*session{&c.keeper}, c.sessions.all...), c.anchors.all...) {
+	for _, own := range sessions {
 		since := own.since.Load()
 		if since == 0 {
 			continue

@@ -16,7 +16,7 @@ import (
 
 func bigInt(b []byte) *big.Int { return new(big.Int).SetBytes(b) }
 
-// TestWeakSealingKey asks that Open refuses sealing keys with any flaw.
+// TestWeakSealingKey checks that Open refuses sealing keys with any flaw.
 func TestWeakSealingKey(t *testing.T) {
 	for _, test := range []struct {
 		name, label, weakness string

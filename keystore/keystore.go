@@ -114,6 +114,14 @@ type Importer interface {
 	Import(a Algorithm, raw []byte) (Key, error)
 }
 
+// A RandomSource is a store whose device has a random number generator of its own.
+type RandomSource interface {
+	// Random fills p with random bytes of the device, which may take many calls into
+	// it. After an error p holds nothing of use. A device without a generator is
+	// errors.ErrUnsupported.
+	Random(p []byte) error
+}
+
 // A Duplicated is a key on its way into a TPM 2.0, wrapped for a storage key there
 // in the form that TPM2_Import takes (TPM 2.0 Library, Part 1, section 23).
 type Duplicated struct {

@@ -9,15 +9,33 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// An unableExchange cannot finish what it would offer.
+// An unableExchange cannot finish an exchange, so it must not be offered.
 type unableExchange struct{ msl.Offerer }
 
 func (unableExchange) Offer(context.Context, msl.Requester) (msl.Offer, error) {
 	return nil, msl.Failure(msl.ErrDecryptNotSupported, "exchange", fmt.Errorf("no: %w", errors.ErrUnsupported))
 }
 
-// TestUnableOffer sends nothing where no key exchange could be finished, and goes
-// on with another one where there is one.
+// TestUnableUser sends nothing, not even a handshake, if the user could not be proven.
+func TestUnableUser(t *testing.T) {
+	n := softNetwork(t)
+	n.intercept = func(message []byte) []byte { t.Error("a message was sent"); return message }
+	unknown := errors.New("no such user")
+	for _, ask := range []func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error){
+		nil,
+		func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error) { return nil, nil },
+		func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error) { return nil, unknown },
+	} {
+		c := n.rsaClient("device")
+		c.UserAuth = ask
+		if _, _, err := send(t, c, forUser(ada)); err == nil {
+			t.Error("no error")
+		}
+	}
+}
+
+// TestUnableOffer sends nothing if no key exchange could be finished, and uses another
+// one if there is one.
 func TestUnableOffer(t *testing.T) {
 	n := softNetwork(t)
 	asked := 0

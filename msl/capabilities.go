@@ -93,6 +93,34 @@ func (c *Capabilities) compression() string {
 	return ""
 }
 
+// capabilities are what the header of a request says of its sender: one that wants no
+// compressed answer says that it could not read it.
+func (r *Request) capabilities(own *Capabilities) *Capabilities {
+	if r.Languages == nil && (own == nil || !r.Uncompressed) {
+		return own
+	}
+	c := Capabilities{}
+	if own != nil {
+		c = *own
+	}
+	if r.Uncompressed {
+		c.Compression = nil
+	}
+	if r.Languages != nil {
+		c.Languages = r.Languages
+	}
+	return &c
+}
+
+// compression is the algorithm for the data of a message with those capabilities, or
+// empty.
+func (r *Request) compression(c *Capabilities) string {
+	if r.Uncompressed {
+		return ""
+	}
+	return c.compression()
+}
+
 // maxInflate is how many times a compressed part may grow by default, here and in
 // the reference stacks.
 const maxInflate = 200

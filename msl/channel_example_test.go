@@ -30,8 +30,7 @@ func (e exampleEntities) Entity(_ context.Context, identity string) (*msl.Entity
 	return nil, keystore.ErrNotFound
 }
 
-// add makes an entity, whose keys are in the memory of the process, and the
-// server and the client that it can be.
+// add makes an entity with keys in memory, and its server and client.
 func (e exampleEntities) add(identity string) (*msl.Server, *msl.Client) {
 	store := soft.New()
 	create := func(label string, a keystore.Algorithm) keystore.Key {
@@ -169,13 +168,13 @@ func Example_webSocket() {
 	// GOOD.
 }
 
-// A duplex is a transport of one's own: anything that reads and writes.
+// A duplex is a custom transport: anything that reads and writes.
 type duplex struct {
 	io.Reader
 	io.Writer
 }
 
-// Messages over a transport of one's own.
+// Messages over a custom transport.
 func ExampleStreamTransport() {
 	entities := exampleEntities{}
 	server, _ := entities.add("service")

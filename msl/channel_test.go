@@ -46,9 +46,8 @@ func dialWebSocket(t testing.TB, serve func(context.Context, net.Conn, *http.Req
 	return conn
 }
 
-// TestChannelServices keeps both directions of one request open in a
-// trusted-services network, whatever carries it, and goes on with ordinary
-// messages.
+// TestChannelServices keeps both directions of one request open in a trusted-services
+// network, over each transport, and then sends ordinary messages.
 func TestChannelServices(t *testing.T) {
 	all := map[string]func(testing.TB, *network, *msl.Client){"WebSocket": overWebSocket}
 	for name, carry := range carriers {
@@ -76,7 +75,7 @@ func TestChannelServices(t *testing.T) {
 	}
 }
 
-// TestChannelServerFirst has the server speak before the client has said a word.
+// TestChannelServerFirst has the server send data before the client does.
 func TestChannelServerFirst(t *testing.T) {
 	for name, carry := range carriers {
 		t.Run(name, func(t *testing.T) {

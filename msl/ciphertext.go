@@ -126,7 +126,7 @@ func signatureAlgorithm(name string) bool {
 // malformed turns the first failure of a reader into a parse error.
 func malformed(f *wire.Fields, op string) error {
 	if err := f.Err(); err != nil {
-		return fail(ErrMSLParseError, op, err)
+		return fail(ErrMSLParseError, op, exceeded(err, "Header"))
 	}
 	return nil
 }

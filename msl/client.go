@@ -22,17 +22,35 @@ type Client struct {
 	State        ClientState // nil keeps the tokens in memory
 	Custody      Custody     // what the key exchanges may see; zero means nothing
 
-	// UserAuth returns the proof of a local user. reason is the answer that
-	// refused an earlier proof, or 0. Returning no data and no error gives up.
+	// UserAuth returns the proof of a local user, before anything is sent. reason is
+	// the answer that refused an earlier proof, or 0. Returning no data and no error
+	// gives up.
 	UserAuth func(ctx context.Context, user string, reason ResponseCode) (*UserAuthData, error)
+
+	// EntityAuth returns how this side is proven from now on, after an authenticated
+	// answer refused an entity: reason is [EntityReauth] if it was the entity's master
+	// token that was refused, for which the same entity may do, and [EntityDataReauth]
+	// if it was what Local shows. Returning no entity and no error gives up. Nil tries
+	// once more with the same entity after the former, and gives up after the latter.
+	// It is called for one message at a time, and not again for those that were
+	// refused meanwhile. A restart begins with Local again.
+	EntityAuth func(ctx context.Context, refused LocalEntity, reason ResponseCode) (LocalEntity, error)
 
 	ServiceTokens ServiceTokenKeys
 	Capabilities  *Capabilities // nil means none, and no compression
 	Limits        Limits
 	Time          func() time.Time // nil means time.Now
 	Rand          io.Reader        // nil means crypto/rand
+	// Headers, if not nil, is told of the header of each message that is received or
+	// sent, from several goroutines. It must not block.
+	Headers func(HeaderInfo)
 
+	asking     sync.Mutex // held while EntityAuth is asked
 	mu         sync.Mutex
+	other      LocalEntity    // in place of Local, or nil
+	turned     int            // how often it was replaced
+	forgotten  int            // how often everything was forgotten
+	left       map[string]int // how often a user logged out
 	loaded     bool
 	tokens     *tokens
 	clockAhead time.Duration // of the server's clock
@@ -57,8 +75,18 @@ type Request struct {
 	Authenticated bool // integrity-protected
 	NonReplayable bool
 	RequestTokens bool   // the answer shall bring a master token, and a user ID token
-	User          string // local user, or empty
+	User          string // local user, or empty; compared as [CanonicalName] writes it
 	Recipient     string // identity of the entity that must answer, or empty for any
+
+	// Uncompressed sends the data and the new service tokens as they are, and asks the
+	// peer for an answer that is not compressed either. It is for a message with a
+	// secret beside text that somebody else can choose: how far the two compress
+	// together tells about the secret (the attacks CRIME and BREACH).
+	Uncompressed bool
+
+	// Languages are those of the user, best first, for texts in errors: BCP 47 tags, in
+	// place of the Languages in the client's Capabilities, if they are not nil.
+	Languages []string
 
 	// ServiceTokens are sent with the data, not with a handshake. It is an error
 	// to bind one to tokens that the client does not hold yet: get those with an
@@ -94,7 +122,7 @@ func (r *Request) empty() (bool, error) {
 
 // A Response is the answer. Its body must be closed.
 type Response struct {
-	Identity      string // of the peer, empty if it answered under the client's master token
+	Identity      string // of the peer, as [CanonicalName] writes it, empty if it answered under the client's master token
 	Body          io.ReadCloser
 	ServiceTokens []*ServiceToken
 	MessageID     int64
@@ -115,13 +143,20 @@ func (c *Client) Do(ctx context.Context, req *Request) (*Response, error) {
 // the message, not that the peer accepted it: a refusal is not read.
 func (c *Client) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered())
-	a.oneWay = true
+	a.purpose = oneWay
 	_, err := c.run(ctx, a)
 	return err
 }
 
 func (c *Client) attempt(req *Request) *attempt {
-	return &attempt{client: c, req: req, network: trustedNetwork{}}
+	if user := CanonicalName(req.User); user != req.User {
+		named := *req
+		named.User = user
+		req = &named
+	}
+	a := &attempt{client: c, req: req, network: trustedNetwork{}, watch: c.Headers}
+	a.begin()
+	return a
 }
 
 // unanswered is the request without asking for tokens, which come in answers.
@@ -259,6 +294,11 @@ func (c *Client) update(ctx context.Context, change func(*tokens) *tokens) error
 	if c.tokens == nil {
 		return errClientClosed
 	}
+	return c.change(ctx, change)
+}
+
+// change is update for a client that is locked and was loaded.
+func (c *Client) change(ctx context.Context, change func(*tokens) *tokens) error {
 	old := c.tokens
 	if c.tokens = change(old); c.tokens == old {
 		return nil

@@ -2,7 +2,6 @@ package msl
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -16,6 +15,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 		limits:   limits,
 		rules:    headerRules{tokens: limits.Tokens, serviceTokens: c.ServiceTokens, delivers: c.offers},
 		tokens:   sessionReader{a.tokens.session},
+		watch:    a.watch,
 	}
 	in, err := side.receive(ctx, decoder)
 	if err != nil {
@@ -46,13 +46,15 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 
 // judgeError makes the checks on an error answer.
 func (a *attempt) judgeError(in *incoming) error {
-	if !a.pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
+	if a.purpose != pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
 		return withID(fail(ErrUnexpectedResponseMessageID, "error answer", nil), in.err.MessageID)
 	}
-	if a.req.Recipient != "" && in.err.Identity != a.req.Recipient {
+	if a.req.Recipient != "" && !sameName(in.err.Identity, a.req.Recipient) {
 		return withID(fail(ErrMessageSenderMismatch, "error answer", nil), in.err.MessageID)
 	}
-	if a.proven = in.sender.Authenticated; a.proven {
+	a.proven = nil
+	if in.sender.Authenticated {
+		a.proven = in.err
 		a.client.setClock(in.timestamp)
 	}
 	return in.err
@@ -70,10 +72,10 @@ func (a *attempt) check(in *incoming) error {
 	if in.nonReplayableID != absent && in.token == nil {
 		return fail(ErrIncompleteNonReplayableMessage, "answer", nil)
 	}
-	if !a.pushed && in.messageID != next(a.messageID) {
+	if a.purpose != pushed && in.messageID != next(a.messageID) {
 		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
 	}
-	if a.req.Recipient != "" && in.token == nil && in.sender.Identity != a.req.Recipient {
+	if a.req.Recipient != "" && in.token == nil && !sameName(in.sender.Identity, a.req.Recipient) {
 		return fail(ErrMessageSenderMismatch, "answer", nil)
 	}
 	return nil
@@ -100,21 +102,19 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 	if fresh == nil && uit == nil && len(services) == 0 {
 		return nil
 	}
+	kept := false
 	err := a.client.update(ctx, func(t *tokens) *tokens {
-		if fresh != nil {
-			t = t.withMaster(fresh)
+		all, ofUser := a.keeps()
+		if !all {
+			return t
 		}
-		if uit != nil && a.req.User != "" && uit.boundTo(t.master()) == nil {
-			t = t.withUser(a.req.User, uit)
+		if !ofUser {
+			uit = nil
 		}
-		for _, s := range services {
-			if s.boundTo(t.master(), t.user(a.req.User)) == nil {
-				t = t.withService(s)
-			}
-		}
-		return t
+		kept = true
+		return t.withDelivered(fresh, a.req.User, uit, services)
 	})
-	if errors.Is(err, errClientClosed) {
+	if !kept {
 		outcome.Keys.Release()
 	}
 	return err
@@ -123,7 +123,7 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 // response hands the answer to the application.
 func (a *attempt) response(in *incoming, stream io.Closer) *Response {
 	r := &Response{
-		Identity: in.sender.Identity, ServiceTokens: in.serviceTokens, MessageID: in.messageID,
+		Identity: CanonicalName(in.sender.Identity), ServiceTokens: in.serviceTokens, MessageID: in.messageID,
 		Body: &responseBody{Reader: in.body, stream: stream, release: in.release},
 	}
 	if in.keyResponse != nil {
@@ -150,35 +150,40 @@ func (b *responseBody) Close() error {
 
 // recover prepares another try after an error answer, and drops the tokens that the
 // answer makes useless. It reports whether to try again.
-func (a *attempt) recover(ctx context.Context, e *PeerError) (bool, error) {
+func (a *attempt) recover(ctx context.Context, e *PeerError) (again bool, err error) {
 	r := recoveries[e.Response]
-	used, user := a.tokens.session, a.user
-	err := a.client.update(ctx, func(t *tokens) *tokens {
-		if r.forgetEntity && a.proven && used != nil && t.session == used {
-			t = t.withMaster(nil)
-		}
-		if r.forgetUser && a.proven && user != nil && t.users[a.req.User] == user {
-			t = t.withUser(a.req.User, nil)
-		}
-		if r.renew && !r.bare { // unless a newer token came meanwhile
-			a.renew = t.session == used
-		}
-		return t
-	})
-	if r.forgetUser {
-		a.refused = user
-	}
+	newest, err := a.forget(ctx, r, a.proven == e)
 	a.messageID = next(e.MessageID)
-	a.bare = r.bare
+	a.demands = a.demands.after(e.Response, a.plan, newest)
 	if e.Response == Replayed {
 		a.ids.overtaken++
 	}
-	a.renew = a.renew || r.bare && r.renew
-	// A peer that asks for key requests although it got some does not accept data
-	// in the same message.
-	a.handshake = e.Response == KeyXRequired && a.offered
 	if r.askUser {
-		a.reason = e.Response
+		a.reason, a.proof = e.Response, nil
 	}
-	return r.again, err
+	again = r.again && (!r.askUser || a.req.User != "")
+	if r.askEntity && err == nil {
+		again, err = a.askEntity(ctx, e, again)
+	}
+	return again, err
+}
+
+// forget drops the tokens that an error answer makes useless, if the answer was proven.
+// newest says that the client still holds those of the message.
+func (a *attempt) forget(ctx context.Context, r recovery, proven bool) (newest bool, err error) {
+	used, user := a.tokens.session, a.user
+	if r.forgetUser || r.askUser {
+		a.refused = user
+	}
+	err = a.client.update(ctx, func(t *tokens) *tokens {
+		newest = t.session == used
+		if r.forgetEntity && proven && used != nil && t.session == used {
+			t = t.withMaster(nil)
+		}
+		if r.forgetUser && proven && user != nil && t.users[a.req.User] == user {
+			t = t.withUser(a.req.User, nil)
+		}
+		return t
+	})
+	return newest, err
 }

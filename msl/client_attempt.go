@@ -15,22 +15,24 @@ type attempt struct {
 	client  *Client
 	req     *Request
 	network requestNetwork
+	purpose purpose
+	watch   watcher
 
-	messageID int64        // of the next message
-	bare      bool         // use no tokens
-	renew     bool         // ask for new tokens
-	handshake bool         // get them before the data is sent
-	reason    ResponseCode // why user authentication data is asked for again
-	proven    bool         // the last error answer was authenticated
-	offered   bool         // the last message had key requests
-	oneWay    bool         // nobody waits for an answer to the data
-	pushed    bool         // the message that is read answers nothing
-	lone      bool         // the message consists of a header only
-	quiet     bool         // and asks for nothing
-	refused   *UserIDToken // that the peer did not accept; other messages may still use it
+	entity    LocalEntity // that sends the next message
+	turned    int         // how often the client had turned to another one
+	forgotten int         // how often the client had forgotten everything
+	left      int         // how often the user had logged out
+
+	messageID int64         // of the next message
+	demands   demands       // on the next message
+	proof     *UserAuthData // of the user, until it is sent
+	reason    ResponseCode  // why user authentication data is asked for again
+	refused   *UserIDToken  // that the peer did not accept; other messages may still use it
+	proven    *PeerError    // the last error answer, if it was authenticated
 	ids       numbering
 
 	// of the message that was sent last
+	plan    plan
 	tokens  *tokens
 	user    *UserIDToken
 	us      string   // this side's identity in it
@@ -48,7 +50,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	if err := a.takeTokens(ctx); err != nil {
 		return nil, err
 	}
-	a.offered = false
+	a.plan = plan{}
 	var got *MasterToken
 	defer func() { a.finish(got) }()
 	out, err := a.build(ctx)
@@ -56,7 +58,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 		return nil, err
 	}
 	defer out.abandon()
-	if a.oneWay && !out.handshake {
+	if a.purpose == oneWay && !out.handshake {
 		return &Response{}, a.sent(a.post(ctx, out), answered)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -84,7 +86,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 		got = in.keyResponse.token
 	}
 	if out.handshake {
-		a.bare, a.renew, a.handshake = false, false, false
+		a.demands = demands{}
 		in.release()
 		return nil, stream.Close()
 	}
@@ -156,11 +158,15 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 // ones. held is what the client holds if the message uses that, else nil.
 func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	t, now, known, err := a.client.snapshot()
+	if err == nil && !a.wanted() {
+		t.release()
+		err = ErrForgotten
+	}
 	if err != nil {
 		return nil, n, err
 	}
 	held = t
-	bare := a.bare || a.ids.spent(t.master()) || !a.network.takes(t.master())
+	bare := a.demands.bare || a.ids.spent(t.master()) || !a.network.takes(t.master())
 	if uit := t.user(a.req.User); uit != nil && uit == a.refused {
 		t = t.withUser(a.req.User, nil)
 	}
@@ -170,12 +176,12 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 		t.services = t.servicesFor(nil)
 	}
 	a.tokens, a.user = t, t.user(a.req.User)
-	if a.quiet {
+	if a.purpose == quietHeader {
 		return held, need{}, nil
 	}
-	n = renewalNeed(a.req, a.client.Local, t, a.renew, known, now)
+	n = renewalNeed(a.req, a.entity, t, a.demands.renew, known, now)
 	keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
-	n.may = n.may && !a.oneWay && !keyless
+	n.may = n.may && a.purpose != oneWay && !keyless
 	return held, n, nil
 }
 
@@ -205,7 +211,7 @@ func (a *attempt) lockRenewal(ctx context.Context, held *tokens, n need) (ready 
 		return false, fmt.Errorf("msl: wait for the renewal of another message: %w", err)
 	}
 	if mt := a.tokens.master(); r.token != nil && (mt == nil || !bytes.Equal(r.token.Bytes(), mt.Bytes())) {
-		a.bare, a.renew, a.handshake = false, false, false // the new token may be enough
+		a.demands = demands{} // the new token may be enough
 	}
 	return false, nil
 }
@@ -235,15 +241,15 @@ func (a *attempt) letGo(got *MasterToken) {
 // build makes the header, step by step in the protocol's order.
 func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	c := a.client
-	local, err := localIdentification(ctx, c.Local)
+	local, err := localIdentification(ctx, a.entity, c.Rand)
 	if err != nil {
 		return nil, err
 	}
 	a.us = local.local.Identity
-	out := &outgoing{us: local, body: a.req.Body, flush: a.req.Interactive, lone: a.lone}
+	out := &outgoing{us: local, body: a.req.Body, flush: a.req.Interactive}
 	h := header{
 		messageID: a.messageID, nonReplayableID: absent, renewable: a.renewal != nil,
-		capabilities: c.Capabilities, userIDToken: a.user, serviceTokens: a.tokens.servicesFor(a.user),
+		capabilities: a.req.capabilities(c.Capabilities), userIDToken: a.user, serviceTokens: a.tokens.servicesFor(a.user),
 	}
 	if s := a.tokens.session; s != nil {
 		key := sessionKey(local.local.Identity, s.token, s.keys)
@@ -260,96 +266,88 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 		return nil, err
 	}
 	out.waits = len(h.keyRequests) > 0 || h.renewable && out.us.token != nil && h.userAuth != nil
-	if out.head, err = out.us.encodeMessage("headerdata", h.encode(c.localTime())); err != nil {
+	now := c.localTime()
+	if out.head, err = out.us.encodeMessage("headerdata", h.encode(now)); err != nil {
 		local.release()
 		return nil, err
 	}
 	if out.keys != nil {
 		out.keys.Acquire() // the tokens of the attempt hold them, too
 	}
-	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: h.capabilities.compression()}
+	out.tell = a.watch.sends(&h, now, out.us, a.entity, a.us)
+	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: a.req.compression(h.capabilities)}
 	return out, nil
 }
 
-// prepare decides what the message carries.
-func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identity string) error {
-	if a.lone {
-		if h.renewable && a.keysDue() {
-			return a.offer(ctx, h, identity)
-		}
+// prepare decides what the message carries, and adds it to the header.
+func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identity string) (err error) {
+	protection := protectionOf(a.entity, a.tokens.master())
+	if err = a.userAuth(ctx, h, protection); err != nil {
+		return err
+	}
+	if a.plan, err = a.decide(protection); err != nil {
+		return err
+	}
+	switch a.plan.content {
+	case noPayload:
+		out.lone = true
+	case noData:
+		out.handshake, h.handshake, h.renewable = true, true, true
+	case theData:
+		err = a.addToData(ctx, h)
+	}
+	if err == nil && a.plan.keys {
+		err = a.offer(ctx, h, identity)
+	}
+	return err
+}
+
+// userAuth adds the authentication data of a local user without a token. If the header
+// does not protect it, the data waits for a message that does. It is asked for
+// nevertheless: without it, nothing is to be sent.
+func (a *attempt) userAuth(ctx context.Context, h *header, p protection) (err error) {
+	if !a.req.provesUser(a.user) || a.purpose == loneHeader || a.purpose == quietHeader {
 		return nil
 	}
-	heldBack, err := a.userAuth(ctx, h)
-	if err != nil {
-		return err
-	}
-	keysDue := h.renewable && a.keysDue()
-	// Peers take a message with key requests and no data for a handshake of an old
-	// stack, so it must be one.
-	empty, err := false, error(nil)
-	if keysDue {
-		empty, err = a.req.empty()
-	}
-	if err != nil {
-		return err
-	}
-	early := keysDue && (a.handshake || a.oneWay) // keys come before the data
-	if out.handshake = heldBack || empty || early || !a.req.fits(a.protection()); out.handshake {
-		h.handshake, h.renewable = true, true
-	} else if a.req.NonReplayable {
-		c, serial := a.client, a.tokens.master().SerialNumber
-		if err = c.numbers.draw(ctx, a.ids.number, serial, c.State.NextID); err != nil {
-			return err
-		}
-		h.nonReplayableID = a.ids.number.id
-	}
-	if !out.handshake {
-		if err := a.changeTokens(ctx, h); err != nil {
+	if a.proof == nil {
+		if a.proof, err = a.askUser(ctx); err != nil {
 			return err
 		}
 	}
-	if keysDue {
-		return a.offer(ctx, h, identity)
+	if p.hidesUser() {
+		h.userAuth = &schemeData{scheme: a.proof.Scheme, data: a.proof.AuthData}
+		a.proof = nil
 	}
 	return nil
 }
 
-// keysDue reports whether a renewable message should bring key requests.
-func (a *attempt) keysDue() bool {
-	mt := a.tokens.master()
-	now, known := a.client.serverTime()
-	return mt == nil || !known || mt.renewable(now)
+// askUser asks the application for a proof of the user.
+func (a *attempt) askUser(ctx context.Context) (*UserAuthData, error) {
+	if a.client.UserAuth == nil {
+		return nil, fmt.Errorf("msl: no user authentication configured for user %q", a.req.User)
+	}
+	proof, err := a.client.UserAuth(ctx, a.req.User, a.reason)
+	if err == nil && proof == nil {
+		err = fmt.Errorf("msl: no user authentication data for user %q", a.req.User)
+	}
+	return proof, err
 }
 
-// protection says how the header of the message is protected.
-func (a *attempt) protection() protection { return protectionOf(a.client.Local, a.tokens.master()) }
-
-// userAuth adds the authentication data of a local user without a token. If the header
-// does not protect it, the data must wait for a message that does.
-func (a *attempt) userAuth(ctx context.Context, h *header) (heldBack bool, err error) {
-	if a.req.User == "" || a.user != nil {
-		return false, nil
+// addToData adds to a header what goes only with data: a non-replayable id, and the
+// application's service tokens.
+func (a *attempt) addToData(ctx context.Context, h *header) error {
+	if a.req.NonReplayable {
+		c, serial := a.client, a.tokens.master().SerialNumber
+		if err := c.numbers.draw(ctx, a.ids.number, serial, c.State.NextID); err != nil {
+			return err
+		}
+		h.nonReplayableID = a.ids.number.id
 	}
-	if p := a.protection(); !p.encrypted || !p.authenticated {
-		return true, nil
-	}
-	if a.client.UserAuth == nil {
-		return false, fmt.Errorf("msl: no user authentication configured for user %q", a.req.User)
-	}
-	data, err := a.client.UserAuth(ctx, a.req.User, a.reason)
-	if err != nil {
-		return false, err
-	}
-	if data == nil {
-		return false, fmt.Errorf("msl: no user authentication data for user %q", a.req.User)
-	}
-	h.userAuth = &schemeData{scheme: data.Scheme, data: data.AuthData}
-	return false, nil
+	return a.changeTokens(ctx, h)
 }
 
 // offer adds key requests, one of each key exchange that this side's keys can finish.
 func (a *attempt) offer(ctx context.Context, h *header, identity string) error {
-	a.offered = true
 	c := a.client
 	now, _ := c.serverTime()
 	from := Requester{Identity: identity, Token: a.tokens.master(), Custody: c.Custody, MessageID: h.messageID, Time: now}

@@ -236,17 +236,17 @@ func (n *numbering) spent(t *MasterToken) bool {
 }
 
 // sent records the outcome of a message by the error that ended its exchange, and
-// returns that error. proven says that an error answer was authenticated, and well is
-// the fate without an error.
-func (n *numbering) sent(err error, proven bool, well fate) error {
+// returns that error. proven is the error answer if it was authenticated, and well is the
+// fate without an error.
+func (n *numbering) sent(err error, proven *PeerError, well fate) error {
 	var answer *PeerError
 	var dial *net.OpError
 	switch {
 	case err == nil:
 		n.fate = well
-	case errors.As(err, &answer) && proven && answer.Response == Replayed:
+	case errors.As(err, &answer) && answer == proven && answer.Response == Replayed:
 		n.fate = seen
-	case errors.As(err, &answer) && proven:
+	case errors.As(err, &answer) && answer == proven:
 		n.fate = answered
 	case errors.As(err, &dial) && dial.Op == "dial":
 		n.fate = unsent

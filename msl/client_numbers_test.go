@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A watchedState counts what becomes of non-replayable ids whose senders wait.
+// A watchedState counts the verdicts on non-replayable ids whose senders wait.
 type watchedState struct {
 	*msl.MemoryState
 	mu                 sync.Mutex
@@ -147,7 +147,11 @@ func TestNumbersSlow(t *testing.T) {
 // while they are under way: no other call fails, and no id of a message whose answer is
 // awaited comes so late that it looks like an attack.
 func TestNumbersProperty(t *testing.T) {
-	for seed := range uint64(20) {
+	seeds := uint64(5)
+	if soak() {
+		seeds = 200
+	}
+	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			n, state, c := newSlowNetwork(t)

@@ -9,14 +9,15 @@ type recovery struct {
 	bare         bool // without any token
 	renew        bool // asking for new tokens
 	askUser      bool // with new user authentication data
+	askEntity    bool // with the entity that the application chooses, if it does
 }
 
 // recoveries maps response codes to recoveries. A code that is not in it is returned
 // to the application.
 var recoveries = map[ResponseCode]recovery{
-	EntityReauth: {forgetEntity: true, again: true, bare: true},
+	EntityReauth: {forgetEntity: true, again: true, bare: true, askEntity: true},
 	// The entity data itself was refused: the same data would be refused again.
-	EntityDataReauth: {forgetEntity: true},
+	EntityDataReauth: {forgetEntity: true, bare: true, askEntity: true},
 	UserReauth:       {forgetUser: true, again: true},
 	UserDataReauth:   {forgetUser: true, again: true, askUser: true},
 	SSOTokenRejected: {again: true, askUser: true},

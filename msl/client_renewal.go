@@ -63,11 +63,11 @@ type need struct{ must, may bool }
 func renewalNeed(req *Request, entity LocalEntity, t *tokens, forced, clockKnown bool, now time.Time) need {
 	mt, uit := t.master(), t.user(req.User)
 	p := protectionOf(entity, mt)
-	userWithoutToken := req.User != "" && uit == nil
+	userWithoutToken := req.provesUser(uit)
 	return need{
 		must: forced || !req.fits(p) ||
 			mt != nil && clockKnown && mt.expired(now) ||
-			userWithoutToken && !(p.encrypted && p.authenticated) ||
+			userWithoutToken && !p.hidesUser() ||
 			req.RequestTokens && (mt == nil || userWithoutToken),
 		may: mt == nil || userWithoutToken ||
 			!clockKnown || mt.renewable(now) ||
@@ -85,6 +85,10 @@ func protectionOf(entity LocalEntity, mt *MasterToken) protection {
 	}
 	return protection{encrypted: entity.Encrypts(), authenticated: entity.Authenticates()}
 }
+
+// hidesUser reports whether a message with protection p may carry the authentication data
+// of a user.
+func (p protection) hidesUser() bool { return p.encrypted && p.authenticated }
 
 // fits reports whether a message with protection p may carry the application data.
 func (r *Request) fits(p protection) bool {

@@ -2,6 +2,7 @@ package msl
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -83,6 +84,23 @@ func (t *tokens) withService(s *ServiceToken) *tokens {
 	return n
 }
 
+// withDelivered adds what an answer for a user brings, as far as it is bound to what is
+// held then.
+func (t *tokens) withDelivered(fresh *holding, user string, uit *UserIDToken, services []*ServiceToken) *tokens {
+	if fresh != nil {
+		t = t.withMaster(fresh)
+	}
+	if uit != nil && user != "" && uit.boundTo(t.master()) == nil {
+		t = t.withUser(user, uit)
+	}
+	for _, s := range services {
+		if s.boundTo(t.master(), t.user(user)) == nil {
+			t = t.withService(s)
+		}
+	}
+	return t
+}
+
 // dropUnbound forgets what was bound to tokens that are gone.
 func (t *tokens) dropUnbound() *tokens {
 	maps.DeleteFunc(t.users, func(_ string, uit *UserIDToken) bool { return uit.boundTo(t.master()) != nil })
@@ -142,7 +160,9 @@ func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 			keys.Release()
 			return nil, err
 		}
-		t = t.withUser(name, uit)
+		if user := CanonicalName(name); user == name || r.UserIDTokens[user] == nil {
+			t = t.withUser(user, uit)
+		}
 	}
 	return t.withServices(c, r.ServiceTokens)
 }
@@ -166,7 +186,7 @@ func (t *tokens) withServices(c *Client, list [][]byte) (*tokens, error) {
 	for _, b := range list {
 		o, err := wire.Parse(b, wire.Limits{})
 		if err != nil {
-			return nil, fail(ErrMSLParseError, "stored service token", err)
+			return nil, fmt.Errorf("msl: stored service token: %w", err)
 		}
 		s, err := parseServiceToken(o, c.ServiceTokens, t.master(), t.anyUser(o))
 		if err != nil {
@@ -182,21 +202,33 @@ func (t *tokens) withServices(c *Client, list [][]byte) (*tokens, error) {
 
 // anyUser finds the user ID token that a stored service token is bound to.
 func (t *tokens) anyUser(o wire.Object) *UserIDToken {
-	sealed, err := parseSignedToken(o, "stored service token", ErrServiceTokenTokenDataMissing)
+	serial, err := userSerial(o)
 	if err != nil {
 		return nil
 	}
-	data, err := sealed.parseData()
-	if err != nil {
-		return nil
-	}
-	serial, _ := data.Int("uitserialnumber")
 	for _, uit := range t.users {
 		if uit.SerialNumber == serial {
 			return uit
 		}
 	}
 	return nil
+}
+
+// userSerial is the serial number of the user ID token that a service token is bound to,
+// or Unbound.
+func userSerial(o wire.Object) (int64, error) {
+	const op = "stored service token"
+	sealed, err := parseSignedToken(o, op, ErrServiceTokenTokenDataMissing)
+	if err != nil {
+		return 0, err
+	}
+	data, err := sealed.parseData()
+	if err != nil {
+		return 0, fail(ErrMSLParseError, op, err)
+	}
+	f := wire.FieldsOf(data)
+	serial := f.OptionalInt("uitserialnumber", Unbound)
+	return serial, malformed(f, op)
 }
 
 // HeldTokens are the tokens that a client holds at one moment. Those that it
@@ -217,7 +249,7 @@ func (c *Client) HeldTokens(ctx context.Context, user string) (HeldTokens, error
 	if err != nil {
 		return HeldTokens{}, err
 	}
-	held := HeldTokens{MasterToken: t.master(), UserIDToken: t.user(user)}
+	held := HeldTokens{MasterToken: t.master(), UserIDToken: t.user(CanonicalName(user))}
 	if t.session != nil {
 		held.Keys = t.session.keys
 	}
@@ -232,7 +264,7 @@ func (a *attempt) changeTokens(ctx context.Context, h *header) error {
 	}
 	var fresh []*ServiceToken
 	for _, c := range a.req.ServiceTokens {
-		t, err := c.token(a.client.ServiceTokens, a.tokens.master(), a.user, h.capabilities.compression())
+		t, err := c.token(a.client.ServiceTokens, a.client.Rand, a.tokens.master(), a.user, a.req.compression(h.capabilities))
 		if err != nil {
 			return err
 		}
@@ -242,7 +274,7 @@ func (a *attempt) changeTokens(ctx context.Context, h *header) error {
 	for _, t := range fresh {
 		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
-	return a.client.update(ctx, func(held *tokens) *tokens {
+	return a.update(ctx, func(held *tokens) *tokens {
 		for _, t := range fresh {
 			held = held.withService(t)
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A faulty transport delays, loses and hangs, in the fake time of a bubble.
+// A faulty transport delays and loses messages, and hangs, in the fake time of a bubble.
 type faulty struct {
 	network *network
 	chance  func() float64 // of the next fault
@@ -81,8 +81,8 @@ func (o countedOffer) Close() error {
 
 // TestFaultsUnderConcurrency sends from hundreds of goroutines while messages and
 // answers get lost, hang and come late, and master tokens need renewal all the
-// time. Nobody may wait for ever, which the bubble notices, no two renewals may
-// be outstanding, and everybody must get through.
+// time. No goroutine may wait for ever, which the bubble notices, no two renewals may
+// be in progress, and every message must get through.
 func TestFaultsUnderConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := softNetwork(t)
@@ -124,7 +124,7 @@ func TestFaultsUnderConcurrency(t *testing.T) {
 	})
 }
 
-// insist sends a message again and again, with a bound on the time of each try.
+// insist sends a message until it succeeds, with a bound on the time of each try.
 func insist(t *testing.T, c *msl.Client, req *msl.Request, tries int) bool {
 	body, err := req.Body()
 	if err != nil {
@@ -148,8 +148,8 @@ func insist(t *testing.T, c *msl.Client, req *msl.Request, tries int) bool {
 	return false
 }
 
-// mayPass reports whether an error is one of the faults, or comes of one: a
-// server that stopped with its caller.
+// mayPass reports whether an error is one of the faults, or is caused by one: a server
+// that stopped with its caller.
 func mayPass(err error) bool {
 	for _, fault := range []error{errLost, context.DeadlineExceeded, msl.ErrInternalException} {
 		if errors.Is(err, fault) {
@@ -170,8 +170,8 @@ func try(c *msl.Client, req *msl.Request) (string, error) {
 	return string(data), errors.Join(err, r.Body.Close())
 }
 
-// TestWaitersWake has the holder of the renewal lock hang. Who waits for it gives
-// up when its own time is up, and goes on itself when the holder's is.
+// TestWaitersWake has the holder of the renewal lock hang. A waiter gives up when its own
+// time is up, and takes the lock when the holder's time is up.
 func TestWaitersWake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := softNetwork(t)

@@ -21,7 +21,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-// A labelled store shares a store with others, under labels of its own.
+// A labelled store shares a store with others, under its own labels.
 type labelled struct {
 	*soft.Store
 	prefix string
@@ -67,7 +67,7 @@ func newNeighbours(t *testing.T) (a, b *neighbour) {
 	return make("a "), make("b ")
 }
 
-// ask sends a request with all that there is to it, and gives what was sent.
+// ask sends a request with everything that a request can have, and returns the bytes sent.
 func (n *neighbour) ask(t *testing.T) []byte {
 	t.Helper()
 	req := secret("hello")
@@ -87,7 +87,7 @@ func (n *neighbour) refuses(t *testing.T, what string, message []byte, want msl.
 	}
 }
 
-// held are the tokens of the client. Its keys sign whatever is asked.
+// held returns the tokens of the client. Its keys sign anything.
 func (n *neighbour) held(t *testing.T) (msl.HeldTokens, msl.Protector) {
 	t.Helper()
 	h, err := n.client.HeldTokens(t.Context(), "user@example.com")
@@ -98,8 +98,8 @@ func (n *neighbour) held(t *testing.T) (msl.HeldTokens, msl.Protector) {
 	return h, msl.SymmetricKey{KeyID: "x", Encryption: h.Keys.Encryption, MAC: h.Keys.Signature}
 }
 
-// TestNetworksApart tries the tokens and keys of one network on another one, in
-// both directions and with everything remembered that can be.
+// TestNetworksApart tries the tokens and keys of one network on another one, in both
+// directions, with all caches filled.
 func TestNetworksApart(t *testing.T) {
 	a, b := newNeighbours(t)
 	for range 2 {
@@ -113,7 +113,7 @@ func TestNetworksApart(t *testing.T) {
 	b.ask(t)
 }
 
-// tryOn tries what a client of n has on another network.
+// tryOn tries the tokens and keys of a client of n on another network.
 func (n *neighbour) tryOn(t *testing.T, other *neighbour) {
 	t.Helper()
 	ours, _ := n.held(t)
@@ -126,7 +126,7 @@ func (n *neighbour) tryOn(t *testing.T, other *neighbour) {
 	other.refuses(t, "tokens of a user", under(object{"userauthdata": object{"scheme": "USER_ID_TOKEN", "authdata": json.RawMessage(
 		userauth.UserIDTokenData(ours.MasterToken.Bytes(), ours.UserIDToken.Bytes()).AuthData)}}), msl.ErrUserAuthMasterTokenNotDecrypted)
 
-	// A service token of another network is one that nobody opens.
+	// A service token of another network is not opened.
 	service := n.client.Held().ServiceTokens[0]
 	if _, err := other.server.Receive(t.Context(), bytes.NewReader(under(nil))); err != nil || service.Opened {
 		t.Errorf("%+v, %v", service, err)
@@ -188,10 +188,9 @@ func TestNetworksApartLadder(t *testing.T) {
 	wantPeerCode(t, err, msl.ErrKeyXWrappingKeyMissing)
 }
 
-// TestNoSharedState reads the source of the protocol engine: what is declared for a
-// whole package is never changed, so that nothing passes from one network to
-// another in a process. Pools of buffers, which hold nothing between two uses, are
-// the exception.
+// TestNoSharedState reads the source of the protocol engine: package variables are never
+// changed, so that nothing passes from one network to another in a process. Pools of
+// buffers, which hold nothing between two uses, are the exception.
 func TestNoSharedState(t *testing.T) {
 	pools := map[string]bool{"scratch": true, "gzipWriters": true, "gzipReaders": true}
 	packages, variables := map[string][]*ast.File{}, 0
@@ -276,7 +275,7 @@ func empty(value ast.Expr) bool {
 	return false
 }
 
-// targets are what a statement changes, or gives away to be changed.
+// targets returns the expressions that a statement changes, or passes on to be changed.
 func targets(n ast.Node) []ast.Expr {
 	switch n := n.(type) {
 	case *ast.AssignStmt:

@@ -16,7 +16,7 @@ import (
 // combination, and one with pre-shared keys that judges it.
 type conformingPeers struct {
 	*conforming          // the judge, and what it judges
-	asker       *network // who judges the judge
+	asker       *network // the side that authenticates the judge
 	judge       *entityauth.PSKEntity
 }
 
@@ -28,7 +28,7 @@ func newConformingPeers(t *testing.T) *conformingPeers {
 	return p
 }
 
-// sides makes the two sides anew, without any tokens.
+// sides makes new sides, without any tokens.
 func (p *conformingPeers) sides(t *testing.T, client *msl.Client) (one, two *side) {
 	client.Transport, client.Peers = nil, nil
 	judging := p.asker.client(p.judge, &keyx.SymmetricOfferer{Keys: p.judge.Keys})

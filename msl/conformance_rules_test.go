@@ -105,8 +105,8 @@ func combinations() (all []combination) {
 }
 
 // refused is the code with which the responder refuses the first message, or 0.
-// Without a master token each message offers keys, so each is refused. Who has no
-// wrapping key can still ask for one, and can still know no wrapping data.
+// Without a master token each message offers keys, so each is refused. An entity without
+// a wrapping key can still ask for one, but cannot have wrapping data.
 func (c combination) refused() msl.Code {
 	switch {
 	case c.exchange.refused != 0:

@@ -56,8 +56,8 @@ func TestCheckOrder(t *testing.T) {
 	}
 }
 
-// A key response names the key that wraps: one that nobody knows, or another than
-// the one that was asked for.
+// A key response names the wrapping key: an unknown one, or another than the one
+// requested.
 func TestSymmetricWrappedResponseKeyID(t *testing.T) {
 	offer, err := clientKeys(t)["SYMMETRIC_WRAPPED"].Offer(t.Context(), msl.Requester{})
 	if err != nil {

@@ -45,7 +45,7 @@ func newConforming(t testing.TB) *conforming {
 	return m
 }
 
-// tell answers with what the application sees.
+// tell answers with what the application sees of the message.
 func tell(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	body, err := io.ReadAll(m.Body)
 	if err != nil {
@@ -161,7 +161,7 @@ func (m *conforming) offer(c combination) msl.Offerer {
 	return &keyx.LadderOfferer{Form: keyx.LadderForm(name), Store: m.device, Own: revealing.(keystore.Revealer)}
 }
 
-// A rawOffer asks for keys as nobody should.
+// A rawOffer sends an invalid key request.
 type rawOffer struct {
 	scheme  string
 	keydata []byte
@@ -192,8 +192,8 @@ func (m *conforming) requester(c combination, x msl.Offerer) *msl.Client {
 	return client
 }
 
-// prepared is the requester of a combination. What climbs a ladder has made its
-// first step.
+// prepared returns the requester of a combination. For a ladder it has made the first
+// exchange.
 func (m *conforming) prepared(t *testing.T, c combination) *msl.Client {
 	t.Helper()
 	x := m.offer(c)
@@ -247,7 +247,7 @@ func TestConformance(t *testing.T) {
 	m.checkNothingOpen(t)
 }
 
-// checkNothingOpen closes what remembers keys, and counts what is left.
+// checkNothingOpen closes everything that caches keys, and counts the keys left open.
 func (m *conforming) checkNothingOpen(t *testing.T) {
 	t.Helper()
 	m.server.Close()
@@ -282,7 +282,7 @@ func (m *conforming) conform(t *testing.T, c combination) {
 	if held.MasterToken == nil || (held.UserIDTokens[conformingUser] != nil) != c.demand.user {
 		t.Fatalf("the requester holds %+v", held)
 	}
-	client.UserAuth = nil // the token must do
+	client.UserAuth = nil // it has to use the token
 	m.ask(t, client, c.request("two"), second, 2, "")
 	if client.Held().MasterToken != held.MasterToken {
 		t.Error("the second message changed the master token")

@@ -154,12 +154,12 @@ func (k *RawKeys) Close() { k.memory.Close() }
 
 // GenerateSessionKeys makes session keys for a key exchange that does not have to
 // see them. They are made in the store, except in the shared mode, whose tokens
-// hold their bytes.
-func (c Custody) GenerateSessionKeys(store keystore.Store) (*SessionKeys, error) {
+// hold their bytes, drawn from r; nil means crypto/rand.
+func (c Custody) GenerateSessionKeys(store keystore.Store, r io.Reader) (*SessionKeys, error) {
 	if c != CustodyShared {
 		return GenerateSessionKeys(store)
 	}
-	raw, err := DrawRawKeys(nil)
+	raw, err := DrawRawKeys(r)
 	if err != nil {
 		return nil, err
 	}

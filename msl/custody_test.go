@@ -2,5 +2,5 @@ package msl_test
 
 import "github.com/msl-hsm/msl-hsm/msl"
 
-// Exposes of a stand-in says that the test sees no more than it knows.
+// Exposes returns nothing: a stand-in's keys are known to the test anyway.
 func (stubExchange) Exposes() msl.Exposure { return msl.Exposure{} }

@@ -31,7 +31,7 @@ func wholeMessages(t testing.TB) map[string][]byte {
 	return all
 }
 
-// received is what a server makes of a message: nothing, or all of it.
+// received is what the application gets of a message: nothing, or all of it.
 func (r *recorded) received(t *testing.T, message []byte) (msl.Received, error) {
 	t.Helper()
 	return r.server.Receive(context.Background(), bytes.NewReader(message))
@@ -91,8 +91,8 @@ func TestMessagesByteByByte(t *testing.T) {
 	}
 }
 
-// TestFlippedBits changes one bit at a time. What protects the message must
-// notice, except where the bit means nothing.
+// TestFlippedBits changes one bit at a time. The protection of the message must detect
+// that, except where the bit means nothing.
 func TestFlippedBits(t *testing.T) {
 	r := newRecorded(t)
 	r.state.anyID = true
@@ -109,7 +109,7 @@ func TestFlippedBits(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			// Unused bits of Base64, blanks, or names of members that nobody reads.
+			// Unused bits of Base64, blanks, or names of members that are ignored.
 			if got.MessageID != want.MessageID || got.Identity != want.Identity || got.User != want.User ||
 				!bytes.Equal(got.Payload, want.Payload) || got.Renewable != want.Renewable || got.NonReplayableID != want.NonReplayableID {
 				t.Errorf("%s: bit of byte %d: read %+v", name, i, got)
@@ -118,8 +118,8 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
-// TestFlippedBitsOfTokens changes tokens inside messages that are whole
-// otherwise, under keys that the attacker has.
+// TestFlippedBitsOfTokens changes tokens inside messages that are otherwise intact, under
+// keys that the attacker has.
 func TestFlippedBitsOfTokens(t *testing.T) {
 	issuer := newIssuer(t, true)
 	whole := encode(masterToken(nil))

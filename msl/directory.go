@@ -56,7 +56,8 @@ func PSKContext(use, identity string) []byte {
 	return append(append([]byte("msl psk\x00"+use), 0), identity...)
 }
 
-// A Directory finds entities. The error for an unknown one is
+// A Directory finds entities by their names as they were sent, which it compares in the
+// form of [CanonicalName]. The error for an unknown one is
 // keystore.ErrNotFound.
 type Directory interface {
 	Entity(ctx context.Context, identity string) (*Entity, error)
@@ -69,6 +70,11 @@ type StaticDirectory map[string]*Entity
 func (d StaticDirectory) Entity(_ context.Context, identity string) (*Entity, error) {
 	if e := d[identity]; e != nil {
 		return e, nil
+	}
+	for name, e := range d {
+		if e != nil && sameName(name, identity) {
+			return e, nil
+		}
 	}
 	return nil, fmt.Errorf("msl: entity %q: %w", identity, keystore.ErrNotFound)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -34,9 +35,12 @@ var responseNames = [...]string{
 	SSOTokenRejected: "SSOTOKEN_REJECTED",
 }
 
+// known reports whether r is one of the protocol.
+func (r ResponseCode) known() bool { return r >= Fail && r <= SSOTokenRejected }
+
 // String returns the protocol's name of r. An unknown number counts as FAIL.
 func (r ResponseCode) String() string {
-	if r < 1 || int(r) >= len(responseNames) {
+	if !r.known() {
 		return fmt.Sprintf("FAIL(%d)", int(r))
 	}
 	return responseNames[r]
@@ -49,6 +53,14 @@ const internalBase = 100000
 
 // Internal returns the number that is sent as internalcode.
 func (c Code) Internal() int { return internalBase + int(c) }
+
+// codeNumbered is the code that is sent as that internalcode, or -1 if none is.
+func codeNumbered(internal int64) Code {
+	if internal < internalBase || internal > math.MaxInt32 {
+		return -1
+	}
+	return Code(internal - internalBase)
+}
 
 // Name returns the protocol's symbolic name, or "" for an unknown code.
 func (c Code) Name() string { return codeTable[c].name }
@@ -82,6 +94,7 @@ type Error struct {
 	Code      Code
 	Op        string // the operation that failed
 	MessageID int64  // of the message that failed, or -1 if it could not be read
+	Text      string // what the peer is told in place of the text of Code, in English; usually empty
 	Err       error  // the cause, if there is more to say; never sent to a peer
 }
 
@@ -93,15 +106,32 @@ type LimitError struct {
 
 // Error names the limit.
 func (e *LimitError) Error() string {
-	what := map[string]string{"Header": "message header is longer", "Chunk": "payload chunk is longer", "Inflate": "compressed part grows more"}[e.Limit]
+	what := map[string]string{
+		"Header": "message header is longer", "Chunk": "payload chunk is longer", "Inflate": "compressed part grows more",
+		"Depth": "message is nested deeper", "Tokens": "message has more service tokens or key requests",
+	}[e.Limit]
 	return "the peer's " + what + " than Limits." + e.Limit + " permits"
+}
+
+// exceeded returns the limit that err is about, or err. long is the limit for lengths.
+func exceeded(err error, long string) error {
+	switch {
+	case errors.Is(err, wire.ErrTooLong):
+		return &LimitError{long}
+	case errors.Is(err, wire.ErrTooDeep):
+		return &LimitError{"Depth"}
+	case errors.Is(err, wire.ErrTooMany):
+		return &LimitError{"Tokens"}
+	}
+	return err
 }
 
 // Unwrap returns the error that every exceeded limit wraps.
 func (*LimitError) Unwrap() error { return wire.ErrLimit }
 
 // Error returns what was done, the code and the cause. For a limit of this side it
-// returns only the limit: the code would suggest something worse.
+// returns only the limit: the code would suggest something worse. The text for the peer
+// takes the place of the code's text, and a cause that of the text for the peer.
 func (e *Error) Error() string {
 	if limit := (*LimitError)(nil); errors.As(e.Err, &limit) {
 		return "msl: " + limit.Error()
@@ -110,7 +140,14 @@ func (e *Error) Error() string {
 	if e.Op != "" {
 		s += e.Op + ": "
 	}
-	s += e.Code.Error()
+	switch {
+	case e.Text == "":
+		s += e.Code.Error()
+	case e.Err == nil:
+		return s + fmt.Sprintf("%d %s: %s", int(e.Code), e.Code.Name(), e.Text)
+	default:
+		s += fmt.Sprintf("%d %s", int(e.Code), e.Code.Name())
+	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}
@@ -200,8 +237,12 @@ func lost(err error) error {
 	return &Error{Code: ErrMSLEncodeError, Op: "answer", MessageID: idOf(err), Err: err}
 }
 
-// idOf is the id of the message that err is about, or -1.
+// idOf is the id of the message that err is about, or -1. What is the cause of an
+// application's own error may be about another one.
 func idOf(err error) int64 {
+	if own := (*AppError)(nil); errors.As(err, &own) {
+		return -1
+	}
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.MessageID
 	}
@@ -224,6 +265,14 @@ func codeOf(err error) Code {
 	return ErrInternalException
 }
 
+// textOf returns what the peer is told about err, whose code is known.
+func textOf(err error, code Code) string {
+	if e := (*Error)(nil); errors.As(err, &e) && e.Code == code && e.Text != "" {
+		return e.Text
+	}
+	return code.Text()
+}
+
 // withID adds the id of the message to err, unless it has one.
 func withID(err error, id int64) error {
 	if err == nil {
@@ -243,19 +292,25 @@ func withID(err error, id int64) error {
 
 // A PeerError is an error message that a peer sent.
 type PeerError struct {
-	Identity  string       // the sender, if its entity scheme proves it
-	Response  ResponseCode // what the peer asks for
-	Code      Code         // the peer's internal code, or -1 if it sent none
-	MessageID int64
-	Message   string // for the log
-	User      string // for the user, in a language of the request
+	Identity string       // the sender, if its entity scheme proves it
+	Response ResponseCode // what the peer asks for
+	// Code is the error of the protocol that InternalCode stands for, or -1. An error
+	// of the peer's application may have a Code without a Name.
+	Code         Code
+	InternalCode int64 // as the peer sent it, or -1 if it sent none
+	MessageID    int64
+	Message      string // for the log
+	User         string // for the user, in a language of the request
 }
 
 // Error returns what the peer said.
 func (e *PeerError) Error() string {
 	s := "msl: peer answered " + e.Response.String()
-	if e.Code >= 0 {
-		s += fmt.Sprintf(" (%d %s)", int(e.Code), e.Code.Name())
+	switch name := e.Code.Name(); {
+	case name != "":
+		s += fmt.Sprintf(" (%d %s)", int(e.Code), name)
+	case e.InternalCode >= 0:
+		s += fmt.Sprintf(" (internalcode %d)", e.InternalCode)
 	}
 	if e.Message != "" {
 		s += fmt.Sprintf(": %q", e.Message)

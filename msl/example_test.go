@@ -28,7 +28,7 @@ func key[K any](store *soft.Store, label string, a keystore.Algorithm) K {
 	return v.Key.(K)
 }
 
-// An entities directory knows who may talk.
+// An entities directory has the entities that may send messages.
 type entities map[string]*msl.Entity
 
 // Entity implements msl.Directory.

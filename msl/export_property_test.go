@@ -65,7 +65,9 @@ func RewriteCapabilities(b []byte) error {
 
 // EncodeError writes the inside of an error header.
 func EncodeError(code Code, messageID int64, user string) []byte {
-	return encodeError(code, messageID, user, seconds(1700000000))
+	answer := answerTo(code)
+	answer.user = user
+	return answer.encode(messageID, seconds(1700000000))
 }
 
 // ServiceTokenBytes returns a service token as it was received.

@@ -8,7 +8,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// What follows shows the inside of the package to its tests, which are in package
+// This file gives the tests access to the internals of the package. They are in package
 // msl_test because the schemes that they need import this one.
 
 // A Received is what a server read of a message, its payload included.
@@ -44,7 +44,7 @@ func (s *Server) Receive(ctx context.Context, r io.Reader) (Received, error) {
 	return got, err
 }
 
-// A Held is what a client has.
+// A Held is what a client holds.
 type Held struct {
 	MasterToken   *MasterToken
 	Keys          *SessionKeys
@@ -127,7 +127,7 @@ func ParseServiceToken(b []byte, keys ServiceTokenKeys, mt *MasterToken, uit *Us
 
 // NewServiceToken makes an encoded service token.
 func NewServiceToken(name string, data []byte, mt, uit int64, key Protector, compression string) ([]byte, error) {
-	t, err := newServiceToken(name, data, mt, uit, key, compression)
+	t, err := newServiceToken(TokenChange{Name: name, Data: data}, mt, uit, key, compression)
 	if err != nil {
 		return nil, err
 	}
@@ -212,10 +212,10 @@ func ReadChunk(b []byte) (data []byte, err error) {
 	return r.data, err
 }
 
-// IsSignatureError reports whether an Opener said that a signature does not fit.
+// IsSignatureError reports whether err is an Opener's error for a wrong signature.
 func IsSignatureError(err error) bool { return err == errSignature }
 
-// Remembered is how many sessions the server keeps.
+// Remembered returns how many sessions the server has cached.
 func (s *Server) Remembered() int {
 	s.init()
 	return s.sessions.cache.Len()
@@ -236,4 +236,13 @@ func (s *Server) InUse() (unproven, proven int64) {
 		b.mu.Unlock()
 	}
 	return unproven, proven
+}
+
+// ChangedToken makes the encoded service token of a change, bound to nothing.
+func ChangedToken(c TokenChange, key Protector) ([]byte, error) {
+	t, err := newServiceToken(c, Unbound, Unbound, key, "")
+	if err != nil {
+		return nil, err
+	}
+	return t.sealed.raw, nil
 }

@@ -75,7 +75,7 @@ func TestPeerFaults(t *testing.T) {
 					early := at < whole.handled
 					good := e.err == nil && e.data == "hello"
 					if failure == keystore.ErrLost && once && e.ran == 1 && good {
-						return // keys that nobody has seen are made again
+						return // lost keys that were not sent are replaced
 					}
 					switch {
 					case early && (e.ran > 0 || !transient(e.err)) && once && isOne(failure, ours),

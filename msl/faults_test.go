@@ -22,17 +22,17 @@ import (
 // error: before the application runs nothing may have happened, and afterwards
 // the answer must come.
 
-// errDevice is what nobody has given a kind.
+// errDevice is an error without a kind.
 var errDevice = errors.New("CKR_VENDOR_DEFINED")
 
-// passing are the failures of a device that another try may outlive.
+// passing are the failures of a device after which another try may succeed.
 var passing = []error{keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost}
 
 // ours are failures of this side, whatever the operation: the peer is not at fault.
 var ours = append([]error{keystore.ErrClosed, keystore.ErrPIN, keystore.ErrNotFound, keystore.ErrWeakKey,
 	keystore.ErrWrongKey, keystore.ErrLocked, errDevice}, passing...)
 
-// A faultBench is a network with a faulty store, and what happened there.
+// A faultBench is a network with a faulty store, and a record of what happened.
 type faultBench struct {
 	*network
 	store  *faultyStore
@@ -44,7 +44,7 @@ type faultBench struct {
 	refused []refusal
 }
 
-// A refusal is what the server logged of one.
+// A refusal is what the server logged about a refused message.
 type refusal struct {
 	code  msl.Code
 	level slog.Level
@@ -112,7 +112,7 @@ func (b *faultBench) quickRSAClient(identity string) *msl.Client {
 	return c
 }
 
-// restart ends what the server remembers.
+// restart clears the server's caches.
 func (b *faultBench) restart() {
 	b.server.Close()
 	b.psk.Close()
@@ -158,8 +158,8 @@ var faultScenarios = map[string]func(b *faultBench){
 	},
 	"long answer": func(b *faultBench) {
 		b.client = b.pskClient("device")
-		b.body = random(130 << 10)
 		b.mustSend()
+		b.body = random(130 << 10)
 	},
 	"slow application": func(b *faultBench) {
 		b.client = b.pskClient("device")
@@ -224,7 +224,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// judge looks at what became of a message.
+// judge checks the outcome of a message.
 func (b *faultBench) judge(t *testing.T, at int, once bool, failure, err error) {
 	t.Helper()
 	op := b.store.operations()[at]
@@ -257,8 +257,7 @@ func isOne[T comparable](v T, list []T) bool {
 	return false
 }
 
-// transient reports whether err is the server's word that it failed itself, or
-// that it could not say so.
+// transient reports whether err says that the server itself failed, or could not answer.
 func transient(err error) bool {
 	var answer *msl.PeerError
 	if errors.As(err, &answer) {
@@ -267,7 +266,7 @@ func transient(err error) bool {
 	return errors.Is(err, msl.ErrNoAnswer) && !errors.Is(err, msl.ErrAnswerLost)
 }
 
-// checkUnharmed sends another message, and looks for keys that are left.
+// checkUnharmed sends another message, and looks for keys that were left open.
 func (b *faultBench) checkUnharmed(t *testing.T) {
 	t.Helper()
 	b.store.watch(nil)
@@ -319,7 +318,7 @@ func TestKeyStoreVerdicts(t *testing.T) {
 				})
 				err := b.send()
 				if failure == keystore.ErrLost && isOne(c.op, []string{"Generate", "Wrap", "WrapFor", "Seal", "Encrypt"}) {
-					// Keys that nobody has seen are made again.
+					// Lost keys that were not sent are replaced.
 					if len(b.refused) != 0 || b.ran != 1 || err != nil {
 						t.Errorf("refused %+v, ran %d: %v", b.refused, b.ran, err)
 					}

@@ -23,7 +23,7 @@ type faultyStore struct {
 
 func newFaultyStore(t testing.TB) *faultyStore { return &faultyStore{Store: newStore(t)} }
 
-// watch begins to count anew.
+// watch starts counting from 0.
 func (f *faultyStore) watch(fault func(n int, op string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -46,7 +46,7 @@ func (f *faultyStore) step(op string) error {
 	return f.fault(len(f.trace)-1, op)
 }
 
-// watched makes the key of an operation that went well one whose operations fail.
+// watched wraps the key of a successful operation in one whose operations fail.
 func (f *faultyStore) watched(k keystore.Key, err error) (keystore.Key, error) {
 	if err != nil {
 		return nil, err

@@ -77,7 +77,7 @@ func FuzzMasterToken(f *testing.F) {
 	})
 }
 
-// FuzzSessionData opens what only a holder of the issuer's keys can make.
+// FuzzSessionData opens sessiondata that only a holder of the issuer's keys can make.
 func FuzzSessionData(f *testing.F) {
 	f.Add(encode(sessionData), int64(1), int64(7))
 	f.Add([]byte(`{"sealed":1,"identity":"x","sealedencryptionkey":"","sealedsignaturekey":""}`), int64(0), int64(1)<<53)
@@ -303,7 +303,7 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// FuzzServeInside protects what a peer with keys may send.
+// FuzzServeInside sends messages that a peer with keys can protect.
 func FuzzServeInside(f *testing.F) {
 	for _, h := range []object{one(), one(requests(pskRequest)), one(object{"userauthdata": password}), one(object{"nonreplayableid": 5}),
 		one(object{"useridtoken": userToken(nil), "servicetokens": []any{serviceToken(nil)}}), one(object{"handshake": true}, requests(pskRequest))} {

@@ -2,6 +2,7 @@ package msl
 
 import (
 	"context"
+	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -60,8 +61,9 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	return env, nil
 }
 
-// open verifies, then decrypts. Nothing else opens a header.
-func (env envelope) open(s Sender) (wire.Object, error) {
+// open verifies, then decrypts. Nothing else opens a header, whose length the outside
+// limits.
+func (env envelope) open(s Sender, depth int) (wire.Object, error) {
 	const op = "header"
 	if len(env.data) == 0 {
 		return wire.Object{}, fail(ErrHeaderDataMissing, op, nil)
@@ -80,9 +82,9 @@ func (env envelope) open(s Sender) (wire.Object, error) {
 	if err != nil {
 		return wire.Object{}, err
 	}
-	o, err := wire.Parse(plaintext, wire.Limits{})
+	o, err := wire.Parse(plaintext, wire.Limits{Object: len(plaintext), Depth: depth})
 	if err != nil {
-		return wire.Object{}, fail(ErrMSLParseError, op, err)
+		return wire.Object{}, fail(ErrMSLParseError, op, exceeded(err, "Header"))
 	}
 	return o, nil
 }
@@ -95,13 +97,14 @@ type identification struct {
 	protector Protector
 }
 
-// localIdentification identifies this side by its entity scheme.
-func localIdentification(ctx context.Context, s LocalEntity) (identification, error) {
+// localIdentification identifies this side by its entity scheme. random is for the
+// initialization vectors; nil means crypto/rand.
+func localIdentification(ctx context.Context, s LocalEntity, random io.Reader) (identification, error) {
 	local, err := s.Credentials(ctx)
 	if err != nil {
 		return identification{}, err
 	}
-	return identification{scheme: s.Scheme(), local: local, protector: local.Protector}, nil
+	return identification{scheme: s.Scheme(), local: local, protector: drawing(local.Protector, random)}, nil
 }
 
 func (id identification) release() {

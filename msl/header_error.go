@@ -1,23 +1,47 @@
 package msl
 
 import (
+	"errors"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// encodeError writes the inside of an error header. A peer is told the code and
-// its fixed text, and nothing of the cause.
-func encodeError(code Code, messageID int64, userMessage string, now time.Time) []byte {
-	e := wire.NewEncoder(256)
+// An errorAnswer is what an error message says.
+type errorAnswer struct {
+	code     Code // of the protocol, or -1 for an error of the application's own
+	response ResponseCode
+	internal int64 // or absent
+	message  string
+	user     string // or empty
+}
+
+// answerTo is what a peer is told of a failure. Of an error of the protocol that is the
+// code and a text that is made for it, and nothing of the cause.
+func answerTo(cause error) errorAnswer {
+	var own *AppError
+	if errors.As(cause, &own) {
+		return own.answer()
+	}
+	code := codeOf(cause)
+	return errorAnswer{code: code, response: code.Response(), internal: int64(code.Internal()), message: textOf(cause, code)}
+}
+
+// encode writes the inside of an error header.
+func (a errorAnswer) encode(messageID int64, now time.Time) []byte {
+	e := wire.NewEncoder(256 + len(a.message) + len(a.user))
 	e.Begin()
 	e.Int("timestamp", now.Unix())
 	e.Int("messageid", messageID)
-	e.Int("errorcode", int64(code.Response()))
-	e.Int("internalcode", int64(code.Internal()))
-	e.String("errormsg", code.Text())
-	if userMessage != "" {
-		e.String("usermsg", userMessage)
+	e.Int("errorcode", int64(a.response))
+	if a.internal > 0 { // the reference stack never sends zero
+		e.Int("internalcode", a.internal)
+	}
+	if a.message != "" {
+		e.String("errormsg", a.message)
+	}
+	if a.user != "" {
+		e.String("usermsg", a.user)
 	}
 	e.End()
 	return e.Encoded()
@@ -26,7 +50,7 @@ func encodeError(code Code, messageID int64, userMessage string, now time.Time) 
 // parseError reads the inside of an error header, from verified bytes.
 func parseError(o wire.Object, identity string) (*PeerError, int64, error) {
 	f := wire.FieldsOf(o)
-	e := &PeerError{Identity: identity, MessageID: f.Int("messageid"), Code: -1}
+	e := &PeerError{Identity: identity, MessageID: f.Int("messageid"), Code: -1, InternalCode: absent}
 	timestamp := f.OptionalInt("timestamp", absent)
 	response := f.Int("errorcode")
 	if err := malformed(f, "error header"); err != nil {
@@ -36,7 +60,7 @@ func parseError(o wire.Object, identity string) (*PeerError, int64, error) {
 		return nil, absent, fail(ErrMessageIDOutOfRange, "error header", nil)
 	}
 	e.Response = Fail
-	if response >= int64(Fail) && response <= int64(SSOTokenRejected) {
+	if response == int64(ResponseCode(response)) && ResponseCode(response).known() {
 		e.Response = ResponseCode(response)
 	}
 	internal := f.OptionalInt("internalcode", absent)
@@ -44,7 +68,7 @@ func parseError(o wire.Object, identity string) (*PeerError, int64, error) {
 		if internal < 0 {
 			return nil, absent, withID(fail(ErrInternalCodeNegative, "error header", nil), e.MessageID)
 		}
-		e.Code = Code(internal - internalBase)
+		e.InternalCode, e.Code = internal, codeNumbered(internal)
 	}
 	e.Message, e.User = f.OptionalString("errormsg"), f.OptionalString("usermsg")
 	return e, timestamp, withID(malformed(f, "error header"), e.MessageID)

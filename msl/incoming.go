@@ -22,6 +22,7 @@ type incoming struct {
 	body    *payloadReader
 	account *account // counts the memory it occupies; nil counts nothing
 	limits  Limits
+	watch   watcher
 	release func() // of the sender's keys
 }
 
@@ -32,6 +33,7 @@ type receiver struct {
 	limits   Limits
 	account  *account // of the message; nil counts nothing
 	tokens   tokenReader
+	watch    watcher
 }
 
 // A tokenReader is the side that knows the tokens of a message: their issuer or their
@@ -58,7 +60,15 @@ func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incomin
 
 // read continues with the first object of a message, or with the error of reading it.
 func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
-	in := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, release: func() {}}
+	in, err := r.readHeader(ctx, o, err, decoder)
+	if err == nil {
+		r.watch.received(in)
+	}
+	return in, err
+}
+
+func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
+	in := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, watch: r.watch, release: func() {}}
 	if err == io.EOF {
 		return in, fail(ErrMSLParseError, "read message", fmt.Errorf("%w: %w", ErrNotMessage, io.EOF))
 	}
@@ -96,7 +106,7 @@ func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *
 
 // open verifies and decrypts the header, and records what that proves about its sender.
 func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.Object, error) {
-	inside, err := env.open(in.sender)
+	inside, err := env.open(in.sender, r.limits.Depth)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
 		return inside, err
@@ -108,7 +118,7 @@ func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.O
 		in.sender.Proven()
 	}
 	if in.sender.Authenticated {
-		if err := r.account.prove(ctx, in.sender.Identity); err != nil {
+		if err := r.account.prove(ctx, CanonicalName(in.sender.Identity)); err != nil {
 			return inside, streamError(err, "Header")
 		}
 	}

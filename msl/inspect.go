@@ -154,7 +154,7 @@ func verdict(opener Opener, data, signature []byte) string {
 	if opener == nil {
 		return "not verified: no keys for it"
 	}
-	if _, null := opener.(Null); null {
+	if !authenticates(opener) {
 		return "none: the sender proves nothing"
 	}
 	if opener.Verify(data, signature) != nil {

@@ -17,7 +17,10 @@ func numberNote(name string, n int64) string {
 	case "errorcode":
 		return ResponseCode(n).String()
 	case "internalcode":
-		return strings.TrimSpace(Code(n-internalBase).Name() + ": " + Code(n-internalBase).Text())
+		if code := codeNumbered(n); code.Name() != "" {
+			return code.Name() + ": " + code.Text()
+		}
+		return "an application's own"
 	}
 	return ""
 }

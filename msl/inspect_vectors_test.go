@@ -30,7 +30,7 @@ func encodings(v any) (texts []string) {
 	return texts
 }
 
-// opaque is what nobody can read: the bytes of something that has a form.
+// opaque matches output that shows a structure only as bytes.
 var opaque = regexp.MustCompile(`: [A-Za-z0-9+/=_-]{48,}`)
 
 // TestInspectVectors explains every recorded structure, and leaves nothing as
@@ -74,7 +74,7 @@ func explained(t *testing.T, text string) string {
 	return shown.String()
 }
 
-// TestInspectForms explains what is wrapped in forms of its own.
+// TestInspectForms explains data that is wrapped in special forms.
 func TestInspectForms(t *testing.T) {
 	jwk := `{"kty":"oct","alg":"A128KW","k":"c2VjcmV0IHNlY3JldCAhIQ"}`
 	if shown := explained(t, jwk); !strings.Contains(shown, "k  (secret, not shown)") || strings.Contains(shown, "c2Vj") {

@@ -47,6 +47,11 @@ type Issuer struct {
 	// the lifetime of a user ID token.
 	RenewExpired time.Duration
 
+	// UserRenewExpired is how long after its expiration a user ID token is still
+	// renewed; after that its user has to log in again. Zero means for as long as its
+	// master token is renewed, as in the reference stacks.
+	UserRenewExpired time.Duration
+
 	Time func() time.Time // nil means time.Now
 	Rand io.Reader        // nil means crypto/rand
 }

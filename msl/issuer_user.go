@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"errors"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -41,6 +42,15 @@ func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*Use
 	e.End()
 	t.sealed, err = signToken(key, e.Encoded())
 	return t, err
+}
+
+// CheckUser refuses a user ID token that expired too long ago to be renewed, by
+// UserRenewExpired: [ErrUserIDTokenRevoked], at which its holder logs in again.
+func (i *Issuer) CheckUser(t *UserIDToken) error {
+	if i.UserRenewExpired == 0 || !i.now().After(t.Expiration.Add(i.UserRenewExpired)) {
+		return nil
+	}
+	return fail(ErrUserIDTokenRevoked, "user id token", errors.New("it expired too long ago"))
 }
 
 // OpenUser verifies a user ID token and returns the user it names. The error for

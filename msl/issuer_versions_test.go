@@ -6,8 +6,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// TestIssuerVersions opens the token of an issuer that has the same keys and counts
-// their versions otherwise.
+// TestIssuerVersions opens the token of an issuer that has the same keys and numbers
+// their versions differently.
 func TestIssuerVersions(t *testing.T) {
 	store := newStore(t)
 	keys := func(version uint32, n byte) msl.IssuerKeys {

@@ -43,8 +43,7 @@ func exchangeKinds(t testing.TB) []exchangeKind {
 			return &keyx.DiffieHellman{Store: device, Groups: []keyx.DHGroup{group}}
 		},
 	}}
-	// Of new pairs for each exchange there are enough in other tests: they take
-	// long to make.
+	// Other tests make new pairs for each exchange, which takes long.
 	pair := keyPair(t, "awe_rsa2048")
 	for _, m := range joseMechanisms {
 		kinds = append(kinds, exchangeKind{
@@ -106,8 +105,8 @@ func entityKinds() map[string]func(n *network) (*msl.Client, string) {
 	}
 }
 
-// TestExchangesNetwork talks over each key exchange, with each kind of entity, in
-// each custody that allows it, through renewals and a restart of the server.
+// TestExchangesNetwork sends messages with each key exchange, with each kind of entity,
+// in each custody that allows it, through renewals and a restart of the server.
 func TestExchangesNetwork(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -157,7 +156,7 @@ func (n *network) converse(t *testing.T, c *msl.Client, scheme string, custody m
 		}
 		n.checkForm(t, renewed, custody)
 	}
-	n.server.Close() // forgets what it has open, not what is in tokens
+	n.server.Close() // the server loses its caches, but not what is in tokens
 	ask("after a restart", "")
 }
 
@@ -190,7 +189,7 @@ func wantPeerCode(t *testing.T, err error, code msl.Code) {
 	}
 }
 
-// TestCustodyEnforced asks a server and a client for exchanges that their mode
+// TestCustodyEnforced requests exchanges that the mode of the server or of the client
 // forbids.
 func TestCustodyEnforced(t *testing.T) {
 	kinds := exchangeKinds(t)
@@ -203,7 +202,7 @@ func TestCustodyEnforced(t *testing.T) {
 			c.Custody, c.KeyExchanges = msl.CustodyImported, []msl.Offerer{kind.client(n, "client", device)}
 			refusedWith(t, c, msl.ErrKeyXFactoryNotFound)
 
-			// Beside one that is allowed, that one is taken.
+			// If an allowed one is offered too, that one is used.
 			n = newNetwork(t, newStore(t))
 			n.server.KeyExchanges = []msl.Responder{kind.server(n), rsa.server(n)}
 			c = n.noneClient("client")
@@ -227,7 +226,7 @@ func TestCustodyEnforced(t *testing.T) {
 
 // TestDecryptingRequester exchanges keys from a device that decrypts them to its
 // process with a server that is sealed, with new pairs and with a provisioned
-// one, and goes on after a restart.
+// one, and continues after a restart.
 func TestDecryptingRequester(t *testing.T) {
 	n := softNetwork(t)
 	for name, provisioned := range map[string]bool{"new pair": false, "provisioned pair": true} {
@@ -332,7 +331,7 @@ func TestRawKeysOverwritten(t *testing.T) {
 
 type noImporter struct{ keystore.Store }
 
-// forgetful keeps no bytes for a shared token.
+// forgetful discards the bytes that a shared token needs.
 type forgetful struct{ msl.Responder }
 
 func (f forgetful) Respond(ctx context.Context, from msl.Requester, keydata []byte) (*msl.SessionKeys, []byte, error) {
@@ -347,7 +346,7 @@ func TestSharedNeedsBytes(t *testing.T) {
 	refusedWith(t, n.rsaClient("client"), msl.ErrInternalException)
 }
 
-// TestLeavingShared reads tokens of the shared mode where new ones are sealed.
+// TestLeavingShared reads tokens of the shared mode at a server that seals new ones.
 func TestLeavingShared(t *testing.T) {
 	n := newNetwork(t, newStore(t))
 	n.server.Custody = msl.CustodyShared

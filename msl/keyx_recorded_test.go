@@ -149,7 +149,7 @@ func rawExchanges(t testing.TB, label string) (all []rawExchange) {
 	return all
 }
 
-// readable skips what belongs to schemes of other tests.
+// readable reports whether a recorded message belongs to this test.
 func readable(m recordedMessage) bool {
 	h := m.HeaderData
 	return (h == nil || h.UserAuthData == nil || h.UserAuthData.Scheme != "USER_ID_TOKEN") && (m.EntityAuthData == nil || !unconfigured(m.EntityAuthData.Scheme))

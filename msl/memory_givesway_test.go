@@ -18,8 +18,8 @@ func replayed(keys rawKeys, identity string) string {
 	return m[:strings.LastIndex(m, `{"payload"`)] + `{"payload":"` + strings.Repeat("A", 300<<10)
 }
 
-// Whoever sends recorded headers and then nothing makes room for devices, in the memory
-// for those that proved who they are, too.
+// A sender of recorded headers that then sends nothing makes room for devices, also in
+// the memory for authenticated senders.
 func TestReplayedHeadersMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
@@ -50,8 +50,8 @@ func TestReplayedHeadersMakeRoom(t *testing.T) {
 	})
 }
 
-// A message that was read, and whose application is at work, is not what makes room,
-// however long that takes; nor does a byte now and then keep a stranger's place.
+// A message whose application is at work never makes room, however long that takes. A
+// byte now and then does not keep a stranger's place.
 func TestWhoMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
@@ -94,7 +94,7 @@ func TestWhoMakesRoom(t *testing.T) {
 	})
 }
 
-// A dripper goes on by a byte every half second.
+// A dripper sends a byte every half second.
 type dripper struct{ *staller }
 
 func (d dripper) Read(p []byte) (int, error) {

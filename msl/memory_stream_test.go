@@ -29,8 +29,8 @@ func answered(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	return err
 }
 
-// TestStreamRests has a connection that lasts carry a large message, and then nothing:
-// what the message occupied is free.
+// TestStreamRests has a lasting connection carry a large message, and then nothing: the
+// memory of the message becomes free.
 func TestStreamRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
@@ -52,7 +52,7 @@ func TestStreamRests(t *testing.T) {
 }
 
 // TestStreamOfOneMessage carries the largest message that the memory allows over a
-// connection that lasts, where it is ahead of its reader.
+// lasting connection, where it is buffered ahead of its reader.
 func TestStreamOfOneMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
@@ -70,8 +70,8 @@ func TestStreamOfOneMessage(t *testing.T) {
 	})
 }
 
-// TestHeaderStaysCounted reads a message with a large header and small chunks: what the
-// header occupies is counted as long as it is there.
+// TestHeaderStaysCounted reads a message with a large header and small chunks: the memory
+// of the header is counted until the message ends.
 func TestHeaderStaysCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
@@ -97,7 +97,7 @@ func TestHeaderStaysCounted(t *testing.T) {
 	})
 }
 
-// chunksOf are n chunks of a message that goes on.
+// chunksOf are n chunks of a message that does not end with them.
 func chunksOf(n, size int) (chunks string) {
 	for i := range n {
 		c := string(pskClient1.message(byPSK("client1"), one(), with(hello, object{"endofmsg": nil, "sequencenumber": i + 1, "data": bytes.Repeat([]byte("y"), size)})))

@@ -45,7 +45,7 @@ func spent(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// demanding is an application that refuses what is not encrypted, unread.
+// demanding is an application that refuses unencrypted messages without reading them.
 func demanding(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 	if !m.Encrypted {
 		return msl.ErrResponseRequiresEncryption
@@ -154,7 +154,7 @@ func TestServiceTokenBombsAreBounded(t *testing.T) {
 	r.checkNothingInUse(t)
 }
 
-// A staller sends what it has, and then nothing until it is interrupted.
+// A staller sends its data, and then nothing until it is interrupted.
 type staller struct {
 	io.Reader
 	sent        int
@@ -177,8 +177,8 @@ func (s *staller) Read(p []byte) (int, error) {
 
 func (s *staller) Interrupt() { s.once.Do(func() { close(s.interrupted) }) }
 
-// A header is refused when so much of it has come, and a stream of objects that are no
-// header does not make memory of them.
+// A header is refused as soon as it exceeds the limit, and a stream of objects that are
+// not headers occupies no memory.
 func TestHeaderIsBoundedWhileItIsRead(t *testing.T) {
 	r := newRecorded(t)
 	endless := newStaller(`{"x":"` + strings.Repeat("x", 20<<20))
@@ -212,8 +212,7 @@ var tight = msl.Limits{
 	Header: 1 << 20, Chunk: 512 << 10, Held: 64 << 10, Unproven: 1, Proven: 1,
 }
 
-// Strangers that are slow make room for others, and those that proved who they are do
-// not wait for them.
+// Slow strangers make room for others, and authenticated senders do not wait for them.
 func TestStrangersMakeRoom(t *testing.T) {
 	large := `{"x":"` + strings.Repeat("x", 900<<10)
 	synctest.Test(t, func(t *testing.T) {
@@ -253,7 +252,7 @@ func TestStrangersMakeRoom(t *testing.T) {
 	})
 }
 
-// An entity has a share, and waits for what it has of it.
+// An entity has a share, and waits until its other messages free some of it.
 func TestEntitiesHaveShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
@@ -319,7 +318,7 @@ type gate chan struct{}
 func (g gate) Read([]byte) (int, error) { <-g; return 0, io.EOF }
 
 // Messages that all have some memory and wait for more of it do not wait for each other:
-// the last one to come gives way at once, and the others go on.
+// the last one to arrive gives way at once, and the others continue.
 func TestWaitersDoNotStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// An exchange is what became of one message: what the application saw, what it
-// got wrong, and the answer on the wire.
+// An exchange is the outcome of one message: what the application saw, its error, and the
+// answer on the wire.
 type exchanged struct {
 	served  error
 	body    []byte
@@ -145,8 +145,8 @@ func TestVectorsNegative(t *testing.T) {
 	}
 }
 
-// mustTruncate expects that the application learns of a message that was cut
-// off, and that nothing is answered.
+// mustTruncate expects that the application gets an error for a message that was cut off,
+// and that nothing is answered.
 func (r *recorded) mustTruncate(t testing.TB, message []byte, body string) {
 	t.Helper()
 	e := r.serve(message)

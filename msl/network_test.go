@@ -44,8 +44,8 @@ func (d directory) Entity(_ context.Context, identity string) (*msl.Entity, erro
 	return nil, keystore.ErrNotFound
 }
 
-// identities are RSA keys for tests, which take turns: to make one takes longer
-// than most tests do.
+// identities are RSA keys that the tests share, since making one takes longer than most
+// tests.
 var identities struct {
 	mu   sync.Mutex
 	keys [16]*rsa.PrivateKey

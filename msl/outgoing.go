@@ -11,6 +11,7 @@ import (
 type outgoing struct {
 	us        identification
 	head      []byte
+	tell      func() // of the head, once it is sent, or nil
 	handshake bool
 	lone      bool // has no payload, without being a handshake
 	waits     bool // the peer has to answer, even if the application needs no answer
@@ -27,7 +28,7 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 		return errors.New("msl: the exchange ended before its message was written")
 	}
 	defer o.free() // the answer may arrive, and the exchange end, during the write
-	if _, err := w.Write(o.head); err != nil || o.handshake || o.lone {
+	if err := o.writeHead(w); err != nil || o.handshake || o.lone {
 		return err
 	}
 	o.payload.out = w
@@ -42,6 +43,15 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 		}
 	}
 	return o.payload.Close()
+}
+
+// writeHead sends the header.
+func (o *outgoing) writeHead(w io.Writer) error {
+	_, err := w.Write(o.head)
+	if err == nil && o.tell != nil {
+		o.tell()
+	}
+	return err
 }
 
 // abandon frees what the message holds, unless it is being written or was.

@@ -234,6 +234,7 @@ type payloadWriter struct {
 	ctx         context.Context // nil, or for how long a device is waited for
 	out         io.Writer
 	head        []byte // to be sent before the first chunk
+	tell        func() // of the head, once it is sent, or nil
 	protector   Protector
 	messageID   int64
 	compression string
@@ -286,7 +287,9 @@ func (w *payloadWriter) sendHead() error {
 	if w.head = nil; head == nil {
 		return nil
 	}
-	_, w.err = w.out.Write(head)
+	if _, w.err = w.out.Write(head); w.err == nil && w.tell != nil {
+		w.tell()
+	}
 	return w.err
 }
 
@@ -348,12 +351,10 @@ func streamError(err error, limit string) error {
 	switch {
 	case errors.Is(err, errBusy), errors.Is(err, errEnded):
 		return fail(ErrInternalException, "read message", err)
-	case errors.Is(err, wire.ErrTooLong):
-		return fail(ErrMSLParseError, "read message", &LimitError{limit})
 	case cutOff(err):
 		return fail(ErrMSLParseError, "read message", ErrTruncated)
 	case errors.Is(err, wire.ErrSyntax), errors.Is(err, wire.ErrLimit):
-		return fail(ErrMSLParseError, "read message", err)
+		return fail(ErrMSLParseError, "read message", exceeded(err, limit))
 	}
 	return fail(ErrMSLCommsFailure, "read message", err)
 }

@@ -16,7 +16,8 @@ type peerAttempt struct {
 
 // attempt makes an attempt whose next message answers reply, if that is not nil.
 func (c *Conn) attempt(req *Request, reply *incoming) *peerAttempt {
-	a := &peerAttempt{attempt: &attempt{client: c.Client, req: req}, conn: c, reply: reply}
+	a := &peerAttempt{attempt: c.Client.attempt(req), conn: c, reply: reply}
+	a.watch = c.watch()
 	if reply != nil {
 		a.messageID = next(reply.messageID)
 	}
@@ -102,14 +103,14 @@ func (a *peerAttempt) turn(ctx context.Context, wait bool) (*outgoing, *incoming
 	if err := a.takeTokens(ctx); err != nil {
 		return nil, nobody, err
 	}
-	a.offered = false
+	a.plan = plan{}
 	var got *MasterToken
 	defer func() { a.finish(got) }()
 	out, err := a.build(ctx)
 	if err != nil {
 		return nil, nobody, err
 	}
-	wait = wait && (!a.oneWay || out.handshake)
+	wait = wait && (a.purpose != oneWay || out.handshake)
 	a.remember()
 	if err := a.conn.write(ctx, out); err != nil || !wait {
 		return out, nobody, a.sent(err, answered) // on one connection, later messages cannot overtake it
@@ -155,7 +156,7 @@ func (a *peerAttempt) checkPeer(in *incoming) error {
 	if in.messageID != next(a.messageID) {
 		return fail(ErrUnexpectedResponseMessageID, "answer", nil)
 	}
-	if a.req.Recipient != "" && in.sender.Identity != a.req.Recipient {
+	if a.req.Recipient != "" && !sameName(in.sender.Identity, a.req.Recipient) {
 		return fail(ErrMessageSenderMismatch, "answer", nil)
 	}
 	return nil
@@ -175,7 +176,7 @@ func (a *peerAttempt) realAnswer(ctx context.Context, handshake *incoming) (*inc
 // follows an answer that was a handshake.
 func (a *peerAttempt) serveKeys(ctx context.Context, in *incoming) (*incoming, error) {
 	k := a.conn.attempt(&Request{Recipient: a.req.Recipient}, in)
-	k.lone, k.quiet = true, true
+	k.purpose = quietHeader
 	_, following, err := k.turn(ctx, in.handshake)
 	return following, err
 }
@@ -184,7 +185,7 @@ func (a *peerAttempt) serveKeys(ctx context.Context, in *incoming) (*incoming, e
 func (a *peerAttempt) peerResponse(ctx context.Context, in *incoming, count int, end func()) *Response {
 	a.conn.pending = in.body
 	r := &Response{
-		Identity: in.sender.Identity, ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
+		Identity: CanonicalName(in.sender.Identity), ServiceTokens: in.peer.services, MessageID: in.messageID, Messages: count,
 		Body: &responseBody{Reader: in.body, stream: &drainer{ctx, a, in, end}, release: in.release},
 	}
 	if in.keyResponse != nil {

@@ -21,6 +21,9 @@ type Conn struct {
 	Client *Client
 	// Source names the other end, to bound what it may ask for.
 	Source string
+	// Headers, if not nil, is told of the headers of this connection, in place of the
+	// Headers of Server and Client. It must not block.
+	Headers func(HeaderInfo)
 
 	rw      *link
 	inlet   *inlet // reads rw, with the memory of the exchange under way
@@ -91,9 +94,17 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	case errors.Is(err, ErrNoReply) && !w.begun():
 		err = nil
 	case err != nil && !w.begun() && !errors.Is(err, ErrTruncated):
-		err = c.refuse(ctx, in, in.applicationError(err))
+		err = c.refuse(ctx, in, in.applicationError(err, w.failed))
 	}
 	return errors.Join(err, c.skip())
+}
+
+// watch is who is told of headers.
+func (c *Conn) watch() watcher {
+	if c.Headers != nil {
+		return c.Headers
+	}
+	return c.Server.Headers
 }
 
 // answer makes the writer of an answer.
@@ -131,7 +142,7 @@ func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 // and reads the message that follows.
 func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, error) {
 	a := c.attempt(&Request{}, in)
-	a.lone = true
+	a.purpose = loneHeader
 	_, following, err := a.turn(ctx, true)
 	in.release()
 	return following, err
@@ -148,7 +159,7 @@ func (c *Conn) Request(ctx context.Context, req *Request) (*Response, error) {
 // need. The other side takes it with Serve, and its handler returns [ErrNoReply].
 func (c *Conn) Send(ctx context.Context, req *Request) error {
 	a := c.attempt(req.unanswered(), nil)
-	a.oneWay = true
+	a.purpose = oneWay
 	_, err := c.run(ctx, a)
 	return errors.Join(err, c.written())
 }
@@ -193,10 +204,10 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 		}
 		if out.handshake {
 			a.turnTo(in)
-			a.bare, a.renew, a.handshake = false, false, false
+			a.demands = demands{}
 			continue
 		}
-		if a.oneWay {
+		if a.purpose == oneWay {
 			return nil, nil
 		}
 		if in.due() && in.handshake {
@@ -278,7 +289,7 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 		return &incoming{release: func() {}}, err
 	}
 	side := c.Server.receiver()
-	side.account = c.inlet.account
+	side.account, side.watch = c.inlet.account, c.watch()
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.delivers = c.Client.offers
 	o, err := c.in.FirstAfter("payload") // payloads of a refused message

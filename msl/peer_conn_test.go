@@ -141,7 +141,7 @@ func testPeerToPeer(t *testing.T, a, b string, demands msl.Request) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	// The other way round, on the same connection, with the tokens at hand.
+	// The other way round, on the same connection, with the same tokens.
 	reverse := serveAll(first, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		if m.Identity != "two" {
 			t.Errorf("message of %q", m.Identity)

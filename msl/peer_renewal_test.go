@@ -36,7 +36,7 @@ func testRenewalStreaming(t *testing.T, scheme string, held int, later time.Dura
 	one, two := newSides(t, "PSK", scheme)
 	one.server.Limits.Held, two.server.Limits.Held = held, held
 	first, second := connectLater(t, one, two, later)
-	data := random(300000)
+	data := random(150000) // more than may be held
 	done := serveAll(second, handle, 2)
 	for range 2 {
 		got, err := askPeer(first, data)
@@ -115,8 +115,8 @@ func TestPeerChannelRenewal(t *testing.T) {
 }
 
 // TestPeerAnswerPutOff flushes an answer that needs a handshake of its own while its
-// request is unread: it is put off, and brings all that it would have brought. The
-// session that it delivers is at hand for the next message.
+// request is unread: it is sent later, and loses none of its tokens. The next message can
+// use the session that it delivers.
 func TestPeerAnswerPutOff(t *testing.T) {
 	store := newFaultyStore(t)
 	one := &side{network: softNetwork(t), identity: "one", store: soft.New()}

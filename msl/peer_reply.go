@@ -43,12 +43,13 @@ func (c *Conn) listens(in *incoming) bool {
 // start sends the header of an answer in a peer-to-peer network. If the data needs
 // protection for which this side has no keys yet, a handshake goes first.
 func (w *peerReply) start() (err error) {
-	a := w.conn.attempt(&Request{Encrypted: w.Encrypted, Authenticated: w.Authenticated}, w.in)
+	w.gives.uncompressed = w.Uncompressed
+	a := w.conn.attempt(&Request{Encrypted: w.Encrypted, Authenticated: w.Authenticated, Uncompressed: w.Uncompressed}, w.in)
 	a.answer = &w.gives
 	if len(w.payload.buffer) > 0 {
 		a.req.Body = BytesBody(w.payload.buffer[:1]) // only whether there is data matters here
-	} else { // keys without data would need a handshake, which waits for the rest of the request
-		a.oneWay = w.in.body != nil && !w.in.body.done.Load()
+	} else if w.in.body != nil && !w.in.body.done.Load() {
+		a.purpose = oneWay // keys without data would need a handshake, which waits for the rest of the request
 	}
 	defer func() {
 		if err != nil && a.reply != w.in {
@@ -81,8 +82,7 @@ func (w *peerReply) send(a *peerAttempt, out *outgoing) error {
 	if err := w.conn.written(); err != nil {
 		return err
 	}
-	_, err := to.Write(out.head)
-	return err
+	return out.writeHead(to)
 }
 
 // A peerAnswer is an answer that was sent in a peer-to-peer network.

@@ -52,7 +52,7 @@ func (b *faultBench) live() int {
 	return n
 }
 
-// A connection that takes nothing gets nothing remembered.
+// If the answer cannot be written, its session is not remembered.
 func TestUndeliveredAnswerLeavesNothing(t *testing.T) {
 	b := newFaultBench(t)
 	b.client = b.pskClient("device")
@@ -84,9 +84,9 @@ func capture(t *testing.T, b *faultBench) (message []byte) {
 	return message
 }
 
-// An application that asks whether it can be answered does not run for a message
-// that comes again with a key exchange: such as the second one that a new device
-// sends while the first is under way.
+// An application that calls Answerable does nothing for a message that is sent again
+// with a key exchange, such as the second one that a new device sends while the first is
+// in progress.
 func TestAnswerableRunsOnce(t *testing.T) {
 	b := newFaultBench(t)
 	var mu sync.Mutex
@@ -120,8 +120,8 @@ func TestAnswerableRunsOnce(t *testing.T) {
 	}
 }
 
-// An answer that cannot be protected, nor told of, is another error than one that
-// was not begun.
+// An answer that can be neither protected nor replaced by an error message is another
+// error than one that was not begun.
 func TestAnswerLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newFaultBench(t)
@@ -167,7 +167,7 @@ func TestPersistenceEnds(t *testing.T) {
 	})
 }
 
-// The header of an application that took long tells the time of the answer.
+// After a slow application, the header still has the time of the answer.
 func TestSlowAnswerTellsTheTime(t *testing.T) {
 	for _, took := range []time.Duration{0, time.Second, time.Minute} {
 		b := newFaultBench(t)

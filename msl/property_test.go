@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -66,8 +67,23 @@ func parts(t testing.TB, message []byte) (all []protectedPart) {
 	}
 }
 
-// Up to how many bits each one is flipped, and of more how many.
-const exhaustive, sampled = 2000, 128
+// sampled is how many bits are flipped where there are too many to flip each.
+const sampled = 128
+
+// tokenBits is up to how many bits of a token each one is flipped.
+const tokenBits = 2000
+
+// exhaustive is up to how many bits of a message each one is flipped: those of a MAC, or
+// with MSL_SOAK=1 those of a small message.
+func exhaustive() int {
+	if soak() {
+		return 2000
+	}
+	return 256
+}
+
+// soak reports whether the long form of tests is wanted.
+func soak() bool { return os.Getenv("MSL_SOAK") != "" }
 
 // flips calls do with b after each flip of one bit: of each, or of some where
 // there are more than most.
@@ -132,8 +148,7 @@ func byMasterToken(name string) msl.Code {
 	return msl.ErrPayloadVerificationFailed
 }
 
-// proves reports whether a scheme's messages can be told from changed ones,
-// hidden or not.
+// proves reports whether a scheme detects changed messages, hidden or not.
 func proves(name string) bool {
 	for _, s := range []string{"PSK", "MGK", "RSA", "ECC", "X509"} {
 		if strings.HasPrefix(strings.TrimPrefix(name, "MT_PROTECTED "), s) {
@@ -143,8 +158,8 @@ func proves(name string) bool {
 	return false
 }
 
-// TestFlippedSignedBits flips every bit of what is signed, in the messages of
-// every entity scheme that signs, and of their signatures.
+// TestFlippedSignedBits flips bits of what is signed, in the messages of every entity
+// scheme that signs, and of their signatures.
 func TestFlippedSignedBits(t *testing.T) {
 	m := newConforming(t)
 	read := func(message []byte) error {
@@ -159,7 +174,7 @@ func TestFlippedSignedBits(t *testing.T) {
 		seen++
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			most := exhaustive
+			most := exhaustive()
 			if entity.Scheme() == "MT_PROTECTED" {
 				most = 0 // its protection is that of what it hides
 			}
@@ -188,8 +203,8 @@ func TestFlippedSessionBits(t *testing.T) {
 		return err
 	}
 	large := []any{with(hello, object{"endofmsg": nil, "data": random(16 << 10)}), with(hello, object{"sequencenumber": 2, "data": random(8 << 10)})}
-	flipParts(t, parts(t, fromToken(object{"useridtoken": userToken(nil), "servicetokens": []any{serviceToken(nil)}})), exhaustive, byMasterToken, read)
-	flipParts(t, parts(t, sessionRaw.message(byToken(nil), one(), large...)), exhaustive, byMasterToken, read)
+	flipParts(t, parts(t, fromToken(object{"useridtoken": userToken(nil), "servicetokens": []any{serviceToken(nil)}})), exhaustive(), byMasterToken, read)
+	flipParts(t, parts(t, sessionRaw.message(byToken(nil), one(), large...)), exhaustive(), byMasterToken, read)
 }
 
 // TestFlippedAnswerBits flips the bits of the answers that a client gets: one that
@@ -226,12 +241,12 @@ func TestFlippedAnswerBits(t *testing.T) {
 	}
 	first := mustSend(t, client, secret("one"), 2)
 	fresh := n.client(client.Local, client.KeyExchanges...)
-	flipParts(t, parts(t, answer), exhaustive, byEntity, read(fresh, first.MessageID-1))
+	flipParts(t, parts(t, answer), exhaustive(), byEntity, read(fresh, first.MessageID-1))
 	if h := fresh.Held(); h.MasterToken == nil {
 		t.Error("the answer as it was delivers no token")
 	}
 	second := mustSend(t, client, secret("two"), 2)
-	flipParts(t, parts(t, answer), exhaustive, byMasterToken, read(client, second.MessageID-1))
+	flipParts(t, parts(t, answer), exhaustive(), byMasterToken, read(client, second.MessageID-1))
 	n.handler = func(context.Context, *msl.ResponseWriter, *msl.Message) error { return msl.ErrMessageReplayed }
 	if _, _, err := send(t, client, secret("three")); err == nil {
 		t.Fatal("no error")
@@ -240,14 +255,14 @@ func TestFlippedAnswerBits(t *testing.T) {
 	if err := json.Unmarshal(parts(t, answer)[0].data, &e); err != nil {
 		t.Fatal(err)
 	}
-	flipParts(t, parts(t, answer), exhaustive, byEntity, read(client, *e.MessageID-1))
+	flipParts(t, parts(t, answer), exhaustive(), byEntity, read(client, *e.MessageID-1))
 }
 
 // flipToken flips the bits of a token's data and signature.
 func flipToken(token object, do func(what string, changed object)) {
 	data, signature := token["tokendata"].([]byte), token["signature"].([]byte)
-	flips(bytes.Clone(data), exhaustive, func(b []byte) { do("tokendata", object{"tokendata": b, "signature": signature}) })
-	flips(bytes.Clone(signature), exhaustive, func(b []byte) { do("signature", object{"tokendata": data, "signature": b}) })
+	flips(bytes.Clone(data), tokenBits, func(b []byte) { do("tokendata", object{"tokendata": b, "signature": signature}) })
+	flips(bytes.Clone(signature), tokenBits, func(b []byte) { do("signature", object{"tokendata": data, "signature": b}) })
 }
 
 // TestFlippedTokenBits flips the bits of tokens in messages that are signed again,
@@ -287,8 +302,8 @@ func TestFlippedTokenBits(t *testing.T) {
 	}
 }
 
-// A changed service token is one that nobody opens: its data is not told, and it
-// cannot take another's place by a changed name or binding unnoticed.
+// A changed service token is not opened: its data is not returned, and a changed name or
+// binding cannot replace another token unnoticed.
 func TestFlippedServiceTokenBits(t *testing.T) {
 	keys := msl.ServiceTokenKeys{"": symmetric(t, newStore(t), serviceKeys)}
 	for _, encrypted := range []bool{false, true} {

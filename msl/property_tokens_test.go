@@ -17,8 +17,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// odd writes an object as nobody does: members in reverse order, blanks, escapes
-// that need not be, and a member that is not of the protocol.
+// odd writes an object in an unusual form: members in reverse order, blanks, needless
+// escapes, and a member that is not part of the protocol.
 func odd(o object) []byte {
 	var out bytes.Buffer
 	out.WriteString("{ ")
@@ -44,13 +44,13 @@ func oddValue(v any) []byte {
 	return []byte(text)
 }
 
-// oddToken signs token data that is written oddly, and is so itself.
+// oddToken signs token data in an unusual form, and is itself in one.
 func (k rawKeys) oddToken(members object) json.RawMessage {
 	return odd(k.signed("tokendata", odd(members)))
 }
 
 // oddTokens are a master token, a user ID token and service tokens that belong
-// together, one of them with keys that nobody has.
+// together, one of them under unknown keys.
 func oddTokens() (mt, uit json.RawMessage, services []json.RawMessage) {
 	inner := func(members object, name string, inside object) json.RawMessage {
 		return issuerKeys.oddToken(with(members, object{name: issuerKeys.encrypt(odd(inside))}))
@@ -123,8 +123,8 @@ func sameMessage(t *testing.T, message []byte, mt, uit json.RawMessage, services
 	sameTokens(t, "service tokens", h.ServiceTokens, services)
 }
 
-// TestServerReturnsTokens sends tokens that are written oddly. The server sends
-// them back as they came, when it reads them and when it remembers them.
+// TestServerReturnsTokens sends tokens in an unusual form. The server sends them back
+// unchanged, when it reads them and when it has cached them.
 func TestServerReturnsTokens(t *testing.T) {
 	r := newRecorded(t)
 	mt, uit, services := oddTokens()
@@ -143,8 +143,8 @@ func TestServerReturnsTokens(t *testing.T) {
 	}
 }
 
-// TestClientReturnsTokens gives a client tokens that are written oddly. It sends
-// them again as they came.
+// TestClientReturnsTokens gives a client tokens in an unusual form. It sends them
+// unchanged.
 func TestClientReturnsTokens(t *testing.T) {
 	mt, uit, services := oddTokens()
 	store := newStore(t)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -165,6 +166,25 @@ func (Null) Sign([]byte) ([]byte, error) { return []byte{}, nil }
 
 // Verify accepts.
 func (Null) Verify(_, _ []byte) error { return nil }
+
+// drawing gives a protector with symmetric keys a source of randomness, unless it has
+// one.
+func drawing(p Protector, random io.Reader) Protector {
+	switch k := p.(type) {
+	case SymmetricKey:
+		if k.Rand == nil {
+			k.Rand = random
+		}
+		return k
+	case KeyRing:
+		if len(k) > 0 && k[0].Rand == nil { // only the first protects
+			k = slices.Clone(k)
+			k[0].Rand = random
+		}
+		return k
+	}
+	return p
+}
 
 func orRandom(r io.Reader) io.Reader {
 	if r == nil {

@@ -17,7 +17,7 @@ func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) 
 		return errors.New("msl: push is for trusted services; in a peer-to-peer network use Conn.Send")
 	}
 	p := w.gives.server.answer(w.ctx, w.in, out)
-	p.Encrypted, p.Authenticated, p.gives.push = w.Encrypted, w.Authenticated, true
+	p.Encrypted, p.Authenticated, p.Uncompressed, p.gives.push = w.Encrypted, w.Authenticated, w.Uncompressed, true
 	defer p.release()
 	if err := p.prepare(); err != nil {
 		return err
@@ -52,7 +52,7 @@ func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 		return nil, err
 	}
 	a := i.client.attempt(&Request{User: i.User})
-	a.pushed = true
+	a.purpose = pushed
 	var err error
 	if a.tokens, _, _, err = i.client.snapshot(); err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// heard is what a handler got that does not reply.
+// heard is the message that a handler without a reply got.
 type heard struct {
 	data          string
 	user          string
@@ -18,7 +18,7 @@ type heard struct {
 	nonReplayable bool
 }
 
-// silent is a handler that tells what it gets to the channel, and does not reply.
+// silent returns a handler that sends its messages to the channel, and does not reply.
 func silent(got chan<- heard) msl.Handler {
 	return func(_ context.Context, _ *msl.ResponseWriter, m *msl.Message) error {
 		data, err := io.ReadAll(m.Body)
@@ -27,7 +27,7 @@ func silent(got chan<- heard) msl.Handler {
 	}
 }
 
-// TestSend sends messages that nobody answers. messages is how many reach the
+// TestSend sends messages without an answer. messages is how many reach the
 // server: where keys are needed first, a handshake goes before the data.
 func TestSend(t *testing.T) {
 	user := "user@example.com"
@@ -69,8 +69,8 @@ func TestSend(t *testing.T) {
 	}
 }
 
-// TestSendIsNotRead sends where the answer would be an error: it is not read,
-// and the tokens stay.
+// TestSendIsNotRead sends a message whose answer would be an error: it is not read, and
+// the tokens stay.
 func TestSendIsNotRead(t *testing.T) {
 	n := softNetwork(t)
 	c := n.pskClient("device")

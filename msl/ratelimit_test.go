@@ -11,9 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// TestFloodTakesNobodysAnswers floods a server with garbage from the address that a
-// device has, too. What the device is told when its messages are refused still comes,
-// up to an allowance of its own.
+// TestFloodTakesNobodysAnswers floods a server with garbage from the address of a device.
+// The device still gets the refusals of its own messages, up to its own allowance.
 func TestFloodTakesNobodysAnswers(t *testing.T) {
 	n := softNetwork(t)
 	n.server.Limits = msl.Limits{ErrorsPerSecond: 20, ErrorsPerSource: 5}

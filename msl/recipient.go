@@ -22,7 +22,7 @@ func (i *issuance) recipient() string {
 // checkRecipient refuses keys that were made for another entity. An answer without a
 // recipient, or to an entity that has no name yet, proves nothing either way.
 func (in *incoming) checkRecipient(us string) error {
-	if in.recipient == "" || us == "" || in.recipient == us {
+	if in.recipient == "" || us == "" || sameName(in.recipient, us) {
 		return nil
 	}
 	return fail(ErrMessageRecipientMismatch, "key response data", fmt.Errorf("made for %q: somebody passed our key request on as its own", in.recipient))

@@ -70,8 +70,8 @@ func TestUnknownKeyShare(t *testing.T) {
 	mustSend(t, c, secret("x"), 4)
 }
 
-// TestRecipientNamed asks that answers with keys name who they are for, and no
-// others.
+// TestRecipientNamed checks that answers with keys name the entity they are for, and that
+// other answers do not.
 func TestRecipientNamed(t *testing.T) {
 	r := newRecorded(t)
 	for _, c := range []struct {

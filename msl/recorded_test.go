@@ -38,7 +38,7 @@ type encoding struct {
 	Bytes []byte `json:"b64"`
 }
 
-// A verdict is what the reference said of an input.
+// A verdict is the reference's result for an input.
 type verdict struct {
 	OK    json.RawMessage
 	Error *struct {
@@ -173,7 +173,7 @@ type recorded struct {
 // fixedTime is the clock of the recorded specification vectors.
 var fixedTime = time.Unix(1700000000, 0)
 
-// A testState can be made to say anything.
+// A testState returns what the test sets.
 type testState struct {
 	msl.MemoryState
 	anyID   bool // accept every non-replayable id

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// Who sends a message, by what is in its header.
+// The senders of a message, by the credentials in its header.
 func byPSK(identity string) object {
 	return object{"entityauthdata": object{"scheme": "PSK", "authdata": object{"identity": identity}}}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// What the application says no to becomes the code for the tokens in use.
+// A rejection by the application becomes the code for the tokens in use.
 func TestApplicationRejections(t *testing.T) {
 	withUser := fromToken(object{"useridtoken": userToken(nil)})
 	for _, c := range []struct {
@@ -72,8 +72,7 @@ func TestReplayIsPerToken(t *testing.T) {
 	}
 }
 
-// A token that was remembered is judged anew each time: by the clock and by
-// revocations.
+// A cached token is judged again each time: by the clock and by revocations.
 func TestRememberedTokenIsJudged(t *testing.T) {
 	r := newRecorded(t)
 	message := fromToken(object{"useridtoken": userToken(nil)})

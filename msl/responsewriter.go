@@ -22,6 +22,11 @@ type ResponseWriter struct {
 	// protection becomes the error that asks the peer for a key exchange.
 	Encrypted, Authenticated bool
 
+	// Uncompressed sends the answer and its new service tokens as they are. It is for
+	// an answer with a secret beside text that somebody else can choose; see
+	// [Request]. It has an effect until the first bytes are sent.
+	Uncompressed bool
+
 	ctx     context.Context
 	in      *incoming
 	gives   issuance
@@ -58,7 +63,12 @@ type replyNetwork interface {
 // SetServiceToken gives the peer a service token, or deletes it if data is
 // empty. It replaces the token of the same name and binding.
 func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding) {
-	w.gives.changes = append(w.gives.changes, TokenChange{name, data, bind})
+	w.ChangeServiceToken(TokenChange{Name: name, Data: data, Bind: bind})
+}
+
+// ChangeServiceToken is SetServiceToken with all that a change can have.
+func (w *ResponseWriter) ChangeServiceToken(c TokenChange) {
+	w.gives.changes = append(w.gives.changes, c)
 }
 
 // SetUser names the user for whom the peer gets a user ID token, if the

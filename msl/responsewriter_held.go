@@ -73,6 +73,15 @@ func (r *payloadReader) readAhead(size int) {
 	}
 }
 
+// ahead is readAhead for at most size bytes, or as many as may be held. It returns how
+// many bytes are in memory, and whether nothing follows them.
+func (r *payloadReader) ahead(size int) (have int64, whole bool, err error) {
+	r.readAhead(max(min(size, r.message.limits.Held), 1))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return int64(len(r.data)), r.ended(), r.err
+}
+
 // discard reads the rest of a request that is no longer wanted.
 func (r *payloadReader) discard() error {
 	if r == nil {

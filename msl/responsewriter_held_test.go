@@ -221,7 +221,7 @@ func (p *writingPeer) serve(c *msl.Conn, handle msl.Handler, n int) <-chan error
 }
 
 // TestHalfDuplexPeer answers peers that write everything before they read, on a
-// connection without any buffer: nothing is lost, and nobody waits for ever.
+// connection without any buffer: nothing is lost, and neither side waits for ever.
 func TestHalfDuplexPeer(t *testing.T) {
 	for name, handle := range answeringHandlers {
 		sizes := []int{0, 65536, 320000}
@@ -259,7 +259,7 @@ func TestHalfDuplexPeer(t *testing.T) {
 }
 
 // TestHalfDuplexPeerTooLong has answers that grow over the bound while the request
-// is unread: both sides get an error, and the connection goes on.
+// is unread: both sides get an error, and the connection stays usable.
 func TestHalfDuplexPeerTooLong(t *testing.T) {
 	conn, peer := recordedConn(t, 100000)
 	answers := make(chan error, 1)

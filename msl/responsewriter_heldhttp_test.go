@@ -127,26 +127,27 @@ func TestHalfDuplexHTTPTooLong(t *testing.T) {
 // TestHalfDuplexHTTPUnread answers at length, and flushes, without reading the
 // request.
 func TestHalfDuplexHTTPUnread(t *testing.T) {
-	for _, request := range []int{10, 4 << 20} {
+	const mebibyte = 1 << 20
+	for _, request := range []int{10, int(scaled(4 * mebibyte))} {
 		r := newRecorded(t)
-		r.server.Limits.Held = 5 << 20
+		r.server.Limits.Held = int(scaled(5 * mebibyte))
 		address := serveRecorded(t, r, func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 			for range 8 {
-				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				if _, err := w.Write(make([]byte, scaled(mebibyte))); err != nil {
 					return err
 				}
 			}
 			return w.Flush()
 		})
 		got, refusal := readLong(t, r, postAll(t, address, longRequest(random(request)), false))
-		if len(got) != 8<<20 || refusal != nil {
+		if len(got) != int(scaled(8*mebibyte)) || refusal != nil {
 			t.Errorf("request of %d bytes: answer of %d, %+v", request, len(got), refusal)
 		}
 	}
 }
 
-// TestHalfDuplexHTTPFlush flushes to a client that has sent all, and goes on when
-// that has arrived.
+// TestHalfDuplexHTTPFlush flushes to a client that has sent everything, and continues
+// when the client has received that.
 func TestHalfDuplexHTTPFlush(t *testing.T) {
 	r := newRecorded(t)
 	arrived := make(chan struct{})

@@ -29,13 +29,25 @@ type Server struct {
 	// them all.
 	JudgeToken func(identity string, t *MasterToken) error
 
+	// PermitUser reports whether a user may authenticate itself at an entity by a
+	// scheme. It is asked twice: without a user, before its proof is looked at
+	// ([ErrUserAuthEntityIncorrectData]), and with the user who was proven
+	// ([ErrUserAuthEntityUserIncorrectData]). Nil permits all. A user who holds a user
+	// ID token is not asked for a proof, and so not judged. Names are in the form of
+	// [CanonicalName].
+	PermitUser func(ctx context.Context, identity, user, scheme string) (bool, error)
+
 	// Directory says which key exchange and user schemes an entity may use. Nil
 	// permits every configured one.
 	Directory     Directory
 	ServiceTokens ServiceTokenKeys
 	Capabilities  *Capabilities // nil means none, and no compression
+	Messages      UserMessages  // for the users of peers, sent with errors; nil means none
 	Limits        Limits
 	Log           *slog.Logger // of refused messages; nil means none
+	// Headers, if not nil, is told of the header of each message that is received or
+	// sent, from several goroutines. It must not block.
+	Headers func(HeaderInfo)
 
 	once      sync.Once
 	exchanges []Responder              // those that the custody allows
@@ -71,8 +83,9 @@ var (
 var ErrNoReply = errors.New("msl: application does not reply")
 
 // A Handler is the application: it reads m.Body and writes the answer to w. If it
-// returns an error before anything was sent, the peer gets an MSL error with the
-// [Code] in it, or [ErrInternalException]. A handler runs only after everything
+// returns an error before anything was sent, the peer gets an MSL error: that of the
+// application's own if it is an [*AppError], else one with the [Code] in it, or
+// [ErrInternalException]. A handler runs only after everything
 // that the answer needs has been made, and so not at all while the key store
 // fails. If the answer still cannot be protected, which is tried for three
 // seconds, it becomes [ErrMSLEncodeError]: the peer is not asked to send the
@@ -81,7 +94,7 @@ type Handler func(ctx context.Context, w *ResponseWriter, m *Message) error
 
 // A Message is a message whose header passed every check, as a handler gets it.
 type Message struct {
-	Identity      string // of the entity
+	Identity      string // of the entity, as [CanonicalName] writes it
 	Scheme        string // its entity scheme, or empty if it used a master token
 	User          string // name of the authenticated user, or empty
 	Encrypted     bool
@@ -149,7 +162,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	case errors.Is(err, ErrNoReply):
 		return nil
 	}
-	return s.refuse(ctx, source, w, in, in.applicationError(err))
+	return s.refuse(ctx, source, w, in, in.applicationError(err, out.failed))
 }
 
 // answer makes the writer of an answer.
@@ -191,6 +204,7 @@ func (s *Server) receiver() *receiver {
 			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges, delivers: s.delivers,
 		},
 		tokens: s.sessions,
+		watch:  s.Headers,
 	}
 }
 

@@ -16,6 +16,8 @@ type issuance struct {
 	in     *incoming // the message that is answered
 	push   bool      // for a pushed message, not for the answer
 
+	uncompressed bool // the answer is to be, and what it gives
+
 	user    string        // requested by the application: the user to get a user ID token
 	changes []TokenChange // requested by the application: service tokens
 
@@ -171,12 +173,20 @@ func (i *issuance) userOf(name string) (*UserIDToken, error) {
 	return i.server.Issuer.IssueUser(name, mt, nil)
 }
 
+// compression is the algorithm for the answer and what it gives, or empty.
+func (i *issuance) compression() string {
+	if i.uncompressed {
+		return ""
+	}
+	return i.capabilities.compression()
+}
+
 // addServiceTokens sends the service tokens of the request back, with the application's
 // changes.
 func (i *issuance) addServiceTokens(h *header) error {
 	h.serviceTokens = slices.Clone(i.in.serviceTokens)
 	for _, c := range i.changes {
-		t, err := c.token(i.server.ServiceTokens, i.masterToken(), h.userIDToken, h.capabilities.compression())
+		t, err := c.token(i.server.ServiceTokens, i.server.Issuer.Rand, i.masterToken(), h.userIDToken, i.compression())
 		if err != nil {
 			return err
 		}

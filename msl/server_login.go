@@ -75,12 +75,9 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 		return err
 	}
 	identity := in.sender.Identity
-	entity, err := s.entity(ctx, identity)
+	entity, err := s.mayTry(ctx, in)
 	if err != nil {
 		return err
-	}
-	if entity != nil && !isPermitted(entity.UserSchemes, in.userAuth.scheme) {
-		return fail(ErrUserAuthEntityIncorrectData, opLogin, nil)
 	}
 	if in.session == nil { // an entity with a master token was checked before
 		if err := s.askRevoked(ctx, identity, ""); err != nil {
@@ -91,13 +88,43 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	if err != nil {
 		return fail(codeOf(err), opLogin, err)
 	}
-	if in.userIDToken != nil && user != in.user {
+	if err := s.permit(ctx, in, user, ErrUserAuthEntityUserIncorrectData); err != nil {
+		return err
+	}
+	if in.userIDToken != nil && !sameName(user, in.user) {
 		return fail(ErrUserIDTokenUserAuthDataMismatch, opLogin, nil)
 	}
 	if err := s.askRevoked(ctx, identity, user); err != nil {
 		return err
 	}
 	in.user = user
+	return nil
+}
+
+// mayTry returns the entity of a message that may use the user scheme at all.
+func (s *Server) mayTry(ctx context.Context, in *incoming) (*Entity, error) {
+	entity, err := s.entity(ctx, in.sender.Identity)
+	if err != nil {
+		return nil, err
+	}
+	if entity != nil && !isPermitted(entity.UserSchemes, in.userAuth.scheme) {
+		return nil, fail(ErrUserAuthEntityIncorrectData, opLogin, nil)
+	}
+	return entity, s.permit(ctx, in, "", ErrUserAuthEntityIncorrectData)
+}
+
+// permit asks whether a user may use the scheme of a message at its entity.
+func (s *Server) permit(ctx context.Context, in *incoming, user string, refusal Code) error {
+	if s.PermitUser == nil {
+		return nil
+	}
+	ok, err := s.PermitUser(ctx, CanonicalName(in.sender.Identity), CanonicalName(user), in.userAuth.scheme)
+	if err != nil {
+		return fail(ErrInternalException, "user policy", err)
+	}
+	if !ok {
+		return fail(refusal, opLogin, nil)
+	}
 	return nil
 }
 
@@ -148,5 +175,5 @@ func (s *Server) guess(ctx context.Context, scheme UserScheme, in *incoming, fro
 			return nil, err
 		}
 	}
-	return &guess{from: from, user: user, known: known, proof: s.guesses.proof(in.messageID, in.userAuth.data)}, nil
+	return &guess{from: from, user: CanonicalName(user), known: known, proof: s.guesses.proof(in.messageID, in.userAuth.data)}, nil
 }

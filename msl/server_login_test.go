@@ -98,7 +98,7 @@ func TestNoPasswordOracle(t *testing.T) {
 	}
 }
 
-// TestUnanswerableAfterUser keeps the order of the protocol where it tells nothing.
+// TestUnanswerableAfterUser keeps the protocol's order where that reveals nothing.
 func TestUnanswerableAfterUser(t *testing.T) {
 	unknown := requests(keyRequest("X", object{}))
 	for _, c := range []struct {

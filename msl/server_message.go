@@ -5,23 +5,28 @@ import "errors"
 // message returns the message as the application sees it.
 func (in *incoming) message() *Message {
 	m := &Message{
-		Identity: in.sender.Identity, Scheme: in.scheme, User: in.user,
+		Identity: CanonicalName(in.sender.Identity), Scheme: in.scheme, User: CanonicalName(in.user),
 		Encrypted: in.sender.Encrypted, Authenticated: in.sender.Authenticated,
 		NonReplayable: in.nonReplayableID != absent,
 		MessageID:     in.messageID, ServiceTokens: in.serviceTokens, Body: in.body,
+		Languages: in.languages(),
 	}
 	if in.timestamp != absent {
 		m.Timestamp = seconds(in.timestamp)
 	}
-	if in.capabilities != nil {
-		m.Languages = in.capabilities.Languages
-	}
 	return m
 }
 
-// applicationError gives an application's rejection its code.
-func (in *incoming) applicationError(err error) error {
-	switch {
+// applicationError gives an application's rejection its code. An error of its own needs
+// none. failed is why the answer could not begin, or nil: if that is about a message that
+// the peer sent in between, an error answers that one.
+func (in *incoming) applicationError(err, failed error) error {
+	if id := idOf(failed); id >= 0 {
+		in.messageID = id
+	}
+	switch own := (*AppError)(nil); {
+	case errors.As(err, &own):
+		return err
 	case errors.Is(err, ErrRejectEntity) && in.token != nil:
 		err = fail(ErrMasterTokenRejectedByApp, "handle message", err)
 	case errors.Is(err, ErrRejectEntity):
@@ -31,5 +36,22 @@ func (in *incoming) applicationError(err error) error {
 	case errors.Is(err, ErrRejectUser):
 		err = fail(ErrUserRejectedByApp, "handle message", err)
 	}
+	if id := idOf(err); id >= 0 && id != in.messageID { // the application was a peer of somebody else
+		err = &Error{Code: codeOf(err), Op: "handle message", MessageID: in.messageID, Err: err}
+	}
 	return withID(err, in.messageID)
+}
+
+// ReadAhead reads the body into memory until it has size bytes or more of it, or all of
+// it; size is bounded by [Limits].Held. At least one chunk with data is read. Body still
+// returns what was read, and the memory counts as that of the message. ReadAhead returns
+// how many bytes Body has in memory, and whether they are the whole rest. The error is
+// the one that Body returns after them. A body that is not of a received message is left
+// alone, and said not to be whole.
+func (m *Message) ReadAhead(size int) (have int64, whole bool, err error) {
+	body, ok := m.Body.(*payloadReader)
+	if !ok {
+		return 0, false, nil
+	}
+	return body.ahead(size)
 }

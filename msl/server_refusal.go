@@ -17,28 +17,40 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // the client is gone and cannot read an answer
 	}
-	code := codeOf(cause)
 	id := in.messageID
-	if e := (*Error)(nil); errors.As(cause, &e) && e.MessageID >= 0 {
-		id = e.MessageID
+	if noted := idOf(cause); noted >= 0 {
+		id = noted
 	}
+	answer := answerTo(cause)
 	if s.Log != nil {
-		s.Log.LogAttrs(ctx, refusalLevel(code, cause), "message refused", slog.String("source", source),
-			slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated), slog.Int("code", int(code)), slog.String("name", code.Name()),
-			slog.Int64("message_id", id), slog.Any("error", cause))
+		what := append([]slog.Attr{slog.String("source", source)}, in.refusal(answer, id, cause)...)
+		s.Log.LogAttrs(ctx, refusalLevel(answer.code, cause), "message refused", what...)
 	}
 	if in.account.gaveWay() || errors.Is(cause, errBusy) && !in.sender.Authenticated || !s.mayRefuse(ctx, source, in.sender) {
-		return noAnswer(code)
+		return noAnswer(answer)
 	}
-	message, err := s.errorMessage(ctx, code, id)
+	message, tell, err := s.errorMessage(ctx, answer.withUserMessage(s.Messages, in, cause), id, in.watch)
 	if err != nil {
 		if s.Log != nil {
 			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
 		}
-		return noAnswer(code)
+		return noAnswer(answer)
 	}
-	_, err = w.Write(message)
+	if _, err = w.Write(message); err == nil {
+		tell()
+	}
 	return err
+}
+
+// refusal is what a log says about an error that the sender is told of.
+func (in *incoming) refusal(answer errorAnswer, id int64, cause error) []slog.Attr {
+	list := []slog.Attr{slog.String("entity", in.sender.Identity), slog.Bool("authenticated", in.sender.Authenticated)}
+	if answer.code >= 0 {
+		list = append(list, slog.Int("code", int(answer.code)), slog.String("name", answer.code.Name()))
+	} else {
+		list = append(list, slog.String("response", answer.response.String()), slog.Int64("internal_code", answer.internal))
+	}
+	return append(list, slog.Int64("message_id", id), slog.Any("error", cause))
 }
 
 // refusalLevel is higher for errors that the operator has to fix than for the peer's.
@@ -49,29 +61,30 @@ func refusalLevel(code Code, cause error) slog.Level {
 	return slog.LevelInfo
 }
 
-// noAnswer returns the error if no error message can report code.
-func noAnswer(code Code) error {
-	if code == ErrMSLEncodeError {
+// noAnswer returns the error if no error message can be made.
+func noAnswer(a errorAnswer) error {
+	if a.code == ErrMSLEncodeError {
 		return fmt.Errorf("%w: %w", ErrAnswerLost, ErrNoAnswer)
 	}
 	return ErrNoAnswer
 }
 
-// errorMessage makes the answer to the message with that id, or to one whose id
-// is not known.
-func (s *Server) errorMessage(ctx context.Context, code Code, id int64) ([]byte, error) {
-	var err error
+// errorMessage makes the answer to the message with that id, or to one whose id is not
+// known, and what tells of it once it is sent.
+func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64, watch watcher) (message []byte, tell func(), err error) {
 	if inRange(id) {
 		id = next(id)
 	} else if id, err = randomNumber(s.Issuer.Rand); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	us, err := localIdentification(ctx, s.Local)
+	us, err := localIdentification(ctx, s.Local, s.Issuer.Rand)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer us.release()
-	return us.encodeMessage("errordata", encodeError(code, id, "", s.Issuer.now()))
+	now := s.Issuer.now()
+	message, err = us.encodeMessage("errordata", answer.encode(id, now))
+	return message, func() { watch.sentError(id, now, answer, us, s.Local) }, err
 }
 
 // lastWordTime is how long sending an error message may take when the time is up.

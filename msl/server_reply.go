@@ -28,7 +28,7 @@ func (r *trustedReply) prepare() error {
 // answered with that token, even if the answer delivers a new one.
 func (r *trustedReply) identify() (err error) {
 	if r.in.token == nil {
-		r.us, err = localIdentification(r.ctx, r.gives.server.Local)
+		r.us, err = localIdentification(r.ctx, r.gives.server.Local, r.gives.server.Issuer.Rand)
 		return err
 	}
 	key := r.in.sender.Opener.(SymmetricKey) // of the session, which opened the request
@@ -49,8 +49,17 @@ func (r *trustedReply) makeHead(now time.Time) error {
 	head, err := r.us.encodeMessage("headerdata", h.encode(now))
 	if err == nil {
 		r.payload.head = head
+		r.payload.tell = r.in.watch.sends(&h, now, r.us, r.gives.server.Local, r.identity())
 	}
 	return err
+}
+
+// identity is the name under which the answer is sent.
+func (r *trustedReply) identity() string {
+	if r.us.token != nil {
+		return r.gives.server.Name
+	}
+	return r.us.local.Identity
 }
 
 // answerable refuses an answer that cannot be protected as it must be.
@@ -71,6 +80,7 @@ func (r *trustedReply) start() error {
 	if err := r.answerable(); err != nil {
 		return err
 	}
+	r.gives.uncompressed = r.Uncompressed
 	if err := r.finishHead(); err != nil {
 		return err
 	}
@@ -81,7 +91,7 @@ func (r *trustedReply) start() error {
 		key.Rand = r.gives.server.Issuer.Rand
 		r.payload.protector = key
 	}
-	r.payload.compression, r.payload.ctx = r.gives.capabilities.compression(), r.ctx
+	r.payload.compression, r.payload.ctx = r.gives.compression(), r.ctx
 	return nil
 }
 

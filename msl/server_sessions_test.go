@@ -40,8 +40,8 @@ func under(token []byte, message []byte) []byte {
 	return append(append([]byte(`{"mastertoken":`), token...), append([]byte{','}, message[1:]...)...)
 }
 
-// TestJunkIsNotRemembered sends what anybody can who has seen one master token:
-// messages with the token in other spellings, whose signature is not right.
+// TestJunkIsNotRemembered sends what anyone who has seen a master token can send:
+// messages with the token in other spellings, with a wrong signature.
 func TestJunkIsNotRemembered(t *testing.T) {
 	r := newRecorded(t)
 	before, _ := r.store.Live()
@@ -64,8 +64,8 @@ func TestJunkIsNotRemembered(t *testing.T) {
 	}
 }
 
-// TestJunkEvictsNobody leaves the sessions and key sets of devices open, however many
-// others are named by strangers.
+// TestJunkEvictsNobody checks that the sessions and key sets of devices stay open, however
+// many others strangers name.
 func TestJunkEvictsNobody(t *testing.T) {
 	r := newRecorded(t)
 	psk := &entityauth.PSK{Directory: r.directory, Store: r.store, Remember: 1}

@@ -73,7 +73,7 @@ func TestGuessesWait(t *testing.T) {
 	}
 }
 
-// A guess is forgiven a minute, whether others are made meanwhile or not.
+// One guess is forgiven each minute, whether or not others are made.
 func TestGuessesAreForgiven(t *testing.T) {
 	g := newGuesser(t)
 	for range userGuesses - 1 {
@@ -106,7 +106,7 @@ func TestOnlyWrongGuessesCount(t *testing.T) {
 	}
 }
 
-// An entity has ten times as many, whoever it guesses.
+// An entity has ten times as many, for all users together.
 func TestGuessesOfEntity(t *testing.T) {
 	g := newGuesser(t)
 	for i := range entityGuesses {
@@ -118,8 +118,8 @@ func TestGuessesOfEntity(t *testing.T) {
 	g.wants(true, "device", "ann", nil)
 }
 
-// Whoever logged in from an entity before is not locked out there by others, and has
-// no more guesses there than anybody else.
+// A user who logged in from an entity before is not locked out there by others, and has
+// no more guesses there than anyone else.
 func TestFamiliarEntities(t *testing.T) {
 	g := newGuesser(t)
 	g.wants(true, "home", "ann", nil)
@@ -168,7 +168,7 @@ func TestGuessesAtOnce(t *testing.T) {
 	}
 }
 
-// The memory is bounded, and names that anybody makes up push out no user's.
+// The memory is bounded, and made-up names do not push out those of users.
 func TestThrottleIsBounded(t *testing.T) {
 	g := newGuesser(t)
 	for range userGuesses {
@@ -195,8 +195,8 @@ func TestThrottleIsBounded(t *testing.T) {
 	}
 }
 
-// Messages that are refused, which cost nothing, make no record and push out none: so
-// nobody finds out by them which names are registered, or gets rid of a count.
+// Refused messages, which cost nothing, make no record and push out none. So they neither
+// reveal which names are registered nor remove a count.
 func TestRefusedGuessesLeaveNothing(t *testing.T) {
 	for _, user := range []string{"ann", "nobody"} {
 		g := newGuesser(t)
@@ -229,7 +229,7 @@ func TestFamiliarIsKept(t *testing.T) {
 }
 
 // A wrong message that comes again from a device that the user logged in from counts
-// once: whoever recorded it does not keep the user out there.
+// once: an attacker who recorded it cannot lock the user out there.
 func TestWrongMessageAgain(t *testing.T) {
 	g := newGuesser(t)
 	g.wants(true, "home", "ann", nil)

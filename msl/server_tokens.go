@@ -14,6 +14,11 @@ func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 	if err := s.checkDates(ctx, in); err != nil {
 		return err
 	}
+	if in.userIDToken != nil {
+		if err := s.Issuer.CheckUser(in.userIDToken); err != nil {
+			return err
+		}
+	}
 	if s.JudgeToken != nil {
 		if err := s.JudgeToken(in.session.Identity, in.token); err != nil {
 			return fail(codeOf(err), "revocation", err)

@@ -18,9 +18,9 @@ type payer struct {
 
 func payerOf(entity *Entity, identity string) payer {
 	if entity == nil || entity.Identity == "" {
-		return payer{name: identity}
+		return payer{name: CanonicalName(identity)}
 	}
-	return payer{entity.Identity, true}
+	return payer{CanonicalName(entity.Identity), true}
 }
 
 // payer returns who is charged for a message of identity.

@@ -7,7 +7,8 @@ import (
 
 // A State stores what a server must not forget (package msl/state/bolt keeps it
 // in a file). Every method is one atomic, durable step, and its decisions hold
-// for all servers that share the state.
+// for all servers that share the state. Names come as they were sent: compare them in
+// the form of [CanonicalName].
 type State interface {
 	// Revoked returns nil, or [ErrMasterTokenIdentityRevoked] or
 	// [ErrUserIDTokenRevoked] if the entity or, if one is named, its user is

@@ -27,14 +27,14 @@ func (m *MemoryState) Revoke(identity string) {
 	if m.revoked == nil {
 		m.revoked = map[string]bool{}
 	}
-	m.revoked[identity] = true
+	m.revoked[CanonicalName(identity)] = true
 }
 
 // Revoked knows only entities, not users.
 func (m *MemoryState) Revoked(_ context.Context, identity, _ string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.revoked[identity] {
+	if m.revoked[CanonicalName(identity)] {
 		return ErrMasterTokenIdentityRevoked
 	}
 	return nil

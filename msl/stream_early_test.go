@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// An endless body gives as much as is taken, and tells when it was closed.
+// An endless body never ends, and signals when it is closed.
 type endless struct {
 	closed chan struct{}
 	given  int64

@@ -11,8 +11,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// inFlight is how much may be under way to a reader that does not read: the
-// beginning that the client holds back for a short message, and some chunks.
+// inFlight is how much may be in transit to a reader that does not read: the beginning
+// that the client holds back for a short message, and some chunks.
 const inFlight = 512 << 10
 
 // inBubbles runs a test with each carrier in fake time, where [synctest.Wait]

@@ -19,7 +19,7 @@ import (
 )
 
 // A sequence gives size bytes that do not compress. They come again after a prime
-// number of bytes, so that what is lost, doubled or in another order shows.
+// number of bytes, so that lost, doubled or reordered data shows.
 type sequence struct{ size, at int64 }
 
 var sequenceBytes = random(1000003)
@@ -58,7 +58,7 @@ func (c *sequenceCheck) end() error {
 	return nil
 }
 
-// scaled is a size that the race detector can stand, too.
+// scaled returns a smaller size under the race detector.
 func scaled(size int64) int64 {
 	if raceDetector {
 		return size / 8
@@ -85,8 +85,7 @@ func plain(n *network, c *msl.Client) *msl.Client {
 	return c
 }
 
-// heapOver runs f and returns by how many bytes the heap grew while it ran, at
-// the most, over what it was before.
+// heapOver runs f and returns by how many bytes at most the heap grew while it ran.
 func heapOver(f func()) int64 {
 	runtime.GC()
 	var before, now runtime.MemStats

@@ -2,6 +2,7 @@ package msl
 
 import (
 	"errors"
+	"io"
 )
 
 // A Binding says which tokens a service token belongs to: it is dropped with
@@ -21,10 +22,14 @@ type TokenChange struct {
 	Name string
 	Data []byte
 	Bind Binding
+
+	// Unencrypted signs the token and leaves Data readable, for its holder and for
+	// whoever reads the messages in which it is sent.
+	Unencrypted bool
 }
 
 // token makes the service token, bound to tokens of the message that carries it.
-func (c TokenChange) token(keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken, compression string) (*ServiceToken, error) {
+func (c TokenChange) token(keys ServiceTokenKeys, random io.Reader, mt *MasterToken, uit *UserIDToken, compression string) (*ServiceToken, error) {
 	master, user := int64(Unbound), int64(Unbound)
 	if c.Bind != BindNone {
 		if mt == nil {
@@ -42,5 +47,5 @@ func (c TokenChange) token(keys ServiceTokenKeys, mt *MasterToken, uit *UserIDTo
 	if !ok && len(c.Data) > 0 {
 		return nil, fail(ErrInternalException, "issue service token", errors.New("no keys for a token of that name"))
 	}
-	return newServiceToken(c.Name, c.Data, master, user, key, compression)
+	return newServiceToken(c, master, user, drawing(key, random), compression)
 }

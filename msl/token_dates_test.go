@@ -10,8 +10,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-// datedState is a state that knows since when tokens count, and notes what it is
-// told to expect.
+// datedState is a state that knows since when tokens count, and records the calls of
+// Expect.
 type datedState struct {
 	*msl.MemoryState
 	entity, user time.Time
@@ -41,7 +41,7 @@ func serialOf(t *testing.T, c *msl.Client) int64 {
 }
 
 // TestRenewalEnds renews a token as long after its expiration as the issuer
-// allows, and not a second longer: the entity authenticates itself anew.
+// allows, and not a second longer: then the entity has to authenticate itself again.
 func TestRenewalEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		setting, allowed time.Duration
@@ -69,6 +69,41 @@ func TestRenewalEnds(t *testing.T) {
 			mustSend(t, client, secret("after it"), 4)
 			if serialOf(t, client) == serial {
 				t.Error("a token was renewed that expired too long ago")
+			}
+		})
+	}
+}
+
+// TestUserRenewalEnds renews an expired user ID token as long after its expiration as
+// the issuer allows, and for ever without a setting. After that the user logs in again.
+func TestUserRenewalEnds(t *testing.T) {
+	const life, month = 2 * time.Hour, 30 * 24 * time.Hour
+	for name, c := range map[string]struct {
+		allowed, later time.Duration
+		messages       int
+	}{
+		"no setting":    {0, life + month, 2},
+		"not expired":   {time.Hour, life, 2},
+		"in time":       {time.Hour, life + time.Hour, 2},
+		"a second late": {time.Hour, life + time.Hour + time.Second, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := softNetwork(t)
+			i := n.server.Issuer
+			i.Lifetime, i.UserRenewAfter, i.UserLifetime, i.UserRenewExpired = 10*month, time.Hour, life, c.allowed
+			client := n.pskClient("device")
+			withUser := secret("hello")
+			withUser.User = "user@example.com"
+			mustSend(t, client, withUser, 2)
+			before := client.Held().UserIDTokens[withUser.User]
+			if got := before.Expiration.Sub(before.RenewalWindow); got != time.Hour {
+				t.Errorf("renewable %v before it expires", got)
+			}
+			n.now = n.now.Add(c.later)
+			mustSend(t, client, withUser, c.messages)
+			after := client.Held().UserIDTokens[withUser.User]
+			if same := after.SerialNumber == before.SerialNumber; same != (c.messages == 2) || !after.Expiration.Equal(n.now.Add(life)) {
+				t.Errorf("renewed %v, until %v", same, after.Expiration)
 			}
 		})
 	}
@@ -113,8 +148,8 @@ func TestTokensCountSince(t *testing.T) {
 	}
 }
 
-// TestUserIDTokenCountsSince is the same question where a user is proven by a
-// token of an earlier session.
+// TestUserIDTokenCountsSince is the same for a user who is proven by a token of an
+// earlier session.
 func TestUserIDTokenCountsSince(t *testing.T) {
 	issuer := newRecorded(t).server.Issuer
 	state := &datedState{}

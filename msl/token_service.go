@@ -12,7 +12,13 @@ type ServiceToken struct {
 	MasterToken int64 // serial number, or Unbound
 	UserIDToken int64 // serial number, or Unbound
 	Data        []byte
-	Opened      bool // its keys are available, and Data is authentic
+
+	// Opened says that its keys are available, and that Data is what it holds.
+	Opened bool
+	// Authentic says that its signature was verified, so that Data is what somebody
+	// with the keys wrote into it. It is false where the keys believe everything, as
+	// [Null] does: then whoever sent the token may have made it.
+	Authentic bool
 
 	encrypted   bool
 	compression string // of Data, until it is decompressed
@@ -23,8 +29,10 @@ type ServiceToken struct {
 const Unbound = -1
 
 // ServiceTokenKeys protect service tokens by name: with a [SymmetricKey], a [KeyRing],
-// or [Null] for public ones. The entry of the empty name is for all other names. A
-// token without available keys is passed on unread.
+// or [Null] for those that anybody may make and change. A [SigningKey] and its
+// [VerifyKey], embedded in one struct, are for tokens that holders of the public key can
+// verify. The entry of the empty name is for all other names. A token without available
+// keys is passed on unread.
 type ServiceTokenKeys map[string]interface {
 	Protector
 	Opener
@@ -160,15 +168,26 @@ func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []b
 			return err
 		}
 	}
-	t.Data, t.compression, t.Opened = content, algorithm, true
+	t.Data, t.compression = content, algorithm
+	t.Opened, t.Authentic = true, authenticates(key)
 	return nil
+}
+
+// authenticates reports whether a signature that key verified proves anything: [Null],
+// and what is like it, accepts even none at all.
+func authenticates(key Opener) bool {
+	switch key.(type) {
+	case SymmetricKey, VerifyKey:
+		return true
+	}
+	return key.Verify(nil, nil) != nil
 }
 
 // inflate decompresses the data, unless that was done before.
 func (t *ServiceToken) inflate(bounds wire.Inflation) error {
 	data, err := decompress(t.compression, t.Data, bounds)
 	if err != nil {
-		t.Data, t.Opened = nil, false
+		t.Data, t.Opened, t.Authentic = nil, false, false
 		return err
 	}
 	t.Data, t.compression = data, ""
@@ -197,21 +216,25 @@ func (t *ServiceToken) sameAs(u *ServiceToken) bool {
 	return t.Name == u.Name && t.MasterToken == u.MasterToken && t.UserIDToken == u.UserIDToken
 }
 
-// newServiceToken protects data with key, compressed if that is shorter. A
-// deletion token needs no key.
-func newServiceToken(name string, data []byte, mt, uit int64, key Protector, compression string) (*ServiceToken, error) {
-	t := &ServiceToken{Name: name, MasterToken: mt, UserIDToken: uit, Data: data, Opened: true}
-	if len(data) == 0 {
-		return t, t.sign(Null{}, "", data)
+// newServiceToken makes the token of a change, with the serial numbers that it is bound
+// to, compressed if that is shorter. A deletion token needs no key.
+func newServiceToken(c TokenChange, mt, uit int64, key Protector, compression string) (*ServiceToken, error) {
+	t := &ServiceToken{Name: c.Name, MasterToken: mt, UserIDToken: uit, Data: c.Data, Opened: true}
+	if len(c.Data) == 0 {
+		return t, t.sign(Null{}, "", c.Data)
 	}
-	content, compression, err := compress(compression, data)
+	content, compression, err := compress(compression, c.Data)
 	if err != nil {
 		return nil, err
 	}
-	if content, err = key.Encrypt(content); err != nil {
-		return nil, err
+	if t.encrypted = !c.Unencrypted; t.encrypted {
+		if content, err = key.Encrypt(content); err != nil {
+			return nil, err
+		}
 	}
-	t.encrypted = true
+	if opener, ok := key.(Opener); ok {
+		t.Authentic = authenticates(opener)
+	}
 	return t, t.sign(key, compression, content)
 }
 

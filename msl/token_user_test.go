@@ -123,7 +123,7 @@ func TestUserIDTokenAuthenticate(t *testing.T) {
 	}
 }
 
-// The server asks what the scheme does not.
+// The server makes the checks that the scheme does not.
 func TestUserIDTokenServerChecks(t *testing.T) {
 	proof := userauth.UserIDTokenData(encode(recordedToken(nil)), encode(recordedUser(nil)))
 	with2 := object{"userauthdata": object{"scheme": proof.Scheme, "authdata": json.RawMessage(proof.AuthData)}}

@@ -59,7 +59,7 @@ func (m readMessage) check(t *testing.T, got msl.Received) {
 	}
 }
 
-// unconfigured tells what a server says to the schemes that it does not have.
+// unconfigured returns a server's code for a scheme that it does not have.
 func unconfigured(name string) bool {
 	for _, s := range []string{"PSK_PROFILE", "ECC", "NONE_SUFFIXED", "MT_PROTECTED", "PROVISIONED"} {
 		if strings.Contains(name, s) {
@@ -126,7 +126,7 @@ func (f errorFields) check(t *testing.T, got *msl.PeerError, err error) {
 	}
 }
 
-// checkKeyResponse reads the recorded key response as the client whom it is for.
+// checkKeyResponse reads the recorded key response as its recipient.
 func checkKeyResponse(t *testing.T, r *recorded, c messageCase) {
 	t.Helper()
 	x := clientKeys(t)["SYMMETRIC_WRAPPED"]

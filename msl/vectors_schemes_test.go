@@ -148,7 +148,7 @@ func TestEntitySchemeErrors(t *testing.T) {
 	}
 }
 
-// changedCertificate has a signature that does not fit.
+// changedCertificate has a wrong signature.
 func changedCertificate(t *testing.T) []byte {
 	der := readFile(t, "keys/client7.crt.der")
 	der[len(der)-1] ^= 1

@@ -13,7 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-// Schemes that open master tokens pass on what was no verdict about a token.
+// Schemes that open master tokens pass on errors that are not verdicts on the token.
 func TestTokenSchemesPassFailuresOn(t *testing.T) {
 	ctx := context.Background()
 	b := newFaultBench(t)

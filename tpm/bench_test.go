@@ -18,11 +18,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// benchmark measures what a store does, and beside it the floor: the same
-// command as one string of bytes, authorized by an empty password, sent again
-// and again to the same TPM. The store pays for a session that hides and checks
-// what passes. The last of the three takes turns, so that a machine with other
-// work does not change their ratio.
+// benchmark measures an operation of a store, and the floor: the same command as one
+// string of bytes, authorized by an empty password, sent repeatedly to the same TPM. The
+// store's additional cost is a session that encrypts and checks the traffic. The last of
+// the three takes turns, so that other load on the machine does not change their ratio.
 func benchmark(b *testing.B, s *tpm.Store, k keystore.Key, name string, raw func(handle uint32) []byte, op func() error) {
 	with := func(f func(t transport.TPM, key tpm2.NamedHandle) error) error { return s.With(k, f) }
 	b.Run(name+"/store", func(b *testing.B) {

@@ -51,7 +51,7 @@ func TestBus(t *testing.T) {
 	}
 }
 
-// A bus keeps what passes, and changes one answer when it is told.
+// A bus records the traffic, and changes one answer on request.
 type bus struct {
 	mu      sync.Mutex
 	all     []byte

@@ -40,7 +40,7 @@ func TestCounter(t *testing.T) {
 	nothingLoaded(t, device(t, p))
 }
 
-// TestCounterRemoved makes a counter again: it goes on above what it was.
+// TestCounterRemoved makes a counter again: it continues above its old value.
 func TestCounterRemoved(t *testing.T) {
 	s, _, _ := newStore(t)
 	c := must[*tpm.Counter](t)(s.DefineCounter(tpm.DefaultCounter))

@@ -22,7 +22,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
 
-// TestDoLeaks leaves everything behind that a function can leave.
+// TestDoLeaks leaves all kinds of objects and sessions behind in a function.
 func TestDoLeaks(t *testing.T) {
 	s, _, _ := newStore(t)
 	k := must[keystore.Key](t)(s.Generate(keystore.HMACSHA256))
@@ -84,7 +84,7 @@ func TestForeignFlush(t *testing.T) {
 	isEmpty(t, s)
 }
 
-// TestFailed asks that a TPM which has failed is not taken for bad data.
+// TestFailed checks that a failed TPM is not reported as bad data.
 func TestFailed(t *testing.T) {
 	p := tpmtest.Start(t)
 	failed := false
@@ -195,7 +195,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestFile waits for an answer of a device that gives none.
+// TestFile waits for an answer of a device that does not answer.
 func TestFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestErrorsNameNoVerbs asks that an error says what is wrong, and leaves it to the
+// TestErrorsNameNoVerbs checks that an error says what is wrong, and leaves it to the
 // command what to type next: no text of these packages names a verb or a flag of it.
 func TestErrorsNameNoVerbs(t *testing.T) {
 	verbs := regexp.MustCompile(`msl-hsm |\btpm (init|enroll|renew|status|quote)\b|(^|[^-\w])--[a-z]`)

@@ -9,9 +9,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
 )
 
-// CheckState reads the text of a state file as if its checksum were right. What
-// it reads must be written and read again as the same, and its keys looked at
-// without a panic.
+// CheckState reads the text of a state file as if its checksum were right. Writing and
+// reading it again must give the same, and using its keys must not panic.
 func CheckState(text []byte) error {
 	data, _ := statefile.Join(stateMagic, text)
 	f, _, err := parseState(data)

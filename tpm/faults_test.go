@@ -19,7 +19,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
 
-// says asks for an error that says what to do.
+// says checks for an error that says what to do.
 func says(t testing.TB, what string, err, want error, words ...string) {
 	t.Helper()
 	is(t, what, err, want)
@@ -138,7 +138,7 @@ func TestOtherTPMsBlob(t *testing.T) {
 	}
 }
 
-// TestBusy makes the TPM ask for every command again, and for ever.
+// TestBusy makes the TPM ask to repeat every command, a few times and for ever.
 func TestBusy(t *testing.T) {
 	for _, code := range []uint32{0x922, 0x908, 0x90a} {
 		p := tpmtest.Start(t)
@@ -331,7 +331,7 @@ func TestKilled(t *testing.T) {
 }
 
 // TestStateVanished removes the directory in which the software TPM keeps its
-// state: what has to be kept fails, and says so.
+// state: operations that have to store something fail with an error.
 func TestStateVanished(t *testing.T) {
 	s, p, _ := newStore(t)
 	must[keystore.Version](t)(s.Create("key", keystore.ECDSAP256))

@@ -104,7 +104,7 @@ func inUse(t *testing.T, d *tpm.Device) (all []tpm2.TPMHandle) {
 	return all
 }
 
-// TestUnmanaged asks that nothing is flushed behind a resource manager, which
+// TestUnmanaged checks that nothing is flushed behind a resource manager, which
 // other processes use too.
 func TestUnmanaged(t *testing.T) {
 	for path, want := range map[string]bool{

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestCreateParams asks that nothing grows: what is left behind could not be wiped.
+// TestCreateParams checks that no buffer grows: an old copy could not be wiped.
 func TestCreateParams(t *testing.T) {
 	for _, c := range []struct{ public, auth, data string }{
 		{"public", "", ""}, {"public", "1234", ""}, {"public", "1234", "a key"}, {"", "", "a key"},
@@ -20,8 +20,8 @@ func TestCreateParams(t *testing.T) {
 	}
 }
 
-// TestAuthKey asks that the caller is told of a copy, and that none follows a
-// session that has ended.
+// TestAuthKey checks that the caller is told about a copy, and that there is none after the
+// end of a session.
 func TestAuthKey(t *testing.T) {
 	pin, err := checkPIN([]byte("1234"))
 	if err != nil {

@@ -60,7 +60,7 @@ func TestImportDuplicate(t *testing.T) {
 	}
 }
 
-// same asks whether a key has these bytes.
+// same checks whether a key has these bytes.
 func same(t *testing.T, k keystore.Key, raw []byte) bool {
 	t.Helper()
 	peer := soft.New()
@@ -74,7 +74,7 @@ func same(t *testing.T, k keystore.Key, raw []byte) bool {
 	return bytes.Equal(compute(t, k), compute(t, must[keystore.Key](t)(peer.Import(k.Algorithm(), raw))))
 }
 
-// TestImportDuplicateRefused asks that nothing is provisioned which could leave
+// TestImportDuplicateRefused checks that nothing is provisioned which could leave
 // the TPM, or is for another one.
 func TestImportDuplicateRefused(t *testing.T) {
 	s, _, _ := newStore(t)

@@ -52,7 +52,7 @@ func TestStateDamaged(t *testing.T) {
 	} {
 		says(t, what, write(fmt.Appendf(nil, "msl-hsm tpm state v1 %x\n%s", sha256.Sum256([]byte(text)), text)), keystore.ErrBadData)
 	}
-	// A running store serves on, and does not write over what it did not read.
+	// A running store keeps working, and does not overwrite what it did not read.
 	if _, err := s.Lookup("key"); err != nil {
 		t.Error(err)
 	}

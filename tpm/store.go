@@ -24,7 +24,8 @@ type Config struct {
 }
 
 // A Store holds the keys under one storage key of a TPM. It is a [keystore.Store],
-// [keystore.Importer] and [keystore.Admin], and safe for use by many goroutines.
+// [keystore.Importer], [keystore.RandomSource] and [keystore.Admin], and safe for use by
+// many goroutines.
 type Store struct {
 	owns        bool              // Close closes the device
 	pin         *lockedmem.Buffer // nil: there is none
@@ -37,6 +38,8 @@ var (
 	_ keystore.Store    = (*Store)(nil)
 	_ keystore.Importer = (*Store)(nil)
 	_ keystore.Admin    = (*Store)(nil)
+
+	_ keystore.RandomSource = (*Store)(nil)
 )
 
 // Provider describes where the keys of a Store are.

@@ -21,7 +21,7 @@ func holds(t *testing.T, path, want string) {
 	}
 }
 
-// names asks for the exact content of a directory: nothing is left behind.
+// names checks the exact content of a directory: nothing is left behind.
 func names(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -137,7 +137,7 @@ func TestCrash(t *testing.T) {
 		t.Errorf("temporary name %q", temporary)
 	}
 	names(t, dir, temporary, "file")
-	// What a dead process left disturbs nobody.
+	// Files left by a dead process do no harm.
 	if err := Replace(path, []byte("newer"), 0); err != nil {
 		t.Error(err)
 	}
@@ -145,7 +145,7 @@ func TestCrash(t *testing.T) {
 	names(t, dir, temporary, "file")
 }
 
-// TestPublishFails asks that nothing is left when the last step fails.
+// TestPublishFails checks that nothing is left when the last step fails.
 func TestPublishFails(t *testing.T) {
 	dir := t.TempDir()
 	path := put(t, filepath.Join(dir, "file"), "old")
@@ -232,7 +232,7 @@ func TestLinksRefused(t *testing.T) {
 	names(t, dir, all...)
 }
 
-// TestConcurrent asks that each reader sees one whole version.
+// TestConcurrent checks that each reader sees one whole version.
 func TestConcurrent(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")
@@ -282,8 +282,8 @@ func TestSyncDir(t *testing.T) {
 	}
 }
 
-// TestUnsynced asks that a file that is in its place does not look like one that
-// is not.
+// TestUnsynced checks that a file that was put in place is not reported as one that was
+// not.
 func TestUnsynced(t *testing.T) {
 	err := about("replace", "file", errors.Join(ErrUnsynced, &fs.PathError{Op: "sync", Path: ".", Err: fs.ErrInvalid}))
 	if !errors.Is(err, ErrUnsynced) || !errors.Is(err, fs.ErrInvalid) {

@@ -54,7 +54,7 @@ func TestCopyAndMove(t *testing.T) {
 	}
 }
 
-// TestPrinted asks that nothing that prints values prints these.
+// TestPrinted checks that nothing that prints values prints these.
 func TestPrinted(t *testing.T) {
 	b := Copy([]byte("1234"))
 	defer b.Close()

@@ -35,7 +35,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse asks that what is taken is taken again and stays as it is.
+// FuzzParse checks that what is taken is taken again and stays as it is.
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{"file:/a", "file:///a%20b", "file:////a", "fd:3", "credential:a", "env:A", "prompt", "1234"} {
 		f.Add(text)

@@ -3,6 +3,7 @@ package soft
 import (
 	"cmp"
 	"crypto"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -58,7 +59,7 @@ func sealingRings(prefix string) map[string][]record {
 	rings := map[string][]record{}
 	for _, role := range keystore.SealingRoles() {
 		a, label := role.Algorithm(), role.Label(prefix)
-		m, err := generate(a)
+		m, err := generate(rand.Reader, a)
 		if err != nil {
 			panic(err) // 32 random bytes are always a key
 		}
@@ -73,7 +74,7 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	if err := s.open(); err != nil {
 		return keystore.Version{}, err
 	}
-	m, err := generate(a)
+	m, err := generate(s.random, a)
 	if err != nil {
 		return keystore.Version{}, err
 	}

@@ -113,7 +113,7 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 		f.wipe()
 		return nil, err
 	}
-	return &Store{live: map[*key]struct{}{}, rings: rings, prefix: c.prefix(), file: f}, nil
+	return &Store{live: map[*key]struct{}{}, rings: rings, prefix: c.prefix(), random: c.random(), file: f}, nil
 }
 
 // deriveKey makes the key of a file. What package argon2 works with stays on the

@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -25,8 +26,9 @@ type Store struct {
 	live   map[*key]struct{}   // session keys that were not closed yet
 	rings  map[string][]record // provisioned keys by label, newest first
 
-	prefix string // of the labels of the sealing keys
-	file   *file  // nil: the rings are in memory only
+	prefix string    // of the labels of the sealing keys
+	random io.Reader // of secret keys
+	file   *file     // nil: the rings are in memory only
 }
 
 var (
@@ -45,6 +47,11 @@ type Config struct {
 	// SealPrefix is the first part of the labels of the sealing keys, see
 	// [keystore.SealingRoles]. The default is [keystore.DefaultPrefix].
 	SealPrefix string
+	// Rand is the source of the secret keys that Generate and Create make; nil means
+	// crypto/rand. RSA and EC keys, and the sealing keys of a new store, have
+	// crypto/rand alone: since Go 1.24 crypto/rsa and crypto/ecdsa ignore another
+	// source.
+	Rand io.Reader
 }
 
 // New makes an empty store with fresh sealing keys. What it seals cannot be
@@ -54,7 +61,14 @@ func New() *Store { return Config{}.New() }
 // New is the function New with the names of c.
 func (c Config) New() *Store {
 	prefix := c.prefix()
-	return &Store{live: map[*key]struct{}{}, rings: sealingRings(prefix), prefix: prefix}
+	return &Store{live: map[*key]struct{}{}, rings: sealingRings(prefix), prefix: prefix, random: c.random()}
+}
+
+func (c Config) random() io.Reader {
+	if c.Rand == nil {
+		return rand.Reader
+	}
+	return c.Rand
 }
 
 func (c Config) prefix() string { return cmp.Or(c.SealPrefix, keystore.DefaultPrefix) }
@@ -67,7 +81,7 @@ func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	if err := s.open(); err != nil {
 		return nil, err
 	}
-	m, err := generate(a)
+	m, err := generate(s.random, a)
 	if err != nil {
 		return nil, err
 	}
@@ -164,11 +178,13 @@ func (s *Store) forget(k *key) {
 
 func errStoreClosed() error { return fmt.Errorf("soft: store: %w", keystore.ErrClosed) }
 
-func generate(a keystore.Algorithm) (*material, error) {
+func generate(random io.Reader, a keystore.Algorithm) (*material, error) {
 	if a.Secret() {
 		raw := make([]byte, a.Size())
-		rand.Read(raw) // never fails
 		defer clear(raw)
+		if _, err := io.ReadFull(random, raw); err != nil {
+			return nil, fmt.Errorf("soft: generate %v: %w", a, err)
+		}
 		return secret(a, raw)
 	}
 	signer, err := generatePair(a)

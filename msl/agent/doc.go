@@ -15,6 +15,10 @@
 // Any other header that begins with Msl- is an error, since it would have no effect.
 // Messages are always encrypted and authenticated.
 //
+// A DELETE of /session forgets the session with all tokens, and a DELETE of
+// /session/user logs out the user of the header Msl-User. The status is 204. See
+// [msl.Client.Forget] and [msl.Client.Logout].
+//
 // # Responses
 //
 // A response with an answer has status 200, the header Msl-Message-Id with the number
@@ -30,14 +34,15 @@
 //	400       an invalid header, or the request body broke off
 //	403       the server refused the entity or the user; the Handler does not know the
 //	          user; the request is from a web page or for another host
-//	404, 405  a path other than /, or a query; a method other than POST
+//	404, 405  a path other than these, or a query; another method
 //	408, 413  the body did not arrive in time, or is longer than the Handler or the
 //	          server permits
 //	500       keys that are no longer usable, a wrong PIN, a failure of the device
 //	502       the server cannot be reached (Retry-After); its answer is not a message, or
 //	          cannot be trusted; it refused the message
-//	503       the HSM or TPM is busy or unavailable, too many requests are under way, or
-//	          the server asks to come back later (all with Retry-After)
+//	503       the HSM or TPM is busy or unavailable, too many requests are under way, the
+//	          server asks to come back later, or the session was ended meanwhile (all
+//	          with Retry-After)
 //	504       no answer in time (Retry-After)
 //
 // After 502 and 504 the server may have acted on the message.

@@ -74,10 +74,14 @@ const (
 )
 
 // ServeHTTP sends the body of a request as a message, and answers with the data of the
-// answer. See the package documentation for the statuses.
+// answer; or it ends a session. See the package documentation for the paths and statuses.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if refused := checkOrigin(r); refused != nil {
 		refused.write(w)
+		return
+	}
+	if ends(r) {
+		h.endSession(w, r)
 		return
 	}
 	start, control := time.Now(), http.NewResponseController(w)

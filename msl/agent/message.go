@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/text/language"
+
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -36,6 +38,7 @@ func (h *Handler) message(r *http.Request) (message, error) {
 	case r.URL.Path != "/" || r.URL.RawQuery != "":
 		return m, &StatusError{Status: http.StatusNotFound, Err: errors.New("the agent sends to one server: post to / and without a query")}
 	}
+	m.request.Languages = languages(r.Header)
 	for name, values := range r.Header {
 		if !strings.HasPrefix(name, "Msl-") {
 			continue
@@ -44,10 +47,33 @@ func (h *Handler) message(r *http.Request) (message, error) {
 			return m, &StatusError{Status: http.StatusBadRequest, Err: err}
 		}
 	}
-	if user := m.request.User; user != "" && user != h.User && !slices.Contains(h.Users, user) {
+	if user := m.request.User; user != "" && !h.knows(user) {
 		return m, &StatusError{Status: http.StatusForbidden, Err: &UserError{user}}
 	}
 	return m, nil
+}
+
+// maxLanguages is how many languages of a program are told to the server.
+const maxLanguages = 16
+
+// languages are those that a program accepts, best first, or nil where it does not say.
+func languages(h http.Header) (list []string) {
+	tags, _, err := language.ParseAcceptLanguage(h.Get("Accept-Language"))
+	if err != nil {
+		return nil
+	}
+	for _, tag := range tags[:min(len(tags), maxLanguages)] {
+		if base, _ := tag.Base(); tag != language.Und && base.String() != "mul" { // mul is what * becomes
+			list = append(list, tag.String())
+		}
+	}
+	return list
+}
+
+// knows reports whether programs may send for a user.
+func (h *Handler) knows(user string) bool {
+	same := func(known string) bool { return msl.CanonicalName(known) == msl.CanonicalName(user) }
+	return same(h.User) || slices.ContainsFunc(h.Users, same)
 }
 
 func (m *message) set(name string, values []string) (err error) {
@@ -57,14 +83,16 @@ func (m *message) set(name string, values []string) (err error) {
 	switch name {
 	case "Msl-User":
 		if m.request.User, err = url.PathUnescape(values[0]); err != nil {
-			return fmt.Errorf("the header %s is not percent-encoded: write %%25 for a percent sign", name)
+			return errNotEncoded(name)
 		}
 	case "Msl-Non-Replayable":
 		m.request.NonReplayable, err = trueOrFalse(name, values[0])
+	case "Msl-No-Compression":
+		m.request.Uncompressed, err = trueOrFalse(name, values[0])
 	case "Msl-No-Answer":
 		m.noAnswer, err = trueOrFalse(name, values[0])
 	default:
-		err = fmt.Errorf("unknown header %s: want Msl-User, Msl-Non-Replayable or Msl-No-Answer", safetext.String(name))
+		err = fmt.Errorf("unknown header %s: want Msl-User, Msl-Non-Replayable, Msl-No-Compression or Msl-No-Answer", safetext.String(name))
 	}
 	return err
 }

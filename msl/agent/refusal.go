@@ -17,9 +17,10 @@ type refusal struct {
 
 	Error    string `json:"error"`
 	Response string `json:"response,omitempty"` // of the MSL error
-	Code     int    `json:"code,omitempty"`     // its number
+	Code     int    `json:"code,omitempty"`     // its number, unless it is an application's own
 	Name     string `json:"name,omitempty"`
-	Message  string `json:"message,omitempty"` // for the user, from the server
+	Internal int64  `json:"internalcode,omitempty"` // of an application's own error
+	Message  string `json:"message,omitempty"`      // for the user, from the server
 }
 
 // refusal returns the response for a message that had no answer.
@@ -33,8 +34,11 @@ func (h *Handler) refusal(err error) *refusal {
 	var peer *msl.PeerError
 	if errors.As(err, &peer) {
 		r.Response, r.Message = peer.Response.String(), peer.User
-		if peer.Code >= 0 {
-			r.Code, r.Name = int(peer.Code), peer.Code.Name()
+		switch name := peer.Code.Name(); {
+		case name != "":
+			r.Code, r.Name = int(peer.Code), name
+		case peer.InternalCode > 0:
+			r.Internal = peer.InternalCode
 		}
 	}
 	return r

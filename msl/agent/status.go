@@ -45,7 +45,7 @@ func statusOf(err error) *StatusError {
 		return peerStatus(err, peer)
 	case isAny(err, context.DeadlineExceeded, os.ErrDeadlineExceeded):
 		return &StatusError{http.StatusGatewayTimeout, soon, err}
-	case isAny(err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost, keystore.ErrClosed):
+	case isAny(err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost, keystore.ErrClosed, msl.ErrForgotten):
 		return &StatusError{http.StatusServiceUnavailable, soon, err}
 	case isAny(err, keystore.ErrNotFound, keystore.ErrWeakKey, keystore.ErrForeign, keystore.ErrPIN):
 		return &StatusError{http.StatusInternalServerError, 0, err}

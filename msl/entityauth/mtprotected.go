@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -16,6 +17,7 @@ type MTProtectedEntity struct {
 	// Token and Keys hide it. HeldTokens of a client returns both.
 	Token *msl.MasterToken
 	Keys  *msl.SessionKeys
+	Rand  io.Reader // of initialization vectors; nil means crypto/rand
 }
 
 // Scheme returns MT_PROTECTED.
@@ -50,6 +52,7 @@ func (m *MTProtectedEntity) hide(identity string, inner []byte) ([]byte, error) 
 	}
 	defer m.Keys.Release()
 	key := sessionKey(m.Keys)
+	key.Rand = m.Rand
 	key.KeyID = fmt.Sprintf("%s_%d", identity, m.Token.SequenceNumber)
 	data, err := key.Encrypt(inner)
 	if err != nil {

@@ -36,16 +36,26 @@ func (k PSKFile) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "pre-shared keys o
 // NewPSKFile draws a key set. A wrapping key of its own cannot be computed from the
 // others; a derived one is for peers that are not told it.
 func NewPSKFile(identity string, derive bool) *PSKFile {
-	k := &PSKFile{Identity: identity, Encryption: make([]byte, 16), MAC: make([]byte, 32)}
-	rand.Read(k.Encryption)
-	rand.Read(k.MAC)
+	k, err := DrawPSKFile(rand.Reader, identity, derive)
+	if err != nil {
+		panic(err) // crypto/rand never fails
+	}
+	return k
+}
+
+// DrawPSKFile is NewPSKFile with another source of randomness, whose error it returns.
+func DrawPSKFile(random io.Reader, identity string, derive bool) (*PSKFile, error) {
+	k := &PSKFile{Identity: identity, Encryption: make([]byte, 16), MAC: make([]byte, 32), Wrapping: make([]byte, 16)}
+	for _, key := range [][]byte{k.Encryption, k.MAC, k.Wrapping} {
+		if _, err := io.ReadFull(random, key); err != nil {
+			k.Wipe()
+			return nil, fmt.Errorf("pre-shared keys: %w", err)
+		}
+	}
 	if derive {
 		k.Wrapping = DeriveWrappingKey(k.Encryption, k.MAC)
-		return k
 	}
-	k.Wrapping = make([]byte, 16)
-	rand.Read(k.Wrapping)
-	return k
+	return k, nil
 }
 
 // maxPSKFile is how many bytes a file may have.

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"errors"
+	"io"
 	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -26,6 +27,9 @@ type AsymmetricWrapped struct {
 	ID      string
 	// Fresh is the algorithm of new pairs; zero means keystore.RSAUnwrap2048.
 	Fresh keystore.Algorithm
+	// Rand is for session keys that a responder draws where custody is shared; nil
+	// means crypto/rand.
+	Rand io.Reader
 }
 
 // An UnwrappingPair is an RSA key pair that unwraps.
@@ -104,7 +108,7 @@ func (x *AsymmetricWrapped) Respond(_ context.Context, from msl.Requester, keyda
 		}
 		return wrapped, err
 	}
-	return respond(from.Custody, x.Store, wrap, func(e *wire.Encoder) { e.String("keypairid", request.id) })
+	return respond(from.Custody, x.Store, x.Rand, wrap, func(e *wire.Encoder) { e.String("keypairid", request.id) })
 }
 
 // Offer sends this side's public key.

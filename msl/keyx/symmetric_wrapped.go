@@ -2,6 +2,7 @@ package keyx
 
 import (
 	"context"
+	"io"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -14,6 +15,7 @@ import (
 type SymmetricResponder struct {
 	Store keystore.Store
 	PSK   *entityauth.PSK // has the wrapping keys of peers
+	Rand  io.Reader       // for session keys where custody is shared; nil means crypto/rand
 }
 
 // SymmetricOfferer is the side of SYMMETRIC_WRAPPED that asks for session keys.
@@ -83,7 +85,7 @@ func (x *SymmetricResponder) Respond(ctx context.Context, from msl.Requester, ke
 	if !ok {
 		return nil, nil, msl.Failure(msl.ErrWrapNotSupported, x.Scheme(), nil)
 	}
-	return respond(from.Custody, x.Store, wrapping.Wrap, func(e *wire.Encoder) { e.String("keyid", pskKeyID) })
+	return respond(from.Custody, x.Store, x.Rand, wrapping.Wrap, func(e *wire.Encoder) { e.String("keyid", pskKeyID) })
 }
 
 // Offer asks for keys under this side's pre-shared wrapping key.

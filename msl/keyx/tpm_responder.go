@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ type TPMResponder struct {
 	// Window is how far the time in a request may be from this side's clock; zero
 	// means five minutes.
 	Window time.Duration
+	// Rand is for session keys; nil means crypto/rand.
+	Rand io.Reader
 
 	seen onceWindow
 }
@@ -160,7 +163,7 @@ func (x *TPMResponder) Respond(ctx context.Context, from msl.Requester, keydata 
 	if err := x.judge(ctx, from, r); err != nil {
 		return nil, nil, err
 	}
-	raw, err := msl.DrawRawKeys(nil)
+	raw, err := msl.DrawRawKeys(x.Rand)
 	if err != nil {
 		return nil, nil, err
 	}

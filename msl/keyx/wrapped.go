@@ -2,6 +2,7 @@ package keyx
 
 import (
 	"errors"
+	"io"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -15,8 +16,8 @@ func inKeyStore() msl.Exposure {
 
 // respond makes session keys and the response that wraps them, after the members
 // of it that name the request.
-func respond(custody msl.Custody, store keystore.Store, wrap func(keystore.Key) ([]byte, error), name func(*wire.Encoder)) (*msl.SessionKeys, []byte, error) {
-	keys, err := custody.GenerateSessionKeys(store)
+func respond(custody msl.Custody, store keystore.Store, random io.Reader, wrap func(keystore.Key) ([]byte, error), name func(*wire.Encoder)) (*msl.SessionKeys, []byte, error) {
+	keys, err := custody.GenerateSessionKeys(store, random)
 	if err != nil {
 		return nil, nil, msl.KeyFailure(msl.ErrSessionKeyCreationFailure, "generate session keys", err, errors.ErrUnsupported)
 	}

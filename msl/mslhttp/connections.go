@@ -20,7 +20,8 @@ import (
 //
 // Connections of trusted proxies count only toward the total. The exchanges on them
 // count by the source that [Handler.Source] returns, and one too many from a source
-// gets HTTP 503. On a WebSocket ([WebSocketHandler]) each read and write is activity.
+// gets HTTP 503. So do the streams of an HTTP/2 connection: all but one of those that are
+// open at the same time count, each as a connection. On a WebSocket ([WebSocketHandler]) each read and write is activity.
 type Connections struct {
 	Max       int // zero means 1024, negative no bound
 	PerSource int // zero means a quarter of Max, negative no bound
@@ -29,6 +30,7 @@ type Connections struct {
 	mu      sync.Mutex
 	all     list.List // of *boundConn, the most recently active at the end
 	sources sourceCount
+	streams int       // exchanges that share a connection with another one
 	waiting list.List // of *boundConn, the newest at the end
 	queues  sourceCount
 	tick    *time.Timer // while some wait
@@ -80,6 +82,8 @@ func (c *Connections) Context(ctx context.Context, conn net.Conn) context.Contex
 		switch outer := conn.(type) {
 		case *TLSConn:
 			conn = outer.wire.Conn
+		case unversioned:
+			conn = outer.tls
 		case proxiedConn:
 			conn = outer.Raw()
 		case *boundConn:
@@ -170,6 +174,7 @@ type boundConn struct {
 	since   time.Time     // of the last activity
 	proven  int           // messages under way whose senders proved their identity
 	blocked int           // how many of these wait for a read or a write
+	under   int           // exchanges under way: more than one in HTTP/2 only
 }
 
 // keeps reports whether a message under way keeps the connection open. It must make

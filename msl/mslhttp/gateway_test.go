@@ -45,7 +45,7 @@ func TestGatewayAborts(t *testing.T) {
 			defer service.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // which ends reads, too
 			defer cancel()
-			err := (&Gateway{URL: service.URL, Timeout: time.Minute}).Handle(ctx, nil, &msl.Message{Body: body(ctx)})
+			err := (&Gateway{URL: service.URL, Timeout: time.Minute}).Handle(ctx, &msl.ResponseWriter{}, &msl.Message{Body: body(ctx)})
 			if err == nil {
 				t.Error("the gateway reports no error")
 			}

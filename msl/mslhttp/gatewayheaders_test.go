@@ -29,7 +29,8 @@ func TestGatewayHeaders(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := senderHeader(&c.message)
+			h := http.Header{}
+			addSender(h, &c.message)
 			for header, want := range c.want {
 				if got := h.Get("Msl-" + header); got != want {
 					t.Errorf("Msl-%s: %q, want %q", header, got, want)
@@ -78,7 +79,7 @@ func TestGatewayRequest(t *testing.T) {
 		{&Gateway{URL: service.URL + "/old"}, "POST /old data", msl.ErrMSLCommsFailure},
 	} {
 		got = nil
-		err := c.gateway.Handle(context.Background(), nil, &msl.Message{Body: strings.NewReader("data")})
+		err := c.gateway.Handle(context.Background(), &msl.ResponseWriter{}, &msl.Message{Body: strings.NewReader("data")})
 		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || len(got) != 1 || got[0] != c.want {
 			t.Errorf("%q, %v: want %q, %v", got, err, c.want, c.err)
 		}
@@ -86,7 +87,36 @@ func TestGatewayRequest(t *testing.T) {
 	if service.Client().CheckRedirect != nil {
 		t.Error("the client of the caller was changed")
 	}
-	if err := (&Gateway{URL: service.URL, Method: "NO METHOD"}).Handle(context.Background(), nil, &msl.Message{}); err == nil || !strings.Contains(err.Error(), "upstream request") {
+	if err := (&Gateway{URL: service.URL, Method: "NO METHOD"}).Handle(context.Background(), &msl.ResponseWriter{}, &msl.Message{}); err == nil || !strings.Contains(err.Error(), "upstream request") {
 		t.Errorf("not a method: %v", err)
+	}
+}
+
+// TestGatewayNoCompression has a service say that its response is sent as it is.
+func TestGatewayNoCompression(t *testing.T) {
+	for _, test := range []struct {
+		name, value string
+		want        bool
+	}{
+		{"", "", false}, {"Cache-Control", "no-store", false}, {"Cache-Control", "no-transformers", false}, {"Msl-No-Compression", "false", false},
+		{"Cache-Control", "no-transform", true}, {"Cache-Control", "no-store, No-Transform ,max-age=1", true}, {"Msl-No-Compression", "true", true},
+	} {
+		service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			if test.name != "" {
+				w.Header().Set(test.name, test.value)
+			}
+			io.WriteString(w, "answer")
+		}))
+		got := false
+		g := &Gateway{URL: service.URL}
+		err := tell(t, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+			err := g.Handle(ctx, w, m)
+			got = w.Uncompressed
+			return err
+		})
+		if service.Close(); err != nil || got != test.want {
+			t.Errorf("%s: %s: %v, %v", test.name, test.value, got, err)
+		}
 	}
 }

@@ -79,7 +79,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer exchange.end()
 	s.exchange = exchange
 	call := &call{handle: h.Handle, start: time.Now()}
-	err := h.Server.Serve(s.ctx, h.source(r), s, s, call.run)
+	err := h.Server.Serve(withRequest(s.ctx, r), h.source(r), s, s, call.run)
 	if err == nil && (s.long == nil || call.answered) {
 		err = s.finish()
 	}
@@ -134,7 +134,9 @@ func (h *Handler) tell(r *http.Request, c *call, sent error) {
 // held back is dropped, since it answers only the part that was read.
 func (h *Handler) tooLong(s *stream, r *http.Request) {
 	h.log(r, "message too long", s.long)
-	s.w.Header().Set("Connection", "close")
+	if r.ProtoMajor < 2 {
+		s.w.Header().Set("Connection", "close")
+	}
 	s.w.WriteHeader(http.StatusRequestEntityTooLarge)
 	s.linger()
 }
@@ -152,7 +154,9 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error)
 		status = http.StatusInternalServerError
 	default:
 		w.Header().Set("Retry-After", retryAfter)
-		w.Header().Set("Connection", "close")
+		if r.ProtoMajor < 2 { // in HTTP/2 that would end the connection of other streams
+			w.Header().Set("Connection", "close")
+		}
 	}
 	h.log(r, "no complete answer", err)
 	w.WriteHeader(status)

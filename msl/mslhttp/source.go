@@ -58,24 +58,32 @@ func (t TrustedProxies) trusts(ip netip.Addr) bool {
 // gives no address, the source is the proxy. It is also the proxy if the two headers
 // disagree: a proxy that sets one of them passes the other on as a client wrote it.
 func (t TrustedProxies) Source(r *http.Request) string {
+	if ip, ok := t.address(r); ok {
+		return sourceOf(ip)
+	}
+	return SourceOf(r.RemoteAddr)
+}
+
+// address is the address that Source is about, if there is one.
+func (t TrustedProxies) address(r *http.Request) (netip.Addr, bool) {
 	last, ok := parseAddress(r.RemoteAddr)
 	if !ok || !t.trusts(last) {
-		return SourceOf(r.RemoteAddr)
+		return last, ok
 	}
 	forwarded, listed := r.Header.Values("Forwarded"), r.Header.Values("X-Forwarded-For")
-	source := t.walk(last, commaList(listed))
+	address := t.walk(last, commaList(listed))
 	if len(forwarded) == 0 {
-		return source
+		return address, true
 	}
 	told := t.walk(last, forwardedFor(forwarded))
-	if len(listed) > 0 && told != source {
-		return sourceOf(last)
+	if len(listed) > 0 && sourceOf(told) != sourceOf(address) {
+		return last, true
 	}
-	return told
+	return told, true
 }
 
 // walk goes back from the last proxy through the trusted ones.
-func (t TrustedProxies) walk(last netip.Addr, path []string) string {
+func (t TrustedProxies) walk(last netip.Addr, path []string) netip.Addr {
 	for _, hop := range slices.Backward(path) {
 		ip, ok := parseAddress(hop)
 		if !ok { // it may be "unknown", or a name of the proxy's own choice
@@ -85,7 +93,7 @@ func (t TrustedProxies) walk(last netip.Addr, path []string) string {
 			break
 		}
 	}
-	return sourceOf(last)
+	return last
 }
 
 // commaList returns the elements of a header that may have several lines.

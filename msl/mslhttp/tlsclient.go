@@ -17,6 +17,7 @@ type TLSClient struct {
 	Roots       *x509.CertPool  // trusted to vouch for servers; nil means those of the system
 	Certificate *TLSCertificate // of the client, for a server that asks for one; nil means none
 	MinVersion  uint16          // zero means TLS 1.2, the oldest that is supported
+	HTTP2       bool            // ask for HTTP/2, see [TLSClient.RoundTripper]
 	ServerName  string          // required in the server's certificate; empty means the host of the address
 
 	Patience time.Duration     // for a handshake; zero means 10 seconds
@@ -54,7 +55,7 @@ func (c *TLSClient) dialer() (*tlsDialer, error) {
 	}
 	d := &tlsDialer{
 		rules: newRules(c.Patience, c.Alerts, c.Report), sessions: tls.NewLRUClientSessionCache(clientSessions),
-		base: &tls.Config{RootCAs: c.Roots, ServerName: c.ServerName, MinVersion: least, NextProtos: []string{"http/1.1"}, VerifyConnection: checkStaple},
+		base: &tls.Config{RootCAs: c.Roots, ServerName: c.ServerName, MinVersion: least, NextProtos: []string{protocolHTTP1}, VerifyConnection: checkStaple},
 	}
 	if c.Certificate != nil {
 		if d.own, err = c.Certificate.load(x509.ExtKeyUsageClientAuth, least); err != nil {

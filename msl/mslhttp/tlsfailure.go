@@ -34,6 +34,7 @@ const nothing = "nothing: the connection is closed"
 // so that a TLS failure inside an MSL error stays a TLS failure.
 func FailureClasses() []FailureClass {
 	return []FailureClass{
+		{Name: "application", Level: slog.LevelInfo, Answer: "the MSL error that the application chose", Status: 200, MSL: true, Blames: true, is: ofApplication},
 		{Name: "tls_key", Level: slog.LevelError, Answer: "the alert internal_error or handshake_failure: our key did not sign", is: all(isAlert(tlsalert.Sent), deviceFailed)},
 		{Name: "not_tls", Level: slog.LevelInfo, Answer: "HTTP 400 where it was plain HTTP, else the alert unexpected_message", is: as[tls.RecordHeaderError]()},
 		{Name: "tls_alert_sent", Level: slog.LevelWarn, Answer: "the alert alone", is: isAlert(tlsalert.Sent)},
@@ -59,6 +60,11 @@ func Classify(err error) FailureClass {
 		}
 	}
 	return classes[len(classes)-1]
+}
+
+// ofApplication reports whether the peer gets an error of the application's own.
+func ofApplication(err error) bool {
+	return as[*msl.AppError]()(err) && !errors.Is(err, msl.ErrTruncated)
 }
 
 func wraps(target error) func(error) bool {

@@ -229,6 +229,8 @@ func TestFailureClasses(t *testing.T) {
 		{keystore.ErrLost, "device"},
 		{&msl.PeerError{Code: msl.ErrEntityNotFound}, "peer_error"},
 		{msl.ErrTruncated, "message_truncated"},
+		{fmt.Errorf("x: %w", &msl.AppError{Err: keystore.ErrBusy}), "application"},
+		{&msl.AppError{Err: msl.ErrTruncated}, "message_truncated"},
 		{msl.ErrNoAnswer, "no_answer"},
 		{msl.ErrMasterTokenUntrusted, "credentials"},
 		{msl.Failure(msl.ErrMSLParseError, "x", nil), "message"},

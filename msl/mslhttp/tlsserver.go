@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
@@ -15,7 +16,7 @@ import (
 const defaultHandshake = 10 * time.Second
 
 // A TLSServer turns the connections that a listener accepts into TLS connections. It
-// speaks TLS 1.2 and 1.3, and HTTP/1.1 over them.
+// speaks TLS 1.2 and 1.3, and over them HTTP/1.1 and, if it is asked to, HTTP/2.
 type TLSServer struct {
 	// Certificates are those of the server. A client that asks for a server name gets
 	// a certificate with that name. If there is none, it gets the alert
@@ -30,13 +31,14 @@ type TLSServer struct {
 	// certificate_unknown for any other error. Nil accepts all. It must be quick.
 	CheckClient func(chain []*x509.Certificate) error
 	MinVersion  uint16            // zero means TLS 1.2, the oldest that is supported
+	HTTP2       bool              // clients may choose HTTP/2; the http.Server needs [AllowHTTP2]
 	Patience    time.Duration     // for a handshake; zero means 10 seconds
 	Alerts      *tlsalert.Counter // counts alerts; nil counts none
 	Report      func(TLSEvent)    // called for each failure and warning, unless nil; it must not block
 }
 
 // Listen checks the configuration, and returns a listener. Each of its connections is
-// a [*TLSConn]. Give them their context with [TLSContext].
+// a [*TLSConn], or with HTTP2 holds one. Give them their context with [TLSContext].
 func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 	if len(s.Certificates) == 0 {
 		return nil, errors.New("mslhttp: TLS server without a certificate")
@@ -53,7 +55,7 @@ func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 		}
 		t.identities = append(t.identities, id)
 	}
-	t.base = &tls.Config{MinVersion: least, NextProtos: []string{"http/1.1"}, GetConfigForClient: t.configure}
+	t.base = &tls.Config{MinVersion: least, NextProtos: protocols(s.HTTP2), GetConfigForClient: t.configure}
 	if s.ClientCAs != nil {
 		t.base.ClientAuth, t.base.ClientCAs = tls.RequireAndVerifyClientCert, s.ClientCAs
 		t.revoked = s.CheckClient
@@ -65,13 +67,13 @@ func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 // ends when the connection fails, so that work on them stops. [context.Cause] returns
 // the reason.
 func TLSContext(ctx context.Context, c net.Conn) context.Context {
-	conn, ok := c.(*TLSConn)
-	if !ok {
+	conn := tlsConnOf(c)
+	if conn == nil {
 		return ctx
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	context.AfterFunc(conn.ctx, func() { cancel(context.Cause(conn.ctx)) })
-	return ctx
+	return context.WithValue(ctx, tlsKey{}, conn)
 }
 
 func leastVersion(v uint16) (uint16, error) {
@@ -108,6 +110,9 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 	}
 	c := newTLSConn(raw, l.rules, true)
 	c.tls = tls.Server(c.wire, l.base)
+	if slices.Contains(l.base.NextProtos, protocolHTTP2) {
+		return unversioned{c, c}, nil
+	}
 	return c, nil
 }
 

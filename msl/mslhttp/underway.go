@@ -10,6 +10,7 @@ import (
 type underWay struct {
 	conn   *boundConn
 	source string // that it is counted for, or empty
+	shares bool   // it shares its connection with exchanges that were under way before
 	lasts  bool   // it is a WebSocket, whose only activity is reads and writes
 
 	// The lock of the bounds guards the rest.
@@ -17,8 +18,8 @@ type underWay struct {
 	moving int  // reads and writes that have begun but not ended
 }
 
-// beginExchange counts an exchange if its connection is one of a trusted proxy. It fails
-// if its source has too many.
+// beginExchange counts an exchange if its connection is one of a trusted proxy, or is in use
+// by another one. It fails if its source, or all together, have too many.
 func beginExchange(ctx context.Context, source string) (u *underWay, ok bool) {
 	conn, _ := ctx.Value(boundKey{}).(*boundConn)
 	if conn == nil {
@@ -26,17 +27,24 @@ func beginExchange(ctx context.Context, source string) (u *underWay, ok bool) {
 	}
 	u = &underWay{conn: conn}
 	c := conn.bounds
-	_, perSource := c.Limits()
+	most, perSource := c.Limits()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if conn.source != "" {
-		return u, true
+	u.shares = conn.under > 0
+	switch {
+	case conn.source == "": // of a proxy
+		u.source = source
+	case u.shares:
+		u.source = conn.source
 	}
-	if full(c.sources[source], perSource) {
+	if u.source != "" && full(c.sources[u.source], perSource) || u.shares && full(c.all.Len()+c.streams, most) {
 		return nil, false
 	}
-	u.source = source
-	c.sources.add(source, 1)
+	c.sources.add(u.source, 1)
+	conn.under++
+	if u.shares {
+		c.streams++
+	}
 	return u, true
 }
 
@@ -73,6 +81,10 @@ func (u *underWay) end() {
 	u.change(func() {
 		u.proven = false
 		u.conn.bounds.sources.add(u.source, -1)
+		u.conn.under--
+		if u.shares {
+			u.conn.bounds.streams--
+		}
 		u.conn.happened()
 	})
 }

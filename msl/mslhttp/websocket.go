@@ -61,7 +61,7 @@ func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer conn.stop()
 	defer ws.CloseNow() // if Serve panics
 	defer context.AfterFunc(r.Context(), func() { ws.CloseNow() })()
-	if err := h.Serve(r.Context(), conn, r); err != nil {
+	if err := h.Serve(withRequest(r.Context(), r), conn, r); err != nil {
 		h.log(r, err)
 		ws.Close(websocket.StatusInternalError, "") // tells the peer that this is not an orderly end
 		return

@@ -75,6 +75,7 @@ func decodePassword(payload []byte) (p password, err error) {
 type Accounts struct {
 	records
 	hashing *hashing
+	users   roster
 	cost    passwordCost // of new passwords
 }
 
@@ -102,7 +103,9 @@ func (a *Accounts) AddUser(name string, pass []byte) error {
 	if err != nil {
 		return err
 	}
-	return a.returning("add", userRoll, name, func(tx kv.Tx) error { return userRoll.add(tx, name, payload) })
+	return a.returning("add", a.users, name, func(tx kv.Tx) error {
+		return a.users.change(tx, name, func(tx kv.Tx, key string) error { return userRoll.add(tx, key, payload) })
+	})
 }
 
 func (a *Accounts) encodePassword(pass []byte, created time.Time) ([]byte, error) {
@@ -128,23 +131,28 @@ func (a *Accounts) SetPassword(name string, pass []byte) error {
 	if err != nil {
 		return err
 	}
-	return a.returning("change password", userRoll, name, func(tx kv.Tx) error {
-		old, err := tx.Get(tableUsers, []byte(name))
-		if err != nil {
-			return err
-		}
-		if old == nil {
-			return userRoll.unknown(name)
-		}
-		changed, err := keepCreated(old, payload)
-		if err != nil {
-			return err
-		}
-		if err := userRoll.begin(tx, name); err != nil {
-			return err
-		}
-		return tx.Put(tableUsers, []byte(name), changed)
+	return a.returning("change password", a.users, name, func(tx kv.Tx) error {
+		return a.users.change(tx, name, func(tx kv.Tx, key string) error { return replacePassword(tx, key, payload) })
 	})
+}
+
+// replacePassword stores another password for a user.
+func replacePassword(tx kv.Tx, name string, payload []byte) error {
+	old, err := tx.Get(tableUsers, []byte(name))
+	if err != nil {
+		return err
+	}
+	if old == nil {
+		return userRoll.unknown(name)
+	}
+	changed, err := keepCreated(old, payload)
+	if err != nil {
+		return err
+	}
+	if err := userRoll.begin(tx, name); err != nil {
+		return err
+	}
+	return tx.Put(tableUsers, []byte(name), changed)
 }
 
 // keepCreated returns a new password record with the creation time of the old one.
@@ -164,7 +172,7 @@ func keepCreated(old, payload []byte) ([]byte, error) {
 // RemoveUser removes a user and leaves a mark, so that its tokens are refused. A user
 // that is not registered is [ErrUnknown].
 func (a *Accounts) RemoveUser(name string) error {
-	return a.update(context.Background(), "remove", func(tx kv.Tx) error { return userRoll.drop(tx, name) })
+	return a.update(context.Background(), "remove", func(tx kv.Tx) error { return a.users.change(tx, name, userRoll.drop) })
 }
 
 // RevokeUser marks a user as revoked, until [Accounts.UnrevokeUser]. The user need not
@@ -173,12 +181,12 @@ func (a *Accounts) RevokeUser(name string) error {
 	if err := checkName("user", name); err != nil {
 		return err
 	}
-	return a.update(context.Background(), "revoke", func(tx kv.Tx) error { return userRoll.revoke(tx, name) })
+	return a.update(context.Background(), "revoke", func(tx kv.Tx) error { return a.users.change(tx, name, userRoll.revoke) })
 }
 
 // UnrevokeUser lifts a revocation. A user that was removed stays removed.
 func (a *Accounts) UnrevokeUser(name string) error {
-	return a.update(context.Background(), "unrevoke", func(tx kv.Tx) error { return userRoll.unrevoke(tx, name) })
+	return a.update(context.Background(), "unrevoke", func(tx kv.Tx) error { return a.users.change(tx, name, userRoll.unrevoke) })
 }
 
 // Users lists the registered users by name, followed by names that are only marked as
@@ -216,7 +224,7 @@ func (a *Accounts) FindUser(ctx context.Context, email string) (user string, err
 	if _, known, err := a.password(ctx, email); err != nil || !known {
 		return "", err
 	}
-	return email, nil
+	return msl.CanonicalName(email), nil
 }
 
 // Verify returns the name of the user with that e-mail address and password. It returns
@@ -238,7 +246,7 @@ func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user 
 	if p.Cost != a.cost {
 		a.rehash(email, p, pass)
 	}
-	return email, nil
+	return msl.CanonicalName(email), nil
 }
 
 // password finds the password of a user who may log in. For anybody else it returns a
@@ -246,18 +254,22 @@ func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user 
 func (a *Accounts) password(ctx context.Context, name string) (p password, known bool, err error) {
 	err = a.view(ctx, "find user", func(tx kv.Reader) error {
 		known = false
-		payload, err := tx.Get(tableUsers, []byte(name))
+		key, apart, err := a.users.find(tx, name)
 		if err != nil {
 			return err
 		}
-		if payload == nil {
+		payload, err := tx.Get(tableUsers, []byte(key))
+		if err != nil {
+			return err
+		}
+		if payload == nil || apart {
 			p = password{Cost: a.costLike(tx, name), Salt: make([]byte, saltSize), Hash: make([]byte, hashSize)}
 			return nil
 		}
 		if p, err = decodePassword(payload); err != nil {
 			return err
 		}
-		m, err := userRoll.mark(tx, name)
+		m, err := userRoll.mark(tx, key)
 		known = err == nil && !m.refuses()
 		return err
 	})
@@ -290,13 +302,17 @@ func (a *Accounts) rehash(name string, old password, pass []byte) {
 		return
 	}
 	_ = a.update(context.Background(), "keep a password", func(tx kv.Tx) error {
-		kept, err := tx.Get(tableUsers, []byte(name))
+		key, err := a.users.key(tx, name)
+		if err != nil {
+			return err
+		}
+		kept, err := tx.Get(tableUsers, []byte(key))
 		if err != nil || kept == nil {
 			return err
 		}
 		if p, err := decodePassword(kept); err != nil || !bytes.Equal(p.Hash, old.Hash) {
 			return err
 		}
-		return tx.Put(tableUsers, []byte(name), payload)
+		return tx.Put(tableUsers, []byte(key), payload)
 	})
 }

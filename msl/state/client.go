@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -40,7 +41,39 @@ func NewClient(store kv.Store, name string) (*Client, error) {
 	if err := CheckClientName(name); err != nil {
 		return nil, err
 	}
-	return &Client{records{store}, name}, nil
+	name, err := storedName(store, name)
+	return &Client{records{store}, name}, err
+}
+
+// storedName returns the name under which a client has its tokens: an earlier version
+// stored it as it came.
+func storedName(store kv.Store, name string) (string, error) {
+	stored := msl.CanonicalName(name)
+	names, err := ClientNames(store)
+	if err != nil || slices.Contains(names, stored) {
+		return stored, err
+	}
+	for _, n := range names {
+		if msl.CanonicalName(n) == stored {
+			return n, nil
+		}
+	}
+	return stored, nil
+}
+
+// ClientNames returns the names of the clients whose tokens a store has, or had.
+func ClientNames(store kv.Store) (names []string, err error) {
+	err = records{store}.view(context.Background(), "list clients", func(tx kv.Reader) error {
+		names = nil
+		for p, err := range kv.All(tx, tableRecords, nil, nil) {
+			if err != nil {
+				return err
+			}
+			names = append(names, string(p.Key))
+		}
+		return nil
+	})
+	return names, err
 }
 
 // Load implements msl.ClientState.

@@ -20,7 +20,8 @@ import (
 // A Directory holds the entities that a server knows. It implements msl.Directory.
 type Directory struct {
 	records
-	cache entityCache
+	cache    entityCache
+	entities roster
 }
 
 // An EntityRecord is an entity as registered and listed.
@@ -109,6 +110,9 @@ func (e EntityRecord) entity() (*msl.Entity, error) {
 
 func decodeEntity(identity string, payload []byte, m mark) (e EntityRecord, err error) {
 	err = decodeJSON(payload, &e)
+	if msl.CanonicalName(e.Identity) == msl.CanonicalName(identity) {
+		identity = e.Identity // as its keys were sealed for it
+	}
 	e.Identity, e.Revoked, e.Removed, e.Since = identity, m.revoked, false, m.since
 	return e, err
 }
@@ -125,11 +129,15 @@ func (d *Directory) AddEntity(e EntityRecord) error {
 		return err
 	}
 	defer d.cache.drop(e.Identity)
-	return d.returning("add", entityRoll, e.Identity, func(tx kv.Tx) error {
+	return d.returning("add", d.entities, e.Identity, func(tx kv.Tx) error {
 		if err := unambiguous(tx, e); err != nil {
 			return err
 		}
-		return entityRoll.add(tx, e.Identity, payload)
+		key, err := d.entities.key(tx, e.Identity)
+		if err != nil {
+			return err
+		}
+		return entityRoll.add(tx, key, payload)
 	})
 }
 
@@ -141,13 +149,17 @@ func (d *Directory) ReplaceEntity(e EntityRecord) error {
 		return err
 	}
 	return d.changeEntity("replace", e.Identity, func(tx kv.Tx) error {
-		if err := tx.Delete(tableEntities, []byte(e.Identity)); err != nil {
+		key, err := d.entities.key(tx, e.Identity)
+		if err != nil {
+			return err
+		}
+		if err := tx.Delete(tableEntities, []byte(key)); err != nil {
 			return err
 		}
 		if err := unambiguous(tx, e); err != nil {
 			return err
 		}
-		return entityRoll.replace(tx, e.Identity, payload)
+		return entityRoll.replace(tx, key, payload)
 	})
 }
 
@@ -171,7 +183,7 @@ func (e EntityRecord) encode() ([]byte, error) {
 // refused. An entity that is not registered is [ErrUnknown].
 func (d *Directory) RemoveEntity(identity string) error {
 	return d.changeEntity("remove", identity, func(tx kv.Tx) error {
-		return entityRoll.drop(tx, identity)
+		return d.entities.change(tx, identity, entityRoll.drop)
 	})
 }
 
@@ -182,14 +194,14 @@ func (d *Directory) RevokeEntity(identity string) error {
 		return err
 	}
 	return d.changeEntity("revoke", identity, func(tx kv.Tx) error {
-		return entityRoll.revoke(tx, identity)
+		return d.entities.change(tx, identity, entityRoll.revoke)
 	})
 }
 
 // UnrevokeEntity lifts a revocation. An entity that was removed stays removed.
 func (d *Directory) UnrevokeEntity(identity string) error {
 	return d.changeEntity("unrevoke", identity, func(tx kv.Tx) error {
-		return entityRoll.unrevoke(tx, identity)
+		return d.entities.change(tx, identity, entityRoll.unrevoke)
 	})
 }
 
@@ -232,8 +244,8 @@ func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, e
 		return e, nil
 	}
 	err := d.view(ctx, "find entity", func(tx kv.Reader) (err error) {
-		if e, err = loadEntity(tx, identity); errors.Is(err, keystore.ErrNotFound) {
-			e, err = loadFamily(tx, identity)
+		if e, err = d.loadEntity(tx, identity); errors.Is(err, keystore.ErrNotFound) {
+			e, err = d.loadFamily(tx, identity)
 		}
 		return err
 	})
@@ -244,16 +256,25 @@ func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, e
 	if err != nil {
 		return nil, err
 	}
-	d.cache.keep(e, changes)
+	if d.entities.plain(e.Identity) {
+		d.cache.keep(e, changes)
+	}
 	return e, nil
 }
 
-func loadEntity(tx kv.Reader, identity string) (*msl.Entity, error) {
-	m, err := entityRoll.mark(tx, identity)
+func (d *Directory) loadEntity(tx kv.Reader, identity string) (*msl.Entity, error) {
+	key, apart, err := d.entities.find(tx, identity)
 	if err != nil {
 		return nil, err
 	}
-	payload, err := tx.Get(tableEntities, []byte(identity))
+	if apart {
+		return &msl.Entity{Identity: identity, Revoked: true}, nil
+	}
+	m, err := entityRoll.mark(tx, key)
+	if err != nil {
+		return nil, err
+	}
+	payload, err := tx.Get(tableEntities, []byte(key))
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +284,7 @@ func loadEntity(tx kv.Reader, identity string) (*msl.Entity, error) {
 	if payload == nil {
 		return nil, keystore.ErrNotFound
 	}
-	e, err := decodeEntity(identity, payload, m)
+	e, err := decodeEntity(key, payload, m)
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +305,7 @@ type entityCache struct {
 func (c *entityCache) find(identity string) (*msl.Entity, int) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.parsed[identity], c.changes
+	return c.parsed[msl.CanonicalName(identity)], c.changes
 }
 
 // keep caches an entity that was read after the given number of changes. If there were
@@ -298,12 +319,12 @@ func (c *entityCache) keep(e *msl.Entity, changes int) {
 	if c.parsed == nil || len(c.parsed) >= maxCachedEntities {
 		c.parsed = map[string]*msl.Entity{}
 	}
-	c.parsed[e.Identity] = e
+	c.parsed[msl.CanonicalName(e.Identity)] = e
 }
 
 func (c *entityCache) drop(identity string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.parsed, identity)
+	delete(c.parsed, msl.CanonicalName(identity))
 	c.changes++
 }

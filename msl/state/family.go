@@ -43,6 +43,7 @@ const maxSeparators = 16
 // heads calls do with every prefix of an identity that may be the record it belongs to,
 // the shortest first, until do returns true.
 func heads(identity string, do func(head string, f family) (bool, error)) (bool, error) {
+	identity = msl.CanonicalName(identity)
 	separators := 0
 	for i := 0; i < len(identity) && separators <= maxSeparators; i++ {
 		f := family(identity[i])
@@ -69,9 +70,9 @@ func checkFamily(identity, scheme string) error {
 }
 
 // loadFamily finds the record that an identity belongs to.
-func loadFamily(tx kv.Reader, identity string) (e *msl.Entity, err error) {
+func (d *Directory) loadFamily(tx kv.Reader, identity string) (e *msl.Entity, err error) {
 	found, err := heads(identity, func(head string, f family) (bool, error) {
-		e, err = loadEntity(tx, head)
+		e, err = d.loadEntity(tx, head)
 		if errors.Is(err, keystore.ErrNotFound) {
 			return false, nil
 		}
@@ -85,27 +86,31 @@ func loadFamily(tx kv.Reader, identity string) (e *msl.Entity, err error) {
 
 // familyRefused reports whether an identity belongs to a record that was revoked or
 // removed. An identity that is itself registered does not belong to another record.
-func familyRefused(tx kv.Reader, identity string) (bool, error) {
+func (d *Directory) familyRefused(tx kv.Reader, identity string) (bool, error) {
 	if !strings.ContainsAny(identity, "-.") {
 		return false, nil
 	}
-	if own, err := tx.Get(tableEntities, []byte(identity)); err != nil || own != nil {
+	key, err := d.entities.key(tx, identity)
+	if err != nil {
+		return false, err
+	}
+	if own, err := tx.Get(tableEntities, []byte(key)); err != nil || own != nil {
 		return false, err
 	}
 	return heads(identity, func(head string, f family) (bool, error) {
-		m, err := entityRoll.mark(tx, head)
-		return m.refuses() && m.family == f, err
+		m, refused, err := d.entities.mark(tx, head)
+		return refused && m.family == f, err
 	})
 }
 
 // familyCounts returns the time from which tokens count, for the record that an
 // identity belongs to.
-func familyCounts(tx kv.Reader, identity string) (since time.Time, err error) {
+func (d *Directory) familyCounts(tx kv.Reader, identity string) (since time.Time, err error) {
 	if !strings.ContainsAny(identity, "-.") {
 		return since, nil
 	}
 	_, err = heads(identity, func(head string, f family) (bool, error) {
-		m, err := entityRoll.mark(tx, head)
+		m, _, err := d.entities.mark(tx, head)
 		if m.family == f {
 			since = later(since, m.counts)
 		}
@@ -133,7 +138,7 @@ func unambiguous(tx kv.Reader, e EntityRecord) error {
 		return err
 	}
 	if !found {
-		if other, found, err = memberFamily(tx, e.Identity+string(own), own); err != nil {
+		if other, found, err = memberFamily(tx, msl.CanonicalName(e.Identity)+string(own), own); err != nil {
 			return err
 		}
 	}

@@ -57,7 +57,13 @@ func NewServer(store kv.Store) (*Server, error) {
 	return s, store.View(context.Background(), s.readSettings)
 }
 
-func (s *Server) readSettings(tx kv.Reader) error {
+func (s *Server) readSettings(tx kv.Reader) (err error) {
+	if s.entities, err = readRoster(tx, entityRoll); err != nil {
+		return err
+	}
+	if s.users, err = readRoster(tx, userRoll); err != nil {
+		return err
+	}
 	b, err := tx.Get(kv.Settings, []byte(keepKey))
 	if err != nil {
 		return err
@@ -97,13 +103,9 @@ func EndTokens(store kv.Store) error {
 // all its profiles, and revoking a NONE_SUFFIXED root those of all its suffixes.
 func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 	return s.view(ctx, "check revocation", func(tx kv.Reader) error {
-		m, err := entityRoll.mark(tx, identity)
-		if err != nil {
-			return err
-		}
-		gone := m.refuses()
-		if !gone {
-			gone, err = familyRefused(tx, identity)
+		_, gone, err := s.entities.mark(tx, identity)
+		if err == nil && !gone {
+			gone, err = s.familyRefused(tx, identity)
 		}
 		if err != nil {
 			return err
@@ -114,7 +116,7 @@ func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 		if user == "" {
 			return nil
 		}
-		if m, err = userRoll.mark(tx, user); err == nil && m.refuses() {
+		if _, gone, err = s.users.mark(tx, user); err == nil && gone {
 			err = msl.ErrUserIDTokenRevoked
 		}
 		return err
@@ -127,15 +129,15 @@ func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 // NONE_SUFFIXED root applies to all identities of its family.
 func (s *Server) CountSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
 	err = s.view(ctx, "check the age of tokens", func(tx kv.Reader) error {
-		m, err := entityRoll.mark(tx, identity)
+		m, _, err := s.entities.mark(tx, identity)
 		if err != nil {
 			return err
 		}
-		u, err := userRoll.mark(tx, user)
+		u, _, err := s.users.mark(tx, user)
 		if err != nil {
 			return err
 		}
-		family, err := familyCounts(tx, identity)
+		family, err := s.familyCounts(tx, identity)
 		entity, ofUser = later(s.began, later(m.counts, family)), later(s.began, u.counts)
 		return err
 	})

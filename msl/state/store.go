@@ -20,13 +20,13 @@ func (r records) update(ctx context.Context, op string, fn func(kv.Tx) error) er
 
 // returning makes a change after which only new tokens of a name count, and waits until
 // tokens issued from now on do.
-func (r records) returning(op string, of roll, name string, fn func(kv.Tx) error) error {
+func (r records) returning(op string, of roster, name string, fn func(kv.Tx) error) error {
 	var counts time.Time
 	err := r.update(context.Background(), op, func(tx kv.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
-		m, err := of.mark(tx, name)
+		m, _, err := of.mark(tx, name)
 		counts = m.counts
 		return err
 	})

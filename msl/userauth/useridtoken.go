@@ -11,15 +11,16 @@ import (
 
 // UserIDToken is the scheme USER_ID_TOKEN (MSL wiki, "User ID Token"): the user
 // of an earlier session of the same entity, proven by the tokens of that session.
-// Their expiration is not checked, as with any token that can be renewed.
+// A user ID token that expired is accepted for as long as the issuer would renew it.
 type UserIDToken struct {
 	// Issuer opens the tokens. If Tokens is set, it opens master tokens instead: a
 	// Server's OpenMasterToken accepts only those in use.
 	Issuer *msl.Issuer
 	Tokens func(*msl.MasterToken) (*msl.Session, error)
 
-	// Permitted reports whether this user of this entity may use the scheme. Nil
-	// permits all.
+	// Permitted reports whether this user of this entity may use the scheme. It is
+	// asked before Revoked, as the protocol has it, and a Server's PermitUser after it.
+	// Nil permits all.
 	Permitted func(ctx context.Context, identity, user string) (bool, error)
 	// Revoked returns an error with an msl.Code if the user of the entity is revoked,
 	// as a State's Revoked does. Any other error means that this could not be
@@ -73,7 +74,7 @@ func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdat
 	if err != nil {
 		return "", msl.Failure(msl.ErrUserAuthMasterTokenNotDecrypted, u.Scheme(), err)
 	}
-	if owner != identity {
+	if msl.CanonicalName(owner) != msl.CanonicalName(identity) {
 		return "", msl.Failure(msl.ErrUserAuthEntityMismatch, u.Scheme(), nil)
 	}
 	user, err := u.Issuer.OpenUser(uit)
@@ -83,7 +84,7 @@ func (u *UserIDToken) Authenticate(ctx context.Context, identity string, authdat
 	if err := u.permit(ctx, identity, user); err != nil {
 		return "", err
 	}
-	if err := u.revoked(ctx, identity, user); err != nil {
+	if err := u.revoked(ctx, owner, user); err != nil { // its own spelling may be refused
 		return "", err
 	}
 	if err := u.counts(ctx, identity, user, uit); err != nil {
@@ -132,10 +133,11 @@ func (u *UserIDToken) revoked(ctx context.Context, identity, user string) error 
 	return msl.Failure(msl.ErrUserAuthUserIDTokenRevokeCheckError, u.Scheme(), err)
 }
 
-// counts refuses a token that is older than the user's registration or password.
+// counts refuses a token that is older than the user's registration or password, or
+// that expired too long ago.
 func (u *UserIDToken) counts(ctx context.Context, identity, user string, t *msl.UserIDToken) error {
-	if u.Dates == nil {
-		return nil
+	if err := u.Issuer.CheckUser(t); err != nil || u.Dates == nil {
+		return err
 	}
 	_, since, err := u.Dates.CountSince(ctx, identity, user)
 	if err != nil {

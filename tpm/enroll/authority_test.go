@@ -289,7 +289,7 @@ func TestWithoutCA(t *testing.T) {
 	}
 }
 
-// TestAtOnce has many devices and operators at work.
+// TestAtOnce has many devices and operators act at the same time.
 func TestAtOnce(t *testing.T) {
 	ctx := context.Background()
 	var mu sync.Mutex
@@ -382,8 +382,8 @@ type uncountableTx struct {
 
 func (u uncountableTx) Pending() (int, error) { return 0, u.err }
 
-// TestPendingUnread says what is wrong, and not that many devices wait, where their number
-// cannot be read.
+// TestPendingUnread checks that the error is the real one, not that too many devices wait,
+// if their number cannot be read.
 func TestPendingUnread(t *testing.T) {
 	o, f := newOffice(t, Policy{}, nil), newForger(t)
 	o.Authority.ledger.records = uncountable{o.Authority.ledger.records, errors.New("disk")}

@@ -16,9 +16,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
-// TestDamagedFile changes bytes all over files, of today and of earlier: each is
-// refused, or has all of its records and takes more. It never looks like one in which
-// less was decided.
+// TestDamagedFile changes bytes all over files, of this and of earlier versions: each is
+// refused, or has all of its records and accepts more. No decision is ever lost.
 func TestDamagedFile(t *testing.T) {
 	dir := t.TempDir()
 	former, path := formerFile(t), filepath.Join(dir, "enrollments")
@@ -120,8 +119,8 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// TestFunctionsRunAgain has records in a database that runs the functions of
-// transactions more than once: what they do is done once.
+// TestFunctionsRunAgain has records in a database that runs the functions of transactions
+// more than once: their effect happens once.
 func TestFunctionsRunAgain(t *testing.T) {
 	ctx := context.Background()
 	memory := stored{&kvtest.Memory{}}

@@ -21,7 +21,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A forger has the keys of a TPM in its hands, so it can say anything.
+// A forger has the keys of a TPM in memory, so it can attest anything.
 type forger struct {
 	t            testing.TB
 	ek           *rsa.PrivateKey
@@ -40,7 +40,7 @@ func newForger(t testing.TB) *forger {
 	return forgerOf(t, ek)
 }
 
-// forgerOf has an EK that took its time to make.
+// forgerOf returns a forger with an EK whose making takes long.
 func forgerOf(t testing.TB, ek *rsa.PrivateKey) *forger {
 	t.Helper()
 	f := &forger{t: t, ek: ek, ak: p256(t), key: p256(t)}
@@ -129,7 +129,7 @@ func (f *forger) prove(b proof.Begin, c proof.Challenge) proof.Proof {
 	return p
 }
 
-// proveKey certifies the key, with what change says.
+// proveKey certifies the key, as modified by change.
 func (f *forger) proveKey(qualifying []byte, change func(*tpm2.TPMSAttest)) proof.KeyProof {
 	f.t.Helper()
 	a := tpm2.TPMSAttest{
@@ -233,7 +233,7 @@ func (m *maker) issue(template *x509.Certificate, key crypto.PublicKey, parent *
 }
 
 // certify makes an EK certificate with an empty subject and a critical
-// alternative name, and what change says.
+// alternative name, as modified by change.
 func (m *maker) certify(ek crypto.PublicKey, change func(*x509.Certificate)) []byte {
 	m.t.Helper()
 	template := &x509.Certificate{
@@ -266,7 +266,7 @@ func tpmName(t testing.TB) []byte {
 	return outer
 }
 
-// renew enrolls with the word of another key.
+// renew enrolls with the endorsement of another key.
 func (f *forger) renew(o *office, by *ecdsa.PrivateKey) error {
 	f.t.Helper()
 	b := f.begin()

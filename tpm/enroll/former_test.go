@@ -33,7 +33,7 @@ func formerFile(t *testing.T) []byte {
 }
 
 // TestFormerFile opens enrollments that an earlier version wrote, reads every record,
-// and goes on with them.
+// and continues with them.
 func TestFormerFile(t *testing.T) {
 	ctx := context.Background()
 	o := newOffice(t, Policy{}, nil)

@@ -12,8 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// FuzzHandle sends anything to an authority. What it enrolls must have evidence
-// that holds.
+// FuzzHandle sends anything to an authority. Whatever it enrolls must have valid evidence.
 func FuzzHandle(f *testing.F) {
 	o, g := newOffice(f, accepting(), nil), newForger(f)
 	b := g.begin()
@@ -36,7 +35,7 @@ func FuzzHandle(f *testing.F) {
 	})
 }
 
-// FuzzEvidence changes evidence: it holds as it is, or not at all.
+// FuzzEvidence changes evidence: it is valid only unchanged.
 func FuzzEvidence(f *testing.F) {
 	m, g := newMaker(f, "Maker"), newForger(f)
 	g.certificates = [][]byte{m.certify(g.ek.Public(), nil)}

@@ -81,8 +81,8 @@ func TestPossessionForged(t *testing.T) {
 	f.ak = own
 }
 
-// TestPossessionStates wants the word of an AK to count only while its device is
-// enrolled.
+// TestPossessionStates checks that the certification by an AK counts only while its device
+// is enrolled.
 func TestPossessionStates(t *testing.T) {
 	ctx := context.Background()
 	o, f := newOffice(t, Policy{}, nil), newForger(t)
@@ -132,8 +132,8 @@ func TestPossessionStates(t *testing.T) {
 	check("the other", nil)
 }
 
-// FuzzCertified shows anything to an authority as certified. What it takes has
-// the Name in it, and is signed.
+// FuzzCertified presents anything to an authority as certified. What it accepts must
+// contain the Name, and be signed.
 func FuzzCertified(f *testing.F) {
 	o, g := newOffice(f, accepting(), nil), newForger(f)
 	if err := g.enroll(o); err != nil {

@@ -164,8 +164,8 @@ func TestMerge(t *testing.T) {
 	o.verify(nil)
 }
 
-// TestMergeDefaultName gives a name away that nobody chose. What ends the old
-// record afterwards leaves the name to the new one.
+// TestMergeDefaultName transfers a default name. Ending the old record afterwards leaves
+// the name with the new one.
 func TestMergeDefaultName(t *testing.T) {
 	ctx := context.Background()
 	o, before, after := newOffice(t, accepting(), nil), newForger(t), newForger(t)
@@ -234,8 +234,8 @@ func TestRegisterCutOff(t *testing.T) {
 	}
 }
 
-// TestSince tells when a device became what it is: a renewal, and another
-// certificate for the same key, leave it.
+// TestSince checks since when a device has its state: a renewal, or another certificate for
+// the same key, does not change that.
 func TestSince(t *testing.T) {
 	ctx := context.Background()
 	o, f := newOffice(t, accepting(), nil), newForger(t)

@@ -65,7 +65,7 @@ func FuzzParseWrappedPSK(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) { comesBack(t, text, ParseWrappedPSK) })
 }
 
-// comesBack wants what was read to be the same when it was written and read again.
+// comesBack checks that writing and reading again gives the same.
 func comesBack[T any](t *testing.T, text []byte, parse func([]byte) (*T, error)) {
 	t.Helper()
 	v, err := parse(text)

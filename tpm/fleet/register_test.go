@@ -52,7 +52,7 @@ func newDesk(t testing.TB) *desk {
 	return d
 }
 
-// restart makes the authority anew, with nothing but the files.
+// restart makes a new authority, with only the files.
 func (d *desk) restart() {
 	d.t.Helper()
 	var err error
@@ -81,8 +81,8 @@ func (d *desk) revoked(name string) bool {
 	return key != nil
 }
 
-// TestRegister gives a name to one device after the other, and takes it away from
-// those who have it no more.
+// TestRegister gives a name to one device after the other, and removes it from the earlier
+// ones.
 func TestRegister(t *testing.T) {
 	ctx := context.Background()
 	d := newDesk(t)

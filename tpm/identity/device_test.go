@@ -40,8 +40,8 @@ func TestNotReady(t *testing.T) {
 	}
 }
 
-// TestInitAgain wants the same keys after any number of Inits, and no other
-// algorithm's key lost.
+// TestInitAgain expects the same keys after any number of Inits, and that no other
+// algorithm's key is lost.
 func TestInitAgain(t *testing.T) {
 	ctx := context.Background()
 	chip := connect(t, tpmtest.Start(t))
@@ -208,7 +208,7 @@ func TestQuote(t *testing.T) {
 	checkError(t, err, enroll.ErrState)
 }
 
-// TestCleared goes the way of a TPM that was cleared: same EK, same record.
+// TestCleared goes through the clearing of a TPM: same EK, same record.
 func TestCleared(t *testing.T) {
 	ctx := context.Background()
 	p := tpmtest.Start(t)
@@ -242,8 +242,8 @@ func TestCleared(t *testing.T) {
 	o.verify(nil)
 }
 
-// TestReplaced goes the way of a TPM that was replaced: another EK, another
-// record, merged by a person. The state file of the old one is on the disk.
+// TestReplaced goes through the replacement of a TPM: another EK, another record, merged
+// by an operator. The state file of the old one is on the disk.
 func TestReplaced(t *testing.T) {
 	ctx := context.Background()
 	p := tpmtest.Start(t)

@@ -152,7 +152,7 @@ func TestBadTPM(t *testing.T) {
 				t.Errorf("%d records, %v", len(list), err)
 			}
 			broken = false
-			// It goes on where it was, with the same objects.
+			// It continues where it was, with the same objects.
 			checkError(t, d.Check(), nil)
 		})
 	}

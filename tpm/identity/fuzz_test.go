@@ -64,7 +64,7 @@ func FuzzState(f *testing.F) {
 	})
 }
 
-// FuzzCertificates takes anything apart that a maker may have left in a TPM.
+// FuzzCertificates parses anything that a manufacturer may have left in a TPM.
 func FuzzCertificates(f *testing.F) {
 	f.Add(append([]byte{0x30, 0x82, 1, 0}, make([]byte, 300)...))
 	f.Fuzz(func(t *testing.T, der []byte) {

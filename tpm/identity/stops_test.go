@@ -36,8 +36,8 @@ func (s *stopper) command(command []byte, send func([]byte) ([]byte, error)) ([]
 }
 
 // TestStops stops the program at every use of the TPM and at every message, each
-// time before and after, and starts it again. In the end the device has one
-// identity, and what was half done has left no trace.
+// time before and after, and starts it again. In the end the device has one identity, and
+// no half-done step has left a trace.
 func TestStops(t *testing.T) {
 	ctx := context.Background()
 	var s stopper

@@ -111,8 +111,8 @@ func TestStorageKey(t *testing.T) {
 }
 
 // TestStorageKeyOfBefore has an identity under the usual storage key and a store
-// under another one, as they were made when the identity chose for itself. It goes
-// on, until its storage key is gone.
+// under another one, as they were made when the identity chose its own. It works until its
+// storage key is gone.
 func TestStorageKeyOfBefore(t *testing.T) {
 	ctx := context.Background()
 	chip, path, o := connect(t, tpmtest.Start(t)), newPath(t), newOffice(t, accepting())

@@ -19,6 +19,10 @@ var (
 	ErrLimit = errors.New("limit exceeded")
 	// ErrTooLong is the [ErrLimit] for an object that is too long.
 	ErrTooLong = fmt.Errorf("object too long: %w", ErrLimit)
+	// ErrTooDeep is the [ErrLimit] for an object that is nested too deep.
+	ErrTooDeep = fmt.Errorf("nested too deep: %w", ErrLimit)
+	// ErrTooMany is the [ErrLimit] for an array that has too many elements.
+	ErrTooMany = fmt.Errorf("too many elements: %w", ErrLimit)
 	// ErrTruncated says that a stream ended inside an object.
 	ErrTruncated = errors.New("stream ended inside an object")
 	// ErrCompression says that compressed data is damaged.

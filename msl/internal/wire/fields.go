@@ -54,11 +54,11 @@ func (f *Fields) Fields(name string) *Fields {
 func (f *Fields) Strings(name string) []string { return read(f, name, Value.Strings) }
 
 // Objects reads a member that is an array of at most max objects, since each may cost a
-// device operation. A longer array is [ErrLimit].
+// device operation. A longer array is [ErrTooMany].
 func (f *Fields) Objects(name string, max int) []Object {
 	list := read(f, name, Value.Objects)
 	if f.err == nil && len(list) > max {
-		f.err = fmt.Errorf("member %q has %d elements: %w", name, len(list), ErrLimit)
+		f.err = fmt.Errorf("wire: member %q has %d elements: %w", name, len(list), ErrTooMany)
 	}
 	return list
 }

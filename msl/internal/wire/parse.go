@@ -88,7 +88,7 @@ func (p *parser) content(i, depth int) (kind Kind, escaped bool, err error) {
 // byte last.
 func (p *parser) composite(i, depth int, last byte) error {
 	if depth > p.lim.Depth {
-		return limitError(p.pos, "nested too deep")
+		return fmt.Errorf("wire: byte %d: %w", p.pos, ErrTooDeep)
 	}
 	p.pos++
 	p.skipSpace()

@@ -24,22 +24,72 @@ func OpenClient(path, name string) (*Client, error) {
 	if err := state.CheckClientName(name); err != nil {
 		return nil, err
 	}
-	a := advice{holder: "another client", remedy: "delete it to start a new session"}
-	db, err := boltkv.Open(path, boltkv.Layout{
-		Kind:     "client",
-		Name:     "state file",
-		Tables:   state.ClientTables(),
-		LockWait: 5 * time.Second,
-		Explain:  a.explain,
-	}, boltkv.OpenOrCreate)
+	store, db, err := openClients(path, boltkv.OpenOrCreate)
 	if err != nil {
 		return nil, err
 	}
-	c, err := state.NewClient(advised{db, path, a}, name)
+	c, err := state.NewClient(store, name)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return &Client{c, db}, nil
+}
+
+func openClients(path string, how boltkv.Opening) (kv.Store, *boltkv.DB, error) {
+	db, err := boltkv.Open(path, clientLayout(), how)
+	return advised{db, path, clientAdvice()}, db, err
+}
+
+func clientAdvice() advice {
+	return advice{holder: "another client", remedy: "delete it to start a new session"}
+}
+
+func clientLayout() boltkv.Layout {
+	return boltkv.Layout{
+		Kind:     "client",
+		Name:     "state file",
+		Tables:   state.ClientTables(),
+		LockWait: 5 * time.Second,
+		Explain:  clientAdvice().explain,
+	}
+}
+
+// Clients are the states of all clients of a file.
+type Clients struct {
+	store kv.Store
+	db    *boltkv.DB
+}
+
+// OpenClients opens the file at path, which must exist. The errors are those of
+// [OpenClient].
+func OpenClients(path string) (*Clients, error) {
+	store, db, err := openClients(path, boltkv.OpenExisting)
+	if err != nil {
+		return nil, err
+	}
+	return &Clients{store, db}, nil
+}
+
+// Names returns the names of the clients.
+func (c *Clients) Names() ([]string, error) { return state.ClientNames(c.store) }
+
+// Client returns the state of one of them.
+func (c *Clients) Client(name string) (*state.Client, error) { return state.NewClient(c.store, name) }
+
+// Close closes the file.
+func (c *Clients) Close() error { return c.db.Close() }
+
+// CompactClients rewrites the file at path, so that what was removed is not in it any
+// more. If a process has the file open, it returns [ErrInUse].
+func CompactClients(path string) error {
+	_, _, err := clientLayout().Compact(path, func(copied string) error {
+		_, db, err := openClients(copied, boltkv.OpenExisting)
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	})
+	return err
 }
 
 // Close closes the file.

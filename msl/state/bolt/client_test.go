@@ -2,6 +2,8 @@ package bolt
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,5 +106,40 @@ func TestClientRefuses(t *testing.T) {
 	c := openClient(t, path, "default")
 	if c.Save(t.Context(), msl.ClientRecord{UserIDTokens: map[string][]byte{"\xff": {1}}}) == nil {
 		t.Error("a name that JSON changes is saved")
+	}
+}
+
+// TestClients forgets the tokens of one client of a file: they are not in the file any
+// more, and those of the other client and the counters are.
+func TestClients(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "client")
+	if _, err := OpenClients(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	for _, name := range []string{"work", "home"} {
+		c := openClient(t, path, name)
+		_, err := c.NextID(t.Context(), 1)
+		wantErr(t, first(err, c.Save(t.Context(), msl.ClientRecord{KeyExchange: "tokens of " + name}), c.Close()), nil)
+	}
+	all, err := OpenClients(path)
+	wantErr(t, err, nil)
+	names, err := all.Names()
+	if d := cmp.Diff([]string{"home", "work"}, names); d != "" || err != nil {
+		t.Errorf("%v, %s", err, d)
+	}
+	work, err := all.Client("work")
+	wantErr(t, first(err, work.Save(t.Context(), msl.ClientRecord{}), all.Close(), CompactClients(path)), nil)
+	content, err := os.ReadFile(path)
+	if err != nil || bytes.Contains(content, []byte("tokens of work")) || !bytes.Contains(content, []byte("tokens of home")) {
+		t.Errorf("the file has the tokens of work: %v", err)
+	}
+	for name, want := range map[string]string{"work": "", "home": "tokens of home"} {
+		c := openClient(t, path, name)
+		r, err := c.Load(t.Context())
+		id, errID := c.NextID(t.Context(), 1)
+		if r.KeyExchange != want || id != 2 || errors.Join(err, errID) != nil {
+			t.Errorf("%s: %+v, id %d, %v", name, r, id, errors.Join(err, errID))
+		}
+		c.Close()
 	}
 }

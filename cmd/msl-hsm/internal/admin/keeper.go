@@ -15,7 +15,8 @@ import (
 
 // AcceptedFor is how long a master token may be used or renewed.
 func AcceptedFor(c *config.Config) time.Duration {
-	return (&msl.Issuer{Lifetime: c.Server.Lifetime, RenewExpired: c.Server.RenewExpired}).AcceptedFor()
+	s := &c.Server
+	return (&msl.Issuer{Lifetime: s.Lifetime, RenewExpired: s.RenewExpired, UserLifetime: s.UserLifetime}).AcceptedFor()
 }
 
 // A StateReport summarizes the state of a server.

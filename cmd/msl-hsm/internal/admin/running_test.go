@@ -62,7 +62,7 @@ func TestStuckServer(t *testing.T) {
 	}
 }
 
-// TestSlowAnswer begins an answer and does not go on.
+// TestSlowAnswer begins an answer and does not continue.
 func TestSlowAnswer(t *testing.T) {
 	path, l := socketBeside(t)
 	release := make(chan struct{})
@@ -79,8 +79,8 @@ func TestSlowAnswer(t *testing.T) {
 	}
 }
 
-// TestOtherVersion asks a server for what it does not know, and one that speaks net/rpc,
-// as those of before did.
+// TestOtherVersion calls an unknown method of a server, and a server of an earlier version,
+// which speaks net/rpc.
 func TestOtherVersion(t *testing.T) {
 	path, l := socketBeside(t)
 	answering(t, l, http.NotFound)
@@ -137,7 +137,7 @@ func TestCloseWhileCopying(t *testing.T) {
 	}
 }
 
-// A slowWriter tells that a write begins, and waits before it ends.
+// A slowWriter signals the start of a write, and waits before it ends.
 type slowWriter struct{ begun, goOn chan bool }
 
 func (w slowWriter) Write(p []byte) (int, error) {
@@ -220,7 +220,7 @@ func TestDyingServer(t *testing.T) {
 	}
 }
 
-// TestFullQueue asks a server that takes no calls any more.
+// TestFullQueue calls a server that accepts no more calls.
 func TestFullQueue(t *testing.T) {
 	path, _ := socketBeside(t)
 	var all []net.Conn
@@ -255,8 +255,8 @@ func TestNoServer(t *testing.T) {
 	}
 }
 
-// TestProblems has every error that is known be itself on the other side, whatever is
-// around it, and no other one.
+// TestProblems checks that every known error, wrapped or not, is the same error on the other
+// side, and no other one.
 func TestProblems(t *testing.T) {
 	for _, kind := range kinds {
 		err := problemOf(fmt.Errorf("device %q: %w: the rest", "revoked", kind.err)).err()

@@ -14,7 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// What the library finds wrong, and what to type next.
+// Errors of the library, and what to type next.
 func TestAdvice(t *testing.T) {
 	for want, err := range map[string]error{
 		"hsm: no initialized PKCS #11 token matches pkcs11:token=a (the module has none): keystore: no such key; make one with msl-hsm token init":                                      &hsm.NoTokenError{URI: "pkcs11:token=a"},

@@ -9,12 +9,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/failurelog"
 )
 
 type agentFlags struct {
 	listen, readyFile, logFormat string
-	verbose                      bool
+	verbose, trace               bool
 }
 
 func agentCommand(p *program) *cobra.Command {
@@ -30,7 +31,7 @@ answer is the body of the response.
   curl --unix-socket agent.sock --data-binary @FILE http://agent/
 
 Headers of a request: Msl-User, the user that it is for; Msl-Non-Replayable: true;
-Msl-No-Answer: true. A status from 400 on comes with a JSON object that says why.
+Msl-No-Compression: true; Msl-No-Answer: true. A status from 400 on comes with a JSON object that says why.
 
 SIGTERM and SIGINT end it: it finishes the requests under way. Where that takes 3
 seconds more than client.agent.shutdown, and with a second signal at once, it is ended
@@ -52,6 +53,7 @@ by force.`,
 	s(&f.readyFile, "ready-file", "", "write the agent's URL to this `FILE` when it is ready")
 	s(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	own.set().BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
+	own.set().BoolVar(&f.trace, "trace", false, "log what is in the header of each message, without secrets")
 	grouped(c, append([]flagGroup{own}, clientFlags(&over)...)...)
 	completeNames(c)
 	return c
@@ -93,6 +95,9 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 		p.stop.during("the key store to close")
 		exit.Closing(&err, a.Client)
 	}()
+	if f.trace {
+		a.Client.MSL.Headers = logHeaders(log)
+	}
 	log.Info("serving", "address", urlOf(listener), "server", c.Client.URL, "identity", c.Client.Identity,
 		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback)
 	return answerUntil(p, ctx, a.Server(), listener, c.Client.Agent.Shutdown, f.readyFile)
@@ -114,6 +119,7 @@ func agentSettings(p *program, over config.Client) (*config.Config, error) {
 // checkUsers requires a source for every password: an agent has no terminal to prompt
 // at.
 func checkUsers(c *config.Client) error {
+	c.User = msl.CanonicalName(c.User)
 	if c.User != "" && c.UserScheme == "EMAIL_PASSWORD" && c.Agent.Users[c.User] == "" {
 		if c.Agent.Users == nil {
 			c.Agent.Users = map[string]string{}

@@ -49,23 +49,47 @@ func (j *journal) String() string {
 type site struct {
 	*testing.T
 	dir      string
-	messages atomic.Int64 // that came to the server
+	messages atomic.Int64 // that reached the server
 	url      string
 	address  string // of the server behind
 	stop     func() // stops it
 }
 
+// prepared are the files of a site before its server starts. They are made once, as
+// each command takes a fifth of a second for the passphrase alone.
+var prepared struct {
+	once  sync.Once
+	files map[string]string
+}
+
 func newSite(t *testing.T) *site {
 	s := &site{T: t, dir: t.TempDir(), address: "127.0.0.1:0"}
+	prepared.once.Do(func() { prepared.files = s.prepare() })
+	for name, text := range prepared.files {
+		s.write(name, text)
+	}
+	s.serve()
+	s.count()
+	return s
+}
+
+func (s *site) prepare() map[string]string {
+	s.Helper()
 	s.write("pin", "pass")
 	s.write("password", "correct horse")
 	s.write("server.yaml", "keystore: {uri: 'soft:server.keys', pin: 'file:pin'}\nserver: {state: server.db, custody: imported}\n")
 	s.command("key", "create", "--set", "server")
 	s.write("server.pem", s.command("key", "show", "msl-identity", "--public"))
 	s.command("entity", "add", "camera", "--generate-psk", s.path("camera.psk"))
-	s.serve()
-	s.count()
-	return s
+	files := map[string]string{}
+	for _, name := range []string{"pin", "password", "server.yaml", "server.keys", "server.pem", "server.db", "camera.psk"} {
+		text, err := os.ReadFile(s.path(name))
+		if err != nil {
+			s.Fatal(err)
+		}
+		files[name] = string(text)
+	}
+	return files
 }
 
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
@@ -220,7 +244,7 @@ func (a *running) do(method, at string, body io.Reader, headers ...string) (*htt
 	return response, string(text)
 }
 
-// answers asks that data comes back.
+// answers checks that data comes back.
 func (a *running) answers(data string, headers ...string) {
 	a.Helper()
 	if r, text := a.post(data, headers...); r.StatusCode != http.StatusOK || text != data {

@@ -19,8 +19,8 @@ import (
 
 const newToken = `"msg":"new master token"`
 
-// TestAgentShares has many programs send at once. They need one session, and nothing
-// of it is lost when the agent starts again.
+// TestAgentShares has many programs send at once. They need one session, which survives a
+// restart of the agent.
 func TestAgentShares(t *testing.T) {
 	s := newSite(t)
 	config := s.device()
@@ -78,8 +78,8 @@ func TestAgentHeaders(t *testing.T) {
 	}
 }
 
-// TestAgentSettings has the agent's settings refuse requests: a program is told which,
-// and so is the log.
+// TestAgentSettings has the agent's settings refuse requests: the program and the log are
+// told which.
 func TestAgentSettings(t *testing.T) {
 	s := newSite(t)
 	a := s.agent(s.device("client:", "  url: "+s.url, "  psk: camera.psk", "  server-key: server.pem",

@@ -28,9 +28,9 @@ import (
 )
 
 // The benchmarks put a server and its clients into one process, with a transport
-// in memory. Clients keep their keys in memory and use one key pair again and
-// again; state is in memory: so that neither key generation nor a disk hides the
-// rest. Only the server's keys differ: in memory (soft) or on SoftHSM2.
+// in memory. Clients keep their keys in memory and reuse one key pair, and state is in
+// memory, so that neither key generation nor a disk hides the rest. Only the server's
+// keys differ: in memory (soft) or on SoftHSM2.
 
 // benchStores are the places for the server's keys.
 var benchStores = []struct {

@@ -36,6 +36,7 @@ func clientFlags(o *config.Client) []flagGroup {
 	s(&o.User, "user", "", "send for the user with this `EMAIL` address")
 	s(&o.UserScheme, "user-scheme", "", "how the user is proven, a `SCHEME`: EMAIL_PASSWORD, or USER_ID_TOKEN of --earlier-state")
 	s(&o.Password, "password-source", "", "`SOURCE` of the user's password")
+	user.set().StringArrayVar(&o.Languages, "language", nil, "language `TAG` for what the server tells the user about an error (repeatable, best first)")
 	return []flagGroup{who, server, keys, user}
 }
 
@@ -56,5 +57,8 @@ func overrideClient(c *config.Client, o config.Client) {
 	}
 	if o.KeyExchanges != nil {
 		c.KeyExchanges = o.KeyExchanges
+	}
+	if o.Languages != nil {
+		c.Languages = o.Languages
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// TestEnrollmentPath refuses what would be the path of everything, or none.
+// TestEnrollmentPath refuses a path that matches everything, or nothing.
 func TestEnrollmentPath(t *testing.T) {
 	for path, ok := range map[string]bool{"/enroll": true, "/a/b": true, "": false, "/": false, "enroll": false, "/{x}": false, "/a b": false} {
 		if err := (&config.Enrollment{Path: path}).CheckPath(); (err == nil) != ok {
@@ -58,7 +58,7 @@ func TestEnrollmentPolicy(t *testing.T) {
 	}
 }
 
-// TestEnrollExitCodes has what becomes of a device that wants to enroll.
+// TestEnrollExitCodes checks the exit code of each outcome of an enrollment.
 func TestEnrollExitCodes(t *testing.T) {
 	for err, want := range map[error]int{
 		enroll.ErrPending: exit.Held, enroll.ErrRejected: exit.Refused, enroll.ErrRevoked: exit.Refused, enroll.ErrKeyRevoked: exit.Refused,

@@ -16,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
@@ -174,6 +175,7 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 	if err := f.settle(); err != nil {
 		return err
 	}
+	identity = msl.CanonicalName(identity) // before keys are sealed for it
 	c, err := p.configure()
 	if err != nil {
 		return err
@@ -264,25 +266,41 @@ func publicKeyEntity(e *state.EntityRecord, f *entityFlags) error {
 	return err
 }
 
+// newPSK reads a key set from a file, or draws one.
+func newPSK(c *config.Config, store keys.Store, identity string, f *entityFlags) (k *entityauth.PSKFile, err error) {
+	if f.pskFile != "" {
+		if k, err = keys.ReadPSK(f.pskFile); err == nil {
+			f.derived = k.Derived()
+		}
+		return k, err
+	}
+	random, err := keys.Random(c, store)
+	if err != nil {
+		return nil, err
+	}
+	if random == nil {
+		return entityauth.NewPSKFile(identity, f.deriveWrapping), nil
+	}
+	defer exit.Closing(&err, random)
+	return entityauth.DrawPSKFile(random, identity, f.deriveWrapping)
+}
+
 // pskEntity gives an entity a key set, sealed by the key store.
 func pskEntity(c *config.Config, e *state.EntityRecord, f *entityFlags) (err error) {
-	k := entityauth.NewPSKFile(e.Identity, f.deriveWrapping)
-	if f.pskFile != "" {
-		if k, err = keys.ReadPSK(f.pskFile); err != nil {
-			return err
-		}
-		f.derived = k.Derived()
-	}
-	defer k.Wipe()
-	if k.Identity != "" && k.Identity != e.Identity {
-		return exit.Usagef("the keys in %s are those of %q, not of %q", f.pskFile, k.Identity, e.Identity)
-	}
-	k.Identity = e.Identity
 	store, err := keys.Open(c)
 	if err != nil {
 		return err
 	}
 	defer exit.Closing(&err, store)
+	k, err := newPSK(c, store, e.Identity, f)
+	if err != nil {
+		return err
+	}
+	defer k.Wipe()
+	if k.Identity != "" && msl.CanonicalName(k.Identity) != e.Identity {
+		return exit.Usagef("the keys in %s are those of %q, not of %q", f.pskFile, k.Identity, e.Identity)
+	}
+	k.Identity = e.Identity
 	if e.PSK, err = keys.SealPSK(k, store); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -28,10 +29,8 @@ func entityShowCommand(p *program) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				for _, e := range all {
-					if e.Identity == args[0] {
-						return describeEntity(p, e, asJSON)
-					}
+				if e := named(all, args[0]); e != nil {
+					return describeEntity(p, *e, asJSON)
 				}
 				return known(fmt.Errorf("entity %q is %w", args[0], state.ErrUnknown), "msl-hsm entity list")
 			})
@@ -40,6 +39,19 @@ func entityShowCommand(p *program) *cobra.Command {
 	stateFlag(c, &path)
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// named finds an entity by its name, or by another spelling of it.
+func named(all []state.EntityRecord, name string) (found *state.EntityRecord) {
+	for i, e := range all {
+		if e.Identity == name {
+			return &all[i]
+		}
+		if found == nil && msl.CanonicalName(e.Identity) == msl.CanonicalName(name) {
+			found = &all[i]
+		}
+	}
+	return found
 }
 
 func describeEntity(p *program, record state.EntityRecord, asJSON bool) error {

@@ -41,7 +41,7 @@ type lostDevice struct {
 func TestDeviceLost(t *testing.T) {
 	for name, d := range map[string]lostDevice{
 		"SoftHSM":     {vanishingSoftHSM, failurelog.PKCS11, keystore.ErrUnavailable, "C_", "CKR_"},
-		"TPM":         {vanishingTPM, failurelog.TPM, keystore.ErrUnavailable, "", ""}, // it says nothing that has a name
+		"TPM":         {vanishingTPM, failurelog.TPM, keystore.ErrUnavailable, "", ""}, // its report names no result
 		"cleared TPM": {clearedTPM, failurelog.TPM, keystore.ErrForeign, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

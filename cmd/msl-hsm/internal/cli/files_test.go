@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestReadyPlanted has links where a file could be written on its way.
+// TestReadyPlanted plants links in place of temporary files.
 func TestReadyPlanted(t *testing.T) {
 	dir := t.TempDir()
 	path, victim := filepath.Join(dir, "ready"), filepath.Join(dir, "victim")

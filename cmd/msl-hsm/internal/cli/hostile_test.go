@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// TestHostileText has peers whose text would steer a terminal, or show another text
-// than there is, in all that the command prints of them.
+// TestHostileText has peers whose text would control a terminal, or display as another
+// text, wherever the command prints it.
 func TestHostileText(t *testing.T) {
 	hostile := "evil\u202e\u009b31m\u2066\u200b\x7f\U000e0041"
 	quoted, err := json.Marshal(hostile)

@@ -88,8 +88,8 @@ func pskMessage(k *entityauth.PSKFile, header jsonObject, chunk jsonObject) []by
 	return append(encoded(outer), encoded(protectedBy(k, "payload", c))...)
 }
 
-// start begins a request of that many bytes on a connection of its own, sends what
-// there is of it, and says no more for a while.
+// start begins a request of that many bytes on its own connection, sends the given part of
+// it, and then nothing for a while.
 func (h *hostile) start(ctx context.Context, length int, body []byte, more string) {
 	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", h.address)
 	if err != nil {
@@ -150,7 +150,7 @@ func lzwBomb() (out []byte) {
 	return append(out, byte(bits<<(8-n)))
 }
 
-// attacks are what is done to the server, each by many at once.
+// attacks are the attacks on the server, each by many clients at once.
 func (h *hostile) attacks() map[string]func(context.Context, int) {
 	wantsKeys := jsonObject{"renewable": true, "keyrequestdata": []any{jsonObject{"scheme": "SYMMETRIC_WRAPPED", "keydata": jsonObject{"keyid": "PSK"}}}}
 	var headers strings.Builder
@@ -259,7 +259,7 @@ func (s *target) peak() int64 {
 	return n << 10
 }
 
-// promised is the worst case that the server told at its start. It has ended.
+// promised is the worst case that the server printed at its start. It has ended.
 func (s *target) promised() int64 {
 	found := regexp.MustCompile(`"worst_case":"(\d+) MiB"`).FindStringSubmatch(s.stderr.String())
 	if found == nil {
@@ -282,7 +282,7 @@ func (s *target) send() error {
 	return nil
 }
 
-// attack has many do all that is hostile, for a time, and meanwhile is an honest device.
+// attack runs all attacks for a time, and acts as an honest device meanwhile.
 func (s *target) attack(t *testing.T, many int, long time.Duration, apart bool) {
 	keys, err := keys.ReadPSK(filepath.Join(s.dir, "bad.psk"))
 	if err != nil {
@@ -337,8 +337,11 @@ func (s *target) during(t *testing.T, name string, many int, long time.Duration,
 	t.Logf("%-36s %4d honest exchanges, peak %4d MiB after %4d MiB", name, served, s.peak()>>20, before>>20)
 }
 
-// TestHostileMemory attacks a server with little memory, by all who mean no good.
+// TestHostileMemory runs all attacks on a server with little memory.
 func TestHostileMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	if raceDetector {
 		t.Skip("the race detector multiplies memory; scripts/test runs this without it, too")
 	}
@@ -346,7 +349,7 @@ func TestHostileMemory(t *testing.T) {
 	s.attack(t, 80, 3*time.Second, false)
 }
 
-// TestHostileMemorySoak does so with the limits that are the default.
+// TestHostileMemorySoak does so with the default limits.
 func TestHostileMemorySoak(t *testing.T) {
 	if os.Getenv("MSL_SOAK") == "" {
 		t.Skip("takes minutes; MSL_SOAK=1 runs it")

@@ -39,11 +39,13 @@ func keysOf(t *testing.T, token *softhsm.Token) map[string]bool {
 var announcement = regexp.MustCompile(`(?m)^(created|destroyed|imported) (\S+ version \d+)`)
 
 // TestFaultsOfKeyCommands has the module fail while commands make, rotate, import and
-// destroy keys: what they announced is so, and no other key is gone.
+// destroy keys: what they announced is true, and no other key is gone.
 func TestFaultsOfKeyCommands(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
+	t.Parallel()
+	lockModule(t)
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	dir := t.TempDir()
@@ -58,7 +60,7 @@ func TestFaultsOfKeyCommands(t *testing.T) {
 	if code, _, errs := command("key", "create", "--set", "server"); code != 0 {
 		t.Fatal(errs)
 	}
-	n, step := 0, 67
+	n, step := 0, 151
 	if os.Getenv("MSL_SOAK") != "" {
 		step = 5
 	}
@@ -87,7 +89,7 @@ func TestFaultsOfKeyCommands(t *testing.T) {
 	t.Logf("%d runs", n)
 }
 
-// announced asks that what was announced is so.
+// announced checks that the announcement is true.
 func announced(t *testing.T, what string, before, after map[string]bool, code int, out, errs string) {
 	t.Helper()
 	expected := maps.Clone(before)

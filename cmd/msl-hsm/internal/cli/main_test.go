@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestScripts(t *testing.T) {
+	t.Parallel() // to tests that wait for time to pass
 	missing := findSoftHSM()
 	if missing != nil && strings.Contains(os.Getenv("MSL_TEST_REQUIRE"), "softhsm") {
 		t.Fatal(missing)
@@ -50,6 +51,7 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("FORMER", former)
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each command waits a second before it exits
+			e.Setenv("GOMAXPROCS", "1")             // scripts share the processors; threads that meet in page faults cost more than they win
 			e.Values[testingT{}] = e.T()
 			return nil
 		},
@@ -65,6 +67,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":           exits,
 			"ready":           ready,
+			"serverkeys":      serverKeys,
 			"upstream":        upstream,
 			"certify":         certify,
 			"authority":       testAuthority,
@@ -131,8 +134,8 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("the server does not get ready")
 }
 
-// upstream VAR starts an HTTP service that tells what it got; its path is the
-// status of the answer.
+// upstream VAR starts an HTTP service that answers with the request it got; its path is
+// the status of the answer. VARADDR is its address.
 func upstream(ts *testscript.TestScript, _ bool, args []string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -155,6 +158,7 @@ func upstream(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)
+	ts.Setenv(args[0]+"ADDR", s.Listener.Addr().String())
 }
 
 // certify KEYFILE PASSPHRASE LABEL OUT makes a certificate for a soft key, signed
@@ -205,7 +209,7 @@ func slow(ts *testscript.TestScript, _ bool, args []string) {
 
 // silentServer VAR listens, accepts and says nothing, and keeps its address in a variable.
 func silentServer(ts *testscript.TestScript, _ bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // which nobody takes connections from
+	l, err := net.Listen("tcp", "127.0.0.1:0") // on which no connection is accepted
 	ts.Check(err)
 	ts.Defer(func() { l.Close() })
 	ts.Setenv(args[0], l.Addr().String())

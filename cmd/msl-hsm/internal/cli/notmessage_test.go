@@ -64,7 +64,7 @@ func TestSendLimits(t *testing.T) {
 		{"", ""}, {"chunk: 1000000", ""},
 		{"chunk: 10000, header: 10000", "client.limits.chunk"},
 		{"header: 100, chunk: 100", "client.limits.header"},
-		{"answer: 5000", "client.limits.answer"},
+		{"answer: 5000", "client.limits.answer"}, {"depth: 3", ""}, {"depth: 2", "client.limits.depth"}, {"tokens: 1", ""},
 	} {
 		got, err := s.sendTo(s.url, c.limits, data)
 		switch {

@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
-// TestPSKFile asks that what is written is what package json writes, and is read.
+// TestPSKFile checks that the output is that of package json, and can be read.
 func TestPSKFile(t *testing.T) {
 	for _, k := range []*entityauth.PSKFile{
 		{Identity: `a "camera" of <ours>`, Encryption: make([]byte, 16), MAC: make([]byte, 32), Wrapping: []byte("sixteen bytes of")},

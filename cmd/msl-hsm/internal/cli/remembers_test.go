@@ -13,8 +13,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// remembers TEXT MIN MAX asks how many copies of a text the server in the background
-// has in its memory.
+// remembers TEXT MIN MAX checks how many copies of a text are in the memory of the server
+// in the background.
 func remembers(ts *testscript.TestScript, _ bool, args []string) {
 	least, _ := strconv.Atoi(args[1])
 	most, _ := strconv.Atoi(args[2])

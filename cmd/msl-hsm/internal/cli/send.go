@@ -22,7 +22,8 @@ import (
 type sendFlags struct {
 	data, file                         string
 	noEncryption, plain, nonReplayable bool
-	noAnswer, raw, verbose             bool
+	noCompression                      bool
+	noAnswer, raw, verbose, trace      bool
 	timeout                            time.Duration
 }
 
@@ -65,11 +66,13 @@ With a state file, the next call goes on with the master token of this one.`,
 	s(&f.file, "file", "", "`FILE` to send")
 	b(&f.noEncryption, "no-encryption", false, "send the data unencrypted where that saves a key exchange")
 	b(&f.plain, "no-integrity", false, "send the data unauthenticated where that saves a key exchange")
+	b(&f.noCompression, "no-compression", false, "send the data uncompressed, and have the answer sent so: for a secret beside text that others can choose")
 	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
 	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
 	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
 	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and as much for the key store to open and to close; 0 is no bound")
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
+	b(&f.trace, "trace", false, "tell on stderr what is in the header of each message, without secrets")
 	grouped(c, append([]flagGroup{message}, clientFlags(&over)...)...)
 	completeNames(c)
 	return c
@@ -112,7 +115,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		return err
 	}
 	defer closeBody()
-	tell := &clientside.Trace{Verbose: f.verbose, Out: p.stderr}
+	tell := &clientside.Trace{Verbose: f.verbose, Headers: f.trace, Out: p.stderr}
 	var client *clientside.Client
 	opened := func() (err error) { client, err = clientside.Open(c, ctx, tell); return err }
 	if err := f.ownTime(c, "the key store did not open", opened); err != nil {
@@ -124,7 +127,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		}
 	}()
 	request := &msl.Request{
-		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable,
+		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable, Uncompressed: f.noCompression,
 		RequestTokens: true, User: c.Client.User, Recipient: c.Client.Recipient, Body: body,
 	}
 	return f.inTime(ctx, func(ctx context.Context) error {

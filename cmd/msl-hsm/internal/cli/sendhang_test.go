@@ -59,8 +59,11 @@ func (d *hangingDevice) ends(c *child, most time.Duration) (code int, line strin
 // TestSendHungModule has a call into the device's own module hang: send ends in its
 // time, and says on one line what did not answer.
 func TestSendHungModule(t *testing.T) {
-	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	d := newHangingDevice(t)
+	t.Parallel()
 	for function, want := range map[string]string{
 		"C_Login":        "the key store did not open within 1s",
 		"C_Decrypt":      "the message did not get through within 1s",
@@ -86,11 +89,14 @@ func TestSendHungModule(t *testing.T) {
 	}
 }
 
-// TestAgentHungModule has a program wait for an agent whose module hangs: it hears in
-// time that it may come again, and the agent ends when it is told to.
+// TestAgentHungModule has a program wait for an agent whose module hangs: it is told in time
+// to try again, and the agent ends when it is asked to.
 func TestAgentHungModule(t *testing.T) {
-	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	d := newHangingDevice(t)
+	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(d.dir, "c.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -23,8 +23,9 @@ import (
 )
 
 type serveFlags struct {
-	listen, state, upstream, readyFile, logFormat string
-	verbose, tls, initState                       bool
+	listen, state, readyFile, logFormat string
+	upstream                            []string
+	verbose, trace, tls, initState      bool
 }
 
 func serveCommand(p *program) *cobra.Command {
@@ -35,9 +36,10 @@ func serveCommand(p *program) *cobra.Command {
 		Long: `Answers MSL messages over HTTP. The application is an echo, or with --upstream
 an ordinary HTTP service behind it: the data of each message is posted there, with
 the sender in the headers Msl-Entity, Msl-User, Msl-Scheme, Msl-Encrypted,
-Msl-Authenticated and Msl-Non-Replayable, and the number of the message in
-Msl-Message-Id. It is asked when all is made that the answer needs, and not at all
-while the key store fails.
+Msl-Authenticated and Msl-Non-Replayable, the number of the message in
+Msl-Message-Id, and where it came from in Msl-Client-Address. It is asked when all is
+made that the answer needs, and not at all while the key store fails. server.upstream
+in the configuration has more: several places, TLS, headers, health checks.
 
 SIGTERM and SIGINT end it: it finishes the messages in flight and closes every key
 object that it made in the token. Where that takes 3 seconds more than server.shutdown,
@@ -56,20 +58,17 @@ and with a second signal at once, it is ended by force.`,
 	c.Flags().StringVar(&f.listen, "listen", "", "`ADDRESS` to listen on; port 0 takes a free one")
 	stateFlag(c, &f.state)
 	c.Flags().BoolVar(&f.initState, "init-state", false, "make the state file, for a server that is new; one that is there is an error")
-	c.Flags().StringVar(&f.upstream, "upstream", "", "`URL` of the HTTP service behind this gateway")
+	c.Flags().StringArrayVar(&f.upstream, "upstream", nil, "`URL` of the HTTP service behind this gateway; or unix:SOCKET or unix:SOCKET:/PATH; may be given more than once")
 	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready")
 	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls describes in the configuration")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log every message")
+	c.Flags().BoolVar(&f.trace, "trace", false, "log what is in the header of each message, without secrets")
 	return c
 }
 
 func runServer(p *program, ctx context.Context, f serveFlags) error {
 	c, log, err := serverSettings(p, f)
-	if err != nil {
-		return err
-	}
-	application, err := serverside.Application(c)
 	if err != nil {
 		return err
 	}
@@ -82,7 +81,7 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 	if err := admin.BeginState(c, f.initState, log); err != nil {
 		return err
 	}
-	return serveOn(p, ctx, c, f, listener, application, log)
+	return serveOn(p, ctx, c, f, listener, log)
 }
 
 // serverSettings returns the configuration with the flags applied, and the log.
@@ -93,14 +92,16 @@ func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, err
 	}
 	config.Override(&c.Server.Listen, f.listen)
 	config.Override(&c.Server.State, f.state)
-	config.Override(&c.Server.Upstream, f.upstream)
+	if err := c.Server.Upstream.URL.Set(f.upstream); err != nil {
+		return nil, nil, err
+	}
 	p.stop.allow(c.Server.Shutdown)
 	c.Keystore.Log, err = p.logger(f)
 	return c, c.Keystore.Log, err
 }
 
 // serveOn opens the keys and the state, and closes them when the server has ended.
-func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l net.Listener, application msl.Handler, log *slog.Logger) (err error) {
+func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l net.Listener, log *slog.Logger) (err error) {
 	p.stop.during("the key store to open")
 	sampled := logsample.New(log.Handler())
 	peers := slog.New(sampled) // for events that any peer can cause
@@ -115,7 +116,11 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 			log.Info("stopped, every key object is closed")
 		}
 	}()
-	if err := s.WarnOldKeys(log); err != nil {
+	if err := errors.Join(s.WarnOldKeys(log), s.WarnNames(ctx, log)); err != nil {
+		return err
+	}
+	application, err := serverside.Application(ctx, c, s.Store, peers)
+	if err != nil {
 		return err
 	}
 	failures, err := serverside.TakeFailures(c, s, peers)
@@ -127,16 +132,22 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
+	if f.trace {
+		s.MSL.Headers = logHeaders(log)
+	}
 	socket := admin.Service{State: s.State, Path: c.Server.State, Keep: admin.AcceptedFor(c), Devices: s.Devices}
 	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
 	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
-		"issuer_key_versions", len(s.MSL.Issuer.Keys), "upstream", c.Server.Upstream)
+		"issuer_key_versions", len(s.MSL.Issuer.Keys), "upstream", c.Server.Upstream.String())
 	server, err := serverside.HTTPServer(c, s, mslhttp.Protection(c.Server.Require).Demand(application), log, peers)
 	if err != nil {
 		return err
 	}
 	server.Handler = failures.Beside(server.Handler)
+	if c.Server.TLS.HTTP2 {
+		mslhttp.AllowHTTP2(server)
+	}
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile)
 }
 
@@ -152,6 +163,13 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(p.stderr, options)), nil
 	}
 	return slog.New(slog.NewJSONHandler(p.stderr, options)), nil
+}
+
+// logHeaders returns what logs the headers of messages.
+func logHeaders(log *slog.Logger) func(msl.HeaderInfo) {
+	return func(i msl.HeaderInfo) {
+		log.LogAttrs(context.Background(), slog.LevelInfo, "header", slog.Any("", i))
+	}
 }
 
 // answerUntil serves until ctx ends, and then for as long as messages are in flight. If

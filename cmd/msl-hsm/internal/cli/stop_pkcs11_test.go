@@ -18,7 +18,7 @@ import (
 )
 
 // A hangable is a directory with a configuration for a server whose module hangs on
-// command.
+// command. It is made before a test goes parallel, as its token is made in this process.
 type hangable struct {
 	*hsmtest.Module
 	t   *testing.T
@@ -82,8 +82,11 @@ func (h *hangable) serve() (c *child, url string) {
 const hungLimit = 6 * time.Second
 
 func TestStopHungStart(t *testing.T) {
-	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	h := newHangable(t)
+	t.Parallel()
 	for _, function := range []string{"C_Initialize", "C_GetSlotList", "C_Login"} {
 		for _, args := range [][]string{{"serve"}, {"agent", "http://127.0.0.1:1/"}} {
 			h.hang(function)
@@ -101,8 +104,8 @@ func TestStopHungStart(t *testing.T) {
 }
 
 func TestStopHungMessage(t *testing.T) {
-	t.Parallel()
 	h := newHangable(t)
+	t.Parallel()
 	h.run("entity", "add", "camera", "--generate-psk", "camera.psk")
 	c, url := h.serve()
 	h.hang("")
@@ -114,8 +117,8 @@ func TestStopHungMessage(t *testing.T) {
 }
 
 func TestStopHungClose(t *testing.T) {
-	t.Parallel()
 	h := newHangable(t)
+	t.Parallel()
 	c, _ := h.serve()
 	h.hang("")
 	c.signal(syscall.SIGTERM)

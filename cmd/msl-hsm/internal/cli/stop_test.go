@@ -50,8 +50,8 @@ func (c *child) signal(s os.Signal) {
 	}
 }
 
-// forced asks that the process ends between least and most after now, by force, and
-// says what it waited for.
+// forced checks that the process ends between least and most after now, by force, and
+// prints what it waited for.
 func (c *child) forced(least, most time.Duration, why, waiting string) {
 	c.t.Helper()
 	began := time.Now()

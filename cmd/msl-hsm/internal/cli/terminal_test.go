@@ -64,7 +64,7 @@ func onScreen(t *testing.T, args ...string) string {
 	}
 }
 
-// TestSendOnTerminal has a peer answer what would steer a terminal.
+// TestSendOnTerminal has a peer answer with text that would control a terminal.
 func TestSendOnTerminal(t *testing.T) {
 	s := newSite(t)
 	config := s.device()

@@ -64,12 +64,17 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 
 // pooled keeps as many idle connections as there may be concurrent requests.
 func pooled(web *http.Client, connections int) *http.Client {
-	transport, ok := web.Transport.(*http.Transport)
-	if !ok {
-		transport = http.DefaultTransport.(*http.Transport).Clone()
+	switch t := web.Transport.(type) {
+	case *http.Transport:
+		t.MaxIdleConnsPerHost = connections
+	case *mslhttp.HTTP2Transport:
+		t.HTTP1.MaxIdleConnsPerHost = connections
+	default:
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.MaxIdleConnsPerHost = connections
+		return &http.Client{Transport: transport}
 	}
-	transport.MaxIdleConnsPerHost = connections
-	return &http.Client{Transport: transport}
+	return web
 }
 
 // handler returns the agent's handler as configured: a time of 0 means no limit, and a

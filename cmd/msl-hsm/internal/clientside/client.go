@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -25,6 +26,7 @@ type Client struct {
 	state   *bolt.Client       // or nil
 	device  *keys.Device       // whose TPM holds the keys, or nil
 	store   keys.Importing
+	random  io.ReadCloser // combined with that of the device, or nil
 	web     *http.Client
 }
 
@@ -77,6 +79,9 @@ func (k *Client) Close() error {
 	}
 	if k.state != nil {
 		errs = append(errs, k.state.Close())
+	}
+	if k.random != nil {
+		errs = append(errs, k.random.Close())
 	}
 	switch {
 	case k.device != nil:

@@ -17,6 +17,7 @@ import (
 // offering holds what the client's key exchanges need.
 type offering struct {
 	store   keystore.Store
+	random  io.Reader // nil means the operating system
 	groups  config.GroupList
 	device  *keys.Device       // the client's TPM, or nil
 	keys    *entityauth.KeySet // the client's pre-shared keys, or nil
@@ -46,7 +47,7 @@ func (k offering) offerer(name string) (msl.Offerer, error) {
 		return &keyx.SymmetricOfferer{Keys: k.keys}, nil
 	case "ASYMMETRIC_WRAPPED":
 		if k.device != nil {
-			return &keyx.AsymmetricDecrypted{Pairs: k.store, Sessions: k.device.Sessions()}, nil
+			return &keyx.AsymmetricDecrypted{Pairs: k.store, Sessions: k.device.Sessions(k.random)}, nil
 		}
 		return &keyx.AsymmetricWrapped{Store: k.store}, nil
 	case config.TPMImport:
@@ -54,7 +55,7 @@ func (k offering) offerer(name string) (msl.Offerer, error) {
 	case "JWE_LADDER", "JWK_LADDER":
 		return &keyx.LadderOfferer{Form: keyx.LadderForm(name), Store: k.store, Own: k.reveals}, nil
 	}
-	return keys.TwoSidedExchange(name, k.store, k.groups)
+	return keys.TwoSidedExchange(name, k.store, k.groups, k.random)
 }
 
 // tpmOfferer makes the client side of the key exchange TPM_IMPORT.
@@ -63,7 +64,7 @@ func (k offering) tpmOfferer() *keyx.TPMOfferer {
 	if k.device != nil {
 		x.Device = k.device.ForMSL()
 		if !k.device.HasAES() {
-			x.Outside = soft.New()
+			x.Outside = soft.Config{Rand: k.random}.New()
 		}
 	}
 	return x

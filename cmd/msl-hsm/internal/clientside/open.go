@@ -24,6 +24,9 @@ func Open(c *config.Config, ctx context.Context, tell *Trace) (*Client, error) {
 	if err := c.Client.CheckPeers(); err != nil {
 		return nil, err
 	}
+	if err := c.Client.CheckLanguages(); err != nil {
+		return nil, err
+	}
 	k := &Client{}
 	if err := fillClient(c, ctx, k, tell); err != nil {
 		return nil, errors.Join(err, k.Close())
@@ -35,6 +38,11 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 	if err := clientKeys(c, k); err != nil {
 		return err
 	}
+	random, err := keys.Random(c, k.store)
+	if err != nil {
+		return err
+	}
+	k.random = random
 	peers, err := peerSchemes(&c.Client, k)
 	if err != nil {
 		return err
@@ -47,10 +55,10 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		return err
 	}
 	k.MSL = &msl.Client{
-		Local: entity, Peers: peers,
+		Local: entity, Peers: peers, Rand: k.random, Headers: tell.headers(),
 		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
-		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
-		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
+		Limits:       messageLimits(c.Client.Limits),
+		Capabilities: &msl.Capabilities{Compression: c.Client.Compression, Languages: c.Client.Languages},
 	}
 	if err := clientExchanges(c, k); err != nil {
 		return err
@@ -74,6 +82,10 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		k.MSL.State = tell.state(state)
 	}
 	return err
+}
+
+func messageLimits(l config.ClientLimits) msl.Limits {
+	return msl.Limits{Header: l.Header, Chunk: l.Chunk, Inflate: l.Inflate, Tokens: l.Tokens, Depth: l.Depth}
 }
 
 // whoSends returns the client's own entity: as configured, or as a server enrolled this
@@ -133,7 +145,7 @@ func clientExchanges(c *config.Config, k *Client) error {
 	if err := config.CheckNames(names, config.ExchangeNames()); err != nil {
 		return exit.Usagef("key exchange: %w", err)
 	}
-	parts := offering{store: k.store, device: k.device, keys: k.own, reveals: k.reveals}
+	parts := offering{store: k.store, random: k.random, device: k.device, keys: k.own, reveals: k.reveals}
 	if c.Client.DHGroup != "" {
 		parts.groups = config.GroupList{c.Client.DHGroup}
 	}
@@ -184,7 +196,7 @@ func useEarlier(c *config.Config, ctx context.Context, k *Client) error {
 		return err
 	}
 	k.earlier = &earlierSession{state: state, msl: &msl.Client{
-		Local: k.MSL.Local, KeyExchanges: k.MSL.KeyExchanges, Custody: k.MSL.Custody, State: state,
+		Local: k.MSL.Local, KeyExchanges: k.MSL.KeyExchanges, Custody: k.MSL.Custody, State: state, Rand: k.random,
 	}}
 	if !hide {
 		return nil
@@ -196,6 +208,6 @@ func useEarlier(c *config.Config, ctx context.Context, k *Client) error {
 	if held.MasterToken == nil {
 		return noEarlierToken(c, k)
 	}
-	k.MSL.Local = &hiddenEntity{entityauth.MTProtectedEntity{Hidden: k.MSL.Local, Token: held.MasterToken, Keys: held.Keys}}
+	k.MSL.Local = &hiddenEntity{entityauth.MTProtectedEntity{Hidden: k.MSL.Local, Token: held.MasterToken, Keys: held.Keys, Rand: k.random}}
 	return nil
 }

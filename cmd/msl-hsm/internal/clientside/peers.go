@@ -65,7 +65,7 @@ func peerPSK(c *config.Client, store keys.Importing) (*entityauth.PSK, error) {
 		return nil, err
 	}
 	defer file.Wipe()
-	if file.Identity != "" && file.Identity != c.Recipient {
+	if file.Identity != "" && msl.CanonicalName(file.Identity) != msl.CanonicalName(c.Recipient) {
 		return nil, exit.Usagef("the keys in %s are those of %q, not of %q: give --recipient", c.ServerPSK, file.Identity, c.Recipient)
 	}
 	file.Identity = c.Recipient

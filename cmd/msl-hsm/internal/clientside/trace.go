@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 // A Trace prints what it took to get a message answered.
 type Trace struct {
 	Verbose bool
+	Headers bool // print those of messages, too
 	Out     io.Writer
 
 	start time.Time
@@ -60,6 +62,19 @@ func took(start time.Time) string {
 		return d.Round(100 * time.Microsecond).String()
 	}
 	return d.Round(time.Millisecond).String()
+}
+
+// headers returns what prints the headers of messages, or nil.
+func (s *Trace) headers() func(msl.HeaderInfo) {
+	if !s.Headers {
+		return nil
+	}
+	var one sync.Mutex // an answer may arrive while its request is being sent
+	return func(i msl.HeaderInfo) {
+		one.Lock()
+		defer one.Unlock()
+		fmt.Fprintln(s.Out, i)
+	}
 }
 
 // transport traces every message that t carries.
@@ -133,13 +148,17 @@ func (n *noState) NextID(context.Context, int64) (int64, error) { return n.ids.A
 func Explain(err error, c *config.Config) error {
 	var peer *msl.PeerError
 	if !errors.As(err, &peer) {
-		return distrusted(Unread(err))
+		return Unread(err)
 	}
-	return fmt.Errorf("%s refused the message: %w: %s", exit.Printable(config.OrDocument(peer.Identity)), refused{peer}, advice(peer, c))
+	told := ""
+	if peer.User != "" {
+		told = fmt.Sprintf("; it tells the user: %q", peer.User)
+	}
+	return fmt.Errorf("%s refused the message: %w: %s%s", exit.Printable(config.OrDocument(peer.Identity)), refused{peer}, advice(peer, c), told)
 }
 
-// Unread explains why an answer could not be read: it is not MSL, or it exceeds a
-// limit; for a limit it names the setting.
+// Unread explains why an answer could not be read: there is none, it is not MSL, it
+// exceeds a limit, or it is not from the trusted server. For a limit it names the setting.
 func Unread(err error) error {
 	var limit *msl.LimitError
 	var long *http.MaxBytesError
@@ -148,33 +167,35 @@ func Unread(err error) error {
 	switch {
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return fmt.Errorf("the server cannot be reached: check that it runs, and the URL: %w", err)
+	case exit.UntrustedCertificate(err):
+		return fmt.Errorf("the TLS certificate of the server is not trusted: check the URL, and client.tls.roots and client.tls.server-name in the configuration: %w", err)
+	case exit.UntrustedAnswer(err):
+		return fmt.Errorf("the server is not the trusted one: compare --recipient and --server-key with its identity and with msl-hsm key show msl-identity --public there: %w", err)
 	case errors.Is(err, msl.ErrDecryptNotSupported):
 		return fmt.Errorf("the keys here cannot complete the key exchange, so nothing was sent: offer another one with --key-exchange: %w", err)
 	case errors.As(err, &other):
 		return other // the protocol's own error adds nothing
+	case errors.As(err, &limit):
+		return fmt.Errorf("%w: raise client.limits.%s in the configuration", err, strings.ToLower(limit.Limit))
+	case errors.As(err, &long):
+		return fmt.Errorf("the answer is longer than %d bytes: raise client.limits.answer in the configuration: %w", long.Limit, err)
+	}
+	return damaged(err)
+}
+
+// damaged explains an answer that is no message, or only a part of one.
+func damaged(err error) error {
+	switch {
 	case errors.Is(err, msl.ErrTruncated) && errors.Is(err, msl.ErrNotMessage):
 		return fmt.Errorf("the server's answer ends within its header: try again, and check the URL: %w", err)
 	case errors.Is(err, msl.ErrNotMessage) && errors.Is(err, io.EOF):
 		return fmt.Errorf("the server answered with an empty body, not MSL: check the URL: %w", err)
 	case errors.Is(err, msl.ErrNotMessage):
 		return fmt.Errorf("the server did not answer with an MSL message: check the URL: %w", err)
-	case errors.As(err, &limit):
-		return fmt.Errorf("%w: raise client.limits.%s in the configuration", err, strings.ToLower(limit.Limit))
-	case errors.As(err, &long):
-		return fmt.Errorf("the answer is longer than %d bytes: raise client.limits.answer in the configuration: %w", long.Limit, err)
-	}
-	return err
-}
-
-// distrusted says whose authentication failed if an answer was not accepted.
-func distrusted(err error) error {
-	for _, code := range []msl.Code{
-		msl.ErrRSAPublicKeyNotFound, msl.ErrECCPublicKeyNotFound, msl.ErrEntityNotFound, msl.ErrIncorrectEntityAuthData,
-		msl.ErrX509CertVerificationFailed, msl.ErrMessageEntityDataBasedVerificationFailed,
-	} {
-		if errors.Is(err, code) {
-			return fmt.Errorf("the server is not the trusted one: compare --recipient and --server-key with its identity and with msl-hsm key show msl-identity --public there: %w", err)
-		}
+	case exit.IsAny(err, msl.ErrTruncated, mslhttp.ErrTLSTruncated):
+		return fmt.Errorf("the server's answer ends before its last part: try again, and see the server's log: %w", err)
+	case errors.Is(err, msl.ErrMSLParseError):
+		return fmt.Errorf("the server's answer is not a whole MSL message: check the URL, and that nothing between changes it: %w", err)
 	}
 	return err
 }
@@ -185,10 +206,14 @@ type refused struct{ *msl.PeerError }
 func (r refused) Unwrap() error { return r.PeerError }
 
 func (r refused) Error() string {
-	if r.Code < 0 {
-		return r.Response.String()
+	if r.Code.Name() == "" { // it is the application's own
+		return strings.TrimPrefix(r.PeerError.Error(), "msl: peer answered ")
 	}
-	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, r.Code.Text())
+	text := r.Code.Text()
+	if r.Message != "" { // which may say more, such as what a service behind the server answered
+		text = exit.Printable(r.Message)
+	}
+	return fmt.Sprintf("%d %s (%s): %s", int(r.Code), r.Code.Name(), r.Response, text)
 }
 
 // advice returns the next step after an error.
@@ -201,7 +226,9 @@ func advice(e *msl.PeerError, c *config.Config) string {
 	case msl.ErrEntityRevoked, msl.ErrMasterTokenIdentityRevoked:
 		return "the server's operator revoked it"
 	case msl.ErrUserIDTokenRevoked:
-		return "the server's operator revoked it, or the user has another password now: log in again"
+		return "the server's operator revoked it, the user has another password now, or it expired too long ago: log in again"
+	case msl.ErrUserAuthEntityIncorrectData, msl.ErrUserAuthEntityUserIncorrectData:
+		return "the server permits it by user-rules in its configuration, and by entity add --user-schemes"
 	}
 	switch e.Response {
 	case msl.KeyXRequired:
@@ -210,7 +237,7 @@ func advice(e *msl.PeerError, c *config.Config) string {
 		return "try again later"
 	case msl.EntityReauth, msl.EntityDataReauth:
 		return "check the keys of this entity, and that the server knows them"
-	case msl.UserReauth, msl.UserDataReauth:
+	case msl.UserReauth, msl.UserDataReauth, msl.SSOTokenRejected:
 		return "check the user and the password"
 	}
 	return "see the server's log"

@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 // Agent is how programs of this machine reach the agent.
@@ -20,9 +22,11 @@ func (c *Agent) settle(dir string) {
 	if path, ok := CutUnix(c.Listen); ok {
 		c.Listen = "unix:" + within(dir, path)
 	}
+	users := map[string]string{}
 	for user, source := range c.Users {
-		c.Users[user] = Settled(dir, source)
+		users[msl.CanonicalName(user)] = Settled(dir, source)
 	}
+	c.Users = users
 }
 
 // CutUnix returns the path of an address like unix:PATH.

@@ -1,13 +1,15 @@
 package config
 
 import (
-	"net/http"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
+
+// RandomMixed is the value of keystore.random for bytes of two sources.
+const RandomMixed = "mixed"
 
 // check refuses values that could only break every message.
 func check(c *Config) error {
@@ -19,12 +21,18 @@ func check(c *Config) error {
 		{"keystore.sessions", int64(c.Keystore.Sessions)}, {"keystore.wait", int64(c.Keystore.Wait)},
 		{"keystore.call-timeout", int64(c.Keystore.CallTimeout)}, {"client.agent.shutdown", int64(c.Client.Agent.Shutdown)},
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
-		{"server.renew-expired", int64(s.RenewExpired)},
+		{"server.renew-expired", int64(s.RenewExpired)}, {"server.user-renew-after", int64(s.UserRenewAfter)},
+		{"server.user-lifetime", int64(s.UserLifetime)}, {"server.user-renew-expired", int64(s.UserRenewExpired)},
 		{"server.shutdown", int64(s.Shutdown)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
+		{"server.upstream.timeout", int64(s.Upstream.Timeout)}, {"server.upstream.connect-timeout", int64(s.Upstream.ConnectTimeout)},
+		{"server.upstream.spare", int64(s.Upstream.Spare)}, {"server.upstream.buffer", int64(s.Upstream.Buffer)},
+		{"server.upstream.check.interval", int64(s.Upstream.Check.Interval)}, {"server.upstream.check.timeout", int64(s.Upstream.Check.Timeout)},
 		{"server.limits.header", int64(l.Header)}, {"server.limits.chunk", int64(l.Chunk)},
 		{"server.limits.idle", int64(l.Idle)}, {"server.limits.held", int64(l.Held)}, {"server.limits.inflate", int64(l.Inflate)}, {"server.limits.sessions", int64(l.Sessions)},
 		{"server.limits.errors-per-second", int64(l.ErrorsPerSecond)}, {"server.limits.errors-per-source", int64(l.ErrorsPerSource)},
 		{"client.limits.answer", c.Client.Limits.Answer}, {"client.limits.header", int64(c.Client.Limits.Header)},
+		{"server.limits.tokens", int64(l.Tokens)}, {"server.limits.depth", int64(l.Depth)},
+		{"client.limits.tokens", int64(c.Client.Limits.Tokens)}, {"client.limits.depth", int64(c.Client.Limits.Depth)},
 		{"client.limits.chunk", int64(c.Client.Limits.Chunk)}, {"client.limits.inflate", int64(c.Client.Limits.Inflate)},
 		{"server.limits.passwords", int64(l.Passwords)}, {"server.limits.unproven", l.Unproven}, {"server.limits.proven", l.Proven}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
 	} {
@@ -32,42 +40,34 @@ func check(c *Config) error {
 			return exit.Usagef("%s is less than nothing", number.name)
 		}
 	}
+	if r := c.Keystore.Random; r != "" && r != "os" && r != RandomMixed {
+		return exit.Usagef("keystore.random is %q: want os or mixed", r)
+	}
 	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
+	}
+	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
+		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
 	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
 	}
-	if limit := l.exchange(); limit > 0 && s.UpstreamTimeout >= limit {
-		return exit.Usagef("server.upstream-timeout is %v, and server.limits.timeout %v: an exchange would end before the service may answer; make server.limits.timeout the longer one", s.UpstreamTimeout, limit)
-	}
-	if _, err := http.NewRequest(s.UpstreamMethod, "http://upstream/", nil); err != nil {
-		return exit.Usagef("server.upstream-method is %q: want the name of an HTTP method", s.UpstreamMethod)
+	if err := s.checkUpstream(); err != nil {
+		return err
 	}
 	for setting, names := range map[string][]string{"server.compression": s.Compression, "client.compression": c.Client.Compression} {
 		if err := CheckNames(names, []string{"GZIP", "LZW"}); err != nil {
 			return exit.Usagef("%s: %w", setting, err)
 		}
 	}
-	return nil
+	return c.Client.CheckLanguages()
 }
 
 // exchange returns the time for one exchange; zero or less means no bound.
 func (l Limits) exchange() time.Duration { return Nonzero(l.Timeout, time.Minute) }
 
-// UpstreamTime is the time that the service has to begin an answer: what the
-// configuration says, or half a minute, or half the time for an exchange where that is
-// less.
-func (s *Server) UpstreamTime() time.Duration {
-	const usual = 30 * time.Second
-	switch limit := s.Limits.exchange(); {
-	case s.UpstreamTimeout != 0:
-		return s.UpstreamTimeout
-	case limit > 0:
-		return min(usual, limit/2)
-	}
-	return usual
-}
+// held is how much of a message may be kept in memory until it is read.
+func (l Limits) held() int { return msl.Limits{Held: l.Held}.Effective().Held }
 
 // ParseCustody reads the custody mode of a setting.
 func ParseCustody(setting, name string) (msl.Custody, error) {

@@ -26,6 +26,7 @@ type Keystore struct {
 	Wait        time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
 	CallTimeout time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
 	Prefix      string        `yaml:"prefix"`                                                         // first part of the labels of the keys
+	Random      string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
 	AllowWeak   []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
 	Log *slog.Logger // of a process that lives long: told when the device is lost
@@ -46,8 +47,9 @@ type Server struct {
 
 	EntitySchemes entityList   `yaml:"entity-schemes" example:"[PSK, RSA]"` // default: every scheme that the other settings allow
 	UserSchemes   userList     `yaml:"user-schemes" example:"[EMAIL_PASSWORD, USER_ID_TOKEN]"`
-	KeyExchanges  exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED, ASYMMETRIC_WRAPPED]"` // best first; default: all that custody allows, except JWK_RSAES
-	DHGroups      GroupList    `yaml:"dh-groups" example:"[ffdhe2048, modp2048]"`                       // for DIFFIE_HELLMAN; default: all
+	UserRules     UserRules    `yaml:"user-rules" example:"\n- {entity: kiosk-, user: '@example.com', schemes: [USER_ID_TOKEN]}\n- {entity: kiosk-, schemes: []}"` // which users may log in where: the first rule with the beginning of the identity and the end of the user name decides; default: all may
+	KeyExchanges  exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED, ASYMMETRIC_WRAPPED]"`                                                            // best first; default: all that custody allows, except JWK_RSAES
+	DHGroups      GroupList    `yaml:"dh-groups" example:"[ffdhe2048, modp2048]"`                                                                                  // for DIFFIE_HELLMAN; default: all
 
 	X509Roots         string            `yaml:"x509-roots" example:"roots.pem"`             // certificates trusted to vouch for entities; default: none
 	X509Intermediates string            `yaml:"x509-intermediates" example:"between.pem"`   // between the roots and the entities
@@ -64,19 +66,25 @@ type Server struct {
 	} `yaml:"require"`
 
 	Compression  []string      `yaml:"compression"`
-	Languages    []string      `yaml:"languages"`
-	Custody      string        `yaml:"custody"`                  // session keys stay in the token; or imported, or shared
-	RenewAfter   time.Duration `yaml:"renew-after" example:"1h"` // of master tokens
+	Languages    []string      `yaml:"languages" example:"[en]"`         // that answers name; default: those of messages, or en
+	Messages     string        `yaml:"messages" example:"messages.yaml"` // texts for users, sent with errors, by language and error; default: none
+	Custody      string        `yaml:"custody"`                          // session keys stay in the token; or imported, or shared
+	RenewAfter   time.Duration `yaml:"renew-after" example:"1h"`         // of master tokens
 	Lifetime     time.Duration `yaml:"lifetime" example:"24h"`
-	RenewExpired time.Duration `yaml:"renew-expired" example:"720h"` // how long an expired master token can still be renewed; after that the device starts a new session
-	Limits       Limits        `yaml:"limits"`                       // 0 is the default
-	TLS          ServerTLS     `yaml:"tls"`                          // below MSL; default: none
+	RenewExpired time.Duration `yaml:"renew-expired" example:"720h"` // how long an expired master token can still be renewed; after that the device starts a new session; default: user-lifetime
+
+	UserRenewAfter   time.Duration `yaml:"user-renew-after" example:"1h"`    // of user ID tokens, the logins that devices keep
+	UserLifetime     time.Duration `yaml:"user-lifetime" example:"720h"`     // a device that is in use renews them, however long
+	UserRenewExpired time.Duration `yaml:"user-renew-expired" example:"24h"` // how long an expired one is still renewed; after that the user logs in again; default: for as long as the session of the device is
+
+	Limits Limits    `yaml:"limits"` // 0 is the default
+	TLS    ServerTLS `yaml:"tls"`    // below MSL; default: none
 
 	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
 
-	Upstream        string        `yaml:"upstream" example:"http://127.0.0.1:3000/"` // default: an echo
-	UpstreamMethod  string        `yaml:"upstream-method"`
-	UpstreamTimeout time.Duration `yaml:"upstream-timeout" example:"30s"` // until its answer begins; must be less than limits.timeout
+	Upstream        Upstream      `yaml:"upstream"`                       // the HTTP service behind this gateway; upstream: URL is short for a section with that alone
+	UpstreamMethod  string        `yaml:"upstream-method"`                // older name of upstream.method
+	UpstreamTimeout time.Duration `yaml:"upstream-timeout" example:"30s"` // older name of upstream.timeout
 	Shutdown        time.Duration `yaml:"shutdown"`                       // time for messages in flight
 }
 
@@ -87,6 +95,8 @@ type Limits struct {
 	Chunk           int           `yaml:"chunk" example:"16777216"` // bytes of a payload chunk
 	Held            int           `yaml:"held" example:"16777216"`  // bytes of an answer held back until its request was read
 	Inflate         int           `yaml:"inflate" example:"200"`    // largest ratio of decompressed to compressed data
+	Tokens          int           `yaml:"tokens" example:"64"`      // service tokens of one message, and key requests
+	Depth           int           `yaml:"depth" example:"32"`       // nesting of JSON objects
 	Sessions        int           `yaml:"sessions" example:"10000"` // master tokens remembered
 	ErrorsPerSecond int           `yaml:"errors-per-second" example:"200"`
 	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers a second to one unauthenticated source, and refusals a second of one entity; IPv6 is counted by /64
@@ -106,6 +116,8 @@ type ClientLimits struct {
 	Header  int   `yaml:"header" example:"1048576"`    // bytes of a message header
 	Chunk   int   `yaml:"chunk" example:"67108864"`    // bytes of a payload chunk: 2.4 times the data, which the reference stack sends in a single chunk
 	Inflate int   `yaml:"inflate" example:"200"`       // largest ratio of decompressed to compressed data
+	Tokens  int   `yaml:"tokens" example:"64"`         // service tokens of one message
+	Depth   int   `yaml:"depth" example:"32"`          // nesting of JSON objects
 }
 
 // Client is what a client is made of, and the agent.
@@ -139,6 +151,7 @@ type Client struct {
 	UserScheme   string   `yaml:"user-scheme"`               // or USER_ID_TOKEN
 	Password     string   `yaml:"password" example:"prompt"` // source of the password
 	Compression  []string `yaml:"compression"`
+	Languages    []string `yaml:"languages" example:"[de, en]"` // for texts to the user in errors, best first; default: the server chooses
 
 	Limits ClientLimits `yaml:"limits"` // of answers; 0 is the default
 	Agent  Agent        `yaml:"agent"`
@@ -157,8 +170,6 @@ func Default() *Config {
 	c.Server.Custody = "sealed"
 	c.Server.Require.Encrypted, c.Server.Require.Authenticated = true, true
 	c.Server.Compression = []string{"GZIP", "LZW"}
-	c.Server.Languages = []string{"en"}
-	c.Server.UpstreamMethod = "POST"
 	c.Server.Shutdown = DefaultShutdown
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
 	c.Server.Enrollment.Path = "/enroll"
@@ -199,12 +210,13 @@ func (c *Config) Read(path string) error {
 func (c *Config) settle(dir string) {
 	c.settleTLS(dir)
 	c.Client.Agent.settle(dir)
+	c.Server.Upstream.settle(dir)
 	for _, path := range []*string{
 		&c.Keystore.SoftHSM, &c.Server.State, &c.Server.Certificate,
 		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
 		&c.Server.Enrollment.State, &c.Server.Enrollment.CA, &c.Server.Enrollment.EKRoots,
 		&c.Client.PSK, &c.Client.Certificate, &c.Client.State, &c.Client.EarlierState,
-		&c.Server.Failures.Log, &c.Client.Failures.Spool,
+		&c.Server.Failures.Log, &c.Server.Messages, &c.Client.Failures.Spool,
 		&c.Client.ServerKey, &c.Client.ServerRoots, &c.Client.ServerIntermediates, &c.Client.ServerPSK,
 	} {
 		*path = within(dir, *path)

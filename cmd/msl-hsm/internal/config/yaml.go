@@ -55,6 +55,9 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return nil // a section whose lines are all commented out
 	}
+	if field, ok := shortField(v); ok && n.Kind != yaml.MappingNode {
+		return f.fill(name, n, field)
+	}
 	if n.Kind != yaml.MappingNode {
 		return f.errorf(n, "%s must have fields, as in \"name: value\"", OrDocument(name))
 	}
@@ -88,6 +91,16 @@ func OrDocument(name string) string {
 func fieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
 	for i := range v.NumField() {
 		if v.Type().Field(i).Tag.Get("yaml") == name {
+			return v.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+// shortField is the field that a value without names is for.
+func shortField(v reflect.Value) (reflect.Value, bool) {
+	for i := range v.NumField() {
+		if v.Type().Field(i).Tag.Get("short") != "" {
 			return v.Field(i), true
 		}
 	}

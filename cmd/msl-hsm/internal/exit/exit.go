@@ -25,6 +25,10 @@ const (
 	NoAnswer = 6 // the server cannot be reached, or did not send a message
 	Held     = 7 // a device waits for an operator's decision
 	Forced   = 8 // the process was forced to end
+
+	// Untrusted is for a server that did not prove to be the trusted one: another key,
+	// identity or certificate, or a signature that does not verify.
+	Untrusted = 9
 )
 
 // A codedError is an error with its own exit code.
@@ -65,10 +69,20 @@ func Code(err error) int {
 		return Refused
 	case keystoreFailed(err):
 		return Keystore
-	case errors.As(err, &status), errors.As(err, &request), errors.As(err, &other), errors.Is(err, msl.ErrNotMessage):
+	case untrusted(err):
+		return Untrusted
+	case errors.As(err, &status), errors.As(err, &request), errors.As(err, &other), notMessage(err):
 		return NoAnswer
 	}
 	return Failure
+}
+
+// notMessage reports whether an answer was no message, or a part of one.
+func notMessage(err error) bool {
+	if limit := (*msl.LimitError)(nil); errors.As(err, &limit) {
+		return false // the rest of it may be one
+	}
+	return IsAny(err, msl.ErrNotMessage, msl.ErrTruncated, msl.ErrMSLParseError, msl.ErrMSLCommsFailure, mslhttp.ErrTLSTruncated)
 }
 
 func keystoreFailed(err error) bool {

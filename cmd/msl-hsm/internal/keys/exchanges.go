@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"io"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -16,14 +17,15 @@ type TwoSided interface {
 	msl.Offerer
 }
 
-// TwoSidedExchange makes the named key exchange, which is the same on both sides.
-func TwoSidedExchange(name string, store keystore.Store, groups config.GroupList) (TwoSided, error) {
+// TwoSidedExchange makes the named key exchange, which is the same on both sides. A nil
+// random means the operating system.
+func TwoSidedExchange(name string, store keystore.Store, groups config.GroupList, random io.Reader) (TwoSided, error) {
 	switch name {
 	case "JWE_RSA", "JWEJS_RSA", "JWK_RSA", config.OnlyWhenNamed:
-		return &keyx.AsymmetricJOSE{Mechanism: keyx.JOSEMechanism(name), Store: store}, nil
+		return &keyx.AsymmetricJOSE{Mechanism: keyx.JOSEMechanism(name), Store: store, Rand: random}, nil
 	case "DIFFIE_HELLMAN":
 		found, err := groups.Find()
-		return &keyx.DiffieHellman{Store: store, Groups: found}, err
+		return &keyx.DiffieHellman{Store: store, Groups: found, Rand: random}, err
 	}
 	return nil, exit.Usagef("unknown key exchange %q: want some of %s", name, strings.Join(config.ExchangeNames(), ", "))
 }

@@ -47,6 +47,28 @@ func LoadCertificate(e config.Certificate, what string, store keystore.Store) (c
 	return c, nil
 }
 
+// TLSClient returns the TLS client of a setting.
+func TLSClient(setting string, own *config.ClientTLS, store keystore.Store) (t *mslhttp.TLSClient, err error) {
+	t = &mslhttp.TLSClient{ServerName: own.ServerName, HTTP2: own.HTTP2}
+	if t.MinVersion, err = config.ParseVersion(setting+".min-version", own.MinVersion); err != nil {
+		return nil, err
+	}
+	if t.Roots, err = RootsIn(setting+".roots", own.Roots); err != nil {
+		return nil, err
+	}
+	switch {
+	case own.Certificate != "" && own.Key != "":
+		certificate, err := LoadCertificate(config.Certificate{Certificate: own.Certificate, Key: own.Key}, setting+".certificate", store)
+		if err != nil {
+			return nil, err
+		}
+		t.Certificate = &certificate
+	case own.Certificate != "" || own.Key != "":
+		return nil, exit.Usagef("%s has a certificate or a key: give both, or none", setting)
+	}
+	return t, nil
+}
+
 // ocspPeriod is how often the file of an OCSP response is checked.
 const ocspPeriod = 30 * time.Second
 

@@ -3,6 +3,7 @@ package keys
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -135,10 +136,10 @@ func (m *Device) ForMSL() *fleet.Device { return &fleet.Device{Store: m.Store, I
 func (m *Device) HasAES() bool { return m.device.Capabilities().EncryptDecrypt }
 
 // Sessions returns the store for session keys that this process has seen: the TPM, if
-// it has AES.
-func (m *Device) Sessions() Importing {
+// it has AES. random is for those keys elsewhere; nil means the operating system.
+func (m *Device) Sessions(random io.Reader) Importing {
 	if m.HasAES() {
 		return m.Store
 	}
-	return soft.New()
+	return soft.Config{Rand: random}.New()
 }

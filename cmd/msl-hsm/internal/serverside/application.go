@@ -4,26 +4,66 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net/url"
+	"net/http"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
 // Application returns the handler of the messages' data: the gateway to a service, or
-// an echo.
-func Application(c *config.Config) (msl.Handler, error) {
-	if c.Server.Upstream == "" {
+// an echo. Health checks of the service end with ctx.
+func Application(ctx context.Context, c *config.Config, store keystore.Store, log *slog.Logger) (msl.Handler, error) {
+	if c.Server.Upstream.IsZero() {
 		return echoApplication, nil
 	}
-	u, err := url.Parse(c.Server.Upstream)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, exit.Usagef("upstream %q: want http://HOST/PATH or https://HOST/PATH", c.Server.Upstream)
+	u, err := Upstream(c, store, log)
+	if err != nil {
+		return nil, err
 	}
-	gateway := &mslhttp.Gateway{URL: c.Server.Upstream, Method: c.Server.UpstreamMethod, Timeout: c.Server.UpstreamTime()}
+	if err := u.Start(ctx); err != nil {
+		return nil, exit.Usagef("server.upstream: %w", err)
+	}
+	gateway := &mslhttp.Gateway{Upstream: u, Method: c.Server.UpstreamVerb(), ContentType: c.Server.Upstream.ContentType}
 	return gateway.Handle, nil
+}
+
+// Upstream returns the service behind the server.
+func Upstream(c *config.Config, store keystore.Store, log *slog.Logger) (*mslhttp.Upstream, error) {
+	own := &c.Server.Upstream
+	u := &mslhttp.Upstream{
+		Targets: own.URL, Proxy: own.Proxy.URL(),
+		Connect: own.ConnectTimeout, Timeout: c.Server.UpstreamTime(),
+		Buffer: own.Buffer, Whole: own.Body == "whole",
+		Rest: own.Spare, Check: mslhttp.HealthCheck(own.Check),
+		Trusted: mslhttp.TrustedProxies(c.Server.TrustedProxies), Log: log,
+	}
+	if own.Body == "stream" {
+		u.Buffer = -1
+	}
+	var err error
+	if u.TLS, err = keys.TLSClient("server.upstream.tls", &own.TLS, store); err != nil {
+		return nil, err
+	}
+	u.Header, err = fixedHeaders(own.Headers)
+	return u, err
+}
+
+// fixedHeaders reads the values of headers.
+func fixedHeaders(sources map[string]string) (http.Header, error) {
+	h := http.Header{}
+	for name, source := range sources {
+		value, err := keys.Secret(source, "value of the header "+name)
+		if err != nil {
+			return nil, err
+		}
+		h.Set(name, string(value.Bytes()))
+		value.Close()
+	}
+	return h, nil
 }
 
 func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"io"
 	"log/slog"
 	"strings"
 
@@ -77,7 +78,7 @@ func entityScheme(c *config.Config, s *Service, name string, hidden msl.EntitySc
 	case "NONE_SUFFIXED":
 		return &entityauth.NoneSuffixed{Directory: s.State}, nil
 	case "PROVISIONED":
-		return &entityauth.Provisioned{Assign: func(context.Context) (string, error) { return assignKey(c) }}, nil
+		return &entityauth.Provisioned{Assign: func(context.Context) (string, error) { return assignKey(c, s.random) }}, nil
 	case "MT_PROTECTED":
 		return hidden, nil
 	}
@@ -85,9 +86,14 @@ func entityScheme(c *config.Config, s *Service, name string, hidden msl.EntitySc
 }
 
 // assignKey returns a new identity for an entity that has none.
-func assignKey(c *config.Config) (string, error) {
+func assignKey(c *config.Config, random io.Reader) (string, error) {
+	if random == nil {
+		random = rand.Reader
+	}
 	b := make([]byte, 16)
-	rand.Read(b)
+	if _, err := io.ReadFull(random, b); err != nil {
+		return "", err
+	}
 	return c.Server.Provisioned + hex.EncodeToString(b), nil
 }
 
@@ -136,7 +142,7 @@ func modelGroups(c *config.Config, s *Service) (msl.EntityScheme, error) {
 // LongestPrefix finds the longest of the prefixes that an identity begins with.
 func LongestPrefix(groups map[string]string, identity string) (prefix string, found bool) {
 	for p := range groups {
-		if strings.HasPrefix(identity, p) && (!found || len(p) > len(prefix)) {
+		if strings.HasPrefix(msl.CanonicalName(identity), msl.CanonicalName(p)) && (!found || len(p) > len(prefix)) {
 			prefix, found = p, true
 		}
 	}
@@ -172,7 +178,10 @@ func userSchemes(c *config.Config, s *Service) []msl.UserScheme {
 		case "EMAIL_PASSWORD":
 			all = append(all, &userauth.EmailPassword{Verify: s.State.Verify, Find: s.State.FindUser})
 		case "USER_ID_TOKEN":
-			all = append(all, &userauth.UserIDToken{Issuer: s.MSL.Issuer, Tokens: s.MSL.OpenMasterToken, Revoked: s.State.Revoked, Dates: s.State})
+			permitted := func(ctx context.Context, identity, user string) (bool, error) {
+				return s.MSL.PermitUser(ctx, identity, user, name)
+			}
+			all = append(all, &userauth.UserIDToken{Issuer: s.MSL.Issuer, Tokens: s.MSL.OpenMasterToken, Permitted: permitted, Revoked: s.State.Revoked, Dates: s.State})
 		}
 	}
 	return all

@@ -3,6 +3,7 @@ package serverside
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -17,6 +18,7 @@ import (
 // responding holds what the server's key exchanges need.
 type responding struct {
 	store     keystore.Store
+	random    io.Reader // nil means the operating system
 	groups    config.GroupList
 	devices   *keys.Authority      // enrolls devices, or nil
 	psk       *entityauth.PSK      // the keys of peers
@@ -26,9 +28,9 @@ type responding struct {
 }
 
 // keyExchanges returns the key exchanges of the server.
-func keyExchanges(c *config.Config, store keystore.Store, devices *keys.Authority, psk *entityauth.PSK, custody msl.Custody) ([]msl.Responder, error) {
-	k := responding{store: store, devices: devices, psk: psk, groups: c.Server.DHGroups, network: c.Keystore.Prefix}
-	if err := k.useIssuerWrapping(store, c.Keystore.Prefix); err != nil {
+func keyExchanges(c *config.Config, s *Service, custody msl.Custody) ([]msl.Responder, error) {
+	k := responding{store: s.Store, random: s.random, devices: s.Devices, psk: s.psk, groups: c.Server.DHGroups, network: c.Keystore.Prefix}
+	if err := k.useIssuerWrapping(s.Store, c.Keystore.Prefix); err != nil {
 		return nil, err
 	}
 	if len(c.Server.KeyExchanges) > 0 {
@@ -67,11 +69,11 @@ func (k responding) responders(names []string, named bool, custody msl.Custody) 
 func (k responding) responder(name string) (msl.Responder, error) {
 	switch name {
 	case "SYMMETRIC_WRAPPED":
-		return &keyx.SymmetricResponder{Store: k.store, PSK: k.psk}, nil
+		return &keyx.SymmetricResponder{Store: k.store, PSK: k.psk, Rand: k.random}, nil
 	case "ASYMMETRIC_WRAPPED":
-		return &keyx.AsymmetricWrapped{Store: k.store}, nil
+		return &keyx.AsymmetricWrapped{Store: k.store, Rand: k.random}, nil
 	case config.TPMImport:
-		x := &keyx.TPMResponder{Store: k.store}
+		x := &keyx.TPMResponder{Store: k.store, Rand: k.random}
 		if k.devices != nil {
 			x.Verifier = fleet.Verifier{Authority: k.devices.Authority}
 		}
@@ -79,10 +81,10 @@ func (k responding) responder(name string) (msl.Responder, error) {
 	case "JWE_LADDER", "JWK_LADDER":
 		return &keyx.LadderResponder{
 			Form: keyx.LadderForm(name), Store: k.store, PSK: k.psk, Network: k.network,
-			Wrapping: k.wrapping, Revealing: k.revealing,
+			Wrapping: k.wrapping, Revealing: k.revealing, Rand: k.random,
 		}, nil
 	}
-	return keys.TwoSidedExchange(name, k.store, k.groups)
+	return keys.TwoSidedExchange(name, k.store, k.groups, k.random)
 }
 
 // cannotRespond returns why a server cannot use a key exchange, or "".

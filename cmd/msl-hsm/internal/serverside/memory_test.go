@@ -111,7 +111,7 @@ func TestPercentFor(t *testing.T) {
 	}
 }
 
-// TestMemoryDocs computes what the documentation tells.
+// TestMemoryDocs computes the figures of the documentation.
 func TestMemoryDocs(t *testing.T) {
 	text, err := os.ReadFile("../../../../docs/operations.md")
 	if err != nil {

@@ -1,7 +1,9 @@
 package serverside
 
 import (
+	"context"
 	"log/slog"
+	"strconv"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state"
@@ -40,4 +42,14 @@ func (s *Service) WarnOldKeys(log *slog.Logger) error {
 			"entities", count, "first", first)
 	}
 	return nil
+}
+
+// WarnNames logs the names that are refused because another one is spelled like them.
+func (s *Service) WarnNames(ctx context.Context, log *slog.Logger) error {
+	apart, err := s.State.Apart(ctx)
+	for _, a := range apart {
+		log.Warn("two registered names differ only in their Unicode normalization: this spelling is refused, with its tokens, until one of the two is removed",
+			"kind", a.Kind, "name", strconv.QuoteToASCII(a.Name))
+	}
+	return err
 }

@@ -1,8 +1,10 @@
 package serverside
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"time"
@@ -17,12 +19,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/usermsg"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 // A Service is a server with everything that it holds open.
 type Service struct {
 	Store   keys.Store
+	random  io.ReadCloser // combined with that of the device, or nil
 	State   *bolt.Server
 	psk     *entityauth.PSK
 	mgk     *entityauth.MGK
@@ -35,6 +39,10 @@ type Service struct {
 
 // Open builds a server: its state, its keys, and what it trusts.
 func Open(c *config.Config, log *slog.Logger) (*Service, error) {
+	messages, err := c.Server.ReadMessages()
+	if err != nil {
+		return nil, err
+	}
 	state, err := admin.OpenState(c, "")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, firstStep(c, err)
@@ -45,6 +53,9 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	s := &Service{State: state, Connections: connections(&c.Server)}
 	if s.Store, err = keys.Open(c); err == nil {
 		err = assemble(c, s, log)
+	}
+	if err == nil {
+		say(c, s.MSL, messages)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -86,10 +97,14 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if s.random, err = keys.Random(c, s.Store); err != nil {
+		return err
+	}
 	issuer, err := issuer(c, s.Store)
 	if err != nil {
 		return err
 	}
+	issuer.Rand = s.random
 	issuer.Shared = custody == msl.CustodyShared
 	services, err := serviceTokenKeys(c, s.Store)
 	if err != nil {
@@ -101,19 +116,22 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 			return err
 		}
 	}
-	exchanges, err := keyExchanges(c, s.Store, s.Devices, s.psk, custody)
+	exchanges, err := keyExchanges(c, s, custody)
 	if err != nil {
 		return err
 	}
 	s.MSL = &msl.Server{
 		Name: c.Server.Identity, Local: own,
-		KeyExchanges:  exchanges,
-		Custody:       custody,
-		Issuer:        issuer,
-		State:         s.State,
+		KeyExchanges: exchanges,
+		Custody:      custody,
+		Issuer:       issuer,
+		State:        s.State,
+		PermitUser: func(_ context.Context, identity, user, scheme string) (bool, error) {
+			return c.Server.UserRules.Permit(identity, user, scheme), nil
+		},
 		Directory:     s.State,
 		ServiceTokens: services,
-		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression, Languages: c.Server.Languages},
+		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression},
 		Limits:        messageLimits(c.Server.Limits),
 		Log:           log,
 	}
@@ -126,9 +144,22 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	return err
 }
 
+// say gives a server its texts for users. Its answers name the languages of those,
+// unless the configuration says otherwise.
+func say(c *config.Config, server *msl.Server, messages *usermsg.Catalog) {
+	languages := []string{"en"}
+	if messages != nil {
+		server.Messages, languages = messages, messages.Languages()
+	}
+	if c.Server.Languages != nil {
+		languages = c.Server.Languages
+	}
+	server.Capabilities.Languages = languages
+}
+
 func messageLimits(l config.Limits) msl.Limits {
 	return msl.Limits{
-		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions,
+		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions, Tokens: l.Tokens, Depth: l.Depth,
 		ErrorsPerSecond: l.ErrorsPerSecond, ErrorsPerSource: l.ErrorsPerSource, PasswordsAtATime: l.Passwords,
 		Unproven: l.Unproven, Proven: l.Proven,
 	}
@@ -139,7 +170,9 @@ func issuer(c *config.Config, store keystore.Store) (*msl.Issuer, error) {
 	if err != nil {
 		return nil, afterMissing(err)
 	}
-	i.RenewAfter, i.Lifetime, i.RenewExpired = c.Server.RenewAfter, c.Server.Lifetime, c.Server.RenewExpired
+	own := &c.Server
+	i.RenewAfter, i.Lifetime, i.RenewExpired = own.RenewAfter, own.Lifetime, own.RenewExpired
+	i.UserRenewAfter, i.UserLifetime, i.UserRenewExpired = own.UserRenewAfter, own.UserLifetime, own.UserRenewExpired
 	return i, nil
 }
 
@@ -170,6 +203,9 @@ func (s *Service) Close() error {
 		if objects, sessions := s.Store.Live(); objects+sessions > 0 {
 			errs = append(errs, fmt.Errorf("%d key objects and %d sessions were still in use at the end", objects, sessions))
 		}
+	}
+	if s.random != nil {
+		errs = append(errs, s.random.Close())
 	}
 	if s.Store != nil {
 		errs = append(errs, s.Store.Close())

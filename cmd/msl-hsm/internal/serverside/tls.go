@@ -44,12 +44,12 @@ func SchemeOf(l net.Listener) string {
 func SecureListener(c *config.Config, store keystore.Store, l net.Listener, insist bool, log *slog.Logger) (net.Listener, error) {
 	own := c.Server.TLS
 	if len(own.Certificates) == 0 {
-		if insist || own.ClientCA != "" || own.ClientCRL != "" || own.MinVersion != "" {
+		if insist || own.ClientCA != "" || own.ClientCRL != "" || own.MinVersion != "" || own.HTTP2 {
 			return nil, exit.Usagef("TLS without a certificate: name certificate and key in server.tls.certificates")
 		}
 		return l, nil
 	}
-	s := &mslhttp.TLSServer{Alerts: &tlsalert.Counter{}, Report: func(e mslhttp.TLSEvent) { reportTLS(log, e) }}
+	s := &mslhttp.TLSServer{HTTP2: own.HTTP2, Alerts: &tlsalert.Counter{}, Report: func(e mslhttp.TLSEvent) { reportTLS(log, e) }}
 	var err error
 	if s.MinVersion, err = config.ParseVersion("server.tls.min-version", own.MinVersion); err != nil {
 		return nil, err

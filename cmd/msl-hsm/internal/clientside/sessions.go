@@ -1,0 +1,184 @@
+package clientside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+// A Session is what a state file keeps of one client: the times are those of its master
+// token, and are zero if it has none.
+type Session struct {
+	Client      string    `json:"client"`
+	KeyExchange string    `json:"keyexchange,omitempty"`
+	Renewable   time.Time `json:"renewable,omitzero"`
+	Expires     time.Time `json:"expires,omitzero"`
+	Users       []string  `json:"users,omitempty"`
+	Services    int       `json:"servicetokens,omitempty"`
+}
+
+// Sessions are those that a state file keeps. They need neither the keys nor the server.
+type Sessions struct {
+	path string
+	file *bolt.Clients
+	Only string // the client whose session to show or to end; empty means all
+}
+
+// OpenSessions opens the state file of a client, which must exist.
+func OpenSessions(c *config.Config) (*Sessions, error) {
+	path := c.Client.State
+	if path == "" {
+		return nil, exit.Usagef("no state file: give --state FILE, or client.state in the configuration")
+	}
+	file, err := bolt.OpenClients(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, exit.Usagef("no state file %s, so no session: correct the path", exit.Printable(path))
+	case errors.Is(err, bolt.ErrInUse):
+		at := "ADDRESS, where it listens"
+		config.Override(&at, exit.Printable(c.Client.Agent.Listen))
+		return nil, fmt.Errorf("%w; if it is an agent, ask it with --agent %s", err, at)
+	case err != nil:
+		return nil, err
+	}
+	return &Sessions{path: path, file: file}, nil
+}
+
+// Close closes the file.
+func (s *Sessions) Close() error { return s.file.Close() }
+
+// List returns the sessions.
+func (s *Sessions) List() (all []Session, err error) {
+	err = s.each(func(name string, c *state.Client) error {
+		r, err := c.Load(context.Background())
+		if err != nil {
+			return err
+		}
+		one := Session{Client: name, KeyExchange: r.KeyExchange, Users: slices.Sorted(maps.Keys(r.UserIDTokens)), Services: len(r.ServiceTokens)}
+		if r.MasterToken != nil {
+			t, err := msl.ParseMasterToken(r.MasterToken)
+			if err != nil {
+				return err
+			}
+			one.Renewable, one.Expires = t.RenewalWindow, t.Expiration
+		}
+		all = append(all, one)
+		return nil
+	})
+	return all, err
+}
+
+// each calls do for every client.
+func (s *Sessions) each(do func(name string, c *state.Client) error) error {
+	names, err := s.file.Names()
+	if err != nil {
+		return err
+	}
+	if s.Only != "" && !slices.Contains(names, s.Only) {
+		return exit.Usagef("%s has no client %s; msl-hsm session list lists them", exit.Printable(s.path), exit.Printable(s.Only))
+	}
+	for _, name := range names {
+		if s.Only != "" && s.Only != name {
+			continue
+		}
+		c, err := s.file.Client(name)
+		if err == nil {
+			err = do(name, c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Logout logs a user out, and returns the clients that the user was logged in at.
+func (s *Sessions) Logout(ctx context.Context, user string) (from []string, err error) {
+	err = s.each(func(name string, c *state.Client) error {
+		r, err := c.Load(ctx)
+		if err != nil || !hasUser(r, user) {
+			return err
+		}
+		from = append(from, name)
+		return (&msl.Client{State: c}).Logout(ctx, user)
+	})
+	return from, err
+}
+
+func hasUser(r msl.ClientRecord, user string) bool {
+	for name := range r.UserIDTokens {
+		if msl.CanonicalName(name) == msl.CanonicalName(user) {
+			return true
+		}
+	}
+	return false
+}
+
+// Forget drops all tokens, and returns the clients that had some.
+func (s *Sessions) Forget(ctx context.Context) (of []string, err error) {
+	err = s.each(func(name string, c *state.Client) error {
+		r, err := c.Load(ctx)
+		if err != nil || r.MasterToken == nil && len(r.ServiceTokens) == 0 {
+			return err
+		}
+		of = append(of, name)
+		return (&msl.Client{State: c}).Forget(ctx)
+	})
+	return of, err
+}
+
+// Purge closes the file, and rewrites it so that what was dropped is not in it any more.
+func (s *Sessions) Purge() error {
+	if err := s.file.Close(); err != nil {
+		return err
+	}
+	if err := bolt.CompactClients(s.path); err != nil {
+		return fmt.Errorf("the session has ended, but traces of its tokens may be left in the file: %w", err)
+	}
+	return nil
+}
+
+// AskAgent has a running agent log a user out, or forget its session if none is named.
+func AskAgent(ctx context.Context, at, user string) error {
+	transport := &http.Transport{DisableKeepAlives: true}
+	url := "http://" + at + "/session"
+	if path, ok := config.CutUnix(at); ok {
+		url = "http://agent/session"
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodDelete, url, nil)
+	if err != nil {
+		return exit.Usagef("--agent %s: want unix:PATH, or a loopback address with a port", exit.Printable(at))
+	}
+	if user != "" {
+		r.URL.Path += "/user"
+		r.Header.Set("Msl-User", mslhttp.EncodeName(user))
+	}
+	answer, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(r)
+	if err != nil {
+		return fmt.Errorf("no agent answers at %s: check that it runs, and its client.agent.listen: %w", exit.Printable(at), err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusNoContent {
+		return nil
+	}
+	told, _ := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
+	return fmt.Errorf("the agent at %s answered %s: %s", exit.Printable(at), answer.Status, exit.Printable(strings.TrimSpace(string(told))))
+}

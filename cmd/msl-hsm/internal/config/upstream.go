@@ -1,0 +1,227 @@
+package config
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/msl-hsm/msl-hsm/internal/secret"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// Upstream is the HTTP service behind a server.
+type Upstream struct {
+	URL         TargetList `yaml:"url" short:"yes" example:"http://127.0.0.1:3000/"`      // http, https, or unix:SOCKET or unix:SOCKET:/PATH; a list where it runs at several places; default: an echo
+	Method      httpMethod `yaml:"method" example:"POST"`                                 // of every request
+	ContentType string     `yaml:"content-type" example:"application/octet-stream"`       // of what devices send
+	Headers     headerMap  `yaml:"headers" example:"\nAuthorization: file:service.token"` // set in every request, each value from a source like that of a password
+
+	Body   bodyForm `yaml:"body" example:"auto"`      // a message that fits the buffer has a Content-Length, and others are streamed; or whole: others get an error; or stream: every one of several chunks is streamed, for channels
+	Buffer int      `yaml:"buffer" example:"1048576"` // bytes of a message in memory until its length is known; at most limits.held
+
+	Timeout        time.Duration `yaml:"timeout" example:"30s"`        // until its answer begins; must be less than limits.timeout
+	ConnectTimeout time.Duration `yaml:"connect-timeout" example:"5s"` // of a connection
+	Spare          time.Duration `yaml:"spare" example:"10s"`          // how long a place that cannot be reached is not asked while others can
+
+	Check struct {
+		Path     string        `yaml:"path" example:"/healthz"` // asked by GET; default: no checks
+		Interval time.Duration `yaml:"interval" example:"10s"`
+		Timeout  time.Duration `yaml:"timeout" example:"5s"`
+	} `yaml:"check"` // of each place; one that answers 400 or above is not asked while others are well
+
+	TLS   ClientTLS `yaml:"tls"`                                        // for https
+	Proxy proxyURL  `yaml:"proxy" example:"http://proxy.internal:3128"` // default: none, whatever HTTP_PROXY says
+}
+
+// IsZero reports whether there is no service.
+func (u *Upstream) IsZero() bool { return len(u.URL) == 0 }
+
+// String names the places of the service, without passwords.
+func (u *Upstream) String() string {
+	names := make([]string, len(u.URL))
+	for i, target := range u.URL {
+		names[i] = target.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// A TargetList is where a service runs.
+type TargetList []mslhttp.Target
+
+// UnmarshalYAML reads a URL, or a list of them. An empty text is none.
+func (l *TargetList) UnmarshalYAML(n *yaml.Node) error {
+	items := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		items = n.Content
+	} else if n.Kind == yaml.ScalarNode && n.Value == "" {
+		return nil
+	}
+	for _, item := range items {
+		target, err := mslhttp.ParseTarget(item.Value)
+		if err != nil {
+			return misplaced{item, err}
+		}
+		*l = append(*l, target)
+	}
+	return nil
+}
+
+// Set replaces the places by those of flags, if there are any.
+func (l *TargetList) Set(flags []string) error {
+	var given TargetList
+	for _, flag := range flags {
+		if flag == "" {
+			continue
+		}
+		target, err := mslhttp.ParseTarget(flag)
+		if err != nil {
+			return exit.Usagef("upstream %w", err)
+		}
+		given = append(given, target)
+	}
+	if len(given) > 0 {
+		*l = given
+	}
+	return nil
+}
+
+// A headerMap is headers, with the sources of their values.
+type headerMap map[string]string
+
+// UnmarshalYAML reads names with sources.
+func (m *headerMap) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.MappingNode {
+		return misplaced{n, fmt.Errorf("must be names with sources, as {Authorization: \"file:service.token\"}")}
+	}
+	*m = headerMap{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, source := n.Content[i], n.Content[i+1]
+		if err := mslhttp.CheckHeaderName(name.Value); err != nil {
+			return misplaced{name, err}
+		}
+		if _, twice := (*m)[http.CanonicalHeaderKey(name.Value)]; twice {
+			return misplaced{name, fmt.Errorf("%s is there twice", name.Value)}
+		}
+		if _, err := secret.Parse(source.Value); err != nil {
+			return misplaced{source, fmt.Errorf("not the value of %s, but its source: %w", name.Value, err)}
+		}
+		(*m)[http.CanonicalHeaderKey(name.Value)] = source.Value
+	}
+	return nil
+}
+
+// A bodyForm is how messages go to the service.
+type bodyForm string
+
+// UnmarshalYAML reads one of the names.
+func (b *bodyForm) UnmarshalYAML(n *yaml.Node) error {
+	switch n.Value {
+	case "auto", "whole", "stream":
+		*b = bodyForm(n.Value)
+		return nil
+	}
+	return misplaced{n, fmt.Errorf("%q: want auto, whole or stream", n.Value)}
+}
+
+// An httpMethod is the name of a method.
+type httpMethod string
+
+// UnmarshalYAML reads a name that HTTP permits.
+func (m *httpMethod) UnmarshalYAML(n *yaml.Node) error {
+	if err := checkMethod(n.Value); err != nil || n.Kind != yaml.ScalarNode {
+		return misplaced{n, fmt.Errorf("%q: want the name of an HTTP method", n.Value)}
+	}
+	*m = httpMethod(n.Value)
+	return nil
+}
+
+func checkMethod(name string) error {
+	_, err := http.NewRequest(name, "http://upstream/", nil)
+	return err
+}
+
+// A proxyURL is the URL of a proxy, or empty.
+type proxyURL string
+
+// UnmarshalYAML checks the URL. No error tells a password in it.
+func (p *proxyURL) UnmarshalYAML(n *yaml.Node) error {
+	*p = proxyURL(n.Value)
+	if u := p.URL(); n.Value != "" && (u == nil || u.Scheme != "http" || u.Hostname() == "") {
+		return misplaced{n, fmt.Errorf("want http://HOST:PORT of a proxy")}
+	}
+	return nil
+}
+
+// URL is nil if there is none.
+func (p proxyURL) URL() *url.URL {
+	u, err := url.Parse(string(p))
+	if err != nil || p == "" {
+		return nil
+	}
+	return u
+}
+
+// settle makes the paths absolute.
+func (u *Upstream) settle(dir string) {
+	for i := range u.URL {
+		if socket := &u.URL[i].Socket; !strings.HasPrefix(*socket, "@") { // which is no file
+			*socket = within(dir, *socket)
+		}
+	}
+	u.TLS.Roots, u.TLS.Certificate = within(dir, u.TLS.Roots), within(dir, u.TLS.Certificate)
+	for name, source := range u.Headers {
+		u.Headers[name] = Settled(dir, source)
+	}
+}
+
+// checkUpstream refuses what contradicts other settings.
+func (s *Server) checkUpstream() error {
+	if s.UpstreamMethod != "" && s.Upstream.Method != "" {
+		return exit.Usagef("server.upstream-method and server.upstream.method are one setting: give the second alone")
+	}
+	if s.UpstreamTimeout != 0 && s.Upstream.Timeout != 0 {
+		return exit.Usagef("server.upstream-timeout and server.upstream.timeout are one setting: give the second alone")
+	}
+	if s.UpstreamMethod != "" && checkMethod(s.UpstreamMethod) != nil {
+		return exit.Usagef("server.upstream-method is %q: want the name of an HTTP method", s.UpstreamMethod)
+	}
+	limit := s.Limits.exchange()
+	for name, timeout := range map[string]time.Duration{"server.upstream-timeout": s.UpstreamTimeout, "server.upstream.timeout": s.Upstream.Timeout} {
+		if limit > 0 && timeout >= limit {
+			return exit.Usagef("%s is %v, and server.limits.timeout %v: an exchange would end before the service may answer; make server.limits.timeout the longer one", name, timeout, limit)
+		}
+	}
+	if held := s.Limits.held(); s.Upstream.Buffer > held {
+		return exit.Usagef("server.upstream.buffer is %d, and server.limits.held %d: no more of a message may be kept in memory; make server.limits.held as large", s.Upstream.Buffer, held)
+	}
+	return nil
+}
+
+// UpstreamTime is the time that the service has to begin an answer: what the
+// configuration says, or half a minute, or half the time for an exchange where that is
+// less.
+func (s *Server) UpstreamTime() time.Duration {
+	const usual = 30 * time.Second
+	given, limit := Nonzero(s.Upstream.Timeout, s.UpstreamTimeout), s.Limits.exchange()
+	switch {
+	case given != 0:
+		return given
+	case limit > 0:
+		return min(usual, limit/2)
+	}
+	return usual
+}
+
+// UpstreamVerb is the method of requests to the service; empty is the default.
+func (s *Server) UpstreamVerb() string {
+	if s.Upstream.Method != "" {
+		return string(s.Upstream.Method)
+	}
+	return s.UpstreamMethod
+}

@@ -1,0 +1,126 @@
+package hsm
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An access is the token that a store uses and the PIN that opens it, whatever sessions
+// are open.
+type access struct {
+	library
+	mod *module
+	uri *URI
+	pin *pin
+
+	serial  atomic.Pointer[string] // of the token that was opened first
+	refused atomic.Pointer[error]  // the token's answer to a wrong PIN
+}
+
+// errAmbiguousToken is a URI that names several tokens.
+var errAmbiguousToken = fmt.Errorf("several PKCS #11 tokens match: %w", keystore.ErrNotFound)
+
+// choose finds the one token that the URI names: its slot changes when a module is
+// initialized again.
+func (a *access) choose() (tokenInfo, error) {
+	all, untold, err := a.mod.tokens(false)
+	if err != nil {
+		return tokenInfo{}, err
+	}
+	var found []tokenInfo
+	for _, t := range all {
+		if a.uri.matches(t) {
+			found = append(found, t)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return tokenInfo{}, fmt.Errorf("hsm: %s: %w (the module has %s); add ;serial= to the URI", a.uri, errAmbiguousToken, strings.Join(labels(found), ", "))
+	case untold != nil:
+		return tokenInfo{}, fmt.Errorf("hsm: no readable PKCS #11 token matches %s, and some cannot be read: %w", a.uri, untold)
+	}
+	return tokenInfo{}, &NoTokenError{URI: a.uri.String(), Tokens: labels(all)}
+}
+
+func labels(all []tokenInfo) []string {
+	var names []string
+	for _, t := range all {
+		names = append(names, fmt.Sprintf("%q serial %s", t.Label, t.Serial))
+	}
+	return names
+}
+
+// readPIN reads the PIN where the token wants one and does not ask by itself.
+func (a *access) readPIN(source PINSource, token tokenInfo) error {
+	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 || token.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
+		return nil
+	}
+	if source == "" {
+		source = PINSource(a.uri.PINSource)
+	}
+	if source == "" {
+		return fmt.Errorf("hsm: no PIN source for the PKCS #11 token %q: %w; name one, as file:/path or prompt", token.Label, keystore.ErrPIN)
+	}
+	var err error
+	a.pin, err = source.read()
+	return err
+}
+
+// checkSame refuses a token that was put in place of the first one.
+func (a *access) checkSame(token tokenInfo) error {
+	if first := a.serial.Load(); first != nil && *first != token.Serial {
+		return fmt.Errorf("hsm: the PKCS #11 token %q has the serial number %s, and had %s: %w: another token has taken its place", token.Label, token.Serial, *first, keystore.ErrUnavailable)
+	}
+	return nil
+}
+
+// logIn logs in, which is for all sessions of the process. A PIN that was
+// refused once is never given again: a token counts, and locks itself.
+func (a *access) logIn(session uint, token tokenInfo) error {
+	if token.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
+		return nil
+	}
+	if refused := a.refused.Load(); refused != nil {
+		return *refused
+	}
+	err := a.login(session, pkcs11.CKU_USER, a.pin.bytes())
+	var e *Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e) && e.Code == pkcs11.CKR_USER_ALREADY_LOGGED_IN:
+		return nil // by another store of this process; the PIN is not looked at
+	case classOf(err) != classPIN:
+		return err
+	}
+	notSet := e.Code == pkcs11.CKR_USER_PIN_NOT_INITIALIZED // so none was counted
+	err = fmt.Errorf("%w; %s", err, a.triesLeft(token.slot))
+	if !notSet {
+		a.refused.Store(&err)
+	}
+	return err
+}
+
+// triesLeft says what the token tells after a wrong PIN.
+func (a *access) triesLeft(slot uint) string {
+	info, err := a.tokenInfo(slot)
+	switch {
+	case err != nil:
+		return "check the PIN before you try again"
+	case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
+		return "the PIN is LOCKED: the token's security officer has to set a new one"
+	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
+		return "ONE try is left before the token locks the PIN"
+	case info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0:
+		return "it was not tried again: the token counts wrong PINs and may lock"
+	}
+	return "it was not tried again: check the PIN"
+}

@@ -1,0 +1,131 @@
+package msl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// ErrForgotten says that the tokens of a request were forgotten, or its user logged out,
+// before it was answered: it ends, since another message would bring new ones. The peer
+// may have acted on it only if its answer was lost.
+var ErrForgotten = errors.New("msl: the tokens of this request were forgotten meanwhile")
+
+// Logout forgets the user ID token of a local user and the service tokens bound to it,
+// in the state, too. What answers under way bring of that kind is not kept, and a
+// request for the user that needs another message is [ErrForgotten]; later ones
+// authenticate the user anew. The protocol has no message that tells the peer: there,
+// whoever copied the token can use it until it is revoked. It works without the keys of
+// the session. A user without a token is no error.
+func (c *Client) Logout(ctx context.Context, user string) error {
+	user = CanonicalName(user)
+	gone := func() {
+		if c.left == nil {
+			c.left = map[string]int{}
+		}
+		c.left[user]++
+	}
+	return c.drop(ctx, gone, func(t *tokens) *tokens { return t.withUser(user, nil) },
+		func(r ClientRecord) (ClientRecord, error) { return r.WithoutUser(user) })
+}
+
+// Forget forgets all tokens: the master token, whose session keys are destroyed once no
+// answer under way needs them, the user ID tokens and all service tokens. It is durable,
+// as Logout is. The next request begins a new session. The counters of non-replayable
+// ids stay, so that no id is given out again should a token come back.
+func (c *Client) Forget(ctx context.Context) error {
+	return c.drop(ctx, func() { c.forgotten++ }, func(*tokens) *tokens { return &tokens{} },
+		func(r ClientRecord) (ClientRecord, error) { return r.WithoutTokens(), nil })
+}
+
+// drop forgets tokens. Those that were not loaded are dropped from the state.
+func (c *Client) drop(ctx context.Context, gone func(), change func(*tokens) *tokens, changeRecord func(ClientRecord) (ClientRecord, error)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	gone()
+	if c.loaded {
+		return c.change(ctx, change)
+	}
+	if c.State == nil {
+		return nil
+	}
+	r, err := c.State.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("msl: load client state: %w", err)
+	}
+	if r, err = changeRecord(r); err != nil {
+		return err
+	}
+	if err := c.State.Save(ctx, r); err != nil {
+		return fmt.Errorf("msl: save client state: %w", err)
+	}
+	return nil
+}
+
+// keeps reports whether what a request brings may be kept: nothing, if all was
+// forgotten since it began, and nothing of its user who logged out.
+func (a *attempt) keeps() (tokens, ofUser bool) {
+	tokens = a.forgotten == a.client.forgotten
+	return tokens, tokens && a.left == a.client.left[a.req.User]
+}
+
+// wanted reports whether a request may still bring tokens.
+func (a *attempt) wanted() bool {
+	a.client.mu.Lock()
+	defer a.client.mu.Unlock()
+	_, wanted := a.keeps()
+	return wanted
+}
+
+// update changes the tokens of the client, unless they were forgotten since the request
+// began.
+func (a *attempt) update(ctx context.Context, change func(*tokens) *tokens) error {
+	return a.client.update(ctx, func(t *tokens) *tokens {
+		if _, keeps := a.keeps(); !keeps {
+			return t
+		}
+		return change(t)
+	})
+}
+
+// WithoutTokens is the record of a client that forgot its tokens. Its anchor stays.
+func (r ClientRecord) WithoutTokens() ClientRecord { return ClientRecord{Anchor: r.Anchor} }
+
+// WithoutUser is the record without the user ID token of a local user, and without the
+// service tokens bound to it.
+func (r ClientRecord) WithoutUser(user string) (ClientRecord, error) {
+	users, serials := map[string][]byte{}, map[int64]bool{}
+	for name, b := range r.UserIDTokens {
+		if !sameName(name, user) {
+			users[name] = b
+			continue
+		}
+		uit, err := ParseUserIDToken(b)
+		if err != nil {
+			return r, err
+		}
+		serials[uit.SerialNumber] = true
+	}
+	if len(serials) == 0 {
+		return r, nil
+	}
+	r.UserIDTokens = users
+	r.ServiceTokens = slices.DeleteFunc(slices.Clone(r.ServiceTokens), func(b []byte) bool {
+		serial, err := userOfServiceToken(b)
+		return err != nil || serials[serial]
+	})
+	return r, nil
+}
+
+// userOfServiceToken is the serial number of the user ID token that an encoded service
+// token is bound to, or Unbound.
+func userOfServiceToken(b []byte) (int64, error) {
+	o, err := wire.Parse(b, wire.Limits{})
+	if err != nil {
+		return 0, fail(ErrMSLParseError, "stored service token", err)
+	}
+	return userSerial(o)
+}

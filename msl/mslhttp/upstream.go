@@ -1,0 +1,190 @@
+package mslhttp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// An Upstream is an ordinary HTTP service behind a server of messages. It may run at
+// several places, its targets. [Upstream.Do] sends a request to one of them for a
+// message, and says in headers who sent it. An Upstream is safe for concurrent use. Its
+// fields must not change after the first request.
+//
+// A request goes to the target with the fewest requests under way, in turn among
+// equals. It goes to another one only if no connection was made, so that no target can
+// have seen it. Such a target, and one that fails Check, is asked again only after Rest,
+// or if all others fail, too.
+//
+// Every request has these headers, and no client can forge them:
+//
+//	Msl-Entity              identity of the sender
+//	Msl-User                the user, if the message has one
+//	Msl-Scheme              how the sender proved its identity; absent under a master token
+//	Msl-Encrypted           true or false
+//	Msl-Authenticated       true or false
+//	Msl-Non-Replayable      true if the message is known not to be a replay
+//	Msl-Message-Id          the number of the message, in decimal
+//	Msl-Client-Address      IP address that the message came from, if it is known
+//	X-Forwarded-For         the same, for programs that know this name
+//	Msl-Tls-Server-Name     name that the client asked for by TLS, if it did
+//	Msl-Tls-Client-Subject  subject of the certificate that the client proved to have by TLS, if it did
+//
+// Names in them are encoded by [EncodeName]. The last four need a [Handler] or a
+// [WebSocketHandler]. Those of TLS are about the connection to this server, whose other
+// end may be a proxy. Make sure that only this server can reach the service, since the
+// service trusts these headers.
+type Upstream struct {
+	Targets []Target   // at least one
+	TLS     *TLSClient // for https; nil means the zero TLSClient
+	Proxy   *url.URL   // of the scheme http, to pass through; nil means none, whatever the environment says
+
+	// Header is set in every request, and may be secret. It replaces headers of the
+	// same names; those that [CheckHeaderName] refuses are an error.
+	Header http.Header
+
+	Connect time.Duration // how long a connection may take; zero means 5 seconds, negative no bound
+	// Timeout is how long the service may take from the end of a request to the
+	// beginning of its response; zero means 30 seconds, negative no bound.
+	Timeout time.Duration
+
+	// Buffer is how many bytes of a message may be read ahead to find its length, which
+	// the service gets as Content-Length. A longer message is streamed, with
+	// Transfer-Encoding: chunked, which some services do not read. Zero means 1 MiB,
+	// negative only the first chunk. [msl.Limits].Held is a bound, too.
+	Buffer int
+	Whole  bool // a longer message gets an error in place of a stream
+
+	Rest  time.Duration // how long a target that fails is spared; zero means 10 seconds
+	Check HealthCheck   // zero means none
+
+	Trusted TrustedProxies // as for the Source of the Handler
+	Log     *slog.Logger   // of targets that fail and return; nil means none
+
+	// Transport carries the requests to all targets. Nil means a transport for each,
+	// that keeps up to 64 connections open. TLS, Proxy, Connect and Timeout are for
+	// that alone.
+	Transport http.RoundTripper
+
+	once   sync.Once
+	err    error // in the fields
+	places []*place
+	turn   atomic.Uint32
+}
+
+const (
+	defaultConnect        = 5 * time.Second
+	defaultServiceTimeout = 30 * time.Second
+	defaultBuffer         = 1 << 20
+	defaultRest           = 10 * time.Second
+	serviceConnections    = 64 // kept open
+	// serviceIdle is how long a connection is kept: services close theirs after as
+	// little as 2 seconds, and a request that meets such an end is lost.
+	serviceIdle = 1500 * time.Millisecond
+)
+
+// Start checks the fields and begins the health checks. When ctx ends, they end, and so
+// do connections that are not in use. Without Start there are no health checks.
+func (u *Upstream) Start(ctx context.Context) error {
+	if err := u.open(); err != nil {
+		return err
+	}
+	for _, p := range u.places {
+		if u.Check.Path != "" {
+			go u.watch(ctx, p)
+		}
+		context.AfterFunc(ctx, p.closeIdle)
+	}
+	return nil
+}
+
+func (u *Upstream) open() error {
+	u.once.Do(func() {
+		u.err = u.checkFixed()
+		if len(u.Targets) == 0 {
+			u.err = errors.New("mslhttp: upstream without a target")
+		}
+		for _, t := range u.Targets {
+			p := &place{Target: t, transport: u.Transport}
+			if u.Transport == nil {
+				own, err := u.transport(t)
+				u.err = errors.Join(u.err, err)
+				p.transport = own
+			}
+			u.places = append(u.places, p)
+		}
+	})
+	return u.err
+}
+
+// Do sends a request for a message, and returns the response, whatever its status;
+// redirects are not followed. Of r it uses the context, which should be that of the
+// handler, the method, the headers, and path and query of the URL, which are added to
+// those of the target. If r has no body, its body is what is left of the message's.
+// Otherwise it is sent as it is, with r.ContentLength.
+//
+// Headers of r that are about the connection, or could be taken for those that Upstream
+// sets, are left out. So r may have been made from what the sender wrote.
+//
+// An error is an [*msl.Error] to return from the handler, or says why the message could
+// not be read. It is [msl.ErrInternalException], which asks the peer to try again, if
+// the request was not sent, and [msl.ErrMSLCommsFailure] if the service may have acted.
+// So are errors of reading the response. The body of the response must be closed.
+func (u *Upstream) Do(m *msl.Message, r *http.Request) (*http.Response, error) {
+	err := u.open()
+	if err != nil {
+		return nil, told(msl.ErrInternalException, textUnreached, err)
+	}
+	out, err := u.request(m, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range u.order() {
+		a := newAttempt(p, out)
+		response, failed := a.run()
+		if failed == nil {
+			u.returned(p)
+			return response, nil
+		}
+		if final := a.judge(failed); final != nil {
+			return nil, final
+		}
+		u.failed(p, failed)
+		err = failed
+	}
+	return nil, told(msl.ErrInternalException, textUnreached, err)
+}
+
+// request makes what is sent, except for the target.
+func (u *Upstream) request(m *msl.Message, r *http.Request) (*http.Request, error) {
+	out := (&http.Request{
+		Method: r.Method, URL: r.URL, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: u.headers(m, r), Body: r.Body, ContentLength: r.ContentLength,
+	}).WithContext(r.Context())
+	if r.Body != nil || m.Body == nil {
+		return out, nil
+	}
+	have, whole, err := m.ReadAhead(orDefault(u.Buffer, defaultBuffer))
+	switch {
+	case err != nil:
+		return nil, err
+	case !whole && u.Whole:
+		return nil, told(msl.ErrMSLCommsFailure, textTooLong, errTooLong)
+	case whole && have == 0:
+		out.Body = http.NoBody
+		return out, nil
+	}
+	out.Body, out.ContentLength = io.NopCloser(m.Body), -1
+	if whole {
+		out.ContentLength = have
+	}
+	return out, nil
+}

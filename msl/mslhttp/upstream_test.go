@@ -1,0 +1,360 @@
+package mslhttp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// through sends a message of data through a gateway in front of u, and returns the answer.
+func through(t *testing.T, u *Upstream, data []byte) (string, error) {
+	t.Helper()
+	return ask(t, noneClient(t, serve(t, &Handler{Handle: (&Gateway{Upstream: u}).Handle})), data)
+}
+
+func ask(t *testing.T, c *msl.Client, data []byte) (string, error) {
+	t.Helper()
+	r, err := c.Do(t.Context(), &msl.Request{Body: msl.BytesBody(data)})
+	if err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(r.Body)
+	return string(answer), errors.Join(err, r.Body.Close())
+}
+
+func target(t *testing.T, text string) Target {
+	t.Helper()
+	parsed, err := ParseTarget(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+// service runs an HTTP service, and returns it as a target.
+func service(t *testing.T, handle http.HandlerFunc) Target {
+	t.Helper()
+	s := httptest.NewServer(handle)
+	t.Cleanup(s.Close)
+	return target(t, s.URL)
+}
+
+// TestUpstreamLength has the service tell how long a message was said to be: a message
+// that fits the buffer has a length, whatever its chunks, and a longer one is a stream or
+// an error.
+func TestUpstreamLength(t *testing.T) {
+	tells := service(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, r.ContentLength, " ", r.TransferEncoding, " ", n, " ", err)
+	})
+	const chunk = 64 << 10
+	for _, c := range []struct {
+		size, buffer int
+		whole        bool
+		want         string
+	}{
+		{0, 0, false, "0 [] 0 <nil>"},
+		{5, 0, false, "5 [] 5 <nil>"},
+		{0, -1, true, "0 [] 0 <nil>"},
+		{5, -1, true, "5 [] 5 <nil>"},
+		{chunk - 1, -1, false, "65535 [] 65535 <nil>"},
+		{2*chunk + 1, 0, false, "131073 [] 131073 <nil>"},
+		{2*chunk + 1, -1, false, "-1 [chunked] 131073 <nil>"},
+		{2*chunk + 1, 2*chunk + 2, true, "131073 [] 131073 <nil>"},
+		{1<<20 + 1, 0, false, "-1 [chunked] 1048577 <nil>"},
+		{1<<20 + 1, 0, true, "longer than the service behind the server takes"},
+		{5 * chunk, -1, true, "longer than the service behind the server takes"},
+	} {
+		t.Run(fmt.Sprint(c.size, " ", c.buffer, " ", c.whole), func(t *testing.T) {
+			got, err := through(t, &Upstream{Targets: []Target{tells}, Buffer: c.buffer, Whole: c.whole}, bytes.Repeat([]byte("x"), c.size))
+			if told := fmt.Sprint(err); got != c.want && (err == nil || !strings.Contains(told, c.want) || !errors.Is(err, msl.ErrMSLCommsFailure)) {
+				t.Errorf("%q, %v; want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+// TestUpstreamTexts checks that a peer is told what really happened.
+func TestUpstreamTexts(t *testing.T) {
+	for status, want := range map[int]string{
+		302: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 302 Found\"",
+		404: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 404 Not Found\"",
+		429: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 429 Too Many Requests\"",
+		503: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 503 Service Unavailable\"",
+		599: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 599\"",
+		-1:  "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server got the message, and its answer did not come or broke off\"",
+		0:   "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server cannot be reached\"",
+	} {
+		at := service(t, func(w http.ResponseWriter, r *http.Request) {
+			if status < 0 {
+				panic(http.ErrAbortHandler)
+			}
+			w.WriteHeader(status)
+		})
+		if status == 0 {
+			at = target(t, "unix:"+filepath.Join(t.TempDir(), "nobody"))
+		}
+		var seen reported
+		h := &Handler{Handle: (&Gateway{Upstream: &Upstream{Targets: []Target{at}}}).Handle, Report: seen.report}
+		_, err := ask(t, noneClient(t, serve(t, h)), []byte("x"))
+		if err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%d: %v; want %s", status, err, want)
+		}
+		if logged := seen.last(t).Err; strings.Contains(logged.Error(), "I/O failure") {
+			t.Errorf("%d: the log says %v", status, logged)
+		}
+		var service *ServiceError
+		if status > 0 && (!errors.As(seen.last(t).Err, &service) || service.Status != status) {
+			t.Errorf("%d: %v", status, seen.last(t).Err)
+		}
+	}
+}
+
+func TestParseTarget(t *testing.T) {
+	for text, want := range map[string]string{
+		"http://127.0.0.1:3000/api?x=1":        "http://127.0.0.1:3000/api?x=1 ",
+		"https://user:secret@host/":            "https://user:xxxxx@host/ ",
+		"unix:/run/app.sock":                   "unix:/run/app.sock /run/app.sock",
+		"unix:///run/app.sock":                 "unix:/run/app.sock /run/app.sock",
+		"unix:/run/app.sock:/api/v1?x":         "unix:/run/app.sock:/api/v1?x /run/app.sock",
+		"unix:app.sock":                        "unix:app.sock app.sock",
+		"":                                     "error",
+		"ftp://host/":                          "error",
+		"http:///path":                         "error",
+		"http://:80/":                          "error",
+		"http://host/#part":                    "error",
+		"127.0.0.1:3000":                       "error",
+		"unix:":                                "error",
+		"unix::/x":                             "error",
+		"unix:/run/app.sock:api":               "error",
+		"http://user:secret@host:port/":        "error",
+		"http://user:secret@ho st/":            "error",
+		"http://user:secret@secret@host:port/": "error",
+		"http//user:secret@host":               "error",
+		"://user:secret@host":                  "error",
+	} {
+		parsed, err := ParseTarget(text)
+		got := parsed.String() + " " + parsed.Socket
+		if err != nil {
+			got = "error"
+			if parsed.URL != nil {
+				t.Errorf("%q: %v, and an error", text, parsed)
+			}
+		}
+		if got != want {
+			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
+		}
+		if strings.Contains(fmt.Sprint(err, parsed), "secret") {
+			t.Errorf("%q tells the password: %v %v", text, parsed, err)
+		}
+	}
+}
+
+func TestTargetAddress(t *testing.T) {
+	for _, c := range []struct{ base, request, want string }{
+		{"http://h", "", "http://h"},
+		{"http://h/api/?a=1", "", "http://h/api/?a=1"},
+		{"http://h", "/x", "http://h/x"},
+		{"http://h/api/", "/x/", "http://h/api/x/"},
+		{"http://h/api?a=1", "/x%2Fy?b=2", "http://h/api/x%2Fy?a=1&b=2"},
+		{"http://h/a%2Fb", "/x", "http://h/a%2Fb/x"},
+		{"http://h/api", "?b=2", "http://h/api?b=2"},
+		{"http://h/api", "/", "http://h/api/"},
+	} {
+		r, err := http.NewRequest("GET", c.request, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := target(t, c.base).address(r.URL).String(); got != c.want {
+			t.Errorf("%s and %s: %s, want %s", c.base, c.request, got, c.want)
+		}
+	}
+}
+
+// TestUpstreamSocket reaches a service by its Unix socket.
+func TestUpstreamSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, r.Host+r.URL.Path)
+	})}}
+	s.Start()
+	defer s.Close()
+	if got, err := through(t, &Upstream{Targets: []Target{target(t, "unix:"+path+":/api")}}, nil); got != "localhost/api" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestUpstreamChoice has several targets: all get requests, and one that is down gets
+// none for a while. A message is never sent twice.
+func TestUpstreamChoice(t *testing.T) {
+	var hits [3]atomic.Int32
+	var targets []Target
+	for i := range hits {
+		targets = append(targets, service(t, func(http.ResponseWriter, *http.Request) { hits[i].Add(1) }))
+	}
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	targets = append(targets, target(t, gone.URL))
+	u := &Upstream{Targets: targets, Rest: time.Hour}
+	c := noneClient(t, serve(t, &Handler{Handle: (&Gateway{Upstream: u}).Handle}))
+	for range 15 {
+		if _, err := ask(t, c, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum := int32(0)
+	for i := range hits {
+		n := hits[i].Load()
+		if sum += n; n < 3 {
+			t.Errorf("target %d got %d of 15", i, n)
+		}
+	}
+	if sum != 15 {
+		t.Errorf("the targets got %d messages of 15", sum)
+	}
+	if u.places[3].fit(time.Now()) || !u.places[3].fit(time.Now().Add(2*time.Hour)) {
+		t.Error("the target that is down is asked at once, or never")
+	}
+}
+
+// TestUpstreamRepeatsNothing has two targets that take the request, and end the
+// connection: the message goes to one of them.
+func TestUpstreamRepeatsNothing(t *testing.T) {
+	var hits atomic.Int32
+	rude := func(http.ResponseWriter, *http.Request) {
+		hits.Add(1)
+		panic(http.ErrAbortHandler)
+	}
+	u := &Upstream{Targets: []Target{service(t, rude), service(t, rude)}}
+	if _, err := through(t, u, []byte("x")); !errors.Is(err, msl.ErrMSLCommsFailure) || hits.Load() != 1 {
+		t.Errorf("%d requests, %v", hits.Load(), err)
+	}
+}
+
+// TestUpstreamLeastBusy has one target that is slow: the others get what comes meanwhile.
+func TestUpstreamLeastBusy(t *testing.T) {
+	release := make(chan struct{})
+	entered := make(chan struct{}, 2)
+	slow := service(t, func(http.ResponseWriter, *http.Request) { entered <- struct{}{}; <-release })
+	quick := service(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "quick") })
+	u := &Upstream{Targets: []Target{slow, quick}}
+	url := serve(t, &Handler{Handle: (&Gateway{Upstream: u}).Handle})
+	ended := make(chan error, 1)
+	go func() {
+		for { // until the slow one is asked
+			if got, err := ask(t, noneClient(t, url), nil); got != "quick" || err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	<-entered
+	for range 5 {
+		if got, err := ask(t, noneClient(t, url), nil); got != "quick" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	close(release)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUpstreamHealth takes a target out of use while its health check fails.
+func TestUpstreamHealth(t *testing.T) {
+	var sick atomic.Bool
+	checks := make(chan string, 100)
+	ill := service(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/healthz" {
+			if sick.Load() {
+				w.WriteHeader(500)
+			}
+			checks <- r.Method + " " + r.Header.Get("Authorization")
+			return
+		}
+		io.WriteString(w, "ill")
+	})
+	ill = target(t, ill.URL.String()+"/api")
+	well := service(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "well") })
+	u := &Upstream{Targets: []Target{ill, well}, Header: http.Header{"Authorization": {"Bearer x"}}, Check: HealthCheck{Path: "/healthz", Interval: 5 * time.Millisecond, Timeout: time.Second}}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	if err := u.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c := noneClient(t, serve(t, &Handler{Handle: (&Gateway{Upstream: u}).Handle}))
+	settle := func() { // the second check that ends from now on began after
+		for range 3 {
+			if got := <-checks; got != "GET Bearer x" {
+				t.Errorf("check by %q", got)
+			}
+		}
+	}
+	count := func() (n int) {
+		for range 6 {
+			got, err := ask(t, c, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got == "ill" {
+				n++
+			}
+		}
+		return n
+	}
+	settle()
+	if n := count(); n != 3 {
+		t.Errorf("%d of 6 at a healthy target", n)
+	}
+	sick.Store(true)
+	for len(checks) > 0 {
+		<-checks
+	}
+	settle()
+	if n := count(); n != 0 {
+		t.Errorf("%d of 6 at a sick target", n)
+	}
+	sick.Store(false)
+	for len(checks) > 0 {
+		<-checks
+	}
+	settle()
+	if n := count(); n != 3 {
+		t.Errorf("%d of 6 at a target that is well again", n)
+	}
+}
+
+// TestUpstreamFields refuses what cannot work.
+func TestUpstreamFields(t *testing.T) {
+	for name, u := range map[string]*Upstream{
+		"no target":         {},
+		"an empty target":   {Targets: []Target{{}}},
+		"a reserved header": {Targets: []Target{target(t, "http://host/")}, Header: http.Header{"Msl_Entity": {"x"}}},
+		"no header":         {Targets: []Target{target(t, "http://host/")}, Header: http.Header{"X Y": {"x"}}},
+		"no value":          {Targets: []Target{target(t, "http://host/")}, Header: http.Header{"X": {"secret\r\n"}}},
+		"no version of TLS": {Targets: []Target{target(t, "https://host/")}, TLS: &TLSClient{MinVersion: 1}},
+	} {
+		if err := u.Start(t.Context()); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := through(t, u, nil); !errors.Is(err, msl.ErrInternalException) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

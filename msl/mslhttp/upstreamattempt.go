@@ -1,0 +1,150 @@
+package mslhttp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// An attempt is one request to one target.
+type attempt struct {
+	place     *place
+	out       *http.Request // of all attempts
+	body      *messageBody
+	cancel    context.CancelFunc
+	connected atomic.Bool
+	sent      atomic.Bool
+}
+
+func newAttempt(p *place, out *http.Request) *attempt {
+	return &attempt{place: p, out: out, body: &messageBody{r: out.Body}}
+}
+
+// request is that of this attempt.
+func (a *attempt) request() *http.Request {
+	ctx, cancel := context.WithCancel(a.out.Context())
+	a.cancel = cancel
+	r := a.out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// net/http looks for a second connection only if nothing was sent on the first,
+		// or if repeating the request does no harm.
+		GetConn:      func(string) { a.connected.Store(false); a.sent.Store(false) },
+		GotConn:      func(httptrace.GotConnInfo) { a.connected.Store(true) },
+		WroteHeaders: func() { a.sent.Store(true) },
+	}))
+	r.URL = a.place.address(a.out.URL)
+	a.place.authorize(r)
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = a.body
+	}
+	return r
+}
+
+// run sends the request. The attempt lasts until the body of the response is closed.
+func (a *attempt) run() (*http.Response, error) {
+	a.place.busy.Add(1)
+	response, err := a.place.transport.RoundTrip(a.request())
+	if err == nil && a.body.failure() != nil {
+		err = errors.Join(a.body.failure(), response.Body.Close())
+	}
+	if err != nil {
+		err = a.because(err)
+		a.end()
+		return nil, err
+	}
+	response.Body = &answerBody{ReadCloser: response.Body, attempt: a}
+	return response, nil
+}
+
+// because returns why the exchange ended where that ended the attempt, and else err.
+func (a *attempt) because(err error) error {
+	if a.out.Context().Err() != nil {
+		return context.Cause(a.out.Context())
+	}
+	return err
+}
+
+func (a *attempt) end() {
+	a.cancel()
+	a.body.Close()
+	a.place.busy.Add(-1)
+}
+
+// judge returns what the failure of the attempt means to the peer, or nil if another
+// target may be asked.
+func (a *attempt) judge(err error) error {
+	switch {
+	case a.body.failure() != nil:
+		return a.body.failure() // the message is at fault, not the service
+	case a.sent.Load():
+		return mayHaveActed(err)
+	case a.connected.Load() || a.out.Context().Err() != nil:
+		return told(msl.ErrInternalException, textUnreached, err)
+	}
+	return nil
+}
+
+// An answerBody is the body of a response. If it breaks off, the service may have acted.
+type answerBody struct {
+	io.ReadCloser
+	attempt *attempt
+	once    sync.Once
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = mayHaveActed(errors.Join(b.attempt.because(err), b.attempt.body.failure()))
+	}
+	return n, err
+}
+
+// Close ends the attempt.
+func (b *answerBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.once.Do(b.attempt.end)
+	return err
+}
+
+// A messageBody is the data of a message on its way to the service. It remembers why
+// the message could not be read, and ends when the request does: an HTTP client may go
+// on reading after the response, but a message must not be read after its handler has
+// returned.
+type messageBody struct {
+	r      io.Reader
+	closed atomic.Bool
+
+	mu  sync.Mutex
+	err error
+}
+
+func (b *messageBody) Read(p []byte) (int, error) {
+	if b.closed.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	n, err := b.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && !b.closed.Load() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.err = err
+	}
+	return n, err
+}
+
+// Close keeps the client from reading on. It does not wait for a read under way.
+func (b *messageBody) Close() error {
+	b.closed.Store(true)
+	return nil
+}
+
+// failure returns why the message could not be read to its end, or nil.
+func (b *messageBody) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}

@@ -1,0 +1,88 @@
+package mslhttp
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// TestForgedHeaders gives an upstream the headers that a sender wrote. None of them may
+// be taken for one of the upstream's, by whatever rules a service reads names.
+func TestForgedHeaders(t *testing.T) {
+	forged := http.Header{
+		"Msl-Entity": {"admin"}, "msl-user": {"admin"}, "MSL_USER": {"admin"}, "Msl_Tls-Client_Subject": {"CN=admin"}, "Msl-Anything": {"x"},
+		"X-Forwarded-For": {"10.0.0.1"}, "X_Forwarded_For": {"10.0.0.1"}, "X-Forwarded-Proto": {"https"}, "Forwarded": {"for=10.0.0.1"}, "X-Real-Ip": {"10.0.0.1"},
+		"Authorization": {"Bearer forged"}, "X_Api_Key": {"forged"}, "x-api-key": {"forged"},
+		"Host": {"elsewhere"}, "Content-Length": {"7"}, "Transfer_Encoding": {"chunked"}, "Connection": {"close, X-Hop"}, "X-Hop": {"x"}, "X_hop": {"x"},
+		"Proxy-Authorization": {"Basic x"}, "Upgrade": {"websocket"}, "Te": {"trailers"}, "Trailer": {"x"}, "Keep-Alive": {"x"}, "Expect": {"100-continue"},
+		"Accept": {"text/plain"}, "User-Agent": {"camera/7"}, "X-Own": {"a", "b"},
+	}
+	u := &Upstream{Header: http.Header{"Authorization": {"Bearer fixed"}, "X-API-Key": {"fixed"}}}
+	r := httptest.NewRequest("POST", "/", nil)
+	r.Header = forged
+	got := u.headers(&msl.Message{Identity: "camera"}, r)
+	want := http.Header{
+		"Accept": {"text/plain"}, "User-Agent": {"camera/7"}, "X-Own": {"a", "b"},
+		"Authorization": {"Bearer fixed"}, "X-Api-Key": {"fixed"},
+		"Msl-Entity": {"camera"}, "Msl-Message-Id": {"0"}, "Msl-Encrypted": {"false"}, "Msl-Authenticated": {"false"}, "Msl-Non-Replayable": {"false"},
+	}
+	if !maps.EqualFunc(got, want, func(a, b []string) bool { return slices.Equal(a, b) }) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// TestOriginHeaders tells the service where a message came from.
+func TestOriginHeaders(t *testing.T) {
+	camera := &x509.Certificate{Subject: pkix.Name{CommonName: "camera 7", Organization: []string{"Größe\r\nX: y"}}}
+	trusted := TrustedProxies{netip.MustParsePrefix("10.0.0.0/8")}
+	for name, c := range map[string]struct {
+		from      string
+		forwarded string
+		tls       *tls.ConnectionState
+		want      [3]string // address, server name, subject
+	}{
+		"alone":              {"192.0.2.7:1234", "", nil, [3]string{"192.0.2.7"}},
+		"version 6":          {"[2001:db8::7%eth0]:1", "", nil, [3]string{"2001:db8::7"}},
+		"a claim":            {"192.0.2.7:1234", "198.51.100.1", nil, [3]string{"192.0.2.7"}},
+		"behind a proxy":     {"10.1.1.1:1", "6.6.6.6, 198.51.100.1, 10.2.2.2", nil, [3]string{"198.51.100.1"}},
+		"behind version 6":   {"10.1.1.1:1", "2001:db8::1:2", nil, [3]string{"2001:db8::1:2"}},
+		"no address":         {"@", "", nil, [3]string{}},
+		"TLS":                {"192.0.2.7:1", "", &tls.ConnectionState{ServerName: "msl.example"}, [3]string{"192.0.2.7", "msl.example"}},
+		"client certificate": {"192.0.2.7:1", "", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{camera}}, [3]string{"192.0.2.7", "", EncodeName(camera.Subject.String())}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			origin := httptest.NewRequest("POST", "/", nil)
+			origin.RemoteAddr, origin.TLS = c.from, c.tls
+			if c.forwarded != "" {
+				origin.Header.Set("X-Forwarded-For", c.forwarded)
+			}
+			r := httptest.NewRequest("POST", "/", nil).WithContext(withRequest(t.Context(), origin))
+			h := (&Upstream{Trusted: trusted}).headers(&msl.Message{}, r)
+			if got := [3]string{h.Get("Msl-Client-Address"), h.Get("Msl-Tls-Server-Name"), h.Get("Msl-Tls-Client-Subject")}; got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+			if h.Get("X-Forwarded-For") != c.want[0] || strings.ContainsAny(h.Get("Msl-Tls-Client-Subject"), "\r\n") {
+				t.Errorf("%q", h)
+			}
+		})
+	}
+}
+
+// TestOriginOfAMessage sends one through all of it.
+func TestOriginOfAMessage(t *testing.T) {
+	at := service(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte(r.Header.Get("Msl-Client-Address") + " " + r.Header.Get("X-Forwarded-For")))
+	})
+	if got, err := through(t, &Upstream{Targets: []Target{at}}, []byte("x")); got != "127.0.0.1 127.0.0.1" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -1,0 +1,76 @@
+package mslhttp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// A HealthCheck asks each target of an [Upstream] from time to time whether it works.
+// It does if it answers a GET with a status less than 400.
+type HealthCheck struct {
+	Path     string        // added to the path of the target; empty means no checks
+	Interval time.Duration // between checks; zero means 10 seconds
+	Timeout  time.Duration // of one check; zero means 5 seconds, at most Interval
+}
+
+const (
+	defaultCheckInterval = 10 * time.Second
+	defaultCheckTimeout  = 5 * time.Second
+)
+
+// watch checks one place until ctx ends.
+func (u *Upstream) watch(ctx context.Context, p *place) {
+	interval := orDefault(u.Check.Interval, defaultCheckInterval)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		if err := u.check(ctx, p, min(orDefault(u.Check.Timeout, defaultCheckTimeout), interval)); ctx.Err() == nil {
+			u.diagnose(p, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// check asks a place once.
+func (u *Upstream) check(ctx context.Context, p *place, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.healthURL(u.Check.Path), nil)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("User-Agent", userAgent)
+	u.addFixed(r.Header)
+	p.authorize(r)
+	response, err := p.transport.RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	response.Body.Close()
+	if response.StatusCode >= http.StatusBadRequest {
+		return fmt.Errorf("it answered HTTP %d %s", response.StatusCode, http.StatusText(response.StatusCode))
+	}
+	return nil
+}
+
+// diagnose records the result of a check.
+func (u *Upstream) diagnose(p *place, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err != nil && !p.sick:
+		u.log(slog.LevelWarn, "upstream fails its health check", p, slog.Any("error", err))
+	case err == nil && p.sick:
+		u.log(slog.LevelInfo, "upstream passes its health check again", p)
+	}
+	if p.sick = err != nil; !p.sick {
+		p.spare = time.Time{}
+	}
+}

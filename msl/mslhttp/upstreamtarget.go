@@ -1,0 +1,108 @@
+package mslhttp
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// A Target is a place where the service of an [Upstream] runs. It is made by
+// [ParseTarget].
+type Target struct {
+	URL    *url.URL // http or https; its path and query precede those of each request
+	Socket string   // path of the Unix socket to connect to in place of the URL's host; empty means none
+}
+
+// ParseTarget reads http://HOST/PATH, https://HOST/PATH, unix:SOCKET or
+// unix:SOCKET:/PATH, where SOCKET is the path of a Unix socket. A URL may have a user and
+// a password, which are sent by the scheme Basic. No error tells the password.
+func ParseTarget(text string) (Target, error) {
+	if socket, ok := strings.CutPrefix(text, "unix:"); ok {
+		return parseSocket(strings.TrimPrefix(socket, "//"), text)
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
+		return Target{}, noTarget(text)
+	}
+	return Target{URL: u}, nil
+}
+
+func parseSocket(socket, text string) (Target, error) {
+	socket, path, _ := strings.Cut(socket, ":")
+	u, err := url.Parse("http://localhost" + path)
+	if err != nil || socket == "" || path != "" && path[0] != '/' || u.Fragment != "" {
+		return Target{}, noTarget(text)
+	}
+	return Target{URL: u, Socket: socket}, nil
+}
+
+func noTarget(text string) error {
+	if at := strings.LastIndex(text, "@"); at >= 0 { // what is before it may be a password
+		text = "…" + text[at:]
+	}
+	return fmt.Errorf("%q: want http://HOST/PATH, https://HOST/PATH, unix:SOCKET or unix:SOCKET:/PATH", text)
+}
+
+// String returns the target in the form that [ParseTarget] reads, without a password.
+func (t Target) String() string {
+	switch {
+	case t.URL == nil:
+		return ""
+	case t.Socket == "":
+		return t.URL.Redacted()
+	case t.URL.Path == "":
+		return "unix:" + t.Socket
+	}
+	return "unix:" + t.Socket + ":" + t.URL.RequestURI()
+}
+
+// check refuses a target that was not made by ParseTarget.
+func (t Target) check() error {
+	if t.URL == nil || t.URL.Host == "" {
+		return errors.New("mslhttp: target of an upstream without a host")
+	}
+	return nil
+}
+
+// address is the URL of a request with that path and query.
+func (t Target) address(r *url.URL) *url.URL {
+	if r == nil || r.Path == "" && r.RawQuery == "" {
+		return t.URL
+	}
+	u := *t.URL
+	if r.Path != "" {
+		u.Path = joinPath(u.Path, r.Path)
+		u.RawPath = joinPath(t.URL.EscapedPath(), r.EscapedPath())
+	}
+	switch {
+	case u.RawQuery == "":
+		u.RawQuery = r.RawQuery
+	case r.RawQuery != "":
+		u.RawQuery += "&" + r.RawQuery
+	}
+	return &u
+}
+
+// joinPath has one slash between two paths, and leaves everything else in them as it is.
+func joinPath(a, b string) string {
+	return strings.TrimSuffix(a, "/") + "/" + strings.TrimPrefix(b, "/")
+}
+
+// authorize has a request give the user and the password of the target, in place of what
+// the sender of the message may have written.
+func (t Target) authorize(r *http.Request) {
+	if user := t.URL.User; user != nil {
+		password, _ := user.Password()
+		r.Header = r.Header.Clone() // other attempts have it, too
+		r.SetBasicAuth(user.Username(), password)
+	}
+}
+
+// healthURL is the URL of a health check.
+func (t Target) healthURL(path string) string {
+	u := *t.URL
+	u.Path, u.RawPath, u.RawQuery = joinPath(u.Path, path), "", ""
+	return u.String()
+}

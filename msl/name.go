@@ -1,0 +1,16 @@
+package msl
+
+import "golang.org/x/text/unicode/norm"
+
+// CanonicalName returns the form in which names of entities and users are compared: the
+// Unicode Normalization Form C (UAX #15; MSL wiki, "Encoding"). An é may be one
+// character or two, and is the same name.
+//
+// Names travel, and are bound to keys, as their owners write them: a name in a token, in
+// a key exchange or in the sealed form of a key is never rewritten. So a [State] and a
+// [Directory] are asked about names as they were sent, and compare them in this form;
+// applications get this form.
+func CanonicalName(name string) string { return norm.NFC.String(name) }
+
+// sameName reports whether two names are those of one entity or user.
+func sameName(a, b string) bool { return a == b || CanonicalName(a) == CanonicalName(b) }

@@ -1,0 +1,48 @@
+package tpm
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// maxRandom is how many bytes one command asks for: the size of the smallest digest
+// that every TPM returns at once (TPM 2.0 Library, Part 3, clause 16.1).
+const maxRandom = 32
+
+// Random fills p with random bytes of the TPM (TPM2_GetRandom), encrypted on the bus. A
+// TPM may return fewer bytes than asked for, and is asked again; none at all is an error.
+func (s *Store) Random(p []byte) error {
+	for len(p) > 0 {
+		n, err := s.somethingRandom(p)
+		if err != nil {
+			return fmt.Errorf("tpm: random bytes: %w", err)
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// somethingRandom runs one command.
+func (s *Store) somethingRandom(p []byte) (n int, err error) {
+	want := min(len(p), maxRandom)
+	err = s.storage.use(s.storage.key, s.storage.open, func(l loadedKey) error {
+		params := binary.BigEndian.AppendUint16(nil, uint16(want))
+		r, err := l.tpm.run(command{code: ccGetRandom, session: l.session, params: params, secretOut: true})
+		if err != nil {
+			return err
+		}
+		got, _, ok := cut16(r.params)
+		if !ok || len(got) > want {
+			return fmt.Errorf("%s: %w", commandName(ccGetRandom), errAnswer())
+		}
+		if len(got) == 0 {
+			return fmt.Errorf("%s: the TPM returned none: %w", commandName(ccGetRandom), keystore.ErrUnavailable)
+		}
+		n = copy(p, got)
+		clear(got)
+		return nil
+	})
+	return n, err
+}
