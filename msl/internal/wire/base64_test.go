@@ -1,8 +1,11 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -39,4 +42,25 @@ func TestBase64Blanks(t *testing.T) {
 			t.Errorf("%q: accepted", in)
 		}
 	}
+}
+
+// The tables decode and encode what the standard library does, and in place, too.
+func FuzzBase64Tables(f *testing.F) {
+	for _, seed := range []string{"", "AQID", "AQIDBAUGBwgJCgsMDQ4PEA==", "AQIDBAUG BwgJCgsMDQ4PEA==", "AQIDBAUGBw=gJCgsMDQ4PEA==", "AQIDBAUGB\x80gJCgsM"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		want := make([]byte, base64.StdEncoding.DecodedLen(len(in)))
+		n, wrong := base64.StdEncoding.Decode(want, slices.DeleteFunc(slices.Clone(in), isSpace))
+		apart, place := make([]byte, len(want)), slices.Clone(in)
+		for _, dst := range [][]byte{apart, place[:len(want)]} {
+			got, err := decodeBase64(dst, place)
+			if (err == nil) != (wrong == nil) || err == nil && !bytes.Equal(got, want[:n]) {
+				t.Errorf("%q: got %x, %v, want %x, %v", in, got, err, want[:n], wrong)
+			}
+		}
+		if got := EncodeBase64(in); got != base64.StdEncoding.EncodeToString(in) {
+			t.Errorf("%x: got %s", in, got)
+		}
+	})
 }

@@ -95,13 +95,22 @@ func BenchmarkMembers(b *testing.B) {
 }
 
 func BenchmarkBase64(b *testing.B) {
-	in := bytes.Repeat([]byte("QUJD"), 1<<14)
-	b.SetBytes(int64(len(in)))
-	for b.Loop() {
-		if _, err := DecodeBase64(in); err != nil {
-			b.Fatal(err)
+	decoded := bytes.Repeat([]byte("ABC"), 1<<9)
+	encoded, room := []byte(EncodeBase64(decoded)), make([]byte, 0, 4<<9)
+	b.Run("decode", func(b *testing.B) {
+		b.SetBytes(int64(len(decoded)))
+		for b.Loop() {
+			if _, err := decodeBase64(room[:len(decoded)], encoded); err != nil {
+				b.Fatal(err)
+			}
 		}
-	}
+	})
+	b.Run("encode", func(b *testing.B) {
+		b.SetBytes(int64(len(decoded)))
+		for b.Loop() {
+			appendBase64(room, decoded)
+		}
+	})
 }
 
 func BenchmarkCompress(b *testing.B) {

@@ -105,23 +105,37 @@ func (o *output) holds(size int) error {
 // level is the default: for chunks of a kilobyte the fastest level is hardly faster,
 // and its output is larger.
 var (
-	gzipWriters = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
+	gzipWriters = sync.Pool{New: func() any { return &gzipWriter{Writer: gzip.NewWriter(io.Discard)} }}
 	gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
 )
 
+// A gzipWriter compresses to a buffer of its own, so that one reset of its large state
+// is enough for each chunk.
+type gzipWriter struct {
+	*gzip.Writer
+	out appended
+}
+
+// appended is what was written to it.
+type appended []byte
+
+func (a *appended) Write(p []byte) (int, error) {
+	*a = append(*a, p...)
+	return len(p), nil
+}
+
 func compressGZIP(data []byte) ([]byte, error) {
-	w := gzipWriters.Get().(*gzip.Writer)
+	w := gzipWriters.Get().(*gzipWriter)
 	defer gzipWriters.Put(w)
-	var out bytes.Buffer
-	w.Reset(&out)
+	defer func() { w.out = nil }() // the pool must not keep the output alive
+	w.Reset(&w.out)
 	if _, err := w.Write(data); err != nil {
 		return nil, fmt.Errorf("wire: gzip: %w", err)
 	}
 	if err := w.Close(); err != nil {
 		return nil, fmt.Errorf("wire: gzip: %w", err)
 	}
-	w.Reset(io.Discard) // the pool must not keep the output alive
-	return out.Bytes(), nil
+	return w.out, nil
 }
 
 // decompressGZIP accepts one or more members (RFC 1952, section 2.2) and

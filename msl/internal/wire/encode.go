@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/base64"
 	"strconv"
 	"sync"
 	"unicode/utf8"
@@ -98,7 +97,7 @@ func (e *Encoder) Bool(name string, v bool) {
 func (e *Encoder) Bytes(name string, v []byte) {
 	e.name(name)
 	e.buf = append(e.buf, '"')
-	e.buf = base64.StdEncoding.AppendEncode(e.buf, v)
+	e.buf = appendBase64(e.buf, v)
 	e.buf = append(e.buf, '"')
 }
 

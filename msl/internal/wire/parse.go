@@ -59,31 +59,29 @@ func isSpace(c byte) bool {
 // value parses the value at the current position into node i, which may have a name
 // already.
 func (p *parser) value(i, depth int) error {
-	p.nodes[i].at = uint32(p.pos)
-	var err error
-	switch c := p.peek(); {
-	case c == '"':
-		p.nodes[i].kind = StringKind
-		p.nodes[i].valueEscaped, err = p.str()
-	case c == '{':
-		p.nodes[i].kind = ObjectKind
-		err = p.composite(i, depth, '}')
-	case c == '[':
-		p.nodes[i].kind = ArrayKind
-		err = p.composite(i, depth, ']')
-	case c == 't':
-		p.nodes[i].kind = BoolKind
-		err = p.literal("true")
-	case c == 'f':
-		p.nodes[i].kind = BoolKind
-		err = p.literal("false")
-	default:
-		p.nodes[i].kind = NumberKind
-		err = p.number()
-	}
-	p.nodes[i].end = uint32(p.pos)
-	p.nodes[i].nextNode = uint32(len(p.nodes))
+	at := p.pos
+	kind, escaped, err := p.content(i, depth)
+	n := &p.nodes[i]
+	n.kind, n.valueEscaped, n.at, n.end, n.nextNode = kind, escaped, uint32(at), uint32(p.pos), uint32(len(p.nodes))
 	return err
+}
+
+// content moves past the value at the current position, which is of node i.
+func (p *parser) content(i, depth int) (kind Kind, escaped bool, err error) {
+	switch p.peek() {
+	case '"':
+		escaped, err = p.str()
+		return StringKind, escaped, err
+	case '{':
+		return ObjectKind, false, p.composite(i, depth, '}')
+	case '[':
+		return ArrayKind, false, p.composite(i, depth, ']')
+	case 't':
+		return BoolKind, false, p.literal("true")
+	case 'f':
+		return BoolKind, false, p.literal("false")
+	}
+	return NumberKind, false, p.number()
 }
 
 // composite parses the object or array at the current position, which ends with the
@@ -98,9 +96,14 @@ func (p *parser) composite(i, depth int, last byte) error {
 		p.pos++
 		return nil
 	}
+	names := nameSet{}
 	for {
+		child := len(p.nodes)
 		if err := p.child(i, depth, last == '}'); err != nil {
 			return err
+		}
+		if last == '}' {
+			names.add(p.src, &p.nodes[child])
 		}
 		p.skipSpace()
 		switch p.peek() {
@@ -109,7 +112,7 @@ func (p *parser) composite(i, depth int, last byte) error {
 			p.skipSpace()
 		case last:
 			p.pos++
-			return p.checkNames(i)
+			return p.checkNames(i, names)
 		default:
 			return syntaxError(p.pos, "expected a comma or the end")
 		}
@@ -220,17 +223,35 @@ func (p *parser) digits() bool {
 	return p.pos > start
 }
 
+// A nameSet tells cheaply that the names of most objects differ: each sets a bit that
+// depends on its length and on some of its bytes.
+type nameSet struct {
+	bits  uint64
+	check bool // two names have the same bit, or one has escapes
+}
+
+func (s *nameSet) add(src []byte, n *node) {
+	name := src[n.nameAt:n.nameEnd]
+	h := 6 * uint(len(name))
+	if len(name) > 0 {
+		h += uint(name[0]) + uint(name[len(name)-1]) + 2*uint(name[len(name)/2])
+	}
+	bit := uint64(1) << (h & 63)
+	s.check = s.check || n.nameEscaped || s.bits&bit != 0
+	s.bits |= bit
+}
+
 // fewNames is the number of members up to which comparing all names with one
 // another is cheaper than a map.
 const fewNames = 16
 
 // checkNames rejects an object with two members of the same name. Names are compared
 // unescaped, since otherwise a duplicate could hide behind an escape.
-func (p *parser) checkNames(i int) error {
-	object := Value{src: p.src, nodes: p.nodes, i: i}
-	if object.Kind() != ObjectKind || object.Len() < 2 {
+func (p *parser) checkNames(i int, names nameSet) error {
+	if !names.check {
 		return nil
 	}
+	object := Value{src: p.src, nodes: p.nodes, i: i}
 	object.node().nextNode = uint32(len(p.nodes))
 	if object.Len() > fewNames || hasEscapedName(object) {
 		return checkManyNames(object)
