@@ -392,7 +392,7 @@ func TestUpstreamRestarts(t *testing.T) {
 // FuzzParseTarget has no text that makes a target without a host, or one that changes
 // when it is written and read, or an error that tells a password.
 func FuzzParseTarget(f *testing.F) {
-	for _, text := range []string{"http://h/p?q", "https://u:secret@h:1/", "unix:/s", "unix:///s:/p?q", "unix:@s", "unix:s:", "http://[::1]:80", "http://u:secret@h:port"} {
+	for _, text := range []string{"http://h/p?q", "https://u:secret@h:1/", "unix:/s", "unix:///s:/p?q", "unix:@s", "unix:////", "unix:s:", "http://[::1]:80", "http://u:secret@h:port"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
