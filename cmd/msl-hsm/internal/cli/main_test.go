@@ -69,6 +69,7 @@ func TestScripts(t *testing.T) {
 			"ready":           ready,
 			"serverkeys":      serverKeys,
 			"upstream":        upstream,
+			"secureupstream":  secureUpstream,
 			"certify":         certify,
 			"authority":       testAuthority,
 			"capture":         capture,
