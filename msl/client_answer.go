@@ -94,7 +94,7 @@ func (a *attempt) store(ctx context.Context, in *incoming, outcome Outcome) erro
 func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outcome, uit *UserIDToken, services []*ServiceToken) error {
 	var fresh *holding
 	if delivered != nil {
-		fresh = &holding{token: delivered.token, keys: outcome.Keys, exchange: delivered.scheme, keep: outcome.Keep}
+		fresh = &holding{token: delivered.token, keys: outcome.Keys, exchange: delivered.scheme, keep: outcome.Keep, giver: a.giver}
 	}
 	if fresh == nil && uit == nil && len(services) == 0 {
 		return nil

@@ -33,6 +33,7 @@ type attempt struct {
 	pushed    bool          // what comes answers nothing
 	lone      bool          // the message consists of a header only
 	quiet     bool          // and asks for nothing
+	giver     giver         // of tokens, if the answer is a peer's
 	refused   *UserIDToken  // that the peer did not take; it may be held for others
 	ids       numbering
 
@@ -170,7 +171,7 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 		return nil, n, err
 	}
 	held = t
-	bare := a.bare || a.ids.spent(t.master()) || !a.network.takes(t.master())
+	bare := a.bare || a.ids.spent(t.master()) || !a.network.takes(t.session)
 	if uit := t.user(a.req.User); uit != nil && uit == a.refused {
 		t = t.withUser(a.req.User, nil)
 	}

@@ -6,7 +6,7 @@ import "context"
 // trusted services ([trustedNetwork]) or of peers ([peerAttempt]).
 type requestNetwork interface {
 	// takes reports whether the peer takes the next message under a token held.
-	takes(held *MasterToken) bool
+	takes(held *holding) bool
 	// answers reports whether the peer waits for the next message.
 	answers() bool
 	// show adds to a header what we issue for the peer.
@@ -18,7 +18,7 @@ type requestNetwork interface {
 // A trustedNetwork is one of trusted services, where a client issues nothing.
 type trustedNetwork struct{}
 
-func (trustedNetwork) takes(*MasterToken) bool             { return true }
+func (trustedNetwork) takes(*holding) bool                 { return true }
 func (trustedNetwork) answers() bool                       { return false }
 func (trustedNetwork) show(context.Context, *header) error { return nil }
 func (trustedNetwork) release()                            {}

@@ -23,6 +23,7 @@ type holding struct {
 	keys     *SessionKeys
 	exchange string
 	keep     []byte
+	giver    giver // the peer that delivered it in this process, or none
 }
 
 func (t *tokens) master() *MasterToken {

@@ -34,7 +34,7 @@ func (a *peerAttempt) turnTo(in *incoming) {
 
 // takes reports whether the peer can be answered under the token that we hold, and
 // takes a request under any.
-func (a *peerAttempt) takes(held *MasterToken) bool {
+func (a *peerAttempt) takes(held *holding) bool {
 	return a.reply == nil || a.conn.takes(a.reply, held)
 }
 
@@ -148,6 +148,7 @@ func (a *peerAttempt) checkAnswer(ctx context.Context, in *incoming) (err error)
 		return err
 	}
 	a.client.setClock(in.timestamp)
+	a.giver = a.conn.giver(in)
 	return a.keep(ctx, in.keyResponse, outcome, in.peer.user, in.peer.services)
 }
 

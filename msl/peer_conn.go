@@ -23,13 +23,13 @@ type Conn struct {
 	Source string
 
 	rw      *link
+	id      *byte  // its own
 	inlet   *inlet // reads rw, with the memory of the exchange under way
 	in      *wire.Decoder
 	pending *payloadReader // of the message before, which may have data left
 	handled *payloadReader // of the request that a handler is answering, or nil
 	writing chan error     // a message that is being written behind the scenes, or nil
 	theirs  peerTokens     // that we issued for the peer, as far as it is known here
-	given   given          // the token that a peer issued for us on this connection
 }
 
 // NewConn makes a Conn on rw. If rw is an [io.Closer], the end of an exchange's
@@ -38,7 +38,7 @@ func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
 	server.init()
 	l := &link{rw: rw}
 	i := &inlet{r: l, as: anObject}
-	return &Conn{Server: server, Client: client, rw: l, inlet: i, in: wire.NewDecoder(i, server.Limits.wire())}
+	return &Conn{Server: server, Client: client, id: new(byte), rw: l, inlet: i, in: wire.NewDecoder(i, server.Limits.wire())}
 }
 
 // begin begins an exchange, whose messages share the server's memory with others, and
@@ -296,9 +296,6 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 		err = c.checkRequest(ctx, in)
 	} else {
 		err = a.checkAnswer(ctx, in)
-	}
-	if err == nil && in.keyResponse != nil {
-		c.given = given{in.keyResponse.token, in.sender.Identity}
 	}
 	return in, withID(err, in.messageID)
 }
