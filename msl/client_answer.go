@@ -101,7 +101,7 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 	}
 	kept := false
 	err := a.client.update(ctx, func(t *tokens) *tokens {
-		all, ofUser := a.keeps()
+		all, ofUser := a.lease.keeps()
 		if !all {
 			return t
 		}
@@ -162,10 +162,12 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (again bool, err er
 	if r.askUser {
 		a.reason, a.proof = e.Response, nil
 	}
-	if again = r.again; r.askEntity && err == nil {
-		again, err = a.askEntity(ctx, e.Response, r.again)
+	// A refusal that nobody authenticated asks for no other entity: it could be anyone's
+	// who wants to see us under another name.
+	if r.askEntity && err == nil && a.proven && a.client.EntityAuth != nil {
+		return a.as.ask(ctx, e.Response)
 	}
-	return again, err
+	return r.again, err
 }
 
 // forget drops the tokens that an error answer makes useless.

@@ -16,11 +16,8 @@ type attempt struct {
 	req     *Request
 	network requestNetwork
 
-	entity    LocalEntity // that sends the next message
-	turned    int         // how often the client had turned to another one
-	forgotten int         // how often the client had forgotten everything
-	left      int         // how often the user had logged out
-
+	as        persona
+	lease     lease
 	messageID int64         // of the next message
 	bare      bool          // use no tokens
 	renew     bool          // ask for new tokens
@@ -163,7 +160,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 // ones. held is what the client holds if the message uses that, else nil.
 func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	t, now, known, err := a.client.snapshot()
-	if err == nil && !a.wanted() {
+	if err == nil && !a.lease.wanted() {
 		t.release()
 		err = ErrForgotten
 	}
@@ -184,7 +181,7 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	if a.quiet {
 		return held, need{}, nil
 	}
-	n = renewalNeed(a.req, a.entity, t, a.renew, known, now)
+	n = renewalNeed(a.req, a.as.entity, t, a.renew, known, now)
 	keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
 	n.may = n.may && !a.oneWay && !keyless
 	return held, n, nil
@@ -246,7 +243,7 @@ func (a *attempt) letGo(got *MasterToken) {
 // build makes the header, step by step in the protocol's order.
 func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	c := a.client
-	local, err := localIdentification(ctx, a.entity)
+	local, err := localIdentification(ctx, a.as.entity)
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +330,7 @@ func (a *attempt) keysDue() bool {
 }
 
 // protection is what protects the header of the message.
-func (a *attempt) protection() protection { return protectionOf(a.entity, a.tokens.master()) }
+func (a *attempt) protection() protection { return protectionOf(a.as.entity, a.tokens.master()) }
 
 // userAuth adds the authentication data of a local user without a token. If the header
 // does not protect it, the data must wait for a message that does. It is asked for
@@ -343,7 +340,7 @@ func (a *attempt) userAuth(ctx context.Context, h *header) (heldBack bool, err e
 		return false, nil
 	}
 	if a.proof == nil {
-		if a.proof, err = a.askUser(ctx); err != nil {
+		if a.proof, err = a.client.askUser(ctx, a.req.User, a.reason); err != nil {
 			return false, err
 		}
 	}
@@ -355,14 +352,14 @@ func (a *attempt) userAuth(ctx context.Context, h *header) (heldBack bool, err e
 	return false, nil
 }
 
-// askUser asks the application for a proof of the user.
-func (a *attempt) askUser(ctx context.Context) (*UserAuthData, error) {
-	if a.client.UserAuth == nil {
-		return nil, fmt.Errorf("msl: no user authentication configured for user %q", a.req.User)
+// askUser asks the application for a proof of a user.
+func (c *Client) askUser(ctx context.Context, user string, reason ResponseCode) (*UserAuthData, error) {
+	if c.UserAuth == nil {
+		return nil, fmt.Errorf("msl: no user authentication configured for user %q", user)
 	}
-	proof, err := a.client.UserAuth(ctx, a.req.User, a.reason)
+	proof, err := c.UserAuth(ctx, user, reason)
 	if err == nil && proof == nil {
-		err = fmt.Errorf("msl: no user authentication data for user %q", a.req.User)
+		err = fmt.Errorf("msl: no user authentication data for user %q", user)
 	}
 	return proof, err
 }

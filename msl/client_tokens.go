@@ -274,7 +274,7 @@ func (a *attempt) changeTokens(ctx context.Context, h *header) error {
 	for _, t := range fresh {
 		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
-	return a.update(ctx, func(held *tokens) *tokens {
+	return a.lease.update(ctx, func(held *tokens) *tokens {
 		for _, t := range fresh {
 			held = held.withService(t)
 		}

@@ -31,10 +31,7 @@ func TestKnownPeer(t *testing.T) {
 				if turn > 0 {
 					conn, peer = againConn(t, conn, peer)
 				}
-				peer.who, peer.with = who, sessionRaw
-				if who["mastertoken"] == nil {
-					peer.with = pskClient1
-				}
+				peer.who = who
 				done := peer.serve(conn, echo, 1)
 				data := random(1000)
 				peer.write(peer.request(1, data))
@@ -66,4 +63,12 @@ func againConn(t *testing.T, before *msl.Conn, peer *writingPeer) (*msl.Conn, *w
 	next := *peer
 	next.conn, next.in = theirs, json.NewDecoder(theirs)
 	return msl.NewConn(ours, before.Server, before.Client), &next
+}
+
+// protection is that of the messages of the peer.
+func (p *writingPeer) protection() rawKeys {
+	if p.who["mastertoken"] != nil {
+		return sessionRaw
+	}
+	return pskClient1
 }
