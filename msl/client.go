@@ -154,8 +154,13 @@ func (c *Client) attempt(req *Request) *attempt {
 		named.User = user
 		req = &named
 	}
-	a := &attempt{client: c, req: req, network: trustedNetwork{}, watch: c.Headers}
-	a.begin()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := &attempt{
+		client: c, req: req, network: trustedNetwork{}, watch: c.Headers, as: persona{client: c},
+		lease: lease{client: c, user: req.User, forgotten: c.forgotten, left: c.left[req.User]},
+	}
+	a.as.become()
 	return a
 }
 

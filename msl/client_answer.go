@@ -97,14 +97,14 @@ func (a *attempt) store(ctx context.Context, in *incoming, outcome Outcome) erro
 func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outcome, uit *UserIDToken, services []*ServiceToken) error {
 	var fresh *holding
 	if delivered != nil {
-		fresh = &holding{token: delivered.token, keys: outcome.Keys, exchange: delivered.scheme, keep: outcome.Keep}
+		fresh = &holding{token: delivered.token, keys: outcome.Keys, exchange: delivered.scheme, keep: outcome.Keep, giver: a.giver}
 	}
 	if fresh == nil && uit == nil && len(services) == 0 {
 		return nil
 	}
 	kept := false
 	err := a.client.update(ctx, func(t *tokens) *tokens {
-		all, ofUser := a.keeps()
+		all, ofUser := a.lease.keeps()
 		if !all {
 			return t
 		}
@@ -161,11 +161,12 @@ func (a *attempt) recover(ctx context.Context, e *PeerError) (again bool, err er
 	if r.askUser {
 		a.reason, a.proof = e.Response, nil
 	}
-	again = r.again && (!r.askUser || a.req.User != "")
-	if r.askEntity && err == nil {
-		again, err = a.askEntity(ctx, e, again)
+	// A refusal that nobody authenticated asks for no other entity: it could be from
+	// anyone who wants to see this side under another name.
+	if r.askEntity && err == nil && a.proven == e && a.client.EntityAuth != nil {
+		return a.as.ask(ctx, e.Response)
 	}
-	return again, err
+	return r.again && (!r.askUser || a.req.User != ""), err
 }
 
 // forget drops the tokens that an error answer makes useless, if the answer was proven.

@@ -18,17 +18,15 @@ type attempt struct {
 	purpose purpose
 	watch   watcher
 
-	entity    LocalEntity // that sends the next message
-	turned    int         // how often the client had turned to another one
-	forgotten int         // how often the client had forgotten everything
-	left      int         // how often the user had logged out
-
+	as        persona
+	lease     lease
 	messageID int64         // of the next message
 	demands   demands       // on the next message
 	proof     *UserAuthData // of the user, until it is sent
 	reason    ResponseCode  // why user authentication data is asked for again
 	refused   *UserIDToken  // that the peer did not accept; other messages may still use it
 	proven    *PeerError    // the last error answer, if it was authenticated
+	giver     giver         // of tokens, if the answer is a peer's
 	ids       numbering
 
 	// of the message that was sent last
@@ -158,7 +156,7 @@ func (a *attempt) takeTokens(ctx context.Context) error {
 // ones. held is what the client holds if the message uses that, else nil.
 func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	t, now, known, err := a.client.snapshot()
-	if err == nil && !a.wanted() {
+	if err == nil && !a.lease.wanted() {
 		t.release()
 		err = ErrForgotten
 	}
@@ -166,7 +164,7 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 		return nil, n, err
 	}
 	held = t
-	bare := a.demands.bare || a.ids.spent(t.master()) || !a.network.takes(t.master())
+	bare := a.demands.bare || a.ids.spent(t.master()) || !a.network.takes(t.session)
 	if uit := t.user(a.req.User); uit != nil && uit == a.refused {
 		t = t.withUser(a.req.User, nil)
 	}
@@ -179,7 +177,7 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	if a.purpose == quietHeader {
 		return held, need{}, nil
 	}
-	n = renewalNeed(a.req, a.entity, t, a.demands.renew, known, now)
+	n = renewalNeed(a.req, a.as.entity, t, a.demands.renew, known, now)
 	keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
 	n.may = n.may && a.purpose != oneWay && !keyless
 	return held, n, nil
@@ -241,7 +239,7 @@ func (a *attempt) letGo(got *MasterToken) {
 // build makes the header, step by step in the protocol's order.
 func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	c := a.client
-	local, err := localIdentification(ctx, a.entity, c.Rand)
+	local, err := localIdentification(ctx, a.as.entity, c.Rand)
 	if err != nil {
 		return nil, err
 	}
@@ -274,14 +272,14 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	if out.keys != nil {
 		out.keys.Acquire() // the tokens of the attempt hold them, too
 	}
-	out.tell = a.watch.sends(&h, now, out.us, a.entity, a.us)
+	out.tell = a.watch.sends(&h, now, out.us, a.as.entity, a.us)
 	out.payload = payloadWriter{protector: out.us.protector, messageID: h.messageID, compression: a.req.compression(h.capabilities)}
 	return out, nil
 }
 
 // prepare decides what the message carries, and adds it to the header.
 func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identity string) (err error) {
-	protection := protectionOf(a.entity, a.tokens.master())
+	protection := protectionOf(a.as.entity, a.tokens.master())
 	if err = a.userAuth(ctx, h, protection); err != nil {
 		return err
 	}
@@ -310,7 +308,7 @@ func (a *attempt) userAuth(ctx context.Context, h *header, p protection) (err er
 		return nil
 	}
 	if a.proof == nil {
-		if a.proof, err = a.askUser(ctx); err != nil {
+		if a.proof, err = a.client.askUser(ctx, a.req.User, a.reason); err != nil {
 			return err
 		}
 	}
@@ -321,14 +319,14 @@ func (a *attempt) userAuth(ctx context.Context, h *header, p protection) (err er
 	return nil
 }
 
-// askUser asks the application for a proof of the user.
-func (a *attempt) askUser(ctx context.Context) (*UserAuthData, error) {
-	if a.client.UserAuth == nil {
-		return nil, fmt.Errorf("msl: no user authentication configured for user %q", a.req.User)
+// askUser asks the application for a proof of a user.
+func (c *Client) askUser(ctx context.Context, user string, reason ResponseCode) (*UserAuthData, error) {
+	if c.UserAuth == nil {
+		return nil, fmt.Errorf("msl: no user authentication configured for user %q", user)
 	}
-	proof, err := a.client.UserAuth(ctx, a.req.User, a.reason)
+	proof, err := c.UserAuth(ctx, user, reason)
 	if err == nil && proof == nil {
-		err = fmt.Errorf("msl: no user authentication data for user %q", a.req.User)
+		err = fmt.Errorf("msl: no user authentication data for user %q", user)
 	}
 	return proof, err
 }

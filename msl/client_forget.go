@@ -65,26 +65,32 @@ func (c *Client) drop(ctx context.Context, gone func(), change func(*tokens) *to
 	return nil
 }
 
-// keeps reports whether what a request brings may be kept: nothing, if all was
-// forgotten since it began, and nothing of its user who logged out.
-func (a *attempt) keeps() (tokens, ofUser bool) {
-	tokens = a.forgotten == a.client.forgotten
-	return tokens, tokens && a.left == a.client.left[a.req.User]
+// A lease is what an attempt may keep of what it brings: nothing, if all was forgotten
+// since it began, and nothing of its user who logged out.
+type lease struct {
+	client          *Client
+	user            string
+	forgotten, left int // how often the client had forgotten all, and the user had logged out
 }
 
-// wanted reports whether a request may still bring tokens.
-func (a *attempt) wanted() bool {
-	a.client.mu.Lock()
-	defer a.client.mu.Unlock()
-	_, wanted := a.keeps()
+// keeps reports whether tokens are kept, and those of the user. The client is locked.
+func (l lease) keeps() (tokens, ofUser bool) {
+	tokens = l.forgotten == l.client.forgotten
+	return tokens, tokens && l.left == l.client.left[l.user]
+}
+
+// wanted reports whether another message may bring tokens.
+func (l lease) wanted() bool {
+	l.client.mu.Lock()
+	defer l.client.mu.Unlock()
+	_, wanted := l.keeps()
 	return wanted
 }
 
-// update changes the tokens of the client, unless they were forgotten since the request
-// began.
-func (a *attempt) update(ctx context.Context, change func(*tokens) *tokens) error {
-	return a.client.update(ctx, func(t *tokens) *tokens {
-		if _, keeps := a.keeps(); !keeps {
+// update changes the tokens of the client, unless they were forgotten meanwhile.
+func (l lease) update(ctx context.Context, change func(*tokens) *tokens) error {
+	return l.client.update(ctx, func(t *tokens) *tokens {
+		if _, keeps := l.keeps(); !keeps {
 			return t
 		}
 		return change(t)

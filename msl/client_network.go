@@ -6,7 +6,7 @@ import "context"
 // trusted services ([trustedNetwork]) or peers ([peerAttempt]).
 type requestNetwork interface {
 	// takes reports whether the peer accepts the next message under a held token.
-	takes(held *MasterToken) bool
+	takes(held *holding) bool
 	// answers reports whether the peer waits for the next message.
 	answers() bool
 	// show adds the tokens that this side issues for the peer to a header.
@@ -18,7 +18,7 @@ type requestNetwork interface {
 // A trustedNetwork is a network of trusted services, where a client issues nothing.
 type trustedNetwork struct{}
 
-func (trustedNetwork) takes(*MasterToken) bool             { return true }
+func (trustedNetwork) takes(*holding) bool                 { return true }
 func (trustedNetwork) answers() bool                       { return false }
 func (trustedNetwork) show(context.Context, *header) error { return nil }
 func (trustedNetwork) release()                            {}

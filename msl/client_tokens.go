@@ -24,6 +24,7 @@ type holding struct {
 	keys     *SessionKeys
 	exchange string
 	keep     []byte
+	giver    giver // the peer that delivered it in this process, or none
 }
 
 func (t *tokens) master() *MasterToken {
@@ -274,7 +275,7 @@ func (a *attempt) changeTokens(ctx context.Context, h *header) error {
 	for _, t := range fresh {
 		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
-	return a.update(ctx, func(held *tokens) *tokens {
+	return a.lease.update(ctx, func(held *tokens) *tokens {
 		for _, t := range fresh {
 			held = held.withService(t)
 		}

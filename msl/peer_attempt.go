@@ -35,7 +35,7 @@ func (a *peerAttempt) turnTo(in *incoming) {
 
 // takes reports whether the peer accepts the next message under the token held: a
 // request always, an answer if the peer knows that token.
-func (a *peerAttempt) takes(held *MasterToken) bool {
+func (a *peerAttempt) takes(held *holding) bool {
 	return a.reply == nil || a.conn.takes(a.reply, held)
 }
 
@@ -149,6 +149,7 @@ func (a *peerAttempt) checkAnswer(ctx context.Context, in *incoming) (err error)
 		return err
 	}
 	a.client.setClock(in.timestamp)
+	a.giver = a.conn.giver(in)
 	return a.keep(ctx, in.keyResponse, outcome, in.peer.user, in.peer.services)
 }
 

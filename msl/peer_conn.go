@@ -26,13 +26,13 @@ type Conn struct {
 	Headers func(HeaderInfo)
 
 	rw      *link
+	id      *byte  // its own
 	inlet   *inlet // reads rw, with the memory of the exchange under way
 	in      *wire.Decoder
 	pending *payloadReader // of the message before, which may have data left
 	handled *payloadReader // of the request that a handler is answering, or nil
 	writing chan error     // the result of the message that is written in the background, or nil
 	theirs  peerTokens     // issued by this side for the peer, if known
-	given   given          // issued by the peer for this side on this connection
 }
 
 // NewConn makes a Conn on rw. If rw is an [io.Closer], the end of an exchange's
@@ -41,7 +41,7 @@ func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
 	server.init()
 	l := &link{rw: rw}
 	i := &inlet{r: l, as: anObject}
-	return &Conn{Server: server, Client: client, rw: l, inlet: i, in: wire.NewDecoder(i, server.Limits.wire())}
+	return &Conn{Server: server, Client: client, id: new(byte), rw: l, inlet: i, in: wire.NewDecoder(i, server.Limits.wire())}
 }
 
 // begin begins an exchange, whose messages share the server's memory with others, and
@@ -307,9 +307,6 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 		err = c.checkRequest(ctx, in)
 	} else {
 		err = a.checkAnswer(ctx, in)
-	}
-	if err == nil && in.keyResponse != nil {
-		c.given = given{in.keyResponse.token, in.sender.Identity}
 	}
 	return in, withID(err, in.messageID)
 }

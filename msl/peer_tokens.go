@@ -81,21 +81,39 @@ func (in *incoming) due() bool {
 	return len(in.keyRequests) > 0 || in.renewable && in.token != nil && in.userAuth != nil
 }
 
-// A given token is one that a peer delivered, with that peer's identity.
-type given struct {
-	token *MasterToken
-	by    string
+// A giver is the peer that delivered a token to us.
+type giver struct {
+	identity string
+	conn     *byte // stands for the connection on which it did
+	session  int64 // serial number of the token of ours that it had then, or Unbound
+}
+
+// giver is the sender of a message that delivers a token.
+func (c *Conn) giver(in *incoming) giver {
+	g := giver{in.sender.Identity, c.id, Unbound}
+	switch {
+	case in.token != nil:
+		g.session = in.token.SerialNumber
+	case c.theirs.master != nil:
+		g.session = c.theirs.master.SerialNumber
+	}
+	return g
 }
 
 // takes reports whether the sender of a message can be answered under the token that
-// this side holds. The reference stack never shows a token, and accepts the one that it
-// gave on this connection; a sender that shows another one may have lost it.
-func (c *Conn) takes(in *incoming, held *MasterToken) bool {
-	if in.shows(held) {
+// this side holds. The reference stack never shows a token, and accepts each one that it
+// gave. Such a sender is believed to know it still if it is the one that gave it: on
+// the same connection, or if it still has the session with us that it had then. A
+// sender that shows another token may have lost it.
+func (c *Conn) takes(in *incoming, held *holding) bool {
+	if held == nil || in.shows(held.token) {
 		return true
 	}
-	return in.peer.master == nil && in.sender.Authenticated && c.given.by == in.sender.Identity &&
-		c.given.token != nil && bytes.Equal(c.given.token.sealed.tokenData, held.sealed.tokenData)
+	g := held.giver
+	if in.peer.master != nil || !in.sender.Authenticated || g.identity == "" || g.identity != in.sender.Identity {
+		return false
+	}
+	return g.conn == c.id || in.token != nil && in.token.SerialNumber == g.session
 }
 
 // shows reports whether a message allows an answer under the token that this side

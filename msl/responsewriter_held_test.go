@@ -29,11 +29,12 @@ type writingPeer struct {
 	keys   rawKeys // of the session that it delivers
 	token  object
 	now    int64
+	who    object // how it names itself, by default by PSK
 }
 
 func newWritingPeer(t *testing.T, r *recorded, conn net.Conn) *writingPeer {
 	keys := rawKeys{"server1_1", random(16), random(32)}
-	return &writingPeer{t: t, conn: conn, in: json.NewDecoder(conn), server: r.public(), keys: keys, now: r.clock().Unix(), token: rawKeys{"peer", random(16), random(32)}.token(with(masterMembers, object{"renewalwindow": 1800000000, "expiration": 1900000000}), "sessiondata", object{"x": 1})}
+	return &writingPeer{who: byPSK("client1"), t: t, conn: conn, in: json.NewDecoder(conn), server: r.public(), keys: keys, now: r.clock().Unix(), token: rawKeys{"peer", random(16), random(32)}.token(with(masterMembers, object{"renewalwindow": 1800000000, "expiration": 1900000000}), "sessiondata", object{"x": 1})}
 }
 
 func (p *writingPeer) write(message []byte) {
@@ -50,7 +51,7 @@ func (p *writingPeer) request(id int64, data []byte) []byte {
 		chunks = append(chunks, object{"sequencenumber": sequence, "messageid": id, "data": data[:n], "endofmsg": n == len(data)})
 		data = data[n:]
 	}
-	return pskClient1.message(byPSK("client1"), object{"messageid": id, "renewable": false, "timestamp": p.now}, chunks...)
+	return p.protection().message(p.who, object{"messageid": id, "renewable": false, "timestamp": p.now}, chunks...)
 }
 
 // A peerHeader is the part of a header that the peer reads.
@@ -108,7 +109,7 @@ func (p *writingPeer) give(h peerHeader) {
 	wrap := func(raw []byte) []byte {
 		return must(rsa.EncryptOAEP(sha1.New(), rand.Reader, public.(*rsa.PublicKey), raw, nil))
 	}
-	p.write(pskClient1.message(byPSK("client1"), object{"messageid": h.MessageID + 1, "renewable": false, "handshake": false, "timestamp": p.now,
+	p.write(p.protection().message(p.who, object{"messageid": h.MessageID + 1, "renewable": false, "handshake": false, "timestamp": p.now,
 		"keyresponsedata": object{"mastertoken": p.token, "scheme": request.Scheme, "keydata": object{
 			"keypairid": request.KeyData.KeyPairID, "encryptionkey": wrap(p.keys.encryption), "hmackey": wrap(p.keys.mac)}}}))
 }

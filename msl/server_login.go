@@ -88,7 +88,7 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	if err != nil {
 		return fail(codeOf(err), opLogin, err)
 	}
-	if err := s.permit(ctx, in, user, ErrUserAuthEntityUserIncorrectData); err != nil {
+	if err := in.permit(ctx, s.PermitUser, user, ErrUserAuthEntityUserIncorrectData); err != nil {
 		return err
 	}
 	if in.userIDToken != nil && !sameName(user, in.user) {
@@ -110,15 +110,15 @@ func (s *Server) mayTry(ctx context.Context, in *incoming) (*Entity, error) {
 	if entity != nil && !isPermitted(entity.UserSchemes, in.userAuth.scheme) {
 		return nil, fail(ErrUserAuthEntityIncorrectData, opLogin, nil)
 	}
-	return entity, s.permit(ctx, in, "", ErrUserAuthEntityIncorrectData)
+	return entity, in.permit(ctx, s.PermitUser, "", ErrUserAuthEntityIncorrectData)
 }
 
 // permit asks whether a user may use the scheme of a message at its entity.
-func (s *Server) permit(ctx context.Context, in *incoming, user string, refusal Code) error {
-	if s.PermitUser == nil {
+func (in *incoming) permit(ctx context.Context, permitted func(ctx context.Context, identity, user, scheme string) (bool, error), user string, refusal Code) error {
+	if permitted == nil {
 		return nil
 	}
-	ok, err := s.PermitUser(ctx, CanonicalName(in.sender.Identity), CanonicalName(user), in.userAuth.scheme)
+	ok, err := permitted(ctx, CanonicalName(in.sender.Identity), CanonicalName(user), in.userAuth.scheme)
 	if err != nil {
 		return fail(ErrInternalException, "user policy", err)
 	}
