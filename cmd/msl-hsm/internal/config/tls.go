@@ -14,7 +14,7 @@ type ServerTLS struct {
 	Certificates CertificateList `yaml:"certificates" example:"\n- {certificate: server.crt, key: tls-p256, ocsp: server.ocsp}"` // chosen by server name; a client that sends none gets the first
 	ClientCA     string          `yaml:"client-ca" example:"clients.pem"`                                                        // clients need a certificate from these; default: no client certificates
 	ClientCRL    string          `yaml:"client-crl" example:"revoked.pem"`                                                       // their revocation lists; a changed file is read while the server runs
-	HTTP2        bool            `yaml:"http2"` // clients may choose HTTP/2; its streams count as connections
+	HTTP2        bool            `yaml:"http2"`                                                                                  // clients may choose HTTP/2; its streams count as connections
 	MinVersion   string          `yaml:"min-version" example:"1.2"`                                                              // or 1.3
 }
 
@@ -24,7 +24,7 @@ type ClientTLS struct {
 	Certificate string `yaml:"certificate" example:"tls.crt"`         // client certificate, for a server that wants one
 	Key         string `yaml:"key" example:"tls-p256"`                // label of the certificate's key
 	ServerName  string `yaml:"server-name" example:"msl.example.com"` // default: the host of the URL
-	HTTP2       bool   `yaml:"http2"` // use HTTP/2 if the server has it: one connection for all messages
+	HTTP2       bool   `yaml:"http2"`                                 // use HTTP/2 if the server has it: one connection for all messages
 	MinVersion  string `yaml:"min-version" example:"1.2"`             // or 1.3
 }
 

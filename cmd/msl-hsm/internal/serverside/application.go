@@ -4,10 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net/url"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
@@ -18,9 +16,8 @@ func Application(c *config.Config) (msl.Handler, error) {
 	if c.Server.Upstream == "" {
 		return echoApplication, nil
 	}
-	u, err := url.Parse(c.Server.Upstream)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, exit.Usagef("upstream %q: want http://HOST/PATH or https://HOST/PATH", c.Server.Upstream)
+	if err := c.Server.CheckUpstream(); err != nil {
+		return nil, err
 	}
 	gateway := &mslhttp.Gateway{URL: c.Server.Upstream, Method: c.Server.UpstreamMethod, Timeout: c.Server.UpstreamTime()}
 	return gateway.Handle, nil
