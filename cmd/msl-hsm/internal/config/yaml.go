@@ -49,7 +49,7 @@ func syntaxError(path string, data []byte, err error) error {
 		line = 1 + bytes.Count(before, []byte("\n"))
 		column = len(before) - bytes.LastIndexByte(before, '\n')
 	}
-	if lines := bytes.Split(data, []byte("\n")); column == 1 && line <= len(lines) {
+	if lines := bytes.Split(data, []byte("\n")); column == 1 && line >= 1 && line <= len(lines) {
 		column = 1 + len(lines[line-1]) - len(bytes.TrimLeft(lines[line-1], " "))
 	}
 	return fmt.Errorf("%s:%d:%d: this is not YAML: %s", path, line, column, text)
