@@ -3,18 +3,22 @@ package hsm
 // maxRandom is how many bytes one call asks for: some modules refuse more.
 const maxRandom = 1024
 
+// A generator is the random number generator of the token.
+type generator struct{ recovery *recovery }
+
 // Random fills p with random bytes of the token (C_GenerateRandom). A token without a
 // generator (CKR_RANDOM_NO_RNG) is errors.ErrUnsupported. The function cannot return
 // fewer bytes than asked for: a module that writes fewer and answers CKR_OK is not
 // noticed here, but by [github.com/msl-hsm/msl-hsm/keystore/mixed].
-func (s *Store) Random(p []byte) error {
+func (g generator) Random(p []byte) error {
 	for len(p) > 0 {
 		piece := p[:min(len(p), maxRandom)]
-		err := s.recovery.attempt(func() error {
-			return s.on(s.sessions, 0, func(session uint, _ uint64) error { return s.random(session, piece) })
+		err := g.recovery.attempt(func() error {
+			c := g.recovery.connection
+			return c.on(c.sessions, 0, func(session uint, _ uint64) error { return c.random(session, piece) })
 		}, nil)
 		if err != nil {
-			return s.recovery.ours(err)
+			return g.recovery.ours(err)
 		}
 		p = p[len(piece):]
 	}

@@ -59,6 +59,7 @@ type Store struct {
 	rings       *rings      // the provisioned keys
 	provisioner provisioner // changes them
 	births      births      // makes session objects
+	generator
 
 	closing sync.Once
 }
@@ -129,6 +130,7 @@ func newStore(conn *connection, c Config) *Store {
 		connection: conn, recovery: r, inspector: in, rings: found,
 		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
 		births:      births{connection: conn, templates: templates},
+		generator:   generator{r},
 	}
 }
 

@@ -11,11 +11,14 @@ import (
 // that every TPM returns at once (TPM 2.0 Library, Part 3, clause 16.1).
 const maxRandom = 32
 
+// A generator is the random number generator of the TPM.
+type generator struct{ storage *storage }
+
 // Random fills p with random bytes of the TPM (TPM2_GetRandom), encrypted on the bus. A
 // TPM may return fewer bytes than asked for, and is asked again; none at all is an error.
-func (s *Store) Random(p []byte) error {
+func (g generator) Random(p []byte) error {
 	for len(p) > 0 {
-		n, err := s.somethingRandom(p)
+		n, err := g.some(p)
 		if err != nil {
 			return fmt.Errorf("tpm: random bytes: %w", err)
 		}
@@ -24,10 +27,10 @@ func (s *Store) Random(p []byte) error {
 	return nil
 }
 
-// somethingRandom runs one command.
-func (s *Store) somethingRandom(p []byte) (n int, err error) {
+// some runs one command.
+func (g generator) some(p []byte) (n int, err error) {
 	want := min(len(p), maxRandom)
-	err = s.storage.use(s.storage.key, s.storage.open, func(l loadedKey) error {
+	err = g.storage.use(g.storage.key, g.storage.open, func(l loadedKey) error {
 		params := binary.BigEndian.AppendUint16(nil, uint16(want))
 		r, err := l.tpm.run(command{code: ccGetRandom, session: l.session, params: params, secretOut: true})
 		if err != nil {

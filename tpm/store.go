@@ -32,6 +32,7 @@ type Store struct {
 	storage     *storage
 	sessionKeys sessionKeys
 	provisioned provisionedKeys
+	generator
 }
 
 var (
@@ -103,7 +104,7 @@ func (d *Device) openStore(c StoreConfig, pin *lockedmem.Buffer) (*Store, error)
 }
 
 func newStore(root *storage, st *state, pin *lockedmem.Buffer) *Store {
-	s := &Store{pin: pin, storage: root}
+	s := &Store{pin: pin, storage: root, generator: generator{root}}
 	s.sessionKeys.storage, s.sessionKeys.keys = root, map[*key]struct{}{}
 	s.provisioned.storage, s.provisioned.pin, s.provisioned.state = root, pin, st
 	s.provisioned.rings = s.provisioned.records(st.file.Keys, nil)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,10 +14,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
@@ -303,5 +306,49 @@ func BenchmarkHTTPVersions(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// TestHTTP2Timeout has the time of one stream end: its client is told, and the connection
+// goes on.
+func TestHTTP2Timeout(t *testing.T) {
+	a := newAuthority(t)
+	o := newOverTLS(t, a, func(s *TLSServer, next http.Handler) string {
+		h := next.(*Handler)
+		echo := h.Handle
+		h.Timeout = 400 * time.Millisecond
+		h.Handle = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+			if m.MessageID%2 == 0 { // see below
+				return echo(ctx, w, m)
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		addr, _ := startHTTP2(t, s, &Connections{}, h)
+		return addr
+	})
+	var dialed atomic.Int64
+	client := http2Client(t, a, true)
+	h2 := client.Transport.(*HTTP2Transport).http2
+	dial := h2.DialTLSContext
+	h2.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dialed.Add(1)
+		return dial(ctx, network, addr)
+	}
+	o.client.Transport = &Transport{URL: "https://" + o.addr + "/", Client: client}
+	seen := map[bool]int{} // by success: the first number of a message is random
+	for try := 0; (seen[true] == 0 || seen[false] == 0) && try < 100; try++ {
+		got, _, err := o.send(t.Context(), "x")
+		var peer *msl.PeerError
+		if err != nil && !errors.As(err, &peer) || err == nil && got != "x" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		seen[err == nil]++
+	}
+	if got, err := o.client.Do(t.Context(), &msl.Request{Encrypted: true, Authenticated: true}); err == nil {
+		got.Body.Close()
+	}
+	if dialed.Load() != 1 || seen[true] == 0 || seen[false] == 0 {
+		t.Errorf("%d connections, %v", dialed.Load(), seen)
 	}
 }

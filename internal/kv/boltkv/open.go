@@ -1,8 +1,10 @@
 package boltkv
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -92,10 +94,27 @@ func (l *Layout) examine(path string) (there bool, size int64, err error) {
 	if !info.Mode().IsRegular() {
 		return false, 0, fmt.Errorf("%s is not a regular file: name a file", path)
 	}
+	if info.Mode().Perm()&0o077 != 0 && !isBolt(path) { // its mode is somebody else's business
+		return false, 0, fmt.Errorf("%s is not a %s: name another file", path, l.Name)
+	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return false, 0, fmt.Errorf("%s can be used by others (mode %#o): run chmod 600 on it", path, info.Mode().Perm())
 	}
 	return true, info.Size(), nil
+}
+
+// isBolt reports whether a file begins as bbolt's do: with the header of a page and a
+// number. It is true for what cannot be read.
+func isBolt(path string) bool {
+	const header, magic = 16, 0xed0cdaed
+	f, err := os.Open(path)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	var start [header + 4]byte
+	_, err = io.ReadFull(f, start[:])
+	return err == nil && binary.NativeEndian.Uint32(start[header:]) == magic
 }
 
 // freeIn checks the pages of an existing file under a shared lock, and returns how many

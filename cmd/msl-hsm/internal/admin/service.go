@@ -56,17 +56,22 @@ func (s Service) Listen(log *slog.Logger) io.Closer {
 		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelError), // a handler's panic
 	}
 	go server.Serve(l)
-	return listening{server}
+	return listening{server, l}
 }
 
 // A listening server shuts down gracefully.
-type listening struct{ *http.Server }
+type listening struct {
+	*http.Server
+	socket net.Listener
+}
 
 // leaving is how long Close waits for requests in progress.
 const leaving = 2 * time.Second
 
-// Close waits for the requests in progress, and then cuts them off.
+// Close waits for the requests in progress, and then cuts them off. The socket is gone
+// afterwards, even if the server had not begun to listen on it.
 func (l listening) Close() error {
+	defer l.socket.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), leaving)
 	defer cancel()
 	if err := l.Shutdown(ctx); err == nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -236,6 +237,15 @@ func tellRegistered(p *program, e state.EntityRecord, psk string) {
 	fmt.Fprintln(p.stdout)
 }
 
+// writePSK writes a key set to a new file.
+func writePSK(k *entityauth.PSKFile, path string) error {
+	err := k.Write(path)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: name another file, or move that one away", err)
+	}
+	return err
+}
+
 // undo removes a file of keys that were not registered.
 func undo(path string, err error) error {
 	if path == "" {
@@ -308,7 +318,7 @@ func pskEntity(c *config.Config, e *state.EntityRecord, f *entityFlags) (err err
 	case f.tpmPSK:
 		return keys.WriteWrapped(k, f.out, f.storageKey)
 	case f.generatePSK != "":
-		return k.Write(f.generatePSK)
+		return writePSK(k, f.generatePSK)
 	}
 	return nil
 }
@@ -338,5 +348,5 @@ func groupMember(c *config.Config, identity, path string) (err error) {
 	}
 	defer clear(raw)
 	k := &entityauth.PSKFile{Identity: identity, Encryption: raw[:16], MAC: raw[16:]}
-	return k.Write(path)
+	return writePSK(k, path)
 }

@@ -75,7 +75,9 @@ func runFailures(p *program, f failuresFlags) error {
 		}
 	}
 	var all []failurelog.Record
+	read := 0
 	skipped, err := failurelog.Read(path, func(r failurelog.Record) {
+		read++
 		if wanted(r) {
 			all = append(all, r)
 		}
@@ -85,6 +87,9 @@ func runFailures(p *program, f failuresFlags) error {
 	}
 	if err != nil {
 		return err
+	}
+	if read == 0 && skipped > 0 {
+		return fmt.Errorf("%s is not a log of failures: none of its %d lines can be read; name another file with --file", path, skipped)
 	}
 	if err := printFailures(p, all, f); err != nil {
 		return err

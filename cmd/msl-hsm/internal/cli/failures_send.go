@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"runtime/debug"
 	"strings"
 
@@ -42,9 +41,8 @@ func startReporter(p *program, c *config.Config, verbose bool) (*failurelog.Repo
 	if f.URL == "" {
 		return nil, nil
 	}
-	u, err := url.Parse(f.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, exit.Usagef("client.failures.url is %q: want http://HOST:PORT/failures", f.URL)
+	if err := c.Client.CheckFailuresURL(); err != nil {
+		return nil, err
 	}
 	config.Override(&c.Client.Identity, f.Identity)
 	if c.Client.Identity == "" {

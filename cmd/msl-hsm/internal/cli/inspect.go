@@ -70,6 +70,9 @@ func explainMessage(p *program, ctx context.Context, in io.Reader, keys, secrets
 	} else {
 		err = msl.WriteText(p.stdout, parts)
 	}
+	if failed != nil && len(parts) == 0 {
+		failed = fmt.Errorf("this is not an MSL message or token, which is a JSON object: %w; a key or certificate in PEM is shown by openssl", failed)
+	}
 	return errors.Join(failed, err)
 }
 

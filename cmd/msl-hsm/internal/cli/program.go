@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,10 +41,23 @@ func onlyKnown(c *cobra.Command) {
 		}
 		c.SuggestionsMinimumDistance = 2
 		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			return exit.Usagef("unknown command %q; did you mean %q?", args[0], near[0])
+			return exit.Usagef("unknown command %q; did you mean %q?", args[0], nearest(args[0], near))
 		}
 		return exit.Usagef("unknown command %q; see %s --help", args[0], c.CommandPath())
 	}
+}
+
+// nearest returns the name that begins like word, or else the first.
+func nearest(word string, names []string) string {
+	return slices.MaxFunc(names, func(a, b string) int { return cmp.Compare(common(word, a), common(word, b)) })
+}
+
+// common returns how many bytes at the start of a and b are the same.
+func common(a, b string) (n int) {
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
 }
 
 // want checks the arguments of a verb against their names.

@@ -44,6 +44,9 @@ func rootCommand(p *program) *cobra.Command {
 	f.StringVar(&p.flags.keystore, "keystore", "", "key store `URI`: pkcs11:token=NAME?module-path=PATH, tpm:?state=FILE or soft:FILE")
 	f.StringVar(&p.flags.softhsm, "softhsm", "", "directory `DIR` of a SoftHSM token for development")
 	f.StringVar(&p.flags.pin, "pin", "", "`SOURCE` of the PIN: file:PATH, fd:N, credential:NAME or prompt")
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		return noneEmpty(c.Flags(), "config", "keystore", "softhsm", "pin")
+	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return exit.Usagef("%w; see %s --help", err, c.CommandPath())
 	})

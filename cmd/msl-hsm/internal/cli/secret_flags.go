@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/secret"
 )
 
 // notFromEnvironment refuses a flag that takes a secret from the environment: other
@@ -11,6 +12,11 @@ import (
 func notFromEnvironment(flag, source string) error {
 	if strings.HasPrefix(source, "env:") {
 		return exit.Usagef("%s takes no env:NAME: other processes may see the environment; name it in the configuration if it must be", flag)
+	}
+	if source != "" {
+		if _, err := secret.Parse(source); err != nil {
+			return exit.Usagef("%s: want file:PATH, fd:N, credential:NAME or prompt", flag)
+		}
 	}
 	return nil
 }

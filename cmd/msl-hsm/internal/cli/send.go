@@ -197,8 +197,12 @@ func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.R
 	case fromStdin:
 		return msl.ReaderBody(p.stdin, 0), none, nil
 	case f.file != "":
-		if _, err := os.Stat(f.file); err != nil {
-			return nil, none, exit.Usagef("data to send: %w", err)
+		info, err := os.Stat(f.file)
+		if err != nil {
+			return nil, none, exit.Usagef("data to send: %w; name another file with --file", err)
+		}
+		if info.IsDir() {
+			return nil, none, exit.Usagef("data to send: %s is a directory; name a file with --file", f.file)
 		}
 		return func() (io.ReadCloser, error) { return os.Open(f.file) }, none, nil
 	}

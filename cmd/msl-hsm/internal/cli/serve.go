@@ -91,6 +91,9 @@ func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, err
 		return nil, nil, err
 	}
 	config.Override(&c.Server.Listen, f.listen)
+	if err := config.CheckListen("--listen", c.Server.Listen); err != nil {
+		return nil, nil, err
+	}
 	config.Override(&c.Server.State, f.state)
 	if err := c.Server.Upstream.URL.Set(f.upstream); err != nil {
 		return nil, nil, err

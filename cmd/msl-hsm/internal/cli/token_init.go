@@ -131,7 +131,7 @@ func writeConfig(p *program, dir, label, pin string) error {
 		return nil
 	}
 	if err == nil {
-		fmt.Fprintf(p.stdout, "wrote %s; next: msl-hsm --config %s key create --set server\n", path, path)
+		fmt.Fprintf(p.stdout, "wrote %s; next: msl-hsm --config %s key create --set server\n", path, exit.Quoted(path))
 	}
 	return err
 }

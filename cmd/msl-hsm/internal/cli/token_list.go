@@ -61,6 +61,9 @@ func (p *program) modulePath() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := keys.CheckSoftHSM(&c.Keystore); err != nil {
+		return "", err
+	}
 	uri, err := keys.Resolve(&c.Keystore)
 	if err != nil {
 		return "", err

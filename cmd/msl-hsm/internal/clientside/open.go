@@ -128,7 +128,7 @@ func clientKeys(c *config.Config, k *Client) error {
 
 // clientExchanges sets the key exchanges that the client offers.
 func clientExchanges(c *config.Config, k *Client) error {
-	custody, err := config.ParseCustody("custody of the client", c.Client.Custody)
+	custody, err := config.ParseCustody("client.custody", c.Client.Custody)
 	if err != nil {
 		return err
 	}

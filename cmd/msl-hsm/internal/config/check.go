@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -10,6 +11,18 @@ import (
 
 // RandomMixed is the value of keystore.random for bytes of two sources.
 const RandomMixed = "mixed"
+
+// CheckListen wants an address of TCP: a port, after a host or not.
+func CheckListen(what, address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return exit.Usagef("%s is %q: want HOST:PORT, such as 127.0.0.1:8080", what, address)
+	}
+	return nil
+}
 
 // check refuses values that could only break every message.
 func check(c *Config) error {
@@ -39,6 +52,9 @@ func check(c *Config) error {
 		if number.value < 0 {
 			return exit.Usagef("%s is less than nothing", number.name)
 		}
+	}
+	if err := CheckListen("server.listen", s.Listen); err != nil {
+		return err
 	}
 	if r := c.Keystore.Random; r != "" && r != "os" && r != RandomMixed {
 		return exit.Usagef("keystore.random is %q: want os or mixed", r)

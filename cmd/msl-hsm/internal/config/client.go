@@ -2,15 +2,32 @@ package config
 
 import (
 	"net/url"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // CheckURL wants the URL of a server over HTTP or HTTPS.
 func (c *Client) CheckURL() error {
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return exit.Usagef("URL of the server %q: want http://HOST:PORT/ or https://HOST/PATH", c.URL)
+	return checkWebURL("URL of the server", c.URL, "http://HOST:PORT/ or https://HOST/PATH")
+}
+
+// CheckFailuresURL wants the URL that takes reports of failures.
+func (c *Client) CheckFailuresURL() error {
+	return checkWebURL("client.failures.url", c.Failures.URL, "http://HOST:PORT/failures")
+}
+
+// checkWebURL refuses what cannot be asked over HTTP. A password is not repeated in the
+// error; it would be sent to the server in every request, and be seen in logs.
+func checkWebURL(what, text, want string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err == nil && u.User != nil:
+		return exit.Usagef("%s %q: a URL must hold no name and password: omit them", what, u.Redacted())
+	case err != nil && strings.Contains(text, "@"):
+		return exit.Usagef("%s is no URL: want %s, without a name and password", what, want)
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return exit.Usagef("%s %q: want %s", what, text, want)
 	}
 	return nil
 }

@@ -193,7 +193,7 @@ func Override(value *string, flag string) {
 func (c *Config) Read(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return exit.Usagef("configuration: %w", err)
+		return exit.Usagef("configuration: %w; name another file with --config", err)
 	}
 	if err := DecodeYAML(path, data, c); err != nil {
 		return err

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 	"time"
@@ -13,14 +15,44 @@ import (
 // DecodeYAML fills a struct from a file. What is unknown, given twice or of the
 // wrong kind is an error that names file, line and column.
 func DecodeYAML(path string, data []byte, into any) error {
-	var document yaml.Node
-	if err := yaml.Unmarshal(data, &document); err != nil {
-		return fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
-	}
-	if len(document.Content) == 0 {
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var document, second yaml.Node
+	err := decoder.Decode(&document)
+	if err == io.EOF {
 		return nil // nothing but comments
 	}
+	if err != nil {
+		return syntaxError(path, data, err)
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return fmt.Errorf("%s:%d:%d: a second document begins here, and only one is read: put all into the first, and remove the line ---", path, second.Line, second.Column)
+	case err != io.EOF:
+		return syntaxError(path, data, err)
+	}
+	if len(document.Content) == 0 {
+		return nil
+	}
 	return yamlFile(path).fill("", document.Content[0], reflect.ValueOf(into).Elem())
+}
+
+// syntaxError gives an error of the parser, which tells at most a line, its place: the
+// first character of that line, or the alias that it is about.
+func syntaxError(path string, data []byte, err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	line, column := 1, 1
+	if n, scanErr := fmt.Sscanf(text, "line %d: ", &line); n == 1 && scanErr == nil {
+		_, text, _ = strings.Cut(text, ": ")
+	} else if _, alias, found := strings.Cut(text, "unknown anchor '"); found {
+		name, _, _ := strings.Cut(alias, "'")
+		before, _, _ := bytes.Cut(data, []byte("*"+name))
+		line = 1 + bytes.Count(before, []byte("\n"))
+		column = len(before) - bytes.LastIndexByte(before, '\n')
+	}
+	if lines := bytes.Split(data, []byte("\n")); column == 1 && line >= 1 && line <= len(lines) {
+		column = 1 + len(lines[line-1]) - len(bytes.TrimLeft(lines[line-1], " "))
+	}
+	return fmt.Errorf("%s:%d:%d: this is not YAML: %s", path, line, column, text)
 }
 
 // A yamlFile is the name of a file, for errors.
@@ -36,6 +68,9 @@ func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {
 	}
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return f.errorf(n, "%s has no value", name)
+	}
+	if v.CanInt() && n.ShortTag() == "!!float" { // which Decode would cut to a whole number
+		return f.errorf(n, "%s must be %s", name, kindName(v))
 	}
 	if err := n.Decode(v.Addr().Interface()); err != nil {
 		var kind *yaml.TypeError

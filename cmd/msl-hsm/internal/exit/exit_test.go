@@ -1,6 +1,7 @@
 package exit
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -11,13 +12,34 @@ import (
 // TestNextSteps has what a person reads after an error of a device's identity.
 func TestNextSteps(t *testing.T) {
 	for err, want := range map[error]string{
-		identity.ErrNotEnrolled: "enroll: device is not enrolled: run msl-hsm tpm enroll: more",
-		identity.ErrOtherTPM:    "enroll: state file is of another TPM: if this TPM takes its place, run msl-hsm tpm init --replace: more",
-		enroll.ErrKeyRevoked:    "enroll: key is revoked: run msl-hsm tpm init --new-keys and enroll again: more",
-		enroll.ErrRejected:      "enroll: enrollment was rejected: more",
+		identity.ErrNotEnrolled: "refused: device is not enrolled: run msl-hsm tpm enroll: more",
+		identity.ErrOtherTPM:    "refused: state file is of another TPM: if this TPM takes its place, run msl-hsm tpm init --replace: more",
+		enroll.ErrKeyRevoked:    "refused: key is revoked: run msl-hsm tpm init --new-keys and enroll again: more",
+		enroll.ErrRejected:      "refused: enrollment was rejected: more",
 	} {
-		if got := OneLine(fmt.Errorf("enroll: %w: more", err)); got != want {
+		if got := OneLine(fmt.Errorf("refused: %w: more", err)); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestWithoutPackages removes what only a programmer knows, and nothing that a user wrote.
+func TestWithoutPackages(t *testing.T) {
+	for text, want := range map[string]string{
+		"keystore: no such key":                                "no such key",
+		"msl: inspect: wire: byte 0: not an object":            "inspect: byte 0: not an object",
+		"key \"a\": keystore: no such key; soft: it is closed": "key \"a\": no such key; it is closed",
+		"hsm: soft: twice":                                     "twice",
+		"key store soft: names no file: write soft:FILE":       "key store soft: names no file: write soft:FILE",
+		"--nonce: want digits: encoding/hex: invalid byte":     "--nonce: want digits: invalid byte",
+	} {
+		if got := OneLine(errors.New(text)); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	for text, want := range map[string]string{"dev": "dev", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "/tmp/x_1.yaml": "/tmp/x_1.yaml"} {
+		if got := Quoted(text); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }

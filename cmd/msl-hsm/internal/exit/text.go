@@ -2,9 +2,28 @@ package exit
 
 import (
 	"encoding/hex"
+	"regexp"
+	"strings"
+	"unicode"
 
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
+
+// packages are the Go packages whose errors begin with their name, and which a user need
+// not know.
+const packages = `msl|mslhttp|keystore|wire|hsm|tpm|soft|softhsm|entityauth|userauth|keyx|mixed|state|bolt|boltkv|anchor|kv|secret|failurelog|agent|enroll|identity|fleet|tlsalert|atomicfile|proxyproto|encoding/\w+|x509|asn1|tls|yaml|json|strconv\.\w+`
+
+// withoutPackages removes the names of packages before the parts of a message.
+func withoutPackages(text string) string {
+	pattern := regexp.MustCompile(`(^|: |; |\()(?:` + packages + `): `)
+	for {
+		shorter := pattern.ReplaceAllString(text, "$1")
+		if shorter == text { // one name may follow another
+			return text
+		}
+		text = shorter
+	}
+}
 
 // Printable escapes control characters in names chosen by peers.
 func Printable(s string) string {
@@ -12,6 +31,16 @@ func Printable(s string) string {
 		return "-"
 	}
 	return safetext.String(s)
+}
+
+// Quoted returns an argument as a shell takes it.
+func Quoted(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_./:=+,@%", r)
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // ParseHex reads the hexadecimal value of a flag.

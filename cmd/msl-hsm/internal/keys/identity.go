@@ -122,7 +122,7 @@ func PSSAlgorithms() []keystore.Algorithm {
 func ReadPublicKey(path string) (crypto.PublicKey, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, exit.Usagef("public key: %w", err)
+		return nil, exit.Usagef("public key: %w; name the file that msl-hsm key show NAME --public printed", err)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PUBLIC KEY" {
@@ -130,7 +130,7 @@ func ReadPublicKey(path string) (crypto.PublicKey, error) {
 	}
 	public, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
-		return nil, exit.Usagef("public key: %s: %w", path, err)
+		return nil, exit.Usagef("public key: %s is damaged: make it again with msl-hsm key show NAME --public", path)
 	}
 	switch public.(type) {
 	case *rsa.PublicKey, *ecdsa.PublicKey:

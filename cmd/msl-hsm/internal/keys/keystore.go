@@ -65,6 +65,9 @@ func openSoft(c *config.Config, path string, ask func(source, what string) (*loc
 	}
 	defer passphrase.Close()
 	s, err := open(path, passphrase.Bytes())
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, exit.WithCode(fmt.Errorf("there is no file of keys %s: correct the path, or make it with msl-hsm key create", path), exit.Keystore)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package keys
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -22,6 +23,9 @@ func Providers() []keystore.Provider {
 
 // openPKCS11 opens the keys in a token.
 func openPKCS11(k *config.Keystore) (Store, error) {
+	if err := CheckSoftHSM(k); err != nil {
+		return nil, err
+	}
 	uri, err := Resolve(k)
 	if err != nil {
 		return nil, err
@@ -71,6 +75,14 @@ func Resolve(k *config.Keystore) (*hsm.URI, error) {
 		return nil, exit.Usagef("key store %s names no module: add ?module-path=/path/to/module.so", uri)
 	}
 	return uri, nil
+}
+
+// CheckSoftHSM wants the directory of the tokens, which only token init makes.
+func CheckSoftHSM(k *config.Keystore) error {
+	if info, err := os.Stat(k.SoftHSM); k.SoftHSM != "" && (err != nil || !info.IsDir()) {
+		return exit.WithCode(fmt.Errorf("there is no directory %s: correct --softhsm, or make a token there with msl-hsm token init --softhsm %s", k.SoftHSM, exit.Quoted(k.SoftHSM)), exit.Keystore)
+	}
+	return nil
 }
 
 // UseSoftHSM makes this process use the SoftHSM configuration in the directory.

@@ -28,7 +28,7 @@ func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.Entity
 	hidden := &entityauth.MTProtected{Tokens: s.MSL.OpenMasterToken, Directory: s.State}
 	var all []msl.EntityScheme
 	for _, name := range names {
-		setting := lacksFor(c, name)
+		setting := lacksFor(c, s, name)
 		if setting != "" && c.Server.EntitySchemes != nil {
 			return nil, exit.Usagef("server.entity-schemes names %s, which needs %s", name, setting)
 		}
@@ -48,10 +48,12 @@ func entitySchemes(c *config.Config, s *Service, log *slog.Logger) ([]msl.Entity
 }
 
 // lacksFor returns the setting that a scheme needs and that is missing, if any.
-func lacksFor(c *config.Config, name string) string {
+func lacksFor(c *config.Config, s *Service, name string) string {
 	switch {
 	case name == "MGK" && len(c.Server.ModelGroups) == 0:
 		return "server.model-groups"
+	case name == "X509" && c.Server.X509Roots == "" && (s.Devices == nil || c.Server.Enrollment.CA == "") && c.Server.EntitySchemes != nil:
+		return "server.x509-roots"
 	case name == "PROVISIONED" && c.Server.Provisioned == "":
 		return "server.provisioned"
 	}
