@@ -6,16 +6,15 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // noneEmpty refuses flags that were given with an empty value, such as that of a shell
 // variable which is not set: another value would be used instead.
-func noneEmpty(flags *pflag.FlagSet, names ...string) error {
+func noneEmpty(c *cobra.Command, names ...string) error {
 	for _, name := range names {
-		if f := flags.Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+		if f := c.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
 			return exit.Usagef("--%s is empty: give a value, or omit the flag", name)
 		}
 	}

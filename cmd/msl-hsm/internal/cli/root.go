@@ -45,7 +45,7 @@ func rootCommand(p *program) *cobra.Command {
 	f.StringVar(&p.flags.softhsm, "softhsm", "", "directory `DIR` of a SoftHSM token for development")
 	f.StringVar(&p.flags.pin, "pin", "", "`SOURCE` of the PIN: file:PATH, fd:N, credential:NAME or prompt")
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		return noneEmpty(c.Flags(), "config", "keystore", "softhsm", "pin")
+		return noneEmpty(c, "config", "keystore", "softhsm", "pin")
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return exit.Usagef("%w; see %s --help", err, c.CommandPath())
