@@ -63,13 +63,23 @@ func (l *TargetList) UnmarshalYAML(n *yaml.Node) error {
 		return nil
 	}
 	for _, item := range items {
-		target, err := mslhttp.ParseTarget(item.Value)
+		target, err := parseTarget(item.Value)
 		if err != nil {
 			return misplaced{item, err}
 		}
 		*l = append(*l, target)
 	}
 	return nil
+}
+
+// parseTarget refuses a URL with a password, which belongs into no file and on no command
+// line.
+func parseTarget(text string) (mslhttp.Target, error) {
+	target, err := mslhttp.ParseTarget(text)
+	if err == nil && target.URL.User != nil {
+		return target, fmt.Errorf("%q: a URL must hold no name and password: give them by server.upstream.headers, as {Authorization: \"file:service.auth\"}", target)
+	}
+	return target, err
 }
 
 // Set replaces the places by those of flags, if there are any.
@@ -79,7 +89,7 @@ func (l *TargetList) Set(flags []string) error {
 		if flag == "" {
 			continue
 		}
-		target, err := mslhttp.ParseTarget(flag)
+		target, err := parseTarget(flag)
 		if err != nil {
 			return exit.Usagef("upstream %w", err)
 		}
@@ -154,6 +164,8 @@ func (p *proxyURL) UnmarshalYAML(n *yaml.Node) error {
 	*p = proxyURL(n.Value)
 	if u := p.URL(); n.Value != "" && (u == nil || u.Scheme != "http" || u.Hostname() == "") {
 		return misplaced{n, fmt.Errorf("want http://HOST:PORT of a proxy")}
+	} else if u != nil && u.User != nil {
+		return misplaced{n, fmt.Errorf("a URL must hold no name and password: have the proxy admit this machine by its address")}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -10,14 +11,14 @@ import (
 func TestUpstreamForms(t *testing.T) {
 	dir := t.TempDir()
 	for text, want := range map[string]string{
-		"http://host/api":                                  "http://host/api",
-		"[http://a/, 'unix:app.sock:/x']":                  "http://a/, unix:" + dir + "/app.sock:/x",
-		"{url: 'unix:/run/app.sock'}":                      "unix:/run/app.sock",
-		"{url: ['https://me:secret@host/', 'unix:@name']}": "https://me:xxxxx@host/, unix:@name",
-		"":                           "",
-		"''":                         "",
-		"{url: ''}":                  "",
-		"{method: PUT, timeout: 2s}": "",
+		"http://host/api":                        "http://host/api",
+		"[http://a/, 'unix:app.sock:/x']":        "http://a/, unix:" + dir + "/app.sock:/x",
+		"{url: 'unix:/run/app.sock'}":            "unix:/run/app.sock",
+		"{url: ['https://host/', 'unix:@name']}": "https://host/, unix:@name",
+		"":                                       "",
+		"''":                                     "",
+		"{url: ''}":                              "",
+		"{method: PUT, timeout: 2s}":             "",
 	} {
 		path := filepath.Join(dir, "c.yaml")
 		if err := os.WriteFile(path, []byte("server:\n  upstream: "+text+"\n"), 0o600); err != nil {
@@ -54,5 +55,22 @@ func TestUpstreamPaths(t *testing.T) {
 	}
 	if err := u.URL.Set([]string{"http://a/", "", "http://b/"}); err != nil || u.String() != "http://a/, http://b/" {
 		t.Errorf("%v, %v", u, err)
+	}
+}
+
+// TestUpstreamPasswords refuses URLs with passwords, which the file must not have.
+func TestUpstreamPasswords(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	for _, text := range []string{"https://me:secret@host/", "[https://me:secret@host/]", "{proxy: 'http://me:secret@proxy:1'}"} {
+		if err := os.WriteFile(path, []byte("server:\n  upstream: "+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := Default().Read(path)
+		if err == nil || !strings.Contains(err.Error(), "must hold no name and password") || strings.Contains(err.Error(), "secret@") || !strings.Contains(err.Error(), "c.yaml:2:") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := new(TargetList).Set([]string{"http://me:secret@host/"}); err == nil || strings.Contains(err.Error(), "secret@") {
+		t.Error(err)
 	}
 }
