@@ -170,7 +170,7 @@ func TestRefusesRequests(t *testing.T) {
 		"endless line":       strings.Repeat("b", 70000),
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := DecodeRequest(strings.NewReader(RequestLine+form))
+			got, err := DecodeRequest(strings.NewReader(RequestLine + form))
 			var malformed *FormError
 			if !errors.As(err, &malformed) {
 				t.Errorf("read as %+v, error %v", got, err)
@@ -249,7 +249,7 @@ func TestCut(t *testing.T) {
 			t.Errorf("the data does not end: %v", err)
 		}
 	}
-	r, err := DecodeRequest(strings.NewReader(RequestLine+"POST /x HTTP/1.1\r\nHost: \r\nContent-Length: 5\r\n\r\nhello!"))
+	r, err := DecodeRequest(strings.NewReader(RequestLine + "POST /x HTTP/1.1\r\nHost: \r\nContent-Length: 5\r\n\r\nhello!"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,6 +74,8 @@ type Server struct {
 
 	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
 
+	HTTP HTTP `yaml:"http"` // HTTP requests from programs behind an agent; default: none
+
 	Upstream        Upstream      `yaml:"upstream"`                       // the HTTP service behind this gateway; upstream: URL is short for a section with that alone
 	UpstreamMethod  string        `yaml:"upstream-method"`                // older name of upstream.method
 	UpstreamTimeout time.Duration `yaml:"upstream-timeout" example:"30s"` // older name of upstream.timeout
