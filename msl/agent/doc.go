@@ -15,6 +15,11 @@
 // Any other header that begins with Msl- is an error, since it would have no effect.
 // Messages are always encrypted and authenticated.
 //
+// If HTTP is set, a request may have any method, path and query, and is sent whole, in
+// the form of package httpform. The response then has the status, the headers and the
+// body that the service behind the server gave it. Only a response with the header
+// Msl-Error is from the server ("server") or from the Handler ("agent").
+//
 // # Responses
 //
 // A response with an answer has status 200, the header Msl-Message-Id with the number

@@ -110,6 +110,18 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+// TestHTTPNoAnswer has a program that does not wait for the service.
+func TestHTTPNoAnswer(t *testing.T) {
+	asked := make(chan string, 1)
+	n := newNetwork(t).carries(func(w http.ResponseWriter, r *http.Request) { asked <- r.Method + r.URL.Path }).serve()
+	if r, text := n.do("PUT", "x", nil, "Msl-No-Answer: true"); r.StatusCode != 202 || text != "" {
+		t.Errorf("%d %q", r.StatusCode, text)
+	}
+	if got := <-asked; got != "PUT/base/x" {
+		t.Errorf("asked %s", got)
+	}
+}
+
 // echoesNothing sends a first message, so that what follows has a session.
 func (n *network) echoesNothing() { n.Helper(); n.do("GET", "", nil) }
 
