@@ -235,8 +235,10 @@ func codeOf(err error) Code {
 
 // textOf returns what the peer is told about err, whose code is known.
 func textOf(err error, code Code) string {
-	if e := (*Error)(nil); errors.As(err, &e) && e.Code == code && e.Text != "" {
-		return e.Text
+	for e := (*Error)(nil); errors.As(err, &e); err = e.Err {
+		if e.Code == code && e.Text != "" {
+			return e.Text
+		}
 	}
 	return code.Text()
 }

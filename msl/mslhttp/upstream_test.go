@@ -358,3 +358,57 @@ func TestUpstreamFields(t *testing.T) {
 		}
 	}
 }
+
+// TestUpstreamRestarts has a service that ends, and returns at the same address: the
+// connection that was kept costs no message.
+func TestUpstreamRestarts(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.Addr().String()
+	c := noneClient(t, serve(t, &Handler{Handle: (&Gateway{URL: "http://" + at}).Handle}))
+	for i := range 3 {
+		s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(w, r.Body)
+		})}}
+		s.Start()
+		for range 2 {
+			if got, err := ask(t, c, []byte("x")); got != "x" || err != nil {
+				t.Errorf("start %d: %q, %v", i, got, err)
+			}
+		}
+		s.Close()
+		if _, err := ask(t, c, []byte("x")); !errors.Is(err, msl.ErrInternalException) {
+			t.Errorf("end %d: %v", i, err)
+		}
+		if l, err = net.Listen("tcp", at); err != nil {
+			t.Skipf("the address was taken: %v", err)
+		}
+	}
+	l.Close()
+}
+
+// FuzzParseTarget has no text that makes a target without a host, or one that changes
+// when it is written and read, or an error that tells a password.
+func FuzzParseTarget(f *testing.F) {
+	for _, text := range []string{"http://h/p?q", "https://u:secret@h:1/", "unix:/s", "unix:///s:/p?q", "unix:@s", "unix:////", "unix:s:", "http://[::1]:80", "http://u:secret@h:port"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		parsed, err := ParseTarget(text)
+		if err != nil {
+			if before, _, ok := strings.Cut(text, "@"); ok && strings.Contains(before, "secret") && strings.Contains(err.Error(), "secret") {
+				t.Errorf("%q: %v", text, err)
+			}
+			return
+		}
+		if parsed.check() != nil {
+			t.Errorf("%q: no host", text)
+		}
+		again, err := ParseTarget(parsed.String())
+		if err != nil || again.String() != parsed.String() || again.Socket != parsed.Socket {
+			t.Errorf("%q: %q, then %q, %v", text, parsed, again, err)
+		}
+	})
+}

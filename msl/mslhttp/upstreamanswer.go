@@ -10,8 +10,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// streamPause is how long a stream may pause before what came is sent.
-const streamPause = 5 * time.Millisecond
+const (
+	copySize    = 32 << 10             // bytes read at a time
+	streamPause = 5 * time.Millisecond // for which a stream may pause before what came is sent
+)
 
 // CopyBody sends the body of a response as the answer to a message, or as the rest of
 // it. A body of unknown length is a stream: what has come is sent on as soon as it
@@ -21,7 +23,7 @@ func CopyBody(w *msl.ResponseWriter, r *http.Response) error {
 		return copyEvents(w, r.Body)
 	}
 	if r.ContentLength >= 0 {
-		_, err := io.Copy(w, r.Body)
+		_, err := io.CopyBuffer(w, r.Body, make([]byte, min(r.ContentLength+1, copySize)))
 		return err
 	}
 	s := &pausing{w: w}

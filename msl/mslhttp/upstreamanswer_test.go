@@ -197,3 +197,46 @@ func TestUpstreamFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestChannelThroughGateway has a device that sends the next thing only when the service
+// has answered the last one.
+func TestChannelThroughGateway(t *testing.T) {
+	at := service(t, func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		control.EnableFullDuplex()
+		for p := make([]byte, 1); ; {
+			if _, err := r.Body.Read(p); err != nil {
+				return
+			}
+			w.Write(bytes.ToUpper(p))
+			control.Flush()
+		}
+	})
+	u := &Upstream{Targets: []Target{at}, Buffer: -1}
+	c := noneClient(t, serve(t, &Handler{Handle: (&Gateway{Upstream: u}).Handle}))
+	body, device := io.Pipe()
+	first := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(device, "a")
+		first <- err
+	}()
+	r, err := c.Do(t.Context(), &msl.Request{Interactive: true, Body: func() (io.ReadCloser, error) { return body, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if err := <-first; err != nil {
+		t.Fatal(err)
+	}
+	for _, next := range []string{"b", "c", ""} {
+		got := make([]byte, 1)
+		if _, err := io.ReadFull(r.Body, got); err != nil {
+			t.Fatalf("before %q: %v", next, err)
+		}
+		io.WriteString(device, next)
+	}
+	device.Close()
+	if rest, err := io.ReadAll(r.Body); len(rest) > 0 || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -83,6 +84,27 @@ func TestOriginOfAMessage(t *testing.T) {
 		w.Write([]byte(r.Header.Get("Msl-Client-Address") + " " + r.Header.Get("X-Forwarded-For")))
 	})
 	if got, err := through(t, &Upstream{Targets: []Target{at}}, []byte("x")); got != "127.0.0.1 127.0.0.1" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestOriginByTLS has the service learn what TLS proved about a client.
+func TestOriginByTLS(t *testing.T) {
+	a := newAuthority(t)
+	at := service(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte(r.Header.Get("Msl-Tls-Server-Name") + " " + r.Header.Get("Msl-Tls-Client-Subject")))
+	})
+	h := &Handler{Server: noneServer(t), Handle: (&Gateway{Upstream: &Upstream{Targets: []Target{at}}}).Handle}
+	addr := startHandler(t, &TLSServer{Certificates: []TLSCertificate{a.issue("msl.example", keystore.ECDSAP256, nil)}, ClientCAs: a.pool()}, h)
+	own := a.issue("camera 7", keystore.ECDSAP256, nil)
+	carry, err := (&TLSClient{Roots: a.pool(), Certificate: &own, ServerName: "msl.example"}).Transport()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer carry.CloseIdleConnections()
+	c := noneClient(t, "")
+	c.Transport = &Transport{URL: "https://" + addr, Client: &http.Client{Transport: carry}}
+	if got, err := ask(t, c, []byte("x")); got != "msl.example CN=camera%207" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 }

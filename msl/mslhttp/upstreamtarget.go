@@ -52,10 +52,15 @@ func (t Target) String() string {
 		return ""
 	case t.Socket == "":
 		return t.URL.Redacted()
-	case t.URL.Path == "":
-		return "unix:" + t.Socket
 	}
-	return "unix:" + t.Socket + ":" + t.URL.RequestURI()
+	text := "unix:" + t.Socket
+	if strings.HasPrefix(t.Socket, "//") {
+		text = "unix://" + t.Socket
+	}
+	if t.URL.Path != "" {
+		text += ":" + t.URL.RequestURI()
+	}
+	return text
 }
 
 // check refuses a target that was not made by ParseTarget.

@@ -66,6 +66,7 @@ func TestScripts(t *testing.T) {
 			"exits":           exits,
 			"ready":           ready,
 			"upstream":        upstream,
+			"secureupstream":  secureUpstream,
 			"certify":         certify,
 			"authority":       testAuthority,
 			"capture":         capture,
