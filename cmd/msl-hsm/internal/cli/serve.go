@@ -41,6 +41,9 @@ Msl-Message-Id, and where it came from in Msl-Client-Address. It is asked when a
 made that the answer needs, and not at all while the key store fails. server.upstream
 in the configuration has more: several places, TLS, headers, health checks.
 
+With server.http in the configuration, HTTP requests that an agent sends reach the service
+as they are, with method, path and headers, as far as its lists allow.
+
 SIGTERM and SIGINT end it: it finishes the messages in flight and closes every key
 object that it made in the token. Where that takes 3 seconds more than server.shutdown,
 and with a second signal at once, it is ended by force.`,

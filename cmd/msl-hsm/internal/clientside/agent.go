@@ -83,8 +83,11 @@ func (a *Agent) handler() http.Handler {
 	own := &a.config.Client
 	h := &agent.Handler{
 		Client: a.Client.MSL, Recipient: own.Recipient, User: own.User, Users: slices.Collect(maps.Keys(own.Agent.Users)),
-		MaxBody: own.Agent.Body, Requests: own.Agent.Requests, Timeout: own.Agent.Timeout,
+		MaxBody: own.Agent.Body, MaxAhead: own.Agent.Ahead, HTTP: own.Agent.HTTP, Idle: own.Agent.Idle, Requests: own.Agent.Requests, Timeout: own.Agent.Timeout,
 		Explain: a.explain, Report: a.report,
+	}
+	if h.HTTP && h.Idle == 0 {
+		h.Idle = max(h.Timeout, 0) // programs expect streams to last
 	}
 	if h.Timeout == 0 {
 		h.Timeout = -1
@@ -113,7 +116,10 @@ func agentUserAuth(c *config.Agent, _ context.Context, user string, reason msl.R
 func settingOf(err error) error {
 	var body *agent.BodyError
 	var user *agent.UserError
+	var ahead *agent.AheadError
 	switch {
+	case errors.As(err, &ahead):
+		return fmt.Errorf("%w: raise client.agent.ahead", err)
 	case errors.As(err, &body):
 		return fmt.Errorf("%w, which client.agent.body permits", err)
 	case errors.As(err, &user):

@@ -33,6 +33,7 @@ func check(c *Config) error {
 	}{
 		{"keystore.sessions", int64(c.Keystore.Sessions)}, {"keystore.wait", int64(c.Keystore.Wait)},
 		{"keystore.call-timeout", int64(c.Keystore.CallTimeout)}, {"client.agent.shutdown", int64(c.Client.Agent.Shutdown)},
+		{"client.agent.idle", int64(c.Client.Agent.Idle)}, {"client.agent.ahead", c.Client.Agent.Ahead},
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
 		{"server.renew-expired", int64(s.RenewExpired)}, {"server.user-renew-after", int64(s.UserRenewAfter)},
 		{"server.user-lifetime", int64(s.UserLifetime)}, {"server.user-renew-expired", int64(s.UserRenewExpired)},
@@ -67,6 +68,9 @@ func check(c *Config) error {
 	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
+	}
+	if err := s.checkHTTP(); err != nil {
+		return err
 	}
 	if err := s.checkUpstream(); err != nil {
 		return err

@@ -82,6 +82,8 @@ type Server struct {
 
 	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
 
+	HTTP HTTP `yaml:"http"` // HTTP requests from programs behind an agent; default: none
+
 	Upstream        Upstream      `yaml:"upstream"`                       // the HTTP service behind this gateway; upstream: URL is short for a section with that alone
 	UpstreamMethod  string        `yaml:"upstream-method"`                // older name of upstream.method
 	UpstreamTimeout time.Duration `yaml:"upstream-timeout" example:"30s"` // older name of upstream.timeout
@@ -102,7 +104,7 @@ type Limits struct {
 	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers a second to one unauthenticated source, and refusals a second of one entity; IPv6 is counted by /64
 	Passwords       int           `yaml:"passwords" example:"4"`          // password checks at the same time; each takes up to 128 MiB
 	Timeout         time.Duration `yaml:"timeout" example:"1m"`           // of one exchange; shortly before, the device is told to try again
-	Idle            time.Duration `yaml:"idle"`                           // for streaming answers, in place of timeout: the longest pause
+	Idle            time.Duration `yaml:"idle"`                           // for streams, in place of timeout: the longest pause; default: with server.http as timeout, else none
 
 	Connections          int   `yaml:"connections" example:"1024"`           // at the same time; beyond that, the one idle for longest is closed; negative is no bound
 	ConnectionsPerSource int   `yaml:"connections-per-source" example:"256"` // a quarter of connections; IPv6 is counted by /64

@@ -17,8 +17,11 @@ import (
 // Application returns the handler of the messages' data: the gateway to a service, or
 // an echo. Health checks of the service end with ctx.
 func Application(ctx context.Context, c *config.Config, store keystore.Store, log *slog.Logger) (msl.Handler, error) {
+	if c.Server.Upstream.IsZero() && c.Server.HTTP.On() {
+		return nil, exit.Usagef("server.http is on, but there is no service: set server.upstream, or use --upstream")
+	}
 	if c.Server.Upstream.IsZero() {
-		return echoApplication, nil
+		return mslhttp.RefuseHTTP(httpIsOff, echoApplication), nil
 	}
 	u, err := Upstream(c, store, log)
 	if err != nil {
@@ -28,8 +31,15 @@ func Application(ctx context.Context, c *config.Config, store keystore.Store, lo
 		return nil, exit.Usagef("server.upstream: %w", err)
 	}
 	gateway := &mslhttp.Gateway{Upstream: u, Method: c.Server.UpstreamVerb(), ContentType: c.Server.Upstream.ContentType}
-	return gateway.Handle, nil
+	if !c.Server.HTTP.On() {
+		return mslhttp.RefuseHTTP(httpIsOff, gateway.Handle), nil
+	}
+	whole := &mslhttp.HTTPGateway{Upstream: u, Rules: c.Server.HTTP.Rules(), Plain: gateway.Handle}
+	return whole.Handle, nil
 }
+
+// httpIsOff is what a device is told that sends an HTTP request all the same.
+const httpIsOff = "it passes no HTTP requests on: set server.http in its configuration, or turn client.agent.http off in the agent's"
 
 // Upstream returns the service behind the server.
 func Upstream(c *config.Config, store keystore.Store, log *slog.Logger) (*mslhttp.Upstream, error) {
