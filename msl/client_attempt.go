@@ -173,7 +173,7 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	if a.quiet {
 		return held, need{}, nil
 	}
-	n = renewalNeed(a.req, a.client.Local, t, a.renew, known, now)
+	n = renewalNeed(a.req, a.client.Local, t, a.renew || a.givesFirst(), known, now)
 	keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
 	n.may = n.may && !a.oneWay && !keyless
 	return held, n, nil
@@ -284,17 +284,17 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 		return err
 	}
 	keysDue := h.renewable && a.keysDue()
+	// Keys come before the data of a channel, which may say nothing for long.
+	early := keysDue && (a.handshake || a.oneWay || a.req.Interactive)
+	out.handshake = heldBack || early || !a.req.fits(a.protection())
 	// Peers take a message with key requests and no data for a handshake of an old
 	// stack, so it must be one.
-	empty, err := false, error(nil)
-	if keysDue {
-		empty, err = a.req.empty()
+	if keysDue && !out.handshake {
+		if out.handshake, err = a.req.empty(); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	early := keysDue && (a.handshake || a.oneWay) // keys come before the data
-	if out.handshake = heldBack || empty || early || !a.req.fits(a.protection()); out.handshake {
+	if out.handshake {
 		h.handshake, h.renewable = true, true
 	} else if a.req.NonReplayable {
 		c, serial := a.client, a.tokens.master().SerialNumber
@@ -318,8 +318,11 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 func (a *attempt) keysDue() bool {
 	mt := a.tokens.master()
 	now, known := a.client.serverTime()
-	return mt == nil || !known || mt.renewable(now)
+	return mt == nil || !known || mt.renewable(now) || a.givesFirst()
 }
+
+// givesFirst reports whether a handshake has to go before a channel for the sake of the peer.
+func (a *attempt) givesFirst() bool { return a.req.Interactive && a.network.lacks() }
 
 // protection is what protects the header of the message.
 func (a *attempt) protection() protection { return protectionOf(a.client.Local, a.tokens.master()) }

@@ -9,6 +9,9 @@ type requestNetwork interface {
 	takes(held *MasterToken) bool
 	// answers reports whether the peer waits for the next message.
 	answers() bool
+	// lacks reports whether the peer needs tokens of ours before a channel can be
+	// opened to it.
+	lacks() bool
 	// show adds to a header what we issue for the peer.
 	show(ctx context.Context, h *header) error
 	// release lets go of what was issued.
@@ -20,5 +23,6 @@ type trustedNetwork struct{}
 
 func (trustedNetwork) takes(*MasterToken) bool             { return true }
 func (trustedNetwork) answers() bool                       { return false }
+func (trustedNetwork) lacks() bool                         { return false }
 func (trustedNetwork) show(context.Context, *header) error { return nil }
 func (trustedNetwork) release()                            {}
