@@ -8,8 +8,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// Push sends a message that is not an answer to out, while the handler of w runs:
-// the application's own message to the sender of the request, under the tokens
+// Push sends a message that is not an answer to out, while the handler of w runs, or
+// what it left to [ResponseWriter.Afterward]: the application's own message to the sender of the request, under the tokens
 // and keys of the request. It issues only service tokens. Its data is what write
 // writes. The peer reads it with an [Inbox].
 func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) error {

@@ -31,6 +31,7 @@ type ResponseWriter struct {
 	held   int   // how many bytes of an answer that cannot begin yet are kept
 	early  bool  // it was found that the answer cannot begin before the request was read
 	failed error // why it cannot begin at all
+	after  func() error
 	most   int   // bytes of it that were ever kept
 }
 
@@ -63,6 +64,10 @@ func (w *ResponseWriter) SetServiceToken(name string, data []byte, bind Binding)
 // SetUser names the user for whom the peer gets a user ID token, if the
 // application has authenticated a user by itself.
 func (w *ResponseWriter) SetUser(name string) { w.gives.user = name }
+
+// Afterward has f run when the answer was sent on a connection that lasts
+// ([Server.ServeStream]), before the next message is read. In f the server may [Push].
+func (w *ResponseWriter) Afterward(f func() error) { w.after = f }
 
 // Answerable reports whether an answer can have the protection that Encrypted and
 // Authenticated ask for: nil, or the error that asks the peer for a key exchange.
@@ -175,7 +180,10 @@ func (w *ResponseWriter) answer(handle Handler) error {
 	if err := handle(w.ctx, w, w.in.message()); err != nil {
 		return err
 	}
-	return w.close()
+	if err := w.close(); err != nil || w.after == nil {
+		return err
+	}
+	return w.after()
 }
 
 // sendHead answers a handshake.
