@@ -32,7 +32,7 @@ type ResponseWriter struct {
 	early  bool  // it was found that the answer cannot begin before the request was read
 	failed error // why it cannot begin at all
 	after  func() error
-	most   int   // bytes of it that were ever kept
+	most   int // bytes of it that were ever kept
 }
 
 // A replyNetwork is what the network decides of an answer: one of trusted services

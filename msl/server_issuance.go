@@ -16,6 +16,8 @@ type issuance struct {
 	in     *incoming // the message that is answered
 	push   bool      // or that another message follows
 
+	delivered *Session // to the peer by the answer before a pushed message, or nil
+
 	user    string        // requested by the application: the user to get a user ID token
 	changes []TokenChange // wished: service tokens
 
@@ -33,7 +35,9 @@ func (i *issuance) prepare() (err error) {
 	i.capabilities = i.in.capabilities.intersect(i.server.Capabilities)
 	if i.push {
 		i.messageID, err = randomNumber(i.server.Issuer.Rand)
-		i.userIDToken = i.in.userIDToken
+		if i.delivered == nil {
+			i.userIDToken = i.in.userIDToken
+		}
 		return err
 	}
 	if err := i.exchangeKeys(); err != nil {
@@ -144,6 +148,9 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 func (i *issuance) masterToken() *MasterToken {
 	if i.session != nil {
 		return i.session.Token
+	}
+	if i.delivered != nil {
+		return i.delivered.Token
 	}
 	return i.in.token
 }

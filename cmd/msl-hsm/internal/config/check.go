@@ -35,6 +35,9 @@ func check(c *Config) error {
 	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
 	}
+	if err := s.checkStreams(); err != nil {
+		return err
+	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
 	}
