@@ -107,6 +107,10 @@ func (r *payloadReader) fill() error {
 	return nil
 }
 
+// Ended reports whether the end of the message was read from its stream. Then there is
+// nothing to wait for, and no reason to flush an answer before its end.
+func (r *payloadReader) Ended() bool { return r.done.Load() }
+
 // ended reports whether there is nothing more to come.
 func (r *payloadReader) ended() bool { return r.done.Load() && len(r.packed.data) == 0 }
 

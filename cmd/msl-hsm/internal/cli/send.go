@@ -23,7 +23,9 @@ type sendFlags struct {
 	data, file                         string
 	noEncryption, plain, nonReplayable bool
 	noAnswer, raw, verbose             bool
-	timeout                            time.Duration
+	peer, wait                         bool
+	count                              int
+	timeout, waitTime                  time.Duration
 }
 
 func sendCommand(p *program) *cobra.Command {
@@ -56,6 +58,13 @@ With a state file, the next call goes on with the master token of this one.`,
 			if set("data") && set("file") {
 				return exit.Usagef("send takes either --data or --file")
 			}
+			if f.count != 0 && !f.wait || f.count < 0 || f.wait && (f.noAnswer || f.peer) {
+				return exit.Usagef("--count goes with --wait, and --wait with an answer of a server that is no peer")
+			}
+			f.waitTime = 0
+			if set("timeout") {
+				f.waitTime = f.timeout
+			}
 			return reporting(p, over, f.verbose, func() error { return runSend(p, c.Context(), args, over, f, set("data")) })
 		},
 	}
@@ -67,6 +76,9 @@ With a state file, the next call goes on with the master token of this one.`,
 	b(&f.plain, "no-integrity", false, "send the data unauthenticated where that saves a key exchange")
 	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
 	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
+	b(&f.peer, "peer", false, "the server is a peer, for which we issue tokens, too")
+	b(&f.wait, "wait", false, "after the answer, print each message that the server sends by itself")
+	message.set().IntVar(&f.count, "count", 0, "with --wait, end after this `NUMBER` of messages")
 	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
 	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and as much for the key store to open and to close; 0 is no bound")
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
@@ -107,6 +119,10 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 	if len(args) == 1 {
 		c.Client.URL = args[0]
 	}
+	c.Client.Peer = c.Client.Peer || f.peer
+	if err := c.Client.CheckAnyURL(f.lastingFor()); err != nil {
+		return err
+	}
 	body, closeBody, err := requestBody(p, f, hasData, fromStdin)
 	if err != nil {
 		return err
@@ -127,10 +143,10 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable,
 		RequestTokens: true, User: c.Client.User, Recipient: c.Client.Recipient, Body: body,
 	}
-	return f.inTime(ctx, func(ctx context.Context) error {
+	err = f.inTime(ctx, func(ctx context.Context) error {
 		if f.noAnswer {
 			tell.Begin()
-			if err := watchdog.Run(watched(c, ctx), func() error { return client.MSL.Send(ctx, request) }); err != nil {
+			if err := watchdog.Run(watched(c, ctx), func() error { return client.Send(ctx, request) }); err != nil {
 				return clientside.Explain(err, c)
 			}
 			tell.Remind()
@@ -138,6 +154,21 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		}
 		return exchangeOnce(p, ctx, c, client, request, tell, writeAnswers(p, f.raw))
 	})
+	if err != nil || !f.wait {
+		return err
+	}
+	return waitForMessages(p, ctx, c, client, f)
+}
+
+// lastingFor is what a connection that lasts is needed for, or empty.
+func (f sendFlags) lastingFor() string {
+	switch {
+	case f.wait:
+		return "--wait"
+	case f.peer:
+		return "--peer"
+	}
+	return ""
 }
 
 // prompts reports whether a prompt may have to wait for the user, without a time limit.
@@ -218,7 +249,7 @@ func writeAnswers(p *program, raw bool) io.Writer {
 // exchangeOnce sends the request and prints the answer.
 func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *clientside.Client, request *msl.Request, tell *clientside.Trace, to io.Writer) error {
 	tell.Begin()
-	response, err := watchdog.Do(ctx, watched(c, ctx), client.MSL, request)
+	response, err := watchdog.Do(ctx, watched(c, ctx), client, request)
 	if err != nil {
 		return clientside.Explain(err, c)
 	}

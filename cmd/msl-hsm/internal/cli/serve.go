@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ import (
 
 type serveFlags struct {
 	listen, state, upstream, readyFile, logFormat string
+	stream, peer                                  string
 	verbose, tls, initState                       bool
 }
 
@@ -38,6 +40,10 @@ the sender in the headers Msl-Entity, Msl-User, Msl-Scheme, Msl-Encrypted,
 Msl-Authenticated and Msl-Non-Replayable, and the number of the message in
 Msl-Message-Id. It is asked when all is made that the answer needs, and not at all
 while the key store fails.
+
+Clients may also keep a connection: a WebSocket at the same URL with ws in place of
+http, or with --stream TCP. With --peer it answers peers in a network in which both
+sides issue tokens. See docs/peers.md.
 
 SIGTERM and SIGINT end it: it finishes the messages in flight and closes every key
 object that it made in the token. Where that takes 3 seconds more than server.shutdown,
@@ -57,7 +63,9 @@ and with a second signal at once, it is ended by force.`,
 	stateFlag(c, &f.state)
 	c.Flags().BoolVar(&f.initState, "init-state", false, "make the state file, for a server that is new; one that is there is an error")
 	c.Flags().StringVar(&f.upstream, "upstream", "", "`URL` of the HTTP service behind this gateway")
-	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready")
+	c.Flags().StringVar(&f.stream, "stream", "", "`ADDRESS` for TCP connections that last, for many messages and for channels")
+	c.Flags().StringVar(&f.peer, "peer", "", "`ADDRESS` for TCP connections of peers that issue tokens for this server, too")
+	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready, and those of --stream and --peer on lines of their own")
 	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls describes in the configuration")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log every message")
@@ -93,6 +101,8 @@ func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, err
 	}
 	config.Override(&c.Server.Listen, f.listen)
 	config.Override(&c.Server.State, f.state)
+	config.Override(&c.Server.Stream.Listen, f.stream)
+	config.Override(&c.Server.Peer.Listen, f.peer)
 	config.Override(&c.Server.Upstream, f.upstream)
 	p.stop.allow(c.Server.Shutdown)
 	c.Keystore.Log, err = p.logger(f)
@@ -132,12 +142,25 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	serverside.BoundMemory(&c.Server, log, s)
 	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.MSL.Issuer.Keys), "upstream", c.Server.Upstream)
-	server, err := serverside.HTTPServer(c, s, mslhttp.Protection(c.Server.Require).Demand(application), log, peers)
+	handle := mslhttp.Protection(c.Server.Require).Demand(application)
+	server, err := serverside.HTTPServer(c, s, handle, log, peers)
 	if err != nil {
 		return err
 	}
-	server.Handler = failures.Beside(server.Handler)
-	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile)
+	streams, err := serverside.OpenStreams(c, s, handle, peers)
+	if err != nil {
+		return err
+	}
+	server.Handler = streams.Beside(failures.Beside(server.Handler))
+	more := []alsoServing{streams}
+	if c.Server.Push.From != "" {
+		from, err := listenLocally(c.Server.Push.From)
+		if err != nil {
+			return errors.Join(fmt.Errorf("server.push.from: %w", err), streams.Close())
+		}
+		more = append(more, &pushServing{streams.Pushes.Server(log), from})
+	}
+	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
 }
 
 func (p *program) logger(f serveFlags) (*slog.Logger, error) {
@@ -156,7 +179,7 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 
 // answerUntil serves until ctx ends, and then for as long as messages are in flight. If
 // ctx has ended already, the server is not announced.
-func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string) error {
+func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string, more ...alsoServing) error {
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -164,7 +187,14 @@ func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Lis
 	url := urlOf(l)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
-	fmt.Fprintf(p.stdout, "ready at %s\n", url)
+	for _, m := range more {
+		for _, also := range m.Start() {
+			url += "\n" + also
+		}
+	}
+	for at := range strings.SplitSeq(url, "\n") {
+		fmt.Fprintf(p.stdout, "ready at %s\n", at)
+	}
 	if err := writeReady(readyFile, url); err != nil {
 		return errors.Join(err, server.Close())
 	}
@@ -176,9 +206,40 @@ func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Lis
 	grace := shutdown - closingTime(shutdown)
 	bounded, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	if err := server.Shutdown(bounded); err != nil {
+	if err := shutdownAll(bounded, server, more); err != nil {
 		return errors.Join(fmt.Errorf("messages were still in flight after %v and were cut off", grace), server.Close())
 	}
+	return nil
+}
+
+// An alsoServing is what serves beside the server for HTTP.
+type alsoServing interface {
+	Start() (urls []string)
+	Shutdown(context.Context) error
+}
+
+// shutdownAll lets all of them end at the same time.
+func shutdownAll(ctx context.Context, server *http.Server, more []alsoServing) error {
+	results := make(chan error, len(more))
+	for _, m := range more {
+		go func() { results <- m.Shutdown(ctx) }()
+	}
+	err := server.Shutdown(ctx)
+	for range more {
+		err = errors.Join(err, <-results)
+	}
+	return err
+}
+
+// A pushServing takes what programs of this machine post.
+type pushServing struct {
+	*http.Server
+	listener net.Listener
+}
+
+// Start begins to serve.
+func (s *pushServing) Start() []string {
+	go s.Serve(s.listener)
 	return nil
 }
 

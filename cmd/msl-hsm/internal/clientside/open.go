@@ -18,7 +18,11 @@ import (
 
 // Open builds a client. It prints notes for the user to tell.
 func Open(c *config.Config, ctx context.Context, tell *Trace) (*Client, error) {
-	if err := c.Client.CheckURL(); err != nil {
+	purpose := ""
+	if c.Client.Peer {
+		purpose = "a peer"
+	}
+	if err := c.Client.CheckAnyURL(purpose); err != nil {
 		return nil, err
 	}
 	if err := c.Client.CheckPeers(); err != nil {
@@ -46,10 +50,17 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 	if k.web, err = WebClient(c, k.store); err != nil {
 		return err
 	}
+	var transport msl.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}
+	if c.Client.Lasts() {
+		if k.lasting, err = newLasting(c, k); err != nil {
+			return err
+		}
+		transport = k.lasting
+	}
 	k.MSL = &msl.Client{
 		Local: entity, Peers: peers,
-		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
-		Limits:       msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate},
+		Transport:    tell.transport(transport),
+		Limits:       clientLimits(c),
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression},
 	}
 	if err := clientExchanges(c, k); err != nil {
@@ -70,10 +81,17 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		}
 	}
 	state, err := anchored(c, ctx, k, tell)
-	if err == nil {
-		k.MSL.State = tell.state(state)
+	if err != nil {
+		return err
 	}
-	return err
+	if k.MSL.State = tell.state(state); c.Client.Peer {
+		return usePeer(c, k)
+	}
+	return nil
+}
+
+func clientLimits(c *config.Config) msl.Limits {
+	return msl.Limits{Header: c.Client.Limits.Header, Chunk: c.Client.Limits.Chunk, Inflate: c.Client.Limits.Inflate}
 }
 
 // whoSends returns the client's own entity: as configured, or as a server enrolled this

@@ -13,10 +13,23 @@ import (
 
 // WebClient returns the HTTP client for the server's URL.
 func WebClient(c *config.Config, store keystore.Store) (*http.Client, error) {
-	own := c.Client.TLS
 	if !strings.HasPrefix(c.Client.URL, "https:") {
 		return http.DefaultClient, nil
 	}
+	t, err := tlsClient(c, store)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := t.Transport()
+	if err != nil {
+		return nil, exit.Usagef("client.tls: %w", err)
+	}
+	return &http.Client{Transport: transport}, nil
+}
+
+// tlsClient returns what makes TLS connections to the server.
+func tlsClient(c *config.Config, store keystore.Store) (*mslhttp.TLSClient, error) {
+	own := c.Client.TLS
 	t := &mslhttp.TLSClient{ServerName: own.ServerName}
 	var err error
 	if t.MinVersion, err = config.ParseVersion("client.tls.min-version", own.MinVersion); err != nil {
@@ -35,9 +48,5 @@ func WebClient(c *config.Config, store keystore.Store) (*http.Client, error) {
 	case own.Certificate != "" || own.Key != "":
 		return nil, exit.Usagef("client.tls has a certificate or a key: give both, or none")
 	}
-	transport, err := t.Transport()
-	if err != nil {
-		return nil, exit.Usagef("client.tls: %w", err)
-	}
-	return &http.Client{Transport: transport}, nil
+	return t, nil
 }
