@@ -98,6 +98,8 @@ func TestScripts(t *testing.T) {
 			"flood":           flood,
 			"proxied":         proxied,
 			"outdate":         outdate,
+			"lines":           lines,
+			"push":            push,
 		},
 	})
 }

@@ -152,7 +152,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 			tell.Remind()
 			return nil
 		}
-		return exchangeOnce(p, ctx, c, client, request, tell, writeAnswers(p, f.raw))
+		return exchangeOnce(p, ctx, c, client, request, tell, writeAnswers(p, f.raw), f.wait)
 	})
 	if err != nil || !f.wait {
 		return err
@@ -247,7 +247,7 @@ func writeAnswers(p *program, raw bool) io.Writer {
 }
 
 // exchangeOnce sends the request and prints the answer.
-func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *clientside.Client, request *msl.Request, tell *clientside.Trace, to io.Writer) error {
+func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *clientside.Client, request *msl.Request, tell *clientside.Trace, to io.Writer, more bool) error {
 	tell.Begin()
 	response, err := watchdog.Do(ctx, watched(c, ctx), client, request)
 	if err != nil {
@@ -261,8 +261,8 @@ func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *cli
 	if text, ok := to.(*safetext.Stream); ok {
 		_ = text.Close() // if the terminal is gone, the rest is not needed
 	}
-	if onTerminal(p.stdout) && out.last != '\n' {
-		fmt.Fprintln(p.stdout) // for the prompt that follows
+	if (onTerminal(p.stdout) || more && out.last != 0) && out.last != '\n' {
+		fmt.Fprintln(p.stdout) // for the prompt that follows, or the next message
 	}
 	tell.End(response)
 	return nil
