@@ -59,11 +59,7 @@ func runChannel(p *program, ctx context.Context, args []string, over config.Clie
 		return err
 	}
 	overrideClient(&c.Client, over)
-	c.Client.Peer = c.Client.Peer || f.peer
-	if len(args) == 1 {
-		c.Client.URL = args[0]
-	}
-	if err := c.Client.CheckAnyURL(f.lastingFor()); err != nil {
+	if err := f.useURL(c, args); err != nil {
 		return err
 	}
 	tell := &clientside.Trace{Verbose: f.verbose, Out: p.stderr}

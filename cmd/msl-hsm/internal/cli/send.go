@@ -109,18 +109,8 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		return exit.Usagef("--timeout %v: want a time like 30s, or 0 for no bound", f.timeout)
 	}
 	overrideClient(&c.Client, over)
-	fromStdin := len(args) > 0 && args[len(args)-1] == "-"
-	if fromStdin {
-		args = args[:len(args)-1]
-	}
-	if len(args) > 1 || fromStdin && (hasData || f.file != "") {
-		return exit.Usagef("send takes one URL and one source of data")
-	}
-	if len(args) == 1 {
-		c.Client.URL = args[0]
-	}
-	c.Client.Peer = c.Client.Peer || f.peer
-	if err := c.Client.CheckAnyURL(f.lastingFor()); err != nil {
+	fromStdin, err := f.destination(c, args, hasData)
+	if err != nil {
 		return err
 	}
 	body, closeBody, err := requestBody(p, f, hasData, fromStdin)
@@ -158,6 +148,28 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		return err
 	}
 	return waitForMessages(p, ctx, c, client, f)
+}
+
+// destination takes the URL from the arguments, and whether the data comes from the
+// standard input.
+func (f sendFlags) destination(c *config.Config, args []string, hasData bool) (fromStdin bool, err error) {
+	fromStdin = len(args) > 0 && args[len(args)-1] == "-"
+	if fromStdin {
+		args = args[:len(args)-1]
+	}
+	if len(args) > 1 || fromStdin && (hasData || f.file != "") {
+		return false, exit.Usagef("send takes one URL and one source of data")
+	}
+	return fromStdin, f.useURL(c, args)
+}
+
+// useURL sets the URL of the server, if it is given, and checks it.
+func (f sendFlags) useURL(c *config.Config, args []string) error {
+	if len(args) == 1 {
+		c.Client.URL = args[0]
+	}
+	c.Client.Peer = c.Client.Peer || f.peer
+	return c.Client.CheckAnyURL(f.lastingFor())
 }
 
 // lastingFor is what a connection that lasts is needed for, or empty.

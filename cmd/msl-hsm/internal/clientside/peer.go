@@ -105,4 +105,3 @@ func (k *Client) Send(ctx context.Context, r *msl.Request) error {
 	}
 	return c.Send(ctx, r)
 }
-
