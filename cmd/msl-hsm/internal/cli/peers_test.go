@@ -15,7 +15,7 @@ import (
 func lines(ts *testscript.TestScript, _ bool, args []string) {
 	for i, line := range strings.Split(ts.Getenv(args[0]), "\n") {
 		if i+1 < len(args) {
-			ts.Setenv(args[i+1], strings.TrimPrefix(line, "http:"))
+			ts.Setenv(args[i+1], strings.TrimPrefix(strings.TrimPrefix(line, "http:"), "https:"))
 		}
 	}
 }
