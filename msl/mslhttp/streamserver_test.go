@@ -145,3 +145,40 @@ func TestStreamReadable(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestStreamFlood has more connections than are allowed: the one that has been silent
+// for longest makes room, and what it was doing ends.
+func TestStreamFlood(t *testing.T) {
+	bounds := &Connections{Max: 2, PerSource: -1}
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := bounds.Listen(raw)
+	began, ended := make(chan struct{}, 10), make(chan error, 10)
+	s := &StreamServer{Context: bounds.Context, Serve: func(ctx context.Context, c *StreamConn) error {
+		began <- struct{}{}
+		err := readAll(ctx, c)
+		ended <- err
+		return err
+	}}
+	done := make(chan error, 1)
+	go func() { done <- s.ServeListener(l) }()
+	for range 3 {
+		c, err := net.Dial("tcp", raw.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	for range 3 {
+		<-began
+	}
+	if err := <-ended; err == nil {
+		t.Error("the connection that made room ended in order")
+	}
+	l.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -128,3 +128,24 @@ func TestChannelLong(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestChannelSignal ends a channel by a signal.
+func TestChannelSignal(t *testing.T) {
+	url, client := startEcho(t)
+	c := exec.Command("msl-hsm", append([]string{"channel", url}, client...)...)
+	var errs bytes.Buffer
+	c.Stderr = &errs
+	in, _ := c.StdinPipe()
+	out, _ := c.StdoutPipe()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(in, "a line\n")
+	if _, err := io.ReadFull(out, make([]byte, 7)); err != nil {
+		t.Fatal(err)
+	}
+	c.Process.Signal(os.Interrupt)
+	if err := c.Wait(); c.ProcessState.ExitCode() != 1 || errs.String() != "msl-hsm: the channel was cut off by a signal\n" {
+		t.Errorf("%v, %q", err, errs.String())
+	}
+}
