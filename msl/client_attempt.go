@@ -289,10 +289,12 @@ func (a *attempt) prepare(ctx context.Context, h *header, out *outgoing, identit
 	out.handshake = heldBack || early || !a.req.fits(a.protection())
 	// Peers take a message with key requests and no data for a handshake of an old
 	// stack, so it must be one.
-	if keysDue && !out.handshake {
-		if out.handshake, err = a.req.empty(); err != nil {
+	if keysDue && !a.req.Interactive {
+		empty, err := a.req.empty()
+		if err != nil {
 			return err
 		}
+		out.handshake = out.handshake || empty
 	}
 	if out.handshake {
 		h.handshake, h.renewable = true, true
