@@ -38,6 +38,9 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 	if c.Client.Agent.Requests < 1 {
 		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
 	}
+	if err := c.Client.CheckURL(); err != nil {
+		return nil, err
+	}
 	warnings := slog.NewLogLogger(log.Handler(), slog.LevelWarn).Writer()
 	tell := &Trace{Out: warnings}
 	k, err := Open(c, ctx, tell)

@@ -28,6 +28,11 @@ type Client struct {
 	store   keys.Importing
 	random  io.ReadCloser // combined with that of the device, or nil
 	web     *http.Client
+
+	lasting  *lasting    // the connection, if the URL is one of those that last
+	server   *msl.Server // that we are to a peer, or nil
+	peerConn *msl.Conn   // on peerRaw
+	peerRaw  *noticed
 }
 
 // An earlierSession holds the tokens of another state file of the same entity: to hide
@@ -58,6 +63,12 @@ func (k *Client) Close() error {
 	var errs []error
 	if k.web != nil {
 		k.web.CloseIdleConnections() // with close_notify, so that nothing looks cut off
+	}
+	if k.lasting != nil {
+		_ = k.lasting.Close() // all was said, or the error was told
+	}
+	if k.server != nil {
+		errs = append(errs, k.server.Close())
 	}
 	if k.MSL != nil {
 		errs = append(errs, k.MSL.Close(), closeExchanges(k.MSL.KeyExchanges))

@@ -80,6 +80,10 @@ type Server struct {
 	Limits Limits    `yaml:"limits"` // 0 is the default
 	TLS    ServerTLS `yaml:"tls"`    // below MSL; default: none
 
+	Stream Stream `yaml:"stream"` // connections that last, for many messages and for channels
+	Peer   Peer   `yaml:"peer"`   // the same, with peers that issue tokens for this server, too
+	Push   Push   `yaml:"push"`   // the same, for clients that wait for messages of the server
+
 	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
 
 	HTTP HTTP `yaml:"http"` // HTTP requests from programs behind an agent; default: none
@@ -124,17 +128,18 @@ type ClientLimits struct {
 
 // Client is what a client is made of, and the agent.
 type Client struct {
-	URL          string `yaml:"url" example:"http://127.0.0.1:8080/"`
-	EntityScheme string `yaml:"entity-scheme" example:"PSK"`      // default: inferred from the other settings
-	Identity     string `yaml:"identity" example:"camera-1"`      // default: that of the PSK file or the certificate
-	Suffix       string `yaml:"suffix" example:"app-1"`           // NONE_SUFFIXED: the part after the identity
-	PSK          string `yaml:"psk" example:"camera-1.psk"`       // pre-shared keys; or else
-	PSKKeys      string `yaml:"psk-keys" example:"camera-psk"`    // labels of pre-shared keys in the key store; or else
-	Profile      string `yaml:"profile" example:"night"`          // PSK_PROFILE: name of the profile
-	Key          string `yaml:"key" example:"msl-identity"`       // label of the client's RSA or EC key
-	KeyID        string `yaml:"key-id" example:"key-1"`           // default: derived from the public key
-	Certificate  string `yaml:"certificate" example:"camera.crt"` // for that key; its subject is the identity
-	EarlierState string `yaml:"earlier-state" example:"old.db"`   // state of an earlier session, for MT_PROTECTED and USER_ID_TOKEN
+	URL          string `yaml:"url" example:"http://127.0.0.1:8080/"` // or with https, ws, wss, tcp or tls
+	Peer         bool   `yaml:"peer"`                                 // the server is a peer: tokens are issued for it, too
+	EntityScheme string `yaml:"entity-scheme" example:"PSK"`          // default: inferred from the other settings
+	Identity     string `yaml:"identity" example:"camera-1"`          // default: that of the PSK file or the certificate
+	Suffix       string `yaml:"suffix" example:"app-1"`               // NONE_SUFFIXED: the part after the identity
+	PSK          string `yaml:"psk" example:"camera-1.psk"`           // pre-shared keys; or else
+	PSKKeys      string `yaml:"psk-keys" example:"camera-psk"`        // labels of pre-shared keys in the key store; or else
+	Profile      string `yaml:"profile" example:"night"`              // PSK_PROFILE: name of the profile
+	Key          string `yaml:"key" example:"msl-identity"`           // label of the client's RSA or EC key
+	KeyID        string `yaml:"key-id" example:"key-1"`               // default: derived from the public key
+	Certificate  string `yaml:"certificate" example:"camera.crt"`     // for that key; its subject is the identity
+	EarlierState string `yaml:"earlier-state" example:"old.db"`       // state of an earlier session, for MT_PROTECTED and USER_ID_TOKEN
 
 	Recipient           string `yaml:"recipient"`                        // identity of the server
 	ServerKey           string `yaml:"server-key" example:"server.pem"`  // the server's public key; or else
@@ -173,6 +178,7 @@ func Default() *Config {
 	c.Server.Require.Encrypted, c.Server.Require.Authenticated = true, true
 	c.Server.Compression = []string{"GZIP", "LZW"}
 	c.Server.Shutdown = DefaultShutdown
+	c.Server.Stream.Path = "/"
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
 	c.Server.Enrollment.Path = "/enroll"
 	c.Server.Enrollment.Unknown = "hold"
@@ -213,6 +219,9 @@ func (c *Config) settle(dir string) {
 	c.settleTLS(dir)
 	c.Client.Agent.settle(dir)
 	c.Server.Upstream.settle(dir)
+	if path, ok := CutUnix(c.Server.Push.From); ok {
+		c.Server.Push.From = "unix:" + within(dir, path)
+	}
 	for _, path := range []*string{
 		&c.Keystore.SoftHSM, &c.Server.State, &c.Server.Certificate,
 		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,

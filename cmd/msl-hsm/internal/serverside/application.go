@@ -2,6 +2,7 @@ package serverside
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -76,9 +77,26 @@ func fixedHeaders(sources map[string]string) (http.Header, error) {
 	return h, nil
 }
 
+// echoApplication sends back what comes, as it comes.
 func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-	_, err := io.Copy(w, m.Body)
-	return err
+	body, knows := m.Body.(interface{ Ended() bool })
+	data := make([]byte, 64<<10)
+	for {
+		n, err := m.Body.Read(data)
+		if _, failed := w.Write(data[:n]); failed != nil {
+			return failed
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case knows && !body.Ended(): // the peer may wait for this before it says more
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // logExchange logs each message once its answer is sent, or is known never to be sent.
