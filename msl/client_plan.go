@@ -54,7 +54,7 @@ const (
 // decide makes the plan of the next message, whose tokens are picked and whose header
 // has that protection.
 func (a *attempt) decide(protected protection) (p plan, err error) {
-	p.keys = a.renewal != nil && (a.client.keysDue(a.tokens.master()) || a.givesFirst())
+	p.keys = a.renewal != nil && (a.client.keysDue(a.tokens.master()) || a.req.givesFirst(a.network))
 	if a.purpose == loneHeader || a.purpose == quietHeader {
 		p.content = noPayload
 		return p, nil
@@ -77,7 +77,7 @@ func (a *attempt) decide(protected protection) (p plan, err error) {
 
 // givesFirst reports whether a handshake has to go before a channel for the sake of the
 // peer.
-func (a *attempt) givesFirst() bool { return a.req.Interactive && a.network.lacks() }
+func (r *Request) givesFirst(n requestNetwork) bool { return r.Interactive && n.lacks() }
 
 // keysDue reports whether a renewable message under mt should bring key requests.
 func (c *Client) keysDue(mt *MasterToken) bool {

@@ -189,7 +189,7 @@ func (h *Handler) send(w *response, r *http.Request, ctx context.Context) (begun
 		err = &StatusError{Status: http.StatusRequestTimeout, Err: errors.New("the body did not come in time")}
 	case w.body.full():
 		err = fmt.Errorf("%w: %w", &AheadError{w.body.most}, late)
-	case !errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled):
 		err = fmt.Errorf("%w: %w", late, err)
 	}
 	return begun, err

@@ -161,7 +161,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
-	streams, err := serverside.OpenStreams(c, s, handle, peers)
+	streams, more, err := openStreams(c, s, handle, log, peers)
 	if err != nil {
 		return err
 	}
@@ -169,15 +169,21 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if c.Server.TLS.HTTP2 {
 		mslhttp.AllowHTTP2(server)
 	}
-	more := []alsoServing{streams}
-	if c.Server.Push.From != "" {
-		from, err := listenLocally(c.Server.Push.From)
-		if err != nil {
-			return errors.Join(fmt.Errorf("server.push.from: %w", err), streams.Close())
-		}
-		more = append(more, &pushServing{streams.Pushes.Server(log), from})
-	}
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
+}
+
+// openStreams returns what serves connections that last, and what takes messages that are
+// pushed on them.
+func openStreams(c *config.Config, s *serverside.Service, handle msl.Handler, log, peers *slog.Logger) (*serverside.Streams, []alsoServing, error) {
+	streams, err := serverside.OpenStreams(c, s, handle, peers)
+	if err != nil || c.Server.Push.From == "" {
+		return streams, []alsoServing{streams}, err
+	}
+	from, err := listenLocally(c.Server.Push.From)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("server.push.from: %w", err), streams.Close())
+	}
+	return streams, []alsoServing{streams, &pushServing{streams.Pushes.Server(log), from}}, nil
 }
 
 func (p *program) logger(f serveFlags) (*slog.Logger, error) {

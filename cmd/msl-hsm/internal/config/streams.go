@@ -43,7 +43,7 @@ func (s *Server) checkStreams() error {
 		{"server.push", s.Push.Path, s.Push.Listen},
 	} {
 		if other := taken[place.path]; place.path != "none" && place.path != "" && other != "" {
-			return exit.Usagef("%s.path is %q, and %s has that path, too: give it another one", place.name, place.path, other)
+			return exit.Usagef("%s.path is %q, and so is %s.path: give it another one", other, place.path, place.name)
 		}
 		taken[place.path] = place.name
 		if p := place.path; p != "" && p != "none" && (p[0] != '/' || strings.ContainsAny(p, "{} ?#%")) {
@@ -76,8 +76,9 @@ func (c *Client) Lasts() bool {
 // CheckAnyURL is CheckURL for a client that also makes connections that last, of which
 // it needs one for that purpose, if one is named.
 func (c *Client) CheckAnyURL(purpose string) error {
+	const want = "http://HOST:PORT/ or https://HOST/PATH, or ws, wss, tcp or tls in place of http"
 	u, err := url.Parse(c.URL)
-	if err == nil && c.Lasts() {
+	if err == nil && u.User == nil && c.Lasts() {
 		if u.Host == "" || (u.Scheme == "tcp" || u.Scheme == "tls") && (u.Port() == "" || strings.Trim(u.Path, "/") != "") {
 			return exit.Usagef("URL of the server %q: want tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST/PATH", c.URL)
 		}
@@ -86,8 +87,8 @@ func (c *Client) CheckAnyURL(purpose string) error {
 	if purpose != "" {
 		return exit.Usagef("URL of the server %q: %s needs a connection that lasts: give tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST/PATH", c.URL, purpose)
 	}
-	if c.CheckURL() != nil {
-		return exit.Usagef("URL of the server %q: want http://HOST:PORT/ or https://HOST/PATH, or ws, wss, tcp or tls in place of http", c.URL)
+	if err := checkWebURL("URL of the server", c.URL, want); err != nil {
+		return err
 	}
 	return nil
 }
