@@ -41,7 +41,7 @@ Who sends and whom to trust is as for msl-hsm send.`,
 		},
 	}
 	channel := flagGroup{title: "The channel"}
-	channel.set().BoolVar(&f.peer, "peer", false, "the server is a peer, for which we issue tokens, too")
+	channel.set().BoolVar(&f.peer, "peer", false, "the server is a peer, which gets tokens of this client, too")
 	channel.set().BoolVar(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
 	channel.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the key store to open and to close; 0 is no bound")
 	channel.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
