@@ -150,7 +150,7 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 	if err != nil || !f.wait {
 		return err
 	}
-	return waitForMessages(p, ctx, c, client, f)
+	return waitForMessages(ctx, c, client, writeAnswers(p, f.raw), f.count, f.waitTime)
 }
 
 // destination takes the URL from the arguments, and whether the data comes from the
@@ -252,19 +252,6 @@ func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.R
 	return msl.BytesBody(nil), none, nil
 }
 
-// writeAnswers returns the writer for the answer's data, which must not control a
-// terminal.
-func writeAnswers(p *program, raw bool) io.Writer {
-	terminal, ok := p.stdout.(safetext.Writer)
-	switch {
-	case !ok:
-		return p.stdout
-	case raw:
-		return terminal.W
-	}
-	return &safetext.Stream{W: terminal.W}
-}
-
 // exchangeOnce sends the request and prints the answer.
 func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *clientside.Client, request *msl.Request, tell *clientside.Trace, to io.Writer, more bool) error {
 	tell.Begin()
@@ -285,17 +272,4 @@ func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *cli
 	}
 	tell.End(response)
 	return nil
-}
-
-// An answerWriter remembers the last byte of the answer.
-type answerWriter struct {
-	w    io.Writer
-	last byte
-}
-
-func (a *answerWriter) Write(p []byte) (int, error) {
-	if len(p) > 0 {
-		a.last = p[len(p)-1]
-	}
-	return a.w.Write(p)
 }

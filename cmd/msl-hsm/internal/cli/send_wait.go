@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"syscall"
-
-	"os"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -17,16 +17,16 @@ import (
 )
 
 // waitForMessages prints what the server sends by itself, each message on a line of
-// its own, until there were enough, the time is up, or a signal comes.
-func waitForMessages(p *program, ctx context.Context, c *config.Config, client *clientside.Client, f sendFlags) error {
+// its own, until there were count, the time is up, or a signal comes; zero is no bound.
+func waitForMessages(ctx context.Context, c *config.Config, client *clientside.Client, to io.Writer, count int, limit time.Duration) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if f.waitTime > 0 {
+	if limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.waitTime)
+		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	got, to := 0, writeAnswers(p, f.raw)
+	got := 0
 	err := client.Pushed(ctx, c.Client.User, func(r *msl.Response) (bool, error) {
 		out := &answerWriter{w: to}
 		_, err := io.Copy(out, r.Body)
@@ -34,15 +34,15 @@ func waitForMessages(p *program, ctx context.Context, c *config.Config, client *
 			_, err = io.WriteString(to, "\n")
 		}
 		got++
-		return got != f.count, err
+		return got != count, err
 	})
 	switch {
-	case err == nil || ctx.Err() != nil && f.count == 0:
+	case err == nil || ctx.Err() != nil && count == 0:
 		return nil
 	case ctx.Err() == context.DeadlineExceeded:
-		return exit.WithCode(fmt.Errorf("%d of %d messages came within %v", got, f.count, f.waitTime), exit.NoAnswer)
+		return exit.WithCode(fmt.Errorf("%d of %d messages came within %v", got, count, limit), exit.NoAnswer)
 	case ctx.Err() != nil:
-		return fmt.Errorf("a signal came after %d of %d messages", got, f.count)
+		return fmt.Errorf("a signal came after %d of %d messages", got, count)
 	}
 	return clientside.Explain(err, c)
 }

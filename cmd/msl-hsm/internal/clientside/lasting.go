@@ -15,6 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
@@ -32,14 +33,18 @@ type lasting struct {
 }
 
 // newLasting returns a transport for a URL whose connections last.
-func newLasting(c *config.Config, k *Client) (*lasting, error) {
+func newLasting(c *config.Config, store keystore.Store) (*lasting, error) {
 	l := &lasting{config: c, limits: messageLimits(c.Client.Limits)}
 	u, err := url.Parse(c.Client.URL)
 	if err != nil || u.Scheme == "tcp" || u.Scheme == "ws" {
 		return l, err
 	}
-	l.dialer, err = keys.TLSClient("client.tls", &c.Client.TLS, k.store)
+	l.dialer, err = keys.TLSClient("client.tls", &c.Client.TLS, store)
 	return l, err
+}
+
+func messageLimits(l config.ClientLimits) msl.Limits {
+	return msl.Limits{Header: l.Header, Chunk: l.Chunk, Inflate: l.Inflate, Tokens: l.Tokens, Depth: l.Depth}
 }
 
 // dial connects to the server.
@@ -137,28 +142,4 @@ func (n *noticed) Close() error {
 		n.Conn.SetDeadline(time.Now()) // a close by handshake would wait
 	}
 	return n.Conn.Close()
-}
-
-// Pushed waits for messages of the server on the connection of the last answer, and
-// passes each to take, until that returns false or an error, or ctx ends.
-func (k *Client) Pushed(ctx context.Context, user string, take func(*msl.Response) (more bool, err error)) error {
-	stream, err := k.lasting.stream.Unasked(ctx)
-	if err != nil {
-		return err
-	}
-	inbox := k.MSL.NewInbox(stream)
-	inbox.User = user
-	for more := true; more; {
-		r, err := inbox.Receive(ctx)
-		if errors.Is(err, io.EOF) {
-			return exit.WithCode(errors.New("the server ended the connection: wait for messages again once it runs, and check that the URL is that of server.push"), exit.NoAnswer)
-		}
-		if err != nil {
-			return err
-		}
-		if more, err = take(r); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -60,7 +60,7 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 	}
 	var transport msl.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}
 	if c.Client.Lasts() {
-		if k.lasting, err = newLasting(c, k); err != nil {
+		if k.lasting, err = newLasting(c, k.store); err != nil {
 			return err
 		}
 		transport = k.lasting
@@ -96,10 +96,6 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		return usePeer(c, k)
 	}
 	return nil
-}
-
-func messageLimits(l config.ClientLimits) msl.Limits {
-	return msl.Limits{Header: l.Header, Chunk: l.Chunk, Inflate: l.Inflate, Tokens: l.Tokens, Depth: l.Depth}
 }
 
 // whoSends returns the client's own entity: as configured, or as a server enrolled this

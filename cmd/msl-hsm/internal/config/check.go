@@ -72,7 +72,7 @@ func check(c *Config) error {
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
 	}
-	if err := s.checkHTTP(); err != nil {
+	if err := s.HTTP.check(); err != nil {
 		return err
 	}
 	if err := s.checkUpstream(); err != nil {
@@ -85,12 +85,6 @@ func check(c *Config) error {
 	}
 	return c.Client.CheckLanguages()
 }
-
-// exchange returns the time for one exchange; zero or less means no bound.
-func (l Limits) exchange() time.Duration { return Nonzero(l.Timeout, time.Minute) }
-
-// held is how much of a message may be kept in memory until it is read.
-func (l Limits) held() int { return msl.Limits{Held: l.Held}.Effective().Held }
 
 // ParseCustody reads the custody mode of a setting.
 func ParseCustody(setting, name string) (msl.Custody, error) {

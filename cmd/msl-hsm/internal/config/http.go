@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -72,18 +71,8 @@ func decodeChecked(n *yaml.Node, into *[]string, check func(string) error) error
 	return nil
 }
 
-// IdleTime is how long a stream may pause. With HTTP it is the time for an exchange unless
-// the configuration says otherwise, since programs expect streams to last.
-func (s *Server) IdleTime() time.Duration {
-	if s.HTTP.On() {
-		return Nonzero(s.Limits.Idle, max(s.Limits.exchange(), 0))
-	}
-	return s.Limits.Idle
-}
-
-// checkHTTP refuses lists that are of no use.
-func (s *Server) checkHTTP() error {
-	h := &s.HTTP
+// check refuses lists that are of no use.
+func (h *HTTP) check() error {
 	if !h.On() && len(h.Methods)+len(h.RequestHeaders)+len(h.ResponseHeaders) > 0 {
 		return exit.Usagef("server.http has no paths, so nothing is passed on: name what devices may ask for, as paths: [/]")
 	}
