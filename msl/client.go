@@ -45,7 +45,7 @@ type Client struct {
 	// sent, from several goroutines. It must not block.
 	Headers func(HeaderInfo)
 
-	asking     sync.Mutex // held while EntityAuth is asked
+	asking     chan struct{} // holds an element while EntityAuth is asked
 	mu         sync.Mutex
 	other      LocalEntity    // in place of Local, or nil
 	turned     int            // how often it was replaced
@@ -232,7 +232,7 @@ func (c *Client) load(ctx context.Context) error {
 		c.State = &memoryClientState{}
 	}
 	if c.numbers == nil {
-		c.numbers = newNumbers()
+		c.numbers, c.asking = newNumbers(), make(chan struct{}, 1)
 	}
 	r, err := c.State.Load(ctx)
 	if err != nil {

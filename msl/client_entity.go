@@ -1,6 +1,9 @@
 package msl
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // A persona is how the client is proven in an attempt.
 type persona struct {
@@ -20,8 +23,12 @@ func (p *persona) become() {
 // ask asks the application how to prove this side after an authenticated refusal.
 func (p *persona) ask(ctx context.Context, reason ResponseCode) (again bool, err error) {
 	c := p.client
-	c.asking.Lock()
-	defer c.asking.Unlock()
+	select {
+	case c.asking <- struct{}{}:
+		defer func() { <-c.asking }()
+	case <-ctx.Done():
+		return false, fmt.Errorf("msl: wait for the entity that another message asks for: %w", ctx.Err())
+	}
 	if p.turnedMeanwhile() {
 		return true, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -155,5 +156,44 @@ func TestEntityAuthTogether(t *testing.T) {
 	wait.Wait()
 	if len(x.asked) != 1 {
 		t.Errorf("asked %v", x.asked)
+	}
+}
+
+// TestEntityAuthWaits gives up a message that waits for the application's answer to
+// another one.
+func TestEntityAuthWaits(t *testing.T) {
+	x := newTurning(t)
+	x.refuse("first")
+	asked, answer, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	x.client.EntityAuth = func(context.Context, msl.LocalEntity, msl.ResponseCode) (msl.LocalEntity, error) {
+		close(asked)
+		<-answer
+		return x.second, nil
+	}
+	go func() {
+		_, _, err := send(t, x.client, secret("x"))
+		done <- err
+	}()
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	go func() {
+		r, err := x.client.Do(ctx, secret("y"))
+		if err == nil {
+			r.Body.Close()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a message waits longer than its context")
+	}
+	close(answer)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -39,6 +39,11 @@ func TestSpellings(t *testing.T) {
 				asked = identity + user
 				return true, nil
 			}
+			judged := ""
+			n.server.JudgeToken = func(identity string, _ *msl.MasterToken) error {
+				judged = identity
+				return nil
+			}
 			var m *msl.Message
 			n.handler = func(ctx context.Context, w *msl.ResponseWriter, got *msl.Message) error {
 				m = got
@@ -64,6 +69,16 @@ func TestSpellings(t *testing.T) {
 				if m.Identity != composed || m.User != composed || asked != composed+composed {
 					t.Errorf("%+q as %+q: the application sees %+q and %+q, the policy %+q", registered, own, m.Identity, m.User, asked)
 				}
+			}
+			if judged != composed {
+				t.Errorf("%+q as %+q: its token is judged as that of %+q", registered, own, judged)
+			}
+			held := c.Held()
+			again := userauth.UserIDToken{Issuer: n.server.Issuer, Permitted: func(_ context.Context, identity, user string) (bool, error) {
+				return identity+user == composed+composed, nil
+			}}
+			if _, err := again.Authenticate(t.Context(), own, userauth.UserIDTokenData(held.MasterToken.Bytes(), held.UserIDTokens[composed].Bytes()).AuthData); err != nil {
+				t.Errorf("%+q as %+q: %v", registered, own, err)
 			}
 			session, err := n.server.OpenMasterToken(c.Held().MasterToken)
 			if err != nil || session.Identity != own || logins != 1 {

@@ -26,7 +26,7 @@ type Server struct {
 	State        State
 	// JudgeToken is a further check of master tokens that State does not refuse.
 	// It returns nil or [ErrMasterTokenIdentityRevoked]. A nil JudgeToken accepts
-	// them all.
+	// them all. The identity is in the form of [CanonicalName].
 	JudgeToken func(identity string, t *MasterToken) error
 
 	// PermitUser reports whether a user may authenticate itself at an entity by a

@@ -3,6 +3,7 @@ package mixed
 import (
 	"cmp"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -18,8 +19,8 @@ const (
 	defaultWait = 10 * time.Second
 )
 
-// ErrStuck means that the device returned bytes that cannot be random: zeros, or twice
-// the same. It is a [keystore.ErrUnavailable].
+// ErrStuck means that the device returned bytes that cannot be random: zeros, or the same
+// 16 bytes twice. It is a [keystore.ErrUnavailable].
 var ErrStuck = fmt.Errorf("mixed: the random bytes of the device repeat, or it returned fewer than asked for: see whether it is well: %w", keystore.ErrUnavailable)
 
 // ErrLate means that the device did not return random bytes in time. It is a
@@ -37,7 +38,7 @@ type Reader struct {
 	closed bool
 	memory *lockedmem.Buffer // of the device
 	left   []byte            // that part of memory which was not used yet
-	last   [blockSize]byte   // of what the device returned before
+	before map[digest]bool   // of the blocks that the device returned last
 	call   *refill           // under way, or nil
 }
 
@@ -141,17 +142,23 @@ func deviceError(err error) error {
 // blockSize is how much two sound blocks never have in common (2^-128).
 const blockSize = 16
 
+// A digest stands for a block that is not kept.
+type digest [sha256.Size]byte
+
 // judge refuses what a generator returns that is stuck, or that wrote less than it said:
-// a block of zeros, or one like the block before it (NIST SP 800-90B section 4.4.1 has
-// the like for the source below).
+// a block of zeros, or one that it returned before, in this call or the one before it
+// (NIST SP 800-90B section 4.4.1 has the like for the source below). A device may return
+// many blocks in one answer, and that answer again.
 func (r *Reader) judge(b []byte) error {
+	now := make(map[digest]bool, len(b)/blockSize)
 	for ; len(b) >= blockSize; b = b[blockSize:] {
-		next := [blockSize]byte(b)
-		if next == r.last || next == [blockSize]byte{} {
+		d := sha256.Sum256(b[:blockSize])
+		if [blockSize]byte(b) == [blockSize]byte{} || now[d] || r.before[d] {
 			return ErrStuck
 		}
-		r.last = next
+		now[d] = true
 	}
+	r.before = now
 	return nil
 }
 

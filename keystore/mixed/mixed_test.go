@@ -3,6 +3,7 @@ package mixed_test
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"io"
 	"sync"
@@ -19,12 +20,13 @@ type device func(p []byte) error
 
 func (d device) Random(p []byte) error { return d(p) }
 
-// counted returns the numbers from 1, so that no byte block repeats.
+// counted returns a device no block of which repeats: it numbers calls and blocks.
 func counted(calls *atomic.Int64) device {
 	return func(p []byte) error {
-		n := byte(calls.Add(1))
-		for i := range p {
-			p[i] = byte(i/16+1) ^ n*7 ^ byte(i)
+		n := uint64(calls.Add(1))
+		for i := 0; i+16 <= len(p); i += 16 {
+			binary.BigEndian.PutUint64(p[i:], n)
+			binary.BigEndian.PutUint64(p[i+8:], uint64(i))
 		}
 		return nil
 	}
@@ -65,11 +67,15 @@ func TestFailures(t *testing.T) {
 		device device
 		want   error
 	}{
-		"error":       {func([]byte) error { return broken }, broken},
-		"no RNG":      {func([]byte) error { return errors.ErrUnsupported }, errors.ErrUnsupported},
-		"nothing":     {func([]byte) error { return nil }, mixed.ErrStuck},
-		"short":       {func(p []byte) error { rand.Read(p[:len(p)-16]); return nil }, mixed.ErrStuck},
-		"one block":   {func(p []byte) error { copy(p, bytes.Repeat([]byte("0123456789abcdef"), len(p)/16)); return nil }, mixed.ErrStuck},
+		"error":     {func([]byte) error { return broken }, broken},
+		"no RNG":    {func([]byte) error { return errors.ErrUnsupported }, errors.ErrUnsupported},
+		"nothing":   {func([]byte) error { return nil }, mixed.ErrStuck},
+		"short":     {func(p []byte) error { rand.Read(p[:len(p)-16]); return nil }, mixed.ErrStuck},
+		"one block": {func(p []byte) error { copy(p, bytes.Repeat([]byte("0123456789abcdef"), len(p)/16)); return nil }, mixed.ErrStuck},
+		"one answer": {func(p []byte) error {
+			copy(p, bytes.Repeat([]byte("0123456789abcdefghijklmnopqrstuv"), len(p)/32))
+			return nil
+		}, mixed.ErrStuck},
 		"all ones":    {func(p []byte) error { copy(p, bytes.Repeat([]byte{0xff}, len(p))); return nil }, mixed.ErrStuck},
 		"unavailable": {func([]byte) error { return keystore.ErrUnavailable }, keystore.ErrUnavailable},
 	} {
@@ -80,6 +86,22 @@ func TestFailures(t *testing.T) {
 			t.Errorf("%s: %d bytes %x, %v", name, n, b, err)
 		}
 		r.Close()
+	}
+}
+
+// TestSameTwice has a device that answers each call alike.
+func TestSameTwice(t *testing.T) {
+	var same [512]byte
+	rand.Read(same[:])
+	r := mixed.New(device(func(p []byte) error { copy(p, same[:]); return nil }), 0)
+	defer r.Close()
+	if _, err := r.Read(make([]byte, 512)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := r.Read(make([]byte, 1)); !errors.Is(err, mixed.ErrStuck) {
+			t.Errorf("the same answer again: %v", err)
+		}
 	}
 }
 

@@ -149,22 +149,55 @@ func (t *HTTP2Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" || t.lacks(r.URL.Host) {
 		return t.HTTP1.RoundTrip(r)
 	}
-	first := r
+	first, body := r, &lentBody{}
 	if r.Body != nil && r.Body != http.NoBody {
 		first = r.Clone(r.Context())
-		first.Body = io.NopCloser(r.Body)
+		body = &lentBody{ReadCloser: r.Body}
+		first.Body = body
 	}
 	answer, err := t.http2.RoundTrip(first)
-	switch {
-	case errors.Is(err, errNoHTTP2): // not a byte of the body was read
+	if errors.Is(err, errNoHTTP2) { // not a byte of the body was read
 		t.mu.Lock()
 		t.without[r.URL.Host] = true
 		t.mu.Unlock()
 		return t.HTTP1.RoundTrip(r)
-	case err != nil && r.Body != nil:
-		return nil, errors.Join(err, r.Body.Close())
 	}
-	return answer, err
+	if failed := body.give(); err != nil {
+		return nil, errors.Join(err, failed)
+	}
+	return answer, nil
+}
+
+// A lentBody is the body of a request that may have to be sent by another transport. A
+// transport closes the body of every request, also of one that it could not send: before
+// it is given to the transport for good, it only remembers that.
+type lentBody struct {
+	io.ReadCloser
+
+	mu            sync.Mutex
+	given, closed bool
+}
+
+// Close closes the body, or has give do so.
+func (b *lentBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	if !b.given {
+		return nil
+	}
+	return b.ReadCloser.Close()
+}
+
+// give closes the body if that was asked for, and lets the transport close it.
+func (b *lentBody) give() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.given = true
+	if !b.closed {
+		return nil
+	}
+	return b.ReadCloser.Close()
 }
 
 func (t *HTTP2Transport) lacks(host string) bool {

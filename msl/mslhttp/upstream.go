@@ -3,6 +3,7 @@ package mslhttp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -71,7 +72,8 @@ type Upstream struct {
 
 	// Transport carries the requests to all targets. Nil means a transport for each,
 	// that keeps up to 64 connections open. TLS, Proxy, Connect and Timeout are for
-	// that alone.
+	// that alone. If a Transport does not tell by httptrace that it has made no
+	// connection, a request that fails goes to no other target.
 	Transport http.RoundTripper
 
 	once   sync.Once
@@ -112,7 +114,11 @@ func (u *Upstream) open() error {
 		if len(u.Targets) == 0 {
 			u.err = errors.New("mslhttp: upstream without a target")
 		}
+		if u.Check.Interval < 0 || u.Check.Timeout < 0 {
+			u.err = errors.Join(u.err, errors.New("mslhttp: health check with a negative time"))
+		}
 		for _, t := range u.Targets {
+			u.err = errors.Join(u.err, t.check())
 			p := &place{Target: t, transport: u.Transport}
 			if u.Transport == nil {
 				own, err := u.transport(t)
@@ -131,8 +137,9 @@ func (u *Upstream) open() error {
 // those of the target. If r has no body, its body is what is left of the message's.
 // Otherwise it is sent as it is, with r.ContentLength.
 //
-// Headers of r that are about the connection, or could be taken for those that Upstream
-// sets, are left out. So r may have been made from what the sender wrote.
+// Headers of r that are about the connection, that could be taken for those that Upstream
+// sets, or that HTTP does not permit, are left out. So r may have been made from what the
+// sender wrote.
 //
 // An error is an [*msl.Error] to return from the handler, or says why the message could
 // not be read. It is [msl.ErrInternalException], which asks the peer to try again, if
@@ -165,6 +172,9 @@ func (u *Upstream) Do(m *msl.Message, r *http.Request) (*http.Response, error) {
 
 // request makes what is sent, except for the target.
 func (u *Upstream) request(m *msl.Message, r *http.Request) (*http.Request, error) {
+	if r.Method != "" && !isToken(r.Method) {
+		return nil, told(msl.ErrMSLCommsFailure, textUnsendable, fmt.Errorf("%q is not a method of HTTP", r.Method))
+	}
 	out := (&http.Request{
 		Method: r.Method, URL: r.URL, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: u.headers(m, r), Body: r.Body, ContentLength: r.ContentLength,

@@ -270,25 +270,6 @@ func TestUpstreamHealth(t *testing.T) {
 	}
 }
 
-// TestUpstreamFields refuses what cannot work.
-func TestUpstreamFields(t *testing.T) {
-	for name, u := range map[string]*Upstream{
-		"no target":         {},
-		"an empty target":   {Targets: []Target{{}}},
-		"a reserved header": {Targets: []Target{target(t, "http://host/")}, Header: http.Header{"Msl_Entity": {"x"}}},
-		"no header":         {Targets: []Target{target(t, "http://host/")}, Header: http.Header{"X Y": {"x"}}},
-		"no value":          {Targets: []Target{target(t, "http://host/")}, Header: http.Header{"X": {"secret\r\n"}}},
-		"no version of TLS": {Targets: []Target{target(t, "https://host/")}, TLS: &TLSClient{MinVersion: 1}},
-	} {
-		if err := u.Start(t.Context()); err == nil || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: %v", name, err)
-		}
-		if _, err := through(t, u, nil); !errors.Is(err, msl.ErrInternalException) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
 // TestUpstreamRestarts has a service that ends, and returns at the same address: the
 // connection that was kept costs no message.
 func TestUpstreamRestarts(t *testing.T) {

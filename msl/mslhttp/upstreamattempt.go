@@ -18,6 +18,7 @@ type attempt struct {
 	out       *http.Request // of all attempts
 	body      *messageBody
 	cancel    context.CancelFunc
+	traced    atomic.Bool // the transport tells of the next two
 	connected atomic.Bool
 	sent      atomic.Bool
 }
@@ -33,7 +34,7 @@ func (a *attempt) request() *http.Request {
 	r := a.out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// net/http looks for a second connection only if nothing was sent on the first,
 		// or if repeating the request does no harm.
-		GetConn:      func(string) { a.connected.Store(false); a.sent.Store(false) },
+		GetConn:      func(string) { a.traced.Store(true); a.connected.Store(false); a.sent.Store(false) },
 		GotConn:      func(httptrace.GotConnInfo) { a.connected.Store(true) },
 		WroteHeaders: func() { a.sent.Store(true) },
 	}))
@@ -81,12 +82,19 @@ func (a *attempt) judge(err error) error {
 	switch {
 	case a.body.failure() != nil:
 		return a.body.failure() // the message is at fault, not the service
-	case a.sent.Load():
+	case a.sent.Load(), !a.tells():
 		return mayHaveActed(err)
 	case a.connected.Load() || a.out.Context().Err() != nil:
 		return told(msl.ErrInternalException, textUnreached, err)
 	}
 	return nil
+}
+
+// tells reports whether it is known if the request was sent. Transports of other packages
+// may not tell.
+func (a *attempt) tells() bool {
+	_, own := a.place.transport.(*http.Transport)
+	return own || a.traced.Load()
 }
 
 // An answerBody is the body of a response. If it breaks off, the service may have acted.

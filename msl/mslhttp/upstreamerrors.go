@@ -13,6 +13,8 @@ const (
 	textUnreached = "the service behind the server cannot be reached"
 	textLost      = "the service behind the server got the message, and its answer did not come or broke off"
 	textTooLong   = "the message is longer than the service behind the server takes"
+
+	textUnsendable = "the message cannot be passed on to the service behind the server"
 )
 
 var errTooLong = errors.New("the message is longer than may be buffered, and must not be streamed")

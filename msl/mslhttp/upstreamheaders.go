@@ -81,7 +81,9 @@ func (u *Upstream) addAllowed(h, given http.Header) {
 	for name, values := range given {
 		plain := folded(name)
 		named := func(other string) bool { return folded(other) == plain }
-		if !isReserved(plain) && !isOfConnection(plain) && !slices.ContainsFunc(options, named) && !u.fixes(named) {
+		refused := !isToken(name) || slices.ContainsFunc(values, isControlled) ||
+			isReserved(plain) || isOfConnection(plain) || slices.ContainsFunc(options, named) || u.fixes(named)
+		if !refused {
 			h[http.CanonicalHeaderKey(name)] = values
 		}
 	}
@@ -100,13 +102,9 @@ func (u *Upstream) fixes(named func(string) bool) bool {
 // CheckHeaderName refuses a name that a header of [Upstream].Header cannot have: one that
 // is no name, or that says who sent a message, or that is about a connection.
 func CheckHeaderName(name string) error {
-	// RFC 9110 section 5.6.2
-	strange := func(c rune) bool {
-		return (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && !strings.ContainsRune("!#$%&'*+-.^_`|~", c)
-	}
 	plain := folded(name)
 	switch {
-	case name == "" || strings.ContainsFunc(name, strange):
+	case !isToken(name):
 		return fmt.Errorf("%q is not the name of an HTTP header", name)
 	case isReserved(plain):
 		return fmt.Errorf("the header %s is set by the gateway alone", name)
@@ -123,7 +121,7 @@ func (u *Upstream) checkFixed() error {
 			return fmt.Errorf("mslhttp: %w", err)
 		}
 		for _, value := range values {
-			if strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+			if isControlled(value) {
 				return fmt.Errorf("mslhttp: the value of the header %s has a line ending or another control character", name)
 			}
 		}
@@ -131,10 +129,32 @@ func (u *Upstream) checkFixed() error {
 	return nil
 }
 
+// isToken reports whether a text is a token, as names of headers and methods are (RFC 9110
+// section 5.6.2).
+func isToken(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(c rune) bool { return !isAlphanumeric(c) && !strings.ContainsRune("!#$%&'*+-.^_`|~", c) })
+}
+
+func isAlphanumeric(c rune) bool {
+	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+}
+
+// isControlled reports whether the value of a header has a control character (RFC 9110
+// section 5.5).
+func isControlled(value string) bool {
+	return strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f })
+}
+
 // folded is the form in which two names are one for any service: CGI and WSGI make no
-// difference between a hyphen and an underscore (RFC 3875 section 4.1.18).
+// difference between a hyphen and an underscore (RFC 3875 section 4.1.18), and some
+// servers none between an underscore and any other sign.
 func folded(name string) string {
-	return strings.ReplaceAll(strings.ToLower(strings.TrimSpace(name)), "_", "-")
+	return strings.Map(func(c rune) rune {
+		if !isAlphanumeric(c) {
+			return '-'
+		}
+		return c
+	}, strings.ToLower(strings.TrimSpace(name)))
 }
 
 // isReserved reports whether a header says who sent a message, or from where.

@@ -24,6 +24,8 @@ func TestForgedHeaders(t *testing.T) {
 		"X-Forwarded-For": {"10.0.0.1"}, "X_Forwarded_For": {"10.0.0.1"}, "X-Forwarded-Proto": {"https"}, "Forwarded": {"for=10.0.0.1"}, "X-Real-Ip": {"10.0.0.1"},
 		"Authorization": {"Bearer forged"}, "X_Api_Key": {"forged"}, "x-api-key": {"forged"},
 		"Host": {"elsewhere"}, "Content-Length": {"7"}, "Transfer_Encoding": {"chunked"}, "Connection": {"close, X-Hop"}, "X-Hop": {"x"}, "X_hop": {"x"},
+		"Msl.User": {"admin"}, "MSL+USER": {"admin"}, "X.Api~Key": {"forged"}, "Content.Length": {"7"},
+		"X Own": {"x"}, "X-Own:": {"x"}, "": {"x"}, "X-\u212aey": {"x"}, "X-Ended": {"a", "b\r\nMsl-User: admin"}, "X-Nul": {"\x00"},
 		"Proxy-Authorization": {"Basic x"}, "Upgrade": {"websocket"}, "Te": {"trailers"}, "Trailer": {"x"}, "Keep-Alive": {"x"}, "Expect": {"100-continue"},
 		"Accept": {"text/plain"}, "User-Agent": {"camera/7"}, "X-Own": {"a", "b"},
 	}

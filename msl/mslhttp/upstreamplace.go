@@ -44,7 +44,7 @@ func (u *Upstream) order() []*place {
 	if len(u.places) == 1 {
 		return u.places
 	}
-	first := int(u.turn.Add(1)) % len(u.places)
+	first := int(u.turn.Add(1) % uint32(len(u.places)))
 	order := slices.Concat(u.places[first:], u.places[:first])
 	now := time.Now()
 	rank := make(map[*place]int32, len(order))
@@ -85,9 +85,6 @@ func (u *Upstream) log(level slog.Level, what string, p *place, attrs ...slog.At
 
 // transport makes the transport for a target.
 func (u *Upstream) transport(t Target) (*http.Transport, error) {
-	if err := t.check(); err != nil {
-		return nil, err
-	}
 	client := u.TLS
 	if client == nil {
 		client = &TLSClient{}

@@ -45,6 +45,10 @@ func NewClient(store kv.Store, name string) (*Client, error) {
 	return &Client{records{store}, name}, err
 }
 
+// StoredClient returns the state of a client by its name as [ClientNames] has it. An
+// earlier version may have stored two names that are one now, each with its tokens.
+func StoredClient(store kv.Store, name string) *Client { return &Client{records{store}, name} }
+
 // storedName returns the name under which a client has its tokens: an earlier version
 // stored it as it came.
 func storedName(store kv.Store, name string) (string, error) {

@@ -20,7 +20,7 @@ type UserIDToken struct {
 
 	// Permitted reports whether this user of this entity may use the scheme. It is
 	// asked before Revoked, as the protocol has it, and a Server's PermitUser after it.
-	// Nil permits all.
+	// Nil permits all. Names are in the form of msl.CanonicalName.
 	Permitted func(ctx context.Context, identity, user string) (bool, error)
 	// Revoked returns an error with an msl.Code if the user of the entity is revoked,
 	// as a State's Revoked does. Any other error means that this could not be
@@ -111,7 +111,7 @@ func (u *UserIDToken) permit(ctx context.Context, identity, user string) error {
 	if u.Permitted == nil {
 		return nil
 	}
-	ok, err := u.Permitted(ctx, identity, user)
+	ok, err := u.Permitted(ctx, msl.CanonicalName(identity), msl.CanonicalName(user))
 	if err != nil {
 		return msl.Failure(msl.ErrInternalException, "user directory", err)
 	}

@@ -73,8 +73,8 @@ func OpenClients(path string) (*Clients, error) {
 // Names returns the names of the clients.
 func (c *Clients) Names() ([]string, error) { return state.ClientNames(c.store) }
 
-// Client returns the state of one of them.
-func (c *Clients) Client(name string) (*state.Client, error) { return state.NewClient(c.store, name) }
+// Client returns the state of one of them, by its name as Names has it.
+func (c *Clients) Client(name string) *state.Client { return state.StoredClient(c.store, name) }
 
 // Close closes the file.
 func (c *Clients) Close() error { return c.db.Close() }

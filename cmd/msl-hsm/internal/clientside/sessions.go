@@ -89,23 +89,21 @@ func (s *Sessions) each(do func(name string, c *state.Client) error) error {
 	if err != nil {
 		return err
 	}
-	if s.Only != "" && !slices.Contains(names, s.Only) {
-		return exit.Usagef("%s has no client %s; msl-hsm session list lists them", exit.Printable(s.path), exit.Printable(s.Only))
+	if s.Only != "" {
+		names = slices.DeleteFunc(names, func(name string) bool { return !sameName(name, s.Only) })
+		if len(names) == 0 {
+			return exit.Usagef("%s has no client %s; msl-hsm session list lists them", exit.Printable(s.path), exit.Printable(s.Only))
+		}
 	}
 	for _, name := range names {
-		if s.Only != "" && s.Only != name {
-			continue
-		}
-		c, err := s.file.Client(name)
-		if err == nil {
-			err = do(name, c)
-		}
-		if err != nil {
+		if err := do(name, s.file.Client(name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+func sameName(a, b string) bool { return msl.CanonicalName(a) == msl.CanonicalName(b) }
 
 // Logout logs a user out, and returns the clients that the user was logged in at.
 func (s *Sessions) Logout(ctx context.Context, user string) (from []string, err error) {
@@ -122,7 +120,7 @@ func (s *Sessions) Logout(ctx context.Context, user string) (from []string, err 
 
 func hasUser(r msl.ClientRecord, user string) bool {
 	for name := range r.UserIDTokens {
-		if msl.CanonicalName(name) == msl.CanonicalName(user) {
+		if sameName(name, user) {
 			return true
 		}
 	}

@@ -32,6 +32,9 @@ func TestWithoutPackages(t *testing.T) {
 		"hsm: soft: twice":                                     "twice",
 		"key store soft: names no file: write soft:FILE":       "key store soft: names no file: write soft:FILE",
 		"--nonce: want digits: encoding/hex: invalid byte":     "--nonce: want digits: invalid byte",
+
+		`msl: peer answered FAIL: "order: state: lost"; msl: "a\"; tls: b": tls: c`: `peer answered FAIL: "order: state: lost"; "a\"; tls: b": c`,
+		`key "hsm: msl: a": keystore: no such key`:                                  `key "hsm: msl: a": no such key`,
 	} {
 		if got := OneLine(errors.New(text)); got != want {
 			t.Errorf("%q, want %q", got, want)

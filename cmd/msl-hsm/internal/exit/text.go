@@ -13,11 +13,12 @@ import (
 // not know.
 const packages = `msl|mslhttp|keystore|wire|hsm|tpm|soft|softhsm|entityauth|userauth|keyx|mixed|state|bolt|boltkv|anchor|kv|secret|failurelog|agent|enroll|identity|fleet|tlsalert|atomicfile|proxyproto|encoding/\w+|x509|asn1|tls|yaml|json|strconv\.\w+`
 
-// withoutPackages removes the names of packages before the parts of a message.
+// withoutPackages removes the names of packages before the parts of a message. What is in
+// quotation marks is a name, or what a peer said, and stays as it is.
 func withoutPackages(text string) string {
-	pattern := regexp.MustCompile(`(^|: |; |\()(?:` + packages + `): `)
+	pattern := regexp.MustCompile(`("(?:[^"\\]|\\.)*")|(^|: |; |\()(?:` + packages + `): `)
 	for {
-		shorter := pattern.ReplaceAllString(text, "$1")
+		shorter := pattern.ReplaceAllString(text, "$1$2")
 		if shorter == text { // one name may follow another
 			return text
 		}
