@@ -76,19 +76,15 @@ func (o *outgoing) copyBody(ctx context.Context) error {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { body.Close() })
-	_, err = io.CopyBuffer(o.sink(), body, make([]byte, flushSize))
+	if o.flush {
+		_, err = io.CopyBuffer(flushing{&o.payload}, body, make([]byte, flushSize))
+	} else {
+		_, err = io.Copy(&o.payload, body)
+	}
 	if !stop() {
 		return errors.Join(context.Cause(ctx), err)
 	}
 	return errors.Join(err, body.Close())
-}
-
-// sink returns the writer for the body.
-func (o *outgoing) sink() io.Writer {
-	if o.flush {
-		return flushing{&o.payload}
-	}
-	return &o.payload
 }
 
 // A flushing payload sends everything at once.
