@@ -174,6 +174,7 @@ func Default() *Config {
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
 	c.Server.Enrollment.Path = "/enroll"
 	c.Server.Enrollment.Unknown = "hold"
+	c.Server.Enrollment.Expired = VerdictHold
 	c.Client.Recipient = "server"
 	c.Client.UserScheme = "EMAIL_PASSWORD"
 	c.Client.Custody = "sealed"
@@ -211,10 +212,11 @@ func (c *Config) settle(dir string) {
 	c.settleTLS(dir)
 	c.Client.Agent.settle(dir)
 	c.Server.Upstream.settle(dir)
+	c.Server.Enrollment.EKRoots.settle(dir)
 	for _, path := range []*string{
 		&c.Keystore.SoftHSM, &c.Server.State, &c.Server.Certificate,
 		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
-		&c.Server.Enrollment.State, &c.Server.Enrollment.CA, &c.Server.Enrollment.EKRoots,
+		&c.Server.Enrollment.State, &c.Server.Enrollment.CA,
 		&c.Client.PSK, &c.Client.Certificate, &c.Client.State, &c.Client.EarlierState,
 		&c.Server.Failures.Log, &c.Server.Messages, &c.Client.Failures.Spool,
 		&c.Client.ServerKey, &c.Client.ServerRoots, &c.Client.ServerIntermediates, &c.Client.ServerPSK,

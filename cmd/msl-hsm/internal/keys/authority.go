@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"os"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -11,19 +12,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
 // EnrollmentPolicy reads which devices the operator admits.
 func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
-	if e.EKRoots != "" {
-		text, err := os.ReadFile(e.EKRoots)
-		if err != nil {
-			return p, exit.Usagef("server.enrollment.ek-roots: %w", err)
-		}
-		if p.Bundle, err = enroll.ParseBundle(text); err != nil {
-			return p, exit.Usagef("server.enrollment.ek-roots: %s: %w", e.EKRoots, err)
-		}
+	if p.Bundle, err = ekRoots(e.EKRoots); err != nil {
+		return p, err
 	}
+	p.AcceptExpired = e.Expired == config.VerdictAccept
 	p.Allowed = map[enroll.ID]bool{}
 	for _, text := range e.Allow {
 		id, err := enroll.ParseID(text)
@@ -48,6 +45,34 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	}
 	p.Monitor, p.HoldChanged = e.Monitor, e.Hold
 	return p, nil
+}
+
+// ekRoots reads the certificates of trusted makers of TPMs, which may be none.
+func ekRoots(names config.RootList) (b enroll.Bundle, err error) {
+	var texts [][]byte
+	for _, name := range names {
+		if name == config.Makers {
+			texts = append(texts, makers.PEM())
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return b, exit.Usagef("server.enrollment.ek-roots: %w", err)
+		}
+		if texts = append(texts, text); len(text) == 0 {
+			return b, exit.Usagef("server.enrollment.ek-roots: %s is empty", name)
+		}
+		if b, err = enroll.ParseBundle(makers.PEM(), text); err != nil { // only for the name of the file
+			return b, exit.Usagef("server.enrollment.ek-roots: %s: %w", name, err)
+		}
+	}
+	if len(texts) == 0 {
+		return enroll.Bundle{}, nil
+	}
+	if b, err = enroll.ParseBundle(texts...); err != nil {
+		return b, exit.Usagef("server.enrollment.ek-roots: %s: %w", strings.Join(names, ", "), err)
+	}
+	return b, nil
 }
 
 // EKKind parses a setting that names the kind of an endorsement key.
