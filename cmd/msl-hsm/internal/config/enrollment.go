@@ -21,7 +21,7 @@ type Enrollment struct {
 	EKRoots  RootList      `yaml:"ek-roots" example:"[makers, tpm-makers.pem]"`                                        // makers whose EK certificates admit a device at once: those that the program knows, or files
 	Expired  Verdict       `yaml:"ek-expired"`                                                                         // EK certificates whose time has run out wait for an operator; or accept
 	Allow    []string      `yaml:"allow" example:"[6dac2c1fac10bea0b4686829987739d53819c6d92d12e062227437754d6047e3]"` // EK hashes that are admitted, too
-	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                       // accepted endorsement keys: rsa2048, p256, p384; default: all
+	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                       // accepted endorsement keys: rsa2048, p256, p384, rsa3072, p521; default: all
 	Unknown  string        `yaml:"unknown"`                                                                            // all others wait for an operator; or refuse
 	Monitor  bool          `yaml:"monitor"`                                                                            // admit every device, and record which would not have been
 	Hold     bool          `yaml:"hold-changed"`                                                                       // a known device with new keys waits for an operator

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -30,7 +31,7 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 		p.Allowed[id] = true
 	}
 	for _, kind := range e.EKKinds {
-		k, err := EKKind("server.enrollment.ek-kinds", kind)
+		k, err := EKKind("server.enrollment.ek-kinds", kind, enroll.EKKinds())
 		if err != nil {
 			return p, err
 		}
@@ -75,13 +76,12 @@ func ekRoots(names config.RootList) (b enroll.Bundle, err error) {
 	return b, nil
 }
 
-// EKKind parses a setting that names the kind of an endorsement key.
-func EKKind(setting, name string) (enroll.EKKind, error) {
-	switch k := enroll.EKKind(name); k {
-	case enroll.EKRSA2048, enroll.EKP256, enroll.EKP384:
+// EKKind parses a setting that names the kind of an endorsement key, one of all.
+func EKKind(setting, name string, all []enroll.EKKind) (enroll.EKKind, error) {
+	if k := enroll.EKKind(name); slices.Contains(all, k) {
 		return k, nil
 	}
-	return "", exit.Usagef("%s: unknown EK %q: want %s, %s or %s", setting, name, enroll.EKRSA2048, enroll.EKP256, enroll.EKP384)
+	return "", exit.Usagef("%s: unknown EK %q: want one of %v", setting, name, all)
 }
 
 // An Authority enrolls devices and holds the file of their records.
