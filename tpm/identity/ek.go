@@ -143,7 +143,7 @@ func ekSession(t transport.TPM, area *tpm2.TPMTPublic) (tpm2.Session, func() err
 	case !isA && !isB && area.ObjectAttributes.UserWithAuth:
 		return tpm2.PasswordAuth(nil), func() error { return nil }, nil
 	case !isA && !isB:
-		return nil, nil, fmt.Errorf("enroll: the EK has a policy that is not in the TCG EK Credential Profile: use another with msl-hsm tpm init --ek")
+		return nil, nil, fmt.Errorf("enroll: the EK has a policy that is not in the TCG EK Credential Profile: use another kind")
 	}
 	s, end, err := tpm2.PolicySession(t, area.NameAlg, 16)
 	if err != nil {
