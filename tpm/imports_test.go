@@ -25,6 +25,7 @@ func TestImports(t *testing.T) {
 		"tpm/enroll":             {"tpm/internal/proof"},
 		"tpm/fleet":              fleet(),
 		"tpm/internal/proof":     {},
+		"tpm/makers":             {},
 		"tpm/internal/statefile": {},
 	}
 	for _, pkg := range packages(t) {

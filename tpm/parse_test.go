@@ -5,8 +5,11 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"encoding/asn1"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -169,6 +172,47 @@ func TestParseTSS2Refuses(t *testing.T) {
 	} {
 		_, err := tpm.ParseTSS2(test.text)
 		is(t, what, err, test.want)
+	}
+}
+
+// TestTSS2OfOthers reads key files of other programs.
+func TestTSS2OfOthers(t *testing.T) {
+	for _, name := range []string{"true-as-ff.pem", "true-as-01.pem"} {
+		f := must[*tpm.TSS2](t)(tpm.ParseTSS2(must[[]byte](t)(os.ReadFile(filepath.Join("testdata", "tss2", name)))))
+		if !f.EmptyAuth || f.Parent != 0x81000001 || len(f.Public) != 86 || len(f.Private) != 126 {
+			t.Errorf("%s: %v, %#x, %d, %d", name, f.EmptyAuth, f.Parent, len(f.Public), len(f.Private))
+		}
+	}
+}
+
+// TestTSS2Reasons builds key files from elements, and tells why one is refused.
+func TestTSS2Reasons(t *testing.T) {
+	const loadable, importable, sealed = "06066781050a0103", "06066781050a0104", "06066781050a0105"
+	const rest = "020101" + "04020000" + "04020000" // parent, public, private
+	for what, test := range map[string]struct{ elements, want string }{
+		"no emptyAuth":          {loadable + rest, ""},
+		"emptyAuth FALSE":       {loadable + "a003010100" + rest, ""},
+		"emptyAuth 01":          {loadable + "a003010101" + rest, ""},
+		"emptyAuth of 2 bytes":  {loadable + "a00401020101" + rest, "ASN.1 is damaged"},
+		"an empty policy":       {loadable + "a1023000" + rest, ""},
+		"a policy":              {loadable + "a10730053003a00101" + rest, "it has a policy"},
+		"an authorized policy":  {loadable + "a30730053003a00101" + rest, "it has a policy"},
+		"a secret":              {loadable + "a203040101" + rest, "encrypted seed"},
+		"a description":         {loadable + "a4050c03616263" + rest, ""},
+		"an RSA parent":         {loadable + "a503010101" + rest, ""},
+		"a key for TPM2_Import": {importable + rest, "TPM2_Import"},
+		"sealed data":           {sealed + rest, "sealed data"},
+		"another type":          {"06066781050a0109" + rest, "2.23.133.10.1.9 is unknown"},
+	} {
+		body := must[[]byte](t)(hex.DecodeString(test.elements))
+		text := pem.EncodeToMemory(&pem.Block{Type: "TSS2 PRIVATE KEY", Bytes: append([]byte{0x30, byte(len(body))}, body...)})
+		f, err := tpm.ParseTSS2(text)
+		switch {
+		case test.want == "" && (err != nil || f.EmptyAuth != (what == "emptyAuth 01")):
+			t.Errorf("%s: %v", what, err)
+		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+			t.Errorf("%s: %v, want %s", what, err, test.want)
+		}
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
+	tags "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -19,19 +21,56 @@ const (
 // oidLoadableKey is the OID of the TCG for a key that TPM2_Load takes.
 var oidLoadableKey = asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3}
 
-// A tss2Key is the ASN.1 of a TSS2 private key, as tpm2-tools, tpm2-openssl and systemd
-// read it ("ASN.1 Specification for TPM 2.0 Key Files"). The description is never
-// written, because older readers fail on it.
+// A tss2Key is the ASN.1 of a TSS2 private key ("ASN.1 Specification for TPM 2.0 Key
+// Files"). The description is never written, because older readers fail on it.
 type tss2Key struct {
-	Type        asn1.ObjectIdentifier
-	EmptyAuth   bool            `asn1:"optional,explicit,tag:0"`
-	Policy      []asn1.RawValue `asn1:"optional,explicit,tag:1"`
-	Secret      []byte          `asn1:"optional,explicit,tag:2"`
-	AuthPolicy  []asn1.RawValue `asn1:"optional,explicit,tag:3"`
-	Description string          `asn1:"optional,explicit,tag:4,utf8"`
-	Parent      int64
-	Public      []byte // TPM2B_PUBLIC
-	Private     []byte // TPM2B_PRIVATE
+	kind                 asn1.ObjectIdentifier
+	emptyAuth            bool
+	hasPolicy, hasSecret bool
+	parent               int64
+	public, private      []byte // TPM2B_PUBLIC, TPM2B_PRIVATE
+}
+
+// readTSS2 reads what other programs write, too: TRUE is any BOOLEAN but zero, as in BER,
+// and the flag of the storage key's algorithm may follow the description.
+func readTSS2(der cryptobyte.String) (k tss2Key, ok bool) {
+	var in, auth, policy, authPolicy, other, public, private cryptobyte.String
+	var hasAuth, present bool
+	tag := func(n uint8) tags.Tag { return tags.Tag(n).ContextSpecific().Constructed() }
+	ok = der.ReadASN1(&in, tags.SEQUENCE) && der.Empty() && in.ReadASN1ObjectIdentifier(&k.kind) &&
+		in.ReadOptionalASN1(&auth, &hasAuth, tag(0)) &&
+		in.ReadOptionalASN1(&policy, &present, tag(1)) &&
+		in.ReadOptionalASN1(&other, &k.hasSecret, tag(2)) &&
+		in.ReadOptionalASN1(&authPolicy, &present, tag(3)) &&
+		in.ReadOptionalASN1(&other, &present, tag(4)) && in.ReadOptionalASN1(&other, &present, tag(5)) &&
+		in.ReadASN1Integer(&k.parent) && in.ReadASN1(&public, tags.OCTET_STRING) && in.ReadASN1(&private, tags.OCTET_STRING) &&
+		in.Empty()
+	if ok && hasAuth {
+		var value cryptobyte.String
+		ok = auth.ReadASN1(&value, tags.BOOLEAN) && auth.Empty() && len(value) == 1
+		k.emptyAuth = ok && value[0] != 0
+	}
+	k.public, k.private = public, private
+	k.hasPolicy = len(policy) > 2 || len(authPolicy) > 2 // else the list in it is empty
+	return k, ok
+}
+
+// unsupported says why a well-formed key is not one for TPM2_Load without a policy, or
+// returns "".
+func (k *tss2Key) unsupported() string {
+	switch kind := k.kind.String(); {
+	case kind == "2.23.133.10.1.4":
+		return "it is for TPM2_Import, not for TPM2_Load"
+	case kind == "2.23.133.10.1.5":
+		return "it is sealed data, not a key"
+	case !k.kind.Equal(oidLoadableKey):
+		return "its type " + kind + " is unknown"
+	case k.hasPolicy:
+		return "it has a policy, and this store satisfies none"
+	case k.hasSecret:
+		return "it has an encrypted seed, which only a key for TPM2_Import has"
+	}
+	return ""
 }
 
 // A TSS2 is a key file for other programs that use TPMs.
@@ -50,20 +89,19 @@ func ParseTSS2(text []byte) (*TSS2, error) {
 	if block == nil || block.Type != tss2Type || len(text) > maxTSS2 {
 		return nil, fmt.Errorf("tpm: no PEM block %q: %w", tss2Type, keystore.ErrBadData)
 	}
-	var k tss2Key
-	rest, err := asn1.Unmarshal(block.Bytes, &k)
-	if err != nil || len(rest) > 0 {
+	k, ok := readTSS2(block.Bytes)
+	if !ok {
 		return nil, fmt.Errorf("tpm: TSS2 key: its ASN.1 is damaged: %w", keystore.ErrBadData)
 	}
-	if !k.Type.Equal(oidLoadableKey) || len(k.Policy)+len(k.AuthPolicy)+len(k.Secret) > 0 {
-		return nil, fmt.Errorf("tpm: TSS2 key: it is not one for TPM2_Load without a policy: %w", errors.ErrUnsupported)
+	if why := k.unsupported(); why != "" {
+		return nil, fmt.Errorf("tpm: TSS2 key: %s: %w", why, errors.ErrUnsupported)
 	}
-	public, rest1, ok := cut16(k.Public)
-	private, rest2, ok2 := cut16(k.Private)
-	if !ok || !ok2 || len(rest1)+len(rest2) > 0 || k.Parent < 0 || k.Parent > 1<<32-1 {
+	public, rest1, ok := cut16(k.public)
+	private, rest2, ok2 := cut16(k.private)
+	if !ok || !ok2 || len(rest1)+len(rest2) > 0 || k.parent < 0 || k.parent > 1<<32-1 {
 		return nil, fmt.Errorf("tpm: TSS2 key: its blobs are damaged: %w", keystore.ErrBadData)
 	}
-	return &TSS2{EmptyAuth: k.EmptyAuth, Parent: tpm2.TPMHandle(k.Parent), Public: public, Private: private}, nil
+	return &TSS2{EmptyAuth: k.emptyAuth, Parent: tpm2.TPMHandle(k.parent), Public: public, Private: private}, nil
 }
 
 // PEM writes the file that ParseTSS2 reads.

@@ -2,13 +2,8 @@ package enroll
 
 import (
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
-	"errors"
-	"fmt"
 	"slices"
-	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
@@ -79,110 +74,4 @@ func (e *EKCertificate) checkKey(o *proof.Offered) error {
 		return proof.Fail(ErrEKCertificate, "it is for another EK")
 	}
 	return nil
-}
-
-// A Bundle is the certificates of trusted manufacturers of TPMs.
-type Bundle struct {
-	Roots         *x509.CertPool
-	Intermediates *x509.CertPool
-}
-
-// ParseBundle reads certificates in PEM. Those that are their own issuer are roots, the
-// others are intermediates. At least one root is required.
-func ParseBundle(text []byte) (Bundle, error) {
-	b := Bundle{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool()}
-	roots := 0
-	for {
-		block, rest := pem.Decode(text)
-		if block == nil {
-			break
-		}
-		text = rest
-		if block.Type != "CERTIFICATE" {
-			return Bundle{}, fmt.Errorf("enroll: EK bundle: a %q where only certificates may be", block.Type)
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return Bundle{}, fmt.Errorf("enroll: EK bundle: %w", err)
-		}
-		if string(c.RawIssuer) == string(c.RawSubject) {
-			b.Roots.AddCert(c)
-			roots++
-		} else {
-			b.Intermediates.AddCert(c)
-		}
-	}
-	if roots == 0 {
-		return Bundle{}, fmt.Errorf("enroll: EK bundle: it has no root certificate")
-	}
-	return b, nil
-}
-
-// A path is the way from the certificate of an EK to a trusted root.
-type path struct {
-	chain [][]byte  // DER, the EK's own first
-	at    time.Time // when all of it was valid, if the time of a part has run out since
-}
-
-// verify finds a path from the certificate of an EK to a root (RFC 5280 section 6). The
-// certificates above it may help to find it. If there is none now, but there was one at the
-// first or the last moment of the certificate, the time of it or of one above has run out.
-func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, error) {
-	intermediates := x509.NewCertPool()
-	if b.Intermediates != nil {
-		intermediates = b.Intermediates.Clone()
-	}
-	for _, der := range above {
-		if c, err := x509.ParseCertificate(der); err == nil { // others cannot help
-			intermediates.AddCert(c)
-		}
-	}
-	chains, err := e.paths(b.Roots, intermediates, now)
-	if err == nil {
-		return path{chain: rawChain(chains[0])}, nil
-	}
-	for _, at := range []time.Time{e.NotAfter, e.NotBefore} {
-		if chains, then := e.paths(b.Roots, intermediates, at); then == nil && at.Before(now) {
-			return path{chain: rawChain(chains[0]), at: at}, nil
-		}
-	}
-	return path{}, err
-}
-
-func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
-	if roots == nil { // the standard library would take those of the system
-		return nil, proof.Fail(ErrEKCertificate, "no roots are configured")
-	}
-	chains, err := e.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	var unknown x509.UnknownAuthorityError
-	switch {
-	case errors.As(err, &unknown):
-		return nil, proof.Fail(ErrEKCertificate, "%w: %s", err, e.issuer())
-	case err != nil:
-		return nil, proof.Fail(ErrEKCertificate, "%w", err)
-	}
-	return chains, nil
-}
-
-// issuer tells who issued the certificate, and where it says that the issuer's own is.
-func (e *EKCertificate) issuer() string {
-	text := "issuer unreadable"
-	var names pkix.RDNSequence
-	if _, err := asn1.Unmarshal(e.RawIssuer, &names); err == nil {
-		text = "issuer " + proof.Shorten(names.String())
-	}
-	if len(e.IssuingCertificateURL) > 0 {
-		text += ", " + proof.Shorten(e.IssuingCertificateURL[0])
-	}
-	return text
-}
-
-func rawChain(chain []*x509.Certificate) [][]byte {
-	raw := make([][]byte, len(chain))
-	for i, c := range chain {
-		raw[i] = c.Raw
-	}
-	return raw
 }

@@ -10,12 +10,15 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
 // TestMakersCertificates reads certificates of real TPMs as they are in them.
@@ -287,5 +290,61 @@ func TestExpiredCertificates(t *testing.T) {
 			checkError(t, f.enroll(mild), nil)
 			mild.verify(pool(m.cert))
 		})
+	}
+}
+
+// TestMakersPaths leads certificates of real TPMs to the roots that are shipped.
+func TestMakersPaths(t *testing.T) {
+	bundle, err := ParseBundle(makers.PEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, refused := range map[string]string{
+		"infineon-rsa.der": "", "intel-rsa.der": "", "nuvoton-rsa.der": "", "st-p256.der": "", "st-padded.der": "",
+		"microsoft-pluton.der": "unknown authority: issuer CN=PLUTON Firmware SVN04",
+		"nuvoton-oaep.der":     "insecure algorithm SHA1-RSA",
+		"st-header.der":        "insecure algorithm SHA1-RSA",
+	} {
+		e, err := ParseEKCertificate(readCase(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+		way, err := bundle.verify(e, nil, at)
+		switch {
+		case refused == "" && (err != nil || len(way.chain) < 2 || !way.at.IsZero()):
+			t.Errorf("%s: %v, %d", name, err, len(way.chain))
+		case refused != "" && (err == nil || !strings.Contains(err.Error(), refused)):
+			t.Errorf("%s: %v, want %s", name, err, refused)
+		}
+		if way, err = bundle.verify(e, nil, at.AddDate(30, 0, 0)); refused == "" && (err != nil || way.at.IsZero()) {
+			t.Errorf("%s, late: %v, %v", name, err, way.at)
+		}
+	}
+}
+
+// TestBundles reads files of roots as they come, and drops nothing in silence.
+func TestBundles(t *testing.T) {
+	a, b := newMaker(t, "A").cert, newMaker(t, "B").cert
+	text, more := PEM("CERTIFICATE", a.Raw), PEM("CERTIFICATE", b.Raw)
+	for name, tt := range map[string]struct {
+		text []byte
+		want string
+	}{
+		"PEM":            {append(bytes.Clone(text), more...), ""},
+		"with remarks":   {append([]byte("# A\n"), text...), ""},
+		"DER":            {a.Raw, ""},
+		"DER, two":       {append(bytes.Clone(a.Raw), b.Raw...), ""},
+		"joined":         {append(bytes.TrimSpace(text), more...), "line 1: a damaged block"},
+		"joined, second": {append(append(bytes.Clone(more), bytes.TrimSpace(text)...), more...), "line " + strconv.Itoa(1+bytes.Count(more, []byte("\n"))) + ":"},
+		"cut off":        {append(bytes.Clone(text), more[:100]...), "a damaged block"},
+		"a key":          {append(bytes.Clone(text), PEM("PRIVATE KEY", []byte{1})...), "PRIVATE KEY"},
+		"empty":          {nil, "no root"},
+		"words":          {[]byte("none"), "malformed"},
+	} {
+		bundle, err := ParseBundle(tt.text)
+		if tt.want == "" && (err != nil || bundle.Roots == nil) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
 	}
 }

@@ -50,7 +50,12 @@ const (
 	EKRSA2048 = proof.EKRSA2048 // template L-1
 	EKP256    = proof.EKP256    // template L-2
 	EKP384    = proof.EKP384    // template H-3
+	EKRSA3072 = proof.EKRSA3072 // template H-6
+	EKP521    = proof.EKP521    // template H-4
 )
+
+// EKKinds are all of them.
+func EKKinds() []EKKind { return proof.EKKinds() }
 
 // HexBytes are bytes, such as the TPM Name of a key, that are written as hexadecimal
 // digits.

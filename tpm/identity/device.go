@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -73,7 +72,7 @@ func (d *Device) Check() error {
 		return err
 	}
 	defer d.mu.Unlock()
-	err := d.do(func(t transport.TPM) error { return d.withEK(t, func(tpm2.NamedHandle) error { return nil }) })
+	err := d.do(func(t transport.TPM) error { return d.withEK(t, func(ek) error { return nil }) })
 	if err != nil {
 		return err
 	}
@@ -97,7 +96,7 @@ func Diagnose(device *tpm.Device, path string) error {
 		return err
 	}
 	err = device.Do(func(t transport.TPM) error {
-		return useEK(t, s.EK.Kind, func(_ tpm2.NamedHandle, public []byte) error { return checkEK(&s, public, path) })
+		return s.EK.use(t, path, func(ek) error { return nil })
 	})
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ func TestNotReady(t *testing.T) {
 	if err := d.Init(ctx, InitOptions{AK: keystore.AES128CBC, Replace: true}, nil); !errors.Is(err, errors.ErrUnsupported) {
 		t.Error(err)
 	}
-	if err := d.Init(ctx, InitOptions{EK: "p521", Replace: true}, nil); err == nil {
+	if err := d.Init(ctx, InitOptions{EK: "rsa1024", Replace: true}, nil); err == nil {
 		t.Error("an unknown EK is taken")
 	}
 }

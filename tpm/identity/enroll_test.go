@@ -67,9 +67,13 @@ func TestChainInTPM(t *testing.T) {
 // define makes an NV index that anyone may read.
 func define(t *testing.T, chip *tpm.Device, index tpm2.TPMHandle, data []byte) {
 	t.Helper()
-	area := tpm2.TPMSNVPublic{NVIndex: index, NameAlg: tpm2.TPMAlgSHA256, DataSize: uint16(len(data)), Attributes: tpm2.TPMANV{
-		OwnerWrite: true, OwnerRead: true, AuthRead: true, NoDA: true,
-	}}
+	defineAs(t, chip, index, data, len(data), tpm2.TPMANV{OwnerWrite: true, OwnerRead: true, AuthRead: true, NoDA: true})
+}
+
+// defineAs makes an NV index, and writes data if there is any.
+func defineAs(t *testing.T, chip *tpm.Device, index tpm2.TPMHandle, data []byte, size int, attributes tpm2.TPMANV) {
+	t.Helper()
+	area := tpm2.TPMSNVPublic{NVIndex: index, NameAlg: tpm2.TPMAlgSHA256, DataSize: uint16(size), Attributes: attributes}
 	owner := tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}
 	err := chip.Do(func(tt transport.TPM) error {
 		if _, err := (tpm2.NVDefineSpace{AuthHandle: owner, PublicInfo: tpm2.New2B(area)}).Execute(tt); err != nil {

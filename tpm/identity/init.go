@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,11 +19,12 @@ import (
 
 // InitOptions are the options of [Device.Init]. The zero value is the usual choice.
 type InitOptions struct {
-	EK         EKKind               // default: the first kind with a certificate, else EKRSA2048
-	AK         keystore.Algorithm   // default ECDSAP256
-	Algorithms []keystore.Algorithm // of the LDevIDs: ECDSAP256, RSASign2048 or both; default ECDSAP256
-	NewKeys    bool                 // make new LDevIDs, because the old ones were revoked
-	Replace    bool                 // give up the identity of another TPM
+	EK          EKKind               // default: that of Certificate, or the first kind with a certificate, else EKRSA2048
+	Certificate []byte               // of the EK, PEM or DER, and those above it; default: what the TPM has
+	AK          keystore.Algorithm   // default ECDSAP256
+	Algorithms  []keystore.Algorithm // of the LDevIDs: ECDSAP256, RSASign2048 or both; default ECDSAP256
+	NewKeys     bool                 // make new LDevIDs, because the old ones were revoked
+	Replace     bool                 // give up the identity of another TPM
 }
 
 // Init makes the keys that do not exist yet: an AK and the LDevIDs, under the storage
@@ -81,27 +83,66 @@ func (i *initialization) findEK() error {
 			return fmt.Errorf("enroll: this device has an identity with EK %s: %w", i.file.state.EK.Kind, ErrOtherEK)
 		}
 	}
-	var found []byte
-	err := i.do(func(t transport.TPM) (err error) {
-		if kind == "" {
-			if kind, err = chooseEK(t); err != nil {
-				return err
-			}
+	next := &ekState{Kind: kind, Certificates: proof.Certificates(i.Certificate)}
+	if err := i.do(func(t transport.TPM) error { return i.discover(t, next) }); err != nil {
+		return err
+	}
+	same := i.file.state.EK != nil && sameEK(i.file.state.EK.Public, next.Public)
+	switch {
+	case same && len(next.Certificates) == 0:
+		return nil
+	case i.file.state.EK == nil || same:
+		return i.file.save(func(s *state) { s.EK = next })
+	case i.Replace:
+		return i.file.save(func(s *state) { *s = state{Version: stateVersion, EK: next} })
+	}
+	return proof.Fail(ErrOtherTPM, "%s", i.file.path)
+}
+
+// discover finds the EK: that of the identity, or else that of the certificate, or else
+// any.
+func (i *initialization) discover(t transport.TPM, next *ekState) (err error) {
+	var certified, wanted crypto.PublicKey
+	if len(i.Certificate) > 0 {
+		if certified, err = givenKey(next.Certificates); err != nil {
+			return err
 		}
-		return useEK(t, kind, func(_ tpm2.NamedHandle, public []byte) error { found = public; return nil })
-	})
+		next.Kind = cmp.Or(next.Kind, proof.KindOf(certified))
+	}
+	if next.Kind == "" {
+		if next.Kind, err = chooseEK(t); err != nil {
+			return err
+		}
+	}
+	switch {
+	case i.file.state.EK != nil && !i.Replace:
+		wanted, err = i.file.state.EK.key()
+	case certified != nil:
+		wanted = certified
+	default:
+		wanted, err = certifiedKey(t, next.Kind)
+	}
 	if err != nil {
 		return err
 	}
-	switch {
-	case i.file.state.EK == nil:
-		return i.file.save(func(s *state) { s.EK = &ekState{kind, found} })
-	case sameEK(i.file.state.EK.Public, found):
+	return useEK(t, next.Kind, wanted, func(k ek) error {
+		if next.Public = k.public; certified != nil && !k.is(certified) {
+			return proof.Fail(ErrEKCertificate, "it is for another EK than the %s one of this TPM", next.Kind)
+		}
 		return nil
-	case i.Replace:
-		return i.file.save(func(s *state) { *s = state{Version: stateVersion, EK: &ekState{kind, found}} })
+	})
+}
+
+// givenKey returns the key that a certificate from a file is for.
+func givenKey(list [][]byte) (crypto.PublicKey, error) {
+	if len(list) == 0 {
+		return nil, proof.Fail(ErrEKCertificate, "the file has none")
 	}
-	return proof.Fail(ErrOtherTPM, "%s", i.file.path)
+	c, err := proof.ParseCertificate(list[0])
+	if err != nil {
+		return nil, proof.Fail(ErrEKCertificate, "%w", err)
+	}
+	return c.PublicKey, nil
 }
 
 // chooseStorageKey puts the identity under the storage key of the store, unless its keys

@@ -89,21 +89,16 @@ func (k keyring) certify(t transport.TPM, key tpm2.NamedHandle, qualifying []byt
 }
 
 // withEK gives f the EK, or returns [ErrOtherTPM] if it is not that of the state file.
-func (k keyring) withEK(t transport.TPM, f func(tpm2.NamedHandle) error) error {
-	return useEK(t, k.file.state.EK.Kind, func(h tpm2.NamedHandle, public []byte) error {
-		if err := checkEK(&k.file.state, public, k.file.path); err != nil {
-			return err
-		}
-		return f(h)
-	})
+func (k keyring) withEK(t transport.TPM, f func(ek) error) error {
+	return k.file.state.EK.use(t, k.file.path, f)
 }
 
 // activate is TPM2_ActivateCredential (TPM 2.0 Library, Part 3, clause 12.5): the TPM
 // decrypts the secret only if it has both the EK and the AK.
 func (k keyring) activate(t transport.TPM, c proof.Challenge) (secret []byte, err error) {
-	err = k.withEK(t, func(ek tpm2.NamedHandle) error {
+	err = k.withEK(t, func(ek ek) error {
 		return k.use(t, *k.file.state.AK, func(ak tpm2.NamedHandle) error {
-			session, end, err := ekPolicy(t, k.file.state.EK.Kind)
+			session, end, err := ekSession(t, ek.area)
 			if err != nil {
 				return err
 			}

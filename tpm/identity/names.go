@@ -15,6 +15,11 @@ const (
 	EKRSA2048 = proof.EKRSA2048 // template L-1
 	EKP256    = proof.EKP256    // template L-2
 	EKP384    = proof.EKP384    // template H-3
+	EKRSA3072 = proof.EKRSA3072 // template H-6
+	EKP521    = proof.EKP521    // template H-4
+
+	EKRSA2048High = proof.EKRSA2048High // template H-1
+	EKP256High    = proof.EKP256High    // template H-2
 )
 
 // HexBytes are bytes, such as the TPM Name of a key, that are written as hexadecimal

@@ -22,7 +22,7 @@ func (a *application) begin() (proof.Begin, error) {
 		b.Keys = append(b.Keys, k.Public)
 	}
 	err := a.do(func(t transport.TPM) (err error) {
-		b.EKCertificates, err = readCertificates(t, a.file.state.EK.Kind)
+		b.EKCertificates, err = readCertificates(t, a.file.state.EK.Kind, a.file.state.EK.Certificates, a.progress)
 		return err
 	})
 	return b, err

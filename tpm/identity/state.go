@@ -30,8 +30,9 @@ type state struct {
 }
 
 type ekState struct {
-	Kind   EKKind `json:"kind"`
-	Public []byte `json:"public"`
+	Kind         EKKind   `json:"kind"`
+	Public       []byte   `json:"public"`
+	Certificates [][]byte `json:"certificates,omitempty"` // from a file, the EK's own first
 }
 
 type outcome struct {

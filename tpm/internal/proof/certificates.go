@@ -60,16 +60,29 @@ func split(data []byte) (found [][]byte) {
 
 // certificateSize returns the size of the certificate of version 3 that data begins with,
 // or 0: a SEQUENCE of a SEQUENCE whose first element is [0] INTEGER (RFC 5280 section
-// 4.1). Both are longer than 255 bytes, since they have a key and a signature.
+// 4.1).
 func certificateSize(data []byte) int {
-	const outer, inner, version = 4, 8, 11
-	if len(data) < version || data[0] != 0x30 || data[1] != 0x82 || data[4] != 0x30 || data[5] != 0x82 ||
-		!bytes.Equal(data[inner:version], []byte{0xa0, 3, 2}) {
+	outer, size := sequenceSize(data)
+	if size == 0 || size > len(data) || size > MaxPart {
 		return 0
 	}
-	size := outer + int(binary.BigEndian.Uint16(data[2:]))
-	if body := inner + int(binary.BigEndian.Uint16(data[6:])); size > len(data) || size > MaxPart || body > size {
+	body := data[outer:size]
+	inner, tbs := sequenceSize(body)
+	if tbs == 0 || tbs > len(body) || !bytes.HasPrefix(body[inner:], []byte{0xa0, 3, 2}) {
 		return 0
 	}
 	return size
+}
+
+// sequenceSize returns the sizes of the header and of all of a SEQUENCE of 128 to 65535
+// bytes, or 0.
+func sequenceSize(data []byte) (header, size int) {
+	switch {
+	case len(data) < 4 || data[0] != 0x30:
+	case data[1] == 0x81:
+		return 3, 3 + int(data[2])
+	case data[1] == 0x82:
+		return 4, 4 + int(binary.BigEndian.Uint16(data[2:]))
+	}
+	return 0, 0
 }

@@ -81,29 +81,15 @@ func (p Public) checkEK() error {
 	if err := p.checkFixed("EK", a.Restricted && a.Decrypt && !a.SignEncrypt, "restricted and for decryption alone"); err != nil {
 		return err
 	}
-	if p.Area.NameAlg != tpm2.TPMAlgSHA256 && p.Area.NameAlg != tpm2.TPMAlgSHA384 {
-		return Fail(ErrKey, "EK: name algorithm %#x", uint16(p.Area.NameAlg))
+	switch p.Area.NameAlg {
+	case tpm2.TPMAlgSHA256, tpm2.TPMAlgSHA384, tpm2.TPMAlgSHA512:
+		return nil
 	}
-	return nil
+	return Fail(ErrKey, "EK: name algorithm %#x", uint16(p.Area.NameAlg))
 }
 
 // Kind returns the kind of an EK, or "" if it is not one of the known kinds.
-func (p Public) Kind() EKKind {
-	switch key := p.Key.(type) {
-	case *rsa.PublicKey:
-		if key.N.BitLen() == 2048 {
-			return EKRSA2048
-		}
-	case *ecdsa.PublicKey:
-		switch key.Curve.Params().BitSize {
-		case 256:
-			return EKP256
-		case 384:
-			return EKP384
-		}
-	}
-	return ""
-}
+func (p Public) Kind() EKKind { return KindOf(p.Key) }
 
 // checkAK requires a restricted signing key.
 func (p Public) checkAK() error {

@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
+	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
 // TestEnrollmentPath refuses a path that matches everything, or nothing.
@@ -34,6 +38,12 @@ func TestEnrollmentPolicy(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	between, joined := filepath.Join(dir, "between.pem"), filepath.Join(dir, "joined.pem")
+	block := makerBetween(t)
+	if err := errors.Join(os.WriteFile(between, block, 0o600),
+		os.WriteFile(joined, append(bytes.TrimSpace(block), block...), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	id := strings.Repeat("0a", 32)
 	for what, c := range map[string]struct {
 		e  config.Enrollment
@@ -45,17 +55,39 @@ func TestEnrollmentPolicy(t *testing.T) {
 		"another word":     {config.Enrollment{Unknown: "allow"}, false},
 		"half an EK hash":  {config.Enrollment{Unknown: "hold", Allow: []string{id[:32]}}, false},
 		"an unknown EK":    {config.Enrollment{Unknown: "hold", EKKinds: []string{"rsa1024"}}, false},
-		"no file of roots": {config.Enrollment{Unknown: "hold", EKRoots: filepath.Join(dir, "none.pem")}, false},
-		"no root in it":    {config.Enrollment{Unknown: "hold", EKRoots: empty}, false},
+		"no file of roots": {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{filepath.Join(dir, "none.pem")}}, false},
+		"no root in it":    {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{empty}}, false},
+		"makers":           {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{"makers"}, Expired: "accept"}, true},
+		"makers and more":  {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{"makers", between}}, true},
+		"no root at all":   {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{between}}, false},
+		"makers and junk":  {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{"makers", joined}}, false},
+		"makers and none":  {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{"makers", empty}}, false},
 	} {
 		p, err := keys.EnrollmentPolicy(&c.e)
 		if (err == nil) != c.ok || err != nil && exit.Code(err) != exit.Usage {
 			t.Errorf("%s: %v", what, err)
 		}
-		if err == nil && (len(p.Allowed) != len(c.e.Allow) || len(p.Kinds) != len(c.e.EKKinds) || p.RefuseUnknown != (c.e.Unknown == "refuse")) {
+		if err == nil && (len(p.Allowed) != len(c.e.Allow) || len(p.Kinds) != len(c.e.EKKinds) || p.RefuseUnknown != (c.e.Unknown == "refuse") ||
+			p.AcceptExpired != (c.e.Expired == "accept") || (p.Bundle.Roots == nil) != (len(c.e.EKRoots) == 0)) {
 			t.Errorf("%s: %+v", what, p)
 		}
 	}
+}
+
+// makerBetween is an intermediate certificate of a maker.
+func makerBetween(t *testing.T) []byte {
+	t.Helper()
+	for block, rest := pem.Decode(makers.PEM()); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(c.RawIssuer, c.RawSubject) {
+			return pem.EncodeToMemory(block)
+		}
+	}
+	t.Fatal("none")
+	return nil
 }
 
 // TestEnrollExitCodes checks the exit code of each outcome of an enrollment.

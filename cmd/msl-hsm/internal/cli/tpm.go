@@ -69,7 +69,7 @@ func (p *program) progress(what string) {
 }
 
 func tpmInitCommand(p *program) *cobra.Command {
-	var ek string
+	var ek, certificate string
 	var algorithms []string
 	var o identity.InitOptions
 	c := &cobra.Command{
@@ -83,8 +83,13 @@ in .lost-2 and so on.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if ek != "" {
-				if o.EK, err = keys.EKKind("--ek", ek); err != nil {
+				if o.EK, err = keys.EKKind("--ek", ek, identity.EKKinds()); err != nil {
 					return err
+				}
+			}
+			if certificate != "" {
+				if o.Certificate, err = os.ReadFile(certificate); err != nil {
+					return exit.Usagef("--ek-certificate: %w", err)
 				}
 			}
 			for _, name := range algorithms {
@@ -103,7 +108,8 @@ in .lost-2 and so on.`,
 			return err
 		},
 	}
-	c.Flags().StringVar(&ek, "ek", "", "`KIND` of endorsement key: rsa2048, p256 or p384 (default the first with a certificate)")
+	c.Flags().StringVar(&ek, "ek", "", "`KIND` of endorsement key: rsa2048, p256, p384, rsa3072, p521, rsa2048-high or p256-high (default the first with a certificate)")
+	c.Flags().StringVar(&certificate, "ek-certificate", "", "certificate of the endorsement key, where the TPM has none, in this PEM or DER `FILE`")
 	c.Flags().StringSliceVar(&algorithms, "algorithm", nil, "`ALGORITHM` of an identity key: ecdsa-p256 or rsa2048-sign")
 	c.Flags().BoolVar(&o.NewKeys, "new-keys", false, "make new identity keys, because the old ones were revoked")
 	c.Flags().BoolVar(&o.Replace, "replace", false, "give up the identity that this machine had with another TPM")

@@ -146,6 +146,7 @@ func Default() *Config {
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
 	c.Server.Enrollment.Path = "/enroll"
 	c.Server.Enrollment.Unknown = "hold"
+	c.Server.Enrollment.Expired = VerdictHold
 	c.Client.Recipient = "server"
 	c.Client.UserScheme = "EMAIL_PASSWORD"
 	c.Client.Custody = "sealed"

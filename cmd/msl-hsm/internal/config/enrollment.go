@@ -1,8 +1,11 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
@@ -15,9 +18,10 @@ type Enrollment struct {
 	CA       string        `yaml:"ca" example:"ca.pem"`                                                                // from msl-hsm ca init; default: keys are registered without certificates
 	CAKey    string        `yaml:"ca-key" example:"msl-ca"`                                                            // label of the CA's key
 	Validity time.Duration `yaml:"validity" example:"8760h"`                                                           // of certificates
-	EKRoots  string        `yaml:"ek-roots" example:"tpm-makers.pem"`                                                  // makers whose EK certificates admit a device at once
+	EKRoots  RootList      `yaml:"ek-roots" example:"[makers, tpm-makers.pem]"`                                        // makers whose EK certificates admit a device at once: those that the program knows, or files
+	Expired  Verdict       `yaml:"ek-expired"`                                                                         // EK certificates whose time has run out wait for an operator; or accept
 	Allow    []string      `yaml:"allow" example:"[6dac2c1fac10bea0b4686829987739d53819c6d92d12e062227437754d6047e3]"` // EK hashes that are admitted, too
-	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                       // accepted endorsement keys: rsa2048, p256, p384; default: all
+	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                       // accepted endorsement keys: rsa2048, p256, p384, rsa3072, p521; default: all
 	Unknown  string        `yaml:"unknown"`                                                                            // all others wait for an operator; or refuse
 	Monitor  bool          `yaml:"monitor"`                                                                            // admit every device, and record which would not have been
 	Hold     bool          `yaml:"hold-changed"`                                                                       // a known device with new keys waits for an operator
@@ -29,4 +33,55 @@ func (e *Enrollment) CheckPath() error {
 		return exit.Usagef("server.enrollment.path is %q: want a path as /enroll", e.Path)
 	}
 	return nil
+}
+
+// A RootList names where certificates of makers of TPMs are.
+type RootList []string
+
+// Makers is the word for the certificates that the program has itself.
+const Makers = "makers"
+
+// UnmarshalYAML reads the word makers or a file, or a list of them.
+func (l *RootList) UnmarshalYAML(n *yaml.Node) error {
+	items := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		items = n.Content
+	} else if n.Kind == yaml.ScalarNode && n.Value == "" {
+		return nil
+	}
+	for _, item := range items {
+		if item.Kind != yaml.ScalarNode || item.Value == "" {
+			return misplaced{item, fmt.Errorf("must be makers, a file, or a list of them, as [makers, extra.pem]")}
+		}
+		*l = append(*l, item.Value)
+	}
+	return nil
+}
+
+// settle makes the paths absolute.
+func (l RootList) settle(dir string) {
+	for i, name := range l {
+		if name != Makers {
+			l[i] = within(dir, name)
+		}
+	}
+}
+
+// A Verdict is what happens to devices that the rest does not decide about.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictHold   Verdict = "hold"
+	VerdictAccept Verdict = "accept"
+)
+
+// UnmarshalYAML reads one of the names.
+func (v *Verdict) UnmarshalYAML(n *yaml.Node) error {
+	switch got := Verdict(n.Value); got {
+	case VerdictHold, VerdictAccept:
+		*v = got
+		return nil
+	}
+	return misplaced{n, fmt.Errorf("%q: want %s or %s", n.Value, VerdictHold, VerdictAccept)}
 }

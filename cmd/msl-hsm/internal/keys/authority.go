@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -11,19 +13,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
 // EnrollmentPolicy reads which devices the operator admits.
 func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
-	if e.EKRoots != "" {
-		text, err := os.ReadFile(e.EKRoots)
-		if err != nil {
-			return p, exit.Usagef("server.enrollment.ek-roots: %w", err)
-		}
-		if p.Bundle, err = enroll.ParseBundle(text); err != nil {
-			return p, exit.Usagef("server.enrollment.ek-roots: %s: %w", e.EKRoots, err)
-		}
+	if p.Bundle, err = ekRoots(e.EKRoots); err != nil {
+		return p, err
 	}
+	p.AcceptExpired = e.Expired == config.VerdictAccept
 	p.Allowed = map[enroll.ID]bool{}
 	for _, text := range e.Allow {
 		id, err := enroll.ParseID(text)
@@ -33,7 +31,7 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 		p.Allowed[id] = true
 	}
 	for _, kind := range e.EKKinds {
-		k, err := EKKind("server.enrollment.ek-kinds", kind)
+		k, err := EKKind("server.enrollment.ek-kinds", kind, enroll.EKKinds())
 		if err != nil {
 			return p, err
 		}
@@ -50,13 +48,40 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	return p, nil
 }
 
-// EKKind parses a setting that names the kind of an endorsement key.
-func EKKind(setting, name string) (enroll.EKKind, error) {
-	switch k := enroll.EKKind(name); k {
-	case enroll.EKRSA2048, enroll.EKP256, enroll.EKP384:
+// ekRoots reads the certificates of trusted makers of TPMs, which may be none.
+func ekRoots(names config.RootList) (b enroll.Bundle, err error) {
+	var texts [][]byte
+	for _, name := range names {
+		if name == config.Makers {
+			texts = append(texts, makers.PEM())
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return b, exit.Usagef("server.enrollment.ek-roots: %w", err)
+		}
+		if texts = append(texts, text); len(text) == 0 {
+			return b, exit.Usagef("server.enrollment.ek-roots: %s is empty", name)
+		}
+		if b, err = enroll.ParseBundle(makers.PEM(), text); err != nil { // only for the name of the file
+			return b, exit.Usagef("server.enrollment.ek-roots: %s: %w", name, err)
+		}
+	}
+	if len(texts) == 0 {
+		return enroll.Bundle{}, nil
+	}
+	if b, err = enroll.ParseBundle(texts...); err != nil {
+		return b, exit.Usagef("server.enrollment.ek-roots: %s: %w", strings.Join(names, ", "), err)
+	}
+	return b, nil
+}
+
+// EKKind parses a setting that names the kind of an endorsement key, one of all.
+func EKKind(setting, name string, all []enroll.EKKind) (enroll.EKKind, error) {
+	if k := enroll.EKKind(name); slices.Contains(all, k) {
 		return k, nil
 	}
-	return "", exit.Usagef("%s: unknown EK %q: want %s, %s or %s", setting, name, enroll.EKRSA2048, enroll.EKP256, enroll.EKP384)
+	return "", exit.Usagef("%s: unknown EK %q: want one of %v", setting, name, all)
 }
 
 // An Authority enrolls devices and holds the file of their records.

@@ -1,0 +1,172 @@
+package identity
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// certificatesAt returns the certificates at an NV index, or why there is none that can be
+// read.
+func certificatesAt(t transport.TPM, index tpm2.TPMHandle) (list [][]byte, why string, err error) {
+	data, why, err := readNV(t, index)
+	if err != nil || data == nil {
+		return nil, why, err
+	}
+	if list = proof.Certificates(data); len(list) == 0 {
+		why = "no certificate is in it"
+	}
+	return list, why, nil
+}
+
+// certifiedKey returns the key that the certificate of a kind of EK is for, or nil if there
+// is no certificate that can be read.
+func certifiedKey(t transport.TPM, kind EKKind) (crypto.PublicKey, error) {
+	e, err := ekInfoOf(kind)
+	if err != nil {
+		return nil, err
+	}
+	list, _, err := certificatesAt(t, e.certificate)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	c, err := proof.ParseCertificate(list[0])
+	if err != nil {
+		return nil, nil // it counts as none, which the authority says
+	}
+	return c.PublicKey, nil
+}
+
+// readCertificates returns the certificate of an EK and the certificates above it that the
+// manufacturer stored (TCG EK Credential Profile, section 2.2.1.5.2). own is one from a
+// file, which takes the place of that in the TPM. There may be none. note gets a line for
+// each index that cannot be used.
+func readCertificates(t transport.TPM, kind EKKind, own [][]byte, note func(string)) ([][]byte, error) {
+	e, err := ekInfoOf(kind)
+	if err != nil {
+		return nil, err
+	}
+	if len(own) == 0 {
+		var why string
+		if own, why, err = certificatesAt(t, e.certificate); err != nil {
+			return nil, err
+		}
+		if why != "" {
+			report(note, fmt.Sprintf("the EK certificate at %#x counts as none: %s", uint32(e.certificate), why))
+		}
+	}
+	if len(own) == 0 {
+		return nil, nil
+	}
+	above, err := readChain(t, note)
+	if err != nil {
+		return nil, err
+	}
+	list := own[:1:1]
+	for _, der := range append(own[1:len(own):len(own)], above...) {
+		if _, damaged := x509.ParseCertificate(der); damaged == nil && len(list) < proof.MaxCertificates {
+			list = append(list, der)
+		}
+	}
+	return list, nil
+}
+
+// readChain returns what is in the indices of certificates above those of EKs.
+func readChain(t transport.TPM, note func(string)) ([][]byte, error) {
+	const firstOfChain, lastOfChain = 0x01c00100, 0x01c001ff
+	handles, err := nvHandles(t, firstOfChain, lastOfChain)
+	if err != nil {
+		return nil, err
+	}
+	var contents [][]byte
+	for _, handle := range handles {
+		data, why, err := readNV(t, handle)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			report(note, fmt.Sprintf("the certificates at %#x count as none: %s", uint32(handle), why))
+		}
+		contents = append(contents, data)
+	}
+	return proof.Certificates(contents...), nil
+}
+
+func nvHandles(t transport.TPM, first, last uint32) (found []tpm2.TPMHandle, err error) {
+	const most = 254 // handles that fit in one response (TPM 2.0 Library, Part 4: MAX_CAP_HANDLES)
+	r, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: first, PropertyCount: most}.Execute(t)
+	if err != nil {
+		return nil, tpm.CommandError("TPM2_GetCapability", err)
+	}
+	list, err := r.CapabilityData.Data.Handles()
+	if err != nil {
+		return nil, fmt.Errorf("enroll: TPM2_GetCapability: %w", err)
+	}
+	for _, h := range list.Handle {
+		if uint32(h) >= first && uint32(h) <= last {
+			found = append(found, h)
+		}
+	}
+	return found, nil
+}
+
+// readNV reads an NV index with an empty password. If there is none, data is nil; if there
+// is one that cannot be read, why says so in a few words.
+func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err error) {
+	if index == 0 {
+		return nil, "", nil
+	}
+	p, err := tpm2.NVReadPublic{NVIndex: index}.Execute(t)
+	if err != nil {
+		err = tpm.CommandError("TPM2_NV_ReadPublic", err)
+		if errors.Is(err, keystore.ErrNotFound) {
+			return nil, "", nil
+		}
+		return nil, "", err
+	}
+	area, err := p.NVPublic.Contents()
+	if err != nil {
+		return nil, "", fmt.Errorf("enroll: TPM2_NV_ReadPublic: %w", err)
+	}
+	reader := tpm2.AuthHandle{Handle: index, Name: p.NVName, Auth: tpm2.PasswordAuth(nil)}
+	switch a := area.Attributes; {
+	case !a.Written:
+		return nil, "it was never written", nil
+	case !a.AuthRead && !a.OwnerRead:
+		return nil, "nobody may read it without a policy or the platform", nil
+	case !a.AuthRead:
+		reader = tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}
+	}
+	data, err = readNVData(t, reader, tpm2.NamedHandle{Handle: index, Name: p.NVName}, int(area.DataSize))
+	var refused tpm2.TPMRC
+	if errors.As(err, &refused) {
+		return nil, err.Error(), nil
+	}
+	return data, "", err
+}
+
+func readNVData(t transport.TPM, reader tpm2.AuthHandle, index tpm2.NamedHandle, size int) ([]byte, error) {
+	const step = 512 // bytes that every TPM returns in one response
+	var data []byte
+	for len(data) < size {
+		r, err := tpm2.NVRead{
+			AuthHandle: reader, NVIndex: index, Size: uint16(min(step, size-len(data))), Offset: uint16(len(data)),
+		}.Execute(t)
+		if err != nil {
+			return nil, tpm.CommandError("TPM2_NV_Read", err)
+		}
+		if len(r.Data.Buffer) == 0 {
+			return nil, fmt.Errorf("enroll: TPM2_NV_Read: no data")
+		}
+		data = append(data, r.Data.Buffer...)
+	}
+	return data, nil
+}
