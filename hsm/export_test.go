@@ -1,6 +1,11 @@
 package hsm
 
 import (
+	"crypto"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"math/big"
 	"slices"
 
 	"github.com/miekg/pkcs11"
@@ -108,4 +113,29 @@ func (s *Store) ProbeDigest(session uint) Check {
 // Indigestible judges an answer of a function.
 func Indigestible(function string, code uint) bool {
 	return indigestible(&Error{Function: function, Code: code})
+}
+
+// ProvisionKeyPair makes the next version of a provisioned key of an RSA key that this
+// process has, as a test wants it that knows what comes of the key. Config.AllowWeak has
+// to allow an imported key.
+func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.Signer) (keystore.Version, error) {
+	private, ok := key.(*rsa.PrivateKey)
+	k, err := kindOf(a)
+	if err != nil || !ok {
+		return keystore.Version{}, fmt.Errorf("hsm: provision %T as %v: %w", key, a, errors.ErrUnsupported)
+	}
+	t := template{}.number(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY).number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA)
+	private.Precompute()
+	for attribute, n := range map[uint]*big.Int{
+		pkcs11.CKA_MODULUS: private.N, pkcs11.CKA_PUBLIC_EXPONENT: big.NewInt(int64(private.E)), pkcs11.CKA_PRIVATE_EXPONENT: private.D,
+		pkcs11.CKA_PRIME_1: private.Primes[0], pkcs11.CKA_PRIME_2: private.Primes[1],
+		pkcs11.CKA_EXPONENT_1: private.Precomputed.Dp, pkcs11.CKA_EXPONENT_2: private.Precomputed.Dq, pkcs11.CKA_COEFFICIENT: private.Precomputed.Qinv,
+	} {
+		t = t.add(attribute, n.Bytes())
+	}
+	return s.announced(s.provisioner.provision(label, a, func(session uint, name template, _ bool) (uint, error) {
+		_, half := k.pair(a, true, name)
+		m, err := s.create(session, slices.Concat(t, half))
+		return m.handle, err
+	}))
 }

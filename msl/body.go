@@ -23,14 +23,15 @@ func ReaderBody(r io.Reader, max int) func() (io.ReadCloser, error) {
 	if max == 0 {
 		max = maxDefaultBody
 	}
-	kept := &keptBody{r: r, max: max}
+	kept := &keptBody{r: r, max: max, turn: make(chan struct{}, 1)}
 	return kept.open
 }
 
 // A keptBody remembers what was read of r, up to a bound.
 type keptBody struct {
 	max  int
-	lost atomic.Bool // more was read than can be kept
+	lost atomic.Bool   // more was read than can be kept
+	turn chan struct{} // holds a place for the one that reads r, which may take long
 
 	mu   sync.Mutex
 	r    io.Reader
@@ -55,24 +56,41 @@ type keptReader struct {
 }
 
 func (r *keptReader) Read(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.at < len(r.kept) {
-		n := copy(p, r.kept[r.at:])
-		r.at += n
-		return n, nil
+	if n, err := r.again(p); n > 0 || err != nil || len(p) == 0 {
+		return n, err
 	}
-	if r.at < r.read {
-		return 0, errNotKept
+	r.turn <- struct{}{}
+	defer func() { <-r.turn }()
+	if n, err := r.again(p); n > 0 || err != nil { // it came while another reader had the turn
+		return n, err
 	}
 	n, err := r.r.Read(p)
-	r.read += n
+	r.keep(p[:n])
+	return n, err
+}
+
+// again reads what is kept, and nothing if there is no more of that.
+func (r *keptReader) again(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at < r.read && r.at >= len(r.kept) {
+		return 0, errNotKept
+	}
+	n := copy(p, r.kept[min(r.at, len(r.kept)):])
+	r.at += n
+	return n, nil
+}
+
+// keep remembers what was read.
+func (r *keptReader) keep(p []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.read += len(p)
 	r.at = r.read
 	if r.read > r.max {
 		r.lost.Store(true)
 		r.kept = nil
 	} else {
-		r.kept = append(r.kept, p[:n]...)
+		r.kept = append(r.kept, p...)
 	}
-	return n, err
 }

@@ -94,8 +94,9 @@ type Request struct {
 	ServiceTokens []TokenChange
 
 	// Interactive sends data as soon as Body returns it, and not in chunks of 64
-	// KiB. It is for a channel, whose two directions are used at the same time,
-	// and it needs tokens from an earlier ordinary request.
+	// KiB. It is for a channel, whose two directions are used at the same time. A
+	// handshake goes before it where tokens are missing, and then it takes more
+	// than one message.
 	Interactive bool
 
 	// Body opens the application data, again each time that the message has to be

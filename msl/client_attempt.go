@@ -177,7 +177,7 @@ func (a *attempt) pickTokens() (held *tokens, n need, err error) {
 	if a.purpose == quietHeader {
 		return held, need{}, nil
 	}
-	n = renewalNeed(a.req, a.as.entity, t, a.demands.renew, known, now)
+	n = renewalNeed(a.req, a.as.entity, t, a.demands.renew || a.req.givesFirst(a.network), known, now)
 	keyless := t.master() == nil && len(a.client.KeyExchanges) == 0 // no answer could bring a token
 	n.may = n.may && a.purpose != oneWay && !keyless
 	return held, n, nil

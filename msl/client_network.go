@@ -9,6 +9,9 @@ type requestNetwork interface {
 	takes(held *holding) bool
 	// answers reports whether the peer waits for the next message.
 	answers() bool
+	// lacks reports whether the peer needs tokens of this side before a channel can be
+	// opened to it.
+	lacks() bool
 	// show adds the tokens that this side issues for the peer to a header.
 	show(ctx context.Context, h *header) error
 	// release releases the keys of the tokens that were issued.
@@ -20,5 +23,6 @@ type trustedNetwork struct{}
 
 func (trustedNetwork) takes(*holding) bool                 { return true }
 func (trustedNetwork) answers() bool                       { return false }
+func (trustedNetwork) lacks() bool                         { return false }
 func (trustedNetwork) show(context.Context, *header) error { return nil }
 func (trustedNetwork) release()                            {}

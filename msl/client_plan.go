@@ -54,13 +54,13 @@ const (
 // decide makes the plan of the next message, whose tokens are picked and whose header
 // has that protection.
 func (a *attempt) decide(protected protection) (p plan, err error) {
-	p.keys = a.renewal != nil && a.client.keysDue(a.tokens.master())
+	p.keys = a.renewal != nil && (a.client.keysDue(a.tokens.master()) || a.req.givesFirst(a.network))
 	if a.purpose == loneHeader || a.purpose == quietHeader {
 		p.content = noPayload
 		return p, nil
 	}
 	empty := false
-	if p.keys {
+	if p.keys && !a.req.Interactive {
 		// Peers take a message with key requests and no data for a handshake of an
 		// old stack, so it must be one.
 		if empty, err = a.req.empty(); err != nil {
@@ -69,11 +69,15 @@ func (a *attempt) decide(protected protection) (p plan, err error) {
 	}
 	switch {
 	case !a.req.fits(protected), a.req.provesUser(a.user) && !protected.hidesUser(),
-		p.keys && (empty || a.demands.keysFirst || a.purpose == oneWay):
+		p.keys && (empty || a.demands.keysFirst || a.purpose == oneWay || a.req.Interactive): // a channel may say nothing for long
 		p.content = noData
 	}
 	return p, nil
 }
+
+// givesFirst reports whether a handshake has to go before a channel for the sake of the
+// peer.
+func (r *Request) givesFirst(n requestNetwork) bool { return r.Interactive && n.lacks() }
 
 // keysDue reports whether a renewable message under mt should bring key requests.
 func (c *Client) keysDue(mt *MasterToken) bool {

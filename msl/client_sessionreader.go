@@ -30,7 +30,7 @@ func (r sessionReader) findSession(o wire.Object) (*Session, *MasterToken, error
 
 // openSession refuses all other sessions.
 func (sessionReader) openSession(*MasterToken) (*Session, error) {
-	return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that we did not use", nil)
+	return nil, fail(ErrMasterTokenUntrusted, "answer under a master token that the request did not use", nil)
 }
 
 // openUser leaves a user ID token unopened, since only its issuer can open it.

@@ -317,7 +317,7 @@ func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
 func decryptOwn(key Opener, data []byte) ([]byte, error) {
 	content, err := key.Decrypt(data)
 	if errors.Is(err, keystore.ErrBadData) {
-		err = fail(ErrInternalException, "decrypt our own token", err)
+		err = fail(ErrInternalException, "decrypt a token of this issuer", err)
 	}
 	return content, err
 }

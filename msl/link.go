@@ -68,6 +68,13 @@ func (l *link) Proven() {
 	}
 }
 
+// Between tells the connection that it is between two messages.
+func (l *link) Between() {
+	if b, ok := l.rw.(interface{ Between() }); ok {
+		b.Between()
+	}
+}
+
 // Interrupt ends the connection for a message that must make room for others. A close
 // may wait for the peer.
 func (l *link) Interrupt() { go l.breakOff(errBusy) }

@@ -76,7 +76,7 @@ func (o *outgoing) copyBody(ctx context.Context) error {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { body.Close() })
-	_, err = io.Copy(o.sink(), body)
+	_, err = io.CopyBuffer(o.sink(), body, make([]byte, flushSize))
 	if !stop() {
 		return errors.Join(context.Cause(ctx), err)
 	}

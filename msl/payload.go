@@ -107,6 +107,10 @@ func (r *payloadReader) fill() error {
 	return nil
 }
 
+// Ended reports whether the end of the message was read from its stream. Then nothing
+// more will come, and an answer need not be flushed before its end.
+func (r *payloadReader) Ended() bool { return r.done.Load() }
+
 // ended reports whether all data was read.
 func (r *payloadReader) ended() bool { return r.done.Load() && len(r.packed.data) == 0 }
 

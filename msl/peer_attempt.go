@@ -62,7 +62,7 @@ func (a *peerAttempt) remember() {
 func (a *peerAttempt) show(ctx context.Context, h *header) error {
 	if a.reply == nil {
 		h.peer.master, h.peer.user = a.conn.theirs.master, a.conn.theirs.user
-		return a.checkChannel(h)
+		return nil
 	}
 	if a.answer == nil || a.answer.in != a.reply {
 		a.answer = &issuance{ctx: ctx, server: a.conn.Server, in: a.reply}
@@ -83,14 +83,11 @@ func (a *peerAttempt) show(ctx context.Context, h *header) error {
 	return nil
 }
 
-// checkChannel refuses a channel if the peer has no token of this side to answer under:
-// the peer's handshake would have to wait for the end of the channel.
-func (a *peerAttempt) checkChannel(h *header) error {
-	mt := h.peer.master
-	if !a.req.Interactive || h.handshake || mt != nil && !mt.expired(a.conn.Server.Issuer.now()) {
-		return nil
-	}
-	return errors.New("msl: the peer holds no token of ours that a channel needs; send an ordinary request first")
+// lacks reports whether a channel would be the first message: the peer could not answer
+// it before its own handshake, which would have to wait for the end of the channel.
+func (a *peerAttempt) lacks() bool {
+	mt := a.conn.theirs.master
+	return a.reply == nil && (mt == nil || mt.expired(a.conn.Server.Issuer.now()))
 }
 
 // turn sends one message and, if an answer is due, reads it.

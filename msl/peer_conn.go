@@ -70,6 +70,9 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	if err := errors.Join(err, c.Client.load(ctx)); err != nil {
 		return err
 	}
+	if c.pending == nil && c.in.Buffered() == 0 {
+		c.rw.Between()
+	}
 	in, err := c.next(ctx, nil)
 	for count := 1; err == nil && in.handshake; count += 2 {
 		if count+2 > maxMessages {

@@ -8,16 +8,20 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
-// Push sends a message that is not an answer to out, while the handler of w runs:
-// the application's own message to the sender of the request, under the tokens
-// and keys of the request. It issues only service tokens. Its data is what write
-// writes. The peer reads it with an [Inbox].
+// Push sends a message that is not an answer to out, while the handler of w runs, or
+// what it left to [ResponseWriter.Afterward]: the application's own message to the
+// sender of the request, under the tokens and keys of the request, or those that its
+// answer delivered. It issues only service tokens. Its data is what write writes. The
+// peer reads it with an [Inbox].
 func (w *ResponseWriter) Push(out io.Writer, write func(*ResponseWriter) error) error {
 	if _, trusted := w.network.(*trustedReply); !trusted {
 		return errors.New("msl: push is for trusted services; in a peer-to-peer network use Conn.Send")
 	}
 	p := w.gives.server.answer(w.ctx, w.in, out)
 	p.Encrypted, p.Authenticated, p.Uncompressed, p.gives.push = w.Encrypted, w.Authenticated, w.Uncompressed, true
+	if w.made() { // the peer has what the answer delivered
+		p.gives.delivered, p.gives.userIDToken = w.gives.session, w.gives.userIDToken
+	}
 	defer p.release()
 	if err := p.prepare(); err != nil {
 		return err

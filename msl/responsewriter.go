@@ -36,7 +36,8 @@ type ResponseWriter struct {
 	held   int   // bytes that are kept of an answer that cannot begin yet
 	early  bool  // the answer turned out to have to wait for the rest of the request
 	failed error // why it cannot begin at all
-	most   int   // bytes of it that memory is reserved for
+	after  func() error
+	most   int // bytes of it that memory is reserved for
 }
 
 // A replyNetwork has the parts of an answer that depend on the kind of network:
@@ -74,6 +75,10 @@ func (w *ResponseWriter) ChangeServiceToken(c TokenChange) {
 // SetUser names the user for whom the peer gets a user ID token, if the
 // application has authenticated a user by itself.
 func (w *ResponseWriter) SetUser(name string) { w.gives.user = name }
+
+// Afterward has f run when the answer was sent on a connection that lasts
+// ([Server.ServeStream]), before the next message is read. In f the server may [Push].
+func (w *ResponseWriter) Afterward(f func() error) { w.after = f }
 
 // Answerable reports whether an answer can have the protection that Encrypted and
 // Authenticated ask for: nil, or the error that asks the peer for a key exchange.
@@ -186,7 +191,10 @@ func (w *ResponseWriter) answer(handle Handler) error {
 	if err := handle(w.ctx, w, w.in.message()); err != nil {
 		return err
 	}
-	return w.close()
+	if err := w.close(); err != nil || w.after == nil {
+		return err
+	}
+	return w.after()
 }
 
 // sendHead answers a handshake.

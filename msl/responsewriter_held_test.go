@@ -385,16 +385,3 @@ func TestBodyWriteTo(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// TestHalfDuplexPeerChannel opens a channel to a peer that has no token of this side:
-// refused before a byte of it is sent.
-func TestHalfDuplexPeerChannel(t *testing.T) {
-	one, _ := newSides(t, "PSK", "PSK")
-	a, _ := pipe(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	_, err := msl.NewConn(a, one.server, one.client).Request(ctx, &msl.Request{Encrypted: true, Interactive: true, Body: msl.BytesBody([]byte("x"))})
-	if err == nil || ctx.Err() != nil {
-		t.Errorf("got %v", err)
-	}
-}

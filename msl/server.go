@@ -104,7 +104,7 @@ type Message struct {
 	Timestamp     time.Time // of the sender's clock, or zero
 	Languages     []string  // for messages to the user, best first
 	ServiceTokens []*ServiceToken
-	Body          io.Reader // application data; ErrTruncated if it ends too early
+	Body          io.Reader // application data; ErrTruncated if it ends too early; Ended() tells whether all of it came
 }
 
 func (s *Server) init() {

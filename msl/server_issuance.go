@@ -18,6 +18,8 @@ type issuance struct {
 
 	uncompressed bool // the answer is to be, and what it gives
 
+	delivered *Session // to the peer by the answer before a pushed message, or nil
+
 	user    string        // requested by the application: the user to get a user ID token
 	changes []TokenChange // requested by the application: service tokens
 
@@ -35,7 +37,9 @@ func (i *issuance) prepare() (err error) {
 	i.capabilities = i.in.capabilities.intersect(i.server.Capabilities)
 	if i.push {
 		i.messageID, err = randomNumber(i.server.Issuer.Rand)
-		i.userIDToken = i.in.userIDToken
+		if i.delivered == nil {
+			i.userIDToken = i.in.userIDToken
+		}
 		return err
 	}
 	if err := i.exchangeKeys(); err != nil {
@@ -146,6 +150,9 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 func (i *issuance) masterToken() *MasterToken {
 	if i.session != nil {
 		return i.session.Token
+	}
+	if i.delivered != nil {
+		return i.delivered.Token
 	}
 	return i.in.token
 }

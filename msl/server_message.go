@@ -55,3 +55,15 @@ func (m *Message) ReadAhead(size int) (have int64, whole bool, err error) {
 	}
 	return body.ahead(size)
 }
+
+// Peek returns up to size bytes of the beginning of what Body has in memory, without
+// reading more. They are a copy.
+func (m *Message) Peek(size int) []byte {
+	body, ok := m.Body.(*payloadReader)
+	if !ok {
+		return nil
+	}
+	body.mu.Lock()
+	defer body.mu.Unlock()
+	return append([]byte(nil), body.data[:min(size, len(body.data))]...)
+}

@@ -27,6 +27,12 @@ func (r *trustedReply) prepare() error {
 // identify sets how the answer identifies its sender: a request with a master token is
 // answered with that token, even if the answer delivers a new one.
 func (r *trustedReply) identify() (err error) {
+	if d := r.gives.delivered; d != nil {
+		key := d.key()
+		key.Rand = r.gives.server.Issuer.Rand
+		r.us = identification{token: d.Token, protector: key}
+		return nil
+	}
 	if r.in.token == nil {
 		r.us, err = localIdentification(r.ctx, r.gives.server.Local, r.gives.server.Issuer.Rand)
 		return err
@@ -64,7 +70,7 @@ func (r *trustedReply) identity() string {
 
 // answerable refuses an answer that cannot be protected as it must be.
 func (r *trustedReply) answerable() error {
-	withKeys, us := r.gives.session != nil || r.in.token != nil, r.gives.server.Local
+	withKeys, us := r.gives.masterToken() != nil, r.gives.server.Local
 	if r.Authenticated && !withKeys && !us.Authenticates() {
 		return fail(ErrResponseRequiresIntegrityProtection, "answer", nil)
 	}

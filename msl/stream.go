@@ -33,19 +33,8 @@ type StreamTransport struct {
 // RoundTrip sends what write writes, and returns the answer. Closing the answer
 // waits until the request is written, and skips the unread rest of the answer.
 func (t *StreamTransport) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
-	t.once.Do(func() {
-		t.link = &link{rw: t.RW}
-		t.in.decoder = wire.NewDecoder(t.link, t.Limits.forClient().wire())
-		t.turn = make(chan struct{}, 1)
-	})
-	select {
-	case t.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("msl: wait for another message on the connection: %w", context.Cause(ctx))
-	}
-	if err := t.link.broken(); err != nil {
-		<-t.turn
-		return nil, fmt.Errorf("msl: an earlier message on the connection broke off, connect anew: %w", err)
+	if err := t.begin(ctx); err != nil {
+		return nil, err
 	}
 	a := &streamAnswer{StreamTransport: t, unbind: t.link.bind(ctx), written: make(chan error, 1)}
 	go func() {
@@ -56,6 +45,52 @@ func (t *StreamTransport) RoundTrip(ctx context.Context, write func(io.Writer) e
 		a.written <- err
 	}()
 	return a, nil
+}
+
+// begin waits for the turn on the connection.
+func (t *StreamTransport) begin(ctx context.Context) error {
+	t.once.Do(func() {
+		t.link = &link{rw: t.RW}
+		t.in.decoder = wire.NewDecoder(t.link, t.Limits.forClient().wire())
+		t.turn = make(chan struct{}, 1)
+	})
+	select {
+	case t.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("msl: wait for another message on the connection: %w", context.Cause(ctx))
+	}
+	if err := t.link.broken(); err != nil {
+		<-t.turn
+		return fmt.Errorf("msl: an earlier message on the connection broke off, connect anew: %w", err)
+	}
+	return nil
+}
+
+// Unasked returns what the server sends by itself, for [Client.NewInbox]. No exchange
+// can begin before it is closed, or the end of ctx closes the connection.
+func (t *StreamTransport) Unasked(ctx context.Context) (io.ReadCloser, error) {
+	if err := t.begin(ctx); err != nil {
+		return nil, err
+	}
+	return &unasked{StreamTransport: t, unbind: t.link.bind(ctx)}, nil
+}
+
+// An unasked stream is read object by object.
+type unasked struct {
+	*StreamTransport
+	unbind func()
+}
+
+func (u *unasked) Read(p []byte) (int, error) {
+	n, err := u.in.Read(p)
+	return n, u.link.explain(err)
+}
+
+// Close lets an exchange begin.
+func (u *unasked) Close() error {
+	u.unbind()
+	<-u.turn
+	return nil
 }
 
 // A streamAnswer is the answer to one message.
@@ -94,7 +129,8 @@ func (a *streamAnswer) Close() error {
 // It is [Server.Serve] for a lasting connection; see there for source. If rw is
 // an [io.Closer], the end of ctx closes it; otherwise nothing can interrupt a
 // blocked read or write. The caller bounds the time of the connection, by
-// deadlines.
+// deadlines. If rw has a method Between, it is called when everything that was read is
+// answered, before the next message is waited for.
 func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWriter, handle Handler) error {
 	s.init()
 	l := &link{rw: rw}
@@ -105,6 +141,9 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 	for {
 		if err := in.decoder.Shrink(); err != nil {
 			return err
+		}
+		if in.decoder.Buffered() == 0 {
+			l.Between()
 		}
 		if in.next() == io.EOF {
 			return nil

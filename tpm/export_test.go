@@ -2,8 +2,15 @@ package tpm
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+
+	"github.com/google/go-tpm/tpm2"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/statefile"
@@ -38,3 +45,31 @@ func OpenFile(path string) (io.ReadWriteCloser, error) { return openFile(path) }
 
 // Unmanaged reports whether a device is flushed when it is opened.
 func Unmanaged(path string) bool { return unmanaged(path) }
+
+// ProvisionKeyPair makes the next version of a provisioned key of an RSA key that this
+// process has, as a test wants it that knows what comes of the key.
+func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.Signer) (keystore.Version, error) {
+	private, ok := key.(*rsa.PrivateKey)
+	t, err := template(a, duplicated, false)
+	if err != nil || !ok || private.E != 65537 {
+		return keystore.Version{}, fmt.Errorf("tpm: provision %T as %v: %w", key, a, errors.ErrUnsupported)
+	}
+	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: private.N.Bytes()})
+	d := keystore.Duplicated{Public: tpm2.Marshal(t)}
+	sensitive := binary.BigEndian.AppendUint16(nil, uint16(t.Type))
+	sensitive = append16(append16(append16(sensitive, nil), nil), private.Primes[0].Bytes())
+	parent, err := tpm2.Unmarshal[tpm2.TPMTPublic](s.storage.key.public)
+	if err != nil {
+		return keystore.Version{}, err
+	}
+	to, err := tpm2.ImportEncapsulationKey(parent)
+	if err != nil {
+		return keystore.Version{}, err
+	}
+	if d.Duplicate, d.Seed, err = tpm2.CreateDuplicate(rand.Reader, to, nameOf(d.Public), sensitive); err != nil {
+		return keystore.Version{}, err
+	}
+	return s.provisioned.add(label, a, func() (*object, error) {
+		return s.storage.importDuplicate(s.storage.key, s.storage.open, a, d)
+	})
+}

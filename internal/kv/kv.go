@@ -23,6 +23,13 @@ const (
 	MaxValue = 1 << 20
 )
 
+// What every implementation accepts in one Update. If it changes more, it may return an
+// error and change nothing.
+const (
+	MaxChanges = 100              // records that are put or deleted
+	MaxUpdate  = MaxValue + 1<<17 // bytes of the keys and values of these records
+)
+
 // Settings is a table that every store has, for information about the store itself. Its
 // key "format" is reserved for the implementation.
 const Settings = "format"

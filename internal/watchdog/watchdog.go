@@ -39,9 +39,14 @@ func Run(ctx context.Context, do func() error) error {
 	}
 }
 
+// A Requester sends a request and returns its answer: [msl.Client].
+type Requester interface {
+	Do(ctx context.Context, req *msl.Request) (*msl.Response, error)
+}
+
 // Do is c.Do(ctx, req) under [Run] with the context watch, which also covers reading
 // and closing the response body. A response that arrives after ErrHung is closed.
-func Do(ctx, watch context.Context, c *msl.Client, req *msl.Request) (*msl.Response, error) {
+func Do(ctx, watch context.Context, c Requester, req *msl.Request) (*msl.Response, error) {
 	var abandoned atomic.Bool
 	answer := make(chan *msl.Response, 1)
 	discard := func() {

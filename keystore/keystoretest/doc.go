@@ -5,7 +5,7 @@
 // interfaces, [keystore.Importer], [keystore.PeerWrapper], [keystore.Admin] and
 // [Leaker], and skips the tests whose interface is missing.
 //
-// It compares what a store computes with the standard library and with package
-// soft. It cannot see whether a device keeps its keys: each provider has tests of
+// It compares what a store computes with the standard library, with package soft and
+// with the vectors of Project Wycheproof, for which a store may be a [PairProvisioner]. It cannot see whether a device keeps its keys: each provider has tests of
 // its own that attack the attributes of keys.
 package keystoretest

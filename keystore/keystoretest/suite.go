@@ -55,6 +55,7 @@ func TestStore(t *testing.T, open func(t *testing.T) keystore.Store, required ..
 	s.run(t, "seal-refused", sealing{s}.testSealRefused)
 	s.run(t, "provisioned", provisioning{s}.testProvisioned)
 	s.run(t, "random", operations{s}.testRandom)
+	s.run(t, "vectors", s.testVectors)
 	s.run(t, "unsupported", misuse{s}.testUnsupported)
 	s.run(t, "closed", misuse{s}.testClosed)
 	s.run(t, "foreign", misuse{s}.testForeign)

@@ -11,10 +11,12 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/internal/wycheproof"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -277,4 +279,24 @@ func recordedECDSA(t *testing.T, s *Store, key *ecdsa.PrivateKey, digest, record
 	if err != nil || !ecdsa.VerifyASN1(public, digest, signature) {
 		t.Errorf("signature %x, %v", signature, err)
 	}
+}
+
+// TestWrapVectors asks the vectors of Project Wycheproof with keys of every size. The
+// suite of key stores asks those of 16 bytes; sealing keys have 32.
+func TestWrapVectors(t *testing.T) {
+	wycheproof.Ask(t, wycheproof.Read(t, "aes_wrap"), func(_ wycheproof.Group, v wycheproof.Vector) wycheproof.Verdict {
+		block, err := aes.NewCipher(v.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := unwrap(block, v.Ciphertext)
+		if err != nil {
+			if !errors.Is(err, keystore.ErrBadData) {
+				t.Errorf("%v: %v", v, err)
+			}
+			return wycheproof.Accepted(false)
+		}
+		wrapped, err := wrap(block, v.Message)
+		return wycheproof.Accepted(err == nil && bytes.Equal(raw, v.Message) && bytes.Equal(wrapped, v.Ciphertext))
+	})
 }

@@ -15,9 +15,14 @@ import (
 //
 // Most programs write a whole request before they read. If the answer begins earlier,
 // the rest of the body is read ahead into memory. Otherwise the program would wait for
-// the Handler to read the body, and the Handler for the program to read its answer.
+// the Handler to read the body, and the Handler for the program to read its answer. No
+// more than most bytes are read ahead, so a program that reads while it sends is slowed
+// down to what the network takes.
 type body struct {
-	r io.Reader
+	r     io.Reader
+	form  io.Reader // in which it is sent; nil means as it is
+	most  int64     // bytes of data
+	clock *clock
 
 	once sync.Once
 	kept func() (io.ReadCloser, error)
@@ -28,18 +33,24 @@ type body struct {
 	direct  bool      // a Read is reading from r
 	waiting bool      // for the program
 	whole   bool      // read to its end
+	stopped bool      // nobody wants more of it
 	err     error
 	data    []byte
 }
 
-func newBody(r io.Reader, whole bool) *body {
-	b := &body{r: r, whole: whole}
+func newBody(r io.Reader, whole bool, most int64, c *clock) *body {
+	b := &body{r: r, whole: whole, most: most, clock: c}
 	b.moved.L = &b.mu
 	return b
 }
 
 func (b *body) open() (io.ReadCloser, error) {
-	b.once.Do(func() { b.kept = msl.ReaderBody(b, 0) })
+	b.once.Do(func() {
+		if b.form == nil {
+			b.form = b
+		}
+		b.kept = msl.ReaderBody(b.form, 0)
+	})
 	r, err := b.kept()
 	if err != nil {
 		err = &StatusError{http.StatusServiceUnavailable, soon, err}
@@ -69,6 +80,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.data = b.data[n:]; n == 0 {
 		return 0, b.err
 	}
+	b.moved.Broadcast()
 	return n, nil
 }
 
@@ -77,6 +89,7 @@ func (b *body) read(p []byte) (int, error) {
 	b.mu.Unlock()
 	n, err := b.r.Read(p)
 	b.mu.Lock()
+	b.clock.moved()
 	switch {
 	case err == io.EOF:
 		b.whole = true
@@ -104,11 +117,30 @@ func (b *body) pump() {
 	for b.direct {
 		b.moved.Wait()
 	}
-	for piece := make([]byte, 32<<10); !b.whole && b.err == nil; {
+	for piece := make([]byte, 32<<10); !b.whole && b.err == nil && !b.stopped; {
+		if int64(len(b.data)) >= b.most {
+			b.moved.Wait()
+			continue
+		}
 		n, _ := b.read(piece)
 		b.data = append(b.data, piece[:n]...)
 		b.moved.Broadcast()
 	}
+}
+
+// stop ends the reading ahead.
+func (b *body) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stopped = true
+	b.moved.Broadcast()
+}
+
+// full reports whether the reading ahead has to wait.
+func (b *body) full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ahead && !b.whole && int64(len(b.data)) >= b.most
 }
 
 // endsWith makes the connection end with the response, unless the body was read to its
@@ -147,6 +179,15 @@ type BodyError struct{ Limit int64 } // bytes
 
 // Error gives the limit.
 func (e *BodyError) Error() string { return fmt.Sprintf("the body has more than %d bytes", e.Limit) }
+
+// An AheadError says that a program did not read its answer before it had sent its
+// request, and that the request was longer than the [Handler] reads ahead.
+type AheadError struct{ Limit int64 } // bytes
+
+// Error gives the limit.
+func (e *AheadError) Error() string {
+	return fmt.Sprintf("the program does not read its answer while it sends, and more than %d bytes would have to be kept", e.Limit)
+}
 
 // failure returns why the body could not be read to its end, or nil.
 func (b *body) failure() error {

@@ -15,9 +15,14 @@
 // Any other header that begins with Msl- is an error, since it would have no effect.
 // Messages are always encrypted and authenticated.
 //
-// A DELETE of /session forgets the session with all tokens, and a DELETE of
-// /session/user logs out the user of the header Msl-User. The status is 204. See
-// [msl.Client.Forget] and [msl.Client.Logout].
+// A DELETE with the header Msl-Session: forget forgets the session with all tokens, and
+// one with Msl-Session: logout logs out the user of the header Msl-User. The status is
+// 204. See [msl.Client.Forget] and [msl.Client.Logout].
+//
+// If HTTP is set, a request may have any method, path and query, and is sent whole, in
+// the form of package httpform. The response then has the status, the headers and the
+// body that the service behind the server gave it. Only a response with the header
+// Msl-Error is from the server ("server") or from the Handler ("agent").
 //
 // # Responses
 //

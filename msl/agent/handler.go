@@ -35,9 +35,25 @@ type Handler struct {
 	// Requests is how many requests are sent at a time; others wait. Zero means 128.
 	Requests int
 
+	// MaxAhead limits how many bytes of a body are read ahead into memory, when the
+	// answer begins before the program has sent all of it; zero means MaxBody, or 24 MiB
+	// if that is no limit. A program that does not read its answer before it has sent
+	// more than that is cut off when its time is over.
+	MaxAhead int64
+
 	// Timeout limits a request, from its header to the last byte of the response; zero
 	// means one minute, negative no limit.
 	Timeout time.Duration
+
+	// Idle lets a request go on for longer than Timeout, as long as nothing pauses for
+	// longer than Idle: a read of its body, or a write of its response. Zero means no
+	// such exception.
+	Idle time.Duration
+
+	// HTTP has whole HTTP requests sent, with method, path, query and header, in the
+	// form of package httpform, and responses passed on as they are. The server must
+	// know that form, as an mslhttp.HTTPGateway does.
+	HTTP bool
 
 	// Explain returns the error shown to the program: the given error, wrapped with
 	// advice. If the result is or wraps a [*StatusError] other than that of the given
@@ -76,7 +92,7 @@ const (
 // ServeHTTP sends the body of a request as a message, and answers with the data of the
 // answer; or it ends a session. See the package documentation for the paths and statuses.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if refused := checkOrigin(r); refused != nil {
+	if refused := checkOrigin(r, h.HTTP); refused != nil {
 		refused.write(w)
 		return
 	}
@@ -86,12 +102,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	start, control := time.Now(), http.NewResponseController(w)
 	_ = control.EnableFullDuplex() // connections without full duplex do not need it
-	if d := h.timeout(); d > 0 {
-		_ = control.SetReadDeadline(start.Add(d + grace))
-		_ = control.SetWriteDeadline(start.Add(d + grace))
-	}
-	body := h.body(w, r)
-	begun, err := h.send(&response{w, body}, r)
+	ctx, clock := newClock(r.Context(), control, h.timeout(), h.Idle)
+	defer clock.stop()
+	body := h.body(w, r, clock)
+	defer body.stop()
+	begun, err := h.send(&response{w, body, clock}, r, ctx)
 	refused := h.report(r, Exchange{Took: time.Since(start), Err: err, Begun: begun})
 	switch {
 	case err == nil:
@@ -122,11 +137,18 @@ func (h *Handler) report(r *http.Request, e Exchange) (refused *refusal) {
 
 func (h *Handler) timeout() time.Duration { return orDefault(h.Timeout, defaultTimeout) }
 
-func (h *Handler) body(w http.ResponseWriter, r *http.Request) *body {
-	if most := orDefault(h.MaxBody, defaultMaxBody); most > 0 {
-		return newBody(http.MaxBytesReader(w, r.Body, most), r.Body == http.NoBody)
+func (h *Handler) maxBody() int64 { return orDefault(h.MaxBody, defaultMaxBody) }
+
+func (h *Handler) body(w http.ResponseWriter, r *http.Request, c *clock) *body {
+	ahead := h.MaxAhead
+	if ahead <= 0 {
+		ahead = max(h.maxBody(), 0)
 	}
-	return newBody(r.Body, r.Body == http.NoBody)
+	b := newBody(r.Body, r.Body == http.NoBody, orDefault(ahead, defaultMaxBody), c)
+	if most := h.maxBody(); most > 0 {
+		b.r = http.MaxBytesReader(w, r.Body, most)
+	}
+	return b
 }
 
 func orDefault[T int | int64 | time.Duration](v, absent T) T {
@@ -137,7 +159,7 @@ func orDefault[T int | int64 | time.Duration](v, absent T) T {
 }
 
 // send handles one request. begun reports whether part of the answer was sent.
-func (h *Handler) send(w *response, r *http.Request) (begun bool, err error) {
+func (h *Handler) send(w *response, r *http.Request, ctx context.Context) (begun bool, err error) {
 	m, err := h.message(r)
 	if err != nil {
 		if s, ok := err.(*StatusError); ok && s.Status == http.StatusMethodNotAllowed {
@@ -145,23 +167,30 @@ func (h *Handler) send(w *response, r *http.Request) (begun bool, err error) {
 		}
 		return false, err
 	}
-	ctx := r.Context()
-	if d := h.timeout(); d > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
+	if m.request.Body = w.body.open; h.HTTP {
+		if err := m.asHTTP(r, w.body); err != nil {
+			return false, err
+		}
 	}
 	leave, err := h.enter(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer leave()
-	m.request.Body = w.body.open
 	begun, err = h.exchange(ctx, w, m)
-	if failed := w.body.failure(); failed != nil && err != nil {
+	late := context.Cause(ctx)
+	switch failed := w.body.failure(); {
+	case err == nil:
+		return begun, nil
+	case failed != nil:
 		err = failed // the program caused this, not the server
-	} else if errors.Is(ctx.Err(), context.DeadlineExceeded) && w.body.waits() && !begun {
+	case !errors.Is(late, context.DeadlineExceeded):
+	case w.body.waits() && !begun:
 		err = &StatusError{Status: http.StatusRequestTimeout, Err: errors.New("the body did not come in time")}
+	case w.body.full():
+		err = fmt.Errorf("%w: %w", &AheadError{w.body.most}, late)
+	case errors.Is(err, context.Canceled):
+		err = fmt.Errorf("%w: %w", late, err)
 	}
 	return begun, err
 }
@@ -173,7 +202,7 @@ func (h *Handler) enter(ctx context.Context) (leave func(), err error) {
 	case h.places <- struct{}{}:
 		return func() { <-h.places }, nil
 	case <-ctx.Done():
-		err := fmt.Errorf("%d other requests are under way: %w", cap(h.places), ctx.Err())
+		err := fmt.Errorf("%d other requests are under way: %w", cap(h.places), context.Cause(ctx))
 		return nil, &StatusError{http.StatusServiceUnavailable, soon, err}
 	}
 }
@@ -193,5 +222,8 @@ func (h *Handler) exchange(ctx context.Context, w *response, m message) (begun b
 		return false, err
 	}
 	defer answer.Body.Close()
+	if m.method != "" {
+		return w.relayHTTP(answer, m.method)
+	}
 	return w.relay(answer)
 }

@@ -18,6 +18,7 @@ import (
 type message struct {
 	request  msl.Request
 	noAnswer bool
+	method   string // of an HTTP request that is sent whole; empty means that its body is sent
 }
 
 // A UserError says that a request names a user whom the [Handler] does not know.
@@ -33,6 +34,9 @@ func (e *UserError) Error() string {
 func (h *Handler) message(r *http.Request) (message, error) {
 	m := message{request: msl.Request{Encrypted: true, Authenticated: true, RequestTokens: true, User: h.User, Recipient: h.Recipient}}
 	switch {
+	case r.ContentLength > h.maxBody() && h.maxBody() > 0: // before the program is asked to send it
+		return m, &StatusError{Status: http.StatusRequestEntityTooLarge, Err: &BodyError{h.maxBody()}}
+	case h.HTTP: // anything goes
 	case r.Method != http.MethodPost:
 		return m, &StatusError{Status: http.StatusMethodNotAllowed, Err: errors.New("messages come by POST")}
 	case r.URL.Path != "/" || r.URL.RawQuery != "":

@@ -31,12 +31,13 @@ func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // A network is a server that echoes, and an agent on a device known to the server.
 type network struct {
-	*testing.T
+	testing.TB
 	handler  *Handler // of the agent; its fields may be changed before serve
 	messages atomic.Int64
 	state    msl.MemoryState // of the server
 	answers  *httptest.Server
-	url      string // of the server
+	gate     *mslhttp.Handler // of the server
+	url      string           // of the server
 
 	mu        sync.Mutex
 	exchanges []Exchange
@@ -45,20 +46,20 @@ type network struct {
 	web  *http.Client
 }
 
-func newNetwork(t *testing.T) *network {
+func newNetwork(t testing.TB) *network {
 	t.Helper()
-	n := &network{T: t}
+	n := &network{TB: t}
 	store, device := soft.New(), soft.New()
 	own := create[crypto.Signer](t, device, "identity", keystore.RSASign2048)
 	server := n.server(store, own)
 	t.Cleanup(func() { server.Close(); store.Close() })
-	answers := &mslhttp.Handler{Server: server, Handle: func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+	n.gate = &mslhttp.Handler{Server: server, Handle: func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		_, err := io.Copy(w, m.Body)
 		return err
 	}}
 	n.answers = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.messages.Add(1)
-		answers.ServeHTTP(w, r)
+		n.gate.ServeHTTP(w, r)
 	}))
 	t.Cleanup(n.answers.Close)
 	n.url = n.answers.URL
@@ -85,7 +86,7 @@ func (n *network) server(store *soft.Store, device crypto.Signer) *msl.Server {
 	known := directory{entity("device", device)}
 	return &msl.Server{
 		Name:         "server",
-		Local:        &entityauth.RSAEntity{Identity: "server", KeyID: "1", Key: create[crypto.Signer](n.T, store, "identity", keystore.RSASign2048)},
+		Local:        &entityauth.RSAEntity{Identity: "server", KeyID: "1", Key: create[crypto.Signer](n.TB, store, "identity", keystore.RSASign2048)},
 		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: known}},
 		KeyExchanges: []msl.Responder{&keyx.AsymmetricWrapped{Store: store}},
 		Users: []msl.UserScheme{&userauth.EmailPassword{Verify: func(_ context.Context, email string, password []byte) (string, error) {
@@ -96,15 +97,15 @@ func (n *network) server(store *soft.Store, device crypto.Signer) *msl.Server {
 		}}},
 		Issuer: &msl.Issuer{Name: "server", Store: store, Keys: []msl.IssuerKeys{{
 			Version:    1,
-			Encryption: create[keystore.Cipher](n.T, store, "issuer-encryption", keystore.AES128CBC),
-			MAC:        create[keystore.MAC](n.T, store, "issuer-mac", keystore.HMACSHA256),
+			Encryption: create[keystore.Cipher](n.TB, store, "issuer-encryption", keystore.AES128CBC),
+			MAC:        create[keystore.MAC](n.TB, store, "issuer-mac", keystore.HMACSHA256),
 		}}},
 		State:  &n.state,
 		Limits: msl.Limits{ErrorsPerSecond: 10_000, ErrorsPerSource: 10_000}, // ids that arrive late
 	}
 }
 
-func create[K any](t *testing.T, store *soft.Store, label string, a keystore.Algorithm) K {
+func create[K any](t testing.TB, store *soft.Store, label string, a keystore.Algorithm) K {
 	t.Helper()
 	v, err := store.Create(label, a)
 	if err != nil {

@@ -11,14 +11,33 @@ import (
 // requests for another host, since a web page may have pointed its own name at this
 // machine. Pages cannot connect to a Unix socket, so there the Host header does not
 // matter.
-func checkOrigin(r *http.Request) *refusal {
+//
+// If any request may act on a service, a page must not cause even a GET, as an image
+// does. Not every browser marks that one by Sec-Fetch-Site, but each has a User-Agent
+// that begins with Mozilla, which a page cannot change without a preflight request.
+func checkOrigin(r *http.Request, whole bool) *refusal {
 	switch {
-	case r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "":
+	case fromPage(r.Header), whole && !byUnixSocket(r) && fromBrowser(r.Header):
 		return &refusal{status: http.StatusForbidden, Error: "the agent serves programs, not web pages"}
 	case !byUnixSocket(r) && !isLocal(r.Host):
 		return &refusal{status: http.StatusForbidden, Error: "the Host header names another host: use localhost or 127.0.0.1"}
 	}
 	return nil
+}
+
+// fromPage reports whether a request has headers that browsers set for pages. They are
+// there even if they are empty.
+func fromPage(h http.Header) bool {
+	for name := range h {
+		if name == "Origin" || strings.HasPrefix(name, "Sec-Fetch-") || strings.HasPrefix(name, "Access-Control-Request-") {
+			return true
+		}
+	}
+	return false
+}
+
+func fromBrowser(h http.Header) bool {
+	return h["Referer"] != nil || strings.HasPrefix(strings.TrimSpace(h.Get("User-Agent")), "Mozilla/")
 }
 
 func byUnixSocket(r *http.Request) bool {

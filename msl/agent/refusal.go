@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
 // A refusal is a response without an answer. Its exported fields make up the body.
@@ -54,6 +55,7 @@ func (r *refusal) write(w http.ResponseWriter) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set(mslhttp.ErrorHeader, "agent")
 	if r.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(r.retryAfter))
 	}

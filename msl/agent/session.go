@@ -7,14 +7,12 @@ import (
 	"net/url"
 )
 
-// The paths at which programs end sessions, by DELETE.
-const (
-	sessionPath = "/session"      // all tokens are forgotten
-	userPath    = "/session/user" // the user of the header Msl-User is logged out
-)
+// sessionHeader ends a session. It is a header and not a path, since every path may be
+// one of the service.
+const sessionHeader = "Msl-Session"
 
 // ends reports whether a request ends a session, rather than to send a message.
-func ends(r *http.Request) bool { return r.URL.Path == sessionPath || r.URL.Path == userPath }
+func ends(r *http.Request) bool { return len(r.Header.Values(sessionHeader)) > 0 }
 
 // endSession logs a user out, or forgets all tokens.
 func (h *Handler) endSession(w http.ResponseWriter, r *http.Request) {
@@ -30,22 +28,23 @@ func (h *Handler) endSession(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) end(r *http.Request) error {
-	users := r.Header.Values("Msl-User")
+	what, users := r.Header.Values(sessionHeader), r.Header.Values("Msl-User")
+	bad := func(err error) error { return &StatusError{Status: http.StatusBadRequest, Err: err} }
 	switch {
 	case r.Method != http.MethodDelete:
-		return &StatusError{Status: http.StatusMethodNotAllowed, Err: fmt.Errorf("sessions end by DELETE")}
-	case r.URL.RawQuery != "":
-		return &StatusError{Status: http.StatusNotFound, Err: fmt.Errorf("%s has no query", r.URL.Path)}
-	case r.URL.Path == sessionPath && len(users) > 0:
-		return &StatusError{Status: http.StatusBadRequest, Err: fmt.Errorf("%s ends the session of all users: to log one out, use %s", sessionPath, userPath)}
-	case r.URL.Path == sessionPath:
+		return &StatusError{Status: http.StatusMethodNotAllowed, Err: errors.New("sessions end by DELETE")}
+	case len(what) != 1 || what[0] != "logout" && what[0] != "forget":
+		return bad(fmt.Errorf("the header %s must be logout or forget, once", sessionHeader))
+	case what[0] == "forget" && len(users) > 0:
+		return bad(fmt.Errorf("%s: forget ends the session of all users: to log one out, use logout", sessionHeader))
+	case what[0] == "forget":
 		return h.Client.Forget(r.Context())
 	case len(users) != 1 || users[0] == "":
-		return &StatusError{Status: http.StatusBadRequest, Err: errors.New("the header Msl-User must name the user, once")}
+		return bad(errors.New("the header Msl-User must name the user, once"))
 	}
 	user, err := url.PathUnescape(users[0])
 	if err != nil {
-		return &StatusError{Status: http.StatusBadRequest, Err: errNotEncoded("Msl-User")}
+		return bad(errNotEncoded("Msl-User"))
 	}
 	return h.Client.Logout(r.Context(), user)
 }

@@ -38,6 +38,13 @@ func TestSessionEnds(t *testing.T) {
 	if len(kept.UserIDTokens) != 1 {
 		t.Fatal("no user is logged in")
 	}
+	asks := func(what string, more ...string) http.Header {
+		h := http.Header{"Msl-Session": {what}}
+		for i := 0; i+1 < len(more); i += 2 {
+			h.Add(more[i], more[i+1])
+		}
+		return h
+	}
 	for _, c := range []struct {
 		method, path string
 		headers      http.Header
@@ -45,20 +52,20 @@ func TestSessionEnds(t *testing.T) {
 		users        int
 		session      bool
 	}{
-		{"GET", "/session", nil, 405, 1, true},
-		{"POST", "/session/user", ada, 405, 1, true},
+		{"GET", "/", asks("forget"), 405, 1, true},
+		{"POST", "/", asks("logout", "Msl-User", "ada@example.com"), 405, 1, true},
 		{"DELETE", "/", ada, 405, 1, true},
-		{"DELETE", "/sessions", nil, 405, 1, true},
-		{"DELETE", "/session?x", nil, 404, 1, true},
-		{"DELETE", "/session", ada, 400, 1, true},
-		{"DELETE", "/session/user", nil, 400, 1, true},
-		{"DELETE", "/session/user", http.Header{"Msl-User": {"ada%4"}}, 400, 1, true},
-		{"DELETE", "/session/user", http.Header{"Msl-User": {"a", "b"}}, 400, 1, true},
-		{"DELETE", "/session/user", http.Header{"Origin": {"http://example.com"}, "Msl-User": {"ada@example.com"}}, 403, 1, true},
-		{"DELETE", "/session/user", http.Header{"Msl-User": {"bob@example.com"}}, 204, 1, true},
-		{"DELETE", "/session/user", ada, 204, 0, true},
-		{"DELETE", "/session", nil, 204, 0, false},
-		{"DELETE", "/session", nil, 204, 0, false},
+		{"DELETE", "/", asks("end"), 400, 1, true},
+		{"DELETE", "/", asks("forget", "Msl-Session", "forget"), 400, 1, true},
+		{"DELETE", "/", asks("forget", "Msl-User", "ada@example.com"), 400, 1, true},
+		{"DELETE", "/", asks("logout"), 400, 1, true},
+		{"DELETE", "/", asks("logout", "Msl-User", "ada%4"), 400, 1, true},
+		{"DELETE", "/", asks("logout", "Msl-User", "a", "Msl-User", "b"), 400, 1, true},
+		{"DELETE", "/", asks("logout", "Origin", "http://example.com", "Msl-User", "ada@example.com"), 403, 1, true},
+		{"DELETE", "/", asks("logout", "Msl-User", "bob@example.com"), 204, 1, true},
+		{"DELETE", "/any/path?of=a-service", asks("logout", "Msl-User", "ada%40example.com"), 204, 0, true},
+		{"DELETE", "/", asks("forget"), 204, 0, false},
+		{"DELETE", "/", asks("forget"), 204, 0, false},
 	} {
 		status, allow := n.deleted(c.method, c.path, c.headers)
 		if status != c.status || len(kept.UserIDTokens) != c.users || (kept.MasterToken != nil) != c.session {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/internal/wycheproof"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -208,5 +209,28 @@ func FuzzJWE(f *testing.F) {
 		if q, err := again.decode(suite); err != nil || !bytes.Equal(q.ciphertext, p.ciphertext) {
 			t.Errorf("%q: %v", b, err)
 		}
+	})
+}
+
+// TestGCMVectors asks the vectors of Project Wycheproof of what encrypts a JWE. Of the
+// vectors' initialization vectors it takes those of 12 bytes, as open does.
+func TestGCMVectors(t *testing.T) {
+	wycheproof.Ask(t, wycheproof.Read(t, "aes_gcm"), func(g wycheproof.Group, v wycheproof.Vector) wycheproof.Verdict {
+		switch {
+		case len(v.Key) == 24:
+			return wycheproof.NotAsked("key of 24 bytes")
+		case len(v.IV) != gcmIV || len(v.Tag) != gcmTag:
+			return wycheproof.NotAsked("initialization vector of another size than 12 bytes")
+		}
+		gcm, err := newGCM(v.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed := append(bytes.Clone(v.Ciphertext), v.Tag...)
+		plain, err := gcm.Open(nil, v.IV, sealed, v.AAD)
+		if err == nil && !bytes.Equal(gcm.Seal(nil, v.IV, v.Message, v.AAD), sealed) {
+			t.Errorf("%v: sealed otherwise", v)
+		}
+		return wycheproof.Accepted(err == nil && bytes.Equal(plain, v.Message))
 	})
 }

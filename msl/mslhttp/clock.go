@@ -30,6 +30,8 @@ type clock struct {
 	mu      sync.Mutex
 	timer   *time.Timer // nil: nothing is bounded
 	rolling bool        // every read and write gives the exchange more time
+	proven  bool        // the sender is known: its request may take long, as long as it moves
+	last    time.Time   // when something moved
 	over    bool
 	stopped bool
 }
@@ -67,15 +69,35 @@ func (c *clock) roll() {
 func (c *clock) moved() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.last = time.Now()
 	if c.rolling && !c.over && !c.stopped {
 		c.timer.Reset(c.idle)
 	}
+}
+
+// prove notes that the sender proved its identity.
+func (c *clock) prove() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.proven = true
+}
+
+// more is how much time a request that still comes in has beyond the total.
+func (c *clock) more() time.Duration {
+	if !c.proven || c.rolling || c.idle <= 0 || c.last.IsZero() {
+		return 0
+	}
+	return c.idle - time.Since(c.last)
 }
 
 func (c *clock) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped || c.over {
+		return
+	}
+	if more := c.more(); more > 0 {
+		c.timer.Reset(more)
 		return
 	}
 	c.over = true

@@ -17,7 +17,8 @@
 // for that when you bound it.
 //
 // The application may be an ordinary HTTP service: a [Gateway] passes the messages on to
-// it, and names their senders in headers. A [Protection] rejects the messages that
+// it, and names their senders in headers. An [HTTPGateway] does that with whole HTTP
+// requests that are the data of messages. A [Protection] rejects the messages that
 // lack the protection that you demand.
 //
 // # Streams and channels

@@ -29,8 +29,9 @@ type Handler struct {
 	// Idle lets an exchange go on for longer than Timeout. Once part of an answer is
 	// sent before its end, by [msl.ResponseWriter.Flush] or because it is long, the
 	// exchange ends only when nothing was read or written for that time. If Timeout is
-	// negative, Idle applies from the beginning. Zero means no such bound: then Timeout
-	// applies to streams, too.
+	// negative, Idle applies from the beginning. A request whose sender proved its
+	// identity may take longer than Timeout, too, as long as data keeps coming. Zero
+	// means no such bound: then Timeout applies to streams, too.
 	Idle time.Duration
 
 	Log *slog.Logger // of failures to answer; nil means none

@@ -98,8 +98,12 @@ func (s *stream) writes() (ended func()) {
 	}
 }
 
-// Proven tells the bounds of connections that the sender proved its identity.
-func (s *stream) Proven() { s.exchange.prove() }
+// Proven tells the bounds of connections and the clock that the sender proved its
+// identity.
+func (s *stream) Proven() {
+	s.exchange.prove()
+	s.clock.prove()
+}
 
 // Interrupt ends the read or write that is under way, for a message that must make room
 // for others. Reads of a request that was read to its end are not interrupted: net/http

@@ -41,6 +41,16 @@ func (c *TLSClient) Transport() (*http.Transport, error) {
 	}, nil
 }
 
+// Dialer checks the configuration, and returns a function that connects to an address,
+// HOST:PORT, and performs the handshake. Each of its connections is a [*TLSConn].
+func (c *TLSClient) Dialer() (dial func(ctx context.Context, network, address string) (net.Conn, error), err error) {
+	d, err := c.dialer()
+	if err != nil {
+		return nil, err
+	}
+	return d.dial, nil
+}
+
 type tlsDialer struct {
 	rules    *tlsRules
 	base     *tls.Config

@@ -35,7 +35,7 @@ const nothing = "nothing: the connection is closed"
 func FailureClasses() []FailureClass {
 	return []FailureClass{
 		{Name: "application", Level: slog.LevelInfo, Answer: "the MSL error that the application chose", Status: 200, MSL: true, Blames: true, is: ofApplication},
-		{Name: "tls_key", Level: slog.LevelError, Answer: "the alert internal_error or handshake_failure: our key did not sign", is: all(isAlert(tlsalert.Sent), deviceFailed)},
+		{Name: "tls_key", Level: slog.LevelError, Answer: "the alert internal_error or handshake_failure: the key of this side did not sign", is: all(isAlert(tlsalert.Sent), deviceFailed)},
 		{Name: "not_tls", Level: slog.LevelInfo, Answer: "HTTP 400 where it was plain HTTP, else the alert unexpected_message", is: as[tls.RecordHeaderError]()},
 		{Name: "tls_alert_sent", Level: slog.LevelWarn, Answer: "the alert alone", is: isAlert(tlsalert.Sent)},
 		{Name: "tls_alert_received", Level: slog.LevelWarn, Answer: nothing, is: isAlert(tlsalert.Received)},
@@ -43,7 +43,7 @@ func FailureClasses() []FailureClass {
 		{Name: "device", Level: slog.LevelError, Answer: "an MSL error that asks to try again later (TRANSIENT_FAILURE), or HTTP 503 where no key can sign one", Status: 200, MSL: true, is: deviceFailed},
 		{Name: "peer_error", Level: slog.LevelInfo, Answer: "HTTP 204: nobody answers an error", Status: 204, is: as[*msl.PeerError]()},
 		{Name: "message_truncated", Level: slog.LevelInfo, Answer: "HTTP 400: the payload broke off", Status: 400, is: wraps(msl.ErrTruncated)},
-		{Name: "no_answer", Level: slog.LevelWarn, Answer: "HTTP 503 with Retry-After: the bound on signed answers is reached, or our key is out of reach", Status: 503, is: wraps(msl.ErrNoAnswer)},
+		{Name: "no_answer", Level: slog.LevelWarn, Answer: "HTTP 503 with Retry-After: the bound on signed answers is reached, or the key of this side is out of reach", Status: 503, is: wraps(msl.ErrNoAnswer)},
 		{Name: "connection", Level: slog.LevelInfo, Answer: nothing, is: connectionFailed},
 		{Name: "credentials", Level: slog.LevelInfo, Answer: "an MSL error that asks for other credentials", Status: 200, MSL: true, Blames: true, is: blames},
 		{Name: "message", Level: slog.LevelInfo, Answer: "an MSL error about the message or its sender", Status: 200, MSL: true, Blames: true, is: as[msl.Code]()},

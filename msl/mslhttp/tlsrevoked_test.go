@@ -246,7 +246,7 @@ func TestTLSSaysOnce(t *testing.T) {
 	var revoked *tlsalert.Error
 	refusal := &tlsalert.Error{Alert: tlsalert.BadCertificate, Origin: tlsalert.Sent, Err: errors.New("its own response speaks against it")}
 	c := newTLSConn(nil, newRules(0, nil, nil), false)
-	if err := c.explain(refusal, refusal.Alert, refusal.Origin, true); !errors.As(err, &revoked) || strings.Count(err.Error(), "we sent TLS alert") != 1 {
+	if err := c.explain(refusal, refusal.Alert, refusal.Origin, true); !errors.As(err, &revoked) || strings.Count(err.Error(), "this side sent TLS alert") != 1 {
 		t.Error(err)
 	}
 }

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// pruneAtATime bounds how long pruning blocks other writers, and lookAtATime how
-	// long it keeps the file from growing.
-	pruneAtATime = 100
+	// pruneAtATime bounds how long pruning blocks other writers: a token has records in
+	// two tables. lookAtATime bounds how long it keeps the file from growing.
+	pruneAtATime = kv.MaxChanges / 2
 	lookAtATime  = 5000
 	// leastInterval is the minimum time between two prunings, and firstRest the maximum
 	// before the first.

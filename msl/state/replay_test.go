@@ -185,17 +185,10 @@ func TestPrune(t *testing.T) {
 
 func TestPruneMany(t *testing.T) {
 	s := newServer(t)
-	err := s.store.Update(t.Context(), func(tx kv.Tx) error {
-		for i := range 3*pruneAtATime + 7 {
-			key, _ := pairKey("a", int64(i))
-			if err := tx.Put(tableIDs, key, largestID{1, time.Unix(int64(i%2), 0)}.encode()); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	for i := range 3*pruneAtATime + 7 {
+		touched := time.Unix(int64(i%2), 0)
+		s.keep(t, tableIDs, fmt.Sprint("a", i), largestID{1, touched}.encode())
+		s.keep(t, tableSequences, fmt.Sprint("a", i), newestSequence{msl.Sequence{Newest: 1}, touched}.encode())
 	}
 	if n, err := s.Prune(time.Unix(1, 0)); n != (3*pruneAtATime+8)/2 || err != nil {
 		t.Errorf("Prune = %d, %v", n, err)

@@ -121,7 +121,7 @@ func (a Alert) Info() Info {
 	}
 	return Info{
 		Number: uint8(a), Level: LevelUnspecified, Sender: Both,
-		Meaning:    "no specification that we know defines this number",
+		Meaning:    "no specification known here defines this number",
 		IfSent:     "report it: this program sends no such alert",
 		IfReceived: "find out what TLS the peer runs, and ask its makers",
 	}

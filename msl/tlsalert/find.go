@@ -42,7 +42,7 @@ type Error struct {
 // Error says which side raised the alert, why, and what to do next.
 func (e *Error) Error() string {
 	info := e.Alert.Info()
-	who, next := "we sent TLS alert", info.IfSent
+	who, next := "this side sent TLS alert", info.IfSent
 	if e.Origin == Received {
 		who, next = "the peer sent TLS alert", info.IfReceived
 	}

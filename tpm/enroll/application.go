@@ -75,8 +75,8 @@ func (n *application) spend() { n.record.Newest = n.proof.Challenge.Issued }
 
 // keep records what the device proved.
 func (n *application) keep() {
-	r, v := &n.record, n.verdict
-	r.Evidence = &Evidence{Proof: n.raw, Chain: v.chain, Checked: n.now}
+	r, v := &n.record, n.verdict.claim
+	r.Evidence = &Evidence{Proof: n.raw, Chain: v.path.chain, Checked: n.now, Expired: v.path.at}
 	r.Manufacturer, r.Model = v.ek.Manufacturer, v.ek.Model
 }
 

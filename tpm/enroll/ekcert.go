@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,92 +22,59 @@ type EKCertificate struct {
 	Firmware     string
 }
 
-// ParseEKCertificate reads a certificate in DER. Its subject alternative name, which is
-// critical if the subject is empty, names the manufacturer and model of the TPM; the
-// standard library does not support that form of name. Errors are [ErrEKCertificate].
-func ParseEKCertificate(der []byte) (EKCertificate, error) {
-	c, err := x509.ParseCertificate(der)
+// ParseEKCertificate reads a certificate in DER or PEM, which may have the header and the
+// padding that it has in a TPM. It reads what makers issued, even if that is not quite as
+// RFC 5280 has it. Its subject alternative name, which is critical if the subject is empty,
+// names the manufacturer and model of the TPM; the standard library does not support that
+// form of name. A certificate that does not say that it is of a TPM, or is for another use,
+// is an error like a malformed one: [ErrEKCertificate].
+func ParseEKCertificate(data []byte) (EKCertificate, error) {
+	if found := proof.Certificates(data); len(found) > 0 {
+		data = found[0]
+	}
+	c, err := proof.ParseCertificate(data)
 	if err != nil {
 		return EKCertificate{}, proof.Fail(ErrEKCertificate, "%w", err)
 	}
 	e := EKCertificate{Certificate: c}
+	understood := []asn1.ObjectIdentifier{directoryAttributes()}
 	for _, x := range c.Extensions {
-		if !x.Id.Equal(subjectAltName()) {
-			continue
-		}
-		if err := e.readName(x.Value); err != nil {
-			return EKCertificate{}, proof.Fail(ErrEKCertificate, "subject alternative name: %w", err)
-		}
-		if e.Manufacturer != "" {
-			c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, subjectAltName().Equal)
+		if x.Id.Equal(subjectAltName()) && e.readName(x.Value) {
+			understood = append(understood, x.Id)
 		}
 	}
+	c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, func(id asn1.ObjectIdentifier) bool {
+		return slices.ContainsFunc(understood, id.Equal)
+	})
 	return e, e.checkUsage()
 }
 
 func subjectAltName() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 29, 17} }
 
-// readName reads GeneralNames (RFC 5280 section 4.2.1.6) for a directory name
-// with the attributes of a TPM.
-func (e *EKCertificate) readName(der []byte) error {
-	var names []asn1.RawValue
-	if rest, err := asn1.Unmarshal(der, &names); err != nil || len(rest) > 0 {
-		return fmt.Errorf("malformed")
-	}
-	const directoryName = 4
-	for _, n := range names {
-		if n.Class != asn1.ClassContextSpecific || n.Tag != directoryName {
-			continue
-		}
-		var rdns pkix.RDNSequence
-		if rest, err := asn1.Unmarshal(n.Bytes, &rdns); err != nil || len(rest) > 0 {
-			return fmt.Errorf("malformed directory name")
-		}
-		e.readAttributes(rdns)
-	}
-	return nil
-}
+// directoryAttributes is the extension that tells the version of the TPM specification
+// and how the TPM was evaluated (TCG EK Credential Profile, section 3.2.10).
+func directoryAttributes() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 29, 9} }
 
-func (e *EKCertificate) readAttributes(rdns pkix.RDNSequence) {
-	for _, set := range rdns {
-		for _, a := range set {
-			value, _ := a.Value.(string)
-			value = proof.Shorten(value)
-			switch a.Type.String() {
-			case "2.23.133.2.1":
-				e.Manufacturer = value
-			case "2.23.133.2.2":
-				e.Model = value
-			case "2.23.133.2.3":
-				e.Firmware = value
-			}
-		}
-	}
-}
-
-// checkUsage refuses a certificate that is not for an EK.
+// checkUsage refuses a certificate that is not for an EK (TCG EK Credential Profile,
+// sections 3.2.8, 3.2.9 and 3.2.15).
 func (e *EKCertificate) checkUsage() error {
-	if e.IsCA {
+	usages := len(e.ExtKeyUsage) + len(e.UnknownExtKeyUsage)
+	forEK := slices.ContainsFunc(e.UnknownExtKeyUsage, asn1.ObjectIdentifier{2, 23, 133, 8, 1}.Equal)
+	switch {
+	case e.IsCA:
 		return proof.Fail(ErrEKCertificate, "it is the certificate of an authority")
-	}
-	restricted := len(e.ExtKeyUsage)+len(e.UnknownExtKeyUsage) > 0
-	forEK := asn1.ObjectIdentifier{2, 23, 133, 8, 1}
-	if restricted && !slices.ContainsFunc(e.UnknownExtKeyUsage, forEK.Equal) {
+	case usages > 0 && !forEK:
 		return proof.Fail(ErrEKCertificate, "its extended key usage is not that of an EK")
+	case !forEK && e.Manufacturer == "":
+		return proof.Fail(ErrEKCertificate, "it does not say that it is of a TPM")
+	case e.KeyUsage != 0 && e.KeyUsage&(x509.KeyUsageKeyEncipherment|x509.KeyUsageKeyAgreement) == 0:
+		return proof.Fail(ErrEKCertificate, "its key usage is not that of an EK")
 	}
 	return nil
 }
 
-// checkCertificateKey refuses a certificate that is for another EK. No policy can accept
-// that, since device and certificate contradict each other.
-func checkCertificateKey(o *proof.Offered, b *proof.Begin) error {
-	if len(b.EKCertificates) == 0 {
-		return nil
-	}
-	e, err := ParseEKCertificate(b.EKCertificates[0])
-	if err != nil {
-		return err
-	}
+// checkKey refuses a certificate that is for another EK.
+func (e *EKCertificate) checkKey(o *proof.Offered) error {
 	if !proof.SameKey(e.PublicKey, o.EK.Key) {
 		return proof.Fail(ErrEKCertificate, "it is for another EK")
 	}
@@ -150,42 +118,65 @@ func ParseBundle(text []byte) (Bundle, error) {
 	return b, nil
 }
 
-// verify finds a path from the first certificate, that of the EK, to a root (RFC 5280
-// section 6), and returns it. The other certificates may help to find it.
-func (b Bundle) verify(certificates [][]byte, now time.Time) (EKCertificate, [][]byte, error) {
+// A path is the way from the certificate of an EK to a trusted root.
+type path struct {
+	chain [][]byte  // DER, the EK's own first
+	at    time.Time // when all of it was valid, if the time of a part has run out since
+}
+
+// verify finds a path from the certificate of an EK to a root (RFC 5280 section 6). The
+// certificates above it may help to find it. If there is none now, but there was one at the
+// first or the last moment of the certificate, the time of it or of one above has run out.
+func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, error) {
 	intermediates := x509.NewCertPool()
 	if b.Intermediates != nil {
 		intermediates = b.Intermediates.Clone()
 	}
-	e, chains, err := paths(certificates, b.Roots, intermediates, now)
-	if err != nil {
-		return e, nil, err
+	for _, der := range above {
+		if c, err := x509.ParseCertificate(der); err == nil { // others cannot help
+			intermediates.AddCert(c)
+		}
 	}
-	return e, rawChain(chains[0]), nil
+	chains, err := e.paths(b.Roots, intermediates, now)
+	if err == nil {
+		return path{chain: rawChain(chains[0])}, nil
+	}
+	for _, at := range []time.Time{e.NotAfter, e.NotBefore} {
+		if chains, then := e.paths(b.Roots, intermediates, at); then == nil && at.Before(now) {
+			return path{chain: rawChain(chains[0]), at: at}, nil
+		}
+	}
+	return path{}, err
 }
 
-func paths(certificates [][]byte, roots, intermediates *x509.CertPool, now time.Time) (EKCertificate, [][]*x509.Certificate, error) {
+func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
 	if roots == nil { // the standard library would take those of the system
-		return EKCertificate{}, nil, proof.Fail(ErrEKCertificate, "no roots are configured")
-	}
-	e, err := ParseEKCertificate(certificates[0])
-	if err != nil {
-		return e, nil, err
-	}
-	for _, der := range certificates[1:] {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return e, nil, proof.Fail(ErrEKCertificate, "a certificate above it: %w", err)
-		}
-		intermediates.AddCert(c)
+		return nil, proof.Fail(ErrEKCertificate, "no roots are configured")
 	}
 	chains, err := e.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
-	if err != nil {
-		return e, nil, proof.Fail(ErrEKCertificate, "%w", err)
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &unknown):
+		return nil, proof.Fail(ErrEKCertificate, "%w: %s", err, e.issuer())
+	case err != nil:
+		return nil, proof.Fail(ErrEKCertificate, "%w", err)
 	}
-	return e, chains, nil
+	return chains, nil
+}
+
+// issuer tells who issued the certificate, and where it says that the issuer's own is.
+func (e *EKCertificate) issuer() string {
+	text := "issuer unreadable"
+	var names pkix.RDNSequence
+	if _, err := asn1.Unmarshal(e.RawIssuer, &names); err == nil {
+		text = "issuer " + proof.Shorten(names.String())
+	}
+	if len(e.IssuingCertificateURL) > 0 {
+		text += ", " + proof.Shorten(e.IssuingCertificateURL[0])
+	}
+	return text
 }
 
 func rawChain(chain []*x509.Certificate) [][]byte {

@@ -28,7 +28,7 @@ func TestEKCertificates(t *testing.T) {
 		{"critical name", [][]byte{with(nil)}, nil},
 		{"no name", [][]byte{with(func(c *x509.Certificate) { c.ExtraExtensions, c.Subject.CommonName = nil, "TPM" })}, nil},
 		{"no certificate", nil, ErrPolicy},
-		{"expired", [][]byte{with(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })}, ErrEKCertificate},
+		{"expired", [][]byte{with(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })}, ErrPending},
 		{"not yet valid", [][]byte{with(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })}, ErrEKCertificate},
 		{"another maker", [][]byte{stranger.certify(ek, nil)}, ErrEKCertificate},
 		{"another maker, who comes along", [][]byte{stranger.certify(ek, nil), stranger.cert.Raw}, ErrEKCertificate},
@@ -43,7 +43,12 @@ func TestEKCertificates(t *testing.T) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
 		})}, ErrEKCertificate},
 		{"garbage", [][]byte{[]byte("garbage")}, ErrEKCertificate},
-		{"garbage above", [][]byte{with(nil), []byte("garbage")}, ErrEKCertificate},
+		{"says nothing of a TPM", [][]byte{with(func(c *x509.Certificate) {
+			c.ExtraExtensions, c.UnknownExtKeyUsage, c.Subject.CommonName = nil, nil, "TPM"
+		})}, ErrEKCertificate},
+		{"no extended usage", [][]byte{with(func(c *x509.Certificate) { c.UnknownExtKeyUsage = nil })}, nil},
+		{"for signatures", [][]byte{with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature })}, ErrEKCertificate},
+		{"garbage above", [][]byte{with(nil), []byte("garbage")}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -61,7 +66,7 @@ func TestEKCertificates(t *testing.T) {
 			checkError(t, err, tt.want)
 			_, err = proof.ParseResult(response)
 			checkError(t, err, tt.want)
-			if _, err := o.Get(context.Background(), f.id()); (err == nil) != (tt.want == nil) {
+			if _, err := o.Get(context.Background(), f.id()); (err == nil) != (tt.want == nil || tt.want == ErrPending) {
 				t.Errorf("record: %v", err)
 			}
 			o.verify(pool(m.cert))

@@ -61,8 +61,14 @@ func FuzzEKCertificate(f *testing.F) {
 	m, g := newMaker(f, "Maker"), newForger(f)
 	der := m.certify(g.ek.Public(), nil)
 	f.Add(der, tpmName(f))
+	for _, name := range []string{"nuvoton-oaep.der", "st-header.der", "st-oaep.pem", "st-padded.der"} {
+		f.Add(readCase(f, name), tpmName(f))
+	}
+	f.Add(m.issueOdd(g.ek.Public(), func(p *parts) { p.serial = []byte{2, 2, 0x80, 1} }), tpmName(f))
 	f.Fuzz(func(t *testing.T, der, name []byte) {
-		ParseEKCertificate(der)
+		if e, err := ParseEKCertificate(der); err == nil && e.PublicKey == nil {
+			t.Error("a certificate without a key")
+		}
 		ParseBundle(der)
 		ParseBundle(PEM("CERTIFICATE", der))
 		(&EKCertificate{}).readName(name)

@@ -53,9 +53,6 @@ func (a *Authority) begin(ctx context.Context, request []byte) (*proof.Challenge
 	if err != nil {
 		return nil, err
 	}
-	if err := checkCertificateKey(&o, &b); err != nil {
-		return nil, err
-	}
 	r, err := a.Get(ctx, o.EKHash)
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		return nil, err
@@ -113,7 +110,7 @@ func (a *Authority) hold(ctx context.Context, n *application) error {
 	if err := a.putPending(ctx, n.record); err != nil {
 		return err
 	}
-	return proof.Fail(ErrPending, "an operator has to approve EK hash %s", n.record.ID)
+	return proof.Fail(ErrPending, "an operator has to approve EK hash %s: %s", n.record.ID, n.verdict.waits)
 }
 
 // confirm records that a device came again that is enrolled already.

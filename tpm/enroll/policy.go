@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -16,17 +17,20 @@ import (
 //     person may approve an EK hash before its device comes.
 //  3. A renewal that an enrolled key signed is accepted, since the device was accepted
 //     before.
-//  4. An EK certificate that leads to a root of Bundle is accepted, any other is
-//     refused.
-//  5. An EK without certificate, or any EK if Bundle has no roots, waits for a person,
-//     or is refused with RefuseUnknown.
+//  4. An EK certificate that leads to a root of Bundle is accepted. If its time, or that
+//     of a certificate above it, has run out, it waits for a person, unless
+//     AcceptExpired is set or the device is enrolled with the same keys.
+//  5. Any other EK waits for a person, or is refused with RefuseUnknown.
 //
-// A certificate that is malformed or for another EK is always refused, and so are EKs
-// of kinds that are not in Kinds.
+// A certificate that cannot be used, for whatever reason, counts as none, and the record
+// says why. EKs of kinds that are not in Kinds are always refused.
 type Policy struct {
 	Bundle        Bundle
 	Allowed       map[ID]bool
 	RefuseUnknown bool
+	// AcceptExpired accepts EK certificates whose time has run out: makers issue them for
+	// ten years or so, and TPMs live longer.
+	AcceptExpired bool
 	// Kinds are the accepted kinds of EKs; empty means all. A TPM may have several
 	// EKs, and each counts as a device of its own, so that a TPM whose EK was
 	// revoked could come back with another. Name one kind if only certificates
@@ -45,8 +49,35 @@ type Policy struct {
 type verdict struct {
 	accepted string
 	waits    string
-	chain    [][]byte
-	ek       EKCertificate
+	claim    claim
+}
+
+// A claim is what the EK certificate of a device is worth.
+type claim struct {
+	ek     EKCertificate
+	path   path   // empty if no roots are configured
+	unused string // why it counts as none
+}
+
+// claim reads the certificate that a device brought, if any.
+func (p *Policy) claim(o *proof.Offered, b *proof.Begin, now time.Time) (c claim) {
+	if len(b.EKCertificates) == 0 {
+		return c
+	}
+	e, err := ParseEKCertificate(b.EKCertificates[0])
+	if err == nil {
+		err = e.checkKey(o)
+	}
+	if err == nil {
+		c.ek = e // for the record, whatever it is worth
+		if p.Bundle.Roots != nil {
+			c.path, err = p.Bundle.verify(e, b.EKCertificates[1:], now)
+		}
+	}
+	if err != nil {
+		c.unused = strings.TrimPrefix(err.Error(), "enroll: "+ErrEKCertificate.Error()+": ")
+	}
+	return c
 }
 
 // judge applies the policy to a device and its record, which may be new.
@@ -57,15 +88,12 @@ func (p *Policy) judge(r *Record, b *proof.Begin, o *proof.Offered, renews bool,
 	case Revoked:
 		return verdict{}, proof.Fail(ErrRevoked, "EK hash %s", r.ID)
 	}
-	if err := checkCertificateKey(o, b); err != nil {
-		return verdict{}, err
-	}
 	if kind := o.EK.Kind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
 		return verdict{}, proof.Fail(ErrPolicy, "EKs of kind %s are not accepted here: use another kind", kind)
 	}
-	v, err := p.accept(r, b, renews, now)
+	v, err := p.accept(r, p.claim(o, b, now), o, renews)
 	if err != nil && p.Monitor {
-		v, err = verdict{accepted: "monitoring only: " + err.Error()}, nil
+		v.accepted, err = "monitoring only: "+err.Error(), nil
 	}
 	if err != nil {
 		return v, err
@@ -79,16 +107,9 @@ func (p *Policy) judge(r *Record, b *proof.Begin, o *proof.Offered, renews bool,
 	return v, nil
 }
 
-func (p *Policy) accept(r *Record, b *proof.Begin, renews bool, now time.Time) (verdict, error) {
-	var v verdict
-	var err error
-	certified := len(b.EKCertificates) > 0 && p.Bundle.Roots != nil
-	if len(b.EKCertificates) > 0 { // for the record, whatever it is worth
-		v.ek, _ = ParseEKCertificate(b.EKCertificates[0])
-	}
-	if certified {
-		v.ek, v.chain, err = p.Bundle.verify(b.EKCertificates, now)
-	}
+func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verdict, error) {
+	v := verdict{claim: c}
+	certified, expired := c.path.chain != nil, !c.path.at.IsZero()
 	switch {
 	case r.Approved:
 		v.accepted = "approved by a person"
@@ -96,12 +117,20 @@ func (p *Policy) accept(r *Record, b *proof.Begin, renews bool, now time.Time) (
 		v.accepted = "EK is in the list of allowed ones"
 	case renews:
 		v.accepted = r.Accepted
-	case certified && err == nil:
+	case certified && !expired:
 		v.accepted = "EK certificate"
-	case certified:
-		return v, err
+	case expired && p.AcceptExpired:
+		v.accepted = "EK certificate, whose time has run out"
+	case expired && r.State == Enrolled && sameLists(r.current(), o.Names()):
+		v.accepted = r.Accepted
+	case expired:
+		v.waits = "the time of its EK certificate, or of one above it, has run out"
+	case p.RefuseUnknown && c.unused != "":
+		return v, proof.Fail(ErrEKCertificate, "EK hash %s: %s", r.ID, c.unused)
 	case p.RefuseUnknown:
 		return v, proof.Fail(ErrPolicy, "nothing is known of EK hash %s", r.ID)
+	case c.unused != "":
+		v.waits = "its EK certificate counts as none: " + c.unused
 	default:
 		v.waits = "nothing is known of its EK"
 	}

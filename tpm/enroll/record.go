@@ -60,6 +60,9 @@ type Evidence struct {
 	Proof   []byte    `json:"proof"`           // the message of the device
 	Chain   [][]byte  `json:"chain,omitempty"` // DER, from the EK certificate to the root that was trusted
 	Checked time.Time `json:"checked"`
+	// Expired is the latest known time when the chain was valid, if its time had run
+	// out when it was checked.
+	Expired time.Time `json:"expired,omitzero"`
 }
 
 // A Key is an LDevID.

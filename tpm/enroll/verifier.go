@@ -18,7 +18,7 @@ type Verifier struct {
 	// CA, if set, must have signed the certificates of the record.
 	CA *x509.Certificate
 	// Time is when EK certificates must be valid; the zero time means when the
-	// authority checked them.
+	// authority checked them, or before their time ran out if it accepted that.
 	Time time.Time
 }
 
@@ -51,10 +51,7 @@ func (v Verifier) verify(r *Record) error {
 	if id := ID(o.EKHash); id != r.ID {
 		return proof.Fail(ErrKey, "the evidence is of EK hash %s", id)
 	}
-	if err := checkCertificateKey(&o, &p.Begin); err != nil {
-		return err
-	}
-	if err := v.verifyChain(r, &p.Begin); err != nil {
+	if err := v.verifyChain(r, &p.Begin, &o); err != nil {
 		return err
 	}
 	if r.State != Enrolled {
@@ -64,20 +61,46 @@ func (v Verifier) verify(r *Record) error {
 }
 
 // verifyChain checks the chain to a root, if the record has one.
-func (v Verifier) verifyChain(r *Record, b *proof.Begin) error {
-	e := r.Evidence
-	if len(e.Chain) == 0 {
+func (v Verifier) verifyChain(r *Record, b *proof.Begin, o *proof.Offered) error {
+	chain := r.Evidence.Chain
+	if len(chain) == 0 {
 		return nil
 	}
-	if len(b.EKCertificates) == 0 || !bytes.Equal(b.EKCertificates[0], e.Chain[0]) {
+	if len(b.EKCertificates) == 0 {
+		return proof.Fail(ErrEKCertificate, "the evidence has none")
+	}
+	ek, err := ParseEKCertificate(b.EKCertificates[0])
+	if err != nil {
+		return err
+	}
+	if err := ek.checkKey(o); err != nil {
+		return err
+	}
+	if !bytes.Equal(ek.Raw, chain[0]) {
 		return proof.Fail(ErrEKCertificate, "the evidence has another one")
 	}
+	return v.verifyPath(ek, r.Evidence)
+}
+
+// verifyPath checks that the recorded chain is one from the certificate to a root. The
+// roots are those of v, the intermediate certificates those of the record.
+func (v Verifier) verifyPath(ek EKCertificate, e *Evidence) error {
 	at := v.Time
+	if at.IsZero() {
+		at = e.Expired
+	}
 	if at.IsZero() {
 		at = e.Checked
 	}
-	// The roots are those of v, the intermediate certificates those of the record.
-	_, chains, err := paths(e.Chain, v.Roots, x509.NewCertPool(), at)
+	above := x509.NewCertPool()
+	for _, der := range e.Chain[1:] {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return proof.Fail(ErrEKCertificate, "a certificate above it: %w", err)
+		}
+		above.AddCert(c)
+	}
+	chains, err := ek.paths(v.Roots, above, at)
 	if err != nil {
 		return err
 	}

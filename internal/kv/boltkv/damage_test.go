@@ -253,21 +253,3 @@ func FuzzPages(f *testing.F) {
 		use(path, layout())
 	})
 }
-
-// FuzzFrame checks that unframe undoes frame, and accepts nothing else.
-func FuzzFrame(f *testing.F) {
-	f.Add([]byte("key"), []byte("payload"))
-	f.Add([]byte{}, []byte{0, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, key, b []byte) {
-		framed := frame("x", key, b)
-		if payload, err := unframe("x", key, framed); err != nil || !bytes.Equal(payload, b) {
-			t.Error("frame is not undone")
-		}
-		if _, err := unframe("y", key, framed); !errors.Is(err, kv.ErrDamaged) {
-			t.Errorf("in another table: %v", err)
-		}
-		if payload, err := unframe("x", key, b); err == nil && !bytes.Equal(frame("x", key, payload), b) {
-			t.Error("a frame has two forms")
-		}
-	})
-}

@@ -1,8 +1,6 @@
 package boltkv
 
 import (
-	"encoding/binary"
-	"hash/crc32"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -85,7 +83,7 @@ func (l *Layout) stored(table string, key, payload []byte) []byte {
 	if slices.Contains(l.Plain, table) {
 		return append([]byte{}, payload...)
 	}
-	return frame(table, key, payload)
+	return kv.Frame(table, key, payload)
 }
 
 // payload returns the payload that was passed to stored. It is a part of value.
@@ -93,31 +91,9 @@ func (l *Layout) payload(table string, key, value []byte) ([]byte, error) {
 	if slices.Contains(l.Plain, table) {
 		return value, nil
 	}
-	return unframe(table, key, value)
-}
-
-const sumSize = 4
-
-// sum also covers the place of a record: a record found in another's place is as bad as
-// a changed one.
-func sum(table string, key, payload []byte) uint32 {
-	castagnoli := crc32.MakeTable(crc32.Castagnoli)
-	s := crc32.Update(0, castagnoli, []byte(table))
-	s = crc32.Update(s, castagnoli, key)
-	return crc32.Update(s, castagnoli, payload)
-}
-
-// frame puts a checksum before a payload.
-func frame(table string, key, payload []byte) []byte {
-	b := make([]byte, sumSize, sumSize+len(payload))
-	binary.BigEndian.PutUint32(b, sum(table, key, payload))
-	return append(b, payload...)
-}
-
-// unframe returns the payload that was passed to frame. It is a part of value.
-func unframe(table string, key, value []byte) ([]byte, error) {
-	if len(value) < sumSize || binary.BigEndian.Uint32(value) != sum(table, key, value[sumSize:]) {
+	payload, ok := kv.Unframe(table, key, value)
+	if !ok {
 		return nil, damage("a record in %q does not fit its checksum", table)
 	}
-	return value[sumSize:], nil
+	return payload, nil
 }

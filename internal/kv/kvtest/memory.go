@@ -3,6 +3,7 @@ package kvtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -12,7 +13,8 @@ import (
 
 // A Memory is a [kv.Store] for tests of packages that use one. The zero value is empty
 // and accepts any table. It runs each function twice and discards the effects of the
-// first run, as a database with optimistic transactions may.
+// first run, as a database with optimistic transactions may, and refuses an Update of more
+// than [kv.MaxChanges].
 type Memory struct {
 	mu     sync.RWMutex
 	tables map[string]map[string]string
@@ -27,8 +29,8 @@ func (m *Memory) View(ctx context.Context, fn func(kv.Reader) error) error {
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	_ = fn(memoryTx(m.tables))
-	return fn(memoryTx(m.tables))
+	_ = fn(&memoryTx{tables: m.tables})
+	return fn(&memoryTx{tables: m.tables})
 }
 
 // Update implements [kv.Store].
@@ -43,54 +45,62 @@ func (m *Memory) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	if err := fn(changed); err != nil {
 		return err
 	}
-	m.tables = changed
+	if n := len(changed.changes); n > kv.MaxChanges {
+		return fmt.Errorf("kvtest: %d changes in one Update: not every store accepts more than %d", n, kv.MaxChanges)
+	}
+	m.tables = changed.tables
 	return nil
 }
 
-func (m *Memory) clone() memoryTx {
-	c := memoryTx{}
+func (m *Memory) clone() *memoryTx {
+	c := map[string]map[string]string{}
 	for name, table := range m.tables {
 		c[name] = maps.Clone(table)
 	}
-	return c
+	return &memoryTx{tables: c, changes: map[string]bool{}}
 }
 
-type memoryTx map[string]map[string]string
+type memoryTx struct {
+	tables  map[string]map[string]string
+	changes map[string]bool
+}
 
-func (t memoryTx) Get(table string, key []byte) ([]byte, error) {
-	value, ok := t[table][string(key)]
+func (t *memoryTx) Get(table string, key []byte) ([]byte, error) {
+	value, ok := t.tables[table][string(key)]
 	if !ok {
 		return nil, nil
 	}
 	return []byte(value), nil
 }
 
-func (t memoryTx) Range(table string, from, to []byte, limit int) (page []kv.Pair, err error) {
+func (t *memoryTx) Range(table string, from, to []byte, limit int) (page []kv.Pair, err error) {
 	var keys []string
-	for k := range t[table] {
+	for k := range t.tables[table] {
 		if k >= string(from) && (to == nil || k < string(to)) {
 			keys = append(keys, k)
 		}
 	}
 	slices.Sort(keys)
 	for _, k := range keys[:min(limit, len(keys))] {
-		page = append(page, kv.Pair{Key: []byte(k), Value: []byte(t[table][k])})
+		page = append(page, kv.Pair{Key: []byte(k), Value: []byte(t.tables[table][k])})
 	}
 	return page, nil
 }
 
-func (t memoryTx) Put(table string, key, value []byte) error {
+func (t *memoryTx) Put(table string, key, value []byte) error {
 	if len(key) == 0 {
 		return errors.New("kvtest: a key is empty")
 	}
-	if t[table] == nil {
-		t[table] = map[string]string{}
+	if t.tables[table] == nil {
+		t.tables[table] = map[string]string{}
 	}
-	t[table][string(key)] = string(value)
+	t.tables[table][string(key)] = string(value)
+	t.changes[table+"/"+string(key)] = true
 	return nil
 }
 
-func (t memoryTx) Delete(table string, key []byte) error {
-	delete(t[table], string(key))
+func (t *memoryTx) Delete(table string, key []byte) error {
+	delete(t.tables[table], string(key))
+	t.changes[table+"/"+string(key)] = true
 	return nil
 }

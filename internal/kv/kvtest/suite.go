@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,16 +23,19 @@ func Tables() []string { return []string{"first", "second"} }
 // is closed when its test ends.
 func Run(t *testing.T, open func(*testing.T) kv.Store) {
 	for name, test := range map[string]func(*testing.T, kv.Store){
-		"records":      records,
-		"ranges":       ranges,
-		"all":          all,
-		"bounds":       bounds,
-		"failure":      failure,
-		"conflict":     conflict,
-		"crowd":        crowd,
-		"one moment":   oneMoment,
-		"own changes":  ownChanges,
-		"cancellation": cancellation,
+		"records":             records,
+		"ranges":              ranges,
+		"all":                 all,
+		"bounds":              bounds,
+		"bounds of an update": updateBounds,
+		"large reads":         largeReads,
+		"failure":             failure,
+		"conflict":            conflict,
+		"crowd":               crowd,
+		"vanished":            vanished,
+		"one moment":          oneMoment,
+		"own changes":         ownChanges,
+		"cancellation":        cancellation,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -156,12 +160,14 @@ func ranges(t *testing.T, s kv.Store) {
 // all reads more than one page.
 func all(t *testing.T, s kv.Store) {
 	const many = 1000
-	update(t, s, func(tx kv.Tx) (err error) {
-		for i := range many {
-			err = errors.Join(err, tx.Put("first", fmt.Appendf(nil, "%04d", i), []byte("x")))
-		}
-		return err
-	})
+	for start := 0; start < many; start += kv.MaxChanges {
+		update(t, s, func(tx kv.Tx) (err error) {
+			for i := start; i < min(start+kv.MaxChanges, many); i++ {
+				err = errors.Join(err, tx.Put("first", fmt.Appendf(nil, "%04d", i), []byte("x")))
+			}
+			return err
+		})
+	}
 	for _, c := range []struct{ from, to, want int }{{0, many, many}, {100, many, 900}, {100, 612, 512}, {5, 6, 1}, {6, 6, 0}} {
 		var n int
 		err := s.View(t.Context(), func(r kv.Reader) error {
@@ -203,6 +209,91 @@ func bounds(t *testing.T, s kv.Store) {
 	want(t, s, "first", "", "none")
 	if err := s.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", nil, []byte("x")) }); err == nil {
 		t.Error("an empty key is taken")
+	}
+}
+
+// updateBounds changes as much at once as every store accepts.
+func updateBounds(t *testing.T, s kv.Store) {
+	value := bytes.Repeat([]byte("v"), kv.MaxUpdate/kv.MaxChanges-3)
+	keys := func(change func(key []byte) error) (err error) {
+		for i := range kv.MaxChanges {
+			err = errors.Join(err, change(fmt.Appendf(nil, "%03d", i)))
+		}
+		return err
+	}
+	update(t, s, func(tx kv.Tx) error {
+		return keys(func(key []byte) error { return tx.Put("first", key, value) })
+	})
+	want(t, s, "first", "000", string(value))
+	want(t, s, "first", fmt.Sprintf("%03d", kv.MaxChanges-1), string(value))
+	update(t, s, func(tx kv.Tx) error {
+		return keys(func(key []byte) error { return tx.Delete("first", key) })
+	})
+	want(t, s, "first", "000", "none")
+}
+
+// largeReads reads far more records than it changes, one at a time and as a range, while
+// somebody changes one of them: each is seen.
+func largeReads(t *testing.T, s kv.Store) {
+	const many, long = 500, 200
+	key := func(i int) []byte { return fmt.Appendf(nil, "%04d%s", i, strings.Repeat("k", long)) }
+	put(t, s, "second", string(key(7)), "0")
+	var wait sync.WaitGroup
+	count := func(read func(tx kv.Tx) (string, error)) {
+		wait.Go(func() {
+			for range 5 {
+				err := s.Update(t.Context(), func(tx kv.Tx) error {
+					old, err := read(tx)
+					n, errNumber := strconv.Atoi(old)
+					return errors.Join(err, errNumber, tx.Put("second", key(7), fmt.Append(nil, n+1)))
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	count(func(tx kv.Tx) (old string, err error) {
+		for i := range many {
+			v, errGet := tx.Get("second", key(i))
+			old, err = old+string(v), errors.Join(err, errGet)
+		}
+		return old, err
+	})
+	count(func(tx kv.Tx) (string, error) {
+		page, err := tx.Range("second", nil, nil, many)
+		if len(page) != 1 {
+			return "", errors.Join(err, fmt.Errorf("%d records", len(page)))
+		}
+		return string(page[0].Value), err
+	})
+	wait.Wait()
+	want(t, s, "second", string(key(7)), "10")
+}
+
+// vanished lets two remove records if a range has more than one: one of them stays.
+func vanished(t *testing.T, s kv.Store) {
+	for range 20 {
+		put(t, s, "first", "a", "x")
+		put(t, s, "first", "b", "x")
+		var wait sync.WaitGroup
+		for _, key := range []string{"a", "b"} {
+			wait.Go(func() {
+				err := s.Update(t.Context(), func(tx kv.Tx) error {
+					if page, err := tx.Range("first", nil, nil, 9); err != nil || len(page) < 2 {
+						return err
+					}
+					return tx.Delete("first", []byte(key))
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wait.Wait()
+		if get(t, s, "first", "a") == get(t, s, "first", "b") {
+			t.Fatal("not exactly one was removed")
+		}
 	}
 }
 

@@ -33,6 +33,10 @@ answer is the body of the response.
 Headers of a request: Msl-User, the user that it is for; Msl-Non-Replayable: true;
 Msl-No-Compression: true; Msl-No-Answer: true. A status from 400 on comes with a JSON object that says why.
 
+With client.agent.http in the configuration, whole HTTP requests reach the service behind
+the server, with method, path and headers, and its responses come back as they are. A
+response with the header Msl-Error is not from the service.
+
 SIGTERM and SIGINT end it: it finishes the requests under way. Where that takes 3
 seconds more than client.agent.shutdown, and with a second signal at once, it is ended
 by force.`,

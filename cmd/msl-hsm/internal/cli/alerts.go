@@ -62,7 +62,7 @@ func explainAlert(p *program, a tlsalert.Alert) error {
 	if info.Reserved {
 		taken += "; must not be sent any more"
 	}
-	_, err := fmt.Fprintf(p.stdout, "%d %v\n  means        %s\n  level        %s; %s\n  sender       %v\n  defined in   %s\n  if we sent   %s\n  if peer did  %s\n",
+	_, err := fmt.Fprintf(p.stdout, "%d %v\n  means        %s\n  level        %s; %s\n  sender       %v\n  defined in   %s\n  if sent      %s\n  if received  %s\n",
 		info.Number, a, info.Meaning, info.Level, taken, info.Sender, orNone(info.RFC), info.IfSent, info.IfReceived)
 	return err
 }

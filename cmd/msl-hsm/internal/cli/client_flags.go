@@ -9,14 +9,14 @@ func clientFlags(o *config.Client) []flagGroup {
 	who, server, keys, user := flagGroup{title: "Who sends"}, flagGroup{title: "Whom to trust"}, flagGroup{title: "Session"}, flagGroup{title: "For a user"}
 	s := who.set().StringVar
 	s(&o.EntityScheme, "entity-scheme", "", "entity `SCHEME` to use (default: inferred from the other flags)")
-	s(&o.Identity, "identity", "", "our identity `NAME` (default that of the PSK file)")
-	s(&o.PSK, "psk-file", "", "our pre-shared keys, in this `FILE`")
-	s(&o.PSKKeys, "psk-keys", "", "our pre-shared keys, in the key store under labels that begin with `NAME`")
-	s(&o.Profile, "profile", "", "`NAME` of our profile of the pre-shared keys")
-	s(&o.Key, "key", "", "label `NAME` of our RSA or EC key in the key store")
-	s(&o.KeyID, "key-id", "", "`ID` of our key (default made of the key)")
+	s(&o.Identity, "identity", "", "identity `NAME` of this client (default that of the PSK file)")
+	s(&o.PSK, "psk-file", "", "pre-shared keys of this client, in a `FILE`")
+	s(&o.PSKKeys, "psk-keys", "", "pre-shared keys of this client, in the key store under labels that begin with `NAME`")
+	s(&o.Profile, "profile", "", "`NAME` of the profile of the pre-shared keys")
+	s(&o.Key, "key", "", "label `NAME` of this client's RSA or EC key in the key store")
+	s(&o.KeyID, "key-id", "", "`ID` of this client's key (default made of the key)")
 	s(&o.Certificate, "certificate", "", "client certificate, the first one in this PEM `FILE`")
-	s(&o.Suffix, "suffix", "", "`NAME` that comes after our identity")
+	s(&o.Suffix, "suffix", "", "`NAME` that comes after the identity")
 	s = server.set().StringVar
 	s(&o.Recipient, "recipient", "", "identity `NAME` of the server; by certificate its subject")
 	s(&o.ServerKey, "server-key", "", "RSA or EC public key of the server, in this PEM `FILE`")
@@ -25,13 +25,13 @@ func clientFlags(o *config.Client) []flagGroup {
 	s(&o.ServerIntermediates, "server-intermediates", "", "certificates between those and the server's, in this PEM `FILE`")
 	s(&o.ServerPSK, "server-psk", "", "pre-shared keys of the server, in this `FILE`")
 	s = keys.set().StringVar
-	s(&o.State, "state", "", "`FILE` that keeps our tokens")
+	s(&o.State, "state", "", "`FILE` that keeps this client's tokens")
 	s(&o.AntiRollback, "anti-rollback", "", "bind the state to a counter in the TPM, at NV `INDEX`, so that old copies of it do no harm")
 	keys.c.Flags().Lookup("anti-rollback").NoOptDefVal = "true"
 	keys.set().StringArrayVar((*[]string)(&o.KeyExchanges), "key-exchange", nil, "key exchange `NAME` to offer (repeatable, best first)")
 	s(&o.DHGroup, "dh-group", "", "parameter group `NAME` of DIFFIE_HELLMAN")
 	s(&o.Custody, "custody", "", "where session keys may exist, a `MODE`: sealed, imported or shared")
-	s(&o.EarlierState, "earlier-state", "", "`FILE` of an earlier session of ours, for MT_PROTECTED and USER_ID_TOKEN")
+	s(&o.EarlierState, "earlier-state", "", "`FILE` of an earlier session of this client, for MT_PROTECTED and USER_ID_TOKEN")
 	s = user.set().StringVar
 	s(&o.User, "user", "", "send for the user with this `EMAIL` address")
 	s(&o.UserScheme, "user-scheme", "", "how the user is proven, a `SCHEME`: EMAIL_PASSWORD, or USER_ID_TOKEN of --earlier-state")

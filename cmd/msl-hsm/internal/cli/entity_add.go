@@ -183,7 +183,7 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 	}
 	if f.tpmPSK {
 		config.Override(&c.Server.State, f.state)
-		if f.storageKey, err = provenStorage(c, identity, f); err != nil {
+		if f.storageKey, err = provenStorage(c, identity, f.storage, f.nonce); err != nil {
 			return err
 		}
 		identity = fleet.PSKIdentity(identity)

@@ -32,6 +32,7 @@ func (g *flagGroup) set() interface {
 	BoolVar(p *bool, name string, value bool, usage string)
 	BoolVarP(p *bool, name, shorthand string, value bool, usage string)
 	DurationVar(p *time.Duration, name string, value time.Duration, usage string)
+	IntVar(p *int, name string, value int, usage string)
 	StringVar(p *string, name, value, usage string)
 	StringArrayVar(p *[]string, name string, value []string, usage string)
 } {

@@ -102,6 +102,8 @@ func TestScripts(t *testing.T) {
 			"flood":           flood,
 			"proxied":         proxied,
 			"outdate":         outdate,
+			"lines":           lines,
+			"push":            push,
 		},
 	})
 }

@@ -24,7 +24,9 @@ type sendFlags struct {
 	noEncryption, plain, nonReplayable bool
 	noCompression                      bool
 	noAnswer, raw, verbose, trace      bool
-	timeout                            time.Duration
+	peer, wait                         bool
+	count                              int
+	timeout, waitTime                  time.Duration
 }
 
 func sendCommand(p *program) *cobra.Command {
@@ -57,6 +59,13 @@ With a state file, the next call goes on with the master token of this one.`,
 			if set("data") && set("file") {
 				return exit.Usagef("send takes either --data or --file")
 			}
+			if f.count != 0 && !f.wait || f.count < 0 || f.wait && (f.noAnswer || f.peer) {
+				return exit.Usagef("--count goes with --wait, and --wait with an answer of a server that is no peer")
+			}
+			f.waitTime = 0
+			if set("timeout") {
+				f.waitTime = f.timeout
+			}
 			return reporting(p, over, f.verbose, func() error { return runSend(p, c.Context(), args, over, f, set("data")) })
 		},
 	}
@@ -69,6 +78,9 @@ With a state file, the next call goes on with the master token of this one.`,
 	b(&f.noCompression, "no-compression", false, "send the data uncompressed, and have the answer sent so: for a secret beside text that others can choose")
 	b(&f.nonReplayable, "non-replayable", false, "let the server refuse a copy of the message")
 	b(&f.noAnswer, "no-answer", false, "expect no answer: a refusal is not seen")
+	b(&f.peer, "peer", false, "the server is a peer, which gets tokens of this client, too")
+	b(&f.wait, "wait", false, "after the answer, print each message that the server sends by itself")
+	message.set().IntVar(&f.count, "count", 0, "with --wait, end after this `NUMBER` of messages")
 	b(&f.raw, "raw", false, "write the answer as it came to a terminal, too")
 	message.set().DurationVar(&f.timeout, "timeout", time.Minute, "`TIME` for the exchange, from the first byte sent to the last of the answer, and as much for the key store to open and to close; 0 is no bound")
 	message.set().BoolVarP(&f.verbose, "verbose", "v", false, "tell on stderr what was exchanged")
@@ -100,15 +112,9 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		return exit.Usagef("--timeout %v: want a time like 30s, or 0 for no bound", f.timeout)
 	}
 	overrideClient(&c.Client, over)
-	fromStdin := len(args) > 0 && args[len(args)-1] == "-"
-	if fromStdin {
-		args = args[:len(args)-1]
-	}
-	if len(args) > 1 || fromStdin && (hasData || f.file != "") {
-		return exit.Usagef("send takes one URL and one source of data")
-	}
-	if len(args) == 1 {
-		c.Client.URL = args[0]
+	fromStdin, err := f.destination(c, args, hasData)
+	if err != nil {
+		return err
 	}
 	body, closeBody, err := requestBody(p, f, hasData, fromStdin)
 	if err != nil {
@@ -130,17 +136,54 @@ func runSend(p *program, ctx context.Context, args []string, over config.Client,
 		Encrypted: !f.noEncryption, Authenticated: !f.plain, NonReplayable: f.nonReplayable, Uncompressed: f.noCompression,
 		RequestTokens: true, User: c.Client.User, Recipient: c.Client.Recipient, Body: body,
 	}
-	return f.inTime(ctx, func(ctx context.Context) error {
+	err = f.inTime(ctx, func(ctx context.Context) error {
 		if f.noAnswer {
 			tell.Begin()
-			if err := watchdog.Run(watched(c, ctx), func() error { return client.MSL.Send(ctx, request) }); err != nil {
+			if err := watchdog.Run(watched(c, ctx), func() error { return client.Send(ctx, request) }); err != nil {
 				return clientside.Explain(err, c)
 			}
 			tell.Remind()
 			return nil
 		}
-		return exchangeOnce(p, ctx, c, client, request, tell, writeAnswers(p, f.raw))
+		return exchangeOnce(p, ctx, c, client, request, tell, writeAnswers(p, f.raw), f.wait)
 	})
+	if err != nil || !f.wait {
+		return err
+	}
+	return waitForMessages(ctx, c, client, writeAnswers(p, f.raw), f.count, f.waitTime)
+}
+
+// destination takes the URL from the arguments, and whether the data comes from the
+// standard input.
+func (f sendFlags) destination(c *config.Config, args []string, hasData bool) (fromStdin bool, err error) {
+	fromStdin = len(args) > 0 && args[len(args)-1] == "-"
+	if fromStdin {
+		args = args[:len(args)-1]
+	}
+	if len(args) > 1 || fromStdin && (hasData || f.file != "") {
+		return false, exit.Usagef("send takes one URL and one source of data")
+	}
+	return fromStdin, f.useURL(c, args)
+}
+
+// useURL sets the URL of the server, if it is given, and checks it.
+func (f sendFlags) useURL(c *config.Config, args []string) error {
+	if len(args) == 1 {
+		c.Client.URL = args[0]
+	}
+	c.Client.Peer = c.Client.Peer || f.peer
+	return c.Client.CheckAnyURL(f.lastingFor())
+}
+
+// lastingFor is what a connection that lasts is needed for, or empty.
+func (f sendFlags) lastingFor() string {
+	switch {
+	case f.wait:
+		return "--wait"
+	case f.peer:
+		return "--peer"
+	}
+	return ""
 }
 
 // prompts reports whether a prompt may have to wait for the user, without a time limit.
@@ -209,23 +252,10 @@ func requestBody(p *program, f sendFlags, hasData, fromStdin bool) (func() (io.R
 	return msl.BytesBody(nil), none, nil
 }
 
-// writeAnswers returns the writer for the answer's data, which must not control a
-// terminal.
-func writeAnswers(p *program, raw bool) io.Writer {
-	terminal, ok := p.stdout.(safetext.Writer)
-	switch {
-	case !ok:
-		return p.stdout
-	case raw:
-		return terminal.W
-	}
-	return &safetext.Stream{W: terminal.W}
-}
-
 // exchangeOnce sends the request and prints the answer.
-func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *clientside.Client, request *msl.Request, tell *clientside.Trace, to io.Writer) error {
+func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *clientside.Client, request *msl.Request, tell *clientside.Trace, to io.Writer, more bool) error {
 	tell.Begin()
-	response, err := watchdog.Do(ctx, watched(c, ctx), client.MSL, request)
+	response, err := watchdog.Do(ctx, watched(c, ctx), client, request)
 	if err != nil {
 		return clientside.Explain(err, c)
 	}
@@ -237,22 +267,9 @@ func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *cli
 	if text, ok := to.(*safetext.Stream); ok {
 		_ = text.Close() // if the terminal is gone, the rest is not needed
 	}
-	if onTerminal(p.stdout) && out.last != '\n' {
-		fmt.Fprintln(p.stdout) // for the prompt that follows
+	if (onTerminal(p.stdout) || more && out.last != 0) && out.last != '\n' {
+		fmt.Fprintln(p.stdout) // for the prompt that follows, or the next message
 	}
 	tell.End(response)
 	return nil
-}
-
-// An answerWriter remembers the last byte of the answer.
-type answerWriter struct {
-	w    io.Writer
-	last byte
-}
-
-func (a *answerWriter) Write(p []byte) (int, error) {
-	if len(p) > 0 {
-		a.last = p[len(p)-1]
-	}
-	return a.w.Write(p)
 }

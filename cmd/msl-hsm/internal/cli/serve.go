@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ import (
 
 type serveFlags struct {
 	listen, state, readyFile, logFormat string
+	stream, peer                        string
 	upstream                            []string
 	verbose, trace, tls, initState      bool
 }
@@ -40,6 +42,13 @@ Msl-Authenticated and Msl-Non-Replayable, the number of the message in
 Msl-Message-Id, and where it came from in Msl-Client-Address. It is asked when all is
 made that the answer needs, and not at all while the key store fails. server.upstream
 in the configuration has more: several places, TLS, headers, health checks.
+
+With server.http in the configuration, HTTP requests that an agent sends reach the service
+as they are, with method, path and headers, as far as its lists allow.
+
+Clients may also keep a connection: a WebSocket at the same URL with ws in place of
+http, or with --stream TCP. With --peer it answers peers in a network in which both
+sides issue tokens. See docs/peers.md.
 
 SIGTERM and SIGINT end it: it finishes the messages in flight and closes every key
 object that it made in the token. Where that takes 3 seconds more than server.shutdown,
@@ -59,7 +68,9 @@ and with a second signal at once, it is ended by force.`,
 	stateFlag(c, &f.state)
 	c.Flags().BoolVar(&f.initState, "init-state", false, "make the state file, for a server that is new; one that is there is an error")
 	c.Flags().StringArrayVar(&f.upstream, "upstream", nil, "`URL` of the HTTP service behind this gateway; or unix:SOCKET or unix:SOCKET:/PATH; may be given more than once")
-	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready")
+	c.Flags().StringVar(&f.stream, "stream", "", "`ADDRESS` for TCP connections that last, for many messages and for channels")
+	c.Flags().StringVar(&f.peer, "peer", "", "`ADDRESS` for TCP connections of peers that issue tokens for this server, too")
+	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready, and those of --stream and --peer on lines of their own")
 	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls describes in the configuration")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log every message")
@@ -98,6 +109,8 @@ func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, err
 	if err := c.Server.Upstream.URL.Set(f.upstream); err != nil {
 		return nil, nil, err
 	}
+	config.Override(&c.Server.Stream.Listen, f.stream)
+	config.Override(&c.Server.Peer.Listen, f.peer)
 	p.stop.allow(c.Server.Shutdown)
 	c.Keystore.Log, err = p.logger(f)
 	return c, c.Keystore.Log, err
@@ -143,15 +156,34 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	serverside.BoundMemory(&c.Server, log, s)
 	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.MSL.Issuer.Keys), "upstream", c.Server.Upstream.String())
-	server, err := serverside.HTTPServer(c, s, mslhttp.Protection(c.Server.Require).Demand(application), log, peers)
+	handle := mslhttp.Protection(c.Server.Require).Demand(application)
+	server, err := serverside.HTTPServer(c, s, handle, log, peers)
 	if err != nil {
 		return err
 	}
-	server.Handler = failures.Beside(server.Handler)
+	streams, more, err := openStreams(c, s, handle, log, peers)
+	if err != nil {
+		return err
+	}
+	server.Handler = streams.Beside(failures.Beside(server.Handler))
 	if c.Server.TLS.HTTP2 {
 		mslhttp.AllowHTTP2(server)
 	}
-	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile)
+	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
+}
+
+// openStreams returns what serves connections that last, and what takes messages that are
+// pushed on them.
+func openStreams(c *config.Config, s *serverside.Service, handle msl.Handler, log, peers *slog.Logger) (*serverside.Streams, []alsoServing, error) {
+	streams, err := serverside.OpenStreams(c, s, handle, peers)
+	if err != nil || c.Server.Push.From == "" {
+		return streams, []alsoServing{streams}, err
+	}
+	from, err := listenLocally(c.Server.Push.From)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("server.push.from: %w", err), streams.Close())
+	}
+	return streams, []alsoServing{streams, &pushServing{streams.Pushes.Server(log), from}}, nil
 }
 
 func (p *program) logger(f serveFlags) (*slog.Logger, error) {
@@ -177,7 +209,7 @@ func logHeaders(log *slog.Logger) func(msl.HeaderInfo) {
 
 // answerUntil serves until ctx ends, and then for as long as messages are in flight. If
 // ctx has ended already, the server is not announced.
-func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string) error {
+func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Listener, shutdown time.Duration, readyFile string, more ...alsoServing) error {
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -185,7 +217,14 @@ func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Lis
 	url := urlOf(l)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
-	fmt.Fprintf(p.stdout, "ready at %s\n", url)
+	for _, m := range more {
+		for _, also := range m.Start() {
+			url += "\n" + also
+		}
+	}
+	for at := range strings.SplitSeq(url, "\n") {
+		fmt.Fprintf(p.stdout, "ready at %s\n", at)
+	}
 	if err := writeReady(readyFile, url); err != nil {
 		return errors.Join(err, server.Close())
 	}
@@ -197,9 +236,40 @@ func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Lis
 	grace := shutdown - closingTime(shutdown)
 	bounded, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	if err := server.Shutdown(bounded); err != nil {
+	if err := shutdownAll(bounded, server, more); err != nil {
 		return errors.Join(fmt.Errorf("messages were still in flight after %v and were cut off", grace), server.Close())
 	}
+	return nil
+}
+
+// An alsoServing is what serves beside the server for HTTP.
+type alsoServing interface {
+	Start() (urls []string)
+	Shutdown(context.Context) error
+}
+
+// shutdownAll lets all of them end at the same time.
+func shutdownAll(ctx context.Context, server *http.Server, more []alsoServing) error {
+	results := make(chan error, len(more))
+	for _, m := range more {
+		go func() { results <- m.Shutdown(ctx) }()
+	}
+	err := server.Shutdown(ctx)
+	for range more {
+		err = errors.Join(err, <-results)
+	}
+	return err
+}
+
+// A pushServing takes what programs of this machine post.
+type pushServing struct {
+	*http.Server
+	listener net.Listener
+}
+
+// Start begins to serve.
+func (s *pushServing) Start() []string {
+	go s.Serve(s.listener)
 	return nil
 }
 

@@ -53,13 +53,14 @@ see msl-hsm entity add --help.`,
 	return c
 }
 
-// provenStorage returns the storage key in the TPM of a device that is enrolled here.
-func provenStorage(c *config.Config, device string, f entityFlags) (public []byte, err error) {
-	nonce, err := parseNonce(f.nonce)
+// provenStorage returns the storage key in the TPM of a device that is enrolled here,
+// from the file of its proof for a nonce.
+func provenStorage(c *config.Config, device, file, nonceText string) (public []byte, err error) {
+	nonce, err := parseNonce(nonceText)
 	if err != nil {
 		return nil, err
 	}
-	proof, err := readObject("storage key", f.storage, fleet.ParseStorageProof)
+	proof, err := readObject("storage key", file, fleet.ParseStorageProof)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +74,7 @@ func provenStorage(c *config.Config, device string, f entityFlags) (public []byt
 	defer exit.Closing(&err, all)
 	err = all.Certified(proof.Certified(device, nonce))
 	if err != nil {
-		return nil, fmt.Errorf("%s does not prove the storage key of device %q for this nonce: %w", f.storage, exit.Printable(device), err)
+		return nil, fmt.Errorf("%s does not prove the storage key of device %q for this nonce: %w", file, exit.Printable(device), err)
 	}
 	return proof.Public, nil
 }

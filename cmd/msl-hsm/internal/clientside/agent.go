@@ -38,6 +38,9 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 	if c.Client.Agent.Requests < 1 {
 		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
 	}
+	if err := c.Client.CheckURL(); err != nil {
+		return nil, err
+	}
 	warnings := slog.NewLogLogger(log.Handler(), slog.LevelWarn).Writer()
 	tell := &Trace{Out: warnings}
 	k, err := Open(c, ctx, tell)
@@ -83,8 +86,11 @@ func (a *Agent) handler() http.Handler {
 	own := &a.config.Client
 	h := &agent.Handler{
 		Client: a.Client.MSL, Recipient: own.Recipient, User: own.User, Users: slices.Collect(maps.Keys(own.Agent.Users)),
-		MaxBody: own.Agent.Body, Requests: own.Agent.Requests, Timeout: own.Agent.Timeout,
+		MaxBody: own.Agent.Body, MaxAhead: own.Agent.Ahead, HTTP: own.Agent.HTTP, Idle: own.Agent.Idle, Requests: own.Agent.Requests, Timeout: own.Agent.Timeout,
 		Explain: a.explain, Report: a.report,
+	}
+	if h.HTTP && h.Idle == 0 {
+		h.Idle = max(h.Timeout, 0) // programs expect streams to last
 	}
 	if h.Timeout == 0 {
 		h.Timeout = -1
@@ -113,7 +119,10 @@ func agentUserAuth(c *config.Agent, _ context.Context, user string, reason msl.R
 func settingOf(err error) error {
 	var body *agent.BodyError
 	var user *agent.UserError
+	var ahead *agent.AheadError
 	switch {
+	case errors.As(err, &ahead):
+		return fmt.Errorf("%w: raise client.agent.ahead", err)
 	case errors.As(err, &body):
 		return fmt.Errorf("%w, which client.agent.body permits", err)
 	case errors.As(err, &user):

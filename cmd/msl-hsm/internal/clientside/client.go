@@ -28,6 +28,11 @@ type Client struct {
 	store   keys.Importing
 	random  io.ReadCloser // combined with that of the device, or nil
 	web     *http.Client
+
+	lasting  *lasting    // the connection, if the URL is one of those that last
+	server   *msl.Server // that we are to a peer, or nil
+	peerConn *msl.Conn   // on peerRaw
+	peerRaw  *noticed
 }
 
 // An earlierSession holds the tokens of another state file of the same entity: to hide
@@ -53,11 +58,41 @@ func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.User
 	return userauth.UserIDTokenData(held.MasterToken.Bytes(), held.UserIDToken.Bytes()), nil
 }
 
+// Pushed waits for messages of the server on the connection of the last answer, and
+// passes each to take, until that returns false or an error, or ctx ends.
+func (k *Client) Pushed(ctx context.Context, user string, take func(*msl.Response) (more bool, err error)) error {
+	stream, err := k.lasting.stream.Unasked(ctx)
+	if err != nil {
+		return err
+	}
+	inbox := k.MSL.NewInbox(stream)
+	inbox.User = user
+	for more := true; more; {
+		r, err := inbox.Receive(ctx)
+		if errors.Is(err, io.EOF) {
+			return exit.WithCode(errors.New("the server ended the connection: wait for messages again once it runs, and check that the URL is that of server.push"), exit.NoAnswer)
+		}
+		if err != nil {
+			return err
+		}
+		if more, err = take(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Close closes the keys before the store that holds them.
 func (k *Client) Close() error {
 	var errs []error
 	if k.web != nil {
 		k.web.CloseIdleConnections() // with close_notify, so that nothing looks cut off
+	}
+	if k.lasting != nil {
+		_ = k.lasting.Close() // all was said, or the error was told
+	}
+	if k.server != nil {
+		errs = append(errs, k.server.Close())
 	}
 	if k.MSL != nil {
 		errs = append(errs, k.MSL.Close(), closeExchanges(k.MSL.KeyExchanges))

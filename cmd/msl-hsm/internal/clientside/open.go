@@ -18,7 +18,11 @@ import (
 
 // Open builds a client. It prints notes for the user to tell.
 func Open(c *config.Config, ctx context.Context, tell *Trace) (*Client, error) {
-	if err := c.Client.CheckURL(); err != nil {
+	purpose := ""
+	if c.Client.Peer {
+		purpose = "a peer"
+	}
+	if err := c.Client.CheckAnyURL(purpose); err != nil {
 		return nil, err
 	}
 	if err := c.Client.CheckPeers(); err != nil {
@@ -54,9 +58,16 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 	if k.web, err = WebClient(c, k.store); err != nil {
 		return err
 	}
+	var transport msl.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}
+	if c.Client.Lasts() {
+		if k.lasting, err = newLasting(c, k.store); err != nil {
+			return err
+		}
+		transport = k.lasting
+	}
 	k.MSL = &msl.Client{
 		Local: entity, Peers: peers, Rand: k.random, Headers: tell.headers(),
-		Transport:    tell.transport(&mslhttp.Transport{URL: c.Client.URL, Client: k.web, MaxAnswer: c.Client.Limits.Answer}),
+		Transport:    tell.transport(transport),
 		Limits:       messageLimits(c.Client.Limits),
 		Capabilities: &msl.Capabilities{Compression: c.Client.Compression, Languages: c.Client.Languages},
 	}
@@ -78,14 +89,13 @@ func fillClient(c *config.Config, ctx context.Context, k *Client, tell *Trace) e
 		}
 	}
 	state, err := anchored(c, ctx, k, tell)
-	if err == nil {
-		k.MSL.State = tell.state(state)
+	if err != nil {
+		return err
 	}
-	return err
-}
-
-func messageLimits(l config.ClientLimits) msl.Limits {
-	return msl.Limits{Header: l.Header, Chunk: l.Chunk, Inflate: l.Inflate, Tokens: l.Tokens, Depth: l.Depth}
+	if k.MSL.State = tell.state(state); c.Client.Peer {
+		return usePeer(c, k)
+	}
+	return nil
 }
 
 // whoSends returns the client's own entity: as configured, or as a server enrolled this

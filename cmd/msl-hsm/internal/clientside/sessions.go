@@ -154,9 +154,9 @@ func (s *Sessions) Purge() error {
 // AskAgent has a running agent log a user out, or forget its session if none is named.
 func AskAgent(ctx context.Context, at, user string) error {
 	transport := &http.Transport{DisableKeepAlives: true}
-	url := "http://" + at + "/session"
+	url := "http://" + at + "/"
 	if path, ok := config.CutUnix(at); ok {
-		url = "http://agent/session"
+		url = "http://agent/"
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		}
@@ -165,8 +165,9 @@ func AskAgent(ctx context.Context, at, user string) error {
 	if err != nil {
 		return exit.Usagef("--agent %s: want unix:PATH, or a loopback address with a port", exit.Printable(at))
 	}
+	r.Header.Set("Msl-Session", "forget")
 	if user != "" {
-		r.URL.Path += "/user"
+		r.Header.Set("Msl-Session", "logout")
 		r.Header.Set("Msl-User", mslhttp.EncodeName(user))
 	}
 	answer, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(r)

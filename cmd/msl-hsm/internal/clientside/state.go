@@ -1,15 +1,28 @@
 package clientside
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
+
+// noState is the state of a client without a file: it counts message ids and keeps
+// nothing.
+type noState struct{ ids atomic.Int64 }
+
+func (*noState) Load(context.Context) (msl.ClientRecord, error) { return msl.ClientRecord{}, nil }
+
+func (*noState) Save(context.Context, msl.ClientRecord) error { return nil }
+
+// NextID uses one counter for all serial numbers: ids need only increase.
+func (n *noState) NextID(context.Context, int64) (int64, error) { return n.ids.Add(1), nil }
 
 // makeDeviceKeys is the next step if a device's key store has no sealing keys.
 const makeDeviceKeys = "run msl-hsm key create --set device"
@@ -41,13 +54,6 @@ func warnOfState(c *config.Config, k *Client, tell *Trace) error {
 		tell.note = fmt.Sprintf("%s keeps no session, the next call begins anew: %s", exit.Printable(c.Client.State), why)
 	}
 	return err
-}
-
-// Remind prints the notes that were deferred, after the first success.
-func (s *Trace) Remind() {
-	if s.note != "" {
-		fmt.Fprintln(s.Out, s.note)
-	}
 }
 
 // noEarlierToken explains how to make an earlier session that hides the client's

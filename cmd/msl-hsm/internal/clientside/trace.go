@@ -56,6 +56,13 @@ func (s *Trace) End(r *msl.Response) {
 	s.tell("%d messages, %s", r.Messages, took(s.start))
 }
 
+// Remind prints the notes that were deferred, after the first success.
+func (s *Trace) Remind() {
+	if s.note != "" {
+		fmt.Fprintln(s.Out, s.note)
+	}
+}
+
 func took(start time.Time) string {
 	d := time.Since(start)
 	if d < 10*time.Millisecond {
@@ -132,17 +139,6 @@ func (t *tracedState) Save(ctx context.Context, r msl.ClientRecord) error {
 	}
 	return t.ClientState.Save(ctx, r)
 }
-
-// noState is the state of a client without a file: it counts message ids and keeps
-// nothing.
-type noState struct{ ids atomic.Int64 }
-
-func (*noState) Load(context.Context) (msl.ClientRecord, error) { return msl.ClientRecord{}, nil }
-
-func (*noState) Save(context.Context, msl.ClientRecord) error { return nil }
-
-// NextID uses one counter for all serial numbers: ids need only increase.
-func (n *noState) NextID(context.Context, int64) (int64, error) { return n.ids.Add(1), nil }
 
 // Explain adds to an MSL error advice on what to do about it.
 func Explain(err error, c *config.Config) error {

@@ -11,9 +11,12 @@ import (
 type Agent struct {
 	Listen   string            `yaml:"listen" example:"unix:/run/msl-hsm.sock"`              // or a loopback address; default: msl-hsm-agent.sock in $RUNTIME_DIRECTORY or $XDG_RUNTIME_DIR
 	Users    map[string]string `yaml:"users" example:"\nada@example.com: file:ada.password"` // that programs may send for, with the source of each password
-	Body     int64             `yaml:"body"`                                                 // bytes of a request; on the wire it is 2.4 times as much. As much may be in memory where an answer begins before the request ends
+	Body     int64             `yaml:"body"`                                                 // bytes of a request; on the wire it is 2.4 times as much
+	HTTP     bool              `yaml:"http"`                                                 // carry whole HTTP requests, with method, path and headers; the server needs server.http
+	Ahead    int64             `yaml:"ahead" example:"25165824"`                             // bytes of a request in memory where its answer begins before it ends; default: as body
 	Requests int               `yaml:"requests"`                                             // at the same time; others wait
 	Timeout  time.Duration     `yaml:"timeout" example:"1m"`                                 // of a request; negative means no limit
+	Idle     time.Duration     `yaml:"idle" example:"1m"`                                    // how long a request that takes longer than timeout may pause; default: with http as timeout, else no request takes longer
 	Shutdown time.Duration     `yaml:"shutdown"`                                             // time for requests in flight
 }
 

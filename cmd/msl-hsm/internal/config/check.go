@@ -33,6 +33,7 @@ func check(c *Config) error {
 	}{
 		{"keystore.sessions", int64(c.Keystore.Sessions)}, {"keystore.wait", int64(c.Keystore.Wait)},
 		{"keystore.call-timeout", int64(c.Keystore.CallTimeout)}, {"client.agent.shutdown", int64(c.Client.Agent.Shutdown)},
+		{"client.agent.idle", int64(c.Client.Agent.Idle)}, {"client.agent.ahead", c.Client.Agent.Ahead},
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
 		{"server.renew-expired", int64(s.RenewExpired)}, {"server.user-renew-after", int64(s.UserRenewAfter)},
 		{"server.user-lifetime", int64(s.UserLifetime)}, {"server.user-renew-expired", int64(s.UserRenewExpired)},
@@ -65,8 +66,14 @@ func check(c *Config) error {
 	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
 		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
 	}
+	if err := s.checkStreams(); err != nil {
+		return err
+	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
+	}
+	if err := s.HTTP.check(); err != nil {
+		return err
 	}
 	if err := s.checkUpstream(); err != nil {
 		return err
@@ -78,12 +85,6 @@ func check(c *Config) error {
 	}
 	return c.Client.CheckLanguages()
 }
-
-// exchange returns the time for one exchange; zero or less means no bound.
-func (l Limits) exchange() time.Duration { return Nonzero(l.Timeout, time.Minute) }
-
-// held is how much of a message may be kept in memory until it is read.
-func (l Limits) held() int { return msl.Limits{Held: l.Held}.Effective().Held }
 
 // ParseCustody reads the custody mode of a setting.
 func ParseCustody(setting, name string) (msl.Custody, error) {

@@ -12,6 +12,40 @@ func (c *Client) CheckURL() error {
 	return checkWebURL("URL of the server", c.URL, "http://HOST:PORT/ or https://HOST/PATH")
 }
 
+// CheckAnyURL is CheckURL for a client that also makes connections that last, of which
+// it needs one for that purpose, if one is named.
+func (c *Client) CheckAnyURL(purpose string) error {
+	const want = "http://HOST:PORT/ or https://HOST/PATH, or ws, wss, tcp or tls in place of http"
+	u, err := url.Parse(c.URL)
+	if err == nil && u.User == nil && c.Lasts() {
+		if u.Host == "" || (u.Scheme == "tcp" || u.Scheme == "tls") && (u.Port() == "" || strings.Trim(u.Path, "/") != "") {
+			return exit.Usagef("URL of the server %q: want tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST/PATH", c.URL)
+		}
+		return nil
+	}
+	if purpose != "" {
+		return exit.Usagef("URL of the server %q: %s needs a connection that lasts: give tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST/PATH", c.URL, purpose)
+	}
+	if err := checkWebURL("URL of the server", c.URL, want); err != nil {
+		return err
+	}
+	return nil
+}
+
+// streamSchemes are the schemes of URLs whose connections last, with those of the
+// HTTP request that begins a WebSocket.
+var streamSchemes = map[string]string{"tcp": "", "tls": "", "ws": "http", "wss": "https"}
+
+// Lasts reports whether the URL of the server is one of a connection that lasts.
+func (c *Client) Lasts() bool {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return false
+	}
+	_, lasts := streamSchemes[u.Scheme]
+	return lasts
+}
+
 // CheckFailuresURL wants the URL that takes reports of failures.
 func (c *Client) CheckFailuresURL() error {
 	return checkWebURL("client.failures.url", c.Failures.URL, "http://HOST:PORT/failures")

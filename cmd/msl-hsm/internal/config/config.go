@@ -2,11 +2,7 @@ package config
 
 import (
 	"log/slog"
-	"os"
-	"path/filepath"
 	"time"
-
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // A Config is the configuration file, with defaults filled in. Paths in it are
@@ -80,7 +76,13 @@ type Server struct {
 	Limits Limits    `yaml:"limits"` // 0 is the default
 	TLS    ServerTLS `yaml:"tls"`    // below MSL; default: none
 
+	Stream Stream `yaml:"stream"` // connections that last, for many messages and for channels
+	Peer   Peer   `yaml:"peer"`   // the same, with peers that issue tokens for this server, too
+	Push   Push   `yaml:"push"`   // the same, for clients that wait for messages of the server
+
 	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
+
+	HTTP HTTP `yaml:"http"` // HTTP requests from programs behind an agent; default: none
 
 	Upstream        Upstream      `yaml:"upstream"`                       // the HTTP service behind this gateway; upstream: URL is short for a section with that alone
 	UpstreamMethod  string        `yaml:"upstream-method"`                // older name of upstream.method
@@ -88,51 +90,20 @@ type Server struct {
 	Shutdown        time.Duration `yaml:"shutdown"`                       // time for messages in flight
 }
 
-// Limits bound what others can make a server do. Zero is the default.
-type Limits struct {
-	Body            int64         `yaml:"body" example:"67108864"`  // bytes of a request; a longer one gets HTTP 413
-	Header          int           `yaml:"header" example:"1048576"` // bytes of a message header
-	Chunk           int           `yaml:"chunk" example:"16777216"` // bytes of a payload chunk
-	Held            int           `yaml:"held" example:"16777216"`  // bytes of an answer held back until its request was read
-	Inflate         int           `yaml:"inflate" example:"200"`    // largest ratio of decompressed to compressed data
-	Tokens          int           `yaml:"tokens" example:"64"`      // service tokens of one message, and key requests
-	Depth           int           `yaml:"depth" example:"32"`       // nesting of JSON objects
-	Sessions        int           `yaml:"sessions" example:"10000"` // master tokens remembered
-	ErrorsPerSecond int           `yaml:"errors-per-second" example:"200"`
-	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers a second to one unauthenticated source, and refusals a second of one entity; IPv6 is counted by /64
-	Passwords       int           `yaml:"passwords" example:"4"`          // password checks at the same time; each takes up to 128 MiB
-	Timeout         time.Duration `yaml:"timeout" example:"1m"`           // of one exchange; shortly before, the device is told to try again
-	Idle            time.Duration `yaml:"idle"`                           // for streaming answers, in place of timeout: the longest pause
-
-	Connections          int   `yaml:"connections" example:"1024"`           // at the same time; beyond that, the one idle for longest is closed; negative is no bound
-	ConnectionsPerSource int   `yaml:"connections-per-source" example:"256"` // a quarter of connections; IPv6 is counted by /64
-	Unproven             int64 `yaml:"unproven" example:"134217728"`         // bytes of memory for messages of unauthenticated senders, but at least what one message may take: 195 MiB with these limits
-	Proven               int64 `yaml:"proven" example:"536870912"`           // and for those of others; each source or entity has half of it
-}
-
-// ClientLimits are what an answer may cost. Zero is the default.
-type ClientLimits struct {
-	Answer  int64 `yaml:"answer" example:"1073741824"` // bytes in all
-	Header  int   `yaml:"header" example:"1048576"`    // bytes of a message header
-	Chunk   int   `yaml:"chunk" example:"67108864"`    // bytes of a payload chunk: 2.4 times the data, which the reference stack sends in a single chunk
-	Inflate int   `yaml:"inflate" example:"200"`       // largest ratio of decompressed to compressed data
-	Tokens  int   `yaml:"tokens" example:"64"`         // service tokens of one message
-	Depth   int   `yaml:"depth" example:"32"`          // nesting of JSON objects
-}
-
 // Client is what a client is made of, and the agent.
 type Client struct {
-	URL          string `yaml:"url" example:"http://127.0.0.1:8080/"`
-	EntityScheme string `yaml:"entity-scheme" example:"PSK"`      // default: inferred from the other settings
-	Identity     string `yaml:"identity" example:"camera-1"`      // default: that of the PSK file or the certificate
-	Suffix       string `yaml:"suffix" example:"app-1"`           // NONE_SUFFIXED: the part after the identity
-	PSK          string `yaml:"psk" example:"camera-1.psk"`       // pre-shared keys; or else
-	PSKKeys      string `yaml:"psk-keys" example:"camera-psk"`    // labels of pre-shared keys in the key store; or else
-	Profile      string `yaml:"profile" example:"night"`          // PSK_PROFILE: name of the profile
-	Key          string `yaml:"key" example:"msl-identity"`       // label of the client's RSA or EC key
-	KeyID        string `yaml:"key-id" example:"key-1"`           // default: derived from the public key
-	Certificate  string `yaml:"certificate" example:"camera.crt"` // for that key; its subject is the identity
-	EarlierState string `yaml:"earlier-state" example:"old.db"`   // state of an earlier session, for MT_PROTECTED and USER_ID_TOKEN
+	URL          string `yaml:"url" example:"http://127.0.0.1:8080/"` // or with https, ws, wss, tcp or tls
+	Peer         bool   `yaml:"peer"`                                 // the server is a peer: tokens are issued for it, too
+	EntityScheme string `yaml:"entity-scheme" example:"PSK"`          // default: inferred from the other settings
+	Identity     string `yaml:"identity" example:"camera-1"`          // default: that of the PSK file or the certificate
+	Suffix       string `yaml:"suffix" example:"app-1"`               // NONE_SUFFIXED: the part after the identity
+	PSK          string `yaml:"psk" example:"camera-1.psk"`           // pre-shared keys; or else
+	PSKKeys      string `yaml:"psk-keys" example:"camera-psk"`        // labels of pre-shared keys in the key store; or else
+	Profile      string `yaml:"profile" example:"night"`              // PSK_PROFILE: name of the profile
+	Key          string `yaml:"key" example:"msl-identity"`           // label of the client's RSA or EC key
+	KeyID        string `yaml:"key-id" example:"key-1"`               // default: derived from the public key
+	Certificate  string `yaml:"certificate" example:"camera.crt"`     // for that key; its subject is the identity
+	EarlierState string `yaml:"earlier-state" example:"old.db"`       // state of an earlier session, for MT_PROTECTED and USER_ID_TOKEN
 
 	Recipient           string `yaml:"recipient"`                        // identity of the server
 	ServerKey           string `yaml:"server-key" example:"server.pem"`  // the server's public key; or else
@@ -171,6 +142,7 @@ func Default() *Config {
 	c.Server.Require.Encrypted, c.Server.Require.Authenticated = true, true
 	c.Server.Compression = []string{"GZIP", "LZW"}
 	c.Server.Shutdown = DefaultShutdown
+	c.Server.Stream.Path = "/"
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
 	c.Server.Enrollment.Path = "/enroll"
 	c.Server.Enrollment.Unknown = "hold"
@@ -187,51 +159,6 @@ func Override(value *string, flag string) {
 	if flag != "" {
 		*value = flag
 	}
-}
-
-// Read reads a file over the defaults, makes the paths in it absolute, and checks it.
-func (c *Config) Read(path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return exit.Usagef("configuration: %w; name another file with --config", err)
-	}
-	if err := DecodeYAML(path, data, c); err != nil {
-		return err
-	}
-	dir, err := filepath.Abs(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	c.settle(dir)
-	return check(c)
-}
-
-// settle makes the paths absolute.
-func (c *Config) settle(dir string) {
-	c.settleTLS(dir)
-	c.Client.Agent.settle(dir)
-	c.Server.Upstream.settle(dir)
-	for _, path := range []*string{
-		&c.Keystore.SoftHSM, &c.Server.State, &c.Server.Certificate,
-		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
-		&c.Server.Enrollment.State, &c.Server.Enrollment.CA, &c.Server.Enrollment.EKRoots,
-		&c.Client.PSK, &c.Client.Certificate, &c.Client.State, &c.Client.EarlierState,
-		&c.Server.Failures.Log, &c.Server.Messages, &c.Client.Failures.Spool,
-		&c.Client.ServerKey, &c.Client.ServerRoots, &c.Client.ServerIntermediates, &c.Client.ServerPSK,
-	} {
-		*path = within(dir, *path)
-	}
-	for _, source := range []*string{&c.Keystore.PIN, &c.Client.Password, &c.Keystore.URI} {
-		*source = Settled(dir, *source)
-	}
-}
-
-// Nonzero returns a value, or its default where it is zero.
-func Nonzero(d, absent time.Duration) time.Duration {
-	if d == 0 {
-		return absent
-	}
-	return d
 }
 
 // DefaultShutdown is the time that a server or an agent has to end once it is told

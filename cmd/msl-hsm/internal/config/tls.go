@@ -61,15 +61,18 @@ func (l *CertificateList) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// settleTLS makes the paths absolute.
-func (c *Config) settleTLS(dir string) {
-	paths := []*string{&c.Server.TLS.ClientCA, &c.Server.TLS.ClientCRL, &c.Client.TLS.Roots, &c.Client.TLS.Certificate}
-	for i := range c.Server.TLS.Certificates {
-		paths = append(paths, &c.Server.TLS.Certificates[i].Certificate, &c.Server.TLS.Certificates[i].OCSP)
+// settle makes the paths absolute.
+func (t *ServerTLS) settle(dir string) {
+	t.ClientCA, t.ClientCRL = within(dir, t.ClientCA), within(dir, t.ClientCRL)
+	for i := range t.Certificates {
+		c := &t.Certificates[i]
+		c.Certificate, c.OCSP = within(dir, c.Certificate), within(dir, c.OCSP)
 	}
-	for _, path := range paths {
-		*path = within(dir, *path)
-	}
+}
+
+// settle makes the paths absolute.
+func (t *ClientTLS) settle(dir string) {
+	t.Roots, t.Certificate = within(dir, t.Roots), within(dir, t.Certificate)
 }
 
 // ParseVersion reads a version of TLS; none is 1.2.

@@ -186,54 +186,8 @@ func (u *Upstream) settle(dir string) {
 			*socket = within(dir, *socket)
 		}
 	}
-	u.TLS.Roots, u.TLS.Certificate = within(dir, u.TLS.Roots), within(dir, u.TLS.Certificate)
+	u.TLS.settle(dir)
 	for name, source := range u.Headers {
 		u.Headers[name] = Settled(dir, source)
 	}
-}
-
-// checkUpstream refuses what contradicts other settings.
-func (s *Server) checkUpstream() error {
-	if s.UpstreamMethod != "" && s.Upstream.Method != "" {
-		return exit.Usagef("server.upstream-method and server.upstream.method are one setting: give the second alone")
-	}
-	if s.UpstreamTimeout != 0 && s.Upstream.Timeout != 0 {
-		return exit.Usagef("server.upstream-timeout and server.upstream.timeout are one setting: give the second alone")
-	}
-	if s.UpstreamMethod != "" && checkMethod(s.UpstreamMethod) != nil {
-		return exit.Usagef("server.upstream-method is %q: want the name of an HTTP method", s.UpstreamMethod)
-	}
-	limit := s.Limits.exchange()
-	for name, timeout := range map[string]time.Duration{"server.upstream-timeout": s.UpstreamTimeout, "server.upstream.timeout": s.Upstream.Timeout} {
-		if limit > 0 && timeout >= limit {
-			return exit.Usagef("%s is %v, and server.limits.timeout %v: an exchange would end before the service may answer; make server.limits.timeout the longer one", name, timeout, limit)
-		}
-	}
-	if held := s.Limits.held(); s.Upstream.Buffer > held {
-		return exit.Usagef("server.upstream.buffer is %d, and server.limits.held %d: no more of a message may be kept in memory; make server.limits.held as large", s.Upstream.Buffer, held)
-	}
-	return nil
-}
-
-// UpstreamTime is the time that the service has to begin an answer: what the
-// configuration says, or half a minute, or half the time for an exchange where that is
-// less.
-func (s *Server) UpstreamTime() time.Duration {
-	const usual = 30 * time.Second
-	given, limit := Nonzero(s.Upstream.Timeout, s.UpstreamTimeout), s.Limits.exchange()
-	switch {
-	case given != 0:
-		return given
-	case limit > 0:
-		return min(usual, limit/2)
-	}
-	return usual
-}
-
-// UpstreamVerb is the method of requests to the service; empty is the default.
-func (s *Server) UpstreamVerb() string {
-	if s.Upstream.Method != "" {
-		return string(s.Upstream.Method)
-	}
-	return s.UpstreamMethod
 }

@@ -34,7 +34,7 @@ func KeySet(whose, prefix string) (set []Provision, err error) {
 
 func purposeOf(r keystore.Role) string {
 	return map[keystore.Role]string{
-		keystore.RoleIdentity:          "proves who we are",
+		keystore.RoleIdentity:          "proves the identity",
 		keystore.RoleIssuerEncryption:  "encrypts tokens",
 		keystore.RoleIssuerMAC:         "authenticates tokens",
 		keystore.RoleServiceEncryption: "encrypts service tokens",

@@ -2,6 +2,7 @@ package serverside
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -17,8 +18,11 @@ import (
 // Application returns the handler of the messages' data: the gateway to a service, or
 // an echo. Health checks of the service end with ctx.
 func Application(ctx context.Context, c *config.Config, store keystore.Store, log *slog.Logger) (msl.Handler, error) {
+	if c.Server.Upstream.IsZero() && c.Server.HTTP.On() {
+		return nil, exit.Usagef("server.http is on, but there is no service: set server.upstream, or use --upstream")
+	}
 	if c.Server.Upstream.IsZero() {
-		return echoApplication, nil
+		return mslhttp.RefuseHTTP(httpIsOff, echoApplication), nil
 	}
 	u, err := Upstream(c, store, log)
 	if err != nil {
@@ -28,8 +32,15 @@ func Application(ctx context.Context, c *config.Config, store keystore.Store, lo
 		return nil, exit.Usagef("server.upstream: %w", err)
 	}
 	gateway := &mslhttp.Gateway{Upstream: u, Method: c.Server.UpstreamVerb(), ContentType: c.Server.Upstream.ContentType}
-	return gateway.Handle, nil
+	if !c.Server.HTTP.On() {
+		return mslhttp.RefuseHTTP(httpIsOff, gateway.Handle), nil
+	}
+	whole := &mslhttp.HTTPGateway{Upstream: u, Rules: c.Server.HTTP.Rules(), Plain: gateway.Handle}
+	return whole.Handle, nil
 }
+
+// httpIsOff is what a device is told that sends an HTTP request all the same.
+const httpIsOff = "it passes no HTTP requests on: set server.http in its configuration, or turn client.agent.http off in the agent's"
 
 // Upstream returns the service behind the server.
 func Upstream(c *config.Config, store keystore.Store, log *slog.Logger) (*mslhttp.Upstream, error) {
@@ -66,9 +77,26 @@ func fixedHeaders(sources map[string]string) (http.Header, error) {
 	return h, nil
 }
 
+// echoApplication sends back what comes, as it comes.
 func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-	_, err := io.Copy(w, m.Body)
-	return err
+	body, knows := m.Body.(interface{ Ended() bool })
+	data := make([]byte, 64<<10)
+	for {
+		n, err := m.Body.Read(data)
+		if _, failed := w.Write(data[:n]); failed != nil {
+			return failed
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case knows && !body.Ended(): // the peer may wait for this before it says more
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // logExchange logs each message once its answer is sent, or is known never to be sent.

@@ -18,7 +18,7 @@ func HTTPServer(c *config.Config, s *Service, handle msl.Handler, log, peers *sl
 	source := mslhttp.TrustedProxies(c.Server.TrustedProxies).Source
 	answers := &mslhttp.Handler{
 		Server: s.MSL, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout,
-		Idle: c.Server.Limits.Idle, Log: peers, Report: logExchange(log), Source: source,
+		Idle: c.Server.IdleTime(), Log: peers, Report: logExchange(log), Source: source,
 	}
 	paths := http.NewServeMux()
 	paths.Handle("/", answers)

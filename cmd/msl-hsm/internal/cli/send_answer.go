@@ -1,0 +1,33 @@
+package cli
+
+import (
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
+)
+
+// writeAnswers returns the writer for the answer's data, which must not control a
+// terminal.
+func writeAnswers(p *program, raw bool) io.Writer {
+	terminal, ok := p.stdout.(safetext.Writer)
+	switch {
+	case !ok:
+		return p.stdout
+	case raw:
+		return terminal.W
+	}
+	return &safetext.Stream{W: terminal.W}
+}
+
+// An answerWriter remembers the last byte of the answer.
+type answerWriter struct {
+	w    io.Writer
+	last byte
+}
+
+func (a *answerWriter) Write(p []byte) (int, error) {
+	if len(p) > 0 {
+		a.last = p[len(p)-1]
+	}
+	return a.w.Write(p)
+}

@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// waitForMessages prints what the server sends by itself, each message on a line of
+// its own, until there were count, the time is up, or a signal comes; zero is no bound.
+func waitForMessages(ctx context.Context, c *config.Config, client *clientside.Client, to io.Writer, count int, limit time.Duration) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	got := 0
+	err := client.Pushed(ctx, c.Client.User, func(r *msl.Response) (bool, error) {
+		out := &answerWriter{w: to}
+		_, err := io.Copy(out, r.Body)
+		if err = errors.Join(err, r.Body.Close()); err == nil && out.last != '\n' {
+			_, err = io.WriteString(to, "\n")
+		}
+		got++
+		return got != count, err
+	})
+	switch {
+	case err == nil || ctx.Err() != nil && count == 0:
+		return nil
+	case ctx.Err() == context.DeadlineExceeded:
+		return exit.WithCode(fmt.Errorf("%d of %d messages came within %v", got, count, limit), exit.NoAnswer)
+	case ctx.Err() != nil:
+		return fmt.Errorf("a signal came after %d of %d messages", got, count)
+	}
+	return clientside.Explain(err, c)
+}

@@ -1,0 +1,80 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// HTTP is what a server passes on of HTTP requests in messages: nothing, unless there are
+// paths.
+type HTTP struct {
+	Paths           pathList   `yaml:"paths" example:"[/api/]"`                   // that devices may ask for; with a slash at its end, what is below; [/] is all
+	Methods         methodList `yaml:"methods" example:"[GET, HEAD, POST]"`       // default: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS
+	RequestHeaders  headerList `yaml:"request-headers" example:"[Authorization]"` // passed on besides the usual ones, which docs/http-over-msl.md lists
+	ResponseHeaders headerList `yaml:"response-headers" example:"[X-Request-Id]"` // the same, on the way back
+}
+
+// On reports whether HTTP requests are passed on.
+func (h *HTTP) On() bool { return len(h.Paths) > 0 }
+
+// Rules returns the lists.
+func (h *HTTP) Rules() mslhttp.HTTPRules {
+	return mslhttp.HTTPRules{Paths: h.Paths, Methods: h.Methods, RequestHeaders: h.RequestHeaders, ResponseHeaders: h.ResponseHeaders}
+}
+
+type (
+	pathList   []string
+	methodList []string
+	headerList []string
+)
+
+// UnmarshalYAML reads a list of paths.
+func (l *pathList) UnmarshalYAML(n *yaml.Node) error {
+	return decodeChecked(n, (*[]string)(l), mslhttp.CheckHTTPPath)
+}
+
+// UnmarshalYAML reads a list of methods.
+func (l *methodList) UnmarshalYAML(n *yaml.Node) error {
+	return decodeChecked(n, (*[]string)(l), func(name string) error {
+		if name == "CONNECT" || name == "TRACE" || name == "" || checkMethod(name) != nil {
+			return fmt.Errorf("%q: want the name of an HTTP method, other than CONNECT and TRACE", name)
+		}
+		return nil
+	})
+}
+
+// UnmarshalYAML reads a list of names of headers.
+func (l *headerList) UnmarshalYAML(n *yaml.Node) error {
+	return decodeChecked(n, (*[]string)(l), mslhttp.CheckPassedHeader)
+}
+
+// decodeChecked reads a list whose items must be good, and different.
+func decodeChecked(n *yaml.Node, into *[]string, check func(string) error) error {
+	if n.Kind != yaml.SequenceNode {
+		return misplaced{n, fmt.Errorf("must be a list, such as [a, b]")}
+	}
+	for _, item := range n.Content {
+		if err := check(item.Value); err != nil {
+			return misplaced{item, err}
+		}
+		if slices.Contains(*into, item.Value) {
+			return misplaced{item, fmt.Errorf("%s is there twice", item.Value)}
+		}
+		*into = append(*into, item.Value)
+	}
+	return nil
+}
+
+// check refuses lists that are of no use.
+func (h *HTTP) check() error {
+	if !h.On() && len(h.Methods)+len(h.RequestHeaders)+len(h.ResponseHeaders) > 0 {
+		return exit.Usagef("server.http has no paths, so nothing is passed on: name what devices may ask for, as paths: [/]")
+	}
+	return nil
+}

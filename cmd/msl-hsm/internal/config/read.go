@@ -1,0 +1,49 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// Read reads a file over the defaults, makes the paths in it absolute, and checks it.
+func (c *Config) Read(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return exit.Usagef("configuration: %w; name another file with --config", err)
+	}
+	if err := DecodeYAML(path, data, c); err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	c.settle(dir)
+	return check(c)
+}
+
+// settle makes the paths absolute.
+func (c *Config) settle(dir string) {
+	c.Server.TLS.settle(dir)
+	c.Client.TLS.settle(dir)
+	c.Client.Agent.settle(dir)
+	c.Server.Upstream.settle(dir)
+	if path, ok := CutUnix(c.Server.Push.From); ok {
+		c.Server.Push.From = "unix:" + within(dir, path)
+	}
+	for _, path := range []*string{
+		&c.Keystore.SoftHSM, &c.Server.State, &c.Server.Certificate,
+		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
+		&c.Server.Enrollment.State, &c.Server.Enrollment.CA, &c.Server.Enrollment.EKRoots,
+		&c.Client.PSK, &c.Client.Certificate, &c.Client.State, &c.Client.EarlierState,
+		&c.Server.Failures.Log, &c.Server.Messages, &c.Client.Failures.Spool,
+		&c.Client.ServerKey, &c.Client.ServerRoots, &c.Client.ServerIntermediates, &c.Client.ServerPSK,
+	} {
+		*path = within(dir, *path)
+	}
+	for _, source := range []*string{&c.Keystore.PIN, &c.Client.Password, &c.Keystore.URI} {
+		*source = Settled(dir, *source)
+	}
+}

@@ -1,0 +1,95 @@
+package config
+
+import (
+	"net"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// IdleTime is how long a stream may pause. With HTTP it is the time for an exchange unless
+// the configuration says otherwise, since programs expect streams to last.
+func (s *Server) IdleTime() time.Duration {
+	if s.HTTP.On() {
+		return Nonzero(s.Limits.Idle, max(s.Limits.exchange(), 0))
+	}
+	return s.Limits.Idle
+}
+
+// UpstreamTime is the time that the service has to begin an answer: what the
+// configuration says, or half a minute, or half the time for an exchange where that is
+// less.
+func (s *Server) UpstreamTime() time.Duration {
+	const usual = 30 * time.Second
+	given, limit := Nonzero(s.Upstream.Timeout, s.UpstreamTimeout), s.Limits.exchange()
+	switch {
+	case given != 0:
+		return given
+	case limit > 0:
+		return min(usual, limit/2)
+	}
+	return usual
+}
+
+// UpstreamVerb is the method of requests to the service; empty is the default.
+func (s *Server) UpstreamVerb() string {
+	if s.Upstream.Method != "" {
+		return string(s.Upstream.Method)
+	}
+	return s.UpstreamMethod
+}
+
+// checkStreams wants distinct paths and addresses.
+func (s *Server) checkStreams() error {
+	taken := map[string]string{}
+	if s.Enrollment.State != "" {
+		taken[s.Enrollment.Path] = "server.enrollment"
+	}
+	if s.Failures.Log != "" {
+		taken[s.Failures.Path] = "server.failures"
+	}
+	for _, place := range []struct{ name, path, listen string }{
+		{"server.stream", s.Stream.Path, s.Stream.Listen},
+		{"server.peer", s.Peer.Path, s.Peer.Listen},
+		{"server.push", s.Push.Path, s.Push.Listen},
+	} {
+		if other := taken[place.path]; place.path != "none" && place.path != "" && other != "" {
+			return exit.Usagef("%s.path is %q, and so is %s.path: give it another one", other, place.path, place.name)
+		}
+		taken[place.path] = place.name
+		if p := place.path; p != "" && p != "none" && (p[0] != '/' || strings.ContainsAny(p, "{} ?#%")) {
+			return exit.Usagef("%s.path is %q: want a path as /peer", place.name, p)
+		}
+		if _, _, err := net.SplitHostPort(place.listen); place.listen != "" && err != nil {
+			return exit.Usagef("%s.listen is %q: want HOST:PORT, such as 127.0.0.1:8081", place.name, place.listen)
+		}
+	}
+	if waits := s.Push.Path != "" || s.Push.Listen != ""; waits != (s.Push.From != "") {
+		return exit.Usagef("server.push needs both: from, where messages are posted, and path or listen, where clients wait for them")
+	}
+	return nil
+}
+
+// checkUpstream refuses what contradicts other settings.
+func (s *Server) checkUpstream() error {
+	if s.UpstreamMethod != "" && s.Upstream.Method != "" {
+		return exit.Usagef("server.upstream-method and server.upstream.method are one setting: give the second alone")
+	}
+	if s.UpstreamTimeout != 0 && s.Upstream.Timeout != 0 {
+		return exit.Usagef("server.upstream-timeout and server.upstream.timeout are one setting: give the second alone")
+	}
+	if s.UpstreamMethod != "" && checkMethod(s.UpstreamMethod) != nil {
+		return exit.Usagef("server.upstream-method is %q: want the name of an HTTP method", s.UpstreamMethod)
+	}
+	limit := s.Limits.exchange()
+	for name, timeout := range map[string]time.Duration{"server.upstream-timeout": s.UpstreamTimeout, "server.upstream.timeout": s.Upstream.Timeout} {
+		if limit > 0 && timeout >= limit {
+			return exit.Usagef("%s is %v, and server.limits.timeout %v: an exchange would end before the service may answer; make server.limits.timeout the longer one", name, timeout, limit)
+		}
+	}
+	if held := s.Limits.held(); s.Upstream.Buffer > held {
+		return exit.Usagef("server.upstream.buffer is %d, and server.limits.held %d: no more of a message may be kept in memory; make server.limits.held as large", s.Upstream.Buffer, held)
+	}
+	return nil
+}

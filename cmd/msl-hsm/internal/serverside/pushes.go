@@ -1,0 +1,189 @@
+package serverside
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// Pushes bring what programs of this machine post to the clients that wait for it.
+type Pushes struct {
+	mu      sync.Mutex
+	waiting map[*waiter]struct{}
+}
+
+// A waiter is a connection whose client waits.
+type waiter struct {
+	entity, user string
+	posts        chan post
+	gone         chan struct{} // closed when it waits no longer
+}
+
+// A post is data for one waiter.
+type post struct {
+	data []byte
+	sent chan error // that it was, or why not
+}
+
+const (
+	pushSize     = 1 << 20          // bytes of what is pushed
+	pushesAtOnce = 16               // that are in memory
+	pushPatience = 10 * time.Second // for a client to take it
+)
+
+// servePushes answers a message, and keeps its sender waiting for more until it sends
+// another one, or goes away.
+func (s *Service) servePushes(all *Pushes, handle msl.Handler) func(context.Context, *mslhttp.StreamConn) error {
+	return func(ctx context.Context, c *mslhttp.StreamConn) error {
+		var joined *waiter
+		leave := func() {
+			if joined != nil {
+				all.leave(joined)
+			}
+			joined = nil
+		}
+		defer leave()
+		return s.MSL.ServeStream(ctx, c.Source, c, s.whileTrusted(c, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+			leave()
+			if !m.Authenticated {
+				return msl.ErrRejectEntity
+			}
+			joined = all.join(m.Identity, m.User)
+			w.Afterward(func() error { return s.push(c, joined, w, m) })
+			return handle(ctx, w, m)
+		}))
+	}
+}
+
+// push sends what is posted.
+func (s *Service) push(c *mslhttp.StreamConn, to *waiter, w *msl.ResponseWriter, m *msl.Message) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go s.watchTrust(ctx, c, m.Identity, m.User)
+	w.Encrypted, w.Authenticated = true, true
+	for {
+		select {
+		case <-c.Readable():
+			return nil
+		case <-c.Leaving():
+			return nil
+		case p := <-to.posts:
+			err := s.State.Revoked(ctx, m.Identity, m.User)
+			if err == nil {
+				err = w.Push(c, func(message *msl.ResponseWriter) error { _, err := message.Write(p.data); return err })
+			}
+			if p.sent <- err; err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (a *Pushes) join(entity, user string) *waiter {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.waiting == nil {
+		a.waiting = map[*waiter]struct{}{}
+	}
+	w := &waiter{entity: entity, user: user, posts: make(chan post), gone: make(chan struct{})}
+	a.waiting[w] = struct{}{}
+	return w
+}
+
+func (a *Pushes) leave(w *waiter) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.waiting, w)
+	close(w.gone)
+}
+
+// those returns the waiters of an entity and, if one is named, its user.
+func (a *Pushes) those(entity, user string) (found []*waiter) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for w := range a.waiting {
+		if w.entity == entity && (user == "" || w.user == user) {
+			found = append(found, w)
+		}
+	}
+	return found
+}
+
+// give passes data to a waiter, and reports whether it was sent.
+func (w *waiter) give(ctx context.Context, data []byte) bool {
+	p := post{data, make(chan error, 1)}
+	select {
+	case w.posts <- p:
+	case <-w.gone:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case err := <-p.sent:
+		return err == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// deliver passes data to all waiters of an entity at the same time, and returns how
+// many it was sent to.
+func (a *Pushes) deliver(ctx context.Context, entity, user string, data []byte) (sent int) {
+	ctx, cancel := context.WithTimeout(ctx, pushPatience)
+	defer cancel()
+	to := a.those(entity, user)
+	results := make(chan bool, len(to))
+	for _, w := range to {
+		go func() { results <- w.give(ctx, data) }()
+	}
+	for range to {
+		if <-results {
+			sent++
+		}
+	}
+	return sent
+}
+
+// Server takes the posts of programs: POST /ENTITY, or /ENTITY?user=USER. The answer
+// says how many clients it was sent to; its status is 404 if there was none.
+func (a *Pushes) Server(log *slog.Logger) *http.Server {
+	m := http.NewServeMux()
+	room := make(chan struct{}, pushesAtOnce)
+	m.HandleFunc("POST /{entity}", func(w http.ResponseWriter, r *http.Request) {
+		room <- struct{}{}
+		defer func() { <-room }()
+		a.take(w, r)
+	})
+	return &http.Server{
+		Handler: m, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (a *Pushes) take(w http.ResponseWriter, r *http.Request) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, pushSize))
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &long):
+		http.Error(w, "a message that is pushed has up to 1 MiB", http.StatusRequestEntityTooLarge)
+		return
+	case err != nil:
+		http.Error(w, "the data did not come to its end", http.StatusBadRequest)
+		return
+	}
+	sent := a.deliver(r.Context(), r.PathValue("entity"), r.URL.Query().Get("user"), data)
+	w.Header().Set("Content-Type", "application/json")
+	if sent == 0 {
+		w.WriteHeader(http.StatusNotFound)
+	}
+	json.NewEncoder(w).Encode(map[string]int{"delivered": sent})
+}

@@ -1,0 +1,175 @@
+package serverside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// Streams serve the connections that last, at the places that the configuration names.
+type Streams struct {
+	places []*streamPlace
+	Pushes *Pushes
+}
+
+// A streamPlace is where connections of one kind are taken.
+type streamPlace struct {
+	setting  string
+	path     string       // of WebSockets, or empty
+	listener net.Listener // or nil
+	server   *mslhttp.StreamServer
+}
+
+// OpenStreams listens at the places for connections that last.
+func OpenStreams(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logger) (*Streams, error) {
+	all := &Streams{Pushes: &Pushes{}}
+	peer, err := peerServer(c, s, handle)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range []struct {
+		setting, path, listen string
+		serve                 func(context.Context, *mslhttp.StreamConn) error
+	}{
+		{"server.stream", c.Server.Stream.Path, c.Server.Stream.Listen, s.serveStream(handle)},
+		{"server.peer", c.Server.Peer.Path, c.Server.Peer.Listen, peer},
+		{"server.push", c.Server.Push.Path, c.Server.Push.Listen, s.servePushes(all.Pushes, handle)},
+	} {
+		place := &streamPlace{setting: p.setting, path: p.path, server: streamServer(c, s, p.serve, peers)}
+		if p.path == "none" {
+			place.path = ""
+		}
+		if p.listen != "" {
+			if place.listener, err = listenFor(c, s, p.setting, p.listen, peers); err != nil {
+				all.closeListeners()
+				return nil, err
+			}
+		}
+		all.places = append(all.places, place)
+	}
+	return all, nil
+}
+
+func streamServer(c *config.Config, s *Service, serve func(context.Context, *mslhttp.StreamConn) error, peers *slog.Logger) *mslhttp.StreamServer {
+	return &mslhttp.StreamServer{
+		Serve: serve, Timeout: c.Server.Limits.Timeout, Idle: c.Server.Limits.Idle, Log: peers,
+		Source: mslhttp.TrustedProxies(c.Server.TrustedProxies).Source,
+		Context: func(ctx context.Context, conn net.Conn) context.Context {
+			return mslhttp.TLSContext(s.Connections.Context(ctx, conn), conn)
+		},
+	}
+}
+
+// listenFor listens as the place for HTTP does: within the bounds of connections, and
+// with TLS if that is configured.
+func listenFor(c *config.Config, s *Service, setting, address string, peers *slog.Logger) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%w; choose another address in %s.listen", err, setting)
+	}
+	secured, err := SecureListener(c, s.Store, BehindProxies(&c.Server, s.Connections.Listen(l)), false, peers)
+	if err != nil {
+		l.Close()
+	}
+	return secured, err
+}
+
+// Start serves the connections of the listeners. It returns their URLs.
+func (a *Streams) Start() (urls []string) {
+	for _, p := range a.places {
+		if p.listener != nil {
+			go p.server.ServeListener(p.listener)
+			scheme := map[string]string{"http": "tcp", "https": "tls"}[SchemeOf(p.listener)]
+			urls = append(urls, scheme+"://"+p.listener.Addr().String())
+		}
+	}
+	return urls
+}
+
+// Beside takes the WebSockets among the requests to a handler.
+func (a *Streams) Beside(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+			for _, p := range a.places {
+				if p.path != "" && p.path == r.URL.Path {
+					p.server.ServeHTTP(w, r)
+					return
+				}
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Shutdown stops listening, and waits for the messages in flight until ctx ends.
+func (a *Streams) Shutdown(ctx context.Context) error {
+	a.closeListeners()
+	results := make(chan error, len(a.places))
+	for _, p := range a.places {
+		go func() { results <- p.server.Shutdown(ctx) }()
+	}
+	var errs []error
+	for range a.places {
+		errs = append(errs, <-results)
+	}
+	return errors.Join(errs...)
+}
+
+// Close stops listening, for a server that never began.
+func (a *Streams) Close() error {
+	a.closeListeners()
+	return nil
+}
+
+func (a *Streams) closeListeners() {
+	for _, p := range a.places {
+		if p.listener != nil {
+			p.listener.Close()
+		}
+	}
+}
+
+// serveStream answers message after message.
+func (s *Service) serveStream(handle msl.Handler) func(context.Context, *mslhttp.StreamConn) error {
+	return func(ctx context.Context, c *mslhttp.StreamConn) error {
+		return s.MSL.ServeStream(ctx, c.Source, c, s.whileTrusted(c, handle))
+	}
+}
+
+// peerServer answers peers, of which each connection has a client of its own: it holds
+// the tokens of one peer.
+func peerServer(c *config.Config, s *Service, handle msl.Handler) (func(context.Context, *mslhttp.StreamConn) error, error) {
+	if c.Server.Peer.Path == "" && c.Server.Peer.Listen == "" {
+		return nil, nil
+	}
+	offers, err := peerOffers(c, s)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, conn *mslhttp.StreamConn) error {
+		client := &msl.Client{
+			Local: s.MSL.Local, Peers: s.MSL.Peers, KeyExchanges: offers, Custody: s.MSL.Custody,
+			ServiceTokens: s.MSL.ServiceTokens, Capabilities: s.MSL.Capabilities, Limits: s.MSL.Limits, Rand: s.random,
+		}
+		defer client.Close()
+		peer := msl.NewConn(conn, s.MSL, client)
+		peer.Source = conn.Source
+		trusted := s.whileTrusted(conn, handle)
+		for {
+			if err := peer.Serve(ctx, trusted); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+	}, nil
+}

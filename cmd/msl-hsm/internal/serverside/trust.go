@@ -1,0 +1,41 @@
+package serverside
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// revocationPause is how often the sender of a message under way is looked up.
+const revocationPause = 2 * time.Second
+
+// whileTrusted ends a connection when the sender of the message under way is revoked,
+// since a channel may stay open for days. Each new message is checked anyway.
+func (s *Service) whileTrusted(c *mslhttp.StreamConn, handle msl.Handler) msl.Handler {
+	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go s.watchTrust(ctx, c, m.Identity, m.User)
+		return handle(ctx, w, m)
+	}
+}
+
+func (s *Service) watchTrust(ctx context.Context, c *mslhttp.StreamConn, identity, user string) {
+	tick := time.NewTicker(revocationPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		err := s.State.Revoked(ctx, identity, user)
+		if errors.Is(err, msl.ErrMasterTokenIdentityRevoked) || errors.Is(err, msl.ErrUserIDTokenRevoked) {
+			c.End(err)
+			return
+		}
+	}
+}

@@ -1,0 +1,112 @@
+// Package wycheproof asks an implementation the test vectors of Project Wycheproof:
+// inputs that are odd in a known way, each with the verdict that a sound implementation
+// gives. It is for tests. The files, with their license and where they come from, are in
+// testdata.
+package wycheproof
+
+import (
+	"compress/gzip"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A File is one file of vectors, for one algorithm.
+type File struct {
+	Name      string `json:"-"` // aes_wrap
+	Algorithm string
+	Count     int     `json:"numberOfTests"`
+	Groups    []Group `json:"testGroups"`
+}
+
+// A Group is what some vectors have in common. Sizes are in bits.
+type Group struct {
+	KeySize int
+	TagSize int
+	Hash    string `json:"sha"`             // SHA-256
+	Public  Hex    `json:"publicKeyDer"`    // a SubjectPublicKeyInfo
+	Private Hex    `json:"privateKeyPkcs8"` // a PrivateKeyInfo
+	Tests   []Vector
+}
+
+// A Vector is one input, with its verdict. Which fields it has depends on the algorithm.
+type Vector struct {
+	ID         int `json:"tcId"`
+	Comment    string
+	Flags      []string // what is odd about it
+	Result     string   // valid, invalid or acceptable
+	Key        Hex
+	IV         Hex
+	AAD        Hex
+	Message    Hex `json:"msg"`
+	Ciphertext Hex `json:"ct"`
+	Tag        Hex
+	Label      Hex
+	Signature  Hex `json:"sig"`
+}
+
+// Hex is bytes that are written as hexadecimal digits.
+type Hex []byte
+
+// UnmarshalText reads hexadecimal digits.
+func (h *Hex) UnmarshalText(text []byte) (err error) {
+	*h, err = hex.DecodeString(string(text))
+	return err
+}
+
+// String is the name of the vector in its file, and what is odd about it.
+func (v Vector) String() string {
+	return fmt.Sprintf("vector %d (%s, %s: %s)", v.ID, v.Result, strings.Join(v.Flags, " "), v.Comment)
+}
+
+//go:embed testdata/*.json.gz
+var files embed.FS
+
+// Read reads a file by its name, such as aes_wrap.
+func Read(t testing.TB, name string) File {
+	t.Helper()
+	compressed, err := files.Open("testdata/" + name + ".json.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer compressed.Close()
+	text, err := gzip.NewReader(compressed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := File{Name: name}
+	if err := json.NewDecoder(text).Decode(&f); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if n := f.len(); n != f.Count || n == 0 {
+		t.Fatalf("%s has %d vectors instead of %d", name, n, f.Count)
+	}
+	return f
+}
+
+func (f File) len() (n int) {
+	for _, g := range f.Groups {
+		n += len(g.Tests)
+	}
+	return n
+}
+
+// Sample returns f with at most alike vectors of those that are alike: with the same
+// verdict, flags, and sizes of key and tag.
+func (f File) Sample(alike int) File {
+	seen := map[string]int{}
+	groups := slices.Clone(f.Groups)
+	for i, g := range groups {
+		groups[i].Tests = slices.DeleteFunc(slices.Clone(g.Tests), func(v Vector) bool {
+			kind := fmt.Sprint(v.Result, v.Flags, len(v.Key), g.KeySize, g.TagSize, g.Hash)
+			seen[kind]++
+			return seen[kind] > alike
+		})
+	}
+	f.Groups = groups
+	return f
+}

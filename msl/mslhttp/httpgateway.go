@@ -1,0 +1,141 @@
+package mslhttp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/httpform"
+)
+
+// ErrorHeader is the header field of a response that does not come from the service. Its
+// value is [ErrorOfServer] if the server refused a request of package httpform, and
+// "agent" if the agent on the device made the response. No service can set it.
+const (
+	ErrorHeader   = "Msl-Error"
+	ErrorOfServer = "server"
+)
+
+// An HTTPGateway passes on the HTTP requests that are the data of messages, in the form
+// of package httpform, to the service behind a server, and answers with its responses,
+// whatever their status. Messages with other data go to Plain. Its method Handle is a
+// [msl.Handler]. It is safe for concurrent use. Its fields must not change after the
+// first message.
+//
+// A request that Rules refuses is answered with an HTTP response that has the
+// header field [ErrorHeader] and a JSON object with the reason as its body. If the
+// service does not answer, the error is that of [Upstream.Do].
+type HTTPGateway struct {
+	Upstream *Upstream
+	Rules    HTTPRules
+	Plain    msl.Handler
+}
+
+// Handle answers a message.
+func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+	if !isHTTP(m) {
+		return g.Plain(ctx, w, m)
+	}
+	request, err := httpform.DecodeRequest(m.Body)
+	if err != nil {
+		return answerMalformed(w, err)
+	}
+	if refused := g.Rules.check(request); refused != nil {
+		return refused.answer(w, request.Method)
+	}
+	out := (&http.Request{
+		Method: request.Method, URL: request.URL, Header: g.Rules.request(request.Header),
+		Body: request.Body, ContentLength: request.ContentLength,
+	}).WithContext(ctx)
+	response, err := g.Upstream.Do(m, out)
+	if err != nil {
+		return answerMalformed(w, err)
+	}
+	defer response.Body.Close()
+	response.Header = g.Rules.response(response.Header)
+	return answerHTTP(w, response, request.Method)
+}
+
+// RefuseHTTP returns a handler for servers that do not take HTTP requests as the data of
+// messages: it answers them with status 501 and why, and gives everything else to plain.
+func RefuseHTTP(why string, plain msl.Handler) msl.Handler {
+	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		if !isHTTP(m) {
+			return plain(ctx, w, m)
+		}
+		request, err := httpform.DecodeRequest(m.Body)
+		if err != nil {
+			return answerMalformed(w, err)
+		}
+		return (&httpRefusal{http.StatusNotImplemented, why, ""}).answer(w, request.Method)
+	}
+}
+
+// isHTTP reports whether the data of a message is an HTTP request. It reads no more than
+// it must to know that.
+func isHTTP(m *msl.Message) bool {
+	for size := 1; ; {
+		have, whole, err := m.ReadAhead(size)
+		begin := m.Peek(len(httpform.RequestLine))
+		is, known := httpform.IsRequest(begin)
+		if known || whole || err != nil || have < int64(size) { // an error comes again when the body is read
+			return is
+		}
+		size = int(have) + 1
+	}
+}
+
+// largeAnswer is how many bytes an answer with a known length may have to be sent at
+// once. A longer one is sent as it comes.
+const largeAnswer = 64 << 10
+
+// answerHTTP sends the response.
+func answerHTTP(w *msl.ResponseWriter, r *http.Response, method string) error {
+	form, err := httpform.EncodeResponse(r, method)
+	if err != nil {
+		return told(msl.ErrMSLCommsFailure, textNotHTTP, err)
+	}
+	data := &http.Response{Header: r.Header, ContentLength: r.ContentLength, Body: io.NopCloser(form)}
+	if data.ContentLength > largeAnswer {
+		data.ContentLength = -1
+	}
+	return CopyBody(w, data)
+}
+
+const textNotHTTP = "the answer of the service behind the server cannot be passed on"
+
+// answerMalformed answers a request that is not correct or not whole. Any other error is
+// returned.
+func answerMalformed(w *msl.ResponseWriter, err error) error {
+	var form *httpform.FormError
+	if errors.As(err, &form) || err == io.ErrUnexpectedEOF {
+		why := strings.TrimPrefix(err.Error(), "httpform: ")
+		return (&httpRefusal{http.StatusBadRequest, "the request is not whole or not correct: " + why, ""}).answer(w, http.MethodGet)
+	}
+	return err
+}
+
+// An httpRefusal is why a server does not pass a request on.
+type httpRefusal struct {
+	status int
+	why    string
+	allow  string // the methods, for status 405
+}
+
+func (f *httpRefusal) answer(w *msl.ResponseWriter, method string) error {
+	text, err := json.Marshal(map[string]string{"error": "refused by the server: " + f.why})
+	if err != nil {
+		return err
+	}
+	h := http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}, "X-Content-Type-Options": {"nosniff"}, ErrorHeader: {ErrorOfServer}}
+	if f.allow != "" {
+		h.Set("Allow", f.allow)
+	}
+	text = append(text, '\n')
+	return answerHTTP(w, &http.Response{StatusCode: f.status, Header: h, ContentLength: int64(len(text)), Body: io.NopCloser(bytes.NewReader(text))}, method)
+}

@@ -1,0 +1,198 @@
+package mslhttp
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// A StreamConn is a connection of a [StreamServer].
+type StreamConn struct {
+	net.Conn
+	Source string // where the other end is, as in [SourceOf]
+
+	exchange *underWay     // its record for the bounds of connections; nil on a WebSocket, which has its own
+	idle     time.Duration // zero if something else bounds a silence
+	pinged   bool          // a WebSocket has deadlines of its own
+	patience time.Duration // until a sender has proven its identity; negative is no bound
+	cancel   context.CancelCauseFunc
+
+	mu      sync.Mutex
+	timer   *time.Timer   // until then; nil if nothing is bounded
+	between bool          // between two messages
+	proven  bool          // a sender of this connection was
+	leaving chan struct{} // closed when the server shuts down
+	coming  chan struct{} // closed when there is something to read; nil if nobody asked
+	ahead   [1]byte       // that was read to find out
+	got     int
+	failed  error
+}
+
+func (c *StreamConn) begin(patience time.Duration, cancel context.CancelCauseFunc) {
+	c.patience, c.cancel, c.leaving = patience, cancel, make(chan struct{})
+	if patience > 0 {
+		c.timer = time.AfterFunc(patience, func() { c.End(ErrTimeout) })
+	}
+}
+
+// end stops what watches the connection.
+func (c *StreamConn) end() {
+	c.mu.Lock()
+	coming := c.coming
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.mu.Unlock()
+	if coming != nil { // nobody will read what comes
+		c.cut()
+		<-coming
+	}
+}
+
+// End ends the connection, and the context of its server with that cause.
+func (c *StreamConn) End(cause error) {
+	c.cancel(cause)
+	c.cut()
+}
+
+// cut closes the connection. That may wait for the peer.
+func (c *StreamConn) cut() { go c.Conn.Close() }
+
+// Leaving is closed when the server shuts down: what waits for the application on this
+// connection must end.
+func (c *StreamConn) Leaving() <-chan struct{} { return c.leaving }
+
+// leave ends the connection if it is between two messages, now or next.
+func (c *StreamConn) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.leaving)
+	if c.between {
+		c.cut()
+	}
+}
+
+func (c *StreamConn) isLeaving() bool {
+	select {
+	case <-c.leaving:
+		return true
+	default:
+		return false
+	}
+}
+
+// Between says that everything that was read is answered. See [msl.Server.ServeStream].
+func (c *StreamConn) Between() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.between = true
+	if c.isLeaving() {
+		c.cut()
+	}
+	switch {
+	case c.timer == nil:
+	case c.proven:
+		c.timer.Stop()
+	default:
+		c.timer.Reset(c.patience)
+	}
+}
+
+// comes says that a message begins.
+func (c *StreamConn) comes() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.between && c.timer != nil {
+		c.timer.Reset(c.patience)
+	}
+	c.between = false
+}
+
+// Proven says that the sender of the message under way proved its identity.
+func (c *StreamConn) Proven() {
+	c.exchange.prove()
+	if p, ok := c.Conn.(interface{ Proven() }); ok {
+		p.Proven()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.proven = true; c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
+// Readable returns a channel that is closed when there is something to read, or the
+// connection has ended.
+func (c *StreamConn) Readable() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.coming != nil {
+		return c.coming
+	}
+	coming := make(chan struct{})
+	c.coming = coming
+	go func() {
+		c.got, c.failed = c.read(c.ahead[:], 0)
+		close(coming)
+	}()
+	return coming
+}
+
+// Read reads as net.Conn does. It returns io.EOF if the server shuts down between two
+// messages.
+func (c *StreamConn) Read(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.mu.Lock()
+	coming := c.coming
+	c.mu.Unlock()
+	if coming != nil {
+		<-coming
+		n, err = copy(p, c.ahead[:c.got]), c.failed
+		c.mu.Lock()
+		c.coming = nil
+		c.mu.Unlock()
+	} else {
+		n, err = c.read(p, c.idle)
+	}
+	if n > 0 {
+		c.comes()
+	}
+	return n, err
+}
+
+func (c *StreamConn) read(p []byte, idle time.Duration) (int, error) {
+	defer c.exchange.moves()()
+	if !c.pinged {
+		c.SetReadDeadline(after(idle))
+	}
+	n, err := c.Conn.Read(p)
+	if err != nil && c.isLeaving() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.between {
+			err = io.EOF
+		}
+	}
+	return n, err
+}
+
+// after returns the time after d, or none.
+func after(d time.Duration) time.Time {
+	if d <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(d)
+}
+
+// Write writes as net.Conn does.
+func (c *StreamConn) Write(p []byte) (int, error) {
+	defer c.exchange.moves()()
+	if !c.pinged {
+		c.SetWriteDeadline(after(orDefault(c.idle, defaultIdle)))
+	}
+	return c.Conn.Write(p)
+}

@@ -1,0 +1,113 @@
+package proof
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	stdasn1 "encoding/asn1"
+	"errors"
+	"slices"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// readExtensions reads Extensions (RFC 5280 section 4.1). Those that limit what the
+// certificate is for must be well-formed; critical ones that are not known here are listed
+// as such, and the certificate does not verify.
+func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
+	var list cryptobyte.String
+	if !in.ReadASN1(&list, asn1.SEQUENCE) || !in.Empty() {
+		return errors.New("malformed extensions")
+	}
+	for !list.Empty() {
+		x, err := readExtension(&list)
+		if err != nil {
+			return err
+		}
+		c.Extensions = append(c.Extensions, x)
+		known, err := useExtension(c, x)
+		if err != nil {
+			return err
+		}
+		if x.Critical && !known {
+			c.UnhandledCriticalExtensions = append(c.UnhandledCriticalExtensions, x.Id)
+		}
+	}
+	return nil
+}
+
+// readExtension takes any BOOLEAN but zero for critical, as BER has it.
+func readExtension(list *cryptobyte.String) (x pkix.Extension, err error) {
+	var one, critical, value cryptobyte.String
+	var has bool
+	if !list.ReadASN1(&one, asn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&x.Id) ||
+		!one.ReadOptionalASN1(&critical, &has, asn1.BOOLEAN) || !one.ReadASN1(&value, asn1.OCTET_STRING) {
+		return x, errors.New("malformed extension")
+	}
+	x.Critical, x.Value = has && slices.ContainsFunc(critical, func(b byte) bool { return b != 0 }), value
+	return x, nil
+}
+
+// useExtension reports whether an extension is known. The subject alternative name is left
+// to the caller.
+func useExtension(c *x509.Certificate, x pkix.Extension) (known bool, err error) {
+	const keyUsage, basicConstraints, extKeyUsage = "2.5.29.15", "2.5.29.19", "2.5.29.37"
+	in, ok := cryptobyte.String(x.Value), true
+	switch id := x.Id.String(); id {
+	case keyUsage:
+		ok = readKeyUsage(c, in)
+	case basicConstraints:
+		ok = readBasicConstraints(c, in)
+	case extKeyUsage:
+		ok = readExtKeyUsage(c, in)
+	default:
+		return slices.Contains(harmless(), id), nil
+	}
+	if !ok {
+		return true, errors.New("malformed extension " + x.Id.String())
+	}
+	return true, nil
+}
+
+// harmless are extensions that allow and forbid nothing in a verification: key identifiers,
+// alternative names of the issuer, policies (of which every one is accepted), and where to
+// find other certificates and lists.
+func harmless() []string {
+	return []string{"2.5.29.9", "2.5.29.14", "2.5.29.18", "2.5.29.31", "2.5.29.32", "2.5.29.35", "1.3.6.1.5.5.7.1.1"}
+}
+
+func readKeyUsage(c *x509.Certificate, in cryptobyte.String) bool {
+	var bits stdasn1.BitString
+	if !in.ReadASN1BitString(&bits) {
+		return false
+	}
+	for i := range 9 {
+		c.KeyUsage |= x509.KeyUsage(bits.At(i) << i)
+	}
+	return true
+}
+
+func readBasicConstraints(c *x509.Certificate, in cryptobyte.String) bool {
+	var sequence, ca cryptobyte.String
+	var has bool
+	if !in.ReadASN1(&sequence, asn1.SEQUENCE) || !sequence.ReadOptionalASN1(&ca, &has, asn1.BOOLEAN) {
+		return false
+	}
+	c.IsCA = c.IsCA || has && slices.ContainsFunc(ca, func(b byte) bool { return b != 0 })
+	return true
+}
+
+func readExtKeyUsage(c *x509.Certificate, in cryptobyte.String) bool {
+	var sequence cryptobyte.String
+	if !in.ReadASN1(&sequence, asn1.SEQUENCE) {
+		return false
+	}
+	for !sequence.Empty() {
+		var id stdasn1.ObjectIdentifier
+		if !sequence.ReadASN1ObjectIdentifier(&id) {
+			return false
+		}
+		c.UnknownExtKeyUsage = append(c.UnknownExtKeyUsage, id)
+	}
+	return true
+}
