@@ -10,10 +10,10 @@ import (
 func TestLeases(t *testing.T) {
 	c := &Client{}
 	begin := func(user string) lease { return c.attempt(&Request{User: user}).lease }
-	nobody, first, last := begin(""), begin("user 0"), begin("")
+	nobody, first := begin(""), begin("user 0")
 	for i := range 3 * maxDeparted {
 		user := fmt.Sprint("user ", i)
-		last = begin(user)
+		last := begin(user)
 		if err := c.Logout(t.Context(), user); err != nil {
 			t.Fatal(err)
 		}
