@@ -47,10 +47,9 @@ type Client struct {
 
 	asking     chan struct{} // holds an element while EntityAuth is asked
 	mu         sync.Mutex
-	other      LocalEntity    // in place of Local, or nil
-	turned     int            // how often it was replaced
-	forgotten  int            // how often everything was forgotten
-	left       map[string]int // how often a user logged out
+	other      LocalEntity // in place of Local, or nil
+	turned     int         // how often it was replaced
+	departed   departed
 	loaded     bool
 	tokens     *tokens
 	clockAhead time.Duration // of the server's clock
@@ -159,7 +158,7 @@ func (c *Client) attempt(req *Request) *attempt {
 	defer c.mu.Unlock()
 	a := &attempt{
 		client: c, req: req, network: trustedNetwork{}, watch: c.Headers, as: persona{client: c},
-		lease: lease{client: c, user: req.User, forgotten: c.forgotten, left: c.left[req.User]},
+		lease: lease{client: c, user: req.User, began: c.departed.number},
 	}
 	a.as.become()
 	return a

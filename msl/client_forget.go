@@ -22,13 +22,7 @@ var ErrForgotten = errors.New("msl: the tokens of this request were forgotten me
 // the session. A user without a token is no error.
 func (c *Client) Logout(ctx context.Context, user string) error {
 	user = CanonicalName(user)
-	gone := func() {
-		if c.left == nil {
-			c.left = map[string]int{}
-		}
-		c.left[user]++
-	}
-	return c.drop(ctx, gone, func(t *tokens) *tokens { return t.withUser(user, nil) },
+	return c.drop(ctx, func() { c.departed.note(user) }, func(t *tokens) *tokens { return t.withUser(user, nil) },
 		func(r ClientRecord) (ClientRecord, error) { return r.WithoutUser(user) })
 }
 
@@ -37,7 +31,7 @@ func (c *Client) Logout(ctx context.Context, user string) error {
 // as Logout is. The next request begins a new session. The counters of non-replayable
 // ids stay, so that no id is given out again should a token come back.
 func (c *Client) Forget(ctx context.Context) error {
-	return c.drop(ctx, func() { c.forgotten++ }, func(*tokens) *tokens { return &tokens{} },
+	return c.drop(ctx, func() { c.departed.noteAll() }, func(*tokens) *tokens { return &tokens{} },
 		func(r ClientRecord) (ClientRecord, error) { return r.WithoutTokens(), nil })
 }
 
@@ -65,18 +59,48 @@ func (c *Client) drop(ctx context.Context, gone func(), change func(*tokens) *to
 	return nil
 }
 
+// Departed tells when the users of a client logged out last, and when it forgot
+// everything, as numbers that increase with each of these.
+type departed struct {
+	number int            // the last one
+	all    int            // when everything was forgotten
+	others int            // when the last of the users logged out who are in users no more
+	users  map[string]int // when the others did
+}
+
+// maxDeparted is how many users are told apart. Beyond it, the requests under way for
+// others may end with [ErrForgotten], too.
+const maxDeparted = 1000
+
+func (d *departed) note(user string) {
+	if len(d.users) >= maxDeparted {
+		d.others, d.users = d.number, nil
+	}
+	if d.users == nil {
+		d.users = map[string]int{}
+	}
+	d.number++
+	d.users[user] = d.number
+}
+
+func (d *departed) noteAll() {
+	d.number++
+	d.all, d.users = d.number, nil
+}
+
 // A lease is what an attempt may keep of what it brings: nothing, if all was forgotten
 // since it began, and nothing of its user who logged out.
 type lease struct {
-	client          *Client
-	user            string
-	forgotten, left int // how often the client had forgotten all, and the user had logged out
+	client *Client
+	user   string
+	began  int // the number of the last departure before
 }
 
 // keeps reports whether tokens are kept, and those of the user. The client is locked.
 func (l lease) keeps() (tokens, ofUser bool) {
-	tokens = l.forgotten == l.client.forgotten
-	return tokens, tokens && l.left == l.client.left[l.user]
+	d := l.client.departed
+	tokens = d.all <= l.began
+	return tokens, tokens && (l.user == "" || max(d.others, d.users[l.user]) <= l.began)
 }
 
 // wanted reports whether another message may bring tokens.

@@ -3,6 +3,7 @@ package msl
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -150,7 +151,7 @@ func (h *header) info() HeaderInfo {
 		i.Timestamp = seconds(h.timestamp)
 	}
 	if h.capabilities != nil {
-		i.Compression, i.Languages = h.capabilities.Compression, h.capabilities.Languages
+		i.Compression, i.Languages = slices.Clone(h.capabilities.Compression), slices.Clone(h.capabilities.Languages)
 	}
 	for _, r := range h.keyRequests {
 		i.KeyRequests = append(i.KeyRequests, r.scheme)

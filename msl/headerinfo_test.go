@@ -159,6 +159,20 @@ func TestHeadersPeer(t *testing.T) {
 	}
 }
 
+// TestHeadersAreCopies has a hook change what it is told.
+func TestHeadersAreCopies(t *testing.T) {
+	n := softNetwork(t)
+	c := n.rsaClient("camera")
+	c.Capabilities = &msl.Capabilities{Compression: []string{"GZIP"}, Languages: []string{"en"}}
+	c.Headers = func(i msl.HeaderInfo) { clear(i.Compression); clear(i.Languages) }
+	if _, _, err := send(t, c, secret("x")); err != nil {
+		t.Fatal(err)
+	}
+	if c.Capabilities.Compression[0] != "GZIP" || c.Capabilities.Languages[0] != "en" {
+		t.Errorf("the client has %+v", c.Capabilities)
+	}
+}
+
 // TestHeaderInfoText escapes what a peer chose, and leaves out what is absent.
 func TestHeaderInfoText(t *testing.T) {
 	i := msl.HeaderInfo{

@@ -31,7 +31,8 @@ type receiver struct {
 	entities []EntityScheme
 	rules    headerRules
 	limits   Limits
-	account  *account // of the message; nil counts nothing
+	account  *account                                         // of the message; nil counts nothing
+	payer    func(ctx context.Context, identity string) payer // for what account counts
 	tokens   tokenReader
 	watch    watcher
 }
@@ -118,11 +119,19 @@ func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.O
 		in.sender.Proven()
 	}
 	if in.sender.Authenticated {
-		if err := r.account.prove(ctx, CanonicalName(in.sender.Identity)); err != nil {
+		if err := r.prove(ctx, in.sender.Identity); err != nil {
 			return inside, streamError(err, "Header")
 		}
 	}
 	return inside, nil
+}
+
+// prove has the memory of the message counted as that of the sender.
+func (r *receiver) prove(ctx context.Context, identity string) error {
+	if r.account == nil {
+		return nil
+	}
+	return r.account.prove(ctx, r.payer(ctx, identity).name)
 }
 
 // rulesFor are the rules for the header of a message whose sender is known.

@@ -252,7 +252,8 @@ func TestStrangersMakeRoom(t *testing.T) {
 	})
 }
 
-// An entity has a share, and waits until its other messages free some of it.
+// An entity has a share for all the names that it may choose, and waits until its other
+// messages free some of it.
 func TestEntitiesHaveShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
@@ -260,9 +261,14 @@ func TestEntitiesHaveShares(t *testing.T) {
 		r.server.Limits.Proven = 12 << 20
 		var busy []chan exchanged
 		var stalled []*staller
-		whole := string(pskClient1.message(byPSK("client1"), one(), with(hello, object{"data": bytes.Repeat([]byte("data"), 40<<10)})))
-		for range 4 {
-			s := newStaller(whole[:len(whole)-1])
+		from := func(name string) string {
+			r.directory[name] = r.directory["client1"]
+			return string(pskClient1.message(byPSK(name), one(), with(hello, object{"data": bytes.Repeat([]byte("data"), 40<<10)})))
+		}
+		whole := from("client1")
+		for i := range 4 {
+			message := from(fmt.Sprint("client1-", i)) // a profile of PSK_PROFILE is chosen
+			s := newStaller(message[:len(message)-1])
 			stalled = append(stalled, s)
 			busy = append(busy, r.started("there", s, echo))
 		}

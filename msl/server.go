@@ -204,6 +204,7 @@ func (s *Server) receiver() *receiver {
 			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges, delivers: s.delivers,
 		},
 		tokens: s.sessions,
+		payer:  s.payer,
 		watch:  s.Headers,
 	}
 }

@@ -104,7 +104,7 @@ func (l *Layout) examine(path string) (there bool, size int64, err error) {
 }
 
 // isBolt reports whether a file begins as bbolt's do: with the header of a page and a
-// number. It is true for what cannot be read.
+// number. It is true for what cannot be read, and for an empty file, which becomes one.
 func isBolt(path string) bool {
 	const header, magic = 16, 0xed0cdaed
 	f, err := os.Open(path)
@@ -114,7 +114,7 @@ func isBolt(path string) bool {
 	defer f.Close()
 	var start [header + 4]byte
 	_, err = io.ReadFull(f, start[:])
-	return err == nil && binary.NativeEndian.Uint32(start[header:]) == magic
+	return err == io.EOF || err == nil && binary.NativeEndian.Uint32(start[header:]) == magic
 }
 
 // freeIn checks the pages of an existing file under a shared lock, and returns how many
