@@ -145,3 +145,22 @@ func TestIdempotencyKeyIsNoPromise(t *testing.T) {
 		t.Errorf("acted %d times, key %q", acted.Load(), key)
 	}
 }
+
+// TestWebSocketIdleOfNothing has times in which no ping fits.
+func TestWebSocketIdleOfNothing(t *testing.T) {
+	for _, idle := range []time.Duration{-1, 1, 2} {
+		web := httptest.NewServer(&StreamServer{Idle: idle, Serve: func(_ context.Context, c *StreamConn) error {
+			_, err := io.WriteString(c, "x")
+			return err
+		}})
+		conn, err := new(WebSocketDialer).Dial(t.Context(), web.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Errorf("%v: %v", idle, err)
+		}
+		conn.Close()
+		web.Close()
+	}
+}
