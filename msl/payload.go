@@ -171,6 +171,24 @@ func (r *payloadReader) accept(c chunk) error {
 	return nil
 }
 
+// errShut says that a message was read after its answer was complete.
+var errShut = errors.New("msl: the message was answered, and its data cannot be read any more")
+
+// shut ends the reading of a message on a connection that lasts. An application may have
+// left another goroutine reading, as a request to a service does that was answered early:
+// that must not take a part of the next message. shut waits for a read under way, which
+// ends with the next chunk or the connection.
+func (r *payloadReader) shut() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.err = errShut
+	}
+}
+
 // empty reports whether the current chunk has no data. One byte is enough to see that.
 func (r *payloadReader) empty() bool {
 	data, err := decompress(r.packed.compression, r.packed.data, wire.Inflation{Ratio: r.message.limits.Inflate, Most: 1})

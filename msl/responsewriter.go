@@ -194,6 +194,7 @@ func (w *ResponseWriter) answer(handle Handler) error {
 	if err := w.close(); err != nil || w.after == nil {
 		return err
 	}
+	w.in.body.shut() // what comes now is not of this message
 	return w.after()
 }
 

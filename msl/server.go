@@ -145,6 +145,12 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 func (s *Server) serve(ctx context.Context, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
 	defer func() { in.release() }()
+	return respond(ctx, s, source, a, in, err, w, handle)
+}
+
+// respond answers a message that was received, or refused for refusal.
+func respond(ctx context.Context, s *Server, source string, a *account, in *incoming, refusal error, w io.Writer, handle Handler) error {
+	err := refusal
 	if err == nil && in.err != nil {
 		return in.err // an error is never answered
 	}

@@ -148,7 +148,7 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 		if in.next() == io.EOF {
 			return nil
 		}
-		err := s.serve(ctx, source, a, &in, l, handle)
+		err := serveNext(ctx, s, source, a, &in, l, handle)
 		switch {
 		case err != nil:
 			return err
@@ -161,6 +161,15 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 			return err
 		}
 	}
+}
+
+// serveNext is Server.serve for a message that another one may follow: nothing reads the stream
+// any more when it returns.
+func serveNext(ctx context.Context, s *Server, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
+	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
+	defer func() { in.release() }()
+	defer func() { in.body.shut() }()
+	return respond(ctx, s, source, a, in, err, w, handle)
 }
 
 // messages splits a stream into one reader per message. No byte of the next message is

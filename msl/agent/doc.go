@@ -49,6 +49,8 @@
 //	          server asks to come back later, or the session was ended meanwhile (all
 //	          with Retry-After)
 //	504       no answer in time (Retry-After)
+//	505       in HTTP/1.0, in which the end of an answer without a length cannot be told
+//	          from a failure, an answer of more than 1 MiB
 //
 // After 502 and 504 the server may have acted on the message.
 //

@@ -106,7 +106,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer clock.stop()
 	body := h.body(w, r, clock)
 	defer body.stop()
-	begun, err := h.send(&response{w, body, clock}, r, ctx)
+	begun, err := h.send(&response{w, body, clock, !r.ProtoAtLeast(1, 1)}, r, ctx)
 	refused := h.report(r, Exchange{Took: time.Since(start), Err: err, Begun: begun})
 	switch {
 	case err == nil:
@@ -222,8 +222,11 @@ func (h *Handler) exchange(ctx context.Context, w *response, m message) (begun b
 		return false, err
 	}
 	defer answer.Body.Close()
-	if m.method != "" {
-		return w.relayHTTP(answer, m.method)
+	if m.method == "" {
+		return w.relay(answer)
 	}
-	return w.relay(answer)
+	if begun, err = w.relayHTTP(answer, m.method); !begun {
+		clear(w.Header()) // which are of a response that will not come
+	}
+	return begun, err
 }

@@ -73,6 +73,13 @@ func (w *response) relayHTTP(answer *msl.Response, method string) (begun bool, e
 		return false, notHTTP(err)
 	}
 	describeHTTP(w.Header(), answer, r)
+	if w.plain && r.Body != http.NoBody {
+		body, err := w.held(r.Body)
+		if err != nil {
+			return false, err
+		}
+		return w.copy(body, false, func() { w.start(r.StatusCode) })
+	}
 	if r.ContentLength < 0 && r.Body != http.NoBody {
 		if err := w.begin(r.StatusCode); err != nil {
 			return true, err

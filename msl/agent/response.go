@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -14,12 +16,39 @@ type response struct {
 	http.ResponseWriter
 	body  *body
 	clock *clock
+	plain bool // HTTP/1.0, in which the end of the connection is that of a body without a length
+}
+
+// heldPlain is how many bytes of an answer without a length are kept for a program that
+// speaks HTTP/1.0, to send them with their length.
+const heldPlain = 1 << 20
+
+// held reads an answer for a program that could not tell one that breaks off from a whole
+// one, and tells its length.
+func (w *response) held(body io.Reader) (io.Reader, error) {
+	if !w.plain || w.Header()["Content-Length"] != nil {
+		return body, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(body, heldPlain+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > heldPlain:
+		return nil, &StatusError{Status: http.StatusHTTPVersionNotSupported, Err: fmt.Errorf(
+			"the answer has no length and more than %d bytes, and in HTTP/1.0 its end cannot be told from a failure: use HTTP/1.1", heldPlain)}
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	return bytes.NewReader(data), nil
 }
 
 // relay passes the answer on as it arrives. The status is sent with the first bytes of
 // the answer, since it may still change until then.
 func (w *response) relay(answer *msl.Response) (begun bool, err error) {
-	return w.copy(answer.Body, false, func() {
+	body, err := w.held(answer.Body)
+	if err != nil {
+		return false, err
+	}
+	return w.copy(body, false, func() {
 		h := w.Header()
 		h.Set("Content-Type", "application/octet-stream")
 		h.Set("Cache-Control", "no-store")

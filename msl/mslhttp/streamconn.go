@@ -128,13 +128,18 @@ func (c *StreamConn) Proven() {
 func (c *StreamConn) Readable() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.await(func(p []byte) (int, error) { return c.read(p, 0) })
+}
+
+// await has something read ahead, unless that is under way. The connection must be locked.
+func (c *StreamConn) await(read func([]byte) (int, error)) <-chan struct{} {
 	if c.coming != nil {
 		return c.coming
 	}
 	coming := make(chan struct{})
 	c.coming = coming
 	go func() {
-		c.got, c.failed = c.read(c.ahead[:], 0)
+		c.got, c.failed = read(c.ahead[:])
 		close(coming)
 	}()
 	return coming
@@ -150,6 +155,9 @@ func (c *StreamConn) Read(p []byte) (n int, err error) {
 	coming := c.coming
 	c.mu.Unlock()
 	if coming != nil {
+		if !c.pinged && c.idle > 0 {
+			c.SetReadDeadline(after(c.idle)) // which is that of the read under way
+		}
 		<-coming
 		n, err = copy(p, c.ahead[:c.got]), c.failed
 		c.mu.Lock()

@@ -76,9 +76,19 @@ func (s *StreamServer) accepted(conn net.Conn) {
 		return
 	}
 	defer exchange.end()
-	if err := s.run(ctx, &StreamConn{Conn: conn, Source: source, exchange: exchange.lasting(), idle: s.Idle}); err != nil {
+	if err := s.run(withRequest(ctx, originOf(conn)), &StreamConn{Conn: conn, Source: source, exchange: exchange.lasting(), idle: s.Idle}); err != nil {
 		s.log(ctx, source, err)
 	}
+}
+
+// originOf says where a connection is from, as a request on it would.
+func originOf(conn net.Conn) *http.Request {
+	r := &http.Request{RemoteAddr: conn.RemoteAddr().String()}
+	if secure, ok := conn.(*TLSConn); ok {
+		state := secure.ConnectionState()
+		r.TLS = &state
+	}
+	return r
 }
 
 func (s *StreamServer) log(ctx context.Context, source string, err error) {

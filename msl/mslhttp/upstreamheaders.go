@@ -33,7 +33,25 @@ func (u *Upstream) headers(m *msl.Message, r *http.Request) http.Header {
 		u.addOrigin(h, origin)
 	}
 	u.addFixed(h)
+	repeatsNothing(h, r.Method)
 	return h
+}
+
+// repeatsNothing hides from net/http that a request may be repeated. It repeats any with
+// an Idempotency-Key and without data when a connection ends, though the service may have
+// acted on it and need not know that header. Names have no case (RFC 9110 section 5.1),
+// but net/http looks for the canonical one.
+func repeatsNothing(h http.Header, method string) {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return
+	}
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values := h[name]; values != nil {
+			delete(h, name)
+			h[strings.ToLower(name)] = values
+		}
+	}
 }
 
 // addSender says who sent the message.

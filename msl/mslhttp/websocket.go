@@ -14,6 +14,7 @@ import (
 const (
 	defaultIdle       = time.Minute
 	defaultMaxMessage = 32 << 20
+	leastIdle         = 3 * time.Millisecond // in which three pings fit
 )
 
 // A WebSocketHandler turns requests into connections (RFC 6455), for channels and
@@ -115,10 +116,11 @@ type webSocket struct {
 }
 
 func newWebSocket(ws *websocket.Conn, idle time.Duration, size int64) *webSocket {
+	idle = max(orDefault(max(idle, 0), defaultIdle), leastIdle)
 	ctx, stop := context.WithCancel(context.Background())
 	w := &webSocket{
 		Conn: websocket.NetConn(context.Background(), ws, websocket.MessageBinary),
-		ws:   ws, idle: orDefault(idle, defaultIdle), stop: stop,
+		ws:   ws, idle: idle, stop: stop,
 	}
 	ws.SetReadLimit(orDefault(size, defaultMaxMessage)) // NetConn lifted it
 	go w.ping(ctx)

@@ -13,14 +13,15 @@ import (
 const revocationPause = 2 * time.Second
 
 // whileTrusted ends a connection when the sender of the message under way is revoked,
-// since a channel may stay open for days. Each new message is checked anyway.
+// since a channel may stay open for days, and when that sender goes away. Each new message
+// is checked anyway.
 func (s *Service) whileTrusted(c *mslhttp.StreamConn, handle msl.Handler) msl.Handler {
-	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+	return c.Attended(func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		go s.watchTrust(ctx, c, m.Identity, m.User)
 		return handle(ctx, w, m)
-	}
+	})
 }
 
 func (s *Service) watchTrust(ctx context.Context, c *mslhttp.StreamConn, identity, user string) {

@@ -1,0 +1,91 @@
+package mslhttp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// attention is how often a handler's request is looked at, whether it was read to its end.
+const attention = time.Second
+
+// errGone is why the context of a handler ends that has nobody to answer.
+var errGone = errors.New("mslhttp: the other end is gone")
+
+// Attended returns a handler for the messages of this connection whose context ends when
+// the other end goes away: nobody reads from the connection while an application that has
+// the whole request is silent. The end of a TCP stream alone does not tell that, since a
+// peer may close its sending direction and wait for the answer.
+func (c *StreamConn) Attended(handle msl.Handler) msl.Handler {
+	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		attended, cancel := context.WithCancel(ctx)
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			c.attend(attended, m)
+		}()
+		defer func() { // the connection is read for the next message after this
+			cancel()
+			<-over
+		}()
+		return handle(attended, w, m)
+	}
+}
+
+func (c *StreamConn) attend(ctx context.Context, m *msl.Message) {
+	body, knows := m.Body.(interface{ Ended() bool })
+	tick := time.NewTicker(attention)
+	defer tick.Stop()
+	for knows {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if body.Ended() {
+			c.attendEnd(ctx)
+			return
+		}
+	}
+}
+
+// attendEnd ends the connection if the other end goes away before ctx ends.
+func (c *StreamConn) attendEnd(ctx context.Context) {
+	c.mu.Lock()
+	coming := c.await(c.quietly)
+	c.mu.Unlock()
+	select {
+	case <-coming:
+		if c.failed != nil && (c.pinged || c.failed != io.EOF) {
+			c.End(errGone)
+		}
+	case <-ctx.Done():
+		moved := c.record().moves() // from now on it waits for the peer
+		go func() {
+			<-coming
+			moved()
+		}()
+	}
+}
+
+// quietly reads without a bound, and without saying so to the bounds of connections: the
+// application works meanwhile.
+func (c *StreamConn) quietly(p []byte) (int, error) {
+	if w, ok := c.Conn.(*webSocket); ok {
+		w.SetReadDeadline(time.Now().Add(w.idle)) // and pings extend it
+		return w.Conn.Read(p)
+	}
+	c.SetReadDeadline(time.Time{})
+	return c.Conn.Read(p)
+}
+
+// record is the connection's for the bounds of connections.
+func (c *StreamConn) record() *underWay {
+	if w, ok := c.Conn.(*webSocket); ok {
+		return w.exchange
+	}
+	return c.exchange
+}
