@@ -33,6 +33,13 @@ type Member struct {
 // those of etcd; with --cert-file among them, the URL is https.
 func Start(t testing.TB, args ...string) *Member {
 	t.Helper()
+	return StartDurable(t, append(args, "--unsafe-no-fsync")...)
+}
+
+// StartDurable is Start for tests that kill the member: it syncs its files, and keeps what
+// it has acknowledged.
+func StartDurable(t testing.TB, args ...string) *Member {
+	t.Helper()
 	need(t)
 	dir := t.TempDir()
 	scheme := "http"
@@ -42,7 +49,7 @@ func Start(t testing.TB, args ...string) *Member {
 	peer := "http://" + freeAddress(t)
 	m := &Member{URL: scheme + "://" + freeAddress(t), log: filepath.Join(dir, "log")}
 	m.args = append([]string{
-		"--name", "test", "--data-dir", filepath.Join(dir, "data"), "--unsafe-no-fsync", "--log-level", "error",
+		"--name", "test", "--data-dir", filepath.Join(dir, "data"), "--log-level", "error",
 		"--listen-client-urls", m.URL, "--advertise-client-urls", m.URL,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "test=" + peer,
 	}, args...)
