@@ -127,7 +127,7 @@ func (d *DB) ask(ctx context.Context, request func(context.Context) error) error
 		if err == nil || isFinal(err) {
 			return err
 		}
-		if told == nil || !isLate(err) { // what says more than that time has passed
+		if told == nil || advise(told.Error()) == "" && !isLate(err) { // the one that says most
 			told = err
 		}
 		if !pause(whole, try) {

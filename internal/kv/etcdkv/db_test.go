@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
 	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/internal/leaktest"
@@ -281,16 +283,29 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// BenchmarkUpdate compares a member with a file; both sync to the disk.
 func BenchmarkUpdate(b *testing.B) {
-	m := etcdtest.Start(b)
+	m := etcdtest.StartDurable(b)
 	d := openAt(b, Config{Endpoints: []string{m.URL}})
+	requests := counted(d)
+	explain := func(_ string, err error) error { return err }
+	file, err := boltkv.Open(filepath.Join(b.TempDir(), "file"), boltkv.Layout{Tables: kvtest.Tables(), Explain: explain}, boltkv.CreateNew)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer file.Close()
 	for _, clients := range []int{1, 16, 64} {
-		b.Run(fmt.Sprint(clients), func(b *testing.B) { Updates(b, d, clients) })
+		b.Run(fmt.Sprint("etcd/", clients), func(b *testing.B) {
+			requests.Store(0)
+			updates(b, d, clients)
+			b.ReportMetric(float64(requests.Load())/float64(b.N), "requests/update")
+		})
+		b.Run(fmt.Sprint("file/", clients), func(b *testing.B) { updates(b, file, clients) })
 	}
 }
 
-// Updates counts in a record for each client.
-func Updates(b *testing.B, s kv.Store, clients int) {
+// updates counts in a record for each client.
+func updates(b *testing.B, s kv.Store, clients int) {
 	var wait sync.WaitGroup
 	var left atomic.Int64
 	left.Store(int64(b.N))

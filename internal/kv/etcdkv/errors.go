@@ -68,29 +68,41 @@ func (d *DB) explain(err error) error {
 	return d.explainConnection(err)
 }
 
-// explainConnection finds the advice in the text of gRPC, which has no types for it.
+// explainConnection adds advice to an error of a connection.
 func (d *DB) explainConnection(err error) error {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	at := strings.Join(d.config.Endpoints, ", ")
+	switch advice := advise(text); {
+	case advice != "":
+		return fmt.Errorf("etcdkv: etcd at %s: %s (%s)", at, advice, text)
+	case isLate(err):
+		return fmt.Errorf("etcdkv: etcd at %s does not answer: check that most of its members run: %w", at, err)
+	}
+	return fmt.Errorf("etcdkv: etcd at %s: %s", at, text)
+}
+
+// advise finds what to do in the text of gRPC, which has no types for it, or returns "".
+func advise(text string) string {
 	for _, c := range []struct{ part, advice string }{
 		{"first record does not look like a TLS handshake", "it does not speak TLS: use http, or give etcd a certificate"},
-		{"error reading server preface", "it may expect TLS: use https"},
+		{"authentication handshake failed: EOF", "it does not speak TLS: use http, or give etcd a certificate"},
 		{"signed by unknown authority", "its certificate is not of a known CA: configure the CA of etcd"},
 		{"certificate is valid for", "its certificate has another name: use the name in it"},
+		{"not valid for any names", "its certificate has another name: use the name in it"},
 		{"doesn't contain any", "its certificate has another name: use the name in it"},
 		{"certificate has expired", "its certificate has expired, or the clock of this machine is wrong"},
 		{"certificate required", "it asks for a client certificate: configure one"},
-		{"bad certificate", "it refuses the client certificate: use one of the CA that etcd trusts"},
-		{"unknown certificate authority", "it refuses the client certificate: use one of the CA that etcd trusts"},
+		{"bad certificate", "it refuses the client certificate, or asks for one: configure one of the CA that etcd trusts"},
+		{"remote error: tls: unknown certificate", "it refuses the client certificate: configure one of the CA that etcd trusts"},
+		{"error reading server preface", "it may expect TLS or a client certificate: use https, and configure one"},
+		{"broken pipe", "it ends the connection: if it asks for a client certificate, configure one"},
+		{"connection reset", "it ends the connection: if it asks for a client certificate, configure one"},
 		{"connection refused", "nothing listens there: is etcd running?"},
 		{"no such host", "there is no such host: check the name"},
 	} {
 		if strings.Contains(text, c.part) {
-			return fmt.Errorf("etcdkv: etcd at %s: %s (%s)", at, c.advice, text)
+			return c.advice
 		}
 	}
-	if isLate(err) {
-		return fmt.Errorf("etcdkv: etcd at %s does not answer: check that most of its members run: %w", at, err)
-	}
-	return fmt.Errorf("etcdkv: etcd at %s: %s", at, text)
+	return ""
 }

@@ -13,6 +13,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
@@ -61,6 +63,7 @@ func (d *DB) connect(ctx context.Context) (err error) {
 		MaxUnaryRetries:      2, // one after a new login; ask does the rest
 		Username:             d.config.User,
 		Logger:               zap.NewNop(),
+		DialOptions:          d.dialing(),
 	}
 	if strings.HasPrefix(d.config.Endpoints[0], "https:") {
 		c.TLS = d.config.TLS.Clone()
@@ -81,6 +84,20 @@ func (d *DB) connect(ctx context.Context) (err error) {
 	}
 	d.client, err = clientv3.New(c)
 	return err
+}
+
+// dialing has requests fail while there is no connection, with an error that says why,
+// which is lost if they wait for one; ask repeats them.
+func (d *DB) dialing() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+			return invoke(ctx, method, request, reply, conn, append(options, grpc.WaitForReady(false))...)
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+			MinConnectTimeout: d.config.DialTimeout,
+		}),
+	}
 }
 
 // find finds the store, or makes it. If several make it at the same time, one does.
