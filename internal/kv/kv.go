@@ -2,8 +2,8 @@
 // tables, transactions, and ranges in the order of keys.
 //
 // The interface is small so that very different databases can implement it: [Store] has
-// one implementation in a file (package boltkv), and may have one over the network with
-// optimistic transactions. Therefore functions of transactions may run again, tables do
+// one implementation in a file (package boltkv), and one over the network with optimistic
+// transactions (package etcdkv). Therefore functions of transactions may run again, tables do
 // not nest, ranges come in pages, and sizes are bounded.
 //
 // Package kvtest has the tests that every implementation must pass.

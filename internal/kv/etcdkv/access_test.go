@@ -1,0 +1,204 @@
+//go:build !noetcd
+
+package etcdkv
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
+)
+
+// A signer is a key that cannot be read, as one in a key store.
+type signer struct{ crypto.Signer }
+
+// An authority issues certificates.
+type authority struct {
+	certificate *x509.Certificate
+	key         crypto.Signer
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{}
+	key, der := a.issue(t, "CA")
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{certificate, key}
+}
+
+// issue returns a key and its certificate, which an authority without one signs itself.
+func (a *authority) issue(t *testing.T, name string) (*ecdsa.PrivateKey, []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true, IsCA: a.key == nil, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	parent, by := c, crypto.Signer(key)
+	if a.key != nil {
+		parent, by = a.certificate, a.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, der
+}
+
+func (a *authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.certificate)
+	return pool
+}
+
+// client returns the settings of a client whose key is only a crypto.Signer.
+func (a *authority) client(t *testing.T, roots *x509.CertPool) *tls.Config {
+	t.Helper()
+	key, der := a.issue(t, "client")
+	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: signer{key}}}}
+}
+
+// files writes what etcd needs, and returns its arguments.
+func (a *authority) files(t *testing.T) []string {
+	t.Helper()
+	dir := t.TempDir()
+	key, der := a.issue(t, "etcd")
+	private, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return []string{
+		"--cert-file", path("cert", "CERTIFICATE", der), "--key-file", path("key", "EC PRIVATE KEY", private),
+		"--trusted-ca-file", path("ca", "CERTIFICATE", a.certificate.Raw), "--client-cert-auth",
+	}
+}
+
+func TestTLS(t *testing.T) {
+	ca, other := newAuthority(t), newAuthority(t)
+	secure, plain := etcdtest.Start(t, ca.files(t)...), etcdtest.Start(t)
+	d := openAt(t, Config{Endpoints: []string{secure.URL}, TLS: ca.client(t, ca.pool())})
+	if err := d.Update(t.Context(), func(tx kv.Tx) error { return increment(tx, []byte("a")) }); err != nil {
+		t.Error(err)
+	}
+	for name, c := range map[string]struct {
+		url  string
+		tls  *tls.Config
+		want string
+	}{
+		"unknown CA":            {secure.URL, ca.client(t, other.pool()), "configure the CA of etcd"},
+		"roots of the system":   {secure.URL, nil, "configure the CA of etcd"},
+		"no certificate":        {secure.URL, &tls.Config{RootCAs: ca.pool()}, "client certificate"},
+		"unknown certificate":   {secure.URL, other.client(t, ca.pool()), "client certificate"},
+		"another name":          {strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), ca.client(t, ca.pool()), "another name"},
+		"http to https":         {strings.Replace(secure.URL, "https", "http", 1), nil, "use https"},
+		"https to http":         {strings.Replace(plain.URL, "http", "https", 1), ca.client(t, ca.pool()), "use http"},
+		"nobody listens":        {"http://127.0.0.1:1", nil, "is etcd running?"},
+		"no such host":          {"http://no-such-host.invalid:2379", nil, "check the name"},
+		"TLS, but not for this": {plain.URL, ca.client(t, ca.pool()), "is http: use https"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			start := time.Now()
+			_, err := Open(t.Context(), Config{Endpoints: []string{c.url}, TLS: c.tls, DialTimeout: time.Second}, layout(), OpenOrCreate)
+			wantErr(t, err, nil, c.want)
+			if time.Since(start) > 5*time.Second {
+				t.Errorf("it took %v", time.Since(start))
+			}
+		})
+	}
+}
+
+func password(text string) func(context.Context) ([]byte, error) {
+	return func(context.Context) ([]byte, error) { return []byte(text), nil }
+}
+
+func TestPassword(t *testing.T) {
+	m := etcdtest.StartDurable(t)
+	for _, line := range []string{
+		"user add root:root", "user grant-role root root", "role add msl", "role grant-permission msl --prefix=true readwrite state/",
+		"user add msl:secret", "user grant-role msl msl", "auth enable",
+	} {
+		if line == "user grant-role root root" {
+			m.Control(t, "role", "add", "root")
+		}
+		m.Control(t, strings.Fields(line)...)
+	}
+	c := Config{Endpoints: []string{m.URL}, Prefix: "state", User: "msl", Password: password("secret"), DialTimeout: 2 * time.Second}
+	d := openAt(t, c)
+	if err := d.Update(t.Context(), func(tx kv.Tx) error { return increment(tx, []byte("a")) }); err != nil {
+		t.Error(err)
+	}
+	m.Kill()
+	m.Restart(t) // without the token that it gave
+	if err := d.Update(t.Context(), func(tx kv.Tx) error { return increment(tx, []byte("a")) }); err != nil {
+		t.Error(err)
+	}
+	broken := errors.New("no such file")
+	for name, with := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"wrong":   {func(c *Config) { c.Password = password("SECRET") }, `does not accept the user "msl"`},
+		"empty":   {func(c *Config) { c.Password = password("") }, "is empty"},
+		"none":    {func(c *Config) { c.User, c.Password = "", nil }, "asks for a user"},
+		"broken":  {func(c *Config) { c.Password = func(context.Context) ([]byte, error) { return nil, broken } }, "no such file"},
+		"rights":  {func(c *Config) { c.Prefix, c.Password = "other", password("secret") }, `"other/"`},
+		"clear":   {func(c *Config) { c.Endpoints = []string{"http://192.0.2.1:2379"} }, "in the clear"},
+		"no user": {func(c *Config) { c.User = "" }, "needs a password"},
+	} {
+		changed := c
+		with.change(&changed)
+		_, err := Open(t.Context(), changed, layout(), OpenOrCreate)
+		wantErr(t, err, nil, with.want)
+		if err != nil && strings.Contains(strings.ToLower(err.Error()), "secret") {
+			t.Errorf("%s: the password is in %v", name, err)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for want, c := range map[string]Config{
+		"no endpoint":        {},
+		"not a URL":          {Endpoints: []string{"127.0.0.1:2379"}},
+		"contains a user":    {Endpoints: []string{"https://a:b@127.0.0.1:2379"}},
+		"has a path":         {Endpoints: []string{"https://127.0.0.1:2379/x"}},
+		"some endpoints are": {Endpoints: []string{"https://127.0.0.1:2379", "http://127.0.0.1:2379"}},
+		"is negative":        {Endpoints: []string{"https://127.0.0.1:2379"}, Timeout: -1},
+	} {
+		_, err := Open(t.Context(), c, layout(), OpenOrCreate)
+		wantErr(t, err, nil, want)
+	}
+	_, err := Open(t.Context(), Config{Endpoints: []string{"http://127.0.0.1:1"}}, Layout{Tables: []string{"a/b"}}, OpenOrCreate)
+	wantErr(t, err, nil, "name of a table")
+}

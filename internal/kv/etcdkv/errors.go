@@ -1,0 +1,108 @@
+//go:build !noetcd
+
+package etcdkv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+func codeOf(err error) codes.Code {
+	var own rpctypes.EtcdError
+	switch {
+	case errors.As(err, &own):
+		return own.Code()
+	case errors.Is(err, context.DeadlineExceeded):
+		return codes.DeadlineExceeded
+	case errors.Is(err, context.Canceled):
+		return codes.Canceled
+	}
+	return status.Code(err)
+}
+
+// isFinal reports whether a request was refused: it has changed nothing and would be
+// refused again. Other errors may be an answer that was lost.
+func isFinal(err error) bool {
+	switch codeOf(err) {
+	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.ResourceExhausted,
+		codes.FailedPrecondition, codes.OutOfRange, codes.Unimplemented, codes.Unauthenticated:
+		return true
+	}
+	var own failure
+	return errors.As(err, &own)
+}
+
+func isLate(err error) bool { return codeOf(err) == codes.DeadlineExceeded }
+
+// explain says what to do about an error of etcd, on one line.
+func (d *DB) explain(err error) error {
+	var own failure
+	switch {
+	case err == nil, err == errAgain, errors.As(err, &own):
+		return err
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("etcdkv: %w", err)
+	case errors.Is(err, rpctypes.ErrAuthFailed):
+		return fmt.Errorf("etcdkv: etcd does not accept the user %q or its password: check both", d.config.User)
+	case errors.Is(err, rpctypes.ErrUserEmpty):
+		return errors.New("etcdkv: etcd asks for a user and a password: configure them")
+	case errors.Is(err, rpctypes.ErrAuthNotEnabled):
+		return errors.New("etcdkv: etcd has no authentication: leave out the user, or run etcdctl auth enable")
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		return fmt.Errorf("etcdkv: the etcd user may not use all keys that begin with %q: grant its role readwrite on that prefix", d.prefix)
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return errors.New("etcdkv: the database of etcd is full: compact and defragment it, or raise --quota-backend-bytes, then run etcdctl alarm disarm")
+	case errors.Is(err, rpctypes.ErrCorrupt):
+		return fail(kv.ErrDamaged, "etcd says that the cluster is corrupt: replace the member that differs")
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
+		return errors.New("etcdkv: a change is too large for this etcd: set its --max-request-bytes and --max-txn-ops to the default or more")
+	}
+	return d.explainConnection(err)
+}
+
+// explainConnection adds advice to an error of a connection.
+func (d *DB) explainConnection(err error) error {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	at := strings.Join(d.config.Endpoints, ", ")
+	switch advice := advise(text); {
+	case advice != "":
+		return fmt.Errorf("etcdkv: etcd at %s: %s (%s)", at, advice, text)
+	case isLate(err):
+		return fmt.Errorf("etcdkv: etcd at %s does not answer: check that most of its members run: %w", at, err)
+	}
+	return fmt.Errorf("etcdkv: etcd at %s: %s", at, text)
+}
+
+// advise finds what to do in the text of gRPC, which has no types for it, or returns "".
+func advise(text string) string {
+	for _, c := range []struct{ part, advice string }{
+		{"first record does not look like a TLS handshake", "it does not speak TLS: use http, or give etcd a certificate"},
+		{"authentication handshake failed: EOF", "it does not speak TLS: use http, or give etcd a certificate"},
+		{"signed by unknown authority", "its certificate is not of a known CA: configure the CA of etcd"},
+		{"certificate is valid for", "its certificate has another name: use the name in it"},
+		{"not valid for any names", "its certificate has another name: use the name in it"},
+		{"doesn't contain any", "its certificate has another name: use the name in it"},
+		{"certificate has expired", "its certificate has expired, or the clock of this machine is wrong"},
+		{"certificate required", "it asks for a client certificate: configure one"},
+		{"bad certificate", "it refuses the client certificate, or asks for one: configure one of the CA that etcd trusts"},
+		{"remote error: tls: unknown certificate", "it refuses the client certificate: configure one of the CA that etcd trusts"},
+		{"error reading server preface", "it may expect TLS or a client certificate: use https, and configure one"},
+		{"broken pipe", "it ends the connection: if it asks for a client certificate, configure one"},
+		{"connection reset", "it ends the connection: if it asks for a client certificate, configure one"},
+		{"connection refused", "nothing listens there: is etcd running?"},
+		{"no such host", "there is no such host: check the name"},
+	} {
+		if strings.Contains(text, c.part) {
+			return c.advice
+		}
+	}
+	return ""
+}

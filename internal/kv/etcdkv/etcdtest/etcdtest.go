@@ -1,0 +1,145 @@
+// Package etcdtest runs etcd for tests: one member on free ports of the loopback
+// interface, which can be stopped, continued, killed and started again.
+//
+// Without etcd the test is skipped, or fails if MSL_TEST_REQUIRE names etcd.
+package etcdtest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A Member is a cluster of one.
+type Member struct {
+	// URL is where clients reach it.
+	URL string
+
+	args    []string
+	log     string
+	command *exec.Cmd
+}
+
+// Start runs a member in a temporary directory until the test ends. Further arguments are
+// those of etcd; with --cert-file among them, the URL is https.
+func Start(t testing.TB, args ...string) *Member {
+	t.Helper()
+	return StartDurable(t, append(args, "--unsafe-no-fsync")...)
+}
+
+// StartDurable is Start for tests that kill the member: it syncs its files, and keeps what
+// it has acknowledged.
+func StartDurable(t testing.TB, args ...string) *Member {
+	t.Helper()
+	need(t)
+	dir := t.TempDir()
+	scheme := "http"
+	if slices.Contains(args, "--cert-file") {
+		scheme = "https"
+	}
+	peer := "http://" + freeAddress(t)
+	m := &Member{URL: scheme + "://" + freeAddress(t), log: filepath.Join(dir, "log")}
+	m.args = append([]string{
+		"--name", "test", "--data-dir", filepath.Join(dir, "data"), "--log-level", "error",
+		"--listen-client-urls", m.URL, "--advertise-client-urls", m.URL,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "test=" + peer,
+	}, args...)
+	t.Cleanup(m.Kill)
+	m.Restart(t)
+	return m
+}
+
+func need(t testing.TB) {
+	t.Helper()
+	_, err := exec.LookPath("etcd")
+	_, errControl := exec.LookPath("etcdctl")
+	err = cmp.Or(err, errControl)
+	switch {
+	case err == nil:
+	case slices.Contains(strings.Split(os.Getenv("MSL_TEST_REQUIRE"), ","), "etcd"):
+		t.Fatalf("%v: install etcd-server and etcd-client", err)
+	default:
+		t.Skip(err)
+	}
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Restart starts the member, with the data it had, and waits until it accepts connections.
+func (m *Member) Restart(t testing.TB) {
+	t.Helper()
+	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	m.command = exec.Command("etcd", m.args...)
+	m.command.Stdout, m.command.Stderr = log, log
+	if err := m.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.wait(t.Context()); err != nil {
+		said, _ := os.ReadFile(m.log)
+		t.Fatalf("%v\n%s", err, said)
+	}
+}
+
+// wait returns when the member has elected itself, which is when it begins to listen.
+func (m *Member) wait(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	_, address, _ := strings.Cut(m.URL, "://")
+	for tick := time.NewTicker(10 * time.Millisecond); ; {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("etcd does not listen: %w", ctx.Err())
+		}
+	}
+}
+
+// Stop makes the member stand still (SIGSTOP): it takes connections and does not answer.
+func (m *Member) Stop() { _ = m.command.Process.Signal(syscall.SIGSTOP) }
+
+// Continue ends Stop.
+func (m *Member) Continue() { _ = m.command.Process.Signal(syscall.SIGCONT) }
+
+// Kill ends the member without a chance to finish anything (SIGKILL).
+func (m *Member) Kill() {
+	if m.command != nil && m.command.Process != nil {
+		_ = m.command.Process.Kill()
+		_ = m.command.Wait()
+	}
+}
+
+// Control runs etcdctl with the member as its endpoint and returns what it prints.
+func (m *Member) Control(t testing.TB, args ...string) string {
+	t.Helper()
+	c := exec.Command("etcdctl", append([]string{"--endpoints", m.URL}, args...)...)
+	c.Env = append(os.Environ(), "ETCDCTL_API=3")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("etcdctl %v: %v\n%s", args, err, out)
+	}
+	return string(out)
+}

@@ -1,0 +1,22 @@
+package etcdkv
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestSmallBuild checks that the client of etcd is only in builds that ask for it.
+func TestSmallBuild(t *testing.T) {
+	for _, args := range [][]string{{"-tags", "noetcd", "."}, {"../../../cmd/msl-hsm"}} {
+		out, err := exec.Command("go", append([]string{"list", "-deps"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		for _, part := range []string{"go.etcd.io/etcd/", "google.golang.org/grpc"} {
+			if strings.Contains(string(out), part) {
+				t.Errorf("%v: %s is in it", args, part)
+			}
+		}
+	}
+}
