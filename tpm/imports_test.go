@@ -46,7 +46,7 @@ func TestImports(t *testing.T) {
 func fleet() []string {
 	return []string{
 		"tpm", "tpm/identity", "tpm/enroll", "tpm/internal/proof", "tpm/internal/statefile",
-		"msl", "msl/entityauth", "msl/keyx", "msl/mslhttp", "msl/state", "msl/state/bolt", "msl/tlsalert",
+		"msl", "msl/entityauth", "msl/httpform", "msl/keyx", "msl/mslhttp", "msl/state", "msl/state/bolt", "msl/tlsalert",
 		"msl/internal/wire", "msl/internal/keycache", "keystore/soft",
 	}
 }

@@ -47,7 +47,7 @@ func nvReadPublic(x *executor, at uint32) (index entity, written bool, err error
 	}
 	t := p.Attributes
 	if t.NT != tpm2.TPMNTCounter || !t.AuthRead || !t.AuthWrite || !t.NoDA || t.Orderly || p.NameAlg != tpm2.TPMAlgSHA256 || uint32(p.NVIndex) != at {
-		return index, false, fmt.Errorf("it is not a counter that msl-hsm made: choose another index: %w", keystore.ErrWrongKey)
+		return index, false, fmt.Errorf("it is not a counter of this kind: choose another index: %w", keystore.ErrWrongKey)
 	}
 	return entity{handle: at, name: nameOf(b)}, t.Written, nil
 }

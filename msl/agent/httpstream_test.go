@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +65,8 @@ func TestHTTPCutOff(t *testing.T) {
 	}
 }
 
-// TestHTTPEvents measures how long events take from the service to the program.
+// TestHTTPEvents measures how long events take from the service to the program: the median,
+// since any one of them may meet a busy machine.
 func TestHTTPEvents(t *testing.T) {
 	sent := make(chan time.Time, 1)
 	next := make(chan struct{})
@@ -94,19 +96,20 @@ func TestHTTPEvents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var slowest time.Duration
+		var took []time.Duration
 		for i := range 8 {
 			next <- struct{}{}
 			if _, err := io.ReadFull(response.Body, make([]byte, 9)); err != nil {
 				t.Fatalf("event %d: %v", i, err)
 			}
-			slowest = max(slowest, time.Since(<-sent))
+			took = append(took, time.Since(<-sent))
 			time.Sleep(200 * time.Millisecond) // the stream goes on for longer than a request may take
 		}
 		response.Body.Close()
-		t.Logf("%s: the slowest event took %v", kind, slowest)
-		if slowest > 100*time.Millisecond {
-			t.Errorf("%s: an event took %v", kind, slowest)
+		slices.Sort(took)
+		t.Logf("%s: the events took %v", kind, took)
+		if median := took[len(took)/2]; median > 100*time.Millisecond {
+			t.Errorf("%s: an event took %v", kind, median)
 		}
 	}
 }

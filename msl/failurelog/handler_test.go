@@ -168,6 +168,9 @@ func TestHandlerRefusesRealClients(t *testing.T) {
 	c := &msl.Client{
 		Local: &entityauth.NoneEntity{Identity: "x"}, Peers: anyone, Transport: d,
 		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: store}},
+		UserAuth: func(context.Context, string, msl.ResponseCode) (*msl.UserAuthData, error) {
+			return &msl.UserAuthData{Scheme: "EMAIL_PASSWORD", AuthData: []byte("{}")}, nil
+		},
 	}
 	defer c.Close()
 	for name, r := range map[string]msl.Request{
