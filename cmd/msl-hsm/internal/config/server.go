@@ -93,3 +93,17 @@ func (s *Server) checkUpstream() error {
 	}
 	return nil
 }
+
+// CheckHTTP wants a service for HTTP requests, whose address has no query: a program could
+// repeat a parameter of it.
+func (s *Server) CheckHTTP() error {
+	if s.Upstream.IsZero() {
+		return exit.Usagef("server.http is on, but there is no service: set server.upstream, or use --upstream")
+	}
+	for _, target := range s.Upstream.URL {
+		if target.URL.RawQuery != "" {
+			return exit.Usagef("server.upstream %q has a query, and server.http is on: leave the query out, since programs send their own", target)
+		}
+	}
+	return nil
+}

@@ -18,8 +18,10 @@ import (
 // Application returns the handler of the messages' data: the gateway to a service, or
 // an echo. Health checks of the service end with ctx.
 func Application(ctx context.Context, c *config.Config, store keystore.Store, log *slog.Logger) (msl.Handler, error) {
-	if c.Server.Upstream.IsZero() && c.Server.HTTP.On() {
-		return nil, exit.Usagef("server.http is on, but there is no service: set server.upstream, or use --upstream")
+	if c.Server.HTTP.On() {
+		if err := c.Server.CheckHTTP(); err != nil {
+			return nil, err
+		}
 	}
 	if c.Server.Upstream.IsZero() {
 		return mslhttp.RefuseHTTP(httpIsOff, echoApplication), nil
