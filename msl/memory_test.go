@@ -261,6 +261,7 @@ func TestEntitiesHaveShares(t *testing.T) {
 		r.server.Limits.Proven = 12 << 20
 		var busy []chan exchanged
 		var stalled []*staller
+		var messages []string
 		from := func(name string) string {
 			r.directory[name] = r.directory["client1"]
 			return string(pskClient1.message(byPSK(name), one(), with(hello, object{"data": bytes.Repeat([]byte("data"), 40<<10)})))
@@ -268,7 +269,10 @@ func TestEntitiesHaveShares(t *testing.T) {
 		whole := from("client1")
 		for i := range 4 {
 			message := from(fmt.Sprint("client1-", i)) // a profile of PSK_PROFILE is chosen
-			s := newStaller(message[:len(message)-1])
+			messages = append(messages, message[:len(message)-1])
+		}
+		for _, message := range messages {
+			s := newStaller(message)
 			stalled = append(stalled, s)
 			busy = append(busy, r.started("there", s, echo))
 		}
