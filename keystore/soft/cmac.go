@@ -4,8 +4,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/subtle"
-
-	"github.com/msl-hsm/msl-hsm/internal/cbc"
 )
 
 // A cmac is AES-CMAC (RFC 4493) under one key.
@@ -32,10 +30,8 @@ func double(in [aes.BlockSize]byte) (out [aes.BlockSize]byte) {
 	return out
 }
 
-// sum appends the tag of data to dst.
-func (c *cmac) sum(dst, data []byte) []byte {
-	dst, tag := cbc.Extend(dst, aes.BlockSize)
-	clear(tag)
+func (c *cmac) sum(data []byte) []byte {
+	tag := make([]byte, aes.BlockSize)
 	for len(data) > aes.BlockSize {
 		subtle.XORBytes(tag, tag, data[:aes.BlockSize])
 		c.block.Encrypt(tag, tag)
@@ -49,5 +45,5 @@ func (c *cmac) sum(dst, data []byte) []byte {
 		subtle.XORBytes(tag, tag, c.k2[:])
 	}
 	c.block.Encrypt(tag, tag)
-	return dst
+	return tag
 }
