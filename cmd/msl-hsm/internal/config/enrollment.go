@@ -43,13 +43,7 @@ const Makers = "makers"
 
 // UnmarshalYAML reads the word makers or a file, or a list of them.
 func (l *RootList) UnmarshalYAML(n *yaml.Node) error {
-	items := []*yaml.Node{n}
-	if n.Kind == yaml.SequenceNode {
-		items = n.Content
-	} else if n.Kind == yaml.ScalarNode && n.Value == "" {
-		return nil
-	}
-	for _, item := range items {
+	for _, item := range oneOrMore(n) {
 		if item.Kind != yaml.ScalarNode || item.Value == "" {
 			return misplaced{item, fmt.Errorf("must be makers, a file, or a list of them, as [makers, extra.pem]")}
 		}

@@ -56,13 +56,7 @@ type TargetList []mslhttp.Target
 
 // UnmarshalYAML reads a URL, or a list of them. An empty text is none.
 func (l *TargetList) UnmarshalYAML(n *yaml.Node) error {
-	items := []*yaml.Node{n}
-	if n.Kind == yaml.SequenceNode {
-		items = n.Content
-	} else if n.Kind == yaml.ScalarNode && n.Value == "" {
-		return nil
-	}
-	for _, item := range items {
+	for _, item := range oneOrMore(n) {
 		target, err := parseTarget(item.Value)
 		if err != nil {
 			return misplaced{item, err}
@@ -72,7 +66,7 @@ func (l *TargetList) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// parseTarget refuses a URL with a password, which belongs into no file and on no command
+// parseTarget refuses a URL with a password, which belongs neither in a file nor on a command
 // line.
 func parseTarget(text string) (mslhttp.Target, error) {
 	target, err := mslhttp.ParseTarget(text)

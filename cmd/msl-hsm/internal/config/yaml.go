@@ -166,3 +166,15 @@ func kindName(v reflect.Value) string {
 	}
 	return "a text"
 }
+
+// oneOrMore returns the items of a list, or a value that stands for a list of one. An empty
+// text is none.
+func oneOrMore(n *yaml.Node) []*yaml.Node {
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		return n.Content
+	case n.Kind == yaml.ScalarNode && n.Value == "":
+		return nil
+	}
+	return []*yaml.Node{n}
+}
