@@ -84,7 +84,7 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 	}
 	defer reporter.Close() // logs whatever it could not send
 	os.Remove(f.readyFile) // left by an earlier agent, if at all
-	listener, err := listenLocally(c.Client.Agent.Listen)
+	listener, err := listenLocally("--listen", c.Client.Agent.Listen)
 	if err != nil {
 		return err
 	}

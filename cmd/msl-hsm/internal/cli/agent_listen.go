@@ -17,8 +17,9 @@ import (
 
 const wantListen = "want unix:PATH or a loopback address with a port, such as 127.0.0.1:8090"
 
-// listenLocally listens where only programs of this machine can connect.
-func listenLocally(at string) (net.Listener, error) {
+// listenLocally listens where only programs of this machine can connect, at the address of
+// that setting.
+func listenLocally(setting, at string) (net.Listener, error) {
 	if at == "" {
 		dir := os.Getenv("RUNTIME_DIRECTORY") // of a systemd service
 		config.Override(&dir, os.Getenv("XDG_RUNTIME_DIR"))
@@ -29,33 +30,33 @@ func listenLocally(at string) (net.Listener, error) {
 	}
 	if path, ok := config.CutUnix(at); ok {
 		if path == "" || path[0] == '@' { // any user may connect to an abstract socket
-			return nil, exit.Usagef("--listen %q: want the path of a file", at)
+			return nil, exit.Usagef("%s %q: want the path of a file", setting, at)
 		}
 		return listenUnix(path)
 	}
-	address, err := loopback(at)
+	address, err := loopback(setting, at)
 	if err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("%w; choose another address with --listen", err)
+		return nil, fmt.Errorf("%w; choose another address with %s", err, setting)
 	}
 	return l, nil
 }
 
 // loopback checks that an address is not reachable from other machines. localhost
 // always means the loopback address, whatever the resolver says.
-func loopback(at string) (string, error) {
+func loopback(setting, at string) (string, error) {
 	host, port, err := net.SplitHostPort(at)
 	if err != nil {
-		return "", exit.Usagef("--listen %q: %s", at, wantListen)
+		return "", exit.Usagef("%s %q: %s", setting, at, wantListen)
 	}
 	if host == "localhost" {
 		host = "127.0.0.1"
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
-		return "", exit.Usagef("--listen %q: other machines could send with the identity of this one: %s", at, wantListen)
+		return "", exit.Usagef("%s %q: other machines could send with the identity of this one: %s", setting, at, wantListen)
 	}
 	return net.JoinHostPort(host, port), nil
 }

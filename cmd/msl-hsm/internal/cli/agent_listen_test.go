@@ -11,19 +11,19 @@ import (
 
 func TestListenLocally(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := listenLocally("unix:" + path)
+	l, err := listenLocally("--listen", "unix:"+path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|0o600 {
 		t.Errorf("the socket is %v, %v", info.Mode(), err)
 	}
-	if _, err := listenLocally("unix:" + path); err == nil || !strings.Contains(err.Error(), "another agent") {
+	if _, err := listenLocally("--listen", "unix:"+path); err == nil || !strings.Contains(err.Error(), "another agent") {
 		t.Errorf("a socket in use: %v", err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // as one that was killed
 	l.Close()
-	if l, err = listenLocally("unix:" + path); err != nil {
+	if l, err = listenLocally("--listen", "unix:"+path); err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
@@ -35,21 +35,30 @@ func TestListenLocally(t *testing.T) {
 		"example.com:80": "other machines", "127.0.0.1": "want unix", "unix:/nowhere/s": "no such file",
 		"unix:" + path + strings.Repeat("x", 108): "107 bytes",
 	} {
-		if l, err := listenLocally(at); err == nil || !strings.Contains(err.Error(), want) {
+		if l, err := listenLocally("--listen", at); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, %v", at, l, err)
 		}
 	}
 	t.Setenv("RUNTIME_DIRECTORY", "")
 	t.Setenv("XDG_RUNTIME_DIR", "")
-	if _, err := listenLocally(""); err == nil || !strings.Contains(err.Error(), "--listen") {
+	if _, err := listenLocally("--listen", ""); err == nil || !strings.Contains(err.Error(), "--listen") {
 		t.Errorf("nowhere: %v", err)
 	}
 	t.Setenv("XDG_RUNTIME_DIR", filepath.Dir(path))
-	if l, err = listenLocally(""); err != nil {
+	if l, err = listenLocally("--listen", ""); err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	if at := urlOf(l); at != "unix:"+filepath.Join(filepath.Dir(path), "msl-hsm-agent.sock") {
 		t.Errorf("listens at %s", at)
+	}
+}
+
+// TestListenSetting has errors name the setting that the address is from.
+func TestListenSetting(t *testing.T) {
+	for _, at := range []string{"192.0.2.1:80", "nonsense", "unix:", "127.0.0.1:99999"} {
+		if _, err := listenLocally("server.push.from", at); err == nil || !strings.Contains(err.Error(), "server.push.from") || strings.Contains(err.Error(), "--listen") {
+			t.Errorf("%s: %v", at, err)
+		}
 	}
 }

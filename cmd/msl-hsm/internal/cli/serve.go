@@ -179,9 +179,9 @@ func openStreams(c *config.Config, s *serverside.Service, handle msl.Handler, lo
 	if err != nil || c.Server.Push.From == "" {
 		return streams, []alsoServing{streams}, err
 	}
-	from, err := listenLocally(c.Server.Push.From)
+	from, err := listenLocally("server.push.from", c.Server.Push.From)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("server.push.from: %w", err), streams.Close())
+		return nil, nil, errors.Join(err, streams.Close())
 	}
 	return streams, []alsoServing{streams, &pushServing{streams.Pushes.Server(log), from}}, nil
 }

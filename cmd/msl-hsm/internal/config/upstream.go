@@ -71,7 +71,7 @@ func (l *TargetList) UnmarshalYAML(n *yaml.Node) error {
 func parseTarget(text string) (mslhttp.Target, error) {
 	target, err := mslhttp.ParseTarget(text)
 	if err == nil && target.URL.User != nil {
-		return target, fmt.Errorf("%q: a URL must hold no name and password: give them by server.upstream.headers, as {Authorization: \"file:service.auth\"}", target)
+		return target, fmt.Errorf("%q: a URL must hold no name and password: give them in server.upstream.headers, as {Authorization: \"file:service.auth\"}", target)
 	}
 	return target, err
 }
