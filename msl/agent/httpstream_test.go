@@ -65,8 +65,9 @@ func TestHTTPCutOff(t *testing.T) {
 	}
 }
 
-// TestHTTPEvents measures how long events take from the service to the program: the median,
-// since any one of them may meet a busy machine.
+// TestHTTPEvents measures how long events take from the service to the program: the slowest
+// server-sent one, and the median of those of a plain stream, which wait for a pause and may
+// so meet a busy machine.
 func TestHTTPEvents(t *testing.T) {
 	sent := make(chan time.Time, 1)
 	next := make(chan struct{})
@@ -108,8 +109,12 @@ func TestHTTPEvents(t *testing.T) {
 		response.Body.Close()
 		slices.Sort(took)
 		t.Logf("%s: the events took %v", kind, took)
-		if median := took[len(took)/2]; median > 100*time.Millisecond {
-			t.Errorf("%s: an event took %v", kind, median)
+		judged := took[len(took)-1]
+		if kind == "text/plain" {
+			judged = took[len(took)/2]
+		}
+		if judged > 100*time.Millisecond {
+			t.Errorf("%s: an event took %v", kind, judged)
 		}
 	}
 }
