@@ -50,7 +50,7 @@ func startEcho(t *testing.T) (url string, client []string) {
 func runSelf(t *testing.T, args ...string) []byte {
 	t.Helper()
 	var out, errs bytes.Buffer
-	if code := Run(args, strings.NewReader(""), &out, &errs); code != 0 {
+	if code := runCheaply(args, strings.NewReader(""), &out, &errs); code != 0 {
 		t.Fatalf("%v: exit code %d, %s", args, code, errs.String())
 	}
 	return out.Bytes()
@@ -65,7 +65,7 @@ func TestChannelLines(t *testing.T) {
 	var errs bytes.Buffer
 	code := make(chan int, 1)
 	go func() {
-		code <- Run(append([]string{"channel", url}, client...), in, out, &errs)
+		code <- runCheaply(append([]string{"channel", url}, client...), in, out, &errs)
 		out.Close()
 	}()
 	lines := bufio.NewReader(shown)

@@ -11,7 +11,7 @@ import (
 
 // configure reads the configuration and applies the flags common to all verbs.
 func (p *program) configure() (*config.Config, error) {
-	c := config.Default()
+	c := p.defaults()
 	path, err := p.configPath()
 	if err != nil {
 		return nil, err

@@ -8,11 +8,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // A program is the state shared by all verbs.
 type program struct {
+	defaults       func() *config.Config
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	flags          rootFlags

@@ -7,17 +7,23 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 // Run executes one command and returns its exit code.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runWith(config.Default, args, stdin, stdout, stderr)
+}
+
+// runWith executes a command whose configuration begins with the given defaults.
+func runWith(defaults func() *config.Config, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stderr = safetext.Writer{W: stderr} // errors and logs quote peers
 	if onTerminal(stdout) {
 		stdout = safetext.Writer{W: stdout} // as does most other output
 	}
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
+	p := &program{defaults: defaults, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := rootCommand(p)
 	root.SetArgs(args)
 	root.SetIn(stdin)
