@@ -17,8 +17,14 @@ import (
 // WebSockets, and the flags of its client camera.
 func startEcho(t *testing.T) (url string, client []string) {
 	t.Helper()
+	return startServer(t, "")
+}
+
+// startServer is startEcho with more settings of the server, as in ", upstream: URL".
+func startServer(t *testing.T, settings string) (url string, client []string) {
+	t.Helper()
 	t.Chdir(t.TempDir())
-	for name, text := range map[string]string{"pass": "a passphrase\n", "c.yaml": "keystore: {uri: 'soft:keys', pin: 'file:pass'}\nserver: {state: server.db}\n", "none.yaml": ""} {
+	for name, text := range map[string]string{"pass": "a passphrase\n", "c.yaml": "keystore: {uri: 'soft:keys', pin: 'file:pass'}\nserver: {state: server.db" + settings + "}\n", "none.yaml": ""} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
