@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -75,7 +76,7 @@ func NewDevice(dial func() (io.ReadWriteCloser, error), timeout time.Duration) (
 // start connects and reads the capabilities.
 func start(r *resources, kernel bool) (*Device, error) {
 	r.connection.buffer, r.fresh = make([]byte, maxResponse), map[uint32]bool{}
-	d := &Device{kernel: kernel, turn: make(chan struct{}, 1), resources: r, tpm: &executor{resources: r}}
+	d := &Device{kernel: kernel, turn: make(chan struct{}, 1), resources: r, tpm: &executor{resources: r, known: map[uint32]*lockedmem.Buffer{}}}
 	d.turn <- struct{}{}
 	err := d.Do(func(t transport.TPM) (err error) {
 		d.tpm.caps, err = capabilities(t)
@@ -104,7 +105,7 @@ func (d *Device) Do(f func(t transport.TPM) error) error {
 		return err
 	}
 	defer d.unlock()
-	l := &link{d.resources}
+	l := &link{d.resources, d.tpm}
 	defer func() { l.resources = nil }()
 	err := f(l)
 	if gone(err) {
@@ -163,6 +164,7 @@ func (d *Device) Close() error {
 	<-d.turn
 	defer func() { d.turn <- struct{}{} }()
 	d.closed = true
+	d.tpm.forgetPasswords()
 	if !d.resources.connection.isOpen() {
 		return nil
 	}
