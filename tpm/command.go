@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
-	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -48,8 +47,8 @@ type executor struct {
 	resources *resources
 	caps      Capabilities
 	roots     []*object // storage keys
-	passwords Passwords
-	known     map[uint32]*lockedmem.Buffer // passwords that were read, by hierarchy
+
+	hierarchies hierarchies
 }
 
 // run sends a command and parses its response (TPM 2.0 Library, Part 1, clause 16).

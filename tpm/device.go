@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-tpm/tpm2/transport"
 
-	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -76,7 +75,7 @@ func NewDevice(dial func() (io.ReadWriteCloser, error), timeout time.Duration) (
 // start connects and reads the capabilities.
 func start(r *resources, kernel bool) (*Device, error) {
 	r.connection.buffer, r.fresh = make([]byte, maxResponse), map[uint32]bool{}
-	d := &Device{kernel: kernel, turn: make(chan struct{}, 1), resources: r, tpm: &executor{resources: r, known: map[uint32]*lockedmem.Buffer{}}}
+	d := &Device{kernel: kernel, turn: make(chan struct{}, 1), resources: r, tpm: &executor{resources: r}}
 	d.turn <- struct{}{}
 	err := d.Do(func(t transport.TPM) (err error) {
 		d.tpm.caps, err = capabilities(t)
@@ -164,7 +163,7 @@ func (d *Device) Close() error {
 	<-d.turn
 	defer func() { d.turn <- struct{}{} }()
 	d.closed = true
-	d.tpm.forgetPasswords()
+	d.tpm.hierarchies.forget()
 	if !d.resources.connection.isOpen() {
 		return nil
 	}

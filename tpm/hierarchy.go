@@ -89,25 +89,31 @@ func (d *Device) SetPasswords(p Passwords) error {
 		}
 	}
 	return d.Do(func(transport.TPM) error {
-		d.tpm.forgetPasswords()
-		d.tpm.passwords = p
+		d.tpm.hierarchies.forget()
+		d.tpm.hierarchies = hierarchies{Passwords: p, known: map[uint32]*lockedmem.Buffer{}}
 		return nil
 	})
 }
 
-func (x *executor) forgetPasswords() {
-	for _, b := range x.known {
+// Hierarchies are those of a TPM, with the passwords that were read.
+type hierarchies struct {
+	Passwords
+	known map[uint32]*lockedmem.Buffer
+}
+
+func (p *hierarchies) forget() {
+	for _, b := range p.known {
 		b.Close()
 	}
-	clear(x.known)
+	clear(p.known)
 }
 
 // enter returns a hierarchy with its password, after a look at whether it has one and is
 // switched on.
-func (x *executor) enter(handle uint32) (entity, error) {
-	h := x.passwords.hierarchy(handle)
+func (p *hierarchies) enter(t transport.TPM, handle uint32) (entity, error) {
+	h := p.hierarchy(handle)
 	e := entity{handle: handle, name: binary.BigEndian.AppendUint32(nil, handle)}
-	permanent, started, err := x.hierarchyBits()
+	permanent, started, err := hierarchyBits(t)
 	switch {
 	case err != nil:
 		return e, err
@@ -118,15 +124,15 @@ func (x *executor) enter(handle uint32) (entity, error) {
 	case h.source == "":
 		return e, &PasswordError{Hierarchy: h.name}
 	}
-	password, err := x.password(h)
+	password, err := p.read(h)
 	e.auth = password.Bytes()
 	return e, err
 }
 
 // hierarchyBits reads TPM_PT_PERMANENT and TPM_PT_STARTUP_CLEAR.
-func (x *executor) hierarchyBits() (permanent, started uint32, err error) {
+func hierarchyBits(t transport.TPM) (permanent, started uint32, err error) {
 	const ptPermanent = 0x200 // the other follows
-	items, err := capability(&link{x.resources, x}, tpm2.TPMCapTPMProperties, ptPermanent, 2, 8)
+	items, err := capability(t, tpm2.TPMCapTPMProperties, ptPermanent, 2, 8)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -136,9 +142,9 @@ func (x *executor) hierarchyBits() (permanent, started uint32, err error) {
 	return binary.BigEndian.Uint32(items[0][4:]), binary.BigEndian.Uint32(items[1][4:]), nil
 }
 
-// password reads a password, or returns it if it was read before.
-func (x *executor) password(h hierarchy) (*lockedmem.Buffer, error) {
-	if b := x.known[h.handle]; b != nil {
+// read reads a password, or returns it if it was read before.
+func (p *hierarchies) read(h hierarchy) (*lockedmem.Buffer, error) {
+	if b := p.known[h.handle]; b != nil {
 		return b, nil
 	}
 	what := "password of the TPM's " + h.name + " hierarchy"
@@ -150,13 +156,13 @@ func (x *executor) password(h hierarchy) (*lockedmem.Buffer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tpm: cannot read the %s: %w: %w", what, err, keystore.ErrPIN)
 	}
-	x.known[h.handle] = b
+	p.known[h.handle] = b
 	return b, nil
 }
 
 // runAs runs a command that a hierarchy authorizes, which becomes its first handle.
 func (x *executor) runAs(handle uint32, c command) (response, error) {
-	e, err := x.enter(handle)
+	e, err := x.hierarchies.enter(&link{x.resources, x}, handle)
 	if err != nil {
 		return response{}, err
 	}
@@ -177,7 +183,7 @@ func (x *executor) runAs(handle uint32, c command) (response, error) {
 	}
 	r, err := x.run(c)
 	r.params = slices.Clone(r.params) // the session is flushed before the caller looks at it
-	return r, x.passwords.refused(handle, err)
+	return r, x.hierarchies.refused(handle, err)
 }
 
 // refused tells a wrong password of a hierarchy from other errors.
@@ -221,7 +227,7 @@ func Hierarchy(t transport.TPM, handle tpm2.TPMHandle) (tpm2.AuthHandle, error) 
 	if !ok || l.executor == nil {
 		return open, nil
 	}
-	e, err := l.executor.enter(uint32(handle))
+	e, err := l.executor.hierarchies.enter(t, uint32(handle))
 	if err != nil || len(e.auth) == 0 {
 		return open, err
 	}

@@ -50,7 +50,7 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 
 // useless names a handle that is free in place of one with a key that is no storage key.
 func (x *executor) useless(at uint32, why error) error {
-	free, err := x.freeHandle(defaultSRK)
+	free, err := freeHandle(&link{x.resources, x}, defaultSRK)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (x *executor) readPublic(handle uint32) (public, name []byte, err error) {
 
 // find looks for the persistent key with a Name.
 func (x *executor) find(name []byte) (at uint32, public []byte, err error) {
-	handles, err := x.persistentHandles()
+	handles, err := persistentHandles(&link{x.resources, x})
 	if err != nil {
 		return 0, nil, err
 	}

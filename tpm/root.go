@@ -195,10 +195,10 @@ func primaryParams(template []byte) []byte {
 	return append(params, 0, 0, 0, 0, 0, 0) // no outside information, no PCRs
 }
 
-// KeepStorageKey makes the storage key persistent again if another program removed it, so
+// KeepStorageKey makes the storage key of a store persistent again if another program removed it, so
 // that it need not be made again by each process: at the handle of before, or at the next
 // free one. The state file gets the handle where it is.
-func (s *Store) KeepStorageKey() error {
+func KeepStorageKey(s *Store) error {
 	s.provisioned.admin.Lock()
 	defer s.provisioned.admin.Unlock()
 	if err := s.provisioned.refresh(); err != nil {
@@ -223,7 +223,7 @@ func (x *executor) keepRoot(o *object) (at uint32, err error) {
 	if o.persistent != 0 {
 		return o.persistent, nil
 	}
-	if at, err = x.freeHandle(o.places[0]); err != nil {
+	if at, err = freeHandle(&link{x.resources, x}, o.places[0]); err != nil {
 		return 0, err
 	}
 	if err := x.evictControl(o.entity(), at); err != nil {
@@ -234,9 +234,9 @@ func (x *executor) keepRoot(o *object) (at uint32, err error) {
 }
 
 // freeHandle returns the first persistent handle that is free, from one on.
-func (x *executor) freeHandle(from uint32) (uint32, error) {
+func freeHandle(t transport.TPM, from uint32) (uint32, error) {
 	const lastOfOwner = 0x817fffff // the platform has those above
-	taken, err := x.persistentHandles()
+	taken, err := persistentHandles(t)
 	if err != nil {
 		return 0, err
 	}
@@ -248,9 +248,9 @@ func (x *executor) freeHandle(from uint32) (uint32, error) {
 	return 0, fmt.Errorf("tpm: no persistent handle is free from %#x on: %w", from, keystore.ErrExists)
 }
 
-func (x *executor) persistentHandles() (list []uint32, err error) {
+func persistentHandles(t transport.TPM) (list []uint32, err error) {
 	const firstPersistent, most = 0x81000000, 254
-	items, err := capability(&link{x.resources, x}, tpm2.TPMCapHandles, firstPersistent, most, 4)
+	items, err := capability(t, tpm2.TPMCapHandles, firstPersistent, most, 4)
 	for _, item := range items {
 		list = append(list, binary.BigEndian.Uint32(item))
 	}

@@ -77,7 +77,7 @@ func TestStorageKeyGone(t *testing.T) {
 				s.Close()
 			}
 			s = openStore(t, d, c)
-			if err := s.KeepStorageKey(); err != nil {
+			if err := tpm.KeepStorageKey(s); err != nil {
 				t.Fatal(err)
 			}
 			s.Close()
