@@ -46,14 +46,14 @@ func (u *URI) open() (*Device, error) {
 	timeout := cmp.Or(u.Timeout, defaultTimeout)
 	switch {
 	case u.Unix != "":
-		dial := func() (io.ReadWriteCloser, error) { return net.Dial("unix", u.Unix) }
+		dial := func() (io.ReadWriteCloser, error) { return dialUnix(u.Unix, timeout) }
 		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
 	case u.TCP != "":
 		dial := func() (io.ReadWriteCloser, error) { return net.DialTimeout("tcp", u.TCP, timeout) }
 		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
 	}
 	path := cmp.Or(u.Device, defaultDevice)
-	dial := func() (io.ReadWriteCloser, error) { return openFile(path) }
+	dial := func() (io.ReadWriteCloser, error) { return openDevice(path, min(timeout, maxPatience)) }
 	return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: unmanaged(path)}, true)
 }
 
