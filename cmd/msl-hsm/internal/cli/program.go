@@ -24,6 +24,7 @@ type program struct {
 // rootFlags override the configuration for every verb.
 type rootFlags struct {
 	config, keystore, softhsm, pin string
+	owner, endorsement, lockout    string // passwords of a TPM
 }
 
 // group makes a command that has only subcommands.

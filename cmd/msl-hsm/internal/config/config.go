@@ -19,6 +19,9 @@ type Keystore struct {
 	SoftHSM     string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
 	PIN         string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
 	Argon2      Argon2        `yaml:"argon2"`                                                         // Argon2id of that passphrase: what trying one costs; an old file gets it when key create or key import changes it
+	Owner       string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, where it has one: for tpm init, for anti-rollback, and where another program removed the storage key
+	Endorsement string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same of the endorsement hierarchy: for tpm init, enroll and renew
+	Lockout     string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same of the lockout hierarchy: for tpm unlock
 	Sessions    int           `yaml:"sessions" example:"4"`                                           // PKCS #11 sessions used at the same time
 	Wait        time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
 	CallTimeout time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
