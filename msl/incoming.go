@@ -24,6 +24,8 @@ type incoming struct {
 	limits  Limits
 	watch   watcher
 	release func() // of the sender's keys
+
+	followed func() bool // reports whether something after the message was read, or nil
 }
 
 // A receiver is the side that reads a message.

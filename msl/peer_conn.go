@@ -90,16 +90,21 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	case err != nil:
 		return c.refuse(ctx, in, err)
 	}
-	c.pending = in.body
+	c.pending, in.followed = in.body, func() bool { return c.in.Buffered() > 0 }
 	w := c.answer(ctx, in)
 	defer w.release()
-	switch err = w.answer(c.handling(in, handle)); {
+	err = w.answer(c.handling(in, handle))
+	answered := err == nil
+	switch {
 	case errors.Is(err, ErrNoReply) && !w.begun():
 		err = nil
 	case err != nil && !w.begun() && !errors.Is(err, ErrTruncated):
 		err = c.refuse(ctx, in, in.applicationError(err, w.failed))
 	}
-	return errors.Join(err, c.skip())
+	if err := errors.Join(err, c.skip()); err != nil || !answered {
+		return err
+	}
+	return w.afterward()
 }
 
 // watch is who is told of headers.

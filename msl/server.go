@@ -163,7 +163,9 @@ func respond(ctx context.Context, s *Server, source string, a *account, in *inco
 	out := s.answer(ctx, in, outlet{w, &a.movement})
 	defer out.release()
 	switch err = out.answer(handle); {
-	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // no message follows one that broke off
+	case err == nil:
+		return out.afterward()
+	case out.begun() || errors.Is(err, ErrTruncated): // no message follows one that broke off
 		return err
 	case errors.Is(err, ErrNoReply):
 		return nil

@@ -165,8 +165,13 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 
 // serveNext is Server.serve for a message that another one may follow: nothing reads the stream
 // any more when it returns.
-func serveNext(ctx context.Context, s *Server, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
-	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
+func serveNext(ctx context.Context, s *Server, source string, a *account, m *messages, w io.Writer, handle Handler) error {
+	in, err := s.receive(ctx, a, a.decoder(ctx, m, s.Limits, anObject))
+	in.followed = func() bool {
+		ended := in.body.Ended()
+		in.body.shut() // what comes now is not of this message
+		return ended && m.decoder.Buffered() > 0
+	}
 	defer func() { in.release() }()
 	defer func() { in.body.shut() }()
 	return respond(ctx, s, source, a, in, err, w, handle)
