@@ -184,6 +184,7 @@ func (c *connection) startIn(token tokenInfo) error {
 		c.graves.closeLater(left)
 	}
 	c.access.serial.CompareAndSwap(nil, &token.Serial)
+	c.pace.forget()
 	c.life.Store(now)
 	return nil
 }

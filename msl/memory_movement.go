@@ -5,6 +5,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // A movement records when something was last read or written for a message. A message
@@ -76,6 +78,14 @@ func (i *inlet) Read(p []byte) (n int, err error) {
 	i.account.movement.begin()
 	defer func() { i.account.movement.end(n) }()
 	return i.r.Read(p)
+}
+
+// Peek returns the object that a stream of messages has next, if it is of this one.
+func (i *inlet) Peek(most int) (o wire.Object, arrived bool) {
+	if stream, ok := i.r.(*messages); ok {
+		return stream.peek(most)
+	}
+	return wire.Object{}, false
 }
 
 // Hold counts the buffer for reading.

@@ -214,3 +214,12 @@ func (m *messages) Read(p []byte) (int, error) {
 	m.rest = m.rest[n:]
 	return n, nil
 }
+
+// peek returns a copy of the next object of the message, if it has arrived. No other
+// objects of a message than chunks follow its first.
+func (m *messages) peek(most int) (o wire.Object, arrived bool) {
+	if len(m.rest) > 0 || m.err != nil {
+		return wire.Object{}, false
+	}
+	return m.decoder.Peek(most)
+}
