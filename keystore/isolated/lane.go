@@ -18,6 +18,8 @@ type lane struct {
 	fd  int
 	in  []byte
 	out message
+
+	filled int // bytes of in that the last message took
 }
 
 func newLane(fd int) *lane {
@@ -60,7 +62,9 @@ func (l *lane) receive() ([]byte, error) {
 		case n == 0:
 			return nil, io.EOF
 		}
-		if have += n; have >= prefix && want == prefix {
+		have += n
+		l.filled = have
+		if have >= prefix && want == prefix {
 			size := binary.BigEndian.Uint32(l.in)
 			if size == 0 || size > maxMessage {
 				return nil, errMalformed
@@ -68,7 +72,10 @@ func (l *lane) receive() ([]byte, error) {
 			want += int(size)
 		}
 		if want > len(l.in) && have == len(l.in) { // it grows with what has come, whatever the length says
-			l.in = append(l.in, make([]byte, min(len(l.in), want-len(l.in)))...)
+			longer := make([]byte, min(2*len(l.in), want))
+			copy(longer, l.in)
+			clear(l.in)
+			l.in = longer
 		}
 	}
 	if have > want {
@@ -77,14 +84,12 @@ func (l *lane) receive() ([]byte, error) {
 	return l.in[prefix:want], nil
 }
 
-// wipe overwrites what the last call left in the buffers.
-func (l *lane) wipe() {
-	clear(l.in)
-	clear(l.out[:cap(l.out)])
-}
-
-// rest makes the lane ready for the next call, without the memory of a long one.
+// rest makes the lane ready for the next call: without what the last one was about,
+// which may be secret, and without the memory of a long one.
 func (l *lane) rest() {
+	clear(l.in[:l.filled])
+	clear(l.out)
+	l.filled = 0
 	if len(l.in) > buffer {
 		l.in = make([]byte, buffer)
 	}

@@ -45,6 +45,7 @@ func (m message) decrypterOptions(opts crypto.DecrypterOpts) message {
 		return m.number(noOptions)
 	case *rsa.OAEPOptions:
 		return m.number(oaepOptions).number(uint64(o.Hash)).number(uint64(o.MGFHash)).bytes(o.Label)
+	//lint:ignore SA1019 some stores have it
 	case *rsa.PKCS1v15DecryptOptions:
 		return m.number(pkcs1Options).number(uint64(o.SessionKeyLen))
 	}
@@ -58,6 +59,7 @@ func (f *fields) decrypterOptions() crypto.DecrypterOpts {
 	case oaepOptions:
 		return &rsa.OAEPOptions{Hash: crypto.Hash(f.number()), MGFHash: crypto.Hash(f.number()), Label: f.bytes()}
 	case pkcs1Options:
+		//lint:ignore SA1019 some stores have it
 		return &rsa.PKCS1v15DecryptOptions{SessionKeyLen: int(f.number())}
 	}
 	return otherOption{}

@@ -240,9 +240,6 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 		return p.lost(err)
 	}
 	err = judge(&fields{rest: answer}, use)
-	if secretive(op) {
-		l.wipe()
-	}
 	p.put(l, true)
 	return err
 }

@@ -45,16 +45,8 @@ func serveLane(s *server, l *lane) {
 		if err := l.send(answer); err != nil {
 			return
 		}
-		if secretive(operation(request[0])) {
-			l.wipe()
-		}
 		l.rest()
 	}
-}
-
-// secretive reports whether key bytes go through the message of an operation.
-func secretive(o operation) bool {
-	return o == opImport || o == opWrapData || o == opReveal || o == opDecryptPair
 }
 
 // answerTo carries out one request and writes its answer over out.

@@ -110,23 +110,23 @@ func (s *supervisor) set(p *process, err error) {
 }
 
 // look returns the child that runs, or why there is none, or what to wait for.
-func (s *supervisor) look() (p *process, err error, changed <-chan struct{}) {
+func (s *supervisor) look() (p *process, changed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return nil, errClosed, nil
+		return nil, nil, errClosed
 	case s.now != nil && !s.now.isOver():
 		return s.now, nil, nil
 	case s.now == nil && s.err != nil:
-		return nil, s.err, nil
+		return nil, nil, s.err
 	}
-	return nil, nil, s.changed
+	return nil, s.changed, nil
 }
 
 // process returns the child, and waits for one that is being started.
 func (s *supervisor) process() (*process, error) {
-	p, err, changed := s.look()
+	p, changed, err := s.look()
 	if changed == nil {
 		return p, err
 	}
@@ -139,7 +139,7 @@ func (s *supervisor) process() (*process, error) {
 		case <-timer.C:
 			return nil, fmt.Errorf("isolated: the process of the key store is being replaced: %w", keystore.ErrUnavailable)
 		}
-		p, err, changed = s.look()
+		p, changed, err = s.look()
 	}
 	return p, err
 }
