@@ -118,6 +118,7 @@ func TestScripts(t *testing.T) {
 			"outdate":         outdate,
 			"lines":           lines,
 			"push":            push,
+			"endkeystore":     endKeystore,
 		},
 	})
 }
