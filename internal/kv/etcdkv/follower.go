@@ -22,10 +22,10 @@ import (
 type Follower struct {
 	*DB
 	Following
-	tables    []string // that are copied
-	stop      context.CancelFunc
-	done      chan struct{}
-	now       chan struct{} // asks for a check before it is due
+	tables []string // that are copied
+	stop   context.CancelFunc
+	done   chan struct{}
+	now    chan struct{} // asks for a check before it is due
 
 	mu      sync.RWMutex
 	copied  tables
