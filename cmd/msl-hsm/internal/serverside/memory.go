@@ -68,7 +68,7 @@ const (
 	tlsMemory        = 384 << 10 // TLS on it, with a client's certificates
 	sessionMemory    = 4 << 10   // a remembered master token
 	keysMemory       = 12 << 10  // its keys in the PKCS #11 module
-	passwordMemory   = 128 << 20 // Argon2id of a password, and of one checked before (bolt.Server)
+	passwordMemory   = 128 << 20 // Argon2id of a password, and of one checked before (state.Accounts)
 )
 
 // A memoryPart is memory that one setting lets a server use.
