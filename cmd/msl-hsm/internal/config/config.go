@@ -43,7 +43,7 @@ type Server struct {
 	KeyID       string `yaml:"key-id" example:"key-1"`           // its name on the wire; default: derived from the public key
 	Certificate string `yaml:"certificate" example:"server.crt"` // for that key; its subject becomes the identity
 	PSKKeys     string `yaml:"psk-keys" example:"server-psk"`    // or, in place of key: labels of pre-shared keys
-	State       string `yaml:"state" example:"server.db"`        // entities, users, revocations, replay protection
+	State       State  `yaml:"state"`                            // entities, users, revocations, replay protection; state: FILE is short for a section with that alone
 
 	TrustedProxies networkList `yaml:"trusted-proxies" example:"[10.0.0.0/8]"` // proxies whose X-Forwarded-For or Forwarded header is believed; each must set it itself; default: none
 	ProxyProtocol  bool        `yaml:"proxy-protocol"`                         // their connections begin with the PROXY protocol, version 1 or 2
