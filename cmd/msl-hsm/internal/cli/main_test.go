@@ -84,6 +84,7 @@ func TestScripts(t *testing.T) {
 			"exits":           exits,
 			"ready":           ready,
 			"serverkeys":      serverKeys,
+			"servertoken":     serverToken,
 			"upstream":        upstream,
 			"secureupstream":  secureUpstream,
 			"certify":         certify,
