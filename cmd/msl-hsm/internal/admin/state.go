@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -44,18 +45,7 @@ func OpenState(c *config.Config, flag string) (*State, error) {
 		return nil, err
 	}
 	if c.Server.State.Shared() {
-		return openShared(&c.Server.State, nil, etcd.Administer)
-	}
-	return openFile(c.Server.State.Path())
-}
-
-// ServeState opens the state of the server, which must exist, for serving.
-func ServeState(c *config.Config, log *slog.Logger) (*State, error) {
-	if err := FindState(c, ""); err != nil {
-		return nil, err
-	}
-	if c.Server.State.Shared() {
-		return openShared(&c.Server.State, log, etcd.Open)
+		return administer(c)
 	}
 	return openFile(c.Server.State.Path())
 }
@@ -63,7 +53,8 @@ func ServeState(c *config.Config, log *slog.Logger) (*State, error) {
 // A State is the state of a server, in a file or in etcd.
 type State struct {
 	*state.Server
-	File *bolt.Server // or nil
+	File    *bolt.Server // or nil
+	Cluster *etcd.Server // or nil
 	io.Closer
 }
 
@@ -80,7 +71,34 @@ func (s *State) Check() (state.Summary, error) {
 	if s.File != nil {
 		return s.File.Check()
 	}
+	if err := s.verify(); err != nil {
+		return state.Summary{}, err
+	}
 	return s.Summary()
+}
+
+// Entities lists what is authentic.
+func (s *State) Entities() ([]state.EntityRecord, error) {
+	if err := s.verify(); err != nil {
+		return nil, err
+	}
+	return s.Server.Entities()
+}
+
+// Users lists what is authentic.
+func (s *State) Users() ([]state.UserRecord, error) {
+	if err := s.verify(); err != nil {
+		return nil, err
+	}
+	return s.Server.Users()
+}
+
+// verify makes sure that a state which others can write is authentic.
+func (s *State) verify() error {
+	if s.Cluster == nil {
+		return nil
+	}
+	return s.Cluster.Verify(context.Background())
 }
 
 // Unusable adds to the error of a state file that does not open what to do about it.
@@ -156,7 +174,7 @@ func MakeEnrollments(path string) (bool, error) {
 func InitState(c *config.Config) (made []string, err error) {
 	makeMain := func(string) (bool, error) { return MakeState(c) }
 	if c.Server.State.Shared() {
-		makeMain = func(string) (bool, error) { return makeShared(&c.Server.State) }
+		makeMain = func(string) (bool, error) { return makeShared(c) }
 	}
 	for _, f := range []struct {
 		name, path string
