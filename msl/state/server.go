@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/stretch"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -51,7 +52,7 @@ func NewServer(store kv.Store) (*Server, error) {
 	s := &Server{
 		records:   r,
 		Directory: &Directory{records: r},
-		Accounts:  &Accounts{records: r, hashing: newHashing(passwordsAtATime), cost: recommendedCost},
+		Accounts:  &Accounts{records: r, hashing: newHashing(passwordsAtATime), cost: stretch.Recommended()},
 		Tokens:    &Tokens{records: r},
 	}
 	return s, store.View(context.Background(), s.readSettings)

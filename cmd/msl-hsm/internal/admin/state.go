@@ -31,7 +31,11 @@ func OpenState(c *config.Config, flag string) (*bolt.Server, error) {
 		return nil, err
 	}
 	s, err := bolt.ReopenServer(path)
-	return s, Unusable(path, err)
+	if err != nil {
+		return nil, Unusable(path, err)
+	}
+	s.PasswordCost(c.Server.Argon2.Cost())
+	return s, nil
 }
 
 // Unusable adds to the error of a state file that does not open what to do about it.

@@ -17,8 +17,14 @@ import (
 // WebSockets, and the flags of its client camera.
 func startEcho(t *testing.T) (url string, client []string) {
 	t.Helper()
+	return startServer(t, "")
+}
+
+// startServer is startEcho with more settings of the server, as in ", upstream: URL".
+func startServer(t *testing.T, settings string) (url string, client []string) {
+	t.Helper()
 	t.Chdir(t.TempDir())
-	for name, text := range map[string]string{"pass": "a passphrase\n", "c.yaml": "keystore: {uri: 'soft:keys', pin: 'file:pass'}\nserver: {state: server.db}\n", "none.yaml": ""} {
+	for name, text := range map[string]string{"pass": "a passphrase\n", "c.yaml": "keystore: {uri: 'soft:keys', pin: 'file:pass'}\nserver: {state: server.db" + settings + "}\n", "none.yaml": ""} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +56,7 @@ func startEcho(t *testing.T) (url string, client []string) {
 func runSelf(t *testing.T, args ...string) []byte {
 	t.Helper()
 	var out, errs bytes.Buffer
-	if code := Run(args, strings.NewReader(""), &out, &errs); code != 0 {
+	if code := runCheaply(args, strings.NewReader(""), &out, &errs); code != 0 {
 		t.Fatalf("%v: exit code %d, %s", args, code, errs.String())
 	}
 	return out.Bytes()
@@ -65,7 +71,7 @@ func TestChannelLines(t *testing.T) {
 	var errs bytes.Buffer
 	code := make(chan int, 1)
 	go func() {
-		code <- Run(append([]string{"channel", url}, client...), in, out, &errs)
+		code <- runCheaply(append([]string{"channel", url}, client...), in, out, &errs)
 		out.Close()
 	}()
 	lines := bufio.NewReader(shown)

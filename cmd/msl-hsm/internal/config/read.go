@@ -44,7 +44,7 @@ func (c *Config) settle(dir string) {
 	} {
 		*path = within(dir, *path)
 	}
-	for _, source := range []*string{&c.Keystore.PIN, &c.Client.Password, &c.Keystore.URI} {
+	for _, source := range []*string{&c.Keystore.PIN, &c.Keystore.Owner, &c.Keystore.Endorsement, &c.Keystore.Lockout, &c.Client.Password, &c.Keystore.URI} {
 		*source = Settled(dir, *source)
 	}
 }
