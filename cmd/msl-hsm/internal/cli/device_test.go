@@ -23,9 +23,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
+// A distant store knows how it was opened.
+type distant struct {
+	*hsm.Store
+	config hsm.Config
+}
+
 // openDistant opens a token whose module makes each call take that much longer, as a
 // network does between a server and its HSM.
-func openDistant(t testing.TB, sessions int, delay time.Duration) (*hsm.Store, *hsmtest.Module) {
+func openDistant(t testing.TB, sessions int, delay time.Duration) (*distant, *hsmtest.Module) {
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
 	uri := "pkcs11:token=" + token.Label + "?module-path=" + m.Path
@@ -44,11 +50,12 @@ func openDistant(t testing.TB, sessions int, delay time.Duration) (*hsm.Store, *
 	if delay > 0 {
 		m.Inject(hsmtest.Fault{Delay: delay})
 	}
-	if s, err = hsm.Open(hsm.Config{URI: uri, PIN: token.PIN, Sessions: sessions}); err != nil {
+	config := hsm.Config{URI: uri, PIN: token.PIN, Sessions: sessions}
+	if s, err = hsm.Open(config); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return s, m
+	return &distant{s, config}, m
 }
 
 // calls are those that a module gets while f runs, and a list of them.
@@ -65,33 +72,74 @@ func calls(m *hsmtest.Module, f func()) (total int, list string) {
 	return total, strings.Join(all, ", ")
 }
 
+// noMoreThan fails if f makes more calls.
+func noMoreThan(t *testing.T, m *hsmtest.Module, most int, what string, f func()) {
+	t.Helper()
+	total, list := calls(m, f)
+	t.Logf("%s: %d calls: %s", what, total, list)
+	if total > most {
+		t.Errorf("%s takes %d calls, want no more than %d: %s", what, total, most, list)
+	}
+}
+
 // What each message costs in calls into the module: no more than its cryptography needs,
-// whether the module is near or far.
+// whether the module is near or far. docs/operations.md has the numbers.
 func TestCallsOfMessages(t *testing.T) {
 	for _, delay := range []time.Duration{0, time.Millisecond} {
 		t.Run(delay.String(), func(t *testing.T) {
 			store, m := openDistant(t, 4, delay)
 			n := newBench(t, store)
-			c := n.device("PSK")()
+			c, other := n.device("PSK")(), n.deviceNamed("other", "RSA")()
 			defer c.Close()
-			check := func(what string, most int, f func()) {
-				total, list := calls(m, f)
-				t.Logf("%s: %d calls: %s", what, total, list)
-				if total > most {
-					t.Errorf("%s takes %d calls, want no more than %d: %s", what, total, most, list)
-				}
+			defer other.Close()
+			opened := 0 // sessions, for what is done at the same time
+			if delay > 0 {
+				opened = 3
 			}
-			check("first message of a device", 48, func() { echo(t, c, true) })
-			check("message in a session", 16, func() { echo(t, c, false) })
+			noMoreThan(t, m, 46+opened, "first message of a device", func() { echo(t, c, true) })
+			noMoreThan(t, m, 16+opened, "message in a session", func() { echo(t, c, false) })
+			noMoreThan(t, m, 42+opened, "first messages of a device with RSA", func() { echo(t, other, true) })
 			lost := []hsmtest.Fault{{Code: pkcs11.CKR_DEVICE_ERROR, UntilFinalize: true}}
 			if delay > 0 {
 				lost = append(lost, hsmtest.Fault{Delay: delay})
 			}
 			m.Inject(lost...)
-			check("recovery, and the first message after it", 80, func() { echo(t, c, false) })
-			check("message after that", 16, func() { echo(t, c, false) })
+			noMoreThan(t, m, 80, "recovery, and the first message after it", func() { echo(t, c, false) })
+			noMoreThan(t, m, 16+opened, "message after that", func() { echo(t, c, false) })
 		})
 	}
+}
+
+// A start makes as many calls as it needs to find the keys and to prove that the module
+// protects them; a session that was forgotten is opened again.
+func TestCallsOfStart(t *testing.T) {
+	store, m := openDistant(t, 4, 0)
+	n := newBench(t, store)
+	c := n.device("PSK")()
+	defer c.Close()
+	echo(t, c, true)
+	n.server.Close()
+	noMoreThan(t, m, 30, "message in a session that was forgotten", func() { echo(t, c, false) })
+	for _, r := range keystore.ServerRoles() {
+		if !r.Algorithm().Sealing() {
+			n.create(store, r.Label(keystore.DefaultPrefix), r.Algorithm())
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	noMoreThan(t, m, 120, "start", func() {
+		s, err := hsm.Open(store.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		for _, r := range keystore.ServerRoles() {
+			if _, err := s.Lookup(r.Label(keystore.DefaultPrefix)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 // least is the shortest time of f, and so one without what the machine did besides.
