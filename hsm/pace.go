@@ -21,6 +21,7 @@ const (
 type pace struct {
 	count atomic.Uint32
 	least atomic.Int64 // in nanoseconds, of this window and the one before; 0 at first
+	usual atomic.Int64 // in nanoseconds, a moving average
 
 	mu            sync.Mutex
 	since         time.Time // when the window began
@@ -58,6 +59,11 @@ func (p *pace) end(start time.Time) {
 		least = min(least, p.older)
 	}
 	p.least.Store(int64(least))
+	usual := p.usual.Load()
+	if usual == 0 {
+		usual = int64(took)
+	}
+	p.usual.Store(usual + (int64(took)-usual)/8)
 }
 
 // forget is for a new life, in which another device may answer.
@@ -66,4 +72,12 @@ func (p *pace) forget() {
 	defer p.mu.Unlock()
 	p.since, p.window, p.older = time.Time{}, 0, 0
 	p.least.Store(0)
+	p.usual.Store(0)
+}
+
+// gains reports whether the module is likely to do more if it gets more to do at the same
+// time: calls are waited for, and take hardly longer than one alone would.
+func (p *pace) gains() bool {
+	least := p.least.Load()
+	return least >= int64(slowPace) && p.usual.Load() < 2*least
 }

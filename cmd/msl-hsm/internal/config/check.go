@@ -32,7 +32,7 @@ func check(c *Config) error {
 		name  string
 		value int64
 	}{
-		{"keystore.sessions", int64(c.Keystore.Sessions)}, {"keystore.wait", int64(c.Keystore.Wait)},
+		{"keystore.wait", int64(c.Keystore.Wait)},
 		{"keystore.call-timeout", int64(c.Keystore.CallTimeout)}, {"client.agent.shutdown", int64(c.Client.Agent.Shutdown)},
 		{"client.agent.idle", int64(c.Client.Agent.Idle)}, {"client.agent.ahead", c.Client.Agent.Ahead},
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
