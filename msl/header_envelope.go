@@ -61,21 +61,30 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	return env, nil
 }
 
-// open verifies, then decrypts. Nothing else opens a header, whose length the outside
-// limits.
-func (env envelope) open(s Sender, depth int) (wire.Object, error) {
+// verify checks the signature.
+func (env envelope) verify(s Sender) error {
 	const op = "header"
 	if len(env.data) == 0 {
-		return wire.Object{}, fail(ErrHeaderDataMissing, op, nil)
+		return fail(ErrHeaderDataMissing, op, nil)
 	}
 	switch err := s.Opener.Verify(env.data, env.signature); {
 	case err == errSignature && env.isError:
-		return wire.Object{}, fail(ErrMessageVerificationFailed, op, nil)
+		return fail(ErrMessageVerificationFailed, op, nil)
 	case err == errSignature && env.entity == nil:
-		return wire.Object{}, fail(ErrMessageMasterTokenBasedVerificationFailed, op, nil)
+		return fail(ErrMessageMasterTokenBasedVerificationFailed, op, nil)
 	case err == errSignature:
-		return wire.Object{}, fail(ErrMessageEntityDataBasedVerificationFailed, op, nil)
-	case err != nil:
+		return fail(ErrMessageEntityDataBasedVerificationFailed, op, nil)
+	default:
+		return err
+	}
+}
+
+// open verifies, then decrypts. Nothing else opens a header, whose length the outside
+// limits. The first chunk is opened beside it.
+func (env envelope) open(s Sender, depth int, first *earlyChunk) (wire.Object, error) {
+	const op = "header"
+	err := env.verify(s)
+	if first.goOn(err == nil); err != nil {
 		return wire.Object{}, err
 	}
 	plaintext, err := s.Opener.Decrypt(env.data)

@@ -23,7 +23,10 @@ type incoming struct {
 	account *account // counts the memory it occupies; nil counts nothing
 	limits  Limits
 	watch   watcher
+	end     ending
 	release func() // of the sender's keys
+
+	followed func() bool // reports whether something after the message was read, or nil
 }
 
 // A receiver is the side that reads a message.
@@ -92,7 +95,9 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 	if err := r.identify(ctx, in, env); err != nil {
 		return in, err
 	}
-	inside, err := r.open(ctx, in, env)
+	first := openEarly(decoder, in.sender.Opener)
+	in.releaseAfter(first)
+	inside, err := r.open(ctx, in, env, first)
 	if err != nil {
 		return in, err
 	}
@@ -101,13 +106,13 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 		return in, err
 	}
 	in.header, err = parseHeader(inside, r.rulesFor(in))
-	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, message: in, reading: ctx}
+	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, message: in, reading: ctx, early: first}
 	return in, err
 }
 
 // open verifies and decrypts the header, and records what that proves about its sender.
-func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.Object, error) {
-	inside, err := env.open(in.sender, r.limits.Depth)
+func (r *receiver) open(ctx context.Context, in *incoming, env envelope, first *earlyChunk) (wire.Object, error) {
+	inside, err := env.open(in.sender, r.limits.Depth, first)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
 		return inside, err
@@ -124,6 +129,16 @@ func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.O
 		}
 	}
 	return inside, nil
+}
+
+// releaseAfter keeps the sender's keys until the first chunk has been opened with them.
+func (in *incoming) releaseAfter(first *earlyChunk) {
+	if release := in.release; first != nil {
+		in.release = func() {
+			first.take()
+			release()
+		}
+	}
 }
 
 // prove has the memory of the message counted as that of the sender.

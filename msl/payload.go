@@ -27,6 +27,7 @@ type payloadReader struct {
 	opener    Opener
 	messageID int64
 	message   *incoming       // the message whose memory it uses
+	early     *earlyChunk     // the first chunk; nil once it was read
 	reading   context.Context // that bounds a wait for memory
 
 	done atomic.Bool // the last chunk was read
@@ -144,11 +145,13 @@ func (r *payloadReader) next() error {
 	if err != nil {
 		return withID(streamError(err, "Chunk"), r.messageID)
 	}
-	var c chunk
-	err = persist(r.ctx, func() error {
-		c, err = openChunk(o, r.opener)
-		return err
-	})
+	c, opened := r.early.take()
+	if r.early = nil; !opened {
+		err = persist(r.ctx, func() error {
+			c, err = openChunk(o, r.opener, nil)
+			return err
+		})
+	}
 	if err == nil {
 		err = r.accept(c)
 	}
@@ -204,8 +207,9 @@ type chunk struct {
 	data        []byte
 }
 
-// openChunk verifies, decrypts and parses a chunk.
-func openChunk(o wire.Object, opener Opener) (chunk, error) {
+// openChunk verifies, decrypts and parses a chunk. It asks goOn, if that is not nil,
+// before it decrypts.
+func openChunk(o wire.Object, opener Opener, goOn func() bool) (chunk, error) {
 	const op = "payload chunk"
 	f := wire.FieldsOf(o)
 	payload, signature := f.Bytes("payload"), f.Bytes("signature")
@@ -217,6 +221,8 @@ func openChunk(o wire.Object, opener Opener) (chunk, error) {
 		return chunk{}, fail(ErrPayloadVerificationFailed, op, nil)
 	case err != nil:
 		return chunk{}, err
+	case goOn != nil && !goOn():
+		return chunk{}, errEnded
 	}
 	plaintext, err := opener.Decrypt(payload)
 	if err != nil {
@@ -255,8 +261,7 @@ func parseChunk(o wire.Object) (chunk, error) {
 type payloadWriter struct {
 	ctx         context.Context // nil, or for how long a device is waited for
 	out         io.Writer
-	head        []byte // to be sent before the first chunk
-	tell        func() // of the head, once it is sent, or nil
+	head        *draft // to be sent before the first chunk, or nil
 	protector   Protector
 	messageID   int64
 	compression string
@@ -305,12 +310,16 @@ func (w *payloadWriter) Close() error {
 
 // sendHead sends the header, unless it was sent.
 func (w *payloadWriter) sendHead() error {
-	head := w.head
-	if w.head = nil; head == nil {
+	if w.head == nil {
 		return nil
 	}
-	if _, w.err = w.out.Write(head); w.err == nil && w.tell != nil {
-		w.tell()
+	head, err := w.head.wait(w.ctx)
+	if w.err = err; err != nil {
+		return err
+	}
+	w.head = nil
+	if _, w.err = w.out.Write(head.head); w.err == nil && head.told != nil {
+		head.told()
 	}
 	return w.err
 }

@@ -17,6 +17,9 @@
 //   - To give a device an identity, and prove it to an authority: package
 //     tpm/identity, and tpm/enroll at the authority.
 //   - To notice when an old copy of a file was restored: [Store.DefineCounter].
+//   - To use a TPM whose hierarchies have passwords: [Device.SetPasswords], and
+//     [Hierarchy] for commands of your own.
+//   - To put back a storage key that another program removed: [KeepStorageKey].
 //   - To run TPM commands of your own: [Open] and [Device.Do], and [Store.With]
 //     for those that need a key of the store.
 //

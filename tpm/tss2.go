@@ -127,7 +127,7 @@ func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := TSS2{EmptyAuth: r.object.auth.Len() == 0, Parent: tpm2.TPMHandle(s.storage.key.persistent), Public: r.Public, Private: r.Private}
+	f := TSS2{EmptyAuth: r.object.auth.Len() == 0, Parent: tpm2.TPMHandle(s.storage.key.places[0]), Public: r.Public, Private: r.Private}
 	return f.PEM()
 }
 
@@ -154,7 +154,7 @@ func (s *Store) ImportTSS2(label string, a keystore.Algorithm, text []byte) (key
 	return s.provisioned.add(label, a, func() (*object, error) {
 		o := newObject(s.storage.key, f.Public, f.Private)
 		if err := s.storage.try(o); err != nil {
-			return nil, fmt.Errorf("tpm: TSS2 key of parent %#x, this store has %#x: %w", uint32(f.Parent), s.storage.key.persistent, err)
+			return nil, fmt.Errorf("tpm: TSS2 key of parent %#x, this store has %#x: %w", uint32(f.Parent), s.storage.key.places[0], err)
 		}
 		return o, nil
 	})

@@ -11,7 +11,8 @@ import (
 )
 
 // Serve runs a TPM for other processes and returns its tpm: URI. It serves one
-// connection at a time, and stays switched on between them.
+// connection at a time, and stays switched on between them. [Tools] is its name for
+// tpm2-tools.
 func Serve(t testing.TB) string {
 	t.Helper()
 	need(t, "swtpm")
@@ -31,9 +32,13 @@ func ServeCertified(t testing.TB) (string, []*x509.Certificate) {
 func serveUnix(t testing.TB, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "sock")
-	serve(t, dir, "unix", path, "type=unixio,path="+path)
+	serve(t, dir, "unix", path, "type=unixio,path="+path, "--ctrl", "type=unixio,path="+path+".ctrl")
 	return "tpm:?unix=" + path
 }
+
+// Tools returns the name of a TPM of [Serve] for tpm2-tools, as the variable TPM2TOOLS_TCTI
+// of the environment gives it.
+func Tools(uri string) string { return "swtpm:path=" + strings.TrimPrefix(uri, "tpm:?unix=") }
 
 // ClearServed sends TPM2_Clear to a TPM of [Serve], which must not be open elsewhere.
 func ClearServed(t testing.TB, uri string) {
@@ -61,9 +66,9 @@ func ServeTCP(t testing.TB) string {
 }
 
 // serve starts swtpm and waits until it takes connections.
-func serve(t testing.TB, state, network, address, server string) {
+func serve(t testing.TB, state, network, address, server string, more ...string) {
 	t.Helper()
-	p, err := run(state, nil, "--server", server)
+	p, err := run(state, nil, append([]string{"--server", server}, more...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,11 +60,17 @@ func check(c *Config) error {
 	if r := c.Keystore.Random; r != "" && r != "os" && r != RandomMixed {
 		return exit.Usagef("keystore.random is %q: want os or mixed", r)
 	}
+	if err := c.checkCosts(); err != nil {
+		return err
+	}
 	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
 	}
 	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
 		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
+	}
+	if err := s.State.check(); err != nil {
+		return err
 	}
 	if err := s.checkStreams(); err != nil {
 		return err

@@ -65,8 +65,16 @@ func (s *Server) checkStreams() error {
 			return exit.Usagef("%s.listen is %q: want HOST:PORT, such as 127.0.0.1:8081", place.name, place.listen)
 		}
 	}
-	if waits := s.Push.Path != "" || s.Push.Listen != ""; waits != (s.Push.From != "") {
-		return exit.Usagef("server.push needs both: from, where messages are posted, and path or listen, where clients wait for them")
+	return s.checkPushes()
+}
+
+// checkPushes wants both ends of messages that the server sends by itself.
+func (s *Server) checkPushes() error {
+	if s.Peer.Push && s.Push.From == "" {
+		return exit.Usagef("server.peer.push is on, but messages cannot be posted: set server.push.from")
+	}
+	if waits := s.Push.Path != "" || s.Push.Listen != "" || s.Peer.Push; waits != (s.Push.From != "") {
+		return exit.Usagef("server.push needs both: from, where messages are posted, and path or listen, where clients wait for them (or server.peer.push)")
 	}
 	return nil
 }

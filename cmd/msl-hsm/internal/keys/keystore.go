@@ -40,7 +40,7 @@ func Open(c *config.Config) (Store, error) {
 // openHere opens the configured key store in this process.
 func openHere(c *config.Config) (Store, error) {
 	if path, ok := strings.CutPrefix(c.Keystore.URI, "soft:"); ok {
-		return openSoft(c, path, Secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
+		return openSoft(c, path, Secret, softConfig(c).Open)
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return openTPM(c, tpm.OpenStore)
@@ -69,10 +69,20 @@ func Make(c *config.Config) (Store, error) {
 	if !isSoft {
 		return openHere(c)
 	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return openSoft(c, path, NewSecret, soft.Config{SealPrefix: c.Keystore.Prefix}.Create)
+	changed := softConfig(c)
+	if c.Keystore.Argon2 != (config.Argon2{}) {
+		changed.Cost = c.Keystore.Argon2.Cost()
 	}
-	return openSoft(c, path, Secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return openSoft(c, path, NewSecret, changed.Create)
+	}
+	return openSoft(c, path, Secret, changed.Open)
+}
+
+// softConfig is for a store whose file keeps its cost: only those who may change keys pay
+// for a second key of the file.
+func softConfig(c *config.Config) soft.Config {
+	return soft.Config{SealPrefix: c.Keystore.Prefix, CheapForTests: c.Keystore.CheapForTests}
 }
 
 func openSoft(c *config.Config, path string, ask func(source, what string) (*lockedmem.Buffer, error), open func(string, []byte) (*soft.Store, error)) (Store, error) {

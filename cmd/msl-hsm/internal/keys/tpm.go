@@ -10,6 +10,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
@@ -56,7 +57,11 @@ func openTPM(c *config.Config, open func(tpm.Config) (*tpm.Store, error)) (Store
 		return nil, err
 	}
 	defer pin.Close()
-	s, err := open(tpm.Config{URI: c.Keystore.URI, PIN: pin.Bytes()})
+	passwords, err := tpmPasswords(&c.Keystore)
+	if err != nil {
+		return nil, err
+	}
+	s, err := open(tpm.Config{URI: c.Keystore.URI, PIN: pin.Bytes(), Passwords: passwords})
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +97,7 @@ func OpenDevice(c *config.Config, create bool) (*Device, error) {
 	}
 	defer pin.Close()
 	m := &Device{}
-	if m.device, err = tpm.Open(c.Keystore.URI); err != nil {
+	if m.device, err = OpenTPM(c); err != nil {
 		return nil, err
 	}
 	settings := tpm.StoreConfig{State: u.State, SRK: u.SRK, PIN: pin.Bytes()}
@@ -110,6 +115,75 @@ func OpenDevice(c *config.Config, create bool) (*Device, error) {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// OpenTPM opens the TPM without its keys.
+func OpenTPM(c *config.Config) (*tpm.Device, error) {
+	passwords, err := tpmPasswords(&c.Keystore)
+	if err != nil {
+		return nil, err
+	}
+	d, err := tpm.Open(c.Keystore.URI)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.SetPasswords(passwords); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// tpmPasswords returns the sources of the passwords of a TPM's hierarchies, which are read
+// when they are needed.
+func tpmPasswords(k *config.Keystore) (p tpm.Passwords, err error) {
+	for _, source := range []struct {
+		name, from string
+		to         *string
+	}{{"owner", k.Owner, &p.Owner}, {"endorsement", k.Endorsement, &p.Endorsement}, {"lockout", k.Lockout, &p.Lockout}} {
+		if source.from == "" {
+			continue
+		}
+		s, err := parseSource(source.from)
+		if err != nil {
+			return p, exit.Usagef("keystore.%s-password: source of the password: %w", source.name, err)
+		}
+		*source.to = string(s)
+	}
+	return p, nil
+}
+
+// ReplaceKeys makes a new file of keys in place of one whose keys the TPM has lost, and then
+// gives that one a name that ends in .lost, which it returns.
+func ReplaceKeys(c *config.Config, device *tpm.Device) (lost string, err error) {
+	u, err := TPMURI(c)
+	if err != nil {
+		return "", err
+	}
+	pin, err := tpmPIN(c)
+	if err != nil {
+		return "", err
+	}
+	defer pin.Close()
+	next := u.State + ".next"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed
+		return "", err
+	}
+	s, err := device.InitStore(tpm.StoreConfig{State: next, SRK: u.SRK, PIN: pin.Bytes()})
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(next)
+	if err := s.Close(); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(next)
+	if err != nil {
+		return "", err
+	}
+	if lost, err = atomicfile.Aside(u.State, ".lost"); err != nil {
+		return "", err
+	}
+	return lost, atomicfile.Replace(u.State, text, atomicfile.DefaultMode)
 }
 
 // tpmPIN returns the PIN of the TPM's keys, if they have one.
