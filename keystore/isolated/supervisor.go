@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -18,7 +19,8 @@ const (
 
 // A supervisor keeps a child running.
 type supervisor struct {
-	config Config
+	config  Config
+	latency atomic.Int64 // of the device, in nanoseconds, as the child said last
 
 	mu      sync.Mutex
 	now     *process      // or nil
