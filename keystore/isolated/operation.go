@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -52,15 +53,25 @@ const (
 type keyForm struct {
 	handle    uint64
 	algorithm keystore.Algorithm
-	public    []byte // of a pair, PKIX
+	public    []byte        // of a pair, PKIX
+	latency   time.Duration // of a [keystore.Timed]
+}
+
+func newKeyForm(handle uint64, k keystore.Key) (keyForm, error) {
+	public, err := publicBytes(k)
+	form := keyForm{handle: handle, algorithm: k.Algorithm(), public: public}
+	if timed, ok := k.(keystore.Timed); ok {
+		form.latency = timed.Latency()
+	}
+	return form, err
 }
 
 func (m message) key(k keyForm) message {
-	return m.number(k.handle).number(uint64(k.algorithm)).bytes(k.public)
+	return m.number(k.handle).number(uint64(k.algorithm)).bytes(k.public).number(uint64(k.latency))
 }
 
 func (f *fields) key() keyForm {
-	return keyForm{f.number(), keystore.Algorithm(f.number()), f.bytes()}
+	return keyForm{f.number(), keystore.Algorithm(f.number()), f.bytes(), time.Duration(f.number())}
 }
 
 // publicBytes returns the public half of a key, or nothing.

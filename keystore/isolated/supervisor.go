@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -18,7 +19,8 @@ const (
 
 // A supervisor keeps a child running.
 type supervisor struct {
-	config Config
+	config  Config
+	latency atomic.Int64 // of the device, in nanoseconds, as the child said last
 
 	mu      sync.Mutex
 	now     *process      // or nil
@@ -64,11 +66,24 @@ func (s *supervisor) run(first chan<- error) {
 		default:
 			pause = min(max(2*pause, firstPause), longestPause)
 		}
-		select {
-		case <-s.closing:
+		if s.closes(pause) {
 			return
-		case <-time.After(pause):
 		}
+	}
+}
+
+// closes reports whether the store is closed, or will be within a pause.
+func (s *supervisor) closes(pause time.Duration) bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+	}
+	select {
+	case <-s.closing:
+		return true
+	case <-time.After(pause):
+		return false
 	}
 }
 
