@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"slices"
@@ -231,11 +232,10 @@ func tryDecrypter(k decrypter) error {
 	if !ok {
 		return fmt.Errorf("tpm: %v key: %w", k.algorithm, keystore.ErrWrongKey)
 	}
-	//lint:ignore SA1019 the key is only tried out, and RSA-OAEP with SHA-1 needs the hash
-	ciphertext, err := rsa.EncryptPKCS1v15(rand.Reader, public, []byte("tried out"))
+	ciphertext, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, []byte("tried out"), nil)
 	if err != nil {
 		return err
 	}
-	_, err = k.Decrypt(nil, ciphertext, &rsa.PKCS1v15DecryptOptions{})
+	_, err = k.Decrypt(nil, ciphertext, &rsa.OAEPOptions{Hash: crypto.SHA1})
 	return err
 }
