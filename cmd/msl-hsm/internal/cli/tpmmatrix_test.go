@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,6 +95,34 @@ func TestField(t *testing.T) {
 			f.uri = tpmtest.ServeQuirky(t, p, fieldQuirks()[c.quirk]) + "&state=" + s.path(f.name+".keys")
 			f.live()
 		})
+	}
+}
+
+// TestFieldLockout follows the advice of a TPM that is locked: its keys without a PIN are
+// not locked in fact, but some chips refuse all.
+func TestFieldLockout(t *testing.T) {
+	const ccCreate, ccReset = uint32(tpm2.TPMCCCreate), 0x139
+	var locked atomic.Bool
+	locked.Store(true)
+	uri := tpmtest.ServeQuirky(t, tpmtest.Start(t), func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		if tpmtest.Command(command) == ccReset {
+			locked.Store(false)
+		}
+		if locked.Load() && tpmtest.Command(command) == ccCreate {
+			return tpmtest.Refuse(uint32(tpm2.TPMRCLockout)), nil
+		}
+		return send(command)
+	}) + "&state=" + t.TempDir() + "/device.keys"
+	var trouble bytes.Buffer
+	code := Run([]string{"--keystore", uri, "tpm", "init"}, nil, io.Discard, &trouble)
+	if line := trouble.String(); code != exit.Secret || strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, ": run msl-hsm tpm unlock\n") {
+		t.Errorf("exit code %d: %s", code, line)
+	}
+	for _, verb := range []string{"unlock", "init"} {
+		trouble.Reset()
+		if code := Run([]string{"--keystore", uri, "tpm", verb}, nil, io.Discard, &trouble); code != 0 {
+			t.Errorf("%s: exit code %d: %s", verb, code, trouble.String())
+		}
 	}
 }
 
