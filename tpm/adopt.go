@@ -196,9 +196,8 @@ func (p *provisionedKeys) parent(k storedKey) *object {
 		return p.parents[i]
 	}
 	o := newObject(nil, k.Adopted.Parent.Public, nil)
-	o.places = []uint32{uint32(k.Adopted.Parent.Handle)}
-	if o.places[0] == 0 { // it is in the owner hierarchy, and mostly nowhere else
-		o.places[0] = defaultSRK
+	if at := uint32(k.Adopted.Parent.Handle); at != 0 { // else it is in the owner hierarchy, and nowhere else
+		o.places = []uint32{at}
 	}
 	p.parents = append(p.parents, o)
 	return o

@@ -268,6 +268,9 @@ func (f *fieldDevice) live() {
 	if said := f.run("", send...); !strings.Contains(said, "re-used, no key exchange") {
 		f.Errorf("the session is not kept: %s", said)
 	}
+	if f.c.quirk == "no AES" {
+		f.withoutAES(send)
+	}
 	f.run("oel", slices.Concat([]string{"tpm", "renew"}, enrollment)...)
 	f.run("", send...)
 	f.run("", "tpm", "quote", "--nonce", strings.Repeat("ab", 16))
@@ -276,4 +279,22 @@ func (f *fieldDevice) live() {
 		f.refused("--lockout-password", "tpm", "unlock")
 	}
 	f.run("oel", "tpm", "unlock")
+}
+
+// withoutAES sends by the other key exchange, whose sessions are kept, too, and as nothing
+// may leave the TPM, which is refused.
+func (f *fieldDevice) withoutAES(send []string) {
+	f.Helper()
+	imported := append(slices.Clone(send), "--custody", "imported", "--state", f.site.path(f.name+"-imported.db"))
+	if said := f.run("", imported...); !strings.Contains(said, "new, by key exchange ASYMMETRIC_WRAPPED") {
+		f.Errorf("custody imported: %s", said)
+	}
+	if said := f.run("", imported...); !strings.Contains(said, "re-used, no key exchange") {
+		f.Errorf("custody imported: the session is not kept: %s", said)
+	}
+	var trouble bytes.Buffer
+	code := Run(slices.Concat([]string{"--keystore", f.uri}, send, []string{"--custody", "sealed"}), nil, io.Discard, &trouble)
+	if line := trouble.String(); code != exit.Usage || !strings.Contains(line, "custody must be imported") {
+		f.Errorf("custody sealed: exit code %d, %s", code, line)
+	}
 }
