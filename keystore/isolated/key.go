@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -31,10 +30,6 @@ type key struct {
 
 // Algorithm returns what the key is for.
 func (k *key) Algorithm() keystore.Algorithm { return k.algorithm }
-
-// Latency is that of the device, as it was when the child made a key last, see
-// [keystore.Timed].
-func (k *key) Latency() time.Duration { return time.Duration(k.store.latency.Load()) }
 
 // own is how a store knows its keys again.
 func (k *key) own() *key { return k }
