@@ -35,7 +35,8 @@ type connection struct {
 	watch  watch
 	wait   time.Duration
 	log    *slog.Logger
-	done   chan struct{} // closed by Close
+	told   func(keystore.Call) // told of each operation; or nil
+	done   chan struct{}       // closed by Close
 
 	sessions, anchors *pool
 	origins           sync.Map // of the open sessions, by handle
@@ -51,7 +52,7 @@ type connection struct {
 func newConnection(mod *module, uri *URI, config Config) *connection {
 	c := &connection{
 		library: newLibrary(mod.functions), mod: mod, wait: cmp.Or(max(config.Wait, 0), defaultWait),
-		log: config.Log, done: make(chan struct{}),
+		log: config.Log, told: config.Calls, done: make(chan struct{}),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

@@ -81,8 +81,10 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 	if stuck := c.watch.stuck.Load(); stuck != nil {
 		return stuck.err()
 	}
+	m := c.measured()
 	own, err := c.take(p)
 	if err != nil {
+		m.giveUp(err)
 		return err
 	}
 	denied := false // by a token that has no more
@@ -92,6 +94,7 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 		}
 	}()
 	if !c.mod.gate.enter(c.wait) {
+		m.giveUp(keystore.ErrBusy)
 		return fmt.Errorf("hsm: the PKCS #11 module has been restarting for %v: %w", c.wait, keystore.ErrBusy)
 	}
 	defer c.mod.gate.leave()
@@ -112,7 +115,10 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 			return at(err, now.epoch)
 		}
 	}
-	if err = op(own.handle, now.epoch); err == nil {
+	m.run(own.handle)
+	err = op(own.handle, now.epoch)
+	m.end(own.handle, err)
+	if err == nil {
 		return nil
 	}
 	if !p.anchor {

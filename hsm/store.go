@@ -41,6 +41,9 @@ type Config struct {
 	// Log receives an entry when the device is lost and when it is back. Nil means
 	// no log.
 	Log *slog.Logger
+	// Calls, if not nil, is told of each operation on a session, from several
+	// goroutines. It must not block.
+	Calls func(keystore.Call)
 	// AllowWeak names weaknesses of keys and failed checks of the module that are
 	// accepted. The names are those of Weaknesses.
 	AllowWeak []string

@@ -23,6 +23,7 @@ type incoming struct {
 	account *account // counts the memory it occupies; nil counts nothing
 	limits  Limits
 	watch   watcher
+	end     ending
 	release func() // of the sender's keys
 
 	followed func() bool // reports whether something after the message was read, or nil

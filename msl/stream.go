@@ -166,6 +166,7 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 // serveNext is Server.serve for a message that another one may follow: nothing reads the stream
 // any more when it returns.
 func serveNext(ctx context.Context, s *Server, source string, a *account, m *messages, w io.Writer, handle Handler) error {
+	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, m, s.Limits, anObject))
 	in.followed = func() bool {
 		ended := in.body.Ended()
@@ -174,7 +175,9 @@ func serveNext(ctx context.Context, s *Server, source string, a *account, m *mes
 	}
 	defer func() { in.release() }()
 	defer func() { in.body.shut() }()
-	return respond(ctx, s, source, a, in, err, w, handle)
+	err = respond(ctx, s, source, a, in, err, w, handle)
+	in.tell(ctx, s, source, a, err)
+	return err
 }
 
 // messages splits a stream into one reader per message. No byte of the next message is

@@ -25,6 +25,7 @@ type stream struct {
 	body    io.Reader
 	ctx     context.Context
 	clock   *clock
+	call    *call
 	// exchange is its record for the bounds of connections, or nil.
 	exchange *underWay
 	writing  atomic.Int32 // writes under way
@@ -152,8 +153,12 @@ func (s *stream) Flush() error {
 	return err
 }
 
-// finish sends the rest of the answer. Without an error the network has taken it.
-func (s *stream) finish() error {
+// Finish sends the rest of the answer. Without an error the network has taken it. A
+// request that is too long has no answer, unless the application gave one before.
+func (s *stream) Finish() error {
+	if s.long != nil && !s.call.answered {
+		return nil
+	}
 	if !s.begun && len(s.held) == 0 {
 		return nil
 	}

@@ -242,7 +242,7 @@ func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user 
 // password finds the password of a user who may log in. For anybody else it returns a
 // dummy to check, at the same cost.
 func (a *Accounts) password(ctx context.Context, name string) (p password, known bool, err error) {
-	err = a.view(ctx, "find user", func(tx kv.Reader) error {
+	err = a.recall(ctx, "find user", func(tx kv.Reader) error {
 		known = false
 		key, apart, err := a.users.find(tx, name)
 		if err != nil {

@@ -116,6 +116,8 @@ func (d *DB) exists() clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(d.key(kv.Settings, formatKey)), "=", d.made)
 }
 
+func (d *DB) key(table, key string) string { return d.cluster.key(d.layout.place(table), key) }
+
 func (d *DB) errGone() error {
 	return fail(kv.ErrEmpty, "the store at %q was removed or replaced while it was in use: restore it, and restart", d.config.Prefix)
 }

@@ -18,6 +18,7 @@ import (
 const (
 	marked   = ".marks"   // by process and number
 	removals = ".removed" // by table
+	news     = "=news"    // one record, which changes with any record that followers copy
 )
 
 // A mark is a record in etcd that one Update at a time has for itself. Each transaction

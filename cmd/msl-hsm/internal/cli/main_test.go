@@ -26,6 +26,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
@@ -67,6 +68,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each command waits a second before it exits
 			e.Setenv("GOMAXPROCS", "1")             // scripts share the processors; threads that meet in page faults cost more than they win
 			e.Values[testingT{}] = e.T()
+			e.Values[startedEtcd{}] = map[string]*etcdtest.Member{}
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
@@ -82,6 +84,7 @@ func TestScripts(t *testing.T) {
 			"exits":           exits,
 			"ready":           ready,
 			"serverkeys":      serverKeys,
+			"servertoken":     serverToken,
 			"upstream":        upstream,
 			"secureupstream":  secureUpstream,
 			"certify":         certify,
@@ -118,6 +121,13 @@ func TestScripts(t *testing.T) {
 			"outdate":         outdate,
 			"lines":           lines,
 			"push":            push,
+			"endkeystore":     endKeystore,
+			"etcd":            startEtcd,
+			"killetcd":        killEtcd,
+			"restartetcd":     restartEtcd,
+			"etcdctl":         controlEtcd,
+			"resend":          resend,
+			"within":          within,
 		},
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/makers"
@@ -91,7 +91,7 @@ type Authority struct {
 }
 
 // OpenAuthority opens the records. With a key store it can issue certificates.
-func OpenAuthority(c *config.Config, state *bolt.Server, store Store) (*Authority, error) {
+func OpenAuthority(c *config.Config, state *state.Server, store Store) (*Authority, error) {
 	e := &c.Server.Enrollment
 	if err := e.CheckPath(); err != nil {
 		return nil, err

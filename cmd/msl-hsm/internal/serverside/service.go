@@ -18,7 +18,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/usermsg"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
@@ -27,7 +26,7 @@ import (
 type Service struct {
 	Store   keys.Store
 	random  io.ReadCloser // combined with that of the device, or nil
-	State   *bolt.Server
+	State   *admin.State
 	psk     *entityauth.PSK
 	mgk     *entityauth.MGK
 	Devices *keys.Authority // enrolls devices here, or nil
@@ -43,7 +42,7 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := admin.OpenState(c, "")
+	state, err := admin.ServeState(c, log)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, firstStep(c, err)
 	}
@@ -112,7 +111,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	}
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
 	if c.Server.Enrollment.State != "" {
-		if s.Devices, err = keys.OpenAuthority(c, s.State, s.Store); err != nil {
+		if s.Devices, err = keys.OpenAuthority(c, s.State.Server, s.Store); err != nil {
 			return err
 		}
 	}
