@@ -86,7 +86,7 @@ func (c *connection) begin(config Config) error {
 		return err
 	}
 	working, anchors := limits(config.Sessions, token)
-	c.sessions, c.anchors = newPool(firstSessions, working, false, &c.pace), newPool(firstAnchors, anchors, true, &c.pace)
+	c.sessions, c.anchors = newPool(firstSessions, working, false, c.pace.Gains), newPool(firstAnchors, anchors, true, c.pace.Gains)
 	return c.patiently(func() error {
 		if c.epoch.Load() > 0 {
 			return c.start() // again: the token may be in another slot
@@ -187,7 +187,7 @@ func (c *connection) startIn(token tokenInfo) error {
 		c.graves.closeLater(left)
 	}
 	c.access.serial.CompareAndSwap(nil, &token.Serial)
-	c.pace.forget()
+	c.pace.Forget()
 	c.life.Store(now)
 	return nil
 }

@@ -30,7 +30,7 @@ type pool struct {
 	// kept after a failure. That is safe, since what runs on it are calls that
 	// leave no operation active.
 	anchor bool
-	pace   *pace
+	gains  func() bool               // whether the module does more at the same time if it is asked to
 	dry    atomic.Pointer[time.Time] // since when a caller has been waiting for a session, or nil
 
 	mu     sync.Mutex
@@ -42,8 +42,8 @@ type pool struct {
 }
 
 // newPool makes a pool of first sessions that may become most.
-func newPool(first, most int, anchor bool, pace *pace) *pool {
-	p := &pool{places: make(chan struct{}, most), first: min(first, most), anchor: anchor, pace: pace}
+func newPool(first, most int, anchor bool, gains func() bool) *pool {
+	p := &pool{places: make(chan struct{}, most), first: min(first, most), anchor: anchor, gains: gains}
 	for range most {
 		p.all = append(p.all, &session{})
 	}
@@ -92,7 +92,7 @@ func (p *pool) popSpare() *session {
 // returns nil. The next rise waits until every session was used once, so that what
 // came of this one is known.
 func (p *pool) grow() *session {
-	if !p.pace.gains() {
+	if !p.gains() {
 		return nil
 	}
 	p.mu.Lock()

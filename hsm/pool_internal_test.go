@@ -2,17 +2,10 @@ package hsm
 
 import (
 	"testing"
-	"time"
 )
 
-// newTestPool makes a pool at a module of which an operation takes that long, and alone
-// takes least.
-func newTestPool(least, usual time.Duration) *pool {
-	p := newPool(4, 16, false, new(pace))
-	p.pace.least.Store(int64(least))
-	p.pace.usual.Store(int64(usual))
-	return p
-}
+// newTestPool makes a pool at a module that does more if it is asked to, or not.
+func newTestPool(gains bool) *pool { return newPool(4, 16, false, func() bool { return gains }) }
 
 // use takes n sessions at the same time, as callers do that wait, and gives them back. It
 // returns how many it got.
@@ -35,35 +28,24 @@ func (p *pool) use(n int) (got int) {
 }
 
 func TestPoolFollowsLoad(t *testing.T) {
-	for name, c := range map[string]struct {
-		least, usual time.Duration
-		want         int
-	}{
-		"slow module":                  {time.Millisecond, 1100 * time.Microsecond, 16},
-		"slow module, busy":            {time.Millisecond, 2100 * time.Microsecond, 4},
-		"fast module":                  {10 * time.Microsecond, 11 * time.Microsecond, 4},
-		"module of which nothing told": {0, 0, 4},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := newTestPool(c.least, c.usual)
-			last := 4
-			for range 40 {
-				now := p.use(32)
-				if now > last+1 {
-					t.Fatalf("from %d sessions to %d at once", last, now)
-				}
-				last = now
+	for gains, want := range map[bool]int{true: 16, false: 4} {
+		p, last := newTestPool(gains), 4
+		for range 40 {
+			now := p.use(32)
+			if now > last+1 {
+				t.Fatalf("from %d sessions to %d at once", last, now)
 			}
-			if last != c.want || p.busy() != 0 {
-				t.Errorf("%d sessions, want %d; %d busy", last, c.want, p.busy())
-			}
-		})
+			last = now
+		}
+		if last != want || p.busy() != 0 {
+			t.Errorf("%d sessions, want %d; %d busy", last, want, p.busy())
+		}
 	}
 }
 
 // The sessions that a load needed go when it is over, and not before.
 func TestPoolRests(t *testing.T) {
-	p := newTestPool(time.Millisecond, time.Millisecond)
+	p := newTestPool(true)
 	for range 40 {
 		p.use(16)
 	}
@@ -85,7 +67,7 @@ func TestPoolRests(t *testing.T) {
 
 // A token that has no more sessions ends the growth.
 func TestPoolDenied(t *testing.T) {
-	p := newTestPool(time.Millisecond, time.Millisecond)
+	p := newTestPool(true)
 	p.use(4)
 	for range 4 {
 		<-p.places
