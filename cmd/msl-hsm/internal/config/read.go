@@ -21,7 +21,7 @@ func (c *Config) Read(path string) error {
 		return err
 	}
 	c.settle(dir)
-	return check(c)
+	return located(path, data, check(c))
 }
 
 // settle makes the paths absolute.
