@@ -123,7 +123,7 @@ type Client struct {
 
 	KeyExchanges exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED]"` // offered, best first; default: this one with pre-shared keys, else ASYMMETRIC_WRAPPED
 	DHGroup      string       `yaml:"dh-group" example:"ffdhe2048"`                // for DIFFIE_HELLMAN
-	Custody      string       `yaml:"custody"`                                     // session keys stay in the key store; or imported, or shared
+	Custody      string       `yaml:"custody" example:"sealed"`                    // session keys stay in the key store; or imported, or shared; default: sealed, and imported with a TPM that has no AES
 
 	State        string   `yaml:"state" example:"client.db"`     // tokens; default: none, every call starts a new session
 	AntiRollback string   `yaml:"anti-rollback" example:"false"` // true, or an NV index: bind the state to a counter in the TPM
@@ -158,7 +158,6 @@ func Default() *Config {
 	c.Server.Enrollment.Expired = VerdictHold
 	c.Client.Recipient = "server"
 	c.Client.UserScheme = "EMAIL_PASSWORD"
-	c.Client.Custody = "sealed"
 	c.Client.Compression = []string{"GZIP", "LZW"}
 	c.Client.Agent = Agent{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: DefaultShutdown}
 	return c

@@ -3,7 +3,6 @@ package keys
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -13,9 +12,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+	"github.com/msl-hsm/msl-hsm/tpm/hostaes"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
@@ -27,6 +26,7 @@ type Device struct {
 	device   *tpm.Device
 	Store    *tpm.Store
 	Identity *identity.Device
+	host     *hostaes.Store // of a TPM without AES, else nil
 }
 
 // IdentityFile returns the path of the identity file, which is beside the file of keys.
@@ -106,6 +106,9 @@ func OpenDevice(c *config.Config, create bool) (*Device, error) {
 		open = m.device.InitStore
 	}
 	if m.Store, err = open(settings); err == nil {
+		if !m.HasAES() {
+			m.host = hostaes.New(m.Store)
+		}
 		m.Identity, err = identity.Open(m.Store, IdentityFile(u.State))
 	}
 	if errors.Is(err, keystore.ErrForeign) && !create {
@@ -197,8 +200,11 @@ func tpmPIN(c *config.Config) (*lockedmem.Buffer, error) {
 // Close closes the keys before the TPM.
 func (m *Device) Close() error {
 	var err error
+	if m.host != nil {
+		err = m.host.Close()
+	}
 	if m.Store != nil {
-		err = m.Store.Close()
+		err = errors.Join(err, m.Store.Close())
 	}
 	return errors.Join(err, m.device.Close())
 }
@@ -209,11 +215,11 @@ func (m *Device) ForMSL() *fleet.Device { return &fleet.Device{Store: m.Store, I
 // HasAES reports whether the TPM can encrypt with AES (TPM2_EncryptDecrypt2).
 func (m *Device) HasAES() bool { return m.device.Capabilities().EncryptDecrypt }
 
-// Sessions returns the store for session keys that this process has seen: the TPM, if
-// it has AES. random is for those keys elsewhere; nil means the operating system.
-func (m *Device) Sessions(random io.Reader) Importing {
-	if m.HasAES() {
-		return m.Store
+// Sessions returns the store for session keys that this process has seen: the TPM, or, if
+// it has no AES, one with the encryption keys outside of it.
+func (m *Device) Sessions() Importing {
+	if m.host != nil {
+		return m.host
 	}
-	return soft.Config{Rand: random}.New()
+	return m.Store
 }
