@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"slices"
@@ -195,9 +196,8 @@ func (p *provisionedKeys) parent(k storedKey) *object {
 		return p.parents[i]
 	}
 	o := newObject(nil, k.Adopted.Parent.Public, nil)
-	o.places = []uint32{uint32(k.Adopted.Parent.Handle)}
-	if o.places[0] == 0 { // it is in the owner hierarchy, and mostly nowhere else
-		o.places[0] = defaultSRK
+	if at := uint32(k.Adopted.Parent.Handle); at != 0 { // else it is in the owner hierarchy, and nowhere else
+		o.places = []uint32{at}
 	}
 	p.parents = append(p.parents, o)
 	return o
@@ -231,11 +231,10 @@ func tryDecrypter(k decrypter) error {
 	if !ok {
 		return fmt.Errorf("tpm: %v key: %w", k.algorithm, keystore.ErrWrongKey)
 	}
-	//lint:ignore SA1019 the key is only tried out, and RSA-OAEP with SHA-1 needs the hash
-	ciphertext, err := rsa.EncryptPKCS1v15(rand.Reader, public, []byte("tried out"))
+	ciphertext, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, []byte("tried out"), nil)
 	if err != nil {
 		return err
 	}
-	_, err = k.Decrypt(nil, ciphertext, &rsa.PKCS1v15DecryptOptions{})
+	_, err = k.Decrypt(nil, ciphertext, &rsa.OAEPOptions{Hash: crypto.SHA1})
 	return err
 }

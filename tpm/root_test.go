@@ -142,6 +142,19 @@ func TestStorageKeyOwned(t *testing.T) {
 	}
 }
 
+// TestStorageKeyForeign looks for a storage key that the TPM does not have, where the owner
+// has a password: each try needs a session, and none is left.
+func TestStorageKeyForeign(t *testing.T) {
+	p := tpmtest.Start(t)
+	d := device(t, p)
+	changeAuth(t, d, tpm2.TPMRHOwner, "secret")
+	set(t, d, tpm.Passwords{Owner: source(t, "secret")})
+	for range 3 {
+		is(t, "another storage key", d.FindStorageKey(make([]byte, 34)), keystore.ErrNotFound)
+	}
+	nothingLoaded(t, d)
+}
+
 // TestStorageKeyNamed opens a store whose storage key the URI finds elsewhere, and one
 // whose handle there holds another key.
 func TestStorageKeyNamed(t *testing.T) {

@@ -278,3 +278,23 @@ func TestParentKilled(t *testing.T) {
 		return state == "" || state == "Z" // nobody has waited for it yet
 	})
 }
+
+// TestClosed closes stores: no child is started for one that is closed.
+func TestClosed(t *testing.T) {
+	token := newToken(t)
+	for range 8 {
+		var started atomic.Int64
+		s, err := isolated.Open(isolated.Config{
+			Command: func() *exec.Cmd { started.Add(1); return child() }, Settings: settings(t, hsm.Config{URI: token.URI}), PIN: pinOf(t, token),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := started.Load(); n != 1 {
+			t.Errorf("%d children were started", n)
+		}
+	}
+}

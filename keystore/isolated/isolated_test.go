@@ -46,7 +46,7 @@ func beParent() {
 	text, err := os.ReadFile(strings.TrimPrefix(string(token.PIN), "file:"))
 	if err == nil {
 		var s *isolated.Store
-		settings, _ := json.Marshal(hsm.Config{URI: token.URI})
+		settings, _ := json.Marshal(told{URI: token.URI})
 		s, err = isolated.Open(isolated.Config{Command: child, Settings: settings, PIN: lockedmem.Move([]byte(strings.TrimSpace(string(text))))})
 		if err == nil {
 			fmt.Println(s.PID())
@@ -59,13 +59,13 @@ func beParent() {
 
 // openStore opens the store in a child.
 func openStore(settings []byte, log *slog.Logger) (keystore.Store, error) {
-	var c hsm.Config
+	var c told
 	if err := json.Unmarshal(settings, &c); err != nil {
 		return nil, err
 	}
-	c.Log = log
-	c.PIN = hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD))
-	return hsm.Open(c)
+	return hsm.Open(hsm.Config{
+		URI: c.URI, AllowWeak: c.AllowWeak, Log: log, PIN: hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD)),
+	})
 }
 
 // child is the command of a child: this test.
@@ -76,11 +76,15 @@ func child() *exec.Cmd {
 	return c
 }
 
-// settings are what the child needs to know of a token.
+// A told is what the child needs to know of a token.
+type told struct {
+	URI       string
+	AllowWeak []string
+}
+
 func settings(t testing.TB, c hsm.Config) []byte {
 	t.Helper()
-	c.PIN, c.Log = "", nil
-	text, err := json.Marshal(c)
+	text, err := json.Marshal(told{c.URI, c.AllowWeak})
 	if err != nil {
 		t.Fatal(err)
 	}

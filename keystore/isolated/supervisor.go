@@ -64,11 +64,24 @@ func (s *supervisor) run(first chan<- error) {
 		default:
 			pause = min(max(2*pause, firstPause), longestPause)
 		}
-		select {
-		case <-s.closing:
+		if s.closes(pause) {
 			return
-		case <-time.After(pause):
 		}
+	}
+}
+
+// closes reports whether the store is closed, or will be within a pause.
+func (s *supervisor) closes(pause time.Duration) bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+	}
+	select {
+	case <-s.closing:
+		return true
+	case <-time.After(pause):
+		return false
 	}
 }
 

@@ -189,7 +189,7 @@ func (f sendFlags) lastingFor() string {
 // prompts reports whether a prompt may have to wait for the user, without a time limit.
 func prompts(c *config.Config) bool {
 	password := c.Client.User != "" && c.Client.UserScheme == "EMAIL_PASSWORD" && keys.OrPrompt(c.Client.Password) == "prompt"
-	return password || c.Keystore.PIN == "prompt"
+	return password || c.Keystore.PIN == "prompt" || c.Keystore.Owner == "prompt"
 }
 
 // watched returns the context that ends hanging calls.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,6 +95,34 @@ func TestField(t *testing.T) {
 			f.uri = tpmtest.ServeQuirky(t, p, fieldQuirks()[c.quirk]) + "&state=" + s.path(f.name+".keys")
 			f.live()
 		})
+	}
+}
+
+// TestFieldLockout follows the advice of a TPM that is locked: its keys without a PIN are
+// not locked in fact, but some chips refuse all.
+func TestFieldLockout(t *testing.T) {
+	const ccCreate, ccReset = uint32(tpm2.TPMCCCreate), 0x139
+	var locked atomic.Bool
+	locked.Store(true)
+	uri := tpmtest.ServeQuirky(t, tpmtest.Start(t), func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		if tpmtest.Command(command) == ccReset {
+			locked.Store(false)
+		}
+		if locked.Load() && tpmtest.Command(command) == ccCreate {
+			return tpmtest.Refuse(uint32(tpm2.TPMRCLockout)), nil
+		}
+		return send(command)
+	}) + "&state=" + t.TempDir() + "/device.keys"
+	var trouble bytes.Buffer
+	code := Run([]string{"--keystore", uri, "tpm", "init"}, nil, io.Discard, &trouble)
+	if line := trouble.String(); code != exit.Secret || strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, ": run msl-hsm tpm unlock\n") {
+		t.Errorf("exit code %d: %s", code, line)
+	}
+	for _, verb := range []string{"unlock", "init"} {
+		trouble.Reset()
+		if code := Run([]string{"--keystore", uri, "tpm", verb}, nil, io.Discard, &trouble); code != 0 {
+			t.Errorf("%s: exit code %d: %s", verb, code, trouble.String())
+		}
 	}
 }
 
@@ -239,6 +268,9 @@ func (f *fieldDevice) live() {
 	if said := f.run("", send...); !strings.Contains(said, "re-used, no key exchange") {
 		f.Errorf("the session is not kept: %s", said)
 	}
+	if f.c.quirk == "no AES" {
+		f.withoutAES(send)
+	}
 	f.run("oel", slices.Concat([]string{"tpm", "renew"}, enrollment)...)
 	f.run("", send...)
 	f.run("", "tpm", "quote", "--nonce", strings.Repeat("ab", 16))
@@ -247,4 +279,22 @@ func (f *fieldDevice) live() {
 		f.refused("--lockout-password", "tpm", "unlock")
 	}
 	f.run("oel", "tpm", "unlock")
+}
+
+// withoutAES sends by the other key exchange, whose sessions are kept, too, and as nothing
+// may leave the TPM, which is refused.
+func (f *fieldDevice) withoutAES(send []string) {
+	f.Helper()
+	imported := append(slices.Clone(send), "--custody", "imported", "--state", f.site.path(f.name+"-imported.db"))
+	if said := f.run("", imported...); !strings.Contains(said, "new, by key exchange ASYMMETRIC_WRAPPED") {
+		f.Errorf("custody imported: %s", said)
+	}
+	if said := f.run("", imported...); !strings.Contains(said, "re-used, no key exchange") {
+		f.Errorf("custody imported: the session is not kept: %s", said)
+	}
+	var trouble bytes.Buffer
+	code := Run(slices.Concat([]string{"--keystore", f.uri}, send, []string{"--custody", "sealed"}), nil, io.Discard, &trouble)
+	if line := trouble.String(); code != exit.Usage || !strings.Contains(line, "custody must be imported") {
+		f.Errorf("custody sealed: exit code %d, %s", code, line)
+	}
 }

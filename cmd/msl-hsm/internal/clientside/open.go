@@ -123,7 +123,7 @@ func clientKeys(c *config.Config, k *Client) error {
 		return nil
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
-		m, err := keys.OpenDevice(c, false)
+		m, err := keys.OpenDevice(c)
 		if err == nil {
 			k.device, k.store = m, m.Store
 		}
