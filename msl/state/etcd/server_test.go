@@ -290,3 +290,19 @@ func TestUnfinished(t *testing.T) {
 		t.Error("opened without the key")
 	}
 }
+
+// BenchmarkIDs is with one member, which syncs its files as the one of bolt does.
+func BenchmarkIDs(b *testing.B) {
+	m := etcdtest.StartDurable(b)
+	c := Config{Endpoints: []string{m.URL}}
+	if err := Create(b.Context(), c); err != nil {
+		b.Fatal(err)
+	}
+	statetest.BenchmarkIDs(b, func(t testing.TB) statetest.Server {
+		s, err := Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return statetest.Server{Server: s.Server, Close: s.Close}
+	})
+}
