@@ -291,10 +291,12 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
-// BenchmarkIDs is with one member, which syncs its files as the one of bolt does.
-func BenchmarkIDs(b *testing.B) {
-	m := etcdtest.StartDurable(b)
-	c := Config{Endpoints: []string{m.URL}}
+func BenchmarkIDs(b *testing.B)    { benchmarkIDs(b, 1) }
+func BenchmarkIDsOf3(b *testing.B) { benchmarkIDs(b, 3) }
+
+// benchmarkIDs is with members that sync their files, as bolt does.
+func benchmarkIDs(b *testing.B, members int) {
+	c := Config{Endpoints: etcdtest.URLs(etcdtest.StartCluster(b, members))}
 	if err := Create(b.Context(), c); err != nil {
 		b.Fatal(err)
 	}
