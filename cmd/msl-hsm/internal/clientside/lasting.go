@@ -55,7 +55,10 @@ func (l *lasting) dial(ctx context.Context) (net.Conn, error) {
 	}
 	conn, err := l.connect(ctx, u)
 	var status *mslhttp.StatusError
+	var unreached *net.OpError
 	switch {
+	case errors.As(err, &unreached) && unreached.Op == "dial":
+		return nil, exit.WithCode(err, exit.NoAnswer) // which Unread explains
 	case errors.As(err, &status):
 		return nil, exit.WithCode(fmt.Errorf("there is no WebSocket at %s: the server answered HTTP %d %s; check the path, and server.stream, server.peer or server.push there",
 			exit.Printable(l.config.Client.URL), status.Status, http.StatusText(status.Status)), exit.NoAnswer)
