@@ -189,7 +189,7 @@ func (a *Accounts) UnrevokeUser(name string) error {
 // revoked or removed.
 func (a *Accounts) Users() ([]UserRecord, error) {
 	var list []UserRecord
-	err := a.view(context.Background(), "list users", func(tx kv.Reader) error {
+	err := a.recall(context.Background(), "list users", func(tx kv.Reader) error {
 		list = nil
 		return userRoll.each(tx, func(name string, payload []byte, m mark) error {
 			p, err := decodePassword(payload)

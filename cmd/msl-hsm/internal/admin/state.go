@@ -54,7 +54,7 @@ func OpenState(c *config.Config, flag string) (*State, error) {
 type State struct {
 	*state.Server
 	File    *bolt.Server // or nil
-	Cluster *etcd.Server // or nil
+	Cluster *etcd.Server // to be verified, or nil
 	io.Closer
 }
 
