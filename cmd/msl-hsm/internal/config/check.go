@@ -64,11 +64,8 @@ func check(c *Config) error {
 	if err := c.checkCosts(); err != nil {
 		return err
 	}
-	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
-		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
-	}
-	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
-		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
+	if err := s.checkLifetimes(); err != nil {
+		return err
 	}
 	if err := errors.Join(s.State.check(), s.checkEnrollment()); err != nil {
 		return err
@@ -91,6 +88,17 @@ func check(c *Config) error {
 		}
 	}
 	return c.Client.CheckLanguages()
+}
+
+// checkLifetimes refuses tokens that would expire before they may be renewed.
+func (s *Server) checkLifetimes() error {
+	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
+		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
+	}
+	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
+		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
+	}
+	return nil
 }
 
 // ParseCustody reads the custody mode of a setting.
