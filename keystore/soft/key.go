@@ -22,6 +22,7 @@ type material struct {
 
 	raw   []byte        // a secret key
 	block cipher.Block  // raw as AES key, expanded once
+	modes *modes        // block in CBC mode, for a cipher key
 	hmacs *sync.Pool    // keyed hash.Hash values, for an HMAC key
 	cmac  *cmac         // for an AES-CMAC key
 	pair  crypto.Signer // an RSA or ECDSA key
@@ -44,6 +45,9 @@ func secret(a keystore.Algorithm, raw []byte) (*material, error) {
 		return nil, fmt.Errorf("soft: %v key: %w", a, err)
 	}
 	m.block = block
+	if a == keystore.AES128CBC || a == keystore.AES256CBC {
+		m.modes = new(modes)
+	}
 	if a == keystore.AESCMAC128 {
 		m.cmac = newCMAC(block)
 	}
@@ -74,7 +78,7 @@ func (m *material) wipe() {
 	defer m.mu.Unlock()
 	m.wiped = true
 	clear(m.raw)
-	m.raw, m.block, m.hmacs, m.cmac, m.pair = nil, nil, nil, nil, nil
+	m.raw, m.block, m.modes, m.hmacs, m.cmac, m.pair = nil, nil, nil, nil, nil, nil
 }
 
 // A key is what every kind of key has in common.
