@@ -1,8 +1,10 @@
 package msl
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -19,7 +21,8 @@ type envelope struct {
 }
 
 // parseEnvelope makes the checks of a header that come before its sender is
-// known. It calls token with the master token at the right place among them.
+// known. It calls token with the master token at the right place among them. The parts
+// are decoded in place.
 func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Object) error) (envelope, error) {
 	const op = "header"
 	hasEntity, hasToken := o.Has("entityauthdata"), o.Has("mastertoken")
@@ -32,6 +35,7 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 		if err != nil {
 			return env, err
 		}
+		entity.data = bytes.Clone(entity.data) // a scheme may keep it
 		env.entity = &entity
 		env.scheme, err = pick(entities, entity.scheme, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
 		if err != nil {
@@ -46,11 +50,11 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 			}
 		}
 	}
-	env.signature = f.Bytes("signature")
+	env.signature = f.Decoded("signature")
 	if env.isError = !o.Has("headerdata"); env.isError {
-		env.data = f.Bytes("errordata")
+		env.data = f.Decoded("errordata")
 	} else {
-		env.data = f.Bytes("headerdata")
+		env.data = f.Decoded("headerdata")
 	}
 	if err := malformed(f, op); err != nil {
 		return env, err
@@ -63,12 +67,12 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 
 // open verifies, then decrypts. Nothing else opens a header, whose length the outside
 // limits.
-func (env envelope) open(s Sender, depth int) (wire.Object, error) {
+func (env envelope) open(mem *wire.Memory, s Sender, depth int) (wire.Object, error) {
 	const op = "header"
 	if len(env.data) == 0 {
 		return wire.Object{}, fail(ErrHeaderDataMissing, op, nil)
 	}
-	switch err := s.Opener.Verify(env.data, env.signature); {
+	switch err := verifyIn(mem, s.Opener, env.data, env.signature); {
 	case err == errSignature && env.isError:
 		return wire.Object{}, fail(ErrMessageVerificationFailed, op, nil)
 	case err == errSignature && env.entity == nil:
@@ -78,7 +82,7 @@ func (env envelope) open(s Sender, depth int) (wire.Object, error) {
 	case err != nil:
 		return wire.Object{}, err
 	}
-	plaintext, err := s.Opener.Decrypt(env.data)
+	plaintext, err := decryptIn(mem, s.Opener, nil, env.data) // parts of it are kept
 	if err != nil {
 		return wire.Object{}, err
 	}
@@ -113,14 +117,23 @@ func (id identification) release() {
 	}
 }
 
+// encodeHeader protects a header.
+func (id identification) encodeHeader(h *header, now time.Time) ([]byte, error) {
+	e := wire.Scratch(512)
+	defer e.Free()
+	h.write(e, now)
+	if h.userAuth != nil { // its secret must not stay in the scratch memory
+		defer clear(e.Encoded())
+	}
+	return id.encodeMessage("headerdata", e.Encoded())
+}
+
 // encodeMessage protects the inside of a header and writes it under name,
 // headerdata or errordata.
 func (id identification) encodeMessage(name string, inside []byte) ([]byte, error) {
-	data, err := id.protector.Encrypt(inside)
-	if err != nil {
-		return nil, err
-	}
-	signature, err := id.protector.Sign(data)
+	mem := wire.NewMemory()
+	defer mem.Free()
+	data, signature, err := sealIn(mem, id.protector, inside)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +143,7 @@ func (id identification) encodeMessage(name string, inside []byte) ([]byte, erro
 	} else {
 		who, by = "entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata")
 	}
-	e := wire.NewEncoder(128 + len(by) + (len(data)+len(signature))*4/3)
+	e := wire.NewEncoder(64 + len(by) + (len(data)+len(signature))*4/3)
 	e.Begin()
 	e.Raw(who, by)
 	e.Bytes(name, data)

@@ -26,6 +26,15 @@ type incoming struct {
 	release func() // of the sender's keys
 }
 
+// end releases the keys of the sender and frees the memory of the message, whose reader
+// no other message has.
+func (in *incoming) end() {
+	in.release()
+	if in.body != nil {
+		in.body.free()
+	}
+}
+
 // A receiver is the side that reads a message.
 type receiver struct {
 	entities []EntityScheme
@@ -92,7 +101,7 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 	if err := r.identify(ctx, in, env); err != nil {
 		return in, err
 	}
-	inside, err := r.open(ctx, in, env)
+	inside, err := r.open(ctx, decoder.Memory(), in, env)
 	if err != nil {
 		return in, err
 	}
@@ -106,8 +115,8 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 }
 
 // open verifies and decrypts the header, and records what that proves about its sender.
-func (r *receiver) open(ctx context.Context, in *incoming, env envelope) (wire.Object, error) {
-	inside, err := env.open(in.sender, r.limits.Depth)
+func (r *receiver) open(ctx context.Context, mem *wire.Memory, in *incoming, env envelope) (wire.Object, error) {
+	inside, err := env.open(mem, in.sender, r.limits.Depth)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
 		return inside, err

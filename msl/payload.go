@@ -23,7 +23,7 @@ const flushSize = 64 << 10
 // application may read in another goroutine than the one in which it answers.
 type payloadReader struct {
 	ctx       context.Context // nil, or for how long a device is waited for
-	in        *wire.Decoder
+	in        *wire.Decoder   // nil when the message is over
 	opener    Opener
 	messageID int64
 	message   *incoming       // the message whose memory it uses
@@ -51,11 +51,11 @@ func (r *payloadReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo gives each chunk to w as it is opened. The chunk is the caller's by
+// WriteTo gives each chunk to w as it is opened. The memory of the chunk is lent by
 // then: w may do with the reader what it will.
 func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 	for {
-		data, err := r.take()
+		data, lent, err := r.take()
 		if err == io.EOF {
 			return total, nil
 		}
@@ -67,28 +67,87 @@ func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 		if total += int64(n); err == nil && n < len(data) {
 			err = io.ErrShortWrite
 		}
+		r.giveBack(lent, data[n:])
 		if err != nil {
-			r.putBack(data[n:])
 			return total, err
 		}
 	}
 }
 
-// take returns the buffered data, and leaves none.
-func (r *payloadReader) take() ([]byte, error) {
+// take returns the buffered data and leaves none, nor the memory that it is in.
+func (r *payloadReader) take() (data, lent []byte, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.fill()
-	data := r.data
-	r.data = nil
-	return data, err
+	if err = r.fill(); err != nil {
+		return nil, nil, err
+	}
+	data, r.data = r.data, nil
+	if r.in != nil {
+		mem := r.in.Memory()
+		lent, mem.Content = mem.Content, nil
+	}
+	return data, lent, nil
 }
 
-// putBack gives back data that was taken and not used.
-func (r *payloadReader) putBack(data []byte) {
+// giveBack gives back what was taken, and the data that was not used. Memory that is in
+// use by then is left alone.
+func (r *payloadReader) giveBack(lent, unused []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.data = append(data[:len(data):len(data)], r.data...)
+	if r.err != errEnded {
+		r.data = append(unused[:len(unused):len(unused)], r.data...)
+	}
+	if r.in != nil && r.in.Memory().Content == nil {
+		r.in.Memory().Content = lent
+	}
+}
+
+// keep leaves the memory to another message, apart from data that was not read.
+func (r *payloadReader) keep() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.in != nil {
+		r.in.Memory().Content = nil
+	}
+	if r.done.Load() {
+		r.in = nil
+	}
+}
+
+// leave ends the reading of a message, and returns what it was read with. Whoever reads
+// it nevertheless gets an error, unless there is nothing left.
+func (r *payloadReader) leave() (in *wire.Decoder) {
+	in, r.in = r.in, nil
+	if !r.ended() || len(r.data) > 0 {
+		r.done.Store(false)
+		r.err, r.data, r.packed = errEnded, nil, chunk{}
+	}
+	return in
+}
+
+// over ends the reading of a message whose memory the next one gets.
+func (r *payloadReader) over() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leave()
+}
+
+// free ends the reading of a message and frees the memory of it, unless somebody is
+// still reading.
+func (r *payloadReader) free() {
+	if !r.mu.TryLock() {
+		return
+	}
+	defer r.mu.Unlock()
+	if in := r.leave(); in != nil {
+		in.Free()
+	}
 }
 
 // fill makes sure that there is data, or returns the error that says why not.
@@ -144,11 +203,7 @@ func (r *payloadReader) next() error {
 	if err != nil {
 		return withID(streamError(err, "Chunk"), r.messageID)
 	}
-	var c chunk
-	err = persist(r.ctx, func() error {
-		c, err = openChunk(o, r.opener)
-		return err
-	})
+	c, err := r.open(o)
 	if err == nil {
 		err = r.accept(c)
 	}
@@ -204,31 +259,44 @@ type chunk struct {
 	data        []byte
 }
 
-// openChunk verifies, decrypts and parses a chunk.
-func openChunk(o wire.Object, opener Opener) (chunk, error) {
+// open verifies, decrypts and parses a chunk, whose data is in the memory of the message
+// until the next one is read.
+func (r *payloadReader) open(o wire.Object) (chunk, error) {
 	const op = "payload chunk"
 	f := wire.FieldsOf(o)
-	payload, signature := f.Bytes("payload"), f.Bytes("signature")
+	payload, signature := f.Decoded("payload"), f.Decoded("signature")
 	if err := malformed(f, op); err != nil {
 		return chunk{}, err
 	}
-	switch err := opener.Verify(payload, signature); {
-	case err == errSignature:
-		return chunk{}, fail(ErrPayloadVerificationFailed, op, nil)
-	case err != nil:
-		return chunk{}, err
-	}
-	plaintext, err := opener.Decrypt(payload)
+	mem := r.in.Memory()
+	err := persist(r.ctx, func() error { return r.openPayload(mem, payload, signature) })
 	if err != nil {
 		return chunk{}, err
 	}
-	inside, err := wire.Parse(plaintext, wire.Limits{Object: len(plaintext)})
+	inside, err := mem.Parse(mem.Content, wire.Limits{Object: len(mem.Content)})
 	if err != nil {
 		return chunk{}, fail(ErrMSLParseError, op, err)
 	}
 	return parseChunk(inside)
 }
 
+// openPayload puts the plaintext into the content memory, and leaves the payload as it
+// is: it may be done again.
+func (r *payloadReader) openPayload(mem *wire.Memory, payload, signature []byte) error {
+	switch err := verifyIn(mem, r.opener, payload, signature); {
+	case err == errSignature:
+		return fail(ErrPayloadVerificationFailed, "payload chunk", nil)
+	case err != nil:
+		return err
+	}
+	plaintext, err := decryptIn(mem, r.opener, mem.Content[:0], payload)
+	if err == nil {
+		mem.Content = plaintext
+	}
+	return err
+}
+
+// parseChunk decodes the data in place.
 func parseChunk(o wire.Object) (chunk, error) {
 	const op = "payload chunk"
 	f := wire.FieldsOf(o)
@@ -247,7 +315,7 @@ func parseChunk(o wire.Object) (chunk, error) {
 			return c, err
 		}
 	}
-	c.data = f.Bytes("data")
+	c.data = f.Decoded("data")
 	return c, malformed(f, op)
 }
 
@@ -326,7 +394,9 @@ func (w *payloadWriter) send(end bool) error {
 	defer inside.Free()
 	chunk{sequence: w.sequence, messageID: w.messageID, end: end, compression: compression, data: data}.encode(inside)
 	w.buffer = w.buffer[:0]
-	payload, signature, err := w.protect(inside.Encoded())
+	mem := wire.NewMemory()
+	defer mem.Free()
+	payload, signature, err := w.protect(mem, inside.Encoded())
 	if err != nil {
 		return err
 	}
@@ -343,11 +413,9 @@ func (w *payloadWriter) send(end bool) error {
 	return err
 }
 
-func (w *payloadWriter) protect(inside []byte) (payload, signature []byte, err error) {
+func (w *payloadWriter) protect(mem *wire.Memory, inside []byte) (payload, signature []byte, err error) {
 	err = persist(w.ctx, func() error {
-		if payload, err = w.protector.Encrypt(inside); err == nil {
-			signature, err = w.protector.Sign(payload)
-		}
+		payload, signature, err = sealIn(mem, w.protector, inside)
 		return err
 	})
 	return payload, signature, err

@@ -144,7 +144,7 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 // serve is Serve for a message whose memory is counted.
 func (s *Server) serve(ctx context.Context, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
-	defer func() { in.release() }()
+	defer func() { in.end() }()
 	return respond(ctx, s, source, a, in, err, w, handle)
 }
 

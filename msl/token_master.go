@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"time"
 
@@ -32,7 +33,7 @@ type signedToken struct {
 // parseSignedToken reads the outer form; missing is the code of empty tokendata.
 func parseSignedToken(o wire.Object, op string, missing Code) (signedToken, error) {
 	f := wire.FieldsOf(o)
-	t := signedToken{raw: o.Raw(), tokenData: f.Bytes("tokendata")}
+	t := signedToken{raw: bytes.Clone(o.Raw()), tokenData: f.Bytes("tokendata")}
 	if err := malformed(f, op); err != nil {
 		return t, err
 	}

@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"encoding/base64"
+	"slices"
 	"strconv"
 )
 
@@ -138,6 +140,27 @@ func (v Value) Bytes() ([]byte, error) {
 		return nil, ErrType
 	}
 	return DecodeBase64(v.contents())
+}
+
+// decoded is Bytes, in place of the string.
+func (v Value) decoded() ([]byte, error) {
+	if v.Kind() != StringKind {
+		return nil, ErrType
+	}
+	s := v.contents()
+	return decodeBase64(s[:base64.StdEncoding.DecodedLen(len(s))], s)
+}
+
+// appendBytes is Bytes, after those of dst.
+func (v Value) appendBytes(dst []byte) ([]byte, error) {
+	if v.Kind() != StringKind {
+		return nil, ErrType
+	}
+	s := v.contents()
+	at, size := len(dst), base64.StdEncoding.DecodedLen(len(s))
+	dst = slices.Grow(dst, size)
+	b, err := decodeBase64(dst[at:at+size], s)
+	return dst[:at+len(b)], err
 }
 
 // Object returns an object.
