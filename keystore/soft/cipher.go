@@ -29,7 +29,7 @@ func (k cipherKey) AppendEncrypt(dst, iv, plaintext []byte) ([]byte, error) {
 	}
 	dst, out := cbc.Extend(dst, cbc.Padded(len(plaintext)))
 	cbc.Pad(out, plaintext)
-	m.cbc(&m.modes.encrypt, cipher.NewCBCEncrypter, iv, out, out)
+	m.encrypt(iv, out, out)
 	return dst, nil
 }
 
@@ -52,7 +52,7 @@ func (k cipherKey) AppendDecrypt(dst, iv, ciphertext []byte) ([]byte, error) {
 		return nil, errCiphertext()
 	}
 	dst, out := cbc.Extend(dst, len(ciphertext))
-	m.cbc(&m.modes.decrypt, cipher.NewCBCDecrypter, iv, out, ciphertext)
+	m.decrypt(iv, out, ciphertext)
 	plain, ok := cbc.Unpad(out)
 	if !ok {
 		return nil, errCiphertext()
@@ -60,30 +60,45 @@ func (k cipherKey) AppendDecrypt(dst, iv, ciphertext []byte) ([]byte, error) {
 	return dst[:len(dst)-len(out)+len(plain)], nil
 }
 
-// cbc encrypts or decrypts whole blocks. A mode holds a copy of the expanded key, which
-// is larger than most messages, so it is kept between messages.
-func (m *material) cbc(pool *sync.Pool, mode func(cipher.Block, []byte) cipher.BlockMode, iv, out, in []byte) {
-	kept, ok := pool.Get().(resettable)
-	if ok {
-		kept.SetIV(iv)
-	} else {
-		fresh := mode(m.block, iv)
-		if kept, ok = fresh.(resettable); !ok { // it serves once
-			fresh.CryptBlocks(out, in)
-			return
-		}
-	}
-	kept.CryptBlocks(out, in)
-	pool.Put(kept)
+// modes are a key's CBC modes, each with a copy of the expanded key, which is larger than
+// most messages. They are kept between messages, but not in an idle session.
+type modes struct {
+	block            cipher.Block
+	encrypt, decrypt cipher.BlockMode // nil until they are used
 }
 
-// modes are those of one key that are not in use.
-type modes struct{ encrypt, decrypt sync.Pool }
+// modePool keeps the modes of a key that are not in use.
+func modePool(raw []byte) (*sync.Pool, error) {
+	if _, err := aes.NewCipher(raw); err != nil {
+		return nil, err
+	}
+	return &sync.Pool{New: func() any {
+		block, _ := aes.NewCipher(raw) // as above
+		return &modes{block: block}
+	}}, nil
+}
 
-// A resettable mode can begin again. Those of crypto/cipher for AES are.
-type resettable interface {
-	cipher.BlockMode
-	SetIV([]byte)
+func (m *material) encrypt(iv, out, in []byte) {
+	kept := m.unused.Get().(*modes)
+	kept.encrypt = again(kept.encrypt, cipher.NewCBCEncrypter, kept.block, iv)
+	kept.encrypt.CryptBlocks(out, in)
+	m.unused.Put(kept)
+}
+
+func (m *material) decrypt(iv, out, in []byte) {
+	kept := m.unused.Get().(*modes)
+	kept.decrypt = again(kept.decrypt, cipher.NewCBCDecrypter, kept.block, iv)
+	kept.decrypt.CryptBlocks(out, in)
+	m.unused.Put(kept)
+}
+
+// again begins with iv, where that is possible with the mode of before.
+func again(kept cipher.BlockMode, mode func(cipher.Block, []byte) cipher.BlockMode, block cipher.Block, iv []byte) cipher.BlockMode {
+	if resettable, ok := kept.(interface{ SetIV([]byte) }); ok { // as those of crypto/cipher are
+		resettable.SetIV(iv)
+		return kept
+	}
+	return mode(block, iv)
 }
 
 func errCiphertext() error { return fmt.Errorf("soft: ciphertext: %w", keystore.ErrBadData) }

@@ -44,10 +44,10 @@ func hmacPool(raw []byte) *sync.Pool {
 }
 
 func (m *material) hmac(dst, data []byte) []byte {
-	h := m.hmacs.Get().(hash.Hash)
+	h := m.unused.Get().(hash.Hash)
 	h.Reset()
 	h.Write(data)
 	dst = h.Sum(dst)
-	m.hmacs.Put(h)
+	m.unused.Put(h)
 	return dst
 }
