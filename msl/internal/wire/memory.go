@@ -24,14 +24,16 @@ var memories = sync.Pool{New: func() any { return &Memory{nodes: make([]node, 0,
 func NewMemory() *Memory { return memories.Get().(*Memory) }
 
 // Free makes the memory available to others, except for buffers that only a long message
-// needs.
+// needs. Nothing of the message is left in it.
 func (m *Memory) Free() {
 	m.forget()
 	for _, b := range []*[]byte{&m.Content, &m.Scratch, &m.Tag, &m.buf} {
-		*b = poisoned(*b)[:0]
-		if cap(*b) > minBuffer {
+		if *b = (*b)[:cap(*b)]; len(*b) > minBuffer {
+			poisoned(*b)
 			*b = nil
 		}
+		wipe(*b)
+		*b = (*b)[:0]
 	}
 	memories.Put(m)
 }

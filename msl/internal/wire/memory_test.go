@@ -63,3 +63,30 @@ func TestBytesInPlace(t *testing.T) {
 		t.Error(f.Err())
 	}
 }
+
+// Memory has nothing of one message left when another gets it.
+func TestMemoryForgets(t *testing.T) {
+	secret := []byte("a secret of one sender")
+	m := NewMemory()
+	d := NewDecoder(strings.NewReader(`{"data":"`+string(secret)+`"}`), Limits{})
+	d.mem = m
+	if _, err := d.First(); err != nil {
+		t.Fatal(err)
+	}
+	m.Content = append(m.Content, secret...)
+	m.Scratch = append(m.Scratch, secret...)[:1]
+	m.Tag = append(m.Tag, secret...)[:0]
+	used := [][]byte{m.Content, m.Scratch, m.Tag, m.buf}
+	d.Free()
+	e := Scratch(100)
+	e.Begin()
+	e.Secret("data", secret)
+	e.End()
+	used = append(used, e.Encoded())
+	e.Free()
+	for i, b := range used {
+		if bytes.Contains(b[:cap(b)], secret[3:]) {
+			t.Errorf("memory %d still has %q", i, b[:cap(b)])
+		}
+	}
+}

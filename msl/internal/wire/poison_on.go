@@ -16,6 +16,9 @@ func poisoned(b []byte) []byte {
 	return b
 }
 
+// wipe overwrites b, with more than zeros.
+func wipe(b []byte) { poisoned(b) }
+
 // poisonNodes makes the nodes refer to what no input has.
 func poisonNodes(nodes []node) {
 	for i := range nodes {
