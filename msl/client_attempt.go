@@ -265,7 +265,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	}
 	out.waits = len(h.keyRequests) > 0 || h.renewable && out.us.token != nil && h.userAuth != nil
 	now := c.localTime()
-	if out.head, err = out.us.encodeHeader(&h, now); err != nil {
+	if out.head, err = out.us.seal(&h, now); err != nil {
 		local.release()
 		return nil, err
 	}

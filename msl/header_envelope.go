@@ -1,9 +1,9 @@
 package msl
 
 import (
-	"bytes"
 	"context"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -35,7 +35,6 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 		if err != nil {
 			return env, err
 		}
-		entity.data = bytes.Clone(entity.data) // a scheme may keep it
 		env.entity = &entity
 		env.scheme, err = pick(entities, entity.scheme, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
 		if err != nil {
@@ -66,7 +65,7 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 }
 
 // open verifies, then decrypts. Nothing else opens a header, whose length the outside
-// limits.
+// limits. The object is in mem.
 func (env envelope) open(mem *wire.Memory, s Sender, depth int) (wire.Object, error) {
 	const op = "header"
 	if len(env.data) == 0 {
@@ -82,11 +81,12 @@ func (env envelope) open(mem *wire.Memory, s Sender, depth int) (wire.Object, er
 	case err != nil:
 		return wire.Object{}, err
 	}
-	plaintext, err := decryptIn(mem, s.Opener, nil, env.data) // parts of it are kept
+	plaintext, err := decryptIn(mem, s.Opener, mem.Content[:0], env.data)
 	if err != nil {
 		return wire.Object{}, err
 	}
-	o, err := wire.Parse(plaintext, wire.Limits{Object: len(plaintext), Depth: depth})
+	mem.Content = plaintext
+	o, err := mem.Parse(plaintext, wire.Limits{Object: len(plaintext), Depth: depth})
 	if err != nil {
 		return wire.Object{}, fail(ErrMSLParseError, op, exceeded(err, "Header"))
 	}
@@ -117,37 +117,49 @@ func (id identification) release() {
 	}
 }
 
-// encodeHeader protects a header.
-func (id identification) encodeHeader(h *header, now time.Time) ([]byte, error) {
+// A sealedHeader is the first object of a message, protected, until it is sent.
+type sealedHeader struct {
+	who             string // mastertoken or entityauthdata
+	by              []byte
+	name            string // headerdata or errordata
+	data, signature []byte
+}
+
+// seal protects a header.
+func (id identification) seal(h *header, now time.Time) (*sealedHeader, error) {
 	e := wire.Scratch(512)
 	defer e.Free()
 	h.write(e, now)
-	if h.userAuth != nil { // its secret must not stay in the scratch memory
-		defer clear(e.Encoded())
-	}
-	return id.encodeMessage("headerdata", e.Encoded())
+	return id.sealAs("headerdata", e.Encoded())
 }
 
-// encodeMessage protects the inside of a header and writes it under name,
-// headerdata or errordata.
-func (id identification) encodeMessage(name string, inside []byte) ([]byte, error) {
+// sealAs protects the inside of a header, which is to be sent under that name.
+func (id identification) sealAs(name string, inside []byte) (*sealedHeader, error) {
 	mem := wire.NewMemory()
 	defer mem.Free()
 	data, signature, err := sealIn(mem, id.protector, inside)
 	if err != nil {
 		return nil, err
 	}
-	who, by := "mastertoken", []byte(nil)
+	h := &sealedHeader{who: "mastertoken", name: name, data: slices.Concat(data, signature)}
+	h.data, h.signature = h.data[:len(data)], h.data[len(data):]
 	if id.token != nil {
-		by = id.token.Bytes()
+		h.by = id.token.Bytes()
 	} else {
-		who, by = "entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata")
+		h.who, h.by = "entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata")
 	}
-	e := wire.NewEncoder(64 + len(by) + (len(data)+len(signature))*4/3)
+	return h, nil
+}
+
+// send writes the object.
+func (h *sealedHeader) send(w io.Writer) error {
+	e := wire.Scratch(128 + len(h.by) + (len(h.data)+len(h.signature))*4/3)
+	defer e.Free()
 	e.Begin()
-	e.Raw(who, by)
-	e.Bytes(name, data)
-	e.Bytes("signature", signature)
+	e.Raw(h.who, h.by)
+	e.Bytes(h.name, h.data)
+	e.Bytes("signature", h.signature)
 	e.End()
-	return e.Encoded(), nil
+	_, err := w.Write(e.Encoded())
+	return err
 }

@@ -15,11 +15,12 @@ type incoming struct {
 	header
 	err     *PeerError // the message is an error
 	sender  Sender
-	scheme  string       // the sender's entity scheme, or
-	token   *MasterToken // the master token it used
-	session *Session     // of the token
-	user    string       // that the message authenticates, or empty
-	body    *payloadReader
+	scheme  string         // the sender's entity scheme, or
+	token   *MasterToken   // the master token it used
+	session *Session       // of the token
+	user    string         // that the message authenticates, or empty
+	body    *payloadReader // nil, or of payload
+	payload payloadReader
 	account *account // counts the memory it occupies; nil counts nothing
 	limits  Limits
 	watch   watcher
@@ -110,7 +111,7 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 		return in, err
 	}
 	in.header, err = parseHeader(inside, r.rulesFor(in))
-	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, message: in, reading: ctx}
+	in.body = in.payload.begin(ctx, in, decoder)
 	return in, err
 }
 

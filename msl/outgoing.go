@@ -10,7 +10,7 @@ import (
 // An outgoing is a message that is ready to be written.
 type outgoing struct {
 	us        identification
-	head      []byte
+	head      *sealedHeader
 	tell      func() // of the head, once it is sent, or nil
 	handshake bool
 	lone      bool // has no payload, without being a handshake
@@ -47,7 +47,7 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 
 // writeHead sends the header.
 func (o *outgoing) writeHead(w io.Writer) error {
-	_, err := w.Write(o.head)
+	err := o.head.send(w)
 	if err == nil && o.tell != nil {
 		o.tell()
 	}

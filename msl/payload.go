@@ -38,6 +38,12 @@ type payloadReader struct {
 	err      error
 }
 
+// begin returns the reader for the data of a message whose header was read.
+func (r *payloadReader) begin(ctx context.Context, in *incoming, decoder *wire.Decoder) *payloadReader {
+	r.in, r.opener, r.messageID, r.message, r.reading = decoder, in.sender.Opener, in.messageID, in, ctx
+	return r
+}
+
 // Read reads application data. After the chunk that ends the message it is
 // io.EOF; a stream that ends before is ErrTruncated.
 func (r *payloadReader) Read(p []byte) (int, error) {
@@ -323,8 +329,8 @@ func parseChunk(o wire.Object) (chunk, error) {
 type payloadWriter struct {
 	ctx         context.Context // nil, or for how long a device is waited for
 	out         io.Writer
-	head        []byte // to be sent before the first chunk
-	tell        func() // of the head, once it is sent, or nil
+	head        *sealedHeader // to be sent before the first chunk
+	tell        func()        // of the head, once it is sent, or nil
 	protector   Protector
 	messageID   int64
 	compression string
@@ -377,7 +383,7 @@ func (w *payloadWriter) sendHead() error {
 	if w.head = nil; head == nil {
 		return nil
 	}
-	if _, w.err = w.out.Write(head); w.err == nil && w.tell != nil {
+	if w.err = head.send(w.out); w.err == nil && w.tell != nil {
 		w.tell()
 	}
 	return w.err

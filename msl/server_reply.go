@@ -52,7 +52,7 @@ func (r *trustedReply) makeHead(now time.Time) error {
 	if r.us.token != nil {
 		h.sender = r.gives.server.Name
 	}
-	head, err := r.us.encodeHeader(&h, now)
+	head, err := r.us.seal(&h, now)
 	if err == nil {
 		r.payload.head = head
 		r.payload.tell = r.in.watch.sends(&h, now, r.us, r.gives.server.Local, r.identity())
