@@ -53,8 +53,11 @@ func (v Value) next(parent Value) (Value, bool) {
 }
 
 func (v Value) name() []byte {
-	n := v.node()
-	name := v.src[n.nameAt:n.nameEnd]
+	return v.node().name(v.src)
+}
+
+func (n *node) name(src []byte) []byte {
+	name := src[n.nameAt:n.nameEnd]
 	if n.nameEscaped {
 		return unescape(name)
 	}
@@ -64,13 +67,12 @@ func (v Value) name() []byte {
 // isNamed compares without unescaping names that are too long to be equal, so that
 // looking up a member stays cheap however others are written: an escape takes at most
 // six bytes for one.
-func (v Value) isNamed(name string) bool {
-	n := v.node()
+func (n *node) isNamed(src []byte, name string) bool {
 	size := int(n.nameEnd - n.nameAt)
 	if !n.nameEscaped {
-		return size == len(name) && string(v.src[n.nameAt:n.nameEnd]) == name
+		return size == len(name) && string(src[n.nameAt:n.nameEnd]) == name
 	}
-	return size > len(name) && size <= 6*len(name) && string(v.name()) == name
+	return size > len(name) && size <= 6*len(name) && string(n.name(src)) == name
 }
 
 // contents returns the bytes a string stands for.
