@@ -85,3 +85,26 @@ func (w *readingWriter) Write(p []byte) (int, error) {
 	w.got = append(append(w.got, p...), more[:n]...)
 	return len(p), err
 }
+
+// A body in memory is sent as it is, and stays so, whatever the length of it.
+func TestBytesBodyIsLent(t *testing.T) {
+	n := newNetwork(t, soft.New())
+	var got []byte
+	n.handler = func(_ context.Context, _ *msl.ResponseWriter, m *msl.Message) (err error) {
+		got, err = io.ReadAll(m.Body)
+		return err
+	}
+	c := n.pskClient("device")
+	for _, size := range []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 3 * 64 << 10} {
+		room := random(size + 1000)
+		before := bytes.Clone(room)
+		r, err := c.Do(context.Background(), &msl.Request{Encrypted: true, Body: msl.BytesBody(room[:size])})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if !bytes.Equal(got, before[:size]) || !bytes.Equal(room, before) {
+			t.Errorf("%d bytes: %d arrived; or what is behind them has changed", size, len(got))
+		}
+	}
+}

@@ -75,6 +75,9 @@ func (o *outgoing) copyBody(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if known, ok := body.(*bytesBody); ok && !o.flush {
+		return errors.Join(o.payload.lend(known.all), context.Cause(ctx))
+	}
 	stop := context.AfterFunc(ctx, func() { body.Close() })
 	if o.flush {
 		_, err = io.CopyBuffer(flushing{&o.payload}, body, make([]byte, flushSize))

@@ -337,6 +337,7 @@ type payloadWriter struct {
 
 	sequence int64 // of the last chunk
 	buffer   []byte
+	sealing  *wire.Memory // that chunks before the last one are sealed in, not shared with other messages
 	err      error
 }
 
@@ -352,6 +353,16 @@ func (w *payloadWriter) Write(p []byte) (n int, err error) {
 		}
 	}
 	return n, w.err
+}
+
+// lend is Write, without a copy, of data that stays as it is until Close.
+func (w *payloadWriter) lend(p []byte) error {
+	for ; len(p) >= flushSize && w.err == nil; p = p[flushSize:] {
+		w.buffer = p[:flushSize]
+		w.err = w.send(false)
+	}
+	w.buffer = p[:len(p):len(p)]
+	return w.err
 }
 
 // Flush sends what is buffered, if anything is, and has a transport that holds
@@ -399,9 +410,11 @@ func (w *payloadWriter) send(end bool) error {
 	inside := wire.Scratch(128 + len(data)*4/3)
 	defer inside.Free()
 	chunk{sequence: w.sequence, messageID: w.messageID, end: end, compression: compression, data: data}.encode(inside)
-	w.buffer = w.buffer[:0]
-	mem := wire.NewMemory()
-	defer mem.Free()
+	if w.buffer = w.buffer[:0]; end {
+		w.buffer = nil
+	}
+	mem, free := w.memory(end)
+	defer free()
 	payload, signature, err := w.protect(mem, inside.Encoded())
 	if err != nil {
 		return err
@@ -417,6 +430,19 @@ func (w *payloadWriter) send(end bool) error {
 	}
 	_, err = w.out.Write(e.Encoded())
 	return err
+}
+
+// memory returns the memory to seal a chunk in. A message of many chunks has its own, or
+// each of them would be sealed in new memory: others share only what is small.
+func (w *payloadWriter) memory(end bool) (mem *wire.Memory, free func()) {
+	if end && w.sealing == nil {
+		mem = wire.NewMemory()
+		return mem, mem.Free
+	}
+	if w.sealing == nil {
+		w.sealing = new(wire.Memory)
+	}
+	return w.sealing, func() {}
 }
 
 func (w *payloadWriter) protect(mem *wire.Memory, inside []byte) (payload, signature []byte, err error) {
