@@ -17,7 +17,7 @@ func DecodeBase64[S []byte | string](s S) ([]byte, error) {
 // decodeBase64 decodes into dst, which is as long as the result of s may be. The two may
 // begin at the same byte.
 func decodeBase64(dst, s []byte) ([]byte, error) {
-	written, t := 0, &digits
+	written, t := 0, digits
 	for at := 0; at+8 <= len(s) && written+8 <= len(dst); at, written = at+8, written+6 {
 		in, out := s[at:at+8], dst[written:written+8]
 		high := t[0][in[0]] | t[1][in[1]] | t[2][in[2]] | t[3][in[3]]
@@ -66,7 +66,7 @@ const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 // of 12 bits: the strings are as long as the payloads, and the standard library looks up
 // single characters.
 var (
-	digits = [4][256]uint32{digitsAt(18), digitsAt(12), digitsAt(6), digitsAt(0)}
+	digits = &[4][256]uint32{digitsAt(18), digitsAt(12), digitsAt(6), digitsAt(0)}
 	pairs  = pairsOf(alphabet)
 )
 
