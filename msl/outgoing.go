@@ -27,7 +27,8 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 	if !o.taken.CompareAndSwap(false, true) {
 		return errors.New("msl: the exchange ended before its message was written")
 	}
-	defer o.free() // the answer may arrive, and the exchange end, during the write
+	defer o.free()
+	defer o.payload.abandon() // the answer may arrive, and the exchange end, during the write
 	if err := o.writeHead(w); err != nil || o.handshake || o.lone {
 		return err
 	}

@@ -337,7 +337,8 @@ type payloadWriter struct {
 
 	sequence int64 // of the last chunk
 	buffer   []byte
-	sealing  *wire.Memory // that chunks before the last one are sealed in, not shared with other messages
+	ahead    []*sealing // chunks that were started and not sent, in their order
+	idle     []*sealing
 	err      error
 }
 
@@ -349,17 +350,29 @@ func (w *payloadWriter) Write(p []byte) (n int, err error) {
 		p = p[room:]
 		n += room
 		if len(w.buffer) == flushSize {
-			w.err = w.send(false)
+			w.err = w.sendFull()
 		}
 	}
 	return n, w.err
 }
 
+// sendFull sends the buffer, soon. As long as nothing was sent, an error can be answered
+// with an error message, so the first chunk of an answer is not put off.
+func (w *payloadWriter) sendFull() error {
+	if w.head != nil {
+		return w.send(false)
+	}
+	s, err := w.start(w.buffer, false)
+	if err == nil {
+		w.buffer, s.data = s.data[:0], w.buffer
+	}
+	return err
+}
+
 // lend is Write, without a copy, of data that stays as it is until Close.
 func (w *payloadWriter) lend(p []byte) error {
 	for ; len(p) >= flushSize && w.err == nil; p = p[flushSize:] {
-		w.buffer = p[:flushSize]
-		w.err = w.send(false)
+		_, w.err = w.start(p[:flushSize], false)
 	}
 	w.buffer = p[:len(p):len(p)]
 	return w.err
@@ -370,6 +383,9 @@ func (w *payloadWriter) lend(p []byte) error {
 func (w *payloadWriter) Flush() error {
 	if w.err == nil && len(w.buffer) > 0 {
 		w.err = w.send(false)
+	}
+	if w.err == nil {
+		w.err = w.sendAhead(0)
 	}
 	if w.err == nil {
 		w.err = w.sendHead()
@@ -400,49 +416,51 @@ func (w *payloadWriter) sendHead() error {
 	return w.err
 }
 
-// send makes a chunk of the buffer.
+// send makes a chunk of the buffer, and sends it after those that were started.
 func (w *payloadWriter) send(end bool) error {
-	data, compression, err := compress(w.compression, w.buffer)
-	if err != nil {
-		return err
+	if len(w.ahead) > 0 {
+		if _, err := w.start(w.buffer, end); err != nil {
+			return err
+		}
+		w.buffer = nil
+		return w.sendAhead(0)
 	}
 	w.sequence = next(w.sequence)
-	inside := wire.Scratch(128 + len(data)*4/3)
-	defer inside.Free()
-	chunk{sequence: w.sequence, messageID: w.messageID, end: end, compression: compression, data: data}.encode(inside)
+	mem := wire.NewMemory()
+	defer mem.Free()
+	object, err := w.seal(mem, chunk{sequence: w.sequence, messageID: w.messageID, end: end, data: w.buffer})
 	if w.buffer = w.buffer[:0]; end {
 		w.buffer = nil
 	}
-	mem, free := w.memory(end)
-	defer free()
-	payload, signature, err := w.protect(mem, inside.Encoded())
 	if err != nil {
 		return err
 	}
+	defer object.Free()
+	if err := w.sendHead(); err != nil {
+		return err
+	}
+	_, err = w.out.Write(object.Encoded())
+	return err
+}
+
+// seal compresses and protects a chunk. The object that it returns has to be freed.
+func (w *payloadWriter) seal(mem *wire.Memory, c chunk) (object *wire.Encoder, err error) {
+	if c.data, c.compression, err = compress(w.compression, c.data); err != nil {
+		return nil, err
+	}
+	inside := wire.Scratch(128 + len(c.data)*4/3)
+	defer inside.Free()
+	c.encode(inside)
+	payload, signature, err := w.protect(mem, inside.Encoded())
+	if err != nil {
+		return nil, err
+	}
 	e := wire.Scratch(64 + (len(payload)+len(signature))*4/3)
-	defer e.Free()
 	e.Begin()
 	e.Bytes("payload", payload)
 	e.Bytes("signature", signature)
 	e.End()
-	if err := w.sendHead(); err != nil {
-		return err
-	}
-	_, err = w.out.Write(e.Encoded())
-	return err
-}
-
-// memory returns the memory to seal a chunk in. A message of many chunks has its own, or
-// each of them would be sealed in new memory: others share only what is small.
-func (w *payloadWriter) memory(end bool) (mem *wire.Memory, free func()) {
-	if end && w.sealing == nil {
-		mem = wire.NewMemory()
-		return mem, mem.Free
-	}
-	if w.sealing == nil {
-		w.sealing = new(wire.Memory)
-	}
-	return w.sealing, func() {}
+	return e, nil
 }
 
 func (w *payloadWriter) protect(mem *wire.Memory, inside []byte) (payload, signature []byte, err error) {
