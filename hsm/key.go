@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -36,6 +37,9 @@ type object struct {
 
 // Algorithm returns what the key is for.
 func (k *object) Algorithm() keystore.Algorithm { return k.algorithm }
+
+// Latency is that of the module, see [keystore.Timed].
+func (k *object) Latency() time.Duration { return time.Duration(k.store.pace.least.Load()) }
 
 // own is how a store knows its keys again.
 func (k *object) own() *object { return k }

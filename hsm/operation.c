@@ -13,7 +13,7 @@ enum {
 
 #define FLAT_END ((ck_ulong)-1)
 
-int msl_doing[64];
+int msl_doing[64], msl_began[64];
 
 static ck_byte empty[16]; /* some modules refuse NULL for data of no length */
 
@@ -147,11 +147,11 @@ msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, 
 	ck_mechanism mech = ivlen ? (ck_mechanism){type, iv, ivlen} : mechanism(type, &p);
 	ck_rv rv;
 
-	msl_doing[session % 64] = init;
+	AT(session, init);
 	rv = ((ck_init)f->fn[init])(session, &mech, key);
 	if (rv != CKR_OK)
 		return msl_answer(rv, init, 0);
-	msl_doing[session % 64] = init + 1;
+	AT(session, init + 1);
 	rv = ((ck_final)f->fn[init + 1])(session, n ? in : empty, n, out, &m);
 	return msl_answer(rv, init + 1, m);
 }

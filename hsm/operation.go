@@ -42,6 +42,7 @@ type calls [C.FN_count]atomic.Uint64
 type entry struct {
 	functions
 	calls *calls
+	pace  pace
 	seen  *tap // by a test, or nil
 }
 
@@ -164,9 +165,14 @@ func (l keyCalls) crypt(init C.int, session, key, mechanism uint, iv, in, out []
 	v, vn := mem(iv)
 	i, in1 := mem(in)
 	o, on := mem(out)
+	start := l.pace.begin(mechanism, len(in))
 	r := C.msl_crypt(l.list, init, C.ck_ulong(session), C.ck_ulong(key), C.ck_ulong(mechanism), v, vn, i, in1, o, on)
 	l.seen.note(out)
-	return int(r.value), l.count(r, int(init), int(init)+1)
+	err := l.count(r, int(init), int(init)+1)
+	if err == nil {
+		l.pace.end(start)
+	}
+	return int(r.value), err
 }
 
 func (l keyCalls) encrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {

@@ -22,10 +22,13 @@ typedef struct {
 enum { CKR_OK = 0, CKR_ARGUMENTS_BAD = 7, MAX_ATTRIBUTES = 40, MAX_NESTED = 24 };
 
 /* What the sessions are at, by the low bits of their handles, and at 0 what has
- * no session yet: for the log, where a call does not return. */
-extern int msl_doing[64];
+ * no session yet: for the log, where a call does not return. The first function
+ * of an operation stays in msl_began, where that was FN_count before. */
+extern int msl_doing[64], msl_began[64];
 
-#define CALL(f, session, name, type) (msl_doing[(session) % 64] = FN_##name, (type)(f)->fn[FN_##name])
+#define AT(session, n) (msl_doing[(session) % 64] = (n), \
+	msl_began[(session) % 64] == FN_count ? msl_began[(session) % 64] = (n) : 0)
+#define CALL(f, session, name, type) (AT(session, FN_##name), (type)(f)->fn[FN_##name])
 
 /* A template in the form that the module reads, pointing into the flat one. */
 typedef struct {

@@ -88,7 +88,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 		in.release()
 		return nil, stream.Close()
 	}
-	return a.response(in, exchanged{stream, in.body, cancel}, in.end), nil
+	return a.response(in, exchanged{stream, in.body, cancel}, in.close), nil
 }
 
 // An exchanged stream ends the sending of the request when it is closed.

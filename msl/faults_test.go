@@ -325,7 +325,7 @@ func TestKeyStoreVerdicts(t *testing.T) {
 					return
 				}
 				level := slog.LevelInfo
-				if want == msl.ErrInternalException && failure != errDevice {
+				if want == msl.ErrInternalException {
 					level = slog.LevelError
 				}
 				if len(b.refused) != 1 || b.refused[0] != (refusal{want, level}) {

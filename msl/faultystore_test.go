@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
@@ -15,6 +16,7 @@ import (
 // operation of a message has a number, from 0 on, and a name.
 type faultyStore struct {
 	*soft.Store
+	latency time.Duration // of each operation of a cipher or MAC, which says so
 
 	mu    sync.Mutex
 	trace []string
@@ -130,20 +132,30 @@ type faultyKey struct {
 
 func (k faultyKey) behind() keystore.Key { return k.Key }
 
+// Latency is what a device has that is waited for.
+func (k faultyKey) Latency() time.Duration { return k.f.latency }
+
+// waited is an operation that takes time, and then fails or not.
+func (k faultyKey) waited(op string) error {
+	err := k.f.step(op)
+	time.Sleep(k.f.latency)
+	return err
+}
+
 type faultyCipher struct {
 	faultyKey
 	cipher keystore.Cipher
 }
 
 func (k faultyCipher) Encrypt(iv, plaintext []byte) ([]byte, error) {
-	if err := k.f.step("Encrypt"); err != nil {
+	if err := k.waited("Encrypt"); err != nil {
 		return nil, err
 	}
 	return k.cipher.Encrypt(iv, plaintext)
 }
 
 func (k faultyCipher) Decrypt(iv, ciphertext []byte) ([]byte, error) {
-	if err := k.f.step("Decrypt"); err != nil {
+	if err := k.waited("Decrypt"); err != nil {
 		return nil, err
 	}
 	return k.cipher.Decrypt(iv, ciphertext)
@@ -155,7 +167,7 @@ type faultyMAC struct {
 }
 
 func (k faultyMAC) Sum(data []byte) ([]byte, error) {
-	if err := k.f.step("Sum"); err != nil {
+	if err := k.waited("Sum"); err != nil {
 		return nil, err
 	}
 	return k.mac.Sum(data)

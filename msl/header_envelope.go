@@ -64,21 +64,30 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	return env, nil
 }
 
-// open verifies, then decrypts. Nothing else opens a header, whose length the outside
-// limits. The object is in mem.
-func (env envelope) open(mem *wire.Memory, s Sender, depth int) (wire.Object, error) {
+// verify checks the signature.
+func (env envelope) verify(mem *wire.Memory, s Sender) error {
 	const op = "header"
 	if len(env.data) == 0 {
-		return wire.Object{}, fail(ErrHeaderDataMissing, op, nil)
+		return fail(ErrHeaderDataMissing, op, nil)
 	}
 	switch err := verifyIn(mem, s.Opener, env.data, env.signature); {
 	case err == errSignature && env.isError:
-		return wire.Object{}, fail(ErrMessageVerificationFailed, op, nil)
+		return fail(ErrMessageVerificationFailed, op, nil)
 	case err == errSignature && env.entity == nil:
-		return wire.Object{}, fail(ErrMessageMasterTokenBasedVerificationFailed, op, nil)
+		return fail(ErrMessageMasterTokenBasedVerificationFailed, op, nil)
 	case err == errSignature:
-		return wire.Object{}, fail(ErrMessageEntityDataBasedVerificationFailed, op, nil)
-	case err != nil:
+		return fail(ErrMessageEntityDataBasedVerificationFailed, op, nil)
+	default:
+		return err
+	}
+}
+
+// open verifies, then decrypts. Nothing else opens a header, whose length the outside
+// limits. The first chunk is opened beside it. The object is in mem.
+func (env envelope) open(mem *wire.Memory, s Sender, depth int, first *earlyChunk) (wire.Object, error) {
+	const op = "header"
+	err := env.verify(mem, s)
+	if first.goOn(err == nil); err != nil {
 		return wire.Object{}, err
 	}
 	plaintext, err := decryptIn(mem, s.Opener, mem.Content[:0], env.data)
@@ -151,8 +160,8 @@ func (id identification) sealAs(name string, inside []byte) (*sealedHeader, erro
 	return h, nil
 }
 
-// send writes the object.
-func (h *sealedHeader) send(w io.Writer) error {
+// send writes the object, and returns how many bytes that were.
+func (h *sealedHeader) send(w io.Writer) (int, error) {
 	e := wire.Scratch(128 + len(h.by) + (len(h.data)+len(h.signature))*4/3)
 	defer e.Free()
 	e.Begin()
@@ -160,6 +169,5 @@ func (h *sealedHeader) send(w io.Writer) error {
 	e.Bytes(h.name, h.data)
 	e.Bytes("signature", h.signature)
 	e.End()
-	_, err := w.Write(e.Encoded())
-	return err
+	return w.Write(e.Encoded())
 }

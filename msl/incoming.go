@@ -24,12 +24,15 @@ type incoming struct {
 	account *account // counts the memory it occupies; nil counts nothing
 	limits  Limits
 	watch   watcher
+	end     ending
 	release func() // of the sender's keys
+
+	followed func() bool // reports whether something after the message was read, or nil
 }
 
-// end releases the keys of the sender and frees the memory of the message, whose reader
+// close releases the keys of the sender and frees the memory of the message, whose reader
 // no other message has.
-func (in *incoming) end() {
+func (in *incoming) close() {
 	in.release()
 	if in.body != nil {
 		in.body.free()
@@ -102,7 +105,9 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 	if err := r.identify(ctx, in, env); err != nil {
 		return in, err
 	}
-	inside, err := r.open(ctx, decoder.Memory(), in, env)
+	first := openEarly(decoder, in.sender.Opener)
+	in.releaseAfter(first)
+	inside, err := r.open(ctx, decoder.Memory(), in, env, first)
 	if err != nil {
 		return in, err
 	}
@@ -111,13 +116,13 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 		return in, err
 	}
 	in.header, err = parseHeader(inside, r.rulesFor(in))
-	in.body = in.payload.begin(ctx, in, decoder)
+	in.body = in.payload.begin(ctx, in, decoder, first)
 	return in, err
 }
 
 // open verifies and decrypts the header, and records what that proves about its sender.
-func (r *receiver) open(ctx context.Context, mem *wire.Memory, in *incoming, env envelope) (wire.Object, error) {
-	inside, err := env.open(mem, in.sender, r.limits.Depth)
+func (r *receiver) open(ctx context.Context, mem *wire.Memory, in *incoming, env envelope, first *earlyChunk) (wire.Object, error) {
+	inside, err := env.open(mem, in.sender, r.limits.Depth, first)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
 		return inside, err
@@ -134,6 +139,16 @@ func (r *receiver) open(ctx context.Context, mem *wire.Memory, in *incoming, env
 		}
 	}
 	return inside, nil
+}
+
+// releaseAfter keeps the sender's keys until the first chunk has been opened with them.
+func (in *incoming) releaseAfter(first *earlyChunk) {
+	if release := in.release; first != nil {
+		in.release = func() {
+			first.take()
+			release()
+		}
+	}
 }
 
 // prove has the memory of the message counted as that of the sender.

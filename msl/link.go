@@ -11,6 +11,7 @@ import (
 type link struct {
 	rw    io.ReadWriter
 	cause atomic.Pointer[error] // why the connection cannot be used any more
+	sent  atomic.Int64          // bytes
 }
 
 func (l *link) Read(p []byte) (int, error) {
@@ -26,6 +27,7 @@ func (l *link) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := l.rw.Write(p)
+	l.sent.Add(int64(n))
 	return n, l.explain(err)
 }
 

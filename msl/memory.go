@@ -186,6 +186,13 @@ func (a *account) close() {
 	a.budget, a.held = nil, [occupants]int64{}
 }
 
+// wrote counts bytes of an answer.
+func (a *account) wrote(n int) {
+	if a != nil {
+		a.movement.wroteMore(n)
+	}
+}
+
 // gaveWay reports whether the message was ended to make room.
 func (a *account) gaveWay() bool {
 	if a == nil {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // A movement records when something was last read or written for a message. A message
@@ -15,6 +17,9 @@ type movement struct {
 	under int // reads and writes under way
 	moved int // bytes since then
 	pace  int // bytes that count
+
+	began         time.Time // the message
+	read, written int64     // bytes of it, and of its answer
 }
 
 // crawl is how many bytes of a stranger count as movement: with fewer, one byte now
@@ -47,6 +52,40 @@ func (m *movement) restart(pace int) {
 	m.since, m.moved, m.pace = time.Now(), 0, pace
 }
 
+// first is called when a message begins.
+func (m *movement) first() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.began, m.read, m.written = time.Now(), 0, 0
+}
+
+// totals returns what was read and written since the message began.
+func (m *movement) totals() (read, written int64, took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.read, m.written, time.Since(m.began)
+}
+
+// wroteInAll sets how many bytes were written, where another one counts them.
+func (m *movement) wroteInAll(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.written = n
+}
+
+// readMore counts bytes that were read, and wroteMore bytes that were written.
+func (m *movement) readMore(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.read += int64(n)
+}
+
+func (m *movement) wroteMore(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.written += int64(n)
+}
+
 // touch records any other activity.
 func (m *movement) touch() {
 	m.mu.Lock()
@@ -74,8 +113,29 @@ type inlet struct {
 
 func (i *inlet) Read(p []byte) (n int, err error) {
 	i.account.movement.begin()
-	defer func() { i.account.movement.end(n) }()
+	defer func() {
+		i.account.movement.end(n)
+		if i.as == anObject { // what is relayed is read once more
+			i.account.movement.readMore(n)
+		}
+	}()
 	return i.r.Read(p)
+}
+
+// Peek returns the object that a stream of messages has next, if it is of this one.
+func (i *inlet) Peek(most int) (o wire.Object, arrived bool) {
+	if stream, ok := i.r.(*messages); ok {
+		return stream.peek(most)
+	}
+	return wire.Object{}, false
+}
+
+// Len returns how many bytes the source knows to be still to come.
+func (i *inlet) Len() int {
+	if r, ok := i.r.(interface{ Len() int }); ok {
+		return r.Len()
+	}
+	return 0
 }
 
 // Hold counts the buffer for reading.
@@ -89,7 +149,7 @@ type outlet struct {
 
 func (o outlet) Write(p []byte) (n int, err error) {
 	o.movement.begin()
-	defer func() { o.movement.end(n) }()
+	defer func() { o.movement.end(n); o.movement.wroteMore(n) }()
 	return o.Writer.Write(p)
 }
 

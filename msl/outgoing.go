@@ -48,7 +48,7 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 
 // writeHead sends the header.
 func (o *outgoing) writeHead(w io.Writer) error {
-	err := o.head.send(w)
+	_, err := o.head.send(w)
 	if err == nil && o.tell != nil {
 		o.tell()
 	}

@@ -15,9 +15,6 @@ import (
 // the data may be incomplete. It is an [io.ErrUnexpectedEOF].
 var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.ErrUnexpectedEOF)
 
-// flushSize is how much data this package's writer puts into one chunk.
-const flushSize = 64 << 10
-
 // A payloadReader gives the application the data of a message, chunk by chunk:
 // each verified, decrypted and in its order before a byte of it is given. An
 // application may read in another goroutine than the one in which it answers.
@@ -27,6 +24,7 @@ type payloadReader struct {
 	opener    Opener
 	messageID int64
 	message   *incoming       // the message whose memory it uses
+	early     *earlyChunk     // the first chunk; nil once it was read
 	reading   context.Context // that bounds a wait for memory
 
 	done atomic.Bool // the last chunk was read
@@ -39,8 +37,8 @@ type payloadReader struct {
 }
 
 // begin returns the reader for the data of a message whose header was read.
-func (r *payloadReader) begin(ctx context.Context, in *incoming, decoder *wire.Decoder) *payloadReader {
-	r.in, r.opener, r.messageID, r.message, r.reading = decoder, in.sender.Opener, in.messageID, in, ctx
+func (r *payloadReader) begin(ctx context.Context, in *incoming, decoder *wire.Decoder, first *earlyChunk) *payloadReader {
+	r.in, r.opener, r.messageID, r.message, r.reading, r.early = decoder, in.sender.Opener, in.messageID, in, ctx, first
 	return r
 }
 
@@ -209,7 +207,10 @@ func (r *payloadReader) next() error {
 	if err != nil {
 		return withID(streamError(err, "Chunk"), r.messageID)
 	}
-	c, err := r.open(o)
+	c, opened := r.early.take()
+	if r.early = nil; !opened {
+		c, err = r.open(o)
+	}
 	if err == nil {
 		err = r.accept(c)
 	}
@@ -265,41 +266,53 @@ type chunk struct {
 	data        []byte
 }
 
-// open verifies, decrypts and parses a chunk, whose data is in the memory of the message
-// until the next one is read.
-func (r *payloadReader) open(o wire.Object) (chunk, error) {
-	const op = "payload chunk"
-	f := wire.FieldsOf(o)
-	payload, signature := f.Decoded("payload"), f.Decoded("signature")
-	if err := malformed(f, op); err != nil {
-		return chunk{}, err
-	}
-	mem := r.in.Memory()
-	err := persist(r.ctx, func() error { return r.openPayload(mem, payload, signature) })
+// open opens a chunk in the memory of the message, where its data is until the next one
+// is read.
+func (r *payloadReader) open(o wire.Object) (c chunk, err error) {
+	s, err := readSealedChunk(o)
 	if err != nil {
 		return chunk{}, err
 	}
-	inside, err := mem.Parse(mem.Content, wire.Limits{Object: len(mem.Content)})
+	mem := r.in.Memory()
+	err = persist(r.ctx, func() error {
+		c, err = s.open(mem, r.opener, nil)
+		return err
+	})
+	return c, err
+}
+
+// A sealedChunk is a chunk as it was received.
+type sealedChunk struct{ payload, signature []byte }
+
+// readSealedChunk decodes the parts of a chunk in place.
+func readSealedChunk(o wire.Object) (sealedChunk, error) {
+	f := wire.FieldsOf(o)
+	s := sealedChunk{f.Decoded("payload"), f.Decoded("signature")}
+	return s, malformed(f, "payload chunk")
+}
+
+// open verifies, decrypts and parses a chunk, whose data is then in mem. It asks goOn, if
+// that is not nil, before it decrypts. It leaves what it opens as it is.
+func (s sealedChunk) open(mem *wire.Memory, opener Opener, goOn func() bool) (chunk, error) {
+	const op = "payload chunk"
+	switch err := verifyIn(mem, opener, s.payload, s.signature); {
+	case err == errSignature:
+		return chunk{}, fail(ErrPayloadVerificationFailed, op, nil)
+	case err != nil:
+		return chunk{}, err
+	case goOn != nil && !goOn():
+		return chunk{}, errEnded
+	}
+	plaintext, err := decryptIn(mem, opener, mem.Content[:0], s.payload)
+	if err != nil {
+		return chunk{}, err
+	}
+	mem.Content = plaintext
+	inside, err := mem.Parse(plaintext, wire.Limits{Object: len(plaintext)})
 	if err != nil {
 		return chunk{}, fail(ErrMSLParseError, op, err)
 	}
 	return parseChunk(inside)
-}
-
-// openPayload puts the plaintext into the content memory, and leaves the payload as it
-// is: it may be done again.
-func (r *payloadReader) openPayload(mem *wire.Memory, payload, signature []byte) error {
-	switch err := verifyIn(mem, r.opener, payload, signature); {
-	case err == errSignature:
-		return fail(ErrPayloadVerificationFailed, "payload chunk", nil)
-	case err != nil:
-		return err
-	}
-	plaintext, err := decryptIn(mem, r.opener, mem.Content[:0], payload)
-	if err == nil {
-		mem.Content = plaintext
-	}
-	return err
 }
 
 // parseChunk decodes the data in place.
@@ -323,152 +336,6 @@ func parseChunk(o wire.Object) (chunk, error) {
 	}
 	c.data = f.Decoded("data")
 	return c, malformed(f, op)
-}
-
-// A payloadWriter turns the application's data into chunks.
-type payloadWriter struct {
-	ctx         context.Context // nil, or for how long a device is waited for
-	out         io.Writer
-	head        *sealedHeader // to be sent before the first chunk
-	tell        func()        // of the head, once it is sent, or nil
-	protector   Protector
-	messageID   int64
-	compression string
-
-	sequence int64 // of the last chunk
-	buffer   []byte
-	ahead    []*sealing // chunks that were started and not sent, in their order
-	idle     []*sealing
-	err      error
-}
-
-// Write buffers p and sends full chunks.
-func (w *payloadWriter) Write(p []byte) (n int, err error) {
-	for len(p) > 0 && w.err == nil {
-		room := min(flushSize-len(w.buffer), len(p))
-		w.buffer = append(w.buffer, p[:room]...)
-		p = p[room:]
-		n += room
-		if len(w.buffer) == flushSize {
-			w.err = w.sendFull()
-		}
-	}
-	return n, w.err
-}
-
-// sendFull sends the buffer, soon. As long as nothing was sent, an error can be answered
-// with an error message, so the first chunk of an answer is not put off.
-func (w *payloadWriter) sendFull() error {
-	if w.head != nil {
-		return w.send(false)
-	}
-	s, err := w.start(w.buffer, false)
-	if err == nil {
-		w.buffer, s.data = s.data[:0], w.buffer
-	}
-	return err
-}
-
-// lend is Write, without a copy, of data that stays as it is until Close.
-func (w *payloadWriter) lend(p []byte) error {
-	for ; len(p) >= flushSize && w.err == nil; p = p[flushSize:] {
-		_, w.err = w.start(p[:flushSize], false)
-	}
-	w.buffer = p[:len(p):len(p)]
-	return w.err
-}
-
-// Flush sends what is buffered, if anything is, and has a transport that holds
-// bytes back send them, too.
-func (w *payloadWriter) Flush() error {
-	if w.err == nil && len(w.buffer) > 0 {
-		w.err = w.send(false)
-	}
-	if w.err == nil {
-		w.err = w.sendAhead(0)
-	}
-	if w.err == nil {
-		w.err = w.sendHead()
-	}
-	if f, ok := w.out.(interface{ Flush() error }); ok && w.err == nil {
-		w.err = f.Flush()
-	}
-	return w.err
-}
-
-// Close sends the last chunk.
-func (w *payloadWriter) Close() error {
-	if w.err == nil {
-		w.err = w.send(true)
-	}
-	return w.err
-}
-
-// sendHead sends the header, unless it was sent.
-func (w *payloadWriter) sendHead() error {
-	head := w.head
-	if w.head = nil; head == nil {
-		return nil
-	}
-	if w.err = head.send(w.out); w.err == nil && w.tell != nil {
-		w.tell()
-	}
-	return w.err
-}
-
-// send makes a chunk of the buffer, and sends it after those that were started.
-func (w *payloadWriter) send(end bool) error {
-	if len(w.ahead) > 0 {
-		if _, err := w.start(w.buffer, end); err != nil {
-			return err
-		}
-		w.buffer = nil
-		return w.sendAhead(0)
-	}
-	w.sequence = next(w.sequence)
-	mem := wire.NewMemory()
-	defer mem.Free()
-	object, err := w.seal(mem, chunk{sequence: w.sequence, messageID: w.messageID, end: end, data: w.buffer})
-	if w.buffer = w.buffer[:0]; end {
-		w.buffer = nil
-	}
-	if err != nil {
-		return err
-	}
-	defer object.Free()
-	if err := w.sendHead(); err != nil {
-		return err
-	}
-	_, err = w.out.Write(object.Encoded())
-	return err
-}
-
-// seal compresses and protects a chunk. The object that it returns has to be freed.
-func (w *payloadWriter) seal(mem *wire.Memory, c chunk) (object *wire.Encoder, err error) {
-	if c.data, c.compression, err = compress(w.compression, c.data); err != nil {
-		return nil, err
-	}
-	inside := wire.Scratch(128 + len(c.data)*4/3)
-	defer inside.Free()
-	c.encode(inside)
-	payload, signature, err := w.protect(mem, inside.Encoded())
-	if err != nil {
-		return nil, err
-	}
-	e := wire.Scratch(64 + (len(payload)+len(signature))*4/3)
-	e.Begin()
-	e.Bytes("payload", payload)
-	e.Bytes("signature", signature)
-	e.End()
-	return e, nil
-}
-
-func (w *payloadWriter) protect(mem *wire.Memory, inside []byte) (payload, signature []byte, err error) {
-	err = persist(w.ctx, func() error {
-		payload, signature, err = sealIn(mem, w.protector, inside)
-		return err
-	})
-	return payload, signature, err
 }
 
 func (c chunk) encode(e *wire.Encoder) {

@@ -74,33 +74,50 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	if c.pending == nil && c.in.Buffered() == 0 {
 		c.rw.Between()
 	}
+	c.inlet.account.movement.first()
+	before := c.rw.sent.Load()
+	in, err := c.serve(ctx, handle)
+	defer func() { in.release() }()
+	if err == io.EOF {
+		return err
+	}
+	c.inlet.account.movement.wroteInAll(c.rw.sent.Load() - before)
+	in.tell(ctx, c.Server, c.Source, c.inlet.account, err)
+	return err
+}
+
+// serve answers the next request. The caller releases it.
+func (c *Conn) serve(ctx context.Context, handle Handler) (*incoming, error) {
 	in, err := c.next(ctx, nil)
 	for count := 1; err == nil && in.handshake; count += 2 {
 		if count+2 > maxMessages {
-			in.release()
-			return errors.New("msl: too many handshakes in one exchange")
+			return in, errors.New("msl: too many handshakes in one exchange")
 		}
 		in, err = c.answerHandshake(ctx, in)
 	}
-	defer func() { in.release() }()
 	switch {
 	case errors.Is(err, io.EOF):
-		return io.EOF
+		return in, io.EOF
 	case err == nil && in.err != nil:
-		return in.err
+		return in, in.err
 	case err != nil:
-		return c.refuse(ctx, in, err)
+		return in, c.refuse(ctx, in, err)
 	}
-	c.pending = in.body
+	c.pending, in.followed = in.body, func() bool { return c.in.Buffered() > 0 }
 	w := c.answer(ctx, in)
 	defer w.release()
-	switch err = w.answer(c.handling(in, handle)); {
+	err = w.answer(c.handling(in, handle))
+	answered := err == nil
+	switch in.end.exchange = w.gives.exchange(); {
 	case errors.Is(err, ErrNoReply) && !w.begun():
 		err = nil
 	case err != nil && !w.begun() && !errors.Is(err, ErrTruncated):
 		err = c.refuse(ctx, in, in.applicationError(err, w.failed))
 	}
-	return errors.Join(err, c.skip())
+	if err := errors.Join(err, c.skip()); err != nil || !answered {
+		return in, err
+	}
+	return in, w.afterward()
 }
 
 // watch is who is told of headers.

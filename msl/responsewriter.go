@@ -77,7 +77,9 @@ func (w *ResponseWriter) ChangeServiceToken(c TokenChange) {
 func (w *ResponseWriter) SetUser(name string) { w.gives.user = name }
 
 // Afterward has f run when the answer was sent on a connection that lasts
-// ([Server.ServeStream]), before the next message is read. In f the server may [Push].
+// ([Server.ServeStream], [Conn.Serve]), before the next message is read; not if a part of
+// that has come. In f the server may [ResponseWriter.Push]; a peer uses [Conn.Send] when
+// Serve has returned.
 func (w *ResponseWriter) Afterward(f func() error) { w.after = f }
 
 // Answerable reports whether an answer can have the protection that Encrypted and
@@ -191,10 +193,14 @@ func (w *ResponseWriter) answer(handle Handler) error {
 	if err := handle(w.ctx, w, w.in.message()); err != nil {
 		return err
 	}
-	if err := w.close(); err != nil || w.after == nil {
-		return err
+	return w.close()
+}
+
+// afterward runs what the application left for the time after its answer.
+func (w *ResponseWriter) afterward() error {
+	if w.after == nil || w.in.followed != nil && w.in.followed() {
+		return nil
 	}
-	w.in.body.shut() // what comes now is not of this message
 	return w.after()
 }
 

@@ -48,6 +48,9 @@ type Server struct {
 	// Headers, if not nil, is told of the header of each message that is received or
 	// sent, from several goroutines. It must not block.
 	Headers func(HeaderInfo)
+	// Report, if not nil, is told of each message when the server is done with it, from
+	// several goroutines. It must not block.
+	Report func(context.Context, Served)
 
 	once      sync.Once
 	exchanges []Responder              // those that the custody allows
@@ -104,6 +107,7 @@ type Message struct {
 	Timestamp     time.Time // of the sender's clock, or zero
 	Languages     []string  // for messages to the user, best first
 	ServiceTokens []*ServiceToken
+	Note          any       // of the application, for [Server].Report; nil at first
 	Body          io.Reader // application data; ErrTruncated if it ends too early; Ended() tells whether all of it came
 }
 
@@ -133,7 +137,8 @@ func (s *Server) Close() error {
 // Serve reads one message from r and writes the answer to w. source names where
 // the message came from, to bound what one source may ask for. The error is nil
 // if an answer was written, even if it is an MSL error. A message whose payload
-// was cut off is [ErrTruncated] and not answered.
+// was cut off is [ErrTruncated] and not answered. If w has a method Finish, it is called
+// when the answer is complete, and its error is that of Serve.
 func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
 	s.init()
 	a := s.memory.open(source, r)
@@ -143,9 +148,14 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 
 // serve is Serve for a message whose memory is counted.
 func (s *Server) serve(ctx context.Context, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
+	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
-	defer func() { in.end() }()
-	return respond(ctx, s, source, a, in, err, w, handle)
+	defer func() { in.close() }()
+	if err = respond(ctx, s, source, a, in, err, w, handle); err == nil {
+		err = finish(w)
+	}
+	in.tell(ctx, s, source, a, err)
+	return err
 }
 
 // respond answers a message that was received, or refused for refusal.
@@ -162,8 +172,11 @@ func respond(ctx context.Context, s *Server, source string, a *account, in *inco
 	}
 	out := s.answer(ctx, in, outlet{w, &a.movement})
 	defer out.release()
-	switch err = out.answer(handle); {
-	case err == nil || out.begun() || errors.Is(err, ErrTruncated): // no message follows one that broke off
+	err = out.answer(handle)
+	switch in.end.exchange = out.gives.exchange(); {
+	case err == nil:
+		return out.afterward()
+	case out.begun() || errors.Is(err, ErrTruncated): // no message follows one that broke off
 		return err
 	case errors.Is(err, ErrNoReply):
 		return nil

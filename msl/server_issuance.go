@@ -146,6 +146,14 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 	return nil
 }
 
+// exchange is the scheme by which the answer delivers keys, or empty.
+func (i *issuance) exchange() string {
+	if i.keyResponse == nil {
+		return ""
+	}
+	return i.keyResponse.scheme
+}
+
 // masterToken is the token that the issued tokens are bound to, or nil.
 func (i *issuance) masterToken() *MasterToken {
 	if i.session != nil {

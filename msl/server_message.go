@@ -14,6 +14,7 @@ func (in *incoming) message() *Message {
 	if in.timestamp != absent {
 		m.Timestamp = seconds(in.timestamp)
 	}
+	in.end.message = m
 	return m
 }
 

@@ -22,9 +22,10 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 		id = noted
 	}
 	answer := answerTo(cause)
+	in.end.cause, in.end.answer, in.end.fault = cause, answer, in.refusalFault(ctx, answer.code, cause)
 	if s.Log != nil {
 		what := append([]slog.Attr{slog.String("source", source)}, in.refusal(answer, id, cause)...)
-		s.Log.LogAttrs(ctx, refusalLevel(answer.code, cause), "message refused", what...)
+		s.Log.LogAttrs(ctx, in.end.fault.level(), "message refused", what...)
 	}
 	if in.account.gaveWay() || errors.Is(cause, errBusy) && !in.sender.Authenticated || !s.mayRefuse(ctx, source, in.sender) {
 		return noAnswer(answer)
@@ -36,7 +37,8 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 		}
 		return noAnswer(answer)
 	}
-	if err = message.send(w); err == nil {
+	n, err := message.send(w)
+	if in.account.wrote(n); err == nil {
 		tell()
 	}
 	return err
@@ -50,15 +52,7 @@ func (in *incoming) refusal(answer errorAnswer, id int64, cause error) []slog.At
 	} else {
 		list = append(list, slog.String("response", answer.response.String()), slog.Int64("internal_code", answer.internal))
 	}
-	return append(list, slog.Int64("message_id", id), slog.Any("error", cause))
-}
-
-// refusalLevel is higher for errors that the operator has to fix than for the peer's.
-func refusalLevel(code Code, cause error) slog.Level {
-	if code == ErrMSLEncodeError || code == ErrInternalException && ofKeyStore(cause) {
-		return slog.LevelError
-	}
-	return slog.LevelInfo
+	return append(list, slog.Int64("message_id", id), slog.String("fault", in.end.fault.String()), slog.Any("error", cause))
 }
 
 // noAnswer returns the error if no error message can be made.

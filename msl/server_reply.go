@@ -1,6 +1,9 @@
 package msl
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // A trustedReply answers in a network of trusted services, whose issuer is the server:
 // under the token of the request, or as the server's own entity. The header is a draft
@@ -8,7 +11,8 @@ import "time"
 type trustedReply struct {
 	*ResponseWriter
 	us      identification
-	drafted int64 // when the header was made, in seconds since 1970
+	drafted int64          // when the header was made, in seconds since 1970
+	drafts  sync.WaitGroup // headers being protected beside other work
 }
 
 // prepare makes the draft of the header.
@@ -43,7 +47,9 @@ func (r *trustedReply) identify() (err error) {
 	return nil
 }
 
-// makeHead protects a header with all that the application has asked for so far.
+// makeHead protects a header with all that the application has asked for so far. Where
+// a device is waited for, that goes on when makeHead returns, if the keys are those of a
+// session: they have just opened the request, so they are there.
 func (r *trustedReply) makeHead(now time.Time) error {
 	h, err := r.gives.header()
 	if err != nil {
@@ -52,12 +58,21 @@ func (r *trustedReply) makeHead(now time.Time) error {
 	if r.us.token != nil {
 		h.sender = r.gives.server.Name
 	}
-	head, err := r.us.seal(&h, now)
-	if err == nil {
-		r.payload.head = head
-		r.payload.tell = r.in.watch.sends(&h, now, r.us, r.gives.server.Local, r.identity())
+	us := r.us
+	head := newDraft(func() (*sealedHeader, func(), error) {
+		head, err := us.seal(&h, now)
+		if err != nil {
+			return nil, nil, err
+		}
+		return head, r.in.watch.sends(&h, now, us, r.gives.server.Local, r.identity()), nil
+	})
+	if us.token != nil && waits(us.protector) && !r.in.handshake {
+		r.drafts.Go(func() { _ = head.run() })
+	} else if err := head.run(); err != nil {
+		return err
 	}
-	return err
+	r.payload.head = head
+	return nil
 }
 
 // identity is the name under which the answer is sent.
@@ -116,7 +131,10 @@ func (r *trustedReply) finishHead() error {
 	if !usable {
 		return persist(r.ctx, func() error { return r.makeHead(now) })
 	}
-	_ = r.makeHead(now) // if this fails, the draft is sent
+	old := r.payload.head
+	if r.makeHead(now) == nil { // if this fails, now or later, the old draft is sent
+		r.payload.head.instead = old
+	}
 	return nil
 }
 
@@ -133,6 +151,7 @@ func (r *trustedReply) asksFirst() bool { return false }
 func (r *trustedReply) end() error { return nil }
 
 func (r *trustedReply) release() {
+	r.drafts.Wait()
 	r.us.release()
 	if !r.begun() || r.payload.err != nil {
 		r.gives.withdraw()

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -173,8 +174,10 @@ func (t *throttle) refuse(counts []counted) error {
 	if wait == 0 {
 		return nil
 	}
-	return fmt.Errorf("too many wrong guesses: the next one is judged in %v", (wait + time.Second - 1).Truncate(time.Second))
+	return fmt.Errorf("%w: the next one is judged in %v", errGuesses, (wait + time.Second - 1).Truncate(time.Second))
 }
+
+var errGuesses = errors.New("too many wrong guesses")
 
 func entityKey(p payer) loginKey { return sha256.Sum256([]byte("entity\x00" + p.name)) }
 

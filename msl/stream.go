@@ -165,11 +165,19 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 
 // serveNext is Server.serve for a message that another one may follow: nothing reads the stream
 // any more when it returns.
-func serveNext(ctx context.Context, s *Server, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
-	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
-	defer func() { in.end() }()
+func serveNext(ctx context.Context, s *Server, source string, a *account, m *messages, w io.Writer, handle Handler) error {
+	a.movement.first()
+	in, err := s.receive(ctx, a, a.decoder(ctx, m, s.Limits, anObject))
+	in.followed = func() bool {
+		ended := in.body.Ended()
+		in.body.shut() // what comes now is not of this message
+		return ended && m.decoder.Buffered() > 0
+	}
+	defer func() { in.close() }()
 	defer func() { in.body.shut() }()
-	return respond(ctx, s, source, a, in, err, w, handle)
+	err = respond(ctx, s, source, a, in, err, w, handle)
+	in.tell(ctx, s, source, a, err)
+	return err
 }
 
 // messages splits a stream into one reader per message. No byte of the next message is
@@ -229,4 +237,15 @@ func (m *messages) Read(p []byte) (int, error) {
 	n := copy(p, m.rest)
 	m.rest = m.rest[n:]
 	return n, nil
+}
+
+// peek returns a copy of the next object of the message, if it has arrived. No other
+// objects of a message than chunks follow its first.
+func (m *messages) peek(most int) (o wire.Object, arrived bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.rest) > 0 || m.err != nil {
+		return wire.Object{}, false
+	}
+	return m.decoder.Peek(most)
 }

@@ -31,6 +31,9 @@ const (
 	minBuffer = 128
 )
 
+// tagTPM12 begins the responses of a TPM 1.2 (TPM_TAG_RSP_COMMAND).
+const tagTPM12 = 0x00c4
+
 // supports returns errors.ErrUnsupported for an algorithm whose keys this TPM could make
 // but not use.
 func (c Capabilities) supports(a keystore.Algorithm) error {
@@ -107,6 +110,9 @@ func capability(t transport.TPM, kind tpm2.TPMCap, property, count uint32, size 
 	answer, err := t.Send(packet(ccGetCapability, binary.BigEndian.AppendUint32(b, count)))
 	if err != nil {
 		return nil, err
+	}
+	if len(answer) >= 2 && binary.BigEndian.Uint16(answer) == tagTPM12 {
+		return nil, fmt.Errorf("tpm: it is a TPM 1.2, which has none of the commands: a TPM 2.0 is needed: %w", keystore.ErrUnavailable)
 	}
 	if rc := code(answer); rc != 0 {
 		return nil, &Error{Command: commandName(ccGetCapability), Code: tpm2.TPMRC(rc)}

@@ -47,6 +47,8 @@ type executor struct {
 	resources *resources
 	caps      Capabilities
 	roots     []*object // storage keys
+
+	hierarchies hierarchies
 }
 
 // run sends a command and parses its response (TPM 2.0 Library, Part 1, clause 16).

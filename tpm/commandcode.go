@@ -37,6 +37,9 @@ const (
 	ccNVIncrement      = uint32(tpm2.TPMCCNVIncrement)
 	ccNVRead           = uint32(tpm2.TPMCCNVRead)
 	ccNVReadPublic     = uint32(tpm2.TPMCCNVReadPublic)
+	ccUnseal           = uint32(tpm2.TPMCCUnseal)
+
+	ccDictionaryAttackLockReset = uint32(0x139) // tpm2 does not have it
 )
 
 // commandName is the name that the standard gives to a command.
@@ -73,5 +76,8 @@ func commandNames() map[uint32]string {
 		ccNVIncrement:      "TPM2_NV_Increment",
 		ccNVRead:           "TPM2_NV_Read",
 		ccNVReadPublic:     "TPM2_NV_ReadPublic",
+		ccUnseal:           "TPM2_Unseal",
+
+		ccDictionaryAttackLockReset: "TPM2_DictionaryAttackLockReset",
 	}
 }

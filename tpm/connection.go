@@ -2,15 +2,40 @@ package tpm
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 const maxResponse = 8192 // TPM_PT_MAX_RESPONSE_SIZE is 4096 on existing TPMs
+
+// maxPatience is how long a TPM with one user at a time is waited for, if no command takes
+// that long: a resource manager may have it for good.
+const maxPatience = 15 * time.Second
+
+// whenFree opens a TPM, and tries again while somebody else has it, which the system says by
+// an error of its own.
+func whenFree[T any](taken syscall.Errno, patience time.Duration, open func() (T, error)) (T, error) {
+	end := time.Now().Add(patience)
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		opened, err := open()
+		if !errors.Is(err, taken) || time.Now().Add(wait).After(end) {
+			return opened, err
+		}
+		time.Sleep(wait)
+	}
+}
+
+// dialUnix connects to a socket, and waits while its queue of connections is full, for which
+// Linux refuses at once.
+func dialUnix(path string, patience time.Duration) (io.ReadWriteCloser, error) {
+	return whenFree(syscall.EAGAIN, patience, func() (net.Conn, error) { return net.DialTimeout("unix", path, patience) })
+}
 
 // A connection carries the bytes of commands to a TPM and of responses back, without
 // knowing what they mean. The TCG calls this layer a TCTI.

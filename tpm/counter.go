@@ -38,9 +38,11 @@ func (s *Store) DefineCounter(at tpm2.TPMHandle) (*Counter, error) {
 		return c, err
 	}
 	err = s.storage.do(func() error {
-		err := nvDefineCounter(s.storage.device.tpm, uint32(at))
-		if err == nil || errors.Is(err, tpm2.TPMRCNVDefined) { // by an attempt that broke off
-			err = firstIncrement(s.storage, uint32(at))
+		err := firstIncrement(s.storage, uint32(at)) // if an attempt broke off, or another program made it
+		if errors.Is(err, keystore.ErrNotFound) {
+			if err = nvDefineCounter(s.storage.device.tpm, uint32(at)); err == nil {
+				err = firstIncrement(s.storage, uint32(at))
+			}
 		}
 		return err
 	})
@@ -120,7 +122,7 @@ func firstIncrement(s *storage, at uint32) error {
 // Remove undefines the NV index of the counter.
 func (c *Counter) Remove() error {
 	err := c.storage.device.Do(func(transport.TPM) error {
-		_, err := c.storage.device.tpm.run(command{code: ccNVUndefineSpace, handles: []entity{owner(), c.index}, password: true})
+		_, err := c.storage.device.tpm.runAs(uint32(tpm2.TPMRHOwner), command{code: ccNVUndefineSpace, handles: []entity{c.index}})
 		return err
 	})
 	if err != nil {

@@ -46,14 +46,14 @@ func (u *URI) open() (*Device, error) {
 	timeout := cmp.Or(u.Timeout, defaultTimeout)
 	switch {
 	case u.Unix != "":
-		dial := func() (io.ReadWriteCloser, error) { return net.Dial("unix", u.Unix) }
+		dial := func() (io.ReadWriteCloser, error) { return dialUnix(u.Unix, timeout) }
 		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
 	case u.TCP != "":
 		dial := func() (io.ReadWriteCloser, error) { return net.DialTimeout("tcp", u.TCP, timeout) }
 		return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: true}, false)
 	}
 	path := cmp.Or(u.Device, defaultDevice)
-	dial := func() (io.ReadWriteCloser, error) { return openFile(path) }
+	dial := func() (io.ReadWriteCloser, error) { return openDevice(path, min(timeout, maxPatience)) }
 	return start(&resources{connection: connection{dial: dial, timeout: timeout}, exclusive: unmanaged(path)}, true)
 }
 
@@ -104,7 +104,7 @@ func (d *Device) Do(f func(t transport.TPM) error) error {
 		return err
 	}
 	defer d.unlock()
-	l := &link{d.resources}
+	l := &link{d.resources, d.tpm}
 	defer func() { l.resources = nil }()
 	err := f(l)
 	if gone(err) {
@@ -163,6 +163,7 @@ func (d *Device) Close() error {
 	<-d.turn
 	defer func() { d.turn <- struct{}{} }()
 	d.closed = true
+	d.tpm.hierarchies.forget()
 	if !d.resources.connection.isOpen() {
 		return nil
 	}

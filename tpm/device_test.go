@@ -109,40 +109,6 @@ func TestFailed(t *testing.T) {
 	is(t, "noise", err, keystore.ErrBadData)
 }
 
-// TestOwnerPassword makes a store on a TPM whose owner has a password: only
-// where the storage key is there.
-func TestOwnerPassword(t *testing.T) {
-	p := tpmtest.Start(t)
-	d := device(t, p)
-	c := tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state")}
-	password := func(old, new string) {
-		err := d.Do(func(tp transport.TPM) error {
-			_, err := tpm2.HierarchyChangeAuth{
-				AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth([]byte(old))},
-				NewAuth:    tpm2.TPM2BAuth{Buffer: []byte(new)},
-			}.Execute(tp)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	password("", "secret")
-	_, err := d.InitStore(c)
-	says(t, "without the password", err, keystore.ErrPIN, "tpm2_createprimary", "TPM2_CreatePrimary")
-	if _, err := os.Stat(c.State); err == nil {
-		t.Error("a state file is left")
-	}
-	password("secret", "")
-	persistRSA(t, d, 0x81000001)
-	password("", "secret")
-	s := must[*tpm.Store](t)(d.InitStore(c))
-	defer s.Close()
-	if err := work(s); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestTurn waits for another user that keeps the TPM.
 func TestTurn(t *testing.T) {
 	p := tpmtest.Start(t)

@@ -12,11 +12,15 @@
 //   - To take session keys from a peer without seeing them:
 //     [Store.NewImportParent], and [Duplicate] at the peer. To keep such keys:
 //     [Store.ImportDuplicate].
+//   - To keep AES keys for a TPM that has no AES: package tpm/hostaes, over [SealData].
 //   - To keep signing keys elsewhere than in the state file: [Store.CreateBlob],
 //     [Store.BlobSigner] and [Store.UseBlob].
 //   - To give a device an identity, and prove it to an authority: package
 //     tpm/identity, and tpm/enroll at the authority.
 //   - To notice when an old copy of a file was restored: [Store.DefineCounter].
+//   - To use a TPM whose hierarchies have passwords: [Device.SetPasswords], and
+//     [Hierarchy] for commands of your own.
+//   - To put back a storage key that another program removed: [KeepStorageKey].
 //   - To run TPM commands of your own: [Open] and [Device.Do], and [Store.With]
 //     for those that need a key of the store.
 //

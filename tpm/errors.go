@@ -21,12 +21,17 @@ type Error struct {
 
 // Error names the command and the response code, and says what to do.
 func (e *Error) Error() string {
-	name, _, _ := strings.Cut(e.Code.Error(), ": ")
-	s := fmt.Sprintf("tpm: %s: %s", e.Command, name)
+	s := "tpm: " + e.name()
 	if advice := e.advice(); advice != "" {
 		s += ": " + advice
 	}
 	return s
+}
+
+// name returns the command and the name of the code.
+func (e *Error) name() string {
+	code, _, _ := strings.Cut(e.Code.Error(), ": ")
+	return e.Command + ": " + code
 }
 
 // Unwrap returns the error of package keystore, and the code.
@@ -101,7 +106,7 @@ func (e *Error) advice() string {
 	case e.is(tpm2.TPMRCBadAuth):
 		return "the password is wrong; it was not tried again"
 	case e.is(tpm2.TPMRCLockout):
-		return "too many wrong PINs or sudden losses of power: wait, or reset with tpm2_dictionarylockout --clear-lockout; keys without a PIN still work"
+		return "too many wrong PINs or sudden losses of power: wait, or reset it with the lockout password; keys without a PIN still work"
 	case e.is(tpm2.TPMRCCommandCode):
 		return "this TPM does not have the command"
 	case e.is(tpm2.TPMRCFailure):
@@ -109,9 +114,9 @@ func (e *Error) advice() string {
 	case e.is(tpm2.TPMRCNVDefined):
 		return "another key is at this handle"
 	case e.is(tpm2.TPMRCNVSpace):
-		return "no room for one more persistent key: free one with tpm2_evictcontrol"
+		return "no room for more: tpm2_getcap handles-persistent lists the keys, and tpm2_evictcontrol -C o -c HANDLE removes one; tpm2_getcap handles-nv-index the counters, and tpm2_nvundefine -C o INDEX removes one"
 	case e.is(tpm2.TPMRCDisabled), e.is(tpm2.TPMRCHierarchy):
-		return "the owner hierarchy is disabled: enable it in the firmware"
+		return "a hierarchy of the TPM is switched off: restart the machine, and if it stays, enable it in the firmware"
 	case e.busy():
 		return "the TPM is busy: try again later"
 	}

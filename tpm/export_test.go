@@ -40,7 +40,7 @@ func CheckState(text []byte) error {
 	return err
 }
 
-// OpenFile opens a character device.
+// OpenFile opens what need not be a character device.
 func OpenFile(path string) (io.ReadWriteCloser, error) { return openFile(path) }
 
 // Unmanaged reports whether a device is flushed when it is opened.

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
-func openFile(path string) (io.ReadWriteCloser, error) {
+func openDevice(path string, _ time.Duration) (io.ReadWriteCloser, error) {
 	return nil, fmt.Errorf("%s: no TPM device on this platform: %w", path, errors.ErrUnsupported)
 }

@@ -18,9 +18,25 @@ type file struct {
 	deadline time.Time
 }
 
-// openFile opens a device without O_NONBLOCK and without the poller of the runtime, for
+// openDevice opens a character device, and nothing else: a command that was written into a
+// regular file would destroy it. A device with one user at a time, such as /dev/tpm0, is
+// waited for.
+func openDevice(path string, patience time.Duration) (io.ReadWriteCloser, error) {
+	f, err := whenFree(unix.EBUSY, patience, func() (*file, error) { return openFile(path) })
+	if err != nil {
+		return nil, err
+	}
+	var info unix.Stat_t
+	if err := unix.Fstat(f.fd, &info); err != nil || info.Mode&unix.S_IFMT != unix.S_IFCHR {
+		f.Close()
+		return nil, fmt.Errorf("%s is no character device, such as %s: nothing was written", path, defaultDevice)
+	}
+	return f, nil
+}
+
+// openFile opens a file without O_NONBLOCK and without the poller of the runtime, for
 // which a read before the response would look like the end of the file.
-func openFile(path string) (io.ReadWriteCloser, error) {
+func openFile(path string) (*file, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch err {
 	case nil:

@@ -71,8 +71,11 @@ func checkStorageKey(public []byte) error {
 	if !a.FixedTPM || !a.FixedParent || !a.SensitiveDataOrigin || !a.Restricted || !a.Decrypt || a.SignEncrypt {
 		return fmt.Errorf("it is no storage key that stays in the TPM: %w", keystore.ErrWeakKey)
 	}
-	if !a.UserWithAuth || !a.NoDA {
-		return fmt.Errorf("it asks for a policy or a password: %w", keystore.ErrWrongKey)
+	if !a.UserWithAuth {
+		return fmt.Errorf("it asks for a policy: %w", keystore.ErrWrongKey)
+	}
+	if !a.NoDA {
+		return fmt.Errorf("wrong PINs of other keys lock it, for it lacks the attribute noda: %w", keystore.ErrWrongKey)
 	}
 	if _, err := tpm2.ImportEncapsulationKey(p); err != nil {
 		return fmt.Errorf("%w: %w", keystore.ErrWrongKey, err)

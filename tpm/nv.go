@@ -2,7 +2,6 @@ package tpm
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
@@ -21,12 +20,7 @@ func nvDefineCounter(x *executor, at uint32) error {
 			NT: tpm2.TPMNTCounter, OwnerWrite: true, OwnerRead: true, AuthWrite: true, AuthRead: true, NoDA: true,
 		},
 	})
-	_, err := x.run(command{
-		code: ccNVDefineSpace, handles: []entity{owner()}, password: true, params: append16([]byte{0, 0}, public),
-	})
-	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
-		err = fmt.Errorf("%w: the owner has a password: make it with tpm2_nvdefine -C o -s 8 -a \"ownerread|ownerwrite|authread|authwrite|no_da|nt=counter\" %#x first", err, at)
-	}
+	_, err := x.runAs(uint32(tpm2.TPMRHOwner), command{code: ccNVDefineSpace, params: append16([]byte{0, 0}, public)})
 	return err
 }
 

@@ -21,9 +21,10 @@ type object struct {
 	name    []byte
 	auth    *lockedmem.Buffer // the PIN of the store, or nil
 
-	persistent uint32 // handle of a persistent key, else 0
-	handle     uint32 // 0: not loaded
-	pinned     bool   // the operation under way uses it
+	persistent uint32   // handle of a persistent key, else 0
+	places     []uint32 // of a storage key: the handles where it is looked for first
+	handle     uint32   // 0: not loaded
+	pinned     bool     // the operation under way uses it
 }
 
 func newObject(parent *object, public, private []byte) *object {
@@ -60,9 +61,14 @@ func (x *executor) load(o *object) error {
 	}
 	var handle uint32
 	var err error
-	if o.persistent != 0 {
+	switch {
+	case o.parent == nil:
+		if handle, err = x.loadRoot(o); err == nil && !slices.Contains(x.roots, o) {
+			x.roots = append(x.roots, o)
+		}
+	case o.persistent != 0:
 		handle, err = x.checkPersistent(o)
-	} else {
+	default:
 		handle, err = x.loadBlob(o)
 	}
 	if err == nil {
@@ -71,8 +77,17 @@ func (x *executor) load(o *object) error {
 	return err
 }
 
-// loadBlob is TPM2_Load (TPM 2.0 Library, Part 3, clause 12.2).
+// loadBlob loads a key, and once more if its storage key was not where it had been.
 func (x *executor) loadBlob(o *object) (uint32, error) {
+	handle, err := x.loadUnder(o)
+	if x.misplaced(err) {
+		handle, err = x.loadUnder(o)
+	}
+	return handle, err
+}
+
+// loadUnder is TPM2_Load (TPM 2.0 Library, Part 3, clause 12.2), after the parent is loaded.
+func (x *executor) loadUnder(o *object) (uint32, error) {
 	if err := x.load(o.parent); err != nil {
 		return 0, err
 	}

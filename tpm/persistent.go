@@ -12,22 +12,18 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// storageKey returns the object of a persistent storage key: the same one for every
-// store on this Device, so that they share its session.
-func (x *executor) storageKey(persistent uint32, public []byte) (*object, error) {
-	name := string(nameOf(public))
+// storageKey returns the object of a storage key, which is looked for at some handles
+// first: the same one for every store on this Device, so that they share its session.
+func (x *executor) storageKey(public []byte, places ...uint32) (*object, error) {
+	name := nameOf(public)
 	for _, o := range x.roots {
-		if string(o.name) == name && o.persistent == persistent {
+		if bytes.Equal(o.name, name) {
 			return o, x.load(o)
 		}
 	}
 	o := newObject(nil, public, nil)
-	o.persistent = persistent
-	if err := x.load(o); err != nil {
-		return nil, err
-	}
-	x.roots = append(x.roots, o)
-	return o, nil
+	o.places = places
+	return o, x.load(o)
 }
 
 // provisionStorageKey finds the storage key at a handle, or makes it there.
@@ -40,7 +36,7 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 		err = checkStorageKey(public)
 	}
 	if errors.Is(err, keystore.ErrWrongKey) || errors.Is(err, keystore.ErrWeakKey) {
-		err = fmt.Errorf("tpm: the key at %#x is of no use here: %w: name another handle by ?srk=", at, err)
+		err = x.useless(at, err)
 	}
 	if err != nil {
 		return storageKey{}, err
@@ -48,12 +44,19 @@ func (x *executor) provisionStorageKey(at uint32) (storageKey, error) {
 	return storageKey{Handle: handle(at), Public: public}, nil
 }
 
-// makeStorageKey makes a storage key at a persistent handle.
-func (x *executor) makeStorageKey(at uint32) ([]byte, error) {
-	h, public, err := x.createPrimary()
-	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
-		return nil, fmt.Errorf("%w: the owner has a password: make the storage key with tpm2_createprimary -C o -G ecc and tpm2_evictcontrol first", err)
+// useless names a handle that is free in place of one with a key that is no storage key.
+func (x *executor) useless(at uint32, why error) error {
+	free, err := freeHandle(&link{x.resources, x}, defaultSRK)
+	if err != nil {
+		return err
 	}
+	return fmt.Errorf("tpm: the key at %#x is of no use here: %w: another handle is free: add srk=%#x to the URI of the key store", at, why, free)
+}
+
+// makeStorageKey makes a storage key at a persistent handle, by the TCG's ECC P-256
+// template (TCG TPM v2.0 Provisioning Guidance, clause 7.5.1).
+func (x *executor) makeStorageKey(at uint32) ([]byte, error) {
+	h, public, err := x.createPrimary(tpm2.Marshal(tpm2.ECCSRKTemplate))
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +66,8 @@ func (x *executor) makeStorageKey(at uint32) ([]byte, error) {
 // evictControl is TPM2_EvictControl (TPM 2.0 Library, Part 3, clause 28.5): it makes a
 // loaded key persistent at a handle, or frees the handle of a persistent one.
 func (x *executor) evictControl(e entity, at uint32) error {
-	_, err := x.run(command{
-		code: ccEvictControl, handles: []entity{owner(), e}, password: true,
-		params: binary.BigEndian.AppendUint32(nil, at),
+	_, err := x.runAs(uint32(tpm2.TPMRHOwner), command{
+		code: ccEvictControl, handles: []entity{e}, params: binary.BigEndian.AppendUint32(nil, at),
 	})
 	return err
 }
@@ -83,23 +85,6 @@ func (x *executor) unpersist(o *object) error {
 		return nil // that was done already
 	}
 	return err
-}
-
-// createPrimary is TPM2_CreatePrimary for the TCG's ECC P-256 template of a storage
-// key (TCG TPM v2.0 Provisioning Guidance, clause 7.5.1).
-func (x *executor) createPrimary() (handle uint32, public []byte, err error) {
-	params := append16(nil, []byte{0, 0, 0, 0})
-	params = append16(params, tpm2.Marshal(tpm2.ECCSRKTemplate))
-	params = append(params, 0, 0, 0, 0, 0, 0)
-	r, err := x.run(command{code: ccCreatePrimary, handles: []entity{owner()}, password: true, params: params, makes: true})
-	if err != nil {
-		return 0, nil, err
-	}
-	public, _, ok := cut16(r.params)
-	if !ok {
-		return 0, nil, fmt.Errorf("tpm: TPM2_CreatePrimary: %w", errAnswer())
-	}
-	return r.handle, slices.Clone(public), nil
 }
 
 // checkPersistent checks that the right key is at the handle. Only a session proves
@@ -134,13 +119,11 @@ func (x *executor) readPublic(handle uint32) (public, name []byte, err error) {
 
 // find looks for the persistent key with a Name.
 func (x *executor) find(name []byte) (at uint32, public []byte, err error) {
-	const firstPersistent, most = 0x81000000, 254
-	items, err := capability(&link{x.resources}, tpm2.TPMCapHandles, firstPersistent, most, 4)
+	handles, err := persistentHandles(&link{x.resources, x})
 	if err != nil {
 		return 0, nil, err
 	}
-	for _, item := range items {
-		at = binary.BigEndian.Uint32(item)
+	for _, at := range handles {
 		public, found, err := x.readPublic(at)
 		switch {
 		case err == nil && bytes.Equal(found, name):
@@ -150,9 +133,4 @@ func (x *executor) find(name []byte) (at uint32, public []byte, err error) {
 		}
 	}
 	return 0, nil, fmt.Errorf("tpm: no persistent key has the Name %x: %w", name, keystore.ErrNotFound)
-}
-
-// owner is the owner hierarchy, with an empty password.
-func owner() entity {
-	return entity{handle: uint32(tpm2.TPMRHOwner), name: binary.BigEndian.AppendUint32(nil, uint32(tpm2.TPMRHOwner))}
 }

@@ -43,7 +43,7 @@ func (r *resources) connect() error {
 // under way will see too.
 func (r *resources) tidy() error {
 	for _, first := range []uint32{0x80000000, 0x02000000, 0x03000000} { // objects, sessions, saved sessions
-		items, err := capability(&link{r}, tpm2.TPMCapHandles, first, 254, 4)
+		items, err := capability(&link{r, nil}, tpm2.TPMCapHandles, first, 254, 4)
 		if !r.connection.isOpen() {
 			return err
 		}
@@ -194,10 +194,12 @@ func (r *resources) touch(o *object) {
 
 // evict flushes the least recently used key, and reports whether there was one.
 func (r *resources) evict() bool {
-	for _, o := range r.resident {
-		if !o.pinned && o.persistent == 0 {
-			r.unload(o)
-			return true
+	for _, roots := range []bool{false, true} { // last of all a storage key, which takes long to make again
+		for _, o := range r.resident {
+			if !o.pinned && o.persistent == 0 && (o.parent == nil) == roots {
+				r.unload(o)
+				return true
+			}
 		}
 	}
 	return false
@@ -327,7 +329,10 @@ func (r *resources) flush(handle uint32) {
 }
 
 // A link is the transport.TPM that Do gives its function.
-type link struct{ resources *resources }
+type link struct {
+	resources *resources
+	executor  *executor // nil while the TPM is tidied
+}
 
 // Send sends one command and returns the response, whatever its response code.
 func (l *link) Send(command []byte) ([]byte, error) {

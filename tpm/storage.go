@@ -26,10 +26,14 @@ type storage struct {
 
 // openStorage loads the storage key of a state file, and proves by a session that the
 // TPM holds it.
-func openStorage(d *Device, k storageKey) (*storage, error) {
+func openStorage(d *Device, srk uint32, k storageKey) (*storage, error) {
 	s := &storage{device: d}
+	places := []uint32{uint32(k.Handle)}
+	if srk != 0 && srk != places[0] {
+		places = []uint32{srk, places[0]}
+	}
 	err := d.Do(func(transport.TPM) (err error) {
-		if s.key, err = d.tpm.storageKey(uint32(k.Handle), k.Public); err == nil {
+		if s.key, err = d.tpm.storageKey(k.Public, places...); err == nil {
 			_, err = d.tpm.session(s.key)
 		}
 		return err
@@ -53,9 +57,15 @@ func (s *storage) do(f func() error) error {
 	for again := true; ; again = false {
 		err := s.device.Do(func(transport.TPM) error {
 			err := f()
-			if again && gone(err) {
+			if !again {
+				return err
+			}
+			if gone(err) {
 				s.device.resources.discard()
-				err = f()
+				return f()
+			}
+			if s.device.tpm.misplaced(err) {
+				return f()
 			}
 			return err
 		})
@@ -193,9 +203,5 @@ func (s *storage) rootNamed(name []byte) (*object, error) {
 			return o, nil
 		}
 	}
-	at, public, err := s.device.tpm.find(name)
-	if err != nil {
-		return nil, err
-	}
-	return s.device.tpm.storageKey(at, public)
+	return s.device.tpm.rootNamed(name)
 }

@@ -21,6 +21,8 @@ type Config struct {
 	// keys never have one. The store keeps a copy in locked memory until it is
 	// closed; the caller wipes this one.
 	PIN []byte
+	// Passwords say where the passwords of the TPM's hierarchies come from.
+	Passwords Passwords
 }
 
 // A Store holds the keys under one storage key of a TPM. It is a [keystore.Store],
@@ -61,7 +63,10 @@ func (c Config) open(open func(*Device, StoreConfig) (*Store, error)) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	s, err := open(d, StoreConfig{State: u.State, SRK: u.SRK, PIN: c.PIN})
+	var s *Store
+	if err = d.SetPasswords(c.Passwords); err == nil {
+		s, err = open(d, StoreConfig{State: u.State, SRK: u.SRK, PIN: c.PIN})
+	}
 	if err != nil {
 		d.Close()
 		return nil, err
@@ -73,7 +78,7 @@ func (c Config) open(open func(*Device, StoreConfig) (*Store, error)) (*Store, e
 // A StoreConfig names the keys of a Device. PIN is as in Config.
 type StoreConfig struct {
 	State string // path of the state file
-	SRK   uint32 // persistent handle of the storage key, for Init; 0 is 0x81000001
+	SRK   uint32 // persistent handle of the storage key; 0 is that of the state file, and for Init 0x81000001
 	PIN   []byte
 }
 
@@ -96,7 +101,7 @@ func (d *Device) openStore(c StoreConfig, pin *lockedmem.Buffer) (*Store, error)
 	if err != nil {
 		return nil, err
 	}
-	root, err := openStorage(d, st.file.StorageKey)
+	root, err := openStorage(d, c.SRK, st.file.StorageKey)
 	if err != nil {
 		return nil, err
 	}
@@ -123,15 +128,15 @@ func checkPIN(pin []byte) (*lockedmem.Buffer, error) {
 	return lockedmem.Copy(pin), nil
 }
 
-// StorageKey returns the handle and the public area of the storage key that the
-// state file pins. Salt sessions with this, never with a public area that
+// StorageKey returns the handle where the storage key ought to be, and the public area of
+// it that the state file pins. Salt sessions with this, never with a public area that
 // TPM2_ReadPublic returns.
 func (s *Store) StorageKey() (tpm2.TPMHandle, *tpm2.TPMTPublic, error) {
 	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](s.storage.key.public)
 	if err != nil {
 		return 0, nil, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
 	}
-	return tpm2.TPMHandle(s.storage.key.persistent), public, nil
+	return tpm2.TPMHandle(s.storage.key.places[0]), public, nil
 }
 
 // Device returns the Device under the store, for what package keystore does not cover.

@@ -21,11 +21,12 @@ import (
 //	unix=/path           a Unix socket that carries plain TPM commands, as of swtpm
 //	tcp=host:port        the same over TCP; never between machines
 //	state=/path          the file of key blobs, see Init
-//	srk=0x81000001       the persistent handle of the storage key, for Init
+//	srk=0x81000001       the persistent handle of the storage key: where Init makes it, and
+//	                     where it is looked for first
 //	timeout=2m           how long one command may take before the TPM counts as dead
 //
 // with at most one of device, unix and tcp. Most TPMs behind a socket serve one process
-// at a time, and the next one waits. Characters other than letters, digits and
+// at a time, and the others wait. Characters other than letters, digits and
 // -._~:/@,+ are percent-encoded.
 type URI struct {
 	Object  string // label of a provisioned key

@@ -46,6 +46,10 @@ var (
 	ErrEmpty = errors.New("file is empty")
 	// ErrExists: something of that name already exists.
 	ErrExists = errors.New("exists already")
+	// ErrForged: somebody without the key that authenticates the store changed it.
+	ErrForged = errors.New("state is not authentic")
+	// ErrStale: the copy of a [Shared] store may be out of date.
+	ErrStale = errors.New("too old to rely on")
 )
 
 // A Store keeps records. It is safe for concurrent use.
@@ -64,6 +68,16 @@ type Store interface {
 	// store, the change may or may not have been made. An Update that changes nothing
 	// costs no write.
 	Update(ctx context.Context, fn func(Tx) error) error
+}
+
+// A Shared store is changed by other processes, too. It has a copy of most tables in
+// memory, which follows their changes.
+type Shared interface {
+	Store
+	// Recall is View of the copy, and makes no request. It includes the changes of every
+	// Update of this process that returned before, and soon those of others. A copy that
+	// was not found to be up to date for longer than the store permits is [ErrStale].
+	Recall(ctx context.Context, fn func(Reader) error) error
 }
 
 // A Reader reads within a transaction. Results are valid until the function of the

@@ -3,7 +3,6 @@ package soft
 import (
 	"bytes"
 	"crypto"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
@@ -12,41 +11,38 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/crypto/argon2"
-	"golang.org/x/crypto/chacha20poly1305"
-
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
-	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/internal/stretch"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // The file is
 //
-//	magic ‖ version (1) ‖ salt (16) ‖ nonce (24) ‖ sealed records ‖ SHA-256 (32)
+//	magic ‖ version (1) ‖ header length (2) ‖ header ‖ nonce (24) ‖ encrypted records ‖ SHA-256 (32)
 //
-// The records are JSON under XChaCha20-Poly1305 with a key from Argon2id (RFC
-// 9106, second recommended option) and everything up to the nonce as associated
-// data. The version fixes all parameters. The checksum, over everything before
-// it, tells a damaged file from a wrong passphrase.
+// The header is JSON: the names of the cipher and of the function that makes its key of
+// the passphrase, with salt and cost. The records are JSON, too; all before the nonce is
+// their associated data. The checksum, over everything before it, tells a damaged file
+// from a wrong passphrase.
+//
+// In version 1 a salt of 16 bytes was in place of length and header, and all else was
+// fixed. Such a file is read, and becomes version 2 when its keys change.
 const (
-	fileMagic   = "msl-hsm soft keys\n"
-	fileVersion = 1
-	saltSize    = 16
-	headerSize  = len(fileMagic) + 1 + saltSize
-	minFile     = headerSize + chacha20poly1305.NonceSizeX + chacha20poly1305.Overhead + sha256.Size
-	maxFile     = 64 << 20
-
-	argonTime    = 3
-	argonMemory  = 64 << 10 // KiB
-	argonThreads = 4
+	fileMagic = "msl-hsm soft keys\n"
+	maxFile   = 64 << 20
 )
+
+// A Cost is what it takes to try a passphrase on a file: the parameters of Argon2id (RFC
+// 9106). The file states it, and nobody can change it without the passphrase. It must be
+// at least what OWASP's Password Storage Cheat Sheet recommends (7 MiB five times, 46 MiB
+// once, or what is between), and at most 1 GiB of memory and 16 GiB in all passes.
+type Cost = stretch.Cost
 
 // A file is where a store writes its rings.
 type file struct {
-	path   string
-	header []byte            // magic, version, salt
-	key    *lockedmem.Buffer // from the passphrase
-	sum    [sha256.Size]byte // of what was last read or written
+	path string
+	lock lock              // of what is written next
+	sum  [sha256.Size]byte // of what was last read or written
 }
 
 // A stored is the JSON form of a record.
@@ -72,11 +68,12 @@ func (c Config) Create(path string, passphrase []byte) (*Store, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return nil, fmt.Errorf("soft: %s: %w", path, keystore.ErrExists)
 	}
-	salt := make([]byte, saltSize)
-	rand.Read(salt) // never fails
-	header := append(append([]byte(fileMagic), fileVersion), salt...)
+	cost, err := c.cost(stretch.Recommended())
+	if err != nil {
+		return nil, err
+	}
 	s := c.New()
-	s.file = &file{path: path, header: header, key: deriveKey(passphrase, salt)}
+	s.file = &file{path: path, lock: newHeader(cost).lock(passphrase)}
 	if err := s.file.create(s.rings); err != nil {
 		s.Close()
 		return nil, err
@@ -86,7 +83,8 @@ func (c Config) Create(path string, passphrase []byte) (*Store, error) {
 
 // Open opens the store in a file that Create made. A missing file is
 // [keystore.ErrNotFound], a wrong passphrase [keystore.ErrPIN], a damaged file
-// [keystore.ErrBadData].
+// [keystore.ErrBadData], and one whose passphrase is guessed too easily
+// [keystore.ErrWeakKey].
 //
 // Every change is written to a new file that replaces the old one. A store that
 // finds its file changed by another process writes nothing and answers
@@ -105,10 +103,20 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	header, body := data[:headerSize], data[headerSize:len(data)-sha256.Size]
-	f := &file{path: path, header: header, sum: sum}
-	f.key = deriveKey(passphrase, header[headerSize-saltSize:])
-	rings, err := f.decrypt(body)
+	h, begin, records, err := split(path, data[:len(data)-sha256.Size])
+	if err != nil {
+		return nil, err
+	}
+	if err := c.permits(h.Cost); errors.Is(err, keystore.ErrWeakKey) {
+		return nil, fmt.Errorf("soft: %s is a file for tests, make keys in another one: %w", path, err)
+	} else if err != nil {
+		return nil, fmt.Errorf("soft: %s: %w", path, err)
+	}
+	f := &file{path: path, lock: h.lock(passphrase), sum: sum}
+	rings, err := f.decrypt(begin, records)
+	if err == nil {
+		err = f.relock(c, passphrase)
+	}
 	if err != nil {
 		f.wipe()
 		return nil, err
@@ -116,10 +124,40 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 	return &Store{live: map[*key]struct{}{}, rings: rings, prefix: c.prefix(), random: c.random(), file: f}, nil
 }
 
-// deriveKey makes the key of a file. What package argon2 works with stays on the
-// heap until it is collected.
-func deriveKey(passphrase, salt []byte) *lockedmem.Buffer {
-	return lockedmem.Move(argon2.IDKey(passphrase, salt, argonTime, argonMemory, argonThreads, chacha20poly1305.KeySize))
+// permits refuses a cost at which a passphrase is guessed too easily, and one that takes
+// too much memory or time. Nobody can change the cost of a file without its passphrase:
+// the first is against files that were made for tests.
+func (c Config) permits(cost Cost) error {
+	switch err := cost.Check(); {
+	case err == nil, c.CheapForTests && cost.Possible():
+		return nil
+	case cost.Possible():
+		return fmt.Errorf("%w: %w", err, keystore.ErrWeakKey)
+	default:
+		return fmt.Errorf("%w: %w", err, keystore.ErrBadData)
+	}
+}
+
+// cost returns the configured cost, or the one given if none is.
+func (c Config) cost(otherwise Cost) (Cost, error) {
+	if c.Cost == (Cost{}) {
+		return otherwise, nil
+	}
+	if err := c.permits(c.Cost); err != nil {
+		return c.Cost, fmt.Errorf("soft: the cost of a passphrase: %w", err)
+	}
+	return c.Cost, nil
+}
+
+// relock makes another key for what is written next if another cost is configured.
+func (f *file) relock(c Config, passphrase []byte) error {
+	cost, err := c.cost(f.lock.Cost)
+	if err != nil || cost == f.lock.Cost {
+		return err
+	}
+	f.lock.wipe()
+	f.lock = newHeader(cost).lock(passphrase)
+	return nil
 }
 
 func read(path string) ([]byte, error) {
@@ -145,7 +183,7 @@ func check(path string, data []byte) (sum [sha256.Size]byte, err error) {
 	if !bytes.HasPrefix(data, []byte(fileMagic)) {
 		return sum, fmt.Errorf("soft: %s is not a key file: %w", path, keystore.ErrBadData)
 	}
-	if len(data) < minFile {
+	if len(data) <= len(fileMagic)+sha256.Size {
 		return sum, fmt.Errorf("soft: %s is cut off: %w", path, keystore.ErrBadData)
 	}
 	end := len(data) - sha256.Size
@@ -153,21 +191,13 @@ func check(path string, data []byte) (sum [sha256.Size]byte, err error) {
 	if !bytes.Equal(sum[:], data[end:]) {
 		return sum, fmt.Errorf("soft: %s is damaged: %w", path, keystore.ErrBadData)
 	}
-	if v := data[len(fileMagic)]; v != fileVersion {
-		return sum, fmt.Errorf("soft: %s has version %d, not %d: %w", path, v, fileVersion, errors.ErrUnsupported)
-	}
 	return sum, nil
 }
 
-func (f *file) decrypt(body []byte) (map[string][]record, error) {
-	aead, err := chacha20poly1305.NewX(f.key.Bytes())
+func (f *file) decrypt(begin, encrypted []byte) (map[string][]record, error) {
+	text, err := f.lock.open(f.path, begin, encrypted)
 	if err != nil {
-		return nil, fmt.Errorf("soft: %w", err)
-	}
-	nonce, sealed := body[:aead.NonceSize()], body[aead.NonceSize():]
-	text, err := aead.Open(nil, nonce, sealed, f.header)
-	if err != nil {
-		return nil, fmt.Errorf("soft: %s: wrong passphrase: %w", f.path, keystore.ErrPIN)
+		return nil, err
 	}
 	defer clear(text)
 	var records []stored
@@ -237,14 +267,10 @@ func (f *file) encrypt(rings map[string][]record) ([]byte, error) {
 		return nil, fmt.Errorf("soft: write %s: %w", f.path, err)
 	}
 	defer clear(text)
-	aead, err := chacha20poly1305.NewX(f.key.Bytes())
+	data, err := f.lock.seal(text)
 	if err != nil {
-		return nil, fmt.Errorf("soft: %w", err)
+		return nil, err
 	}
-	nonce := make([]byte, aead.NonceSize())
-	rand.Read(nonce) // never fails
-	data := append(bytes.Clone(f.header), nonce...)
-	data = aead.Seal(data, nonce, text, f.header)
 	sum := sha256.Sum256(data)
 	return append(data, sum[:]...), nil
 }
@@ -292,6 +318,6 @@ func (f *file) write(rings map[string][]record, put func(path string, data []byt
 
 func (f *file) wipe() {
 	if f != nil {
-		f.key.Close()
+		f.lock.wipe()
 	}
 }

@@ -13,10 +13,15 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
 
+// cheap opens a file in no time.
+func cheap() soft.Config {
+	return soft.Config{Cost: soft.Cost{Time: 1, Memory: 8, Threads: 1}, CheapForTests: true}
+}
+
 func create(t *testing.T) (*soft.Store, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "keys")
-	s, err := soft.Create(path, []byte("passphrase"))
+	s, err := cheap().Create(path, []byte("passphrase"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +31,7 @@ func create(t *testing.T) (*soft.Store, string) {
 
 func open(t *testing.T, path string) *soft.Store {
 	t.Helper()
-	s, err := soft.Open(path, []byte("passphrase"))
+	s, err := cheap().Open(path, []byte("passphrase"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,14 +153,14 @@ func TestFileRefusals(t *testing.T) {
 		"no file":          {path + "x", "passphrase", keystore.ErrNotFound},
 		"a directory":      {filepath.Dir(path), "passphrase", keystore.ErrBadData},
 	} {
-		if _, err := soft.Open(test.path, []byte(test.passphrase)); !errors.Is(err, test.want) {
+		if _, err := cheap().Open(test.path, []byte(test.passphrase)); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", what, err, test.want)
 		}
 	}
-	if _, err := soft.Create(path, []byte("passphrase")); !errors.Is(err, keystore.ErrExists) {
+	if _, err := cheap().Create(path, []byte("passphrase")); !errors.Is(err, keystore.ErrExists) {
 		t.Errorf("create over a file: %v", err)
 	}
-	if _, err := soft.Create(path+"2", nil); !errors.Is(err, keystore.ErrPIN) {
+	if _, err := cheap().Create(path+"2", nil); !errors.Is(err, keystore.ErrPIN) {
 		t.Errorf("create without a passphrase: %v", err)
 	}
 	open(t, path)
@@ -174,7 +179,7 @@ func TestFileDamage(t *testing.T) {
 		if err := os.WriteFile(bad, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := soft.Open(bad, []byte("passphrase")); !errors.Is(err, want) {
+		if _, err := cheap().Open(bad, []byte("passphrase")); !errors.Is(err, want) {
 			t.Errorf("%d bytes: %v, want %v", len(data), err, want)
 		}
 	}
@@ -195,7 +200,7 @@ func TestFileDamage(t *testing.T) {
 	forged[len(forged)-40] ^= 1
 	refused(sum(forged), keystore.ErrPIN)
 	forged = slices.Clone(good[:len(good)-32])
-	forged[len("msl-hsm soft keys\n")] = 2
+	forged[len("msl-hsm soft keys\n")] = 3
 	refused(sum(forged), errors.ErrUnsupported)
 }
 
@@ -267,12 +272,14 @@ func TestUnsealWithoutSealingKeys(t *testing.T) {
 // A store of another prefix has sealing keys of its own, in the same file too.
 func TestSealPrefix(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
-	s, err := soft.Create(path, []byte("passphrase"))
+	s, err := cheap().Create(path, []byte("passphrase"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
-	s, err = soft.Config{SealPrefix: "net"}.Open(path, []byte("passphrase"))
+	net := cheap()
+	net.SealPrefix = "net"
+	s, err = net.Open(path, []byte("passphrase"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,6 +52,13 @@ type Config struct {
 	// crypto/rand alone: since Go 1.24 crypto/rsa and crypto/ecdsa ignore another
 	// source.
 	Rand io.Reader
+	// Cost is of the files that Create makes, and those that Open opens are written with
+	// it when their keys change next. Zero means the second recommended option of RFC 9106
+	// (three times 64 MiB), and for Open that of the file.
+	Cost Cost
+	// CheapForTests permits files whose passphrases are guessed easily. Without it they
+	// are not opened: such a file cannot be used by accident.
+	CheapForTests bool
 }
 
 // New makes an empty store with fresh sealing keys. What it seals cannot be

@@ -20,7 +20,7 @@ func TestStore(t *testing.T) {
 	})
 	t.Run("file", func(t *testing.T) {
 		keystoretest.TestStore(t, func(t *testing.T) keystore.Store {
-			s, err := soft.Create(filepath.Join(t.TempDir(), "keys"), []byte("passphrase"))
+			s, err := cheap().Create(filepath.Join(t.TempDir(), "keys"), []byte("passphrase"))
 			if err != nil {
 				t.Fatal(err)
 			}

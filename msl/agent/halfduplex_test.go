@@ -8,6 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -61,4 +66,46 @@ func writeThenRead(t *testing.T, socket string, data []byte, chunked bool) []byt
 		t.Fatalf("HTTP %s: %d bytes, %v", response.Status, len(answer), err)
 	}
 	return answer
+}
+
+// TestExample runs docs/examples/upload.py as it is, on a socket and on an address.
+func TestExample(t *testing.T) {
+	python := need(t, "python3")
+	size := 3 << 20
+	if os.Getenv("MSL_SOAK") != "" {
+		size = 64 << 20
+	}
+	file := filepath.Join(t.TempDir(), "data")
+	data := make([]byte, size)
+	rand.Read(data)
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		io.Copy(w, r.Body)
+	}
+	plain, whole := newNetwork(t), newNetwork(t).carries(echo)
+	for _, n := range []*network{plain, whole} {
+		n.gate.MaxBody, n.handler.MaxBody = -1, 64<<20
+	}
+	address, _ := strings.CutPrefix(plain.serve().base, "http://")
+	for _, place := range []string{strings.TrimSuffix(address, "/"), whole.serveUnix()} {
+		got, err := exec.Command(python, filepath.Join("..", "..", "docs", "examples", "upload.py"), place, file).Output()
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes of %d, %v", place, len(got), size, err)
+		}
+	}
+}
+
+// need returns a program, or skips the test that needs it.
+func need(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil && slices.Contains(strings.Split(os.Getenv("MSL_TEST_REQUIRE"), ","), name) {
+		t.Fatalf("MSL_TEST_REQUIRE names %s: %v", name, err)
+	} else if err != nil {
+		t.Skip(err)
+	}
+	return path
 }

@@ -80,10 +80,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer exchange.end()
 	s.exchange = exchange
 	call := &call{handle: h.Handle, start: time.Now()}
+	s.call = call
 	err := h.Server.Serve(withRequest(s.ctx, r), h.source(r), s, s, call.run)
-	if err == nil && (s.long == nil || call.answered) {
-		err = s.finish()
-	}
 	h.tell(r, call, err)
 	switch {
 	case s.long != nil && !s.begun:

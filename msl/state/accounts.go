@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
-	"golang.org/x/crypto/argon2"
+	"github.com/msl-hsm/msl-hsm/internal/stretch"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -22,31 +22,15 @@ const (
 	hashSize = 32
 )
 
-// passwordCost is the cost of Argon2id (RFC 9106). It is stored with every record, so
-// that it can be raised.
-type passwordCost struct {
-	Time    uint32 `json:"time"`
-	Memory  uint32 `json:"memory"` // KiB
-	Threads uint8  `json:"threads"`
-}
-
-// recommendedCost is the second recommended option of RFC 9106 section 4.
-var recommendedCost = passwordCost{Time: 3, Memory: 64 << 10, Threads: 4}
-
-// valid bounds what a record can make the process spend.
-func (c passwordCost) valid() bool {
-	return c.Time > 0 && c.Time <= 64 && c.Threads > 0 && c.Memory >= 8 && c.Memory <= 1<<20
-}
-
 // A password is the stored form of a user's password.
 type password struct {
-	Cost    passwordCost `json:"argon2id"`
+	Cost    stretch.Cost `json:"argon2id"` // so that it can be raised
 	Salt    []byte       `json:"salt"`
 	Hash    []byte       `json:"hash"`
 	Created time.Time    `json:"created"` // of the user
 }
 
-func hashPassword(cost passwordCost, pass []byte, created time.Time) password {
+func hashPassword(cost stretch.Cost, pass []byte, created time.Time) password {
 	p := password{Cost: cost, Salt: make([]byte, saltSize), Created: created}
 	rand.Read(p.Salt)
 	p.Hash = p.hash(pass)
@@ -54,7 +38,7 @@ func hashPassword(cost passwordCost, pass []byte, created time.Time) password {
 }
 
 func (p password) hash(pass []byte) []byte {
-	return argon2.IDKey(pass, p.Salt, p.Cost.Time, p.Cost.Memory, p.Cost.Threads, hashSize)
+	return p.Cost.Key(pass, p.Salt, hashSize)
 }
 
 func (p password) matches(pass []byte) bool {
@@ -65,7 +49,7 @@ func decodePassword(payload []byte) (p password, err error) {
 	if err := decodeJSON(payload, &p); err != nil {
 		return p, err
 	}
-	if !p.Cost.valid() || len(p.Salt) != saltSize || len(p.Hash) != hashSize {
+	if !p.Cost.Possible() || len(p.Salt) != saltSize || len(p.Hash) != hashSize {
 		return p, fmt.Errorf("%w: a password hash is out of bounds", ErrDamaged)
 	}
 	return p, nil
@@ -76,7 +60,7 @@ type Accounts struct {
 	records
 	hashing *hashing
 	users   roster
-	cost    passwordCost // of new passwords
+	cost    stretch.Cost // of new passwords
 }
 
 // A UserRecord is a user as listed.
@@ -209,9 +193,15 @@ func (a *Accounts) Users() ([]UserRecord, error) {
 	return list, nil
 }
 
+// PasswordCost sets what it costs to try a password; otherwise it is the second
+// recommended option of RFC 9106. A user's password gets it when it is set, and at the next
+// login. The cost must be possible, see [stretch.Cost.Possible]. PasswordCost must not be
+// called after the first use of a password.
+func (a *Accounts) PasswordCost(cost stretch.Cost) { a.cost = cost }
+
 // PasswordsAtATime sets how many passwords are hashed at once; zero means 4. Each takes
-// 64 MiB, and up to twice the total is in use before memory is released. It must not be
-// called after the first Verify.
+// the memory of its cost, by default 64 MiB, and up to twice the total is in use before
+// memory is released. It must not be called after the first Verify.
 func (a *Accounts) PasswordsAtATime(n int) {
 	if n > 0 {
 		a.hashing = newHashing(n)
@@ -252,7 +242,7 @@ func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user 
 // password finds the password of a user who may log in. For anybody else it returns a
 // dummy to check, at the same cost.
 func (a *Accounts) password(ctx context.Context, name string) (p password, known bool, err error) {
-	err = a.view(ctx, "find user", func(tx kv.Reader) error {
+	err = a.recall(ctx, "find user", func(tx kv.Reader) error {
 		known = false
 		key, apart, err := a.users.find(tx, name)
 		if err != nil {
@@ -279,7 +269,7 @@ func (a *Accounts) password(ctx context.Context, name string) (p password, known
 // costLike returns the cost for checking an unknown name, which is that of the next
 // user by name. If the costs of only some users have been raised, a fixed cost would
 // reveal who is known.
-func (a *Accounts) costLike(tx kv.Reader, name string) passwordCost {
+func (a *Accounts) costLike(tx kv.Reader, name string) stretch.Cost {
 	next, err := tx.Range(tableUsers, []byte(name), nil, 1)
 	if err == nil && len(next) == 0 {
 		next, err = tx.Range(tableUsers, nil, nil, 1)

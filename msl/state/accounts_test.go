@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/internal/stretch"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -69,7 +70,7 @@ func TestUserLife(t *testing.T) {
 	}
 }
 
-func (s *Server) costOf(t *testing.T, name string) passwordCost {
+func (s *Server) costOf(t *testing.T, name string) stretch.Cost {
 	t.Helper()
 	p, known, err := s.password(t.Context(), name)
 	if err != nil || !known {
@@ -83,7 +84,7 @@ func TestRehash(t *testing.T) {
 	s := newServer(t)
 	pass := []byte("correct horse")
 	wantErr(t, s.AddUser("ann", pass), nil)
-	s.cost = passwordCost{Time: 2, Memory: 128, Threads: 2}
+	s.cost = stretch.Cost{Time: 2, Memory: 128, Threads: 2}
 	if _, err := s.Verify(t.Context(), "ann", []byte("wrong")); err == nil || s.costOf(t, "ann") != cheap {
 		t.Errorf("a wrong password: %v, cost %v", err, s.costOf(t, "ann"))
 	}
@@ -102,7 +103,7 @@ func TestRehash(t *testing.T) {
 
 func TestRecommendedCost(t *testing.T) {
 	s := newServer(t)
-	s.cost = recommendedCost
+	s.cost = stretch.Recommended()
 	wantErr(t, s.AddUser("ann", []byte("correct horse")), nil)
 	if _, err := s.Verify(t.Context(), "ann", []byte("correct horse")); err != nil {
 		t.Error(err)

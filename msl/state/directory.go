@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -239,13 +240,14 @@ func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	e, changes := d.cache.find(identity)
-	if e != nil {
-		return e, nil
+	old, changes := d.cache.find(identity)
+	if _, shared := d.store.(kv.Shared); old != nil && !shared {
+		return old.entity, nil
 	}
-	err := d.view(ctx, "find entity", func(tx kv.Reader) (err error) {
-		if e, err = d.loadEntity(tx, identity); errors.Is(err, keystore.ErrNotFound) {
-			e, err = d.loadFamily(tx, identity)
+	var found *parsedEntity
+	err := d.recall(ctx, "find entity", func(tx kv.Reader) (err error) {
+		if found, err = d.loadEntity(tx, identity, old); errors.Is(err, keystore.ErrNotFound) {
+			found, err = d.loadFamily(tx, identity)
 		}
 		return err
 	})
@@ -256,53 +258,69 @@ func (d *Directory) Entity(ctx context.Context, identity string) (*msl.Entity, e
 	if err != nil {
 		return nil, err
 	}
-	if d.entities.plain(e.Identity) {
-		d.cache.keep(e, changes)
+	if found != old && d.entities.plain(found.entity.Identity) {
+		d.cache.keep(found, changes)
 	}
-	return e, nil
+	return found.entity, nil
 }
 
-func (d *Directory) loadEntity(tx kv.Reader, identity string) (*msl.Entity, error) {
+// loadEntity returns old, which may be nil, if the record is still that.
+func (d *Directory) loadEntity(tx kv.Reader, identity string, old *parsedEntity) (*parsedEntity, error) {
 	key, apart, err := d.entities.find(tx, identity)
 	if err != nil {
 		return nil, err
 	}
+	unregistered := &parsedEntity{entity: &msl.Entity{Identity: identity, Revoked: true}}
 	if apart {
-		return &msl.Entity{Identity: identity, Revoked: true}, nil
+		return unregistered, nil
 	}
 	m, err := entityRoll.mark(tx, key)
 	if err != nil {
 		return nil, err
 	}
 	payload, err := tx.Get(tableEntities, []byte(key))
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if payload == nil && m.revoked {
-		return &msl.Entity{Identity: identity, Revoked: true}, nil
-	}
-	if payload == nil {
+	case payload == nil && m.revoked:
+		return unregistered, nil
+	case payload == nil:
 		return nil, keystore.ErrNotFound
+	case old != nil && old.mark == m && bytes.Equal(old.payload, payload):
+		return old, nil
 	}
-	e, err := decodeEntity(key, payload, m)
+	return parseEntity(key, payload, m)
+}
+
+// A parsedEntity is an entity with the records that it was made of.
+type parsedEntity struct {
+	entity  *msl.Entity
+	payload []byte // nil if it is not registered
+	mark    mark
+}
+
+func parseEntity(key string, payload []byte, m mark) (*parsedEntity, error) {
+	record, err := decodeEntity(key, payload, m)
 	if err != nil {
 		return nil, err
 	}
-	return e.entity()
+	e, err := record.entity()
+	return &parsedEntity{e, bytes.Clone(payload), m}, err
 }
 
 // maxCachedEntities bounds the memory for parsed entities, at about 2 KiB each.
 const maxCachedEntities = 4096
 
-// An entityCache avoids reading and parsing an entity for every message.
+// An entityCache avoids parsing an entity for every message, and reading it where no other
+// process can change it.
 type entityCache struct {
 	mu      sync.RWMutex
-	parsed  map[string]*msl.Entity
+	parsed  map[string]*parsedEntity
 	changes int
 }
 
 // find also returns the number of changes so far, to be passed to keep.
-func (c *entityCache) find(identity string) (*msl.Entity, int) {
+func (c *entityCache) find(identity string) (*parsedEntity, int) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.parsed[msl.CanonicalName(identity)], c.changes
@@ -310,16 +328,16 @@ func (c *entityCache) find(identity string) (*msl.Entity, int) {
 
 // keep caches an entity that was read after the given number of changes. If there were
 // more since, it may be outdated and is not cached.
-func (c *entityCache) keep(e *msl.Entity, changes int) {
+func (c *entityCache) keep(e *parsedEntity, changes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if changes != c.changes {
 		return
 	}
 	if c.parsed == nil || len(c.parsed) >= maxCachedEntities {
-		c.parsed = map[string]*msl.Entity{}
+		c.parsed = map[string]*parsedEntity{}
 	}
-	c.parsed[msl.CanonicalName(e.Identity)] = e
+	c.parsed[msl.CanonicalName(e.entity.Identity)] = e
 }
 
 func (c *entityCache) drop(identity string) {

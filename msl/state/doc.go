@@ -1,7 +1,8 @@
 // Package state keeps what a server, or a client, must not forget: which messages were
 // accepted, which tokens were renewed, who is registered, removed or revoked, and until
 // when each of these matters. It defines the records and the rules once for every
-// database; package msl/state/bolt keeps them in a file.
+// database; package msl/state/bolt keeps them in a file, and package msl/state/etcd in a
+// cluster that several servers share.
 //
 // # Which function do I want
 //

@@ -70,13 +70,13 @@ func checkFamily(identity, scheme string) error {
 }
 
 // loadFamily finds the record that an identity belongs to.
-func (d *Directory) loadFamily(tx kv.Reader, identity string) (e *msl.Entity, err error) {
+func (d *Directory) loadFamily(tx kv.Reader, identity string) (e *parsedEntity, err error) {
 	found, err := heads(identity, func(head string, f family) (bool, error) {
-		e, err = d.loadEntity(tx, head)
+		e, err = d.loadEntity(tx, head, nil)
 		if errors.Is(err, keystore.ErrNotFound) {
 			return false, nil
 		}
-		return err == nil && familyOfScheme(e.Scheme) == f, err
+		return err == nil && familyOfScheme(e.entity.Scheme) == f, err
 	})
 	if err == nil && !found {
 		err = keystore.ErrNotFound

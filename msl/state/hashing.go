@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// passwordsAtATime bounds the memory of password checks: each takes 64 MiB.
+// passwordsAtATime bounds the memory of password checks: each takes 64 MiB by default.
 const passwordsAtATime = 4
 
 // A hashing bounds the memory of password hashes: how many are computed at once, and

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/stretch"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -25,7 +26,7 @@ func TestMemoryOfPasswords(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	const places, checks = 2, 24
 	s := newServer(t)
-	s.cost = passwordCost{Time: 1, Memory: 64 << 10, Threads: 1}
+	s.cost = stretch.Cost{Time: 1, Memory: 64 << 10, Threads: 1}
 	s.PasswordsAtATime(places)
 	debug.FreeOSMemory()
 	before, most := heap(), 0
@@ -62,10 +63,10 @@ func TestCostOfUnknownNames(t *testing.T) {
 	}
 	wantErr(t, s.AddUser("bob", []byte("correct horse")), nil)
 	old := s.cost
-	s.cost = passwordCost{Time: 2, Memory: 128, Threads: 2}
+	s.cost = stretch.Cost{Time: 2, Memory: 128, Threads: 2}
 	wantErr(t, s.AddUser("eve", []byte("correct horse")), nil)
 	wantErr(t, s.RevokeUser("bob"), nil)
-	for name, want := range map[string]passwordCost{"ann": old, "bob": old, "bobby": s.cost, "eve": s.cost, "zoe": old} {
+	for name, want := range map[string]stretch.Cost{"ann": old, "bob": old, "bobby": s.cost, "eve": s.cost, "zoe": old} {
 		if p, known, err := s.password(t.Context(), name); err != nil || known != (name == "eve") || p.Cost != want {
 			t.Errorf("%s: cost %+v, known %v, %v", name, p.Cost, known, err)
 		}

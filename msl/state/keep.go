@@ -40,23 +40,53 @@ const (
 // which happens a few times per token lifetime.
 func (t *Tokens) Expect(ctx context.Context, until time.Time) error {
 	now := time.Now()
-	if !until.After(now) {
+	if !until.After(now) || t.keeps.cover(now, until) {
 		return nil
 	}
-	t.keeps.mu.Lock()
-	defer t.keeps.mu.Unlock()
-	if covered(t.keeps.all, until.Sub(now), until) {
-		return nil
-	}
-	all := withKeep(t.keeps.all, now, until)
-	err := t.update(ctx, "expect a token", func(tx kv.Tx) error {
+	var all []keep
+	err := t.update(ctx, "expect a token", func(tx kv.Tx) (err error) {
+		if all, err = readKeeps(tx); err != nil || covered(all, until.Sub(now), until) {
+			return err
+		}
+		all = withKeep(all, now, until)
 		return tx.Put(kv.Settings, []byte(keepKey), encodeKeeps(all))
 	})
 	if err != nil {
 		return err
 	}
-	t.keeps.all = all
+	t.keeps.set(all)
 	return nil
+}
+
+// cover reports whether a token that is accepted until then needs no further keep. Other
+// servers that share the state may know more, but remove nothing before its time.
+func (k *keeps) cover(now, until time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return covered(k.all, until.Sub(now), until)
+}
+
+func (k *keeps) set(all []keep) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.all = all
+}
+
+// kept reads the keeps, which other servers that share the state may have changed.
+func (t *Tokens) kept(ctx context.Context) (all []keep, err error) {
+	err = t.view(ctx, "read how long records are kept", func(tx kv.Reader) error {
+		all, err = readKeeps(tx)
+		return err
+	})
+	return all, err
+}
+
+func readKeeps(tx kv.Reader) ([]keep, error) {
+	b, err := tx.Get(kv.Settings, []byte(keepKey))
+	if err != nil {
+		return nil, err
+	}
+	return decodeKeeps(b)
 }
 
 func covered(all []keep, long time.Duration, until time.Time) bool {
@@ -88,10 +118,8 @@ func withKeep(old []keep, now, until time.Time) []keep {
 }
 
 // longest returns how long records are kept now, at least base.
-func (k *keeps) longest(now time.Time, base time.Duration) time.Duration {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, k := range k.all {
+func longest(all []keep, now time.Time, base time.Duration) time.Duration {
+	for _, k := range all {
 		if k.until.After(now) {
 			base = max(base, k.long)
 		}

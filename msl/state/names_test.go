@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
@@ -29,7 +30,7 @@ func oldState(t *testing.T, entities, users []string, change func(tx kv.Tx) erro
 	s, err := NewServer(store)
 	wantErr(t, err, nil)
 	s.cost = cheap
-	user, err := s.encodePassword([]byte("x"), s.began)
+	user, err := s.encodePassword([]byte("x"), time.Time{})
 	wantErr(t, err, nil)
 	err = store.Update(t.Context(), func(tx kv.Tx) error {
 		for _, name := range entities {

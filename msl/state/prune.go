@@ -128,7 +128,11 @@ type Forgotten struct {
 // also stay, since a user ID token is renewed for as long as its master token is.
 func (s *Server) Forget(ctx context.Context, keep time.Duration) (f Forgotten, err error) {
 	now := time.Now()
-	olderThan := now.Add(-s.keeps.longest(now, keep))
+	kept, err := s.kept(ctx)
+	if err != nil {
+		return f, err
+	}
+	olderThan := now.Add(-longest(kept, now, keep))
 	if f.Tokens, err = s.prune(ctx, olderThan); err != nil {
 		return f, err
 	}

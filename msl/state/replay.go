@@ -22,8 +22,7 @@ func (t *Tokens) AcceptID(ctx context.Context, identity string, serial, id int64
 	if err != nil {
 		return err
 	}
-	// Check read-only first: refusing a replay must not cost a write.
-	err = t.view(ctx, "check id", func(tx kv.Reader) error { return judgeID(tx, key, id) })
+	err = t.first(ctx, "check id", func(tx kv.Reader) error { return judgeID(tx, key, id) })
 	if err != nil {
 		return err
 	}
@@ -63,10 +62,14 @@ func (t *Tokens) Renewable(ctx context.Context, identity string, serial, sequenc
 
 // Renew implements msl.State.
 func (t *Tokens) Renew(ctx context.Context, identity string, serial, sequence int64) (int64, error) {
-	if err := t.Renewable(ctx, identity, serial, sequence); err != nil {
+	key, err := pairKey(identity, serial)
+	if err != nil {
 		return 0, err
 	}
-	key, err := pairKey(identity, serial)
+	err = t.first(ctx, "check sequence number", func(tx kv.Reader) error {
+		_, err := renewed(tx, key, sequence)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}

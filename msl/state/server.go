@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/stretch"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -23,13 +24,16 @@ func ServerTables() []string {
 	return []string{tableEntities, tableEntityMarks, tableUsers, tableUserMarks, tableIDs, tableSequences}
 }
 
+// TokenTables returns those of the [ServerTables] that say how tokens were used. They change
+// with every non-replayable message, and no other table depends on them.
+func TokenTables() []string { return []string{tableIDs, tableSequences} }
+
 // A Server is the state of a server. It is safe for concurrent use.
 type Server struct {
 	records
 	*Directory
 	*Accounts
 	*Tokens
-	began   time.Time // tokens issued before this do not count
 	pruning pruning
 }
 
@@ -41,7 +45,7 @@ var (
 	_ msl.Forgetter  = (*Server)(nil)
 )
 
-// beganKey is a key in the settings.
+// beganKey is a key in the settings: tokens issued before that time do not count.
 const beganKey = "began"
 
 // NewServer returns the state in a store. The store must have the [ServerTables]; the
@@ -51,7 +55,7 @@ func NewServer(store kv.Store) (*Server, error) {
 	s := &Server{
 		records:   r,
 		Directory: &Directory{records: r},
-		Accounts:  &Accounts{records: r, hashing: newHashing(passwordsAtATime), cost: recommendedCost},
+		Accounts:  &Accounts{records: r, hashing: newHashing(passwordsAtATime), cost: stretch.Recommended()},
 		Tokens:    &Tokens{records: r},
 	}
 	return s, store.View(context.Background(), s.readSettings)
@@ -64,27 +68,28 @@ func (s *Server) readSettings(tx kv.Reader) (err error) {
 	if s.users, err = readRoster(tx, userRoll); err != nil {
 		return err
 	}
-	b, err := tx.Get(kv.Settings, []byte(keepKey))
-	if err != nil {
+	if s.keeps.all, err = readKeeps(tx); err != nil {
 		return err
 	}
-	if s.keeps.all, err = decodeKeeps(b); err != nil {
-		return err
-	}
-	b, err = tx.Get(kv.Settings, []byte(beganKey))
-	if err != nil || b == nil {
-		return err
-	}
-	n, err := decodeInts(b, 1)
-	if err == nil {
-		s.began = time.Unix(n[0], 0)
-	}
+	_, err = readBegan(tx)
 	return err
 }
 
-// EndTokens invalidates every token issued so far, for each [Server] made of the store
-// afterwards. It returns when newly issued tokens are valid, which may take until the
-// next second.
+// readBegan returns the time from which the tokens of all names count, or the zero time.
+func readBegan(tx kv.Reader) (time.Time, error) {
+	b, err := tx.Get(kv.Settings, []byte(beganKey))
+	if err != nil || b == nil {
+		return time.Time{}, err
+	}
+	n, err := decodeInts(b, 1)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.Unix(n[0], 0), nil
+}
+
+// EndTokens invalidates every token issued so far, for every [Server] of the store. It
+// returns when newly issued tokens are valid, which may take until the next second.
 func EndTokens(store kv.Store) error {
 	began := secondAfter(time.Now())
 	err := records{store}.update(context.Background(), "end all tokens", func(tx kv.Tx) error {
@@ -102,7 +107,7 @@ func EndTokens(store kv.Store) error {
 // this state does not. Revoking a PSK_PROFILE key set also revokes the identities of
 // all its profiles, and revoking a NONE_SUFFIXED root those of all its suffixes.
 func (s *Server) Revoked(ctx context.Context, identity, user string) error {
-	return s.view(ctx, "check revocation", func(tx kv.Reader) error {
+	return s.recall(ctx, "check revocation", func(tx kv.Reader) error {
 		_, gone, err := s.entities.mark(tx, identity)
 		if err == nil && !gone {
 			gone, err = s.familyRefused(tx, identity)
@@ -128,7 +133,7 @@ func (s *Server) Revoked(ctx context.Context, identity, user string) error {
 // [EndTokens] for all names, whichever is latest. The time of a PSK_PROFILE key set or
 // NONE_SUFFIXED root applies to all identities of its family.
 func (s *Server) CountSince(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
-	err = s.view(ctx, "check the age of tokens", func(tx kv.Reader) error {
+	err = s.recall(ctx, "check the age of tokens", func(tx kv.Reader) error {
 		m, _, err := s.entities.mark(tx, identity)
 		if err != nil {
 			return err
@@ -137,8 +142,12 @@ func (s *Server) CountSince(ctx context.Context, identity, user string) (entity,
 		if err != nil {
 			return err
 		}
+		began, err := readBegan(tx)
+		if err != nil {
+			return err
+		}
 		family, err := s.familyCounts(tx, identity)
-		entity, ofUser = later(s.began, later(m.counts, family)), later(s.began, u.counts)
+		entity, ofUser = later(began, later(m.counts, family)), later(began, u.counts)
 		return err
 	})
 	return entity, ofUser, err

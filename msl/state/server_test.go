@@ -8,11 +8,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
+	"github.com/msl-hsm/msl-hsm/internal/stretch"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 // cheap keeps password tests fast.
-var cheap = passwordCost{Time: 1, Memory: 64, Threads: 1}
+var cheap = stretch.Cost{Time: 1, Memory: 64, Threads: 1}
 
 // newServer returns a server with its state in memory.
 func newServer(t *testing.T) *Server {

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -13,8 +14,19 @@ import (
 // records.
 type Authority struct {
 	*enroll.Authority
-	state *bolt.Server
+	state Registry
 	since sinceTable
+}
+
+// A Registry is what an authority changes in the state of a server: a state.Server, or one
+// in a file or in etcd.
+type Registry interface {
+	msl.Directory
+	Entities() ([]state.EntityRecord, error)
+	ReplaceEntity(state.EntityRecord) error
+	RemoveEntity(identity string) error
+	RevokeEntity(identity string) error
+	UnrevokeEntity(identity string) error
 }
 
 // NewAuthority makes an authority that registers devices in the state of a server, with
@@ -23,7 +35,7 @@ type Authority struct {
 // longer used.
 //
 // The errors are those of [enroll.NewAuthority] and of the records.
-func NewAuthority(state *bolt.Server, settings enroll.Config) (*Authority, error) {
+func NewAuthority(state Registry, settings enroll.Config) (*Authority, error) {
 	if state == nil || settings.Records == nil {
 		return nil, errors.New("fleet: an authority needs the state of a server, and records")
 	}

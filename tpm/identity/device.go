@@ -86,7 +86,7 @@ func (d *Device) Check() error {
 
 // Diagnose finds out why the store of an identity does not open, from the EK and the
 // storage key. It returns [ErrOtherTPM], [ErrCleared], or nil if the storage key of the
-// identity is in the TPM. path is that of the state file of the identity.
+// identity is in the TPM or can be made again there. path is that of the state file of the identity.
 func Diagnose(device *tpm.Device, path string) error {
 	s, _, err := readState(path)
 	if err == nil {
@@ -101,8 +101,7 @@ func Diagnose(device *tpm.Device, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = device.FindPersistent(s.StorageKey)
-	return cleared(err)
+	return cleared(device.FindStorageKey(s.StorageKey))
 }
 
 // A Credential is an LDevID, ready for use.

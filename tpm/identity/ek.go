@@ -157,12 +157,13 @@ func ekSession(t transport.TPM, area *tpm2.TPMTPublic) (tpm2.Session, func() err
 }
 
 func satisfy(t transport.TPM, s tpm2.Session, hash tpm2.TPMAlgID, isB bool) error {
-	_, err := tpm2.PolicySecret{
-		AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: tpm2.PasswordAuth(nil)}, PolicySession: s.Handle(),
-		NonceTPM: s.NonceTPM(),
-	}.Execute(t)
+	endorsement, err := tpm.Hierarchy(t, tpm2.TPMRHEndorsement)
 	if err != nil {
-		return tpm.CommandError("TPM2_PolicySecret", err)
+		return err
+	}
+	_, err = tpm2.PolicySecret{AuthHandle: endorsement, PolicySession: s.Handle(), NonceTPM: s.NonceTPM()}.Execute(t)
+	if err != nil {
+		return tpm.HierarchyError("TPM2_PolicySecret", tpm2.TPMRHEndorsement, err)
 	}
 	if !isB {
 		return nil

@@ -118,7 +118,7 @@ func nvHandles(t transport.TPM, first, last uint32) (found []tpm2.TPMHandle, err
 	return found, nil
 }
 
-// readNV reads an NV index with an empty password. If there is none, data is nil; if there
+// readNV reads an NV index with an empty password, or as the owner. If there is none, data is nil; if there
 // is one that cannot be read, why says so in a few words.
 func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err error) {
 	if index == 0 {
@@ -136,27 +136,34 @@ func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err
 	if err != nil {
 		return nil, "", fmt.Errorf("enroll: TPM2_NV_ReadPublic: %w", err)
 	}
-	reader := tpm2.AuthHandle{Handle: index, Name: p.NVName, Auth: tpm2.PasswordAuth(nil)}
+	as := func() (tpm2.AuthHandle, error) {
+		return tpm2.AuthHandle{Handle: index, Name: p.NVName, Auth: tpm2.PasswordAuth(nil)}, nil
+	}
 	switch a := area.Attributes; {
 	case !a.Written:
 		return nil, "it was never written", nil
 	case !a.AuthRead && !a.OwnerRead:
 		return nil, "nobody may read it without a policy or the platform", nil
 	case !a.AuthRead:
-		reader = tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}
+		as = func() (tpm2.AuthHandle, error) { return tpm.Hierarchy(t, tpm2.TPMRHOwner) }
 	}
-	data, err = readNVData(t, reader, tpm2.NamedHandle{Handle: index, Name: p.NVName}, int(area.DataSize))
+	data, err = readNVData(t, as, tpm2.NamedHandle{Handle: index, Name: p.NVName}, int(area.DataSize))
 	var refused tpm2.TPMRC
-	if errors.As(err, &refused) {
+	if errors.As(err, &refused) || errors.Is(err, keystore.ErrPIN) {
 		return nil, err.Error(), nil
 	}
 	return data, "", err
 }
 
-func readNVData(t transport.TPM, reader tpm2.AuthHandle, index tpm2.NamedHandle, size int) ([]byte, error) {
+// readNVData reads an index as whoever may, who is asked anew for each command.
+func readNVData(t transport.TPM, as func() (tpm2.AuthHandle, error), index tpm2.NamedHandle, size int) ([]byte, error) {
 	const step = 512 // bytes that every TPM returns in one response
 	var data []byte
 	for len(data) < size {
+		reader, err := as()
+		if err != nil {
+			return nil, err
+		}
 		r, err := tpm2.NVRead{
 			AuthHandle: reader, NVIndex: index, Size: uint16(min(step, size-len(data))), Offset: uint16(len(data)),
 		}.Execute(t)

@@ -68,9 +68,13 @@ func (e ekInfo) kept(t transport.TPM, templates []tpm2.TPMTPublic) (k ek, ok boo
 
 // useTemplate makes the key of a template, and gives it to f if it is fit.
 func useTemplate(t transport.TPM, template tpm2.TPMTPublic, fit func(ek) bool, f func(ek) error) (used bool, err error) {
-	r, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template)}.Execute(t)
+	endorsement, err := tpm.Hierarchy(t, tpm2.TPMRHEndorsement)
 	if err != nil {
-		return false, tpm.CommandError("TPM2_CreatePrimary", err)
+		return false, err
+	}
+	r, err := tpm2.CreatePrimary{PrimaryHandle: endorsement, InPublic: tpm2.New2B(template)}.Execute(t)
+	if err != nil {
+		return false, tpm.HierarchyError("TPM2_CreatePrimary", tpm2.TPMRHEndorsement, err)
 	}
 	defer flush(t, r.ObjectHandle)
 	area, err := r.OutPublic.Contents()

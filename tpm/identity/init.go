@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto"
@@ -53,8 +52,7 @@ func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string))
 		what string
 		do   func() error
 	}{
-		{"endorsement key", i.findEK}, {"storage key", i.chooseStorageKey},
-		{"attestation key", i.makeAK}, {"identity keys", i.makeKeys},
+		{"endorsement key", i.findEK}, {"attestation key", i.makeAK}, {"identity keys", i.makeKeys},
 	}
 	for _, step := range steps {
 		if err := ctx.Err(); err != nil {
@@ -72,6 +70,7 @@ func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string))
 type initialization struct {
 	InitOptions
 	keyring
+	replaced *ekState // that takes the place of another TPM's, once there is an AK for it
 }
 
 // findEK finds the EK of the TPM, and checks that it is that of the identity.
@@ -94,7 +93,8 @@ func (i *initialization) findEK() error {
 	case i.file.state.EK == nil || same:
 		return i.file.save(func(s *state) { s.EK = next })
 	case i.Replace:
-		return i.file.save(func(s *state) { *s = state{Version: stateVersion, EK: next} })
+		i.replaced = next
+		return nil
 	}
 	return proof.Fail(ErrOtherTPM, "%s", i.file.path)
 }
@@ -145,44 +145,33 @@ func givenKey(list [][]byte) (crypto.PublicKey, error) {
 	return c.PublicKey, nil
 }
 
-// chooseStorageKey puts the identity under the storage key of the store, unless its keys
-// load under another storage key of this TPM.
-func (i *initialization) chooseStorageKey() error {
+// makeAK makes the AK if it is missing or no longer loads, under the storage key of the
+// store; an AK that loads stays under its own. What is lost is given up in the same write
+// that brings the new AK.
+func (i *initialization) makeAK() error {
+	if i.replaced == nil && i.file.state.AK != nil {
+		if err := i.loads(*i.file.state.AK); !errors.Is(err, ErrCleared) {
+			return err
+		}
+	}
 	_, public, err := i.store.StorageKey()
 	if err != nil {
 		return err
 	}
 	name, err := tpm2.ObjectName(public)
-	if err != nil || bytes.Equal(i.file.state.StorageKey, name.Buffer) {
-		return err
-	}
-	if i.file.state.AK != nil {
-		if err := i.loads(*i.file.state.AK); !errors.Is(err, ErrCleared) {
-			return err
-		}
-	}
-	return i.file.save(func(s *state) { // keys under another one are lost
-		s.forgetKeys()
-		s.StorageKey = name.Buffer
-	})
-}
-
-// makeAK makes the AK if it is missing or no longer loads.
-func (i *initialization) makeAK() error {
-	if i.file.state.AK != nil {
-		err := i.loads(*i.file.state.AK)
-		if !errors.Is(err, ErrCleared) {
-			return err
-		}
-		if err := i.file.save((*state).forgetKeys); err != nil {
-			return err
-		}
-	}
-	ak, err := i.create(i.AK, true)
 	if err != nil {
 		return err
 	}
-	return i.file.save(func(s *state) { s.AK = &ak })
+	ak, err := i.store.CreateBlob(name.Buffer, i.AK, true)
+	if err != nil {
+		return err
+	}
+	return i.file.save(func(s *state) {
+		if s.forgetKeys(); i.replaced != nil {
+			s.EK = i.replaced
+		}
+		s.StorageKey, s.AK = name.Buffer, &ak
+	})
 }
 
 // makeKeys makes the missing LDevIDs. A device with a new one has to enroll again.

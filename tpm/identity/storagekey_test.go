@@ -111,8 +111,8 @@ func TestStorageKey(t *testing.T) {
 }
 
 // TestStorageKeyOfBefore has an identity under the usual storage key and a store
-// under another one, as they were made when the identity chose its own. It works until its
-// storage key is gone.
+// under another one, as they were made when the identity chose its own. It works, even if
+// another program removes its storage key, until the TPM is cleared.
 func TestStorageKeyOfBefore(t *testing.T) {
 	ctx := context.Background()
 	chip, path, o := connect(t, tpmtest.Start(t)), newPath(t), newOffice(t, accepting())
@@ -139,6 +139,15 @@ func TestStorageKeyOfBefore(t *testing.T) {
 	evict(t, chip, usual)
 	d, err := Open(s, path)
 	if err != nil {
+		t.Fatal(err)
+	}
+	checkError(t, d.Check(), nil)
+	checkError(t, d.Renew(ctx, o.exchange, nil), nil)
+	checkError(t, Diagnose(chip, path), nil)
+	checkIdentity(t, d, o.c.Certificate, defaultName(idOf(t, d)))
+
+	d.file.state.StorageKey[2] ^= 1 // as if the seed of the owner were another
+	if _, err := d.file.state.write(path); err != nil {
 		t.Fatal(err)
 	}
 	checkError(t, d.Check(), ErrCleared)

@@ -2,6 +2,7 @@ package tpmtest
 
 import (
 	"crypto/x509"
+	"io"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -11,7 +12,8 @@ import (
 )
 
 // Serve runs a TPM for other processes and returns its tpm: URI. It serves one
-// connection at a time, and stays switched on between them.
+// connection at a time, and stays switched on between them. [Tools] is its name for
+// tpm2-tools.
 func Serve(t testing.TB) string {
 	t.Helper()
 	need(t, "swtpm")
@@ -31,8 +33,61 @@ func ServeCertified(t testing.TB) (string, []*x509.Certificate) {
 func serveUnix(t testing.TB, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "sock")
-	serve(t, dir, "unix", path, "type=unixio,path="+path)
+	serve(t, dir, "unix", path, "type=unixio,path="+path, "--ctrl", "type=unixio,path="+path+".ctrl")
 	return "tpm:?unix=" + path
+}
+
+// Tools returns the name of a TPM of [Serve] for tpm2-tools, as the variable TPM2TOOLS_TCTI
+// of the environment gives it.
+func Tools(uri string) string { return "swtpm:path=" + strings.TrimPrefix(uri, "tpm:?unix=") }
+
+// ServeQuirky runs a TPM for other processes behind a quirk, and returns its tpm: URI. It
+// serves one connection at a time, and is switched off and on between them.
+func ServeQuirky(t testing.TB, p *TPM, quirk Quirk) string {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(plainDir(t), "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	t.Cleanup(func() { l.Close(); p.Kill(); <-ended })
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if err := serveQuirky(p, quirk, conn); err != nil {
+				t.Error(err)
+			}
+			conn.Close()
+		}
+	}()
+	return "tpm:?unix=" + l.Addr().String()
+}
+
+// serveQuirky passes commands through a quirk until there are no more.
+func serveQuirky(p *TPM, quirk Quirk, conn io.ReadWriter) error {
+	chip, err := p.Dial()
+	if err != nil {
+		return err
+	}
+	defer chip.Close()
+	send := func(command []byte) ([]byte, error) { return Exchange(chip, command) }
+	for {
+		command, err := readMessage(conn)
+		if err != nil {
+			return nil // the user went away
+		}
+		answer, err := quirk(command, send)
+		if err != nil {
+			return nil // the TPM was switched off
+		}
+		if _, err := conn.Write(answer); err != nil {
+			return nil
+		}
+	}
 }
 
 // ClearServed sends TPM2_Clear to a TPM of [Serve], which must not be open elsewhere.
@@ -61,9 +116,9 @@ func ServeTCP(t testing.TB) string {
 }
 
 // serve starts swtpm and waits until it takes connections.
-func serve(t testing.TB, state, network, address, server string) {
+func serve(t testing.TB, state, network, address, server string, more ...string) {
 	t.Helper()
-	p, err := run(state, nil, "--server", server)
+	p, err := run(state, nil, append([]string{"--server", server}, more...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

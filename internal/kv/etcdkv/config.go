@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
@@ -40,9 +41,31 @@ type Config struct {
 type Layout struct {
 	// Kind is in the store: a store of another kind is [kv.ErrFormat].
 	Kind string
-	// Tables lists the tables. [kv.Settings] need not be listed. Names must not contain
-	// "/" or begin with ".".
+	// Tables lists the tables. [kv.Settings] need not be listed. Names begin with a letter
+	// and do not contain "/".
 	Tables []string
+	// Apart lists those of the tables that a [Follower] does not copy.
+	Apart []string
+}
+
+// Following says how a copy of a store is kept.
+type Following struct {
+	// Staleness bounds how long the copy is used after it was last found to be up to date:
+	// afterwards it is [kv.ErrStale]. Zero means 5 seconds.
+	Staleness time.Duration
+	// Notice is called with the reason when the copy cannot be checked any more, and with
+	// nil when it can again. It may be nil.
+	Notice func(error)
+	// Observer is told of what is in the copy. It may be nil.
+	Observer Observer
+}
+
+// An Observer is told of each record of a copy as it changes, and never while the copy is
+// read. Reset means that the copy is made anew. A value is nil where there is no record,
+// and must not be retained.
+type Observer interface {
+	Reset()
+	Changed(table string, key, old, value []byte)
 }
 
 // An Opening says whether a store must, may or must not exist at a prefix.
@@ -135,7 +158,7 @@ func isLoopback(host string) bool {
 
 func (l Layout) check() error {
 	for _, table := range l.Tables {
-		if table == "" || strings.HasPrefix(table, ".") || strings.Contains(table, "/") {
+		if table == "" || !unicode.IsLetter(rune(table[0])) || strings.Contains(table, "/") {
 			return fmt.Errorf("etcdkv: %q cannot be the name of a table", table)
 		}
 	}
@@ -145,3 +168,15 @@ func (l Layout) check() error {
 func (l Layout) has(table string) bool {
 	return table == kv.Settings || slices.Contains(l.Tables, table)
 }
+
+// place returns the part of a key for a table. Tables that are not copied come after all
+// others, so that the others are one range of keys.
+func (l Layout) place(table string) string {
+	if slices.Contains(l.Apart, table) {
+		return apart + table
+	}
+	return table
+}
+
+// apart is the beginning of the place of a table that is not copied.
+const apart = "~"

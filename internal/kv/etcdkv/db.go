@@ -7,7 +7,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -17,20 +16,16 @@ import (
 
 // A DB is a store in a cluster. It is safe for concurrent use.
 type DB struct {
-	config Config
+	*cluster
 	layout Layout
-	prefix string // ends in "/"
 	// made is the revision at which the store was made: every transaction compares it.
 	made int64
-	// newest is the newest revision seen: an older one is not the cluster's history.
-	newest atomic.Int64
 	// turn is held by the one Update of this process that runs again after a conflict:
 	// they would only disturb each other.
 	turn  chan struct{}
 	marks marks
 
-	mu     sync.RWMutex     // held for writing by Close
-	client *clientv3.Client // nil once closed
+	mu sync.RWMutex // held for writing by Close
 }
 
 var _ kv.Store = (*DB)(nil)
@@ -110,53 +105,10 @@ func (d *DB) Close() error {
 	if d.client == nil {
 		return nil
 	}
-	d.removeMarks()
+	d.marks.removeOwn()
 	err := d.client.Close()
 	d.client = nil
 	return err
-}
-
-// ask repeats a request, whose repetition must do no harm, while the cluster is
-// unavailable.
-func (d *DB) ask(ctx context.Context, request func(context.Context) error) error {
-	whole, cancel := context.WithTimeout(ctx, d.config.Timeout)
-	defer cancel()
-	var told error
-	for try := 0; ; try++ {
-		err := d.once(whole, request)
-		if err == nil || isFinal(err) {
-			return err
-		}
-		if told == nil || advise(told.Error()) == "" && !isLate(err) { // the one that says most
-			told = err
-		}
-		if !pause(whole, try) {
-			break
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return told
-}
-
-// once makes one attempt, whose time is bounded: the next may be at another member.
-func (d *DB) once(ctx context.Context, request func(context.Context) error) error {
-	attempt, cancel := context.WithTimeout(ctx, d.config.Timeout/3)
-	defer cancel()
-	return request(attempt)
-}
-
-// see checks that a revision, which was answered to a request made when before was the
-// newest, is not older.
-func (d *DB) see(before, revision int64) error {
-	if revision < before {
-		return fail(kv.ErrDamaged, "the etcd cluster went back from revision %d to %d: was a backup restored? Make all older tokens invalid, then restart the servers", before, revision)
-	}
-	for old := d.newest.Load(); old < revision && !d.newest.CompareAndSwap(old, revision); {
-		old = d.newest.Load()
-	}
-	return nil
 }
 
 // exists compares the format record with the one found by Open.
@@ -164,7 +116,7 @@ func (d *DB) exists() clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(d.key(kv.Settings, formatKey)), "=", d.made)
 }
 
-func (d *DB) key(table, key string) string { return d.prefix + table + "/" + key }
+func (d *DB) key(table, key string) string { return d.cluster.key(d.layout.place(table), key) }
 
 func (d *DB) errGone() error {
 	return fail(kv.ErrEmpty, "the store at %q was removed or replaced while it was in use: restore it, and restart", d.config.Prefix)

@@ -4,7 +4,8 @@
 // # Which function do I want
 //
 // [Open] connects to a cluster, as [Config] says, and finds or makes a store there; a
-// [Layout] describes its contents.
+// [Layout] describes its contents. [Follow] also keeps a copy in memory, for a server that
+// reads the same records for every message.
 //
 // # What a caller can rely on
 //
@@ -25,11 +26,21 @@
 // back to an earlier revision, for example because a backup was restored. Each record has
 // a checksum over its value and place.
 //
+// # A copy in memory
+//
+// A [Follower] hears of changes by one watch over all tables that it copies, which delivers
+// those of one transaction together. That the watch is not behind is found out by a request
+// of its own, to the majority of the members. If it is behind, or ends, the copy is made
+// anew. Recall therefore either tells what etcd had a second ago at the earliest, or at most
+// [Following.Staleness] ago while etcd does not answer, or fails with [kv.ErrStale].
+//
 // # Keys
 //
 // A record is at PREFIX/TABLE/KEY. The format record is at PREFIX/format/format, framed as
 // the others. PREFIX/.marks/ has the marks, and PREFIX/.removed/ has a record for each
-// table, which changes whenever something is removed from the table.
+// table, which changes whenever something is removed from the table. PREFIX/=news/ has one
+// record, which changes with every table that followers copy; the names of the tables that
+// they do not copy begin with ~ in keys.
 //
 // # What it needs of the cluster
 //

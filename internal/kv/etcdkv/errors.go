@@ -43,7 +43,7 @@ func isFinal(err error) bool {
 func isLate(err error) bool { return codeOf(err) == codes.DeadlineExceeded }
 
 // explain says what to do about an error of etcd, on one line.
-func (d *DB) explain(err error) error {
+func (c *cluster) explain(err error) error {
 	var own failure
 	switch {
 	case err == nil, err == errAgain, errors.As(err, &own):
@@ -51,13 +51,13 @@ func (d *DB) explain(err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("etcdkv: %w", err)
 	case errors.Is(err, rpctypes.ErrAuthFailed):
-		return fmt.Errorf("etcdkv: etcd does not accept the user %q or its password: check both", d.config.User)
+		return fmt.Errorf("etcdkv: etcd does not accept the user %q or its password: check both", c.config.User)
 	case errors.Is(err, rpctypes.ErrUserEmpty):
 		return errors.New("etcdkv: etcd asks for a user and a password: configure them")
 	case errors.Is(err, rpctypes.ErrAuthNotEnabled):
 		return errors.New("etcdkv: etcd has no authentication: leave out the user, or run etcdctl auth enable")
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
-		return fmt.Errorf("etcdkv: the etcd user may not use all keys that begin with %q: grant its role readwrite on that prefix", d.prefix)
+		return fmt.Errorf("etcdkv: the etcd user may not use all keys that begin with %q: grant its role readwrite on that prefix", c.prefix)
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return errors.New("etcdkv: the database of etcd is full: compact and defragment it, or raise --quota-backend-bytes, then run etcdctl alarm disarm")
 	case errors.Is(err, rpctypes.ErrCorrupt):
@@ -65,13 +65,13 @@ func (d *DB) explain(err error) error {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
 		return errors.New("etcdkv: a change is too large for this etcd: set its --max-request-bytes and --max-txn-ops to the default or more")
 	}
-	return d.explainConnection(err)
+	return c.explainConnection(err)
 }
 
 // explainConnection adds advice to an error of a connection.
-func (d *DB) explainConnection(err error) error {
+func (c *cluster) explainConnection(err error) error {
 	text := strings.Join(strings.Fields(err.Error()), " ")
-	at := strings.Join(d.config.Endpoints, ", ")
+	at := strings.Join(c.config.Endpoints, ", ")
 	switch advice := advise(text); {
 	case advice != "":
 		return fmt.Errorf("etcdkv: etcd at %s: %s (%s)", at, advice, text)
@@ -83,7 +83,7 @@ func (d *DB) explainConnection(err error) error {
 
 // advise finds what to do in the text of gRPC, which has no types for it, or returns "".
 func advise(text string) string {
-	for _, c := range []struct{ part, advice string }{
+	for _, known := range []struct{ part, advice string }{
 		{"first record does not look like a TLS handshake", "it does not speak TLS: use http, or give etcd a certificate"},
 		{"authentication handshake failed: EOF", "it does not speak TLS: use http, or give etcd a certificate"},
 		{"signed by unknown authority", "its certificate is not of a known CA: configure the CA of etcd"},
@@ -100,8 +100,8 @@ func advise(text string) string {
 		{"connection refused", "nothing listens there: is etcd running?"},
 		{"no such host", "there is no such host: check the name"},
 	} {
-		if strings.Contains(text, c.part) {
-			return c.advice
+		if strings.Contains(text, known.part) {
+			return known.advice
 		}
 	}
 	return ""

@@ -29,3 +29,14 @@ func (*DB) Update(context.Context, func(kv.Tx) error) error { return errLeftOut 
 
 // Close does nothing.
 func (*DB) Close() error { return nil }
+
+// A Follower is a store with a copy in memory. This build has none.
+type Follower struct{ DB }
+
+var _ kv.Shared = (*Follower)(nil)
+
+// Follow says what this build lacks.
+func Follow(context.Context, *DB, Following) (*Follower, error) { return nil, errLeftOut }
+
+// Recall implements [kv.Shared].
+func (*Follower) Recall(context.Context, func(kv.Reader) error) error { return errLeftOut }

@@ -5,16 +5,12 @@ package etcdkv
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
@@ -37,67 +33,21 @@ func Open(ctx context.Context, c Config, l Layout, how Opening) (*DB, error) {
 	if err := errors.Join(c.check(), l.check()); err != nil {
 		return nil, err
 	}
-	d := &DB{config: c, layout: l, prefix: strings.TrimSuffix(c.Prefix, "/") + "/", turn: make(chan struct{}, 1)}
-	d.marks.own = rand.Text()
-	d.config.Timeout = c.DialTimeout
+	at := &cluster{config: c, prefix: strings.TrimSuffix(c.Prefix, "/") + "/"}
+	at.config.Timeout = c.DialTimeout
+	d := &DB{cluster: at, layout: l, turn: make(chan struct{}, 1), marks: marks{at: at, own: rand.Text()}}
 	if err := d.connect(ctx); err != nil {
 		return nil, d.explain(err)
 	}
 	err := d.find(ctx, how)
 	if err == nil {
-		err = d.removeOldMarks(ctx, time.Now())
+		err = d.marks.removeOld(ctx, time.Now())
 	}
 	if err != nil {
 		return nil, errors.Join(d.explain(err), d.client.Close())
 	}
 	d.config.Timeout = c.Timeout
 	return d, nil
-}
-
-func (d *DB) connect(ctx context.Context) (err error) {
-	c := clientv3.Config{
-		Endpoints:            d.config.Endpoints,
-		DialTimeout:          d.config.DialTimeout,
-		DialKeepAliveTime:    10 * time.Second, // finds a member that no longer answers
-		DialKeepAliveTimeout: 5 * time.Second,
-		MaxUnaryRetries:      2, // one after a new login; ask does the rest
-		Username:             d.config.User,
-		Logger:               zap.NewNop(),
-		DialOptions:          d.dialing(),
-	}
-	if strings.HasPrefix(d.config.Endpoints[0], "https:") {
-		c.TLS = d.config.TLS.Clone()
-		if c.TLS == nil {
-			c.TLS = &tls.Config{}
-		}
-	}
-	if d.config.Password != nil {
-		password, err := d.config.Password(ctx)
-		if err != nil {
-			return fail(err, "read the password of the etcd user: %v", err)
-		}
-		c.Password = string(password)
-		clear(password)
-		if c.Password == "" {
-			return fail(nil, "the password of the etcd user %q is empty", d.config.User)
-		}
-	}
-	d.client, err = clientv3.New(c)
-	return err
-}
-
-// dialing has requests fail while there is no connection, with an error that says why,
-// which is lost if they wait for one; ask repeats them.
-func (d *DB) dialing() []grpc.DialOption {
-	return []grpc.DialOption{
-		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
-			return invoke(ctx, method, request, reply, conn, append(options, grpc.WaitForReady(false))...)
-		}),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
-			MinConnectTimeout: d.config.DialTimeout,
-		}),
-	}
 }
 
 // find finds the store, or makes it. If several make it at the same time, one does.

@@ -171,10 +171,11 @@ func covering(reads []read) []read {
 
 // operations returns the changes as operations of etcd.
 func (t *tx) operations() (all []clientv3.Op, err error) {
-	size := 0
+	size, followed := 0, false
 	removed := map[string]bool{}
 	for key, c := range t.changes {
 		size += len(key) + len(c.framed)
+		followed = followed || !slices.Contains(t.db.layout.Apart, c.table)
 		if c.framed != nil {
 			all = append(all, clientv3.OpPut(key, string(c.framed)))
 			continue
@@ -184,6 +185,9 @@ func (t *tx) operations() (all []clientv3.Op, err error) {
 			removed[c.table] = true
 			all = append(all, clientv3.OpPut(t.db.key(removals, c.table), ""))
 		}
+	}
+	if followed {
+		all = append(all, clientv3.OpPut(t.db.key(news, ""), ""))
 	}
 	if len(all)+1 > maxOperations || size > maxRequest {
 		return nil, tooLarge(len(t.changes), size)
@@ -197,7 +201,7 @@ func tooLarge(changes, size int) error {
 
 // inOrder returns all tables in the order of their keys.
 func (l Layout) inOrder() []string {
-	all := append(slices.Clone(l.Tables), kv.Settings, marked, removals)
-	slices.SortFunc(all, func(a, b string) int { return strings.Compare(a+"/", b+"/") })
+	all := append(slices.Clone(l.Tables), kv.Settings, marked, removals, news)
+	slices.SortFunc(all, func(a, b string) int { return strings.Compare(l.place(a)+"/", l.place(b)+"/") })
 	return slices.Compact(all)
 }

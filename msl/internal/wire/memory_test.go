@@ -90,3 +90,25 @@ func TestMemoryForgets(t *testing.T) {
 		}
 	}
 }
+
+// The object that was returned last stays valid while the next one is peeked at, wherever
+// that has to be put.
+func TestPeekLeavesTheLastObject(t *testing.T) {
+	for _, size := range []int{10, 3000, 4000, 5000, 8000, 12000} {
+		header := fmt.Sprintf(`{"header":"%s"}`, strings.Repeat("h", size))
+		chunk := fmt.Sprintf(`{"chunk":"%s"}`, strings.Repeat("c", 6000))
+		d := NewDecoder(bytes.NewReader([]byte(header+chunk)), Limits{})
+		first, err := d.First()
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, arrived := d.Peek(16 << 10)
+		if !arrived || string(next.Raw()) != chunk || string(first.Raw()) != header {
+			t.Errorf("header of %d bytes: now %.20q, next %.20q, arrived: %v", size, first.Raw(), next.Raw(), arrived)
+		}
+		if o, err := d.Next(); err != nil || string(o.Raw()) != chunk {
+			t.Errorf("header of %d bytes: then %v", size, err)
+		}
+		d.Free()
+	}
+}

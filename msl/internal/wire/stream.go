@@ -215,6 +215,12 @@ func (d *Decoder) take(n, limit int) (Object, error) {
 // fill reads once, or until there is something to read, as long as fewer than limit
 // bytes are buffered.
 func (d *Decoder) fill(limit int) error {
+	d.compact()
+	return d.fillBehind(limit)
+}
+
+// fillBehind is fill for when the object that was returned last must stay as it is.
+func (d *Decoder) fillBehind(limit int) error {
 	if d.Buffered() >= limit {
 		return tooLong(limit)
 	}
@@ -245,18 +251,22 @@ func readError(err error) error {
 	return fmt.Errorf("wire: %w", err)
 }
 
-// grow makes room for a read, where possible in place of what was returned before. A
-// new buffer is doubled rather than made for the largest object allowed, so that a peer
-// has to send as much as it makes the Decoder allocate.
-func (d *Decoder) grow(limit int) error {
-	rest := d.unread()
-	if len(rest) <= d.start { // copying no more than what it makes room for
+// compact makes room in place of what was returned before, if that is no less than what
+// has to be copied.
+func (d *Decoder) compact() {
+	if rest := d.unread(); len(rest) <= d.start && d.rerr == nil {
 		copy(d.mem.buf, rest)
 		d.mem.buf, d.start = d.mem.buf[:len(rest)], 0
 	}
+}
+
+// grow makes room for a read. A new buffer is doubled rather than made for the largest
+// object allowed, so that a peer has to send as much as it makes the Decoder allocate.
+func (d *Decoder) grow(limit int) error {
 	if len(d.mem.buf) < cap(d.mem.buf) {
 		return nil
 	}
+	rest := d.unread()
 	size := 2 * len(rest)
 	if len(rest) == 0 {
 		size = d.hint

@@ -114,10 +114,8 @@ func (r remoteEnrollments) Certified(k fleet.CertifiedKey) error {
 // OpenEnrollments connects to a running server, or opens the files if there is none.
 // With signs set, it can sign a revocation list, which needs the key store.
 func OpenEnrollments(c *config.Config, signs bool) (Enrollments, error) {
-	if c.Server.State != "" {
-		if remote, err := Dial(c.Server.State); remote != nil || err != nil {
-			return remoteEnrollments{remote}, err
-		}
+	if remote, err := dialFile(c); remote != nil || err != nil {
+		return remoteEnrollments{remote}, err
 	}
 	if err := findEnrollments(c); err != nil {
 		return nil, err
@@ -134,7 +132,7 @@ func OpenEnrollments(c *config.Config, signs bool) (Enrollments, error) {
 		}
 		l.also = append([]io.Closer{store}, l.also...)
 	}
-	if l.Authority, err = keys.OpenAuthority(c, state, store); err != nil {
+	if l.Authority, err = keys.OpenAuthority(c, state.Server, store); err != nil {
 		for _, open := range l.also {
 			err = errors.Join(err, open.Close())
 		}

@@ -9,7 +9,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -26,7 +25,7 @@ type StateReport struct {
 }
 
 // reportOn reads the whole state.
-func reportOn(state *bolt.Server, ca *keys.Authority) (r StateReport, err error) {
+func reportOn(state *State, ca *keys.Authority) (r StateReport, err error) {
 	if r.Summary, err = state.Check(); err != nil || ca == nil {
 		return r, err
 	}
@@ -43,7 +42,7 @@ type Keeper interface {
 }
 
 type localKeeper struct {
-	*bolt.Server
+	*State
 	ca   *keys.Authority // or nil
 	keep time.Duration
 }
@@ -51,8 +50,8 @@ type localKeeper struct {
 type remoteKeeper struct{ *Running }
 
 // OpenKeeper connects to a running server, or opens the files if there is none.
-func OpenKeeper(c *config.Config, path string) (Keeper, error) {
-	remote, err := Dial(path)
+func OpenKeeper(c *config.Config) (Keeper, error) {
+	remote, err := dialFile(c)
 	if remote != nil || err != nil {
 		return remoteKeeper{remote}, err
 	}
@@ -63,18 +62,18 @@ func OpenKeeper(c *config.Config, path string) (Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := localKeeper{Server: state, keep: AcceptedFor(c)}
+	l := localKeeper{State: state, keep: AcceptedFor(c)}
 	if c.Server.Enrollment.State == "" {
 		return l, nil
 	}
-	if l.ca, err = keys.OpenAuthority(c, state, nil); err != nil {
+	if l.ca, err = keys.OpenAuthority(c, state.Server, nil); err != nil {
 		state.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l localKeeper) Check() (StateReport, error) { return reportOn(l.Server, l.ca) }
+func (l localKeeper) Check() (StateReport, error) { return reportOn(l.State, l.ca) }
 
 func (l localKeeper) Prune() (state.Forgotten, error) {
 	return l.Forget(context.Background(), l.keep)
@@ -84,7 +83,7 @@ func (l localKeeper) Close() error {
 	if l.ca != nil {
 		defer l.ca.Close()
 	}
-	return l.Server.Close()
+	return l.State.Close()
 }
 
 func (r remoteKeeper) Check() (report StateReport, err error) {

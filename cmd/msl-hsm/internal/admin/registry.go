@@ -27,13 +27,13 @@ type Registry interface {
 }
 
 // OpenRegistry connects to a running server through the socket beside its state file,
-// or opens the file if there is none.
+// or opens the file if there is none. A state in etcd it opens itself: the servers hear of
+// changes there.
 func OpenRegistry(c *config.Config, flag string) (Registry, error) {
-	path, err := StatePath(c, flag)
-	if err != nil {
+	if err := FindState(c, flag); err != nil {
 		return nil, err
 	}
-	if remote, err := Dial(path); remote != nil || err != nil {
+	if remote, err := dialFile(c); remote != nil || err != nil {
 		return remoteRegistry{remote}, err
 	}
 	return OpenState(c, "")

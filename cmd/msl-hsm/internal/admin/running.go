@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
@@ -46,6 +47,14 @@ func Dial(state string) (*Running, error) {
 	conn.Close()
 	r := reach(state)
 	return r, r.alive()
+}
+
+// dialFile is Dial of the state file in the configuration. A state in etcd has no socket.
+func dialFile(c *config.Config) (*Running, error) {
+	if c.Server.State.File == "" {
+		return nil, nil
+	}
+	return Dial(c.Server.State.Path())
 }
 
 // reach makes a connection per call, since a person may pause between two.

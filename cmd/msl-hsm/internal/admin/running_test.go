@@ -118,7 +118,7 @@ func TestCloseWhileCopying(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	l := Service{State: server, Path: path, Keep: time.Hour}.Listen(slog.New(slog.DiscardHandler))
+	l := Service{State: &State{Server: server.Server, File: server, Closer: server}, Path: path, Keep: time.Hour}.Listen(slog.New(slog.DiscardHandler))
 	begun, goOn := make(chan bool), make(chan bool)
 	answered := make(chan error, 1)
 	go func() {
@@ -154,7 +154,7 @@ func TestPanicIsLogged(t *testing.T) {
 	var log lockedBuffer
 	path := filepath.Join(t.TempDir(), "s")
 	broken := &bolt.Server{Server: &state.Server{Directory: &state.Directory{}, Accounts: &state.Accounts{}}}
-	l := Service{State: broken, Path: path}.Listen(slog.New(slog.NewTextHandler(&log, nil)))
+	l := Service{State: &State{Server: broken.Server, File: broken, Closer: broken}, Path: path}.Listen(slog.New(slog.NewTextHandler(&log, nil)))
 	defer l.Close()
 	var all []state.UserRecord
 	if err := dialed(t, path).call(http.MethodGet, "/users", nil, &all); err == nil {
@@ -286,7 +286,7 @@ func served(t *testing.T) (server *bolt.Server, remote remoteRegistry) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	l := Service{State: server, Path: path, Keep: time.Hour}.Listen(slog.New(slog.DiscardHandler))
+	l := Service{State: &State{Server: server.Server, File: server, Closer: server}, Path: path, Keep: time.Hour}.Listen(slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { l.Close() })
 	return server, remoteRegistry{dialed(t, path)}
 }

@@ -19,14 +19,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl/state"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 // A Service lets other processes administer a running server.
 type Service struct {
-	State   *bolt.Server
-	Path    string          // of the state file
+	State   *State
+	Path    string          // of the state file, or empty
 	Keep    time.Duration   // how long a master token may be used or renewed
 	Devices *keys.Authority // enrolls devices here, or nil
 }
@@ -40,6 +39,9 @@ const (
 // progress. If the socket cannot be made, the server runs without it, and a warning is
 // logged.
 func (s Service) Listen(log *slog.Logger) io.Closer {
+	if s.Path == "" { // a state in etcd, which other processes can change
+		return io.NopCloser(nil)
+	}
 	socket := socketOf(s.Path)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("entities and users cannot be changed while this server runs", "error", err)
@@ -205,7 +207,7 @@ func (s Service) snapshot() (f *os.File, err error) {
 	if f, err = os.CreateTemp(filepath.Dir(s.Path), filepath.Base(s.Path)+".backup-*"); err != nil {
 		return nil, err
 	}
-	err = s.State.Snapshot(f)
+	err = s.State.File.Snapshot(f)
 	if err == nil && s.Devices != nil {
 		err = attachEnrollments(f.Name(), s.Devices.File)
 	}

@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -11,27 +13,94 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 // StatePath returns the path of the state file.
 func StatePath(c *config.Config, flag string) (string, error) {
-	config.Override(&c.Server.State, flag)
-	if c.Server.State == "" {
-		return "", exit.Usagef("no state file: give --state FILE, or server.state in the configuration")
+	if err := FindState(c, flag); err != nil {
+		return "", err
 	}
-	return c.Server.State, nil
+	if c.Server.State.Shared() {
+		return "", exit.Usagef("the state is in etcd: this is for the state in a file")
+	}
+	return c.Server.State.Path(), nil
 }
 
-// OpenState opens the state file of the server, which must exist.
-func OpenState(c *config.Config, flag string) (*bolt.Server, error) {
-	path, err := StatePath(c, flag)
-	if err != nil {
+// FindState makes sure that the configuration, or a flag, says where the state is.
+func FindState(c *config.Config, flag string) error {
+	c.Server.State.Override(flag)
+	if c.Server.State.IsZero() {
+		return exit.Usagef("no state file: give --state FILE, or server.state in the configuration")
+	}
+	return nil
+}
+
+// OpenState opens the state of the server, which must exist, for a command.
+func OpenState(c *config.Config, flag string) (*State, error) {
+	if err := FindState(c, flag); err != nil {
 		return nil, err
 	}
+	if c.Server.State.Shared() {
+		return administer(c)
+	}
+	return openFile(c)
+}
+
+// A State is the state of a server, in a file or in etcd.
+type State struct {
+	*state.Server
+	File    *bolt.Server // or nil
+	Cluster *etcd.Server // or nil
+	io.Closer
+}
+
+func openFile(c *config.Config) (*State, error) {
+	path := c.Server.State.Path()
 	s, err := bolt.ReopenServer(path)
-	return s, Unusable(path, err)
+	if err != nil {
+		return nil, Unusable(path, err)
+	}
+	s.PasswordCost(c.Server.Argon2.Cost())
+	return &State{Server: s.Server, File: s, Closer: s}, nil
+}
+
+// Check reads every record, and every page of a file.
+func (s *State) Check() (state.Summary, error) {
+	if s.File != nil {
+		return s.File.Check()
+	}
+	if err := s.verify(); err != nil {
+		return state.Summary{}, err
+	}
+	return s.Summary()
+}
+
+// Entities lists what is authentic.
+func (s *State) Entities() ([]state.EntityRecord, error) {
+	if err := s.verify(); err != nil {
+		return nil, err
+	}
+	return s.Server.Entities()
+}
+
+// Users lists what is authentic.
+func (s *State) Users() ([]state.UserRecord, error) {
+	if err := s.verify(); err != nil {
+		return nil, err
+	}
+	return s.Server.Users()
+}
+
+// verify makes sure that a state which others can write is authentic.
+func (s *State) verify() error {
+	if s.Cluster == nil {
+		return nil
+	}
+	return s.Cluster.Verify(context.Background())
 }
 
 // Unusable adds to the error of a state file that does not open what to do about it.
@@ -69,8 +138,17 @@ func Absent(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// MakeState makes the state file if it is missing, and reports whether it did.
-func MakeState(path string) (bool, error) {
+// MakeState makes the state file of a command that may be the first if it is missing, and
+// reports whether it did. A state in etcd, where a wrong prefix is easily another server's,
+// is not made by the way.
+func MakeState(c *config.Config) (bool, error) {
+	if c.Server.State.Shared() {
+		return false, nil
+	}
+	return makeFile(c.Server.State.Path())
+}
+
+func makeFile(path string) (bool, error) {
 	if path == "" || !Absent(path) {
 		return false, nil
 	}
@@ -93,18 +171,26 @@ func MakeEnrollments(path string) (bool, error) {
 	return true, f.Close()
 }
 
-// InitState makes whichever of the two files is missing, and returns their names.
+// InitState makes whichever is missing of the state and of the file of enrollments, and
+// returns their names.
 func InitState(c *config.Config) (made []string, err error) {
+	makeMain := func(string) (bool, error) { return MakeState(c) }
+	if c.Server.State.Shared() {
+		makeMain = func(string) (bool, error) { return makeShared(c) }
+	}
 	for _, f := range []struct {
-		path string
-		make func(path string) (bool, error)
-	}{{c.Server.State, MakeState}, {c.Server.Enrollment.State, MakeEnrollments}} {
+		name, path string
+		make       func(path string) (bool, error)
+	}{
+		{c.Server.State.String(), "", makeMain},
+		{c.Server.Enrollment.State, c.Server.Enrollment.State, MakeEnrollments},
+	} {
 		done, err := f.make(f.path)
 		if err != nil {
 			return made, err
 		}
 		if done {
-			made = append(made, f.path)
+			made = append(made, f.name)
 		}
 	}
 	return made, nil
@@ -112,13 +198,16 @@ func InitState(c *config.Config) (made []string, err error) {
 
 // InitNewState makes the files of a new server. An existing file is an error.
 func InitNewState(c *config.Config) ([]string, error) {
-	path, err := StatePath(c, "")
-	if err != nil {
+	if err := FindState(c, ""); err != nil {
 		return nil, err
 	}
 	made, err := InitState(c)
 	if err == nil && len(made) == 0 {
-		return nil, fmt.Errorf("the state file %s already exists: nothing was changed", path)
+		what := "state file"
+		if c.Server.State.Shared() {
+			what = "state"
+		}
+		return nil, fmt.Errorf("the %s %s already exists: nothing was changed", what, &c.Server.State)
 	}
 	return made, err
 }

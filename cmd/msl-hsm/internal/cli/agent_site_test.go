@@ -110,7 +110,7 @@ func (s *site) command(args ...string) string {
 func (s *site) run(args ...string) string {
 	s.Helper()
 	var out, trouble bytes.Buffer
-	if code := Run(args, nil, &out, &trouble); code != 0 {
+	if code := runCheaply(args, nil, &out, &trouble); code != 0 {
 		s.Fatalf("msl-hsm %s: exit code %d: %s", strings.Join(args, " "), code, trouble.String())
 	}
 	return out.String()
@@ -122,7 +122,7 @@ func (s *site) started(run func(ctx context.Context, p *program, readyFile strin
 	s.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	log, file, ended := &journal{}, filepath.Join(s.TempDir(), "ready"), make(chan error, 1)
-	go func() { ended <- run(ctx, &program{stdout: io.Discard, stderr: log}, file) }()
+	go func() { ended <- run(ctx, &program{defaults: cheap, stdout: io.Discard, stderr: log}, file) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {

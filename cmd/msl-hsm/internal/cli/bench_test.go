@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -43,6 +46,7 @@ var benchStores = []struct {
 		return s
 	}},
 	{"softhsm", openSoftHSM},
+	{"isolated", openIsolated},
 }
 
 type benchStore interface {
@@ -51,20 +55,45 @@ type benchStore interface {
 	keystore.Importer
 }
 
-func openSoftHSM(t testing.TB) benchStore {
+// openIsolated opens a token in a child process.
+func openIsolated(t testing.TB) benchStore {
+	token := newBenchToken(t)
+	name := os.Args[0]
+	os.Args[0] = "msl-hsm" // by which this test knows that it is to be the program
+	defer func() { os.Args[0] = name }()
+	c := config.Default()
+	c.Keystore.URI, c.Keystore.PIN, c.Keystore.Sessions, c.Keystore.Isolate = token.URI, string(token.PIN), 4, true
+	s, err := keys.Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// newBenchToken makes a token with sealing keys.
+func newBenchToken(t testing.TB) *softhsm.Token {
 	token := softhsm.Temp(t)
+	s, err := hsm.Open(hsm.Config{URI: token.URI, PIN: token.PIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, r := range keystore.SealingRoles() {
+		if _, err := s.Create(r.Label("msl"), r.Algorithm()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return token
+}
+
+func openSoftHSM(t testing.TB) benchStore {
+	token := newBenchToken(t)
 	s, err := hsm.Open(hsm.Config{URI: token.URI, PIN: token.PIN, Sessions: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	for label, a := range map[string]keystore.Algorithm{
-		"msl-seal-session": keystore.SealSession256, "msl-seal-wrapping": keystore.SealWrapping256, "msl-seal-mac": keystore.SealMAC256,
-	} {
-		if _, err := s.Create(label, a); err != nil {
-			t.Fatal(err)
-		}
-	}
 	return s
 }
 

@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
@@ -17,8 +19,14 @@ import (
 // WebSockets, and the flags of its client camera.
 func startEcho(t *testing.T) (url string, client []string) {
 	t.Helper()
+	return startServer(t, "")
+}
+
+// startServer is startEcho with more settings of the server, as in ", upstream: URL".
+func startServer(t *testing.T, settings string) (url string, client []string) {
+	t.Helper()
 	t.Chdir(t.TempDir())
-	for name, text := range map[string]string{"pass": "a passphrase\n", "c.yaml": "keystore: {uri: 'soft:keys', pin: 'file:pass'}\nserver: {state: server.db}\n", "none.yaml": ""} {
+	for name, text := range map[string]string{"pass": "a passphrase\n", "c.yaml": "keystore: {uri: 'soft:keys', pin: 'file:pass'}\nserver: {state: server.db" + settings + "}\n", "none.yaml": ""} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +58,7 @@ func startEcho(t *testing.T) (url string, client []string) {
 func runSelf(t *testing.T, args ...string) []byte {
 	t.Helper()
 	var out, errs bytes.Buffer
-	if code := Run(args, strings.NewReader(""), &out, &errs); code != 0 {
+	if code := runCheaply(args, strings.NewReader(""), &out, &errs); code != 0 {
 		t.Fatalf("%v: exit code %d, %s", args, code, errs.String())
 	}
 	return out.Bytes()
@@ -65,7 +73,7 @@ func TestChannelLines(t *testing.T) {
 	var errs bytes.Buffer
 	code := make(chan int, 1)
 	go func() {
-		code <- Run(append([]string{"channel", url}, client...), in, out, &errs)
+		code <- runCheaply(append([]string{"channel", url}, client...), in, out, &errs)
 		out.Close()
 	}()
 	lines := bufio.NewReader(shown)
@@ -86,6 +94,53 @@ func TestChannelLines(t *testing.T) {
 		t.Error("the channel of a revoked entity goes on")
 	}
 	typed.Close()
+}
+
+// TestChannelGateway says a line to a service behind a gateway when the one before has come
+// back, over a WebSocket and HTTP. The end of the input ends the service's request, and
+// the end of its answer the channel.
+func TestChannelGateway(t *testing.T) {
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		for lines := bufio.NewScanner(r.Body); lines.Scan() && lines.Text() != "end"; {
+			fmt.Fprintf(w, "you said %s\n", lines.Text())
+			http.NewResponseController(w).Flush()
+		}
+		io.WriteString(w, "bye\n")
+	}))
+	defer service.Close()
+	url, client := startServer(t, ", upstream: {url: '"+service.URL+"', body: stream}")
+	for _, u := range []string{url, strings.Replace(url, "ws:", "http:", 1)} {
+		for _, ending := range []string{"", "end\n"} {
+			in, typed := io.Pipe()
+			shown, out := io.Pipe()
+			var errs bytes.Buffer
+			code := make(chan int, 1)
+			go func() {
+				code <- Run(append([]string{"channel", u}, client...), in, out, &errs)
+				out.Close()
+			}()
+			lines := bufio.NewReader(shown)
+			for i := range 3 {
+				go fmt.Fprintf(typed, "line %d\n", i)
+				if got, err := lines.ReadString('\n'); got != fmt.Sprintf("you said line %d\n", i) || err != nil {
+					t.Fatalf("%s: got %q, %v", u, got, err)
+				}
+			}
+			go func() {
+				if io.WriteString(typed, ending); ending == "" {
+					typed.Close()
+				}
+			}()
+			if rest, err := io.ReadAll(lines); string(rest) != "bye\n" || err != nil {
+				t.Errorf("%s, %q: got %q, %v", u, ending, rest, err)
+			}
+			if c := <-code; c != 0 || errs.Len() > 0 {
+				t.Errorf("%s, %q: exit code %d, %s", u, ending, c, errs.String())
+			}
+			typed.Close()
+		}
+	}
 }
 
 // TestChannelLong sends 64 MiB each way, and the command has flat memory.

@@ -11,7 +11,7 @@ import (
 
 // configure reads the configuration and applies the flags common to all verbs.
 func (p *program) configure() (*config.Config, error) {
-	c := config.Default()
+	c := p.defaults()
 	path, err := p.configPath()
 	if err != nil {
 		return nil, err
@@ -21,12 +21,20 @@ func (p *program) configure() (*config.Config, error) {
 			return nil, exit.WithCode(err, exit.Usage)
 		}
 	}
-	if err := notFromEnvironment("--pin", p.flags.pin); err != nil {
-		return nil, err
+	for _, secret := range []struct {
+		flag, source string
+		setting      *string
+	}{
+		{"--pin", p.flags.pin, &c.Keystore.PIN}, {"--owner-password", p.flags.owner, &c.Keystore.Owner},
+		{"--endorsement-password", p.flags.endorsement, &c.Keystore.Endorsement}, {"--lockout-password", p.flags.lockout, &c.Keystore.Lockout},
+	} {
+		if err := notFromEnvironment(secret.flag, secret.source); err != nil {
+			return nil, err
+		}
+		config.Override(secret.setting, secret.source)
 	}
 	config.Override(&c.Keystore.URI, p.flags.keystore)
 	config.Override(&c.Keystore.SoftHSM, p.flags.softhsm)
-	config.Override(&c.Keystore.PIN, p.flags.pin)
 	if here, err := os.Getwd(); err == nil {
 		c.Keystore.URI = config.Settled(here, c.Keystore.URI)
 	}

@@ -182,15 +182,15 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 		return err
 	}
 	if f.tpmPSK {
-		config.Override(&c.Server.State, f.state)
+		c.Server.State.Override(f.state)
 		if f.storageKey, err = provenStorage(c, identity, f.storage, f.nonce); err != nil {
 			return err
 		}
 		identity = fleet.PSKIdentity(identity)
 	}
 	e := state.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
-	config.Override(&c.Server.State, f.state)
-	made, err := admin.MakeState(c.Server.State)
+	c.Server.State.Override(f.state)
+	made, err := admin.MakeState(c)
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 		return undo(f.generatePSK+f.out, err)
 	}
 	tellRegistered(p, e, f.generatePSK+f.out)
-	p.tellMade(made, c.Server.State)
+	p.tellMade(made, c.Server.State.Path())
 	if f.derived {
 		fmt.Fprintln(p.stdout, keys.TellDerived)
 	}

@@ -86,8 +86,12 @@ func createSet(p *program, role string, rotate bool) (err error) {
 	}
 	// Nothing has been issued yet, so no state can have been lost.
 	made, err := admin.InitState(c)
-	for _, file := range made {
-		fmt.Fprintf(p.stdout, "made the file %s\n", file)
+	for _, name := range made {
+		what := "file"
+		if c.Server.State.Shared() && name == c.Server.State.String() {
+			what = "state"
+		}
+		fmt.Fprintf(p.stdout, "made the %s %s\n", what, name)
 	}
 	return err
 }

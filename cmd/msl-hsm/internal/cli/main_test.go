@@ -25,12 +25,27 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(leakChecked{m}, map[string]func(){"msl-hsm": func() { os.Exit(Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }})
+	testscript.Main(leakChecked{m}, map[string]func(){"msl-hsm": func() { os.Exit(runCheaply(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }})
+}
+
+// runCheaply is Run for tests, whose passphrases and passwords cost next to nothing.
+func runCheaply(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runWith(cheap, args, stdin, stdout, stderr)
+}
+
+func cheap() *config.Config {
+	c := config.Default()
+	c.Keystore.CheapForTests = true
+	c.Keystore.Argon2 = config.Argon2{Time: 1, Memory: 8, Threads: 1}
+	c.Server.Argon2 = c.Keystore.Argon2
+	return c
 }
 
 func TestScripts(t *testing.T) {
@@ -53,6 +68,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each command waits a second before it exits
 			e.Setenv("GOMAXPROCS", "1")             // scripts share the processors; threads that meet in page faults cost more than they win
 			e.Values[testingT{}] = e.T()
+			e.Values[startedEtcd{}] = map[string]*etcdtest.Member{}
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
@@ -68,6 +84,7 @@ func TestScripts(t *testing.T) {
 			"exits":           exits,
 			"ready":           ready,
 			"serverkeys":      serverKeys,
+			"servertoken":     serverToken,
 			"upstream":        upstream,
 			"secureupstream":  secureUpstream,
 			"certify":         certify,
@@ -104,6 +121,13 @@ func TestScripts(t *testing.T) {
 			"outdate":         outdate,
 			"lines":           lines,
 			"push":            push,
+			"endkeystore":     endKeystore,
+			"etcd":            startEtcd,
+			"killetcd":        killEtcd,
+			"restartetcd":     restartEtcd,
+			"etcdctl":         controlEtcd,
+			"resend":          resend,
+			"within":          within,
 		},
 	})
 }
@@ -167,7 +191,7 @@ func upstream(ts *testscript.TestScript, _ bool, args []string) {
 // certify KEYFILE PASSPHRASE LABEL OUT makes a certificate for a soft key, signed
 // by itself.
 func certify(ts *testscript.TestScript, _ bool, args []string) {
-	store, err := soft.Open(ts.MkAbs(args[0]), []byte(args[1]))
+	store, err := soft.Config{CheapForTests: true}.Open(ts.MkAbs(args[0]), []byte(args[1]))
 	ts.Check(err)
 	defer store.Close()
 	signer, err := keystore.Find[crypto.Signer](store, args[2])

@@ -19,7 +19,7 @@ func (s *site) sendTo(url, limits, data string) (string, error) {
 	s.Helper()
 	s.write("limits.yaml", "client:\n  url: "+url+"\n  psk: camera.psk\n  server-key: server.pem\n  limits: {"+limits+"}\n")
 	var out bytes.Buffer
-	p := &program{stdout: &out, stderr: io.Discard, stdin: strings.NewReader("")}
+	p := &program{defaults: cheap, stdout: &out, stderr: io.Discard, stdin: strings.NewReader("")}
 	p.flags.config = s.path("limits.yaml")
 	err := runSend(p, context.Background(), nil, config.Client{}, sendFlags{data: data}, true)
 	return out.String(), err

@@ -22,10 +22,7 @@ func lines(ts *testscript.TestScript, _ bool, args []string) {
 
 // push SOCKET ENTITY TEXT posts a message for a client, once that waits.
 func push(ts *testscript.TestScript, _ bool, args []string) {
-	socket := ts.MkAbs(args[0])
-	web := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
+	web := socketClient(ts.MkAbs(args[0]))
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		r, err := web.Post("http://push/"+args[1], "text/plain", strings.NewReader(args[2]))
 		ts.Check(err)
@@ -35,4 +32,11 @@ func push(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("nobody waits")
+}
+
+// socketClient sends HTTP requests to a Unix socket.
+func socketClient(path string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
 }

@@ -55,7 +55,7 @@ func sign(ts *testscript.TestScript, template, parent *x509.Certificate, public 
 
 // issue KEYFILE PASSPHRASE LABEL NAME OUT certifies a soft key.
 func issue(ts *testscript.TestScript, _ bool, args []string) {
-	store, err := soft.Open(ts.MkAbs(args[0]), []byte(args[1]))
+	store, err := soft.Config{CheapForTests: true}.Open(ts.MkAbs(args[0]), []byte(args[1]))
 	ts.Check(err)
 	defer store.Close()
 	certified, err := keystore.Find[crypto.Signer](store, args[2])

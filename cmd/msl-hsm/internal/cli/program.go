@@ -8,11 +8,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // A program is the state shared by all verbs.
 type program struct {
+	defaults       func() *config.Config
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	flags          rootFlags
@@ -22,6 +24,7 @@ type program struct {
 // rootFlags override the configuration for every verb.
 type rootFlags struct {
 	config, keystore, softhsm, pin string
+	owner, endorsement, lockout    string // passwords of a TPM
 }
 
 // group makes a command that has only subcommands.

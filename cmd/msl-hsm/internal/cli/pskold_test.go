@@ -14,7 +14,7 @@ import (
 // oldKeys KEYFILE PASSPHRASE STATE SCHEME IDENTITY PSKFILE registers an entity as
 // older versions did: the MAC key sealed by itself, the wrapping key derived.
 func oldKeys(ts *testscript.TestScript, _ bool, args []string) {
-	store, err := soft.Open(ts.MkAbs(args[0]), []byte(args[1]))
+	store, err := soft.Config{CheapForTests: true}.Open(ts.MkAbs(args[0]), []byte(args[1]))
 	ts.Check(err)
 	defer store.Close()
 	k := entityauth.NewPSKFile(args[4], true)

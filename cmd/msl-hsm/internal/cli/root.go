@@ -7,17 +7,23 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
 )
 
 // Run executes one command and returns its exit code.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runWith(config.Default, args, stdin, stdout, stderr)
+}
+
+// runWith executes a command whose configuration begins with the given defaults.
+func runWith(defaults func() *config.Config, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stderr = safetext.Writer{W: stderr} // errors and logs quote peers
 	if onTerminal(stdout) {
 		stdout = safetext.Writer{W: stdout} // as does most other output
 	}
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
+	p := &program{defaults: defaults, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := rootCommand(p)
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -44,15 +50,18 @@ func rootCommand(p *program) *cobra.Command {
 	f.StringVar(&p.flags.keystore, "keystore", "", "key store `URI`: pkcs11:token=NAME?module-path=PATH, tpm:?state=FILE or soft:FILE")
 	f.StringVar(&p.flags.softhsm, "softhsm", "", "directory `DIR` of a SoftHSM token for development")
 	f.StringVar(&p.flags.pin, "pin", "", "`SOURCE` of the PIN: file:PATH, fd:N, credential:NAME or prompt")
+	f.StringVar(&p.flags.owner, "owner-password", "", "`SOURCE` of the password of the TPM's owner hierarchy, where it has one")
+	f.StringVar(&p.flags.endorsement, "endorsement-password", "", "`SOURCE` of that of its endorsement hierarchy")
+	f.StringVar(&p.flags.lockout, "lockout-password", "", "`SOURCE` of that of its lockout hierarchy")
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		return noneEmpty(c, "config", "keystore", "softhsm", "pin")
+		return noneEmpty(c, "config", "keystore", "softhsm", "pin", "owner-password", "endorsement-password", "lockout-password")
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return exit.Usagef("%w; see %s --help", err, c.CommandPath())
 	})
 	root.AddCommand(
 		tokenCommand(p),
-		group("key", "Make, import, list, show and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyDestroyCommand(p)),
+		group("key", "Make, import, export, list, show and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyExportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyDestroyCommand(p)),
 		group("entity", "Register and revoke the entities that may talk to the server",
 			entityAddCommand(p), entityListCommand(p), entityShowCommand(p), entityRemoveCommand(p), entityRevokeCommand(p), entityUnrevokeCommand(p)),
 		group("user", "Register the users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),
@@ -60,7 +69,7 @@ func rootCommand(p *program) *cobra.Command {
 			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p)),
 		group("session", "Show and end the sessions that a device has with its servers", sessionListCommand(p), sessionLogoutCommand(p), sessionForgetCommand(p)),
 		group("tpm", "Give this machine an identity that stays in its TPM",
-			tpmInitCommand(p), tpmEnrollCommand(p), tpmStatusCommand(p), tpmRenewCommand(p), tpmQuoteCommand(p), tpmStorageCommand(p), tpmImportPSKCommand(p)),
+			tpmInitCommand(p), tpmEnrollCommand(p), tpmStatusCommand(p), tpmRenewCommand(p), tpmQuoteCommand(p), tpmStorageCommand(p), tpmImportPSKCommand(p), tpmUnlockCommand(p)),
 		group("ca", "Make the CA of a fleet of devices", caInitCommand(p)),
 		group("enrollment", "Decide which devices with a TPM may talk to the server",
 			enrollmentListCommand(p), enrollmentShowCommand(p),
@@ -69,7 +78,7 @@ func rootCommand(p *program) *cobra.Command {
 			onDeviceCommand(p, "reinstate", "Let a rejected or revoked device apply again", "reinstated"),
 			onDeviceCommand(p, "remove", "Forget a device that was never enrolled", "removed"),
 			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentCRLCommand(p), enrollmentMakersCommand(p)),
-		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(),
+		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(), isolatedCommand(),
 	)
 	onlyKnown(root)
 	return root

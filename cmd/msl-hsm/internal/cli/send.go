@@ -59,8 +59,8 @@ With a state file, the next call goes on with the master token of this one.`,
 			if set("data") && set("file") {
 				return exit.Usagef("send takes either --data or --file")
 			}
-			if f.count != 0 && !f.wait || f.count < 0 || f.wait && (f.noAnswer || f.peer) {
-				return exit.Usagef("--count goes with --wait, and --wait with an answer of a server that is no peer")
+			if f.count != 0 && !f.wait || f.count < 0 || f.wait && f.noAnswer {
+				return exit.Usagef("--count goes with --wait, and --wait with an answer")
 			}
 			f.waitTime = 0
 			if set("timeout") {

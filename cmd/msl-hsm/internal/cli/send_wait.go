@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
-	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 // waitForMessages prints what the server sends by itself, each message on a line of
@@ -27,10 +25,10 @@ func waitForMessages(ctx context.Context, c *config.Config, client *clientside.C
 		defer cancel()
 	}
 	got := 0
-	err := client.Pushed(ctx, c.Client.User, func(r *msl.Response) (bool, error) {
+	err := client.Pushed(ctx, c.Client.User, func(data io.Reader) (bool, error) {
 		out := &answerWriter{w: to}
-		_, err := io.Copy(out, r.Body)
-		if err = errors.Join(err, r.Body.Close()); err == nil && out.last != '\n' {
+		_, err := io.Copy(out, data)
+		if err == nil && out.last != '\n' {
 			_, err = io.WriteString(to, "\n")
 		}
 		got++

@@ -105,7 +105,7 @@ func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, err
 	if err := config.CheckListen("--listen", c.Server.Listen); err != nil {
 		return nil, nil, err
 	}
-	config.Override(&c.Server.State, f.state)
+	c.Server.State.Override(f.state)
 	if err := c.Server.Upstream.URL.Set(f.upstream); err != nil {
 		return nil, nil, err
 	}
@@ -151,7 +151,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if f.trace {
 		s.MSL.Headers = logHeaders(log)
 	}
-	socket := admin.Service{State: s.State, Path: c.Server.State, Keep: admin.AcceptedFor(c), Devices: s.Devices}
+	socket := admin.Service{State: s.State, Path: c.Server.State.Path(), Keep: admin.AcceptedFor(c), Devices: s.Devices}
 	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
 	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,

@@ -1,64 +1,124 @@
 package cli
 
 import (
-	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// made are the files of a server with new keys, whose passphrase is "for the keys".
-var made struct {
+// madeKeys are the files of a server with new keys, whose passphrase is "for the keys".
+var madeKeys, madeToken made
+
+// made are files that a test takes as they are, by name. They are made once, as RSA keys
+// take most of the time of a script.
+type made struct {
 	once  sync.Once
 	files map[string][]byte
 	err   error
 }
 
-// serverKeys writes server.keys, server.pem and server.db as these commands do with
-// the configuration server.yaml, for scripts that are about something else. They are
-// made once, as Argon2 and RSA take most of the time of a script.
-//
-//	exec msl-hsm key create --set server
-//	exec msl-hsm key show msl-identity --public
-//	cp stdout server.pem
-func serverKeys(ts *testscript.TestScript, _ bool, _ []string) {
-	made.once.Do(func() { made.files, made.err = makeServerKeys() })
-	ts.Check(made.err)
-	for name, text := range made.files {
+// put writes the files into the directory of a script.
+func (m *made) put(ts *testscript.TestScript, make func(dir string) error) {
+	m.once.Do(func() { m.files, m.err = filesOf(make) })
+	ts.Check(m.err)
+	for name, text := range m.files {
+		ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(name)), 0o700))
 		ts.Check(os.WriteFile(ts.MkAbs(name), text, 0o600))
 	}
 }
 
-func makeServerKeys() (map[string][]byte, error) {
-	dir, err := os.MkdirTemp("", "server")
+// filesOf returns what make writes to a directory.
+func filesOf(make func(dir string) error) (map[string][]byte, error) {
+	dir, err := os.MkdirTemp("", "made")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	path := func(name string) string { return filepath.Join(dir, name) }
+	if err := make(dir); err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{}
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		files[name], err = os.ReadFile(path)
+		return err
+	})
+	return files, err
+}
+
+// serverKeys writes server.keys, server.pem and server.db as these commands do with
+// the configuration server.yaml, for scripts that are about something else.
+//
+//	exec msl-hsm key create --set server
+//	exec msl-hsm key show msl-identity --public
+//	cp stdout server.pem
+func serverKeys(ts *testscript.TestScript, _ bool, _ []string) { madeKeys.put(ts, makeServerKeys) }
+
+func makeServerKeys(dir string) error {
+	config := filepath.Join(dir, "server.yaml")
 	for name, text := range map[string]string{
 		"passphrase":  "for the keys\n",
 		"server.yaml": "keystore: {uri: 'soft:server.keys', pin: 'file:passphrase'}\nserver: {state: server.db}\n",
 	} {
-		if err := os.WriteFile(path(name), []byte(text), 0o600); err != nil {
-			return nil, err
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return err
 		}
+		defer os.Remove(filepath.Join(dir, name)) // a script has its own
 	}
-	var out, trouble bytes.Buffer
-	for _, args := range [][]string{{"key", "create", "--set", "server"}, {"key", "show", "msl-identity", "--public"}} {
-		out.Reset()
-		if code := Run(append(args, "--config", path("server.yaml")), nil, &out, &trouble); code != 0 {
-			return nil, fmt.Errorf("%v: exit code %d: %s", args, code, trouble.String())
+	return withPublicKey(dir, config)
+}
+
+// serverToken writes the directory dev and server.pem as these commands do, for scripts
+// that are about something else.
+//
+//	exec msl-hsm token init --softhsm dev
+//	env MSL_HSM_CONFIG=dev/msl-hsm.yaml
+//	exec msl-hsm key create --set server
+//	exec msl-hsm key show msl-identity --public
+//	cp stdout server.pem
+func serverToken(ts *testscript.TestScript, _ bool, _ []string) {
+	madeToken.put(ts, func(dir string) error {
+		if _, err := inProcess(dir, "token", "init", "--softhsm", "dev"); err != nil {
+			return err
 		}
+		return withPublicKey(dir, "dev/msl-hsm.yaml")
+	})
+	// SoftHSM wants to know its directory by a whole path.
+	text := "directories.tokendir = " + ts.MkAbs("dev/tokens") + "\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
+	ts.Check(os.WriteFile(ts.MkAbs("dev/softhsm2.conf"), []byte(text), 0o600))
+	ts.Setenv("MSL_HSM_CONFIG", "dev/msl-hsm.yaml")
+}
+
+// withPublicKey makes the keys of a server, and server.pem.
+func withPublicKey(dir, config string) error {
+	if _, err := inProcess(dir, "key", "create", "--set", "server", "--config", config); err != nil {
+		return err
 	}
-	files := map[string][]byte{"server.pem": out.Bytes()}
-	for _, name := range []string{"server.keys", "server.db"} {
-		if files[name], err = os.ReadFile(path(name)); err != nil {
-			return nil, err
-		}
+	public, err := inProcess(dir, "key", "show", "msl-identity", "--public", "--config", config)
+	if err != nil {
+		return err
 	}
-	return files, nil
+	return os.WriteFile(filepath.Join(dir, "server.pem"), public, 0o600)
+}
+
+// inProcess runs a command in a process of its own, since a SoftHSM knows one directory.
+func inProcess(dir string, args ...string) ([]byte, error) {
+	c := exec.Command("msl-hsm", args...)
+	c.Dir = dir
+	out, err := c.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%v: %w", args, err)
+	}
+	return out, nil
 }

@@ -51,13 +51,13 @@ func (p *program) withNewState(path string, do func(admin.Registry) error) (err 
 	if err != nil {
 		return err
 	}
-	config.Override(&c.Server.State, path)
-	made, err := admin.MakeState(c.Server.State)
+	c.Server.State.Override(path)
+	made, err := admin.MakeState(c)
 	if err != nil {
 		return err
 	}
 	if err = p.withState(path, do); err == nil {
-		p.tellMade(made, c.Server.State)
+		p.tellMade(made, c.Server.State.Path())
 	}
 	return err
 }
@@ -86,7 +86,7 @@ issuer keys before.`,
 			if err != nil {
 				return err
 			}
-			config.Override(&c.Server.State, path)
+			c.Server.State.Override(path)
 			made, err := admin.InitNewState(c)
 			for _, file := range made {
 				fmt.Fprintf(p.stdout, "made %s\n", file)

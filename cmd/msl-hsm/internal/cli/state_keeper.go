@@ -7,11 +7,14 @@ import (
 
 // onState runs a verb on the state of a server, running or not.
 func (p *program) onState(path string, do func(admin.Keeper) error) (err error) {
-	c, file, err := p.stateFile(path)
+	c, err := p.configure()
 	if err != nil {
 		return err
 	}
-	k, err := admin.OpenKeeper(c, file)
+	if err := admin.FindState(c, path); err != nil {
+		return err
+	}
+	k, err := admin.OpenKeeper(c)
 	if err != nil {
 		return err
 	}

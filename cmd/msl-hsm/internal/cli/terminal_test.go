@@ -40,7 +40,7 @@ func newTerminal(t *testing.T) (screen, program *os.File) {
 func onScreen(t *testing.T, args ...string) string {
 	t.Helper()
 	screen, program := newTerminal(t)
-	if code := Run(args, strings.NewReader(""), program, program); code != 0 {
+	if code := runCheaply(args, strings.NewReader(""), program, program); code != 0 {
 		t.Errorf("%v: exit code %d", args, code)
 	}
 	shown := make(chan string, 1)

@@ -12,15 +12,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
-	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// setKeysAside renames the file of keys that do not load because of err, if they never
-// will: the TPM was cleared, or was replaced on purpose.
+// setKeysAside puts a new file of keys in place of one whose keys do not load because of
+// err, if they never will: the TPM was cleared, or was replaced on purpose.
 func setKeysAside(p *program, replace bool, err error) error {
 	c, errC := p.configure()
 	if errC != nil {
@@ -30,18 +29,19 @@ func setKeysAside(p *program, replace bool, err error) error {
 	if errU != nil {
 		return errU
 	}
-	device, errD := tpm.Open(c.Keystore.URI)
+	device, errD := keys.OpenTPM(c)
 	if errD != nil {
 		return errD
 	}
 	defer device.Close()
 	switch why := identity.Diagnose(device, keys.IdentityFile(u.State)); {
-	case errors.Is(why, identity.ErrCleared), replace && exit.IsAny(why, identity.ErrOtherTPM, identity.ErrNotInitialized):
-		if _, err := atomicfile.Aside(u.State, ".lost"); err != nil {
-			return err
+	case errors.Is(why, identity.ErrCleared), replace && (why == nil || exit.IsAny(why, identity.ErrOtherTPM, identity.ErrNotInitialized)):
+		lost, err := keys.ReplaceKeys(c, device)
+		if err == nil {
+			fmt.Fprintf(p.stderr, "msl-hsm: the file of the keys that the TPM lost is kept as %s\n", exit.Printable(lost))
 		}
-		return os.Remove(u.State)
-	case exit.IsAny(why, identity.ErrOtherTPM, identity.ErrDamaged):
+		return err
+	case why != nil && !errors.Is(why, identity.ErrNotInitialized):
 		return why
 	}
 	return fmt.Errorf("%w; to give these keys up add --replace", err)
@@ -118,6 +118,9 @@ in .lost-2 and so on.`,
 
 func initTPM(p *program, ctx context.Context, o identity.InitOptions) error {
 	return p.withDevice(true, func(_ *config.Config, m *keys.Device) error {
+		if err := tpm.KeepStorageKey(m.Store); err != nil {
+			return err
+		}
 		if err := m.Identity.Init(ctx, o, p.progress); err != nil {
 			return err
 		}

@@ -24,15 +24,17 @@ type testingT struct{}
 
 // swtpm VAR [ROOTS] runs a TPM until the script ends, and keeps its URI in a
 // variable. With a file of roots it has a certificate of its maker, which is
-// added there. Where swtpm is missing the script is skipped.
+// added there. VARTOOLS names it for tpm2-tools. Where swtpm is missing the script is
+// skipped.
 func swtpm(ts *testscript.TestScript, _ bool, args []string) {
 	t := ts.Value(testingT{}).(testing.TB)
+	var uri string
+	defer func() { ts.Setenv(args[0], uri); ts.Setenv(args[0]+"TOOLS", tpmtest.Tools(uri)) }()
 	if len(args) == 1 {
-		ts.Setenv(args[0], tpmtest.Serve(t))
+		uri = tpmtest.Serve(t)
 		return
 	}
 	uri, makers := tpmtest.ServeCertified(t)
-	ts.Setenv(args[0], uri)
 	f, err := os.OpenFile(ts.MkAbs(args[1]), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	ts.Check(err)
 	for _, c := range makers {

@@ -29,7 +29,7 @@ func (s *site) sendWith(client string) (string, error) {
 	s.Helper()
 	s.write("with.yaml", "client:\n"+client)
 	var out bytes.Buffer
-	p := &program{stdout: &out, stderr: io.Discard, stdin: strings.NewReader("")}
+	p := &program{defaults: cheap, stdout: &out, stderr: io.Discard, stdin: strings.NewReader("")}
 	p.flags.config = s.path("with.yaml")
 	err := runSend(p, context.Background(), nil, config.Client{}, sendFlags{data: "x"}, true)
 	return out.String(), err

@@ -59,27 +59,48 @@ func (e *earlierSession) userTokens(ctx context.Context, user string) (*msl.User
 }
 
 // Pushed waits for messages of the server on the connection of the last answer, and
-// passes each to take, until that returns false or an error, or ctx ends.
-func (k *Client) Pushed(ctx context.Context, user string, take func(*msl.Response) (more bool, err error)) error {
-	stream, err := k.lasting.stream.Unasked(ctx)
-	if err != nil {
-		return err
-	}
-	inbox := k.MSL.NewInbox(stream)
-	inbox.User = user
-	for more := true; more; {
-		r, err := inbox.Receive(ctx)
-		if errors.Is(err, io.EOF) {
-			return exit.WithCode(errors.New("the server ended the connection: wait for messages again once it runs, and check that the URL is that of server.push"), exit.NoAnswer)
-		}
+// passes the data of each to take, until that returns false or an error, or ctx ends.
+func (k *Client) Pushed(ctx context.Context, user string, take func(io.Reader) (more bool, err error)) error {
+	receive := k.pushedByPeer
+	if k.server == nil {
+		stream, err := k.lasting.stream.Unasked(ctx)
 		if err != nil {
 			return err
 		}
-		if more, err = take(r); err != nil {
+		inbox := k.MSL.NewInbox(stream)
+		inbox.User = user
+		receive = func(ctx context.Context, take func(io.Reader) (bool, error)) (bool, error) {
+			r, err := inbox.Receive(ctx)
+			if err != nil {
+				return false, err
+			}
+			more, err := take(r.Body)
+			return more, errors.Join(err, r.Body.Close())
+		}
+	}
+	for more := true; more; {
+		var err error
+		if more, err = receive(ctx, take); errors.Is(err, io.EOF) {
+			return exit.WithCode(errors.New("the server ended the connection: wait for messages again once it runs, and check that the URL is that of server.push, or of server.peer with push"), exit.NoAnswer)
+		} else if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// pushedByPeer passes one message of the peer to take.
+func (k *Client) pushedByPeer(ctx context.Context, take func(io.Reader) (bool, error)) (more bool, err error) {
+	more = true
+	var failed error
+	err = k.peerConn.Serve(ctx, func(_ context.Context, _ *msl.ResponseWriter, m *msl.Message) error {
+		if !m.Authenticated {
+			return msl.ErrRejectEntity
+		}
+		more, failed = take(m.Body)
+		return msl.ErrNoReply
+	})
+	return more, errors.Join(failed, err)
 }
 
 // Close closes the keys before the store that holds them.

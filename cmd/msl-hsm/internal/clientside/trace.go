@@ -118,6 +118,14 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Flush has a transport that holds bytes back send them.
+func (c *countingWriter) Flush() error {
+	if f, ok := c.w.(interface{ Flush() error }); ok {
+		return f.Flush()
+	}
+	return nil
+}
+
 // state reports each new master token that is stored.
 func (s *Trace) state(c msl.ClientState) msl.ClientState { return &tracedState{c, s} }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"net"
 	"time"
 
@@ -31,7 +32,7 @@ func check(c *Config) error {
 		name  string
 		value int64
 	}{
-		{"keystore.sessions", int64(c.Keystore.Sessions)}, {"keystore.wait", int64(c.Keystore.Wait)},
+		{"keystore.wait", int64(c.Keystore.Wait)},
 		{"keystore.call-timeout", int64(c.Keystore.CallTimeout)}, {"client.agent.shutdown", int64(c.Client.Agent.Shutdown)},
 		{"client.agent.idle", int64(c.Client.Agent.Idle)}, {"client.agent.ahead", c.Client.Agent.Ahead},
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
@@ -60,11 +61,17 @@ func check(c *Config) error {
 	if r := c.Keystore.Random; r != "" && r != "os" && r != RandomMixed {
 		return exit.Usagef("keystore.random is %q: want os or mixed", r)
 	}
+	if err := c.checkCosts(); err != nil {
+		return err
+	}
 	if renew, life := Nonzero(s.RenewAfter, time.Hour), Nonzero(s.Lifetime, 24*time.Hour); renew > life {
 		return exit.Usagef("server.renew-after is %v, and server.lifetime %v: a master token would expire before it may be renewed", renew, life)
 	}
 	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
 		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
+	}
+	if err := errors.Join(s.State.check(), s.checkEnrollment()); err != nil {
+		return err
 	}
 	if err := s.checkStreams(); err != nil {
 		return err

@@ -15,17 +15,24 @@ type Config struct {
 
 // Keystore says where the keys are.
 type Keystore struct {
-	URI         string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
-	SoftHSM     string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
-	PIN         string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
-	Sessions    int           `yaml:"sessions" example:"4"`                                           // PKCS #11 sessions used at the same time
-	Wait        time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
-	CallTimeout time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
-	Prefix      string        `yaml:"prefix"`                                                         // first part of the labels of the keys
-	Random      string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
-	AllowWeak   []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
+	URI           string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
+	SoftHSM       string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
+	PIN           string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
+	Argon2        Argon2        `yaml:"argon2"`                                                         // Argon2id of that passphrase: what trying one costs; an old file gets it when key create or key import changes it
+	Owner         string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, where it has one: for tpm init, for anti-rollback, and where another program removed the storage key
+	Endorsement   string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same of the endorsement hierarchy: for tpm init, enroll and renew
+	Lockout       string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same of the lockout hierarchy: for tpm unlock
+	Sessions      SessionBound  `yaml:"sessions" example:"32"`                                          // PKCS #11 sessions used at the same time, at most; default: auto, as many as the load needs and the token allows
+	Wait          time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
+	CallTimeout   time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
+	Isolate       bool          `yaml:"isolate"`                                                        // open the PKCS #11 module in a process of its own, so that a crash or a hang of it does not take this one
+	IsolateMemory int64         `yaml:"isolate-memory" example:"1073741824"`                            // bytes that this process may occupy before it is replaced; negative is no bound
+	Prefix        string        `yaml:"prefix"`                                                         // first part of the labels of the keys
+	Random        string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
+	AllowWeak     []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
-	Log *slog.Logger // of a process that lives long: told when the device is lost
+	Log           *slog.Logger // of a process that lives long: told when the device is lost
+	CheapForTests bool         // permits a cost, of passwords too, at which they are guessed easily
 }
 
 // Server is what a server is made of.
@@ -36,10 +43,12 @@ type Server struct {
 	KeyID       string `yaml:"key-id" example:"key-1"`           // its name on the wire; default: derived from the public key
 	Certificate string `yaml:"certificate" example:"server.crt"` // for that key; its subject becomes the identity
 	PSKKeys     string `yaml:"psk-keys" example:"server-psk"`    // or, in place of key: labels of pre-shared keys
-	State       string `yaml:"state" example:"server.db"`        // entities, users, revocations, replay protection
+	State       State  `yaml:"state"`                            // entities, users, revocations, replay protection; state: FILE is short for a section with that alone
 
 	TrustedProxies networkList `yaml:"trusted-proxies" example:"[10.0.0.0/8]"` // proxies whose X-Forwarded-For or Forwarded header is believed; each must set it itself; default: none
 	ProxyProtocol  bool        `yaml:"proxy-protocol"`                         // their connections begin with the PROXY protocol, version 1 or 2
+
+	Argon2 Argon2 `yaml:"argon2"` // Argon2id of the passwords of users: what trying one costs; an old one gets it at the next login
 
 	EntitySchemes entityList   `yaml:"entity-schemes" example:"[PSK, RSA]"` // default: every scheme that the other settings allow
 	UserSchemes   userList     `yaml:"user-schemes" example:"[EMAIL_PASSWORD, USER_ID_TOKEN]"`
@@ -114,7 +123,7 @@ type Client struct {
 
 	KeyExchanges exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED]"` // offered, best first; default: this one with pre-shared keys, else ASYMMETRIC_WRAPPED
 	DHGroup      string       `yaml:"dh-group" example:"ffdhe2048"`                // for DIFFIE_HELLMAN
-	Custody      string       `yaml:"custody"`                                     // session keys stay in the key store; or imported, or shared
+	Custody      string       `yaml:"custody" example:"sealed"`                    // session keys stay in the key store; or imported, or shared; default: sealed, and imported with a TPM that has no AES
 
 	State        string   `yaml:"state" example:"client.db"`     // tokens; default: none, every call starts a new session
 	AntiRollback string   `yaml:"anti-rollback" example:"false"` // true, or an NV index: bind the state to a counter in the TPM
@@ -149,7 +158,6 @@ func Default() *Config {
 	c.Server.Enrollment.Expired = VerdictHold
 	c.Client.Recipient = "server"
 	c.Client.UserScheme = "EMAIL_PASSWORD"
-	c.Client.Custody = "sealed"
 	c.Client.Compression = []string{"GZIP", "LZW"}
 	c.Client.Agent = Agent{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: DefaultShutdown}
 	return c

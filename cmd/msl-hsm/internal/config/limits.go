@@ -18,7 +18,7 @@ type Limits struct {
 	Sessions        int           `yaml:"sessions" example:"10000"` // master tokens remembered
 	ErrorsPerSecond int           `yaml:"errors-per-second" example:"200"`
 	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers a second to one unauthenticated source, and refusals a second of one entity; IPv6 is counted by /64
-	Passwords       int           `yaml:"passwords" example:"4"`          // password checks at the same time; each takes up to 128 MiB
+	Passwords       int           `yaml:"passwords" example:"4"`          // password checks at the same time; each takes up to twice the memory of argon2, by default 128 MiB
 	Timeout         time.Duration `yaml:"timeout" example:"1m"`           // of one exchange; shortly before, the device is told to try again
 	Idle            time.Duration `yaml:"idle"`                           // for streams, in place of timeout: the longest pause; default: with server.http as timeout, else none
 

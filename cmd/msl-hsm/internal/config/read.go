@@ -30,12 +30,13 @@ func (c *Config) settle(dir string) {
 	c.Client.TLS.settle(dir)
 	c.Client.Agent.settle(dir)
 	c.Server.Upstream.settle(dir)
+	c.Server.State.settle(dir)
 	c.Server.Enrollment.EKRoots.settle(dir)
 	if path, ok := CutUnix(c.Server.Push.From); ok {
 		c.Server.Push.From = "unix:" + within(dir, path)
 	}
 	for _, path := range []*string{
-		&c.Keystore.SoftHSM, &c.Server.State, &c.Server.Certificate,
+		&c.Keystore.SoftHSM, &c.Server.Certificate,
 		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
 		&c.Server.Enrollment.State, &c.Server.Enrollment.CA,
 		&c.Client.PSK, &c.Client.Certificate, &c.Client.State, &c.Client.EarlierState,
@@ -44,7 +45,7 @@ func (c *Config) settle(dir string) {
 	} {
 		*path = within(dir, *path)
 	}
-	for _, source := range []*string{&c.Keystore.PIN, &c.Client.Password, &c.Keystore.URI} {
+	for _, source := range []*string{&c.Keystore.PIN, &c.Keystore.Owner, &c.Keystore.Endorsement, &c.Keystore.Lockout, &c.Client.Password, &c.Keystore.URI} {
 		*source = Settled(dir, *source)
 	}
 }

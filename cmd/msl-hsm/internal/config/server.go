@@ -40,6 +40,15 @@ func (s *Server) UpstreamVerb() string {
 	return s.UpstreamMethod
 }
 
+// checkEnrollment wants the state in a file where devices enroll: the record of enrollments
+// is in one.
+func (s *Server) checkEnrollment() error {
+	if s.State.Shared() && s.Enrollment.State != "" {
+		return exit.Usagef("server.enrollment.state is set, and server.state is in etcd: devices enroll at a server whose state is in a file")
+	}
+	return nil
+}
+
 // checkStreams wants distinct paths and addresses.
 func (s *Server) checkStreams() error {
 	taken := map[string]string{}
@@ -65,8 +74,16 @@ func (s *Server) checkStreams() error {
 			return exit.Usagef("%s.listen is %q: want HOST:PORT, such as 127.0.0.1:8081", place.name, place.listen)
 		}
 	}
-	if waits := s.Push.Path != "" || s.Push.Listen != ""; waits != (s.Push.From != "") {
-		return exit.Usagef("server.push needs both: from, where messages are posted, and path or listen, where clients wait for them")
+	return s.checkPushes()
+}
+
+// checkPushes wants both ends of messages that the server sends by itself.
+func (s *Server) checkPushes() error {
+	if s.Peer.Push && s.Push.From == "" {
+		return exit.Usagef("server.peer.push is on, but messages cannot be posted: set server.push.from")
+	}
+	if waits := s.Push.Path != "" || s.Push.Listen != "" || s.Peer.Push; waits != (s.Push.From != "") {
+		return exit.Usagef("server.push needs both: from, where messages are posted, and path or listen, where clients wait for them (or server.peer.push)")
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ type Peer struct {
 	Path         string       `yaml:"path" example:"/peer"`                         // of the URL of its WebSockets; default: none
 	Listen       string       `yaml:"listen" example:"127.0.0.1:8082"`              // address for TCP, as of stream; default: none
 	KeyExchanges exchangeList `yaml:"key-exchanges" example:"[ASYMMETRIC_WRAPPED]"` // offered to peers, best first; default: SYMMETRIC_WRAPPED with psk-keys, else ASYMMETRIC_WRAPPED
+	Push         bool         `yaml:"push"`                                         // peers whose message was answered get what is posted at server.push.from
 }
 
 // Push is where clients wait for messages that the server sends by itself.

@@ -69,7 +69,7 @@ func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return f.errorf(n, "%s has no value", name)
 	}
-	if v.CanInt() && n.ShortTag() == "!!float" { // which Decode would cut to a whole number
+	if (v.CanInt() || v.CanUint()) && n.ShortTag() == "!!float" { // which Decode would cut to a whole number
 		return f.errorf(n, "%s must be %s", name, kindName(v))
 	}
 	if err := n.Decode(v.Addr().Interface()); err != nil {
@@ -159,6 +159,8 @@ func kindName(v reflect.Value) string {
 		return "true or false"
 	case v.CanInt():
 		return "a whole number"
+	case v.CanUint():
+		return fmt.Sprintf("a whole number from 0 to %d", uint64(1)<<v.Type().Bits()-1)
 	case v.Kind() == reflect.Slice:
 		return "a list, such as [a, b]"
 	case v.Kind() == reflect.Map:

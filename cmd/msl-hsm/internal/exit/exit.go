@@ -8,9 +8,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/go-tpm/tpm2"
+
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
@@ -129,5 +132,19 @@ func withNextStep(err error) string {
 			text = strings.Replace(text, s.kind.Error(), s.kind.Error()+": "+s.next, 1)
 		}
 	}
-	return text
+	return text + advice(err)
+}
+
+// advice is the next command after an error of the TPM itself.
+func advice(err error) string {
+	var password *tpm.PasswordError
+	switch {
+	case errors.As(err, &password) && password.Err == nil:
+		return fmt.Sprintf(": name its source with --%[1]s-password file:PATH, or %[1]s-password in the section keystore of the configuration", password.Hierarchy)
+	case errors.As(err, &password):
+		return ""
+	case errors.Is(err, tpm2.TPMRCLockout):
+		return ": run msl-hsm tpm unlock"
+	}
+	return ""
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/makers"
@@ -91,26 +91,13 @@ type Authority struct {
 }
 
 // OpenAuthority opens the records. With a key store it can issue certificates.
-func OpenAuthority(c *config.Config, state *bolt.Server, store Store) (*Authority, error) {
-	e := &c.Server.Enrollment
-	if err := e.CheckPath(); err != nil {
-		return nil, err
-	}
-	policy, err := EnrollmentPolicy(e)
+func OpenAuthority(c *config.Config, state *state.Server, store Store) (*Authority, error) {
+	settings, err := authoritySettings(c, store)
 	if err != nil {
 		return nil, err
 	}
-	settings := enroll.Config{Policy: policy, Validity: e.Validity}
-	if store != nil && e.CA != "" {
-		if settings.Certificate, err = ReadCertificate("server.enrollment.ca", e.CA); err != nil {
-			return nil, err
-		}
-		if settings.Key, err = SignerOf(store, CAKey(c), "make it with msl-hsm ca init"); err != nil {
-			return nil, err
-		}
-	}
 	a := &Authority{}
-	if a.File, err = enroll.OpenFile(e.State); err != nil {
+	if a.File, err = enroll.OpenFile(c.Server.Enrollment.State); err != nil {
 		return nil, err
 	}
 	settings.Records = a.File
@@ -118,6 +105,41 @@ func OpenAuthority(c *config.Config, state *bolt.Server, store Store) (*Authorit
 		return nil, errors.Join(err, a.File.Close())
 	}
 	return a, nil
+}
+
+func authoritySettings(c *config.Config, store Store) (settings enroll.Config, err error) {
+	e := &c.Server.Enrollment
+	if err := e.CheckPath(); err != nil {
+		return settings, err
+	}
+	settings.Validity = e.Validity
+	if settings.Policy, err = EnrollmentPolicy(e); err != nil || store == nil {
+		return settings, err
+	}
+	if settings.MAC, err = challengeKey(c, store); err != nil || e.CA == "" {
+		return settings, err
+	}
+	if settings.Certificate, err = ReadCertificate("server.enrollment.ca", e.CA); err != nil {
+		return settings, err
+	}
+	settings.Key, err = SignerOf(store, CAKey(c), "make it with msl-hsm ca init")
+	return settings, err
+}
+
+// challengeKey returns the key that makes challenges, so that a challenge outlives a restart
+// of the server and holds at others with the same keys: the newest that authenticates tokens.
+// What it is over begins otherwise than any token. A store without one, which issues no
+// tokens, makes no challenges either.
+func challengeKey(c *config.Config, store keystore.Store) (keystore.MAC, error) {
+	label := keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
+	all, err := store.Lookup(label)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return keystore.As[keystore.MAC](label, all[0])
 }
 
 // CAKey returns the label of the CA's key.

@@ -23,33 +23,66 @@ type Store interface {
 	Live() (objects, sessions int)
 }
 
-// Open opens the configured key store.
+// Open opens the configured key store, in a process of its own if that is configured.
 func Open(c *config.Config) (Store, error) {
+	if !c.Keystore.Isolate {
+		return openHere(c)
+	}
+	if scheme, _, _ := strings.Cut(c.Keystore.URI, ":"); scheme == "soft" || scheme == "tpm" {
+		return nil, exit.Usagef("keystore.isolate is true, but is for PKCS #11 modules only: set it to false for the key store %s", c.Keystore.URI)
+	}
+	if err := named(&c.Keystore); err != nil {
+		return nil, err
+	}
+	return openIsolated(&c.Keystore)
+}
+
+// openHere opens the configured key store in this process.
+func openHere(c *config.Config) (Store, error) {
 	if path, ok := strings.CutPrefix(c.Keystore.URI, "soft:"); ok {
-		return openSoft(c, path, Secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
+		return openSoft(c, path, Secret, softConfig(c).Open)
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return openTPM(c, tpm.OpenStore)
 	}
-	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
-		return nil, exit.Usagef("no key store: give --keystore URI, or keystore.uri in the configuration")
+	if err := named(&c.Keystore); err != nil {
+		return nil, err
 	}
 	return openPKCS11(&c.Keystore)
 }
 
-// Make opens the key store, creating the file of soft keys if there is none.
+// named wants a key store.
+func named(k *config.Keystore) error {
+	if k.URI == "" && k.SoftHSM == "" {
+		return exit.Usagef("no key store: give --keystore URI, or keystore.uri in the configuration")
+	}
+	return nil
+}
+
+// Make opens the key store in this process, creating the file of soft keys if there is
+// none.
 func Make(c *config.Config) (Store, error) {
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return makeTPM(c)
 	}
 	path, isSoft := strings.CutPrefix(c.Keystore.URI, "soft:")
 	if !isSoft {
-		return Open(c)
+		return openHere(c)
+	}
+	changed := softConfig(c)
+	if c.Keystore.Argon2 != (config.Argon2{}) {
+		changed.Cost = c.Keystore.Argon2.Cost()
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return openSoft(c, path, NewSecret, soft.Config{SealPrefix: c.Keystore.Prefix}.Create)
+		return openSoft(c, path, NewSecret, changed.Create)
 	}
-	return openSoft(c, path, Secret, soft.Config{SealPrefix: c.Keystore.Prefix}.Open)
+	return openSoft(c, path, Secret, changed.Open)
+}
+
+// softConfig is for a store whose file keeps its cost: only those who may change keys pay
+// for a second key of the file.
+func softConfig(c *config.Config) soft.Config {
+	return soft.Config{SealPrefix: c.Keystore.Prefix, CheapForTests: c.Keystore.CheapForTests}
 }
 
 func openSoft(c *config.Config, path string, ask func(source, what string) (*lockedmem.Buffer, error), open func(string, []byte) (*soft.Store, error)) (Store, error) {
@@ -73,6 +106,9 @@ func openSoft(c *config.Config, path string, ask func(source, what string) (*loc
 	}
 	return s, nil
 }
+
+// IsolatedVerb is the hidden verb of a process that holds a key store for another.
+const IsolatedVerb = "isolated-keystore"
 
 // Missing adds the next step to the error of a missing key.
 func Missing(err error, next string) error {

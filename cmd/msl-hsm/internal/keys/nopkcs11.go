@@ -20,6 +20,11 @@ func Providers() []keystore.Provider {
 
 func openPKCS11(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
 
+func openIsolated(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
+
+// ServeIsolated is the work of the process that holds a key store for another.
+func ServeIsolated() error { return NoPKCS11() }
+
 // NoPKCS11 says what this build lacks.
 func NoPKCS11() error {
 	return exit.Usagef("this msl-hsm was built without PKCS #11: its key stores are soft:FILE and tpm:?state=FILE; " +

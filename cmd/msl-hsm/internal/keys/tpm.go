@@ -3,18 +3,18 @@ package keys
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+	"github.com/msl-hsm/msl-hsm/tpm/hostaes"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
@@ -26,6 +26,7 @@ type Device struct {
 	device   *tpm.Device
 	Store    *tpm.Store
 	Identity *identity.Device
+	host     *hostaes.Store // of a TPM without AES, else nil
 }
 
 // IdentityFile returns the path of the identity file, which is beside the file of keys.
@@ -56,7 +57,11 @@ func openTPM(c *config.Config, open func(tpm.Config) (*tpm.Store, error)) (Store
 		return nil, err
 	}
 	defer pin.Close()
-	s, err := open(tpm.Config{URI: c.Keystore.URI, PIN: pin.Bytes()})
+	passwords, err := tpmPasswords(&c.Keystore)
+	if err != nil {
+		return nil, err
+	}
+	s, err := open(tpm.Config{URI: c.Keystore.URI, PIN: pin.Bytes(), Passwords: passwords})
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +97,7 @@ func OpenDevice(c *config.Config, create bool) (*Device, error) {
 	}
 	defer pin.Close()
 	m := &Device{}
-	if m.device, err = tpm.Open(c.Keystore.URI); err != nil {
+	if m.device, err = OpenTPM(c); err != nil {
 		return nil, err
 	}
 	settings := tpm.StoreConfig{State: u.State, SRK: u.SRK, PIN: pin.Bytes()}
@@ -101,6 +106,9 @@ func OpenDevice(c *config.Config, create bool) (*Device, error) {
 		open = m.device.InitStore
 	}
 	if m.Store, err = open(settings); err == nil {
+		if !m.HasAES() {
+			m.host = hostaes.New(m.Store)
+		}
 		m.Identity, err = identity.Open(m.Store, IdentityFile(u.State))
 	}
 	if errors.Is(err, keystore.ErrForeign) && !create {
@@ -110,6 +118,75 @@ func OpenDevice(c *config.Config, create bool) (*Device, error) {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// OpenTPM opens the TPM without its keys.
+func OpenTPM(c *config.Config) (*tpm.Device, error) {
+	passwords, err := tpmPasswords(&c.Keystore)
+	if err != nil {
+		return nil, err
+	}
+	d, err := tpm.Open(c.Keystore.URI)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.SetPasswords(passwords); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// tpmPasswords returns the sources of the passwords of a TPM's hierarchies, which are read
+// when they are needed.
+func tpmPasswords(k *config.Keystore) (p tpm.Passwords, err error) {
+	for _, source := range []struct {
+		name, from string
+		to         *string
+	}{{"owner", k.Owner, &p.Owner}, {"endorsement", k.Endorsement, &p.Endorsement}, {"lockout", k.Lockout, &p.Lockout}} {
+		if source.from == "" {
+			continue
+		}
+		s, err := parseSource(source.from)
+		if err != nil {
+			return p, exit.Usagef("keystore.%s-password: source of the password: %w", source.name, err)
+		}
+		*source.to = string(s)
+	}
+	return p, nil
+}
+
+// ReplaceKeys makes a new file of keys in place of one whose keys the TPM has lost, and then
+// gives that one a name that ends in .lost, which it returns.
+func ReplaceKeys(c *config.Config, device *tpm.Device) (lost string, err error) {
+	u, err := TPMURI(c)
+	if err != nil {
+		return "", err
+	}
+	pin, err := tpmPIN(c)
+	if err != nil {
+		return "", err
+	}
+	defer pin.Close()
+	next := u.State + ".next"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed
+		return "", err
+	}
+	s, err := device.InitStore(tpm.StoreConfig{State: next, SRK: u.SRK, PIN: pin.Bytes()})
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(next)
+	if err := s.Close(); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(next)
+	if err != nil {
+		return "", err
+	}
+	if lost, err = atomicfile.Aside(u.State, ".lost"); err != nil {
+		return "", err
+	}
+	return lost, atomicfile.Replace(u.State, text, atomicfile.DefaultMode)
 }
 
 // tpmPIN returns the PIN of the TPM's keys, if they have one.
@@ -123,8 +200,11 @@ func tpmPIN(c *config.Config) (*lockedmem.Buffer, error) {
 // Close closes the keys before the TPM.
 func (m *Device) Close() error {
 	var err error
+	if m.host != nil {
+		err = m.host.Close()
+	}
 	if m.Store != nil {
-		err = m.Store.Close()
+		err = errors.Join(err, m.Store.Close())
 	}
 	return errors.Join(err, m.device.Close())
 }
@@ -135,11 +215,11 @@ func (m *Device) ForMSL() *fleet.Device { return &fleet.Device{Store: m.Store, I
 // HasAES reports whether the TPM can encrypt with AES (TPM2_EncryptDecrypt2).
 func (m *Device) HasAES() bool { return m.device.Capabilities().EncryptDecrypt }
 
-// Sessions returns the store for session keys that this process has seen: the TPM, if
-// it has AES. random is for those keys elsewhere; nil means the operating system.
-func (m *Device) Sessions(random io.Reader) Importing {
-	if m.HasAES() {
-		return m.Store
+// Sessions returns the store for session keys that this process has seen: the TPM, or, if
+// it has no AES, one with the encryption keys outside of it.
+func (m *Device) Sessions() Importing {
+	if m.host != nil {
+		return m.host
 	}
-	return soft.Config{Rand: random}.New()
+	return m.Store
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/failurelog"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 )
 
 // A FailureEndpoint accepts reports of failures beside the messages.
@@ -48,7 +48,7 @@ func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*FailureEndpo
 
 // mayReport admits every registered entity, whatever its scheme: an entity that reports
 // a failure of its keys cannot use them.
-func mayReport(c *config.Config, state *bolt.Server) (func(context.Context, string) (bool, error), error) {
+func mayReport(c *config.Config, state msl.Directory) (func(context.Context, string) (bool, error), error) {
 	switch c.Server.Failures.Allow {
 	case "anyone":
 		return nil, nil

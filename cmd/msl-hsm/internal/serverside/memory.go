@@ -68,7 +68,6 @@ const (
 	tlsMemory        = 384 << 10 // TLS on it, with a client's certificates
 	sessionMemory    = 4 << 10   // a remembered master token
 	keysMemory       = 12 << 10  // its keys in the PKCS #11 module
-	passwordMemory   = 128 << 20 // Argon2id of a password, and of one checked before (bolt.Server)
 )
 
 // A memoryPart is memory that one setting lets a server use.
@@ -87,12 +86,13 @@ func memoryParts(s *config.Server, bounds *mslhttp.Connections, limits msl.Limit
 		each += tlsMemory
 	}
 	sessions := int64(limits.Sessions)
+	password := 2 * int64(s.Argon2.Cost().Memory) << 10 // Argon2id of one, and of one checked before (bolt.Server)
 	parts := []memoryPart{
 		{"", programMemory + moduleMemory, moduleMemory},
 		{"connections", int64(connections) * each, 0},
 		{"unproven", limits.Unproven, 0},
 		{"proven", limits.Proven, 0},
-		{"passwords", int64(limits.PasswordsAtATime) * passwordMemory, 0},
+		{"passwords", int64(limits.PasswordsAtATime) * password, 0},
 		{"sessions", sessions * (sessionMemory + keysMemory), sessions * keysMemory},
 	}
 	if s.Enrollment.State != "" {

@@ -1,13 +1,85 @@
 package serverside
 
 import (
+	"context"
+	"io"
+	"time"
+
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
+
+// peerServer answers peers, of which each connection has a client of its own: it holds
+// the tokens of one peer.
+func peerServer(c *config.Config, s *Service, pushes *Pushes, handle msl.Handler) (func(context.Context, *mslhttp.StreamConn) error, error) {
+	if c.Server.Peer.Path == "" && c.Server.Peer.Listen == "" {
+		if c.Server.Peer.Push {
+			return nil, exit.Usagef("server.peer.push is on, but peers cannot connect: set server.peer.path or server.peer.listen, or use --peer")
+		}
+		return nil, nil
+	}
+	offers, err := peerOffers(c, s)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, conn *mslhttp.StreamConn) error {
+		client := &msl.Client{
+			Local: s.MSL.Local, Peers: s.MSL.Peers, KeyExchanges: offers, Custody: s.MSL.Custody,
+			ServiceTokens: s.MSL.ServiceTokens, Capabilities: s.MSL.Capabilities, Limits: s.MSL.Limits, Rand: s.random,
+		}
+		defer client.Close()
+		if c.Server.Peer.Push {
+			return s.servePushedPeer(ctx, &seat{StreamConn: conn, pushes: pushes}, client, handle)
+		}
+		peer := msl.NewConn(conn, s.MSL, client)
+		peer.Source = conn.Source
+		trusted := s.whileTrusted(conn, handle)
+		for {
+			if err := peer.Serve(ctx, trusted); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+	}, nil
+}
+
+// peerPatience is how long a peer may take for the handshake that a message to it needs.
+const peerPatience = time.Minute
+
+// servePushedPeer answers a peer's messages, and after each sends what is posted for it.
+func (s *Service) servePushedPeer(ctx context.Context, own *seat, client *msl.Client, handle msl.Handler) error {
+	defer own.leave()
+	peer := msl.NewConn(own, s.MSL, client)
+	peer.Source = own.Source
+	for {
+		var waiting *msl.Message
+		err := peer.Serve(ctx, s.whileTrusted(own.StreamConn, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+			if m.Authenticated {
+				own.take(m)
+				w.Afterward(func() error { waiting = m; return nil })
+			}
+			return handle(ctx, w, m)
+		}))
+		if err == nil && waiting != nil {
+			err = s.push(ctx, own, waiting, func(ctx context.Context, data []byte) error {
+				ctx, cancel := context.WithTimeout(ctx, peerPatience)
+				defer cancel()
+				return peer.Send(ctx, &msl.Request{Encrypted: true, Authenticated: true, Body: msl.BytesBody(data)})
+			})
+		}
+		if err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
 
 // peerOffers returns the key exchanges that this server offers its peers.
 func peerOffers(c *config.Config, s *Service) (all []msl.Offerer, err error) {

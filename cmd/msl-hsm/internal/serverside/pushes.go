@@ -39,46 +39,70 @@ const (
 	pushPatience = 10 * time.Second // for a client to take it
 )
 
+// A seat is a connection whose client may wait: from the beginning of its message until
+// the next one is awaited.
+type seat struct {
+	*mslhttp.StreamConn
+	pushes *Pushes
+	waits  *waiter // or nil
+}
+
+// take lets the sender of a message wait.
+func (s *seat) take(m *msl.Message) {
+	s.leave()
+	s.waits = s.pushes.join(m.Identity, m.User)
+}
+
+func (s *seat) leave() {
+	if s.waits != nil {
+		s.pushes.leave(s.waits)
+	}
+	s.waits = nil
+}
+
+// Between is of a client whose message was not followed by waiting: it got an error.
+func (s *seat) Between() {
+	s.leave()
+	s.StreamConn.Between()
+}
+
 // servePushes answers a message, and keeps its sender waiting for more until it sends
 // another one, or goes away.
 func (s *Service) servePushes(all *Pushes, handle msl.Handler) func(context.Context, *mslhttp.StreamConn) error {
 	return func(ctx context.Context, c *mslhttp.StreamConn) error {
-		var joined *waiter
-		leave := func() {
-			if joined != nil {
-				all.leave(joined)
-			}
-			joined = nil
-		}
-		defer leave()
-		return s.MSL.ServeStream(ctx, c.Source, c, s.whileTrusted(c, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-			leave()
+		own := &seat{StreamConn: c, pushes: all}
+		defer own.leave()
+		return s.MSL.ServeStream(ctx, c.Source, own, s.whileTrusted(c, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 			if !m.Authenticated {
 				return msl.ErrRejectEntity
 			}
-			joined = all.join(m.Identity, m.User)
-			w.Afterward(func() error { return s.push(c, joined, w, m) })
+			own.take(m)
+			w.Afterward(func() error {
+				w.Encrypted, w.Authenticated = true, true
+				return s.push(context.Background(), own, m, func(_ context.Context, data []byte) error {
+					return w.Push(c, func(message *msl.ResponseWriter) error { _, err := message.Write(data); return err })
+				})
+			})
 			return handle(ctx, w, m)
 		}))
 	}
 }
 
-// push sends what is posted.
-func (s *Service) push(c *mslhttp.StreamConn, to *waiter, w *msl.ResponseWriter, m *msl.Message) error {
-	ctx, cancel := context.WithCancel(context.Background())
+// push sends what is posted to the sender of a message that was answered.
+func (s *Service) push(ctx context.Context, to *seat, m *msl.Message, send func(context.Context, []byte) error) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go s.watchTrust(ctx, c, m.Identity, m.User)
-	w.Encrypted, w.Authenticated = true, true
+	go s.watchTrust(ctx, to.StreamConn, m.Identity, m.User)
 	for {
 		select {
-		case <-c.Readable():
+		case <-to.Readable():
 			return nil
-		case <-c.Leaving():
+		case <-to.Leaving():
 			return nil
-		case p := <-to.posts:
+		case p := <-to.waits.posts:
 			err := s.State.Revoked(ctx, m.Identity, m.User)
 			if err == nil {
-				err = w.Push(c, func(message *msl.ResponseWriter) error { _, err := message.Write(p.data); return err })
+				err = send(ctx, p.data)
 			}
 			if p.sent <- err; err != nil {
 				return err

@@ -18,7 +18,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state"
-	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/usermsg"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
@@ -27,7 +26,7 @@ import (
 type Service struct {
 	Store   keys.Store
 	random  io.ReadCloser // combined with that of the device, or nil
-	State   *bolt.Server
+	State   *admin.State
 	psk     *entityauth.PSK
 	mgk     *entityauth.MGK
 	Devices *keys.Authority // enrolls devices here, or nil
@@ -43,17 +42,11 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := admin.OpenState(c, "")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, firstStep(c, err)
-	}
-	if err != nil {
+	s := &Service{Connections: connections(&c.Server)}
+	if err := s.openState(c, log); err != nil {
 		return nil, err
 	}
-	s := &Service{State: state, Connections: connections(&c.Server)}
-	if s.Store, err = keys.Open(c); err == nil {
-		err = assemble(c, s, log)
-	}
+	err = assemble(c, s, log)
 	if err == nil {
 		say(c, s.MSL, messages)
 	}
@@ -62,6 +55,31 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	}
 	s.State.StartPruning(pruning(c, log))
 	return s, nil
+}
+
+// openState opens the state and the key store: the store before, if the state is
+// authenticated by its keys.
+func (s *Service) openState(c *config.Config, log *slog.Logger) (err error) {
+	if c.Server.State.Shared() {
+		if s.Store, err = keys.Open(c); err != nil {
+			return err
+		}
+		if s.State, err = admin.Serve(c, s.Store, log); err != nil {
+			return errors.Join(err, s.Store.Close())
+		}
+		return nil
+	}
+	s.State, err = admin.Serve(c, nil, log)
+	if errors.Is(err, fs.ErrNotExist) {
+		return firstStep(c, err)
+	}
+	if err != nil {
+		return err
+	}
+	if s.Store, err = keys.Open(c); err != nil {
+		return errors.Join(err, s.State.Close())
+	}
+	return nil
 }
 
 // firstStep returns what a server without a state file lacks first: the keys, since
@@ -112,7 +130,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	}
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
 	if c.Server.Enrollment.State != "" {
-		if s.Devices, err = keys.OpenAuthority(c, s.State, s.Store); err != nil {
+		if s.Devices, err = keys.OpenAuthority(c, s.State.Server, s.Store); err != nil {
 			return err
 		}
 	}

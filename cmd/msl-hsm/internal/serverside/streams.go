@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,7 +31,7 @@ type streamPlace struct {
 // OpenStreams listens at the places for connections that last.
 func OpenStreams(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logger) (*Streams, error) {
 	all := &Streams{Pushes: &Pushes{}}
-	peer, err := peerServer(c, s, handle)
+	peer, err := peerServer(c, s, all.Pushes, handle)
 	if err != nil {
 		return nil, err
 	}
@@ -143,33 +142,4 @@ func (s *Service) serveStream(handle msl.Handler) func(context.Context, *mslhttp
 	return func(ctx context.Context, c *mslhttp.StreamConn) error {
 		return s.MSL.ServeStream(ctx, c.Source, c, s.whileTrusted(c, handle))
 	}
-}
-
-// peerServer answers peers, of which each connection has a client of its own: it holds
-// the tokens of one peer.
-func peerServer(c *config.Config, s *Service, handle msl.Handler) (func(context.Context, *mslhttp.StreamConn) error, error) {
-	if c.Server.Peer.Path == "" && c.Server.Peer.Listen == "" {
-		return nil, nil
-	}
-	offers, err := peerOffers(c, s)
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context, conn *mslhttp.StreamConn) error {
-		client := &msl.Client{
-			Local: s.MSL.Local, Peers: s.MSL.Peers, KeyExchanges: offers, Custody: s.MSL.Custody,
-			ServiceTokens: s.MSL.ServiceTokens, Capabilities: s.MSL.Capabilities, Limits: s.MSL.Limits, Rand: s.random,
-		}
-		defer client.Close()
-		peer := msl.NewConn(conn, s.MSL, client)
-		peer.Source = conn.Source
-		trusted := s.whileTrusted(conn, handle)
-		for {
-			if err := peer.Serve(ctx, trusted); err == io.EOF {
-				return nil
-			} else if err != nil {
-				return err
-			}
-		}
-	}, nil
 }

@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// endkeystore kills the process that holds the key store of the server in the background.
+func endKeystore(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, c := range ts.BackgroundCmds() {
+		if len(c.Args) < 2 || c.Args[1] != "serve" || c.ProcessState != nil {
+			continue
+		}
+		pid, err := childOf(c.Process.Pid)
+		ts.Check(err)
+		ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+	}
+}
+
+// childOf returns the child of a process (proc(5)).
+func childOf(parent int) (int, error) {
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range all {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		_, after, _ := strings.Cut(string(text), ") ")
+		if words := strings.Fields(after); len(words) > 1 && words[0] != "Z" && words[1] == strconv.Itoa(parent) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return 0, fmt.Errorf("process %d has no child", parent)
+}

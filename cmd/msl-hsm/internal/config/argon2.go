@@ -1,0 +1,36 @@
+package config
+
+import (
+	"cmp"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/stretch"
+)
+
+// Argon2 has the parameters of Argon2id (RFC 9106). Zero is the default.
+type Argon2 struct {
+	Time    uint32 `yaml:"time" example:"3"`       // passes over the memory
+	Memory  uint32 `yaml:"memory" example:"65536"` // KiB
+	Threads uint8  `yaml:"threads" example:"4"`    // that can work at the same time
+}
+
+// Cost returns the parameters with defaults filled in.
+func (a Argon2) Cost() stretch.Cost {
+	usual := stretch.Recommended()
+	return stretch.Cost{
+		Time: cmp.Or(a.Time, usual.Time), Memory: cmp.Or(a.Memory, usual.Memory), Threads: cmp.Or(a.Threads, usual.Threads),
+	}
+}
+
+// checkCosts refuses what is guessed too easily, or takes too much to check.
+func (c *Config) checkCosts() error {
+	for _, setting := range []struct {
+		name string
+		cost stretch.Cost
+	}{{"keystore.argon2", c.Keystore.Argon2.Cost()}, {"server.argon2", c.Server.Argon2.Cost()}} {
+		if err := setting.cost.Check(); err != nil && !(c.Keystore.CheapForTests && setting.cost.Possible()) {
+			return exit.Usagef("%s: %w", setting.name, err)
+		}
+	}
+	return nil
+}

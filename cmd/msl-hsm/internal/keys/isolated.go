@@ -1,0 +1,106 @@
+//go:build cgo && !nopkcs11
+
+package keys
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/isolated"
+)
+
+// isolatedSettings are what such a process is told of the key store.
+type isolatedSettings struct {
+	URI               string // with the module, and without a source of the PIN
+	PIN               bool   // it comes on isolated.PINFD
+	Sessions          config.SessionBound
+	Wait, CallTimeout time.Duration
+	Prefix            string
+	AllowWeak         []string
+}
+
+// openIsolated opens the keys in a token, in a process of its own.
+func openIsolated(k *config.Keystore) (Store, error) {
+	if err := CheckSoftHSM(k); err != nil {
+		return nil, err
+	}
+	uri, err := Resolve(k)
+	if err != nil {
+		return nil, err
+	}
+	pin, err := readPIN(cmp.Or(k.PIN, uri.PINSource))
+	if err != nil {
+		return nil, err
+	}
+	uri.PINSource = ""
+	settings, err := json.Marshal(isolatedSettings{
+		URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
+		Prefix: k.Prefix, AllowWeak: k.AllowWeak,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s, err := isolated.Open(isolated.Config{
+		Command: isolatedCommand, Settings: settings, PIN: pin, Log: k.Log, Wait: k.Wait, Memory: k.IsolateMemory,
+		Limit: config.Nonzero(k.Wait, 5*time.Second) + config.Nonzero(k.CallTimeout, 10*time.Second),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// readPIN reads the PIN from a source, or of a URI from the absolute path of a file.
+func readPIN(source string) (*lockedmem.Buffer, error) {
+	if source == "" {
+		return nil, nil
+	}
+	if parsed, err := hsm.ParsePINSource(source); err == nil {
+		source = string(parsed)
+	}
+	return Secret(source, "PIN of the PKCS #11 token")
+}
+
+// isolatedCommand is this program once more: the same version of it, also after its file
+// was replaced. A trace of its goroutines would say nothing about a module that crashed.
+func isolatedCommand() *exec.Cmd {
+	path := "/proc/self/exe"
+	if runtime.GOOS != "linux" {
+		path, _ = os.Executable()
+	}
+	c := exec.Command(path, IsolatedVerb)
+	c.Args[0] = os.Args[0]
+	c.Env = append(os.Environ(), "GOTRACEBACK=none")
+	c.Stderr = os.Stderr
+	return c
+}
+
+// ServeIsolated is the work of the process that holds a key store for another. What it
+// returns as an error the other one was told.
+func ServeIsolated() error {
+	return isolated.Serve(func(text []byte, log *slog.Logger) (keystore.Store, error) {
+		var s isolatedSettings
+		if err := json.Unmarshal(text, &s); err != nil {
+			return nil, exit.Usagef("settings of the key store: %w", err)
+		}
+		k := &config.Keystore{
+			URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
+			Prefix: s.Prefix, AllowWeak: s.AllowWeak, Log: log,
+		}
+		if s.PIN {
+			k.PIN = fmt.Sprintf("fd:%d", isolated.PINFD)
+		}
+		return openPKCS11(k)
+	})
+}

@@ -1,0 +1,61 @@
+package hsm
+
+// #include "operation.h"
+import "C"
+
+import (
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A measure is the time that an operation takes, if somebody wants to know.
+type measure struct {
+	tell       func(keystore.Call)
+	began, ran time.Time
+}
+
+// measured begins with the wait for a session.
+func (c *connection) measured() measure {
+	if c.told == nil {
+		return measure{}
+	}
+	return measure{tell: c.told, began: time.Now()}
+}
+
+// run ends the wait: what the session does next is measured.
+func (m *measure) run(session uint) {
+	if m.tell != nil {
+		C.msl_began[session%64] = C.FN_count
+		m.ran = time.Now()
+	}
+}
+
+// end tells of the operation.
+func (m *measure) end(session uint, err error) {
+	if m.tell == nil {
+		return
+	}
+	now := time.Now()
+	m.tell(keystore.Call{Function: began(session), Queue: m.ran.Sub(m.began), Run: now.Sub(m.ran), Err: err})
+}
+
+// giveUp tells of an operation that got no session.
+func (m *measure) giveUp(err error) {
+	if m.tell != nil {
+		m.tell(keystore.Call{Queue: time.Since(m.began), Err: err})
+	}
+}
+
+// began names the function with which the operation on a session began: the one that
+// does the work, where another prepares it.
+func began(session uint) string {
+	switch fn := C.msl_began[session%64]; fn {
+	case C.FN_EncryptInit, C.FN_DecryptInit, C.FN_SignInit, C.FN_FindObjectsInit:
+		return functionNames[int(fn)+1]
+	case C.FN_DigestInit:
+		return functionNames[C.FN_DigestKey]
+	default:
+		return functionNames[int(fn)]
+	}
+}

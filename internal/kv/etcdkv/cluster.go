@@ -1,0 +1,118 @@
+//go:build !noetcd
+
+package etcdkv
+
+import (
+	"context"
+	"crypto/tls"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+// A cluster answers requests, and what it answered last is remembered.
+type cluster struct {
+	config Config
+	prefix string // of all keys of the store; ends in "/"
+	// newest is the newest revision seen: an older one is not the cluster's history.
+	newest atomic.Int64
+	client *clientv3.Client // nil once closed
+}
+
+func (c *cluster) connect(ctx context.Context) (err error) {
+	to := clientv3.Config{
+		Endpoints:            c.config.Endpoints,
+		DialTimeout:          c.config.DialTimeout,
+		DialKeepAliveTime:    10 * time.Second, // finds a member that no longer answers
+		DialKeepAliveTimeout: 5 * time.Second,
+		MaxUnaryRetries:      2, // one after a new login; ask does the rest
+		Username:             c.config.User,
+		Logger:               zap.NewNop(),
+		DialOptions:          c.dialing(),
+	}
+	if strings.HasPrefix(c.config.Endpoints[0], "https:") {
+		to.TLS = c.config.TLS.Clone()
+		if to.TLS == nil {
+			to.TLS = &tls.Config{}
+		}
+	}
+	if c.config.Password != nil {
+		password, err := c.config.Password(ctx)
+		if err != nil {
+			return fail(err, "read the password of the etcd user: %v", err)
+		}
+		to.Password = string(password)
+		clear(password)
+		if to.Password == "" {
+			return fail(nil, "the password of the etcd user %q is empty", c.config.User)
+		}
+	}
+	c.client, err = clientv3.New(to)
+	return err
+}
+
+// dialing has requests fail while there is no connection, with an error that says why,
+// which is lost if they wait for one; ask repeats them.
+func (c *cluster) dialing() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+			return invoke(ctx, method, request, reply, conn, append(options, grpc.WaitForReady(false))...)
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+			MinConnectTimeout: c.config.DialTimeout,
+		}),
+	}
+}
+
+// ask repeats a request, whose repetition must do no harm, while the cluster is
+// unavailable.
+func (c *cluster) ask(ctx context.Context, request func(context.Context) error) error {
+	whole, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
+	var told error
+	for try := 0; ; try++ {
+		err := c.once(whole, request)
+		if err == nil || isFinal(err) {
+			return err
+		}
+		if told == nil || advise(told.Error()) == "" && !isLate(err) { // the one that says most
+			told = err
+		}
+		if !pause(whole, try) {
+			break
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return told
+}
+
+// once makes one attempt, whose time is bounded: the next may be at another member.
+func (c *cluster) once(ctx context.Context, request func(context.Context) error) error {
+	attempt, cancel := context.WithTimeout(ctx, c.config.Timeout/3)
+	defer cancel()
+	return request(attempt)
+}
+
+// see checks that a revision, which was answered to a request made when before was the
+// newest, is not older.
+func (c *cluster) see(before, revision int64) error {
+	if revision < before {
+		return fail(kv.ErrDamaged, "the etcd cluster went back from revision %d to %d: was a backup restored? Make all older tokens invalid, then restart the servers", before, revision)
+	}
+	for old := c.newest.Load(); old < revision && !c.newest.CompareAndSwap(old, revision); {
+		old = c.newest.Load()
+	}
+	return nil
+}
+
+func (c *cluster) key(table, key string) string { return c.prefix + table + "/" + key }

@@ -1,0 +1,130 @@
+//go:build !noetcd
+
+package etcdkv
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Tables of etcdkv's own.
+const (
+	marked   = ".marks"   // by process and number
+	removals = ".removed" // by table
+	news     = "=news"    // one record, which changes with any record that followers copy
+)
+
+// A mark is a record in etcd that one Update at a time has for itself. Each transaction
+// compares its revision and changes it, and so it shows which transaction was the last.
+type mark struct {
+	key      string
+	revision int64
+	value    string // of the last attempt
+}
+
+// marks are those that no Update uses now.
+type marks struct {
+	at   *cluster
+	mu   sync.Mutex
+	own  string // names this process
+	made int
+	free []*mark
+}
+
+func (m *mark) compare() clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(m.key), "=", m.revision)
+}
+
+// markValue returns a value that occurs only once, with the time.
+func markValue() string { return strconv.FormatInt(time.Now().Unix(), 10) + " " + rand.Text() }
+
+// take returns a mark for the caller alone. A new one is made first, so that its
+// absence always means that it was removed.
+func (all *marks) take(ctx context.Context) (*mark, error) {
+	if m := all.used(); m != nil {
+		return m, nil
+	}
+	m := &mark{key: all.at.key(marked, all.name())}
+	before := all.at.newest.Load()
+	err := all.at.ask(ctx, func(ctx context.Context) error {
+		answer, err := all.at.client.Txn(ctx).If(m.compare()).Then(clientv3.OpPut(m.key, markValue())).Else(clientv3.OpGet(m.key)).Commit()
+		if err != nil {
+			return err
+		}
+		m.revision = answer.Header.Revision
+		if !answer.Succeeded { // an attempt that was not answered made it
+			m.revision = answer.Responses[0].GetResponseRange().Kvs[0].ModRevision
+		}
+		return all.at.see(before, answer.Header.Revision)
+	})
+	return m, err
+}
+
+// used returns a mark that was used before, or nil.
+func (all *marks) used() *mark {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if len(all.free) == 0 {
+		return nil
+	}
+	last := all.free[len(all.free)-1]
+	all.free = all.free[:len(all.free)-1]
+	return last
+}
+
+func (all *marks) put(back *mark) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.free = append(all.free, back)
+}
+
+func (all *marks) name() string {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.made++
+	return fmt.Sprint(all.own, "/", all.made)
+}
+
+// removeOwn removes the marks of this process, if etcd answers. A transaction that is
+// still under way is not made any more.
+func (all *marks) removeOwn() {
+	if all.made == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), all.at.config.Timeout/6)
+	defer cancel()
+	_, _ = all.at.client.Delete(ctx, all.at.key(marked, all.own+"/"), clientv3.WithPrefix())
+}
+
+// removeOld removes some marks of processes that ended without doing so.
+func (all *marks) removeOld(ctx context.Context, now time.Time) error {
+	const unused = 24 * time.Hour
+	return all.at.ask(ctx, func(ctx context.Context) error {
+		found, err := all.at.client.Get(ctx, all.at.key(marked, ""), clientv3.WithPrefix(), clientv3.WithLimit(1000))
+		if err != nil {
+			return err
+		}
+		var compares []clientv3.Cmp
+		var operations []clientv3.Op
+		for _, record := range found.Kvs {
+			text, _, _ := strings.Cut(string(record.Value), " ")
+			seconds, err := strconv.ParseInt(text, 10, 64)
+			if err == nil && now.Sub(time.Unix(seconds, 0)) > unused && len(operations) < maxOperations {
+				compares = append(compares, clientv3.Compare(clientv3.ModRevision(string(record.Key)), "=", record.ModRevision))
+				operations = append(operations, clientv3.OpDelete(string(record.Key)))
+			}
+		}
+		if len(operations) == 0 {
+			return nil
+		}
+		_, err = all.at.client.Txn(ctx).If(compares...).Then(operations...).Commit()
+		return err
+	})
+}

@@ -1,0 +1,245 @@
+//go:build !noetcd
+
+package etcdkv
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+// errBehind: a watch does not deliver what was changed, for example because its member
+// stands still or is cut off from the others.
+var errBehind = errors.New("etcdkv: the watch is behind")
+
+// load copies the tables as they are at one moment.
+func (f *Follower) load(ctx context.Context) error {
+	began := time.Now()
+	var copied tables
+	var revision int64
+	err := f.repeat(ctx, func() (err error) {
+		s := &snapshot{ctx: ctx, db: f.DB}
+		copied, err = copyOf(s, f.tables)
+		revision = s.revision
+		return s.outcome(err)
+	})
+	if err != nil {
+		return err
+	}
+	f.recover()
+	f.set(func() {
+		f.observeAll(copied)
+		f.copied, f.applied, f.fresh, f.failed, f.broken = copied, revision, began, nil, nil
+	})
+	return nil
+}
+
+// run follows changes until ctx ends. After a watch that failed it makes a new copy.
+func (f *Follower) run(ctx context.Context) {
+	defer close(f.done)
+	for try := 0; ; try++ {
+		began := time.Now()
+		if f.watch(ctx); ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > f.Staleness {
+			try = 0
+		}
+		for err := f.load(ctx); err != nil; err = f.load(ctx) {
+			f.note(err)
+			if !pause(ctx, try+5) {
+				return
+			}
+		}
+	}
+}
+
+// note records why the copy could not be made or checked. The copy of a store that is
+// damaged or gone is not used any more.
+func (f *Follower) note(err error) {
+	if f.failed == nil && f.Notice != nil {
+		f.Notice(err)
+	}
+	f.set(func() {
+		f.failed = err
+		if errors.Is(err, kv.ErrDamaged) || errors.Is(err, kv.ErrEmpty) {
+			f.broken = err
+		}
+	})
+}
+
+// watch applies changes to the copy, and checks regularly that it has all of them. It
+// returns if it has not, or if the watch ends.
+func (f *Follower) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	watcher := clientv3.NewWatcher(f.client) // a stream of its own, perhaps to another member
+	checks := f.startChecks(ctx)
+	defer func() {
+		cancel()
+		watcher.Close()
+		for range checks {
+		}
+	}()
+	events := watcher.Watch(ctx, f.prefix+"/", clientv3.WithRange(f.prefix+apart), clientv3.WithRev(f.applied+1))
+	var open check // the oldest that found more than the copy has
+	for {
+		select {
+		case answer, ok := <-events:
+			if !ok || answer.Err() != nil {
+				return errors.Join(errBehind, answer.Err())
+			}
+			if err := f.apply(answer.Events); err != nil {
+				f.note(err)
+				return err
+			}
+		case c := <-checks:
+			switch {
+			case c.err != nil:
+				f.note(f.explain(c.err))
+			case !open.began.After(f.fresh):
+				open = c
+			case c.began.Sub(open.began) > f.interval():
+				return errBehind
+			}
+		}
+		f.confirm(open)
+	}
+}
+
+// interval is how often the copy is checked.
+func (f *Follower) interval() time.Duration { return min(time.Second, f.Staleness/4) }
+
+// A check is what a request found: the newest revision of the tables that are copied.
+type check struct {
+	began  time.Time
+	newest int64
+	err    error
+}
+
+// confirm notes that the copy was up to date when a check began.
+func (f *Follower) confirm(c check) {
+	if c.newest > f.applied || !c.began.After(f.fresh) {
+		return
+	}
+	f.recover()
+	f.set(func() { f.fresh, f.failed = c.began, nil })
+}
+
+// recover tells that etcd answers again.
+func (f *Follower) recover() {
+	if f.failed != nil && f.Notice != nil {
+		f.Notice(nil)
+	}
+}
+
+// startChecks asks again and again what is newest, until ctx ends.
+func (f *Follower) startChecks(ctx context.Context) <-chan check {
+	checks := make(chan check)
+	go func() {
+		defer close(checks)
+		tick := time.NewTicker(f.interval())
+		defer tick.Stop()
+		for {
+			select {
+			case checks <- f.check(ctx):
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-f.now:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return checks
+}
+
+// check asks the majority of the members.
+func (f *Follower) check(ctx context.Context) check {
+	c := check{began: time.Now()}
+	before := f.newest.Load()
+	c.err = f.ask(ctx, func(ctx context.Context) error {
+		answer, err := f.client.Txn(ctx).If(f.exists()).Then(clientv3.OpGet(f.key(news, ""))).Commit()
+		switch {
+		case err != nil:
+			return err
+		case !answer.Succeeded:
+			return f.errGone()
+		}
+		if found := answer.Responses[0].GetResponseRange().Kvs; len(found) > 0 {
+			c.newest = found[0].ModRevision
+		}
+		return f.see(before, answer.Header.Revision)
+	})
+	return c
+}
+
+// apply makes changes in the copy, those of one revision together.
+func (f *Follower) apply(events []*clientv3.Event) (err error) {
+	if len(events) == 0 {
+		return nil
+	}
+	f.set(func() {
+		for _, e := range events {
+			if err = f.applyOne(e); err != nil {
+				return
+			}
+		}
+		f.applied = events[len(events)-1].Kv.ModRevision
+	})
+	return err
+}
+
+func (f *Follower) applyOne(e *clientv3.Event) error {
+	table, key, ok := f.copiedAs(e.Kv.Key)
+	if !ok {
+		return nil
+	}
+	old, _ := f.copied.Get(table, key)
+	if e.Type == mvccpb.DELETE {
+		f.observe(table, key, old, nil)
+		f.copied[table] = f.copied[table].drop(key)
+		return nil
+	}
+	value, ok := kv.Unframe(table, key, e.Kv.Value)
+	if !ok {
+		return fail(kv.ErrDamaged, "a record in %q does not fit its checksum", table)
+	}
+	f.observe(table, key, old, value)
+	f.copied[table] = f.copied[table].put(kv.Pair{Key: key, Value: value})
+	return nil
+}
+
+func (f *Follower) observe(table string, key, old, value []byte) {
+	if f.Observer != nil {
+		f.Observer.Changed(table, key, old, value)
+	}
+}
+
+// observeAll tells of a new copy.
+func (f *Follower) observeAll(copied tables) {
+	if f.Observer == nil {
+		return
+	}
+	f.Observer.Reset()
+	for table, all := range copied {
+		for _, p := range all {
+			f.Observer.Changed(table, p.Key, nil, p.Value)
+		}
+	}
+}
+
+// copiedAs returns the table and key of a key of etcd.
+func (f *Follower) copiedAs(at []byte) (table string, key []byte, ok bool) {
+	name, key, _ := bytes.Cut(bytes.TrimPrefix(at, []byte(f.prefix)), []byte("/"))
+	_, ok = f.copied[string(name)]
+	return string(name), key, ok
+}

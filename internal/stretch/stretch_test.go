@@ -1,0 +1,47 @@
+package stretch
+
+import (
+	"encoding/hex"
+	"strings"
+	"testing"
+)
+
+func TestCheck(t *testing.T) {
+	for name, c := range map[string]struct {
+		cost Cost
+		want string
+	}{
+		"the recommended one":    {Recommended(), ""},
+		"of OWASP, most memory":  {Cost{Time: 1, Memory: 46 << 10, Threads: 1}, ""},
+		"of OWASP, least memory": {Cost{Time: 5, Memory: 7 << 10, Threads: 1}, ""},
+		"of RFC 9106, first":     {Cost{Time: 1, Memory: 1 << 20, Threads: 4}, ""},
+		"the cheapest":           {Cost{Time: 1, Memory: 8, Threads: 1}, "too little"},
+		"too few passes":         {Cost{Time: 4, Memory: 7 << 10, Threads: 1}, "too little"},
+		"too little memory":      {Cost{Time: 100, Memory: 6 << 10, Threads: 1}, "too little"},
+		"none":                   {Cost{}, "not possible"},
+		"no time":                {Cost{Memory: 64 << 10, Threads: 4}, "not possible"},
+		"no threads":             {Cost{Time: 3, Memory: 64 << 10}, "not possible"},
+		"no memory for threads":  {Cost{Time: 3, Memory: 31, Threads: 4}, "not possible"},
+		"too much memory":        {Cost{Time: 1, Memory: 1<<20 + 1, Threads: 1}, "not possible"},
+		"too many passes":        {Cost{Time: 17, Memory: 1 << 20, Threads: 1}, "not possible"},
+		"a product over 2^32":    {Cost{Time: 1 << 22, Memory: 1 << 10, Threads: 1}, "not possible"},
+		"too many threads":       {Cost{Time: 1, Memory: 64 << 10, Threads: 65}, "not possible"},
+	} {
+		err := c.cost.Check()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if c.cost.Possible() == (c.want == "not possible") {
+			t.Errorf("%s: possible %v", name, c.cost.Possible())
+		}
+	}
+}
+
+// TestKey has the hash of the command argon2 of libargon2 20190702:
+// echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1 -r.
+func TestKey(t *testing.T) {
+	got := Cost{Time: 2, Memory: 1 << 16, Threads: 1}.Key([]byte("password"), []byte("somesalt"), 32)
+	if want := "09316115d5cf24ed5a15a31a3ba326e5cf32edc24702987c02b6566f61913cf7"; hex.EncodeToString(got) != want {
+		t.Errorf("%x, want %s", got, want)
+	}
+}

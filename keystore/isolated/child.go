@@ -1,0 +1,168 @@
+package isolated
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// The descriptors that the child inherits.
+const (
+	controlFD = 3
+	// PINFD is the descriptor from which the child reads the PIN, to its end.
+	PINFD = 4
+)
+
+// maxLanes bounds the calls under way at a time, each of which holds a thread in both
+// processes.
+const maxLanes = 64
+
+// Serve is the work of the child: open makes the store of the settings that the parent
+// gave to [Config], with a log that reaches the one of the parent. Serve returns when the
+// parent has closed the store or is gone, or with the error of open, which the parent has
+// been told.
+func Serve(open func(settings []byte, log *slog.Logger) (keystore.Store, error)) error {
+	// The parent ends it, at the right time, also where a terminal or systemd signal both.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// A lane that waits in the kernel must not take the place of another.
+	runtime.GOMAXPROCS(runtime.NumCPU() + maxLanes)
+	control, err := controlOf(os.NewFile(controlFD, "control"))
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	settings, err := readSettings(control)
+	if err != nil {
+		return err
+	}
+	out := &eventWriter{to: json.NewEncoder(control)}
+	store, err := open(settings, slog.New(&eventHandler{out: out}))
+	if err != nil {
+		return errors.Join(err, out.write(event{Failure: &failure{err.Error(), kindsOf(err)}}))
+	}
+	if err := out.write(event{Ready: true}); err != nil {
+		return errors.Join(err, store.Close())
+	}
+	return errors.Join(serveLanes(control, newServer(store)), store.Close())
+}
+
+func controlOf(f *os.File) (*net.UnixConn, error) {
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	control, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(errors.New("isolated: not a socket of a parent"), c.Close())
+	}
+	return control, nil
+}
+
+// serveLanes takes lanes until the parent closes the control socket.
+func serveLanes(control *net.UnixConn, s *server) error {
+	var lanes sync.WaitGroup
+	defer lanes.Wait()
+	for {
+		one, rights := make([]byte, 1), make([]byte, syscall.CmsgSpace(4))
+		n, rn, _, _, err := control.ReadMsgUnix(one, rights)
+		if errors.Is(err, io.EOF) || n == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		fd, err := passedFD(rights[:rn])
+		if err != nil {
+			return err
+		}
+		lanes.Go(func() { serveLane(s, newLane(fd)) })
+	}
+}
+
+func passedFD(rights []byte) (int, error) {
+	messages, err := syscall.ParseSocketControlMessage(rights)
+	if err != nil || len(messages) != 1 {
+		return -1, errMalformed
+	}
+	fds, err := syscall.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return -1, errMalformed
+	}
+	syscall.CloseOnExec(fds[0])
+	return fds[0], nil
+}
+
+// maxSettings bounds the settings of a store.
+const maxSettings = 1 << 20
+
+func readSettings(r io.Reader) ([]byte, error) {
+	var size [prefix]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n > maxSettings {
+		return nil, errMalformed
+	}
+	settings := make([]byte, n)
+	_, err := io.ReadFull(r, settings)
+	return settings, err
+}
+
+func writeSettings(w io.Writer, settings []byte) error {
+	_, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(settings))), settings...))
+	return err
+}
+
+// An event is what the child tells by itself on the control socket, on a line of JSON:
+// first that the store is open or why not, and then what it logs.
+type event struct {
+	Ready   bool     `json:"ready,omitempty"`
+	Failure *failure `json:"failure,omitempty"`
+	Log     *logLine `json:"log,omitempty"`
+}
+
+type failure struct {
+	Text  string `json:"text"`
+	Kinds uint64 `json:"kinds"`
+}
+
+type logLine struct {
+	Level   slog.Level `json:"level"`
+	Message string     `json:"message"`
+	Names   []string   `json:"names,omitempty"`
+	Values  []string   `json:"values,omitempty"`
+}
+
+type eventWriter struct {
+	mu sync.Mutex
+	to *json.Encoder
+}
+
+func (w *eventWriter) write(e event) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Encode(e)
+}
+
+// maxEvent bounds a line of the child.
+const maxEvent = 1 << 20
+
+// events reads what the child tells.
+func events(r io.Reader) *bufio.Scanner {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 4096), maxEvent)
+	return lines
+}

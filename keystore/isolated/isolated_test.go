@@ -1,0 +1,176 @@
+//go:build cgo && !nopkcs11
+
+package isolated_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/leaktest"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/isolated"
+	"github.com/msl-hsm/msl-hsm/keystore/keystoretest"
+	"github.com/msl-hsm/msl-hsm/softhsm"
+)
+
+// The environment variables that make this test a child, or a parent for a while.
+const (
+	asChild  = "ISOLATED_TEST_CHILD"
+	asParent = "ISOLATED_TEST_PARENT"
+)
+
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(asChild) != "":
+		if err := isolated.Serve(openStore); err != nil {
+			os.Exit(1) // the parent was told
+		}
+		os.Exit(0)
+	case os.Getenv(asParent) != "":
+		beParent()
+	}
+	os.Exit(leaktest.Run(m))
+}
+
+// beParent opens a store and tells the process ID of its child, until it is killed.
+func beParent() {
+	token := &softhsm.Token{URI: os.Getenv(asParent), PIN: hsm.PINSource(os.Getenv(asParent + "_PIN"))}
+	text, err := os.ReadFile(strings.TrimPrefix(string(token.PIN), "file:"))
+	if err == nil {
+		var s *isolated.Store
+		settings, _ := json.Marshal(hsm.Config{URI: token.URI})
+		s, err = isolated.Open(isolated.Config{Command: child, Settings: settings, PIN: lockedmem.Move([]byte(strings.TrimSpace(string(text))))})
+		if err == nil {
+			fmt.Println(s.PID())
+			select {}
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// openStore opens the store in a child.
+func openStore(settings []byte, log *slog.Logger) (keystore.Store, error) {
+	var c hsm.Config
+	if err := json.Unmarshal(settings, &c); err != nil {
+		return nil, err
+	}
+	c.Log = log
+	c.PIN = hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD))
+	return hsm.Open(c)
+}
+
+// child is the command of a child: this test.
+func child() *exec.Cmd {
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), asChild+"=1")
+	c.Stderr = os.Stderr
+	return c
+}
+
+// settings are what the child needs to know of a token.
+func settings(t testing.TB, c hsm.Config) []byte {
+	t.Helper()
+	c.PIN, c.Log = "", nil
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// pinOf reads the PIN of a throwaway token.
+func pinOf(t testing.TB, token *softhsm.Token) *lockedmem.Buffer {
+	t.Helper()
+	text, err := os.ReadFile(strings.TrimPrefix(string(token.PIN), "file:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lockedmem.Move([]byte(strings.TrimSpace(string(text))))
+}
+
+// open opens an isolated store that goes with the test.
+func open(t testing.TB, token *softhsm.Token, own hsm.Config, c isolated.Config) *isolated.Store {
+	t.Helper()
+	if own.URI == "" {
+		own.URI = token.URI
+	}
+	c.Command, c.Settings, c.PIN = child, settings(t, own), pinOf(t, token)
+	s, err := isolated.Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// newToken makes a token with sealing keys.
+func newToken(t testing.TB) *softhsm.Token {
+	t.Helper()
+	token := softhsm.Temp(t)
+	s, err := hsm.Open(hsm.Config{URI: token.URI, PIN: token.PIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, role := range keystore.SealingRoles() {
+		if _, err := s.Create(role.Label("msl"), role.Algorithm()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return token
+}
+
+func TestConformance(t *testing.T) {
+	token := newToken(t)
+	required := slices.DeleteFunc(keystore.Algorithms(), func(a keystore.Algorithm) bool { return a == keystore.AESWrap128 })
+	keystoretest.TestStore(t, func(t *testing.T) keystore.Store {
+		return open(t, token, hsm.Config{AllowWeak: []string{"imported"}}, isolated.Config{})
+	}, required...)
+}
+
+func TestNotOpened(t *testing.T) {
+	token := newToken(t)
+	_, err := isolated.Open(isolated.Config{
+		Command: child, Settings: settings(t, hsm.Config{URI: token.URI}), PIN: lockedmem.Copy([]byte("wrong")),
+	})
+	if want := "hsm: C_Login: CKR_PIN_INCORRECT"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("a wrong PIN is %v, want %s", err, want)
+	}
+}
+
+func BenchmarkSum(b *testing.B) {
+	token := newToken(b)
+	within, err := hsm.Open(hsm.Config{URI: token.URI, PIN: token.PIN})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer within.Close()
+	for name, s := range map[string]keystore.Store{"in process": within, "isolated": open(b, token, hsm.Config{}, isolated.Config{})} {
+		b.Run(name, func(b *testing.B) {
+			k, err := s.Generate(keystore.HMACSHA256)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer k.Close()
+			data := make([]byte, 1024)
+			for b.Loop() {
+				if _, err := k.(keystore.MAC).Sum(data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

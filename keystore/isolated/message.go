@@ -1,0 +1,82 @@
+package isolated
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// A message is a request or an answer that is being written.
+type message []byte
+
+// prefix is the length before a message on a lane.
+const prefix = 4
+
+// begin starts a message, with room for its length.
+func begin(reuse []byte, first byte) message { return append(reuse[:0], 0, 0, 0, 0, first) }
+
+// finish writes the length of the message, which its room has to hold.
+func (m message) finish() message {
+	binary.BigEndian.PutUint32(m, uint32(len(m)-prefix))
+	return m
+}
+
+func (m message) number(n uint64) message { return binary.AppendUvarint(m, n) }
+
+func (m message) bytes(b []byte) message { return append(m.number(uint64(len(b))), b...) }
+
+func (m message) text(s string) message { return append(m.number(uint64(len(s))), s...) }
+
+var errMalformed = errors.New("isolated: a message between the processes is malformed")
+
+// A fields reads a message. What is missing or too long reads as nothing, and is told by
+// end.
+type fields struct {
+	rest []byte
+	bad  bool
+}
+
+func (f *fields) fail() {
+	f.rest, f.bad = nil, true
+}
+
+func (f *fields) byte() byte {
+	if len(f.rest) == 0 {
+		f.fail()
+		return 0
+	}
+	b := f.rest[0]
+	f.rest = f.rest[1:]
+	return b
+}
+
+func (f *fields) number() uint64 {
+	n, size := binary.Uvarint(f.rest)
+	if size <= 0 {
+		f.fail()
+		return 0
+	}
+	f.rest = f.rest[size:]
+	return n
+}
+
+// bytes returns a part of the message itself.
+func (f *fields) bytes() []byte {
+	n := f.number()
+	if n > uint64(len(f.rest)) {
+		f.fail()
+		return nil
+	}
+	b := f.rest[:n:n]
+	f.rest = f.rest[n:]
+	return b
+}
+
+func (f *fields) text() string { return string(f.bytes()) }
+
+// end returns an error unless the message was read whole.
+func (f *fields) end() error {
+	if f.bad || len(f.rest) > 0 {
+		return errMalformed
+	}
+	return nil
+}

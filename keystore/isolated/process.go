@@ -1,0 +1,277 @@
+package isolated
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A process is a child with an open store.
+type process struct {
+	generation uint64 // of the handles that are valid in it
+	command    *exec.Cmd
+	control    *net.UnixConn
+	places     chan struct{} // has an element for each call under way
+	wait       time.Duration // for a place
+	ended      chan struct{} // closed when the child is no more
+
+	mu    sync.Mutex
+	why   string // it was ended, or ""
+	lanes map[*lane]bool
+	free  []*lane // of those, the last used is used next
+}
+
+// start starts a child and waits until its store is open.
+func (c *Config) start(generation uint64) (*process, error) {
+	fds, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("isolated: socketpair: %v: %w", err, keystore.ErrUnavailable)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "control")
+	defer theirs.Close()
+	control, err := controlOf(os.NewFile(uintptr(fds[0]), "control"))
+	if err != nil {
+		return nil, err
+	}
+	p := &process{generation: generation, command: c.Command(), control: control, ended: make(chan struct{}),
+		lanes: map[*lane]bool{}, places: make(chan struct{}, maxLanes), wait: c.wait()}
+	p.command.ExtraFiles = []*os.File{theirs}
+	if c.PIN != nil {
+		pin, err := pinPipe(c.PIN)
+		if err != nil {
+			return nil, errors.Join(err, control.Close())
+		}
+		defer pin.Close()
+		p.command.ExtraFiles = append(p.command.ExtraFiles, pin)
+	}
+	bindToParent(p.command)
+	if err := p.command.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable), control.Close())
+	}
+	if err := p.open(c); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// open gives the child its settings and waits for its store.
+func (p *process) open(c *Config) error {
+	p.control.SetDeadline(time.Now().Add(c.startLimit()))
+	err := writeSettings(p.control, c.Settings)
+	lines := events(p.control)
+	for err == nil && lines.Scan() {
+		var e event
+		switch err = json.Unmarshal(lines.Bytes(), &e); {
+		case err != nil:
+		case e.Ready:
+			p.control.SetDeadline(time.Time{})
+			go p.listen(c)
+			return nil
+		case e.Failure != nil:
+			p.stop()
+			return newChildError(e.Failure.Text, e.Failure.Kinds)
+		case e.Log != nil:
+			e.Log.tell(c.log())
+		}
+	}
+	late := errors.Is(errors.Join(err, lines.Err()), os.ErrDeadlineExceeded)
+	p.stop()
+	if late {
+		return fmt.Errorf("isolated: the key store was not open after %v: %w", c.startLimit(), keystore.ErrUnavailable)
+	}
+	return fmt.Errorf("isolated: the process of the key store ended before the store was open (%v): %w", p.command.ProcessState, keystore.ErrUnavailable)
+}
+
+// stop ends a child whose store did not open.
+func (p *process) stop() {
+	p.end("did not open")
+	p.reap()
+}
+
+// listen passes the child's log on until its end.
+func (p *process) listen(c *Config) {
+	lines := events(p.control)
+	for lines.Scan() {
+		var e event
+		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Log != nil {
+			e.Log.tell(c.log())
+		}
+	}
+}
+
+// end kills the child. Calls that are under way fail.
+func (p *process) end(why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.why != "" {
+		return
+	}
+	p.why = why
+	p.control.Close()
+	p.command.Process.Kill()
+	for l := range p.lanes { // a child in the kernel may not end at once
+		syscall.Shutdown(l.fd, syscall.SHUT_RDWR)
+	}
+	for _, l := range p.free {
+		delete(p.lanes, l)
+		l.close()
+	}
+	p.free = nil
+}
+
+// isOver reports whether the child was ended.
+func (p *process) isOver() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.why != ""
+}
+
+// lost returns the error of a call that failed with err, which means that the child has
+// ended, or has to be.
+func (p *process) lost(err error) error {
+	select {
+	case <-p.ended:
+	case <-time.After(time.Second): // it closed the lane and lives
+		p.end(fmt.Sprintf("did not answer properly (%v)", err))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &lostError{why: p.why}
+}
+
+// reap waits until the child is no more.
+func (p *process) reap() {
+	p.command.Wait()
+	p.end(fmt.Sprintf("has ended (%v)", p.command.ProcessState))
+	close(p.ended)
+}
+
+// enter waits for a place.
+func (p *process) enter() error {
+	select {
+	case p.places <- struct{}{}:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(p.wait)
+	defer timer.Stop()
+	select {
+	case p.places <- struct{}{}:
+		return nil
+	case <-p.ended:
+		return p.lost(nil)
+	case <-timer.C:
+		return fmt.Errorf("isolated: %d calls are under way: %w", maxLanes, keystore.ErrBusy)
+	}
+}
+
+// lane returns a lane that nobody uses.
+func (p *process) lane() (*lane, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.why != "" {
+		return nil, &lostError{why: p.why}
+	}
+	if n := len(p.free); n > 0 {
+		l := p.free[n-1]
+		p.free = p.free[:n-1]
+		return l, nil
+	}
+	fds, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("isolated: socketpair: %v: %w", err, keystore.ErrBusy)
+	}
+	defer syscall.Close(fds[1])
+	if _, _, err := p.control.WriteMsgUnix([]byte{0}, syscall.UnixRights(fds[1]), nil); err != nil {
+		syscall.Close(fds[0])
+		return nil, &lostError{why: fmt.Sprintf("takes no calls (%v)", err)}
+	}
+	l := newLane(fds[0])
+	p.lanes[l] = true
+	return l, nil
+}
+
+// put takes a lane back, or closes it.
+func (p *process) put(l *lane, sound bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if sound && p.why == "" {
+		l.rest()
+		p.free = append(p.free, l)
+		return
+	}
+	delete(p.lanes, l)
+	l.close()
+}
+
+// call sends a request, and gives what the answer has to use. The child is ended if it
+// does not answer within limit.
+func (p *process) call(limit time.Duration, op operation, write func(message) message, use func(*fields) error) error {
+	if err := p.enter(); err != nil {
+		return err
+	}
+	defer func() { <-p.places }()
+	l, err := p.lane()
+	if err != nil {
+		return err
+	}
+	late := time.AfterFunc(limit, func() { p.end(fmt.Sprintf("did not answer for %v", limit)) })
+	err = l.send(write(begin(l.out, byte(op))))
+	var answer []byte
+	if err == nil {
+		answer, err = l.receive()
+	}
+	inTime := late.Stop()
+	switch {
+	case err != nil && !inTime:
+		p.put(l, false)
+		return &lostError{why: fmt.Sprintf("did not answer for %v", limit), late: true}
+	case err != nil:
+		p.put(l, false)
+		return p.lost(err)
+	}
+	err = judge(&fields{rest: answer}, use)
+	p.put(l, true)
+	return err
+}
+
+// judge tells an answer from an error.
+func judge(f *fields, use func(*fields) error) error {
+	switch result := f.byte(); {
+	case f.bad:
+		return fmt.Errorf("%w: %w", errMalformed, keystore.ErrUnavailable)
+	case result == failed:
+		set, text := f.number(), f.text()
+		if err := f.end(); err != nil {
+			return fmt.Errorf("%w: %w", err, keystore.ErrUnavailable)
+		}
+		return newChildError(text, set)
+	}
+	err := use(f)
+	if end := f.end(); err == nil && end != nil {
+		err = fmt.Errorf("%w: %w", end, keystore.ErrUnavailable)
+	}
+	return err
+}
+
+// pinPipe returns a pipe from which the PIN can be read once.
+func pinPipe(pin *lockedmem.Buffer) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("isolated: %w", err)
+	}
+	defer w.Close()
+	if _, err := w.Write(pin.Bytes()); err != nil { // it fits into the pipe: PINs are short
+		return nil, errors.Join(fmt.Errorf("isolated: %w", err), r.Close())
+	}
+	return r, nil
+}

@@ -1,0 +1,185 @@
+package isolated
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// Pauses after a child that did not open its store.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = 1500 * time.Millisecond
+)
+
+// A supervisor keeps a child running.
+type supervisor struct {
+	config Config
+
+	mu      sync.Mutex
+	now     *process      // or nil
+	err     error         // why there is none, as far as the last start failed
+	changed chan struct{} // closed when now or err changes
+	closed  bool
+	closing chan struct{} // closed with closed
+	over    chan struct{} // closed when the last child is no more
+}
+
+func newSupervisor(c Config) *supervisor {
+	return &supervisor{config: c, changed: make(chan struct{}), closing: make(chan struct{}), over: make(chan struct{})}
+}
+
+// begin starts the first child, and waits until its store is open.
+func (s *supervisor) begin() error {
+	first := make(chan error, 1)
+	go s.run(first)
+	return <-first
+}
+
+// run starts children one after the other until the store is closed. The kernel ends a
+// child with the thread that started it: this one, which is locked to live as long.
+func (s *supervisor) run(first chan<- error) {
+	runtime.LockOSThread()
+	defer close(s.over)
+	pause := time.Duration(0)
+	for generation := uint64(1); ; generation++ {
+		p, err := s.config.start(generation)
+		if generation == 1 {
+			first <- err
+		}
+		s.set(p, err)
+		if generation > 1 {
+			s.log(err, pause == 0)
+		}
+		switch {
+		case err == nil:
+			pause = 0
+			s.attend(p)
+		case generation == 1, errors.Is(err, keystore.ErrPIN): // a refused PIN is not tried again
+			return
+		default:
+			pause = min(max(2*pause, firstPause), longestPause)
+		}
+		select {
+		case <-s.closing:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// attend waits for the end of a child.
+func (s *supervisor) attend(p *process) {
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		p.watchMemory(s.config.Memory)
+	}()
+	p.reap()
+	<-watched
+	s.set(nil, nil)
+	select {
+	case <-s.closing:
+	default:
+		s.config.log().Error("device lost", "error", p.lost(nil))
+	}
+}
+
+// log tells that a child follows another, or the first time that it does not.
+func (s *supervisor) log(err error, news bool) {
+	if err == nil {
+		s.config.log().Info("device back: the process of the key store was replaced")
+	} else if news {
+		s.config.log().Error("the process of the key store cannot be replaced", "error", err)
+	}
+}
+
+func (s *supervisor) set(p *process, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed && p != nil {
+		p.end("is closed")
+	}
+	s.now, s.err = p, err
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// look returns the child that runs, or why there is none, or what to wait for.
+func (s *supervisor) look() (p *process, changed <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, nil, errClosed
+	case s.now != nil && !s.now.isOver():
+		return s.now, nil, nil
+	case s.now == nil && s.err != nil:
+		return nil, nil, s.err
+	}
+	return nil, s.changed, nil
+}
+
+// process returns the child, and waits for one that is being started.
+func (s *supervisor) process() (*process, error) {
+	p, changed, err := s.look()
+	if changed == nil {
+		return p, err
+	}
+	timer := time.NewTimer(s.config.wait())
+	defer timer.Stop()
+	for changed != nil {
+		select {
+		case <-changed:
+		case <-s.closing:
+		case <-timer.C:
+			return nil, fmt.Errorf("isolated: the process of the key store is being replaced: %w", keystore.ErrUnavailable)
+		}
+		p, changed, err = s.look()
+	}
+	return p, err
+}
+
+// do makes a call, and makes it once more in the next child if the child ended meanwhile
+// and the call can be repeated.
+func (s *supervisor) do(op operation, call func(*process) error) error {
+	for again := op.repeatable(); ; again = false {
+		p, err := s.process()
+		if err != nil {
+			return err
+		}
+		err = call(p)
+		var lost *lostError
+		if !again || !errors.As(err, &lost) || lost.late {
+			return err
+		}
+	}
+}
+
+// end closes the store in the child.
+func (s *supervisor) end() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.closing)
+	p := s.now
+	s.mu.Unlock()
+	var err error
+	if p != nil && !p.isOver() {
+		err = p.call(s.config.limit(), opShutdown, func(m message) message { return m }, func(*fields) error { return nil })
+		p.end("is closed")
+	}
+	<-s.over
+	s.config.PIN.Close()
+	if errors.As(err, new(*lostError)) {
+		return nil // its keys went with it
+	}
+	return err
+}

@@ -1,0 +1,63 @@
+package msl
+
+import (
+	"context"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// worthwhile is how long an operation has to take for another goroutine to be worth its
+// while.
+const worthwhile = 100 * time.Microsecond
+
+// waits reports whether a protector or opener waits for a device, so that two uses of it
+// at the same time take about as long as one.
+func waits(key any) bool {
+	switch k := key.(type) {
+	case SymmetricKey:
+		timed, ok := k.MAC.(keystore.Timed)
+		return ok && timed.Latency() >= worthwhile
+	case KeyRing:
+		return len(k) > 0 && waits(k[0])
+	}
+	return false
+}
+
+// A draft is the header of an answer, from when it can be protected until it is sent.
+type draft struct {
+	protect func() (head *sealedHeader, told func(), err error)
+	instead *draft        // to be sent if this one cannot be protected; may be nil
+	done    chan struct{} // closed when it was protected, or that failed
+	head    *sealedHeader
+	told    func() // is called when it is sent; may be nil
+	err     error
+}
+
+// newDraft makes a draft that run protects with protect.
+func newDraft(protect func() (head *sealedHeader, told func(), err error)) *draft {
+	return &draft{protect: protect, done: make(chan struct{})}
+}
+
+func (d *draft) run() error {
+	defer close(d.done)
+	d.head, d.told, d.err = d.protect()
+	return d.err
+}
+
+// wait returns the draft to send when it is protected. What failed is tried again, since
+// the application may have acted on the request by now.
+func (d *draft) wait(ctx context.Context) (*draft, error) {
+	<-d.done
+	switch {
+	case d.err == nil:
+		return d, nil
+	case d.instead != nil:
+		return d.instead.wait(ctx)
+	}
+	d.err = persist(ctx, func() (err error) {
+		d.head, d.told, err = d.protect()
+		return err
+	})
+	return d, d.err
+}

@@ -1,0 +1,56 @@
+package msl
+
+import "github.com/msl-hsm/msl-hsm/msl/internal/wire"
+
+// earlySize is up to how many bytes a chunk may have to be opened early: as much as is
+// not counted as memory.
+const earlySize = small
+
+// An earlyChunk is the first chunk of a message, opened beside the header where a device
+// is waited for: verified while the header is verified, and decrypted while that is. It
+// tells nobody of a failure. What failed is done again in its turn, so that the errors
+// of a message come in the protocol's order. A nil earlyChunk opens nothing.
+type earlyChunk struct {
+	verified chan bool     // whether the header is; sent once, or closed
+	done     chan struct{} // closed when the chunk is opened, or that failed
+	chunk    chunk
+	err      error
+}
+
+// openEarly begins to open the first chunk if all of it has arrived.
+func openEarly(decoder *wire.Decoder, opener Opener) *earlyChunk {
+	if !waits(opener) {
+		return nil
+	}
+	o, arrived := decoder.Peek(earlySize)
+	if !arrived || !o.Has("payload") {
+		return nil
+	}
+	sealed, err := readSealedChunk(o)
+	if err != nil {
+		return nil
+	}
+	e := &earlyChunk{verified: make(chan bool, 1), done: make(chan struct{})}
+	go func() {
+		defer close(e.done)
+		e.chunk, e.err = sealed.open(new(wire.Memory), opener, func() bool { return <-e.verified })
+	}()
+	return e
+}
+
+// goOn says whether the header was verified: the chunk of a header that was not is not
+// decrypted.
+func (e *earlyChunk) goOn(verified bool) {
+	if e != nil {
+		e.verified <- verified
+	}
+}
+
+// take returns the chunk, if it was opened.
+func (e *earlyChunk) take() (c chunk, opened bool) {
+	if e == nil {
+		return chunk{}, false
+	}
+	<-e.done
+	return e.chunk, e.err == nil
+}

@@ -1,0 +1,260 @@
+package tpm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/internal/secret"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// Passwords say where the passwords of a TPM's hierarchies come from: file:PATH, fd:N,
+// credential:NAME, prompt or env:NAME. A source is read when a command first needs the
+// password, and not at all if the hierarchy has none. A password has 1 to 64 bytes
+// without a zero byte, and is sent only in a session that hides it.
+//
+// The owner's password is for making the storage key, persistent keys and counters, the
+// endorsement password for enrolling, and the lockout password for [Device.ResetLockout].
+type Passwords struct {
+	Owner, Endorsement, Lockout string
+}
+
+const maxPassword = 64 // bytes: the largest digest of a TPM
+
+// A hierarchy is one of those that can have a password, with the bits that tell its state
+// in TPM_PT_PERMANENT and TPM_PT_STARTUP_CLEAR (TPM 2.0 Library, Part 2, clauses 8.6 and
+// 8.7).
+type hierarchy struct {
+	handle   uint32
+	name     string
+	hasAuth  uint32
+	switched uint32 // the bit that is set while it is switched on; 0: it always is
+	source   string
+}
+
+// hierarchy returns the hierarchy with a handle.
+func (p *Passwords) hierarchy(handle uint32) hierarchy {
+	switch tpm2.TPMHandle(handle) {
+	case tpm2.TPMRHEndorsement:
+		return hierarchy{handle, "endorsement", 1 << 1, 1 << 2, p.Endorsement}
+	case tpm2.TPMRHLockout:
+		return hierarchy{handle, "lockout", 1 << 2, 0, p.Lockout}
+	}
+	return hierarchy{handle, "owner", 1 << 0, 1 << 1, p.Owner}
+}
+
+// A PasswordError says that a hierarchy of the TPM has a password which is not known here.
+// It is [keystore.ErrPIN].
+type PasswordError struct {
+	Hierarchy string // owner, endorsement or lockout
+	Err       error  // what the TPM said of the one that was given, or nil if none was
+}
+
+// Error names the hierarchy, and what the TPM answered.
+func (e *PasswordError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("tpm: the TPM's %s hierarchy has a password, and none was given", e.Hierarchy)
+	}
+	return fmt.Sprintf("tpm: the password of the TPM's %s hierarchy is wrong, and was not tried again: %s", e.Hierarchy, codeName(e.Err))
+}
+
+// Unwrap returns [keystore.ErrPIN], and the error of the TPM if there is one.
+func (e *PasswordError) Unwrap() []error {
+	if e.Err == nil {
+		return []error{keystore.ErrPIN}
+	}
+	return []error{keystore.ErrPIN, e.Err}
+}
+
+// codeName returns the command and the code of an Error without its advice.
+func codeName(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.name()
+	}
+	return err.Error()
+}
+
+// SetPasswords tells the sources of the passwords that later operations may need.
+func (d *Device) SetPasswords(p Passwords) error {
+	for _, source := range []string{p.Owner, p.Endorsement, p.Lockout} {
+		if _, err := secret.Parse(source); source != "" && err != nil {
+			return fmt.Errorf("tpm: source of a password: %w", err)
+		}
+	}
+	return d.Do(func(transport.TPM) error {
+		d.tpm.hierarchies.forget()
+		d.tpm.hierarchies = hierarchies{Passwords: p, known: map[uint32]*lockedmem.Buffer{}}
+		return nil
+	})
+}
+
+// Hierarchies are those of a TPM, with the passwords that were read.
+type hierarchies struct {
+	Passwords
+	known map[uint32]*lockedmem.Buffer
+}
+
+func (p *hierarchies) forget() {
+	for _, b := range p.known {
+		b.Close()
+	}
+	clear(p.known)
+}
+
+// enter returns a hierarchy with its password, after a look at whether it has one and is
+// switched on.
+func (p *hierarchies) enter(t transport.TPM, handle uint32) (entity, error) {
+	h := p.hierarchy(handle)
+	e := entity{handle: handle, name: binary.BigEndian.AppendUint32(nil, handle)}
+	permanent, started, err := hierarchyBits(t)
+	switch {
+	case err != nil:
+		return e, err
+	case h.switched&^started != 0:
+		return e, fmt.Errorf("tpm: the TPM's %s hierarchy is switched off: restart the machine, and if it stays, enable it in the firmware: %w", h.name, keystore.ErrUnavailable)
+	case permanent&h.hasAuth == 0:
+		return e, nil
+	case h.source == "":
+		return e, &PasswordError{Hierarchy: h.name}
+	}
+	password, err := p.read(h)
+	e.auth = password.Bytes()
+	return e, err
+}
+
+// hierarchyBits reads TPM_PT_PERMANENT and TPM_PT_STARTUP_CLEAR.
+func hierarchyBits(t transport.TPM) (permanent, started uint32, err error) {
+	const ptPermanent = 0x200 // the other follows
+	items, err := capability(t, tpm2.TPMCapTPMProperties, ptPermanent, 2, 8)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(items) != 2 || binary.BigEndian.Uint32(items[0]) != ptPermanent || binary.BigEndian.Uint32(items[1]) != ptPermanent+1 {
+		return 0, 0, fmt.Errorf("tpm: TPM2_GetCapability: %w", errAnswer())
+	}
+	return binary.BigEndian.Uint32(items[0][4:]), binary.BigEndian.Uint32(items[1][4:]), nil
+}
+
+// read reads a password, or returns it if it was read before.
+func (p *hierarchies) read(h hierarchy) (*lockedmem.Buffer, error) {
+	if b := p.known[h.handle]; b != nil {
+		return b, nil
+	}
+	what := "password of the TPM's " + h.name + " hierarchy"
+	b, err := secret.Source(h.source).Read(what, maxPassword)
+	if err == nil && slices.Contains(b.Bytes(), 0) {
+		b.Close()
+		err = errors.New("it has a zero byte")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tpm: cannot read the %s: %w: %w", what, err, keystore.ErrPIN)
+	}
+	p.known[h.handle] = b
+	return b, nil
+}
+
+// runAs runs a command that a hierarchy authorizes, which becomes its first handle.
+func (x *executor) runAs(handle uint32, c command) (response, error) {
+	e, err := x.hierarchies.enter(&link{x.resources, x}, handle)
+	if err != nil {
+		return response{}, err
+	}
+	c.handles = append([]entity{e}, c.handles...)
+	c.password = len(e.auth) == 0
+	if !c.password {
+		salt, err := x.salt()
+		if err != nil {
+			return response{}, err
+		}
+		if c.session, err = x.startSession(salt); err != nil {
+			return response{}, err
+		}
+		defer func(s *session) {
+			x.resources.flush(s.handle)
+			s.end()
+		}(c.session)
+	}
+	r, err := x.run(c)
+	r.params = slices.Clone(r.params) // the session is flushed before the caller looks at it
+	return r, x.hierarchies.refused(handle, err)
+}
+
+// refused tells a wrong password of a hierarchy from other errors.
+func (p *Passwords) refused(handle uint32, err error) error {
+	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
+		return &PasswordError{Hierarchy: p.hierarchy(handle).name, Err: err}
+	}
+	return err
+}
+
+// salt returns a key with which sessions can be salted: a storage key that is loaded, or
+// one of the null hierarchy, which has no password, for the operation under way.
+func (x *executor) salt() (*object, error) {
+	for _, o := range x.roots {
+		if o.handle != 0 {
+			x.resources.touch(o)
+			return o, nil
+		}
+	}
+	null := entity{handle: handleNull, name: binary.BigEndian.AppendUint32(nil, handleNull)}
+	r, err := x.run(command{code: ccCreatePrimary, handles: []entity{null}, password: true, params: primaryParams(tpm2.Marshal(tpm2.ECCSRKTemplate)), makes: true})
+	if err != nil {
+		return nil, err
+	}
+	public, _, ok := cut16(r.params)
+	if !ok {
+		return nil, fmt.Errorf("tpm: TPM2_CreatePrimary: %w", errAnswer())
+	}
+	o := newObject(nil, slices.Clone(public), nil)
+	o.handle = r.handle
+	return o, nil
+}
+
+// Hierarchy returns a hierarchy with what authorizes it, for one go-tpm command inside
+// [Device.Do], with the transport that it passes. The error is a [PasswordError] if the
+// hierarchy has a password which was not given by [Device.SetPasswords], and
+// [keystore.ErrUnavailable] if the hierarchy is switched off.
+func Hierarchy(t transport.TPM, handle tpm2.TPMHandle) (tpm2.AuthHandle, error) {
+	open := tpm2.AuthHandle{Handle: handle, Auth: tpm2.PasswordAuth(nil)}
+	l, ok := t.(*link)
+	if !ok || l.executor == nil {
+		return open, nil
+	}
+	e, err := l.executor.hierarchies.enter(t, uint32(handle))
+	if err != nil || len(e.auth) == 0 {
+		return open, err
+	}
+	salt, err := l.executor.salt()
+	if err != nil {
+		return open, err
+	}
+	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](salt.public)
+	if err != nil {
+		return open, fmt.Errorf("tpm: storage key: %w: %w", keystore.ErrBadData, err)
+	}
+	open.Auth = tpm2.HMAC(tpm2.TPMAlgSHA256, 16, tpm2.Auth(e.auth), tpm2.Salted(tpm2.TPMHandle(salt.handle), *public))
+	return open, nil
+}
+
+// HierarchyError is [CommandError] for a command that a hierarchy authorized: a wrong
+// password is a [PasswordError].
+func HierarchyError(command string, handle tpm2.TPMHandle, err error) error {
+	return (&Passwords{}).refused(uint32(handle), CommandError(command, err))
+}
+
+// ResetLockout sets the dictionary attack counter of the TPM back, so that keys with a PIN
+// can be used again: TPM2_DictionaryAttackLockReset (TPM 2.0 Library, Part 3, clause
+// 25.2). A wrong lockout password locks this way out for a time that the TPM sets.
+func (d *Device) ResetLockout() error {
+	return d.Do(func(transport.TPM) error {
+		_, err := d.tpm.runAs(uint32(tpm2.TPMRHLockout), command{code: ccDictionaryAttackLockReset})
+		return err
+	})
+}

@@ -1,0 +1,86 @@
+package tpm_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
+)
+
+// TestQueue has many users of a TPM behind a socket, which serves one at a time and lets one
+// more wait: the others wait, too.
+func TestQueue(t *testing.T) {
+	uri := tpmtest.Serve(t)
+	c := tpm.Config{URI: uri + "&state=" + filepath.Join(t.TempDir(), "state")}
+	must[*tpm.Store](t)(tpm.Init(c)).Close()
+	var users sync.WaitGroup
+	for range 12 {
+		users.Go(func() {
+			s, err := tpm.OpenStore(c)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.Close()
+			if _, err := s.Generate(keystore.HMACSHA256); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	users.Wait()
+}
+
+// TestQueueEnds gives up when the time is over.
+func TestQueueEnds(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tpm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	start := time.Now()
+	_, err = tpm.Open("tpm:?timeout=200ms&unix=" + path)
+	is(t, "nobody answers", err, keystore.ErrUnavailable)
+	if passed := time.Since(start); passed > 20*time.Second {
+		t.Errorf("it took %v", passed)
+	}
+}
+
+// TestNoDevice names files that are no devices: nothing is written into them.
+func TestNoDevice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "device.keys")
+	if err := os.WriteFile(path, []byte("the keys"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{path, filepath.Dir(path)} {
+		_, err := tpm.Open("tpm:?device=" + what)
+		says(t, what, err, keystore.ErrUnavailable, what)
+	}
+	if text, err := os.ReadFile(path); string(text) != "the keys" || err != nil {
+		t.Errorf("the file is %q, %v", text, err)
+	}
+}
+
+// TestTPM12 opens a TPM 1.2, which answers that it does not know the ordinal.
+func TestTPM12(t *testing.T) {
+	p := tpmtest.Start(t)
+	_, err := tpm.NewDevice(p.Quirky(func([]byte, func([]byte) ([]byte, error)) ([]byte, error) {
+		return []byte{0, 0xc4, 0, 0, 0, 10, 0, 0, 0, 10}, nil
+	}), time.Minute)
+	says(t, "a TPM 1.2", err, keystore.ErrUnavailable, "TPM 1.2", "TPM 2.0 is needed")
+	if strings.Contains(err.Error(), "0xa") {
+		t.Error(err)
+	}
+}
