@@ -16,27 +16,38 @@ type cipherKey struct{ *object }
 // the token: what modules make of a bad padding differs, and so the length of
 // every answer is known before it comes.
 func (k cipherKey) Encrypt(iv, plaintext []byte) ([]byte, error) {
+	return k.AppendEncrypt(nil, iv, plaintext)
+}
+
+// AppendEncrypt appends what Encrypt returns to dst.
+func (k cipherKey) AppendEncrypt(dst, iv, plaintext []byte) ([]byte, error) {
 	if len(iv) != aes.BlockSize {
 		return nil, fmt.Errorf("hsm: initialization vector of %d bytes, want %d", len(iv), aes.BlockSize)
 	}
-	out := make([]byte, cbc.Padded(len(plaintext)))
+	dst, out := cbc.Extend(dst, cbc.Padded(len(plaintext)))
 	err := k.run(func(session, handle uint) error {
 		cbc.Pad(out, plaintext) // again in every attempt: one that fails may have written over it
 		n, err := k.store.encrypt(session, handle, pkcs11.CKM_AES_CBC, iv, out, out)
 		return exactly("C_Encrypt", n, len(out), err)
 	})
 	if err != nil {
+		clear(out) // the plaintext may be left
 		return nil, k.store.recovery.ours(err)
 	}
-	return out, nil
+	return dst, nil
 }
 
 // Decrypt decrypts in the token and takes off the padding here.
 func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
+	return k.AppendDecrypt(nil, iv, ciphertext)
+}
+
+// AppendDecrypt appends what Decrypt returns to dst.
+func (k cipherKey) AppendDecrypt(dst, iv, ciphertext []byte) ([]byte, error) {
 	if len(iv) != aes.BlockSize || !cbc.Whole(len(ciphertext)) {
 		return nil, errPadding
 	}
-	out := make([]byte, len(ciphertext))
+	dst, out := cbc.Extend(dst, len(ciphertext))
 	err := k.run(func(session, handle uint) error {
 		n, err := k.store.decrypt(session, handle, pkcs11.CKM_AES_CBC, iv, ciphertext, out)
 		return exactly("C_Decrypt", n, len(out), err)
@@ -49,7 +60,7 @@ func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
 	if !ok {
 		return nil, errPadding
 	}
-	return plain, nil
+	return dst[:len(dst)-len(out)+len(plain)], nil
 }
 
 var errPadding = fmt.Errorf("hsm: decrypt: %w", keystore.ErrBadData)

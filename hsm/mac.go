@@ -3,6 +3,7 @@ package hsm
 import (
 	"github.com/miekg/pkcs11"
 
+	"github.com/msl-hsm/msl-hsm/internal/cbc"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -10,15 +11,22 @@ type macKey struct{ *object }
 
 // Sum computes the full tag. It never verifies in the token: the answers to a
 // wrong tag differ between modules, and one takes it for a broken device.
-func (k macKey) Sum(data []byte) ([]byte, error) {
+func (k macKey) Sum(data []byte) ([]byte, error) { return k.AppendSum(nil, data) }
+
+// AppendSum appends what Sum returns to dst.
+func (k macKey) AppendSum(dst, data []byte) ([]byte, error) {
 	if k.algorithm == keystore.AESCMAC128 {
-		return k.sum(pkcs11.CKM_AES_CMAC, data, 16)
+		return k.appendSum(dst, pkcs11.CKM_AES_CMAC, data, 16)
 	}
-	return k.sum(pkcs11.CKM_SHA256_HMAC, data, 32)
+	return k.appendSum(dst, pkcs11.CKM_SHA256_HMAC, data, 32)
 }
 
 func (k *object) sum(mechanism uint, data []byte, size int) ([]byte, error) {
-	out := make([]byte, size)
+	return k.appendSum(nil, mechanism, data, size)
+}
+
+func (k *object) appendSum(dst []byte, mechanism uint, data []byte, size int) ([]byte, error) {
+	dst, out := cbc.Extend(dst, size)
 	err := k.run(func(session, handle uint) error {
 		n, err := k.store.sign(session, handle, mechanism, data, out)
 		return exactly("C_Sign", n, size, err)
@@ -26,5 +34,5 @@ func (k *object) sum(mechanism uint, data []byte, size int) ([]byte, error) {
 	if err != nil {
 		return nil, k.store.recovery.ours(err)
 	}
-	return out, nil
+	return dst, nil
 }

@@ -10,8 +10,18 @@ import (
 
 // BytesBody returns a request body that is the bytes b.
 func BytesBody(b []byte) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+	return func() (io.ReadCloser, error) {
+		return &bytesBody{Reader: bytes.NewReader(b), all: b}, nil
+	}
 }
+
+// A bytesBody is data that is there: no read of it blocks.
+type bytesBody struct {
+	*bytes.Reader
+	all []byte
+}
+
+func (*bytesBody) Close() error { return nil }
 
 // maxDefaultBody bounds how much of an unrepeatable body is kept for another try.
 const maxDefaultBody = 1 << 20

@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -20,33 +21,48 @@ type ciphertextEnvelope struct {
 // envelopeHash is sent where the protocol has a hash that no stack checks.
 var envelopeHash = []byte{0}
 
-func parseCiphertextEnvelope(b []byte, lim wire.Limits) (ciphertextEnvelope, error) {
-	o, err := wire.Parse(b, lim)
+// parseCiphertextEnvelope reads an envelope. The binary parts are in the scratch memory
+// of mem.
+func parseCiphertextEnvelope(mem *wire.Memory, b []byte, lim wire.Limits) (ciphertextEnvelope, error) {
+	o, err := mem.Parse(b, lim)
 	if err != nil {
 		return ciphertextEnvelope{}, fail(ErrMSLParseError, "ciphertext envelope", err)
 	}
-	version, err := o.Int("version")
-	if err != nil {
-		version = 1 // absent, or not a number
+	version := int64(1) // also if it is absent, or not a number
+	if v, ok := o.Value("version"); ok {
+		if n, err := v.Int(); err == nil {
+			version = n
+		}
 	}
 	switch version {
 	case 1:
-		return parseEnvelope1(o)
+		return parseEnvelope1(mem, o)
 	case 2:
-		return parseEnvelope2(o)
+		return parseEnvelope2(mem, o)
 	}
 	return ciphertextEnvelope{}, fail(ErrUnidentifiedCiphertextEnvelope, "ciphertext envelope", nil)
 }
 
-func parseEnvelope1(o wire.Object) (ciphertextEnvelope, error) {
+func parseEnvelope1(mem *wire.Memory, o wire.Object) (ciphertextEnvelope, error) {
 	f := wire.FieldsOf(o)
-	e := ciphertextEnvelope{version: 1, keyID: f.String("keyid"), iv: f.OptionalBytes("iv")}
-	e.ciphertext = f.Bytes("ciphertext")
-	f.Bytes("sha256")
+	e := ciphertextEnvelope{version: 1, keyID: f.String("keyid")}
+	e.parseBytes(mem, f)
+	f.AppendBytes(mem.Scratch, "sha256")
 	return e, malformed(f, "ciphertext envelope")
 }
 
-func parseEnvelope2(o wire.Object) (ciphertextEnvelope, error) {
+// parseBytes reads the members that are binary.
+func (e *ciphertextEnvelope) parseBytes(mem *wire.Memory, f *wire.Fields) {
+	mem.Scratch = mem.Scratch[:0]
+	if f.Has("iv") {
+		mem.Scratch = f.AppendBytes(mem.Scratch, "iv")
+		e.iv = mem.Scratch[:len(mem.Scratch):len(mem.Scratch)]
+	}
+	mem.Scratch = f.AppendBytes(mem.Scratch, "ciphertext")
+	e.ciphertext = mem.Scratch[len(e.iv):]
+}
+
+func parseEnvelope2(mem *wire.Memory, o wire.Object) (ciphertextEnvelope, error) {
 	f := wire.FieldsOf(o)
 	spec := f.String("cipherspec")
 	if f.Err() == nil {
@@ -55,8 +71,8 @@ func parseEnvelope2(o wire.Object) (ciphertextEnvelope, error) {
 			return ciphertextEnvelope{}, fail(ErrUnidentifiedCipherSpec, "ciphertext envelope", nil)
 		}
 	}
-	e := ciphertextEnvelope{version: 2, cipherSpec: spec, iv: f.OptionalBytes("iv")}
-	e.ciphertext = f.Bytes("ciphertext")
+	e := ciphertextEnvelope{version: 2, cipherSpec: spec}
+	e.parseBytes(mem, f)
 	return e, malformed(f, "ciphertext envelope")
 }
 
@@ -74,8 +90,11 @@ func cipherSpec(name string) (string, bool) {
 	return "", false
 }
 
-func (e ciphertextEnvelope) encode() []byte {
-	enc := wire.NewEncoder(96 + len(e.keyID) + len(e.ciphertext)*4/3)
+// append writes the envelope after dst.
+func (e ciphertextEnvelope) append(dst []byte) []byte {
+	at := len(dst)
+	dst = slices.Grow(dst, 112+len(e.keyID)+len(e.ciphertext)*4/3)
+	enc := wire.EncoderOn(dst[at:])
 	enc.Begin()
 	if e.version == 2 {
 		enc.Int("version", 2)
@@ -91,7 +110,7 @@ func (e ciphertextEnvelope) encode() []byte {
 		enc.Bytes("sha256", envelopeHash)
 	}
 	enc.End()
-	return enc.Encoded()
+	return append(dst, enc.Encoded()...) // mostly in place
 }
 
 // bareSignature returns the signature inside b, which is either the bare bytes

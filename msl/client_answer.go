@@ -120,11 +120,11 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 	return err
 }
 
-// response hands the answer to the application.
-func (a *attempt) response(in *incoming, stream io.Closer) *Response {
+// response hands the answer to the application, and calls release when that closes it.
+func (a *attempt) response(in *incoming, stream io.Closer, release func()) *Response {
 	r := &Response{
 		Identity: CanonicalName(in.sender.Identity), ServiceTokens: in.serviceTokens, MessageID: in.messageID,
-		Body: &responseBody{Reader: in.body, stream: stream, release: in.release},
+		Body: &responseBody{Reader: in.body, stream: stream, release: release},
 	}
 	if in.keyResponse != nil {
 		r.KeyExchange = in.keyResponse.scheme

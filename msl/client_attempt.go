@@ -88,7 +88,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 		in.release()
 		return nil, stream.Close()
 	}
-	return a.response(in, exchanged{stream, in.body, cancel}), nil
+	return a.response(in, exchanged{stream, in.body, cancel}, in.close), nil
 }
 
 // An exchanged stream ends the sending of the request when it is closed.
@@ -265,7 +265,7 @@ func (a *attempt) build(ctx context.Context) (*outgoing, error) {
 	}
 	out.waits = len(h.keyRequests) > 0 || h.renewable && out.us.token != nil && h.userAuth != nil
 	now := c.localTime()
-	if out.head, err = out.us.encodeMessage("headerdata", h.encode(now)); err != nil {
+	if out.head, err = out.us.seal(&h, now); err != nil {
 		local.release()
 		return nil, err
 	}

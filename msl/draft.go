@@ -22,16 +22,16 @@ func waits(key any) bool {
 
 // A draft is the header of an answer, from when it can be protected until it is sent.
 type draft struct {
-	protect func() (head []byte, told func(), err error)
+	protect func() (head *sealedHeader, told func(), err error)
 	instead *draft        // to be sent if this one cannot be protected; may be nil
 	done    chan struct{} // closed when it was protected, or that failed
-	head    []byte
+	head    *sealedHeader
 	told    func() // is called when it is sent; may be nil
 	err     error
 }
 
 // newDraft makes a draft that run protects with protect.
-func newDraft(protect func() (head []byte, told func(), err error)) *draft {
+func newDraft(protect func() (head *sealedHeader, told func(), err error)) *draft {
 	return &draft{protect: protect, done: make(chan struct{})}
 }
 

@@ -26,10 +26,14 @@ func openEarly(decoder *wire.Decoder, opener Opener) *earlyChunk {
 	if !arrived || !o.Has("payload") {
 		return nil
 	}
+	sealed, err := readSealedChunk(o)
+	if err != nil {
+		return nil
+	}
 	e := &earlyChunk{verified: make(chan bool, 1), done: make(chan struct{})}
 	go func() {
 		defer close(e.done)
-		e.chunk, e.err = openChunk(o, opener, func() bool { return <-e.verified })
+		e.chunk, e.err = sealed.open(new(wire.Memory), opener, func() bool { return <-e.verified })
 	}()
 	return e
 }

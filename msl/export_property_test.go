@@ -14,7 +14,7 @@ func rewrite[T any](b []byte, parse func(wire.Object) (T, error), write func(T) 
 	var values [2]T
 	var texts [2][]byte
 	for i := range 2 {
-		o, err := wire.Parse(b, wire.Limits{})
+		o, err := wire.Parse(bytes.Clone(b), wire.Limits{}) // it may be decoded in place
 		if err != nil {
 			return err
 		}

@@ -109,7 +109,7 @@ func (c *Client) Answer(ctx context.Context, req *Request, sent int64, r io.Read
 		in.release()
 		return nil, err
 	}
-	return a.response(in, r), nil
+	return a.response(in, r, in.release), nil
 }
 
 // ParseServiceToken reads an encoded service token.
@@ -143,13 +143,13 @@ type Envelope struct {
 
 // ParseEnvelope reads a ciphertext envelope.
 func ParseEnvelope(b []byte) (Envelope, error) {
-	e, err := parseCiphertextEnvelope(b, wire.Limits{})
+	e, err := parseCiphertextEnvelope(new(wire.Memory), b, wire.Limits{})
 	return Envelope{e.version, e.keyID, e.cipherSpec, e.iv, e.ciphertext}, err
 }
 
 // Encode writes a ciphertext envelope.
 func (e Envelope) Encode() []byte {
-	return ciphertextEnvelope{e.Version, e.KeyID, e.CipherSpec, e.IV, e.Ciphertext}.encode()
+	return ciphertextEnvelope{e.Version, e.KeyID, e.CipherSpec, e.IV, e.Ciphertext}.append(nil)
 }
 
 // BareSignature reads a signature envelope.

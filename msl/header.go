@@ -35,9 +35,15 @@ type keyResponse struct {
 	schemeData
 }
 
-// encode writes the inside of a header.
+// encode returns the inside of a header.
 func (h *header) encode(now time.Time) []byte {
 	e := wire.NewEncoder(384)
+	h.write(e, now)
+	return e.Encoded()
+}
+
+// write writes the inside of a header.
+func (h *header) write(e *wire.Encoder, now time.Time) {
 	e.Begin()
 	if h.sender != "" {
 		e.String("sender", h.sender)
@@ -72,7 +78,6 @@ func (h *header) encode(now time.Time) []byte {
 	}
 	h.peer.encode(e)
 	e.End()
-	return e.Encoded()
 }
 
 func (h *header) encodeKeys(e *wire.Encoder) {

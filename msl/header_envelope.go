@@ -3,6 +3,8 @@ package msl
 import (
 	"context"
 	"io"
+	"slices"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -19,7 +21,8 @@ type envelope struct {
 }
 
 // parseEnvelope makes the checks of a header that come before its sender is
-// known. It calls token with the master token at the right place among them.
+// known. It calls token with the master token at the right place among them. The parts
+// are decoded in place.
 func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Object) error) (envelope, error) {
 	const op = "header"
 	hasEntity, hasToken := o.Has("entityauthdata"), o.Has("mastertoken")
@@ -46,11 +49,11 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 			}
 		}
 	}
-	env.signature = f.Bytes("signature")
+	env.signature = f.Decoded("signature")
 	if env.isError = !o.Has("headerdata"); env.isError {
-		env.data = f.Bytes("errordata")
+		env.data = f.Decoded("errordata")
 	} else {
-		env.data = f.Bytes("headerdata")
+		env.data = f.Decoded("headerdata")
 	}
 	if err := malformed(f, op); err != nil {
 		return env, err
@@ -62,12 +65,12 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 }
 
 // verify checks the signature.
-func (env envelope) verify(s Sender) error {
+func (env envelope) verify(mem *wire.Memory, s Sender) error {
 	const op = "header"
 	if len(env.data) == 0 {
 		return fail(ErrHeaderDataMissing, op, nil)
 	}
-	switch err := s.Opener.Verify(env.data, env.signature); {
+	switch err := verifyIn(mem, s.Opener, env.data, env.signature); {
 	case err == errSignature && env.isError:
 		return fail(ErrMessageVerificationFailed, op, nil)
 	case err == errSignature && env.entity == nil:
@@ -80,18 +83,19 @@ func (env envelope) verify(s Sender) error {
 }
 
 // open verifies, then decrypts. Nothing else opens a header, whose length the outside
-// limits. The first chunk is opened beside it.
-func (env envelope) open(s Sender, depth int, first *earlyChunk) (wire.Object, error) {
+// limits. The first chunk is opened beside it. The object is in mem.
+func (env envelope) open(mem *wire.Memory, s Sender, depth int, first *earlyChunk) (wire.Object, error) {
 	const op = "header"
-	err := env.verify(s)
+	err := env.verify(mem, s)
 	if first.goOn(err == nil); err != nil {
 		return wire.Object{}, err
 	}
-	plaintext, err := s.Opener.Decrypt(env.data)
+	plaintext, err := decryptIn(mem, s.Opener, mem.Content[:0], env.data)
 	if err != nil {
 		return wire.Object{}, err
 	}
-	o, err := wire.Parse(plaintext, wire.Limits{Object: len(plaintext), Depth: depth})
+	mem.Content = plaintext
+	o, err := mem.Parse(plaintext, wire.Limits{Object: len(plaintext), Depth: depth})
 	if err != nil {
 		return wire.Object{}, fail(ErrMSLParseError, op, exceeded(err, "Header"))
 	}
@@ -122,28 +126,48 @@ func (id identification) release() {
 	}
 }
 
-// encodeMessage protects the inside of a header and writes it under name,
-// headerdata or errordata.
-func (id identification) encodeMessage(name string, inside []byte) ([]byte, error) {
-	data, err := id.protector.Encrypt(inside)
+// A sealedHeader is the first object of a message, protected, until it is sent.
+type sealedHeader struct {
+	who             string // mastertoken or entityauthdata
+	by              []byte
+	name            string // headerdata or errordata
+	data, signature []byte
+}
+
+// seal protects a header.
+func (id identification) seal(h *header, now time.Time) (*sealedHeader, error) {
+	e := wire.Scratch(512)
+	defer e.Free()
+	h.write(e, now)
+	return id.sealAs("headerdata", e.Encoded())
+}
+
+// sealAs protects the inside of a header, which is to be sent under that name.
+func (id identification) sealAs(name string, inside []byte) (*sealedHeader, error) {
+	mem := wire.NewMemory()
+	defer mem.Free()
+	data, signature, err := sealIn(mem, id.protector, inside)
 	if err != nil {
 		return nil, err
 	}
-	signature, err := id.protector.Sign(data)
-	if err != nil {
-		return nil, err
-	}
-	who, by := "mastertoken", []byte(nil)
+	h := &sealedHeader{who: "mastertoken", name: name, data: slices.Concat(data, signature)}
+	h.data, h.signature = h.data[:len(data)], h.data[len(data):]
 	if id.token != nil {
-		by = id.token.Bytes()
+		h.by = id.token.Bytes()
 	} else {
-		who, by = "entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata")
+		h.who, h.by = "entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata")
 	}
-	e := wire.NewEncoder(128 + len(by) + (len(data)+len(signature))*4/3)
+	return h, nil
+}
+
+// send writes the object, and returns how many bytes that were.
+func (h *sealedHeader) send(w io.Writer) (int, error) {
+	e := wire.Scratch(128 + len(h.by) + (len(h.data)+len(h.signature))*4/3)
+	defer e.Free()
 	e.Begin()
-	e.Raw(who, by)
-	e.Bytes(name, data)
-	e.Bytes("signature", signature)
+	e.Raw(h.who, h.by)
+	e.Bytes(h.name, h.data)
+	e.Bytes("signature", h.signature)
 	e.End()
-	return e.Encoded(), nil
+	return w.Write(e.Encoded())
 }

@@ -15,11 +15,12 @@ type incoming struct {
 	header
 	err     *PeerError // the message is an error
 	sender  Sender
-	scheme  string       // the sender's entity scheme, or
-	token   *MasterToken // the master token it used
-	session *Session     // of the token
-	user    string       // that the message authenticates, or empty
-	body    *payloadReader
+	scheme  string         // the sender's entity scheme, or
+	token   *MasterToken   // the master token it used
+	session *Session       // of the token
+	user    string         // that the message authenticates, or empty
+	body    *payloadReader // nil, or of payload
+	payload payloadReader
 	account *account // counts the memory it occupies; nil counts nothing
 	limits  Limits
 	watch   watcher
@@ -27,6 +28,15 @@ type incoming struct {
 	release func() // of the sender's keys
 
 	followed func() bool // reports whether something after the message was read, or nil
+}
+
+// close releases the keys of the sender and frees the memory of the message, whose reader
+// no other message has.
+func (in *incoming) close() {
+	in.release()
+	if in.body != nil {
+		in.body.free()
+	}
 }
 
 // A receiver is the side that reads a message.
@@ -97,7 +107,7 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 	}
 	first := openEarly(decoder, in.sender.Opener)
 	in.releaseAfter(first)
-	inside, err := r.open(ctx, in, env, first)
+	inside, err := r.open(ctx, decoder.Memory(), in, env, first)
 	if err != nil {
 		return in, err
 	}
@@ -106,13 +116,13 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 		return in, err
 	}
 	in.header, err = parseHeader(inside, r.rulesFor(in))
-	in.body = &payloadReader{in: decoder, opener: in.sender.Opener, messageID: in.messageID, message: in, reading: ctx, early: first}
+	in.body = in.payload.begin(ctx, in, decoder, first)
 	return in, err
 }
 
 // open verifies and decrypts the header, and records what that proves about its sender.
-func (r *receiver) open(ctx context.Context, in *incoming, env envelope, first *earlyChunk) (wire.Object, error) {
-	inside, err := env.open(in.sender, r.limits.Depth, first)
+func (r *receiver) open(ctx context.Context, mem *wire.Memory, in *incoming, env envelope, first *earlyChunk) (wire.Object, error) {
+	inside, err := env.open(mem, in.sender, r.limits.Depth, first)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
 		return inside, err

@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -113,7 +114,7 @@ func (m *inspected) entity(ctx context.Context, o wire.Object) Opener {
 		if s.Scheme() != data.scheme {
 			continue
 		}
-		if sender, release, err := s.Open(ctx, data.data); err == nil {
+		if sender, release, err := s.Open(ctx, bytes.Clone(data.data)); err == nil {
 			*m.opened = append(*m.opened, release)
 			return sender.Opener
 		}
@@ -131,7 +132,7 @@ func (m *inspected) protected(o wire.Object, name string) []Part {
 	verdict := Part{Name: "signature", Value: signatureEnvelope(signature), Note: verdict(m.opener, data, signature)}
 	plaintext := data
 	var shown Part
-	if _, err := parseCiphertextEnvelope(data, wire.Limits{Object: len(data)}); err == nil {
+	if _, err := parseCiphertextEnvelope(new(wire.Memory), data, wire.Limits{Object: len(data)}); err == nil {
 		shown = envelopePart(name, data)
 		if m.opener == nil {
 			return []Part{shown, verdict}
@@ -304,7 +305,7 @@ func (m *inspected) open(o wire.Object) *Session {
 }
 
 func envelopePart(name string, b []byte) Part {
-	e, err := parseCiphertextEnvelope(b, wire.Limits{Object: len(b)})
+	e, err := parseCiphertextEnvelope(new(wire.Memory), b, wire.Limits{Object: len(b)})
 	if err != nil {
 		return Part{Name: name, Value: fmt.Sprintf("%d bytes", len(b)), Note: "not a ciphertext envelope"}
 	}

@@ -323,7 +323,7 @@ func decryptOwn(key Opener, data []byte) ([]byte, error) {
 }
 
 func hint(data []byte) string {
-	e, err := parseCiphertextEnvelope(data, wire.Limits{Object: len(data)})
+	e, err := parseCiphertextEnvelope(new(wire.Memory), data, wire.Limits{Object: len(data)})
 	if err != nil {
 		return ""
 	}

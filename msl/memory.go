@@ -42,8 +42,8 @@ const (
 	// openFactor is how many times its length an object may take while it is opened:
 	// itself, its text without escapes, that without blanks, and the decoded content.
 	openFactor = 4
-	// sealing is what an outgoing chunk takes until it is written.
-	sealing = 6 * flushSize
+	// onTheirWay is what chunks take until they are sent.
+	onTheirWay = atOnce * 6 * flushSize
 )
 
 // cost is how many bytes of memory a part of that size takes.
@@ -56,7 +56,7 @@ func (o occupant) cost(size int) int64 {
 	case o == aHeader: // itself, and what its data stands for
 		return 2 * int64(size)
 	case o == anAnswer:
-		return 2*int64(size) + sealing
+		return 2*int64(size) + onTheirWay
 	}
 	return int64(size)
 }

@@ -10,7 +10,7 @@ import (
 // An outgoing is a message that is ready to be written.
 type outgoing struct {
 	us        identification
-	head      []byte
+	head      *sealedHeader
 	tell      func() // of the head, once it is sent, or nil
 	handshake bool
 	lone      bool // has no payload, without being a handshake
@@ -27,7 +27,8 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 	if !o.taken.CompareAndSwap(false, true) {
 		return errors.New("msl: the exchange ended before its message was written")
 	}
-	defer o.free() // the answer may arrive, and the exchange end, during the write
+	defer o.free()
+	defer o.payload.abandon() // the answer may arrive, and the exchange end, during the write
 	if err := o.writeHead(w); err != nil || o.handshake || o.lone {
 		return err
 	}
@@ -47,7 +48,7 @@ func (o *outgoing) write(ctx context.Context, w io.Writer) error {
 
 // writeHead sends the header.
 func (o *outgoing) writeHead(w io.Writer) error {
-	_, err := w.Write(o.head)
+	_, err := o.head.send(w)
 	if err == nil && o.tell != nil {
 		o.tell()
 	}
@@ -74,6 +75,9 @@ func (o *outgoing) copyBody(ctx context.Context) error {
 	body, err := o.body()
 	if err != nil {
 		return err
+	}
+	if known, ok := body.(*bytesBody); ok && !o.flush {
+		return errors.Join(o.payload.lend(known.all), context.Cause(ctx))
 	}
 	stop := context.AfterFunc(ctx, func() { body.Close() })
 	if o.flush {

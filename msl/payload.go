@@ -15,15 +15,12 @@ import (
 // the data may be incomplete. It is an [io.ErrUnexpectedEOF].
 var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.ErrUnexpectedEOF)
 
-// flushSize is how much data this package's writer puts into one chunk.
-const flushSize = 64 << 10
-
 // A payloadReader gives the application the data of a message, chunk by chunk:
 // each verified, decrypted and in its order before a byte of it is given. An
 // application may read in another goroutine than the one in which it answers.
 type payloadReader struct {
 	ctx       context.Context // nil, or for how long a device is waited for
-	in        *wire.Decoder
+	in        *wire.Decoder   // nil when the message is over
 	opener    Opener
 	messageID int64
 	message   *incoming       // the message whose memory it uses
@@ -39,6 +36,12 @@ type payloadReader struct {
 	err      error
 }
 
+// begin returns the reader for the data of a message whose header was read.
+func (r *payloadReader) begin(ctx context.Context, in *incoming, decoder *wire.Decoder, first *earlyChunk) *payloadReader {
+	r.in, r.opener, r.messageID, r.message, r.reading, r.early = decoder, in.sender.Opener, in.messageID, in, ctx, first
+	return r
+}
+
 // Read reads application data. After the chunk that ends the message it is
 // io.EOF; a stream that ends before is ErrTruncated.
 func (r *payloadReader) Read(p []byte) (int, error) {
@@ -52,11 +55,11 @@ func (r *payloadReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo gives each chunk to w as it is opened. The chunk is the caller's by
+// WriteTo gives each chunk to w as it is opened. The memory of the chunk is lent by
 // then: w may do with the reader what it will.
 func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 	for {
-		data, err := r.take()
+		data, lent, err := r.take()
 		if err == io.EOF {
 			return total, nil
 		}
@@ -68,28 +71,87 @@ func (r *payloadReader) WriteTo(w io.Writer) (total int64, err error) {
 		if total += int64(n); err == nil && n < len(data) {
 			err = io.ErrShortWrite
 		}
+		r.giveBack(lent, data[n:])
 		if err != nil {
-			r.putBack(data[n:])
 			return total, err
 		}
 	}
 }
 
-// take returns the buffered data, and leaves none.
-func (r *payloadReader) take() ([]byte, error) {
+// take returns the buffered data and leaves none, nor the memory that it is in.
+func (r *payloadReader) take() (data, lent []byte, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.fill()
-	data := r.data
-	r.data = nil
-	return data, err
+	if err = r.fill(); err != nil {
+		return nil, nil, err
+	}
+	data, r.data = r.data, nil
+	if r.in != nil {
+		mem := r.in.Memory()
+		lent, mem.Content = mem.Content, nil
+	}
+	return data, lent, nil
 }
 
-// putBack gives back data that was taken and not used.
-func (r *payloadReader) putBack(data []byte) {
+// giveBack gives back what was taken, and the data that was not used. Memory that is in
+// use by then is left alone.
+func (r *payloadReader) giveBack(lent, unused []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.data = append(data[:len(data):len(data)], r.data...)
+	if r.err != errEnded {
+		r.data = append(unused[:len(unused):len(unused)], r.data...)
+	}
+	if r.in != nil && r.in.Memory().Content == nil {
+		r.in.Memory().Content = lent
+	}
+}
+
+// keep leaves the memory to another message, apart from data that was not read.
+func (r *payloadReader) keep() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.in != nil {
+		r.in.Memory().Content = nil
+	}
+	if r.done.Load() {
+		r.in = nil
+	}
+}
+
+// leave ends the reading of a message, and returns what it was read with. Whoever reads
+// it nevertheless gets an error, unless there is nothing left.
+func (r *payloadReader) leave() (in *wire.Decoder) {
+	in, r.in = r.in, nil
+	if !r.ended() || len(r.data) > 0 {
+		r.done.Store(false)
+		r.err, r.data, r.packed = errEnded, nil, chunk{}
+	}
+	return in
+}
+
+// over ends the reading of a message whose memory the next one gets.
+func (r *payloadReader) over() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leave()
+}
+
+// free ends the reading of a message and frees the memory of it, unless somebody is
+// still reading.
+func (r *payloadReader) free() {
+	if !r.mu.TryLock() {
+		return
+	}
+	defer r.mu.Unlock()
+	if in := r.leave(); in != nil {
+		in.Free()
+	}
 }
 
 // fill makes sure that there is data, or returns the error that says why not.
@@ -147,10 +209,7 @@ func (r *payloadReader) next() error {
 	}
 	c, opened := r.early.take()
 	if r.early = nil; !opened {
-		err = persist(r.ctx, func() error {
-			c, err = openChunk(o, r.opener, nil)
-			return err
-		})
+		c, err = r.open(o)
 	}
 	if err == nil {
 		err = r.accept(c)
@@ -207,16 +266,36 @@ type chunk struct {
 	data        []byte
 }
 
-// openChunk verifies, decrypts and parses a chunk. It asks goOn, if that is not nil,
-// before it decrypts.
-func openChunk(o wire.Object, opener Opener, goOn func() bool) (chunk, error) {
-	const op = "payload chunk"
-	f := wire.FieldsOf(o)
-	payload, signature := f.Bytes("payload"), f.Bytes("signature")
-	if err := malformed(f, op); err != nil {
+// open opens a chunk in the memory of the message, where its data is until the next one
+// is read.
+func (r *payloadReader) open(o wire.Object) (c chunk, err error) {
+	s, err := readSealedChunk(o)
+	if err != nil {
 		return chunk{}, err
 	}
-	switch err := opener.Verify(payload, signature); {
+	mem := r.in.Memory()
+	err = persist(r.ctx, func() error {
+		c, err = s.open(mem, r.opener, nil)
+		return err
+	})
+	return c, err
+}
+
+// A sealedChunk is a chunk as it was received.
+type sealedChunk struct{ payload, signature []byte }
+
+// readSealedChunk decodes the parts of a chunk in place.
+func readSealedChunk(o wire.Object) (sealedChunk, error) {
+	f := wire.FieldsOf(o)
+	s := sealedChunk{f.Decoded("payload"), f.Decoded("signature")}
+	return s, malformed(f, "payload chunk")
+}
+
+// open verifies, decrypts and parses a chunk, whose data is then in mem. It asks goOn, if
+// that is not nil, before it decrypts. It leaves what it opens as it is.
+func (s sealedChunk) open(mem *wire.Memory, opener Opener, goOn func() bool) (chunk, error) {
+	const op = "payload chunk"
+	switch err := verifyIn(mem, opener, s.payload, s.signature); {
 	case err == errSignature:
 		return chunk{}, fail(ErrPayloadVerificationFailed, op, nil)
 	case err != nil:
@@ -224,17 +303,19 @@ func openChunk(o wire.Object, opener Opener, goOn func() bool) (chunk, error) {
 	case goOn != nil && !goOn():
 		return chunk{}, errEnded
 	}
-	plaintext, err := opener.Decrypt(payload)
+	plaintext, err := decryptIn(mem, opener, mem.Content[:0], s.payload)
 	if err != nil {
 		return chunk{}, err
 	}
-	inside, err := wire.Parse(plaintext, wire.Limits{Object: len(plaintext)})
+	mem.Content = plaintext
+	inside, err := mem.Parse(plaintext, wire.Limits{Object: len(plaintext)})
 	if err != nil {
 		return chunk{}, fail(ErrMSLParseError, op, err)
 	}
 	return parseChunk(inside)
 }
 
+// parseChunk decodes the data in place.
 func parseChunk(o wire.Object) (chunk, error) {
 	const op = "payload chunk"
 	f := wire.FieldsOf(o)
@@ -253,113 +334,8 @@ func parseChunk(o wire.Object) (chunk, error) {
 			return c, err
 		}
 	}
-	c.data = f.Bytes("data")
+	c.data = f.Decoded("data")
 	return c, malformed(f, op)
-}
-
-// A payloadWriter turns the application's data into chunks.
-type payloadWriter struct {
-	ctx         context.Context // nil, or for how long a device is waited for
-	out         io.Writer
-	head        *draft // to be sent before the first chunk, or nil
-	protector   Protector
-	messageID   int64
-	compression string
-
-	sequence int64 // of the last chunk
-	buffer   []byte
-	err      error
-}
-
-// Write buffers p and sends full chunks.
-func (w *payloadWriter) Write(p []byte) (n int, err error) {
-	for len(p) > 0 && w.err == nil {
-		room := min(flushSize-len(w.buffer), len(p))
-		w.buffer = append(w.buffer, p[:room]...)
-		p = p[room:]
-		n += room
-		if len(w.buffer) == flushSize {
-			w.err = w.send(false)
-		}
-	}
-	return n, w.err
-}
-
-// Flush sends what is buffered, if anything is, and has a transport that holds
-// bytes back send them, too.
-func (w *payloadWriter) Flush() error {
-	if w.err == nil && len(w.buffer) > 0 {
-		w.err = w.send(false)
-	}
-	if w.err == nil {
-		w.err = w.sendHead()
-	}
-	if f, ok := w.out.(interface{ Flush() error }); ok && w.err == nil {
-		w.err = f.Flush()
-	}
-	return w.err
-}
-
-// Close sends the last chunk.
-func (w *payloadWriter) Close() error {
-	if w.err == nil {
-		w.err = w.send(true)
-	}
-	return w.err
-}
-
-// sendHead sends the header, unless it was sent.
-func (w *payloadWriter) sendHead() error {
-	if w.head == nil {
-		return nil
-	}
-	head, err := w.head.wait(w.ctx)
-	if w.err = err; err != nil {
-		return err
-	}
-	w.head = nil
-	if _, w.err = w.out.Write(head.head); w.err == nil && head.told != nil {
-		head.told()
-	}
-	return w.err
-}
-
-// send makes a chunk of the buffer.
-func (w *payloadWriter) send(end bool) error {
-	data, compression, err := compress(w.compression, w.buffer)
-	if err != nil {
-		return err
-	}
-	w.sequence = next(w.sequence)
-	inside := wire.Scratch(128 + len(data)*4/3)
-	defer inside.Free()
-	chunk{sequence: w.sequence, messageID: w.messageID, end: end, compression: compression, data: data}.encode(inside)
-	w.buffer = w.buffer[:0]
-	payload, signature, err := w.protect(inside.Encoded())
-	if err != nil {
-		return err
-	}
-	e := wire.Scratch(64 + (len(payload)+len(signature))*4/3)
-	defer e.Free()
-	e.Begin()
-	e.Bytes("payload", payload)
-	e.Bytes("signature", signature)
-	e.End()
-	if err := w.sendHead(); err != nil {
-		return err
-	}
-	_, err = w.out.Write(e.Encoded())
-	return err
-}
-
-func (w *payloadWriter) protect(inside []byte) (payload, signature []byte, err error) {
-	err = persist(w.ctx, func() error {
-		if payload, err = w.protector.Encrypt(inside); err == nil {
-			signature, err = w.protector.Sign(payload)
-		}
-		return err
-	})
-	return payload, signature, err
 }
 
 func (c chunk) encode(e *wire.Encoder) {

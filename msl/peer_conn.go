@@ -51,6 +51,7 @@ func (c *Conn) begin(ctx context.Context) (end func(), err error) {
 	a := c.Server.memory.open(c.Source, c.rw)
 	c.inlet.ctx, c.inlet.account = ctx, a
 	unbind := c.rw.bind(ctx)
+	c.pending.keep()
 	return func() { a.close(); unbind() }, errors.Join(c.in.Shrink(), a.hold(ctx, aRelay, c.in.Buffered()))
 }
 
@@ -269,7 +270,9 @@ func (c *Conn) skip() error {
 	if c.handled != nil && !c.handled.done.Load() {
 		return errUnread
 	}
+	c.handled.keep()
 	err := c.pending.discard()
+	c.pending.over()
 	c.pending = nil
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -47,65 +46,27 @@ type SymmetricKey struct {
 
 // Encrypt returns a version 1 ciphertext envelope.
 func (k SymmetricKey) Encrypt(plaintext []byte) ([]byte, error) {
-	iv := make([]byte, 16)
-	if _, err := io.ReadFull(orRandom(k.Rand), iv); err != nil {
-		return nil, fail(ErrInternalException, "draw an initialization vector", err)
-	}
-	ciphertext := []byte{}
-	if len(plaintext) > 0 { // the reference stacks do not pad an empty plaintext
-		var err error
-		if ciphertext, err = k.Encryption.Encrypt(iv, plaintext); err != nil {
-			return nil, fail(ErrInternalException, "encrypt", err)
-		}
-	}
-	return ciphertextEnvelope{version: 1, keyID: k.KeyID, iv: iv, ciphertext: ciphertext}.encode(), nil
+	mem := wire.NewMemory()
+	defer mem.Free()
+	return k.encrypt(mem, nil, plaintext)
 }
 
 // Decrypt opens a version 1 ciphertext envelope. If its form is right, everything
 // that can be wrong with it is the same error.
 func (k SymmetricKey) Decrypt(data []byte) ([]byte, error) {
-	if len(data) == 0 { // one of the reference stacks writes this for an empty plaintext
-		return data, nil
-	}
-	e, err := parseCiphertextEnvelope(data, wire.Limits{Object: len(data)})
-	if err != nil || e.version != 1 {
-		return nil, fail(ErrCiphertextEnvelopeParseError, "decrypt", err)
-	}
-	if len(e.ciphertext) == 0 {
-		return e.ciphertext, nil
-	}
-	if len(e.iv) != 16 {
-		return nil, fail(ErrInvalidAlgorithmParams, "decrypt", nil)
-	}
-	if len(e.ciphertext)%16 != 0 {
-		return nil, fail(ErrCiphertextIllegalBlockSize, "decrypt", nil)
-	}
-	plaintext, err := k.Encryption.Decrypt(e.iv, e.ciphertext)
-	if err != nil {
-		return nil, KeyFailure(ErrCiphertextBadPadding, "decrypt", err, keystore.ErrBadData)
-	}
-	return plaintext, nil
+	mem := wire.NewMemory()
+	defer mem.Free()
+	return k.decrypt(mem, []byte{}, data)
 }
 
 // Sign returns the MAC of data.
-func (k SymmetricKey) Sign(data []byte) ([]byte, error) {
-	sum, err := k.MAC.Sum(data)
-	if err != nil {
-		return nil, fail(ErrInternalException, "sign", err)
-	}
-	return sum, nil
-}
+func (k SymmetricKey) Sign(data []byte) ([]byte, error) { return k.sign(nil, data) }
 
 // Verify compares in constant time.
 func (k SymmetricKey) Verify(data, signature []byte) error {
-	sum, err := k.MAC.Sum(data)
-	if err != nil {
-		return fail(ErrInternalException, "verify", err)
-	}
-	if subtle.ConstantTimeCompare(sum, bareSignature(signature, wire.Limits{})) != 1 {
-		return errSignature
-	}
-	return nil
+	mem := wire.NewMemory()
+	defer mem.Free()
+	return k.verify(mem, data, signature)
 }
 
 // A SigningKey authenticates without encrypting: SHA256withRSA (PKCS #1 v1.5) or

@@ -71,7 +71,7 @@ func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 		return nil, err
 	}
 	i.pending = in.body
-	return a.response(in, i), nil
+	return a.response(in, i, in.release), nil
 }
 
 // Close reads the rest of the current message. It leaves the stream open.
@@ -80,6 +80,7 @@ func (i *Inbox) Close() error {
 		return nil
 	}
 	_, err := io.Copy(io.Discard, i.pending)
+	i.pending.over()
 	i.pending = nil
 	return err
 }

@@ -212,7 +212,10 @@ func (w *ResponseWriter) sendHead() error {
 	return w.payload.sendHead()
 }
 
-func (w *ResponseWriter) release() { w.network.release() }
+func (w *ResponseWriter) release() {
+	w.payload.abandon()
+	w.network.release()
+}
 
 // prepare makes what the answer needs, whatever the application will say: the
 // keys and tokens that are due, and the header. The application decides what

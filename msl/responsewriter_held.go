@@ -3,6 +3,7 @@ package msl
 import (
 	"errors"
 	"io"
+	"slices"
 )
 
 // A peer may be half-duplex: data written to it while it is still sending its request
@@ -62,15 +63,19 @@ func (w *ResponseWriter) stillHeld() bool {
 func (r *payloadReader) readAhead(size int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for !r.ended() && r.err == nil && len(r.data) < size {
-		kept := r.data
+	if r.ended() || r.err != nil || len(r.data) >= size {
+		return
+	}
+	kept := slices.Clone(r.data) // the next chunk is read into the same memory
+	for !r.ended() && r.err == nil && len(kept) < size {
 		r.data = nil
 		r.err = r.more()
 		if err := r.message.account.hold(r.reading, aRequest, len(kept)+len(r.data)); err != nil && r.err == nil {
 			r.err = streamError(err, "Chunk")
 		}
-		r.data = append(kept, r.data...)
+		kept = append(kept, r.data...)
 	}
+	r.data = kept
 }
 
 // ahead is readAhead for at most size bytes, or as many as may be held. It returns how

@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"slices"
@@ -168,7 +169,7 @@ type schemeData struct {
 func parseSchemeData(o wire.Object, dataName, op string) (schemeData, error) {
 	f := wire.FieldsOf(o)
 	d := schemeData{scheme: f.String("scheme")}
-	d.data = f.Object(dataName).Raw()
+	d.data = bytes.Clone(f.Object(dataName).Raw()) // which outlives the object
 	return d, malformed(f, op)
 }
 

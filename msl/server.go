@@ -150,7 +150,7 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 func (s *Server) serve(ctx context.Context, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
 	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
-	defer func() { in.release() }()
+	defer func() { in.close() }()
 	if err = respond(ctx, s, source, a, in, err, w, handle); err == nil {
 		err = finish(w)
 	}

@@ -37,7 +37,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 		}
 		return noAnswer(answer)
 	}
-	n, err := w.Write(message)
+	n, err := message.send(w)
 	if in.account.wrote(n); err == nil {
 		tell()
 	}
@@ -65,7 +65,7 @@ func noAnswer(a errorAnswer) error {
 
 // errorMessage makes the answer to the message with that id, or to one whose id is not
 // known, and what tells of it once it is sent.
-func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64, watch watcher) (message []byte, tell func(), err error) {
+func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64, watch watcher) (message *sealedHeader, tell func(), err error) {
 	if inRange(id) {
 		id = next(id)
 	} else if id, err = randomNumber(s.Issuer.Rand); err != nil {
@@ -77,7 +77,7 @@ func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64,
 	}
 	defer us.release()
 	now := s.Issuer.now()
-	message, err = us.encodeMessage("errordata", answer.encode(id, now))
+	message, err = us.sealAs("errordata", answer.encode(id, now))
 	return message, func() { watch.sentError(id, now, answer, us, s.Local) }, err
 }
 

@@ -58,9 +58,9 @@ func (r *trustedReply) makeHead(now time.Time) error {
 	if r.us.token != nil {
 		h.sender = r.gives.server.Name
 	}
-	us, inside := r.us, h.encode(now)
-	head := newDraft(func() ([]byte, func(), error) {
-		head, err := us.encodeMessage("headerdata", inside)
+	us := r.us
+	head := newDraft(func() (*sealedHeader, func(), error) {
+		head, err := us.seal(&h, now)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -1,6 +1,8 @@
 package msl
 
 import (
+	"bytes"
+
 	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -22,18 +24,29 @@ func newSessions(issuer *Issuer, shared bool, size int) *sessions {
 
 // findSession returns the remembered session of a master token, or the token.
 func (s *sessions) findSession(o wire.Object) (*Session, *MasterToken, error) {
-	sealed, err := parseSealedMaster(o)
+	hash, err := hashMaster(o)
 	if err != nil {
 		return nil, nil, err
 	}
-	sealed.known = sealed.hash()
-	if session, ok := s.cache.Get(sealed.known); ok {
+	if session, ok := s.cache.Get(hash); ok {
 		t := *session.Token
-		t.sealed = sealed
+		t.sealed = signedToken{raw: bytes.Clone(o.Raw()), known: hash}
 		return session, &t, nil
 	}
-	t, err := sealed.master()
+	t, err := parseMasterToken(o)
 	return nil, t, err
+}
+
+// hashMaster returns the hash of a master token.
+func hashMaster(o wire.Object) (tokenHash, error) {
+	mem := wire.NewMemory()
+	defer mem.Free()
+	sealed, decoded, err := readSignedToken(mem.Scratch[:0], o, opMaster, ErrMasterTokenTokenDataMissing)
+	mem.Scratch = decoded
+	if err != nil {
+		return tokenHash{}, err
+	}
+	return sealed.hash(), nil
 }
 
 // openSession opens the session of a master token, to be remembered if it is used.
@@ -100,6 +113,10 @@ func (s *Server) OpenMasterToken(t *MasterToken) (*Session, error) {
 	s.init()
 	if session, ok := s.sessions.cache.Get(t.sealed.hash()); ok {
 		return session, nil
+	}
+	t, err := t.whole()
+	if err != nil {
+		return nil, err
 	}
 	return s.sessions.openSession(t)
 }

@@ -139,7 +139,7 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 	defer a.close()
 	in := messages{decoder: a.decoder(ctx, l, s.Limits, aRelay)}
 	for {
-		if err := in.decoder.Shrink(); err != nil {
+		if err := in.shrink(); err != nil {
 			return err
 		}
 		if in.decoder.Buffered() == 0 {
@@ -148,14 +148,14 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 		if in.next() == io.EOF {
 			return nil
 		}
-		err := serveNext(ctx, s, source, a, &in, l, handle)
-		switch {
-		case err != nil:
+		if err := serveNext(ctx, s, source, a, &in, l, handle); err != nil {
 			return err
-		case in.err == io.EOF:
+		}
+		switch err := in.failed(); {
+		case err == io.EOF:
 			return ErrTruncated
-		case in.err != nil: // answered, but where the next message begins is not known
-			return in.err
+		case err != nil: // answered, but where the next message begins is not known
+			return err
 		}
 		if err := a.rest(ctx, source); err != nil {
 			return err
@@ -173,7 +173,7 @@ func serveNext(ctx context.Context, s *Server, source string, a *account, m *mes
 		in.body.shut() // what comes now is not of this message
 		return ended && m.decoder.Buffered() > 0
 	}
-	defer func() { in.release() }()
+	defer func() { in.close() }()
 	defer func() { in.body.shut() }()
 	err = respond(ctx, s, source, a, in, err, w, handle)
 	in.tell(ctx, s, source, a, err)
@@ -184,17 +184,36 @@ func serveNext(ctx context.Context, s *Server, source string, a *account, m *mes
 // taken, however much a reader asks for.
 type messages struct {
 	decoder *wire.Decoder
-	rest    []byte // of the current object
-	err     error
+
+	mu   sync.Mutex // a handler may have left a reader behind
+	rest []byte     // of the current object
+	err  error
 }
 
 // next moves to the next message, skipping what is left of the previous one. It returns
 // io.EOF if there is none.
 func (m *messages) next() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.err != nil {
 		return m.err
 	}
 	return m.take(m.decoder.FirstAfter("payload"))
+}
+
+// failed returns the error that ended the reading, or nil.
+func (m *messages) failed() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err
+}
+
+// shrink frees the memory between two messages.
+func (m *messages) shrink() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rest = nil
+	return m.decoder.Shrink()
 }
 
 func (m *messages) take(o wire.Object, err error) error {
@@ -207,6 +226,8 @@ func (m *messages) take(o wire.Object, err error) error {
 
 // Read reads the current message, at most one object at a time.
 func (m *messages) Read(p []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if len(m.rest) == 0 && m.err == nil {
 		m.take(m.decoder.Next())
 	}
@@ -221,6 +242,8 @@ func (m *messages) Read(p []byte) (int, error) {
 // peek returns a copy of the next object of the message, if it has arrived. No other
 // objects of a message than chunks follow its first.
 func (m *messages) peek(most int) (o wire.Object, arrived bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if len(m.rest) > 0 || m.err != nil {
 		return wire.Object{}, false
 	}

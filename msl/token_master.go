@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"time"
 
@@ -31,16 +32,27 @@ type signedToken struct {
 
 // parseSignedToken reads the outer form; missing is the code of empty tokendata.
 func parseSignedToken(o wire.Object, op string, missing Code) (signedToken, error) {
-	f := wire.FieldsOf(o)
-	t := signedToken{raw: o.Raw(), tokenData: f.Bytes("tokendata")}
+	raw := bytes.Clone(o.Raw())
+	t, _, err := readSignedToken(make([]byte, 0, len(raw)), o, op, missing)
+	t.raw = raw
+	return t, err
+}
+
+// readSignedToken is parseSignedToken with the parts in the memory of o and in dst, which
+// it returns.
+func readSignedToken(dst []byte, o wire.Object, op string, missing Code) (signedToken, []byte, error) {
+	f, t := wire.FieldsOf(o), signedToken{raw: o.Raw()}
+	dst = f.AppendBytes(dst, "tokendata")
 	if err := malformed(f, op); err != nil {
-		return t, err
+		return t, dst, err
 	}
-	if len(t.tokenData) == 0 {
-		return t, fail(missing, op, nil)
+	size := len(dst)
+	if size == 0 {
+		return t, dst, fail(missing, op, nil)
 	}
-	t.signature = f.Bytes("signature")
-	return t, malformed(f, op)
+	dst = f.AppendBytes(dst, "signature")
+	t.tokenData, t.signature = dst[:size:size], dst[size:]
+	return t, dst, malformed(f, op)
 }
 
 // signToken makes a token of tokendata.
@@ -63,31 +75,25 @@ func (t signedToken) hash() tokenHash {
 	if t.known != (tokenHash{}) {
 		return t.known
 	}
+	var few [3 * sha256.Size]byte // mostly enough
 	data := sha256.Sum256(t.tokenData)
-	return sha256.Sum256(append(data[:], bareSignature(t.signature, wire.Limits{})...))
+	return sha256.Sum256(append(append(few[:0], data[:]...), bareSignature(t.signature, wire.Limits{})...))
 }
 
 func (t signedToken) parseData() (wire.Object, error) {
 	return wire.Parse(t.tokenData, wire.Limits{Object: len(t.tokenData)})
 }
 
+const opMaster = "master token"
+
 // parseMasterToken makes the checks that need no key, in the order of the
 // protocol.
 func parseMasterToken(o wire.Object) (*MasterToken, error) {
-	sealed, err := parseSealedMaster(o)
+	const op = opMaster
+	sealed, err := parseSignedToken(o, op, ErrMasterTokenTokenDataMissing)
 	if err != nil {
 		return nil, err
 	}
-	return sealed.master()
-}
-
-// parseSealedMaster reads the outside of a master token, and master its inside.
-func parseSealedMaster(o wire.Object) (signedToken, error) {
-	return parseSignedToken(o, "master token", ErrMasterTokenTokenDataMissing)
-}
-
-func (sealed signedToken) master() (*MasterToken, error) {
-	const op = "master token"
 	data, err := sealed.parseData()
 	if err != nil {
 		return nil, fail(ErrMasterTokenTokenDataParseError, op, err)
@@ -124,6 +130,15 @@ func ParseMasterToken(b []byte) (*MasterToken, error) {
 		return nil, fail(ErrMSLParseError, "master token", err)
 	}
 	return parseMasterToken(o)
+}
+
+// whole returns the token with all that can be read in it: that of a remembered session
+// has not.
+func (t *MasterToken) whole() (*MasterToken, error) {
+	if t.sealed.tokenData != nil {
+		return t, nil
+	}
+	return ParseMasterToken(t.Bytes())
 }
 
 // Bytes returns the token as it was received.

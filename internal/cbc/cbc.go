@@ -6,6 +6,7 @@ package cbc
 import (
 	"crypto/aes"
 	"crypto/subtle"
+	"slices"
 )
 
 // Padded returns the padded length of n bytes.
@@ -17,6 +18,12 @@ func Pad(out, data []byte) {
 	for i := copy(out, data); i < len(out); i++ {
 		out[i] = byte(len(out) - len(data))
 	}
+}
+
+// Extend makes dst n bytes longer, and returns it and those bytes.
+func Extend(dst []byte, n int) (all, more []byte) {
+	all = slices.Grow(dst, n)[:len(dst)+n]
+	return all, all[len(dst):]
 }
 
 // Whole reports whether n bytes can be a ciphertext.

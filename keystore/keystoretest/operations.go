@@ -204,6 +204,15 @@ func standardCBC(t *testing.T, k keystore.Cipher, raw []byte) {
 		if err != nil || !bytes.Equal(got, plaintext) {
 			t.Errorf("%d bytes of crypto/aes do not decrypt (%v)", n, err)
 		}
+		before := append(make([]byte, 0, 200), "before"...)
+		got, err = keystore.AppendEncrypt(k, before, iv, plaintext)
+		if err != nil || !bytes.Equal(got, append([]byte("before"), want...)) {
+			t.Errorf("%d bytes are appended otherwise than they encrypt (%v)", n, err)
+		}
+		got, err = keystore.AppendDecrypt(k, before, iv, want)
+		if err != nil || !bytes.Equal(got, append([]byte("before"), plaintext...)) {
+			t.Errorf("%d bytes are appended otherwise than they decrypt (%v)", n, err)
+		}
 	}
 }
 
@@ -249,6 +258,10 @@ func (s operations) standardMAC(t *testing.T, k keystore.MAC, raw []byte) {
 		got, err := k.Sum(data)
 		if err != nil || !bytes.Equal(got, want) {
 			t.Errorf("tag of %d bytes: %x, %v, want %x", n, got, err, want)
+		}
+		got, err = keystore.AppendSum(k, append(make([]byte, 0, 100), "before"...), data)
+		if err != nil || !bytes.Equal(got, append([]byte("before"), want...)) {
+			t.Errorf("appended tag of %d bytes: %x, %v, want %x", n, got, err, want)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func (r record) tag(data []byte) ([]byte, error) {
 	if r.m.wiped {
 		return nil, errStoreClosed()
 	}
-	return r.m.hmac(data), nil
+	return r.m.hmac(nil, data), nil
 }
 
 func (s *Store) version(r record) keystore.Version {

@@ -4,6 +4,8 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/subtle"
+
+	"github.com/msl-hsm/msl-hsm/internal/cbc"
 )
 
 // A cmac is AES-CMAC (RFC 4493) under one key.
@@ -30,8 +32,10 @@ func double(in [aes.BlockSize]byte) (out [aes.BlockSize]byte) {
 	return out
 }
 
-func (c *cmac) sum(data []byte) []byte {
-	tag := make([]byte, aes.BlockSize)
+// sum appends the tag of data to dst.
+func (c *cmac) sum(dst, data []byte) []byte {
+	dst, tag := cbc.Extend(dst, aes.BlockSize)
+	clear(tag)
 	for len(data) > aes.BlockSize {
 		subtle.XORBytes(tag, tag, data[:aes.BlockSize])
 		c.block.Encrypt(tag, tag)
@@ -45,5 +49,5 @@ func (c *cmac) sum(data []byte) []byte {
 		subtle.XORBytes(tag, tag, c.k2[:])
 	}
 	c.block.Encrypt(tag, tag)
-	return tag
+	return dst
 }

@@ -20,11 +20,11 @@ type material struct {
 	mu    sync.RWMutex
 	wiped bool
 
-	raw   []byte        // a secret key
-	block cipher.Block  // raw as AES key, expanded once
-	hmacs *sync.Pool    // keyed hash.Hash values, for an HMAC key
-	cmac  *cmac         // for an AES-CMAC key
-	pair  crypto.Signer // an RSA or ECDSA key
+	raw    []byte        // a secret key
+	unused *sync.Pool    // what takes long to make of raw: keyed hash.Hash values of an HMAC key, modes of a cipher key
+	block  cipher.Block  // raw as another AES key, expanded once
+	cmac   *cmac         // for an AES-CMAC key
+	pair   crypto.Signer // an RSA or ECDSA key
 
 	public crypto.PublicKey // stays when the rest is wiped
 }
@@ -35,17 +35,20 @@ func secret(a keystore.Algorithm, raw []byte) (*material, error) {
 		return nil, fmt.Errorf("soft: %v key of %d bytes: %w", a, len(raw), keystore.ErrBadData)
 	}
 	m := &material{raw: slices.Clone(raw)}
-	if a == keystore.HMACSHA256 || a == keystore.HMACSHA256Block || a == keystore.SealMAC256 {
-		m.hmacs = hmacPool(m.raw)
-		return m, nil
+	var err error
+	switch a {
+	case keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.SealMAC256:
+		m.unused = hmacPool(m.raw)
+	case keystore.AES128CBC, keystore.AES256CBC:
+		m.unused, err = modePool(m.raw)
+	default:
+		m.block, err = aes.NewCipher(m.raw)
 	}
-	block, err := aes.NewCipher(m.raw)
 	if err != nil {
 		return nil, fmt.Errorf("soft: %v key: %w", a, err)
 	}
-	m.block = block
 	if a == keystore.AESCMAC128 {
-		m.cmac = newCMAC(block)
+		m.cmac = newCMAC(m.block)
 	}
 	return m, nil
 }
@@ -74,7 +77,7 @@ func (m *material) wipe() {
 	defer m.mu.Unlock()
 	m.wiped = true
 	clear(m.raw)
-	m.raw, m.block, m.hmacs, m.cmac, m.pair = nil, nil, nil, nil, nil
+	m.raw, m.unused, m.block, m.cmac, m.pair = nil, nil, nil, nil, nil
 }
 
 // A key is what every kind of key has in common.

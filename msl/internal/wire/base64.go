@@ -17,15 +17,17 @@ func DecodeBase64[S []byte | string](s S) ([]byte, error) {
 // decodeBase64 decodes into dst, which is as long as the result of s may be. The two may
 // begin at the same byte.
 func decodeBase64(dst, s []byte) ([]byte, error) {
-	written := 0
-	for ; len(s) >= 8 && len(dst)-written >= 8; s, written = s[8:], written+6 {
-		high := digits0[s[0]] | digits1[s[1]] | digits2[s[2]] | digits3[s[3]]
-		low := digits0[s[4]] | digits1[s[5]] | digits2[s[6]] | digits3[s[7]]
+	written, t := 0, digits
+	for at := 0; at+8 <= len(s) && written+8 <= len(dst); at, written = at+8, written+6 {
+		in, out := s[at:at+8], dst[written:written+8]
+		high := t[0][in[0]] | t[1][in[1]] | t[2][in[2]] | t[3][in[3]]
+		low := t[0][in[4]] | t[1][in[5]] | t[2][in[6]] | t[3][in[7]]
 		if (high|low)&noDigit != 0 {
 			break
 		}
-		binary.BigEndian.PutUint64(dst[written:], uint64(high)<<40|uint64(low)<<16)
+		binary.BigEndian.PutUint64(out, uint64(high)<<40|uint64(low)<<16)
 	}
+	s = s[written/6*8:]
 	n, err := decodeRest(dst[written:], s)
 	if err != nil {
 		return nil, ErrType
@@ -64,9 +66,8 @@ const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 // of 12 bits: the strings are as long as the payloads, and the standard library looks up
 // single characters.
 var (
-	digits0, digits1, digits2, digits3 = digitsAt(18), digitsAt(12), digitsAt(6), digitsAt(0)
-
-	pairs = pairsOf(alphabet)
+	digits = &[4][256]uint32{digitsAt(18), digitsAt(12), digitsAt(6), digitsAt(0)}
+	pairs  = pairsOf(alphabet)
 )
 
 // noDigit is a bit of what is not in the alphabet.

@@ -34,8 +34,10 @@ func Scratch(sizeHint int) *Encoder {
 	return e
 }
 
-// Free makes the buffer available again. The result of Encoded is then no longer valid.
+// Free makes the buffer available again, with nothing left in it. The result of Encoded
+// is then no longer valid.
 func (e *Encoder) Free() {
+	wipe(e.buf)
 	e.buf = e.buf[:0]
 	scratch.Put(e)
 }

@@ -16,18 +16,20 @@ const (
 // themselves in a JSON string: those before the first quotation mark, reverse
 // solidus or control character.
 //
-// Payloads are strings of megabytes, so it looks at eight bytes at a time.
+// Payloads are strings of megabytes, so it looks at eight bytes at a time, or four times eight.
 // (x-n*ones)&^x has the high bit set in the lowest byte of x that is less than n, and
 // maybe in bytes above it. The first hit is always right. With one bit flipped, the
 // quotation mark is next to the control characters, and nothing else is.
 func plainLen(s []byte) int {
 	i := 0
+	for ; i+32 <= len(s); i += 32 {
+		b := s[i : i+32]
+		if special(b)|special(b[8:])|special(b[16:])|special(b[24:]) != 0 {
+			break
+		}
+	}
 	for ; i+8 <= len(s); i += 8 {
-		x := binary.LittleEndian.Uint64(s[i:])
-		low := x ^ ('"'^0x20)*ones
-		slash := x ^ '\\'*ones
-		hit := ((low-0x21*ones)&^low | (slash-ones)&^slash) & highs
-		if hit != 0 {
+		if hit := special(s[i:]); hit != 0 {
 			return i + bits.TrailingZeros64(hit)/8
 		}
 	}
@@ -37,6 +39,14 @@ func plainLen(s []byte) int {
 		}
 	}
 	return i
+}
+
+// special has a bit set in the first byte of eight that is not plain.
+func special(s []byte) uint64 {
+	x := binary.LittleEndian.Uint64(s)
+	low := x ^ ('"'^0x20)*ones
+	slash := x ^ '\\'*ones
+	return ((low-0x21*ones)&^low | (slash-ones)&^slash) & highs
 }
 
 // unescape resolves the escapes of a string the parser has accepted.

@@ -42,6 +42,20 @@ func (f *Fields) Bool(name string) bool { return read(f, name, Value.Bool) }
 // Bytes reads a member that is binary.
 func (f *Fields) Bytes(name string) []byte { return read(f, name, Value.Bytes) }
 
+// Decoded reads a member that is binary, and decodes it in place: the input of the parser
+// then has other bytes there. No member may be read so that is read again.
+func (f *Fields) Decoded(name string) []byte { return read(f, name, Value.decoded) }
+
+// AppendBytes reads a member that is binary, and appends it to dst.
+// After a failure it returns dst.
+func (f *Fields) AppendBytes(dst []byte, name string) []byte {
+	b := read(f, name, func(v Value) ([]byte, error) { return v.appendBytes(dst) })
+	if f.err != nil {
+		return dst
+	}
+	return b
+}
+
 // Object reads a member that is an object.
 func (f *Fields) Object(name string) Object { return read(f, name, Value.Object) }
 

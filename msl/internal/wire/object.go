@@ -47,10 +47,7 @@ func (o Object) Raw() []byte { return o.v.Raw() }
 func (o Object) Len() int { return o.v.Len() }
 
 // Has reports whether the object has a member of that name.
-func (o Object) Has(name string) bool {
-	_, ok := o.Value(name)
-	return ok
-}
+func (o Object) Has(name string) bool { return o.index(name) > 0 }
 
 // Names returns the names of the members in order of appearance.
 func (o Object) Names() []string {
@@ -63,14 +60,25 @@ func (o Object) Names() []string {
 
 // Value returns the member of that name, of any kind.
 func (o Object) Value(name string) (Value, bool) {
-	v := o.v
-	end := int(v.node().nextNode)
-	for v.i++; v.i < end; v.i = int(v.nodes[v.i].nextNode) {
-		if v.isNamed(name) {
-			return v, true
-		}
+	if i := o.index(name); i > 0 {
+		return Value{o.v.src, o.v.nodes, i}, true
 	}
 	return Value{}, false
+}
+
+// index returns the node of the member of that name, or 0.
+func (o Object) index(name string) int {
+	nodes, src := o.v.nodes, o.v.src
+	if o.v.i >= len(nodes) {
+		return 0
+	}
+	end := int(nodes[o.v.i].nextNode)
+	for i := o.v.i + 1; i < end; i = int(nodes[i].nextNode) {
+		if nodes[i].isNamed(src, name) {
+			return i
+		}
+	}
+	return 0
 }
 
 // String returns a member that is a string.

@@ -10,6 +10,14 @@ import (
 // recognizes JSON, and the last its closing brace: whitespace is accepted inside the
 // object but not around it.
 func Parse(b []byte, lim Limits) (Object, error) {
+	return parse(b, lim, make([]node, 0, fewNodes))
+}
+
+// fewNodes are those of a small object.
+const fewNodes = 16
+
+// parse puts the nodes into the room after those of nodes, as far as it reaches.
+func parse(b []byte, lim Limits, nodes []node) (Object, error) {
 	lim = lim.withDefaults()
 	if len(b) > lim.Object {
 		return Object{}, fmt.Errorf("wire: byte %d: %w", lim.Object, ErrTooLong)
@@ -20,7 +28,7 @@ func Parse(b []byte, lim Limits) (Object, error) {
 	if !utf8.Valid(b) {
 		return Object{}, syntaxError(0, "not UTF-8")
 	}
-	p := parser{src: b, lim: lim, nodes: make([]node, 1, 16)}
+	p := parser{src: b, lim: lim, nodes: append(nodes, node{})}
 	if err := p.value(0, 1); err != nil {
 		return Object{}, err
 	}

@@ -13,7 +13,7 @@ type sized interface{ Len() int }
 
 // Peek returns a copy of the object that Next will return, if it is well-formed, has no
 // more than so many bytes, and all of it has arrived or is known to come. It
-// leaves every error to Next.
+// leaves every error to Next. The object that was returned last stays valid.
 func (d *Decoder) Peek(most int) (o Object, arrived bool) {
 	if d.err != nil {
 		return Object{}, false
@@ -23,6 +23,7 @@ func (d *Decoder) Peek(most int) (o Object, arrived bool) {
 			return o, true
 		}
 	}
+	d.Memory()
 	most = min(most, d.lim.Object)
 	for {
 		raw, whole := d.ahead()
@@ -30,7 +31,7 @@ func (d *Decoder) Peek(most int) (o Object, arrived bool) {
 			o, err := Parse(bytes.Clone(raw), d.lim)
 			return o, err == nil
 		}
-		if whole || !d.comes(most) || d.fill(most) != nil {
+		if whole || !d.comes(most) || d.fillBehind(most) != nil {
 			return Object{}, false
 		}
 	}
@@ -38,7 +39,7 @@ func (d *Decoder) Peek(most int) (o Object, arrived bool) {
 
 // ahead returns the bytes of the next object, if it is there to its end.
 func (d *Decoder) ahead() (raw []byte, whole bool) {
-	rest := bytes.TrimLeft(d.buf[d.start:], " \t\r\n")
+	rest := bytes.TrimLeft(d.unread(), " \t\r\n")
 	if len(rest) == 0 || rest[0] != '{' {
 		return nil, len(rest) > 0
 	}

@@ -6,9 +6,9 @@ import "testing"
 // are.
 func TestPlainLen(t *testing.T) {
 	for c := range 256 {
-		for at := range 20 {
+		for at := range 75 {
 			for _, filler := range []byte{' ', '!', '#', 'a', 0x7f, 0x80, 0xff} {
-				s := make([]byte, 20)
+				s := make([]byte, 75)
 				for i := range s {
 					s[i] = filler
 				}

@@ -6,16 +6,13 @@ import (
 	"io"
 )
 
-const (
-	minBuffer = 8 << 10 // of a Decoder: most short messages fit
-	maxEmpty  = 100     // reads without data before giving up
-)
+const maxEmpty = 100 // reads without data before giving up
 
 // Decoder reads the objects of a message stream. It reads no further than needed to
 // complete the requested object, so it never waits for a peer that has nothing more to
 // send. Bytes read beyond the object stay in the Decoder.
 //
-// The objects it returns stay valid. Small ones may share a buffer.
+// An object that it returns is valid until it reads another one, or until Shrink.
 //
 // After an error other than [io.EOF] the position in the stream is lost, and
 // every further call returns that error.
@@ -23,8 +20,8 @@ type Decoder struct {
 	r     io.Reader
 	hold  Holder
 	lim   Limits
-	buf   []byte // never overwritten where an object was returned
-	start int    // of the bytes not yet returned
+	mem   *Memory // nil while nothing was read
+	start int     // of the bytes not yet returned
 	scan  scanner
 	hint  int   // size of the last object
 	rerr  error // of r, returned once the bytes before it are used up
@@ -41,21 +38,50 @@ func NewDecoder(r io.Reader, lim Limits) *Decoder {
 	return &Decoder{r: r, hold: hold, lim: lim.withDefaults()}
 }
 
-// Shrink drops the buffer if it contains no unreturned bytes.
+// Memory returns the memory that the Decoder works in, for what belongs to the object
+// that it returned last. It is others' after Shrink.
+func (d *Decoder) Memory() *Memory {
+	if d.mem == nil {
+		d.mem = NewMemory()
+	}
+	return d.mem
+}
+
+// Shrink frees the memory if it contains no unreturned bytes.
 func (d *Decoder) Shrink() error {
-	if d.Buffered() > 0 || d.buf == nil {
+	if d.Buffered() > 0 || d.mem == nil {
 		return nil
 	}
-	d.buf, d.start, d.hint = nil, 0, min(d.hint, minBuffer)
+	d.mem.Free()
+	d.mem, d.start, d.hint = nil, 0, min(d.hint, minBuffer)
 	if d.hold == nil {
 		return nil
 	}
 	return d.hold.Hold(0)
 }
 
+// Free ends the reading. Every further call returns an error.
+func (d *Decoder) Free() {
+	d.err = errFreed
+	if d.mem != nil {
+		d.mem.Free()
+		d.mem, d.start = nil, 0
+	}
+}
+
+// errFreed says that something was read after Free.
+var errFreed = errors.New("wire: reading has ended")
+
 // Buffered returns the number of bytes that were read but are not part of a returned
 // object.
-func (d *Decoder) Buffered() int { return len(d.buf) - d.start }
+func (d *Decoder) Buffered() int { return len(d.unread()) }
+
+func (d *Decoder) unread() []byte {
+	if d.mem == nil {
+		return nil
+	}
+	return d.mem.buf[d.start:]
+}
 
 // First returns the first object of a message, of at most [Limits].Header bytes.
 // Nothing may precede it, not even whitespace: the first byte of a message names
@@ -94,6 +120,8 @@ func (d *Decoder) object(skip bool, limit int) (Object, error) {
 	if d.err != nil {
 		return Object{}, d.err
 	}
+	d.Memory().forget()
+	poisoned(d.mem.buf[:d.start:d.start])
 	o, err := d.read(skip, limit)
 	if err != nil && err != io.EOF {
 		d.err = err
@@ -107,7 +135,7 @@ func (d *Decoder) read(skip bool, limit int) (Object, error) {
 	}
 	d.scan = scanner{}
 	for {
-		done, err := d.scan.run(d.buf[d.start:])
+		done, err := d.scan.run(d.unread())
 		if err != nil {
 			return Object{}, err
 		}
@@ -124,15 +152,15 @@ func (d *Decoder) read(skip bool, limit int) (Object, error) {
 func (d *Decoder) passOver() error {
 	d.scan = scanner{}
 	for passed := 0; ; {
-		done, err := d.scan.run(d.buf[d.start:])
+		done, err := d.scan.run(d.unread())
 		if err != nil {
 			return err
 		}
 		if passed += d.scan.pos; passed > d.lim.Object {
 			return tooLong(d.lim.Object)
 		}
-		rest := copy(d.buf[d.start:], d.buf[d.start+d.scan.pos:])
-		d.buf, d.scan.pos = d.buf[:d.start+rest], 0
+		rest := copy(d.unread(), d.unread()[d.scan.pos:])
+		d.mem.buf, d.scan.pos = d.mem.buf[:d.start+rest], 0
 		if done {
 			return nil
 		}
@@ -159,7 +187,7 @@ func (d *Decoder) open(skip bool, limit int) error {
 				return err
 			}
 		}
-		switch c := d.buf[d.start]; {
+		switch c := d.mem.buf[d.start]; {
 		case c == '{':
 			return nil
 		case !skip || !isSpace(c):
@@ -175,7 +203,7 @@ func (d *Decoder) open(skip bool, limit int) error {
 func (d *Decoder) take(n, limit int) (Object, error) {
 	end, lim := d.start+n, d.lim
 	lim.Object = limit
-	o, err := Parse(d.buf[d.start:end:end], lim)
+	o, err := d.mem.Parse(d.mem.buf[d.start:end:end], lim)
 	if err != nil {
 		return Object{}, err
 	}
@@ -187,6 +215,12 @@ func (d *Decoder) take(n, limit int) (Object, error) {
 // fill reads once, or until there is something to read, as long as fewer than limit
 // bytes are buffered.
 func (d *Decoder) fill(limit int) error {
+	d.compact()
+	return d.fillBehind(limit)
+}
+
+// fillBehind is fill for when the object that was returned last must stay as it is.
+func (d *Decoder) fillBehind(limit int) error {
 	if d.Buffered() >= limit {
 		return tooLong(limit)
 	}
@@ -199,8 +233,9 @@ func (d *Decoder) fill(limit int) error {
 		if d.rerr != nil {
 			return d.rerr
 		}
-		n, err := d.r.Read(d.buf[len(d.buf):cap(d.buf)])
-		d.buf = d.buf[:len(d.buf)+n]
+		buf := d.mem.buf
+		n, err := d.r.Read(buf[len(buf):cap(buf)])
+		d.mem.buf = buf[:len(buf)+n]
 		d.rerr = readError(err)
 		if n > 0 {
 			return nil
@@ -216,15 +251,22 @@ func readError(err error) error {
 	return fmt.Errorf("wire: %w", err)
 }
 
-// grow makes room for a read. A new buffer leaves the objects in the old one alone and
-// takes over only what was not yet returned. It is doubled rather than made for the
-// largest object allowed, so that a peer has to send as much as it makes the Decoder
-// allocate.
+// compact makes room in place of what was returned before, if that is no less than what
+// has to be copied.
+func (d *Decoder) compact() {
+	if rest := d.unread(); len(rest) <= d.start && d.rerr == nil {
+		copy(d.mem.buf, rest)
+		d.mem.buf, d.start = d.mem.buf[:len(rest)], 0
+	}
+}
+
+// grow makes room for a read. A new buffer is doubled rather than made for the largest
+// object allowed, so that a peer has to send as much as it makes the Decoder allocate.
 func (d *Decoder) grow(limit int) error {
-	if len(d.buf) < cap(d.buf) {
+	if len(d.mem.buf) < cap(d.mem.buf) {
 		return nil
 	}
-	rest := d.buf[d.start:]
+	rest := d.unread()
 	size := 2 * len(rest)
 	if len(rest) == 0 {
 		size = d.hint
@@ -235,8 +277,7 @@ func (d *Decoder) grow(limit int) error {
 			return err
 		}
 	}
-	d.buf = append(make([]byte, 0, size), rest...)
-	d.start = 0
+	d.mem.buf, d.start = append(make([]byte, 0, size), rest...), 0
 	return nil
 }
 

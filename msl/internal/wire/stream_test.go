@@ -146,8 +146,8 @@ func TestDecoderEndlessStreams(t *testing.T) {
 		if !errors.Is(err, ErrLimit) {
 			t.Errorf("%q: got %v", in, err)
 		}
-		if peer.sent > 2<<20 || cap(d.buf) > 4<<20 {
-			t.Errorf("%q: read %d bytes into %d", in, peer.sent, cap(d.buf))
+		if peer.sent > 2<<20 || cap(d.mem.buf) > 4<<20 {
+			t.Errorf("%q: read %d bytes into %d", in, peer.sent, cap(d.mem.buf))
 		}
 	}
 }
@@ -184,7 +184,8 @@ func TestDecoderDoesNotReadAhead(t *testing.T) {
 	}
 }
 
-func TestDecoderObjectsStayValid(t *testing.T) {
+// An object is as it was sent until the next one is read, wherever that is put.
+func TestDecoderObjects(t *testing.T) {
 	var in strings.Builder
 	var want []string
 	for i := range 500 {
@@ -194,18 +195,11 @@ func TestDecoderObjectsStayValid(t *testing.T) {
 	}
 	for how, r := range chunks([]byte(in.String())) {
 		d := NewDecoder(r, Limits{})
-		var got []Object
-		o, err := d.First()
-		for ; err == nil; o, err = d.Next() {
-			if _, err := o.String("a"); err != nil {
-				t.Fatal(err)
+		for i := range want {
+			o, err := d.Next()
+			if err != nil {
+				t.Fatal(how, i, err)
 			}
-			got = append(got, o)
-		}
-		if err != io.EOF || len(got) != len(want) {
-			t.Fatalf("%s: got %d objects, %v", how, len(got), err)
-		}
-		for i, o := range got {
 			if string(o.Raw()) != want[i] {
 				t.Fatalf("%s: object %d is %.50q", how, i, o.Raw())
 			}
@@ -213,7 +207,55 @@ func TestDecoderObjectsStayValid(t *testing.T) {
 				t.Fatalf("%s: appending to object %d overwrites the next", how, i)
 			}
 		}
+		if _, err := d.Next(); err != io.EOF {
+			t.Fatal(how, err)
+		}
 	}
+}
+
+// The objects of a stream are read into the same memory.
+func TestDecoderReuse(t *testing.T) {
+	for _, size := range []int{100, 3000, minBuffer - 1, 3 * minBuffer} {
+		object := objectOf("payload", size)
+		r := &repeated{in: object}
+		d := NewDecoder(r, Limits{})
+		read := func() {
+			if o, err := d.Next(); err != nil || len(o.Raw()) != size {
+				t.Fatalf("%d bytes: %v", len(o.Raw()), err)
+			}
+		}
+		for range 10 {
+			read()
+		}
+		if n := testing.AllocsPerRun(100, read); n > 0 {
+			t.Errorf("an object of %d bytes takes %v allocations", size, n)
+		}
+	}
+}
+
+// repeated sends the same again and again, a thousand bytes at a time.
+type repeated struct {
+	in string
+	at int
+}
+
+func (r *repeated) Read(p []byte) (int, error) {
+	n := copy(p[:min(len(p), 1000)], r.in[r.at:])
+	r.at = (r.at + n) % len(r.in)
+	return n, nil
+}
+
+// After Free, nothing is read.
+func TestDecoderFree(t *testing.T) {
+	d := NewDecoder(strings.NewReader(`{"a":1}{"b":2}`), Limits{})
+	if _, err := d.First(); err != nil {
+		t.Fatal(err)
+	}
+	d.Free()
+	if _, err := d.Next(); err == nil || d.Buffered() != 0 {
+		t.Errorf("an object after the end: %v", err)
+	}
+	d.Free()
 }
 
 func TestDecoderReadErrors(t *testing.T) {

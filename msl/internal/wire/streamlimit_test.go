@@ -26,8 +26,8 @@ func TestDecoderHeaderLimit(t *testing.T) {
 		if size <= limit != (err == nil) || err != nil && !errors.Is(err, ErrTooLong) {
 			t.Errorf("%d bytes of %d: %v", size, limit, err)
 		}
-		if sent.n > limit || cap(d.buf) > limit {
-			t.Errorf("%d bytes of %d: %d were read, into %d", size, limit, sent.n, cap(d.buf))
+		if sent.n > limit || cap(d.mem.buf) > limit {
+			t.Errorf("%d bytes of %d: %d were read, into %d", size, limit, sent.n, cap(d.mem.buf))
 		}
 	}
 	d := NewDecoder(strings.NewReader(objectOf("h", limit)+objectOf("payload", 10*limit)+objectOf("payload", 10*limit+1)), lim)
@@ -114,7 +114,7 @@ func TestDecoderHold(t *testing.T) {
 		}
 		return nil
 	}}, Limits{})
-	if _, err := d.First(); !errors.Is(err, full) || cap(d.buf) > 32<<10 {
-		t.Errorf("%v, with a buffer of %d bytes", err, cap(d.buf))
+	if _, err := d.First(); !errors.Is(err, full) || cap(d.mem.buf) > 32<<10 {
+		t.Errorf("%v, with a buffer of %d bytes", err, cap(d.mem.buf))
 	}
 }

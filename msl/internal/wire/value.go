@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"encoding/base64"
+	"slices"
 	"strconv"
 )
 
@@ -51,8 +53,11 @@ func (v Value) next(parent Value) (Value, bool) {
 }
 
 func (v Value) name() []byte {
-	n := v.node()
-	name := v.src[n.nameAt:n.nameEnd]
+	return v.node().name(v.src)
+}
+
+func (n *node) name(src []byte) []byte {
+	name := src[n.nameAt:n.nameEnd]
 	if n.nameEscaped {
 		return unescape(name)
 	}
@@ -62,13 +67,12 @@ func (v Value) name() []byte {
 // isNamed compares without unescaping names that are too long to be equal, so that
 // looking up a member stays cheap however others are written: an escape takes at most
 // six bytes for one.
-func (v Value) isNamed(name string) bool {
-	n := v.node()
+func (n *node) isNamed(src []byte, name string) bool {
 	size := int(n.nameEnd - n.nameAt)
 	if !n.nameEscaped {
-		return size == len(name) && string(v.src[n.nameAt:n.nameEnd]) == name
+		return size == len(name) && string(src[n.nameAt:n.nameEnd]) == name
 	}
-	return size > len(name) && size <= 6*len(name) && string(v.name()) == name
+	return size > len(name) && size <= 6*len(name) && string(n.name(src)) == name
 }
 
 // contents returns the bytes a string stands for.
@@ -138,6 +142,27 @@ func (v Value) Bytes() ([]byte, error) {
 		return nil, ErrType
 	}
 	return DecodeBase64(v.contents())
+}
+
+// decoded is Bytes, in place of the string.
+func (v Value) decoded() ([]byte, error) {
+	if v.Kind() != StringKind {
+		return nil, ErrType
+	}
+	s := v.contents()
+	return decodeBase64(s[:base64.StdEncoding.DecodedLen(len(s))], s)
+}
+
+// appendBytes is Bytes, after those of dst.
+func (v Value) appendBytes(dst []byte) ([]byte, error) {
+	if v.Kind() != StringKind {
+		return nil, ErrType
+	}
+	s := v.contents()
+	at, size := len(dst), base64.StdEncoding.DecodedLen(len(s))
+	dst = slices.Grow(dst, size)
+	b, err := decodeBase64(dst[at:at+size], s)
+	return dst[:at+len(b)], err
 }
 
 // Object returns an object.

@@ -1,0 +1,56 @@
+package wire
+
+import "sync"
+
+// Memory is what the reading or writing of one message needs for a short time. It is
+// used again for other messages: nothing in it may be referred to after Free.
+type Memory struct {
+	// Content, Scratch and Tag are for the caller, who overwrites and replaces them.
+	Content, Scratch, Tag []byte
+
+	buf   []byte // of a Decoder
+	nodes []node // of the objects that Parse returned
+}
+
+const (
+	minBuffer = 8 << 10 // of a Decoder: most short messages fit
+	someNodes = 64      // those of a few objects
+)
+
+// memories holds the Memory that Free returned.
+var memories = sync.Pool{New: func() any { return &Memory{nodes: make([]node, 0, someNodes)} }}
+
+// NewMemory returns Memory to be used until Free.
+func NewMemory() *Memory { return memories.Get().(*Memory) }
+
+// Free makes the memory available to others, except for buffers that only a long message
+// needs. Nothing of the message is left in it.
+func (m *Memory) Free() {
+	m.forget()
+	for _, b := range []*[]byte{&m.Content, &m.Scratch, &m.Tag, &m.buf} {
+		if *b = (*b)[:cap(*b)]; len(*b) > minBuffer {
+			poisoned(*b)
+			*b = nil
+		}
+		wipe(*b)
+		*b = (*b)[:0]
+	}
+	memories.Put(m)
+}
+
+// forget ends the validity of the objects that Parse returned.
+func (m *Memory) forget() {
+	poisonNodes(m.nodes)
+	m.nodes = m.nodes[:0]
+}
+
+// Parse is like the function Parse, but the object is valid only until Free, or until
+// the Decoder whose memory this is reads another object.
+func (m *Memory) Parse(b []byte, lim Limits) (Object, error) {
+	used := len(m.nodes)
+	o, err := parse(b, lim, m.nodes[used:])
+	if n := len(o.v.nodes); err == nil && n <= cap(m.nodes)-used {
+		m.nodes = m.nodes[:used+n]
+	}
+	return o, err
+}
