@@ -172,7 +172,7 @@ func (s *storage) parentOf(f *TSS2) (*storageKey, error) {
 		return err
 	})
 	if err == nil {
-		err = checkStorageKey(parent.Public)
+		err = checkParent(parent.Public)
 	}
 	switch {
 	case bytes.Equal(nameOf(parent.Public), s.key.name):

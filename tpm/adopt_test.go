@@ -83,12 +83,15 @@ func keyFile(t *testing.T, d *tpm.Device, parent tpm2.TPMHandle, template tpm2.T
 // TestAdopt imports keys of other programs, under each kind of parent, and uses them after a
 // restart. Written again, they are the same files.
 func TestAdopt(t *testing.T) {
-	const another = 0x81000007
+	const another, lockable = 0x81000007, 0x81000008
 	p := tpmtest.Start(t)
 	d := device(t, p)
 	c := tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state"), PIN: []byte("right")}
 	s := must[*tpm.Store](t)(d.InitStore(c))
 	persistRSA(t, d, another)
+	locking := ownerParent() // as tpm2_createprimary makes it
+	locking.ObjectAttributes.NoDA = false
+	persistPrimary(t, d, lockable, locking)
 	type test struct {
 		parent    tpm2.TPMHandle
 		template  tpm2.TPMTPublic
@@ -99,6 +102,7 @@ func TestAdopt(t *testing.T) {
 	tests := map[string]test{
 		"under the storage key":     {0x81000001, asOpenSSL(), keystore.ECDSAP256, "", true},
 		"under another one":         {another, asOpenSSL(), keystore.ECDSAP256, "", true},
+		"under one without noda":    {lockable, asOpenSSL(), keystore.ECDSAP256, "", true},
 		"under the owner hierarchy": {tpm2.TPMRHOwner, asOpenSSL(), keystore.ECDSAP256, "", true},
 		"with the PIN":              {0x81000001, asOpenSSL(), keystore.ECDSAP256, "right", false},
 		"RSA that signs":            {0x81000001, asOpenSSLRSA(), keystore.RSASign2048, "", true},

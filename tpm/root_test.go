@@ -33,8 +33,14 @@ func evict(t *testing.T, d *tpm.Device, at tpm2.TPMHandle) {
 // move makes the storage key of the TCG persistent at a handle.
 func move(t *testing.T, d *tpm.Device, at tpm2.TPMHandle) {
 	t.Helper()
+	persistPrimary(t, d, at, tpm2.ECCSRKTemplate)
+}
+
+// persistPrimary makes the key of a template persistent at a handle.
+func persistPrimary(t *testing.T, d *tpm.Device, at tpm2.TPMHandle, template tpm2.TPMTPublic) {
+	t.Helper()
 	err := d.Do(func(tp transport.TPM) error {
-		key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(tp)
+		key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(template)}.Execute(tp)
 		if err != nil {
 			return err
 		}

@@ -176,6 +176,9 @@ func (p *process) enter() error {
 	}
 }
 
+// errNoLane means that the child does not take another lane: it has ended, or is about to.
+var errNoLane = errors.New("it takes no lane")
+
 // lane returns a lane that nobody uses.
 func (p *process) lane() (*lane, error) {
 	p.mu.Lock()
@@ -195,7 +198,7 @@ func (p *process) lane() (*lane, error) {
 	defer syscall.Close(fds[1])
 	if _, _, err := p.control.WriteMsgUnix([]byte{0}, syscall.UnixRights(fds[1]), nil); err != nil {
 		syscall.Close(fds[0])
-		return nil, &lostError{why: fmt.Sprintf("takes no calls (%v)", err)}
+		return nil, fmt.Errorf("%w: %w", errNoLane, err)
 	}
 	l := newLane(fds[0])
 	p.lanes[l] = true
@@ -223,6 +226,9 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 	}
 	defer func() { <-p.places }()
 	l, err := p.lane()
+	if errors.Is(err, errNoLane) {
+		return p.lost(err) // when it has ended, so that a repeated call does not meet it again
+	}
 	if err != nil {
 		return err
 	}

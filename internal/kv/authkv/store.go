@@ -26,7 +26,12 @@ func Open(store kv.Store, key Key, tables []string) *Store {
 
 // Begin makes the root of a store that has nothing in the tables.
 func Begin(ctx context.Context, store kv.Store, key Key) error {
-	first, err := root{}.encode(key)
+	return NewSeen(nil).MakeRoot(ctx, store, key)
+}
+
+// MakeRoot makes the root of a store that has the records that were seen.
+func (s *Seen) MakeRoot(ctx context.Context, store kv.Store, key Key) error {
+	first, err := root{sum: s.sum}.encode(key)
 	if err != nil {
 		return err
 	}
@@ -44,10 +49,11 @@ func HasRoot(ctx context.Context, store kv.Store) (has bool, err error) {
 }
 
 // inSum reports whether a record is in the sum over tables. The format record is that of
-// the store below, and the root says what is in it.
+// the store below, the root says what is in it, and the mark of a copy that is not complete
+// only makes that no state.
 func inSum(tables []string, table string, key []byte) bool {
 	if table == kv.Settings {
-		return string(key) != rootKey && string(key) != "format"
+		return !slices.Contains([]string{rootKey, "format", "importing"}, string(key))
 	}
 	return slices.Contains(tables, table)
 }
@@ -91,13 +97,21 @@ func (r *root) compare(found *sum) error {
 
 // Update implements [kv.Store]. A root that does not fit its tag is [kv.ErrForged].
 func (s *Store) Update(ctx context.Context, fn func(kv.Tx) error) error {
-	return s.Store.Update(ctx, func(inner kv.Tx) error {
+	_, err := s.update(ctx, fn)
+	return err
+}
+
+// update also reports whether there is another root.
+func (s *Store) update(ctx context.Context, fn func(kv.Tx) error) (changed bool, err error) {
+	err = s.Store.Update(ctx, func(inner kv.Tx) error {
 		tx := &tx{Tx: inner, store: s}
-		if err := fn(tx); err != nil {
+		err := fn(tx)
+		if changed = tx.changed; err != nil {
 			return err
 		}
 		return tx.seal()
 	})
+	return changed, err
 }
 
 // Renew has the newest version of the key authenticate the store, which must be authentic.
@@ -199,6 +213,16 @@ func (s *Shared) Recall(ctx context.Context, fn func(kv.Reader) error) error {
 		}
 		return fn(r)
 	})
+}
+
+// Update implements [kv.Store]. It looks at the root that it made, and so notices if that is
+// taken back.
+func (s *Shared) Update(ctx context.Context, fn func(kv.Tx) error) error {
+	changed, err := s.update(ctx, fn)
+	if err == nil && changed {
+		_ = s.Recall(ctx, func(kv.Reader) error { return nil }) // the next one tells of an error
+	}
+	return err
 }
 
 // judge compares the root, which is in the copy, with the sum of the copy.

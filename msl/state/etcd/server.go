@@ -139,16 +139,12 @@ func (c Config) finish(ctx context.Context, exists error) error {
 		return err
 	}
 	defer db.Close()
-	plain, err := state.NewServer(db)
-	if err != nil {
-		return err
-	}
 	rooted, err := authkv.HasRoot(ctx, db)
-	sum, errSum := plain.Summary()
-	switch err := errors.Join(err, errSum); {
+	there, errDigest := state.DigestOf(ctx, db)
+	switch err := errors.Join(err, errDigest); {
 	case err != nil:
 		return err
-	case rooted || sum != state.Summary{}:
+	case rooted || there.Records > 0:
 		return exists
 	}
 	return authkv.Begin(ctx, db, c.Key)

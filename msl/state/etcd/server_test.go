@@ -290,3 +290,21 @@ func TestUnfinished(t *testing.T) {
 		t.Error("opened without the key")
 	}
 }
+
+func BenchmarkIDs(b *testing.B)    { benchmarkIDs(b, 1) }
+func BenchmarkIDsOf3(b *testing.B) { benchmarkIDs(b, 3) }
+
+// benchmarkIDs is with members that sync their files, as bolt does.
+func benchmarkIDs(b *testing.B, members int) {
+	c := Config{Endpoints: etcdtest.URLs(etcdtest.StartCluster(b, members))}
+	if err := Create(b.Context(), c); err != nil {
+		b.Fatal(err)
+	}
+	statetest.BenchmarkIDs(b, func(t testing.TB) statetest.Server {
+		s, err := Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return statetest.Server{Server: s.Server, Close: s.Close}
+	})
+}

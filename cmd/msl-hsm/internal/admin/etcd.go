@@ -33,7 +33,11 @@ func Serve(c *config.Config, store keys.Store, log *slog.Logger) (*State, error)
 		return nil, err
 	}
 	at.Notice = func(err error) { tellReach(log, err) }
-	return opened(c, etcd.Open, at)
+	s, err := opened(c, etcd.Open, at)
+	if err == nil {
+		s.Cluster = nil // its copy in memory is authentic as it is
+	}
+	return s, err
 }
 
 // administer opens a state in etcd for a command, with a key store of its own.

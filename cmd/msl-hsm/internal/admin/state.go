@@ -25,7 +25,7 @@ func StatePath(c *config.Config, flag string) (string, error) {
 		return "", err
 	}
 	if c.Server.State.Shared() {
-		return "", exit.Usagef("the state is in etcd: this is for the state in a file")
+		return "", exit.Usagef("the state is in etcd, and this is for one in a file; msl-hsm state export copies it to a file")
 	}
 	return c.Server.State.Path(), nil
 }
@@ -54,7 +54,7 @@ func OpenState(c *config.Config, flag string) (*State, error) {
 type State struct {
 	*state.Server
 	File    *bolt.Server // or nil
-	Cluster *etcd.Server // or nil
+	Cluster *etcd.Server // to be verified, or nil
 	io.Closer
 }
 

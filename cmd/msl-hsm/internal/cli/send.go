@@ -261,7 +261,7 @@ func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *cli
 	}
 	out := &answerWriter{w: to}
 	_, err = io.Copy(out, response.Body)
-	if err := errors.Join(err, response.Body.Close()); err != nil {
+	if err := closeRead(response.Body, err); err != nil {
 		return fmt.Errorf("read the answer: %w", clientside.Unread(err))
 	}
 	if text, ok := to.(*safetext.Stream); ok {

@@ -18,7 +18,13 @@ import (
 
 // EnrollmentPolicy reads which devices the operator admits.
 func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
-	if p.Bundle, err = ekRoots(e.EKRoots); err != nil {
+	if p.Bundle, err = makerRoots("ek-roots", e.EKRoots); err != nil {
+		return p, err
+	}
+	if slices.Contains(e.Devices, config.Makers) {
+		return p, exit.Usagef("server.enrollment.device-roots: makers are those of TPMs: name files with the certificates of makers of devices")
+	}
+	if p.Devices, err = makerRoots("device-roots", e.Devices); err != nil {
 		return p, err
 	}
 	p.AcceptExpired = e.Expired == config.VerdictAccept
@@ -48,8 +54,8 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	return p, nil
 }
 
-// ekRoots reads the certificates of trusted makers of TPMs, which may be none.
-func ekRoots(names config.RootList) (b enroll.Bundle, err error) {
+// makerRoots reads the certificates of trusted makers, which may be none.
+func makerRoots(setting string, names config.RootList) (b enroll.Bundle, err error) {
 	var texts [][]byte
 	for _, name := range names {
 		if name == config.Makers {
@@ -58,20 +64,20 @@ func ekRoots(names config.RootList) (b enroll.Bundle, err error) {
 		}
 		text, err := os.ReadFile(name)
 		if err != nil {
-			return b, exit.Usagef("server.enrollment.ek-roots: %w", err)
+			return b, exit.Usagef("server.enrollment.%s: %w", setting, err)
 		}
 		if texts = append(texts, text); len(text) == 0 {
-			return b, exit.Usagef("server.enrollment.ek-roots: %s is empty", name)
+			return b, exit.Usagef("server.enrollment.%s: %s is empty", setting, name)
 		}
 		if b, err = enroll.ParseBundle(makers.PEM(), text); err != nil { // only for the name of the file
-			return b, exit.Usagef("server.enrollment.ek-roots: %s: %w", name, err)
+			return b, exit.Usagef("server.enrollment.%s: %s: %w", setting, name, err)
 		}
 	}
 	if len(texts) == 0 {
 		return enroll.Bundle{}, nil
 	}
 	if b, err = enroll.ParseBundle(texts...); err != nil {
-		return b, exit.Usagef("server.enrollment.ek-roots: %s: %w", strings.Join(names, ", "), err)
+		return b, exit.Usagef("server.enrollment.%s: %s: %w", setting, strings.Join(names, ", "), err)
 	}
 	return b, nil
 }
