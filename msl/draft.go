@@ -2,6 +2,7 @@ package msl
 
 import (
 	"context"
+	"sync"
 
 	"github.com/msl-hsm/msl-hsm/internal/pace"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -12,12 +13,30 @@ import (
 func waits(key any) bool {
 	switch k := key.(type) {
 	case SymmetricKey:
-		timed, ok := k.MAC.(keystore.Timed)
-		return ok && timed.Latency() >= pace.Slow
+		return isSlow(k.MAC)
 	case KeyRing:
 		return len(k) > 0 && waits(k[0])
 	}
 	return false
+}
+
+// isSlow reports whether a key is in a device that is waited for.
+func isSlow(k keystore.Key) bool {
+	timed, ok := k.(keystore.Timed)
+	return ok && timed.Latency() >= pace.Slow
+}
+
+// both does two things, at the same time where a device is waited for.
+func both(slow bool, one, two func()) {
+	if !slow {
+		one()
+		two()
+		return
+	}
+	var wait sync.WaitGroup
+	wait.Go(two)
+	one()
+	wait.Wait()
 }
 
 // A draft is the header of an answer, from when it can be protected until it is sent.

@@ -59,6 +59,10 @@ func TestOperationsAtTheSameTime(t *testing.T) {
 			_, err := b.onStream(message)
 			return err
 		}, 4},
+		"session that was forgotten": {echo, func(b *faultBench, message []byte) error {
+			b.restart() // its token is verified and decrypted, and its keys are unsealed together
+			return b.send()
+		}, 3 + 4},
 		"chunk that arrives late": {echo, func(b *faultBench, message []byte) error {
 			chunk := bytes.LastIndex(message, []byte(`{"payload"`))
 			r := io.MultiReader(bytes.NewReader(message[:chunk]), bytes.NewReader(message[chunk:]))

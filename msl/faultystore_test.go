@@ -16,7 +16,7 @@ import (
 // operation of a message has a number, from 0 on, and a name.
 type faultyStore struct {
 	*soft.Store
-	latency time.Duration // of each operation of a cipher or MAC, which says so
+	latency time.Duration // of each operation of a cipher or MAC, which says so, and of sealing
 
 	mu    sync.Mutex
 	trace []string
@@ -46,6 +46,13 @@ func (f *faultyStore) step(op string) error {
 		return nil
 	}
 	return f.fault(len(f.trace)-1, op)
+}
+
+// waited is a step that takes time.
+func (f *faultyStore) waited(op string) error {
+	err := f.step(op)
+	time.Sleep(f.latency)
+	return err
 }
 
 // watched wraps the key of a successful operation in one whose operations fail.
@@ -103,7 +110,7 @@ func (f *faultyStore) Import(a keystore.Algorithm, raw []byte) (keystore.Key, er
 }
 
 func (f *faultyStore) Seal(k keystore.Key, context []byte) ([]byte, error) {
-	if err := f.step("Seal"); err != nil {
+	if err := f.waited("Seal"); err != nil {
 		return nil, err
 	}
 	return f.Store.Seal(inner(k), context)
@@ -112,7 +119,7 @@ func (f *faultyStore) Seal(k keystore.Key, context []byte) ([]byte, error) {
 // Unseal names what it opens, too.
 func (f *faultyStore) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
 	use, _, _ := strings.Cut(string(context), "\x00")
-	if err := f.step("Unseal " + use); err != nil {
+	if err := f.waited("Unseal " + use); err != nil {
 		return nil, err
 	}
 	return f.watched(f.Store.Unseal(a, blob, context))
@@ -135,27 +142,20 @@ func (k faultyKey) behind() keystore.Key { return k.Key }
 // Latency is what a device has that is waited for.
 func (k faultyKey) Latency() time.Duration { return k.f.latency }
 
-// waited is an operation that takes time, and then fails or not.
-func (k faultyKey) waited(op string) error {
-	err := k.f.step(op)
-	time.Sleep(k.f.latency)
-	return err
-}
-
 type faultyCipher struct {
 	faultyKey
 	cipher keystore.Cipher
 }
 
 func (k faultyCipher) Encrypt(iv, plaintext []byte) ([]byte, error) {
-	if err := k.waited("Encrypt"); err != nil {
+	if err := k.f.waited("Encrypt"); err != nil {
 		return nil, err
 	}
 	return k.cipher.Encrypt(iv, plaintext)
 }
 
 func (k faultyCipher) Decrypt(iv, ciphertext []byte) ([]byte, error) {
-	if err := k.waited("Decrypt"); err != nil {
+	if err := k.f.waited("Decrypt"); err != nil {
 		return nil, err
 	}
 	return k.cipher.Decrypt(iv, ciphertext)
@@ -167,7 +167,7 @@ type faultyMAC struct {
 }
 
 func (k faultyMAC) Sum(data []byte) ([]byte, error) {
-	if err := k.waited("Sum"); err != nil {
+	if err := k.f.waited("Sum"); err != nil {
 		return nil, err
 	}
 	return k.mac.Sum(data)

@@ -195,8 +195,13 @@ func (i *Issuer) sessionData(s *Session) (content []byte, release func(), err er
 }
 
 func (i *Issuer) sealSession(s *Session) ([]byte, error) {
-	encryption, errE := i.Store.Seal(s.Keys.Encryption, sealContext(roleEncrypt, s.Token, s.Identity))
-	signature, errS := i.Store.Seal(s.Keys.Signature, sealContext(roleSign, s.Token, s.Identity))
+	var encryption, signature []byte
+	var errE, errS error
+	both(isSlow(s.Keys.Signature),
+		func() {
+			encryption, errE = i.Store.Seal(s.Keys.Encryption, sealContext(roleEncrypt, s.Token, s.Identity))
+		},
+		func() { signature, errS = i.Store.Seal(s.Keys.Signature, sealContext(roleSign, s.Token, s.Identity)) })
 	if err := errors.Join(errE, errS); err != nil {
 		return nil, fail(ErrInternalException, "seal session keys", err)
 	}
@@ -278,13 +283,14 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 	if f.Err() != nil || form != sealedForm {
 		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", f.Err())
 	}
-	keys, err := UnwrapSessionKeys(encryption, signature, func(a keystore.Algorithm, blob []byte) (keystore.Key, error) {
-		role := roleEncrypt
-		if a == keystore.HMACSHA256 {
-			role = roleSign
-		}
-		return i.Store.Unseal(a, blob, sealContext(role, t, identity))
-	})
+	var e, s keystore.Key
+	var errE, errS error
+	both(len(i.Keys) > 0 && isSlow(i.Keys[0].MAC),
+		func() {
+			e, errE = i.Store.Unseal(keystore.AES128CBC, encryption, sealContext(roleEncrypt, t, identity))
+		},
+		func() { s, errS = i.Store.Unseal(keystore.HMACSHA256, signature, sealContext(roleSign, t, identity)) })
+	keys, err := openedKeys(e, errE, s, errS)
 	if err != nil {
 		return nil, KeyFailure(ErrMasterTokenKeyCreationError, "unseal session keys", err, keystore.ErrForeign)
 	}

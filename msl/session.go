@@ -64,11 +64,21 @@ func UnwrapSessionKeys(encryption, signature []byte, open func(a keystore.Algori
 		return nil, err
 	}
 	s, err := open(keystore.HMACSHA256, signature)
-	if err != nil {
-		e.Close()
-		return nil, err
+	return openedKeys(e, nil, s, err)
+}
+
+// openedKeys takes over two keys, or closes the one that was opened without the other.
+func openedKeys(encryption keystore.Key, errE error, signature keystore.Key, errS error) (*SessionKeys, error) {
+	switch {
+	case errE == nil && errS == nil:
+		return sessionKeys(encryption, signature)
+	case errE == nil:
+		encryption.Close()
+		return nil, errS
+	case errS == nil:
+		signature.Close()
 	}
-	return sessionKeys(e, s)
+	return nil, errE
 }
 
 // sessionKeys takes over two keys, and closes them if they lack a needed operation.
