@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"net"
 	"time"
 
@@ -67,10 +66,7 @@ func check(c *Config) error {
 	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
 		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
 	}
-	if err := errors.Join(s.State.check(), s.checkEnrollment()); err != nil {
-		return err
-	}
-	if err := s.checkStreams(); err != nil {
+	if err := s.checkPlaces(); err != nil {
 		return err
 	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
