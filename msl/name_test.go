@@ -40,7 +40,7 @@ func TestSpellings(t *testing.T) {
 				return true, nil
 			}
 			judged := ""
-			n.server.JudgeToken = func(identity string, _ *msl.MasterToken) error {
+			n.server.JudgeToken = func(_ context.Context, identity string, _ *msl.MasterToken) error {
 				judged = identity
 				return nil
 			}

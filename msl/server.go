@@ -25,9 +25,10 @@ type Server struct {
 	Issuer       *Issuer
 	State        State
 	// JudgeToken is a further check of master tokens that State does not refuse.
-	// It returns nil or [ErrMasterTokenIdentityRevoked]. A nil JudgeToken accepts
+	// It returns nil or [ErrMasterTokenIdentityRevoked]; any other error says that it
+	// could not find out, and the message is to be sent again later. A nil JudgeToken accepts
 	// them all. The identity is in the form of [CanonicalName].
-	JudgeToken func(identity string, t *MasterToken) error
+	JudgeToken func(ctx context.Context, identity string, t *MasterToken) error
 
 	// PermitUser reports whether a user may authenticate itself at an entity by a
 	// scheme. It is asked twice: without a user, before its proof is looked at

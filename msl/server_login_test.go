@@ -62,8 +62,11 @@ func TestNoPasswordOracle(t *testing.T) {
 		{"revoked and not in the directory", revoked, byPSK("client1"), nil, []msl.Code{msl.ErrMasterTokenIdentityRevoked}},
 		{"revoked in the directory", func(r *recorded) { r.directory["client1"].Revoked = true }, byPSK("client1"), nil, []msl.Code{msl.ErrEntityRevoked}},
 		{"refused token", func(r *recorded) {
-			r.server.JudgeToken = func(string, *msl.MasterToken) error { return msl.ErrMasterTokenIdentityRevoked }
+			r.server.JudgeToken = func(context.Context, string, *msl.MasterToken) error { return msl.ErrMasterTokenIdentityRevoked }
 		}, byToken(nil), nil, []msl.Code{msl.ErrMasterTokenIdentityRevoked}},
+		{"token that nobody can judge now", func(r *recorded) {
+			r.server.JudgeToken = func(context.Context, string, *msl.MasterToken) error { return errors.New("no answer") }
+		}, byToken(nil), nil, []msl.Code{msl.ErrInternalException}},
 		{"revoked user", revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), byToken(nil), nil, []msl.Code{msl.ErrUserIDTokenRevoked}},
 		{"revoked user of an entity", revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), byPSK("client1"), nil, []msl.Code{msl.ErrUserIDTokenRevoked}},
 		{"expired", nil, byToken(expired), object{"renewable": false}, []msl.Code{msl.ErrMessageExpiredNotRenewable}},

@@ -20,7 +20,7 @@ func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 		}
 	}
 	if s.JudgeToken != nil {
-		if err := s.JudgeToken(CanonicalName(in.session.Identity), in.token); err != nil {
+		if err := s.JudgeToken(ctx, CanonicalName(in.session.Identity), in.token); err != nil {
 			return fail(codeOf(err), "revocation", err)
 		}
 	}

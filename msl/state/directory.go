@@ -232,6 +232,31 @@ func (d *Directory) Entities() ([]EntityRecord, error) {
 	return list, nil
 }
 
+// Record returns the record of a registered entity, as [Directory.Entities] lists it, or
+// [ErrUnknown].
+func (d *Directory) Record(ctx context.Context, identity string) (e EntityRecord, err error) {
+	err = d.view(ctx, "find entity", func(tx kv.Reader) error {
+		key, err := d.entities.key(tx, identity)
+		if err != nil {
+			return err
+		}
+		payload, err := tx.Get(tableEntities, []byte(key))
+		if err != nil {
+			return err
+		}
+		if payload == nil {
+			return entityRoll.unknown(identity)
+		}
+		m, err := entityRoll.mark(tx, key)
+		if err != nil {
+			return err
+		}
+		e, err = decodeEntity(key, payload, m)
+		return err
+	})
+	return e, err
+}
+
 // Entity implements msl.Directory. The result is shared and must not be modified. A
 // revoked identity that is not registered is returned as an entity with no scheme. An
 // unregistered identity that is a profile of a PSK_PROFILE key set, or a suffix of a

@@ -22,7 +22,7 @@ type Authority struct {
 // in a file or in etcd.
 type Registry interface {
 	msl.Directory
-	Entities() ([]state.EntityRecord, error)
+	Record(ctx context.Context, identity string) (state.EntityRecord, error)
 	ReplaceEntity(state.EntityRecord) error
 	RemoveEntity(identity string) error
 	RevokeEntity(identity string) error

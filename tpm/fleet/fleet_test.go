@@ -93,7 +93,7 @@ func TestCertificateRevoked(t *testing.T) {
 	judge := func() error {
 		issuer := &msl.Issuer{}
 		now := time.Now()
-		return s.TokenJudge(issuer)(CertificateIdentity(b.name()), &msl.MasterToken{
+		return s.TokenJudge(issuer)(t.Context(), CertificateIdentity(b.name()), &msl.MasterToken{
 			RenewalWindow: now.Add(time.Hour), Expiration: now.Add(24 * time.Hour),
 		})
 	}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"time"
@@ -66,8 +67,8 @@ func (s *sinceTable) of(identity string) (latest time.Time) {
 // and those obtained with a certificate that has been revoked since:
 // msl.ErrMasterTokenIdentityRevoked. A token's time of issue follows from its times, to
 // the second.
-func (a *Authority) TokenJudge(issuer *msl.Issuer) func(identity string, t *msl.MasterToken) error {
-	return func(identity string, t *msl.MasterToken) error {
+func (a *Authority) TokenJudge(issuer *msl.Issuer) func(ctx context.Context, identity string, t *msl.MasterToken) error {
+	return func(_ context.Context, identity string, t *msl.MasterToken) error {
 		if issuer.Issued(t).Before(a.since.of(identity).Truncate(time.Second)) {
 			return msl.ErrMasterTokenIdentityRevoked
 		}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ func TestTokenJudge(t *testing.T) {
 	judge := a.TokenJudge(&msl.Issuer{})
 	short := a.TokenJudge(&msl.Issuer{RenewAfter: time.Minute, Lifetime: 12 * time.Hour})
 	for what, c := range map[string]struct {
-		judge    func(string, *msl.MasterToken) error
+		judge    func(context.Context, string, *msl.MasterToken) error
 		identity string
 		token    *msl.MasterToken
 		want     error
@@ -36,7 +37,7 @@ func TestTokenJudge(t *testing.T) {
 		"lived longer in those days":  {short, "box", token(since.Add(-time.Second), time.Minute, 24*time.Hour), msl.ErrMasterTokenIdentityRevoked},
 		"renewed later in those days": {short, "box", token(since.Add(-time.Second), time.Hour, 12*time.Hour), msl.ErrMasterTokenIdentityRevoked},
 	} {
-		if err := c.judge(c.identity, c.token); !errors.Is(err, c.want) {
+		if err := c.judge(t.Context(), c.identity, c.token); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

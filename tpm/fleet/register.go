@@ -60,7 +60,7 @@ func (a *Authority) register(ctx context.Context, i enroll.Identity) error {
 	if err := a.makeRoom(ctx, i); err != nil {
 		return err
 	}
-	if err := a.dropPSK(i); err != nil {
+	if err := a.dropPSK(ctx, i); err != nil {
 		return err
 	}
 	a.since.set(i.Name, i.Since)
@@ -111,12 +111,13 @@ func sameKey(a, b crypto.PublicKey) bool {
 
 // dropPSK removes pre-shared keys that went into a different TPM than the one that has
 // the name now.
-func (a *Authority) dropPSK(i enroll.Identity) error {
-	all, err := a.state.Entities()
-	for _, e := range all {
-		if e.Identity == PSKIdentity(i.Name) && e.PSK != nil && e.Created.Before(i.Since.Truncate(time.Second)) {
-			return a.state.RemoveEntity(e.Identity)
-		}
+func (a *Authority) dropPSK(ctx context.Context, i enroll.Identity) error {
+	e, err := a.state.Record(ctx, PSKIdentity(i.Name))
+	switch {
+	case errors.Is(err, state.ErrUnknown):
+		return nil
+	case err == nil && e.PSK != nil && e.Created.Before(i.Since.Truncate(time.Second)):
+		return a.state.RemoveEntity(e.Identity)
 	}
 	return err
 }

@@ -114,6 +114,12 @@ func testEntities(t *testing.T, o *one) {
 	if !slices.Equal(found.KeyExchanges, e.KeyExchanges) {
 		t.Errorf("what was replaced is %v", found.KeyExchanges)
 	}
+	record, err := o.Record(t.Context(), "camera")
+	if must(t, err); record.Identity != "camera" || record.PSK == nil || record.Revoked {
+		t.Errorf("the record is %+v", record)
+	}
+	_, err = o.Record(t.Context(), "nobody")
+	wantErr(t, "the record of nobody", err, state.ErrUnknown)
 	all, err := o.Entities()
 	must(t, err)
 	if len(all) != 1 || all[0].Identity != "camera" || all[0].Revoked || all[0].Created.IsZero() {

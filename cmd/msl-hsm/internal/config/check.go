@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"net"
 	"time"
 
@@ -67,10 +66,7 @@ func check(c *Config) error {
 	if err := s.checkLifetimes(); err != nil {
 		return err
 	}
-	if err := errors.Join(s.State.check(), s.checkEnrollment()); err != nil {
-		return err
-	}
-	if err := s.checkStreams(); err != nil {
+	if err := s.checkPlaces(); err != nil {
 		return err
 	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {

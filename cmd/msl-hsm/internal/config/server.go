@@ -40,13 +40,16 @@ func (s *Server) UpstreamVerb() string {
 	return s.UpstreamMethod
 }
 
-// checkEnrollment wants the state in a file where devices enroll: the record of enrollments
-// is in one.
-func (s *Server) checkEnrollment() error {
+// checkPlaces judges where the state is and where connections arrive. Where devices enroll,
+// the state is in a file, as the record of enrollments.
+func (s *Server) checkPlaces() error {
+	if err := s.State.check(); err != nil {
+		return err
+	}
 	if s.State.Shared() && s.Enrollment.State != "" {
 		return exit.Usagef("server.enrollment.state is set, and server.state is in etcd: devices enroll at a server whose state is in a file")
 	}
-	return nil
+	return s.checkStreams()
 }
 
 // checkStreams wants distinct paths and addresses.

@@ -161,7 +161,11 @@ func (m *Member) wait(ctx context.Context) error {
 }
 
 // Stop makes the member stand still (SIGSTOP): it takes connections and does not answer.
-func (m *Member) Stop() { _ = m.command.Process.Signal(syscall.SIGSTOP) }
+func (m *Member) Stop() {
+	if m.command.Process.Signal(syscall.SIGSTOP) == nil {
+		_, _ = syscall.Wait4(m.command.Process.Pid, nil, syscall.WUNTRACED, nil) // until all of it does
+	}
+}
 
 // Continue ends Stop.
 func (m *Member) Continue() { _ = m.command.Process.Signal(syscall.SIGCONT) }
