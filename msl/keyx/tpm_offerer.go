@@ -56,7 +56,7 @@ func (*TPMOfferer) Scheme() string { return tpmScheme }
 // Exposes declares that the process sees the encryption key of a TPM without AES.
 func (x *TPMOfferer) Exposes() msl.Exposure {
 	if x.Outside != nil {
-		return msl.Exposure{Bytes: true, Why: "the TPM has no AES: the encryption key is decrypted to the process, the HMAC key is imported"}
+		return msl.Exposure{Bytes: true, Why: "the TPM has no AES: the encryption key is decrypted to the process, which uses it; the HMAC key is imported"}
 	}
 	return msl.Exposure{Why: "the TPM imports session keys as objects"}
 }

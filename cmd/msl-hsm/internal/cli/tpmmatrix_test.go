@@ -70,12 +70,8 @@ func fieldCases() (list []fieldCase) {
 // TestField takes each device through its life: it works, or one line says what to do.
 func TestField(t *testing.T) {
 	s := newSite(t)
-	chip, makers := tpmtest.StartCertified(t)
-	var roots []byte
-	for _, c := range makers {
-		roots = append(roots, enroll.PEM("CERTIFICATE", c.Raw)...)
-	}
-	s.write("roots.pem", string(roots))
+	chips, roots := certifiedChips(t)
+	s.write("roots.pem", roots)
 	s.stop()
 	s.write("server.yaml", "keystore: {uri: 'soft:server.keys', pin: 'file:pin'}\n"+
 		"server: {state: server.db, custody: imported, enrollment: {state: enroll.db, monitor: true, ek-roots: roots.pem}}\n")
@@ -84,8 +80,8 @@ func TestField(t *testing.T) {
 	for i, c := range fieldCases() {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
 			p := tpmtest.Start(t)
-			if c.certificate == "good" { // the same chip each time, which is cleared of everything else
-				if err := os.CopyFS(p.State+"/certified", os.DirFS(chip.State)); err != nil {
+			if c.certificate == "good" {
+				if err := os.CopyFS(p.State+"/certified", os.DirFS(chips[c.quirk].State)); err != nil {
 					t.Fatal(err)
 				}
 				p.State += "/certified"
@@ -96,6 +92,25 @@ func TestField(t *testing.T) {
 			f.live()
 		})
 	}
+}
+
+// certifiedChips makes a certified chip for each quirk that needs one, and returns the
+// certificates of their makers. Copies of a chip are one device: a server takes only so many
+// keys of each.
+func certifiedChips(t *testing.T) (chips map[string]*tpmtest.TPM, roots string) {
+	t.Helper()
+	chips = map[string]*tpmtest.TPM{}
+	for _, c := range fieldCases() {
+		if c.certificate != "good" || chips[c.quirk] != nil {
+			continue
+		}
+		chip, makers := tpmtest.StartCertified(t)
+		chips[c.quirk] = chip
+		for _, m := range makers {
+			roots += string(enroll.PEM("CERTIFICATE", m.Raw))
+		}
+	}
+	return chips, roots
 }
 
 // TestFieldLockout follows the advice of a TPM that is locked: its keys without a PIN are
@@ -245,6 +260,9 @@ func (f *fieldDevice) refused(flag string, args ...string) {
 	}
 }
 
+// keptEK reports whether the maker made the EK persistent, so that nobody has to make it.
+func (f *fieldDevice) keptEK() bool { return f.c.certificate == "good" && f.c.ek != "p256" }
+
 // live takes a device through its life.
 func (f *fieldDevice) live() {
 	f.Helper()
@@ -254,7 +272,7 @@ func (f *fieldDevice) live() {
 	switch {
 	case strings.Contains(f.c.passwords, "o"):
 		f.refused("--owner-password", initial...)
-	case strings.Contains(f.c.passwords, "e"):
+	case strings.Contains(f.c.passwords, "e") && !f.keptEK():
 		f.refused("--endorsement-password", initial...)
 	}
 	f.run("oel", initial...)
