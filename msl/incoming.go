@@ -27,7 +27,8 @@ type incoming struct {
 	end     ending
 	release func() // of the sender's keys
 
-	followed func() bool // reports whether something after the message was read, or nil
+	admission *admission  // for what a message does that begins a session; nil for others
+	followed  func() bool // reports whether something after the message was read, or nil
 }
 
 // close releases the keys of the sender and frees the memory of the message, whose reader
@@ -48,6 +49,8 @@ type receiver struct {
 	payer    func(ctx context.Context, identity string) payer // for what account counts
 	tokens   tokenReader
 	watch    watcher
+
+	admission *admission // nil lets all messages in at once
 }
 
 // A tokenReader is the side that knows the tokens of a message: their issuer or their
@@ -95,19 +98,18 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 	env, err := parseEnvelope(o, r.entities, func(token wire.Object) (err error) {
 		in.session, in.token, err = r.tokens.findSession(token)
 		if in.session != nil {
-			in.release = in.session.Release
+			end := r.admission.begin()
+			in.release = func() { in.session.Release(); end() }
 		}
 		return err
 	})
 	if err != nil {
 		return in, notMessage(err, !o.Has("headerdata") && !o.Has("errordata"))
 	}
-	if err := r.identify(ctx, in, env); err != nil {
-		return in, err
+	if in.session == nil {
+		in.admission = r.admission
 	}
-	first := openEarly(decoder, in.sender.Opener)
-	in.releaseAfter(first)
-	inside, err := r.open(ctx, decoder.Memory(), in, env, first)
+	inside, first, err := r.identifyAndOpen(ctx, in, env, decoder)
 	if err != nil {
 		return in, err
 	}
@@ -118,6 +120,33 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 	in.header, err = parseHeader(inside, r.rulesFor(in))
 	in.body = in.payload.begin(ctx, in, decoder, first)
 	return in, err
+}
+
+// identifyAndOpen finds the sender and opens the header, when the message is admitted.
+func (r *receiver) identifyAndOpen(ctx context.Context, in *incoming, env envelope, decoder *wire.Decoder) (inside wire.Object, first *earlyChunk, err error) {
+	leave, err := in.admitted(ctx, rankStranger)
+	if err != nil {
+		return inside, nil, err
+	}
+	defer leave()
+	if err := r.identify(ctx, in, env); err != nil {
+		return inside, nil, err
+	}
+	first = openEarly(decoder, in.sender.Opener)
+	in.releaseAfter(first)
+	inside, err = r.open(ctx, decoder.Memory(), in, env, first)
+	return inside, first, err
+}
+
+// admitted waits until the next step of the message may run.
+func (in *incoming) admitted(ctx context.Context, rank int) (leave func(), err error) {
+	if in.admission == nil {
+		return func() {}, nil
+	}
+	if leave, err = in.admission.take(ctx, in.account.whose(), rank); err != nil {
+		return nil, fail(ErrInternalException, "admission", err)
+	}
+	return leave, nil
 }
 
 // open verifies and decrypts the header, and records what that proves about its sender.

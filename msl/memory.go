@@ -98,6 +98,16 @@ type account struct {
 	waits   want
 }
 
+// whose returns the source or entity that the message counts for.
+func (a *account) whose() string {
+	if a == nil {
+		return ""
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.owner
+}
+
 // A want says why a message cannot get more memory.
 type want int
 

@@ -221,6 +221,15 @@ func (w *ResponseWriter) release() {
 // keys and tokens that are due, and the header. The application decides what
 // becomes of an answer that cannot have its protection.
 func (w *ResponseWriter) prepare() error {
+	rank := rankStranger
+	if w.in.sender.Authenticated {
+		rank = rankProven
+	}
+	leave, err := w.in.admitted(w.ctx, rank)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if err := w.gives.prepare(); err != nil {
 		return err
 	}

@@ -62,6 +62,7 @@ type Server struct {
 	turns     *turns         // of users to be authenticated
 	guesses   *throttle      // of their secrets
 	memory    memory
+	admission *admission // of messages that begin a session
 }
 
 // ErrNoAnswer says that no MSL answer can be made: the bound on signed answers is
@@ -125,6 +126,7 @@ func (s *Server) init() {
 		s.turns = newTurns(s.Limits.PasswordsAtATime)
 		s.guesses = newThrottle(s.Issuer.now)
 		s.memory = newMemory(s.Limits)
+		s.admission = newAdmission(func() int { return roomFor(s.Issuer) })
 	})
 }
 
@@ -226,6 +228,8 @@ func (s *Server) receiver() *receiver {
 		tokens: s.sessions,
 		payer:  s.payer,
 		watch:  s.Headers,
+
+		admission: s.admission,
 	}
 }
 

@@ -25,6 +25,8 @@ import (
 const (
 	asChild  = "ISOLATED_TEST_CHILD"
 	asParent = "ISOLATED_TEST_PARENT"
+
+	asConfined = "ISOLATED_TEST_CONFINED"
 )
 
 func TestMain(m *testing.M) {
@@ -36,6 +38,8 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	case os.Getenv(asParent) != "":
 		beParent()
+	case os.Getenv(asConfined) != "":
+		beConfined()
 	}
 	os.Exit(leaktest.Run(m))
 }
@@ -62,6 +66,9 @@ func openStore(settings []byte, log *slog.Logger) (keystore.Store, error) {
 	var c told
 	if err := json.Unmarshal(settings, &c); err != nil {
 		return nil, err
+	}
+	if err := isolated.Confine(); err != nil {
+		log.Warn("not confined", "error", err)
 	}
 	return hsm.Open(hsm.Config{
 		URI: c.URI, AllowWeak: c.AllowWeak, Log: log, PIN: hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD)),

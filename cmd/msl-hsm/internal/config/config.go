@@ -15,21 +15,22 @@ type Config struct {
 
 // Keystore says where the keys are.
 type Keystore struct {
-	URI           string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
-	SoftHSM       string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
-	PIN           string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
-	Argon2        Argon2        `yaml:"argon2"`                                                         // Argon2id of that passphrase: what trying one costs; an old file gets it when key create or key import changes it
-	Owner         string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, where it has one: for tpm init, for anti-rollback, and where another program removed the storage key
-	Endorsement   string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same of the endorsement hierarchy: for tpm init, enroll and renew
-	Lockout       string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same of the lockout hierarchy: for tpm unlock
-	Sessions      SessionBound  `yaml:"sessions" example:"32"`                                          // PKCS #11 sessions used at the same time, at most; default: auto, as many as the load needs and the token allows
-	Wait          time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
-	CallTimeout   time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
-	Isolate       bool          `yaml:"isolate"`                                                        // open the PKCS #11 module in a process of its own, so that a crash or a hang of it does not take this one
-	IsolateMemory int64         `yaml:"isolate-memory" example:"1073741824"`                            // bytes that this process may occupy before it is replaced; negative is no bound
-	Prefix        string        `yaml:"prefix"`                                                         // first part of the labels of the keys
-	Random        string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
-	AllowWeak     []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
+	URI            string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
+	SoftHSM        string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
+	PIN            string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
+	Argon2         Argon2        `yaml:"argon2"`                                                         // Argon2id of that passphrase: what trying one costs; an old file gets it when key create or key import changes it
+	Owner          string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, where it has one: for tpm init, for anti-rollback, and where another program removed the storage key
+	Endorsement    string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same of the endorsement hierarchy: for tpm init, enroll and renew
+	Lockout        string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same of the lockout hierarchy: for tpm unlock
+	Sessions       SessionBound  `yaml:"sessions" example:"32"`                                          // PKCS #11 sessions used at the same time, at most; default: auto, as many as the load needs and the token allows
+	Wait           time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
+	CallTimeout    time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
+	Isolate        bool          `yaml:"isolate"`                                                        // open the PKCS #11 module in a process of its own, so that a crash or a hang of it does not take this one
+	IsolateMemory  int64         `yaml:"isolate-memory" example:"1073741824"`                            // bytes that this process may occupy before it is replaced; negative is no bound
+	IsolateSandbox bool          `yaml:"isolate-sandbox"`                                                // keep that process from running programs, looking into others and waiting for connections, where the kernel can
+	Prefix         string        `yaml:"prefix"`                                                         // first part of the labels of the keys
+	Random         string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
+	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
 	Log           *slog.Logger // of a process that lives long: told when the device is lost
 	CheapForTests bool         // permits a cost, of passwords too, at which they are guessed easily
@@ -145,6 +146,7 @@ type Client struct {
 func Default() *Config {
 	c := &Config{}
 	c.Keystore.Prefix = "msl"
+	c.Keystore.IsolateSandbox = true
 	c.Server.Listen = "127.0.0.1:8080"
 	c.Server.Identity = "server"
 	c.Server.Custody = "sealed"

@@ -28,6 +28,7 @@ type isolatedSettings struct {
 	Wait, CallTimeout time.Duration
 	Prefix            string
 	AllowWeak         []string
+	Sandbox           bool
 }
 
 // openIsolated opens the keys in a token, in a process of its own.
@@ -46,7 +47,7 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	uri.PINSource = ""
 	settings, err := json.Marshal(isolatedSettings{
 		URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
-		Prefix: k.Prefix, AllowWeak: k.AllowWeak,
+		Prefix: k.Prefix, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox,
 	})
 	if err != nil {
 		return nil, err
@@ -97,6 +98,11 @@ func ServeIsolated() error {
 		k := &config.Keystore{
 			URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
 			Prefix: s.Prefix, AllowWeak: s.AllowWeak, Log: log,
+		}
+		if s.Sandbox {
+			if err := isolated.Confine(); err != nil {
+				log.Warn("the process of the key store has no sandbox", "error", err)
+			}
 		}
 		if s.PIN {
 			k.PIN = fmt.Sprintf("fd:%d", isolated.PINFD)

@@ -1,0 +1,115 @@
+//go:build cgo && !nopkcs11
+
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A recorder keeps the last message that went through a bench.
+type recorder struct {
+	*bench
+	last []byte
+}
+
+func (r *recorder) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+	return r.bench.RoundTrip(ctx, func(w io.Writer) error {
+		var message bytes.Buffer
+		err := write(io.MultiWriter(w, &message))
+		r.last = message.Bytes()
+		return err
+	})
+}
+
+// TestFloodOfHandshakes sends a recorded first message again and again, and compares what
+// devices with a session get done meanwhile with what they get done without it. The two are
+// measured in turns, so that what else the machine does is the same for both. Two
+// processors are shared by all: the everyday bound leaves room for other programs.
+func TestFloodOfHandshakes(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("takes seconds, and measures time")
+	}
+	least, turns := 0.6, 6
+	if os.Getenv("MSL_SOAK") != "" {
+		least, turns = 0.8, 60
+	}
+	b := newBench(t, openSoftHSM(t))
+	flood := floodOf(t, b)
+	var echoes atomic.Int64
+	defer establish(t, b, &echoes)()
+	var alone, flooded int64
+	var refused atomic.Int64
+	for range turns {
+		alone += during(&echoes, func() { time.Sleep(250 * time.Millisecond) })
+		ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
+		flooded += during(&echoes, func() { refused.Add(flood(ctx)) })
+		cancel()
+	}
+	ratio := float64(flooded) / float64(alone)
+	t.Logf("%d messages alone, %d with a flood of handshakes, which had %d answers: ratio %.2f", alone, flooded, refused.Load(), ratio)
+	if ratio < least {
+		t.Errorf("devices with a session get %.2f of their throughput, want %.2f", ratio, least)
+	}
+}
+
+// during counts what happens meanwhile.
+func during(n *atomic.Int64, what func()) int64 {
+	before := n.Load()
+	what()
+	return n.Load() - before
+}
+
+// establish has four devices send messages in their sessions, until the function that it
+// returns is called.
+func establish(t *testing.T, b *bench, echoes *atomic.Int64) (end func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var devices sync.WaitGroup
+	newClient := b.device("PSK")
+	for range 4 {
+		c := newClient()
+		echo(b, c, true)
+		devices.Go(func() {
+			defer c.Close()
+			for ctx.Err() == nil {
+				echo(b, c, false)
+				echoes.Add(1)
+			}
+		})
+	}
+	return func() {
+		cancel()
+		devices.Wait()
+	}
+}
+
+// floodOf returns what sends a handshake again and again, on 16 connections, and counts
+// the answers.
+func floodOf(t *testing.T, b *bench) func(context.Context) int64 {
+	r := &recorder{bench: b}
+	c := b.deviceNamed("flooder", "PSK")()
+	c.Transport = r
+	defer c.Close()
+	echo(b, c, true)
+	return func(ctx context.Context) int64 {
+		var connections sync.WaitGroup
+		var answers atomic.Int64
+		for range 16 {
+			connections.Go(func() {
+				for ctx.Err() == nil {
+					if b.server.Serve(ctx, "flooder", bytes.NewReader(r.last), io.Discard, sendBack) == nil {
+						answers.Add(1)
+					}
+				}
+			})
+		}
+		connections.Wait()
+		return answers.Load()
+	}
+}
