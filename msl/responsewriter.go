@@ -195,6 +195,8 @@ func (w *ResponseWriter) answer(handle Handler) error {
 		return err
 	}
 	w.in.body.shut() // what comes now is not of this message
+	w.in.end.exchange = w.gives.exchange()
+	w.in.tell(w.ctx, w.gives.server, w.in.account, nil) // what follows may take long
 	return w.after()
 }
 

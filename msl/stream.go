@@ -170,8 +170,9 @@ func serveNext(ctx context.Context, s *Server, source string, a *account, r io.R
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
 	defer func() { in.release() }()
 	defer func() { in.body.shut() }()
+	in.end.source = source
 	err = respond(ctx, s, source, a, in, err, w, handle)
-	in.tell(ctx, s, source, a, err)
+	in.tell(ctx, s, a, err)
 	return err
 }
 
