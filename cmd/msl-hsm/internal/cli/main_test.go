@@ -104,6 +104,8 @@ func TestScripts(t *testing.T) {
 			"outdate":         outdate,
 			"lines":           lines,
 			"push":            push,
+			"fetch":           fetch,
+			"hangup":          hangup,
 		},
 	})
 }

@@ -37,7 +37,7 @@ func check(c *Config) error {
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
 		{"server.renew-expired", int64(s.RenewExpired)}, {"server.user-renew-after", int64(s.UserRenewAfter)},
 		{"server.user-lifetime", int64(s.UserLifetime)}, {"server.user-renew-expired", int64(s.UserRenewExpired)},
-		{"server.shutdown", int64(s.Shutdown)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
+		{"server.shutdown", int64(s.Shutdown)}, {"server.drain", int64(s.Drain)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
 		{"server.upstream.timeout", int64(s.Upstream.Timeout)}, {"server.upstream.connect-timeout", int64(s.Upstream.ConnectTimeout)},
 		{"server.upstream.spare", int64(s.Upstream.Spare)}, {"server.upstream.buffer", int64(s.Upstream.Buffer)},
 		{"server.upstream.check.interval", int64(s.Upstream.Check.Interval)}, {"server.upstream.check.timeout", int64(s.Upstream.Check.Timeout)},
@@ -67,6 +67,9 @@ func check(c *Config) error {
 		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
 	}
 	if err := s.checkStreams(); err != nil {
+		return err
+	}
+	if err := s.Admin.check(); err != nil {
 		return err
 	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {

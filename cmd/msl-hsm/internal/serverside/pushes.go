@@ -41,8 +41,8 @@ const (
 
 // servePushes answers a message, and keeps its sender waiting for more until it sends
 // another one, or goes away.
-func (s *Service) servePushes(all *Pushes, handle msl.Handler) func(context.Context, *mslhttp.StreamConn) error {
-	return func(ctx context.Context, c *mslhttp.StreamConn) error {
+func servePushes(all *Pushes) func(*generation, context.Context, *mslhttp.StreamConn) error {
+	return func(g *generation, ctx context.Context, c *mslhttp.StreamConn) error {
 		var joined *waiter
 		leave := func() {
 			if joined != nil {
@@ -51,14 +51,14 @@ func (s *Service) servePushes(all *Pushes, handle msl.Handler) func(context.Cont
 			joined = nil
 		}
 		defer leave()
-		return s.MSL.ServeStream(ctx, c.Source, c, s.whileTrusted(c, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		return g.MSL.ServeStream(ctx, c.Source, c, g.whileTrusted(c, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 			leave()
 			if !m.Authenticated {
 				return msl.ErrRejectEntity
 			}
 			joined = all.join(m.Identity, m.User)
-			w.Afterward(func() error { return s.push(c, joined, w, m) })
-			return handle(ctx, w, m)
+			w.Afterward(func() error { return g.push(c, joined, w, m) })
+			return g.handle(ctx, w, m)
 		}))
 	}
 }

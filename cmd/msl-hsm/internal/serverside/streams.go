@@ -30,26 +30,30 @@ type streamPlace struct {
 }
 
 // OpenStreams listens at the places for connections that last.
-func OpenStreams(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logger) (*Streams, error) {
+func OpenStreams(c *config.Config, live *Live, listen ListenFunc, peers *slog.Logger) (*Streams, error) {
 	all := &Streams{Pushes: &Pushes{}}
-	peer, err := peerServer(c, s, handle)
-	if err != nil {
-		return nil, err
+	s := live.Service()
+	var offers []msl.Offerer
+	var err error
+	if c.Server.Peer.Path != "" || c.Server.Peer.Listen != "" {
+		if offers, err = peerOffers(c, s); err != nil {
+			return nil, err
+		}
 	}
 	for _, p := range []struct {
 		setting, path, listen string
 		serve                 func(context.Context, *mslhttp.StreamConn) error
 	}{
-		{"server.stream", c.Server.Stream.Path, c.Server.Stream.Listen, s.serveStream(handle)},
-		{"server.peer", c.Server.Peer.Path, c.Server.Peer.Listen, peer},
-		{"server.push", c.Server.Push.Path, c.Server.Push.Listen, s.servePushes(all.Pushes, handle)},
+		{"server.stream", c.Server.Stream.Path, c.Server.Stream.Listen, live.serve(serveStream)},
+		{"server.peer", c.Server.Peer.Path, c.Server.Peer.Listen, live.serve(servePeer(offers))},
+		{"server.push", c.Server.Push.Path, c.Server.Push.Listen, live.serve(servePushes(all.Pushes))},
 	} {
 		place := &streamPlace{setting: p.setting, path: p.path, server: streamServer(c, s, p.serve, peers)}
 		if p.path == "none" {
 			place.path = ""
 		}
 		if p.listen != "" {
-			if place.listener, err = listenFor(c, s, p.setting, p.listen, peers); err != nil {
+			if place.listener, err = listenFor(c, s, listen, p.setting, p.listen, peers); err != nil {
 				all.closeListeners()
 				return nil, err
 			}
@@ -69,14 +73,22 @@ func streamServer(c *config.Config, s *Service, serve func(context.Context, *msl
 	}
 }
 
+// A ListenFunc listens for TCP at the address of a setting.
+type ListenFunc func(setting, address string) (net.Listener, error)
+
+// serve has connections served with the settings of the time when they begin.
+func (l *Live) serve(by func(*generation, context.Context, *mslhttp.StreamConn) error) func(context.Context, *mslhttp.StreamConn) error {
+	return func(ctx context.Context, c *mslhttp.StreamConn) error { return by(l.now.Load(), ctx, c) }
+}
+
 // listenFor listens as the place for HTTP does: within the bounds of connections, and
 // with TLS if that is configured.
-func listenFor(c *config.Config, s *Service, setting, address string, peers *slog.Logger) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func listenFor(c *config.Config, s *Service, listen ListenFunc, setting, address string, peers *slog.Logger) (net.Listener, error) {
+	l, err := listen(setting, address)
 	if err != nil {
 		return nil, fmt.Errorf("%w; choose another address in %s.listen", err, setting)
 	}
-	secured, err := SecureListener(c, s.Store, BehindProxies(&c.Server, s.Connections.Listen(l)), false, peers)
+	secured, err := s.Secured(BehindProxies(&c.Server, s.Connections.Listen(l)), peers)
 	if err != nil {
 		l.Close()
 	}
@@ -139,31 +151,22 @@ func (a *Streams) closeListeners() {
 }
 
 // serveStream answers message after message.
-func (s *Service) serveStream(handle msl.Handler) func(context.Context, *mslhttp.StreamConn) error {
-	return func(ctx context.Context, c *mslhttp.StreamConn) error {
-		return s.MSL.ServeStream(ctx, c.Source, c, s.whileTrusted(c, handle))
-	}
+func serveStream(g *generation, ctx context.Context, c *mslhttp.StreamConn) error {
+	return g.MSL.ServeStream(ctx, c.Source, c, g.whileTrusted(c, g.handle))
 }
 
-// peerServer answers peers, of which each connection has a client of its own: it holds
+// servePeer answers peers, of which each connection has a client of its own: it holds
 // the tokens of one peer.
-func peerServer(c *config.Config, s *Service, handle msl.Handler) (func(context.Context, *mslhttp.StreamConn) error, error) {
-	if c.Server.Peer.Path == "" && c.Server.Peer.Listen == "" {
-		return nil, nil
-	}
-	offers, err := peerOffers(c, s)
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context, conn *mslhttp.StreamConn) error {
+func servePeer(offers []msl.Offerer) func(*generation, context.Context, *mslhttp.StreamConn) error {
+	return func(g *generation, ctx context.Context, conn *mslhttp.StreamConn) error {
 		client := &msl.Client{
-			Local: s.MSL.Local, Peers: s.MSL.Peers, KeyExchanges: offers, Custody: s.MSL.Custody,
-			ServiceTokens: s.MSL.ServiceTokens, Capabilities: s.MSL.Capabilities, Limits: s.MSL.Limits, Rand: s.random,
+			Local: g.MSL.Local, Peers: g.MSL.Peers, KeyExchanges: offers, Custody: g.MSL.Custody,
+			ServiceTokens: g.MSL.ServiceTokens, Capabilities: g.MSL.Capabilities, Limits: g.MSL.Limits, Rand: g.random,
 		}
 		defer client.Close()
-		peer := msl.NewConn(conn, s.MSL, client)
+		peer := msl.NewConn(conn, g.MSL, client)
 		peer.Source = conn.Source
-		trusted := s.whileTrusted(conn, handle)
+		trusted := g.whileTrusted(conn, g.handle)
 		for {
 			if err := peer.Serve(ctx, trusted); err == io.EOF {
 				return nil
@@ -171,5 +174,5 @@ func peerServer(c *config.Config, s *Service, handle msl.Handler) (func(context.
 				return err
 			}
 		}
-	}, nil
+	}
 }
