@@ -66,20 +66,13 @@ func check(c *Config) error {
 	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
 		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
 	}
-	if err := s.checkStreams(); err != nil {
-		return err
-	}
-	if err := s.Admin.check(); err != nil {
-		return err
-	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
 	}
-	if err := s.HTTP.check(); err != nil {
-		return err
-	}
-	if err := s.checkUpstream(); err != nil {
-		return err
+	for _, section := range []func() error{s.checkStreams, s.Admin.check, s.HTTP.check, s.checkUpstream} {
+		if err := section(); err != nil {
+			return err
+		}
 	}
 	for setting, names := range map[string][]string{"server.compression": s.Compression, "client.compression": c.Client.Compression} {
 		if err := CheckNames(names, []string{"GZIP", "LZW"}); err != nil {
