@@ -22,15 +22,15 @@ func (s *Store) Refresh() {
 // RenewPIN reads the PIN again, from source or the pin-source of the URI, for the next
 // login. One that the token refused is given again only if it is another one. A store
 // that opened its token without a PIN needs none.
-func (s *Store) RenewPIN(source PINSource) error {
+func (c *connection) RenewPIN(source PINSource) error {
 	if source == "" {
-		source = PINSource(s.access.uri.PINSource)
+		source = PINSource(c.access.uri.PINSource)
 	}
-	if s.isClosed() {
+	if c.isClosed() {
 		return errClosed
 	}
 	none := false
-	if err := s.mod.inside(s.wait, func() error { none = s.access.pin == nil; return nil }); err != nil || none {
+	if err := c.mod.inside(c.wait, func() error { none = c.access.pin == nil; return nil }); err != nil || none {
 		return err
 	}
 	p, err := source.read()
@@ -38,13 +38,13 @@ func (s *Store) RenewPIN(source PINSource) error {
 		return err
 	}
 	old := p
-	err = s.mod.alone(s.wait, func() error {
-		if s.isClosed() {
+	err = c.mod.alone(c.wait, func() error {
+		if c.isClosed() {
 			return errClosed
 		}
-		if subtle.ConstantTimeCompare(s.access.pin.bytes(), p.bytes()) == 0 {
-			old, s.access.pin = s.access.pin, p
-			s.access.refused.Store(nil)
+		if subtle.ConstantTimeCompare(c.access.pin.bytes(), p.bytes()) == 0 {
+			old, c.access.pin = c.access.pin, p
+			c.access.refused.Store(nil)
 		}
 		return nil
 	})

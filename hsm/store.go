@@ -167,7 +167,7 @@ func (s *Store) Close() (err error) {
 
 // Serial returns the serial number of the token. The nodes of a cluster have
 // different ones.
-func (s *Store) Serial() string { return *s.access.serial.Load() }
+func (c *connection) Serial() string { return *c.access.serial.Load() }
 
 // Stats are numbers about a store at one moment.
 type Stats struct {

@@ -52,6 +52,10 @@ type Issuer struct {
 	// master token is renewed, as in the reference stacks.
 	UserRenewExpired time.Duration
 
+	// Used, if not nil, is told of the version of the keys with which a token was issued,
+	// or opened and found genuine, from several goroutines. It must not block.
+	Used func(version uint32)
+
 	Time func() time.Time // nil means time.Now
 	Rand io.Reader        // nil means crypto/rand
 }
@@ -170,7 +174,14 @@ func (i *Issuer) newest() (SymmetricKey, error) {
 	if len(i.Keys) == 0 {
 		return SymmetricKey{}, fail(ErrInternalException, "issue a token", errors.New("issuer has no keys"))
 	}
+	i.used(i.Keys[0])
 	return i.Keys[0].symmetric(i.Name, i.Rand), nil
+}
+
+func (i *Issuer) used(k IssuerKeys) {
+	if i.Used != nil {
+		i.Used(k.Version)
+	}
 }
 
 const (
@@ -311,7 +322,11 @@ func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
 	}
 	for _, k := range ring {
 		key := k.symmetric(i.Name, i.Rand)
-		if err := key.Verify(t.tokenData, t.signature); err != errSignature {
+		err := key.Verify(t.tokenData, t.signature)
+		if err == nil {
+			i.used(k)
+		}
+		if err != errSignature {
 			return key, err
 		}
 	}

@@ -117,6 +117,12 @@ const (
 	wantsMemory       // the rest is in use by others
 )
 
+func (b *budget) inUse() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
 // hold records that a part of the message now has that size. It waits while others
 // have the memory, and fails if they keep it.
 func (a *account) hold(ctx context.Context, what occupant, size int) error {

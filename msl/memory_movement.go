@@ -66,13 +66,6 @@ func (m *movement) totals() (read, written int64, took time.Duration) {
 	return m.read, m.written, time.Since(m.began)
 }
 
-// wroteInAll sets how many bytes were written, where another one counts them.
-func (m *movement) wroteInAll(n int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.written = n
-}
-
 // readMore counts bytes that were read, and wroteMore bytes that were written.
 func (m *movement) readMore(n int) {
 	m.mu.Lock()

@@ -76,18 +76,19 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	}
 	c.inlet.account.movement.first()
 	before := c.rw.sent.Load()
-	in, err := c.serve(ctx, handle)
+	wrote := func() int64 { return c.rw.sent.Load() - before }
+	in, err := c.serve(ctx, wrote, handle)
 	defer func() { in.release() }()
 	if err == io.EOF {
 		return err
 	}
-	c.inlet.account.movement.wroteInAll(c.rw.sent.Load() - before)
-	in.tell(ctx, c.Server, c.Source, c.inlet.account, err)
+	in.end.source, in.end.wrote = c.Source, wrote
+	in.tell(ctx, c.Server, c.inlet.account, err)
 	return err
 }
 
-// serve answers the next request. The caller releases it.
-func (c *Conn) serve(ctx context.Context, handle Handler) (*incoming, error) {
+// serve answers the next request. The caller releases it. wrote says how much was sent.
+func (c *Conn) serve(ctx context.Context, wrote func() int64, handle Handler) (*incoming, error) {
 	in, err := c.next(ctx, nil)
 	for count := 1; err == nil && in.handshake; count += 2 {
 		if count+2 > maxMessages {
@@ -103,7 +104,8 @@ func (c *Conn) serve(ctx context.Context, handle Handler) (*incoming, error) {
 	case err != nil:
 		return in, c.refuse(ctx, in, err)
 	}
-	c.pending, in.followed = in.body, func() bool { return c.in.Buffered() > 0 }
+	c.pending, in.end.source, in.end.wrote = in.body, c.Source, wrote
+	in.followed = func() bool { return c.in.Buffered() > 0 }
 	w := c.answer(ctx, in)
 	defer w.release()
 	err = w.answer(c.handling(in, handle))

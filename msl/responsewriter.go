@@ -201,6 +201,9 @@ func (w *ResponseWriter) afterward() error {
 	if w.after == nil || w.in.followed != nil && w.in.followed() {
 		return nil
 	}
+	w.in.body.shut() // what comes now is not of this message
+	w.in.end.exchange = w.gives.exchange()
+	w.in.tell(w.ctx, w.gives.server, w.in.account, nil) // what follows may take long
 	return w.after()
 }
 

@@ -67,7 +67,10 @@ func (f Fault) String() string {
 type ending struct {
 	message  *Message // that the application got
 	exchange string   // scheme of the keys that were issued
-	cause    error    // of a refusal, or nil
+	source   string
+	wrote    func() int64 // bytes that were sent, where the memory does not count them; or nil
+	told     bool         // it was reported
+	cause    error        // of a refusal, or nil
 	answer   errorAnswer
 	fault    Fault
 }
@@ -80,18 +83,22 @@ func finish(w any) error {
 	return nil
 }
 
-// tell reports a message with which the server is done. err is what Serve returns.
-func (in *incoming) tell(ctx context.Context, s *Server, source string, a *account, err error) {
-	if s.Report == nil {
+// tell reports a message with which the server is done, once. err is what Serve returns.
+func (in *incoming) tell(ctx context.Context, s *Server, a *account, err error) {
+	if s.Report == nil || in.end.told {
 		return
 	}
+	in.end.told = true
 	e := in.end
 	v := Served{
-		Source: source, Identity: in.sender.Identity, Authenticated: in.sender.Authenticated, Scheme: in.scheme,
+		Source: e.source, Identity: in.sender.Identity, Authenticated: in.sender.Authenticated, Scheme: in.scheme,
 		User: in.user, MessageID: in.messageID, Message: e.message, Handshake: in.handshake, KeyExchange: e.exchange,
 		Code: -1, Err: err,
 	}
 	v.Read, v.Written, v.Took = a.movement.totals()
+	if e.wrote != nil {
+		v.Written = e.wrote()
+	}
 	switch {
 	case e.cause != nil:
 		v.Fault, v.Err = e.fault, e.cause

@@ -165,3 +165,32 @@ func TestReportPeers(t *testing.T) {
 		}
 	}
 }
+
+// TestReportAfterward wants a message to be told when its answer is sent, however long what
+// comes afterward takes, and once.
+func TestReportAfterward(t *testing.T) {
+	n := softNetwork(t)
+	told := make(chan msl.Served, 2)
+	n.server.Report = func(_ context.Context, v msl.Served) { told <- v }
+	c := n.pskClient("device")
+	a, b := pipe(t)
+	waits, served := make(chan struct{}), make(chan error, 1)
+	go func() {
+		served <- n.server.ServeStream(t.Context(), "pipe", b, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+			w.Afterward(func() error { <-waits; return nil })
+			return echo(ctx, w, m)
+		})
+	}()
+	c.Transport = &msl.StreamTransport{RW: a}
+	mustSend(t, c, secret("subscribe"), 2)
+	v := <-told // while the server waits
+	if v.Err != nil || v.Source != "pipe" || v.KeyExchange == "" || v.Written < 300 {
+		t.Errorf("%+v", v)
+	}
+	close(waits)
+	a.Close()
+	<-served
+	if len(told) > 0 {
+		t.Errorf("it is told again: %+v", <-told)
+	}
+}

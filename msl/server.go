@@ -154,10 +154,11 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
 	defer func() { in.close() }()
+	in.end.source = source
 	if err = respond(ctx, s, source, a, in, err, w, handle); err == nil {
 		err = finish(w)
 	}
-	in.tell(ctx, s, source, a, err)
+	in.tell(ctx, s, a, err)
 	return err
 }
 

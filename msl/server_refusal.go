@@ -30,7 +30,7 @@ func (s *Server) refuse(ctx context.Context, source string, w io.Writer, in *inc
 	if in.account.gaveWay() || errors.Is(cause, errBusy) && !in.sender.Authenticated || !s.mayRefuse(ctx, source, in.sender) {
 		return noAnswer(answer)
 	}
-	message, tell, err := s.errorMessage(ctx, answer.withUserMessage(s.Messages, in, cause), id, in.watch)
+	message, tell, err := errorMessage(ctx, s, answer.withUserMessage(s.Messages, in, cause), id, in.watch)
 	if err != nil {
 		if s.Log != nil {
 			s.Log.LogAttrs(ctx, slog.LevelError, "no error message can be made", slog.Any("error", err))
@@ -65,7 +65,7 @@ func noAnswer(a errorAnswer) error {
 
 // errorMessage makes the answer to the message with that id, or to one whose id is not
 // known, and what tells of it once it is sent.
-func (s *Server) errorMessage(ctx context.Context, answer errorAnswer, id int64, watch watcher) (message *sealedHeader, tell func(), err error) {
+func errorMessage(ctx context.Context, s *Server, answer errorAnswer, id int64, watch watcher) (message *sealedHeader, tell func(), err error) {
 	if inRange(id) {
 		id = next(id)
 	} else if id, err = randomNumber(s.Issuer.Rand); err != nil {

@@ -2,6 +2,7 @@ package msl
 
 import (
 	"bytes"
+	"sync/atomic"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/keycache"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -16,10 +17,12 @@ type sessions struct {
 	issuer *Issuer
 	shared bool // tokens of the reference stacks are opened, too
 	cache  *keycache.Cache[tokenHash, *Session]
+
+	hits, misses atomic.Uint64 // of messages in the cache
 }
 
 func newSessions(issuer *Issuer, shared bool, size int) *sessions {
-	return &sessions{issuer, shared, keycache.New[tokenHash](size, func(v *Session) bool { return v.Token.expired(issuer.now()) })}
+	return &sessions{issuer: issuer, shared: shared, cache: keycache.New[tokenHash](size, func(v *Session) bool { return v.Token.expired(issuer.now()) })}
 }
 
 // findSession returns the remembered session of a master token, or the token.
@@ -29,10 +32,12 @@ func (s *sessions) findSession(o wire.Object) (*Session, *MasterToken, error) {
 		return nil, nil, err
 	}
 	if session, ok := s.cache.Get(hash); ok {
+		s.hits.Add(1)
 		t := *session.Token
 		t.sealed = signedToken{raw: bytes.Clone(o.Raw()), known: hash}
 		return session, &t, nil
 	}
+	s.misses.Add(1)
 	t, err := parseMasterToken(o)
 	return nil, t, err
 }
@@ -103,6 +108,22 @@ func (s *sessions) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 		in.session.rememberUser(hash, knownUser{*t, in.user})
 	}
 	return t, nil
+}
+
+// ServerStats are numbers about a server at one moment.
+type ServerStats struct {
+	Sessions         int    // master tokens that are remembered
+	Hits, Misses     uint64 // messages whose master token was remembered, and those whose was not
+	Unproven, Proven int64  // bytes of memory in use, as [Limits] counts them
+}
+
+// Stats returns numbers about the server.
+func (s *Server) Stats() ServerStats {
+	s.init()
+	return ServerStats{
+		Sessions: s.sessions.cache.Len(), Hits: s.sessions.hits.Load(), Misses: s.sessions.misses.Load(),
+		Unproven: s.memory.unproven.inUse(), Proven: s.memory.proven.inUse(),
+	}
 }
 
 // OpenMasterToken opens a master token of the server's issuer, or finds its session

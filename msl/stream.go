@@ -175,8 +175,9 @@ func serveNext(ctx context.Context, s *Server, source string, a *account, m *mes
 	}
 	defer func() { in.close() }()
 	defer func() { in.body.shut() }()
+	in.end.source = source
 	err = respond(ctx, s, source, a, in, err, w, handle)
-	in.tell(ctx, s, source, a, err)
+	in.tell(ctx, s, a, err)
 	return err
 }
 

@@ -67,6 +67,13 @@ func (c *Connections) Limits() (most, perSource int) {
 	return most, orDefault(c.PerSource, max(most/4, 1))
 }
 
+// Open returns how many connections are open.
+func (c *Connections) Open() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all.Len()
+}
+
 // Listen returns a listener whose connections are counted. Put it below TLS and the
 // PROXY protocol, and use [Connections.Context] as the HTTP server's ConnContext.
 func (c *Connections) Listen(l net.Listener) net.Listener {

@@ -39,7 +39,7 @@ func newTLSBench(t testing.TB, a *authority, version uint16) *tlsBench {
 	}
 	b.listener = l.(*tlsListener)
 	suites := []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
-	b.listener.base.CipherSuites = suites
+	b.listener.setup.Load().base.CipherSuites = suites
 	b.dialer, err = (&TLSClient{Roots: a.pool(), Alerts: &b.alerts[1], Report: b.seen[1].note}).dialer()
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func newTLSBench(t testing.TB, a *authority, version uint16) *tlsBench {
 func (b *tlsBench) connect(w *tlsalerttest.Wire) (client, server *TLSConn, clientErr, serverErr error) {
 	b.Helper()
 	w.Keys = &tlsalerttest.Keys{}
-	b.listener.base.KeyLogWriter = w.Keys
+	b.listener.setup.Load().base.KeyLogWriter = w.Keys
 	raw, err := w.Dial(b.listener.Addr().String())
 	if err != nil {
 		b.Fatal(err)

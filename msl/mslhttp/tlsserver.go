@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
@@ -38,8 +39,20 @@ type TLSServer struct {
 }
 
 // Listen checks the configuration, and returns a listener. Each of its connections is
-// a [*TLSConn], or with HTTP2 holds one. Give them their context with [TLSContext].
+// a [*TLSConn], or with HTTP2 holds one. Give them their context with [TLSContext]. The
+// listener has a method Renew(*TLSServer) error: connections that it accepts from then on
+// get the other server's certificates, client CAs and check, versions and protocols. If
+// it fails, nothing has changed.
 func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
+	t := &tlsListener{Listener: l, rules: newRules(s.Patience, s.Alerts, s.Report)}
+	if err := t.Renew(s); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// setup checks the configuration.
+func (s *TLSServer) setup(deny *denyList) (*tlsSetup, error) {
 	if len(s.Certificates) == 0 {
 		return nil, errors.New("mslhttp: TLS server without a certificate")
 	}
@@ -47,7 +60,7 @@ func (s *TLSServer) Listen(l net.Listener) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tlsListener{Listener: l, rules: newRules(s.Patience, s.Alerts, s.Report)}
+	t := &tlsSetup{deny: deny}
 	for _, c := range s.Certificates {
 		id, err := c.load(x509.ExtKeyUsageServerAuth, least)
 		if err != nil {
@@ -95,11 +108,26 @@ func newRules(patience time.Duration, alerts *tlsalert.Counter, report func(TLSE
 
 type tlsListener struct {
 	net.Listener
-	rules      *tlsRules
+	rules *tlsRules
+	deny  denyList
+	setup atomic.Pointer[tlsSetup] // of the connections that are accepted now
+}
+
+// A tlsSetup is what the connections of a time have in common.
+type tlsSetup struct {
 	base       *tls.Config
 	identities []*identity
-	deny       denyList
+	deny       *denyList
 	revoked    func([]*x509.Certificate) error // or nil
+}
+
+// Renew takes the settings of another server.
+func (l *tlsListener) Renew(s *TLSServer) error {
+	setup, err := s.setup(&l.deny)
+	if err == nil {
+		l.setup.Store(setup)
+	}
+	return err
 }
 
 // Accept returns a *TLSConn, before its handshake.
@@ -108,22 +136,22 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := newTLSConn(raw, l.rules, true)
-	c.tls = tls.Server(c.wire, l.base)
-	if slices.Contains(l.base.NextProtos, protocolHTTP2) {
+	c, base := newTLSConn(raw, l.rules, true), l.setup.Load().base
+	c.tls = tls.Server(c.wire, base)
+	if slices.Contains(base.NextProtos, protocolHTTP2) {
 		return unversioned{c, c}, nil
 	}
 	return c, nil
 }
 
 // configure returns the configuration for one client.
-func (l *tlsListener) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+func (l *tlsSetup) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	wire, ok := hello.Conn.(*tlsWire)
 	if !ok {
 		return nil, errors.New("mslhttp: TLS handshake on a connection of somebody else")
 	}
 	wire.extended.Store(len(hello.Extensions) > 0)
-	session := &ticketed{base: l.base, deny: &l.deny}
+	session := &ticketed{base: l.base, deny: l.deny}
 	wire.conn.forget = session.forget
 	config := l.base.Clone()
 	config.GetConfigForClient = nil
@@ -144,7 +172,7 @@ func (l *tlsListener) configure(hello *tls.ClientHelloInfo) (*tls.Config, error)
 }
 
 // named returns the certificates with that name, or all if it is empty.
-func (l *tlsListener) named(name string) []*identity {
+func (l *tlsSetup) named(name string) []*identity {
 	if name == "" {
 		return l.identities
 	}

@@ -144,7 +144,7 @@ func startLogged(t testing.TB, s *TLSServer, handler http.Handler, keys io.Write
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.(*tlsListener).base.KeyLogWriter = keys
+	l.(*tlsListener).setup.Load().base.KeyLogWriter = keys
 	server := &http.Server{Handler: handler, ConnContext: TLSContext}
 	ended := make(chan struct{})
 	go func() { server.Serve(l); close(ended) }()

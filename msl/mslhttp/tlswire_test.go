@@ -37,7 +37,9 @@ func TestExtensionAlerts(t *testing.T) {
 		var server net.Conn
 		if ours {
 			l := &tlsListener{Listener: raw, rules: newRules(0, nil, nil)}
-			l.base = &tls.Config{GetConfigForClient: l.configure}
+			setup := &tlsSetup{deny: &l.deny}
+			setup.base = &tls.Config{GetConfigForClient: setup.configure}
+			l.setup.Store(setup)
 			server, err = l.Accept()
 		} else {
 			server, err = raw.Accept()

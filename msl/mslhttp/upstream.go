@@ -71,6 +71,10 @@ type Upstream struct {
 	Trusted TrustedProxies // as for the Source of the Handler
 	Log     *slog.Logger   // of targets that fail and return; nil means none
 
+	// Report, if not nil, is told of each request when its response begins, or when it
+	// failed. It must not block.
+	Report func(*msl.Message, UpstreamCall)
+
 	// Transport carries the requests to all targets. Nil means a transport for each,
 	// that keeps up to 64 connections open. TLS, Proxy, Connect and Timeout are for
 	// that alone. If a Transport does not tell by httptrace that it has made no
@@ -158,7 +162,11 @@ func (u *Upstream) Do(m *msl.Message, r *http.Request) (*http.Response, error) {
 	}
 	for _, p := range u.order() {
 		a := newAttempt(p, out)
+		began := time.Now()
 		response, failed := a.run()
+		if u.Report != nil {
+			u.Report(m, callOf(p, response, time.Since(began), failed))
+		}
 		if failed == nil {
 			u.returned(p)
 			return response, nil

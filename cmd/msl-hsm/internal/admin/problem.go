@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -43,8 +44,22 @@ func problemOf(err error) problem {
 	return problem{Error: err.Error()}
 }
 
+// configuration is the code of an error in a file that the server read.
+const configuration = "configuration"
+
+// A Problem is an error of a page in the form that commands understand.
+func Problem(err error) any {
+	if exit.Code(err) == exit.Usage {
+		return problem{configuration, exit.OneLine(err)}
+	}
+	return problem{Error: exit.OneLine(err)}
+}
+
 // err restores the error.
 func (p problem) err() error {
+	if p.Code == configuration {
+		return exit.Usagef("%s", p.Error)
+	}
 	for _, kind := range kinds {
 		if p.Code == kind.code {
 			return &remoteError{p.Error, kind.err}

@@ -28,6 +28,8 @@ type Service struct {
 	Path    string          // of the state file, or empty
 	Keep    time.Duration   // how long a master token may be used or renewed
 	Devices *keys.Authority // enrolls devices here, or nil
+	// Pages are answered as well, by their patterns.
+	Pages map[string]http.Handler
 }
 
 const (
@@ -100,6 +102,9 @@ func (s Service) requests() *http.ServeMux {
 	s.registryRequests(handle)
 	s.keeperRequests(handle)
 	m.HandleFunc("GET /state/snapshot", s.sendSnapshot)
+	for pattern, page := range s.Pages {
+		m.Handle(pattern, page)
+	}
 	if s.Devices != nil {
 		s.enrollmentRequests(handle)
 	}

@@ -128,6 +128,8 @@ func TestScripts(t *testing.T) {
 			"etcdctl":         controlEtcd,
 			"resend":          resend,
 			"within":          within,
+			"fetch":           fetch,
+			"hangup":          hangup,
 		},
 	})
 }

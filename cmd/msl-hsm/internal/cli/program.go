@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"cmp"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,25 +40,53 @@ func onlyKnown(c *cobra.Command) {
 		if len(args) == 0 {
 			return c.Help()
 		}
-		c.SuggestionsMinimumDistance = 2
-		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			return exit.Usagef("unknown command %q; did you mean %q?", args[0], nearest(args[0], near))
+		if near := nearest(args[0], c.Commands()); near != "" {
+			return exit.Usagef("unknown command %q; did you mean %q?", args[0], near)
 		}
 		return exit.Usagef("unknown command %q; see %s --help", args[0], c.CommandPath())
 	}
 }
 
-// nearest returns the name that begins like word, or else the first.
-func nearest(word string, names []string) string {
-	return slices.MaxFunc(names, func(a, b string) int { return cmp.Compare(common(word, a), common(word, b)) })
+// nearest returns the name of the command that takes the fewest changes to get from word,
+// or nothing if that is another word altogether.
+func nearest(word string, commands []*cobra.Command) (name string) {
+	least := 1 + max(1, (len(word)+1)/3) // changes, that are too many
+	for _, c := range commands {
+		changes := distance(strings.ToLower(word), c.Name())
+		if len(word) >= 2 && strings.HasPrefix(c.Name(), strings.ToLower(word)) {
+			changes = 1 // not ended
+		}
+		if c.IsAvailableCommand() && changes < min(least, len(word)) {
+			least, name = changes, c.Name()
+		}
+	}
+	return name
 }
 
-// common returns how many bytes at the start of a and b are the same.
-func common(a, b string) (n int) {
-	for n < min(len(a), len(b)) && a[n] == b[n] {
-		n++
+// distance returns how many letters have to be changed, added, removed or exchanged with
+// their neighbor to make b of a (Damerau and Levenshtein).
+func distance(a, b string) int {
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
 	}
-	return n
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			change := 1
+			if a[i-1] == b[j-1] {
+				change = 0
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
 }
 
 // want checks the arguments of a verb against their names.

@@ -42,6 +42,7 @@ func rootCommand(p *program) *cobra.Command {
 		Short: "MSL messages with keys that stay in an HSM",
 		Long: "msl-hsm answers and sends messages of the Message Security Layer protocol.\n" +
 			"Its keys stay in a PKCS #11 token or a TPM; for development in software.",
+		Version:       readBuild().Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -67,6 +68,8 @@ func rootCommand(p *program) *cobra.Command {
 		group("user", "Register the users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),
 		group("state", "Make, check, copy and put back the state file of a server",
 			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p), stateExportCommand(p), stateImportCommand(p)),
+		group("config", "Check a configuration", configCheckCommand(p)),
+		group("admin", "Look at a running server, and have it read its configuration again", adminReloadCommand(p), adminStatusCommand(p), adminMetricsCommand(p)),
 		group("session", "Show and end the sessions that a device has with its servers", sessionListCommand(p), sessionLogoutCommand(p), sessionForgetCommand(p)),
 		group("tpm", "Give this machine an identity that stays in its TPM",
 			tpmInitCommand(p), tpmEnrollCommand(p), tpmStatusCommand(p), tpmRenewCommand(p), tpmQuoteCommand(p), tpmStorageCommand(p), tpmImportPSKCommand(p), tpmUnlockCommand(p)),
@@ -78,8 +81,9 @@ func rootCommand(p *program) *cobra.Command {
 			onDeviceCommand(p, "reinstate", "Let a rejected or revoked device apply again", "reinstated"),
 			onDeviceCommand(p, "remove", "Forget a device that was never enrolled", "removed"),
 			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentCRLCommand(p), enrollmentMakersCommand(p)),
-		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(), isolatedCommand(),
+		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(), doctorCommand(p), isolatedCommand(),
 	)
+	root.SetVersionTemplate(readBuild().String())
 	onlyKnown(root)
 	return root
 }

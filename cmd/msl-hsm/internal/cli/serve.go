@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
@@ -83,8 +85,13 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	os.Remove(f.readyFile) // left by an earlier server, if at all
-	listener, err := net.Listen("tcp", c.Server.Listen)
+	reload := hangups()
+	defer signal.Stop(reload)
+	sockets, err := activatedSockets()
+	if err != nil {
+		return err
+	}
+	listener, err := sockets.listen("server.listen", c.Server.Listen)
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
@@ -92,32 +99,41 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 	if err := admin.BeginState(c, f.initState, log); err != nil {
 		return err
 	}
-	return serveOn(p, ctx, c, f, listener, log)
+	return serveOn(p, ctx, c, f, listener, sockets, reload, log)
 }
 
 // serverSettings returns the configuration with the flags applied, and the log.
 func serverSettings(p *program, f serveFlags) (*config.Config, *slog.Logger, error) {
-	c, err := p.configure()
+	c, err := serverConfig(p, f)
 	if err != nil {
 		return nil, nil, err
 	}
-	config.Override(&c.Server.Listen, f.listen)
-	if err := config.CheckListen("--listen", c.Server.Listen); err != nil {
-		return nil, nil, err
-	}
-	c.Server.State.Override(f.state)
-	if err := c.Server.Upstream.URL.Set(f.upstream); err != nil {
-		return nil, nil, err
-	}
-	config.Override(&c.Server.Stream.Listen, f.stream)
-	config.Override(&c.Server.Peer.Listen, f.peer)
-	p.stop.allow(c.Server.Shutdown)
+	p.stop.allow(c.Server.Drain + c.Server.Shutdown)
 	c.Keystore.Log, err = p.logger(f)
 	return c, c.Keystore.Log, err
 }
 
+// serverConfig returns the configuration with the flags applied.
+func serverConfig(p *program, f serveFlags) (*config.Config, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, err
+	}
+	config.Override(&c.Server.Listen, f.listen)
+	if err := config.CheckListen("--listen", c.Server.Listen); err != nil {
+		return nil, err
+	}
+	c.Server.State.Override(f.state)
+	if err := c.Server.Upstream.URL.Set(f.upstream); err != nil {
+		return nil, err
+	}
+	config.Override(&c.Server.Stream.Listen, f.stream)
+	config.Override(&c.Server.Peer.Listen, f.peer)
+	return c, nil
+}
+
 // serveOn opens the keys and the state, and closes them when the server has ended.
-func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l net.Listener, log *slog.Logger) (err error) {
+func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l net.Listener, sockets sockets, reload chan os.Signal, log *slog.Logger) (err error) {
 	p.stop.during("the key store to open")
 	sampled := logsample.New(log.Handler())
 	peers := slog.New(sampled) // for events that any peer can cause
@@ -125,6 +141,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
+	os.Remove(f.readyFile) // left by an earlier server, if at all
 	defer func() {
 		p.stop.during("the key store to close")
 		sampled.Flush()
@@ -135,55 +152,80 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err := errors.Join(s.WarnOldKeys(log), s.WarnNames(ctx, log)); err != nil {
 		return err
 	}
-	application, err := serverside.Application(ctx, c, s.Store, peers)
-	if err != nil {
-		return err
+	if f.trace {
+		s.Trace(logHeaders(log))
 	}
 	failures, err := serverside.TakeFailures(c, s, peers)
 	if err != nil {
 		return err
 	}
 	defer failures.Close()
-	l, err = serverside.SecureListener(c, s.Store, serverside.BehindProxies(&c.Server, s.Connections.Listen(l)), f.tls, peers)
+	live := &serverside.Live{Log: log, Read: func() (*config.Config, error) { return serverConfig(p, f) }}
+	if err := live.Begin(c, s, f.tls, peers); err != nil {
+		return err
+	}
+	defer exit.Closing(&err, live)
+	l, err = s.Secured(serverside.BehindProxies(&c.Server, s.Connections.Listen(l)), peers)
 	if err != nil {
 		return err
 	}
-	if f.trace {
-		s.MSL.Headers = logHeaders(log)
-	}
-	socket := admin.Service{State: s.State, Path: c.Server.State.Path(), Keep: admin.AcceptedFor(c), Devices: s.Devices}
+	socket := admin.Service{State: s.State, Path: c.Server.State.Path(), Keep: admin.AcceptedFor(c), Devices: s.Devices, Pages: live.Pages()}
 	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
 	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
 		"issuer_key_versions", len(s.MSL.Issuer.Keys), "upstream", c.Server.Upstream.String())
-	handle := mslhttp.Protection(c.Server.Require).Demand(application)
-	server, err := serverside.HTTPServer(c, s, handle, log, peers)
+	streams, more, err := openBeside(c, live, sockets, log, peers)
 	if err != nil {
 		return err
 	}
-	streams, more, err := openStreams(c, s, handle, log, peers)
-	if err != nil {
-		return err
-	}
-	server.Handler = streams.Beside(failures.Beside(server.Handler))
+	server := serverside.HTTPServer(s, streams.Beside(failures.Beside(live)), peers)
 	if c.Server.TLS.HTTP2 {
 		mslhttp.AllowHTTP2(server)
 	}
+	defer reloadOn(reload, live)()
+	ctx, undrained := drained(ctx, c.Server.Drain, s, log)
+	defer undrained()
+	defer keepAlive(s)()
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
 }
 
-// openStreams returns what serves connections that last, and what takes messages that are
-// pushed on them.
-func openStreams(c *config.Config, s *serverside.Service, handle msl.Handler, log, peers *slog.Logger) (*serverside.Streams, []alsoServing, error) {
-	streams, err := serverside.OpenStreams(c, s, handle, peers)
-	if err != nil || c.Server.Push.From == "" {
-		return streams, []alsoServing{streams}, err
-	}
-	from, err := listenLocally("server.push.from", c.Server.Push.From)
+// openBeside returns what serves connections that last, and all that serves beside the
+// server for HTTP: those, messages that are pushed, and the pages of operators.
+func openBeside(c *config.Config, live *serverside.Live, sockets sockets, log, peers *slog.Logger) (*serverside.Streams, []alsoServing, error) {
+	streams, err := serverside.OpenStreams(c, live, sockets.listen, peers)
 	if err != nil {
-		return nil, nil, errors.Join(err, streams.Close())
+		return nil, nil, err
 	}
-	return streams, []alsoServing{streams, &pushServing{streams.Pushes.Server(log), from}}, nil
+	more := []alsoServing{streams}
+	if err := besides(c, live, streams, log, &more); err != nil {
+		for _, m := range more {
+			m.Shutdown(context.Background())
+		}
+		return nil, nil, err
+	}
+	return streams, more, nil
+}
+
+func besides(c *config.Config, live *serverside.Live, streams *serverside.Streams, log *slog.Logger, more *[]alsoServing) error {
+	if at := c.Server.Push.From; at != "" {
+		from, err := listenLocally("server.push.from", at)
+		if err != nil {
+			return err
+		}
+		*more = append(*more, &besideServing{streams.Pushes.Server(log), from, ""})
+	}
+	if at := c.Server.Admin.Listen; at != "" {
+		server, err := live.AdminServer(c)
+		if err != nil {
+			return err
+		}
+		from, err := listenLocally("server.admin.listen", at)
+		if err != nil {
+			return err
+		}
+		*more = append(*more, &besideServing{server, from, "admin"})
+	}
+	return nil
 }
 
 func (p *program) logger(f serveFlags) (*slog.Logger, error) {
@@ -228,6 +270,8 @@ func answerUntil(p *program, ctx context.Context, server *http.Server, l net.Lis
 	if err := writeReady(readyFile, url); err != nil {
 		return errors.Join(err, server.Close())
 	}
+	notify(daemon.SdNotifyReady)
+	defer notify(daemon.SdNotifyStopping)
 	select {
 	case err := <-failed:
 		return err
@@ -261,16 +305,20 @@ func shutdownAll(ctx context.Context, server *http.Server, more []alsoServing) e
 	return err
 }
 
-// A pushServing takes what programs of this machine post.
-type pushServing struct {
+// A besideServing is for programs of this machine.
+type besideServing struct {
 	*http.Server
 	listener net.Listener
+	name     string // told when it is ready, if not empty
 }
 
 // Start begins to serve.
-func (s *pushServing) Start() []string {
+func (s *besideServing) Start() []string {
 	go s.Serve(s.listener)
-	return nil
+	if s.name == "" {
+		return nil
+	}
+	return []string{s.name + " " + urlOf(s.listener)}
 }
 
 // writeReady writes the server's URL to the ready file, if one is named.

@@ -11,31 +11,61 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 )
 
+// A build says what this program was built from.
+type build struct {
+	Version   string   `json:"version"`
+	Revision  string   `json:"revision,omitempty"`
+	Modified  bool     `json:"modified"` // the source was not that of the revision
+	Go        string   `json:"go"`
+	Platform  string   `json:"platform"`
+	KeyStores []string `json:"key_stores"`
+}
+
+func readBuild() build {
+	b := build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		b.Version = info.Main.Version
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				b.Revision = s.Value
+			case "vcs.modified":
+				b.Modified = s.Value == "true"
+			}
+		}
+	}
+	for _, provider := range keys.Providers() {
+		b.KeyStores = append(b.KeyStores, provider.Name)
+	}
+	return b
+}
+
+// String returns what version prints.
+func (b build) String() string {
+	revision := ""
+	if b.Revision != "" {
+		revision = " revision " + b.Revision
+	}
+	if b.Modified {
+		revision += " (modified)"
+	}
+	return fmt.Sprintf("msl-hsm %s%s %s %s\nkey stores: %s\n", b.Version, revision, b.Go, b.Platform, strings.Join(b.KeyStores, ", "))
+}
+
 func versionCommand(p *program) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, how this program was built, and which key stores it has",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			version, revision := "unknown", ""
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = info.Main.Version
-				for _, s := range info.Settings {
-					switch {
-					case s.Key == "vcs.revision":
-						revision = " revision " + s.Value
-					case s.Key == "vcs.modified" && s.Value == "true":
-						revision += " (modified)"
-					}
-				}
+			if asJSON {
+				return printJSON(p.stdout, readBuild())
 			}
-			var names []string
-			for _, provider := range keys.Providers() {
-				names = append(names, provider.Name)
-			}
-			fmt.Fprintf(p.stdout, "msl-hsm %s%s %s %s/%s\nkey stores: %s\n", version, revision,
-				runtime.Version(), runtime.GOOS, runtime.GOARCH, strings.Join(names, ", "))
-			return nil
+			_, err := fmt.Fprint(p.stdout, readBuild())
+			return err
 		},
 	}
+	jsonFlag(c, &asJSON)
+	return c
 }

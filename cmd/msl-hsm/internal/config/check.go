@@ -37,7 +37,7 @@ func check(c *Config) error {
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
 		{"server.renew-expired", int64(s.RenewExpired)}, {"server.user-renew-after", int64(s.UserRenewAfter)},
 		{"server.user-lifetime", int64(s.UserLifetime)}, {"server.user-renew-expired", int64(s.UserRenewExpired)},
-		{"server.shutdown", int64(s.Shutdown)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
+		{"server.shutdown", int64(s.Shutdown)}, {"server.drain", int64(s.Drain)}, {"server.upstream-timeout", int64(s.UpstreamTimeout)},
 		{"server.upstream.timeout", int64(s.Upstream.Timeout)}, {"server.upstream.connect-timeout", int64(s.Upstream.ConnectTimeout)},
 		{"server.upstream.spare", int64(s.Upstream.Spare)}, {"server.upstream.buffer", int64(s.Upstream.Buffer)},
 		{"server.upstream.check.interval", int64(s.Upstream.Check.Interval)}, {"server.upstream.check.timeout", int64(s.Upstream.Check.Timeout)},
@@ -66,17 +66,13 @@ func check(c *Config) error {
 	if err := s.checkLifetimes(); err != nil {
 		return err
 	}
-	if err := s.checkPlaces(); err != nil {
-		return err
-	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
 	}
-	if err := s.HTTP.check(); err != nil {
-		return err
-	}
-	if err := s.checkUpstream(); err != nil {
-		return err
+	for _, section := range []func() error{s.checkPlaces, s.checkStreams, s.Admin.check, s.HTTP.check, s.checkUpstream} {
+		if err := section(); err != nil {
+			return err
+		}
 	}
 	for setting, names := range map[string][]string{"server.compression": s.Compression, "client.compression": c.Client.Compression} {
 		if err := CheckNames(names, []string{"GZIP", "LZW"}); err != nil {

@@ -3,6 +3,8 @@ package config
 import (
 	"log/slog"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // A Config is the configuration file, with defaults filled in. Paths in it are
@@ -32,8 +34,9 @@ type Keystore struct {
 	Random         string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
 	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
-	Log           *slog.Logger // of a process that lives long: told when the device is lost
-	CheapForTests bool         // permits a cost, of passwords too, at which they are guessed easily
+	Log           *slog.Logger        // of a process that lives long: told when the device is lost
+	CheapForTests bool                // permits a cost, of passwords too, at which they are guessed easily
+	Calls         func(keystore.Call) // told of each operation of a PKCS #11 token, or nil
 }
 
 // Server is what a server is made of.
@@ -92,12 +95,16 @@ type Server struct {
 
 	Failures Failures `yaml:"failures"` // reports from devices whose cryptography fails
 
+	Admin     Admin  `yaml:"admin"`                                              // what an operator looks at; default: only the socket beside the state file
+	AccessLog string `yaml:"access-log" example:"/var/log/msl-hsm/access.jsonl"` // a line of JSON for each message: a file, log for the log itself, or none, the default
+
 	HTTP HTTP `yaml:"http"` // HTTP requests from programs behind an agent; default: none
 
 	Upstream        Upstream      `yaml:"upstream"`                       // the HTTP service behind this gateway; upstream: URL is short for a section with that alone
 	UpstreamMethod  string        `yaml:"upstream-method"`                // older name of upstream.method
 	UpstreamTimeout time.Duration `yaml:"upstream-timeout" example:"30s"` // older name of upstream.timeout
 	Shutdown        time.Duration `yaml:"shutdown"`                       // time for messages in flight
+	Drain           time.Duration `yaml:"drain" example:"0s"`             // before that: how long it still takes messages after a signal, and says that it is not ready, for balancers to notice
 }
 
 // Client is what a client is made of, and the agent.

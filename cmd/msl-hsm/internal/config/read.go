@@ -46,7 +46,10 @@ func (c *Config) settle(dir string) {
 	} {
 		*path = within(dir, *path)
 	}
-	for _, source := range []*string{&c.Keystore.PIN, &c.Keystore.Owner, &c.Keystore.Endorsement, &c.Keystore.Lockout, &c.Client.Password, &c.Keystore.URI} {
+	if c.Server.AccessLog != AccessNone && c.Server.AccessLog != AccessInLog {
+		c.Server.AccessLog = within(dir, c.Server.AccessLog)
+	}
+	for _, source := range []*string{&c.Server.Admin.Token, &c.Keystore.PIN, &c.Keystore.Owner, &c.Keystore.Endorsement, &c.Keystore.Lockout, &c.Client.Password, &c.Keystore.URI} {
 		*source = Settled(dir, *source)
 	}
 }

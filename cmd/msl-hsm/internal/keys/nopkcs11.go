@@ -30,3 +30,9 @@ func NoPKCS11() error {
 	return exit.Usagef("this msl-hsm was built without PKCS #11: its key stores are soft:FILE and tpm:?state=FILE; " +
 		"build one with PKCS #11 where there is a C compiler: CGO_ENABLED=1 go build ./cmd/msl-hsm")
 }
+
+// StatsOf returns nothing: there is no token.
+func StatsOf(Store) (DeviceStats, bool) { return DeviceStats{}, false }
+
+// Reread does nothing: there is no token.
+func Reread(*config.Keystore, Store) error { return nil }

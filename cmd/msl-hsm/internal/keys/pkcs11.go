@@ -36,7 +36,7 @@ func openPKCS11(k *config.Keystore) (Store, error) {
 	}
 	s, err := hsm.Open(hsm.Config{
 		URI: uri.String(), PIN: pin, Sessions: int(k.Sessions), Wait: k.Wait, CallTimeout: k.CallTimeout,
-		SealPrefix: k.Prefix, AllowWeak: k.AllowWeak, Log: k.Log,
+		SealPrefix: k.Prefix, AllowWeak: k.AllowWeak, Log: k.Log, Calls: k.Calls,
 	})
 	if err != nil {
 		return nil, NoToken(err)
@@ -98,6 +98,34 @@ func UseSoftHSM(k *config.Keystore, uri *hsm.URI) error {
 		uri.ModulePath = module
 	}
 	return nil
+}
+
+// StatsOf returns the numbers about the token of a store, if it is in one.
+func StatsOf(s Store) (DeviceStats, bool) {
+	device, ok := s.(*hsm.Store)
+	if !ok {
+		return DeviceStats{}, false
+	}
+	st := device.Stats()
+	return DeviceStats{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}, true
+}
+
+// Reread finds the keys that other programs made or destroyed, and reads the PIN again
+// if it is in a file. Nothing else knows of such keys while a server runs.
+func Reread(c *config.Keystore, s Store) error {
+	device, ok := s.(*hsm.Store)
+	if !ok {
+		return nil
+	}
+	device.Refresh()
+	if !isFile(c.PIN) {
+		return nil
+	}
+	source, err := pin(c)
+	if err != nil {
+		return err
+	}
+	return device.RenewPIN(source)
 }
 
 // pin returns the source of the PIN; only package hsm sees the PIN itself.

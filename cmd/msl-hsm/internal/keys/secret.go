@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
@@ -38,6 +39,12 @@ func parseSource(source string) (secrets.Source, error) {
 		s = secrets.Source("file:" + path)
 	}
 	return s, err
+}
+
+// isFile reports whether a source can be read again: a file, or a systemd credential.
+func isFile(source string) bool {
+	kind, _, _ := strings.Cut(source, ":")
+	return kind == "file" || kind == "credential"
 }
 
 // ReadPrivate reads a file that only its owner may read. The caller closes the result.

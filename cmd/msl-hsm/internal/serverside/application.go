@@ -17,7 +17,7 @@ import (
 
 // Application returns the handler of the messages' data: the gateway to a service, or
 // an echo. Health checks of the service end with ctx.
-func Application(ctx context.Context, c *config.Config, store keystore.Store, log *slog.Logger) (msl.Handler, error) {
+func Application(ctx context.Context, c *config.Config, s *Service, log *slog.Logger) (msl.Handler, error) {
 	if c.Server.HTTP.On() {
 		if err := c.Server.CheckHTTP(); err != nil {
 			return nil, err
@@ -26,10 +26,11 @@ func Application(ctx context.Context, c *config.Config, store keystore.Store, lo
 	if c.Server.Upstream.IsZero() {
 		return mslhttp.RefuseHTTP(httpIsOff, echoApplication), nil
 	}
-	u, err := Upstream(c, store, log)
+	u, err := Upstream(c, s.Store, log)
 	if err != nil {
 		return nil, err
 	}
+	s.upstream, u.Report = u, s.reportUpstream
 	if err := u.Start(ctx); err != nil {
 		return nil, exit.Usagef("server.upstream: %w", err)
 	}
@@ -98,13 +99,5 @@ func echoApplication(_ context.Context, w *msl.ResponseWriter, m *msl.Message) e
 				return err
 			}
 		}
-	}
-}
-
-// logExchange logs each message once its answer is sent, or is known never to be sent.
-func logExchange(log *slog.Logger) func(context.Context, mslhttp.Exchange) {
-	return func(ctx context.Context, e mslhttp.Exchange) {
-		log.LogAttrs(ctx, slog.LevelDebug, "message", slog.String("source", e.Source), slog.String("entity", e.Identity), slog.String("user", e.User),
-			slog.Int64("message_id", e.MessageID), slog.Duration("took", e.Took), slog.Any("error", e.Err))
 	}
 }

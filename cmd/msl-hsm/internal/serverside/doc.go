@@ -2,5 +2,5 @@
 //
 // Which function do I want? [Open] for the server with its keys and state,
 // [Application] for the handler of its messages, [HTTPServer] for both over HTTP,
-// [SecureListener] for TLS below it.
+// [Service.Secured] for TLS below it.
 package serverside

@@ -2,9 +2,11 @@ package serverside
 
 import (
 	"context"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -12,30 +14,58 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// HTTPServer limits what a connection may cost before a message is read; mslhttp limits
-// the rest.
-func HTTPServer(c *config.Config, s *Service, handle msl.Handler, log, peers *slog.Logger) (*http.Server, error) {
+// answers returns what answers messages and requests to enroll over HTTP.
+func answers(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logger) (http.Handler, error) {
 	source := mslhttp.TrustedProxies(c.Server.TrustedProxies).Source
 	answers := &mslhttp.Handler{
 		Server: s.MSL, Handle: handle, MaxBody: c.Server.Limits.Body, Timeout: c.Server.Limits.Timeout,
-		Idle: c.Server.IdleTime(), Log: peers, Report: logExchange(log), Source: source,
+		Idle: c.Server.IdleTime(), Log: peers, Source: source,
 	}
 	paths := http.NewServeMux()
 	paths.Handle("/", answers)
-	if s.Devices != nil {
+	if path := c.Server.Admin.Health; path != "" {
+		paths.Handle("GET "+path, s.brief())
+	}
+	if s.Devices == nil {
+		return paths, nil
+	}
+	if s.endpoint == nil {
 		if err := openEndpoint(c, s, peers, source); err != nil {
 			return nil, err
 		}
-		paths.Handle(c.Server.Enrollment.Path, s.endpoint)
 	}
+	paths.Handle(c.Server.Enrollment.Path, s.endpoint)
+	return paths, nil
+}
+
+// HTTPServer limits what a connection may cost before a message is read; mslhttp limits
+// the rest.
+func HTTPServer(s *Service, handler http.Handler, peers *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: paths,
+		Handler: handler,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return mslhttp.TLSContext(s.Connections.Context(ctx, conn), conn)
 		},
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    8 << 10, // a short header line takes a hundred bytes
-		ErrorLog:          slog.NewLogLogger(peers.Handler(), slog.LevelDebug),
-	}, nil
+		ErrorLog:          log.New(serverErrors{peers}, "", 0),
+	}
+}
+
+// serverErrors are what net/http logs of connections: mostly what peers did, and then
+// what an operator must know.
+type serverErrors struct{ log *slog.Logger }
+
+// Write logs a line at the level of what it tells.
+func (e serverErrors) Write(line []byte) (int, error) {
+	text, level := strings.TrimSpace(string(line)), slog.LevelDebug
+	switch {
+	case strings.Contains(text, "panic serving"):
+		level = slog.LevelError
+	case strings.Contains(text, "Accept error"): // such as too many open files
+		level = slog.LevelError
+	}
+	e.log.Log(context.Background(), level, "HTTP server", "error", text)
+	return len(line), nil
 }

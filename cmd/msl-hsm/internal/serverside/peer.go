@@ -14,9 +14,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
-// peerServer answers peers, of which each connection has a client of its own: it holds
+// servePeer answers peers, of which each connection has a client of its own: it holds
 // the tokens of one peer.
-func peerServer(c *config.Config, s *Service, pushes *Pushes, handle msl.Handler) (func(context.Context, *mslhttp.StreamConn) error, error) {
+func servePeer(c *config.Config, s *Service, pushes *Pushes) (func(*generation, context.Context, *mslhttp.StreamConn) error, error) {
 	if c.Server.Peer.Path == "" && c.Server.Peer.Listen == "" {
 		if c.Server.Peer.Push {
 			return nil, exit.Usagef("server.peer.push is on, but peers cannot connect: set server.peer.path or server.peer.listen, or use --peer")
@@ -27,18 +27,18 @@ func peerServer(c *config.Config, s *Service, pushes *Pushes, handle msl.Handler
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, conn *mslhttp.StreamConn) error {
+	return func(g *generation, ctx context.Context, conn *mslhttp.StreamConn) error {
 		client := &msl.Client{
-			Local: s.MSL.Local, Peers: s.MSL.Peers, KeyExchanges: offers, Custody: s.MSL.Custody,
-			ServiceTokens: s.MSL.ServiceTokens, Capabilities: s.MSL.Capabilities, Limits: s.MSL.Limits, Rand: s.random,
+			Local: g.MSL.Local, Peers: g.MSL.Peers, KeyExchanges: offers, Custody: g.MSL.Custody,
+			ServiceTokens: g.MSL.ServiceTokens, Capabilities: g.MSL.Capabilities, Limits: g.MSL.Limits, Rand: g.random,
 		}
 		defer client.Close()
 		if c.Server.Peer.Push {
-			return s.servePushedPeer(ctx, &seat{StreamConn: conn, pushes: pushes}, client, handle)
+			return g.servePushedPeer(ctx, &seat{StreamConn: conn, pushes: pushes}, client)
 		}
-		peer := msl.NewConn(conn, s.MSL, client)
+		peer := msl.NewConn(conn, g.MSL, client)
 		peer.Source = conn.Source
-		trusted := s.whileTrusted(conn, handle)
+		trusted := g.whileTrusted(conn, g.handle)
 		for {
 			if err := peer.Serve(ctx, trusted); err == io.EOF {
 				return nil
@@ -53,21 +53,21 @@ func peerServer(c *config.Config, s *Service, pushes *Pushes, handle msl.Handler
 const peerPatience = time.Minute
 
 // servePushedPeer answers a peer's messages, and after each sends what is posted for it.
-func (s *Service) servePushedPeer(ctx context.Context, own *seat, client *msl.Client, handle msl.Handler) error {
+func (g *generation) servePushedPeer(ctx context.Context, own *seat, client *msl.Client) error {
 	defer own.leave()
-	peer := msl.NewConn(own, s.MSL, client)
+	peer := msl.NewConn(own, g.MSL, client)
 	peer.Source = own.Source
 	for {
 		var waiting *msl.Message
-		err := peer.Serve(ctx, s.whileTrusted(own.StreamConn, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		err := peer.Serve(ctx, g.whileTrusted(own.StreamConn, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 			if m.Authenticated {
 				own.take(m)
 				w.Afterward(func() error { waiting = m; return nil })
 			}
-			return handle(ctx, w, m)
+			return g.handle(ctx, w, m)
 		}))
 		if err == nil && waiting != nil {
-			err = s.push(ctx, own, waiting, func(ctx context.Context, data []byte) error {
+			err = g.push(ctx, own, waiting, func(ctx context.Context, data []byte) error {
 				ctx, cancel := context.WithTimeout(ctx, peerPatience)
 				defer cancel()
 				return peer.Send(ctx, &msl.Request{Encrypted: true, Authenticated: true, Body: msl.BytesBody(data)})

@@ -69,22 +69,22 @@ func (s *seat) Between() {
 
 // servePushes answers a message, and keeps its sender waiting for more until it sends
 // another one, or goes away.
-func (s *Service) servePushes(all *Pushes, handle msl.Handler) func(context.Context, *mslhttp.StreamConn) error {
-	return func(ctx context.Context, c *mslhttp.StreamConn) error {
+func servePushes(all *Pushes) func(*generation, context.Context, *mslhttp.StreamConn) error {
+	return func(g *generation, ctx context.Context, c *mslhttp.StreamConn) error {
 		own := &seat{StreamConn: c, pushes: all}
 		defer own.leave()
-		return s.MSL.ServeStream(ctx, c.Source, own, s.whileTrusted(c, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		return g.MSL.ServeStream(ctx, c.Source, own, g.whileTrusted(c, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 			if !m.Authenticated {
 				return msl.ErrRejectEntity
 			}
 			own.take(m)
 			w.Afterward(func() error {
 				w.Encrypted, w.Authenticated = true, true
-				return s.push(context.Background(), own, m, func(_ context.Context, data []byte) error {
+				return g.push(context.Background(), own, m, func(_ context.Context, data []byte) error {
 					return w.Push(c, func(message *msl.ResponseWriter) error { _, err := message.Write(data); return err })
 				})
 			})
-			return handle(ctx, w, m)
+			return g.handle(ctx, w, m)
 		}))
 	}
 }

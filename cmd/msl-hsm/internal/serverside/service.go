@@ -7,33 +7,56 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/state"
+	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 	"github.com/msl-hsm/msl-hsm/msl/usermsg"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
 // A Service is a server with everything that it holds open.
 type Service struct {
-	Store   keys.Store
-	random  io.ReadCloser // combined with that of the device, or nil
-	State   *admin.State
-	psk     *entityauth.PSK
-	mgk     *entityauth.MGK
-	Devices *keys.Authority // enrolls devices here, or nil
-	MSL     *msl.Server
+	*base
+	psk *entityauth.PSK
+	mgk *entityauth.MGK
+	MSL *msl.Server
 
+	tls          *mslhttp.TLSServer // below MSL, or nil
+	upstream     *mslhttp.Upstream  // behind the server, or nil
+	certificates []certificateFile  // shown to others
+	heartbeat    heartbeat
+}
+
+// A base is what a server keeps when its configuration is read again.
+type base struct {
+	Store       keys.Store
+	random      io.ReadCloser // combined with that of the device, or nil
+	State       *admin.State
+	Devices     *keys.Authority // enrolls devices here, or nil
 	endpoint    *fleet.Endpoint // at which devices enroll, or nil
 	Connections *mslhttp.Connections
+	Metrics     *metrics.Set
+
+	secured     []net.Listener // with TLS
+	alerts      tlsalert.Counter
+	headers     func(msl.HeaderInfo) // told of headers, or nil
+	asRead      string               // the identity, before a certificate says another one
+	access      accessLog
+	issuerUse   keyUse
+	leaving     atomic.Bool
+	stateFailed atomic.Pointer[stateFailure]
 }
 
 // Open builds a server: its state, its keys, and what it trusts.
@@ -42,24 +65,28 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Connections: connections(&c.Server)}
+	s := &Service{base: &base{asRead: c.Server.Identity, Connections: connections(&c.Server), Metrics: metrics.New(buildVersion())}}
+	c.Keystore.Calls = s.Metrics.Call
 	if err := s.openState(c, log); err != nil {
 		return nil, err
 	}
-	err = assemble(c, s, log)
+	if s.access, err = openAccessLog(c); err == nil {
+		err = assemble(c, s, log)
+	}
 	if err == nil {
 		say(c, s.MSL, messages)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.State.PasswordsAtATime(c.Server.Limits.Passwords)
 	s.State.StartPruning(pruning(c, log))
 	return s, nil
 }
 
 // openState opens the state and the key store: the store before, if the state is
 // authenticated by its keys.
-func (s *Service) openState(c *config.Config, log *slog.Logger) (err error) {
+func (s *base) openState(c *config.Config, log *slog.Logger) (err error) {
 	if c.Server.State.Shared() {
 		if s.Store, err = keys.Open(c); err != nil {
 			return err
@@ -81,6 +108,9 @@ func (s *Service) openState(c *config.Config, log *slog.Logger) (err error) {
 	}
 	return nil
 }
+
+// Trace has f told of the header of each message.
+func (s *Service) Trace(f func(msl.HeaderInfo)) { s.headers, s.MSL.Headers = f, f }
 
 // firstStep returns what a server without a state file lacks first: the keys, since
 // making those makes the file too.
@@ -115,21 +145,24 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if s.random, err = keys.Random(c, s.Store); err != nil {
-		return err
+	if s.random == nil {
+		if s.random, err = keys.Random(c, s.Store); err != nil {
+			return err
+		}
 	}
 	issuer, err := issuer(c, s.Store)
 	if err != nil {
 		return err
 	}
-	issuer.Rand = s.random
+	issuer.Rand, issuer.Used = s.random, s.issuerUse.note
+	s.heartbeat.key = issuer.Keys[0].MAC
 	issuer.Shared = custody == msl.CustodyShared
 	services, err := serviceTokenKeys(c, s.Store)
 	if err != nil {
 		return err
 	}
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
-	if c.Server.Enrollment.State != "" {
+	if c.Server.Enrollment.State != "" && s.Devices == nil {
 		if s.Devices, err = keys.OpenAuthority(c, s.State.Server, s.Store); err != nil {
 			return err
 		}
@@ -143,7 +176,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		KeyExchanges: exchanges,
 		Custody:      custody,
 		Issuer:       issuer,
-		State:        s.State,
+		State:        meteredState{s.State, s.Metrics, &s.stateFailed},
 		PermitUser: func(_ context.Context, identity, user, scheme string) (bool, error) {
 			return c.Server.UserRules.Permit(identity, user, scheme), nil
 		},
@@ -152,11 +185,12 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression},
 		Limits:        messageLimits(c.Server.Limits),
 		Log:           log,
+		Report:        s.report,
+		Headers:       s.headers,
 	}
 	if s.Devices != nil {
 		s.MSL.JudgeToken = s.Devices.TokenJudge(issuer)
 	}
-	s.State.PasswordsAtATime(c.Server.Limits.Passwords)
 	s.MSL.Users = userSchemes(c, s)
 	s.MSL.Peers, err = entitySchemes(c, s, log)
 	return err
@@ -214,10 +248,7 @@ func (s *Service) Close() error {
 		errs = append(errs, s.endpoint.Close())
 	}
 	if s.MSL != nil {
-		errs = append(errs, s.MSL.Close(), s.psk.Close())
-		if s.mgk != nil {
-			errs = append(errs, s.mgk.Close())
-		}
+		errs = append(errs, s.retire())
 		if objects, sessions := s.Store.Live(); objects+sessions > 0 {
 			errs = append(errs, fmt.Errorf("%d key objects and %d sessions were still in use at the end", objects, sessions))
 		}
@@ -231,5 +262,15 @@ func (s *Service) Close() error {
 	if s.Devices != nil {
 		errs = append(errs, s.Devices.Close())
 	}
-	return errors.Join(append(errs, s.State.Close())...)
+	return errors.Join(append(errs, s.access.Close(), s.State.Close())...)
+}
+
+// retire releases the keys of a server that gets no more messages. Messages in flight
+// keep theirs.
+func (s *Service) retire() error {
+	errs := []error{s.MSL.Close(), s.psk.Close()}
+	if s.mgk != nil {
+		errs = append(errs, s.mgk.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
-	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
@@ -29,9 +28,10 @@ type streamPlace struct {
 }
 
 // OpenStreams listens at the places for connections that last.
-func OpenStreams(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logger) (*Streams, error) {
+func OpenStreams(c *config.Config, live *Live, listen ListenFunc, peers *slog.Logger) (*Streams, error) {
 	all := &Streams{Pushes: &Pushes{}}
-	peer, err := peerServer(c, s, all.Pushes, handle)
+	s := live.Service()
+	peer, err := servePeer(c, s, all.Pushes)
 	if err != nil {
 		return nil, err
 	}
@@ -39,16 +39,16 @@ func OpenStreams(c *config.Config, s *Service, handle msl.Handler, peers *slog.L
 		setting, path, listen string
 		serve                 func(context.Context, *mslhttp.StreamConn) error
 	}{
-		{"server.stream", c.Server.Stream.Path, c.Server.Stream.Listen, s.serveStream(handle)},
-		{"server.peer", c.Server.Peer.Path, c.Server.Peer.Listen, peer},
-		{"server.push", c.Server.Push.Path, c.Server.Push.Listen, s.servePushes(all.Pushes, handle)},
+		{"server.stream", c.Server.Stream.Path, c.Server.Stream.Listen, live.serve(serveStream)},
+		{"server.peer", c.Server.Peer.Path, c.Server.Peer.Listen, live.serve(peer)},
+		{"server.push", c.Server.Push.Path, c.Server.Push.Listen, live.serve(servePushes(all.Pushes))},
 	} {
 		place := &streamPlace{setting: p.setting, path: p.path, server: streamServer(c, s, p.serve, peers)}
 		if p.path == "none" {
 			place.path = ""
 		}
 		if p.listen != "" {
-			if place.listener, err = listenFor(c, s, p.setting, p.listen, peers); err != nil {
+			if place.listener, err = listenFor(c, s, listen, p.setting, p.listen, peers); err != nil {
 				all.closeListeners()
 				return nil, err
 			}
@@ -68,14 +68,22 @@ func streamServer(c *config.Config, s *Service, serve func(context.Context, *msl
 	}
 }
 
+// A ListenFunc listens for TCP at the address of a setting.
+type ListenFunc func(setting, address string) (net.Listener, error)
+
+// serve has connections served with the settings of the time when they begin.
+func (l *Live) serve(by func(*generation, context.Context, *mslhttp.StreamConn) error) func(context.Context, *mslhttp.StreamConn) error {
+	return func(ctx context.Context, c *mslhttp.StreamConn) error { return by(l.now.Load(), ctx, c) }
+}
+
 // listenFor listens as the place for HTTP does: within the bounds of connections, and
 // with TLS if that is configured.
-func listenFor(c *config.Config, s *Service, setting, address string, peers *slog.Logger) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func listenFor(c *config.Config, s *Service, listen ListenFunc, setting, address string, peers *slog.Logger) (net.Listener, error) {
+	l, err := listen(setting, address)
 	if err != nil {
 		return nil, fmt.Errorf("%w; choose another address in %s.listen", err, setting)
 	}
-	secured, err := SecureListener(c, s.Store, BehindProxies(&c.Server, s.Connections.Listen(l)), false, peers)
+	secured, err := s.Secured(BehindProxies(&c.Server, s.Connections.Listen(l)), peers)
 	if err != nil {
 		l.Close()
 	}
@@ -138,8 +146,6 @@ func (a *Streams) closeListeners() {
 }
 
 // serveStream answers message after message.
-func (s *Service) serveStream(handle msl.Handler) func(context.Context, *mslhttp.StreamConn) error {
-	return func(ctx context.Context, c *mslhttp.StreamConn) error {
-		return s.MSL.ServeStream(ctx, c.Source, c, s.whileTrusted(c, handle))
-	}
+func serveStream(g *generation, ctx context.Context, c *mslhttp.StreamConn) error {
+	return g.MSL.ServeStream(ctx, c.Source, c, g.whileTrusted(c, g.handle))
 }

@@ -3,6 +3,7 @@ package serverside
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"slices"
@@ -11,7 +12,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
-	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
@@ -40,16 +40,44 @@ func SchemeOf(l net.Listener) string {
 	return "http"
 }
 
-// SecureListener adds TLS to a listener, if TLS is configured. With insist it must be.
-func SecureListener(c *config.Config, store keystore.Store, l net.Listener, insist bool, log *slog.Logger) (net.Listener, error) {
+// Secured adds TLS to a listener, if TLS is configured.
+func (s *Service) Secured(l net.Listener, log *slog.Logger) (net.Listener, error) {
+	if s.tls == nil {
+		return l, nil
+	}
+	secured, err := s.tls.Listen(l)
+	if err != nil {
+		return nil, exit.Usagef("server.tls: %w", err)
+	}
+	s.secured = append(s.secured, secured)
+	return tlsListener{secured, s.tls.Alerts, log}, nil
+}
+
+// renewTLS gives the connections from now on the TLS settings of another service.
+func (b *base) renewTLS(next *mslhttp.TLSServer) error {
+	var errs []error
+	for _, l := range b.secured {
+		errs = append(errs, l.(interface {
+			Renew(*mslhttp.TLSServer) error
+		}).Renew(next))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return exit.Usagef("server.tls: %w", err)
+	}
+	return nil
+}
+
+// tlsServer returns what serves TLS, or nil if it is not configured. With insist it must
+// be.
+func tlsServer(c *config.Config, service *Service, insist bool, log *slog.Logger) (*mslhttp.TLSServer, error) {
 	own := c.Server.TLS
 	if len(own.Certificates) == 0 {
 		if insist || own.ClientCA != "" || own.ClientCRL != "" || own.MinVersion != "" || own.HTTP2 {
 			return nil, exit.Usagef("TLS without a certificate: name certificate and key in server.tls.certificates")
 		}
-		return l, nil
+		return nil, nil
 	}
-	s := &mslhttp.TLSServer{HTTP2: own.HTTP2, Alerts: &tlsalert.Counter{}, Report: func(e mslhttp.TLSEvent) { reportTLS(log, e) }}
+	s := &mslhttp.TLSServer{HTTP2: own.HTTP2, Alerts: &service.alerts, Report: func(e mslhttp.TLSEvent) { reportTLS(log, e) }}
 	var err error
 	if s.MinVersion, err = config.ParseVersion("server.tls.min-version", own.MinVersion); err != nil {
 		return nil, err
@@ -61,17 +89,17 @@ func SecureListener(c *config.Config, store keystore.Store, l net.Listener, insi
 		return nil, err
 	}
 	for _, entry := range own.Certificates {
-		certificate, err := keys.LoadCertificate(entry, "server.tls.certificates", store)
+		const setting = "server.tls.certificates"
+		certificate, err := keys.LoadCertificate(entry, setting, service.Store)
 		if err != nil {
 			return nil, err
 		}
 		s.Certificates = append(s.Certificates, certificate)
+		if leaf, err := x509.ParseCertificate(certificate.Chain[0]); err == nil {
+			service.certificates = append(service.certificates, certificateFile{setting, entry.Certificate, leaf})
+		}
 	}
-	secured, err := s.Listen(l)
-	if err != nil {
-		return nil, exit.Usagef("server.tls: %w", err)
-	}
-	return tlsListener{secured, s.Alerts, log}, nil
+	return s, nil
 }
 
 // checkTLSClients checks clients against the revocation lists, if there are any.

@@ -1,0 +1,28 @@
+package admin
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// DialServer connects to the server that has a state file open, which must run.
+func DialServer(state string) (*Running, error) {
+	r, err := Dial(state)
+	if r == nil && err == nil {
+		err = exit.WithCode(fmt.Errorf("no server runs with the state file %s: start it with msl-hsm serve, or name the file of the one that runs with --state", state), exit.Failure)
+	}
+	return r, err
+}
+
+// Reload has the server read its configuration again, and decodes what it says about that
+// into out.
+func (r *Running) Reload(out any) error { return r.callLong(http.MethodPost, "/reload", nil, out) }
+
+// Status decodes what the server says about its health into out.
+func (r *Running) Status(out any) error { return r.call(http.MethodGet, "/status", nil, out) }
+
+// Metrics writes the metrics of the server in the format of Prometheus.
+func (r *Running) Metrics(w io.Writer) error { return r.call(http.MethodGet, "/metrics", nil, w) }

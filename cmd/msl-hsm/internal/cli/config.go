@@ -1,0 +1,37 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+func configCheckCommand(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Look for mistakes in a configuration, without opening anything that it names",
+		Long: `Reads the configuration, or FILE, and looks for unknown fields, values that do not
+exist, and settings that contradict each other. A mistake is exit code 2. msl-hsm doctor
+also opens what the configuration names.`,
+		Args: atMost(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				p.flags.config = args[0]
+			}
+			path, err := p.configPath()
+			if err != nil {
+				return err
+			}
+			if path == "" {
+				return exit.Usagef("there is no configuration to check: name a file")
+			}
+			if _, err := p.configure(); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(p.stdout, "no mistake in %s\n", exit.Printable(path))
+			return err
+		},
+	}
+}

@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
+)
+
+// sockets are those that systemd opened for this process, by the setting whose address
+// they replace (sd_listen_fds(3)).
+type sockets map[string]net.Listener
+
+// activatedSockets takes the sockets of systemd, if there are any. Their
+// FileDescriptorName is stream, peer or push; any other name is the server itself.
+func activatedSockets() (sockets, error) {
+	named, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, fmt.Errorf("sockets of systemd: %w", err)
+	}
+	all := sockets{}
+	for name, list := range named {
+		setting := "server.listen"
+		if name == "stream" || name == "peer" || name == "push" {
+			setting = "server." + name
+		}
+		for _, l := range list {
+			if _, taken := all[setting]; taken || l == nil {
+				return nil, exit.Usagef("systemd passes a socket %q that is no listener, or a second one for %s: correct the .socket unit", name, setting)
+			}
+			all[setting] = l
+		}
+	}
+	return all, nil
+}
+
+// listen listens at the address of a setting, unless systemd does so already.
+func (s sockets) listen(setting, address string) (net.Listener, error) {
+	if l, ok := s[setting]; ok {
+		return l, nil
+	}
+	return net.Listen("tcp", address)
+}
+
+// notify tells systemd, if that started this process. One that does not listen must not
+// keep the server from anything.
+func notify(state string) {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		_, _ = daemon.SdNotify(false, state)
+	}()
+	select {
+	case <-told:
+	case <-time.After(time.Second):
+	}
+}
+
+// drained returns a context that ends a while after ctx does. Meanwhile the server says
+// that it is not ready, so that balancers send it no more.
+func drained(ctx context.Context, while time.Duration, s *serverside.Service, log *slog.Logger) (context.Context, context.CancelFunc) {
+	if ctx.Err() != nil {
+		return ctx, func() {}
+	}
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		s.Leave()
+		if while > 0 {
+			log.Info("not ready any more", "listening_for", while)
+		}
+		time.AfterFunc(while, cancel)
+	})
+	return late, func() { stop(); cancel() }
+}
+
+// hangups are the signals that ask for a reload. From now on none ends the process.
+func hangups() chan os.Signal {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	return signals
+}
+
+// reloadOn reads the configuration again at each signal, and tells systemd. Call what it
+// returns at the end.
+func reloadOn(signals chan os.Signal, live *serverside.Live) (end func()) {
+	ended := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-signals:
+				notify(reloading())
+				_, _ = live.Reload() // it is logged
+				notify(daemon.SdNotifyReady)
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() { close(ended) }
+}
+
+// keepAlive tells systemd twice in each interval that the server is alive, as long as its
+// state answers: where that hangs, a restart is the only help. A device that fails is
+// none of its business.
+func keepAlive(s *serverside.Service) (end func()) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval <= 0 {
+		return func() {}
+	}
+	ticker, ended := time.NewTicker(interval/2), make(chan struct{})
+	go func() {
+		for {
+			if s.Alive(context.Background()) {
+				notify(daemon.SdNotifyWatchdog)
+			}
+			select {
+			case <-ticker.C:
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() { ticker.Stop(); close(ended) }
+}

@@ -1,0 +1,49 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// The values of server.access-log that are no file.
+const (
+	AccessNone  = "none"
+	AccessInLog = "log"
+)
+
+// Admin is where operators and their programs look at a server.
+type Admin struct {
+	Listen string `yaml:"listen" example:"127.0.0.1:9090"`    // a loopback address for health, readiness and metrics over HTTP
+	Token  string `yaml:"token" example:"file:metrics.token"` // source of the bearer token that metrics and details need there
+	Health string `yaml:"health" example:"/healthz"`          // path of the server's own URL that tells anyone whether it is ready, by status 200 or 503 and nothing else
+}
+
+// check wants an address that other machines cannot reach, and a token.
+func (a *Admin) check() error {
+	if a.Health != "" && (!strings.HasPrefix(a.Health, "/") || a.Health == "/") {
+		return exit.Usagef("server.admin.health is %q: want a path such as /healthz, since / is for messages", a.Health)
+	}
+	if a.Listen == "" {
+		if a.Token != "" {
+			return exit.Usagef("server.admin.token is set, and server.admin.listen is not: name the address, or leave the token out")
+		}
+		return nil
+	}
+	host, _, err := net.SplitHostPort(a.Listen)
+	if err == nil && host == "localhost" {
+		host = "127.0.0.1"
+	}
+	if ip, bad := netip.ParseAddr(host); err != nil || bad != nil || !ip.IsLoopback() {
+		return exit.Usagef("server.admin.listen is %q: want a loopback address with a port, such as 127.0.0.1:9090, and let a proxy or a tunnel lead there from other machines", a.Listen)
+	}
+	if err := CheckListen("server.admin.listen", a.Listen); err != nil {
+		return err
+	}
+	if a.Token == "" {
+		return exit.Usagef("server.admin.listen is set, and server.admin.token is not: every user of this machine could read the metrics; name a file with a token, as file:PATH")
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// fixed are the settings of a server that a running one keeps, with all below them: what
+// is open under them, and how long it remembers.
+func fixed() []string {
+	return []string{
+		"keystore.uri", "keystore.softhsm", "keystore.argon2", "keystore.owner-password", "keystore.endorsement-password", "keystore.lockout-password", "keystore.isolate", "keystore.isolate-memory", "keystore.isolate-sandbox", "keystore.sessions", "keystore.wait", "keystore.call-timeout", "keystore.prefix", "keystore.random", "keystore.allow-weak",
+		"server.listen", "server.identity", "server.state", "server.argon2", "server.trusted-proxies", "server.proxy-protocol", "server.enrollment", "server.custody",
+		"server.renew-after", "server.lifetime", "server.renew-expired", "server.user-renew-after", "server.user-lifetime", "server.user-renew-expired",
+		"server.limits.connections", "server.limits.connections-per-source", "server.limits.passwords", "server.limits.timeout", "server.limits.idle",
+		"server.tls.http2", "server.stream", "server.peer", "server.push", "server.failures", "server.admin", "server.access-log", "server.shutdown", "server.drain",
+	}
+}
+
+// Keep compares the configuration of a running server with the one that it shall have
+// next. It returns the names of the settings that change, and of those that only change
+// with a restart: next keeps their values. Settings of clients are left out.
+func (c *Config) Keep(next *Config) (changed, restart []string) {
+	compare(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), "", func(name string, old, next reflect.Value) {
+		switch {
+		case strings.HasPrefix(name, "client."):
+		case slices.ContainsFunc(fixed(), func(f string) bool { return name == f || strings.HasPrefix(name, f+".") }):
+			restart = append(restart, name)
+			next.Set(old)
+		default:
+			changed = append(changed, name)
+		}
+	})
+	if (len(c.Server.TLS.Certificates) == 0) != (len(next.Server.TLS.Certificates) == 0) {
+		next.Server.TLS = c.Server.TLS
+		changed = slices.DeleteFunc(changed, func(name string) bool { return strings.HasPrefix(name, "server.tls.") })
+		restart = append(restart, "server.tls")
+	}
+	return changed, restart
+}
+
+// compare calls differs for each setting that is not the same.
+func compare(a, b reflect.Value, name string, differs func(name string, a, b reflect.Value)) {
+	for i := range a.NumField() {
+		tag, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("yaml"), ",")
+		if tag == "" {
+			continue
+		}
+		own := strings.TrimPrefix(name+"."+tag, ".")
+		x, y := a.Field(i), b.Field(i)
+		if x.Kind() == reflect.Struct && isSection(x.Type()) {
+			compare(x, y, own, differs)
+			continue
+		}
+		if !reflect.DeepEqual(x.Interface(), y.Interface()) {
+			differs(own, x, y)
+		}
+	}
+}
+
+// isSection reports whether a type has settings of its own.
+func isSection(t reflect.Type) bool {
+	for i := range t.NumField() {
+		if t.Field(i).Tag.Get("yaml") != "" {
+			return true
+		}
+	}
+	return false
+}

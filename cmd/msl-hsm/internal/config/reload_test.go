@@ -1,0 +1,65 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestKeep changes settings of every kind.
+func TestKeep(t *testing.T) {
+	old, next := Default(), Default()
+	old.Server.State.File, next.Server.State.File = "old.db", "new.db"
+	next.Server.Limits.Header = 7
+	next.Server.Require.NonReplayable = true
+	next.Server.Limits.Connections = 3
+	next.Server.UserRules = UserRules{{Entity: "kiosk-"}}
+	next.Client.URL = "http://elsewhere"
+	changed, restart := old.Keep(next)
+	slices.Sort(changed)
+	slices.Sort(restart)
+	if want := []string{"server.limits.header", "server.require.non-replayable", "server.user-rules"}; !slices.Equal(changed, want) {
+		t.Errorf("changed %q, want %q", changed, want)
+	}
+	if want := []string{"server.limits.connections", "server.state.file"}; !slices.Equal(restart, want) {
+		t.Errorf("restart %q, want %q", restart, want)
+	}
+	if next.Server.State.File != "old.db" || next.Server.Limits.Connections != 0 || next.Server.Limits.Header != 7 {
+		t.Errorf("next has %q and %+v", next.Server.State.File, next.Server.Limits)
+	}
+	if changed, restart := old.Keep(old); len(changed)+len(restart) > 0 {
+		t.Errorf("the same differs: %q, %q", changed, restart)
+	}
+}
+
+func TestKeepTLS(t *testing.T) {
+	old, next := Default(), Default()
+	next.Server.TLS.Certificates = []Certificate{{Certificate: "a.crt", Key: "a"}}
+	changed, restart := old.Keep(next)
+	if len(changed) != 0 || !slices.Equal(restart, []string{"server.tls"}) || next.Server.TLS.Certificates != nil {
+		t.Errorf("%q, %q: TLS cannot begin on a listener that is open", changed, restart)
+	}
+}
+
+// TestFixedExist wants each fixed name to be that of a setting.
+func TestFixedExist(t *testing.T) {
+	var names []string
+	var walk func(v reflect.Type, name string)
+	walk = func(v reflect.Type, name string) {
+		for i := range v.NumField() {
+			tag, _, _ := strings.Cut(v.Field(i).Tag.Get("yaml"), ",")
+			own := strings.TrimPrefix(name+"."+tag, ".")
+			names = append(names, own)
+			if f := v.Field(i).Type; tag != "" && f.Kind() == reflect.Struct && isSection(f) {
+				walk(f, own)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config](), "")
+	for _, name := range fixed() {
+		if !slices.Contains(names, name) {
+			t.Errorf("there is no setting %s", name)
+		}
+	}
+}

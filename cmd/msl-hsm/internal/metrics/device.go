@@ -1,0 +1,88 @@
+//go:build !nometrics
+
+package metrics
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// device are the metrics of the key store.
+type device struct {
+	queue    prometheus.Observer
+	seconds  *byName[prometheus.Observer]
+	failures *prometheus.CounterVec
+}
+
+func newDevice(to *prometheus.Registry) device {
+	queue := histogram("keystore_queue_seconds", "Time that operations waited until the device was free for them.", fine)
+	seconds := histogram("keystore_call_seconds", "Time of operations in the device, by the function that does the work.", fine, "function")
+	failures := counter("keystore_errors_total", "Operations of the device that failed, by what that means.", "function", "error")
+	to.MustRegister(queue, seconds, failures)
+	return device{queue: queue.WithLabelValues(), failures: failures,
+		seconds: &byName[prometheus.Observer]{make: func(name string) prometheus.Observer { return seconds.WithLabelValues(name) }}}
+}
+
+func (d *device) count(c keystore.Call) {
+	d.queue.Observe(c.Queue.Seconds())
+	if c.Function != "" {
+		d.seconds.of(c.Function).Observe(c.Run.Seconds())
+	}
+	if c.Err != nil {
+		d.failures.WithLabelValues(c.Function, kindOf(c.Err)).Inc()
+	}
+}
+
+// kindOf is what an error of a device means.
+func kindOf(err error) string {
+	for _, k := range []struct {
+		name string
+		err  error
+	}{
+		{"lost", keystore.ErrLost}, {"busy", keystore.ErrBusy}, {"pin", keystore.ErrPIN}, {"locked", keystore.ErrLocked},
+		{"unsupported", errors.ErrUnsupported}, {"not-found", keystore.ErrNotFound}, {"unavailable", keystore.ErrUnavailable},
+	} {
+		if errors.Is(err, k.err) {
+			return k.name
+		}
+	}
+	return other
+}
+
+// upstream are the metrics of the service behind a gateway.
+type upstream struct {
+	seconds  *byName[prometheus.Observer]
+	requests *prometheus.CounterVec
+}
+
+func newUpstream(to *prometheus.Registry) upstream {
+	seconds := histogram("upstream_seconds", "Time until the response of the service behind the gateway began.", coarse, "target")
+	requests := counter("upstream_requests_total", "Requests to the service behind the gateway, by the class of the status; none is no response.", "target", "status")
+	to.MustRegister(seconds, requests)
+	return upstream{requests: requests,
+		seconds: &byName[prometheus.Observer]{make: func(name string) prometheus.Observer { return seconds.WithLabelValues(name) }}}
+}
+
+func (u *upstream) count(c mslhttp.UpstreamCall) {
+	u.seconds.of(c.Target).Observe(c.Took.Seconds())
+	u.requests.WithLabelValues(c.Target, classOf(c.Status)).Inc()
+}
+
+// byName has one series for each name, of which there are few.
+type byName[T any] struct {
+	make func(name string) T
+	all  sync.Map
+}
+
+func (b *byName[T]) of(name string) T {
+	if v, ok := b.all.Load(name); ok {
+		return v.(T)
+	}
+	v, _ := b.all.LoadOrStore(name, b.make(name))
+	return v.(T)
+}

@@ -1,0 +1,134 @@
+package serverside
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// An accessLog has a line for each message.
+type accessLog struct {
+	log   *slog.Logger
+	level slog.Level
+	file  *accessFile // or nil
+}
+
+// openAccessLog opens the file that the configuration names. Without one, lines are in the
+// log where that is verbose.
+func openAccessLog(c *config.Config) (accessLog, error) {
+	log := c.Keystore.Log // where nothing is left out, however many messages come
+	if log == nil {
+		return accessLog{log: slog.New(slog.DiscardHandler)}, nil
+	}
+	switch path := c.Server.AccessLog; path {
+	case "", config.AccessNone:
+		return accessLog{log: log, level: slog.LevelDebug}, nil
+	case config.AccessInLog:
+		return accessLog{log: log, level: slog.LevelInfo}, nil
+	default:
+		f := &accessFile{path: path}
+		if err := f.reopen(); err != nil {
+			return accessLog{}, exit.Usagef("server.access-log: %w: correct the path, or make its directory", err)
+		}
+		return accessLog{log: slog.New(slog.NewJSONHandler(f, nil)), level: slog.LevelInfo, file: f}, nil
+	}
+}
+
+// write writes the line of a message that the server is done with.
+func (l accessLog) write(ctx context.Context, v msl.Served) {
+	if !l.log.Enabled(ctx, l.level) {
+		return
+	}
+	l.log.LogAttrs(ctx, l.level, "message", accessLine(v)...)
+}
+
+func accessLine(v msl.Served) []slog.Attr {
+	line := make([]slog.Attr, 0, 20)
+	line = append(line, slog.String("source", v.Source), slog.String("entity", v.Identity), slog.Bool("authenticated", v.Authenticated))
+	line = appendText(line, "user", v.User)
+	line = appendText(line, "scheme", v.Scheme)
+	line = appendText(line, "key_exchange", v.KeyExchange)
+	line = append(line, slog.Int64("message_id", v.MessageID), slog.Int64("read", v.Read), slog.Int64("written", v.Written), slog.Duration("took", v.Took))
+	if call := upstreamOf(v.Message); call != nil {
+		line = append(line, slog.String("upstream", call.Target), slog.Int("upstream_status", call.Status), slog.Duration("upstream_took", call.Took))
+	}
+	if v.Response != 0 {
+		line = append(line, slog.String("response", v.Response.String()), slog.Int("code", int(v.Code)))
+	}
+	if v.Err != nil {
+		line = append(line, slog.String("fault", v.Fault.String()), slog.Any("error", v.Err))
+	}
+	return line
+}
+
+func appendText(line []slog.Attr, name, text string) []slog.Attr {
+	if text == "" {
+		return line
+	}
+	return append(line, slog.String(name, text))
+}
+
+// noteUpstream keeps the last request to the service for the line of its message.
+func noteUpstream(m *msl.Message, c mslhttp.UpstreamCall) { m.Note = &c }
+
+func upstreamOf(m *msl.Message) *mslhttp.UpstreamCall {
+	if m == nil {
+		return nil
+	}
+	call, _ := m.Note.(*mslhttp.UpstreamCall)
+	return call
+}
+
+// An accessFile is a file that another program may move away at any time.
+type accessFile struct {
+	path string
+
+	mu   sync.Mutex
+	file *os.File
+}
+
+// Write appends a line.
+func (f *accessFile) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.file.Write(p)
+}
+
+// reopen begins a new file where the one of before was moved away.
+func (f *accessFile) reopen() error {
+	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.file
+	if f.file = file; old == nil {
+		return nil
+	}
+	return old.Close()
+}
+
+// reopen begins a new file, if there is one.
+func (l accessLog) reopen() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.reopen()
+}
+
+// Close closes the file, if there is one.
+func (l accessLog) Close() error {
+	if l.file == nil {
+		return nil
+	}
+	l.file.mu.Lock()
+	defer l.file.mu.Unlock()
+	return l.file.file.Close()
+}

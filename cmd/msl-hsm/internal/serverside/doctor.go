@@ -1,0 +1,231 @@
+package serverside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// Examine looks at everything that a server needs, by really using it, and tells what it
+// found: nothing that is wrong keeps it from the rest. It changes nothing. While a server
+// runs, it asks that about what the server has open.
+func Examine(ctx context.Context, c *config.Config) []Check {
+	d := &doctor{c: c}
+	d.clock(time.Now())
+	d.files()
+	running, err := d.running()
+	if err != nil {
+		d.say("server", Warning, "%s", exit.OneLine(err))
+	}
+	if running != nil {
+		defer running.Close()
+	}
+	d.state(running)
+	d.ports(running != nil)
+	d.store(ctx)
+	d.upstreams(ctx)
+	return d.found
+}
+
+// A doctor collects what it finds.
+type doctor struct {
+	c     *config.Config
+	found []Check
+}
+
+func (d *doctor) say(name string, v Verdict, format string, args ...any) {
+	d.found = append(d.found, Check{name, v, fmt.Sprintf(format, args...)})
+}
+
+// judge tells that something works, or why not.
+func (d *doctor) judge(name string, err error, format string, args ...any) bool {
+	if err != nil {
+		d.say(name, Failure, "%s", exit.OneLine(err))
+		return false
+	}
+	d.say(name, OK, format, args...)
+	return true
+}
+
+// clock wants a time after that of this program. Tokens and certificates depend on it.
+func (d *doctor) clock(now time.Time) {
+	if now.Year() < 2024 {
+		d.say("clock", Failure, "it says %s: set it, and have a time service keep it", now.Format(time.DateOnly))
+		return
+	}
+	if synchronized, known := clockSynchronized(); known && !synchronized {
+		d.say("clock", Warning, "it says %s, and no time service says that it keeps it", now.UTC().Format(time.DateTime))
+		return
+	}
+	d.say("clock", OK, "it says %s", now.UTC().Format(time.DateTime))
+}
+
+// files looks at who may read and write what only the server should, and whether there is
+// room.
+func (d *doctor) files() {
+	for _, f := range []struct{ setting, path string }{
+		{"server.state", d.c.Server.State.Path()}, {"server.enrollment.state", d.c.Server.Enrollment.State},
+	} {
+		info, err := os.Stat(f.path)
+		switch {
+		case f.path == "" || errors.Is(err, os.ErrNotExist): // told of where it is opened
+		case err != nil:
+			d.say("permissions", Failure, "%s: %s", f.setting, exit.OneLine(err))
+		case info.Mode().Perm()&0o077 != 0:
+			d.say("permissions", Failure, "%s: %s has mode %#o: chmod 600 %s", f.setting, f.path, info.Mode().Perm(), exit.Quoted(f.path))
+		default:
+			d.say("permissions", OK, "%s is for its owner alone", f.path)
+		}
+	}
+	if path := d.c.Server.State.Path(); path != "" {
+		d.room(filepath.Dir(path))
+	}
+}
+
+// leastRoom is how much room on the disk deserves no warning.
+const leastRoom = 100 << 20
+
+func (d *doctor) room(dir string) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		d.say("disk", Failure, "%s: %s", dir, err)
+		return
+	}
+	free, verdict := uint64(fs.Bavail)*uint64(fs.Bsize), OK
+	if free < leastRoom {
+		verdict = Warning
+	}
+	d.say("disk", verdict, "%d MiB are free in %s", free>>20, dir)
+}
+
+// running finds the server that has the state open, if there is one.
+func (d *doctor) running() (*admin.Running, error) {
+	path := d.c.Server.State.Path()
+	if path == "" {
+		return nil, nil
+	}
+	return admin.Dial(path)
+}
+
+func (d *doctor) state(running *admin.Running) {
+	if running != nil {
+		var now Readiness
+		if err := running.Status(&now); err != nil {
+			d.say("running server", Failure, "%s", exit.OneLine(err))
+			return
+		}
+		for _, check := range now.Checks {
+			d.say("running server: "+check.Name, check.Verdict, "%s", check.Detail)
+		}
+		return
+	}
+	s, err := admin.OpenState(d.c, "")
+	if err != nil {
+		d.say("state", Failure, "%s", exit.OneLine(err))
+		return
+	}
+	defer s.Close()
+	all, err := s.Check()
+	d.judge("state", err, "no damage; %d entities and %d users are registered", all.Entities, all.Users)
+}
+
+// ports tries the addresses, unless a server listens there.
+func (d *doctor) ports(served bool) {
+	s := &d.c.Server
+	for _, l := range []struct{ setting, address string }{
+		{"server.listen", s.Listen}, {"server.stream.listen", s.Stream.Listen}, {"server.peer.listen", s.Peer.Listen},
+		{"server.push.listen", s.Push.Listen}, {"server.admin.listen", s.Admin.Listen},
+	} {
+		if l.address == "" || served {
+			continue
+		}
+		listener, err := net.Listen("tcp", l.address)
+		if err == nil {
+			err = listener.Close()
+		} else {
+			err = fmt.Errorf("%w: stop what listens there, or choose another address in %s", err, l.setting)
+		}
+		d.judge("port", err, "%s can be used for %s", l.address, l.setting)
+	}
+}
+
+// store opens the key store, which proves the module, and goes on with what it can open.
+func (d *doctor) store(ctx context.Context) {
+	store, err := keys.Open(d.c)
+	if !d.judge("key store", err, "it opens, takes the PIN, and protects keys as it must") {
+		return
+	}
+	defer func() { d.close("key store", store.Close()) }()
+	d.keys(store)
+	r, err := Rehearse(d.c, store)
+	if !d.judge("server", err, "its keys, schemes and certificates fit together") {
+		return
+	}
+	defer func() { d.close("server", r.Close()) }()
+	d.found = append(d.found, r.checkCertificates(time.Now())...)
+	for _, name := range r.Exchanges(d.c) {
+		began := time.Now()
+		err := r.Try(ctx, d.c, name)
+		d.judge("key exchange "+name, err, "a device gets keys, and comes back with its token: %v", time.Since(began).Round(time.Millisecond))
+	}
+}
+
+func (d *doctor) close(name string, err error) {
+	if err != nil {
+		d.say(name, Failure, "it does not close: %s", exit.OneLine(err))
+	}
+}
+
+// keys judges the evidence of each key.
+func (d *doctor) keys(store keystore.Admin) {
+	all, err := store.List()
+	if err != nil {
+		d.say("keys", Failure, "%s", exit.OneLine(err))
+		return
+	}
+	weak := 0
+	for _, k := range all {
+		if len(k.Weaknesses) > 0 {
+			weak++
+			d.say("keys", Failure, "%s version %d: %s: make another version with msl-hsm key create, or accept it in keystore.allow-weak", exit.Printable(k.Label), k.Version, strings.Join(k.Weaknesses, ", "))
+		}
+	}
+	if weak == 0 {
+		d.say("keys", OK, "%d keys, none of which can be read or leave the device", len(all))
+	}
+}
+
+// upstreams connects to each place of the service behind the gateway.
+func (d *doctor) upstreams(ctx context.Context) {
+	for _, t := range d.c.Server.Upstream.URL {
+		network, address := "tcp", t.Socket
+		if t.Socket != "" {
+			network = "unix"
+		} else {
+			address = t.URL.Host
+			if t.URL.Port() == "" {
+				address = net.JoinHostPort(t.URL.Hostname(), map[string]string{"http": "80", "https": "443"}[t.URL.Scheme])
+			}
+		}
+		conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, network, address)
+		if err != nil {
+			d.say("upstream", Warning, "%s: %s: start the service, or correct server.upstream", t, err)
+			continue
+		}
+		conn.Close()
+		d.say("upstream", OK, "%s takes connections", t)
+	}
+}

@@ -1,0 +1,199 @@
+package serverside
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Verdict is what a check found.
+type Verdict string
+
+// The verdicts. A server with a failure is not ready.
+const (
+	OK      Verdict = "ok"
+	Warning Verdict = "warning"
+	Failure Verdict = "failure"
+)
+
+// A Check is one thing that a server needs.
+type Check struct {
+	Name    string  `json:"name"`
+	Verdict Verdict `json:"verdict"`
+	Detail  string  `json:"detail"` // what was found, and what to do next
+}
+
+// A Readiness says whether a server can answer messages, and why not.
+type Readiness struct {
+	Ready  bool    `json:"ready"`
+	Checks []Check `json:"checks"`
+}
+
+const (
+	// fresh is how long the answer of the key store counts: whoever asks for the
+	// readiness must not occupy the device.
+	fresh = time.Second
+	// patience is how long one waits for that answer.
+	patience = 2 * time.Second
+	// recently is how long a failure of the state counts. After that, messages may try
+	// whether it works again.
+	recently = 10 * time.Second
+	// soon is the remaining life of a certificate that deserves a warning.
+	soon = 14 * 24 * time.Hour
+)
+
+// Ready makes the checks.
+func (s *Service) Ready(ctx context.Context) Readiness {
+	checks := []Check{s.checkServer(), s.checkKeyStore(ctx), s.checkState(ctx)}
+	checks = append(checks, s.checkCertificates(time.Now())...)
+	checks = append(checks, s.checkUpstream()...)
+	r := Readiness{Ready: true, Checks: checks}
+	for _, c := range checks {
+		r.Ready = r.Ready && c.Verdict != Failure
+	}
+	return r
+}
+
+// Leave has the server say from now on that it is not ready.
+func (s *Service) Leave() { s.leaving.Store(true) }
+
+// Alive reports whether the state answers at all, if only with an error.
+func (s *Service) Alive(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return s.checkState(ctx).Detail != silent
+}
+
+// silent is the detail of a state that does not answer.
+const silent = "it has not answered for a while"
+
+func (s *Service) checkServer() Check {
+	if s.leaving.Load() {
+		return Check{"server", Failure, "it was told to stop"}
+	}
+	return Check{"server", OK, "it takes messages"}
+}
+
+// A heartbeat uses a key in the device now and then.
+type heartbeat struct {
+	key keystore.MAC
+
+	mu      sync.Mutex
+	began   time.Time     // of the newest use
+	running chan struct{} // closed when that ended
+	err     error         // what it gave
+}
+
+// beat uses the key, unless that was done a moment ago, and waits for the result.
+func (h *heartbeat) beat(ctx context.Context) error {
+	h.mu.Lock()
+	if h.running == nil || h.ended() && time.Since(h.began) > fresh {
+		h.began, h.running = time.Now(), make(chan struct{})
+		go h.use(h.running)
+	}
+	running, began := h.running, h.began
+	h.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-running:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.err
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return fmt.Errorf("it has not answered for %v", time.Since(began).Round(time.Millisecond))
+}
+
+func (h *heartbeat) ended() bool {
+	select {
+	case <-h.running:
+		return true
+	default:
+		return false
+	}
+}
+
+func (h *heartbeat) use(done chan struct{}) {
+	_, err := h.key.Sum([]byte("msl-hsm health"))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
+	close(done)
+}
+
+func (s *Service) checkKeyStore(ctx context.Context) Check {
+	if err := s.heartbeat.beat(ctx); err != nil {
+		return Check{"keystore", Failure, exit.OneLine(err)}
+	}
+	var versions []string
+	for _, k := range s.MSL.Issuer.Keys {
+		versions = append(versions, fmt.Sprint(k.Version))
+	}
+	return Check{"keystore", OK, "the issuer key signs; its versions are " + strings.Join(versions, ", ")}
+}
+
+func (s *Service) checkState(ctx context.Context) Check {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	failed := s.stateFailed.Load()
+	if failed != nil && time.Since(failed.at) < recently {
+		return Check{"state", Failure, fmt.Sprintf("%s failed %v ago: %s", failed.operation, time.Since(failed.at).Round(time.Second), exit.OneLine(failed.err))}
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.State.Revoked(ctx, "", "") }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return Check{"state", Failure, exit.OneLine(err)}
+		}
+	case <-ctx.Done():
+		return Check{"state", Failure, silent}
+	}
+	return Check{"state", OK, "it can be read"}
+}
+
+// checkCertificates tells of the certificate that ends first, and each that ends soon.
+func (s *Service) checkCertificates(now time.Time) (checks []Check) {
+	for _, c := range s.certificates {
+		verdict, left := OK, c.leaf.NotAfter.Sub(now)
+		detail := fmt.Sprintf("%s ends %s", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
+		switch {
+		case left <= 0:
+			verdict, detail = Failure, fmt.Sprintf("%s ended %s: put a new one in its place and run msl-hsm admin reload", c.file, c.leaf.NotAfter.UTC().Format(time.DateTime))
+		case now.Before(c.leaf.NotBefore):
+			verdict, detail = Failure, fmt.Sprintf("%s begins %s: check the clock", c.file, c.leaf.NotBefore.UTC().Format(time.DateTime))
+		case left < soon:
+			verdict = Warning
+		}
+		checks = append(checks, Check{c.setting, verdict, detail})
+	}
+	return checks
+}
+
+// A certificateFile is a certificate that is shown to others.
+type certificateFile struct {
+	setting, file string
+	leaf          *x509.Certificate
+}
+
+func (s *Service) checkUpstream() []Check {
+	if s.upstream == nil {
+		return nil
+	}
+	fit, unfit := s.upstream.Fit()
+	switch {
+	case fit == 0:
+		return []Check{{"upstream", Warning, "no place can be used: " + strings.Join(unfit, ", ")}}
+	case len(unfit) > 0:
+		return []Check{{"upstream", Warning, "some places cannot be used: " + strings.Join(unfit, ", ")}}
+	}
+	return []Check{{"upstream", OK, fmt.Sprintf("%d places", fit)}}
+}

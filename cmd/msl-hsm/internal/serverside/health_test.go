@@ -1,0 +1,132 @@
+package serverside
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A fakeKey answers as it is told.
+type fakeKey struct {
+	keystore.MAC
+	uses atomic.Int32
+	hang chan struct{} // until it is closed, or nil
+	err  error
+}
+
+func (k *fakeKey) Sum([]byte) ([]byte, error) {
+	k.uses.Add(1)
+	if k.hang != nil {
+		<-k.hang
+	}
+	return nil, k.err
+}
+
+func TestHeartbeat(t *testing.T) {
+	k := &fakeKey{err: keystore.ErrUnavailable}
+	h := heartbeat{key: k}
+	for range 100 {
+		if err := h.beat(t.Context()); !errors.Is(err, keystore.ErrUnavailable) {
+			t.Fatalf("a device that is away: %v", err)
+		}
+	}
+	if n := k.uses.Load(); n > 2 {
+		t.Errorf("who asks 100 times occupies the device %d times", n)
+	}
+}
+
+// TestHeartbeatHangs asks a device that does not answer: nobody waits for it for long, and
+// it is asked once.
+func TestHeartbeatHangs(t *testing.T) {
+	k := &fakeKey{hang: make(chan struct{})}
+	h := heartbeat{key: k}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	for range 10 {
+		if err := h.beat(ctx); err == nil || !strings.Contains(err.Error(), "has not answered for") {
+			t.Errorf("a device that hangs: %v", err)
+		}
+	}
+	if n := k.uses.Load(); n != 1 {
+		t.Errorf("it is asked %d times", n)
+	}
+	close(k.hang)
+	if err := h.beat(t.Context()); err != nil {
+		t.Errorf("it answers again: %v", err)
+	}
+}
+
+func TestCertificateHealth(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		begins, ends time.Duration
+		verdict      Verdict
+		detail       string
+	}{
+		{-time.Hour, 90 * 24 * time.Hour, OK, "a.crt ends 2030-04-01"},
+		{-time.Hour, 13 * 24 * time.Hour, Warning, "a.crt ends 2030-01-14"},
+		{-time.Hour, -time.Second, Failure, "put a new one in its place and run msl-hsm admin reload"},
+		{time.Hour, 90 * 24 * time.Hour, Failure, "check the clock"},
+	} {
+		leaf := &x509.Certificate{NotBefore: now.Add(c.begins), NotAfter: now.Add(c.ends)}
+		s := &Service{certificates: []certificateFile{{"server.tls.certificates", "a.crt", leaf}}}
+		got := s.checkCertificates(now)[0]
+		if got.Verdict != c.verdict || !strings.Contains(got.Detail, c.detail) {
+			t.Errorf("ends in %v: %+v", c.ends, got)
+		}
+	}
+}
+
+// TestStateHealth remembers for a while that the state could not be written.
+func TestStateHealth(t *testing.T) {
+	s := &Service{base: &base{}}
+	s.stateFailed.Store(&stateFailure{"renew", errors.New("no space left on device"), time.Now()})
+	if got := s.checkState(t.Context()); got.Verdict != Failure || !strings.Contains(got.Detail, "renew failed") || !strings.Contains(got.Detail, "no space left") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestLeaving(t *testing.T) {
+	s := &Service{base: &base{}}
+	if got := s.checkServer(); got.Verdict != OK {
+		t.Errorf("%+v", got)
+	}
+	s.Leave()
+	if got := s.checkServer(); got.Verdict != Failure {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestToken wants a page to be shown to those who know the token, and to nobody else.
+func TestToken(t *testing.T) {
+	page := withToken(sha256.Sum256([]byte("0123456789abcdef")), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		json.NewEncoder(w).Encode("secret")
+	}))
+	for header, status := range map[string]int{
+		"":                        http.StatusUnauthorized,
+		"Bearer":                  http.StatusUnauthorized,
+		"Bearer ":                 http.StatusUnauthorized,
+		"Bearer 0123456789abcde":  http.StatusUnauthorized,
+		"Bearer 0123456789ABCDEF": http.StatusUnauthorized,
+		"Basic 0123456789abcdef":  http.StatusUnauthorized,
+		"0123456789abcdef":        http.StatusUnauthorized,
+		"Bearer 0123456789abcdef": http.StatusOK,
+	} {
+		r, w := httptest.NewRequest(http.MethodGet, "/metrics", nil), httptest.NewRecorder()
+		r.Header.Set("Authorization", header)
+		page.ServeHTTP(w, r)
+		if w.Code != status || (status != http.StatusOK) != (w.Header().Get("WWW-Authenticate") != "") || status != http.StatusOK && strings.Contains(w.Body.String(), "secret") {
+			t.Errorf("%q: %d %q", header, w.Code, w.Body)
+		}
+	}
+}

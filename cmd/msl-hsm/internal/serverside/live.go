@@ -1,0 +1,172 @@
+package serverside
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// A Live is a server whose configuration can be read again while it runs. Messages and
+// connections that began before keep the settings that they began with.
+type Live struct {
+	// Read reads the configuration, as it is on the disk now.
+	Read func() (*config.Config, error)
+	Log  *slog.Logger
+
+	peers     *slog.Logger
+	insist    bool // on TLS
+	now       atomic.Pointer[generation]
+	reloading sync.Mutex
+}
+
+// A generation is a server with one configuration.
+type generation struct {
+	*Service
+	config  config.Config // as it was read
+	handle  msl.Handler   // of the messages' data
+	answers http.Handler  // of messages over HTTP
+	stop    context.CancelFunc
+}
+
+// Begin makes the first generation of an opened service.
+func (l *Live) Begin(c *config.Config, s *Service, insist bool, peers *slog.Logger) error {
+	l.insist, l.peers = insist, peers
+	asRead := *c
+	asRead.Server.Identity = s.asRead
+	g, err := l.generate(c, s)
+	if err != nil {
+		return err
+	}
+	g.config = asRead
+	l.now.Store(g)
+	s.Metrics.Watch(func() []metrics.Value { return l.now.Load().values() })
+	return nil
+}
+
+// generate makes everything around a service that follows from the configuration.
+func (l *Live) generate(c *config.Config, s *Service) (g *generation, err error) {
+	ctx, stop := context.WithCancel(context.Background())
+	g = &generation{Service: s, config: *c, stop: stop}
+	defer func() {
+		if err != nil {
+			stop()
+		}
+	}()
+	application, err := Application(ctx, c, s, l.peers)
+	if err != nil {
+		return nil, err
+	}
+	g.handle = mslhttp.Protection(c.Server.Require).Demand(application)
+	if s.tls, err = tlsServer(c, s, l.insist, l.peers); err != nil {
+		return nil, err
+	}
+	g.answers, err = answers(c, s, g.handle, l.peers)
+	return g, err
+}
+
+// ServeHTTP answers messages.
+func (l *Live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.now.Load().answers.ServeHTTP(w, r)
+}
+
+// Service returns the service of now.
+func (l *Live) Service() *Service { return l.now.Load().Service }
+
+// Close ends what the server of now does by itself, such as health checks, and releases
+// its keys. The service with which it began is left to its owner.
+func (l *Live) Close() error {
+	g := l.now.Load()
+	g.stop()
+	return g.retire()
+}
+
+// A Reloaded says what a server took from a configuration that was read again.
+type Reloaded struct {
+	Changed  []string `json:"changed"`         // settings that hold from now on
+	Restart  []string `json:"needs_restart"`   // settings that hold after a restart
+	Versions []uint32 `json:"issuer_versions"` // of the issuer key: the first one issues
+}
+
+// Reload reads the configuration again, and with it certificates, CAs, revocation lists,
+// the PIN, texts for users, and the versions of the keys. If anything is wrong, the error
+// says so, and the server goes on as before.
+func (l *Live) Reload() (r Reloaded, err error) {
+	l.reloading.Lock()
+	defer l.reloading.Unlock()
+	defer func() {
+		if err != nil {
+			l.Log.Error("the configuration is not reloaded: the server goes on as before", "error", exit.OneLine(err))
+		}
+	}()
+	old := l.now.Load()
+	c, err := l.Read()
+	if err != nil {
+		return r, err
+	}
+	r.Changed, r.Restart = old.config.Keep(c)
+	asRead := *c
+	g, err := l.next(c, old)
+	if err != nil {
+		return r, err
+	}
+	g.config = asRead
+	l.now.Store(g)
+	old.stop()
+	for _, k := range g.MSL.Issuer.Keys {
+		r.Versions = append(r.Versions, k.Version)
+	}
+	l.Log.Info("configuration reloaded", "changed", r.Changed, "needs_restart", r.Restart, "issuer_key_versions", r.Versions)
+	return r, old.retire()
+}
+
+// next makes the generation that follows, and gives it the listeners.
+func (l *Live) next(c *config.Config, old *generation) (*generation, error) {
+	if err := keys.Reread(&c.Keystore, old.Store); err != nil {
+		return nil, err
+	}
+	s, err := old.renewed(c, l.peers)
+	if err != nil {
+		return nil, err
+	}
+	g, err := l.generate(c, s)
+	if err == nil && s.tls != nil {
+		err = s.renewTLS(s.tls)
+	}
+	if err == nil {
+		err = s.access.reopen()
+	}
+	if err != nil {
+		if g != nil {
+			g.stop()
+		}
+		return nil, errors.Join(err, s.retire())
+	}
+	return g, nil
+}
+
+// renewed builds a service of another configuration on what is open.
+func (s *Service) renewed(c *config.Config, log *slog.Logger) (*Service, error) {
+	messages, err := c.Server.ReadMessages()
+	if err != nil {
+		return nil, err
+	}
+	next := &Service{base: s.base}
+	if err := assemble(c, next, log); err != nil {
+		if next.MSL != nil {
+			err = errors.Join(err, next.retire())
+		}
+		return nil, err
+	}
+	say(c, next.MSL, messages)
+	return next, nil
+}

@@ -1,0 +1,85 @@
+package serverside
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A serverState is what a server needs of its state.
+type serverState interface {
+	msl.State
+	msl.TokenDates
+	msl.Forgetter
+}
+
+// A meteredState measures the steps in a state, and remembers the last one that failed.
+type meteredState struct {
+	serverState
+	to     *metrics.Set
+	failed *atomic.Pointer[stateFailure]
+}
+
+// A stateFailure is a step in the state that failed.
+type stateFailure struct {
+	operation string
+	err       error
+	at        time.Time
+}
+
+// note measures a step that began then. A verdict on a token is no failure.
+func (s meteredState) note(operation string, began time.Time, err error) {
+	if verdict := msl.Code(0); errors.As(err, &verdict) || errors.Is(err, keystore.ErrNotFound) || errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	now := time.Now()
+	s.to.State(operation, now.Sub(began), err)
+	if err != nil {
+		s.failed.Store(&stateFailure{operation, err, now})
+	}
+}
+
+// Revoked is measured.
+func (s meteredState) Revoked(ctx context.Context, identity, user string) error {
+	began := time.Now()
+	err := s.serverState.Revoked(ctx, identity, user)
+	s.note("revoked", began, err)
+	return err
+}
+
+// AcceptID is measured.
+func (s meteredState) AcceptID(ctx context.Context, identity string, serial, id int64) error {
+	began := time.Now()
+	err := s.serverState.AcceptID(ctx, identity, serial, id)
+	s.note("accept-id", began, err)
+	return err
+}
+
+// Renewable is measured.
+func (s meteredState) Renewable(ctx context.Context, identity string, serial, sequence int64) error {
+	began := time.Now()
+	err := s.serverState.Renewable(ctx, identity, serial, sequence)
+	s.note("renewable", began, err)
+	return err
+}
+
+// Renew is measured.
+func (s meteredState) Renew(ctx context.Context, identity string, serial, sequence int64) (int64, error) {
+	began := time.Now()
+	newest, err := s.serverState.Renew(ctx, identity, serial, sequence)
+	s.note("renew", began, err)
+	return newest, err
+}
+
+// Expect is measured.
+func (s meteredState) Expect(ctx context.Context, until time.Time) error {
+	began := time.Now()
+	err := s.serverState.Expect(ctx, until)
+	s.note("expect", began, err)
+	return err
+}

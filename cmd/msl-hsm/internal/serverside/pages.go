@@ -1,0 +1,127 @@
+package serverside
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+)
+
+// Pages returns what operators look at, by the pattern of [http.ServeMux]: everybody who
+// gets here may see it all, and change the configuration to that of the file.
+func (l *Live) Pages() map[string]http.Handler {
+	return map[string]http.Handler{
+		"GET /healthz":             http.HandlerFunc(alive),
+		"GET /readyz":              http.HandlerFunc(l.ready),
+		"GET /metrics":             l.Service().Metrics.Handler(),
+		"GET /status":              http.HandlerFunc(l.status),
+		"POST /reload":             http.HandlerFunc(l.reload),
+		"GET /debug/pprof/":        http.HandlerFunc(pprof.Index),
+		"GET /debug/pprof/profile": http.HandlerFunc(pprof.Profile),
+		"GET /debug/pprof/trace":   http.HandlerFunc(pprof.Trace),
+	}
+}
+
+// alive answers whenever the process can answer.
+func alive(w http.ResponseWriter, _ *http.Request) {
+	answerJSON(w, http.StatusOK, map[string]bool{"alive": true})
+}
+
+// ready answers whether messages can be answered, with the reasons.
+func (l *Live) ready(w http.ResponseWriter, r *http.Request) {
+	found := l.Service().Ready(r.Context())
+	answerJSON(w, statusOf(found), found)
+}
+
+// status is ready for a command, whose answer is no error.
+func (l *Live) status(w http.ResponseWriter, r *http.Request) {
+	answerJSON(w, http.StatusOK, l.Service().Ready(r.Context()))
+}
+
+func statusOf(r Readiness) int {
+	if !r.Ready {
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusOK
+}
+
+// reload reads the configuration again.
+func (l *Live) reload(w http.ResponseWriter, _ *http.Request) {
+	r, err := l.Reload()
+	if err != nil {
+		answerJSON(w, http.StatusConflict, admin.Problem(err))
+		return
+	}
+	answerJSON(w, http.StatusOK, r)
+}
+
+func answerJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v)
+}
+
+// brief answers strangers: the status says whether the server is ready, and nothing says
+// why not.
+func (s *Service) brief() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(statusOf(s.Ready(r.Context())))
+	})
+}
+
+// AdminServer returns what shows the pages on a loopback address: health and readiness in
+// brief to every user of this machine, and all of it to those who know the token. There is
+// no page that changes anything.
+func (l *Live) AdminServer(c *config.Config) (*http.Server, error) {
+	token, err := keys.Secret(c.Server.Admin.Token, "token of server.admin")
+	if err != nil {
+		return nil, err
+	}
+	defer token.Close()
+	if len(token.Bytes()) < minToken {
+		return nil, exit.Usagef("server.admin.token has less than %d bytes: make one with head -c 32 /dev/urandom | base64", minToken)
+	}
+	hash := sha256.Sum256(token.Bytes())
+	pages := http.NewServeMux()
+	pages.Handle("GET /metrics", withToken(hash, l.Service().Metrics.Handler()))
+	pages.Handle("GET /healthz", http.HandlerFunc(alive))
+	pages.Handle("GET /readyz", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "" {
+			l.Service().brief().ServeHTTP(w, r)
+			return
+		}
+		withToken(hash, http.HandlerFunc(l.ready)).ServeHTTP(w, r)
+	}))
+	return &http.Server{
+		Handler: pages, ReadTimeout: pageTime, WriteTimeout: pageTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+	}, nil
+}
+
+const (
+	minToken = 16 // bytes
+	pageTime = 10 * time.Second
+)
+
+// withToken shows a page to those who know the token whose hash that is (RFC 6750).
+func withToken(hash [sha256.Size]byte, page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		sum := sha256.Sum256([]byte(given))
+		if !ok || subtle.ConstantTimeCompare(sum[:], hash[:]) == 0 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "this needs the token of server.admin, as Authorization: Bearer TOKEN", http.StatusUnauthorized)
+			return
+		}
+		page.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,134 @@
+package serverside
+
+import (
+	"context"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+// report is told of each message that the server is done with.
+func (b *base) report(ctx context.Context, v msl.Served) {
+	b.Metrics.Message(v)
+	b.access.write(ctx, v)
+}
+
+// reportUpstream is told of each request to the service.
+func (b *base) reportUpstream(m *msl.Message, c mslhttp.UpstreamCall) {
+	b.Metrics.Upstream(c)
+	noteUpstream(m, c)
+}
+
+// A keyUse knows when each version of a key was used last.
+type keyUse struct{ seconds sync.Map } // of *atomic.Int64, by version
+
+func (u *keyUse) note(version uint32) {
+	last, ok := u.seconds.Load(version)
+	if !ok {
+		last, _ = u.seconds.LoadOrStore(version, new(atomic.Int64))
+	}
+	last.(*atomic.Int64).Store(time.Now().Unix())
+}
+
+// of returns when a version was used last in this process, or zero.
+func (u *keyUse) of(version uint32) int64 {
+	if last, ok := u.seconds.Load(version); ok {
+		return last.(*atomic.Int64).Load()
+	}
+	return 0
+}
+
+// values are what is read when somebody asks for the metrics.
+func (s *Service) values() []metrics.Value {
+	st := s.MSL.Stats()
+	all := []metrics.Value{
+		{Name: "sessions", Help: "Master tokens whose session is remembered.", Value: float64(st.Sessions)},
+		{Name: "session_lookups_total", Help: "Messages under a master token, by whether its session was remembered.", Value: float64(st.Hits), Counts: true, Labels: label("result", "hit")},
+		{Name: "session_lookups_total", Help: "Messages under a master token, by whether its session was remembered.", Value: float64(st.Misses), Counts: true, Labels: label("result", "miss")},
+		{Name: "message_memory_bytes", Help: "Memory for messages that is in use.", Value: float64(st.Unproven), Labels: label("sender", "unproven")},
+		{Name: "message_memory_bytes", Help: "Memory for messages that is in use.", Value: float64(st.Proven), Labels: label("sender", "proven")},
+		{Name: "connections", Help: "Connections that are open.", Value: float64(s.Connections.Open())},
+	}
+	for i, k := range s.MSL.Issuer.Keys {
+		version := label("version", strconv.Itoa(int(k.Version)))
+		issues := 0.0
+		if i == 0 {
+			issues = 1
+		}
+		all = append(all,
+			metrics.Value{Name: "issuer_key_versions", Help: "Versions of the issuer key that open tokens; 1 for the one that issues.", Value: issues, Labels: version},
+			metrics.Value{Name: "issuer_key_used_timestamp_seconds", Help: "When a version of the issuer key opened or issued a token last in this process; 0 is never.", Value: float64(s.issuerUse.of(k.Version)), Labels: version})
+	}
+	return slices.Concat(all, s.readyValues(), s.certificateValues(), s.deviceValues(), s.alertValues())
+}
+
+// readyValues are what the checks of the readiness found.
+func (s *Service) readyValues() (all []metrics.Value) {
+	worst := map[string]float64{}
+	for _, c := range s.Ready(context.Background()).Checks {
+		if _, ok := worst[c.Name]; !ok {
+			worst[c.Name] = 1
+		}
+		if c.Verdict == Failure {
+			worst[c.Name] = 0
+		}
+	}
+	for name, value := range worst {
+		all = append(all, metrics.Value{Name: "ready", Help: "Whether a check of the readiness passes.", Value: value, Labels: label("check", name)})
+	}
+	return all
+}
+
+func (s *Service) alertValues() (all []metrics.Value) {
+	for _, c := range s.alerts.Counts() {
+		all = append(all, metrics.Value{Name: "tls_alerts_total", Help: "TLS alerts, by whether this side sent or received them.", Value: float64(c.Times), Counts: true,
+			Labels: [][2]string{{"alert", c.Alert.String()}, {"origin", c.Origin.String()}, {"fatal", strconv.FormatBool(c.Fatal)}}})
+	}
+	return all
+}
+
+func label(name, value string) [][2]string { return [][2]string{{name, value}} }
+
+func (s *Service) certificateValues() (all []metrics.Value) {
+	for _, c := range s.certificates {
+		all = append(all, metrics.Value{Name: "certificate_not_after_timestamp_seconds", Help: "When a certificate ends that is shown to others.",
+			Value: float64(c.leaf.NotAfter.Unix()), Labels: [][2]string{{"setting", c.setting}, {"file", c.file}}})
+	}
+	return all
+}
+
+// deviceValues are those of a PKCS #11 token.
+func (s *Service) deviceValues() []metrics.Value {
+	st, ok := keys.StatsOf(s.Store)
+	if !ok {
+		return nil
+	}
+	return []metrics.Value{
+		{Name: "keystore_sessions", Help: "PKCS #11 sessions.", Value: float64(st.Open), Labels: label("state", "open")},
+		{Name: "keystore_sessions", Help: "PKCS #11 sessions.", Value: float64(st.InUse), Labels: label("state", "in_use")},
+		{Name: "keystore_objects", Help: "Session objects in the PKCS #11 token.", Value: float64(st.Objects)},
+		{Name: "keystore_opened_total", Help: "How often the sessions with the token were opened anew.", Value: float64(st.Epoch), Counts: true},
+	}
+}
+
+// buildVersion returns the version of this program, and the revision of its source.
+func buildVersion() (version, revision string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown", ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			revision = s.Value
+		}
+	}
+	return info.Main.Version, revision
+}
