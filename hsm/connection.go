@@ -86,7 +86,7 @@ func (c *connection) begin(config Config) error {
 		return err
 	}
 	working, anchors := limits(config.Sessions, token)
-	c.sessions, c.anchors = newPool(working, false), newPool(anchors, true)
+	c.sessions, c.anchors = newPool(firstSessions, working, false, c.pace.Gains), newPool(firstAnchors, anchors, true, c.pace.Gains)
 	return c.patiently(func() error {
 		if c.epoch.Load() > 0 {
 			return c.start() // again: the token may be in another slot
@@ -130,19 +130,21 @@ func passing(err error) bool {
 	return errors.Is(err, keystore.ErrNotFound)
 }
 
-// limits divides the sessions that a token allows. A limit of 0 means no limit, and
-// all ones that it is unknown (PKCS #11 v2.40, CK_TOKEN_INFO); openCryptoki uses one
+// limits divides the sessions that a token allows into those for operations, of which
+// wanted bounds the number unless it is 0, and the anchors. A limit of 0 means no limit,
+// and all ones that it is unknown (PKCS #11 v2.40, CK_TOKEN_INFO); openCryptoki uses one
 // less than that for no limit.
 func limits(wanted int, t tokenInfo) (working, anchors int) {
-	working, anchors = wanted, 2
+	working = wanted
 	if working <= 0 {
-		working = 4
+		working = mostSessions
 	}
+	anchors = min(max(working/8, firstAnchors), mostAnchors)
 	for _, limit := range []uint{t.MaxSessions, t.MaxRwSessions} {
 		if limit == 0 || limit >= ^uint(0)-1 {
 			continue
 		}
-		if limit < 4 {
+		if anchors = min(anchors, max(int(limit/8), firstAnchors)); limit < 4 {
 			anchors = 1
 		}
 		working = max(1, min(working, int(limit)-anchors))
@@ -185,7 +187,7 @@ func (c *connection) startIn(token tokenInfo) error {
 		c.graves.closeLater(left)
 	}
 	c.access.serial.CompareAndSwap(nil, &token.Serial)
-	c.pace.forget()
+	c.pace.Forget()
 	c.life.Store(now)
 	return nil
 }

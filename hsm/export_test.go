@@ -139,3 +139,6 @@ func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.
 		return m.handle, err
 	}))
 }
+
+// Rest closes the sessions that no load has needed since the last call.
+func (s *Store) Rest() { s.closeSurplus() }

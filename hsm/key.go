@@ -39,7 +39,7 @@ type object struct {
 func (k *object) Algorithm() keystore.Algorithm { return k.algorithm }
 
 // Latency is that of the module, see [keystore.Timed].
-func (k *object) Latency() time.Duration { return time.Duration(k.store.pace.least.Load()) }
+func (k *object) Latency() time.Duration { return k.store.pace.Least() }
 
 // own is how a store knows its keys again.
 func (k *object) own() *object { return k }

@@ -29,7 +29,12 @@ import "C"
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 	"unsafe"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/internal/pace"
 )
 
 // A functions is the table of functions of a module, which stays loaded.
@@ -42,7 +47,7 @@ type calls [C.FN_count]atomic.Uint64
 type entry struct {
 	functions
 	calls *calls
-	pace  pace
+	pace  pace.Pace
 	seen  *tap // by a test, or nil
 }
 
@@ -158,6 +163,15 @@ func (l tokenCalls) initPIN(session uint, pin []byte) error {
 	return l.count(C.msl_init_pin(l.list, C.ck_ulong(session), p, n), C.FN_InitPIN)
 }
 
+// begin returns when an operation with a session key begins, if it is to be timed.
+func (e *entry) begin(mechanism uint, size int) time.Time {
+	switch mechanism {
+	case pkcs11.CKM_AES_CBC, pkcs11.CKM_SHA256_HMAC, pkcs11.CKM_AES_CMAC:
+		return e.pace.Begin(size)
+	}
+	return time.Time{}
+}
+
 // crypt runs a single-part operation and returns the length of what it wrote
 // into out. It may write over in.
 func (l keyCalls) crypt(init C.int, session, key, mechanism uint, iv, in, out []byte) (int, error) {
@@ -165,12 +179,12 @@ func (l keyCalls) crypt(init C.int, session, key, mechanism uint, iv, in, out []
 	v, vn := mem(iv)
 	i, in1 := mem(in)
 	o, on := mem(out)
-	start := l.pace.begin(mechanism, len(in))
+	start := l.begin(mechanism, len(in))
 	r := C.msl_crypt(l.list, init, C.ck_ulong(session), C.ck_ulong(key), C.ck_ulong(mechanism), v, vn, i, in1, o, on)
 	l.seen.note(out)
 	err := l.count(r, int(init), int(init)+1)
 	if err == nil {
-		l.pace.end(start)
+		l.pace.End(start)
 	}
 	return int(r.value), err
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
-// newDistant opens a throwaway token with sealing keys behind a module whose every call
-// takes that much longer.
-func newDistant(t testing.TB, c hsm.Config, delay time.Duration) (*hsm.Store, *hsmtest.Module) {
+// newDistant opens a throwaway token with sealing keys, through a module that misbehaves
+// from the beginning.
+func newDistant(t testing.TB, c hsm.Config, faults ...hsmtest.Fault) (*hsm.Store, *hsmtest.Module) {
 	t.Helper()
 	token := softhsm.Temp(t)
 	m := hsmtest.New(t, token.Module)
-	m.Inject(hsmtest.Fault{Delay: delay})
+	m.Inject(faults...)
 	c.URI, c.PIN = "pkcs11:token="+token.Label+"?module-path="+m.Path, token.PIN
 	s := open(t, c)
 	seal(t, s)
@@ -45,7 +45,7 @@ func TestLatency(t *testing.T) {
 	if now := latency(near); before <= 0 || now <= 0 || now > before {
 		t.Errorf("a device that hesitates has a latency of %v, and had one of %v", now, before)
 	}
-	distant, _ := newDistant(t, hsm.Config{}, delay)
+	distant, _ := newDistant(t, hsm.Config{}, hsmtest.Fault{Delay: delay})
 	if far := latency(distant); far < 2*delay || far > time.Second {
 		t.Errorf("a latency of %v, where C_SignInit and C_Sign take %v each", far, delay)
 	}

@@ -3,7 +3,6 @@ package hsm
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,64 +21,15 @@ type session struct {
 	shown  atomic.Uint64 // the handle, for the watch
 }
 
-// A pool bounds the sessions that operations use at a time. The session given back
-// last is taken first, so that no more are opened than needed and they stay in the
-// processor's cache. A session that failed is taken last.
-type pool struct {
-	places chan struct{} // one for each session that is free
-	mu     sync.Mutex
-	free   []*session
-	all    []*session
-	// anchor sessions make objects, which die with them: such a session is
-	// kept after a failure. That is safe, since what runs on it are calls that
-	// leave no operation active.
-	anchor bool
-	dry    atomic.Pointer[time.Time] // since when a caller has been waiting for a session, or nil
-}
-
-func newPool(n int, anchor bool) *pool {
-	p := &pool{places: make(chan struct{}, n), anchor: anchor}
-	for range n {
-		own := &session{}
-		p.all = append(p.all, own)
-		p.put(own, true)
-	}
-	return p
-}
-
-func (p *pool) put(own *session, sound bool) {
-	p.mu.Lock()
-	p.free = append(p.free, own)
-	if !sound {
-		copy(p.free[1:], p.free)
-		p.free[0] = own
-	}
-	p.mu.Unlock()
-	if p.dry.Load() != nil {
-		p.dry.Store(nil)
-	}
-	p.places <- struct{}{}
-}
-
-// pop returns a session to the caller, who took a place.
-func (p *pool) pop() *session {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	last := len(p.free) - 1
-	own := p.free[last]
-	p.free = p.free[:last]
-	return own
-}
-
-// busy counts the sessions that operations hold.
-func (p *pool) busy() int { return cap(p.places) - len(p.places) }
-
 // take waits for a session, but not for ever.
 func (c *connection) take(p *pool) (*session, error) {
 	select {
 	case <-p.places:
 		return p.pop(), nil
 	default:
+	}
+	if own := p.grow(); own != nil {
+		return own, nil
 	}
 	start := time.Now()
 	p.dry.CompareAndSwap(nil, &start)
@@ -95,7 +45,7 @@ func (c *connection) take(p *pool) (*session, error) {
 			return nil, errClosed
 		case <-timer.C:
 			if !patience(start, p.dry.Load(), c.wait).After(end) {
-				return nil, fmt.Errorf("hsm: all %d PKCS #11 sessions have been in use for %v: %w", len(p.all), c.wait, keystore.ErrBusy)
+				return nil, fmt.Errorf("hsm: all %d PKCS #11 sessions have been in use for %v: %w", p.granted(), c.wait, keystore.ErrBusy)
 			}
 		}
 	}
@@ -137,7 +87,12 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 		m.giveUp(err)
 		return err
 	}
-	defer func() { p.put(own, err == nil) }()
+	denied := false // by a token that has no more
+	defer func() {
+		if !denied || !p.drop(own) {
+			p.put(own, err == nil)
+		}
+	}()
 	if !c.mod.gate.enter(c.wait) {
 		m.giveUp(keystore.ErrBusy)
 		return fmt.Errorf("hsm: the PKCS #11 module has been restarting for %v: %w", c.wait, keystore.ErrBusy)
@@ -156,6 +111,7 @@ func (c *connection) once(p *pool, epoch uint64, op func(session uint, epoch uin
 	defer own.since.Store(0)
 	if own.epoch != now.epoch || own.origin.isRetired() {
 		if err := c.fill(own, now); err != nil {
+			denied = classOf(err) == classBusy
 			return at(err, now.epoch)
 		}
 	}

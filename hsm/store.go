@@ -23,8 +23,10 @@ type Config struct {
 	// the URI.
 	PIN PINSource
 	// Sessions is the maximum number of PKCS #11 sessions in use at a time, and so
-	// of threads that wait for the module. The default is 4. A lower limit of the
-	// token takes precedence.
+	// of threads that wait for the module. The default is 128. A lower limit of the
+	// token takes precedence. No more than 4 are used before operations wait for one,
+	// and answers of a slow module come as quickly as with fewer; those that were not
+	// needed for a minute are closed. A few more sessions make and hold keys.
 	Sessions int
 	// Wait bounds the wait for one of them. The default is 5 seconds.
 	Wait time.Duration
@@ -116,6 +118,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 	}
 	s.watch.ticks.Store(1)
 	go s.watch.run(cmp.Or(max(c.CallTimeout, 0), defaultCallTimeout), slices.Concat(s.sessions.all, s.anchors.all), s.done, s.log)
+	go s.rest()
 	return s, nil
 }
 

@@ -1,5 +1,7 @@
 package msl
 
+import "errors"
+
 // A recovery is what a requester does about an error answer (MSL wiki, "Error
 // Handling"): what it forgets, and how it tries again.
 type recovery struct {
@@ -24,6 +26,17 @@ var recoveries = map[ResponseCode]recovery{
 	KeyXRequired:     {again: true, bare: true, renew: true},
 	Expired:          {again: true, renew: true},
 	Replayed:         {again: true},
+}
+
+// afterRefusal is the error of a request that was refused, sent again, and then failed in
+// another way. A refusal that the client knows how to answer says nothing about what became
+// of the request: the peer may have acted on the last message.
+func afterRefusal(refused, err error) error {
+	var peer *PeerError
+	if errors.As(refused, &peer) && (peer.Response == Replayed || peer.Response == KeyXRequired || peer.Response == Expired) {
+		return err
+	}
+	return errors.Join(refused, err)
 }
 
 // idUnchecked reports whether an error answer may have been made before the id

@@ -163,6 +163,35 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
+// TestFailedAfterRefusal loses the answer to a message that was sent again after a refusal:
+// nobody knows whether the server acted on it, and the refusal must not say otherwise.
+func TestFailedAfterRefusal(t *testing.T) {
+	n := softNetwork(t)
+	c := n.pskClient("device")
+	mustSend(t, c, secret("first"), 2)
+	n.handler = func(context.Context, *msl.ResponseWriter, *msl.Message) error { return msl.ErrMessageReplayed }
+	lost := errors.New("the answer is lost")
+	c.Transport = &losing{c.Transport, lost, 1}
+	_, _, err := send(t, c, secret("second"))
+	if !errors.Is(err, lost) || errors.As(err, new(*msl.PeerError)) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A losing transport fails after that many messages.
+type losing struct {
+	msl.Transport
+	err  error
+	left int
+}
+
+func (l *losing) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+	if l.left--; l.left < 0 {
+		return nil, l.err
+	}
+	return l.Transport.RoundTrip(ctx, write)
+}
+
 // TestMessageLimit has a server that never accepts: the client gives up after
 // twelve messages with the last error.
 func TestMessageLimit(t *testing.T) {

@@ -2,14 +2,10 @@ package msl
 
 import (
 	"context"
-	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/pace"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
-
-// worthwhile is how long an operation has to take for another goroutine to be worth its
-// while.
-const worthwhile = 100 * time.Microsecond
 
 // waits reports whether a protector or opener waits for a device, so that two uses of it
 // at the same time take about as long as one.
@@ -17,7 +13,7 @@ func waits(key any) bool {
 	switch k := key.(type) {
 	case SymmetricKey:
 		timed, ok := k.MAC.(keystore.Timed)
-		return ok && timed.Latency() >= worthwhile
+		return ok && timed.Latency() >= pace.Slow
 	case KeyRing:
 		return len(k) > 0 && waits(k[0])
 	}

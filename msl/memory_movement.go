@@ -130,6 +130,14 @@ func (i *inlet) Peek(most int) (o wire.Object, arrived bool) {
 	return wire.Object{}, false
 }
 
+// Len returns how many bytes the source knows to be still to come.
+func (i *inlet) Len() int {
+	if r, ok := i.r.(interface{ Len() int }); ok {
+		return r.Len()
+	}
+	return 0
+}
+
 // Hold counts the buffer for reading.
 func (i *inlet) Hold(size int) error { return i.account.hold(i.ctx, i.as, size) }
 

@@ -220,7 +220,7 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 		}
 		if err != nil {
 			in.release()
-			return nil, errors.Join(refused, err)
+			return nil, afterRefusal(refused, err)
 		}
 		if out.handshake {
 			a.turnTo(in)

@@ -47,6 +47,7 @@ type executor struct {
 	resources *resources
 	caps      Capabilities
 	roots     []*object // storage keys
+	null      *object   // a key of the null hierarchy, for the operation under way
 
 	hierarchies hierarchies
 }

@@ -37,6 +37,7 @@ const (
 	ccNVIncrement      = uint32(tpm2.TPMCCNVIncrement)
 	ccNVRead           = uint32(tpm2.TPMCCNVRead)
 	ccNVReadPublic     = uint32(tpm2.TPMCCNVReadPublic)
+	ccUnseal           = uint32(tpm2.TPMCCUnseal)
 
 	ccDictionaryAttackLockReset = uint32(0x139) // tpm2 does not have it
 )
@@ -75,6 +76,7 @@ func commandNames() map[uint32]string {
 		ccNVIncrement:      "TPM2_NV_Increment",
 		ccNVRead:           "TPM2_NV_Read",
 		ccNVReadPublic:     "TPM2_NV_ReadPublic",
+		ccUnseal:           "TPM2_Unseal",
 
 		ccDictionaryAttackLockReset: "TPM2_DictionaryAttackLockReset",
 	}

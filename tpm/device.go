@@ -143,6 +143,7 @@ func (d *Device) connect() error {
 // unlock ends an operation and passes the turn on.
 func (d *Device) unlock() {
 	d.resources.endOperation()
+	d.tpm.null = nil
 	d.turn <- struct{}{}
 }
 

@@ -12,6 +12,7 @@
 //   - To take session keys from a peer without seeing them:
 //     [Store.NewImportParent], and [Duplicate] at the peer. To keep such keys:
 //     [Store.ImportDuplicate].
+//   - To keep AES keys for a TPM that has no AES: package tpm/hostaes, over [SealData].
 //   - To keep signing keys elsewhere than in the state file: [Store.CreateBlob],
 //     [Store.BlobSigner] and [Store.UseBlob].
 //   - To give a device an identity, and prove it to an authority: package

@@ -203,6 +203,9 @@ func (x *executor) salt() (*object, error) {
 			return o, nil
 		}
 	}
+	if x.null != nil && x.resources.fresh[x.null.handle] {
+		return x.null, nil
+	}
 	null := entity{handle: handleNull, name: binary.BigEndian.AppendUint32(nil, handleNull)}
 	r, err := x.run(command{code: ccCreatePrimary, handles: []entity{null}, password: true, params: primaryParams(tpm2.Marshal(tpm2.ECCSRKTemplate)), makes: true})
 	if err != nil {
@@ -212,9 +215,9 @@ func (x *executor) salt() (*object, error) {
 	if !ok {
 		return nil, fmt.Errorf("tpm: TPM2_CreatePrimary: %w", errAnswer())
 	}
-	o := newObject(nil, slices.Clone(public), nil)
-	o.handle = r.handle
-	return o, nil
+	x.null = newObject(nil, slices.Clone(public), nil)
+	x.null.handle = r.handle
+	return x.null, nil
 }
 
 // Hierarchy returns a hierarchy with what authorizes it, for one go-tpm command inside

@@ -63,6 +63,18 @@ func (d *Device) openNew(c StoreConfig) (*Store, error) {
 // checkStorageKey checks that a public area is that of a storage key which cannot leave
 // its TPM and needs no password. RSA keys and other curves are allowed.
 func checkStorageKey(public []byte) error {
+	if err := checkParent(public); err != nil {
+		return err
+	}
+	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
+	if err == nil && !p.ObjectAttributes.NoDA {
+		err = fmt.Errorf("wrong PINs of other keys lock it, for it lacks the attribute noda: %w", keystore.ErrWrongKey)
+	}
+	return err
+}
+
+// checkParent is checkStorageKey for a key that other programs chose, which may be locked.
+func checkParent(public []byte) error {
 	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
 	if err != nil {
 		return fmt.Errorf("%w: %w", keystore.ErrBadData, err)
@@ -73,9 +85,6 @@ func checkStorageKey(public []byte) error {
 	}
 	if !a.UserWithAuth {
 		return fmt.Errorf("it asks for a policy: %w", keystore.ErrWrongKey)
-	}
-	if !a.NoDA {
-		return fmt.Errorf("wrong PINs of other keys lock it, for it lacks the attribute noda: %w", keystore.ErrWrongKey)
 	}
 	if _, err := tpm2.ImportEncapsulationKey(p); err != nil {
 		return fmt.Errorf("%w: %w", keystore.ErrWrongKey, err)

@@ -63,7 +63,9 @@ func (x *executor) load(o *object) error {
 	var err error
 	switch {
 	case o.parent == nil:
-		handle, err = x.loadRoot(o)
+		if handle, err = x.loadRoot(o); err == nil && !slices.Contains(x.roots, o) {
+			x.roots = append(x.roots, o)
+		}
 	case o.persistent != 0:
 		handle, err = x.checkPersistent(o)
 	default:

@@ -123,7 +123,7 @@ func TestTSS2(t *testing.T) {
 		t.Error("another key")
 	}
 	_, err := s.ImportTSS2("other", keystore.HMACSHA256, text)
-	is(t, "as another algorithm", err, keystore.ErrWeakKey)
+	is(t, "as another algorithm", err, keystore.ErrWrongKey)
 	_, err = s.ImportTSS2("", keystore.ECDSAP256, text)
 	is(t, "without a label", err, keystore.ErrWrongKey)
 	_, err = s.ImportTSS2(tpm.SealLabel, keystore.ECDSAP256, text)

@@ -23,11 +23,7 @@ func (x *executor) storageKey(public []byte, places ...uint32) (*object, error) 
 	}
 	o := newObject(nil, public, nil)
 	o.places = places
-	if err := x.load(o); err != nil {
-		return nil, err
-	}
-	x.roots = append(x.roots, o)
-	return o, nil
+	return o, x.load(o)
 }
 
 // provisionStorageKey finds the storage key at a handle, or makes it there.

@@ -24,6 +24,8 @@ type provisionedKeys struct {
 	admin sync.Mutex // held while the keys change, and the store is closed
 	state *state
 
+	parents []*object // storage keys of adopted keys; guarded by admin
+
 	mu    sync.Mutex           // guards rings
 	rings map[string][]*record // keys by label, newest first
 }
@@ -55,9 +57,9 @@ func (p *provisionedKeys) records(keys []storedKey, known map[string][]*record) 
 
 // record makes the record of a key.
 func (p *provisionedKeys) record(k storedKey) *record {
-	r := &record{storedKey: k, object: newObject(p.storage.key, k.Public, k.Private)}
+	r := &record{storedKey: k, object: newObject(p.parent(k), k.Public, k.Private)}
 	r.object.persistent = uint32(k.Handle)
-	if e, err := inspect(k.Algorithm, k.Public); err == nil && e.pin {
+	if e, err := k.inspect(); err == nil && e.pin {
 		r.object.auth = p.pin
 	}
 	return r
@@ -122,7 +124,7 @@ func (p *provisionedKeys) find(label string, version uint32) (*record, error) {
 
 // version returns a record as a keystore.Version.
 func (p *provisionedKeys) version(r *record) (keystore.Version, error) {
-	e, err := inspect(r.Algorithm, r.Public)
+	e, err := r.inspect()
 	if err != nil {
 		return keystore.Version{}, err
 	}
@@ -149,16 +151,27 @@ func (p *provisionedKeys) free(label string, a keystore.Algorithm) error {
 
 // add makes the next version of a key of the object that create returns.
 func (p *provisionedKeys) add(label string, a keystore.Algorithm, create func() (*object, error)) (keystore.Version, error) {
+	return p.addKey(label, a, func() (storedKey, error) {
+		o, err := create()
+		if err != nil {
+			return storedKey{}, err
+		}
+		return storedKey{Public: o.public, Private: o.private}, nil
+	})
+}
+
+// addKey makes the next version of a key of what create returns.
+func (p *provisionedKeys) addKey(label string, a keystore.Algorithm, create func() (storedKey, error)) (keystore.Version, error) {
 	p.admin.Lock()
 	defer p.admin.Unlock()
 	if err := p.free(label, a); err != nil {
 		return keystore.Version{}, err
 	}
-	o, err := create()
+	k, err := create()
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	k := storedKey{Label: label, Version: 1, Algorithm: a, Public: o.public, Private: o.private}
+	k.Label, k.Version, k.Algorithm = label, 1, a
 	ring := p.known(label)
 	if len(ring) > 0 {
 		k.Version = ring[0].Version + 1
@@ -286,7 +299,7 @@ func (p *provisionedKeys) close() (all []*object) {
 // leave it.
 func (r *record) info() keystore.Info {
 	i := keystore.Info{Label: r.Label, Version: r.Version, Algorithm: r.Algorithm, Usages: usages(r.Algorithm)}
-	e, err := inspect(r.Algorithm, r.Public)
+	e, err := r.inspect()
 	if err != nil {
 		i.Weaknesses = []string{"public-area"}
 		return i

@@ -28,9 +28,20 @@ func (x *executor) loadRoot(o *object) (uint32, error) {
 	o.persistent = 0
 	handle, err := x.remake(o.name, variants(o.public))
 	if errors.Is(err, keystore.ErrNotFound) {
-		return 0, fmt.Errorf("tpm: the key at handle %#x is not the one of the state file: the TPM was cleared or replaced: enroll this device again with a new state file: %w", o.places[0], keystore.ErrForeign)
+		return 0, fmt.Errorf("tpm: the key %s is not the one of the state file: the TPM was cleared or replaced: enroll this device again with a new state file: %w", o.place(), keystore.ErrForeign)
 	}
-	return handle, withPlace(o, err)
+	if err != nil {
+		err = fmt.Errorf("tpm: the storage key %s is gone, and cannot be made again: %w", o.place(), err)
+	}
+	return handle, err
+}
+
+// place says where a storage key ought to be.
+func (o *object) place() string {
+	if len(o.places) == 0 {
+		return "of the owner hierarchy"
+	}
+	return fmt.Sprintf("at handle %#x", o.places[0])
 }
 
 // misplaced reports whether an error comes of it that another program removed a storage key
@@ -52,14 +63,6 @@ func (x *executor) misplaced(err error) (found bool) {
 		}
 	}
 	return found
-}
-
-// withPlace says why a storage key was to be made again.
-func withPlace(o *object, err error) error {
-	if err != nil {
-		return fmt.Errorf("tpm: the storage key is no longer at handle %#x: %w", o.places[0], err)
-	}
-	return nil
 }
 
 // whereIs returns the persistent handle of a storage key. Only a session proves that it is

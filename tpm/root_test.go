@@ -33,8 +33,14 @@ func evict(t *testing.T, d *tpm.Device, at tpm2.TPMHandle) {
 // move makes the storage key of the TCG persistent at a handle.
 func move(t *testing.T, d *tpm.Device, at tpm2.TPMHandle) {
 	t.Helper()
+	persistPrimary(t, d, at, tpm2.ECCSRKTemplate)
+}
+
+// persistPrimary makes the key of a template persistent at a handle.
+func persistPrimary(t *testing.T, d *tpm.Device, at tpm2.TPMHandle, template tpm2.TPMTPublic) {
+	t.Helper()
 	err := d.Do(func(tp transport.TPM) error {
-		key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(tp)
+		key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(template)}.Execute(tp)
 		if err != nil {
 			return err
 		}
@@ -140,6 +146,19 @@ func TestStorageKeyOwned(t *testing.T) {
 	if err := work(openStore(t, d, c)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestStorageKeyForeign looks for a storage key that the TPM does not have, where the owner
+// has a password: each try needs a session, and none is left.
+func TestStorageKeyForeign(t *testing.T) {
+	p := tpmtest.Start(t)
+	d := device(t, p)
+	changeAuth(t, d, tpm2.TPMRHOwner, "secret")
+	set(t, d, tpm.Passwords{Owner: source(t, "secret")})
+	for range 3 {
+		is(t, "another storage key", d.FindStorageKey(make([]byte, 34)), keystore.ErrNotFound)
+	}
+	nothingLoaded(t, d)
 }
 
 // TestStorageKeyNamed opens a store whose storage key the URI finds elsewhere, and one

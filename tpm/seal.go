@@ -26,14 +26,21 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	if !sealable(own.algorithm) {
 		return nil, fmt.Errorf("tpm: seal %v: a key that signs, decrypts or reveals could be unsealed later and open recorded traffic or sign in its owner's name, it has to be provisioned: %w", own.algorithm, errors.ErrUnsupported)
 	}
+	return sealObject(s, own.algorithm, own.object, context)
+}
+
+// sealObject returns the blob of an object, with a tag that binds it to context.
+func sealObject(s *Store, a keystore.Algorithm, o *object, context []byte) ([]byte, error) {
 	ring := s.provisioned.ring(SealLabel)
 	if len(ring) == 0 {
 		return nil, fmt.Errorf("tpm: sealing key %s: %w", SealLabel, keystore.ErrNotFound)
 	}
-	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: ring[0].Version, Wrapped: chain(own.object)}
-	if sealed.Tag, err = tagOf(s.storage, ring[0], sealed, context); err != nil {
+	sealed := keystore.Sealed{Algorithm: a, KEKVersion: ring[0].Version, Wrapped: chain(o)}
+	tag, err := tagOf(s.storage, ring[0], sealed, context)
+	if err != nil {
 		return nil, err
 	}
+	sealed.Tag = tag
 	return sealed.Bytes(), nil
 }
 
@@ -51,6 +58,18 @@ func sealable(a keystore.Algorithm) bool {
 // with a wrong tag is [keystore.ErrForeign]. The key is loaded when it is used, and
 // [keystore.ErrForeign] then if the TPM does not load it any more.
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
+	o, err := openSealed(s, a, blob, context)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := inspect(a, o.public); err != nil {
+		return nil, errForeign(a)
+	}
+	return s.sessionKeys.adopt(a, o, true)
+}
+
+// openSealed returns the object of a blob that sealObject made.
+func openSealed(s *Store, a keystore.Algorithm, blob, context []byte) (*object, error) {
 	if err := s.storage.open(); err != nil {
 		return nil, err
 	}
@@ -69,10 +88,7 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if !authentic || o == nil {
 		return nil, errForeign(a)
 	}
-	if _, err := inspect(a, o.public); err != nil {
-		return nil, errForeign(a)
-	}
-	return s.sessionKeys.adopt(a, o, true)
+	return o, nil
 }
 
 // authentic reports whether a sealing key of this store made the tag.

@@ -50,6 +50,7 @@ type storedKey struct {
 	Handle    handle             `json:"handle,omitempty"` // 0 if it is not persistent
 	Public    []byte             `json:"public"`
 	Private   []byte             `json:"private"`
+	Adopted   *adoption          `json:"adopted,omitempty"` // of a key that another program made
 }
 
 // A handle is written in hexadecimal, as by tpm2-tools.

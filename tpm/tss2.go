@@ -128,34 +128,31 @@ func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
 		return nil, err
 	}
 	f := TSS2{EmptyAuth: r.object.auth.Len() == 0, Parent: tpm2.TPMHandle(s.storage.key.places[0]), Public: r.Public, Private: r.Private}
+	if r.Adopted != nil && r.Adopted.Parent != nil {
+		if f.Parent = tpm2.TPMHandle(r.Adopted.Parent.Handle); f.Parent == 0 {
+			f.Parent = tpm2.TPMRHOwner
+		}
+	}
 	return f.PEM()
 }
 
 // ImportTSS2 makes the next version of the provisioned key with a label from a TSS2 key
-// file, whose parent must be the storage key of this store. A key with other attributes
-// than those for the algorithm a is [keystore.ErrWeakKey]; one of another storage key
-// or TPM is [keystore.ErrForeign]. The authorization value of the key, if it has one,
-// must be the PIN of the store.
+// file of this or another program. Its parent is a persistent storage key, or the owner
+// hierarchy. A key that may leave the TPM is [keystore.ErrWeakKey], one with a policy or a
+// parent of another kind errors.ErrUnsupported, one that is not for the algorithm
+// [keystore.ErrWrongKey], and one of another TPM [keystore.ErrForeign]. The key is used
+// once: its authorization value must be the PIN of the store or, where the file or the
+// store says that there is none, empty.
 func (s *Store) ImportTSS2(label string, a keystore.Algorithm, text []byte) (keystore.Version, error) {
 	f, err := ParseTSS2(text)
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	e, err := inspect(a, f.Public)
-	if err != nil {
-		return keystore.Version{}, err
-	}
-	if e.pin == f.EmptyAuth {
-		return keystore.Version{}, fmt.Errorf("tpm: TSS2 key: a key has dictionary attack protection if, and only if, it has a PIN: %w", keystore.ErrWeakKey)
-	}
 	if label == "" || a.Sealing() || label == SealLabel {
 		return keystore.Version{}, fmt.Errorf("tpm: no %v key goes by the label %q: %w", a, label, keystore.ErrWrongKey)
 	}
-	return s.provisioned.add(label, a, func() (*object, error) {
-		o := newObject(s.storage.key, f.Public, f.Private)
-		if err := s.storage.try(o); err != nil {
-			return nil, fmt.Errorf("tpm: TSS2 key of parent %#x, this store has %#x: %w", uint32(f.Parent), s.storage.key.places[0], err)
-		}
-		return o, nil
-	})
+	if _, err := inspectAdopted(a, f.Public); err != nil {
+		return keystore.Version{}, err
+	}
+	return s.provisioned.addKey(label, a, func() (storedKey, error) { return s.provisioned.adopt(a, f) })
 }

@@ -46,6 +46,8 @@ var (
 	ErrEmpty = errors.New("file is empty")
 	// ErrExists: something of that name already exists.
 	ErrExists = errors.New("exists already")
+	// ErrForged: somebody without the key that authenticates the store changed it.
+	ErrForged = errors.New("state is not authentic")
 	// ErrStale: the copy of a [Shared] store may be out of date.
 	ErrStale = errors.New("too old to rely on")
 )

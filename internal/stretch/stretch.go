@@ -8,20 +8,32 @@
 package stretch
 
 import (
+	"crypto/fips140"
+	"crypto/pbkdf2"
+	"crypto/sha256"
 	"fmt"
 
 	"golang.org/x/crypto/argon2"
 )
 
-// A Cost is what it takes to try one passphrase: the parameters of Argon2id (RFC 9106).
+// A Cost is what it takes to try one passphrase: the parameters of Argon2id (RFC 9106) or,
+// where FIPS 140-3 permits only that, of PBKDF2 with HMAC-SHA256 (RFC 8018).
 type Cost struct {
-	Time    uint32 `json:"time"`    // passes over the memory
-	Memory  uint32 `json:"memory"`  // KiB
-	Threads uint8  `json:"threads"` // that can work at the same time
+	Time    uint32 `json:"time,omitempty"`    // passes over the memory
+	Memory  uint32 `json:"memory,omitempty"`  // KiB
+	Threads uint8  `json:"threads,omitempty"` // that can work at the same time
+
+	Iterations uint32 `json:"iterations,omitempty"` // of PBKDF2; the other fields are zero
 }
 
-// Recommended returns the second recommended option of RFC 9106 section 4.
-func Recommended() Cost { return Cost{Time: 3, Memory: 64 << 10, Threads: 4} }
+// Recommended returns the second recommended option of RFC 9106 section 4, or in the FIPS
+// mode of Go what OWASP's Password Storage Cheat Sheet recommends for PBKDF2.
+func Recommended() Cost {
+	if fips140.Enabled() {
+		return Cost{Iterations: leastIterations}
+	}
+	return Cost{Time: 3, Memory: 64 << 10, Threads: 4}
+}
 
 // Bounds of a Cost. The least is what OWASP's Password Storage Cheat Sheet recommends at
 // least: 46 MiB once, or 7 MiB five times, or what is between. The most is a gibibyte of
@@ -32,22 +44,36 @@ const (
 	mostMemory  = 1 << 20
 	mostWork    = 16 << 20
 	mostThreads = 64
+
+	leastIterations = 600_000
+	mostIterations  = 100_000_000
 )
+
+// Approved reports whether FIPS 140-3 permits the function of that cost.
+func (c Cost) Approved() bool { return c.Iterations > 0 }
 
 // Check returns an error if passphrases would be guessed too easily at that cost, or if it
 // is not possible.
 func (c Cost) Check() error {
-	if !c.Possible() {
+	switch {
+	case !c.Possible() && c.Approved():
+		return fmt.Errorf("%v is not possible: want at most %d iterations", c, mostIterations)
+	case !c.Possible():
 		return fmt.Errorf("%v is not possible: want at most %d KiB, %d KiB in all passes and %d threads, and 8 KiB for each thread", c, mostMemory, mostWork, mostThreads)
-	}
-	if c.Memory < leastMemory || c.work() < leastWork {
+	case c.Approved() && c.Iterations < leastIterations:
+		return fmt.Errorf("%v is too little: want at least %d iterations", c, leastIterations)
+	case !c.Approved() && (c.Memory < leastMemory || c.work() < leastWork):
 		return fmt.Errorf("%v is too little: want at least %d KiB, and %d KiB in all passes", c, leastMemory, leastWork)
 	}
 	return nil
 }
 
-// Possible reports whether Argon2id has these parameters, and time and memory are bounded.
+// Possible reports whether one of the functions has these parameters, and time and memory
+// are bounded.
 func (c Cost) Possible() bool {
+	if c.Approved() {
+		return c == Cost{Iterations: c.Iterations} && c.Iterations <= mostIterations
+	}
 	return c.Time > 0 && c.Threads > 0 && c.Threads <= mostThreads &&
 		c.Memory >= 8*uint32(c.Threads) && c.Memory <= mostMemory && c.work() <= mostWork
 }
@@ -55,13 +81,33 @@ func (c Cost) Possible() bool {
 // work is the memory of all passes, in KiB.
 func (c Cost) work() uint64 { return uint64(c.Time) * uint64(c.Memory) }
 
-// Key makes size bytes of a secret. What it works with stays on the heap until it is
-// collected. The cost must be [Cost.Possible].
-func (c Cost) Key(secret, salt []byte, size uint32) []byte {
-	return argon2.IDKey(secret, salt, c.Time, c.Memory, c.Threads, size)
+// Key makes 32 bytes of a secret and a salt of at least 16 bytes. What it works with, for
+// PBKDF2 a copy of the secret, stays on the heap until it is collected. The cost must be
+// [Cost.Possible].
+func (c Cost) Key(secret, salt []byte) []byte {
+	const size = 32
+	if !c.Approved() {
+		return argon2.IDKey(secret, salt, c.Time, c.Memory, c.Threads, size)
+	}
+	key, err := pbkdf2.Key(sha256.New, string(secret), salt, int(c.Iterations), size)
+	if err != nil {
+		panic(err) // these sizes and this hash are permitted in every mode
+	}
+	return key
+}
+
+// Function returns the name of the function.
+func (c Cost) Function() string {
+	if c.Approved() {
+		return "PBKDF2-HMAC-SHA256"
+	}
+	return "Argon2id"
 }
 
 // String returns the parameters as errors have them.
 func (c Cost) String() string {
-	return fmt.Sprintf("Argon2id with time %d, memory %d KiB and %d threads", c.Time, c.Memory, c.Threads)
+	if c.Approved() {
+		return fmt.Sprintf("%s with %d iterations", c.Function(), c.Iterations)
+	}
+	return fmt.Sprintf("%s with time %d, memory %d KiB and %d threads", c.Function(), c.Time, c.Memory, c.Threads)
 }

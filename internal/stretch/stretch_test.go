@@ -26,6 +26,10 @@ func TestCheck(t *testing.T) {
 		"too many passes":        {Cost{Time: 17, Memory: 1 << 20, Threads: 1}, "not possible"},
 		"a product over 2^32":    {Cost{Time: 1 << 22, Memory: 1 << 10, Threads: 1}, "not possible"},
 		"too many threads":       {Cost{Time: 1, Memory: 64 << 10, Threads: 65}, "not possible"},
+		"PBKDF2":                 {Cost{Iterations: 600_000}, ""},
+		"PBKDF2, a little less":  {Cost{Iterations: 599_999}, "too little"},
+		"PBKDF2, too much":       {Cost{Iterations: 100_000_001}, "not possible"},
+		"both":                   {Cost{Time: 3, Memory: 64 << 10, Threads: 4, Iterations: 600_000}, "not possible"},
 	} {
 		err := c.cost.Check()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -37,11 +41,19 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestKey has the hash of the command argon2 of libargon2 20190702:
-// echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1 -r.
+// TestKey has the hash of the command argon2 of libargon2 20190702,
+// echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1 -r,
+// and a vector of RFC 7914 section 11.
 func TestKey(t *testing.T) {
-	got := Cost{Time: 2, Memory: 1 << 16, Threads: 1}.Key([]byte("password"), []byte("somesalt"), 32)
-	if want := "09316115d5cf24ed5a15a31a3ba326e5cf32edc24702987c02b6566f61913cf7"; hex.EncodeToString(got) != want {
-		t.Errorf("%x, want %s", got, want)
+	for _, c := range []struct {
+		cost               Cost
+		secret, salt, want string
+	}{
+		{Cost{Time: 2, Memory: 1 << 16, Threads: 1}, "password", "somesalt", "09316115d5cf24ed5a15a31a3ba326e5cf32edc24702987c02b6566f61913cf7"},
+		{Cost{Iterations: 1}, "passwd", "salt", "55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbc"},
+	} {
+		if got := c.cost.Key([]byte(c.secret), []byte(c.salt)); hex.EncodeToString(got) != c.want {
+			t.Errorf("%v: %x, want %s", c.cost, got, c.want)
+		}
 	}
 }

@@ -72,7 +72,7 @@ func Do(ctx, watch context.Context, c Requester, req *msl.Request) (*msl.Respons
 		return nil, err
 	}
 	r := <-answer
-	r.Body = &watchedBody{watch: watch, body: r.Body}
+	r.Body = &watchedBody{watch: watch, turn: make(chan struct{}, 1), body: r.Body}
 	return r, nil
 }
 
@@ -80,6 +80,7 @@ func Do(ctx, watch context.Context, c Requester, req *msl.Request) (*msl.Respons
 // caller's must not be written to after Read has returned.
 type watchedBody struct {
 	watch  context.Context
+	turn   chan struct{} // holds a place for a call to body: a Close may follow a Read that hangs
 	body   io.ReadCloser
 	buffer [64 << 10]byte
 }
@@ -87,6 +88,8 @@ type watchedBody struct {
 func (b *watchedBody) Read(p []byte) (int, error) {
 	most, got := min(len(p), len(b.buffer)), make(chan int, 1)
 	err := Run(b.watch, func() error {
+		b.turn <- struct{}{}
+		defer func() { <-b.turn }()
 		n, err := b.body.Read(b.buffer[:most])
 		got <- n
 		return err
@@ -97,4 +100,10 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return copy(p, b.buffer[:<-got]), err
 }
 
-func (b *watchedBody) Close() error { return Run(b.watch, b.body.Close) }
+func (b *watchedBody) Close() error {
+	return Run(b.watch, func() error {
+		b.turn <- struct{}{}
+		defer func() { <-b.turn }()
+		return b.body.Close()
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,11 +74,11 @@ func TestBodyHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		whole := &watchedBody{watch: ctx, body: &sleeper{Reader: strings.NewReader(strings.Repeat("x", 200_000))}}
+		whole := &watchedBody{watch: ctx, turn: make(chan struct{}, 1), body: &sleeper{Reader: strings.NewReader(strings.Repeat("x", 200_000))}}
 		if data, err := io.ReadAll(whole); err != nil || len(data) != 200_000 {
 			t.Errorf("%d bytes, %v", len(data), err)
 		}
-		hanging := &watchedBody{watch: ctx, body: &sleeper{Reader: strings.NewReader("late"), reads: time.Hour, closes: time.Hour}}
+		hanging := &watchedBody{watch: ctx, turn: make(chan struct{}, 1), body: &sleeper{Reader: strings.NewReader("late"), reads: time.Hour, closes: time.Hour}}
 		p := make([]byte, 10)
 		if n, err := hanging.Read(p); n != 0 || err != ErrHung {
 			t.Errorf("read %d bytes, %v", n, err)
@@ -90,6 +91,44 @@ func TestBodyHangs(t *testing.T) {
 			t.Errorf("close: %v", err)
 		}
 		time.Sleep(2 * time.Hour) // until what hung has ended
+	})
+}
+
+// An exclusive body notes a call during another one.
+type exclusive struct {
+	takes   time.Duration
+	busy    atomic.Bool
+	closed  atomic.Bool
+	overlap atomic.Bool
+}
+
+func (e *exclusive) call() {
+	e.overlap.CompareAndSwap(false, e.busy.Swap(true))
+	time.Sleep(e.takes)
+	e.busy.Store(false)
+}
+
+func (e *exclusive) Read([]byte) (int, error) { e.call(); return 0, io.EOF }
+func (e *exclusive) Close() error             { e.call(); e.closed.Store(true); return nil }
+
+// TestBodyClosedLate closes a body whose read hangs: it is closed once that has returned,
+// and not before.
+func TestBodyClosedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		e := &exclusive{takes: time.Hour}
+		b := &watchedBody{watch: ctx, turn: make(chan struct{}, 1), body: e}
+		if _, err := b.Read(make([]byte, 1)); err != ErrHung {
+			t.Errorf("read: %v", err)
+		}
+		if err := b.Close(); err != ErrHung {
+			t.Errorf("close: %v", err)
+		}
+		time.Sleep(3 * time.Hour)
+		if e.overlap.Load() || !e.closed.Load() {
+			t.Errorf("closed %v, during a read %v", e.closed.Load(), e.overlap.Load())
+		}
 	})
 }
 

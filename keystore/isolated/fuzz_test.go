@@ -52,7 +52,7 @@ func FuzzRequest(f *testing.F) {
 
 // FuzzAnswer reads any answer as those to the calls with the most fields.
 func FuzzAnswer(f *testing.F) {
-	f.Add([]byte(message{succeeded}.number(1).number(1).key(keyForm{1, keystore.AES128CBC, nil, 0}).bytes(nil)))
+	f.Add([]byte(message{succeeded}.number(1).number(1).key(keyForm{1, keystore.AES128CBC, nil}).bytes(nil)))
 	f.Add([]byte(message{failed}.number(3).text("no")))
 	s := &Store{newSupervisor(Config{})}
 	f.Fuzz(func(t *testing.T, answer []byte) {

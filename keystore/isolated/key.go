@@ -32,9 +32,13 @@ type key struct {
 // Algorithm returns what the key is for.
 func (k *key) Algorithm() keystore.Algorithm { return k.algorithm }
 
-// Latency is that of the device, as it was when the child made a key last, see
-// [keystore.Timed].
-func (k *key) Latency() time.Duration { return time.Duration(k.store.latency.Load()) }
+// Latency is that of the child and its device, see [keystore.Timed].
+func (k *key) Latency() time.Duration {
+	if p, _, _ := k.store.look(); p != nil {
+		return p.pace.Least()
+	}
+	return 0
+}
 
 // own is how a store knows its keys again.
 func (k *key) own() *key { return k }

@@ -6,7 +6,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
-	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -53,25 +52,15 @@ const (
 type keyForm struct {
 	handle    uint64
 	algorithm keystore.Algorithm
-	public    []byte        // of a pair, PKIX
-	latency   time.Duration // of a [keystore.Timed]
-}
-
-func newKeyForm(handle uint64, k keystore.Key) (keyForm, error) {
-	public, err := publicBytes(k)
-	form := keyForm{handle: handle, algorithm: k.Algorithm(), public: public}
-	if timed, ok := k.(keystore.Timed); ok {
-		form.latency = timed.Latency()
-	}
-	return form, err
+	public    []byte // of a pair, PKIX
 }
 
 func (m message) key(k keyForm) message {
-	return m.number(k.handle).number(uint64(k.algorithm)).bytes(k.public).number(uint64(k.latency))
+	return m.number(k.handle).number(uint64(k.algorithm)).bytes(k.public)
 }
 
 func (f *fields) key() keyForm {
-	return keyForm{f.number(), keystore.Algorithm(f.number()), f.bytes(), time.Duration(f.number())}
+	return keyForm{f.number(), keystore.Algorithm(f.number()), f.bytes()}
 }
 
 // publicBytes returns the public half of a key, or nothing.

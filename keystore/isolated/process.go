@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/internal/pace"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -23,6 +24,7 @@ type process struct {
 	places     chan struct{} // has an element for each call under way
 	wait       time.Duration // for a place
 	ended      chan struct{} // closed when the child is no more
+	pace       pace.Pace
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -231,7 +233,9 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 		return err
 	}
 	late := time.AfterFunc(limit, func() { p.end(fmt.Sprintf("did not answer for %v", limit)) })
-	err = l.send(write(begin(l.out, byte(op))))
+	request := write(begin(l.out, byte(op)))
+	start := p.begin(op, len(request))
+	err = l.send(request)
 	var answer []byte
 	if err == nil {
 		answer, err = l.receive()
@@ -245,9 +249,20 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 		p.put(l, false)
 		return p.lost(err)
 	}
-	err = judge(&fields{rest: answer}, use)
+	if err = judge(&fields{rest: answer}, use); err == nil {
+		p.pace.End(start)
+	}
 	p.put(l, true)
 	return err
+}
+
+// begin returns when an operation with a session key begins, if it is to be timed.
+func (p *process) begin(op operation, size int) time.Time {
+	switch op {
+	case opEncrypt, opDecrypt, opSum:
+		return p.pace.Begin(size)
+	}
+	return time.Time{}
 }
 
 // judge tells an answer from an error.

@@ -66,15 +66,15 @@ func answerTo(s *server, request []byte, out message) message {
 
 // keep gives a key its handle.
 func (t *table) keep(k keystore.Key) (keyForm, error) {
+	public, err := publicBytes(k)
+	if err != nil {
+		return keyForm{}, errors.Join(fmt.Errorf("isolated: %w", err), k.Close())
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	form, err := newKeyForm(t.last+1, k)
-	if err != nil {
-		return form, errors.Join(fmt.Errorf("isolated: %w", err), k.Close())
-	}
 	t.last++
 	t.keys[t.last] = k
-	return form, nil
+	return keyForm{t.last, k.Algorithm(), public}, nil
 }
 
 // keepVersion gives a provisioned key the handle that it had before, if any.
@@ -82,6 +82,10 @@ func (t *table) keepVersion(label string, v keystore.Version) (keyForm, error) {
 	name := provisioned{label, v.Number}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	public, err := publicBytes(v.Key)
+	if err != nil {
+		return keyForm{}, fmt.Errorf("isolated: %w", err)
+	}
 	handle, again := t.provisioned[name]
 	if !again {
 		t.last++
@@ -89,7 +93,7 @@ func (t *table) keepVersion(label string, v keystore.Version) (keyForm, error) {
 		t.provisioned[name] = handle
 	}
 	t.keys[handle] = v.Key
-	return newKeyForm(handle, v.Key)
+	return keyForm{handle, v.Key.Algorithm(), public}, nil
 }
 
 func (t *table) key(handle uint64) (keystore.Key, error) {

@@ -130,7 +130,6 @@ func (s *Store) newKey(op operation, limit time.Duration, write func(message) me
 // take makes the parent's key of one in the child.
 func (s *Store) take(p *process, form keyForm) (*key, error) {
 	public, err := parsePublic(form.public)
-	s.latency.Store(int64(form.latency))
 	return &key{store: s, algorithm: form.algorithm, public: public, handle: form.handle, generation: p.generation}, err
 }
 

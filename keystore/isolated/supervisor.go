@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -19,8 +18,7 @@ const (
 
 // A supervisor keeps a child running.
 type supervisor struct {
-	config  Config
-	latency atomic.Int64 // of the device, in nanoseconds, as the child said last
+	config Config
 
 	mu      sync.Mutex
 	now     *process      // or nil

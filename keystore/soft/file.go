@@ -2,7 +2,9 @@ package soft
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
+	"crypto/fips140"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
@@ -18,7 +20,7 @@ import (
 
 // The file is
 //
-//	magic ‖ version (1) ‖ header length (2) ‖ header ‖ nonce (24) ‖ encrypted records ‖ SHA-256 (32)
+//	magic ‖ version (1) ‖ header length (2) ‖ header ‖ nonce (24 or 12) ‖ encrypted records ‖ SHA-256 (32)
 //
 // The header is JSON: the names of the cipher and of the function that makes its key of
 // the passphrase, with salt and cost. The records are JSON, too; all before the nonce is
@@ -33,9 +35,10 @@ const (
 )
 
 // A Cost is what it takes to try a passphrase on a file: the parameters of Argon2id (RFC
-// 9106). The file states it, and nobody can change it without the passphrase. It must be
-// at least what OWASP's Password Storage Cheat Sheet recommends (7 MiB five times, 46 MiB
-// once, or what is between), and at most 1 GiB of memory and 16 GiB in all passes.
+// 9106) or, in the FIPS mode of Go, of PBKDF2. The file states it, and nobody can change it
+// without the passphrase. It must be at least what OWASP's Password Storage Cheat Sheet
+// recommends (7 MiB five times, 46 MiB once, or what is between; 600,000 iterations), and
+// at most 1 GiB of memory and 16 GiB in all passes, or 100 million iterations.
 type Cost = stretch.Cost
 
 // A file is where a store writes its rings.
@@ -107,6 +110,9 @@ func (c Config) Open(path string, passphrase []byte) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if fips140.Enforced() && h.Cipher != aes256gcm {
+		return nil, fmt.Errorf("soft: %s is encrypted with %s, which GODEBUG=fips140=only does not permit: change its keys once, such as with msl-hsm key create, under GODEBUG=fips140=on: %w", path, h.Cipher, errors.ErrUnsupported)
+	}
 	if err := c.permits(h.Cost); errors.Is(err, keystore.ErrWeakKey) {
 		return nil, fmt.Errorf("soft: %s is a file for tests, make keys in another one: %w", path, err)
 	} else if err != nil {
@@ -138,15 +144,17 @@ func (c Config) permits(cost Cost) error {
 	}
 }
 
-// cost returns the configured cost, or the one given if none is.
+// cost returns the configured cost, or the one given if none is. In the FIPS mode of Go it
+// is one that is approved.
 func (c Config) cost(otherwise Cost) (Cost, error) {
-	if c.Cost == (Cost{}) {
-		return otherwise, nil
+	wanted := cmp.Or(c.Cost, otherwise)
+	if fips140.Enabled() && !wanted.Approved() {
+		return stretch.Recommended(), nil
 	}
-	if err := c.permits(c.Cost); err != nil {
-		return c.Cost, fmt.Errorf("soft: the cost of a passphrase: %w", err)
+	if err := c.permits(wanted); err != nil {
+		return wanted, fmt.Errorf("soft: the cost of a passphrase: %w", err)
 	}
-	return c.Cost, nil
+	return wanted, nil
 }
 
 // relock makes another key for what is written next if another cost is configured.

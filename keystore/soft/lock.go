@@ -2,6 +2,7 @@ package soft
 
 import (
 	"bytes"
+	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
@@ -12,14 +13,13 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
-	"github.com/msl-hsm/msl-hsm/internal/stretch"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// The names of algorithms in a header.
+// The names of ciphers in a header.
 const (
 	xchacha20 = "XChaCha20-Poly1305"
-	argon2id  = "Argon2id"
+	aes256gcm = "AES-256-GCM"
 )
 
 const saltSize = 16
@@ -40,9 +40,18 @@ type lock struct {
 
 // newHeader has a fresh salt.
 func newHeader(c Cost) header {
-	h := header{Cipher: xchacha20, KDF: argon2id, Salt: make([]byte, saltSize), Cost: c}
+	h := header{Cipher: cipherFor(c), KDF: c.Function(), Salt: make([]byte, saltSize), Cost: c}
 	rand.Read(h.Salt) // never fails
 	return h
+}
+
+// cipherFor returns the cipher that goes with a function: both are those of FIPS 140-3, or
+// neither is.
+func cipherFor(c Cost) string {
+	if c.Approved() {
+		return aes256gcm
+	}
+	return xchacha20
 }
 
 // encode returns the beginning of a file with that header, which is associated data of
@@ -84,7 +93,8 @@ func splitFirst(path string, data []byte) (h header, begin, records []byte, err 
 		return h, nil, nil, fmt.Errorf("soft: %s is cut off: %w", path, keystore.ErrBadData)
 	}
 	begin, records = data[:size], data[size:]
-	return header{Cipher: xchacha20, KDF: argon2id, Salt: bytes.Clone(begin[size-saltSize:]), Cost: stretch.Recommended()}, begin, records, nil
+	fixed := Cost{Time: 3, Memory: 64 << 10, Threads: 4}
+	return header{Cipher: xchacha20, KDF: fixed.Function(), Salt: bytes.Clone(begin[size-saltSize:]), Cost: fixed}, begin, records, nil
 }
 
 // parseHeader reads the JSON of a header, which must be as this package writes it.
@@ -92,7 +102,7 @@ func parseHeader(path string, text []byte) (h header, err error) {
 	if err := json.Unmarshal(text, &h); err != nil {
 		return h, fmt.Errorf("soft: %s has a header that cannot be read: %w", path, keystore.ErrBadData)
 	}
-	if h.Cipher != xchacha20 || h.KDF != argon2id {
+	if h.Cipher != cipherFor(h.Cost) || h.KDF != h.Function() {
 		return h, fmt.Errorf("soft: %s is encrypted with %q and %q, which this msl-hsm does not know: use a newer one: %w", path, h.Cipher, h.KDF, errors.ErrUnsupported)
 	}
 	if again, err := json.Marshal(h); err != nil || !bytes.Equal(again, text) || len(h.Salt) != saltSize {
@@ -103,15 +113,28 @@ func parseHeader(path string, text []byte) (h header, err error) {
 
 // lock makes the key.
 func (h header) lock(passphrase []byte) lock {
-	return lock{h, lockedmem.Move(h.Cost.Key(passphrase, h.Salt, chacha20poly1305.KeySize))}
+	return lock{h, lockedmem.Move(h.Cost.Key(passphrase, h.Salt))}
 }
 
-func (l lock) aead() (cipher.AEAD, error) {
-	aead, err := chacha20poly1305.NewX(l.key.Bytes())
+// aead returns the cipher. That of AES puts its nonce before the ciphertext by itself.
+func (l lock) aead() (aead cipher.AEAD, err error) {
+	if l.Cipher == xchacha20 {
+		aead, err = chacha20poly1305.NewX(l.key.Bytes())
+	} else {
+		aead, err = newGCM(l.key.Bytes())
+	}
 	if err != nil {
-		return nil, fmt.Errorf("soft: %w", err)
+		return nil, fmt.Errorf("soft: %s: %w", l.Cipher, err)
 	}
 	return aead, nil
+}
+
+func newGCM(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
 }
 
 // seal encrypts records and returns the file without its checksum.

@@ -123,14 +123,16 @@ func TestVersion1(t *testing.T) {
 	}
 }
 
-// TestVersion2 opens a file that an earlier build wrote.
+// TestVersion2 opens files that an earlier build wrote, one of them in FIPS mode.
 func TestVersion2(t *testing.T) {
-	s, err := soft.Open("testdata/version2.keys", []byte("passphrase"))
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"version2.keys", "version2fips.keys"} {
+		s, err := soft.Open(filepath.Join("testdata", name), []byte("passphrase"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		checkGolden(t, s)
 	}
-	defer s.Close()
-	checkGolden(t, s)
 }
 
 // TestHeader changes the header of a file, with a right checksum.
@@ -146,9 +148,12 @@ func TestHeader(t *testing.T) {
 		"as it was":        {"", "", nil, ""},
 		"another cost":     {`"time":1`, `"time":2`, keystore.ErrPIN, "wrong passphrase"},
 		"more threads":     {`"memory":8,"threads":1`, `"memory":16,"threads":2`, keystore.ErrPIN, "wrong passphrase"},
-		"no cost":          {`"time":1,"memory":8,"threads":1`, `"time":0,"memory":0,"threads":0`, keystore.ErrBadData, "not possible"},
+		"no cost":          {`"time":1,"memory":8,"threads":1`, `"iterations":0`, errors.ErrUnsupported, "use a newer one"},
 		"no memory":        {`"memory":8`, `"memory":7`, keystore.ErrBadData, "not possible"},
-		"no thread":        {`"threads":1`, `"threads":0`, keystore.ErrBadData, "not possible"},
+		"no thread":        {`"threads":1`, `"threads":0`, errors.ErrUnsupported, "use a newer one"},
+		"two functions":    {`"threads":1`, `"threads":1,"iterations":1`, errors.ErrUnsupported, "does not know"},
+		"AES with Argon2":  {"XChaCha20-Poly1305", "AES-256-GCM", errors.ErrUnsupported, `"AES-256-GCM"`},
+		"PBKDF2":           {`"XChaCha20-Poly1305","kdf":"Argon2id"`, `"AES-256-GCM","kdf":"PBKDF2-HMAC-SHA256"`, errors.ErrUnsupported, "PBKDF2"},
 		"a memory bomb":    {`"memory":8`, `"memory":4294967295`, keystore.ErrBadData, "at most 1048576 KiB"},
 		"a long wait":      {`"time":1`, `"time":4294967295`, keystore.ErrBadData, "at most"},
 		"too large":        {`"time":1`, `"time":4294967296`, keystore.ErrBadData, "cannot be read"},

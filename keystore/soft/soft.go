@@ -54,7 +54,9 @@ type Config struct {
 	Rand io.Reader
 	// Cost is of the files that Create makes, and those that Open opens are written with
 	// it when their keys change next. Zero means the second recommended option of RFC 9106
-	// (three times 64 MiB), and for Open that of the file.
+	// (three times 64 MiB), and for Open that of the file. In the FIPS mode of Go
+	// (crypto/fips140) a cost of Argon2id means 600,000 iterations of PBKDF2 with
+	// HMAC-SHA256, and the cipher is AES-256-GCM in place of XChaCha20-Poly1305.
 	Cost Cost
 	// CheapForTests permits files whose passphrases are guessed easily. Without it they
 	// are not opened: such a file cannot be used by accident.

@@ -10,7 +10,7 @@ import (
 
 // FuzzSplit takes apart what is in a file: a header that is accepted is written the same.
 func FuzzSplit(f *testing.F) {
-	for _, name := range []string{"version1.keys", "version2.keys"} {
+	for _, name := range []string{"version1.keys", "version2.keys", "version2fips.keys"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil {
 			f.Fatal(err)

@@ -20,7 +20,8 @@ type TPMOfferer struct {
 	// Device is the TPM.
 	Device TPMDevice
 	// Outside is where the encryption key goes if the TPM has no AES: a
-	// keystore.Importer. Nil imports both keys into the TPM.
+	// keystore.Importer. Nil imports both keys into the TPM. The session outlasts
+	// the process if Outside is Store, which then seals both keys.
 	Outside keystore.Store
 }
 
@@ -127,8 +128,7 @@ func (o *tpmOffer) Close() error {
 	return err
 }
 
-// Accept imports the session keys, and seals them for a restart where both are in
-// the TPM.
+// Accept imports the session keys, and seals them for a restart where one store has both.
 func (o *tpmOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error) {
 	f := wire.ParseFields(keydata)
 	if err := malformed(f); err != nil {
@@ -145,7 +145,7 @@ func (o *tpmOffer) Accept(_ context.Context, keydata []byte) (msl.Outcome, error
 		return msl.Outcome{}, msl.Failure(msl.ErrUnwrapError, o.x.Scheme(), err)
 	}
 	outcome := msl.Outcome{Keys: keys}
-	if o.x.Outside == nil && o.x.Store != nil {
+	if o.x.Store != nil && (o.x.Outside == nil || o.x.Outside == o.x.Store) {
 		if outcome.Keep, err = sealForRestart(o.x.Store, keys, o.identity); err != nil {
 			keys.Release()
 			return msl.Outcome{}, msl.Failure(msl.ErrInternalException, "seal session keys", err)

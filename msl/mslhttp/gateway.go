@@ -20,7 +20,7 @@ import (
 // Msl-No-Compression: true is sent uncompressed. That is for a secret beside text that
 // somebody else can choose.
 //
-// If the service cannot be reached, or answers 5xx or 429, the peer gets
+// If the service cannot be reached, or answers 429 or 5xx except 501 and 505, the peer gets
 // [msl.ErrInternalException], which asks it to try again. For any other status except
 // 2xx it gets [msl.ErrMSLCommsFailure]; both name the status. It gets that, too, if the
 // service received the request but its response did not come or broke off: the service

@@ -132,12 +132,18 @@ func plainPath(escaped string) (string, error) {
 			return "", fmt.Errorf("it has an encoded dot, slash, backslash or percent sign")
 		}
 	}
+	return plain, checkDots(plain)
+}
+
+// checkDots refuses a path with a segment that leads out of it, if only for servers that cut
+// off the parameters of a segment.
+func checkDots(plain string) error {
 	for segment := range strings.SplitSeq(plain, "/") {
-		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." { // with parameters, which some servers cut off
-			return "", fmt.Errorf("it has a segment of dots")
+		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
+			return fmt.Errorf("it has a segment of dots")
 		}
 	}
-	return plain, nil
+	return nil
 }
 
 // CheckPassedHeader returns why a header field of that name cannot be passed on, whatever

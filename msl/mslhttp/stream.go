@@ -33,6 +33,7 @@ type stream struct {
 	held   []byte      // start of the answer
 	begun  bool        // a byte of the answer was sent
 	ended  atomic.Bool // the request was read to its end
+	left   int64       // bytes of the request that are not read yet, if it told its length
 	long   error       // the request is longer than it may be
 	duplex bool        // the client reads while it sends
 }
@@ -47,6 +48,7 @@ func (s *stream) HalfDuplex() bool { return !s.duplex }
 func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
 	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, duplex: FullDuplex(r)}
 	s.ended.Store(r.Body == http.NoBody)
+	s.left = r.ContentLength
 	_ = s.control.EnableFullDuplex()
 	s.ctx, s.clock = newClock(r.Context(), s.control, orDefault(h.Timeout, defaultTimeout), h.Idle)
 	if size := orDefault(h.MaxBody, defaultMaxBody); size > 0 {
@@ -59,6 +61,7 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
 func (s *stream) Read(p []byte) (int, error) {
 	defer s.exchange.moves()()
 	n, err := s.body.Read(p)
+	s.left -= int64(n)
 	if err == io.EOF {
 		s.ended.Store(true)
 	}
@@ -72,6 +75,10 @@ func (s *stream) Read(p []byte) (int, error) {
 	s.clock.moved()
 	return n, err
 }
+
+// Len returns how much of the request is still to come: less than one byte, if it did not
+// tell its length.
+func (s *stream) Len() int { return int(s.left) }
 
 // Write holds back a short answer, so that it can be sent with its length.
 func (s *stream) Write(p []byte) (int, error) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -134,7 +135,8 @@ func (u *Upstream) open() error {
 // Do sends a request for a message, and returns the response, whatever its status;
 // redirects are not followed. Of r it uses the context, which should be that of the
 // handler, the method, the headers, and path and query of the URL, which are added to
-// those of the target. If r has no body, its body is what is left of the message's.
+// those of the target; a path with "." or ".." as a segment, which could lead out of the
+// target's, is an error. If r has no body, its body is what is left of the message's.
 // Otherwise it is sent as it is, with r.ContentLength.
 //
 // Headers of r that are about the connection, that could be taken for those that Upstream
@@ -174,6 +176,11 @@ func (u *Upstream) Do(m *msl.Message, r *http.Request) (*http.Response, error) {
 func (u *Upstream) request(m *msl.Message, r *http.Request) (*http.Request, error) {
 	if r.Method != "" && !isToken(r.Method) {
 		return nil, told(msl.ErrMSLCommsFailure, textUnsendable, fmt.Errorf("%q is not a method of HTTP", r.Method))
+	}
+	if r.URL != nil {
+		if err := checkDots(strings.ReplaceAll(r.URL.Path, `\`, "/")); err != nil {
+			return nil, told(msl.ErrMSLCommsFailure, textUnsendable, fmt.Errorf("path %q: %w", r.URL.Path, err))
+		}
 	}
 	out := (&http.Request{
 		Method: r.Method, URL: r.URL, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -83,6 +84,7 @@ func TestUpstreamTexts(t *testing.T) {
 		302: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 302 Found\"",
 		404: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 404 Not Found\"",
 		429: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 429 Too Many Requests\"",
+		501: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 501 Not Implemented: it does not support such a request\"",
 		503: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 503 Service Unavailable\"",
 		599: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 599\"",
 		-1:  "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server got the message, and its answer did not come or broke off\"",
@@ -109,6 +111,22 @@ func TestUpstreamTexts(t *testing.T) {
 		var service *ServiceError
 		if status > 0 && (!errors.As(seen.last(t).Err, &service) || service.Status != status) {
 			t.Errorf("%d: %v", status, seen.last(t).Err)
+		}
+	}
+}
+
+// TestUpstreamDots refuses paths that lead out of that of the target.
+func TestUpstreamDots(t *testing.T) {
+	at := service(t, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("asked for %s", r.URL) })
+	u := &Upstream{Targets: []Target{at}}
+	for _, path := range []string{"..", "/../admin", "/a/./b", "/%2e%2E/admin", "/a%2f..%2fb", `/a\..\b`, "/..;x=1/b"} {
+		to, err := url.Parse(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = u.Do(&msl.Message{Body: strings.NewReader("x")}, &http.Request{Method: "GET", URL: to})
+		if code := new(msl.Error); !errors.As(err, &code) || code.Code != msl.ErrMSLCommsFailure {
+			t.Errorf("%q: %v", path, err)
 		}
 	}
 }

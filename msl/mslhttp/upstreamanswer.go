@@ -13,6 +13,7 @@ import (
 
 const (
 	copySize    = 32 << 10             // bytes read at a time
+	leastCopy   = 4 << 10              // of a short answer, before which a head may come
 	streamPause = 5 * time.Millisecond // for which a stream may pause before what came is sent
 )
 
@@ -29,7 +30,7 @@ func CopyBody(w *msl.ResponseWriter, r *http.Response) error {
 		return copyEvents(w, r.Body)
 	}
 	if r.ContentLength >= 0 {
-		_, err := io.CopyBuffer(w, r.Body, make([]byte, min(r.ContentLength+1, copySize)))
+		_, err := io.CopyBuffer(w, r.Body, make([]byte, min(max(r.ContentLength+1, leastCopy), copySize)))
 		return err
 	}
 	s := &pausing{w: w}

@@ -2,6 +2,7 @@ package mslhttp
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -240,3 +241,22 @@ func TestChannelThroughGateway(t *testing.T) {
 		t.Errorf("%q, %v", rest, err)
 	}
 }
+
+// TestCopyShort copies a short answer with a head before it in one piece.
+func TestCopyShort(t *testing.T) {
+	reads := 0
+	client := noneClient(t, serve(t, &Handler{Handle: func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		body := io.NopCloser(&counted{strings.NewReader(strings.Repeat("x", 300)), &reads})
+		return CopyBody(w, &http.Response{ContentLength: 5, Body: body})
+	}}))
+	if got, err := ask(t, client, nil); len(got) != 300 || err != nil || reads > 2 {
+		t.Errorf("%d bytes in %d reads, %v", len(got), reads, err)
+	}
+}
+
+type counted struct {
+	io.Reader
+	reads *int
+}
+
+func (c *counted) Read(p []byte) (int, error) { *c.reads++; return c.Reader.Read(p) }

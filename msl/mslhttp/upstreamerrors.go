@@ -37,10 +37,14 @@ func (e *ServiceError) status() string {
 func refusal(status int) error {
 	err := &ServiceError{status}
 	code := msl.ErrMSLCommsFailure
-	if status >= 500 || status == http.StatusTooManyRequests {
+	text := "the service behind the server answered " + err.status()
+	switch {
+	case status == http.StatusNotImplemented || status == http.StatusHTTPVersionNotSupported:
+		text += ": it does not support such a request"
+	case status >= 500 || status == http.StatusTooManyRequests:
 		code = msl.ErrInternalException
 	}
-	return told(code, "the service behind the server answered "+err.status(), err)
+	return told(code, text, err)
 }
 
 // told is an error with a text for the peer.

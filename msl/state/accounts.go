@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -24,22 +25,33 @@ const (
 
 // A password is the stored form of a user's password.
 type password struct {
-	Cost    stretch.Cost `json:"argon2id"` // so that it can be raised
-	Salt    []byte       `json:"salt"`
-	Hash    []byte       `json:"hash"`
-	Created time.Time    `json:"created"` // of the user
+	Argon2id stretch.Cost `json:"argon2id,omitzero"` // one of both, so that it can be raised
+	PBKDF2   stretch.Cost `json:"pbkdf2,omitzero"`
+	Salt     []byte       `json:"salt"`
+	Hash     []byte       `json:"hash"`
+	Created  time.Time    `json:"created"` // of the user
 }
 
 func hashPassword(cost stretch.Cost, pass []byte, created time.Time) password {
-	p := password{Cost: cost, Salt: make([]byte, saltSize), Created: created}
+	p := password{Salt: make([]byte, saltSize), Created: created}.at(cost)
 	rand.Read(p.Salt)
 	p.Hash = p.hash(pass)
 	return p
 }
 
-func (p password) hash(pass []byte) []byte {
-	return p.Cost.Key(pass, p.Salt, hashSize)
+// at returns the password with a cost.
+func (p password) at(cost stretch.Cost) password {
+	if cost.Approved() {
+		p.PBKDF2 = cost
+	} else {
+		p.Argon2id = cost
+	}
+	return p
 }
+
+func (p password) cost() stretch.Cost { return cmp.Or(p.Argon2id, p.PBKDF2) }
+
+func (p password) hash(pass []byte) []byte { return p.cost().Key(pass, p.Salt) }
 
 func (p password) matches(pass []byte) bool {
 	return subtle.ConstantTimeCompare(p.hash(pass), p.Hash) == 1
@@ -49,7 +61,7 @@ func decodePassword(payload []byte) (p password, err error) {
 	if err := decodeJSON(payload, &p); err != nil {
 		return p, err
 	}
-	if !p.Cost.Possible() || len(p.Salt) != saltSize || len(p.Hash) != hashSize {
+	if !p.cost().Possible() || len(p.Salt) != saltSize || len(p.Hash) != hashSize {
 		return p, fmt.Errorf("%w: a password hash is out of bounds", ErrDamaged)
 	}
 	return p, nil
@@ -177,7 +189,7 @@ func (a *Accounts) UnrevokeUser(name string) error {
 // revoked or removed.
 func (a *Accounts) Users() ([]UserRecord, error) {
 	var list []UserRecord
-	err := a.view(context.Background(), "list users", func(tx kv.Reader) error {
+	err := a.recall(context.Background(), "list users", func(tx kv.Reader) error {
 		list = nil
 		return userRoll.each(tx, func(name string, payload []byte, m mark) error {
 			p, err := decodePassword(payload)
@@ -194,7 +206,7 @@ func (a *Accounts) Users() ([]UserRecord, error) {
 }
 
 // PasswordCost sets what it costs to try a password; otherwise it is the second
-// recommended option of RFC 9106. A user's password gets it when it is set, and at the next
+// recommended option of RFC 9106, or in the FIPS mode of Go PBKDF2. A user's password gets it when it is set, and at the next
 // login. The cost must be possible, see [stretch.Cost.Possible]. PasswordCost must not be
 // called after the first use of a password.
 func (a *Accounts) PasswordCost(cost stretch.Cost) { a.cost = cost }
@@ -233,7 +245,7 @@ func (a *Accounts) Verify(ctx context.Context, email string, pass []byte) (user 
 	if !p.matches(pass) || !known {
 		return "", msl.ErrEmailPasswordIncorrect
 	}
-	if p.Cost != a.cost {
+	if p.cost() != a.cost {
 		a.rehash(email, p, pass)
 	}
 	return msl.CanonicalName(email), nil
@@ -253,7 +265,7 @@ func (a *Accounts) password(ctx context.Context, name string) (p password, known
 			return err
 		}
 		if payload == nil || apart {
-			p = password{Cost: a.costLike(tx, name), Salt: make([]byte, saltSize), Hash: make([]byte, hashSize)}
+			p = password{Salt: make([]byte, saltSize), Hash: make([]byte, hashSize)}.at(a.costLike(tx, name))
 			return nil
 		}
 		if p, err = decodePassword(payload); err != nil {
@@ -278,7 +290,7 @@ func (a *Accounts) costLike(tx kv.Reader, name string) stretch.Cost {
 		return a.cost
 	}
 	if p, err := decodePassword(next[0].Value); err == nil {
-		return p.Cost
+		return p.cost()
 	}
 	return a.cost
 }

@@ -76,7 +76,7 @@ func (s *Server) costOf(t *testing.T, name string) stretch.Cost {
 	if err != nil || !known {
 		t.Fatalf("user %q: %v, %v", name, known, err)
 	}
-	return p.Cost
+	return p.cost()
 }
 
 // TestRehash raises the cost: a record is updated at the next successful login.
@@ -98,6 +98,27 @@ func TestRehash(t *testing.T) {
 	s.rehash("ann", old, pass) // as if it was removed during the login
 	if _, err := s.Verify(t.Context(), "ann", pass); err != msl.ErrEmailPasswordIncorrect {
 		t.Errorf("a removed user came back: %v", err)
+	}
+}
+
+// TestOtherFunction has the function change, as in FIPS mode, and back.
+func TestOtherFunction(t *testing.T) {
+	s := newServer(t)
+	pass := []byte("correct horse")
+	wantErr(t, s.AddUser("ann", pass), nil)
+	for _, cost := range []stretch.Cost{{Iterations: 1000}, cheap, {Iterations: 2000}} {
+		s.PasswordCost(cost)
+		for range 2 {
+			if _, err := s.Verify(t.Context(), "ann", []byte("wrong")); err != msl.ErrEmailPasswordIncorrect {
+				t.Errorf("a wrong password: %v", err)
+			}
+			if _, err := s.Verify(t.Context(), "ann", pass); err != nil || s.costOf(t, "ann") != cost {
+				t.Errorf("%v, cost %v, want %v", err, s.costOf(t, "ann"), cost)
+			}
+		}
+		if _, err := s.Verify(t.Context(), "eve", pass); err != msl.ErrEmailPasswordIncorrect {
+			t.Errorf("an unknown user: %v", err)
+		}
 	}
 }
 

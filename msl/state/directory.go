@@ -216,7 +216,7 @@ func (d *Directory) changeEntity(op, identity string, fn func(kv.Tx) error) erro
 // only marked as revoked or removed.
 func (d *Directory) Entities() ([]EntityRecord, error) {
 	var list []EntityRecord
-	err := d.view(context.Background(), "list entities", func(tx kv.Reader) error {
+	err := d.recall(context.Background(), "list entities", func(tx kv.Reader) error {
 		list = nil
 		return entityRoll.each(tx, func(identity string, payload []byte, m mark) error {
 			e, err := decodeEntity(identity, payload, m)

@@ -58,8 +58,8 @@ func TestMemoryOfPasswords(t *testing.T) {
 // even while some users have passwords with an older cost.
 func TestCostOfUnknownNames(t *testing.T) {
 	s := newServer(t)
-	if p, known, err := s.password(t.Context(), "nobody"); err != nil || known || p.Cost != s.cost {
-		t.Errorf("without users: %+v, %v, %v", p.Cost, known, err)
+	if p, known, err := s.password(t.Context(), "nobody"); err != nil || known || p.cost() != s.cost {
+		t.Errorf("without users: %+v, %v, %v", p.cost(), known, err)
 	}
 	wantErr(t, s.AddUser("bob", []byte("correct horse")), nil)
 	old := s.cost
@@ -67,15 +67,15 @@ func TestCostOfUnknownNames(t *testing.T) {
 	wantErr(t, s.AddUser("eve", []byte("correct horse")), nil)
 	wantErr(t, s.RevokeUser("bob"), nil)
 	for name, want := range map[string]stretch.Cost{"ann": old, "bob": old, "bobby": s.cost, "eve": s.cost, "zoe": old} {
-		if p, known, err := s.password(t.Context(), name); err != nil || known != (name == "eve") || p.Cost != want {
-			t.Errorf("%s: cost %+v, known %v, %v", name, p.Cost, known, err)
+		if p, known, err := s.password(t.Context(), name); err != nil || known != (name == "eve") || p.cost() != want {
+			t.Errorf("%s: cost %+v, known %v, %v", name, p.cost(), known, err)
 		}
 	}
 	if err := s.store.Update(t.Context(), func(tx kv.Tx) error { return tx.Put(tableUsers, []byte("bob"), []byte("damaged")) }); err != nil {
 		t.Fatal(err)
 	}
-	if p, known, err := s.password(t.Context(), "ann"); err != nil || known || p.Cost != s.cost {
-		t.Errorf("beside a damaged record: %+v, %v, %v", p.Cost, known, err)
+	if p, known, err := s.password(t.Context(), "ann"); err != nil || known || p.cost() != s.cost {
+		t.Errorf("beside a damaged record: %+v, %v, %v", p.cost(), known, err)
 	}
 }
 

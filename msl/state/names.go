@@ -125,7 +125,7 @@ type SpelledApart struct {
 // Apart returns the names that are refused because they are spelled like others. An
 // earlier version registered them; removing one of them ends it.
 func (s *Server) Apart(ctx context.Context) (all []SpelledApart, err error) {
-	err = s.view(ctx, "compare names", func(tx kv.Reader) error {
+	err = s.recall(ctx, "compare names", func(tx kv.Reader) error {
 		all = nil
 		for _, r := range []roster{s.entities, s.users} {
 			for _, names := range r.old {

@@ -26,7 +26,7 @@ func (n *application) judge(p *Policy) (err error) {
 		return proof.Fail(ErrStale, "it, or a newer one, was used before")
 	}
 	renews := n.proof.Renewal != nil
-	if n.verdict, err = p.judge(&n.record, &n.proof.Begin, &n.offered, renews, n.now); err != nil {
+	if n.verdict, err = p.judge(&n.record, &n.proof, &n.offered, n.now); err != nil {
 		return err
 	}
 	for _, k := range n.offered.Keys {
@@ -76,7 +76,7 @@ func (n *application) spend() { n.record.Newest = n.proof.Challenge.Issued }
 // keep records what the device proved.
 func (n *application) keep() {
 	r, v := &n.record, n.verdict.claim
-	r.Evidence = &Evidence{Proof: n.raw, Chain: v.path.chain, Checked: n.now, Expired: v.path.at}
+	r.Evidence = &Evidence{Proof: n.raw, Chain: v.path.chain, DeviceChain: v.device.chain, Checked: n.now, Expired: v.path.at}
 	r.Manufacturer, r.Model = v.ek.Manufacturer, v.ek.Model
 }
 

@@ -30,8 +30,9 @@ type Config struct {
 	Validity    time.Duration // of certificates; default one year, never longer than the CA's
 	CRLLife     time.Duration // until the next CRL; default seven days
 
-	// MAC makes challenges: an HMAC-SHA256 key for this use only, shared by the
-	// servers that accept one another's challenges. The default is a key in
+	// MAC makes challenges: an HMAC-SHA256 key, shared by the servers that accept one
+	// another's challenges. What it is over begins with "msl-hsm tpm enrolment", so that it
+	// may have another use whose data never does. The default is a key in
 	// memory: devices that have a challenge begin again after a restart.
 	MAC           keystore.MAC
 	ChallengeLife time.Duration // default ten minutes: chips are slow

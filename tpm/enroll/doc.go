@@ -28,7 +28,9 @@
 //     (TPM2_MakeCredential, TPM 2.0 Library part 1, section 24), with a nonce.
 //  3. The TPM decrypts it only if it has both keys. The AK certifies each LDevID, and
 //     each LDevID signs a certificate request. The AK signs over a digest of both
-//     messages and of the secret, which binds everything together: see below.
+//     messages and of the secret, which binds everything together: see below. Where
+//     the maker of the device issued a certificate for an initial attestation key
+//     (IAK), that key certifies the AK in the same way.
 //  4. The authority checks that, applies its [Policy], issues certificates, has the
 //     device registered, and only then records it as enrolled.
 //
@@ -39,7 +41,8 @@
 //	SHA-256(use ‖ SHA-256(begin) ‖ SHA-256(challenge) ‖ secret)
 //
 // where begin and challenge are the first two messages, use is a text that differs for
-// certification, quotes and renewals, and secret has 32 bytes.
+// certification, quotes, renewals and the maker's key, and secret has 32 bytes. For the
+// maker's key, that is hashed once more with its certificates.
 //
 // An authority stores nothing between the messages: a challenge carries a MAC, and the
 // secret in it is a MAC too. A record has the time of the newest challenge that was used,
@@ -48,7 +51,8 @@
 // # What an enrollment proves
 //
 // The AK and the LDevIDs are in the TPM that has the EK, were made there, and cannot
-// leave it. If the EK certificate was accepted, the EK is in a TPM of its manufacturer.
+// leave it. If the EK certificate was accepted, the EK is in a TPM of its manufacturer. If
+// the certificate of an IAK was, the AK is in the TPM of that device.
 // All of this was true after the challenge was made.
 //
 // # What it does not prove or protect

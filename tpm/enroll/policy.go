@@ -20,12 +20,17 @@ import (
 //  4. An EK certificate that leads to a root of Bundle is accepted. If its time, or that
 //     of a certificate above it, has run out, it waits for a person, unless
 //     AcceptExpired is set or the device is enrolled with the same keys.
-//  5. Any other EK waits for a person, or is refused with RefuseUnknown.
+//  5. A device is accepted whose maker issued a certificate for an initial attestation
+//     key (IAK) in the TPM, which leads to a root of Devices. An initial device identity
+//     (IDevID) is noted for the person who decides: it does not prove in which TPM
+//     the keys are.
+//  6. Any other EK waits for a person, or is refused with RefuseUnknown.
 //
 // A certificate that cannot be used, for whatever reason, counts as none, and the record
 // says why. EKs of kinds that are not in Kinds are always refused.
 type Policy struct {
 	Bundle        Bundle
+	Devices       Bundle // makers of devices
 	Allowed       map[ID]bool
 	RefuseUnknown bool
 	// AcceptExpired accepts EK certificates whose time has run out: makers issue them for
@@ -36,7 +41,7 @@ type Policy struct {
 	// revoked could come back with another. Name one kind if only certificates
 	// decide.
 	Kinds []EKKind
-	// Monitor accepts devices that steps 4 and 5 would not, and notes that in
+	// Monitor accepts devices that steps 4 to 6 would not, and notes that in
 	// Record.Accepted: a way to try a policy on a fleet.
 	Monitor bool
 	// HoldChanged makes an enrolled device wait for a person if it comes with
@@ -57,6 +62,7 @@ type claim struct {
 	ek     EKCertificate
 	path   path   // empty if no roots are configured
 	unused string // why it counts as none
+	device deviceClaim
 }
 
 // claim reads the certificate that a device brought, if any.
@@ -81,7 +87,8 @@ func (p *Policy) claim(o *proof.Offered, b *proof.Begin, now time.Time) (c claim
 }
 
 // judge applies the policy to a device and its record, which may be new.
-func (p *Policy) judge(r *Record, b *proof.Begin, o *proof.Offered, renews bool, now time.Time) (verdict, error) {
+func (p *Policy) judge(r *Record, from *proof.Proof, o *proof.Offered, now time.Time) (verdict, error) {
+	renews := from.Renewal != nil
 	switch r.State {
 	case Rejected:
 		return verdict{}, proof.Fail(ErrRejected, "EK hash %s", r.ID)
@@ -91,7 +98,9 @@ func (p *Policy) judge(r *Record, b *proof.Begin, o *proof.Offered, renews bool,
 	if kind := o.EK.Kind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
 		return verdict{}, proof.Fail(ErrPolicy, "EKs of kind %s are not accepted here: use another kind", kind)
 	}
-	v, err := p.accept(r, p.claim(o, b, now), o, renews)
+	c := p.claim(o, &from.Begin, now)
+	c.device = p.claimDevice(from.Device, now)
+	v, err := p.accept(r, c, o, renews)
 	if err != nil && p.Monitor {
 		v.accepted, err = "monitoring only: "+err.Error(), nil
 	}
@@ -119,6 +128,8 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 		v.accepted = r.Accepted
 	case certified && !expired:
 		v.accepted = "EK certificate"
+	case c.device.proves:
+		v.accepted = "certificate of the device's maker: " + c.device.name
 	case expired && p.AcceptExpired:
 		v.accepted = "EK certificate, whose time has run out"
 	case expired && r.State == Enrolled && sameLists(r.current(), o.Names()):
@@ -126,13 +137,16 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 	case expired:
 		v.waits = "the time of its EK certificate, or of one above it, has run out"
 	case p.RefuseUnknown && c.unused != "":
-		return v, proof.Fail(ErrEKCertificate, "EK hash %s: %s", r.ID, c.unused)
+		return v, proof.Fail(ErrEKCertificate, "EK hash %s: %s%s", r.ID, c.unused, c.device.remark())
 	case p.RefuseUnknown:
-		return v, proof.Fail(ErrPolicy, "nothing is known of EK hash %s", r.ID)
+		return v, proof.Fail(ErrPolicy, "nothing is known of EK hash %s%s", r.ID, c.device.remark())
 	case c.unused != "":
 		v.waits = "its EK certificate counts as none: " + c.unused
 	default:
 		v.waits = "nothing is known of its EK"
+	}
+	if v.waits != "" {
+		v.waits += c.device.remark()
 	}
 	return v, nil
 }

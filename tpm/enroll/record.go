@@ -57,9 +57,11 @@ type Record struct {
 
 // Evidence is the complete proof of a device, which [Verifier.Verify] checks again.
 type Evidence struct {
-	Proof   []byte    `json:"proof"`           // the message of the device
-	Chain   [][]byte  `json:"chain,omitempty"` // DER, from the EK certificate to the root that was trusted
-	Checked time.Time `json:"checked"`
+	Proof []byte   `json:"proof"`           // the message of the device
+	Chain [][]byte `json:"chain,omitempty"` // DER, from the EK certificate to the root that was trusted
+	// DeviceChain is the same of the certificate of the device's maker.
+	DeviceChain [][]byte  `json:"device_chain,omitempty"`
+	Checked     time.Time `json:"checked"`
 	// Expired is the latest known time when the chain was valid, if its time had run
 	// out when it was checked.
 	Expired time.Time `json:"expired,omitzero"`

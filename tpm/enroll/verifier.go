@@ -15,6 +15,8 @@ type Verifier struct {
 	// Roots must contain the root of the EK certificate, if the record has a
 	// chain to one.
 	Roots *x509.CertPool
+	// DeviceRoots is the same for the certificate of the device's maker.
+	DeviceRoots *x509.CertPool
 	// CA, if set, must have signed the certificates of the record.
 	CA *x509.Certificate
 	// Time is when EK certificates must be valid; the zero time means when the
@@ -54,6 +56,9 @@ func (v Verifier) verify(r *Record) error {
 	if err := v.verifyChain(r, &p.Begin, &o); err != nil {
 		return err
 	}
+	if err := v.verifyDevice(r.Evidence, &p); err != nil {
+		return err
+	}
 	if r.State != Enrolled {
 		return nil
 	}
@@ -79,33 +84,33 @@ func (v Verifier) verifyChain(r *Record, b *proof.Begin, o *proof.Offered) error
 	if !bytes.Equal(ek.Raw, chain[0]) {
 		return proof.Fail(ErrEKCertificate, "the evidence has another one")
 	}
-	return v.verifyPath(ek, r.Evidence)
-}
-
-// verifyPath checks that the recorded chain is one from the certificate to a root. The
-// roots are those of v, the intermediate certificates those of the record.
-func (v Verifier) verifyPath(ek EKCertificate, e *Evidence) error {
 	at := v.Time
 	if at.IsZero() {
-		at = e.Expired
+		at = r.Evidence.Expired
 	}
 	if at.IsZero() {
-		at = e.Checked
+		at = r.Evidence.Checked
 	}
+	return verifyPath(ek, chain, v.Roots, at)
+}
+
+// verifyPath checks that a recorded chain is one from the certificate to a root. The
+// intermediate certificates are those of the record.
+func verifyPath(ek EKCertificate, recorded [][]byte, roots *x509.CertPool, at time.Time) error {
 	above := x509.NewCertPool()
-	for _, der := range e.Chain[1:] {
+	for _, der := range recorded[1:] {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
 			return proof.Fail(ErrEKCertificate, "a certificate above it: %w", err)
 		}
 		above.AddCert(c)
 	}
-	chains, err := ek.paths(v.Roots, above, at)
+	chains, err := ek.paths(roots, above, at)
 	if err != nil {
 		return err
 	}
 	for _, chain := range chains {
-		if sameLists(rawChain(chain), e.Chain) {
+		if sameLists(rawChain(chain), recorded) {
 			return nil
 		}
 	}

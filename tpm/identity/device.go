@@ -3,6 +3,7 @@ package identity
 import (
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"sync"
 	"time"
 
@@ -66,14 +67,15 @@ func (d *Device) now() time.Time {
 }
 
 // Check checks that the TPM still has the identity. The error is [ErrOtherTPM],
-// [ErrCleared], or an error of the TPM.
+// [ErrCleared], or an error of the TPM. The EK is left out if it cannot be made without a
+// password of the endorsement hierarchy that was not given: the other keys tell, too.
 func (d *Device) Check() error {
 	if err := d.acquireReady(); err != nil {
 		return err
 	}
 	defer d.mu.Unlock()
 	err := d.do(func(t transport.TPM) error { return d.withEK(t, func(ek) error { return nil }) })
-	if err != nil {
+	if closed := (*tpm.PasswordError)(nil); err != nil && (!errors.As(err, &closed) || closed.Err != nil) {
 		return err
 	}
 	for _, b := range append([]tpm.Blob{*d.file.state.AK}, d.file.state.Keys...) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/go-tpm/tpm2/transport"
+
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
@@ -68,6 +70,7 @@ type application struct {
 	now      func() time.Time
 	exchange Exchange
 	progress func(string)
+	maker    *makerKey // with a certificate of the device's maker, or nil
 }
 
 // application prepares an attempt to enroll the keys of this device.
@@ -77,8 +80,19 @@ func (d *Device) application(exchange Exchange, progress func(string)) *applicat
 
 // run makes the attempt, and repeats it once if the challenge expired.
 func (a *application) run(ctx context.Context) error {
+	err := a.do(func(t transport.TPM) (err error) {
+		a.maker, err = findMakerKey(t)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	r, err := a.converse(ctx)
 	if errors.Is(err, ErrStale) {
+		r, err = a.converse(ctx)
+	}
+	if errors.Is(err, ErrMalformed) && a.maker != nil { // an older authority does not know them
+		a.maker = nil
 		r, err = a.converse(ctx)
 	}
 	if err == nil {

@@ -52,6 +52,11 @@ func (a *application) prove(b proof.Begin, c proof.Challenge) (proof.Proof, erro
 		}
 		p.Quote = &q
 	}
+	if a.maker != nil {
+		if err := a.proveDevice(&p); err != nil {
+			return p, err
+		}
+	}
 	if len(a.file.state.Next) == 0 {
 		return p, nil
 	}

@@ -7,7 +7,8 @@
 //     connection. Every Dial switches the TPM on, as after a loss of power.
 //   - One with endorsement keys and their certificates: [StartCertified].
 //   - One for other processes: [Serve], [ServeTCP] or [ServeCertified].
-//   - A TPM that misbehaves: [Interpose] with one of the quirks, or your own.
+//   - A TPM that misbehaves: [Interpose] or [TPM.Quirky] with one of the quirks, or your
+//     own, and [ServeQuirky] for other processes.
 //
 // Without swtpm the test is skipped, or fails if MSL_TEST_REQUIRE names swtpm.
 package tpmtest

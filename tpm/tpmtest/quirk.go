@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -52,13 +53,18 @@ func Exchange(conn io.ReadWriter, command []byte) ([]byte, error) {
 	if _, err := conn.Write(command); err != nil {
 		return nil, err
 	}
+	return readMessage(conn)
+}
+
+// readMessage reads a command or a response.
+func readMessage(conn io.Reader) ([]byte, error) {
 	answer := make([]byte, 10)
 	if _, err := io.ReadFull(conn, answer); err != nil {
 		return nil, err
 	}
 	size := binary.BigEndian.Uint32(answer[2:])
 	if size < 10 || size > 8192 {
-		return nil, fmt.Errorf("tpmtest: answer of %d bytes", size)
+		return nil, fmt.Errorf("tpmtest: message of %d bytes", size)
 	}
 	answer = append(answer, make([]byte, size-10)...)
 	_, err := io.ReadFull(conn, answer[10:])
@@ -84,44 +90,78 @@ func Refuse(code uint32) []byte {
 }
 
 const (
-	ccGetCapability   = 0x17a
-	ccEncryptDecrypt  = 0x164
-	ccEncryptDecrypt2 = 0x193
-	capCommands       = 2
+	ccGetCapability    = 0x17a
+	ccEncryptDecrypt   = 0x164
+	ccEncryptDecrypt2  = 0x193
+	ccStartAuthSession = 0x176
+	capHandles         = 1
+	capCommands        = 2
 )
 
 // WithoutEncryptDecrypt makes a TPM look like the many discrete chips that have neither
 // TPM2_EncryptDecrypt nor TPM2_EncryptDecrypt2.
 func WithoutEncryptDecrypt(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
-	switch Command(command) {
-	case ccEncryptDecrypt, ccEncryptDecrypt2:
-		return Refuse(0x143), nil
-	case ccGetCapability:
-		if len(command) == 22 && binary.BigEndian.Uint32(command[10:]) == capCommands {
-			return withoutCommand(command, send)
-		}
-	}
-	return send(command)
+	return Without(ccEncryptDecrypt, ccEncryptDecrypt2)(command, send)
 }
 
-// withoutCommand takes both from a list of commands (TPML_CCA).
-func withoutCommand(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
-	answer, err := send(command)
-	if err != nil || Code(answer) != 0 || len(answer) < 19 {
-		return answer, err
+// Without makes a TPM look like one that lacks some commands: it refuses them with
+// TPM_RC_COMMAND_CODE, and does not list them.
+func Without(missing ...uint32) Quirk {
+	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		switch cc := Command(command); {
+		case slices.Contains(missing, cc):
+			return Refuse(0x143), nil
+		case cc == ccGetCapability && len(command) == 22 && binary.BigEndian.Uint32(command[10:]) == capCommands:
+			answer, err := send(command)
+			if err != nil || Code(answer) != 0 || len(answer) < 19 {
+				return answer, err
+			}
+			return withoutCommands(answer, missing), nil
+		}
+		return send(command)
 	}
-	list := answer[19:]
+}
+
+// withoutCommands takes commands from a list (TPML_CCA).
+func withoutCommands(answer []byte, missing []uint32) []byte {
 	kept := bytes.Clone(answer[:19])
-	for ; len(list) >= 4; list = list[4:] {
-		switch binary.BigEndian.Uint32(list) & 0xffff {
-		case ccEncryptDecrypt, ccEncryptDecrypt2:
-		default:
+	for list := answer[19:]; len(list) >= 4; list = list[4:] {
+		if !slices.Contains(missing, binary.BigEndian.Uint32(list)&0xffff) {
 			kept = append(kept, list[:4]...)
 		}
 	}
 	binary.BigEndian.PutUint32(kept[2:], uint32(len(kept)))
 	binary.BigEndian.PutUint32(kept[15:], uint32(len(kept)-19)/4)
-	return kept, nil
+	return kept
+}
+
+// FewSessions makes a TPM look like one that has room for n sessions: the next one is
+// TPM_RC_SESSION_MEMORY.
+func FewSessions(n int) Quirk {
+	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		if Command(command) != ccStartAuthSession {
+			return send(command)
+		}
+		ask := []byte{0x80, 0x01, 0, 0, 0, 22, 0, 0, 0x01, 0x7a, 0, 0, 0, capHandles, 0x02, 0, 0, 0, 0, 0, 0, 64}
+		answer, err := send(ask)
+		if err != nil || Code(answer) != 0 {
+			return answer, err
+		}
+		if (len(answer)-19)/4 >= n {
+			return Refuse(0x903), nil
+		}
+		return send(command)
+	}
+}
+
+// RefuseCommand answers one command with a code, such as TPM_RC_LOCKOUT (0x921).
+func RefuseCommand(cc, code uint32) Quirk {
+	return func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		if Command(command) == cc {
+			return Refuse(code), nil
+		}
+		return send(command)
+	}
 }
 
 // Retry answers every command n times with a code, such as TPM_RC_RETRY (0x922), before

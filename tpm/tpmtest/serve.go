@@ -2,6 +2,7 @@ package tpmtest
 
 import (
 	"crypto/x509"
+	"io"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -39,6 +40,55 @@ func serveUnix(t testing.TB, dir string) string {
 // Tools returns the name of a TPM of [Serve] for tpm2-tools, as the variable TPM2TOOLS_TCTI
 // of the environment gives it.
 func Tools(uri string) string { return "swtpm:path=" + strings.TrimPrefix(uri, "tpm:?unix=") }
+
+// ServeQuirky runs a TPM for other processes behind a quirk, and returns its tpm: URI. It
+// serves one connection at a time, and is switched off and on between them.
+func ServeQuirky(t testing.TB, p *TPM, quirk Quirk) string {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(plainDir(t), "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	t.Cleanup(func() { l.Close(); p.Kill(); <-ended })
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if err := serveQuirky(p, quirk, conn); err != nil {
+				t.Error(err)
+			}
+			conn.Close()
+		}
+	}()
+	return "tpm:?unix=" + l.Addr().String()
+}
+
+// serveQuirky passes commands through a quirk until there are no more.
+func serveQuirky(p *TPM, quirk Quirk, conn io.ReadWriter) error {
+	chip, err := p.Dial()
+	if err != nil {
+		return err
+	}
+	defer chip.Close()
+	send := func(command []byte) ([]byte, error) { return Exchange(chip, command) }
+	for {
+		command, err := readMessage(conn)
+		if err != nil {
+			return nil // the user went away
+		}
+		answer, err := quirk(command, send)
+		if err != nil {
+			return nil // the TPM was switched off
+		}
+		if _, err := conn.Write(answer); err != nil {
+			return nil
+		}
+	}
+}
 
 // ClearServed sends TPM2_Clear to a TPM of [Serve], which must not be open elsewhere.
 func ClearServed(t testing.TB, uri string) {

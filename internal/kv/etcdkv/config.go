@@ -56,6 +56,16 @@ type Following struct {
 	// Notice is called with the reason when the copy cannot be checked any more, and with
 	// nil when it can again. It may be nil.
 	Notice func(error)
+	// Observer is told of what is in the copy. It may be nil.
+	Observer Observer
+}
+
+// An Observer is told of each record of a copy as it changes, and never while the copy is
+// read. Reset means that the copy is made anew. A value is nil where there is no record,
+// and must not be retained.
+type Observer interface {
+	Reset()
+	Changed(table string, key, old, value []byte)
 }
 
 // An Opening says whether a store must, may or must not exist at a prefix.

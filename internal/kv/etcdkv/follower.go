@@ -50,8 +50,10 @@ func Follow(ctx context.Context, d *DB, how Following) (*Follower, error) {
 	if err := f.load(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	ctx, f.stop = context.WithCancel(context.Background())
-	go f.run(ctx)
+	running, stop := context.WithCancel(context.Background())
+	f.stop = stop
+	go f.run(running)
+	f.await(ctx, time.Now()) // to copy much takes longer than the copy may be old
 	return f, nil
 }
 

@@ -186,3 +186,38 @@ func TestFollowerDamage(t *testing.T) {
 		})
 	}
 }
+
+// TestFollowMuch copies for longer than the copy may be old.
+func TestFollowMuch(t *testing.T) {
+	m := etcdtest.Start(t)
+	at := Config{Endpoints: []string{m.URL}}
+	one := follow(t, at, Following{})
+	for i := range 30 {
+		err := one.Update(t.Context(), func(tx kv.Tx) (err error) {
+			for j := range kv.MaxChanges {
+				err = errors.Join(err, tx.Put("first", fmt.Appendf(nil, "%05d", 100*i+j), make([]byte, 100)))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	late := follow(t, at, Following{Staleness: time.Second, Observer: slow{}})
+	err := late.Recall(t.Context(), func(r kv.Reader) error {
+		all, err := r.Range("first", nil, nil, 5000)
+		if len(all) != 3000 {
+			t.Errorf("%d records", len(all))
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A slow observer takes longer than the copy may be old.
+type slow struct{}
+
+func (slow) Reset()                                 { time.Sleep(1200 * time.Millisecond) }
+func (slow) Changed(string, []byte, []byte, []byte) {}

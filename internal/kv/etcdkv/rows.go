@@ -75,16 +75,22 @@ func (t tables) of(table string) (rows, error) {
 	return all, nil
 }
 
-// copyOf reads tables whole.
+// copyOf reads tables whole, in pages that are larger than those of others: each costs a
+// request.
 func copyOf(r kv.Reader, names []string) (tables, error) {
+	const page = 1000
 	t := tables{}
 	for _, table := range names {
 		t[table] = rows{}
-		for p, err := range kv.All(r, table, nil, nil) {
+		for from, more := []byte(nil), true; more; {
+			found, err := r.Range(table, from, nil, page)
 			if err != nil {
 				return nil, err
 			}
-			t[table] = append(t[table], kv.Pair{Key: bytes.Clone(p.Key), Value: bytes.Clone(p.Value)})
+			t[table] = append(t[table], found...)
+			if more = len(found) == page; more {
+				from = kv.After(found[page-1].Key)
+			}
 		}
 	}
 	return t, nil

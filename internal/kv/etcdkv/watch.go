@@ -34,6 +34,7 @@ func (f *Follower) load(ctx context.Context) error {
 	}
 	f.recover()
 	f.set(func() {
+		f.observeAll(copied)
 		f.copied, f.applied, f.fresh, f.failed, f.broken = copied, revision, began, nil, nil
 	})
 	return nil
@@ -202,7 +203,9 @@ func (f *Follower) applyOne(e *clientv3.Event) error {
 	if !ok {
 		return nil
 	}
+	old, _ := f.copied.Get(table, key)
 	if e.Type == mvccpb.DELETE {
+		f.observe(table, key, old, nil)
 		f.copied[table] = f.copied[table].drop(key)
 		return nil
 	}
@@ -210,8 +213,28 @@ func (f *Follower) applyOne(e *clientv3.Event) error {
 	if !ok {
 		return fail(kv.ErrDamaged, "a record in %q does not fit its checksum", table)
 	}
+	f.observe(table, key, old, value)
 	f.copied[table] = f.copied[table].put(kv.Pair{Key: key, Value: value})
 	return nil
+}
+
+func (f *Follower) observe(table string, key, old, value []byte) {
+	if f.Observer != nil {
+		f.Observer.Changed(table, key, old, value)
+	}
+}
+
+// observeAll tells of a new copy.
+func (f *Follower) observeAll(copied tables) {
+	if f.Observer == nil {
+		return
+	}
+	f.Observer.Reset()
+	for table, all := range copied {
+		for _, p := range all {
+			f.Observer.Changed(table, p.Key, nil, p.Value)
+		}
+	}
 }
 
 // copiedAs returns the table and key of a key of etcd.

@@ -1,11 +1,13 @@
 package bolt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -93,6 +95,26 @@ func prepare(copied string, keepTokens bool) error {
 		err = state.EndTokens(s.db)
 	}
 	return errors.Join(err, s.Close())
+}
+
+// WriteServer writes a state, wherever it is kept, to a new file at path, and verifies the
+// file. If it already exists, the error is [ErrExists]; if writing fails, the file is
+// removed. progress is as in state.Server.CopyTo.
+func WriteServer(ctx context.Context, path string, from *state.Server, progress func(records int)) (sum state.Summary, err error) {
+	db, err := boltkv.Open(path, serverLayout(), boltkv.CreateNew)
+	if err != nil {
+		return sum, err
+	}
+	if err = from.CopyTo(ctx, db, progress); err == nil {
+		err = state.FinishCopy(ctx, db)
+	}
+	if err = errors.Join(err, db.Close()); err == nil {
+		sum, err = VerifyServer(path)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return sum, err
 }
 
 // CompactServer rewrites the file at path without the space left by removed records,

@@ -19,3 +19,14 @@ func TestSuite(t *testing.T) {
 		}
 	})
 }
+
+func BenchmarkIDs(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "state")
+	statetest.BenchmarkIDs(b, func(t testing.TB) statetest.Server {
+		s, err := OpenServer(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return statetest.Server{Server: s.Server, Close: s.Close}
+	})
+}

@@ -22,7 +22,6 @@
 // # What it costs
 //
 // A non-replayable id or a renewal costs one read and one transaction. The copy has all but
-// the records of ids and renewals: about 1 KiB for each registered entity, and 200 bytes for
-// each user or revocation. The build tag noetcd leaves out the client of etcd; every function
+// the records of ids and renewals: about as many bytes as in etcd. The build tag noetcd leaves out the client of etcd; every function
 // then only says so.
 package etcd

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -23,6 +25,8 @@ var (
 	ErrEmpty = kv.ErrEmpty
 	// ErrExists: there is a state at the prefix already.
 	ErrExists = kv.ErrExists
+	// ErrForged: somebody without the key changed the state, or put back an older one.
+	ErrForged = kv.ErrForged
 	// ErrStale: etcd has not answered for longer than [Config.Staleness].
 	ErrStale = kv.ErrStale
 	// ErrUncertain: a change may or may not have been made, since etcd did not answer.
@@ -43,6 +47,10 @@ type Config struct {
 	User string
 	// Password returns the password of User. It is called once; the result is overwritten.
 	Password func(context.Context) ([]byte, error)
+	// Key authenticates the records, so that whoever can write etcd cannot lift a revocation
+	// or register an entity unseen: see [KeyOf]. All servers of a state have the same. Nil
+	// means that they are not authenticated.
+	Key Key
 	// Staleness is how long a server goes on without etcd. Zero means 5 seconds.
 	Staleness time.Duration
 	// Notice is called with the reason when a server loses etcd, and with nil when etcd is
@@ -53,25 +61,47 @@ type Config struct {
 // A Server is the state of a server, in a cluster. It is safe for concurrent use.
 type Server struct {
 	*state.Server
-	store io.Closer
+	store  io.Closer
+	verify func(context.Context) error
 }
 
 // answerTime is how long a server waits for etcd: its clients wait, too. A new leader is
 // usually elected in less.
 const answerTime = 2 * time.Second
 
-// Open opens the existing state for a server, and copies it into memory. A prefix without
-// a state is [ErrEmpty].
+// Open opens the existing state for a server, copies it into memory, and has the newest
+// version of the key authenticate it. A prefix without a state is [ErrEmpty].
 func Open(ctx context.Context, c Config) (*Server, error) {
 	db, err := c.open(ctx, answerTime, etcdkv.OpenExisting)
 	if err != nil {
 		return nil, err
 	}
-	f, err := etcdkv.Follow(ctx, db, etcdkv.Following{Staleness: c.Staleness, Notice: c.Notice})
+	how := etcdkv.Following{Staleness: c.Staleness, Notice: c.Notice}
+	seen := authkv.NewSeen(copied())
+	if c.Key != nil {
+		how.Observer = seen
+	}
+	f, err := etcdkv.Follow(ctx, db, how)
 	if err != nil {
 		return nil, err
 	}
-	return serverOf(f, f)
+	if c.Key == nil {
+		return serverOf(ctx, f, f)
+	}
+	authentic := authkv.OpenShared(f, c.Key, copied(), seen)
+	err = authentic.Recall(ctx, func(kv.Reader) error { return nil })
+	if err == nil {
+		err = authentic.Renew(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return serverOf(ctx, authentic, f)
+}
+
+// copied returns the tables that are copied, and authenticated.
+func copied() []string {
+	return slices.DeleteFunc(state.ServerTables(), func(table string) bool { return slices.Contains(state.TokenTables(), table) })
 }
 
 // Administer opens the existing state without a copy in memory, for a program that looks
@@ -81,16 +111,43 @@ func Administer(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return serverOf(db, db)
+	if c.Key == nil {
+		return serverOf(ctx, db, db)
+	}
+	return serverOf(ctx, authkv.Open(db, c.Key, copied()), db)
 }
 
 // Create makes an empty state. If there is one at the prefix, the error is [ErrExists].
 func Create(ctx context.Context, c Config) error {
 	db, err := c.open(ctx, 0, etcdkv.CreateNew)
+	if errors.Is(err, ErrExists) && c.Key != nil {
+		return c.finish(ctx, err)
+	}
+	if err == nil && c.Key != nil {
+		err = errors.Join(authkv.Begin(ctx, db, c.Key), db.Close())
+	} else if err == nil {
+		err = db.Close()
+	}
+	return err
+}
+
+// finish makes the root of a state that another process began to make. If that is not what
+// is there, it returns exists.
+func (c Config) finish(ctx context.Context, exists error) error {
+	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
 	if err != nil {
 		return err
 	}
-	return db.Close()
+	defer db.Close()
+	rooted, err := authkv.HasRoot(ctx, db)
+	there, errDigest := state.DigestOf(ctx, db)
+	switch err := errors.Join(err, errDigest); {
+	case err != nil:
+		return err
+	case rooted || there.Records > 0:
+		return exists
+	}
+	return authkv.Begin(ctx, db, c.Key)
 }
 
 func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Opening) (*etcdkv.DB, error) {
@@ -99,13 +156,31 @@ func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Open
 	}, etcdkv.Layout{Kind: "server", Tables: state.ServerTables(), Apart: state.TokenTables()}, how)
 }
 
-func serverOf(store kv.Store, closer io.Closer) (*Server, error) {
-	s, err := state.NewServer(store)
+// serverOf makes the server of a store that is authenticated if it has a root. It closes the
+// store if it fails.
+func serverOf(ctx context.Context, store kv.Store, closer io.Closer) (*Server, error) {
+	s := &Server{store: closer, verify: func(context.Context) error { return nil }}
+	rooted, err := authkv.HasRoot(ctx, store)
+	switch authentic := store.(type) {
+	case interface{ Verify(context.Context) error }:
+		s.verify = authentic.Verify
+	default:
+		if rooted {
+			err = errors.Join(err, errors.New("etcd: the state is authenticated, and there is no key"))
+		}
+	}
+	if err == nil {
+		s.Server, err = state.NewServer(store)
+	}
 	if err != nil {
 		return nil, errors.Join(err, closer.Close())
 	}
-	return &Server{s, closer}, nil
+	return s, nil
 }
+
+// Verify reads everything but the records of ids and renewals, and makes sure that it is
+// authentic: otherwise the error is [ErrForged]. Without a key it does nothing.
+func (s *Server) Verify(ctx context.Context) error { return s.verify(ctx) }
 
 // Close ends pruning and the copy, waits for running transactions and ends the connections.
 func (s *Server) Close() error {

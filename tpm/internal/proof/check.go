@@ -84,6 +84,9 @@ func (p *Proof) Open() (Offered, error) {
 			return o, err
 		}
 	}
+	if err := p.checkDevice(&o); err != nil {
+		return o, err
+	}
 	return o, p.checkRenewal()
 }
 

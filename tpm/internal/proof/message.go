@@ -61,6 +61,8 @@ type Proof struct {
 	Keys      []KeyProof `json:"keys"`   // in the order of Begin.Keys
 	Renewal   *Renewal   `json:"renewal,omitempty"`
 	Quote     *Quote     `json:"quote,omitempty"`
+
+	Device *DeviceProof `json:"device,omitempty"`
 }
 
 // A KeyProof is the result of TPM2_Certify for a key by the AK, and a PKCS #10 request

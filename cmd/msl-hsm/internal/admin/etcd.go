@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -13,26 +15,65 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
 
-// openShared opens a state in etcd. With a log, it tells there when etcd is lost and back.
-func openShared(s *config.State, log *slog.Logger, open func(context.Context, etcd.Config) (*etcd.Server, error)) (*State, error) {
-	c, err := clusterOf(s)
+// Serve opens the state of the server, which must exist, for serving. A state in etcd is
+// authenticated by a key of the store; when etcd is lost and back is told in the log.
+func Serve(c *config.Config, store keys.Store, log *slog.Logger) (*State, error) {
+	if err := FindState(c, ""); err != nil {
+		return nil, err
+	}
+	if !c.Server.State.Shared() {
+		return openFile(c)
+	}
+	at, err := clusterOf(c, store)
 	if err != nil {
 		return nil, err
 	}
-	if log != nil {
-		c.Notice = func(err error) { tellReach(log, err) }
+	at.Notice = func(err error) { tellReach(log, err) }
+	s, err := opened(c, etcd.Open, at)
+	if err == nil {
+		s.Cluster = nil // its copy in memory is authentic as it is
 	}
-	server, err := open(context.Background(), c)
-	if errors.Is(err, etcd.ErrEmpty) {
-		return nil, exit.Usagef("no state %s: correct prefix and endpoints, or restore a backup; if the servers are new, run msl-hsm state init: %w", s, fs.ErrNotExist)
-	}
+	return s, err
+}
+
+// administer opens a state in etcd for a command, with a key store of its own.
+func administer(c *config.Config) (*State, error) {
+	store, err := keys.Open(c)
 	if err != nil {
 		return nil, err
 	}
-	return &State{Server: server.Server, Closer: server}, nil
+	at, err := clusterOf(c, store)
+	if err == nil {
+		var s *State
+		if s, err = opened(c, etcd.Administer, at); err == nil {
+			s.Closer = both{s.Closer, store}
+			return s, nil
+		}
+	}
+	return nil, errors.Join(err, store.Close())
+}
+
+// both closes two.
+type both [2]io.Closer
+
+func (b both) Close() error { return errors.Join(b[0].Close(), b[1].Close()) }
+
+func opened(c *config.Config, open func(context.Context, etcd.Config) (*etcd.Server, error), at etcd.Config) (*State, error) {
+	server, err := open(context.Background(), at)
+	switch {
+	case errors.Is(err, etcd.ErrEmpty):
+		return nil, exit.Usagef("no state %s: correct prefix and endpoints, or restore a backup; if the servers are new, run msl-hsm state init: %w", &c.Server.State, fs.ErrNotExist)
+	case errors.Is(err, etcd.ErrForged):
+		return nil, fmt.Errorf("the state %s cannot be used: restore a backup of etcd, and find out who else can write there: %w", &c.Server.State, err)
+	case err != nil:
+		return nil, err
+	}
+	server.PasswordCost(c.Server.Argon2.Cost())
+	return &State{Server: server.Server, Cluster: server, Closer: server}, nil
 }
 
 func tellReach(log *slog.Logger, err error) {
@@ -44,23 +85,33 @@ func tellReach(log *slog.Logger, err error) {
 }
 
 // makeShared makes an empty state in etcd, and reports whether there was none.
-func makeShared(s *config.State) (bool, error) {
-	c, err := clusterOf(s)
+func makeShared(c *config.Config) (made bool, err error) {
+	store, err := keys.Open(c)
 	if err != nil {
 		return false, err
 	}
-	err = etcd.Create(context.Background(), c)
+	defer exit.Closing(&err, store)
+	at, err := clusterOf(c, store)
+	if err != nil {
+		return false, err
+	}
+	err = etcd.Create(context.Background(), at)
 	if errors.Is(err, etcd.ErrExists) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// clusterOf reads what the configuration names.
-func clusterOf(s *config.State) (c etcd.Config, err error) {
-	c = etcd.Config{Endpoints: s.Etcd, Prefix: s.Prefix, User: s.User, Staleness: s.Staleness}
+// clusterOf reads what the configuration names. The key that authenticates the state is the
+// one that authenticates tokens.
+func clusterOf(c *config.Config, store keys.Store) (at etcd.Config, err error) {
+	s := &c.Server.State
+	at = etcd.Config{Endpoints: s.Etcd, Prefix: s.Prefix, User: s.User, Staleness: s.Staleness}
+	if at.Key, err = etcd.KeyOf(store, keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)); err != nil {
+		return at, keys.Missing(err, keys.MakeServerKeys)
+	}
 	if s.Password != "" {
-		c.Password = func(context.Context) ([]byte, error) {
+		at.Password = func(context.Context) ([]byte, error) {
 			b, err := keys.Secret(s.Password, "password of the etcd user")
 			if err != nil {
 				return nil, err
@@ -69,11 +120,10 @@ func clusterOf(s *config.State) (c etcd.Config, err error) {
 			return bytes.Clone(b.Bytes()), nil
 		}
 	}
-	if s.CA+s.Certificate == "" {
-		return c, nil
+	if s.CA+s.Certificate != "" {
+		at.TLS, err = etcdTLS(s)
 	}
-	c.TLS, err = etcdTLS(s)
-	return c, err
+	return at, err
 }
 
 func etcdTLS(s *config.State) (*tls.Config, error) {

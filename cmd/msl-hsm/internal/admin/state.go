@@ -25,7 +25,7 @@ func StatePath(c *config.Config, flag string) (string, error) {
 		return "", err
 	}
 	if c.Server.State.Shared() {
-		return "", exit.Usagef("the state is in etcd: this is for the state in a file")
+		return "", exit.Usagef("the state is in etcd, and this is for one in a file; msl-hsm state export copies it to a file")
 	}
 	return c.Server.State.Path(), nil
 }
@@ -41,41 +41,30 @@ func FindState(c *config.Config, flag string) error {
 
 // OpenState opens the state of the server, which must exist, for a command.
 func OpenState(c *config.Config, flag string) (*State, error) {
-	return openState(c, flag, nil, etcd.Administer)
-}
-
-// ServeState opens the state of the server, which must exist, for serving.
-func ServeState(c *config.Config, log *slog.Logger) (*State, error) {
-	return openState(c, "", log, etcd.Open)
-}
-
-func openState(c *config.Config, flag string, log *slog.Logger, shared func(context.Context, etcd.Config) (*etcd.Server, error)) (s *State, err error) {
 	if err := FindState(c, flag); err != nil {
 		return nil, err
 	}
 	if c.Server.State.Shared() {
-		s, err = openShared(&c.Server.State, log, shared)
-	} else {
-		s, err = openFile(c.Server.State.Path())
+		return administer(c)
 	}
-	if err == nil {
-		s.PasswordCost(c.Server.Argon2.Cost())
-	}
-	return s, err
+	return openFile(c)
 }
 
 // A State is the state of a server, in a file or in etcd.
 type State struct {
 	*state.Server
-	File *bolt.Server // or nil
+	File    *bolt.Server // or nil
+	Cluster *etcd.Server // to be verified, or nil
 	io.Closer
 }
 
-func openFile(path string) (*State, error) {
+func openFile(c *config.Config) (*State, error) {
+	path := c.Server.State.Path()
 	s, err := bolt.ReopenServer(path)
 	if err != nil {
 		return nil, Unusable(path, err)
 	}
+	s.PasswordCost(c.Server.Argon2.Cost())
 	return &State{Server: s.Server, File: s, Closer: s}, nil
 }
 
@@ -84,7 +73,34 @@ func (s *State) Check() (state.Summary, error) {
 	if s.File != nil {
 		return s.File.Check()
 	}
+	if err := s.verify(); err != nil {
+		return state.Summary{}, err
+	}
 	return s.Summary()
+}
+
+// Entities lists what is authentic.
+func (s *State) Entities() ([]state.EntityRecord, error) {
+	if err := s.verify(); err != nil {
+		return nil, err
+	}
+	return s.Server.Entities()
+}
+
+// Users lists what is authentic.
+func (s *State) Users() ([]state.UserRecord, error) {
+	if err := s.verify(); err != nil {
+		return nil, err
+	}
+	return s.Server.Users()
+}
+
+// verify makes sure that a state which others can write is authentic.
+func (s *State) verify() error {
+	if s.Cluster == nil {
+		return nil
+	}
+	return s.Cluster.Verify(context.Background())
 }
 
 // Unusable adds to the error of a state file that does not open what to do about it.
@@ -160,7 +176,7 @@ func MakeEnrollments(path string) (bool, error) {
 func InitState(c *config.Config) (made []string, err error) {
 	makeMain := func(string) (bool, error) { return MakeState(c) }
 	if c.Server.State.Shared() {
-		makeMain = func(string) (bool, error) { return makeShared(&c.Server.State) }
+		makeMain = func(string) (bool, error) { return makeShared(c) }
 	}
 	for _, f := range []struct {
 		name, path string

@@ -106,7 +106,7 @@ func talk(p *program, ctx context.Context, c *config.Config, client *clientside.
 	if err != nil {
 		input.CloseWithError(err)
 	}
-	if err := errors.Join(err, response.Body.Close()); err != nil {
+	if err := closeRead(response.Body, err); err != nil {
 		return fmt.Errorf("the channel broke off: %w", clientside.Unread(err))
 	}
 	tell.End(response)

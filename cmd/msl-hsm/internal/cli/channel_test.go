@@ -87,7 +87,7 @@ func TestChannelLines(t *testing.T) {
 	runSelf(t, "--config", "c.yaml", "entity", "revoke", "camera")
 	select {
 	case c := <-code:
-		if c == 0 || strings.Count(errs.String(), "\n") != 1 {
+		if c == 0 || strings.Count(errs.String(), "\n") != 1 || strings.Count(errs.String(), "cut off") != 1 {
 			t.Errorf("exit code %d, %q", c, errs.String())
 		}
 	case <-time.After(20 * time.Second):

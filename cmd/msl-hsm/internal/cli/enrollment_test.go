@@ -44,6 +44,10 @@ func TestEnrollmentPolicy(t *testing.T) {
 		os.WriteFile(joined, append(bytes.TrimSpace(block), block...), 0o600)); err != nil {
 		t.Fatal(err)
 	}
+	roots := filepath.Join(dir, "roots.pem")
+	if err := os.WriteFile(roots, makers.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	id := strings.Repeat("0a", 32)
 	for what, c := range map[string]struct {
 		e  config.Enrollment
@@ -61,6 +65,10 @@ func TestEnrollmentPolicy(t *testing.T) {
 		"makers and more":  {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{"makers", between}}, true},
 		"no root at all":   {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{between}}, false},
 		"makers and junk":  {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{"makers", joined}}, false},
+		"devices":          {config.Enrollment{Unknown: "hold", Devices: config.RootList{roots}}, true},
+		"devices of TPMs":  {config.Enrollment{Unknown: "hold", Devices: config.RootList{"makers"}}, false},
+		"no such devices":  {config.Enrollment{Unknown: "hold", Devices: config.RootList{filepath.Join(dir, "none.pem")}}, false},
+		"devices, no root": {config.Enrollment{Unknown: "hold", Devices: config.RootList{between}}, false},
 		"makers and none":  {config.Enrollment{Unknown: "hold", EKRoots: config.RootList{"makers", empty}}, false},
 	} {
 		p, err := keys.EnrollmentPolicy(&c.e)
@@ -68,7 +76,7 @@ func TestEnrollmentPolicy(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 		if err == nil && (len(p.Allowed) != len(c.e.Allow) || len(p.Kinds) != len(c.e.EKKinds) || p.RefuseUnknown != (c.e.Unknown == "refuse") ||
-			p.AcceptExpired != (c.e.Expired == "accept") || (p.Bundle.Roots == nil) != (len(c.e.EKRoots) == 0)) {
+			p.AcceptExpired != (c.e.Expired == "accept") || (p.Bundle.Roots == nil) != (len(c.e.EKRoots) == 0) || (p.Devices.Roots == nil) != (len(c.e.Devices) == 0)) {
 			t.Errorf("%s: %+v", what, p)
 		}
 	}

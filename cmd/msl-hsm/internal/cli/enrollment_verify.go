@@ -22,7 +22,7 @@ func enrollmentVerifyCommand(p *program) *cobra.Command {
 		Use:   "verify [DEVICE|FILE]",
 		Short: "Check the evidence of devices again, without them and without trust in the records",
 		Long: `Checks what devices proved when they enrolled: the EK certificate's way to a root of
-server.enrollment.ek-roots, what the attestation key certified, the requests of the
+server.enrollment.ek-roots, that of the device's maker to one of device-roots, what the attestation key certified, the requests of the
 keys and the CA's signatures. A FILE is what enrollment show printed; without an
 argument it checks every device.`,
 		Args: atMost(1),
@@ -70,7 +70,7 @@ func verifier(c *config.Config, at string) (v enroll.Verifier, err error) {
 	if err != nil {
 		return v, err
 	}
-	v.Roots = policy.Bundle.Roots
+	v.Roots, v.DeviceRoots = policy.Bundle.Roots, policy.Devices.Roots
 	if c.Server.Enrollment.CA != "" {
 		if v.CA, err = keys.ReadCertificate("server.enrollment.ca", c.Server.Enrollment.CA); err != nil {
 			return v, err

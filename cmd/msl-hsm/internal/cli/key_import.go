@@ -38,6 +38,11 @@ A private key is PEM (PKCS #8, PKCS #1 or SEC 1) and signs, unless --algorithm
 says otherwise; a PKCS #11 token takes none. A secret key is raw, Base64 or
 hexadecimal, and --algorithm says what it is for.
 
+A key of another program in the same TPM is a PEM file TSS2 PRIVATE KEY, as
+tpm2-openssl and go-tpm-keyfiles write it. Only that TPM loads it, below a
+persistent storage key or the owner hierarchy. Its password, if it has one,
+must be the PIN of the key store.
+
 With --set several keys come from a JSON object of encryption, mac and wrapping,
 each in Base64:
 
@@ -73,12 +78,14 @@ encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`
 	return c
 }
 
-// An incoming key is about to be imported into the store: a secret key, or a key pair.
+// An incoming key is about to be imported into the store: a secret key, a key pair, or a
+// key that is in its TPM already.
 type incomingKey struct {
 	label     string
 	algorithm keystore.Algorithm
 	raw       []byte
 	pair      crypto.Signer
+	tss2      []byte // the file of a key in a TPM
 }
 
 func importKeys(p *program, name string, f importFlags) (err error) {
@@ -128,9 +135,12 @@ func readIncoming(c *config.Config, name string, f importFlags) ([]incomingKey, 
 		return nil, nil, exit.WithCode(fmt.Errorf("key to import: %s: %w", f.file, err), exit.Secret)
 	}
 	defer text.Close()
-	if bytes.Contains(text.Bytes(), []byte("-----BEGIN")) {
+	switch {
+	case bytes.Contains(text.Bytes(), []byte("-----BEGIN TSS2 PRIVATE KEY-----")):
+		err = k.readTSS2(f.file, text.Bytes())
+	case bytes.Contains(text.Bytes(), []byte("-----BEGIN")):
 		err = k.readPair(text.Bytes())
-	} else {
+	default:
 		err = k.readSecret(text.Bytes())
 	}
 	return []incomingKey{k}, func() { clear(k.raw) }, err
@@ -152,6 +162,9 @@ func takeAll(store keys.Store, incoming []incomingKey) ([]keystore.Version, erro
 // take imports a provisioned key. A store may not accept keys from outside, or not keys
 // of that kind.
 func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
+	if k.tss2 != nil {
+		return k.takeTSS2(store)
+	}
 	err = errors.ErrUnsupported
 	if k.pair != nil {
 		if taker, ok := store.(interface {

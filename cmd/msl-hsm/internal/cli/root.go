@@ -61,12 +61,12 @@ func rootCommand(p *program) *cobra.Command {
 	})
 	root.AddCommand(
 		tokenCommand(p),
-		group("key", "Make, import, list, show and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyDestroyCommand(p)),
+		group("key", "Make, import, export, list, show and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyExportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyDestroyCommand(p)),
 		group("entity", "Register and revoke the entities that may talk to the server",
 			entityAddCommand(p), entityListCommand(p), entityShowCommand(p), entityRemoveCommand(p), entityRevokeCommand(p), entityUnrevokeCommand(p)),
 		group("user", "Register the users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),
 		group("state", "Make, check, copy and put back the state file of a server",
-			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p)),
+			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p), stateExportCommand(p), stateImportCommand(p)),
 		group("session", "Show and end the sessions that a device has with its servers", sessionListCommand(p), sessionLogoutCommand(p), sessionForgetCommand(p)),
 		group("tpm", "Give this machine an identity that stays in its TPM",
 			tpmInitCommand(p), tpmEnrollCommand(p), tpmStatusCommand(p), tpmRenewCommand(p), tpmQuoteCommand(p), tpmStorageCommand(p), tpmImportPSKCommand(p), tpmUnlockCommand(p)),

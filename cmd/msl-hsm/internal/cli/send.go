@@ -189,7 +189,7 @@ func (f sendFlags) lastingFor() string {
 // prompts reports whether a prompt may have to wait for the user, without a time limit.
 func prompts(c *config.Config) bool {
 	password := c.Client.User != "" && c.Client.UserScheme == "EMAIL_PASSWORD" && keys.OrPrompt(c.Client.Password) == "prompt"
-	return password || c.Keystore.PIN == "prompt"
+	return password || c.Keystore.PIN == "prompt" || c.Keystore.Owner == "prompt"
 }
 
 // watched returns the context that ends hanging calls.
@@ -261,7 +261,7 @@ func exchangeOnce(p *program, ctx context.Context, c *config.Config, client *cli
 	}
 	out := &answerWriter{w: to}
 	_, err = io.Copy(out, response.Body)
-	if err := errors.Join(err, response.Body.Close()); err != nil {
+	if err := closeRead(response.Body, err); err != nil {
 		return fmt.Errorf("read the answer: %w", clientside.Unread(err))
 	}
 	if text, ok := to.(*safetext.Stream); ok {

@@ -31,3 +31,12 @@ func (a *answerWriter) Write(p []byte) (int, error) {
 	}
 	return a.w.Write(p)
 }
+
+// closeRead closes what was read until an error, or its end. What could not be read cannot be
+// closed well, which says nothing new.
+func closeRead(body io.Closer, err error) error {
+	if closing := body.Close(); err == nil {
+		return closing
+	}
+	return err
+}

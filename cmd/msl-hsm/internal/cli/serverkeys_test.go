@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -22,14 +23,15 @@ type made struct {
 	err   error
 }
 
-// put writes the files into the directory of a script.
-func (m *made) put(ts *testscript.TestScript, make func(dir string) error) {
+// put writes the files into a directory.
+func (m *made) put(dir string, make func(dir string) error) error {
 	m.once.Do(func() { m.files, m.err = filesOf(make) })
-	ts.Check(m.err)
+	err := m.err
 	for name, text := range m.files {
-		ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(name)), 0o700))
-		ts.Check(os.WriteFile(ts.MkAbs(name), text, 0o600))
+		path := filepath.Join(dir, name)
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, text, 0o600))
 	}
+	return err
 }
 
 // filesOf returns what make writes to a directory.
@@ -63,7 +65,9 @@ func filesOf(make func(dir string) error) (map[string][]byte, error) {
 //	exec msl-hsm key create --set server
 //	exec msl-hsm key show msl-identity --public
 //	cp stdout server.pem
-func serverKeys(ts *testscript.TestScript, _ bool, _ []string) { madeKeys.put(ts, makeServerKeys) }
+func serverKeys(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(madeKeys.put(ts.MkAbs("."), makeServerKeys))
+}
 
 func makeServerKeys(dir string) error {
 	config := filepath.Join(dir, "server.yaml")
@@ -88,16 +92,17 @@ func makeServerKeys(dir string) error {
 //	exec msl-hsm key show msl-identity --public
 //	cp stdout server.pem
 func serverToken(ts *testscript.TestScript, _ bool, _ []string) {
-	madeToken.put(ts, func(dir string) error {
-		if _, err := inProcess(dir, "token", "init", "--softhsm", "dev"); err != nil {
-			return err
-		}
-		return withPublicKey(dir, "dev/msl-hsm.yaml")
-	})
-	// SoftHSM wants to know its directory by a whole path.
-	text := "directories.tokendir = " + ts.MkAbs("dev/tokens") + "\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
-	ts.Check(os.WriteFile(ts.MkAbs("dev/softhsm2.conf"), []byte(text), 0o600))
+	ts.Check(madeToken.put(ts.MkAbs("."), makeServerToken))
 	ts.Setenv("MSL_HSM_CONFIG", "dev/msl-hsm.yaml")
+}
+
+func makeServerToken(dir string) error {
+	if _, err := inProcess(dir, "token", "init", "--softhsm", "dev"); err != nil {
+		return err
+	}
+	// It has a whole path, and is made again where a command finds none.
+	defer os.Remove(filepath.Join(dir, "dev", "softhsm2.conf"))
+	return withPublicKey(dir, "dev/msl-hsm.yaml")
 }
 
 // withPublicKey makes the keys of a server, and server.pem.

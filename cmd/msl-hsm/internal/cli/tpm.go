@@ -13,47 +13,17 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
-// setKeysAside puts a new file of keys in place of one whose keys do not load because of
-// err, if they never will: the TPM was cleared, or was replaced on purpose.
-func setKeysAside(p *program, replace bool, err error) error {
-	c, errC := p.configure()
-	if errC != nil {
-		return errC
-	}
-	u, errU := keys.TPMURI(c)
-	if errU != nil {
-		return errU
-	}
-	device, errD := keys.OpenTPM(c)
-	if errD != nil {
-		return errD
-	}
-	defer device.Close()
-	switch why := identity.Diagnose(device, keys.IdentityFile(u.State)); {
-	case errors.Is(why, identity.ErrCleared), replace && (why == nil || exit.IsAny(why, identity.ErrOtherTPM, identity.ErrNotInitialized)):
-		lost, err := keys.ReplaceKeys(c, device)
-		if err == nil {
-			fmt.Fprintf(p.stderr, "msl-hsm: the file of the keys that the TPM lost is kept as %s\n", exit.Printable(lost))
-		}
-		return err
-	case why != nil && !errors.Is(why, identity.ErrNotInitialized):
-		return why
-	}
-	return fmt.Errorf("%w; to give these keys up add --replace", err)
-}
-
 // withDevice runs a verb on this machine's TPM.
-func (p *program) withDevice(create bool, do func(*config.Config, *keys.Device) error) (err error) {
+func (p *program) withDevice(do func(*config.Config, *keys.Device) error) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
 	}
-	m, err := keys.OpenDevice(c, create)
+	m, err := keys.OpenDevice(c)
 	if err != nil {
 		return err
 	}
@@ -99,13 +69,7 @@ in .lost-2 and so on.`,
 				}
 				o.Algorithms = append(o.Algorithms, a)
 			}
-			err = initTPM(p, c.Context(), o)
-			if errors.Is(err, keystore.ErrForeign) {
-				if err = setKeysAside(p, o.Replace, err); err == nil {
-					err = initTPM(p, c.Context(), o)
-				}
-			}
-			return err
+			return initTPM(p, c.Context(), o)
 		},
 	}
 	c.Flags().StringVar(&ek, "ek", "", "`KIND` of endorsement key: rsa2048, p256, p384, rsa3072, p521, rsa2048-high or p256-high (default the first with a certificate)")
@@ -116,20 +80,26 @@ in .lost-2 and so on.`,
 	return c
 }
 
-func initTPM(p *program, ctx context.Context, o identity.InitOptions) error {
-	return p.withDevice(true, func(_ *config.Config, m *keys.Device) error {
-		if err := tpm.KeepStorageKey(m.Store); err != nil {
-			return err
-		}
-		if err := m.Identity.Init(ctx, o, p.progress); err != nil {
-			return err
-		}
-		s, err := m.Identity.Status()
-		if err == nil {
-			fmt.Fprintf(p.stdout, "this machine is EK hash %s\n", s.ID)
-		}
+func initTPM(p *program, ctx context.Context, o identity.InitOptions) (err error) {
+	c, err := p.configure()
+	if err != nil {
 		return err
+	}
+	m, err := keys.InitDevice(c, o.Replace, func(lost string) {
+		fmt.Fprintf(p.stderr, "msl-hsm: the file of the keys that the TPM lost is kept as %s\n", exit.Printable(lost))
 	})
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, m)
+	if err := m.Identity.Init(ctx, o, p.progress); err != nil {
+		return err
+	}
+	s, err := m.Identity.Status()
+	if err == nil {
+		fmt.Fprintf(p.stdout, "this machine is EK hash %s\n", s.ID)
+	}
+	return err
 }
 
 func tpmStatusCommand(p *program) *cobra.Command {
@@ -139,7 +109,7 @@ func tpmStatusCommand(p *program) *cobra.Command {
 		Short: "Tell what identity this machine has",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.withDevice(false, func(_ *config.Config, m *keys.Device) error {
+			return p.withDevice(func(_ *config.Config, m *keys.Device) error {
 				s, err := m.Identity.Status()
 				if err != nil {
 					return err
@@ -191,7 +161,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 		Long:  long,
 		Args:  want(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withDevice(false, func(cfg *config.Config, m *keys.Device) error {
+			return p.withDevice(func(cfg *config.Config, m *keys.Device) error {
 				overrideClient(&cfg.Client, over)
 				config.Override(&cfg.Client.URL, over.URL)
 				client, err := clientside.NewcomerClient(cfg)
@@ -246,7 +216,7 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.withDevice(false, func(_ *config.Config, m *keys.Device) error {
+			return p.withDevice(func(_ *config.Config, m *keys.Device) error {
 				quote, err := m.Identity.Quote(n, pcrs)
 				if err == nil {
 					_, err = fmt.Fprintf(p.stdout, "%s\n", quote)

@@ -40,7 +40,7 @@ see msl-hsm entity add --help.`,
 			if err != nil {
 				return err
 			}
-			return p.withDevice(false, func(_ *config.Config, m *keys.Device) error {
+			return p.withDevice(func(_ *config.Config, m *keys.Device) error {
 				proof, err := m.ForMSL().ProveStorageKey(n)
 				if err != nil {
 					return err
@@ -94,7 +94,7 @@ TPM_IMPORT, or with --custody imported by ASYMMETRIC_WRAPPED or, through
 IDENTITY-revealing, with --key-exchange JWE_LADDER or JWK_LADDER.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return p.withDevice(false, func(_ *config.Config, m *keys.Device) error { return importPSK(p, m, args[0]) })
+			return p.withDevice(func(_ *config.Config, m *keys.Device) error { return importPSK(p, m, args[0]) })
 		},
 	}
 }

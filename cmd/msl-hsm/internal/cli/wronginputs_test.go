@@ -54,7 +54,7 @@ var wrongInputs = []wrongInput{
 	{"serv", 2, `did you mean "serve"`},
 	{"man", 2, `unknown command "man"`},
 	{"send --colour", 2, "see msl-hsm send --help"},
-	{"send", 2, "want http://HOST:PORT/"},
+	{"send", 2, "give http://HOST:PORT/"},
 	{"send ftp://127.0.0.1/ --psk-file camera.psk --server-key public.pem", 2, "want http://"},
 	{"send http://ada:secret@127.0.0.1:1/ --psk-file camera.psk --server-key public.pem", 2, "password"},
 	{"send http:// --psk-file camera.psk --server-key public.pem", 2, "want http://"},

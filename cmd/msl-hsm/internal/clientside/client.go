@@ -75,7 +75,10 @@ func (k *Client) Pushed(ctx context.Context, user string, take func(io.Reader) (
 				return false, err
 			}
 			more, err := take(r.Body)
-			return more, errors.Join(err, r.Body.Close())
+			if closing := r.Body.Close(); err == nil {
+				err = closing
+			}
+			return more, err
 		}
 	}
 	for more := true; more; {

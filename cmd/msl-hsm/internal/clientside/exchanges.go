@@ -8,7 +8,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
@@ -47,7 +46,7 @@ func (k offering) offerer(name string) (msl.Offerer, error) {
 		return &keyx.SymmetricOfferer{Keys: k.keys}, nil
 	case "ASYMMETRIC_WRAPPED":
 		if k.device != nil {
-			return &keyx.AsymmetricDecrypted{Pairs: k.store, Sessions: k.device.Sessions(k.random)}, nil
+			return &keyx.AsymmetricDecrypted{Pairs: k.store, Sessions: k.device.Sessions()}, nil
 		}
 		return &keyx.AsymmetricWrapped{Store: k.store}, nil
 	case config.TPMImport:
@@ -64,7 +63,8 @@ func (k offering) tpmOfferer() *keyx.TPMOfferer {
 	if k.device != nil {
 		x.Device = k.device.ForMSL()
 		if !k.device.HasAES() {
-			x.Outside = soft.Config{Rand: k.random}.New()
+			x.Outside = k.device.Sessions()
+			x.Store = x.Outside
 		}
 	}
 	return x

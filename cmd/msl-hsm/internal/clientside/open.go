@@ -123,7 +123,7 @@ func clientKeys(c *config.Config, k *Client) error {
 		return nil
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
-		m, err := keys.OpenDevice(c, false)
+		m, err := keys.OpenDevice(c)
 		if err == nil {
 			k.device, k.store = m, m.Store
 		}
@@ -138,7 +138,7 @@ func clientKeys(c *config.Config, k *Client) error {
 
 // clientExchanges sets the key exchanges that the client offers.
 func clientExchanges(c *config.Config, k *Client) error {
-	custody, err := config.ParseCustody("client.custody", c.Client.Custody)
+	custody, err := clientCustody(c, k.device)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func clientExchanges(c *config.Config, k *Client) error {
 		switch {
 		case k.own != nil && k.own.Wrapping != nil:
 			names = []string{"SYMMETRIC_WRAPPED"}
-		case k.device != nil && custody == msl.CustodySealed:
+		case k.device != nil && (custody == msl.CustodySealed || c.Client.Custody == ""):
 			names = []string{config.TPMImport}
 		}
 	}
@@ -162,6 +162,18 @@ func clientExchanges(c *config.Config, k *Client) error {
 	k.MSL.Custody = custody
 	k.MSL.KeyExchanges, err = parts.offerers(names, custody)
 	return err
+}
+
+// clientCustody returns where session keys may be. If nothing was said, that is in the key
+// store alone, but for a TPM without AES, whose encryption keys are outside of it.
+func clientCustody(c *config.Config, device *keys.Device) (msl.Custody, error) {
+	switch {
+	case c.Client.Custody != "":
+		return config.ParseCustody("client.custody", c.Client.Custody)
+	case device != nil && !device.HasAES():
+		return msl.CustodyImported, nil
+	}
+	return msl.CustodySealed, nil
 }
 
 // clientUserAuth returns the user's authentication data once: data that was refused is

@@ -14,9 +14,13 @@ type Argon2 struct {
 	Threads uint8  `yaml:"threads" example:"4"`    // that can work at the same time
 }
 
-// Cost returns the parameters with defaults filled in.
+// Cost returns the parameters with defaults filled in. In the FIPS mode of Go, which has no
+// Argon2id, it returns what takes its place.
 func (a Argon2) Cost() stretch.Cost {
 	usual := stretch.Recommended()
+	if usual.Approved() {
+		return usual
+	}
 	return stretch.Cost{
 		Time: cmp.Or(a.Time, usual.Time), Memory: cmp.Or(a.Memory, usual.Memory), Threads: cmp.Or(a.Threads, usual.Threads),
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"net"
 	"time"
 
@@ -31,7 +32,7 @@ func check(c *Config) error {
 		name  string
 		value int64
 	}{
-		{"keystore.sessions", int64(c.Keystore.Sessions)}, {"keystore.wait", int64(c.Keystore.Wait)},
+		{"keystore.wait", int64(c.Keystore.Wait)},
 		{"keystore.call-timeout", int64(c.Keystore.CallTimeout)}, {"client.agent.shutdown", int64(c.Client.Agent.Shutdown)},
 		{"client.agent.idle", int64(c.Client.Agent.Idle)}, {"client.agent.ahead", c.Client.Agent.Ahead},
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
@@ -69,7 +70,7 @@ func check(c *Config) error {
 	if renew, life := Nonzero(s.UserRenewAfter, time.Hour), Nonzero(s.UserLifetime, 30*24*time.Hour); renew > life {
 		return exit.Usagef("server.user-renew-after is %v, and server.user-lifetime %v: a user ID token would expire before it may be renewed", renew, life)
 	}
-	if err := s.State.check(); err != nil {
+	if err := errors.Join(s.State.check(), s.checkEnrollment()); err != nil {
 		return err
 	}
 	if err := s.checkStreams(); err != nil {

@@ -16,15 +16,19 @@ func (c *Client) CheckURL() error {
 // it needs one for that purpose, if one is named.
 func (c *Client) CheckAnyURL(purpose string) error {
 	const want = "http://HOST:PORT/ or https://HOST/PATH, or ws, wss, tcp or tls in place of http"
+	const lasting = "tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST/PATH"
 	u, err := url.Parse(c.URL)
 	if err == nil && u.User == nil && c.Lasts() {
 		if u.Host == "" || (u.Scheme == "tcp" || u.Scheme == "tls") && (u.Port() == "" || strings.Trim(u.Path, "/") != "") {
-			return exit.Usagef("URL of the server %q: want tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST/PATH", c.URL)
+			return exit.Usagef("URL of the server %q: want "+lasting, c.URL)
 		}
 		return nil
 	}
-	if purpose != "" {
-		return exit.Usagef("URL of the server %q: %s needs a connection that lasts: give tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST/PATH", c.URL, purpose)
+	switch {
+	case purpose != "" && c.URL == "":
+		return exit.Usagef("no URL of the server: give one for %s: %s", purpose, lasting)
+	case purpose != "":
+		return exit.Usagef("URL of the server %q: %s needs a connection that lasts: give %s", c.URL, purpose, lasting)
 	}
 	if err := checkWebURL("URL of the server", c.URL, want); err != nil {
 		return err
@@ -56,6 +60,8 @@ func (c *Client) CheckFailuresURL() error {
 func checkWebURL(what, text, want string) error {
 	u, err := url.Parse(text)
 	switch {
+	case text == "":
+		return exit.Usagef("no %s: give %s", what, want)
 	case err == nil && u.User != nil:
 		return exit.Usagef("%s %q: a URL must hold no name and password: omit them", what, u.Redacted())
 	case err != nil && strings.Contains(text, "@"):

@@ -22,7 +22,7 @@ type Keystore struct {
 	Owner          string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, where it has one: for tpm init, for anti-rollback, and where another program removed the storage key
 	Endorsement    string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same of the endorsement hierarchy: for tpm init, enroll and renew
 	Lockout        string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same of the lockout hierarchy: for tpm unlock
-	Sessions       int           `yaml:"sessions" example:"4"`                                           // PKCS #11 sessions used at the same time
+	Sessions       SessionBound  `yaml:"sessions" example:"32"`                                          // PKCS #11 sessions used at the same time, at most; default: auto, as many as the load needs and the token allows
 	Wait           time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
 	CallTimeout    time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer
 	Isolate        bool          `yaml:"isolate"`                                                        // open the PKCS #11 module in a process of its own, so that a crash or a hang of it does not take this one
@@ -124,7 +124,7 @@ type Client struct {
 
 	KeyExchanges exchangeList `yaml:"key-exchanges" example:"[SYMMETRIC_WRAPPED]"` // offered, best first; default: this one with pre-shared keys, else ASYMMETRIC_WRAPPED
 	DHGroup      string       `yaml:"dh-group" example:"ffdhe2048"`                // for DIFFIE_HELLMAN
-	Custody      string       `yaml:"custody"`                                     // session keys stay in the key store; or imported, or shared
+	Custody      string       `yaml:"custody" example:"sealed"`                    // session keys stay in the key store; or imported, or shared; default: sealed, and imported with a TPM that has no AES
 
 	State        string   `yaml:"state" example:"client.db"`     // tokens; default: none, every call starts a new session
 	AntiRollback string   `yaml:"anti-rollback" example:"false"` // true, or an NV index: bind the state to a counter in the TPM
@@ -160,7 +160,6 @@ func Default() *Config {
 	c.Server.Enrollment.Expired = VerdictHold
 	c.Client.Recipient = "server"
 	c.Client.UserScheme = "EMAIL_PASSWORD"
-	c.Client.Custody = "sealed"
 	c.Client.Compression = []string{"GZIP", "LZW"}
 	c.Client.Agent = Agent{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: DefaultShutdown}
 	return c

@@ -19,6 +19,7 @@ type Enrollment struct {
 	CAKey    string        `yaml:"ca-key" example:"msl-ca"`                                                            // label of the CA's key
 	Validity time.Duration `yaml:"validity" example:"8760h"`                                                           // of certificates
 	EKRoots  RootList      `yaml:"ek-roots" example:"[makers, tpm-makers.pem]"`                                        // makers whose EK certificates admit a device at once: those that the program knows, or files
+	Devices  RootList      `yaml:"device-roots" example:"[device-makers.pem]"`                                         // makers of devices whose certificate of an initial attestation key (IAK) in the TPM admits a device at once: files
 	Expired  Verdict       `yaml:"ek-expired"`                                                                         // EK certificates whose time has run out wait for an operator; or accept
 	Allow    []string      `yaml:"allow" example:"[6dac2c1fac10bea0b4686829987739d53819c6d92d12e062227437754d6047e3]"` // EK hashes that are admitted, too
 	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                       // accepted endorsement keys: rsa2048, p256, p384, rsa3072, p521; default: all

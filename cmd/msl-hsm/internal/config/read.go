@@ -21,7 +21,7 @@ func (c *Config) Read(path string) error {
 		return err
 	}
 	c.settle(dir)
-	return check(c)
+	return located(path, data, check(c))
 }
 
 // settle makes the paths absolute.
@@ -32,6 +32,7 @@ func (c *Config) settle(dir string) {
 	c.Server.Upstream.settle(dir)
 	c.Server.State.settle(dir)
 	c.Server.Enrollment.EKRoots.settle(dir)
+	c.Server.Enrollment.Devices.settle(dir)
 	if path, ok := CutUnix(c.Server.Push.From); ok {
 		c.Server.Push.From = "unix:" + within(dir, path)
 	}

@@ -40,6 +40,15 @@ func (s *Server) UpstreamVerb() string {
 	return s.UpstreamMethod
 }
 
+// checkEnrollment wants the state in a file where devices enroll: the record of enrollments
+// is in one.
+func (s *Server) checkEnrollment() error {
+	if s.State.Shared() && s.Enrollment.State != "" {
+		return exit.Usagef("server.enrollment.state is set, and server.state is in etcd: devices enroll at a server whose state is in a file")
+	}
+	return nil
+}
+
 // checkStreams wants distinct paths and addresses.
 func (s *Server) checkStreams() error {
 	taken := map[string]string{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 
@@ -60,6 +61,38 @@ type yamlFile string
 
 func (f yamlFile) errorf(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s:%d:%d: %w", f, n.Line, n.Column, fmt.Errorf(format, args...))
+}
+
+// located gives an error about settings its place: that of the first one in its text that the
+// file has.
+func located(path string, data []byte, err error) error {
+	var document yaml.Node
+	if err == nil || yaml.Unmarshal(data, &document) != nil || len(document.Content) == 0 {
+		return err
+	}
+	names := regexp.MustCompile(`\b(keystore|server|client)(\.[a-z0-9-]+)+`)
+	for _, name := range names.FindAllString(err.Error(), -1) {
+		if n := nodeOf(document.Content[0], name); n != nil {
+			return yamlFile(path).errorf(n, "%w", err)
+		}
+	}
+	return err
+}
+
+// nodeOf returns the value of a setting, or nil.
+func nodeOf(n *yaml.Node, name string) *yaml.Node {
+	first, rest, more := strings.Cut(name, ".")
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == first && more {
+			return nodeOf(n.Content[i+1], rest)
+		} else if n.Content[i].Value == first {
+			return n.Content[i+1]
+		}
+	}
+	return nil
 }
 
 func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {

@@ -103,7 +103,7 @@ func IsAny(err error, kinds ...error) bool {
 
 // OneLine writes joined errors on one line, with what to do next.
 func OneLine(err error) string {
-	return withoutPackages(strings.ReplaceAll(strings.TrimSpace(withNextStep(err)), "\n", "; "))
+	return withoutPackages(strings.ReplaceAll(strings.TrimSpace(withNextStep(err)), "\n", "; "), saidByPeer(err)...)
 }
 
 // Closing joins the error of closing something to the error of using it.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
@@ -46,3 +47,27 @@ func TestWithoutPackages(t *testing.T) {
 		}
 	}
 }
+
+// TestPeerTexts leaves alone what a peer said, also where it stands without quotation marks.
+func TestPeerTexts(t *testing.T) {
+	peer := &msl.PeerError{Message: "tls: bad\nrecord: hsm: x", Identity: "soft: server"}
+	for format, want := range map[string]string{
+		"msl: %s: %w": `soft: server: 6 (FAIL): tls: bad\u000arecord: hsm: x: next`,
+		"%s, hsm: %w": `soft: server, hsm: 6 (FAIL): tls: bad\u000arecord: hsm: x: next`,
+	} {
+		said := codedError{peer, Refused}
+		got := OneLine(fmt.Errorf(format, Printable(peer.Identity), shown{said, "6 (FAIL): " + Printable(peer.Message) + ": next"}))
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// A shown error has a text of its own.
+type shown struct {
+	error
+	text string
+}
+
+func (s shown) Error() string { return s.text }
+func (s shown) Unwrap() error { return s.error }

@@ -2,11 +2,13 @@ package exit
 
 import (
 	"encoding/hex"
+	"errors"
 	"regexp"
 	"strings"
 	"unicode"
 
 	"github.com/msl-hsm/msl-hsm/internal/safetext"
+	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 // packages are the Go packages whose errors begin with their name, and which a user need
@@ -14,9 +16,14 @@ import (
 const packages = `msl|mslhttp|keystore|wire|hsm|tpm|soft|softhsm|entityauth|userauth|keyx|mixed|isolated|state|bolt|boltkv|etcdkv|etcd|anchor|kv|secret|failurelog|agent|enroll|identity|fleet|tlsalert|atomicfile|proxyproto|encoding/\w+|x509|asn1|tls|yaml|json|strconv\.\w+`
 
 // withoutPackages removes the names of packages before the parts of a message. What is in
-// quotation marks is a name, or what a peer said, and stays as it is.
-func withoutPackages(text string) string {
-	pattern := regexp.MustCompile(`("(?:[^"\\]|\\.)*")|(^|: |; |\()(?:` + packages + `): `)
+// quotation marks is a name, or what a peer said, and stays as it is; so does what is said
+// to be the peer's.
+func withoutPackages(text string, peers ...string) string {
+	kept := `"(?:[^"\\]|\\.)*"`
+	for _, said := range peers {
+		kept += `|(?:^|: |; |\()?` + regexp.QuoteMeta(said)
+	}
+	pattern := regexp.MustCompile(`(` + kept + `)|(^|: |; |\()(?:` + packages + `): `)
 	for {
 		shorter := pattern.ReplaceAllString(text, "$1$2")
 		if shorter == text { // one name may follow another
@@ -24,6 +31,20 @@ func withoutPackages(text string) string {
 		}
 		text = shorter
 	}
+}
+
+// saidByPeer returns what an error repeats without quotation marks.
+func saidByPeer(err error) (said []string) {
+	var peer *msl.PeerError
+	if !errors.As(err, &peer) {
+		return nil
+	}
+	for _, text := range []string{peer.Message, peer.Identity} {
+		if text != "" {
+			said = append(said, Printable(text))
+		}
+	}
+	return said
 }
 
 // Printable escapes control characters in names chosen by peers.

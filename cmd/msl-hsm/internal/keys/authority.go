@@ -18,7 +18,13 @@ import (
 
 // EnrollmentPolicy reads which devices the operator admits.
 func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
-	if p.Bundle, err = ekRoots(e.EKRoots); err != nil {
+	if p.Bundle, err = makerRoots("ek-roots", e.EKRoots); err != nil {
+		return p, err
+	}
+	if slices.Contains(e.Devices, config.Makers) {
+		return p, exit.Usagef("server.enrollment.device-roots: makers are those of TPMs: name files with the certificates of makers of devices")
+	}
+	if p.Devices, err = makerRoots("device-roots", e.Devices); err != nil {
 		return p, err
 	}
 	p.AcceptExpired = e.Expired == config.VerdictAccept
@@ -48,8 +54,8 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	return p, nil
 }
 
-// ekRoots reads the certificates of trusted makers of TPMs, which may be none.
-func ekRoots(names config.RootList) (b enroll.Bundle, err error) {
+// makerRoots reads the certificates of trusted makers, which may be none.
+func makerRoots(setting string, names config.RootList) (b enroll.Bundle, err error) {
 	var texts [][]byte
 	for _, name := range names {
 		if name == config.Makers {
@@ -58,20 +64,20 @@ func ekRoots(names config.RootList) (b enroll.Bundle, err error) {
 		}
 		text, err := os.ReadFile(name)
 		if err != nil {
-			return b, exit.Usagef("server.enrollment.ek-roots: %w", err)
+			return b, exit.Usagef("server.enrollment.%s: %w", setting, err)
 		}
 		if texts = append(texts, text); len(text) == 0 {
-			return b, exit.Usagef("server.enrollment.ek-roots: %s is empty", name)
+			return b, exit.Usagef("server.enrollment.%s: %s is empty", setting, name)
 		}
 		if b, err = enroll.ParseBundle(makers.PEM(), text); err != nil { // only for the name of the file
-			return b, exit.Usagef("server.enrollment.ek-roots: %s: %w", name, err)
+			return b, exit.Usagef("server.enrollment.%s: %s: %w", setting, name, err)
 		}
 	}
 	if len(texts) == 0 {
 		return enroll.Bundle{}, nil
 	}
 	if b, err = enroll.ParseBundle(texts...); err != nil {
-		return b, exit.Usagef("server.enrollment.ek-roots: %s: %w", strings.Join(names, ", "), err)
+		return b, exit.Usagef("server.enrollment.%s: %s: %w", setting, strings.Join(names, ", "), err)
 	}
 	return b, nil
 }
@@ -92,25 +98,12 @@ type Authority struct {
 
 // OpenAuthority opens the records. With a key store it can issue certificates.
 func OpenAuthority(c *config.Config, state *state.Server, store Store) (*Authority, error) {
-	e := &c.Server.Enrollment
-	if err := e.CheckPath(); err != nil {
-		return nil, err
-	}
-	policy, err := EnrollmentPolicy(e)
+	settings, err := authoritySettings(c, store)
 	if err != nil {
 		return nil, err
 	}
-	settings := enroll.Config{Policy: policy, Validity: e.Validity}
-	if store != nil && e.CA != "" {
-		if settings.Certificate, err = ReadCertificate("server.enrollment.ca", e.CA); err != nil {
-			return nil, err
-		}
-		if settings.Key, err = SignerOf(store, CAKey(c), "make it with msl-hsm ca init"); err != nil {
-			return nil, err
-		}
-	}
 	a := &Authority{}
-	if a.File, err = enroll.OpenFile(e.State); err != nil {
+	if a.File, err = enroll.OpenFile(c.Server.Enrollment.State); err != nil {
 		return nil, err
 	}
 	settings.Records = a.File
@@ -118,6 +111,41 @@ func OpenAuthority(c *config.Config, state *state.Server, store Store) (*Authori
 		return nil, errors.Join(err, a.File.Close())
 	}
 	return a, nil
+}
+
+func authoritySettings(c *config.Config, store Store) (settings enroll.Config, err error) {
+	e := &c.Server.Enrollment
+	if err := e.CheckPath(); err != nil {
+		return settings, err
+	}
+	settings.Validity = e.Validity
+	if settings.Policy, err = EnrollmentPolicy(e); err != nil || store == nil {
+		return settings, err
+	}
+	if settings.MAC, err = challengeKey(c, store); err != nil || e.CA == "" {
+		return settings, err
+	}
+	if settings.Certificate, err = ReadCertificate("server.enrollment.ca", e.CA); err != nil {
+		return settings, err
+	}
+	settings.Key, err = SignerOf(store, CAKey(c), "make it with msl-hsm ca init")
+	return settings, err
+}
+
+// challengeKey returns the key that makes challenges, so that a challenge outlives a restart
+// of the server and holds at others with the same keys: the newest that authenticates tokens.
+// What it is over begins otherwise than any token. A store without one, which issues no
+// tokens, makes no challenges either.
+func challengeKey(c *config.Config, store keystore.Store) (keystore.MAC, error) {
+	label := keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
+	all, err := store.Lookup(label)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return keystore.As[keystore.MAC](label, all[0])
 }
 
 // CAKey returns the label of the CA's key.

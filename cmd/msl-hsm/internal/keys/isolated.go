@@ -24,7 +24,7 @@ import (
 type isolatedSettings struct {
 	URI               string // with the module, and without a source of the PIN
 	PIN               bool   // it comes on isolated.PINFD
-	Sessions          int
+	Sessions          config.SessionBound
 	Wait, CallTimeout time.Duration
 	Prefix            string
 	AllowWeak         []string

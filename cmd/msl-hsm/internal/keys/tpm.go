@@ -3,19 +3,17 @@ package keys
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
-	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+	"github.com/msl-hsm/msl-hsm/tpm/hostaes"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
 )
 
@@ -27,6 +25,7 @@ type Device struct {
 	device   *tpm.Device
 	Store    *tpm.Store
 	Identity *identity.Device
+	host     *hostaes.Store // of a TPM without AES, else nil
 }
 
 // IdentityFile returns the path of the identity file, which is beside the file of keys.
@@ -80,17 +79,24 @@ func makeTPM(c *config.Config) (Store, error) {
 	return openTPM(c, tpm.OpenStore)
 }
 
-// OpenDevice opens the TPM. With create it makes the key store if it is missing.
-func OpenDevice(c *config.Config, create bool) (*Device, error) {
+// OpenDevice opens the TPM with the keys that InitDevice made.
+func OpenDevice(c *config.Config) (*Device, error) {
 	u, err := TPMURI(c)
 	if err != nil {
 		return nil, err
 	}
-	_, err = os.Stat(u.State)
-	fresh := errors.Is(err, fs.ErrNotExist)
-	if fresh && !create {
+	if _, err := os.Stat(u.State); errors.Is(err, fs.ErrNotExist) {
 		return nil, Missing(fmt.Errorf("no keys in the TPM yet, %s is not there: %w", u.State, keystore.ErrNotFound), MakeIdentity)
 	}
+	m, err := openDevice(c, u, (*tpm.Device).OpenStore)
+	if errors.Is(err, keystore.ErrForeign) {
+		err = fmt.Errorf("%w; %s", err, MakeIdentity)
+	}
+	return m, err
+}
+
+// openDevice opens the TPM, the keys in it, and the identity.
+func openDevice(c *config.Config, u *tpm.URI, open func(*tpm.Device, tpm.StoreConfig) (*tpm.Store, error)) (*Device, error) {
 	pin, err := tpmPIN(c)
 	if err != nil {
 		return nil, err
@@ -100,16 +106,11 @@ func OpenDevice(c *config.Config, create bool) (*Device, error) {
 	if m.device, err = OpenTPM(c); err != nil {
 		return nil, err
 	}
-	settings := tpm.StoreConfig{State: u.State, SRK: u.SRK, PIN: pin.Bytes()}
-	open := m.device.OpenStore
-	if fresh && create {
-		open = m.device.InitStore
-	}
-	if m.Store, err = open(settings); err == nil {
+	if m.Store, err = open(m.device, tpm.StoreConfig{State: u.State, SRK: u.SRK, PIN: pin.Bytes()}); err == nil {
+		if !m.HasAES() {
+			m.host = hostaes.New(m.Store)
+		}
 		m.Identity, err = identity.Open(m.Store, IdentityFile(u.State))
-	}
-	if errors.Is(err, keystore.ErrForeign) && !create {
-		err = fmt.Errorf("%w; %s", err, MakeIdentity)
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -152,40 +153,6 @@ func tpmPasswords(k *config.Keystore) (p tpm.Passwords, err error) {
 	return p, nil
 }
 
-// ReplaceKeys makes a new file of keys in place of one whose keys the TPM has lost, and then
-// gives that one a name that ends in .lost, which it returns.
-func ReplaceKeys(c *config.Config, device *tpm.Device) (lost string, err error) {
-	u, err := TPMURI(c)
-	if err != nil {
-		return "", err
-	}
-	pin, err := tpmPIN(c)
-	if err != nil {
-		return "", err
-	}
-	defer pin.Close()
-	next := u.State + ".next"
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed
-		return "", err
-	}
-	s, err := device.InitStore(tpm.StoreConfig{State: next, SRK: u.SRK, PIN: pin.Bytes()})
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(next)
-	if err := s.Close(); err != nil {
-		return "", err
-	}
-	text, err := os.ReadFile(next)
-	if err != nil {
-		return "", err
-	}
-	if lost, err = atomicfile.Aside(u.State, ".lost"); err != nil {
-		return "", err
-	}
-	return lost, atomicfile.Replace(u.State, text, atomicfile.DefaultMode)
-}
-
 // tpmPIN returns the PIN of the TPM's keys, if they have one.
 func tpmPIN(c *config.Config) (*lockedmem.Buffer, error) {
 	if c.Keystore.PIN == "" {
@@ -197,8 +164,11 @@ func tpmPIN(c *config.Config) (*lockedmem.Buffer, error) {
 // Close closes the keys before the TPM.
 func (m *Device) Close() error {
 	var err error
+	if m.host != nil {
+		err = m.host.Close()
+	}
 	if m.Store != nil {
-		err = m.Store.Close()
+		err = errors.Join(err, m.Store.Close())
 	}
 	return errors.Join(err, m.device.Close())
 }
@@ -209,11 +179,11 @@ func (m *Device) ForMSL() *fleet.Device { return &fleet.Device{Store: m.Store, I
 // HasAES reports whether the TPM can encrypt with AES (TPM2_EncryptDecrypt2).
 func (m *Device) HasAES() bool { return m.device.Capabilities().EncryptDecrypt }
 
-// Sessions returns the store for session keys that this process has seen: the TPM, if
-// it has AES. random is for those keys elsewhere; nil means the operating system.
-func (m *Device) Sessions(random io.Reader) Importing {
-	if m.HasAES() {
-		return m.Store
+// Sessions returns the store for session keys that this process has seen: the TPM, or, if
+// it has no AES, one with the encryption keys outside of it.
+func (m *Device) Sessions() Importing {
+	if m.host != nil {
+		return m.host
 	}
-	return soft.Config{Rand: random}.New()
+	return m.Store
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -193,7 +194,23 @@ func (a *Pushes) Server(log *slog.Logger) *http.Server {
 	}
 }
 
+// userOf returns the user that a post names, or an empty name. A query that says something
+// else is refused: the post would go to every user of the entity.
+func userOf(r *http.Request) (string, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	users := query["user"]
+	if err != nil || len(query) > 1 || len(query) == 1 && (len(users) != 1 || users[0] == "") {
+		return "", errors.New("the query must be that of one user, percent-encoded, as in ?user=ada@example.com, or absent")
+	}
+	return query.Get("user"), nil
+}
+
 func (a *Pushes) take(w http.ResponseWriter, r *http.Request) {
+	user, err := userOf(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, pushSize))
 	var long *http.MaxBytesError
 	switch {
@@ -204,7 +221,7 @@ func (a *Pushes) take(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the data did not come to its end", http.StatusBadRequest)
 		return
 	}
-	sent := a.deliver(r.Context(), r.PathValue("entity"), r.URL.Query().Get("user"), data)
+	sent := a.deliver(r.Context(), r.PathValue("entity"), user, data)
 	w.Header().Set("Content-Type", "application/json")
 	if sent == 0 {
 		w.WriteHeader(http.StatusNotFound)

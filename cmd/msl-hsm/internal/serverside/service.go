@@ -42,17 +42,11 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := admin.ServeState(c, log)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, firstStep(c, err)
-	}
-	if err != nil {
+	s := &Service{Connections: connections(&c.Server)}
+	if err := s.openState(c, log); err != nil {
 		return nil, err
 	}
-	s := &Service{State: state, Connections: connections(&c.Server)}
-	if s.Store, err = keys.Open(c); err == nil {
-		err = assemble(c, s, log)
-	}
+	err = assemble(c, s, log)
 	if err == nil {
 		say(c, s.MSL, messages)
 	}
@@ -61,6 +55,31 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	}
 	s.State.StartPruning(pruning(c, log))
 	return s, nil
+}
+
+// openState opens the state and the key store: the store before, if the state is
+// authenticated by its keys.
+func (s *Service) openState(c *config.Config, log *slog.Logger) (err error) {
+	if c.Server.State.Shared() {
+		if s.Store, err = keys.Open(c); err != nil {
+			return err
+		}
+		if s.State, err = admin.Serve(c, s.Store, log); err != nil {
+			return errors.Join(err, s.Store.Close())
+		}
+		return nil
+	}
+	s.State, err = admin.Serve(c, nil, log)
+	if errors.Is(err, fs.ErrNotExist) {
+		return firstStep(c, err)
+	}
+	if err != nil {
+		return err
+	}
+	if s.Store, err = keys.Open(c); err != nil {
+		return errors.Join(err, s.State.Close())
+	}
+	return nil
 }
 
 // firstStep returns what a server without a state file lacks first: the keys, since

@@ -1,5 +1,5 @@
-// Package etcdtest runs etcd for tests: one member on free ports of the loopback
-// interface, which can be stopped, continued, killed and started again.
+// Package etcdtest runs etcd for tests: members on free ports of the loopback interface,
+// which can be stopped, continued, killed and started again.
 //
 // Without etcd the test is skipped, or fails if MSL_TEST_REQUIRE names etcd.
 package etcdtest
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// A Member is a cluster of one.
+// A Member is one of a cluster, usually the only one.
 type Member struct {
 	// URL is where clients reach it.
 	URL string
@@ -58,6 +58,43 @@ func StartDurable(t testing.TB, args ...string) *Member {
 	return m
 }
 
+// StartCluster runs several members, which sync their files, until the test ends.
+func StartCluster(t testing.TB, size int) (all []*Member) {
+	t.Helper()
+	need(t)
+	var cluster, peers []string
+	for i := range size {
+		peers = append(peers, "http://"+freeAddress(t))
+		cluster = append(cluster, fmt.Sprintf("m%d=%s", i, peers[i]))
+	}
+	for i, peer := range peers {
+		dir := t.TempDir()
+		m := &Member{URL: "http://" + freeAddress(t), log: filepath.Join(dir, "log")}
+		m.args = []string{
+			"--name", fmt.Sprint("m", i), "--data-dir", filepath.Join(dir, "data"), "--log-level", "error",
+			"--listen-client-urls", m.URL, "--advertise-client-urls", m.URL,
+			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", strings.Join(cluster, ","),
+		}
+		t.Cleanup(m.Kill)
+		m.start(t)
+		all = append(all, m)
+	}
+	for _, m := range all {
+		if err := m.wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+// URLs are where clients reach the members.
+func URLs(all []*Member) (urls []string) {
+	for _, m := range all {
+		urls = append(urls, m.URL)
+	}
+	return urls
+}
+
 func need(t testing.TB) {
 	t.Helper()
 	_, err := exec.LookPath("etcd")
@@ -85,6 +122,15 @@ func freeAddress(t testing.TB) string {
 // Restart starts the member, with the data it had, and waits until it accepts connections.
 func (m *Member) Restart(t testing.TB) {
 	t.Helper()
+	m.start(t)
+	if err := m.wait(t.Context()); err != nil {
+		said, _ := os.ReadFile(m.log)
+		t.Fatalf("%v\n%s", err, said)
+	}
+}
+
+func (m *Member) start(t testing.TB) {
+	t.Helper()
 	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -94,10 +140,6 @@ func (m *Member) Restart(t testing.TB) {
 	m.command.Stdout, m.command.Stderr = log, log
 	if err := m.command.Start(); err != nil {
 		t.Fatal(err)
-	}
-	if err := m.wait(t.Context()); err != nil {
-		said, _ := os.ReadFile(m.log)
-		t.Fatalf("%v\n%s", err, said)
 	}
 }
 

@@ -1,0 +1,70 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
+)
+
+func checkShared(c *config.Config, file string) error {
+	if c.Server.State.Shared() {
+		return nil
+	}
+	return exit.Usagef("the configuration has no state in etcd: set server.state.etcd; a state in a file is copied with %s", file)
+}
+
+// ExportState writes the state in etcd to a new file. progress may be nil.
+func ExportState(c *config.Config, path string, progress func(records int)) (sum state.Summary, err error) {
+	if err := checkShared(c, "msl-hsm state backup"); err != nil {
+		return sum, err
+	}
+	s, err := OpenState(c, "")
+	if err != nil {
+		return sum, err
+	}
+	defer exit.Closing(&err, s)
+	if err := s.verify(); err != nil {
+		return sum, err
+	}
+	sum, err = bolt.WriteServer(context.Background(), path, s.Server, progress)
+	if errors.Is(err, bolt.ErrExists) {
+		err = exit.Usagef("%s already exists: name another file", path)
+	}
+	return sum, err
+}
+
+// ImportState writes a state file to etcd. progress may be nil.
+func ImportState(c *config.Config, path string, keepTokens bool, progress func(records int)) (sum state.Summary, err error) {
+	if err := checkShared(c, "msl-hsm state restore"); err != nil {
+		return sum, err
+	}
+	from, err := bolt.ReopenServer(path)
+	if err != nil {
+		return sum, Unusable(path, err)
+	}
+	defer exit.Closing(&err, from)
+	if sum, err = from.Summary(); err != nil {
+		return sum, err
+	}
+	store, err := keys.Open(c)
+	if err != nil {
+		return sum, err
+	}
+	defer exit.Closing(&err, store)
+	at, err := clusterOf(c, store)
+	if err != nil {
+		return sum, err
+	}
+	err = etcd.Import(context.Background(), at, from.Server, keepTokens, progress)
+	if errors.Is(err, etcd.ErrExists) {
+		err = fmt.Errorf("there is a state %s already: choose another prefix, or remove it with etcdctl del --prefix: %w", &c.Server.State, err)
+	}
+	return sum, err
+}

@@ -1,0 +1,89 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
+)
+
+// InitDevice opens the TPM with its keys, and makes what is missing: the file of keys, the
+// storage key at its handle, and a new file in place of one whose keys the TPM has lost, as
+// it was cleared or, with replace, is another one. lost is told the name of that one, which
+// is kept. Every secret is read at most once.
+func InitDevice(c *config.Config, replace bool, lost func(path string)) (*Device, error) {
+	u, err := TPMURI(c)
+	if err != nil {
+		return nil, err
+	}
+	m, err := openDevice(c, u, func(d *tpm.Device, settings tpm.StoreConfig) (*tpm.Store, error) {
+		if _, err := os.Stat(u.State); errors.Is(err, fs.ErrNotExist) {
+			return d.InitStore(settings)
+		}
+		s, err := d.OpenStore(settings)
+		if !errors.Is(err, keystore.ErrForeign) {
+			return s, err
+		}
+		if err := mayReplace(d, u, replace, err); err != nil {
+			return nil, err
+		}
+		aside, err := replaceKeys(d, settings)
+		if err != nil {
+			return nil, err
+		}
+		lost(aside)
+		return d.OpenStore(settings)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := tpm.KeepStorageKey(m.Store); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+// mayReplace returns nil if the keys that do not load because of err never will: the TPM was
+// cleared, or was replaced on purpose.
+func mayReplace(d *tpm.Device, u *tpm.URI, replace bool, err error) error {
+	switch why := identity.Diagnose(d, IdentityFile(u.State)); {
+	case errors.Is(why, identity.ErrCleared), replace && (why == nil || exit.IsAny(why, identity.ErrOtherTPM, identity.ErrNotInitialized)):
+		return nil
+	case why != nil && !errors.Is(why, identity.ErrNotInitialized):
+		return why
+	}
+	return fmt.Errorf("%w; to give these keys up add --replace", err)
+}
+
+// replaceKeys makes a new file of keys in place of one whose keys are lost, and returns the
+// name that the old one then has, which ends in .lost.
+func replaceKeys(d *tpm.Device, settings tpm.StoreConfig) (lost string, err error) {
+	path := settings.State
+	settings.State += ".next"
+	if err := os.Remove(settings.State); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed
+		return "", err
+	}
+	s, err := d.InitStore(settings)
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(settings.State)
+	if err := s.Close(); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(settings.State)
+	if err != nil {
+		return "", err
+	}
+	if lost, err = atomicfile.Aside(path, ".lost"); err != nil {
+		return "", err
+	}
+	return lost, atomicfile.Replace(path, text, atomicfile.DefaultMode)
+}

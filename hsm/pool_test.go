@@ -1,0 +1,67 @@
+package hsm_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// load has so many goroutines use a key, each so often.
+func load(t *testing.T, s *hsm.Store, goroutines, times int) {
+	t.Helper()
+	k, err := s.Generate(keystore.HMACSHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	var wait sync.WaitGroup
+	for range goroutines {
+		wait.Go(func() {
+			for range times {
+				if _, err := k.(keystore.MAC).Sum(nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// A load that the first sessions cannot take opens more of them if the module is slow, up
+// to what it allows. How many are open is told by the module.
+func TestSessionsFollowLoad(t *testing.T) {
+	const anchors = 2
+	slow := hsmtest.Fault{Delay: 2 * time.Millisecond}
+	for name, c := range map[string]struct {
+		sessions    int
+		faults      []hsmtest.Fault
+		least, most int
+	}{
+		"slow":                          {0, []hsmtest.Fault{slow}, 12, 128 + 16},
+		"slow, bounded":                 {6, []hsmtest.Fault{slow}, 5, 6 + anchors},
+		"slow, of a token with 10":      {0, []hsmtest.Fault{{MaxSessions: 10}, slow}, 5, 10},
+		"slow, of a token that hides 8": {0, []hsmtest.Fault{{MaxSessions: 8, ToldSessions: new(^uint(0))}, slow}, 5, 8},
+		"fast":                          {0, nil, 1, 4 + anchors},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, m := newDistant(t, hsm.Config{Sessions: c.sessions}, c.faults...)
+			load(t, s, 40, 40)
+			open := m.Counters().Sessions
+			t.Logf("%d sessions", open)
+			if open < c.least || open > c.most || open != s.Stats().Sessions {
+				t.Errorf("%d sessions, want %d to %d; the store knows of %d", open, c.least, c.most, s.Stats().Sessions)
+			}
+			s.Rest()
+			s.Rest()
+			if now := m.Counters().Sessions; now > 4+anchors {
+				t.Errorf("%d sessions are left open without a load", now)
+			}
+			load(t, s, 1, 1)
+		})
+	}
+}

@@ -1,0 +1,269 @@
+package authkv
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+// A Store is a store whose records are authenticated. Its tables but those apart are in
+// the sum.
+type Store struct {
+	kv.Store
+	key    Key
+	tables []string // in the sum, without the settings
+}
+
+// Open returns an authenticated store over another one, which has a root. tables are those
+// in the sum; the settings are in it, too.
+func Open(store kv.Store, key Key, tables []string) *Store {
+	return &Store{store, key, tables}
+}
+
+// Begin makes the root of a store that has nothing in the tables.
+func Begin(ctx context.Context, store kv.Store, key Key) error {
+	return NewSeen(nil).MakeRoot(ctx, store, key)
+}
+
+// MakeRoot makes the root of a store that has the records that were seen.
+func (s *Seen) MakeRoot(ctx context.Context, store kv.Store, key Key) error {
+	first, err := root{sum: s.sum}.encode(key)
+	if err != nil {
+		return err
+	}
+	return store.Update(ctx, func(tx kv.Tx) error { return tx.Put(kv.Settings, []byte(rootKey), first) })
+}
+
+// HasRoot reports whether a store has a root, whatever it says.
+func HasRoot(ctx context.Context, store kv.Store) (has bool, err error) {
+	err = store.View(ctx, func(r kv.Reader) error {
+		b, err := r.Get(kv.Settings, []byte(rootKey))
+		has = b != nil
+		return err
+	})
+	return has, err
+}
+
+// inSum reports whether a record is in the sum over tables. The format record is that of
+// the store below, the root says what is in it, and the mark of a copy that is not complete
+// only makes that no state.
+func inSum(tables []string, table string, key []byte) bool {
+	if table == kv.Settings {
+		return !slices.Contains([]string{rootKey, "format", "importing"}, string(key))
+	}
+	return slices.Contains(tables, table)
+}
+
+// Verify reads all tables, and compares them with the root: a difference is
+// [kv.ErrForged].
+func (s *Store) Verify(ctx context.Context) error {
+	return s.View(ctx, func(r kv.Reader) error {
+		found, err := s.sumOf(r)
+		if err != nil {
+			return err
+		}
+		told, err := readRoot(r, s.key)
+		if err != nil {
+			return err
+		}
+		return told.compare(&found)
+	})
+}
+
+func (s *Store) sumOf(r kv.Reader) (found sum, err error) {
+	for _, table := range append([]string{kv.Settings}, s.tables...) {
+		for p, err := range kv.All(r, table, nil, nil) {
+			if err != nil {
+				return found, err
+			}
+			if inSum(s.tables, table, p.Key) {
+				found.add(table, p.Key, p.Value)
+			}
+		}
+	}
+	return found, nil
+}
+
+func (r *root) compare(found *sum) error {
+	if r.sum != *found {
+		return fmt.Errorf("authkv: %w: records were changed, added, removed or put back by somebody without the key of these servers", kv.ErrForged)
+	}
+	return nil
+}
+
+// Update implements [kv.Store]. A root that does not fit its tag is [kv.ErrForged].
+func (s *Store) Update(ctx context.Context, fn func(kv.Tx) error) error {
+	_, err := s.update(ctx, fn)
+	return err
+}
+
+// update also reports whether there is another root.
+func (s *Store) update(ctx context.Context, fn func(kv.Tx) error) (changed bool, err error) {
+	err = s.Store.Update(ctx, func(inner kv.Tx) error {
+		tx := &tx{Tx: inner, store: s}
+		err := fn(tx)
+		if changed = tx.changed; err != nil {
+			return err
+		}
+		return tx.seal()
+	})
+	return changed, err
+}
+
+// Renew has the newest version of the key authenticate the store, which must be authentic.
+func (s *Store) Renew(ctx context.Context) error {
+	return s.Store.Update(ctx, func(inner kv.Tx) error { return (&tx{Tx: inner, store: s, changed: true}).seal() })
+}
+
+// A tx keeps the sum of what it changes.
+type tx struct {
+	kv.Tx
+	store   *Store
+	delta   sum
+	changed bool
+}
+
+// Put implements [kv.Tx].
+func (t *tx) Put(table string, key, value []byte) error {
+	if err := t.takeOut(table, key); err != nil {
+		return err
+	}
+	if inSum(t.store.tables, table, key) {
+		t.delta.add(table, key, value)
+	}
+	return t.Tx.Put(table, key, value)
+}
+
+// Delete implements [kv.Tx].
+func (t *tx) Delete(table string, key []byte) error {
+	if err := t.takeOut(table, key); err != nil {
+		return err
+	}
+	return t.Tx.Delete(table, key)
+}
+
+// takeOut takes the old record out of the sum.
+func (t *tx) takeOut(table string, key []byte) error {
+	if !inSum(t.store.tables, table, key) {
+		return nil
+	}
+	old, err := t.Get(table, key)
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		t.delta.remove(table, key, old)
+	}
+	t.changed = true
+	return nil
+}
+
+// seal writes the root after the changes.
+func (t *tx) seal() error {
+	if !t.changed {
+		return nil
+	}
+	r, err := readRoot(t.Tx, t.store.key)
+	if err != nil {
+		return err
+	}
+	r.changes++
+	for i := range r.sum {
+		r.sum[i] += t.delta[i]
+	}
+	b, err := r.encode(t.store.key)
+	if err != nil {
+		return err
+	}
+	return t.Tx.Put(kv.Settings, []byte(rootKey), b)
+}
+
+// A Shared is a [Store] over a [kv.Shared] store, whose copy in memory it verifies.
+type Shared struct {
+	*Store
+	copied kv.Shared
+	seen   *Seen
+
+	mu       sync.Mutex
+	verified []byte // the newest root whose tag was found right
+	told     root   // what that says
+}
+
+var _ kv.Shared = (*Shared)(nil)
+
+// OpenShared is Open for a store with a copy in memory, whose records seen has seen.
+func OpenShared(store kv.Shared, key Key, tables []string, seen *Seen) *Shared {
+	return &Shared{Store: Open(store, key, tables), copied: store, seen: seen}
+}
+
+// Recall implements [kv.Shared]. A copy that differs from its root, or is older than one
+// that was seen before, is [kv.ErrForged].
+func (s *Shared) Recall(ctx context.Context, fn func(kv.Reader) error) error {
+	return s.copied.Recall(ctx, func(r kv.Reader) error {
+		b, err := r.Get(kv.Settings, []byte(rootKey))
+		if err != nil {
+			return err
+		}
+		if err := s.judge(b); err != nil {
+			return err
+		}
+		return fn(r)
+	})
+}
+
+// Update implements [kv.Store]. It looks at the root that it made, and so notices if that is
+// taken back.
+func (s *Shared) Update(ctx context.Context, fn func(kv.Tx) error) error {
+	changed, err := s.update(ctx, fn)
+	if err == nil && changed {
+		_ = s.Recall(ctx, func(kv.Reader) error { return nil }) // the next one tells of an error
+	}
+	return err
+}
+
+// judge compares the root, which is in the copy, with the sum of the copy.
+func (s *Shared) judge(b []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.verified == nil || !bytes.Equal(b, s.verified) {
+		r, err := decodeRoot(b, s.key)
+		if err != nil {
+			return err
+		}
+		if r.changes < s.told.changes {
+			return fmt.Errorf("authkv: %w: the state went back, from change %d to %d", kv.ErrForged, s.told.changes, r.changes)
+		}
+		s.verified, s.told = bytes.Clone(b), r
+	}
+	return s.told.compare(&s.seen.sum)
+}
+
+// Seen is the sum of the records of a copy. Its methods are called while the copy changes,
+// and so never at the same time as Recall reads it.
+type Seen struct {
+	tables []string
+	sum    sum
+}
+
+// NewSeen returns a sum of nothing.
+func NewSeen(tables []string) *Seen { return &Seen{tables: tables} }
+
+// Reset forgets all records: the copy is made anew.
+func (s *Seen) Reset() { s.sum = sum{} }
+
+// Changed replaces a record; a nil value is none.
+func (s *Seen) Changed(table string, key, old, value []byte) {
+	if !inSum(s.tables, table, key) {
+		return
+	}
+	if old != nil {
+		s.sum.remove(table, key, old)
+	}
+	if value != nil {
+		s.sum.add(table, key, value)
+	}
+}

@@ -1,0 +1,222 @@
+package authkv
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
+)
+
+// A secret is a key in memory.
+type secret string
+
+func (s secret) Tag(data []byte) ([]byte, error) {
+	m := hmac.New(sha256.New, []byte(s))
+	m.Write(data)
+	return m.Sum(nil), nil
+}
+
+func (s secret) Check(data, tag []byte) (bool, error) {
+	own, err := s.Tag(data)
+	return hmac.Equal(own, tag), err
+}
+
+func begun(t *testing.T) (*kvtest.Memory, *Store) {
+	t.Helper()
+	inner := &kvtest.Memory{}
+	if err := Begin(t.Context(), inner, secret("key")); err != nil {
+		t.Fatal(err)
+	}
+	return inner, Open(inner, secret("key"), []string{"first"})
+}
+
+func TestStore(t *testing.T) {
+	kvtest.Run(t, func(t *testing.T) kv.Store {
+		_, s := begun(t)
+		return s
+	})
+}
+
+func put(t *testing.T, s kv.Store, table, key, value string) {
+	t.Helper()
+	if err := s.Update(t.Context(), func(tx kv.Tx) error { return tx.Put(table, []byte(key), []byte(value)) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, s kv.Store, table, key string) {
+	t.Helper()
+	if err := s.Update(t.Context(), func(tx kv.Tx) error { return tx.Delete(table, []byte(key)) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestForged changes a store in every way past the one that authenticates it.
+func TestForged(t *testing.T) {
+	for name, forge := range map[string]func(*testing.T, kv.Store){
+		"changed":          func(t *testing.T, s kv.Store) { put(t, s, "first", "a", "3") },
+		"added":            func(t *testing.T, s kv.Store) { put(t, s, "first", "x", "1") },
+		"removed":          func(t *testing.T, s kv.Store) { remove(t, s, "first", "a") },
+		"put back":         func(t *testing.T, s kv.Store) { put(t, s, "first", "a", "1") },
+		"a setting":        func(t *testing.T, s kv.Store) { put(t, s, kv.Settings, "began", "1") },
+		"moved":            func(t *testing.T, s kv.Store) { remove(t, s, "first", "a"); put(t, s, "first", "c", "2") },
+		"exchanged":        func(t *testing.T, s kv.Store) { put(t, s, "first", "a", "b"); put(t, s, "first", "b", "2") },
+		"the root removed": func(t *testing.T, s kv.Store) { remove(t, s, kv.Settings, rootKey) },
+		"the root cut":     func(t *testing.T, s kv.Store) { put(t, s, kv.Settings, rootKey, "x") },
+		"another's root": func(t *testing.T, s kv.Store) {
+			if err := Begin(t.Context(), s, secret("other")); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inner, s := begun(t)
+			put(t, s, "first", "a", "1")
+			put(t, s, "first", "a", "2")
+			put(t, s, "first", "b", "b")
+			put(t, s, "second", "apart", "1")
+			if err := s.Verify(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			forge(t, inner)
+			if err := s.Verify(t.Context()); !errors.Is(err, kv.ErrForged) {
+				t.Errorf("error %v", err)
+			}
+			// What the forger did does not become right by the next change.
+			_ = s.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("d"), nil) })
+			if err := s.Verify(t.Context()); !errors.Is(err, kv.ErrForged) {
+				t.Errorf("after a change: error %v", err)
+			}
+		})
+	}
+}
+
+func TestApart(t *testing.T) {
+	inner, s := begun(t)
+	put(t, s, "second", "a", "1")
+	put(t, inner, "second", "a", "2")
+	if err := s.Verify(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSumAtOnce has many change the same records.
+func TestSumAtOnce(t *testing.T) {
+	_, s := begun(t)
+	var wait sync.WaitGroup
+	for i := range 8 {
+		wait.Go(func() {
+			for n := range 20 {
+				put(t, s, "first", fmt.Sprint(n%5), fmt.Sprint(i, n))
+				if n%3 == 0 {
+					remove(t, s, "first", fmt.Sprint(n%4))
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if err := s.Verify(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A failing key is not one that says no.
+type failing struct{}
+
+var errFailing = errors.New("the token is lost")
+
+func (failing) Tag([]byte) ([]byte, error)         { return nil, errFailing }
+func (failing) Check([]byte, []byte) (bool, error) { return false, errFailing }
+
+func TestFailingKey(t *testing.T) {
+	inner, _ := begun(t)
+	s := Open(inner, failing{}, []string{"first"})
+	if err := s.Verify(t.Context()); !errors.Is(err, errFailing) || errors.Is(err, kv.ErrForged) {
+		t.Errorf("error %v", err)
+	}
+	err := s.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("a"), nil) })
+	if !errors.Is(err, errFailing) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// followed is a shared store whose copy is what it has.
+type followed struct {
+	kv.Store
+	seen *Seen
+}
+
+func (f *followed) Recall(ctx context.Context, fn func(kv.Reader) error) error {
+	return f.View(ctx, func(r kv.Reader) error {
+		f.seen.Reset()
+		for _, table := range []string{kv.Settings, "first"} {
+			for p, err := range kv.All(r, table, nil, nil) {
+				if err != nil {
+					return err
+				}
+				f.seen.Changed(table, p.Key, nil, p.Value)
+			}
+		}
+		return fn(r)
+	})
+}
+
+// TestWentBack puts back a whole store as it was.
+func TestWentBack(t *testing.T) {
+	inner, s := begun(t)
+	seen := NewSeen([]string{"first"})
+	shared := OpenShared(&followed{inner, seen}, secret("key"), []string{"first"}, seen)
+	recall := func() error { return shared.Recall(t.Context(), func(kv.Reader) error { return nil }) }
+	var old []byte
+	if err := inner.View(t.Context(), func(r kv.Reader) (err error) { old, err = r.Get(kv.Settings, []byte(rootKey)); return err }); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "first", "revoked", "1")
+	if err := recall(); err != nil {
+		t.Fatal(err)
+	}
+	remove(t, inner, "first", "revoked")
+	if err := recall(); !errors.Is(err, kv.ErrForged) {
+		t.Errorf("without the record: %v", err)
+	}
+	put(t, inner, kv.Settings, rootKey, string(old))
+	if err := recall(); !errors.Is(err, kv.ErrForged) {
+		t.Errorf("all as before: %v", err)
+	}
+}
+
+func TestSum(t *testing.T) {
+	var one, other sum
+	one.add("t", []byte("a"), []byte("1"))
+	one.add("t", []byte("b"), []byte("2"))
+	other.add("t", []byte("b"), []byte("2"))
+	if one == other {
+		t.Error("different sets are equal")
+	}
+	other.add("t", []byte("a"), []byte("1"))
+	if one != other || one != decodeSum(one.encode()) {
+		t.Error("one set has two sums")
+	}
+	one.remove("t", []byte("a"), []byte("1"))
+	one.remove("t", []byte("b"), []byte("2"))
+	if one != (sum{}) {
+		t.Error("nothing is left, and the sum is not zero")
+	}
+	if hash("t", []byte("ab"), []byte("c")) == hash("t", []byte("a"), []byte("bc")) || hash("ta", []byte("b"), nil) == hash("t", []byte("ab"), nil) {
+		t.Error("records that differ have one hash")
+	}
+}
+
+func BenchmarkSum(b *testing.B) {
+	var s sum
+	value := make([]byte, 500)
+	for b.Loop() {
+		s.add("entities", []byte("device-0001"), value)
+	}
+}

@@ -1,0 +1,86 @@
+// Package pace measures how long the operations of a device take, so that a program can
+// tell one that is waited for from one that computes on the same processor.
+package pace
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	most   = 4 << 10 // bytes: longer operations say less about the way to the device
+	every  = 16      // of a fast device, one operation in so many is timed: to ask the clock costs
+	window = time.Minute
+
+	// Slow is the least time of an operation from which a device is waited for: what
+	// takes less is done before another goroutine has begun.
+	Slow = 100 * time.Microsecond
+)
+
+// A Pace is how long operations take in a device. The least is what the way there and
+// back takes, whatever else the device does meanwhile. The zero Pace is ready for use,
+// by many goroutines.
+type Pace struct {
+	count atomic.Uint32
+	least atomic.Int64 // in nanoseconds, of this window and the one before; 0 at first
+	usual atomic.Int64 // in nanoseconds, a moving average
+
+	mu           sync.Mutex
+	since        time.Time // when the window began
+	latest, last time.Duration
+}
+
+// Begin returns when an operation on so many bytes began if it is to be timed, or the
+// zero time.
+func (p *Pace) Begin(size int) time.Time {
+	least := p.Least()
+	if size > most || p.count.Add(1)%every != 0 && least > 0 && least < Slow {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+// End notes an operation that worked.
+func (p *Pace) End(start time.Time) {
+	if start.IsZero() {
+		return
+	}
+	took := max(time.Since(start), 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.since.IsZero() || start.Sub(p.since) > window {
+		p.since, p.last, p.latest = start, p.latest, took
+	}
+	p.latest = min(p.latest, took)
+	least := p.latest
+	if p.last > 0 {
+		least = min(least, p.last)
+	}
+	p.least.Store(int64(least))
+	usual := p.usual.Load()
+	if usual == 0 {
+		usual = int64(took)
+	}
+	p.usual.Store(usual + (int64(took)-usual)/8)
+}
+
+// Forget begins anew, since another device may answer from now on.
+func (p *Pace) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.since, p.latest, p.last = time.Time{}, 0, 0
+	p.least.Store(0)
+	p.usual.Store(0)
+}
+
+// Least returns the least time of an operation in the last one or two minutes; 0 if none
+// was timed.
+func (p *Pace) Least() time.Duration { return time.Duration(p.least.Load()) }
+
+// Gains reports whether the device is likely to do more if it gets more to do at the same
+// time: it is waited for, and takes hardly longer than it would for one operation alone.
+func (p *Pace) Gains() bool {
+	least := p.Least()
+	return least >= Slow && time.Duration(p.usual.Load()) < 2*least
+}

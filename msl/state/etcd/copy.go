@@ -1,0 +1,81 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+)
+
+// Import writes a state, wherever it is kept, to a prefix where there is none or an empty
+// one, and compares both. Every token issued until now becomes invalid, unless keepTokens is
+// true: a state may be older than what happened since. If it ends early, no server opens what
+// is there, and Import can be called again with the same state. progress is as in
+// state.Server.CopyTo.
+func Import(ctx context.Context, c Config, from *state.Server, keepTokens bool, progress func(records int)) error {
+	if err := Create(ctx, c); err != nil && !errors.Is(err, ErrExists) {
+		return err
+	}
+	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.importTo(ctx, db, from, keepTokens, progress), db.Close())
+}
+
+func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from *state.Server, keepTokens bool, progress func(int)) error {
+	if err := from.CopyTo(ctx, db, progress); err != nil {
+		return fmt.Errorf("etcd: write the state to %q: %w", c.Prefix, err)
+	}
+	if err := c.compare(ctx, db, from); err != nil {
+		return err
+	}
+	var store kv.Store = db
+	if c.Key != nil {
+		authentic, err := c.authenticate(ctx, db, from)
+		if err != nil {
+			return err
+		}
+		store = authentic
+	}
+	if !keepTokens {
+		if err := state.EndTokens(store); err != nil {
+			return err
+		}
+	}
+	return state.FinishCopy(ctx, db)
+}
+
+// authenticate makes the root of what was written, which need not be what is there.
+func (c Config) authenticate(ctx context.Context, db *etcdkv.DB, from *state.Server) (*authkv.Store, error) {
+	seen := authkv.NewSeen(copied())
+	err := from.Each(ctx, func(table string, p kv.Pair) error {
+		seen.Changed(table, p.Key, nil, p.Value)
+		return nil
+	})
+	if err == nil {
+		err = seen.MakeRoot(ctx, db, c.Key)
+	}
+	authentic := authkv.Open(db, c.Key, copied())
+	if err == nil {
+		err = authentic.Verify(ctx)
+	}
+	return authentic, err
+}
+
+// compare makes sure that what is in etcd is what was written.
+func (c Config) compare(ctx context.Context, db *etcdkv.DB, from *state.Server) error {
+	want, err := from.Digest(ctx)
+	if err != nil {
+		return err
+	}
+	got, err := state.DigestOf(ctx, db)
+	if err == nil && got != want {
+		err = fmt.Errorf("etcd: %d records are at %q, and not the %d that were written: was something else written there? Remove them with etcdctl del --prefix, and try again", got.Records, c.Prefix, want.Records)
+	}
+	return err
+}

@@ -1,0 +1,116 @@
+//go:build !noetcd
+
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
+	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+// filled is a state in a file with some of everything.
+func filled(t *testing.T) *bolt.Server {
+	t.Helper()
+	s, err := bolt.CreateServer(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	for i := range 250 {
+		e := state.EntityRecord{Identity: fmt.Sprint("device ", i), Scheme: "NONE"}
+		if err := s.ReplaceEntity(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = s.Renew(t.Context(), "device 1", 1, 1)
+	err = errors.Join(err, s.RevokeEntity("device 7"), s.RemoveEntity("device 8"), s.AddUser("ann", []byte("password")),
+		s.AcceptID(t.Context(), "device 1", 1, 5), s.Expect(t.Context(), time.Now().Add(time.Hour)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestThereAndBack imports a state from a file and writes it to another: all three are the
+// same.
+func TestThereAndBack(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	c := Config{Endpoints: []string{m.URL}, Key: key}
+	from := filled(t)
+	records := 0
+	if err := Import(t.Context(), c, from.Server, true, func(n int) { records = n }); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if records < 250 || s.Revoked(t.Context(), "device 7", "") != msl.ErrMasterTokenIdentityRevoked {
+		t.Errorf("%d records; %v", records, s.Revoked(t.Context(), "device 7", ""))
+	}
+	if err := s.AcceptID(t.Context(), "device 1", 1, 5); !errors.Is(err, msl.ErrMessageReplayed) {
+		t.Errorf("a replay: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "back")
+	sum, err := bolt.WriteServer(t.Context(), path, s.Server, nil)
+	if err != nil || sum.Entities != 249 || sum.Users != 1 || sum.IDs != 1 || sum.Sequences != 1 {
+		t.Fatalf("%+v, %v", sum, err)
+	}
+	back, err := bolt.ReopenServer(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer back.Close()
+	for name, other := range map[string]*state.Server{"etcd": s.Server, "back": back.Server} {
+		want, err := from.Digest(t.Context())
+		got, errOther := other.Digest(t.Context())
+		if err := errors.Join(err, errOther); err != nil || got != want {
+			t.Errorf("%s differs: %d and %d records, %v", name, got.Records, want.Records, err)
+		}
+	}
+	if _, err := bolt.WriteServer(t.Context(), path, s.Server, nil); !errors.Is(err, ErrExists) {
+		t.Errorf("over a file: %v", err)
+	}
+	if err := Import(t.Context(), c, from.Server, true, nil); !errors.Is(err, ErrExists) {
+		t.Errorf("over a state: %v", err)
+	}
+}
+
+// TestImportResumes ends an import in its middle: there is no state until it is repeated.
+func TestImportResumes(t *testing.T) {
+	m := etcdtest.Start(t)
+	_, key := keyed(t)
+	c := Config{Endpoints: []string{m.URL}, Key: key}
+	from := filled(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := Import(ctx, c, from.Server, false, func(int) { cancel() }); err == nil {
+		t.Fatal("it was not ended")
+	}
+	for name, open := range map[string]func(context.Context, Config) (*Server, error){"Open": Open, "Administer": Administer} {
+		if _, err := open(t.Context(), c); err == nil {
+			t.Errorf("%s of a part of a state", name)
+		}
+	}
+	if err := Import(t.Context(), c, from.Server, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	since, _, err := s.CountSince(t.Context(), "device 1", "")
+	if err != nil || since.IsZero() {
+		t.Errorf("tokens count since %v: %v", since, err)
+	}
+}

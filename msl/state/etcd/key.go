@@ -1,0 +1,97 @@
+package etcd
+
+import (
+	"crypto/hmac"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Key authenticates a state. Both methods are safe for concurrent use.
+//
+//	Tag(data []byte) (tag []byte, err error)
+//	Check(data, tag []byte) (fits bool, err error)
+type Key = authkv.Key
+
+// KeyOf returns the key of a store with that label, whose algorithm makes it a MAC. Its
+// newest version makes tags, each version checks its own, and versions that another process
+// made are looked up when they are first met. What it is used for begins with
+// "msl-hsm state root", so that a key may be shared with a use whose data never does.
+func KeyOf(store keystore.Store, label string) (Key, error) {
+	k := &versions{store: store, label: label}
+	return k, k.look()
+}
+
+// versions are the versions of a key, the newest first.
+type versions struct {
+	store keystore.Store
+	label string
+
+	mu  sync.Mutex
+	all []keystore.Version
+}
+
+func (k *versions) look() error {
+	all, err := k.store.Lookup(k.label)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.all = all
+	return nil
+}
+
+// version returns a version, or the newest if number is 0.
+func (k *versions) version(number uint32) (mac keystore.MAC, found bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := slices.IndexFunc(k.all, func(v keystore.Version) bool { return number == 0 || v.Number == number })
+	if i < 0 {
+		return nil, false, nil
+	}
+	mac, err = keystore.As[keystore.MAC](k.label, k.all[i])
+	return mac, err == nil, err
+}
+
+// Tag implements [Key]: the number of the version, in 4 bytes, before its MAC.
+func (k *versions) Tag(data []byte) ([]byte, error) {
+	k.mu.Lock()
+	number := k.all[0].Number
+	k.mu.Unlock()
+	mac, _, err := k.version(number)
+	if err != nil {
+		return nil, err
+	}
+	sum, err := mac.Sum(data)
+	if err != nil {
+		return nil, err
+	}
+	return append(binary.BigEndian.AppendUint32(nil, number), sum...), nil
+}
+
+// Check implements [Key].
+func (k *versions) Check(data, tag []byte) (bool, error) {
+	if len(tag) < 4 {
+		return false, nil
+	}
+	number := binary.BigEndian.Uint32(tag)
+	mac, found, err := k.version(number)
+	if err == nil && !found && number != 0 {
+		if err = k.look(); err == nil {
+			mac, found, err = k.version(number)
+		}
+	}
+	if err != nil || !found || number == 0 {
+		return false, err
+	}
+	sum, err := mac.Sum(data)
+	if errors.Is(err, keystore.ErrBadData) {
+		return false, nil
+	}
+	return err == nil && hmac.Equal(sum, tag[4:]), err
+}

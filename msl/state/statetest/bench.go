@@ -1,0 +1,35 @@
+package statetest
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// BenchmarkIDs measures how many non-replayable ids a server accepts, each client waiting for
+// its turn: 1, 16 and 64 clients with a token each.
+func BenchmarkIDs(b *testing.B, open Open) {
+	for _, clients := range []int{1, 16, 64} {
+		b.Run(fmt.Sprint(clients, " clients"), func(b *testing.B) {
+			s := open(b)
+			defer s.Close()
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var wait sync.WaitGroup
+			b.ResetTimer()
+			for client := range clients {
+				wait.Go(func() {
+					for id := int64(1); left.Add(-1) >= 0; id++ {
+						if err := s.AcceptID(b.Context(), fmt.Sprint(b.Name(), b.N, client), 1, id); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wait.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ids/s")
+		})
+	}
+}

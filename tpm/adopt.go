@@ -1,0 +1,240 @@
+package tpm
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An adoption is what is to be remembered of a key that another program made.
+type adoption struct {
+	PIN    bool        `json:"pin"`              // its authorization value is the PIN of the store
+	Parent *storageKey `json:"parent,omitempty"` // nil: the storage key of the store
+}
+
+// inspect returns what the public area of a key proves.
+func (k *storedKey) inspect() (evidence, error) {
+	if k.Adopted == nil {
+		return inspect(k.Algorithm, k.Public)
+	}
+	e, err := inspectAdopted(k.Algorithm, k.Public)
+	e.pin = k.Adopted.PIN
+	return e, err
+}
+
+// inspectAdopted checks that a key of another program stays in the TPM, needs no policy, and
+// does what an algorithm asks. Unlike the keys made here it may do more, leave the scheme
+// open, or be subject to the dictionary attack protection.
+func inspectAdopted(a keystore.Algorithm, public []byte) (evidence, error) {
+	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
+	if err != nil || !bytes.Equal(tpm2.Marshal(p), public) {
+		return evidence{}, fmt.Errorf("tpm: %v key: not a public area: %w", a, keystore.ErrBadData)
+	}
+	t, err := template(a, made, false)
+	if err != nil {
+		return evidence{}, err
+	}
+	if err := stays(p); err != nil {
+		return evidence{}, fmt.Errorf("tpm: %v key: %w", a, err)
+	}
+	if has, wants := p.ObjectAttributes, t.ObjectAttributes; p.Type != t.Type || wants.SignEncrypt && !has.SignEncrypt || wants.Decrypt && !has.Decrypt || !sameParameters(p, &t) {
+		return evidence{}, fmt.Errorf("tpm: the key is not for %v: %w", a, keystore.ErrWrongKey)
+	}
+	e := evidence{from: given, public: p}
+	if p.ObjectAttributes.SensitiveDataOrigin {
+		e.from = made
+	}
+	return e, nil
+}
+
+// stays checks that a key can neither leave its TPM nor be used otherwise than by its
+// authorization value.
+func stays(p *tpm2.TPMTPublic) error {
+	a := p.ObjectAttributes
+	switch {
+	case !a.FixedTPM || !a.FixedParent:
+		return fmt.Errorf("it may be moved to another TPM: %w", keystore.ErrWeakKey)
+	case p.NameAlg != tpm2.TPMAlgSHA256:
+		return fmt.Errorf("its Name is not made with SHA-256: %w", errors.ErrUnsupported)
+	case len(p.AuthPolicy.Buffer) > 0 || !a.UserWithAuth:
+		return fmt.Errorf("it has a policy, and this store satisfies none: %w", errors.ErrUnsupported)
+	case a.Restricted:
+		return fmt.Errorf("it is restricted to data that the TPM itself made: %w", errors.ErrUnsupported)
+	}
+	return nil
+}
+
+// sameParameters compares the parameters of a key with those of a template. The key may
+// leave its scheme open.
+func sameParameters(p, t *tpm2.TPMTPublic) bool {
+	has, wants := *p, *t
+	open := func(x tpm2.TPMTPublic) tpm2.TPMTPublic {
+		switch x.Type {
+		case tpm2.TPMAlgRSA:
+			if parms, err := x.Parameters.RSADetail(); err == nil {
+				free := *parms
+				free.Scheme = tpm2.TPMTRSAScheme{Scheme: tpm2.TPMAlgNull}
+				x.Parameters = tpm2.NewTPMUPublicParms(x.Type, &free)
+			}
+		case tpm2.TPMAlgECC:
+			if parms, err := x.Parameters.ECCDetail(); err == nil {
+				free := *parms
+				free.Scheme = tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgNull}
+				x.Parameters = tpm2.NewTPMUPublicParms(x.Type, &free)
+			}
+		}
+		return x
+	}
+	same := func(x, y tpm2.TPMTPublic) bool {
+		x.ObjectAttributes, x.Unique = y.ObjectAttributes, y.Unique
+		return bytes.Equal(tpm2.Marshal(x), tpm2.Marshal(y))
+	}
+	return same(has, wants) || same(has, open(wants))
+}
+
+// Algorithms returns what a key of another program can be imported for, the most usual
+// first. There may be none.
+func (f *TSS2) Algorithms() (list []keystore.Algorithm) {
+	for _, a := range []keystore.Algorithm{
+		keystore.ECDSAP256, keystore.ECDSAP384, keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096,
+		keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096,
+		keystore.HMACSHA256, keystore.AES128CBC, keystore.AES256CBC, keystore.AESCMAC128,
+	} {
+		if _, err := inspectAdopted(a, f.Public); err == nil {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// Usable returns nil if the key can be imported for some algorithm, or else why not.
+func (f *TSS2) Usable() error {
+	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](f.Public)
+	if err != nil {
+		return fmt.Errorf("tpm: TSS2 key: its public area is damaged: %w", keystore.ErrBadData)
+	}
+	if err := stays(p); err != nil {
+		return fmt.Errorf("tpm: TSS2 key: %w", err)
+	}
+	if len(f.Algorithms()) == 0 {
+		return fmt.Errorf("tpm: TSS2 key: there is no use for a key of its kind or size: %w", errors.ErrUnsupported)
+	}
+	return nil
+}
+
+// adopt returns the key of a key file whose storage key is in the TPM. The caller holds
+// admin.
+func (p *provisionedKeys) adopt(a keystore.Algorithm, f *TSS2) (storedKey, error) {
+	parent, err := p.storage.parentOf(f)
+	if err != nil {
+		return storedKey{}, err
+	}
+	k := storedKey{
+		Algorithm: a, Public: f.Public, Private: f.Private,
+		Adopted: &adoption{PIN: !f.EmptyAuth && p.pin.Len() > 0, Parent: parent},
+	}
+	r := p.record(k)
+	if err := p.storage.try(r.object); err != nil {
+		return k, fmt.Errorf("tpm: TSS2 key of parent %#x: %w", uint32(f.Parent), err)
+	}
+	return k, p.tryOut(r)
+}
+
+// parentOf finds the storage key of a key file: a persistent one, or that of the owner
+// hierarchy, which is made of the template of the specification of these files. It returns
+// nil for that of the store.
+func (s *storage) parentOf(f *TSS2) (*storageKey, error) {
+	if f.Parent != tpm2.TPMRHOwner && f.Parent>>24 != 0x81 {
+		return nil, fmt.Errorf("tpm: TSS2 key: its parent %#x is neither a persistent key nor the owner hierarchy: %w", uint32(f.Parent), errors.ErrUnsupported)
+	}
+	parent := &storageKey{}
+	err := s.do(func() (err error) {
+		if f.Parent != tpm2.TPMRHOwner {
+			parent.Handle = handle(f.Parent)
+			parent.Public, _, err = s.device.tpm.readPublic(uint32(f.Parent))
+			return err
+		}
+		const emptyUnique = 1 // of the two variants
+		h, public, err := s.device.tpm.createPrimary(tpm2.Marshal(variants(tpm2.Marshal(tpm2.ECCSRKTemplate))[emptyUnique]))
+		if err == nil {
+			parent.Public = public
+			s.device.resources.flush(h)
+		}
+		return err
+	})
+	if err == nil {
+		err = checkParent(parent.Public)
+	}
+	switch {
+	case bytes.Equal(nameOf(parent.Public), s.key.name):
+		return nil, nil
+	case errors.Is(err, keystore.ErrNotFound) && f.Parent == tpm2.TPMHandle(s.key.places[0]):
+		return nil, nil // the storage key of the store, which another program removed
+	case err != nil:
+		return nil, fmt.Errorf("tpm: TSS2 key: its parent %#x: %w", uint32(f.Parent), err)
+	}
+	return parent, nil
+}
+
+// parent returns the storage key above a stored key. The caller holds admin, or has the
+// store to itself.
+func (p *provisionedKeys) parent(k storedKey) *object {
+	if k.Adopted == nil || k.Adopted.Parent == nil {
+		return p.storage.key
+	}
+	name := nameOf(k.Adopted.Parent.Public)
+	if i := slices.IndexFunc(p.parents, func(o *object) bool { return bytes.Equal(o.name, name) }); i >= 0 {
+		return p.parents[i]
+	}
+	o := newObject(nil, k.Adopted.Parent.Public, nil)
+	if at := uint32(k.Adopted.Parent.Handle); at != 0 { // else it is in the owner hierarchy, and nowhere else
+		o.places = []uint32{at}
+	}
+	p.parents = append(p.parents, o)
+	return o
+}
+
+// tryOut uses a key once: with the wrong authorization value it would fail later, and a TPM
+// counts that.
+func (p *provisionedKeys) tryOut(r *record) error {
+	v, err := p.version(r)
+	if err != nil {
+		return err
+	}
+	switch k := v.Key.(type) {
+	case signer:
+		_, err = k.Sign(nil, make([]byte, 32), crypto.SHA256)
+	case macKey:
+		_, err = k.Sum([]byte("tried out"))
+	case cipherKey:
+		_, err = k.Encrypt(make([]byte, 16), []byte("tried out"))
+	case decrypter:
+		err = tryDecrypter(k)
+	}
+	if errors.Is(err, keystore.ErrPIN) {
+		return fmt.Errorf("tpm: TSS2 key: it has a password, which must be the PIN of this store: %w", err)
+	}
+	return err
+}
+
+func tryDecrypter(k decrypter) error {
+	public, ok := k.public.(*rsa.PublicKey)
+	if !ok {
+		return fmt.Errorf("tpm: %v key: %w", k.algorithm, keystore.ErrWrongKey)
+	}
+	ciphertext, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, []byte("tried out"), nil)
+	if err != nil {
+		return err
+	}
+	_, err = k.Decrypt(nil, ciphertext, &rsa.OAEPOptions{Hash: crypto.SHA1})
+	return err
+}

@@ -1,0 +1,198 @@
+package tpm_test
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/tpm"
+	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
+)
+
+// asOpenSSL is the template of an elliptic curve key of tpm2-openssl: it signs and decrypts,
+// leaves its scheme open, and is subject to the dictionary attack protection.
+func asOpenSSL() tpm2.TPMTPublic {
+	return tpm2.TPMTPublic{
+		Type: tpm2.TPMAlgECC, NameAlg: tpm2.TPMAlgSHA256,
+		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, SensitiveDataOrigin: true, UserWithAuth: true, SignEncrypt: true, Decrypt: true},
+		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
+			Symmetric: tpm2.TPMTSymDefObject{Algorithm: tpm2.TPMAlgNull}, CurveID: tpm2.TPMECCNistP256,
+			Scheme: tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgNull}, KDF: tpm2.TPMTKDFScheme{Scheme: tpm2.TPMAlgNull},
+		}),
+		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{}),
+	}
+}
+
+// asOpenSSLRSA is the same for RSA.
+func asOpenSSLRSA() tpm2.TPMTPublic {
+	t := asOpenSSL()
+	t.Type = tpm2.TPMAlgRSA
+	t.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgRSA, &tpm2.TPMSRSAParms{
+		Symmetric: tpm2.TPMTSymDefObject{Algorithm: tpm2.TPMAlgNull}, Scheme: tpm2.TPMTRSAScheme{Scheme: tpm2.TPMAlgNull}, KeyBits: 2048,
+	})
+	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{})
+	return t
+}
+
+// ownerParent is the template of TPM_RH_OWNER in key files.
+func ownerParent() tpm2.TPMTPublic {
+	t := tpm2.ECCSRKTemplate
+	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
+	return t
+}
+
+// keyFile makes a key as another program does, and returns its file.
+func keyFile(t *testing.T, d *tpm.Device, parent tpm2.TPMHandle, template tpm2.TPMTPublic, password string, emptyAuth bool) []byte {
+	t.Helper()
+	f := tpm.TSS2{EmptyAuth: emptyAuth, Parent: parent}
+	err := d.Do(func(tp transport.TPM) error {
+		above := tpm2.AuthHandle{Handle: parent, Auth: tpm2.PasswordAuth(nil)}
+		if parent == tpm2.TPMRHOwner {
+			made, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(ownerParent())}.Execute(tp)
+			if err != nil {
+				return err
+			}
+			above.Handle, above.Name = made.ObjectHandle, made.Name
+		} else {
+			public, err := tpm2.ReadPublic{ObjectHandle: parent}.Execute(tp)
+			if err != nil {
+				return err
+			}
+			above.Name = public.Name
+		}
+		made, err := tpm2.Create{
+			ParentHandle: above, InPublic: tpm2.New2B(template),
+			InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: []byte(password)}}},
+		}.Execute(tp)
+		if err != nil {
+			return err
+		}
+		f.Public, f.Private = made.OutPublic.Bytes(), made.OutPrivate.Buffer
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return must[[]byte](t)(f.PEM())
+}
+
+// TestAdopt imports keys of other programs, under each kind of parent, and uses them after a
+// restart. Written again, they are the same files.
+func TestAdopt(t *testing.T) {
+	const another, lockable = 0x81000007, 0x81000008
+	p := tpmtest.Start(t)
+	d := device(t, p)
+	c := tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state"), PIN: []byte("right")}
+	s := must[*tpm.Store](t)(d.InitStore(c))
+	persistRSA(t, d, another)
+	locking := ownerParent() // as tpm2_createprimary makes it
+	locking.ObjectAttributes.NoDA = false
+	persistPrimary(t, d, lockable, locking)
+	type test struct {
+		parent    tpm2.TPMHandle
+		template  tpm2.TPMTPublic
+		a         keystore.Algorithm
+		password  string
+		emptyAuth bool
+	}
+	tests := map[string]test{
+		"under the storage key":     {0x81000001, asOpenSSL(), keystore.ECDSAP256, "", true},
+		"under another one":         {another, asOpenSSL(), keystore.ECDSAP256, "", true},
+		"under one without noda":    {lockable, asOpenSSL(), keystore.ECDSAP256, "", true},
+		"under the owner hierarchy": {tpm2.TPMRHOwner, asOpenSSL(), keystore.ECDSAP256, "", true},
+		"with the PIN":              {0x81000001, asOpenSSL(), keystore.ECDSAP256, "right", false},
+		"RSA that signs":            {0x81000001, asOpenSSLRSA(), keystore.RSASign2048, "", true},
+		"RSA that decrypts":         {tpm2.TPMRHOwner, asOpenSSLRSA(), keystore.RSADecrypt2048, "", true},
+	}
+	for what, test := range tests {
+		text := keyFile(t, d, test.parent, test.template, test.password, test.emptyAuth)
+		v, err := s.ImportTSS2(what, test.a, text)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		if test.a != keystore.RSADecrypt2048 {
+			sign(t, v.Key)
+		}
+		if again := must[[]byte](t)(s.ExportTSS2(what, 1)); string(again) != string(text) {
+			t.Errorf("%s: written again it is another file", what)
+		}
+	}
+	for _, i := range must[[]keystore.Info](t)(s.List()) {
+		if len(i.Weaknesses) > 0 || !i.Sensitive || !i.NeverExtractable {
+			t.Errorf("%+v", i)
+		}
+	}
+	s.Close()
+	d.Close()
+	again := openStore(t, device(t, p), c)
+	for what, test := range tests {
+		k := must[[]keystore.Version](t)(again.Lookup(what))[0].Key
+		if test.a != keystore.RSADecrypt2048 {
+			sign(t, k)
+		}
+		if err := again.Destroy(what, 0); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestAdoptWithoutPIN imports files that say FALSE to emptyAuth, into a store without a PIN:
+// programs write that where there is no password, too.
+func TestAdoptWithoutPIN(t *testing.T) {
+	s, _, c := newStore(t)
+	d := s.Device()
+	v := must[keystore.Version](t)(s.ImportTSS2("key", keystore.ECDSAP256, keyFile(t, d, 0x81000001, asOpenSSL(), "", false)))
+	sign(t, v.Key)
+	before := lockoutCounter(t, d)
+	_, err := s.ImportTSS2("other", keystore.ECDSAP256, keyFile(t, d, 0x81000001, asOpenSSL(), "secret", false))
+	says(t, "a password that is not known", err, keystore.ErrPIN, "it has a password, which must be the PIN")
+	if n := lockoutCounter(t, d) - before; n > 1 {
+		t.Errorf("it was tried %d times", n)
+	}
+	_, err = s.Lookup("other")
+	is(t, "what was refused", err, keystore.ErrNotFound)
+	sign(t, must[[]keystore.Version](t)(openStore(t, d, c).Lookup("key"))[0].Key)
+}
+
+// TestAdoptRefused gives the true reason for each key that is not imported.
+func TestAdoptRefused(t *testing.T) {
+	s, _, _ := newStore(t)
+	d := s.Device()
+	other := device(t, tpmtest.Start(t))
+	must[*tpm.Store](t)(other.InitStore(tpm.StoreConfig{State: filepath.Join(t.TempDir(), "other")})).Close()
+	edit := func(change func(*tpm2.TPMTPublic)) []byte {
+		template := asOpenSSL()
+		change(&template)
+		return keyFile(t, d, 0x81000001, template, "", true)
+	}
+	for what, test := range map[string]struct {
+		text []byte
+		want error
+		word string
+	}{
+		"may move": {edit(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.FixedTPM, p.ObjectAttributes.FixedParent = false, false }), keystore.ErrWeakKey, "moved to another TPM"},
+		"a policy": {edit(func(p *tpm2.TPMTPublic) { p.AuthPolicy.Buffer = make([]byte, 32) }), errors.ErrUnsupported, "it has a policy"},
+		"a policy alone": {edit(func(p *tpm2.TPMTPublic) {
+			p.AuthPolicy.Buffer, p.ObjectAttributes.UserWithAuth = make([]byte, 32), false
+		}), errors.ErrUnsupported, "it has a policy"},
+		"SHA-384":     {edit(func(p *tpm2.TPMTPublic) { p.NameAlg = tpm2.TPMAlgSHA384 }), errors.ErrUnsupported, "SHA-256"},
+		"does no job": {edit(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.SignEncrypt = false }), keystore.ErrWrongKey, "not for ecdsa-p256"},
+		"another TPM": {keyFile(t, other, 0x81000001, asOpenSSL(), "", true), keystore.ErrForeign, "TPM2_Load"},
+		"no parent":   {must[[]byte](t)((&tpm.TSS2{Parent: 0x81000099, Public: tpm2.Marshal(asOpenSSL()), Private: []byte("x")}).PEM()), keystore.ErrNotFound, "0x81000099"},
+		"endorsement": {must[[]byte](t)((&tpm.TSS2{Parent: tpm2.TPMRHEndorsement, Public: tpm2.Marshal(asOpenSSL()), Private: []byte("x")}).PEM()), errors.ErrUnsupported, "owner hierarchy"},
+	} {
+		_, err := s.ImportTSS2("key", keystore.ECDSAP256, test.text)
+		says(t, what, err, test.want, test.word)
+	}
+	_, err := s.Lookup("key")
+	is(t, "what was refused", err, keystore.ErrNotFound)
+	f := must[*tpm.TSS2](t)(tpm.ParseTSS2(keyFile(t, d, 0x81000001, asOpenSSLRSA(), "", true)))
+	if got := f.Algorithms(); len(got) != 2 || got[0] != keystore.RSASign2048 || got[1] != keystore.RSADecrypt2048 || f.Usable() != nil {
+		t.Errorf("algorithms %v, %v", got, f.Usable())
+	}
+}

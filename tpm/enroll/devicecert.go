@@ -1,0 +1,103 @@
+package enroll
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// A deviceClaim is what the maker's certificate of a device is worth.
+type deviceClaim struct {
+	chain  [][]byte // DER, to a root of the policy; nil if there is none
+	proves bool     // that the AK is in the TPM of the device
+	name   string
+	unused string // why it counts as none
+}
+
+// remark is what the certificate adds to the reason why a device is not accepted.
+func (c *deviceClaim) remark() string {
+	switch {
+	case c.unused != "":
+		return "; the certificate of the device's maker counts as none: " + c.unused
+	case c.chain != nil:
+		return "; its IDevID is that of " + c.name + ", which does not prove in which TPM the keys are"
+	}
+	return ""
+}
+
+// attestationUsage is the extended key usage of a key that attests (TCG EK Credential
+// Profile, section 2.1.5.9: tcg-kp-AIKCertificate).
+func attestationUsage() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 23, 133, 8, 3} }
+
+// claimDevice judges the maker's certificate that a device showed, if any. Its proof was
+// checked before.
+func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim) {
+	if d == nil || p.Devices.Roots == nil {
+		return c
+	}
+	certificate, err := deviceCertificate(d)
+	var way path
+	if err == nil {
+		c.name = proof.Shorten(certificate.Subject.String())
+		way, err = p.Devices.verify(certificate, d.Certificates[1:], now)
+	}
+	if err == nil && !way.at.IsZero() {
+		err = proof.Fail(ErrEKCertificate, "its time, or that of one above it, has run out")
+	}
+	if err != nil {
+		c.unused = strings.TrimPrefix(err.Error(), "enroll: "+ErrEKCertificate.Error()+": ")
+		return c
+	}
+	c.chain = way.chain
+	c.proves = d.Restricted() && slices.ContainsFunc(certificate.UnknownExtKeyUsage, attestationUsage().Equal)
+	return c
+}
+
+// deviceCertificate reads the maker's certificate, which must be for the key that signed. Its
+// subject alternative name, which may be critical, tells the serial number of the hardware
+// in a form that the standard library does not support (RFC 4108 section 5).
+func deviceCertificate(d *proof.DeviceProof) (e EKCertificate, err error) {
+	c, err := x509.ParseCertificate(d.Certificates[0])
+	if err != nil {
+		return e, proof.Fail(ErrEKCertificate, "%w", err)
+	}
+	key, err := proof.ParsePublic(d.Key)
+	if err != nil {
+		return e, err
+	}
+	c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, subjectAltName().Equal)
+	switch {
+	case !proof.SameKey(c.PublicKey, key.Key):
+		return e, proof.Fail(ErrEKCertificate, "it is for another key")
+	case c.IsCA:
+		return e, proof.Fail(ErrEKCertificate, "it is the certificate of an authority")
+	}
+	return EKCertificate{Certificate: c}, nil
+}
+
+// verifyDevice checks the chain of the maker's certificate of the device, if the record has
+// one.
+func (v Verifier) verifyDevice(e *Evidence, p *proof.Proof) error {
+	if len(e.DeviceChain) == 0 {
+		return nil
+	}
+	if p.Device == nil {
+		return proof.Fail(ErrEKCertificate, "the evidence has none of the device's maker")
+	}
+	c, err := deviceCertificate(p.Device)
+	if err != nil {
+		return err
+	}
+	if string(c.Raw) != string(e.DeviceChain[0]) {
+		return proof.Fail(ErrEKCertificate, "the evidence has another one of the device's maker")
+	}
+	at := v.Time
+	if at.IsZero() {
+		at = e.Checked
+	}
+	return verifyPath(c, e.DeviceChain, v.DeviceRoots, at)
+}

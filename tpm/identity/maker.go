@@ -1,0 +1,147 @@
+package identity
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// A makerKey is a persistent key with a certificate of the device's maker: an IAK, which is
+// restricted, or an IDevID.
+type makerKey struct {
+	tpm2.NamedHandle
+	public       proof.Public
+	certificates [][]byte // its own first
+}
+
+func (k *makerKey) restricted() bool { return k.public.Area.ObjectAttributes.Restricted }
+
+// findMakerKey looks for a key of the device's maker, an IAK first (TCG TPM 2.0 Keys for
+// Device Identity and Attestation). It returns nil if there is none.
+func findMakerKey(t transport.TPM) (*makerKey, error) {
+	certificates, err := makerCertificates(t)
+	if err != nil || len(certificates) == 0 {
+		return nil, err
+	}
+	const firstPersistent, lastPersistent = 0x81000000, 0x81ffffff
+	handles, err := nvHandles(t, firstPersistent, lastPersistent)
+	if err != nil {
+		return nil, err
+	}
+	var found *makerKey
+	for _, at := range handles {
+		k := readMakerKey(t, at)
+		if k != nil && k.certify(certificates) && (found == nil || k.restricted() && !found.restricted()) {
+			found = k
+		}
+	}
+	return found, nil
+}
+
+// makerCertificates returns what is in the NV indices for certificates of device keys (TCG
+// Registry of Reserved TPM 2.0 Handles and Localities).
+func makerCertificates(t transport.TPM) ([][]byte, error) {
+	const first, last = 0x01c90000, 0x01c9ffff
+	handles, err := nvHandles(t, first, last)
+	if err != nil {
+		return nil, err
+	}
+	var contents [][]byte
+	for _, at := range handles {
+		data, _, err := readNV(t, at)
+		if err != nil {
+			return nil, err
+		}
+		contents = append(contents, data)
+	}
+	return proof.Certificates(contents...), nil
+}
+
+// readMakerKey reads a persistent key, or returns nil if it is none that an authority knows.
+func readMakerKey(t transport.TPM, at tpm2.TPMHandle) *makerKey {
+	r, err := tpm2.ReadPublic{ObjectHandle: at}.Execute(t)
+	if err != nil {
+		return nil
+	}
+	public, err := proof.ParsePublic(r.OutPublic.Bytes())
+	if err != nil || public.CheckMaker() != nil {
+		return nil
+	}
+	return &makerKey{NamedHandle: tpm2.NamedHandle{Handle: at, Name: r.Name}, public: public}
+}
+
+// certify finds the certificate of the key, and reports whether there is one. Those of
+// authorities follow it.
+func (k *makerKey) certify(certificates [][]byte) bool {
+	var own, above [][]byte
+	for _, der := range certificates {
+		c, err := x509.ParseCertificate(der)
+		switch {
+		case err != nil:
+		case c.IsCA:
+			above = append(above, der)
+		case proof.SameKey(c.PublicKey, k.public.Key) && own == nil:
+			own = append(own, der)
+		}
+	}
+	k.certificates = append(own, above...)
+	k.certificates = k.certificates[:min(len(k.certificates), proof.MaxCertificates)]
+	return own != nil
+}
+
+// proveDevice lets the key of the device's maker vouch for the AK. One that cannot be used
+// counts as none.
+func (a *application) proveDevice(p *proof.Proof) error {
+	return a.do(func(t transport.TPM) error {
+		k := a.maker
+		d := &proof.DeviceProof{Certificates: k.certificates, Key: k.public.Raw}
+		err := a.use(t, *a.file.state.AK, func(ak tpm2.NamedHandle) error {
+			if k.restricted() {
+				return k.attest(t, ak, d, d.Digest(p))
+			}
+			return k.sign(t, d, d.Digest(p))
+		})
+		if err != nil {
+			report(a.progress, "the certificate of the device's maker counts as none: "+err.Error())
+			return nil
+		}
+		p.Device = d
+		return nil
+	})
+}
+
+// attest is TPM2_Certify of the AK by the key.
+func (k *makerKey) attest(t transport.TPM, ak tpm2.NamedHandle, d *proof.DeviceProof, qualifying []byte) error {
+	r, err := tpm2.Certify{
+		ObjectHandle: authorized(ak), SignHandle: authorized(k.NamedHandle),
+		QualifyingData: tpm2.TPM2BData{Buffer: qualifying}, InScheme: tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
+	}.Execute(t)
+	if err == nil {
+		d.Attest, d.Signature = r.CertifyInfo.Bytes(), tpm2.Marshal(r.Signature)
+	}
+	return err
+}
+
+// sign is TPM2_Sign of a digest by the key.
+func (k *makerKey) sign(t transport.TPM, d *proof.DeviceProof, digest []byte) error {
+	scheme := tpm2.TPMTSigScheme{
+		Scheme: tpm2.TPMAlgECDSA, Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: tpm2.TPMAlgSHA256}),
+	}
+	if k.public.Area.Type == tpm2.TPMAlgRSA {
+		scheme.Scheme = tpm2.TPMAlgRSASSA
+		scheme.Details = tpm2.NewTPMUSigScheme(tpm2.TPMAlgRSASSA, &tpm2.TPMSSchemeHash{HashAlg: tpm2.TPMAlgSHA256})
+	}
+	r, err := tpm2.Sign{
+		KeyHandle: authorized(k.NamedHandle), Digest: tpm2.TPM2BDigest{Buffer: slices.Clone(digest)}, InScheme: scheme,
+		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck, Hierarchy: tpm2.TPMRHNull},
+	}.Execute(t)
+	if err == nil && len(digest) == sha256.Size {
+		d.Signature = tpm2.Marshal(r.Signature)
+	}
+	return err
+}

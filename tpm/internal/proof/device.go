@@ -1,0 +1,75 @@
+package proof
+
+import (
+	"crypto/sha256"
+)
+
+// UseDevice is the use of a digest that a key of the device's maker signs.
+const UseDevice = "msl-hsm tpm enrolment 1: device"
+
+// A DeviceProof is what a key says for which the maker of the device issued a certificate
+// (TCG TPM 2.0 Keys for Device Identity and Attestation). An initial attestation key (IAK)
+// is restricted, and certifies that the AK is in its own TPM. An initial device identity
+// (IDevID) signs anything that the device wants, so that it says less.
+type DeviceProof struct {
+	Certificates [][]byte `json:"certificates"` // its own first, DER
+	Key          []byte   `json:"key"`          // TPMT_PUBLIC
+	Attest       []byte   `json:"attest,omitempty"`
+	Signature    []byte   `json:"signature"` // TPMT_SIGNATURE, of Attest or, without it, of the digest
+}
+
+// Digest is the qualifying data of a DeviceProof. It covers its certificates, too.
+func (d *DeviceProof) Digest(p *Proof) []byte {
+	covered := DeviceProof{Certificates: d.Certificates, Key: d.Key}
+	h := sha256.New()
+	h.Write(p.Digest(UseDevice))
+	h.Write(Encode(covered))
+	return h.Sum(nil)
+}
+
+// Restricted reports whether the key signs only what its TPM made.
+func (d *DeviceProof) Restricted() bool {
+	k, err := ParsePublic(d.Key)
+	return err == nil && k.Area.ObjectAttributes.Restricted
+}
+
+// CheckMaker requires a signing key that cannot leave its TPM, of an algorithm that is
+// known here.
+func (p Public) CheckMaker() error {
+	const what = "key of the device's maker"
+	a := p.Area.ObjectAttributes
+	if err := p.checkFixed(what, a.SignEncrypt && !a.Decrypt, "for signatures alone"); err != nil {
+		return err
+	}
+	_, err := p.algorithm(what, !a.Restricted)
+	return err
+}
+
+// checkDevice checks the signature of the maker's key. What its certificate is worth
+// depends on the policy.
+func (p *Proof) checkDevice(o *Offered) error {
+	d := p.Device
+	if d == nil {
+		return nil
+	}
+	if len(d.Certificates) == 0 || len(d.Certificates) > MaxCertificates {
+		return Fail(ErrMalformed, "wrong number of certificates of the device")
+	}
+	if err := checkParts(append([][]byte{d.Key, d.Signature}, d.Certificates...)...); err != nil {
+		return err
+	}
+	key, err := ParsePublic(d.Key)
+	if err != nil {
+		return err
+	}
+	if err := key.CheckMaker(); err != nil {
+		return err
+	}
+	if key.Area.ObjectAttributes.Restricted {
+		return CheckCertify(key, o.AK, KeyProof{Attest: d.Attest, Signature: d.Signature}, d.Digest(p))
+	}
+	if len(d.Attest) > 0 {
+		return Fail(ErrMalformed, "an unrestricted key attests nothing")
+	}
+	return checkTPMSignature(key.Key, d.Digest(p), d.Signature)
+}
