@@ -54,6 +54,7 @@ func FuzzRequest(f *testing.F) {
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(message{succeeded}.number(1).number(1).key(keyForm{1, keystore.AES128CBC, nil}).bytes(nil)))
 	f.Add([]byte(message{failed}.number(3).text("no")))
+	f.Add([]byte{0x30, 0}) // neither
 	s := &Store{newSupervisor(Config{})}
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		err := judge(&fields{rest: answer}, func(f *fields) error {
