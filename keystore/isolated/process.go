@@ -268,7 +268,7 @@ func (p *process) begin(op operation, size int) time.Time {
 // judge tells an answer from an error.
 func judge(f *fields, use func(*fields) error) error {
 	switch result := f.byte(); {
-	case f.bad:
+	case f.bad, result > failed:
 		return fmt.Errorf("%w: %w", errMalformed, keystore.ErrUnavailable)
 	case result == failed:
 		set, text := f.number(), f.text()
