@@ -43,7 +43,7 @@ func both(slow bool, one, two func()) {
 type draft struct {
 	protect func() (head *sealedHeader, told func(), err error)
 	instead *draft        // to be sent if this one cannot be protected; may be nil
-	done    chan struct{} // closed when it was protected, or that failed
+	done    chan struct{} // closed when it was protected, or that failed; nil if it was from the beginning
 	head    *sealedHeader
 	told    func() // is called when it is sent; may be nil
 	err     error
@@ -63,7 +63,9 @@ func (d *draft) run() error {
 // wait returns the draft to send when it is protected. What failed is tried again, since
 // the application may have acted on the request by now.
 func (d *draft) wait(ctx context.Context) (*draft, error) {
-	<-d.done
+	if d.done != nil {
+		<-d.done
+	}
 	switch {
 	case d.err == nil:
 		return d, nil

@@ -58,21 +58,32 @@ func (r *trustedReply) makeHead(now time.Time) error {
 	if r.us.token != nil {
 		h.sender = r.gives.server.Name
 	}
-	us := r.us
-	head := newDraft(func() (*sealedHeader, func(), error) {
-		head, err := us.seal(&h, now)
-		if err != nil {
-			return nil, nil, err
-		}
-		return head, r.in.watch.sends(&h, now, us, r.gives.server.Local, r.identity()), nil
-	})
-	if us.token != nil && waits(us.protector) && !r.in.handshake {
-		r.drafts.Go(func() { _ = head.run() })
-	} else if err := head.run(); err != nil {
-		return err
+	if r.us.token != nil && waits(r.us.protector) && !r.in.handshake {
+		r.payload.head = r.draftLater(h, now)
+		return nil
 	}
-	r.payload.head = head
-	return nil
+	head, told, err := r.protect(r.us, &h, now)
+	if err == nil {
+		r.payload.head = &draft{head: head, told: told}
+	}
+	return err
+}
+
+// draftLater protects a header beside other work.
+func (r *trustedReply) draftLater(h header, now time.Time) *draft {
+	us := r.us
+	head := newDraft(func() (*sealedHeader, func(), error) { return r.protect(us, &h, now) })
+	r.drafts.Go(func() { _ = head.run() })
+	return head
+}
+
+// protect returns the header to send, and what tells of it then.
+func (r *trustedReply) protect(us identification, h *header, now time.Time) (*sealedHeader, func(), error) {
+	head, err := us.seal(h, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	return head, r.in.watch.sends(h, now, us, r.gives.server.Local, r.identity()), nil
 }
 
 // identity is the name under which the answer is sent.
