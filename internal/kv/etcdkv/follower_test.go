@@ -134,6 +134,17 @@ func TestFollowerStale(t *testing.T) {
 	putIn(t, f, "first", "key", "2")
 }
 
+// TestFollowerEnds has a request fail because the follower ends: etcd is not lost.
+func TestFollowerEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f := &Follower{Following: Following{Notice: func(err error) { t.Error(err) }}}
+	f.note(ctx, ctx.Err())
+	if f.failed != nil {
+		t.Error(f.failed)
+	}
+}
+
 // TestFollowerBehind compacts what a watch has not delivered.
 func TestFollowerBehind(t *testing.T) {
 	m := etcdtest.StartDurable(t)

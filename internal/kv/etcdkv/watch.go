@@ -52,7 +52,7 @@ func (f *Follower) run(ctx context.Context) {
 			try = 0
 		}
 		for err := f.load(ctx); err != nil; err = f.load(ctx) {
-			f.note(err)
+			f.note(ctx, err)
 			if !pause(ctx, try+5) {
 				return
 			}
@@ -61,8 +61,11 @@ func (f *Follower) run(ctx context.Context) {
 }
 
 // note records why the copy could not be made or checked. The copy of a store that is
-// damaged or gone is not used any more.
-func (f *Follower) note(err error) {
+// damaged or gone is not used any more. A follower that ends has lost nothing.
+func (f *Follower) note(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
 	if f.failed == nil && f.Notice != nil {
 		f.Notice(err)
 	}
@@ -95,13 +98,13 @@ func (f *Follower) watch(ctx context.Context) error {
 				return errors.Join(errBehind, answer.Err())
 			}
 			if err := f.apply(answer.Events); err != nil {
-				f.note(err)
+				f.note(ctx, err)
 				return err
 			}
 		case c := <-checks:
 			switch {
 			case c.err != nil:
-				f.note(f.explain(c.err))
+				f.note(ctx, f.explain(c.err))
 			case !open.began.After(f.fresh):
 				open = c
 			case c.began.Sub(open.began) > f.interval():
