@@ -88,7 +88,7 @@ func (a *attempt) store(ctx context.Context, in *incoming, outcome Outcome) erro
 		outcome.Keys.Acquire() // for this message; the first reference is the client's
 		old := in.release
 		in.release = func() { old(); outcome.Keys.Release() }
-		in.body.opener = sessionKey("", in.keyResponse.token, outcome.Keys)
+		in.body.openWith(sessionKey("", in.keyResponse.token, outcome.Keys))
 	}
 	return a.keep(ctx, in.keyResponse, outcome, in.userIDToken, in.serviceTokens)
 }

@@ -50,6 +50,7 @@ type receiver struct {
 	tokens   tokenReader
 	watch    watcher
 
+	slow      bool       // a device with keys is waited for
 	admission *admission // nil lets all messages in at once
 }
 
@@ -94,6 +95,9 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 	}
 	if err := in.account.hold(ctx, aHeader, len(o.Raw())); err != nil {
 		return in, streamError(err, "Header")
+	}
+	if r.slow { // before the message takes a turn, or keys
+		decoder.Await(earlySize)
 	}
 	env, err := parseEnvelope(o, r.entities, func(token wire.Object) (err error) {
 		in.session, in.token, err = r.tokens.findSession(token)

@@ -60,6 +60,9 @@ type Issuer struct {
 	Rand io.Reader        // nil means crypto/rand
 }
 
+// isSlow reports whether the issuer's keys are in a device that is waited for.
+func (i *Issuer) isSlow() bool { return i != nil && len(i.Keys) > 0 && isSlow(i.Keys[0].MAC) }
+
 // maxRing bounds how many key versions are tried for a token.
 const maxRing = 8
 
@@ -296,7 +299,7 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 	}
 	var e, s keystore.Key
 	var errE, errS error
-	both(len(i.Keys) > 0 && isSlow(i.Keys[0].MAC),
+	both(i.isSlow(),
 		func() {
 			e, errE = i.Store.Unseal(keystore.AES128CBC, encryption, sealContext(roleEncrypt, t, identity))
 		},

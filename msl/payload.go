@@ -42,6 +42,10 @@ func (r *payloadReader) begin(ctx context.Context, in *incoming, decoder *wire.D
 	return r
 }
 
+// openWith has the chunks opened with other keys than those of the header. What was opened
+// early with those does not count.
+func (r *payloadReader) openWith(o Opener) { r.opener, r.early = o, nil }
+
 // Read reads application data. After the chunk that ends the message it is
 // io.EOF; a stream that ends before is ErrTruncated.
 func (r *payloadReader) Read(p []byte) (int, error) {

@@ -230,6 +230,7 @@ func (s *Server) receiver() *receiver {
 		payer:  s.payer,
 		watch:  s.Headers,
 
+		slow:      s.Issuer.isSlow(),
 		admission: s.admission,
 	}
 }

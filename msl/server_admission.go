@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,10 +25,9 @@ type admission struct {
 	mu          sync.Mutex
 	established average
 	running     int
-	notBefore   time.Time                    // the next step begins
-	waiting     [applicantRanks][]*applicant // the first rank comes first
-	lastOwner   string
-	alarm       *time.Timer // for notBefore, or nil
+	notBefore   time.Time            // the next step begins
+	waiting     [applicantRanks]line // the first rank comes first
+	alarm       *time.Timer          // when it has to be looked at again; nil at first
 }
 
 // The ranks of messages that wait.
@@ -38,12 +36,6 @@ const (
 	rankStranger        // nothing is
 	applicantRanks
 )
-
-// An applicant is a step of a message that waits.
-type applicant struct {
-	owner   string // the source or entity that its memory counts for
-	granted chan struct{}
-}
 
 const (
 	maxApplicants    = 256 // of a rank
@@ -64,7 +56,7 @@ func newAdmission(room func() int) *admission { return &admission{room: room} }
 // roomFor returns how many messages an issuer's server can have under way before they
 // take turns.
 func roomFor(i *Issuer) int {
-	if i != nil && len(i.Keys) > 0 && waits(SymmetricKey{MAC: i.Keys[0].MAC}) {
+	if i.isSlow() {
 		return roomOfDevice
 	}
 	return runtime.GOMAXPROCS(0)
@@ -106,14 +98,17 @@ func (a *admission) take(ctx context.Context, owner string, rank int) (leave fun
 	if a == nil {
 		return func() {}, nil
 	}
-	own := &applicant{owner: owner, granted: make(chan struct{})}
-	if err := a.apply(own, rank); err != nil {
-		return nil, err
+	own := &applicant{owner: owner, decided: make(chan struct{})}
+	if !a.apply(own, rank) {
+		return nil, errAdmission
 	}
 	timer := time.NewTimer(admissionWait)
 	defer timer.Stop()
 	select {
-	case <-own.granted:
+	case <-own.decided:
+		if own.outdone {
+			return nil, errAdmission
+		}
 		began := time.Now()
 		return func() { a.leave(began) }, nil
 	case <-ctx.Done():
@@ -125,21 +120,14 @@ func (a *admission) take(ctx context.Context, owner string, rank int) (leave fun
 	return nil, err
 }
 
-func (a *admission) apply(own *applicant, rank int) error {
+func (a *admission) apply(own *applicant, rank int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	others := 0
-	for _, other := range a.waiting[rank] {
-		if other.owner == own.owner {
-			others++
-		}
+	if !a.waiting[rank].add(own) {
+		return false
 	}
-	if len(a.waiting[rank]) >= maxApplicants || others >= maxOfOwner {
-		return errAdmission
-	}
-	a.waiting[rank] = append(a.waiting[rank], own)
 	a.grant(time.Now())
-	return nil
+	return true
 }
 
 // limit is how many steps may run at a time.
@@ -165,22 +153,17 @@ func (a *admission) grant(now time.Time) {
 			return
 		}
 		a.running++
-		a.lastOwner = next.owner
-		close(next.granted)
+		close(next.decided)
 	}
+	a.wake(averageOver) // there may be more room by then, although no step ends
 }
 
-// next removes the applicant whose turn it is: not one of the owner that had the last
-// turn, if others wait.
+// next removes the applicant whose turn it is.
 func (a *admission) next() *applicant {
-	for rank, waiting := range a.waiting {
-		if len(waiting) == 0 {
-			continue
+	for rank := range a.waiting {
+		if next := a.waiting[rank].next(); next != nil {
+			return next
 		}
-		at := max(slices.IndexFunc(waiting, func(w *applicant) bool { return w.owner != a.lastOwner }), 0)
-		next := waiting[at]
-		a.waiting[rank] = slices.Delete(waiting, at, at+1)
-		return next
 	}
 	return nil
 }
@@ -188,12 +171,12 @@ func (a *admission) next() *applicant {
 // wake grants again after a while. The caller holds a.mu.
 func (a *admission) wake(after time.Duration) {
 	if a.alarm != nil {
+		a.alarm.Reset(after)
 		return
 	}
 	a.alarm = time.AfterFunc(after, func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.alarm = nil
 		a.grant(time.Now())
 	})
 }
@@ -215,12 +198,9 @@ func (a *admission) leave(began time.Time) {
 // withdraw ends the wait of a step that may have been granted meanwhile.
 func (a *admission) withdraw(own *applicant, rank int) {
 	a.mu.Lock()
-	at := slices.Index(a.waiting[rank], own)
-	if at >= 0 {
-		a.waiting[rank] = slices.Delete(a.waiting[rank], at, at+1)
-	}
+	granted := !a.waiting[rank].remove(own) && !own.outdone
 	a.mu.Unlock()
-	if at < 0 {
+	if granted {
 		a.leave(time.Now())
 	}
 }

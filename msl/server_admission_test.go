@@ -17,6 +17,7 @@ func (a *admission) steps(ctx context.Context, owner string, rank int, length ti
 	for ctx.Err() == nil {
 		leave, err := a.take(ctx, owner, rank)
 		if err != nil {
+			time.Sleep(time.Millisecond)
 			continue
 		}
 		time.Sleep(length)
@@ -64,8 +65,15 @@ func TestAdmissionShare(t *testing.T) {
 	}
 }
 
-// TestAdmissionFair has one source that floods, and another that asks once.
+// TestAdmissionFair has sources that flood, and another that asks once.
 func TestAdmissionFair(t *testing.T) {
+	for _, sources := range []int{1, 2, 4, 8} {
+		t.Run(fmt.Sprint(sources), func(t *testing.T) { testFlood(t, sources) })
+	}
+}
+
+func testFlood(t *testing.T, sources int) {
+	patience := time.Duration(1+2*sources) * 50 * time.Millisecond
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdmission(func() int { return 1 })
 		defer a.begin()()
@@ -74,18 +82,19 @@ func TestAdmissionFair(t *testing.T) {
 		var flood sync.WaitGroup
 		defer flood.Wait()
 		defer cancel()
-		for range maxOfOwner {
-			flood.Go(func() { a.steps(ctx, "flood", rankStranger, 10*time.Millisecond) })
+		for n := range sources * (maxOfOwner + 1) {
+			source := fmt.Sprint("flood ", n%sources)
+			flood.Go(func() { a.steps(ctx, source, rankStranger, 10*time.Millisecond) })
 		}
 		time.Sleep(time.Second)
 		start := time.Now()
 		leave, err := a.take(t.Context(), "other", rankStranger)
-		if took := time.Since(start); err != nil || took > 100*time.Millisecond {
+		if took := time.Since(start); err != nil || took > patience {
 			t.Fatalf("another source: %v after %v", err, took)
 		}
 		leave()
 		start = time.Now()
-		if leave, err = a.take(t.Context(), "flood", rankProven); err != nil || time.Since(start) > 100*time.Millisecond {
+		if leave, err = a.take(t.Context(), "flood 0", rankProven); err != nil || time.Since(start) > 100*time.Millisecond {
 			t.Fatalf("a proven sender: %v after %v", err, time.Since(start))
 		}
 		leave()
@@ -129,6 +138,32 @@ func TestAdmissionFull(t *testing.T) {
 		leave()
 		end()
 		time.Sleep(2 * time.Second)
+		if a.running != 0 {
+			t.Errorf("%d steps run", a.running)
+		}
+	})
+}
+
+// TestAdmissionStalled has a step that does not end, while the sessions for which the others
+// waited do.
+func TestAdmissionStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdmission(func() int { return 1 })
+		end := a.begin()
+		time.Sleep(2 * time.Second)
+		leaveSlow, err := a.take(t.Context(), "slow", rankStranger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		end()
+		start := time.Now()
+		leave, err := a.take(t.Context(), "other", rankStranger)
+		if took := time.Since(start); err != nil || took > 2*time.Second {
+			t.Fatalf("another source: %v after %v", err, took)
+		}
+		leave()
+		leaveSlow()
+		time.Sleep(time.Second)
 		if a.running != 0 {
 			t.Errorf("%d steps run", a.running)
 		}

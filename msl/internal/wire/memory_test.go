@@ -102,6 +102,7 @@ func TestPeekLeavesTheLastObject(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		d.Await(16 << 10)
 		next, arrived := d.Peek(16 << 10)
 		if !arrived || string(next.Raw()) != chunk || string(first.Raw()) != header {
 			t.Errorf("header of %d bytes: now %.20q, next %.20q, arrived: %v", size, first.Raw(), next.Raw(), arrived)

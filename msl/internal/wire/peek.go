@@ -11,9 +11,20 @@ type peeker interface {
 // can be waited for: the peer does not wait for an answer to what it sent before.
 type sized interface{ Len() int }
 
+// Await waits for what Peek returns, if it is known to come.
+func (d *Decoder) Await(most int) {
+	most = min(most, d.lim.Object)
+	var scan scanner
+	for d.comes(most) {
+		if _, whole := d.ahead(&scan); whole || d.fillBehind(most) != nil {
+			return
+		}
+	}
+}
+
 // Peek returns a copy of the object that Next will return, if it is well-formed, has no
-// more than so many bytes, and all of it has arrived or is known to come. It
-// leaves every error to Next. The object that was returned last stays valid.
+// more than so many bytes, and all of it has arrived. It leaves every error to Next. The
+// object that was returned last stays valid.
 func (d *Decoder) Peek(most int) (o Object, arrived bool) {
 	if d.err != nil {
 		return Object{}, false
@@ -23,27 +34,21 @@ func (d *Decoder) Peek(most int) (o Object, arrived bool) {
 			return o, true
 		}
 	}
-	d.Memory()
-	most = min(most, d.lim.Object)
-	for {
-		raw, whole := d.ahead()
-		if whole && len(raw) <= most {
-			o, err := Parse(bytes.Clone(raw), d.lim)
-			return o, err == nil
-		}
-		if whole || !d.comes(most) || d.fillBehind(most) != nil {
-			return Object{}, false
-		}
+	raw, whole := d.ahead(new(scanner))
+	if !whole || len(raw) > min(most, d.lim.Object) {
+		return Object{}, false
 	}
+	o, err := Parse(bytes.Clone(raw), d.lim)
+	return o, err == nil
 }
 
-// ahead returns the bytes of the next object, if it is there to its end.
-func (d *Decoder) ahead() (raw []byte, whole bool) {
+// ahead returns the bytes of the next object, if it is there to its end. The scanner goes
+// on where it was.
+func (d *Decoder) ahead(scan *scanner) (raw []byte, whole bool) {
 	rest := bytes.TrimLeft(d.unread(), " \t\r\n")
 	if len(rest) == 0 || rest[0] != '{' {
 		return nil, len(rest) > 0
 	}
-	var scan scanner
 	done, err := scan.run(rest)
 	return rest[:scan.pos], done || err != nil
 }
@@ -51,5 +56,5 @@ func (d *Decoder) ahead() (raw []byte, whole bool) {
 // comes reports whether more is to come of what may be peeked at.
 func (d *Decoder) comes(most int) bool {
 	source, ok := d.r.(sized)
-	return ok && d.rerr == nil && d.Buffered() < most && source.Len() > 0
+	return ok && d.err == nil && d.rerr == nil && d.mem != nil && d.Buffered() < most && source.Len() > 0
 }

@@ -43,6 +43,7 @@ func TestPeek(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 {
+				d.Await(16 << 10)
 				o, arrived := d.Peek(16 << 10)
 				if arrived != c.want || arrived && !strings.HasPrefix(strings.TrimSpace(c.second), string(o.Raw())) {
 					t.Errorf("%v, %s", arrived, o.Raw())
@@ -88,15 +89,18 @@ func kind(err error) string {
 // FuzzPeek peeks before each object: what is read stays the same.
 func FuzzPeek(f *testing.F) {
 	for _, s := range []string{`{"a":1}{"b":"\""} {}`, "{}{", `{"a":"{"}[`, "{}\x00", "{\"a\":\"\n\"}{}"} {
-		f.Add([]byte(s), true)
+		f.Add([]byte(s), true, true)
 	}
-	f.Fuzz(func(t *testing.T, in []byte, slowly bool) {
+	f.Fuzz(func(t *testing.T, in []byte, slowly, await bool) {
 		r := io.Reader(bytes.NewReader(in))
 		if slowly {
 			r = slow{bytes.NewReader(in)}
 		}
 		peeking, plain := NewDecoder(r, Limits{}), NewDecoder(bytes.NewReader(in), Limits{})
 		for {
+			if await {
+				peeking.Await(64)
+			}
 			peeked, arrived := peeking.Peek(64)
 			a, err := peeking.Next()
 			b, err2 := plain.Next()
