@@ -44,7 +44,7 @@ func (l *ledger) putPending(ctx context.Context, r Record) error {
 		case err != nil && !errors.Is(err, ErrUnknown):
 			return err
 		}
-		waiting, err := tx.Pending()
+		waiting, err := tx.Count(Pending)
 		if err == nil && waiting >= l.maxPending {
 			err = proof.Fail(ErrBusy, "%d devices wait for approval", waiting)
 		}

@@ -19,6 +19,7 @@ const (
 	Pending  State = "pending"  // it proved its TPM and waits for a person
 	Approved State = "approved" // by a person; the device has to come (again)
 	Enrolled State = "enrolled"
+	Refused  State = "refused"  // by the policy; a person may approve it
 	Rejected State = "rejected" // by a person
 	Revoked  State = "revoked"  // it was enrolled once, or must never be
 )
