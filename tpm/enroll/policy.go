@@ -2,7 +2,6 @@ package enroll
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -81,7 +80,7 @@ func (p *Policy) claim(o *proof.Offered, b *proof.Begin, now time.Time) (c claim
 		}
 	}
 	if err != nil {
-		c.unused = strings.TrimPrefix(err.Error(), "enroll: "+ErrEKCertificate.Error()+": ")
+		c.unused = reason(err)
 	}
 	return c
 }
@@ -95,10 +94,10 @@ func (p *Policy) judge(r *Record, from *proof.Proof, o *proof.Offered, now time.
 	case Revoked:
 		return verdict{}, proof.Fail(ErrRevoked, "EK hash %s", r.ID)
 	}
-	if kind := o.EK.Kind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
-		return verdict{}, proof.Fail(ErrPolicy, "EKs of kind %s are not accepted here: use another kind", kind)
-	}
 	c := p.claim(o, &from.Begin, now)
+	if kind := o.EK.Kind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
+		return verdict{claim: c}, proof.Fail(ErrPolicy, "EKs of kind %s are not accepted here: use another kind", kind)
+	}
 	c.device = p.claimDevice(from.Device, now)
 	v, err := p.accept(r, c, o, renews)
 	if err != nil && p.Monitor {

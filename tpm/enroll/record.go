@@ -31,7 +31,7 @@ type Record struct {
 	State    State     `json:"state"`
 	Approved bool      `json:"approved"`           // by a person
 	Accepted string    `json:"accepted,omitempty"` // why it is enrolled, or may be
-	Waits    string    `json:"waits,omitempty"`    // why it is pending
+	Waits    string    `json:"waits,omitempty"`    // why it is pending or refused
 	Created  time.Time `json:"created"`
 	Updated  time.Time `json:"updated"`
 	Newest   int64     `json:"newest"` // time of the newest used challenge, in nanoseconds since 1970
@@ -48,6 +48,8 @@ type Record struct {
 
 	Manufacturer string `json:"manufacturer,omitempty"` // of the EK certificate, as "id:53544D20"
 	Model        string `json:"model,omitempty"`
+	Issuer       string `json:"issuer,omitempty"`     // of the EK certificate, as RFC 2253 has it
+	IssuerURL    string `json:"issuer_url,omitempty"` // where the issuer's own certificate is, by the EK certificate
 
 	Evidence     *Evidence     `json:"evidence,omitempty"` // of the last enrollment or application
 	Keys         []Key         `json:"keys,omitempty"`
