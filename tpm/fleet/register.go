@@ -60,7 +60,7 @@ func (a *Authority) register(ctx context.Context, i enroll.Identity) error {
 	if err := a.makeRoom(ctx, i); err != nil {
 		return err
 	}
-	if err := a.dropPSK(i); err != nil {
+	if err := a.dropPSK(ctx, i); err != nil {
 		return err
 	}
 	a.since.set(i.Name, i.Since)
@@ -111,7 +111,14 @@ func sameKey(a, b crypto.PublicKey) bool {
 
 // dropPSK removes pre-shared keys that went into a different TPM than the one that has
 // the name now.
-func (a *Authority) dropPSK(i enroll.Identity) error {
+func (a *Authority) dropPSK(ctx context.Context, i enroll.Identity) error {
+	_, err := a.state.Entity(ctx, PSKIdentity(i.Name))
+	switch {
+	case errors.Is(err, keystore.ErrNotFound):
+		return nil // as of nearly every device
+	case err != nil:
+		return err
+	}
 	all, err := a.state.Entities()
 	for _, e := range all {
 		if e.Identity == PSKIdentity(i.Name) && e.PSK != nil && e.Created.Before(i.Since.Truncate(time.Second)) {

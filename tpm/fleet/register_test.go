@@ -162,7 +162,7 @@ func TestDropPSK(t *testing.T) {
 		{given.Add(time.Minute), false},
 		{given.Add(2 * time.Minute), false}, // it is gone already
 	} {
-		if err := d.dropPSK(enroll.Identity{Name: "cam", Since: step.since}); err != nil {
+		if err := d.dropPSK(t.Context(), enroll.Identity{Name: "cam", Since: step.since}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := d.state.Entity(t.Context(), "cam-psk"); (err == nil) != step.stays {

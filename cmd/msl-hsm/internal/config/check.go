@@ -50,6 +50,7 @@ func check(c *Config) error {
 		{"client.limits.tokens", int64(c.Client.Limits.Tokens)}, {"client.limits.depth", int64(c.Client.Limits.Depth)},
 		{"client.limits.chunk", int64(c.Client.Limits.Chunk)}, {"client.limits.inflate", int64(c.Client.Limits.Inflate)},
 		{"server.limits.passwords", int64(l.Passwords)}, {"server.limits.unproven", l.Unproven}, {"server.limits.proven", l.Proven}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
+		{"server.enrollment.waiting", int64(s.Enrollment.Waiting)},
 	} {
 		if number.value < 0 {
 			return exit.Usagef("%s is less than nothing", number.name)

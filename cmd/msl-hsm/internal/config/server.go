@@ -40,11 +40,17 @@ func (s *Server) UpstreamVerb() string {
 	return s.UpstreamMethod
 }
 
+// maxEnrollments is far more in a second than any server can do.
+const maxEnrollments = 100_000
+
 // checkEnrollment wants the state in a file where devices enroll: the record of enrollments
 // is in one.
 func (s *Server) checkEnrollment() error {
 	if s.State.Shared() && s.Enrollment.State != "" {
 		return exit.Usagef("server.enrollment.state is set, and server.state is in etcd: devices enroll at a server whose state is in a file")
+	}
+	if r := s.Enrollment.Rate; !(r == 0 || r >= 0.1 && r <= maxEnrollments) {
+		return exit.Usagef("server.enrollment.rate is %v: want 0.1 to %d enrollments in a second", r, maxEnrollments)
 	}
 	return nil
 }
