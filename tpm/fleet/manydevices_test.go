@@ -76,7 +76,7 @@ func TestManyDevices(t *testing.T) {
 func (s *fleetSite) measureLists(t *testing.T, n int) {
 	t.Helper()
 	for what, q := range map[string]enroll.Query{
-		"the first page": {}, "a state": {State: enroll.Enrolled}, "the last hour": {Since: time.Now().Add(-time.Hour)}, "a name": {Name: "tpm-5"},
+		"the first page": {}, "a state": {State: enroll.Enrolled}, "the last hour": {Since: time.Now().Add(-time.Hour)}, "a name": {Name: "tpm-"},
 	} {
 		start := time.Now()
 		p, err := s.Page(t.Context(), q)

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
@@ -37,10 +39,11 @@ func simulate() (s simulated, err error) {
 }
 
 func point(key *ecdsa.PublicKey) *tpm2.TPMSECCPoint {
-	return &tpm2.TPMSECCPoint{
-		X: tpm2.TPM2BECCParameter{Buffer: key.X.FillBytes(make([]byte, 32))},
-		Y: tpm2.TPM2BECCParameter{Buffer: key.Y.FillBytes(make([]byte, 32))},
+	raw, err := key.Bytes()
+	if err != nil {
+		panic(err)
 	}
+	return &tpm2.TPMSECCPoint{X: tpm2.TPM2BECCParameter{Buffer: raw[1:33]}, Y: tpm2.TPM2BECCParameter{Buffer: raw[33:]}}
 }
 
 func signer(key *ecdsa.PrivateKey, restricted bool) tpm2.TPMTPublic {
@@ -74,8 +77,7 @@ func (s *simulated) open(c *proof.Challenge) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	theirs := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(ephemeral.X.Buffer), Y: new(big.Int).SetBytes(ephemeral.Y.Buffer)}
-	public, err := theirs.ECDH()
+	public, err := ecdh.P256().NewPublicKey(slices.Concat([]byte{4}, ephemeral.X.Buffer, ephemeral.Y.Buffer))
 	if err != nil {
 		return nil, err
 	}
