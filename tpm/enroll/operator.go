@@ -12,7 +12,8 @@ import (
 
 // Approve approves a device that is pending or has not come yet. It is enrolled when it
 // comes (again); a device that is enrolled stays so until then. An empty name keeps the
-// one that it has; the note is for the record. A revoked device is [ErrState]: use
+// one that it has; the note is for the record. A device that waits is approved with the
+// PCRs that it proved, whatever the policy allows. A revoked device is [ErrState]: use
 // Reinstate first.
 func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error {
 	if err := (Approval{Name: name}).check(); err != nil {
@@ -96,6 +97,7 @@ func (r *Record) approve(name, note string, now time.Time) error {
 	if r.Created.IsZero() {
 		r.Created = now
 	}
+	r.Measured = r.measured()
 	if r.State != Enrolled || r.Name != r.Registered {
 		r.State = Approved
 	}

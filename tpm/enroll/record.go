@@ -39,6 +39,9 @@ type Record struct {
 	// Registered is the name under which it was last registered. It differs from
 	// Name if a person changed that since.
 	Registered string `json:"registered,omitempty"`
+	// Measured is a digest of the PCRs with which a person approved the device, which it
+	// may have besides those that the policy allows.
+	Measured string `json:"measured,omitempty"`
 	// Withdrawn says that this authority revoked what is registered under Name,
 	// so that it may undo that when the device enrolls again.
 	Withdrawn bool `json:"withdrawn,omitempty"`
