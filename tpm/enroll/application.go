@@ -78,6 +78,7 @@ func (n *application) keep() {
 	r, v := &n.record, n.verdict.claim
 	r.Evidence = &Evidence{Proof: n.raw, Chain: v.path.chain, DeviceChain: v.device.chain, Checked: n.now, Expired: v.path.at}
 	r.Manufacturer, r.Model = v.ek.Manufacturer, v.ek.Model
+	r.Issuer, r.IssuerURL = v.ek.issuer()
 }
 
 // waiting changes the record to that of a device that waits for a person.
@@ -88,6 +89,18 @@ func (n *application) waiting() {
 		r.log(n.now, "waits: %s", n.verdict.waits)
 	}
 	r.State, r.Waits, r.Updated = Pending, n.verdict.waits, n.now
+	n.keep()
+}
+
+// refused changes the record to that of a device that the policy refused.
+func (n *application) refused(why error) {
+	n.spend()
+	r := &n.record
+	text := proof.Shorten(reason(why))
+	if r.State != Refused || r.Waits != text {
+		r.log(n.now, "refused: %s", text)
+	}
+	r.State, r.Waits, r.Updated = Refused, text, n.now
 	n.keep()
 }
 

@@ -38,7 +38,7 @@ type Config struct {
 	ChallengeLife time.Duration // default ten minutes: chips are slow
 
 	MaxPending int     // devices that may wait for a person; default 1000
-	PerSecond  float64 // messages from all devices together; default 50, with bursts of twice as many
+	PerSecond  float64 // messages from all devices together, two for an enrollment; default 50, with bursts of twice as many
 
 	// Register makes a device known to the protocol above, before it is
 	// enrolled, and replaces other keys of its name. It is called again after a
@@ -118,11 +118,17 @@ func (a *Authority) Named(ctx context.Context, name string) (r Record, err error
 	return r, err
 }
 
-// List returns all records, in the order of their IDs.
+// List returns all records, in the order of their IDs. Page does not take them all into
+// memory at once.
 func (a *Authority) List(ctx context.Context) (list []Record, err error) {
 	err = a.records.View(ctx, func(tx Tx) error {
 		list = nil
 		return tx.All(func(r Record) error { list = append(list, r); return nil })
 	})
 	return list, err
+}
+
+// Each calls fn for every record, by rising ID.
+func (a *Authority) Each(ctx context.Context, fn func(Record) error) error {
+	return a.records.View(ctx, func(tx Tx) error { return tx.All(fn) })
 }

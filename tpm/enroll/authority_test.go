@@ -384,7 +384,7 @@ type uncountableTx struct {
 	err error
 }
 
-func (u uncountableTx) Pending() (int, error) { return 0, u.err }
+func (u uncountableTx) Count(State) (int, error) { return 0, u.err }
 
 // TestPendingUnread checks that the error is the real one, not that too many devices wait,
 // if their number cannot be read.

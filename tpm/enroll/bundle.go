@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -111,24 +112,29 @@ func (e *EKCertificate) paths(roots, intermediates *x509.CertPool, now time.Time
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &unknown):
-		return nil, proof.Fail(ErrEKCertificate, "%w: %s", err, e.issuer())
+		name, url := e.issuer()
+		return nil, proof.Fail(ErrEKCertificate, "%w: issuer %s", err, strings.TrimSuffix(name+", "+url, ", "))
 	case err != nil:
 		return nil, proof.Fail(ErrEKCertificate, "%w", err)
 	}
 	return chains, nil
 }
 
-// issuer tells who issued the certificate, and where it says that the issuer's own is.
-func (e *EKCertificate) issuer() string {
-	text := "issuer unreadable"
+// issuer returns who issued the certificate, and where it says that the issuer's own is.
+// Both are empty without a certificate.
+func (e *EKCertificate) issuer() (name, url string) {
+	if e.Certificate == nil {
+		return "", ""
+	}
+	name = "unreadable"
 	var names pkix.RDNSequence
 	if _, err := asn1.Unmarshal(e.RawIssuer, &names); err == nil {
-		text = "issuer " + proof.Shorten(names.String())
+		name = proof.Shorten(names.String())
 	}
 	if len(e.IssuingCertificateURL) > 0 {
-		text += ", " + proof.Shorten(e.IssuingCertificateURL[0])
+		url = proof.Shorten(e.IssuingCertificateURL[0])
 	}
-	return text
+	return name, url
 }
 
 func rawChain(chain []*x509.Certificate) [][]byte {

@@ -12,15 +12,26 @@ import (
 func (s stored) Check() (states map[State]int, err error) {
 	err = s.store.View(context.Background(), func(r kv.Reader) error {
 		states = map[State]int{}
-		return storedTx{readOnly{r}}.check(states)
+		fits, err := storedTx{readOnly{r}}.check(states)
+		if err == nil && !fits {
+			err = proof.Fail(ErrDamaged, "its index does not fit the records")
+		}
+		return err
 	})
 	return states, err
 }
 
-func (t storedTx) check(states map[State]int) error {
+// check counts the records, and reports whether the derived tables fit them.
+func (t storedTx) check(states map[State]int) (fits bool, err error) {
 	leads := map[string]int{}
-	err := t.All(func(r Record) error {
+	fits = true
+	err = t.All(func(r Record) error {
 		states[r.State]++
+		listed, err := t.tx.Get(tableStates, stateLead(&r))
+		if err != nil {
+			return err
+		}
+		fits = fits && listed != nil
 		for _, l := range leadsTo(&r) {
 			leads[l.table]++
 			found, err := t.tx.Get(l.table, l.key)
@@ -38,7 +49,10 @@ func (t storedTx) check(states map[State]int) error {
 			err = t.checkCount(table, leads[table])
 		}
 	}
-	return err
+	if err != nil || !fits {
+		return fits, err
+	}
+	return t.indexed(states)
 }
 
 // checkCount wants as many entries as the records have.

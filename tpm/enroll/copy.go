@@ -8,7 +8,7 @@ import (
 // CheckCopy reads all of a file that [File.Snapshot] wrote, and counts the records by
 // their state: [ErrDamaged].
 func CheckCopy(content []byte) (states map[State]int, err error) {
-	err = layout().OnCopy(bytes.NewReader(content), func(path string) (err error) {
+	err = layout(new(bool)).OnCopy(bytes.NewReader(content), func(path string) (err error) {
 		states, err = checkFile(path)
 		return err
 	})
@@ -29,7 +29,7 @@ func checkFile(path string) (map[State]int, error) {
 // which is empty if there was none. Restoring an old copy undoes all decisions made
 // since.
 func Restore(content []byte, path string) (aside string, err error) {
-	return layout().Restore(bytes.NewReader(content), path, func(copied string) error {
+	return layout(new(bool)).Restore(bytes.NewReader(content), path, func(copied string) error {
 		_, err := checkFile(copied)
 		return err
 	})

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -49,7 +48,7 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 		err = proof.Fail(ErrEKCertificate, "its time, or that of one above it, has run out")
 	}
 	if err != nil {
-		c.unused = strings.TrimPrefix(err.Error(), "enroll: "+ErrEKCertificate.Error()+": ")
+		c.unused = reason(err)
 		return c
 	}
 	c.chain = way.chain

@@ -66,8 +66,9 @@ func TestEKCertificates(t *testing.T) {
 			checkError(t, err, tt.want)
 			_, err = proof.ParseResult(response)
 			checkError(t, err, tt.want)
-			if _, err := o.Get(context.Background(), f.id()); (err == nil) != (tt.want == nil || tt.want == ErrPending) {
-				t.Errorf("record: %v", err)
+			want := map[error]State{nil: Enrolled, ErrPending: Pending, ErrPolicy: Refused, ErrEKCertificate: Refused}
+			if r := o.record(f.id()); r.State != want[tt.want] || r.Evidence == nil {
+				t.Errorf("its record is %s", r.State)
 			}
 			o.verify(pool(m.cert))
 		})

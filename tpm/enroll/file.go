@@ -19,13 +19,18 @@ type File struct {
 }
 
 // layout is that of files from before there were checksums of every entry: records
-// have one of their own, and the rest has to lead to them.
-func layout() boltkv.Layout {
+// have one of their own, and the rest has to lead to them. Opening sets fits, whether the
+// derived tables are those of the records.
+func layout(fits *bool) boltkv.Layout {
 	return boltkv.Layout{
-		Kind:     "enrollments",
-		Name:     "file of enrollments",
-		Plain:    tables(),
-		Check:    func(r kv.Reader) error { return storedTx{readOnly{r}}.check(map[State]int{}) },
+		Kind:    "enrollments",
+		Name:    "file of enrollments",
+		Plain:   tables(),
+		Derived: derived(),
+		Check: func(r kv.Reader) (err error) {
+			*fits, err = storedTx{readOnly{r}}.check(map[State]int{})
+			return err
+		},
 		Strict:   true,
 		LockWait: 2 * time.Second,
 		Explain:  explain,
@@ -36,11 +41,19 @@ func layout() boltkv.Layout {
 // of it is read and checked: [ErrDamaged]. So is one with nothing in it. One process
 // has it open at a time: [ErrInUse], after two seconds.
 func OpenFile(path string) (*File, error) {
-	db, err := boltkv.Open(path, layout(), boltkv.OpenOrCreate)
+	fits := true
+	db, err := boltkv.Open(path, layout(&fits), boltkv.OpenOrCreate)
 	if err != nil {
 		return nil, err
 	}
-	return &File{stored{db}, db}, nil
+	f := &File{stored{db}, db}
+	if !fits {
+		err = f.reindex()
+	}
+	if err != nil {
+		return nil, errors.Join(explain(path, err), f.Close())
+	}
+	return f, nil
 }
 
 // Close waits for what is under way and closes the file.

@@ -34,7 +34,7 @@ func TestFileCheck(t *testing.T) {
 				if err := change(tx); err != nil {
 					t.Error(err)
 				}
-				if err := (storedTx{tx}).check(map[State]int{}); !errors.Is(err, ErrDamaged) {
+				if _, err := (storedTx{tx}).check(map[State]int{}); !errors.Is(err, ErrDamaged) {
 					t.Errorf("%s: %s: %v", table, name, err)
 				}
 				return enough

@@ -3,6 +3,7 @@ package enroll
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -15,32 +16,42 @@ import (
 // a response to send. The error is for the log of the authority; it is nil if the device
 // got a challenge or was enrolled. See [ErrPending] and the errors after it.
 func (a *Authority) Handle(ctx context.Context, request []byte) (response []byte, err error) {
-	if !a.limit.Allow() {
-		err = proof.Fail(ErrBusy, "more than %g messages in a second", float64(a.limit.Limit()))
-		return proof.ErrorResult("", err), err
-	}
-	id, answer, err := a.handle(ctx, request)
-	if err != nil {
-		return proof.ErrorResult(id, err), err
-	}
-	return proof.Encode(answer), nil
+	response, _, err = a.Decide(ctx, request)
+	return response, err
 }
 
-// handle returns the challenge or the result to send, and the ID of the device once it
-// is proved.
-func (a *Authority) handle(ctx context.Context, request []byte) (id string, answer any, err error) {
+// Decide is Handle, and also tells what was decided about the device. The decision is the
+// zero value unless the device proved its EK with this message.
+func (a *Authority) Decide(ctx context.Context, request []byte) (response []byte, d Decision, err error) {
+	if !a.limit.Allow() {
+		err = proof.Fail(ErrBusy, "more than %g messages in a second", float64(a.limit.Limit()))
+		return proof.ErrorResult("", err), d, err
+	}
+	n, answer, err := a.handle(ctx, request)
+	if n != nil {
+		d = n.decision(err)
+	}
+	if err != nil {
+		return proof.ErrorResult(d.id(), err), d, err
+	}
+	return proof.Encode(answer), d, nil
+}
+
+// handle returns the challenge or the result to send, and the application of a device that
+// proved its EK.
+func (a *Authority) handle(ctx context.Context, request []byte) (n *application, answer any, err error) {
 	kind, err := proof.MessageType(request)
 	if err != nil {
-		return "", nil, err
+		return nil, nil, err
 	}
 	switch kind {
 	case proof.TypeBegin:
 		answer, err = a.begin(ctx, request)
-		return "", answer, err
+		return nil, answer, err
 	case proof.TypeProof:
 		return a.enroll(ctx, request)
 	}
-	return "", nil, proof.Fail(ErrMalformed, "type %q", proof.Shorten(kind))
+	return nil, nil, proof.Fail(ErrMalformed, "type %q", proof.Shorten(kind))
 }
 
 // begin answers with a challenge, and reveals nothing of what is known about the EK.
@@ -60,21 +71,20 @@ func (a *Authority) begin(ctx context.Context, request []byte) (*proof.Challenge
 	return a.challenges.challenge(&b, &o, max(a.now().UnixNano(), r.Newest+1))
 }
 
-// enroll answers a proof: afterwards the record of the device is pending or enrolled.
-// Everything that can be checked without the record is checked first.
-func (a *Authority) enroll(ctx context.Context, request []byte) (id string, answer any, err error) {
-	n, err := a.challenges.verify(request, a.now())
-	if err != nil {
-		return "", nil, err
+// enroll answers a proof: afterwards the record of the device is pending, refused or
+// enrolled. Everything that can be checked without the record is checked first.
+func (a *Authority) enroll(ctx context.Context, request []byte) (n *application, answer any, err error) {
+	if n, err = a.challenges.verify(request, a.now()); err != nil {
+		return nil, nil, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n.now = a.now() // the wait may have been long
 	if n.record, err = a.find(ctx, n.offered.EKHash, n.now); err != nil {
-		return "", nil, err
+		return nil, nil, err
 	}
 	if err := n.judge(&a.policy); err != nil {
-		return n.record.ID.String(), nil, err
+		return n, nil, a.refuse(ctx, n, err)
 	}
 	switch {
 	case n.verdict.waits != "":
@@ -87,7 +97,7 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (id string, answ
 	if err == nil {
 		answer, err = n.result(a.ca)
 	}
-	return n.record.ID.String(), answer, err
+	return n, answer, err
 }
 
 // verify checks that a proof answers a challenge of this authority, and everything that
@@ -111,6 +121,20 @@ func (a *Authority) hold(ctx context.Context, n *application) error {
 		return err
 	}
 	return proof.Fail(ErrPending, "an operator has to approve EK hash %s: %s", n.record.ID, n.verdict.waits)
+}
+
+// refuse keeps the evidence of a device that the policy refuses, if nothing was decided about
+// it before, so that a person sees it and may approve it.
+func (a *Authority) refuse(ctx context.Context, n *application, why error) error {
+	byPolicy := errors.Is(why, ErrPolicy) || errors.Is(why, ErrEKCertificate)
+	if !byPolicy || n.record.State != "" && n.record.State != Refused {
+		return why
+	}
+	n.refused(why)
+	if err := a.putRefused(ctx, n.record); err != nil {
+		return fmt.Errorf("%w; and it is not in the records: %w", why, err)
+	}
+	return why
 }
 
 // confirm records that a device came again that is enrolled already.
@@ -152,7 +176,7 @@ func (a *Authority) note(ctx context.Context, n *application) error {
 	if r.prune(n.now); len(r.Keys) > maxIssued {
 		return proof.Fail(ErrBusy, "EK hash %s offered %d keys of late", r.ID, len(r.Keys))
 	}
-	if r.State == "" {
+	if r.State == "" || r.State == Refused {
 		r.State, r.Waits = Pending, "its registration did not come to its end: it has to come again"
 	}
 	return a.put(ctx, r)

@@ -44,7 +44,7 @@ func (l *ledger) putPending(ctx context.Context, r Record) error {
 		case err != nil && !errors.Is(err, ErrUnknown):
 			return err
 		}
-		waiting, err := tx.Pending()
+		waiting, err := tx.Count(Pending)
 		if err == nil && waiting >= l.maxPending {
 			err = proof.Fail(ErrBusy, "%d devices wait for approval", waiting)
 		}
@@ -52,5 +52,28 @@ func (l *ledger) putPending(ctx context.Context, r Record) error {
 			return err
 		}
 		return tx.Put(r)
+	})
+}
+
+// maxRefused is how many refused devices are remembered: anybody can come with a TPM in
+// software, and with another, without end.
+const maxRefused = 1000
+
+// putRefused writes the record of a refused device, in the place of the one that is refused
+// for longest if there are too many. The caller holds mu.
+func (l *ledger) putRefused(ctx context.Context, r Record) error {
+	return l.records.Update(ctx, func(tx Tx) error {
+		if err := tx.Put(r); err != nil {
+			return err
+		}
+		n, err := tx.Count(Refused)
+		if err != nil || n <= maxRefused {
+			return err
+		}
+		oldest, err := tx.Page(Query{State: Refused, Limit: 1})
+		for _, r := range oldest.Records {
+			err = errors.Join(err, tx.Delete(r.ID))
+		}
+		return err
 	})
 }

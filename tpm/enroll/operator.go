@@ -1,8 +1,10 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -10,34 +12,98 @@ import (
 
 // Approve approves a device that is pending or has not come yet. It is enrolled when it
 // comes (again); a device that is enrolled stays so until then. An empty name keeps the
-// one that it has; the note is for the record. A revoked device is [ErrState]: use
+// one that it has; the note is for the record. A device that waits is approved with the
+// PCRs that it proved, whatever the policy allows. A revoked device is [ErrState]: use
 // Reinstate first.
 func (a *Authority) Approve(ctx context.Context, id ID, name, note string) error {
-	if name != "" {
-		if err := checkName(name); err != nil {
-			return err
-		}
+	if err := (Approval{Name: name}).check(); err != nil {
+		return err
 	}
 	return a.change(ctx, id, func(r *Record, now time.Time) ([]Identity, error) {
-		if r.State == Revoked {
-			return nil, proof.Fail(ErrState, "EK hash %s is revoked: reinstate it before", id)
-		}
-		if name != "" {
-			r.Name = name
-		}
-		if r.Name == "" {
-			r.Name = defaultName(id)
-		}
-		if r.Created.IsZero() {
-			r.Created = now
-		}
-		if r.State != Enrolled || r.Name != r.Registered {
-			r.State = Approved
-		}
-		r.Approved, r.Waits = true, ""
-		r.log(now, "approved as %s%s", r.Name, remark(note))
-		return nil, nil
+		return nil, r.approve(name, note, now)
 	})
+}
+
+// An Approval is what Approve is told about one device.
+type Approval struct {
+	ID   ID     `json:"id"`
+	Name string `json:"name,omitempty"`
+	Note string `json:"note,omitempty"`
+}
+
+func (p Approval) check() error {
+	if p.Name == "" {
+		return nil
+	}
+	return checkName(p.Name)
+}
+
+// ApproveAll approves many devices in a few transactions. It returns an error for each, nil
+// for those that it approved, and a failure with one does not touch the others.
+func (a *Authority) ApproveAll(ctx context.Context, list []Approval) []error {
+	var errs []error
+	for some := range slices.Chunk(list, approvalStep) {
+		errs = append(errs, a.approveSome(ctx, some)...)
+	}
+	return errs
+}
+
+// approvalStep is how many devices are approved in one transaction: more than every
+// database accepts to change at once, but files do.
+const approvalStep = 100
+
+func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	failed := a.records.Update(ctx, func(tx Tx) error {
+		errs = make([]error, len(list))
+		for i, p := range list {
+			if errs[i] = a.approveIn(tx, p); errs[i] != nil && !errors.Is(errs[i], ErrName) && !errors.Is(errs[i], ErrState) {
+				return errs[i]
+			}
+		}
+		return nil
+	})
+	for i := range errs {
+		errs[i] = cmp.Or(errs[i], failed)
+	}
+	return errs
+}
+
+func (a *Authority) approveIn(tx Tx, p Approval) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	r, err := tx.Get(p.ID)
+	if errors.Is(err, ErrUnknown) {
+		r, err = Record{ID: p.ID}, nil
+	}
+	if err == nil {
+		err = r.approve(p.Name, p.Note, a.now())
+	}
+	if err != nil {
+		return err
+	}
+	return tx.Put(r)
+}
+
+func (r *Record) approve(name, note string, now time.Time) error {
+	if r.State == Revoked {
+		return proof.Fail(ErrState, "EK hash %s is revoked: reinstate it before", r.ID)
+	}
+	if r.Name = cmp.Or(name, r.Name); r.Name == "" {
+		r.Name = defaultName(r.ID)
+	}
+	if r.Created.IsZero() {
+		r.Created = now
+	}
+	r.Measured = r.measured()
+	if r.State != Enrolled || r.Name != r.Registered {
+		r.State = Approved
+	}
+	r.Approved, r.Waits = true, ""
+	r.log(now, "approved as %s%s", r.Name, remark(note))
+	return nil
 }
 
 // change changes the record of a device, which may be new, and withdraws the identities

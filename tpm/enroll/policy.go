@@ -2,7 +2,6 @@ package enroll
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -26,6 +25,10 @@ import (
 //     the keys are.
 //  6. Any other EK waits for a person, or is refused with RefuseUnknown.
 //
+// A device that would be accepted also has to prove that it was started in an allowed state,
+// if there are rules for PCRs. One that does not waits for a person, or is refused with
+// RefuseUnknown, even if it is enrolled and renews its keys.
+//
 // A certificate that cannot be used, for whatever reason, counts as none, and the record
 // says why. EKs of kinds that are not in Kinds are always refused.
 type Policy struct {
@@ -41,7 +44,9 @@ type Policy struct {
 	// revoked could come back with another. Name one kind if only certificates
 	// decide.
 	Kinds []EKKind
-	// Monitor accepts devices that steps 4 to 6 would not, and notes that in
+	// PCRs are the states in which devices may have been started.
+	PCRs PCRRules
+	// Monitor accepts devices that steps 4 to 6, or the rules for PCRs, would not, and notes that in
 	// Record.Accepted: a way to try a policy on a fleet.
 	Monitor bool
 	// HoldChanged makes an enrolled device wait for a person if it comes with
@@ -81,7 +86,7 @@ func (p *Policy) claim(o *proof.Offered, b *proof.Begin, now time.Time) (c claim
 		}
 	}
 	if err != nil {
-		c.unused = strings.TrimPrefix(err.Error(), "enroll: "+ErrEKCertificate.Error()+": ")
+		c.unused = reason(err)
 	}
 	return c
 }
@@ -95,12 +100,15 @@ func (p *Policy) judge(r *Record, from *proof.Proof, o *proof.Offered, now time.
 	case Revoked:
 		return verdict{}, proof.Fail(ErrRevoked, "EK hash %s", r.ID)
 	}
-	if kind := o.EK.Kind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
-		return verdict{}, proof.Fail(ErrPolicy, "EKs of kind %s are not accepted here: use another kind", kind)
-	}
 	c := p.claim(o, &from.Begin, now)
+	if kind := o.EK.Kind(); len(p.Kinds) > 0 && !slices.Contains(p.Kinds, kind) {
+		return verdict{claim: c}, proof.Fail(ErrPolicy, "EKs of kind %s are not accepted here: use another kind", kind)
+	}
 	c.device = p.claimDevice(from.Device, now)
 	v, err := p.accept(r, c, o, renews)
+	if err == nil && v.waits == "" {
+		err = p.started(r, from.Quote, &v)
+	}
 	if err != nil && p.Monitor {
 		v.accepted, err = "monitoring only: "+err.Error(), nil
 	}
@@ -149,6 +157,19 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 		v.waits += c.device.remark()
 	}
 	return v, nil
+}
+
+// started judges the state in which an accepted device was started.
+func (p *Policy) started(r *Record, quote *proof.Quote, v *verdict) error {
+	why := p.PCRs.check(quote)
+	if why == "" || r.Measured != "" && r.Measured == measurement(quote) {
+		return nil
+	}
+	if p.RefuseUnknown {
+		return proof.Fail(ErrPolicy, "EK hash %s: %s", r.ID, why)
+	}
+	v.accepted, v.waits = "", why
+	return nil
 }
 
 // holds reports whether other keys than the enrolled ones have to wait.

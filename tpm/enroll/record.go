@@ -19,6 +19,7 @@ const (
 	Pending  State = "pending"  // it proved its TPM and waits for a person
 	Approved State = "approved" // by a person; the device has to come (again)
 	Enrolled State = "enrolled"
+	Refused  State = "refused"  // by the policy; a person may approve it
 	Rejected State = "rejected" // by a person
 	Revoked  State = "revoked"  // it was enrolled once, or must never be
 )
@@ -30,7 +31,7 @@ type Record struct {
 	State    State     `json:"state"`
 	Approved bool      `json:"approved"`           // by a person
 	Accepted string    `json:"accepted,omitempty"` // why it is enrolled, or may be
-	Waits    string    `json:"waits,omitempty"`    // why it is pending
+	Waits    string    `json:"waits,omitempty"`    // why it is pending or refused
 	Created  time.Time `json:"created"`
 	Updated  time.Time `json:"updated"`
 	Newest   int64     `json:"newest"` // time of the newest used challenge, in nanoseconds since 1970
@@ -38,6 +39,9 @@ type Record struct {
 	// Registered is the name under which it was last registered. It differs from
 	// Name if a person changed that since.
 	Registered string `json:"registered,omitempty"`
+	// Measured is a digest of the PCRs with which a person approved the device, which it
+	// may have besides those that the policy allows.
+	Measured string `json:"measured,omitempty"`
 	// Withdrawn says that this authority revoked what is registered under Name,
 	// so that it may undo that when the device enrolls again.
 	Withdrawn bool `json:"withdrawn,omitempty"`
@@ -47,6 +51,8 @@ type Record struct {
 
 	Manufacturer string `json:"manufacturer,omitempty"` // of the EK certificate, as "id:53544D20"
 	Model        string `json:"model,omitempty"`
+	Issuer       string `json:"issuer,omitempty"`     // of the EK certificate, as RFC 2253 has it
+	IssuerURL    string `json:"issuer_url,omitempty"` // where the issuer's own certificate is, by the EK certificate
 
 	Evidence     *Evidence     `json:"evidence,omitempty"` // of the last enrollment or application
 	Keys         []Key         `json:"keys,omitempty"`

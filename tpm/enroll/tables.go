@@ -35,8 +35,13 @@ type Tx interface {
 	BySerial(serial string) (ID, error)
 	// ByName finds the record with a name, or [ErrUnknown].
 	ByName(name string) (ID, error)
-	// Pending counts the records that are pending.
-	Pending() (int, error)
+	// Count counts the records in a state.
+	Count(State) (int, error)
+	// Page returns the records that a query asks for, or the first of them.
+	Page(Query) (Page, error)
+	// Beginning returns the records whose ID in hexadecimal begins with prefix, in
+	// lower case and by rising ID, at most as many.
+	Beginning(prefix string, most int) ([]Record, error)
 	// All calls fn for every record, by rising ID.
 	All(fn func(Record) error) error
 }
@@ -102,7 +107,7 @@ func (t storedTx) Put(r Record) error {
 	if err != nil {
 		return fmt.Errorf("enroll: record: %w", err)
 	}
-	err = t.tx.Put(tableRecords, r.ID[:], frame(r.ID, payload))
+	err = errors.Join(t.tx.Put(tableRecords, r.ID[:], frame(r.ID, payload)), t.enter(&r))
 	for _, l := range leadsTo(&r) {
 		err = errors.Join(err, t.tx.Put(l.table, l.key, l.value))
 	}
@@ -140,6 +145,7 @@ func (t storedTx) Delete(id ID) error {
 	if err != nil {
 		return err
 	}
+	err = t.leave(&r)
 	for _, l := range leadsTo(&r) {
 		err = errors.Join(err, t.tx.Delete(l.table, l.key))
 	}
@@ -171,9 +177,6 @@ func (t storedTx) lead(table, key string) (id ID, found bool, err error) {
 	}
 	return ID(value), true, nil
 }
-
-// Pending implements [Tx].
-func (t storedTx) Pending() (int, error) { return t.count(tablePending) }
 
 func (t storedTx) count(table string) (n int, err error) {
 	for _, err := range kv.All(t.tx, table, nil, nil) {

@@ -46,12 +46,12 @@ func NewAuthority(state Registry, settings enroll.Config) (*Authority, error) {
 	if a.Authority, err = enroll.NewAuthority(settings); err != nil {
 		return nil, err
 	}
-	all, err := a.List(context.Background())
+	err = a.Each(context.Background(), func(r enroll.Record) error {
+		a.since.learn(r)
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	for _, r := range all {
-		a.since.learn(r)
 	}
 	return a, nil
 }

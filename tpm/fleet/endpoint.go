@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -19,6 +20,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 const (
@@ -27,9 +29,7 @@ const (
 	// and Proven).
 	EndpointMemory = 16 << 20
 
-	// messagesPerSecond limits the messages to an endpoint; an enrollment takes
-	// three. The answer to a first one costs an operation with the server's private
-	// key.
+	// messagesPerSecond limits the messages to an endpoint where nothing else is said.
 	messagesPerSecond = 100
 
 	// maxMessage limits a message in its MSL form.
@@ -47,7 +47,16 @@ type EndpointConfig struct {
 	Timeout time.Duration                // for a message and its answer, as mslhttp.Handler.Timeout
 	Source  func(*http.Request) string   // as mslhttp.Handler.Source
 	Log     *slog.Logger                 // nil means none
-	Refused func(context.Context, error) // is told why an enrollment failed; nil logs it
+	Refused func(context.Context, error) // is told why an enrollment failed; nil means nobody is
+
+	// Decided is told of every device that enrolled, and of every message that failed,
+	// with the error. The decision is the zero value if the device did not prove its EK.
+	// Nil logs it, unless Refused is set.
+	Decided func(context.Context, enroll.Decision, error)
+
+	// PerSecond limits the messages; zero means 100. An enrollment takes three, and the
+	// answer to the first costs an operation with the server's private key.
+	PerSecond float64
 }
 
 // An Endpoint is an MSL server over HTTP for devices that have no identity yet. It has
@@ -59,8 +68,8 @@ type Endpoint struct {
 	store  *soft.Store
 }
 
-// NewEndpoint makes the endpoint of an authority. More than a hundred messages a
-// second get HTTP 503. Close it when its last request is over.
+// NewEndpoint makes the endpoint of an authority. More messages than PerSecond get HTTP
+// 503. Close it when its last request is over.
 func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 	store := soft.New()
 	issuer, err := temporaryIssuer(store, c.Name)
@@ -73,7 +82,8 @@ func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 		KeyExchanges: []msl.Responder{&keyx.AsymmetricWrapped{Store: store}},
 		Limits:       endpointLimits(c.Limits), Log: c.Log,
 	}}
-	e.Handler = throttled(&mslhttp.Handler{
+	perSecond := cmp.Or(c.PerSecond, messagesPerSecond)
+	e.Handler = throttled(perSecond, &mslhttp.Handler{
 		Server: e.server, Handle: answer(a, c), MaxBody: maxMessage,
 		Timeout: c.Timeout, Log: c.Log, Source: c.Source,
 	})
@@ -85,26 +95,48 @@ func (e *Endpoint) Close() error { return errors.Join(e.server.Close(), e.store.
 
 // answer returns a handler that passes messages to the authority.
 func answer(a *Authority, c EndpointConfig) msl.Handler {
-	refused := c.Refused
-	if refused == nil {
-		refused = func(ctx context.Context, err error) {
-			if c.Log != nil {
-				c.Log.LogAttrs(ctx, slog.LevelInfo, "device not enrolled", slog.Any("error", err))
-			}
-		}
-	}
 	return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		request, err := io.ReadAll(io.LimitReader(m.Body, enroll.MaxMessage+1))
 		if err != nil {
 			return err
 		}
-		response, err := a.Handle(ctx, request)
-		if err != nil {
-			refused(ctx, err)
+		response, decision, err := a.Decide(ctx, request)
+		if err != nil || decision.State != "" {
+			c.tell(ctx, decision, err)
 		}
 		_, err = w.Write(response)
 		return err
 	}
+}
+
+// tell passes on what was decided, or logs it.
+func (c *EndpointConfig) tell(ctx context.Context, d enroll.Decision, err error) {
+	if err != nil && c.Refused != nil {
+		c.Refused(ctx, err)
+	}
+	switch {
+	case c.Decided != nil:
+		c.Decided(ctx, d, err)
+	case c.Refused == nil && c.Log != nil:
+		LogDecision(ctx, c.Log, d, err)
+	}
+}
+
+// LogDecision logs what was decided about a device, or why a message of one failed. A
+// failure that is not the device's is a warning.
+func LogDecision(ctx context.Context, log *slog.Logger, d enroll.Decision, err error) {
+	text, level := "device enrolled", slog.LevelInfo
+	var attrs []slog.Attr
+	if d.State != "" {
+		attrs = append(attrs, slog.Any("device", d))
+	}
+	if err != nil {
+		text, attrs = "device not enrolled", append(attrs, slog.Any("error", err))
+	}
+	if err != nil && proof.FaultWord(err) == "internal" {
+		level = slog.LevelWarn
+	}
+	log.LogAttrs(ctx, level, text, attrs...)
 }
 
 // endpointLimits are for short messages.
@@ -148,8 +180,8 @@ func (noState) Renew(context.Context, string, int64, int64) (int64, error) {
 }
 
 // throttled refuses messages beyond the limit per second.
-func throttled(next http.Handler) http.Handler {
-	limit := rate.NewLimiter(messagesPerSecond, 2*messagesPerSecond)
+func throttled(perSecond float64, next http.Handler) http.Handler {
+	limit := rate.NewLimiter(rate.Limit(perSecond), int(2*perSecond)+1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !limit.Allow() {
 			w.Header().Set("Retry-After", "1")

@@ -13,7 +13,7 @@ import (
 )
 
 func TestThrottled(t *testing.T) {
-	h := throttled(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	h := throttled(messagesPerSecond, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	codes := map[int]int{}
 	for range 5 * messagesPerSecond {
 		w := httptest.NewRecorder()

@@ -2,6 +2,7 @@ package boltkv
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -24,6 +25,10 @@ type Layout struct {
 	// have none. If such tables exist, a file without a format record is accepted and
 	// gets one.
 	Plain []string
+	// Derived lists tables without checksums that follow from the others. A file may lack
+	// them: they read as empty while it is checked, and are made, empty, before Open
+	// returns. The caller of Open compares them with the rest, and fills them.
+	Derived []string
 	// Check checks the records when a file is opened, in addition to their checksums.
 	// Nil means no further check.
 	Check func(kv.Reader) error
@@ -66,10 +71,12 @@ func (l *Layout) prepare(db *bbolt.DB, there bool) error {
 		return err
 	})
 	switch {
-	case err != nil || found == marked:
+	case err != nil:
 		return err
+	case found == marked:
+		return l.addDerived(db)
 	case found == unmarked:
-		return update(db, l.mark)
+		return errors.Join(update(db, l.mark), l.addDerived(db))
 	case there && l.Strict:
 		return kv.ErrEmpty
 	}
@@ -77,12 +84,31 @@ func (l *Layout) prepare(db *bbolt.DB, there bool) error {
 }
 
 func (l *Layout) fill(t *bbolt.Tx) error {
-	for _, name := range slices.Concat(l.Tables, l.Plain) {
+	for _, name := range slices.Concat(l.Tables, l.Plain, l.Derived) {
 		if _, err := t.CreateBucket([]byte(name)); err != nil {
 			return err
 		}
 	}
 	return l.mark(t)
+}
+
+// addDerived makes the derived tables that a file of an earlier version lacks.
+func (l *Layout) addDerived(db *bbolt.DB) error {
+	lacks := false
+	err := view(db, func(t *bbolt.Tx) error {
+		lacks = slices.ContainsFunc(l.Derived, func(name string) bool { return t.Bucket([]byte(name)) == nil })
+		return nil
+	})
+	if err != nil || !lacks {
+		return err
+	}
+	return update(db, func(t *bbolt.Tx) (err error) {
+		for _, name := range l.Derived {
+			_, errName := t.CreateBucketIfNotExists([]byte(name))
+			err = errors.Join(err, errName)
+		}
+		return err
+	})
 }
 
 func (l *Layout) mark(t *bbolt.Tx) error {
@@ -121,7 +147,7 @@ func (l *Layout) verify(t *bbolt.Tx) (marking, error) {
 func (l *Layout) verifyTables(t *bbolt.Tx) error {
 	wanted, found := slices.Concat(l.Tables, l.Plain), 0
 	err := t.ForEach(func(name []byte, b *bbolt.Bucket) error {
-		if string(name) == formatTable {
+		if string(name) == formatTable || b != nil && slices.Contains(l.Derived, string(name)) {
 			return nil
 		}
 		if b == nil || !slices.Contains(wanted, string(name)) {

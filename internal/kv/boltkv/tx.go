@@ -17,9 +17,10 @@ type tx struct {
 
 var _ kv.Tx = (*tx)(nil)
 
+// bucket returns the part of the file for a table, or nil for a derived one that it lacks.
 func (t *tx) bucket(table string) (*bbolt.Bucket, error) {
 	b := t.tx.Bucket([]byte(table))
-	if b == nil {
+	if b == nil && !slices.Contains(t.layout.Derived, table) {
 		return nil, damage("it lacks the part %q", table)
 	}
 	return b, nil
@@ -28,7 +29,7 @@ func (t *tx) bucket(table string) (*bbolt.Bucket, error) {
 // Get implements [kv.Reader].
 func (t *tx) Get(table string, key []byte) ([]byte, error) {
 	b, err := t.bucket(table)
-	if err != nil {
+	if err != nil || b == nil {
 		return nil, err
 	}
 	value := b.Get(key)
@@ -41,7 +42,7 @@ func (t *tx) Get(table string, key []byte) ([]byte, error) {
 // Range implements [kv.Reader].
 func (t *tx) Range(table string, from, to []byte, limit int) (page []kv.Pair, err error) {
 	b, err := t.bucket(table)
-	if err != nil {
+	if err != nil || b == nil {
 		return nil, err
 	}
 	c := b.Cursor()
@@ -78,9 +79,14 @@ func (t *tx) Delete(table string, key []byte) error {
 	return b.Delete(key)
 }
 
+// plain reports whether the records of a table have no checksums.
+func (l *Layout) plain(table string) bool {
+	return slices.Contains(l.Plain, table) || slices.Contains(l.Derived, table)
+}
+
 // stored returns a copy of a payload in the form stored in the file.
 func (l *Layout) stored(table string, key, payload []byte) []byte {
-	if slices.Contains(l.Plain, table) {
+	if l.plain(table) {
 		return append([]byte{}, payload...)
 	}
 	return kv.Frame(table, key, payload)
@@ -88,7 +94,7 @@ func (l *Layout) stored(table string, key, payload []byte) []byte {
 
 // payload returns the payload that was passed to stored. It is a part of value.
 func (l *Layout) payload(table string, key, value []byte) ([]byte, error) {
-	if slices.Contains(l.Plain, table) {
+	if l.plain(table) {
 		return value, nil
 	}
 	payload, ok := kv.Unframe(table, key, value)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -60,7 +61,11 @@ func decide(ctx context.Context, a *fleet.Authority, c EnrollmentChange) error {
 // has it open, through that server.
 type Enrollments interface {
 	Apply(EnrollmentChange) error
-	Records() ([]enroll.Record, error)
+	// Approve returns an error for each device, nil for those that are approved.
+	Approve([]enroll.Approval) ([]error, error)
+	Page(enroll.Query) (enroll.Page, error)
+	// Find is [enroll.Authority.Find].
+	Find(what string) ([]enroll.Record, error)
 	CRL() ([]byte, error)
 	Certified(fleet.CertifiedKey) error
 	io.Closer
@@ -75,7 +80,17 @@ func (l localEnrollments) Apply(c EnrollmentChange) error {
 	return decide(context.Background(), l.Authority.Authority, c)
 }
 
-func (l localEnrollments) Records() ([]enroll.Record, error) { return l.List(context.Background()) }
+func (l localEnrollments) Approve(list []enroll.Approval) ([]error, error) {
+	return l.ApproveAll(context.Background(), list), nil
+}
+
+func (l localEnrollments) Page(q enroll.Query) (enroll.Page, error) {
+	return l.Authority.Page(context.Background(), q)
+}
+
+func (l localEnrollments) Find(what string) ([]enroll.Record, error) {
+	return l.Authority.Find(context.Background(), what)
+}
 
 func (l localEnrollments) CRL() ([]byte, error) { return l.Authority.CRL(context.Background()) }
 
@@ -97,9 +112,41 @@ func (r remoteEnrollments) Apply(c EnrollmentChange) error {
 	return r.call(http.MethodPost, "/enrollments", c, nil)
 }
 
-func (r remoteEnrollments) Records() (all []enroll.Record, err error) {
-	err = r.call(http.MethodGet, "/enrollments", nil, &all)
-	return all, err
+// maxApprovals is how many approvals a request has; those of them with the longest names
+// and notes are below the limit on its size.
+const maxApprovals = 500
+
+func (r remoteEnrollments) Approve(list []enroll.Approval) (errs []error, err error) {
+	for some := range slices.Chunk(list, maxApprovals) {
+		var problems []problem
+		if err := r.callFor(longPatience, http.MethodPost, "/enrollments/approve", approvals{some}, &problems); err != nil {
+			return errs, err
+		}
+		for _, p := range problems {
+			errs = append(errs, p.errOrNil())
+		}
+	}
+	return errs, nil
+}
+
+// approvals are those of a request.
+type approvals struct {
+	Devices []enroll.Approval `json:"devices"`
+}
+
+func (r remoteEnrollments) Page(q enroll.Query) (p enroll.Page, err error) {
+	err = r.call(http.MethodPost, "/enrollments/page", q, &p)
+	return p, err
+}
+
+func (r remoteEnrollments) Find(what string) (found []enroll.Record, err error) {
+	err = r.call(http.MethodPost, "/enrollments/find", wanted{what}, &found)
+	return found, err
+}
+
+// wanted is what a device is looked for by.
+type wanted struct {
+	Device string `json:"device"`
 }
 
 func (r remoteEnrollments) CRL() (der []byte, err error) {

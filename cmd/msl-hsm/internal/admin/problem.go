@@ -24,6 +24,7 @@ var kinds = []struct {
 	{"device-name", enroll.ErrName},
 	{"device-state", enroll.ErrState},
 	{"device-key", enroll.ErrKey},
+	{"device-page", enroll.ErrQuery},
 	{"nonce", enroll.ErrNonce},
 	{"attestation", enroll.ErrAttestation},
 	{"signature", enroll.ErrSignature},
@@ -53,6 +54,25 @@ func Problem(err error) any {
 		return problem{configuration, exit.OneLine(err)}
 	}
 	return problem{Error: exit.OneLine(err)}
+}
+
+// problemsOf has a problem for each error, the zero one for nil.
+func problemsOf(errs []error) []problem {
+	list := make([]problem, len(errs))
+	for i, err := range errs {
+		if err != nil {
+			list[i] = problemOf(err)
+		}
+	}
+	return list
+}
+
+// errOrNil is err, or nil for the problem of no error.
+func (p problem) errOrNil() error {
+	if p == (problem{}) {
+		return nil
+	}
+	return p.err()
 }
 
 // err restores the error.

@@ -19,6 +19,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl/state"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
@@ -227,7 +228,27 @@ func (s Service) snapshot() (f *os.File, err error) {
 
 func (s Service) enrollmentRequests(handle handleFunc) {
 	d := s.Devices
-	handle("GET /enrollments", func(r *http.Request) (any, error) { return d.List(r.Context()) })
+	handle("POST /enrollments/page", func(r *http.Request) (any, error) {
+		q, err := read[enroll.Query](r)
+		if err != nil {
+			return nil, err
+		}
+		return d.Page(r.Context(), q)
+	})
+	handle("POST /enrollments/find", func(r *http.Request) (any, error) {
+		what, err := read[wanted](r)
+		if err != nil {
+			return nil, err
+		}
+		return d.Find(r.Context(), what.Device)
+	})
+	handle("POST /enrollments/approve", func(r *http.Request) (any, error) {
+		list, err := read[approvals](r)
+		if err != nil {
+			return nil, err
+		}
+		return problemsOf(d.ApproveAll(context.WithoutCancel(r.Context()), list.Devices)), nil
+	})
 	handle("GET /enrollments/crl", func(r *http.Request) (any, error) { return d.CRL(r.Context()) })
 	handle("POST /enrollments", func(r *http.Request) (any, error) {
 		c, err := read[EnrollmentChange](r)

@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -27,35 +27,50 @@ func (p *program) withEnrollments(signs bool, do func(admin.Enrollments) error) 
 }
 
 // find looks up a record by the start of an EK hash, or by the name of a device.
-func find(all []enroll.Record, what string) (enroll.Record, error) {
-	var found []enroll.Record
-	for _, r := range all {
-		if r.Name == what || r.ID.String() == what {
-			return r, nil
-		}
-		if len(what) >= 6 && strings.HasPrefix(r.ID.String(), what) {
-			found = append(found, r)
-		}
-	}
-	switch len(found) {
-	case 0:
+func find(s admin.Enrollments, what string) (enroll.Record, error) {
+	found, err := s.Find(what)
+	switch {
+	case errors.Is(err, enroll.ErrUnknown):
 		return enroll.Record{}, fmt.Errorf("no device %q: %w; msl-hsm enrollment list shows the devices", exit.Printable(what), enroll.ErrUnknown)
-	case 1:
-		return found[0], nil
+	case err != nil:
+		return enroll.Record{}, err
+	case len(found) > 1:
+		return enroll.Record{}, exit.Usagef("several devices begin with %q: give more of the EK hash", what)
 	}
-	return enroll.Record{}, exit.Usagef("%d devices begin with %q: give more of the EK hash", len(found), what)
+	return found[0], nil
 }
 
 // completeID finds an enrolled device, or accepts a complete EK hash of one that is yet
 // to enroll.
 func completeID(s admin.Enrollments, what string) (string, error) {
-	if _, err := enroll.ParseID(what); err == nil {
-		return what, nil
+	if id, err := enroll.ParseID(what); err == nil {
+		return id.String(), nil
 	}
-	all, err := s.Records()
-	if err != nil {
-		return "", err
-	}
-	r, err := find(all, what)
+	r, err := find(s, what)
 	return r.ID.String(), err
+}
+
+// pageSize is how many records are in memory at a time.
+const pageSize = 250
+
+// eachPage calls fn for the records that a query asks for, a page at a time and limit in
+// all, or without a limit for zero. It returns where the list goes on, if it does.
+func eachPage(s admin.Enrollments, q enroll.Query, limit int, fn func([]enroll.Record) error) (next string, err error) {
+	for left := limit; ; {
+		q.Limit = pageSize
+		if limit > 0 {
+			q.Limit = min(left, pageSize)
+		}
+		page, err := s.Page(q)
+		if err == nil {
+			err = fn(page.Records)
+		}
+		if err != nil {
+			return "", err
+		}
+		left -= len(page.Records)
+		if q.After = page.Next; q.After == "" || limit > 0 && left == 0 {
+			return q.After, nil
+		}
+	}
 }

@@ -33,6 +33,7 @@ func onDeviceCommand(p *program, verb, short, done string) *cobra.Command {
 	}
 	if verb == "approve" {
 		c.Flags().StringVar(&name, "name", "", "`NAME` of the device, its identity (default made of the EK hash)")
+		approveFile(p, c, &name, &note)
 	}
 	if verb != "remove" {
 		c.Flags().StringVar(&note, "note", "", "`TEXT` for the record")

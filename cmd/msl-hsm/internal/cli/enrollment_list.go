@@ -1,40 +1,86 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 func enrollmentListCommand(p *program) *cobra.Command {
 	var asJSON bool
-	var only string
+	var q enroll.Query
+	var state, since string
+	var limit int
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List the devices that enrolled, or want to",
-		Args:  want(),
-		RunE: func(*cobra.Command, []string) error {
-			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				all, err := s.Records()
-				if err != nil {
+		Short: "List the devices that enrolled, or want to, or were refused",
+		Long: `Lists devices in the order of their last change, the newest last, or with --name in the
+order of names. With --limit it ends by telling where the list goes on, for --after.
+
+--json has all that is known of each device but its evidence; see enrollment show.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) (err error) {
+			if q.State, err = parseState(state); err != nil {
+				return err
+			}
+			if since != "" {
+				if q.Since, err = parseSince(since, time.Now()); err != nil {
 					return err
 				}
-				var shown []enroll.Record
-				for _, r := range all {
-					if only == "" || string(r.State) == only {
-						shown = append(shown, r)
-					}
-				}
-				return list(p.stdout, asJSON, shown, "EK HASH\tNAME\tSTATE\tUPDATED\tWHY", func(r enroll.Record) []any {
-					return []any{r.ID.String()[:16], r.Name, r.State, day(r.Updated), reasons(r)}
-				})
+			}
+			if limit < 0 {
+				return exit.Usagef("--limit %d: want a number of devices", limit)
+			}
+			return p.withEnrollments(false, func(s admin.Enrollments) error {
+				return p.listEnrollments(s, q, limit, asJSON)
 			})
 		},
 	}
-	c.Flags().StringVar(&only, "state", "", "only those in this `STATE`: pending, approved, enrolled, rejected or revoked")
+	c.Flags().StringVar(&state, "state", "", "only those in this `STATE`: pending, approved, enrolled, refused, rejected or revoked")
+	c.Flags().StringVar(&since, "since", "", "only those that changed at this `TIME` or later: 36h or 7d ago, 2026-01-31, or as RFC 3339 has it")
+	c.Flags().StringVar(&q.Name, "name", "", "only those whose name begins with `TEXT`")
+	c.Flags().IntVar(&limit, "limit", 0, "`NUMBER` of devices at most (default all)")
+	c.Flags().StringVar(&q.After, "after", "", "go on after this `PLACE`, which the list before ended with")
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+func (p *program) listEnrollments(s admin.Enrollments, q enroll.Query, limit int, asJSON bool) error {
+	l := &listing[enroll.Record]{w: p.stdout, asJSON: asJSON, head: "EK HASH\tNAME\tSTATE\tUPDATED\tWHY\tISSUER", row: enrollmentRow}
+	next, err := eachPage(s, q, limit, l.add)
+	if errors.Is(err, enroll.ErrQuery) {
+		return exit.Usagef("--after %q: want what the list before ended with, and the same other flags", q.After)
+	}
+	if err == nil {
+		err = l.end()
+	}
+	if err != nil || next == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stderr, "there are more: --after %s\n", next)
+	return err
+}
+
+func enrollmentRow(r enroll.Record) []any {
+	issuer := r.Issuer
+	if r.IssuerURL != "" {
+		issuer += " (" + r.IssuerURL + ")"
+	}
+	return []any{r.ID.String()[:16], r.Name, r.State, day(r.Updated), reasons(r), issuer}
+}
+
+func parseState(text string) (enroll.State, error) {
+	if s := enroll.State(text); text == "" || slices.Contains(enroll.States(), s) {
+		return s, nil
+	}
+	return "", exit.Usagef("--state %q: want one of %v", text, enroll.States())
 }
 
 // reasons returns why a device may enroll, or why it waits.
@@ -55,11 +101,7 @@ func enrollmentShowCommand(p *program) *cobra.Command {
 		Args:  want("DEVICE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				all, err := s.Records()
-				if err != nil {
-					return err
-				}
-				r, err := find(all, args[0])
+				r, err := find(s, args[0])
 				if err != nil {
 					return err
 				}

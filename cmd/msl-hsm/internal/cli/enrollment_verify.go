@@ -35,23 +35,7 @@ argument it checks every device.`,
 			if err != nil {
 				return err
 			}
-			records, err := recordsOf(p, args)
-			if err != nil {
-				return err
-			}
-			var failed []error
-			for _, r := range records {
-				if r.Evidence == nil && r.State != enroll.Enrolled && len(args) == 0 {
-					fmt.Fprintf(p.stdout, "%s  %-10s %s  never came\n", r.ID.String()[:16], r.State, exit.Printable(r.Name))
-					continue
-				}
-				err := v.Verify(&r)
-				fmt.Fprintf(p.stdout, "%s  %-10s %s  %s\n", r.ID.String()[:16], r.State, exit.Printable(r.Name), verdict(err))
-				if err != nil {
-					failed = append(failed, err)
-				}
-			}
-			return errors.Join(failed...)
+			return p.verifyRecords(v, args)
 		},
 	}
 	c.Flags().StringVar(&at, "at", "", "`TIME` when EK certificates have to be valid, as 2026-01-31 (default when they were checked)")
@@ -84,24 +68,58 @@ func verifier(c *config.Config, at string) (v enroll.Verifier, err error) {
 	return v, nil
 }
 
-// recordsOf reads one record from a file or from the server, or all records.
-func recordsOf(p *program, args []string) (all []enroll.Record, err error) {
+// verifyRecords checks one record from a file or from the server, or all records.
+func (p *program) verifyRecords(v enroll.Verifier, args []string) error {
 	if len(args) == 1 {
 		if text, err := os.ReadFile(args[0]); err == nil {
-			all = make([]enroll.Record, 1)
-			if err := json.Unmarshal(text, &all[0]); err != nil {
-				return nil, exit.Usagef("%s is not what enrollment show prints: %w", args[0], err)
+			var r enroll.Record
+			if err := json.Unmarshal(text, &r); err != nil {
+				return exit.Usagef("%s is not what enrollment show prints: %w", args[0], err)
 			}
-			return all, nil
+			return p.verifyRecord(v, &r)
 		}
 	}
-	err = p.withEnrollments(false, func(s admin.Enrollments) error {
-		if all, err = s.Records(); err != nil || len(args) == 0 {
+	return p.withEnrollments(false, func(s admin.Enrollments) error {
+		if len(args) == 0 {
+			return p.verifyAll(v, s)
+		}
+		r, err := find(s, args[0])
+		if err != nil {
 			return err
 		}
-		r, err := find(all, args[0])
-		all = []enroll.Record{r}
-		return err
+		return p.verifyRecord(v, &r)
 	})
-	return all, err
+}
+
+// maxFailures is how many devices that are not proven are named in the error.
+const maxFailures = 20
+
+func (p *program) verifyAll(v enroll.Verifier, s admin.Enrollments) error {
+	var failed []error
+	more := 0
+	_, err := eachPage(s, enroll.Query{Evidence: true}, 0, func(some []enroll.Record) error {
+		for _, r := range some {
+			if r.Evidence == nil && r.State != enroll.Enrolled {
+				fmt.Fprintf(p.stdout, "%s  %-10s %s  never came\n", r.ID.String()[:16], r.State, exit.Printable(r.Name))
+				continue
+			}
+			switch err := p.verifyRecord(v, &r); {
+			case err != nil && len(failed) < maxFailures:
+				failed = append(failed, err)
+			case err != nil:
+				more++
+			}
+		}
+		return nil
+	})
+	if more > 0 {
+		failed = append(failed, fmt.Errorf("and %d others are not proven", more))
+	}
+	return errors.Join(append(failed, err)...)
+}
+
+func (p *program) verifyRecord(v enroll.Verifier, r *enroll.Record) error {
+	err := v.Verify(r)
+	fmt.Fprintf(p.stdout, "%s  %-10s %s  %s\n", r.ID.String()[:16], r.State, exit.Printable(r.Name), verdict(err))
+	return err
 }

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,16 +31,31 @@ func printJSON(w io.Writer, v any) error {
 
 // list prints a table with a line for each item, or the items as JSON.
 func list[T any](w io.Writer, asJSON bool, items []T, head string, row func(T) []any) error {
-	if asJSON {
-		if items == nil {
-			items = []T{}
-		}
-		return printJSON(w, items)
+	l := &listing[T]{w: w, asJSON: asJSON, head: head, row: row}
+	return errors.Join(l.add(items), l.end())
+}
+
+// A listing is a list whose items come in parts. The columns of a table fit each part.
+type listing[T any] struct {
+	w      io.Writer
+	asJSON bool
+	head   string
+	row    func(T) []any
+	parts  int
+	items  int
+}
+
+func (l *listing[T]) add(items []T) error {
+	l.parts++
+	if l.asJSON {
+		return l.addJSON(items)
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, head)
+	t := tabwriter.NewWriter(l.w, 0, 0, 2, ' ', 0)
+	if l.parts == 1 {
+		fmt.Fprintln(t, l.head)
+	}
 	for _, item := range items {
-		cells := row(item)
+		cells := l.row(item)
 		line := make([]string, len(cells))
 		for i, cell := range cells {
 			line[i] = exit.Printable(fmt.Sprint(cell))
@@ -46,6 +63,39 @@ func list[T any](w io.Writer, asJSON bool, items []T, head string, row func(T) [
 		fmt.Fprintln(t, strings.TrimRight(strings.Join(line, "\t"), "\t"))
 	}
 	return t.Flush()
+}
+
+// addJSON writes items of an array as printJSON would, which has no end yet.
+func (l *listing[T]) addJSON(items []T) error {
+	for _, item := range items {
+		var text bytes.Buffer
+		e := json.NewEncoder(&text)
+		e.SetIndent("  ", "  ")
+		e.SetEscapeHTML(false)
+		if err := e.Encode(item); err != nil {
+			return err
+		}
+		before := ",\n  "
+		if l.items == 0 {
+			before = "[\n  "
+		}
+		l.items++
+		if _, err := fmt.Fprintf(safetext.Writer{W: l.w}, "%s%s", before, bytes.TrimSuffix(text.Bytes(), []byte("\n"))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end ends an array.
+func (l *listing[T]) end() (err error) {
+	switch {
+	case l.asJSON && l.items == 0:
+		_, err = fmt.Fprintln(l.w, "[]")
+	case l.asJSON:
+		_, err = fmt.Fprintln(l.w, "\n]")
+	}
+	return err
 }
 
 // onTerminal reports whether w writes to a terminal.

@@ -48,8 +48,7 @@ func printReport(p *program, r admin.StateReport) error {
 	if !r.Latest.IsZero() {
 		fmt.Fprintf(t, "last recorded\t%s\n", r.Latest.UTC().Format(time.RFC3339))
 	}
-	states := []enroll.State{enroll.Pending, enroll.Approved, enroll.Enrolled, enroll.Rejected, enroll.Revoked}
-	for _, s := range slices.DeleteFunc(states, func(s enroll.State) bool { return r.Enrollments[s] == 0 }) {
+	for _, s := range slices.DeleteFunc(enroll.States(), func(s enroll.State) bool { return r.Enrollments[s] == 0 }) {
 		fmt.Fprintf(t, "enrollments\t%d %s\n", r.Enrollments[s], s)
 	}
 	if r.Bytes == 0 { // in etcd

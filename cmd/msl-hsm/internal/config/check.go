@@ -49,6 +49,7 @@ func check(c *Config) error {
 		{"client.limits.tokens", int64(c.Client.Limits.Tokens)}, {"client.limits.depth", int64(c.Client.Limits.Depth)},
 		{"client.limits.chunk", int64(c.Client.Limits.Chunk)}, {"client.limits.inflate", int64(c.Client.Limits.Inflate)},
 		{"server.limits.passwords", int64(l.Passwords)}, {"server.limits.unproven", l.Unproven}, {"server.limits.proven", l.Proven}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
+		{"server.enrollment.waiting", int64(s.Enrollment.Waiting)},
 	} {
 		if number.value < 0 {
 			return exit.Usagef("%s is less than nothing", number.name)
@@ -69,7 +70,7 @@ func check(c *Config) error {
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
 	}
-	for _, section := range []func() error{s.checkPlaces, s.checkStreams, s.Admin.check, s.HTTP.check, s.checkUpstream} {
+	for _, section := range []func() error{s.checkPlaces, s.Admin.check, s.HTTP.check, s.checkUpstream} {
 		if err := section(); err != nil {
 			return err
 		}

@@ -25,6 +25,8 @@ type Enrollment struct {
 	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                       // accepted endorsement keys: rsa2048, p256, p384, rsa3072, p521; default: all
 	Unknown  string        `yaml:"unknown"`                                                                            // all others wait for an operator; or refuse
 	Monitor  bool          `yaml:"monitor"`                                                                            // admit every device, and record which would not have been
+	Rate     float64       `yaml:"rate" example:"25"`                                                                  // enrollments in a second, of all devices together; those beyond try again
+	Waiting  int           `yaml:"waiting" example:"1000"`                                                             // devices that wait for an operator, at most
 	Hold     bool          `yaml:"hold-changed"`                                                                       // a known device with new keys waits for an operator
 }
 

@@ -40,16 +40,29 @@ func (s *Server) UpstreamVerb() string {
 	return s.UpstreamMethod
 }
 
-// checkPlaces judges where the state is and where connections arrive. Where devices enroll,
-// the state is in a file, as the record of enrollments.
+// checkPlaces judges where the state is, and where connections and devices arrive.
 func (s *Server) checkPlaces() error {
-	if err := s.State.check(); err != nil {
-		return err
+	for _, section := range []func() error{s.State.check, s.checkEnrollment, s.checkStreams} {
+		if err := section(); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// maxEnrollments is far more in a second than any server can do.
+const maxEnrollments = 100_000
+
+// checkEnrollment wants the state in a file where devices enroll: the record of enrollments
+// is in one.
+func (s *Server) checkEnrollment() error {
 	if s.State.Shared() && s.Enrollment.State != "" {
 		return exit.Usagef("server.enrollment.state is set, and server.state is in etcd: devices enroll at a server whose state is in a file")
 	}
-	return s.checkStreams()
+	if r := s.Enrollment.Rate; !(r == 0 || r >= 0.1 && r <= maxEnrollments) {
+		return exit.Usagef("server.enrollment.rate is %v: want 0.1 to %d enrollments in a second", r, maxEnrollments)
+	}
+	return nil
 }
 
 // checkStreams wants distinct paths and addresses.

@@ -118,7 +118,7 @@ func authoritySettings(c *config.Config, store Store) (settings enroll.Config, e
 	if err := e.CheckPath(); err != nil {
 		return settings, err
 	}
-	settings.Validity = e.Validity
+	settings.Validity, settings.MaxPending, settings.PerSecond = e.Validity, e.Waiting, 2*e.Rate
 	if settings.Policy, err = EnrollmentPolicy(e); err != nil || store == nil {
 		return settings, err
 	}

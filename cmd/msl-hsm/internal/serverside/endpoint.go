@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
@@ -17,8 +18,9 @@ func openEndpoint(c *config.Config, s *Service, log *slog.Logger, source func(*h
 	s.endpoint, err = fleet.NewEndpoint(s.Devices.Authority, fleet.EndpointConfig{
 		Name: s.MSL.Name, Local: s.MSL.Local,
 		Limits: s.MSL.Limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
-		Refused: func(ctx context.Context, err error) {
-			log.LogAttrs(ctx, slog.LevelInfo, "device not enrolled", slog.Any("error", AfterConflict(err)))
+		PerSecond: 4 * c.Server.Enrollment.Rate, // three, and one that is sent again
+		Decided: func(ctx context.Context, d enroll.Decision, err error) {
+			fleet.LogDecision(ctx, log, d, AfterConflict(err))
 		},
 	})
 	return err

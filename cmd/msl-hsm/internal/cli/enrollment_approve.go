@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// approveFile lets the verb approve take its devices from a file.
+func approveFile(p *program, c *cobra.Command, name, note *string) {
+	var path string
+	c.Flags().StringVar(&path, "file", "", "approve the devices of this `FILE`, or of the standard input for -")
+	c.Use = "approve DEVICE | --file FILE"
+	c.Long += `
+
+A FILE has a device on each line: what DEVICE may be, and then, if you like, its name and
+a note, separated by spaces, tabs or a comma. Empty lines and those that begin with # do
+not count. A line that is wrong is named, and all others are approved. A file may be given
+again, with the wrong lines put right.`
+	args, one := c.Args, c.RunE
+	c.Args = func(c *cobra.Command, given []string) error {
+		if path == "" {
+			return args(c, given)
+		}
+		return want()(c, given)
+	}
+	c.RunE = func(c *cobra.Command, given []string) error {
+		switch {
+		case path == "":
+			return one(c, given)
+		case *name != "":
+			return exit.Usagef("--name is for one device: names are on the lines of --file")
+		}
+		return p.approveAll(path, *note)
+	}
+}
+
+func (p *program) approveAll(path, note string) error {
+	from, shown := io.NopCloser(p.stdin), "standard input"
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return exit.Usagef("--file: %w", err)
+		}
+		from, shown = f, path
+	}
+	defer from.Close()
+	return p.withEnrollments(false, func(s admin.Enrollments) error {
+		a := &approver{p: p, devices: s, file: shown, note: note}
+		err := a.read(from)
+		fmt.Fprintf(p.stdout, "approved %d devices\n", a.approved)
+		if err == nil && a.wrong > 0 {
+			err = fmt.Errorf("%s: %d lines were not approved: put them right, and give the file again", shown, a.wrong)
+		}
+		return err
+	})
+}
+
+// An approver approves the devices of a file.
+type approver struct {
+	p               *program
+	devices         admin.Enrollments
+	file, note      string
+	some            []enroll.Approval // that wait to be approved together
+	lines           []int             // where they are from
+	approved, wrong int
+}
+
+// approveTogether is how many devices are approved at a time.
+const approveTogether = 500
+
+// maxLine is the longest line in bytes: an EK hash, a name and a note are shorter.
+const maxLine = 4 << 10
+
+func (a *approver) read(from io.Reader) error {
+	r := bufio.NewReaderSize(from, maxLine)
+	for n := 1; ; n++ {
+		line, tooLong, err := r.ReadLine()
+		whole := tooLong
+		for tooLong && err == nil {
+			_, tooLong, err = r.ReadLine()
+		}
+		switch {
+		case whole:
+			a.refuse(n, fmt.Errorf("longer than %d bytes", maxLine))
+		case err == nil:
+			err = a.take(n, string(line))
+		}
+		if errors.Is(err, io.EOF) {
+			return a.flush()
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: line %d: %w", a.file, n, err), a.flush())
+		}
+	}
+}
+
+// take reads a line, which may have no device.
+func (a *approver) take(n int, line string) error {
+	if n == 1 {
+		line = strings.TrimPrefix(line, "\ufeff") // as some editors begin a file
+	}
+	if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+		return nil
+	}
+	device, err := a.parse(line)
+	if err != nil {
+		a.refuse(n, err)
+		return nil
+	}
+	a.some, a.lines = append(a.some, device), append(a.lines, n)
+	if len(a.some) == approveTogether {
+		return a.flush()
+	}
+	return nil
+}
+
+// parse reads a device, its name and a note.
+func (a *approver) parse(line string) (d enroll.Approval, err error) {
+	if !utf8.ValidString(line) {
+		return d, fmt.Errorf("is not UTF-8")
+	}
+	what, rest := cutField(line)
+	id, err := completeID(a.devices, what)
+	if err != nil {
+		return d, err
+	}
+	d.Name, d.Note = cutField(rest)
+	if d.Note == "" {
+		d.Note = a.note
+	}
+	d.ID, err = enroll.ParseID(id)
+	return d, err
+}
+
+// cutField returns the text before a separator, a comma with spaces about it or spaces
+// alone, and what is after that.
+func cutField(s string) (field, rest string) {
+	end := strings.IndexAny(s, " \t,;")
+	if end < 0 {
+		return s, ""
+	}
+	field, rest = s[:end], strings.TrimLeft(s[end:], " \t")
+	if rest != "" && (rest[0] == ',' || rest[0] == ';') {
+		rest = strings.TrimLeft(rest[1:], " \t")
+	}
+	return field, rest
+}
+
+// flush approves the devices that wait for it.
+func (a *approver) flush() error {
+	errs, err := a.devices.Approve(a.some)
+	for i, err := range errs {
+		if err != nil {
+			a.refuse(a.lines[i], err)
+		} else {
+			a.approved++
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("from line %d on: %w", a.lines[len(errs)], err)
+	}
+	a.some, a.lines = a.some[:0], a.lines[:0]
+	return nil
+}
+
+func (a *approver) refuse(line int, err error) {
+	a.wrong++
+	fmt.Fprintf(a.p.stderr, "%s:%d: %s\n", exit.Printable(a.file), line, exit.Printable(err.Error()))
+}

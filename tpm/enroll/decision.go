@@ -1,0 +1,70 @@
+package enroll
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+)
+
+// A Decision is what an authority decided about a device that proved its EK.
+type Decision struct {
+	ID    ID
+	Name  string
+	State State  // of the record afterwards
+	Why   string // it is in this state, or why it is not enrolled
+	// Renewed says that a key of the device vouched for the new one.
+	Renewed bool
+
+	Manufacturer string // of the EK certificate, as "id:53544D20"
+	Model        string
+	Issuer       string // of the EK certificate
+	IssuerURL    string // where that issuer's certificate is
+}
+
+// decision is the one that led to err, or to an enrollment without one.
+func (n *application) decision(err error) Decision {
+	r, ek := &n.record, &n.verdict.claim.ek
+	d := Decision{
+		ID: r.ID, Name: r.Name, State: r.State, Why: r.Accepted, Renewed: n.proof.Renewal != nil,
+		Manufacturer: ek.Manufacturer, Model: ek.Model,
+	}
+	d.Issuer, d.IssuerURL = ek.issuer()
+	if err != nil {
+		d.Why = reason(err)
+	}
+	return d
+}
+
+// id returns the ID as text, empty for the zero value.
+func (d *Decision) id() string {
+	if d.ID == (ID{}) {
+		return ""
+	}
+	return d.ID.String()
+}
+
+// LogValue has the parts that are not empty.
+func (d Decision) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("ek", d.id())}
+	for _, part := range []struct{ name, value string }{
+		{"name", d.Name}, {"state", string(d.State)}, {"why", d.Why}, {"manufacturer", d.Manufacturer},
+		{"model", d.Model}, {"issuer", d.Issuer}, {"issuer_url", d.IssuerURL},
+	} {
+		if part.value != "" {
+			attrs = append(attrs, slog.String(part.name, part.value))
+		}
+	}
+	if d.Renewed {
+		attrs = append(attrs, slog.Bool("renewed", true))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// reason is the text of an error without what its kind and its package say.
+func reason(err error) string {
+	text := strings.TrimPrefix(err.Error(), "enroll: ")
+	if errors.Is(err, ErrEKCertificate) {
+		text = strings.TrimPrefix(text, ErrEKCertificate.Error()+": ")
+	}
+	return text
+}
