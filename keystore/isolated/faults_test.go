@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -198,6 +199,54 @@ func TestMemory(t *testing.T) {
 	eventually(t, "another child", func() bool { return strings.Contains(w.log.String(), "device back") })
 	if !strings.Contains(w.log.String(), "occupied") {
 		t.Errorf("the log is %s", w.log)
+	}
+}
+
+// TestRestarts has children that crash as soon as they run: they are not started, and do not
+// log in to the token, as fast as they can.
+func TestRestarts(t *testing.T) {
+	const starts = 5
+	started := make(chan time.Time, 100)
+	s, err := isolated.Open(isolated.Config{Command: func() *exec.Cmd {
+		started <- time.Now()
+		c := exec.Command("/proc/self/exe")
+		c.Env = append(os.Environ(), asBrief+"=1")
+		return c
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	first := <-started
+	for range starts - 2 {
+		<-started
+	}
+	if took := (<-started).Sub(first); took < time.Second {
+		t.Errorf("%d children were started within %v", starts, took)
+	}
+}
+
+// TestDescriptors has a descriptor that this process inherited: the child does not get it.
+func TestDescriptors(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := syscall.Open(secret, syscall.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(f)
+	w := newWorld(t, isolated.Config{})
+	dir := fmt.Sprintf("/proc/%d/fd", w.PID())
+	all, err := os.ReadDir(dir)
+	if err != nil || len(all) == 0 {
+		t.Fatal(err)
+	}
+	for _, fd := range all {
+		if at, _ := os.Readlink(filepath.Join(dir, fd.Name())); at == secret {
+			t.Errorf("the child has %s", at)
+		}
 	}
 }
 
