@@ -273,6 +273,26 @@ func TestAnotherKey(t *testing.T) {
 	}
 }
 
+// TestRefresh finds a version that another program made.
+func TestRefresh(t *testing.T) {
+	w := newWorld(t, isolated.Config{})
+	other, err := hsm.Open(hsm.Config{URI: w.token.URI, PIN: w.token.PIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := w.Lookup("mac"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Create("mac", keystore.HMACSHA256); err != nil {
+		t.Fatal(err)
+	}
+	w.Refresh()
+	if ring, err := w.Lookup("mac"); err != nil || len(ring) != 2 {
+		t.Errorf("%d versions: %v", len(ring), err)
+	}
+}
+
 // TestNoModule has a child that cannot be replaced for a while.
 func TestNoModule(t *testing.T) {
 	w := newWorld(t, isolated.Config{})
