@@ -31,10 +31,11 @@ const maxLanes = 64
 // Serve is the work of the child: open makes the store of the settings that the parent
 // gave to [Config], with a log that reaches the one of the parent. Serve returns when the
 // parent has closed the store or is gone, or with the error of open, which the parent has
-// been told.
+// been told. The process is hidden, see [Hide].
 func Serve(open func(settings []byte, log *slog.Logger) (keystore.Store, error)) error {
 	// The parent ends it, at the right time, also where a terminal or systemd signal both.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	_ = Hide() // a library that crashes leaves no core with the PIN, where the system can do that
 	// A lane that waits in the kernel must not take the place of another.
 	runtime.GOMAXPROCS(runtime.NumCPU() + maxLanes)
 	control, err := controlOf(os.NewFile(controlFD, "control"))

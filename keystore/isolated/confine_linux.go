@@ -11,11 +11,11 @@ import (
 // Confine takes from this process, the child, what the library of a device has no use for:
 // to run programs, to look into other processes, to wait for connections, and what
 // administers the system. Such calls fail with EPERM from then on (seccomp(2)). It cannot
-// be undone. The memory of the process is kept from its user's other processes, and out of
-// core dumps (PR_SET_DUMPABLE). A system that does not have it is an error.
+// be undone. It also hides the process, as [Hide] does. A system that does not have it is an
+// error.
 func Confine() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("isolated: prctl: %w", err)
+	if err := Hide(); err != nil {
+		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("isolated: prctl: %w", err)
@@ -28,6 +28,16 @@ func Confine() error {
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {
 		return fmt.Errorf("isolated: seccomp: %w", errno)
+	}
+	return nil
+}
+
+// Hide keeps the memory of this process from its user's other processes, and out of core
+// dumps (prctl(2), PR_SET_DUMPABLE). A parent that does it is safe from its child, which
+// could read /proc/PID/mem otherwise.
+func Hide() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("isolated: prctl: %w", err)
 	}
 	return nil
 }

@@ -37,6 +37,8 @@ func beConfined() {
 	}
 	_, err := os.ReadFile("/proc/self/status")
 	refused["read a file"] = err != nil
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	refused["be dumped"] = err == nil && dumpable == 0
 	json.NewEncoder(os.Stdout).Encode(refused)
 	os.Exit(0)
 }
@@ -52,7 +54,7 @@ func TestConfine(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused map[string]bool
-	if err := json.Unmarshal(out, &refused); err != nil || len(refused) != 7 {
+	if err := json.Unmarshal(out, &refused); err != nil || len(refused) != 8 {
 		t.Fatalf("%s: %v", out, err)
 	}
 	for name, is := range refused {

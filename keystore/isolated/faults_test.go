@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -201,6 +202,54 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// TestRestarts has children that crash as soon as they run: they are not started, and do not
+// log in to the token, as fast as they can.
+func TestRestarts(t *testing.T) {
+	const starts = 5
+	started := make(chan time.Time, 100)
+	s, err := isolated.Open(isolated.Config{Command: func() *exec.Cmd {
+		started <- time.Now()
+		c := exec.Command("/proc/self/exe")
+		c.Env = append(os.Environ(), asBrief+"=1")
+		return c
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	first := <-started
+	for range starts - 2 {
+		<-started
+	}
+	if took := (<-started).Sub(first); took < time.Second {
+		t.Errorf("%d children were started within %v", starts, took)
+	}
+}
+
+// TestDescriptors has a descriptor that this process inherited: the child does not get it.
+func TestDescriptors(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := syscall.Open(secret, syscall.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(f)
+	w := newWorld(t, isolated.Config{})
+	dir := fmt.Sprintf("/proc/%d/fd", w.PID())
+	all, err := os.ReadDir(dir)
+	if err != nil || len(all) == 0 {
+		t.Fatal(err)
+	}
+	for _, fd := range all {
+		if at, _ := os.Readlink(filepath.Join(dir, fd.Name())); at == secret {
+			t.Errorf("the child has %s", at)
+		}
+	}
+}
+
 // TestAnotherKey replaces a key by one of the same name while the child is replaced.
 func TestAnotherKey(t *testing.T) {
 	w := newWorld(t, isolated.Config{})
@@ -221,6 +270,26 @@ func TestAnotherKey(t *testing.T) {
 	}
 	if _, err := w.provisioned.Sum(nil); !errors.Is(err, keystore.ErrUnavailable) {
 		t.Errorf("another key of the same name: %v", err)
+	}
+}
+
+// TestRefresh finds a version that another program made.
+func TestRefresh(t *testing.T) {
+	w := newWorld(t, isolated.Config{})
+	other, err := hsm.Open(hsm.Config{URI: w.token.URI, PIN: w.token.PIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := w.Lookup("mac"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Create("mac", keystore.HMACSHA256); err != nil {
+		t.Fatal(err)
+	}
+	w.Refresh()
+	if ring, err := w.Lookup("mac"); err != nil || len(ring) != 2 {
+		t.Errorf("%d versions: %v", len(ring), err)
 	}
 }
 

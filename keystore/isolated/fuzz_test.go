@@ -139,7 +139,7 @@ func TestDamagedLanes(t *testing.T) {
 			t.Fatal(err)
 		}
 		from.close()
-		if got, err := to.receive(); err == nil {
+		if got, err := to.receive(maxMessage); err == nil {
 			t.Errorf("%s: %x", name, got)
 		}
 		to.close()
@@ -158,7 +158,7 @@ func TestLongMessages(t *testing.T) {
 	for _, size := range []int{0, 1, buffer - 8, buffer, 5 * buffer, 3} {
 		sent := make(chan error, 1)
 		go func() { sent <- from.send(begin(from.out, 7).bytes(make([]byte, size))) }()
-		got, err := to.receive()
+		got, err := to.receive(maxMessage)
 		if err != nil {
 			t.Fatal(err)
 		}

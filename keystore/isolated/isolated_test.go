@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/leaktest"
@@ -18,6 +19,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 	"github.com/msl-hsm/msl-hsm/keystore/keystoretest"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
@@ -27,6 +29,7 @@ const (
 	asParent = "ISOLATED_TEST_PARENT"
 
 	asConfined = "ISOLATED_TEST_CONFINED"
+	asBrief    = "ISOLATED_TEST_BRIEF"
 )
 
 func TestMain(m *testing.M) {
@@ -36,6 +39,8 @@ func TestMain(m *testing.M) {
 			os.Exit(1) // the parent was told
 		}
 		os.Exit(0)
+	case os.Getenv(asBrief) != "":
+		beBrief()
 	case os.Getenv(asParent) != "":
 		beParent()
 	case os.Getenv(asConfined) != "":
@@ -59,6 +64,14 @@ func beParent() {
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+// beBrief is a child that crashes as soon as its store is open.
+func beBrief() {
+	isolated.Serve(func([]byte, *slog.Logger) (keystore.Store, error) {
+		time.AfterFunc(5*time.Millisecond, func() { os.Exit(1) })
+		return soft.New(), nil
+	})
 }
 
 // openStore opens the store in a child.

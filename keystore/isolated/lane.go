@@ -49,8 +49,8 @@ func writeAll(fd int, rest []byte) error {
 	return nil
 }
 
-// receive reads a message, which is valid until the next call.
-func (l *lane) receive() ([]byte, error) {
+// receive reads a message of at most longest bytes, which is valid until the next call.
+func (l *lane) receive(longest int) ([]byte, error) {
 	have, want := 0, prefix
 	for have < want {
 		n, err := syscall.Read(l.fd, l.in[have:])
@@ -66,7 +66,7 @@ func (l *lane) receive() ([]byte, error) {
 		l.filled = have
 		if have >= prefix && want == prefix {
 			size := binary.BigEndian.Uint32(l.in)
-			if size == 0 || size > maxMessage {
+			if size == 0 || int64(size) > int64(longest) {
 				return nil, errMalformed
 			}
 			want += int(size)

@@ -3,6 +3,7 @@ package isolated
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"time"
@@ -27,21 +28,26 @@ func (p *process) watchMemory(limit int64) {
 			return
 		case <-ticker.C:
 		}
-		if used := residentSet(p.command.Process.Pid); limit > 0 && used > limit {
+		if used := p.residentSet(); limit > 0 && used > limit {
 			p.end(fmt.Sprintf("occupied %d MiB", used>>20))
 		}
 	}
 }
 
-// residentSet returns the memory that a process occupies, in bytes; 0 if it is not told
-// (proc(5), statm).
-func residentSet(pid int) int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
-	}
-	words := bytes.Fields(text)
-	if len(words) < 2 {
+// openMemory opens what tells how much memory a child occupies (proc(5), statm), or returns
+// nil. What is open stays readable when the child has hidden itself (see [Hide]) from a
+// /proc that is mounted with hidepid, and is never about another process.
+func openMemory(pid int) *os.File {
+	f, _ := os.Open(fmt.Sprintf("/proc/%d/statm", pid))
+	return f
+}
+
+// residentSet returns the memory that the child occupies, in bytes; 0 if it is not told.
+func (p *process) residentSet() int64 {
+	var text [128]byte
+	n, err := p.memory.ReadAt(text[:], 0)
+	words := bytes.Fields(text[:n])
+	if err != nil && err != io.EOF || len(words) < 2 {
 		return 0
 	}
 	pages, err := strconv.ParseInt(string(words[1]), 10, 64)

@@ -36,6 +36,7 @@ const (
 	opReveal
 	opSign
 	opDecryptPair
+	opRefresh
 )
 
 // repeatable reports whether an operation that may have been made can be made again:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -25,6 +26,7 @@ type process struct {
 	wait       time.Duration // for a place
 	ended      chan struct{} // closed when the child is no more
 	pace       pace.Pace
+	memory     *os.File // tells how much it occupies, or nil
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -56,13 +58,27 @@ func (c *Config) start(generation uint64) (*process, error) {
 		p.command.ExtraFiles = append(p.command.ExtraFiles, pin)
 	}
 	bindToParent(p.command)
+	keepDescriptors()
 	if err := p.command.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("isolated: the process of the key store cannot be started: %v: %w", err, keystore.ErrUnavailable), control.Close())
 	}
+	p.memory = openMemory(p.command.Process.Pid)
 	if err := p.open(c); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// keepDescriptors keeps from the child what this process inherited itself, such as the
+// sockets of systemd or a file with a secret: what it opened the child does not get anyway.
+func keepDescriptors() {
+	const all = "/dev/fd"
+	open, _ := os.ReadDir(all) // without it there is nothing to go by
+	for _, one := range open {
+		if fd, err := strconv.Atoi(one.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
 }
 
 // open gives the child its settings and waits for its store.
@@ -153,6 +169,7 @@ func (p *process) lost(err error) error {
 // reap waits until the child is no more.
 func (p *process) reap() {
 	p.command.Wait()
+	p.memory.Close()
 	p.end(fmt.Sprintf("has ended (%v)", p.command.ProcessState))
 	close(p.ended)
 }
@@ -238,7 +255,7 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 	err = l.send(request)
 	var answer []byte
 	if err == nil {
-		answer, err = l.receive()
+		answer, err = l.receive(longestAnswer(op, len(request)))
 	}
 	inTime := late.Stop()
 	switch {
@@ -254,6 +271,15 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 	}
 	p.put(l, true)
 	return err
+}
+
+// longestAnswer bounds the memory that a child can make the parent take: what a key makes
+// of data is little longer than it, and only a list has a length of its own.
+func longestAnswer(op operation, request int) int {
+	if op == opList {
+		return maxMessage
+	}
+	return min(request+2*maxRandom, maxMessage)
 }
 
 // begin returns when an operation with a session key begins, if it is to be timed.

@@ -37,7 +37,7 @@ func newServer(store keystore.Store) *server {
 func serveLane(s *server, l *lane) {
 	defer l.close()
 	for {
-		request, err := l.receive()
+		request, err := l.receive(maxMessage)
 		if err != nil {
 			return
 		}

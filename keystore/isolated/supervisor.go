@@ -10,11 +10,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Pauses after a child that did not open its store.
+// Pauses after a child that did not open its store, or ended when it had just done so. One
+// that lived longer than the longest pause is replaced at once.
 const (
 	firstPause   = 100 * time.Millisecond
 	longestPause = 1500 * time.Millisecond
 )
+
+func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), longestPause) }
 
 // A supervisor keeps a child running.
 type supervisor struct {
@@ -45,24 +48,28 @@ func (s *supervisor) begin() error {
 func (s *supervisor) run(first chan<- error) {
 	runtime.LockOSThread()
 	defer close(s.over)
-	pause := time.Duration(0)
+	var pause, failing time.Duration
 	for generation := uint64(1); ; generation++ {
+		began := time.Now()
 		p, err := s.config.start(generation)
 		if generation == 1 {
 			first <- err
 		}
 		s.set(p, err)
 		if generation > 1 {
-			s.log(err, pause == 0)
+			s.log(err, failing == 0)
 		}
 		switch {
 		case err == nil:
-			pause = 0
 			s.attend(p)
+			if failing, pause = 0, longer(pause); time.Since(began) > longestPause {
+				pause = 0
+			}
 		case generation == 1, errors.Is(err, keystore.ErrPIN): // a refused PIN is not tried again
 			return
 		default:
-			pause = min(max(2*pause, firstPause), longestPause)
+			pause = longer(pause)
+			failing = pause
 		}
 		if s.closes(pause) {
 			return

@@ -19,7 +19,8 @@ type Key = authkv.Key
 
 // KeyOf returns the key of a store with that label, whose algorithm makes it a MAC. Its
 // newest version makes tags, each version checks its own, and versions that another process
-// made are looked up when they are first met. What it is used for begins with
+// made are looked up when they are first met; a store that remembers keys is told to look
+// again, by a method Refresh(). What it is used for begins with
 // "msl-hsm state root", so that a key may be shared with a use whose data never does.
 func KeyOf(store keystore.Store, label string) (Key, error) {
 	k := &versions{store: store, label: label}
@@ -44,6 +45,17 @@ func (k *versions) look() error {
 	defer k.mu.Unlock()
 	k.all = all
 	return nil
+}
+
+// lookAgain finds a version that the store need not know yet: another process made it.
+func (k *versions) lookAgain(number uint32) (mac keystore.MAC, found bool, err error) {
+	if s, ok := k.store.(interface{ Refresh() }); ok {
+		s.Refresh()
+	}
+	if err := k.look(); err != nil {
+		return nil, false, err
+	}
+	return k.version(number)
 }
 
 // version returns a version, or the newest if number is 0.
@@ -82,8 +94,8 @@ func (k *versions) Check(data, tag []byte) (bool, error) {
 	number := binary.BigEndian.Uint32(tag)
 	mac, found, err := k.version(number)
 	if err == nil && !found && number != 0 {
-		if err = k.look(); err == nil {
-			mac, found, err = k.version(number)
+		if mac, found, err = k.lookAgain(number); err != nil {
+			return false, err
 		}
 	}
 	if err != nil || !found || number == 0 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -222,11 +223,40 @@ func client(t *testing.T, url string) *clientv3.Client {
 	return c
 }
 
+// A remembering store looks its keys up once, as that of a PKCS #11 token.
+type remembering struct {
+	keystore.Store
+	mu    sync.Mutex
+	rings map[string][]keystore.Version
+}
+
+func (r *remembering) Lookup(label string) (ring []keystore.Version, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.rings[label] == nil {
+		if ring, err = r.Store.Lookup(label); err != nil {
+			return nil, err
+		}
+		r.rings = map[string][]keystore.Version{label: ring}
+	}
+	return r.rings[label], nil
+}
+
+func (r *remembering) Refresh() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rings = nil
+}
+
 // TestKeyRotates makes a version of the key that a running server does not know yet, and
 // destroys the old one.
 func TestKeyRotates(t *testing.T) {
 	m := etcdtest.Start(t)
-	store, key := keyed(t)
+	store, _ := keyed(t)
+	key, err := KeyOf(&remembering{Store: store}, "mac")
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := Config{Endpoints: []string{m.URL}, Key: key}
 	if err := Create(t.Context(), c); err != nil {
 		t.Fatal(err)

@@ -45,6 +45,9 @@ func openIsolated(k *config.Keystore) (Store, error) {
 		return nil, err
 	}
 	uri.PINSource = ""
+	if k.IsolateSandbox {
+		hide(k.Log)
+	}
 	settings, err := json.Marshal(isolatedSettings{
 		URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
 		Prefix: k.Prefix, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox,
@@ -60,6 +63,13 @@ func openIsolated(k *config.Keystore) (Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// hide keeps this process's memory from the library, which is in a process of the same user.
+func hide(log *slog.Logger) {
+	if err := isolated.Hide(); err != nil && log != nil {
+		log.Warn("the process of the key store can read this one's memory", "error", err)
+	}
 }
 
 // readPIN reads the PIN from a source, or of a URI from the absolute path of a file.

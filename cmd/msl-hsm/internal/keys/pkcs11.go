@@ -111,14 +111,13 @@ func StatsOf(s Store) (DeviceStats, bool) {
 }
 
 // Reread finds the keys that other programs made or destroyed, and reads the PIN again
-// if it is in a file. Nothing else knows of such keys while a server runs.
+// if it is in a file and the module is in this process. Nothing else knows of such keys while a server runs.
 func Reread(c *config.Keystore, s Store) error {
-	device, ok := s.(*hsm.Store)
-	if !ok {
-		return nil
+	if s, ok := s.(interface{ Refresh() }); ok {
+		s.Refresh()
 	}
-	device.Refresh()
-	if !isFile(c.PIN) {
+	device, ok := s.(*hsm.Store)
+	if !ok || !isFile(c.PIN) {
 		return nil
 	}
 	source, err := pin(c)
