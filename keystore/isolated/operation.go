@@ -36,6 +36,8 @@ const (
 	opReveal
 	opSign
 	opDecryptPair
+	opRefresh
+	opSealWith
 )
 
 // repeatable reports whether an operation that may have been made can be made again:

@@ -110,15 +110,10 @@ func StatsOf(s Store) (DeviceStats, bool) {
 	return DeviceStats{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}, true
 }
 
-// Reread finds the keys that other programs made or destroyed, and reads the PIN again
-// if it is in a file. Nothing else knows of such keys while a server runs.
-func Reread(c *config.Keystore, s Store) error {
+// rereadPIN reads the PIN again if it is in a file.
+func rereadPIN(c *config.Keystore, s Store) error {
 	device, ok := s.(*hsm.Store)
-	if !ok {
-		return nil
-	}
-	device.Refresh()
-	if !isFile(c.PIN) {
+	if !ok || !isFile(c.PIN) {
 		return nil
 	}
 	source, err := pin(c)
