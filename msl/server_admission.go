@@ -64,7 +64,7 @@ func newAdmission(room func() int) *admission { return &admission{room: room} }
 // roomFor returns how many messages an issuer's server can have under way before they
 // take turns.
 func roomFor(i *Issuer) int {
-	if i != nil && len(i.Keys) > 0 && waits(SymmetricKey{MAC: i.Keys[0].MAC}) {
+	if i != nil && i.isSlow() {
 		return roomOfDevice
 	}
 	return runtime.GOMAXPROCS(0)
