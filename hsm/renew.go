@@ -3,20 +3,38 @@ package hsm
 import (
 	"crypto/subtle"
 	"fmt"
+	"maps"
+	"slices"
 )
 
-// Refresh has every provisioned key looked for again when it is looked up next: other
-// programs may have made new versions, or destroyed old ones.
-func (s *Store) Refresh() {
-	s.rings.mu.RLock()
-	var labels []string
-	for label := range s.rings.labels {
-		labels = append(labels, label)
+// Refresh has the provisioned keys with these labels, or all, looked for again when they
+// are looked up next: other programs may have made new versions, or destroyed old ones.
+func (s *Store) Refresh(labels ...string) error {
+	if len(labels) == 0 {
+		labels = s.rings.names()
 	}
-	s.rings.mu.RUnlock()
 	for _, label := range labels {
 		s.rings.outdate(label)
 	}
+	return nil
+}
+
+// SealWith has Seal use the version of a sealing key with that number, or the one below
+// it; zero means the newest.
+func (s *Store) SealWith(label string, version uint32) error {
+	s.rings.mu.Lock()
+	defer s.rings.mu.Unlock()
+	if s.rings.chosen == nil {
+		s.rings.chosen = map[string]uint32{}
+	}
+	s.rings.chosen[label] = version
+	return nil
+}
+
+func (r *rings) names() (labels []string) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Collect(maps.Keys(r.labels))
 }
 
 // RenewPIN reads the PIN again, from source or the pin-source of the URI, for the next

@@ -39,6 +39,7 @@ type rings struct {
 
 	mu     sync.RWMutex
 	labels map[string][]version
+	chosen map[string]uint32 // versions that seal; zero or none means the newest
 
 	// loading is held while token objects are looked for or made, which some
 	// modules cannot do at the same time.

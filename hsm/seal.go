@@ -1,9 +1,12 @@
 package hsm
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
@@ -46,7 +49,7 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	kek, err := s.sealingKey(a, 0)
+	kek, err := s.newestSealing(a)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +68,37 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 	return sealed.Bytes(), nil
 }
 
-// sealingKey returns one version of a sealing key, or the newest for 0.
+// newestSealing returns the version of a sealing key that seals: the newest, or the one
+// that was chosen. A version that the MAC key does not have yet cannot: a rotation is
+// under way, or was cut off.
+func (s *Store) newestSealing(a keystore.Algorithm) (*object, error) {
+	label, macLabel := keystore.SealingLabel(s.inspector.prefix, a), keystore.SealingLabel(s.inspector.prefix, keystore.SealMAC256)
+	keks, err := s.rings.ring(label)
+	if err != nil {
+		return nil, err
+	}
+	macs, err := s.rings.ring(macLabel)
+	if err != nil {
+		return nil, err
+	}
+	most := s.rings.choice(label)
+	for _, v := range keks {
+		partner := func(m version) bool { return m.number == v.number }
+		if v.number <= most && slices.ContainsFunc(macs, partner) {
+			return s.provisioned(v), nil
+		}
+	}
+	return nil, fmt.Errorf("hsm: %s and %s have no version in common: %w", label, macLabel, keystore.ErrNotFound)
+}
+
+// choice is the newest version that may seal.
+func (r *rings) choice(label string) uint32 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return cmp.Or(r.chosen[label], math.MaxUint32)
+}
+
+// sealingKey returns one version of a sealing key.
 func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error) {
 	label := keystore.SealingLabel(s.inspector.prefix, a)
 	ring, err := s.rings.ring(label)
@@ -77,7 +110,7 @@ func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error
 		return nil, err
 	}
 	for _, p := range ring {
-		if version == 0 || p.number == version {
+		if p.number == version {
 			return s.provisioned(p), nil
 		}
 	}

@@ -74,6 +74,7 @@ var (
 	_ keystore.Importer    = (*Store)(nil)
 	_ keystore.PeerWrapper = (*Store)(nil)
 	_ keystore.Admin       = (*Store)(nil)
+	_ keystore.Changing    = (*Store)(nil)
 
 	_ keystore.RandomSource = (*Store)(nil)
 )

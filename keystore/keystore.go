@@ -138,6 +138,16 @@ type Provider struct {
 	TPM       bool   // imports wrapped keys as TPM2_Import does, and neither wraps nor unwraps in another way
 }
 
+// A Changing store has provisioned keys that other programs change while it is open.
+type Changing interface {
+	// Refresh has the keys with these labels, or all, looked for again when they are
+	// used next.
+	Refresh(labels ...string) error
+	// SealWith has Seal use the version of the sealing key with that number or, where
+	// that is not there, the one below it; zero means the newest.
+	SealWith(label string, version uint32) error
+}
+
 // An Admin is a store whose provisioned keys can be made and destroyed: the
 // work of a set-up command, never of a serving process.
 type Admin interface {

@@ -16,6 +16,8 @@ func waits(key any) bool {
 		return isSlow(k.MAC)
 	case KeyRing:
 		return len(k) > 0 && waits(k[0])
+	case serviceRing:
+		return waits(k.ring())
 	}
 	return false
 }

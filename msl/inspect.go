@@ -234,7 +234,7 @@ func (m *inspected) token(name string, o wire.Object) Part {
 	if kind == "service token" {
 		tokenName, _ := data.String("name")
 		if key, ok := m.ServiceTokens.of(tokenName); ok {
-			opener, _ = verified(key, sealed.tokenData, sealed.signature)
+			opener, _ = verifiedToken(key, sealed.tokenData, sealed.signature, content)
 		}
 	} else if m.Issuer != nil {
 		if key, err := m.Issuer.verify(sealed, content); err == nil {

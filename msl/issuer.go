@@ -30,6 +30,9 @@ type Issuer struct {
 	Store keystore.Store // where session keys live
 	Keys  []IssuerKeys   // newest first: the first one issues, each one opens
 
+	// Versions are in place of Keys where other programs make newer ones meanwhile.
+	Versions *Versions
+
 	// Shared opens master tokens in the form of the reference stacks too, whose
 	// session keys pass through the memory of this process. Store must then be a
 	// keystore.Importer. Set it if a server's custody is [CustodyShared], since
@@ -59,9 +62,6 @@ type Issuer struct {
 	Time func() time.Time // nil means time.Now
 	Rand io.Reader        // nil means crypto/rand
 }
-
-// isSlow reports whether the issuer's keys are in a device that is waited for.
-func (i *Issuer) isSlow() bool { return i != nil && len(i.Keys) > 0 && isSlow(i.Keys[0].MAC) }
 
 // maxRing bounds how many key versions are tried for a token.
 const maxRing = 8
@@ -138,6 +138,15 @@ func (i *Issuer) acceptedUntil(expiration time.Time) time.Time {
 
 func (i *Issuer) renewExpired() time.Duration { return orDefault(i.RenewExpired, i.userLifetime()) }
 
+// isSlow reports whether the keys are in a device that is waited for.
+func (i *Issuer) isSlow() bool {
+	if i == nil {
+		return false
+	}
+	ring := i.Ring()
+	return len(ring) > 0 && isSlow(ring[0].MAC)
+}
+
 func orDefault(d, absent time.Duration) time.Duration {
 	if d == 0 {
 		return absent
@@ -174,11 +183,20 @@ func (i *Issuer) write(s *Session) error {
 
 // newest is the key that issues.
 func (i *Issuer) newest() (SymmetricKey, error) {
-	if len(i.Keys) == 0 {
+	ring := i.Ring()
+	if len(ring) == 0 {
 		return SymmetricKey{}, fail(ErrInternalException, "issue a token", errors.New("issuer has no keys"))
 	}
-	i.used(i.Keys[0])
-	return i.Keys[0].symmetric(i.Name, i.Rand), nil
+	i.used(ring[0])
+	return ring[0].symmetric(i.Name, i.Rand), nil
+}
+
+// Ring returns the keys that are known now: the first one issues, each one opens.
+func (i *Issuer) Ring() []IssuerKeys {
+	if i.Versions != nil {
+		return i.Versions.All()
+	}
+	return i.Keys
 }
 
 func (i *Issuer) used(k IssuerKeys) {
@@ -314,9 +332,25 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 // verify finds the keys under which a token was made. data is its encrypted
 // part, whose envelope hints at the version of the keys before anything is
 // verified. Those keys are tried first and then the others, since another issuer with
-// the same keys may number their versions differently. No match is errSignature.
+// the same keys may number their versions differently. If that is a newer version, the
+// keys are looked up again. No match is errSignature.
 func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
-	ring := slices.Clone(i.Keys[:min(len(i.Keys), maxRing)])
+	key, err := i.verifyKnown(t, data)
+	if err != errSignature || i.Versions == nil {
+		return key, err
+	}
+	switch found, err := i.Versions.newer(versionOf(data)); {
+	case err != nil:
+		return key, fail(ErrInternalException, "look for newer keys", err)
+	case !found:
+		return key, errSignature
+	}
+	return i.verifyKnown(t, data)
+}
+
+func (i *Issuer) verifyKnown(t signedToken, data []byte) (SymmetricKey, error) {
+	ring := i.Ring()
+	ring = slices.Clone(ring[:min(len(ring), maxRing)])
 	for n, k := range ring {
 		if n > 0 && strings.HasSuffix(hint(data), fmt.Sprintf("#%d", k.Version)) {
 			ring[0], ring[n] = k, ring[0]

@@ -21,26 +21,22 @@ func FindIssuer(store keystore.Store, name, prefix string) (*Issuer, error) {
 			return nil, err
 		}
 	}
-	ring, err := findKeyRing(store, keystore.RoleIssuerEncryption.Label(prefix), keystore.RoleIssuerMAC.Label(prefix))
+	versions, err := FindVersions(store, keystore.RoleIssuerEncryption.Label(prefix), keystore.RoleIssuerMAC.Label(prefix))
 	if err != nil {
 		return nil, err
 	}
-	return &Issuer{Name: name, Store: store, Keys: ring}, nil
+	return &Issuer{Name: name, Store: store, Versions: versions}, nil
 }
 
 // FindServiceTokenKeys returns the keys of every service token, from the labels of the
 // roles [keystore.RoleServiceEncryption] and [keystore.RoleServiceMAC]. name is told in
 // the tokens. The errors are those of [FindIssuer].
 func FindServiceTokenKeys(store keystore.Store, name, prefix string) (ServiceTokenKeys, error) {
-	ring, err := findKeyRing(store, keystore.RoleServiceEncryption.Label(prefix), keystore.RoleServiceMAC.Label(prefix))
+	versions, err := FindVersions(store, keystore.RoleServiceEncryption.Label(prefix), keystore.RoleServiceMAC.Label(prefix))
 	if err != nil {
 		return nil, err
 	}
-	var versions KeyRing
-	for _, v := range ring {
-		versions = append(versions, v.symmetric(name+" service", nil))
-	}
-	return ServiceTokenKeys{"": versions}, nil
+	return versions.ServiceTokenKeys(name), nil
 }
 
 // findKeyRing pairs the versions of two keys, newest first. A version that only one of

@@ -33,7 +33,7 @@ func TestFindIssuer(t *testing.T) {
 	wants(keystore.ErrNotFound)
 	create(keystore.RoleIssuerMAC, 2)
 	i, err := msl.FindIssuer(store, "server", "net")
-	if err != nil || len(i.Keys) != 2 || i.Keys[0].Version != 2 || i.Keys[1].Version != 1 || i.Name != "server" {
+	if err != nil || len(i.Ring()) != 2 || i.Ring()[0].Version != 2 || i.Ring()[1].Version != 1 || i.Name != "server" {
 		t.Fatalf("%+v, %v", i, err)
 	}
 	if err := store.Destroy(keystore.RoleIssuerMAC.Label("net"), 2); err != nil {

@@ -143,6 +143,11 @@ func drawing(p Protector, random io.Reader) Protector {
 			k[0].Rand = random
 		}
 		return k
+	case serviceRing:
+		if k.rand == nil {
+			k.rand = random
+		}
+		return k
 	}
 	return p
 }

@@ -101,6 +101,15 @@ func verified(key Opener, data, signature []byte) (Opener, error) {
 	return key, errSignature
 }
 
+// verifiedToken is verified for a token, of which content is what may be encrypted. It
+// looks for a newer version of the key.
+func verifiedToken(key Opener, data, signature, content []byte) (Opener, error) {
+	if versions, ok := key.(serviceRing); ok {
+		return versions.verified(data, signature, content)
+	}
+	return verified(key, data, signature)
+}
+
 // parseServiceToken makes every check of the protocol, the binding to mt and uit last.
 // The data is still compressed.
 func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
@@ -156,7 +165,7 @@ func (t *ServiceToken) open(keys ServiceTokenKeys, algorithm string, content []b
 	if !ok {
 		return nil
 	}
-	key, err := verified(configured, t.sealed.tokenData, t.sealed.signature)
+	key, err := verifiedToken(configured, t.sealed.tokenData, t.sealed.signature, content)
 	if err == errSignature {
 		return nil
 	}

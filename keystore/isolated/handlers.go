@@ -37,6 +37,7 @@ var handlers = map[operation]func(*server, *fields, message) (message, error){
 	opSign:        (*server).sign,
 	opDecryptPair: (*server).decryptPair,
 	opRefresh:     (*server).refresh,
+	opSealWith:    (*server).sealWith,
 }
 
 // maxRandom bounds the random bytes of one request.
@@ -215,16 +216,6 @@ func (s *server) destroy(f *fields, m message) (message, error) {
 		return nil, err
 	}
 	return m, store.Destroy(label, version)
-}
-
-func (s *server) refresh(f *fields, m message) (message, error) {
-	if err := f.end(); err != nil {
-		return nil, err
-	}
-	if store, ok := s.store.(interface{ Refresh() }); ok {
-		store.Refresh()
-	}
-	return m, nil
 }
 
 func (s *server) live(f *fields, m message) (message, error) {

@@ -37,6 +37,7 @@ const (
 	opSign
 	opDecryptPair
 	opRefresh
+	opSealWith
 )
 
 // repeatable reports whether an operation that may have been made can be made again:

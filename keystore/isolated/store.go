@@ -105,10 +105,6 @@ func (s *Store) Live() (objects, sessions int) {
 	return objects, sessions
 }
 
-// Refresh has the store in the child look for every provisioned key again when it is looked
-// up next, if it remembers them. The next child remembers none.
-func (s *Store) Refresh() { _ = s.ask(opRefresh, nil, nil) }
-
 // ask makes a call that concerns no key.
 func (s *Store) ask(op operation, write func(message) message, use func(*fields) error) error {
 	if write == nil {

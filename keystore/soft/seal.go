@@ -1,9 +1,11 @@
 package soft
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -36,7 +38,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	kek, err := s.newest(role.Label(s.prefix))
+	kek, err := s.sealer(role.Label(s.prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +47,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: kek.Version, Wrapped: wrapped}
-	tagger, err := s.newest(keystore.RoleSealMAC.Label(s.prefix))
+	tagger, err := s.sealer(keystore.RoleSealMAC.Label(s.prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +55,22 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	return sealed.Bytes(), nil
+}
+
+// sealer returns the version of a sealing key that seals: the newest, or the chosen one.
+func (s *Store) sealer(label string) (record, error) {
+	newest, err := s.newest(label)
+	if err != nil {
+		return newest, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.rings[label] {
+		if r.Version <= cmp.Or(s.chosen[label], math.MaxUint32) {
+			return r, nil
+		}
+	}
+	return newest, nil
 }
 
 // Unseal makes a locked key of what Seal returned.

@@ -25,6 +25,7 @@ type Store struct {
 	closed bool
 	live   map[*key]struct{}   // session keys that were not closed yet
 	rings  map[string][]record // provisioned keys by label, newest first
+	chosen map[string]uint32   // versions that seal; zero or none means the newest
 
 	prefix string    // of the labels of the sealing keys
 	random io.Reader // of secret keys
@@ -36,6 +37,7 @@ var (
 	_ keystore.Importer    = (*Store)(nil)
 	_ keystore.PeerWrapper = (*Store)(nil)
 	_ keystore.Admin       = (*Store)(nil)
+	_ keystore.Changing    = (*Store)(nil)
 )
 
 // Provider says where the keys of a Store are: in the memory of the process.

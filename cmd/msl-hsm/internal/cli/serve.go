@@ -173,7 +173,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
 	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
-		"issuer_key_versions", len(s.MSL.Issuer.Keys), "upstream", c.Server.Upstream.String())
+		"issuer_key_versions", len(s.MSL.Issuer.Ring()), "upstream", c.Server.Upstream.String())
 	streams, more, err := openBeside(c, live, sockets, log, peers)
 	if err != nil {
 		return err

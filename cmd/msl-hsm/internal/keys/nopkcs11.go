@@ -34,5 +34,5 @@ func NoPKCS11() error {
 // StatsOf returns nothing: there is no token.
 func StatsOf(Store) (DeviceStats, bool) { return DeviceStats{}, false }
 
-// Reread does nothing: there is no token.
-func Reread(*config.Keystore, Store) error { return nil }
+// rereadPIN does nothing: there is no token.
+func rereadPIN(*config.Keystore, Store) error { return nil }

@@ -110,12 +110,8 @@ func StatsOf(s Store) (DeviceStats, bool) {
 	return DeviceStats{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}, true
 }
 
-// Reread finds the keys that other programs made or destroyed, and reads the PIN again
-// if it is in a file and the module is in this process. Nothing else knows of such keys while a server runs.
-func Reread(c *config.Keystore, s Store) error {
-	if s, ok := s.(interface{ Refresh() }); ok {
-		s.Refresh()
-	}
+// rereadPIN reads the PIN again if it is in a file.
+func rereadPIN(c *config.Keystore, s Store) error {
 	device, ok := s.(*hsm.Store)
 	if !ok || !isFile(c.PIN) {
 		return nil

@@ -82,7 +82,7 @@ func (s *Service) checkServer() Check {
 
 // A heartbeat uses a key in the device now and then.
 type heartbeat struct {
-	key keystore.MAC
+	key func() keystore.MAC // that issues
 
 	mu      sync.Mutex
 	began   time.Time     // of the newest use
@@ -122,7 +122,7 @@ func (h *heartbeat) ended() bool {
 }
 
 func (h *heartbeat) use(done chan struct{}) {
-	_, err := h.key.Sum([]byte("msl-hsm health"))
+	_, err := h.key().Sum([]byte("msl-hsm health"))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.err = err
@@ -134,7 +134,7 @@ func (s *Service) checkKeyStore(ctx context.Context) Check {
 		return Check{"keystore", Failure, exit.OneLine(err)}
 	}
 	var versions []string
-	for _, k := range s.MSL.Issuer.Keys {
+	for _, k := range s.MSL.Issuer.Ring() {
 		versions = append(versions, fmt.Sprint(k.Version))
 	}
 	return Check{"keystore", OK, "the issuer key signs; its versions are " + strings.Join(versions, ", ")}

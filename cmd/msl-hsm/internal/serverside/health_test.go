@@ -34,7 +34,7 @@ func (k *fakeKey) Sum([]byte) ([]byte, error) {
 
 func TestHeartbeat(t *testing.T) {
 	k := &fakeKey{err: keystore.ErrUnavailable}
-	h := heartbeat{key: k}
+	h := heartbeat{key: func() keystore.MAC { return k }}
 	for range 100 {
 		if err := h.beat(t.Context()); !errors.Is(err, keystore.ErrUnavailable) {
 			t.Fatalf("a device that is away: %v", err)
@@ -49,7 +49,7 @@ func TestHeartbeat(t *testing.T) {
 // it is asked once.
 func TestHeartbeatHangs(t *testing.T) {
 	k := &fakeKey{hang: make(chan struct{})}
-	h := heartbeat{key: k}
+	h := heartbeat{key: func() keystore.MAC { return k }}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	for range 10 {

@@ -122,7 +122,7 @@ func (l *Live) Reload() (r Reloaded, err error) {
 	g.config = asRead
 	l.now.Store(g)
 	old.stop()
-	for _, k := range g.MSL.Issuer.Keys {
+	for _, k := range g.MSL.Issuer.Ring() {
 		r.Versions = append(r.Versions, k.Version)
 	}
 	l.Log.Info("configuration reloaded", "changed", r.Changed, "needs_restart", r.Restart, "issuer_key_versions", r.Versions)

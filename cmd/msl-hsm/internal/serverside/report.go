@@ -57,7 +57,7 @@ func (s *Service) values() []metrics.Value {
 		{Name: "message_memory_bytes", Help: "Memory for messages that is in use.", Value: float64(st.Proven), Labels: label("sender", "proven")},
 		{Name: "connections", Help: "Connections that are open.", Value: float64(s.Connections.Open())},
 	}
-	for i, k := range s.MSL.Issuer.Keys {
+	for i, k := range s.MSL.Issuer.Ring() {
 		version := label("version", strconv.Itoa(int(k.Version)))
 		issues := 0.0
 		if i == 0 {

@@ -155,7 +155,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		return err
 	}
 	issuer.Rand, issuer.Used = s.random, s.issuerUse.note
-	s.heartbeat.key = issuer.Keys[0].MAC
+	s.heartbeat.key = func() keystore.MAC { return issuer.Ring()[0].MAC }
 	issuer.Shared = custody == msl.CustodyShared
 	services, err := serviceTokenKeys(c, s.Store)
 	if err != nil {
