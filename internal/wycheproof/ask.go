@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"testing"
 )
 
 // A Verdict is what an implementation makes of a vector. The zero value means that it
@@ -26,7 +25,7 @@ func NotAsked(why string, args ...any) Verdict { return Verdict{why: fmt.Sprintf
 // the file. An acceptable vector may be accepted or refused. It logs one line: how many
 // verdicts agree, what was made of acceptable ones, by their flags, and why others were
 // not asked.
-func Ask(t *testing.T, f File, ask func(g Group, v Vector) Verdict) {
+func Ask(t T, f File, ask func(g Group, v Vector) Verdict) {
 	t.Helper()
 	c := count{acceptable: map[string]int{}, notAsked: map[string]int{}}
 	for _, g := range f.Groups {

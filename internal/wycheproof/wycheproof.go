@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"testing"
 )
 
 // A File is one file of vectors, for one algorithm.
@@ -66,8 +65,17 @@ func (v Vector) String() string {
 //go:embed testdata/*.json.gz
 var files embed.FS
 
+// A T is what the functions of this package use of a *testing.T.
+type T interface {
+	Helper()
+	Log(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // Read reads a file by its name, such as aes_wrap.
-func Read(t testing.TB, name string) File {
+func Read(t T, name string) File {
 	t.Helper()
 	compressed, err := files.Open("testdata/" + name + ".json.gz")
 	if err != nil {

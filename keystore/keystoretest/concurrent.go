@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -16,7 +15,7 @@ const goroutines = 64
 type concurrency struct{ *suite }
 
 // together runs f in many goroutines and reports what each returns.
-func together(t *testing.T, f func() error) {
+func together(t T, f func() error) {
 	t.Helper()
 	var group sync.WaitGroup
 	for range goroutines {
@@ -29,16 +28,16 @@ func together(t *testing.T, f func() error) {
 	group.Wait()
 }
 
-func (s concurrency) testConcurrent(t *testing.T) {
+func (s concurrency) testConcurrent(t T) {
 	t.Run("one-cipher", s.testOneCipher)
 	t.Run("one-mac", s.testOneMAC)
-	t.Run("churn", func(t *testing.T) { together(t, s.churn) })
+	t.Run("churn", func(t T) { together(t, s.churn) })
 	t.Run("seal-once", s.testSealOnce)
 	t.Run("close-in-use", s.testCloseInUse)
 	t.Run("close-store-in-use", s.testCloseStoreInUse)
 }
 
-func (s concurrency) testOneCipher(t *testing.T) {
+func (s concurrency) testOneCipher(t T) {
 	k := s.generate(t, keystore.AES128CBC).(keystore.Cipher)
 	together(t, func() error {
 		for n := range 25 {
@@ -59,7 +58,7 @@ func (s concurrency) testOneCipher(t *testing.T) {
 	})
 }
 
-func (s concurrency) testOneMAC(t *testing.T) {
+func (s concurrency) testOneMAC(t T) {
 	k := s.generate(t, keystore.HMACSHA256).(keystore.MAC)
 	var want [25]string
 	for n := range want {
@@ -116,7 +115,7 @@ func (s concurrency) churn() error {
 	return nil
 }
 
-func (s concurrency) testSealOnce(t *testing.T) {
+func (s concurrency) testSealOnce(t T) {
 	k := s.generate(t, keystore.HMACSHA256)
 	var sealed atomic.Int32
 	together(t, func() error {
@@ -135,7 +134,7 @@ func (s concurrency) testSealOnce(t *testing.T) {
 
 // testCloseInUse closes a key that others use: they get right answers until
 // they get ErrClosed.
-func (s concurrency) testCloseInUse(t *testing.T) {
+func (s concurrency) testCloseInUse(t T) {
 	k := s.generate(t, keystore.HMACSHA256).(keystore.MAC)
 	tag, err := k.Sum(nil)
 	if err != nil {
@@ -166,7 +165,7 @@ func (s concurrency) testCloseInUse(t *testing.T) {
 	is(t, "sum with a closed key", err, keystore.ErrClosed)
 }
 
-func (s concurrency) testCloseStoreInUse(t *testing.T) {
+func (s concurrency) testCloseStoreInUse(t T) {
 	store := s.open(t)
 	var made atomic.Int32
 	together(t, func() error {

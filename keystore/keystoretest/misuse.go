@@ -6,7 +6,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -14,7 +13,7 @@ import (
 // misuse are the tests of what must be refused.
 type misuse struct{ *suite }
 
-func (s misuse) testUnsupported(t *testing.T) {
+func (s misuse) testUnsupported(t T) {
 	sealing := []keystore.Algorithm{keystore.SealSession256, keystore.SealWrapping256, keystore.SealMAC256}
 	for _, a := range append(sealing, 0, 200, 255) {
 		_, err := s.store.Generate(a)
@@ -35,10 +34,10 @@ func (s misuse) testUnsupported(t *testing.T) {
 }
 
 // testClosed asks that a closed key does nothing.
-func (s misuse) testClosed(t *testing.T) {
+func (s misuse) testClosed(t T) {
 	all := append(movable(), keystore.AESUnwrap128, keystore.RSAUnwrap2048, keystore.ECDSAP256,
 		keystore.RSADecrypt2048, keystore.AESReveal128, keystore.RSAPSS2048)
-	each(t, all, func(t *testing.T, a keystore.Algorithm) {
+	each(t, all, func(t T, a keystore.Algorithm) {
 		k := s.generate(t, a)
 		for range 2 {
 			if err := k.Close(); err != nil {
@@ -57,7 +56,7 @@ func (s misuse) testClosed(t *testing.T) {
 
 // usedAfterClose asks that every operation of k is refused. victim is a key of
 // the same store for k to wrap.
-func usedAfterClose(t *testing.T, k, victim keystore.Key) {
+func usedAfterClose(t T, k, victim keystore.Key) {
 	t.Helper()
 	tried := false
 	refused := func(what string, err error) {
@@ -105,7 +104,7 @@ func usedAfterClose(t *testing.T, k, victim keystore.Key) {
 	}
 }
 
-func (s misuse) wrapClosed(t *testing.T, k keystore.Key) {
+func (s misuse) wrapClosed(t T, k keystore.Key) {
 	t.Helper()
 	if !k.Algorithm().Secret() {
 		return
@@ -127,11 +126,11 @@ func (s misuse) wrapClosed(t *testing.T, k keystore.Key) {
 }
 
 // testForeign gives the store keys that are not its own.
-func (s misuse) testForeign(t *testing.T) {
+func (s misuse) testForeign(t T) {
 	second := s.open(t)
 	defer second.Close()
 	for what, store := range map[string]keystore.Store{"soft": s.other, "second": second} {
-		t.Run(what, func(t *testing.T) {
+		t.Run(what, func(t T) {
 			k, err := store.Generate(keystore.HMACSHA256)
 			if err != nil {
 				t.Fatal(err)
@@ -150,7 +149,7 @@ func (s misuse) testForeign(t *testing.T) {
 			is(t, "wrap a key of another store", err, keystore.ErrWrongKey)
 		})
 	}
-	t.Run("nil", func(t *testing.T) {
+	t.Run("nil", func(t T) {
 		_, err := s.store.Seal(nil, nil)
 		is(t, "seal nil", err, keystore.ErrWrongKey)
 	})
@@ -158,7 +157,7 @@ func (s misuse) testForeign(t *testing.T) {
 
 // testStoreClose closes a store with all its keys, and then the store of the
 // whole run.
-func (s misuse) testStoreClose(t *testing.T) {
+func (s misuse) testStoreClose(t T) {
 	store := s.open(t)
 	var keys []keystore.Key
 	for _, a := range append(movable(), keystore.AESUnwrap128, keystore.ECDSAP256) {
@@ -198,7 +197,7 @@ func (s misuse) testStoreClose(t *testing.T) {
 	isEmpty(t, s.store)
 }
 
-func storeClosed(t *testing.T, store keystore.Store, blob []byte) {
+func storeClosed(t T, store keystore.Store, blob []byte) {
 	t.Helper()
 	_, err := store.Generate(keystore.AES128CBC)
 	is(t, "generate in a closed store", err, keystore.ErrClosed)
@@ -219,7 +218,7 @@ func storeClosed(t *testing.T, store keystore.Store, blob []byte) {
 	}
 }
 
-func isEmpty(t *testing.T, store keystore.Store) {
+func isEmpty(t T, store keystore.Store) {
 	t.Helper()
 	if l, ok := store.(Leaker); ok {
 		if objects, sessions := l.Live(); objects != 0 || sessions != 0 {

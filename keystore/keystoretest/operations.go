@@ -16,7 +16,6 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -25,7 +24,7 @@ import (
 type operations struct{ *suite }
 
 // testInterfaces asks that a key can do its one thing and nothing else.
-func (s operations) testInterfaces(t *testing.T) {
+func (s operations) testInterfaces(t T) {
 	able := map[keystore.Algorithm]string{
 		keystore.AES128CBC:       "cipher",
 		keystore.AES256CBC:       "cipher",
@@ -43,7 +42,7 @@ func (s operations) testInterfaces(t *testing.T) {
 		keystore.RSAPSS2048:      "signer",
 	}
 	for a, want := range able {
-		t.Run(a.String(), func(t *testing.T) {
+		t.Run(a.String(), func(t T) {
 			if got := abilities(s.generate(t, a)); got != want {
 				t.Errorf("%v key is %q, want %q", a, got, want)
 			}
@@ -77,18 +76,18 @@ func abilities(k keystore.Key) string {
 	return strings.Join(able, " ")
 }
 
-func (s operations) testCiphers(t *testing.T) {
-	each(t, []keystore.Algorithm{keystore.AES128CBC, keystore.AES256CBC}, func(t *testing.T, a keystore.Algorithm) {
-		t.Run("round-trip", func(t *testing.T) { roundTrip(t, s.generate(t, a).(keystore.Cipher)) })
-		t.Run("padding", func(t *testing.T) { badPadding(t, s.generate(t, a).(keystore.Cipher)) })
-		t.Run("sizes", func(t *testing.T) { badSizes(t, s.generate(t, a).(keystore.Cipher)) })
-		t.Run("distinct", func(t *testing.T) {
+func (s operations) testCiphers(t T) {
+	each(t, []keystore.Algorithm{keystore.AES128CBC, keystore.AES256CBC}, func(t T, a keystore.Algorithm) {
+		t.Run("round-trip", func(t T) { roundTrip(t, s.generate(t, a).(keystore.Cipher)) })
+		t.Run("padding", func(t T) { badPadding(t, s.generate(t, a).(keystore.Cipher)) })
+		t.Run("sizes", func(t T) { badSizes(t, s.generate(t, a).(keystore.Cipher)) })
+		t.Run("distinct", func(t T) {
 			one, other := s.generate(t, a), s.generate(t, a)
 			if fingerprint(t, s.store, one) == fingerprint(t, s.store, other) {
 				t.Error("two generated keys are equal")
 			}
 		})
-		t.Run("standard", func(t *testing.T) {
+		t.Run("standard", func(t T) {
 			raw := random(a.Size())
 			standardCBC(t, s.give(t, a, raw).(keystore.Cipher), raw)
 		})
@@ -97,7 +96,7 @@ func (s operations) testCiphers(t *testing.T) {
 
 func lengths() []int { return []int{0, 1, 7, 15, 16, 17, 31, 32, 33, 1000, 4096, 70001} }
 
-func roundTrip(t *testing.T, k keystore.Cipher) {
+func roundTrip(t T, k keystore.Cipher) {
 	for _, n := range lengths() {
 		iv, plaintext := random(16), random(n)
 		given := slices.Clone(plaintext)
@@ -124,7 +123,7 @@ func roundTrip(t *testing.T, k keystore.Cipher) {
 
 // badPadding makes plaintexts with any padding: what is encrypted in whole
 // blocks loses its own padding with the last block.
-func badPadding(t *testing.T, k keystore.Cipher) {
+func badPadding(t T, k keystore.Cipher) {
 	block := func(head byte, tail ...byte) []byte {
 		return append(bytes.Repeat([]byte{head}, 32-len(tail)), tail...)
 	}
@@ -162,7 +161,7 @@ func badPadding(t *testing.T, k keystore.Cipher) {
 	}
 }
 
-func badSizes(t *testing.T, k keystore.Cipher) {
+func badSizes(t T, k keystore.Cipher) {
 	iv := random(16)
 	ciphertext, err := k.Encrypt(iv, random(40))
 	if err != nil {
@@ -186,7 +185,7 @@ func badSizes(t *testing.T, k keystore.Cipher) {
 	}
 }
 
-func standardCBC(t *testing.T, k keystore.Cipher, raw []byte) {
+func standardCBC(t T, k keystore.Cipher, raw []byte) {
 	block, err := aes.NewCipher(raw)
 	if err != nil {
 		t.Fatal(err)
@@ -216,15 +215,15 @@ func standardCBC(t *testing.T, k keystore.Cipher, raw []byte) {
 	}
 }
 
-func (s operations) testMACs(t *testing.T) {
-	each(t, []keystore.Algorithm{keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128}, func(t *testing.T, a keystore.Algorithm) {
-		t.Run("distinct", func(t *testing.T) {
+func (s operations) testMACs(t T) {
+	each(t, []keystore.Algorithm{keystore.HMACSHA256, keystore.HMACSHA256Block, keystore.AESCMAC128}, func(t T, a keystore.Algorithm) {
+		t.Run("distinct", func(t T) {
 			one, other := s.generate(t, a), s.generate(t, a)
 			if fingerprint(t, s.store, one) == fingerprint(t, s.store, other) {
 				t.Error("two generated keys are equal")
 			}
 		})
-		t.Run("standard", func(t *testing.T) {
+		t.Run("standard", func(t T) {
 			raw := random(a.Size())
 			s.standardMAC(t, s.give(t, a, raw).(keystore.MAC), raw)
 		})
@@ -234,7 +233,7 @@ func (s operations) testMACs(t *testing.T) {
 }
 
 // testBlock asks that a key computes the same tags as a whole block.
-func (s operations) testBlock(t *testing.T) {
+func (s operations) testBlock(t T) {
 	raw := random(32)
 	k := s.give(t, keystore.HMACSHA256, raw)
 	block := s.give(t, keystore.HMACSHA256Block, keystore.HMACBlock(raw))
@@ -244,7 +243,7 @@ func (s operations) testBlock(t *testing.T) {
 	s.standardMAC(t, block.(keystore.MAC), raw)
 }
 
-func (s operations) standardMAC(t *testing.T, k keystore.MAC, raw []byte) {
+func (s operations) standardMAC(t T, k keystore.MAC, raw []byte) {
 	for _, n := range lengths() {
 		data := random(n)
 		var want []byte
@@ -266,7 +265,7 @@ func (s operations) standardMAC(t *testing.T, k keystore.MAC, raw []byte) {
 	}
 }
 
-func (s operations) testRFC4493(t *testing.T) {
+func (s operations) testRFC4493(t T) {
 	key, _ := hex.DecodeString("2b7e151628aed2a6abf7158809cf4f3c")
 	data, _ := hex.DecodeString("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710")
 	k := s.give(t, keystore.AESCMAC128, key).(keystore.MAC)
@@ -283,14 +282,14 @@ func (s operations) testRFC4493(t *testing.T) {
 	}
 }
 
-func (s operations) testSigners(t *testing.T) {
-	each(t, []keystore.Algorithm{keystore.RSASign2048, keystore.ECDSAP256, keystore.ECDSAP384, keystore.RSAPSS2048}, func(t *testing.T, a keystore.Algorithm) {
+func (s operations) testSigners(t T) {
+	each(t, []keystore.Algorithm{keystore.RSASign2048, keystore.ECDSAP256, keystore.ECDSAP384, keystore.RSAPSS2048}, func(t T, a keystore.Algorithm) {
 		signs(t, s.generate(t, a))
 	})
 }
 
 // signsPSS asks that k signs as RSASSA-PSS with each hash, and not otherwise.
-func signsPSS(t *testing.T, k keystore.Key) {
+func signsPSS(t T, k keystore.Key) {
 	t.Helper()
 	signer := k.(crypto.Signer)
 	checkPublic(t, k.Algorithm(), signer.Public())
@@ -322,7 +321,7 @@ func signsPSS(t *testing.T, k keystore.Key) {
 }
 
 // signs asks that k signs, and signs nothing but digests of its algorithm.
-func signs(t *testing.T, k keystore.Key) {
+func signs(t T, k keystore.Key) {
 	t.Helper()
 	if a := k.Algorithm(); a >= keystore.RSAPSS2048 && a <= keystore.RSAPSS4096 {
 		signsPSS(t, k)
@@ -364,7 +363,7 @@ func signs(t *testing.T, k keystore.Key) {
 	}
 }
 
-func checkPublic(t *testing.T, a keystore.Algorithm, public crypto.PublicKey) {
+func checkPublic(t T, a keystore.Algorithm, public crypto.PublicKey) {
 	t.Helper()
 	bits := 0
 	switch public := public.(type) {

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -14,16 +13,16 @@ import (
 type provisioning struct{ *suite }
 
 // testProvisioned makes keys as a set-up command does, and uses them.
-func (s provisioning) testProvisioned(t *testing.T) {
+func (s provisioning) testProvisioned(t T) {
 	_, err := s.store.Lookup(label("missing"))
 	is(t, "look up a missing key", err, keystore.ErrNotFound)
 	admin, ok := s.store.(keystore.Admin)
 	if !ok {
 		t.Skip("the store is not an Admin")
 	}
-	t.Run("ring", func(t *testing.T) { s.testRing(t, admin) })
-	t.Run("destroy", func(t *testing.T) { s.testDestroy(t, admin) })
-	each(t, keystore.Algorithms(), func(t *testing.T, a keystore.Algorithm) {
+	t.Run("ring", func(t T) { s.testRing(t, admin) })
+	t.Run("destroy", func(t T) { s.testDestroy(t, admin) })
+	each(t, keystore.Algorithms(), func(t T, a keystore.Algorithm) {
 		switch {
 		case a.Sealing():
 			t.Skip("open made it")
@@ -32,14 +31,17 @@ func (s provisioning) testProvisioned(t *testing.T) {
 		}
 		s.testCreated(t, admin, a)
 	})
-	t.Run("unwrapped", func(t *testing.T) { s.testUnwrapped(t, admin) })
+	t.Run("unwrapped", func(t T) { s.testUnwrapped(t, admin) })
 }
 
+// Prefix is what the labels of all provisioned keys begin with that the suite makes.
+const Prefix = "keystoretest-"
+
 // label makes a name that no run before has left on a device.
-func label(what string) string { return "keystoretest-" + what + "-" + hex.EncodeToString(random(6)) }
+func label(what string) string { return Prefix + what + "-" + hex.EncodeToString(random(6)) }
 
 // create makes a provisioned key that goes with the test.
-func (s provisioning) create(t *testing.T, admin keystore.Admin, name string, a keystore.Algorithm) keystore.Version {
+func (s provisioning) create(t T, admin keystore.Admin, name string, a keystore.Algorithm) keystore.Version {
 	t.Helper()
 	v, err := admin.Create(name, a)
 	k := s.keep(t, a, v.Key, err)
@@ -51,7 +53,7 @@ func (s provisioning) create(t *testing.T, admin keystore.Admin, name string, a 
 	return keystore.Version{Number: v.Number, Key: k}
 }
 
-func (s provisioning) lookup(t *testing.T, name string, want ...uint32) []keystore.Version {
+func (s provisioning) lookup(t T, name string, want ...uint32) []keystore.Version {
 	t.Helper()
 	versions, err := s.store.Lookup(name)
 	if err != nil {
@@ -68,7 +70,7 @@ func (s provisioning) lookup(t *testing.T, name string, want ...uint32) []keysto
 	return versions
 }
 
-func (s provisioning) testRing(t *testing.T, admin keystore.Admin) {
+func (s provisioning) testRing(t T, admin keystore.Admin) {
 	name := label("ring")
 	first := s.create(t, admin, name, keystore.AES128CBC)
 	one := s.lookup(t, name, 1)[0].Key
@@ -94,7 +96,7 @@ func (s provisioning) testRing(t *testing.T, admin keystore.Admin) {
 	is(t, "create another algorithm under the label", err, keystore.ErrExists)
 }
 
-func (s provisioning) testDestroy(t *testing.T, admin keystore.Admin) {
+func (s provisioning) testDestroy(t T, admin keystore.Admin) {
 	name := label("destroy")
 	s.create(t, admin, name, keystore.HMACSHA256)
 	s.create(t, admin, name, keystore.HMACSHA256)
@@ -120,7 +122,7 @@ func (s provisioning) testDestroy(t *testing.T, admin keystore.Admin) {
 }
 
 // isListed asks for the evidence about the versions of one label.
-func (s provisioning) isListed(t *testing.T, admin keystore.Admin, name string, a keystore.Algorithm, want ...uint32) {
+func (s provisioning) isListed(t T, admin keystore.Admin, name string, a keystore.Algorithm, want ...uint32) {
 	t.Helper()
 	all, err := admin.List()
 	if err != nil {
@@ -148,7 +150,7 @@ func (s provisioning) isListed(t *testing.T, admin keystore.Admin, name string, 
 	}
 }
 
-func checkInfo(t *testing.T, a keystore.Algorithm, info keystore.Info) {
+func checkInfo(t T, a keystore.Algorithm, info keystore.Info) {
 	t.Helper()
 	if info.Algorithm != a {
 		t.Errorf("%s is listed as %v, want %v", info.Label, info.Algorithm, a)
@@ -168,7 +170,7 @@ func checkInfo(t *testing.T, a keystore.Algorithm, info keystore.Info) {
 }
 
 // testCreated makes one provisioned key, uses it, and asks that it stays.
-func (s provisioning) testCreated(t *testing.T, admin keystore.Admin, a keystore.Algorithm) {
+func (s provisioning) testCreated(t T, admin keystore.Admin, a keystore.Algorithm) {
 	name := label(a.String())
 	s.create(t, admin, name, a)
 	s.isListed(t, admin, name, a, 1)
@@ -205,7 +207,7 @@ func (s provisioning) testCreated(t *testing.T, admin keystore.Admin, a keystore
 	s.closeAndFind(t, name, k)
 }
 
-func (s provisioning) closeAndFind(t *testing.T, name string, k keystore.Key) {
+func (s provisioning) closeAndFind(t T, name string, k keystore.Key) {
 	t.Helper()
 	for range 2 {
 		if err := k.Close(); err != nil {
@@ -220,11 +222,11 @@ func (s provisioning) closeAndFind(t *testing.T, name string, k keystore.Key) {
 }
 
 // testUnwrapped asks that what a provisioned key unwrapped is locked.
-func (s provisioning) testUnwrapped(t *testing.T, admin keystore.Admin) {
+func (s provisioning) testUnwrapped(t T, admin keystore.Admin) {
 	name := label("unwrapped")
 	s.create(t, admin, name, keystore.RSAUnwrap2048)
 	u := s.lookup(t, name, 1)[0].Key
-	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
+	each(t, movable(), func(t T, a keystore.Algorithm) {
 		there := s.softKey(t, a, random(a.Size()))
 		wrapped, err := s.other.WrapFor(publicOf(t, u), there)
 		if err != nil {

@@ -3,14 +3,13 @@ package keystoretest
 import (
 	"bytes"
 	"errors"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // testRandom draws random bytes of many sizes, if the store is a
 // [keystore.RandomSource] and its device has a generator.
-func (s operations) testRandom(t *testing.T) {
+func (s operations) testRandom(t T) {
 	source, ok := s.store.(keystore.RandomSource)
 	if !ok {
 		t.Skip("the store is not a RandomSource")

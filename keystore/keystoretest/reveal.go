@@ -7,7 +7,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha1"
 	"errors"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -16,7 +15,7 @@ import (
 type revealing struct{ *suite }
 
 // dataWrapper makes a wrapping key of given bytes.
-func (s revealing) dataWrapper(t *testing.T, raw []byte) keystore.DataWrapper {
+func (s revealing) dataWrapper(t T, raw []byte) keystore.DataWrapper {
 	t.Helper()
 	w, ok := s.give(t, keystore.AESWrap128, raw).(keystore.DataWrapper)
 	if !ok {
@@ -27,7 +26,7 @@ func (s revealing) dataWrapper(t *testing.T, raw []byte) keystore.DataWrapper {
 
 // testReveal reveals what the software peer wrapped, keys and other bytes, and
 // nothing else.
-func (s revealing) testReveal(t *testing.T) {
+func (s revealing) testReveal(t T) {
 	shared := random(16)
 	r := s.give(t, keystore.AESReveal128, shared).(keystore.Revealer)
 	peer := s.softKey(t, keystore.AESWrap128, shared).(keystore.DataWrapper)
@@ -66,7 +65,7 @@ func (s revealing) testReveal(t *testing.T) {
 	is(t, "seal a key that reveals", err, errors.ErrUnsupported)
 }
 
-func (s revealing) revealsNot(t *testing.T, r keystore.Revealer, what string, wrapped []byte) {
+func (s revealing) revealsNot(t T, r keystore.Revealer, what string, wrapped []byte) {
 	t.Helper()
 	got, err := r.Reveal(wrapped)
 	is(t, "reveal "+what, err, keystore.ErrBadData)
@@ -76,7 +75,7 @@ func (s revealing) revealsNot(t *testing.T, r keystore.Revealer, what string, wr
 }
 
 // testWrapData wraps bytes, and lets the software peer look at them.
-func (s revealing) testWrapData(t *testing.T) {
+func (s revealing) testWrapData(t T) {
 	shared := random(16)
 	w := s.dataWrapper(t, shared)
 	peer := s.softKey(t, keystore.AESReveal128, shared).(keystore.Revealer)
@@ -107,7 +106,7 @@ func (s revealing) testWrapData(t *testing.T) {
 func oaep() *rsa.OAEPOptions { return &rsa.OAEPOptions{Hash: crypto.SHA1} }
 
 // decrypts lets a key decrypt, and refuse what it should.
-func decrypts(t *testing.T, k keystore.Key) {
+func decrypts(t T, k keystore.Key) {
 	t.Helper()
 	d := k.(crypto.Decrypter)
 	plain := random(100)
@@ -133,9 +132,9 @@ func decrypts(t *testing.T, k keystore.Key) {
 	}
 }
 
-func (s revealing) testDecrypt(t *testing.T) {
+func (s revealing) testDecrypt(t T) {
 	decrypts(t, s.generate(t, keystore.RSADecrypt2048))
-	t.Run("not", func(t *testing.T) {
+	t.Run("not", func(t T) {
 		// A key that unwraps has no way to decrypt: testInterfaces asks that.
 		_, err := s.store.Seal(s.generate(t, keystore.RSADecrypt2048), nil)
 		is(t, "seal a private key", err, errors.ErrUnsupported)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
@@ -17,8 +16,8 @@ import (
 type sealing struct{ *suite }
 
 // testSeal seals and unseals, and asks that nothing leaves a sealed key.
-func (s sealing) testSeal(t *testing.T) {
-	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
+func (s sealing) testSeal(t T) {
+	each(t, movable(), func(t T, a keystore.Algorithm) {
 		k := s.generate(t, a)
 		secret := s.reveal(k)
 		want := fingerprint(t, s.store, k)
@@ -39,7 +38,7 @@ func (s sealing) testSeal(t *testing.T) {
 			t.Error("unsealed another key the second time")
 		}
 	})
-	t.Run("contexts", func(t *testing.T) {
+	t.Run("contexts", func(t T) {
 		for _, context := range [][]byte{nil, {0}, random(32), random(5000)} {
 			k := s.generate(t, keystore.HMACSHA256)
 			blob := s.seal(t, k, slices.Clone(context))
@@ -69,7 +68,7 @@ func (s sealing) reveal(k keystore.Key) []byte {
 	return raw
 }
 
-func (s sealing) checkBlob(t *testing.T, a keystore.Algorithm, blob, secret []byte) {
+func (s sealing) checkBlob(t T, a keystore.Algorithm, blob, secret []byte) {
 	t.Helper()
 	sealed, err := keystore.ParseSealed(blob)
 	if err != nil {
@@ -85,8 +84,8 @@ func (s sealing) checkBlob(t *testing.T, a keystore.Algorithm, blob, secret []by
 
 // testSealForged asks that only what Seal returned unseals, and only where and
 // how it was meant.
-func (s sealing) testSealForged(t *testing.T) {
-	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
+func (s sealing) testSealForged(t T) {
+	each(t, movable(), func(t T, a keystore.Algorithm) {
 		context := []byte("context")
 		blob := s.seal(t, s.generate(t, a), context)
 		other := s.seal(t, s.generate(t, a), []byte("another context"))
@@ -110,7 +109,7 @@ func (s sealing) testSealForged(t *testing.T) {
 	t.Run("foreign", s.testForeignBlob)
 }
 
-func (s sealing) forgedBytes(t *testing.T, a keystore.Algorithm, blob, context []byte) {
+func (s sealing) forgedBytes(t T, a keystore.Algorithm, blob, context []byte) {
 	t.Helper()
 	for i := range blob {
 		forged := slices.Clone(blob)
@@ -130,7 +129,7 @@ func (s sealing) forgedBytes(t *testing.T, a keystore.Algorithm, blob, context [
 }
 
 // swapped takes each part of the blob from another blob of the same store.
-func (s sealing) swapped(t *testing.T, a keystore.Algorithm, blob, other, context []byte) {
+func (s sealing) swapped(t T, a keystore.Algorithm, blob, other, context []byte) {
 	t.Helper()
 	x, err := keystore.ParseSealed(blob)
 	if err != nil {
@@ -150,7 +149,7 @@ func (s sealing) swapped(t *testing.T, a keystore.Algorithm, blob, other, contex
 	}
 }
 
-func (s sealing) isForeign(t *testing.T, what string, a keystore.Algorithm, blob, context []byte) {
+func (s sealing) isForeign(t T, what string, a keystore.Algorithm, blob, context []byte) {
 	t.Helper()
 	k, err := s.store.Unseal(a, blob, context)
 	is(t, "unseal "+what, err, keystore.ErrForeign)
@@ -159,7 +158,7 @@ func (s sealing) isForeign(t *testing.T, what string, a keystore.Algorithm, blob
 	}
 }
 
-func (s sealing) testForeignBlob(t *testing.T) {
+func (s sealing) testForeignBlob(t T) {
 	foreign := soft.New()
 	defer foreign.Close()
 	k, err := foreign.Generate(keystore.HMACSHA256)
@@ -174,8 +173,8 @@ func (s sealing) testForeignBlob(t *testing.T) {
 }
 
 // testSealRefused asks that a key that cannot be sealed is locked all the same.
-func (s sealing) testSealRefused(t *testing.T) {
-	t.Run("unwrapping", func(t *testing.T) {
+func (s sealing) testSealRefused(t T) {
+	t.Run("unwrapping", func(t T) {
 		k := s.generate(t, keystore.AESUnwrap128)
 		blob, err := s.store.Seal(k, nil)
 		is(t, "seal an unwrapping key", err, errors.ErrUnsupported)
@@ -184,7 +183,7 @@ func (s sealing) testSealRefused(t *testing.T) {
 		}
 		s.isLocked(t, "key that was not sealed", k)
 	})
-	t.Run("pair", func(t *testing.T) {
+	t.Run("pair", func(t T) {
 		k := s.generate(t, keystore.ECDSAP256)
 		blob, err := s.store.Seal(k, nil)
 		is(t, "seal a key pair", err, errors.ErrUnsupported)

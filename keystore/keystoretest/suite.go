@@ -5,7 +5,6 @@ import (
 	"crypto/rsa"
 	"errors"
 	"slices"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
@@ -24,14 +23,19 @@ type Leaker interface {
 }
 
 // TestStore runs the suite on the stores that open returns, which must have their
-// sealing keys. open is called several times, and several stores are open at a time.
-// They may be on the same device and share its provisioned keys. The suite closes the
-// stores; open has to clean up everything below them. The suite makes provisioned
-// keys under labels that start with "keystoretest-", and destroys them.
+// sealing keys. t is a *testing.T, or another [Runner]. open is called several times, and
+// several stores are open at a time. They may be on the same device and share its
+// provisioned keys. The suite closes the stores; open has to clean up everything below
+// them. The suite makes provisioned keys under labels that start with [Prefix], and
+// destroys them.
 //
 // An algorithm that a store declines with errors.ErrUnsupported is skipped,
 // unless it is one of required.
-func TestStore(t *testing.T, open func(t *testing.T) keystore.Store, required ...keystore.Algorithm) {
+func TestStore[X Runner[X]](t X, open func(t X) keystore.Store, required ...keystore.Algorithm) {
+	run(tester[X]{t, t}, func(t T) keystore.Store { return open(t.(tester[X]).own) }, required)
+}
+
+func run(t T, open func(t T) keystore.Store, required []keystore.Algorithm) {
 	peer, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +70,7 @@ func TestStore(t *testing.T, open func(t *testing.T) keystore.Store, required ..
 // A suite is one run of TestStore: the stores, and how keys are made in them. The
 // tests of each subject are methods of a type that embeds it.
 type suite struct {
-	open     func(t *testing.T) keystore.Store
+	open     func(t T) keystore.Store
 	store    keystore.Store  // under test
 	other    *soft.Store     // another store, and the software peer
 	peer     *rsa.PrivateKey // of a peer that sees what is wrapped for it
@@ -74,8 +78,8 @@ type suite struct {
 }
 
 // run runs a subtest after which the store must hold what it held before.
-func (s *suite) run(t *testing.T, name string, test func(t *testing.T)) {
-	t.Run(name, func(t *testing.T) {
+func (s *suite) run(t T, name string, test func(t T)) {
+	t.Run(name, func(t T) {
 		leaker, ok := s.store.(Leaker)
 		if !ok {
 			t.Log("the store is not a Leaker: leaks are not detected")
@@ -95,20 +99,20 @@ func (s *suite) run(t *testing.T, name string, test func(t *testing.T)) {
 }
 
 // generate makes a session key that goes with the test.
-func (s *suite) generate(t *testing.T, a keystore.Algorithm) keystore.Key {
+func (s *suite) generate(t T, a keystore.Algorithm) keystore.Key {
 	t.Helper()
 	k, err := s.store.Generate(a)
 	return s.keep(t, a, k, err)
 }
 
 // give imports a session key that goes with the test.
-func (s *suite) give(t *testing.T, a keystore.Algorithm, raw []byte) keystore.Key {
+func (s *suite) give(t T, a keystore.Algorithm, raw []byte) keystore.Key {
 	t.Helper()
 	k, err := s.importer(t).Import(a, raw)
 	return s.keep(t, a, k, err)
 }
 
-func (s *suite) keep(t *testing.T, a keystore.Algorithm, k keystore.Key, err error) keystore.Key {
+func (s *suite) keep(t T, a keystore.Algorithm, k keystore.Key, err error) keystore.Key {
 	t.Helper()
 	if errors.Is(err, errors.ErrUnsupported) && !slices.Contains(s.required, a) {
 		t.Skipf("%v: %v", a, err)
@@ -127,7 +131,7 @@ func (s *suite) keep(t *testing.T, a keystore.Algorithm, k keystore.Key, err err
 	return k
 }
 
-func (s *suite) importer(t *testing.T) keystore.Importer {
+func (s *suite) importer(t T) keystore.Importer {
 	t.Helper()
 	i, ok := s.store.(keystore.Importer)
 	if !ok {
@@ -136,7 +140,7 @@ func (s *suite) importer(t *testing.T) keystore.Importer {
 	return i
 }
 
-func (s *suite) peerWrapper(t *testing.T) keystore.PeerWrapper {
+func (s *suite) peerWrapper(t T) keystore.PeerWrapper {
 	t.Helper()
 	p, ok := s.store.(keystore.PeerWrapper)
 	if !ok {
@@ -146,7 +150,7 @@ func (s *suite) peerWrapper(t *testing.T) keystore.PeerWrapper {
 }
 
 // softKey makes the software peer's key of given bytes.
-func (s *suite) softKey(t *testing.T, a keystore.Algorithm, raw []byte) keystore.Key {
+func (s *suite) softKey(t T, a keystore.Algorithm, raw []byte) keystore.Key {
 	t.Helper()
 	k, err := s.other.Import(a, raw)
 	if err != nil {
@@ -157,7 +161,7 @@ func (s *suite) softKey(t *testing.T, a keystore.Algorithm, raw []byte) keystore
 }
 
 // seal seals k, and skips what the store declines.
-func (s *suite) seal(t *testing.T, k keystore.Key, context []byte) []byte {
+func (s *suite) seal(t T, k keystore.Key, context []byte) []byte {
 	t.Helper()
 	blob, err := s.store.Seal(k, context)
 	if errors.Is(err, errors.ErrUnsupported) && !slices.Contains(s.required, k.Algorithm()) {
@@ -170,7 +174,7 @@ func (s *suite) seal(t *testing.T, k keystore.Key, context []byte) []byte {
 }
 
 // unseal unseals a key that goes with the test.
-func (s *suite) unseal(t *testing.T, a keystore.Algorithm, blob, context []byte) keystore.Key {
+func (s *suite) unseal(t T, a keystore.Algorithm, blob, context []byte) keystore.Key {
 	t.Helper()
 	k, err := s.store.Unseal(a, blob, context)
 	if err != nil {
@@ -189,7 +193,7 @@ func movable() []keystore.Algorithm {
 
 // fingerprint is what a key computes from fixed input: equal for equal keys.
 // store is the one that k is of.
-func fingerprint(t *testing.T, store keystore.Store, k keystore.Key) string {
+func fingerprint(t T, store keystore.Store, k keystore.Key) string {
 	t.Helper()
 	var out []byte
 	var err error
@@ -222,7 +226,7 @@ func fingerprint(t *testing.T, store keystore.Store, k keystore.Key) string {
 }
 
 // is fails the test unless err is want.
-func is(t *testing.T, what string, err, want error) {
+func is(t T, what string, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
 		t.Errorf("%s: got error %v, want %v", what, err, want)
@@ -236,15 +240,15 @@ func random(n int) []byte {
 }
 
 // each runs test for every algorithm, as a subtest that can be skipped separately.
-func each(t *testing.T, all []keystore.Algorithm, test func(t *testing.T, a keystore.Algorithm)) {
+func each(t T, all []keystore.Algorithm, test func(t T, a keystore.Algorithm)) {
 	t.Helper()
 	for _, a := range all {
-		t.Run(a.String(), func(t *testing.T) { test(t, a) })
+		t.Run(a.String(), func(t T) { test(t, a) })
 	}
 }
 
 // isLocked asks that k leaves in no way.
-func (s *suite) isLocked(t *testing.T, what string, k keystore.Key) {
+func (s *suite) isLocked(t T, what string, k keystore.Key) {
 	t.Helper()
 	_, err := s.store.Seal(k, []byte("context"))
 	is(t, "seal a "+what, err, keystore.ErrLocked)

@@ -3,7 +3,6 @@ package keystoretest
 import (
 	"bytes"
 	"errors"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/wycheproof"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -16,7 +15,7 @@ const alike = 2
 // what agreed, and why the others were not asked. Private keys are asked of a store that
 // is a [PairProvisioner]. With a key store in this machine it takes less than a second;
 // -short, for devices that are slow at making keys, asks only a few of each kind.
-func (s *suite) testVectors(t *testing.T) {
+func (s *suite) testVectors(t T) {
 	for _, test := range []struct {
 		name, file string
 		ask        func(*vectors, wycheproof.Group, wycheproof.Vector) wycheproof.Verdict
@@ -40,9 +39,9 @@ func (s *suite) testVectors(t *testing.T) {
 		{"p256-verify", "ecdsa_secp256r1_sha256", no("key stores verify no signatures")},
 		{"p384-verify", "ecdsa_secp384r1_sha384", no("key stores verify no signatures")},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run(test.name, func(t T) {
 			f := wycheproof.Read(t, test.file)
-			if testing.Short() {
+			if short() {
 				f = f.Sample(alike)
 			}
 			v := &vectors{suite: s, t: t, refusals: map[int]string{}, pairs: map[string]pair{}}
@@ -61,7 +60,7 @@ func no(why string) func(*vectors, wycheproof.Group, wycheproof.Vector) wychepro
 // vectors asks the vectors of one file.
 type vectors struct {
 	*suite
-	t        *testing.T
+	t        T
 	refusals map[int]string  // the error of data that does not open, by the length of the data
 	pairs    map[string]pair // by private key
 }

@@ -9,7 +9,6 @@ import (
 	"crypto/sha1"
 	"errors"
 	"math/big"
-	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -18,8 +17,8 @@ import (
 type wrapping struct{ *suite }
 
 // testWrap wraps keys here, and unwraps them here and at the software peer.
-func (s wrapping) testWrap(t *testing.T) {
-	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
+func (s wrapping) testWrap(t T) {
+	each(t, movable(), func(t T, a keystore.Algorithm) {
 		shared := random(16)
 		wrapper := s.give(t, keystore.AESWrap128, shared).(keystore.Wrapper)
 		k := s.generate(t, a)
@@ -48,7 +47,7 @@ func (s wrapping) testWrap(t *testing.T) {
 			t.Errorf("a key wraps twice, while not sealed: %v", err)
 		}
 	})
-	t.Run("pair", func(t *testing.T) {
+	t.Run("pair", func(t T) {
 		k := s.generate(t, keystore.ECDSAP256)
 		wrapper := s.generate(t, keystore.AESWrap128).(keystore.Wrapper)
 		if _, err := wrapper.Wrap(k); err == nil {
@@ -58,8 +57,8 @@ func (s wrapping) testWrap(t *testing.T) {
 }
 
 // testUnwrap unwraps what the software peer wrapped, and refuses noise.
-func (s wrapping) testUnwrap(t *testing.T) {
-	each(t, movable(), func(t *testing.T, a keystore.Algorithm) {
+func (s wrapping) testUnwrap(t T) {
+	each(t, movable(), func(t T, a keystore.Algorithm) {
 		shared, raw := random(16), random(a.Size())
 		unwrapper := s.give(t, keystore.AESUnwrap128, shared).(keystore.Unwrapper)
 		there := s.softKey(t, a, raw)
@@ -78,7 +77,7 @@ func (s wrapping) testUnwrap(t *testing.T) {
 }
 
 // sealsOnce asks that a key unwrapped by a generated key is sealed once.
-func (s wrapping) sealsOnce(t *testing.T, k keystore.Key) {
+func (s wrapping) sealsOnce(t T, k keystore.Key) {
 	t.Helper()
 	s.seal(t, k, nil)
 	_, err := s.store.Seal(k, nil)
@@ -86,7 +85,7 @@ func (s wrapping) sealsOnce(t *testing.T, k keystore.Key) {
 }
 
 // refuses asks that nothing but wrapped unwraps.
-func refuses(t *testing.T, u keystore.Unwrapper, a keystore.Algorithm, wrapped []byte) {
+func refuses(t T, u keystore.Unwrapper, a keystore.Algorithm, wrapped []byte) {
 	t.Helper()
 	try := func(what string, a keystore.Algorithm, data []byte, want error) {
 		t.Helper()
@@ -127,18 +126,18 @@ func refuses(t *testing.T, u keystore.Unwrapper, a keystore.Algorithm, wrapped [
 }
 
 // testOAEP wraps for public keys, and unwraps with private ones.
-func (s wrapping) testOAEP(t *testing.T) {
-	t.Run("wrap", func(t *testing.T) {
-		each(t, movable(), func(t *testing.T, a keystore.Algorithm) { s.wrapsFor(t, a) })
+func (s wrapping) testOAEP(t T) {
+	t.Run("wrap", func(t T) {
+		each(t, movable(), func(t T, a keystore.Algorithm) { s.wrapsFor(t, a) })
 	})
 	t.Run("peers", s.testPeers)
-	t.Run("unwrap", func(t *testing.T) {
+	t.Run("unwrap", func(t T) {
 		u := s.generate(t, keystore.RSAUnwrap2048).(keystore.Unwrapper)
-		each(t, movable(), func(t *testing.T, a keystore.Algorithm) { s.unwrapsFrom(t, u, a) })
+		each(t, movable(), func(t T, a keystore.Algorithm) { s.unwrapsFrom(t, u, a) })
 	})
 }
 
-func (s wrapping) wrapsFor(t *testing.T, a keystore.Algorithm) {
+func (s wrapping) wrapsFor(t T, a keystore.Algorithm) {
 	k := s.generate(t, a)
 	wrapped, err := s.peerWrapper(t).WrapFor(&s.peer.PublicKey, k)
 	if err != nil {
@@ -153,7 +152,7 @@ func (s wrapping) wrapsFor(t *testing.T, a keystore.Algorithm) {
 	}
 }
 
-func (s wrapping) testPeers(t *testing.T) {
+func (s wrapping) testPeers(t T) {
 	w := s.peerWrapper(t)
 	k := s.generate(t, keystore.HMACSHA256)
 	n := s.peer.N
@@ -186,7 +185,7 @@ func (s wrapping) testPeers(t *testing.T) {
 	}
 }
 
-func (s wrapping) unwrapsFrom(t *testing.T, u keystore.Unwrapper, a keystore.Algorithm) {
+func (s wrapping) unwrapsFrom(t T, u keystore.Unwrapper, a keystore.Algorithm) {
 	there := s.softKey(t, a, random(a.Size()))
 	wrapped, err := s.other.WrapFor(publicOf(t, u), there)
 	if err != nil {
@@ -201,7 +200,7 @@ func (s wrapping) unwrapsFrom(t *testing.T, u keystore.Unwrapper, a keystore.Alg
 	refuses(t, u, a, wrapped)
 }
 
-func publicOf(t *testing.T, k keystore.Key) *rsa.PublicKey {
+func publicOf(t T, k keystore.Key) *rsa.PublicKey {
 	t.Helper()
 	p, ok := k.(interface{ Public() crypto.PublicKey })
 	if !ok {
