@@ -238,6 +238,25 @@ func (s *Server) InUse() (unproven, proven int64) {
 	return unproven, proven
 }
 
+// UseUpMemory has others use all memory for authenticated senders, until free is called.
+func (s *Server) UseUpMemory() (free func()) {
+	s.init()
+	b := s.memory.proven
+	add := func(n int64) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.used += n
+	}
+	add(b.total)
+	return func() { add(-b.total) }
+}
+
+// TakeTurns lets steps of messages that begin a session run only one after the other.
+func (s *Server) TakeTurns() {
+	s.init()
+	s.admission.room = func() int { return 1 }
+}
+
 // ChangedToken makes the encoded service token of a change, bound to nothing.
 func ChangedToken(c TokenChange, key Protector) ([]byte, error) {
 	t, err := newServiceToken(c, Unbound, Unbound, key, "")

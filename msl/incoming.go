@@ -114,6 +114,9 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 		in.admission = r.admission
 	}
 	inside, first, err := r.identifyAndOpen(ctx, in, env, decoder)
+	if err == nil && in.sender.Authenticated {
+		err = r.prove(ctx, in.sender.Identity)
+	}
 	if err != nil {
 		return in, err
 	}
@@ -138,7 +141,7 @@ func (r *receiver) identifyAndOpen(ctx context.Context, in *incoming, env envelo
 	}
 	first = openEarly(decoder, in.sender.Opener)
 	in.releaseAfter(first)
-	inside, err = r.open(ctx, decoder.Memory(), in, env, first)
+	inside, err = r.open(decoder.Memory(), in, env, first)
 	return inside, first, err
 }
 
@@ -154,7 +157,7 @@ func (in *incoming) admitted(ctx context.Context, rank int) (leave func(), err e
 }
 
 // open verifies and decrypts the header, and records what that proves about its sender.
-func (r *receiver) open(ctx context.Context, mem *wire.Memory, in *incoming, env envelope, first *earlyChunk) (wire.Object, error) {
+func (r *receiver) open(mem *wire.Memory, in *incoming, env envelope, first *earlyChunk) (wire.Object, error) {
 	inside, err := env.open(mem, in.sender, r.limits.Depth, first)
 	if err != nil {
 		in.sender.Authenticated = false // it proved nothing
@@ -165,11 +168,6 @@ func (r *receiver) open(ctx context.Context, mem *wire.Memory, in *incoming, env
 		r.tokens.used(in.token, in.session)
 	case in.sender.Proven != nil:
 		in.sender.Proven()
-	}
-	if in.sender.Authenticated {
-		if err := r.prove(ctx, in.sender.Identity); err != nil {
-			return inside, streamError(err, "Header")
-		}
 	}
 	return inside, nil
 }
@@ -184,12 +182,16 @@ func (in *incoming) releaseAfter(first *earlyChunk) {
 	}
 }
 
-// prove has the memory of the message counted as that of the sender.
+// prove has the memory of the message counted as that of the sender. That may take a while,
+// in which the message takes no turn from others.
 func (r *receiver) prove(ctx context.Context, identity string) error {
 	if r.account == nil {
 		return nil
 	}
-	return r.account.prove(ctx, r.payer(ctx, identity).name)
+	if err := r.account.prove(ctx, r.payer(ctx, identity).name); err != nil {
+		return streamError(err, "Header")
+	}
+	return nil
 }
 
 // rulesFor are the rules for the header of a message whose sender is known.
