@@ -132,6 +132,7 @@ func connections() []line {
 				the(fmt.Sprintf("stack KeptHTTP/%s/%d/2cpu:msg/s", place.key, n)), target})
 		}
 	}
+	all = append(all, line{"HTTP, keys in memory, 64 kept connections, processor µs", the("stack KeptHTTP/soft/64/2cpu:cpu-us/op"), ""})
 	return append(all, line{"HTTP on SoftHSM2, 64 connections / the server alone",
 		ratio(the("stack KeptHTTP/softhsm/64/2cpu:msg/s"), the("stack Echo/softhsm/1/2cpu:server/s")), ">= 0.85"})
 }
