@@ -15,13 +15,14 @@
 
 #include "../hsm/cryptoki.h"
 
-enum { FN_Initialize = 0, FN_GetSlotList = 4, FN_GetTokenInfo = 6 };
+enum { FN_VerifyInit = 48, FN_Verify = 49 };
 enum { CKM_RSA_PKCS = 1, CKM_OAEP = 9, CKM_RSA_GEN = 0, CKM_HMAC = 0x251, CKM_GENERIC = 0x350,
 	CKM_AES_GEN = 0x1080, CKM_CBC = 0x1082, CKM_KW = 0x2109 };
 enum { HEADER = 128, PAYLOAD = 1456, HEADER_ENVELOPE = 265, PAYLOAD_ENVELOPE = 2035, TOKEN = 700 };
 
 typedef ck_rv (*ck_initialize)(void *);
 typedef ck_rv (*ck_slots)(ck_byte present, ck_ulong *, ck_ulong *);
+typedef ck_rv (*ck_verify)(ck_ulong session, ck_byte *in, ck_ulong n, ck_byte *signature, ck_ulong m);
 typedef ck_rv (*ck_open)(ck_ulong slot, ck_ulong flags, void *, void *, ck_ulong *);
 
 static ck_functions *f;
@@ -59,16 +60,16 @@ static ck_ulong secret(ck_ulong s, ck_ulong mechanism, ck_ulong size, int token,
 static void pair(ck_ulong s, ck_ulong *pub, ck_ulong *priv) {
 	ck_ulong bits = 2048;
 	ck_byte e[] = { 1, 0, 1 };
-	ck_attribute p[] = { { 0x121, &bits, sizeof bits }, { 0x122, e, sizeof e }, { 0x106, &yes, 1 }, { 1, &no, 1 } };
+	ck_attribute p[] = { { 0x121, &bits, sizeof bits }, { 0x122, e, sizeof e }, { 0x106, &yes, 1 }, { 1, &no, 1 }, { 0x10a, &yes, 1 } };
 	ck_attribute q[] = { { 1, &yes, 1 }, { 2, &yes, 1 }, { 0x103, &yes, 1 }, { 0x108, &yes, 1 } };
 	ck_mechanism m = { CKM_RSA_GEN, 0, 0 };
-	MUST(CALL(ck_generate_pair, GenerateKeyPair)(s, &m, p, 4, q, 4, pub, priv));
+	MUST(CALL(ck_generate_pair, GenerateKeyPair)(s, &m, p, sizeof p / sizeof *p, q, 4, pub, priv));
 }
 
 /* The keys of a server and of one device's session. */
 typedef struct {
 	ck_ulong s, aes, mac, pskAES, pskMAC, pskWrap, kek, sealMAC, issuerAES, issuerMAC, pub, priv;
-	ck_byte blob[64], modulus[256];
+	ck_byte blob[64], modulus[256], signature[256];
 	ck_ulong bloblen;
 } server;
 
@@ -94,11 +95,16 @@ static void crypt(server *k, int decrypt, ck_ulong key, ck_ulong n) {
 }
 
 static void rsa(server *k) {
-	ck_byte out[256];
-	ck_ulong m = sizeof out;
+	ck_ulong m = sizeof k->signature;
 	ck_mechanism mech = { CKM_RSA_PKCS, 0, 0 };
 	MUST(CALL(ck_init, SignInit)(k->s, &mech, k->priv));
-	MUST(CALL(ck_final, Sign)(k->s, data, 51, out, &m));
+	MUST(CALL(ck_final, Sign)(k->s, data, 51, k->signature, &m));
+}
+
+static void verify(server *k) {
+	ck_mechanism mech = { CKM_RSA_PKCS, 0, 0 };
+	MUST(CALL(ck_init, VerifyInit)(k->s, &mech, k->pub));
+	MUST(CALL(ck_verify, Verify)(k->s, data, 51, k->signature, sizeof k->signature));
 }
 
 static ck_ulong wrap(server *k, ck_ulong kek, ck_ulong key, ck_byte *out) {
@@ -181,6 +187,7 @@ static void handshakeRSA(server *k) {
 	ck_byte e[] = { 1, 0, 1 };
 	ck_attribute t[] = { { 0, &class, sizeof class }, { 0x100, &type, sizeof type }, { 1, &no, 1 },
 		{ 0x106, &yes, 1 }, { 0x120, k->modulus, 256 }, { 0x122, e, sizeof e } };
+	verify(k); /* of the device's first message */
 	for (int i = 0; i < 2; i++) /* the module holds the peer's key for each wrap */
 		MUST(CALL(ck_create, CreateObject)(k->s, t, 6, &peer[i]));
 	issue(k, k->pub, &aes, &hmac);
@@ -264,6 +271,7 @@ static void setUp(server *k) {
 	ck_attribute modulus = { 0x120, k->modulus, sizeof k->modulus };
 	MUST(CALL(ck_attributes, GetAttributeValue)(k->s, k->pub, &modulus, 1));
 	k->bloblen = wrap(k, k->kek, k->aes, k->blob);
+	rsa(k); /* a signature to verify */
 }
 
 int main(int argc, char **argv) {

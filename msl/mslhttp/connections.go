@@ -182,6 +182,8 @@ type boundConn struct {
 	proven  int           // messages under way whose senders proved their identity
 	blocked int           // how many of these wait for a read or a write
 	under   int           // exchanges under way: more than one in HTTP/2 only
+
+	gathering gathering
 }
 
 // keeps reports whether a message under way keeps the connection open. It must make

@@ -72,16 +72,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "MSL messages come by POST", http.StatusMethodNotAllowed)
 		return
 	}
-	exchange, ok := beginExchange(r.Context(), h.source(r))
+	call := &call{handle: h.Handle, source: h.source(r), start: time.Now()}
+	exchange, ok := beginExchange(r.Context(), call.source)
 	if !ok {
 		h.unavailable(w, r, errTooMany)
 		return
 	}
 	defer exchange.end()
 	s.exchange = exchange
-	call := &call{handle: h.Handle, start: time.Now()}
 	s.call = call
-	err := h.Server.Serve(withRequest(s.ctx, r), h.source(r), s, s, call.run)
+	err := h.Server.Serve(withRequest(s.ctx, r), call.source, s, s, call.run)
 	h.tell(r, call, err)
 	switch {
 	case s.long != nil && !s.begun:
@@ -102,6 +102,7 @@ var errTooMany = errors.New("mslhttp: too many exchanges of one source at a time
 // A call is a message passed to the application, and how the application answered.
 type call struct {
 	handle   msl.Handler
+	source   string
 	start    time.Time
 	message  *msl.Message
 	answered bool
@@ -125,7 +126,7 @@ func (h *Handler) tell(r *http.Request, c *call, sent error) {
 		err = sent
 	}
 	h.Report(r.Context(), Exchange{
-		Source: h.source(r), Identity: m.Identity, User: m.User, MessageID: m.MessageID, Took: time.Since(c.start), Err: err,
+		Source: c.source, Identity: m.Identity, User: m.User, MessageID: m.MessageID, Took: time.Since(c.start), Err: err,
 	})
 }
 

@@ -36,6 +36,7 @@ type stream struct {
 	left   int64       // bytes of the request that are not read yet, if it told its length
 	long   error       // the request is longer than it may be
 	duplex bool        // the client reads while it sends
+	shared bool        // its connection may carry other exchanges meanwhile: HTTP/2
 }
 
 // HalfDuplex reports whether the client may send its whole request before it reads, as
@@ -46,7 +47,7 @@ func (s *stream) HalfDuplex() bool { return !s.duplex }
 // request is still being sent, and a client that reads meanwhile can get a whole
 // answer that way.
 func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
-	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, duplex: FullDuplex(r)}
+	s := &stream{w: w, control: http.NewResponseController(w), raw: r.Body, body: r.Body, duplex: FullDuplex(r), shared: r.ProtoMajor >= 2}
 	s.ended.Store(r.Body == http.NoBody)
 	s.left = r.ContentLength
 	_ = s.control.EnableFullDuplex()
@@ -59,7 +60,8 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request) *stream {
 
 // Read reads the request.
 func (s *stream) Read(p []byte) (int, error) {
-	defer s.exchange.moves()()
+	s.exchange.moves(1)
+	defer s.exchange.moves(-1)
 	n, err := s.body.Read(p)
 	s.left -= int64(n)
 	if err == io.EOF {
@@ -83,11 +85,15 @@ func (s *stream) Len() int { return int(s.left) }
 // Write holds back a short answer, so that it can be sent with its length.
 func (s *stream) Write(p []byte) (int, error) {
 	if !s.begun && len(s.held)+len(p) <= holdSize {
+		if s.held == nil {
+			s.held = newHold()
+		}
 		s.held = append(s.held, p...)
 		return len(p), nil
 	}
 	s.clock.roll()
-	defer s.writes()()
+	s.writes(1)
+	defer s.writes(-1)
 	if err := s.release(); err != nil {
 		return 0, err
 	}
@@ -96,14 +102,10 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// writes records the start of a write. Call the function that it returns at the end.
-func (s *stream) writes() (ended func()) {
-	moved := s.exchange.moves()
-	s.writing.Add(1)
-	return func() {
-		s.writing.Add(-1)
-		moved()
-	}
+// writes records n more writes under way, or less.
+func (s *stream) writes(n int) {
+	s.exchange.moves(n)
+	s.writing.Add(int32(n))
 }
 
 // Proven tells the bounds of connections and the clock that the sender proved its
@@ -138,13 +140,17 @@ func (s *stream) release() error {
 		return nil
 	}
 	_, err := s.w.Write(held)
+	if err == nil { // else HTTP/2 may still read it
+		freeHold(held)
+	}
 	return err
 }
 
 // Flush sends everything that is held back.
 func (s *stream) Flush() error {
 	s.clock.roll()
-	defer s.writes()()
+	s.writes(1)
+	defer s.writes(-1)
 	if err := s.release(); err != nil {
 		return err
 	}
@@ -165,7 +171,16 @@ func (s *stream) Finish() error {
 	if !s.begun {
 		s.w.Header().Set("Content-Length", strconv.Itoa(len(s.held)))
 	}
-	defer s.writes()()
+	s.writes(1)
+	defer s.writes(-1)
+	if s.exchange == nil || s.shared {
+		return s.sendRest()
+	}
+	return s.exchange.conn.atOnce(s.sendRest)
+}
+
+// sendRest sends what is held back here and in net/http.
+func (s *stream) sendRest() error {
 	if err := s.release(); err != nil {
 		return err
 	}

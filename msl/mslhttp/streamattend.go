@@ -63,10 +63,10 @@ func (c *StreamConn) attendEnd(ctx context.Context) {
 			c.End(errGone)
 		}
 	case <-ctx.Done():
-		moved := c.record().moves() // from now on it waits for the peer
+		c.record().moves(1) // from now on it waits for the peer
 		go func() {
 			<-coming
-			moved()
+			c.record().moves(-1)
 		}()
 	}
 }

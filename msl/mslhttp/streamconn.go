@@ -173,7 +173,8 @@ func (c *StreamConn) Read(p []byte) (n int, err error) {
 }
 
 func (c *StreamConn) read(p []byte, idle time.Duration) (int, error) {
-	defer c.exchange.moves()()
+	c.exchange.moves(1)
+	defer c.exchange.moves(-1)
 	if !c.pinged {
 		c.SetReadDeadline(after(idle))
 	}
@@ -198,7 +199,8 @@ func after(d time.Duration) time.Time {
 
 // Write writes as net.Conn does.
 func (c *StreamConn) Write(p []byte) (int, error) {
-	defer c.exchange.moves()()
+	c.exchange.moves(1)
+	defer c.exchange.moves(-1)
 	if !c.pinged {
 		c.SetWriteDeadline(after(orDefault(c.idle, defaultIdle)))
 	}

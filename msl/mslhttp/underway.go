@@ -63,14 +63,12 @@ func (u *underWay) prove() {
 	}
 }
 
-// moves records the start of a read or write. Call the function that it returns at the
-// end.
-func (u *underWay) moves() (ended func()) {
-	if u == nil {
-		return func() {}
+// moves records n more reads and writes under way, or less: 1 at the start of one, -1 at
+// its end.
+func (u *underWay) moves(n int) {
+	if u != nil {
+		u.change(func() { u.moving += n })
 	}
-	u.change(func() { u.moving++ })
-	return func() { u.change(func() { u.moving-- }) }
 }
 
 // end records that the exchange is over.

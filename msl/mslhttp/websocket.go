@@ -148,13 +148,15 @@ func (w *webSocket) ping(ctx context.Context) {
 
 func (w *webSocket) Read(p []byte) (int, error) {
 	w.SetReadDeadline(time.Now().Add(w.idle))
-	defer w.exchange.moves()()
+	w.exchange.moves(1)
+	defer w.exchange.moves(-1)
 	return w.Conn.Read(p)
 }
 
 func (w *webSocket) Write(p []byte) (int, error) {
 	w.SetWriteDeadline(time.Now().Add(w.idle))
-	defer w.exchange.moves()()
+	w.exchange.moves(1)
+	defer w.exchange.moves(-1)
 	return w.Conn.Write(p)
 }
 

@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -277,9 +278,19 @@ func BenchmarkHandshake(b *testing.B) {
 	}
 }
 
-// measure runs f b.N times, spread over goroutines, and reports the rate, the rate
-// that the server by itself would have, and the calls into the PKCS #11 module.
+// measure runs f b.N times, spread over goroutines, and reports what timed does, and the
+// rate that the server by itself would have.
 func measure(b *testing.B, n *bench, goroutines int, f func()) {
+	n.serving.Store(0)
+	timed(b, n, goroutines, func(int) error { f(); return nil })
+	if goroutines == 1 {
+		b.ReportMetric(float64(b.N)/(float64(n.serving.Load())/1e9), "server/s")
+	}
+}
+
+// timed shares b.N runs of f among goroutines, which it gets the number of, and reports
+// the rate, the processor time of both sides, and the calls into the PKCS #11 module.
+func timed(b *testing.B, n *bench, goroutines int, f func(goroutine int) error) {
 	counter, counts := n.store.(interface{ Calls() map[string]uint64 })
 	var before map[string]uint64
 	if counts {
@@ -287,22 +298,12 @@ func measure(b *testing.B, n *bench, goroutines int, f func()) {
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(serverside.GCPercent)) // as serve does
 	b.ReportAllocs()
-	n.serving.Store(0)
+	busy := processorTime(b)
 	b.ResetTimer()
-	var wait sync.WaitGroup
-	for g := range goroutines {
-		wait.Go(func() {
-			for i := g; i < b.N; i += goroutines {
-				f()
-			}
-		})
-	}
-	wait.Wait()
+	share(b, goroutines, f)
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
-	if goroutines == 1 {
-		b.ReportMetric(float64(b.N)/(float64(n.serving.Load())/1e9), "server/s")
-	}
+	b.ReportMetric(float64((processorTime(b)-busy).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
 	if counts {
 		for name, n := range counter.Calls() {
 			if n -= before[name]; n >= uint64(b.N)/10+1 {
@@ -310,6 +311,33 @@ func measure(b *testing.B, n *bench, goroutines int, f func()) {
 			}
 		}
 	}
+}
+
+// share runs f b.N times, each goroutine when it is done with the last one.
+func share(b *testing.B, goroutines int, f func(goroutine int) error) {
+	var begun atomic.Int64
+	var wait sync.WaitGroup
+	for g := range goroutines {
+		wait.Go(func() {
+			for begun.Add(1) <= int64(b.N) {
+				if err := f(g); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// processorTime is what the process has used, which other programs on the machine change
+// less than the time that passes.
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkIdleSession is the memory of the process for one remembered session
