@@ -9,16 +9,17 @@
 //
 // # How it works
 //
-// The store has one more record, the root: a sum over all records, a count of the changes,
-// and a tag over both by a [Key]. An Update that changes a record verifies the root, takes
-// the old record out of the sum, adds the new one, and tags that; it costs two operations of
-// the key. A reader compares the root with the sum of what it has. The sum is the
-// lattice hash LtHash16 of 1024 numbers (Bellare and Micciancio, A New Paradigm for
+// The store has one more record, the root: a random id, a sum over all records, a count of the
+// changes, and a tag over all three by a [Key]. An Update that changes a record verifies the
+// root, takes the old record out of the sum, adds the new one, and tags that; it costs two
+// operations of the key. A reader compares the root with the sum of what it has. The sum is
+// the lattice hash LtHash16 of 1024 numbers (Bellare and Micciancio, A New Paradigm for
 // Collision-Free Hashing, 1997; Lewi and others, Securing Update Propagation with Homomorphic
 // Hashing, 2019), so that its cost does not depend on how many records there are.
 //
 // # What it does not protect
 //
 // Tables that are apart are not in the sum. A store that is put back whole, with its root, is
-// noticed by those who have seen a later root, and not by a process that starts afterwards.
+// noticed by those who have seen a later root, until they end, and not by a process that starts
+// afterwards.
 package authkv

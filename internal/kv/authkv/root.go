@@ -1,8 +1,10 @@
 package authkv
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 )
@@ -19,16 +21,45 @@ type Key interface {
 // rootKey is a key in the settings.
 const rootKey = "root"
 
-// A root says what is in a store.
+// A root says what is in a store. Its id is that of one store, so that a former one in the
+// same place, which may have had more changes, is told from it.
 type root struct {
+	id      [idSize]byte
 	changes uint64 // so far
 	sum     sum
 }
 
+const (
+	idSize   = 16
+	headSize = idSize + 8 + sumSize // of the record, before the tag
+)
+
+// newRoot returns the root of a new store.
+func newRoot(of sum) root {
+	r := root{sum: of}
+	rand.Read(r.id[:])
+	return r
+}
+
+// follows makes sure that a root can be one of the same store that was made after old.
+func (r *root) follows(old *root) error {
+	switch {
+	case r.id != old.id:
+		return fmt.Errorf("authkv: %w: another state took its place", kv.ErrForged)
+	case r.changes < old.changes || r.changes == old.changes && r.sum != old.sum:
+		return fmt.Errorf("authkv: %w: the state went back, from change %d to %d", kv.ErrForged, old.changes, r.changes)
+	}
+	return nil
+}
+
 // signed returns what the tag is over.
 func (r root) signed() []byte {
-	b := append([]byte("msl-hsm state root 1\x00"), r.sum.encode()...)
-	return binary.BigEndian.AppendUint64(b, r.changes)
+	return append([]byte("msl-hsm state root 2\x00"), r.head()...)
+}
+
+func (r root) head() []byte {
+	b := binary.BigEndian.AppendUint64(slices.Clone(r.id[:]), r.changes)
+	return append(b, r.sum.encode()...)
 }
 
 // encode returns the record.
@@ -37,8 +68,7 @@ func (r root) encode(k Key) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("authkv: authenticate the state: %w", err)
 	}
-	b := binary.BigEndian.AppendUint64(nil, r.changes)
-	return append(append(b, r.sum.encode()...), tag...), nil
+	return append(r.head(), tag...), nil
 }
 
 // readRoot returns the root in a store, whose tag fits.
@@ -50,12 +80,19 @@ func readRoot(r kv.Reader, k Key) (root, error) {
 	return decodeRoot(b, k)
 }
 
+// readHead reads a root without looking at its tag.
+func readHead(b []byte) root {
+	r := root{changes: binary.BigEndian.Uint64(b[idSize:]), sum: decodeSum(b[idSize+8:])}
+	copy(r.id[:], b)
+	return r
+}
+
 func decodeRoot(b []byte, k Key) (root, error) {
-	if len(b) < 8+sumSize {
+	if len(b) < headSize {
 		return root{}, fmt.Errorf("authkv: %w: the record that authenticates the others is missing", kv.ErrForged)
 	}
-	r := root{binary.BigEndian.Uint64(b), decodeSum(b[8:])}
-	fits, err := k.Check(r.signed(), b[8+sumSize:])
+	r := readHead(b)
+	fits, err := k.Check(r.signed(), b[headSize:])
 	if err != nil {
 		return root{}, fmt.Errorf("authkv: authenticate the state: %w", err)
 	}

@@ -31,7 +31,7 @@ func Begin(ctx context.Context, store kv.Store, key Key) error {
 
 // MakeRoot makes the root of a store that has the records that were seen.
 func (s *Seen) MakeRoot(ctx context.Context, store kv.Store, key Key) error {
-	first, err := root{sum: s.sum}.encode(key)
+	first, err := newRoot(s.sum).encode(key)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ type Shared struct {
 
 	mu       sync.Mutex
 	verified []byte // the newest root whose tag was found right
-	told     root   // what that says
+	told     root   // what that says, after it was found
 }
 
 var _ kv.Shared = (*Shared)(nil)
@@ -234,10 +234,15 @@ func (s *Shared) judge(b []byte) error {
 		if err != nil {
 			return err
 		}
-		if r.changes < s.told.changes {
-			return fmt.Errorf("authkv: %w: the state went back, from change %d to %d", kv.ErrForged, s.told.changes, r.changes)
+		if s.verified != nil {
+			if err := r.follows(&s.told); err != nil {
+				return err
+			}
 		}
 		s.verified, s.told = bytes.Clone(b), r
+	}
+	if s.seen.back != nil {
+		return s.seen.back
 	}
 	return s.told.compare(&s.seen.sum)
 }
@@ -247,6 +252,7 @@ func (s *Shared) judge(b []byte) error {
 type Seen struct {
 	tables []string
 	sum    sum
+	back   error // the root was once put back, or removed, while this watched
 }
 
 // NewSeen returns a sum of nothing.
@@ -255,8 +261,13 @@ func NewSeen(tables []string) *Seen { return &Seen{tables: tables} }
 // Reset forgets all records: the copy is made anew.
 func (s *Seen) Reset() { s.sum = sum{} }
 
-// Changed replaces a record; a nil value is none.
+// Changed replaces a record; a nil value is none. A root that does not follow the one before
+// is remembered even if nobody recalls anything before the next one: whoever put back a
+// store could have it go on from there.
 func (s *Seen) Changed(table string, key, old, value []byte) {
+	if table == kv.Settings && string(key) == rootKey && old != nil && s.back == nil {
+		s.back = judgeNext(old, value)
+	}
 	if !inSum(s.tables, table, key) {
 		return
 	}
@@ -266,4 +277,13 @@ func (s *Seen) Changed(table string, key, old, value []byte) {
 	if value != nil {
 		s.sum.add(table, key, value)
 	}
+}
+
+// judgeNext judges a root by the one before, without their tags.
+func judgeNext(old, value []byte) error {
+	if len(old) < headSize || len(value) < headSize {
+		return fmt.Errorf("authkv: %w: the record that authenticates the others was removed or replaced", kv.ErrForged)
+	}
+	before, after := readHead(old), readHead(value)
+	return after.follows(&before)
 }

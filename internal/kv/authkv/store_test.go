@@ -173,10 +173,7 @@ func TestWentBack(t *testing.T) {
 	seen := NewSeen([]string{"first"})
 	shared := OpenShared(&followed{inner, seen}, secret("key"), []string{"first"}, seen)
 	recall := func() error { return shared.Recall(t.Context(), func(kv.Reader) error { return nil }) }
-	var old []byte
-	if err := inner.View(t.Context(), func(r kv.Reader) (err error) { old, err = r.Get(kv.Settings, []byte(rootKey)); return err }); err != nil {
-		t.Fatal(err)
-	}
+	old := rootIn(t, inner)
 	put(t, s, "first", "revoked", "1")
 	if err := recall(); err != nil {
 		t.Fatal(err)
@@ -188,6 +185,82 @@ func TestWentBack(t *testing.T) {
 	put(t, inner, kv.Settings, rootKey, string(old))
 	if err := recall(); !errors.Is(err, kv.ErrForged) {
 		t.Errorf("all as before: %v", err)
+	}
+}
+
+// rootIn returns the record.
+func rootIn(t *testing.T, s kv.Store) (b []byte) {
+	t.Helper()
+	err := s.View(t.Context(), func(r kv.Reader) (err error) { b, err = r.Get(kv.Settings, []byte(rootKey)); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestWentOn has a store put back, and then changed by those with the key until it is as new
+// as the one that was seen, or newer.
+func TestWentOn(t *testing.T) {
+	for changes := range 3 {
+		t.Run(fmt.Sprint(changes), func(t *testing.T) {
+			inner, s := begun(t)
+			seen := NewSeen([]string{"first"})
+			shared := OpenShared(&followed{inner, seen}, secret("key"), []string{"first"}, seen)
+			before := rootIn(t, inner)
+			put(t, s, "first", "revoked", "1")
+			if err := shared.Recall(t.Context(), func(kv.Reader) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+			newest := rootIn(t, inner)
+			remove(t, inner, "first", "revoked")
+			put(t, inner, kv.Settings, rootKey, string(before))
+			seen.Changed(kv.Settings, []byte(rootKey), newest, before)
+			for n := range changes {
+				put(t, s, "first", "innocent", fmt.Sprint(n))
+			}
+			if err := shared.Recall(t.Context(), func(kv.Reader) error { return nil }); !errors.Is(err, kv.ErrForged) {
+				t.Errorf("after %d changes: %v", changes, err)
+			}
+		})
+	}
+}
+
+// TestForked is TestWentOn for one who did not watch meanwhile: it shows for as long as the
+// store is not newer.
+func TestForked(t *testing.T) {
+	inner, s := begun(t)
+	seen := NewSeen([]string{"first"})
+	shared := OpenShared(&followed{inner, seen}, secret("key"), []string{"first"}, seen)
+	before := rootIn(t, inner)
+	put(t, s, "first", "revoked", "1")
+	if err := shared.Recall(t.Context(), func(kv.Reader) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	remove(t, inner, "first", "revoked")
+	put(t, inner, kv.Settings, rootKey, string(before))
+	put(t, s, "first", "innocent", "1")
+	if err := shared.Recall(t.Context(), func(kv.Reader) error { return nil }); !errors.Is(err, kv.ErrForged) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestFormer puts back a store that was in the same place before this one, and had more
+// changes.
+func TestFormer(t *testing.T) {
+	former, old := begun(t)
+	for n := range 5 {
+		put(t, old, "first", "a", fmt.Sprint(n))
+	}
+	inner, _ := begun(t)
+	seen := NewSeen([]string{"first"})
+	shared := OpenShared(&followed{inner, seen}, secret("key"), []string{"first"}, seen)
+	if err := shared.Recall(t.Context(), func(kv.Reader) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	put(t, inner, "first", "a", "4")
+	put(t, inner, kv.Settings, rootKey, string(rootIn(t, former)))
+	if err := shared.Recall(t.Context(), func(kv.Reader) error { return nil }); !errors.Is(err, kv.ErrForged) {
+		t.Errorf("error %v", err)
 	}
 }
 

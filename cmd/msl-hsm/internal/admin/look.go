@@ -5,14 +5,35 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // DialServer connects to the server that has a state file open, which must run.
-func DialServer(state string) (*Running, error) {
+func DialServer(c *config.Config, flag string) (*Running, error) {
+	if err := FindState(c, flag); err != nil {
+		return nil, err
+	}
+	if c.Server.State.Shared() {
+		return dialMember(c)
+	}
+	state := c.Server.State.Path()
 	r, err := Dial(state)
 	if r == nil && err == nil {
 		err = exit.WithCode(fmt.Errorf("no server runs with the state file %s: start it with msl-hsm serve, or name the file of the one that runs with --state", state), exit.Failure)
+	}
+	return r, err
+}
+
+// dialMember connects to the server of this machine, of those that share a state.
+func dialMember(c *config.Config) (*Running, error) {
+	socket := c.Server.Admin.Socket
+	if socket == "" {
+		return nil, exit.Usagef("the state is in etcd, and so there is no socket beside it: set server.admin.socket and restart the server; SIGHUP reloads, too")
+	}
+	r, err := dialAt(socket, c.Server.State.String())
+	if r == nil && err == nil {
+		err = exit.WithCode(fmt.Errorf("no server answers at %s: start it with msl-hsm serve", socket), exit.Failure)
 	}
 	return r, err
 }

@@ -36,8 +36,11 @@ type Running struct {
 
 // Dial connects to the server that has a state file open. It returns nil if there is
 // none.
-func Dial(state string) (*Running, error) {
-	conn, err := net.DialTimeout("unix", socketOf(state), dialPatience)
+func Dial(state string) (*Running, error) { return dialAt(socketOf(state), state) }
+
+// dialAt is Dial for a socket anywhere.
+func dialAt(socket, state string) (*Running, error) {
+	conn, err := net.DialTimeout("unix", socket, dialPatience)
 	switch {
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, silent(state, dialPatience) // nothing accepts connections
@@ -45,7 +48,7 @@ func Dial(state string) (*Running, error) {
 		return nil, nil
 	}
 	conn.Close()
-	r := reach(state)
+	r := reach(socket, state)
 	return r, r.alive()
 }
 
@@ -58,9 +61,9 @@ func dialFile(c *config.Config) (*Running, error) {
 }
 
 // reach makes a connection per call, since a person may pause between two.
-func reach(state string) *Running {
+func reach(socket, state string) *Running {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socketOf(state))
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
 	return &Running{&http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true, DisableKeepAlives: true}}, state}
 }

@@ -35,7 +35,7 @@ func socketBeside(t *testing.T) (path string, l net.Listener) {
 
 // dialed is a server that is there, whatever it answers.
 func dialed(t *testing.T, path string) *Running {
-	r := reach(path)
+	r := reach(socketOf(path), path)
 	t.Cleanup(func() { r.Close() })
 	return r
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ import (
 type Service struct {
 	State   *State
 	Path    string          // of the state file, or empty
+	Socket  string          // its path, where there is no state file; empty for none
 	Keep    time.Duration   // how long a master token may be used or renewed
 	Devices *keys.Authority // enrolls devices here, or nil
 	// Pages are answered as well, by their patterns.
@@ -42,17 +44,16 @@ const (
 // progress. If the socket cannot be made, the server runs without it, and a warning is
 // logged.
 func (s Service) Listen(log *slog.Logger) io.Closer {
-	if s.Path == "" { // a state in etcd, which other processes can change
-		return io.NopCloser(nil)
+	socket := s.Socket
+	if s.Path != "" {
+		socket = socketOf(s.Path)
 	}
-	socket := socketOf(s.Path)
-	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		log.Warn("entities and users cannot be changed while this server runs", "error", err)
+	if socket == "" {
 		return io.NopCloser(nil)
 	}
 	l, err := listenPrivately(socket)
 	if err != nil {
-		log.Warn("entities and users cannot be changed while this server runs", "error", err)
+		log.Warn("commands do not reach this server while it runs", "error", err)
 		return io.NopCloser(nil)
 	}
 	server := &http.Server{
@@ -86,11 +87,34 @@ func (l listening) Close() error {
 }
 
 // listenPrivately makes a socket that only this user can access from the start: to
-// connect, a process needs write permission.
+// connect, a process needs write permission. It takes the place of a socket at which nobody
+// listens any more, and of nothing else.
 func listenPrivately(path string) (net.Listener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
 	old := unix.Umask(0o177)
 	defer unix.Umask(old)
 	return net.Listen("unix", path)
+}
+
+func removeStale(socket string) error {
+	info, err := os.Lstat(socket)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there and no socket: name another path, or remove it", socket)
+	}
+	if conn, err := net.DialTimeout("unix", socket, dialPatience); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err == nil {
+			conn.Close()
+		}
+		return fmt.Errorf("another server has the socket %s: name one for each", socket)
+	}
+	return os.Remove(socket)
 }
 
 // requests returns the handlers of all requests.
@@ -100,9 +124,11 @@ func (s Service) requests() *http.ServeMux {
 		m.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { answer(w, r, do) })
 	}
 	handle("GET /alive", func(*http.Request) (any, error) { return nil, nil })
-	s.registryRequests(handle)
-	s.keeperRequests(handle)
-	m.HandleFunc("GET /state/snapshot", s.sendSnapshot)
+	if s.Path != "" { // what is in etcd commands change there
+		s.registryRequests(handle)
+		s.keeperRequests(handle)
+		m.HandleFunc("GET /state/snapshot", s.sendSnapshot)
+	}
 	for pattern, page := range s.Pages {
 		m.Handle(pattern, page)
 	}

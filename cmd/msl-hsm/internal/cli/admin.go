@@ -18,11 +18,11 @@ func onServer(p *program, c *cobra.Command, asJSON *bool, ask func(*admin.Runnin
 	var path string
 	c.Args = want()
 	c.RunE = func(*cobra.Command, []string) (err error) {
-		_, file, err := p.stateFile(path)
+		c, err := p.configure()
 		if err != nil {
 			return err
 		}
-		r, err := admin.DialServer(file)
+		r, err := admin.DialServer(c, path)
 		if err != nil {
 			return err
 		}

@@ -16,9 +16,10 @@ const (
 
 // Admin is where operators and their programs look at a server.
 type Admin struct {
-	Listen string `yaml:"listen" example:"127.0.0.1:9090"`    // a loopback address for health, readiness and metrics over HTTP
-	Token  string `yaml:"token" example:"file:metrics.token"` // source of the bearer token that metrics and details need there
-	Health string `yaml:"health" example:"/healthz"`          // path of the server's own URL that tells anyone whether it is ready, by status 200 or 503 and nothing else
+	Socket string `yaml:"socket" example:"/run/msl-hsm/admin.sock"` // by which msl-hsm admin reaches a server whose state is in etcd; beside a state file it is FILE.sock
+	Listen string `yaml:"listen" example:"127.0.0.1:9090"`          // a loopback address for health, readiness and metrics over HTTP
+	Token  string `yaml:"token" example:"file:metrics.token"`       // source of the bearer token that metrics and details need there
+	Health string `yaml:"health" example:"/healthz"`                // path of the server's own URL that tells anyone whether it is ready, by status 200 or 503 and nothing else
 }
 
 // check wants an address that other machines cannot reach, and a token.

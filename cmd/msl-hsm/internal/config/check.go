@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -69,6 +70,9 @@ func check(c *Config) error {
 	}
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
+	}
+	if s.Admin.Socket != "" && s.State.File != "" {
+		return exit.Usagef("server.admin.socket is for a state in etcd: leave it out, since beside the state file there is %s.sock", filepath.Base(s.State.Path()))
 	}
 	for _, section := range []func() error{s.checkPlaces, s.Admin.check, s.HTTP.check, s.checkUpstream} {
 		if err := section(); err != nil {

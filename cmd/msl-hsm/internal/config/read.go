@@ -49,6 +49,7 @@ func (c *Config) settle(dir string) {
 	if c.Server.AccessLog != AccessNone && c.Server.AccessLog != AccessInLog {
 		c.Server.AccessLog = within(dir, c.Server.AccessLog)
 	}
+	c.Server.Admin.Socket = within(dir, c.Server.Admin.Socket)
 	for _, source := range []*string{&c.Server.Admin.Token, &c.Keystore.PIN, &c.Keystore.Owner, &c.Keystore.Endorsement, &c.Keystore.Lockout, &c.Client.Password, &c.Keystore.URI} {
 		*source = Settled(dir, *source)
 	}

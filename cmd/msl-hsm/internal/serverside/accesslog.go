@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -34,7 +35,7 @@ func openAccessLog(c *config.Config) (accessLog, error) {
 	default:
 		f := &accessFile{path: path}
 		if err := f.reopen(); err != nil {
-			return accessLog{}, exit.Usagef("server.access-log: %w: correct the path, or make its directory", err)
+			return accessLog{}, err
 		}
 		return accessLog{log: slog.New(slog.NewJSONHandler(f, nil)), level: slog.LevelInfo, file: f}, nil
 	}
@@ -102,9 +103,9 @@ func (f *accessFile) Write(p []byte) (int, error) {
 
 // reopen begins a new file where the one of before was moved away.
 func (f *accessFile) reopen() error {
-	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
 	if err != nil {
-		return err
+		return exit.Usagef("server.access-log: %w: correct the path, or make its directory", err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -139,11 +139,11 @@ func (l *Live) next(c *config.Config, old *generation) (*generation, error) {
 		return nil, err
 	}
 	g, err := l.generate(c, s)
-	if err == nil && s.tls != nil {
-		err = s.renewTLS(s.tls)
-	}
 	if err == nil {
 		err = s.access.reopen()
+	}
+	if err == nil && s.tls != nil { // after all that may fail, since it shows at once
+		err = s.renewTLS(s.tls)
 	}
 	if err != nil {
 		if g != nil {
