@@ -42,11 +42,13 @@ type Config struct {
 
 	// Register makes a device known to the protocol above, before it is
 	// enrolled, and replaces other keys of its name. It is called again after a
-	// crash or an error, so it must be idempotent. Nil does nothing.
+	// crash or an error, so it must be idempotent, and for several devices at the
+	// same time. Nil does nothing.
 	Register func(context.Context, Identity) error
 	// Withdraw undoes Register for these keys of that name, but not for keys that
 	// the name got since: another device may have it by now. It is called again
-	// after an error, so it must be idempotent. Nil does nothing.
+	// after an error, so it must be idempotent, and for several devices at the same
+	// time. Nil does nothing.
 	Withdraw func(context.Context, Identity) error
 
 	Time func() time.Time // default time.Now

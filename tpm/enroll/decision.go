@@ -29,7 +29,10 @@ func (n *application) decision(err error) Decision {
 		Manufacturer: ek.Manufacturer, Model: ek.Model,
 	}
 	d.Issuer, d.IssuerURL = ek.issuer()
-	if err != nil {
+	switch {
+	case n.verdict.waits != "":
+		d.Why = n.verdict.waits
+	case err != nil:
 		d.Why = reason(err)
 	}
 	return d

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -20,6 +21,7 @@ type office struct {
 	path       string
 	file       *File
 	now        time.Time
+	mu         sync.Mutex
 	registered map[string]Identity
 	withdrawn  []Identity
 	refuse     error // of Register
@@ -38,12 +40,16 @@ func newOffice(t testing.TB, policy Policy, change func(*Config)) *office {
 	}
 	o.c = Config{Policy: policy, Certificate: ca, Key: key, Time: func() time.Time { return o.now }, PerSecond: 1e6,
 		Register: func(_ context.Context, id Identity) error {
+			o.mu.Lock()
+			defer o.mu.Unlock()
 			if o.refuse == nil {
 				o.registered[id.Name] = id
 			}
 			return o.refuse
 		},
 		Withdraw: func(_ context.Context, id Identity) error {
+			o.mu.Lock()
+			defer o.mu.Unlock()
 			o.withdrawn = append(o.withdrawn, id)
 			return o.refuse
 		},

@@ -77,8 +77,7 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (n *application,
 	if n, err = a.challenges.verify(request, a.now()); err != nil {
 		return nil, nil, err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.enter(n.offered.EKHash)()
 	n.now = a.now() // the wait may have been long
 	if n.record, err = a.find(ctx, n.offered.EKHash, n.now); err != nil {
 		return nil, nil, err

@@ -9,14 +9,27 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// A ledger is the records of an authority, which one goroutine at a time changes.
+// A ledger is the records of an authority. Devices change their own records at the same
+// time, so that they share the syncs of the disk; an operator changes any, alone.
 type ledger struct {
-	mu         sync.Mutex // held from the reading of a record to its change
+	mu         sync.RWMutex // from the reading of a record to its change: shared by devices
+	devices    [64]sync.Mutex
 	records    Records
 	maxPending int
 }
 
-// find returns the record of a device, or a new one. The caller holds mu.
+// enter locks the record of a device, until leave is called.
+func (l *ledger) enter(id ID) (leave func()) {
+	own := &l.devices[int(id[0])%len(l.devices)]
+	l.mu.RLock()
+	own.Lock()
+	return func() {
+		own.Unlock()
+		l.mu.RUnlock()
+	}
+}
+
+// find returns the record of a device, or a new one. The caller holds its lock.
 func (l *ledger) find(ctx context.Context, id ID, now time.Time) (r Record, err error) {
 	err = l.records.View(ctx, func(tx Tx) error {
 		r, err = tx.Get(id)
@@ -28,13 +41,13 @@ func (l *ledger) find(ctx context.Context, id ID, now time.Time) (r Record, err 
 	return r, err
 }
 
-// put writes a record. The caller holds mu.
+// put writes a record. The caller holds its lock.
 func (l *ledger) put(ctx context.Context, r Record) error {
 	return l.records.Update(ctx, func(tx Tx) error { return tx.Put(r) })
 }
 
 // putPending writes a pending record, or returns [ErrBusy] if too many others are. The
-// caller holds mu.
+// caller holds its lock.
 func (l *ledger) putPending(ctx context.Context, r Record) error {
 	return l.records.Update(ctx, func(tx Tx) error {
 		old, err := tx.Get(r.ID)
@@ -60,7 +73,7 @@ func (l *ledger) putPending(ctx context.Context, r Record) error {
 const maxRefused = 1000
 
 // putRefused writes the record of a refused device, in the place of the one that is refused
-// for longest if there are too many. The caller holds mu.
+// for longest if there are too many. The caller holds its lock.
 func (l *ledger) putRefused(ctx context.Context, r Record) error {
 	return l.records.Update(ctx, func(tx Tx) error {
 		if err := tx.Put(r); err != nil {

@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -90,7 +91,8 @@ func (r *Record) PCRs() ([]PCR, error) {
 	return list, nil
 }
 
-// measured is the state of a device that waits, which a person sees and approves.
+// measured is the state of a device that waits, which a person sees and approves. One that
+// proved none has to do that still: no approval stands for it.
 func (r *Record) measured() string {
 	if r.State != Pending && r.State != Refused || r.Evidence == nil {
 		return r.Measured
@@ -99,7 +101,7 @@ func (r *Record) measured() string {
 	if err != nil {
 		return r.Measured
 	}
-	return measurement(p.Quote)
+	return cmp.Or(measurement(p.Quote), r.Measured)
 }
 
 // Differences returns what the values of PCRs have that the rules do not allow, or "".

@@ -32,6 +32,10 @@ const (
 	// messagesPerSecond limits the messages to an endpoint where nothing else is said.
 	messagesPerSecond = 100
 
+	// sessions is how many sessions have their keys in memory: a device needs its own for
+	// two messages, and another is opened again.
+	sessions = 1000
+
 	// maxMessage limits a message in its MSL form.
 	maxMessage = 4 * enroll.MaxMessage
 )
@@ -143,6 +147,7 @@ func LogDecision(ctx context.Context, log *slog.Logger, d enroll.Decision, err e
 func endpointLimits(l msl.Limits) msl.Limits {
 	l.Header, l.Chunk, l.Held = maxMessage, maxMessage, maxMessage
 	l.Unproven, l.Proven = EndpointMemory, EndpointMemory
+	l.Sessions = sessions
 	return l
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,6 +63,10 @@ func TestManyDevices(t *testing.T) {
 	took, used, most := time.Since(start), usedCPU(t)-cpu, stop()
 	t.Logf("%d devices in %v: %.1f a second, %v of CPU each, memory %d KiB idle and %d KiB at most",
 		n, took.Round(time.Millisecond), float64(n)/took.Seconds(), (used / time.Duration(n)).Round(time.Microsecond), idle>>10, most>>10)
+	var heap runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&heap)
+	t.Logf("%d KiB of the heap are in use afterwards", heap.HeapAlloc>>10)
 	if most > idle+64<<20 {
 		t.Errorf("%d MiB more than idle", (most-idle)>>20)
 	}

@@ -155,6 +155,7 @@ func printStatus(p *program, s identity.Status) error {
 // tpmApply makes the verb enroll or renew: a conversation with the server's authority.
 func tpmApply(p *program, use, short, long, done string, apply func(*identity.Device, context.Context, identity.Exchange, func(string)) error) *cobra.Command {
 	var over config.Client
+	var pcrs []uint
 	c := &cobra.Command{
 		Use:   use + " --server URL",
 		Short: short,
@@ -169,6 +170,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 					return err
 				}
 				defer client.Close()
+				m.Identity.PCRs = pcrs
 				err = apply(m.Identity, c.Context(), fleet.Exchange(client, cfg.Client.Recipient), p.progress)
 				s, statusErr := m.Identity.Status()
 				switch {
@@ -186,6 +188,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 	c.Flags().StringVar(&over.URL, "server", "", "`URL` of the server's enrollment")
 	c.Flags().StringVar(&over.ServerKey, "server-key", "", "public key of the server, in this PEM `FILE`")
 	c.Flags().StringVar(&over.Recipient, "recipient", "", "identity `NAME` of the server")
+	c.Flags().UintSliceVar(&pcrs, "pcr", nil, "also prove the state in which this machine was started, by the PCRs with these `NUMBERS`")
 	return c
 }
 

@@ -1,7 +1,10 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,21 +16,22 @@ import (
 // Enrollment lets devices with a TPM enroll at the server. Without a state
 // file they cannot.
 type Enrollment struct {
-	State    string        `yaml:"state" example:"enrollments.db"`                                                     // evidence of the devices, and decisions about them
-	Path     string        `yaml:"path"`                                                                               // of the URL
-	CA       string        `yaml:"ca" example:"ca.pem"`                                                                // from msl-hsm ca init; default: keys are registered without certificates
-	CAKey    string        `yaml:"ca-key" example:"msl-ca"`                                                            // label of the CA's key
-	Validity time.Duration `yaml:"validity" example:"8760h"`                                                           // of certificates
-	EKRoots  RootList      `yaml:"ek-roots" example:"[makers, tpm-makers.pem]"`                                        // makers whose EK certificates admit a device at once: those that the program knows, or files
-	Devices  RootList      `yaml:"device-roots" example:"[device-makers.pem]"`                                         // makers of devices whose certificate of an initial attestation key (IAK) in the TPM admits a device at once: files
-	Expired  Verdict       `yaml:"ek-expired"`                                                                         // EK certificates whose time has run out wait for an operator; or accept
-	Allow    []string      `yaml:"allow" example:"[6dac2c1fac10bea0b4686829987739d53819c6d92d12e062227437754d6047e3]"` // EK hashes that are admitted, too
-	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                       // accepted endorsement keys: rsa2048, p256, p384, rsa3072, p521; default: all
-	Unknown  string        `yaml:"unknown"`                                                                            // all others wait for an operator; or refuse
-	Monitor  bool          `yaml:"monitor"`                                                                            // admit every device, and record which would not have been
-	Rate     float64       `yaml:"rate" example:"25"`                                                                  // enrollments in a second, of all devices together; those beyond try again
-	Waiting  int           `yaml:"waiting" example:"1000"`                                                             // devices that wait for an operator, at most
-	Hold     bool          `yaml:"hold-changed"`                                                                       // a known device with new keys waits for an operator
+	State    string        `yaml:"state" example:"enrollments.db"`                                                        // evidence of the devices, and decisions about them
+	Path     string        `yaml:"path"`                                                                                  // of the URL
+	CA       string        `yaml:"ca" example:"ca.pem"`                                                                   // from msl-hsm ca init; default: keys are registered without certificates
+	CAKey    string        `yaml:"ca-key" example:"msl-ca"`                                                               // label of the CA's key
+	Validity time.Duration `yaml:"validity" example:"8760h"`                                                              // of certificates
+	EKRoots  RootList      `yaml:"ek-roots" example:"[makers, tpm-makers.pem]"`                                           // makers whose EK certificates admit a device at once: those that the program knows, or files
+	Devices  RootList      `yaml:"device-roots" example:"[device-makers.pem]"`                                            // makers of devices whose certificate of an initial attestation key (IAK) in the TPM admits a device at once: files
+	Expired  Verdict       `yaml:"ek-expired"`                                                                            // EK certificates whose time has run out wait for an operator; or accept
+	Allow    []string      `yaml:"allow" example:"[6dac2c1fac10bea0b4686829987739d53819c6d92d12e062227437754d6047e3]"`    // EK hashes that are admitted, too
+	EKKinds  []string      `yaml:"ek-kinds" example:"[rsa2048]"`                                                          // accepted endorsement keys: rsa2048, p256, p384, rsa3072, p521; default: all
+	Unknown  string        `yaml:"unknown"`                                                                               // all others wait for an operator; or refuse
+	Monitor  bool          `yaml:"monitor"`                                                                               // admit every device, and record which would not have been
+	Rate     float64       `yaml:"rate" example:"25"`                                                                     // enrollments in a second, of all devices together; those beyond try again
+	Waiting  int           `yaml:"waiting" example:"1000"`                                                                // devices that wait for an operator, at most
+	PCR      PCRValues     `yaml:"pcr" example:"\n0: [9b4dd1ab0d6d2e1b2fa4f2a1b0c39c6d0d8f1f6b1d3d6cbb6b0ae2a6f0b6a1d2]"` // values that PCRs of the SHA-256 bank may have when a device enrolls or renews; another one waits for an operator, or with unknown: refuse is refused; msl-hsm enrollment learn prints them; default: any
+	Hold     bool          `yaml:"hold-changed"`                                                                          // a known device with new keys waits for an operator
 }
 
 // CheckPath wants a path of its own for the messages of newcomers.
@@ -62,6 +66,34 @@ func (l RootList) settle(dir string) {
 			l[i] = within(dir, name)
 		}
 	}
+}
+
+// PCRValues are values that PCRs may have, in hexadecimal, by the index of the PCR.
+type PCRValues map[uint][]string
+
+// UnmarshalYAML reads a value or a list of them for each index.
+func (v *PCRValues) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.MappingNode {
+		return misplaced{n, fmt.Errorf("must have a line for each PCR, as 7: [HEX, HEX]")}
+	}
+	*v = PCRValues{}
+	for i := 0; i < len(n.Content); i += 2 {
+		key, list := n.Content[i], n.Content[i+1]
+		index, err := strconv.ParseUint(key.Value, 10, 8)
+		if err != nil || index > 23 {
+			return misplaced{key, fmt.Errorf("%q: want the number of a PCR, from 0 to 23", key.Value)}
+		}
+		for _, item := range oneOrMore(list) {
+			if raw, err := hex.DecodeString(item.Value); err != nil || len(raw) != sha256.Size {
+				return misplaced{item, fmt.Errorf("%q: want the 64 hexadecimal digits of a PCR of the SHA-256 bank", item.Value)}
+			}
+			(*v)[uint(index)] = append((*v)[uint(index)], item.Value)
+		}
+		if len((*v)[uint(index)]) == 0 {
+			return misplaced{key, fmt.Errorf("PCR %d may have no value: leave it out", index)}
+		}
+	}
+	return nil
 }
 
 // A Verdict is what happens to devices that the rest does not decide about.

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"os"
 	"slices"
@@ -51,7 +52,22 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 		return p, exit.Usagef("server.enrollment.unknown is %q: want hold or refuse", e.Unknown)
 	}
 	p.Monitor, p.HoldChanged = e.Monitor, e.Hold
-	return p, nil
+	p.PCRs, err = pcrRules(e.PCR)
+	return p, err
+}
+
+func pcrRules(values config.PCRValues) (enroll.PCRRules, error) {
+	rules := enroll.PCRRules{}
+	for index, list := range values {
+		for _, text := range list {
+			value, err := hex.DecodeString(text)
+			if err != nil {
+				return nil, exit.Usagef("server.enrollment.pcr: %d: %w", index, err)
+			}
+			rules[index] = append(rules[index], value)
+		}
+	}
+	return rules, nil
 }
 
 // makerRoots reads the certificates of trusted makers, which may be none.
