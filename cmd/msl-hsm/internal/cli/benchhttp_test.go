@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
@@ -22,10 +21,8 @@ func (b *bench) serveHTTP() string {
 	b.Helper()
 	discard := slog.New(slog.DiscardHandler)
 	bounds := &mslhttp.Connections{}
-	s, err := serverside.HTTPServer(config.Default(), &serverside.Service{MSL: b.server, Connections: bounds}, b.handle, discard, discard)
-	if err != nil {
-		b.Fatal(err)
-	}
+	answers := &mslhttp.Handler{Server: b.server, Handle: b.handle, Log: discard}
+	s := serverside.HTTPServer(bounds, answers, discard)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)

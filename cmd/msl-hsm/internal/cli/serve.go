@@ -178,7 +178,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
-	server := serverside.HTTPServer(s, streams.Beside(failures.Beside(live)), peers)
+	server := serverside.HTTPServer(s.Connections, streams.Beside(failures.Beside(live)), peers)
 	if c.Server.TLS.HTTP2 {
 		mslhttp.AllowHTTP2(server)
 	}

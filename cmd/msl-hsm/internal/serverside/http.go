@@ -40,11 +40,11 @@ func answers(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logge
 
 // HTTPServer limits what a connection may cost before a message is read; mslhttp limits
 // the rest.
-func HTTPServer(s *Service, handler http.Handler, peers *slog.Logger) *http.Server {
+func HTTPServer(connections *mslhttp.Connections, handler http.Handler, peers *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: handler,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			return mslhttp.TLSContext(s.Connections.Context(ctx, conn), conn)
+			return mslhttp.TLSContext(connections.Context(ctx, conn), conn)
 		},
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
