@@ -128,12 +128,12 @@ func connections() []line {
 			if n == 64 && place.key == "soft" {
 				target = ">= 26000"
 			}
-			all = append(all, line{fmt.Sprintf("HTTP, keys %s, %d kept connections, per second", place.name, n),
+			all = append(all, line{fmt.Sprintf("HTTP, keys %s, kept connections: %d, per second", place.name, n),
 				the(fmt.Sprintf("stack KeptHTTP/%s/%d/2cpu:msg/s", place.key, n)), target})
 		}
 	}
-	all = append(all, line{"HTTP, keys in memory, 64 kept connections, processor µs", the("stack KeptHTTP/soft/64/2cpu:cpu-us/op"), ""})
-	return append(all, line{"HTTP on SoftHSM2, 64 connections / the server alone",
+	all = append(all, line{"HTTP, keys in memory, kept connections: 64, processor µs", the("stack KeptHTTP/soft/64/2cpu:cpu-us/op"), ""})
+	return append(all, line{"HTTP on SoftHSM2, kept connections: 64, part of the server alone",
 		ratio(the("stack KeptHTTP/softhsm/64/2cpu:msg/s"), the("stack Echo/softhsm/1/2cpu:server/s")), ">= 0.85"})
 }
 

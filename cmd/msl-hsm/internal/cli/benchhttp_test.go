@@ -109,3 +109,18 @@ func BenchmarkKeptHTTP(b *testing.B) {
 		}
 	}
 }
+
+// What the benchmark sends is answered each time, on the same connection.
+func TestKeptConnection(t *testing.T) {
+	n := newBench(t, benchStores[0].open(t))
+	kept := n.connect(n.serveHTTP(), n.recorded(n.device("PSK")()))
+	for range 3 {
+		if err := kept.exchange(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept.request = []byte("POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n")
+	if err := kept.exchange(); err == nil {
+		t.Error("an error message is taken for the answer")
+	}
+}
