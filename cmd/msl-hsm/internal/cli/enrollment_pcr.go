@@ -42,28 +42,12 @@ for instance. Nothing is changed.`,
 func (p *program) learn(s admin.Enrollments, devices []string, only []uint) error {
 	learned := map[uint][]string{}
 	for _, device := range devices {
-		r, err := find(s, device)
+		found, err := provedBy(s, device, only)
 		if err != nil {
 			return err
-		}
-		values, err := r.PCRs()
-		if err != nil {
-			return err
-		}
-		if len(only) == 0 && len(values) == 0 {
-			return fmt.Errorf("device %s did not prove the state in which it was started: have it enroll with --pcr 0,1,2,3,4,5,6,7", exit.Printable(device))
-		}
-		found := map[uint]string{}
-		for _, v := range values {
-			found[v.Index] = hex.EncodeToString(v.Digest)
-		}
-		for _, i := range only {
-			if found[i] == "" {
-				return fmt.Errorf("device %s did not prove PCR %d: have it enroll with --pcr", exit.Printable(device), i)
-			}
 		}
 		for i, value := range found {
-			if (len(only) == 0 || slices.Contains(only, i)) && !slices.Contains(learned[i], value) {
+			if !slices.Contains(learned[i], value) {
 				learned[i] = append(learned[i], value)
 			}
 		}
@@ -73,6 +57,33 @@ func (p *program) learn(s admin.Enrollments, devices []string, only []uint) erro
 		fmt.Fprintf(p.stdout, "      %d: [%s]\n", i, strings.Join(learned[i], ", "))
 	}
 	return nil
+}
+
+// provedBy returns the values that a device proved, of these PCRs or of all, in hexadecimal.
+func provedBy(s admin.Enrollments, device string, only []uint) (map[uint]string, error) {
+	r, err := find(s, device)
+	if err != nil {
+		return nil, err
+	}
+	values, err := r.PCRs()
+	if err != nil {
+		return nil, err
+	}
+	found := map[uint]string{}
+	for _, v := range values {
+		if len(only) == 0 || slices.Contains(only, v.Index) {
+			found[v.Index] = hex.EncodeToString(v.Digest)
+		}
+	}
+	for _, i := range only {
+		if found[i] == "" {
+			return nil, fmt.Errorf("device %s did not prove PCR %d: have it enroll with --pcr", exit.Printable(device), i)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("device %s did not prove the state in which it was started: have it enroll with --pcr 0,1,2,3,4,5,6,7", exit.Printable(device))
+	}
+	return found, nil
 }
 
 func enrollmentQuoteCommand(p *program) *cobra.Command {
