@@ -31,7 +31,7 @@ for instance. Nothing is changed.`,
 				return exit.Usagef("enrollment learn needs a DEVICE, or several")
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				return p.learn(s, args, only)
+				return learn(p, s, args, only)
 			})
 		},
 	}
@@ -39,7 +39,7 @@ for instance. Nothing is changed.`,
 	return c
 }
 
-func (p *program) learn(s admin.Enrollments, devices []string, only []uint) error {
+func learn(p *program, s admin.Enrollments, devices []string, only []uint) error {
 	learned := map[uint][]string{}
 	for _, device := range devices {
 		found, err := provedBy(s, device, only)
@@ -103,12 +103,12 @@ them. FILE is - for the standard input.`,
 			if len(n) < 16 {
 				return exit.Usagef("--nonce has %d bytes: give what the device was given, 16 to 32 bytes", len(n))
 			}
-			evidence, err := p.readQuote(args[1])
+			evidence, err := readQuote(p, args[1])
 			if err != nil {
 				return err
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				return p.verifyQuote(s, args[0], evidence, n)
+				return verifyQuote(p, s, args[0], evidence, n)
 			})
 		},
 	}
@@ -119,7 +119,7 @@ them. FILE is - for the standard input.`,
 // maxQuote is the size in bytes up to which a file may be a quote.
 const maxQuote = enroll.MaxMessage
 
-func (p *program) readQuote(path string) ([]byte, error) {
+func readQuote(p *program, path string) ([]byte, error) {
 	from := p.stdin
 	if path != "-" {
 		f, err := os.Open(path)
@@ -133,7 +133,7 @@ func (p *program) readQuote(path string) ([]byte, error) {
 	return bytes.TrimSpace(text), err // the message is in its canonical form, which has no end of line
 }
 
-func (p *program) verifyQuote(s admin.Enrollments, device string, evidence, nonce []byte) error {
+func verifyQuote(p *program, s admin.Enrollments, device string, evidence, nonce []byte) error {
 	r, err := find(s, device)
 	if err != nil {
 		return err
