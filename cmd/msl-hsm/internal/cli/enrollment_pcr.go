@@ -31,7 +31,7 @@ for instance. Nothing is changed.`,
 				return exit.Usagef("enrollment learn needs a DEVICE, or several")
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				return p.learn(s, args, only)
+				return learn(p, s, args, only)
 			})
 		},
 	}
@@ -39,31 +39,15 @@ for instance. Nothing is changed.`,
 	return c
 }
 
-func (p *program) learn(s admin.Enrollments, devices []string, only []uint) error {
+func learn(p *program, s admin.Enrollments, devices []string, only []uint) error {
 	learned := map[uint][]string{}
 	for _, device := range devices {
-		r, err := find(s, device)
+		found, err := provedBy(s, device, only)
 		if err != nil {
 			return err
-		}
-		values, err := r.PCRs()
-		if err != nil {
-			return err
-		}
-		if len(only) == 0 && len(values) == 0 {
-			return fmt.Errorf("device %s did not prove the state in which it was started: have it enroll with --pcr 0,1,2,3,4,5,6,7", exit.Printable(device))
-		}
-		found := map[uint]string{}
-		for _, v := range values {
-			found[v.Index] = hex.EncodeToString(v.Digest)
-		}
-		for _, i := range only {
-			if found[i] == "" {
-				return fmt.Errorf("device %s did not prove PCR %d: have it enroll with --pcr", exit.Printable(device), i)
-			}
 		}
 		for i, value := range found {
-			if (len(only) == 0 || slices.Contains(only, i)) && !slices.Contains(learned[i], value) {
+			if !slices.Contains(learned[i], value) {
 				learned[i] = append(learned[i], value)
 			}
 		}
@@ -73,6 +57,33 @@ func (p *program) learn(s admin.Enrollments, devices []string, only []uint) erro
 		fmt.Fprintf(p.stdout, "      %d: [%s]\n", i, strings.Join(learned[i], ", "))
 	}
 	return nil
+}
+
+// provedBy returns the values that a device proved, of these PCRs or of all, in hexadecimal.
+func provedBy(s admin.Enrollments, device string, only []uint) (map[uint]string, error) {
+	r, err := find(s, device)
+	if err != nil {
+		return nil, err
+	}
+	values, err := r.PCRs()
+	if err != nil {
+		return nil, err
+	}
+	found := map[uint]string{}
+	for _, v := range values {
+		if len(only) == 0 || slices.Contains(only, v.Index) {
+			found[v.Index] = hex.EncodeToString(v.Digest)
+		}
+	}
+	for _, i := range only {
+		if found[i] == "" {
+			return nil, fmt.Errorf("device %s did not prove PCR %d: have it enroll with --pcr", exit.Printable(device), i)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("device %s did not prove the state in which it was started: have it enroll with --pcr 0,1,2,3,4,5,6,7", exit.Printable(device))
+	}
+	return found, nil
 }
 
 func enrollmentQuoteCommand(p *program) *cobra.Command {
@@ -92,12 +103,12 @@ them. FILE is - for the standard input.`,
 			if len(n) < 16 {
 				return exit.Usagef("--nonce has %d bytes: give what the device was given, 16 to 32 bytes", len(n))
 			}
-			evidence, err := p.readQuote(args[1])
+			evidence, err := readQuote(p, args[1])
 			if err != nil {
 				return err
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				return p.verifyQuote(s, args[0], evidence, n)
+				return verifyQuote(p, s, args[0], evidence, n)
 			})
 		},
 	}
@@ -108,7 +119,7 @@ them. FILE is - for the standard input.`,
 // maxQuote is the size in bytes up to which a file may be a quote.
 const maxQuote = enroll.MaxMessage
 
-func (p *program) readQuote(path string) ([]byte, error) {
+func readQuote(p *program, path string) ([]byte, error) {
 	from := p.stdin
 	if path != "-" {
 		f, err := os.Open(path)
@@ -122,7 +133,7 @@ func (p *program) readQuote(path string) ([]byte, error) {
 	return bytes.TrimSpace(text), err // the message is in its canonical form, which has no end of line
 }
 
-func (p *program) verifyQuote(s admin.Enrollments, device string, evidence, nonce []byte) error {
+func verifyQuote(p *program, s admin.Enrollments, device string, evidence, nonce []byte) error {
 	r, err := find(s, device)
 	if err != nil {
 		return err

@@ -15,10 +15,12 @@ import (
 
 // openEndpoint opens the endpoint at which devices enroll, beside the server.
 func openEndpoint(c *config.Config, s *Service, log *slog.Logger, source func(*http.Request) string) (err error) {
+	perSecond := 4 * c.Server.Enrollment.Rate // three messages, and one that is sent again
+	limits := s.MSL.Limits.Effective()
+	limits.ErrorsPerSecond = max(limits.ErrorsPerSecond, int(perSecond)) // as are first answers
 	s.endpoint, err = fleet.NewEndpoint(s.Devices.Authority, fleet.EndpointConfig{
-		Name: s.MSL.Name, Local: s.MSL.Local,
-		Limits: s.MSL.Limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
-		PerSecond: 4 * c.Server.Enrollment.Rate, // three, and one that is sent again
+		Name: s.MSL.Name, Local: s.MSL.Local, PerSecond: perSecond,
+		Limits: limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
 		Decided: func(ctx context.Context, d enroll.Decision, err error) {
 			fleet.LogDecision(ctx, log, d, AfterConflict(err))
 		},
