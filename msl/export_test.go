@@ -257,6 +257,14 @@ func (s *Server) TakeTurns() {
 	s.admission.room = func() int { return 1 }
 }
 
+// UnderWay is how many messages of established sessions, and steps of others, there are.
+func (s *Server) UnderWay() (established, steps int) {
+	s.init()
+	s.admission.mu.Lock()
+	defer s.admission.mu.Unlock()
+	return s.admission.established.now, s.admission.running
+}
+
 // ChangedToken makes the encoded service token of a change, bound to nothing.
 func ChangedToken(c TokenChange, key Protector) ([]byte, error) {
 	t, err := newServiceToken(c, Unbound, Unbound, key, "")

@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -234,7 +235,7 @@ func (i *Issuer) sealSession(s *Session) ([]byte, error) {
 			encryption, errE = i.Store.Seal(s.Keys.Encryption, sealContext(roleEncrypt, s.Token, s.Identity))
 		},
 		func() { signature, errS = i.Store.Seal(s.Keys.Signature, sealContext(roleSign, s.Token, s.Identity)) })
-	if err := errors.Join(errE, errS); err != nil {
+	if err := cmp.Or(errE, errS); err != nil {
 		return nil, fail(ErrInternalException, "seal session keys", err)
 	}
 	e := wire.NewEncoder(512)
