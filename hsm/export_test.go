@@ -133,11 +133,12 @@ func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.
 	} {
 		t = t.add(attribute, n.Bytes())
 	}
-	return s.announced(s.provisioner.provision(label, a, func(session uint, name template, _ bool) (uint, error) {
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, _ bool) (uint, error) {
 		_, half := k.pair(a, true, name)
 		m, err := s.create(session, slices.Concat(t, half))
 		return m.handle, err
-	}))
+	})
+	return v.keyIn(s), err
 }
 
 // Rest closes the sessions that no load has needed since the last call.

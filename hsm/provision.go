@@ -19,7 +19,7 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	return s.announced(s.provisioner.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
 		k := k
 		if !restrict {
 			k.mechanisms = nil
@@ -32,7 +32,8 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 		public, private := k.pair(a, true, name)
 		m, _, err := s.generatePair(session, k.generate, public, private)
 		return m.handle, err
-	}))
+	})
+	return v.keyIn(s), err
 }
 
 // Provision makes the next version of a provisioned key from bytes that this
@@ -45,7 +46,7 @@ func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keyst
 	case len(raw) != a.Size():
 		return keystore.Version{}, fmt.Errorf("hsm: provision %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
 	}
-	return s.announced(s.provisioner.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
 		k := k
 		if !restrict {
 			k.mechanisms = nil
@@ -55,15 +56,16 @@ func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keyst
 		defer clear(t)
 		m, err := s.create(session, t)
 		return m.handle, err
-	}))
+	})
+	return v.keyIn(s), err
 }
 
-// announced is a new version for whoever asked for it.
-func (s *Store) announced(v version, err error) (keystore.Version, error) {
-	if err != nil {
-		return keystore.Version{}, err
+// keyIn is the version for whoever asked for it, and the zero one if there is none.
+func (v version) keyIn(s *Store) keystore.Version {
+	if v.number == 0 {
+		return keystore.Version{}
 	}
-	return keystore.Version{Number: v.number, Key: s.provisioned(v).typed()}, nil
+	return keystore.Version{Number: v.number, Key: v.handleIn(s).typed()}
 }
 
 // How often a version is made anew where other programs make one at the same time.

@@ -81,13 +81,13 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 	}
 	var all []keystore.Version
 	for _, v := range ring {
-		all = append(all, keystore.Version{Number: v.number, Key: s.provisioned(v).typed()})
+		all = append(all, v.keyIn(s))
 	}
 	return all, nil
 }
 
-// provisioned makes a handle of its own on a provisioned key.
-func (s *Store) provisioned(v version) *object {
+// handleIn makes a handle of its own on a provisioned key.
+func (v version) handleIn(s *Store) *object {
 	return &object{
 		store: s, algorithm: v.algorithm, public: v.public, label: v.label, version: v.number,
 		ref: ref{handle: v.handle, epoch: v.epoch()}, locked: true,

@@ -85,7 +85,7 @@ func (s *Store) newestSealing(a keystore.Algorithm) (*object, error) {
 	for _, v := range keks {
 		partner := func(m version) bool { return m.number == v.number }
 		if v.number <= most && slices.ContainsFunc(macs, partner) {
-			return s.provisioned(v), nil
+			return v.handleIn(s), nil
 		}
 	}
 	return nil, fmt.Errorf("hsm: %s and %s have no version in common: %w", label, macLabel, keystore.ErrNotFound)
@@ -111,7 +111,7 @@ func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error
 	}
 	for _, p := range ring {
 		if p.number == version {
-			return s.provisioned(p), nil
+			return p.handleIn(s), nil
 		}
 	}
 	return nil, fmt.Errorf("hsm: %s has no version %d: %w", label, version, keystore.ErrForeign)

@@ -123,20 +123,13 @@ func earlier(a, b time.Time) time.Time {
 
 func (i *Issuer) lifetime() time.Duration { return orDefault(i.Lifetime, 24*time.Hour) }
 
-// expiration is that of a master token issued a moment from now, at the latest.
-func (i *Issuer) expiration() time.Time { return i.now().Add(i.lifetime() + time.Minute) }
-
 func (i *Issuer) userLifetime() time.Duration { return orDefault(i.UserLifetime, 30*24*time.Hour) }
 
 // AcceptedFor returns for how long after its issue a master token may be renewed,
 // its lifetime included.
 func (i *Issuer) AcceptedFor() time.Duration { return i.lifetime() + i.renewExpired() }
 
-// acceptedUntil is when a master token can no longer be renewed.
-func (i *Issuer) acceptedUntil(expiration time.Time) time.Time {
-	return expiration.Add(i.renewExpired())
-}
-
+// renewExpired is for how long after its expiration a master token can be renewed.
 func (i *Issuer) renewExpired() time.Duration { return orDefault(i.RenewExpired, i.userLifetime()) }
 
 // isSlow reports whether the keys are in a device that is waited for.

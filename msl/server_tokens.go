@@ -32,7 +32,7 @@ func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 		return fail(ErrMessageExpiredNotRenewable, "master token", nil)
 	case len(in.keyRequests) == 0:
 		return fail(ErrMessageExpiredNoKeyRequestData, "master token", nil)
-	case s.Issuer.now().After(s.Issuer.acceptedUntil(in.token.Expiration)):
+	case s.Issuer.now().After(in.token.Expiration.Add(s.Issuer.renewExpired())):
 		return fail(ErrMasterTokenSequenceNumberOutOfSync, "renewal", errors.New("the token expired too long ago"))
 	}
 	if err := s.State.Renewable(ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber); err != nil {
@@ -67,7 +67,7 @@ func (s *Server) expect(ctx context.Context, expiration time.Time) error {
 	if !ok {
 		return nil
 	}
-	if err := f.Expect(ctx, s.Issuer.acceptedUntil(expiration)); err != nil {
+	if err := f.Expect(ctx, expiration.Add(s.Issuer.renewExpired())); err != nil {
 		return fail(codeOf(err), "remember master token", err)
 	}
 	return nil

@@ -62,11 +62,11 @@ func keyAs[T any](s *server, handle uint64) (t T, err error) {
 }
 
 // made tells the parent of a new key.
-func (s *server) made(m message, k keystore.Key, err error) (message, error) {
+func (t *table) made(m message, k keystore.Key, err error) (message, error) {
 	if err != nil {
 		return nil, err
 	}
-	form, err := s.keep(k)
+	form, err := t.keep(k)
 	return m.key(form), err
 }
 

@@ -49,7 +49,7 @@ func (r record) tag(data []byte) ([]byte, error) {
 	return r.m.hmac(nil, data), nil
 }
 
-func (s *Store) version(r record) keystore.Version {
+func (r record) version(s *Store) keystore.Version {
 	k := &key{store: s, algorithm: r.Algorithm, m: r.m, provisioned: true, locked: true}
 	return keystore.Version{Number: r.Version, Key: k.typed()}
 }
@@ -123,7 +123,7 @@ func (s *Store) provision(r record) (keystore.Version, error) {
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	return s.version(r), nil
+	return r.version(s), nil
 }
 
 // change writes a changed copy of the rings to the file, if there is one, and

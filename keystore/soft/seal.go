@@ -59,18 +59,18 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 
 // sealer returns the version of a sealing key that seals: the newest, or the chosen one.
 func (s *Store) sealer(label string) (record, error) {
-	newest, err := s.newest(label)
+	ring, err := s.existing(label)
 	if err != nil {
-		return newest, err
+		return record{}, err
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, r := range s.rings[label] {
+	for _, r := range ring {
 		if r.Version <= cmp.Or(s.chosen[label], math.MaxUint32) {
 			return r, nil
 		}
 	}
-	return newest, nil
+	return ring[0], nil
 }
 
 // Unseal makes a locked key of what Seal returned.
@@ -82,18 +82,25 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if err != nil {
 		return nil, err
 	}
-	authentic, err := s.authentic(sealed, context)
+	ring, err := s.existing(keystore.RoleSealMAC.Label(s.prefix))
 	if err != nil {
 		return nil, err
 	}
-	if sealed.Algorithm != a || !authentic {
+	genuine, err := authentic(ring, sealed, context)
+	if err != nil {
+		return nil, err
+	}
+	if sealed.Algorithm != a || !genuine {
 		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
 	}
 	role, err := kekOf(a)
 	if err != nil {
 		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
 	}
-	raw, err := s.openSealed(role.Label(s.prefix), sealed)
+	if ring, err = s.existing(role.Label(s.prefix)); err != nil {
+		return nil, err
+	}
+	raw, err := openSealed(ring, sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -107,13 +114,9 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 
 // authentic tries every version of the MAC key: a blob names only the version
 // of the key that wraps.
-func (s *Store) authentic(sealed keystore.Sealed, context []byte) (bool, error) {
-	label := keystore.RoleSealMAC.Label(s.prefix)
-	if _, err := s.newest(label); err != nil {
-		return false, err
-	}
+func authentic(ring []record, sealed keystore.Sealed, context []byte) (bool, error) {
 	data := sealed.Authenticated(context)
-	for _, r := range s.ring(label) {
+	for _, r := range ring {
 		tag, err := r.tag(data)
 		if err != nil {
 			return false, err
@@ -126,12 +129,9 @@ func (s *Store) authentic(sealed keystore.Sealed, context []byte) (bool, error) 
 }
 
 // openSealed unwraps with the version that a blob names. One that is retired makes
-// the blob foreign; a key without any version is missing.
-func (s *Store) openSealed(label string, sealed keystore.Sealed) ([]byte, error) {
-	if _, err := s.newest(label); err != nil {
-		return nil, err
-	}
-	for _, r := range s.ring(label) {
+// the blob foreign.
+func openSealed(ring []record, sealed keystore.Sealed) ([]byte, error) {
+	for _, r := range ring {
 		if r.Version != sealed.KEKVersion {
 			continue
 		}
@@ -140,7 +140,7 @@ func (s *Store) openSealed(label string, sealed keystore.Sealed) ([]byte, error)
 			return raw, err
 		}
 	}
-	return nil, fmt.Errorf("soft: unseal with %s version %d: %w", label, sealed.KEKVersion, keystore.ErrForeign)
+	return nil, fmt.Errorf("soft: unseal with %s version %d: %w", ring[0].Label, sealed.KEKVersion, keystore.ErrForeign)
 }
 
 // ring returns the versions of a provisioned key; it is never changed in place.
@@ -150,13 +150,14 @@ func (s *Store) ring(label string) []record {
 	return s.rings[label]
 }
 
-func (s *Store) newest(label string) (record, error) {
+// existing is ring, of a sealing key that must be there.
+func (s *Store) existing(label string) ([]record, error) {
 	if err := s.open(); err != nil {
-		return record{}, err
+		return nil, err
 	}
 	ring := s.ring(label)
 	if len(ring) == 0 {
-		return record{}, fmt.Errorf("soft: sealing key %s: %w", label, keystore.ErrNotFound)
+		return nil, fmt.Errorf("soft: sealing key %s: %w", label, keystore.ErrNotFound)
 	}
-	return ring[0], nil
+	return ring, nil
 }

@@ -124,7 +124,7 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 	}
 	versions := make([]keystore.Version, len(ring))
 	for i, r := range ring {
-		versions[i] = s.version(r)
+		versions[i] = r.version(s)
 	}
 	return versions, nil
 }
