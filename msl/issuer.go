@@ -95,6 +95,9 @@ func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *Sess
 		}
 		t.SerialNumber = serial
 	}
+	if len(i.Keys) > 0 {
+		s.issuerVersion = i.Keys[0].Version
+	}
 	return s, i.write(s)
 }
 
@@ -245,7 +248,7 @@ func sealContext(role string, t *MasterToken, identity string) []byte {
 func (i *Issuer) Open(t *MasterToken) (*Session, error) { return i.open(t, i.Shared) }
 
 func (i *Issuer) open(t *MasterToken, shared bool) (*Session, error) {
-	key, err := i.verify(t.sealed, t.data)
+	key, version, err := i.verify(t.sealed, t.data)
 	if err != nil {
 		if err == errSignature {
 			return nil, fail(ErrMasterTokenUntrusted, "open master token", nil)
@@ -261,16 +264,16 @@ func (i *Issuer) open(t *MasterToken, shared bool) (*Session, error) {
 	if err != nil {
 		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", err)
 	}
-	return i.openSession(t, o, shared)
+	return i.openSession(t, o, version, shared)
 }
 
-// openSession makes a session of decrypted sessiondata.
-func (i *Issuer) openSession(t *MasterToken, o wire.Object, shared bool) (*Session, error) {
+// openSession makes a session of sessiondata, decrypted with that version of the keys.
+func (i *Issuer) openSession(t *MasterToken, o wire.Object, version uint32, shared bool) (*Session, error) {
 	f := wire.FieldsOf(o)
 	s := &Session{
 		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
 			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
-		Identity: f.String("identity"),
+		Identity: f.String("identity"), issuerVersion: version,
 	}
 	if f.Has("issuerdata") {
 		s.IssuerData = append([]byte(nil), f.Object("issuerdata").Raw()...)
@@ -311,8 +314,9 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 // verify finds the keys under which a token was made. data is its encrypted
 // part, whose envelope hints at the version of the keys before anything is
 // verified. Those keys are tried first and then the others, since another issuer with
-// the same keys may number their versions differently. No match is errSignature.
-func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
+// the same keys may number their versions differently. The version of those that match is
+// returned with them. No match is errSignature.
+func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, uint32, error) {
 	ring := slices.Clone(i.Keys[:min(len(i.Keys), maxRing)])
 	for n, k := range ring {
 		if n > 0 && strings.HasSuffix(hint(data), fmt.Sprintf("#%d", k.Version)) {
@@ -327,10 +331,10 @@ func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
 			i.used(k)
 		}
 		if err != errSignature {
-			return key, err
+			return key, k.Version, err
 		}
 	}
-	return SymmetricKey{}, errSignature
+	return SymmetricKey{}, 0, errSignature
 }
 
 // decryptOwn decrypts data that key has authenticated: if that fails, its encryption

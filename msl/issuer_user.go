@@ -57,7 +57,7 @@ func (i *Issuer) CheckUser(t *UserIDToken) error {
 // a token of another issuer is [ErrUserIDTokenNotDecrypted].
 func (i *Issuer) OpenUser(t *UserIDToken) (string, error) {
 	const op = "open user id token"
-	key, err := i.verify(t.sealed, t.data)
+	key, _, err := i.verify(t.sealed, t.data)
 	if err == errSignature {
 		return "", fail(ErrUserIDTokenNotDecrypted, op, nil)
 	}
