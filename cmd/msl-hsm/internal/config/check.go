@@ -69,6 +69,9 @@ func check(c *Config) error {
 	if s.ProxyProtocol && len(s.TrustedProxies) == 0 {
 		return exit.Usagef("server.proxy-protocol is on, but server.trusted-proxies is empty: name the networks of the proxies that speak it")
 	}
+	if err := s.Audit.check(); err != nil {
+		return err
+	}
 	for _, section := range []func() error{s.checkPlaces, s.checkStreams, s.Admin.check, s.HTTP.check, s.checkUpstream} {
 		if err := section(); err != nil {
 			return err
