@@ -371,6 +371,25 @@ func TestInterval(t *testing.T) {
 	}
 }
 
+// TestEncoding compares lines with those of encoding/json.
+func TestEncoding(t *testing.T) {
+	id := int64(-1)
+	for _, text := range []string{"", "plain", `quote " and \ back`, "<&>", "\x00\n\u2028 ümlaut", "not UTF-8 \xff"} {
+		for _, r := range []auditlog.Record{{}, {
+			Event: text, Action: text, Subject: text, By: text, Source: text, Entity: text, Authenticated: true, User: text, Scheme: text, KeyExchange: text,
+			MessageID: &id, KeyVersion: 1, Issued: 2, Key: text, Result: text, Code: -1, Error: text, Detail: text, Count: 9,
+		}} {
+			if r.Event = text; text == "" {
+				r.Event = "x" // is never empty
+			}
+			own, library, err := auditlog.EncodeBothWays(r, 5, []byte(text))
+			if err != nil || !bytes.Equal(own, library) {
+				t.Errorf("%q: %s, want %s, %v", text, own, library, err)
+			}
+		}
+	}
+}
+
 func BenchmarkRecord(b *testing.B) {
 	l, err := auditlog.Open(auditlog.Config{Path: filepath.Join(b.TempDir(), "audit"), Signer: newKey(b)})
 	if err != nil {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"time"
 )
 
 // Rechain computes the chain values of lines anew.
@@ -53,4 +55,11 @@ func VerifyText(text []byte, keys map[string]crypto.PublicKey, seen []Position) 
 func ReadEnd(text []byte) error {
 	_, err := readEnd(bytes.NewReader(text))
 	return err
+}
+
+// EncodeBothWays returns a line as it is written, and as encoding/json writes it.
+func EncodeBothWays(r Record, torn int64, signature []byte) (own, library []byte, err error) {
+	l := line{N: 7, Time: time.Now().UTC(), Record: r, ownFields: ownFields{Log: r.Event, Previous: r.Action, Torn: torn, At: r.Count, Signature: signature}}
+	library, err = json.Marshal(l)
+	return append(l.body(nil), '}'), library, err
 }

@@ -136,16 +136,12 @@ func follow(before [sha256.Size]byte, body []byte) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// write returns the text of a line after another one, and its chain value.
-func (l line) write(before [sha256.Size]byte) (text []byte, sum [sha256.Size]byte, err error) {
-	text, err = json.Marshal(l)
-	if err != nil {
-		return nil, sum, err
-	}
-	text = text[:len(text)-1]
-	sum = follow(before, text)
-	text = append(append(text, chainField...), chainText(sum)...)
-	return append(text, chainEnd+"\n"...), sum, nil
+// write appends the text of a line that follows another one, and returns its chain value.
+func (l line) write(to []byte, before [sha256.Size]byte) (text []byte, sum [sha256.Size]byte) {
+	text = l.body(to)
+	sum = follow(before, text[len(to):])
+	text = base64.RawURLEncoding.AppendEncode(append(text, chainField...), sum[:])
+	return append(text, chainEnd+"\n"...), sum
 }
 
 // A readLine is a line of a file. What it says of itself is not verified.

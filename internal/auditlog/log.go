@@ -167,16 +167,12 @@ func (l *Log) wake() {
 // add appends a line to what is pending.
 func (l *Log) add(n line) {
 	n.N, n.Time = l.last.N+1, time.Now().UTC()
-	text, sum, err := n.write(l.last.Chain)
-	if err != nil {
-		l.noteFailure(fmt.Errorf("write a record: %w", err))
-		return
-	}
 	if len(l.pending) == 0 {
 		l.write.Reset(writeBehind)
 	}
-	l.pending = append(l.pending, text...)
-	l.size += int64(len(text))
+	before := len(l.pending)
+	text, sum := n.write(l.pending, l.last.Chain)
+	l.pending, l.size = text, l.size+int64(len(text)-before)
 	l.last = Position{n.N, sum}
 }
 

@@ -66,9 +66,13 @@ func (s *base) Tell(r auditlog.Record) {
 
 // auditMessage writes the record of a message that the server is done with.
 func (s *base) auditMessage(v msl.Served) {
-	if s.audit == nil {
-		return
+	if s.audit != nil {
+		s.audit.Record(MessageRecord(v))
 	}
+}
+
+// MessageRecord is what the audit log has of a message.
+func MessageRecord(v msl.Served) auditlog.Record {
 	r := auditlog.Record{
 		Event: "message", Source: v.Source, Entity: v.Identity, Authenticated: v.Authenticated, User: v.User,
 		Scheme: v.Scheme, KeyExchange: v.KeyExchange, KeyVersion: v.KeyVersion, Issued: v.IssuedVersion, Result: resultOf(v),
@@ -82,7 +86,7 @@ func (s *base) auditMessage(v msl.Served) {
 	if v.Err != nil {
 		r.Error = v.Err.Error()
 	}
-	s.audit.Record(r)
+	return r
 }
 
 // resultOf says what became of a message.
