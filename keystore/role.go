@@ -24,6 +24,8 @@ const (
 	RoleServiceMAC Role = "service-mac"
 	// RoleCA is the key of the authority that signs the certificates of devices.
 	RoleCA Role = "ca"
+	// RoleAudit signs the audit log of a server.
+	RoleAudit Role = "audit"
 	// RolePSKEncryption, RolePSKMAC and RolePSKWrapping are a set of pre-shared keys.
 	// The prefix of their labels is the name of the set.
 	RolePSKEncryption Role = "encryption"
@@ -49,8 +51,8 @@ const DefaultPrefix = "msl"
 func (r Role) Label(prefix string) string { return prefix + "-" + string(r) }
 
 // Algorithm is the algorithm of a key that is made for the role, or 0 for a role
-// that does not exist. A server takes other keys that sign for RoleIdentity and
-// RoleCA too, and a device one for HMACSHA256 for RolePSKMAC.
+// that does not exist. A server takes other keys that sign for RoleIdentity,
+// RoleCA and RoleAudit too, and a device one for HMACSHA256 for RolePSKMAC.
 func (r Role) Algorithm() Algorithm {
 	switch r {
 	case RoleIdentity:
@@ -67,7 +69,7 @@ func (r Role) Algorithm() Algorithm {
 		return HMACSHA256Block
 	case RolePSKWrapping:
 		return AESUnwrap128
-	case RoleCA:
+	case RoleCA, RoleAudit:
 		return ECDSAP256
 	case RoleSealSession:
 		return SealSession256

@@ -21,6 +21,7 @@ func TestLabels(t *testing.T) {
 		keystore.RoleServiceEncryption: {"net-service-encryption", keystore.AES128CBC},
 		keystore.RoleServiceMAC:        {"net-service-mac", keystore.HMACSHA256},
 		keystore.RoleCA:                {"net-ca", keystore.ECDSAP256},
+		keystore.RoleAudit:             {"net-audit", keystore.ECDSAP256},
 		keystore.RolePSKEncryption:     {"net-encryption", keystore.AES128CBC},
 		keystore.RolePSKMAC:            {"net-mac", keystore.HMACSHA256Block},
 		keystore.RolePSKWrapping:       {"net-wrapping", keystore.AESUnwrap128},

@@ -237,7 +237,7 @@ func (m *inspected) token(name string, o wire.Object) Part {
 			opener, _ = verifiedToken(key, sealed.tokenData, sealed.signature, content)
 		}
 	} else if m.Issuer != nil {
-		if key, err := m.Issuer.verify(sealed, content); err == nil {
+		if key, _, err := m.Issuer.verify(sealed, content); err == nil {
 			opener = key
 		}
 	}

@@ -150,10 +150,11 @@ func orDefault(d, absent time.Duration) time.Duration {
 
 // write makes the encoded token of a session.
 func (i *Issuer) write(s *Session) error {
-	key, err := i.newest()
+	key, version, err := i.newest()
 	if err != nil {
 		return err
 	}
+	s.issuerVersion = version
 	content, release, err := i.sessionData(s)
 	if err != nil {
 		return err
@@ -175,14 +176,14 @@ func (i *Issuer) write(s *Session) error {
 	return err
 }
 
-// newest is the key that issues.
-func (i *Issuer) newest() (SymmetricKey, error) {
+// newest is the key that issues, with its version.
+func (i *Issuer) newest() (SymmetricKey, uint32, error) {
 	ring := i.Ring()
 	if len(ring) == 0 {
-		return SymmetricKey{}, fail(ErrInternalException, "issue a token", errors.New("issuer has no keys"))
+		return SymmetricKey{}, 0, fail(ErrInternalException, "issue a token", errors.New("issuer has no keys"))
 	}
 	i.used(ring[0])
-	return ring[0].symmetric(i.Name, i.Rand), nil
+	return ring[0].symmetric(i.Name, i.Rand), ring[0].Version, nil
 }
 
 // Ring returns the keys that are known now: the first one issues, each one opens.
@@ -260,7 +261,7 @@ func sealContext(role string, t *MasterToken, identity string) []byte {
 func (i *Issuer) Open(t *MasterToken) (*Session, error) { return i.open(t, i.Shared) }
 
 func (i *Issuer) open(t *MasterToken, shared bool) (*Session, error) {
-	key, err := i.verify(t.sealed, t.data)
+	key, version, err := i.verify(t.sealed, t.data)
 	if err != nil {
 		if err == errSignature {
 			return nil, fail(ErrMasterTokenUntrusted, "open master token", nil)
@@ -276,16 +277,16 @@ func (i *Issuer) open(t *MasterToken, shared bool) (*Session, error) {
 	if err != nil {
 		return nil, fail(ErrMasterTokenSessionDataParseError, "open master token", err)
 	}
-	return i.openSession(t, o, shared)
+	return i.openSession(t, o, version, shared)
 }
 
-// openSession makes a session of decrypted sessiondata.
-func (i *Issuer) openSession(t *MasterToken, o wire.Object, shared bool) (*Session, error) {
+// openSession makes a session of sessiondata, decrypted with that version of the keys.
+func (i *Issuer) openSession(t *MasterToken, o wire.Object, version uint32, shared bool) (*Session, error) {
 	f := wire.FieldsOf(o)
 	s := &Session{
 		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
 			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
-		Identity: f.String("identity"),
+		Identity: f.String("identity"), issuerVersion: version,
 	}
 	if f.Has("issuerdata") {
 		s.IssuerData = append([]byte(nil), f.Object("issuerdata").Raw()...)
@@ -327,22 +328,23 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 // part, whose envelope hints at the version of the keys before anything is
 // verified. Those keys are tried first and then the others, since another issuer with
 // the same keys may number their versions differently. If that is a newer version, the
-// keys are looked up again. No match is errSignature.
-func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
-	key, err := i.verifyKnown(t, data)
+// keys are looked up again. The version of those that match is returned with them. No match is
+// errSignature.
+func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, uint32, error) {
+	key, version, err := i.verifyKnown(t, data)
 	if err != errSignature || i.Versions == nil {
-		return key, err
+		return key, version, err
 	}
 	switch found, err := i.Versions.newer(versionOf(data)); {
 	case err != nil:
-		return key, fail(ErrInternalException, "look for newer keys", err)
+		return key, 0, fail(ErrInternalException, "look for newer keys", err)
 	case !found:
-		return key, errSignature
+		return key, version, errSignature
 	}
 	return i.verifyKnown(t, data)
 }
 
-func (i *Issuer) verifyKnown(t signedToken, data []byte) (SymmetricKey, error) {
+func (i *Issuer) verifyKnown(t signedToken, data []byte) (SymmetricKey, uint32, error) {
 	ring := i.Ring()
 	ring = slices.Clone(ring[:min(len(ring), maxRing)])
 	for n, k := range ring {
@@ -358,10 +360,10 @@ func (i *Issuer) verifyKnown(t signedToken, data []byte) (SymmetricKey, error) {
 			i.used(k)
 		}
 		if err != errSignature {
-			return key, err
+			return key, k.Version, err
 		}
 	}
-	return SymmetricKey{}, errSignature
+	return SymmetricKey{}, 0, errSignature
 }
 
 // decryptOwn decrypts data that key has authenticated: if that fails, its encryption

@@ -16,7 +16,7 @@ func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*Use
 		Expiration:    now.Add(i.userLifetime()).Truncate(time.Second),
 		MasterToken:   mt.SerialNumber,
 	}
-	key, err := i.newest()
+	key, _, err := i.newest()
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (i *Issuer) CheckUser(t *UserIDToken) error {
 // a token of another issuer is [ErrUserIDTokenNotDecrypted].
 func (i *Issuer) OpenUser(t *UserIDToken) (string, error) {
 	const op = "open user id token"
-	key, err := i.verify(t.sealed, t.data)
+	key, _, err := i.verify(t.sealed, t.data)
 	if err == errSignature {
 		return "", fail(ErrUserIDTokenNotDecrypted, op, nil)
 	}

@@ -22,6 +22,8 @@ type Served struct {
 	Message       *Message // as the application got it; nil if it did not run
 	Handshake     bool     // it only asked for keys
 	KeyExchange   string   // scheme by which the answer delivers session keys
+	KeyVersion    uint32   // of the issuer keys of the master token that the message used, or 0
+	IssuedVersion uint32   // of the issuer keys of the master token in the answer, or 0
 
 	Read, Written int64         // bytes of the message and of the answer, without the transport's
 	Took          time.Duration // from the first byte until the transport had the whole answer
@@ -67,6 +69,7 @@ func (f Fault) String() string {
 type ending struct {
 	message  *Message // that the application got
 	exchange string   // scheme of the keys that were issued
+	issued   uint32   // version of the issuer keys of the token that was issued
 	source   string
 	wrote    func() int64 // bytes that were sent, where the memory does not count them; or nil
 	told     bool         // it was reported
@@ -92,8 +95,11 @@ func (in *incoming) tell(ctx context.Context, s *Server, a *account, err error) 
 	e := in.end
 	v := Served{
 		Source: e.source, Identity: in.sender.Identity, Authenticated: in.sender.Authenticated, Scheme: in.scheme,
-		User: in.user, MessageID: in.messageID, Message: e.message, Handshake: in.handshake, KeyExchange: e.exchange,
+		User: in.user, MessageID: in.messageID, Message: e.message, Handshake: in.handshake, KeyExchange: e.exchange, IssuedVersion: e.issued,
 		Code: -1, Err: err,
+	}
+	if in.session != nil {
+		v.KeyVersion = in.session.issuerVersion
 	}
 	v.Read, v.Written, v.Took = a.movement.totals()
 	if e.wrote != nil {

@@ -38,6 +38,9 @@ func TestReport(t *testing.T) {
 	if first.Scheme != "PSK" || first.KeyExchange != "SYMMETRIC_WRAPPED" || !first.Authenticated {
 		t.Errorf("first: %+v", first)
 	}
+	if first.KeyVersion != 0 || first.IssuedVersion != 1 || second.KeyVersion != 1 || second.IssuedVersion != 0 {
+		t.Errorf("versions of the issuer key: %+v, %+v", first, second)
+	}
 	if second.Scheme != "" || second.KeyExchange != "" || second.MessageID != second.Message.MessageID {
 		t.Errorf("second: %+v", second)
 	}

@@ -177,6 +177,7 @@ func respond(ctx context.Context, s *Server, source string, a *account, in *inco
 	out := s.answer(ctx, in, outlet{w, &a.movement})
 	defer out.release()
 	err = out.answer(handle)
+	in.end.issued = out.gives.issuedVersion()
 	switch in.end.exchange = out.gives.exchange(); {
 	case err == nil:
 		return out.afterward()

@@ -155,6 +155,14 @@ func (i *issuance) exchange() string {
 	return i.keyResponse.scheme
 }
 
+// issuedVersion is that of the issuer keys of the token that the answer delivers, or 0.
+func (i *issuance) issuedVersion() uint32 {
+	if i.keyResponse == nil || i.session == nil {
+		return 0
+	}
+	return i.session.issuerVersion
+}
+
 // masterToken is the token that the issued tokens are bound to, or nil.
 func (i *issuance) masterToken() *MasterToken {
 	if i.session != nil {

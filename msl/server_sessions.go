@@ -75,6 +75,7 @@ func (s *sessions) offer(session *Session) {
 		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
 			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
 		Identity: session.Identity, IssuerData: session.IssuerData, Keys: session.Keys,
+		issuerVersion: session.issuerVersion,
 	}
 	s.cache.Offer(t.sealed.hash(), kept)
 }

@@ -101,6 +101,8 @@ type Session struct {
 	IssuerData []byte // the issuer's own object, or nil
 	Keys       *SessionKeys
 
+	issuerVersion uint32 // of the keys that its token was made with, at the issuer
+
 	mu    sync.Mutex
 	users map[tokenHash]knownUser // user ID tokens opened with it
 }

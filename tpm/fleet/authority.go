@@ -14,6 +14,10 @@ import (
 // records.
 type Authority struct {
 	*enroll.Authority
+	// Written, if not nil, is told of each record of a device that was written. It must be
+	// set before the authority is used, and must not block.
+	Written func(enroll.Record)
+
 	state Registry
 	since sinceTable
 }
@@ -41,7 +45,7 @@ func NewAuthority(state Registry, settings enroll.Config) (*Authority, error) {
 	}
 	a := &Authority{state: state}
 	settings.Register, settings.Withdraw = a.register, a.withdraw
-	settings.Records = watchedRecords{settings.Records, a.since.learn}
+	settings.Records = watchedRecords{settings.Records, a.written}
 	var err error
 	if a.Authority, err = enroll.NewAuthority(settings); err != nil {
 		return nil, err
@@ -54,6 +58,14 @@ func NewAuthority(state Registry, settings enroll.Config) (*Authority, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// written learns from a record that was written, and tells of it.
+func (a *Authority) written(r enroll.Record) {
+	a.since.learn(r)
+	if a.Written != nil {
+		a.Written(r)
+	}
 }
 
 // watchedRecords are records that report each record written.

@@ -85,7 +85,7 @@ func copyState(c *config.Config, state string, to *os.File) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(s.File.Snapshot(to), s.Close())
+	err = Tell(c, nil, stateBackup, "", errors.Join(s.File.Snapshot(to), s.Close()))
 	if err != nil || c.Server.Enrollment.State == "" {
 		return err
 	}

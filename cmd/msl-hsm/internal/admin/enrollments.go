@@ -73,11 +73,12 @@ type Enrollments interface {
 
 type localEnrollments struct {
 	*keys.Authority
+	c    *config.Config
 	also []io.Closer
 }
 
 func (l localEnrollments) Apply(c EnrollmentChange) error {
-	return decide(context.Background(), l.Authority.Authority, c)
+	return Tell(l.c, nil, "enrollment "+c.Verb, c.Device+c.Serial, decide(context.Background(), l.Authority.Authority, c))
 }
 
 func (l localEnrollments) Approve(list []enroll.Approval) ([]error, error) {
@@ -171,7 +172,7 @@ func OpenEnrollments(c *config.Config, signs bool) (Enrollments, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := localEnrollments{also: []io.Closer{state}}
+	l := localEnrollments{c: c, also: []io.Closer{state}}
 	var store keys.Store
 	if signs {
 		if store, err = keys.Open(c); err != nil {

@@ -43,8 +43,8 @@ type Keeper interface {
 
 type localKeeper struct {
 	*State
-	ca   *keys.Authority // or nil
-	keep time.Duration
+	ca *keys.Authority // or nil
+	c  *config.Config
 }
 
 type remoteKeeper struct{ *Running }
@@ -62,7 +62,7 @@ func OpenKeeper(c *config.Config) (Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := localKeeper{State: state, keep: AcceptedFor(c)}
+	l := localKeeper{State: state, c: c}
 	if c.Server.Enrollment.State == "" {
 		return l, nil
 	}
@@ -76,7 +76,8 @@ func OpenKeeper(c *config.Config) (Keeper, error) {
 func (l localKeeper) Check() (StateReport, error) { return reportOn(l.State, l.ca) }
 
 func (l localKeeper) Prune() (state.Forgotten, error) {
-	return l.Forget(context.Background(), l.keep)
+	forgotten, err := l.Forget(context.Background(), AcceptedFor(l.c))
+	return forgotten, Tell(l.c, nil, statePrune, "", err)
 }
 
 func (l localKeeper) Close() error {

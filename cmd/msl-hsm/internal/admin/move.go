@@ -34,6 +34,7 @@ func ExportState(c *config.Config, path string, progress func(records int)) (sum
 		return sum, err
 	}
 	sum, err = bolt.WriteServer(context.Background(), path, s.Server, progress)
+	err = Tell(c, nil, "state export", path, err)
 	if errors.Is(err, bolt.ErrExists) {
 		err = exit.Usagef("%s already exists: name another file", path)
 	}

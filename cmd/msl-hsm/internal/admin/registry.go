@@ -36,7 +36,11 @@ func OpenRegistry(c *config.Config, flag string) (Registry, error) {
 	if remote, err := dialFile(c); remote != nil || err != nil {
 		return remoteRegistry{remote}, err
 	}
-	return OpenState(c, "")
+	s, err := OpenState(c, "")
+	if err != nil || CommandLog(c) == "" {
+		return s, err
+	}
+	return auditedRegistry{s, c}, nil
 }
 
 // A remoteRegistry is the registry of a running server.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -31,6 +32,8 @@ type Service struct {
 	Socket  string          // its path, where there is no state file; empty for none
 	Keep    time.Duration   // how long a master token may be used or renewed
 	Devices *keys.Authority // enrolls devices here, or nil
+	// Tell, if not nil, is told for the audit log what others do here.
+	Tell func(auditlog.Record)
 	// Pages are answered as well, by their patterns.
 	Pages map[string]http.Handler
 }
@@ -58,8 +61,8 @@ func (s Service) Listen(log *slog.Logger) io.Closer {
 	}
 	server := &http.Server{
 		Handler: s.requests(), ReadHeaderTimeout: patience, ReadTimeout: patience, IdleTimeout: longPatience,
-		WriteTimeout: longPatience,
-		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelError), // a handler's panic
+		WriteTimeout: longPatience, ConnContext: withCaller,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError), // a handler's panic
 	}
 	go server.Serve(l)
 	return listening{server, l}
@@ -138,6 +141,15 @@ func (s Service) requests() *http.ServeMux {
 	return m
 }
 
+// tell writes to the audit log what a request did, or did not because of err, which it
+// returns.
+func (s Service) tell(r *http.Request, action, subject string, err error) error {
+	if s.Tell != nil {
+		s.Tell(told(callerOf(r.Context()), action, subject, err))
+	}
+	return err
+}
+
 // A handleFunc registers the handler for a pattern of [http.ServeMux].
 type handleFunc func(pattern string, do func(*http.Request) (any, error))
 
@@ -178,29 +190,37 @@ func (s Service) registryRequests(handle handleFunc) {
 		if err != nil {
 			return nil, err
 		}
-		return nil, s.State.AddEntity(e)
+		return nil, s.tell(r, entityAdd, e.Identity, s.State.AddEntity(e))
 	})
-	for pattern, do := range map[string]func(name string) error{
-		"DELETE /entities":        s.State.RemoveEntity,
-		"POST /entities/revoke":   s.State.RevokeEntity,
-		"POST /entities/unrevoke": s.State.UnrevokeEntity,
-		"DELETE /users":           s.State.RemoveUser,
-		"POST /users/revoke":      s.State.RevokeUser,
-		"POST /users/unrevoke":    s.State.UnrevokeUser,
+	for _, verb := range []struct {
+		pattern, action string
+		do              func(name string) error
+	}{
+		{"DELETE /entities", entityRemove, s.State.RemoveEntity},
+		{"POST /entities/revoke", entityRevoke, s.State.RevokeEntity},
+		{"POST /entities/unrevoke", entityUnrevoke, s.State.UnrevokeEntity},
+		{"DELETE /users", userRemove, s.State.RemoveUser},
+		{"POST /users/revoke", userRevoke, s.State.RevokeUser},
+		{"POST /users/unrevoke", userUnrevoke, s.State.UnrevokeUser},
 	} {
-		handle(pattern, func(r *http.Request) (any, error) { return nil, do(name(r)) })
+		handle(verb.pattern, func(r *http.Request) (any, error) {
+			return nil, s.tell(r, verb.action, name(r), verb.do(name(r)))
+		})
 	}
-	for pattern, do := range map[string]func(name string, password []byte) error{
-		"POST /users":         s.State.AddUser,
-		"PUT /users/password": s.State.SetPassword,
+	for _, verb := range []struct {
+		pattern, action string
+		do              func(name string, password []byte) error
+	}{
+		{"POST /users", userAdd, s.State.AddUser},
+		{"PUT /users/password", userPassword, s.State.SetPassword},
 	} {
-		handle(pattern, func(r *http.Request) (any, error) {
+		handle(verb.pattern, func(r *http.Request) (any, error) {
 			password, err := secretOf(r)
 			if err != nil {
 				return nil, err
 			}
 			defer password.Close()
-			return nil, do(name(r), password.Bytes())
+			return nil, s.tell(r, verb.action, name(r), verb.do(name(r), password.Bytes()))
 		})
 	}
 }
@@ -220,13 +240,16 @@ func secretOf(r *http.Request) (*lockedmem.Buffer, error) {
 
 func (s Service) keeperRequests(handle handleFunc) {
 	handle("POST /state/check", func(*http.Request) (any, error) { return reportOn(s.State, s.Devices) })
-	handle("POST /state/prune", func(r *http.Request) (any, error) { return s.State.Forget(context.WithoutCancel(r.Context()), s.Keep) })
+	handle("POST /state/prune", func(r *http.Request) (any, error) {
+		forgotten, err := s.State.Forget(context.WithoutCancel(r.Context()), s.Keep)
+		return forgotten, s.tell(r, statePrune, "", err)
+	})
 }
 
 // sendSnapshot answers with a copy of the state, including its enrollments.
-func (s Service) sendSnapshot(w http.ResponseWriter, _ *http.Request) {
+func (s Service) sendSnapshot(w http.ResponseWriter, r *http.Request) {
 	f, err := s.snapshot()
-	if err != nil {
+	if s.tell(r, stateBackup, "", err) != nil {
 		fail(w, err)
 		return
 	}
@@ -281,7 +304,7 @@ func (s Service) enrollmentRequests(handle handleFunc) {
 		if err != nil {
 			return nil, err
 		}
-		return nil, decide(context.WithoutCancel(r.Context()), d.Authority, c)
+		return nil, s.tell(r, "enrollment "+c.Verb, c.Device+c.Serial, decide(context.WithoutCancel(r.Context()), d.Authority, c))
 	})
 	handle("POST /enrollments/certified", func(r *http.Request) (any, error) {
 		k, err := read[fleet.CertifiedKey](r)

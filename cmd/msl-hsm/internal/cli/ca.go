@@ -62,7 +62,7 @@ func makeCA(p *program, f caFlags) (err error) {
 	}
 	defer exit.Closing(&err, store)
 	key, err := caSigner(store, keys.CAKey(c), f.rsa)
-	if err != nil {
+	if err := tellKeys(c, store, "ca init", keys.CAKey(c), err); err != nil {
 		return err
 	}
 	certificate, err := enroll.NewCA(key, f.name, time.Now(), f.validity)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -17,7 +18,7 @@ func keyCreateCommand(p *program) *cobra.Command {
 	var set, algorithm string
 	var rotate bool
 	c := &cobra.Command{
-		Use:   "create NAME --algorithm ALGORITHM | --set server|device",
+		Use:   "create NAME --algorithm ALGORITHM | --set server|device|audit",
 		Short: "Make a key, or all keys that a server or a device needs",
 		Long: "Makes a key, or the next version of one that is there.\n\n" +
 			"With --set it makes all keys that a server or a device needs. Keys that are there\n" +
@@ -33,18 +34,18 @@ func keyCreateCommand(p *program) *cobra.Command {
 			case set != "":
 				return createSet(p, set, rotate)
 			case len(args) != 1 || algorithm == "":
-				return exit.Usagef("key create needs NAME and --algorithm, or --set server|device")
+				return exit.Usagef("key create needs NAME and --algorithm, or --set server|device|audit")
 			}
 			return createKey(p, args[0], algorithm)
 		},
 	}
-	c.Flags().StringVar(&set, "set", "", "make all keys of a `ROLE`: server or device")
+	c.Flags().StringVar(&set, "set", "", "make all keys of a `ROLE`: server, device, or audit for the audit log")
 	c.Flags().StringVar(&algorithm, "algorithm", "", "what the key is for")
 	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of all keys but the identity")
 	complete := func(words ...string) cobra.CompletionFunc {
 		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 	}
-	c.RegisterFlagCompletionFunc("set", complete("server", "device"))
+	c.RegisterFlagCompletionFunc("set", complete("server", "device", "audit"))
 	c.RegisterFlagCompletionFunc("algorithm", complete(strings.Split(algorithmNames(), ", ")...))
 	return c
 }
@@ -69,6 +70,13 @@ func createSet(p *program, role string, rotate bool) (err error) {
 	if err != nil {
 		return err
 	}
+	if role == "server" && c.Server.Audit.File != "" {
+		audit, err := keys.KeySet("audit", c.Keystore.Prefix)
+		if err != nil {
+			return err
+		}
+		set = append(set, audit...)
+	}
 	store, err := keys.Make(c)
 	if err != nil {
 		return err
@@ -76,14 +84,26 @@ func createSet(p *program, role string, rotate bool) (err error) {
 	defer exit.Closing(&err, store)
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	first := false
+	var made []string
 	err = keys.Complete(store, set, rotate, func(what string, k keys.Provision, version uint32) {
 		first = first || what == "created" && version == 1 && k.Label == keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
+		if what == "created" {
+			made = append(made, fmt.Sprintf("%s version %d", k.Label, version))
+		}
 		fmt.Fprintf(t, "%s\t%s\tversion %d\t%v\t%s\n", what, k.Label, version, k.Algorithm, k.Purpose)
 	})
 	t.Flush()
+	if len(made) > 0 || err != nil {
+		err = tellKeys(c, store, "key create", strings.Join(made, ", "), err)
+	}
 	if err != nil || !first {
 		return err
 	}
+	return initFirst(p, c)
+}
+
+// initFirst makes the state of a server whose first keys were made.
+func initFirst(p *program, c *config.Config) error {
 	// Nothing has been issued yet, so no state can have been lost.
 	made, err := admin.InitState(c)
 	for _, name := range made {
@@ -111,9 +131,19 @@ func createKey(p *program, label, name string) (err error) {
 	}
 	defer exit.Closing(&err, store)
 	v, err := store.Create(label, algorithm)
-	if err != nil {
+	if err := tellKeys(c, store, "key create", fmt.Sprintf("%s version %d", label, v.Number), err); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "created %s version %d %v\n", label, v.Number, algorithm)
 	return nil
+}
+
+// tellKeys writes to the audit log what was done with keys, or was not because of err,
+// which it returns. It is signed, if there is a key for that.
+func tellKeys(c *config.Config, store keys.Store, action, subject string, err error) error {
+	signer, errKey := keys.AuditKey(c, store)
+	if errKey != nil {
+		signer = nil // the server signs it when it starts
+	}
+	return admin.Tell(c, signer, action, subject, err)
 }

@@ -29,7 +29,11 @@ func keyDestroyCommand(p *program) *cobra.Command {
 				return err
 			}
 			defer exit.Closing(&err, store)
-			if err := store.Destroy(args[0], version); err != nil {
+			what := args[0]
+			if version != 0 {
+				what = fmt.Sprintf("%s version %d", what, version)
+			}
+			if err := tellKeys(c, store, "key destroy", what, store.Destroy(args[0], version)); err != nil {
 				return keys.Missing(err, "msl-hsm key list shows what is there")
 			}
 			if version == 0 {

@@ -109,7 +109,11 @@ func importKeys(p *program, name string, f importFlags) (err error) {
 		}
 	}
 	done, err := takeAll(store, incoming)
-	if err != nil {
+	var labels []string
+	for _, k := range incoming {
+		labels = append(labels, k.label)
+	}
+	if err := tellKeys(c, store, "key import", strings.Join(labels, ", "), err); err != nil {
 		return err
 	}
 	for n, k := range incoming {

@@ -104,6 +104,7 @@ func TestScripts(t *testing.T) {
 			"stall":           stall,
 			"waitfor":         waitFor,
 			"flip":            flip,
+			"recorded":        recorded,
 			"found":           found,
 			"later":           nextSecond,
 			"remembers":       remembers,

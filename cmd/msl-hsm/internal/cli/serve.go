@@ -169,7 +169,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
-	socket := admin.Service{State: s.State, Path: c.Server.State.Path(), Socket: c.Server.Admin.Socket, Keep: admin.AcceptedFor(c), Devices: s.Devices, Pages: live.Pages()}
+	socket := admin.Service{State: s.State, Path: c.Server.State.Path(), Socket: c.Server.Admin.Socket, Keep: admin.AcceptedFor(c), Devices: s.Devices, Tell: s.Tell, Pages: live.Pages()}
 	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
 	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -88,6 +89,9 @@ issuer keys before.`,
 			}
 			c.Server.State.Override(path)
 			made, err := admin.InitNewState(c)
+			if len(made) > 0 {
+				err = admin.Tell(c, nil, "state init", strings.Join(made, ", "), err)
+			}
 			for _, file := range made {
 				fmt.Fprintf(p.stdout, "made %s\n", file)
 			}

@@ -99,7 +99,7 @@ they go on, and messages that were recorded since can be sent again.`,
 			if err != nil {
 				return err
 			}
-			return restoreState(p, c, args[0], file, keep)
+			return admin.Tell(c, nil, "state restore", args[0], restoreState(p, c, args[0], file, keep))
 		},
 	}
 	stateFlag(c, &path)

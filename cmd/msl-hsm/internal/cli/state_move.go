@@ -62,7 +62,7 @@ message since.`,
 				return exit.Usagef("no state file or backup %s", args[0])
 			}
 			sum, err := admin.ImportState(c, args[0], keep, p.copying())
-			if err != nil {
+			if err := admin.Tell(c, nil, "state import", args[0], err); err != nil {
 				return err
 			}
 			fmt.Fprintf(p.stdout, "imported %s to %s: %d entities, %d users\n", args[0], &c.Server.State, sum.Entities, sum.Users)

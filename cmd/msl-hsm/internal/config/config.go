@@ -98,6 +98,8 @@ type Server struct {
 	Admin     Admin  `yaml:"admin"`                                              // what an operator looks at; default: only the socket beside the state file
 	AccessLog string `yaml:"access-log" example:"/var/log/msl-hsm/access.jsonl"` // a line of JSON for each message: a file, log for the log itself, or none, the default
 
+	Audit Audit `yaml:"audit"` // a log of who did what, in which a change is noticed; default: none
+
 	HTTP HTTP `yaml:"http"` // HTTP requests from programs behind an agent; default: none
 
 	Upstream        Upstream      `yaml:"upstream"`                       // the HTTP service behind this gateway; upstream: URL is short for a section with that alone

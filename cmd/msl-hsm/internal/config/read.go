@@ -41,7 +41,7 @@ func (c *Config) settle(dir string) {
 		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
 		&c.Server.Enrollment.State, &c.Server.Enrollment.CA,
 		&c.Client.PSK, &c.Client.Certificate, &c.Client.State, &c.Client.EarlierState,
-		&c.Server.Failures.Log, &c.Server.Messages, &c.Client.Failures.Spool,
+		&c.Server.Failures.Log, &c.Server.Audit.File, &c.Server.Messages, &c.Client.Failures.Spool,
 		&c.Client.ServerKey, &c.Client.ServerRoots, &c.Client.ServerIntermediates, &c.Client.ServerPSK,
 	} {
 		*path = within(dir, *path)

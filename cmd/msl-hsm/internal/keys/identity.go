@@ -117,6 +117,11 @@ func PSSAlgorithms() []keystore.Algorithm {
 	return []keystore.Algorithm{keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096}
 }
 
+// SignsMSL reports whether keys of an algorithm sign as MSL and the audit log do.
+func SignsMSL(a keystore.Algorithm) bool {
+	return slices.Contains([]keystore.Algorithm{keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096, keystore.ECDSAP256, keystore.ECDSAP384}, a)
+}
+
 // ReadPublicKey reads an RSA or EC public key in the form that key show --public
 // prints.
 func ReadPublicKey(path string) (crypto.PublicKey, error) {

@@ -13,9 +13,10 @@ type Provision struct {
 	Algorithm keystore.Algorithm
 	Purpose   string
 	rotates   bool // a new version may be made any time: older ones stay in use
+	signs     bool // any other key that signs will do
 }
 
-// KeySet returns all keys that a server or a device needs.
+// KeySet returns all keys that a server or a device needs, or that of an audit log.
 func KeySet(whose, prefix string) (set []Provision, err error) {
 	var roles []keystore.Role
 	switch whose {
@@ -23,11 +24,13 @@ func KeySet(whose, prefix string) (set []Provision, err error) {
 		roles = keystore.ServerRoles()
 	case "device":
 		roles = keystore.DeviceRoles()
+	case "audit":
+		roles = []keystore.Role{keystore.RoleAudit}
 	default:
-		return nil, exit.Usagef("unknown key set %q: want server or device", whose)
+		return nil, exit.Usagef("unknown key set %q: want server, device or audit", whose)
 	}
 	for _, r := range roles {
-		set = append(set, Provision{r.Label(prefix), r.Algorithm(), purposeOf(r), r != keystore.RoleIdentity})
+		set = append(set, Provision{r.Label(prefix), r.Algorithm(), purposeOf(r), r != keystore.RoleIdentity, r == keystore.RoleAudit})
 	}
 	return set, nil
 }
@@ -42,6 +45,7 @@ func purposeOf(r keystore.Role) string {
 		keystore.RoleSealSession:       "seals session keys",
 		keystore.RoleSealWrapping:      "seals pre-shared wrapping keys",
 		keystore.RoleSealMAC:           "binds what is sealed to its place",
+		keystore.RoleAudit:             "signs the audit log",
 	}[r]
 }
 
@@ -69,6 +73,9 @@ func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what
 	}
 	for _, p := range set {
 		old, there := have[p.Label]
+		if there && p.signs && SignsMSL(old.Algorithm) {
+			p.Algorithm = old.Algorithm
+		}
 		if there && old.Algorithm != p.Algorithm {
 			return fmt.Errorf("key %q is for %v and not for %v: %w; destroy it, or choose another keystore.prefix", p.Label, old.Algorithm, p.Algorithm, keystore.ErrExists)
 		}

@@ -56,6 +56,7 @@ func filled() *Set {
 			{Name: "keystore_opened_total", Help: "x", Value: 1, Counts: true}, {Name: "keystore_objects", Help: "x", Value: 1},
 			{Name: "message_memory_bytes", Help: "x", Value: 1, Labels: [][2]string{{"sender", "proven"}}},
 			{Name: "tls_alerts_total", Help: "x", Value: 1, Counts: true, Labels: [][2]string{{"alert", "a"}, {"origin", "b"}}},
+			{Name: "audit_works", Help: "x", Value: 1},
 			{Name: "ready", Help: "x", Value: 1, Labels: [][2]string{{"check", "state"}}},
 		}
 	})

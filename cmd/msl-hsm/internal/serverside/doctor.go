@@ -2,6 +2,9 @@ package serverside
 
 import (
 	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -170,6 +173,7 @@ func (d *doctor) store(ctx context.Context) {
 	}
 	defer func() { d.close("key store", store.Close()) }()
 	d.keys(store)
+	d.audit(store)
 	r, err := Rehearse(d.c, store)
 	if !d.judge("server", err, "its keys, schemes and certificates fit together") {
 		return
@@ -206,6 +210,19 @@ func (d *doctor) keys(store keystore.Admin) {
 	if weak == 0 {
 		d.say("keys", OK, "%d keys, none of which can be read or leave the device", len(all))
 	}
+}
+
+// audit signs with the key of the audit log, if there is to be one.
+func (d *doctor) audit(store keystore.Store) {
+	if d.c.Server.Audit.File == "" {
+		return
+	}
+	signer, err := keys.AuditKey(d.c, store)
+	if err == nil {
+		hash := sha256.Sum256([]byte("msl-hsm doctor"))
+		_, err = signer.Sign(rand.Reader, hash[:], crypto.SHA256)
+	}
+	d.judge("audit log", err, "its key signs")
 }
 
 // upstreams connects to each place of the service behind the gateway.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
@@ -125,6 +127,7 @@ func (l *Live) Reload() (r Reloaded, err error) {
 	for _, k := range g.MSL.Issuer.Ring() {
 		r.Versions = append(r.Versions, k.Version)
 	}
+	g.Tell(auditlog.Record{Event: "admin", Action: "reload", Result: "done", Detail: strings.Join(r.Changed, ", ")})
 	l.Log.Info("configuration reloaded", "changed", r.Changed, "needs_restart", r.Restart, "issuer_key_versions", r.Versions)
 	return r, old.retire()
 }
@@ -141,6 +144,9 @@ func (l *Live) next(c *config.Config, old *generation) (*generation, error) {
 	g, err := l.generate(c, s)
 	if err == nil {
 		err = s.access.reopen()
+	}
+	if err == nil {
+		err = s.reopenAudit(c)
 	}
 	if err == nil && s.tls != nil { // after all that may fail, since it shows at once
 		err = s.renewTLS(s.tls)

@@ -16,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -49,12 +50,17 @@ type base struct {
 	Connections *mslhttp.Connections
 	Metrics     *metrics.Set
 
-	secured     []net.Listener // with TLS
-	alerts      tlsalert.Counter
-	headers     func(msl.HeaderInfo) // told of headers, or nil
-	asRead      string               // the identity, before a certificate says another one
-	access      accessLog
-	issuerUse   keyUse
+	secured   []net.Listener // with TLS
+	alerts    tlsalert.Counter
+	headers   func(msl.HeaderInfo) // told of headers, or nil
+	asRead    string               // the identity, before a certificate says another one
+	access    accessLog
+	audit     *auditlog.Log // or nil
+	log       *slog.Logger  // of the audit log, or nil
+	issuerUse keyUse
+
+	auditRequired bool // refuse messages without the audit log
+
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]
 }
@@ -71,6 +77,9 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 		return nil, err
 	}
 	if s.access, err = openAccessLog(c); err == nil {
+		err = s.openAudit(c)
+	}
+	if err == nil {
 		err = assemble(c, s, log)
 	}
 	if err == nil {
@@ -166,6 +175,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		if s.Devices, err = keys.OpenAuthority(c, s.State.Server, s.Store); err != nil {
 			return err
 		}
+		s.Devices.Written = s.auditDevice
 	}
 	exchanges, err := keyExchanges(c, s, custody)
 	if err != nil {
@@ -176,7 +186,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		KeyExchanges: exchanges,
 		Custody:      custody,
 		Issuer:       issuer,
-		State:        meteredState{s.State, s.Metrics, &s.stateFailed},
+		State:        s.stateFor(c),
 		PermitUser: func(_ context.Context, identity, user, scheme string) (bool, error) {
 			return c.Server.UserRules.Permit(identity, user, scheme), nil
 		},
@@ -247,6 +257,7 @@ func (s *Service) Close() error {
 	if s.endpoint != nil {
 		errs = append(errs, s.endpoint.Close())
 	}
+	errs = append(errs, s.closeAudit())
 	if s.MSL != nil {
 		errs = append(errs, s.retire())
 		if objects, sessions := s.Store.Live(); objects+sessions > 0 {

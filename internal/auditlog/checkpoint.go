@@ -1,0 +1,68 @@
+package auditlog
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
+	"fmt"
+)
+
+// checkpoint writes a mark, signs it and writes the signature, and has the disk keep it.
+// Records that come meanwhile do not wait for the key.
+func (l *Log) checkpoint() {
+	l.mu.Lock()
+	if l.unsigned == 0 && l.failed == nil || l.c.Signer == nil {
+		err := l.flush()
+		l.mu.Unlock()
+		l.settle(err)
+		return
+	}
+	l.add(line{Record: Record{Event: eventMark}})
+	mark, covered := l.last, l.unsigned
+	err := l.flush()
+	l.mu.Unlock()
+	var signature []byte
+	if err == nil {
+		signature, err = l.c.Signer.Sign(rand.Reader, digest(l.name, mark, l.keyID), crypto.SHA256)
+	}
+	if err == nil {
+		l.mu.Lock()
+		l.add(line{Record: Record{Event: eventCheckpoint, Key: l.keyID}, ownFields: ownFields{At: mark.N, Signature: signature}})
+		l.unsigned -= covered
+		err = l.flush()
+		l.mu.Unlock()
+	}
+	l.settle(err)
+}
+
+// settle has the disk keep what was written, and tells what became of it.
+func (l *Log) settle(err error) {
+	if err == nil {
+		err = l.file.Sync()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.noteFailure(err)
+		return
+	}
+	l.noteSuccess()
+	if l.unsigned > 0 {
+		l.sign.Reset(l.c.Interval)
+	}
+}
+
+// verifySignature verifies that of a checkpoint.
+func verifySignature(key crypto.PublicKey, digest, signature []byte) error {
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(key, crypto.SHA256, digest, signature)
+	case *ecdsa.PublicKey:
+		if !ecdsa.VerifyASN1(key, digest, signature) {
+			return fmt.Errorf("ecdsa: verification error")
+		}
+		return nil
+	}
+	return fmt.Errorf("a %T verifies no audit log", key)
+}

@@ -1,0 +1,169 @@
+package auditlog
+
+import (
+	"crypto"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// resume opens the file and finds where the log goes on.
+func (l *Log) resume() (err error) {
+	if l.file, err = openFile(l.c.Path); err != nil {
+		return err
+	}
+	e, err := readEnd(l.file)
+	if err == nil && e.log == "" {
+		err = l.begin()
+	} else if err == nil {
+		err = l.goOn(e)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", l.c.Path, err), l.file.Close())
+	}
+	return nil
+}
+
+// openFile opens a file that no other process writes. It is append-only.
+func openFile(path string) (*os.File, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", path)
+	}
+	for {
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := lock(f); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+		}
+		if isAt(f, path) {
+			return f, nil
+		}
+		f.Close() // another process has put it aside meanwhile
+	}
+}
+
+// isAt reports whether a file is the one at a path.
+func isAt(f *os.File, path string) bool {
+	own, errOwn := f.Stat()
+	there, err := os.Stat(path)
+	return errOwn == nil && err == nil && os.SameFile(own, there)
+}
+
+// begin writes to an empty file: it goes on with the newest file that was put aside, or
+// begins a log.
+func (l *Log) begin() error {
+	e, err := l.endOfEarlier()
+	if err != nil {
+		return err
+	}
+	if l.name, l.last, l.unsigned = e.log, e.last, int(e.unsigned); l.name == "" {
+		var id [16]byte
+		rand.Read(id[:])
+		l.name = hex.EncodeToString(id[:])
+	}
+	l.addHeader(e.torn)
+	return l.flush()
+}
+
+// endOfEarlier reads the newest file that was put aside, if there is one.
+func (l *Log) endOfEarlier() (e end, err error) {
+	name := earlier(l.c.Path)
+	if name == "" {
+		return e, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return e, err
+	}
+	defer f.Close()
+	if e, err = readEnd(f); err != nil {
+		return e, fmt.Errorf("%s: %w", name, err)
+	}
+	return e, nil
+}
+
+// goOn continues after the last record of the file.
+func (l *Log) goOn(e end) error {
+	l.name, l.last, l.size, l.unsigned = e.log, e.last, e.size, int(e.unsigned)
+	if e.damaged {
+		l.c.Log.Error("the audit log was changed: look at it with msl-hsm audit verify, and keep it", "file", l.c.Path)
+	}
+	if e.torn > 0 {
+		l.c.Log.Warn("the audit log ends with a part of a record, as after a crash: another file begins", "file", l.c.Path, "bytes", e.torn)
+		return l.rotate(e.torn)
+	}
+	return nil
+}
+
+// addHeader begins a file.
+func (l *Log) addHeader(torn int64) {
+	before := l.last.Chain
+	l.size = 0
+	l.add(line{Record: Record{Event: eventFile}, ownFields: ownFields{Log: l.name, Previous: chainText(before), Torn: torn}})
+}
+
+// rotateIfFull begins another file, if this one is full and all of it is written.
+func (l *Log) rotateIfFull() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.size > l.c.Size && l.failed == nil {
+		l.noteFailure(l.rotate(0))
+	}
+}
+
+// rotate puts the file aside, under the number of its last record, and begins another one.
+func (l *Log) rotate(torn int64) error {
+	if err := l.flush(); err != nil {
+		return err
+	}
+	aside := fmt.Sprintf("%s.%012d", l.c.Path, l.last.N)
+	if _, err := os.Lstat(aside); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is there already", aside)
+	}
+	if isAt(l.file, l.c.Path) {
+		if err := os.Rename(l.c.Path, aside); err != nil {
+			return err
+		}
+	}
+	return l.another(torn)
+}
+
+// another begins a file. All of the one before must be written.
+func (l *Log) another(torn int64) error {
+	f, err := openFile(l.c.Path)
+	if err != nil {
+		return err
+	}
+	if info, err := f.Stat(); err != nil || info.Size() > 0 {
+		return errors.Join(fmt.Errorf("%s has been written by another process", l.c.Path), err, f.Close())
+	}
+	old := l.file
+	l.file = f
+	l.addHeader(torn)
+	l.c.Log.Info("the audit log goes on in another file", "file", l.c.Path, "after", l.last.N-1)
+	return errors.Join(old.Sync(), old.Close(), l.flush())
+}
+
+// reopen begins another file if this one was moved away.
+func (l *Log) reopen(signer crypto.Signer) error {
+	l.checkpoint()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if signer != nil {
+		if err := l.use(signer); err != nil {
+			return err
+		}
+	}
+	if isAt(l.file, l.c.Path) {
+		return nil
+	}
+	if err := l.flush(); err != nil {
+		return err
+	}
+	return l.another(0)
+}

@@ -1,0 +1,130 @@
+package auditlog
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A lineReader reads lines of bounded length.
+type lineReader struct{ r *bufio.Reader }
+
+func newLineReader(r io.Reader) lineReader { return lineReader{bufio.NewReaderSize(r, maxLine)} }
+
+// next returns the next line without its end, valid until the next call, and how many bytes
+// were read. whole says that it has an end and is not too long; a line that is too long is
+// read to its end and not returned.
+func (l lineReader) next() (text []byte, size int64, whole bool, err error) {
+	text, err = l.r.ReadSlice('\n')
+	size = int64(len(text))
+	if err == nil {
+		return text[:len(text)-1], size, true, nil
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		var more []byte
+		more, err = l.r.ReadSlice('\n')
+		size, text = size+int64(len(more)), nil
+	}
+	if err == io.EOF && size > 0 {
+		err = nil
+	}
+	return text, size, false, err
+}
+
+// An end is where a log can go on.
+type end struct {
+	log      string
+	last     Position
+	size     int64  // bytes of the file up to that line
+	torn     int64  // bytes behind them that are no line
+	unsigned uint64 // records after the last mark with a checkpoint
+	damaged  bool   // a line does not follow the one before
+}
+
+// errNotLog says that a file has something else in it.
+var errNotLog = errors.New("it is not an audit log")
+
+// readEnd looks for the end of a log in one of its files. An empty file has none.
+func readEnd(r io.Reader) (e end, err error) {
+	lines := newLineReader(r)
+	var marked uint64
+	for {
+		text, size, whole, err := lines.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return e, err
+		}
+		l, errLine := parseLine(text)
+		if !whole || errLine != nil {
+			e.torn += size
+			continue
+		}
+		e.add(l, &marked)
+		e.size, e.torn = e.size+e.torn+size, 0
+	}
+	if e.last.N == 0 && e.torn > 0 || e.last.N > 0 && e.log == "" {
+		return e, errNotLog
+	}
+	return e, nil
+}
+
+// add goes over a line. marked counts the records after the newest mark.
+func (e *end) add(l readLine, marked *uint64) {
+	before := e.last.Chain
+	if l.Event == eventFile && e.last.N == 0 {
+		e.log = l.Log
+		before, _ = parseChain(l.Previous)
+	} else if l.N != e.last.N+1 {
+		e.damaged = true
+	}
+	e.damaged = e.damaged || e.torn > 0 || follow(before, l.body) != l.chain
+	e.last = l.position()
+	switch {
+	case l.Event == eventMark:
+		*marked = 0
+	case l.Event == eventCheckpoint:
+		e.unsigned = *marked
+	case !l.own():
+		e.unsigned, *marked = e.unsigned+1, *marked+1
+	}
+}
+
+// earlier returns the newest of the files that were rotated away from a path, or "".
+func earlier(path string) string {
+	names, err := filepath.Glob(escapeGlob(path) + ".*")
+	if err != nil {
+		return ""
+	}
+	newest, best := "", uint64(0)
+	for _, name := range names {
+		if n, err := strconv.ParseUint(strings.TrimPrefix(name, path+"."), 10, 64); err == nil && n >= best {
+			newest, best = name, n
+		}
+	}
+	return newest
+}
+
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+// Files returns the files of the log at a path that are there, oldest first.
+func Files(path string) []string {
+	names, _ := filepath.Glob(escapeGlob(path) + ".*")
+	names = slices.DeleteFunc(names, func(name string) bool {
+		_, err := strconv.ParseUint(strings.TrimPrefix(name, path+"."), 10, 64)
+		return err != nil
+	})
+	slices.Sort(names) // their numbers have the same length
+	if _, err := os.Stat(path); err == nil {
+		names = append(names, path)
+	}
+	return names
+}
