@@ -74,6 +74,18 @@ func TestFollowerIsAStore(t *testing.T) {
 	})
 }
 
+// TestFollowerCloses closes followers in the middle of a check: that is not a loss of etcd.
+func TestFollowerCloses(t *testing.T) {
+	m := etcdtest.Start(t)
+	for range 100 {
+		f := follow(t, Config{Endpoints: []string{m.URL}}, Following{Notice: func(err error) { t.Error(err) }})
+		f.now <- struct{}{}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestFollower(t *testing.T) {
 	m := etcdtest.Start(t)
 	at := Config{Endpoints: []string{m.URL}}

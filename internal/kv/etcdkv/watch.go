@@ -52,6 +52,9 @@ func (f *Follower) run(ctx context.Context) {
 			try = 0
 		}
 		for err := f.load(ctx); err != nil; err = f.load(ctx) {
+			if ctx.Err() != nil {
+				return
+			}
 			f.note(err)
 			if !pause(ctx, try+5) {
 				return
@@ -100,6 +103,8 @@ func (f *Follower) watch(ctx context.Context) error {
 			}
 		case c := <-checks:
 			switch {
+			case ctx.Err() != nil: // it failed since it is not wanted any more
+				return ctx.Err()
 			case c.err != nil:
 				f.note(f.explain(c.err))
 			case !open.began.After(f.fresh):
