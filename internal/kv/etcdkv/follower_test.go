@@ -86,6 +86,15 @@ func TestFollowerCloses(t *testing.T) {
 	}
 }
 
+// TestFollowerImpatient has a copy that may be no older than the shortest time.
+func TestFollowerImpatient(t *testing.T) {
+	m := etcdtest.Start(t)
+	f := follow(t, Config{Endpoints: []string{m.URL}}, Following{Staleness: 1})
+	if err := f.Recall(t.Context(), func(kv.Reader) error { return nil }); err != nil && !errors.Is(err, kv.ErrStale) {
+		t.Error(err)
+	}
+}
+
 func TestFollower(t *testing.T) {
 	m := etcdtest.Start(t)
 	at := Config{Endpoints: []string{m.URL}}
