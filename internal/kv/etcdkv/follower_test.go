@@ -74,6 +74,27 @@ func TestFollowerIsAStore(t *testing.T) {
 	})
 }
 
+// TestFollowerCloses closes followers in the middle of a check: that is not a loss of etcd.
+func TestFollowerCloses(t *testing.T) {
+	m := etcdtest.Start(t)
+	for range 100 {
+		f := follow(t, Config{Endpoints: []string{m.URL}}, Following{Notice: func(err error) { t.Error(err) }})
+		f.now <- struct{}{}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFollowerImpatient has a copy that may be no older than the shortest time.
+func TestFollowerImpatient(t *testing.T) {
+	m := etcdtest.Start(t)
+	f := follow(t, Config{Endpoints: []string{m.URL}}, Following{Staleness: 1})
+	if err := f.Recall(t.Context(), func(kv.Reader) error { return nil }); err != nil && !errors.Is(err, kv.ErrStale) {
+		t.Error(err)
+	}
+}
+
 func TestFollower(t *testing.T) {
 	m := etcdtest.Start(t)
 	at := Config{Endpoints: []string{m.URL}}

@@ -116,7 +116,9 @@ func (f *Follower) watch(ctx context.Context) error {
 }
 
 // interval is how often the copy is checked.
-func (f *Follower) interval() time.Duration { return min(time.Second, f.Staleness/4) }
+func (f *Follower) interval() time.Duration {
+	return min(time.Second, max(f.Staleness/4, 10*time.Millisecond))
+}
 
 // A check is what a request found: the newest revision of the tables that are copied.
 type check struct {

@@ -9,33 +9,38 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
-// DialServer connects to the server that has a state file open, which must run.
+// DialServer connects to the server that has the state open, which must run.
 func DialServer(c *config.Config, flag string) (*Running, error) {
 	if err := FindState(c, flag); err != nil {
 		return nil, err
 	}
-	if c.Server.State.Shared() {
-		return dialMember(c)
+	r, err := LookFor(c)
+	if r != nil || err != nil {
+		return r, err
 	}
-	state := c.Server.State.Path()
-	r, err := Dial(state)
-	if r == nil && err == nil {
-		err = exit.WithCode(fmt.Errorf("no server runs with the state file %s: start it with msl-hsm serve, or name the file of the one that runs with --state", state), exit.Failure)
+	socket, state := c.Server.Admin.Socket, &c.Server.State
+	switch {
+	case !state.Shared():
+		err = fmt.Errorf("no server runs with the state file %s: start it with msl-hsm serve, or name the file of the one that runs with --state", state)
+	case socket == "":
+		return nil, exit.Usagef("the state is in etcd, and so there is no socket beside it: set server.admin.socket and restart the server; SIGHUP reloads, too")
+	default:
+		err = fmt.Errorf("no server answers at %s: start it with msl-hsm serve", socket)
 	}
-	return r, err
+	return nil, exit.WithCode(err, exit.Failure)
 }
 
-// dialMember connects to the server of this machine, of those that share a state.
-func dialMember(c *config.Config) (*Running, error) {
-	socket := c.Server.Admin.Socket
-	if socket == "" {
-		return nil, exit.Usagef("the state is in etcd, and so there is no socket beside it: set server.admin.socket and restart the server; SIGHUP reloads, too")
+// LookFor connects to the server of this machine that has the state open. It returns nil if
+// there is none.
+func LookFor(c *config.Config) (*Running, error) {
+	socket, state := c.Server.Admin.Socket, &c.Server.State
+	switch {
+	case state.Path() != "":
+		return Dial(state.Path())
+	case state.Shared() && socket != "":
+		return dialAt(socket, state.String())
 	}
-	r, err := dialAt(socket, c.Server.State.String())
-	if r == nil && err == nil {
-		err = exit.WithCode(fmt.Errorf("no server answers at %s: start it with msl-hsm serve", socket), exit.Failure)
-	}
-	return r, err
+	return nil, nil
 }
 
 // Reload has the server read its configuration again, and decodes what it says about that

@@ -52,8 +52,8 @@ func rootCommand(p *program) *cobra.Command {
 	f.StringVar(&p.flags.softhsm, "softhsm", "", "directory `DIR` of a SoftHSM token for development")
 	f.StringVar(&p.flags.pin, "pin", "", "`SOURCE` of the PIN: file:PATH, fd:N, credential:NAME or prompt")
 	f.StringVar(&p.flags.owner, "owner-password", "", "`SOURCE` of the password of the TPM's owner hierarchy, where it has one")
-	f.StringVar(&p.flags.endorsement, "endorsement-password", "", "`SOURCE` of that of its endorsement hierarchy")
-	f.StringVar(&p.flags.lockout, "lockout-password", "", "`SOURCE` of that of its lockout hierarchy")
+	f.StringVar(&p.flags.endorsement, "endorsement-password", "", "`SOURCE` of the password of the TPM's endorsement hierarchy, where it has one")
+	f.StringVar(&p.flags.lockout, "lockout-password", "", "`SOURCE` of the password of the TPM's lockout hierarchy, where it has one")
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
 		return noneEmpty(c, "config", "keystore", "softhsm", "pin", "owner-password", "endorsement-password", "lockout-password")
 	}

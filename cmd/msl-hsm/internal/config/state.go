@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,8 +68,8 @@ func (s *State) check() error {
 		return exit.Usagef("server.state has both file and etcd: one server keeps its state in a file, several in etcd")
 	case !s.Shared() && s.Prefix+s.CA+s.Certificate+s.Key+s.User+s.Password != "" || !s.Shared() && s.Staleness != 0:
 		return exit.Usagef("server.state has settings of etcd, but no etcd: name its members, as etcd: [https://127.0.0.1:2379]")
-	case s.Staleness < 0:
-		return exit.Usagef("server.state.staleness is less than nothing")
+	case s.Staleness != 0 && s.Staleness < time.Second:
+		return exit.Usagef("server.state.staleness is %v: want 1s or more, since a server asks etcd once a second whether it knows all", s.Staleness)
 	case (s.Certificate == "") != (s.Key == ""):
 		return exit.Usagef("server.state needs both for a client certificate: certificate and key")
 	case (s.User == "") != (s.Password == ""):
@@ -75,12 +77,25 @@ func (s *State) check() error {
 	case !https && s.CA+s.Certificate != "":
 		return exit.Usagef("server.state has certificates, but server.state.etcd is not https")
 	}
+	if s.User != "" && slices.ContainsFunc(s.Etcd, inTheClear) {
+		return exit.Usagef("server.state.etcd is http, and the password would go there in the clear: use https")
+	}
 	if s.Password != "" {
 		if _, err := secret.Parse(s.Password); err != nil {
 			return exit.Usagef("server.state.password is not a password, but its source: %w", err)
 		}
 	}
 	return nil
+}
+
+// inTheClear reports whether what is sent to a member passes a network unprotected.
+func inTheClear(member string) bool {
+	u, err := url.Parse(member)
+	if err != nil || u.Scheme != "http" || u.Hostname() == "localhost" {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return err != nil || !ip.IsLoopback()
 }
 
 // A stateFile is the path of a file.

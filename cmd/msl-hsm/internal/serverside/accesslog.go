@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -51,7 +52,7 @@ func (l accessLog) write(ctx context.Context, v msl.Served) {
 
 func accessLine(v msl.Served) []slog.Attr {
 	line := make([]slog.Attr, 0, 20)
-	line = append(line, slog.String("source", v.Source), slog.String("entity", v.Identity), slog.Bool("authenticated", v.Authenticated))
+	line = append(line, slog.String("source", v.Source), slog.String("entity", shortened(v.Identity)), slog.Bool("authenticated", v.Authenticated))
 	line = appendText(line, "user", v.User)
 	line = appendText(line, "scheme", v.Scheme)
 	line = appendText(line, "key_exchange", v.KeyExchange)
@@ -63,7 +64,7 @@ func accessLine(v msl.Served) []slog.Attr {
 		line = append(line, slog.String("response", v.Response.String()), slog.Int("code", int(v.Code)))
 	}
 	if v.Err != nil {
-		line = append(line, slog.String("fault", v.Fault.String()), slog.Any("error", v.Err))
+		line = append(line, slog.String("fault", v.Fault.String()), slog.String("error", shortened(v.Err.Error())))
 	}
 	return line
 }
@@ -72,7 +73,18 @@ func appendText(line []slog.Attr, name, text string) []slog.Attr {
 	if text == "" {
 		return line
 	}
-	return append(line, slog.String(name, text))
+	return append(line, slog.String(name, shortened(text)))
+}
+
+// longestText is how many bytes of a text are in a line: a stranger may claim an identity as
+// long as a header, and must not fill the disk with it.
+const longestText = 1024
+
+func shortened(text string) string {
+	if len(text) <= longestText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longestText], "") + "…"
 }
 
 // noteUpstream keeps the last request to the service for the line of its message.

@@ -29,6 +29,11 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 	d := &doctor{c: c}
 	d.clock(time.Now())
 	d.files()
+	d.accessLog()
+	if c.Server.Admin.Token != "" {
+		_, err := tokenHash(c)
+		d.judge("server.admin.token", err, "it can be read")
+	}
 	running, err := d.running()
 	if err != nil {
 		d.say("server", Warning, "%s", exit.OneLine(err))
@@ -98,6 +103,24 @@ func (d *doctor) files() {
 	}
 }
 
+// accessLog wants to write the file, or to make it.
+func (d *doctor) accessLog() {
+	path := d.c.Server.AccessLog
+	switch path {
+	case "", config.AccessNone, config.AccessInLog:
+		return
+	}
+	at := path
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		at = filepath.Dir(path)
+	}
+	err := unix.Access(at, unix.W_OK)
+	if err != nil {
+		err = fmt.Errorf("%s cannot be written: %w: correct the path, make its directory, or change who may write there", at, err)
+	}
+	d.judge("server.access-log", err, "%s can be written", at)
+}
+
 // leastRoom is how much room on the disk deserves no warning.
 const leastRoom = 100 << 20
 
@@ -116,11 +139,7 @@ func (d *doctor) room(dir string) {
 
 // running finds the server that has the state open, if there is one.
 func (d *doctor) running() (*admin.Running, error) {
-	path := d.c.Server.State.Path()
-	if path == "" {
-		return nil, nil
-	}
-	return admin.Dial(path)
+	return admin.LookFor(d.c)
 }
 
 func (d *doctor) state(running *admin.Running) {

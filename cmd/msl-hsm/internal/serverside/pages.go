@@ -83,15 +83,10 @@ func (s *Service) brief() http.Handler {
 // brief to every user of this machine, and all of it to those who know the token. There is
 // no page that changes anything.
 func (l *Live) AdminServer(c *config.Config) (*http.Server, error) {
-	token, err := keys.Secret(c.Server.Admin.Token, "token of server.admin")
+	hash, err := tokenHash(c)
 	if err != nil {
 		return nil, err
 	}
-	defer token.Close()
-	if len(token.Bytes()) < minToken {
-		return nil, exit.Usagef("server.admin.token has less than %d bytes: make one with head -c 32 /dev/urandom | base64", minToken)
-	}
-	hash := sha256.Sum256(token.Bytes())
 	pages := http.NewServeMux()
 	pages.Handle("GET /metrics", withToken(hash, l.Service().Metrics.Handler()))
 	pages.Handle("GET /healthz", http.HandlerFunc(alive))
@@ -105,6 +100,19 @@ func (l *Live) AdminServer(c *config.Config) (*http.Server, error) {
 	return &http.Server{
 		Handler: pages, ReadTimeout: pageTime, WriteTimeout: pageTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 	}, nil
+}
+
+// tokenHash returns the hash of the token.
+func tokenHash(c *config.Config) (hash [sha256.Size]byte, err error) {
+	token, err := keys.Secret(c.Server.Admin.Token, "token of server.admin")
+	if err != nil {
+		return hash, err
+	}
+	defer token.Close()
+	if len(token.Bytes()) < minToken {
+		return hash, exit.Usagef("server.admin.token has less than %d bytes: make one with head -c 32 /dev/urandom | base64", minToken)
+	}
+	return sha256.Sum256(token.Bytes()), nil
 }
 
 const (

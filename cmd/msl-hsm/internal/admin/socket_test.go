@@ -1,0 +1,38 @@
+package admin
+
+import (
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestSocketPlace listens where something is already.
+func TestSocketPlace(t *testing.T) {
+	at := filepath.Join(t.TempDir(), "s")
+	if err := os.WriteFile(at, []byte("state"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	Service{Socket: at}.Listen(slog.New(slog.DiscardHandler)).Close()
+	if b, err := os.ReadFile(at); err != nil || string(b) != "state" {
+		t.Fatalf("a file in that place: %q, %v", b, err)
+	}
+	os.Remove(at)
+
+	first, err := listenPrivately(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := listenPrivately(at); err == nil {
+		l.Close()
+		t.Error("a second server took the socket of the first")
+	}
+	first.(*net.UnixListener).SetUnlinkOnClose(false)
+	first.Close()
+	again, err := listenPrivately(at)
+	if err != nil {
+		t.Fatalf("a socket that was left: %v", err)
+	}
+	again.Close()
+}
