@@ -8,7 +8,11 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/keystoretest"
 )
 
 // A check is one test of the suite: a keystoretest.Runner.
@@ -172,9 +176,29 @@ func skipped(args []any) Verdict {
 	return NotAsked
 }
 
+// lacking reports whether a message is about something that the module says it does not
+// have, or about the sealing keys that it therefore could not make.
 func lacking(args []any) bool {
-	e := answerIn(args)
-	return e != nil && errors.Is(e, errors.ErrUnsupported)
+	for _, a := range args {
+		err, ok := a.(error)
+		var own *hsm.Error
+		var other pkcs11.Error
+		switch {
+		case !ok:
+		case errors.As(err, &own) && (errors.Is(own, errors.ErrUnsupported) || own.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID):
+			return true
+		case errors.As(err, &other) && slices.Contains(unsupported(), uint(other)):
+			return true
+		case errors.Is(err, keystore.ErrNotFound) && strings.Contains(err.Error(), `"`+keystoretest.Prefix+"seal-"):
+			return true
+		}
+	}
+	return false
+}
+
+// unsupported are the answers of a module to another program that it lacks something.
+func unsupported() []uint {
+	return []uint{pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_MECHANISM_PARAM_INVALID, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID}
 }
 
 // answerIn finds the answer of the module among the values of a message.
