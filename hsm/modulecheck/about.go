@@ -37,8 +37,8 @@ func (a *About) ofLibrary(p *pkcs11.Ctx) error {
 	if err != nil {
 		return fmt.Errorf("modulecheck: C_GetInfo: %w: %w", err, keystore.ErrUnavailable)
 	}
-	a.Library = fmt.Sprintf("%s %d.%d", strings.TrimSpace(info.LibraryDescription), info.LibraryVersion.Major, info.LibraryVersion.Minor)
-	a.Manufacturer = strings.TrimSpace(info.ManufacturerID)
+	a.Library = fmt.Sprintf("%s %d.%d", padded(info.LibraryDescription), info.LibraryVersion.Major, info.LibraryVersion.Minor)
+	a.Manufacturer = padded(info.ManufacturerID)
 	a.Cryptoki = fmt.Sprintf("%d.%d", info.CryptokiVersion.Major, info.CryptokiVersion.Minor)
 	return nil
 }
@@ -55,13 +55,18 @@ func (a *About) ofToken(p *pkcs11.Ctx, uri *hsm.URI) error {
 		if err != nil || uri.Token != "" && uri.Token != strings.TrimRight(t.Label, " ") || uri.Serial != "" && uri.Serial != strings.TrimRight(t.SerialNumber, " ") {
 			continue
 		}
-		a.Token, a.Model = strings.TrimSpace(t.Label), strings.TrimSpace(t.Model)
+		a.Token, a.Model = padded(t.Label), padded(t.Model)
 		a.Firmware = fmt.Sprintf("%d.%d", t.FirmwareVersion.Major, t.FirmwareVersion.Minor)
 		a.Sessions = sessions(t.MaxSessionCount)
 		a.Mechanisms, err = mechanisms(p, slot)
 		return err
 	}
 	return nil
+}
+
+// padded is a text of fixed length without its padding, which some modules make of zeros.
+func padded(s string) string {
+	return strings.Join(strings.Fields(strings.ReplaceAll(s, "\x00", " ")), " ")
 }
 
 // sessions is a maximum in words: 0 is none, and the highest numbers mean that the token
