@@ -201,26 +201,6 @@ func dangerous(may func(uint) bool) uint {
 	return 0
 }
 
-var mechanismsByName = map[uint]string{
-	pkcs11.CKM_AES_CBC: "CKM_AES_CBC", pkcs11.CKM_AES_CMAC: "CKM_AES_CMAC", ckmKeyWrap: "CKM_AES_KEY_WRAP",
-	pkcs11.CKM_SHA256_HMAC: "CKM_SHA256_HMAC", pkcs11.CKM_RSA_PKCS: "CKM_RSA_PKCS",
-	pkcs11.CKM_RSA_PKCS_OAEP: "CKM_RSA_PKCS_OAEP", pkcs11.CKM_ECDSA: "CKM_ECDSA",
-	pkcs11.CKM_RSA_PKCS_PSS: "CKM_RSA_PKCS_PSS",
-}
-
-func mechanismNames(b []byte) []string {
-	var names []string
-	for ; len(b) >= word; b = b[word:] {
-		m, _ := number(b[:word])
-		name := mechanismsByName[m]
-		if name == "" {
-			name = fmt.Sprintf("CKM 0x%08X", m)
-		}
-		names = append(names, name)
-	}
-	return names
-}
-
 // weaknesses says why Lookup would refuse a key.
 func (i *inspector) weaknesses(session uint, e *evidence) ([]string, error) {
 	var weak []string

@@ -133,7 +133,7 @@ func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.
 	} {
 		t = t.add(attribute, n.Bytes())
 	}
-	v, err := s.provisioner.provision(label, a, func(session uint, name template, _ bool) (uint, error) {
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, _ []uint) (uint, error) {
 		_, half := k.pair(a, true, name)
 		m, err := s.create(session, slices.Concat(t, half))
 		return m.handle, err
@@ -143,3 +143,13 @@ func (s *Store) ProvisionKeyPair(label string, a keystore.Algorithm, key crypto.
 
 // Rest closes the sessions that no load has needed since the last call.
 func (s *Store) Rest() { s.closeSurplus() }
+
+// Without is a template of flags with the attributes, without some of them.
+func Without(attributes, omit []uint) []uint {
+	var left []uint
+	for t := (template{}).flags(true, attributes...).add(7, make([]byte, 9)).without(append(omit, 7)); len(t) > 0; t = t[2*word+8:] {
+		a, _ := number(t[:word])
+		left = append(left, a)
+	}
+	return left
+}

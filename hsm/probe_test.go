@@ -9,7 +9,9 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
 func TestProbe(t *testing.T) {
@@ -97,5 +99,25 @@ func TestProbeDigest(t *testing.T) {
 	s, _ := newStore(t)
 	if c := s.ProbeDigest(1 << 20); c.OK || !c.Untried {
 		t.Errorf("without a session: %+v", c)
+	}
+}
+
+// TestWithoutSecretKeys opens a token that makes no secret keys, such as a TPM's: only if
+// each protection that cannot be tried is allowed by name, and then its key pairs work.
+func TestWithoutSecretKeys(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	m.Inject(hsmtest.Fault{Function: "C_GenerateKey", Code: pkcs11.CKR_FUNCTION_NOT_SUPPORTED})
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	all := []string{"value-unreadable", "wrap-unwrap", "unwrap-closed", "tamper-refused", "lock", "rewrap-refused"}
+	for i := range all {
+		c.AllowWeak = slices.Delete(slices.Clone(all), i, i+1)
+		if _, err := hsm.Open(c); !errors.Is(err, keystore.ErrWeakKey) || !strings.Contains(err.Error(), all[i]+": the module cannot do it") {
+			t.Errorf("without %s: %v", all[i], err)
+		}
+	}
+	c.AllowWeak = all
+	if _, err := open(t, c).Create("pair", keystore.ECDSAP256); err != nil {
+		t.Error(err)
 	}
 }

@@ -19,18 +19,14 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 	if err != nil {
 		return keystore.Version{}, err
 	}
-	v, err := s.provisioner.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
-		k := k
-		if !restrict {
-			k.mechanisms = nil
-		}
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, omit []uint) (uint, error) {
 		if a.Secret() {
 			t := append(k.secret(true, false).number(pkcs11.CKA_VALUE_LEN, uint(a.Size())), name...)
-			m, err := s.generate(session, k.generate, k.fixed(t))
+			m, err := s.generate(session, k.generate, k.fixed(t).without(omit))
 			return m.handle, err
 		}
 		public, private := k.pair(a, true, name)
-		m, _, err := s.generatePair(session, k.generate, public, private)
+		m, _, err := s.generatePair(session, k.generate, public, private.without(omit))
 		return m.handle, err
 	})
 	return v.keyIn(s), err
@@ -46,13 +42,9 @@ func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keyst
 	case len(raw) != a.Size():
 		return keystore.Version{}, fmt.Errorf("hsm: provision %d bytes as %v: %w", len(raw), a, keystore.ErrBadData)
 	}
-	v, err := s.provisioner.provision(label, a, func(session uint, name template, restrict bool) (uint, error) {
-		k := k
-		if !restrict {
-			k.mechanisms = nil
-		}
+	v, err := s.provisioner.provision(label, a, func(session uint, name template, omit []uint) (uint, error) {
 		t := make(template, 0, 2048) // room, so that no copy of raw is left behind
-		t = k.fixed(append(append(t, k.secret(true, false)...), name...).add(pkcs11.CKA_VALUE, raw))
+		t = k.fixed(append(append(t, k.secret(true, false)...), name...).add(pkcs11.CKA_VALUE, raw)).without(omit)
 		defer clear(t)
 		m, err := s.create(session, t)
 		return m.handle, err
@@ -74,9 +66,8 @@ const maxTwins = 30
 // errTwins says that another program made the same version at the same time.
 var errTwins = errors.New("hsm: another program made that version at the same time")
 
-// A maker makes a token object, with its mechanisms restricted or, for a module
-// that does not know such restrictions, without.
-type maker func(session uint, name template, restrict bool) (handle uint, err error)
+// A maker makes a token object, without the attributes that a module does not take.
+type maker func(session uint, name template, omit []uint) (handle uint, err error)
 
 // A provisioner changes the provisioned keys of a token.
 type provisioner struct {
@@ -126,55 +117,67 @@ func (p *provisioner) provisionOnce(label string, a keystore.Algorithm, op maker
 		return none, err
 	}
 	id := keyID(label, number)
-	if err := p.make(label, id, op); err != nil {
+	omitted, err := p.make(label, id, op)
+	if err != nil {
 		return none, errors.Join(err, p.takeBack(label, id))
 	}
 	v, err := p.announce(label, number, id)
 	if err != nil {
+		if len(omitted) > 0 && errors.Is(err, keystore.ErrWeakKey) {
+			err = fmt.Errorf("hsm: the module takes no keys with %s: %w", attributeNames(omitted), err)
+		}
 		if left := p.takeBack(label, id); left != nil {
 			return none, fmt.Errorf("%w, after %v", left, err)
 		}
 		return none, fmt.Errorf("the new key is removed: %w", err)
+	}
+	if len(omitted) > 0 {
+		p.log.Warn("the module does not take attributes of a new key", "label", label, "without", attributeNames(omitted))
 	}
 	p.rings.forgetLabel(label)
 	_, _ = p.rings.ring(label) // so that it is known to be there, should it vanish
 	return v, nil
 }
 
-// make makes a token object. A failure of the moment must not loosen the key: only
-// a module that refuses restrictions of mechanisms twice gets a key without.
-func (p *provisioner) make(label string, id []byte, op maker) error {
+// make makes a token object, and returns the attributes that the module does not take. A
+// failure of the moment must not loosen the key: only a module that refuses the whole
+// template twice gets one without.
+func (p *provisioner) make(label string, id []byte, op maker) (omitted []uint, err error) {
 	if err := p.rings.loading.take(p.wait); err != nil {
-		return err
+		return nil, err
 	}
 	defer p.rings.loading.free()
 	name, tries := template{}.named(label, id), 0
-	once := func(session uint, restrict bool) error {
+	once := func(session uint, omit []uint) error {
 		if tries++; tries > 1 {
 			// What a try that failed made all the same must not be there twice.
 			if err := p.destroyNamed(session, label, id); err != nil {
 				return err
 			}
 		}
-		_, err := op(session, name, restrict)
+		omitted = omit
+		_, err := op(session, name, omit)
 		return err
 	}
-	return p.recovery.attempt(func() error {
+	err = p.recovery.attempt(func() error {
 		return p.on(p.sessions, 0, func(session uint, _ uint64) error {
-			err := once(session, true)
-			if unrestricted(err) {
-				err = once(session, true)
+			first := once(session, nil)
+			if !refusesTemplate(first) {
+				return first
 			}
-			if unrestricted(err) {
-				err = once(session, false)
+			for _, omit := range append([][]uint{nil}, omissions()...) {
+				if err := once(session, omit); !refusesTemplate(err) {
+					return err
+				}
 			}
-			return err
+			return first
 		})
 	}, nil)
+	return omitted, err
 }
 
-// unrestricted reports whether a module may not know restrictions of mechanisms.
-func unrestricted(err error) bool {
+// refusesTemplate reports whether a module may not know an attribute of a template.
+func refusesTemplate(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && (e.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID || e.Code == pkcs11.CKR_TEMPLATE_INCONSISTENT)
 }

@@ -1,6 +1,7 @@
 //go:build !cgo || nopkcs11
 
-// The small build: this file stands in for token.go, token_init.go and token_list.go.
+// The small build: this file stands in for module.go, token.go, token_init.go and
+// token_list.go.
 
 package cli
 
@@ -11,9 +12,21 @@ import (
 )
 
 // tokenCommand stays in the list of verbs, to say why it does not work.
-func tokenCommand(*program) *cobra.Command {
+func tokenCommand(*program) *cobra.Command { return withoutPKCS11("token") }
+
+// moduleCommand stays there for the same reason.
+func moduleCommand(*program) *cobra.Command { return withoutPKCS11("module") }
+
+// moduleCheckCommand is nothing that can be called.
+func moduleCheckCommand() *cobra.Command {
+	c := withoutPKCS11("module-check")
+	c.Hidden = true
+	return c
+}
+
+func withoutPKCS11(name string) *cobra.Command {
 	return &cobra.Command{
-		Use:                "token",
+		Use:                name,
 		Short:              "Not in this build, which has no PKCS #11",
 		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
 		Args:               cobra.ArbitraryArgs,

@@ -83,14 +83,16 @@ func readPIN(source string) (*lockedmem.Buffer, error) {
 	return Secret(source, "PIN of the PKCS #11 token")
 }
 
-// isolatedCommand is this program once more: the same version of it, also after its file
-// was replaced. A trace of its goroutines would say nothing about a module that crashed.
-func isolatedCommand() *exec.Cmd {
+func isolatedCommand() *exec.Cmd { return ownCommand(IsolatedVerb) }
+
+// ownCommand is this program once more: the same version of it, also after its file was
+// replaced. A trace of its goroutines would say nothing about a module that crashed.
+func ownCommand(verb string) *exec.Cmd {
 	path := "/proc/self/exe"
 	if runtime.GOOS != "linux" {
 		path, _ = os.Executable()
 	}
-	c := exec.Command(path, IsolatedVerb)
+	c := exec.Command(path, verb)
 	c.Args[0] = os.Args[0]
 	c.Env = append(os.Environ(), "GOTRACEBACK=none")
 	c.Stderr = os.Stderr

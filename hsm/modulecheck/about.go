@@ -1,0 +1,95 @@
+package modulecheck
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// about asks the module and the token what they are, without a login.
+func (s *step) about() error {
+	uri, err := hsm.ParseURI(s.URI)
+	if err != nil {
+		return err
+	}
+	p := pkcs11.New(uri.ModulePath)
+	if p == nil {
+		return fmt.Errorf("modulecheck: PKCS #11 module %s does not load: %w", uri.ModulePath, keystore.ErrUnavailable)
+	}
+	defer p.Destroy()
+	if err := p.Initialize(); err != nil {
+		return fmt.Errorf("modulecheck: %s: C_Initialize: %w: %w", uri.ModulePath, err, keystore.ErrUnavailable)
+	}
+	a := About{Module: uri.ModulePath}
+	err = errors.Join(a.ofLibrary(p), a.ofToken(p, uri), p.Finalize())
+	s.write(event{About: &a})
+	return err
+}
+
+func (a *About) ofLibrary(p *pkcs11.Ctx) error {
+	info, err := p.GetInfo()
+	if err != nil {
+		return fmt.Errorf("modulecheck: C_GetInfo: %w: %w", err, keystore.ErrUnavailable)
+	}
+	a.Library = fmt.Sprintf("%s %d.%d", padded(info.LibraryDescription), info.LibraryVersion.Major, info.LibraryVersion.Minor)
+	a.Manufacturer = padded(info.ManufacturerID)
+	a.Cryptoki = fmt.Sprintf("%d.%d", info.CryptokiVersion.Major, info.CryptokiVersion.Minor)
+	return nil
+}
+
+// ofToken describes the first token that the URI names; which one is used is decided when
+// it is opened.
+func (a *About) ofToken(p *pkcs11.Ctx, uri *hsm.URI) error {
+	slots, err := p.GetSlotList(true)
+	if err != nil {
+		return fmt.Errorf("modulecheck: C_GetSlotList: %w: %w", err, keystore.ErrUnavailable)
+	}
+	for _, slot := range slots {
+		t, err := p.GetTokenInfo(slot)
+		if err != nil || uri.Token != "" && uri.Token != strings.TrimRight(t.Label, " ") || uri.Serial != "" && uri.Serial != strings.TrimRight(t.SerialNumber, " ") {
+			continue
+		}
+		a.Token, a.Model = padded(t.Label), padded(t.Model)
+		a.Firmware = fmt.Sprintf("%d.%d", t.FirmwareVersion.Major, t.FirmwareVersion.Minor)
+		a.Sessions = sessions(t.MaxSessionCount)
+		a.Mechanisms, err = mechanisms(p, slot)
+		return err
+	}
+	return nil
+}
+
+// padded is a text of fixed length without its padding, which some modules make of zeros.
+func padded(s string) string {
+	return strings.Join(strings.Fields(strings.ReplaceAll(s, "\x00", " ")), " ")
+}
+
+// sessions is a maximum in words: 0 is none, and the highest numbers mean that the token
+// does not tell, or has none (openCryptoki).
+func sessions(n uint) string {
+	switch n {
+	case 0:
+		return "no limit"
+	case ^uint(0), ^uint(0) - 1:
+		return "not told"
+	}
+	return fmt.Sprint(n)
+}
+
+func mechanisms(p *pkcs11.Ctx, slot uint) ([]string, error) {
+	all, err := p.GetMechanismList(slot)
+	if err != nil {
+		return nil, fmt.Errorf("modulecheck: C_GetMechanismList: %w: %w", err, keystore.ErrUnavailable)
+	}
+	var names []string
+	for _, m := range all {
+		names = append(names, hsm.MechanismName(m.Mechanism))
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}

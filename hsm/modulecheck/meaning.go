@@ -1,0 +1,52 @@
+package modulecheck
+
+import "github.com/msl-hsm/msl-hsm/hsm"
+
+// The groups of checks besides those of the suite.
+const (
+	probed        = "probe"
+	sealingKeys   = "sealing-keys"
+	secondOpinion = "second-opinion"
+	cleaning      = "clean-up"
+)
+
+// meaning says what it is for a server that a check of a group does not hold.
+func meaning(r Result) string {
+	if r.Group() == probed {
+		if what := hsm.Weaknesses()[r.Name[len(probed)+1:]]; what != "" {
+			return what
+		}
+		return map[string]string{
+			"unwrap-template-kept": "what a key does with those that it unwraps has to be tried each time, which takes longer",
+			"digest-key":           "whoever has the PIN can compute what is a hash of keys; see docs/custody.md",
+			"device":               "the module fails",
+		}[r.Name[len(probed)+1:]]
+	}
+	return map[string]string{
+		"open":         "no token of this module can be opened",
+		sealingKeys:    "session keys cannot be sealed: custody sealed is not possible, and a server does not start",
+		"interfaces":   "keys of this algorithm cannot be made",
+		"cipher":       "messages cannot be encrypted by keys in the token",
+		"mac":          "messages cannot be authenticated by keys in the token",
+		"sign":         "a server cannot have an identity with a key of this algorithm",
+		"wrap":         "no session keys for devices with pre-shared keys (exchanges with AES key wrap)",
+		"unwrap":       "a device cannot take session keys under a pre-shared key",
+		"oaep":         "no session keys for devices that send an RSA key (exchanges with RSA-OAEP)",
+		"reveal":       "wrapped keys in JWE form cannot be opened",
+		"wrap-data":    "session keys cannot be wrapped as data (JSON Web Keys)",
+		"decrypt":      "what devices encrypt for an RSA key cannot be opened (JWK_RSA)",
+		"seal":         "devices that come back with a master token are not known any more: they begin anew each time",
+		"seal-forged":  "sealed keys that were changed, or are for another purpose, may be taken",
+		"seal-refused": "keys that cannot be sealed may still leave the token",
+		"provisioned":  "keys of this algorithm cannot be kept in the token, or are not found again",
+		"random":       "random bytes come from the operating system alone",
+		"vectors":      "odd data of an attacker may be taken for sound data, or the other way round",
+		"unsupported":  "what the store does not offer is not refused",
+		"closed":       "a key that was closed may still be used",
+		"foreign":      "keys of one store may be used by another",
+		"concurrent":   "messages at the same time may get wrong answers or errors",
+		"close":        "objects or sessions may be left in the token",
+		secondOpinion:  "other software may not be able to use the keys, or this software those of others",
+		cleaning:       "keys of this test are left in the token: destroy them with msl-hsm key destroy",
+	}[r.Group()]
+}
