@@ -149,7 +149,7 @@ func (l *Live) next(c *config.Config, old *generation) (*generation, error) {
 		err = s.access.reopen()
 	}
 	if err == nil {
-		err = s.reopenAudit(c)
+		err = s.audit.reopen(c, s.Store)
 	}
 	if err != nil {
 		if g != nil {
