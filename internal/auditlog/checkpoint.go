@@ -47,7 +47,10 @@ func (l *Log) settle(err error) {
 		l.noteFailure(err)
 		return
 	}
-	l.noteSuccess()
+	if l.failed != nil {
+		l.c.Log.Info("the audit log is written again", "file", l.c.Path, "last", l.last.String())
+	}
+	l.failed = nil
 	if l.unsigned > 0 {
 		l.sign.Reset(l.c.Interval)
 	}

@@ -205,14 +205,6 @@ func (l *Log) noteFailure(err error) {
 	l.write.Reset(again)
 }
 
-// noteSuccess tells once that writing works again.
-func (l *Log) noteSuccess() {
-	if l.failed != nil {
-		l.c.Log.Info("the audit log is written again", "file", l.c.Path, "last", l.last.String())
-	}
-	l.failed = nil
-}
-
 // Reopen begins another file if that of the log was moved away, and signs with another key
 // from now on.
 func (l *Log) Reopen(signer crypto.Signer) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
@@ -16,58 +17,66 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
+// An audit is the audit log of a server, or none.
+type audit struct {
+	log      *auditlog.Log // or nil
+	required bool          // messages are refused while it cannot be written
+	told     *slog.Logger  // where the log begins and ends; or nil
+}
+
 // openAudit opens the audit log, if the configuration names one, and has what commands
 // wrote signed.
-func (s *base) openAudit(c *config.Config) (err error) {
+func openAudit(c *config.Config, store keys.Store) (a audit, err error) {
 	own := &c.Server.Audit
 	if own.File == "" {
-		return nil
+		return a, nil
 	}
-	signer, err := keys.AuditKey(c, s.Store)
+	signer, err := keys.AuditKey(c, store)
 	if err != nil {
-		return err
+		return a, err
 	}
-	s.audit, err = auditlog.Open(auditlog.Config{
+	a.required, a.told = own.Required, c.Keystore.Log
+	a.log, err = auditlog.Open(auditlog.Config{
 		Path: own.File, Signer: signer, Size: own.Size, Records: own.Records, Interval: own.Interval, Log: c.Keystore.Log,
 	})
 	if err != nil {
-		return exit.Usagef("server.audit.file: %w: correct the path, or move the file away", err)
+		return a, exit.Usagef("server.audit.file: %w: correct the path, or move the file away", err)
 	}
-	s.auditRequired = own.Required
-	before := s.audit.Last()
+	before := a.log.Last()
 	version, revision := buildVersion()
-	s.Tell(auditlog.Record{Event: auditlog.EventStart, By: admin.Actor(), Subject: c.Server.Identity, Detail: strings.TrimSpace(version + " " + revision)})
-	if s.log = c.Keystore.Log; s.log != nil {
-		s.log.Info("audit log", "file", own.File, "goes_on_after", before.String())
+	a.tell(auditlog.Record{Event: auditlog.EventStart, By: admin.Actor(), Subject: c.Server.Identity, Detail: strings.TrimSpace(version + " " + revision)})
+	if a.told != nil {
+		a.told.Info("audit log", "file", own.File, "goes_on_after", before.String())
 	}
-	return admin.SignCommands(c, signer)
+	return a, admin.SignCommands(c, signer)
 }
 
-// closeAudit ends the audit log, and tells where: so that its end cannot be cut off
-// unnoticed.
-func (s *base) closeAudit() error {
-	if s.audit == nil {
+// Close ends the audit log, and tells where: so that its end cannot be cut off unnoticed.
+func (a audit) Close() error {
+	if a.log == nil {
 		return nil
 	}
-	s.Tell(auditlog.Record{Event: auditlog.EventStop})
-	err := s.audit.Close()
-	if s.log != nil {
-		s.log.Info("audit log", "ends_with", s.audit.Last().String())
+	a.tell(auditlog.Record{Event: auditlog.EventStop})
+	err := a.log.Close()
+	if a.told != nil {
+		a.told.Info("audit log", "ends_with", a.log.Last().String())
 	}
 	return err
 }
 
 // Tell writes a record to the audit log, if there is one.
-func (s *base) Tell(r auditlog.Record) {
-	if s.audit != nil {
-		s.audit.Record(r)
+func (s *base) Tell(r auditlog.Record) { s.audit.tell(r) }
+
+func (a audit) tell(r auditlog.Record) {
+	if a.log != nil {
+		a.log.Record(r)
 	}
 }
 
-// auditMessage writes the record of a message that the server is done with.
-func (s *base) auditMessage(v msl.Served) {
-	if s.audit != nil {
-		s.audit.Record(MessageRecord(v))
+// message writes the record of a message that the server is done with.
+func (a audit) message(v msl.Served) {
+	if a.log != nil {
+		a.log.Record(MessageRecord(v))
 	}
 }
 
@@ -102,13 +111,13 @@ func resultOf(v msl.Served) string {
 	return "answered"
 }
 
-// auditDevice writes the record of a change to the record of a device.
-func (s *base) auditDevice(r enroll.Record) {
+// device writes the record of a change to the record of a device.
+func (a audit) device(r enroll.Record) {
 	told := auditlog.Record{Event: "enrollment", Subject: r.ID.String(), Entity: r.Name, Result: string(r.State)}
 	if n := len(r.Log); n > 0 {
 		told.Detail = r.Log[n-1].What
 	}
-	s.Tell(told)
+	a.tell(told)
 }
 
 // An auditedState refuses messages while the audit log cannot be written.
@@ -129,54 +138,54 @@ func (s auditedState) Revoked(ctx context.Context, identity, user string) error 
 }
 
 // stateFor returns the state as the messages of a server see it.
-func (s *Service) stateFor(c *config.Config) serverState {
+func stateFor(s *Service) serverState {
 	metered := meteredState{s.State, s.Metrics, &s.stateFailed}
-	if s.audit == nil || !c.Server.Audit.Required {
+	if !s.audit.required {
 		return metered
 	}
-	return auditedState{metered, s.audit}
+	return auditedState{metered, s.audit.log}
 }
 
-// checkAudit tells whether the audit log is written.
-func (s *Service) checkAudit() []Check {
-	if s.audit == nil {
+// check tells whether the audit log is written.
+func (a audit) check() []Check {
+	if a.log == nil {
 		return nil
 	}
-	err := s.audit.Err()
+	err := a.log.Err()
 	switch {
 	case err == nil:
-		return []Check{{"audit", OK, fmt.Sprintf("the audit log is written; %d records wait for a signature", s.audit.Unsigned())}}
-	case s.auditRequired:
+		return []Check{{"audit", OK, fmt.Sprintf("the audit log is written; %d records wait for a signature", a.log.Unsigned())}}
+	case a.required:
 		return []Check{{"audit", Failure, exit.OneLine(fmt.Errorf("%w: %w", errUnaudited, err))}}
 	}
 	return []Check{{"audit", Warning, exit.OneLine(fmt.Errorf("the audit log cannot be written: %w", err))}}
 }
 
-// reopenAudit begins another file if that of the audit log was moved away, and signs with
+// reopen begins another file if that of the audit log was moved away, and signs with
 // the newest version of the key from now on.
-func (s *Service) reopenAudit(c *config.Config) error {
-	if s.audit == nil {
+func (a audit) reopen(c *config.Config, store keys.Store) error {
+	if a.log == nil {
 		return nil
 	}
-	signer, err := keys.AuditKey(c, s.Store)
+	signer, err := keys.AuditKey(c, store)
 	if err != nil {
 		return err
 	}
-	return s.audit.Reopen(signer)
+	return a.log.Reopen(signer)
 }
 
-// auditValues are those of the audit log.
-func (s *Service) auditValues() []metrics.Value {
-	if s.audit == nil {
+// values are those of the audit log.
+func (a audit) values() []metrics.Value {
+	if a.log == nil {
 		return nil
 	}
 	works := 0.0
-	if s.audit.Err() == nil {
+	if a.log.Err() == nil {
 		works = 1
 	}
 	return []metrics.Value{
-		{Name: "audit_record", Help: "Number of the newest record of the audit log.", Value: float64(s.audit.Last().N)},
-		{Name: "audit_unsigned_records", Help: "Records of the audit log that no signature covers yet.", Value: float64(s.audit.Unsigned())},
+		{Name: "audit_record", Help: "Number of the newest record of the audit log.", Value: float64(a.log.Last().N)},
+		{Name: "audit_unsigned_records", Help: "Records of the audit log that no signature covers yet.", Value: float64(a.log.Unsigned())},
 		{Name: "audit_works", Help: "Whether the audit log can be written and signed.", Value: works},
 	}
 }

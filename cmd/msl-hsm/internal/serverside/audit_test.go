@@ -47,7 +47,7 @@ func TestAuditRequired(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	s := &Service{base: &base{audit: log, auditRequired: true}}
+	a := audit{log: log, required: true}
 	state := auditedState{trustingState{}, log}
 	for _, away := range []bool{false, true, false} {
 		signer.away.Store(away)
@@ -56,16 +56,16 @@ func TestAuditRequired(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := state.Revoked(context.Background(), "camera", "")
-		verdict := s.checkAudit()[0].Verdict
+		verdict := a.check()[0].Verdict
 		if away != errors.Is(err, errUnaudited) || away != errors.Is(err, errAway) || away != (verdict == Failure) {
 			t.Errorf("the key is away: %t; message: %v; readiness: %s", away, err, verdict)
 		}
 	}
-	s.auditRequired = false
+	a.required = false
 	signer.away.Store(true)
 	log.Record(auditlog.Record{Event: "message"})
 	log.Reopen(nil)
-	if v := s.checkAudit()[0].Verdict; v != Warning {
+	if v := a.check()[0].Verdict; v != Warning {
 		t.Errorf("without need: %s", v)
 	}
 	signer.away.Store(false)

@@ -53,7 +53,7 @@ func (s *Service) Ready(ctx context.Context) Readiness {
 	checks := []Check{s.checkServer(), s.checkKeyStore(ctx), s.checkState(ctx)}
 	checks = append(checks, s.checkCertificates(time.Now())...)
 	checks = append(checks, s.checkUpstream()...)
-	checks = append(checks, s.checkAudit()...)
+	checks = append(checks, s.audit.check()...)
 	r := Readiness{Ready: true, Checks: checks}
 	for _, c := range checks {
 		r.Ready = r.Ready && c.Verdict != Failure

@@ -146,7 +146,7 @@ func (l *Live) next(c *config.Config, old *generation) (*generation, error) {
 		err = s.access.reopen()
 	}
 	if err == nil {
-		err = s.reopenAudit(c)
+		err = s.audit.reopen(c, s.Store)
 	}
 	if err == nil && s.tls != nil { // after all that may fail, since it shows at once
 		err = s.renewTLS(s.tls)

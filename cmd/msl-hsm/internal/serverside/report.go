@@ -19,7 +19,7 @@ import (
 func (b *base) report(ctx context.Context, v msl.Served) {
 	b.Metrics.Message(v)
 	b.access.write(ctx, v)
-	b.auditMessage(v)
+	b.audit.message(v)
 }
 
 // reportUpstream is told of each request to the service.
@@ -68,7 +68,7 @@ func (s *Service) values() []metrics.Value {
 			metrics.Value{Name: "issuer_key_versions", Help: "Versions of the issuer key that open tokens; 1 for the one that issues.", Value: issues, Labels: version},
 			metrics.Value{Name: "issuer_key_used_timestamp_seconds", Help: "When a version of the issuer key opened or issued a token last in this process; 0 is never.", Value: float64(s.issuerUse.of(k.Version)), Labels: version})
 	}
-	return slices.Concat(all, s.readyValues(), s.certificateValues(), s.deviceValues(), s.alertValues(), s.auditValues())
+	return slices.Concat(all, s.readyValues(), s.certificateValues(), s.deviceValues(), s.alertValues(), s.audit.values())
 }
 
 // readyValues are what the checks of the readiness found.

@@ -16,7 +16,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
-	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -55,11 +54,8 @@ type base struct {
 	headers   func(msl.HeaderInfo) // told of headers, or nil
 	asRead    string               // the identity, before a certificate says another one
 	access    accessLog
-	audit     *auditlog.Log // or nil
-	log       *slog.Logger  // of the audit log, or nil
+	audit     audit
 	issuerUse keyUse
-
-	auditRequired bool // refuse messages without the audit log
 
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]
@@ -77,7 +73,7 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 		return nil, err
 	}
 	if s.access, err = openAccessLog(c); err == nil {
-		err = s.openAudit(c)
+		s.audit, err = openAudit(c, s.Store)
 	}
 	if err == nil {
 		err = assemble(c, s, log)
@@ -175,7 +171,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		if s.Devices, err = keys.OpenAuthority(c, s.State.Server, s.Store); err != nil {
 			return err
 		}
-		s.Devices.Written = s.auditDevice
+		s.Devices.Written = s.audit.device
 	}
 	exchanges, err := keyExchanges(c, s, custody)
 	if err != nil {
@@ -186,7 +182,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		KeyExchanges: exchanges,
 		Custody:      custody,
 		Issuer:       issuer,
-		State:        s.stateFor(c),
+		State:        stateFor(s),
 		PermitUser: func(_ context.Context, identity, user, scheme string) (bool, error) {
 			return c.Server.UserRules.Permit(identity, user, scheme), nil
 		},
@@ -257,7 +253,7 @@ func (s *Service) Close() error {
 	if s.endpoint != nil {
 		errs = append(errs, s.endpoint.Close())
 	}
-	errs = append(errs, s.closeAudit())
+	errs = append(errs, s.audit.Close())
 	if s.MSL != nil {
 		errs = append(errs, s.retire())
 		if objects, sessions := s.Store.Live(); objects+sessions > 0 {
