@@ -4,8 +4,10 @@ import (
 	"crypto/hmac"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -31,8 +33,29 @@ type versions struct {
 	store keystore.Store
 	label string
 
-	mu  sync.Mutex
-	all []keystore.Version
+	mu       sync.Mutex
+	all      []keystore.Version
+	searched time.Time
+}
+
+// search looks for versions that another process made, at most once a second: who wrote
+// a tag may be anybody.
+func (k *versions) search() error {
+	k.mu.Lock()
+	recently := time.Since(k.searched) < time.Second
+	if !recently {
+		k.searched = time.Now()
+	}
+	k.mu.Unlock()
+	if recently {
+		return fmt.Errorf("etcd: the tag of the state names a version of %q that was not there a moment ago: %w", k.label, keystore.ErrBusy)
+	}
+	if changing, ok := k.store.(keystore.Changing); ok {
+		if err := changing.Refresh(k.label); err != nil {
+			return err
+		}
+	}
+	return k.look()
 }
 
 func (k *versions) look() error {
@@ -60,6 +83,9 @@ func (k *versions) version(number uint32) (mac keystore.MAC, found bool, err err
 
 // Tag implements [Key]: the number of the version, in 4 bytes, before its MAC.
 func (k *versions) Tag(data []byte) ([]byte, error) {
+	if err := k.look(); err != nil { // the store knows of newer ones before this does
+		return nil, err
+	}
 	k.mu.Lock()
 	number := k.all[0].Number
 	k.mu.Unlock()
@@ -82,7 +108,7 @@ func (k *versions) Check(data, tag []byte) (bool, error) {
 	number := binary.BigEndian.Uint32(tag)
 	mac, found, err := k.version(number)
 	if err == nil && !found && number != 0 {
-		if err = k.look(); err == nil {
+		if err = k.search(); err == nil {
 			mac, found, err = k.version(number)
 		}
 	}

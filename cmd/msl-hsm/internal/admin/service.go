@@ -101,6 +101,7 @@ func (s Service) requests() *http.ServeMux {
 	handle("GET /alive", func(*http.Request) (any, error) { return nil, nil })
 	s.registryRequests(handle)
 	s.keeperRequests(handle)
+	s.rotationRequests(handle)
 	m.HandleFunc("GET /state/snapshot", s.sendSnapshot)
 	for pattern, page := range s.Pages {
 		m.Handle(pattern, page)
