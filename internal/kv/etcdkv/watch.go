@@ -63,6 +63,9 @@ func (f *Follower) run(ctx context.Context) {
 // note records why the copy could not be made or checked. The copy of a store that is
 // damaged or gone is not used any more.
 func (f *Follower) note(err error) {
+	if errors.Is(err, context.Canceled) {
+		return // by Close: the cluster is not lost
+	}
 	if f.failed == nil && f.Notice != nil {
 		f.Notice(err)
 	}
