@@ -19,6 +19,7 @@ type Rotator struct {
 	State  Rotations
 	Store  keystore.Admin
 	Prefix string
+	Keep   time.Duration                    // how long a master token may be used or renewed
 	Tell   func(format string, args ...any) // progress, a line each
 	Gone   time.Duration                    // after which a server that gives no sign does not count; zero means 15 seconds
 }

@@ -55,5 +55,5 @@ func (p *program) rotating(ctx context.Context, do func(context.Context, *admin.
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	tell := func(format string, args ...any) { fmt.Fprintf(p.stdout, format+"\n", args...) }
-	return do(ctx, &admin.Rotator{State: s, Store: store, Prefix: c.Keystore.Prefix, Tell: tell})
+	return do(ctx, &admin.Rotator{State: s, Store: store, Prefix: c.Keystore.Prefix, Keep: admin.AcceptedFor(c), Tell: tell})
 }
