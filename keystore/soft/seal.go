@@ -34,7 +34,11 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(raw)
-	role, err := kekOf(own.algorithm)
+	return s.sealRaw(own.algorithm, raw, context)
+}
+
+func (s *Store) sealRaw(a keystore.Algorithm, raw, context []byte) ([]byte, error) {
+	role, err := kekOf(a)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +50,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: kek.Version, Wrapped: wrapped}
+	sealed := keystore.Sealed{Algorithm: a, KEKVersion: kek.Version, Wrapped: wrapped}
 	tagger, err := s.sealer(keystore.RoleSealMAC.Label(s.prefix))
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -51,6 +52,28 @@ func testRotations(t *testing.T, o *one) {
 		must(t, err)
 		if len(servers) != 1 || servers["one"] != (state.Presence{Name: "first", Beat: 2, Number: 1}) {
 			t.Errorf("%v", servers)
+		}
+	})
+}
+
+// testReseal puts keys in the place of the same keys, and touches nothing else.
+func testReseal(t *testing.T, o *one) {
+	ctx := context.Background()
+	old := msl.SealedPSK{Encryption: []byte("e1"), MAC: []byte("m1"), Wrapping: []byte("w1")}
+	again := msl.SealedPSK{Encryption: []byte("e2"), MAC: []byte("m2"), Wrapping: []byte("w2")}
+	must(t, o.AddEntity(state.EntityRecord{Identity: "camera", Scheme: "PSK", PSK: &old}), o.RevokeEntity("camera"))
+	before, err := o.Record(ctx, "camera")
+	must(t, err, o.Reseal(ctx, "camera", old, again))
+	for name, want := range map[string]error{"camera": state.ErrConflict, "nobody": state.ErrUnknown} {
+		if err := o.Reseal(ctx, name, old, again); !errors.Is(err, want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	o.twice(func() {
+		e, err := o.Record(ctx, "camera")
+		must(t, err)
+		if string(e.PSK.Wrapping) != "w2" || !e.Revoked || !e.Created.Equal(before.Created) || e.Scheme != "PSK" {
+			t.Errorf("%+v", e)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,7 +85,7 @@ func (n *Needs) Why(label string, version uint32) string {
 		return "" // its partner is missing, so nobody uses it
 	}
 	if sealed := n.sealedWith(label, version); len(sealed) > 0 {
-		return fmt.Sprintf("the pre-shared keys of %s are sealed with it", Some(sealed))
+		return fmt.Sprintf("the pre-shared keys of %s are sealed with it (see msl-hsm key rewrap)", Some(sealed))
 	}
 	return n.tokens(label, version)
 }
@@ -158,6 +159,8 @@ func (n *Needs) Consequence(label string, version uint32) string {
 	return "devices whose tokens it made begin new sessions, their users log in again, and service tokens of it are lost"
 }
 
+var errUnderWay = errors.New("a rotation is under way: end it with msl-hsm key rotate first")
+
 // Retire destroys the older versions that nothing needs. Servers stop to open anything
 // with them before. Those that are needed are told of; with force they go, too.
 func (r *Rotator) Retire(ctx context.Context, force bool) error {
@@ -168,7 +171,7 @@ func (r *Rotator) Retire(ctx context.Context, force bool) error {
 	}
 	next := n.rotation
 	if next.Pending() || next.Step == state.StepUsed {
-		return fmt.Errorf("a rotation is under way: end it with msl-hsm key rotate first")
+		return errUnderWay
 	}
 	all, err := store.List()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -123,5 +124,49 @@ func TestRetire(t *testing.T) {
 	b.now.Step = state.StepMade
 	if err := r.Retire(t.Context(), true); err == nil || !strings.Contains(err.Error(), "msl-hsm key rotate first") {
 		t.Error(err)
+	}
+}
+
+// TestRewrap seals pre-shared keys again where the store can, and then nothing needs the
+// older version; entities of a store that cannot are named.
+func TestRewrap(t *testing.T) {
+	b, store := newBoard(), serverKeys(t)
+	b.entities = []state.EntityRecord{sealedEntity(t, store, "one"), sealedEntity(t, store, "two"), {Identity: "rsa"}}
+	r := &Rotator{State: b, Store: store, Prefix: "msl", Keep: time.Hour, Tell: func(string, ...any) {}}
+	if err := r.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.entities = append(b.entities, sealedEntity(t, store, "new"))
+	r.Store = struct{ keystore.Admin }{store}
+	if again, err := r.Rewrap(t.Context()); err != nil || len(again) != 2 || again[0] != "one" || again[1] != "two" {
+		t.Errorf("%v, %v", again, err)
+	}
+	r.Store = store
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := r.Rewrap(ctx); err == nil || !strings.Contains(err.Error(), "run it again to go on") {
+		t.Error(err)
+	}
+	for range 2 {
+		if again, err := r.Rewrap(t.Context()); err != nil || len(again) > 0 {
+			t.Errorf("%v, %v", again, err)
+		}
+	}
+	n, err := FindNeeds(t.Context(), b, store, "msl", time.Hour)
+	if err != nil || len(n.sealedWith("msl-seal-mac", 1)) > 0 || len(n.sealedWith("msl-seal-wrapping", 2)) != 3 {
+		t.Errorf("%v, %v", n.sealedWith("msl-seal-mac", 1), err)
+	}
+	if err := store.Destroy("msl-seal-mac", 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range b.entities[:2] {
+		k, err := store.Unseal(keystore.AESWrap128, e.PSK.Wrapping, msl.PSKContext(msl.PSKWrapping, e.Identity))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+	}
+	if _, err := store.Reseal(b.entities[0].PSK.MAC, msl.PSKContext(msl.PSKMAC, "two")); err == nil {
+		t.Error("sealed again for another entity")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -62,6 +63,15 @@ func (b *board) RemovePresence(_ context.Context, id string) error {
 }
 
 func (b *board) Entities() ([]state.EntityRecord, error) { return b.entities, nil }
+
+func (b *board) Reseal(_ context.Context, identity string, _, again msl.SealedPSK) error {
+	for i := range b.entities {
+		if b.entities[i].Identity == identity {
+			b.entities[i].PSK = &again
+		}
+	}
+	return nil
+}
 
 func (b *board) Close() error { return nil }
 

@@ -7,6 +7,7 @@ import (
 	"net/url"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -18,6 +19,7 @@ type Rotations interface {
 	Presences(context.Context) (map[string]state.Presence, error)
 	RemovePresence(ctx context.Context, id string) error
 	Entities() ([]state.EntityRecord, error)
+	Reseal(ctx context.Context, identity string, old, again msl.SealedPSK) error
 	io.Closer
 }
 
@@ -65,6 +67,13 @@ func (r remoteRotations) RemovePresence(_ context.Context, id string) error {
 	return r.call(http.MethodDelete, "/servers?name="+url.QueryEscape(id), nil, nil)
 }
 
+// A resealing is the body of a request to seal keys of an entity again.
+type resealing struct{ Old, Again msl.SealedPSK }
+
+func (r remoteRotations) Reseal(_ context.Context, identity string, old, again msl.SealedPSK) error {
+	return r.about(http.MethodPut, "/entities/keys", identity, resealing{old, again})
+}
+
 func (s Service) rotationRequests(handle handleFunc) {
 	handle("GET /rotation", func(r *http.Request) (any, error) { return s.State.Rotation(r.Context()) })
 	handle("PUT /rotation", func(r *http.Request) (any, error) {
@@ -73,6 +82,13 @@ func (s Service) rotationRequests(handle handleFunc) {
 			return nil, err
 		}
 		return nil, s.State.SetRotation(context.WithoutCancel(r.Context()), next)
+	})
+	handle("PUT /entities/keys", func(r *http.Request) (any, error) {
+		k, err := read[resealing](r)
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.State.Reseal(context.WithoutCancel(r.Context()), name(r), k.Old, k.Again)
 	})
 	handle("GET /servers", func(r *http.Request) (any, error) { return s.State.Presences(r.Context()) })
 	handle("DELETE /servers", func(r *http.Request) (any, error) {
