@@ -148,6 +148,14 @@ type Changing interface {
 	SealWith(label string, version uint32) error
 }
 
+// A Resealer is a store that can seal again what it sealed, with the version of its
+// sealing keys that seals now. The key does not leave the store otherwise. A blob that was
+// not sealed here for this context is [ErrForeign]. Where keys that were sealed never
+// leave the device again, such as in a PKCS #11 token, a store is none.
+type Resealer interface {
+	Reseal(blob, context []byte) ([]byte, error)
+}
+
 // An Admin is a store whose provisioned keys can be made and destroyed: the
 // work of a set-up command, never of a serving process.
 type Admin interface {

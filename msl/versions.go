@@ -23,6 +23,7 @@ type Versions struct {
 	mu     sync.Mutex // held while they are looked up
 	looked time.Time  // for a version that a token named
 	chosen uint32     // is used, or 0 for the newest
+	least  uint32     // older ones open nothing any more
 
 	now atomic.Pointer[[]IssuerKeys]
 }
@@ -79,8 +80,22 @@ func (v *Versions) look() error {
 	return err
 }
 
-// set orders the versions, newest first but for the chosen one.
+// Since has versions below that number open nothing any more.
+func (v *Versions) Since(number uint32) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.least = number
+	v.set(slices.Clone(v.All()))
+}
+
+// set leaves out what is too old, and orders the rest, newest first but for the chosen
+// one. One is left, whatever its number.
 func (v *Versions) set(all []IssuerKeys) {
+	old := func(k IssuerKeys) bool { return k.Version < v.least }
+	if !slices.ContainsFunc(all, func(k IssuerKeys) bool { return !old(k) }) {
+		old = func(IssuerKeys) bool { return false }
+	}
+	all = slices.DeleteFunc(all, old)
 	slices.SortFunc(all, func(a, b IssuerKeys) int { return int(int64(b.Version) - int64(a.Version)) })
 	i := slices.IndexFunc(all, func(k IssuerKeys) bool { return v.chosen == 0 || k.Version <= v.chosen })
 	if i > 0 {

@@ -34,7 +34,11 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(raw)
-	role, err := kekOf(own.algorithm)
+	return s.sealRaw(own.algorithm, raw, context)
+}
+
+func (s *Store) sealRaw(a keystore.Algorithm, raw, context []byte) ([]byte, error) {
+	role, err := kekOf(a)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +50,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: kek.Version, Wrapped: wrapped}
+	sealed := keystore.Sealed{Algorithm: a, KEKVersion: kek.Version, Wrapped: wrapped}
 	tagger, err := s.sealer(keystore.RoleSealMAC.Label(s.prefix))
 	if err != nil {
 		return nil, err
@@ -75,41 +79,43 @@ func (s *Store) sealer(label string) (record, error) {
 
 // Unseal makes a locked key of what Seal returned.
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
-	if err := s.open(); err != nil {
-		return nil, err
-	}
-	sealed, err := keystore.ParseSealed(blob)
-	if err != nil {
-		return nil, err
-	}
-	ring, err := s.existing(keystore.RoleSealMAC.Label(s.prefix))
-	if err != nil {
-		return nil, err
-	}
-	genuine, err := authentic(ring, sealed, context)
-	if err != nil {
-		return nil, err
-	}
-	if sealed.Algorithm != a || !genuine {
-		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
-	}
-	role, err := kekOf(a)
-	if err != nil {
-		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
-	}
-	if ring, err = s.existing(role.Label(s.prefix)); err != nil {
-		return nil, err
-	}
-	raw, err := openSealed(ring, sealed)
+	sealed, raw, err := openBlob(s, blob, context)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(raw)
 	m, err := secret(a, raw)
-	if err != nil {
+	if err != nil || sealed.Algorithm != a {
 		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
 	}
 	return s.adopt(a, m, true)
+}
+
+// openBlob returns what is in a blob of Seal, for the caller to wipe.
+func openBlob(s *Store, blob, context []byte) (sealed keystore.Sealed, raw []byte, err error) {
+	if err := s.open(); err != nil {
+		return sealed, nil, err
+	}
+	if sealed, err = keystore.ParseSealed(blob); err != nil {
+		return sealed, nil, err
+	}
+	ring, err := s.existing(keystore.RoleSealMAC.Label(s.prefix))
+	if err != nil {
+		return sealed, nil, err
+	}
+	genuine, err := authentic(ring, sealed, context)
+	if err != nil {
+		return sealed, nil, err
+	}
+	role, err := kekOf(sealed.Algorithm)
+	if err != nil || !genuine {
+		return sealed, nil, fmt.Errorf("soft: unseal: %w", keystore.ErrForeign)
+	}
+	if ring, err = s.existing(role.Label(s.prefix)); err != nil {
+		return sealed, nil, err
+	}
+	raw, err = openSealed(ring, sealed)
+	return sealed, raw, err
 }
 
 // authentic tries every version of the MAC key: a blob names only the version

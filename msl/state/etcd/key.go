@@ -4,8 +4,10 @@ import (
 	"crypto/hmac"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -19,8 +21,7 @@ type Key = authkv.Key
 
 // KeyOf returns the key of a store with that label, whose algorithm makes it a MAC. Its
 // newest version makes tags, each version checks its own, and versions that another process
-// made are looked up when they are first met; a store that remembers keys is told to look
-// again, by a method Refresh(). What it is used for begins with
+// made are looked up when they are first met, see [keystore.Changing]. What it is used for begins with
 // "msl-hsm state root", so that a key may be shared with a use whose data never does.
 func KeyOf(store keystore.Store, label string) (Key, error) {
 	k := &versions{store: store, label: label}
@@ -32,8 +33,29 @@ type versions struct {
 	store keystore.Store
 	label string
 
-	mu  sync.Mutex
-	all []keystore.Version
+	mu       sync.Mutex
+	all      []keystore.Version
+	searched time.Time
+}
+
+// search looks for versions that another process made, at most once a second: who wrote
+// a tag may be anybody.
+func (k *versions) search() error {
+	k.mu.Lock()
+	recently := time.Since(k.searched) < time.Second
+	if !recently {
+		k.searched = time.Now()
+	}
+	k.mu.Unlock()
+	if recently {
+		return fmt.Errorf("etcd: the tag of the state names a version of %q that was not there a moment ago: %w", k.label, keystore.ErrBusy)
+	}
+	if changing, ok := k.store.(keystore.Changing); ok {
+		if err := changing.Refresh(k.label); err != nil {
+			return err
+		}
+	}
+	return k.look()
 }
 
 func (k *versions) look() error {
@@ -45,17 +67,6 @@ func (k *versions) look() error {
 	defer k.mu.Unlock()
 	k.all = all
 	return nil
-}
-
-// lookAgain finds a version that the store need not know yet: another process made it.
-func (k *versions) lookAgain(number uint32) (mac keystore.MAC, found bool, err error) {
-	if s, ok := k.store.(interface{ Refresh() }); ok {
-		s.Refresh()
-	}
-	if err := k.look(); err != nil {
-		return nil, false, err
-	}
-	return k.version(number)
 }
 
 // version returns a version, or the newest if number is 0.
@@ -72,6 +83,9 @@ func (k *versions) version(number uint32) (mac keystore.MAC, found bool, err err
 
 // Tag implements [Key]: the number of the version, in 4 bytes, before its MAC.
 func (k *versions) Tag(data []byte) ([]byte, error) {
+	if err := k.look(); err != nil { // the store knows of newer ones before this does
+		return nil, err
+	}
 	k.mu.Lock()
 	number := k.all[0].Number
 	k.mu.Unlock()
@@ -94,8 +108,8 @@ func (k *versions) Check(data, tag []byte) (bool, error) {
 	number := binary.BigEndian.Uint32(tag)
 	mac, found, err := k.version(number)
 	if err == nil && !found && number != 0 {
-		if mac, found, err = k.lookAgain(number); err != nil {
-			return false, err
+		if err = k.search(); err == nil {
+			mac, found, err = k.version(number)
 		}
 	}
 	if err != nil || !found || number == 0 {

@@ -40,6 +40,8 @@ func TestServer(t *testing.T, place func(t testing.TB) Open) {
 		"renewals":     testRenewals,
 		"expectations": testExpectations,
 		"names":        testNames,
+		"rotations":    testRotations,
+		"resealing":    testReseal,
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := &one{t: t, open: place(t)}

@@ -20,6 +20,7 @@ var kinds = []struct {
 	{"exists", bolt.ErrExists},
 	{"revoked", state.ErrRevoked},
 	{"not-revoked", state.ErrNotRevoked},
+	{"conflict", state.ErrConflict},
 	{"device-unknown", enroll.ErrUnknown},
 	{"device-name", enroll.ErrName},
 	{"device-state", enroll.ErrState},

@@ -130,6 +130,7 @@ func (s Service) requests() *http.ServeMux {
 	if s.Path != "" { // what is in etcd commands change there
 		s.registryRequests(handle)
 		s.keeperRequests(handle)
+		s.rotationRequests(handle)
 		m.HandleFunc("GET /state/snapshot", s.sendSnapshot)
 	}
 	for pattern, page := range s.Pages {

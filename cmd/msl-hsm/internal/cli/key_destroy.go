@@ -1,22 +1,29 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 func keyDestroyCommand(p *program) *cobra.Command {
-	var yes bool
+	var yes, force bool
 	var version uint32
 	c := &cobra.Command{
 		Use:   "destroy NAME",
 		Short: "Destroy a provisioned key for good",
-		Args:  want("NAME"),
-		RunE: func(_ *cobra.Command, args []string) (err error) {
+		Long: `Destroys a provisioned key, or one version of it. One that the servers of the configured
+state need is kept unless --force says otherwise: the version in use, one with which
+pre-shared keys are sealed, and one whose tokens may still be used.`,
+		Args: want("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if !yes {
 				return exit.Usagef("key destroy cannot be undone, and what the key protects is lost: repeat it with --yes")
 			}
@@ -29,6 +36,11 @@ func keyDestroyCommand(p *program) *cobra.Command {
 				return err
 			}
 			defer exit.Closing(&err, store)
+			if !force {
+				if err := unneeded(c, cmd.Context(), store, args[0], version); err != nil {
+					return err
+				}
+			}
 			what := args[0]
 			if version != 0 {
 				what = fmt.Sprintf("%s version %d", what, version)
@@ -45,6 +57,36 @@ func keyDestroyCommand(p *program) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "really do it")
+	c.Flags().BoolVar(&force, "force", false, "also if servers need it, or nobody can tell")
 	c.Flags().Uint32Var(&version, "version", 0, "only this version `N` (default every version)")
 	return c
+}
+
+// unneeded makes sure that the servers of the configured state do not need a key.
+func unneeded(c *config.Config, ctx context.Context, store keystore.Admin, label string, version uint32) (err error) {
+	if c.Server.State.IsZero() || !admin.Rotates(c.Keystore.Prefix, label) {
+		return nil
+	}
+	s, err := admin.OpenRotations(c)
+	if err != nil {
+		return fmt.Errorf("whether servers need the key cannot be seen: %w; --force destroys it all the same", err)
+	}
+	defer exit.Closing(&err, s)
+	needs, err := admin.FindNeeds(ctx, s, store, c.Keystore.Prefix, admin.AcceptedFor(c))
+	if err != nil {
+		return err
+	}
+	all, err := store.List()
+	if err != nil {
+		return err
+	}
+	for _, k := range all {
+		if k.Label != label || version != 0 && k.Version != version {
+			continue
+		}
+		if why := needs.Why(label, k.Version); why != "" {
+			return fmt.Errorf("%s version %d is kept, since %s; with --force it goes, and then %s", label, k.Version, why, needs.Consequence(label, k.Version))
+		}
+	}
+	return nil
 }

@@ -62,7 +62,7 @@ func rootCommand(p *program) *cobra.Command {
 	})
 	root.AddCommand(
 		tokenCommand(p), moduleCommand(p), moduleCheckCommand(),
-		group("key", "Make, import, export, list, show and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyExportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyDestroyCommand(p)),
+		group("key", "Make, import, export, list, show, rotate, rewrap, retire and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyExportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyRotateCommand(p), keyRewrapCommand(p), keyRetireCommand(p), keyDestroyCommand(p)),
 		group("entity", "Register and revoke the entities that may talk to the server",
 			entityAddCommand(p), entityListCommand(p), entityShowCommand(p), entityRemoveCommand(p), entityRevokeCommand(p), entityUnrevokeCommand(p)),
 		group("user", "Register the users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),

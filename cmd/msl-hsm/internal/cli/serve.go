@@ -165,6 +165,11 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 		return err
 	}
 	defer exit.Closing(&err, live)
+	unfollow, err := live.Follow(log)
+	if err != nil {
+		return err
+	}
+	defer unfollow()
 	l, err = s.Secured(serverside.BehindProxies(&c.Server, s.Connections.Listen(l)), peers)
 	if err != nil {
 		return err

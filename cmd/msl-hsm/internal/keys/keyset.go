@@ -49,6 +49,24 @@ func purposeOf(r keystore.Role) string {
 	}[r]
 }
 
+// Labels are the labels of keys with these roles.
+func Labels(prefix string, roles ...keystore.Role) (labels []string) {
+	for _, r := range roles {
+		labels = append(labels, r.Label(prefix))
+	}
+	return labels
+}
+
+// Together are the labels of the keys of a server that rotate, in groups whose versions
+// belong together.
+func Together(prefix string) [][]string {
+	return [][]string{
+		Labels(prefix, keystore.RoleIssuerEncryption, keystore.RoleIssuerMAC),
+		Labels(prefix, keystore.RoleServiceEncryption, keystore.RoleServiceMAC),
+		Labels(prefix, keystore.SealingRoles()...),
+	}
+}
+
 // Newest returns the newest version of each provisioned key.
 func Newest(store keystore.Admin) (map[string]keystore.Info, error) {
 	all, err := store.List()

@@ -33,6 +33,8 @@ type Service struct {
 	mgk *entityauth.MGK
 	MSL *msl.Server
 
+	prefix       string             // of the labels of the keys
+	services     *msl.Versions      // of the keys of service tokens
 	tls          *mslhttp.TLSServer // below MSL, or nil
 	upstream     *mslhttp.Upstream  // behind the server, or nil
 	certificates []certificateFile  // shown to others
@@ -162,10 +164,10 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	issuer.Rand, issuer.Used = s.random, s.issuerUse.note
 	s.heartbeat.key = func() keystore.MAC { return issuer.Ring()[0].MAC }
 	issuer.Shared = custody == msl.CustodyShared
-	services, err := serviceTokenKeys(c, s.Store)
-	if err != nil {
+	if s.services, err = serviceTokenKeys(c, s.Store); err != nil {
 		return err
 	}
+	s.prefix = c.Keystore.Prefix
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
 	if c.Server.Enrollment.State != "" && s.Devices == nil {
 		if s.Devices, err = keys.OpenAuthority(c, s.State.Server, s.Store); err != nil {
@@ -187,7 +189,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 			return c.Server.UserRules.Permit(identity, user, scheme), nil
 		},
 		Directory:     s.State,
-		ServiceTokens: services,
+		ServiceTokens: s.services.ServiceTokenKeys(c.Server.Identity),
 		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression},
 		Limits:        messageLimits(c.Server.Limits),
 		Log:           log,
@@ -198,8 +200,14 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		s.MSL.JudgeToken = s.Devices.TokenJudge(issuer)
 	}
 	s.MSL.Users = userSchemes(c, s)
-	s.MSL.Peers, err = entitySchemes(c, s, log)
-	return err
+	if s.MSL.Peers, err = entitySchemes(c, s, log); err != nil {
+		return err
+	}
+	rotation, err := s.State.Rotation(context.Background())
+	if err != nil {
+		return err
+	}
+	return s.choose(rotation)
 }
 
 // say gives a server its texts for users. Its answers name the languages of those,
@@ -242,8 +250,9 @@ func afterMissing(err error) error {
 	return keys.Missing(err, keys.MakeServerKeys)
 }
 
-func serviceTokenKeys(c *config.Config, store keystore.Store) (msl.ServiceTokenKeys, error) {
-	found, err := msl.FindServiceTokenKeys(store, c.Server.Identity, c.Keystore.Prefix)
+func serviceTokenKeys(c *config.Config, store keystore.Store) (*msl.Versions, error) {
+	labels := keys.Labels(c.Keystore.Prefix, keystore.RoleServiceEncryption, keystore.RoleServiceMAC)
+	found, err := msl.FindVersions(store, labels[0], labels[1])
 	return found, afterMissing(err)
 }
 

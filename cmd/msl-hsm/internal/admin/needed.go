@@ -1,0 +1,224 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+)
+
+// Needs knows what servers need the versions of their keys for.
+type Needs struct {
+	Prefix   string
+	Keep     time.Duration // how long a master token may be used or renewed
+	Now      time.Time
+	rotation state.Rotation
+	newest   map[string]keystore.Info
+	entities []state.EntityRecord
+}
+
+// clockSlack allows for clocks of servers that are apart.
+const clockSlack = time.Hour
+
+// FindNeeds reads what the servers of a state need.
+func FindNeeds(ctx context.Context, s Rotations, store keystore.Admin, prefix string, keep time.Duration) (*Needs, error) {
+	n := &Needs{Prefix: prefix, Keep: keep, Now: time.Now()}
+	var err error
+	if n.newest, err = keys.Newest(store); err != nil {
+		return nil, err
+	}
+	if n.rotation, err = s.Rotation(ctx); err != nil {
+		return nil, err
+	}
+	n.entities, err = s.Entities()
+	return n, err
+}
+
+// together are the labels whose versions belong to those of a label; none if it is not a
+// key of a server that rotates.
+func (n *Needs) together(label string) []string { return together(n.Prefix, label) }
+
+func together(prefix, label string) []string {
+	for _, group := range keys.Together(prefix) {
+		if slices.Contains(group, label) {
+			return group
+		}
+	}
+	return nil
+}
+
+// Rotates reports whether a key is one of a server that rotates.
+func Rotates(prefix, label string) bool { return together(prefix, label) != nil }
+
+// inUse is the version with which servers make tokens, or seal: the newest that all keys
+// of a group have.
+func (n *Needs) inUse(group []string) uint32 {
+	least := n.newest[group[0]].Version
+	for _, label := range group {
+		least = min(least, n.newest[label].Version)
+		if n.rotation.Pending() {
+			least = min(least, n.rotation.Former[label])
+		}
+	}
+	return least
+}
+
+// Why says what servers need a version of a key for, or nothing if they do not.
+func (n *Needs) Why(label string, version uint32) string {
+	group := n.together(label)
+	if group == nil {
+		return ""
+	}
+	used := n.inUse(group)
+	switch {
+	case version == used:
+		return "servers use it for what they make"
+	case version > used && n.rotation.Pending():
+		return "a rotation to it is under way: end it with msl-hsm key rotate"
+	case version > used:
+		return "" // its partner is missing, so nobody uses it
+	}
+	if sealed := n.sealedWith(label, version); len(sealed) > 0 {
+		return fmt.Sprintf("the pre-shared keys of %s are sealed with it (see msl-hsm key rewrap)", Some(sealed))
+	}
+	return n.tokens(label, version)
+}
+
+// tokens says whether there may be tokens that a version made.
+func (n *Needs) tokens(label string, version uint32) string {
+	var since time.Time
+	for newer, at := range n.rotation.Replaced[label] {
+		if newer > version && (since.IsZero() || at.Before(since)) {
+			since = at
+		}
+	}
+	if since.IsZero() {
+		return "it is not known since when no server uses it: msl-hsm key rotate notes that"
+	}
+	if end := since.Add(n.Keep + clockSlack); n.Now.Before(end) {
+		return fmt.Sprintf("tokens that it made may be used until %s", end.UTC().Format(time.DateTime+" MST"))
+	}
+	return ""
+}
+
+// sealedWith returns the entities with keys that a version of a sealing key keeps.
+func (n *Needs) sealedWith(label string, version uint32) (names []string) {
+	for _, e := range n.entities {
+		if e.PSK == nil {
+			continue
+		}
+		blobs := map[keystore.Role][][]byte{
+			keystore.RoleSealMAC:      {e.PSK.Encryption, e.PSK.MAC, e.PSK.Wrapping},
+			keystore.RoleSealSession:  {e.PSK.Encryption, e.PSK.MAC},
+			keystore.RoleSealWrapping: {e.PSK.Wrapping},
+		}
+		for role, all := range blobs {
+			if role.Label(n.Prefix) == label && slices.ContainsFunc(all, func(b []byte) bool { return versionOf(b) == version }) {
+				names = append(names, e.Identity)
+			}
+		}
+	}
+	return names
+}
+
+// versionOf is the version of the sealing key of what is sealed, or 0.
+func versionOf(blob []byte) uint32 {
+	s, err := keystore.ParseSealed(blob)
+	if err != nil {
+		return 0
+	}
+	return s.KEKVersion
+}
+
+// Some names the first of many.
+func Some(names []string) string {
+	if len(names) <= 3 {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d others", strings.Join(names[:3], ", "), len(names)-3)
+}
+
+// Consequence says what is lost with a version that is needed.
+func (n *Needs) Consequence(label string, version uint32) string {
+	group := n.together(label)
+	if len(group) == 0 {
+		return ""
+	}
+	if version >= n.inUse(group) {
+		return "servers cannot answer without it, or go back to an older version"
+	}
+	if sealed := n.sealedWith(label, version); len(sealed) > 0 {
+		return fmt.Sprintf("%s must be registered again with new keys, and their devices be given those", Some(sealed))
+	}
+	return "devices whose tokens it made begin new sessions, their users log in again, and service tokens of it are lost"
+}
+
+var errUnderWay = errors.New("a rotation is under way: end it with msl-hsm key rotate first")
+
+// Retire destroys the older versions that nothing needs. Servers stop to open anything
+// with them before. Those that are needed are told of; with force they go, too.
+func (r *Rotator) Retire(ctx context.Context, force bool) error {
+	store := r.Store
+	n, err := FindNeeds(ctx, r.State, store, r.Prefix, r.Keep)
+	if err != nil {
+		return err
+	}
+	next := n.rotation
+	if next.Pending() || next.Step == state.StepUsed {
+		return errUnderWay
+	}
+	all, err := store.List()
+	if err != nil {
+		return err
+	}
+	next.Step, next.Least = state.StepDone, map[string]uint32{}
+	for _, group := range keys.Together(r.Prefix) {
+		for _, label := range group {
+			next.Least[label] = r.least(n, all, label, n.inUse(group), force)
+		}
+	}
+	old := slices.DeleteFunc(all, func(k keystore.Info) bool { return k.Version >= next.Least[k.Label] })
+	if len(old) == 0 {
+		r.Tell("no version can be retired")
+		return nil
+	}
+	if err := r.set(ctx, &next); err != nil {
+		return err
+	}
+	if err := r.wait(ctx, next, "open nothing with older versions"); err != nil {
+		return err
+	}
+	for _, k := range old {
+		if err := store.Destroy(k.Label, k.Version); err != nil {
+			return err
+		}
+		r.Tell("destroyed %s version %d", k.Label, k.Version)
+	}
+	return nil
+}
+
+// least is the oldest version of a key that stays.
+func (r *Rotator) least(n *Needs, all []keystore.Info, label string, used uint32, force bool) uint32 {
+	least := used
+	for _, k := range all {
+		if k.Label != label || k.Version >= used {
+			continue
+		}
+		why := n.Why(label, k.Version)
+		switch {
+		case why == "":
+		case force:
+			r.Tell("%s version %d goes although %s: %s", label, k.Version, why, n.Consequence(label, k.Version))
+		default:
+			r.Tell("kept %s version %d: %s", label, k.Version, why)
+			least = min(least, k.Version)
+		}
+	}
+	return least
+}

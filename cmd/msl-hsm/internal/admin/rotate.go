@@ -1,0 +1,243 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+)
+
+// A Rotator leads the servers of a state to new versions of their keys. Whatever it does
+// can be cut off, and is gone on with by the next one.
+type Rotator struct {
+	State  Rotations
+	Store  keystore.Admin
+	Prefix string
+	Keep   time.Duration                    // how long a master token may be used or renewed
+	Tell   func(format string, args ...any) // progress, a line each
+	Gone   time.Duration                    // after which a server that gives no sign does not count; zero means 15 seconds
+}
+
+// An errBehind says that another rotator is at work.
+var errBehind = errors.New("another msl-hsm key rotate or key retire is at work on this state: let it end, or run this again")
+
+// Rotate makes versions of all keys of a server but its identity, has every server know
+// them before one uses them, and returns when all use them. A rotation that was begun is
+// ended.
+func (r *Rotator) Rotate(ctx context.Context) error {
+	for {
+		now, err := r.State.Rotation(ctx)
+		if err != nil {
+			return err
+		}
+		next, err := r.next(ctx, now)
+		if err != nil {
+			return err
+		}
+		if err := r.set(ctx, &next); err != nil {
+			return err
+		}
+		if next.Step == state.StepDone {
+			r.Tell("in use: %s", describe(next.Versions))
+			return nil
+		}
+	}
+}
+
+// next does what the step that the servers are at asks for, and returns the one after it.
+func (r *Rotator) next(ctx context.Context, now state.Rotation) (state.Rotation, error) {
+	switch now.Step {
+	case state.StepAnnounced:
+		if err := r.wait(ctx, now, "hold the versions in use"); err != nil {
+			return now, err
+		}
+		now.Step = state.StepMade
+		return now, r.create(now.Versions)
+	case state.StepMade:
+		if err := r.wait(ctx, now, "have the new versions"); err != nil {
+			return now, err
+		}
+		now.Step = state.StepUsed
+	case state.StepUsed:
+		if err := r.wait(ctx, now, "use the new versions"); err != nil {
+			return now, err
+		}
+		now.Step = state.StepDone
+		replace(&now, time.Now())
+	default:
+		return r.begin(now)
+	}
+	return now, nil
+}
+
+// begin plans a rotation. Keys that belong together get the same version.
+func (r *Rotator) begin(now state.Rotation) (state.Rotation, error) {
+	newest, err := keys.Newest(r.Store)
+	if err != nil {
+		return now, err
+	}
+	now.Step, now.Former, now.Versions = state.StepAnnounced, map[string]uint32{}, map[string]uint32{}
+	for _, together := range keys.Together(r.Prefix) {
+		most := uint32(0)
+		for _, label := range together {
+			if newest[label].Version == 0 {
+				return now, keys.Missing(fmt.Errorf("key %q: %w", label, keystore.ErrNotFound), keys.MakeServerKeys)
+			}
+			now.Former[label] = newest[label].Version
+			most = max(most, newest[label].Version)
+		}
+		for _, label := range together {
+			now.Versions[label] = most + 1
+		}
+	}
+	return now, nil
+}
+
+// create makes what is missing of the versions.
+func (r *Rotator) create(versions map[string]uint32) error {
+	newest, err := keys.Newest(r.Store)
+	if err != nil {
+		return err
+	}
+	for _, label := range slices.Concat(keys.Together(r.Prefix)...) {
+		for have := newest[label]; have.Version < versions[label]; {
+			v, err := r.Store.Create(label, have.Algorithm)
+			if err != nil {
+				return fmt.Errorf("create key %q: %w", label, err)
+			}
+			have.Version = v.Number
+			r.Tell("created %s version %d", label, v.Number)
+		}
+	}
+	return nil
+}
+
+// replace notes since when the former versions are not used any more.
+func replace(r *state.Rotation, at time.Time) {
+	if r.Replaced == nil {
+		r.Replaced = map[string]map[uint32]time.Time{}
+	}
+	for label, number := range r.Versions {
+		if r.Replaced[label] == nil {
+			r.Replaced[label] = map[uint32]time.Time{}
+		}
+		r.Replaced[label][number] = at.UTC().Truncate(time.Second)
+	}
+}
+
+func (r *Rotator) set(ctx context.Context, next *state.Rotation) error {
+	next.Number++
+	err := r.State.SetRotation(ctx, *next)
+	if errors.Is(err, state.ErrConflict) {
+		return errBehind
+	}
+	return err
+}
+
+// wait returns when every server has followed a rotation that is still there.
+func (r *Rotator) wait(ctx context.Context, now state.Rotation, what string) error {
+	w := waiting{gone: r.Gone, seen: map[string]seen{}}
+	if w.gone == 0 {
+		w.gone = 15 * time.Second
+	}
+	told := ""
+	for {
+		servers, err := r.State.Presences(ctx)
+		if err != nil {
+			return err
+		}
+		behind := w.behind(servers, now.Number, time.Now())
+		line := fmt.Sprintf("%d of %d servers %s%s", len(servers)-len(behind)-len(w.lost), len(servers)-len(w.lost), what, who(behind))
+		if line != told {
+			r.Tell("%s", line)
+			told = line
+		}
+		if len(behind) == 0 {
+			return r.forget(ctx, w.lost)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("interrupted; run it again to go on: %w", ctx.Err())
+		case <-time.After(followEvery):
+		}
+	}
+}
+
+// followEvery is how often servers are looked at. They look as often themselves.
+const followEvery = 300 * time.Millisecond
+
+func (r *Rotator) forget(ctx context.Context, lost []string) error {
+	for _, id := range lost {
+		if err := r.State.RemovePresence(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// who names the servers that are behind.
+func who(behind []state.Presence) string {
+	if len(behind) == 0 {
+		return ""
+	}
+	var all []string
+	for _, p := range behind {
+		name := p.Name
+		if p.Problem != "" {
+			name += ": " + p.Problem
+		}
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return "; waiting for " + strings.Join(all, ", ")
+}
+
+// waiting remembers when servers gave their last sign. Clocks of servers differ, so only
+// the own one counts.
+type waiting struct {
+	gone time.Duration
+	seen map[string]seen
+	lost []string
+}
+
+type seen struct {
+	beat int64
+	at   time.Time
+}
+
+// behind returns the servers that have not followed a number, and notes those that gave
+// no sign for too long.
+func (w *waiting) behind(servers map[string]state.Presence, number int64, now time.Time) (behind []state.Presence) {
+	w.lost = nil
+	for id, p := range servers {
+		last, known := w.seen[id]
+		if !known || last.beat != p.Beat {
+			last = seen{p.Beat, now}
+			w.seen[id] = last
+		}
+		switch {
+		case p.Number >= number:
+		case now.Sub(last.at) >= w.gone:
+			w.lost = append(w.lost, id)
+		default:
+			behind = append(behind, p)
+		}
+	}
+	return behind
+}
+
+// describe lists versions by label.
+func describe(versions map[string]uint32) string {
+	var all []string
+	for label, number := range versions {
+		all = append(all, fmt.Sprintf("%s version %d", label, number))
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}

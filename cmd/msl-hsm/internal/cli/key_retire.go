@@ -1,0 +1,32 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+func keyRetireCommand(p *program) *cobra.Command {
+	var yes, force bool
+	c := &cobra.Command{
+		Use:   "retire",
+		Short: "Destroy the older keys of servers that nothing needs any more",
+		Long: `Destroys the older versions of the keys of a server that nothing needs any more, and
+says of the others what they are needed for: pre-shared keys that are sealed with them,
+or tokens that may still be used. Servers stop opening anything with a version before it
+is destroyed.`,
+		Args: want(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !yes {
+				return exit.Usagef("key retire destroys keys, which cannot be undone: repeat it with --yes")
+			}
+			return p.rotating(c.Context(), "key retire", func(ctx context.Context, r *admin.Rotator) error { return r.Retire(ctx, force) })
+		},
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "really do it")
+	c.Flags().BoolVar(&force, "force", false, "destroy needed ones, too: entities have to be registered again, devices begin new sessions, users log in again")
+	return c
+}

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+)
+
+func keyRotateCommand(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate",
+		Short: "Have all servers go over to new keys while they run",
+		Long: `Makes the next version of all keys of a server but its identity, and has the servers
+use it: one with a state file, or all of a state in etcd. Servers go on while that
+happens. None uses the new version before each of them has it, or has given no sign
+for 15 seconds.
+
+If it is interrupted, run it again: it goes on where it was. Older versions go on
+opening what they made; msl-hsm key retire takes them away when nothing needs them.`,
+		Args: want(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.rotating(c.Context(), "key rotate", func(ctx context.Context, r *admin.Rotator) error { return r.Rotate(ctx) })
+		},
+	}
+}
+
+// rotating runs a verb on the versions of the keys of all servers.
+func (p *program) rotating(ctx context.Context, action string, do func(context.Context, *admin.Rotator) error) (err error) {
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
+		return exit.Usagef("the keys of a TPM are of a device, and this is for those of servers")
+	}
+	store, err := keys.Open(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	s, err := admin.OpenRotations(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, s)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	tell := func(format string, args ...any) { fmt.Fprintf(p.stdout, format+"\n", args...) }
+	err = do(ctx, &admin.Rotator{State: s, Store: store, Prefix: c.Keystore.Prefix, Keep: admin.AcceptedFor(c), Tell: tell})
+	return tellKeys(c, store, action, "keys of the servers", err)
+}
