@@ -138,8 +138,8 @@ func (i *Issuer) acceptedUntil(expiration time.Time) time.Time {
 
 func (i *Issuer) renewExpired() time.Duration { return orDefault(i.RenewExpired, i.userLifetime()) }
 
-// isSlow reports whether the keys are in a device that is waited for.
-func (i *Issuer) isSlow() bool {
+// slowIssuer reports whether the keys of an issuer are in a device that is waited for.
+func slowIssuer(i *Issuer) bool {
 	ring := i.Ring()
 	return len(ring) > 0 && isSlow(ring[0].MAC)
 }
@@ -314,7 +314,7 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 	}
 	var e, s keystore.Key
 	var errE, errS error
-	both(i.isSlow(),
+	both(slowIssuer(i),
 		func() {
 			e, errE = i.Store.Unseal(keystore.AES128CBC, encryption, sealContext(roleEncrypt, t, identity))
 		},
@@ -332,7 +332,7 @@ func (i *Issuer) unseal(t *MasterToken, identity string, o wire.Object) (*Sessio
 // the same keys may number their versions differently. If that is a newer version, the
 // keys are looked up again. No match is errSignature.
 func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
-	key, err := i.verifyKnown(t, data)
+	key, err := verifyKnown(i, t, data)
 	if err != errSignature || i.Versions == nil {
 		return key, err
 	}
@@ -342,10 +342,10 @@ func (i *Issuer) verify(t signedToken, data []byte) (SymmetricKey, error) {
 	case !found:
 		return key, errSignature
 	}
-	return i.verifyKnown(t, data)
+	return verifyKnown(i, t, data)
 }
 
-func (i *Issuer) verifyKnown(t signedToken, data []byte) (SymmetricKey, error) {
+func verifyKnown(i *Issuer, t signedToken, data []byte) (SymmetricKey, error) {
 	ring := i.Ring()
 	ring = slices.Clone(ring[:min(len(ring), maxRing)])
 	for n, k := range ring {

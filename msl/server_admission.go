@@ -64,7 +64,7 @@ func newAdmission(room func() int) *admission { return &admission{room: room} }
 // roomFor returns how many messages an issuer's server can have under way before they
 // take turns.
 func roomFor(i *Issuer) int {
-	if i != nil && i.isSlow() {
+	if i != nil && slowIssuer(i) {
 		return roomOfDevice
 	}
 	return runtime.GOMAXPROCS(0)

@@ -17,7 +17,7 @@ func (s *Store) Reseal(blob, context []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	authentic, err := s.authentic(sealed, context)
+	authentic, err := authentic(s, sealed, context)
 	if err != nil {
 		return nil, err
 	}
@@ -25,10 +25,10 @@ func (s *Store) Reseal(blob, context []byte) ([]byte, error) {
 	if err != nil || !authentic {
 		return nil, fmt.Errorf("soft: seal again: %w", keystore.ErrForeign)
 	}
-	raw, err := s.openSealed(role.Label(s.prefix), sealed)
+	raw, err := openSealed(s, role.Label(s.prefix), sealed)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(raw)
-	return s.sealRaw(sealed.Algorithm, raw, context)
+	return sealRaw(s, sealed.Algorithm, raw, context)
 }

@@ -34,15 +34,15 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(raw)
-	return s.sealRaw(own.algorithm, raw, context)
+	return sealRaw(s, own.algorithm, raw, context)
 }
 
-func (s *Store) sealRaw(a keystore.Algorithm, raw, context []byte) ([]byte, error) {
+func sealRaw(s *Store, a keystore.Algorithm, raw, context []byte) ([]byte, error) {
 	role, err := kekOf(a)
 	if err != nil {
 		return nil, err
 	}
-	kek, err := s.sealer(role.Label(s.prefix))
+	kek, err := sealer(s, role.Label(s.prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (s *Store) sealRaw(a keystore.Algorithm, raw, context []byte) ([]byte, erro
 		return nil, err
 	}
 	sealed := keystore.Sealed{Algorithm: a, KEKVersion: kek.Version, Wrapped: wrapped}
-	tagger, err := s.sealer(keystore.RoleSealMAC.Label(s.prefix))
+	tagger, err := sealer(s, keystore.RoleSealMAC.Label(s.prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +62,8 @@ func (s *Store) sealRaw(a keystore.Algorithm, raw, context []byte) ([]byte, erro
 }
 
 // sealer returns the version of a sealing key that seals: the newest, or the chosen one.
-func (s *Store) sealer(label string) (record, error) {
-	newest, err := s.newest(label)
+func sealer(s *Store, label string) (record, error) {
+	newest, err := newest(s, label)
 	if err != nil {
 		return newest, err
 	}
@@ -86,7 +86,7 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if err != nil {
 		return nil, err
 	}
-	authentic, err := s.authentic(sealed, context)
+	authentic, err := authentic(s, sealed, context)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if err != nil {
 		return nil, fmt.Errorf("soft: unseal %v: %w", a, keystore.ErrForeign)
 	}
-	raw, err := s.openSealed(role.Label(s.prefix), sealed)
+	raw, err := openSealed(s, role.Label(s.prefix), sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -111,9 +111,9 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 
 // authentic tries every version of the MAC key: a blob names only the version
 // of the key that wraps.
-func (s *Store) authentic(sealed keystore.Sealed, context []byte) (bool, error) {
+func authentic(s *Store, sealed keystore.Sealed, context []byte) (bool, error) {
 	label := keystore.RoleSealMAC.Label(s.prefix)
-	if _, err := s.newest(label); err != nil {
+	if _, err := newest(s, label); err != nil {
 		return false, err
 	}
 	data := sealed.Authenticated(context)
@@ -131,8 +131,8 @@ func (s *Store) authentic(sealed keystore.Sealed, context []byte) (bool, error) 
 
 // openSealed unwraps with the version that a blob names. One that is retired makes
 // the blob foreign; a key without any version is missing.
-func (s *Store) openSealed(label string, sealed keystore.Sealed) ([]byte, error) {
-	if _, err := s.newest(label); err != nil {
+func openSealed(s *Store, label string, sealed keystore.Sealed) ([]byte, error) {
+	if _, err := newest(s, label); err != nil {
 		return nil, err
 	}
 	for _, r := range s.ring(label) {
@@ -154,7 +154,7 @@ func (s *Store) ring(label string) []record {
 	return s.rings[label]
 }
 
-func (s *Store) newest(label string) (record, error) {
+func newest(s *Store, label string) (record, error) {
 	if err := s.open(); err != nil {
 		return record{}, err
 	}
