@@ -49,7 +49,7 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	kek, err := s.newestSealing(a)
+	kek, err := newestSealing(s, a)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 // newestSealing returns the version of a sealing key that seals: the newest, or the one
 // that was chosen. A version that the MAC key does not have yet cannot: a rotation is
 // under way, or was cut off.
-func (s *Store) newestSealing(a keystore.Algorithm) (*object, error) {
+func newestSealing(s *Store, a keystore.Algorithm) (*object, error) {
 	label, macLabel := keystore.SealingLabel(s.inspector.prefix, a), keystore.SealingLabel(s.inspector.prefix, keystore.SealMAC256)
 	keks, err := s.rings.ring(label)
 	if err != nil {
@@ -99,7 +99,7 @@ func (r *rings) choice(label string) uint32 {
 }
 
 // sealingKey returns one version of a sealing key.
-func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error) {
+func sealingKey(s *Store, a keystore.Algorithm, version uint32) (*object, error) {
 	label := keystore.SealingLabel(s.inspector.prefix, a)
 	ring, err := s.rings.ring(label)
 	if err == nil && version > ring[0].number {
@@ -119,7 +119,7 @@ func (s *Store) sealingKey(a keystore.Algorithm, version uint32) (*object, error
 
 // tag authenticates a sealed key with the MAC key of the same version.
 func (s *Store) tag(sealed keystore.Sealed, context []byte) ([]byte, error) {
-	k, err := s.sealingKey(keystore.SealMAC256, sealed.KEKVersion)
+	k, err := sealingKey(s, keystore.SealMAC256, sealed.KEKVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (s *Store) unwrapSealed(own *object, version uint32, wrapped []byte) error 
 	if err != nil {
 		return err
 	}
-	kek, err := s.sealingKey(which, version)
+	kek, err := sealingKey(s, which, version)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ func (s *Store) SealWith(label string, version uint32) error {
 	return s.ask(opSealWith, func(m message) message { return m.text(label).number(uint64(version)) }, nil)
 }
 
-func (s *server) refresh(f *fields, m message) (message, error) {
+func refresh(s *server, f *fields, m message) (message, error) {
 	var labels []string
 	for n := f.number(); n > 0 && !f.bad; n-- {
 		labels = append(labels, f.text())
@@ -38,7 +38,7 @@ func (s *server) refresh(f *fields, m message) (message, error) {
 	return m, store.Refresh(labels...)
 }
 
-func (s *server) sealWith(f *fields, m message) (message, error) {
+func sealWith(s *server, f *fields, m message) (message, error) {
 	label, version := f.text(), uint32(f.number())
 	if err := f.end(); err != nil {
 		return nil, err

@@ -36,8 +36,8 @@ var handlers = map[operation]func(*server, *fields, message) (message, error){
 	opReveal:      (*server).reveal,
 	opSign:        (*server).sign,
 	opDecryptPair: (*server).decryptPair,
-	opRefresh:     (*server).refresh,
-	opSealWith:    (*server).sealWith,
+	opRefresh:     refresh,
+	opSealWith:    sealWith,
 }
 
 // maxRandom bounds the random bytes of one request.

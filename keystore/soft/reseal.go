@@ -13,5 +13,5 @@ func (s *Store) Reseal(blob, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(raw)
-	return s.sealRaw(sealed.Algorithm, raw, context)
+	return sealRaw(s, sealed.Algorithm, raw, context)
 }

@@ -34,15 +34,15 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(raw)
-	return s.sealRaw(own.algorithm, raw, context)
+	return sealRaw(s, own.algorithm, raw, context)
 }
 
-func (s *Store) sealRaw(a keystore.Algorithm, raw, context []byte) ([]byte, error) {
+func sealRaw(s *Store, a keystore.Algorithm, raw, context []byte) ([]byte, error) {
 	role, err := kekOf(a)
 	if err != nil {
 		return nil, err
 	}
-	kek, err := s.sealer(role.Label(s.prefix))
+	kek, err := sealer(s, role.Label(s.prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (s *Store) sealRaw(a keystore.Algorithm, raw, context []byte) ([]byte, erro
 		return nil, err
 	}
 	sealed := keystore.Sealed{Algorithm: a, KEKVersion: kek.Version, Wrapped: wrapped}
-	tagger, err := s.sealer(keystore.RoleSealMAC.Label(s.prefix))
+	tagger, err := sealer(s, keystore.RoleSealMAC.Label(s.prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (s *Store) sealRaw(a keystore.Algorithm, raw, context []byte) ([]byte, erro
 }
 
 // sealer returns the version of a sealing key that seals: the newest, or the chosen one.
-func (s *Store) sealer(label string) (record, error) {
+func sealer(s *Store, label string) (record, error) {
 	ring, err := s.existing(label)
 	if err != nil {
 		return record{}, err

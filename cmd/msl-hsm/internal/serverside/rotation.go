@@ -27,7 +27,7 @@ type ring struct {
 }
 
 // rings are those with which this server makes tokens.
-func (s *Service) rings() []ring {
+func rings(s *Service) []ring {
 	return []ring{
 		{s.MSL.Issuer.Versions, keys.Labels(s.prefix, keystore.RoleIssuerEncryption, keystore.RoleIssuerMAC)},
 		{s.services, keys.Labels(s.prefix, keystore.RoleServiceEncryption, keystore.RoleServiceMAC)},
@@ -35,14 +35,14 @@ func (s *Service) rings() []ring {
 }
 
 // choose has the keys used that a rotation says: the newest, unless it is pending.
-func (s *Service) choose(r state.Rotation) error {
+func choose(s *Service, r state.Rotation) error {
 	chosen := func(label string) uint32 {
 		if r.Pending() {
 			return r.Former[label]
 		}
 		return 0
 	}
-	for _, of := range s.rings() {
+	for _, of := range rings(s) {
 		number := chosen(of.labels[0])
 		for _, label := range of.labels {
 			number = min(number, chosen(label))
@@ -61,12 +61,21 @@ func (s *Service) choose(r state.Rotation) error {
 	return nil
 }
 
+// chooseNow is choose for the newest rotation.
+func chooseNow(s *Service) error {
+	r, err := s.State.Rotation(context.Background())
+	if err != nil {
+		return err
+	}
+	return choose(s, r)
+}
+
 // look finds the versions that a rotation made, and no others any more.
-func (s *Service) look(r state.Rotation) error {
+func look(s *Service, r state.Rotation) error {
 	if err := keys.Refresh(s.Store); err != nil {
 		return err
 	}
-	for _, of := range s.rings() {
+	for _, of := range rings(s) {
 		if err := of.Refresh(); err != nil {
 			return err
 		}
@@ -84,17 +93,17 @@ func (s *Service) look(r state.Rotation) error {
 }
 
 // follow does what a rotation asks for.
-func (s *Service) follow(r state.Rotation) error {
-	for _, of := range s.rings() {
+func follow(s *Service, r state.Rotation) error {
+	for _, of := range rings(s) {
 		of.Since(r.Least[of.labels[1]])
 	}
 	if r.Step == state.StepAnnounced {
-		return s.choose(r)
+		return choose(s, r)
 	}
-	if err := s.look(r); err != nil {
+	if err := look(s, r); err != nil {
 		return err
 	}
-	return s.choose(r)
+	return choose(s, r)
 }
 
 // A follower goes where the rotations of a state lead, and says how far it has come.
@@ -154,7 +163,7 @@ func (f *follower) step(ctx context.Context, log *slog.Logger, first bool) error
 		return err
 	}
 	problem := ""
-	if err := s.follow(r); err != nil {
+	if err := follow(s, r); err != nil {
 		problem = exit.OneLine(err)
 	}
 	if !first {

@@ -161,9 +161,8 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	issuer.Rand, issuer.Used = s.random, s.issuerUse.note
+	issuer.Rand, issuer.Used, issuer.Shared = s.random, s.issuerUse.note, custody == msl.CustodyShared
 	s.heartbeat.key = func() keystore.MAC { return issuer.Ring()[0].MAC }
-	issuer.Shared = custody == msl.CustodyShared
 	if s.services, err = serviceTokenKeys(c, s.Store); err != nil {
 		return err
 	}
@@ -200,14 +199,10 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		s.MSL.JudgeToken = s.Devices.TokenJudge(issuer)
 	}
 	s.MSL.Users = userSchemes(c, s)
-	if s.MSL.Peers, err = entitySchemes(c, s, log); err != nil {
-		return err
+	if s.MSL.Peers, err = entitySchemes(c, s, log); err == nil {
+		err = chooseNow(s)
 	}
-	rotation, err := s.State.Rotation(context.Background())
-	if err != nil {
-		return err
-	}
-	return s.choose(rotation)
+	return err
 }
 
 // say gives a server its texts for users. Its answers name the languages of those,
