@@ -98,39 +98,3 @@ func NewAuthority(c Config) (*Authority, error) {
 	}
 	return a, nil
 }
-
-// Get returns the record of a device, or [ErrUnknown].
-func (a *Authority) Get(ctx context.Context, id ID) (r Record, err error) {
-	err = a.records.View(ctx, func(tx Tx) error {
-		r, err = tx.Get(id)
-		return err
-	})
-	return r, err
-}
-
-// Named returns the record of the device with a name, or [ErrUnknown].
-func (a *Authority) Named(ctx context.Context, name string) (r Record, err error) {
-	err = a.records.View(ctx, func(tx Tx) error {
-		id, err := tx.ByName(name)
-		if err == nil {
-			r, err = tx.Get(id)
-		}
-		return err
-	})
-	return r, err
-}
-
-// List returns all records, in the order of their IDs. Page does not take them all into
-// memory at once.
-func (a *Authority) List(ctx context.Context) (list []Record, err error) {
-	err = a.records.View(ctx, func(tx Tx) error {
-		list = nil
-		return tx.All(func(r Record) error { list = append(list, r); return nil })
-	})
-	return list, err
-}
-
-// Each calls fn for every record, by rising ID.
-func (a *Authority) Each(ctx context.Context, fn func(Record) error) error {
-	return a.records.View(ctx, func(tx Tx) error { return tx.All(fn) })
-}

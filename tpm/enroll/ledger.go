@@ -10,12 +10,49 @@ import (
 )
 
 // A ledger is the records of an authority. Devices change their own records at the same
-// time, so that they share the syncs of the disk; an operator changes any, alone.
+// time, so that they share the syncs of the disk; an operator changes any, alone. Its
+// exported methods only read, and are those of an [Authority], too.
 type ledger struct {
 	mu         sync.RWMutex // from the reading of a record to its change: shared by devices
 	devices    [64]sync.Mutex
 	records    Records
 	maxPending int
+}
+
+// Get returns the record of a device, or [ErrUnknown].
+func (l *ledger) Get(ctx context.Context, id ID) (r Record, err error) {
+	err = l.records.View(ctx, func(tx Tx) error {
+		r, err = tx.Get(id)
+		return err
+	})
+	return r, err
+}
+
+// Named returns the record of the device with a name, or [ErrUnknown].
+func (l *ledger) Named(ctx context.Context, name string) (r Record, err error) {
+	err = l.records.View(ctx, func(tx Tx) error {
+		id, err := tx.ByName(name)
+		if err == nil {
+			r, err = tx.Get(id)
+		}
+		return err
+	})
+	return r, err
+}
+
+// List returns all records, in the order of their IDs. Page does not take them all into
+// memory at once.
+func (l *ledger) List(ctx context.Context) (list []Record, err error) {
+	err = l.records.View(ctx, func(tx Tx) error {
+		list = nil
+		return tx.All(func(r Record) error { list = append(list, r); return nil })
+	})
+	return list, err
+}
+
+// Each calls fn for every record, by rising ID.
+func (l *ledger) Each(ctx context.Context, fn func(Record) error) error {
+	return l.records.View(ctx, func(tx Tx) error { return tx.All(fn) })
 }
 
 // enter locks the record of a device, until leave is called.

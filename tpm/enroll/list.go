@@ -45,8 +45,8 @@ var ErrQuery = errors.New("no such page")
 
 // Page returns a page of records. The cost depends on the size of the page, not on the
 // number of records. The error can be [ErrQuery].
-func (a *Authority) Page(ctx context.Context, q Query) (p Page, err error) {
-	err = a.records.View(ctx, func(tx Tx) error {
+func (l *ledger) Page(ctx context.Context, q Query) (p Page, err error) {
+	err = l.records.View(ctx, func(tx Tx) error {
 		p, err = tx.Page(q)
 		return err
 	})
@@ -54,8 +54,8 @@ func (a *Authority) Page(ctx context.Context, q Query) (p Page, err error) {
 }
 
 // Count counts the devices in a state.
-func (a *Authority) Count(ctx context.Context, s State) (n int, err error) {
-	err = a.records.View(ctx, func(tx Tx) error {
+func (l *ledger) Count(ctx context.Context, s State) (n int, err error) {
+	err = l.records.View(ctx, func(tx Tx) error {
 		n, err = tx.Count(s)
 		return err
 	})
@@ -65,8 +65,8 @@ func (a *Authority) Count(ctx context.Context, s State) (n int, err error) {
 // Find returns the record of the device with an EK hash in hexadecimal, or with a name, or
 // else those whose EK hash begins so, with six digits or more: at most two, as they are not
 // one device. If there is none it is [ErrUnknown].
-func (a *Authority) Find(ctx context.Context, what string) (found []Record, err error) {
-	err = a.records.View(ctx, func(tx Tx) error {
+func (l *ledger) Find(ctx context.Context, what string) (found []Record, err error) {
+	err = l.records.View(ctx, func(tx Tx) error {
 		found, err = findIn(tx, what)
 		return err
 	})

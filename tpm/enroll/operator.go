@@ -58,7 +58,7 @@ func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []er
 	failed := a.records.Update(ctx, func(tx Tx) error {
 		errs = make([]error, len(list))
 		for i, p := range list {
-			if errs[i] = a.approveIn(tx, p); errs[i] != nil && !errors.Is(errs[i], ErrName) && !errors.Is(errs[i], ErrState) {
+			if errs[i] = p.in(tx, a.now()); errs[i] != nil && !errors.Is(errs[i], ErrName) && !errors.Is(errs[i], ErrState) {
 				return errs[i]
 			}
 		}
@@ -70,7 +70,8 @@ func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []er
 	return errs
 }
 
-func (a *Authority) approveIn(tx Tx, p Approval) error {
+// in approves a device, which may be new, in a transaction.
+func (p Approval) in(tx Tx, now time.Time) error {
 	if err := p.check(); err != nil {
 		return err
 	}
@@ -79,7 +80,7 @@ func (a *Authority) approveIn(tx Tx, p Approval) error {
 		r, err = Record{ID: p.ID}, nil
 	}
 	if err == nil {
-		err = r.approve(p.Name, p.Note, a.now())
+		err = r.approve(p.Name, p.Note, now)
 	}
 	if err != nil {
 		return err

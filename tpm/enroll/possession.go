@@ -19,8 +19,8 @@ const (
 // this use and qualifying data: the key is in the TPM of the device and cannot leave it.
 // area is its TPMT_PUBLIC, attest a TPMS_ATTEST, and signature a TPMT_SIGNATURE. A name
 // that is not known is [ErrUnknown], one that is not enrolled [ErrState].
-func (a *Authority) Certified(ctx context.Context, name string, use Use, area, attest, signature, qualifying []byte) error {
-	r, err := a.Named(ctx, name)
+func (l *ledger) Certified(ctx context.Context, name string, use Use, area, attest, signature, qualifying []byte) error {
+	r, err := l.Named(ctx, name)
 	if err != nil {
 		return err
 	}

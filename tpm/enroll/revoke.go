@@ -81,8 +81,8 @@ func only(keys []IdentityKey, name HexBytes) (found []IdentityKey) {
 
 // Revoked reports whether a certificate of this authority is revoked. A certificate that
 // is not in the records, because it was not issued here or has expired, is [ErrUnknown].
-func (a *Authority) Revoked(ctx context.Context, serial *big.Int) (revoked bool, err error) {
-	err = a.records.View(ctx, func(tx Tx) error {
+func (l *ledger) Revoked(ctx context.Context, serial *big.Int) (revoked bool, err error) {
+	err = l.records.View(ctx, func(tx Tx) error {
 		revoked = false
 		id, err := tx.BySerial(serial.Text(16))
 		if err != nil {

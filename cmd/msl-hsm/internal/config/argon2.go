@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/stretch"
 )
 
@@ -24,17 +23,4 @@ func (a Argon2) Cost() stretch.Cost {
 	return stretch.Cost{
 		Time: cmp.Or(a.Time, usual.Time), Memory: cmp.Or(a.Memory, usual.Memory), Threads: cmp.Or(a.Threads, usual.Threads),
 	}
-}
-
-// checkCosts refuses what is guessed too easily, or takes too much to check.
-func (c *Config) checkCosts() error {
-	for _, setting := range []struct {
-		name string
-		cost stretch.Cost
-	}{{"keystore.argon2", c.Keystore.Argon2.Cost()}, {"server.argon2", c.Server.Argon2.Cost()}} {
-		if err := setting.cost.Check(); err != nil && !(c.Keystore.CheapForTests && setting.cost.Possible()) {
-			return exit.Usagef("%s: %w", setting.name, err)
-		}
-	}
-	return nil
 }

@@ -1,29 +1,16 @@
 package config
 
 import (
-	"net"
 	"path/filepath"
 	"time"
 
-	"github.com/msl-hsm/msl-hsm/msl"
-
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/stretch"
+	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 // RandomMixed is the value of keystore.random for bytes of two sources.
 const RandomMixed = "mixed"
-
-// CheckListen wants an address of TCP: a port, after a host or not.
-func CheckListen(what, address string) error {
-	_, port, err := net.SplitHostPort(address)
-	if err == nil {
-		_, err = net.LookupPort("tcp", port)
-	}
-	if err != nil {
-		return exit.Usagef("%s is %q: want HOST:PORT, such as 127.0.0.1:8080", what, address)
-	}
-	return nil
-}
 
 // check refuses values that could only break every message.
 func check(c *Config) error {
@@ -85,6 +72,19 @@ func check(c *Config) error {
 		}
 	}
 	return c.Client.CheckLanguages()
+}
+
+// checkCosts refuses what is guessed too easily, or takes too much to check.
+func (c *Config) checkCosts() error {
+	for _, setting := range []struct {
+		name string
+		cost stretch.Cost
+	}{{"keystore.argon2", c.Keystore.Argon2.Cost()}, {"server.argon2", c.Server.Argon2.Cost()}} {
+		if err := setting.cost.Check(); err != nil && !(c.Keystore.CheapForTests && setting.cost.Possible()) {
+			return exit.Usagef("%s: %w", setting.name, err)
+		}
+	}
+	return nil
 }
 
 // checkLifetimes refuses tokens that would expire before they may be renewed.

@@ -2,8 +2,10 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"go.yaml.in/yaml/v3"
 )
@@ -32,6 +34,18 @@ func (l *networkList) UnmarshalYAML(n *yaml.Node) error {
 			return misplaced{item, fmt.Errorf("%q is every network, so anybody could claim to be anybody", item.Value)}
 		}
 		*l = append(*l, network)
+	}
+	return nil
+}
+
+// CheckListen wants an address of TCP: a port, after a host or not.
+func CheckListen(what, address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return exit.Usagef("%s is %q: want HOST:PORT, such as 127.0.0.1:8080", what, address)
 	}
 	return nil
 }

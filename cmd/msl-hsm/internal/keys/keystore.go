@@ -15,14 +15,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm"
 )
 
-// A Store is a key store with everything that setup commands need.
-type Store interface {
-	keystore.Store
-	keystore.Importer
-	keystore.Admin
-	Live() (objects, sessions int)
-}
-
 // Open opens the configured key store, in a process of its own if that is configured.
 func Open(c *config.Config) (Store, error) {
 	if !c.Keystore.Isolate {
@@ -107,19 +99,19 @@ func openSoft(c *config.Config, path string, ask func(source, what string) (*loc
 	return s, nil
 }
 
-// IsolatedVerb is the hidden verb of a process that holds a key store for another.
-const IsolatedVerb = "isolated-keystore"
-
-// Missing adds the next step to the error of a missing key.
-func Missing(err error, next string) error {
-	if errors.Is(err, keystore.ErrNotFound) {
-		return fmt.Errorf("%w; %s", err, next)
+// Reread finds the keys that other programs made or destroyed, and reads the PIN again
+// if it is in a file.
+func Reread(c *config.Keystore, s Store) error {
+	if err := Refresh(s); err != nil {
+		return err
 	}
-	return err
+	return rereadPIN(c, s)
 }
 
-// An Importing store takes session keys that this process has seen.
-type Importing interface {
-	keystore.Store
-	keystore.Importer
+// Refresh has the keys looked for again that other programs may have made or destroyed.
+func Refresh(s Store) error {
+	if changing, ok := s.(keystore.Changing); ok {
+		return changing.Refresh()
+	}
+	return nil
 }

@@ -38,6 +38,22 @@ func answers(c *config.Config, s *Service, handle msl.Handler, peers *slog.Logge
 	return paths, nil
 }
 
+// brief answers strangers: the status says whether the server is ready, and nothing says
+// why not.
+func (s *Service) brief() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(statusOf(s.Ready(r.Context())))
+	})
+}
+
+func statusOf(r Readiness) int {
+	if !r.Ready {
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusOK
+}
+
 // HTTPServer limits what a connection may cost before a message is read; mslhttp limits
 // the rest.
 func HTTPServer(connections *mslhttp.Connections, handler http.Handler, peers *slog.Logger) *http.Server {

@@ -46,13 +46,6 @@ func (l *Live) status(w http.ResponseWriter, r *http.Request) {
 	answerJSON(w, http.StatusOK, l.Service().Ready(r.Context()))
 }
 
-func statusOf(r Readiness) int {
-	if !r.Ready {
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusOK
-}
-
 // reload reads the configuration again.
 func (l *Live) reload(w http.ResponseWriter, _ *http.Request) {
 	r, err := l.Reload()
@@ -68,15 +61,6 @@ func answerJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v)
-}
-
-// brief answers strangers: the status says whether the server is ready, and nothing says
-// why not.
-func (s *Service) brief() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(statusOf(s.Ready(r.Context())))
-	})
 }
 
 // AdminServer returns what shows the pages on a loopback address: health and readiness in
