@@ -156,7 +156,7 @@ func printPackageMain(source []file) {
 	var main []count
 	lines := 0
 	for _, f := range source {
-		if f.tree.Name.Name == "main" && filepath.Dir(f.path) != "scripts" {
+		if f.tree.Name.Name == "main" && !strings.HasPrefix(f.path, "scripts/") {
 			main = append(main, count{f.path, f.lines})
 			lines += f.lines
 		}

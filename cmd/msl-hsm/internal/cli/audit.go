@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"strconv"
 	"time"
 
@@ -121,20 +122,20 @@ func (p *program) verifyAudit(files, from, seen []string, asJSON bool) error {
 	if err != nil {
 		return exit.Usagef("audit log: %w; name the files of the log", err)
 	}
-	return p.printAudit(r, asJSON)
+	return printAudit(p.stdout, r, asJSON)
 }
 
-func (p *program) printAudit(r auditlog.Report, asJSON bool) error {
+func printAudit(out io.Writer, r auditlog.Report, asJSON bool) error {
 	if asJSON {
-		if err := printJSON(p.stdout, r); err != nil {
+		if err := printJSON(out, r); err != nil {
 			return err
 		}
 	} else {
 		for _, s := range r.Logs {
-			p.printLog(s)
+			printLog(out, s)
 		}
 		for _, f := range r.Findings {
-			fmt.Fprintf(p.stdout, "WRONG  %s\n", exit.Printable(place(f)+f.Text))
+			fmt.Fprintf(out, "WRONG  %s\n", exit.Printable(place(f)+f.Text))
 		}
 	}
 	if len(r.Findings) > 0 {
@@ -154,7 +155,7 @@ func place(f auditlog.Finding) string {
 	return f.File + ":" + strconv.Itoa(f.Line) + ": "
 }
 
-func (p *program) printLog(s auditlog.Summary) {
+func printLog(out io.Writer, s auditlog.Summary) {
 	end := "open"
 	if s.Stopped {
 		end = "the server stopped in order"
@@ -163,9 +164,9 @@ func (p *program) printLog(s auditlog.Summary) {
 	if s.Checkpoints > 0 {
 		signed = fmt.Sprintf("up to record %d of %s, by %d signatures", s.Signed, s.SignedAt.UTC().Format(time.RFC3339), s.Checkpoints)
 	}
-	fmt.Fprintf(p.stdout, "log %s\n  files    %d\n  records  %d, from number %d\n  signed   %s\n  end      %s\n  last     %s\n",
+	fmt.Fprintf(out, "log %s\n  files    %d\n  records  %d, from number %d\n  signed   %s\n  end      %s\n  last     %s\n",
 		exit.Printable(s.Log), len(s.Files), s.Records, s.First, signed, end, s.Last)
 	for _, note := range s.Notes {
-		fmt.Fprintf(p.stdout, "  note     %s\n", exit.Printable(note))
+		fmt.Fprintf(out, "  note     %s\n", exit.Printable(note))
 	}
 }

@@ -206,7 +206,7 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 		return undo(f.generatePSK+f.out, err)
 	}
 	tellRegistered(p, e, f.generatePSK+f.out)
-	p.tellMade(made, c.Server.State.Path())
+	tellMade(p.stderr, made, c.Server.State.Path())
 	if f.derived {
 		fmt.Fprintln(p.stdout, keys.TellDerived)
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -58,15 +59,15 @@ func (p *program) withNewState(path string, do func(admin.Registry) error) (err 
 		return err
 	}
 	if err = p.withState(path, do); err == nil {
-		p.tellMade(made, c.Server.State.Path())
+		tellMade(p.stderr, made, c.Server.State.Path())
 	}
 	return err
 }
 
 // tellMade reports a file that was made: its path may be a mistake.
-func (p *program) tellMade(made bool, path string) {
+func tellMade(log io.Writer, made bool, path string) {
 	if made {
-		fmt.Fprintf(p.stderr, "made the state file %s\n", path)
+		fmt.Fprintf(log, "made the state file %s\n", path)
 	}
 }
 

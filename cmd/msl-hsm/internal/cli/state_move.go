@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,7 @@ keys of devices and the hashes of passwords.`,
 			if err != nil {
 				return err
 			}
-			sum, err := admin.ExportState(c, args[0], p.copying())
+			sum, err := admin.ExportState(c, args[0], copying(p.stderr))
 			if err != nil {
 				return err
 			}
@@ -61,7 +62,7 @@ message since.`,
 			if admin.Absent(args[0]) {
 				return exit.Usagef("no state file or backup %s", args[0])
 			}
-			sum, err := admin.ImportState(c, args[0], keep, p.copying())
+			sum, err := admin.ImportState(c, args[0], keep, copying(p.stderr))
 			if err := admin.Tell(c, nil, "state import", args[0], err); err != nil {
 				return err
 			}
@@ -78,8 +79,8 @@ message since.`,
 
 // copying returns what tells on a terminal now and then how many records were copied, or
 // nil.
-func (p *program) copying() func(records int) {
-	if !onTerminal(p.stderr) {
+func copying(log io.Writer) func(records int) {
+	if !onTerminal(log) {
 		return nil
 	}
 	const step = 10_000
@@ -87,7 +88,7 @@ func (p *program) copying() func(records int) {
 	return func(records int) {
 		if records >= told+step {
 			told = records
-			fmt.Fprintf(p.stderr, "%d records so far\n", records)
+			fmt.Fprintf(log, "%d records so far\n", records)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -32,9 +33,11 @@ func (p *program) withDevice(do func(*config.Config, *keys.Device) error) (err e
 }
 
 // progress reports a step that takes time.
-func (p *program) progress(what string) {
-	if onTerminal(p.stderr) {
-		fmt.Fprintln(p.stderr, "…", what)
+func progress(log io.Writer) func(what string) {
+	return func(what string) {
+		if onTerminal(log) {
+			fmt.Fprintln(log, "…", what)
+		}
 	}
 }
 
@@ -92,7 +95,7 @@ func initTPM(p *program, ctx context.Context, o identity.InitOptions) (err error
 		return err
 	}
 	defer exit.Closing(&err, m)
-	if err := m.Identity.Init(ctx, o, p.progress); err != nil {
+	if err := m.Identity.Init(ctx, o, progress(p.stderr)); err != nil {
 		return err
 	}
 	s, err := m.Identity.Status()
@@ -171,7 +174,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 				}
 				defer client.Close()
 				m.Identity.PCRs = pcrs
-				err = apply(m.Identity, c.Context(), fleet.Exchange(client, cfg.Client.Recipient), p.progress)
+				err = apply(m.Identity, c.Context(), fleet.Exchange(client, cfg.Client.Recipient), progress(p.stderr))
 				s, statusErr := m.Identity.Status()
 				switch {
 				case errors.Is(err, identity.ErrPending):

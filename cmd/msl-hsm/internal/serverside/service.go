@@ -180,13 +180,11 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	}
 	s.MSL = &msl.Server{
 		Name: c.Server.Identity, Local: own,
-		KeyExchanges: exchanges,
-		Custody:      custody,
-		Issuer:       issuer,
-		State:        stateFor(s),
-		PermitUser: func(_ context.Context, identity, user, scheme string) (bool, error) {
-			return c.Server.UserRules.Permit(identity, user, scheme), nil
-		},
+		KeyExchanges:  exchanges,
+		Custody:       custody,
+		Issuer:        issuer,
+		State:         stateFor(s),
+		PermitUser:    permitter(c.Server.UserRules),
 		Directory:     s.State,
 		ServiceTokens: s.services.ServiceTokenKeys(c.Server.Identity),
 		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression},
@@ -203,6 +201,13 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 		err = chooseNow(s)
 	}
 	return err
+}
+
+// permitter judges users by the rules of the configuration.
+func permitter(rules config.UserRules) func(ctx context.Context, identity, user, scheme string) (bool, error) {
+	return func(_ context.Context, identity, user, scheme string) (bool, error) {
+		return rules.Permit(identity, user, scheme), nil
+	}
 }
 
 // say gives a server its texts for users. Its answers name the languages of those,
