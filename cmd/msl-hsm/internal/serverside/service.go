@@ -1,28 +1,19 @@
 package serverside
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
 	"net"
 	"sync/atomic"
-	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
-	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
-	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
-	"github.com/msl-hsm/msl-hsm/msl/usermsg"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
@@ -63,198 +54,8 @@ type base struct {
 	stateFailed atomic.Pointer[stateFailure]
 }
 
-// Open builds a server: its state, its keys, and what it trusts.
-func Open(c *config.Config, log *slog.Logger) (*Service, error) {
-	messages, err := c.Server.ReadMessages()
-	if err != nil {
-		return nil, err
-	}
-	s := &Service{base: &base{asRead: c.Server.Identity, Connections: connections(&c.Server), Metrics: metrics.New(buildVersion())}}
-	c.Keystore.Calls = s.Metrics.Call
-	if err := s.openState(c, log); err != nil {
-		return nil, err
-	}
-	if s.access, err = openAccessLog(c); err == nil {
-		s.audit, err = openAudit(c, s.Store)
-	}
-	if err == nil {
-		err = assemble(c, s, log)
-	}
-	if err == nil {
-		say(c, s.MSL, messages)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	s.State.PasswordsAtATime(c.Server.Limits.Passwords)
-	s.State.StartPruning(pruning(c, log))
-	return s, nil
-}
-
-// openState opens the state and the key store: the store before, if the state is
-// authenticated by its keys.
-func (s *base) openState(c *config.Config, log *slog.Logger) (err error) {
-	if c.Server.State.Shared() {
-		if s.Store, err = keys.Open(c); err != nil {
-			return err
-		}
-		if s.State, err = admin.Serve(c, s.Store, log); err != nil {
-			return errors.Join(err, s.Store.Close())
-		}
-		return nil
-	}
-	s.State, err = admin.Serve(c, nil, log)
-	if errors.Is(err, fs.ErrNotExist) {
-		return firstStep(c, err)
-	}
-	if err != nil {
-		return err
-	}
-	if s.Store, err = keys.Open(c); err != nil {
-		return errors.Join(err, s.State.Close())
-	}
-	return nil
-}
-
 // Trace has f told of the header of each message.
 func (s *Service) Trace(f func(msl.HeaderInfo)) { s.headers, s.MSL.Headers = f, f }
-
-// firstStep returns what a server without a state file lacks first: the keys, since
-// making those makes the file too.
-func firstStep(c *config.Config, noState error) (err error) {
-	store, err := keys.Open(c)
-	if err != nil {
-		return err
-	}
-	defer exit.Closing(&err, store)
-	if _, err := ownEntity(c, store); err != nil {
-		return err
-	}
-	if _, err := issuer(c, store); err != nil {
-		return err
-	}
-	return noState
-}
-
-// pruning makes the state forget a token once it cannot be renewed any more. It runs 24
-// times in the lifetime of a token.
-func pruning(c *config.Config, log *slog.Logger) state.Pruning {
-	return state.Pruning{Keep: admin.AcceptedFor(c), Interval: config.Nonzero(c.Server.Lifetime, 24*time.Hour) / 24, Log: log}
-}
-
-// assemble looks up the keys and builds the server.
-func assemble(c *config.Config, s *Service, log *slog.Logger) error {
-	own, err := ownEntity(c, s.Store)
-	if err != nil {
-		return err
-	}
-	custody, err := config.ParseCustody("server.custody", c.Server.Custody)
-	if err != nil {
-		return err
-	}
-	if s.random == nil {
-		if s.random, err = keys.Random(c, s.Store); err != nil {
-			return err
-		}
-	}
-	issuer, err := issuer(c, s.Store)
-	if err != nil {
-		return err
-	}
-	issuer.Rand, issuer.Used, issuer.Shared = s.random, s.issuerUse.note, custody == msl.CustodyShared
-	s.heartbeat.key = func() keystore.MAC { return issuer.Ring()[0].MAC }
-	if s.services, err = serviceTokenKeys(c, s.Store); err != nil {
-		return err
-	}
-	s.prefix = c.Keystore.Prefix
-	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
-	if c.Server.Enrollment.State != "" && s.Devices == nil {
-		if s.Devices, err = keys.OpenAuthority(c, s.State.Server, s.Store); err != nil {
-			return err
-		}
-		s.Devices.Written = s.audit.device
-	}
-	exchanges, err := keyExchanges(c, s, custody)
-	if err != nil {
-		return err
-	}
-	s.MSL = &msl.Server{
-		Name: c.Server.Identity, Local: own,
-		KeyExchanges:  exchanges,
-		Custody:       custody,
-		Issuer:        issuer,
-		State:         stateFor(s),
-		PermitUser:    permitter(c.Server.UserRules),
-		Directory:     s.State,
-		ServiceTokens: s.services.ServiceTokenKeys(c.Server.Identity),
-		Capabilities:  &msl.Capabilities{Compression: c.Server.Compression},
-		Limits:        messageLimits(c.Server.Limits),
-		Log:           log,
-		Report:        s.report,
-		Headers:       s.headers,
-	}
-	if s.Devices != nil {
-		s.MSL.JudgeToken = s.Devices.TokenJudge(issuer)
-	}
-	s.MSL.Users = userSchemes(c, s)
-	if s.MSL.Peers, err = entitySchemes(c, s, log); err == nil {
-		err = chooseNow(s)
-	}
-	return err
-}
-
-// permitter judges users by the rules of the configuration.
-func permitter(rules config.UserRules) func(ctx context.Context, identity, user, scheme string) (bool, error) {
-	return func(_ context.Context, identity, user, scheme string) (bool, error) {
-		return rules.Permit(identity, user, scheme), nil
-	}
-}
-
-// say gives a server its texts for users. Its answers name the languages of those,
-// unless the configuration says otherwise.
-func say(c *config.Config, server *msl.Server, messages *usermsg.Catalog) {
-	languages := []string{"en"}
-	if messages != nil {
-		server.Messages, languages = messages, messages.Languages()
-	}
-	if c.Server.Languages != nil {
-		languages = c.Server.Languages
-	}
-	server.Capabilities.Languages = languages
-}
-
-func messageLimits(l config.Limits) msl.Limits {
-	return msl.Limits{
-		Header: l.Header, Chunk: l.Chunk, Held: l.Held, Inflate: l.Inflate, Sessions: l.Sessions, Tokens: l.Tokens, Depth: l.Depth,
-		ErrorsPerSecond: l.ErrorsPerSecond, ErrorsPerSource: l.ErrorsPerSource, PasswordsAtATime: l.Passwords,
-		Unproven: l.Unproven, Proven: l.Proven,
-	}
-}
-
-func issuer(c *config.Config, store keystore.Store) (*msl.Issuer, error) {
-	i, err := msl.FindIssuer(store, c.Server.Identity, c.Keystore.Prefix)
-	if err != nil {
-		return nil, afterMissing(err)
-	}
-	own := &c.Server
-	i.RenewAfter, i.Lifetime, i.RenewExpired = own.RenewAfter, own.Lifetime, own.RenewExpired
-	i.UserRenewAfter, i.UserLifetime, i.UserRenewExpired = own.UserRenewAfter, own.UserLifetime, own.UserRenewExpired
-	return i, nil
-}
-
-// afterMissing adds the next step to the error of missing server keys.
-func afterMissing(err error) error {
-	if errors.Is(err, msl.ErrVersionsApart) {
-		return fmt.Errorf("%w: %w; %s --rotate", err, keystore.ErrNotFound, keys.MakeServerKeys)
-	}
-	return keys.Missing(err, keys.MakeServerKeys)
-}
-
-func serviceTokenKeys(c *config.Config, store keystore.Store) (*msl.Versions, error) {
-	labels := keys.Labels(c.Keystore.Prefix, keystore.RoleServiceEncryption, keystore.RoleServiceMAC)
-	found, err := msl.FindVersions(store, labels[0], labels[1])
-	return found, afterMissing(err)
-}
 
 // Close releases every key object, and then the sessions and the file.
 func (s *Service) Close() error {

@@ -1,0 +1,99 @@
+package serverside
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+)
+
+// followEvery is how often a server looks whether the keys rotate. It reads its copy of
+// the state.
+const followEvery = 500 * time.Millisecond
+
+// A follower goes where the rotations of a state lead, and says how far it has come.
+type follower struct {
+	live     *Live
+	id       string
+	presence state.Presence
+	settled  bool // there is nothing to do until the number changes
+}
+
+// Follow has the server follow the rotations of its keys, until the function that it
+// returns is called. It returns when the others can know that this server is there.
+func (l *Live) Follow(log *slog.Logger) (end func(), err error) {
+	host, _ := os.Hostname()
+	f := &follower{live: l, id: rand.Text(), presence: state.Presence{Name: fmt.Sprintf("%s (process %d)", host, os.Getpid())}}
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := f.step(ctx, log, true); err != nil {
+		cancel()
+		return nil, err
+	}
+	var running sync.WaitGroup
+	running.Go(func() { f.run(ctx, log) })
+	return func() {
+		cancel()
+		running.Wait()
+		f.leave(log)
+	}, nil
+}
+
+func (f *follower) run(ctx context.Context, log *slog.Logger) {
+	every := time.NewTicker(followEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+			_ = f.step(ctx, log, false) // the next one tries again
+		}
+	}
+}
+
+// leave removes the presence; without etcd it stays, and is found to be old.
+func (f *follower) leave(log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := f.live.Service().State.RemovePresence(ctx, f.id); err != nil {
+		log.Debug("the servers are not told that this one ends", "error", exit.OneLine(err))
+	}
+}
+
+// step follows the newest rotation, and tells so.
+func (f *follower) step(ctx context.Context, log *slog.Logger, first bool) error {
+	s := f.live.Service()
+	r, err := s.State.Rotation(ctx)
+	if err != nil || !first && f.settled && r.Number == f.presence.Number {
+		return err
+	}
+	problem := ""
+	if err := follow(s, r); err != nil {
+		problem = exit.OneLine(err)
+	}
+	if !first {
+		f.tell(log, s, r, problem)
+	}
+	if f.presence.Problem = problem; problem == "" {
+		f.presence.Number = r.Number
+	}
+	f.presence.Beat++
+	f.settled = problem == "" && (r.Step == state.StepDone || r.Step == "")
+	return s.State.SetPresence(ctx, f.id, f.presence)
+}
+
+// tell logs what is new.
+func (f *follower) tell(log *slog.Logger, s *Service, r state.Rotation, problem string) {
+	switch {
+	case problem != "" && problem != f.presence.Problem:
+		log.Error("this server cannot follow the rotation of the keys yet", "step", r.Step, "error", problem)
+	case problem == "" && r.Number != f.presence.Number && r.Step != state.StepDone:
+		log.Info("keys rotate", "step", r.Step, "issuer_key_version", s.MSL.Issuer.Ring()[0].Version)
+	}
+}
