@@ -40,7 +40,7 @@ type Client struct {
 	Capabilities  *Capabilities // nil means none, and no compression
 	Limits        Limits
 	Time          func() time.Time // nil means time.Now
-	Rand          io.Reader        // nil means crypto/rand
+	Rand          io.Reader        // of several goroutines; nil means crypto/rand
 	// Headers, if not nil, is told of the header of each message that is received or
 	// sent, from several goroutines. It must not block.
 	Headers func(HeaderInfo)

@@ -61,7 +61,7 @@ type Issuer struct {
 	Used func(version uint32)
 
 	Time func() time.Time // nil means time.Now
-	Rand io.Reader        // nil means crypto/rand
+	Rand io.Reader        // of several goroutines; nil means crypto/rand
 }
 
 // maxRing bounds how many key versions are tried for a token.

@@ -92,9 +92,10 @@ var ErrNoReply = errors.New("msl: application does not reply")
 // application's own if it is an [*AppError], else one with the [Code] in it, or
 // [ErrInternalException]. A handler runs only after everything
 // that the answer needs has been made, and so not at all while the key store
-// fails. If the answer still cannot be protected, which is tried for three
-// seconds, it becomes [ErrMSLEncodeError]: the peer is not asked to send the
-// message again.
+// fails; but where the device of a session's keys is slow and has just opened the
+// request with them, the answer's header is made beside the handler. If the answer
+// still cannot be protected, which is tried for three seconds, it becomes
+// [ErrMSLEncodeError]: the peer is not asked to send the message again.
 type Handler func(ctx context.Context, w *ResponseWriter, m *Message) error
 
 // A Message is a message whose header passed every check, as a handler gets it.
