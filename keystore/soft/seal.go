@@ -109,7 +109,7 @@ func openBlob(s *Store, blob, context []byte) (sealed keystore.Sealed, raw []byt
 	}
 	role, err := kekOf(sealed.Algorithm)
 	if err != nil || !genuine {
-		return sealed, nil, fmt.Errorf("soft: unseal: %w", keystore.ErrForeign)
+		return sealed, nil, fmt.Errorf("soft: unseal %v: %w", sealed.Algorithm, keystore.ErrForeign)
 	}
 	if ring, err = s.existing(role.Label(s.prefix)); err != nil {
 		return sealed, nil, err
