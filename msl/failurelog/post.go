@@ -73,8 +73,9 @@ func (o *once) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.R
 	}{io.LimitReader(body, maxAnswer), body}, nil
 }
 
-// refused reports whether the server will not accept the report later either.
+// refused reports whether the server will not accept the report later either: it said so,
+// or asked for another message.
 func refused(err error) bool {
 	var peer *msl.PeerError
-	return errors.As(err, &peer) && peer.Response != msl.TransientFailure
+	return errors.Is(err, errOnce) || errors.As(err, &peer) && peer.Response != msl.TransientFailure
 }

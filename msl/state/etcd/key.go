@@ -4,10 +4,8 @@ import (
 	"crypto/hmac"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -33,23 +31,13 @@ type versions struct {
 	store keystore.Store
 	label string
 
-	mu       sync.Mutex
-	all      []keystore.Version
-	searched time.Time
+	mu  sync.Mutex
+	all []keystore.Version
 }
 
-// search looks for versions that another process made, at most once a second: who wrote
-// a tag may be anybody.
+// search looks for versions that another process made. Who wrote a tag may be anybody, but
+// whoever can write one can as well end the service by a wrong one.
 func (k *versions) search() error {
-	k.mu.Lock()
-	recently := time.Since(k.searched) < time.Second
-	if !recently {
-		k.searched = time.Now()
-	}
-	k.mu.Unlock()
-	if recently {
-		return fmt.Errorf("etcd: the tag of the state names a version of %q that was not there a moment ago: %w", k.label, keystore.ErrBusy)
-	}
 	if changing, ok := k.store.(keystore.Changing); ok {
 		if err := changing.Refresh(k.label); err != nil {
 			return err

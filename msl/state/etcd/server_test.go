@@ -242,11 +242,14 @@ func (r *remembering) Lookup(label string) (ring []keystore.Version, err error) 
 	return r.rings[label], nil
 }
 
-func (r *remembering) Refresh() {
+func (r *remembering) Refresh(...string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.rings = nil
+	return nil
 }
+
+func (r *remembering) SealWith(string, uint32) error { return errors.ErrUnsupported }
 
 // TestKeyRotates makes a version of the key that a running server does not know yet, and
 // destroys the old one.
