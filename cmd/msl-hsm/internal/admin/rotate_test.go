@@ -135,8 +135,8 @@ func TestRotate(t *testing.T) {
 		var serving sync.WaitGroup
 		defer serving.Wait()
 		defer stop()
+		b.servers["quick"], b.servers["slow"] = state.Presence{Name: "quick"}, state.Presence{Name: "slow"}
 		for id, takes := range map[string]time.Duration{"quick": time.Second, "slow": 40 * time.Second} {
-			b.servers[id] = state.Presence{Name: id}
 			serving.Go(func() { b.serve(ctx, id, takes) })
 		}
 		var told []string
@@ -148,6 +148,8 @@ func TestRotate(t *testing.T) {
 		if took := time.Since(start); took < 80*time.Second || took > 5*time.Minute {
 			t.Errorf("took %v", took)
 		}
+		stop()
+		serving.Wait()
 		if _, there := b.servers["killed"]; there {
 			t.Error("a server that is gone is still waited for")
 		}

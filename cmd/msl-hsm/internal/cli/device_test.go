@@ -179,11 +179,15 @@ func TestLatencyOfMessage(t *testing.T) {
 				echo(t, c, true)
 				req := &msl.Request{Encrypted: true, Authenticated: true, Body: msl.BytesBody(make([]byte, size))}
 				message := time.Hour
-				for try := 0; try < 6 && message > 5*operation; try++ { // others may keep the processors
+				most := 5 * operation
+				if size > 4<<10 {
+					most += operation // a client opens beside the header only what has come with it
+				}
+				for try := 0; try < 6 && message > most; try++ { // others may keep the processors
 					message = least(10, func() { exchange(t, c, req) })
 				}
 				t.Logf("operation %v, message %v: %.2f", operation, message, float64(message)/float64(operation))
-				if message > 5*operation {
+				if message > most {
 					t.Errorf("a message takes %v, and one operation %v: it takes more than four one after the other", message, operation)
 				}
 			})
