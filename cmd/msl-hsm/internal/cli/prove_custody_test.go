@@ -40,13 +40,13 @@ func TestProveCustody(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	cases := []custodyCase{{"sealed", true, none}, {"shared", true, some}}
-	exchanges, searches := 60, 1
+	exchanges := 60
 	if n, err := strconv.Atoi(os.Getenv("MSL_PROVE_EXCHANGES")); err == nil {
-		exchanges, searches, cases = n, 3, append(cases, custodyCase{"sealed", false, whatever})
+		exchanges, cases = n, append(cases, custodyCase{"sealed", false, whatever})
 	}
 	t.Logf("%-7s %-17s %-17s %9s %5s %8s %13s %16s", "custody", "module", "searched", "exchanges", "keys", "memory", "session keys", "pre-shared keys")
 	for _, c := range cases {
-		t.Run(c.custody, func(t *testing.T) { c.prove(t, exchanges, searches) })
+		t.Run(c.custody, func(t *testing.T) { c.prove(t, exchanges) })
 	}
 }
 
@@ -64,14 +64,14 @@ func some(found int) bool { return found > 0 }
 // whatever is for a module in the server, which may leave keys there.
 func whatever(int) bool { return true }
 
-// prove searches so many times, and up to 30 times for what must be there and was not found
+// prove searches three times, and up to 30 times for what must be there and was not found
 // yet.
-func (c custodyCase) prove(t *testing.T, exchanges, searches int) {
+func (c custodyCase) prove(t *testing.T, exchanges int) {
 	p := newProof(t, c.custody, c.isolated)
 	keys, end := p.serve(exchanges)
 	defer end()
 	var found finding
-	for n := 0; n < searches || n < 30 && !c.allowed(found.session) && found.session == 0; n++ {
+	for n := 0; n < 3 || n < 30 && !c.allowed(found.session) && found.session == 0; n++ {
 		f, err := p.search(p.server.Process.Pid, keys)
 		if errors.Is(err, fs.ErrPermission) {
 			t.Skipf("the memory of another process cannot be read here: %v", err)
