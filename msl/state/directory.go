@@ -232,20 +232,25 @@ func (d *Directory) Entities() ([]EntityRecord, error) {
 	return list, nil
 }
 
+// stored finds the key and the payload of a registered entity.
+func (d *Directory) stored(tx kv.Reader, identity string) (key string, payload []byte, err error) {
+	if key, err = d.entities.key(tx, identity); err != nil {
+		return "", nil, err
+	}
+	payload, err = tx.Get(tableEntities, []byte(key))
+	if err == nil && payload == nil {
+		err = entityRoll.unknown(identity)
+	}
+	return key, payload, err
+}
+
 // Record returns the record of a registered entity, as [Directory.Entities] lists it, or
 // [ErrUnknown].
 func (d *Directory) Record(ctx context.Context, identity string) (e EntityRecord, err error) {
 	err = d.view(ctx, "find entity", func(tx kv.Reader) error {
-		key, err := d.entities.key(tx, identity)
+		key, payload, err := d.stored(tx, identity)
 		if err != nil {
 			return err
-		}
-		payload, err := tx.Get(tableEntities, []byte(key))
-		if err != nil {
-			return err
-		}
-		if payload == nil {
-			return entityRoll.unknown(identity)
 		}
 		m, err := entityRoll.mark(tx, key)
 		if err != nil {

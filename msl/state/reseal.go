@@ -15,16 +15,9 @@ import (
 func (d *Directory) Reseal(ctx context.Context, identity string, old, again msl.SealedPSK) error {
 	defer d.cache.drop(identity)
 	return d.update(ctx, "seal keys again", func(tx kv.Tx) error {
-		key, err := d.entities.key(tx, identity)
+		key, payload, err := d.stored(tx, identity)
 		if err != nil {
 			return err
-		}
-		payload, err := tx.Get(tableEntities, []byte(key))
-		if err != nil {
-			return err
-		}
-		if payload == nil {
-			return entityRoll.unknown(identity)
 		}
 		var e EntityRecord
 		if err := decodeJSON(payload, &e); err != nil {
