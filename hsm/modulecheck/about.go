@@ -20,7 +20,7 @@ func (s *step) about() error {
 	}
 	p := pkcs11.New(uri.ModulePath)
 	if p == nil {
-		return fmt.Errorf("modulecheck: PKCS #11 module %s does not load: %w", uri.ModulePath, keystore.ErrUnavailable)
+		return fmt.Errorf("modulecheck: PKCS #11 module %s does not load: %w; name the library of the token in module-path", uri.ModulePath, keystore.ErrUnavailable)
 	}
 	defer p.Destroy()
 	if err := p.Initialize(); err != nil {

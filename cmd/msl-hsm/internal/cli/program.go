@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"strings"
 
@@ -96,17 +97,23 @@ func want(names ...string) cobra.PositionalArgs {
 			return nil
 		}
 		if len(names) == 0 {
-			return exit.Usagef("%s takes no arguments, but got %q", c.CommandPath(), args[0])
+			return wrongArguments(c, "no arguments, but got %q", args[0])
 		}
-		return exit.Usagef("%s takes %s: got %d of %d arguments", c.CommandPath(), strings.Join(names, " "), len(args), len(names))
+		return wrongArguments(c, "%s: got %d of %d arguments", strings.Join(names, " "), len(args), len(names))
 	}
+}
+
+// wrongArguments says what a command takes, and where more is said.
+func wrongArguments(c *cobra.Command, takes string, args ...any) error {
+	path := c.CommandPath()
+	return exit.Usagef("%s takes %s; see %s --help", strings.TrimPrefix(path, c.Root().Name()+" "), fmt.Sprintf(takes, args...), path)
 }
 
 // atMost checks that there are no more than n arguments.
 func atMost(n int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) > n {
-			return exit.Usagef("%s takes %d argument at most, but got %d", c.CommandPath(), n, len(args))
+			return wrongArguments(c, "%d argument at most, but got %d", n, len(args))
 		}
 		return nil
 	}
