@@ -32,10 +32,9 @@ func (f *Follower) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.recover()
-	f.set(func() {
+	f.answered(func() {
 		f.observeAll(copied)
-		f.copied, f.applied, f.fresh, f.failed, f.broken = copied, revision, began, nil, nil
+		f.copied, f.applied, f.fresh, f.broken = copied, revision, began, nil
 	})
 	return nil
 }
@@ -66,15 +65,16 @@ func (f *Follower) note(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	if f.failed == nil && f.Notice != nil {
-		f.Notice(err)
-	}
+	lost := f.failed == nil
 	f.set(func() {
 		f.failed = err
 		if errors.Is(err, kv.ErrDamaged) || errors.Is(err, kv.ErrEmpty) {
 			f.broken = err
 		}
 	})
+	if lost && f.Notice != nil {
+		f.Notice(err)
+	}
 }
 
 // watch applies changes to the copy, and checks regularly that it has all of them. It
@@ -132,13 +132,18 @@ func (f *Follower) confirm(c check) {
 	if c.newest > f.applied || !c.began.After(f.fresh) {
 		return
 	}
-	f.recover()
-	f.set(func() { f.fresh, f.failed = c.began, nil })
+	f.answered(func() { f.fresh = c.began })
 }
 
-// recover tells that etcd answers again.
-func (f *Follower) recover() {
-	if f.failed != nil && f.Notice != nil {
+// answered changes fields after an answer of etcd, and tells if it answers again. What is
+// told is true already when it is told.
+func (f *Follower) answered(change func()) {
+	back := f.failed != nil
+	f.set(func() {
+		change()
+		f.failed = nil
+	})
+	if back && f.Notice != nil {
 		f.Notice(nil)
 	}
 }
