@@ -2,8 +2,6 @@ package hsm
 
 import (
 	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha1"
 	"errors"
 	"slices"
 
@@ -137,7 +135,7 @@ func (i *inspector) trial(session uint, e evidence) (*trial, error) {
 			return nil, err
 		}
 		t.mechanism = pkcs11.CKM_RSA_PKCS_OAEP
-		t.wrapped, err = rsa.EncryptOAEP(sha1.New(), rand.Reader, public, t.wrapped[:16], nil)
+		t.wrapped, err = oaepForTrial(public, t.wrapped[:16])
 		return t, err
 	}
 	t.noise = true

@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"errors"
 	"fmt"
 	"math/big"
@@ -179,7 +178,7 @@ func (k unwrapKey) likeUnwrap(mechanism uint, a keystore.Algorithm) func() error
 	return func() error {
 		raw := make([]byte, a.Size())
 		rand.Read(raw)
-		wrapped, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public, raw, nil)
+		wrapped, err := oaepForTrial(public, raw)
 		if err != nil {
 			return err
 		}

@@ -10,7 +10,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -348,8 +347,7 @@ func signs(t T, k keystore.Key) {
 			t.Errorf("SHA-384: %v, or the signature does not verify", err)
 		}
 	}
-	short := sha1.Sum([]byte("signed"))
-	if _, err := signer.Sign(rand.Reader, short[:], crypto.SHA1); err == nil {
+	if _, err := signer.Sign(rand.Reader, digest[:20], crypto.SHA1); err == nil {
 		t.Error("signed a SHA-1 digest")
 	}
 	if _, err := signer.Sign(rand.Reader, digest[:31], crypto.SHA256); err == nil {

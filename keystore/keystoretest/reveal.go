@@ -3,9 +3,7 @@ package keystoretest
 import (
 	"bytes"
 	"crypto"
-	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"errors"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -110,7 +108,7 @@ func decrypts(t T, k keystore.Key) {
 	t.Helper()
 	d := k.(crypto.Decrypter)
 	plain := random(100)
-	ciphertext, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, publicOf(t, k), plain, nil)
+	ciphertext, err := encryptAsPeer(publicOf(t, k), plain)
 	if err != nil {
 		t.Fatal(err)
 	}

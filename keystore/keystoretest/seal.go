@@ -2,8 +2,6 @@ package keystoretest
 
 import (
 	"bytes"
-	"crypto/rsa"
-	"crypto/sha1"
 	"errors"
 	"fmt"
 	"slices"
@@ -61,7 +59,7 @@ func (s sealing) reveal(k keystore.Key) []byte {
 	if err != nil {
 		return nil
 	}
-	raw, err := rsa.DecryptOAEP(sha1.New(), nil, s.peer, wrapped, nil)
+	raw, err := decryptAsPeer(s.peer, wrapped)
 	if err != nil {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"errors"
 	"math/big"
 
@@ -143,7 +142,7 @@ func (s wrapping) wrapsFor(t T, a keystore.Algorithm) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := rsa.DecryptOAEP(sha1.New(), nil, s.peer, wrapped, nil)
+	raw, err := decryptAsPeer(s.peer, wrapped)
 	if err != nil || len(raw) != a.Size() {
 		t.Fatalf("the peer found %d bytes: %v", len(raw), err)
 	}

@@ -3,6 +3,7 @@ package soft
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/fips140"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
@@ -113,6 +114,9 @@ func (k rsaUnwrapKey) Public() crypto.PublicKey { return k.m.public }
 
 // Unwrap makes a session key of what a peer wrapped with RSA-OAEP.
 func (k rsaUnwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, error) {
+	if err := permitted("unwrap by RSA-OAEP with SHA-1"); err != nil {
+		return nil, err
+	}
 	m, err := k.use()
 	if err != nil {
 		return nil, err
@@ -130,6 +134,9 @@ func (k rsaDecrypter) Public() crypto.PublicKey { return k.m.public }
 // Decrypt decrypts RSA-OAEP with SHA-1 and no label and, for peers that know
 // nothing better, PKCS #1 v1.5 (RFC 8017 sections 7.1 and 7.2).
 func (k rsaDecrypter) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.DecrypterOpts) ([]byte, error) {
+	if err := permitted("decrypt RSA-OAEP with SHA-1, or PKCS #1 v1.5"); err != nil {
+		return nil, err
+	}
 	m, err := k.use()
 	if err != nil {
 		return nil, err
@@ -161,7 +168,7 @@ func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("soft: wrap for %T: %w", peer, errors.ErrUnsupported)
 	}
-	if err := checkPeer(public); err != nil {
+	if err := errors.Join(checkPeer(public), permitted("wrap by RSA-OAEP with SHA-1")); err != nil {
 		return nil, err
 	}
 	raw, err := s.take(k)
@@ -174,6 +181,14 @@ func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 		return nil, fmt.Errorf("soft: wrap for RSA key: %w: %w", keystore.ErrBadData, err)
 	}
 	return wrapped, nil
+}
+
+// permitted reports what MSL asks for, and GODEBUG=fips140=only refuses.
+func permitted(what string) error {
+	if fips140.Enforced() {
+		return fmt.Errorf("soft: %s: GODEBUG=fips140=only does not permit it, and fips140=on does: %w", what, errors.ErrUnsupported)
+	}
+	return nil
 }
 
 func checkPeer(public *rsa.PublicKey) error {

@@ -2,6 +2,7 @@ package mslhttp
 
 import (
 	"context"
+	"crypto/fips140"
 	"fmt"
 	"log/slog"
 	"net"
@@ -52,7 +53,9 @@ func (h *WebSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer exchange.end()
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: h.Origins})
+	var ws *websocket.Conn
+	var err error
+	withSHA1(func() { ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: h.Origins}) })
 	if err != nil {
 		h.log(r, err)
 		return // it answered
@@ -94,7 +97,12 @@ type WebSocketDialer struct {
 // Dial connects to a URL with the scheme ws, wss, http or https. ctx is used only while
 // connecting. Close waits up to five seconds for the peer to close, too.
 func (d *WebSocketDialer) Dial(ctx context.Context, url string) (net.Conn, error) {
-	ws, response, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: d.Client, HTTPHeader: d.Header})
+	var ws *websocket.Conn
+	var response *http.Response
+	var err error
+	withSHA1(func() {
+		ws, response, err = websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: d.Client, HTTPHeader: d.Header})
+	})
 	if err != nil && response != nil && response.StatusCode != http.StatusSwitchingProtocols {
 		return nil, &StatusError{Status: response.StatusCode, RetryAfter: response.Header.Get("Retry-After")}
 	}
@@ -103,6 +111,11 @@ func (d *WebSocketDialer) Dial(ctx context.Context, url string) (net.Conn, error
 	}
 	return newWebSocket(ws, d.Idle, d.MaxMessage), nil
 }
+
+// withSHA1 permits SHA-1 in opening, where GODEBUG=fips140=only is set: RFC 6455 section 1.3
+// takes it to tell that the other side knows WebSockets, and nothing is secret or signed by
+// it. TLS goes on as FIPS 140-3 has it.
+func withSHA1(open func()) { fips140.WithoutEnforcement(open) }
 
 // A webSocket is a WebSocket connection as a stream. It pings the peer, and ends if the
 // peer is silent.

@@ -2,27 +2,15 @@ package state
 
 import (
 	"crypto/fips140"
-	"os"
-	"os/exec"
-	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/internal/fipstest"
 	"github.com/msl-hsm/msl-hsm/internal/stretch"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// TestFIPS runs TestInFIPS in the FIPS modes of Go, which a process has from its start.
-func TestFIPS(t *testing.T) {
-	for _, mode := range []string{"on", "only"} {
-		t.Run(mode, func(t *testing.T) {
-			c := exec.Command(os.Args[0], "-test.run=^TestInFIPS$", "-test.v")
-			c.Env = append(os.Environ(), "GODEBUG=fips140="+mode)
-			if out, err := c.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestInFIPS") {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
-	}
-}
+// TestFIPS runs TestInFIPS in the FIPS modes of Go.
+func TestFIPS(t *testing.T) { fipstest.Run(t, "^TestInFIPS$", "") }
 
 // TestInFIPS has a user whose password was hashed outside of FIPS mode log in.
 func TestInFIPS(t *testing.T) {

@@ -1,11 +1,13 @@
 package enroll
 
 import (
+	"crypto/fips140"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,6 +51,9 @@ type challenger struct {
 // 2.0 Library, Part 1, clause 24). The secret in it is a MAC over everything that makes
 // the challenge unique, so it need not be stored.
 func (k *challenger) challenge(b *proof.Begin, o *proof.Offered, issued int64) (*proof.Challenge, error) {
+	if fips140.Enforced() {
+		return nil, fmt.Errorf("enroll: GODEBUG=fips140=only does not permit the cipher of TPM credentials, AES-CFB, and fips140=on does: %w", errors.ErrUnsupported)
+	}
 	c := &proof.Challenge{Type: proof.TypeChallenge, Version: proof.Version, Nonce: random(proof.SecretSize), Issued: issued}
 	secret, err := k.secret(b, c)
 	if err != nil {

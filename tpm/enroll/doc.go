@@ -72,5 +72,5 @@
 //   - Records are neither encrypted nor authenticated. Anyone who can write them can
 //     lift revocations.
 //   - With GODEBUG=fips140=only the standard library refuses the cipher mode of
-//     credentials (AES-CFB), and an authority does not work.
+//     credentials (AES-CFB), and an authority answers with errors.ErrUnsupported.
 package enroll

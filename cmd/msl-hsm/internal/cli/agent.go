@@ -9,6 +9,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/clientside"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/failurelog"
 )
@@ -103,7 +104,7 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 		a.Client.MSL.Headers = logHeaders(log)
 	}
 	log.Info("serving", "address", urlOf(listener), "server", c.Client.URL, "identity", c.Client.Identity,
-		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback)
+		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback, "fips140", keys.FIPSOf().Mode, "fips140_module", keys.FIPSOf().Module)
 	return answerUntil(p, ctx, a.Server(), listener, c.Client.Agent.Shutdown, f.readyFile)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/logsample"
@@ -178,7 +179,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	defer socket.Listen(log).Close()
 	serverside.BoundMemory(&c.Server, log, s)
 	log.Info("serving", "address", l.Addr().String(), "identity", c.Server.Identity, "custody", c.Server.Custody,
-		"issuer_key_versions", len(s.MSL.Issuer.Ring()), "upstream", c.Server.Upstream.String())
+		"issuer_key_versions", len(s.MSL.Issuer.Ring()), "upstream", c.Server.Upstream.String(), "fips140", keys.FIPSOf().Mode, "fips140_module", keys.FIPSOf().Module)
 	streams, more, err := openBeside(c, live, sockets, log, peers)
 	if err != nil {
 		return err

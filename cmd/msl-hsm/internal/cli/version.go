@@ -19,10 +19,12 @@ type build struct {
 	Go        string   `json:"go"`
 	Platform  string   `json:"platform"`
 	KeyStores []string `json:"key_stores"`
+
+	FIPS keys.FIPS `json:"fips140"` // of this process
 }
 
 func readBuild() build {
-	b := build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, FIPS: keys.FIPSOf()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		b.Version = info.Main.Version
 		for _, s := range info.Settings {
@@ -49,7 +51,8 @@ func (b build) String() string {
 	if b.Modified {
 		revision += " (modified)"
 	}
-	return fmt.Sprintf("msl-hsm %s%s %s %s\nkey stores: %s\n", b.Version, revision, b.Go, b.Platform, strings.Join(b.KeyStores, ", "))
+	return fmt.Sprintf("msl-hsm %s%s %s %s\nkey stores: %s\nFIPS 140-3 mode: %s\n",
+		b.Version, revision, b.Go, b.Platform, strings.Join(b.KeyStores, ", "), b.FIPS)
 }
 
 func versionCommand(p *program) *cobra.Command {

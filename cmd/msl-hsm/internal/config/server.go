@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/fips140"
 	"net"
 	"strings"
 	"time"
@@ -58,6 +59,9 @@ const maxEnrollments = 100_000
 func (s *Server) checkEnrollment() error {
 	if s.State.Shared() && s.Enrollment.State != "" {
 		return exit.Usagef("server.enrollment.state is set, and server.state is in etcd: devices enroll at a server whose state is in a file")
+	}
+	if s.Enrollment.State != "" && fips140.Enforced() {
+		return exit.Usagef("server.enrollment.state is set, and GODEBUG=fips140=only does not permit the cipher of TPM credentials, AES-CFB: use fips140=on")
 	}
 	if r := s.Enrollment.Rate; !(r == 0 || r >= 0.1 && r <= maxEnrollments) {
 		return exit.Usagef("server.enrollment.rate is %v: want 0.1 to %d enrollments in a second", r, maxEnrollments)

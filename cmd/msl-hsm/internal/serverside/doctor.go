@@ -3,6 +3,7 @@ package serverside
 import (
 	"context"
 	"crypto"
+	"crypto/fips140"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -28,6 +29,7 @@ import (
 func Examine(ctx context.Context, c *config.Config) []Check {
 	d := &doctor{c: c}
 	d.clock(time.Now())
+	d.fips(keys.FIPSOf())
 	d.files()
 	d.accessLog()
 	if c.Server.Admin.Token != "" {
@@ -79,6 +81,16 @@ func (d *doctor) clock(now time.Time) {
 		return
 	}
 	d.say("clock", OK, "it says %s", now.UTC().Format(time.DateTime))
+}
+
+// fips tells the mode. One that was asked for, with a module that is not validated, deserves
+// a warning.
+func (d *doctor) fips(f keys.FIPS) {
+	verdict, next := OK, ""
+	if f.Mode != "off" && !f.Frozen() {
+		verdict, next = Warning, ": this module is in no certificate; build with GOFIPS140=certified, and see docs/security.md"
+	}
+	d.say("FIPS 140-3", verdict, "mode %s%s", f, next)
 }
 
 // files looks at who may read and write what only the server should, and whether there is
@@ -202,6 +214,10 @@ func (d *doctor) store(ctx context.Context) {
 	for _, name := range r.Exchanges(d.c) {
 		began := time.Now()
 		err := r.Try(ctx, d.c, name)
+		if fips140.Enforced() && errors.Is(err, errors.ErrUnsupported) {
+			d.say("key exchange "+name, Warning, "not tried as a device would, whose keys would be in this process: %s", exit.OneLine(err))
+			continue
+		}
 		d.judge("key exchange "+name, err, "a device gets keys, and comes back with its token: %v", time.Since(began).Round(time.Millisecond))
 	}
 }

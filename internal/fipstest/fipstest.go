@@ -1,0 +1,34 @@
+// Package fipstest runs tests in the FIPS 140-3 modes of Go (GODEBUG=fips140), which a
+// process has from its start.
+package fipstest
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Run runs tests of this test program once more, in a process in each of the modes on and
+// only. run and skip are patterns as go test -run and -skip take them; an empty skip skips
+// none. A mode in which no test ran has failed. The tests must not call Run themselves.
+func Run(t *testing.T, run, skip string) {
+	t.Helper()
+	for _, mode := range []string{"on", "only"} {
+		t.Run(mode, func(t *testing.T) { In(t, mode, run, skip) })
+	}
+}
+
+// In is [Run] in one mode.
+func In(t *testing.T, mode, run, skip string) {
+	t.Helper()
+	args := []string{"-test.run=" + run, "-test.v"}
+	if skip != "" {
+		args = append(args, "-test.skip="+skip)
+	}
+	c := exec.Command(os.Args[0], args...)
+	c.Env = append(os.Environ(), "GODEBUG=fips140="+mode, "MSL_SOAK=")
+	if out, err := c.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: ") {
+		t.Errorf("fips140=%s: %v\n%s", mode, err, out)
+	}
+}
