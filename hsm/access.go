@@ -116,7 +116,11 @@ func (a *access) triesLeft(slot uint) string {
 	case err != nil:
 		return "check the PIN before you try again"
 	case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
-		return "the PIN is LOCKED: the token's security officer has to set a new one"
+		return "the PIN is LOCKED: the token's security officer sets a new one with msl-hsm token pin unblock"
+	case info.Flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0:
+		return "the security officer sets the first one with msl-hsm token pin set"
+	case info.Flags&pkcs11.CKF_USER_PIN_TO_BE_CHANGED != 0:
+		return "the token wants another PIN first: change it with msl-hsm token pin change"
 	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
 		return "ONE try is left before the token locks the PIN"
 	case info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0:

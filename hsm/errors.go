@@ -56,7 +56,10 @@ func codeName(code uint) string {
 	var number uint
 	var name string
 	fmt.Sscanf(pkcs11.Error(code).Error(), "pkcs11: 0x%X: %s", &number, &name)
-	if name == "" {
+	switch {
+	case code == pkcs11.CKR_PIN_TOO_WEAK: // the list ends before it
+		return "CKR_PIN_TOO_WEAK"
+	case name == "":
 		return fmt.Sprintf("CKR 0x%08X", code)
 	}
 	return name
@@ -96,8 +99,9 @@ func (e *Error) class() class {
 	case pkcs11.CKR_KEY_UNEXTRACTABLE, pkcs11.CKR_KEY_NOT_WRAPPABLE:
 		return classLocked
 	case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE,
-		pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_USER_PIN_NOT_INITIALIZED:
-		if e.Function == "C_Login" || e.Function == "C_InitPIN" || e.Function == "C_InitToken" {
+		pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_PIN_TOO_WEAK, pkcs11.CKR_USER_PIN_NOT_INITIALIZED:
+		switch e.Function {
+		case "C_Login", "C_InitPIN", "C_SetPIN", "C_InitToken":
 			return classPIN
 		}
 	case pkcs11.CKR_SESSION_COUNT:

@@ -135,6 +135,11 @@ msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulon
 	return msl_answer(CALL(f, session, InitPIN, ck_init_pin)(session, pin, n), FN_InitPIN, 0);
 }
 
+msl_result msl_set_pin(ck_functions *f, ck_ulong session, ck_byte *old, ck_ulong n, ck_byte *pin, ck_ulong m)
+{
+	return msl_answer(CALL(f, session, SetPIN, ck_set_pin)(session, old, n, pin, m), FN_SetPIN, 0);
+}
+
 msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n)
 {
 	return msl_answer(CALL(f, session, Login, ck_login)(session, user, pin, n), FN_Login, 0);

@@ -88,7 +88,7 @@ type made struct {
 var functionNames = map[int]string{
 	C.FN_Initialize: "C_Initialize", C.FN_Finalize: "C_Finalize",
 	C.FN_GetSlotList: "C_GetSlotList", C.FN_GetTokenInfo: "C_GetTokenInfo",
-	C.FN_InitToken: "C_InitToken", C.FN_InitPIN: "C_InitPIN",
+	C.FN_InitToken: "C_InitToken", C.FN_InitPIN: "C_InitPIN", C.FN_SetPIN: "C_SetPIN",
 	C.FN_OpenSession: "C_OpenSession", C.FN_CloseSession: "C_CloseSession",
 	C.FN_GetSessionInfo: "C_GetSessionInfo", C.FN_Login: "C_Login",
 	C.FN_CreateObject: "C_CreateObject", C.FN_DestroyObject: "C_DestroyObject",
@@ -161,6 +161,12 @@ func (l tokenCalls) initToken(slot uint, pin []byte, label [32]byte) error {
 func (l tokenCalls) initPIN(session uint, pin []byte) error {
 	p, n := mem(pin)
 	return l.count(C.msl_init_pin(l.list, C.ck_ulong(session), p, n), C.FN_InitPIN)
+}
+
+func (l tokenCalls) changePIN(session uint, old, pin []byte) error {
+	o, m := mem(old)
+	p, n := mem(pin)
+	return l.count(C.msl_set_pin(l.list, C.ck_ulong(session), o, m, p, n), C.FN_SetPIN)
 }
 
 // begin returns when an operation with a session key begins, if it is to be timed.

@@ -43,6 +43,7 @@ ck_functions *msl_load(const char *path, char *reason, ck_ulong n);
 
 msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label);
 msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulong n);
+msl_result msl_set_pin(ck_functions *f, ck_ulong session, ck_byte *old, ck_ulong n, ck_byte *pin, ck_ulong m);
 msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n);
 
 msl_result msl_initialize(ck_functions *f);

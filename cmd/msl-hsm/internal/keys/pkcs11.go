@@ -123,6 +123,19 @@ func rereadPIN(c *config.Keystore, s Store) error {
 	return device.RenewPIN(source)
 }
 
+// PINSource returns where the PIN of the user comes from: the configuration, or else the URI.
+// It is empty if neither says that.
+func PINSource(k *config.Keystore, uri *hsm.URI) (string, error) {
+	source, err := pin(k)
+	if err != nil || source != "" || uri.PINSource == "" {
+		return string(source), err
+	}
+	if source, err = hsm.ParsePINSource(uri.PINSource); err != nil {
+		return "", exit.Usagef("pin-source of the URI: %w", err)
+	}
+	return string(source), nil
+}
+
 // pin returns the source of the PIN; only package hsm sees the PIN itself.
 func pin(k *config.Keystore) (hsm.PINSource, error) {
 	if k.PIN == "" {

@@ -1,0 +1,208 @@
+//go:build cgo && !nopkcs11
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A pinChange is what a verb of token pin does, and where its PINs come from.
+type pinChange struct {
+	old, changed hsm.Role
+	oldPIN       string // source
+	newPIN       string // source
+	done         string
+}
+
+func tokenPINSetCommand(p *program) *cobra.Command {
+	x := pinChange{old: hsm.SecurityOfficer, changed: hsm.User, done: "set"}
+	c := &cobra.Command{
+		Use:   "set",
+		Short: "Set the first PIN of the user of a token, as its security officer",
+		Long: `Sets the first PIN of the user of a token that has none, as its security officer. token
+init has done that for the tokens that it made. The first PIN of the security officer is
+given when a token is initialized.
+
+A PIN that is not named by a flag is asked for at the terminal. Where a token has a pad, it
+asks by itself.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error {
+			return p.changePIN(x, func(t hsm.PINs) error {
+				if !t.Set() {
+					return nil
+				}
+				return fmt.Errorf("the user of the token %q has a PIN: change it with msl-hsm token pin change, or, if nobody knows it, set another with msl-hsm token pin unblock", t.Label)
+			})
+		},
+	}
+	pinFlags(c, &x)
+	return c
+}
+
+func tokenPINUnblockCommand(p *program) *cobra.Command {
+	x := pinChange{old: hsm.SecurityOfficer, changed: hsm.User, done: "unblocked and set"}
+	c := &cobra.Command{
+		Use:   "unblock",
+		Short: "Set another PIN of the user of a token, as its security officer, after it was locked or lost",
+		Long: `Sets another PIN of the user of a token, as its security officer, after too many wrong ones
+locked it or nobody knows it any more. The keys in the token stay.
+
+A server that runs goes on; see msl-hsm token pin change --help.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error {
+			return p.changePIN(x, func(t hsm.PINs) error {
+				if t.Set() || t.State(hsm.User) == hsm.PINLocked {
+					return nil
+				}
+				return fmt.Errorf("the user of the token %q has no PIN yet: set one with msl-hsm token pin set", t.Label)
+			})
+		},
+	}
+	pinFlags(c, &x)
+	return c
+}
+
+func tokenPINChangeCommand(p *program) *cobra.Command {
+	x := pinChange{old: hsm.User, changed: hsm.User, done: "changed"}
+	var so bool
+	c := &cobra.Command{
+		Use:   "change",
+		Short: "Change the PIN of the user of a token, or with --so that of its security officer",
+		Long: `Changes the PIN of the user of a token, whose old one is that of --pin or keystore.pin, or
+with --so that of its security officer, whose old one is that of --so-pin. The keys in the
+token stay.
+
+A server that runs goes on with its sessions. It gives the PIN again when it has lost them,
+so let it know the new one before that: put it where keystore.pin says, and run msl-hsm
+admin reload.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error {
+			if !so && x.oldPIN != "" {
+				return exit.Usagef("--so-pin is the PIN of the security officer: add --so to change that, or name the PIN of the user with --pin")
+			}
+			if so {
+				x.old, x.changed = hsm.SecurityOfficer, hsm.SecurityOfficer
+			}
+			return p.changePIN(x, func(t hsm.PINs) error {
+				if so || t.Set() || t.State(hsm.User) == hsm.PINLocked {
+					return nil
+				}
+				return fmt.Errorf("the user of the token %q has no PIN yet: the security officer sets one with msl-hsm token pin set", t.Label)
+			})
+		},
+	}
+	pinFlags(c, &x)
+	c.Flags().BoolVar(&so, "so", false, "change the PIN of the security officer")
+	return c
+}
+
+func pinFlags(c *cobra.Command, x *pinChange) {
+	c.Flags().StringVar(&x.oldPIN, "so-pin", "", "`SOURCE` of the security officer's PIN: file:PATH, fd:N, credential:NAME or prompt")
+	c.Flags().StringVar(&x.newPIN, "new-pin", "", "`SOURCE` of the new PIN, of the same forms")
+}
+
+// changePIN reads both PINs and changes one, unless that must fail.
+func (p *program) changePIN(x pinChange, fits func(hsm.PINs) error) error {
+	if err := errors.Join(notFromEnvironment("--so-pin", x.oldPIN), notFromEnvironment("--new-pin", x.newPIN)); err != nil {
+		return err
+	}
+	c, uri, err := p.token()
+	if err != nil {
+		return err
+	}
+	t, err := hsm.PINsOf(uri)
+	if err != nil {
+		return keys.NoToken(err)
+	}
+	if err := errors.Join(fits(t), locked(t, x.old)); err != nil {
+		return err
+	}
+	if x.old == hsm.User {
+		if x.oldPIN, err = keys.PINSource(&c.Keystore, uri); err != nil {
+			return err
+		}
+	}
+	if keys.OrPrompt(x.oldPIN) == "prompt" {
+		p.warnOfTries(t, x.old)
+	}
+	old, changed, err := x.read(t)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	defer changed.Close()
+	if err := x.apply(uri, old.Bytes(), changed.Bytes()); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "%s the PIN of the %s of the token %q; the keys in it stay\n", x.done, x.changed, t.Label)
+	if x.changed == hsm.User {
+		fmt.Fprintln(p.stdout, "next: put it where keystore.pin says; servers that run go on, and take it up with msl-hsm admin reload")
+	}
+	return nil
+}
+
+// token returns the configuration and the URI of its token.
+func (p *program) token() (*config.Config, *hsm.URI, error) {
+	c, err := p.configure()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := keys.CheckSoftHSM(&c.Keystore); err != nil {
+		return nil, nil, err
+	}
+	uri, err := keys.Resolve(&c.Keystore)
+	return c, uri, err
+}
+
+// locked refuses what cannot succeed, before a secret is asked for.
+func locked(t hsm.PINs, r hsm.Role) error {
+	switch {
+	case t.State(r) != hsm.PINLocked:
+		return nil
+	case r == hsm.User:
+		return fmt.Errorf("the PIN of the user of the token %q is LOCKED: %w: the security officer sets another with msl-hsm token pin unblock", t.Label, keystore.ErrPIN)
+	}
+	return fmt.Errorf("the PIN of the security officer of the token %q is LOCKED: %w: nobody can set PINs any more; the keys work for who knows the PIN of the user, and the maker's manual says how to reset the token, which erases it", t.Label, keystore.ErrPIN)
+}
+
+// warnOfTries says to who is about to type a PIN what a wrong one would do.
+func (p *program) warnOfTries(t hsm.PINs, r hsm.Role) {
+	switch t.State(r) {
+	case hsm.PINFinalTry:
+		fmt.Fprintf(p.stderr, "warning: ONE try is left: another wrong PIN of the %s locks it\n", r)
+	case hsm.PINCountLow:
+		fmt.Fprintf(p.stderr, "warning: a wrong PIN of the %s was given before; the token counts and may lock\n", r)
+	}
+}
+
+// read reads the two PINs, or none where the token asks for them.
+func (x pinChange) read(t hsm.PINs) (old, changed *lockedmem.Buffer, err error) {
+	if t.Pad() {
+		return nil, nil, nil
+	}
+	if old, err = keys.Secret(keys.OrPrompt(x.oldPIN), fmt.Sprintf("PIN of the %s", x.old)); err != nil {
+		return nil, nil, err
+	}
+	if changed, err = keys.NewSecret(keys.OrPrompt(x.newPIN), fmt.Sprintf("new PIN of the %s", x.changed)); err != nil {
+		old.Close()
+		return nil, nil, err
+	}
+	return old, changed, nil
+}
+
+func (x pinChange) apply(uri *hsm.URI, old, changed []byte) error {
+	if x.old == x.changed {
+		return hsm.ChangePIN(uri, x.changed, old, changed)
+	}
+	return hsm.ResetPIN(uri, old, changed)
+}

@@ -1,0 +1,27 @@
+package hsm
+
+import (
+	"testing"
+
+	"github.com/miekg/pkcs11"
+)
+
+// TestPINState has the worst told, and of the role that was asked about.
+func TestPINState(t *testing.T) {
+	for _, c := range []struct {
+		flags    uint
+		user, so PINState
+	}{
+		{pkcs11.CKF_USER_PIN_INITIALIZED, PINFine, PINFine},
+		{pkcs11.CKF_USER_PIN_COUNT_LOW | pkcs11.CKF_USER_PIN_FINAL_TRY, PINFinalTry, PINFine},
+		{pkcs11.CKF_USER_PIN_COUNT_LOW | pkcs11.CKF_SO_PIN_LOCKED, PINCountLow, PINLocked},
+		{pkcs11.CKF_USER_PIN_LOCKED | pkcs11.CKF_USER_PIN_TO_BE_CHANGED, PINLocked, PINFine},
+		{pkcs11.CKF_USER_PIN_TO_BE_CHANGED | pkcs11.CKF_SO_PIN_COUNT_LOW, PINToBeChanged, PINCountLow},
+		{pkcs11.CKF_SO_PIN_FINAL_TRY | pkcs11.CKF_SO_PIN_TO_BE_CHANGED, PINFine, PINFinalTry},
+	} {
+		p := PINs{flags: c.flags}
+		if p.State(User) != c.user || p.State(SecurityOfficer) != c.so {
+			t.Errorf("flags %#x: user %d, security officer %d; want %d, %d", c.flags, p.State(User), p.State(SecurityOfficer), c.user, c.so)
+		}
+	}
+}
