@@ -186,15 +186,21 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 		return err
 	}
 	tellPage(p, live)
-	server := serverside.HTTPServer(s.Connections, streams.Beside(failures.Beside(live)), peers)
-	if c.Server.TLS.HTTP2 {
-		mslhttp.AllowHTTP2(server)
-	}
+	server := webServer(c, s, streams.Beside(failures.Beside(live)), peers)
 	defer reloadOn(reload, live)()
 	ctx, undrained := drained(ctx, c.Server.Drain, s, log)
 	defer undrained()
 	defer keepAlive(s)()
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
+}
+
+// webServer returns the server for HTTP.
+func webServer(c *config.Config, s *serverside.Service, handler http.Handler, peers *slog.Logger) *http.Server {
+	server := serverside.HTTPServer(s.Connections, handler, peers)
+	if c.Server.TLS.HTTP2 {
+		mslhttp.AllowHTTP2(server)
+	}
+	return server
 }
 
 // openBeside returns what serves connections that last, and all that serves beside the

@@ -73,15 +73,15 @@ func (g *generation) keysNow(ctx context.Context) statuspage.Keys {
 }
 
 // numbers are about sessions and what else is in use.
-func (s *Service) numbers() []statuspage.Number {
-	st := s.MSL.Stats()
+func (g *generation) numbers() []statuspage.Number {
+	st := g.MSL.Stats()
 	all := []statuspage.Number{
 		{Name: "Sessions remembered", Value: fmt.Sprint(st.Sessions)},
 		{Name: "Messages in one of them", Value: shareOf(st.Hits, st.Misses)},
-		{Name: "Connections open", Value: fmt.Sprint(s.Connections.Open())},
+		{Name: "Connections open", Value: fmt.Sprint(g.Connections.Open())},
 		{Name: "Memory for messages", Value: fmt.Sprintf("%d KiB proven senders, %d KiB others", st.Proven>>10, st.Unproven>>10)},
 	}
-	if d, ok := keys.StatsOf(s.Store); ok {
+	if d, ok := keys.StatsOf(g.Store); ok {
 		all = append(all,
 			statuspage.Number{Name: "PKCS #11 sessions", Value: fmt.Sprintf("%d in use of %d open", d.InUse, d.Open)},
 			statuspage.Number{Name: "Session objects in the token", Value: fmt.Sprint(d.Objects)},
@@ -108,14 +108,14 @@ func times(n uint64) string {
 }
 
 // waiting lists devices that wait for a person, or is nil if none enroll here.
-func (s *Service) waiting(ctx context.Context) *statuspage.Enrollments {
-	if s.Devices == nil {
+func (g *generation) waiting(ctx context.Context) *statuspage.Enrollments {
+	if g.Devices == nil {
 		return nil
 	}
-	n, err := s.Devices.Count(ctx, enroll.Pending)
+	n, err := g.Devices.Count(ctx, enroll.Pending)
 	var page enroll.Page
 	if err == nil {
-		page, err = s.Devices.Page(ctx, enroll.Query{State: enroll.Pending, Limit: mostDevices})
+		page, err = g.Devices.Page(ctx, enroll.Query{State: enroll.Pending, Limit: mostDevices})
 	}
 	if err != nil {
 		return &statuspage.Enrollments{Error: "The enrollments cannot be read: " + exit.OneLine(err)}

@@ -9,17 +9,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// A Failure is a message that was refused, or not answered.
-type Failure struct {
-	At      time.Time `json:"at"`
-	Fault   string    `json:"fault"` // whose it was
-	Source  string    `json:"source"`
-	Entity  string    `json:"entity,omitempty"`
-	Proven  bool      `json:"proven"` // that it was this entity
-	Code    string    `json:"code,omitempty"`
-	Because string    `json:"because"`
-}
-
 const (
 	// mostFailures is how many are kept of each fault: what strangers send must not hide
 	// that the device fails.

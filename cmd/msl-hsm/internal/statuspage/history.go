@@ -15,22 +15,6 @@ const (
 	mostPoints = 360 // an hour
 )
 
-// A Point is what happened in ten seconds. Times are in milliseconds.
-type Point struct {
-	At       int64 `json:"at"`       // its end, in seconds since 1970
-	Answered int64 `json:"answered"` // messages, with what the application said or with keys
-	Failed   int64 `json:"failed"`   // messages that were refused, or not answered
-	Message  Times `json:"message"`  // from the first byte of a message until the network had the answer
-	Call     Times `json:"call"`     // of operations of the key store, with the wait for it
-}
-
-// Times are those of some events.
-type Times struct {
-	Number  int64   `json:"number"`
-	Mean    float64 `json:"mean"`
-	Longest float64 `json:"longest"`
-}
-
 // A History counts what a server does, and keeps an hour of it. The zero value is empty. It
 // is safe for concurrent use.
 type History struct {

@@ -35,6 +35,33 @@ type Check struct {
 	Detail  string `json:"detail"`
 }
 
+// A Point is what happened in ten seconds. Times are in milliseconds.
+type Point struct {
+	At       int64 `json:"at"`       // its end, in seconds since 1970
+	Answered int64 `json:"answered"` // messages, with what the application said or with keys
+	Failed   int64 `json:"failed"`   // messages that were refused, or not answered
+	Message  Times `json:"message"`  // from the first byte of a message until the network had the answer
+	Call     Times `json:"call"`     // of operations of the key store, with the wait for it
+}
+
+// Times are those of some events.
+type Times struct {
+	Number  int64   `json:"number"`
+	Mean    float64 `json:"mean"`
+	Longest float64 `json:"longest"`
+}
+
+// A Failure is a message that was refused, or not answered.
+type Failure struct {
+	At      time.Time `json:"at"`
+	Fault   string    `json:"fault"` // whose it was
+	Source  string    `json:"source"`
+	Entity  string    `json:"entity,omitempty"`
+	Proven  bool      `json:"proven"` // that it was this entity
+	Code    string    `json:"code,omitempty"`
+	Because string    `json:"because"`
+}
+
 // Keys are what a key store has, as it said lately.
 type Keys struct {
 	Store string    `json:"store"` // in words
