@@ -27,6 +27,9 @@ func (*DB) View(context.Context, func(kv.Reader) error) error { return errLeftOu
 // Update implements [kv.Store].
 func (*DB) Update(context.Context, func(kv.Tx) error) error { return errLeftOut }
 
+// Members returns none.
+func (*DB) Members(context.Context) []Member { return nil }
+
 // Close does nothing.
 func (*DB) Close() error { return nil }
 

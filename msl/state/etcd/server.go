@@ -61,9 +61,18 @@ type Config struct {
 // A Server is the state of a server, in a cluster. It is safe for concurrent use.
 type Server struct {
 	*state.Server
-	store  io.Closer
+	store  cluster
 	verify func(context.Context) error
 }
+
+// A cluster is where the store of a server is.
+type cluster interface {
+	Members(context.Context) []Member
+	io.Closer
+}
+
+// A Member is a member of the cluster, as it answered.
+type Member = etcdkv.Member
 
 // answerTime is how long a server waits for etcd: its clients wait, too. A new leader is
 // usually elected in less.
@@ -158,7 +167,7 @@ func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Open
 
 // serverOf makes the server of a store that is authenticated if it has a root. It closes the
 // store if it fails.
-func serverOf(ctx context.Context, store kv.Store, closer io.Closer) (*Server, error) {
+func serverOf(ctx context.Context, store kv.Store, closer cluster) (*Server, error) {
 	s := &Server{store: closer, verify: func(context.Context) error { return nil }}
 	rooted, err := authkv.HasRoot(ctx, store)
 	switch authentic := store.(type) {
@@ -181,6 +190,10 @@ func serverOf(ctx context.Context, store kv.Store, closer io.Closer) (*Server, e
 // Verify reads everything but the records of ids and renewals, and makes sure that it is
 // authentic: otherwise the error is [ErrForged]. Without a key it does nothing.
 func (s *Server) Verify(ctx context.Context) error { return s.verify(ctx) }
+
+// Members asks each of [Config.Endpoints] how it is, for a second at most. What is wrong is
+// in the members.
+func (s *Server) Members(ctx context.Context) []Member { return s.store.Members(ctx) }
 
 // Close ends pruning and the copy, waits for running transactions and ends the connections.
 func (s *Server) Close() error {

@@ -73,7 +73,7 @@ func opened(c *config.Config, open func(context.Context, etcd.Config) (*etcd.Ser
 		return nil, err
 	}
 	server.PasswordCost(c.Server.Argon2.Cost())
-	return &State{Server: server.Server, Cluster: server, Closer: server}, nil
+	return &State{Server: server.Server, Cluster: server, Members: server.Members, Closer: server}, nil
 }
 
 func tellReach(log *slog.Logger, err error) {

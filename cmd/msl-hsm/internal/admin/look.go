@@ -52,3 +52,9 @@ func (r *Running) Status(out any) error { return r.call(http.MethodGet, "/status
 
 // Metrics writes the metrics of the server in the format of Prometheus.
 func (r *Running) Metrics(w io.Writer) error { return r.call(http.MethodGet, "/metrics", nil, w) }
+
+// Page returns a URL of the status page of the server. It has a token.
+func (r *Running) Page() (url string, err error) {
+	err = r.call(http.MethodPost, "/page", nil, &url)
+	return url, err
+}

@@ -53,8 +53,9 @@ func OpenState(c *config.Config, flag string) (*State, error) {
 // A State is the state of a server, in a file or in etcd.
 type State struct {
 	*state.Server
-	File    *bolt.Server // or nil
-	Cluster *etcd.Server // to be verified, or nil
+	File    *bolt.Server                        // or nil
+	Cluster *etcd.Server                        // to be verified, or nil
+	Members func(context.Context) []etcd.Member // of the cluster; nil for a file
 	io.Closer
 }
 

@@ -69,7 +69,7 @@ func rootCommand(p *program) *cobra.Command {
 		group("state", "Make, check, copy and put back the state file of a server",
 			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p), stateExportCommand(p), stateImportCommand(p)),
 		group("config", "Check a configuration", configCheckCommand(p)),
-		group("admin", "Look at a running server, and have it read its configuration again", adminReloadCommand(p), adminStatusCommand(p), adminMetricsCommand(p)),
+		group("admin", "Look at a running server, and have it read its configuration again", adminReloadCommand(p), adminStatusCommand(p), adminPageCommand(p), adminMetricsCommand(p)),
 		group("audit", "Verify the audit log of a server", auditVerifyCommand(p), auditKeyCommand(p)),
 		group("session", "Show and end the sessions that a device has with its servers", sessionListCommand(p), sessionLogoutCommand(p), sessionForgetCommand(p)),
 		group("tpm", "Give this machine an identity that stays in its TPM",

@@ -28,7 +28,7 @@ import (
 
 type serveFlags struct {
 	listen, state, readyFile, logFormat string
-	stream, peer                        string
+	stream, peer, admin                 string
 	upstream                            []string
 	verbose, trace, tls, initState      bool
 }
@@ -73,6 +73,7 @@ and with a second signal at once, it is ended by force.`,
 	c.Flags().StringArrayVar(&f.upstream, "upstream", nil, "`URL` of the HTTP service behind this gateway; or unix:SOCKET or unix:SOCKET:/PATH; may be given more than once")
 	c.Flags().StringVar(&f.stream, "stream", "", "`ADDRESS` for TCP connections that last, for many messages and for channels")
 	c.Flags().StringVar(&f.peer, "peer", "", "`ADDRESS` for TCP connections of peers that issue tokens for this server, too")
+	c.Flags().StringVar(&f.admin, "admin", "", "loopback `ADDRESS` for a status page and metrics; msl-hsm admin page prints its URL, with a token")
 	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready, and those of --stream and --peer on lines of their own")
 	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls describes in the configuration")
@@ -130,7 +131,8 @@ func serverConfig(p *program, f serveFlags) (*config.Config, error) {
 	}
 	config.Override(&c.Server.Stream.Listen, f.stream)
 	config.Override(&c.Server.Peer.Listen, f.peer)
-	return c, nil
+	config.Override(&c.Server.Admin.Listen, f.admin)
+	return c, config.CheckLoopback("--admin", f.admin)
 }
 
 // serveOn opens the keys and the state, and closes them when the server has ended.
@@ -184,15 +186,22 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
-	server := serverside.HTTPServer(s.Connections, streams.Beside(failures.Beside(live)), peers)
-	if c.Server.TLS.HTTP2 {
-		mslhttp.AllowHTTP2(server)
-	}
+	tellPage(p, live)
+	server := webServer(c, s, streams.Beside(failures.Beside(live)), peers)
 	defer reloadOn(reload, live)()
 	ctx, undrained := drained(ctx, c.Server.Drain, s, log)
 	defer undrained()
 	defer keepAlive(s)()
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
+}
+
+// webServer returns the server for HTTP.
+func webServer(c *config.Config, s *serverside.Service, handler http.Handler, peers *slog.Logger) *http.Server {
+	server := serverside.HTTPServer(s.Connections, handler, peers)
+	if c.Server.TLS.HTTP2 {
+		mslhttp.AllowHTTP2(server)
+	}
+	return server
 }
 
 // openBeside returns what serves connections that last, and all that serves beside the
@@ -229,6 +238,7 @@ func besides(c *config.Config, live *serverside.Live, streams *serverside.Stream
 		if err != nil {
 			return err
 		}
+		live.PageAt(urlOf(from))
 		*more = append(*more, &besideServing{server, from, "admin"})
 	}
 	return nil
@@ -246,6 +256,14 @@ func (p *program) logger(f serveFlags) (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(p.stderr, options)), nil
 	}
 	return slog.New(slog.NewJSONHandler(p.stderr, options)), nil
+}
+
+// tellPage prints a URL of the page for operators on a terminal: in a log it would let others
+// see it.
+func tellPage(p *program, live *serverside.Live) {
+	if url, err := live.PageURL(); err == nil && onTerminal(p.stdout) {
+		fmt.Fprintf(p.stdout, "status page: %s\n", url)
+	}
 }
 
 // logHeaders returns what logs the headers of messages.

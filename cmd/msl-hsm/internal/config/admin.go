@@ -17,8 +17,8 @@ const (
 // Admin is where operators and their programs look at a server.
 type Admin struct {
 	Socket string `yaml:"socket" example:"/run/msl-hsm/admin.sock"` // by which msl-hsm admin reaches a server whose state is in etcd; beside a state file it is FILE.sock
-	Listen string `yaml:"listen" example:"127.0.0.1:9090"`          // a loopback address for health, readiness and metrics over HTTP
-	Token  string `yaml:"token" example:"file:metrics.token"`       // source of the bearer token that metrics and details need there
+	Listen string `yaml:"listen" example:"127.0.0.1:9090"`          // a loopback address for health, readiness, metrics and a status page over HTTP
+	Token  string `yaml:"token" example:"file:metrics.token"`       // source of the bearer token that metrics and details need there; those of msl-hsm admin page do, too
 	Health string `yaml:"health" example:"/healthz"`                // path of the server's own URL that tells anyone whether it is ready, by status 200 or 503 and nothing else
 }
 
@@ -33,18 +33,26 @@ func (a *Admin) check() error {
 		}
 		return nil
 	}
-	host, _, err := net.SplitHostPort(a.Listen)
-	if err == nil && host == "localhost" {
-		host = "127.0.0.1"
-	}
-	if ip, bad := netip.ParseAddr(host); err != nil || bad != nil || !ip.IsLoopback() {
-		return exit.Usagef("server.admin.listen is %q: want a loopback address with a port, such as 127.0.0.1:9090, and let a proxy or a tunnel lead there from other machines", a.Listen)
-	}
-	if err := CheckListen("server.admin.listen", a.Listen); err != nil {
+	if err := CheckLoopback("server.admin.listen", a.Listen); err != nil {
 		return err
 	}
 	if a.Token == "" {
 		return exit.Usagef("server.admin.listen is set, and server.admin.token is not: every user of this machine could read the metrics; name a file with a token, as file:PATH")
 	}
 	return nil
+}
+
+// CheckLoopback wants an address that other machines cannot reach, or none.
+func CheckLoopback(what, address string) error {
+	if address == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err == nil && host == "localhost" {
+		host = "127.0.0.1"
+	}
+	if ip, bad := netip.ParseAddr(host); err != nil || bad != nil || !ip.IsLoopback() {
+		return exit.Usagef("%s is %q: want a loopback address with a port, such as 127.0.0.1:9090, and let a proxy or a tunnel lead there from other machines", what, address)
+	}
+	return CheckListen(what, address)
 }

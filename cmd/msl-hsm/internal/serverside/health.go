@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -84,50 +83,16 @@ func (s *Service) checkServer() Check {
 // A heartbeat uses a key in the device now and then.
 type heartbeat struct {
 	key func() keystore.MAC // that issues
-
-	mu      sync.Mutex
-	began   time.Time     // of the newest use
-	running chan struct{} // closed when that ended
-	err     error         // what it gave
+	glance[struct{}]
 }
 
 // beat uses the key, unless that was done a moment ago, and waits for the result.
 func (h *heartbeat) beat(ctx context.Context) error {
-	h.mu.Lock()
-	if h.running == nil || h.ended() && time.Since(h.began) > fresh {
-		h.began, h.running = time.Now(), make(chan struct{})
-		go h.use(h.running)
-	}
-	running, began := h.running, h.began
-	h.mu.Unlock()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-running:
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return h.err
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return fmt.Errorf("it has not answered for %v", time.Since(began).Round(time.Millisecond))
-}
-
-func (h *heartbeat) ended() bool {
-	select {
-	case <-h.running:
-		return true
-	default:
-		return false
-	}
-}
-
-func (h *heartbeat) use(done chan struct{}) {
-	_, err := h.key().Sum([]byte("msl-hsm health"))
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.err = err
-	close(done)
+	_, _, err := h.look(ctx, fresh, func() (struct{}, error) {
+		_, err := h.key().Sum([]byte("msl-hsm health"))
+		return struct{}{}, err
+	})
+	return err
 }
 
 func (s *Service) checkKeyStore(ctx context.Context) Check {

@@ -13,6 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
@@ -29,6 +30,9 @@ type Live struct {
 	insist    bool // on TLS
 	now       atomic.Pointer[generation]
 	reloading sync.Mutex
+
+	tokens statuspage.Tokens      // for the pages of operators
+	page   atomic.Pointer[string] // its URL, if there is one
 }
 
 // A generation is a server with one configuration.

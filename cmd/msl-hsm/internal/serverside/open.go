@@ -13,6 +13,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -26,8 +27,11 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{base: &base{asRead: c.Server.Identity, Connections: connections(&c.Server), Metrics: metrics.New(buildVersion())}}
-	c.Keystore.Calls = s.Metrics.Call
+	s := &Service{base: &base{asRead: c.Server.Identity, Connections: connections(&c.Server), Metrics: metrics.New(buildVersion()), started: time.Now()}}
+	if c.Server.Admin.Listen != "" {
+		s.past = &statuspage.History{}
+	}
+	c.Keystore.Calls = s.called
 	if err := s.openState(c, log); err != nil {
 		return nil, err
 	}

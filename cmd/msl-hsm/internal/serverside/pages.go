@@ -1,18 +1,18 @@
 package serverside
 
 import (
+	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
 )
 
 // Pages returns what operators look at, by the pattern of [http.ServeMux]: everybody who
@@ -24,6 +24,7 @@ func (l *Live) Pages() map[string]http.Handler {
 		"GET /metrics":             l.Service().Metrics.Handler(),
 		"GET /status":              http.HandlerFunc(l.status),
 		"POST /reload":             http.HandlerFunc(l.reload),
+		"POST /page":               http.HandlerFunc(l.pageURL),
 		"GET /debug/pprof/":        http.HandlerFunc(pprof.Index),
 		"GET /debug/pprof/profile": http.HandlerFunc(pprof.Profile),
 		"GET /debug/pprof/trace":   http.HandlerFunc(pprof.Trace),
@@ -64,26 +65,57 @@ func answerJSON(w http.ResponseWriter, status int, v any) {
 }
 
 // AdminServer returns what shows the pages on a loopback address: health and readiness in
-// brief to every user of this machine, and all of it to those who know the token. There is
+// brief to every user of this machine, and all of it to those who know a token. There is
 // no page that changes anything.
 func (l *Live) AdminServer(c *config.Config) (*http.Server, error) {
-	hash, err := tokenHash(c)
-	if err != nil {
-		return nil, err
+	if c.Server.Admin.Token != "" {
+		hash, err := tokenHash(c)
+		if err != nil {
+			return nil, err
+		}
+		l.tokens.Add(hash)
 	}
 	pages := http.NewServeMux()
-	pages.Handle("GET /metrics", withToken(hash, l.Service().Metrics.Handler()))
+	pages.Handle("GET /metrics", l.tokens.Show(l.Service().Metrics.Handler()))
 	pages.Handle("GET /healthz", http.HandlerFunc(alive))
 	pages.Handle("GET /readyz", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") == "" {
 			l.Service().brief().ServeHTTP(w, r)
 			return
 		}
-		withToken(hash, http.HandlerFunc(l.ready)).ServeHTTP(w, r)
+		l.tokens.Show(http.HandlerFunc(l.ready)).ServeHTTP(w, r)
 	}))
-	return &http.Server{
+	statuspage.Add(pages, l.tokens.Show, l.overview)
+	server := &http.Server{
 		Handler: pages, ReadTimeout: pageTime, WriteTimeout: pageTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
-	}, nil
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	server.RegisterOnShutdown(stop)
+	go l.Service().past.Run(ctx)
+	return server, nil
+}
+
+// PageAt says where the page for operators is, for [Live.PageURL].
+func (l *Live) PageAt(url string) { l.page.Store(&url) }
+
+// PageURL returns a URL of the page for operators, with a new token in its fragment, which
+// browsers do not send. It is for the user of this server alone.
+func (l *Live) PageURL() (string, error) {
+	at := l.page.Load()
+	if at == nil {
+		return "", exit.Usagef("this server shows no page: restart it with --admin 127.0.0.1:9090, or with server.admin.listen")
+	}
+	return *at + "#token=" + l.tokens.Make(), nil
+}
+
+// pageURL answers with a URL of the page.
+func (l *Live) pageURL(w http.ResponseWriter, _ *http.Request) {
+	url, err := l.PageURL()
+	if err != nil {
+		answerJSON(w, http.StatusConflict, admin.Problem(err))
+		return
+	}
+	answerJSON(w, http.StatusOK, url)
 }
 
 // tokenHash returns the hash of the token.
@@ -103,17 +135,3 @@ const (
 	minToken = 16 // bytes
 	pageTime = 10 * time.Second
 )
-
-// withToken shows a page to those who know the token whose hash that is (RFC 6750).
-func withToken(hash [sha256.Size]byte, page http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		sum := sha256.Sum256([]byte(given))
-		if !ok || subtle.ConstantTimeCompare(sum[:], hash[:]) == 0 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "this needs the token of server.admin, as Authorization: Bearer TOKEN", http.StatusUnauthorized)
-			return
-		}
-		page.ServeHTTP(w, r)
-	})
-}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
@@ -20,6 +21,17 @@ func (b *base) report(ctx context.Context, v msl.Served) {
 	b.Metrics.Message(v)
 	b.access.write(ctx, v)
 	b.audit.message(v)
+	if b.past != nil {
+		b.past.Message(&v)
+	}
+}
+
+// called is told of each operation of the key store.
+func (b *base) called(c keystore.Call) {
+	b.Metrics.Call(c)
+	if b.past != nil {
+		b.past.Call(c)
+	}
 }
 
 // reportUpstream is told of each request to the service.

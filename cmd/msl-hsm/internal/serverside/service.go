@@ -6,10 +6,13 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
@@ -49,6 +52,11 @@ type base struct {
 	access    accessLog
 	audit     audit
 	issuerUse keyUse
+
+	past      *statuspage.History // for the page of operators, or nil
+	keysSeen  glance[[]keystore.Info]
+	stateSeen glance[statuspage.State]
+	started   time.Time
 
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]

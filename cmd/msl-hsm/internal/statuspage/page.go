@@ -1,0 +1,77 @@
+package statuspage
+
+import (
+	"embed"
+	"encoding/json"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+//go:embed assets
+var assets embed.FS
+
+// Add adds the page to a server of a loopback address, at "/". What overview returns is sent
+// to those whom shown lets through.
+func Add(to *http.ServeMux, shown func(http.Handler) http.Handler, overview func(*http.Request) Overview) {
+	files, _ := fs.Sub(assets, "assets") // its name is valid
+	page := local(protected(http.FileServerFS(files)))
+	to.Handle("GET /{$}", page)
+	for _, name := range []string{"page.css", "page.js", "chart.js", "icon.svg"} {
+		to.Handle("GET /"+name, page)
+	}
+	to.Handle("GET /overview", local(protected(shown(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(overview(r))
+	})))))
+}
+
+// policy permits the files of this page alone, and no code in its text (CSP level 3).
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+
+// protected keeps other sites from framing, reading or altering what is shown.
+func protected(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for name, value := range map[string]string{
+			"Content-Security-Policy":      policy,
+			"X-Frame-Options":              "DENY",
+			"X-Content-Type-Options":       "nosniff",
+			"Referrer-Policy":              "no-referrer",
+			"Cross-Origin-Opener-Policy":   "same-origin",
+			"Cross-Origin-Resource-Policy": "same-origin",
+			"Permissions-Policy":           "camera=(), geolocation=(), microphone=()",
+			"Cache-Control":                "no-store",
+		} {
+			w.Header().Set(name, value)
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// local refuses requests that name another host than this machine: a site whose name was
+// made to lead to a loopback address (DNS rebinding) names itself.
+func local(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isLoopback(r.Host) {
+			http.Error(w, "this page is for a loopback address or localhost: open it by that name, or have the proxy send it as Host", http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// isLoopback reports whether a Host header names this machine, at any port: a tunnel may
+// have another one.
+func isLoopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
+	return err == nil && ip.IsLoopback()
+}

@@ -1,0 +1,68 @@
+package statuspage
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// Tokens are what callers must know, by their hashes. The zero value has none. It is safe
+// for concurrent use.
+type Tokens struct {
+	mu    sync.Mutex
+	fixed [][sha256.Size]byte // from a configuration
+	made  [][sha256.Size]byte // the newest last
+}
+
+// mostTokens is how many of those that were made count: each command makes one.
+const mostTokens = 32
+
+// Add lets those in who know the token with that hash.
+func (t *Tokens) Add(hash [sha256.Size]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.fixed = append(t.fixed, hash)
+}
+
+// Make returns a new token of 256 random bits. Of those that were made the newest 32 count,
+// as long as this process lives.
+func (t *Tokens) Make() string {
+	secret := make([]byte, 32)
+	rand.Read(secret)
+	token := base64.RawURLEncoding.EncodeToString(secret)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.made = append(t.made, sha256.Sum256([]byte(token)))
+	t.made = t.made[max(0, len(t.made)-mostTokens):]
+	return token
+}
+
+// know reports whether a token is one of them, in a time that does not tell which.
+func (t *Tokens) know(token string) bool {
+	sum, found := sha256.Sum256([]byte(token)), 0
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, list := range [][][sha256.Size]byte{t.fixed, t.made} {
+		for i := range list {
+			found |= subtle.ConstantTimeCompare(sum[:], list[i][:])
+		}
+	}
+	return found == 1
+}
+
+// Show shows a page to those who know a token (RFC 6750).
+func (t *Tokens) Show(page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok || !t.know(given) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "this needs the token of server.admin, as Authorization: Bearer TOKEN", http.StatusUnauthorized)
+			return
+		}
+		page.ServeHTTP(w, r)
+	})
+}
