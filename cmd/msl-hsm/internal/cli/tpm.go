@@ -42,7 +42,7 @@ func progress(log io.Writer) func(what string) {
 }
 
 func tpmInitCommand(p *program) *cobra.Command {
-	var ek, certificate string
+	var ek, certificate, service string
 	var algorithms []string
 	var o identity.InitOptions
 	c := &cobra.Command{
@@ -72,21 +72,28 @@ in .lost-2 and so on.`,
 				}
 				o.Algorithms = append(o.Algorithms, a)
 			}
-			return initTPM(p, c.Context(), o)
+			return initTPM(p, c.Context(), o, service)
 		},
 	}
 	c.Flags().StringVar(&ek, "ek", "", "`KIND` of endorsement key: rsa2048, p256, p384, rsa3072, p521, rsa2048-high or p256-high (default the first with a certificate)")
 	c.Flags().StringVar(&certificate, "ek-certificate", "", "certificate of the endorsement key, where the TPM has none, in this PEM or DER `FILE`")
+	c.Flags().StringVar(&service, "ek-service", "", "where to ask for that certificate, if the TPM has none: `MAKER` intel or amd, or with another place as intel:URL")
 	c.Flags().StringSliceVar(&algorithms, "algorithm", nil, "`ALGORITHM` of an identity key: ecdsa-p256 or rsa2048-sign")
 	c.Flags().BoolVar(&o.NewKeys, "new-keys", false, "make new identity keys, because the old ones were revoked")
 	c.Flags().BoolVar(&o.Replace, "replace", false, "give up the identity that this machine had with another TPM")
 	return c
 }
 
-func initTPM(p *program, ctx context.Context, o identity.InitOptions) (err error) {
+func initTPM(p *program, ctx context.Context, o identity.InitOptions, service string) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
+	}
+	if o.Service, err = keys.EKService(c, service); err != nil {
+		return err
+	}
+	o.Uncertified = func(err error) {
+		fmt.Fprintf(p.stderr, "msl-hsm: no certificate of the endorsement key: %s; without it an operator decides about this machine: repeat msl-hsm tpm init to ask again\n", exit.Printable(err.Error()))
 	}
 	m, err := keys.InitDevice(c, o.Replace, func(lost string) {
 		fmt.Fprintf(p.stderr, "msl-hsm: the file of the keys that the TPM lost is kept as %s\n", exit.Printable(lost))

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
 // Enrollment lets devices with a TPM enroll at the server. Without a state
@@ -66,6 +67,19 @@ func (l RootList) settle(dir string) {
 			l[i] = within(dir, name)
 		}
 	}
+}
+
+// An EKService names where a maker gives out certificates of endorsement keys, as
+// makers.ParseService reads it.
+type EKService string
+
+// UnmarshalYAML reads the name of a maker, and perhaps a URL.
+func (s *EKService) UnmarshalYAML(n *yaml.Node) error {
+	if _, err := makers.ParseService(n.Value); err != nil {
+		return misplaced{n, err}
+	}
+	*s = EKService(n.Value)
+	return nil
 }
 
 // PCRValues are values that PCRs may have, in hexadecimal, by the index of the PCR.
