@@ -166,6 +166,7 @@ func printStatus(p *program, s identity.Status) error {
 func tpmApply(p *program, use, short, long, done string, apply func(*identity.Device, context.Context, identity.Exchange, func(string)) error) *cobra.Command {
 	var over config.Client
 	var pcrs []uint
+	var eventLog string
 	c := &cobra.Command{
 		Use:   use + " --server URL",
 		Short: short,
@@ -180,7 +181,11 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 					return err
 				}
 				defer client.Close()
-				m.Identity.PCRs = pcrs
+				if m.Identity.PCRs = pcrs; len(pcrs) > 0 {
+					if m.Identity.EventLog, err = keys.EventLog(cfg, eventLog); err != nil {
+						return err
+					}
+				}
 				err = apply(m.Identity, c.Context(), fleet.Exchange(client, cfg.Client.Recipient), progress(p.stderr))
 				s, statusErr := m.Identity.Status()
 				switch {
@@ -199,6 +204,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 	c.Flags().StringVar(&over.ServerKey, "server-key", "", "public key of the server, in this PEM `FILE`")
 	c.Flags().StringVar(&over.Recipient, "recipient", "", "identity `NAME` of the server")
 	c.Flags().UintSliceVar(&pcrs, "pcr", nil, "also prove the state in which this machine was started, by the PCRs with these `NUMBERS`")
+	c.Flags().StringVar(&eventLog, "event-log", "", "event log that goes with --pcr if the server asks for it, in this `FILE` (default that of the kernel, for a TPM in /dev)")
 	return c
 }
 
@@ -218,7 +224,7 @@ use until the server has said yes.`,
 }
 
 func tpmQuoteCommand(p *program) *cobra.Command {
-	var nonce string
+	var nonce, eventLog string
 	var pcrs []uint
 	c := &cobra.Command{
 		Use:   "quote --nonce HEX",
@@ -229,7 +235,12 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.withDevice(func(_ *config.Config, m *keys.Device) error {
+			return p.withDevice(func(cfg *config.Config, m *keys.Device) (err error) {
+				if eventLog != "" {
+					if m.Identity.EventLog, err = keys.EventLog(cfg, eventLog); err != nil {
+						return err
+					}
+				}
 				quote, err := m.Identity.Quote(n, pcrs)
 				if err == nil {
 					_, err = fmt.Fprintf(p.stdout, "%s\n", quote)
@@ -240,5 +251,7 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 	}
 	c.Flags().StringVar(&nonce, "nonce", "", "16 to 32 bytes from whoever asks, as hexadecimal `DIGITS`")
 	c.Flags().UintSliceVar(&pcrs, "pcr", []uint{0, 1, 2, 3, 4, 5, 6, 7}, "`NUMBERS` of PCRs, of the SHA-256 bank")
+	c.Flags().StringVar(&eventLog, "event-log", "", "with the event log of this start, from this `FILE`, or without one from the kernel")
+	c.Flags().Lookup("event-log").NoOptDefVal = keys.KernelLog
 	return c
 }
