@@ -47,27 +47,27 @@ type challenger struct {
 	life time.Duration
 }
 
-// challenge makes a credential that only a TPM with both the EK and the AK can open (TPM
+// fill makes a credential that only a TPM with both the EK and the AK can open (TPM
 // 2.0 Library, Part 1, clause 24). The secret in it is a MAC over everything that makes
 // the challenge unique, so it need not be stored.
-func (k *challenger) challenge(b *proof.Begin, o *proof.Offered, issued int64) (*proof.Challenge, error) {
+func (k *challenger) fill(c *proof.Challenge, b *proof.Begin, o *proof.Offered, issued int64) error {
 	if fips140.Enforced() {
-		return nil, fmt.Errorf("enroll: GODEBUG=fips140=only does not permit the cipher of TPM credentials, AES-CFB, and fips140=on does: %w", errors.ErrUnsupported)
+		return fmt.Errorf("enroll: GODEBUG=fips140=only does not permit the cipher of TPM credentials, AES-CFB, and fips140=on does: %w", errors.ErrUnsupported)
 	}
-	c := &proof.Challenge{Type: proof.TypeChallenge, Version: proof.Version, Nonce: random(proof.SecretSize), Issued: issued}
+	c.Type, c.Version, c.Nonce, c.Issued = proof.TypeChallenge, proof.Version, random(proof.SecretSize), issued
 	secret, err := k.secret(b, c)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ek, err := tpm2.ImportEncapsulationKey(o.EK.Area)
 	if err != nil {
-		return nil, proof.Fail(ErrKey, "EK: %w", err)
+		return proof.Fail(ErrKey, "EK: %w", err)
 	}
 	if c.Credential, c.Seed, err = tpm2.CreateCredential(rand.Reader, ek, o.AK.Name, secret); err != nil {
-		return nil, proof.Fail(ErrKey, "EK: %w", err)
+		return proof.Fail(ErrKey, "EK: %w", err)
 	}
 	c.MAC, err = k.tag(b, c)
-	return c, err
+	return err
 }
 
 // secret computes the secret in the credential.

@@ -55,6 +55,8 @@ var (
 	ErrUnknown = errors.New("no such enrollment")
 	// ErrName: the name cannot be used, or another device has it.
 	ErrName = errors.New("name cannot be used")
+	// ErrEventLog: an event log is too long, or is none.
+	ErrEventLog = proof.ErrEventLog
 	// ErrState: the state of the record does not allow it.
 	ErrState = errors.New("not possible in this state")
 	// ErrDamaged: a file is not what this package wrote.

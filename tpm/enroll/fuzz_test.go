@@ -90,7 +90,7 @@ func FuzzEK(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := o.challenges.challenge(&b, &n, 1); err != nil && !errors.Is(err, ErrKey) {
+		if err := o.challenges.fill(&proof.Challenge{}, &b, &n, 1); err != nil && !errors.Is(err, ErrKey) {
 			t.Fatal(err)
 		}
 	})

@@ -46,6 +46,9 @@ func (a *Authority) handle(ctx context.Context, request []byte) (n *application,
 	}
 	switch kind {
 	case proof.TypeBegin:
+		if err := proof.CheckPlain(request); err != nil {
+			return nil, nil, err
+		}
 		answer, err = a.begin(ctx, request)
 		return nil, answer, err
 	case proof.TypeProof:
@@ -68,7 +71,8 @@ func (a *Authority) begin(ctx context.Context, request []byte) (*proof.Challenge
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		return nil, err
 	}
-	return a.challenges.challenge(&b, &o, max(a.now().UnixNano(), r.Newest+1))
+	c := &proof.Challenge{EventLog: b.EventLog && a.policy.EventLogs}
+	return c, a.challenges.fill(c, &b, &o, max(a.now().UnixNano(), r.Newest+1))
 }
 
 // enroll answers a proof: afterwards the record of the device is pending, refused or

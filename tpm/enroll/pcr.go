@@ -17,8 +17,9 @@ import (
 // has to quote each of these, and its value has to be one of them. Nil means no rules.
 type PCRRules map[uint][]HexBytes
 
-// check tells what is wrong with the state that a device proved, or returns "".
-func (rules PCRRules) check(quote *proof.Quote) string {
+// check tells what is wrong with the state that a device proved, or returns "". explain adds
+// what is known of the cause, for a PCR.
+func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string) string {
 	if len(rules) == 0 {
 		return ""
 	}
@@ -28,7 +29,7 @@ func (rules PCRRules) check(quote *proof.Quote) string {
 		case value == nil:
 			missing = append(missing, fmt.Sprint(i))
 		case !slices.ContainsFunc(rules[i], func(v HexBytes) bool { return bytes.Equal(v, value) }):
-			wrong = append(wrong, fmt.Sprintf("PCR %d is %x", i, value))
+			wrong = append(wrong, fmt.Sprintf("PCR %d is %x%s", i, value, explain(i)))
 		}
 	}
 	switch {
@@ -104,11 +105,12 @@ func (r *Record) measured() string {
 	return cmp.Or(measurement(p.Quote), r.Measured)
 }
 
-// Differences returns what the values of PCRs have that the rules do not allow, or "".
-func (rules PCRRules) Differences(values []PCR) string {
+// Differences returns what the values of PCRs have that the policy does not allow, or "". log
+// is the event log that led to them, which may be empty.
+func (p *Policy) Differences(values []PCR, log []byte) string {
 	q := &proof.Quote{}
 	for _, v := range values {
 		q.PCRs = append(q.PCRs, proof.PCR(v))
 	}
-	return rules.check(q)
+	return p.PCRs.check(q, p.explain(log, values))
 }

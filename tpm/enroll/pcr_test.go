@@ -118,7 +118,7 @@ func TestPCRsOfRenewal(t *testing.T) {
 	if err != nil || len(values) != 1 || values[0].Digest[0] != 2 {
 		t.Errorf("%v, %v", values, err)
 	}
-	if text := o.policy.PCRs.Differences(values); !strings.Contains(text, "PCR 0 is 0202") {
+	if text := o.policy.Differences(values, nil); !strings.Contains(text, "PCR 0 is 0202") {
 		t.Error(text)
 	}
 }

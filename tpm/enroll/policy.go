@@ -46,6 +46,11 @@ type Policy struct {
 	Kinds []EKKind
 	// PCRs are the states in which devices may have been started.
 	PCRs PCRRules
+	// EventLogs asks devices that quote PCRs for the event log of their start. References
+	// are the events that led to the allowed states: where a PCR has another value, they
+	// tell which event differs. Neither decides anything.
+	EventLogs  bool
+	References []Reference
 	// Monitor accepts devices that steps 4 to 6, or the rules for PCRs, would not, and notes that in
 	// Record.Accepted: a way to try a policy on a fleet.
 	Monitor bool
@@ -107,7 +112,7 @@ func (p *Policy) judge(r *Record, from *proof.Proof, o *proof.Offered, now time.
 	c.device = p.claimDevice(from.Device, now)
 	v, err := p.accept(r, c, o, renews)
 	if err == nil && v.waits == "" {
-		err = p.started(r, from.Quote, &v)
+		err = p.started(r, from, &v)
 	}
 	if err != nil && p.Monitor {
 		v.accepted, err = "monitoring only: "+err.Error(), nil
@@ -160,9 +165,9 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 }
 
 // started judges the state in which an accepted device was started.
-func (p *Policy) started(r *Record, quote *proof.Quote, v *verdict) error {
-	why := p.PCRs.check(quote)
-	if why == "" || r.Measured != "" && r.Measured == measurement(quote) {
+func (p *Policy) started(r *Record, from *proof.Proof, v *verdict) error {
+	why := p.PCRs.check(from.Quote, p.explainer(from.EventLog, from.Quote))
+	if why == "" || r.Measured != "" && r.Measured == measurement(from.Quote) {
 		return nil
 	}
 	if p.RefuseUnknown {

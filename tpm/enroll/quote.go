@@ -8,10 +8,24 @@ type PCR struct {
 	Digest []byte // SHA-256
 }
 
+func parseQuote(evidence []byte) (proof.StandaloneQuote, error) {
+	return proof.Parse[proof.StandaloneQuote](evidence, proof.TypeQuote)
+}
+
+// QuotedLog returns the event log that came with a quote, or nil. [ReadBootLog] tells whether
+// it leads to the PCRs.
+func QuotedLog(evidence []byte) ([]byte, error) {
+	q, err := parseQuote(evidence)
+	if err != nil || len(q.EventLog) == 0 {
+		return nil, err
+	}
+	return proof.UnpackLog(q.EventLog)
+}
+
 // VerifyQuote checks evidence that Device.Quote of package identity returned: that the
 // AK of the enrolled device quoted these PCRs for the nonce. It returns the PCRs.
 func VerifyQuote(evidence []byte, r *Record, nonce []byte) ([]PCR, error) {
-	q, err := proof.Parse[proof.StandaloneQuote](evidence, proof.TypeQuote)
+	q, err := parseQuote(evidence)
 	if err != nil {
 		return nil, err
 	}

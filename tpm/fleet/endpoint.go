@@ -36,8 +36,10 @@ const (
 	// two messages, and another is opened again.
 	sessions = 1000
 
-	// maxMessage limits a message in its MSL form.
+	// maxMessage and maxHeader limit a message in its MSL form, and what comes before its
+	// data.
 	maxMessage = 4 * enroll.MaxMessage
+	maxHeader  = 256 << 10
 )
 
 // EndpointConfig configures an [Endpoint]. Name and Local are required.
@@ -145,7 +147,7 @@ func LogDecision(ctx context.Context, log *slog.Logger, d enroll.Decision, err e
 
 // endpointLimits are for short messages.
 func endpointLimits(l msl.Limits) msl.Limits {
-	l.Header, l.Chunk, l.Held = maxMessage, maxMessage, maxMessage
+	l.Header, l.Chunk, l.Held = maxHeader, maxMessage, maxMessage
 	l.Unproven, l.Proven = EndpointMemory, EndpointMemory
 	l.Sessions = sessions
 	return l

@@ -20,7 +20,11 @@ type Device struct {
 	// PCRs are the platform configuration registers (0 to 23, of the SHA-256
 	// bank) that are quoted when the device enrolls. It may be empty.
 	PCRs []uint
-	Time func() time.Time // nil means time.Now
+	// EventLog is the event log of this start (TCG PC Client Platform Firmware Profile,
+	// section 10), which the kernel has as binary_bios_measurements. It is sent with the
+	// PCRs to an authority that asks for it. It may be empty.
+	EventLog []byte
+	Time     func() time.Time // nil means time.Now
 
 	mu sync.Mutex // held by every method
 	keyring

@@ -67,6 +67,7 @@ func report(progress func(string), what string) {
 type application struct {
 	keyring
 	pcrs     []uint
+	log      []byte // event log, compressed
 	now      func() time.Time
 	exchange Exchange
 	progress func(string)
@@ -75,7 +76,16 @@ type application struct {
 
 // application prepares an attempt to enroll the keys of this device.
 func (d *Device) application(exchange Exchange, progress func(string)) *application {
-	return &application{keyring: d.keyring, pcrs: d.PCRs, now: d.now, exchange: exchange, progress: progress}
+	a := &application{keyring: d.keyring, pcrs: d.PCRs, now: d.now, exchange: exchange, progress: progress}
+	if len(d.PCRs) == 0 || len(d.EventLog) == 0 {
+		return a
+	}
+	packed, err := proof.PackLog(d.EventLog)
+	if err != nil {
+		report(progress, err.Error())
+	}
+	a.log = packed
+	return a
 }
 
 // run makes the attempt, and repeats it once if the challenge expired.
@@ -91,8 +101,11 @@ func (a *application) run(ctx context.Context) error {
 	if errors.Is(err, ErrStale) {
 		r, err = a.converse(ctx)
 	}
-	if errors.Is(err, ErrMalformed) && a.maker != nil { // an older authority does not know them
-		a.maker = nil
+	for _, leaveOut := range a.novelties() {
+		if !errors.Is(err, ErrMalformed) {
+			break
+		}
+		leaveOut()
 		r, err = a.converse(ctx)
 	}
 	if err == nil {
@@ -106,6 +119,17 @@ func (a *application) run(ctx context.Context) error {
 		last.State = proof.FaultWord(err)
 	}
 	return errors.Join(err, a.file.save(func(s *state) { s.Last = &last }))
+}
+
+// novelties are what an older authority does not know, the newest first.
+func (a *application) novelties() (all []func()) {
+	if a.log != nil {
+		all = append(all, func() { a.log = nil })
+	}
+	if a.maker != nil {
+		all = append(all, func() { a.maker = nil })
+	}
+	return all
 }
 
 // fromAuthority reports whether an error is an answer of the authority, which Status

@@ -18,8 +18,12 @@ import (
 
 // InitOptions are the options of [Device.Init]. The zero value is the usual choice.
 type InitOptions struct {
-	EK          EKKind               // default: that of Certificate, or the first kind with a certificate, else EKRSA2048
-	Certificate []byte               // of the EK, PEM or DER, and those above it; default: what the TPM has
+	EK          EKKind // default: that of Certificate, or the first kind with a certificate, else EKRSA2048
+	Certificate []byte // of the EK, PEM or DER, and those above it; default: what the TPM has
+	// Service is asked for the certificate of an EK of which the TPM has none, once: what it
+	// gives is kept. Uncertified is told why it gave none. Nil asks, and tells, nobody.
+	Service     func(ctx context.Context, ek crypto.PublicKey) ([]byte, error)
+	Uncertified func(error)
 	AK          keystore.Algorithm   // default ECDSAP256
 	Algorithms  []keystore.Algorithm // of the LDevIDs: ECDSAP256, RSASign2048 or both; default ECDSAP256
 	NewKeys     bool                 // make new LDevIDs, because the old ones were revoked
@@ -52,7 +56,7 @@ func (d *Device) Init(ctx context.Context, o InitOptions, progress func(string))
 		what string
 		do   func() error
 	}{
-		{"endorsement key", i.findEK}, {"attestation key", i.makeAK}, {"identity keys", i.makeKeys},
+		{"endorsement key", func() error { return i.findEK(ctx) }}, {"attestation key", i.makeAK}, {"identity keys", i.makeKeys},
 	}
 	for _, step := range steps {
 		if err := ctx.Err(); err != nil {
@@ -74,7 +78,7 @@ type initialization struct {
 }
 
 // findEK finds the EK of the TPM, and checks that it is that of the identity.
-func (i *initialization) findEK() error {
+func (i *initialization) findEK(ctx context.Context) error {
 	kind := i.EK
 	if i.file.state.EK != nil && !i.Replace {
 		kind = cmp.Or(kind, i.file.state.EK.Kind)
@@ -84,6 +88,9 @@ func (i *initialization) findEK() error {
 	}
 	next := &ekState{Kind: kind, Certificates: proof.Certificates(i.Certificate)}
 	if err := i.do(func(t transport.TPM) error { return i.discover(t, next) }); err != nil {
+		return err
+	}
+	if err := i.addCertificates(ctx, next); err != nil {
 		return err
 	}
 	same := i.file.state.EK != nil && sameEK(i.file.state.EK.Public, next.Public)

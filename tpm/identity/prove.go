@@ -17,7 +17,7 @@ import (
 
 // begin makes the first message, which names the keys.
 func (a *application) begin() (proof.Begin, error) {
-	b := proof.Begin{Type: proof.TypeBegin, Version: proof.Version, EK: a.file.state.EK.Public, AK: a.file.state.AK.Public}
+	b := proof.Begin{Type: proof.TypeBegin, Version: proof.Version, EK: a.file.state.EK.Public, AK: a.file.state.AK.Public, EventLog: a.log != nil}
 	for _, k := range a.keys() {
 		b.Keys = append(b.Keys, k.Public)
 	}
@@ -51,6 +51,9 @@ func (a *application) prove(b proof.Begin, c proof.Challenge) (proof.Proof, erro
 			return p, err
 		}
 		p.Quote = &q
+	}
+	if c.EventLog {
+		p.EventLog = a.log
 	}
 	if a.maker != nil {
 		if err := a.proveDevice(&p); err != nil {

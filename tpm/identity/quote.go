@@ -18,8 +18,8 @@ const (
 )
 
 // Quote lets the AK sign the values of PCRs (0 to 23, of the SHA-256 bank), with a nonce
-// of 16 to 32 bytes from the verifier. The result is JSON, for VerifyQuote of package
-// enroll.
+// of 16 to 32 bytes from the verifier. The event log of the Device goes with them. The result
+// is JSON, for VerifyQuote of package enroll.
 func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	if err := d.acquireReady(); err != nil {
 		return nil, err
@@ -32,7 +32,11 @@ func (d *Device) Quote(nonce []byte, pcrs []uint) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return proof.Encode(proof.StandaloneQuote{Type: proof.TypeQuote, Version: proof.Version, AK: d.file.state.AK.Public, Nonce: nonce, Quote: q}), nil
+	s := proof.StandaloneQuote{Type: proof.TypeQuote, Version: proof.Version, AK: d.file.state.AK.Public, Nonce: nonce, Quote: q}
+	if len(d.EventLog) > 0 {
+		s.EventLog, err = proof.PackLog(d.EventLog)
+	}
+	return proof.Encode(s), err
 }
 
 // quote repeats TPM2_Quote until the PCRs that it reads have the values that were

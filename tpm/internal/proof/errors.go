@@ -43,6 +43,8 @@ var (
 	// ErrBusy: the authority is overloaded, or too many devices wait for
 	// approval. Try again later.
 	ErrBusy = errors.New("authority is busy")
+	// ErrEventLog: an event log is too long, or is none.
+	ErrEventLog = errors.New("event log cannot be used")
 	// ErrInternal: the authority failed. Its log says why.
 	ErrInternal = errors.New("authority failed")
 )

@@ -8,8 +8,12 @@ import (
 	"strings"
 )
 
-// MaxMessage is the largest message in bytes, in either direction.
-const MaxMessage = 64 << 10
+// MaxMessage is the largest message in bytes, in either direction: a proof with an event
+// log. Any other message has at most [MaxPlain] bytes.
+const (
+	MaxMessage = MaxPlain + MaxPackedLog*3/2 // in base64
+	MaxPlain   = 64 << 10
+)
 
 // The version and the limits of messages.
 const (
@@ -36,7 +40,8 @@ type Begin struct {
 	EKCertificates [][]byte `json:"ek_certificates,omitempty"` // the EK's own first
 	EK             []byte   `json:"ek"`
 	AK             []byte   `json:"ak"`
-	Keys           [][]byte `json:"keys"` // LDevIDs
+	Keys           [][]byte `json:"keys"`                // LDevIDs
+	EventLog       bool     `json:"event_log,omitempty"` // it has one, for whoever asks
 }
 
 // A Challenge has a credential that only a TPM with both the EK and the AK can open.
@@ -49,6 +54,7 @@ type Challenge struct {
 	Credential []byte `json:"credential"` // TPMS_ID_OBJECT
 	Seed       []byte `json:"seed"`       // TPM2B_ENCRYPTED_SECRET, its contents
 	MAC        []byte `json:"mac"`
+	EventLog   bool   `json:"event_log,omitempty"` // it shall be in the proof
 }
 
 // A Proof is the whole evidence, including the earlier messages.
@@ -62,7 +68,8 @@ type Proof struct {
 	Renewal   *Renewal   `json:"renewal,omitempty"`
 	Quote     *Quote     `json:"quote,omitempty"`
 
-	Device *DeviceProof `json:"device,omitempty"`
+	Device   *DeviceProof `json:"device,omitempty"`
+	EventLog []byte       `json:"event_log,omitempty"` // as PackLog makes it; no signature covers it
 }
 
 // A KeyProof is the result of TPM2_Certify for a key by the AK, and a PKCS #10 request
@@ -137,6 +144,14 @@ func Parse[T any](data []byte, kind string) (T, error) {
 	return v, decode(data, &v)
 }
 
+// CheckPlain refuses a message that is longer than one without an event log may be.
+func CheckPlain(data []byte) error {
+	if len(data) > MaxPlain {
+		return Fail(ErrMalformed, "%d bytes, and %d are allowed", len(data), MaxPlain)
+	}
+	return nil
+}
+
 func decode(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -172,6 +187,9 @@ func (b *Begin) check() error {
 func (p *Proof) check() error {
 	if err := p.Begin.check(); err != nil {
 		return err
+	}
+	if len(p.EventLog) > 0 && !p.Challenge.EventLog || len(p.EventLog) > MaxPackedLog {
+		return Fail(ErrMalformed, "an event log of %d bytes", len(p.EventLog))
 	}
 	if len(p.Keys) != len(p.Begin.Keys) {
 		return Fail(ErrMalformed, "%d keys and %d proofs of them", len(p.Begin.Keys), len(p.Keys))
@@ -220,7 +238,7 @@ func ParseResult(data []byte) (Result, error) {
 		return r, err
 	}
 	if r.State != StateEnrolled {
-		return r, Fail(faultOf(r.State), "%s", Shorten(r.Detail))
+		return r, Fail(faultOf(r.State), "%s", shortenTo(maxDetail, r.Detail))
 	}
 	return r, nil
 }
@@ -229,17 +247,22 @@ func ParseResult(data []byte) (Result, error) {
 func ErrorResult(id string, err error) []byte {
 	r := Result{Type: TypeResult, Version: Version, State: FaultWord(err), ID: id}
 	if kind := faultOf(r.State); kind != ErrInternal {
-		r.Detail = Shorten(strings.TrimPrefix(err.Error(), fmt.Sprintf("enroll: %v: ", kind)))
+		r.Detail = shortenTo(maxDetail, strings.TrimPrefix(err.Error(), fmt.Sprintf("enroll: %v: ", kind)))
 	} else {
 		r.Detail = "its log tells why"
 	}
 	return Encode(r)
 }
 
+// maxDetail is how many characters of a reason a device is told: the values of several PCRs
+// and the events that led there.
+const maxDetail = 1000
+
 // Shorten makes the text of a peer safe to show: at most 300 characters of printable
 // ASCII.
-func Shorten(s string) string {
-	const most = 300
+func Shorten(s string) string { return shortenTo(300, s) }
+
+func shortenTo(most int, s string) string {
 	out := make([]rune, 0, min(len(s), most))
 	for _, r := range s {
 		if len(out) == most {

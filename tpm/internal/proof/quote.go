@@ -11,4 +11,6 @@ type StandaloneQuote struct {
 	AK      []byte `json:"ak"` // TPMT_PUBLIC
 	Nonce   []byte `json:"nonce"`
 	Quote   Quote  `json:"quote"`
+
+	EventLog []byte `json:"event_log,omitempty"` // as PackLog makes it
 }

@@ -15,27 +15,37 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 func enrollmentLearnCommand(p *program) *cobra.Command {
 	var only []uint
+	var events string
 	c := &cobra.Command{
 		Use:   "learn DEVICE...",
 		Short: "Print the setting that allows the state in which devices were started",
 		Long: `Prints server.enrollment.pcr with the values that the PCRs of these devices had when they
 last enrolled, renewed or applied with --pcr: those of a reference device of each kind,
-for instance. Nothing is changed.`,
+for instance. Nothing of the server is changed.
+
+With --events it also writes the events that led to these values, as the event logs of the
+devices have them, to a file for server.enrollment.event-log: with it a server tells which
+event of another device differs.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return exit.Usagef("enrollment learn needs a DEVICE, or several")
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				return learn(p, s, args, only)
+				if err := learn(p, s, args, only); err != nil || events == "" {
+					return err
+				}
+				return learnEvents(s, args, only, events)
 			})
 		},
 	}
 	c.Flags().UintSliceVar(&only, "pcr", nil, "only the PCRs with these `NUMBERS` (default all that a device proved)")
+	c.Flags().StringVar(&events, "events", "", "also write the events that led to the values to this `FILE`")
 	return c
 }
 
@@ -57,6 +67,45 @@ func learn(p *program, s admin.Enrollments, devices []string, only []uint) error
 		fmt.Fprintf(p.stdout, "      %d: [%s]\n", i, strings.Join(learned[i], ", "))
 	}
 	return nil
+}
+
+// learnEvents writes the events of the starts of reference devices to a file, all or nothing.
+func learnEvents(s admin.Enrollments, devices []string, only []uint, path string) error {
+	var list []enroll.Reference
+	for _, device := range devices {
+		r, err := find(s, device)
+		if err != nil {
+			return err
+		}
+		events, err := bootEvents(&r, only)
+		if err != nil {
+			return err
+		}
+		list = append(list, enroll.Reference{Device: r.Name, Events: events})
+	}
+	text, err := enroll.EncodeReferences(list)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Replace(path, text, 0o644)
+}
+
+// bootEvents returns the events that led to what a device proved, of these PCRs or of all.
+func bootEvents(r *enroll.Record, only []uint) (events []enroll.BootEvent, err error) {
+	l, err := r.BootLog()
+	if err != nil {
+		return nil, fmt.Errorf("device %s: %w", exit.Printable(r.Name), err)
+	}
+	if len(l.Events) == 0 && len(l.Astray) == 0 {
+		return nil, fmt.Errorf("device %s did not send its event log: set server.enrollment.event-log to ask, and have it renew with --pcr", exit.Printable(r.Name))
+	}
+	wanted := func(pcr uint) bool { return len(only) == 0 || slices.Contains(only, pcr) }
+	for _, pcr := range l.Astray {
+		if wanted(pcr) {
+			return nil, fmt.Errorf("device %s: its event log does not lead to the value of PCR %d: leave it out by --pcr", exit.Printable(r.Name), pcr)
+		}
+	}
+	return slices.DeleteFunc(l.Events, func(e enroll.BootEvent) bool { return !wanted(e.PCR) }), nil
 }
 
 // provedBy returns the values that a device proved, of these PCRs or of all, in hexadecimal.
@@ -87,13 +136,17 @@ func provedBy(s admin.Enrollments, device string, only []uint) (map[uint]string,
 }
 
 func enrollmentQuoteCommand(p *program) *cobra.Command {
-	var nonce string
+	var nonce, eventLog string
 	verify := &cobra.Command{
 		Use:   "verify DEVICE FILE --nonce HEX",
 		Short: "Check what msl-hsm tpm quote printed on a device",
 		Long: `Checks that the attestation key of the enrolled device signed the values of its PCRs, for
 the nonce that you gave it and nobody used before, and that server.enrollment.pcr allows
-them. FILE is - for the standard input.`,
+them. FILE is - for the standard input.
+
+If the event log of the device came with it, or --event-log gives it, it also has to lead to
+these values, and what is not allowed is told with the event that differs from those of
+server.enrollment.event-log.`,
 		Args: want("DEVICE", "FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			n, err := exit.ParseHex("--nonce", nonce)
@@ -108,11 +161,12 @@ them. FILE is - for the standard input.`,
 				return err
 			}
 			return p.withEnrollments(false, func(s admin.Enrollments) error {
-				return verifyQuote(p, s, args[0], evidence, n)
+				return verifyQuote(p, s, quoted{args[0], evidence, n, eventLog})
 			})
 		},
 	}
 	verify.Flags().StringVar(&nonce, "nonce", "", "the nonce that the device was given, as hexadecimal `DIGITS`")
+	verify.Flags().StringVar(&eventLog, "event-log", "", "event log of the device, in this `FILE` (default the one that came with the quote)")
 	return group("quote", "Check the state that devices prove", verify)
 }
 
@@ -133,12 +187,35 @@ func readQuote(p *program, path string) ([]byte, error) {
 	return bytes.TrimSpace(text), err // the message is in its canonical form, which has no end of line
 }
 
-func verifyQuote(p *program, s admin.Enrollments, device string, evidence, nonce []byte) error {
-	r, err := find(s, device)
+// A quoted is what enrollment quote verify is given.
+type quoted struct {
+	device          string
+	evidence, nonce []byte
+	eventLog        string // file, or empty
+}
+
+// log returns the event log that is to be checked, or nil.
+func (q *quoted) log() ([]byte, error) {
+	if q.eventLog == "" {
+		return enroll.QuotedLog(q.evidence)
+	}
+	log, err := os.ReadFile(q.eventLog)
+	if err != nil {
+		return nil, exit.Usagef("--event-log: %w", err)
+	}
+	return log, nil
+}
+
+func verifyQuote(p *program, s admin.Enrollments, q quoted) error {
+	r, err := find(s, q.device)
 	if err != nil {
 		return err
 	}
-	values, err := enroll.VerifyQuote(evidence, &r, nonce)
+	values, err := enroll.VerifyQuote(q.evidence, &r, q.nonce)
+	if err != nil {
+		return err
+	}
+	log, err := q.log()
 	if err != nil {
 		return err
 	}
@@ -153,13 +230,35 @@ func verifyQuote(p *program, s admin.Enrollments, device string, evidence, nonce
 	if err != nil {
 		return err
 	}
-	switch why := policy.PCRs.Differences(values); {
-	case why != "":
+	if why := policy.Differences(values, log); why != "" {
 		return fmt.Errorf("device %s: %s", exit.Printable(r.Name), why)
-	case len(policy.PCRs) == 0:
-		fmt.Fprintf(p.stdout, "signed by %s; server.enrollment.pcr has no rules\n", exit.Printable(r.Name))
-	default:
-		fmt.Fprintf(p.stdout, "signed by %s, and allowed by server.enrollment.pcr\n", exit.Printable(r.Name))
+	}
+	if err := checkEventLog(p, log, values); err != nil {
+		return fmt.Errorf("device %s: %w", exit.Printable(r.Name), err)
+	}
+	verdict := ", and allowed by server.enrollment.pcr"
+	if len(policy.PCRs) == 0 {
+		verdict = "; server.enrollment.pcr has no rules"
+	}
+	_, err = fmt.Fprintf(p.stdout, "signed by %s%s\n", exit.Printable(r.Name), verdict)
+	return err
+}
+
+// checkEventLog prints the events, if there is a log, and requires that they lead to all
+// values.
+func checkEventLog(p *program, log []byte, values []enroll.PCR) error {
+	if len(log) == 0 {
+		return nil
+	}
+	l, err := enroll.ReadBootLog(log, values)
+	if err != nil {
+		return err
+	}
+	for _, e := range l.Events {
+		fmt.Fprintf(p.stdout, "event   PCR %2d  %v\n", e.PCR, e)
+	}
+	if len(l.Astray) > 0 {
+		return fmt.Errorf("its event log does not lead to the values of PCR %s", strings.Trim(fmt.Sprint(l.Astray), "[]"))
 	}
 	return nil
 }

@@ -99,6 +99,7 @@ func TestScripts(t *testing.T) {
 			"slow":            slow,
 			"terminate":       terminate,
 			"post":            post,
+			"measured":        measured,
 			"swtpm":           swtpm,
 			"cleartpm":        clearTPM,
 			"stall":           stall,

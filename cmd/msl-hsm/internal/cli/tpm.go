@@ -42,7 +42,7 @@ func progress(log io.Writer) func(what string) {
 }
 
 func tpmInitCommand(p *program) *cobra.Command {
-	var ek, certificate string
+	var ek, certificate, service string
 	var algorithms []string
 	var o identity.InitOptions
 	c := &cobra.Command{
@@ -72,21 +72,28 @@ in .lost-2 and so on.`,
 				}
 				o.Algorithms = append(o.Algorithms, a)
 			}
-			return initTPM(p, c.Context(), o)
+			return initTPM(p, c.Context(), o, service)
 		},
 	}
 	c.Flags().StringVar(&ek, "ek", "", "`KIND` of endorsement key: rsa2048, p256, p384, rsa3072, p521, rsa2048-high or p256-high (default the first with a certificate)")
 	c.Flags().StringVar(&certificate, "ek-certificate", "", "certificate of the endorsement key, where the TPM has none, in this PEM or DER `FILE`")
+	c.Flags().StringVar(&service, "ek-service", "", "where to ask for that certificate, if the TPM has none: `MAKER` intel or amd, or with another place as intel:URL")
 	c.Flags().StringSliceVar(&algorithms, "algorithm", nil, "`ALGORITHM` of an identity key: ecdsa-p256 or rsa2048-sign")
 	c.Flags().BoolVar(&o.NewKeys, "new-keys", false, "make new identity keys, because the old ones were revoked")
 	c.Flags().BoolVar(&o.Replace, "replace", false, "give up the identity that this machine had with another TPM")
 	return c
 }
 
-func initTPM(p *program, ctx context.Context, o identity.InitOptions) (err error) {
+func initTPM(p *program, ctx context.Context, o identity.InitOptions, service string) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
+	}
+	if o.Service, err = keys.EKService(c, service); err != nil {
+		return err
+	}
+	o.Uncertified = func(err error) {
+		fmt.Fprintf(p.stderr, "msl-hsm: no certificate of the endorsement key: %s; without it an operator decides about this machine: repeat msl-hsm tpm init to ask again\n", exit.Printable(err.Error()))
 	}
 	m, err := keys.InitDevice(c, o.Replace, func(lost string) {
 		fmt.Fprintf(p.stderr, "msl-hsm: the file of the keys that the TPM lost is kept as %s\n", exit.Printable(lost))
@@ -159,6 +166,7 @@ func printStatus(p *program, s identity.Status) error {
 func tpmApply(p *program, use, short, long, done string, apply func(*identity.Device, context.Context, identity.Exchange, func(string)) error) *cobra.Command {
 	var over config.Client
 	var pcrs []uint
+	var eventLog string
 	c := &cobra.Command{
 		Use:   use + " --server URL",
 		Short: short,
@@ -173,7 +181,11 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 					return err
 				}
 				defer client.Close()
-				m.Identity.PCRs = pcrs
+				if m.Identity.PCRs = pcrs; len(pcrs) > 0 {
+					if m.Identity.EventLog, err = keys.EventLog(cfg, eventLog); err != nil {
+						return err
+					}
+				}
 				err = apply(m.Identity, c.Context(), fleet.Exchange(client, cfg.Client.Recipient), progress(p.stderr))
 				s, statusErr := m.Identity.Status()
 				switch {
@@ -192,6 +204,7 @@ func tpmApply(p *program, use, short, long, done string, apply func(*identity.De
 	c.Flags().StringVar(&over.ServerKey, "server-key", "", "public key of the server, in this PEM `FILE`")
 	c.Flags().StringVar(&over.Recipient, "recipient", "", "identity `NAME` of the server")
 	c.Flags().UintSliceVar(&pcrs, "pcr", nil, "also prove the state in which this machine was started, by the PCRs with these `NUMBERS`")
+	c.Flags().StringVar(&eventLog, "event-log", "", "event log that goes with --pcr if the server asks for it, in this `FILE` (default that of the kernel, for a TPM in /dev)")
 	return c
 }
 
@@ -211,7 +224,7 @@ use until the server has said yes.`,
 }
 
 func tpmQuoteCommand(p *program) *cobra.Command {
-	var nonce string
+	var nonce, eventLog string
 	var pcrs []uint
 	c := &cobra.Command{
 		Use:   "quote --nonce HEX",
@@ -222,7 +235,12 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.withDevice(func(_ *config.Config, m *keys.Device) error {
+			return p.withDevice(func(cfg *config.Config, m *keys.Device) (err error) {
+				if eventLog != "" {
+					if m.Identity.EventLog, err = keys.EventLog(cfg, eventLog); err != nil {
+						return err
+					}
+				}
 				quote, err := m.Identity.Quote(n, pcrs)
 				if err == nil {
 					_, err = fmt.Fprintf(p.stdout, "%s\n", quote)
@@ -233,5 +251,7 @@ func tpmQuoteCommand(p *program) *cobra.Command {
 	}
 	c.Flags().StringVar(&nonce, "nonce", "", "16 to 32 bytes from whoever asks, as hexadecimal `DIGITS`")
 	c.Flags().UintSliceVar(&pcrs, "pcr", []uint{0, 1, 2, 3, 4, 5, 6, 7}, "`NUMBERS` of PCRs, of the SHA-256 bank")
+	c.Flags().StringVar(&eventLog, "event-log", "", "with the event log of this start, from this `FILE`, or without one from the kernel")
+	c.Flags().Lookup("event-log").NoOptDefVal = keys.KernelLog
 	return c
 }

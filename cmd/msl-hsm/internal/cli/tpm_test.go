@@ -49,6 +49,17 @@ func clearTPM(ts *testscript.TestScript, _ bool, args []string) {
 	tpmtest.ClearServed(ts.Value(testingT{}).(testing.TB), args[0])
 }
 
+// measured URI FILE TEXT... has a TPM measure a start, of a kernel or whatever the texts say, in
+// PCR 4, and writes its event log.
+func measured(ts *testscript.TestScript, _ bool, args []string) {
+	var events []tpmtest.BootEvent
+	for _, text := range args[2:] {
+		events = append(events, tpmtest.BootEvent{PCR: 4, Type: 0xd, Data: text}) // EV_IPL
+	}
+	tpmtest.MeasureServed(ts.Value(testingT{}).(testing.TB), args[0], events...)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), tpmtest.EventLog(events...), 0o644))
+}
+
 // stall before|after N URL VAR relays requests to a server, except the N-th, which is
 // never answered: either the server does not get it, or its answer is lost. The file
 // "stalled" appears at that moment.

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -137,5 +140,29 @@ func evictStorageKey(t *testing.T, p *tpmtest.TPM) {
 	}.Execute(chip)
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestInitAsks makes the keys although the maker has no certificate, and says so.
+func TestInitAsks(t *testing.T) {
+	asked := make(chan string, 2)
+	maker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.URL.Path
+		http.NotFound(w, r)
+	}))
+	defer maker.Close()
+	uri := tpmtest.Serve(t) + "&state=" + filepath.Join(t.TempDir(), "device.keys")
+	for _, more := range [][]string{nil, {"--ek-service", "amd:" + maker.URL + "/pki"}} {
+		var out, trouble bytes.Buffer
+		code := Run(append([]string{"--keystore", uri, "tpm", "init", "--ek", "p256"}, more...), nil, &out, &trouble)
+		if code != 0 || !strings.HasPrefix(out.String(), "this machine is EK hash ") {
+			t.Fatalf("%d, %s", code, trouble.String())
+		}
+		if said := strings.Contains(trouble.String(), "answered HTTP 404; without it an operator decides"); said != (more != nil) {
+			t.Error(trouble.String())
+		}
+	}
+	if got := <-asked; len(asked) != 0 || !regexp.MustCompile("^GET /pki/[0-9a-f]{32}$").MatchString(got) {
+		t.Error(got)
 	}
 }

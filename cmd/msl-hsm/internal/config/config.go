@@ -24,6 +24,7 @@ type Keystore struct {
 	Owner          string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, where it has one: for tpm init, for anti-rollback, and where another program removed the storage key
 	Endorsement    string        `yaml:"endorsement-password" example:"credential:endorsement"`          // the same of the endorsement hierarchy: for tpm init, enroll and renew
 	Lockout        string        `yaml:"lockout-password" example:"credential:lockout"`                  // the same of the lockout hierarchy: for tpm unlock
+	EKService      EKService     `yaml:"ek-service" example:"intel"`                                     // where tpm init asks for the certificate of the TPM's endorsement key, if the TPM has none: intel, amd, or either with another place, as intel:https://HOST/PATH; default: nobody is asked
 	Sessions       SessionBound  `yaml:"sessions" example:"32"`                                          // PKCS #11 sessions used at the same time, at most; default: auto, as many as the load needs and the token allows
 	Wait           time.Duration `yaml:"wait" example:"5s"`                                              // how long to wait for a free session
 	CallTimeout    time.Duration `yaml:"call-timeout" example:"10s"`                                     // of one call into the PKCS #11 module; the key store is unavailable while a call takes longer

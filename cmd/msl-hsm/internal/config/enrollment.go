@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
 // Enrollment lets devices with a TPM enroll at the server. Without a state
@@ -31,6 +33,7 @@ type Enrollment struct {
 	Rate     float64       `yaml:"rate" example:"25"`                                                                     // enrollments in a second, of all devices together; those beyond try again
 	Waiting  int           `yaml:"waiting" example:"1000"`                                                                // devices that wait for an operator, at most
 	PCR      PCRValues     `yaml:"pcr" example:"\n0: [9b4dd1ab0d6d2e1b2fa4f2a1b0c39c6d0d8f1f6b1d3d6cbb6b0ae2a6f0b6a1d2]"` // values that PCRs of the SHA-256 bank may have when a device enrolls or renews; another one waits for an operator, or with unknown: refuse is refused; msl-hsm enrollment learn prints them; default: any
+	EventLog EventLogs     `yaml:"event-log" example:"boot-events.json"`                                                  // ask, or files of msl-hsm enrollment learn --events: ask devices that prove PCRs for the event log of their start, and tell which event differs from these; it decides nothing; default: nobody is asked
 	Hold     bool          `yaml:"hold-changed"`                                                                          // a known device with new keys waits for an operator
 }
 
@@ -63,6 +66,50 @@ func (l *RootList) UnmarshalYAML(n *yaml.Node) error {
 func (l RootList) settle(dir string) {
 	for i, name := range l {
 		if name != Makers {
+			l[i] = within(dir, name)
+		}
+	}
+}
+
+// An EKService names where a maker gives out certificates of endorsement keys, as
+// makers.ParseService reads it.
+type EKService string
+
+// UnmarshalYAML reads the name of a maker, and perhaps a URL.
+func (s *EKService) UnmarshalYAML(n *yaml.Node) error {
+	if _, err := makers.ParseService(n.Value); err != nil {
+		return misplaced{n, err}
+	}
+	*s = EKService(n.Value)
+	return nil
+}
+
+// EventLogs is the word ask, or files with the events of reference devices.
+type EventLogs []string
+
+// Ask is the word that asks for event logs without comparing them with any.
+const Ask = "ask"
+
+// UnmarshalYAML reads the word, a file, or a list of files.
+func (l *EventLogs) UnmarshalYAML(n *yaml.Node) error {
+	for _, item := range oneOrMore(n) {
+		if item.Kind != yaml.ScalarNode || item.Value == "" {
+			return misplaced{item, fmt.Errorf("must be ask, a file, or a list of files")}
+		}
+		*l = append(*l, item.Value)
+	}
+	return nil
+}
+
+// Files returns the files, without the word.
+func (l EventLogs) Files() []string {
+	return slices.DeleteFunc(slices.Clone(l), func(name string) bool { return name == Ask })
+}
+
+// settle makes the paths absolute.
+func (l EventLogs) settle(dir string) {
+	for i, name := range l {
+		if name != Ask {
 			l[i] = within(dir, name)
 		}
 	}

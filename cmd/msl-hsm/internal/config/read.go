@@ -33,6 +33,7 @@ func (c *Config) settle(dir string) {
 	c.Server.State.settle(dir)
 	c.Server.Enrollment.EKRoots.settle(dir)
 	c.Server.Enrollment.Devices.settle(dir)
+	c.Server.Enrollment.EventLog.settle(dir)
 	if path, ok := CutUnix(c.Server.Push.From); ok {
 		c.Server.Push.From = "unix:" + within(dir, path)
 	}

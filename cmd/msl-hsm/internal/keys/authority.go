@@ -52,8 +52,28 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 		return p, exit.Usagef("server.enrollment.unknown is %q: want hold or refuse", e.Unknown)
 	}
 	p.Monitor, p.HoldChanged = e.Monitor, e.Hold
-	p.PCRs, err = pcrRules(e.PCR)
+	if p.PCRs, err = pcrRules(e.PCR); err != nil {
+		return p, err
+	}
+	p.EventLogs = len(e.EventLog) > 0
+	p.References, err = references(e.EventLog)
 	return p, err
+}
+
+// references reads the events of the starts of reference devices.
+func references(l config.EventLogs) (all []enroll.Reference, err error) {
+	for _, name := range l.Files() {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, exit.Usagef("server.enrollment.event-log: %w", err)
+		}
+		list, err := enroll.ParseReferences(text)
+		if err != nil {
+			return nil, exit.Usagef("server.enrollment.event-log: %s: %w", name, err)
+		}
+		all = append(all, list...)
+	}
+	return all, nil
 }
 
 func pcrRules(values config.PCRValues) (enroll.PCRRules, error) {

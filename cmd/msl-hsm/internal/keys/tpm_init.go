@@ -1,6 +1,9 @@
 package keys
 
 import (
+	"cmp"
+	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
+	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
 // InitDevice opens the TPM with its keys, and makes what is missing: the file of keys, the
@@ -48,6 +52,20 @@ func InitDevice(c *config.Config, replace bool, lost func(path string)) (*Device
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// EKService returns what asks a maker for the certificate of an endorsement key, at the place
+// of the flag --ek-service or else of the configuration, or nil if neither names one.
+func EKService(c *config.Config, flag string) (func(context.Context, crypto.PublicKey) ([]byte, error), error) {
+	text := cmp.Or(flag, string(c.Keystore.EKService))
+	if text == "" {
+		return nil, nil
+	}
+	s, err := makers.ParseService(text)
+	if err != nil {
+		return nil, exit.Usagef("--ek-service: %w", err)
+	}
+	return s.Ask, nil
 }
 
 // mayReplace returns nil if the keys that do not load because of err never will: the TPM was

@@ -1,0 +1,90 @@
+package identity
+
+import (
+	"context"
+	"crypto"
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// addCertificates asks the maker's service for the certificates of an EK that has none in
+// the TPM, in the file or in the state file. What it does not give is no reason to stop.
+func (i *initialization) addCertificates(ctx context.Context, next *ekState) error {
+	old := i.file.state.EK
+	known := old != nil && sameEK(old.Public, next.Public) && len(old.Certificates) > 0
+	if i.Service == nil || known || len(next.Certificates) > 0 {
+		return nil
+	}
+	var certified crypto.PublicKey
+	err := i.do(func(t transport.TPM) (err error) {
+		certified, err = certifiedKey(t, next.Kind)
+		return err
+	})
+	if err != nil || certified != nil {
+		return err
+	}
+	if next.Certificates, err = i.ask(ctx, next); err != nil && i.Uncertified != nil {
+		i.Uncertified(err)
+	}
+	return ctx.Err()
+}
+
+// ask returns the certificate of the EK, and those that came with it.
+func (i *initialization) ask(ctx context.Context, next *ekState) ([][]byte, error) {
+	key, err := next.key()
+	if err != nil {
+		return nil, err
+	}
+	answer, err := i.Service(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	list := answered(answer)
+	own := slices.IndexFunc(list, func(der []byte) bool {
+		c, err := proof.ParseCertificate(der)
+		return err == nil && proof.SameKey(c.PublicKey, key)
+	})
+	if own < 0 {
+		return nil, proof.Fail(ErrEKCertificate, "the answer has %d certificates, and none for this EK", len(list))
+	}
+	list = slices.Concat(list[own:own+1], list[:own], list[own+1:])
+	return list[:min(len(list), proof.MaxCertificates)], nil
+}
+
+// answered returns the certificates in the answer of a maker's service: DER as it is, or in
+// byte strings of CBOR (RFC 8949), PEM, or base64url in a string of JSON, as Intel has it.
+func answered(answer []byte) [][]byte {
+	var members map[string]any
+	if json.Unmarshal(answer, &members) != nil {
+		return proof.Certificates(answer)
+	}
+	var parts [][]byte
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		text, _ := members[name].(string)
+		parts = append(parts, fromText(text))
+	}
+	return proof.Certificates(parts...)
+}
+
+// fromText decodes base64 in either alphabet, with or without padding, which may be escaped
+// as in a URL. Other text stays as it is.
+func fromText(text string) []byte {
+	plain, err := url.PathUnescape(text)
+	if err != nil {
+		return []byte(text)
+	}
+	plain = strings.TrimRight(strings.NewReplacer("+", "-", "/", "_", "\n", "", "\r", "").Replace(plain), "=")
+	der, err := base64.RawURLEncoding.DecodeString(plain)
+	if err != nil {
+		return []byte(text)
+	}
+	return der
+}

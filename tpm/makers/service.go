@@ -1,0 +1,151 @@
+package makers
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	// ServiceTime is how long a maker's service may take to answer.
+	ServiceTime = 30 * time.Second
+	// MaxAnswer is the size in bytes up to which its answer is read.
+	MaxAnswer = 64 << 10
+)
+
+// A Service is where a maker gives out the certificates of endorsement keys that its TPMs
+// do not have themselves. The zero value is none.
+type Service struct {
+	maker string
+	base  string // URL that the name of a key follows
+}
+
+// places are the services of the makers that have one.
+func places() map[string]string {
+	return map[string]string{
+		"intel": "https://ekop.intel.com/ekcertservice/",
+		"amd":   "https://ftpm.amd.com/pki/aia/",
+	}
+}
+
+// ParseService reads intel or amd, for the service of that maker, or intel:URL or amd:URL,
+// for another place that answers as that one does. The URL has to begin with https, unless
+// it is of this machine (a loopback address).
+func ParseService(text string) (s Service, err error) {
+	maker, place, own := strings.Cut(text, ":")
+	s = Service{maker: maker, base: places()[maker]}
+	if s.base == "" {
+		return Service{}, fmt.Errorf("%.80q: want intel, amd, intel:URL or amd:URL", text)
+	}
+	if !own {
+		return s, nil
+	}
+	u, err := url.Parse(place)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return Service{}, fmt.Errorf("%.80q: want a URL as https://HOST/PATH after %s:", text, maker)
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
+		return Service{}, fmt.Errorf("%.80q: want https; only this machine may be asked by http", text)
+	}
+	s.base = strings.TrimSuffix(place, "/") + "/"
+	return s, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// URL returns where the certificate of an endorsement key is: at a hash of what the TPM
+// gives as its public key, in the form of the maker.
+func (s Service) URL(ek crypto.PublicKey) (string, error) {
+	key, kind, err := publicPart(ek)
+	if err != nil {
+		return "", err
+	}
+	if s.maker == "amd" {
+		sum := sha256.Sum256(append([]byte{0, 0, kind, kind}, amdOrder(ek, key)...))
+		return s.base + hex.EncodeToString(sum[:16]), nil
+	}
+	sum := sha256.Sum256(key)
+	return s.base + url.QueryEscape(base64.URLEncoding.EncodeToString(sum[:])), nil
+}
+
+// publicPart returns modulus and exponent of an RSA key, or the coordinates of a point, in
+// their full length, and the byte by which AMD tells the two.
+func publicPart(ek crypto.PublicKey) (key []byte, kind byte, err error) {
+	switch k := ek.(type) {
+	case *rsa.PublicKey:
+		return append(k.N.Bytes(), exponent(k, 3)...), 0x22, nil
+	case *ecdsa.PublicKey:
+		point, err := k.Bytes()
+		if err != nil {
+			return nil, 0, fmt.Errorf("makers: %w", err)
+		}
+		return point[1:], 0x44, nil // without the mark of an uncompressed point
+	}
+	return nil, 0, fmt.Errorf("makers: no maker certifies a %T", ek)
+}
+
+// amdOrder has the exponent of an RSA key first, in four bytes.
+func amdOrder(ek crypto.PublicKey, key []byte) []byte {
+	k, ok := ek.(*rsa.PublicKey)
+	if !ok {
+		return key
+	}
+	return append(exponent(k, 4), k.N.Bytes()...)
+}
+
+func exponent(k *rsa.PublicKey, size int) []byte {
+	all := []byte{byte(k.E >> 24), byte(k.E >> 16), byte(k.E >> 8), byte(k.E)}
+	return all[len(all)-size:]
+}
+
+// Ask returns what the service answers for an endorsement key, of at most [MaxAnswer]
+// bytes, within [ServiceTime]. What is in it is for the caller to judge: nothing of the
+// answer is followed, and no redirection either.
+func (s Service) Ask(ctx context.Context, ek crypto.PublicKey) ([]byte, error) {
+	place, err := s.URL(ek)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, ServiceTime)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, place, nil)
+	if err != nil {
+		return nil, fmt.Errorf("makers: %w", err)
+	}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	answer, err := (&http.Client{CheckRedirect: stay}).Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("makers: %w", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("makers: %s answered HTTP %d", place, answer.StatusCode)
+	}
+	return readAnswer(place, answer.Body)
+}
+
+func readAnswer(place string, body io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(body, MaxAnswer+1))
+	if err == nil && len(text) > MaxAnswer {
+		err = errors.New("the answer is too long")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("makers: %s: %w", place, err)
+	}
+	return text, nil
+}
