@@ -78,20 +78,20 @@ func (r ref) publicHalf() ref {
 
 // unwrapKey makes the session object of a key, with the attributes that it must have.
 // If it fails, it adds the object that may exist all the same to doubts.
-func (b *births) unwrapKey(kek *object, mechanism uint, own *object, wrapped []byte, doubts *[]ref) error {
+func (b *births) unwrapKey(kek *object, f form, own *object, wrapped []byte, doubts *[]ref) error {
 	template := b.templates[own.algorithm].unwrap
 	if own.locked {
 		template = b.templates[own.algorithm].unseal
 	}
 	return kek.use(b.anchors, func(session, parent uint, epoch uint64) error {
 		id := b.graves.newID()
-		m, err := b.unwrap(session, mechanism, parent, wrapped, template.identified(id))
+		m, err := f.unwrap(b.library, session, parent, wrapped, template.identified(id))
 		m.epoch, m.id, m.origin = epoch, id, b.originOf(session)
 		if err = b.born(session, &m, own.algorithm, own.locked, err); err != nil {
 			*doubts = doubt(*doubts, m.ref)
 			return err
 		}
-		if mechanism == pkcs11.CKM_RSA_PKCS_OAEP {
+		if f.mechanism == pkcs11.CKM_RSA_PKCS_OAEP {
 			if err = b.measure(session, m, own.algorithm, own.locked, doubts); err != nil {
 				b.graves.count(m.ref, -1)
 				b.graves.discard(session, m.ref)
@@ -142,32 +142,13 @@ func checkSize(m made, a keystore.Algorithm) error {
 // report it: by wrapping it if it may leave, and otherwise by trying its operation,
 // which fails for a wrong size.
 func (b *births) measure(session uint, m made, a keystore.Algorithm, locked bool, doubts *[]ref) error {
-	out := make([]byte, 80)
 	switch {
 	case m.size > 0:
 		return nil
 	case !locked:
-		id := b.graves.newID()
-		ruler, err := b.generate(session, pkcs11.CKM_AES_KEY_GEN, b.templates[keystore.AESWrap128].generate.identified(id))
-		n := 0
-		if err == nil {
-			n, err = b.wrap(session, ckmKeyWrap, ruler.handle, m.handle, out)
-		}
-		ruler.epoch, ruler.id, ruler.origin = m.epoch, id, m.origin
-		if err != nil {
-			*doubts = doubt(*doubts, ruler.ref)
-		}
-		b.graves.discard(session, ruler.ref)
-		switch {
-		case err != nil:
-			return err
-		case n < 24 || n%8 != 0:
-			return exactly("C_WrapKey", n, a.Size()+8, nil)
-		case n != a.Size()+8:
-			return fmt.Errorf("hsm: a key of %d bytes for %v: %w", n-8, a, keystore.ErrBadData)
-		}
-		return nil
+		return b.measureWrapped(session, m, a, doubts)
 	}
+	out := make([]byte, 48)
 	// On another session: a failure may leave an operation active.
 	return b.on(b.sessions, m.epoch, func(session uint, _ uint64) (err error) {
 		switch a {
@@ -180,4 +161,31 @@ func (b *births) measure(session uint, m made, a keystore.Algorithm, locked bool
 		}
 		return err
 	})
+}
+
+// measureWrapped wraps a key under one that is thrown away.
+func (b *births) measureWrapped(session uint, m made, a keystore.Algorithm, doubts *[]ref) error {
+	f, err := b.sealingForm()
+	if err != nil {
+		return err
+	}
+	id, out, n := b.graves.newID(), make([]byte, 96), 0
+	ruler, err := b.generate(session, pkcs11.CKM_AES_KEY_GEN, b.templates[keystore.AESWrap128].generate.identified(id))
+	if err == nil {
+		n, err = b.wrap(session, f.mechanism, ruler.handle, m.handle, out[:f.iv], out[f.iv:])
+	}
+	ruler.epoch, ruler.id, ruler.origin = m.epoch, id, m.origin
+	if err != nil {
+		*doubts = doubt(*doubts, ruler.ref)
+	}
+	b.graves.discard(session, ruler.ref)
+	switch size := n + f.iv - f.grows; {
+	case err != nil:
+		return err
+	case size < 16 || size%8 != 0:
+		return exactly("C_WrapKey", n, a.Size()+f.grows-f.iv, nil)
+	case size != a.Size():
+		return fmt.Errorf("hsm: a key of %d bytes for %v: %w", size, a, keystore.ErrBadData)
+	}
+	return nil
 }

@@ -28,6 +28,9 @@ func Weaknesses() map[string]string {
 		"unwrap-template": "keys that it unwraps can be made readable, extractable or able to open recorded traffic",
 		"unwrap-unproven": "nothing shows that keys which it unwraps are protected: the module neither tells nor can it be tried",
 
+		weakCBC: "the module seals keys with CKM_AES_CBC_PAD: whoever has the PIN can alter and cut what is sealed, and reads a session key with some thousand calls of C_UnwrapKey",
+		weakGCM: "the module seals keys with CKM_AES_GCM and an initialization vector of the caller: whoever has the PIN uses one a second time, and reads a session key with one call of C_WrapKey",
+
 		checkValue:  "the module lets the value of a sensitive key be read",
 		checkRewrap: "the module wraps a key that is not extractable",
 		checkLock:   "the module does not lock a key that was extractable",
@@ -56,6 +59,9 @@ type inspector struct {
 	allow          []string    // names of Weaknesses
 	keepsTemplates atomic.Bool // the module was seen to keep every UNWRAP_TEMPLATE
 }
+
+// allows reports whether the configuration accepts a weakness.
+func (i *inspector) allows(weakness string) bool { return slices.Contains(i.allow, weakness) }
 
 // notAllowed returns the weaknesses that the configuration does not name.
 func (i *inspector) notAllowed(weak []string) []string {
@@ -220,6 +226,13 @@ func (i *inspector) weaknesses(session uint, e *evidence) ([]string, error) {
 	found(e.Copyable, "copyable")
 	extra := slices.DeleteFunc(slices.Clone(e.has), func(u uint) bool { return slices.Contains(k.usages, u) })
 	found(err == nil && len(extra) > 0, "usages")
+	if e.Algorithm == keystore.SealSession256 || e.Algorithm == keystore.SealWrapping256 {
+		name, err := i.weakForm(session, e)
+		if err != nil {
+			return nil, err
+		}
+		found(name != "", name)
+	}
 	if slices.Contains(e.has, pkcs11.CKA_UNWRAP) && e.Algorithm != keystore.AESReveal128 {
 		outcome, err := i.provesTemplate(session, e, k)
 		if err != nil {

@@ -32,6 +32,17 @@ msl_result msl_token_info(ck_functions *f, ck_ulong slot, ck_token_info *info)
 	return msl_answer(CALL(f, 0, GetTokenInfo, ck_get_token_info)(slot, info), FN_GetTokenInfo, 0);
 }
 
+/* The flags of a mechanism. */
+msl_result msl_mechanism_flags(ck_functions *f, ck_ulong slot, ck_ulong type)
+{
+	ck_mechanism_info info;
+	ck_rv rv;
+
+	memset(&info, 0, sizeof info);
+	rv = CALL(f, 0, GetMechanismInfo, ck_get_mechanism_info)(slot, type, &info);
+	return msl_answer(rv, FN_GetMechanismInfo, info.flags);
+}
+
 /* A session that may write: objects of the session too are refused by some
  * modules in a read-only one. */
 msl_result msl_open_session(ck_functions *f, ck_ulong slot)

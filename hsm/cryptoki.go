@@ -85,6 +85,17 @@ func (l tokenCalls) tokenInfo(slot uint) (tokenInfo, error) {
 	}, nil
 }
 
+// wraps reports whether a token says that it wraps and unwraps with a mechanism.
+func (l tokenCalls) wraps(slot, mechanism uint) (bool, error) {
+	r := C.msl_mechanism_flags(l.list, C.ck_ulong(slot), C.ck_ulong(mechanism))
+	err := l.count(r, C.FN_GetMechanismInfo)
+	if classOf(err) == classUnsupported {
+		return false, nil
+	}
+	const both = C.CKF_WRAP | C.CKF_UNWRAP
+	return err == nil && r.value&both == both, err
+}
+
 func (l tokenCalls) openSession(slot uint) (uint, error) {
 	r := C.msl_open_session(l.list, C.ck_ulong(slot))
 	return uint(r.value), l.count(r, C.FN_OpenSession)

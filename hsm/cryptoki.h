@@ -22,11 +22,15 @@ typedef struct {
 	ck_byte time[16];
 } ck_token_info;
 
-enum { CKF_OS_LOCKING_OK = 2, CKF_RW_SESSION = 2, CKF_SERIAL_SESSION = 4 };
+typedef struct { ck_byte *iv; ck_ulong ivlen, ivbits; ck_byte *aad; ck_ulong aadlen, tagbits; } ck_gcm;
+typedef struct { ck_ulong min, max, flags; } ck_mechanism_info;
+
+enum { CKF_OS_LOCKING_OK = 2, CKF_RW_SESSION = 2, CKF_SERIAL_SESSION = 4,
+	CKF_WRAP = 0x20000, CKF_UNWRAP = 0x40000 };
 
 /* Places of the called functions in CK_FUNCTION_LIST, counted from 0. */
 enum {
-	FN_Initialize = 0, FN_Finalize = 1, FN_GetSlotList = 4, FN_GetTokenInfo = 6,
+	FN_Initialize = 0, FN_Finalize = 1, FN_GetSlotList = 4, FN_GetTokenInfo = 6, FN_GetMechanismInfo = 8,
 	FN_InitToken = 9, FN_InitPIN = 10, FN_SetPIN = 11, FN_OpenSession = 12, FN_CloseSession = 13,
 	FN_GetSessionInfo = 15, FN_Login = 18, FN_CreateObject = 20, FN_DestroyObject = 22,
 	FN_GetAttributeValue = 24, FN_SetAttributeValue = 25, FN_FindObjectsInit = 26,
@@ -44,6 +48,7 @@ typedef ck_rv (*ck_get_function_list)(ck_functions **);
 typedef ck_rv (*ck_initialize)(void *);
 typedef ck_rv (*ck_get_slot_list)(ck_byte present, ck_ulong *list, ck_ulong *n);
 typedef ck_rv (*ck_get_token_info)(ck_ulong slot, ck_token_info *);
+typedef ck_rv (*ck_get_mechanism_info)(ck_ulong slot, ck_ulong type, ck_mechanism_info *);
 typedef ck_rv (*ck_open_session)(ck_ulong slot, ck_ulong flags, void *, void *, ck_ulong *session);
 typedef ck_rv (*ck_session)(ck_ulong session);
 typedef ck_rv (*ck_get_session_info)(ck_ulong session, ck_session_info *);

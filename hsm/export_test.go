@@ -153,3 +153,12 @@ func Without(attributes, omit []uint) []uint {
 	}
 	return left
 }
+
+// Forms are the names of the mechanisms that seal.
+func Forms() []string {
+	var names []string
+	for _, f := range forms() {
+		names = append(names, MechanismName(f.mechanism))
+	}
+	return names
+}

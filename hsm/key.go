@@ -22,8 +22,9 @@ type object struct {
 	// Where a new handle comes from. Only one of them is set, or none.
 	label   string // a provisioned key
 	version uint32
-	wrapped []byte // a sealed key, under this version of its sealing key
+	wrapped []byte // a sealed key, in this form, under this version of its sealing key
 	kek     uint32
+	form    form // of a sealing key, that in which it seals
 
 	restoring lock // held while a new handle is got
 
@@ -174,7 +175,7 @@ func (k *object) restore(epoch uint64) error {
 		}
 		found.handle, found.epoch = v.handle, v.epoch()
 	case k.wrapped != nil:
-		if err := s.unwrapSealed(&found, k.kek, k.wrapped); err != nil {
+		if err := s.unwrapSealed(&found, k); err != nil {
 			return err
 		}
 	default:

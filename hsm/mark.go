@@ -15,7 +15,8 @@ import (
 // be another token of the same name by then, or another key under the same label.
 type mark struct {
 	value   []byte // what the key makes of a constant, or its check value
-	witness []byte // of a sealing key: a random key that it wrapped
+	witness []byte // of a sealing key: a random key that it wrapped, in the form
+	form    form
 }
 
 var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // two blocks of AES
@@ -26,8 +27,11 @@ var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x
 func (i *inspector) markOf(session uint, e evidence) (m mark, err error) {
 	switch a := e.Algorithm; a {
 	case keystore.SealSession256, keystore.SealWrapping256:
+		if m.form, err = i.formOf(e.told[ckaAllowed]); err != nil {
+			return m, err
+		}
 		if m.witness = e.witness; m.witness == nil {
-			t := &trial{kek: e.handle, wrapped: make([]byte, 24)}
+			t := &trial{kek: e.handle, form: m.form}
 			err = t.wrapThrowaway(i, session)
 			m.witness = t.wrapped
 		}
@@ -98,7 +102,7 @@ func (i *inspector) marked(session uint, e evidence, old mark) (bool, error) {
 		now, err := i.markOf(session, e)
 		return bytes.Equal(now.value, old.value), err
 	}
-	t := &trial{kek: e.handle, mechanism: ckmKeyWrap, wrapped: old.witness}
+	t := &trial{kek: e.handle, form: old.form, wrapped: old.witness}
 	t.target, _ = kindOf(keystore.AES128CBC)
 	if e.Algorithm == keystore.SealWrapping256 {
 		t.target, _ = kindOf(keystore.AESWrap128)

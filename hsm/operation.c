@@ -7,7 +7,7 @@
 enum {
 	CKA_VALUE = 0x11, CKA_SENSITIVE = 0x103, CKA_EXTRACTABLE = 0x162, CKA_VALUE_LEN = 0x161,
 	CKA_WRAP_TEMPLATE = 0x40000211, CKA_UNWRAP_TEMPLATE = 0x40000212,
-	CKM_AES_KEY_WRAP = 0x2109, CKM_RSA_PKCS_OAEP = 9, CKM_SHA_1 = 0x220, CKG_MGF1_SHA1 = 1, CKZ_DATA_SPECIFIED = 1,
+	CKM_AES_GCM = 0x1087, CKM_RSA_PKCS_OAEP = 9, CKM_SHA_1 = 0x220, CKG_MGF1_SHA1 = 1, CKZ_DATA_SPECIFIED = 1,
 	CKR_ATTRIBUTE_SENSITIVE = 0x11, CKR_ATTRIBUTE_TYPE_INVALID = 0x12, CKR_BUFFER_TOO_SMALL = 0x150
 };
 
@@ -61,12 +61,20 @@ msl_result msl_answer(ck_rv rv, int fn, ck_ulong value)
 	return (msl_result){rv, fn, value, -1, -1, -1};
 }
 
-static ck_mechanism mechanism(ck_ulong type, ck_oaep *p)
+typedef union { ck_oaep oaep; ck_gcm gcm; } parameters;
+
+/* A mechanism, with an initialization vector where it has one. */
+static ck_mechanism mechanism(ck_ulong type, ck_byte *iv, ck_ulong ivlen, parameters *p)
 {
-	if (type != CKM_RSA_PKCS_OAEP)
-		return (ck_mechanism){type, 0, 0};
-	*p = (ck_oaep){CKM_SHA_1, CKG_MGF1_SHA1, CKZ_DATA_SPECIFIED, 0, 0};
-	return (ck_mechanism){type, p, sizeof *p};
+	switch (type) {
+	case CKM_RSA_PKCS_OAEP:
+		p->oaep = (ck_oaep){CKM_SHA_1, CKG_MGF1_SHA1, CKZ_DATA_SPECIFIED, 0, 0};
+		return (ck_mechanism){type, p, sizeof p->oaep};
+	case CKM_AES_GCM:
+		p->gcm = (ck_gcm){iv, ivlen, 8 * ivlen, 0, 0, 128};
+		return (ck_mechanism){type, p, sizeof p->gcm};
+	}
+	return (ck_mechanism){type, ivlen ? iv : 0, ivlen};
 }
 
 /* Whether an answer says only that the module does not know an attribute. */
@@ -148,8 +156,8 @@ msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *
 msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong type,
 	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong m)
 {
-	ck_oaep p;
-	ck_mechanism mech = ivlen ? (ck_mechanism){type, iv, ivlen} : mechanism(type, &p);
+	parameters p;
+	ck_mechanism mech = mechanism(type, iv, ivlen, &p);
 	ck_rv rv;
 
 	AT(session, init);
@@ -162,10 +170,10 @@ msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, 
 }
 
 msl_result msl_wrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong kek,
-	ck_ulong key, ck_byte *out, ck_ulong m)
+	ck_ulong key, ck_byte *iv, ck_ulong ivlen, ck_byte *out, ck_ulong m)
 {
-	ck_oaep p;
-	ck_mechanism mech = mechanism(type, &p);
+	parameters p;
+	ck_mechanism mech = mechanism(type, iv, ivlen, &p);
 	ck_rv rv = CALL(f, session, WrapKey, ck_wrap)(session, &mech, kek, key, out, &m);
 
 	return msl_answer(rv, FN_WrapKey, m);
@@ -180,7 +188,7 @@ msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulo
 
 	if (r.rv != CKR_OK)
 		return r;
-	r = msl_wrap(f, session, CKM_RSA_PKCS_OAEP, public, key, out, m);
+	r = msl_wrap(f, session, CKM_RSA_PKCS_OAEP, public, key, 0, 0, out, m);
 	rv = CALL(f, session, DestroyObject, ck_destroy)(session, public);
 	if (rv != CKR_OK) /* once more: what is left dies with the session only */
 		rv = CALL(f, session, DestroyObject, ck_destroy)(session, public);
@@ -190,10 +198,10 @@ msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulo
 }
 
 msl_result msl_unwrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong kek,
-	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m)
+	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m)
 {
-	ck_oaep p;
-	ck_mechanism mech = mechanism(type, &p);
+	parameters p;
+	ck_mechanism mech = mechanism(type, iv, ivlen, &p);
 	ck_ulong key = 0;
 	msl_template t;
 	ck_rv rv;
@@ -206,10 +214,10 @@ msl_result msl_unwrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong
 	return readback(f, session, FN_UnwrapKey, key);
 }
 
-msl_result msl_reveal(ck_functions *f, ck_ulong session, ck_ulong kek,
+msl_result msl_reveal(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong kek,
 	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m, ck_byte *out, ck_ulong size)
 {
-	ck_mechanism mech = {CKM_AES_KEY_WRAP, 0, 0};
+	ck_mechanism mech = {type, 0, 0};
 	ck_attribute value = {CKA_VALUE, out, size};
 	ck_ulong key = 0;
 	msl_template t;

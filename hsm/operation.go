@@ -48,7 +48,8 @@ type entry struct {
 	functions
 	calls *calls
 	pace  pace.Pace
-	seen  *tap // by a test, or nil
+	seals atomic.Pointer[form] // how keys are sealed in the module, once that is known
+	seen  *tap                 // by a test, or nil
 }
 
 // A library calls a module. Its methods do no more than one thing in the token. The
@@ -88,7 +89,8 @@ type made struct {
 var functionNames = map[int]string{
 	C.FN_Initialize: "C_Initialize", C.FN_Finalize: "C_Finalize",
 	C.FN_GetSlotList: "C_GetSlotList", C.FN_GetTokenInfo: "C_GetTokenInfo",
-	C.FN_InitToken: "C_InitToken", C.FN_InitPIN: "C_InitPIN", C.FN_SetPIN: "C_SetPIN",
+	C.FN_GetMechanismInfo: "C_GetMechanismInfo",
+	C.FN_InitToken:        "C_InitToken", C.FN_InitPIN: "C_InitPIN", C.FN_SetPIN: "C_SetPIN",
 	C.FN_OpenSession: "C_OpenSession", C.FN_CloseSession: "C_CloseSession",
 	C.FN_GetSessionInfo: "C_GetSessionInfo", C.FN_Login: "C_Login",
 	C.FN_CreateObject: "C_CreateObject", C.FN_DestroyObject: "C_DestroyObject",
@@ -212,9 +214,11 @@ func (l keyCalls) sign(session, key, mechanism uint, in, out []byte) (int, error
 	return l.crypt(C.FN_SignInit, session, key, mechanism, nil, in, out)
 }
 
-func (l keyCalls) wrap(session, mechanism, kek, key uint, out []byte) (int, error) {
+// wrap wraps a key. A module that draws the initialization vector itself writes it to iv.
+func (l keyCalls) wrap(session, mechanism, kek, key uint, iv, out []byte) (int, error) {
+	v, vn := mem(iv)
 	o, on := mem(out)
-	r := C.msl_wrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), C.ck_ulong(key), o, on)
+	r := C.msl_wrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), C.ck_ulong(key), v, vn, o, on)
 	l.seen.note(out)
 	return int(r.value), l.count(r, C.FN_WrapKey)
 }
@@ -229,31 +233,40 @@ func (l keyCalls) wrapFor(session uint, peer []byte, key uint, out []byte) (int,
 	return int(r.value), l.count(r, C.FN_CreateObject, C.FN_WrapKey, C.FN_DestroyObject)
 }
 
-func (l keyCalls) unwrap(session, mechanism, kek uint, in, template []byte) (made, error) {
+func (l keyCalls) unwrap(session, mechanism, kek uint, iv, in, template []byte) (made, error) {
+	v, vn := mem(iv)
 	i, in1 := mem(in)
 	t, tn := mem(template)
 	l.seen.note(in, template)
-	r := C.msl_unwrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), i, in1, t, tn)
+	r := C.msl_unwrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(kek), v, vn, i, in1, t, tn)
 	return newMade(r), l.count(r, C.FN_UnwrapKey, C.FN_GetAttributeValue)
 }
 
 // reveal unwraps an object, reads its value into out and destroys it.
 func (l keyCalls) reveal(session, kek uint, in, template, out []byte) (int, error) {
+	f, err := l.keyWrap()
+	if err != nil {
+		return 0, err
+	}
 	i, in1 := mem(in)
 	t, tn := mem(template)
 	o, on := mem(out)
-	r := C.msl_reveal(l.list, C.ck_ulong(session), C.ck_ulong(kek), i, in1, t, tn, o, on)
+	r := C.msl_reveal(l.list, C.ck_ulong(session), C.ck_ulong(f.mechanism), C.ck_ulong(kek), i, in1, t, tn, o, on)
 	l.seen.note(in, template, out)
 	return int(r.value), l.count(r, C.FN_UnwrapKey, C.FN_GetAttributeValue, C.FN_DestroyObject)
 }
 
 // wrapData makes an object, wraps it and destroys it.
 func (l library) wrapData(session uint, template []byte, kek uint, out []byte) (int, error) {
+	f, err := l.keyWrap()
+	if err != nil {
+		return 0, err
+	}
 	m, err := l.create(session, template)
 	if err != nil {
 		return 0, err
 	}
-	n, err := l.wrap(session, ckmKeyWrap, kek, m.handle, out)
+	n, err := l.wrap(session, f.mechanism, kek, m.handle, nil, out)
 	return n, errors.Join(err, l.destroy(session, m.handle))
 }
 

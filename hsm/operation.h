@@ -50,6 +50,7 @@ msl_result msl_initialize(ck_functions *f);
 msl_result msl_finalize(ck_functions *f);
 msl_result msl_slots(ck_functions *f, ck_ulong *list, ck_ulong n);
 msl_result msl_token_info(ck_functions *f, ck_ulong slot, ck_token_info *info);
+msl_result msl_mechanism_flags(ck_functions *f, ck_ulong slot, ck_ulong type);
 msl_result msl_open_session(ck_functions *f, ck_ulong slot);
 msl_result msl_close_session(ck_functions *f, ck_ulong session);
 msl_result msl_session_state(ck_functions *f, ck_ulong session);
@@ -62,12 +63,12 @@ msl_result msl_attributes(ck_functions *f, ck_ulong session, ck_ulong object, ck
 msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong mechanism,
 	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong m);
 msl_result msl_wrap(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
-	ck_ulong key, ck_byte *out, ck_ulong m);
+	ck_ulong key, ck_byte *iv, ck_ulong ivlen, ck_byte *out, ck_ulong m);
 msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulong n,
 	ck_ulong key, ck_byte *out, ck_ulong m);
 msl_result msl_unwrap(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
-	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m);
-msl_result msl_reveal(ck_functions *f, ck_ulong session, ck_ulong kek,
+	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m);
+msl_result msl_reveal(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
 	ck_byte *in, ck_ulong n, ck_byte *template, ck_ulong m, ck_byte *out, ck_ulong size);
 msl_result msl_generate(ck_functions *f, ck_ulong session, ck_ulong mechanism,
 	ck_byte *template, ck_ulong n);

@@ -48,7 +48,10 @@ func (r Report) failed(untried bool) []string {
 			if !untried && c.Detail != "" {
 				what = "the module cannot do it"
 			}
-			names = append(names, c.Name+": "+what+" ("+c.Detail+")")
+			if c.Detail != "" {
+				what += " (" + c.Detail + ")"
+			}
+			names = append(names, c.Name+": "+what)
 		}
 	}
 	return names
@@ -59,6 +62,7 @@ type prober struct {
 	*inspector
 	templates map[keystore.Algorithm]sessionTemplates
 	session   uint
+	slot      uint
 	made      []uint
 	report    Report
 }
@@ -77,9 +81,13 @@ func (s *Store) Probe() (Report, error) {
 func probeOnce(s *Store) (Report, error) {
 	var report Report
 	err := s.recovery.attempt(func() error {
-		return s.on(s.sessions, 0, func(session uint, _ uint64) error {
-			p := &prober{inspector: s.inspector, templates: s.births.templates, session: session}
-			err := p.run()
+		return s.on(s.sessions, 0, func(session uint, epoch uint64) error {
+			now, err := s.lifeOf(epoch)
+			if err != nil {
+				return err
+			}
+			p := &prober{inspector: s.inspector, templates: s.births.templates, session: session, slot: now.slot}
+			err = p.run()
 			report = p.report
 			return err
 		})
@@ -187,31 +195,43 @@ func (p *prober) closed(kek, victim, free uint) {
 	value, err := p.attribute(p.session, victim, pkcs11.CKA_VALUE)
 	p.note(checkValue, true, len(value) == 0, err)
 
-	wrapped := make([]byte, 40)
-	n, err := p.wrap(p.session, ckmKeyWrap, kek, victim, wrapped)
-	if err = exactly("C_WrapKey", n, len(wrapped), err); err != nil {
+	f, wrapped, err := p.choose(kek, victim, keystore.HMACSHA256.Size())
+	if err != nil {
 		p.note(checkSame, true, false, err)
 		return
 	}
-	forged := bytes.Clone(wrapped)
-	forged[9] ^= 1
-	outcome, err := mustFail(func() error {
-		m, err := p.unwrap(p.session, ckmKeyWrap, kek, forged, p.templates[keystore.HMACSHA256].unseal)
-		p.keep(m)
-		return err
-	}, func() error { return p.unwrapped(kek, victim, wrapped) })
-	p.noteRefusal(checkTamper, outcome, err)
+	p.seals.Store(&f)
+	p.tampers(f, kek, victim, wrapped)
 
 	err = p.locks(victim)
 	if p.note(checkLock, true, true, err); err != nil {
 		p.note(checkRewrap, true, false, err)
 		return
 	}
-	wrap := func(key uint) func() error {
-		return func() error { _, err := p.wrap(p.session, ckmKeyWrap, kek, key, wrapped); return err }
+	wrap := func(key uint, a keystore.Algorithm) func() error {
+		return func() error { _, err := f.wrap(p.library, p.session, kek, key, a.Size()); return err }
 	}
-	outcome, err = mustFail(wrap(victim), wrap(free), wrapRefusals...)
+	outcome, err := mustFail(wrap(victim, keystore.HMACSHA256), wrap(free, keystore.AES128CBC), wrapRefusals...)
 	p.noteRefusal(checkRewrap, outcome, err)
+}
+
+// tampers asks that a wrapped key comes back as it was, and not at all if it was changed.
+func (p *prober) tampers(f form, kek, victim uint, wrapped []byte) {
+	whole := func() error { return p.unwrapped(f, kek, victim, wrapped) }
+	if f.weakness != "" {
+		// That it can be bent is known.
+		p.note(f.weakness, true, false, nil)
+		_ = whole() // which notes what fails
+		return
+	}
+	forged := bytes.Clone(wrapped)
+	forged[len(forged)-1] ^= 1
+	outcome, err := mustFail(func() error {
+		m, err := f.unwrap(p.library, p.session, kek, forged, p.templates[keystore.HMACSHA256].unseal)
+		p.keep(m)
+		return err
+	}, whole)
+	p.noteRefusal(checkTamper, outcome, err)
 }
 
 // locks makes a key stay in the token, and tries to take that back.
@@ -228,8 +248,8 @@ func (p *prober) locks(key uint) error {
 }
 
 // unwrapped asks that an unwrapped key is the same one, and closed.
-func (p *prober) unwrapped(kek, victim uint, wrapped []byte) error {
-	m, err := p.unwrap(p.session, ckmKeyWrap, kek, wrapped, p.templates[keystore.HMACSHA256].unseal)
+func (p *prober) unwrapped(f form, kek, victim uint, wrapped []byte) error {
+	m, err := f.unwrap(p.library, p.session, kek, wrapped, p.templates[keystore.HMACSHA256].unseal)
 	if p.keep(m); err != nil {
 		p.note(checkSame, true, false, err)
 		return err
@@ -256,18 +276,19 @@ func (p *prober) tag(key uint) ([]byte, error) {
 // keeps finds out whether the module keeps every attribute of an UNWRAP_TEMPLATE.
 // One that does not may still do so for the existing keys, so each is tried.
 func (p *prober) keeps(free uint) {
-	k, err := kindOf(keystore.SealSession256)
+	k, err := p.kindOf(keystore.SealSession256)
 	if err != nil {
 		return
 	}
 	outcome := unclear
 	m, err := p.generate(p.session, k.generate, k.fixed(k.secret(false, false).number(pkcs11.CKA_VALUE_LEN, 32)))
 	if p.keep(m); err == nil {
-		t := &trial{kek: m.handle, mechanism: ckmKeyWrap, wrapped: make([]byte, 24)}
+		t := &trial{kek: m.handle}
 		t.target, _ = kindOf(keystore.AES128CBC)
-		var n int
-		n, err = p.wrap(p.session, ckmKeyWrap, m.handle, free, t.wrapped)
-		if err = exactly("C_WrapKey", n, len(t.wrapped), err); err == nil {
+		if t.form, err = p.sealingForm(); err == nil {
+			t.wrapped, err = t.form.wrap(p.library, p.session, m.handle, free, keystore.AES128CBC.Size())
+		}
+		if err == nil {
 			outcome, err = t.tryAll(p.inspector, p.session, k.unwrapped, true)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 // Create makes the next version of the provisioned key label in the token. The
 // sealing algorithms go by one label each.
 func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
-	k, err := kindOf(a)
+	k, err := s.kindOf(a)
 	if err != nil {
 		return keystore.Version{}, err
 	}
@@ -35,7 +35,7 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 // Provision makes the next version of a provisioned key from bytes that this
 // process has seen, and List says so. The caller keeps raw and wipes it.
 func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error) {
-	k, err := kindOf(a)
+	k, err := s.kindOf(a)
 	switch {
 	case err != nil || !a.Secret() || a.Sealing():
 		return keystore.Version{}, fmt.Errorf("hsm: provision %v from bytes: %w", a, errors.ErrUnsupported)

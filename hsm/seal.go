@@ -54,17 +54,17 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer kek.Close()
-	wrapped, err := wrapKeyUnder(kek, own)
+	wrapped, err := wrapKeyUnder(kek, own, kek.form)
 	if err != nil {
 		return nil, err
 	}
-	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: kek.version, Wrapped: wrapped}
+	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: kek.version, Form: kek.form.id, Wrapped: wrapped}
 	if sealed.Tag, err = s.tag(sealed, context); err != nil {
 		return nil, err
 	}
 	own.mu.Lock()
 	defer own.mu.Unlock()
-	own.wrapped, own.kek = wrapped, kek.version
+	own.wrapped, own.form, own.kek = wrapped, kek.form, kek.version
 	return sealed.Bytes(), nil
 }
 
@@ -136,7 +136,7 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if err != nil {
 		return nil, err
 	}
-	if _, err := sealing(a); err != nil || sealed.Algorithm != a || len(sealed.Wrapped) != a.Size()+8 || sealed.KEKVersion == 0 {
+	if _, err := sealing(a); err != nil || sealed.Algorithm != a || sealed.KEKVersion == 0 {
 		return nil, foreign(a)
 	}
 	tag, err := s.tag(sealed, context)
@@ -146,8 +146,12 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if subtle.ConstantTimeCompare(tag, sealed.Tag) != 1 {
 		return nil, foreign(a)
 	}
-	k := &object{store: s, algorithm: a, locked: true, wrapped: append([]byte(nil), sealed.Wrapped...), kek: sealed.KEKVersion}
-	if err := s.unwrapSealed(k, k.kek, k.wrapped); err != nil {
+	f, known := s.formNamed(sealed.Form, a.Size(), len(sealed.Wrapped))
+	if !known {
+		return nil, foreign(a)
+	}
+	k := &object{store: s, algorithm: a, locked: true, wrapped: append([]byte(nil), sealed.Wrapped...), form: f, kek: sealed.KEKVersion}
+	if err := s.unwrapSealed(k, k); err != nil {
 		return nil, err
 	}
 	return k.typed(), nil
@@ -157,20 +161,20 @@ func foreign(a keystore.Algorithm) error {
 	return fmt.Errorf("hsm: unseal %v: %w", a, keystore.ErrForeign)
 }
 
-// unwrapSealed makes the session object of a sealed key that was verified: its
+// unwrapSealed makes the session object own of a sealed key that was verified: its
 // tag matched, so whatever fails now is no fault of the blob.
-func (s *Store) unwrapSealed(own *object, version uint32, wrapped []byte) error {
+func (s *Store) unwrapSealed(own, sealed *object) error {
 	which, err := sealing(own.algorithm)
 	if err != nil {
 		return err
 	}
-	kek, err := sealingKey(s, which, version)
+	kek, err := sealingKey(s, which, sealed.kek)
 	if err != nil {
 		return err
 	}
 	defer kek.Close()
 	var doubts []ref
-	err = s.recovery.attempt(func() error { return s.births.unwrapKey(kek, ckmKeyWrap, own, wrapped, &doubts) }, nil, kek)
+	err = s.recovery.attempt(func() error { return s.births.unwrapKey(kek, sealed.form, own, sealed.wrapped, &doubts) }, nil, kek)
 	s.births.settle(doubts, err)
 	return s.recovery.ours(err)
 }

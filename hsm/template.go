@@ -145,11 +145,6 @@ func kindOf(a keystore.Algorithm) (kind, error) {
 	return kind{}, fmt.Errorf("hsm: %v: %w", a, errors.ErrUnsupported)
 }
 
-const (
-	ckmKeyWrap    = 0x2109 // CKM_AES_KEY_WRAP, RFC 3394
-	ckmKeyWrapKWP = 0x210B // CKM_AES_KEY_WRAP_KWP, RFC 5649
-)
-
 // closed is what every key unwrapped by a provisioned key must be. Without
 // UNWRAP=false and the further usage of what is unwrapped, it could be made to
 // open recorded traffic; without MODIFIABLE and COPYABLE=false these usages

@@ -110,17 +110,19 @@ func (t *trial) tryAll(i *inspector, session uint, protections []flagValue, omit
 
 // A trial is a wrapped key to unwrap in ways that must fail.
 type trial struct {
-	kek, mechanism uint
-	target         kind
-	wrapped        []byte
-	noise          bool // wrapped is nothing that unwraps
+	kek     uint
+	form    form
+	target  kind
+	wrapped []byte
+	noise   bool // wrapped is nothing that unwraps
 }
 
 // trial wraps a throwaway key under e. Under a key that only unwraps nothing
 // known can be made: then it takes noise, and many modules still tell whether
 // it was the template that they refuse.
-func (i *inspector) trial(session uint, e evidence) (*trial, error) {
-	t := &trial{kek: e.handle, mechanism: ckmKeyWrap, wrapped: make([]byte, 24)}
+func (i *inspector) trial(session uint, e evidence) (t *trial, err error) {
+	t = &trial{kek: e.handle, wrapped: make([]byte, 24)}
+	t.form, _ = i.keyWrap() // without it the key is of no use, and opens nothing
 	t.target, _ = kindOf(keystore.AES128CBC)
 	rand.Read(t.wrapped)
 	switch {
@@ -128,13 +130,16 @@ func (i *inspector) trial(session uint, e evidence) (*trial, error) {
 		if e.Algorithm == keystore.SealWrapping256 {
 			t.target, _ = kindOf(keystore.AESWrap128)
 		}
+		if t.form, err = i.formOf(e.told[ckaAllowed]); err != nil {
+			return nil, err
+		}
 		return t, t.wrapThrowaway(i, session)
 	case e.keyType == pkcs11.CKK_RSA:
 		public, err := rsaPublic(e.told)
 		if err != nil {
 			return nil, err
 		}
-		t.mechanism = pkcs11.CKM_RSA_PKCS_OAEP
+		t.form = form{mechanism: pkcs11.CKM_RSA_PKCS_OAEP}
 		t.wrapped, err = oaepForTrial(public, t.wrapped[:16])
 		return t, err
 	}
@@ -147,8 +152,8 @@ func (t *trial) wrapThrowaway(i *inspector, session uint) error {
 	if err != nil {
 		return err
 	}
-	n, err := i.wrap(session, ckmKeyWrap, t.kek, k, t.wrapped)
-	return errors.Join(exactly("C_WrapKey", n, len(t.wrapped), err), i.destroy(session, k))
+	t.wrapped, err = t.form.wrap(i.library, session, t.kek, k, keystore.AES128CBC.Size())
+	return errors.Join(err, i.destroy(session, k))
 }
 
 // template returns a valid template with attribute f inverted or left out.
@@ -174,7 +179,7 @@ func (t *trial) template(f flagValue, omit bool) template {
 
 // sound unwraps as it should be.
 func (t *trial) sound(i *inspector, session uint) error {
-	m, err := i.unwrap(session, t.mechanism, t.kek, t.wrapped, t.template(flagValue{attribute: ^uint(0)}, false))
+	m, err := t.form.unwrap(i.library, session, t.kek, t.wrapped, t.template(flagValue{attribute: ^uint(0)}, false))
 	if err != nil {
 		return err
 	}
@@ -192,7 +197,7 @@ func (t *trial) opens(i *inspector, session uint, f flagValue, omit bool) (outco
 	}
 	var failed error // of what is not the thing that must fail
 	outcome, err := mustFail(func() error {
-		m, err := i.unwrap(session, t.mechanism, t.kek, t.wrapped, t.template(f, omit))
+		m, err := t.form.unwrap(i.library, session, t.kek, t.wrapped, t.template(f, omit))
 		if err != nil && m.handle == 0 {
 			return err
 		}

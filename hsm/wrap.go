@@ -27,15 +27,18 @@ func (k wrapKey) Wrap(other keystore.Key) ([]byte, error) {
 	if !own.algorithm.Secret() {
 		return nil, fmt.Errorf("hsm: wrap a private key: %w", keystore.ErrWrongKey)
 	}
-	wrapped, err := wrapKeyUnder(k.object, own)
+	f, err := k.store.keyWrap()
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := wrapKeyUnder(k.object, own, f)
 	return wrapped, k.store.recovery.explain(err)
 }
 
 // wrapKey wraps one key under another.
-func wrapKeyUnder(kek, own *object) ([]byte, error) {
+func wrapKeyUnder(kek, own *object, f form) (out []byte, err error) {
 	s := kek.store
-	out := make([]byte, own.algorithm.Size()+8)
-	err := s.recovery.attempt(func() error {
+	err = s.recovery.attempt(func() error {
 		handle, epoch, err := own.acquire()
 		if err != nil {
 			return err
@@ -45,8 +48,8 @@ func wrapKeyUnder(kek, own *object) ([]byte, error) {
 			if epoch != now {
 				return &Error{stale: true}
 			}
-			n, err := s.wrap(session, ckmKeyWrap, parent, handle, out)
-			return exactly("C_WrapKey", n, len(out), err)
+			out, err = f.wrap(s.library, session, parent, handle, own.algorithm.Size())
+			return err
 		})
 	}, nil, kek, own)
 	if err != nil {
@@ -142,9 +145,13 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 		return nil, err
 	}
 	locked := k.label != ""
-	mechanism, size := uint(ckmKeyWrap), a.Size()+8
+	f, err := s.keyWrap()
+	size := a.Size() + f.grows
 	if public, ok := k.public.(*rsa.PublicKey); ok {
-		mechanism, size = pkcs11.CKM_RSA_PKCS_OAEP, public.Size()
+		f, size, err = form{mechanism: pkcs11.CKM_RSA_PKCS_OAEP}, public.Size(), nil
+	}
+	if err != nil {
+		return nil, err
 	}
 	switch _, known := s.births.templates[a]; {
 	case !known:
@@ -158,9 +165,9 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 	}
 	made := &object{store: s, algorithm: a, locked: locked}
 	var doubts []ref
-	err := s.recovery.attempt(func() error {
-		return s.births.unwrapKey(k.object, mechanism, made, wrapped, &doubts)
-	}, k.likeUnwrap(mechanism, a), k.object)
+	err = s.recovery.attempt(func() error {
+		return s.births.unwrapKey(k.object, f, made, wrapped, &doubts)
+	}, k.likeUnwrap(f, a), k.object)
 	s.births.settle(doubts, err)
 	if err != nil {
 		return nil, s.recovery.badData("unwrap "+a.String(), err)
@@ -170,7 +177,7 @@ func (k unwrapKey) Unwrap(a keystore.Algorithm, wrapped []byte) (keystore.Key, e
 
 // likeUnwrap does what Unwrap does, with data known to be good: wrapped under the
 // public half of the same key if it has one, and otherwise under a throwaway key.
-func (k unwrapKey) likeUnwrap(mechanism uint, a keystore.Algorithm) func() error {
+func (k unwrapKey) likeUnwrap(f form, a keystore.Algorithm) func() error {
 	public, ok := k.public.(*rsa.PublicKey)
 	if !ok {
 		return k.store.recovery.check
@@ -183,7 +190,7 @@ func (k unwrapKey) likeUnwrap(mechanism uint, a keystore.Algorithm) func() error
 			return err
 		}
 		made := &object{store: k.store, algorithm: a, locked: k.label != ""}
-		if err := k.store.births.unwrapKey(k.object, mechanism, made, wrapped, new([]ref)); err != nil {
+		if err := k.store.births.unwrapKey(k.object, f, made, wrapped, new([]ref)); err != nil {
 			return err
 		}
 		return made.Close()

@@ -33,6 +33,23 @@ func TestSealed(t *testing.T) {
 	}
 }
 
+// TestSealedForm keeps a form apart from the usual one, also by the tag.
+func TestSealedForm(t *testing.T) {
+	s := sealed()
+	s.Form = 3
+	want := append([]byte{2, 1, 1, 2, 3, 4, 3}, append(bytes.Repeat([]byte{0xaa}, 24), bytes.Repeat([]byte{0xbb}, 32)...)...)
+	if !bytes.Equal(s.Bytes(), want) {
+		t.Errorf("sealed key %x, want %x", s.Bytes(), want)
+	}
+	back, err := keystore.ParseSealed(want)
+	if err != nil || back.Form != 3 || !bytes.Equal(back.Bytes(), want) {
+		t.Errorf("parsed as %+v, %v", back, err)
+	}
+	if bytes.Equal(s.Authenticated(nil), sealed().Authenticated(nil)) {
+		t.Error("the tag does not cover the form")
+	}
+}
+
 func TestParseSealedRefuses(t *testing.T) {
 	with := func(i int, b byte) []byte {
 		blob := sealed().Bytes()
@@ -43,7 +60,9 @@ func TestParseSealedRefuses(t *testing.T) {
 		"nothing":           nil,
 		"too short":         sealed().Bytes()[:53],
 		"version 0":         with(0, 0),
-		"version 2":         with(0, 2),
+		"version 3":         with(0, 3),
+		"form 0":            append([]byte{2, 1, 1, 2, 3, 4, 0}, make([]byte, 56)...),
+		"form, too short":   append([]byte{2, 1, 1, 2, 3, 4}, make([]byte, 47)...),
 		"no algorithm":      with(1, 0),
 		"unknown algorithm": with(1, 200),
 		"a key pair":        with(1, uint8(keystore.ECDSAP256)),
@@ -58,6 +77,9 @@ func TestParseSealedRefuses(t *testing.T) {
 // FuzzParseSealed looks for a blob that is read as another than it is.
 func FuzzParseSealed(f *testing.F) {
 	f.Add(sealed().Bytes())
+	formed := sealed()
+	formed.Form = 1
+	f.Add(formed.Bytes())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, blob []byte) {
 		s, err := keystore.ParseSealed(blob)

@@ -45,7 +45,7 @@ func TestBuild(t *testing.T) {
 		{Code: 5, Skip: -1}, {Code: 5, For: -1}, {Unknown: true}, {Ignore: true}, {Replace: "x"},
 		{Function: "C_Login", Replace: "x", Token: "y"}, {Function: "C_Login", Length: new(uint(1))},
 		{Removed: true, Token: "a\"b"}, {Removed: true, Token: strings.Repeat("x", 33)},
-		{Attribute: make([]uint, 33), Code: 5},
+		{Attribute: make([]uint, 33), Code: 5}, {As: 5}, {As: 5, Mechanism: []uint{1}, Pad: 17},
 	} {
 		func() {
 			defer func() {

@@ -42,6 +42,8 @@ func TestBadControl(t *testing.T) {
 		{head + "C_Login length=0\n", "4: the function tells no length"},
 		{head + "* unknown\n", "4: unknown needs attribute="},
 		{head + "* ignore\n", "4: ignore needs attribute="},
+		{head + "* as=CKM_AES_KEY_WRAP\n", "4: as needs one mechanism="},
+		{head + "* as=1 pad=17 mechanism=5\n", "4: as needs one mechanism="},
 		{head + "C_Sign code=5\nC_Sing code=5\nC_Sign code=5\n", "5: C_Sing"},
 		{head + strings.Repeat("C_Sign code=5\n", 257), "260: there are more than 256"},
 		{head + "C_Sign code=5\x00 skip=1\n", "4: there is a byte of zero"},

@@ -76,6 +76,8 @@
 //	fresh-list                 each C_GetFunctionList gives a new, independent list
 //	reveal                     attribute=, or CKA_VALUE, is readable although sensitive
 //	ignore [pretend]           attribute= in templates of new objects is ignored
+//	as=CKM_AES_KEY_WRAP [pad=8] [draws-iv]
+//	                           the mechanism= is imitated by that one, for wrapping
 //
 // [Fault] has a field for each, with more detail. Numbers are decimal, 0x
 // hexadecimal, N<<M, or ~N for the complement; the usual names of codes,

@@ -91,6 +91,14 @@ type Fault struct {
 	// it return that code and CK_UNAVAILABLE_INFORMATION. Calls with such a
 	// mechanism are CKR_MECHANISM_INVALID, and C_GetMechanismList leaves it out.
 	Unknown bool
+	// As, if not 0, imitates the one mechanism of Mechanism, which the real module does
+	// not have, by a mechanism that it has: for C_WrapKey and C_UnwrapKey, and in
+	// C_GetMechanismList, C_GetMechanismInfo and CKA_ALLOWED_MECHANISMS. What is wrapped
+	// is longer by Pad bytes, up to 16: the beginning of the initialization vector, if
+	// there is one. With DrawsIV the module draws that, whatever it is given.
+	As      uint
+	Pad     int
+	DrawsIV bool
 	// FreshList returns a new function list, with an initialized state and sessions
 	// of its own, at each C_GetFunctionList; up to 15 in a process.
 	FreshList bool
@@ -160,6 +168,8 @@ func (f Fault) check() error {
 		return errors.New("names more than 32 attributes or mechanisms")
 	case max(len(f.Token), len(f.Replace)) > 32 || strings.ContainsAny(f.Token+f.Replace, "\"\r\n"):
 		return errors.New("has a label longer than 32 bytes, or with a quotation mark or line break")
+	case f.As != 0 && (len(f.Mechanism) != 1 || f.Pad < 0 || f.Pad > 16):
+		return errors.New("has As without one Mechanism, or with a Pad over 16")
 	case f.Unknown && len(f.Attribute)+len(f.Mechanism) == 0:
 		return errors.New("has Unknown without Attribute or Mechanism")
 	case f.Ignore && len(f.Attribute) == 0:
@@ -207,6 +217,7 @@ func (f Fault) what() []string {
 	w.add(f.FreshList, "fresh-list")
 	w.add(f.Reveal, "reveal")
 	w.add(f.Ignore, "ignore")
+	w.add(f.As != 0, fmt.Sprintf("as=%#x pad=%d", f.As, f.Pad))
 	return w
 }
 
@@ -216,6 +227,7 @@ func (f Fault) how() []string {
 	w.add(f.SameLabel, "same-label")
 	w.add(f.SameSerial, "same-serial")
 	w.add(f.Pretend, "pretend")
+	w.add(f.DrawsIV, "draws-iv")
 	return w
 }
 

@@ -17,11 +17,12 @@ enum {
 	DOES_VANISH_SESSIONS = 0x10, DOES_VANISH_OBJECTS = 0x20, DOES_REMOVE = 0x40,
 	DOES_REPLACE = 0x80, DOES_LENGTH = 0x100, DOES_MAX_SESSIONS = 0x200,
 	DOES_TOLD_SESSIONS = 0x400, DOES_MAX_PART = 0x800, DOES_UNKNOWN = 0x1000,
-	DOES_FRESH_LIST = 0x2000, DOES_REVEAL = 0x4000, DOES_IGNORE = 0x8000
+	DOES_FRESH_LIST = 0x2000, DOES_REVEAL = 0x4000, DOES_IGNORE = 0x8000,
+	DOES_IMITATE = 0x10000
 };
 
 /* How a rule does it, or for how long. */
-enum { AFTER = 1, UNTIL_FINALIZE = 2, SAME_LABEL = 4, SAME_SERIAL = 8, PRETEND = 16 };
+enum { AFTER = 1, UNTIL_FINALIZE = 2, SAME_LABEL = 4, SAME_SERIAL = 8, PRETEND = 16, DRAWS_IV = 32 };
 
 typedef struct { word v[MAX_NAMES]; int n; } names;
 
@@ -32,7 +33,7 @@ typedef struct {
 	word does, how;
 	word skip, times;
 	uint64_t duration, delay; /* nanoseconds */
-	word code, signal, length, max_sessions, told_sessions, max_part;
+	word code, signal, length, max_sessions, told_sessions, max_part, as, pad;
 	char token[MAX_LABEL], replace[MAX_LABEL];
 	int begun, over; /* of one that ends with C_Finalize, in this process */
 } rule;
@@ -94,6 +95,7 @@ int board_due(const control *, int i);
 word give_list(call *);
 
 /* lists.c */
+word forward_known(call *);
 word effect(call *);
 void lists_reset(void);
 
@@ -110,6 +112,9 @@ word forward_list(call *, int (*leave_out)(const call *, word));
 word read_attributes(call *);
 word forward_relaxed(call *);
 int is_mechanism_unknown(const call *, word type);
+
+/* imitate.c */
+word imitate(call *);
 
 /* track.c */
 word pass(int fn, const word *a);

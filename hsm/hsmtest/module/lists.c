@@ -22,6 +22,14 @@ void lists_reset(void)
 
 static word forward_shaped(call *c)
 {
+	if (hit_by(c, DOES_IMITATE))
+		return imitate(c);
+	return forward_known(c);
+}
+
+/* The same, of what is not imitated. */
+word forward_known(call *c)
+{
 	const word read_otherwise = DOES_UNKNOWN | DOES_REVEAL | DOES_IGNORE;
 
 	if (c->fn == FN_GetSlotList && hit_by(c, DOES_REMOVE) && (ck_byte)c->a[0])

@@ -65,6 +65,14 @@ static int reads(const rule *r, const call *c)
 	return c->fn == FN_GetAttributeValue && names_attribute(c, &r->attributes);
 }
 
+/* Where a mechanism that is imitated may be named. */
+static int imitates(const rule *r, const call *c)
+{
+	if (c->fn == FN_WrapKey || c->fn == FN_GetMechanismInfo)
+		return names_mechanism(c, &r->mechanisms);
+	return c->fn == FN_GetMechanismList || c->fn == FN_GetAttributeValue || makes_objects(c);
+}
+
 /* Whether one of the things that the rule does concerns the call. */
 static int concerns(const rule *r, call *c)
 {
@@ -81,6 +89,7 @@ static int concerns(const rule *r, call *c)
 		(r->does & DOES_MAX_PART && too_long(r, c)) ||
 		(r->does & DOES_UNKNOWN && is_unknown(r, c)) ||
 		(r->does & DOES_FRESH_LIST && c->fn == FN_GetFunctionList) ||
+		(r->does & DOES_IMITATE && imitates(r, c)) ||
 		(r->does & DOES_REVEAL && reads(r, c)) ||
 		(r->does & DOES_IGNORE && r->how & PRETEND && reads(r, c)) ||
 		(r->does & DOES_IGNORE && makes_objects(c) && names_attribute(c, &r->attributes));
@@ -88,7 +97,7 @@ static int concerns(const rule *r, call *c)
 
 static int is_for(const rule *r, call *c)
 {
-	const word lists = DOES_UNKNOWN | DOES_IGNORE | DOES_REVEAL; /* what the names are for */
+	const word lists = DOES_UNKNOWN | DOES_IGNORE | DOES_REVEAL | DOES_IMITATE; /* what the names are for */
 
 	if (r->fn != ANY_FUNCTION && r->fn != c->fn)
 		return 0;

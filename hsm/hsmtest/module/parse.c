@@ -94,6 +94,8 @@ static int attribute(char *text, void *to) { return list(attributes, text, to); 
 
 static int mechanism(char *text, void *to) { return list(mechanisms, text, to); }
 
+static int one_mechanism(char *text, void *to) { return look(mechanisms, text, to) || number(text, to); }
+
 static int label(char *text, void *to)
 {
 	size_t n = strlen(text);
@@ -139,6 +141,9 @@ static const struct {
 	{"reveal", 0, 0, DOES_REVEAL, 0},
 	{"ignore", 0, 0, DOES_IGNORE, 0},
 	{"pretend", 0, 0, 0, PRETEND},
+	{"as", one_mechanism, offsetof(rule, as), DOES_IMITATE, 0},
+	{"pad", plain, offsetof(rule, pad), 0, 0},
+	{"draws-iv", 0, 0, 0, DRAWS_IV},
 };
 
 static const char *read_word(rule *r, char *text)
@@ -198,6 +203,8 @@ static const char *check(const rule *r)
 		return "unknown needs attribute= or mechanism=";
 	if (r->does & DOES_IGNORE && !r->attributes.n)
 		return "ignore needs attribute=";
+	if (r->does & DOES_IMITATE && (r->mechanisms.n != 1 || r->pad > 16))
+		return "as needs one mechanism=, and pad= of no more than 16";
 	if (r->does & DOES_REPLACE && (!*r->token || r->fn != ANY_FUNCTION))
 		return "replace needs token=, and * as the function";
 	if (!(r->does & DOES_LENGTH) || r->fn == ANY_FUNCTION || r->fn == FN_GetAttributeValue)
