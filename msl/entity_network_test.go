@@ -148,7 +148,7 @@ func TestNetworkEntitySchemes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			n := newNetwork(t, soft.New())
 			entity := c.entity(n)
-			client := n.client(entity, &keyx.AsymmetricWrapped{Store: n.device()})
+			client := n.client(entity, wrappedWith(n.t, n.device()))
 			n.checkSession(t, client, c.identity)
 			n.checkPlain(t, n.client(entity), entity)
 		})

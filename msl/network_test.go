@@ -205,14 +205,21 @@ func (n *network) rsaClient(identity string) *msl.Client {
 	n.t.Cleanup(func() { device.Close() })
 	key := provision(n.t, device, "identity", keystore.RSASign2048).(crypto.Signer)
 	n.directory[identity] = &msl.Entity{Identity: identity, Scheme: "RSA", KeyID: identity + "-key", PublicKey: key.Public().(*rsa.PublicKey)}
-	return n.client(&entityauth.RSAEntity{Identity: identity, KeyID: identity + "-key", Key: key}, &keyx.AsymmetricWrapped{Store: device})
+	return n.client(&entityauth.RSAEntity{Identity: identity, KeyID: identity + "-key", Key: key}, wrappedWith(n.t, device))
+}
+
+// wrappedWith offers a key pair that all tests share, for the same reason as identities.
+func wrappedWith(t testing.TB, device *soft.Store) *keyx.AsymmetricWrapped {
+	t.Helper()
+	pair := provisionPair(t, device, "wrapping", keystore.RSAUnwrap2048, keyPair(t, "awe_rsa2048"))
+	return &keyx.AsymmetricWrapped{Store: device, KeyPair: pair.(keyx.UnwrappingPair)}
 }
 
 func (n *network) noneClient(identity string) *msl.Client {
 	n.directory[identity] = &msl.Entity{Identity: identity, Scheme: "NONE"}
 	device := soft.New()
 	n.t.Cleanup(func() { device.Close() })
-	return n.client(&entityauth.NoneEntity{Identity: identity}, &keyx.AsymmetricWrapped{Store: device})
+	return n.client(&entityauth.NoneEntity{Identity: identity}, wrappedWith(n.t, device))
 }
 
 // send does a request and returns the answer's data.

@@ -44,7 +44,7 @@ func newSides(t testing.TB, a, b string) (*side, *side) {
 // client with which s holds the tokens of the other side.
 func (s *side) enrol(other *side, scheme string) {
 	var entity msl.LocalEntity
-	var exchange msl.Offerer = &keyx.AsymmetricWrapped{Store: s.store}
+	var exchange msl.Offerer = wrappedWith(s.t, s.store)
 	switch scheme {
 	case "PSK":
 		psk := other.pskEntity(s.identity)

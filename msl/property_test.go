@@ -68,16 +68,24 @@ func parts(t testing.TB, message []byte) (all []protectedPart) {
 }
 
 // sampled is how many bits are flipped where there are too many to flip each.
-const sampled = 128
+func sampled() int {
+	if raceDetector && !soak() {
+		return 24
+	}
+	return 128
+}
 
 // tokenBits is up to how many bits of a token each one is flipped.
 const tokenBits = 2000
 
 // exhaustive is up to how many bits of a message each one is flipped: those of a MAC, or
-// with MSL_SOAK=1 those of a small message.
+// with MSL_SOAK=1 those of a small message, or none with the race detector.
 func exhaustive() int {
-	if soak() {
+	switch {
+	case soak():
 		return 2000
+	case raceDetector:
+		return 0
 	}
 	return 256
 }
@@ -91,7 +99,7 @@ func flips(b []byte, most int, do func(changed []byte)) {
 	bits, random := 8*len(b), rand.New(rand.NewPCG(5, uint64(len(b))))
 	n := bits
 	if bits > most {
-		n = sampled
+		n = sampled()
 	}
 	for i := range n {
 		if bits > most {

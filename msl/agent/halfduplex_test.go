@@ -23,7 +23,7 @@ func TestHalfDuplex(t *testing.T) {
 	n := newNetwork(t)
 	n.handler.Timeout = 4 * time.Minute
 	path := n.serveUnix()
-	for _, size := range []int{0, 3_000_000, 8_000_000} {
+	for _, size := range []int{0, 500_000, 8_000_000} {
 		for _, chunked := range []bool{false, true} {
 			if chunked && size > 5_000_000 {
 				continue
@@ -71,7 +71,7 @@ func writeThenRead(t *testing.T, socket string, data []byte, chunked bool) []byt
 // TestExample runs docs/examples/upload.py as it is, on a socket and on an address.
 func TestExample(t *testing.T) {
 	python := need(t, "python3")
-	size := 3 << 20
+	size := 1 << 20
 	if os.Getenv("MSL_SOAK") != "" {
 		size = 64 << 20
 	}

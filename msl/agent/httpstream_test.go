@@ -241,8 +241,11 @@ func TestHTTPHalfDuplex(t *testing.T) {
 	path := n.serveUnix()
 	data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
 	for _, chunked := range []bool{false, true} {
+		if chunked {
+			data = data[:size/8]
+		}
 		if got := writeThenRead(t, path, data, chunked); !bytes.Equal(got, data) {
-			t.Errorf("chunked %v: %d bytes of %d", chunked, len(got), size)
+			t.Errorf("chunked %v: %d bytes of %d", chunked, len(got), len(data))
 		}
 	}
 }

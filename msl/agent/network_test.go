@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
 	"io"
@@ -50,7 +51,7 @@ func newNetwork(t testing.TB) *network {
 	t.Helper()
 	n := &network{TB: t}
 	store, device := soft.New(), soft.New()
-	own := create[crypto.Signer](t, device, "identity", keystore.RSASign2048)
+	own := pair[crypto.Signer](t, device, "identity", keystore.RSASign2048, 0)
 	server := n.server(store, own)
 	t.Cleanup(func() { server.Close(); store.Close() })
 	n.gate = &mslhttp.Handler{Server: server, Handle: func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
@@ -66,7 +67,7 @@ func newNetwork(t testing.TB) *network {
 	client := &msl.Client{
 		Local:        &entityauth.RSAEntity{Identity: "device", KeyID: "1", Key: own},
 		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: directory{entity("server", server.Local.(*entityauth.RSAEntity).Key)}}},
-		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: device}},
+		KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: device, KeyPair: pair[keyx.UnwrappingPair](t, device, "wrapping", keystore.RSAUnwrap2048, 1)}},
 		Capabilities: &msl.Capabilities{},
 		UserAuth: func(_ context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
 			if reason != 0 {
@@ -86,7 +87,7 @@ func (n *network) server(store *soft.Store, device crypto.Signer) *msl.Server {
 	known := directory{entity("device", device)}
 	return &msl.Server{
 		Name:         "server",
-		Local:        &entityauth.RSAEntity{Identity: "server", KeyID: "1", Key: create[crypto.Signer](n.TB, store, "identity", keystore.RSASign2048)},
+		Local:        &entityauth.RSAEntity{Identity: "server", KeyID: "1", Key: pair[crypto.Signer](n.TB, store, "identity", keystore.RSASign2048, 2)},
 		Peers:        []msl.EntityScheme{&entityauth.RSA{Directory: known}},
 		KeyExchanges: []msl.Responder{&keyx.AsymmetricWrapped{Store: store}},
 		Users: []msl.UserScheme{&userauth.EmailPassword{Verify: func(_ context.Context, email string, password []byte) (string, error) {
@@ -103,6 +104,23 @@ func (n *network) server(store *soft.Store, device crypto.Signer) *msl.Server {
 		State:  &n.state,
 		Limits: msl.Limits{ErrorsPerSecond: 10_000, ErrorsPerSource: 10_000}, // ids that arrive late
 	}
+}
+
+// pairs are RSA keys that all networks share: making them takes longer than most tests.
+var pairs = sync.OnceValue(func() (all [3]*rsa.PrivateKey) {
+	for i := range all {
+		all[i], _ = rsa.GenerateKey(rand.Reader, 2048) // of a source that never fails
+	}
+	return all
+})
+
+func pair[K any](t testing.TB, store *soft.Store, label string, a keystore.Algorithm, i int) K {
+	t.Helper()
+	v, err := store.ProvisionKeyPair(label, a, pairs()[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.Key.(K)
 }
 
 func create[K any](t testing.TB, store *soft.Store, label string, a keystore.Algorithm) K {

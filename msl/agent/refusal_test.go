@@ -14,7 +14,7 @@ import (
 
 func TestRefuses(t *testing.T) {
 	n := newNetwork(t)
-	n.handler.MaxBody, n.handler.Timeout = 1000, 500*time.Millisecond
+	n.handler.MaxBody = 1000
 	n.serve()
 	for name, test := range map[string]struct {
 		method, path, body string
@@ -49,36 +49,51 @@ func TestRefuses(t *testing.T) {
 	for _, host := range []string{"localhost", "127.0.0.1", "127.8.8.8:1", "[::1]:80", "[::1]"} {
 		n.echoes("x", "Host: "+host)
 	}
+	n.echoes("and all goes on")
+	hurried := newNetwork(t) // which answers nothing else, whatever the time that it takes
+	hurried.handler.Timeout = 500 * time.Millisecond
+	hurried.serve()
 	in, out := io.Pipe()
 	defer out.Close()
-	r, text := n.do("POST", "", in)
+	r, text := hurried.do("POST", "", in)
 	wanted{408, false, "in time"}.check(t, r, text)
-	n.echoes("and all goes on")
 }
 
 // TestRefusesOnTheWire sends requests that no HTTP client sends. Nothing that follows
 // such a request is taken for another one.
 func TestRefusesOnTheWire(t *testing.T) {
 	n := newNetwork(t)
-	n.handler.MaxBody, n.handler.Timeout = 1000, 500*time.Millisecond
+	n.handler.MaxBody = 1000
 	n.serve()
 	n.echoes("a session")
+	hurried := newNetwork(t) // which needs no session, whatever the time that it takes
+	hurried.handler.Timeout = 500 * time.Millisecond
+	hurried.serve()
 	const head = "POST / HTTP/1.1\r\nHost: localhost\r\n"
 	for name, test := range map[string]struct{ sent, want string }{
 		"no chunk":   {head + "Transfer-Encoding: chunked\r\n\r\nno chunk\r\n" + head + "Content-Length: 0\r\n\r\n", "400 "},
-		"no end":     {head + "Content-Length: 500\r\n\r\nx", "408 "},
 		"too long":   {head + "Content-Length: 5000\r\n\r\n" + strings.Repeat("x", 2000) + head + "Content-Length: 0\r\n\r\n", "413 "},
 		"a header":   {head + "Content-Length: 5\r\nMsl-Foo: x\r\n\r\n" + head, "400 "},
 		"from a web": {head + "Content-Length: 5\r\nOrigin: null\r\nConnection: close\r\n\r\nabcde", "403 "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			answer := exchangeRaw(t, strings.TrimSuffix(strings.TrimPrefix(n.base, "http://"), "/"), test.sent)
+			answer := exchangeRaw(t, n.address(), test.sent)
 			if !strings.HasPrefix(answer, "HTTP/1.1 "+test.want) || strings.Contains(answer, "HTTP/1.1 200") {
 				t.Errorf("got %q", answer)
 			}
 		})
 	}
+	t.Run("no end", func(t *testing.T) {
+		if answer := exchangeRaw(t, hurried.address(), head+"Content-Length: 500\r\n\r\nx"); !strings.HasPrefix(answer, "HTTP/1.1 408 ") {
+			t.Errorf("got %q", answer)
+		}
+	})
 	n.echoes("and all goes on")
+}
+
+// address is that of the agent.
+func (n *network) address() string {
+	return strings.TrimSuffix(strings.TrimPrefix(n.base, "http://"), "/")
 }
 
 // exchangeRaw sends bytes, and returns all that comes until the connection ends.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -61,6 +62,26 @@ func serve(t *testing.T, h *Handler) string {
 	return s.URL
 }
 
+// pipedClient is noneClient of a handler that is served over pipes, in fake time.
+func pipedClient(t *testing.T, h *Handler) *msl.Client {
+	h.Server = noneServer(t)
+	pipes, server := make(pipeListener), &http.Server{Handler: h}
+	go server.Serve(pipes)
+	web := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		pipes <- theirs
+		return ours, nil
+	}}}
+	t.Cleanup(func() {
+		web.CloseIdleConnections()
+		server.Close()
+		time.Sleep(time.Minute) // net/http lingers on what it closes
+	})
+	c := noneClient(t, "http://pipe/")
+	c.Transport = &Transport{URL: "http://pipe/", Client: web}
+	return c
+}
+
 // TestDeadlineIsTold has an application that is too slow: its context ends, and the
 // peer is told before time is up.
 func TestDeadlineIsTold(t *testing.T) {
@@ -82,21 +103,25 @@ func TestDeadlineIsTold(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got reported
-			url := serve(t, &Handler{Timeout: 4 * unit, Handle: handle, Report: got.report})
-			start := time.Now()
-			_, err := noneClient(t, url).Do(t.Context(), &msl.Request{Body: msl.BytesBody([]byte("x"))})
-			var peer *msl.PeerError
-			if !errors.As(err, &peer) || peer.Response != msl.TransientFailure {
-				t.Errorf("the peer got %v", err)
-			}
-			if took := time.Since(start); took < 2*unit || took > 4*unit {
-				t.Errorf("it took %v", took)
-			}
-			if e := got.last(t); e.Err == nil || e.MessageID == 0 || e.Identity != "device" {
-				t.Errorf("reported %+v", e)
-			}
+			synctest.Test(t, func(t *testing.T) { checkTold(t, handle) })
 		})
+	}
+}
+
+func checkTold(t *testing.T, handle msl.Handler) {
+	var got reported
+	c := pipedClient(t, &Handler{Timeout: 4 * unit, Handle: handle, Report: got.report})
+	start := time.Now()
+	_, err := c.Do(t.Context(), &msl.Request{Body: msl.BytesBody([]byte("x"))})
+	var peer *msl.PeerError
+	if !errors.As(err, &peer) || peer.Response != msl.TransientFailure {
+		t.Errorf("the peer got %v", err)
+	}
+	if took := time.Since(start); took < 2*unit || took > 4*unit {
+		t.Errorf("it took %v", took)
+	}
+	if e := got.last(t); e.Err == nil || e.MessageID == 0 || e.Identity != "device" {
+		t.Errorf("reported %+v", e)
 	}
 }
 
@@ -181,33 +206,35 @@ func TestIdleForStreams(t *testing.T) {
 		{"is no stream", 4 * unit, unit, false, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			url := serve(t, &Handler{Timeout: 4 * unit, Idle: test.idle, Handle: func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-				for range 6 {
-					select {
-					case <-ctx.Done():
-						return ctx.Err()
-					case <-time.After(test.pause):
-					}
-					if _, err := io.WriteString(w, "tick"); err != nil {
-						return err
-					}
-					if test.flush {
-						if err := w.Flush(); err != nil {
+			synctest.Test(t, func(t *testing.T) {
+				c := pipedClient(t, &Handler{Timeout: 4 * unit, Idle: test.idle, Handle: func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+					for range 6 {
+						select {
+						case <-ctx.Done():
+							return ctx.Err()
+						case <-time.After(test.pause):
+						}
+						if _, err := io.WriteString(w, "tick"); err != nil {
 							return err
 						}
+						if test.flush {
+							if err := w.Flush(); err != nil {
+								return err
+							}
+						}
 					}
+					return nil
+				}})
+				r, err := c.Do(t.Context(), &msl.Request{Body: msl.BytesBody(nil)})
+				var answer []byte
+				if err == nil {
+					answer, err = io.ReadAll(r.Body)
+					r.Body.Close()
 				}
-				return nil
-			}})
-			r, err := noneClient(t, url).Do(t.Context(), &msl.Request{Body: msl.BytesBody(nil)})
-			var answer []byte
-			if err == nil {
-				answer, err = io.ReadAll(r.Body)
-				r.Body.Close()
-			}
-			if refused := err != nil; refused != test.refused || !refused && string(answer) != strings.Repeat("tick", 6) {
-				t.Errorf("answer %q, error %v", answer, err)
-			}
+				if refused := err != nil; refused != test.refused || !refused && string(answer) != strings.Repeat("tick", 6) {
+					t.Errorf("answer %q, error %v", answer, err)
+				}
+			})
 		})
 	}
 }

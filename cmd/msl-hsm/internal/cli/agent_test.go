@@ -48,7 +48,11 @@ func TestAgentShares(t *testing.T) {
 func programs(a *running, n int, headers ...string) {
 	var all sync.WaitGroup
 	for i := range n {
-		all.Go(func() { a.answers(fmt.Sprintf("message %d %s", i, strings.Repeat("x", i*1000)), headers...) })
+		size := 50 * i
+		if i%20 == 19 {
+			size = 1000 * i // of several chunks
+		}
+		all.Go(func() { a.answers(fmt.Sprintf("message %d %s", i, strings.Repeat("x", size)), headers...) })
 	}
 	all.Wait()
 }

@@ -95,6 +95,7 @@ func TestAgentTPM(t *testing.T) {
 
 // TestAntiRollback uses send, which is a process for each message.
 func TestAntiRollback(t *testing.T) {
+	skipWithRace(t)
 	p := tpmtest.Start(t)
 	s := newSite(t)
 	config, _ := s.tpmDevice(p)

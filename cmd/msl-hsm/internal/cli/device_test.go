@@ -156,14 +156,14 @@ func least(times int, f func()) time.Duration {
 // A message to a device that is far away takes eight calls one after the other, and not
 // sixteen: as long as four operations on one key.
 func TestLatencyOfMessage(t *testing.T) {
-	store, _ := openDistant(t, 4, 8*time.Millisecond) // much more than the processors take, with the race detector, too
+	store, _ := openDistant(t, 4, 30*time.Millisecond) // much more than the processors take, with the race detector, too
 	n := newBench(t, store)
 	key, err := store.Generate(keystore.HMACSHA256)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer key.Close()
-	operation := least(10, func() {
+	operation := least(3, func() {
 		if _, err := key.(keystore.MAC).Sum(nil); err != nil {
 			t.Error(err)
 		}
@@ -179,8 +179,8 @@ func TestLatencyOfMessage(t *testing.T) {
 				echo(t, c, true)
 				req := &msl.Request{Encrypted: true, Authenticated: true, Body: msl.BytesBody(make([]byte, size))}
 				message := time.Hour
-				for try := 0; try < 6 && message > 5*operation; try++ { // others may keep the processors
-					message = least(10, func() { exchange(t, c, req) })
+				for try := 0; try < 60 && message > 5*operation; try++ { // others may keep the processors
+					message = min(message, least(1, func() { exchange(t, c, req) }))
 				}
 				t.Logf("operation %v, message %v: %.2f", operation, message, float64(message)/float64(operation))
 				if message > 5*operation {

@@ -342,9 +342,7 @@ func TestHostileMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	if raceDetector {
-		t.Skip("the race detector multiplies memory; scripts/test runs this without it, too")
-	}
+	skipWithRace(t) // which multiplies memory
 	s := newTarget(t, "connections: 256, connections-per-source: 64, header: 1048576, chunk: 4194304, held: 1048576, unproven: 1, proven: 67108864, passwords: 1, sessions: 500")
 	s.attack(t, 80, 3*time.Second, false)
 }

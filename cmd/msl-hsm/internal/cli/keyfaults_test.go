@@ -44,6 +44,7 @@ func TestFaultsOfKeyCommands(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
+	skipWithRace(t)
 	t.Parallel()
 	lockModule(t)
 	token := softhsm.Temp(t)

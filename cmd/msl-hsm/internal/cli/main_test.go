@@ -48,6 +48,16 @@ func cheap() *config.Config {
 	return c
 }
 
+const oneAfterTheOther = "it does one thing after the other: scripts/test runs it without the race detector"
+
+// skipWithRace skips a test in which nothing happens at the same time.
+func skipWithRace(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip(oneAfterTheOther)
+	}
+}
+
 func TestScripts(t *testing.T) {
 	t.Parallel() // to tests that wait for time to pass
 	missing := findSoftHSM()
@@ -58,6 +68,9 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
+			if name := strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"); raceDetector && !slices.Contains(raced(), name) {
+				e.T().Skip(oneAfterTheOther)
+			}
 			e.Setenv("SOFTHSM2_MODULE", os.Getenv("SOFTHSM2_MODULE"))
 			e.Setenv("MSL_HSM_CONFIG", "")
 			former, err := filepath.Abs("testdata/former")

@@ -58,6 +58,7 @@ func TestSendNotMessage(t *testing.T) {
 
 // TestSendLimits raises and lowers what an answer may cost.
 func TestSendLimits(t *testing.T) {
+	skipWithRace(t)
 	s := newSite(t)
 	data := strings.Repeat("0123456789abcdef", 20000)
 	for _, c := range []struct{ limits, want string }{

@@ -39,6 +39,7 @@ func TestProveCustody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
+	skipWithRace(t) // which has a memory of its own to search
 	cases := []custodyCase{{"sealed", true, none}, {"shared", true, some}}
 	exchanges := 60
 	if n, err := strconv.Atoi(os.Getenv("MSL_PROVE_EXCHANGES")); err == nil {

@@ -52,6 +52,8 @@ func (d *hangingDevice) ends(c *child, most time.Duration) (code int, line strin
 			code = ended.ExitCode()
 		}
 	case <-time.After(most):
+		c.Process.Kill()
+		<-c.ended // after which nobody writes what it said
 		d.t.Fatalf("%v: still running after %v: %s", c.Args, most, c.stderr.String())
 	}
 	return code, c.stderr.String()

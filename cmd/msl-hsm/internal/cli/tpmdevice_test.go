@@ -25,6 +25,7 @@ import (
 // TestMakerOfDevice enrolls a device by the certificate of its maker, at a server that
 // refuses all others, and checks the evidence afterwards.
 func TestMakerOfDevice(t *testing.T) {
+	skipWithRace(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

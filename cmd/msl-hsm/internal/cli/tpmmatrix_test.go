@@ -69,6 +69,7 @@ func fieldCases() (list []fieldCase) {
 
 // TestField takes each device through its life: it works, or one line says what to do.
 func TestField(t *testing.T) {
+	skipWithRace(t)
 	s := newSite(t)
 	chips, roots := certifiedChips(t)
 	s.write("roots.pem", roots)
