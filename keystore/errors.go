@@ -24,6 +24,8 @@ var (
 	ErrForeign = errors.New("keystore: blob was not sealed here for this use")
 	// ErrBadData: a ciphertext or a wrapped key that does not open.
 	ErrBadData = errors.New("keystore: data does not open")
+	// ErrBadTag: data that does not have the tag of this key.
+	ErrBadTag = errors.New("keystore: tag does not match")
 	// ErrWrongKey: the key is of another store, or not for this operation.
 	ErrWrongKey = errors.New("keystore: wrong kind of key")
 	// ErrWeakKey: a provisioned key lacks the protection it must have.

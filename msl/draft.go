@@ -6,6 +6,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/internal/pace"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
 // waits reports whether a protector or opener waits for a device, so that two uses of it
@@ -49,6 +50,14 @@ type draft struct {
 	head    *sealedHeader
 	told    func() // is called when it is sent; may be nil
 	err     error
+	shared  *sharedHead // to be protected in the call of the first chunk, or nil
+}
+
+// A sharedHead is the inside of a header whose protection waits for that of a chunk.
+type sharedHead struct {
+	key    SymmetricKey
+	inside []byte
+	take   func(data, signature []byte) (head *sealedHeader, told func())
 }
 
 // newDraft makes a draft that run protects with protect.
@@ -62,11 +71,35 @@ func (d *draft) run() error {
 	return d.err
 }
 
+// sealWith encrypts and signs the inside of a chunk, and of the header if that shares the
+// call.
+func (d *draft) sealWith(mem *wire.Memory, p Protector, inside []byte) (data, signature []byte, err error) {
+	if d == nil || d.shared == nil {
+		return sealIn(mem, p, inside)
+	}
+	k, j, ok := jointly(p)
+	if !ok || k.Encryption != d.shared.key.Encryption || k.MAC != d.shared.key.MAC {
+		return sealIn(mem, p, inside)
+	}
+	own := wire.NewMemory()
+	defer own.Free()
+	if err := d.shared.key.sealShared(j, part{own, d.shared.inside}, part{mem, inside}); err != nil {
+		return nil, nil, err
+	}
+	d.head, d.told = d.shared.take(own.Content, own.Tag)
+	d.shared = nil
+	return mem.Content, mem.Tag, nil
+}
+
 // wait returns the draft to send when it is protected. What failed is tried again, since
 // the application may have acted on the request by now.
 func (d *draft) wait(ctx context.Context) (*draft, error) {
-	if d.done != nil {
+	switch {
+	case d.done != nil:
 		<-d.done
+	case d.shared != nil: // no chunk went before
+		d.shared = nil
+		d.head, d.told, d.err = d.protect()
 	}
 	switch {
 	case d.err == nil:

@@ -273,3 +273,8 @@ func ChangedToken(c TokenChange, key Protector) ([]byte, error) {
 	}
 	return t.sealed.raw, nil
 }
+
+// SealIn encrypts and signs.
+func SealIn(p Protector, plaintext []byte) (data, signature []byte, err error) {
+	return sealIn(new(wire.Memory), p, plaintext)
+}

@@ -17,6 +17,7 @@ import (
 type faultyStore struct {
 	*soft.Store
 	latency time.Duration // of each operation of a cipher or MAC, which says so, and of sealing
+	joint   bool          // a cipher and a MAC are used in one call
 
 	mu    sync.Mutex
 	trace []string

@@ -64,33 +64,25 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	return env, nil
 }
 
-// verify checks the signature.
-func (env envelope) verify(mem *wire.Memory, s Sender) error {
+// refused is the error for a header whose signature does not match, and err otherwise.
+func (env envelope) refused(err error) error {
 	const op = "header"
-	if len(env.data) == 0 {
-		return fail(ErrHeaderDataMissing, op, nil)
-	}
-	switch err := verifyIn(mem, s.Opener, env.data, env.signature); {
+	switch {
 	case err == errSignature && env.isError:
 		return fail(ErrMessageVerificationFailed, op, nil)
 	case err == errSignature && env.entity == nil:
 		return fail(ErrMessageMasterTokenBasedVerificationFailed, op, nil)
 	case err == errSignature:
 		return fail(ErrMessageEntityDataBasedVerificationFailed, op, nil)
-	default:
-		return err
 	}
+	return err
 }
 
 // open verifies, then decrypts. Nothing else opens a header, whose length the outside
 // limits. The first chunk is opened beside it. The object is in mem.
 func (env envelope) open(mem *wire.Memory, s Sender, depth int, first *earlyChunk) (wire.Object, error) {
 	const op = "header"
-	err := env.verify(mem, s)
-	if first.goOn(err == nil); err != nil {
-		return wire.Object{}, err
-	}
-	plaintext, err := decryptIn(mem, s.Opener, mem.Content[:0], env.data)
+	plaintext, err := env.plaintext(mem, s.Opener, first)
 	if err != nil {
 		return wire.Object{}, err
 	}
@@ -100,6 +92,24 @@ func (env envelope) open(mem *wire.Memory, s Sender, depth int, first *earlyChun
 		return wire.Object{}, fail(ErrMSLParseError, op, exceeded(err, "Header"))
 	}
 	return o, nil
+}
+
+func (env envelope) plaintext(mem *wire.Memory, opener Opener, first *earlyChunk) (plaintext []byte, err error) {
+	if len(env.data) == 0 {
+		first.goOn(false)
+		return nil, fail(ErrHeaderDataMissing, "header", nil)
+	}
+	if !first.waited() {
+		plaintext, err = openShared(mem, opener, env.data, env.signature, first)
+		if plaintext != nil || err != nil {
+			return plaintext, env.refused(err)
+		}
+	}
+	err = verifyIn(mem, opener, env.data, env.signature)
+	if first.goOn(err == nil); err != nil {
+		return nil, env.refused(err)
+	}
+	return decryptIn(mem, opener, mem.Content[:0], env.data)
 }
 
 // An identification is how an outgoing message identifies its sender.
@@ -142,6 +152,14 @@ func (id identification) seal(h *header, now time.Time) (*sealedHeader, error) {
 	return id.sealAs("headerdata", e.Encoded())
 }
 
+// encoded returns the inside of a header.
+func (h *header) encoded(now time.Time) []byte {
+	e := wire.Scratch(512)
+	defer e.Free()
+	h.write(e, now)
+	return slices.Clone(e.Encoded())
+}
+
 // sealAs protects the inside of a header, which is to be sent under that name.
 func (id identification) sealAs(name string, inside []byte) (*sealedHeader, error) {
 	mem := wire.NewMemory()
@@ -150,6 +168,11 @@ func (id identification) sealAs(name string, inside []byte) (*sealedHeader, erro
 	if err != nil {
 		return nil, err
 	}
+	return id.sealedAs(name, data, signature), nil
+}
+
+// sealedAs takes a header that was protected, of which it makes a copy.
+func (id identification) sealedAs(name string, data, signature []byte) *sealedHeader {
 	h := &sealedHeader{who: "mastertoken", name: name, data: slices.Concat(data, signature)}
 	h.data, h.signature = h.data[:len(data)], h.data[len(data):]
 	if id.token != nil {
@@ -157,7 +180,7 @@ func (id identification) sealAs(name string, inside []byte) (*sealedHeader, erro
 	} else {
 		h.who, h.by = "entityauthdata", schemeData{scheme: id.scheme, data: id.local.AuthData}.encode("authdata")
 	}
-	return h, nil
+	return h
 }
 
 // send writes the object, and returns how many bytes that were.

@@ -298,23 +298,35 @@ func readSealedChunk(o wire.Object) (sealedChunk, error) {
 // open verifies, decrypts and parses a chunk, whose data is then in mem. It asks goOn, if
 // that is not nil, before it decrypts. It leaves what it opens as it is.
 func (s sealedChunk) open(mem *wire.Memory, opener Opener, goOn func() bool) (chunk, error) {
-	const op = "payload chunk"
-	switch err := verifyIn(mem, opener, s.payload, s.signature); {
-	case err == errSignature:
-		return chunk{}, fail(ErrPayloadVerificationFailed, op, nil)
-	case err != nil:
-		return chunk{}, err
-	case goOn != nil && !goOn():
-		return chunk{}, errEnded
+	plaintext, err := s.plaintext(mem, opener, goOn)
+	if err == errSignature {
+		err = fail(ErrPayloadVerificationFailed, "payload chunk", nil)
 	}
-	plaintext, err := decryptIn(mem, opener, mem.Content[:0], s.payload)
 	if err != nil {
 		return chunk{}, err
 	}
 	mem.Content = plaintext
+	return readChunk(mem, plaintext)
+}
+
+func (s sealedChunk) plaintext(mem *wire.Memory, opener Opener, goOn func() bool) ([]byte, error) {
+	if goOn == nil {
+		return openIn(mem, opener, s.payload, s.signature)
+	}
+	if err := verifyIn(mem, opener, s.payload, s.signature); err != nil {
+		return nil, err
+	}
+	if !goOn() {
+		return nil, errEnded
+	}
+	return decryptIn(mem, opener, mem.Content[:0], s.payload)
+}
+
+// readChunk parses a chunk that was opened. The data stays in plaintext.
+func readChunk(mem *wire.Memory, plaintext []byte) (chunk, error) {
 	inside, err := mem.Parse(plaintext, wire.Limits{Object: len(plaintext)})
 	if err != nil {
-		return chunk{}, fail(ErrMSLParseError, op, err)
+		return chunk{}, fail(ErrMSLParseError, "payload chunk", err)
 	}
 	return parseChunk(inside)
 }

@@ -37,7 +37,7 @@ func (w *payloadWriter) start(data []byte, end bool) (*sealing, error) {
 	c := chunk{sequence: w.sequence, messageID: w.messageID, end: end, data: data}
 	w.ahead = append(w.ahead, s)
 	go func() {
-		object, err := w.seal(&s.mem, c)
+		object, err := w.seal(&s.mem, c, nil)
 		s.done <- sealed{object, err}
 	}()
 	return s, nil

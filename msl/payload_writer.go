@@ -116,7 +116,7 @@ func (w *payloadWriter) send(end bool) error {
 	w.sequence = next(w.sequence)
 	mem := wire.NewMemory()
 	defer mem.Free()
-	object, err := w.seal(mem, chunk{sequence: w.sequence, messageID: w.messageID, end: end, data: w.buffer})
+	object, err := w.seal(mem, chunk{sequence: w.sequence, messageID: w.messageID, end: end, data: w.buffer}, w.head)
 	if w.buffer = w.buffer[:0]; end {
 		w.buffer = nil
 	}
@@ -131,15 +131,16 @@ func (w *payloadWriter) send(end bool) error {
 	return err
 }
 
-// seal compresses and protects a chunk. The object that it returns has to be freed.
-func (w *payloadWriter) seal(mem *wire.Memory, c chunk) (object *wire.Encoder, err error) {
+// seal compresses and protects a chunk, and the header if one is given that shares the call.
+// The object that it returns has to be freed.
+func (w *payloadWriter) seal(mem *wire.Memory, c chunk, head *draft) (object *wire.Encoder, err error) {
 	if c.data, c.compression, err = compress(w.compression, c.data); err != nil {
 		return nil, err
 	}
 	inside := wire.Scratch(128 + len(c.data)*4/3)
 	defer inside.Free()
 	c.encode(inside)
-	payload, signature, err := w.protect(mem, inside.Encoded())
+	payload, signature, err := w.protect(mem, inside.Encoded(), head)
 	if err != nil {
 		return nil, err
 	}
@@ -151,9 +152,9 @@ func (w *payloadWriter) seal(mem *wire.Memory, c chunk) (object *wire.Encoder, e
 	return e, nil
 }
 
-func (w *payloadWriter) protect(mem *wire.Memory, inside []byte) (payload, signature []byte, err error) {
+func (w *payloadWriter) protect(mem *wire.Memory, inside []byte, head *draft) (payload, signature []byte, err error) {
 	err = persist(w.ctx, func() error {
-		payload, signature, err = sealIn(mem, w.protector, inside)
+		payload, signature, err = head.sealWith(mem, w.protector, inside)
 		return err
 	})
 	return payload, signature, err

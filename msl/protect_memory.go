@@ -21,6 +21,10 @@ func sealIn(mem *wire.Memory, p Protector, plaintext []byte) (data, signature []
 		}
 		return data, signature, err
 	}
+	if _, j, ok := jointly(k); ok && len(plaintext) > 0 {
+		err = k.sealShared(j, part{mem, plaintext})
+		return mem.Content, mem.Tag, err
+	}
 	if mem.Content, err = k.encrypt(mem, mem.Content[:0], plaintext); err != nil {
 		return nil, nil, err
 	}

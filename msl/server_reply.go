@@ -48,8 +48,9 @@ func (r *trustedReply) identify() (err error) {
 }
 
 // makeHead protects a header with all that the application has asked for so far. Where
-// a device is waited for, that goes on when makeHead returns, if the keys are those of a
-// session: they have just opened the request, so they are there.
+// a device is waited for, that goes on when makeHead returns, and where a call is a long way,
+// it is left to the first chunk, if the keys are those of a session: they have just opened the
+// request, so they are there.
 func (r *trustedReply) makeHead(now time.Time) error {
 	h, err := r.gives.header()
 	if err != nil {
@@ -58,9 +59,15 @@ func (r *trustedReply) makeHead(now time.Time) error {
 	if r.us.token != nil {
 		h.sender = r.gives.server.Name
 	}
-	if r.us.token != nil && waits(r.us.protector) && !r.in.handshake {
-		r.payload.head = r.draftLater(h, now)
-		return nil
+	if r.us.token != nil && !r.in.handshake {
+		switch {
+		case waits(r.us.protector):
+			r.payload.head = r.draftLater(h, now)
+			return nil
+		case shares(r.us.protector):
+			r.payload.head = r.draftShared(h, now)
+			return nil
+		}
 	}
 	head, told, err := r.protect(r.us, &h, now)
 	if err == nil {
@@ -77,13 +84,30 @@ func (r *trustedReply) draftLater(h header, now time.Time) *draft {
 	return head
 }
 
+// draftShared leaves the protection of a header to the call for the first chunk.
+func (r *trustedReply) draftShared(h header, now time.Time) *draft {
+	us := r.us
+	return &draft{
+		protect: func() (*sealedHeader, func(), error) { return r.protect(us, &h, now) },
+		shared: &sharedHead{key: us.protector.(SymmetricKey), inside: h.encoded(now),
+			take: func(data, signature []byte) (*sealedHeader, func()) {
+				return us.sealedAs("headerdata", data, signature), r.sends(us, &h, now)
+			}},
+	}
+}
+
 // protect returns the header to send, and what tells of it then.
 func (r *trustedReply) protect(us identification, h *header, now time.Time) (*sealedHeader, func(), error) {
 	head, err := us.seal(h, now)
 	if err != nil {
 		return nil, nil, err
 	}
-	return head, r.in.watch.sends(h, now, us, r.gives.server.Local, r.identity()), nil
+	return head, r.sends(us, h, now), nil
+}
+
+// sends returns what tells of the header when it is sent; nil if nobody asks.
+func (r *trustedReply) sends(us identification, h *header, now time.Time) func() {
+	return r.in.watch.sends(h, now, us, r.gives.server.Local, r.identity())
 }
 
 // identity is the name under which the answer is sent.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -24,6 +25,10 @@ const (
 	PINFD = 4
 )
 
+// gcPercent lets the child's own memory, of which there is little, grow to a multiple before it
+// is collected: to collect it costs more than the calls that filled it.
+const gcPercent = 800
+
 // maxLanes bounds the calls under way at a time, each of which holds a thread in both
 // processes.
 const maxLanes = 64
@@ -36,6 +41,7 @@ func Serve(open func(settings []byte, log *slog.Logger) (keystore.Store, error))
 	// The parent ends it, at the right time, also where a terminal or systemd signal both.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	_ = Hide() // a library that crashes leaves no core with the PIN, where the system can do that
+	debug.SetGCPercent(gcPercent)
 	// A lane that waits in the kernel must not take the place of another.
 	runtime.GOMAXPROCS(runtime.NumCPU() + maxLanes)
 	control, err := controlOf(os.NewFile(controlFD, "control"))
@@ -76,7 +82,7 @@ func serveLanes(control *net.UnixConn, s *server) error {
 	var lanes sync.WaitGroup
 	defer lanes.Wait()
 	for {
-		one, rights := make([]byte, 1), make([]byte, syscall.CmsgSpace(4))
+		one, rights := make([]byte, 1), make([]byte, syscall.CmsgSpace(len(laneEnd{})*4))
 		n, rn, _, _, err := control.ReadMsgUnix(one, rights)
 		if errors.Is(err, io.EOF) || n == 0 {
 			return nil
@@ -84,25 +90,29 @@ func serveLanes(control *net.UnixConn, s *server) error {
 		if err != nil {
 			return err
 		}
-		fd, err := passedFD(rights[:rn])
+		end, err := passedEnd(rights[:rn])
 		if err != nil {
 			return err
 		}
-		lanes.Go(func() { serveLane(s, newLane(fd)) })
+		lanes.Go(func() { serveLane(s, end.lane()) })
 	}
 }
 
-func passedFD(rights []byte) (int, error) {
+// passedEnd returns the descriptors that came with a message of the parent.
+func passedEnd(rights []byte) (end laneEnd, err error) {
 	messages, err := syscall.ParseSocketControlMessage(rights)
 	if err != nil || len(messages) != 1 {
-		return -1, errMalformed
+		return end, errMalformed
 	}
 	fds, err := syscall.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 1 {
-		return -1, errMalformed
+	if err != nil || len(fds) != len(end) {
+		return end, errMalformed
 	}
-	syscall.CloseOnExec(fds[0])
-	return fds[0], nil
+	for i, fd := range fds {
+		syscall.CloseOnExec(fd)
+		end[i] = fd
+	}
+	return end, nil
 }
 
 // maxSettings bounds the settings of a store.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -11,21 +12,16 @@ import (
 // TestLongAnswer has a child that answers far more than was asked for: the parent gives it
 // up before its memory is full of that.
 func TestLongAnswer(t *testing.T) {
-	p, _ := newProcess(t)
-	fds, err := socketPair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	own, theirs := newLane(fds[0]), newLane(fds[1])
+	p, _ := startedProcess(t)
+	own, theirs := lanes(t)
 	p.lanes[own], p.free = true, []*lane{own}
 	sent := make(chan error, 1)
 	go func() {
-		defer theirs.close()
 		_, err := theirs.receive(maxMessage)
 		sent <- errors.Join(err, theirs.send(begin(nil, succeeded).bytes(make([]byte, 32<<20))))
 	}()
 	go p.reap()
-	err = p.call(time.Minute, opSum, func(m message) message { return m.number(1) }, func(f *fields) error { f.bytes(); return nil })
+	err := p.call(time.Minute, opSum, func(m message) message { return m.number(1) }, func(f *fields) error { f.bytes(); return nil })
 	if !errors.As(err, new(*lostError)) || !p.isOver() {
 		t.Errorf("a call with a long answer: %v; the child is over: %t", err, p.isOver())
 	}
@@ -37,7 +33,7 @@ func TestLongAnswer(t *testing.T) {
 // TestDying calls a child that has closed its sockets and was not waited for yet. The call
 // fails when the child is no more, so that its repetition does not meet it again.
 func TestDying(t *testing.T) {
-	p, control := newProcess(t)
+	p, control := startedProcess(t)
 	control.Close()
 	go p.reap()
 	err := p.call(time.Minute, opLive, func(m message) message { return m }, func(*fields) error { return nil })
@@ -47,8 +43,8 @@ func TestDying(t *testing.T) {
 	<-p.ended
 }
 
-// newProcess returns a child that does nothing, and its end of the control socket.
-func newProcess(t *testing.T) (*process, *os.File) {
+// startedProcess returns a child that does nothing, and its end of the control socket.
+func startedProcess(t *testing.T) (*process, *os.File) {
 	t.Helper()
 	fds, err := socketPair()
 	if err != nil {
@@ -60,10 +56,24 @@ func newProcess(t *testing.T) (*process, *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{command: exec.Command("sleep", "60"), control: control, ended: make(chan struct{}),
-		lanes: map[*lane]bool{}, places: make(chan struct{}, maxLanes), wait: time.Second}
+	p := newProcess(&Config{Wait: time.Second}, exec.Command("sleep", "60"), control)
 	if err := p.command.Start(); err != nil {
 		t.Fatal(err)
 	}
 	return p, theirs
+}
+
+// lanes returns the two ends of a lane.
+func lanes(t *testing.T) (own, theirs *lane) {
+	t.Helper()
+	own, end, err := newLane()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end[1], err = syscall.Dup(end[1]); err != nil { // own closes the other one
+		t.Fatal(err)
+	}
+	theirs = end.lane()
+	t.Cleanup(theirs.close)
+	return own, theirs
 }

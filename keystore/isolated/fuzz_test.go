@@ -33,7 +33,7 @@ func (s quickStore) Create(label string, a keystore.Algorithm) (keystore.Version
 func FuzzRequest(f *testing.F) {
 	store := quickStore{soft.New()}
 	f.Cleanup(func() { store.Close() })
-	for op := opGenerate; op <= opSealWith; op++ {
+	for op := opGenerate; op <= opSealAll; op++ {
 		if op == opShutdown || op == opGenerate {
 			continue
 		}
@@ -129,35 +129,26 @@ func TestDamagedLanes(t *testing.T) {
 		"too long":   {0xff, 0xff, 0xff, 0xff, 1},
 		"cut":        {0, 0, 0, 9, 1},
 		"two at one": {0, 0, 0, 1, 1, 0, 0, 0, 1, 1},
+		"no socket":  {0xff, 0xff, 0xff, 0xff},
 	} {
-		fds, err := socketPair()
-		if err != nil {
-			t.Fatal(err)
-		}
-		from, to := newLane(fds[0]), newLane(fds[1])
-		if err := writeAll(from.fd, bytes); err != nil {
+		from, to := lanes(t)
+		if err := writePipe(from.out, bytes); err != nil {
 			t.Fatal(err)
 		}
 		from.close()
 		if got, err := to.receive(maxMessage); err == nil {
 			t.Errorf("%s: %x", name, got)
 		}
-		to.close()
 	}
 }
 
 // TestLongMessages sends more than a lane's buffer has room for.
 func TestLongMessages(t *testing.T) {
-	fds, err := socketPair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	from, to := newLane(fds[0]), newLane(fds[1])
+	from, to := lanes(t)
 	defer from.close()
-	defer to.close()
-	for _, size := range []int{0, 1, buffer - 8, buffer, 5 * buffer, 3} {
+	for _, size := range []int{0, 1, from.short - 6, from.short - 5, from.short, buffer - 8, buffer, 5 * buffer, 3} {
 		sent := make(chan error, 1)
-		go func() { sent <- from.send(begin(from.out, 7).bytes(make([]byte, size))) }()
+		go func() { sent <- from.send(begin(from.output, 7).bytes(make([]byte, size))) }()
 		got, err := to.receive(maxMessage)
 		if err != nil {
 			t.Fatal(err)
@@ -170,8 +161,8 @@ func TestLongMessages(t *testing.T) {
 			t.Fatal(err)
 		}
 		to.rest()
-		if len(to.in) > buffer {
-			t.Errorf("a lane keeps %d bytes", len(to.in))
+		if len(to.input) > buffer {
+			t.Errorf("a lane keeps %d bytes", len(to.input))
 		}
 	}
 }

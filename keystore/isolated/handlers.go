@@ -38,6 +38,8 @@ var handlers = map[operation]func(*server, *fields, message) (message, error){
 	opDecryptPair: (*server).decryptPair,
 	opRefresh:     refresh,
 	opSealWith:    sealWith,
+	opOpenAll:     (*server).openAll,
+	opSealAll:     (*server).sealAll,
 }
 
 // maxRandom bounds the random bytes of one request.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -12,18 +13,62 @@ const (
 	maxMessage = 256 << 20 // bytes
 )
 
-// A lane carries one call at a time. Its socket blocks: the thread that asked is the one
-// that the kernel wakes with the answer, as with a call into the module itself.
-type lane struct {
-	fd  int
-	in  []byte
-	out message
+// onSocket takes the place of a length where the message itself comes on the socket.
+const onSocket = 0xffffffff
 
-	filled int // bytes of in that the last message took
+// A lane carries one call at a time: requests on one pipe, answers on another, and messages
+// that may not fit into a pipe on a socket, which costs twice as much. All of them block: the
+// thread that asked is the one that the kernel wakes with the answer, as with a call into the
+// module itself. A message in a pipe is never longer than it has room for, so that nothing
+// waits in a write to it.
+type lane struct {
+	in, out int // pipes
+	long    int // socket
+	back    int // the end of in to write to, by which the parent wakes itself; -1 in the child
+	short   int // bytes of a message that a pipe has room for
+
+	input  []byte
+	output message
+	filled int // bytes of input that the last message took
+
+	due  atomic.Int64 // the tick at which the call is too late; 0 if there is none
+	late atomic.Bool  // it was
 }
 
-func newLane(fd int) *lane {
-	return &lane{fd: fd, in: make([]byte, buffer), out: make(message, 0, buffer)}
+// A laneEnd is what the child gets of a lane: the descriptors in, out and long.
+type laneEnd [3]int
+
+func (e laneEnd) close() {
+	for _, fd := range e {
+		syscall.Close(fd)
+	}
+}
+
+// lane makes a lane of the child's end of it.
+func (e laneEnd) lane() *lane {
+	return &lane{in: e[0], out: e[1], long: e[2], back: -1, short: roomOf(e[1]), input: make([]byte, buffer), output: make(message, 0, buffer)}
+}
+
+// newLane returns a lane, and the child's end of it, to be closed.
+func newLane() (own *lane, theirs laneEnd, err error) {
+	var there, back [2]int
+	long, err := socketPair()
+	if err != nil {
+		return nil, theirs, err
+	}
+	if there, err = pipe(); err != nil {
+		laneEnd{long[0], long[1], -1}.close()
+		return nil, theirs, err
+	}
+	if back, err = pipe(); err != nil {
+		laneEnd{long[0], long[1], there[0]}.close()
+		syscall.Close(there[1])
+		return nil, theirs, err
+	}
+	syscall.SetNonblock(back[1], true) // a child that fills it does not keep the parent from waking itself
+	own = laneEnd{back[0], there[1], long[0]}.lane()
+	own.back = back[1]
+	return own, laneEnd{there[0], back[1], long[1]}, nil
 }
 
 // send writes a message.
@@ -31,8 +76,30 @@ func (l *lane) send(m message) error {
 	if len(m) > maxMessage {
 		return fmt.Errorf("isolated: a message of %d bytes: at most %d pass between the processes", len(m), maxMessage)
 	}
-	l.out = m.finish()
-	return writeAll(l.fd, l.out)
+	l.output = m.finish()
+	if len(l.output) <= l.short {
+		return writePipe(l.out, l.output)
+	}
+	var mark [prefix]byte
+	binary.BigEndian.PutUint32(mark[:], onSocket)
+	if err := writePipe(l.out, mark[:]); err != nil {
+		return err
+	}
+	return writeAll(l.long, l.output)
+}
+
+// writePipe writes what a pipe has room for.
+func writePipe(fd int, b []byte) error {
+	for {
+		n, err := syscall.Write(fd, b)
+		switch {
+		case err == syscall.EINTR:
+		case err == nil && n < len(b):
+			return io.ErrShortWrite
+		default:
+			return err
+		}
+	}
 }
 
 func writeAll(fd int, rest []byte) error {
@@ -51,9 +118,19 @@ func writeAll(fd int, rest []byte) error {
 
 // receive reads a message of at most longest bytes, which is valid until the next call.
 func (l *lane) receive(longest int) ([]byte, error) {
+	m, err := l.receiveFrom(l.in, min(longest, buffer-prefix))
+	if err == errOnSocket {
+		m, err = l.receiveFrom(l.long, longest)
+	}
+	return m, err
+}
+
+var errOnSocket = fmt.Errorf("%w: it is on the socket", errMalformed)
+
+func (l *lane) receiveFrom(fd, longest int) ([]byte, error) {
 	have, want := 0, prefix
 	for have < want {
-		n, err := syscall.Read(l.fd, l.in[have:])
+		n, err := syscall.Read(fd, l.input[have:])
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -63,39 +140,53 @@ func (l *lane) receive(longest int) ([]byte, error) {
 			return nil, io.EOF
 		}
 		have += n
-		l.filled = have
+		l.filled = max(l.filled, have)
 		if have >= prefix && want == prefix {
-			size := binary.BigEndian.Uint32(l.in)
+			size := binary.BigEndian.Uint32(l.input)
+			if size == onSocket && have == prefix && fd == l.in {
+				return nil, errOnSocket
+			}
 			if size == 0 || int64(size) > int64(longest) {
 				return nil, errMalformed
 			}
 			want += int(size)
 		}
-		if want > len(l.in) && have == len(l.in) { // it grows with what has come, whatever the length says
-			longer := make([]byte, min(2*len(l.in), want))
-			copy(longer, l.in)
-			clear(l.in)
-			l.in = longer
+		if want > len(l.input) && have == len(l.input) { // it grows with what has come, whatever the length says
+			longer := make([]byte, min(2*len(l.input), want))
+			copy(longer, l.input)
+			clear(l.input)
+			l.input = longer
 		}
 	}
 	if have > want {
 		return nil, errMalformed
 	}
-	return l.in[prefix:want], nil
+	return l.input[prefix:want], nil
+}
+
+// interrupt wakes a caller who waits for an answer, or for room on the socket, with an error.
+func (l *lane) interrupt() {
+	syscall.Shutdown(l.long, syscall.SHUT_RDWR)
+	syscall.Write(l.back, make([]byte, prefix)) // no message is empty
 }
 
 // rest makes the lane ready for the next call: without what the last one was about,
 // which may be secret, and without the memory of a long one.
 func (l *lane) rest() {
-	clear(l.in[:l.filled])
-	clear(l.out)
+	clear(l.input[:l.filled])
+	clear(l.output)
 	l.filled = 0
-	if len(l.in) > buffer {
-		l.in = make([]byte, buffer)
+	if len(l.input) > buffer {
+		l.input = make([]byte, buffer)
 	}
-	if cap(l.out) > buffer {
-		l.out = make(message, 0, buffer)
+	if cap(l.output) > buffer {
+		l.output = make(message, 0, buffer)
 	}
 }
 
-func (l *lane) close() { syscall.Close(l.fd) }
+func (l *lane) close() {
+	laneEnd{l.in, l.out, l.long}.close()
+	if l.back >= 0 {
+		syscall.Close(l.back)
+	}
+}

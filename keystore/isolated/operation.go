@@ -38,6 +38,8 @@ const (
 	opDecryptPair
 	opRefresh
 	opSealWith
+	opOpenAll
+	opSealAll
 )
 
 // repeatable reports whether an operation that may have been made can be made again:

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,7 +27,10 @@ type process struct {
 	wait       time.Duration // for a place
 	ended      chan struct{} // closed when the child is no more
 	pace       pace.Pace
-	memory     *os.File // tells how much it occupies, or nil
+	memory     *os.File      // tells how much it occupies, or nil
+	limit      time.Duration // of a call, unless it may take longer
+	tick       time.Duration // see watchCalls
+	ticks      atomic.Int64
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -46,8 +50,8 @@ func (c *Config) start(generation uint64) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{generation: generation, command: c.Command(), control: control, ended: make(chan struct{}),
-		lanes: map[*lane]bool{}, places: make(chan struct{}, maxLanes), wait: c.wait()}
+	p := newProcess(c, c.Command(), control)
+	p.generation = generation
 	p.command.ExtraFiles = []*os.File{theirs}
 	if c.PIN != nil {
 		pin, err := pinPipe(c.PIN)
@@ -67,6 +71,11 @@ func (c *Config) start(generation uint64) (*process, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+func newProcess(c *Config, command *exec.Cmd, control *net.UnixConn) *process {
+	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{},
+		places: make(chan struct{}, maxLanes), wait: c.wait(), limit: c.limit(), tick: ticksOf(c.limit())}
 }
 
 // keepDescriptors keeps from the child what this process inherited itself, such as the
@@ -137,7 +146,7 @@ func (p *process) end(why string) {
 	p.control.Close()
 	p.command.Process.Kill()
 	for l := range p.lanes { // a child in the kernel may not end at once
-		syscall.Shutdown(l.fd, syscall.SHUT_RDWR)
+		l.interrupt()
 	}
 	for _, l := range p.free {
 		delete(p.lanes, l)
@@ -208,16 +217,16 @@ func (p *process) lane() (*lane, error) {
 		p.free = p.free[:n-1]
 		return l, nil
 	}
-	fds, err := socketPair()
+	l, theirs, err := newLane()
 	if err != nil {
-		return nil, fmt.Errorf("isolated: socketpair: %v: %w", err, keystore.ErrBusy)
+		return nil, fmt.Errorf("isolated: a way to the process of the key store: %v: %w", err, keystore.ErrBusy)
 	}
-	defer syscall.Close(fds[1])
-	if _, _, err := p.control.WriteMsgUnix([]byte{0}, syscall.UnixRights(fds[1]), nil); err != nil {
-		syscall.Close(fds[0])
+	defer syscall.Close(theirs[0])
+	defer syscall.Close(theirs[2]) // the parent keeps the other one, to wake itself
+	if _, _, err := p.control.WriteMsgUnix([]byte{0}, syscall.UnixRights(theirs[:]...), nil); err != nil {
+		l.close()
 		return nil, fmt.Errorf("%w: %w", errNoLane, err)
 	}
-	l := newLane(fds[0])
 	p.lanes[l] = true
 	return l, nil
 }
@@ -249,17 +258,11 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 	if err != nil {
 		return err
 	}
-	late := time.AfterFunc(limit, func() { p.end(fmt.Sprintf("did not answer for %v", limit)) })
-	request := write(begin(l.out, byte(op)))
-	start := p.begin(op, len(request))
-	err = l.send(request)
-	var answer []byte
-	if err == nil {
-		answer, err = l.receive(longestAnswer(op, len(request)))
-	}
-	inTime := late.Stop()
+	request := write(begin(l.output, byte(op)))
+	start := p.timed(op, len(request))
+	answer, err := p.exchange(l, limit, request, longestAnswer(op, len(request)))
 	switch {
-	case err != nil && !inTime:
+	case err != nil && l.late.Load():
 		p.put(l, false)
 		return &lostError{why: fmt.Sprintf("did not answer for %v", limit), late: true}
 	case err != nil:
@@ -273,6 +276,16 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 	return err
 }
 
+// exchange sends a request and returns the answer.
+func (p *process) exchange(l *lane, limit time.Duration, request message, longest int) ([]byte, error) {
+	p.begin(l, limit)
+	defer l.due.Store(0)
+	if err := l.send(request); err != nil {
+		return nil, err
+	}
+	return l.receive(longest)
+}
+
 // longestAnswer bounds the memory that a child can make the parent take: what a key makes
 // of data is little longer than it, and only a list has a length of its own.
 func longestAnswer(op operation, request int) int {
@@ -282,10 +295,10 @@ func longestAnswer(op operation, request int) int {
 	return min(request+2*maxRandom, maxMessage)
 }
 
-// begin returns when an operation with a session key begins, if it is to be timed.
-func (p *process) begin(op operation, size int) time.Time {
+// timed returns when an operation with a session key begins, if it is to be timed.
+func (p *process) timed(op operation, size int) time.Time {
 	switch op {
-	case opEncrypt, opDecrypt, opSum:
+	case opEncrypt, opDecrypt, opSum: // joint calls do several things
 		return p.pace.Begin(size)
 	}
 	return time.Time{}

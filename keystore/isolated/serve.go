@@ -41,7 +41,7 @@ func serveLane(s *server, l *lane) {
 		if err != nil {
 			return
 		}
-		answer := answerTo(s, request, l.out)
+		answer := answerTo(s, request, l.output)
 		if err := l.send(answer); err != nil {
 			return
 		}

@@ -94,13 +94,11 @@ func (s *supervisor) closes(pause time.Duration) bool {
 
 // attend waits for the end of a child.
 func (s *supervisor) attend(p *process) {
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		p.watchMemory(s.config.Memory)
-	}()
+	var watches sync.WaitGroup
+	watches.Go(func() { p.watchMemory(s.config.Memory) })
+	watches.Go(p.watchCalls)
 	p.reap()
-	<-watched
+	watches.Wait()
 	s.set(nil, nil)
 	select {
 	case <-s.closing:
