@@ -162,7 +162,11 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 		return err
 	}
 	defer failures.Close()
-	live := &serverside.Live{Log: log, Read: func() (*config.Config, error) { return serverConfig(p, f) }}
+	path, err := p.configPath()
+	if err != nil {
+		return err
+	}
+	live := &serverside.Live{Log: log, Path: path, Read: func() (*config.Config, error) { return serverConfig(p, f) }}
 	if err := live.Begin(c, s, f.tls, peers); err != nil {
 		return err
 	}
@@ -187,7 +191,8 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	}
 	tellPage(p, live)
 	server := webServer(c, s, streams.Beside(failures.Beside(live)), peers)
-	defer reloadOn(reload, live)()
+	defer reloadOn(reload, func() { _, _ = live.Reload() })() // it is logged
+	defer live.Watch()()
 	ctx, undrained := drained(ctx, c.Server.Drain, s, log)
 	defer undrained()
 	defer keepAlive(s)()

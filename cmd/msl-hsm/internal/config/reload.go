@@ -14,7 +14,7 @@ func fixed() []string {
 		"server.listen", "server.identity", "server.state", "server.argon2", "server.trusted-proxies", "server.proxy-protocol", "server.enrollment", "server.custody",
 		"server.renew-after", "server.lifetime", "server.renew-expired", "server.user-renew-after", "server.user-lifetime", "server.user-renew-expired",
 		"server.limits.connections", "server.limits.connections-per-source", "server.limits.passwords", "server.limits.timeout", "server.limits.idle",
-		"server.tls.http2", "server.stream", "server.peer", "server.push", "server.failures", "server.admin", "server.access-log", "server.audit", "server.shutdown", "server.drain",
+		"server.tls.http2", "server.stream", "server.peer", "server.push", "server.failures", "server.admin", "server.access-log", "server.audit", "server.watch", "server.shutdown", "server.drain",
 	}
 }
 
