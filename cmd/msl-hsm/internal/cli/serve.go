@@ -162,12 +162,8 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 		return err
 	}
 	defer failures.Close()
-	path, err := p.configPath()
+	live, err := begun(p, c, s, f, log, peers)
 	if err != nil {
-		return err
-	}
-	live := &serverside.Live{Log: log, Path: path, Read: func() (*config.Config, error) { return serverConfig(p, f) }}
-	if err := live.Begin(c, s, f.tls, peers); err != nil {
 		return err
 	}
 	defer exit.Closing(&err, live)
@@ -197,6 +193,16 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	defer undrained()
 	defer keepAlive(s)()
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
+}
+
+// begun returns a server whose configuration can be read again.
+func begun(p *program, c *config.Config, s *serverside.Service, f serveFlags, log, peers *slog.Logger) (*serverside.Live, error) {
+	path, err := p.configPath()
+	if err != nil {
+		return nil, err
+	}
+	live := &serverside.Live{Log: log, Path: path, Read: func() (*config.Config, error) { return serverConfig(p, f) }}
+	return live, live.Begin(c, s, f.tls, peers)
 }
 
 // webServer returns the server for HTTP.

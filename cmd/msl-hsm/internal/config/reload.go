@@ -40,6 +40,27 @@ func (c *Config) Keep(next *Config) (changed, restart []string) {
 	return changed, restart
 }
 
+// loose are the settings that a running agent takes from a configuration that was read
+// again, with all below them.
+func loose() []string {
+	return []string{"keystore.pin", "client.tls", "client.agent.users", "client.agent.body", "client.agent.http", "client.agent.ahead", "client.agent.requests", "client.agent.timeout", "client.agent.idle"}
+}
+
+// KeepAgent is [Config.Keep] for a running agent. Settings of servers are left out.
+func (c *Config) KeepAgent(next *Config) (changed, restart []string) {
+	compare(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), "", func(name string, old, next reflect.Value) {
+		switch {
+		case strings.HasPrefix(name, "server."):
+		case slices.ContainsFunc(loose(), func(f string) bool { return name == f || strings.HasPrefix(name, f+".") }):
+			changed = append(changed, name)
+		default:
+			restart = append(restart, name)
+			next.Set(old)
+		}
+	})
+	return changed, restart
+}
+
 // compare calls differs for each setting that is not the same.
 func compare(a, b reflect.Value, name string, differs func(name string, a, b reflect.Value)) {
 	for i := range a.NumField() {
