@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"os"
+	"os/signal"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +38,9 @@ Msl-No-Compression: true; Msl-No-Answer: true. A status from 400 on comes with a
 With client.agent.http in the configuration, whole HTTP requests reach the service behind
 the server, with method, path and headers, and its responses come back as they are. A
 response with the header Msl-Error is not from the service.
+
+SIGHUP has it read client.tls, client.agent and the PIN again; so does a change of their
+files, unless client.agent.watch is off.
 
 SIGTERM and SIGINT end it: it finishes the requests under way. Where that takes 3
 seconds more than client.agent.shutdown, and with a second signal at once, it is ended
@@ -90,6 +94,9 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 		return err
 	}
 	defer listener.Close() // closing again after Shutdown does no harm
+	hangup := hangups()
+	defer signal.Stop(hangup)
+	asRead := *c
 	p.stop.during("the key store to open")
 	a, err := clientside.OpenAgent(c, ctx, log, reporter)
 	if err != nil {
@@ -105,7 +112,30 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 	}
 	log.Info("serving", "address", urlOf(listener), "server", c.Client.URL, "identity", c.Client.Identity,
 		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback, "fips140", keys.FIPSOf().Mode, "fips140_module", keys.FIPSOf().Module)
-	return answerUntil(p, ctx, a.Server(), listener, c.Client.Agent.Shutdown, f.readyFile)
+	live, err := liveAgent(p, a, asRead, over, f)
+	if err != nil {
+		return err
+	}
+	defer reloadOn(hangup, live.Reload)()
+	defer live.Watch()()
+	return answerUntil(p, ctx, live.Server(), listener, c.Client.Agent.Shutdown, f.readyFile)
+}
+
+// liveAgent returns an agent whose configuration can be read again.
+func liveAgent(p *program, a *clientside.Agent, asRead config.Config, over config.Client, f agentFlags) (*clientside.LiveAgent, error) {
+	path, err := p.configPath()
+	if err != nil {
+		return nil, err
+	}
+	live := &clientside.LiveAgent{Path: path, Read: func() (*config.Config, error) {
+		c, err := agentSettings(p, over)
+		if err == nil {
+			config.Override(&c.Client.Agent.Listen, f.listen)
+		}
+		return c, err
+	}}
+	live.Begin(a, asRead)
+	return live, nil
 }
 
 func agentSettings(p *program, over config.Client) (*config.Config, error) {

@@ -43,6 +43,7 @@ func runCheaply(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func cheap() *config.Config {
 	c := config.Default()
 	c.Keystore.CheapForTests = true
+	c.Server.Watch, c.Client.Agent.Watch = 0, 0 // files that a test changes are read when it says so
 	c.Keystore.Argon2 = config.Argon2{Time: 1, Memory: 8, Threads: 1}
 	c.Server.Argon2 = c.Keystore.Argon2
 	return c
@@ -145,6 +146,7 @@ func TestScripts(t *testing.T) {
 			"within":          within,
 			"fetch":           fetch,
 			"hangup":          hangup,
+			"logged":          logged,
 		},
 	})
 }

@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -33,10 +35,21 @@ func fetch(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// hangup sends SIGHUP to the server.
+// logged FILE PATTERN waits for a line in a file that others write.
+func logged(ts *testscript.TestScript, _ bool, args []string) {
+	line := regexp.MustCompile(args[1])
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if text, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && line.Match(text) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not get %s: %s", args[0], args[1], ts.ReadFile(args[0]))
+}
+
+// hangup sends SIGHUP to the server, and to the agent.
 func hangup(ts *testscript.TestScript, _ bool, _ []string) {
 	for _, c := range ts.BackgroundCmds() {
-		if len(c.Args) > 1 && c.Args[1] == "serve" && c.ProcessState == nil {
+		if len(c.Args) > 1 && (c.Args[1] == "serve" || c.Args[1] == "agent") && c.ProcessState == nil {
 			ts.Check(c.Process.Signal(syscall.SIGHUP))
 		}
 	}

@@ -163,8 +163,8 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 		return err
 	}
 	defer failures.Close()
-	live := &serverside.Live{Log: log, Read: func() (*config.Config, error) { return serverConfig(p, f) }}
-	if err := live.Begin(c, s, f.tls, peers); err != nil {
+	live, err := begun(p, c, s, f, log, peers)
+	if err != nil {
 		return err
 	}
 	defer exit.Closing(&err, live)
@@ -188,11 +188,22 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	}
 	tellPage(p, live)
 	server := webServer(c, s, streams.Beside(failures.Beside(live)), peers)
-	defer reloadOn(reload, live)()
+	defer reloadOn(reload, func() { _, _ = live.Reload() })() // it is logged
+	defer live.Watch()()
 	ctx, undrained := drained(ctx, c.Server.Drain, s, log)
 	defer undrained()
 	defer keepAlive(s)()
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
+}
+
+// begun returns a server whose configuration can be read again.
+func begun(p *program, c *config.Config, s *serverside.Service, f serveFlags, log, peers *slog.Logger) (*serverside.Live, error) {
+	path, err := p.configPath()
+	if err != nil {
+		return nil, err
+	}
+	live := &serverside.Live{Log: log, Path: path, Read: func() (*config.Config, error) { return serverConfig(p, f) }}
+	return live, live.Begin(c, s, f.tls, peers)
 }
 
 // webServer returns the server for HTTP.

@@ -90,16 +90,16 @@ func hangups() chan os.Signal {
 	return signals
 }
 
-// reloadOn reads the configuration again at each signal, and tells systemd. Call what it
+// reloadOn has the configuration read again at each signal, and tells systemd. Call what it
 // returns at the end.
-func reloadOn(signals chan os.Signal, live *serverside.Live) (end func()) {
+func reloadOn(signals chan os.Signal, reload func()) (end func()) {
 	ended := make(chan struct{})
 	go func() {
 		for {
 			select {
 			case <-signals:
 				notify(reloading())
-				_, _ = live.Reload() // it is logged
+				reload()
 				notify(daemon.SdNotifyReady)
 			case <-ended:
 				return

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
@@ -23,12 +22,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
-// An Agent sends messages for the programs of this machine.
+// An Agent sends messages for the programs of this machine, as one configuration has it.
 type Agent struct {
-	config   *config.Config
-	Client   *Client
-	log      *slog.Logger
-	reporter *failurelog.Reporter
+	config    *config.Config
+	Client    *Client
+	log       *slog.Logger
+	reporter  *failurelog.Reporter
+	transport *mslhttp.Transport
 }
 
 // OpenAgent opens a client for the programs of this machine, with the keys and the
@@ -51,18 +51,21 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 	k.MSL.State = agent.WatchState(k.MSL.State, func(r msl.ClientRecord) {
 		log.Info("new master token", "key_exchange", r.KeyExchange)
 	})
-	if c.Client.UserScheme == "EMAIL_PASSWORD" {
-		k.MSL.UserAuth = func(ctx context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
-			return agentUserAuth(&c.Client.Agent, ctx, user, reason)
-		}
-	}
-	web, err := WebClient(c, k.store)
+	transport, err := agentTransport(c, k.store)
 	if err != nil {
 		k.Close()
 		return nil, err
 	}
-	k.MSL.Transport = &mslhttp.Transport{URL: c.Client.URL, Client: pooled(web, c.Client.Agent.Requests), MaxAnswer: c.Client.Limits.Answer}
-	return &Agent{config: c, Client: k, log: log, reporter: reporter}, nil
+	return &Agent{config: c, Client: k, log: log, reporter: reporter, transport: transport}, nil
+}
+
+// agentTransport returns what carries messages to the server.
+func agentTransport(c *config.Config, store keys.Importing) (*mslhttp.Transport, error) {
+	web, err := WebClient(c, store)
+	if err != nil {
+		return nil, err
+	}
+	return &mslhttp.Transport{URL: c.Client.URL, Client: pooled(web, c.Client.Agent.Requests), MaxAnswer: c.Client.Limits.Answer}, nil
 }
 
 // pooled keeps as many idle connections as there may be concurrent requests.
@@ -155,15 +158,4 @@ func (a *Agent) report(_ context.Context, e agent.Exchange) {
 		return
 	}
 	a.log.Warn("no complete answer", "status", e.Status, "begun", e.Begun, "took", e.Took, slog.Any("error", settingOf(e.Err)))
-}
-
-// Server limits what a program may consume before its request is read.
-func (a *Agent) Server() *http.Server {
-	return &http.Server{
-		Handler:           a.handler(),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-	}
 }

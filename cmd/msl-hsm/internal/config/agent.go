@@ -17,6 +17,7 @@ type Agent struct {
 	Requests int               `yaml:"requests"`                                             // at the same time; others wait
 	Timeout  time.Duration     `yaml:"timeout" example:"1m"`                                 // of a request; negative means no limit
 	Idle     time.Duration     `yaml:"idle" example:"1m"`                                    // how long a request that takes longer than timeout may pause; default: with http as timeout, else no request takes longer
+	Watch    Watch             `yaml:"watch" example:"5s"`                                   // how often the configuration, the certificates of client.tls and the PIN are looked at; one that changed and stays so is taken, as by SIGHUP; or off
 	Shutdown time.Duration     `yaml:"shutdown"`                                             // time for requests in flight
 }
 

@@ -99,6 +99,8 @@ type Server struct {
 	Admin     Admin  `yaml:"admin"`                                              // what an operator looks at; default: only the socket beside the state file
 	AccessLog string `yaml:"access-log" example:"/var/log/msl-hsm/access.jsonl"` // a line of JSON for each message: a file, log for the log itself, or none, the default
 
+	Watch Watch `yaml:"watch" example:"5s"` // how often the files that a reload reads are looked at, this one among them; one that changed and stays so is taken, as by msl-hsm admin reload; or off
+
 	Audit Audit `yaml:"audit"` // a log of who did what, in which a change is noticed; default: none
 
 	HTTP HTTP `yaml:"http"` // HTTP requests from programs behind an agent; default: none
@@ -163,6 +165,7 @@ func Default() *Config {
 	c.Server.Require.Encrypted, c.Server.Require.Authenticated = true, true
 	c.Server.Compression = []string{"GZIP", "LZW"}
 	c.Server.Shutdown = DefaultShutdown
+	c.Server.Watch = DefaultWatch
 	c.Server.Stream.Path = "/"
 	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
 	c.Server.Enrollment.Path = "/enroll"
@@ -171,7 +174,7 @@ func Default() *Config {
 	c.Client.Recipient = "server"
 	c.Client.UserScheme = "EMAIL_PASSWORD"
 	c.Client.Compression = []string{"GZIP", "LZW"}
-	c.Client.Agent = Agent{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: DefaultShutdown}
+	c.Client.Agent = Agent{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: DefaultShutdown, Watch: DefaultWatch}
 	return c
 }
 
@@ -185,3 +188,6 @@ func Override(value *string, flag string) {
 // DefaultShutdown is the time that a server or an agent has to end once it is told
 // to.
 const DefaultShutdown = 10 * time.Second
+
+// DefaultWatch is how often files are looked at for changes.
+const DefaultWatch = Watch(5 * time.Second)

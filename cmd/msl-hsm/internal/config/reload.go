@@ -14,7 +14,7 @@ func fixed() []string {
 		"server.listen", "server.identity", "server.state", "server.argon2", "server.trusted-proxies", "server.proxy-protocol", "server.enrollment", "server.custody",
 		"server.renew-after", "server.lifetime", "server.renew-expired", "server.user-renew-after", "server.user-lifetime", "server.user-renew-expired",
 		"server.limits.connections", "server.limits.connections-per-source", "server.limits.passwords", "server.limits.timeout", "server.limits.idle",
-		"server.tls.http2", "server.stream", "server.peer", "server.push", "server.failures", "server.admin", "server.access-log", "server.audit", "server.shutdown", "server.drain",
+		"server.tls.http2", "server.stream", "server.peer", "server.push", "server.failures", "server.admin", "server.access-log", "server.audit", "server.watch", "server.shutdown", "server.drain",
 	}
 }
 
@@ -37,6 +37,27 @@ func (c *Config) Keep(next *Config) (changed, restart []string) {
 		changed = slices.DeleteFunc(changed, func(name string) bool { return strings.HasPrefix(name, "server.tls.") })
 		restart = append(restart, "server.tls")
 	}
+	return changed, restart
+}
+
+// loose are the settings that a running agent takes from a configuration that was read
+// again, with all below them.
+func loose() []string {
+	return []string{"keystore.pin", "client.tls", "client.agent.users", "client.agent.body", "client.agent.http", "client.agent.ahead", "client.agent.requests", "client.agent.timeout", "client.agent.idle"}
+}
+
+// KeepAgent is [Config.Keep] for a running agent. Settings of servers are left out.
+func (c *Config) KeepAgent(next *Config) (changed, restart []string) {
+	compare(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), "", func(name string, old, next reflect.Value) {
+		switch {
+		case strings.HasPrefix(name, "server."):
+		case slices.ContainsFunc(loose(), func(f string) bool { return name == f || strings.HasPrefix(name, f+".") }):
+			changed = append(changed, name)
+		default:
+			restart = append(restart, name)
+			next.Set(old)
+		}
+	})
 	return changed, restart
 }
 

@@ -33,6 +33,23 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// TestKeepAgent is TestKeep for an agent.
+func TestKeepAgent(t *testing.T) {
+	old, next := Default(), Default()
+	next.Client.TLS.Roots, next.Client.Agent.Users, next.Keystore.PIN = "new.pem", map[string]string{"ada": "file:ada"}, "file:pin"
+	next.Client.URL, next.Client.Agent.Listen, next.Client.State = "http://elsewhere", "127.0.0.1:1", "new.db"
+	next.Server.Identity = "other"
+	changed, restart := old.KeepAgent(next)
+	slices.Sort(changed)
+	slices.Sort(restart)
+	if want := []string{"client.agent.users", "client.tls.roots", "keystore.pin"}; !slices.Equal(changed, want) {
+		t.Errorf("changed %q, want %q", changed, want)
+	}
+	if want := []string{"client.agent.listen", "client.state", "client.url"}; !slices.Equal(restart, want) || next.Client.URL != old.Client.URL {
+		t.Errorf("restart %q, want %q; URL %q", restart, want, next.Client.URL)
+	}
+}
+
 func TestKeepTLS(t *testing.T) {
 	old, next := Default(), Default()
 	next.Server.TLS.Certificates = []Certificate{{Certificate: "a.crt", Key: "a"}}
@@ -57,7 +74,7 @@ func TestFixedExist(t *testing.T) {
 		}
 	}
 	walk(reflect.TypeFor[Config](), "")
-	for _, name := range fixed() {
+	for _, name := range append(fixed(), loose()...) {
 		if !slices.Contains(names, name) {
 			t.Errorf("there is no setting %s", name)
 		}

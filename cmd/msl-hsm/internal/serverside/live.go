@@ -15,6 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
+	"github.com/msl-hsm/msl-hsm/internal/filewatch"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
@@ -24,6 +25,8 @@ import (
 type Live struct {
 	// Read reads the configuration, as it is on the disk now.
 	Read func() (*config.Config, error)
+	// Path is where the configuration is, or empty.
+	Path string
 	Log  *slog.Logger
 
 	peers     *slog.Logger
@@ -33,6 +36,7 @@ type Live struct {
 
 	tokens statuspage.Tokens      // for the pages of operators
 	page   atomic.Pointer[string] // its URL, if there is one
+	files  filewatch.Watch
 }
 
 // A generation is a server with one configuration.
@@ -55,6 +59,7 @@ func (l *Live) Begin(c *config.Config, s *Service, insist bool, peers *slog.Logg
 	}
 	g.config = asRead
 	l.now.Store(g)
+	l.files.Took(filewatch.At(l.watched()...))
 	s.Metrics.Watch(func() []metrics.Value { return l.now.Load().values() })
 	return nil
 }
@@ -106,15 +111,20 @@ type Reloaded struct {
 // Reload reads the configuration again, and with it certificates, CAs, revocation lists,
 // the PIN, texts for users, and the versions of the keys. If anything is wrong, the error
 // says so, and the server goes on as before.
-func (l *Live) Reload() (r Reloaded, err error) {
+func (l *Live) Reload() (Reloaded, error) {
+	r, err := l.again()
+	if err != nil {
+		l.Log.Error("the configuration is not reloaded: the server goes on as before", "error", exit.OneLine(err))
+	}
+	return r, err
+}
+
+// again is Reload, which the caller logs if it fails.
+func (l *Live) again() (r Reloaded, err error) {
 	l.reloading.Lock()
 	defer l.reloading.Unlock()
-	defer func() {
-		if err != nil {
-			l.Log.Error("the configuration is not reloaded: the server goes on as before", "error", exit.OneLine(err))
-		}
-	}()
 	old := l.now.Load()
+	seen := filewatch.At(l.watched()...)
 	c, err := l.Read()
 	if err != nil {
 		return r, err
@@ -127,6 +137,7 @@ func (l *Live) Reload() (r Reloaded, err error) {
 	}
 	g.config = asRead
 	l.now.Store(g)
+	l.files.Took(seen.Of(l.watched()...))
 	old.stop()
 	for _, k := range g.MSL.Issuer.Ring() {
 		r.Versions = append(r.Versions, k.Version)

@@ -1,0 +1,148 @@
+package clientside
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/filewatch"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// A LiveAgent is an agent whose configuration can be read again while it runs. Requests
+// that began before keep the settings that they began with. The session stays.
+type LiveAgent struct {
+	// Read reads the configuration, as it is on the disk now.
+	Read func() (*config.Config, error)
+	// Path is where the configuration is, or empty.
+	Path string
+
+	now       atomic.Pointer[agentGeneration]
+	reloading sync.Mutex
+	files     filewatch.Watch
+}
+
+// An agentGeneration is an agent with one configuration.
+type agentGeneration struct {
+	*Agent
+	asRead  config.Config // before a certificate or the TPM said who this is
+	handler http.Handler
+}
+
+// Begin has an agent that was opened serve, with the configuration as it was read.
+func (l *LiveAgent) Begin(a *Agent, asRead config.Config) {
+	l.now.Store(&agentGeneration{a, asRead, a.handler()})
+	a.Client.MSL.Transport = l
+	if a.config.Client.UserScheme == "EMAIL_PASSWORD" {
+		a.Client.MSL.UserAuth = func(ctx context.Context, user string, reason msl.ResponseCode) (*msl.UserAuthData, error) {
+			return agentUserAuth(&l.now.Load().config.Client.Agent, ctx, user, reason)
+		}
+	}
+	l.files.Took(filewatch.At(l.watched()...))
+}
+
+// RoundTrip carries a message to the server.
+func (l *LiveAgent) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.ReadCloser, error) {
+	return l.now.Load().transport.RoundTrip(ctx, write)
+}
+
+// ServeHTTP answers a program.
+func (l *LiveAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.now.Load().handler.ServeHTTP(w, r)
+}
+
+// Reload reads the configuration again, and with it the certificates of TLS and the PIN. If
+// anything is wrong the agent goes on as before, which is logged.
+func (l *LiveAgent) Reload() {
+	if err := l.reload(); err != nil {
+		l.now.Load().log.Error("the configuration is not reloaded: the agent goes on as before", "error", exit.OneLine(err))
+	}
+}
+
+func (l *LiveAgent) reload() error {
+	l.reloading.Lock()
+	defer l.reloading.Unlock()
+	old := l.now.Load()
+	seen := filewatch.At(l.watched()...)
+	c, err := l.Read()
+	if err != nil {
+		return err
+	}
+	changed, restart := old.asRead.KeepAgent(c)
+	asRead := *c
+	c.Client.Identity = old.config.Client.Identity
+	next, err := old.renewed(c)
+	if err != nil {
+		return err
+	}
+	l.now.Store(&agentGeneration{next, asRead, next.handler()})
+	l.files.Took(seen.Of(l.watched()...))
+	old.transport.Client.CloseIdleConnections()
+	next.log.Info("configuration reloaded", "changed", changed, "needs_restart", restart)
+	return nil
+}
+
+// renewed is the agent with another configuration. It has the same client.
+func (a *Agent) renewed(c *config.Config) (*Agent, error) {
+	if c.Client.Agent.Requests < 1 {
+		return nil, exit.Usagef("client.agent.requests is %d: want at least 1", c.Client.Agent.Requests)
+	}
+	if store, ok := a.Client.store.(keys.Store); ok {
+		if err := keys.Reread(&c.Keystore, store); err != nil {
+			return nil, err
+		}
+	}
+	transport, err := agentTransport(c, a.Client.store)
+	return &Agent{config: c, Client: a.Client, log: a.log, reporter: a.reporter, transport: transport}, err
+}
+
+// Watch reloads the configuration when it or a file that it names was replaced, until the
+// function that it returns is called. Settings may switch that off.
+func (l *LiveAgent) Watch() (end func()) {
+	every := time.Duration(l.now.Load().config.Client.Agent.Watch)
+	if every == 0 {
+		return func() {}
+	}
+	l.files.Files, l.files.Take, l.files.Every = l.watched, l.take, every
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { l.files.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// watched are the files that matter now.
+func (l *LiveAgent) watched() []string {
+	return slices.Concat([]string{l.Path}, l.now.Load().config.AgentFiles())
+}
+
+// take takes files that were replaced. One that cannot be used is told once.
+func (l *LiveAgent) take(changed []string, tried bool) error {
+	err := l.reload()
+	if err != nil && !tried {
+		l.now.Load().log.Warn("files changed, and cannot be used: the agent goes on with what it read before", "files", strings.Join(changed, ", "), "error", exit.OneLine(err))
+	}
+	return err
+}
+
+// Server limits what a program may consume before its request is read.
+func (l *LiveAgent) Server() *http.Server {
+	return &http.Server{
+		Handler:           l,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(l.now.Load().log.Handler(), slog.LevelDebug),
+	}
+}

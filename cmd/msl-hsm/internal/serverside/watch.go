@@ -1,0 +1,49 @@
+package serverside
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// Watch reloads the configuration when it or a file that it names was replaced, until the
+// function that it returns is called. Settings may switch that off.
+func (l *Live) Watch() (end func()) {
+	every := time.Duration(l.now.Load().config.Server.Watch)
+	if every == 0 {
+		return func() {}
+	}
+	l.files.Files, l.files.Take, l.files.Every = l.watched, l.take, every
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { l.files.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// watched are the files that matter now.
+func (l *Live) watched() []string {
+	c := &l.now.Load().config
+	return slices.Concat([]string{l.Path}, c.Files(), c.StartFiles())
+}
+
+// take takes files that were replaced. One that cannot be used is told once; what was read
+// before is used until it can.
+func (l *Live) take(changed []string, tried bool) error {
+	atStart := l.now.Load().config.StartFiles()
+	if !slices.ContainsFunc(changed, func(path string) bool { return !slices.Contains(atStart, path) }) {
+		l.Log.Warn("files changed that are read at the start: restart the server to use them", "files", strings.Join(changed, ", "))
+		return nil
+	}
+	_, err := l.again()
+	if err != nil && !tried {
+		l.Log.Warn("files changed, and cannot be used: the server goes on with what it read before", "files", strings.Join(changed, ", "), "error", exit.OneLine(err))
+	}
+	return err
+}

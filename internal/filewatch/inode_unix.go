@@ -1,0 +1,17 @@
+//go:build unix
+
+package filewatch
+
+import (
+	"io/fs"
+	"syscall"
+)
+
+// inode returns what a file is called below its name: one that took the place of another
+// has another number, though its size and time may be the same.
+func inode(info fs.FileInfo) (device, file uint64) {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(s.Dev), uint64(s.Ino)
+	}
+	return 0, 0
+}
