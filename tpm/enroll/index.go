@@ -17,9 +17,10 @@ import (
 const (
 	tableStates = "states" // empty, by state, time of the last change, and ID
 	tableCounts = "counts" // number of records, by state
+	tableSince  = "since"  // standing, by name and ID
 )
 
-func derived() []string { return []string{tableStates, tableCounts} }
+func derived() []string { return []string{tableStates, tableCounts, tableSince} }
 
 // States are all states of a record.
 func States() []State { return []State{Pending, Approved, Enrolled, Refused, Rejected, Revoked} }
@@ -44,12 +45,22 @@ func (t storedTx) enter(r *Record) error {
 	if err := t.tx.Put(tableStates, stateLead(r), nil); err != nil {
 		return err
 	}
+	for _, s := range standings(r) {
+		if err := t.tx.Put(s.table, s.key, s.value); err != nil {
+			return err
+		}
+	}
 	return t.addCount(r.State, 1)
 }
 
 func (t storedTx) leave(r *Record) error {
 	if err := t.tx.Delete(tableStates, stateLead(r)); err != nil {
 		return err
+	}
+	for _, s := range standings(r) {
+		if err := t.tx.Delete(s.table, s.key); err != nil {
+			return err
+		}
 	}
 	return t.addCount(r.State, -1)
 }
@@ -112,7 +123,7 @@ const indexStep = 1000
 
 // reindex makes the derived tables anew, in steps that bound the memory for them. If it is
 // interrupted, the next opening finds that they do not fit.
-func (s stored) reindex() error {
+func (s Stored) reindex() error {
 	for _, table := range derived() {
 		if err := s.steps(table, func(t storedTx, p kv.Pair) error { return t.tx.Delete(table, p.Key) }); err != nil {
 			return fmt.Errorf("enroll: index: %w", err)
@@ -132,7 +143,7 @@ func (s stored) reindex() error {
 }
 
 // steps calls fn for all pairs of a table, some in each transaction.
-func (s stored) steps(table string, fn func(storedTx, kv.Pair) error) error {
+func (s Stored) steps(table string, fn func(storedTx, kv.Pair) error) error {
 	var from, next []byte
 	for {
 		n := 0

@@ -11,11 +11,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// Records are what an authority knows of devices, and belong to one [Authority]
-// at a time. A [File] keeps them.
+// Records are what an authority knows of devices. A [File] keeps them, and belongs to one
+// [Authority] at a time. Package tpm/enroll/etcd keeps them for several.
 type Records interface {
 	// View calls fn with a state that does not change. fn may run again.
 	View(ctx context.Context, fn func(Tx) error) error
+	// Recall is View for what every message of a device is judged by: of records that
+	// several servers share it reads what is in memory, and makes no request.
+	Recall(ctx context.Context, fn func(Tx) error) error
 	// Update calls fn. All that it changed is durable when Update returns, or
 	// none of it if there was an error. fn may run again: what it leaves in
 	// variables must be set anew each time.
@@ -35,6 +38,8 @@ type Tx interface {
 	BySerial(serial string) (ID, error)
 	// ByName finds the record with a name, or [ErrUnknown].
 	ByName(name string) (ID, error)
+	// Standing tells since when a device has a name; the zero value if none has it.
+	Standing(name string) (Standing, error)
 	// Count counts the records in a state.
 	Count(State) (int, error)
 	// Page returns the records that a query asks for, or the first of them.
@@ -56,16 +61,38 @@ const (
 
 func tables() []string { return []string{tableRecords, tableNames, tableSerials, tablePending} }
 
-// stored are [Records] in a database.
-type stored struct{ store kv.Store }
+// Tables are those of a database of records. All but that of the records, [RecordTable], are
+// small: they lead to records, or follow from them.
+func Tables() []string { return append(tables(), derived()...) }
+
+// RecordTable has the records, of some kilobytes each, and nothing else.
+const RecordTable = tableRecords
+
+// Stored are [Records] in a database, which has the [Tables].
+type Stored struct{ store kv.Store }
+
+// StoredIn returns the records in a database. The caller closes it.
+func StoredIn(db kv.Store) Stored { return Stored{db} }
 
 // View implements [Records].
-func (s stored) View(ctx context.Context, fn func(Tx) error) error {
-	return s.store.View(ctx, func(r kv.Reader) error { return fn(storedTx{readOnly{r}}) })
+func (s Stored) View(ctx context.Context, fn func(Tx) error) error {
+	return s.store.View(ctx, reading(fn))
+}
+
+// Recall implements [Records].
+func (s Stored) Recall(ctx context.Context, fn func(Tx) error) error {
+	if shared, ok := s.store.(kv.Shared); ok {
+		return shared.Recall(ctx, reading(fn))
+	}
+	return s.View(ctx, fn)
+}
+
+func reading(fn func(Tx) error) func(kv.Reader) error {
+	return func(r kv.Reader) error { return fn(storedTx{readOnly{r}}) }
 }
 
 // Update implements [Records].
-func (s stored) Update(ctx context.Context, fn func(Tx) error) error {
+func (s Stored) Update(ctx context.Context, fn func(Tx) error) error {
 	return s.store.Update(ctx, func(tx kv.Tx) error { return fn(storedTx{tx}) })
 }
 
