@@ -62,7 +62,7 @@ func (t storedTx) check(states map[State]int) (fits bool, err error) {
 
 // listed reports whether the derived tables have what a record gives them.
 func (t storedTx) listed(r *Record) (bool, error) {
-	for _, want := range append(standings(r), lead{tableStates, stateLead(r), []byte{}}) {
+	for _, want := range derivedOf(r) {
 		found, err := t.tx.Get(want.table, want.key)
 		if err != nil || found == nil || !bytes.Equal(found, want.value) {
 			return false, err

@@ -40,29 +40,17 @@ func position(updated time.Time, id ID) []byte {
 
 func stateLead(r *Record) []byte { return append(stateKey(r.State), position(r.Updated, r.ID)...) }
 
-// enter adds a record to the derived tables, and leave takes it out of them.
-func (t storedTx) enter(r *Record) error {
-	if err := t.tx.Put(tableStates, stateLead(r), nil); err != nil {
-		return err
-	}
-	for _, s := range standings(r) {
-		if err := t.tx.Put(s.table, s.key, s.value); err != nil {
-			return err
-		}
-	}
-	return t.addCount(r.State, 1)
+// derivedOf returns what the derived tables have of a record, but for the counts.
+func derivedOf(r *Record) []lead {
+	return append(standings(r), lead{tableStates, stateLead(r), []byte{}})
 }
 
-func (t storedTx) leave(r *Record) error {
-	if err := t.tx.Delete(tableStates, stateLead(r)); err != nil {
+// enter adds a record to the derived tables.
+func (t storedTx) enter(r *Record) error {
+	if err := t.exchange(nil, derivedOf(r)); err != nil {
 		return err
 	}
-	for _, s := range standings(r) {
-		if err := t.tx.Delete(s.table, s.key); err != nil {
-			return err
-		}
-	}
-	return t.addCount(r.State, -1)
+	return t.addCount(r.State, 1)
 }
 
 // Count implements [Tx].

@@ -1,11 +1,13 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
@@ -23,6 +25,8 @@ type Records interface {
 	// none of it if there was an error. fn may run again: what it leaves in
 	// variables must be set anew each time.
 	Update(ctx context.Context, fn func(Tx) error) error
+	// AtOnce returns how many records one Update may change, at most.
+	AtOnce() int
 }
 
 // A Tx reads and changes records.
@@ -87,6 +91,9 @@ func (s Stored) Recall(ctx context.Context, fn func(Tx) error) error {
 	return s.View(ctx, fn)
 }
 
+// AtOnce implements [Records]. Files take more than every [kv.Store] accepts.
+func (Stored) AtOnce() int { return 100 }
+
 func reading(fn func(Tx) error) func(kv.Reader) error {
 	return func(r kv.Reader) error { return fn(storedTx{readOnly{r}}) }
 }
@@ -127,19 +134,69 @@ func (t storedTx) Put(r Record) error {
 	if r.Name != "" && other != nil && string(other) != string(r.ID[:]) {
 		return proof.Fail(ErrName, "%s is the name of EK hash %x", r.Name, other)
 	}
-	if err := t.Delete(r.ID); err != nil {
-		return err
-	}
 	payload, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("enroll: record: %w", err)
 	}
-	err = errors.Join(t.tx.Put(tableRecords, r.ID[:], frame(r.ID, payload)), t.enter(&r))
-	for _, l := range leadsTo(&r) {
-		err = errors.Join(err, t.tx.Put(l.table, l.key, l.value))
+	if err := t.list(r.ID, &r); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("enroll: record: %w", err)
+	return t.tx.Put(tableRecords, r.ID[:], frame(r.ID, payload))
+}
+
+// list has the other tables tell of a record, or of none if it is nil, in the place of what
+// is stored. It changes only what differs: each change of an entry costs a request in some
+// databases.
+func (t storedTx) list(id ID, r *Record) error {
+	var was, is []lead
+	var before, after State
+	old, err := t.Get(id)
+	if err == nil {
+		was, before = append(leadsTo(&old), derivedOf(&old)...), old.State
+	}
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return err
+	}
+	if r != nil {
+		is, after = append(leadsTo(r), derivedOf(r)...), r.State
+	}
+	if err := t.move(before, after); err != nil {
+		return err
+	}
+	return t.exchange(was, is)
+}
+
+// move counts a record in another state; an empty one is none.
+func (t storedTx) move(before, after State) (err error) {
+	if before == after {
+		return nil
+	}
+	if before != "" {
+		err = t.addCount(before, -1)
+	}
+	if err == nil && after != "" {
+		err = t.addCount(after, 1)
+	}
+	return err
+}
+
+// exchange has entries in the place of others.
+func (t storedTx) exchange(was, is []lead) error {
+	for _, l := range was {
+		if slices.ContainsFunc(is, l.isAt) {
+			continue
+		}
+		if err := t.tx.Delete(l.table, l.key); err != nil {
+			return err
+		}
+	}
+	for _, l := range is {
+		if slices.ContainsFunc(was, func(old lead) bool { return l.isAt(old) && bytes.Equal(l.value, old.value) }) {
+			continue
+		}
+		if err := t.tx.Put(l.table, l.key, l.value); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -163,20 +220,15 @@ func leadsTo(r *Record) (all []lead) {
 	return all
 }
 
+// isAt reports whether two entries have the same place.
+func (l lead) isAt(other lead) bool { return l.table == other.table && bytes.Equal(l.key, other.key) }
+
 // Delete implements [Tx].
 func (t storedTx) Delete(id ID) error {
-	r, err := t.Get(id)
-	if errors.Is(err, ErrUnknown) {
-		return nil
-	}
-	if err != nil {
+	if err := t.list(id, nil); err != nil {
 		return err
 	}
-	err = t.leave(&r)
-	for _, l := range leadsTo(&r) {
-		err = errors.Join(err, t.tx.Delete(l.table, l.key))
-	}
-	return errors.Join(err, t.tx.Delete(tableRecords, id[:]))
+	return t.tx.Delete(tableRecords, id[:])
 }
 
 // BySerial implements [Tx].
