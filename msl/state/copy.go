@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -94,11 +93,12 @@ func (s *Server) CopyTo(ctx context.Context, to kv.Store, progress func(records 
 	if err := beginCopy(ctx, to); err != nil {
 		return err
 	}
-	w := copyWriter{ctx: ctx, to: to, progress: progress}
-	if err := s.Each(ctx, w.add); err != nil {
-		return err
+	w := kv.Writer{To: to, Progress: progress}
+	err := s.Each(ctx, func(table string, p kv.Pair) error { return w.Add(ctx, table, p) })
+	if err == nil {
+		err = w.Flush(ctx)
 	}
-	return w.flush()
+	return wrap("copy", err)
 }
 
 // FinishCopy makes a copy a state.
@@ -120,57 +120,6 @@ func beginCopy(ctx context.Context, to kv.Store) error {
 		}
 		return tx.Put(kv.Settings, []byte(importKey), []byte{1})
 	})
-}
-
-// A copyWriter collects records until they fill a transaction.
-type copyWriter struct {
-	ctx      context.Context
-	to       kv.Store
-	progress func(int)
-	pending  []tablePair
-	bytes    int
-	done     int
-}
-
-type tablePair struct {
-	table string
-	kv.Pair
-}
-
-func (w *copyWriter) add(table string, p kv.Pair) error {
-	size := len(p.Key) + len(p.Value)
-	if len(w.pending) == kv.MaxChanges || w.bytes+size > kv.MaxValue {
-		if err := w.flush(); err != nil {
-			return err
-		}
-	}
-	w.pending = append(w.pending, tablePair{table, kv.Pair{Key: bytes.Clone(p.Key), Value: bytes.Clone(p.Value)}})
-	w.bytes += size
-	return nil
-}
-
-func (w *copyWriter) flush() error {
-	err := w.update(func(tx kv.Tx) error {
-		for _, p := range w.pending {
-			if err := tx.Put(p.table, p.Key, p.Value); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	w.done += len(w.pending)
-	w.pending, w.bytes = w.pending[:0], 0
-	if w.progress != nil {
-		w.progress(w.done)
-	}
-	return nil
-}
-
-func (w *copyWriter) update(fn func(kv.Tx) error) error {
-	return records{w.to}.update(w.ctx, "copy", fn)
 }
 
 // checkComplete refuses a store whose copy is not complete.

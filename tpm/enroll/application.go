@@ -15,6 +15,7 @@ type application struct {
 	offered proof.Offered
 	raw     []byte // the proof as it was received
 	record  Record
+	was     version // of what is stored
 	verdict verdict
 	now     time.Time
 }
@@ -107,19 +108,26 @@ func (n *application) refused(why error) {
 // enrolled changes the record to that of an enrolled device, with certificates for its
 // keys.
 func (n *application) enrolled(ca *issuer) error {
+	begins := n.begins()
 	n.spend()
 	r := &n.record
-	same := r.State == Enrolled && sameLists(r.current(), n.offered.Names()) // only its certificates are new
 	if err := n.acceptKeys(ca); err != nil {
 		return err
 	}
 	n.keep()
-	if !same && n.proof.Renewal == nil || r.Registered != r.Name {
+	if begins {
 		r.Since = n.now
 	}
 	r.State, r.Accepted, r.Waits = Enrolled, n.verdict.accepted, ""
 	r.log(n.now, "enrolled: %s", n.verdict.accepted)
 	return nil
+}
+
+// begins reports whether what was given to the name before may belong to another device.
+func (n *application) begins() bool {
+	r := &n.record
+	same := r.State == Enrolled && sameLists(r.current(), n.offered.Names()) // only its certificates are new
+	return !same && n.proof.Renewal == nil || r.Registered != r.Name
 }
 
 // acceptKeys makes the offered keys the current ones, and retires the others.

@@ -233,24 +233,38 @@ func TestOrder(t *testing.T) {
 }
 
 func TestSharedChallengeKey(t *testing.T) {
-	o, f := newOffice(t, accepting(), func(c *Config) { c.MAC = fixedMAC{keystore.HMACSHA256} }), newForger(t)
-	b := f.begin()
-	c := f.ask(o, b)
-	o.restart()
-	if _, err := o.Handle(context.Background(), proof.Encode(f.prove(b, c))); err != nil {
-		t.Error(err)
+	older, newer := fixedMAC{keystore.HMACSHA256, "1"}, fixedMAC{keystore.HMACSHA256, "2"}
+	ring := []keystore.MAC{older}
+	o, f := newOffice(t, accepting(), func(c *Config) { c.MAC = func() ([]keystore.MAC, error) { return ring, nil } }), newForger(t)
+	answers := func(c proof.Challenge) error {
+		_, err := o.Handle(context.Background(), proof.Encode(f.prove(f.begin(), c)))
+		return err
 	}
-	if _, err := NewAuthority(Config{Records: o.file, MAC: fixedMAC{keystore.AESCMAC128}}); err == nil {
-		t.Error("a short MAC is taken")
+	c := f.ask(o, f.begin())
+	o.restart()
+	checkError(t, answers(c), nil)
+	c = f.ask(o, f.begin())
+	ring = []keystore.MAC{newer, older}
+	checkError(t, answers(c), nil)
+	c = f.ask(o, f.begin())
+	ring = []keystore.MAC{older}
+	checkError(t, answers(c), ErrStale)
+	for name, ring := range map[string][]keystore.MAC{"a short MAC": {fixedMAC{keystore.AESCMAC128, ""}}, "no key": {}} {
+		if _, err := NewAuthority(Config{Records: o.file, MAC: func() ([]keystore.MAC, error) { return ring, nil }}); err == nil {
+			t.Errorf("%s is taken", name)
+		}
 	}
 }
 
 // fixedMAC stands for a key that many servers have.
-type fixedMAC struct{ a keystore.Algorithm }
+type fixedMAC struct {
+	a   keystore.Algorithm
+	key string
+}
 
 func (m fixedMAC) Algorithm() keystore.Algorithm { return m.a }
 func (m fixedMAC) Sum(data []byte) ([]byte, error) {
-	return sum256(append([]byte("key"), data...)), nil
+	return sum256(append([]byte(m.key), data...)), nil
 }
 func (m fixedMAC) Close() error { return nil }
 

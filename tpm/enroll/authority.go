@@ -30,11 +30,12 @@ type Config struct {
 	Validity    time.Duration // of certificates; default one year, never longer than the CA's
 	CRLLife     time.Duration // until the next CRL; default seven days
 
-	// MAC makes challenges: an HMAC-SHA256 key, shared by the servers that accept one
+	// MAC returns the versions of an HMAC-SHA256 key, the newest first, which makes
+	// challenges; the others recognize theirs. Servers with the same key accept one
 	// another's challenges. What it is over begins with "msl-hsm tpm enrolment", so that it
 	// may have another use whose data never does. The default is a key in
 	// memory: devices that have a challenge begin again after a restart.
-	MAC           keystore.MAC
+	MAC           func() ([]keystore.MAC, error)
 	ChallengeLife time.Duration // default ten minutes: chips are slow
 
 	MaxPending int     // devices that may wait for a person; default 1000
@@ -83,9 +84,9 @@ func NewAuthority(c Config) (*Authority, error) {
 	}
 	perSecond := cmp.Or(c.PerSecond, 50)
 	a.limit = rate.NewLimiter(rate.Limit(perSecond), int(2*perSecond)+1)
-	a.challenges = challenger{mac: macOf(c.MAC), life: cmp.Or(c.ChallengeLife, 10*time.Minute)}
-	if a.challenges.mac == nil {
-		return nil, fmt.Errorf("enroll: the key of challenges must be for HMAC-SHA256")
+	a.challenges = challenger{macs: macsOf(&c), life: cmp.Or(c.ChallengeLife, 10*time.Minute)}
+	if _, err := a.challenges.macs(); err != nil {
+		return nil, err
 	}
 	if c.Certificate != nil {
 		if err := checkCA(c.Certificate, c.Key, a.now()); err != nil {

@@ -23,27 +23,46 @@ const (
 	macChallenge = "msl-hsm tpm enrolment 1: challenge"
 )
 
-// macOf returns the function of a key, or nil if it is not for HMAC-SHA256: a shorter
+// A macFunc computes a MAC.
+type macFunc func(data []byte) ([]byte, error)
+
+// macOf returns the function of a key, or an error if it is not for HMAC-SHA256: a shorter
 // tag would be a weaker secret.
-func macOf(key keystore.MAC) func([]byte) ([]byte, error) {
-	switch {
-	case key == nil:
+func macOf(key keystore.MAC) (macFunc, error) {
+	if key.Algorithm() != keystore.HMACSHA256 {
+		return nil, fmt.Errorf("enroll: the key of challenges must be for HMAC-SHA256")
+	}
+	return key.Sum, nil
+}
+
+// macsOf returns what tells the functions of the keys that a configuration names.
+func macsOf(c *Config) func() ([]macFunc, error) {
+	if c.MAC == nil {
 		secret := random(sha256.Size)
-		return func(data []byte) ([]byte, error) {
+		own := func(data []byte) ([]byte, error) {
 			h := hmac.New(sha256.New, secret)
 			h.Write(data)
 			return h.Sum(nil), nil
 		}
-	case key.Algorithm() == keystore.HMACSHA256:
-		return key.Sum
+		return func() ([]macFunc, error) { return []macFunc{own}, nil }
 	}
-	return nil
+	return func() (all []macFunc, err error) {
+		keys, err := c.MAC()
+		for _, key := range keys {
+			f, errKey := macOf(key)
+			all, err = append(all, f), errors.Join(err, errKey)
+		}
+		if err == nil && len(all) == 0 {
+			err = fmt.Errorf("enroll: there is no key of challenges")
+		}
+		return all, err
+	}
 }
 
-// A challenger makes the challenges of an authority and recognizes them by its key,
+// A challenger makes the challenges of an authority and recognizes them by its keys,
 // without storing them.
 type challenger struct {
-	mac  func(data []byte) ([]byte, error)
+	macs func() ([]macFunc, error) // the newest first
 	life time.Duration
 }
 
@@ -54,8 +73,13 @@ func (k *challenger) fill(c *proof.Challenge, b *proof.Begin, o *proof.Offered, 
 	if fips140.Enforced() {
 		return fmt.Errorf("enroll: GODEBUG=fips140=only does not permit the cipher of TPM credentials, AES-CFB, and fips140=on does: %w", errors.ErrUnsupported)
 	}
+	macs, err := k.macs()
+	if err != nil {
+		return err
+	}
+	mac := macs[0]
 	c.Type, c.Version, c.Nonce, c.Issued = proof.TypeChallenge, proof.Version, random(proof.SecretSize), issued
-	secret, err := k.secret(b, c)
+	secret, err := mac.secret(b, c)
 	if err != nil {
 		return err
 	}
@@ -66,30 +90,30 @@ func (k *challenger) fill(c *proof.Challenge, b *proof.Begin, o *proof.Offered, 
 	if c.Credential, c.Seed, err = tpm2.CreateCredential(rand.Reader, ek, o.AK.Name, secret); err != nil {
 		return proof.Fail(ErrKey, "EK: %w", err)
 	}
-	c.MAC, err = k.tag(b, c)
+	c.MAC, err = mac.tag(b, c)
 	return err
 }
 
 // secret computes the secret in the credential.
-func (k *challenger) secret(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
+func (k macFunc) secret(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
 	return k.sum(macSecret, sum256(proof.Encode(b)), c.Nonce, binary.BigEndian.AppendUint64(nil, uint64(c.Issued)))
 }
 
 // tag computes the MAC by which a challenge is recognized.
-func (k *challenger) tag(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
+func (k macFunc) tag(b *proof.Begin, c *proof.Challenge) ([]byte, error) {
 	bare := *c
 	bare.MAC = nil
 	return k.sum(macChallenge, sum256(proof.Encode(b)), sum256(proof.Encode(bare)))
 }
 
 // sum computes a MAC over parts, each with its length.
-func (k *challenger) sum(use string, parts ...[]byte) ([]byte, error) {
+func (k macFunc) sum(use string, parts ...[]byte) ([]byte, error) {
 	data := []byte(use)
 	for _, p := range parts {
 		data = binary.BigEndian.AppendUint32(data, uint32(len(p)))
 		data = append(data, p...)
 	}
-	tag, err := k.mac(data)
+	tag, err := k(data)
 	if err == nil && len(tag) != proof.SecretSize {
 		err = fmt.Errorf("a tag of %d bytes", len(tag))
 	}
@@ -102,17 +126,14 @@ func (k *challenger) sum(use string, parts ...[]byte) ([]byte, error) {
 // check checks that a proof answers a challenge of this authority in time. Whether the
 // challenge was used before depends on the record.
 func (k *challenger) check(p *proof.Proof, now time.Time) error {
-	mac, err := k.tag(&p.Begin, &p.Challenge)
+	mac, err := k.maker(p)
 	if err != nil {
 		return err
-	}
-	if subtle.ConstantTimeCompare(mac, p.Challenge.MAC) != 1 {
-		return proof.Fail(ErrStale, "it was not made here for these keys")
 	}
 	if age := now.UnixNano() - p.Challenge.Issued; age > int64(k.life) {
 		return proof.Fail(ErrStale, "it is older than %v", k.life)
 	}
-	want, err := k.secret(&p.Begin, &p.Challenge)
+	want, err := mac.secret(&p.Begin, &p.Challenge)
 	if err != nil {
 		return err
 	}
@@ -120,6 +141,24 @@ func (k *challenger) check(p *proof.Proof, now time.Time) error {
 		return proof.Fail(ErrActivation, "the secret is wrong")
 	}
 	return nil
+}
+
+// maker returns the function that made a challenge.
+func (k *challenger) maker(p *proof.Proof) (macFunc, error) {
+	macs, err := k.macs()
+	if err != nil {
+		return nil, err
+	}
+	for _, mac := range macs {
+		tag, err := mac.tag(&p.Begin, &p.Challenge)
+		if err != nil {
+			return nil, err
+		}
+		if subtle.ConstantTimeCompare(tag, p.Challenge.MAC) == 1 {
+			return mac, nil
+		}
+	}
+	return nil, proof.Fail(ErrStale, "it was not made here for these keys")
 }
 
 func sum256(b []byte) []byte {

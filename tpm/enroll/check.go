@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -9,7 +10,7 @@ import (
 
 // Check reads everything and counts the records by their state. What does not lead
 // to a record, or does not fit it, is [ErrDamaged].
-func (s stored) Check() (states map[State]int, err error) {
+func (s Stored) Check() (states map[State]int, err error) {
 	err = s.store.View(context.Background(), func(r kv.Reader) error {
 		states = map[State]int{}
 		fits, err := storedTx{readOnly{r}}.check(states)
@@ -23,15 +24,16 @@ func (s stored) Check() (states map[State]int, err error) {
 
 // check counts the records, and reports whether the derived tables fit them.
 func (t storedTx) check(states map[State]int) (fits bool, err error) {
-	leads := map[string]int{}
+	leads, standing := map[string]int{}, 0
 	fits = true
 	err = t.All(func(r Record) error {
 		states[r.State]++
-		listed, err := t.tx.Get(tableStates, stateLead(&r))
+		listed, err := t.listed(&r)
 		if err != nil {
 			return err
 		}
-		fits = fits && listed != nil
+		fits = fits && listed
+		standing += len(standings(&r))
 		for _, l := range leadsTo(&r) {
 			leads[l.table]++
 			found, err := t.tx.Get(l.table, l.key)
@@ -52,7 +54,21 @@ func (t storedTx) check(states map[State]int) (fits bool, err error) {
 	if err != nil || !fits {
 		return fits, err
 	}
+	if n, err := t.count(tableSince); err != nil || n != standing {
+		return false, err
+	}
 	return t.indexed(states)
+}
+
+// listed reports whether the derived tables have what a record gives them.
+func (t storedTx) listed(r *Record) (bool, error) {
+	for _, want := range derivedOf(r) {
+		found, err := t.tx.Get(want.table, want.key)
+		if err != nil || found == nil || !bytes.Equal(found, want.value) {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // checkCount wants as many entries as the records have.

@@ -123,7 +123,7 @@ func TestFormat(t *testing.T) {
 // more than once: their effect happens once.
 func TestFunctionsRunAgain(t *testing.T) {
 	ctx := context.Background()
-	memory := stored{&kvtest.Memory{}}
+	memory := Stored{&kvtest.Memory{}}
 	o, f := newOffice(t, accepting(), nil), newForger(t)
 	o.c.Records = memory
 	var err error

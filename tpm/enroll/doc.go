@@ -8,7 +8,8 @@
 //
 // # Which function do I want
 //
-//   - On a server: [OpenFile] for the records, [NewCA] once, [NewAuthority], and
+//   - On a server: [OpenFile] for the records, or package tpm/enroll/etcd for those of several
+//     servers, [NewCA] once, [NewAuthority], and
 //     [Authority.Handle] for every message.
 //   - For operators: [Authority.List], [Authority.Approve], [Authority.Reject],
 //     [Authority.RevokeDevice], [Authority.RevokeKey] and
@@ -69,8 +70,8 @@
 //   - The messages are signed but not secret. They identify the device, so send them
 //     encrypted, and authenticate the authority to the device, which trusts the name
 //     and the certificates that it gets.
-//   - Records are neither encrypted nor authenticated. Anyone who can write them can
-//     lift revocations.
+//   - Records in a file are neither encrypted nor authenticated. Anyone who can write them
+//     can lift revocations. Package tpm/enroll/etcd authenticates those in etcd.
 //   - With GODEBUG=fips140=only the standard library refuses the cipher mode of
 //     credentials (AES-CFB), and an authority answers with errors.ErrUnsupported.
 package enroll

@@ -63,6 +63,8 @@ var (
 	ErrDamaged = kv.ErrDamaged
 	// ErrInUse: another process has the file open.
 	ErrInUse = kv.ErrInUse
+	// ErrExists: a file of that name already exists.
+	ErrExists = kv.ErrExists
 	// ErrEvidence: stored evidence does not prove what the record says.
 	ErrEvidence = errors.New("evidence does not hold")
 )

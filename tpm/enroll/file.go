@@ -14,7 +14,7 @@ import (
 // A File is [Records] in one file on the local disk, with go.etcd.io/bbolt. It
 // has mode 0600 and holds no secrets.
 type File struct {
-	stored
+	Stored
 	db *boltkv.DB
 }
 
@@ -46,7 +46,7 @@ func OpenFile(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{stored{db}, db}
+	f := &File{Stored{db}, db}
 	if !fits {
 		err = f.reindex()
 	}

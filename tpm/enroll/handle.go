@@ -82,25 +82,32 @@ func (a *Authority) enroll(ctx context.Context, request []byte) (n *application,
 		return nil, nil, err
 	}
 	defer a.enter(n.offered.EKHash)()
-	n.now = a.now() // the wait may have been long
-	if n.record, err = a.find(ctx, n.offered.EKHash, n.now); err != nil {
-		return nil, nil, err
-	}
-	if err := n.judge(&a.policy); err != nil {
-		return n, nil, a.refuse(ctx, n, err)
-	}
-	switch {
-	case n.verdict.waits != "":
-		err = a.hold(ctx, n)
-	case n.complete(a.ca):
-		err = a.confirm(ctx, n)
-	default:
-		err = a.accept(ctx, n)
+	for err = errMoved; errors.Is(err, errMoved) && ctx.Err() == nil; {
+		n.now = a.now() // the wait may have been long
+		if n.record, n.was, err = a.find(ctx, n.offered.EKHash, n.now); err != nil {
+			return nil, nil, err
+		}
+		err = a.decide(ctx, n)
 	}
 	if err == nil {
 		answer, err = n.result(a.ca)
 	}
 	return n, answer, err
+}
+
+// decide decides about a device by its record. If that is another one meanwhile, the error
+// is [errMoved], and nothing is decided.
+func (a *Authority) decide(ctx context.Context, n *application) error {
+	if err := n.judge(&a.policy); err != nil {
+		return a.refuse(ctx, n, err)
+	}
+	switch {
+	case n.verdict.waits != "":
+		return a.hold(ctx, n)
+	case n.complete(a.ca):
+		return a.confirm(ctx, n)
+	}
+	return a.accept(ctx, n)
 }
 
 // verify checks that a proof answers a challenge of this authority, and everything that
@@ -120,7 +127,7 @@ func (k *challenger) verify(request []byte, now time.Time) (n *application, err 
 // hold keeps the evidence for a person to decide. Enrolled keys stay enrolled.
 func (a *Authority) hold(ctx context.Context, n *application) error {
 	n.waiting()
-	if err := a.putPending(ctx, n.record); err != nil {
+	if err := a.putPending(ctx, n.was, n.record); err != nil {
 		return err
 	}
 	return proof.Fail(ErrPending, "an operator has to approve EK hash %s: %s", n.record.ID, n.verdict.waits)
@@ -134,7 +141,7 @@ func (a *Authority) refuse(ctx context.Context, n *application, why error) error
 		return why
 	}
 	n.refused(why)
-	if err := a.putRefused(ctx, n.record); err != nil {
+	if err := a.putRefused(ctx, n.was, n.record); err != nil {
 		return fmt.Errorf("%w; and it is not in the records: %w", why, err)
 	}
 	return why
@@ -144,7 +151,7 @@ func (a *Authority) refuse(ctx context.Context, n *application, why error) error
 func (a *Authority) confirm(ctx context.Context, n *application) error {
 	n.spend()
 	n.record.log(n.now, "came again with the same keys")
-	return a.put(ctx, n.record)
+	return a.put(ctx, n.was, n.record)
 }
 
 // accept enrolls the device. It is registered before its record says that it is
@@ -160,12 +167,36 @@ func (a *Authority) accept(ctx context.Context, n *application) error {
 	if err := a.registry.enter(ctx, &n.record); err != nil {
 		return err
 	}
-	return a.put(ctx, n.record)
+	err := a.put(ctx, n.was, n.record)
+	if !errors.Is(err, errMoved) {
+		return err
+	}
+	if err := a.settle(ctx, n.record.ID); err != nil {
+		return err
+	}
+	return errMoved
 }
 
-// note adds the keys that are about to be registered to the stored record, and nothing
-// else.
-func (a *Authority) note(ctx context.Context, n *application) error {
+// settle has the protocol above know what a record says, after something else was
+// registered while another server changed the record.
+func (a *Authority) settle(ctx context.Context, id ID) error {
+	for {
+		r, was, err := a.find(ctx, id, a.now())
+		if err != nil {
+			return err
+		}
+		if err := a.registry.restore(ctx, &r); err != nil {
+			return err
+		}
+		if _, now, err := a.find(ctx, id, a.now()); err != nil || now == was {
+			return err
+		}
+	}
+}
+
+// note adds what is about to be registered to the stored record: the keys, and since when
+// the name is the device's, so that what was given to the name before ends no later.
+func (a *Authority) note(ctx context.Context, n *application) (err error) {
 	r := n.record
 	r.Keys, r.Certificates = slices.Clone(r.Keys), slices.Clone(r.Certificates)
 	for _, k := range n.offered.Keys {
@@ -173,8 +204,11 @@ func (a *Authority) note(ctx context.Context, n *application) error {
 			r.Keys = append(r.Keys, Key{Name: k.Name, Public: k.Raw, Retired: &n.now})
 		}
 	}
-	if len(r.Keys) == len(n.record.Keys) {
+	if len(r.Keys) == len(n.record.Keys) && !n.begins() {
 		return nil
+	}
+	if n.begins() {
+		r.Since = n.now
 	}
 	if r.prune(n.now); len(r.Keys) > maxIssued {
 		return proof.Fail(ErrBusy, "EK hash %s offered %d keys of late", r.ID, len(r.Keys))
@@ -182,5 +216,9 @@ func (a *Authority) note(ctx context.Context, n *application) error {
 	if r.State == "" || r.State == Refused {
 		r.State, r.Waits = Pending, "its registration did not come to its end: it has to come again"
 	}
-	return a.put(ctx, r)
+	if err := a.put(ctx, n.was, r); err != nil {
+		return err
+	}
+	n.was, err = r.version()
+	return err
 }

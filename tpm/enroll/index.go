@@ -17,9 +17,10 @@ import (
 const (
 	tableStates = "states" // empty, by state, time of the last change, and ID
 	tableCounts = "counts" // number of records, by state
+	tableSince  = "since"  // standing, by name and ID
 )
 
-func derived() []string { return []string{tableStates, tableCounts} }
+func derived() []string { return []string{tableStates, tableCounts, tableSince} }
 
 // States are all states of a record.
 func States() []State { return []State{Pending, Approved, Enrolled, Refused, Rejected, Revoked} }
@@ -39,19 +40,17 @@ func position(updated time.Time, id ID) []byte {
 
 func stateLead(r *Record) []byte { return append(stateKey(r.State), position(r.Updated, r.ID)...) }
 
-// enter adds a record to the derived tables, and leave takes it out of them.
+// derivedOf returns what the derived tables have of a record, but for the counts.
+func derivedOf(r *Record) []lead {
+	return append(standings(r), lead{tableStates, stateLead(r), []byte{}})
+}
+
+// enter adds a record to the derived tables.
 func (t storedTx) enter(r *Record) error {
-	if err := t.tx.Put(tableStates, stateLead(r), nil); err != nil {
+	if err := t.exchange(nil, derivedOf(r)); err != nil {
 		return err
 	}
 	return t.addCount(r.State, 1)
-}
-
-func (t storedTx) leave(r *Record) error {
-	if err := t.tx.Delete(tableStates, stateLead(r)); err != nil {
-		return err
-	}
-	return t.addCount(r.State, -1)
 }
 
 // Count implements [Tx].
@@ -112,7 +111,7 @@ const indexStep = 1000
 
 // reindex makes the derived tables anew, in steps that bound the memory for them. If it is
 // interrupted, the next opening finds that they do not fit.
-func (s stored) reindex() error {
+func (s Stored) reindex() error {
 	for _, table := range derived() {
 		if err := s.steps(table, func(t storedTx, p kv.Pair) error { return t.tx.Delete(table, p.Key) }); err != nil {
 			return fmt.Errorf("enroll: index: %w", err)
@@ -132,7 +131,7 @@ func (s stored) reindex() error {
 }
 
 // steps calls fn for all pairs of a table, some in each transaction.
-func (s stored) steps(table string, fn func(storedTx, kv.Pair) error) error {
+func (s Stored) steps(table string, fn func(storedTx, kv.Pair) error) error {
 	var from, next []byte
 	for {
 		n := 0

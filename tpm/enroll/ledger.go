@@ -2,6 +2,8 @@ package enroll
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"sync"
 	"time"
@@ -10,8 +12,9 @@ import (
 )
 
 // A ledger is the records of an authority. Devices change their own records at the same
-// time, so that they share the syncs of the disk; an operator changes any, alone. Its
-// exported methods only read, and are those of an [Authority], too.
+// time, so that they share the syncs of the disk; an operator changes any, alone. What
+// several servers share another one may change meanwhile, which is found out when a record
+// is written. Its exported methods only read, and are those of an [Authority], too.
 type ledger struct {
 	mu         sync.RWMutex // from the reading of a record to its change: shared by devices
 	devices    [64]sync.Mutex
@@ -26,6 +29,16 @@ func (l *ledger) Get(ctx context.Context, id ID) (r Record, err error) {
 		return err
 	})
 	return r, err
+}
+
+// Standing tells since when tokens of a device's name count; the zero value if no device has
+// it. Of records that several servers share it asks what is in memory.
+func (l *ledger) Standing(ctx context.Context, name string) (s Standing, err error) {
+	err = l.records.Recall(ctx, func(tx Tx) error {
+		s, err = tx.Standing(name)
+		return err
+	})
+	return s, err
 }
 
 // Named returns the record of the device with a name, or [ErrUnknown].
@@ -66,33 +79,66 @@ func (l *ledger) enter(id ID) (leave func()) {
 	}
 }
 
-// find returns the record of a device, or a new one. The caller holds its lock.
-func (l *ledger) find(ctx context.Context, id ID, now time.Time) (r Record, err error) {
+// errMoved: another server changed the record meanwhile. Here the locks rule that out.
+var errMoved = errors.New("enroll: another server changed the record meanwhile")
+
+// A version tells a record from what it was before and will be later. The zero value means
+// that there is no record.
+type version [sha256.Size]byte
+
+// read returns a record and its version, or [ErrUnknown].
+func read(tx Tx, id ID) (r Record, v version, err error) {
+	if r, err = tx.Get(id); err != nil {
+		return r, v, err
+	}
+	v, err = r.version()
+	return r, v, err
+}
+
+func (r *Record) version() (version, error) {
+	text, err := json.Marshal(r)
+	return sha256.Sum256(text), err
+}
+
+// find returns the record of a device and its version, or a new one. The caller holds its
+// lock.
+func (l *ledger) find(ctx context.Context, id ID, now time.Time) (r Record, v version, err error) {
 	err = l.records.View(ctx, func(tx Tx) error {
-		r, err = tx.Get(id)
+		r, v, err = read(tx, id)
 		return err
 	})
 	if errors.Is(err, ErrUnknown) {
-		return Record{ID: id, Name: defaultName(id), Created: now}, nil
+		return Record{ID: id, Name: defaultName(id), Created: now}, version{}, nil
 	}
-	return r, err
+	return r, v, err
 }
 
-// put writes a record. The caller holds its lock.
-func (l *ledger) put(ctx context.Context, r Record) error {
-	return l.records.Update(ctx, func(tx Tx) error { return tx.Put(r) })
-}
-
-// putPending writes a pending record, or returns [ErrBusy] if too many others are. The
-// caller holds its lock.
-func (l *ledger) putPending(ctx context.Context, r Record) error {
+// replace calls fn to write a record in the place of what it was, which fn gets: if that is
+// another one by now, the error is [errMoved]. The caller holds its lock.
+func (l *ledger) replace(ctx context.Context, id ID, was version, fn func(tx Tx, old Record) error) error {
 	return l.records.Update(ctx, func(tx Tx) error {
-		old, err := tx.Get(r.ID)
+		old, now, err := read(tx, id)
 		switch {
-		case err == nil && old.State == Pending:
-			return tx.Put(r)
 		case err != nil && !errors.Is(err, ErrUnknown):
 			return err
+		case now != was:
+			return errMoved
+		}
+		return fn(tx, old)
+	})
+}
+
+// put writes a record in the place of what it was.
+func (l *ledger) put(ctx context.Context, was version, r Record) error {
+	return l.replace(ctx, r.ID, was, func(tx Tx, _ Record) error { return tx.Put(r) })
+}
+
+// putPending writes a pending record in the place of what it was, or returns [ErrBusy] if
+// too many others are.
+func (l *ledger) putPending(ctx context.Context, was version, r Record) error {
+	return l.replace(ctx, r.ID, was, func(tx Tx, old Record) error {
+		if old.State == Pending {
+			return tx.Put(r)
 		}
 		waiting, err := tx.Count(Pending)
 		if err == nil && waiting >= l.maxPending {
@@ -109,10 +155,10 @@ func (l *ledger) putPending(ctx context.Context, r Record) error {
 // software, and with another, without end.
 const maxRefused = 1000
 
-// putRefused writes the record of a refused device, in the place of the one that is refused
-// for longest if there are too many. The caller holds its lock.
-func (l *ledger) putRefused(ctx context.Context, r Record) error {
-	return l.records.Update(ctx, func(tx Tx) error {
+// putRefused writes the record of a refused device, and removes the one that is refused
+// for longest if there are too many.
+func (l *ledger) putRefused(ctx context.Context, was version, r Record) error {
+	return l.replace(ctx, r.ID, was, func(tx Tx, _ Record) error {
 		if err := tx.Put(r); err != nil {
 			return err
 		}

@@ -42,15 +42,11 @@ func (p Approval) check() error {
 // for those that it approved, and a failure with one does not touch the others.
 func (a *Authority) ApproveAll(ctx context.Context, list []Approval) []error {
 	var errs []error
-	for some := range slices.Chunk(list, approvalStep) {
+	for some := range slices.Chunk(list, a.records.AtOnce()) {
 		errs = append(errs, a.approveSome(ctx, some)...)
 	}
 	return errs
 }
-
-// approvalStep is how many devices are approved in one transaction: more than every
-// database accepts to change at once, but files do.
-const approvalStep = 100
 
 func (a *Authority) approveSome(ctx context.Context, list []Approval) (errs []error) {
 	a.mu.Lock()

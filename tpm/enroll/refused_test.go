@@ -127,13 +127,13 @@ func TestRefusedBound(t *testing.T) {
 	})
 	checkError(t, err, nil)
 	for i := range 3 {
-		checkError(t, l.putRefused(t.Context(), Record{ID: ID{0xaa, byte(i)}, State: Refused, Updated: start.AddDate(0, 0, 1)}), nil)
+		checkError(t, l.putRefused(t.Context(), version{}, Record{ID: ID{0xaa, byte(i)}, State: Refused, Updated: start.AddDate(0, 0, 1)}), nil)
 	}
 	states, err := f.Check()
 	if err != nil || states[Refused] != maxRefused || states[Enrolled]+states[Pending] != 3 {
 		t.Errorf("%v, %v", states, err)
 	}
-	if _, err := l.find(t.Context(), ID{0xaa, 2}, start); err != nil {
+	if _, _, err := l.find(t.Context(), ID{0xaa, 2}, start); err != nil {
 		t.Error(err)
 	}
 }

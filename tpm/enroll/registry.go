@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // A registry is the protocol above, which identifies devices by their names.
@@ -33,6 +34,33 @@ func (g registry) enter(ctx context.Context, r *Record) error {
 	}
 	r.Registered, r.Withdrawn = r.Name, false
 	return nil
+}
+
+// restore registers what a record says, or withdraws it.
+func (g registry) restore(ctx context.Context, r *Record) error {
+	if r.ended() {
+		known, err := r.known()
+		if err != nil {
+			return err
+		}
+		return g.end(ctx, known, nil)
+	}
+	id, err := r.registered()
+	if err != nil || g.register == nil || len(id.Keys) == 0 {
+		return err
+	}
+	if err := g.register(ctx, id); err != nil {
+		return fmt.Errorf("enroll: register %s: %w", id.Name, err)
+	}
+	return nil
+}
+
+// ended reports whether an operator took back what was registered.
+func (r *Record) ended() bool {
+	if r.State == Revoked || r.State == Rejected || r.State != Enrolled && r.Withdrawn {
+		return true
+	}
+	return slices.ContainsFunc(r.Keys, func(k Key) bool { return k.Current && k.Revoked != nil })
 }
 
 // remove withdraws an identity, if it has keys.

@@ -1,25 +1,32 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// Records are what an authority knows of devices, and belong to one [Authority]
-// at a time. A [File] keeps them.
+// Records are what an authority knows of devices. A [File] keeps them, and belongs to one
+// [Authority] at a time. Package tpm/enroll/etcd keeps them for several.
 type Records interface {
 	// View calls fn with a state that does not change. fn may run again.
 	View(ctx context.Context, fn func(Tx) error) error
+	// Recall is View for what every message of a device is judged by: of records that
+	// several servers share it reads what is in memory, and makes no request.
+	Recall(ctx context.Context, fn func(Tx) error) error
 	// Update calls fn. All that it changed is durable when Update returns, or
 	// none of it if there was an error. fn may run again: what it leaves in
 	// variables must be set anew each time.
 	Update(ctx context.Context, fn func(Tx) error) error
+	// AtOnce returns how many records one Update may change, at most.
+	AtOnce() int
 }
 
 // A Tx reads and changes records.
@@ -35,6 +42,8 @@ type Tx interface {
 	BySerial(serial string) (ID, error)
 	// ByName finds the record with a name, or [ErrUnknown].
 	ByName(name string) (ID, error)
+	// Standing tells since when a device has a name; the zero value if none has it.
+	Standing(name string) (Standing, error)
 	// Count counts the records in a state.
 	Count(State) (int, error)
 	// Page returns the records that a query asks for, or the first of them.
@@ -56,16 +65,41 @@ const (
 
 func tables() []string { return []string{tableRecords, tableNames, tableSerials, tablePending} }
 
-// stored are [Records] in a database.
-type stored struct{ store kv.Store }
+// Tables are those of a database of records. All but that of the records, [RecordTable], are
+// small: they lead to records, or follow from them.
+func Tables() []string { return append(tables(), derived()...) }
+
+// RecordTable has the records, of some kilobytes each, and nothing else.
+const RecordTable = tableRecords
+
+// Stored are [Records] in a database, which has the [Tables].
+type Stored struct{ store kv.Store }
+
+// StoredIn returns the records in a database. The caller closes it.
+func StoredIn(db kv.Store) Stored { return Stored{db} }
 
 // View implements [Records].
-func (s stored) View(ctx context.Context, fn func(Tx) error) error {
-	return s.store.View(ctx, func(r kv.Reader) error { return fn(storedTx{readOnly{r}}) })
+func (s Stored) View(ctx context.Context, fn func(Tx) error) error {
+	return s.store.View(ctx, reading(fn))
+}
+
+// Recall implements [Records].
+func (s Stored) Recall(ctx context.Context, fn func(Tx) error) error {
+	if shared, ok := s.store.(kv.Shared); ok {
+		return shared.Recall(ctx, reading(fn))
+	}
+	return s.View(ctx, fn)
+}
+
+// AtOnce implements [Records]. Files take more than every [kv.Store] accepts.
+func (Stored) AtOnce() int { return 100 }
+
+func reading(fn func(Tx) error) func(kv.Reader) error {
+	return func(r kv.Reader) error { return fn(storedTx{readOnly{r}}) }
 }
 
 // Update implements [Records].
-func (s stored) Update(ctx context.Context, fn func(Tx) error) error {
+func (s Stored) Update(ctx context.Context, fn func(Tx) error) error {
 	return s.store.Update(ctx, func(tx kv.Tx) error { return fn(storedTx{tx}) })
 }
 
@@ -100,19 +134,69 @@ func (t storedTx) Put(r Record) error {
 	if r.Name != "" && other != nil && string(other) != string(r.ID[:]) {
 		return proof.Fail(ErrName, "%s is the name of EK hash %x", r.Name, other)
 	}
-	if err := t.Delete(r.ID); err != nil {
-		return err
-	}
 	payload, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("enroll: record: %w", err)
 	}
-	err = errors.Join(t.tx.Put(tableRecords, r.ID[:], frame(r.ID, payload)), t.enter(&r))
-	for _, l := range leadsTo(&r) {
-		err = errors.Join(err, t.tx.Put(l.table, l.key, l.value))
+	if err := t.list(r.ID, &r); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("enroll: record: %w", err)
+	return t.tx.Put(tableRecords, r.ID[:], frame(r.ID, payload))
+}
+
+// list has the other tables tell of a record, or of none if it is nil, in the place of what
+// is stored. It changes only what differs: each change of an entry costs a request in some
+// databases.
+func (t storedTx) list(id ID, r *Record) error {
+	var was, is []lead
+	var before, after State
+	old, err := t.Get(id)
+	if err == nil {
+		was, before = append(leadsTo(&old), derivedOf(&old)...), old.State
+	}
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return err
+	}
+	if r != nil {
+		is, after = append(leadsTo(r), derivedOf(r)...), r.State
+	}
+	if err := t.move(before, after); err != nil {
+		return err
+	}
+	return t.exchange(was, is)
+}
+
+// move counts a record in another state; an empty one is none.
+func (t storedTx) move(before, after State) (err error) {
+	if before == after {
+		return nil
+	}
+	if before != "" {
+		err = t.addCount(before, -1)
+	}
+	if err == nil && after != "" {
+		err = t.addCount(after, 1)
+	}
+	return err
+}
+
+// exchange has entries in the place of others.
+func (t storedTx) exchange(was, is []lead) error {
+	for _, l := range was {
+		if slices.ContainsFunc(is, l.isAt) {
+			continue
+		}
+		if err := t.tx.Delete(l.table, l.key); err != nil {
+			return err
+		}
+	}
+	for _, l := range is {
+		if slices.ContainsFunc(was, func(old lead) bool { return l.isAt(old) && bytes.Equal(l.value, old.value) }) {
+			continue
+		}
+		if err := t.tx.Put(l.table, l.key, l.value); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -136,20 +220,15 @@ func leadsTo(r *Record) (all []lead) {
 	return all
 }
 
+// isAt reports whether two entries have the same place.
+func (l lead) isAt(other lead) bool { return l.table == other.table && bytes.Equal(l.key, other.key) }
+
 // Delete implements [Tx].
 func (t storedTx) Delete(id ID) error {
-	r, err := t.Get(id)
-	if errors.Is(err, ErrUnknown) {
-		return nil
-	}
-	if err != nil {
+	if err := t.list(id, nil); err != nil {
 		return err
 	}
-	err = t.leave(&r)
-	for _, l := range leadsTo(&r) {
-		err = errors.Join(err, t.tx.Delete(l.table, l.key))
-	}
-	return errors.Join(err, t.tx.Delete(tableRecords, id[:]))
+	return t.tx.Delete(tableRecords, id[:])
 }
 
 // BySerial implements [Tx].

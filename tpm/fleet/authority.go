@@ -10,8 +10,8 @@ import (
 )
 
 // An Authority enrolls devices and registers them as entities of an MSL server. It
-// is safe for use by many goroutines, and must be the only one that changes its
-// records.
+// is safe for use by many goroutines. Records in a file belong to it alone; those in
+// etcd other servers have, too, which also share the state.
 type Authority struct {
 	*enroll.Authority
 	// Written, if not nil, is told of each record of a device that was written. It must be
@@ -19,7 +19,6 @@ type Authority struct {
 	Written func(enroll.Record)
 
 	state Registry
-	since sinceTable
 }
 
 // A Registry is what an authority changes in the state of a server: a state.Server, or one
@@ -38,7 +37,7 @@ type Registry interface {
 // settings itself. The caller closes the state and the records when the authority is no
 // longer used.
 //
-// The errors are those of [enroll.NewAuthority] and of the records.
+// The errors are those of [enroll.NewAuthority].
 func NewAuthority(state Registry, settings enroll.Config) (*Authority, error) {
 	if state == nil || settings.Records == nil {
 		return nil, errors.New("fleet: an authority needs the state of a server, and records")
@@ -50,19 +49,11 @@ func NewAuthority(state Registry, settings enroll.Config) (*Authority, error) {
 	if a.Authority, err = enroll.NewAuthority(settings); err != nil {
 		return nil, err
 	}
-	err = a.Each(context.Background(), func(r enroll.Record) error {
-		a.since.learn(r)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
 	return a, nil
 }
 
-// written learns from a record that was written, and tells of it.
+// written tells of a record that was written.
 func (a *Authority) written(r enroll.Record) {
-	a.since.learn(r)
 	if a.Written != nil {
 		a.Written(r)
 	}

@@ -41,13 +41,13 @@
 //     for all devices together, so a flood of them keeps others from enrolling, though
 //     not from the server beside it.
 //   - The endpoint forgets everything between messages, and its tokens are valid only
-//     there. A recorded message can be sent again; the challenge in it counts once.
+//     there, and at endpoints with the same key. A recorded message can be sent again; the challenge in it counts once.
 //   - A [WrappedPSK] does not say who made it, and its maker knows the keys: get it
 //     from the server unchanged. The server has them in memory while it wraps them.
 //   - Master tokens have times in seconds, so a token that was issued in the second in
 //     which a name passed to another device is still accepted.
-//   - An operator's decisions reach [Authority.TokenJudge] only through the same
-//     Authority: have a running server carry them out.
+//   - Of an operator's decisions in a file, [Authority.TokenJudge] knows only those that went
+//     through the same Authority: have a running server carry them out.
 //   - This package does not protect anything that tpm/enroll and tpm/identity do not
 //     protect.
 package fleet

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -60,14 +61,19 @@ type EndpointConfig struct {
 	// Nil logs it, unless Refused is set.
 	Decided func(context.Context, enroll.Decision, error)
 
+	// Key is the HMAC-SHA256 key from which those of the endpoint are derived, so that a
+	// device may send each of its messages to another server with the same one, or after a
+	// restart. What it is over begins with "msl-hsm tpm enrolment endpoint". Nil means keys
+	// that end with the process.
+	Key keystore.MAC
+
 	// PerSecond limits the messages; zero means 100. An enrollment takes three, and the
 	// answer to the first costs an operation with the server's private key.
 	PerSecond float64
 }
 
 // An Endpoint is an MSL server over HTTP for devices that have no identity yet. It has
-// its own keys and tokens: they are gone when the process ends, and give no access to
-// the server beside it.
+// its own keys and tokens, which give no access to the server beside it.
 type Endpoint struct {
 	http.Handler
 	server *msl.Server
@@ -78,7 +84,7 @@ type Endpoint struct {
 // 503. Close it when its last request is over.
 func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 	store := soft.New()
-	issuer, err := temporaryIssuer(store, c.Name)
+	issuer, err := temporaryIssuer(store, c.Name, c.Key)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -153,19 +159,41 @@ func endpointLimits(l msl.Limits) msl.Limits {
 	return l
 }
 
-// temporaryIssuer makes an issuer whose keys end with the process.
-func temporaryIssuer(store *soft.Store, name string) (*msl.Issuer, error) {
-	encryption, err := store.Create("encryption", keystore.AES128CBC)
+// temporaryIssuer makes an issuer in a store with nothing else, whose keys are derived from
+// one, or end with the process.
+func temporaryIssuer(store *soft.Store, name string, from keystore.MAC) (*msl.Issuer, error) {
+	if from != nil {
+		for _, role := range keystore.SealingRoles() {
+			if _, err := derive(store, from, role.Label(keystore.DefaultPrefix), role.Algorithm(), name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	encryption, err := derive(store, from, "encryption", keystore.AES128CBC, name)
 	if err != nil {
 		return nil, err
 	}
-	mac, err := store.Create("mac", keystore.HMACSHA256)
+	mac, err := derive(store, from, "mac", keystore.HMACSHA256, name)
 	if err != nil {
 		return nil, err
 	}
 	return &msl.Issuer{Name: name, Store: store, Keys: []msl.IssuerKeys{{
 		Version: 1, Encryption: encryption.Key.(keystore.Cipher), MAC: mac.Key.(keystore.MAC),
 	}}}, nil
+}
+
+// derive makes a key of the endpoint of a server, at random if there is none to derive it
+// from. It is one step of HKDF-Expand (RFC 5869 section 2.3) by that key.
+func derive(store *soft.Store, from keystore.MAC, label string, a keystore.Algorithm, server string) (keystore.Version, error) {
+	if from == nil {
+		return store.Create(label, a)
+	}
+	raw, err := from.Sum([]byte("msl-hsm tpm enrolment endpoint 1: " + label + "\x00" + server + "\x01"))
+	if err != nil {
+		return keystore.Version{}, fmt.Errorf("fleet: derive the keys of the endpoint: %w", err)
+	}
+	defer clear(raw)
+	return store.Provision(label, a, raw[:min(len(raw), a.Size())])
 }
 
 // noState remembers nothing about the senders, whose number is unlimited: a token is

@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 // TestTokenJudge has tokens of before and after a name was given.
@@ -15,10 +17,22 @@ func TestTokenJudge(t *testing.T) {
 	token := func(issued time.Time, renewal, life time.Duration) *msl.MasterToken {
 		return &msl.MasterToken{RenewalWindow: issued.Add(renewal).Truncate(time.Second), Expiration: issued.Add(life).Truncate(time.Second)}
 	}
-	a := &Authority{}
-	a.since.set("box", since)
-	a.since.set("box", since.Add(-time.Hour)) // never back
-	a.since.set(CertificateIdentity("van"), since)
+	records := enroll.StoredIn(&kvtest.Memory{})
+	a, err := NewAuthority(newDesk(t).state, enroll.Config{Records: records})
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked := enroll.Certificate{Name: "van", Serial: "1", Revoked: &enroll.Revocation{Time: since.Add(-time.Second), Reason: 1}}
+	for id, r := range []enroll.Record{
+		{Name: "box", Registered: "box", Since: since},
+		{Name: "other", Registered: "box", Since: since.Add(-time.Hour)}, // it gave the name away
+		{Name: "van", Registered: "van", Certificates: []enroll.Certificate{revoked}},
+	} {
+		r.ID, r.State = enroll.ID{byte(id)}, enroll.Enrolled
+		if err := records.Update(t.Context(), func(tx enroll.Tx) error { return tx.Put(r) }); err != nil {
+			t.Fatal(err)
+		}
+	}
 	judge := a.TokenJudge(&msl.Issuer{})
 	short := a.TokenJudge(&msl.Issuer{RenewAfter: time.Minute, Lifetime: 12 * time.Hour})
 	for what, c := range map[string]struct {

@@ -63,7 +63,6 @@ func (a *Authority) register(ctx context.Context, i enroll.Identity) error {
 	if err := a.dropPSK(ctx, i); err != nil {
 		return err
 	}
-	a.since.set(i.Name, i.Since)
 	return a.state.ReplaceEntity(state.EntityRecord{Identity: i.Name, Scheme: schemeOf(public), KeyID: id, PublicKey: der})
 }
 

@@ -85,7 +85,7 @@ func echo(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 // server accepts enrolled devices, and exchanges keys only with their TPMs.
 func (s *site) server(own msl.LocalEntity) *msl.Server {
 	store := soft.New()
-	issuer, err := temporaryIssuer(store, "server")
+	issuer, err := temporaryIssuer(store, "server", nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -293,3 +293,43 @@ func BenchmarkSum(b *testing.B) {
 		s.add("entities", []byte("device-0001"), value)
 	}
 }
+
+// TestBulk changes records that are not in the sum, whose digests are.
+func TestBulk(t *testing.T) {
+	kvtest.Run(t, func(t *testing.T) kv.Store {
+		_, s := begun(t)
+		return Bulk{"large", "digests"}.Over(s)
+	})
+	for name, forge := range map[string]func(*testing.T, kv.Store){
+		"changed":  func(t *testing.T, s kv.Store) { put(t, s, "second", "a", "3") },
+		"put back": func(t *testing.T, s kv.Store) { put(t, s, "second", "a", "1") },
+		"removed":  func(t *testing.T, s kv.Store) { remove(t, s, "second", "a") },
+		"moved":    func(t *testing.T, s kv.Store) { remove(t, s, "second", "a"); put(t, s, "second", "b", "2") },
+	} {
+		inner, s := begun(t)
+		large := Bulk{"second", "first"}.Over(s)
+		put(t, large, "second", "a", "1")
+		put(t, large, "second", "a", "2")
+		put(t, large, "second", "b", "gone")
+		remove(t, large, "second", "b")
+		forge(t, inner)
+		errGet := large.View(t.Context(), func(r kv.Reader) error {
+			_, err := r.Get("second", []byte("a"))
+			return err
+		})
+		errRange := large.View(t.Context(), func(r kv.Reader) error {
+			_, err := r.Range("second", nil, nil, 10)
+			return err
+		})
+		if !errors.Is(errGet, kv.ErrForged) || !errors.Is(errRange, kv.ErrForged) {
+			t.Errorf("%s: %v, %v", name, errGet, errRange)
+		}
+		errAdded := large.View(t.Context(), func(r kv.Reader) error {
+			_, err := r.Get("second", []byte("x"))
+			return err
+		})
+		if errAdded != nil {
+			t.Errorf("%s: one that never was: %v", name, errAdded)
+		}
+	}
+}

@@ -162,7 +162,15 @@ func (c Config) finish(ctx context.Context, exists error) error {
 func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Opening) (*etcdkv.DB, error) {
 	return etcdkv.Open(ctx, etcdkv.Config{
 		Endpoints: c.Endpoints, Prefix: c.Prefix, TLS: c.TLS, User: c.User, Password: c.Password, Timeout: timeout,
-	}, etcdkv.Layout{Kind: "server", Tables: state.ServerTables(), Apart: state.TokenTables()}, how)
+	}, layout(), how)
+}
+
+// besides is the place below the prefix, ~enrollments/, that a state leaves to another store:
+// that of the devices which enroll at the same servers.
+const besides = "enrollments"
+
+func layout() etcdkv.Layout {
+	return etcdkv.Layout{Kind: "server", Tables: append(state.ServerTables(), besides), Apart: append(state.TokenTables(), besides)}
 }
 
 // serverOf makes the server of a store that is authenticated if it has a root. It closes the

@@ -86,7 +86,7 @@ func copyState(c *config.Config, state string, to *os.File) error {
 		return err
 	}
 	err = Tell(c, nil, stateBackup, "", errors.Join(s.File.Snapshot(to), s.Close()))
-	if err != nil || c.Server.Enrollment.State == "" {
+	if err != nil || c.Server.Enrollment.File() == "" {
 		return err
 	}
 	return copyEnrollments(c, to.Name())
@@ -106,7 +106,7 @@ func copyEnrollments(c *config.Config, backup string) error {
 	if err := findEnrollments(c); err != nil {
 		return err
 	}
-	f, err := enroll.OpenFile(c.Server.Enrollment.State)
+	f, err := enroll.OpenFile(c.Server.Enrollment.File())
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func checkBackup(c *config.Config, path string) (r StateReport, err error) {
 	switch {
 	case err != nil:
 		return r, err
-	case content == nil && c.Server.Enrollment.State != "":
+	case content == nil && c.Server.Enrollment.File() != "":
 		return r, errors.New("the running server gave no enrollments: it runs another version or configuration; restart it, or stop it for the backup")
 	case content == nil:
 		return r, nil

@@ -7,10 +7,12 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
 
@@ -75,6 +77,8 @@ type localEnrollments struct {
 	*keys.Authority
 	c    *config.Config
 	also []io.Closer
+	// authentic makes sure, once, that what is read is authentic.
+	authentic func() error
 }
 
 func (l localEnrollments) Apply(c EnrollmentChange) error {
@@ -86,16 +90,30 @@ func (l localEnrollments) Approve(list []enroll.Approval) ([]error, error) {
 }
 
 func (l localEnrollments) Page(q enroll.Query) (enroll.Page, error) {
+	if err := l.authentic(); err != nil {
+		return enroll.Page{}, err
+	}
 	return l.Authority.Page(context.Background(), q)
 }
 
 func (l localEnrollments) Find(what string) ([]enroll.Record, error) {
+	if err := l.authentic(); err != nil {
+		return nil, err
+	}
 	return l.Authority.Find(context.Background(), what)
 }
 
-func (l localEnrollments) CRL() ([]byte, error) { return l.Authority.CRL(context.Background()) }
+func (l localEnrollments) CRL() ([]byte, error) {
+	if err := l.authentic(); err != nil {
+		return nil, err
+	}
+	return l.Authority.CRL(context.Background())
+}
 
 func (l localEnrollments) Certified(k fleet.CertifiedKey) error {
+	if err := l.authentic(); err != nil {
+		return err
+	}
 	return k.Check(context.Background(), l.Authority.Authority)
 }
 
@@ -175,16 +193,28 @@ func OpenEnrollments(c *config.Config, signs bool) (Enrollments, error) {
 	l := localEnrollments{c: c, also: []io.Closer{state}}
 	var store keys.Store
 	if signs {
+		store = state.store
+	}
+	if signs && store == nil {
 		if store, err = keys.Open(c); err != nil {
 			return nil, errors.Join(err, state.Close())
 		}
 		l.also = append([]io.Closer{store}, l.also...)
 	}
-	if l.Authority, err = keys.OpenAuthority(c, state.Server, store); err != nil {
+	if l.Authority, err = openDevices(c, state, store); err != nil {
 		for _, open := range l.also {
 			err = errors.Join(err, open.Close())
 		}
 		return nil, err
 	}
+	l.authentic = sync.OnceValue(l.verify)
 	return l, nil
+}
+
+// verify makes sure that records which others can write are authentic.
+func (l localEnrollments) verify() error {
+	if shared, ok := l.Records.(*devices.Records); ok {
+		return shared.Verify(context.Background())
+	}
+	return nil
 }

@@ -50,7 +50,7 @@ func administer(c *config.Config) (*State, error) {
 	if err == nil {
 		var s *State
 		if s, err = opened(c, etcd.Administer, at); err == nil {
-			s.Closer = both{s.Closer, store}
+			s.Closer, s.store = both{s.Closer, store}, store
 			return s, nil
 		}
 	}
@@ -86,20 +86,29 @@ func tellReach(log *slog.Logger, err error) {
 
 // makeShared makes an empty state in etcd, and reports whether there was none.
 func makeShared(c *config.Config) (made bool, err error) {
-	store, err := keys.Open(c)
-	if err != nil {
-		return false, err
-	}
-	defer exit.Closing(&err, store)
-	at, err := clusterOf(c, store)
-	if err != nil {
-		return false, err
-	}
-	err = etcd.Create(context.Background(), at)
+	return makeIn(c, func(at etcd.Config) error { return etcd.Create(context.Background(), at) })
+}
+
+func makeIn(c *config.Config, create func(etcd.Config) error) (made bool, err error) {
+	err = withCluster(c, create)
 	if errors.Is(err, etcd.ErrExists) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// withCluster does something in the cluster of the state, with a key store of its own.
+func withCluster(c *config.Config, do func(etcd.Config) error) (err error) {
+	store, err := keys.Open(c)
+	if err != nil {
+		return err
+	}
+	defer exit.Closing(&err, store)
+	at, err := clusterOf(c, store)
+	if err != nil {
+		return err
+	}
+	return do(at)
 }
 
 // clusterOf reads what the configuration names. The key that authenticates the state is the

@@ -29,7 +29,7 @@ func reportOn(state *State, ca *keys.Authority) (r StateReport, err error) {
 	if r.Summary, err = state.Check(); err != nil || ca == nil {
 		return r, err
 	}
-	r.Enrollments, err = ca.File.Check()
+	r.Enrollments, err = ca.Records.Check()
 	return r, err
 }
 
@@ -63,10 +63,10 @@ func OpenKeeper(c *config.Config) (Keeper, error) {
 		return nil, err
 	}
 	l := localKeeper{State: state, c: c}
-	if c.Server.Enrollment.State == "" {
+	if !c.Server.Enrollment.On() || c.Server.Enrollment.Shared() != c.Server.State.Shared() {
 		return l, nil
 	}
-	if l.ca, err = keys.OpenAuthority(c, state.Server, nil); err != nil {
+	if l.ca, err = openDevices(c, state, nil); err != nil {
 		state.Close()
 		return nil, err
 	}

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
@@ -34,6 +35,9 @@ func ExportState(c *config.Config, path string, progress func(records int)) (sum
 		return sum, err
 	}
 	sum, err = bolt.WriteServer(context.Background(), path, s.Server, progress)
+	if err == nil && c.Server.Enrollment.Shared() {
+		err = attachShared(c, s, path)
+	}
 	err = Tell(c, nil, "state export", path, err)
 	if errors.Is(err, bolt.ErrExists) {
 		err = exit.Usagef("%s already exists: name another file", path)
@@ -41,7 +45,20 @@ func ExportState(c *config.Config, path string, progress func(records int)) (sum
 	return sum, err
 }
 
-// ImportState writes a state file to etcd. progress may be nil.
+// attachShared adds the enrollments in etcd to an export of the state, which it removes if
+// it fails.
+func attachShared(c *config.Config, s *State, export string) error {
+	content, err := sharedEnrollments(c, s, filepath.Dir(export))
+	if err == nil {
+		err = bolt.Attach(export, content)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(export))
+	}
+	return err
+}
+
+// ImportState writes a state file to etcd, and the enrollments in it. progress may be nil.
 func ImportState(c *config.Config, path string, keepTokens bool, progress func(records int)) (sum state.Summary, err error) {
 	if err := checkShared(c, "msl-hsm state restore"); err != nil {
 		return sum, err
@@ -54,16 +71,9 @@ func ImportState(c *config.Config, path string, keepTokens bool, progress func(r
 	if sum, err = from.Summary(); err != nil {
 		return sum, err
 	}
-	store, err := keys.Open(c)
-	if err != nil {
-		return sum, err
-	}
-	defer exit.Closing(&err, store)
-	at, err := clusterOf(c, store)
-	if err != nil {
-		return sum, err
-	}
-	err = etcd.Import(context.Background(), at, from.Server, keepTokens, progress)
+	err = withCluster(c, func(at etcd.Config) error {
+		return etcd.Import(context.Background(), at, from.Server, keepTokens, progress)
+	})
 	if errors.Is(err, etcd.ErrExists) {
 		err = fmt.Errorf("there is a state %s already: choose another prefix, or remove it with etcdctl del --prefix: %w", &c.Server.State, err)
 	}

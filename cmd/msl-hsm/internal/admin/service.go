@@ -264,8 +264,8 @@ func (s Service) snapshot() (f *os.File, err error) {
 		return nil, err
 	}
 	err = s.State.File.Snapshot(f)
-	if err == nil && s.Devices != nil {
-		err = attachEnrollments(f.Name(), s.Devices.File)
+	if devices, has := s.enrollments(); err == nil && has {
+		err = attachEnrollments(f.Name(), devices)
 	}
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
@@ -274,6 +274,15 @@ func (s Service) snapshot() (f *os.File, err error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// enrollments returns the file of enrollments, if there is one.
+func (s Service) enrollments() (f *enroll.File, has bool) {
+	if s.Devices == nil {
+		return nil, false
+	}
+	f, has = s.Devices.Records.(*enroll.File)
+	return f, has
 }
 
 func (s Service) enrollmentRequests(handle handleFunc) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
@@ -56,6 +57,7 @@ type State struct {
 	File    *bolt.Server                        // or nil
 	Cluster *etcd.Server                        // to be verified, or nil
 	Members func(context.Context) []etcd.Member // of the cluster; nil for a file
+	store   keys.Store                          // of a command, whose keys authenticate the state, or nil
 	io.Closer
 }
 
@@ -160,8 +162,13 @@ func makeFile(path string) (bool, error) {
 	return true, s.Close()
 }
 
-// MakeEnrollments makes the file of enrollments if it is missing and devices enroll here.
-func MakeEnrollments(path string) (bool, error) {
+// MakeEnrollments makes the records of devices if they are missing and devices enroll here,
+// and reports whether it did.
+func MakeEnrollments(c *config.Config) (bool, error) {
+	if c.Server.Enrollment.Shared() {
+		return makeSharedEnrollments(c)
+	}
+	path := c.Server.Enrollment.File()
 	if path == "" || !Absent(path) {
 		return false, nil
 	}
@@ -172,21 +179,18 @@ func MakeEnrollments(path string) (bool, error) {
 	return true, f.Close()
 }
 
-// InitState makes whichever is missing of the state and of the file of enrollments, and
+// InitState makes whichever is missing of the state and of the records of devices, and
 // returns their names.
 func InitState(c *config.Config) (made []string, err error) {
-	makeMain := func(string) (bool, error) { return MakeState(c) }
+	makeMain := MakeState
 	if c.Server.State.Shared() {
-		makeMain = func(string) (bool, error) { return makeShared(c) }
+		makeMain = makeShared
 	}
 	for _, f := range []struct {
-		name, path string
-		make       func(path string) (bool, error)
-	}{
-		{c.Server.State.String(), "", makeMain},
-		{c.Server.Enrollment.State, c.Server.Enrollment.State, MakeEnrollments},
-	} {
-		done, err := f.make(f.path)
+		name string
+		make func(*config.Config) (bool, error)
+	}{{c.Server.State.String(), makeMain}, {placeOfEnrollments(c), MakeEnrollments}} {
+		done, err := f.make(c)
 		if err != nil {
 			return made, err
 		}
@@ -228,7 +232,7 @@ func BeginState(c *config.Config, begin bool, log *slog.Logger) error {
 
 // findEnrollments requires the file of enrollments to exist.
 func findEnrollments(c *config.Config) error {
-	path := c.Server.Enrollment.State
+	path := c.Server.Enrollment.File()
 	if path == "" || !Absent(path) {
 		return nil
 	}

@@ -72,8 +72,8 @@ func makeCA(p *program, f caFlags) (err error) {
 	if err := atomicfile.Create(f.out, enroll.PEM("CERTIFICATE", certificate.Raw), 0o644); err != nil {
 		return err
 	}
-	// It has not certified anything yet, so the file cannot have lost anything.
-	if _, err := admin.MakeEnrollments(c.Server.Enrollment.State); err != nil {
+	// It has not certified anything yet, so no record can have been lost.
+	if _, err := admin.MakeEnrollments(c); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, keys.CAKey(c), f.out, day(certificate.NotAfter))

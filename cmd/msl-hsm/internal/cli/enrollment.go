@@ -15,7 +15,7 @@ func (p *program) withEnrollments(signs bool, do func(admin.Enrollments) error) 
 	if err != nil {
 		return err
 	}
-	if c.Server.Enrollment.State == "" {
+	if !c.Server.Enrollment.On() {
 		return exit.Usagef("devices cannot enroll here: set server.enrollment.state in the configuration")
 	}
 	all, err := admin.OpenEnrollments(c, signs)

@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,4 +78,18 @@ func within(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("not within %v", limit)
 		}
 	}
+}
+
+// balanced VAR URL… passes each request to the next of several servers, and keeps its own
+// URL, with a slash, in a variable.
+func balanced(ts *testscript.TestScript, _ bool, args []string) {
+	var turn atomic.Int64
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		to, err := url.Parse(args[1+int(turn.Add(1))%(len(args)-1)])
+		ts.Check(err)
+		r.SetURL(to)
+	}}
+	s := httptest.NewServer(proxy)
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], s.URL+"/")
 }

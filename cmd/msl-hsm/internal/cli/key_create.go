@@ -108,8 +108,11 @@ func initFirst(p *program, c *config.Config) error {
 	made, err := admin.InitState(c)
 	for _, name := range made {
 		what := "file"
-		if c.Server.State.Shared() && name == c.Server.State.String() {
+		switch {
+		case c.Server.State.Shared() && name == c.Server.State.String():
 			what = "state"
+		case c.Server.Enrollment.Shared():
+			what = "enrollments"
 		}
 		fmt.Fprintf(p.stdout, "made the %s %s\n", what, name)
 	}

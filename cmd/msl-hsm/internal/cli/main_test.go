@@ -141,6 +141,7 @@ func TestScripts(t *testing.T) {
 			"etcd":            startEtcd,
 			"killetcd":        killEtcd,
 			"restartetcd":     restartEtcd,
+			"balanced":        balanced,
 			"etcdctl":         controlEtcd,
 			"resend":          resend,
 			"within":          within,

@@ -81,7 +81,7 @@ func rootCommand(p *program) *cobra.Command {
 			onDeviceCommand(p, "reject", "Say no to a device", "rejected"), enrollmentRevokeCommand(p),
 			onDeviceCommand(p, "reinstate", "Let a rejected or revoked device apply again", "reinstated"),
 			onDeviceCommand(p, "remove", "Forget a device that was never enrolled", "removed"),
-			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentLearnCommand(p), enrollmentQuoteCommand(p), enrollmentCRLCommand(p), enrollmentMakersCommand(p)),
+			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentLearnCommand(p), enrollmentQuoteCommand(p), enrollmentCRLCommand(p), enrollmentMakersCommand(p), enrollmentExportCommand(p), enrollmentImportCommand(p)),
 		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(), doctorCommand(p), isolatedCommand(),
 	)
 	root.SetVersionTemplate(readBuild().String())

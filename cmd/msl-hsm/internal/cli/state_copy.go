@@ -126,7 +126,7 @@ func restoreState(p *program, c *config.Config, backup, file string, keepTokens 
 	if r.Aside != "" {
 		fmt.Fprintf(p.stdout, "what was there is in %s\n", r.Aside)
 	}
-	if err := restoreEnrollments(p, enrollments, c.Server.Enrollment.State); err != nil {
+	if err := restoreEnrollments(p, enrollments, c.Server.Enrollment.File()); err != nil {
 		return fmt.Errorf("the state is restored, and the enrollments are not: %w", err)
 	}
 	text := restoredText

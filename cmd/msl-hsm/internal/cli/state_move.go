@@ -7,7 +7,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 func stateExportCommand(p *program) *cobra.Command {
@@ -18,7 +20,8 @@ func stateExportCommand(p *program) *cobra.Command {
 a backup, or the beginning of a server whose state is in a file. It makes sure before that
 nobody without the keys of the servers changed the state, and checks the file afterwards.
 FILE must not be there, and gets mode 0600. Keep it as the state itself: it has the sealed
-keys of devices and the hashes of passwords.`,
+keys of devices and the hashes of passwords. The enrollments of devices in etcd are in it,
+too.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := p.configure()
@@ -51,6 +54,8 @@ interrupted, no server begins with a part of a state: run it again with the same
 Stop the server of a state file before. What happened since the file was written is not in
 it: which messages were taken, which tokens renewed, who was revoked. So every token that
 was issued until now ends: devices begin a new session by themselves, users log in again.
+The enrollments in a backup are imported, too; a file of its own brings msl-hsm enrollment
+import.
 With --keep-tokens they go on: for a file whose server was stopped before and took no
 message since.`,
 		Args: want("FILE"),
@@ -70,11 +75,32 @@ message since.`,
 			if !keep {
 				fmt.Fprint(p.stdout, importedText)
 			}
-			return nil
+			return importAttached(p, c, args[0])
 		},
 	}
 	c.Flags().BoolVar(&keep, "keep-tokens", false, "let the tokens of before go on, and messages be replayed that were taken since")
 	return c
+}
+
+// importAttached imports the enrollments in a backup, if it has some.
+func importAttached(p *program, c *config.Config, path string) error {
+	content, err := admin.CheckedEnrollments(path)
+	switch {
+	case err == nil && content == nil:
+		return nil
+	case err == nil && !c.Server.Enrollment.Shared():
+		fmt.Fprintf(p.stderr, "%s has enrollments, but the configuration names no place in etcd for them, so they were left out; set server.enrollment.state to etcd, and run msl-hsm enrollment import %s\n", path, admin.Quoted(path))
+		return nil
+	}
+	states := map[enroll.State]int{}
+	if err == nil {
+		states, err = admin.ImportAttached(c, content)
+	}
+	if err != nil {
+		return fmt.Errorf("the state is imported, and the enrollments are not: %w; try again with msl-hsm enrollment import %s", err, admin.Quoted(path))
+	}
+	_, err = fmt.Fprintf(p.stdout, "imported the enrollments in it%s\n", admin.Enrolled(states))
+	return err
 }
 
 // copying returns what tells on a terminal now and then how many records were copied, or

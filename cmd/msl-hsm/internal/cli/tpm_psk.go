@@ -64,7 +64,7 @@ func provenStorage(c *config.Config, device, file, nonceText string) (public []b
 	if err != nil {
 		return nil, err
 	}
-	if c.Server.Enrollment.State == "" {
+	if !c.Server.Enrollment.On() {
 		return nil, exit.Usagef("devices cannot enroll here: set server.enrollment.state in the configuration")
 	}
 	all, err := admin.OpenEnrollments(c, false)

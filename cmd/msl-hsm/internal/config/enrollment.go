@@ -16,9 +16,9 @@ import (
 )
 
 // Enrollment lets devices with a TPM enroll at the server. Without a state
-// file they cannot.
+// they cannot.
 type Enrollment struct {
-	State    string        `yaml:"state" example:"enrollments.db"`                                                        // evidence of the devices, and decisions about them
+	State    string        `yaml:"state" example:"enrollments.db"`                                                        // evidence of the devices, and decisions about them: a file, or etcd where server.state is
 	Path     string        `yaml:"path"`                                                                                  // of the URL
 	CA       string        `yaml:"ca" example:"ca.pem"`                                                                   // from msl-hsm ca init; default: keys are registered without certificates
 	CAKey    string        `yaml:"ca-key" example:"msl-ca"`                                                               // label of the CA's key
@@ -35,6 +35,34 @@ type Enrollment struct {
 	PCR      PCRValues     `yaml:"pcr" example:"\n0: [9b4dd1ab0d6d2e1b2fa4f2a1b0c39c6d0d8f1f6b1d3d6cbb6b0ae2a6f0b6a1d2]"` // values that PCRs of the SHA-256 bank may have when a device enrolls or renews; another one waits for an operator, or with unknown: refuse is refused; msl-hsm enrollment learn prints them; default: any
 	EventLog EventLogs     `yaml:"event-log" example:"boot-events.json"`                                                  // ask, or files of msl-hsm enrollment learn --events: ask devices that prove PCRs for the event log of their start, and tell which event differs from these; it decides nothing; default: nobody is asked
 	Hold     bool          `yaml:"hold-changed"`                                                                          // a known device with new keys waits for an operator
+}
+
+// inEtcd is the word for records that are beside the state of the servers.
+const inEtcd = "etcd"
+
+// On reports whether devices enroll.
+func (e *Enrollment) On() bool { return e.State != "" }
+
+// Shared reports whether the records are in the cluster of the state.
+func (e *Enrollment) Shared() bool { return e.State == inEtcd }
+
+// File is the path of the file of records; empty if they are elsewhere.
+func (e *Enrollment) File() string {
+	if e.Shared() {
+		return ""
+	}
+	return e.State
+}
+
+// settle makes the paths absolute.
+func (e *Enrollment) settle(dir string) {
+	if !e.Shared() {
+		e.State = within(dir, e.State)
+	}
+	e.CA = within(dir, e.CA)
+	e.EKRoots.settle(dir)
+	e.Devices.settle(dir)
+	e.EventLog.settle(dir)
 }
 
 // CheckPath wants a path of its own for the messages of newcomers.

@@ -31,16 +31,13 @@ func (c *Config) settle(dir string) {
 	c.Client.Agent.settle(dir)
 	c.Server.Upstream.settle(dir)
 	c.Server.State.settle(dir)
-	c.Server.Enrollment.EKRoots.settle(dir)
-	c.Server.Enrollment.Devices.settle(dir)
-	c.Server.Enrollment.EventLog.settle(dir)
+	c.Server.Enrollment.settle(dir)
 	if path, ok := CutUnix(c.Server.Push.From); ok {
 		c.Server.Push.From = "unix:" + within(dir, path)
 	}
 	for _, path := range []*string{
 		&c.Keystore.SoftHSM, &c.Server.Certificate,
 		&c.Server.X509Roots, &c.Server.X509Intermediates, &c.Server.X509CRL,
-		&c.Server.Enrollment.State, &c.Server.Enrollment.CA,
 		&c.Client.PSK, &c.Client.Certificate, &c.Client.State, &c.Client.EarlierState,
 		&c.Server.Failures.Log, &c.Server.Audit.File, &c.Server.Messages, &c.Client.Failures.Spool,
 		&c.Client.ServerKey, &c.Client.ServerRoots, &c.Client.ServerIntermediates, &c.Client.ServerPSK,

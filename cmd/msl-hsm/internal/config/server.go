@@ -54,11 +54,13 @@ func (s *Server) checkPlaces() error {
 // maxEnrollments is far more in a second than any server can do.
 const maxEnrollments = 100_000
 
-// checkEnrollment wants the state in a file where devices enroll: the record of enrollments
-// is in one.
+// checkEnrollment wants the records of devices where the state is: in a file, or in etcd.
 func (s *Server) checkEnrollment() error {
-	if s.State.Shared() && s.Enrollment.State != "" {
-		return exit.Usagef("server.enrollment.state is set, and server.state is in etcd: devices enroll at a server whose state is in a file")
+	switch {
+	case s.State.Shared() && s.Enrollment.File() != "":
+		return exit.Usagef("server.enrollment.state is a file, and server.state is in etcd: write state: etcd, so that every server knows the devices; msl-hsm enrollment import FILE brings a file there")
+	case s.Enrollment.Shared() && !s.State.Shared():
+		return exit.Usagef("server.enrollment.state is etcd, and server.state is not: name a file, as enrollments.db (or ./etcd, for one of that name)")
 	}
 	if s.Enrollment.State != "" && fips140.Enforced() {
 		return exit.Usagef("server.enrollment.state is set, and GODEBUG=fips140=only does not permit the cipher of TPM credentials, AES-CFB: use fips140=on")
@@ -72,7 +74,7 @@ func (s *Server) checkEnrollment() error {
 // checkStreams wants distinct paths and addresses.
 func (s *Server) checkStreams() error {
 	taken := map[string]string{}
-	if s.Enrollment.State != "" {
+	if s.Enrollment.On() {
 		taken[s.Enrollment.Path] = "server.enrollment"
 	}
 	if s.Failures.Log != "" {

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -126,25 +127,31 @@ func EKKind(setting, name string, all []enroll.EKKind) (enroll.EKKind, error) {
 	return "", exit.Usagef("%s: unknown EK %q: want one of %v", setting, name, all)
 }
 
-// An Authority enrolls devices and holds the file of their records.
-type Authority struct {
-	*fleet.Authority
-	File *enroll.File
+// Records are the records of devices, in a file or in etcd.
+type Records interface {
+	enroll.Records
+	// Check reads everything, and counts the records by their state.
+	Check() (map[enroll.State]int, error)
+	io.Closer
 }
 
-// OpenAuthority opens the records. With a key store it can issue certificates.
-func OpenAuthority(c *config.Config, state *state.Server, store Store) (*Authority, error) {
+// An Authority enrolls devices and holds their records.
+type Authority struct {
+	*fleet.Authority
+	Records Records
+}
+
+// OpenAuthority makes the authority of records, which it closes if it fails. With a key store
+// it can issue certificates.
+func OpenAuthority(c *config.Config, state *state.Server, records Records, store Store) (*Authority, error) {
 	settings, err := authoritySettings(c, store)
+	a := &Authority{Records: records}
+	if err == nil {
+		settings.Records = records
+		a.Authority, err = fleet.NewAuthority(state, settings)
+	}
 	if err != nil {
-		return nil, err
-	}
-	a := &Authority{}
-	if a.File, err = enroll.OpenFile(c.Server.Enrollment.State); err != nil {
-		return nil, err
-	}
-	settings.Records = a.File
-	if a.Authority, err = fleet.NewAuthority(state, settings); err != nil {
-		return nil, errors.Join(err, a.File.Close())
+		return nil, errors.Join(err, records.Close())
 	}
 	return a, nil
 }
@@ -158,8 +165,13 @@ func authoritySettings(c *config.Config, store Store) (settings enroll.Config, e
 	if settings.Policy, err = EnrollmentPolicy(e); err != nil || store == nil {
 		return settings, err
 	}
-	if settings.MAC, err = challengeKey(c, store); err != nil || e.CA == "" {
+	if _, err := challengeKeys(c, store); err == nil {
+		settings.MAC = func() ([]keystore.MAC, error) { return challengeKeys(c, store) }
+	} else if !errors.Is(err, keystore.ErrNotFound) {
 		return settings, err
+	}
+	if e.CA == "" {
+		return settings, nil
 	}
 	if settings.Certificate, err = ReadCertificate("server.enrollment.ca", e.CA); err != nil {
 		return settings, err
@@ -168,20 +180,38 @@ func authoritySettings(c *config.Config, store Store) (settings enroll.Config, e
 	return settings, err
 }
 
-// challengeKey returns the key that makes challenges, so that a challenge outlives a restart
-// of the server and holds at others with the same keys: the newest that authenticates tokens.
-// What it is over begins otherwise than any token. A store without one, which issues no
-// tokens, makes no challenges either.
-func challengeKey(c *config.Config, store keystore.Store) (keystore.MAC, error) {
+// challengeKeys returns the keys that make challenges, so that a challenge outlives a restart
+// of the server and holds at others with the same keys: those that authenticate tokens, the
+// newest first. What they are over begins otherwise than any token. A store without one,
+// which issues no tokens, makes no challenges either.
+func challengeKeys(c *config.Config, store keystore.Store) (found []keystore.MAC, err error) {
 	label := keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
 	all, err := store.Lookup(label)
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range all {
+		switch mac, err := keystore.As[keystore.MAC](label, v); {
+		case err == nil:
+			found = append(found, mac)
+		case i == 0: // an older one only recognizes what it made
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// EndpointKey returns the key from which those of the endpoint for devices are derived, or nil
+// if there is none: the newest that makes challenges.
+func EndpointKey(c *config.Config, store keystore.Store) (keystore.MAC, error) {
+	all, err := challengeKeys(c, store)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return keystore.As[keystore.MAC](label, all[0])
+	return all[0], nil
 }
 
 // CAKey returns the label of the CA's key.
@@ -202,4 +232,4 @@ func ReadCertificate(setting, path string) (*x509.Certificate, error) {
 }
 
 // Close closes the records.
-func (a *Authority) Close() error { return a.File.Close() }
+func (a *Authority) Close() error { return a.Records.Close() }

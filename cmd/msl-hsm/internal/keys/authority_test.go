@@ -21,7 +21,7 @@ func TestChallengeKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	if settings, err := authoritySettings(c, first); err != nil || settings.MAC != nil {
-		t.Errorf("without the key: %v, %v", settings.MAC, err)
+		t.Errorf("without the key: %v, %v", settings.MAC != nil, err)
 	}
 	if _, err := first.Create(keystore.RoleIssuerMAC.Label(c.Keystore.Prefix), keystore.HMACSHA256); err != nil {
 		t.Fatal(err)
@@ -37,7 +37,11 @@ func TestChallengeKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tag, err := settings.MAC.Sum([]byte("challenge"))
+		macs, err := settings.MAC()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tag, err := macs[0].Sum([]byte("challenge"))
 		if err != nil {
 			t.Fatal(err)
 		}

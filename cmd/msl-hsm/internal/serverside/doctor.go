@@ -97,7 +97,7 @@ func (d *doctor) fips(f keys.FIPS) {
 // room.
 func (d *doctor) files() {
 	for _, f := range []struct{ setting, path string }{
-		{"server.state", d.c.Server.State.Path()}, {"server.enrollment.state", d.c.Server.Enrollment.State},
+		{"server.state", d.c.Server.State.Path()}, {"server.enrollment.state", d.c.Server.Enrollment.File()},
 	} {
 		info, err := os.Stat(f.path)
 		switch {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
@@ -18,8 +19,12 @@ func openEndpoint(c *config.Config, s *Service, log *slog.Logger, source func(*h
 	perSecond := 4 * c.Server.Enrollment.Rate // three messages, and one that is sent again
 	limits := s.MSL.Limits.Effective()
 	limits.ErrorsPerSecond = max(limits.ErrorsPerSecond, int(perSecond)) // as are first answers
+	key, err := keys.EndpointKey(c, s.Store)
+	if err != nil {
+		return err
+	}
 	s.endpoint, err = fleet.NewEndpoint(s.Devices.Authority, fleet.EndpointConfig{
-		Name: s.MSL.Name, Local: s.MSL.Local, PerSecond: perSecond,
+		Name: s.MSL.Name, Local: s.MSL.Local, Key: key, PerSecond: perSecond,
 		Limits: limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
 		Decided: func(ctx context.Context, d enroll.Decision, err error) {
 			fleet.LogDecision(ctx, log, d, AfterConflict(err))

@@ -95,7 +95,7 @@ func memoryParts(s *config.Server, bounds *mslhttp.Connections, limits msl.Limit
 		{"passwords", int64(limits.PasswordsAtATime) * password, 0},
 		{"sessions", sessions * (sessionMemory + keysMemory), sessions * keysMemory},
 	}
-	if s.Enrollment.State != "" {
+	if s.Enrollment.On() {
 		parts[0].bytes += 2 * fleet.EndpointMemory
 	}
 	return parts

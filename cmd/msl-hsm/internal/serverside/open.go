@@ -126,8 +126,8 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	}
 	s.prefix = c.Keystore.Prefix
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
-	if c.Server.Enrollment.State != "" && s.Devices == nil {
-		if s.Devices, err = keys.OpenAuthority(c, s.State.Server, s.Store); err != nil {
+	if c.Server.Enrollment.On() && s.Devices == nil {
+		if s.Devices, err = admin.ServeDevices(c, s.State, s.Store); err != nil {
 			return err
 		}
 		s.Devices.Written = s.audit.device

@@ -1,0 +1,124 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
+)
+
+// ImportAttached writes the enrollments that were attached to a backup to etcd, and counts
+// them by their state.
+func ImportAttached(c *config.Config, content []byte) (map[enroll.State]int, error) {
+	return importEnrollments(c, content, nil)
+}
+
+// ImportEnrollments writes the file of enrollments at path, or those in a backup, to etcd,
+// and counts them by their state. progress may be nil.
+func ImportEnrollments(c *config.Config, path string, progress func(entries int)) (map[enroll.State]int, error) {
+	if err := checkSharedEnrollments(c); err != nil {
+		return nil, err
+	}
+	content, err := bolt.Attached(path)
+	switch {
+	case errors.Is(err, bolt.ErrFormat): // it is no backup
+		content, err = os.ReadFile(path)
+	case err == nil && content == nil:
+		err = fmt.Errorf("%s is a state file without enrollments: name the file of enrollments, or a backup", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return importEnrollments(c, content, progress)
+}
+
+func checkSharedEnrollments(c *config.Config) error {
+	if c.Server.Enrollment.Shared() {
+		return nil
+	}
+	return exit.Usagef("the configuration has no enrollments in etcd: set server.enrollment.state to etcd; those in a file are copied with msl-hsm state backup")
+}
+
+// importEnrollments works on a copy: nothing is changed in a file that may be another's.
+func importEnrollments(c *config.Config, content []byte, progress func(int)) (states map[enroll.State]int, err error) {
+	dir, err := os.MkdirTemp("", "msl-hsm-import-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "enrollments")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		return nil, err
+	}
+	from, err := enroll.OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer exit.Closing(&err, from)
+	err = withCluster(c, func(at etcd.Config) (err error) {
+		states, err = devices.Import(context.Background(), devicesAt(at), from.Stored, progress)
+		return err
+	})
+	if errors.Is(err, devices.ErrExists) {
+		err = fmt.Errorf("there are enrollments %s already: remove them with etcdctl del --prefix: %w", placeOfEnrollments(c), err)
+	}
+	return states, err
+}
+
+// ExportEnrollments writes the enrollments in etcd to a new file, and counts them by their
+// state.
+func ExportEnrollments(c *config.Config, path string) (states map[enroll.State]int, err error) {
+	if err := checkSharedEnrollments(c); err != nil {
+		return nil, err
+	}
+	s, err := OpenState(c, "")
+	if err != nil {
+		return nil, err
+	}
+	defer exit.Closing(&err, s)
+	states, err = writeEnrollments(c, s, path)
+	if errors.Is(err, enroll.ErrExists) {
+		err = exit.Usagef("%s already exists: name another file", path)
+	}
+	return states, err
+}
+
+// writeEnrollments writes what is authentic.
+func writeEnrollments(c *config.Config, s *State, path string) (states map[enroll.State]int, err error) {
+	at, err := clusterOf(c, s.store)
+	if err != nil {
+		return nil, err
+	}
+	from, err := devices.Administer(context.Background(), devicesAt(at))
+	if err != nil {
+		return nil, err
+	}
+	defer exit.Closing(&err, from)
+	if err := from.Verify(context.Background()); err != nil {
+		return nil, err
+	}
+	return enroll.WriteFile(context.Background(), path, from.Stored)
+}
+
+// sharedEnrollments returns the content of a file of the enrollments, which it writes in a
+// directory for a while.
+func sharedEnrollments(c *config.Config, s *State, beside string) ([]byte, error) {
+	dir, err := os.MkdirTemp(beside, "msl-hsm-export-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "enrollments")
+	if _, err := writeEnrollments(c, s, path); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}

@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+func enrollmentExportCommand(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use:   "export FILE",
+		Short: "Write the enrollments that are in etcd to a file, also while servers run",
+		Long: `Writes the enrollments that are in etcd, as they are at one moment, to FILE, which is a
+file for server.enrollment.state. It makes sure before that nobody without the keys of the
+servers changed them, and checks the file afterwards. FILE must not be there, and gets mode
+0600. msl-hsm state export has them in its file, too.`,
+		Args: want("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			states, err := admin.ExportEnrollments(c, args[0])
+			if err := admin.Tell(c, nil, "enrollment export", args[0], err); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(p.stdout, "wrote %s%s\n", args[0], admin.Enrolled(states))
+			return err
+		},
+	}
+}
+
+func enrollmentImportCommand(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use:   "import FILE",
+		Short: "Write a file of enrollments to etcd, where none are yet",
+		Long: `Writes a file of enrollments, or those in a backup of a state, beside the state in etcd,
+and checks them. There must be no enrollments. If it is interrupted, no server begins with
+a part of them: run it again with the same file.
+
+Stop the server of the file before. What was decided since the file was written is not in
+it: devices that were rejected or revoked since are not.`,
+		Args: want("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, err := p.configure()
+			if err != nil {
+				return err
+			}
+			if admin.Absent(args[0]) {
+				return exit.Usagef("no file of enrollments or backup %s", args[0])
+			}
+			states, err := admin.ImportEnrollments(c, args[0], copying(p.stderr))
+			if err := admin.Tell(c, nil, "enrollment import", args[0], err); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(p.stdout, "imported %s%s\n", args[0], admin.Enrolled(states))
+			return err
+		},
+	}
+}

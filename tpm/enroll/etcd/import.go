@@ -1,0 +1,91 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// Import writes records, wherever they are kept, to a prefix where there are none, checks
+// them, and counts them by their state. If it ends early, no server opens what is there, and
+// Import can be called again with the same records. progress is called with the number of
+// entries so far, and may be nil.
+func Import(ctx context.Context, c Config, from enroll.Stored, progress func(entries int)) (states map[enroll.State]int, err error) {
+	if err := Create(ctx, c); err != nil && !errors.Is(err, ErrExists) {
+		return nil, err
+	}
+	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	if err != nil {
+		return nil, err
+	}
+	states, err = c.importTo(ctx, db, from, progress)
+	return states, errors.Join(err, db.Close())
+}
+
+func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from enroll.Stored, progress func(int)) (map[enroll.State]int, error) {
+	if err := begin(ctx, db); err != nil {
+		return nil, err
+	}
+	seen, err := write(ctx, db, from, progress)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: write the enrollments to %q: %w", c.Prefix, err)
+	}
+	copied := &Records{Stored: enroll.StoredIn(bulk().Over(db))}
+	if c.Key != nil {
+		if err := seen.MakeRoot(ctx, db, key{c.Key}); err != nil {
+			return nil, err
+		}
+		copied.verify = authkv.Open(db, key{c.Key}, small()).Verify
+	}
+	states, err := copied.Check()
+	if err != nil {
+		return nil, fmt.Errorf("etcd: what is at %q is not what was written: was something else written there? Remove it with etcdctl del --prefix, and try again: %w", c.Prefix, err)
+	}
+	return states, db.Update(ctx, func(tx kv.Tx) error { return tx.Delete(kv.Settings, []byte(importKey)) })
+}
+
+// begin refuses a store with records that are not of a copy.
+func begin(ctx context.Context, db kv.Store) error {
+	err := complete(ctx, db)
+	if errors.Is(err, kv.ErrDamaged) { // it is one that was begun
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	empty, err := isEmpty(ctx, db)
+	if err == nil && !empty {
+		err = fmt.Errorf("etcd: enrollments: %w", ErrExists)
+	}
+	if err != nil {
+		return err
+	}
+	return db.Update(ctx, func(tx kv.Tx) error { return tx.Put(kv.Settings, []byte(importKey), []byte{1}) })
+}
+
+// write writes all entries, and returns the sum of those that are in it.
+func write(ctx context.Context, db kv.Store, from enroll.Stored, progress func(int)) (*authkv.Seen, error) {
+	seen := authkv.NewSeen(small())
+	w := kv.Writer{To: db, Progress: progress}
+	add := func(table string, p kv.Pair) error {
+		seen.Changed(table, p.Key, nil, p.Value)
+		return w.Add(ctx, table, p)
+	}
+	err := from.Each(ctx, func(table string, p kv.Pair) error {
+		if table == enroll.RecordTable {
+			if err := add(bulk().Digests, kv.Pair{Key: p.Key, Value: bulk().Digest(p.Value)}); err != nil {
+				return err
+			}
+		}
+		return add(table, p)
+	})
+	if err == nil {
+		err = w.Flush(ctx)
+	}
+	return seen, err
+}

@@ -1,0 +1,288 @@
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// Errors of a cluster, wrapped with context. Test for them with errors.Is. Package enroll
+// has those of the records.
+var (
+	// ErrEmpty: there are no records at the prefix, not even none of any device.
+	ErrEmpty = kv.ErrEmpty
+	// ErrExists: there are records at the prefix already.
+	ErrExists = kv.ErrExists
+	// ErrForged: somebody without the key changed the records, or put back older ones.
+	ErrForged = kv.ErrForged
+	// ErrStale: etcd has not answered for longer than [Config.Staleness].
+	ErrStale = kv.ErrStale
+	// ErrUncertain: a change may or may not have been made, since etcd did not answer.
+	ErrUncertain = etcdkv.ErrUncertain
+)
+
+// A Config tells where records are. Endpoints must be set.
+type Config struct {
+	// Endpoints are the URLs of the members of the cluster, such as
+	// https://etcd-1.example.com:2379. All have the same scheme, http or https.
+	Endpoints []string
+	// Prefix is before all keys. Zero means that of the state with the default prefix, see
+	// [Beside].
+	Prefix string
+	// TLS has the roots for https and, if etcd asks for it, a client certificate. Nil means
+	// the roots of the system.
+	TLS *tls.Config
+	// User is the name of a user of etcd. Zero means none.
+	User string
+	// Password returns the password of User. It is called once; the result is overwritten.
+	Password func(context.Context) ([]byte, error)
+	// Key authenticates the records. All servers have the same, which may be that of their
+	// state: what it is used for here begins differently. Nil means that they are not
+	// authenticated.
+	Key authkv.Key
+	// Staleness is how long tokens are judged without etcd. Zero means 5 seconds.
+	Staleness time.Duration
+}
+
+// Beside returns the prefix of records that are beside the state of servers with a prefix,
+// which is left free there. The empty one is that of a state without a prefix.
+func Beside(prefix string) string {
+	if prefix == "" {
+		prefix = "msl-hsm"
+	}
+	return prefix + "/~enrollments"
+}
+
+// Records are the records of an authority in a cluster. They are safe for concurrent use.
+type Records struct {
+	enroll.Stored
+	store  io.Closer
+	copied bool // into memory
+	verify func(context.Context) error
+}
+
+// answerTime is how long a server waits for etcd: devices wait, too.
+const answerTime = 2 * time.Second
+
+// bulk keeps the records, which are large, out of the copy.
+func bulk() authkv.Bulk { return authkv.Bulk{Table: enroll.RecordTable, Digests: "digests"} }
+
+// small are the tables that are copied, and authenticated.
+func small() []string {
+	all := append(enroll.Tables(), bulk().Digests)
+	return slices.DeleteFunc(all, func(table string) bool { return table == enroll.RecordTable })
+}
+
+func layout() etcdkv.Layout {
+	return etcdkv.Layout{Kind: "enrollments", Tables: append(small(), enroll.RecordTable), Apart: []string{enroll.RecordTable}}
+}
+
+// key has tags for a use of their own.
+type key struct{ authkv.Key }
+
+const use = "msl-hsm state root of enrollments\x00"
+
+// Tag implements [authkv.Key].
+func (k key) Tag(data []byte) ([]byte, error) { return k.Key.Tag(append([]byte(use), data...)) }
+
+// Check implements [authkv.Key].
+func (k key) Check(data, tag []byte) (bool, error) {
+	return k.Key.Check(append([]byte(use), data...), tag)
+}
+
+func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Opening) (*etcdkv.DB, error) {
+	if c.Prefix == "" {
+		c.Prefix = Beside("")
+	}
+	return etcdkv.Open(ctx, etcdkv.Config{
+		Endpoints: c.Endpoints, Prefix: c.Prefix, TLS: c.TLS, User: c.User, Password: c.Password, Timeout: timeout,
+	}, layout(), how)
+}
+
+// Open opens existing records for a server, and copies into memory what leads to them. The
+// newest version of the key authenticates them from then on. A prefix without records is
+// [ErrEmpty].
+func Open(ctx context.Context, c Config) (*Records, error) {
+	db, err := c.open(ctx, answerTime, etcdkv.OpenExisting)
+	if err != nil {
+		return nil, err
+	}
+	how := etcdkv.Following{Staleness: c.Staleness}
+	seen := authkv.NewSeen(small())
+	if c.Key != nil {
+		how.Observer = seen
+	}
+	f, err := etcdkv.Follow(ctx, db, how)
+	if err != nil {
+		return nil, err
+	}
+	if c.Key == nil {
+		return recordsOf(ctx, f, f, nil)
+	}
+	authentic := authkv.OpenShared(f, key{c.Key}, small(), seen)
+	err = authentic.Recall(ctx, func(kv.Reader) error { return nil })
+	if err == nil {
+		err = authentic.Renew(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return recordsOf(ctx, authentic, f, authentic.Verify)
+}
+
+// Administer opens existing records without a copy in memory, for a program that looks at
+// them or changes them once. A prefix without records is [ErrEmpty].
+func Administer(ctx context.Context, c Config) (*Records, error) {
+	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	if err != nil {
+		return nil, err
+	}
+	if c.Key == nil {
+		return recordsOf(ctx, db, db, nil)
+	}
+	authentic := authkv.Open(db, key{c.Key}, small())
+	return recordsOf(ctx, authentic, db, authentic.Verify)
+}
+
+// recordsOf makes the records of a store, which is authenticated if there is a verify. It
+// closes the store if it fails.
+func recordsOf(ctx context.Context, store kv.Store, closer io.Closer, verify func(context.Context) error) (*Records, error) {
+	rooted, err := authkv.HasRoot(ctx, store)
+	if err == nil && rooted && verify == nil {
+		err = errors.New("etcd: the enrollments are authenticated, and there is no key")
+	}
+	if err == nil {
+		err = complete(ctx, store)
+	}
+	if err != nil {
+		return nil, errors.Join(err, closer.Close())
+	}
+	_, copied := store.(kv.Shared)
+	return &Records{enroll.StoredIn(bulk().Over(store)), closer, copied, verify}, nil
+}
+
+// Create makes records of no device. If there are records at the prefix, the error is
+// [ErrExists].
+func Create(ctx context.Context, c Config) error {
+	db, err := c.open(ctx, 0, etcdkv.CreateNew)
+	if errors.Is(err, ErrExists) && c.Key != nil {
+		return c.finish(ctx, err)
+	}
+	if err == nil && c.Key != nil {
+		err = authkv.Begin(ctx, db, key{c.Key})
+	}
+	if db != nil {
+		err = errors.Join(err, db.Close())
+	}
+	return err
+}
+
+// finish makes the root of records that another process began to make. If that is not what
+// is there, it returns exists.
+func (c Config) finish(ctx context.Context, exists error) error {
+	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	rooted, err := authkv.HasRoot(ctx, db)
+	if err != nil {
+		return err
+	}
+	if empty, err := isEmpty(ctx, db); err != nil || rooted || !empty {
+		return errors.Join(err, exists)
+	}
+	return authkv.Begin(ctx, db, key{c.Key})
+}
+
+// View implements enroll.Records.
+func (r *Records) View(ctx context.Context, fn func(enroll.Tx) error) error {
+	if err := r.forged(ctx); err != nil {
+		return err
+	}
+	return r.Stored.View(ctx, fn)
+}
+
+// Update implements enroll.Records.
+func (r *Records) Update(ctx context.Context, fn func(enroll.Tx) error) error {
+	if err := r.forged(ctx); err != nil {
+		return err
+	}
+	return r.Stored.Update(ctx, fn)
+}
+
+// forged returns the error of a copy that is not authentic. One that is too old is no reason
+// not to ask etcd.
+func (r *Records) forged(ctx context.Context) error {
+	if !r.copied {
+		return nil
+	}
+	err := r.Recall(ctx, func(enroll.Tx) error { return nil })
+	if errors.Is(err, ErrForged) {
+		return err
+	}
+	return nil
+}
+
+// Verify reads everything but the records themselves, which are compared when they are read,
+// and makes sure that it is authentic: otherwise the error is [ErrForged]. Without a key it
+// does nothing.
+func (r *Records) Verify(ctx context.Context) error {
+	if r.verify == nil {
+		return nil
+	}
+	return r.verify(ctx)
+}
+
+// Check verifies, reads everything, and counts the records by their state. What does not
+// lead to a record, or does not fit it, is enroll.ErrDamaged.
+func (r *Records) Check() (map[enroll.State]int, error) {
+	if err := r.Verify(context.Background()); err != nil {
+		return nil, err
+	}
+	return r.Stored.Check()
+}
+
+// AtOnce implements enroll.Records: a record has ten entries that lead to it
+// or follow from it, of the hundred that etcd accepts.
+func (r *Records) AtOnce() int { return 8 }
+
+// Close ends the copy, waits for running transactions and ends the connections.
+func (r *Records) Close() error { return r.store.Close() }
+
+func isEmpty(ctx context.Context, db kv.Store) (empty bool, err error) {
+	err = db.View(ctx, func(r kv.Reader) error {
+		empty = true
+		for _, table := range layout().Tables {
+			found, err := r.Range(table, nil, nil, 1)
+			if err != nil {
+				return err
+			}
+			empty = empty && len(found) == 0
+		}
+		return nil
+	})
+	return empty, err
+}
+
+// importKey is in the settings while a copy is not complete.
+const importKey = "importing"
+
+func complete(ctx context.Context, db kv.Store) error {
+	return db.View(ctx, func(r kv.Reader) error {
+		begun, err := r.Get(kv.Settings, []byte(importKey))
+		if err == nil && begun != nil {
+			err = fmt.Errorf("etcd: %w: the enrollments were not copied completely: copy them again", kv.ErrDamaged)
+		}
+		return err
+	})
+}

@@ -1,0 +1,216 @@
+//go:build !noetcd
+
+package etcd
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
+	"github.com/msl-hsm/msl-hsm/internal/leaktest"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
+
+// A secret is a key in memory.
+type secret string
+
+func (s secret) Tag(data []byte) ([]byte, error) {
+	m := hmac.New(sha256.New, []byte(s))
+	m.Write(data)
+	return m.Sum(nil), nil
+}
+
+func (s secret) Check(data, tag []byte) (bool, error) {
+	own, err := s.Tag(data)
+	return hmac.Equal(own, tag), err
+}
+
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func record(n byte) enroll.Record {
+	return enroll.Record{
+		ID: enroll.ID{n}, Name: fmt.Sprint("box-", n), Registered: fmt.Sprint("box-", n), State: enroll.Enrolled,
+		Updated: time.Unix(1_800_000_000+int64(n), 0), Since: time.Unix(1_800_000_000, 0),
+		Certificates: []enroll.Certificate{{Serial: fmt.Sprint(n)}},
+	}
+}
+
+func put(t testing.TB, r enroll.Records, all ...enroll.Record) {
+	t.Helper()
+	for _, one := range all {
+		must(t, r.Update(t.Context(), func(tx enroll.Tx) error { return tx.Put(one) }))
+	}
+}
+
+func opened(t testing.TB, c Config) *Records {
+	t.Helper()
+	r, err := Open(t.Context(), c)
+	must(t, err)
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func TestOpening(t *testing.T) {
+	m := etcdtest.Start(t)
+	c := Config{Endpoints: []string{m.URL}, Key: secret("key")}
+	if _, err := Open(t.Context(), c); !errors.Is(err, ErrEmpty) {
+		t.Errorf("nothing: %v", err)
+	}
+	must(t, Create(t.Context(), c))
+	if err := Create(t.Context(), c); !errors.Is(err, ErrExists) {
+		t.Errorf("a second time: %v", err)
+	}
+	put(t, opened(t, c), record(1))
+	for name, key := range map[string]secret{"another key": "other", "no key": ""} {
+		other := c
+		if other.Key = nil; key != "" {
+			other.Key = key
+		}
+		if r, err := Open(t.Context(), other); err == nil {
+			t.Errorf("%s: opens", name)
+			r.Close()
+		}
+	}
+	// The records of a place where nothing was made yet are made by the second of two.
+	c.Prefix = "half"
+	db, err := c.open(t.Context(), 0, etcdkv.CreateNew)
+	must(t, err, db.Close(), Create(t.Context(), c))
+	opened(t, c)
+}
+
+// TestForged changes keys of etcd past the servers: none of them goes on with it.
+func TestForged(t *testing.T) {
+	m := etcdtest.Start(t)
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{m.URL}, Logger: zap.NewNop()})
+	must(t, err)
+	defer client.Close()
+	n := 0
+	for name, forge := range map[string]func(string){
+		"a record put back": func(at string) { restore(t, client, at+"/~enrollments/\x02") },
+		"a record removed":  func(at string) { drop(t, client, at+"/~enrollments/\x02") },
+		"record and digest put back": func(at string) {
+			restore(t, client, at+"/~enrollments/\x02")
+			restore(t, client, at+"/digests/\x02")
+		},
+		"a name removed":     func(at string) { drop(t, client, at+"/names/box-2") },
+		"a serial removed":   func(at string) { drop(t, client, at+"/serials/2") },
+		"a standing removed": func(at string) { drop(t, client, at+"/since/box-2\x00\x02") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n++
+			c := Config{Endpoints: []string{m.URL}, Prefix: fmt.Sprint("place-", n), Key: secret("key")}
+			must(t, Create(t.Context(), c))
+			server := opened(t, c)
+			revoked := record(2)
+			revoked.State = enroll.Revoked
+			put(t, server, record(1), record(2), revoked, record(3))
+			forge(c.Prefix)
+			look := func() error {
+				_, err := server.Check()
+				return errors.Join(err, server.View(t.Context(), func(tx enroll.Tx) error {
+					_, err := tx.Get(enroll.ID{2})
+					return err
+				}))
+			}
+			for try := 0; !errors.Is(look(), ErrForged); try++ {
+				if try > 5000 {
+					t.Fatalf("it is not seen: %v", look())
+				}
+				time.Sleep(time.Millisecond)
+			}
+			command, err := Administer(t.Context(), c)
+			must(t, err)
+			defer command.Close()
+			if _, err := command.Check(); !errors.Is(err, ErrForged) {
+				t.Errorf("a command: %v", err)
+			}
+		})
+	}
+}
+
+// one finds the key that begins so.
+func one(t *testing.T, c *clientv3.Client, prefix string) string {
+	t.Helper()
+	found, err := c.Get(t.Context(), prefix, clientv3.WithPrefix())
+	must(t, err)
+	if len(found.Kvs) != 1 {
+		t.Fatalf("%d keys begin with %q", len(found.Kvs), prefix)
+	}
+	return string(found.Kvs[0].Key)
+}
+
+func drop(t *testing.T, c *clientv3.Client, prefix string) {
+	t.Helper()
+	_, err := c.Delete(t.Context(), one(t, c, prefix))
+	must(t, err)
+}
+
+// restore puts back what a key was when it was made.
+func restore(t *testing.T, c *clientv3.Client, prefix string) {
+	t.Helper()
+	key := one(t, c, prefix)
+	now, err := c.Get(t.Context(), key)
+	must(t, err)
+	then, err := c.Get(t.Context(), key, clientv3.WithRev(now.Kvs[0].CreateRevision))
+	must(t, err)
+	_, err = c.Put(t.Context(), key, string(then.Kvs[0].Value))
+	must(t, err)
+}
+
+// TestImport moves records from a file to etcd and back.
+func TestImport(t *testing.T) {
+	m := etcdtest.Start(t)
+	c := Config{Endpoints: []string{m.URL}, Key: secret("key")}
+	path := filepath.Join(t.TempDir(), "from")
+	f, err := enroll.OpenFile(path)
+	must(t, err)
+	defer f.Close()
+	for n := range byte(50) {
+		put(t, f, record(n))
+	}
+	want, err := f.Check()
+	must(t, err)
+	interrupted, interrupt := context.WithCancel(t.Context())
+	if _, err := Import(interrupted, c, f.Stored, func(int) { interrupt() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	if _, err := Administer(t.Context(), c); !errors.Is(err, kv.ErrDamaged) {
+		t.Errorf("a part opens: %v", err)
+	}
+	got, err := Import(t.Context(), c, f.Stored, nil)
+	if err != nil || !maps.Equal(got, want) {
+		t.Fatalf("%v, want %v: %v", got, want, err)
+	}
+	if _, err := Import(t.Context(), c, f.Stored, nil); !errors.Is(err, ErrExists) {
+		t.Errorf("a second time: %v", err)
+	}
+	r := opened(t, c)
+	put(t, r, record(50))
+	back := filepath.Join(t.TempDir(), "back")
+	if got, err = enroll.WriteFile(t.Context(), back, r.Stored); err != nil || got[enroll.Enrolled] != 51 {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err = enroll.WriteFile(t.Context(), back, r.Stored); !errors.Is(err, enroll.ErrExists) {
+		t.Errorf("over a file: %v", err)
+	}
+}

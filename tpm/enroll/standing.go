@@ -1,0 +1,98 @@
+package enroll
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
+)
+
+// A Standing says since when tokens of a device's name can be those of the device.
+type Standing struct {
+	// Since is that of the [Record]: what was given to the name before may belong to
+	// another device.
+	Since time.Time
+	// Compromised is when a certificate with the name was last revoked without a
+	// replacement (RFC 5280 section 5.3.1, keyCompromise); the zero time if none was.
+	Compromised time.Time
+}
+
+// standingKey is the place of the standing that a record gives a name: a name may pass to
+// another device while the first one is still registered by it.
+func standingKey(name string, id ID) []byte { return append(standingPrefix(name), id[:]...) }
+
+func standingPrefix(name string) []byte { return append([]byte(name), 0) }
+
+// standings are the entries of a record: one for its name, and one for that by which it is
+// registered, if that is another.
+func standings(r *Record) (all []lead) {
+	for i, name := range []string{r.Name, r.Registered} {
+		if name == "" || i > 0 && name == r.Name {
+			continue
+		}
+		if s := r.standing(name); s != (Standing{}) {
+			all = append(all, lead{tableSince, standingKey(name, r.ID), s.encode()})
+		}
+	}
+	return all
+}
+
+func (r *Record) standing(name string) Standing {
+	s := Standing{Since: r.Since}
+	for _, c := range r.Certificates {
+		if c.Name == name && c.Revoked != nil && c.Revoked.Reason == keyCompromise && c.Revoked.Time.After(s.Compromised) {
+			s.Compromised = c.Revoked.Time
+		}
+	}
+	return s
+}
+
+// encode returns both times in nanoseconds since 1970; 0 is none.
+func (s Standing) encode() []byte {
+	var b []byte
+	for _, t := range []time.Time{s.Since, s.Compromised} {
+		n := int64(0)
+		if !t.IsZero() {
+			n = t.UnixNano()
+		}
+		b = binary.BigEndian.AppendUint64(b, uint64(n))
+	}
+	return b
+}
+
+func decodeStanding(b []byte) (s Standing, err error) {
+	if len(b) != 16 {
+		return s, proof.Fail(ErrDamaged, "since when a name counts")
+	}
+	for i, t := range []*time.Time{&s.Since, &s.Compromised} {
+		if n := int64(binary.BigEndian.Uint64(b[8*i:])); n != 0 {
+			*t = time.Unix(0, n)
+		}
+	}
+	return s, nil
+}
+
+// Standing implements [Tx]. Of several devices the latest times count.
+func (t storedTx) Standing(name string) (latest Standing, err error) {
+	prefix := standingPrefix(name)
+	for p, err := range kv.All(t.tx, tableSince, prefix, kv.PrefixEnd(prefix)) {
+		if err != nil {
+			return Standing{}, err
+		}
+		s, err := decodeStanding(p.Value)
+		if err != nil {
+			return Standing{}, err
+		}
+		latest.Since = later(latest.Since, s.Since)
+		latest.Compromised = later(latest.Compromised, s.Compromised)
+	}
+	return latest, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,57 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
+)
+
+// Each calls fn for all that is stored at one moment, table by table and in the order of
+// keys. fn must not retain what it gets. If the database does not remember that moment for
+// as long, the error is one, and everything has to be read again.
+func (s Stored) Each(ctx context.Context, fn func(table string, p kv.Pair) error) error {
+	began := false
+	return s.store.View(ctx, func(r kv.Reader) error {
+		if began {
+			return errors.New("enroll: the store no longer knew that moment: try again")
+		}
+		began = true
+		for _, table := range Tables() {
+			for p, err := range kv.All(r, table, nil, nil) {
+				if err == nil {
+					err = fn(table, p)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// WriteFile writes records, wherever they are kept, to a new file at path, checks it, and
+// counts them by their state. If there is a file, the error is [ErrExists]; if writing
+// fails, the file is removed.
+func WriteFile(ctx context.Context, path string, from Stored) (states map[State]int, err error) {
+	db, err := boltkv.Open(path, layout(new(bool)), boltkv.CreateNew)
+	if err != nil {
+		return nil, err
+	}
+	w := kv.Writer{To: db}
+	err = from.Each(ctx, func(table string, p kv.Pair) error { return w.Add(ctx, table, p) })
+	if err == nil {
+		err = w.Flush(ctx)
+	}
+	if err = errors.Join(err, db.Close()); err == nil {
+		states, err = checkFile(path)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("enroll: write %s: %w", path, err), os.Remove(path))
+	}
+	return states, nil
+}
