@@ -75,7 +75,7 @@ func (r *recorded) checkNothingInUse(t *testing.T) {
 // A message that grows costs no more than a chunk may have, and one that is refused
 // anyway is not decompressed.
 func TestBombsAreBounded(t *testing.T) {
-	const size, chunk = 24 << 20, 1 << 20
+	const size, chunk = 12 << 20, 1 << 20
 	for _, algorithm := range []string{"GZIP", "LZW"} {
 		data := packed(algorithm, bomb(t, algorithm, size))
 		for name, test := range map[string]struct {

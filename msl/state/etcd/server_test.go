@@ -86,9 +86,16 @@ func TestWithoutEtcd(t *testing.T) {
 		t.Errorf("an id without etcd: %v", err)
 	}
 	<-lost
-	began := time.Now()
-	if err := s.AcceptID(t.Context(), "device", 1, 3); err == nil || time.Since(began) > 100*time.Millisecond {
-		t.Errorf("an id without etcd took %v: %v", time.Since(began), err)
+	shortest := time.Hour
+	for range 20 { // others may keep the processors
+		began := time.Now()
+		if err := s.AcceptID(t.Context(), "device", 1, 3); err == nil {
+			t.Error("an id without etcd")
+		}
+		shortest = min(shortest, time.Since(began))
+	}
+	if shortest > 100*time.Millisecond {
+		t.Errorf("an id without etcd took %v", shortest)
 	}
 	judge := func() error {
 		_, errEntity := s.Entity(t.Context(), "device")
@@ -98,7 +105,7 @@ func TestWithoutEtcd(t *testing.T) {
 	if err := judge(); err != nil {
 		t.Errorf("at once: %v", err)
 	}
-	began = time.Now()
+	began := time.Now()
 	for judge() == nil {
 		if after := began.Sub(killed); after > c.Staleness {
 			t.Fatalf("judged after %v", after)
