@@ -14,21 +14,25 @@ import (
 // asked.
 type births struct {
 	*connection
+	inspector *inspector
 	templates map[keystore.Algorithm]sessionTemplates
 }
 
-// bornPair makes a pair and fills in the handle of the private half.
-func (b *births) bornPair(session uint, own *ref, a keystore.Algorithm, kd kind) (key crypto.PublicKey, err error) {
+// bornPair makes a pair, without those attributes, and fills in the handle of the private half.
+func (b *births) bornPair(session uint, own *ref, a keystore.Algorithm, kd kind, omit []uint) (key crypto.PublicKey, err error) {
 	half := own.publicHalf()
 	public, private := kd.pair(a, false, nil)
 	var m made
-	m, half.handle, err = b.generatePair(session, kd.generate, public.identified(half.id), private.identified(own.id))
+	m, half.handle, err = b.generatePair(session, kd.generate, public.identified(half.id), private.without(omit).identified(own.id))
 	if err == nil {
 		key, err = publicKey(b.library, session, half.handle, kd.keyType)
 	}
 	b.graves.discard(session, half)
 	if err == nil && (m.sensitive != 1 || m.extractable != 0) {
 		err = fmt.Errorf("hsm: the token did not apply the protection asked for to a new private key: %w", keystore.ErrWeakKey)
+	}
+	if err == nil {
+		err = b.inspector.mayOmit(kd.has(omit))
 	}
 	m.epoch, m.id, m.origin = own.epoch, own.id, own.origin
 	if err != nil {
@@ -81,7 +85,7 @@ func (r ref) publicHalf() ref {
 func (b *births) unwrapKey(kek *object, f form, own *object, wrapped []byte, doubts *[]ref) error {
 	template := b.templates[own.algorithm].unwrap
 	if own.locked {
-		template = b.templates[own.algorithm].unseal
+		template = b.taken(b.templates[own.algorithm].unseal)
 	}
 	return kek.use(b.anchors, func(session, parent uint, epoch uint64) error {
 		id := b.graves.newID()

@@ -234,7 +234,7 @@ func (i *inspector) weaknesses(session uint, e *evidence) ([]string, error) {
 		found(name != "", name)
 	}
 	if slices.Contains(e.has, pkcs11.CKA_UNWRAP) && e.Algorithm != keystore.AESReveal128 {
-		outcome, err := i.provesTemplate(session, e, k)
+		outcome, err := i.provesTemplate(session, e, i.loosened(k))
 		if err != nil {
 			return nil, err
 		}

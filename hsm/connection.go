@@ -120,12 +120,7 @@ func passing(err error) bool {
 	case err == nil, errors.Is(err, errAmbiguousToken):
 		return false
 	case errors.As(err, &e):
-		switch e.Code {
-		case pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_USER_PIN_NOT_INITIALIZED,
-			pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_DEVICE_ERROR:
-			return true
-		}
-		return false
+		return quirkLogin.has(e.Code)
 	}
 	return errors.Is(err, keystore.ErrNotFound)
 }

@@ -2,12 +2,16 @@
 
 #include <string.h>
 
+enum { CKA_CLASS = 0, CKA_KEY_TYPE = 0x100, CKA_VALUE_LEN = 0x161 };
+
 /* What is not on the path of a message: one C_ function each, so that whatever
  * a module answers can be judged in Go before the next call. */
 
-msl_result msl_initialize(ck_functions *f)
+/* A text for the module goes where it is reserved for one: NSS has its
+ * LibraryParameters there. */
+msl_result msl_initialize(ck_functions *f, char *text)
 {
-	ck_initialize_args args = {0, 0, 0, 0, CKF_OS_LOCKING_OK, 0};
+	ck_initialize_args args = {0, 0, 0, 0, CKF_OS_LOCKING_OK, text};
 
 	return msl_answer(CALL(f, 0, Initialize, ck_initialize)(&args), FN_Initialize, 0);
 }
@@ -90,6 +94,12 @@ msl_result msl_find_final(ck_functions *f, ck_ulong session)
 	return msl_answer(CALL(f, session, FindObjectsFinal, ck_session)(session), FN_FindObjectsFinal, 0);
 }
 
+/* Whether an attribute is a CK_ULONG. NSS fills no longer buffer with one. */
+static int is_number(ck_ulong type)
+{
+	return type == CKA_CLASS || type == CKA_KEY_TYPE || type == CKA_VALUE_LEN;
+}
+
 /* Reads n attributes of an object, each into its own piece of values. */
 msl_result msl_attributes(ck_functions *f, ck_ulong session, ck_ulong object, ck_ulong *types,
 	ck_ulong *lengths, ck_ulong n, ck_byte *values, ck_ulong piece)
@@ -101,7 +111,7 @@ msl_result msl_attributes(ck_functions *f, ck_ulong session, ck_ulong object, ck
 	if (n > MAX_ATTRIBUTES)
 		return msl_answer(CKR_ARGUMENTS_BAD, FN_GetAttributeValue, 0);
 	for (i = 0; i < n; i++)
-		a[i] = (ck_attribute){types[i], values + i * piece, piece};
+		a[i] = (ck_attribute){types[i], values + i * piece, is_number(types[i]) ? sizeof(ck_ulong) : piece};
 	rv = CALL(f, session, GetAttributeValue, ck_attributes)(session, object, a, n);
 	for (i = 0; i < n; i++)
 		lengths[i] = a[i].len;

@@ -8,6 +8,7 @@ package hsm
 // #cgo nocallback msl_find_init
 // #cgo noescape msl_attributes
 // #cgo nocallback msl_attributes
+// #include <stdlib.h>
 // #include "operation.h"
 import "C"
 
@@ -35,7 +36,15 @@ func errGarbage(function string, n uint) error {
 	return fmt.Errorf("hsm: %s: the module answers a count or length of %d: %w", function, n, keystore.ErrUnavailable)
 }
 
-func (l tokenCalls) initialize() error { return l.count(C.msl_initialize(l.list), C.FN_Initialize) }
+// initialize calls C_Initialize, with a text for the module if there is one.
+func (l tokenCalls) initialize(text string) error {
+	var reserved *C.char
+	if text != "" {
+		reserved = C.CString(text)
+		defer C.free(unsafe.Pointer(reserved))
+	}
+	return l.count(C.msl_initialize(l.list, reserved), C.FN_Initialize)
+}
 
 func (l tokenCalls) finalize() error { return l.count(C.msl_finalize(l.list), C.FN_Finalize) }
 
@@ -206,17 +215,7 @@ func askAlone(attribute, n uint) bool {
 
 // untold reports whether an attribute is what a module does not know or tell, or
 // is longer than expected: the others can still be read.
-func untold(err error) bool {
-	var e *Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	switch e.Code {
-	case pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_SENSITIVE, pkcs11.CKR_BUFFER_TOO_SMALL:
-		return true
-	}
-	return false
-}
+func untold(err error) bool { return quirkUntold.is(err) }
 
 // single judges the refusal of an attribute that was read on its own.
 func (l objectCalls) single(session, object uint, types []uint, err error) (map[uint][]byte, error) {

@@ -36,7 +36,7 @@ enum {
 	FN_GetAttributeValue = 24, FN_SetAttributeValue = 25, FN_FindObjectsInit = 26,
 	FN_FindObjects = 27, FN_FindObjectsFinal = 28, FN_EncryptInit = 29, FN_Encrypt = 30,
 	FN_DecryptInit = 33, FN_Decrypt = 34, FN_DigestInit = 37, FN_DigestKey = 40,
-	FN_DigestFinal = 41, FN_SignInit = 42, FN_Sign = 43,
+	FN_DigestFinal = 41, FN_SignInit = 42, FN_Sign = 43, FN_SignUpdate = 44, FN_SignFinal = 45,
 	FN_GenerateKey = 58, FN_GenerateKeyPair = 59, FN_WrapKey = 60, FN_UnwrapKey = 61,
 	FN_GenerateRandom = 64,
 	FN_count = 68
@@ -63,6 +63,7 @@ typedef ck_rv (*ck_destroy)(ck_ulong session, ck_ulong object);
 typedef ck_rv (*ck_attributes)(ck_ulong session, ck_ulong object, ck_attribute *, ck_ulong n);
 typedef ck_rv (*ck_init)(ck_ulong session, ck_mechanism *, ck_ulong key);
 typedef ck_rv (*ck_final)(ck_ulong session, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong *m);
+typedef ck_rv (*ck_update)(ck_ulong session, ck_byte *in, ck_ulong n);
 typedef ck_rv (*ck_digest_init)(ck_ulong session, ck_mechanism *);
 typedef ck_rv (*ck_digest_key)(ck_ulong session, ck_ulong key);
 typedef ck_rv (*ck_digest_final)(ck_ulong session, ck_byte *out, ck_ulong *m);

@@ -168,6 +168,7 @@ func (f form) unwrap(l library, session, kek uint, wrapped []byte, t template) (
 // that the module has.
 func (e *entry) kindOf(a keystore.Algorithm) (kind, error) {
 	k, err := kindOf(a)
+	k = e.loosened(k)
 	if err != nil || !slices.Equal(k.mechanisms, []uint{ckmKeyWrap}) {
 		return k, err
 	}

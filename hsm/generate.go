@@ -75,11 +75,14 @@ func (s *Store) generateSessionPair(a keystore.Algorithm, kd kind) (keystore.Key
 	k := &object{store: s, algorithm: a}
 	var doubts []ref
 	err := s.recovery.attempt(func() error {
-		return s.on(s.anchors, 0, func(session uint, epoch uint64) (err error) {
-			k.ref = ref{epoch: epoch, id: s.graves.newID(), origin: s.originOf(session)}
-			if k.public, err = s.births.bornPair(session, &k.ref, a, kd); err != nil {
-				doubts = append(doubts, k.ref, k.ref.publicHalf())
-			}
+		return s.on(s.anchors, 0, func(session uint, epoch uint64) error {
+			_, err := leavingOut(optionals()[1:], func(omit []uint) (err error) {
+				k.ref = ref{epoch: epoch, id: s.graves.newID(), origin: s.originOf(session)}
+				if k.public, err = s.births.bornPair(session, &k.ref, a, kd, omit); err != nil {
+					doubts = append(doubts, k.ref, k.ref.publicHalf())
+				}
+				return err
+			}, func() error { return s.recovery.test.run(session) })
 			return err
 		})
 	}, nil)

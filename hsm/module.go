@@ -21,6 +21,7 @@ import (
 type module struct {
 	library
 	path string
+	text string // for C_Initialize; of the first store on it
 
 	gate       gate          // every call into the library goes through it
 	generation atomic.Uint64 // grows with every C_Initialize seen
@@ -35,8 +36,8 @@ var modules struct {
 	loaded map[string]*module
 }
 
-// useModule loads and initializes a library, or joins those who have.
-func useModule(path string) (*module, error) {
+// useModule loads and initializes a library, with a text for it, or joins those who have.
+func useModule(path, text string) (*module, error) {
 	modules.Lock()
 	defer modules.Unlock()
 	real, err := filepath.EvalSymlinks(path)
@@ -54,6 +55,7 @@ func useModule(path string) (*module, error) {
 		modules.loaded[real] = m
 	}
 	if m.users == 0 {
+		m.text = text
 		if err := m.alone(defaultWait, m.begin); err != nil {
 			return nil, err
 		}
@@ -110,9 +112,13 @@ func (m *module) alone(wait time.Duration, op func() error) error {
 // begin calls C_Initialize, with the gate shut. A module that other code has
 // initialized is used, and left for that code to finalize.
 func (m *module) begin() error {
-	err := m.initialize()
+	err := m.initialize(m.text)
 	m.own = err == nil
-	if err != nil && !already(err) {
+	switch {
+	case err == nil, already(err):
+	case m.text == "" && quirkParameters.is(err):
+		return fmt.Errorf("%w; %s may want a text of its own: set keystore.initialize", err, m.path)
+	default:
 		return fmt.Errorf("%w; see the configuration of %s", err, m.path)
 	}
 	m.generation.Add(1)
@@ -133,11 +139,11 @@ func answered(err error, code uint) bool {
 func (m *module) restart(wait time.Duration) error {
 	return m.alone(wait, func() error {
 		ended := m.own && m.end() == nil
-		err := m.initialize()
+		err := m.initialize(m.text)
 		if ended && err != nil && !already(err) {
 			// It may have worked all the same, and then nobody would finalize it.
 			_ = m.end()
-			err = m.initialize()
+			err = m.initialize(m.text)
 		}
 		switch {
 		case err != nil && !already(err):

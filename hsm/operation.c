@@ -169,6 +169,24 @@ msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, 
 	return msl_answer(rv, init + 1, m);
 }
 
+msl_result msl_sign_parts(ck_functions *f, ck_ulong session, ck_ulong key, ck_ulong type,
+	ck_byte *in, ck_ulong n, ck_ulong part, ck_byte *out, ck_ulong m)
+{
+	ck_mechanism mech = {type, 0, 0};
+	ck_rv rv = CALL(f, session, SignInit, ck_init)(session, &mech, key);
+
+	if (rv != CKR_OK)
+		return msl_answer(rv, FN_SignInit, 0);
+	for (; n > 0; in += part, n -= part) {
+		if (part > n)
+			part = n;
+		rv = CALL(f, session, SignUpdate, ck_update)(session, in, part);
+		if (rv != CKR_OK)
+			return msl_answer(rv, FN_SignUpdate, 0);
+	}
+	return msl_answer(CALL(f, session, SignFinal, ck_digest_final)(session, out, &m), FN_SignFinal, m);
+}
+
 msl_result msl_wrap(ck_functions *f, ck_ulong session, ck_ulong type, ck_ulong kek,
 	ck_ulong key, ck_byte *iv, ck_ulong ivlen, ck_byte *out, ck_ulong m)
 {

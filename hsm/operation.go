@@ -48,8 +48,10 @@ type entry struct {
 	functions
 	calls *calls
 	pace  pace.Pace
-	seals atomic.Pointer[form] // how keys are sealed in the module, once that is known
-	seen  *tap                 // by a test, or nil
+	seals atomic.Pointer[form]   // how keys are sealed in the module, once that is known
+	loose atomic.Pointer[[]uint] // attributes that it does not take of unsealed keys
+	most  atomic.Int64           // bytes of data that a call takes; 0 while no limit was met
+	seen  *tap                   // by a test, or nil
 }
 
 // A library calls a module. Its methods do no more than one thing in the token. The
@@ -101,6 +103,7 @@ var functionNames = map[int]string{
 	C.FN_DecryptInit: "C_DecryptInit", C.FN_Decrypt: "C_Decrypt",
 	C.FN_DigestInit: "C_DigestInit", C.FN_DigestKey: "C_DigestKey", C.FN_DigestFinal: "C_DigestFinal",
 	C.FN_SignInit: "C_SignInit", C.FN_Sign: "C_Sign",
+	C.FN_SignUpdate: "C_SignUpdate", C.FN_SignFinal: "C_SignFinal",
 	C.FN_GenerateKey: "C_GenerateKey", C.FN_GenerateKeyPair: "C_GenerateKeyPair",
 	C.FN_WrapKey: "C_WrapKey", C.FN_UnwrapKey: "C_UnwrapKey",
 	C.FN_GenerateRandom: "C_GenerateRandom",
@@ -195,23 +198,6 @@ func (l keyCalls) crypt(init C.int, session, key, mechanism uint, iv, in, out []
 		l.pace.End(start)
 	}
 	return int(r.value), err
-}
-
-func (l keyCalls) encrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
-	return l.crypt(C.FN_EncryptInit, session, key, mechanism, iv, in, out)
-}
-
-func (l keyCalls) decrypt(session, key, mechanism uint, iv, in, out []byte) (int, error) {
-	return l.crypt(C.FN_DecryptInit, session, key, mechanism, iv, in, out)
-}
-
-// signWith is sign with mechanism parameters that contain only numbers.
-func (l keyCalls) signWith(session, key, mechanism uint, params, in, out []byte) (int, error) {
-	return l.crypt(C.FN_SignInit, session, key, mechanism, params, in, out)
-}
-
-func (l keyCalls) sign(session, key, mechanism uint, in, out []byte) (int, error) {
-	return l.crypt(C.FN_SignInit, session, key, mechanism, nil, in, out)
 }
 
 // wrap wraps a key. A module that draws the initialization vector itself writes it to iv.

@@ -46,7 +46,7 @@ msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulon
 msl_result msl_set_pin(ck_functions *f, ck_ulong session, ck_byte *old, ck_ulong n, ck_byte *pin, ck_ulong m);
 msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n);
 
-msl_result msl_initialize(ck_functions *f);
+msl_result msl_initialize(ck_functions *f, char *text);
 msl_result msl_finalize(ck_functions *f);
 msl_result msl_slots(ck_functions *f, ck_ulong *list, ck_ulong n);
 msl_result msl_token_info(ck_functions *f, ck_ulong slot, ck_token_info *info);
@@ -62,6 +62,9 @@ msl_result msl_attributes(ck_functions *f, ck_ulong session, ck_ulong object, ck
 
 msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong mechanism,
 	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong m);
+/* Signs data that is too long for one call, in parts. */
+msl_result msl_sign_parts(ck_functions *f, ck_ulong session, ck_ulong key, ck_ulong mechanism,
+	ck_byte *in, ck_ulong n, ck_ulong part, ck_byte *out, ck_ulong m);
 msl_result msl_wrap(ck_functions *f, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
 	ck_ulong key, ck_byte *iv, ck_ulong ivlen, ck_byte *out, ck_ulong m);
 msl_result msl_wrap_for(ck_functions *f, ck_ulong session, ck_byte *peer, ck_ulong n,

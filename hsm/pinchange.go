@@ -116,7 +116,7 @@ func onToken(uri *URI, op func(*module, tokenInfo) error) error {
 	if err != nil {
 		return err
 	}
-	mod, err := useModule(path)
+	mod, err := useModule(path, "")
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/miekg/pkcs11"
@@ -34,6 +35,8 @@ type Check struct {
 	Untried  bool   `json:"untried,omitempty"` // it could not be tried: nothing is known
 	Required bool   `json:"required"`          // Open refuses the module without it
 	Detail   string `json:"detail,omitempty"`
+
+	lacks bool // Detail is the answer of a module that cannot do it
 }
 
 // A Report is what a module was seen to do.
@@ -45,7 +48,7 @@ func (r Report) failed(untried bool) []string {
 	for _, c := range r {
 		if c.Required && !c.OK && c.Untried == untried {
 			what := Weaknesses()[c.Name]
-			if !untried && c.Detail != "" {
+			if c.lacks {
 				what = "the module cannot do it"
 			}
 			if c.Detail != "" {
@@ -158,7 +161,7 @@ func (p *prober) keyless(err error) {
 func (p *prober) note(name string, required, ok bool, err error) {
 	c := Check{Name: name, OK: ok && err == nil, Untried: err != nil && classOf(err) != classUnsupported, Required: required}
 	if err != nil {
-		c.Detail = err.Error()
+		c.Detail, c.lacks = err.Error(), !c.Untried
 	}
 	p.report = append(p.report, c)
 }
@@ -211,7 +214,7 @@ func (p *prober) closed(kek, victim, free uint) {
 	wrap := func(key uint, a keystore.Algorithm) func() error {
 		return func() error { _, err := f.wrap(p.library, p.session, kek, key, a.Size()); return err }
 	}
-	outcome, err := mustFail(wrap(victim, keystore.HMACSHA256), wrap(free, keystore.AES128CBC), wrapRefusals...)
+	outcome, err := mustFail(wrap(victim, keystore.HMACSHA256), wrap(free, keystore.AES128CBC), quirkWrap)
 	p.noteRefusal(checkRewrap, outcome, err)
 }
 
@@ -227,10 +230,9 @@ func (p *prober) tampers(f form, kek, victim uint, wrapped []byte) {
 	forged := bytes.Clone(wrapped)
 	forged[len(forged)-1] ^= 1
 	outcome, err := mustFail(func() error {
-		m, err := f.unwrap(p.library, p.session, kek, forged, p.templates[keystore.HMACSHA256].unseal)
-		p.keep(m)
+		_, err := p.unsealOnce(f, kek, forged, p.taken(p.templates[keystore.HMACSHA256].unseal))
 		return err
-	}, whole)
+	}, whole, noQuirk)
 	p.noteRefusal(checkTamper, outcome, err)
 }
 
@@ -249,8 +251,8 @@ func (p *prober) locks(key uint) error {
 
 // unwrapped asks that an unwrapped key is the same one, and closed.
 func (p *prober) unwrapped(f form, kek, victim uint, wrapped []byte) error {
-	m, err := f.unwrap(p.library, p.session, kek, wrapped, p.templates[keystore.HMACSHA256].unseal)
-	if p.keep(m); err != nil {
+	m, err := p.unseal(f, kek, wrapped)
+	if err != nil {
 		p.note(checkSame, true, false, err)
 		return err
 	}
@@ -265,6 +267,31 @@ func (p *prober) unwrapped(f form, kek, victim uint, wrapped []byte) error {
 	err = errors.Join(err1, err2)
 	p.note(checkSame, true, bytes.Equal(one, two), err)
 	return err
+}
+
+func (p *prober) unsealOnce(f form, kek uint, wrapped []byte, t template) (made, error) {
+	m, err := f.unwrap(p.library, p.session, kek, wrapped, t)
+	p.keep(m)
+	return m, err
+}
+
+// unseal makes an unsealed key, and finds out what a module does not take of one.
+func (p *prober) unseal(f form, kek uint, wrapped []byte) (m made, err error) {
+	optional := slices.DeleteFunc(optionals(), func(o optional) bool { return o.attribute != ckaCopyable && o.attribute != pkcs11.CKA_MODIFIABLE })
+	omitted, err := leavingOut(optional, func(omit []uint) (err error) {
+		m, err = p.unsealOnce(f, kek, wrapped, slices.Clone(p.templates[keystore.HMACSHA256].unseal).without(omit))
+		return err
+	}, func() error { return nil })
+	if err != nil || len(omitted) == 0 {
+		return m, err
+	}
+	for _, o := range optional {
+		if slices.Contains(omitted, o.attribute) {
+			p.report = append(p.report, Check{Name: o.weakness, Required: true, Detail: "unsealed keys are without " + o.name})
+		}
+	}
+	p.loose.Store(&omitted)
+	return m, nil
 }
 
 func (p *prober) tag(key uint) ([]byte, error) {

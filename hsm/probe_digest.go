@@ -30,9 +30,5 @@ func indigestible(err error) bool {
 	if !errors.As(err, &e) || e.Function != "C_DigestKey" {
 		return false
 	}
-	switch e.Code {
-	case pkcs11.CKR_KEY_INDIGESTIBLE, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, pkcs11.CKR_KEY_TYPE_INCONSISTENT, pkcs11.CKR_KEY_SIZE_RANGE:
-		return true
-	}
-	return e.class() == classUnsupported
+	return quirkDigest.has(e.Code) || e.class() == classUnsupported
 }

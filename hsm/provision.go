@@ -139,47 +139,29 @@ func (p *provisioner) provisionOnce(label string, a keystore.Algorithm, op maker
 	return v, nil
 }
 
-// make makes a token object, and returns the attributes that the module does not take. A
-// failure of the moment must not loosen the key: only a module that refuses the whole
-// template twice gets one without.
+// make makes a token object, and returns the attributes that the module does not take.
 func (p *provisioner) make(label string, id []byte, op maker) (omitted []uint, err error) {
 	if err := p.rings.loading.take(p.wait); err != nil {
 		return nil, err
 	}
 	defer p.rings.loading.free()
 	name, tries := template{}.named(label, id), 0
-	once := func(session uint, omit []uint) error {
-		if tries++; tries > 1 {
-			// What a try that failed made all the same must not be there twice.
-			if err := p.destroyNamed(session, label, id); err != nil {
-				return err
-			}
-		}
-		omitted = omit
-		_, err := op(session, name, omit)
-		return err
-	}
 	err = p.recovery.attempt(func() error {
-		return p.on(p.sessions, 0, func(session uint, _ uint64) error {
-			first := once(session, nil)
-			if !refusesTemplate(first) {
-				return first
-			}
-			for _, omit := range append([][]uint{nil}, omissions()...) {
-				if err := once(session, omit); !refusesTemplate(err) {
-					return err
+		return p.on(p.sessions, 0, func(session uint, _ uint64) (err error) {
+			omitted, err = leavingOut(optionals(), func(omit []uint) error {
+				if tries++; tries > 1 {
+					// What a try that failed made all the same must not be there twice.
+					if err := p.destroyNamed(session, label, id); err != nil {
+						return err
+					}
 				}
-			}
-			return first
+				_, err := op(session, name, omit)
+				return err
+			}, func() error { return p.recovery.test.run(session) })
+			return err
 		})
 	}, nil)
 	return omitted, err
-}
-
-// refusesTemplate reports whether a module may not know an attribute of a template.
-func refusesTemplate(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && (e.Code == pkcs11.CKR_ATTRIBUTE_TYPE_INVALID || e.Code == pkcs11.CKR_TEMPLATE_INCONSISTENT)
 }
 
 // announce finds the key that was just made, proves it, and looks for others of

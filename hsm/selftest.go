@@ -47,7 +47,7 @@ func (t selfTester) run(session uint) (err error) {
 	if err != nil {
 		return err
 	}
-	m, err := f.unwrap(t.library, session, made[2], wrapped, t.unseal)
+	m, err := f.unwrap(t.library, session, made[2], wrapped, t.taken(t.unseal))
 	if made[3] = m.handle; err != nil {
 		return err
 	}

@@ -22,6 +22,10 @@ type Config struct {
 	// PIN is where the user PIN comes from. The default is the pin-source of
 	// the URI.
 	PIN PINSource
+	// Initialize is a text that C_Initialize is to give the module, as pReserved of
+	// CK_C_INITIALIZE_ARGS: NSS wants its parameters there. The default is none, as
+	// PKCS #11 has it. The first store on a module decides for all of the process.
+	Initialize string
 	// Sessions is the maximum number of PKCS #11 sessions in use at a time, and so
 	// of threads that wait for the module. The default is 128. A lower limit of the
 	// token takes precedence. No more than 4 are used before operations wait for one,
@@ -108,7 +112,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	mod, err := useModule(path)
+	mod, err := useModule(path, c.Initialize)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +140,7 @@ func newStore(conn *connection, c Config) *Store {
 	return &Store{
 		connection: conn, recovery: r, inspector: in, rings: found,
 		provisioner: provisioner{connection: conn, recovery: r, inspector: in, rings: found},
-		births:      births{connection: conn, templates: templates},
+		births:      births{connection: conn, inspector: in, templates: templates},
 		generator:   generator{r},
 	}
 }

@@ -306,6 +306,11 @@ func (k kind) fixed(t template) template {
 	return t.flags(false, ckaCopyable, pkcs11.CKA_MODIFIABLE)
 }
 
+// has are those of the attributes that a session pair of the kind has.
+func (k kind) has(attributes []uint) []uint {
+	return slices.DeleteFunc(slices.Clone(attributes), func(a uint) bool { return a == ckaUnwrapTemplate && k.unwrapped == nil })
+}
+
 // pair is the templates of a key pair. Of a session pair that unwraps, the keys
 // that come out of it may be wrapped until they are sealed.
 func (k kind) pair(a keystore.Algorithm, token bool, name template) (public, private template) {

@@ -16,7 +16,7 @@ func InitToken(path, label string, soPIN, userPIN []byte) error {
 	if len(label) == 0 || len(label) > 32 {
 		return fmt.Errorf("hsm: token label %q must be 1 to 32 bytes long", label)
 	}
-	mod, err := useModule(path)
+	mod, err := useModule(path, "")
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (m *module) setPIN(t tokenInfo, soPIN, userPIN []byte) error {
 // Tokens lists the initialized PKCS #11 tokens of the module at path. A token that
 // tells nothing of itself is an error, beside the others.
 func Tokens(path string) ([]URI, error) {
-	mod, err := useModule(path)
+	mod, err := useModule(path, "")
 	if err != nil {
 		return nil, err
 	}

@@ -19,10 +19,10 @@ const (
 	unclear                // it cannot be told
 )
 
-// mustFail tries what must fail. A failure counts as a refusal if its code means
-// nothing else, or if try fails again after like, a similar call that is allowed, has
+// mustFail tries what must fail. A failure counts as a refusal if its code is one of
+// refusals, or if try fails again after like, a similar call that is allowed, has
 // worked: otherwise the device may just be failing. like may be nil.
-func mustFail(try, like func() error, refusals ...uint) (outcome, error) {
+func mustFail(try, like func() error, refusals quirk) (outcome, error) {
 	err := try()
 	if err == nil {
 		return opened, nil
@@ -31,7 +31,7 @@ func mustFail(try, like func() error, refusals ...uint) (outcome, error) {
 	switch {
 	case !errors.As(err, &e):
 		return unclear, err
-	case slices.Contains(refusals, e.Code) && e.class() != classStale && e.garbage == "":
+	case refusals.is(e):
 		return refused, nil
 	case e.class() == classStale, e.class() == classSession, e.class() == classDevice, e.class() == classObject:
 		return unclear, err
@@ -46,15 +46,6 @@ func mustFail(try, like func() error, refusals ...uint) (outcome, error) {
 	}
 	return refused, nil
 }
-
-// Codes that refuse a template and mean nothing else.
-var templateRefusals = []uint{
-	pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_TEMPLATE_INCOMPLETE,
-	pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_ATTRIBUTE_READ_ONLY,
-}
-
-// Codes that refuse to let a key out, and mean nothing else.
-var wrapRefusals = []uint{pkcs11.CKR_KEY_UNEXTRACTABLE, pkcs11.CKR_KEY_NOT_WRAPPABLE}
 
 // provesTemplate tells whether keys unwrapped by the key are closed: by reading its
 // UNWRAP_TEMPLATE, and by trying to unwrap keys that are not. If the module is known to
@@ -179,7 +170,7 @@ func (t *trial) template(f flagValue, omit bool) template {
 
 // sound unwraps as it should be.
 func (t *trial) sound(i *inspector, session uint) error {
-	m, err := t.form.unwrap(i.library, session, t.kek, t.wrapped, t.template(flagValue{attribute: ^uint(0)}, false))
+	m, err := t.form.unwrap(i.library, session, t.kek, t.wrapped, i.taken(t.template(flagValue{attribute: ^uint(0)}, false)))
 	if err != nil {
 		return err
 	}
@@ -197,7 +188,7 @@ func (t *trial) opens(i *inspector, session uint, f flagValue, omit bool) (outco
 	}
 	var failed error // of what is not the thing that must fail
 	outcome, err := mustFail(func() error {
-		m, err := t.form.unwrap(i.library, session, t.kek, t.wrapped, t.template(f, omit))
+		m, err := t.form.unwrap(i.library, session, t.kek, t.wrapped, i.taken(t.template(f, omit)))
 		if err != nil && m.handle == 0 {
 			return err
 		}
@@ -207,7 +198,7 @@ func (t *trial) opens(i *inspector, session uint, f flagValue, omit bool) (outco
 			return errStillClosed
 		}
 		return nil
-	}, like, templateRefusals...)
+	}, like, quirkTemplate)
 	if failed != nil {
 		return unclear, failed
 	}

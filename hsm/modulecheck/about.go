@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/miekg/pkcs11"
 
@@ -23,7 +24,7 @@ func (s *step) about() error {
 		return fmt.Errorf("modulecheck: PKCS #11 module %s does not load: %w; name the library of the token in module-path", uri.ModulePath, keystore.ErrUnavailable)
 	}
 	defer p.Destroy()
-	if err := p.Initialize(); err != nil {
+	if err := p.Initialize(InitializeWith(s.Initialize)...); err != nil {
 		return fmt.Errorf("modulecheck: %s: C_Initialize: %w: %w", uri.ModulePath, err, keystore.ErrUnavailable)
 	}
 	a := About{Module: uri.ModulePath}
@@ -62,6 +63,15 @@ func (a *About) ofToken(p *pkcs11.Ctx, uri *hsm.URI) error {
 		return err
 	}
 	return nil
+}
+
+// InitializeWith are the options of miekg/pkcs11 for a text that C_Initialize gives the
+// module, or none for no text.
+func InitializeWith(text string) []pkcs11.InitializeOption {
+	if text == "" {
+		return nil
+	}
+	return []pkcs11.InitializeOption{pkcs11.InitializeWithReserved(unsafe.Pointer(unsafe.StringData(text + "\x00")))}
 }
 
 // padded is a text of fixed length without its padding, which some modules make of zeros.

@@ -27,6 +27,7 @@ const maxPIN = 1024
 // A request is what a child is asked to do.
 type request struct {
 	Step              string
+	Initialize        string // text for C_Initialize
 	URI               string // names the token, and the module by its path
 	PIN               bool   // it comes on pinFD
 	Wait, CallTimeout time.Duration

@@ -35,7 +35,7 @@ type step struct {
 // open opens the token, whatever the module does with keys: that is what is tried.
 func (s *step) open() (*hsm.Store, error) {
 	c := hsm.Config{
-		URI: s.URI, Wait: s.Wait, CallTimeout: s.CallTimeout, SealPrefix: strings.TrimSuffix(keystoretest.Prefix, "-"),
+		URI: s.URI, Initialize: s.Initialize, Wait: s.Wait, CallTimeout: s.CallTimeout, SealPrefix: strings.TrimSuffix(keystoretest.Prefix, "-"),
 		AllowWeak: slices.Collect(maps.Keys(hsm.Weaknesses())),
 	}
 	if s.pin != nil {

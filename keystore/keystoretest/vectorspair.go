@@ -128,7 +128,7 @@ func (v *vectors) pkcs1Sign(g wycheproof.Group, x wycheproof.Vector) wycheproof.
 		}
 		return wycheproof.NotAsked("key stores sign no %v with RSA", hash)
 	}
-	if err != nil {
+	if err != nil && !v.lacking(err) {
 		v.t.Errorf("%v: %v", x, err)
 	}
 	return wycheproof.Accepted(bytes.Equal(signature, x.Signature))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/hsm/modulecheck"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -35,11 +36,11 @@ func tokenListCommand(p *program) *cobra.Command {
 		Short: "List the slots and tokens of a module",
 		Args:  want(),
 		RunE: func(*cobra.Command, []string) error {
-			path, err := p.modulePath()
+			path, text, err := p.modulePath()
 			if err != nil {
 				return err
 			}
-			slots, err := slotsOf(path)
+			slots, err := slotsOf(path, text)
 			if err != nil {
 				return err
 			}
@@ -56,27 +57,28 @@ func tokenListCommand(p *program) *cobra.Command {
 	return c
 }
 
-func (p *program) modulePath() (string, error) {
+// modulePath is the module, and the text for its C_Initialize.
+func (p *program) modulePath() (path, text string, err error) {
 	c, err := p.configure()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if err := keys.CheckSoftHSM(&c.Keystore); err != nil {
-		return "", err
+		return "", "", err
 	}
 	uri, err := keys.Resolve(&c.Keystore)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if uri.ModulePath == "" {
-		return "", exit.Usagef("key store %s names no module-path: add ?module-path=/path/to/module.so", uri)
+		return "", "", exit.Usagef("key store %s names no module-path: add ?module-path=/path/to/module.so", uri)
 	}
-	return uri.ModulePath, nil
+	return uri.ModulePath, c.Keystore.Initialize, nil
 }
 
 // slotsOf queries the module directly, without a login, so that it also lists a token
 // that is locked or not initialized.
-func slotsOf(path string) (slots []slot, err error) {
+func slotsOf(path, text string) (slots []slot, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("PKCS #11 module: %w: %w; install it, or correct module-path", err, keystore.ErrUnavailable)
 	}
@@ -85,7 +87,7 @@ func slotsOf(path string) (slots []slot, err error) {
 		return nil, fmt.Errorf("PKCS #11 module %s does not load: %w; name the library of the token in module-path", path, keystore.ErrUnavailable)
 	}
 	defer module.Destroy()
-	if err := module.Initialize(); err != nil {
+	if err := module.Initialize(modulecheck.InitializeWith(text)...); err != nil {
 		return nil, fmt.Errorf("PKCS #11 module %s: %w: %w", path, err, keystore.ErrUnavailable)
 	}
 	defer func() { err = errors.Join(err, module.Finalize()) }()

@@ -19,6 +19,7 @@ type Config struct {
 type Keystore struct {
 	URI            string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
 	SoftHSM        string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
+	Initialize     string        `yaml:"initialize" example:"configdir='sql:/etc/nss' flags="`           // text for C_Initialize of the PKCS #11 module, which NSS wants; default: none
 	PIN            string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
 	Argon2         Argon2        `yaml:"argon2"`                                                         // Argon2id of that passphrase: what trying one costs; an old file gets it when key create or key import changes it
 	Owner          string        `yaml:"owner-password" example:"credential:owner"`                      // source of the password of the TPM's owner hierarchy, where it has one: for tpm init, for anti-rollback, and where another program removed the storage key

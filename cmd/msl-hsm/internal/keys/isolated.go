@@ -22,6 +22,7 @@ import (
 
 // isolatedSettings are what such a process is told of the key store.
 type isolatedSettings struct {
+	Initialize        string
 	URI               string // with the module, and without a source of the PIN
 	PIN               bool   // it comes on isolated.PINFD
 	Sessions          config.SessionBound
@@ -49,7 +50,7 @@ func openIsolated(k *config.Keystore) (Store, error) {
 		hide(k.Log)
 	}
 	settings, err := json.Marshal(isolatedSettings{
-		URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
+		Initialize: k.Initialize, URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
 		Prefix: k.Prefix, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox,
 	})
 	if err != nil {
@@ -108,7 +109,7 @@ func ServeIsolated() error {
 			return nil, exit.Usagef("settings of the key store: %w", err)
 		}
 		k := &config.Keystore{
-			URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
+			Initialize: s.Initialize, URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
 			Prefix: s.Prefix, AllowWeak: s.AllowWeak, Log: log,
 		}
 		if s.Sandbox {

@@ -31,7 +31,7 @@ func ModuleCheck(k *config.Keystore, verb string) (modulecheck.Config, error) {
 	}
 	uri.PINSource = ""
 	return modulecheck.Config{
-		URI: uri.String(), PIN: pin, Wait: k.Wait, CallTimeout: k.CallTimeout,
+		URI: uri.String(), Initialize: k.Initialize, PIN: pin, Wait: k.Wait, CallTimeout: k.CallTimeout,
 		Command: func() *exec.Cmd { return ownCommand(verb) },
 	}, nil
 }

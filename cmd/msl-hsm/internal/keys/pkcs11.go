@@ -35,7 +35,7 @@ func openPKCS11(k *config.Keystore) (Store, error) {
 		return nil, err
 	}
 	s, err := hsm.Open(hsm.Config{
-		URI: uri.String(), PIN: pin, Sessions: int(k.Sessions), Wait: k.Wait, CallTimeout: k.CallTimeout,
+		URI: uri.String(), Initialize: k.Initialize, PIN: pin, Sessions: int(k.Sessions), Wait: k.Wait, CallTimeout: k.CallTimeout,
 		SealPrefix: k.Prefix, AllowWeak: k.AllowWeak, Log: k.Log, Calls: k.Calls,
 	})
 	if err != nil {
