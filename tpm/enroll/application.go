@@ -117,7 +117,7 @@ func (n *application) enrolled(ca *issuer) error {
 	if !same && n.proof.Renewal == nil || r.Registered != r.Name {
 		r.Since = n.now
 	}
-	r.State, r.Accepted, r.Waits = Enrolled, n.verdict.accepted, ""
+	r.State, r.Accepted, r.Waits, r.Attested = Enrolled, n.verdict.accepted, "", nil
 	r.log(n.now, "enrolled: %s", n.verdict.accepted)
 	return nil
 }
