@@ -118,7 +118,7 @@ func (n *application) enrolled(ca *issuer) error {
 	if begins {
 		r.Since = n.now
 	}
-	r.State, r.Accepted, r.Waits = Enrolled, n.verdict.accepted, ""
+	r.State, r.Accepted, r.Waits, r.Attested = Enrolled, n.verdict.accepted, "", nil
 	r.log(n.now, "enrolled: %s", n.verdict.accepted)
 	return nil
 }

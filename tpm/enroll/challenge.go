@@ -145,20 +145,29 @@ func (k *challenger) check(p *proof.Proof, now time.Time) error {
 
 // maker returns the function that made a challenge.
 func (k *challenger) maker(p *proof.Proof) (macFunc, error) {
+	mac, err := k.made(p.Challenge.MAC, func(mac macFunc) ([]byte, error) { return mac.tag(&p.Begin, &p.Challenge) })
+	if err == nil && mac == nil {
+		err = proof.Fail(ErrStale, "it was not made here for these keys")
+	}
+	return mac, err
+}
+
+// made returns the function by which a tag was made, or nil.
+func (k *challenger) made(tag []byte, by func(macFunc) ([]byte, error)) (macFunc, error) {
 	macs, err := k.macs()
 	if err != nil {
 		return nil, err
 	}
 	for _, mac := range macs {
-		tag, err := mac.tag(&p.Begin, &p.Challenge)
+		own, err := by(mac)
 		if err != nil {
 			return nil, err
 		}
-		if subtle.ConstantTimeCompare(tag, p.Challenge.MAC) == 1 {
+		if subtle.ConstantTimeCompare(own, tag) == 1 {
 			return mac, nil
 		}
 	}
-	return nil, proof.Fail(ErrStale, "it was not made here for these keys")
+	return nil, nil
 }
 
 func sum256(b []byte) []byte {

@@ -14,6 +14,8 @@ type Decision struct {
 	Why   string // it is in this state, or why it is not enrolled
 	// Renewed says that a key of the device vouched for the new one.
 	Renewed bool
+	// Attests says that an enrolled device told in which state it was started.
+	Attests bool
 
 	Manufacturer string // of the EK certificate, as "id:53544D20"
 	Model        string

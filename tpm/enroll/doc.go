@@ -36,7 +36,7 @@
 //     device registered, and only then records it as enrolled.
 //
 // Messages are JSON in a canonical form, and refused if they do not encode to the same
-// bytes again. They are at most [MaxMessage] bytes long. The qualifying data of the
+// bytes again. They are at most [MaxMessage] bytes long, and without an event log 64 KiB. The qualifying data of the
 // attestations is
 //
 //	SHA-256(use ‖ SHA-256(begin) ‖ SHA-256(challenge) ‖ secret)
@@ -48,6 +48,13 @@
 // An authority stores nothing between the messages: a challenge carries a MAC, and the
 // secret in it is a MAC too. A record has the time of the newest challenge that was used,
 // so each can be used once, and none after a newer one.
+//
+// An enrolled device may attest to the state in which it was started, with two messages
+// of its own: it names its EK hash, gets a challenge, and its AK quotes PCRs with
+//
+//	SHA-256("msl-hsm tpm enrolment 1: attest" ‖ EK hash ‖ challenge)
+//
+// See [Attested].
 //
 // # What an enrollment proves
 //

@@ -21,12 +21,14 @@ func FuzzHandle(f *testing.F) {
 	f.Add(proof.Encode(c))
 	f.Add(proof.Encode(g.prove(b, c)))
 	f.Add(proof.ErrorResult("", ErrPending))
+	f.Add(proof.Encode(proof.AttestBegin{Type: proof.TypeAttestBegin, Version: proof.Version, ID: make([]byte, 32)}))
+	f.Add(proof.Encode(g.attestation(o, map[uint]byte{0: 1})))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		response, err := o.Handle(context.Background(), message)
 		if len(response) == 0 || len(response) > MaxMessage {
 			t.Fatalf("an answer of %d bytes", len(response))
 		}
-		if kind, err := proof.MessageType(response); err != nil || kind != proof.TypeChallenge && kind != proof.TypeResult {
+		if kind, err := proof.MessageType(response); err != nil || kind != proof.TypeChallenge && kind != proof.TypeAttestChallenge && kind != proof.TypeResult {
 			t.Fatalf("%s, %v", kind, err)
 		}
 		if _, word := proof.ParseResult(response); err != nil && word == nil {

@@ -27,38 +27,44 @@ func (a *Authority) Decide(ctx context.Context, request []byte) (response []byte
 		err = proof.Fail(ErrBusy, "more than %g messages in a second", float64(a.limit.Limit()))
 		return proof.ErrorResult("", err), d, err
 	}
-	n, answer, err := a.handle(ctx, request)
-	if n != nil {
-		d = n.decision(err)
-	}
+	answer, d, err := a.handle(ctx, request)
 	if err != nil {
 		return proof.ErrorResult(d.id(), err), d, err
 	}
 	return proof.Encode(answer), d, nil
 }
 
-// handle returns the challenge or the result to send, and the application of a device that
-// proved its EK.
-func (a *Authority) handle(ctx context.Context, request []byte) (n *application, answer any, err error) {
+// handle returns the challenge or the result to send, and what was decided about a device
+// that proved its EK or its AK.
+func (a *Authority) handle(ctx context.Context, request []byte) (answer any, d Decision, err error) {
 	kind, err := proof.MessageType(request)
 	if err != nil {
-		return nil, nil, err
+		return nil, d, err
 	}
 	switch kind {
 	case proof.TypeBegin:
-		if err := proof.CheckPlain(request); err != nil {
-			return nil, nil, err
-		}
 		answer, err = a.begin(ctx, request)
-		return nil, answer, err
+		return answer, d, err
 	case proof.TypeProof:
-		return a.enroll(ctx, request)
+		n, answer, err := a.enroll(ctx, request)
+		if n != nil {
+			d = n.decision(err)
+		}
+		return answer, d, err
+	case proof.TypeAttestBegin:
+		answer, err = a.attestBegin(ctx, request)
+		return answer, d, err
+	case proof.TypeAttestation:
+		return a.attest(ctx, request)
 	}
-	return nil, nil, proof.Fail(ErrMalformed, "type %q", proof.Shorten(kind))
+	return nil, d, proof.Fail(ErrMalformed, "type %q", proof.Shorten(kind))
 }
 
 // begin answers with a challenge, and reveals nothing of what is known about the EK.
 func (a *Authority) begin(ctx context.Context, request []byte) (*proof.Challenge, error) {
+	if err := proof.CheckPlain(request); err != nil {
+		return nil, err
+	}
 	b, err := proof.Parse[proof.Begin](request, proof.TypeBegin)
 	if err != nil {
 		return nil, err

@@ -41,6 +41,16 @@ func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string)
 	return ""
 }
 
+// missing reports whether a PCR of the rules is not among the values.
+func (rules PCRRules) missing(values []PCRValue) bool {
+	for i := range rules {
+		if !slices.ContainsFunc(values, func(v PCRValue) bool { return v.Index == i }) {
+			return true
+		}
+	}
+	return false
+}
+
 func quoted(q *proof.Quote, index uint) []byte {
 	if q == nil {
 		return nil

@@ -51,6 +51,9 @@ type Policy struct {
 	// tell which event differs. Neither decides anything.
 	EventLogs  bool
 	References []Reference
+	// RevokeChanged revokes an enrolled device that attests to a state that PCRs do not
+	// allow. Otherwise that is noted in its record.
+	RevokeChanged bool
 	// Monitor accepts devices that steps 4 to 6, or the rules for PCRs, would not, and notes that in
 	// Record.Accepted: a way to try a policy on a fleet.
 	Monitor bool

@@ -42,6 +42,8 @@ type Record struct {
 	// Measured is a digest of the PCRs with which a person approved the device, which it
 	// may have besides those that the policy allows.
 	Measured string `json:"measured,omitempty"`
+	// Attested is the last attestation since the device enrolled, or nil.
+	Attested *Attested `json:"attested,omitempty"`
 	// Withdrawn says that this authority revoked what is registered under Name,
 	// so that it may undo that when the device enrolls again.
 	Withdrawn bool `json:"withdrawn,omitempty"`

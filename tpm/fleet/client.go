@@ -25,14 +25,19 @@ func NewClient(peers []msl.EntityScheme, transport msl.Transport) *msl.Client {
 }
 
 // Exchange carries the messages of identity.Device.Enroll and Renew to the endpoint
-// of the server with that identity.
+// of the server with that identity. A server that is busy, and says when to come back, is
+// asked again for a while.
 func Exchange(client *msl.Client, recipient string) identity.Exchange {
 	return func(ctx context.Context, request []byte) ([]byte, error) {
-		r, err := client.Do(ctx, &msl.Request{Encrypted: true, Authenticated: true, Recipient: recipient, Body: msl.BytesBody(request)})
-		if err != nil {
-			return nil, err
-		}
-		answer, err := io.ReadAll(io.LimitReader(r.Body, identity.MaxMessage+1))
-		return answer, errors.Join(err, r.Body.Close())
+		return whenNotBusy(ctx, func() ([]byte, error) { return exchange(ctx, client, recipient, request) })
 	}
+}
+
+func exchange(ctx context.Context, client *msl.Client, recipient string, request []byte) ([]byte, error) {
+	r, err := client.Do(ctx, &msl.Request{Encrypted: true, Authenticated: true, Recipient: recipient, Body: msl.BytesBody(request)})
+	if err != nil {
+		return nil, err
+	}
+	answer, err := io.ReadAll(io.LimitReader(r.Body, identity.MaxMessage+1))
+	return answer, errors.Join(err, r.Body.Close())
 }

@@ -135,15 +135,24 @@ func (c *EndpointConfig) tell(ctx context.Context, d enroll.Decision, err error)
 }
 
 // LogDecision logs what was decided about a device, or why a message of one failed. A
-// failure that is not the device's is a warning.
+// failure that is not the device's is a warning, and so is a device that left the policy.
 func LogDecision(ctx context.Context, log *slog.Logger, d enroll.Decision, err error) {
 	text, level := "device enrolled", slog.LevelInfo
+	switch {
+	case d.Attests && err == nil:
+		text, level = "device attested", slog.LevelDebug
+	case d.Attests:
+		text, level = "device attested and is not accepted", slog.LevelWarn
+	}
 	var attrs []slog.Attr
 	if d.State != "" {
 		attrs = append(attrs, slog.Any("device", d))
 	}
 	if err != nil {
-		text, attrs = "device not enrolled", append(attrs, slog.Any("error", err))
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	if err != nil && !d.Attests {
+		text = "device not enrolled"
 	}
 	if err != nil && proof.FaultWord(err) == "internal" {
 		level = slog.LevelWarn

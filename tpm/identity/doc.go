@@ -26,7 +26,8 @@
 //   - To show the state: [Device.Status]. To check that the TPM still has the keys:
 //     [Device.Check]. If the store does not even open: [Diagnose].
 //   - To prove to the authority that another key is in the same TPM:
-//     [Device.Certify]. To prove how the machine was started: [Device.Quote].
+//     [Device.Certify]. To prove how the machine was started: [Device.Quote], and to the
+//     authority again and again: [Device.Attest].
 //
 // # What it does not protect
 //

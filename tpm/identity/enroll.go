@@ -161,7 +161,7 @@ func (a *application) converse(ctx context.Context) (proof.Result, error) {
 	if err != nil {
 		return proof.Result{}, err
 	}
-	c, err := readChallenge(answer)
+	c, err := readAnswer[proof.Challenge](answer, proof.TypeChallenge)
 	if err != nil {
 		return proof.Result{}, err
 	}
@@ -186,18 +186,18 @@ func (a *application) send(ctx context.Context, what string, request []byte) ([]
 	return answer, nil
 }
 
-// readChallenge reads a challenge, or the error that the authority sent instead.
-func readChallenge(answer []byte) (proof.Challenge, error) {
-	kind, err := proof.MessageType(answer)
+// readAnswer reads an answer of that type, or the error that the authority sent instead.
+func readAnswer[T any](answer []byte, kind string) (v T, err error) {
+	got, err := proof.MessageType(answer)
 	if err != nil {
-		return proof.Challenge{}, err
+		return v, err
 	}
-	if kind == proof.TypeResult {
+	if got == proof.TypeResult {
 		if _, err := proof.ParseResult(answer); err != nil {
-			return proof.Challenge{}, err
+			return v, err
 		}
 	}
-	return proof.Parse[proof.Challenge](answer, proof.TypeChallenge)
+	return proof.Parse[T](answer, kind)
 }
 
 // accept checks the name and the certificates that the authority gave, and makes them

@@ -61,7 +61,7 @@ func TestForeignBlobs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := readChallenge(response)
+	c, err := readAnswer[proof.Challenge](response, proof.TypeChallenge)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func ask(t *testing.T, o *office, d *Device) proof.Challenge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := readChallenge(response)
+	c, err := readAnswer[proof.Challenge](response, proof.TypeChallenge)
 	if err != nil {
 		t.Fatal(err)
 	}

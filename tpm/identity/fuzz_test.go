@@ -23,7 +23,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(proof.ErrorResult("12", ErrRejected))
 	f.Add(proof.Encode(proof.Result{Type: proof.TypeResult, Version: 1, State: proof.StateEnrolled, Name: "box"}))
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		if c, err := readChallenge(answer); err == nil && !bytes.Equal(proof.Encode(c), answer) {
+		if c, err := readAnswer[proof.Challenge](answer, proof.TypeChallenge); err == nil && !bytes.Equal(proof.Encode(c), answer) {
 			t.Fatal("a challenge of two forms")
 		}
 		if r, err := proof.ParseResult(answer); err == nil && (r.State != proof.StateEnrolled || !bytes.Equal(proof.Encode(r), answer)) {

@@ -110,6 +110,7 @@ func runAgent(p *program, ctx context.Context, args []string, over config.Client
 	if f.trace {
 		a.Client.MSL.Headers = logHeaders(log)
 	}
+	defer a.Attest(ctx)()
 	log.Info("serving", "address", urlOf(listener), "server", c.Client.URL, "identity", c.Client.Identity,
 		"state", c.Client.State, "anti_rollback", c.Client.AntiRollback, "fips140", keys.FIPSOf().Mode, "fips140_module", keys.FIPSOf().Module)
 	live, err := liveAgent(p, a, asRead, over, f)

@@ -85,6 +85,9 @@ func parseState(text string) (enroll.State, error) {
 
 // reasons returns why a device may enroll, or why it waits.
 func reasons(r enroll.Record) string {
+	if r.Attested != nil && r.Attested.Why != "" && r.State == enroll.Enrolled {
+		r.Waits = "left the policy: " + r.Attested.Why
+	}
 	switch {
 	case r.Waits == "":
 		return r.Accepted

@@ -41,6 +41,9 @@ func OpenAgent(c *config.Config, ctx context.Context, log *slog.Logger, reporter
 	if err := c.Client.CheckURL(); err != nil {
 		return nil, err
 	}
+	if err := c.Client.Attest.Check(c.Keystore.URI); err != nil {
+		return nil, err
+	}
 	warnings := slog.NewLogLogger(log.Handler(), slog.LevelWarn).Writer()
 	tell := &Trace{Out: warnings}
 	k, err := Open(c, ctx, tell)

@@ -149,6 +149,7 @@ type Client struct {
 
 	Limits ClientLimits `yaml:"limits"` // of answers; 0 is the default
 	Agent  Agent        `yaml:"agent"`
+	Attest Attest       `yaml:"attest"` // of the agent of a machine that enrolled with its TPM: tells the server again and again in which state the machine was started
 
 	TLS ClientTLS `yaml:"tls"` // for https URLs
 
@@ -172,9 +173,11 @@ func Default() *Config {
 	c.Server.Enrollment.Path = "/enroll"
 	c.Server.Enrollment.Unknown = "hold"
 	c.Server.Enrollment.Expired = VerdictHold
+	c.Server.Enrollment.OnChange = ChangeFlag
 	c.Client.Recipient = "server"
 	c.Client.UserScheme = "EMAIL_PASSWORD"
 	c.Client.Compression = []string{"GZIP", "LZW"}
+	c.Client.Attest.PCR = DefaultPCRs()
 	c.Client.Agent = Agent{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: DefaultShutdown, Watch: DefaultWatch}
 	return c
 }

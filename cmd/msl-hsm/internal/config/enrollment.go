@@ -33,6 +33,7 @@ type Enrollment struct {
 	Rate     float64       `yaml:"rate" example:"25"`                                                                     // enrollments in a second, of all devices together; those beyond try again
 	Waiting  int           `yaml:"waiting" example:"1000"`                                                                // devices that wait for an operator, at most
 	PCR      PCRValues     `yaml:"pcr" example:"\n0: [9b4dd1ab0d6d2e1b2fa4f2a1b0c39c6d0d8f1f6b1d3d6cbb6b0ae2a6f0b6a1d2]"` // values that PCRs of the SHA-256 bank may have when a device enrolls or renews; another one waits for an operator, or with unknown: refuse is refused; msl-hsm enrollment learn prints them; default: any
+	OnChange OnChange      `yaml:"on-change"`                                                                             // what becomes of an enrolled device that attests, by client.attest, to a state that pcr does not allow: flag notes it in enrollment list; or revoke
 	EventLog EventLogs     `yaml:"event-log" example:"boot-events.json"`                                                  // ask, or files of msl-hsm enrollment learn --events: ask devices that prove PCRs for the event log of their start, and tell which event differs from these; it decides nothing; default: nobody is asked
 	Hold     bool          `yaml:"hold-changed"`                                                                          // a known device with new keys waits for an operator
 }
@@ -179,6 +180,25 @@ const (
 	VerdictHold   Verdict = "hold"
 	VerdictAccept Verdict = "accept"
 )
+
+// OnChange is what happens to a device that leaves the policy.
+type OnChange string
+
+// The answers to that.
+const (
+	ChangeFlag   OnChange = "flag"
+	ChangeRevoke OnChange = "revoke"
+)
+
+// UnmarshalYAML reads one of the names.
+func (o *OnChange) UnmarshalYAML(n *yaml.Node) error {
+	switch got := OnChange(n.Value); got {
+	case ChangeFlag, ChangeRevoke:
+		*o = got
+		return nil
+	}
+	return misplaced{n, fmt.Errorf("%q: want %s or %s", n.Value, ChangeFlag, ChangeRevoke)}
+}
 
 // UnmarshalYAML reads one of the names.
 func (v *Verdict) UnmarshalYAML(n *yaml.Node) error {

@@ -29,6 +29,7 @@ func (c *Config) settle(dir string) {
 	c.Server.TLS.settle(dir)
 	c.Client.TLS.settle(dir)
 	c.Client.Agent.settle(dir)
+	c.Client.Attest.EventLog = within(dir, c.Client.Attest.EventLog)
 	c.Server.Upstream.settle(dir)
 	c.Server.State.settle(dir)
 	c.Server.Enrollment.settle(dir)

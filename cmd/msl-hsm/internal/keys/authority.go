@@ -56,6 +56,7 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 	if p.PCRs, err = pcrRules(e.PCR); err != nil {
 		return p, err
 	}
+	p.RevokeChanged = e.OnChange == config.ChangeRevoke
 	p.EventLogs = len(e.EventLog) > 0
 	p.References, err = references(e.EventLog)
 	return p, err

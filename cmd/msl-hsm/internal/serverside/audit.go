@@ -111,8 +111,12 @@ func resultOf(v msl.Served) string {
 	return "answered"
 }
 
-// device writes the record of a change to the record of a device.
+// device writes the record of a change to the record of a device. That one attested to the
+// same state as before is none.
 func (a audit) device(r enroll.Record) {
+	if r.Attested != nil && r.Attested.Time.After(r.Updated) {
+		return
+	}
 	told := auditlog.Record{Event: "enrollment", Subject: r.ID.String(), Entity: r.Name, Result: string(r.State)}
 	if n := len(r.Log); n > 0 {
 		told.Detail = r.Log[n-1].What

@@ -1,0 +1,99 @@
+package clientside
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/tpm/fleet"
+	"github.com/msl-hsm/msl-hsm/tpm/identity"
+)
+
+const (
+	attestTime  = 2 * time.Minute // that one attestation may take
+	attestAgain = time.Minute     // after one that did not reach the server; then twice as long
+)
+
+// Attest begins to attest to the state of this machine, if client.attest says so, and returns
+// what ends that.
+func (a *Agent) Attest(ctx context.Context) (end func()) {
+	if a.config.Client.Attest.Every == 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.keepAttesting(ctx)
+	}()
+	return func() { cancel(); <-ended }
+}
+
+// keepAttesting attests at once, and then again and again.
+func (a *Agent) keepAttesting(ctx context.Context) {
+	every, again, told := a.config.Client.Attest.Every, attestAgain, false
+	for {
+		err := a.attestOnce(ctx)
+		wait := every - every/10 + rand.N(every/5) // devices that started together come apart
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			a.logAttested(told)
+			told, again = true, attestAgain
+		case answered(err):
+			a.log.Warn("the server does not accept the state of this machine", "error", err)
+			told, again = false, attestAgain
+		default:
+			a.log.Warn("could not attest to the state of this machine", "error", Explain(err, a.config))
+			told, wait, again = false, min(wait, again), min(2*again, every)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// logAttested is worth a line the first time.
+func (a *Agent) logAttested(told bool) {
+	say := a.log.Info
+	if told {
+		say = a.log.Debug
+	}
+	say("attested to the state of this machine", "pcr", []uint(a.config.Client.Attest.PCR))
+}
+
+// answered reports whether an error is a verdict, which will not be another in a minute.
+func answered(err error) bool {
+	return exit.IsAny(err, identity.ErrPolicy, identity.ErrRevoked, identity.ErrRejected, identity.ErrAttestation,
+		identity.ErrKey, identity.ErrMalformed, identity.ErrNotEnrolled, identity.ErrNotInitialized, identity.ErrCleared)
+}
+
+func (a *Agent) attestOnce(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, attestTime)
+	defer cancel()
+	own := *a.config
+	if own.Client.URL, err = own.Client.Attest.Place(own.Client.URL); err != nil {
+		return err
+	}
+	client, err := NewcomerClient(&own)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	m := a.Client.device
+	m.Identity.PCRs = own.Client.Attest.PCR
+	if m.Identity.EventLog, err = keys.EventLog(&own, own.Client.Attest.EventLog); err != nil {
+		return err
+	}
+	err = m.Identity.Attest(ctx, fleet.Exchange(client, own.Client.Recipient))
+	if errors.Is(err, identity.ErrMalformed) {
+		return errors.Join(err, errors.New("the server may be older than this agent"))
+	}
+	return err
+}

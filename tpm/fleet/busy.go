@@ -1,0 +1,52 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+)
+
+const (
+	busyTries   = 6                // of one message
+	longestWait = 30 * time.Second // that a server may ask for
+)
+
+// whenNotBusy calls send again while the server answers HTTP 503 and when to come back: it did
+// not act on the message (RFC 9110 section 15.6.4). Each wait is longer than the one before,
+// and of a random length, as many devices may have come at once. A server that asks for more
+// than [longestWait] gets no other try.
+func whenNotBusy(ctx context.Context, send func() ([]byte, error)) (answer []byte, err error) {
+	for try := range busyTries {
+		answer, err = send()
+		wait, busy := comeBack(err)
+		if !busy || wait > longestWait || try == busyTries-1 {
+			break
+		}
+		wait *= time.Duration(try + 1)
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-time.After(wait + rand.N(wait+1)):
+		}
+	}
+	return answer, err
+}
+
+// comeBack reports whether a server was busy, and after which time it wants to be asked again
+// (RFC 9110 section 10.2.3).
+func comeBack(err error) (after time.Duration, busy bool) {
+	var status *mslhttp.StatusError
+	if !errors.As(err, &status) || status.Status != http.StatusServiceUnavailable {
+		return 0, false
+	}
+	if seconds, err := strconv.ParseUint(status.RetryAfter, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second, true
+	}
+	at, err := http.ParseTime(status.RetryAfter)
+	return max(time.Until(at), 0), err == nil
+}
