@@ -11,7 +11,7 @@ import (
 
 // Create is errors.ErrUnsupported: a key that never leaves its token cannot be made on
 // two.
-func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
+func (s *rings) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
 	if s.isClosed() {
 		return keystore.Version{}, errClosed
 	}
@@ -21,7 +21,7 @@ func (s *Store) Create(label string, a keystore.Algorithm) (keystore.Version, er
 
 // Provision makes the next version of a provisioned key from the same bytes on every
 // token, or on none.
-func (s *Store) Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error) {
+func (s *rings) Provision(label string, a keystore.Algorithm, raw []byte) (keystore.Version, error) {
 	if err := s.complete(); err != nil {
 		return keystore.Version{}, err
 	}
@@ -77,7 +77,7 @@ func takeBack(done []*place, label string, number, last uint32) error {
 }
 
 // complete wants every token, since what changes must change on all.
-func (s *Store) complete() error {
+func (s *rings) complete() error {
 	if s.isClosed() {
 		return errClosed
 	}
@@ -91,7 +91,7 @@ func (s *Store) complete() error {
 
 // List describes the provisioned keys that are on every token that can be used, as the
 // first of these does.
-func (s *Store) List() (common []keystore.Info, err error) {
+func (s *rings) List() (common []keystore.Info, err error) {
 	listed := false
 	for _, p := range s.places {
 		if now, _ := p.look(); now == out {
@@ -131,7 +131,7 @@ func list(p *place) ([]keystore.Info, error) {
 
 // Destroy removes one version of a provisioned key, or all, from every token. It is
 // [keystore.ErrNotFound] if none has it.
-func (s *Store) Destroy(label string, version uint32) error {
+func (s *rings) Destroy(label string, version uint32) error {
 	if err := s.complete(); err != nil {
 		return err
 	}

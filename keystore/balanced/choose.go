@@ -12,7 +12,7 @@ import (
 
 // use does an operation with keys on one token and, where that token fails, on another.
 // An operation without keys can be done on any.
-func use[T any](s *Store, limit time.Duration, keys []*key, op func(p *place, on []keystore.Key) (T, error)) (T, error) {
+func use[T any](s *tokens, limit time.Duration, keys []*key, op func(p *place, on []keystore.Key) (T, error)) (T, error) {
 	var tried []*place
 	var first error
 	for {
@@ -62,7 +62,7 @@ func on[T any](p *place, limit time.Duration, keys []*key, op func(p *place, on 
 
 // choose returns the token to do an operation on: that of a key which is nowhere else, or
 // the one with the shortest queue. One that is in doubt is used if there is no other.
-func (s *Store) choose(keys []*key, tried []*place) (*place, error) {
+func (s *tokens) choose(keys []*key, tried []*place) (*place, error) {
 	if s.isClosed() {
 		return nil, errClosed
 	}
@@ -87,7 +87,7 @@ func (s *Store) choose(keys []*key, tried []*place) (*place, error) {
 const loyalty = 4
 
 // shortest returns the token in a state that has the shortest queue.
-func (s *Store) shortest(want state, keys []*key, tried []*place) (best *place) {
+func (s *tokens) shortest(want state, keys []*key, tried []*place) (best *place) {
 	var home *place
 	if len(keys) > 0 {
 		home = keys[0].home()
@@ -113,7 +113,7 @@ func (s *Store) shortest(want state, keys []*key, tried []*place) (best *place) 
 }
 
 // unusable is the error where no token can be used.
-func (s *Store) unusable() error {
+func (s *tokens) unusable() error {
 	var why []string
 	for _, p := range s.places {
 		if _, err := p.look(); err != nil {

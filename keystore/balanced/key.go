@@ -13,7 +13,7 @@ import (
 
 // A key is one on the tokens: a provisioned key on each of them, a session key on one.
 type key struct {
-	store     *Store
+	store     *tokens
 	algorithm keystore.Algorithm
 	public    crypto.PublicKey // of a pair
 
@@ -37,7 +37,7 @@ type handle struct {
 }
 
 // adopt makes a session key of one on a token.
-func (s *Store) adopt(p *place, inner keystore.Key) *key {
+func (s *tokens) adopt(p *place, inner keystore.Key) *key {
 	k := &key{store: s, algorithm: inner.Algorithm(), at: []*handle{{place: p, inner: inner}}}
 	if pair, ok := inner.(interface{ Public() crypto.PublicKey }); ok {
 		k.public = pair.Public()
@@ -64,7 +64,7 @@ func (k *key) Latency() time.Duration {
 func (k *key) own() *key { return k }
 
 // own returns the key behind one of this store.
-func (s *Store) own(k keystore.Key) (*key, error) {
+func (s *tokens) own(k keystore.Key) (*key, error) {
 	if mine, ok := k.(interface{ own() *key }); ok {
 		if own := mine.own(); own != nil && own.store == s {
 			return own, nil
@@ -243,7 +243,7 @@ func (k *key) Close() error {
 
 // carry brings a session key that was not sealed yet to another token: wrapped for a pair
 // that was made there for this alone.
-func (s *Store) carry(k *key, to *place) error {
+func (s *tokens) carry(k *key, to *place) error {
 	made, err := bounded(to, s.most(keystore.RSAUnwrap2048), func() (keystore.Key, error) {
 		return to.opened().Generate(keystore.RSAUnwrap2048)
 	})

@@ -62,7 +62,7 @@ func (k cipherKey) Decrypt(iv, ciphertext []byte) ([]byte, error) {
 
 // kept returns bytes that the caller will not change while an operation uses them that was
 // given up. Where none is given up they are those of the caller.
-func (s *Store) kept(b []byte) []byte {
+func (s *tokens) kept(b []byte) []byte {
 	if s.limit < 0 {
 		return b
 	}

@@ -4,19 +4,27 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
+// Rings are the provisioned keys that were looked up, by label.
+type rings struct {
+	*tokens
+	mu    sync.Mutex
+	known map[string]lookedUp
+}
+
 // Lookup finds a provisioned key, and proves that the tokens hold the same one. The first
 // time all must have the same versions. Later, versions that others do not have yet, or
 // not any more, are left out.
-func (s *Store) Lookup(label string) ([]keystore.Version, error) {
+func (s *rings) Lookup(label string) ([]keystore.Version, error) {
 	if s.isClosed() {
 		return nil, errClosed
 	}
 	s.mu.Lock()
-	known, ok := s.rings[label]
+	known, ok := s.known[label]
 	s.mu.Unlock()
 	if ok {
 		return s.versions(label, known), nil
@@ -34,7 +42,7 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 	}
 	s.proof.use(label, r)
 	s.mu.Lock()
-	s.rings[label] = lookedUp{r, found}
+	s.known[label] = lookedUp{r, found}
 	s.mu.Unlock()
 	return s.versions(label, lookedUp{r, found}), nil
 }
@@ -52,7 +60,7 @@ type found struct {
 }
 
 // find looks a key up on every token that can be used.
-func (s *Store) find(label string) (all []found, err error) {
+func (s *rings) find(label string) (all []found, err error) {
 	for _, p := range s.places {
 		if now, _ := p.look(); now == out {
 			continue
@@ -78,7 +86,7 @@ func (s *Store) find(label string) (all []found, err error) {
 }
 
 // agree returns the versions that all tokens have.
-func (s *Store) agree(label string, all []found) (ring, error) {
+func (s *rings) agree(label string, all []found) (ring, error) {
 	known, again := s.proof.known(label)
 	r := ring{slices.Clone(all[0].marks), all[0].place.name}
 	if again {
@@ -102,7 +110,7 @@ func (s *Store) agree(label string, all []found) (ring, error) {
 
 // common leaves out of a ring what another token does not have, and tells what that has
 // more. Of a key that is new here that is an error.
-func (s *Store) common(r *ring, label string, other found, again bool) error {
+func (s *rings) common(r *ring, label string, other found, again bool) error {
 	lacks := func(of []mark) func(mark) bool {
 		return func(m mark) bool { return !slices.ContainsFunc(of, m.sameVersion) }
 	}
@@ -127,7 +135,7 @@ func (s *Store) common(r *ring, label string, other found, again bool) error {
 }
 
 // versions makes the keys of a ring, which are open on each token where it was found.
-func (s *Store) versions(label string, l lookedUp) (versions []keystore.Version) {
+func (s *rings) versions(label string, l lookedUp) (versions []keystore.Version) {
 	for _, m := range l.ring.marks {
 		k := s.adopt(l.all[0].place, m.key)
 		k.label, k.version, k.at = label, m.number, nil
@@ -141,7 +149,7 @@ func (s *Store) versions(label string, l lookedUp) (versions []keystore.Version)
 }
 
 // Refresh has provisioned keys looked for again, and tokens that are lost examined now.
-func (s *Store) Refresh(labels ...string) error {
+func (s *rings) Refresh(labels ...string) error {
 	for _, p := range s.places {
 		if now, _ := p.look(); now == out {
 			p.poke()
@@ -161,22 +169,22 @@ func (s *Store) Refresh(labels ...string) error {
 	return s.renewSealing()
 }
 
-func (s *Store) forget(labels ...string) {
+func (s *rings) forget(labels ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(labels) == 0 {
-		clear(s.rings)
+		clear(s.known)
 	}
 	for _, label := range labels {
-		delete(s.rings, label)
+		delete(s.known, label)
 	}
 }
 
 // renewSealing looks for the versions of the sealing keys, and has all tokens seal with the
 // same ones.
-func (s *Store) renewSealing() error {
+func (s *rings) renewSealing() error {
 	for _, role := range keystore.SealingRoles() {
-		label := role.Label(s.prefix)
+		label := role.Label(s.proof.prefix)
 		if _, err := s.Lookup(label); errors.Is(err, keystore.ErrNotFound) {
 			continue
 		} else if err != nil {
@@ -191,7 +199,7 @@ func (s *Store) renewSealing() error {
 
 // SealWith has Seal use a version of a sealing key that all tokens have: that one, or the
 // next one below it; zero means the newest.
-func (s *Store) SealWith(label string, version uint32) error {
+func (s *rings) SealWith(label string, version uint32) error {
 	s.proof.mu.Lock()
 	s.proof.chosen[label] = version
 	s.proof.mu.Unlock()
@@ -206,7 +214,7 @@ func (s *Store) SealWith(label string, version uint32) error {
 
 // seal has the tokens seal with one version, of which it is proven first that the others
 // unseal it.
-func (s *Store) seal(label string) error {
+func (s *rings) seal(label string) error {
 	number := s.proof.sealing(label)
 	for _, p := range s.places {
 		if now, _ := p.look(); now == out {

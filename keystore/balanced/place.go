@@ -149,7 +149,7 @@ const (
 
 // attend examines a token when there is a doubt about it and, while it is lost, again and
 // again. It never waits for the examination of another token.
-func (s *Store) attend(p *place) {
+func (s *tokens) attend(p *place) {
 	pause := firstPause
 	for {
 		now, why := p.look()
@@ -173,7 +173,7 @@ func (s *Store) attend(p *place) {
 
 // tell notes what an examination found, logs what is new, and reports whether the token
 // is fit.
-func (s *Store) tell(p *place, before state, err error) bool {
+func (s *tokens) tell(p *place, before state, err error) bool {
 	if s.isClosed() {
 		return false
 	}
@@ -189,7 +189,7 @@ func (s *Store) tell(p *place, before state, err error) bool {
 
 // examine opens a token if it is not open, and proves that its keys are those that are in
 // use. An examination that takes longer than the limit goes on, and is the only one.
-func (s *Store) examine(p *place, limit time.Duration) error {
+func (s *tokens) examine(p *place, limit time.Duration) error {
 	if !p.examining.TryLock() {
 		return errLate
 	}
@@ -200,7 +200,7 @@ func (s *Store) examine(p *place, limit time.Duration) error {
 	return err
 }
 
-func (s *Store) prove(p *place) error {
+func (s *tokens) prove(p *place) error {
 	if p.opened() == nil {
 		store, err := p.open()
 		if err != nil {

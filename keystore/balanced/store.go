@@ -47,19 +47,20 @@ const defaultLimit = 10 * time.Second
 // [keystore.Changing] and [keystore.Admin]. What the stores of the tokens are not is
 // errors.ErrUnsupported.
 type Store struct {
-	prefix string
+	*tokens
+	rings // the provisioned keys
+
+	closing sync.Once
+}
+
+// Tokens are the places of the keys, and what is known of them.
+type tokens struct {
 	limit  time.Duration
 	log    *slog.Logger
 	places []*place
 	proof  *proof
 	turn   atomic.Uint32 // the place to look at first
-
-	mu    sync.Mutex
-	rings map[string]lookedUp
-
-	closing sync.Once
-	done    chan struct{} // closed by Close
-	attends sync.WaitGroup
+	done   chan struct{} // closed by Close
 }
 
 var (
@@ -75,14 +76,11 @@ var (
 // proven when they are looked up. A token that cannot be opened is left out until it can,
 // as long as there is another. Tokens with other keys are [ErrDifferent].
 func Open(c Config) (*Store, error) {
-	s := &Store{
-		prefix: cmp.Or(c.Prefix, keystore.DefaultPrefix), limit: cmp.Or(c.Limit, defaultLimit),
-		log: c.Log, rings: map[string]lookedUp{}, done: make(chan struct{}),
+	all := &tokens{
+		limit: cmp.Or(c.Limit, defaultLimit), log: cmp.Or(c.Log, slog.New(slog.DiscardHandler)),
+		proof: newProof(cmp.Or(c.Prefix, keystore.DefaultPrefix)), done: make(chan struct{}),
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	s.proof = newProof(s.prefix)
+	s := &Store{tokens: all, rings: rings{tokens: all, known: map[string]lookedUp{}}}
 	for _, t := range c.Tokens {
 		s.places = append(s.places, newPlace(t))
 	}
@@ -111,7 +109,7 @@ func (s *Store) begin() error {
 		}
 	}
 	for _, p := range s.places {
-		s.attends.Go(func() { s.attend(p) })
+		go s.attend(p)
 	}
 	if len(failed) == len(s.places) {
 		return errors.Join(failed...)
@@ -119,7 +117,7 @@ func (s *Store) begin() error {
 	return nil
 }
 
-func (s *Store) isClosed() bool {
+func (s *tokens) isClosed() bool {
 	select {
 	case <-s.done:
 		return true
@@ -148,7 +146,7 @@ func (s *Store) Close() (err error) {
 }
 
 // Live counts the session objects and the sessions in use of all tokens.
-func (s *Store) Live() (objects, sessions int) {
+func (s *tokens) Live() (objects, sessions int) {
 	for _, p := range s.places {
 		if l, ok := p.opened().(interface {
 			Live() (objects, sessions int)
@@ -169,7 +167,7 @@ type Condition struct {
 }
 
 // Conditions tells how each token is.
-func (s *Store) Conditions() (all []Condition) {
+func (s *tokens) Conditions() (all []Condition) {
 	for _, p := range s.places {
 		state, why := p.look()
 		all = append(all, Condition{Name: p.name, Usable: state == fit, Queue: int(p.busy.Load()), Why: why})
@@ -178,7 +176,7 @@ func (s *Store) Conditions() (all []Condition) {
 }
 
 // Each calls f with the store of every token that was opened.
-func (s *Store) Each(f func(name string, store keystore.Store)) {
+func (s *tokens) Each(f func(name string, store keystore.Store)) {
 	for _, p := range s.places {
 		if store := p.opened(); store != nil {
 			f(p.name, store)
@@ -216,7 +214,7 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 
 // born makes a session key.
 func (s *Store) born(a keystore.Algorithm, op func(*place) (keystore.Key, error)) (keystore.Key, error) {
-	return use(s, s.most(a), nil, func(p *place, _ []keystore.Key) (keystore.Key, error) {
+	return use(s.tokens, s.most(a), nil, func(p *place, _ []keystore.Key) (keystore.Key, error) {
 		inner, err := op(p)
 		if err != nil {
 			return nil, err
@@ -231,7 +229,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	blob, err := use(s, s.limit, []*key{own}, func(p *place, on []keystore.Key) ([]byte, error) { return p.opened().Seal(on[0], context) })
+	blob, err := use(s.tokens, s.limit, []*key{own}, func(p *place, on []keystore.Key) ([]byte, error) { return p.opened().Seal(on[0], context) })
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +238,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 }
 
 // WrapFor wraps a key under the public key of a peer.
-func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
+func (s *tokens) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 	own, err := s.own(k)
 	if err != nil {
 		return nil, err
@@ -256,7 +254,7 @@ func (s *Store) WrapFor(peer crypto.PublicKey, k keystore.Key) ([]byte, error) {
 
 // Random fills p with random bytes of one of the tokens.
 func (s *Store) Random(b []byte) error {
-	got, err := use(s, s.limit, nil, func(p *place, _ []keystore.Key) ([]byte, error) {
+	got, err := use(s.tokens, s.limit, nil, func(p *place, _ []keystore.Key) ([]byte, error) {
 		store, err := as[keystore.RandomSource](p)
 		if err != nil {
 			return nil, err
@@ -279,7 +277,7 @@ func as[K any](p *place) (K, error) {
 }
 
 // most is how long an operation may take that makes a key of algorithm a.
-func (s *Store) most(a keystore.Algorithm) time.Duration {
+func (s *tokens) most(a keystore.Algorithm) time.Duration {
 	if a.Secret() {
 		return s.limit
 	}
