@@ -75,6 +75,14 @@ func (e *earlyChunk) goOn(verified bool) {
 	}
 }
 
+// giveUp ends an opening that waits for a header which nobody verifies any more.
+func (e *earlyChunk) giveUp() {
+	select {
+	case e.verified <- false:
+	default: // it was told
+	}
+}
+
 // take returns the chunk, if it was opened.
 func (e *earlyChunk) take() (c chunk, opened bool) {
 	if e == nil {

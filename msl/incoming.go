@@ -40,6 +40,14 @@ func (in *incoming) close() {
 	}
 }
 
+// closeUnless closes a message that nobody knows of yet, unless the step that defers it
+// returned: it panics then.
+func (in *incoming) closeUnless(returned *bool) {
+	if !*returned {
+		in.close()
+	}
+}
+
 // A receiver is the side that reads a message.
 type receiver struct {
 	entities []EntityScheme
@@ -78,23 +86,24 @@ func (r *receiver) receive(ctx context.Context, decoder *wire.Decoder) (*incomin
 
 // read continues with the first object of a message, or with the error of reading it.
 func (r *receiver) read(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
-	in, err := r.readHeader(ctx, o, err, decoder)
-	if err == nil {
+	in, returned := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, watch: r.watch, release: func() {}}, false
+	defer in.closeUnless(&returned)
+	if err = r.readHeader(ctx, in, o, err, decoder); err == nil {
 		r.watch.received(in)
 	}
+	returned = true
 	return in, err
 }
 
-func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, decoder *wire.Decoder) (*incoming, error) {
-	in := &incoming{header: header{messageID: absent}, account: r.account, limits: r.limits, watch: r.watch, release: func() {}}
+func (r *receiver) readHeader(ctx context.Context, in *incoming, o wire.Object, err error, decoder *wire.Decoder) error {
 	if err == io.EOF {
-		return in, fail(ErrMSLParseError, "read message", fmt.Errorf("%w: %w", ErrNotMessage, io.EOF))
+		return fail(ErrMSLParseError, "read message", fmt.Errorf("%w: %w", ErrNotMessage, io.EOF))
 	}
 	if err != nil {
-		return in, notMessage(streamError(err, "Header"), cutOff(err) || errors.Is(err, wire.ErrSyntax))
+		return notMessage(streamError(err, "Header"), cutOff(err) || errors.Is(err, wire.ErrSyntax))
 	}
 	if err := in.account.hold(ctx, aHeader, len(o.Raw())); err != nil {
-		return in, streamError(err, "Header")
+		return streamError(err, "Header")
 	}
 	if r.slow { // before the message takes a turn, or keys
 		decoder.Await(earlySize)
@@ -108,7 +117,7 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 		return err
 	})
 	if err != nil {
-		return in, notMessage(err, !o.Has("headerdata") && !o.Has("errordata"))
+		return notMessage(err, !o.Has("headerdata") && !o.Has("errordata"))
 	}
 	if in.session == nil {
 		in.admission = r.admission
@@ -118,15 +127,15 @@ func (r *receiver) readHeader(ctx context.Context, o wire.Object, err error, dec
 		err = r.prove(ctx, in.sender.Identity)
 	}
 	if err != nil {
-		return in, err
+		return err
 	}
 	if env.isError {
 		in.err, in.timestamp, err = parseError(inside, in.sender.Identity)
-		return in, err
+		return err
 	}
 	in.header, err = parseHeader(inside, r.rulesFor(in))
 	in.body = in.payload.begin(ctx, in, decoder, first)
-	return in, err
+	return err
 }
 
 // identifyAndOpen finds the sender and opens the header, when the message is admitted.
@@ -176,6 +185,7 @@ func (r *receiver) open(mem *wire.Memory, in *incoming, env envelope, first *ear
 func (in *incoming) releaseAfter(first *earlyChunk) {
 	if release := in.release; first != nil {
 		in.release = func() {
+			first.giveUp()
 			first.take()
 			release()
 		}

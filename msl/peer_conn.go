@@ -96,13 +96,22 @@ func (c *Conn) serve(ctx context.Context, wrote func() int64, handle Handler) (*
 		}
 		in, err = c.answerHandshake(ctx, in)
 	}
+	returned := false
+	defer in.closeUnless(&returned)
+	err = c.respond(ctx, in, err, wrote, handle)
+	returned = true
+	return in, err
+}
+
+// respond answers a request that was read, or refused for refusal.
+func (c *Conn) respond(ctx context.Context, in *incoming, err error, wrote func() int64, handle Handler) error {
 	switch {
 	case errors.Is(err, io.EOF):
-		return in, io.EOF
+		return io.EOF
 	case err == nil && in.err != nil:
-		return in, in.err
+		return in.err
 	case err != nil:
-		return in, c.refuse(ctx, in, err)
+		return c.refuse(ctx, in, err)
 	}
 	c.pending, in.end.source, in.end.wrote = in.body, c.Source, wrote
 	in.followed = func() bool { return c.in.Buffered() > 0 }
@@ -117,9 +126,9 @@ func (c *Conn) serve(ctx context.Context, wrote func() int64, handle Handler) (*
 		err = c.refuse(ctx, in, in.applicationError(err, w.failed))
 	}
 	if err := errors.Join(err, c.skip()); err != nil || !answered {
-		return in, err
+		return err
 	}
-	return in, w.afterward()
+	return w.afterward()
 }
 
 // watch is who is told of headers.
@@ -166,8 +175,8 @@ func (c *Conn) refuse(ctx context.Context, in *incoming, cause error) error {
 func (c *Conn) answerHandshake(ctx context.Context, in *incoming) (*incoming, error) {
 	a := c.attempt(&Request{}, in)
 	a.purpose = loneHeader
+	defer in.release()
 	_, following, err := a.turn(ctx, true)
-	in.release()
 	return following, err
 }
 
@@ -328,11 +337,14 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 		}
 		return in, a.judgeError(in)
 	}
+	returned := false
+	defer in.closeUnless(&returned)
 	if a == nil {
 		err = c.checkRequest(ctx, in)
 	} else {
 		err = a.checkAnswer(ctx, in)
 	}
+	returned = true
 	return in, withID(err, in.messageID)
 }
 

@@ -206,18 +206,27 @@ func (s *Server) receive(ctx context.Context, a *account, r *wire.Decoder) (*inc
 	if err != nil || in.err != nil {
 		return in, err
 	}
+	returned := false
+	defer in.closeUnless(&returned)
+	err = s.accept(ctx, in)
+	returned = true
+	return in, withID(err, in.messageID)
+}
+
+// accept makes the checks on the meaning of a message.
+func (s *Server) accept(ctx context.Context, in *incoming) (err error) {
 	if in.keyResponse != nil {
 		err = fail(ErrKeyXResponseRequestMismatch, "key response that answers no request", nil)
 	} else {
 		err = s.check(ctx, in)
 	}
 	if err != nil {
-		return in, withID(err, in.messageID)
+		return err
 	}
 	if err = in.inferHandshake(); err == nil {
 		err = in.inflateTokens(ctx)
 	}
-	return in, withID(err, in.messageID)
+	return err
 }
 
 // receiver reads messages under the tokens that this side issues.

@@ -108,6 +108,9 @@ func (r *Rotator) create(versions map[string]uint32) error {
 	for _, label := range slices.Concat(keys.Together(r.Prefix)...) {
 		for have := newest[label]; have.Version < versions[label]; {
 			v, err := r.Store.Create(label, have.Algorithm)
+			if errors.Is(err, errors.ErrUnsupported) {
+				err = fmt.Errorf("%w; for that run msl-hsm key create --set server --rotate --keystore URI, and go on with msl-hsm key rotate when the keys are cloned", err)
+			}
 			if err != nil {
 				return fmt.Errorf("create key %q: %w", label, err)
 			}

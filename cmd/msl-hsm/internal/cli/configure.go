@@ -33,7 +33,7 @@ func (p *program) configure() (*config.Config, error) {
 		}
 		config.Override(secret.setting, secret.source)
 	}
-	config.Override(&c.Keystore.URI, p.flags.keystore)
+	c.Keystore.UseOnly(p.flags.keystore)
 	config.Override(&c.Keystore.SoftHSM, p.flags.softhsm)
 	if here, err := os.Getwd(); err == nil {
 		c.Keystore.URI = config.Settled(here, c.Keystore.URI)

@@ -66,6 +66,9 @@ func createSet(p *program, role string, rotate bool) (err error) {
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return exit.Usagef("make the keys of a TPM with msl-hsm tpm init, or one at a time with --algorithm")
 	}
+	if err := keys.OneToken(&c.Keystore); err != nil {
+		return err
+	}
 	set, err := keys.KeySet(role, c.Keystore.Prefix)
 	if err != nil {
 		return err
@@ -126,6 +129,9 @@ func createKey(p *program, label, name string) (err error) {
 	}
 	c, err := p.configure()
 	if err != nil {
+		return err
+	}
+	if err := keys.OneToken(&c.Keystore); err != nil {
 		return err
 	}
 	store, err := keys.Make(c)

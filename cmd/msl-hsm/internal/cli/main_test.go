@@ -138,6 +138,8 @@ func TestScripts(t *testing.T) {
 			"lines":           lines,
 			"push":            push,
 			"endkeystore":     endKeystore,
+			"clone":           clone,
+			"withdraw":        withdraw,
 			"etcd":            startEtcd,
 			"killetcd":        killEtcd,
 			"restartetcd":     restartEtcd,

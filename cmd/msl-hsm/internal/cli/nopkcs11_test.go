@@ -6,4 +6,6 @@ import "github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 
 const withPKCS11 = false
 
+func cloneToken(dir, label, other string) error { return keys.NoPKCS11() }
+
 func findSoftHSM() error { return keys.NoPKCS11() }

@@ -113,7 +113,7 @@ func whoSends(c *config.Config, k *Client) (msl.LocalEntity, error) {
 
 // clientKeys opens the device's key store. Without one the keys are in memory.
 func clientKeys(c *config.Config, k *Client) error {
-	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
+	if c.Keystore.None() {
 		for _, label := range []string{c.Client.Key, c.Client.PSKKeys} {
 			if label != "" {
 				return exit.Usagef("no key store for the key %q: give --keystore URI, or keystore.uri in the configuration", label)

@@ -19,7 +19,7 @@ func usePeer(c *config.Config, k *Client) error {
 		return exit.Usagef("a peer issues tokens, and a TPM makes no keys for that: give a token of a PKCS #11 module, or soft:FILE")
 	}
 	name := c.Client.Identity
-	if c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
+	if c.Keystore.None() {
 		if err := issuerInMemory(c, k.store); err != nil {
 			return err
 		}

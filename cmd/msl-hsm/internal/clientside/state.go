@@ -32,7 +32,7 @@ const makeDeviceKeys = "run msl-hsm key create --set device"
 // pre-shared key can decrypt again the answer that delivered them.
 func forgets(c *config.Config, k *Client) (why string, err error) {
 	seals := slices.ContainsFunc(k.MSL.KeyExchanges, func(x msl.Offerer) bool { return x.Scheme() != "SYMMETRIC_WRAPPED" })
-	if !seals || k.device != nil || c.Keystore.URI == "" && c.Keystore.SoftHSM == "" {
+	if !seals || k.device != nil || c.Keystore.None() {
 		return "", nil
 	}
 	for _, role := range []keystore.Role{keystore.RoleSealSession, keystore.RoleSealMAC} {

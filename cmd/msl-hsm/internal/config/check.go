@@ -2,6 +2,8 @@ package config
 
 import (
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -61,7 +63,7 @@ func check(c *Config) error {
 	if s.Admin.Socket != "" && s.State.File != "" {
 		return exit.Usagef("server.admin.socket is for a state in etcd: leave it out, since beside the state file there is %s.sock", filepath.Base(s.State.Path()))
 	}
-	for _, section := range []func() error{s.checkPlaces, s.Audit.check, s.Admin.check, s.HTTP.check, s.checkUpstream} {
+	for _, section := range []func() error{c.Keystore.checkTokens, s.checkPlaces, s.Audit.check, s.Admin.check, s.HTTP.check, s.checkUpstream} {
 		if err := section(); err != nil {
 			return err
 		}
@@ -72,6 +74,24 @@ func check(c *Config) error {
 		}
 	}
 	return c.Client.CheckLanguages()
+}
+
+// checkTokens wants several tokens, each once, and in PKCS #11.
+func (k *Keystore) checkTokens() error {
+	if len(k.Tokens) == 1 {
+		return exit.Usagef("keystore.tokens names one token: name it in keystore.uri, or another one that holds the same keys")
+	}
+	for i, token := range k.Tokens {
+		switch scheme, _, _ := strings.Cut(k.URI, ":"); {
+		case token == "":
+			return exit.Usagef("keystore.tokens has an empty entry: write the label or the URI of a token")
+		case slices.Contains(k.Tokens[:i], token):
+			return exit.Usagef("keystore.tokens names %s twice", token)
+		case scheme == "soft" || scheme == "tpm":
+			return exit.Usagef("keystore.tokens is for PKCS #11, and keystore.uri is %s: leave one of them out", k.URI)
+		}
+	}
+	return nil
 }
 
 // checkCosts refuses what is guessed too easily, or takes too much to check.

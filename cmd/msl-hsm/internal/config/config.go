@@ -18,6 +18,7 @@ type Config struct {
 // Keystore says where the keys are.
 type Keystore struct {
 	URI            string        `yaml:"uri" example:"pkcs11:token=prod?module-path=/usr/lib/vendor.so"` // or soft:FILE, or tpm:?state=FILE
+	Tokens         []string      `yaml:"tokens" example:"[hsm-a, hsm-b]"`                                // PKCS #11 tokens that hold the same keys, such as clones of one, in place of a token in uri: labels, or URIs; what these leave out is that of uri
 	SoftHSM        string        `yaml:"softhsm" example:"dev"`                                          // directory of a SoftHSM token; its module is found by itself
 	Initialize     string        `yaml:"initialize" example:"configdir='sql:/etc/nss' flags="`           // text for C_Initialize of the PKCS #11 module, which NSS wants; default: none
 	PIN            string        `yaml:"pin" example:"credential:pin"`                                   // source of the PIN, or of the passphrase of a soft: file
@@ -180,6 +181,16 @@ func Default() *Config {
 	c.Client.Attest.PCR = DefaultPCRs()
 	c.Client.Agent = Agent{Body: 24 << 20, Requests: 128, Timeout: time.Minute, Shutdown: DefaultShutdown, Watch: DefaultWatch}
 	return c
+}
+
+// None reports whether no key store is configured.
+func (k *Keystore) None() bool { return k.URI == "" && k.SoftHSM == "" && len(k.Tokens) == 0 }
+
+// UseOnly names the one key store to use, if it is given.
+func (k *Keystore) UseOnly(uri string) {
+	if uri != "" {
+		k.URI, k.Tokens = uri, nil
+	}
 }
 
 // Override replaces a value by that of a flag, if it was given.

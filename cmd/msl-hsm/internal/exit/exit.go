@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/balanced"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm"
@@ -91,7 +92,7 @@ func notMessage(err error) bool {
 func keystoreFailed(err error) bool {
 	return IsAny(err,
 		keystore.ErrNotFound, keystore.ErrBusy, keystore.ErrClosed, keystore.ErrUnavailable,
-		keystore.ErrLost, keystore.ErrWeakKey, keystore.ErrForeign,
+		keystore.ErrLost, keystore.ErrWeakKey, keystore.ErrForeign, balanced.ErrDifferent,
 		identity.ErrOtherTPM, identity.ErrCleared, identity.ErrNotInitialized, identity.ErrNotEnrolled,
 	)
 }

@@ -17,6 +17,9 @@ import (
 
 // Open opens the configured key store, in a process of its own if that is configured.
 func Open(c *config.Config) (Store, error) {
+	if len(c.Keystore.Tokens) > 0 {
+		return openTokens(&c.Keystore)
+	}
 	if !c.Keystore.Isolate {
 		return openHere(c)
 	}
@@ -45,7 +48,7 @@ func openHere(c *config.Config) (Store, error) {
 
 // named wants a key store.
 func named(k *config.Keystore) error {
-	if k.URI == "" && k.SoftHSM == "" {
+	if k.None() {
 		return exit.Usagef("no key store: give --keystore URI, or keystore.uri in the configuration")
 	}
 	return nil
@@ -58,6 +61,9 @@ func Make(c *config.Config) (Store, error) {
 		return makeTPM(c)
 	}
 	path, isSoft := strings.CutPrefix(c.Keystore.URI, "soft:")
+	if len(c.Keystore.Tokens) > 0 {
+		return Open(c)
+	}
 	if !isSoft {
 		return openHere(c)
 	}
@@ -99,13 +105,13 @@ func openSoft(c *config.Config, path string, ask func(source, what string) (*loc
 	return s, nil
 }
 
-// Reread finds the keys that other programs made or destroyed, and reads the PIN again
-// if it is in a file.
+// Reread reads the PIN again if it is in a file, and finds the keys that other programs
+// made or destroyed.
 func Reread(c *config.Keystore, s Store) error {
-	if err := Refresh(s); err != nil {
+	if err := rereadPIN(c, s); err != nil {
 		return err
 	}
-	return rereadPIN(c, s)
+	return Refresh(s) // which has lost tokens tried again, with that PIN
 }
 
 // Refresh has the keys looked for again that other programs may have made or destroyed.

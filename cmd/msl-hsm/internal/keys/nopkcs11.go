@@ -22,6 +22,8 @@ func openPKCS11(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
 
 func openIsolated(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
 
+func openTokens(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
+
 // ServeIsolated is the work of the process that holds a key store for another.
 func ServeIsolated() error { return NoPKCS11() }
 
@@ -32,7 +34,7 @@ func NoPKCS11() error {
 }
 
 // StatsOf returns nothing: there is no token.
-func StatsOf(Store) (DeviceStats, bool) { return DeviceStats{}, false }
+func StatsOf(Store) []DeviceStats { return nil }
 
 // rereadPIN does nothing: there is no token.
 func rereadPIN(*config.Keystore, Store) error { return nil }

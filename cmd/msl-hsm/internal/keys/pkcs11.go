@@ -100,27 +100,27 @@ func UseSoftHSM(k *config.Keystore, uri *hsm.URI) error {
 	return nil
 }
 
-// StatsOf returns the numbers about the token of a store, if it is in one.
-func StatsOf(s Store) (DeviceStats, bool) {
-	device, ok := s.(*hsm.Store)
-	if !ok {
-		return DeviceStats{}, false
-	}
-	st := device.Stats()
-	return DeviceStats{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}, true
+// StatsOf returns the numbers about the tokens of a store that are open in this process.
+func StatsOf(s Store) (all []DeviceStats) {
+	eachToken(s, func(token string, device *hsm.Store) {
+		st := device.Stats()
+		all = append(all, DeviceStats{Token: token, Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch})
+	})
+	return all
 }
 
 // rereadPIN reads the PIN again if it is in a file.
-func rereadPIN(c *config.Keystore, s Store) error {
-	device, ok := s.(*hsm.Store)
-	if !ok || !isFile(c.PIN) {
+func rereadPIN(c *config.Keystore, s Store) (err error) {
+	if !isFile(c.PIN) {
 		return nil
 	}
 	source, err := pin(c)
 	if err != nil {
 		return err
 	}
-	return device.RenewPIN(source)
+	var errs []error
+	eachToken(s, func(_ string, device *hsm.Store) { errs = append(errs, device.RenewPIN(source)) })
+	return errors.Join(errs...)
 }
 
 // PINSource returns where the PIN of the user comes from: the configuration, or else the URI.

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/balanced"
 )
 
 // A Store is a key store with everything that setup commands need.
@@ -23,6 +26,7 @@ type Importing interface {
 
 // DeviceStats are numbers about a PKCS #11 token at one moment.
 type DeviceStats struct {
+	Token       string // its name, if there are several
 	Open, InUse int    // sessions
 	Objects     int    // that live in them
 	Epoch       uint64 // how often the sessions were opened anew
@@ -38,3 +42,30 @@ func Missing(err error, next string) error {
 
 // IsolatedVerb is the hidden verb of a process that holds a key store for another.
 const IsolatedVerb = "isolated-keystore"
+
+// A TokenState is how one of several tokens is.
+type TokenState struct {
+	Token  string
+	Usable bool
+	Queue  int   // operations under way
+	Why    error // it is not usable
+}
+
+// Tokens tells how each of several tokens of a store is.
+func Tokens(s Store) (all []TokenState) {
+	if s, ok := s.(*balanced.Store); ok {
+		for _, c := range s.Conditions() {
+			all = append(all, TokenState{c.Name, c.Usable, c.Queue, c.Why})
+		}
+	}
+	return all
+}
+
+// OneToken wants a key store in which keys can be made: one that never leaves its token
+// cannot be made on several.
+func OneToken(k *config.Keystore) error {
+	if len(k.Tokens) == 0 {
+		return nil
+	}
+	return exit.Usagef("keystore.tokens names %d tokens, and a key that never leaves its token cannot be made on several: make it on one with --keystore and the URI of that token, and clone it to the others by the means of their vendor", len(k.Tokens))
+}

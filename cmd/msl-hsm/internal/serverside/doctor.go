@@ -203,6 +203,7 @@ func (d *doctor) store(ctx context.Context) {
 		return
 	}
 	defer func() { d.close("key store", store.Close()) }()
+	d.found = append(d.found, checkTokens(store)...)
 	d.keys(store)
 	d.audit(store)
 	r, err := Rehearse(d.c, store)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -50,6 +51,7 @@ const (
 // Ready makes the checks.
 func (s *Service) Ready(ctx context.Context) Readiness {
 	checks := []Check{s.checkServer(), s.checkKeyStore(ctx), s.checkState(ctx)}
+	checks = append(checks, checkTokens(s.Store)...)
 	checks = append(checks, s.checkCertificates(time.Now())...)
 	checks = append(checks, s.checkUpstream()...)
 	checks = append(checks, s.audit.check()...)
@@ -104,6 +106,18 @@ func (s *Service) checkKeyStore(ctx context.Context) Check {
 		versions = append(versions, fmt.Sprint(k.Version))
 	}
 	return Check{"keystore", OK, "the issuer key signs; its versions are " + strings.Join(versions, ", ")}
+}
+
+// checkTokens tells of each token, if there are several. A server goes on with one of them.
+func checkTokens(store keys.Store) (checks []Check) {
+	for _, t := range keys.Tokens(store) {
+		if t.Usable {
+			checks = append(checks, Check{"token " + t.Token, OK, "it holds the same keys as the others"})
+			continue
+		}
+		checks = append(checks, Check{"token " + t.Token, Warning, "it is not used: " + exit.OneLine(t.Why)})
+	}
+	return checks
 }
 
 func (s *Service) checkState(ctx context.Context) Check {

@@ -35,7 +35,7 @@ func (l *Live) overview(r *http.Request) statuspage.Overview {
 	if version == "(devel)" {
 		version = cmp.Or(revision, version)
 	}
-	_, measured := keys.StatsOf(g.Store)
+	measured := len(keys.StatsOf(g.Store)) > 0
 	o := statuspage.Overview{
 		Now: time.Now(), Started: g.started, Identity: g.MSL.Name, Version: version, Custody: g.MSL.Custody.String(),
 		Ready: found.Ready, Measured: measured, Keys: g.keysNow(ctx), Sessions: g.numbers(), Enrollments: g.waiting(ctx), State: g.stateNow(ctx),
@@ -81,11 +81,16 @@ func (g *generation) numbers() []statuspage.Number {
 		{Name: "Connections open", Value: fmt.Sprint(g.Connections.Open())},
 		{Name: "Memory for messages", Value: fmt.Sprintf("%d KiB proven senders, %d KiB others", st.Proven>>10, st.Unproven>>10)},
 	}
-	if d, ok := keys.StatsOf(g.Store); ok {
+	devices := keys.StatsOf(g.Store)
+	for _, d := range devices {
+		of := ""
+		if len(devices) > 1 {
+			of = ", " + d.Token
+		}
 		all = append(all,
-			statuspage.Number{Name: "PKCS #11 sessions", Value: fmt.Sprintf("%d in use of %d open", d.InUse, d.Open)},
-			statuspage.Number{Name: "Session objects in the token", Value: fmt.Sprint(d.Objects)},
-			statuspage.Number{Name: "Device opened anew", Value: times(max(d.Epoch, 1) - 1)})
+			statuspage.Number{Name: "PKCS #11 sessions" + of, Value: fmt.Sprintf("%d in use of %d open", d.InUse, d.Open)},
+			statuspage.Number{Name: "Session objects in the token" + of, Value: fmt.Sprint(d.Objects)},
+			statuspage.Number{Name: "Device opened anew" + of, Value: times(max(d.Epoch, 1) - 1)})
 	}
 	return all
 }

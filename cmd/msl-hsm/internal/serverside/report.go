@@ -118,18 +118,36 @@ func (s *Service) certificateValues() (all []metrics.Value) {
 	return all
 }
 
-// deviceValues are those of a PKCS #11 token.
-func (s *Service) deviceValues() []metrics.Value {
-	st, ok := keys.StatsOf(s.Store)
-	if !ok {
+// deviceValues are those of the PKCS #11 tokens. Where there are several, each has a label.
+func (s *Service) deviceValues() (all []metrics.Value) {
+	for _, st := range keys.StatsOf(s.Store) {
+		of := tokenLabel(st.Token)
+		all = append(all,
+			metrics.Value{Name: "keystore_sessions", Help: "PKCS #11 sessions.", Value: float64(st.Open), Labels: append(label("state", "open"), of...)},
+			metrics.Value{Name: "keystore_sessions", Help: "PKCS #11 sessions.", Value: float64(st.InUse), Labels: append(label("state", "in_use"), of...)},
+			metrics.Value{Name: "keystore_objects", Help: "Session objects in the PKCS #11 token.", Value: float64(st.Objects), Labels: of},
+			metrics.Value{Name: "keystore_opened_total", Help: "How often the sessions with the token were opened anew.", Value: float64(st.Epoch), Counts: true, Labels: of},
+		)
+	}
+	for _, t := range keys.Tokens(s.Store) {
+		usable := 0.0
+		if t.Usable {
+			usable = 1
+		}
+		all = append(all,
+			metrics.Value{Name: "keystore_token_usable", Help: "Whether one of several tokens that hold the same keys is used.", Value: usable, Labels: tokenLabel(t.Token)},
+			metrics.Value{Name: "keystore_token_queue", Help: "Operations that are under way on one of several tokens.", Value: float64(t.Queue), Labels: tokenLabel(t.Token)},
+		)
+	}
+	return all
+}
+
+// tokenLabel names one of several tokens.
+func tokenLabel(token string) [][2]string {
+	if token == "" {
 		return nil
 	}
-	return []metrics.Value{
-		{Name: "keystore_sessions", Help: "PKCS #11 sessions.", Value: float64(st.Open), Labels: label("state", "open")},
-		{Name: "keystore_sessions", Help: "PKCS #11 sessions.", Value: float64(st.InUse), Labels: label("state", "in_use")},
-		{Name: "keystore_objects", Help: "Session objects in the PKCS #11 token.", Value: float64(st.Objects)},
-		{Name: "keystore_opened_total", Help: "How often the sessions with the token were opened anew.", Value: float64(st.Epoch), Counts: true},
-	}
+	return label("token", token)
 }
 
 // buildVersion returns the version of this program, and the revision of its source.

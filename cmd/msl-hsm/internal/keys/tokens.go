@@ -1,0 +1,98 @@
+//go:build cgo && !nopkcs11
+
+package keys
+
+import (
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/balanced"
+)
+
+// openTokens opens several tokens as one key store, each in a process of its own if that
+// is configured.
+func openTokens(k *config.Keystore) (Store, error) {
+	c := balanced.Config{Prefix: k.Prefix, Log: k.Log, Limit: config.Nonzero(k.CallTimeout, 10*time.Second)}
+	if k.Isolate {
+		c.Limit = -1 // the processes take care of that
+	}
+	for _, token := range k.Tokens {
+		uri, err := tokenURI(k, token)
+		if err != nil {
+			return nil, err
+		}
+		c.Tokens = append(c.Tokens, balanced.Token{Name: tokenName(uri), Open: func() (keystore.Store, error) { return openToken(*k, uri) }})
+	}
+	s, err := balanced.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openToken opens one of several tokens.
+func openToken(k config.Keystore, uri *hsm.URI) (keystore.Store, error) {
+	k.URI, k.Tokens = uri.String(), nil
+	if k.Log != nil {
+		k.Log = k.Log.With("token", tokenName(uri))
+	}
+	if k.Isolate {
+		return openIsolated(&k)
+	}
+	return openPKCS11(&k)
+}
+
+// tokenURI returns the URI of one of several tokens, whose label may stand for it. What
+// it leaves out is that of the key store.
+func tokenURI(k *config.Keystore, token string) (*hsm.URI, error) {
+	common, uri := &hsm.URI{}, &hsm.URI{Token: token}
+	var err error
+	if k.URI != "" {
+		if common, err = hsm.ParseURI(k.URI); err != nil {
+			return nil, exit.Usagef("keystore.uri: %w; with keystore.tokens write pkcs11:?module-path=/path/to/module.so", err)
+		}
+	}
+	if common.Token != "" || common.Serial != "" || common.SlotID != "" {
+		return nil, exit.Usagef("keystore.uri names a token, and keystore.tokens does too: write keystore.uri without it, as pkcs11:?module-path=/path/to/module.so")
+	}
+	if strings.HasPrefix(token, "pkcs11:") {
+		if uri, err = hsm.ParseURI(token); err != nil {
+			return nil, exit.Usagef("keystore.tokens: %s: %w; write a label, or pkcs11:serial=NUMBER", token, err)
+		}
+	}
+	if uri.ModulePath == "" && uri.ModuleName == "" {
+		uri.ModulePath, uri.ModuleName = common.ModulePath, common.ModuleName
+	}
+	if uri.PINSource == "" {
+		uri.PINSource = common.PINSource
+	}
+	return uri, nil
+}
+
+// tokenName is how a token is called in logs: by what tells it from others.
+func tokenName(uri *hsm.URI) string {
+	short := *uri
+	short.ModulePath, short.ModuleName, short.PINSource = "", "", ""
+	if short.String() == (&hsm.URI{Token: uri.Token}).String() {
+		return uri.Token
+	}
+	return strings.TrimPrefix(short.String(), "pkcs11:")
+}
+
+// eachToken calls f with the stores of PKCS #11 tokens that are open in this process.
+func eachToken(s Store, f func(token string, device *hsm.Store)) {
+	switch s := s.(type) {
+	case *hsm.Store:
+		f("", s)
+	case *balanced.Store:
+		s.Each(func(token string, store keystore.Store) {
+			if device, ok := store.(*hsm.Store); ok {
+				f(token, device)
+			}
+		})
+	}
+}

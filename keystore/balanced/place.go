@@ -1,0 +1,218 @@
+package balanced
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A state says what a token can be used for.
+type state int
+
+const (
+	out     state = iota // nothing: it was not proven since it was opened or lost
+	doubted              // if there is no other: an operation failed there, and it is examined
+	fit                  // all
+)
+
+// A place is one token.
+type place struct {
+	name string
+	open func() (keystore.Store, error)
+
+	busy     atomic.Int64 // operations under way
+	progress atomic.Int64 // when one of them began alone or ended, in nanoseconds since start
+	start    time.Time
+
+	wake      chan struct{} // has the token examined
+	examining sync.Mutex    // held while it is
+	store     atomic.Pointer[keystore.Store]
+
+	mu  sync.Mutex
+	now state
+	why error // it is not fit
+}
+
+func newPlace(t Token) *place {
+	return &place{name: t.Name, open: t.Open, start: time.Now(), wake: make(chan struct{}, 1), why: errors.New("it is being opened")}
+}
+
+// opened returns the store of the token, or nil.
+func (p *place) opened() keystore.Store {
+	if store := p.store.Load(); store != nil {
+		return *store
+	}
+	return nil
+}
+
+func (p *place) look() (state, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now, p.why
+}
+
+// judge notes what an examination found, and returns the state before.
+func (p *place) judge(err error) (before state) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before = p.now
+	p.now, p.why = fit, nil
+	if err != nil {
+		p.now, p.why = out, err
+	}
+	return before
+}
+
+// doubt has the token examined, since an operation failed there.
+func (p *place) doubt(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now == fit {
+		p.now, p.why = doubted, err
+		p.poke()
+	}
+}
+
+// poke wakes who attends to the token.
+func (p *place) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// stalled is how long a token with operations under way may complete none before others
+// are preferred.
+const stalled = time.Second
+
+// stalls reports whether operations are under way and none has ended of late.
+func (p *place) stalls() bool {
+	return p.busy.Load() > 0 && time.Since(p.start)-time.Duration(p.progress.Load()) > stalled
+}
+
+func (p *place) begin() {
+	if p.busy.Add(1) == 1 {
+		p.progress.Store(int64(time.Since(p.start)))
+	}
+}
+
+func (p *place) end() {
+	p.busy.Add(-1)
+	p.progress.Store(int64(time.Since(p.start)))
+}
+
+type none = struct{}
+
+// bounded runs an operation on a token, and gives it up after the limit; what it makes
+// later is closed. A limit below zero is none.
+func bounded[T any](p *place, limit time.Duration, op func() (T, error)) (T, error) {
+	p.begin()
+	if limit < 0 {
+		defer p.end()
+		return op()
+	}
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer p.end()
+		v, err := op()
+		done <- result{v, err}
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-timer.C:
+		go func() {
+			if late, ok := any((<-done).value).(keystore.Key); ok {
+				late.Close()
+			}
+		}()
+		var none T
+		return none, fmt.Errorf("%w for %v", errLate, limit)
+	}
+}
+
+// Pauses between the examinations of a token that is lost.
+const (
+	firstPause   = 50 * time.Millisecond
+	longestPause = 500 * time.Millisecond
+)
+
+// attend examines a token when there is a doubt about it and, while it is lost, again and
+// again. It never waits for the examination of another token.
+func (s *tokens) attend(p *place) {
+	pause := firstPause
+	for {
+		now, why := p.look()
+		var later <-chan time.Time
+		if now != fit && !errors.Is(why, keystore.ErrPIN) { // a refused PIN is not tried again
+			later = time.After(pause)
+		}
+		select {
+		case <-s.done:
+			return
+		case <-p.wake:
+		case <-later:
+		}
+		if s.tell(p, now, s.examine(p, s.most(keystore.RSASign4096))) {
+			pause = firstPause
+		} else {
+			pause = min(2*pause, longestPause)
+		}
+	}
+}
+
+// tell notes what an examination found, logs what is new, and reports whether the token
+// is fit.
+func (s *tokens) tell(p *place, before state, err error) bool {
+	if s.isClosed() {
+		return false
+	}
+	p.judge(err)
+	switch {
+	case err != nil && before != out:
+		s.log.Error("token lost", "token", p.name, "error", err)
+	case err == nil && before == out:
+		s.log.Info("token back", "token", p.name)
+	}
+	return err == nil
+}
+
+// examine opens a token if it is not open, and proves that its keys are those that are in
+// use. An examination that takes longer than the limit goes on, and is the only one.
+func (s *tokens) examine(p *place, limit time.Duration) error {
+	if !p.examining.TryLock() {
+		return errLate
+	}
+	_, err := bounded(p, limit, func() (none, error) {
+		defer p.examining.Unlock()
+		return none{}, s.prove(p)
+	})
+	return err
+}
+
+func (s *tokens) prove(p *place) error {
+	if p.opened() == nil {
+		store, err := p.open()
+		if err != nil {
+			return err
+		}
+		if s.isClosed() {
+			return errors.Join(errClosed, store.Close())
+		}
+		p.store.Store(&store)
+	}
+	if err := s.proof.examine(p); err != nil {
+		return err
+	}
+	return s.proof.choose(p)
+}

@@ -1,0 +1,70 @@
+package softhsm
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/msl-hsm/msl-hsm/hsm"
+)
+
+// Clone copies the token to another one in its directory, with the same keys and PINs, as
+// the makers of HSMs clone a partition. The new label is as it is shown: at most 32 bytes.
+// Programs that have the module open may not see the new token until they open it again.
+func (t *Token) Clone(label string) (*Token, error) {
+	if label == "" || len(label) > labelSize {
+		return nil, fmt.Errorf("softhsm: clone a token to label %q: it has to have 1 to %d bytes", label, labelSize)
+	}
+	tokens := filepath.Join(filepath.Dir(t.Config), "tokens")
+	from, object, err := find(tokens, t.Label)
+	if err != nil {
+		return nil, fmt.Errorf("softhsm: clone %q: %w", t.Label, err)
+	}
+	serial := make([]byte, 8)
+	rand.Read(serial)
+	name := hex.EncodeToString(serial)
+	copy(object[labelAt:], padded(label))
+	copy(object[serialAt:], name)
+	to := filepath.Join(tokens, "clone-"+name)
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return nil, fmt.Errorf("softhsm: clone %q: %w", t.Label, err)
+	}
+	if err := os.WriteFile(filepath.Join(to, objectFile), object, 0o600); err != nil {
+		return nil, fmt.Errorf("softhsm: clone %q: %w", t.Label, err)
+	}
+	uri := hsm.URI{Token: label, ModulePath: t.Module}
+	return &Token{Module: t.Module, Config: t.Config, Label: label, URI: uri.String(), PIN: t.PIN}, nil
+}
+
+// Where the label and the serial number of a token are in its file: SoftHSM writes its
+// attributes in the order of their numbers (ObjectFile.cpp of 2.6).
+const (
+	objectFile = "token.object"
+	labelAt    = 0x20
+	labelSize  = 32
+	serialAt   = 0x58
+	serialSize = 16
+)
+
+func padded(label string) []byte {
+	return append([]byte(label), bytes.Repeat([]byte{' '}, labelSize-len(label))...)
+}
+
+// find finds the directory of a token, and reads what describes it.
+func find(tokens, label string) (dir string, object []byte, err error) {
+	all, err := filepath.Glob(filepath.Join(tokens, "*", objectFile))
+	if err != nil {
+		return "", nil, err
+	}
+	for _, path := range all {
+		object, err := os.ReadFile(path)
+		if err == nil && len(object) >= serialAt+serialSize && bytes.Equal(object[labelAt:labelAt+labelSize], padded(label)) {
+			return filepath.Dir(path), object, nil
+		}
+	}
+	return "", nil, errors.New("no such token is there")
+}
