@@ -88,6 +88,23 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
+// FuzzReport has a child tell anything of its calls: what is passed on makes sense.
+func FuzzReport(f *testing.F) {
+	r := &report{}
+	r.add(keystore.Call{Function: "C_Sign", Queue: 1, Run: 2, Err: keystore.ErrBusy})
+	r.add(keystore.Call{})
+	f.Add([]byte(r.taken()))
+	f.Add([]byte{1, 'C'})
+	f.Fuzz(func(t *testing.T, calls []byte) {
+		p := newProcess(&Config{}, nil, nil)
+		p.tell(calls, func(c keystore.Call) {
+			if c.Queue < 0 || c.Run < 0 || !isFunction(c.Function) {
+				t.Errorf("%+v", c)
+			}
+		})
+	})
+}
+
 func TestErrorsPass(t *testing.T) {
 	for _, kind := range kinds {
 		err := newChildError("text", kindsOf(errors.Join(kind, errors.New("other"))))

@@ -1,6 +1,7 @@
 package isolated
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ type process struct {
 	limit      time.Duration // of a call, unless it may take longer
 	tick       time.Duration // see watchCalls
 	ticks      atomic.Int64
+	device     atomic.Pointer[Device] // what the store held last, or nil
+	functions  map[string]bool        // of which the child has told; for the goroutine that listens
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -74,7 +77,7 @@ func (c *Config) start(generation uint64) (*process, error) {
 }
 
 func newProcess(c *Config, command *exec.Cmd, control *net.UnixConn) *process {
-	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{},
+	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{}, functions: map[string]bool{},
 		places: make(chan struct{}, maxLanes), wait: c.wait(), limit: c.limit(), tick: ticksOf(c.limit())}
 }
 
@@ -101,13 +104,13 @@ func (p *process) open(c *Config) error {
 		case err != nil:
 		case e.Ready:
 			p.control.SetDeadline(time.Time{})
-			go p.listen(c)
+			go p.listen(lines, c)
 			return nil
 		case e.Failure != nil:
 			p.stop()
 			return newChildError(e.Failure.Text, e.Failure.Kinds)
-		case e.Log != nil:
-			e.Log.tell(c.log())
+		default:
+			p.heard(e, c)
 		}
 	}
 	late := errors.Is(errors.Join(err, lines.Err()), os.ErrDeadlineExceeded)
@@ -124,13 +127,12 @@ func (p *process) stop() {
 	p.reap()
 }
 
-// listen passes the child's log on until its end.
-func (p *process) listen(c *Config) {
-	lines := events(p.control)
+// listen passes on what the child logs and measures, until its end.
+func (p *process) listen(lines *bufio.Scanner, c *Config) {
 	for lines.Scan() {
 		var e event
-		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Log != nil {
-			e.Log.tell(c.log())
+		if json.Unmarshal(lines.Bytes(), &e) == nil {
+			p.heard(e, c)
 		}
 	}
 }

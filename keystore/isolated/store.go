@@ -39,6 +39,9 @@ type Config struct {
 	// Log receives an entry when the child is lost and when it is back, and what the
 	// store logs in the child. Nil means no log.
 	Log *slog.Logger
+	// Calls, if not nil, is told of each operation of the device in the child, up to half a
+	// second later.
+	Calls func(keystore.Call)
 }
 
 func (c *Config) limit() time.Duration { return cmp.Or(max(c.Limit, 0), 15*time.Second) }

@@ -29,6 +29,7 @@ type isolatedSettings struct {
 	Prefix            string
 	AllowWeak         []string
 	Sandbox           bool
+	Calls             bool // each is to be told
 }
 
 // openIsolated opens the keys in a token, in a process of its own.
@@ -50,13 +51,13 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	}
 	settings, err := json.Marshal(isolatedSettings{
 		URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
-		Prefix: k.Prefix, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox,
+		Prefix: k.Prefix, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox, Calls: k.Calls != nil,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s, err := isolated.Open(isolated.Config{
-		Command: isolatedCommand, Settings: settings, PIN: pin, Log: k.Log, Wait: k.Wait, Memory: k.IsolateMemory,
+		Command: isolatedCommand, Settings: settings, PIN: pin, Log: k.Log, Calls: k.Calls, Wait: k.Wait, Memory: k.IsolateMemory,
 		Limit: config.Nonzero(k.Wait, 5*time.Second) + config.Nonzero(k.CallTimeout, 10*time.Second),
 	})
 	if err != nil {
@@ -102,23 +103,43 @@ func ownCommand(verb string) *exec.Cmd {
 // ServeIsolated is the work of the process that holds a key store for another. What it
 // returns as an error the other one was told.
 func ServeIsolated() error {
-	return isolated.Serve(func(text []byte, log *slog.Logger) (keystore.Store, error) {
+	return isolated.ServeReporting(func(text []byte, to isolated.Reporter) (keystore.Store, error) {
 		var s isolatedSettings
 		if err := json.Unmarshal(text, &s); err != nil {
 			return nil, exit.Usagef("settings of the key store: %w", err)
 		}
 		k := &config.Keystore{
 			URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
-			Prefix: s.Prefix, AllowWeak: s.AllowWeak, Log: log,
+			Prefix: s.Prefix, AllowWeak: s.AllowWeak, Log: to.Log,
 		}
 		if s.Sandbox {
 			if err := isolated.Confine(); err != nil {
-				log.Warn("the process of the key store has no sandbox", "error", err)
+				to.Log.Warn("the process of the key store has no sandbox", "error", err)
 			}
 		}
 		if s.PIN {
 			k.PIN = fmt.Sprintf("fd:%d", isolated.PINFD)
 		}
-		return openPKCS11(k)
+		if s.Calls {
+			k.Calls = to.Calls
+		}
+		return openDescribed(k)
 	})
+}
+
+// A described store is one in this process that tells another process what it holds.
+type described struct{ *hsm.Store }
+
+func openDescribed(k *config.Keystore) (keystore.Store, error) {
+	s, err := openToken(k)
+	if err != nil {
+		return nil, err
+	}
+	return described{s}, nil
+}
+
+// Device returns what the store holds in its token.
+func (d described) Device() isolated.Device {
+	st := d.Stats()
+	return isolated.Device{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 	"github.com/msl-hsm/msl-hsm/tpm"
@@ -23,6 +24,14 @@ func Providers() []keystore.Provider {
 
 // openPKCS11 opens the keys in a token.
 func openPKCS11(k *config.Keystore) (Store, error) {
+	s, err := openToken(k)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func openToken(k *config.Keystore) (*hsm.Store, error) {
 	if err := CheckSoftHSM(k); err != nil {
 		return nil, err
 	}
@@ -102,12 +111,15 @@ func UseSoftHSM(k *config.Keystore, uri *hsm.URI) error {
 
 // StatsOf returns the numbers about the token of a store, if it is in one.
 func StatsOf(s Store) (DeviceStats, bool) {
-	device, ok := s.(*hsm.Store)
-	if !ok {
-		return DeviceStats{}, false
+	switch device := s.(type) {
+	case *hsm.Store:
+		st := device.Stats()
+		return DeviceStats{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}, true
+	case *isolated.Store:
+		st, ok := device.Device()
+		return DeviceStats(st), ok
 	}
-	st := device.Stats()
-	return DeviceStats{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}, true
+	return DeviceStats{}, false
 }
 
 // rereadPIN reads the PIN again if it is in a file.
