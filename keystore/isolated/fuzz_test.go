@@ -33,7 +33,7 @@ func (s quickStore) Create(label string, a keystore.Algorithm) (keystore.Version
 func FuzzRequest(f *testing.F) {
 	store := quickStore{soft.New()}
 	f.Cleanup(func() { store.Close() })
-	for op := opGenerate; op <= opSealAll; op++ {
+	for op := opGenerate; op <= opRenewPIN; op++ {
 		if op == opShutdown || op == opGenerate {
 			continue
 		}

@@ -40,6 +40,7 @@ var handlers = [...]func(*server, *fields, message) (message, error){
 	opSealWith:    sealWith,
 	opOpenAll:     (*server).openAll,
 	opSealAll:     (*server).sealAll,
+	opRenewPIN:    renewPIN,
 }
 
 // maxRandom bounds the random bytes of one request.

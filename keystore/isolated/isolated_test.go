@@ -94,6 +94,8 @@ func openStore(settings []byte, to isolated.Reporter) (keystore.Store, error) {
 
 type described struct{ *hsm.Store }
 
+func (d described) TakePIN(fd int) error { return d.RenewPIN(hsm.PINSource(fmt.Sprintf("fd:%d", fd))) }
+
 func (d described) Device() isolated.Device {
 	return isolated.Device{Open: d.Stats().Sessions, Epoch: d.Stats().Epoch}
 }

@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/internal/pace"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -42,7 +41,7 @@ type process struct {
 }
 
 // start starts a child and waits until its store is open.
-func (c *Config) start(generation uint64) (*process, error) {
+func (c *Config) start(generation uint64, pin *pin) (*process, error) {
 	fds, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("isolated: socketpair: %v: %w", err, keystore.ErrUnavailable)
@@ -56,13 +55,13 @@ func (c *Config) start(generation uint64) (*process, error) {
 	p := newProcess(c, c.Command(), control)
 	p.generation = generation
 	p.command.ExtraFiles = []*os.File{theirs}
-	if c.PIN != nil {
-		pin, err := pinPipe(c.PIN)
-		if err != nil {
-			return nil, errors.Join(err, control.Close())
-		}
-		defer pin.Close()
-		p.command.ExtraFiles = append(p.command.ExtraFiles, pin)
+	secret, err := pin.pipe()
+	if err != nil {
+		return nil, errors.Join(err, control.Close())
+	}
+	if secret != nil {
+		defer secret.Close()
+		p.command.ExtraFiles = append(p.command.ExtraFiles, secret)
 	}
 	bindToParent(p.command)
 	keepDescriptors()
@@ -323,17 +322,4 @@ func judge(f *fields, use func(*fields) error) error {
 		err = fmt.Errorf("%w: %w", end, keystore.ErrUnavailable)
 	}
 	return err
-}
-
-// pinPipe returns a pipe from which the PIN can be read once.
-func pinPipe(pin *lockedmem.Buffer) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("isolated: %w", err)
-	}
-	defer w.Close()
-	if _, err := w.Write(pin.Bytes()); err != nil { // it fits into the pipe: PINs are short
-		return nil, errors.Join(fmt.Errorf("isolated: %w", err), r.Close())
-	}
-	return r, nil
 }

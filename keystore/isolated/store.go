@@ -26,6 +26,9 @@ type Config struct {
 	// PIN, if not nil, is what the child can read from the descriptor [PINFD]; at most
 	// 4096 bytes. The store keeps it for the children that follow, and closes it.
 	PIN *lockedmem.Buffer
+	// ReadPIN, if not nil, reads the PIN again for each child but the first. After an error
+	// the former one is used.
+	ReadPIN func() (*lockedmem.Buffer, error)
 	// Limit is how long one operation may take. Then it is given up, and the child is
 	// replaced. Generating a key pair may take twelve times as long. The default is 15
 	// seconds.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -41,7 +42,8 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	pin, err := readPIN(cmp.Or(k.PIN, uri.PINSource))
+	source := cmp.Or(k.PIN, uri.PINSource)
+	pin, err := readPIN(source)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +60,8 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	}
 	s, err := isolated.Open(isolated.Config{
 		Command: isolatedCommand, Settings: settings, PIN: pin, Log: k.Log, Calls: k.Calls, Wait: k.Wait, Memory: k.IsolateMemory,
-		Limit: config.Nonzero(k.Wait, 5*time.Second) + config.Nonzero(k.CallTimeout, 10*time.Second),
+		ReadPIN: rereading(source),
+		Limit:   config.Nonzero(k.Wait, 5*time.Second) + config.Nonzero(k.CallTimeout, 10*time.Second),
 	})
 	if err != nil {
 		return nil, err
@@ -82,6 +85,23 @@ func readPIN(source string) (*lockedmem.Buffer, error) {
 		source = string(parsed)
 	}
 	return Secret(source, "PIN of the PKCS #11 token")
+}
+
+// rereading returns what reads the PIN again, if it is in a file.
+func rereading(source string) func() (*lockedmem.Buffer, error) {
+	if !isFile(source) && !filepath.IsAbs(source) { // as in the pin-source of a URI
+		return nil
+	}
+	return func() (*lockedmem.Buffer, error) { return readPIN(source) }
+}
+
+// renewIsolated has the process of a key store log in with the PIN that is in the file now.
+func renewIsolated(c *config.Keystore, s *isolated.Store) error {
+	pin, err := readPIN(c.PIN)
+	if err != nil {
+		return err
+	}
+	return s.RenewPIN(pin)
 }
 
 func isolatedCommand() *exec.Cmd { return ownCommand(IsolatedVerb) }
@@ -137,6 +157,9 @@ func openDescribed(k *config.Keystore) (keystore.Store, error) {
 	}
 	return described{s}, nil
 }
+
+// TakePIN has the store log in with another PIN.
+func (d described) TakePIN(fd int) error { return d.RenewPIN(hsm.PINSource(fmt.Sprintf("fd:%d", fd))) }
 
 // Device returns what the store holds in its token.
 func (d described) Device() isolated.Device {

@@ -124,8 +124,14 @@ func StatsOf(s Store) (DeviceStats, bool) {
 
 // rereadPIN reads the PIN again if it is in a file.
 func rereadPIN(c *config.Keystore, s Store) error {
+	if !isFile(c.PIN) {
+		return nil
+	}
+	if apart, ok := s.(*isolated.Store); ok {
+		return renewIsolated(c, apart)
+	}
 	device, ok := s.(*hsm.Store)
-	if !ok || !isFile(c.PIN) {
+	if !ok {
 		return nil
 	}
 	source, err := pin(c)
