@@ -24,10 +24,10 @@ type Opening struct {
 	Plaintext      []byte // what is decrypted is appended to it
 }
 
-// A Sealing is what [Joint.SealAll] protects. The tag is of the ciphertext in Base64 (RFC
-// 4648 section 4), with Before and After around it.
+// A Sealing is what [Joint.SealAll] protects. Data is the ciphertext in Base64 (RFC 4648
+// section 4) with Before and After around it, and Tag is the tag of Data.
 type Sealing struct {
-	IV, Plaintext   []byte
-	Before, After   []byte
-	Ciphertext, Tag []byte // the results, which are appended
+	IV, Plaintext []byte
+	Before, After []byte
+	Data, Tag     []byte // the results, which are appended
 }

@@ -90,10 +90,13 @@ func cipherSpec(name string) (string, bool) {
 	return "", false
 }
 
+// envelopeSize is that of an envelope without its ciphertext and the name of its key.
+const envelopeSize = 112
+
 // append writes the envelope after dst.
 func (e ciphertextEnvelope) append(dst []byte) []byte {
 	at := len(dst)
-	dst = slices.Grow(dst, 112+len(e.keyID)+len(e.ciphertext)*4/3)
+	dst = slices.Grow(dst, envelopeSize+len(e.keyID)+len(e.ciphertext)*4/3)
 	enc := wire.EncoderOn(dst[at:])
 	enc.Begin()
 	if e.version == 2 {

@@ -20,7 +20,7 @@ type earlyChunk struct {
 	verified chan bool     // whether the header is; sent once, or closed
 	done     chan struct{} // closed when the chunk is opened, or that failed
 	sealed   sealedChunk
-	mem      wire.Memory
+	mem      wire.Memory // of the chunk when it is opened
 	chunk    chunk
 	err      error
 }

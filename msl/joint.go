@@ -2,7 +2,6 @@ package msl
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"io"
 	"slices"
@@ -94,20 +93,20 @@ type part struct {
 func (k SymmetricKey) sealShared(j keystore.Joint, parts ...part) error {
 	all := make([]keystore.Sealing, len(parts))
 	for i, p := range parts {
-		p.mem.Scratch = slices.Grow(p.mem.Scratch[:0], ivSize+len(p.plaintext)+ivSize)[:ivSize]
+		p.mem.Scratch = slices.Grow(p.mem.Scratch[:0], ivSize+envelopeSize+len(k.KeyID))[:ivSize]
 		if _, err := io.ReadFull(orRandom(k.Rand), p.mem.Scratch); err != nil {
 			return fail(ErrInternalException, "draw an initialization vector", err)
 		}
 		e := ciphertextEnvelope{version: 1, keyID: k.KeyID, iv: p.mem.Scratch}
-		p.mem.Content = e.append(p.mem.Content[:0])
-		all[i] = keystore.Sealing{IV: p.mem.Scratch, Plaintext: p.plaintext, Ciphertext: p.mem.Scratch[ivSize:], Tag: p.mem.Tag[:0]}
-		all[i].Before, all[i].After = aroundCiphertext(p.mem.Content)
+		p.mem.Scratch = e.append(p.mem.Scratch)
+		all[i] = keystore.Sealing{IV: p.mem.Scratch[:ivSize], Plaintext: p.plaintext, Data: p.mem.Content[:0], Tag: p.mem.Tag[:0]}
+		all[i].Before, all[i].After = aroundCiphertext(p.mem.Scratch[ivSize:])
 	}
 	if err := j.SealAll(k.MAC, all); err != nil {
 		return fail(ErrInternalException, "encrypt and sign", err)
 	}
 	for i, p := range parts {
-		p.mem.Content, p.mem.Tag = fillIn(p.mem.Content, all[i]), all[i].Tag
+		p.mem.Content, p.mem.Tag = all[i].Data, all[i].Tag
 	}
 	return nil
 }
@@ -117,10 +116,4 @@ func aroundCiphertext(envelope []byte) (before, after []byte) {
 	const member = `"ciphertext":"` // in a string its quotation marks would be escaped
 	at := bytes.LastIndex(envelope, []byte(member)) + len(member)
 	return envelope[:at], envelope[at:]
-}
-
-// fillIn puts the ciphertext into its envelope.
-func fillIn(envelope []byte, s keystore.Sealing) []byte {
-	after := string(s.After)
-	return append(base64.StdEncoding.AppendEncode(envelope[:len(s.Before)], s.Ciphertext), after...)
 }

@@ -47,11 +47,12 @@ func (k faultyCipher) SealAll(m keystore.MAC, all []keystore.Sealing) error {
 		if err != nil {
 			return err
 		}
-		tag, err := m.(faultyMAC).mac.Sum(slices.Concat(s.Before, base64.StdEncoding.AppendEncode(nil, ciphertext), s.After))
+		data := slices.Concat(s.Before, base64.StdEncoding.AppendEncode(nil, ciphertext), s.After)
+		tag, err := m.(faultyMAC).mac.Sum(data)
 		if err != nil {
 			return err
 		}
-		s.Ciphertext, s.Tag = append(s.Ciphertext, ciphertext...), append(s.Tag, tag...)
+		s.Data, s.Tag = append(s.Data, data...), append(s.Tag, tag...)
 	}
 	return nil
 }

@@ -38,6 +38,13 @@ const maxLanes = 64
 // parent has closed the store or is gone, or with the error of open, which the parent has
 // been told. The process is hidden, see [Hide].
 func Serve(open func(settings []byte, log *slog.Logger) (keystore.Store, error)) error {
+	return ServeReporting(func(settings []byte, to Reporter) (keystore.Store, error) { return open(settings, to.Log) })
+}
+
+// ServeReporting is Serve for a store that has more to tell than a log. The parent gets the
+// calls of the device as [Config].Calls, and what a store that is [Described] holds by
+// [Store.Device].
+func ServeReporting(open func(settings []byte, to Reporter) (keystore.Store, error)) error {
 	// The parent ends it, at the right time, also where a terminal or systemd signal both.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	_ = Hide() // a library that crashes leaves no core with the PIN, where the system can do that
@@ -54,13 +61,17 @@ func Serve(open func(settings []byte, log *slog.Logger) (keystore.Store, error))
 		return err
 	}
 	out := &eventWriter{to: json.NewEncoder(control)}
-	store, err := open(settings, slog.New(&eventHandler{out: out}))
+	told := &report{to: out}
+	store, err := open(settings, Reporter{Log: slog.New(&eventHandler{out: out}), Calls: told.add})
 	if err != nil {
 		return errors.Join(err, out.write(event{Failure: &failure{err.Error(), kindsOf(err)}}))
 	}
 	if err := out.write(event{Ready: true}); err != nil {
 		return errors.Join(err, store.Close())
 	}
+	done := make(chan struct{})
+	defer close(done)
+	go told.run(store, done)
 	return errors.Join(serveLanes(control, newServer(store)), store.Close())
 }
 
@@ -138,11 +149,13 @@ func writeSettings(w io.Writer, settings []byte) error {
 }
 
 // An event is what the child tells by itself on the control socket, on a line of JSON:
-// first that the store is open or why not, and then what it logs.
+// first that the store is open or why not, and then what it logs and measures.
 type event struct {
 	Ready   bool     `json:"ready,omitempty"`
 	Failure *failure `json:"failure,omitempty"`
 	Log     *logLine `json:"log,omitempty"`
+	Calls   []byte   `json:"calls,omitempty"` // see report.add
+	Device  *Device  `json:"device,omitempty"`
 }
 
 type failure struct {

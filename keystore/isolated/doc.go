@@ -12,11 +12,15 @@
 //
 // # On the wire
 //
-// The processes are connected by pairs of Unix sockets. One of them, for control, is
-// inherited by the child. Each call that is under way has another one for itself, a lane,
-// so that a slow call holds up no other, an answer needs no number, and no goroutine has
-// to hand it on. The parent makes a lane when it needs one, and passes its other end
-// over the control socket. A message on a lane is its length in four bytes, big-endian,
-// and the message: one byte for the operation or the result, then numbers (unsigned
-// varints) and byte strings (length, bytes).
+// The child inherits a Unix socket for control. On it the parent passes lanes, and the child
+// tells by itself, in lines of JSON, what it logs and measures. Each call that is under way
+// has a lane for itself, so that a slow call holds up no other, an answer needs no number,
+// and no goroutine has to hand it on. A lane is two pipes, there and back, and a pair of Unix
+// sockets for what a pipe has no room for. A message is its length in four bytes,
+// big-endian, and the message: one byte for the operation or the result, then numbers
+// (unsigned varints) and byte strings (length, bytes). A length of 0xffffffff on a pipe
+// means that the message is on the socket.
+//
+// Two changes of process take longer than most operations of a module in software, so what a
+// message needs is one call; see [keystore.Joint].
 package isolated

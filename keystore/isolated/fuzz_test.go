@@ -33,7 +33,7 @@ func (s quickStore) Create(label string, a keystore.Algorithm) (keystore.Version
 func FuzzRequest(f *testing.F) {
 	store := quickStore{soft.New()}
 	f.Cleanup(func() { store.Close() })
-	for op := opGenerate; op <= opSealAll; op++ {
+	for op := opGenerate; op <= opRenewPIN; op++ {
 		if op == opShutdown || op == opGenerate {
 			continue
 		}
@@ -85,6 +85,23 @@ func FuzzAnswer(f *testing.F) {
 		if err == nil && answer[0] != succeeded {
 			t.Errorf("%x is no error", answer)
 		}
+	})
+}
+
+// FuzzReport has a child tell anything of its calls: what is passed on makes sense.
+func FuzzReport(f *testing.F) {
+	r := &report{}
+	r.add(keystore.Call{Function: "C_Sign", Queue: 1, Run: 2, Err: keystore.ErrBusy})
+	r.add(keystore.Call{})
+	f.Add([]byte(r.taken()))
+	f.Add([]byte{1, 'C'})
+	f.Fuzz(func(t *testing.T, calls []byte) {
+		p := newProcess(&Config{}, nil, nil)
+		p.tell(calls, func(c keystore.Call) {
+			if c.Queue < 0 || c.Run < 0 || !isFunction(c.Function) {
+				t.Errorf("%+v", c)
+			}
+		})
 	})
 }
 

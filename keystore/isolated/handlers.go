@@ -13,7 +13,7 @@ import (
 
 // handlers carry out the operations. Each reads its fields, checks that there are no
 // others, and only then acts.
-var handlers = map[operation]func(*server, *fields, message) (message, error){
+var handlers = [...]func(*server, *fields, message) (message, error){
 	opGenerate:    (*server).generate,
 	opLookup:      (*server).lookup,
 	opSeal:        (*server).seal,
@@ -40,6 +40,7 @@ var handlers = map[operation]func(*server, *fields, message) (message, error){
 	opSealWith:    sealWith,
 	opOpenAll:     (*server).openAll,
 	opSealAll:     (*server).sealAll,
+	opRenewPIN:    renewPIN,
 }
 
 // maxRandom bounds the random bytes of one request.

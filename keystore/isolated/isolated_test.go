@@ -35,7 +35,7 @@ const (
 func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(asChild) != "":
-		if err := isolated.Serve(openStore); err != nil {
+		if err := isolated.ServeReporting(openStore); err != nil {
 			os.Exit(1) // the parent was told
 		}
 		os.Exit(0)
@@ -75,17 +75,29 @@ func beBrief() {
 }
 
 // openStore opens the store in a child.
-func openStore(settings []byte, log *slog.Logger) (keystore.Store, error) {
+func openStore(settings []byte, to isolated.Reporter) (keystore.Store, error) {
 	var c told
 	if err := json.Unmarshal(settings, &c); err != nil {
 		return nil, err
 	}
 	if err := isolated.Confine(); err != nil {
-		log.Warn("not confined", "error", err)
+		to.Log.Warn("not confined", "error", err)
 	}
-	return hsm.Open(hsm.Config{
-		URI: c.URI, AllowWeak: c.AllowWeak, Log: log, PIN: hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD)),
+	s, err := hsm.Open(hsm.Config{
+		URI: c.URI, AllowWeak: c.AllowWeak, Log: to.Log, Calls: to.Calls, PIN: hsm.PINSource(fmt.Sprintf("fd:%d", isolated.PINFD)),
 	})
+	if err != nil {
+		return nil, err
+	}
+	return described{s}, nil
+}
+
+type described struct{ *hsm.Store }
+
+func (d described) TakePIN(fd int) error { return d.RenewPIN(hsm.PINSource(fmt.Sprintf("fd:%d", fd))) }
+
+func (d described) Device() isolated.Device {
+	return isolated.Device{Open: d.Stats().Sessions, Epoch: d.Stats().Epoch}
 }
 
 // child is the command of a child: this test.

@@ -4,7 +4,9 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
+	"slices"
 
+	"github.com/msl-hsm/msl-hsm/internal/cbc"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -81,7 +83,7 @@ func (k cipherKey) SealAll(mac keystore.MAC, all []keystore.Sealing) error {
 		return m
 	}, func(f *fields) error {
 		for i := range all {
-			all[i].Ciphertext = append(all[i].Ciphertext, f.bytes()...)
+			all[i].Data = append(all[i].Data, f.bytes()...)
 			all[i].Tag = append(all[i].Tag, f.bytes()...)
 		}
 		return nil
@@ -115,19 +117,35 @@ func (s *server) openAll(f *fields, m message) (message, error) {
 	if err := f.end(); err != nil {
 		return nil, err
 	}
-	opened := 0
-	for opened < len(all) && err == nil {
-		if err = openOne(cipher, mac, &all[opened]); err == nil {
-			opened++
+	room := s.rooms.Get().(*room)
+	defer s.free(room)
+	return room.open(m, cipher, mac, all)
+}
+
+// A room is memory for the parts of a joint call, to be used again.
+type room struct{ text, tag []byte }
+
+func newRoom() any { return new(room) }
+
+// free makes a room available again, without what it was used for.
+func (s *server) free(r *room) {
+	clear(r.text[:cap(r.text)])
+	if cap(r.text) > buffer {
+		r.text = nil
+	}
+	s.rooms.Put(r)
+}
+
+// open answers with how many parts were opened, these, and why the next one was not.
+func (r *room) open(m message, cipher keystore.Cipher, mac keystore.MAC, all []keystore.Opening) (message, error) {
+	count := len(m)
+	m = append(m, 0) // of no more than maxParts, which is one byte
+	for i, o := range all {
+		if err := r.openOne(cipher, mac, o); err != nil {
+			return m.number(kindsOf(err)).text(err.Error()), nil
 		}
-	}
-	m = m.number(uint64(opened))
-	for i := range all[:opened] {
-		m = m.bytes(all[i].Plaintext)
-		clear(all[i].Plaintext)
-	}
-	if err != nil {
-		m = m.number(kindsOf(err)).text(err.Error())
+		m = m.bytes(r.text)
+		m[count] = byte(i + 1)
 	}
 	return m, nil
 }
@@ -135,15 +153,18 @@ func (s *server) openAll(f *fields, m message) (message, error) {
 var errTag = fmt.Errorf("isolated: open: %w", keystore.ErrBadTag)
 
 // openOne verifies, in constant time, and then decrypts.
-func openOne(cipher keystore.Cipher, mac keystore.MAC, o *keystore.Opening) error {
-	tag, err := keystore.AppendSum(mac, nil, o.Data)
+func (r *room) openOne(cipher keystore.Cipher, mac keystore.MAC, o keystore.Opening) (err error) {
+	r.tag, err = keystore.AppendSum(mac, r.tag[:0], o.Data)
 	if err != nil {
 		return err
 	}
-	if subtle.ConstantTimeCompare(tag, o.Tag) != 1 {
+	if subtle.ConstantTimeCompare(r.tag, o.Tag) != 1 {
 		return errTag
 	}
-	o.Plaintext, err = keystore.AppendDecrypt(cipher, nil, o.IV, o.Ciphertext)
+	text, err := keystore.AppendDecrypt(cipher, r.text[:0], o.IV, o.Ciphertext)
+	if err == nil {
+		r.text = text
+	}
 	return err
 }
 
@@ -159,23 +180,28 @@ func (s *server) sealAll(f *fields, m message) (message, error) {
 	if err := f.end(); err != nil {
 		return nil, err
 	}
-	for i := range all {
-		if err := sealOne(cipher, mac, &all[i]); err != nil {
+	room := s.rooms.Get().(*room)
+	defer s.free(room)
+	for _, part := range all {
+		if err := room.seal(cipher, mac, part); err != nil {
 			return nil, err
 		}
-		m = m.bytes(all[i].Ciphertext).bytes(all[i].Tag)
+		m = m.bytes(room.text).bytes(room.tag)
 	}
 	return m, nil
 }
 
-// sealOne encrypts, and signs the ciphertext as it is sent.
-func sealOne(cipher keystore.Cipher, mac keystore.MAC, s *keystore.Sealing) (err error) {
-	s.Ciphertext, err = keystore.AppendEncrypt(cipher, nil, s.IV, s.Plaintext)
+// seal encrypts, and signs the ciphertext as it is sent.
+func (r *room) seal(cipher keystore.Cipher, mac keystore.MAC, s keystore.Sealing) error {
+	padded := cbc.Padded(len(s.Plaintext))
+	r.text = slices.Grow(r.text[:0], len(s.Before)+base64.StdEncoding.EncodedLen(padded)+len(s.After)+padded)
+	signed := append(r.text, s.Before...)
+	at := cap(r.text) - padded // out of the way of the text
+	ciphertext, err := keystore.AppendEncrypt(cipher, r.text[at:at], s.IV, s.Plaintext)
 	if err != nil {
 		return err
 	}
-	signed := make([]byte, 0, len(s.Before)+base64.StdEncoding.EncodedLen(len(s.Ciphertext))+len(s.After))
-	signed = base64.StdEncoding.AppendEncode(append(signed, s.Before...), s.Ciphertext)
-	s.Tag, err = keystore.AppendSum(mac, nil, append(signed, s.After...))
+	r.text = append(base64.StdEncoding.AppendEncode(signed, ciphertext), s.After...)
+	r.tag, err = keystore.AppendSum(mac, r.tag[:0], r.text)
 	return err
 }

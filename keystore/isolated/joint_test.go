@@ -26,21 +26,21 @@ func TestJoint(t *testing.T) {
 	syscall.Kill(w.PID(), syscall.SIGKILL)
 	iv := bytes.Repeat([]byte{7}, 16)
 	sealed := []keystore.Sealing{
-		{IV: iv, Plaintext: []byte("one"), Before: []byte(`{"a":"`), After: []byte(`"}`), Ciphertext: []byte("kept")},
+		{IV: iv, Plaintext: []byte("one"), Before: []byte(`{"a":"`), After: []byte(`"}`), Data: []byte("kept")},
 		{IV: iv, Plaintext: bytes.Repeat([]byte("two"), 40000)}, // more than fits into a pipe
 	}
 	if err := cipher.SealAll(mac, sealed); err != nil {
 		t.Fatal(err)
 	}
-	sealed[0].Ciphertext = bytes.TrimPrefix(sealed[0].Ciphertext, []byte("kept"))
+	sealed[0].Data = bytes.TrimPrefix(sealed[0].Data, []byte("kept"))
 	var all []keystore.Opening
 	for _, s := range sealed {
-		want, err := cipher.Encrypt(iv, s.Plaintext)
-		if err != nil || !bytes.Equal(s.Ciphertext, want) {
-			t.Errorf("%.10q becomes %.10x, want %.10x: %v", s.Plaintext, s.Ciphertext, want, err)
+		ciphertext, err := cipher.Encrypt(iv, s.Plaintext)
+		want := slices.Concat(s.Before, []byte(base64.StdEncoding.EncodeToString(ciphertext)), s.After)
+		if err != nil || !bytes.Equal(s.Data, want) {
+			t.Errorf("%.10q becomes %.20s, want %.20s: %v", s.Plaintext, s.Data, want, err)
 		}
-		data := slices.Concat(s.Before, []byte(base64.StdEncoding.EncodeToString(s.Ciphertext)), s.After)
-		all = append(all, keystore.Opening{Data: data, Tag: s.Tag, IV: iv, Ciphertext: s.Ciphertext, Plaintext: []byte("kept")})
+		all = append(all, keystore.Opening{Data: s.Data, Tag: s.Tag, IV: iv, Ciphertext: ciphertext, Plaintext: []byte("kept")})
 	}
 	if n, err := cipher.OpenAll(mac, all); n != 2 || err != nil {
 		t.Fatalf("%d of 2 are opened: %v", n, err)
@@ -62,7 +62,11 @@ func TestJointRefuses(t *testing.T) {
 		if err := cipher.SealAll(mac, s); err != nil {
 			t.Fatal(err)
 		}
-		return keystore.Opening{Data: []byte(base64.StdEncoding.EncodeToString(s[0].Ciphertext)), Tag: s[0].Tag, IV: iv, Ciphertext: s[0].Ciphertext}
+		ciphertext, err := base64.StdEncoding.AppendDecode(nil, s[0].Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keystore.Opening{Data: s[0].Data, Tag: s[0].Tag, IV: iv, Ciphertext: ciphertext}
 	}
 	forged, other, broken := part("forged"), part("other tag"), part("broken")
 	forged.Data = append([]byte("x"), forged.Data...)

@@ -40,6 +40,7 @@ const (
 	opSealWith
 	opOpenAll
 	opSealAll
+	opRenewPIN
 )
 
 // repeatable reports whether an operation that may have been made can be made again:

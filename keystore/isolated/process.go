@@ -1,6 +1,7 @@
 package isolated
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/internal/pace"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -31,6 +31,8 @@ type process struct {
 	limit      time.Duration // of a call, unless it may take longer
 	tick       time.Duration // see watchCalls
 	ticks      atomic.Int64
+	device     atomic.Pointer[Device] // what the store held last, or nil
+	functions  map[string]bool        // of which the child has told; for the goroutine that listens
 
 	mu    sync.Mutex
 	why   string // it was ended, or ""
@@ -39,7 +41,7 @@ type process struct {
 }
 
 // start starts a child and waits until its store is open.
-func (c *Config) start(generation uint64) (*process, error) {
+func (c *Config) start(generation uint64, pin *pin) (*process, error) {
 	fds, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("isolated: socketpair: %v: %w", err, keystore.ErrUnavailable)
@@ -53,13 +55,13 @@ func (c *Config) start(generation uint64) (*process, error) {
 	p := newProcess(c, c.Command(), control)
 	p.generation = generation
 	p.command.ExtraFiles = []*os.File{theirs}
-	if c.PIN != nil {
-		pin, err := pinPipe(c.PIN)
-		if err != nil {
-			return nil, errors.Join(err, control.Close())
-		}
-		defer pin.Close()
-		p.command.ExtraFiles = append(p.command.ExtraFiles, pin)
+	secret, err := pin.pipe()
+	if err != nil {
+		return nil, errors.Join(err, control.Close())
+	}
+	if secret != nil {
+		defer secret.Close()
+		p.command.ExtraFiles = append(p.command.ExtraFiles, secret)
 	}
 	bindToParent(p.command)
 	keepDescriptors()
@@ -74,7 +76,7 @@ func (c *Config) start(generation uint64) (*process, error) {
 }
 
 func newProcess(c *Config, command *exec.Cmd, control *net.UnixConn) *process {
-	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{},
+	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{}, functions: map[string]bool{},
 		places: make(chan struct{}, maxLanes), wait: c.wait(), limit: c.limit(), tick: ticksOf(c.limit())}
 }
 
@@ -101,13 +103,13 @@ func (p *process) open(c *Config) error {
 		case err != nil:
 		case e.Ready:
 			p.control.SetDeadline(time.Time{})
-			go p.listen(c)
+			go p.listen(lines, c)
 			return nil
 		case e.Failure != nil:
 			p.stop()
 			return newChildError(e.Failure.Text, e.Failure.Kinds)
-		case e.Log != nil:
-			e.Log.tell(c.log())
+		default:
+			p.heard(e, c)
 		}
 	}
 	late := errors.Is(errors.Join(err, lines.Err()), os.ErrDeadlineExceeded)
@@ -124,13 +126,12 @@ func (p *process) stop() {
 	p.reap()
 }
 
-// listen passes the child's log on until its end.
-func (p *process) listen(c *Config) {
-	lines := events(p.control)
+// listen passes on what the child logs and measures, until its end.
+func (p *process) listen(lines *bufio.Scanner, c *Config) {
 	for lines.Scan() {
 		var e event
-		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Log != nil {
-			e.Log.tell(c.log())
+		if json.Unmarshal(lines.Bytes(), &e) == nil {
+			p.heard(e, c)
 		}
 	}
 }
@@ -321,17 +322,4 @@ func judge(f *fields, use func(*fields) error) error {
 		err = fmt.Errorf("%w: %w", end, keystore.ErrUnavailable)
 	}
 	return err
-}
-
-// pinPipe returns a pipe from which the PIN can be read once.
-func pinPipe(pin *lockedmem.Buffer) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("isolated: %w", err)
-	}
-	defer w.Close()
-	if _, err := w.Write(pin.Bytes()); err != nil { // it fits into the pipe: PINs are short
-		return nil, errors.Join(fmt.Errorf("isolated: %w", err), r.Close())
-	}
-	return r, nil
 }

@@ -13,6 +13,7 @@ import (
 type server struct {
 	store keystore.Store
 	*table
+	rooms sync.Pool // of *room
 }
 
 // A table has the keys that the parent knows, by their handles.
@@ -30,7 +31,7 @@ type provisioned struct {
 }
 
 func newServer(store keystore.Store) *server {
-	return &server{store, &table{keys: map[uint64]keystore.Key{}, provisioned: map[provisioned]uint64{}}}
+	return &server{store, &table{keys: map[uint64]keystore.Key{}, provisioned: map[provisioned]uint64{}}, sync.Pool{New: newRoom}}
 }
 
 // serveLane answers the requests of one lane until it is closed.
@@ -53,9 +54,9 @@ func serveLane(s *server, l *lane) {
 func answerTo(s *server, request []byte, out message) message {
 	f := &fields{rest: request}
 	op := operation(f.byte())
-	do, known := handlers[op]
-	if !known {
-		do = func(*server, *fields, message) (message, error) { return nil, errMalformed }
+	do := func(*server, *fields, message) (message, error) { return nil, errMalformed }
+	if int(op) < len(handlers) && handlers[op] != nil {
+		do = handlers[op]
 	}
 	m, err := do(s, f, begin(out, succeeded))
 	if err != nil {

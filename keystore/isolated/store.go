@@ -26,6 +26,9 @@ type Config struct {
 	// PIN, if not nil, is what the child can read from the descriptor [PINFD]; at most
 	// 4096 bytes. The store keeps it for the children that follow, and closes it.
 	PIN *lockedmem.Buffer
+	// ReadPIN, if not nil, reads the PIN again for each child but the first. After an error
+	// the former one is used.
+	ReadPIN func() (*lockedmem.Buffer, error)
 	// Limit is how long one operation may take. Then it is given up, and the child is
 	// replaced. Generating a key pair may take twelve times as long. The default is 15
 	// seconds.
@@ -39,6 +42,9 @@ type Config struct {
 	// Log receives an entry when the child is lost and when it is back, and what the
 	// store logs in the child. Nil means no log.
 	Log *slog.Logger
+	// Calls, if not nil, is told of each operation of the device in the child, up to half a
+	// second later.
+	Calls func(keystore.Call)
 }
 
 func (c *Config) limit() time.Duration { return cmp.Or(max(c.Limit, 0), 15*time.Second) }

@@ -22,6 +22,7 @@ func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPa
 // A supervisor keeps a child running.
 type supervisor struct {
 	config Config
+	pin    *pin
 
 	mu      sync.Mutex
 	now     *process      // or nil
@@ -33,7 +34,7 @@ type supervisor struct {
 }
 
 func newSupervisor(c Config) *supervisor {
-	return &supervisor{config: c, changed: make(chan struct{}), closing: make(chan struct{}), over: make(chan struct{})}
+	return &supervisor{config: c, pin: newPIN(c.PIN), changed: make(chan struct{}), closing: make(chan struct{}), over: make(chan struct{})}
 }
 
 // begin starts the first child, and waits until its store is open.
@@ -51,7 +52,11 @@ func (s *supervisor) run(first chan<- error) {
 	var pause, failing time.Duration
 	for generation := uint64(1); ; generation++ {
 		began := time.Now()
-		p, err := s.config.start(generation)
+		if generation > 1 {
+			s.reread()
+		}
+		other := s.pin.replaced()
+		p, err := s.config.start(generation, s.pin)
 		if generation == 1 {
 			first <- err
 		}
@@ -65,8 +70,13 @@ func (s *supervisor) run(first chan<- error) {
 			if failing, pause = 0, longer(pause); time.Since(began) > longestPause {
 				pause = 0
 			}
-		case generation == 1, errors.Is(err, keystore.ErrPIN): // a refused PIN is not tried again
+		case generation == 1:
 			return
+		case errors.Is(err, keystore.ErrPIN): // one that was refused is not tried again
+			select {
+			case <-other:
+			case <-s.closing:
+			}
 		default:
 			pause = longer(pause)
 			failing = pause
@@ -195,7 +205,7 @@ func (s *supervisor) end() error {
 		p.end("is closed")
 	}
 	<-s.over
-	s.config.PIN.Close()
+	s.pin.close()
 	if errors.As(err, new(*lostError)) {
 		return nil // its keys went with it
 	}

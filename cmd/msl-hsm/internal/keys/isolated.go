@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -30,6 +31,7 @@ type isolatedSettings struct {
 	Prefix            string
 	AllowWeak         []string
 	Sandbox           bool
+	Calls             bool // each is to be told
 }
 
 // openIsolated opens the keys in a token, in a process of its own.
@@ -41,7 +43,8 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	pin, err := readPIN(cmp.Or(k.PIN, uri.PINSource))
+	source := cmp.Or(k.PIN, uri.PINSource)
+	pin, err := readPIN(source)
 	if err != nil {
 		return nil, err
 	}
@@ -51,14 +54,15 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	}
 	settings, err := json.Marshal(isolatedSettings{
 		Initialize: k.Initialize, URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
-		Prefix: k.Prefix, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox,
+		Prefix: k.Prefix, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox, Calls: k.Calls != nil,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s, err := isolated.Open(isolated.Config{
-		Command: isolatedCommand, Settings: settings, PIN: pin, Log: k.Log, Wait: k.Wait, Memory: k.IsolateMemory,
-		Limit: config.Nonzero(k.Wait, 5*time.Second) + config.Nonzero(k.CallTimeout, 10*time.Second),
+		Command: isolatedCommand, Settings: settings, PIN: pin, Log: k.Log, Calls: k.Calls, Wait: k.Wait, Memory: k.IsolateMemory,
+		ReadPIN: rereading(source),
+		Limit:   config.Nonzero(k.Wait, 5*time.Second) + config.Nonzero(k.CallTimeout, 10*time.Second),
 	})
 	if err != nil {
 		return nil, err
@@ -84,6 +88,23 @@ func readPIN(source string) (*lockedmem.Buffer, error) {
 	return Secret(source, "PIN of the PKCS #11 token")
 }
 
+// rereading returns what reads the PIN again, if it is in a file.
+func rereading(source string) func() (*lockedmem.Buffer, error) {
+	if !isFile(source) && !filepath.IsAbs(source) { // as in the pin-source of a URI
+		return nil
+	}
+	return func() (*lockedmem.Buffer, error) { return readPIN(source) }
+}
+
+// renewIsolated has the process of a key store log in with the PIN that is in the file now.
+func renewIsolated(c *config.Keystore, s *isolated.Store) error {
+	pin, err := readPIN(c.PIN)
+	if err != nil {
+		return err
+	}
+	return s.RenewPIN(pin)
+}
+
 func isolatedCommand() *exec.Cmd { return ownCommand(IsolatedVerb) }
 
 // ownCommand is this program once more: the same version of it, also after its file was
@@ -103,23 +124,46 @@ func ownCommand(verb string) *exec.Cmd {
 // ServeIsolated is the work of the process that holds a key store for another. What it
 // returns as an error the other one was told.
 func ServeIsolated() error {
-	return isolated.Serve(func(text []byte, log *slog.Logger) (keystore.Store, error) {
+	return isolated.ServeReporting(func(text []byte, to isolated.Reporter) (keystore.Store, error) {
 		var s isolatedSettings
 		if err := json.Unmarshal(text, &s); err != nil {
 			return nil, exit.Usagef("settings of the key store: %w", err)
 		}
 		k := &config.Keystore{
 			Initialize: s.Initialize, URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
-			Prefix: s.Prefix, AllowWeak: s.AllowWeak, Log: log,
+			Prefix: s.Prefix, AllowWeak: s.AllowWeak, Log: to.Log,
 		}
 		if s.Sandbox {
 			if err := isolated.Confine(); err != nil {
-				log.Warn("the process of the key store has no sandbox", "error", err)
+				to.Log.Warn("the process of the key store has no sandbox", "error", err)
 			}
 		}
 		if s.PIN {
 			k.PIN = fmt.Sprintf("fd:%d", isolated.PINFD)
 		}
-		return openPKCS11(k)
+		if s.Calls {
+			k.Calls = to.Calls
+		}
+		return openDescribed(k)
 	})
+}
+
+// A described store is one in this process that tells another process what it holds.
+type described struct{ *hsm.Store }
+
+func openDescribed(k *config.Keystore) (keystore.Store, error) {
+	s, err := openToken(k)
+	if err != nil {
+		return nil, err
+	}
+	return described{s}, nil
+}
+
+// TakePIN has the store log in with another PIN.
+func (d described) TakePIN(fd int) error { return d.RenewPIN(hsm.PINSource(fmt.Sprintf("fd:%d", fd))) }
+
+// Device returns what the store holds in its token.
+func (d described) Device() isolated.Device {
+	st := d.Stats()
+	return isolated.Device{Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 	"github.com/msl-hsm/msl-hsm/tpm"
@@ -23,6 +24,14 @@ func Providers() []keystore.Provider {
 
 // openPKCS11 opens the keys in a token.
 func openPKCS11(k *config.Keystore) (Store, error) {
+	s, err := openToken(k)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func openToken(k *config.Keystore) (*hsm.Store, error) {
 	if err := CheckSoftHSM(k); err != nil {
 		return nil, err
 	}
@@ -100,17 +109,24 @@ func UseSoftHSM(k *config.Keystore, uri *hsm.URI) error {
 	return nil
 }
 
-// StatsOf returns the numbers about the tokens of a store that are open in this process.
+// StatsOf returns the numbers about the tokens of a store.
 func StatsOf(s Store) (all []DeviceStats) {
-	eachToken(s, func(token string, device *hsm.Store) {
-		st := device.Stats()
-		all = append(all, DeviceStats{Token: token, Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch})
+	eachToken(s, func(token string, device keystore.Store) {
+		switch device := device.(type) {
+		case *hsm.Store:
+			st := device.Stats()
+			all = append(all, DeviceStats{Token: token, Open: st.Sessions, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch})
+		case *isolated.Store:
+			if st, ok := device.Device(); ok {
+				all = append(all, DeviceStats{Token: token, Open: st.Open, InUse: st.InUse, Objects: st.Objects, Epoch: st.Epoch})
+			}
+		}
 	})
 	return all
 }
 
 // rereadPIN reads the PIN again if it is in a file.
-func rereadPIN(c *config.Keystore, s Store) (err error) {
+func rereadPIN(c *config.Keystore, s Store) error {
 	if !isFile(c.PIN) {
 		return nil
 	}
@@ -119,7 +135,14 @@ func rereadPIN(c *config.Keystore, s Store) (err error) {
 		return err
 	}
 	var errs []error
-	eachToken(s, func(_ string, device *hsm.Store) { errs = append(errs, device.RenewPIN(source)) })
+	eachToken(s, func(_ string, device keystore.Store) {
+		switch device := device.(type) {
+		case *hsm.Store:
+			errs = append(errs, device.RenewPIN(source))
+		case *isolated.Store:
+			errs = append(errs, renewIsolated(c, device))
+		}
+	})
 	return errors.Join(errs...)
 }
 

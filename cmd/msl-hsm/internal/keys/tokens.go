@@ -25,7 +25,7 @@ func openTokens(k *config.Keystore) (Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.Tokens = append(c.Tokens, balanced.Token{Name: tokenName(uri), Open: func() (keystore.Store, error) { return openToken(*k, uri) }})
+		c.Tokens = append(c.Tokens, balanced.Token{Name: tokenName(uri), Open: func() (keystore.Store, error) { return openPlace(*k, uri) }})
 	}
 	s, err := balanced.Open(c)
 	if err != nil {
@@ -34,8 +34,8 @@ func openTokens(k *config.Keystore) (Store, error) {
 	return s, nil
 }
 
-// openToken opens one of several tokens.
-func openToken(k config.Keystore, uri *hsm.URI) (keystore.Store, error) {
+// openPlace opens one of several tokens.
+func openPlace(k config.Keystore, uri *hsm.URI) (keystore.Store, error) {
 	k.URI, k.Tokens = uri.String(), nil
 	if k.Log != nil {
 		k.Log = k.Log.With("token", tokenName(uri))
@@ -83,16 +83,11 @@ func tokenName(uri *hsm.URI) string {
 	return strings.TrimPrefix(short.String(), "pkcs11:")
 }
 
-// eachToken calls f with the stores of PKCS #11 tokens that are open in this process.
-func eachToken(s Store, f func(token string, device *hsm.Store)) {
-	switch s := s.(type) {
-	case *hsm.Store:
-		f("", s)
-	case *balanced.Store:
-		s.Each(func(token string, store keystore.Store) {
-			if device, ok := store.(*hsm.Store); ok {
-				f(token, device)
-			}
-		})
+// eachToken calls f with the store of each token.
+func eachToken(s Store, f func(token string, device keystore.Store)) {
+	if all, ok := s.(*balanced.Store); ok {
+		all.Each(f)
+		return
 	}
+	f("", s)
 }

@@ -1,0 +1,136 @@
+package isolated
+
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A PINTaker is a store in the child that can log in with another PIN from now on.
+type PINTaker interface {
+	// TakePIN reads the PIN from a descriptor, to its end, and closes that.
+	TakePIN(fd int) error
+}
+
+// A pin is the PIN for the children that follow.
+type pin struct {
+	mu     sync.Mutex
+	now    *lockedmem.Buffer // or nil
+	other  chan struct{}     // closed when another one takes its place
+}
+
+func newPIN(b *lockedmem.Buffer) *pin { return &pin{now: b, other: make(chan struct{})} }
+
+// take puts another PIN in the place of the present one, if there is one; b is the pin's from
+// then on.
+func (p *pin) take(b *lockedmem.Buffer) (has bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now == nil || subtle.ConstantTimeCompare(p.now.Bytes(), b.Bytes()) == 1 {
+		b.Close()
+		return p.now != nil
+	}
+	p.now.Close()
+	p.now = b
+	close(p.other)
+	p.other = make(chan struct{})
+	return true
+}
+
+// replaced returns what is closed when another PIN takes the place of this one.
+func (p *pin) replaced() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.other
+}
+
+func (p *pin) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now.Close()
+	p.now = nil
+}
+
+// pipe returns a pipe from which the PIN can be read once, or nil if there is none.
+func (p *pin) pipe() (*os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now == nil {
+		return nil, nil
+	}
+	return pinPipe(p.now.Bytes())
+}
+
+// pinPipe returns a pipe from which the PIN can be read once.
+func pinPipe(pin []byte) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("isolated: %w", err)
+	}
+	defer w.Close()
+	if _, err := w.Write(pin); err != nil { // it fits into the pipe: PINs are short
+		return nil, errors.Join(fmt.Errorf("isolated: %w", err), r.Close())
+	}
+	return r, nil
+}
+
+// RenewPIN has the store log in with another PIN from now on, in the present child and in
+// those that follow, and with one that was refused no more. The store closes it. A store that
+// has no PIN needs none.
+func (s *Store) RenewPIN(pin *lockedmem.Buffer) error {
+	if pin.Len() > maxPIN {
+		defer pin.Close()
+		return fmt.Errorf("isolated: a PIN of more than %d bytes: %w", maxPIN, keystore.ErrPIN)
+	}
+	raw := lockedmem.Copy(pin.Bytes())
+	defer raw.Close()
+	has := s.pin.take(pin)
+	if p, _, _ := s.look(); p == nil || !has {
+		return nil // the next one gets it
+	}
+	return s.ask(opRenewPIN, func(m message) message { return m.bytes(raw.Bytes()) }, nil)
+}
+
+func renewPIN(s *server, f *fields, m message) (message, error) {
+	raw := f.bytes()
+	if err := f.end(); err != nil || len(raw) > maxPIN {
+		return nil, errMalformed
+	}
+	store, err := as[PINTaker](s.store)
+	if err != nil {
+		return nil, err
+	}
+	r, err := pinPipe(raw)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := syscall.Dup(int(r.Fd())) // which the store closes
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, err
+	}
+	syscall.CloseOnExec(fd)
+	return m, store.TakePIN(fd)
+}
+
+// reread asks for the PIN again before another child starts. What cannot be read now is as it
+// was.
+func (s *supervisor) reread() {
+	if s.config.ReadPIN == nil {
+		return
+	}
+	b, err := s.config.ReadPIN()
+	switch {
+	case err == nil && b != nil && b.Len() <= maxPIN:
+		s.pin.take(b)
+	case err == nil:
+		b.Close()
+	default:
+		s.config.log().Warn("the PIN cannot be read again: the former one is used", "error", err)
+	}
+}
