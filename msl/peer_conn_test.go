@@ -66,7 +66,7 @@ func (s *side) enrol(other *side, scheme string) {
 func connect(t testing.TB, one, two *side) (*msl.Conn, *msl.Conn) {
 	a, b := net.Pipe()
 	t.Cleanup(func() { a.Close(); b.Close() })
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	a.SetDeadline(deadline)
 	b.SetDeadline(deadline)
 	return msl.NewConn(a, one.server, one.client), msl.NewConn(b, two.server, two.client)

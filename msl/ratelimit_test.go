@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -13,7 +14,9 @@ import (
 
 // TestFloodTakesNobodysAnswers floods a server with garbage from the address of a device.
 // The device still gets the refusals of its own messages, up to its own allowance.
-func TestFloodTakesNobodysAnswers(t *testing.T) {
+func TestFloodTakesNobodysAnswers(t *testing.T) { synctest.Test(t, checkFloodTakesNobodysAnswers) }
+
+func checkFloodTakesNobodysAnswers(t *testing.T) {
 	n := softNetwork(t)
 	n.server.Limits = msl.Limits{ErrorsPerSecond: 20, ErrorsPerSource: 5}
 	c := n.pskClient("device")
@@ -48,7 +51,9 @@ func TestFloodTakesNobodysAnswers(t *testing.T) {
 
 // TestOneAllowanceForAllNames has an entity choose another name for each message, as
 // a profile of PSK_PROFILE or a suffix of NONE_SUFFIXED is chosen.
-func TestOneAllowanceForAllNames(t *testing.T) {
+func TestOneAllowanceForAllNames(t *testing.T) { synctest.Test(t, checkOneAllowanceForAllNames) }
+
+func checkOneAllowanceForAllNames(t *testing.T) {
 	r := newRecorded(t)
 	r.server.Limits = msl.Limits{ErrorsPerSecond: 1000, ErrorsPerSource: 5}
 	answered := 0

@@ -192,7 +192,7 @@ func recordedConn(t *testing.T, held int) (*msl.Conn, *writingPeer) {
 	client := &msl.Client{Local: r.server.Local, KeyExchanges: []msl.Offerer{&keyx.AsymmetricWrapped{Store: r.store}}, Time: r.clock}
 	t.Cleanup(func() { client.Close() })
 	ours, theirs := pipe(t)
-	soon := time.Now().Add(20 * time.Second)
+	soon := time.Now().Add(2 * time.Minute)
 	ours.SetDeadline(soon)
 	theirs.SetDeadline(soon)
 	return msl.NewConn(ours, r.server, client), newWritingPeer(t, r, theirs)

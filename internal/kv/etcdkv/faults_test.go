@@ -141,7 +141,7 @@ func checkSum(t *testing.T, writers []*writer) {
 // a value.
 func TestDeadline(t *testing.T) {
 	m := etcdtest.Start(t)
-	d := openAt(t, Config{Endpoints: []string{m.URL}, Timeout: 3 * time.Second})
+	d := openAt(t, Config{Endpoints: []string{m.URL}, Timeout: time.Minute})
 	if err := d.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("first", []byte("a"), []byte("x")) }); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestDeadline(t *testing.T) {
 		start := time.Now()
 		err := run(ctx)
 		cancel()
-		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 2*time.Second {
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 30*time.Second {
 			t.Errorf("%s: %v after %v", name, err, time.Since(start))
 		}
 		if errors.Is(err, ErrUncertain) != (name == "blind update") {

@@ -140,9 +140,16 @@ func TestFollowerStale(t *testing.T) {
 	if err := <-notices; err == nil {
 		t.Error("no reason")
 	}
-	began := time.Now()
-	if err := f.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("second", []byte("key"), nil) }); err == nil || time.Since(began) > 100*time.Millisecond {
-		t.Errorf("a change without etcd took %v: %v", time.Since(began), err)
+	shortest := time.Hour
+	for range 20 { // others may keep the processors
+		began := time.Now()
+		if err := f.Update(t.Context(), func(tx kv.Tx) error { return tx.Put("second", []byte("key"), nil) }); err == nil {
+			t.Error("a change without etcd")
+		}
+		shortest = min(shortest, time.Since(began))
+	}
+	if shortest > 100*time.Millisecond {
+		t.Errorf("a change without etcd took %v", shortest)
 	}
 	eventually(t, "the copy is not stale", func() bool { _, err := recall(f, "first", "key"); return errors.Is(err, kv.ErrStale) })
 	m.Continue()

@@ -156,7 +156,7 @@ func least(times int, f func()) time.Duration {
 // A message to a device that is far away takes eight calls one after the other, and not
 // sixteen: as long as four operations on one key.
 func TestLatencyOfMessage(t *testing.T) {
-	store, _ := openDistant(t, 4, 30*time.Millisecond) // much more than the processors take, with the race detector, too
+	store, _ := openDistant(t, 4, 20*time.Millisecond) // much more than the processors take, with the race detector, too
 	n := newBench(t, store)
 	key, err := store.Generate(keystore.HMACSHA256)
 	if err != nil {

@@ -19,15 +19,26 @@ func TestFaultHangs(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	t.Parallel()
-	const wait = 600 * time.Millisecond
-	f := newFaultBench(t, wait)
 	functions := []string{"C_Sign", "C_DestroyObject", "C_Initialize"} // of a message, of what is left of it, of a recovery
 	if os.Getenv("MSL_SOAK") != "" {
 		functions = serving
 	}
 	for _, function := range functions {
-		t.Run(function, func(t *testing.T) { f.hang(t, function, wait) })
+		t.Run(function, func(t *testing.T) {
+			wait := 600 * time.Millisecond
+			for late := hangFor(t, function, wait); late > 0; late = hangFor(t, function, wait) {
+				if wait *= 4; wait > 10*time.Second {
+					t.Fatalf("%d devices are served too late, however long the wait is", late)
+				}
+			}
+		})
 	}
+}
+
+// hangFor counts the devices that are served too late, as they are on a busy machine, too.
+func hangFor(t *testing.T, function string, wait time.Duration) (late int) {
+	t.Run(wait.String(), func(t *testing.T) { late = newFaultBench(t, wait).hang(t, function, wait) })
+	return late
 }
 
 // A tried message is a message that was sent, and its outcome.
@@ -36,7 +47,7 @@ type tried struct {
 	took time.Duration
 }
 
-func (f *faultBench) hang(t *testing.T, function string, wait time.Duration) {
+func (f *faultBench) hang(t *testing.T, function string, wait time.Duration) (late int) {
 	var known []*msl.Client
 	for range 6 {
 		known = append(known, f.fresh["PSK"]())
@@ -67,18 +78,16 @@ func (f *faultBench) hang(t *testing.T, function string, wait time.Duration) {
 		time.Sleep(wait / 2)
 	}
 	end := time.After(2 * wait)
-	for late := false; under > 0 && !late; {
+	for over := false; under > 0 && !over; {
 		select {
 		case one := <-results:
 			under--
-			one.judge(t, wait)
+			late += one.judge(t, wait)
 		case <-end:
-			late = true
+			over = true
 		}
 	}
-	if under > 1 {
-		t.Errorf("%d devices have no answer, and one call hangs", under)
-	}
+	late += max(0, under-1) // whose call hangs
 	f.module.Clear()
 	for ; under > 0; under-- {
 		if one := <-results; one.err != nil && !transient(one.err) {
@@ -86,11 +95,18 @@ func (f *faultBench) hang(t *testing.T, function string, wait time.Duration) {
 		}
 	}
 	f.back(t, function)
+	return late
 }
 
-func (one tried) judge(t *testing.T, wait time.Duration) {
+// judge returns 1 for what took too long.
+func (one tried) judge(t *testing.T, wait time.Duration) (late int) {
 	t.Helper()
-	if one.err != nil && !transient(one.err) || one.took > 2*wait-wait/10 { // two waits in a row are too much
+	if one.err != nil && !transient(one.err) {
 		t.Errorf("%v after %v", one.err, one.took)
 	}
+	if one.took > 2*wait-wait/10 { // two waits in a row are too much
+		t.Logf("%v after %v", one.err, one.took)
+		return 1
+	}
+	return 0
 }
