@@ -1,3 +1,5 @@
+//go:build !windows
+
 // Command msl-hsm runs an MSL server whose keys stay in an HSM, and talks to
 // one: "msl-hsm help" lists its verbs.
 package main

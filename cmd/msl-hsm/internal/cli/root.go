@@ -82,9 +82,10 @@ func rootCommand(p *program) *cobra.Command {
 			onDeviceCommand(p, "reinstate", "Let a rejected or revoked device apply again", "reinstated"),
 			onDeviceCommand(p, "remove", "Forget a device that was never enrolled", "removed"),
 			enrollmentMergeCommand(p), enrollmentVerifyCommand(p), enrollmentLearnCommand(p), enrollmentQuoteCommand(p), enrollmentCRLCommand(p), enrollmentMakersCommand(p), enrollmentExportCommand(p), enrollmentImportCommand(p)),
-		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(), doctorCommand(p), isolatedCommand(),
+		serveCommand(p), sendCommand(p), channelCommand(p), agentCommand(p), inspectCommand(p), errorsCommand(p), alertsCommand(p), failuresCommand(p), custodyCommand(p), versionCommand(p), exitCodes(), doctorCommand(p), isolatedCommand(), manCommand(),
 	)
 	root.SetVersionTemplate(readBuild().String())
 	onlyKnown(root)
+	p.completeNames(root)
 	return root
 }

@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+const (
+	mostCompletions = 200         // more help nobody to choose
+	completionTime  = time.Second // who types does not wait for longer
+)
+
+// completeNames has a shell complete the names of what is registered, wherever the usage of
+// a verb says that it wants one.
+func (p *program) completeNames(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		p.completeNames(sub)
+	}
+	words := strings.Fields(c.Use)
+	if len(words) < 2 || words[0] == "add" || c.ValidArgsFunction != nil {
+		return
+	}
+	names := map[string]func(*cobra.Command, string) []string{
+		"IDENTITY": p.identities, "EMAIL": p.users, "DEVICE": p.devices, "DEVICE...": p.devices, "OLD": p.devices,
+	}[words[1]]
+	if names != nil {
+		c.ValidArgsFunction = func(c *cobra.Command, _ []string, begin string) ([]string, cobra.ShellCompDirective) {
+			return inTime(func() []string { return matching(names(c, begin), begin) }), cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+}
+
+// inTime returns nothing if it takes too long to find out.
+func inTime(find func() []string) []string {
+	found := make(chan []string, 1)
+	go func() { found <- find() }()
+	select {
+	case names := <-found:
+		return names
+	case <-time.After(completionTime):
+		return nil
+	}
+}
+
+// matching are the first names that begin so, and that a shell takes as they are.
+func matching(names []string, begin string) []string {
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return !strings.HasPrefix(name, begin) || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f })
+	})
+	slices.Sort(names)
+	return names[:min(len(names), mostCompletions)]
+}
+
+func (p *program) identities(c *cobra.Command, _ string) (names []string) {
+	p.quietly(c, func(s admin.Registry) error {
+		all, err := s.Entities()
+		for _, e := range all {
+			names = append(names, e.Identity)
+		}
+		return err
+	})
+	return names
+}
+
+func (p *program) users(c *cobra.Command, _ string) (names []string) {
+	p.quietly(c, func(s admin.Registry) error {
+		all, err := s.Users()
+		for _, u := range all {
+			names = append(names, u.Name)
+		}
+		return err
+	})
+	return names
+}
+
+// quietly looks into the state without a word about what fails. A state in etcd would need
+// the keys, and so the PIN.
+func (p *program) quietly(c *cobra.Command, do func(admin.Registry) error) {
+	path := ""
+	if f := c.Flag("state"); f != nil {
+		path = f.Value.String()
+	}
+	conf, err := p.configure()
+	if err != nil || path == "" && conf.Server.State.Shared() {
+		return
+	}
+	_ = p.withState(path, do)
+}
+
+func (p *program) devices(_ *cobra.Command, begin string) (names []string) {
+	_ = p.withEnrollments(false, func(s admin.Enrollments) error {
+		page, err := s.Page(enroll.Query{Name: begin, Limit: mostCompletions})
+		for _, r := range page.Records {
+			if r.Name != "" {
+				names = append(names, r.Name)
+			}
+		}
+		return err
+	})
+	return names
+}
