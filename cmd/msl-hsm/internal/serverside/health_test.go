@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -90,9 +93,25 @@ func TestCertificateHealth(t *testing.T) {
 // TestStateHealth remembers for a while that the state could not be written.
 func TestStateHealth(t *testing.T) {
 	s := &Service{base: &base{}}
-	s.stateFailed.Store(&stateFailure{"renew", errors.New("no space left on device"), time.Now()})
+	failed := errors.New("no space left on device")
+	metered := meteredState{nil, metrics.New("", ""), &s.stateFailed}
+	metered.note("renew", time.Now(), failed)
 	if got := s.checkState(t.Context()); got.Verdict != Failure || !strings.Contains(got.Detail, "renew failed") || !strings.Contains(got.Detail, "no space left") {
 		t.Errorf("%+v", got)
+	}
+	metered.wrote(time.Now(), nil)
+	if got := s.recentFailure(); got != nil {
+		t.Errorf("after another one was written: %+v", got)
+	}
+	began := time.Now()
+	s.stateBack()
+	metered.note("renew", began, failed)
+	if got := s.recentFailure(); got != nil {
+		t.Errorf("it began while the state was lost: %+v", got)
+	}
+	metered.note("renew", time.Now(), failed)
+	if s.recentFailure() == nil {
+		t.Error("it failed since the state is back, and is forgotten")
 	}
 }
 
@@ -127,6 +146,23 @@ func TestToken(t *testing.T) {
 		page.ServeHTTP(w, r)
 		if w.Code != status || (status != http.StatusOK) != (w.Header().Get("WWW-Authenticate") != "") || status != http.StatusOK && strings.Contains(w.Body.String(), "secret") {
 			t.Errorf("%q: %d %q", header, w.Code, w.Body)
+		}
+	}
+}
+
+// TestPortBesideEtcd takes an address that is in use for that of the server, where the doctor
+// cannot ask it.
+func TestPortBesideEtcd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for verdict, place := range map[Verdict]config.State{Warning: {Etcd: []string{"http://127.0.0.1:1"}}, Failure: {File: "server.db"}} {
+		d := &doctor{c: &config.Config{Server: config.Server{Listen: l.Addr().String(), State: place}}}
+		d.ports(false)
+		if len(d.found) != 1 || d.found[0].Verdict != verdict {
+			t.Errorf("want %s: %+v", verdict, d.found)
 		}
 	}
 }

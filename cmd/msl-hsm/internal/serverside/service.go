@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
@@ -52,6 +53,7 @@ type base struct {
 
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]
+	stateSince  atomic.Pointer[time.Time] // when etcd was back, after it was lost
 }
 
 // Trace has f told of the header of each message.
