@@ -192,6 +192,14 @@ func TestRotateCutOff(t *testing.T) {
 	}
 }
 
+// A slowStore takes a second to make a key.
+type slowStore struct{ keystore.Admin }
+
+func (s slowStore) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
+	time.Sleep(time.Second)
+	return s.Admin.Create(label, a)
+}
+
 // TestRotateAtOnce has several rotators begin at the same time, and one of them while another
 // makes the versions: there is one new version.
 func TestRotateAtOnce(t *testing.T) {
@@ -207,7 +215,7 @@ func TestRotateAtOnce(t *testing.T) {
 			for i := range 3 {
 				rotating.Go(func() {
 					time.Sleep(time.Duration(i) * late)
-					r := &Rotator{State: b, Store: store, Prefix: "msl", Tell: func(string, ...any) {}}
+					r := &Rotator{State: b, Store: slowStore{store}, Prefix: "msl", Tell: func(string, ...any) {}}
 					switch err := r.Rotate(t.Context()); {
 					case err == nil:
 						done.Add(1)
