@@ -89,6 +89,9 @@ type Reader interface {
 	// order of keys compared as bytes. A nil to means no upper bound. It returns at
 	// most limit pairs, and fewer only if the range has no more.
 	Range(table string, from, to []byte, limit int) ([]Pair, error)
+	// Prefetch reads what Get is going to be asked for, with few requests where each Get
+	// would be one. It changes no result.
+	Prefetch(table string, keys ...[]byte) error
 }
 
 // A Tx also writes. Its reads see its own writes.

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -14,6 +15,30 @@ import (
 type Tokens struct {
 	records
 	keeps keeps
+	steps turnstile
+}
+
+// step makes a step of a token. In a store that several servers share, those of this server
+// that come at the same time go together; a file joins the changes of transactions itself.
+// There refusing must not cost a write, and so it is found out first.
+func (t *Tokens) step(ctx context.Context, op string, s *tokenStep) error {
+	if _, ok := t.store.(kv.Shared); ok {
+		return wrap(op, t.steps.pass(ctx, t.store, s))
+	}
+	err := t.view(ctx, op, func(tx kv.Reader) error {
+		old, err := tx.Get(s.table, s.key)
+		if err == nil {
+			_, err = s.next(old)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return t.update(ctx, op, func(tx kv.Tx) error {
+		refused, err := s.make(tx)
+		return cmp.Or(refused, err)
+	})
 }
 
 // AcceptID implements msl.State.
@@ -22,23 +47,15 @@ func (t *Tokens) AcceptID(ctx context.Context, identity string, serial, id int64
 	if err != nil {
 		return err
 	}
-	err = t.first(ctx, "check id", func(tx kv.Reader) error { return judgeID(tx, key, id) })
-	if err != nil {
-		return err
-	}
-	return t.update(ctx, "accept id", func(tx kv.Tx) error {
-		if err := judgeID(tx, key, id); err != nil {
-			return err
+	return t.step(ctx, "accept id", &tokenStep{table: tableIDs, key: key, next: func(old []byte) ([]byte, error) {
+		if err := judgeID(old, id); err != nil {
+			return nil, err
 		}
-		return tx.Put(tableIDs, key, largestID{id, time.Now()}.encode())
-	})
+		return largestID{id, time.Now()}.encode(), nil
+	}})
 }
 
-func judgeID(tx kv.Reader, key []byte, id int64) error {
-	payload, err := tx.Get(tableIDs, key)
-	if err != nil {
-		return err
-	}
+func judgeID(payload []byte, id int64) (err error) {
 	var l largestID
 	if payload != nil {
 		if l, err = decodeLargestID(payload); err != nil {
@@ -55,7 +72,10 @@ func (t *Tokens) Renewable(ctx context.Context, identity string, serial, sequenc
 		return err
 	}
 	return t.view(ctx, "check sequence number", func(tx kv.Reader) error {
-		_, err := renewed(tx, key, sequence)
+		payload, err := tx.Get(tableSequences, key)
+		if err == nil {
+			_, err = renewed(payload, sequence)
+		}
 		return err
 	})
 }
@@ -66,39 +86,27 @@ func (t *Tokens) Renew(ctx context.Context, identity string, serial, sequence in
 	if err != nil {
 		return 0, err
 	}
-	err = t.first(ctx, "check sequence number", func(tx kv.Reader) error {
-		_, err := renewed(tx, key, sequence)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	var newest int64
-	err = t.update(ctx, "renew", func(tx kv.Tx) error {
-		next, err := renewed(tx, key, sequence)
+	s := &tokenStep{table: tableSequences, key: key, next: func(old []byte) ([]byte, error) {
+		next, err := renewed(old, sequence)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		newest = next.Newest
-		return tx.Put(tableSequences, key, newestSequence{next, time.Now()}.encode())
-	})
-	if err != nil {
+		return newestSequence{next, time.Now()}.encode(), nil
+	}}
+	if err := t.step(ctx, "renew", s); err != nil {
 		return 0, err
 	}
-	return newest, nil
+	made, err := decodeNewestSequence(s.made)
+	return made.Newest, err
 }
 
 // renewed returns the record after a renewal.
-func renewed(tx kv.Reader, key []byte, sequence int64) (msl.Sequence, error) {
-	payload, err := tx.Get(tableSequences, key)
-	if err != nil {
-		return msl.Sequence{}, err
-	}
-	var s newestSequence
+func renewed(payload []byte, sequence int64) (s msl.Sequence, err error) {
+	var was newestSequence
 	if payload != nil {
-		if s, err = decodeNewestSequence(payload); err != nil {
-			return msl.Sequence{}, err
+		if was, err = decodeNewestSequence(payload); err != nil {
+			return s, err
 		}
 	}
-	return s.Renew(payload != nil, sequence)
+	return was.Renew(payload != nil, sequence)
 }

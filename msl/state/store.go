@@ -23,15 +23,6 @@ func (r records) recall(ctx context.Context, op string, fn func(kv.Reader) error
 	return r.view(ctx, op, fn)
 }
 
-// first is view for a check that an update repeats: refusing must not cost a write. In a
-// store that several servers share it costs none, and reading costs a request.
-func (r records) first(ctx context.Context, op string, fn func(kv.Reader) error) error {
-	if _, ok := r.store.(kv.Shared); ok {
-		return nil
-	}
-	return r.view(ctx, op, fn)
-}
-
 func (r records) update(ctx context.Context, op string, fn func(kv.Tx) error) error {
 	return wrap(op, r.store.Update(ctx, fn))
 }

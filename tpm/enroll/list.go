@@ -199,11 +199,18 @@ func (t storedTx) byTime(q *Query, after []byte) (p Page, err error) {
 
 // at returns the records at these positions.
 func (t storedTx) at(q *Query, positions [][]byte) (all []Record, err error) {
+	var ids [][]byte
 	for _, position := range positions {
 		if len(position) != positionSize {
 			return nil, fmt.Errorf("enroll: %w: its index", ErrDamaged)
 		}
-		r, err := t.Get(ID(position[8:]))
+		ids = append(ids, position[8:])
+	}
+	if err := t.tx.Prefetch(tableRecords, ids...); err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		r, err := t.Get(ID(id))
 		if err != nil {
 			return nil, err
 		}

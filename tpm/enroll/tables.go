@@ -182,6 +182,9 @@ func (t storedTx) move(before, after State) (err error) {
 
 // exchange has entries in the place of others.
 func (t storedTx) exchange(was, is []lead) error {
+	if err := t.prefetch(append(slices.Clone(was), is...)); err != nil {
+		return err
+	}
 	for _, l := range was {
 		if slices.ContainsFunc(is, l.isAt) {
 			continue
@@ -195,6 +198,21 @@ func (t storedTx) exchange(was, is []lead) error {
 			continue
 		}
 		if err := t.tx.Put(l.table, l.key, l.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prefetch reads entries that are going to be changed: a database that authenticates its
+// records reads each before.
+func (t storedTx) prefetch(all []lead) error {
+	keys := map[string][][]byte{}
+	for _, l := range all {
+		keys[l.table] = append(keys[l.table], l.key)
+	}
+	for table, of := range keys {
+		if err := t.tx.Prefetch(table, of...); err != nil {
 			return err
 		}
 	}

@@ -98,6 +98,15 @@ func (b Bulk) forged() error {
 	return fmt.Errorf("authkv: %w: a record in %q was changed, added, removed or put back by somebody without the key of these servers", kv.ErrForged, b.Table)
 }
 
+// Prefetch implements [kv.Reader].
+func (r bulkReader) Prefetch(table string, keys ...[]byte) error {
+	err := r.Reader.Prefetch(table, keys...)
+	if err == nil && table == r.bulk.Table {
+		err = r.Reader.Prefetch(r.bulk.Digests, keys...)
+	}
+	return err
+}
+
 type bulkTx struct {
 	bulkReader
 	tx kv.Tx

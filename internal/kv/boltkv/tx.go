@@ -39,6 +39,9 @@ func (t *tx) Get(table string, key []byte) ([]byte, error) {
 	return t.layout.payload(table, key, value)
 }
 
+// Prefetch implements [kv.Reader]: reading costs nothing to speak of.
+func (t *tx) Prefetch(string, ...[]byte) error { return nil }
+
 // Range implements [kv.Reader].
 func (t *tx) Range(table string, from, to []byte, limit int) (page []kv.Pair, err error) {
 	b, err := t.bucket(table)

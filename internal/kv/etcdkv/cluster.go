@@ -66,7 +66,7 @@ func (c *cluster) dialing() []grpc.DialOption {
 			return invoke(ctx, method, request, reply, conn, append(options, grpc.WaitForReady(false))...)
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: c.config.DialTimeout,
 		}),
 	}

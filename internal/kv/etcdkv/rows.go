@@ -49,6 +49,9 @@ func (t tables) Get(table string, key []byte) ([]byte, error) {
 	return nil, err
 }
 
+// Prefetch implements [kv.Reader]: all is in memory.
+func (t tables) Prefetch(string, ...[]byte) error { return nil }
+
 // Range implements [kv.Reader].
 func (t tables) Range(table string, from, to []byte, limit int) ([]kv.Pair, error) {
 	all, err := t.of(table)

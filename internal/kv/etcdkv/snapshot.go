@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -18,8 +19,9 @@ import (
 type snapshot struct {
 	ctx      context.Context
 	db       *DB
-	revision int64 // 0 before the first read
-	err      error // the first error of a read
+	revision int64                       // 0 before the first read
+	known    map[span][]*mvccpb.KeyValue // single records that were read
+	err      error                       // the first error of a read
 }
 
 // A span is a range of keys of etcd in a table. An empty end means only the key start.
@@ -33,15 +35,46 @@ func (s *snapshot) Get(table string, key []byte) ([]byte, error) {
 
 // get also returns the revision of the record, 0 if there is none.
 func (s *snapshot) get(table string, key []byte) (value []byte, revision int64, err error) {
-	found, err := s.read(span{table, s.db.key(table, string(key)), ""}, 1)
-	if err != nil || len(found) == 0 {
+	if err := s.Prefetch(table, key); err != nil {
 		return nil, 0, err
+	}
+	found := s.known[span{table, s.db.key(table, string(key)), ""}]
+	if len(found) == 0 {
+		return nil, 0, nil
 	}
 	pairs, err := s.pairs(table, found)
 	if err != nil {
 		return nil, 0, err
 	}
 	return pairs[0].Value, found[0].ModRevision, nil
+}
+
+// Prefetch implements [kv.Reader].
+func (s *snapshot) Prefetch(table string, keys ...[]byte) error {
+	var missing []span
+	for _, key := range keys {
+		r := span{table, s.db.key(table, string(key)), ""}
+		if _, known := s.known[r]; !known && !slices.Contains(missing, r) {
+			missing = append(missing, r)
+		}
+	}
+	for some := range slices.Chunk(missing, maxOperations) {
+		found, err := s.reads(some, 1)
+		if err != nil {
+			return err
+		}
+		for i, r := range some {
+			s.keep(r, found[i])
+		}
+	}
+	return nil
+}
+
+func (s *snapshot) keep(r span, found []*mvccpb.KeyValue) {
+	if s.known == nil {
+		s.known = map[span][]*mvccpb.KeyValue{}
+	}
+	s.known[r] = found
 }
 
 // Range implements [kv.Reader].
@@ -67,17 +100,29 @@ func (d *DB) span(table string, from, to []byte) span {
 }
 
 // read returns at most limit records of a span.
-func (s *snapshot) read(r span, limit int) (found []*mvccpb.KeyValue, err error) {
+func (s *snapshot) read(r span, limit int) ([]*mvccpb.KeyValue, error) {
+	found, err := s.reads([]span{r}, limit)
+	if err != nil {
+		return nil, err
+	}
+	return found[0], nil
+}
+
+// reads returns at most limit records of each span, with one request.
+func (s *snapshot) reads(all []span, limit int) (found [][]*mvccpb.KeyValue, err error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	if !s.db.layout.has(r.table) {
-		return nil, fmt.Errorf("etcdkv: the store has no table %q", r.table)
+	if !s.db.layout.has(all[0].table) {
+		return nil, fmt.Errorf("etcdkv: the store has no table %q", all[0].table)
 	}
-	if s.revision == 0 {
-		found, err = s.first(r, limit)
-	} else {
-		found, err = s.next(r, limit)
+	switch {
+	case s.revision == 0:
+		found, err = s.first(all, limit)
+	case len(all) == 1:
+		found, err = s.next(all[0], limit)
+	default:
+		found, err = s.nextOf(all, limit)
 	}
 	switch {
 	case errors.Is(err, rpctypes.ErrCompacted):
@@ -91,10 +136,10 @@ func (s *snapshot) read(r span, limit int) (found []*mvccpb.KeyValue, err error)
 
 // first reads the newest revision, which is linearizable since it is a transaction, and
 // makes sure that the store is still there.
-func (s *snapshot) first(r span, limit int) (found []*mvccpb.KeyValue, err error) {
+func (s *snapshot) first(all []span, limit int) (found [][]*mvccpb.KeyValue, err error) {
 	before := s.db.newest.Load()
 	err = s.db.ask(s.ctx, func(ctx context.Context) error {
-		answer, err := s.db.client.Txn(ctx).If(s.db.exists()).Then(r.get(limit)).Commit()
+		answer, err := s.db.client.Txn(ctx).If(s.db.exists()).Then(gets(all, limit)...).Commit()
 		if err != nil {
 			return err
 		}
@@ -102,7 +147,7 @@ func (s *snapshot) first(r span, limit int) (found []*mvccpb.KeyValue, err error
 		if !answer.Succeeded {
 			return s.db.errGone()
 		}
-		found = answer.Responses[0].GetResponseRange().Kvs
+		found = rangesOf(answer)
 		return s.db.see(before, s.revision)
 	})
 	return found, err
@@ -110,7 +155,7 @@ func (s *snapshot) first(r span, limit int) (found []*mvccpb.KeyValue, err error
 
 // next reads the revision of the first read, at any member that has it. Another member
 // asks the leader first.
-func (s *snapshot) next(r span, limit int) (found []*mvccpb.KeyValue, err error) {
+func (s *snapshot) next(r span, limit int) (found [][]*mvccpb.KeyValue, err error) {
 	options := []clientv3.OpOption{clientv3.WithRev(s.revision), clientv3.WithSerializable()}
 	err = s.db.ask(s.ctx, func(ctx context.Context) error {
 		answer, err := s.db.client.Do(ctx, r.get(limit, options...))
@@ -120,14 +165,41 @@ func (s *snapshot) next(r span, limit int) (found []*mvccpb.KeyValue, err error)
 		if err != nil {
 			return err
 		}
-		found = answer.Get().Kvs
+		found = [][]*mvccpb.KeyValue{answer.Get().Kvs}
 		return nil
 	})
 	return found, err
 }
 
+// nextOf is next for several spans.
+func (s *snapshot) nextOf(all []span, limit int) (found [][]*mvccpb.KeyValue, err error) {
+	err = s.db.ask(s.ctx, func(ctx context.Context) error {
+		answer, err := s.db.client.Txn(ctx).Then(gets(all, limit, clientv3.WithRev(s.revision))...).Commit()
+		if err != nil {
+			return err
+		}
+		found = rangesOf(answer)
+		return nil
+	})
+	return found, err
+}
+
+func gets(all []span, limit int, options ...clientv3.OpOption) (ops []clientv3.Op) {
+	for _, r := range all {
+		ops = append(ops, r.get(limit, options...))
+	}
+	return ops
+}
+
+func rangesOf(answer *clientv3.TxnResponse) (found [][]*mvccpb.KeyValue) {
+	for _, r := range answer.Responses {
+		found = append(found, r.GetResponseRange().Kvs)
+	}
+	return found
+}
+
 func (r span) get(limit int, options ...clientv3.OpOption) clientv3.Op {
-	options = append(options, clientv3.WithLimit(int64(limit)))
+	options = append(slices.Clip(options), clientv3.WithLimit(int64(limit)))
 	if r.end != "" {
 		options = append(options, clientv3.WithRange(r.end))
 	}

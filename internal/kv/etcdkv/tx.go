@@ -124,7 +124,7 @@ const (
 
 // unchanged returns what to compare so that nothing that was read has changed.
 func (t *tx) unchanged() []clientv3.Cmp {
-	reads := t.reads
+	reads := distinct(t.reads)
 	size := 0
 	for _, r := range reads {
 		size += len(r.start) + len(r.end)
@@ -144,6 +144,18 @@ func (t *tx) unchanged() []clientv3.Cmp {
 		if !ranged[r.table] { // a removed record has no revision
 			ranged[r.table] = true
 			all = append(all, clientv3.Compare(clientv3.ModRevision(t.db.key(removals, r.table)), "<", t.revision+1))
+		}
+	}
+	return all
+}
+
+// distinct leaves out reads of a key that was read before, at the same revision.
+func distinct(reads []read) (all []read) {
+	known := map[read]bool{}
+	for _, r := range reads {
+		if !known[r] {
+			known[r] = true
+			all = append(all, r)
 		}
 	}
 	return all

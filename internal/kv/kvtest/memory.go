@@ -73,6 +73,8 @@ func (t *memoryTx) Get(table string, key []byte) ([]byte, error) {
 	return []byte(value), nil
 }
 
+func (t *memoryTx) Prefetch(string, ...[]byte) error { return nil }
+
 func (t *memoryTx) Range(table string, from, to []byte, limit int) (page []kv.Pair, err error) {
 	var keys []string
 	for k := range t.tables[table] {

@@ -20,8 +20,9 @@ import (
 )
 
 // Serve opens the state of the server, which must exist, for serving. A state in etcd is
-// authenticated by a key of the store; when etcd is lost and back is told in the log.
-func Serve(c *config.Config, store keys.Store, log *slog.Logger) (*State, error) {
+// authenticated by a key of the store; when etcd is lost and back is told in the log, and
+// that it is back to back.
+func Serve(c *config.Config, store keys.Store, log *slog.Logger, back func()) (*State, error) {
 	if err := FindState(c, ""); err != nil {
 		return nil, err
 	}
@@ -32,7 +33,12 @@ func Serve(c *config.Config, store keys.Store, log *slog.Logger) (*State, error)
 	if err != nil {
 		return nil, err
 	}
-	at.Notice = func(err error) { tellReach(log, err) }
+	at.Notice = func(err error) {
+		tellReach(log, err)
+		if err == nil {
+			back()
+		}
+	}
 	s, err := opened(c, etcd.Open, at)
 	if err == nil {
 		s.Cluster = nil // its copy in memory is authentic as it is

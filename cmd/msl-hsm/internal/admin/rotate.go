@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,10 +32,16 @@ var errBehind = errors.New("another msl-hsm key rotate or key retire is at work 
 // them before one uses them, and returns when all use them. A rotation that was begun is
 // ended.
 func (r *Rotator) Rotate(ctx context.Context) error {
+	var own int64 // the number of the last change that this made
 	for {
 		now, err := r.State.Rotation(ctx)
 		if err != nil {
 			return err
+		}
+		if now.Step == state.StepAnnounced && now.Number != own {
+			if err := r.leave(ctx, now); err != nil {
+				return err
+			}
 		}
 		next, err := r.next(ctx, now)
 		if err != nil {
@@ -43,7 +50,7 @@ func (r *Rotator) Rotate(ctx context.Context) error {
 		if err := r.set(ctx, &next); err != nil {
 			return err
 		}
-		if next.Step == state.StepDone {
+		if own = next.Number; next.Step == state.StepDone {
 			r.Tell("in use: %s", describe(next.Versions))
 			return nil
 		}
@@ -55,6 +62,10 @@ func (r *Rotator) next(ctx context.Context, now state.Rotation) (state.Rotation,
 	switch now.Step {
 	case state.StepAnnounced:
 		if err := r.wait(ctx, now, "hold the versions in use"); err != nil {
+			return now, err
+		}
+		// Of several that would make the versions, the one does whose claim is written.
+		if err := r.set(ctx, &now); err != nil {
 			return now, err
 		}
 		now.Step = state.StepMade
@@ -74,6 +85,37 @@ func (r *Rotator) next(ctx context.Context, now state.Rotation) (state.Rotation,
 		return r.begin(now)
 	}
 	return now, nil
+}
+
+// leave lets another rotator, which announced a rotation and may be making its versions, go
+// on. It returns nil when that gives no sign for as long as a server may.
+func (r *Rotator) leave(ctx context.Context, announced state.Rotation) error {
+	r.Tell("a rotation was announced: waiting %v, as its msl-hsm key rotate may be at work", r.gone())
+	for end := time.Now().Add(r.gone()); time.Now().Before(end); {
+		if err := r.pause(ctx); err != nil {
+			return err
+		}
+		now, err := r.State.Rotation(ctx)
+		if err == nil && now.Number != announced.Number {
+			err = errBehind
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Rotator) gone() time.Duration { return cmp.Or(r.Gone, 15*time.Second) }
+
+// pause waits until servers are looked at again.
+func (r *Rotator) pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("interrupted; run it again to go on: %w", ctx.Err())
+	case <-time.After(followEvery):
+		return nil
+	}
 }
 
 // begin plans a rotation. Keys that belong together get the same version.
@@ -145,10 +187,7 @@ func (r *Rotator) set(ctx context.Context, next *state.Rotation) error {
 
 // wait returns when every server has followed a rotation that is still there.
 func (r *Rotator) wait(ctx context.Context, now state.Rotation, what string) error {
-	w := waiting{gone: r.Gone, seen: map[string]seen{}}
-	if w.gone == 0 {
-		w.gone = 15 * time.Second
-	}
+	w := waiting{gone: r.gone(), seen: map[string]seen{}}
 	told := ""
 	for {
 		servers, err := r.State.Presences(ctx)
@@ -164,10 +203,8 @@ func (r *Rotator) wait(ctx context.Context, now state.Rotation, what string) err
 		if len(behind) == 0 {
 			return r.forget(ctx, w.lost)
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("interrupted; run it again to go on: %w", ctx.Err())
-		case <-time.After(followEvery):
+		if err := r.pause(ctx); err != nil {
+			return err
 		}
 	}
 }

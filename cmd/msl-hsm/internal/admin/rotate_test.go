@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,19 +173,64 @@ func TestRotate(t *testing.T) {
 // TestRotateCutOff cuts a rotation off before and after each step: the next one ends the
 // same rotation.
 func TestRotateCutOff(t *testing.T) {
-	for cut := 1; cut <= 4; cut++ {
-		b, store := newBoard(), serverKeys(t)
-		b.cut = cut
-		r := &Rotator{State: b, Store: store, Prefix: "msl", Tell: func(string, ...any) {}}
-		if err := r.Rotate(t.Context()); !errors.Is(err, errCut) {
-			t.Fatal(err)
-		}
-		if err := r.Rotate(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if n := newest(t, store)["msl-seal-mac"]; n != 2 || fmt.Sprint(b.steps) != "[announced made used done]" {
-			t.Errorf("cut off at %d: version %d after %v", cut, n, b.steps)
-		}
+	store := serverKeys(t)
+	for cut := 1; cut <= 5; cut++ {
+		synctest.Test(t, func(t *testing.T) {
+			b, before := newBoard(), newest(t, store)["msl-seal-mac"]
+			b.cut = cut
+			r := &Rotator{State: b, Store: store, Prefix: "msl", Tell: func(string, ...any) {}}
+			if err := r.Rotate(t.Context()); !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			if err := r.Rotate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := newest(t, store)["msl-seal-mac"]; n != before+1 || fmt.Sprint(slices.Compact(b.steps)) != "[announced made used done]" {
+				t.Errorf("cut off at %d: version %d after %v", cut, n, b.steps)
+			}
+		})
+	}
+}
+
+// A slowStore takes a second to make a key.
+type slowStore struct{ keystore.Admin }
+
+func (s slowStore) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
+	time.Sleep(time.Second)
+	return s.Admin.Create(label, a)
+}
+
+// TestRotateAtOnce has several rotators begin at the same time, and one of them while another
+// makes the versions: there is one new version.
+func TestRotateAtOnce(t *testing.T) {
+	store := serverKeys(t)
+	for _, late := range []time.Duration{0, time.Second, 6 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			b, before := newBoard(), newest(t, store)["msl-seal-mac"]
+			b.servers["slow"] = state.Presence{Name: "slow"}
+			ctx, stop := context.WithCancel(t.Context())
+			var serving, rotating sync.WaitGroup
+			serving.Go(func() { b.serve(ctx, "slow", 5*time.Second) })
+			var done atomic.Int32
+			for i := range 3 {
+				rotating.Go(func() {
+					time.Sleep(time.Duration(i) * late)
+					r := &Rotator{State: b, Store: slowStore{store}, Prefix: "msl", Tell: func(string, ...any) {}}
+					switch err := r.Rotate(t.Context()); {
+					case err == nil:
+						done.Add(1)
+					case !errors.Is(err, errBehind):
+						t.Error(err)
+					}
+				})
+			}
+			rotating.Wait()
+			stop()
+			serving.Wait()
+			if n := newest(t, store)["msl-seal-mac"]; n != before+1 || done.Load() == 0 {
+				t.Errorf("%v apart: version %d, and %d ended it", late, n, done.Load())
+			}
+		})
 	}
 }
 

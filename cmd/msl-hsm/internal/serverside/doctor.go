@@ -187,9 +187,13 @@ func (d *doctor) ports(served bool) {
 			continue
 		}
 		listener, err := net.Listen("tcp", l.address)
-		if err == nil {
+		switch {
+		case err == nil:
 			err = listener.Close()
-		} else {
+		case errors.Is(err, unix.EADDRINUSE) && s.State.Shared():
+			d.say("port", Warning, "%s of %s is in use: if this server runs, by that; to be sure, set server.admin.socket and restart it", l.address, l.setting)
+			continue
+		default:
 			err = fmt.Errorf("%w: stop what listens there, or choose another address in %s", err, l.setting)
 		}
 		d.judge("port", err, "%s can be used for %s", l.address, l.setting)

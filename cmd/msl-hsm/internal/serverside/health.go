@@ -123,12 +123,11 @@ func checkTokens(store keys.Store) (checks []Check) {
 func (s *Service) checkState(ctx context.Context) Check {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	failed := s.stateFailed.Load()
-	if failed != nil && time.Since(failed.at) < recently {
+	if failed := s.recentFailure(); failed != nil {
 		return Check{"state", Failure, fmt.Sprintf("%s failed %v ago: %s", failed.operation, time.Since(failed.at).Round(time.Second), exit.OneLine(failed.err))}
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.State.Revoked(ctx, "", "") }()
+	go func() { done <- s.readState(ctx) }()
 	select {
 	case err := <-done:
 		if err != nil {
@@ -138,6 +137,25 @@ func (s *Service) checkState(ctx context.Context) Check {
 		return Check{"state", Failure, silent}
 	}
 	return Check{"state", OK, "it can be read"}
+}
+
+// readState reads what messages are judged by.
+func (s *Service) readState(ctx context.Context) error {
+	err := s.State.Revoked(ctx, "", "")
+	if err == nil && s.Devices != nil {
+		_, err = s.Devices.Standing(ctx, "")
+	}
+	return err
+}
+
+// recentFailure returns why a step in the state failed a short while ago, unless the state was
+// lost then and is back.
+func (s *Service) recentFailure() *stateFailure {
+	failed, since := s.stateFailed.Load(), s.stateSince.Load()
+	if failed == nil || time.Since(failed.at) >= recently || since != nil && failed.began.Before(*since) {
+		return nil
+	}
+	return failed
 }
 
 // checkCertificates tells of the certificate that ends first, and each that ends soon.

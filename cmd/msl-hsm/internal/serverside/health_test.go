@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -86,9 +89,25 @@ func TestCertificateHealth(t *testing.T) {
 // TestStateHealth remembers for a while that the state could not be written.
 func TestStateHealth(t *testing.T) {
 	s := &Service{base: &base{}}
-	s.stateFailed.Store(&stateFailure{"renew", errors.New("no space left on device"), time.Now()})
+	failed := errors.New("no space left on device")
+	metered := meteredState{nil, metrics.New("", ""), &s.stateFailed}
+	metered.note("renew", time.Now(), failed)
 	if got := s.checkState(t.Context()); got.Verdict != Failure || !strings.Contains(got.Detail, "renew failed") || !strings.Contains(got.Detail, "no space left") {
 		t.Errorf("%+v", got)
+	}
+	metered.wrote(time.Now(), nil)
+	if got := s.recentFailure(); got != nil {
+		t.Errorf("after another one was written: %+v", got)
+	}
+	began := time.Now()
+	s.stateBack()
+	metered.note("renew", began, failed)
+	if got := s.recentFailure(); got != nil {
+		t.Errorf("it began while the state was lost: %+v", got)
+	}
+	metered.note("renew", time.Now(), failed)
+	if s.recentFailure() == nil {
+		t.Error("it failed since the state is back, and is forgotten")
 	}
 }
 
@@ -100,5 +119,22 @@ func TestLeaving(t *testing.T) {
 	s.Leave()
 	if got := s.checkServer(); got.Verdict != Failure {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestPortBesideEtcd takes an address that is in use for that of the server, where the doctor
+// cannot ask it.
+func TestPortBesideEtcd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for verdict, place := range map[Verdict]config.State{Warning: {Etcd: []string{"http://127.0.0.1:1"}}, Failure: {File: "server.db"}} {
+		d := &doctor{c: &config.Config{Server: config.Server{Listen: l.Addr().String(), State: place}}}
+		d.ports(false)
+		if len(d.found) != 1 || d.found[0].Verdict != verdict {
+			t.Errorf("want %s: %+v", verdict, d.found)
+		}
 	}
 }

@@ -29,7 +29,7 @@ type meteredState struct {
 type stateFailure struct {
 	operation string
 	err       error
-	at        time.Time
+	began, at time.Time
 }
 
 // note measures a step that began then. A verdict on a token is no failure.
@@ -40,7 +40,14 @@ func (s meteredState) note(operation string, began time.Time, err error) {
 	now := time.Now()
 	s.to.State(operation, now.Sub(began), err)
 	if err != nil {
-		s.failed.Store(&stateFailure{operation, err, now})
+		s.failed.Store(&stateFailure{operation, err, began, now})
+	}
+}
+
+// wrote forgets a failure before a step that was written since.
+func (s meteredState) wrote(began time.Time, err error) {
+	if failed := s.failed.Load(); err == nil && failed != nil && failed.at.Before(began) {
+		s.failed.CompareAndSwap(failed, nil)
 	}
 }
 
@@ -57,6 +64,7 @@ func (s meteredState) AcceptID(ctx context.Context, identity string, serial, id 
 	began := time.Now()
 	err := s.serverState.AcceptID(ctx, identity, serial, id)
 	s.note("accept-id", began, err)
+	s.wrote(began, err)
 	return err
 }
 
@@ -73,6 +81,7 @@ func (s meteredState) Renew(ctx context.Context, identity string, serial, sequen
 	began := time.Now()
 	newest, err := s.serverState.Renew(ctx, identity, serial, sequence)
 	s.note("renew", began, err)
+	s.wrote(began, err)
 	return newest, err
 }
 

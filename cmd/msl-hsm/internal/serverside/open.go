@@ -59,12 +59,12 @@ func (s *base) openState(c *config.Config, log *slog.Logger) (err error) {
 		if s.Store, err = keys.Open(c); err != nil {
 			return err
 		}
-		if s.State, err = admin.Serve(c, s.Store, log); err != nil {
+		if s.State, err = admin.Serve(c, s.Store, log, s.stateBack); err != nil {
 			return errors.Join(err, s.Store.Close())
 		}
 		return nil
 	}
-	s.State, err = admin.Serve(c, nil, log)
+	s.State, err = admin.Serve(c, nil, log, s.stateBack)
 	if errors.Is(err, fs.ErrNotExist) {
 		return firstStep(c, err)
 	}
@@ -75,6 +75,13 @@ func (s *base) openState(c *config.Config, log *slog.Logger) (err error) {
 		return errors.Join(err, s.State.Close())
 	}
 	return nil
+}
+
+// stateBack forgets that steps failed while etcd was lost, also those that are still under
+// way.
+func (s *base) stateBack() {
+	now := time.Now()
+	s.stateSince.Store(&now)
 }
 
 // firstStep returns what a server without a state file lacks first: the keys, since

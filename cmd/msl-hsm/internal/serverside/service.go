@@ -60,6 +60,7 @@ type base struct {
 
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]
+	stateSince  atomic.Pointer[time.Time] // when etcd was back, after it was lost
 }
 
 // Trace has f told of the header of each message.
