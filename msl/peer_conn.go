@@ -77,12 +77,13 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	c.inlet.account.movement.first()
 	before := c.rw.sent.Load()
 	wrote := func() int64 { return c.rw.sent.Load() - before }
+	ctx, span := c.Server.traced(ctx)
 	in, err := c.serve(ctx, wrote, handle)
 	defer func() { in.release() }()
-	if err == io.EOF {
+	if err == io.EOF { // no message came, and its span is not ended
 		return err
 	}
-	in.end.source, in.end.wrote = c.Source, wrote
+	in.end.source, in.end.wrote, in.end.span = c.Source, wrote, span
 	in.tell(ctx, c.Server, c.inlet.account, err)
 	return err
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // A Served is a message that a [Server] is done with, for those who count, log or watch.
@@ -71,6 +73,7 @@ type ending struct {
 	exchange string   // scheme of the keys that were issued
 	issued   uint32   // version of the issuer keys of the token that was issued
 	source   string
+	span     trace.Span   // of the message, or nil
 	wrote    func() int64 // bytes that were sent, where the memory does not count them; or nil
 	told     bool         // it was reported
 	cause    error        // of a refusal, or nil
@@ -88,7 +91,7 @@ func finish(w any) error {
 
 // tell reports a message with which the server is done, once. err is what Serve returns.
 func (in *incoming) tell(ctx context.Context, s *Server, a *account, err error) {
-	if s.Report == nil || in.end.told {
+	if s.Report == nil && in.end.span == nil || in.end.told {
 		return
 	}
 	in.end.told = true
@@ -114,7 +117,10 @@ func (in *incoming) tell(ctx context.Context, s *Server, a *account, err error) 
 	case err != nil:
 		v.Fault = in.faultOf(ctx, err)
 	}
-	s.Report(ctx, v)
+	endSpan(in.end.span, &v)
+	if s.Report != nil {
+		s.Report(ctx, v)
+	}
 }
 
 // faultOf says whose fault it is that a message which was not refused got no answer.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -52,6 +54,10 @@ type Server struct {
 	// Report, if not nil, is told of each message when the server is done with it, from
 	// several goroutines. It must not block.
 	Report func(context.Context, Served)
+	// Tracer, if not nil, gets a span for each message, with children for steps in the
+	// state. Neither has a name, a secret or data. The handler's context has the span, so
+	// that what it causes can be traced, too.
+	Tracer trace.Tracer
 
 	once      sync.Once
 	exchanges []Responder              // those that the custody allows
@@ -152,10 +158,11 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 
 // serve is Serve for a message whose memory is counted.
 func (s *Server) serve(ctx context.Context, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
+	ctx, span := s.traced(ctx)
 	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
 	defer func() { in.close() }()
-	in.end.source = source
+	in.end.source, in.end.span = source, span
 	if err = respond(ctx, s, source, a, in, err, w, handle); err == nil {
 		err = finish(w)
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -18,6 +20,7 @@ type attempt struct {
 	out       *http.Request // of all attempts
 	body      *messageBody
 	cancel    context.CancelFunc
+	span      trace.Span  // or nil
 	traced    atomic.Bool // the transport tells of the next two
 	connected atomic.Bool
 	sent      atomic.Bool
@@ -31,6 +34,7 @@ func newAttempt(p *place, out *http.Request) *attempt {
 func (a *attempt) request() *http.Request {
 	ctx, cancel := context.WithCancel(a.out.Context())
 	a.cancel = cancel
+	ctx, a.span = spanOf(ctx)
 	r := a.out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// net/http looks for a second connection only if nothing was sent on the first,
 		// or if repeating the request does no harm.
@@ -40,6 +44,7 @@ func (a *attempt) request() *http.Request {
 	}))
 	r.URL = a.place.address(a.out.URL)
 	a.place.authorize(r)
+	sendSpan(a.span, r)
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = a.body
 	}
@@ -55,9 +60,11 @@ func (a *attempt) run() (*http.Response, error) {
 	}
 	if err != nil {
 		err = a.because(err)
+		tellSpan(a.span, 0, err)
 		a.end()
 		return nil, err
 	}
+	tellSpan(a.span, response.StatusCode, nil)
 	response.Body = &answerBody{ReadCloser: response.Body, attempt: a}
 	return response, nil
 }
@@ -72,6 +79,9 @@ func (a *attempt) because(err error) error {
 
 func (a *attempt) end() {
 	a.cancel()
+	if a.span != nil {
+		a.span.End()
+	}
 	a.body.Close()
 	a.place.busy.Add(-1)
 }

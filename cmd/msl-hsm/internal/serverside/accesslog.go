@@ -2,11 +2,13 @@ package serverside
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -34,12 +36,22 @@ func openAccessLog(c *config.Config) (accessLog, error) {
 	case config.AccessInLog:
 		return accessLog{log: log, level: slog.LevelInfo}, nil
 	default:
-		f := &accessFile{path: path}
-		if err := f.reopen(); err != nil {
-			return accessLog{}, err
-		}
-		return accessLog{log: slog.New(slog.NewJSONHandler(f, nil)), level: slog.LevelInfo, file: f}, nil
+		return accessLogIn(path)
 	}
+}
+
+func accessLogIn(path string) (accessLog, error) {
+	f := &accessFile{path: path}
+	if err := f.reopen(); err != nil {
+		return accessLog{}, err
+	}
+	return accessLog{log: slog.New(slog.NewJSONHandler(f, nil)), level: slog.LevelInfo, file: f}, nil
+}
+
+// AccessLogIn returns what writes the lines of an access log to a file, and what closes it.
+func AccessLogIn(path string) (write func(context.Context, msl.Served), end func() error, err error) {
+	l, err := accessLogIn(path)
+	return l.write, l.Close, err
 }
 
 // write writes the line of a message that the server is done with.
@@ -47,11 +59,12 @@ func (l accessLog) write(ctx context.Context, v msl.Served) {
 	if !l.log.Enabled(ctx, l.level) {
 		return
 	}
-	l.log.LogAttrs(ctx, l.level, "message", accessLine(v)...)
+	var room [20]slog.Attr // on the stack
+	l.log.LogAttrs(ctx, l.level, "message", accessLine(room[:0], &v)...)
 }
 
-func accessLine(v msl.Served) []slog.Attr {
-	line := make([]slog.Attr, 0, 20)
+// accessLine appends what the line of a message has.
+func accessLine(line []slog.Attr, v *msl.Served) []slog.Attr {
 	line = append(line, slog.String("source", v.Source), slog.String("entity", shortened(v.Identity)), slog.Bool("authenticated", v.Authenticated))
 	line = appendText(line, "user", v.User)
 	line = appendText(line, "scheme", v.Scheme)
@@ -98,19 +111,47 @@ func upstreamOf(m *msl.Message) *mslhttp.UpstreamCall {
 	return call
 }
 
-// An accessFile is a file that another program may move away at any time.
+// An accessFile is a file that another program may move away at any time. Lines are written
+// together, a moment later: to write each alone would cost as much as to make it.
 type accessFile struct {
 	path string
 
-	mu   sync.Mutex
-	file *os.File
+	mu    sync.Mutex
+	file  *os.File
+	lines []byte // not written yet
 }
+
+const (
+	lineDelay = 20 * time.Millisecond
+	mostLines = 64 << 10 // bytes
+)
 
 // Write appends a line.
 func (f *accessFile) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.file.Write(p)
+	if len(f.lines) == 0 {
+		time.AfterFunc(lineDelay, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			_ = f.flush() // a disk that is full must not keep messages from being answered
+		})
+	}
+	f.lines = append(f.lines, p...)
+	if len(f.lines) < mostLines {
+		return len(p), nil
+	}
+	return len(p), f.flush()
+}
+
+// flush writes the lines that wait. The mutex is held.
+func (f *accessFile) flush() error {
+	if len(f.lines) == 0 {
+		return nil
+	}
+	_, err := f.file.Write(f.lines)
+	f.lines = f.lines[:0]
+	return err
 }
 
 // reopen begins a new file where the one of before was moved away.
@@ -122,9 +163,12 @@ func (f *accessFile) reopen() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	old := f.file
-	if f.file = file; old == nil {
+	if old == nil {
+		f.file = file
 		return nil
 	}
+	_ = f.flush()
+	f.file = file
 	return old.Close()
 }
 
@@ -143,5 +187,5 @@ func (l accessLog) Close() error {
 	}
 	l.file.mu.Lock()
 	defer l.file.mu.Unlock()
-	return l.file.file.Close()
+	return errors.Join(l.file.flush(), l.file.file.Close())
 }

@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -34,4 +38,60 @@ func TestAccessLine(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAccessFile moves the file away while lines are written: each is in one of the files, and
+// whole.
+func TestAccessFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.jsonl")
+	l, err := accessLogIn(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const writers, lines = 4, 500
+	var all sync.WaitGroup
+	for range writers {
+		all.Go(func() {
+			for range lines {
+				l.write(t.Context(), msl.Served{Identity: strings.Repeat("camera", 20)})
+			}
+		})
+	}
+	moved := errors.Join(os.Rename(path, path+".1"), l.reopen())
+	all.Wait()
+	if err := errors.Join(moved, l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, name := range []string{path, path + ".1"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if found++; !json.Valid([]byte(line)) {
+				t.Errorf("%s has %q", name, line)
+			}
+		}
+	}
+	if found != writers*lines {
+		t.Errorf("%d lines of %d", found, writers*lines)
+	}
+}
+
+// TestAccessDelay wants a line in the file without anything else to happen.
+func TestAccessDelay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.jsonl")
+	write, end, err := AccessLogIn(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	write(t.Context(), msl.Served{Identity: "camera"})
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), "camera") {
+			return
+		}
+	}
+	t.Error("the line does not come")
 }
