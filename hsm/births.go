@@ -153,8 +153,7 @@ func (b *births) measure(session uint, m made, a keystore.Algorithm, locked bool
 		return b.measureWrapped(session, m, a, doubts)
 	}
 	out := make([]byte, 48)
-	// On another session: a failure may leave an operation active.
-	return b.on(b.sessions, m.epoch, func(session uint, _ uint64) (err error) {
+	try := func(session uint, _ uint64) (err error) {
 		switch a {
 		case keystore.HMACSHA256, keystore.HMACSHA256Block:
 			_, err = b.sign(session, m.handle, pkcs11.CKM_SHA256_HMAC, nil, out[:32])
@@ -164,7 +163,11 @@ func (b *births) measure(session uint, m made, a keystore.Algorithm, locked bool
 			_, err = b.encrypt(session, m.handle, pkcs11.CKM_AES_CBC, out[:16], out[16:32], out[32:48])
 		}
 		return err
-	})
+	}
+	if b.anchors == b.sessions { // the only one is taken
+		return try(session, m.epoch)
+	}
+	return b.on(b.sessions, m.epoch, try) // a failure may leave an operation active
 }
 
 // measureWrapped wraps a key under one that is thrown away.

@@ -86,7 +86,10 @@ func (c *connection) begin(config Config) error {
 		return err
 	}
 	working, anchors := limits(config.Sessions, token)
-	c.sessions, c.anchors = newPool(firstSessions, working, false, c.pace.Gains), newPool(firstAnchors, anchors, true, c.pace.Gains)
+	c.sessions = newPool(firstSessions, working, false, c.pace.Gains)
+	if c.anchors = c.sessions; anchors > 0 {
+		c.anchors = newPool(firstAnchors, anchors, true, c.pace.Gains)
+	}
 	return c.patiently(func() error {
 		if c.epoch.Load() > 0 {
 			return c.start() // again: the token may be in another slot
@@ -128,7 +131,8 @@ func passing(err error) bool {
 // limits divides the sessions that a token allows into those for operations, of which
 // wanted bounds the number unless it is 0, and the anchors. A limit of 0 means no limit,
 // and all ones that it is unknown (PKCS #11 v2.40, CK_TOKEN_INFO); openCryptoki uses one
-// less than that for no limit.
+// less than that for no limit. A token with one session has no anchors: that session is used
+// for everything, and what it made is lost where an operation fails in it.
 func limits(wanted int, t tokenInfo) (working, anchors int) {
 	working = wanted
 	if working <= 0 {
@@ -139,7 +143,10 @@ func limits(wanted int, t tokenInfo) (working, anchors int) {
 		if limit == 0 || limit >= ^uint(0)-1 {
 			continue
 		}
-		if anchors = min(anchors, max(int(limit/8), firstAnchors)); limit < 4 {
+		switch anchors = min(anchors, max(int(limit/8), firstAnchors)); {
+		case limit == 1:
+			return 1, 0
+		case limit < 4:
 			anchors = 1
 		}
 		working = max(1, min(working, int(limit)-anchors))

@@ -34,6 +34,7 @@ const (
 const (
 	ckmKeyWrap        = 0x2109     // CKM_AES_KEY_WRAP, RFC 3394
 	ckmKeyWrapKWP     = 0x210B     // CKM_AES_KEY_WRAP_KWP, RFC 5649
+	ckmKeyWrapPKCS7   = 0x210C     // CKM_AES_KEY_WRAP_PKCS7, RFC 3394 with padding as of CBC
 	ckmKeyWrapLuna    = 0x80000170 // CKM_AES_KW of Luna, RFC 3394
 	ckmKeyWrapKWPLuna = 0x80000171 // CKM_AES_KWP of Luna, RFC 5649
 	ckmKeyWrapCloud   = 0x80002109 // CKM_CLOUDHSM_AES_KEY_WRAP_NO_PAD, RFC 3394
@@ -57,6 +58,7 @@ func forms() []form {
 		{id: 1, mechanism: ckmKeyWrapKWP, grows: 8},
 		{id: 1, mechanism: ckmKeyWrapKWPLuna, grows: 8},
 		{id: 2, mechanism: pkcs11.CKM_AES_KEY_WRAP_PAD, grows: 8, more: 8}, // RFC 5649, or RFC 3394 with padding as of CBC
+		{id: 2, mechanism: ckmKeyWrapPKCS7, grows: 16},
 		{id: 3, mechanism: pkcs11.CKM_AES_GCM, iv: 12, grows: 28, weakness: weakGCM},
 		{id: 4, mechanism: pkcs11.CKM_AES_CBC_PAD, iv: 16, grows: 32, weakness: weakCBC},
 	}
@@ -147,7 +149,7 @@ func (f form) fits(size, wrapped int) bool {
 
 // wrap wraps a key of size bytes.
 func (f form) wrap(l library, session, kek, key uint, size int) ([]byte, error) {
-	out := make([]byte, size+f.grows+f.more)
+	out := make([]byte, size+f.grows+f.more+16) // room for what is too long to be it
 	rand.Read(out[:f.iv])
 	n, err := l.wrap(session, f.mechanism, kek, key, out[:f.iv], out[f.iv:])
 	if n += f.iv; err == nil && f.fits(size, n) {

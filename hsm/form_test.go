@@ -54,7 +54,7 @@ var wrapForms = []struct {
 // opens, and a new version of the sealing key is for the better form.
 func TestForms(t *testing.T) {
 	for i, test := range wrapForms {
-		if i%3 > 0 && !soak() {
+		if i%4 > 0 && !soak() {
 			continue
 		}
 		t.Run(test.name, func(t *testing.T) {

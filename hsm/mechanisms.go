@@ -27,7 +27,7 @@ func mechanismNames(b []byte) []string {
 
 var mechanismsByName = map[uint]string{
 	ckmKeyWrap: "CKM_AES_KEY_WRAP", ckmKeyWrapKWP: "CKM_AES_KEY_WRAP_KWP",
-	ckmKeyWrapLuna: "CKM_AES_KW (Luna)", ckmKeyWrapKWPLuna: "CKM_AES_KWP (Luna)", ckmKeyWrapCloud: "CKM_CLOUDHSM_AES_KEY_WRAP_NO_PAD",
+	ckmKeyWrapPKCS7: "CKM_AES_KEY_WRAP_PKCS7", ckmKeyWrapLuna: "CKM_AES_KW (Luna)", ckmKeyWrapKWPLuna: "CKM_AES_KWP (Luna)", ckmKeyWrapCloud: "CKM_CLOUDHSM_AES_KEY_WRAP_NO_PAD",
 	pkcs11.CKM_AES_CBC:                  "CKM_AES_CBC",
 	pkcs11.CKM_AES_CBC_PAD:              "CKM_AES_CBC_PAD",
 	pkcs11.CKM_AES_CMAC:                 "CKM_AES_CMAC",

@@ -93,7 +93,7 @@ func TestLimits(t *testing.T) {
 		working, anchors int
 	}{
 		{0, 0, 0, 128, 16}, {0, unknown, unknown - 1, 128, 16}, {4, 0, 0, 4, 2}, {32, 0, 0, 32, 4}, {1, 0, 0, 1, 2},
-		{0, 64, 0, 56, 8}, {0, 0, 16, 14, 2}, {0, 1024, 10, 8, 2}, {0, 4, 4, 2, 2}, {0, 3, 3, 2, 1}, {0, 2, 2, 1, 1}, {0, 1, 1, 1, 1},
+		{0, 64, 0, 56, 8}, {0, 0, 16, 14, 2}, {0, 1024, 10, 8, 2}, {0, 4, 4, 2, 2}, {0, 3, 3, 2, 1}, {0, 2, 2, 1, 1}, {0, 1, 1, 1, 0}, {8, 0, 1, 1, 0},
 	} {
 		working, anchors := limits(c.wanted, tokenInfo{MaxSessions: c.most, MaxRwSessions: c.mostRW})
 		if working != c.working || anchors != c.anchors {

@@ -5,9 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/hsm/hsmtest"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/softhsm"
 )
 
 // load has so many goroutines use a key, each so often.
@@ -63,5 +66,53 @@ func TestSessionsFollowLoad(t *testing.T) {
 			}
 			load(t, s, 1, 1)
 		})
+	}
+}
+
+// unwrapOnce unwraps a key that was wrapped for an RSA key.
+func unwrapOnce(t *testing.T, s *hsm.Store) {
+	t.Helper()
+	v, err := s.Create("rsa", keystore.RSAUnwrap2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := v.Key.(keystore.Unwrapper).Unwrap(keystore.HMACSHA256, encryptOAEP(t, v.Key, make([]byte, 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+}
+
+// TestOneSession uses a token that has one session for everything: what is sealed outlives
+// an operation that fails in it.
+func TestOneSession(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	one := hsmtest.Fault{MaxSessions: 1}
+	m.Inject(one)
+	s := open(t, hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN})
+	seal(t, s)
+	if soak() {
+		unwrapOnce(t, s)
+	}
+	unsealEach(t, s, sealEach(t, s, 0))
+	load(t, s, 8, 5)
+	k, err := s.Generate(keystore.HMACSHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Seal(k, nil); err != nil {
+		t.Fatal(err)
+	}
+	want, err := k.(keystore.MAC).Sum(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Inject(one, hsmtest.Fault{Function: "C_Sign", Code: pkcs11.CKR_GENERAL_ERROR, Times: 1})
+	if got, err := k.(keystore.MAC).Sum(nil); err != nil || string(got) != string(want) {
+		t.Errorf("after a failure: %v, the same %t", err, string(got) == string(want))
+	}
+	if n := m.Counters().Sessions; n != 1 {
+		t.Errorf("%d sessions", n)
 	}
 }

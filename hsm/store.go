@@ -188,9 +188,13 @@ func (s *Store) Stats() Stats {
 	if now := s.life.Load(); now != nil {
 		alive = int(now.objects.Load())
 	}
+	busy := s.sessions.busy()
+	if s.anchors != s.sessions {
+		busy += s.anchors.busy()
+	}
 	return Stats{
 		Objects: alive + s.graves.size(), Sessions: int(s.open.Load()),
-		InUse: s.sessions.busy() + s.anchors.busy(), Epoch: s.epoch.Load(),
+		InUse: busy, Epoch: s.epoch.Load(),
 	}
 }
 

@@ -99,6 +99,8 @@ type Fault struct {
 	As      uint
 	Pad     int
 	DrawsIV bool
+	// TokenOnly refuses objects of the session with CKR_TEMPLATE_INCONSISTENT.
+	TokenOnly bool
 	// FreshList returns a new function list, with an initialized state and sessions
 	// of its own, at each C_GetFunctionList; up to 15 in a process.
 	FreshList bool
@@ -214,6 +216,7 @@ func (f Fault) what() []string {
 	w.add(f.ToldSessions != nil, "told-sessions="+number(f.ToldSessions))
 	w.add(f.MaxPart > 0, fmt.Sprintf("max-part=%d", f.MaxPart))
 	w.add(f.Unknown, "unknown")
+	w.add(f.TokenOnly, "token-objects-only")
 	w.add(f.FreshList, "fresh-list")
 	w.add(f.Reveal, "reveal")
 	w.add(f.Ignore, "ignore")

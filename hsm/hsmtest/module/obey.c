@@ -65,6 +65,23 @@ static int reads(const rule *r, const call *c)
 	return c->fn == FN_GetAttributeValue && names_attribute(c, &r->attributes);
 }
 
+/* Whether a call would make an object of the session. */
+static int makes_session_object(const call *c)
+{
+	int i, nth;
+	word k;
+
+	for (nth = 0; makes_objects(c) && (i = place(c, 't', nth)) >= 0; nth++) {
+		const ck_attribute *t = (const ck_attribute *)c->a[i];
+		for (k = 0; k < c->a[i + 1]; k++)
+			if (t[k].type == CKA_TOKEN && t[k].len == 1 && *(ck_byte *)t[k].value)
+				break;
+		if (k == c->a[i + 1])
+			return 1;
+	}
+	return 0;
+}
+
 /* Where a mechanism that is imitated may be named. */
 static int imitates(const rule *r, const call *c)
 {
@@ -90,6 +107,7 @@ static int concerns(const rule *r, call *c)
 		(r->does & DOES_UNKNOWN && is_unknown(r, c)) ||
 		(r->does & DOES_FRESH_LIST && c->fn == FN_GetFunctionList) ||
 		(r->does & DOES_IMITATE && imitates(r, c)) ||
+		(r->does & DOES_TOKEN_ONLY && makes_session_object(c)) ||
 		(r->does & DOES_REVEAL && reads(r, c)) ||
 		(r->does & DOES_IGNORE && r->how & PRETEND && reads(r, c)) ||
 		(r->does & DOES_IGNORE && makes_objects(c) && names_attribute(c, &r->attributes));
@@ -134,6 +152,9 @@ static int refuses(const rule *r, call *c, word *rv)
 		return removed(r, c, rv);
 	*rv = CKR_SESSION_COUNT;
 	if (r->does & DOES_MAX_SESSIONS && c->fn == FN_OpenSession)
+		return 1;
+	*rv = CKR_TEMPLATE_INCONSISTENT;
+	if (r->does & DOES_TOKEN_ONLY)
 		return 1;
 	*rv = CKR_DATA_LEN_RANGE;
 	if (r->does & DOES_MAX_PART && too_long(r, c))
