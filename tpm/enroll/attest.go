@@ -28,8 +28,11 @@ type PCRValue struct {
 // macAttest is a use of the key of challenges.
 const macAttest = "msl-hsm tpm enrolment 1: attest challenge"
 
-// attestBegin answers with a challenge, and reveals nothing of what is known about the EK.
-func (a *Authority) attestBegin(ctx context.Context, request []byte) (*proof.AttestChallenge, error) {
+// An attester is the part of an authority that hears of devices after they enrolled.
+type attester struct{ *Authority }
+
+// challenge answers the first message, and reveals nothing of what is known about the EK.
+func (a attester) challenge(ctx context.Context, request []byte) (*proof.AttestChallenge, error) {
 	if err := proof.CheckPlain(request); err != nil {
 		return nil, err
 	}
@@ -77,10 +80,10 @@ func (k *challenger) checkAttest(m *proof.Attestation, now time.Time) error {
 	return nil
 }
 
-// attest judges the state that an enrolled device proves. What is not allowed is noted in its
+// take judges the state that an enrolled device proves. What is not allowed is noted in its
 // record, and revokes it if the policy says so. Everything that can be checked without the
 // record is checked first.
-func (a *Authority) attest(ctx context.Context, request []byte) (answer any, d Decision, err error) {
+func (a attester) take(ctx context.Context, request []byte) (answer any, d Decision, err error) {
 	m, err := proof.Parse[proof.Attestation](request, proof.TypeAttestation)
 	if err != nil {
 		return nil, d, err
@@ -91,7 +94,7 @@ func (a *Authority) attest(ctx context.Context, request []byte) (answer any, d D
 	if err := a.challenges.checkAttest(&m, a.now()); err != nil {
 		return nil, d, err
 	}
-	r, err := a.attested(ctx, &m)
+	r, err := a.note(ctx, &m)
 	if r.State == "" {
 		return nil, d, err
 	}
@@ -105,19 +108,19 @@ func (a *Authority) attest(ctx context.Context, request []byte) (answer any, d D
 	return &proof.Result{Type: proof.TypeResult, Version: proof.Version, State: proof.StateEnrolled, ID: r.ID.String(), Name: r.Name}, d, err
 }
 
-// attested records an attestation. The record is the zero value if the device did not prove
+// note records an attestation. The record is the zero value if the device did not prove
 // that it is the one of the record.
-func (a *Authority) attested(ctx context.Context, m *proof.Attestation) (r Record, err error) {
+func (a attester) note(ctx context.Context, m *proof.Attestation) (r Record, err error) {
 	defer a.enter(ID(m.ID))()
 	for err = errMoved; errors.Is(err, errMoved) && ctx.Err() == nil; {
-		r, err = a.attestedNow(ctx, m)
+		r, err = a.noteNow(ctx, m)
 	}
 	return r, err
 }
 
-// attestedNow does it once. If the record is another one meanwhile, the error is
+// noteNow does it once. If the record is another one meanwhile, the error is
 // [errMoved], and nothing is recorded.
-func (a *Authority) attestedNow(ctx context.Context, m *proof.Attestation) (Record, error) {
+func (a attester) noteNow(ctx context.Context, m *proof.Attestation) (Record, error) {
 	r, was, err := a.find(ctx, ID(m.ID), a.now())
 	if err != nil {
 		return Record{}, err
@@ -187,7 +190,7 @@ func (r *Record) noteAttested(why string, m *proof.Attestation, now time.Time) {
 
 // left returns the error for a device that left the policy, after it revoked the device if
 // the policy wants that: not for what it did not prove, which may be a matter of a setting.
-func (a *Authority) left(ctx context.Context, r *Record) error {
+func (a attester) left(ctx context.Context, r *Record) error {
 	why := proof.Fail(ErrPolicy, "EK hash %s: %s", r.ID, r.Attested.Why)
 	if !a.policy.RevokeChanged || a.policy.PCRs.missing(r.Attested.PCRs) {
 		return why

@@ -74,6 +74,7 @@ func TestAttest(t *testing.T) {
 
 // TestAttestRevokes ends a device that left the policy, where the policy says so.
 func TestAttestRevokes(t *testing.T) {
+	ek := newForger(t).ek
 	for name, tt := range map[string]struct {
 		pcrs    map[uint]byte
 		monitor bool
@@ -84,7 +85,7 @@ func TestAttestRevokes(t *testing.T) {
 		"not proved": {map[uint]byte{5: 2}, false, ErrPolicy, Enrolled}, "monitored": {map[uint]byte{4: 2}, true, nil, Enrolled},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newForger(t)
+			f := forgerOf(t, ek)
 			o := newOffice(t, Policy{Monitor: tt.monitor, RevokeChanged: true, Allowed: map[ID]bool{f.id(): true}, PCRs: rules(map[uint][]byte{4: {1}})}, nil)
 			checkError(t, f.starts(o, map[uint]byte{4: 1}, false), nil)
 			_, d, err := o.Decide(t.Context(), proof.Encode(f.attestation(o, tt.pcrs)))

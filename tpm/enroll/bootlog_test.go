@@ -123,6 +123,7 @@ func TestSentBootLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ek := newForger(t).ek
 	for name, tt := range map[string]struct {
 		offers, asks, sends bool
 		want                error
@@ -134,7 +135,7 @@ func TestSentBootLog(t *testing.T) {
 		"asked nevertheless":     {false, true, true, ErrMalformed},
 		"an unasked-for silence": {true, false, false, nil},
 	} {
-		f := newForger(t)
+		f := forgerOf(t, ek)
 		o := newOffice(t, Policy{Monitor: true, EventLogs: tt.asks}, nil)
 		b := f.begin()
 		b.EventLog = tt.offers

@@ -52,10 +52,10 @@ func (a *Authority) handle(ctx context.Context, request []byte) (answer any, d D
 		}
 		return answer, d, err
 	case proof.TypeAttestBegin:
-		answer, err = a.attestBegin(ctx, request)
+		answer, err = attester{a}.challenge(ctx, request)
 		return answer, d, err
 	case proof.TypeAttestation:
-		return a.attest(ctx, request)
+		return attester{a}.take(ctx, request)
 	}
 	return nil, d, proof.Fail(ErrMalformed, "type %q", proof.Shorten(kind))
 }

@@ -37,10 +37,9 @@ const (
 	// two messages, and another is opened again.
 	sessions = 1000
 
-	// maxMessage and maxHeader limit a message in its MSL form, and what comes before its
-	// data.
-	maxMessage = 4 * enroll.MaxMessage
-	maxHeader  = 256 << 10
+	// maxMessage limits a message in its MSL form, and maxWithLog one with an event log.
+	maxMessage = 4 * proof.MaxPlain
+	maxWithLog = 4 * proof.MaxMessage
 )
 
 // EndpointConfig configures an [Endpoint]. Name and Local are required.
@@ -67,6 +66,10 @@ type EndpointConfig struct {
 	// that end with the process.
 	Key keystore.MAC
 
+	// EventLogs takes messages of 1 MiB in place of 256 KiB, as they are with the event logs
+	// for which enroll.Policy.EventLogs asks.
+	EventLogs bool
+
 	// PerSecond limits the messages; zero means 100. An enrollment takes three, and the
 	// answer to the first costs an operation with the server's private key.
 	PerSecond float64
@@ -88,15 +91,19 @@ func NewEndpoint(a *Authority, c EndpointConfig) (*Endpoint, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
+	most := maxMessage
+	if c.EventLogs {
+		most = maxWithLog
+	}
 	e := &Endpoint{store: store, server: &msl.Server{
 		Name: c.Name, Local: c.Local, Issuer: issuer, State: noState{},
 		Peers:        []msl.EntityScheme{&entityauth.Provisioned{Assign: temporaryName}},
 		KeyExchanges: []msl.Responder{&keyx.AsymmetricWrapped{Store: store}},
-		Limits:       endpointLimits(c.Limits), Log: c.Log,
+		Limits:       endpointLimits(c.Limits, most), Log: c.Log,
 	}}
 	perSecond := cmp.Or(c.PerSecond, messagesPerSecond)
 	e.Handler = throttled(perSecond, &mslhttp.Handler{
-		Server: e.server, Handle: answer(a, c), MaxBody: maxMessage,
+		Server: e.server, Handle: answer(a, c), MaxBody: int64(most),
 		Timeout: c.Timeout, Log: c.Log, Source: c.Source,
 	})
 	return e, nil
@@ -161,8 +168,8 @@ func LogDecision(ctx context.Context, log *slog.Logger, d enroll.Decision, err e
 }
 
 // endpointLimits are for short messages.
-func endpointLimits(l msl.Limits) msl.Limits {
-	l.Header, l.Chunk, l.Held = maxHeader, maxMessage, maxMessage
+func endpointLimits(l msl.Limits, most int) msl.Limits {
+	l.Header, l.Chunk, l.Held = maxMessage, most, most
 	l.Unproven, l.Proven = EndpointMemory, EndpointMemory
 	l.Sessions = sessions
 	return l

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"crypto/rand"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 func TestThrottled(t *testing.T) {
@@ -29,7 +31,7 @@ func TestThrottled(t *testing.T) {
 // the limits of other messages are.
 func TestEndpointLimits(t *testing.T) {
 	for _, l := range []msl.Limits{{}, {Header: 64 << 20, Chunk: 64 << 20, Held: 64 << 20, Unproven: 1 << 30, Proven: 1 << 30}} {
-		if own := endpointLimits(l).Effective(); own.Unproven != EndpointMemory || own.Proven != EndpointMemory {
+		if own := endpointLimits(l, maxMessage).Effective(); own.Unproven != EndpointMemory || own.Proven != EndpointMemory {
 			t.Errorf("%d and %d bytes, of %d", own.Unproven, own.Proven, EndpointMemory)
 		}
 	}
@@ -55,5 +57,28 @@ func TestEndpointLogs(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "device not enrolled") {
 		t.Errorf("log: %s", &log)
+	}
+}
+
+// TestEndpointSizes takes the largest message where event logs are asked for, and else the
+// largest without.
+func TestEndpointSizes(t *testing.T) {
+	s := newSite(t)
+	for _, tt := range []struct {
+		logs, taken bool
+		size        int
+	}{{false, true, proof.MaxPlain}, {false, false, proof.MaxMessage}, {true, true, proof.MaxMessage}} {
+		e, err := NewEndpoint(s.Authority, EndpointConfig{Name: "server", Local: s.own, EventLogs: tt.logs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := NewClient(s.peers, &mslhttp.Transport{URL: serve(t, httptest.NewServer(e), e)})
+		t.Cleanup(func() { client.Close() })
+		noise := make([]byte, tt.size)
+		rand.Read(noise)
+		answer, err := Exchange(client, "server")(t.Context(), noise)
+		if taken := err == nil && strings.Contains(string(answer), "malformed"); taken != tt.taken {
+			t.Errorf("%+v: %s, %v", tt, answer, err)
+		}
 	}
 }

@@ -54,7 +54,7 @@ func ParseService(text string) (s Service, err error) {
 	}
 	u, err := url.Parse(place)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return Service{}, fmt.Errorf("%.80q: want a URL as https://HOST/PATH after %s:", text, maker)
+		return Service{}, fmt.Errorf("%.80q: want %s:URL, with a URL as https://HOST/PATH", text, maker)
 	}
 	if u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
 		return Service{}, fmt.Errorf("%.80q: want https; only this machine may be asked by http", text)

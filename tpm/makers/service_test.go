@@ -8,9 +8,9 @@ import (
 	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/pem"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -42,10 +42,11 @@ func rsaEK(t *testing.T) crypto.PublicKey {
 // zeroEK is a point on P-256 whose first coordinate begins with a zero byte.
 func zeroEK(t *testing.T) (key crypto.PublicKey, coordinates []byte) {
 	t.Helper()
-	for i := int64(2); ; i++ {
-		private := ecdsa.PrivateKey{D: big.NewInt(i)}
-		private.Curve = elliptic.P256()
-		private.X, private.Y = private.Curve.ScalarBaseMult(big.NewInt(i).Bytes())
+	for i := uint16(2); ; i++ {
+		private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), binary.BigEndian.AppendUint16(make([]byte, 30), i))
+		if err != nil {
+			t.Fatal(err)
+		}
 		point, err := private.PublicKey.Bytes()
 		if err != nil {
 			t.Fatal(err)

@@ -26,6 +26,7 @@ func openEndpoint(c *config.Config, s *Service, log *slog.Logger, source func(*h
 	s.endpoint, err = fleet.NewEndpoint(s.Devices.Authority, fleet.EndpointConfig{
 		Name: s.MSL.Name, Local: s.MSL.Local, Key: key, PerSecond: perSecond,
 		Limits: limits, Timeout: c.Server.Limits.Timeout, Source: source, Log: log,
+		EventLogs: len(c.Server.Enrollment.EventLog) > 0,
 		Decided: func(ctx context.Context, d enroll.Decision, err error) {
 			fleet.LogDecision(ctx, log, d, AfterConflict(err))
 		},
