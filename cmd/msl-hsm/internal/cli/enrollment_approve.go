@@ -56,7 +56,7 @@ func (p *program) approveAll(path, note string) error {
 	}
 	defer from.Close()
 	return p.withEnrollments(false, func(s admin.Enrollments) error {
-		a := &approver{p: p, line: p.progressLine(), devices: s, file: shown, note: note}
+		a := &approver{p: p, line: newProgress(p.stderr), devices: s, file: shown, note: note}
 		err := a.read(from)
 		a.line.clear()
 		fmt.Fprintf(p.stdout, "approved %d devices\n", a.approved)

@@ -88,7 +88,7 @@ func (p *program) testModule(ctx context.Context, clean, asJSON, all bool) error
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	line := p.progressLine()
+	line := newProgress(p.stderr)
 	check.Clean, check.Checked = clean, func(checks int) { line.tell("%d checks done", checks) }
 	report, err := modulecheck.Run(ctx, check)
 	line.clear()

@@ -27,12 +27,12 @@ const (
 // clearLine goes to the beginning of a line of a terminal and clears it (ECMA-48, EL).
 const clearLine = "\r\x1b[K"
 
-// progressLine returns one that begins now.
-func (p *program) progressLine() *progressLine {
+// newProgress returns one that begins now, where log is a terminal.
+func newProgress(log io.Writer) *progressLine {
 	g := &progressLine{now: time.Now, began: time.Now()}
-	if onTerminal(p.stderr) {
-		g.screen = p.stderr
-		if safe, ok := p.stderr.(safetext.Writer); ok {
+	if onTerminal(log) {
+		g.screen = log
+		if safe, ok := log.(safetext.Writer); ok {
 			g.screen = safe.W // which would show the controls
 		}
 	}

@@ -40,7 +40,7 @@ func TestProgress(t *testing.T) {
 // TestNoProgress wants nothing where there is no terminal.
 func TestNoProgress(t *testing.T) {
 	var out bytes.Buffer
-	g := (&program{stderr: &out}).progressLine()
+	g := newProgress(&out)
 	g.began = g.began.Add(-time.Hour)
 	g.tell("copied %d records", 1)
 	g.clear()

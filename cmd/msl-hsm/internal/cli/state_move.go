@@ -24,7 +24,7 @@ keys of devices and the hashes of passwords.`,
 			if err != nil {
 				return err
 			}
-			line := p.progressLine()
+			line := newProgress(p.stderr)
 			sum, err := admin.ExportState(c, args[0], copying(line))
 			line.clear()
 			if err != nil {
@@ -63,7 +63,7 @@ message since.`,
 			if admin.Absent(args[0]) {
 				return exit.Usagef("no state file or backup %s", args[0])
 			}
-			line := p.progressLine()
+			line := newProgress(p.stderr)
 			sum, err := admin.ImportState(c, args[0], keep, copying(line))
 			line.clear()
 			if err := admin.Tell(c, nil, "state import", args[0], err); err != nil {
