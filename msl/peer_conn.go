@@ -77,7 +77,7 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	c.inlet.account.movement.first()
 	before := c.rw.sent.Load()
 	wrote := func() int64 { return c.rw.sent.Load() - before }
-	ctx, span := c.Server.traced(ctx)
+	ctx, span := beginSpan(ctx, c.Server.Tracer)
 	in, err := c.serve(ctx, wrote, handle)
 	defer func() { in.release() }()
 	if err == io.EOF { // no message came, and its span is not ended

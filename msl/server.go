@@ -158,7 +158,7 @@ func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Wri
 
 // serve is Serve for a message whose memory is counted.
 func (s *Server) serve(ctx context.Context, source string, a *account, r io.Reader, w io.Writer, handle Handler) error {
-	ctx, span := s.traced(ctx)
+	ctx, span := beginSpan(ctx, s.Tracer)
 	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
 	defer func() { in.close() }()

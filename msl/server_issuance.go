@@ -131,7 +131,7 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 	}
 	var sequence int64
 	if in.session != nil {
-		sequence, err = s.states().Renew(i.ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber)
+		sequence, err = statesOf(s).Renew(i.ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber)
 		if err != nil {
 			keys.Release()
 			return fail(codeOf(err), "renew master token", err)

@@ -48,7 +48,7 @@ func (s *Server) judge(ctx context.Context, in *incoming) error {
 	if in.token == nil {
 		return fail(ErrIncompleteNonReplayableMessage, "non-replayable message", nil)
 	}
-	if err := s.states().AcceptID(ctx, in.session.Identity, in.token.SerialNumber, in.nonReplayableID); err != nil {
+	if err := statesOf(s).AcceptID(ctx, in.session.Identity, in.token.SerialNumber, in.nonReplayableID); err != nil {
 		return fail(codeOf(err), "non-replayable id", err)
 	}
 	return nil
@@ -129,7 +129,7 @@ func (in *incoming) permit(ctx context.Context, permitted func(ctx context.Conte
 }
 
 func (s *Server) askRevoked(ctx context.Context, identity, user string) error {
-	if err := s.states().Revoked(ctx, identity, user); err != nil {
+	if err := statesOf(s).Revoked(ctx, identity, user); err != nil {
 		return fail(codeOf(err), opLogin, err)
 	}
 	return nil

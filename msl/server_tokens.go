@@ -8,7 +8,7 @@ import (
 
 // checkToken judges the tokens of a message that uses a master token.
 func (s *Server) checkToken(ctx context.Context, in *incoming) error {
-	if err := s.states().Revoked(ctx, in.session.Identity, in.user); err != nil {
+	if err := statesOf(s).Revoked(ctx, in.session.Identity, in.user); err != nil {
 		return fail(codeOf(err), "revocation", err)
 	}
 	if err := s.checkDates(ctx, in); err != nil {
@@ -35,7 +35,7 @@ func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 	case s.Issuer.now().After(in.token.Expiration.Add(s.Issuer.renewExpired())):
 		return fail(ErrMasterTokenSequenceNumberOutOfSync, "renewal", errors.New("the token expired too long ago"))
 	}
-	if err := s.states().Renewable(ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber); err != nil {
+	if err := statesOf(s).Renewable(ctx, in.session.Identity, in.token.SerialNumber, in.token.SequenceNumber); err != nil {
 		return fail(codeOf(err), "renewal", err)
 	}
 	return nil

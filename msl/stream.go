@@ -166,7 +166,7 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 // serveNext is Server.serve for a message that another one may follow: nothing reads the stream
 // any more when it returns.
 func serveNext(ctx context.Context, s *Server, source string, a *account, m *messages, w io.Writer, handle Handler) error {
-	ctx, span := s.traced(ctx)
+	ctx, span := beginSpan(ctx, s.Tracer)
 	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, m, s.Limits, anObject))
 	in.followed = func() bool {

@@ -9,13 +9,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traced begins the span of a message, if the server has a tracer. What the message causes
+// beginSpan begins the span of a message, if there is a tracer. What the message causes
 // becomes children of it, by the context.
-func (s *Server) traced(ctx context.Context) (context.Context, trace.Span) {
-	if s.Tracer == nil {
+func beginSpan(ctx context.Context, tracer trace.Tracer) (context.Context, trace.Span) {
+	if tracer == nil {
 		return ctx, nil
 	}
-	return s.Tracer.Start(ctx, "MSL message", trace.WithSpanKind(trace.SpanKindServer))
+	return tracer.Start(ctx, "MSL message", trace.WithSpanKind(trace.SpanKindServer))
 }
 
 // endSpan ends the span of a message that the server is done with. It says what became of
@@ -56,8 +56,8 @@ func (v *Served) result() string {
 	return "answered"
 }
 
-// states is the state, with spans if the server has a tracer.
-func (s *Server) states() State {
+// statesOf is the state of a server, with spans if it has a tracer.
+func statesOf(s *Server) State {
 	if s.Tracer == nil {
 		return s.State
 	}

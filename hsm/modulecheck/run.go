@@ -35,6 +35,8 @@ type Config struct {
 	Silence time.Duration
 	// Clean removes the keys that a test before left in the token, first.
 	Clean bool
+	// Checked, if not nil, is told how many checks are done, after each.
+	Checked func(checks int)
 }
 
 const defaultSilence = 5 * time.Minute
@@ -137,6 +139,9 @@ func (r *runner) take(one Result) {
 		return
 	}
 	r.report.Results = append(r.report.Results, one)
+	if r.Checked != nil {
+		r.Checked(len(r.report.Results))
+	}
 }
 
 // An endedError says that a process ended within a check, or was ended.

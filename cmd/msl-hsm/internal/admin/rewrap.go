@@ -25,7 +25,10 @@ func (r *Rotator) Rewrap(ctx context.Context) (again []string, err error) {
 	used := n.inUse(n.together(keystore.RoleSealMAC.Label(r.Prefix)))
 	store, able := r.Store.(keystore.Resealer)
 	done := 0
-	for _, e := range n.entities {
+	for i, e := range n.entities {
+		if r.Sealed != nil {
+			r.Sealed(i, len(n.entities))
+		}
 		switch {
 		case e.PSK == nil || sealedBy(e.PSK, used):
 		case !able:

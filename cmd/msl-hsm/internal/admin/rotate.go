@@ -22,6 +22,7 @@ type Rotator struct {
 	Prefix string
 	Keep   time.Duration                    // how long a master token may be used or renewed
 	Tell   func(format string, args ...any) // progress, a line each
+	Sealed func(done, of int)               // told by Rewrap before each entity; or nil
 	Gone   time.Duration                    // after which a server that gives no sign does not count; zero means 15 seconds
 }
 

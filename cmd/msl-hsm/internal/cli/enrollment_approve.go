@@ -56,8 +56,9 @@ func (p *program) approveAll(path, note string) error {
 	}
 	defer from.Close()
 	return p.withEnrollments(false, func(s admin.Enrollments) error {
-		a := &approver{p: p, devices: s, file: shown, note: note}
+		a := &approver{p: p, line: newProgress(p.stderr), devices: s, file: shown, note: note}
 		err := a.read(from)
+		a.line.clear()
 		fmt.Fprintf(p.stdout, "approved %d devices\n", a.approved)
 		if err == nil && a.wrong > 0 {
 			err = fmt.Errorf("%s: %d lines were not approved: put them right, and give the file again", shown, a.wrong)
@@ -69,6 +70,7 @@ func (p *program) approveAll(path, note string) error {
 // An approver approves the devices of a file.
 type approver struct {
 	p               *program
+	line            *progressLine
 	devices         admin.Enrollments
 	file, note      string
 	some            []enroll.Approval // that wait to be approved together
@@ -171,10 +173,12 @@ func (a *approver) flush() error {
 		return fmt.Errorf("from line %d on: %w", a.lines[len(errs)], err)
 	}
 	a.some, a.lines = a.some[:0], a.lines[:0]
+	a.line.tell("approved %d devices", a.approved)
 	return nil
 }
 
 func (a *approver) refuse(line int, err error) {
 	a.wrong++
+	a.line.clear()
 	fmt.Fprintf(a.p.stderr, "%s:%d: %s\n", exit.Printable(a.file), line, exit.Printable(err.Error()))
 }

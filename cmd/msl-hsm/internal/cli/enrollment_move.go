@@ -52,7 +52,9 @@ it: devices that were rejected or revoked since are not.`,
 			if admin.Absent(args[0]) {
 				return exit.Usagef("no file of enrollments or backup %s", args[0])
 			}
-			states, err := admin.ImportEnrollments(c, args[0], copying(p.stderr))
+			line := newProgress(p.stderr)
+			states, err := admin.ImportEnrollments(c, args[0], copying(line))
+			line.clear()
 			if err := admin.Tell(c, nil, "enrollment import", args[0], err); err != nil {
 				return err
 			}

@@ -23,7 +23,12 @@ this. Then the entities are named whose keys older versions seal, and the exit c
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.rotating(c.Context(), "key rewrap", func(ctx context.Context, r *admin.Rotator) error {
+				line := newProgress(p.stderr)
+				r.Sealed = func(done, of int) { line.tell("looked at %d of %d entities", done, of) }
+				tell := r.Tell
+				r.Tell = func(format string, args ...any) { line.clear(); tell(format, args...) }
 				again, err := r.Rewrap(ctx)
+				line.clear()
 				if err != nil || len(again) == 0 {
 					return err
 				}

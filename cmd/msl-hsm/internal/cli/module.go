@@ -88,8 +88,10 @@ func (p *program) testModule(ctx context.Context, clean, asJSON, all bool) error
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	check.Clean = clean
+	line := newProgress(p.stderr)
+	check.Clean, check.Checked = clean, func(checks int) { line.tell("%d checks done", checks) }
 	report, err := modulecheck.Run(ctx, check)
+	line.clear()
 	if ctx.Err() != nil {
 		return exit.WithCode(fmt.Errorf("stopped; the keys of the test are destroyed"), exit.Failure)
 	}

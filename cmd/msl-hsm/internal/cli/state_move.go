@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +27,9 @@ too.`,
 			if err != nil {
 				return err
 			}
-			sum, err := admin.ExportState(c, args[0], copying(p.stderr))
+			line := newProgress(p.stderr)
+			sum, err := admin.ExportState(c, args[0], copying(line))
+			line.clear()
 			if err != nil {
 				return err
 			}
@@ -67,7 +68,9 @@ message since.`,
 			if admin.Absent(args[0]) {
 				return exit.Usagef("no state file or backup %s", args[0])
 			}
-			sum, err := admin.ImportState(c, args[0], keep, copying(p.stderr))
+			line := newProgress(p.stderr)
+			sum, err := admin.ImportState(c, args[0], keep, copying(line))
+			line.clear()
 			if err := admin.Tell(c, nil, "state import", args[0], err); err != nil {
 				return err
 			}
@@ -103,18 +106,7 @@ func importAttached(p *program, c *config.Config, path string) error {
 	return err
 }
 
-// copying returns what tells on a terminal now and then how many records were copied, or
-// nil.
-func copying(log io.Writer) func(records int) {
-	if !onTerminal(log) {
-		return nil
-	}
-	const step = 10_000
-	told := 0
-	return func(records int) {
-		if records >= told+step {
-			told = records
-			fmt.Fprintf(log, "%d records so far\n", records)
-		}
-	}
+// copying returns what tells how many records were copied.
+func copying(g *progressLine) func(records int) {
+	return func(records int) { g.tell("copied %d records", records) }
 }

@@ -2,9 +2,6 @@ package config
 
 import (
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -28,54 +25,4 @@ func (w *Watch) UnmarshalYAML(n *yaml.Node) error {
 	}
 	*w = Watch(every)
 	return nil
-}
-
-// Files are those that a running server reads again with its configuration. Revocation
-// lists and OCSP responses are not among them, since they are looked at as they are used.
-func (c *Config) Files() []string {
-	s := &c.Server
-	all := c.Keystore.files()
-	all = append(all, s.Certificate, s.X509Roots, s.X509Intermediates, s.Messages, s.TLS.ClientCA, s.Upstream.TLS.Roots, s.Upstream.TLS.Certificate)
-	for _, t := range s.TLS.Certificates {
-		all = append(all, t.Certificate)
-	}
-	return append(all, sources(slices.Collect(maps.Values(s.Upstream.Headers))...)...)
-}
-
-// AgentFiles are those that a running agent reads again with its configuration.
-func (c *Config) AgentFiles() []string {
-	return append(sources(c.Keystore.PIN), c.Client.TLS.Roots, c.Client.TLS.Certificate)
-}
-
-// StartFiles are those that a server reads when it starts, and then not again.
-func (c *Config) StartFiles() []string {
-	s := &c.Server
-	all := append(sources(s.Admin.Token, s.State.Password), s.State.CA, s.State.Certificate, s.State.Key)
-	for _, roots := range []RootList{s.Enrollment.EKRoots, s.Enrollment.Devices} {
-		for _, name := range roots {
-			if name != Makers {
-				all = append(all, name)
-			}
-		}
-	}
-	return all
-}
-
-// files are where the PIN is, and keys in software.
-func (k *Keystore) files() []string {
-	all := sources(k.PIN)
-	if path, ok := strings.CutPrefix(k.URI, "soft:"); ok {
-		all = append(all, path)
-	}
-	return all
-}
-
-// sources are the files among sources of secrets.
-func sources(of ...string) (paths []string) {
-	for _, source := range of {
-		if path, ok := strings.CutPrefix(source, "file:"); ok {
-			paths = append(paths, path)
-		}
-	}
-	return paths
 }

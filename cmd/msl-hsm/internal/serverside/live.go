@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -145,6 +146,12 @@ func (l *Live) again() (r Reloaded, err error) {
 	g.Tell(auditlog.Record{Event: "admin", Action: "reload", Result: "done", Detail: strings.Join(r.Changed, ", ")})
 	l.Log.Info("configuration reloaded", "changed", r.Changed, "needs_restart", r.Restart, "issuer_key_versions", r.Versions)
 	return r, old.retire()
+}
+
+// watched are the files that matter now.
+func (l *Live) watched() []string {
+	c := &l.now.Load().config
+	return slices.Concat([]string{l.Path}, c.Files(), c.StartFiles())
 }
 
 // next makes the generation that follows, and gives it the listeners.

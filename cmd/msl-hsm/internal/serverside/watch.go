@@ -27,12 +27,6 @@ func (l *Live) Watch() (end func()) {
 	}
 }
 
-// watched are the files that matter now.
-func (l *Live) watched() []string {
-	c := &l.now.Load().config
-	return slices.Concat([]string{l.Path}, c.Files(), c.StartFiles())
-}
-
 // take takes files that were replaced. One that cannot be used is told once; what was read
 // before is used until it can.
 func (l *Live) take(changed []string, tried bool) error {
