@@ -32,7 +32,11 @@ type world struct {
 	log    *lines
 
 	provisioned, sealed, fresh keystore.MAC
+
+	started atomic.Int64 // children
 }
+
+func (w *world) starts() int64 { return w.started.Load() }
 
 // lines are those of a log.
 type lines struct {
@@ -58,7 +62,7 @@ func newWorld(t *testing.T, c isolated.Config) *world {
 	w.module = hsmtest.New(t, w.token.Module)
 	c.Log = slog.New(slog.NewTextHandler(w.log, nil))
 	uri := strings.Replace(w.token.URI, w.token.Module, w.module.Path, 1)
-	w.Store = open(t, w.token, hsm.Config{URI: uri}, c)
+	w.Store = open(t, w.token, hsm.Config{URI: uri}, c, &w.started)
 	v, err := w.Create("mac", keystore.HMACSHA256)
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +157,46 @@ func TestChildHangs(t *testing.T) {
 				t.Errorf("child %d, and before %d; the key computes %x, and before %x", w.PID(), pid, after, before)
 			}
 		})
+	}
+}
+
+// TestChildPauses stops the child for a while: a call that began meanwhile works when it goes
+// on, in the same child.
+func TestChildPauses(t *testing.T) {
+	w := newWorld(t, isolated.Config{})
+	before, pid := sum(t, w.fresh), w.PID()
+	stop(t, pid)
+	after := make(chan string)
+	began := make(chan struct{})
+	go func() {
+		close(began)
+		after <- sum(t, w.fresh)
+	}()
+	<-began
+	syscall.Kill(pid, syscall.SIGCONT)
+	if got := <-after; got != before || w.PID() != pid {
+		t.Errorf("child %d, and before %d; the key computes %x, and before %x", w.PID(), pid, got, before)
+	}
+}
+
+// TestAllCallsHang has as many calls under way as the module does at a time, all of which hang.
+// They are given up together, and the next ones work.
+func TestAllCallsHang(t *testing.T) {
+	w := newWorld(t, isolated.Config{Limit: time.Second})
+	before := sum(t, w.sealed)
+	w.module.Inject(hsmtest.Fault{Function: "C_Sign", Hang: true, Times: 2})
+	var calls sync.WaitGroup
+	for range 8 {
+		calls.Go(func() {
+			if _, err := w.sealed.Sum([]byte("data")); err != nil && !errors.Is(err, keystore.ErrUnavailable) {
+				t.Errorf("a call beside one that hangs: %v", err)
+			}
+		})
+	}
+	calls.Wait()
+	w.module.Clear()
+	if after := sum(t, w.sealed); after != before {
+		t.Errorf("the key computes %x, and before %x", after, before)
 	}
 }
 
@@ -301,10 +345,12 @@ func TestNoModule(t *testing.T) {
 	if _, err := w.sealed.Sum(nil); !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "CKR_DEVICE_ERROR") {
 		t.Errorf("without a device: %v", err)
 	}
+	starts := w.starts()
 	w.module.Clear()
-	start := time.Now()
 	eventually(t, "a call that works", func() bool { _, err := w.sealed.Sum(nil); return err == nil })
-	t.Logf("back after %v", time.Since(start))
+	if n := w.starts() - starts; n > 2 { // the one under way may have failed already
+		t.Errorf("%d children were needed after the device was back", n)
+	}
 }
 
 // TestSecrets looks for the PIN where others see it.

@@ -11,10 +11,11 @@ import (
 )
 
 // Pauses after a child that did not open its store, or ended when it had just done so. One
-// that lived longer than the longest pause is replaced at once.
+// that lived longer than the longest pause is replaced at once. A device that is there again
+// is found within a second.
 const (
 	firstPause   = 100 * time.Millisecond
-	longestPause = 1500 * time.Millisecond
+	longestPause = 500 * time.Millisecond
 )
 
 func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), longestPause) }
