@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/cbc"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -18,8 +19,8 @@ func (k cipherKey) Joins(mac keystore.MAC) bool {
 	return ok && other.store.supervisor == k.store.supervisor
 }
 
-// joint makes a call with both keys of a message.
-func (k cipherKey) joint(op operation, mac keystore.MAC, write func(message) message, use func(*fields) error) error {
+// joint makes a call with both keys of a message, for so many parts of it.
+func (k cipherKey) joint(op operation, mac keystore.MAC, parts int, write func(message) message, use func(*fields) error) error {
 	own, err := k.store.own(mac)
 	if err != nil {
 		return err
@@ -33,14 +34,27 @@ func (k cipherKey) joint(op operation, mac keystore.MAC, write func(message) mes
 		if err != nil {
 			return err
 		}
-		return p.call(k.store.config.limit(), op, func(m message) message { return write(m.number(cipher).number(handle)) }, use)
+		return p.paced(2*parts, func() error {
+			return p.call(k.store.config.limit(), op, func(m message) message {
+				return write(m.number(cipher).number(handle).number(uint64(parts)))
+			}, use)
+		})
 	})
+}
+
+// paced times a call of several operations with session keys, as one of them.
+func (p *process) paced(operations int, call func() error) error {
+	start := p.pace.Begin(0)
+	err := call()
+	if err == nil && !start.IsZero() && operations > 0 {
+		p.pace.End(time.Now().Add(-time.Since(start) / time.Duration(operations)))
+	}
+	return err
 }
 
 // OpenAll verifies and decrypts in the child.
 func (k cipherKey) OpenAll(mac keystore.MAC, all []keystore.Opening) (opened int, err error) {
-	err = k.joint(opOpenAll, mac, func(m message) message {
-		m = m.number(uint64(len(all)))
+	err = k.joint(opOpenAll, mac, len(all), func(m message) message {
 		for i := range all {
 			m = m.bytes(all[i].Data).bytes(all[i].Tag).bytes(all[i].IV).bytes(all[i].Ciphertext)
 		}
@@ -75,8 +89,7 @@ func malformedAnswer() error { return fmt.Errorf("%w: %w", errMalformed, keystor
 
 // SealAll encrypts and signs in the child.
 func (k cipherKey) SealAll(mac keystore.MAC, all []keystore.Sealing) error {
-	return k.joint(opSealAll, mac, func(m message) message {
-		m = m.number(uint64(len(all)))
+	return k.joint(opSealAll, mac, len(all), func(m message) message {
 		for i := range all {
 			m = m.bytes(all[i].IV).bytes(all[i].Plaintext).bytes(all[i].Before).bytes(all[i].After)
 		}
