@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/cbc"
@@ -106,8 +107,8 @@ func (k cipherKey) SealAll(mac keystore.MAC, all []keystore.Sealing) error {
 // maxParts bounds the parts of a joint call; those of a message are two.
 const maxParts = 16
 
-// pair returns the keys that a joint call begins with, and how many parts follow.
-func (s *server) pair(f *fields) (c keystore.Cipher, m keystore.MAC, parts uint64, err error) {
+// pairOf returns the keys that a joint call begins with, and how many parts follow.
+func pairOf(s *server, f *fields) (c keystore.Cipher, m keystore.MAC, parts uint64, err error) {
 	cipher, mac, parts := f.number(), f.number(), f.number()
 	if f.bad || parts > maxParts {
 		return nil, nil, 0, errMalformed
@@ -118,8 +119,8 @@ func (s *server) pair(f *fields) (c keystore.Cipher, m keystore.MAC, parts uint6
 	return c, m, parts, err
 }
 
-func (s *server) openAll(f *fields, m message) (message, error) {
-	cipher, mac, parts, err := s.pair(f)
+func openAll(s *server, f *fields, m message) (message, error) {
+	cipher, mac, parts, err := pairOf(s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +132,7 @@ func (s *server) openAll(f *fields, m message) (message, error) {
 		return nil, err
 	}
 	room := s.rooms.Get().(*room)
-	defer s.free(room)
+	defer room.free(&s.rooms)
 	return room.open(m, cipher, mac, all)
 }
 
@@ -141,12 +142,12 @@ type room struct{ text, tag []byte }
 func newRoom() any { return new(room) }
 
 // free makes a room available again, without what it was used for.
-func (s *server) free(r *room) {
+func (r *room) free(rooms *sync.Pool) {
 	clear(r.text[:cap(r.text)])
 	if cap(r.text) > buffer {
 		r.text = nil
 	}
-	s.rooms.Put(r)
+	rooms.Put(r)
 }
 
 // open answers with how many parts were opened, these, and why the next one was not.
@@ -181,8 +182,8 @@ func (r *room) openOne(cipher keystore.Cipher, mac keystore.MAC, o keystore.Open
 	return err
 }
 
-func (s *server) sealAll(f *fields, m message) (message, error) {
-	cipher, mac, parts, err := s.pair(f)
+func sealAll(s *server, f *fields, m message) (message, error) {
+	cipher, mac, parts, err := pairOf(s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +195,7 @@ func (s *server) sealAll(f *fields, m message) (message, error) {
 		return nil, err
 	}
 	room := s.rooms.Get().(*room)
-	defer s.free(room)
+	defer room.free(&s.rooms)
 	for _, part := range all {
 		if err := room.seal(cipher, mac, part); err != nil {
 			return nil, err

@@ -74,10 +74,7 @@ func (s *supervisor) run(first chan<- error) {
 		case generation == 1:
 			return
 		case errors.Is(err, keystore.ErrPIN): // one that was refused is not tried again
-			select {
-			case <-other:
-			case <-s.closing:
-			}
+			s.await(other)
 		default:
 			pause = longer(pause)
 			failing = pause
@@ -85,6 +82,14 @@ func (s *supervisor) run(first chan<- error) {
 		if s.closes(pause) {
 			return
 		}
+	}
+}
+
+// await waits for another PIN, or until the store is closed.
+func (s *supervisor) await(other <-chan struct{}) {
+	select {
+	case <-other:
+	case <-s.closing:
 	}
 }
 
