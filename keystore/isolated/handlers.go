@@ -38,8 +38,8 @@ var handlers = [...]func(*server, *fields, message) (message, error){
 	opDecryptPair: (*server).decryptPair,
 	opRefresh:     refresh,
 	opSealWith:    sealWith,
-	opOpenAll:     (*server).openAll,
-	opSealAll:     (*server).sealAll,
+	opOpenAll:     openAll,
+	opSealAll:     sealAll,
 	opRenewPIN:    renewPIN,
 }
 

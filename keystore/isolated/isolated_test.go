@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,12 +135,18 @@ func pinOf(t testing.TB, token *softhsm.Token) *lockedmem.Buffer {
 }
 
 // open opens an isolated store that goes with the test.
-func open(t testing.TB, token *softhsm.Token, own hsm.Config, c isolated.Config) *isolated.Store {
+func open(t testing.TB, token *softhsm.Token, own hsm.Config, c isolated.Config, started ...*atomic.Int64) *isolated.Store {
 	t.Helper()
 	if own.URI == "" {
 		own.URI = token.URI
 	}
-	c.Command, c.Settings, c.PIN = child, settings(t, own), pinOf(t, token)
+	c.Command = func() *exec.Cmd {
+		for _, n := range started {
+			n.Add(1)
+		}
+		return child()
+	}
+	c.Settings, c.PIN = settings(t, own), pinOf(t, token)
 	s, err := isolated.Open(c)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/cbc"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -18,8 +20,8 @@ func (k cipherKey) Joins(mac keystore.MAC) bool {
 	return ok && other.store.supervisor == k.store.supervisor
 }
 
-// joint makes a call with both keys of a message.
-func (k cipherKey) joint(op operation, mac keystore.MAC, write func(message) message, use func(*fields) error) error {
+// joint makes a call with both keys of a message, for so many parts of it.
+func (k cipherKey) joint(op operation, mac keystore.MAC, parts int, write func(message) message, use func(*fields) error) error {
 	own, err := k.store.own(mac)
 	if err != nil {
 		return err
@@ -33,14 +35,27 @@ func (k cipherKey) joint(op operation, mac keystore.MAC, write func(message) mes
 		if err != nil {
 			return err
 		}
-		return p.call(k.store.config.limit(), op, func(m message) message { return write(m.number(cipher).number(handle)) }, use)
+		return p.paced(2*parts, func() error {
+			return p.call(k.store.config.limit(), op, func(m message) message {
+				return write(m.number(cipher).number(handle).number(uint64(parts)))
+			}, use)
+		})
 	})
+}
+
+// paced times a call of several operations with session keys, as one of them.
+func (p *process) paced(operations int, call func() error) error {
+	start := p.pace.Begin(0)
+	err := call()
+	if err == nil && !start.IsZero() && operations > 0 {
+		p.pace.End(time.Now().Add(-time.Since(start) / time.Duration(operations)))
+	}
+	return err
 }
 
 // OpenAll verifies and decrypts in the child.
 func (k cipherKey) OpenAll(mac keystore.MAC, all []keystore.Opening) (opened int, err error) {
-	err = k.joint(opOpenAll, mac, func(m message) message {
-		m = m.number(uint64(len(all)))
+	err = k.joint(opOpenAll, mac, len(all), func(m message) message {
 		for i := range all {
 			m = m.bytes(all[i].Data).bytes(all[i].Tag).bytes(all[i].IV).bytes(all[i].Ciphertext)
 		}
@@ -75,8 +90,7 @@ func malformedAnswer() error { return fmt.Errorf("%w: %w", errMalformed, keystor
 
 // SealAll encrypts and signs in the child.
 func (k cipherKey) SealAll(mac keystore.MAC, all []keystore.Sealing) error {
-	return k.joint(opSealAll, mac, func(m message) message {
-		m = m.number(uint64(len(all)))
+	return k.joint(opSealAll, mac, len(all), func(m message) message {
 		for i := range all {
 			m = m.bytes(all[i].IV).bytes(all[i].Plaintext).bytes(all[i].Before).bytes(all[i].After)
 		}
@@ -93,8 +107,8 @@ func (k cipherKey) SealAll(mac keystore.MAC, all []keystore.Sealing) error {
 // maxParts bounds the parts of a joint call; those of a message are two.
 const maxParts = 16
 
-// pair returns the keys that a joint call begins with, and how many parts follow.
-func (s *server) pair(f *fields) (c keystore.Cipher, m keystore.MAC, parts uint64, err error) {
+// pairOf returns the keys that a joint call begins with, and how many parts follow.
+func pairOf(s *server, f *fields) (c keystore.Cipher, m keystore.MAC, parts uint64, err error) {
 	cipher, mac, parts := f.number(), f.number(), f.number()
 	if f.bad || parts > maxParts {
 		return nil, nil, 0, errMalformed
@@ -105,8 +119,8 @@ func (s *server) pair(f *fields) (c keystore.Cipher, m keystore.MAC, parts uint6
 	return c, m, parts, err
 }
 
-func (s *server) openAll(f *fields, m message) (message, error) {
-	cipher, mac, parts, err := s.pair(f)
+func openAll(s *server, f *fields, m message) (message, error) {
+	cipher, mac, parts, err := pairOf(s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +132,7 @@ func (s *server) openAll(f *fields, m message) (message, error) {
 		return nil, err
 	}
 	room := s.rooms.Get().(*room)
-	defer s.free(room)
+	defer room.free(&s.rooms)
 	return room.open(m, cipher, mac, all)
 }
 
@@ -128,12 +142,12 @@ type room struct{ text, tag []byte }
 func newRoom() any { return new(room) }
 
 // free makes a room available again, without what it was used for.
-func (s *server) free(r *room) {
+func (r *room) free(rooms *sync.Pool) {
 	clear(r.text[:cap(r.text)])
 	if cap(r.text) > buffer {
 		r.text = nil
 	}
-	s.rooms.Put(r)
+	rooms.Put(r)
 }
 
 // open answers with how many parts were opened, these, and why the next one was not.
@@ -168,8 +182,8 @@ func (r *room) openOne(cipher keystore.Cipher, mac keystore.MAC, o keystore.Open
 	return err
 }
 
-func (s *server) sealAll(f *fields, m message) (message, error) {
-	cipher, mac, parts, err := s.pair(f)
+func sealAll(s *server, f *fields, m message) (message, error) {
+	cipher, mac, parts, err := pairOf(s, f)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +195,7 @@ func (s *server) sealAll(f *fields, m message) (message, error) {
 		return nil, err
 	}
 	room := s.rooms.Get().(*room)
-	defer s.free(room)
+	defer room.free(&s.rooms)
 	for _, part := range all {
 		if err := room.seal(cipher, mac, part); err != nil {
 			return nil, err

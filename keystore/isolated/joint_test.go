@@ -32,6 +32,9 @@ func TestJoint(t *testing.T) {
 	if err := cipher.SealAll(mac, sealed); err != nil {
 		t.Fatal(err)
 	}
+	if cipher.(keystore.Timed).Latency() <= 0 {
+		t.Error("a call with both keys does not tell how long the device takes")
+	}
 	sealed[0].Data = bytes.TrimPrefix(sealed[0].Data, []byte("kept"))
 	var all []keystore.Opening
 	for _, s := range sealed {

@@ -20,9 +20,9 @@ type PINTaker interface {
 
 // A pin is the PIN for the children that follow.
 type pin struct {
-	mu     sync.Mutex
-	now    *lockedmem.Buffer // or nil
-	other  chan struct{}     // closed when another one takes its place
+	mu    sync.Mutex
+	now   *lockedmem.Buffer // or nil
+	other chan struct{}     // closed when another one takes its place
 }
 
 func newPIN(b *lockedmem.Buffer) *pin { return &pin{now: b, other: make(chan struct{})} }

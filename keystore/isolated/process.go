@@ -299,7 +299,7 @@ func longestAnswer(op operation, request int) int {
 // timed returns when an operation with a session key begins, if it is to be timed.
 func (p *process) timed(op operation, size int) time.Time {
 	switch op {
-	case opEncrypt, opDecrypt, opSum: // joint calls do several things
+	case opEncrypt, opDecrypt, opSum:
 		return p.pace.Begin(size)
 	}
 	return time.Time{}

@@ -11,10 +11,11 @@ import (
 )
 
 // Pauses after a child that did not open its store, or ended when it had just done so. One
-// that lived longer than the longest pause is replaced at once.
+// that lived longer than the longest pause is replaced at once. A device that is there again
+// is found within a second.
 const (
 	firstPause   = 100 * time.Millisecond
-	longestPause = 1500 * time.Millisecond
+	longestPause = 500 * time.Millisecond
 )
 
 func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), longestPause) }
@@ -73,10 +74,7 @@ func (s *supervisor) run(first chan<- error) {
 		case generation == 1:
 			return
 		case errors.Is(err, keystore.ErrPIN): // one that was refused is not tried again
-			select {
-			case <-other:
-			case <-s.closing:
-			}
+			s.await(other)
 		default:
 			pause = longer(pause)
 			failing = pause
@@ -84,6 +82,14 @@ func (s *supervisor) run(first chan<- error) {
 		if s.closes(pause) {
 			return
 		}
+	}
+}
+
+// await waits for another PIN, or until the store is closed.
+func (s *supervisor) await(other <-chan struct{}) {
+	select {
+	case <-other:
+	case <-s.closing:
 	}
 }
 
