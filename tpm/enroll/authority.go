@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
@@ -40,6 +38,7 @@ type Config struct {
 
 	MaxPending int     // devices that may wait for a person; default 1000
 	PerSecond  float64 // messages from all devices together, two for an enrollment; default 50, with bursts of twice as many
+	Window     Window  // counts them for several authorities together; nil means for this one
 
 	// Register makes a device known to the protocol above, before it is
 	// enrolled, and replaces other keys of its name. It is called again after a
@@ -62,7 +61,7 @@ type Authority struct {
 	challenges challenger
 	ca         *issuer // nil: keys are only registered
 	registry   registry
-	limit      *rate.Limiter
+	limit      *throttle
 	now        func() time.Time
 
 	ledger
@@ -82,8 +81,7 @@ func NewAuthority(c Config) (*Authority, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	perSecond := cmp.Or(c.PerSecond, 50)
-	a.limit = rate.NewLimiter(rate.Limit(perSecond), int(2*perSecond)+1)
+	a.limit = newThrottle(cmp.Or(c.PerSecond, 50), c.Window)
 	a.challenges = challenger{macs: macsOf(&c), life: cmp.Or(c.ChallengeLife, 10*time.Minute)}
 	if _, err := a.challenges.macs(); err != nil {
 		return nil, err

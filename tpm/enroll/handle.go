@@ -23,8 +23,11 @@ func (a *Authority) Handle(ctx context.Context, request []byte) (response []byte
 // Decide is Handle, and also tells what was decided about the device. The decision is the
 // zero value unless the device proved its EK with this message.
 func (a *Authority) Decide(ctx context.Context, request []byte) (response []byte, d Decision, err error) {
-	if !a.limit.Allow() {
-		err = proof.Fail(ErrBusy, "more than %g messages in a second", float64(a.limit.Limit()))
+	allowed, err := a.limit.allow(ctx)
+	if err == nil && !allowed {
+		err = proof.Fail(ErrBusy, "more than %g messages in a second", a.limit.perSecond)
+	}
+	if err != nil {
 		return proof.ErrorResult("", err), d, err
 	}
 	answer, d, err := a.handle(ctx, request)

@@ -21,7 +21,8 @@
 //
 // # What it costs
 //
-// A non-replayable id or a renewal costs one read and one transaction. The copy has all but
+// A non-replayable id or a renewal costs one read and one transaction, which it shares with
+// those that come to the same server while another one is under way. The copy has all but
 // the records of ids and renewals: about as many bytes as in etcd. The build tag noetcd leaves out the client of etcd; every function
 // then only says so.
 package etcd

@@ -22,10 +22,11 @@
 // revocation, or change, add, remove or put back a record unseen. The records themselves are
 // not in memory: each is compared with its digest when it is read. A store that is put back
 // whole is noticed by servers that run meanwhile, and not by those that start afterwards.
-// Records are not encrypted.
+// Records are not encrypted. The rate of messages, which is counted for all servers together,
+// is not authenticated.
 //
 // # What it costs
 //
-// The copy has about 600 bytes of a device; a record takes some kilobytes in etcd. The build
+// The copy has about 800 bytes of a device; a record takes some kilobytes in etcd. The build
 // tag noetcd leaves out the client of etcd; every function then only says so.
 package etcd

@@ -66,6 +66,7 @@ func Beside(prefix string) string {
 type Records struct {
 	enroll.Stored
 	store  io.Closer
+	db     kv.Store
 	copied bool // into memory
 	verify func(context.Context) error
 }
@@ -83,7 +84,8 @@ func small() []string {
 }
 
 func layout() etcdkv.Layout {
-	return etcdkv.Layout{Kind: "enrollments", Tables: append(small(), enroll.RecordTable), Apart: []string{enroll.RecordTable}}
+	apart := []string{enroll.RecordTable, windowTable}
+	return etcdkv.Layout{Kind: "enrollments", Tables: append(small(), apart...), Apart: apart}
 }
 
 // key has tags for a use of their own.
@@ -167,7 +169,7 @@ func recordsOf(ctx context.Context, store kv.Store, closer io.Closer, verify fun
 		return nil, errors.Join(err, closer.Close())
 	}
 	_, copied := store.(kv.Shared)
-	return &Records{enroll.StoredIn(bulk().Over(store)), closer, copied, verify}, nil
+	return &Records{enroll.StoredIn(bulk().Over(store)), closer, store, copied, verify}, nil
 }
 
 // Create makes records of no device. If there are records at the prefix, the error is
@@ -262,7 +264,7 @@ func (r *Records) Close() error { return r.store.Close() }
 func isEmpty(ctx context.Context, db kv.Store) (empty bool, err error) {
 	err = db.View(ctx, func(r kv.Reader) error {
 		empty = true
-		for _, table := range layout().Tables {
+		for _, table := range append(small(), enroll.RecordTable) {
 			found, err := r.Range(table, nil, nil, 1)
 			if err != nil {
 				return err

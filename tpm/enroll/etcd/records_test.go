@@ -214,3 +214,41 @@ func TestImport(t *testing.T) {
 		t.Errorf("over a file: %v", err)
 	}
 }
+
+// TestWindow lets two servers do together what one may.
+func TestWindow(t *testing.T) {
+	m := etcdtest.Start(t)
+	c := Config{Endpoints: []string{m.URL}, Key: secret("key")}
+	must(t, Create(t.Context(), c))
+	a, b := opened(t, c), opened(t, c)
+	began, all := time.Now(), 0
+	for range 10 {
+		for _, r := range []*Records{a, b} {
+			n, err := r.Take(t.Context(), 2, 1)
+			must(t, err)
+			all += n
+		}
+	}
+	if most := 5 + int(2*time.Since(began).Seconds()) + 1; all < 5 || all > most {
+		t.Errorf("%d of %d", all, most)
+	}
+	must(t, a.Verify(t.Context()))
+	now := time.Now()
+	for name, c := range map[string]struct {
+		b    bucket
+		left float64
+	}{
+		"new":                      {bucket{}, 5},
+		"later":                    {bucket{1, now.Add(-time.Second)}, 3},
+		"much later":               {bucket{1, now.Add(-time.Hour)}, 5},
+		"by a clock that is ahead": {bucket{1, now.Add(time.Second)}, 1},
+		"by one that was wrong":    {bucket{1, now.Add(time.Hour)}, 5},
+	} {
+		if got := c.b.fill(2, now); got.left != c.left {
+			t.Errorf("%s: %v left, want %v", name, got.left, c.left)
+		}
+	}
+	if got, want := decodeBucket(bucket{2.5, now}.encode()), (bucket{2.5, now}); got.left != want.left || !got.at.Equal(want.at) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

@@ -149,6 +149,7 @@ func OpenAuthority(c *config.Config, state *state.Server, records Records, store
 	a := &Authority{Records: records}
 	if err == nil {
 		settings.Records = records
+		settings.Window, _ = records.(enroll.Window) // of those in etcd
 		a.Authority, err = fleet.NewAuthority(state, settings)
 	}
 	if err != nil {

@@ -140,7 +140,7 @@ func (s *Service) checkState(ctx context.Context) Check {
 }
 
 // readState reads what messages are judged by.
-func (s *Service) readState(ctx context.Context) error {
+func (s *base) readState(ctx context.Context) error {
 	err := s.State.Revoked(ctx, "", "")
 	if err == nil && s.Devices != nil {
 		_, err = s.Devices.Standing(ctx, "")
@@ -150,7 +150,7 @@ func (s *Service) readState(ctx context.Context) error {
 
 // recentFailure returns why a step in the state failed a short while ago, unless the state was
 // lost then and is back.
-func (s *Service) recentFailure() *stateFailure {
+func (s *base) recentFailure() *stateFailure {
 	failed, since := s.stateFailed.Load(), s.stateSince.Load()
 	if failed == nil || time.Since(failed.at) >= recently || since != nil && failed.began.Before(*since) {
 		return nil
