@@ -45,7 +45,7 @@ docs/ceremony.md has an example.
 --dry-run does all of it on a SoftHSM token that is thrown away. A ceremony that was
 interrupted is told of, and goes on with --continue, or is undone with --clean-up.`,
 		Args: want("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error { return p.ceremony(args[0], f) },
+		RunE: func(_ *cobra.Command, args []string) error { return holdCeremony(p, args[0], f) },
 	}
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "rehearse on a SoftHSM token that is thrown away")
 	c.Flags().BoolVar(&f.goOn, "continue", false, "go on with a ceremony that was interrupted")
@@ -64,7 +64,7 @@ type ceremony struct {
 	state   transcript
 }
 
-func (p *program) ceremony(path string, f ceremonyFlags) (err error) {
+func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
 	plan, err := config.ReadCeremony(path)
 	if err != nil {
 		return err

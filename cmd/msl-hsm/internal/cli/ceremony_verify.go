@@ -31,7 +31,7 @@ Anybody can make such a key: so give --key-hash, the hash that the witnesses not
 			if asJSON {
 				return printJSON(p.stdout, t)
 			}
-			return p.showTranscript(t, hash)
+			return showTranscript(p, t, hash)
 		},
 	}
 	c.Flags().StringVar(&keyHash, "key-hash", "", "`HEX` digits of SHA-256 of the key that must have signed")
@@ -39,7 +39,7 @@ Anybody can make such a key: so give --key-hash, the hash that the witnesses not
 	return c
 }
 
-func (p *program) showTranscript(t *transcript, hash string) error {
+func showTranscript(p *program, t *transcript, hash string) error {
 	if t.DryRun {
 		fmt.Fprintln(p.stdout, "this was a rehearsal, on a token that was thrown away")
 	}

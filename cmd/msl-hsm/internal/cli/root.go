@@ -86,6 +86,6 @@ func rootCommand(p *program) *cobra.Command {
 	)
 	root.SetVersionTemplate(readBuild().String())
 	onlyKnown(root)
-	p.completeNames(root)
+	completer{p}.completeNames(root)
 	return root
 }
