@@ -16,9 +16,12 @@ const (
 	completionTime  = time.Second // who types does not wait for longer
 )
 
+// A completer finds what a shell completes.
+type completer struct{ *program }
+
 // completeNames has a shell complete the names of what is registered, wherever the usage of
 // a verb says that it wants one.
-func (p *program) completeNames(c *cobra.Command) {
+func (p completer) completeNames(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		p.completeNames(sub)
 	}
@@ -57,7 +60,7 @@ func matching(names []string, begin string) []string {
 	return names[:min(len(names), mostCompletions)]
 }
 
-func (p *program) identities(c *cobra.Command, _ string) (names []string) {
+func (p completer) identities(c *cobra.Command, _ string) (names []string) {
 	p.quietly(c, func(s admin.Registry) error {
 		all, err := s.Entities()
 		for _, e := range all {
@@ -68,7 +71,7 @@ func (p *program) identities(c *cobra.Command, _ string) (names []string) {
 	return names
 }
 
-func (p *program) users(c *cobra.Command, _ string) (names []string) {
+func (p completer) users(c *cobra.Command, _ string) (names []string) {
 	p.quietly(c, func(s admin.Registry) error {
 		all, err := s.Users()
 		for _, u := range all {
@@ -81,7 +84,7 @@ func (p *program) users(c *cobra.Command, _ string) (names []string) {
 
 // quietly looks into the state without a word about what fails. A state in etcd would need
 // the keys, and so the PIN.
-func (p *program) quietly(c *cobra.Command, do func(admin.Registry) error) {
+func (p completer) quietly(c *cobra.Command, do func(admin.Registry) error) {
 	path := ""
 	if f := c.Flag("state"); f != nil {
 		path = f.Value.String()
@@ -93,7 +96,7 @@ func (p *program) quietly(c *cobra.Command, do func(admin.Registry) error) {
 	_ = p.withState(path, do)
 }
 
-func (p *program) devices(_ *cobra.Command, begin string) (names []string) {
+func (p completer) devices(_ *cobra.Command, begin string) (names []string) {
 	_ = p.withEnrollments(false, func(s admin.Enrollments) error {
 		page, err := s.Page(enroll.Query{Name: begin, Limit: mostCompletions})
 		for _, r := range page.Records {

@@ -14,6 +14,13 @@ import (
 // tokenCommand stays in the list of verbs, to say why it does not work.
 func tokenCommand(*program) *cobra.Command { return withoutPKCS11("token") }
 
+// ceremonyCommand only verifies.
+func ceremonyCommand(p *program) *cobra.Command {
+	c := withoutPKCS11("ceremony")
+	c.AddCommand(ceremonyVerifyCommand(p))
+	return c
+}
+
 // moduleCommand stays there for the same reason.
 func moduleCommand(*program) *cobra.Command { return withoutPKCS11("module") }
 

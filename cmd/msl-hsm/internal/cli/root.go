@@ -61,7 +61,7 @@ func rootCommand(p *program) *cobra.Command {
 		return exit.Usagef("%w; see %s --help", err, c.CommandPath())
 	})
 	root.AddCommand(
-		tokenCommand(p), moduleCommand(p), moduleCheckCommand(),
+		tokenCommand(p), ceremonyCommand(p), moduleCommand(p), moduleCheckCommand(),
 		group("key", "Make, import, export, list, show, rotate, rewrap, retire and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyExportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyRotateCommand(p), keyRewrapCommand(p), keyRetireCommand(p), keyDestroyCommand(p)),
 		group("entity", "Register and revoke the entities that may talk to the server",
 			entityAddCommand(p), entityListCommand(p), entityShowCommand(p), entityRemoveCommand(p), entityRevokeCommand(p), entityUnrevokeCommand(p)),
@@ -86,6 +86,6 @@ func rootCommand(p *program) *cobra.Command {
 	)
 	root.SetVersionTemplate(readBuild().String())
 	onlyKnown(root)
-	p.completeNames(root)
+	completer{p}.completeNames(root)
 	return root
 }

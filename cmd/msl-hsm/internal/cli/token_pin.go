@@ -37,7 +37,7 @@ A PIN that is not named by a flag is asked for at the terminal. Where a token ha
 asks by itself.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.changePIN(x, func(t hsm.PINs) error {
+			return x.run(p, func(t hsm.PINs) error {
 				if !t.Set() {
 					return nil
 				}
@@ -60,7 +60,7 @@ locked it or nobody knows it any more. The keys in the token stay.
 A server that runs goes on; see msl-hsm token pin change --help.`,
 		Args: want(),
 		RunE: func(*cobra.Command, []string) error {
-			return p.changePIN(x, func(t hsm.PINs) error {
+			return x.run(p, func(t hsm.PINs) error {
 				if t.Set() || t.State(hsm.User) == hsm.PINLocked {
 					return nil
 				}
@@ -93,7 +93,7 @@ admin reload.`,
 			if so {
 				x.old, x.changed = hsm.SecurityOfficer, hsm.SecurityOfficer
 			}
-			return p.changePIN(x, func(t hsm.PINs) error {
+			return x.run(p, func(t hsm.PINs) error {
 				if so || t.Set() || t.State(hsm.User) == hsm.PINLocked {
 					return nil
 				}
@@ -111,12 +111,12 @@ func pinFlags(c *cobra.Command, x *pinChange) {
 	c.Flags().StringVar(&x.newPIN, "new-pin", "", "`SOURCE` of the new PIN, of the same forms")
 }
 
-// changePIN reads both PINs and changes one, unless that must fail.
-func (p *program) changePIN(x pinChange, fits func(hsm.PINs) error) error {
+// run reads both PINs and changes one, unless that must fail.
+func (x pinChange) run(p *program, fits func(hsm.PINs) error) error {
 	if err := errors.Join(notFromEnvironment("--so-pin", x.oldPIN), notFromEnvironment("--new-pin", x.newPIN)); err != nil {
 		return err
 	}
-	c, uri, err := p.token()
+	c, uri, err := configuredToken(p)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (p *program) changePIN(x pinChange, fits func(hsm.PINs) error) error {
 		}
 	}
 	if keys.OrPrompt(x.oldPIN) == "prompt" {
-		p.warnOfTries(t, x.old)
+		warnOfTries(p, t, x.old)
 	}
 	old, changed, err := x.read(t)
 	if err != nil {
@@ -151,8 +151,8 @@ func (p *program) changePIN(x pinChange, fits func(hsm.PINs) error) error {
 	return nil
 }
 
-// token returns the configuration and the URI of its token.
-func (p *program) token() (*config.Config, *hsm.URI, error) {
+// configuredToken returns the configuration and the URI of its token.
+func configuredToken(p *program) (*config.Config, *hsm.URI, error) {
 	c, err := p.configure()
 	if err != nil {
 		return nil, nil, err
@@ -176,7 +176,7 @@ func locked(t hsm.PINs, r hsm.Role) error {
 }
 
 // warnOfTries says to who is about to type a PIN what a wrong one would do.
-func (p *program) warnOfTries(t hsm.PINs, r hsm.Role) {
+func warnOfTries(p *program, t hsm.PINs, r hsm.Role) {
 	switch t.State(r) {
 	case hsm.PINFinalTry:
 		fmt.Fprintf(p.stderr, "warning: ONE try is left: another wrong PIN of the %s locks it\n", r)

@@ -1,0 +1,322 @@
+//go:build cgo && !nopkcs11
+
+package cli
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/softhsm"
+)
+
+type ceremonyFlags struct{ dryRun, goOn, cleanUp bool }
+
+func ceremonyCommand(p *program) *cobra.Command {
+	var f ceremonyFlags
+	c := &cobra.Command{
+		Use:   "ceremony FILE",
+		Short: "Make keys in a token in front of witnesses, with a transcript that is signed",
+		Long: `Makes the keys that a file names in a PKCS #11 token, and writes a transcript: who did and
+watched it, what token and module it was, each key with its attributes as the token reports
+them, its public key or check value, and times. A key that is made for it signs it.
+docs/ceremony.md has an example.
+
+--dry-run does all of it on a SoftHSM token that is thrown away. A ceremony that was
+interrupted is told of, and goes on with --continue, or is undone with --clean-up.`,
+		Args: want("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error { return holdCeremony(p, args[0], f) },
+	}
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "rehearse on a SoftHSM token that is thrown away")
+	c.Flags().BoolVar(&f.goOn, "continue", false, "go on with a ceremony that was interrupted")
+	c.Flags().BoolVar(&f.cleanUp, "clean-up", false, "destroy the keys of a ceremony that was interrupted")
+	c.MarkFlagsMutuallyExclusive("dry-run", "continue", "clean-up")
+	c.AddCommand(ceremonyVerifyCommand(p))
+	return c
+}
+
+// A ceremony is one that is under way.
+type ceremony struct {
+	*config.Ceremony
+	p       *program
+	store   keys.Store
+	journal string // path
+	state   transcript
+}
+
+func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
+	plan, err := config.ReadCeremony(path)
+	if err != nil {
+		return err
+	}
+	c, err := p.configure()
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		end, err := throwaway(c, plan)
+		if err != nil {
+			return err
+		}
+		defer end()
+	} else {
+		config.Override(&c.Keystore.URI, plan.Token)
+	}
+	x := &ceremony{Ceremony: plan, p: p, journal: plan.Transcript + ".unfinished"}
+	if err := x.begin(path, f); err != nil {
+		return err
+	}
+	if x.state.Token, err = tokenOf(&c.Keystore); err != nil {
+		return err
+	}
+	if x.store, err = keys.Make(c); err != nil {
+		return err
+	}
+	defer exit.Closing(&err, x.store)
+	if f.cleanUp {
+		return x.undo()
+	}
+	if err := x.make(); err != nil {
+		if len(x.state.Keys) == 0 {
+			return err // nothing was done
+		}
+		return fmt.Errorf("%w; the ceremony is unfinished: go on with --continue, or undo it with --clean-up", err)
+	}
+	return x.end()
+}
+
+// throwaway has the configuration mean a token that is gone in the end.
+func throwaway(c *config.Config, plan *config.Ceremony) (end func(), err error) {
+	dir, err := os.MkdirTemp("", "msl-hsm-ceremony")
+	if err != nil {
+		return nil, err
+	}
+	end = func() { os.RemoveAll(dir) }
+	pin := rand.Text()
+	token, err := softhsm.New(dir, "dry-run", []byte(pin), []byte(rand.Text()))
+	if err == nil {
+		err = atomicfile.Create(filepath.Join(dir, "pin"), []byte(pin), 0)
+	}
+	if err != nil {
+		end()
+		return nil, err
+	}
+	c.Keystore = config.Keystore{URI: token.URI, PIN: "file:" + filepath.Join(dir, "pin"), Prefix: c.Keystore.Prefix}
+	plan.Transcript = filepath.Join(dir, "transcript")
+	return end, nil
+}
+
+// begin reads the journal of a ceremony that was interrupted, or begins one.
+func (x *ceremony) begin(path string, f ceremonyFlags) error {
+	plan, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(plan)
+	if _, err := os.Lstat(x.Transcript); !errors.Is(err, fs.ErrNotExist) {
+		return exit.Usagef("there is a transcript %s already: keep it, and name another in the file", x.Transcript)
+	}
+	text, err := os.ReadFile(x.journal)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && (f.goOn || f.cleanUp):
+		return exit.Usagef("no ceremony of %s was interrupted: there is no %s", path, x.journal)
+	case errors.Is(err, fs.ErrNotExist):
+		host, _ := os.Hostname()
+		x.state = transcript{Title: x.Title, DryRun: f.dryRun, Operator: x.Operator, Witnesses: x.Witnesses, Program: readBuild(), Host: host, Plan: hex.EncodeToString(sum[:]), Began: now()}
+		return nil
+	case err != nil:
+		return err
+	}
+	if err := json.Unmarshal(text, &x.state); err != nil {
+		return fmt.Errorf("%s is damaged: %w; msl-hsm key list shows which keys there are", x.journal, err)
+	}
+	if !f.goOn && !f.cleanUp {
+		return exit.Usagef("this ceremony was interrupted at key %d of %d (%s): go on with --continue, or undo it with --clean-up", len(x.state.Keys), len(x.Keys)+1, x.journal)
+	}
+	if x.state.Plan != hex.EncodeToString(sum[:]) {
+		return exit.Usagef("%s was changed since the ceremony began: put it back, or finish it with the file as it was", path)
+	}
+	x.state.Continued = append(x.state.Continued, now())
+	return nil
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
+
+// tokenOf asks the module what token it is.
+func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
+	uri, err := keys.Resolve(k)
+	if err != nil {
+		return t, err
+	}
+	all, err := hsm.Tokens(uri.ModulePath)
+	if err != nil {
+		return t, err
+	}
+	library, err := os.ReadFile(uri.ModulePath)
+	if err != nil {
+		return t, fmt.Errorf("PKCS #11 module: %w", err)
+	}
+	sum := sha256.Sum256(library)
+	for _, one := range all {
+		if (uri.Token == "" || one.Token == uri.Token) && (uri.Serial == "" || one.Serial == uri.Serial) {
+			return ceremonyToken{uri.String(), one.Token, one.Serial, one.Model, one.Manufacturer, hex.EncodeToString(sum[:])}, nil
+		}
+	}
+	return t, exit.WithCode(fmt.Errorf("no initialized token matches %s: make one with msl-hsm token init", uri), exit.Keystore)
+}
+
+// make makes what is not made yet, the key that signs first.
+func (x *ceremony) make() error {
+	plan := append([]config.CeremonyKey{{Label: x.Signer, Algorithm: keystore.ECDSAP256}}, x.Keys...)
+	if len(x.state.Keys) == 0 {
+		if err := x.absent(plan); err != nil {
+			return err
+		}
+	}
+	for i, k := range plan {
+		if i < len(x.state.Keys) && x.state.Keys[i].Label != "" && !x.state.Keys[i].Made.IsZero() {
+			continue
+		}
+		if err := x.makeKey(i, k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// absent wants none of the keys to be there, before any is made.
+func (x *ceremony) absent(plan []config.CeremonyKey) error {
+	newest, err := keys.Newest(x.store)
+	if err != nil {
+		return err
+	}
+	for _, k := range plan {
+		if _, there := newest[k.Label]; there {
+			return exit.Usagef("the key %q is in the token already, and is not of this ceremony: choose another label, or destroy it", k.Label)
+		}
+	}
+	return nil
+}
+
+// makeKey notes that a key is about to be made, makes it, and notes what it is.
+func (x *ceremony) makeKey(i int, k config.CeremonyKey) error {
+	newest, err := keys.Newest(x.store)
+	if err != nil {
+		return err
+	}
+	_, there := newest[k.Label]
+	if i == len(x.state.Keys) {
+		if there {
+			return fmt.Errorf("somebody else made the key %q meanwhile: find out who, and destroy it", k.Label)
+		}
+		x.state.Keys = append(x.state.Keys, ceremonyEntry{Info: keystore.Info{Label: k.Label, Algorithm: k.Algorithm}})
+		if err := x.note(); err != nil {
+			return err
+		}
+	}
+	if !there {
+		if _, err := x.store.Create(k.Label, k.Algorithm); err != nil {
+			return err
+		}
+	}
+	entry, err := x.describe(k.Label)
+	if err != nil {
+		return err
+	}
+	x.state.Keys[i] = entry
+	fmt.Fprintf(x.p.stdout, "made %s version %d %v\n", k.Label, entry.Version, k.Algorithm)
+	return x.note()
+}
+
+// describe reads a key back, and wants what the ceremony wants of each.
+func (x *ceremony) describe(label string) (ceremonyEntry, error) {
+	newest, err := keys.Newest(x.store)
+	if err != nil {
+		return ceremonyEntry{}, err
+	}
+	e := ceremonyEntry{Made: now(), Info: newest[label]}
+	for _, name := range x.Attributes {
+		if has, _ := config.AttributeOf(e.Info, name); !has {
+			return e, fmt.Errorf("the token does not report that the key %q is %s", label, name)
+		}
+	}
+	if len(e.Weaknesses) > 0 {
+		return e, fmt.Errorf("the key %q is not protected: %s", label, strings.Join(e.Weaknesses, ", "))
+	}
+	k, err := keystore.Find[keystore.Key](x.store, label)
+	if err != nil {
+		return e, err
+	}
+	if pair, ok := k.(interface{ Public() crypto.PublicKey }); ok {
+		der, err := x509.MarshalPKIXPublicKey(pair.Public())
+		e.PublicKey = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+		return e, err
+	}
+	e.CheckValue, err = checkValue(k)
+	return e, err
+}
+
+// note keeps what was done, before and after each step.
+func (x *ceremony) note() error {
+	text, err := json.Marshal(x.state)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Replace(x.journal, text, 0)
+}
+
+// undo destroys the keys that the journal has.
+func (x *ceremony) undo() error {
+	for _, k := range slices.Backward(x.state.Keys) {
+		if err := x.store.Destroy(k.Label, 0); err != nil && !errors.Is(err, keystore.ErrNotFound) {
+			return fmt.Errorf("%w; run --clean-up again", err)
+		}
+		fmt.Fprintf(x.p.stdout, "destroyed %s\n", k.Label)
+	}
+	return os.Remove(x.journal)
+}
+
+// end signs the transcript, and reads it back.
+func (x *ceremony) end() error {
+	x.state.Ended = now()
+	signer, err := keystore.Find[crypto.Signer](x.store, x.Signer)
+	if err != nil {
+		return err
+	}
+	if err := signTranscript(x.Transcript, &x.state, signer); err != nil {
+		return err
+	}
+	t, hash, err := verifyTranscript(x.Transcript)
+	if err == nil {
+		err = os.Remove(x.journal)
+	}
+	if err != nil {
+		return err
+	}
+	if t.DryRun {
+		fmt.Fprintf(x.p.stdout, "rehearsed: %d keys, and the transcript verifies; the token is thrown away\n", len(t.Keys))
+		return nil
+	}
+	fmt.Fprintf(x.p.stdout, "wrote %s, signed by the key %s\nwitnesses: note this hash of the key, for msl-hsm ceremony verify --key-hash\n", x.Transcript, hash)
+	return nil
+}

@@ -1,0 +1,130 @@
+package cli
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A transcript is what was done in a ceremony.
+type transcript struct {
+	Title     string          `json:"title"`
+	DryRun    bool            `json:"dry_run,omitempty"` // on a token that was thrown away
+	Operator  string          `json:"operator"`
+	Witnesses []string        `json:"witnesses"`
+	Program   build           `json:"program"`
+	Host      string          `json:"host"`
+	Plan      string          `json:"plan_sha256"` // of the file of the ceremony
+	Token     ceremonyToken   `json:"token"`
+	Began     time.Time       `json:"began"`
+	Continued []time.Time     `json:"continued,omitempty"` // after it was interrupted
+	Ended     time.Time       `json:"ended"`
+	Keys      []ceremonyEntry `json:"keys"` // the first signs this
+}
+
+// A ceremonyToken is what the module told of the token.
+type ceremonyToken struct {
+	URI          string `json:"uri"`
+	Label        string `json:"label"`
+	Serial       string `json:"serial"`
+	Model        string `json:"model"`
+	Manufacturer string `json:"manufacturer"`
+	ModuleSHA256 string `json:"module_sha256"` // of the library
+}
+
+// A ceremonyEntry is a key, as the token reports it.
+type ceremonyEntry struct {
+	Made time.Time `json:"made"`
+	keystore.Info
+	PublicKey  string `json:"public_key,omitempty"`  // PEM
+	CheckValue string `json:"check_value,omitempty"` // of a secret key; see docs/ceremony.md
+}
+
+// A signedTranscript is the file of a transcript.
+type signedTranscript struct {
+	Transcript json.RawMessage `json:"transcript"`
+	Signature  []byte          `json:"signature"` // ECDSA on P-256 over SHA-256 of the compact form
+}
+
+// signTranscript writes a transcript, which must not be there yet.
+func signTranscript(path string, t *transcript, signer crypto.Signer) error {
+	raw, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(raw)
+	signature, err := signer.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		return fmt.Errorf("sign the transcript: %w", err)
+	}
+	text, err := json.MarshalIndent(signedTranscript{raw, signature}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Create(path, append(text, '\n'), 0o644)
+}
+
+// verifyTranscript reads a transcript, and judges its signature by the key that it names
+// itself. The hash of that key is what witnesses compare.
+func verifyTranscript(path string) (*transcript, string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, "", exit.Usagef("%w; name the file of a transcript", err)
+	}
+	var signed signedTranscript
+	var t transcript
+	var compact bytes.Buffer
+	err = json.Unmarshal(text, &signed)
+	if err == nil {
+		err = errors.Join(json.Compact(&compact, signed.Transcript), json.Unmarshal(signed.Transcript, &t))
+	}
+	if err != nil || len(t.Keys) == 0 {
+		return nil, "", exit.Usagef("%s is not a transcript of a ceremony", path)
+	}
+	block, _ := pem.Decode([]byte(t.Keys[0].PublicKey))
+	if block == nil {
+		return nil, "", fmt.Errorf("%s names no key that signed it", path)
+	}
+	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: the key that signed it: %w", path, err)
+	}
+	key, ok := public.(*ecdsa.PublicKey)
+	digest := sha256.Sum256(compact.Bytes())
+	if !ok || !ecdsa.VerifyASN1(key, digest[:], signed.Signature) {
+		return nil, "", fmt.Errorf("the signature of %s is wrong: it was changed, or is of another key; compare it with the copies of the witnesses", path)
+	}
+	hash := sha256.Sum256(block.Bytes)
+	return &t, hex.EncodeToString(hash[:]), nil
+}
+
+// checkText is what check values are of.
+const checkText = "msl-hsm ceremony: check"
+
+// checkValue tells whether two secret keys are the same, and nothing of them: the first
+// four bytes of what they make of a fixed text. It is empty for keys that only wrap.
+func checkValue(k keystore.Key) (string, error) {
+	var b []byte
+	var err error
+	switch k := k.(type) {
+	case keystore.MAC:
+		b, err = k.Sum([]byte(checkText))
+	case keystore.Cipher:
+		b, err = k.Encrypt(make([]byte, 16), []byte(checkText))
+	}
+	return hex.EncodeToString(b[:min(len(b), 4)]), err
+}
