@@ -137,11 +137,13 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 			return fail(codeOf(err), "renew master token", err)
 		}
 	}
+	since := s.sessions.since.Load()
 	session, err := s.Issuer.Issue(in.sender.Identity, in.session, sequence, keys)
 	if err != nil {
 		keys.Release()
 		return err
 	}
+	session.opened = since
 	i.session = session
 	i.keyResponse = &keyResponse{token: session.Token, schemeData: schemeData{scheme: x.Scheme(), data: keydata}}
 	return nil

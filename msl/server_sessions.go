@@ -17,6 +17,7 @@ type sessions struct {
 	issuer *Issuer
 	shared bool // tokens of the reference stacks are opened, too
 	cache  *keycache.Cache[tokenHash, *Session]
+	since  atomic.Uint64 // sessions that were opened before are not used
 
 	hits, misses atomic.Uint64 // of messages in the cache
 }
@@ -31,7 +32,7 @@ func (s *sessions) findSession(o wire.Object) (*Session, *MasterToken, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if session, ok := s.cache.Get(hash); ok {
+	if session, ok := s.remembered(hash); ok {
 		s.hits.Add(1)
 		t := *session.Token
 		t.sealed = signedToken{raw: bytes.Clone(o.Raw()), known: hash}
@@ -40,6 +41,25 @@ func (s *sessions) findSession(o wire.Object) (*Session, *MasterToken, error) {
 	s.misses.Add(1)
 	t, err := parseMasterToken(o)
 	return nil, t, err
+}
+
+// remembered finds a session that was opened since the last one to be forgotten.
+func (s *sessions) remembered(hash tokenHash) (*Session, bool) {
+	session, ok := s.cache.Get(hash)
+	if ok && session.opened < s.since.Load() {
+		session.Release() // a message that was under way remembered it again
+		return nil, false
+	}
+	return session, ok
+}
+
+// Forget has the remembered sessions opened again from the tokens of their devices, with
+// the versions of keys that there are now: a session ends whose keys are gone. Messages in
+// flight keep theirs.
+func (s *Server) Forget() {
+	s.init()
+	s.sessions.since.Add(1)
+	s.sessions.cache.Clear()
 }
 
 // hashMaster returns the hash of a master token.
@@ -56,7 +76,12 @@ func hashMaster(o wire.Object) (tokenHash, error) {
 
 // openSession opens the session of a master token, to be remembered if it is used.
 func (s *sessions) openSession(t *MasterToken) (*Session, error) {
-	return s.issuer.open(t, s.issuer.Shared || s.shared)
+	since := s.since.Load()
+	session, err := s.issuer.open(t, s.issuer.Shared || s.shared)
+	if err == nil {
+		session.opened = since
+	}
+	return session, err
 }
 
 // used remembers the session that a message has used. An expired one is not worth it:
@@ -75,7 +100,7 @@ func (s *sessions) offer(session *Session) {
 		Token: &MasterToken{RenewalWindow: t.RenewalWindow, Expiration: t.Expiration,
 			SequenceNumber: t.SequenceNumber, SerialNumber: t.SerialNumber},
 		Identity: session.Identity, IssuerData: session.IssuerData, Keys: session.Keys,
-		issuerVersion: session.issuerVersion,
+		issuerVersion: session.issuerVersion, opened: session.opened,
 	}
 	s.cache.Offer(t.sealed.hash(), kept)
 }
@@ -133,7 +158,7 @@ func (s *Server) Stats() ServerStats {
 // need not be its holder. The caller releases the session.
 func (s *Server) OpenMasterToken(t *MasterToken) (*Session, error) {
 	s.init()
-	if session, ok := s.sessions.cache.Get(t.sealed.hash()); ok {
+	if session, ok := s.sessions.remembered(t.sealed.hash()); ok {
 		return session, nil
 	}
 	t, err := t.whole()

@@ -101,6 +101,7 @@ type Session struct {
 	IssuerData []byte // the issuer's own object, or nil
 	Keys       *SessionKeys
 
+	opened        uint64 // when it was: [Server.Forget] ends what was before
 	issuerVersion uint32 // of the keys that its token was made with, at the issuer
 
 	mu    sync.Mutex

@@ -138,6 +138,15 @@ func (c *Cache[K, V]) Len() int {
 
 func (c *Cache[K, V]) len() int { return c.used.Len() + c.offered.Len() }
 
+// Clear removes every value.
+func (c *Cache[K, V]) Clear() {
+	c.mu.Lock()
+	defer c.unlock()
+	for _, p := range c.entries {
+		c.remove(p)
+	}
+}
+
 // Close removes every value, and makes the cache accept no more.
 func (c *Cache[K, V]) Close() {
 	c.mu.Lock()

@@ -3,6 +3,7 @@ package serverside
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -93,5 +94,18 @@ func follow(s *Service, r state.Rotation) error {
 	if err := look(s, r); err != nil {
 		return err
 	}
-	return choose(s, r)
+	if err := choose(s, r); err != nil {
+		return err
+	}
+	forget(s, r)
+	return nil
+}
+
+// forget ends the sessions that need versions which open nothing any more. The others are
+// opened again from the tokens of their devices.
+func forget(s *Service, r state.Rotation) {
+	if !maps.Equal(s.least, r.Least) {
+		s.least = r.Least
+		s.MSL.Forget()
+	}
 }

@@ -33,6 +33,7 @@ type Service struct {
 	upstream     *mslhttp.Upstream  // behind the server, or nil
 	certificates []certificateFile  // shown to others
 	heartbeat    heartbeat
+	least        map[string]uint32 // versions of keys below which sessions were forgotten
 }
 
 // A base is what a server keeps when its configuration is read again.

@@ -1,0 +1,47 @@
+package msl_test
+
+import (
+	"context"
+	"io"
+	"testing"
+
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
+	"github.com/msl-hsm/msl-hsm/msl"
+)
+
+// Forgotten sessions are opened again, once, and not by a message that was under way.
+func TestServerForget(t *testing.T) {
+	n := newNetwork(t, soft.New())
+	client := n.pskClient("device")
+	send := func() {
+		t.Helper()
+		r, err := client.Do(t.Context(), &msl.Request{Encrypted: true, Authenticated: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+	}
+	misses := func() uint64 { return n.server.Stats().Misses }
+	send()
+	send()
+	known := misses()
+	send()
+	if misses() != known {
+		t.Error("a remembered session is opened again")
+	}
+	n.handler = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		n.server.Forget()
+		return echo(ctx, w, m)
+	}
+	send()
+	n.handler = echo
+	send()
+	if misses() != known+1 {
+		t.Errorf("a forgotten session was opened %d times", misses()-known)
+	}
+	send()
+	if misses() != known+1 {
+		t.Error("a session that was opened again is not remembered")
+	}
+}
