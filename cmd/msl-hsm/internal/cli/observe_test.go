@@ -64,7 +64,7 @@ func TestUnits(t *testing.T) {
 	dir := t.TempDir()
 	units := []string{"msl-hsm.service", "msl-hsm.socket", "msl-hsm-agent.service"}
 	for i, name := range units {
-		text, err := os.ReadFile("../../../../packaging/systemd/" + name)
+		text, err := os.ReadFile("../../../../scripts/packaging/systemd/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestUnits(t *testing.T) {
 
 // TestUnitTimes wants systemd to wait for as long as a server may take to stop.
 func TestUnitTimes(t *testing.T) {
-	text, err := os.ReadFile("../../../../packaging/systemd/msl-hsm.service")
+	text, err := os.ReadFile("../../../../scripts/packaging/systemd/msl-hsm.service")
 	if err != nil {
 		t.Fatal(err)
 	}

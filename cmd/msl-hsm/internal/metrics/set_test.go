@@ -103,7 +103,7 @@ func TestQueries(t *testing.T) {
 	text := read(t, filled())
 	names := 0
 	for _, file := range []string{"prometheus/msl-hsm.rules.yaml", "grafana/msl-hsm.json"} {
-		queries, err := os.ReadFile(filepath.Join("../../../../packaging", file))
+		queries, err := os.ReadFile(filepath.Join("../../../../scripts/packaging", file))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func TestRules(t *testing.T) {
 	if err != nil {
 		t.Skip("promtool is not installed")
 	}
-	if out, err := exec.Command(tool, "check", "rules", "../../../../packaging/prometheus/msl-hsm.rules.yaml").CombinedOutput(); err != nil {
+	if out, err := exec.Command(tool, "check", "rules", "../../../../scripts/packaging/prometheus/msl-hsm.rules.yaml").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 	check := exec.Command(tool, "check", "metrics")
