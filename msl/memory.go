@@ -84,6 +84,7 @@ type account struct {
 	interrupt func() // ends a read or write for the message, at once; may be nil
 	vouch     func() // tells the transport that the sender is authenticated; may be nil
 	movement  movement
+	refused   bool // the newest message was refused, and its sender is not proven
 	unproven  *budget
 	proven    *budget
 

@@ -151,9 +151,20 @@ func (s *Server) Close() error {
 // when the answer is complete, and its error is that of Serve.
 func (s *Server) Serve(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) error {
 	s.init()
+	began := time.Now()
+	proven, err := s.serveAlone(ctx, source, r, w, handle)
+	if !proven {
+		s.admission.linger(time.Since(began))
+	}
+	return err
+}
+
+// serveAlone is Serve, and reports whether the message was taken or its sender is proven.
+func (s *Server) serveAlone(ctx context.Context, source string, r io.Reader, w io.Writer, handle Handler) (proven bool, err error) {
 	a := s.memory.open(source, r)
 	defer a.close()
-	return s.serve(ctx, source, a, r, w, handle)
+	err = s.serve(ctx, source, a, r, w, handle)
+	return !a.refused, err
 }
 
 // serve is Serve for a message whose memory is counted.
@@ -162,7 +173,7 @@ func (s *Server) serve(ctx context.Context, source string, a *account, r io.Read
 	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, r, s.Limits, anObject))
 	defer func() { in.close() }()
-	in.end.source, in.end.span = source, span
+	in.end.source, in.end.span, a.refused = source, span, err != nil && !in.sender.Authenticated
 	if err = respond(ctx, s, source, a, in, err, w, handle); err == nil {
 		err = finish(w)
 	}

@@ -28,6 +28,7 @@ type admission struct {
 	notBefore   time.Time            // the next step begins
 	waiting     [applicantRanks]line // the first rank comes first
 	alarm       *time.Timer          // when it has to be looked at again; nil at first
+	owed        time.Time            // until when refused messages have used the share of others
 }
 
 // The ranks of messages that wait.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
@@ -148,7 +149,12 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 		if in.next() == io.EOF {
 			return nil
 		}
-		if err := serveNext(ctx, s, source, a, &in, l, handle); err != nil {
+		began := time.Now()
+		err := serveNext(ctx, s, source, a, &in, l, handle)
+		if a.refused {
+			s.admission.linger(time.Since(began))
+		}
+		if err != nil {
 			return err
 		}
 		switch err := in.failed(); {
@@ -176,7 +182,7 @@ func serveNext(ctx context.Context, s *Server, source string, a *account, m *mes
 	}
 	defer func() { in.close() }()
 	defer func() { in.body.shut() }()
-	in.end.source, in.end.span = source, span
+	in.end.source, in.end.span, a.refused = source, span, err != nil && !in.sender.Authenticated
 	err = respond(ctx, s, source, a, in, err, w, handle)
 	in.tell(ctx, s, a, err)
 	return err

@@ -1,0 +1,81 @@
+//go:build cgo && !nopkcs11
+
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// garbage is what is no message of anybody, each in its own way.
+func garbage(recorded []byte) [][]byte {
+	return [][]byte{
+		[]byte("GET / HTTP/1.0\r\n\r\n"),
+		bytes.Repeat([]byte{0xff}, 4096),
+		[]byte(strings.Repeat("[", 4096)),
+		[]byte(`{"entityauthdata":{"scheme":"NOBODY","authdata":{}},"headerdata":"AAAA","signature":"AAAA"}`),
+		[]byte(`{"headerdata":"` + strings.Repeat("A", 64<<10) + `"}`),
+		recorded[:len(recorded)/2],
+		bytes.Replace(recorded, []byte(`"signature":"`), []byte(`"signature":"AAAA`), 1),
+		bytes.Replace(recorded, []byte(`"headerdata":"`), []byte(`"headerdata":"AAAA`), 1),
+	}
+}
+
+// TestFloodOfGarbage sends on 64 connections what is no message, and compares what devices
+// with a session get done meanwhile with what they get done without it, in turns.
+func TestFloodOfGarbage(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("takes seconds, and measures time")
+	}
+	least, turns := 0.6, 2
+	if os.Getenv("MSL_SOAK") != "" {
+		least, turns = 0.8, 60
+	}
+	b := newBench(t, openSoftHSM(t))
+	r := &recorder{bench: b}
+	c := b.deviceNamed("flooder", "PSK")()
+	c.Transport = r
+	defer c.Close()
+	echo(b, c, true)
+	all := garbage(r.last)
+	var echoes, sent atomic.Int64
+	defer establish(t, b, &echoes)()
+	var alone, flooded int64
+	for range turns {
+		alone += during(&echoes, func() { time.Sleep(250 * time.Millisecond) })
+		end := floodWith(t, b, all, &sent)
+		time.Sleep(250 * time.Millisecond) // the first of each connection are there at once
+		flooded += during(&echoes, func() { time.Sleep(250 * time.Millisecond) })
+		end()
+	}
+	ratio := float64(flooded) / float64(alone)
+	t.Logf("%d messages alone, %d with %d pieces of garbage: ratio %.2f", alone, flooded, sent.Load(), ratio)
+	if ratio < least {
+		t.Errorf("devices with a session get %.2f of their throughput, want %.2f", ratio, least)
+	}
+}
+
+// floodWith sends garbage on 64 connections, until the function that it returns is called.
+func floodWith(t *testing.T, b *bench, all [][]byte, sent *atomic.Int64) (end func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var connections sync.WaitGroup
+	for n := range 64 {
+		connections.Go(func() {
+			for i := n; ctx.Err() == nil; i++ {
+				b.server.Serve(ctx, "flooder", bytes.NewReader(all[i%len(all)]), io.Discard, sendBack)
+				sent.Add(1)
+			}
+		})
+	}
+	return func() {
+		cancel()
+		connections.Wait()
+	}
+}
