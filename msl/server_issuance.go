@@ -125,7 +125,7 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 		keys.Release()
 		return fail(ErrInternalException, "key exchange", errors.New("the exchange kept no bytes for a shared token"))
 	}
-	if err := s.expect(i.ctx, s.Issuer.now().Add(s.Issuer.lifetime()+time.Minute)); err != nil {
+	if err := expect(i.ctx, s, s.Issuer.now().Add(s.Issuer.lifetime()+time.Minute)); err != nil {
 		keys.Release()
 		return err
 	}

@@ -80,7 +80,7 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 		return err
 	}
 	if in.session == nil { // an entity with a master token was checked before
-		if err := s.askRevoked(ctx, identity, ""); err != nil {
+		if err := askRevoked(ctx, s, identity, ""); err != nil {
 			return err
 		}
 	}
@@ -94,7 +94,7 @@ func (s *Server) authenticateUser(ctx context.Context, in *incoming) error {
 	if in.userIDToken != nil && !sameName(user, in.user) {
 		return fail(ErrUserIDTokenUserAuthDataMismatch, opLogin, nil)
 	}
-	if err := s.askRevoked(ctx, identity, user); err != nil {
+	if err := askRevoked(ctx, s, identity, user); err != nil {
 		return err
 	}
 	in.user = user
@@ -128,7 +128,7 @@ func (in *incoming) permit(ctx context.Context, permitted func(ctx context.Conte
 	return nil
 }
 
-func (s *Server) askRevoked(ctx context.Context, identity, user string) error {
+func askRevoked(ctx context.Context, s *Server, identity, user string) error {
 	if err := statesOf(s).Revoked(ctx, identity, user); err != nil {
 		return fail(codeOf(err), opLogin, err)
 	}
@@ -138,7 +138,7 @@ func (s *Server) askRevoked(ctx context.Context, identity, user string) error {
 // login waits for a turn, and then has the scheme authenticate the user: checking a
 // password is costly on purpose.
 func (s *Server) login(ctx context.Context, scheme UserScheme, in *incoming, from payer) (string, error) {
-	g, err := s.guess(ctx, scheme, in, from)
+	g, err := guessIn(ctx, s, scheme, in, from)
 	if err != nil {
 		return "", err
 	}
@@ -159,9 +159,9 @@ func (s *Server) login(ctx context.Context, scheme UserScheme, in *incoming, fro
 	return user, err
 }
 
-// guess returns the guess that a message makes, or nil. A revoked user is told so
+// guessIn returns the guess that a message makes, or nil. A revoked user is told so
 // whether or not the secret is right.
-func (s *Server) guess(ctx context.Context, scheme UserScheme, in *incoming, from payer) (*guess, error) {
+func guessIn(ctx context.Context, s *Server, scheme UserScheme, in *incoming, from payer) (*guess, error) {
 	guessable, ok := scheme.(Guessable)
 	if !ok {
 		return nil, nil
@@ -171,7 +171,7 @@ func (s *Server) guess(ctx context.Context, scheme UserScheme, in *incoming, fro
 		return nil, err
 	}
 	if known {
-		if err := s.askRevoked(ctx, in.sender.Identity, user); err != nil {
+		if err := askRevoked(ctx, s, in.sender.Identity, user); err != nil {
 			return nil, err
 		}
 	}

@@ -24,7 +24,7 @@ func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 			return fail(codeOf(err), "revocation", err)
 		}
 	}
-	if err := s.expect(ctx, in.token.Expiration); err != nil || !in.token.expired(s.Issuer.now()) {
+	if err := expect(ctx, s, in.token.Expiration); err != nil || !in.token.expired(s.Issuer.now()) {
 		return err
 	}
 	switch {
@@ -62,7 +62,7 @@ func (s *Server) checkDates(ctx context.Context, in *incoming) error {
 
 // expect tells a state that is a Forgetter how long a master token with that expiration
 // is accepted.
-func (s *Server) expect(ctx context.Context, expiration time.Time) error {
+func expect(ctx context.Context, s *Server, expiration time.Time) error {
 	f, ok := s.State.(Forgetter)
 	if !ok {
 		return nil
