@@ -55,7 +55,9 @@ func chaosOnce(t *testing.T) {
 	s.further(10)
 	s.servers[0].start()
 	s.servers[1].signal(syscall.SIGSTOP)
-	s.revoke("device-0")
+	if !s.revoke("device-0") {
+		t.Error("it was not revoked")
+	}
 	rest(ctx, siteStaleness+500*time.Millisecond)
 	s.servers[1].signal(syscall.SIGCONT)
 	s.further(10)
@@ -122,11 +124,14 @@ func (s *chaosSite) further(n int) {
 	}
 }
 
-// revoke revokes a device.
-func (s *chaosSite) revoke(name string) {
-	if _, err := s.run("entity", "revoke", name); err == nil {
-		s.ledger.revoke(name)
+// revoke revokes a device, and reports whether that is sure.
+func (s *chaosSite) revoke(name string) bool {
+	s.ledger.revoke(name, time.Time{})
+	if _, err := s.run("entity", "revoke", name); err != nil {
+		return false
 	}
+	s.ledger.revoke(name, time.Now())
+	return true
 }
 
 // moveLeader makes another member of etcd the leader.
