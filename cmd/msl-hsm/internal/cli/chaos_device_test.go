@@ -113,7 +113,7 @@ func (d *device) send(ctx context.Context, n int) {
 		d.mu.Unlock()
 		d.site.keep(text)
 		if n%4 == 0 {
-			d.site.work.Go(func() { d.site.post(d.site.servers[n%len(d.site.servers)].address, text) })
+			d.site.work.Go(func() { d.site.replay(d.site.servers[n%len(d.site.servers)], text) })
 		}
 	case err == nil:
 		d.t.Errorf("%q was answered with %q", sent, answer)

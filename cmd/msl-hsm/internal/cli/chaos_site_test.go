@@ -214,20 +214,35 @@ func (s *chaosSite) keep(text []byte) {
 	}
 }
 
+// taken stands for the response code of a message that was accepted.
+const taken msl.ResponseCode = -1
+
 // post sends a recorded message to a server, and returns the response code of the error
-// it gets, or 0.
-func (s *chaosSite) post(address string, text []byte) (code msl.ResponseCode) {
+// it gets, 0 if it gets no answer.
+func (s *chaosSite) post(address string, text []byte) msl.ResponseCode {
 	answer, err := s.poster.Post("http://"+address, "application/x-msl+json", bytes.NewReader(text))
 	if err != nil {
 		return 0
 	}
 	defer answer.Body.Close()
-	var message struct{ ErrorData []byte }
+	var message struct{ ErrorData, HeaderData []byte }
 	var header struct{ ErrorCode msl.ResponseCode }
 	_ = json.NewDecoder(answer.Body).Decode(&message)
 	_ = json.Unmarshal(message.ErrorData, &header)
+	if len(message.HeaderData) > 0 {
+		header.ErrorCode = taken
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused[header.ErrorCode]++
 	return header.ErrorCode
+}
+
+// replay is post for a message that was answered before, and must not be again.
+func (s *chaosSite) replay(v *siteServer, text []byte) msl.ResponseCode {
+	code := s.post(v.address, text)
+	if code == taken {
+		s.t.Errorf("%s answered a copy", v.name)
+	}
+	return code
 }

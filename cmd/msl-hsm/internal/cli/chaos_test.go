@@ -192,14 +192,14 @@ func (s *chaosSite) finish() {
 		}
 	}
 	got, _ := s.ledger.state()
-	s.t.Logf("%d messages answered, %d failed for a while; copies refused: %v", got, s.failed.Load(), s.refused)
+	s.t.Logf("%d messages answered, %d failed for a while; copies sent, by what they got: %v", got, s.failed.Load(), s.refused)
 }
 
 // postAll sends a message to each server until that refuses it for good.
 func (s *chaosSite) postAll(text []byte) {
 	for _, v := range s.servers {
 		for end := time.Now().Add(time.Minute); ; {
-			if code := s.post(v.address, text); code != 0 && code != msl.TransientFailure {
+			if code := s.replay(v, text); code != 0 && code != msl.TransientFailure {
 				break
 			}
 			if time.Now().After(end) {
@@ -301,7 +301,7 @@ func (s *chaosSite) replaySome(ctx context.Context) {
 		}
 		s.mu.Unlock()
 		if text != nil {
-			s.post(s.servers[rand.IntN(len(s.servers))].address, text)
+			s.replay(s.servers[rand.IntN(len(s.servers))], text)
 		}
 		rest(ctx, 10*time.Millisecond)
 	}
