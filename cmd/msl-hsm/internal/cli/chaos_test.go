@@ -61,7 +61,7 @@ func chaosOnce(t *testing.T) {
 	rest(ctx, siteStaleness+500*time.Millisecond)
 	s.servers[1].signal(syscall.SIGCONT)
 	s.further(10)
-	s.moveLeader()
+	await(t, "another leader", s.moveLeader)
 	s.servers[2].etcd[0].stall()
 	s.further(10)
 	s.servers[2].etcd[0].mend()
@@ -134,8 +134,8 @@ func (s *chaosSite) revoke(name string) bool {
 	return true
 }
 
-// moveLeader makes another member of etcd the leader.
-func (s *chaosSite) moveLeader() {
+// moveLeader makes another member of etcd the leader, and reports whether it did.
+func (s *chaosSite) moveLeader() (moved bool) {
 	type status struct {
 		Endpoint string
 		Status   struct {
@@ -148,14 +148,16 @@ func (s *chaosSite) moveLeader() {
 	var all []status
 	out, _ := s.etcdctl(strings.Join(etcdtest.URLs(s.members), ","), "endpoint", "status", "--write-out", "json")
 	if json.Unmarshal(out, &all) != nil {
-		return
+		return false
 	}
 	for i, m := range all {
 		if m.Status.Leader == m.Status.Header.Member {
 			next := all[(i+1)%len(all)].Status.Header.Member
-			_, _ = s.etcdctl(m.Endpoint, "move-leader", strconv.FormatUint(next, 16))
+			_, err := s.etcdctl(m.Endpoint, "move-leader", strconv.FormatUint(next, 16))
+			return err == nil
 		}
 	}
+	return false
 }
 
 func (s *chaosSite) etcdctl(endpoints string, args ...string) ([]byte, error) {
