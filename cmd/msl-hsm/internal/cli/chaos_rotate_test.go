@@ -44,7 +44,7 @@ func (d *device) sendAll(ctx context.Context) {
 	defer d.http.CloseIdleConnections()
 	for n := 1; ctx.Err() == nil; n++ {
 		failed := d.site.failed.Load()
-		rest(ctx, 20*time.Millisecond)
+		rest(ctx, 60*time.Millisecond)
 		d.send(ctx, 10*n+1) // of which nobody posts copies
 		if ctx.Err() == nil && d.site.failed.Load() != failed {
 			d.t.Errorf("message %d of %s failed", n, d.name)
