@@ -83,10 +83,14 @@ func (k IssuerKeys) symmetric(name string, r io.Reader) SymmetricKey {
 // in any other way; for [CustodyShared] it writes the bytes that they hold into
 // the token, and overwrites them. On success the session owns the keys.
 func (i *Issuer) Issue(identity string, old *Session, sequence int64, keys *SessionKeys) (*Session, error) {
-	now := i.now()
+	return i.issueAt(i.now(), identity, old, sequence, keys)
+}
+
+// issueAt is Issue at a time.
+func (i *Issuer) issueAt(at time.Time, identity string, old *Session, sequence int64, keys *SessionKeys) (*Session, error) {
 	t := &MasterToken{
-		RenewalWindow:  now.Add(orDefault(i.RenewAfter, time.Hour)).Truncate(time.Second),
-		Expiration:     now.Add(i.lifetime()).Truncate(time.Second),
+		RenewalWindow:  at.Add(orDefault(i.RenewAfter, time.Hour)).Truncate(time.Second),
+		Expiration:     at.Add(i.lifetime()).Truncate(time.Second),
 		SequenceNumber: sequence,
 	}
 	s := &Session{Token: t, Identity: identity, Keys: keys}

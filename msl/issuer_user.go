@@ -10,10 +10,14 @@ import (
 // IssueUser makes a user ID token for user, bound to mt: a new one, or the
 // renewal of old with its serial number.
 func (i *Issuer) IssueUser(user string, mt *MasterToken, old *UserIDToken) (*UserIDToken, error) {
-	now := i.now()
+	return i.issueUserAt(i.now(), user, mt, old)
+}
+
+// issueUserAt is IssueUser at a time.
+func (i *Issuer) issueUserAt(at time.Time, user string, mt *MasterToken, old *UserIDToken) (*UserIDToken, error) {
 	t := &UserIDToken{
-		RenewalWindow: now.Add(orDefault(i.UserRenewAfter, time.Hour)).Truncate(time.Second),
-		Expiration:    now.Add(i.userLifetime()).Truncate(time.Second),
+		RenewalWindow: at.Add(orDefault(i.UserRenewAfter, time.Hour)).Truncate(time.Second),
+		Expiration:    at.Add(i.userLifetime()).Truncate(time.Second),
 		MasterToken:   mt.SerialNumber,
 	}
 	key, _, err := i.newest()

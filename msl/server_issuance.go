@@ -125,7 +125,11 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 		keys.Release()
 		return fail(ErrInternalException, "key exchange", errors.New("the exchange kept no bytes for a shared token"))
 	}
-	if err := expect(i.ctx, s, s.Issuer.now().Add(s.Issuer.lifetime()+time.Minute)); err != nil {
+	at, _, err := s.issueTimes(i.ctx, in.sender.Identity, "")
+	if err == nil {
+		err = expect(i.ctx, s, at.Add(s.Issuer.lifetime()+time.Minute))
+	}
+	if err != nil {
 		keys.Release()
 		return err
 	}
@@ -138,7 +142,7 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 		}
 	}
 	since := s.sessions.since.Load()
-	session, err := s.Issuer.Issue(in.sender.Identity, in.session, sequence, keys)
+	session, err := s.Issuer.issueAt(at, in.sender.Identity, in.session, sequence, keys)
 	if err != nil {
 		keys.Release()
 		return err
@@ -179,13 +183,13 @@ func (i *issuance) masterToken() *MasterToken {
 // userToken returns the user ID token for the answer: that of the request, renewed if
 // due, or a new one.
 func (i *issuance) userToken() (*UserIDToken, error) {
-	in, issuer, mt := i.in, i.server.Issuer, i.masterToken()
-	old, now := in.userIDToken, issuer.now()
+	in, mt := i.in, i.masterToken()
+	old, now := in.userIDToken, i.server.Issuer.now()
 	switch {
 	case old != nil && (in.renewable && old.renewable(now) || old.expired(now) || old.boundTo(mt) != nil):
-		return issuer.IssueUser(in.user, mt, old)
+		return i.issueUser(in.user, mt, old)
 	case old == nil && in.userAuth != nil && in.renewable && mt != nil:
-		return issuer.IssueUser(in.user, mt, nil)
+		return i.issueUser(in.user, mt, nil)
 	}
 	return old, nil
 }
@@ -196,7 +200,15 @@ func (i *issuance) userOf(name string) (*UserIDToken, error) {
 	if mt == nil {
 		return nil, fail(ErrResponseRequiresMasterToken, "issue user id token", nil)
 	}
-	return i.server.Issuer.IssueUser(name, mt, nil)
+	return i.issueUser(name, mt, nil)
+}
+
+func (i *issuance) issueUser(name string, mt *MasterToken, old *UserIDToken) (*UserIDToken, error) {
+	_, at, err := i.server.issueTimes(i.ctx, i.in.sender.Identity, name)
+	if err != nil {
+		return nil, err
+	}
+	return i.server.Issuer.issueUserAt(at, name, mt, old)
 }
 
 // compression is the algorithm for the answer and what it gives, or empty.

@@ -60,6 +60,31 @@ func (s *Server) checkDates(ctx context.Context, in *incoming) error {
 	return nil
 }
 
+// clocksApart bounds how far the clock of another server may be ahead that shares the state.
+const clocksApart = 5 * time.Minute
+
+// issueTimes returns when new tokens of an entity and of a user are issued: now, or a little
+// later, if the clock that had older ones end is ahead of this one. Tokens from before would
+// not count, and their holder would be sent to get others, again and again.
+func (s *Server) issueTimes(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
+	now := s.Issuer.now()
+	dates, ok := s.State.(TokenDates)
+	if !ok {
+		return now, now, nil
+	}
+	if entity, ofUser, err = dates.CountSince(ctx, identity, user); err != nil {
+		return now, now, fail(codeOf(err), "revocation", err)
+	}
+	return issueTime(now, entity), issueTime(now, ofUser), nil
+}
+
+func issueTime(now, since time.Time) time.Time {
+	if since.After(now) && since.Sub(now) <= clocksApart {
+		return since
+	}
+	return now
+}
+
 // expect tells a state that is a Forgetter how long a master token with that expiration
 // is accepted.
 func expect(ctx context.Context, s *Server, expiration time.Time) error {

@@ -148,6 +148,35 @@ func TestTokensCountSince(t *testing.T) {
 	}
 }
 
+// TestTokensOfASlowClock has a server whose clock is ahead end the tokens of names: those
+// that another server issues then count at once.
+func TestTokensOfASlowClock(t *testing.T) {
+	for name, c := range map[string]struct{ entity, user time.Duration }{
+		"entity": {entity: 30 * time.Second},
+		"user":   {user: 30 * time.Second},
+		"both":   {30 * time.Second, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := softNetwork(t)
+			state := &datedState{MemoryState: n.state, entity: n.now.Add(c.entity), user: n.now.Add(c.user)}
+			n.server.State = state
+			client := n.pskClient("device")
+			withUser := secret("hello")
+			withUser.User = "user@example.com"
+			mustSend(t, client, withUser, 2)
+			serial := serialOf(t, client)
+			mustSend(t, client, withUser, 2)
+			mustSend(t, client, withUser, 2)
+			if serialOf(t, client) != serial {
+				t.Error("the first token did not count")
+			}
+			if least := n.now.Add(24*time.Hour + c.entity); state.until.Before(least) {
+				t.Errorf("the state is told %v, want at least %v", state.until, least)
+			}
+		})
+	}
+}
+
 // TestUserIDTokenCountsSince is the same for a user who is proven by a token of an
 // earlier session.
 func TestUserIDTokenCountsSince(t *testing.T) {

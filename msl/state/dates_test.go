@@ -154,3 +154,29 @@ func TestSetPassword(t *testing.T) {
 	wantErr(t, s.RemoveUser("ann"), nil)
 	wantErr(t, s.SetPassword("ann", []byte("x")), ErrUnknown)
 }
+
+// TestRestartByASlowClock ends tokens by a server whose clock is behind that of the one that
+// did so before: those that counted since then end, too.
+func TestRestartByASlowClock(t *testing.T) {
+	pass := []byte("a password")
+	for name, again := range map[string]func(*Server) error{
+		"entity":   func(s *Server) error { return first(s.RemoveEntity("a"), s.AddEntity(pskEntity("a"))) },
+		"password": func(s *Server) error { return s.SetPassword("ann", pass) },
+		"user":     func(s *Server) error { return first(s.RemoveUser("ann"), s.AddUser("ann", pass)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer(t)
+				wantErr(t, first(s.AddEntity(pskEntity("a")), s.AddUser("ann", pass)), nil)
+				ahead := mark{counts: time.Now().Add(30 * time.Second)}
+				wantErr(t, s.Directory.update(t.Context(), "test", func(tx kv.Tx) error {
+					return first(entityRoll.setMark(tx, "a", ahead), userRoll.setMark(tx, "ann", ahead))
+				}), nil)
+				wantErr(t, again(s), nil)
+				if e, u := counts(t, s, "a", "ann", ahead.counts); e && u {
+					t.Error("tokens of before count")
+				}
+			})
+		})
+	}
+}

@@ -110,6 +110,10 @@ func (r roll) setMark(tx kv.Tx, name string, m mark) error {
 // tokens contain only whole seconds.
 func secondAfter(t time.Time) time.Time { return time.Unix(t.Unix()+1, 0) }
 
+// restart ends all tokens issued so far. The clock of the server that did so last may have
+// been ahead of this one: what counted then does not any more.
+func (m *mark) restart(now time.Time) { m.counts = later(secondAfter(now), secondAfter(m.counts)) }
+
 // add stores a record for a name that has none. A name that was marked as removed
 // starts afresh: its older tokens do not count.
 func (r roll) add(tx kv.Tx, name string, payload []byte) error {
@@ -148,7 +152,7 @@ func (r roll) begin(tx kv.Tx, name string) error {
 	if err != nil {
 		return err
 	}
-	m.counts = secondAfter(time.Now())
+	m.restart(time.Now())
 	return r.setMark(tx, name, m)
 }
 
@@ -164,7 +168,7 @@ func (r roll) drop(tx kv.Tx, name string) error {
 		return err
 	}
 	m.removed, m.since = true, time.Now()
-	m.counts = secondAfter(m.since)
+	m.restart(m.since)
 	if err := r.setMark(tx, name, m); err != nil {
 		return err
 	}

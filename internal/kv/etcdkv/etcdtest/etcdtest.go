@@ -59,13 +59,23 @@ func StartDurable(t testing.TB, args ...string) *Member {
 }
 
 // StartCluster runs several members, which sync their files, until the test ends.
-func StartCluster(t testing.TB, size int) (all []*Member) {
+func StartCluster(t testing.TB, size int) []*Member {
+	t.Helper()
+	return StartClusterBehind(t, size, func(address string) string { return address })
+}
+
+// StartClusterBehind is StartCluster with something before each member, such as a proxy
+// that a test disturbs: front returns the address by which other members reach the one at
+// an address.
+func StartClusterBehind(t testing.TB, size int, front func(address string) string) (all []*Member) {
 	t.Helper()
 	need(t)
-	var cluster, peers []string
+	var cluster, peers, fronts []string
 	for i := range size {
-		peers = append(peers, "http://"+freeAddress(t))
-		cluster = append(cluster, fmt.Sprintf("m%d=%s", i, peers[i]))
+		address := freeAddress(t)
+		peers = append(peers, "http://"+address)
+		fronts = append(fronts, "http://"+front(address))
+		cluster = append(cluster, fmt.Sprintf("m%d=%s", i, fronts[i]))
 	}
 	for i, peer := range peers {
 		dir := t.TempDir()
@@ -73,7 +83,7 @@ func StartCluster(t testing.TB, size int) (all []*Member) {
 		m.args = []string{
 			"--name", fmt.Sprint("m", i), "--data-dir", filepath.Join(dir, "data"), "--log-level", "error",
 			"--listen-client-urls", m.URL, "--advertise-client-urls", m.URL,
-			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", strings.Join(cluster, ","),
+			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", fronts[i], "--initial-cluster", strings.Join(cluster, ","),
 		}
 		t.Cleanup(m.Kill)
 		m.start(t)
