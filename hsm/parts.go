@@ -61,7 +61,10 @@ func (l keyCalls) decrypt(session, key, mechanism uint, iv, in, out []byte) (int
 // block of ciphertext of the one before as its initialization vector (NIST SP 800-38A
 // section 6.2).
 func (l keyCalls) chain(init C.int, session, key, mechanism uint, iv, in, out []byte, part int) (all int, err error) {
-	for first := true; first || len(in) > 0; first = false {
+	if part >= len(in) { // as nearly always
+		return l.crypt(init, session, key, mechanism, iv, in, out[:min(len(in), len(out))])
+	}
+	for len(in) > 0 {
 		part = min(part, len(in))
 		var next [aes.BlockSize]byte
 		if init == C.FN_DecryptInit && part >= aes.BlockSize {

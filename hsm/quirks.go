@@ -54,6 +54,9 @@ func (q quirk) has(code uint) bool {
 
 // is reports whether an error is an answer of the quirk.
 func (q quirk) is(err error) bool {
+	if err == nil {
+		return false
+	}
 	var e *Error
 	return errors.As(err, &e) && e.garbage == "" && !e.stale && q.has(e.Code)
 }

@@ -157,7 +157,7 @@ func (c *Client) attempt(req *Request) *attempt {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := &attempt{
-		client: c, req: req, network: trustedNetwork{}, watch: c.Headers, as: persona{client: c},
+		client: c, req: req, limits: c.Limits.forClient(), network: trustedNetwork{}, watch: c.Headers, as: persona{client: c},
 		lease: lease{client: c, user: req.User, began: c.departed.number},
 	}
 	a.as.become()

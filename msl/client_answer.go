@@ -9,7 +9,7 @@ import (
 
 // receive reads the answer and makes the checks of the protocol on it.
 func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming, error) {
-	c, limits := a.client, a.client.Limits.forClient()
+	c, limits := a.client, &a.limits
 	side := &receiver{
 		entities: c.Peers,
 		limits:   limits,

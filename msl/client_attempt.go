@@ -14,6 +14,7 @@ import (
 type attempt struct {
 	client  *Client
 	req     *Request
+	limits  Limits // of the client, with the defaults
 	network requestNetwork
 	purpose purpose
 	watch   watcher
@@ -69,7 +70,7 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 	if err != nil {
 		return nil, a.sent(err, gone)
 	}
-	in, err := a.receive(ctx, wire.NewDecoder(stream, a.client.Limits.forClient().wire()))
+	in, err := a.receive(ctx, wire.NewDecoder(stream, a.limits.wire()))
 	if err = a.sent(err, seen); err != nil {
 		if a.req.Interactive { // the request's body would not end by itself
 			cancel()

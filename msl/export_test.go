@@ -204,7 +204,8 @@ func ReadChunk(b []byte) (data []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &payloadReader{messageID: c.messageID, sequence: c.sequence - 1, message: &incoming{limits: Limits{}.withDefaults()}, reading: context.Background()}
+	limits := Limits{}.withDefaults()
+	r := &payloadReader{messageID: c.messageID, sequence: c.sequence - 1, message: &incoming{limits: &limits}, reading: context.Background()}
 	if err := r.accept(c); err != nil || len(c.data) == 0 {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ type incoming struct {
 	body    *payloadReader // nil, or of payload
 	payload payloadReader
 	account *account // counts the memory it occupies; nil counts nothing
-	limits  Limits
+	limits  *Limits
 	watch   watcher
 	end     ending
 	release func() // of the sender's keys
@@ -52,7 +52,7 @@ func (in *incoming) closeUnless(returned *bool) {
 type receiver struct {
 	entities []EntityScheme
 	rules    headerRules
-	limits   Limits
+	limits   *Limits
 	account  *account                                         // of the message; nil counts nothing
 	payer    func(ctx context.Context, identity string) payer // for what account counts
 	tokens   tokenReader

@@ -142,7 +142,7 @@ func (c *Conn) watch() watcher {
 
 // answer makes the writer of an answer.
 func (c *Conn) answer(ctx context.Context, in *incoming) *ResponseWriter {
-	w := &ResponseWriter{ctx: ctx, in: in, held: c.Server.Limits.Held, payload: payloadWriter{out: c.rw}}
+	w := &ResponseWriter{ctx: ctx, in: in, payload: payloadWriter{out: c.rw}}
 	w.gives = issuance{ctx: ctx, server: c.Server, in: in}
 	w.network = &peerReply{ResponseWriter: w, conn: c}
 	return w

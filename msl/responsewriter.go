@@ -27,14 +27,14 @@ type ResponseWriter struct {
 	// [Request]. It has an effect until the first bytes are sent.
 	Uncompressed bool
 
+	early bool // the answer turned out to have to wait for the rest of the request
+
 	ctx     context.Context
 	in      *incoming
 	gives   issuance
 	network replyNetwork
 	payload payloadWriter // has no protector until the header is made
 
-	held   int   // bytes that are kept of an answer that cannot begin yet
-	early  bool  // the answer turned out to have to wait for the rest of the request
 	failed error // why it cannot begin at all
 	after  func() error
 	most   int // bytes of it that memory is reserved for

@@ -31,7 +31,7 @@ func (w *ResponseWriter) isHeld() bool {
 func (w *ResponseWriter) room() int {
 	size := flushSize
 	if w.isHeld() {
-		size = max(size, w.held)
+		size = max(size, w.in.limits.Held)
 	}
 	return max(size-len(w.payload.buffer), 0)
 }
@@ -53,7 +53,7 @@ func (w *ResponseWriter) overflow() error {
 // stillHeld reads ahead as much of the request as is allowed, and then returns isHeld.
 func (w *ResponseWriter) stillHeld() bool {
 	if w.isHeld() {
-		w.in.body.readAhead(w.held)
+		w.in.body.readAhead(w.in.limits.Held)
 	}
 	return w.isHeld()
 }

@@ -210,7 +210,7 @@ func respond(ctx context.Context, s *Server, source string, a *account, in *inco
 
 // answer makes the writer of an answer.
 func (s *Server) answer(ctx context.Context, in *incoming, out io.Writer) *ResponseWriter {
-	w := &ResponseWriter{ctx: ctx, in: in, held: s.Limits.Held, payload: payloadWriter{out: out}}
+	w := &ResponseWriter{ctx: ctx, in: in, payload: payloadWriter{out: out}}
 	w.gives = issuance{ctx: ctx, server: s, in: in}
 	w.network = &trustedReply{ResponseWriter: w}
 	return w
@@ -251,7 +251,7 @@ func (s *Server) accept(ctx context.Context, in *incoming) (err error) {
 func (s *Server) receiver() *receiver {
 	return &receiver{
 		entities: s.Peers,
-		limits:   s.Limits,
+		limits:   &s.Limits,
 		rules: headerRules{
 			tokens: s.Limits.Tokens, serviceTokens: s.ServiceTokens, users: s.Users, exchanges: s.exchanges, delivers: s.delivers,
 		},

@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"sync"
 	"sync/atomic"
@@ -65,6 +66,32 @@ func UnwrapSessionKeys(encryption, signature []byte, open func(a keystore.Algori
 	}
 	s, err := open(keystore.HMACSHA256, signature)
 	return openedKeys(e, nil, s, err)
+}
+
+// OpenSessionKeys makes a pair of session keys of what a peer wrapped for by. The two are
+// unwrapped at the same time where each takes long, as it does in a device that is waited
+// for, and with a key pair.
+func OpenSessionKeys(by keystore.Unwrapper, encryption, signature []byte) (*SessionKeys, error) {
+	var e, s keystore.Key
+	var errE, errS error
+	// RSA takes about a millisecond of the processor.
+	both(isSlow(by) || !by.Algorithm().Secret(),
+		func() { e, errE = by.Unwrap(keystore.AES128CBC, encryption) },
+		func() { s, errS = by.Unwrap(keystore.HMACSHA256, signature) })
+	return openedKeys(e, errE, s, errS)
+}
+
+// Wrap calls wrap with each of the keys, at the same time where they are in a device that
+// is waited for, and returns what it returned.
+func (k *SessionKeys) Wrap(wrap func(keystore.Key) ([]byte, error)) (encryption, signature []byte, err error) {
+	var errE, errS error
+	both(isSlow(k.Signature),
+		func() { encryption, errE = wrap(k.Encryption) },
+		func() { signature, errS = wrap(k.Signature) })
+	if err = cmp.Or(errE, errS); err != nil {
+		return nil, nil, err
+	}
+	return encryption, signature, nil
 }
 
 // openedKeys takes over two keys, or closes the one that was opened without the other.

@@ -21,21 +21,18 @@ func respond(custody msl.Custody, store keystore.Store, random io.Reader, wrap f
 	if err != nil {
 		return nil, nil, msl.KeyFailure(msl.ErrSessionKeyCreationFailure, "generate session keys", err, errors.ErrUnsupported)
 	}
-	encryption, err := wrap(keys.Encryption)
-	if err == nil {
-		var signature []byte
-		if signature, err = wrap(keys.Signature); err == nil {
-			e := wire.NewEncoder(1024)
-			e.Begin()
-			name(e)
-			e.Bytes("encryptionkey", encryption)
-			e.Bytes("hmackey", signature)
-			e.End()
-			return keys, e.Encoded(), nil
-		}
+	encryption, signature, err := keys.Wrap(wrap)
+	if err != nil {
+		keys.Release()
+		return nil, nil, msl.KeyFailure(msl.ErrWrapError, "wrap session keys", err, msl.ErrInvalidPublicKey, errors.ErrUnsupported)
 	}
-	keys.Release()
-	return nil, nil, msl.KeyFailure(msl.ErrWrapError, "wrap session keys", err, msl.ErrInvalidPublicKey, errors.ErrUnsupported)
+	e := wire.NewEncoder(1024)
+	e.Begin()
+	name(e)
+	e.Bytes("encryptionkey", encryption)
+	e.Bytes("hmackey", signature)
+	e.End()
+	return keys, e.Encoded(), nil
 }
 
 // unwrapKeys opens the two keys of a response.
@@ -44,7 +41,7 @@ func unwrapKeys(f *wire.Fields, by keystore.Unwrapper) (*msl.SessionKeys, error)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := msl.UnwrapSessionKeys(encryption, signature, by.Unwrap)
+	keys, err := msl.OpenSessionKeys(by, encryption, signature)
 	if err != nil {
 		return nil, msl.KeyFailure(msl.ErrUnwrapError, "unwrap session keys", err, keystore.ErrBadData, keystore.ErrForeign, errors.ErrUnsupported)
 	}
