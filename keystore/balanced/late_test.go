@@ -3,6 +3,7 @@ package balanced_test
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -69,5 +70,41 @@ func TestLookedUpMeanwhile(t *testing.T) {
 	}
 	for lost := false; !lost; time.Sleep(time.Millisecond) {
 		lost = errors.Is(s.Conditions()[1].Why, balanced.ErrDifferent)
+	}
+}
+
+// A signal is a log that tells when it has a text.
+type signal struct {
+	text string
+	seen chan struct{}
+	once sync.Once
+}
+
+func (s *signal) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte(s.text)) {
+		s.once.Do(func() { close(s.seen) })
+	}
+	return len(line), nil
+}
+
+// TestBackWithOtherKeys has a token that was lost from the start come with other keys: the
+// log says why it stays away.
+func TestBackWithOtherKeys(t *testing.T) {
+	_, one, two := softTokens(t)
+	_, other, _ := softTokens(t)
+	var there atomic.Bool
+	two.Open = func() (keystore.Store, error) {
+		if !there.Load() {
+			return nil, keystore.ErrUnavailable
+		}
+		return other.Open()
+	}
+	told := &signal{text: balanced.ErrDifferent.Error(), seen: make(chan struct{})}
+	open(t, balanced.Config{Tokens: []balanced.Token{one, two}, Log: slog.New(slog.NewTextHandler(told, nil))})
+	there.Store(true)
+	select {
+	case <-told.seen:
+	case <-time.After(time.Minute):
+		t.Error("nothing was logged")
 	}
 }
