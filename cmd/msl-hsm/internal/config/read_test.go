@@ -20,6 +20,7 @@ func TestLocated(t *testing.T) {
 		"client: {attest: {every: -1h}}\n":                                               "c.yaml:1:26: client.attest.every is -1h0m0s: want at least 1s",
 		"client: {attest: {every: 1h, url: 'ftp://a'}}\n":                                "c.yaml:1:35: client.attest.url: URL to attest at \"ftp://a\": want http://HOST:PORT/enroll",
 		"client: {attest: {every: 1h, url: 'https://u:secret@a/'}}\n":                    "c.yaml:1:35: client.attest.url: URL to attest at \"https://u:xxxxx@a/\": a URL must hold no name",
+		"server: {enrollment: {on-change: revoke}}\n":                                    "c.yaml:1:34: server.enrollment.on-change is revoke, and without server.enrollment.pcr",
 		"server: {lifetime: 1m}\n":                                                       "c.yaml:1:20: server.renew-after is 1h0m0s, and server.lifetime 1m0s",
 		"x: &x {random: odd}\nkeystore: *x\n":                                            `c.yaml:1:1: unknown field "x"`,
 		"server: &s {listen: foo}\n":                                                     "c.yaml:1:21: server.listen",
