@@ -17,8 +17,8 @@ type key struct {
 	algorithm keystore.Algorithm
 	public    crypto.PublicKey // of a pair
 
-	label   string // of a provisioned key
-	version uint32
+	label string // of a provisioned key
+	mark  mark   // of its version
 
 	opening sync.Mutex // held while it is opened on another token
 
@@ -202,19 +202,26 @@ func (k *key) again(p *place) (keystore.Key, error) {
 	return inner, err
 }
 
-// lookedUp finds a provisioned key. That it is the same was proven before the token came
-// into use.
+// lookedUp finds a provisioned key, and proves that it is the same one: the token may have
+// been examined before the key was in use, or be another one since.
 func (k *key) lookedUp(p *place) (keystore.Key, error) {
 	versions, err := p.opened().Lookup(k.label)
 	if err != nil {
 		return nil, err
 	}
 	for _, v := range versions {
-		if v.Number == k.version && v.Key.Algorithm() == k.algorithm {
-			return v.Key, nil
+		if v.Number != k.mark.number {
+			continue
 		}
+		switch m, err := k.store.proof.markOf(k.label, v); {
+		case err != nil:
+			return nil, err
+		case !m.same(k.mark):
+			return nil, another(k.label, v.Number, p.name, "others")
+		}
+		return v.Key, nil
 	}
-	return nil, fmt.Errorf("balanced: token %s has no key %q version %d: %w", p.name, k.label, k.version, keystore.ErrNotFound)
+	return nil, fmt.Errorf("balanced: token %s has no key %q version %d: %w", p.name, k.label, k.mark.number, keystore.ErrNotFound)
 }
 
 // give ends an operation with a handle.

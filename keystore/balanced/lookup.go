@@ -26,10 +26,13 @@ func (s *rings) Lookup(label string) ([]keystore.Version, error) {
 	s.mu.Lock()
 	known, ok := s.known[label]
 	s.mu.Unlock()
-	if ok {
+	if ok && s.isWhole(known) {
 		return s.versions(label, known), nil
 	}
 	found, err := s.find(label)
+	if err == nil {
+		found, err = s.agreeing(label, found)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +60,34 @@ type lookedUp struct {
 type found struct {
 	place *place
 	marks []mark
+}
+
+// isWhole reports whether a key was looked up on every token that is fit: one may be back.
+func (s *rings) isWhole(l lookedUp) bool {
+	for _, p := range s.places {
+		if now, _ := p.look(); now == fit && !slices.ContainsFunc(l.all, func(f found) bool { return f.place == p }) {
+			return false
+		}
+	}
+	return true
+}
+
+// agreeing leaves out the tokens whose keys are not those in use, unless all are such. They
+// are examined, and lost.
+func (s *rings) agreeing(label string, all []found) (some []found, err error) {
+	known, _ := s.proof.known(label)
+	for _, f := range all {
+		if failed := known.agrees(f.place, label, f.marks); failed != nil {
+			err = failed
+			f.place.doubt(failed)
+			continue
+		}
+		some = append(some, f)
+	}
+	if len(some) > 0 {
+		err = nil
+	}
+	return some, err
 }
 
 // find looks a key up on every token that can be used.
@@ -87,13 +118,8 @@ func (s *rings) find(label string) (all []found, err error) {
 
 // agree returns the versions that all tokens have.
 func (s *rings) agree(label string, all []found) (ring, error) {
-	known, again := s.proof.known(label)
+	_, again := s.proof.known(label)
 	r := ring{slices.Clone(all[0].marks), all[0].place.name}
-	if again {
-		if err := known.agrees(all[0].place, label, all[0].marks); err != nil {
-			return r, err
-		}
-	}
 	for _, other := range all[1:] {
 		if err := r.agrees(other.place, label, other.marks); err != nil {
 			return r, err
@@ -138,7 +164,7 @@ func (s *rings) common(r *ring, label string, other found, again bool) error {
 func (s *rings) versions(label string, l lookedUp) (versions []keystore.Version) {
 	for _, m := range l.ring.marks {
 		k := s.adopt(l.all[0].place, m.key)
-		k.label, k.version, k.at = label, m.number, nil
+		k.label, k.mark, k.at = label, m, nil
 		for _, f := range l.all {
 			i := slices.IndexFunc(f.marks, m.sameVersion)
 			k.at = append(k.at, &handle{place: f.place, inner: f.marks[i].key})

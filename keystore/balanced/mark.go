@@ -42,16 +42,25 @@ func (pr *proof) marksOf(p *place, label string) (marks []mark, err error) {
 		return nil, err
 	}
 	for _, v := range versions {
-		m := mark{number: v.Number, algorithm: v.Key.Algorithm(), key: v.Key}
-		if m.public, err = publicOf(v.Key); err == nil {
-			m.value, err = valueOf(v.Key, pr.challenge)
-		}
+		m, err := pr.markOf(label, v)
 		if err != nil {
-			return nil, fmt.Errorf("balanced: key %q version %d cannot be proven: %w", label, v.Number, err)
+			return nil, err
 		}
 		marks = append(marks, m)
 	}
 	return marks, nil
+}
+
+// markOf has a version of a key make its mark.
+func (pr *proof) markOf(label string, v keystore.Version) (m mark, err error) {
+	m = mark{number: v.Number, algorithm: v.Key.Algorithm(), key: v.Key}
+	if m.public, err = publicOf(v.Key); err == nil {
+		m.value, err = valueOf(v.Key, pr.challenge)
+	}
+	if err != nil {
+		err = fmt.Errorf("balanced: key %q version %d cannot be proven: %w", label, v.Number, err)
+	}
+	return m, err
 }
 
 func publicOf(k keystore.Key) (string, error) {

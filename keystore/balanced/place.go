@@ -163,7 +163,7 @@ func (s *tokens) attend(p *place) {
 		case <-p.wake:
 		case <-later:
 		}
-		if s.tell(p, now, s.examine(p, s.most(keystore.RSASign4096))) {
+		if s.tell(p, now, why, s.examine(p, s.most(keystore.RSASign4096))) {
 			pause = firstPause
 		} else {
 			pause = min(2*pause, longestPause)
@@ -172,14 +172,14 @@ func (s *tokens) attend(p *place) {
 }
 
 // tell notes what an examination found, logs what is new, and reports whether the token
-// is fit.
-func (s *tokens) tell(p *place, before state, err error) bool {
+// is fit. That a lost token has other keys is new: waiting does not bring it back.
+func (s *tokens) tell(p *place, before state, why, err error) bool {
 	if s.isClosed() {
 		return false
 	}
 	p.judge(err)
 	switch {
-	case err != nil && before != out:
+	case err != nil && (before != out || errors.Is(err, ErrDifferent) && !errors.Is(why, ErrDifferent)):
 		s.log.Error("token lost", "token", p.name, "error", err)
 	case err == nil && before == out:
 		s.log.Info("token back", "token", p.name)

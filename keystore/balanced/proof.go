@@ -123,11 +123,16 @@ func (r ring) agrees(p *place, label string, found []mark) error {
 	for _, m := range r.marks {
 		for _, other := range found {
 			if m.sameVersion(other) && !m.same(other) {
-				return fmt.Errorf("balanced: key %q version %d of token %s is another key than that of token %s: %w; clone the tokens again", label, m.number, p.name, r.by, ErrDifferent)
+				return another(label, m.number, p.name, "token "+r.by)
 			}
 		}
 	}
 	return nil
+}
+
+// another is the error of a version that is not the same key on all tokens.
+func another(label string, number uint32, on, than string) error {
+	return fmt.Errorf("balanced: key %q version %d of token %s is another key than that of %s: %w; clone the tokens again", label, number, on, than, ErrDifferent)
 }
 
 // apart is the error of a version that one token has, and the other has not.

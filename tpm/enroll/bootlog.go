@@ -55,6 +55,9 @@ func ReadBootLog(raw []byte, values []PCR) (l BootLog, err error) {
 	if len(raw) > MaxEventLog {
 		return l, proof.Fail(ErrEventLog, "it has %d bytes, and %d are allowed", len(raw), MaxEventLog)
 	}
+	if err := checkBanks(raw); err != nil {
+		return l, err
+	}
 	log, err := tcg.ParseEventLog(raw, tcg.ParseOpts{AllowPadding: true})
 	if err != nil {
 		return l, proof.Fail(ErrEventLog, "%.200s", err)

@@ -1,9 +1,9 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"math"
-	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -22,13 +22,17 @@ type throttle struct {
 	perSecond float64
 	window    Window // or nil
 
-	mu     sync.Mutex
-	share  int       // of the window, which was taken and not used
-	closed time.Time // until then the window is not asked
+	turn   chan struct{} // holds one while a message looks at what follows
+	share  int           // of the window, which was taken and not used
+	closed time.Time     // until then the window is not asked
+	lost   error         // why it did not answer
 }
 
 func newThrottle(perSecond float64, w Window) *throttle {
-	return &throttle{own: rate.NewLimiter(rate.Limit(perSecond), int(2*perSecond)+1), perSecond: perSecond, window: w}
+	return &throttle{
+		own: rate.NewLimiter(rate.Limit(perSecond), int(2*perSecond)+1), perSecond: perSecond,
+		window: w, turn: make(chan struct{}, 1),
+	}
 }
 
 // allow reports whether one more message may be handled now.
@@ -36,26 +40,40 @@ func (t *throttle) allow(ctx context.Context) (bool, error) {
 	if t.window == nil {
 		return t.own.Allow(), nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.share == 0 && time.Now().Before(t.closed) {
-		return false, nil
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+	case <-ctx.Done():
 	}
-	if t.share == 0 {
-		if err := t.ask(ctx); err != nil || t.share == 0 {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if t.share == 0 && !time.Now().Before(t.closed) {
+		if err := t.ask(ctx); err != nil {
 			return false, err
 		}
+	}
+	if t.share == 0 {
+		return false, t.lost
 	}
 	t.share--
 	return true, nil
 }
 
-// ask takes as much of the window as a tenth of a second has. Where that is nothing, a flood
-// of messages costs no flood of requests.
-func (t *throttle) ask(ctx context.Context) (err error) {
+// ask takes as much of the window as a tenth of a second has. Where that is nothing, or no
+// answer comes, a flood of messages costs no flood of requests, and those that wait do not
+// each wait for an answer of their own. What a lost answer took is not used.
+func (t *throttle) ask(ctx context.Context) error {
 	const pause = 100 * time.Millisecond
 	want := max(1, int(math.Ceil(t.perSecond*pause.Seconds())))
-	if t.share, err = t.window.Take(ctx, t.perSecond, want); err == nil && t.share == 0 {
+	taken, err := t.window.Take(ctx, t.perSecond, want)
+	if ctx.Err() != nil { // which says nothing of the window
+		return cmp.Or(err, ctx.Err())
+	}
+	if t.lost = err; err == nil {
+		t.share = taken
+	}
+	if t.share == 0 {
 		t.closed = time.Now().Add(pause)
 	}
 	return err

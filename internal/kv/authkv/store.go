@@ -3,6 +3,7 @@ package authkv
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -216,13 +217,18 @@ func (s *Shared) Recall(ctx context.Context, fn func(kv.Reader) error) error {
 }
 
 // Update implements [kv.Store]. It looks at the root that it made, and so notices if that is
-// taken back.
+// taken back. If what fn read was not authentic, which the copy tells by then, the error is
+// [kv.ErrForged], although the change was made: nothing may follow from it.
 func (s *Shared) Update(ctx context.Context, fn func(kv.Tx) error) error {
 	changed, err := s.update(ctx, fn)
-	if err == nil && changed {
-		_ = s.Recall(ctx, func(kv.Reader) error { return nil }) // the next one tells of an error
+	if err != nil || !changed {
+		return err
 	}
-	return err
+	err = s.Recall(ctx, func(kv.Reader) error { return nil })
+	if errors.Is(err, kv.ErrForged) {
+		return err
+	}
+	return nil // a copy that is old, or that ctx did not wait for, tells of that the next time
 }
 
 // judge compares the root, which is in the copy, with the sum of the copy.

@@ -164,7 +164,7 @@ func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
 
 // tokenOf asks the module what token it is.
 func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
-	uri, err := keys.Resolve(k)
+	uri, err := keys.ResolveOne(k)
 	if err != nil {
 		return t, err
 	}

@@ -160,7 +160,7 @@ func configuredToken(p *program) (*config.Config, *hsm.URI, error) {
 	if err := keys.CheckSoftHSM(&c.Keystore); err != nil {
 		return nil, nil, err
 	}
-	uri, err := keys.Resolve(&c.Keystore)
+	uri, err := keys.ResolveOne(&c.Keystore)
 	return c, uri, err
 }
 

@@ -53,14 +53,23 @@ func (a *Attest) Place(messages string) (string, error) {
 	return u.Scheme + "://" + u.Host + "/enroll", nil
 }
 
-// Check wants a time that is worth the trouble, and a TPM.
-func (a *Attest) Check(keystore string) error {
-	switch {
-	case a.Every == 0:
-		return nil
-	case a.Every < time.Second:
+// check wants a time that is worth the trouble, and a place over HTTP.
+func (a *Attest) check() error {
+	if a.Every != 0 && a.Every < time.Second {
 		return exit.Usagef("client.attest.every is %v: want at least 1s, such as 1h", a.Every)
-	case !strings.HasPrefix(keystore, "tpm:"):
+	}
+	if a.URL == "" {
+		return nil
+	}
+	if err := checkWebURL("URL to attest at", a.URL, "http://HOST:PORT/enroll or https://HOST/enroll"); err != nil {
+		return exit.Usagef("client.attest.url: %w", err)
+	}
+	return nil
+}
+
+// Check wants a TPM in the key store.
+func (a *Attest) Check(keystore string) error {
+	if a.Every != 0 && !strings.HasPrefix(keystore, "tpm:") {
 		return exit.Usagef("client.attest.every is set, and the key store is not a TPM: give --keystore tpm:?state=FILE, or leave client.attest out")
 	}
 	return nil

@@ -66,6 +66,14 @@ func (e *Enrollment) settle(dir string) {
 	e.EventLog.settle(dir)
 }
 
+// check refuses to revoke for what is not judged.
+func (e *Enrollment) check() error {
+	if e.OnChange == ChangeRevoke && len(e.PCR) == 0 {
+		return exit.Usagef("server.enrollment.on-change is revoke, and without server.enrollment.pcr every state is allowed: set pcr to what msl-hsm enrollment learn prints, or leave on-change out")
+	}
+	return nil
+}
+
 // CheckPath wants a path of its own for the messages of newcomers.
 func (e *Enrollment) CheckPath() error {
 	if !strings.HasPrefix(e.Path, "/") || e.Path == "/" || strings.ContainsAny(e.Path, "{} ?#%") {

@@ -1,8 +1,13 @@
 package exit
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -45,6 +50,30 @@ func TestWithoutPackages(t *testing.T) {
 		if got := Quoted(text); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
+	}
+}
+
+// TestAllPackages wants every package of this module whose errors begin with its name to be
+// known, apart from those for tests.
+func TestAllPackages(t *testing.T) {
+	const root = "../../../.."
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		name := filepath.Base(filepath.Dir(path))
+		text, err := os.ReadFile(path)
+		prefix := name + ": "
+		if strings.HasSuffix(name, "test") || !bytes.Contains(text, []byte(`"`+prefix)) {
+			return err
+		}
+		if got := OneLine(errors.New(prefix + "it failed")); got != "it failed" {
+			t.Errorf("%s: %s", path, got)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -18,7 +18,7 @@ func ModuleCheck(k *config.Keystore, verb string) (modulecheck.Config, error) {
 	if err := CheckSoftHSM(k); err != nil {
 		return none, err
 	}
-	uri, err := Resolve(k)
+	uri, err := ResolveOne(k)
 	if err != nil {
 		return none, err
 	}

@@ -65,6 +65,15 @@ func NoToken(err error) error {
 	return fmt.Errorf("%w; correct the URI, or make such a token with msl-hsm token init", err)
 }
 
+// ResolveOne is Resolve for what is done to one token, and not to any that happens to be
+// there.
+func ResolveOne(k *config.Keystore) (*hsm.URI, error) {
+	if len(k.Tokens) > 0 {
+		return nil, exit.Usagef("keystore.tokens names %d tokens: say which of them is meant, with --keystore and its URI, as pkcs11:token=NAME", len(k.Tokens))
+	}
+	return Resolve(k)
+}
+
 // Resolve returns the URI of the token. If a SoftHSM directory is configured, the URI
 // need not name the module.
 func Resolve(k *config.Keystore) (*hsm.URI, error) {

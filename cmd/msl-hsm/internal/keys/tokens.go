@@ -20,11 +20,16 @@ func openTokens(k *config.Keystore) (Store, error) {
 	if k.Isolate {
 		c.Limit = -1 // the processes take care of that
 	}
+	known := map[string]string{}
 	for _, token := range k.Tokens {
 		uri, err := tokenURI(k, token)
 		if err != nil {
 			return nil, err
 		}
+		if before, ok := known[uri.String()]; ok {
+			return nil, exit.Usagef("keystore.tokens names a token twice: %s and %s: name another one that holds the same keys", before, token)
+		}
+		known[uri.String()] = token
 		c.Tokens = append(c.Tokens, balanced.Token{Name: tokenName(uri), Open: func() (keystore.Store, error) { return openPlace(*k, uri) }})
 	}
 	s, err := balanced.Open(c)
