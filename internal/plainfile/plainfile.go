@@ -28,14 +28,20 @@ func Read(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, Most+1))
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > Most {
+	if info.Size() > Most {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
 	}
-	if info, err := f.Stat(); err == nil && len(data) == 0 && info.Mode().Type() == fs.ModeNamedPipe {
+	data, err := io.ReadAll(io.LimitReader(f, Most+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > Most:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
+	case len(data) == 0 && info.Mode().Type() == fs.ModeNamedPipe:
 		return nil, &fs.PathError{Op: "read", Path: path, Err: errNobody}
 	}
 	return data, nil
