@@ -50,7 +50,6 @@ interrupted is told of, and goes on with --continue, or is undone with --clean-u
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "rehearse on a SoftHSM token that is thrown away")
 	c.Flags().BoolVar(&f.goOn, "continue", false, "go on with a ceremony that was interrupted")
 	c.Flags().BoolVar(&f.cleanUp, "clean-up", false, "destroy the keys of a ceremony that was interrupted")
-	c.MarkFlagsMutuallyExclusive("dry-run", "continue", "clean-up")
 	c.AddCommand(ceremonyVerifyCommand(p))
 	return c
 }
@@ -65,6 +64,9 @@ type ceremony struct {
 }
 
 func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
+	if f.dryRun && f.goOn || f.dryRun && f.cleanUp || f.goOn && f.cleanUp {
+		return exit.Usagef("--dry-run, --continue and --clean-up exclude each other: give one of them")
+	}
 	plan, err := config.ReadCeremony(path)
 	if err != nil {
 		return err
