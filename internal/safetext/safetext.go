@@ -6,6 +6,7 @@ package safetext
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -22,11 +23,17 @@ type Writer struct{ W io.Writer }
 
 // Write implements io.Writer.
 func (w Writer) Write(p []byte) (int, error) {
+	if !slices.ContainsFunc(p, special) {
+		return w.W.Write(p)
+	}
 	if _, err := io.WriteString(w.W, escape(string(p), "\n\t")); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
+
+// special reports whether a byte may have to be escaped: those of most texts do not.
+func special(b byte) bool { return b < ' ' && b != '\n' && b != '\t' || b >= 0x7f }
 
 func escape(s, keep string) string {
 	if plain(s, keep) {

@@ -16,8 +16,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/term"
-
 	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 )
 
@@ -118,13 +116,18 @@ func prompt(what string) (*lockedmem.Buffer, error) {
 	if err != nil {
 		return nil, errors.New("no terminal to prompt on: name another source, such as file:PATH")
 	}
-	defer tty.Close()
 	fmt.Fprintf(tty, "%s: ", what)
-	defer fmt.Fprintln(tty)
-	line, err := term.ReadPassword(int(tty.Fd()))
+	line, err := readHidden(tty)
+	if errors.Is(err, errInterrupted) {
+		return nil, err // the terminal is still being read, and must stay open
+	}
+	fmt.Fprintln(tty)
+	tty.Close()
 	if err != nil {
 		clear(line)
 		return nil, err
 	}
 	return lockedmem.Move(line), nil
 }
+
+var errInterrupted = errors.New("interrupted")

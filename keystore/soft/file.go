@@ -14,6 +14,7 @@ import (
 	"os"
 
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/internal/stretch"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -179,7 +180,7 @@ func read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("soft: %w: %w", keystore.ErrUnavailable, err)
 	}
-	data, err := os.ReadFile(path)
+	data, err := plainfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("soft: %w: %w", keystore.ErrUnavailable, err)
 	}

@@ -10,11 +10,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
@@ -144,7 +144,7 @@ func clusterOf(c *config.Config, store keys.Store) (at etcd.Config, err error) {
 func etcdTLS(s *config.State) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CA != "" {
-		text, err := os.ReadFile(s.CA)
+		text, err := plainfile.Read(s.CA)
 		if err != nil {
 			return nil, exit.Usagef("server.state.ca: %w", err)
 		}

@@ -15,7 +15,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
@@ -50,7 +50,6 @@ interrupted is told of, and goes on with --continue, or is undone with --clean-u
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "rehearse on a SoftHSM token that is thrown away")
 	c.Flags().BoolVar(&f.goOn, "continue", false, "go on with a ceremony that was interrupted")
 	c.Flags().BoolVar(&f.cleanUp, "clean-up", false, "destroy the keys of a ceremony that was interrupted")
-	c.MarkFlagsMutuallyExclusive("dry-run", "continue", "clean-up")
 	c.AddCommand(ceremonyVerifyCommand(p))
 	return c
 }
@@ -65,6 +64,9 @@ type ceremony struct {
 }
 
 func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
+	if f.dryRun && f.goOn || f.dryRun && f.cleanUp || f.goOn && f.cleanUp {
+		return exit.Usagef("--dry-run, --continue and --clean-up exclude each other: give one of them")
+	}
 	plan, err := config.ReadCeremony(path)
 	if err != nil {
 		return err
@@ -86,7 +88,7 @@ func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
 	if err := x.begin(path, f); err != nil {
 		return err
 	}
-	if x.state.Token, err = tokenOf(&c.Keystore); err != nil {
+	if err := x.take(&c.Keystore); err != nil {
 		return err
 	}
 	if x.store, err = keys.Make(c); err != nil {
@@ -126,38 +128,29 @@ func throwaway(c *config.Config, plan *config.Ceremony) (end func(), err error) 
 	return end, nil
 }
 
-// begin reads the journal of a ceremony that was interrupted, or begins one.
+// begin begins a ceremony, or takes up one that was interrupted.
 func (x *ceremony) begin(path string, f ceremonyFlags) error {
-	plan, err := os.ReadFile(path)
+	plan, err := plainfile.Read(path)
 	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(plan)
-	if _, err := os.Lstat(x.Transcript); !errors.Is(err, fs.ErrNotExist) {
-		return exit.Usagef("there is a transcript %s already: keep it, and name another in the file", x.Transcript)
+	journal, err := plainfile.Read(x.journal)
+	interrupted := !errors.Is(err, fs.ErrNotExist)
+	if err := x.unwritten(f, interrupted); err != nil {
+		return err
 	}
-	text, err := os.ReadFile(x.journal)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && (f.goOn || f.cleanUp):
+	case !interrupted && (f.goOn || f.cleanUp):
 		return exit.Usagef("no ceremony of %s was interrupted: there is no %s", path, x.journal)
-	case errors.Is(err, fs.ErrNotExist):
+	case !interrupted:
 		host, _ := os.Hostname()
 		x.state = transcript{Title: x.Title, DryRun: f.dryRun, Operator: x.Operator, Witnesses: x.Witnesses, Program: readBuild(), Host: host, Plan: hex.EncodeToString(sum[:]), Began: now()}
 		return nil
 	case err != nil:
 		return err
 	}
-	if err := json.Unmarshal(text, &x.state); err != nil {
-		return fmt.Errorf("%s is damaged: %w; msl-hsm key list shows which keys there are", x.journal, err)
-	}
-	if !f.goOn && !f.cleanUp {
-		return exit.Usagef("this ceremony was interrupted at key %d of %d (%s): go on with --continue, or undo it with --clean-up", len(x.state.Keys), len(x.Keys)+1, x.journal)
-	}
-	if x.state.Plan != hex.EncodeToString(sum[:]) {
-		return exit.Usagef("%s was changed since the ceremony began: put it back, or finish it with the file as it was", path)
-	}
-	x.state.Continued = append(x.state.Continued, now())
-	return nil
+	return x.resume(path, hex.EncodeToString(sum[:]), journal, f)
 }
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
@@ -172,7 +165,7 @@ func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
 	if err != nil {
 		return t, err
 	}
-	library, err := os.ReadFile(uri.ModulePath)
+	library, err := plainfile.Read(uri.ModulePath)
 	if err != nil {
 		return t, fmt.Errorf("PKCS #11 module: %w", err)
 	}
@@ -187,14 +180,18 @@ func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
 
 // make makes what is not made yet, the key that signs first.
 func (x *ceremony) make() error {
-	plan := append([]config.CeremonyKey{{Label: x.Signer, Algorithm: keystore.ECDSAP256}}, x.Keys...)
+	plan := x.plan()
 	if len(x.state.Keys) == 0 {
 		if err := x.absent(plan); err != nil {
 			return err
 		}
 	}
 	for i, k := range plan {
-		if i < len(x.state.Keys) && x.state.Keys[i].Label != "" && !x.state.Keys[i].Made.IsZero() {
+		made := i < len(x.state.Keys) && !x.state.Keys[i].Made.IsZero()
+		if made {
+			if err := x.again(i); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := x.makeKey(i, k); err != nil {
@@ -285,17 +282,6 @@ func (x *ceremony) note() error {
 	return atomicfile.Replace(x.journal, text, 0)
 }
 
-// undo destroys the keys that the journal has.
-func (x *ceremony) undo() error {
-	for _, k := range slices.Backward(x.state.Keys) {
-		if err := x.store.Destroy(k.Label, 0); err != nil && !errors.Is(err, keystore.ErrNotFound) {
-			return fmt.Errorf("%w; run --clean-up again", err)
-		}
-		fmt.Fprintf(x.p.stdout, "destroyed %s\n", k.Label)
-	}
-	return os.Remove(x.journal)
-}
-
 // end signs the transcript, and reads it back.
 func (x *ceremony) end() error {
 	x.state.Ended = now()
@@ -303,10 +289,14 @@ func (x *ceremony) end() error {
 	if err != nil {
 		return err
 	}
-	if err := signTranscript(x.Transcript, &x.state, signer); err != nil {
+	err = signTranscript(x.Transcript, &x.state, signer)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	t, hash, err := verifyTranscript(x.Transcript)
+	if err == nil && (t.Plan != x.state.Plan || t.Keys[0].PublicKey != x.state.Keys[0].PublicKey) {
+		err = fmt.Errorf("%s is the transcript of another ceremony: move it away, and run --continue again", x.Transcript)
+	}
 	if err == nil {
 		err = os.Remove(x.journal)
 	}

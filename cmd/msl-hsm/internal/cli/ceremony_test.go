@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,5 +80,121 @@ func interruptCeremony(t *testing.T, how string, pairs int, after bool) {
 		if code, text := run("ceremony", "verify", filepath.Join(filepath.Dir(plan), "transcript.json"), "--json"); code != 0 || !strings.Contains(text, `"continued"`) {
 			t.Errorf("verify: exit code %d: %s", code, text)
 		}
+	}
+}
+
+// A heldCeremony is one on a token for tests.
+type heldCeremony struct {
+	*testing.T
+	token      *softhsm.Token
+	plan       string
+	transcript string
+}
+
+func newCeremony(t *testing.T) *heldCeremony {
+	dir := t.TempDir()
+	x := &heldCeremony{t, softhsm.Temp(t), filepath.Join(dir, "plan.yaml"), filepath.Join(dir, "transcript.json")}
+	x.write(x.plan, interruptedPlan)
+	return x
+}
+
+func (x *heldCeremony) write(path, text string) {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		x.Fatal(err)
+	}
+}
+
+func (x *heldCeremony) read(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		x.Fatal(err)
+	}
+	return string(text)
+}
+
+// want runs a command, and wants its exit code and a part of what it says.
+func (x *heldCeremony) want(code int, part string, args ...string) {
+	x.Helper()
+	var out bytes.Buffer
+	args = append(args, "--keystore", x.token.URI, "--pin", string(x.token.PIN))
+	if got := runCheaply(args, nil, &out, &out); got != code || !strings.Contains(out.String(), part) {
+		x.Errorf("%v: exit code %d, want %d and %q: %s", args[:3], got, code, part, out.String())
+	}
+}
+
+// journal is what was noted before a ceremony ended, with one thing changed.
+func (x *heldCeremony) journal(old, changed string) {
+	var signed signedTranscript
+	if err := json.Unmarshal([]byte(x.read(x.transcript)), &signed); err != nil {
+		x.Fatal(err)
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, signed.Transcript); err != nil || !strings.Contains(compact.String(), old) {
+		x.Fatalf("no %s in %s: %v", old, compact.String(), err)
+	}
+	x.write(x.transcript+".unfinished", strings.Replace(compact.String(), old, changed, 1))
+}
+
+// TestCeremonyJournalChanged has somebody change what is noted of a ceremony that was interrupted.
+// That must neither be signed nor choose what is destroyed.
+func TestCeremonyJournalChanged(t *testing.T) {
+	x := newCeremony(t)
+	x.want(0, "wrote ", "ceremony", x.plan)
+	x.want(0, "", "key", "create", "precious", "--algorithm", "hmac-sha256")
+	whole := x.read(x.transcript)
+	for _, c := range []struct{ old, changed, want string }{
+		{`"label":"two"`, `"label":"precious"`, "is not what this ceremony wrote"},
+		{`"label":"one","version":1`, `"label":"one","version":2`, `the key "one" is not as it was`},
+		{`"check_value":"`, `"check_value":"0`, `the key "one" is not as it was`},
+		{`BEGIN PUBLIC KEY-----\nM`, `BEGIN PUBLIC KEY-----\nN`, `the key "ceremony" is not as it was`},
+		{`"keys":[`, `"keys":[{"label":"precious"},`, "is not what this ceremony wrote"},
+		{`"local":true`, `"local":false`, "is not as it was"},
+	} {
+		x.write(x.transcript, whole)
+		x.journal(c.old, c.changed)
+		if err := os.Remove(x.transcript); err != nil {
+			t.Fatal(err)
+		}
+		x.want(1, c.want, "ceremony", "--continue", x.plan)
+		x.want(1, c.want, "ceremony", "--clean-up", x.plan)
+	}
+	x.want(0, "precious", "key", "list")
+	x.want(0, "two ", "key", "list")
+	x.write(x.transcript, whole)
+	x.journal(`"serial":"`, `"serial":"0`)
+	x.want(2, `the ceremony began with the token`, "ceremony", "--continue", x.plan)
+	x.journal(`"operator":"Grace"`, `"operator":"Mallory"`)
+	if err := os.Remove(x.transcript); err != nil {
+		t.Fatal(err)
+	}
+	x.want(0, "wrote ", "ceremony", "--continue", x.plan)
+	x.want(0, "operator:  Grace", "ceremony", "verify", x.transcript)
+}
+
+// TestCeremonyEnds has a ceremony be killed after its transcript was written: --continue ends it.
+func TestCeremonyEnds(t *testing.T) {
+	x := newCeremony(t)
+	x.want(0, "wrote ", "ceremony", x.plan)
+	x.journal(`"title"`, `"title"`)
+	x.want(2, "finish that ceremony with --continue", "ceremony", x.plan)
+	x.want(2, "finish that ceremony with --continue", "ceremony", "--clean-up", x.plan)
+	whole := x.read(x.transcript)
+	x.want(0, "wrote ", "ceremony", "--continue", x.plan)
+	if x.read(x.transcript) != whole {
+		t.Error("the transcript is another one")
+	}
+	x.want(2, "name another in the file", "ceremony", x.plan)
+
+	// What is not signed must not be in the file.
+	for _, changed := range []string{
+		strings.Replace(whole, "{", `{"approved": true,`, 1),
+		strings.Replace(whole, "{", `{"transcript": {"title": "x"},`, 1),
+		strings.Replace(whole, `"transcript"`, `"Transcript"`, 1),
+		strings.Replace(whole, "Grace", "Mallory", 1),
+		strings.Replace(whole, "hmac-sha256", "aes128-cbc", 1),
+		strings.Replace(whole, `"witnesses"`, `"witness"`, 1),
+	} {
+		x.write(x.transcript, changed)
+		x.want(1, "is wrong: it was changed", "ceremony", "verify", x.transcript)
 	}
 }

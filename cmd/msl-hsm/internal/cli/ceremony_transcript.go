@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -12,11 +13,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -81,7 +82,7 @@ func signTranscript(path string, t *transcript, signer crypto.Signer) error {
 // verifyTranscript reads a transcript, and judges its signature by the key that it names
 // itself. The hash of that key is what witnesses compare.
 func verifyTranscript(path string) (*transcript, string, error) {
-	text, err := os.ReadFile(path)
+	text, err := plainfile.Read(path)
 	if err != nil {
 		return nil, "", exit.Usagef("%w; name the file of a transcript", err)
 	}
@@ -105,11 +106,19 @@ func verifyTranscript(path string) (*transcript, string, error) {
 	}
 	key, ok := public.(*ecdsa.PublicKey)
 	digest := sha256.Sum256(compact.Bytes())
-	if !ok || !ecdsa.VerifyASN1(key, digest[:], signed.Signature) {
+	if !ok || key.Curve != elliptic.P256() || !ecdsa.VerifyASN1(key, digest[:], signed.Signature) || !onlySigned(text, &signed) {
 		return nil, "", fmt.Errorf("the signature of %s is wrong: it was changed, or is of another key; compare it with the copies of the witnesses", path)
 	}
 	hash := sha256.Sum256(block.Bytes)
 	return &t, hex.EncodeToString(hash[:]), nil
+}
+
+// onlySigned reports whether a file has nothing but a transcript and its signature: another
+// member, or one that is there twice, would be read by people and not be signed.
+func onlySigned(text []byte, signed *signedTranscript) bool {
+	var all bytes.Buffer
+	again, err := json.Marshal(signed)
+	return err == nil && json.Compact(&all, text) == nil && bytes.Equal(all.Bytes(), again)
 }
 
 // checkText is what check values are of.

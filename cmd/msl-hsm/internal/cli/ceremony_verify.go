@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"crypto/subtle"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
@@ -20,16 +20,23 @@ func ceremonyVerifyCommand(p *program) *cobra.Command {
 		Long: `Verifies the signature of a transcript by the key that it names, and prints what was done.
 Anybody can make such a key: so give --key-hash, the hash that the witnesses noted.`,
 		Args: want("TRANSCRIPT"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			noted, err := hex.DecodeString(keyHash)
+			if c.Flags().Changed("key-hash") && (err != nil || len(noted) == 0) {
+				return exit.Usagef("--key-hash %q: want the 64 hexadecimal digits that the witnesses noted", keyHash)
+			}
 			t, hash, err := verifyTranscript(args[0])
 			if err != nil {
 				return err
 			}
-			if keyHash != "" && subtle.ConstantTimeCompare([]byte(strings.ToLower(keyHash)), []byte(hash)) == 0 {
+			switch {
+			case len(noted) == 0:
+				fmt.Fprintln(p.stderr, "warning: anybody can make a key and sign with it: compare the hash of this key with what the witnesses noted, or give that as --key-hash")
+			case hex.EncodeToString(noted) != hash:
 				return fmt.Errorf("the transcript is signed by the key %s, and not by the one that the witnesses noted", hash)
 			}
 			if asJSON {
-				return printJSON(p.stdout, t)
+				return printJSON(p.stdout, verified{t, hash})
 			}
 			return showTranscript(p, t, hash)
 		},
@@ -37,6 +44,12 @@ Anybody can make such a key: so give --key-hash, the hash that the witnesses not
 	c.Flags().StringVar(&keyHash, "key-hash", "", "`HEX` digits of SHA-256 of the key that must have signed")
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// A verified transcript is one that the key with this hash signed.
+type verified struct {
+	*transcript
+	SignedBy string `json:"signed_by"` // SHA-256 of the key, in hexadecimal
 }
 
 func showTranscript(p *program, t *transcript, hash string) error {

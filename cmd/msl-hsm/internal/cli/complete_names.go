@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -53,11 +54,19 @@ func inTime(find func() []string) []string {
 
 // matching are the first names that begin so, and that a shell takes as they are.
 func matching(names []string, begin string) []string {
-	names = slices.DeleteFunc(names, func(name string) bool {
-		return !strings.HasPrefix(name, begin) || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f })
-	})
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, begin) || !harmless(name) })
 	slices.Sort(names)
 	return names[:min(len(names), mostCompletions)]
+}
+
+// harmless reports whether a name means nothing but itself to a shell. What several names
+// begin with goes into the line without quotes, and a second Tab has bash expand it: so a
+// device that calls itself $(reboot) must not be completed.
+func harmless(name string) bool {
+	return name != "" && !strings.ContainsRune("-=", rune(name[0])) && !strings.ContainsFunc(name, func(r rune) bool {
+		plain := unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) || strings.ContainsRune("@%+=:,./_-", r)
+		return !plain
+	})
 }
 
 func (p completer) identities(c *cobra.Command, _ string) (names []string) {

@@ -19,7 +19,7 @@ func manCommand() *cobra.Command {
 		Args:   want("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
-				return err
+				return fmt.Errorf("%w; name another directory", err)
 			}
 			return writePages(c.Root(), args[0])
 		},

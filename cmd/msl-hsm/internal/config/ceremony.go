@@ -2,13 +2,13 @@ package config
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -94,7 +94,7 @@ func AttributeOf(k keystore.Info, name string) (has, known bool) {
 // ReadCeremony reads the file of a ceremony. Errors have file, line and column where they
 // are about one.
 func ReadCeremony(path string) (*Ceremony, error) {
-	data, err := os.ReadFile(path)
+	data, err := plainfile.Read(path)
 	if err != nil {
 		return nil, exit.Usagef("ceremony: %w; docs/ceremony.md has an example", err)
 	}

@@ -2,13 +2,13 @@ package config
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/text/language"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/msl/usermsg"
 )
 
@@ -18,7 +18,7 @@ func (s *Server) ReadMessages() (*usermsg.Catalog, error) {
 	if s.Messages == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(s.Messages)
+	data, err := plainfile.Read(s.Messages)
 	if err != nil {
 		return nil, exit.Usagef("server.messages: %w", err)
 	}

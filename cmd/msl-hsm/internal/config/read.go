@@ -1,15 +1,15 @@
 package config
 
 import (
-	"os"
 	"path/filepath"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 )
 
 // Read reads a file over the defaults, makes the paths in it absolute, and checks it.
 func (c *Config) Read(path string) error {
-	data, err := os.ReadFile(path)
+	data, err := plainfile.Read(path)
 	if err != nil {
 		return exit.Usagef("configuration: %w; name another file with --config", err)
 	}

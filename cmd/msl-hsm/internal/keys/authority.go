@@ -5,12 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -65,7 +65,7 @@ func EnrollmentPolicy(e *config.Enrollment) (p enroll.Policy, err error) {
 // references reads the events of the starts of reference devices.
 func references(l config.EventLogs) (all []enroll.Reference, err error) {
 	for _, name := range l.Files() {
-		text, err := os.ReadFile(name)
+		text, err := plainfile.Read(name)
 		if err != nil {
 			return nil, exit.Usagef("server.enrollment.event-log: %w", err)
 		}
@@ -100,7 +100,7 @@ func makerRoots(setting string, names config.RootList) (b enroll.Bundle, err err
 			texts = append(texts, makers.PEM())
 			continue
 		}
-		text, err := os.ReadFile(name)
+		text, err := plainfile.Read(name)
 		if err != nil {
 			return b, exit.Usagef("server.enrollment.%s: %w", setting, err)
 		}

@@ -7,10 +7,10 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"os"
 	"slices"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
@@ -125,7 +125,7 @@ func SignsMSL(a keystore.Algorithm) bool {
 // ReadPublicKey reads an RSA or EC public key in the form that key show --public
 // prints.
 func ReadPublicKey(path string) (crypto.PublicKey, error) {
-	text, err := os.ReadFile(path)
+	text, err := plainfile.Read(path)
 	if err != nil {
 		return nil, exit.Usagef("public key: %w; name the file that msl-hsm key show NAME --public printed", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
@@ -89,7 +90,7 @@ func (f *ocspFile) response() []byte {
 		return f.content
 	}
 	f.looked = time.Now()
-	content, err := os.ReadFile(f.path)
+	content, err := plainfile.Read(f.path)
 	if err != nil {
 		content = nil
 	}

@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
 // ReadCertificates reads the certificates of a PEM file, which must have at least one.
 // what is the setting that names the file.
 func ReadCertificates(what, path string) ([]*x509.Certificate, error) {
-	text, err := os.ReadFile(path)
+	text, err := plainfile.Read(path)
 	if err != nil {
 		return nil, exit.Usagef("%s: %w", what, err)
 	}
@@ -134,7 +135,7 @@ func (f *CRLFile) read() error {
 	if f.seen != nil && f.seen.ModTime().Equal(info.ModTime()) && f.seen.Size() == info.Size() && os.SameFile(f.seen, info) {
 		return nil
 	}
-	text, err := os.ReadFile(f.path)
+	text, err := plainfile.Read(f.path)
 	if err != nil {
 		return err
 	}

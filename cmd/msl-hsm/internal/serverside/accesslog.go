@@ -12,6 +12,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
@@ -45,7 +46,8 @@ func accessLogIn(path string) (accessLog, error) {
 	if err := f.reopen(); err != nil {
 		return accessLog{}, err
 	}
-	return accessLog{log: slog.New(slog.NewJSONHandler(f, nil)), level: slog.LevelInfo, file: f}, nil
+	lines := slog.NewJSONHandler(safetext.Writer{W: f}, nil) // people look at them on terminals
+	return accessLog{log: slog.New(lines), level: slog.LevelInfo, file: f}, nil
 }
 
 // AccessLogIn returns what writes the lines of an access log to a file, and what closes it.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -37,6 +38,32 @@ func TestAccessLine(t *testing.T) {
 				t.Errorf("%q: %v", line.Entity, err)
 			}
 		})
+	}
+}
+
+// TestAccessFileOnTerminal has what a terminal obeys, or shows backwards, escaped in the file.
+// It is the same JSON.
+func TestAccessFileOnTerminal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.jsonl")
+	l, err := accessLogIn(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const identity = "küche\u202e\u009b2J\u007f\u2066\u200b"
+	l.write(t.Context(), msl.Served{Identity: identity, Err: errors.New(identity)})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shown := strings.TrimSuffix(string(text), "\n"); safetext.String(shown) != shown {
+		t.Errorf("a terminal would obey %q", shown)
+	}
+	var line struct{ Entity, Error string }
+	if err := json.Unmarshal(text, &line); err != nil || line.Entity != identity || line.Error != identity {
+		t.Errorf("%q: %v", line, err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -127,7 +128,7 @@ func (g *generation) waiting(ctx context.Context) *statuspage.Enrollments {
 	}
 	e := &statuspage.Enrollments{Waiting: n}
 	for _, r := range page.Records {
-		e.Oldest = append(e.Oldest, statuspage.Device{ID: r.ID.String(), Name: r.Name, Waits: r.Waits, Since: r.Updated})
+		e.Oldest = append(e.Oldest, statuspage.Device{ID: r.ID.String(), Name: safetext.String(r.Name), Waits: safetext.String(r.Waits), Since: r.Updated})
 	}
 	return e
 }

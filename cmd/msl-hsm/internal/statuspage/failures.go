@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/safetext"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -51,8 +52,10 @@ func (f *failures) newest() []Failure {
 	return all
 }
 
-// shortened cuts a text that a stranger may have chosen.
+// shortened cuts a text that a stranger may have chosen, and shows what would not print or
+// would have what follows read backwards.
 func shortened(text string) string {
+	text = safetext.String(text[:min(len(text), 2*longestText)])
 	if len(text) <= longestText {
 		return text
 	}

@@ -43,6 +43,18 @@ func TestHistoryBound(t *testing.T) {
 	}
 }
 
+// TestTextsOfStrangers has names that are not read as they are written: what is between them
+// must not be turned around with them.
+func TestTextsOfStrangers(t *testing.T) {
+	var h History
+	h.Message(&msl.Served{Identity: "\u202eadmin", Err: errors.New("no \u2066\u0085\x1b[2J")})
+	var o Overview
+	h.Fill(&o)
+	if f := o.Failures[0]; f.Entity != `\u202eadmin` || f.Because != `no \u2066\u0085\u001b[2J` {
+		t.Errorf("%q because %q", f.Entity, f.Because)
+	}
+}
+
 // TestFlood has strangers fail, who hide no failure of the device, and choose long texts.
 func TestFlood(t *testing.T) {
 	var h History

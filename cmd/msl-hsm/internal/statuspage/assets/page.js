@@ -8,12 +8,21 @@ let timer = 0;
 
 // takeToken moves the token from the URL, where others may see it, to this tab.
 function takeToken() {
-	const given = decodeURIComponent(location.hash.match(/^#token=(.+)$/)?.[1] ?? "");
+	const given = decoded(location.hash.match(/^#token=(.+)$/)?.[1] ?? "");
 	if (given) {
 		sessionStorage.setItem("token", given);
 		history.replaceState(null, "", location.pathname);
 	}
 	return given || sessionStorage.getItem("token");
+}
+
+// decoded is a part of a URL; a token may have a % that was not written as %25.
+function decoded(text) {
+	try {
+		return decodeURIComponent(text);
+	} catch {
+		return text;
+	}
 }
 
 async function ask() {

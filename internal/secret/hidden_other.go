@@ -1,0 +1,11 @@
+//go:build !unix
+
+package secret
+
+import (
+	"os"
+
+	"golang.org/x/term"
+)
+
+func readHidden(tty *os.File) ([]byte, error) { return term.ReadPassword(int(tty.Fd())) }
