@@ -244,7 +244,7 @@ func (k *incomingKey) readPair(text []byte) (err error) {
 		k.algorithm = fits[0]
 	}
 	if !slices.Contains(fits, k.algorithm) {
-		return exit.Usagef("the private key is not for %v: want one of %v", k.algorithm, fits)
+		return exit.Usagef("the private key is not for %v: want one of %s", k.algorithm, exit.List(fits))
 	}
 	return nil
 }
