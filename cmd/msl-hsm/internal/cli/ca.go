@@ -39,7 +39,7 @@ never overwritten. Name the file as server.enrollment.ca.`,
 	c.Flags().StringVar(&f.name, "name", "msl-hsm device CA", "common `NAME` of the CA")
 	c.Flags().StringVar(&f.key, "key", "", "label `NAME` of its key (default PREFIX-ca)")
 	c.Flags().StringVar(&f.out, "out", "", "write the certificate to this PEM `FILE`")
-	c.Flags().DurationVar(&f.validity, "validity", 10*365*24*time.Hour, "how long the certificate is valid")
+	c.Flags().DurationVar(&f.validity, "validity", 10*365*24*time.Hour, "`TIME` for which the certificate is valid")
 	c.Flags().BoolVar(&f.rsa, "rsa", false, "make an RSA-2048 key instead of an ECDSA P-256 one")
 	return c
 }
