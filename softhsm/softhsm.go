@@ -64,7 +64,7 @@ func Configure(dir string) (config string, err error) {
 	}
 	tokens := filepath.Join(dir, "tokens")
 	if err := os.MkdirAll(tokens, 0o700); err != nil {
-		return "", fmt.Errorf("softhsm: %w", err)
+		return "", fmt.Errorf("softhsm: %w; name another directory", err)
 	}
 	config = filepath.Join(dir, "softhsm2.conf")
 	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n", tokens)

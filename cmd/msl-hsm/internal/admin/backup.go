@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -29,6 +30,9 @@ func BackupState(c *config.Config, state, to string, force bool) (r StateReport,
 		return r, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(to), filepath.Base(to)+".part-*")
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, fmt.Errorf("no directory for %s: make the directory, or name another file", to)
+	}
 	if err != nil {
 		return r, err
 	}

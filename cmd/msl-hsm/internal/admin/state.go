@@ -113,9 +113,9 @@ func Unusable(path string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, bolt.ErrEmpty):
-		return fmt.Errorf("%s is empty: restore a backup with msl-hsm state restore, or remove it and run %s: %w", path, begin, bolt.ErrEmpty)
+		return exit.OfKind(bolt.ErrEmpty, "%s is empty: restore a backup with msl-hsm state restore, or remove it and run %s", path, begin)
 	case errors.Is(err, fs.ErrNotExist) && !isDirectoryMissing(path):
-		return exit.Usagef("no state file %s: correct the path or restore a backup; if the server is new, run %s: %w", path, begin, fs.ErrNotExist)
+		return exit.WithCode(exit.OfKind(fs.ErrNotExist, "no state file %s: correct the path or restore a backup; if the server is new, run %s", path, begin), exit.Usage)
 	case errors.Is(err, bolt.ErrDamaged):
 		return fmt.Errorf("%w; msl-hsm state restore FILE puts a backup in its place", err)
 	}
@@ -236,5 +236,5 @@ func findEnrollments(c *config.Config) error {
 	if path == "" || !Absent(path) {
 		return nil
 	}
-	return exit.Usagef("no enrollment file %s: correct the path or restore a backup; if no device has enrolled yet, run msl-hsm state init: %w", path, fs.ErrNotExist)
+	return exit.WithCode(exit.OfKind(fs.ErrNotExist, "no enrollment file %s: correct the path or restore a backup; if no device has enrolled yet, run msl-hsm state init", path), exit.Usage)
 }

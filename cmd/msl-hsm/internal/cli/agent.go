@@ -60,7 +60,7 @@ by force.`,
 	s := own.set().StringVar
 	s(&f.listen, "listen", "", "unix:PATH or `ADDRESS` of the loopback interface (default a socket in $RUNTIME_DIRECTORY or $XDG_RUNTIME_DIR)")
 	s(&f.readyFile, "ready-file", "", "write the agent's URL to this `FILE` when it is ready")
-	s(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	s(&f.logFormat, "log-format", "auto", "`FORMAT` of the log: text, json, or auto, which is text on a terminal")
 	own.set().BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
 	own.set().BoolVar(&f.trace, "trace", false, "log what is in the header of each message, without secrets")
 	grouped(c, append([]flagGroup{own}, clientFlags(&over)...)...)

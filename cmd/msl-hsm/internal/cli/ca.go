@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,7 +39,7 @@ never overwritten. Name the file as server.enrollment.ca.`,
 	c.Flags().StringVar(&f.name, "name", "msl-hsm device CA", "common `NAME` of the CA")
 	c.Flags().StringVar(&f.key, "key", "", "label `NAME` of its key (default PREFIX-ca)")
 	c.Flags().StringVar(&f.out, "out", "", "write the certificate to this PEM `FILE`")
-	c.Flags().DurationVar(&f.validity, "validity", 10*365*24*time.Hour, "how long the certificate is valid")
+	c.Flags().DurationVar(&f.validity, "validity", 10*365*24*time.Hour, "`TIME` for which the certificate is valid")
 	c.Flags().BoolVar(&f.rsa, "rsa", false, "make an RSA-2048 key instead of an ECDSA P-256 one")
 	return c
 }
@@ -54,7 +55,13 @@ func makeCA(p *program, f caFlags) (err error) {
 		return exit.Usagef("no output file for the certificate: give --out FILE")
 	}
 	if _, err := os.Lstat(f.out); err == nil {
-		return exit.Usagef("%s already exists: a CA is made once", f.out)
+		return exit.Usagef("%s already exists: a CA is made once; for another one, name another file with --out", f.out)
+	}
+	if f.validity <= 0 {
+		return exit.Usagef("--validity %v: want a time such as 87600h", f.validity)
+	}
+	if _, err := os.Stat(filepath.Dir(f.out)); err != nil { // before there is a key
+		return fmt.Errorf("%w; make the directory, or name another file with --out", err)
 	}
 	store, err := keys.Make(c)
 	if err != nil {

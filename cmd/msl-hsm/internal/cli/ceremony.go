@@ -45,7 +45,12 @@ docs/ceremony.md has an example.
 --dry-run does all of it on a SoftHSM token that is thrown away. A ceremony that was
 interrupted is told of, and goes on with --continue, or is undone with --clean-up.`,
 		Args: want("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error { return holdCeremony(p, args[0], f) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := notTogether(c, "dry-run", "continue", "clean-up"); err != nil {
+				return err
+			}
+			return holdCeremony(p, args[0], f)
+		},
 	}
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "rehearse on a SoftHSM token that is thrown away")
 	c.Flags().BoolVar(&f.goOn, "continue", false, "go on with a ceremony that was interrupted")

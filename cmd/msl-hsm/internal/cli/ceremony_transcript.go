@@ -94,7 +94,7 @@ func verifyTranscript(path string) (*transcript, string, error) {
 		err = errors.Join(json.Compact(&compact, signed.Transcript), json.Unmarshal(signed.Transcript, &t))
 	}
 	if err != nil || len(t.Keys) == 0 {
-		return nil, "", exit.Usagef("%s is not a transcript of a ceremony", path)
+		return nil, "", exit.Usagef("%s is not a transcript of a ceremony: name the file that msl-hsm ceremony wrote", path)
 	}
 	block, _ := pem.Decode([]byte(t.Keys[0].PublicKey))
 	if block == nil {

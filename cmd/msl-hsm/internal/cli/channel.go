@@ -35,7 +35,7 @@ works where no proxy in between buffers, for no longer than server.limits.timeou
 with server.limits.idle as long as something is said that often.
 
 Who sends and whom to trust is as for msl-hsm send.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return reporting(p, over, f.verbose, func() error { return runChannel(p, c.Context(), args, over, f) })
 		},

@@ -80,7 +80,7 @@ func parseState(text string) (enroll.State, error) {
 	if s := enroll.State(text); text == "" || slices.Contains(enroll.States(), s) {
 		return s, nil
 	}
-	return "", exit.Usagef("--state %q: want one of %v", text, enroll.States())
+	return "", exit.Usagef("--state %q: want one of %s", text, exit.List(enroll.States()))
 }
 
 // reasons returns why a device may enroll, or why it waits.

@@ -50,7 +50,7 @@ it: devices that were rejected or revoked since are not.`,
 				return err
 			}
 			if admin.Absent(args[0]) {
-				return exit.Usagef("no file of enrollments or backup %s", args[0])
+				return exit.Usagef("no file of enrollments or backup %s: correct the path", args[0])
 			}
 			line := newProgress(p.stderr)
 			states, err := admin.ImportEnrollments(c, args[0], copying(line))

@@ -74,7 +74,7 @@ func (p *program) verifyRecords(v enroll.Verifier, args []string) error {
 		if text, err := os.ReadFile(args[0]); err == nil {
 			var r enroll.Record
 			if err := json.Unmarshal(text, &r); err != nil {
-				return exit.Usagef("%s is not what enrollment show prints: %w", args[0], err)
+				return exit.Usagef("%s is not what enrollment show prints: name a file of its JSON, or a device", args[0])
 			}
 			return p.verifyRecord(v, &r)
 		}

@@ -114,10 +114,10 @@ func (f failuresFlags) filter(now time.Time) (func(failurelog.Record) bool, erro
 		}
 	}
 	if f.kind != "" && f.kind != failurelog.Other && !slices.Contains(failurelog.Kinds(), failurelog.Kind(f.kind)) {
-		return nil, exit.Usagef("unknown kind of failure %q: want one of %v", f.kind, failurelog.Kinds())
+		return nil, exit.Usagef("unknown kind of failure %q: want one of %s", f.kind, exit.List(failurelog.Kinds()))
 	}
 	if f.provider != "" && f.provider != failurelog.Other && !slices.Contains(failurelog.Providers(), failurelog.Provider(f.provider)) {
-		return nil, exit.Usagef("unknown provider %q: want one of %v", f.provider, failurelog.Providers())
+		return nil, exit.Usagef("unknown provider %q: want one of %s", f.provider, exit.List(failurelog.Providers()))
 	}
 	return func(r failurelog.Record) bool {
 		return !r.Received.Before(since) &&

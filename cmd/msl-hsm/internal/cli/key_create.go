@@ -40,7 +40,7 @@ func keyCreateCommand(p *program) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&set, "set", "", "make all keys of a `ROLE`: server, device, or audit for the audit log")
-	c.Flags().StringVar(&algorithm, "algorithm", "", "what the key is for")
+	c.Flags().StringVar(&algorithm, "algorithm", "", "`ALGORITHM` that the key is for")
 	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of all keys but the identity")
 	complete := func(words ...string) cobra.CompletionFunc {
 		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)

@@ -73,7 +73,7 @@ encryption key. --algorithm hmac-sha256-block takes a MAC key of 32 bytes, too.`
 	}
 	c.Flags().StringVar(&f.file, "file", "", "take the key from this `FILE`")
 	c.Flags().StringVar(&f.set, "set", "", "take all keys of a `SET`: issuer, service, psk or psk-ladder")
-	c.Flags().StringVar(&f.algorithm, "algorithm", "", "what the key is for")
+	c.Flags().StringVar(&f.algorithm, "algorithm", "", "`ALGORITHM` that the key is for")
 	c.RegisterFlagCompletionFunc("set", cobra.FixedCompletions([]string{"issuer", "service", "psk", "psk-ladder"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
@@ -244,7 +244,7 @@ func (k *incomingKey) readPair(text []byte) (err error) {
 		k.algorithm = fits[0]
 	}
 	if !slices.Contains(fits, k.algorithm) {
-		return exit.Usagef("the private key is not for %v: want one of %v", k.algorithm, fits)
+		return exit.Usagef("the private key is not for %v: want one of %s", k.algorithm, exit.List(fits))
 	}
 	return nil
 }

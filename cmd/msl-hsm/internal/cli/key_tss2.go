@@ -30,7 +30,7 @@ func (k *incomingKey) readTSS2(path string, text []byte) error {
 		k.algorithm = fits[0]
 	}
 	if !slices.Contains(fits, k.algorithm) {
-		return exit.Usagef("the key in %s is not for %v: want one of %v", path, k.algorithm, fits)
+		return exit.Usagef("the key in %s is not for %v: want one of %s", path, k.algorithm, exit.List(fits))
 	}
 	k.tss2 = bytes.Clone(text)
 	return nil

@@ -41,53 +41,59 @@ func onlyKnown(c *cobra.Command) {
 		if len(args) == 0 {
 			return c.Help()
 		}
-		if near := nearest(args[0], c.Commands()); near != "" {
-			return exit.Usagef("unknown command %q; did you mean %q?", args[0], near)
-		}
-		return exit.Usagef("unknown command %q; see %s --help", args[0], c.CommandPath())
+		return unknownCommand(c, args[0])
 	}
 }
 
-// nearest returns the name of the command that takes the fewest changes to get from word,
-// or nothing if that is another word altogether.
-func nearest(word string, commands []*cobra.Command) (name string) {
-	least := 1 + max(1, (len(word)+1)/3) // changes, that are too many
+func unknownCommand(c *cobra.Command, name string) error {
+	if near := nearest(name, c.Commands()); near != "" {
+		return exit.Usagef("unknown command %q; did you mean %q?", name, near)
+	}
+	return exit.Usagef("unknown command %q; see %s --help", name, c.CommandPath())
+}
+
+// strict has the commands that cobra adds by itself refuse what they do not know, as all
+// others do.
+func strict(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.RunE = helpKnown(c.Run)
+		case "completion":
+			onlyKnown(c)
+			for _, shell := range c.Commands() {
+				shell.Args = want()
+			}
+		}
+	}
+}
+
+// helpKnown refuses help about what there is none about.
+func helpKnown(help func(*cobra.Command, []string)) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		about, rest, err := c.Root().Find(args)
+		if err != nil || len(rest) == 0 {
+			help(c, args)
+			return err
+		}
+		if about.HasSubCommands() {
+			return unknownCommand(about, rest[0])
+		}
+		return wrongArguments(c, "the names of commands, but %s has no command %q", about.CommandPath(), rest[0])
+	}
+}
+
+// nearest returns the name of the command that is meant by a word, or nothing.
+func nearest(word string, commands []*cobra.Command) string {
+	var names []string
 	for _, c := range commands {
-		changes := distance(strings.ToLower(word), c.Name())
-		if len(word) >= 2 && strings.HasPrefix(c.Name(), strings.ToLower(word)) {
-			changes = 1 // not ended
-		}
-		if c.IsAvailableCommand() && changes < min(least, len(word)) {
-			least, name = changes, c.Name()
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
 		}
 	}
-	return name
-}
-
-// distance returns how many letters have to be changed, added, removed or exchanged with
-// their neighbor to make b of a (Damerau and Levenshtein).
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
+	return exit.Nearest(word, names)
 }
 
 // want checks the arguments of a verb against their names.

@@ -57,9 +57,7 @@ func rootCommand(p *program) *cobra.Command {
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
 		return noneEmpty(c, "config", "keystore", "softhsm", "pin", "owner-password", "endorsement-password", "lockout-password")
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return exit.Usagef("%w; see %s --help", err, c.CommandPath())
-	})
+	root.SetFlagErrorFunc(wrongFlag)
 	root.AddCommand(
 		tokenCommand(p), ceremonyCommand(p), moduleCommand(p), moduleCheckCommand(),
 		group("key", "Make, import, export, list, show, rotate, rewrap, retire and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyExportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyRotateCommand(p), keyRewrapCommand(p), keyRetireCommand(p), keyDestroyCommand(p)),
@@ -86,6 +84,7 @@ func rootCommand(p *program) *cobra.Command {
 	)
 	root.SetVersionTemplate(readBuild().String())
 	onlyKnown(root)
+	strict(root)
 	completer{p}.completeNames(root)
 	return root
 }

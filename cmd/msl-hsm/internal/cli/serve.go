@@ -75,7 +75,7 @@ and with a second signal at once, it is ended by force.`,
 	c.Flags().StringVar(&f.peer, "peer", "", "`ADDRESS` for TCP connections of peers that issue tokens for this server, too")
 	c.Flags().StringVar(&f.admin, "admin", "", "loopback `ADDRESS` for a status page and metrics; msl-hsm admin page prints its URL, with a token")
 	c.Flags().StringVar(&f.readyFile, "ready-file", "", "write the server's URL to this `FILE` when it is ready, and those of --stream and --peer on lines of their own")
-	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	c.Flags().StringVar(&f.logFormat, "log-format", "auto", "`FORMAT` of the log: text, json, or auto, which is text on a terminal")
 	c.Flags().BoolVar(&f.tls, "tls", false, "refuse to serve without TLS, which server.tls describes in the configuration")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log every message")
 	c.Flags().BoolVar(&f.trace, "trace", false, "log what is in the header of each message, without secrets")

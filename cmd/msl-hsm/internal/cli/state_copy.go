@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -109,14 +110,17 @@ they go on, and messages that were recorded since can be sent again.`,
 
 func restoreState(p *program, c *config.Config, backup, file string, keepTokens bool) error {
 	if admin.Absent(backup) {
-		return exit.Usagef("no backup %s", backup)
+		return exit.Usagef("no backup %s: correct the path; msl-hsm state backup makes one", backup)
+	}
+	if info, err := os.Stat(backup); err == nil && info.IsDir() {
+		return exit.Usagef("%s is a directory: name the file of a backup", backup)
 	}
 	if err := admin.Stopped(file, "restore the backup"); err != nil {
 		return err
 	}
 	enrollments, err := admin.CheckedEnrollments(backup)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; nothing was changed: name another backup", err)
 	}
 	r, err := bolt.RestoreServer(backup, file, keepTokens)
 	if err != nil {

@@ -66,7 +66,7 @@ message since.`,
 				return err
 			}
 			if admin.Absent(args[0]) {
-				return exit.Usagef("no state file or backup %s", args[0])
+				return exit.Usagef("no state file or backup %s: correct the path", args[0])
 			}
 			line := newProgress(p.stderr)
 			sum, err := admin.ImportState(c, args[0], keep, copying(line))

@@ -68,7 +68,7 @@ in .lost-2 and so on.`,
 			for _, name := range algorithms {
 				a, err := keystore.ParseAlgorithm(name)
 				if err != nil {
-					return exit.Usagef("--algorithm: %w", err)
+					return exit.Usagef("--algorithm: %w; want ecdsa-p256 or rsa2048-sign", err)
 				}
 				o.Algorithms = append(o.Algorithms, a)
 			}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ var wrongFiles = map[string]string{
 var wrongInputs = []wrongInput{
 	// the command line
 	{"serv", 2, `did you mean "serve"`},
-	{"man", 2, `unknown command "man"`},
+	{"man", 2, "man takes DIR"},
 	{"send --colour", 2, "see msl-hsm send --help"},
 	{"send", 2, "give http://HOST:PORT/"},
 	{"send ftp://127.0.0.1/ --psk-file camera.psk --server-key public.pem", 2, "want http://"},
@@ -160,7 +161,7 @@ func TestWrongInputs(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := filesHere(t)
-	for _, c := range wrongInputs {
+	for _, c := range slices.Concat(wrongInputs, wrongVerbs) {
 		args := strings.Fields(c.args)
 		for i := range args {
 			args[i] = strings.Trim(args[i], "'")
@@ -185,6 +186,10 @@ func TestWrongInputs(t *testing.T) {
 			t.Errorf("msl-hsm %s: not one line: %s", c.args, said.String())
 		case packagePrefix.MatchString(strings.TrimPrefix(text, "msl-hsm: ")):
 			t.Errorf("msl-hsm %s: the name of a package: %s", c.args, text)
+		case goSpeak.MatchString(text):
+			t.Errorf("msl-hsm %s: what Go says: %s", c.args, text)
+		case doubled(args, text) != "":
+			t.Errorf("msl-hsm %s: %s twice: %s", c.args, doubled(args, text), text)
 		case !strings.Contains(text, c.want):
 			t.Errorf("msl-hsm %s: want %q: %s", c.args, c.want, text)
 		case strings.Contains(text, "secret@") || strings.Contains(text, ":secret"):

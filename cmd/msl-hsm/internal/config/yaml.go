@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // DecodeYAML fills a struct from a file. What is unknown, given twice or of the
@@ -136,7 +138,7 @@ func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
 		field, known := fieldNamed(v, key.Value)
 		switch {
 		case !known:
-			return f.errorf(key, "unknown field %q in %s; it has %s", key.Value, OrDocument(name), strings.Join(fieldNames(v), ", "))
+			return f.errorf(key, "unknown field %q in %s; %s", key.Value, OrDocument(name), instead(key.Value, fieldNames(v)))
 		case seen[key.Value]:
 			return f.errorf(key, "field %q is there twice", full)
 		}
@@ -212,4 +214,13 @@ func oneOrMore(n *yaml.Node) []*yaml.Node {
 		return nil
 	}
 	return []*yaml.Node{n}
+}
+
+// instead says which field is meant by a name that none has, and which ones there are.
+func instead(name string, fields []string) string {
+	has := "it has " + strings.Join(fields, ", ")
+	if near := exit.Nearest(name, fields); near != "" {
+		return fmt.Sprintf("%s; did you mean %q?", has, near)
+	}
+	return has
 }

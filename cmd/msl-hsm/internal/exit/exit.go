@@ -51,6 +51,20 @@ func Usagef(format string, args ...any) error {
 	return WithCode(fmt.Errorf(format, args...), Usage)
 }
 
+// OfKind returns an error of a kind whose text is all that a user reads: the kind, which
+// [errors.Is] finds, adds nothing to it.
+func OfKind(kind error, format string, args ...any) error {
+	return kindError{fmt.Sprintf(format, args...), kind}
+}
+
+type kindError struct {
+	text string
+	kind error
+}
+
+func (k kindError) Error() string { return k.text }
+func (k kindError) Unwrap() error { return k.kind }
+
 // Code returns the command's exit code for an error; it is 0 for nil.
 func Code(err error) int {
 	var own codedError
@@ -104,7 +118,8 @@ func IsAny(err error, kinds ...error) bool {
 
 // OneLine writes joined errors on one line, with what to do next.
 func OneLine(err error) string {
-	return withoutPackages(strings.ReplaceAll(strings.TrimSpace(withNextStep(err)), "\n", "; "), saidByPeer(err)...)
+	text := strings.ReplaceAll(strings.TrimSpace(withNextStep(err)), "\n", "; ")
+	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
 }
 
 // Closing joins the error of closing something to the error of using it.

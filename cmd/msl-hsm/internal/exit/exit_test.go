@@ -100,3 +100,41 @@ type shown struct {
 
 func (s shown) Error() string { return s.text }
 func (s shown) Unwrap() error { return s.error }
+
+// TestPlainly leaves out how Go found out what a message says, and keeps what it says.
+func TestPlainly(t *testing.T) {
+	for text, want := range map[string]string{
+		`no answer: Post "http://h:1/": dial tcp 127.0.0.1:1: connect: connection refused`: "no answer: 127.0.0.1:1: connection refused",
+		`Delete "http://x/": dial tcp: lookup x on 10.0.0.53:53: no such host`:             "x: no such host",
+		"dial tcp: address 99999: invalid port":                                            "address 99999: invalid port",
+		"keys: a.psk: open a.psk: no such file or directory":                               "keys: a.psk: no such file or directory",
+		"from file:/x/a: open /x/a: no such file or directory":                             "from file:/x/a: no such file or directory",
+		"log: a: open b: no such file or directory":                                        "log: a: open b: no such file or directory",
+		`it said "Post "+"x": "dial tcp 1: connect: refused"`:                              `it said "Post "+"x": "dial tcp 1: connect: refused"`,
+	} {
+		if got := OneLine(errors.New(text)); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	peer := &msl.PeerError{Message: "dial tcp 1: connect: b"}
+	if got := OneLine(fmt.Errorf("it said: %w", shown{peer, peer.Message})); got != "it said: "+peer.Message {
+		t.Errorf("a peer's words became %q", got)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	names := []string{"json", "state", "strict", "url"}
+	for word, want := range map[string]string{"jsn": "json", "stat": "state", "STATE": "state", "x": "", "nothing": "", "ulr": "url"} {
+		if got := Nearest(word, names); got != want {
+			t.Errorf("%s is taken for %q, want %q", word, got, want)
+		}
+	}
+}
+
+func TestOfKind(t *testing.T) {
+	kind := errors.New("kind")
+	err := OfKind(kind, "text %d", 1)
+	if !errors.Is(err, kind) || err.Error() != "text 1" {
+		t.Errorf("%v", err)
+	}
+}

@@ -3,6 +3,7 @@ package exit
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"unicode"
@@ -65,11 +66,20 @@ func Quoted(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
+// List writes names one after another, as people do.
+func List[T any](names []T) string {
+	var all []string
+	for _, name := range names {
+		all = append(all, fmt.Sprint(name))
+	}
+	return strings.Join(all, ", ")
+}
+
 // ParseHex reads the hexadecimal value of a flag.
 func ParseHex(flag, text string) ([]byte, error) {
 	b, err := hex.DecodeString(text)
 	if err != nil {
-		return nil, Usagef("%s: want hexadecimal digits: %w", flag, err)
+		return nil, Usagef("%s: want an even number of hexadecimal digits", flag)
 	}
 	return b, nil
 }

@@ -125,7 +125,7 @@ func EKKind(setting, name string, all []enroll.EKKind) (enroll.EKKind, error) {
 	if k := enroll.EKKind(name); slices.Contains(all, k) {
 		return k, nil
 	}
-	return "", exit.Usagef("%s: unknown EK %q: want one of %v", setting, name, all)
+	return "", exit.Usagef("%s: unknown EK %q: want one of %s", setting, name, exit.List(all))
 }
 
 // Records are the records of devices, in a file or in etcd.

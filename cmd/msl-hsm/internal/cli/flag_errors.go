@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// wrongFlag says which flag is meant by one that does not exist, or what the value of one
+// that exists looks like.
+func wrongFlag(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		if near := exit.Nearest(unknown.GetSpecifiedName(), flagNames(c)); near != "" {
+			return exit.Usagef("%w; did you mean --%s? see %s --help", err, near, c.CommandPath())
+		}
+	case errors.As(err, &invalid):
+		if wanted := valueOf(invalid.GetFlag()); wanted != "" {
+			return exit.Usagef("--%s %q: want %s; see %s --help", invalid.GetFlag().Name, invalid.GetValue(), wanted, c.CommandPath())
+		}
+	}
+	return exit.Usagef("%w; see %s --help", err, c.CommandPath())
+}
+
+func flagNames(c *cobra.Command) (names []string) {
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	return names
+}
+
+// valueOf describes the values of a flag, or returns nothing if its own error does.
+func valueOf(f *pflag.Flag) string {
+	switch f.Value.Type() {
+	case "bool":
+		return "true or false"
+	case "duration":
+		return "a time such as 90s, 5m or 24h"
+	case "int", "int64", "count":
+		return "a whole number"
+	case "uint", "uint16", "uint32", "uint64":
+		return "a whole number from 0 on"
+	case "intSlice", "uintSlice":
+		return "whole numbers with commas between them"
+	}
+	return ""
+}
+
+// notTogether refuses flags of which only one may be given.
+func notTogether(c *cobra.Command, names ...string) error {
+	given := ""
+	for _, name := range names {
+		switch {
+		case !c.Flags().Changed(name):
+		case given != "":
+			return exit.Usagef("--%s and --%s do not go together: give one of them", given, name)
+		default:
+			given = name
+		}
+	}
+	return nil
+}
