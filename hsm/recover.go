@@ -14,8 +14,9 @@ import (
 // Bounds on the work that failures cause.
 const (
 	firstPause   = 100 * time.Millisecond // after a recovery that failed
-	longestPause = 1500 * time.Millisecond
-	burst        = 6                // recoveries that work, before the next has to wait longestPause
+	longestPause = 500 * time.Millisecond // so that a device that is back is found within a second
+	burst        = 6                      // recoveries that work, before the next has to wait the spacing
+	spacing      = 1500 * time.Millisecond
 	quietTime    = 10 * time.Second // without a recovery: the next one begins gently again
 	longestTry   = 5                // times that one operation runs
 )
@@ -196,13 +197,15 @@ func (r *recovery) recover(restart bool) {
 	if err == nil {
 		r.ended, r.pause, r.retry = now, 0, now
 	} else {
-		r.pause = min(max(2*r.pause, firstPause), longestPause)
+		r.pause = longer(r.pause)
 		r.retry = now.Add(r.pause)
 	}
 	r.tell(err)
 	close(r.running)
 	r.running = nil
 }
+
+func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), longestPause) }
 
 // tell logs that the device was lost, or is back: once each. The caller holds the
 // recovery's lock.

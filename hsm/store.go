@@ -134,7 +134,7 @@ func newStore(conn *connection, c Config) *Store {
 	r := &recovery{
 		connection: conn,
 		test:       selfTester{conn.library, templates[keystore.HMACSHA256].unseal},
-		budget:     rate.NewLimiter(rate.Every(longestPause), burst),
+		budget:     rate.NewLimiter(rate.Every(spacing), burst),
 	}
 	found := &rings{connection: conn, recovery: r, inspector: in}
 	return &Store{

@@ -78,6 +78,7 @@ func TestGrammar(t *testing.T) {
 		"C_GetSlotList code=48\n* removed token=\"a b\"":    "0x30",
 		"C_GetSlotList code=48 for=10s\r\n# remark":         "0x30",
 		"C_GetSlotList delay=5us code=CKR_OK after":         "0",
+		"C_GetSlotList leak=1<<12 code=5":                   "0x5",
 		"C_GetSlotList code=5 attribute=CKA_ID":             "0",
 		"C_GetSlotList code=5 mechanism=0x1,CKM_AES_CBC":    "0",
 		"C_GetSlotList code=5 skip=1":                       "0",
@@ -109,7 +110,7 @@ func FuzzControl(f *testing.F) {
 	f.Add("* removed token=\"a b\" skip=1 times=2 for=5ms until-finalize after")
 	f.Add("C_Sign code=CKR_OK,\nC_Sign attribute=CKA_ID,0x1 mechanism=CKM_AES_CBC code=~1<<3\n# remark")
 	f.Fuzz(func(t *testing.T, rules string) {
-		for _, word := range []string{"crash", "hang", "delay", "target"} {
+		for _, word := range []string{"crash", "hang", "delay", "leak", "target"} {
 			if strings.Contains(rules, word) {
 				t.Skip("it does what it says")
 			}

@@ -63,6 +63,7 @@
 //	delay=20ms                 the call takes that much longer (us, ms or s)
 //	hang                       it takes until the control file changes
 //	crash=segv, crash=abort    the process ends
+//	leak=1048576               the process occupies so many bytes more
 //	vanish-sessions            all sessions are closed behind the program's back
 //	vanish-objects             session objects are destroyed, other handles invalid
 //	removed [token=LABEL]      that token, or every token, is absent

@@ -48,6 +48,9 @@ type Fault struct {
 	// Abort ends it with SIGABRT.
 	Abort bool
 
+	// Leak is how many bytes of memory each call that is hit takes and never gives back.
+	Leak int
+
 	// VanishSessions closes all sessions behind the program's back, so that their
 	// handles are CKR_SESSION_HANDLE_INVALID, also for the call that is hit. It
 	// waits for calls under way in other threads.
@@ -162,7 +165,7 @@ func (f Fault) line() (string, error) {
 func (f Fault) check() error {
 	every := f.Function == "" || f.Function == "*"
 	switch {
-	case min(f.Skip, f.Times, f.MaxSessions, f.MaxPart) < 0 || min(f.For, f.Delay) < 0:
+	case min(f.Skip, f.Times, f.Leak, f.MaxSessions, f.MaxPart) < 0 || min(f.For, f.Delay) < 0:
 		return errors.New("has a negative number")
 	case len(f.what()) == 0:
 		return errors.New("does nothing: set Code, Delay, Hang or another")
@@ -207,6 +210,7 @@ func (f Fault) what() []string {
 	w.add(f.Hang, "hang")
 	w.add(f.Crash, "crash=segv")
 	w.add(f.Abort, "crash=abort")
+	w.add(f.Leak > 0, fmt.Sprintf("leak=%d", f.Leak))
 	w.add(f.VanishSessions, "vanish-sessions")
 	w.add(f.VanishObjects, "vanish-objects")
 	w.add(f.Removed, "removed")

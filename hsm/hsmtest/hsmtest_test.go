@@ -4,6 +4,7 @@ package hsmtest_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -251,6 +252,29 @@ func TestHang(t *testing.T) {
 	}
 	r.Clear()
 	want(t, "hung", <-done, pkcs11.CKR_OK)
+}
+
+// TestLeak reads what the process occupies (proc(5), statm).
+func TestLeak(t *testing.T) {
+	occupied := func() (pages int) {
+		text, err := os.ReadFile("/proc/self/statm")
+		if err == nil {
+			_, err = fmt.Sscan(string(text), new(int), &pages)
+		}
+		if err != nil {
+			t.Skip(err)
+		}
+		return pages
+	}
+	r := newRig(t)
+	before := occupied()
+	r.Inject(hsmtest.Fault{Function: "C_GenerateRandom", Leak: 8 << 20, Times: 2})
+	for range 3 {
+		want(t, "leaking", r.random(), pkcs11.CKR_OK)
+	}
+	if more := (occupied() - before) * os.Getpagesize(); more < 15<<20 || more > 23<<20 {
+		t.Errorf("the process occupies %d more bytes", more)
+	}
 }
 
 func TestCounters(t *testing.T) {

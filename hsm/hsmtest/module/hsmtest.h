@@ -18,7 +18,7 @@ enum {
 	DOES_REPLACE = 0x80, DOES_LENGTH = 0x100, DOES_MAX_SESSIONS = 0x200,
 	DOES_TOLD_SESSIONS = 0x400, DOES_MAX_PART = 0x800, DOES_UNKNOWN = 0x1000,
 	DOES_FRESH_LIST = 0x2000, DOES_REVEAL = 0x4000, DOES_IGNORE = 0x8000,
-	DOES_IMITATE = 0x10000, DOES_TOKEN_ONLY = 0x20000
+	DOES_IMITATE = 0x10000, DOES_TOKEN_ONLY = 0x20000, DOES_LEAK = 0x40000
 };
 
 /* How a rule does it, or for how long. */
@@ -33,7 +33,7 @@ typedef struct {
 	word does, how;
 	word skip, times;
 	uint64_t duration, delay; /* nanoseconds */
-	word code, signal, length, max_sessions, told_sessions, max_part, as, pad;
+	word code, signal, length, max_sessions, told_sessions, max_part, as, pad, leak;
 	char token[MAX_LABEL], replace[MAX_LABEL];
 	int begun, over; /* of one that ends with C_Finalize, in this process */
 } rule;

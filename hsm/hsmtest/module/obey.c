@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static void pause_for(uint64_t ns)
@@ -26,6 +27,14 @@ static void crash(int number)
 	signal(number, SIG_DFL);
 	raise(number);
 	abort();
+}
+
+static void leak(word bytes)
+{
+	void *lost = malloc(bytes);
+
+	if (lost)
+		memset(lost, 0x5a, bytes); /* memory that was not written is not occupied */
 }
 
 static int tells_length(const call *c)
@@ -93,7 +102,7 @@ static int imitates(const rule *r, const call *c)
 /* Whether one of the things that the rule does concerns the call. */
 static int concerns(const rule *r, call *c)
 {
-	const word at_any = DOES_ANSWER | DOES_DELAY | DOES_HANG | DOES_CRASH |
+	const word at_any = DOES_ANSWER | DOES_DELAY | DOES_HANG | DOES_CRASH | DOES_LEAK |
 		DOES_VANISH_SESSIONS | DOES_VANISH_OBJECTS;
 	const word tokens = DOES_REMOVE | DOES_REPLACE;
 	const word told = DOES_TOLD_SESSIONS | DOES_MAX_SESSIONS;
@@ -136,6 +145,8 @@ static void act(const control *c, const rule *r)
 		hang(c);
 	if (r->does & DOES_CRASH)
 		crash((int)r->signal);
+	if (r->does & DOES_LEAK)
+		leak(r->leak);
 	if (r->does & DOES_VANISH_SESSIONS)
 		vanish_sessions(0, 0);
 	if (r->does & DOES_VANISH_OBJECTS)

@@ -125,6 +125,7 @@ static const struct {
 	{"delay", duration, offsetof(rule, delay), DOES_DELAY, 0},
 	{"hang", 0, 0, DOES_HANG, 0},
 	{"crash", signal_name, offsetof(rule, signal), DOES_CRASH, 0},
+	{"leak", plain, offsetof(rule, leak), DOES_LEAK, 0},
 	{"vanish-sessions", 0, 0, DOES_VANISH_SESSIONS, 0},
 	{"vanish-objects", 0, 0, DOES_VANISH_OBJECTS, 0},
 	{"removed", 0, 0, DOES_REMOVE, 0},

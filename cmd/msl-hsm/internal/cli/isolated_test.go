@@ -23,11 +23,23 @@ func endKeystore(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// childOf returns the child of a process (proc(5)).
+// childOf returns the child of a process.
 func childOf(parent int) (int, error) {
-	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	all, err := childrenOf(parent)
+	if err == nil && len(all) == 0 {
+		err = fmt.Errorf("process %d has no child", parent)
+	}
 	if err != nil {
 		return 0, err
+	}
+	return all[0], nil
+}
+
+// childrenOf returns the children of a process (proc(5)).
+func childrenOf(parent int) (children []int, err error) {
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
 	}
 	for _, path := range all {
 		text, err := os.ReadFile(path)
@@ -36,8 +48,12 @@ func childOf(parent int) (int, error) {
 		}
 		_, after, _ := strings.Cut(string(text), ") ")
 		if words := strings.Fields(after); len(words) > 1 && words[0] != "Z" && words[1] == strconv.Itoa(parent) {
-			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				return nil, err
+			}
+			children = append(children, pid)
 		}
 	}
-	return 0, fmt.Errorf("process %d has no child", parent)
+	return children, nil
 }

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -26,13 +28,26 @@ func withdraw(ts *testscript.TestScript, back bool, args []string) {
 		here, away = away, here
 	}
 	ts.Check(os.MkdirAll(away, 0o700))
-	all, err := filepath.Glob(filepath.Join(here, "*", "token.object"))
-	ts.Check(err)
+	ts.Check(moveTokens(here, away, args[1]))
+}
+
+// moveTokens moves the directories of the SoftHSM tokens with a label.
+func moveTokens(from, to, label string) error {
+	all, err := filepath.Glob(filepath.Join(from, "*", "token.object"))
+	if err != nil {
+		return err
+	}
 	for _, path := range all {
 		object, err := os.ReadFile(path)
-		ts.Check(err)
-		if dir := filepath.Dir(path); bytes.Contains(object, []byte(args[1]+" ")) {
-			ts.Check(os.Rename(dir, filepath.Join(away, filepath.Base(dir))))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another test's, which has ended
+		}
+		if dir := filepath.Dir(path); err == nil && bytes.Contains(object, []byte(label+" ")) {
+			err = os.Rename(dir, filepath.Join(to, filepath.Base(dir)))
+		}
+		if err != nil {
+			return err
 		}
 	}
+	return nil
 }
