@@ -221,18 +221,18 @@ func (i *Issuer) sessionData(s *Session) (content []byte, release func(), err er
 		content, release = sharedSessionData(s, raw)
 		return content, release, nil
 	}
-	content, err = i.sealSession(s)
+	content, err = sealSession(i.Store, s)
 	return content, func() {}, err
 }
 
-func (i *Issuer) sealSession(s *Session) ([]byte, error) {
+func sealSession(store keystore.Store, s *Session) ([]byte, error) {
 	var encryption, signature []byte
 	var errE, errS error
 	both(isSlow(s.Keys.Signature),
 		func() {
-			encryption, errE = i.Store.Seal(s.Keys.Encryption, sealContext(roleEncrypt, s.Token, s.Identity))
+			encryption, errE = store.Seal(s.Keys.Encryption, sealContext(roleEncrypt, s.Token, s.Identity))
 		},
-		func() { signature, errS = i.Store.Seal(s.Keys.Signature, sealContext(roleSign, s.Token, s.Identity)) })
+		func() { signature, errS = store.Seal(s.Keys.Signature, sealContext(roleSign, s.Token, s.Identity)) })
 	if err := cmp.Or(errE, errS); err != nil {
 		return nil, fail(ErrInternalException, "seal session keys", err)
 	}
@@ -302,7 +302,7 @@ func (i *Issuer) openSession(t *MasterToken, o wire.Object, version uint32, shar
 	if o.Has("sealed") {
 		s.Keys, err = i.unseal(t, s.Identity, o)
 	} else {
-		s.Keys, err = i.importShared(o, shared)
+		s.Keys, err = importShared(i, o, shared)
 	}
 	return s, err
 }

@@ -125,7 +125,7 @@ func (i *issuance) issue(x Responder, request schemeData) error {
 		keys.Release()
 		return fail(ErrInternalException, "key exchange", errors.New("the exchange kept no bytes for a shared token"))
 	}
-	at, _, err := s.issueTimes(i.ctx, in.sender.Identity, "")
+	at, _, err := issueTimes(i.ctx, s, in.sender.Identity, "")
 	if err == nil {
 		err = expect(i.ctx, s, at.Add(s.Issuer.lifetime()+time.Minute))
 	}
@@ -204,7 +204,7 @@ func (i *issuance) userOf(name string) (*UserIDToken, error) {
 }
 
 func (i *issuance) issueUser(name string, mt *MasterToken, old *UserIDToken) (*UserIDToken, error) {
-	_, at, err := i.server.issueTimes(i.ctx, i.in.sender.Identity, name)
+	_, at, err := issueTimes(i.ctx, i.server, i.in.sender.Identity, name)
 	if err != nil {
 		return nil, err
 	}

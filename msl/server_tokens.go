@@ -66,7 +66,7 @@ const clocksApart = 5 * time.Minute
 // issueTimes returns when new tokens of an entity and of a user are issued: now, or a little
 // later, if the clock that had older ones end is ahead of this one. Tokens from before would
 // not count, and their holder would be sent to get others, again and again.
-func (s *Server) issueTimes(ctx context.Context, identity, user string) (entity, ofUser time.Time, err error) {
+func issueTimes(ctx context.Context, s *Server, identity, user string) (entity, ofUser time.Time, err error) {
 	now := s.Issuer.now()
 	dates, ok := s.State.(TokenDates)
 	if !ok {

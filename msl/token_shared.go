@@ -32,7 +32,7 @@ func sharedSessionData(s *Session, raw *RawKeys) (content []byte, release func()
 }
 
 // importShared imports the session keys of a token of the reference stacks.
-func (i *Issuer) importShared(o wire.Object, shared bool) (*SessionKeys, error) {
+func importShared(i *Issuer, o wire.Object, shared bool) (*SessionKeys, error) {
 	const op = "open shared master token"
 	if !shared {
 		return nil, fail(ErrMasterTokenUntrusted, op, errors.New("tokens in the reference form are not accepted here: custody is not shared"))

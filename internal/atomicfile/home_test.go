@@ -12,18 +12,20 @@ import (
 // elsewhere are the files of this module that may rename or write files by
 // themselves, and why.
 var elsewhere = map[string]string{
-	"cmd/msl-hsm/internal/admin/backup.go":  "streams copies of the state, and syncs by this package",
-	"cmd/msl-hsm/internal/admin/service.go": "streams copies of the state",
-	"internal/atomicfile/atomicfile.go":     "is the home",
-	"cmd/msl-hsm/internal/cli/tpm.go":       "puts a file aside, and writes none",
-	"msl/failurelog/log.go":                 "rotates a log",
-	"hsm/hsmtest/module.go":                 "for tests",
-	"internal/auditlog/files.go":            "rotates a log",
-	"scripts/balance.go":                    "a tool, and no part of the program",
-	"scripts/benchreport/main.go":           "a tool, and no part of the program",
-	"internal/kv/boltkv/copy.go":            "streams files that do not fit into memory, and syncs by this package",
-	"softhsm/temp.go":                       "for tests",
-	"tpm/tpmtest/ek.go":                     "for tests",
+	"cmd/msl-hsm/internal/admin/backup.go":       "streams copies of the state, and syncs by this package",
+	"cmd/msl-hsm/internal/admin/service.go":      "streams copies of the state",
+	"cmd/msl-hsm/internal/admin/move_devices.go": "makes a copy for itself that nobody keeps",
+	"internal/atomicfile/atomicfile.go":          "is the home",
+	"cmd/msl-hsm/internal/cli/tpm.go":            "puts a file aside, and writes none",
+	"msl/failurelog/log.go":                      "rotates a log",
+	"hsm/hsmtest/module.go":                      "for tests",
+	"internal/auditlog/files.go":                 "rotates a log",
+	"scripts/balance.go":                         "a tool, and no part of the program",
+	"scripts/benchreport/main.go":                "a tool, and no part of the program",
+	"internal/kv/boltkv/copy.go":                 "streams files that do not fit into memory, and syncs by this package",
+	"softhsm/temp.go":                            "for tests",
+	"softhsm/clone.go":                           "for tests",
+	"tpm/tpmtest/ek.go":                          "for tests",
 }
 
 // TestOneHome keeps other code from replacing files in a way of its own.

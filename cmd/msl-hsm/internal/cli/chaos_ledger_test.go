@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// A ledger is the history of numbered requests: when each was begun, whether its sender got
+// A chaosLedger is the history of numbered requests: when each was begun, whether its sender got
 // the answer, and how often the service behind the servers got each of its messages. It has
 // several if a server asked for another one.
-type ledger struct {
+type chaosLedger struct {
 	staleness time.Duration
 
 	mu      sync.Mutex
@@ -35,12 +35,12 @@ type sending struct {
 	acknowledged bool
 }
 
-func newLedger(staleness time.Duration) *ledger {
-	return &ledger{staleness: staleness, sent: map[string]*sending{}, revoked: map[string]time.Time{}, changed: make(chan struct{})}
+func newChaosLedger(staleness time.Duration) *chaosLedger {
+	return &chaosLedger{staleness: staleness, sent: map[string]*sending{}, revoked: map[string]time.Time{}, changed: make(chan struct{})}
 }
 
 // ServeHTTP is the service: it notes the message, and sends it back.
-func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (l *chaosLedger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	text, err := io.ReadAll(r.Body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -53,7 +53,7 @@ func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Write(text)
 }
 
-func (l *ledger) arrive(text, device string) bool {
+func (l *chaosLedger) arrive(text, device string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	name, number, _ := strings.Cut(text, ", ")
@@ -67,7 +67,7 @@ func (l *ledger) arrive(text, device string) bool {
 }
 
 // begin notes the next request of a device, and returns its name.
-func (l *ledger) begin(device string, n int, copied bool) string {
+func (l *chaosLedger) begin(device string, n int, copied bool) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	name := fmt.Sprint(device, " sends ", n)
@@ -76,7 +76,7 @@ func (l *ledger) begin(device string, n int, copied bool) string {
 }
 
 // message returns the data of the next message of a request.
-func (l *ledger) message(name string) string {
+func (l *chaosLedger) message(name string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.sent[name]
@@ -84,7 +84,7 @@ func (l *ledger) message(name string) string {
 	return fmt.Sprint(name, ", ", len(s.arrivals)-1)
 }
 
-func (l *ledger) acknowledge(name string) {
+func (l *chaosLedger) acknowledge(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sent[name].acknowledged = true
@@ -95,14 +95,14 @@ func (l *ledger) acknowledge(name string) {
 
 // revoke notes that everybody may rely on a revocation from a time on, or with the zero
 // time that one begins.
-func (l *ledger) revoke(device string, at time.Time) {
+func (l *chaosLedger) revoke(device string, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.revoked[device] = at
 }
 
 // isRevoked tells whether servers may refuse a device.
-func (l *ledger) isRevoked(device string) bool {
+func (l *chaosLedger) isRevoked(device string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, yes := l.revoked[device]
@@ -110,7 +110,7 @@ func (l *ledger) isRevoked(device string) bool {
 }
 
 // state returns how many messages were acknowledged, and what is closed when it is more.
-func (l *ledger) state() (int, <-chan struct{}) {
+func (l *chaosLedger) state() (int, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.got, l.changed
@@ -119,7 +119,7 @@ func (l *ledger) state() (int, <-chan struct{}) {
 // check reports what must not be. Messages do not depend on each other, so the history is
 // linearizable if each is taken at most once. Of a request that nobody copied only one
 // message is.
-func (l *ledger) check(t *testing.T) {
+func (l *chaosLedger) check(t *testing.T) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -50,7 +50,7 @@ type chaosSite struct {
 	peers    []*link // to members, from others
 	servers  []*siteServer
 	balancer *link
-	ledger   *ledger
+	ledger   *chaosLedger
 	devices  []*device
 	peer     msl.EntityScheme
 	exchange msl.Offerer
@@ -92,7 +92,7 @@ func newTokenSite(t *testing.T, program string) *chaosSite {
 	if err := findSoftHSM(); err != nil {
 		t.Skip(err) // TestScripts fails if it is required
 	}
-	s := &chaosSite{t: t, dir: t.TempDir(), program: program, ledger: newLedger(siteStaleness), room: 100, refused: map[msl.ResponseCode]int{},
+	s := &chaosSite{t: t, dir: t.TempDir(), program: program, ledger: newChaosLedger(siteStaleness), room: 100, refused: map[msl.ResponseCode]int{},
 		poster: &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{}}}
 	t.Cleanup(s.poster.CloseIdleConnections)
 	if err := madeToken.put(s.dir, makeServerToken); err != nil {

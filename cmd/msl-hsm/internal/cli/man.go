@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -31,7 +32,7 @@ func writePages(c *cobra.Command, dir string) error {
 		return nil
 	}
 	path := filepath.Join(dir, pageName(c)+".1")
-	if err := os.WriteFile(path, []byte(manPage(c)), 0o644); err != nil {
+	if err := atomicfile.Replace(path, []byte(manPage(c)), 0o644); err != nil {
 		return fmt.Errorf("%w; make the directory, or name another", err)
 	}
 	for _, sub := range c.Commands() {
