@@ -158,7 +158,7 @@ func (r *recovery) renew(failed uint64, restart bool) bool {
 	case r.alive(failed):
 		r.mu.Unlock()
 		return true
-	case r.running == nil && (now.Before(r.retry) || !r.budget.Allow()),
+	case r.running == nil && !r.due(now),
 		r.running != nil && now.Sub(r.began) > r.wait: // it hangs
 		r.mu.Unlock()
 		return false
@@ -192,17 +192,28 @@ func (r *recovery) recover(restart bool) {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	r.err = err
-	if err == nil {
-		r.ended, r.pause, r.retry = now, 0, now
-	} else {
-		r.pause = longer(r.pause)
-		r.retry = now.Add(r.pause)
-	}
+	r.note(time.Now(), err)
 	r.tell(err)
 	close(r.running)
 	r.running = nil
+}
+
+// due reports whether a recovery may begin. The caller holds the recovery's lock.
+func (r *recovery) due(now time.Time) bool {
+	return !now.Before(r.retry) && r.budget.TokensAt(now) >= 1
+}
+
+// note notes what came of a recovery. One that failed takes nothing of the budget: the pause
+// after it bounds the work. The caller holds the recovery's lock.
+func (r *recovery) note(now time.Time, err error) {
+	r.err = err
+	if err != nil {
+		r.pause = longer(r.pause)
+		r.retry = now.Add(r.pause)
+		return
+	}
+	r.budget.AllowN(now, 1)
+	r.ended, r.pause, r.retry = now, 0, now
 }
 
 func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), longestPause) }

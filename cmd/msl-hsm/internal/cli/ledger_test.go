@@ -20,8 +20,9 @@ type ledger struct {
 	mu        sync.Mutex
 	processed map[string]int // messages, by their numbers
 	answered  map[string]bool
-	refusals  map[string]int // messages that have to be sent again, by the reason
-	sessions  int            // that were begun anew
+	refusals  map[string]int  // messages that are not, by what the device was told
+	again     map[string]bool // those that the device is told to send again
+	sessions  int             // that were begun anew
 
 	since   time.Time         // of what follows
 	begun   map[int]time.Time // when a device began the last message that was answered
@@ -30,7 +31,7 @@ type ledger struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{processed: map[string]int{}, answered: map[string]bool{}, refusals: map[string]int{}, begun: map[int]time.Time{}}
+	return &ledger{processed: map[string]int{}, answered: map[string]bool{}, refusals: map[string]int{}, again: map[string]bool{}, begun: map[int]time.Time{}}
 }
 
 // ServeHTTP processes a message.
@@ -55,6 +56,10 @@ func (l *ledger) note(t *testing.T, device int, number string, began time.Time, 
 		l.begun[device] = began
 		l.answers = append(l.answers, time.Now())
 	case sentAgain(err):
+		l.again[number] = true
+		l.refused++
+		l.refusals[err.Error()]++
+	case answerLost(err):
 		l.refused++
 		l.refusals[err.Error()]++
 	default:
@@ -68,9 +73,16 @@ func (l *ledger) note(t *testing.T, device int, number string, began time.Time, 
 // sentAgain reports whether a device is only told to send its message again.
 func sentAgain(err error) bool {
 	var peer *msl.PeerError
-	var status *mslhttp.StatusError
-	return errors.As(err, &peer) && peer.Response == msl.TransientFailure ||
-		errors.As(err, &status) && status.Status == http.StatusServiceUnavailable
+	return errors.As(err, &peer) && peer.Response == msl.TransientFailure || hasStatus(err, http.StatusServiceUnavailable)
+}
+
+// answerLost reports whether a device is told that its message was processed, and that
+// there is no token left to protect the answer. See [msl.ErrAnswerLost].
+func answerLost(err error) bool { return hasStatus(err, http.StatusInternalServerError) }
+
+func hasStatus(err error, status int) bool {
+	var e *mslhttp.StatusError
+	return errors.As(err, &e) && e.Status == status
 }
 
 // restart begins a new count of answers.
@@ -116,7 +128,8 @@ func (l *ledger) sum() (silence time.Duration, refused int) {
 	return silence, l.refused
 }
 
-// judge checks that what was answered was processed once, and nothing twice.
+// judge checks that what was answered was processed once, what is to be sent again was
+// not, and nothing was twice.
 func (l *ledger) judge(t *testing.T) {
 	t.Helper()
 	l.mu.Lock()
@@ -124,6 +137,11 @@ func (l *ledger) judge(t *testing.T) {
 	for number := range l.answered {
 		if n := l.processed[number]; n != 1 {
 			t.Errorf("message %s was answered, and processed %d times", number, n)
+		}
+	}
+	for number := range l.again {
+		if n := l.processed[number]; n != 0 {
+			t.Errorf("message %s is to be sent again, and was processed %d times", number, n)
 		}
 	}
 	for number, n := range l.processed {

@@ -108,11 +108,11 @@ type cost struct {
 	times          int
 	service, token time.Duration // from its end to the first answer, to the last token that is used again
 	silence        time.Duration // the longest time without an answer to any device
-	refused        int           // messages
+	refused        int           // messages that got an error
 }
 
 func (c cost) String() string {
-	return fmt.Sprintf("%3d times: first answer after %5d ms, both tokens used after %5d ms; at most %5d ms without an answer, %4d messages to be sent again",
+	return fmt.Sprintf("%3d times: first answer after %5d ms, both tokens used after %5d ms; at most %5d ms without an answer, %4d messages without an answer",
 		c.times, c.service.Milliseconds(), c.token.Milliseconds(), c.silence.Milliseconds(), c.refused)
 }
 
