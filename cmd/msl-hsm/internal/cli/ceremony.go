@@ -6,31 +6,24 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
-	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 )
-
-type ceremonyFlags struct{ dryRun, goOn, cleanUp bool }
 
 func ceremonyCommand(p *program) *cobra.Command {
 	var f ceremonyFlags
@@ -57,15 +50,6 @@ interrupted is told of, and goes on with --continue, or is undone with --clean-u
 	c.Flags().BoolVar(&f.cleanUp, "clean-up", false, "destroy the keys of a ceremony that was interrupted")
 	c.AddCommand(ceremonyVerifyCommand(p))
 	return c
-}
-
-// A ceremony is one that is under way.
-type ceremony struct {
-	*config.Ceremony
-	p       *program
-	store   keys.Store
-	journal string // path
-	state   transcript
 }
 
 func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
@@ -158,31 +142,6 @@ func (x *ceremony) begin(path string, f ceremonyFlags) error {
 	return x.resume(path, hex.EncodeToString(sum[:]), journal, f)
 }
 
-func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
-
-// tokenOf asks the module what token it is.
-func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
-	uri, err := keys.ResolveOne(k)
-	if err != nil {
-		return t, err
-	}
-	all, err := hsm.Tokens(uri.ModulePath)
-	if err != nil {
-		return t, err
-	}
-	library, err := plainfile.Read(uri.ModulePath)
-	if err != nil {
-		return t, fmt.Errorf("PKCS #11 module: %w", err)
-	}
-	sum := sha256.Sum256(library)
-	for _, one := range all {
-		if (uri.Token == "" || one.Token == uri.Token) && (uri.Serial == "" || one.Serial == uri.Serial) {
-			return ceremonyToken{uri.String(), one.Token, one.Serial, one.Model, one.Manufacturer, hex.EncodeToString(sum[:])}, nil
-		}
-	}
-	return t, exit.WithCode(fmt.Errorf("no initialized token matches %s: make one with msl-hsm token init", uri), exit.Keystore)
-}
-
 // make makes what is not made yet, the key that signs first.
 func (x *ceremony) make() error {
 	plan := x.plan()
@@ -248,34 +207,6 @@ func (x *ceremony) makeKey(i int, k config.CeremonyKey) error {
 	x.state.Keys[i] = entry
 	fmt.Fprintf(x.p.stdout, "made %s version %d %v\n", k.Label, entry.Version, k.Algorithm)
 	return x.note()
-}
-
-// describe reads a key back, and wants what the ceremony wants of each.
-func (x *ceremony) describe(label string) (ceremonyEntry, error) {
-	newest, err := keys.Newest(x.store)
-	if err != nil {
-		return ceremonyEntry{}, err
-	}
-	e := ceremonyEntry{Made: now(), Info: newest[label]}
-	for _, name := range x.Attributes {
-		if has, _ := config.AttributeOf(e.Info, name); !has {
-			return e, fmt.Errorf("the token does not report that the key %q is %s", label, name)
-		}
-	}
-	if len(e.Weaknesses) > 0 {
-		return e, fmt.Errorf("the key %q is not protected: %s", label, strings.Join(e.Weaknesses, ", "))
-	}
-	k, err := keystore.Find[keystore.Key](x.store, label)
-	if err != nil {
-		return e, err
-	}
-	if pair, ok := k.(interface{ Public() crypto.PublicKey }); ok {
-		der, err := x509.MarshalPKIXPublicKey(pair.Public())
-		e.PublicKey = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-		return e, err
-	}
-	e.CheckValue, err = checkValue(k)
-	return e, err
 }
 
 // note keeps what was done, before and after each step.

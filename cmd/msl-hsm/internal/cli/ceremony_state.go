@@ -1,0 +1,85 @@
+//go:build cgo && !nopkcs11
+
+package cli
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+type ceremonyFlags struct{ dryRun, goOn, cleanUp bool }
+
+// A ceremony is one that is under way.
+type ceremony struct {
+	*config.Ceremony
+	p       *program
+	store   keys.Store
+	journal string // path
+	state   transcript
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
+
+// tokenOf asks the module what token it is.
+func tokenOf(k *config.Keystore) (t ceremonyToken, err error) {
+	uri, err := keys.ResolveOne(k)
+	if err != nil {
+		return t, err
+	}
+	all, err := hsm.Tokens(uri.ModulePath)
+	if err != nil {
+		return t, err
+	}
+	library, err := plainfile.Read(uri.ModulePath)
+	if err != nil {
+		return t, fmt.Errorf("PKCS #11 module: %w", err)
+	}
+	sum := sha256.Sum256(library)
+	for _, one := range all {
+		if (uri.Token == "" || one.Token == uri.Token) && (uri.Serial == "" || one.Serial == uri.Serial) {
+			return ceremonyToken{uri.String(), one.Token, one.Serial, one.Model, one.Manufacturer, hex.EncodeToString(sum[:])}, nil
+		}
+	}
+	return t, exit.WithCode(fmt.Errorf("no initialized token matches %s: make one with msl-hsm token init", uri), exit.Keystore)
+}
+
+// describe reads a key back, and wants what the ceremony wants of each.
+func (x *ceremony) describe(label string) (ceremonyEntry, error) {
+	newest, err := keys.Newest(x.store)
+	if err != nil {
+		return ceremonyEntry{}, err
+	}
+	e := ceremonyEntry{Made: now(), Info: newest[label]}
+	for _, name := range x.Attributes {
+		if has, _ := config.AttributeOf(e.Info, name); !has {
+			return e, fmt.Errorf("the token does not report that the key %q is %s", label, name)
+		}
+	}
+	if len(e.Weaknesses) > 0 {
+		return e, fmt.Errorf("the key %q is not protected: %s", label, strings.Join(e.Weaknesses, ", "))
+	}
+	k, err := keystore.Find[keystore.Key](x.store, label)
+	if err != nil {
+		return e, err
+	}
+	if pair, ok := k.(interface{ Public() crypto.PublicKey }); ok {
+		der, err := x509.MarshalPKIXPublicKey(pair.Public())
+		e.PublicKey = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+		return e, err
+	}
+	e.CheckValue, err = checkValue(k)
+	return e, err
+}
