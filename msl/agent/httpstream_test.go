@@ -241,7 +241,7 @@ func TestHTTPHalfDuplex(t *testing.T) {
 	path := n.serveUnix()
 	data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
 	for _, chunked := range []bool{false, true} {
-		if chunked {
+		if chunked && os.Getenv("MSL_SOAK") == "" {
 			data = data[:size/8]
 		}
 		if got := writeThenRead(t, path, data, chunked); !bytes.Equal(got, data) {
