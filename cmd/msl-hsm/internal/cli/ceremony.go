@@ -53,9 +53,6 @@ interrupted is told of, and goes on with --continue, or is undone with --clean-u
 }
 
 func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
-	if f.dryRun && f.goOn || f.dryRun && f.cleanUp || f.goOn && f.cleanUp {
-		return exit.Usagef("--dry-run, --continue and --clean-up exclude each other: give one of them")
-	}
 	plan, err := config.ReadCeremony(path)
 	if err != nil {
 		return err

@@ -127,7 +127,7 @@ func ofUnit(t *testing.T, key string) string {
 
 func readUnit(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("../../../../packaging/systemd/msl-hsm.service")
+	text, err := os.ReadFile("../../../../scripts/packaging/systemd/msl-hsm.service")
 	if err != nil {
 		t.Fatal(err)
 	}
