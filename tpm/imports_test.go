@@ -23,6 +23,7 @@ func TestImports(t *testing.T) {
 		"tpm/tpmtest":            {},
 		"tpm/identity":           {"tpm", "tpm/internal/proof", "tpm/internal/statefile"},
 		"tpm/enroll":             {"tpm/internal/proof"},
+		"tpm/enroll/etcd":        {"tpm/enroll", "tpm/internal/proof"},
 		"tpm/fleet":              fleet(),
 		"tpm/internal/proof":     {},
 		"tpm/makers":             {},

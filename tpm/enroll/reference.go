@@ -41,7 +41,7 @@ func EncodeReferences(list []Reference) ([]byte, error) {
 func ParseReferences(text []byte) ([]Reference, error) {
 	var r references
 	if len(text) > MaxReferences || json.Unmarshal(text, &r) != nil || r.Type != typeReferences {
-		return nil, fmt.Errorf("enroll: these are no boot events: msl-hsm enrollment learn --events writes them")
+		return nil, fmt.Errorf("enroll: these are no boot events of a reference device")
 	}
 	if r.Version != proof.Version {
 		return nil, fmt.Errorf("enroll: boot events of version %d, and this program knows %d", r.Version, proof.Version)

@@ -63,14 +63,18 @@ func (a attempt) send(ctx context.Context, compares []clientv3.Cmp, operations [
 	return a.refused(answer)
 }
 
-// refused tells why something compared was not as expected. A mark that is not as it was
-// is not used again.
+// refused tells why something compared was not as expected. If the mark is of this attempt,
+// it was made, and came to etcd twice. A mark that is not as it was is not used again.
 func (a attempt) refused(answer *clientv3.TxnResponse) error {
 	format, own := answer.Responses[0].GetResponseRange().Kvs, answer.Responses[1].GetResponseRange().Kvs
 	if len(format) == 0 || format[0].ModRevision != a.db.made {
 		return a.db.errGone()
 	}
-	if len(own) == 0 || own[0].ModRevision != a.mark.revision {
+	switch {
+	case len(own) > 0 && string(own[0].Value) == a.mark.value:
+		a.mark.revision = own[0].ModRevision
+		return nil
+	case len(own) == 0 || own[0].ModRevision != a.mark.revision:
 		a.mark.revision = 0
 	}
 	return errAgain

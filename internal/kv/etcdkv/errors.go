@@ -96,6 +96,7 @@ func advise(text string) string {
 		{"remote error: tls: unknown certificate", "it refuses the client certificate: configure one of the CA that etcd trusts"},
 		{"error reading server preface", "it may expect TLS or a client certificate: use https, and configure one"},
 		{"broken pipe", "it ends the connection: if it asks for a client certificate, configure one"},
+		{"authentication handshake failed: read", "it ends the connection: if it does not speak TLS, use http; if it asks for a client certificate, configure one"},
 		{"connection reset", "it ends the connection: if it asks for a client certificate, configure one"},
 		{"connection refused", "nothing listens there: is etcd running?"},
 		{"no such host", "there is no such host: check the name"},

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,6 +84,16 @@ func await(t *testing.T, what string, condition func() bool) {
 	}
 }
 
+// has reports whether the process has a file open, as Linux tells.
+func (c *child) has(path string) bool {
+	all := filepath.Join("/proc", strconv.Itoa(c.Process.Pid), "fd")
+	open, _ := os.ReadDir(all)
+	return slices.ContainsFunc(open, func(e os.DirEntry) bool {
+		at, _ := os.Readlink(filepath.Join(all, e.Name()))
+		return at == path
+	})
+}
+
 func write(t *testing.T, dir, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -111,15 +123,13 @@ func TestStopTwice(t *testing.T) {
 		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		writer, err := os.OpenFile(fifo, os.O_RDWR, 0) // does not wait for a reader
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Close()
 		c := launch(t, dir, append(args, "--config", "c.yaml")...)
-		await(t, "somebody who reads the configuration", func() bool {
-			// Without a reader that is an error (POSIX, open).
-			f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0)
-			if err == nil {
-				t.Cleanup(func() { f.Close() })
-			}
-			return err == nil
-		})
+		await(t, "somebody who reads the configuration", func() bool { return c.has(fifo) })
 		c.signal(syscall.SIGINT)
 		select {
 		case err := <-c.ended:

@@ -71,7 +71,7 @@ func references(l config.EventLogs) (all []enroll.Reference, err error) {
 		}
 		list, err := enroll.ParseReferences(text)
 		if err != nil {
-			return nil, exit.Usagef("server.enrollment.event-log: %s: %w", name, err)
+			return nil, exit.Usagef("server.enrollment.event-log: %s: %w; msl-hsm enrollment learn --events writes such a file", name, err)
 		}
 		all = append(all, list...)
 	}
