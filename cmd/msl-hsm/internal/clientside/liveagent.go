@@ -15,7 +15,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/filewatch"
-	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -74,7 +73,7 @@ func (l *LiveAgent) reload() error {
 	defer l.reloading.Unlock()
 	old := l.now.Load()
 	seen := filewatch.At(l.watched()...)
-	c, err := l.readPlain()
+	c, err := config.ReadPlain(l.Path, l.Read, (*config.Config).AgentFiles)
 	if err != nil {
 		return err
 	}
@@ -90,19 +89,6 @@ func (l *LiveAgent) reload() error {
 	old.transport.Client.CloseIdleConnections()
 	next.log.Info("configuration reloaded", "changed", changed, "needs_restart", restart)
 	return nil
-}
-
-// readPlain reads the configuration, if it and its files are such that an agent which runs
-// can read them without waiting, or running out of memory.
-func (l *LiveAgent) readPlain() (*config.Config, error) {
-	if err := plainfile.Check(l.Path); err != nil {
-		return nil, exit.Usagef("configuration: %w", err)
-	}
-	c, err := l.Read()
-	if err != nil {
-		return nil, err
-	}
-	return c, plainfile.Check(c.AgentFiles()...)
 }
 
 // renewed is the agent with another configuration. It has the same client.

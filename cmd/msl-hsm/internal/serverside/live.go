@@ -17,7 +17,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
 	"github.com/msl-hsm/msl-hsm/internal/auditlog"
 	"github.com/msl-hsm/msl-hsm/internal/filewatch"
-	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
@@ -127,7 +126,7 @@ func (l *Live) again() (r Reloaded, err error) {
 	defer l.reloading.Unlock()
 	old := l.now.Load()
 	seen := filewatch.At(l.watched()...)
-	c, err := l.readPlain()
+	c, err := config.ReadPlain(l.Path, l.Read, (*config.Config).Files)
 	if err != nil {
 		return r, err
 	}
@@ -147,19 +146,6 @@ func (l *Live) again() (r Reloaded, err error) {
 	g.Tell(auditlog.Record{Event: "admin", Action: "reload", Result: "done", Detail: strings.Join(r.Changed, ", ")})
 	l.Log.Info("configuration reloaded", "changed", r.Changed, "needs_restart", r.Restart, "issuer_key_versions", r.Versions)
 	return r, old.retire()
-}
-
-// readPlain reads the configuration, if it and its files are such that a server which runs
-// can read them without waiting, or running out of memory.
-func (l *Live) readPlain() (*config.Config, error) {
-	if err := plainfile.Check(l.Path); err != nil {
-		return nil, exit.Usagef("configuration: %w", err)
-	}
-	c, err := l.Read()
-	if err != nil {
-		return nil, err
-	}
-	return c, plainfile.Check(c.Files()...)
 }
 
 // watched are the files that matter now.
