@@ -121,8 +121,8 @@ func bounded[T any](p *place, limit time.Duration, op func() (T, error)) (T, err
 	}
 	done := make(chan result, 1)
 	go func() {
-		defer p.end()
 		v, err := op()
+		p.end() // before the caller goes on, who may choose a token next
 		done <- result{v, err}
 	}()
 	timer := time.NewTimer(limit)

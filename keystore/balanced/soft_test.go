@@ -62,3 +62,24 @@ func TestSoft(t *testing.T) {
 		return open(t, balanced.Config{Tokens: []balanced.Token{one, two}})
 	})
 }
+
+// TestQueueEnds has operations one after the other: each has left the queue of its token when
+// it returns, or the next one would be done elsewhere for no reason.
+func TestQueueEnds(t *testing.T) {
+	_, one, two := softTokens(t)
+	s := open(t, balanced.Config{Tokens: []balanced.Token{one, two}})
+	for range 2000 {
+		k, err := s.Generate(keystore.HMACSHA256)
+		if err == nil {
+			err = k.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range s.Conditions() {
+			if c.Queue != 0 {
+				t.Fatalf("%d operations are under way on token %s after all have returned", c.Queue, c.Name)
+			}
+		}
+	}
+}
