@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -72,7 +73,8 @@ func (t *turnstile) run(store kv.Store) {
 	}
 }
 
-// makeSteps makes steps in one transaction, unless all callers leave.
+// makeSteps makes steps in one transaction, unless all callers leave. A record that is not
+// authentic, with which nothing was changed, fails the step of its token alone.
 func makeSteps(store kv.Store, steps []*tokenStep) {
 	ctx, leave := context.WithCancel(context.Background())
 	defer leave()
@@ -85,6 +87,12 @@ func makeSteps(store kv.Store, steps []*tokenStep) {
 		})()
 	}
 	err := store.Update(ctx, func(tx kv.Tx) error { return judgeSteps(tx, steps) })
+	if errors.Is(err, kv.ErrForged) && len(steps) > 1 {
+		for _, s := range steps {
+			makeSteps(store, []*tokenStep{s})
+		}
+		return
+	}
 	for _, s := range steps {
 		if err != nil {
 			s.err = err

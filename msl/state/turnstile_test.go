@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -111,5 +112,50 @@ func TestLeaving(t *testing.T) {
 		if tokens.steps.running || time.Since(began) > 10*time.Millisecond {
 			t.Errorf("it is still tried after %v", time.Since(began))
 		}
+	})
+}
+
+// A forgedStore has a record that is not authentic.
+type forgedStore struct {
+	slowStore
+	forged []byte
+}
+
+type forgedTx struct {
+	kv.Tx
+	forged []byte
+}
+
+func (tx forgedTx) Get(table string, key []byte) ([]byte, error) {
+	if bytes.Equal(key, tx.forged) {
+		return nil, kv.ErrForged
+	}
+	return tx.Tx.Get(table, key)
+}
+
+func (s *forgedStore) Update(ctx context.Context, fn func(kv.Tx) error) error {
+	return s.slowStore.Update(ctx, func(tx kv.Tx) error { return fn(forgedTx{tx, s.forged}) })
+}
+
+// TestForgedAmongOthers has the record of one token forged: the ids of others that come at
+// the same time are accepted.
+func TestForgedAmongOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		forged, err := pairKey("device 3", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := &forgedStore{forged: forged}
+		tokens := &Tokens{records: records{store}}
+		var all sync.WaitGroup
+		for i := range 6 {
+			all.Go(func() {
+				err := tokens.AcceptID(t.Context(), fmt.Sprint("device ", i), 1, 7)
+				if forged := i == 3; forged != errors.Is(err, kv.ErrForged) || !forged && err != nil {
+					t.Errorf("device %d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
 	})
 }
