@@ -5,6 +5,7 @@
 package filewatch
 
 import (
+	"cmp"
 	"context"
 	"io/fs"
 	"maps"
@@ -105,13 +106,20 @@ func (w *Watch) Took(l Look) {
 	w.taken, w.last, w.tried = l, l, nil
 }
 
-// Run looks until ctx ends.
-func (w *Watch) Run(ctx context.Context) {
-	every := w.Every
-	if every == 0 {
-		every = 5 * time.Second
+// Start looks until the function that it returns is called, which waits for what is being
+// taken.
+func (w *Watch) Start() (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { w.run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
 	}
-	ticker := time.NewTicker(every)
+}
+
+func (w *Watch) run(ctx context.Context) {
+	ticker := time.NewTicker(cmp.Or(w.Every, 5*time.Second))
 	defer ticker.Stop()
 	for {
 		select {

@@ -1,7 +1,6 @@
 package filewatch
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -183,17 +182,14 @@ func TestOtherFiles(t *testing.T) {
 	d.looks(4, "c")
 }
 
-func TestRun(t *testing.T) {
+func TestStart(t *testing.T) {
 	d := watch(t, "a")
 	taken := make(chan struct{})
 	d.w.Take = func([]string, bool) error { close(taken); return nil }
 	d.w.Every = time.Millisecond
 	d.w.Took(At(d.w.Files()...))
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() { d.w.Run(ctx); close(ended) }()
+	end := d.w.Start()
 	d.write("a", "one")
 	<-taken
-	cancel()
-	<-ended
+	end()
 }

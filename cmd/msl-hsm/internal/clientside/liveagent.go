@@ -113,13 +113,7 @@ func (l *LiveAgent) Watch() (end func()) {
 		return func() {}
 	}
 	l.files.Files, l.files.Take, l.files.Every = l.watched, l.take, every
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { l.files.Run(ctx) })
-	return func() {
-		cancel()
-		running.Wait()
-	}
+	return l.files.Start()
 }
 
 // watched are the files that matter now.

@@ -1,10 +1,8 @@
 package serverside
 
 import (
-	"context"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -18,13 +16,7 @@ func (l *Live) Watch() (end func()) {
 		return func() {}
 	}
 	l.files.Files, l.files.Take, l.files.Every = l.watched, l.take, every
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { l.files.Run(ctx) })
-	return func() {
-		cancel()
-		running.Wait()
-	}
+	return l.files.Start()
 }
 
 // take takes files that were replaced. One that cannot be used is told once; what was read
