@@ -183,9 +183,9 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
 		response, err := a.exchange(ctx)
-		var answer *PeerError
+		answer, isAnswer := a.refusedBy(err)
 		switch {
-		case errors.As(err, &answer):
+		case isAnswer:
 			refused = err
 			if again, err := a.recover(ctx, answer); !again || err != nil {
 				return nil, errors.Join(refused, err)

@@ -2,6 +2,7 @@ package msl
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -52,12 +53,18 @@ func (a *attempt) judgeError(in *incoming) error {
 	if a.req.Recipient != "" && !sameName(in.err.Identity, a.req.Recipient) {
 		return withID(fail(ErrMessageSenderMismatch, "error answer", nil), in.err.MessageID)
 	}
-	a.proven = nil
+	a.verdict, a.proven = in.err, nil
 	if in.sender.Authenticated {
 		a.proven = in.err
 		a.client.setClock(in.timestamp)
 	}
 	return in.err
+}
+
+// refusedBy returns the error answer of the peer that err is. What the application returns
+// where it is asked for something may have another one in it, of somebody else.
+func (a *attempt) refusedBy(err error) (answer *PeerError, ok bool) {
+	return a.verdict, a.verdict != nil && errors.Is(err, a.verdict)
 }
 
 // accept derives the new session keys from the answer to one of the offers.

@@ -242,6 +242,10 @@ func (in *incoming) inflateTokens(ctx context.Context) error {
 // the header.
 var ErrNotMessage = errors.New("not an MSL message")
 
+// noMessage reports whether a stream ended where a message could have begun. An io.EOF alone
+// may be of anything that was asked about the message, such as the state.
+func noMessage(err error) bool { return errors.Is(err, ErrNotMessage) && errors.Is(err, io.EOF) }
+
 // notMessage adds ErrNotMessage to an error where it applies.
 func notMessage(err error, so bool) error {
 	if !so {

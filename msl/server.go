@@ -96,7 +96,8 @@ var ErrNoReply = errors.New("msl: application does not reply")
 // A Handler is the application: it reads m.Body and writes the answer to w. If it
 // returns an error before anything was sent, the peer gets an MSL error: that of the
 // application's own if it is an [*AppError], else one with the [Code] in it, or
-// [ErrInternalException]. A handler runs only after everything
+// [ErrInternalException]; so that the application can ask other servers, the Code in a
+// [*PeerError] does not count. A handler runs only after everything
 // that the answer needs has been made, and so not at all while the key store
 // fails; but where the device of a session's keys is slow and has just opened the
 // request with them, the answer's header is made beside the handler. If the answer
@@ -200,7 +201,7 @@ func respond(ctx context.Context, s *Server, source string, a *account, in *inco
 	switch in.end.exchange = out.gives.exchange(); {
 	case err == nil:
 		return out.afterward()
-	case out.begun() || errors.Is(err, ErrTruncated): // no message follows one that broke off
+	case out.begun() || out.brokeOff(err): // no message follows one that broke off
 		return err
 	case errors.Is(err, ErrNoReply):
 		return nil
