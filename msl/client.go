@@ -323,12 +323,13 @@ func (c *Client) save(ctx context.Context) error {
 	return nil
 }
 
-// setClock notes the server's clock from the timestamp of an answer.
-func (c *Client) setClock(timestamp int64) {
-	if timestamp == absent {
+// believeClock notes the server's clock from the timestamp of a message, if it is known who
+// wrote that: by it the client judges for how long its tokens are good.
+func (c *Client) believeClock(in *incoming) {
+	if in.timestamp == absent || !in.sender.Authenticated {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.clockAhead, c.clockKnown = seconds(timestamp).Sub(c.localTime().Truncate(time.Second)), true
+	c.clockAhead, c.clockKnown = seconds(in.timestamp).Sub(c.localTime().Truncate(time.Second)), true
 }

@@ -38,7 +38,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 		outcome.Keys.Release()
 		return in, withID(err, in.messageID)
 	}
-	c.setClock(in.timestamp)
+	c.believeClock(in)
 	if err := a.store(ctx, in, outcome); err != nil {
 		return in, err
 	}
@@ -50,14 +50,14 @@ func (a *attempt) judgeError(in *incoming) error {
 	if a.purpose != pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
 		return withID(fail(ErrUnexpectedResponseMessageID, "error answer", nil), in.err.MessageID)
 	}
-	if a.req.Recipient != "" && !sameName(in.err.Identity, a.req.Recipient) {
+	if a.req.Recipient != "" && !sameName(in.sender.Identity, a.req.Recipient) {
 		return withID(fail(ErrMessageSenderMismatch, "error answer", nil), in.err.MessageID)
 	}
 	a.verdict, a.proven = in.err, nil
 	if in.sender.Authenticated {
 		a.proven = in.err
-		a.client.setClock(in.timestamp)
 	}
+	a.client.believeClock(in)
 	return in.err
 }
 
@@ -76,6 +76,9 @@ func (a *attempt) accept(ctx context.Context, in *incoming) (Outcome, error) {
 }
 
 func (a *attempt) check(in *incoming) error {
+	if err := in.checkHandshake(); err != nil {
+		return err
+	}
 	if in.nonReplayableID != absent && in.token == nil {
 		return fail(ErrIncompleteNonReplayableMessage, "answer", nil)
 	}

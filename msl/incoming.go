@@ -130,7 +130,7 @@ func (r *receiver) readHeader(ctx context.Context, in *incoming, o wire.Object, 
 		return err
 	}
 	if env.isError {
-		in.err, in.timestamp, err = parseError(inside, in.sender.Identity)
+		in.err, in.timestamp, err = parseError(inside, in.sender.proven())
 		return err
 	}
 	in.header, err = parseHeader(inside, r.rulesFor(in))
@@ -272,6 +272,14 @@ func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (er
 		return err
 	}
 	in.sender, in.release = sender, release
+	return nil
+}
+
+// checkHandshake refuses a message that only asks for keys, and does not ask.
+func (in *incoming) checkHandshake() error {
+	if in.handshake && in.unanswerable == nil && (!in.renewable || len(in.keyRequests) == 0) {
+		return fail(ErrHandshakeDataMissing, "handshake", nil)
+	}
 	return nil
 }
 

@@ -362,6 +362,6 @@ func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
 	if err := in.inflateTokens(ctx); err != nil {
 		return err
 	}
-	c.Client.setClock(in.timestamp)
+	c.Client.believeClock(in)
 	return c.Client.attempt(&Request{}).keep(ctx, nil, Outcome{}, nil, in.peer.services)
 }
