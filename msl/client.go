@@ -183,9 +183,9 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
 		response, err := a.exchange(ctx)
-		var answer *PeerError
+		answer, isAnswer := a.refusedBy(err)
 		switch {
-		case errors.As(err, &answer):
+		case isAnswer:
 			refused = err
 			if again, err := a.recover(ctx, answer); !again || err != nil {
 				return nil, errors.Join(refused, err)
@@ -323,12 +323,13 @@ func (c *Client) save(ctx context.Context) error {
 	return nil
 }
 
-// setClock notes the server's clock from the timestamp of an answer.
-func (c *Client) setClock(timestamp int64) {
-	if timestamp == absent {
+// believeClock notes the server's clock from the timestamp of a message, if it is known who
+// wrote that: by it the client judges for how long its tokens are good.
+func (c *Client) believeClock(in *incoming) {
+	if in.timestamp == absent || !in.sender.Authenticated {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.clockAhead, c.clockKnown = seconds(timestamp).Sub(c.localTime().Truncate(time.Second)), true
+	c.clockAhead, c.clockKnown = seconds(in.timestamp).Sub(c.localTime().Truncate(time.Second)), true
 }

@@ -2,6 +2,7 @@ package msl
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -37,7 +38,7 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 		outcome.Keys.Release()
 		return in, withID(err, in.messageID)
 	}
-	c.setClock(in.timestamp)
+	c.believeClock(in)
 	if err := a.store(ctx, in, outcome); err != nil {
 		return in, err
 	}
@@ -49,15 +50,21 @@ func (a *attempt) judgeError(in *incoming) error {
 	if a.purpose != pushed && !idUnchecked(in.err.Response) && in.err.MessageID != next(a.messageID) {
 		return withID(fail(ErrUnexpectedResponseMessageID, "error answer", nil), in.err.MessageID)
 	}
-	if a.req.Recipient != "" && !sameName(in.err.Identity, a.req.Recipient) {
+	if a.req.Recipient != "" && !sameName(in.sender.Identity, a.req.Recipient) {
 		return withID(fail(ErrMessageSenderMismatch, "error answer", nil), in.err.MessageID)
 	}
-	a.proven = nil
+	a.verdict, a.proven = in.err, nil
 	if in.sender.Authenticated {
 		a.proven = in.err
-		a.client.setClock(in.timestamp)
 	}
+	a.client.believeClock(in)
 	return in.err
+}
+
+// refusedBy returns the error answer of the peer that err is. What the application returns
+// where it is asked for something may have another one in it, of somebody else.
+func (a *attempt) refusedBy(err error) (answer *PeerError, ok bool) {
+	return a.verdict, a.verdict != nil && errors.Is(err, a.verdict)
 }
 
 // accept derives the new session keys from the answer to one of the offers.
@@ -69,6 +76,9 @@ func (a *attempt) accept(ctx context.Context, in *incoming) (Outcome, error) {
 }
 
 func (a *attempt) check(in *incoming) error {
+	if err := in.checkHandshake(); err != nil {
+		return err
+	}
 	if in.nonReplayableID != absent && in.token == nil {
 		return fail(ErrIncompleteNonReplayableMessage, "answer", nil)
 	}

@@ -26,7 +26,8 @@ type attempt struct {
 	proof     *UserAuthData // of the user, until it is sent
 	reason    ResponseCode  // why user authentication data is asked for again
 	refused   *UserIDToken  // that the peer did not accept; other messages may still use it
-	proven    *PeerError    // the last error answer, if it was authenticated
+	verdict   *PeerError    // the last error answer, or nil
+	proven    *PeerError    // that answer, if it was authenticated
 	giver     giver         // of tokens, if the answer is a peer's
 	ids       numbering
 

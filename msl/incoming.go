@@ -130,7 +130,7 @@ func (r *receiver) readHeader(ctx context.Context, in *incoming, o wire.Object, 
 		return err
 	}
 	if env.isError {
-		in.err, in.timestamp, err = parseError(inside, in.sender.Identity)
+		in.err, in.timestamp, err = parseError(inside, in.sender.proven())
 		return err
 	}
 	in.header, err = parseHeader(inside, r.rulesFor(in))
@@ -242,6 +242,10 @@ func (in *incoming) inflateTokens(ctx context.Context) error {
 // the header.
 var ErrNotMessage = errors.New("not an MSL message")
 
+// noMessage reports whether a stream ended where a message could have begun. An io.EOF alone
+// may be of anything that was asked about the message, such as the state.
+func noMessage(err error) bool { return errors.Is(err, ErrNotMessage) && errors.Is(err, io.EOF) }
+
 // notMessage adds ErrNotMessage to an error where it applies.
 func notMessage(err error, so bool) error {
 	if !so {
@@ -268,6 +272,14 @@ func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (er
 		return err
 	}
 	in.sender, in.release = sender, release
+	return nil
+}
+
+// checkHandshake refuses a message that only asks for keys, and does not ask.
+func (in *incoming) checkHandshake() error {
+	if in.handshake && in.unanswerable == nil && (!in.renewable || len(in.keyRequests) == 0) {
+		return fail(ErrHandshakeDataMissing, "handshake", nil)
+	}
 	return nil
 }
 

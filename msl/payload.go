@@ -237,6 +237,15 @@ func (r *payloadReader) accept(c chunk) error {
 	return nil
 }
 
+// brokeOff reports whether the message was found to end before its last chunk.
+func (r *payloadReader) brokeOff() bool {
+	if r == nil || !r.mu.TryLock() { // somebody is still reading it
+		return false
+	}
+	defer r.mu.Unlock()
+	return errors.Is(r.err, ErrTruncated)
+}
+
 // errShut says that a message was read after its answer was complete.
 var errShut = errors.New("msl: the message was answered, and its data cannot be read any more")
 

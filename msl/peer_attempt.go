@@ -145,7 +145,7 @@ func (a *peerAttempt) checkAnswer(ctx context.Context, in *incoming) (err error)
 		outcome.Keys.Release()
 		return err
 	}
-	a.client.setClock(in.timestamp)
+	a.client.believeClock(in)
 	a.giver = a.conn.giver(in)
 	return a.keep(ctx, in.keyResponse, outcome, in.peer.user, in.peer.services)
 }

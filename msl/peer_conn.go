@@ -107,7 +107,7 @@ func (c *Conn) serve(ctx context.Context, wrote func() int64, handle Handler) (*
 // respond answers a request that was read, or refused for refusal.
 func (c *Conn) respond(ctx context.Context, in *incoming, err error, wrote func() int64, handle Handler) error {
 	switch {
-	case errors.Is(err, io.EOF):
+	case noMessage(err):
 		return io.EOF
 	case err == nil && in.err != nil:
 		return in.err
@@ -123,7 +123,7 @@ func (c *Conn) respond(ctx context.Context, in *incoming, err error, wrote func(
 	switch in.end.exchange = w.gives.exchange(); {
 	case errors.Is(err, ErrNoReply) && !w.begun():
 		err = nil
-	case err != nil && !w.begun() && !errors.Is(err, ErrTruncated):
+	case err != nil && !w.begun() && !w.brokeOff(err):
 		err = c.refuse(ctx, in, in.applicationError(err, w.failed))
 	}
 	if err := errors.Join(err, c.skip()); err != nil || !answered {
@@ -218,8 +218,7 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
 		out, in, err := a.turn(ctx, true)
-		var answer *PeerError
-		if errors.As(err, &answer) {
+		if answer, ok := a.refusedBy(err); ok {
 			in.release()
 			refused = err
 			if again, err := a.recover(ctx, answer); !again || err != nil || a.req.Interactive {
@@ -363,6 +362,6 @@ func (c *Conn) checkRequest(ctx context.Context, in *incoming) error {
 	if err := in.inflateTokens(ctx); err != nil {
 		return err
 	}
-	c.Client.setClock(in.timestamp)
+	c.Client.believeClock(in)
 	return c.Client.attempt(&Request{}).keep(ctx, nil, Outcome{}, nil, in.peer.services)
 }

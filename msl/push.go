@@ -65,7 +65,7 @@ func (i *Inbox) Receive(ctx context.Context) (*Response, error) {
 	in, err := a.receive(ctx, i.in)
 	if err != nil {
 		in.release()
-		if errors.Is(err, io.EOF) {
+		if noMessage(err) {
 			return nil, io.EOF
 		}
 		return nil, err

@@ -2,6 +2,7 @@ package msl
 
 import (
 	"context"
+	"errors"
 )
 
 // A ResponseWriter takes the application's answer to a message. What an answer
@@ -175,6 +176,12 @@ func (w *ResponseWriter) made() bool { return w.payload.protector != nil }
 
 // begun reports whether a part of the answer may have been sent.
 func (w *ResponseWriter) begun() bool { return w.made() && w.payload.head == nil }
+
+// brokeOff reports whether err says that the message broke off, or one that the peer sent in
+// between, and not one that the application reads from somebody else.
+func (w *ResponseWriter) brokeOff(err error) bool {
+	return errors.Is(err, ErrTruncated) && (w.in.body.brokeOff() || errors.Is(w.failed, ErrTruncated))
+}
 
 // answer answers the message: a handshake with a lone header that asks for nothing, and
 // anything else by running the application after everything else has been made.

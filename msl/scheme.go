@@ -24,6 +24,14 @@ type Sender struct {
 	Proven func()
 }
 
+// proven is the identity of the sender, or empty if that is a mere claim.
+func (s Sender) proven() string {
+	if !s.Authenticated {
+		return ""
+	}
+	return s.Identity
+}
+
 // A LocalEntity is this side's identity and how it is proven to peers (MSL wiki,
 // "Entity Authentication"). Errors carry a [Code]; make them with [Failure].
 type LocalEntity interface {

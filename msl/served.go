@@ -126,8 +126,10 @@ func (in *incoming) tell(ctx context.Context, s *Server, a *account, err error) 
 // faultOf says whose fault it is that a message which was not refused got no answer.
 func (in *incoming) faultOf(ctx context.Context, err error) Fault {
 	switch {
-	case errors.As(err, new(*PeerError)):
+	case in.err != nil:
 		return FaultPeer
+	case in.end.message != nil && toldByPeer(err):
+		return FaultApplication
 	case errors.Is(err, ErrNoAnswer):
 		return FaultLoad
 	case errors.Is(err, ErrTruncated), ctx.Err() != nil, !isCoded(err):
@@ -142,7 +144,7 @@ func (in *incoming) refusalFault(ctx context.Context, code Code, cause error) Fa
 	switch {
 	case isAny(cause, errBusy, errWaiting):
 		return FaultLoad
-	case isAny(cause, errGuesses, ErrTruncated):
+	case isAny(cause, errGuesses), !ran && isAny(cause, ErrTruncated):
 		return FaultPeer
 	case ours && ofKeyStore(cause):
 		return FaultKeyStore

@@ -3,6 +3,7 @@ package msl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -77,8 +78,8 @@ type Server struct {
 var ErrNoAnswer = errors.New("msl: no answer can be made now, try again later")
 
 // ErrAnswerLost says that the application has acted on a message, but that because of a
-// failure of this side neither its answer nor an MSL error can be sent. Over HTTP it is
-// a 500 without a body and without Retry-After: if the message is sent again, the
+// failure of this side neither its answer nor an MSL error can be sent; or that the answer
+// failed after it had begun. Over HTTP it is a 500 without a body and without Retry-After: if the message is sent again, the
 // application acts on it again.
 var ErrAnswerLost = errors.New("msl: the application ran, and its answer cannot be sent")
 
@@ -96,7 +97,8 @@ var ErrNoReply = errors.New("msl: application does not reply")
 // A Handler is the application: it reads m.Body and writes the answer to w. If it
 // returns an error before anything was sent, the peer gets an MSL error: that of the
 // application's own if it is an [*AppError], else one with the [Code] in it, or
-// [ErrInternalException]. A handler runs only after everything
+// [ErrInternalException]; so that the application can ask other servers, the Code in a
+// [*PeerError] does not count. A handler runs only after everything
 // that the answer needs has been made, and so not at all while the key store
 // fails; but where the device of a session's keys is slow and has just opened the
 // request with them, the answer's header is made beside the handler. If the answer
@@ -200,8 +202,10 @@ func respond(ctx context.Context, s *Server, source string, a *account, in *inco
 	switch in.end.exchange = out.gives.exchange(); {
 	case err == nil:
 		return out.afterward()
-	case out.begun() || errors.Is(err, ErrTruncated): // no message follows one that broke off
+	case out.brokeOff(err): // no message follows one that broke off
 		return err
+	case out.begun():
+		return fmt.Errorf("%w: %w", ErrAnswerLost, err)
 	case errors.Is(err, ErrNoReply):
 		return nil
 	}

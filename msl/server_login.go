@@ -34,8 +34,8 @@ func (s *Server) judge(ctx context.Context, in *incoming) error {
 	if in.unanswerable != nil && in.userAuth == nil {
 		return in.unanswerable
 	}
-	if in.handshake && in.unanswerable == nil && (!in.renewable || len(in.keyRequests) == 0) {
-		return fail(ErrHandshakeDataMissing, "handshake", nil)
+	if err := in.checkHandshake(); err != nil {
+		return err
 	}
 	if in.session != nil {
 		if err := s.checkToken(ctx, in); err != nil {

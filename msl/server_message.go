@@ -36,11 +36,23 @@ func (in *incoming) applicationError(err, failed error) error {
 		err = fail(ErrUserIDTokenRejectedByApp, "handle message", err)
 	case errors.Is(err, ErrRejectUser):
 		err = fail(ErrUserRejectedByApp, "handle message", err)
+	case toldByPeer(err):
+		err = fail(ErrInternalException, "handle message", err)
 	}
 	if id := idOf(err); id >= 0 && id != in.messageID { // the application was a peer of somebody else
 		err = &Error{Code: codeOf(err), Op: "handle message", MessageID: in.messageID, Err: err}
 	}
 	return withID(err, in.messageID)
+}
+
+// toldByPeer reports whether the code in err is what a peer of the application answered. That
+// is about what this side showed there, and the sender of the message, which acts on a code
+// by itself, would drop its own tokens for it.
+func toldByPeer(err error) bool {
+	var own *Error
+	var peer *PeerError
+	var code Code
+	return !errors.As(err, &own) && errors.As(err, &peer) && (!errors.As(err, &code) || code == peer.Code)
 }
 
 // ReadAhead reads the body into memory until it has size bytes or more of it, or all of

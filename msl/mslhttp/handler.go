@@ -146,12 +146,12 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error)
 	status := http.StatusServiceUnavailable
 	var peer *msl.PeerError
 	switch {
+	case errors.Is(err, msl.ErrAnswerLost): // a retry would have the message acted on again
+		status = http.StatusInternalServerError
 	case errors.As(err, &peer): // an error message is not to be answered
 		status = http.StatusNoContent
 	case errors.Is(err, msl.ErrTruncated):
 		status = http.StatusBadRequest
-	case errors.Is(err, msl.ErrAnswerLost): // a retry would have the message acted on again
-		status = http.StatusInternalServerError
 	default:
 		w.Header().Set("Retry-After", retryAfter)
 		if r.ProtoMajor < 2 { // in HTTP/2 that would end the connection of other streams

@@ -141,3 +141,33 @@ func TestLostAnswerStatus(t *testing.T) {
 		server.Close()
 	}
 }
+
+// TestFailedAnswerStatus has the application fail when its answer has begun, and nothing of
+// it was sent. The status blames neither the message nor the moment, for either of which it
+// would be sent again.
+func TestFailedAnswerStatus(t *testing.T) {
+	none, anyone := &entityauth.NoneEntity{Identity: "server"}, []msl.EntityScheme{&entityauth.None{Anyone: true}}
+	gzip := &msl.Capabilities{Compression: []string{"GZIP"}}
+	answer := bytes.Repeat([]byte("it shrinks to less than is held back, 0123456789"), 2000)
+	for i := 0; i < len(answer); i += 100 { // and not to what a peer takes for an attack
+		answer[i] = byte(i / 100)
+	}
+	for _, failure := range []error{errors.New("broke off"), &msl.PeerError{Response: msl.Fail}, msl.ErrTruncated, msl.ErrResponseRequiresUserIDToken} {
+		server := &msl.Server{Local: none, Peers: anyone, Issuer: &msl.Issuer{}, Capabilities: gzip}
+		h := httptest.NewServer(&Handler{Server: server, Handle: func(_ context.Context, w *msl.ResponseWriter, _ *msl.Message) error {
+			if _, err := w.Write(answer); err != nil {
+				return err
+			}
+			return failure
+		}})
+		c := &msl.Client{Local: &entityauth.NoneEntity{Identity: "client"}, Peers: anyone, Transport: &Transport{URL: h.URL}, Capabilities: gzip}
+		_, err := c.Do(context.Background(), &msl.Request{Body: msl.BytesBody([]byte("x"))})
+		var instead *StatusError
+		if !errors.As(err, &instead) || instead.Status != http.StatusInternalServerError || instead.RetryAfter != "" {
+			t.Errorf("%v: %v", failure, err)
+		}
+		c.Close()
+		h.Close()
+		server.Close()
+	}
+}

@@ -53,6 +53,8 @@ func (e *StatusError) Error() string {
 	switch e.Status {
 	case http.StatusServiceUnavailable:
 		return text + ": it cannot answer now, try again later"
+	case http.StatusInternalServerError:
+		return text + ": it may have acted on the message, and its log says why there is no answer"
 	case http.StatusRequestEntityTooLarge:
 		return text + ": the message is longer than it takes at this address; for messages that is server.limits.body in its configuration, and data takes about 2.4 times its size: send less at once, or raise it there"
 	}
