@@ -23,11 +23,17 @@ msl_result msl_finalize(ck_functions *f)
 
 /* Without a list it asks how many there are, which is when modules look for new
  * ones (PKCS #11 v2.40, C_GetSlotList). */
-msl_result msl_slots(ck_functions *f, ck_ulong *list, ck_ulong n)
+msl_result msl_slots(ck_functions *f, ck_byte present, ck_ulong *list, ck_ulong n)
 {
-	ck_rv rv = CALL(f, 0, GetSlotList, ck_get_slot_list)(1, list, &n);
+	ck_rv rv = CALL(f, 0, GetSlotList, ck_get_slot_list)(present, list, &n);
 
 	return msl_answer(rv, FN_GetSlotList, n);
+}
+
+msl_result msl_slot_info(ck_functions *f, ck_ulong slot, ck_slot_info *info)
+{
+	memset(info, 0, sizeof *info);
+	return msl_answer(CALL(f, 0, GetSlotInfo, ck_get_slot_info)(slot, info), FN_GetSlotInfo, 0);
 }
 
 msl_result msl_token_info(ck_functions *f, ck_ulong slot, ck_token_info *info)

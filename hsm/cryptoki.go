@@ -48,13 +48,19 @@ func (l tokenCalls) initialize(text string) error {
 
 func (l tokenCalls) finalize() error { return l.count(C.msl_finalize(l.list), C.FN_Finalize) }
 
-// slots lists the slots with a token in them.
-func (l tokenCalls) slots() ([]uint, error) {
-	if err := l.count(C.msl_slots(l.list, nil, 0), C.FN_GetSlotList); err != nil {
+// Which slots are listed: CK_BBOOLs.
+const (
+	everySlot  = 0
+	withTokens = 1
+)
+
+// slots lists the slots with a token in them, or every one.
+func (l tokenCalls) slots(which C.ck_byte) ([]uint, error) {
+	if err := l.count(C.msl_slots(l.list, which, nil, 0), C.FN_GetSlotList); err != nil {
 		return nil, err
 	}
 	var list [maxSlots]C.ck_ulong
-	r := C.msl_slots(l.list, &list[0], maxSlots)
+	r := C.msl_slots(l.list, which, &list[0], maxSlots)
 	if err := l.count(r, C.FN_GetSlotList); err != nil {
 		return nil, err
 	}
@@ -66,6 +72,20 @@ func (l tokenCalls) slots() ([]uint, error) {
 		slots[i] = uint(list[i])
 	}
 	return slots, nil
+}
+
+// slotInfo returns the description of a slot (CK_SLOT_INFO).
+func (l tokenCalls) slotInfo(slot uint) (string, error) {
+	var info C.ck_slot_info
+	if err := l.count(C.msl_slot_info(l.list, C.ck_ulong(slot), &info), C.FN_GetSlotInfo); err != nil {
+		return "", err
+	}
+	return padded(&info.description[0], len(info.description)), nil
+}
+
+// padded is a text without the blanks at its end, for which some modules have zeros.
+func padded(first *C.ck_byte, n int) string {
+	return strings.TrimRight(string(unsafe.Slice((*byte)(unsafe.Pointer(first)), n)), " \x00")
 }
 
 // A tokenInfo is what a module says about the PKCS #11 token in a slot
@@ -83,12 +103,9 @@ func (l tokenCalls) tokenInfo(slot uint) (tokenInfo, error) {
 	if err := l.count(C.msl_token_info(l.list, C.ck_ulong(slot), &info), C.FN_GetTokenInfo); err != nil {
 		return tokenInfo{}, err
 	}
-	text := func(first *C.ck_byte, n int) string {
-		return strings.TrimRight(string(unsafe.Slice((*byte)(unsafe.Pointer(first)), n)), " \x00")
-	}
 	return tokenInfo{
-		slot: slot, Label: text(&info.label[0], len(info.label)), ManufacturerID: text(&info.manufacturer[0], len(info.manufacturer)),
-		Model: text(&info.model[0], len(info.model)), Serial: text(&info.serial[0], len(info.serial)),
+		slot: slot, Label: padded(&info.label[0], len(info.label)), ManufacturerID: padded(&info.manufacturer[0], len(info.manufacturer)),
+		Model: padded(&info.model[0], len(info.model)), Serial: padded(&info.serial[0], len(info.serial)),
 		Flags: uint(info.flags), MaxSessions: uint(info.max_sessions), MaxRwSessions: uint(info.max_rw_sessions),
 		MinPINLen: uint(info.min_pin), MaxPINLen: uint(info.max_pin),
 	}, nil

@@ -15,6 +15,11 @@ typedef struct { ck_byte major, minor; } ck_version;
 typedef struct { void *create, *destroy, *lock, *unlock; ck_ulong flags; void *reserved; } ck_initialize_args;
 typedef struct { ck_ulong slot, state, flags, error; } ck_session_info;
 typedef struct {
+	ck_byte description[64], manufacturer[32];
+	ck_ulong flags;
+	ck_version hardware, firmware;
+} ck_slot_info;
+typedef struct {
 	ck_byte label[32], manufacturer[32], model[16], serial[16];
 	ck_ulong flags, max_sessions, sessions, max_rw_sessions, rw_sessions, max_pin, min_pin,
 		total_public, free_public, total_private, free_private;
@@ -30,8 +35,8 @@ enum { CKF_OS_LOCKING_OK = 2, CKF_RW_SESSION = 2, CKF_SERIAL_SESSION = 4,
 
 /* Places of the called functions in CK_FUNCTION_LIST, counted from 0. */
 enum {
-	FN_Initialize = 0, FN_Finalize = 1, FN_GetSlotList = 4, FN_GetTokenInfo = 6, FN_GetMechanismInfo = 8,
-	FN_InitToken = 9, FN_InitPIN = 10, FN_SetPIN = 11, FN_OpenSession = 12, FN_CloseSession = 13,
+	FN_Initialize = 0, FN_Finalize = 1, FN_GetSlotList = 4, FN_GetSlotInfo = 5, FN_GetTokenInfo = 6,
+	FN_GetMechanismInfo = 8, FN_InitToken = 9, FN_InitPIN = 10, FN_SetPIN = 11, FN_OpenSession = 12, FN_CloseSession = 13,
 	FN_GetSessionInfo = 15, FN_Login = 18, FN_CreateObject = 20, FN_DestroyObject = 22,
 	FN_GetAttributeValue = 24, FN_SetAttributeValue = 25, FN_FindObjectsInit = 26,
 	FN_FindObjects = 27, FN_FindObjectsFinal = 28, FN_EncryptInit = 29, FN_Encrypt = 30,
@@ -47,6 +52,7 @@ typedef struct { ck_version version; void *fn[FN_count]; } ck_functions;
 typedef ck_rv (*ck_get_function_list)(ck_functions **);
 typedef ck_rv (*ck_initialize)(void *);
 typedef ck_rv (*ck_get_slot_list)(ck_byte present, ck_ulong *list, ck_ulong *n);
+typedef ck_rv (*ck_get_slot_info)(ck_ulong slot, ck_slot_info *);
 typedef ck_rv (*ck_get_token_info)(ck_ulong slot, ck_token_info *);
 typedef ck_rv (*ck_get_mechanism_info)(ck_ulong slot, ck_ulong type, ck_mechanism_info *);
 typedef ck_rv (*ck_open_session)(ck_ulong slot, ck_ulong flags, void *, void *, ck_ulong *session);

@@ -3,7 +3,6 @@ package hsm
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -42,7 +41,7 @@ func useModule(path, text string) (*module, error) {
 	defer modules.Unlock()
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return nil, fmt.Errorf("hsm: PKCS #11 module: %w: %w; install it, or correct module-path", err, keystore.ErrUnavailable)
+		return nil, fmt.Errorf("hsm: PKCS #11 module %s: %w: %w; install it, or correct module-path", path, reason(err), keystore.ErrUnavailable)
 	}
 	m := modules.loaded[real]
 	if m == nil {
@@ -62,42 +61,6 @@ func useModule(path, text string) (*module, error) {
 	}
 	m.users++
 	return m, nil
-}
-
-func loadModule(path string) (*module, error) {
-	if err := isLibrary(path); err != nil {
-		return nil, fmt.Errorf("hsm: PKCS #11 module %s: %w: %w", path, err, keystore.ErrUnavailable)
-	}
-	table, err := load(path)
-	if err != nil {
-		return nil, fmt.Errorf("hsm: PKCS #11 module %s: %w: %w", path, err, keystore.ErrUnavailable)
-	}
-	return &module{path: path, library: newLibrary(table)}, nil
-}
-
-// isLibrary tells apart what the loader reports in one unclear sentence.
-func isLibrary(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular():
-		return errors.New("it is not a regular file")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	magic := make([]byte, 4)
-	if _, err := f.ReadAt(magic, 0); err != nil {
-		return errors.New("it is not a shared library")
-	}
-	switch string(magic) {
-	case "\x7fELF", "\xcf\xfa\xed\xfe", "\xca\xfe\xba\xbe": // the last two of macOS, of one processor or many
-		return nil
-	}
-	return errors.New("it is not a shared library")
 }
 
 // alone runs op while no call is in progress. It fails if one does not end in time.
@@ -195,7 +158,7 @@ func (m *module) release(wait time.Duration) error {
 // made. A slot whose token tells nothing hides no other, but is told where the
 // token that is looked for may be in it.
 func (m *module) tokens(blank bool) (all []tokenInfo, untold error, err error) {
-	slots, err := m.slots()
+	slots, err := m.slots(withTokens)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,13 +2,15 @@
 
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
 	CKA_VALUE = 0x11, CKA_SENSITIVE = 0x103, CKA_EXTRACTABLE = 0x162, CKA_VALUE_LEN = 0x161,
 	CKA_WRAP_TEMPLATE = 0x40000211, CKA_UNWRAP_TEMPLATE = 0x40000212,
 	CKM_AES_GCM = 0x1087, CKM_RSA_PKCS_OAEP = 9, CKM_SHA_1 = 0x220, CKG_MGF1_SHA1 = 1, CKZ_DATA_SPECIFIED = 1,
-	CKR_ATTRIBUTE_SENSITIVE = 0x11, CKR_ATTRIBUTE_TYPE_INVALID = 0x12, CKR_BUFFER_TOO_SMALL = 0x150
+	CKR_ATTRIBUTE_SENSITIVE = 0x11, CKR_ATTRIBUTE_TYPE_INVALID = 0x12, CKR_BUFFER_TOO_SMALL = 0x150,
+	CKR_FUNCTION_NOT_SUPPORTED = 0x54
 };
 
 #define FLAT_END ((ck_ulong)-1)
@@ -110,7 +112,32 @@ static msl_result readback(ck_functions *f, ck_ulong session, int fn, ck_ulong k
 	return r;
 }
 
-ck_functions *msl_load(const char *path, char *reason, ck_ulong n)
+/* Stands for a function that a module leaves out of its table. */
+static ck_rv left_out(void)
+{
+	return CKR_FUNCTION_NOT_SUPPORTED;
+}
+
+/* A table without gaps. That of the module, which may change what is in it, is kept where
+ * it has none (PKCS #11 v2.40, section 3.6, wants that). */
+static ck_functions *without_gaps(ck_functions *f)
+{
+	ck_functions *whole;
+	int i, gaps = 0;
+
+	for (i = 0; i < FN_count; i++)
+		gaps += !f->fn[i];
+	if (!gaps || !(whole = malloc(sizeof *whole)))
+		return f;
+	*whole = *f;
+	for (i = 0; i < FN_count; i++)
+		if (!whole->fn[i])
+			whole->fn[i] = (void *)left_out;
+	return whole;
+}
+
+/* Without a reason it is the answer of C_GetFunctionList. */
+ck_functions *msl_load(const char *path, ck_rv *rv, char *reason, ck_ulong n)
 {
 	ck_functions *f = 0;
 	ck_get_function_list get;
@@ -126,11 +153,14 @@ ck_functions *msl_load(const char *path, char *reason, ck_ulong n)
 		dlclose(library);
 		return 0;
 	}
-	if (get(&f) != CKR_OK || !f) {
-		snprintf(reason, n, "its C_GetFunctionList fails");
+	*rv = get(&f);
+	if (*rv != CKR_OK)
+		return 0;
+	if (!f || !f->fn[FN_Initialize]) {
+		snprintf(reason, n, "its C_GetFunctionList gives no functions");
 		return 0;
 	}
-	return f;
+	return without_gaps(f);
 }
 
 msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label)

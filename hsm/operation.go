@@ -28,6 +28,7 @@ import "C"
 
 import (
 	"errors"
+	"strings"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -90,7 +91,7 @@ type made struct {
 
 var functionNames = map[int]string{
 	C.FN_Initialize: "C_Initialize", C.FN_Finalize: "C_Finalize",
-	C.FN_GetSlotList: "C_GetSlotList", C.FN_GetTokenInfo: "C_GetTokenInfo",
+	C.FN_GetSlotList: "C_GetSlotList", C.FN_GetSlotInfo: "C_GetSlotInfo", C.FN_GetTokenInfo: "C_GetTokenInfo",
 	C.FN_GetMechanismInfo: "C_GetMechanismInfo",
 	C.FN_InitToken:        "C_InitToken", C.FN_InitPIN: "C_InitPIN", C.FN_SetPIN: "C_SetPIN",
 	C.FN_OpenSession: "C_OpenSession", C.FN_CloseSession: "C_CloseSession",
@@ -115,9 +116,13 @@ func load(path string) (functions, error) {
 	var reason [512]C.char
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
-	list := C.msl_load(name, &reason[0], C.ck_ulong(len(reason)))
-	if list == nil {
-		return functions{}, errors.New(C.GoString(&reason[0]))
+	var rv C.ck_rv
+	list := C.msl_load(name, &rv, &reason[0], C.ck_ulong(len(reason)))
+	switch {
+	case rv != 0:
+		return functions{}, &Error{Function: "C_GetFunctionList", Code: uint(rv)}
+	case list == nil:
+		return functions{}, errors.New(strings.TrimPrefix(C.GoString(&reason[0]), path+": "))
 	}
 	return functions{list}, nil
 }

@@ -39,7 +39,7 @@ typedef struct {
 int msl_expand(msl_template *t, ck_byte *in, ck_ulong n);
 msl_result msl_answer(ck_rv rv, int fn, ck_ulong value);
 
-ck_functions *msl_load(const char *path, char *reason, ck_ulong n);
+ck_functions *msl_load(const char *path, ck_rv *rv, char *reason, ck_ulong n);
 
 msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong n, ck_byte *label);
 msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulong n);
@@ -48,7 +48,8 @@ msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *
 
 msl_result msl_initialize(ck_functions *f, char *text);
 msl_result msl_finalize(ck_functions *f);
-msl_result msl_slots(ck_functions *f, ck_ulong *list, ck_ulong n);
+msl_result msl_slots(ck_functions *f, ck_byte present, ck_ulong *list, ck_ulong n);
+msl_result msl_slot_info(ck_functions *f, ck_ulong slot, ck_slot_info *info);
 msl_result msl_token_info(ck_functions *f, ck_ulong slot, ck_token_info *info);
 msl_result msl_mechanism_flags(ck_functions *f, ck_ulong slot, ck_ulong type);
 msl_result msl_open_session(ck_functions *f, ck_ulong slot);

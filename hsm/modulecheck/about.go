@@ -19,6 +19,9 @@ func (s *step) about() error {
 	if err != nil {
 		return err
 	}
+	if _, err := hsm.Slots(uri.ModulePath, s.Initialize); err != nil {
+		return err // in words, where miekg/pkcs11 would crash
+	}
 	p := pkcs11.New(uri.ModulePath)
 	if p == nil {
 		return fmt.Errorf("modulecheck: PKCS #11 module %s does not load: %w; name the library of the token in module-path", uri.ModulePath, keystore.ErrUnavailable)

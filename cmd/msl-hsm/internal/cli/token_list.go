@@ -4,8 +4,7 @@ package cli
 
 import (
 	"errors"
-	"fmt"
-	"os"
+	"slices"
 	"strings"
 
 	"github.com/miekg/pkcs11"
@@ -13,8 +12,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
-	"github.com/msl-hsm/msl-hsm/hsm/modulecheck"
-	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/hsm"
 )
 
 // A slot is what a module reports about one of its slots.
@@ -40,22 +38,27 @@ func tokenListCommand(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			slots, err := slotsOf(path, text)
+			all, err := hsm.Slots(path, text)
 			if err != nil {
 				return err
 			}
-			return list(p.stdout, asJSON, slots, "SLOT\tLABEL\tSERIAL\tMODEL\tPIN\tFLAGS", func(s slot) []any {
+			slots, unread := tokensIn(all)
+			err = list(p.stdout, asJSON, slots, "SLOT\tLABEL\tSERIAL\tMODEL\tPIN\tFLAGS", func(s slot) []any {
 				label := s.Label
-				if !s.Initialized {
+				if s.free() {
 					label = "(free)"
 				}
 				return []any{s.Slot, label, s.Serial, s.Model, s.PIN, strings.Join(s.Flags, ",")}
 			})
+			return errors.Join(err, unread)
 		},
 	}
 	jsonFlag(c, &asJSON)
 	return c
 }
+
+// free reports whether a token can be made in the slot.
+func (s *slot) free() bool { return !s.Initialized && !slices.Contains(s.Flags, "not-read") }
 
 // modulePath is the module, and the text for its C_Initialize.
 func (p *program) modulePath() (path, text string, err error) {
@@ -76,43 +79,27 @@ func (p *program) modulePath() (path, text string, err error) {
 	return uri.ModulePath, c.Keystore.Initialize, nil
 }
 
-// slotsOf queries the module directly, without a login, so that it also lists a token
-// that is locked or not initialized.
-func slotsOf(path, text string) (slots []slot, err error) {
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("PKCS #11 module: %w: %w; install it, or correct module-path", err, keystore.ErrUnavailable)
+// tokensIn are the rows of the slots, and what tokens there cannot be read.
+func tokensIn(all []hsm.Slot) (rows []slot, unread error) {
+	rows = []slot{}
+	for _, s := range all {
+		rows = append(rows, slotOf(s))
+		unread = errors.Join(unread, s.Unread())
 	}
-	module := pkcs11.New(path)
-	if module == nil {
-		return nil, fmt.Errorf("PKCS #11 module %s does not load: %w; name the library of the token in module-path", path, keystore.ErrUnavailable)
-	}
-	defer module.Destroy()
-	if err := module.Initialize(modulecheck.InitializeWith(text)...); err != nil {
-		return nil, fmt.Errorf("PKCS #11 module %s: %w: %w", path, err, keystore.ErrUnavailable)
-	}
-	defer func() { err = errors.Join(err, module.Finalize()) }()
-	ids, err := module.GetSlotList(false)
-	if err != nil {
-		return nil, fmt.Errorf("PKCS #11 module %s: %w: %w", path, err, keystore.ErrUnavailable)
-	}
-	slots = []slot{}
-	for _, id := range ids {
-		slots = append(slots, slotOf(module, id))
-	}
-	return slots, nil
+	return rows, unread
 }
 
-func slotOf(module *pkcs11.Ctx, id uint) slot {
-	s := slot{Slot: id, Flags: []string{}}
-	if info, err := module.GetSlotInfo(id); err == nil {
-		s.Description = strings.TrimSpace(info.SlotDescription)
-	}
-	t, err := module.GetTokenInfo(id)
-	if err != nil {
+func slotOf(t hsm.Slot) slot {
+	s := slot{Slot: t.ID, Description: strings.TrimSpace(t.Description), Flags: []string{}}
+	switch {
+	case t.Empty():
 		s.Flags = append(s.Flags, "no-token")
 		return s
+	case t.Err != nil:
+		s.Flags = append(s.Flags, "not-read")
+		return s
 	}
-	s.Label, s.Model, s.Serial = strings.TrimSpace(t.Label), strings.TrimSpace(t.Model), strings.TrimSpace(t.SerialNumber)
+	s.Label, s.Model, s.Serial = strings.TrimSpace(t.Label), strings.TrimSpace(t.Model), strings.TrimSpace(t.Serial)
 	s.Initialized = t.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0
 	s.PIN = pinState(t.Flags)
 	for _, f := range []struct {

@@ -1,0 +1,65 @@
+package hsm
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// A Slot is what a module tells of one of its slots and the token in it.
+type Slot struct {
+	ID                   uint
+	Description          string
+	Label, Model, Serial string
+	Flags                uint  // of the token (CK_TOKEN_INFO)
+	Err                  error // why the token tells nothing of itself, or nil
+}
+
+// Empty reports whether there is no token in the slot, which is not known of one that
+// cannot be read.
+func (s *Slot) Empty() bool { return answered(s.Err, pkcs11.CKR_TOKEN_NOT_PRESENT) }
+
+// Slots lists the slots of the module at path, with and without a token, which needs no
+// login. initialize is that of [Config]. A module that does not load or answer is
+// keystore.ErrUnavailable.
+func Slots(path, initialize string) (all []Slot, err error) {
+	mod, err := useModule(path, initialize)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, mod.release(defaultWait)) }()
+	err = mod.inside(defaultWait, func() error {
+		ids, err := mod.slots(everySlot)
+		for _, id := range ids {
+			all = append(all, mod.slot(id))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hsm: PKCS #11 module %s: %w", path, err)
+	}
+	return all, nil
+}
+
+func (m *module) slot(id uint) Slot {
+	description, err := m.slotInfo(id)
+	s := Slot{ID: id, Description: description, Err: err}
+	if err != nil {
+		return s
+	}
+	info, err := m.tokenInfo(id)
+	s.Label, s.Model, s.Serial, s.Flags = info.Label, info.Model, info.Serial, info.Flags
+	s.Err = err
+	return s
+}
+
+// Unread names a slot whose token cannot be read, and why.
+func (s *Slot) Unread() error {
+	if s.Err == nil || s.Empty() {
+		return nil
+	}
+	return fmt.Errorf("slot %d: %w: %w", s.ID, s.Err, keystore.ErrUnavailable)
+}
