@@ -118,32 +118,36 @@ func newKeysFlag(c *cobra.Command, newKeys *bool) {
 	c.Flags().BoolVar(newKeys, "new-keys", false, "have the state belong to the keys that are there: those of before are lost, with the pre-shared keys of entities")
 }
 
-// restorable makes sure that there is a backup, that no server has the state open, and that
-// the backup belongs to the keys, unless it is to belong to them from now on.
-func restorable(p *program, c *config.Config, backup, file string, newKeys bool) error {
+// restorable returns the enrollments in a backup, if no server has the state open, and the
+// backup belongs to the keys, or is to belong to them from now on.
+func restorable(p *program, c *config.Config, backup, file string, newKeys bool) (enrollments []byte, err error) {
 	if admin.Absent(backup) {
-		return exit.Usagef("no backup %s: correct the path; msl-hsm state backup makes one", backup)
+		return nil, exit.Usagef("no backup %s: correct the path; msl-hsm state backup makes one", backup)
 	}
 	if info, err := os.Stat(backup); err == nil && info.IsDir() {
-		return exit.Usagef("%s is a directory: name the file of a backup", backup)
+		return nil, exit.Usagef("%s is a directory: name the file of a backup", backup)
 	}
-	if err := admin.Stopped(file, "restore the backup"); err != nil || newKeys {
-		return err
+	if err := admin.Stopped(file, "restore the backup"); err != nil {
+		return nil, err
+	}
+	enrollments, err = admin.CheckedEnrollments(backup)
+	if err != nil {
+		return nil, fmt.Errorf("%w; nothing was changed: name another backup", err)
+	}
+	if newKeys {
+		return enrollments, nil
 	}
 	note, err := admin.FitsBackup(c, backup)
 	if note != "" {
 		fmt.Fprintf(p.stderr, "%s\n", note)
 	}
-	return err
+	return enrollments, err
 }
 
 func restoreState(p *program, c *config.Config, backup, file string, keepTokens, newKeys bool) error {
-	if err := restorable(p, c, backup, file, newKeys); err != nil {
-		return err
-	}
-	enrollments, err := admin.CheckedEnrollments(backup)
+	enrollments, err := restorable(p, c, backup, file, newKeys)
 	if err != nil {
-		return fmt.Errorf("%w; nothing was changed: name another backup", err)
+		return err
 	}
 	r, err := bolt.RestoreServer(backup, file, keepTokens)
 	if err == nil && newKeys {
