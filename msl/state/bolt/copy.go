@@ -33,17 +33,24 @@ func onCopy(path string, fn func(copied string) error) error {
 
 // verify checks a copy of the file called name.
 func verify(copied, name string) (sum state.Summary, err error) {
-	s, err := ReopenServer(copied)
-	switch {
-	case errors.Is(err, ErrEmpty):
-		return sum, fmt.Errorf("bolt: %s: %w", name, ErrEmpty)
-	case errors.Is(err, ErrDamaged), errors.Is(err, ErrFormat):
-		return sum, fmt.Errorf("bolt: %s is not a valid copy: %w", name, inner(err, copied))
-	case err != nil:
+	s, err := openCopy(copied, name)
+	if err != nil {
 		return sum, err
 	}
 	sum, err = s.Summary()
 	return sum, errors.Join(err, s.Close())
+}
+
+// openCopy opens a copy of the file called name.
+func openCopy(copied, name string) (*Server, error) {
+	s, err := ReopenServer(copied)
+	switch {
+	case errors.Is(err, ErrEmpty):
+		return nil, fmt.Errorf("bolt: %s: %w", name, ErrEmpty)
+	case errors.Is(err, ErrDamaged), errors.Is(err, ErrFormat):
+		return nil, fmt.Errorf("bolt: %s is not a valid copy: %w", name, inner(err, copied))
+	}
+	return s, err
 }
 
 // inner returns the cause of an error of opening a copy, without the name of the copy.
@@ -106,6 +113,9 @@ func WriteServer(ctx context.Context, path string, from *state.Server, progress 
 		return sum, err
 	}
 	if err = from.CopyTo(ctx, db, progress); err == nil {
+		err = copyPair(ctx, db, from)
+	}
+	if err == nil {
 		err = state.FinishCopy(ctx, db)
 	}
 	if err = errors.Join(err, db.Close()); err == nil {

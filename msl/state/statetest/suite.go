@@ -42,6 +42,7 @@ func TestServer(t *testing.T, place func(t testing.TB) Open) {
 		"names":        testNames,
 		"rotations":    testRotations,
 		"resealing":    testReseal,
+		"pairs":        testPairs,
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := &one{t: t, open: place(t)}

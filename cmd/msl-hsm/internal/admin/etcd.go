@@ -39,7 +39,7 @@ func Serve(c *config.Config, store keys.Store, log *slog.Logger, back func()) (*
 			back()
 		}
 	}
-	s, err := opened(c, etcd.Open, at)
+	s, err := opened(c, store, etcd.Open, at)
 	if err == nil {
 		s.Cluster = nil // its copy in memory is authentic as it is
 	}
@@ -52,15 +52,27 @@ func administer(c *config.Config) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	at, err := clusterOf(c, store)
-	if err == nil {
-		var s *State
-		if s, err = opened(c, etcd.Administer, at); err == nil {
-			s.Closer, s.store = both{s.Closer, store}, store
-			return s, nil
-		}
+	s, err := administerWith(c, store)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
 	}
-	return nil, errors.Join(err, store.Close())
+	s.Closer, s.store = both{s.Closer, store}, store
+	return s, nil
+}
+
+func administerWith(c *config.Config, store keys.Store) (*State, error) {
+	at, err := clusterOf(c, store)
+	if err != nil {
+		return nil, err
+	}
+	s, err := opened(c, store, etcd.Administer, at)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.belongs(c, store); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // both closes two.
@@ -68,13 +80,13 @@ type both [2]io.Closer
 
 func (b both) Close() error { return errors.Join(b[0].Close(), b[1].Close()) }
 
-func opened(c *config.Config, open func(context.Context, etcd.Config) (*etcd.Server, error), at etcd.Config) (*State, error) {
+func opened(c *config.Config, store keys.Store, open func(context.Context, etcd.Config) (*etcd.Server, error), at etcd.Config) (*State, error) {
 	server, err := open(context.Background(), at)
 	switch {
 	case errors.Is(err, etcd.ErrEmpty):
 		return nil, exit.Usagef("no state %s: correct prefix and endpoints, or restore a backup; if the servers are new, run msl-hsm state init: %w", &c.Server.State, fs.ErrNotExist)
 	case errors.Is(err, etcd.ErrForged):
-		return nil, fmt.Errorf("the state %s cannot be used: restore a backup of etcd, and find out who else can write there: %w", &c.Server.State, err)
+		return nil, foreign(c, store, at, fmt.Errorf("the state %s cannot be used: restore a backup of etcd, and find out who else can write there: %w", &c.Server.State, err))
 	case err != nil:
 		return nil, err
 	}
@@ -96,7 +108,7 @@ func makeShared(c *config.Config) (made bool, err error) {
 }
 
 func makeIn(c *config.Config, create func(etcd.Config) error) (made bool, err error) {
-	err = withCluster(c, create)
+	err = withCluster(c, func(_ keys.Store, at etcd.Config) error { return create(at) })
 	if errors.Is(err, etcd.ErrExists) {
 		return false, nil
 	}
@@ -104,7 +116,7 @@ func makeIn(c *config.Config, create func(etcd.Config) error) (made bool, err er
 }
 
 // withCluster does something in the cluster of the state, with a key store of its own.
-func withCluster(c *config.Config, do func(etcd.Config) error) (err error) {
+func withCluster(c *config.Config, do func(keys.Store, etcd.Config) error) (err error) {
 	store, err := keys.Open(c)
 	if err != nil {
 		return err
@@ -114,7 +126,7 @@ func withCluster(c *config.Config, do func(etcd.Config) error) (err error) {
 	if err != nil {
 		return err
 	}
-	return do(at)
+	return do(store, at)
 }
 
 // clusterOf reads what the configuration names. The key that authenticates the state is the

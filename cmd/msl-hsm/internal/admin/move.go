@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
@@ -59,7 +60,7 @@ func attachShared(c *config.Config, s *State, export string) error {
 }
 
 // ImportState writes a state file to etcd, and the enrollments in it. progress may be nil.
-func ImportState(c *config.Config, path string, keepTokens bool, progress func(records int)) (sum state.Summary, err error) {
+func ImportState(c *config.Config, path string, keepTokens, newKeys bool, progress func(records int)) (sum state.Summary, err error) {
 	if err := checkShared(c, "msl-hsm state restore"); err != nil {
 		return sum, err
 	}
@@ -71,11 +72,31 @@ func ImportState(c *config.Config, path string, keepTokens bool, progress func(r
 	if sum, err = from.Summary(); err != nil {
 		return sum, err
 	}
-	err = withCluster(c, func(at etcd.Config) error {
+	err = withCluster(c, func(store keys.Store, at etcd.Config) error {
+		if err := importable(c, path, from.Server, store, newKeys); err != nil {
+			return err
+		}
 		return etcd.Import(context.Background(), at, from.Server, keepTokens, progress)
 	})
 	if errors.Is(err, etcd.ErrExists) {
 		err = fmt.Errorf("there is a state %s already: choose another prefix, or remove it with etcdctl del --prefix: %w", &c.Server.State, err)
 	}
 	return sum, err
+}
+
+// importable makes sure that a state file belongs to the keys of a store, unless it is to
+// belong to them from now on.
+func importable(c *config.Config, path string, from *state.Server, store keys.Store, newKeys bool) error {
+	if newKeys {
+		return nil
+	}
+	known, err := from.Pair(context.Background())
+	if err != nil || len(known) == 0 {
+		return err
+	}
+	own, err := prints(store, issuerMAC(c))
+	if err == nil {
+		_, err = fits(c, path, own, known)
+	}
+	return err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -63,7 +64,7 @@ func importEnrollments(c *config.Config, content []byte, progress func(int)) (st
 		return nil, err
 	}
 	defer exit.Closing(&err, from)
-	err = withCluster(c, func(at etcd.Config) (err error) {
+	err = withCluster(c, func(_ keys.Store, at etcd.Config) (err error) {
 		states, err = devices.Import(context.Background(), devicesAt(at), from.Stored, progress)
 		return err
 	})

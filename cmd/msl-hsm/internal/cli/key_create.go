@@ -99,6 +99,9 @@ func createSet(p *program, role string, rotate bool) (err error) {
 	if len(made) > 0 || err != nil {
 		err = tellKeys(c, store, "key create", strings.Join(made, ", "), err)
 	}
+	if rotate {
+		admin.PairFile(c, store)
+	}
 	if err != nil || !first {
 		return err
 	}

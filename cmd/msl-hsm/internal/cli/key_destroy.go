@@ -10,7 +10,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
-	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 func keyDestroyCommand(p *program) *cobra.Command {
@@ -63,7 +62,7 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 }
 
 // unneeded makes sure that the servers of the configured state do not need a key.
-func unneeded(c *config.Config, ctx context.Context, store keystore.Admin, label string, version uint32) (err error) {
+func unneeded(c *config.Config, ctx context.Context, store keys.Store, label string, version uint32) (err error) {
 	if c.Server.State.IsZero() || !admin.Rotates(c.Keystore.Prefix, label) {
 		return nil
 	}
@@ -72,6 +71,9 @@ func unneeded(c *config.Config, ctx context.Context, store keystore.Admin, label
 		return fmt.Errorf("whether servers need the key cannot be seen: %w; --force destroys it all the same", err)
 	}
 	defer exit.Closing(&err, s)
+	if _, err := admin.PairRotations(c, s, store); err != nil {
+		return err
+	}
 	needs, err := admin.FindNeeds(ctx, s, store, c.Keystore.Prefix, admin.AcceptedFor(c))
 	if err != nil {
 		return err

@@ -55,6 +55,16 @@ func (p *program) rotating(ctx context.Context, action string, do func(context.C
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	tell := func(format string, args ...any) { fmt.Fprintf(p.stdout, format+"\n", args...) }
+	warning, err := admin.PairRotations(c, s, store)
+	if err != nil {
+		return err
+	}
+	if warning != "" {
+		fmt.Fprintln(p.stderr, warning)
+	}
 	err = do(ctx, &admin.Rotator{State: s, Store: store, Prefix: c.Keystore.Prefix, Keep: admin.AcceptedFor(c), Tell: tell})
+	if err == nil {
+		_, err = admin.PairRotations(c, s, store) // with the versions that are there now
+	}
 	return tellKeys(c, store, action, "keys of the servers", err)
 }

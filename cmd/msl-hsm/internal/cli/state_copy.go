@@ -83,7 +83,7 @@ revoke again what was revoked since. To end every token, restore without
 
 func stateRestoreCommand(p *program) *cobra.Command {
 	var path string
-	var keep bool
+	var keep, newKeys bool
 	c := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Put a backup in the place of the state file",
@@ -93,36 +93,66 @@ in the place of their file. What was there is kept beside it. Stop the server fi
 A backup does not know what happened after it was made: which messages were taken,
 which tokens renewed, who was revoked. So every token that was issued until now ends:
 devices begin a new session by themselves, users log in again. With --keep-tokens
-they go on, and messages that were recorded since can be sent again.`,
+they go on, and messages that were recorded since can be sent again.
+
+A backup that was used with other keys than those of the configuration is refused. If they
+are lost for good, --new-keys takes it for those that are there: what the lost keys sealed,
+such as pre-shared keys, is lost, and such entities have to be registered again.`,
 		Args: want("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, file, err := p.stateFile(path)
 			if err != nil {
 				return err
 			}
-			return admin.Tell(c, nil, "state restore", args[0], restoreState(p, c, args[0], file, keep))
+			return admin.Tell(c, nil, "state restore", args[0], restoreState(p, c, args[0], file, keep, newKeys))
 		},
 	}
 	stateFlag(c, &path)
 	c.Flags().BoolVar(&keep, "keep-tokens", false, "let the tokens of before go on, and messages be replayed")
+	newKeysFlag(c, &newKeys)
 	return c
 }
 
-func restoreState(p *program, c *config.Config, backup, file string, keepTokens bool) error {
+// newKeysFlag is for a state whose keys are lost.
+func newKeysFlag(c *cobra.Command, newKeys *bool) {
+	c.Flags().BoolVar(newKeys, "new-keys", false, "have the state belong to the keys that are there: those of before are lost, with the pre-shared keys of entities")
+}
+
+// restorable returns the enrollments in a backup, if no server has the state open, and the
+// backup belongs to the keys, or is to belong to them from now on.
+func restorable(p *program, c *config.Config, backup, file string, newKeys bool) (enrollments []byte, err error) {
 	if admin.Absent(backup) {
-		return exit.Usagef("no backup %s: correct the path; msl-hsm state backup makes one", backup)
+		return nil, exit.Usagef("no backup %s: correct the path; msl-hsm state backup makes one", backup)
 	}
 	if info, err := os.Stat(backup); err == nil && info.IsDir() {
-		return exit.Usagef("%s is a directory: name the file of a backup", backup)
+		return nil, exit.Usagef("%s is a directory: name the file of a backup", backup)
 	}
 	if err := admin.Stopped(file, "restore the backup"); err != nil {
+		return nil, err
+	}
+	enrollments, err = admin.CheckedEnrollments(backup)
+	if err != nil {
+		return nil, fmt.Errorf("%w; nothing was changed: name another backup", err)
+	}
+	if newKeys {
+		return enrollments, nil
+	}
+	note, err := admin.FitsBackup(c, backup)
+	if note != "" {
+		fmt.Fprintf(p.stderr, "%s\n", note)
+	}
+	return enrollments, err
+}
+
+func restoreState(p *program, c *config.Config, backup, file string, keepTokens, newKeys bool) error {
+	enrollments, err := restorable(p, c, backup, file, newKeys)
+	if err != nil {
 		return err
 	}
-	enrollments, err := admin.CheckedEnrollments(backup)
-	if err != nil {
-		return fmt.Errorf("%w; nothing was changed: name another backup", err)
-	}
 	r, err := bolt.RestoreServer(backup, file, keepTokens)
+	if err == nil && newKeys {
+		err = bolt.ForgetPair(file)
+	}
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ themselves, users log in again. What was revoked after the file was written is n
 `
 
 func stateImportCommand(p *program) *cobra.Command {
-	var keep bool
+	var keep, newKeys bool
 	c := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Write a state file to etcd, where no state is yet",
@@ -69,7 +69,7 @@ message since.`,
 				return exit.Usagef("no state file or backup %s: correct the path", args[0])
 			}
 			line := newProgress(p.stderr)
-			sum, err := admin.ImportState(c, args[0], keep, copying(line))
+			sum, err := admin.ImportState(c, args[0], keep, newKeys, copying(line))
 			line.clear()
 			if err := admin.Tell(c, nil, "state import", args[0], err); err != nil {
 				return err
@@ -82,6 +82,7 @@ message since.`,
 		},
 	}
 	c.Flags().BoolVar(&keep, "keep-tokens", false, "let the tokens of before go on, and messages be replayed that were taken since")
+	newKeysFlag(c, &newKeys)
 	return c
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // Examine looks at everything that a server needs, by really using it, and tells what it
@@ -53,6 +54,7 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 // A doctor collects what it finds.
 type doctor struct {
 	c     *config.Config
+	used  state.Pair // with which the state was used, if that was read
 	found []Check
 }
 
@@ -173,6 +175,9 @@ func (d *doctor) state(running *admin.Running) {
 	}
 	defer s.Close()
 	all, err := s.Check()
+	if err == nil {
+		d.used, err = s.Server.Pair(context.Background())
+	}
 	d.judge("state", err, "no damage; %d entities and %d users are registered", all.Entities, all.Users)
 }
 
@@ -209,6 +214,7 @@ func (d *doctor) store(ctx context.Context) {
 	defer func() { d.close("key store", store.Close()) }()
 	d.found = append(d.found, checkTokens(store)...)
 	d.keys(store)
+	d.pair(store)
 	d.audit(store)
 	r, err := Rehearse(d.c, store)
 	if !d.judge("server", err, "its keys, schemes and certificates fit together") {
@@ -250,6 +256,19 @@ func (d *doctor) keys(store keystore.Admin) {
 	if weak == 0 {
 		d.say("keys", OK, "%d keys, none of which can be read or leave the device", len(all))
 	}
+}
+
+// pair wants the state to be one that was used with these keys. A running server did that.
+func (d *doctor) pair(store keystore.Store) {
+	if d.used == nil {
+		return
+	}
+	warning, err := admin.ComparePair(d.c, d.used, store)
+	if err == nil && warning != "" {
+		d.say(pairName, Warning, "%s", warning)
+		return
+	}
+	d.judge(pairName, err, "they belong together")
 }
 
 // audit signs with the key of the audit log, if there is to be one.

@@ -83,6 +83,9 @@ func (f *follower) step(ctx context.Context, log *slog.Logger, first bool) error
 	if f.presence.Problem = problem; problem == "" {
 		f.presence.Number = r.Number
 	}
+	if problem == "" && !r.Pending() && !first {
+		f.live.pair(f.live.now.Load())
+	}
 	f.presence.Beat++
 	f.settled = problem == "" && (r.Step == state.StepDone || r.Step == "")
 	return s.State.SetPresence(ctx, f.id, f.presence)

@@ -51,6 +51,9 @@ const (
 // Ready makes the checks.
 func (s *Service) Ready(ctx context.Context) Readiness {
 	checks := []Check{s.checkServer(), s.checkKeyStore(ctx), s.checkState(ctx)}
+	if s.pairing != "" {
+		checks = append(checks, Check{pairName, Warning, s.pairing})
+	}
 	checks = append(checks, checkTokens(s.Store)...)
 	checks = append(checks, s.checkCertificates(time.Now())...)
 	checks = append(checks, s.checkUpstream()...)
@@ -71,6 +74,9 @@ func (s *Service) Alive(ctx context.Context) bool {
 	defer cancel()
 	return s.checkState(ctx).Detail != silent
 }
+
+// pairName is the name of the check that the state belongs to the keys.
+const pairName = "state and keys"
 
 // silent is the detail of a state that does not answer.
 const silent = "it has not answered for a while"

@@ -136,6 +136,7 @@ func (l *Live) again() (r Reloaded, err error) {
 	if err != nil {
 		return r, err
 	}
+	l.pair(g)
 	g.config = asRead
 	l.now.Store(g)
 	l.files.Took(seen.Of(l.watched()...))
@@ -146,6 +147,14 @@ func (l *Live) again() (r Reloaded, err error) {
 	g.Tell(auditlog.Record{Event: "admin", Action: "reload", Result: "done", Detail: strings.Join(r.Changed, ", ")})
 	l.Log.Info("configuration reloaded", "changed", r.Changed, "needs_restart", r.Restart, "issuer_key_versions", r.Versions)
 	return r, old.retire()
+}
+
+// pair notes the versions of the keys that are there now. What fails here is tried again at the
+// next start.
+func (l *Live) pair(g *generation) {
+	if _, err := g.State.Pair(&g.config, g.Store); err != nil {
+		l.Log.Warn("which keys the state belongs to is not noted", "error", exit.OneLine(err))
+	}
 }
 
 // watched are the files that matter now.

@@ -52,18 +52,37 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	return s, nil
 }
 
-// openState opens the state and the key store: the store before, if the state is
-// authenticated by its keys.
-func (s *base) openState(c *config.Config, log *slog.Logger) (err error) {
+// openState opens the state and the key store, which belong together.
+func (s *base) openState(c *config.Config, log *slog.Logger) error {
+	open := s.openFile
 	if c.Server.State.Shared() {
-		if s.Store, err = keys.Open(c); err != nil {
-			return err
-		}
-		if s.State, err = admin.Serve(c, s.Store, log, s.stateBack); err != nil {
-			return errors.Join(err, s.Store.Close())
-		}
-		return nil
+		open = s.openShared
 	}
+	if err := open(c, log); err != nil {
+		return err
+	}
+	warning, err := s.State.Pair(c, s.Store)
+	if err != nil {
+		return errors.Join(err, s.State.Close(), s.Store.Close())
+	}
+	if s.pairing = warning; warning != "" {
+		log.Warn("state and keys", "problem", warning)
+	}
+	return nil
+}
+
+// openShared opens the key store before the state, which its keys authenticate.
+func (s *base) openShared(c *config.Config, log *slog.Logger) (err error) {
+	if s.Store, err = keys.Open(c); err != nil {
+		return err
+	}
+	if s.State, err = admin.Serve(c, s.Store, log, s.stateBack); err != nil {
+		return errors.Join(err, s.Store.Close())
+	}
+	return nil
+}
+
+func (s *base) openFile(c *config.Config, log *slog.Logger) (err error) {
 	s.State, err = admin.Serve(c, nil, log, s.stateBack)
 	if errors.Is(err, fs.ErrNotExist) {
 		return firstStep(c, err)

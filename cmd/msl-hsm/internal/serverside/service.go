@@ -39,6 +39,7 @@ type Service struct {
 // A base is what a server keeps when its configuration is read again.
 type base struct {
 	Store       keys.Store
+	pairing     string        // what is to be known about the state and the keys, from the start
 	random      io.ReadCloser // combined with that of the device, or nil
 	State       *admin.State
 	Devices     *keys.Authority // enrolls devices here, or nil

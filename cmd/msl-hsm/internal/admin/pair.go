@@ -1,0 +1,218 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
+)
+
+// ErrOtherKeys: a state was used with other keys than those that are there.
+var ErrOtherKeys = errors.New("the state belongs to other keys")
+
+// pairText is what the versions of the issuer's MAC key are told from others by. What else
+// they authenticate, tokens and the root of a state, never begins so.
+const pairText = "msl-hsm state pair\x00"
+
+// pairVersions is how many versions are compared: each costs an operation of the HSM.
+const pairVersions = 8
+
+// Pair has a state that is used with the keys of a store note that. If it was used with others,
+// the error is [ErrOtherKeys]; a warning says that one of both seems to be older than the other.
+func (s *State) Pair(c *config.Config, store keystore.Store) (warning string, err error) {
+	known, err := s.Server.Pair(context.Background())
+	if err != nil {
+		return "", err
+	}
+	own, warning, err := judge(c, known, store)
+	if err != nil || len(own) == 0 {
+		return warning, err
+	}
+	return warning, s.AddPair(context.Background(), own)
+}
+
+// belongs makes sure that the state does not belong to other keys than those of a store.
+func (s *State) belongs(c *config.Config, store keystore.Store) error {
+	known, err := s.Server.Pair(context.Background())
+	if err == nil {
+		_, err = ComparePair(c, known, store)
+	}
+	return err
+}
+
+// ComparePair is State.Pair without the note, for a state that was used with known.
+func ComparePair(c *config.Config, known state.Pair, store keystore.Store) (warning string, err error) {
+	_, warning, err = judge(c, known, store)
+	return warning, err
+}
+
+func judge(c *config.Config, known state.Pair, store keystore.Store) (own state.Pair, warning string, err error) {
+	if own, err = prints(store, issuerMAC(c)); err != nil {
+		return nil, "", err
+	}
+	if warning, err = compare(own, known, issuerMAC(c)); err != nil {
+		err = otherKeys(c, c.Server.State.String(), err)
+	}
+	return own, warning, err
+}
+
+// PairRotations is State.Pair for the state behind r, unless a server has it open: that does it.
+func PairRotations(c *config.Config, r Rotations, store keystore.Store) (warning string, err error) {
+	switch s := r.(type) {
+	case unserved:
+		return s.Pair(c, store)
+	case *State:
+		return s.Pair(c, store)
+	}
+	return "", nil
+}
+
+// PairFile is State.Pair for a state file that no server has open. Nothing depends on it: what
+// does not open is told where it is used.
+func PairFile(c *config.Config, store keystore.Store) {
+	if c.Server.State.Path() == "" || Absent(c.Server.State.Path()) {
+		return
+	}
+	if r, err := OpenRotations(c); err == nil {
+		_, _ = PairRotations(c, r, store)
+		_ = r.Close()
+	}
+}
+
+func issuerMAC(c *config.Config) string {
+	return keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
+}
+
+// prints tells the newest versions of a key from all others. A key that is not there has none.
+func prints(store keystore.Store, label string) (state.Pair, error) {
+	ring, err := store.Lookup(label)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	own := state.Pair{}
+	for _, v := range ring[:min(len(ring), pairVersions)] {
+		mac, err := keystore.As[keystore.MAC](label, v)
+		if err != nil {
+			return nil, err
+		}
+		if own[v.Number], err = mac.Sum([]byte(pairText)); err != nil {
+			return nil, err
+		}
+	}
+	return own, nil
+}
+
+// compare judges the keys that are there by those that a state was used with.
+func compare(own, known state.Pair, label string) (warning string, err error) {
+	if len(known) == 0 {
+		return "", nil
+	}
+	if len(own) == 0 {
+		return "", fmt.Errorf("%w: there is no key %s", ErrOtherKeys, label)
+	}
+	there, was := newestOf(own), newestOf(known)
+	same, others := agreeing(own, known)
+	switch {
+	case same == 0 && others > 0:
+		return "", ErrOtherKeys
+	case same == 0:
+		return fmt.Sprintf("none of the versions of %s with which the state was used is there: whether it belongs to these keys is not known", label), nil
+	case was > there:
+		return fmt.Sprintf("the newest version of %s is %d, and the state was used with version %d: the keys are from an older backup, and devices with tokens of the newer version begin new sessions", label, there, was), nil
+	case there > was:
+		return fmt.Sprintf("version %d of %s was made since the state was last used: if the state is an older copy, stop the server and put it in place with msl-hsm state restore, which ends the tokens of before", there, label), nil
+	case others > 0:
+		return fmt.Sprintf("some versions of %s are not those with which the state was used: the keys were made again after they came from a backup, and devices with tokens of the lost ones begin new sessions", label), nil
+	}
+	return "", nil
+}
+
+func newestOf(p state.Pair) uint32 { return slices.Max(slices.Collect(maps.Keys(p))) }
+
+// agreeing counts the versions that both have, and are the same or not.
+func agreeing(own, known state.Pair) (same, others int) {
+	for version, print := range own {
+		was, found := known[version]
+		switch {
+		case found && hmac.Equal(was, print):
+			same++
+		case found:
+			others++
+		}
+	}
+	return same, others
+}
+
+// otherKeys says what belongs together, and what to do.
+func otherKeys(c *config.Config, where string, err error) error {
+	return exit.WithCode(exit.OfKind(ErrOtherKeys, "the state %s belongs to other keys than %s has%s: correct server.state or the key store, or put the backup of the keys back; if they are lost for good, msl-hsm state restore --new-keys FILE takes a backup of the state for those that are there",
+		where, placeOfKeys(&c.Keystore), strings.TrimPrefix(err.Error(), ErrOtherKeys.Error())), exit.Usage)
+}
+
+func placeOfKeys(k *config.Keystore) string {
+	return cmp.Or(k.URI, k.SoftHSM, strings.Join(k.Tokens, ", "))
+}
+
+// FitsBackup makes sure that a backup belongs to the keys of the configuration: otherwise the
+// error is [ErrOtherKeys]. The note says what is to be known about both, also that the keys
+// cannot be reached.
+func FitsBackup(c *config.Config, backup string) (note string, err error) {
+	known, err := bolt.PairOf(backup)
+	if err != nil || len(known) == 0 || c.Keystore.None() {
+		return "", err
+	}
+	own, err := ownPrints(c)
+	if err != nil {
+		return fmt.Sprintf("whether %s belongs to the keys is not known: %s", backup, exit.OneLine(err)), nil
+	}
+	return fits(c, backup, own, known)
+}
+
+func ownPrints(c *config.Config) (own state.Pair, err error) {
+	store, err := keys.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	defer exit.Closing(&err, store)
+	return prints(store, issuerMAC(c))
+}
+
+// fits judges a backup, of which it is no news that there are newer versions.
+func fits(c *config.Config, backup string, own, known state.Pair) (note string, err error) {
+	note, err = compare(own, known, issuerMAC(c))
+	switch {
+	case err != nil:
+		return "", otherKeys(c, backup, err)
+	case newestOf(own) > newestOf(known):
+		return "", nil
+	}
+	return note, nil
+}
+
+// foreign returns what a state in etcd that is not authentic is if it belongs to other keys.
+func foreign(c *config.Config, store keystore.Store, at etcd.Config, forged error) error {
+	known, errKnown := etcd.PairOf(context.Background(), at)
+	own, errOwn := prints(store, issuerMAC(c))
+	if errKnown != nil || errOwn != nil {
+		return forged
+	}
+	if _, err := compare(own, known, issuerMAC(c)); err != nil {
+		return otherKeys(c, c.Server.State.String(), err)
+	}
+	return forged
+}

@@ -1,0 +1,20 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+)
+
+// PairOf returns the keys that the state at a prefix says it was used with. Unlike that of a
+// [Server] it is not authentic: it tells why a state is not authentic with other keys.
+func PairOf(ctx context.Context, c Config) (state.Pair, error) {
+	db, err := c.open(ctx, 0, etcdkv.OpenExisting)
+	if err != nil {
+		return nil, err
+	}
+	p, err := state.PairIn(ctx, db)
+	return p, errors.Join(err, db.Close())
+}
