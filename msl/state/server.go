@@ -21,12 +21,17 @@ const (
 
 // ServerTables returns the tables that the store of a [Server] has.
 func ServerTables() []string {
-	return []string{tableEntities, tableEntityMarks, tableUsers, tableUserMarks, tableIDs, tableSequences}
+	return append(LastingTables(), TokenTables()...)
 }
 
 // TokenTables returns those of the [ServerTables] that say how tokens were used. They change
 // with every non-replayable message, and no other table depends on them.
 func TokenTables() []string { return []string{tableIDs, tableSequences} }
+
+// LastingTables returns the others, which are authenticated.
+func LastingTables() []string {
+	return []string{tableEntities, tableEntityMarks, tableUsers, tableUserMarks}
+}
 
 // A Server is the state of a server. It is safe for concurrent use.
 type Server struct {

@@ -3,10 +3,12 @@ package enroll
 import (
 	"bytes"
 	"errors"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 )
 
 // CheckCopy reads all of a file that [File.Snapshot] wrote, and counts the records by
-// their state: [ErrDamaged].
+// their state: [ErrDamaged]. It does not look at what authenticates the file.
 func CheckCopy(content []byte) (states map[State]int, err error) {
 	err = layout(new(bool)).OnCopy(bytes.NewReader(content), func(path string) (err error) {
 		states, err = checkFile(path)
@@ -16,7 +18,7 @@ func CheckCopy(content []byte) (states map[State]int, err error) {
 }
 
 func checkFile(path string) (map[State]int, error) {
-	f, err := OpenFile(path)
+	f, err := unguarded(path, boltkv.OpenExisting)
 	if err != nil {
 		return nil, err
 	}
@@ -29,8 +31,17 @@ func checkFile(path string) (map[State]int, error) {
 // which is empty if there was none. Restoring an old copy undoes all decisions made
 // since.
 func Restore(content []byte, path string) (aside string, err error) {
+	return Files{}.Restore(content, path)
+}
+
+// Restore is [Restore]. The copy must be as authentic as the file that it becomes.
+func (f Files) Restore(content []byte, path string) (aside string, err error) {
 	return layout(new(bool)).Restore(bytes.NewReader(content), path, func(copied string) error {
-		_, err := checkFile(copied)
-		return err
+		file, err := f.open(copied, boltkv.OpenExisting)
+		if err != nil {
+			return err
+		}
+		_, err = file.Check()
+		return errors.Join(err, file.Close())
 	})
 }

@@ -61,6 +61,8 @@ var (
 	ErrState = errors.New("not possible in this state")
 	// ErrDamaged: a file is not what this package wrote.
 	ErrDamaged = kv.ErrDamaged
+	// ErrForged: somebody without the key changed a file that is authenticated.
+	ErrForged = kv.ErrForged
 	// ErrInUse: another process has the file open.
 	ErrInUse = kv.ErrInUse
 	// ErrExists: a file of that name already exists.

@@ -1,12 +1,15 @@
 package enroll
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
@@ -15,8 +18,41 @@ import (
 // has mode 0600 and holds no secrets.
 type File struct {
 	Stored
-	db *boltkv.DB
+	// Verdict is how the authentication of the file was found when it was opened.
+	Verdict Verdict
+	db      *boltkv.DB
 }
+
+// A RootKey authenticates records.
+type RootKey = authkv.Key
+
+// A Guard says by what a file is authenticated.
+type Guard = authkv.Guard
+
+// A Verdict tells how the authentication of a file was found.
+type Verdict = authkv.Verdict
+
+// Files opens and makes files that are authenticated, so that whoever can write one cannot
+// lift a revocation or slip in a device unseen. Its zero value, which the functions of this
+// package have, opens those that are not.
+type Files struct{ Guard Guard }
+
+// ownKey has tags for a use of their own.
+type ownKey struct{ RootKey }
+
+const use = "msl-hsm state root of enrollments\x00"
+
+// Tag implements [RootKey].
+func (k ownKey) Tag(data []byte) ([]byte, error) { return k.RootKey.Tag(append([]byte(use), data...)) }
+
+// Check implements [RootKey].
+func (k ownKey) Check(data, tag []byte) (bool, error) {
+	return k.RootKey.Check(append([]byte(use), data...), tag)
+}
+
+// KeyOfRecords returns the key that authenticates records, of one that may be used for
+// something else, too.
+func KeyOfRecords(k RootKey) RootKey { return ownKey{k} }
 
 // layout is that of files from before there were checksums of every entry: records
 // have one of their own, and the rest has to lead to them. Opening sets fits, whether the
@@ -32,6 +68,7 @@ func layout(fits *bool) boltkv.Layout {
 			return err
 		},
 		Strict:   true,
+		Guarded:  true,
 		LockWait: 2 * time.Second,
 		Explain:  explain,
 	}
@@ -40,20 +77,80 @@ func layout(fits *bool) boltkv.Layout {
 // OpenFile opens the file at path, or makes it in a directory that is there. All
 // of it is read and checked: [ErrDamaged]. So is one with nothing in it. One process
 // has it open at a time: [ErrInUse], after two seconds.
-func OpenFile(path string) (*File, error) {
-	fits := true
-	db, err := boltkv.Open(path, layout(&fits), boltkv.OpenOrCreate)
+func OpenFile(path string) (*File, error) { return Files{}.Open(path) }
+
+// Open is [OpenFile]. All of the file is compared with what authenticates it: one that was
+// changed by somebody without the key is [ErrForged]. One without a root is what
+// [Guard.Trust] says. A file that is made is authenticated.
+func (f Files) Open(path string) (*File, error) {
+	making := f
+	making.Guard.Trust = authkv.Vouch
+	file, err := making.open(path, boltkv.CreateNew)
+	if errors.Is(err, ErrExists) {
+		return f.open(path, boltkv.OpenExisting)
+	}
+	return file, err
+}
+
+func (f Files) open(path string, how boltkv.Opening) (*File, error) {
+	file, err := unguarded(path, how)
 	if err != nil {
 		return nil, err
 	}
-	f := &File{Stored{db}, db}
+	if err := f.guard(file); err != nil {
+		err = errors.Join(explainGuard(path, err), file.Close())
+		if how == boltkv.CreateNew {
+			err = errors.Join(err, os.Remove(path))
+		}
+		return nil, err
+	}
+	return file, nil
+}
+
+// unguarded opens a file as it is, and makes the derived tables fit its records.
+func unguarded(path string, how boltkv.Opening) (*File, error) {
+	fits := true
+	db, err := boltkv.Open(path, layout(&fits), how)
+	if err != nil {
+		return nil, err
+	}
+	file := &File{Stored: Stored{db}, db: db}
 	if !fits {
-		err = f.reindex()
+		err = file.reindex()
 	}
 	if err != nil {
-		return nil, errors.Join(explain(path, err), f.Close())
+		return nil, errors.Join(explain(path, err), file.Close())
 	}
-	return f, nil
+	return file, nil
+}
+
+// guard has the records authenticated, and what leads to them. The derived tables were
+// compared with those.
+func (f Files) guard(file *File) error {
+	g := f.Guard
+	if g.Key != nil {
+		g.Key = func() (RootKey, authkv.Mark, error) {
+			key, mark, err := f.Guard.Key()
+			if key != nil {
+				key = KeyOfRecords(key)
+			}
+			return key, mark, err
+		}
+	}
+	store, verdict, err := g.Over(context.Background(), file.db, tables())
+	if err == nil && verdict.Authentic {
+		err = file.db.SetAuthenticated()
+	}
+	file.Stored, file.Verdict = Stored{store}, verdict
+	return err
+}
+
+// explainGuard names the file in an error of what authenticates it.
+func explainGuard(path string, err error) error {
+	if errors.Is(err, ErrForged) || errors.Is(err, authkv.ErrNoKey) {
+		return fmt.Errorf("enroll: %s cannot be used: %w", path, err)
+	}
+	return err
 }
 
 // Close waits for what is under way and closes the file.

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 )
 
@@ -38,6 +39,11 @@ func (s Stored) Each(ctx context.Context, fn func(table string, p kv.Pair) error
 // counts them by their state. If there is a file, the error is [ErrExists]; if writing
 // fails, the file is removed.
 func WriteFile(ctx context.Context, path string, from Stored) (states map[State]int, err error) {
+	return Files{}.Write(ctx, path, from)
+}
+
+// Write is [WriteFile], for a file that is authenticated.
+func (f Files) Write(ctx context.Context, path string, from Stored) (states map[State]int, err error) {
 	db, err := boltkv.Open(path, layout(new(bool)), boltkv.CreateNew)
 	if err != nil {
 		return nil, err
@@ -46,6 +52,10 @@ func WriteFile(ctx context.Context, path string, from Stored) (states map[State]
 	err = from.Each(ctx, func(table string, p kv.Pair) error { return w.Add(ctx, table, p) })
 	if err == nil {
 		err = w.Flush(ctx)
+	}
+	if err == nil {
+		f.Guard.Trust = authkv.Vouch
+		err = f.guard(&File{db: db})
 	}
 	if err = errors.Join(err, db.Close()); err == nil {
 		states, err = checkFile(path)

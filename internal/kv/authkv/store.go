@@ -39,6 +39,22 @@ func (s *Seen) MakeRoot(ctx context.Context, store kv.Store, key Key) error {
 	return store.Update(ctx, func(tx kv.Tx) error { return tx.Put(kv.Settings, []byte(rootKey), first) })
 }
 
+// Sign makes the root of a store that has records: they are authentic from then on, whoever
+// wrote them.
+func (s *Store) Sign(ctx context.Context) error {
+	return s.Store.Update(ctx, func(tx kv.Tx) error {
+		found, err := s.sumOf(tx)
+		if err != nil {
+			return err
+		}
+		first, err := newRoot(found).encode(s.key)
+		if err != nil {
+			return err
+		}
+		return tx.Put(kv.Settings, []byte(rootKey), first)
+	})
+}
+
 // HasRoot reports whether a store has a root, whatever it says.
 func HasRoot(ctx context.Context, store kv.Store) (has bool, err error) {
 	err = store.View(ctx, func(r kv.Reader) error {
@@ -50,11 +66,11 @@ func HasRoot(ctx context.Context, store kv.Store) (has bool, err error) {
 }
 
 // inSum reports whether a record is in the sum over tables. The format record is that of
-// the store below, the root says what is in it, and the mark of a copy that is not complete
-// only makes that no state.
+// the store below, the root says what is in it, the mark of a copy that is not complete
+// only makes that no state, and what is attached to a backup is no part of it.
 func inSum(tables []string, table string, key []byte) bool {
 	if table == kv.Settings {
-		return !slices.Contains([]string{rootKey, "format", "importing"}, string(key))
+		return !slices.Contains([]string{rootKey, "format", "importing", "attached"}, string(key))
 	}
 	return slices.Contains(tables, table)
 }
@@ -116,8 +132,23 @@ func (s *Store) update(ctx context.Context, fn func(kv.Tx) error) (changed bool,
 }
 
 // Renew has the newest version of the key authenticate the store, which must be authentic.
+// It changes nothing where that version does already.
 func (s *Store) Renew(ctx context.Context) error {
-	return s.Store.Update(ctx, func(inner kv.Tx) error { return (&tx{Tx: inner, store: s, changed: true}).seal() })
+	return s.Store.Update(ctx, func(inner kv.Tx) error {
+		b, err := inner.Get(kv.Settings, []byte(rootKey))
+		if err != nil {
+			return err
+		}
+		r, err := decodeRoot(b, s.key)
+		if err != nil {
+			return err
+		}
+		newest, err := r.encode(s.key)
+		if err != nil || bytes.Equal(newest, b) {
+			return err
+		}
+		return (&tx{Tx: inner, store: s, changed: true}).seal()
+	})
 }
 
 // A tx keeps the sum of what it changes.

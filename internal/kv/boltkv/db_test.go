@@ -97,3 +97,22 @@ func TestNothingToWrite(t *testing.T) {
 		t.Error("a transaction that only read was written")
 	}
 }
+
+// TestSetAuthenticated wants a file refused by programs that would change its records
+// without what authenticates them.
+func TestSetAuthenticated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	guarded := layout()
+	guarded.Guarded = true
+	d := openTest(t, path, guarded)
+	for range 2 {
+		if err := d.SetAuthenticated(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Close()
+	if _, err := Open(path, layout(), OpenExisting); !errors.Is(err, kv.ErrFormat) {
+		t.Errorf("a program that knows nothing of it: %v, want kv.ErrFormat", err)
+	}
+	openTest(t, path, guarded)
+}

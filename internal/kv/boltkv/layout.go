@@ -34,6 +34,9 @@ type Layout struct {
 	Check func(kv.Reader) error
 	// Strict makes an empty file [kv.ErrEmpty]. Otherwise an empty file counts as new.
 	Strict bool
+	// Guarded is true if the records of such files may be authenticated, see
+	// [DB.SetAuthenticated].
+	Guarded bool
 	// LockWait is how long to wait for another process; zero means forever.
 	LockWait time.Duration
 	// Explain rewrites an error of a file for the user. The error text already contains
@@ -41,10 +44,16 @@ type Layout struct {
 	Explain func(path string, err error) error
 }
 
+// The versions of files. Programs that only know the first would change records without
+// what authenticates them.
 const (
-	formatVersion = 1
-	formatTable   = kv.Settings
-	formatKey     = "format"
+	plainVersion         = 1
+	authenticatedVersion = 2
+)
+
+const (
+	formatTable = kv.Settings
+	formatKey   = "format"
 )
 
 // format is the record that identifies a file. It has no checksum, so that every
@@ -116,11 +125,34 @@ func (l *Layout) mark(t *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	value, err := json.Marshal(format{Kind: l.Kind, Version: formatVersion})
+	return l.putFormat(b, plainVersion)
+}
+
+func (l *Layout) putFormat(b *bbolt.Bucket, version int) error {
+	value, err := json.Marshal(format{Kind: l.Kind, Version: version})
 	if err != nil {
 		return err
 	}
 	return b.Put([]byte(formatKey), value)
+}
+
+// SetAuthenticated has programs that know nothing of the authentication of records refuse
+// the file, whose layout is Guarded.
+func (d *DB) SetAuthenticated() error {
+	var found format
+	err := view(d.db, func(t *bbolt.Tx) (err error) {
+		found, err = d.layout.readFormat(t)
+		return err
+	})
+	if err == nil && found.Version < authenticatedVersion {
+		err = update(d.db, func(t *bbolt.Tx) error {
+			return d.layout.putFormat(t.Bucket([]byte(formatTable)), authenticatedVersion)
+		})
+	}
+	if err != nil {
+		return d.layout.Explain(d.path, err)
+	}
+	return nil
 }
 
 // verify reads everything: a damaged file must not look like one in which less
@@ -166,22 +198,34 @@ func (l *Layout) verifyTables(t *bbolt.Tx) error {
 }
 
 func (l *Layout) verifyFormat(t *bbolt.Tx) error {
-	b := t.Bucket([]byte(formatTable))
-	if b == nil {
-		return fmt.Errorf("%w: it was not made by msl-hsm", kv.ErrFormat)
-	}
-	var f format
-	if err := json.Unmarshal(b.Get([]byte(formatKey)), &f); err != nil {
-		return damage("it does not tell its format")
-	}
-	if f.Kind != l.Kind {
+	f, err := l.readFormat(t)
+	switch {
+	case err != nil:
+		return err
+	case f.Kind != l.Kind:
 		return fmt.Errorf("%w: it is of the kind %q, not %q: name another file", kv.ErrFormat, f.Kind, l.Kind)
-	}
-	if f.Version > formatVersion {
-		return fmt.Errorf("%w: version %d, and this program knows %d: use a newer msl-hsm", kv.ErrFormat, f.Version, formatVersion)
-	}
-	if f.Version != formatVersion {
+	case f.Version > l.newest():
+		return fmt.Errorf("%w: version %d, and this program knows %d: use a newer msl-hsm", kv.ErrFormat, f.Version, l.newest())
+	case f.Version < plainVersion:
 		return damage("unknown version %d", f.Version)
 	}
 	return nil
+}
+
+func (l *Layout) newest() int {
+	if l.Guarded {
+		return authenticatedVersion
+	}
+	return plainVersion
+}
+
+func (l *Layout) readFormat(t *bbolt.Tx) (f format, err error) {
+	b := t.Bucket([]byte(formatTable))
+	if b == nil {
+		return f, fmt.Errorf("%w: it was not made by msl-hsm", kv.ErrFormat)
+	}
+	if err := json.Unmarshal(b.Get([]byte(formatKey)), &f); err != nil {
+		return f, damage("it does not tell its format")
+	}
+	return f, nil
 }

@@ -53,6 +53,9 @@ func (t *tx) Range(table string, from, to []byte, limit int) (page []kv.Pair, er
 		if to != nil && string(k) >= string(to) {
 			break
 		}
+		if table == formatTable && string(k) == formatKey {
+			continue // it has no checksum, and is no record of the caller's
+		}
 		payload, err := t.layout.payload(table, k, v)
 		if err != nil {
 			return nil, err

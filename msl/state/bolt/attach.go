@@ -17,7 +17,7 @@ const attachedKey = "attached"
 // have open. It replaces what was attached before. The backup can still be opened as a
 // state file.
 func Attach(path string, content []byte) error {
-	s, err := ReopenServer(path)
+	s, err := unguarded(path)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func Attached(path string) (content []byte, err error) {
 		if _, err := verify(copied, path); err != nil {
 			return err
 		}
-		s, err := ReopenServer(copied)
+		s, err := unguarded(copied)
 		if err != nil {
 			return err
 		}

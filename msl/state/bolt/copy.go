@@ -7,12 +7,13 @@ import (
 	"os"
 	"strings"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // VerifyServer checks a file that no server uses, such as a backup, without changing
-// it. It does not check the mode of the file.
+// it. It looks for damage, not at what authenticates the file, and does not check the mode.
 func VerifyServer(path string) (sum state.Summary, err error) {
 	err = onCopy(path, func(copied string) (err error) {
 		sum, err = verify(copied, path)
@@ -43,7 +44,7 @@ func verify(copied, name string) (sum state.Summary, err error) {
 
 // openCopy opens a copy of the file called name.
 func openCopy(copied, name string) (*Server, error) {
-	s, err := ReopenServer(copied)
+	s, err := unguarded(copied)
 	switch {
 	case errors.Is(err, ErrEmpty):
 		return nil, fmt.Errorf("bolt: %s: %w", name, ErrEmpty)
@@ -51,6 +52,19 @@ func openCopy(copied, name string) (*Server, error) {
 		return nil, fmt.Errorf("bolt: %s is not a valid copy: %w", name, inner(err, copied))
 	}
 	return s, err
+}
+
+// unguarded opens a file to read or copy it as it is.
+func unguarded(path string) (*Server, error) {
+	db, err := boltkv.Open(path, serverLayout(), boltkv.OpenExisting)
+	if err != nil {
+		return nil, err
+	}
+	s, err := state.NewServer(db)
+	if err != nil {
+		return nil, errors.Join(serverLayout().Explain(path, err), db.Close())
+	}
+	return &Server{Server: s, db: db, store: db}, nil
 }
 
 // inner returns the cause of an error of opening a copy, without the name of the copy.
@@ -77,6 +91,11 @@ type Restored struct {
 // renewed and revoked after it was made, every token issued until now becomes invalid,
 // unless keepTokens is true. Attached content is left out: see [Attached].
 func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error) {
+	return Files{}.Restore(backup, path, keepTokens)
+}
+
+// Restore is [RestoreServer]. The backup must be as authentic as the file that it becomes.
+func (f Files) Restore(backup, path string, keepTokens bool) (r Restored, err error) {
 	from, err := os.Open(backup)
 	if err != nil {
 		return r, fmt.Errorf("bolt: %w", err)
@@ -86,20 +105,23 @@ func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error)
 		if r.Summary, err = verify(copied, backup); err != nil {
 			return err
 		}
-		return prepare(copied, keepTokens)
+		return f.prepare(copied, backup, keepTokens)
 	})
 	return r, err
 }
 
-// prepare turns a copy of a backup into a state.
-func prepare(copied string, keepTokens bool) error {
-	s, err := ReopenServer(copied)
+// prepare turns a copy of a backup with that name into a state.
+func (f Files) prepare(copied, name string, keepTokens bool) error {
+	s, err := f.Reopen(copied)
+	if errors.Is(err, ErrForged) || errors.Is(err, ErrNoKey) {
+		return explainGuard(name, inner(err, copied))
+	}
 	if err != nil {
 		return err
 	}
 	err = s.detach()
 	if err == nil && !keepTokens {
-		err = state.EndTokens(s.db)
+		err = state.EndTokens(s.store)
 	}
 	return errors.Join(err, s.Close())
 }
@@ -108,6 +130,11 @@ func prepare(copied string, keepTokens bool) error {
 // file. If it already exists, the error is [ErrExists]; if writing fails, the file is
 // removed. progress is as in state.Server.CopyTo.
 func WriteServer(ctx context.Context, path string, from *state.Server, progress func(records int)) (sum state.Summary, err error) {
+	return Files{}.Write(ctx, path, from, progress)
+}
+
+// Write is [WriteServer], for a file that is authenticated.
+func (f Files) Write(ctx context.Context, path string, from *state.Server, progress func(records int)) (sum state.Summary, err error) {
 	db, err := boltkv.Open(path, serverLayout(), boltkv.CreateNew)
 	if err != nil {
 		return sum, err
@@ -117,6 +144,10 @@ func WriteServer(ctx context.Context, path string, from *state.Server, progress 
 	}
 	if err == nil {
 		err = state.FinishCopy(ctx, db)
+	}
+	if err == nil {
+		f.Guard.Trust = authkv.Vouch
+		err = f.guard(&Server{db: db})
 	}
 	if err = errors.Join(err, db.Close()); err == nil {
 		sum, err = VerifyServer(path)

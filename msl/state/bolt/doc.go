@@ -7,6 +7,7 @@
 //     either. A [Server] is a state.Server in a file.
 //   - To check, copy, put back and compact its file: [Server.Check],
 //     [Server.Snapshot], [RestoreServer], [CompactServer].
+//   - To have a file authenticated by a key that is not in it: [Files], with a [Guard].
 //   - A client: [OpenClient]. A [Client] is a state.Client in a file.
 //
 // # What a caller can rely on
@@ -22,10 +23,12 @@
 //
 // # What it does not protect
 //
-// The file is neither encrypted nor authenticated. Pre-shared keys in it are
-// sealed by their key store and passwords are hashed, but names, public keys
-// and certificates can be read, and anyone who can write the file can lift a
-// revocation.
+// The file is not encrypted. Pre-shared keys in it are sealed by their key store and
+// passwords are hashed, but names, public keys and certificates can be read. Without a
+// [Guard] it is not authenticated either: anyone who can write the file can lift a
+// revocation. With one, that is [ErrForged], also where the record that authenticates the
+// others is removed, if the guard has a mark. The records of ids and renewals are not in it,
+// and a file that is put back whole is as authentic as it was.
 //
 // Restoring a backup or deleting the file undoes everything since: recorded messages
 // could be replayed, and revoked entities and users come back. [RestoreServer]

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 )
 
 // Errors of a file, wrapped with context. Test for them with errors.Is. Package state
@@ -19,6 +20,12 @@ var (
 	// ErrEmpty: the file has no state in it, for example because it was truncated or
 	// created by touch.
 	ErrEmpty = kv.ErrEmpty
+	// ErrForged: somebody without the key changed the file.
+	ErrForged = kv.ErrForged
+	// ErrUnsigned is an ErrForged: the file is not authenticated, and was before.
+	ErrUnsigned = authkv.ErrUnsigned
+	// ErrNoKey: the file is authenticated, and no key was given.
+	ErrNoKey = authkv.ErrNoKey
 	// ErrExists: a file of that name already exists.
 	ErrExists = kv.ErrExists
 )
@@ -27,6 +34,15 @@ var (
 type advice struct {
 	holder string // who probably has the file open, for ErrInUse
 	remedy string // what to do with a damaged file
+}
+
+// explainGuard names the file in an error of what authenticates it. Errors of the key store
+// stay as they are.
+func explainGuard(path string, err error) error {
+	if errors.Is(err, ErrForged) || errors.Is(err, ErrNoKey) {
+		return fmt.Errorf("bolt: %s cannot be used: %w", path, err)
+	}
+	return err
 }
 
 // explain says what to do about an error of a file.

@@ -1,33 +1,75 @@
 package bolt
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
+// A Key authenticates a file, see [state.KeyOf].
+type Key = state.Key
+
+// A Guard says by what a file is authenticated.
+type Guard = authkv.Guard
+
+// A Verdict tells how the authentication of a file was found.
+type Verdict = authkv.Verdict
+
+// Files opens and makes state files that are authenticated, so that whoever can write one
+// cannot lift a revocation or slip in an entity unseen. Its zero value, which the functions of
+// the same names have, opens those that are not.
+type Files struct{ Guard Guard }
+
 // A Server is the state of a server, in a file. It is safe for concurrent use.
 type Server struct {
 	*state.Server
-	db *boltkv.DB
+	// Verdict is how the authentication of the file was found when it was opened.
+	Verdict Verdict
+	db      *boltkv.DB
+	store   kv.Store // over it, as the guard has it
 }
 
 // OpenServer opens the file at path, or creates it in an existing directory. It is for
 // a program that cannot know whether it runs for the first time; the drawback is that a
 // wrong path creates a new state. See [ReopenServer]. A file that another process has
 // open is [ErrInUse], after a short while; an empty file is [ErrEmpty].
-func OpenServer(path string) (*Server, error) { return serverAt(path, boltkv.OpenOrCreate) }
+func OpenServer(path string) (*Server, error) { return Files{}.Open(path) }
 
 // ReopenServer opens the existing file at path. If there is none, the error is
 // fs.ErrNotExist.
-func ReopenServer(path string) (*Server, error) { return serverAt(path, boltkv.OpenExisting) }
+func ReopenServer(path string) (*Server, error) { return Files{}.Reopen(path) }
 
 // CreateServer creates the file at path. If it already exists, the error is
 // [ErrExists].
-func CreateServer(path string) (*Server, error) { return serverAt(path, boltkv.CreateNew) }
+func CreateServer(path string) (*Server, error) { return Files{}.Create(path) }
+
+// Open is [OpenServer]. All of the file is compared with what authenticates it: one that was
+// changed by somebody without the key is [ErrForged]. One without a root is what
+// [Guard.Trust] says. A file that is made is authenticated.
+func (f Files) Open(path string) (*Server, error) {
+	s, err := f.Create(path)
+	if errors.Is(err, ErrExists) {
+		return f.Reopen(path)
+	}
+	return s, err
+}
+
+// Reopen is [ReopenServer], as Open opens it.
+func (f Files) Reopen(path string) (*Server, error) { return f.open(path, boltkv.OpenExisting) }
+
+// Create is [CreateServer], as Open makes it.
+func (f Files) Create(path string) (*Server, error) {
+	f.Guard.Trust = authkv.Vouch
+	return f.open(path, boltkv.CreateNew)
+}
 
 func serverLayout() boltkv.Layout {
 	return boltkv.Layout{
@@ -35,6 +77,7 @@ func serverLayout() boltkv.Layout {
 		Name:     "state file",
 		Tables:   state.ServerTables(),
 		Strict:   true,
+		Guarded:  true,
 		LockWait: 2 * time.Second,
 		Explain: advice{
 			holder: "another msl-hsm serve or admin command",
@@ -43,17 +86,33 @@ func serverLayout() boltkv.Layout {
 	}
 }
 
-func serverAt(path string, how boltkv.Opening) (*Server, error) {
+func (f Files) open(path string, how boltkv.Opening) (*Server, error) {
 	db, err := boltkv.Open(path, serverLayout(), how)
 	if err != nil {
 		return nil, err
 	}
-	s, err := state.NewServer(db)
-	if err != nil {
-		db.Close()
-		return nil, serverLayout().Explain(path, err)
+	s := &Server{db: db}
+	if err := f.guard(s); err != nil {
+		err = errors.Join(explainGuard(path, err), db.Close())
+		if how == boltkv.CreateNew {
+			err = errors.Join(err, os.Remove(path))
+		}
+		return nil, err
 	}
-	return &Server{s, db}, nil
+	if s.Server, err = state.NewServer(s.store); err != nil {
+		return nil, errors.Join(serverLayout().Explain(path, err), db.Close())
+	}
+	return s, nil
+}
+
+// guard has the records authenticated.
+func (f Files) guard(s *Server) error {
+	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.LastingTables())
+	if err == nil && verdict.Authentic {
+		err = s.db.SetAuthenticated()
+	}
+	s.store, s.Verdict = store, verdict
+	return err
 }
 
 // Close ends pruning, waits for running transactions and closes the file.

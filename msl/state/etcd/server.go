@@ -5,12 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -32,6 +32,12 @@ var (
 	// ErrUncertain: a change may or may not have been made, since etcd did not answer.
 	ErrUncertain = etcdkv.ErrUncertain
 )
+
+// A Key authenticates a state.
+type Key = state.Key
+
+// KeyOf is [state.KeyOf].
+func KeyOf(store keystore.Store, label string) (Key, error) { return state.KeyOf(store, label) }
 
 // A Config tells where a state is. Endpoints must be set.
 type Config struct {
@@ -109,9 +115,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 }
 
 // copied returns the tables that are copied, and authenticated.
-func copied() []string {
-	return slices.DeleteFunc(state.ServerTables(), func(table string) bool { return slices.Contains(state.TokenTables(), table) })
-}
+func copied() []string { return state.LastingTables() }
 
 // Administer opens the existing state without a copy in memory, for a program that looks
 // at it or changes it once. A prefix without a state is [ErrEmpty].

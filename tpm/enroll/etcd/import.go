@@ -37,10 +37,10 @@ func (c Config) importTo(ctx context.Context, db *etcdkv.DB, from enroll.Stored,
 	}
 	copied := &Records{Stored: enroll.StoredIn(bulk().Over(db))}
 	if c.Key != nil {
-		if err := seen.MakeRoot(ctx, db, key{c.Key}); err != nil {
+		if err := seen.MakeRoot(ctx, db, enroll.KeyOfRecords(c.Key)); err != nil {
 			return nil, err
 		}
-		copied.verify = authkv.Open(db, key{c.Key}, small()).Verify
+		copied.verify = authkv.Open(db, enroll.KeyOfRecords(c.Key), small()).Verify
 	}
 	states, err := copied.Check()
 	if err != nil {

@@ -88,19 +88,6 @@ func layout() etcdkv.Layout {
 	return etcdkv.Layout{Kind: "enrollments", Tables: append(small(), apart...), Apart: apart}
 }
 
-// key has tags for a use of their own.
-type key struct{ authkv.Key }
-
-const use = "msl-hsm state root of enrollments\x00"
-
-// Tag implements [authkv.Key].
-func (k key) Tag(data []byte) ([]byte, error) { return k.Key.Tag(append([]byte(use), data...)) }
-
-// Check implements [authkv.Key].
-func (k key) Check(data, tag []byte) (bool, error) {
-	return k.Key.Check(append([]byte(use), data...), tag)
-}
-
 func (c Config) open(ctx context.Context, timeout time.Duration, how etcdkv.Opening) (*etcdkv.DB, error) {
 	if c.Prefix == "" {
 		c.Prefix = Beside("")
@@ -130,7 +117,7 @@ func Open(ctx context.Context, c Config) (*Records, error) {
 	if c.Key == nil {
 		return recordsOf(ctx, f, f, nil)
 	}
-	authentic := authkv.OpenShared(f, key{c.Key}, small(), seen)
+	authentic := authkv.OpenShared(f, enroll.KeyOfRecords(c.Key), small(), seen)
 	err = authentic.Recall(ctx, func(kv.Reader) error { return nil })
 	if err == nil {
 		err = authentic.Renew(ctx)
@@ -151,7 +138,7 @@ func Administer(ctx context.Context, c Config) (*Records, error) {
 	if c.Key == nil {
 		return recordsOf(ctx, db, db, nil)
 	}
-	authentic := authkv.Open(db, key{c.Key}, small())
+	authentic := authkv.Open(db, enroll.KeyOfRecords(c.Key), small())
 	return recordsOf(ctx, authentic, db, authentic.Verify)
 }
 
@@ -180,7 +167,7 @@ func Create(ctx context.Context, c Config) error {
 		return c.finish(ctx, err)
 	}
 	if err == nil && c.Key != nil {
-		err = authkv.Begin(ctx, db, key{c.Key})
+		err = authkv.Begin(ctx, db, enroll.KeyOfRecords(c.Key))
 	}
 	if db != nil {
 		err = errors.Join(err, db.Close())
@@ -203,7 +190,7 @@ func (c Config) finish(ctx context.Context, exists error) error {
 	if empty, err := isEmpty(ctx, db); err != nil || rooted || !empty {
 		return errors.Join(err, exists)
 	}
-	return authkv.Begin(ctx, db, key{c.Key})
+	return authkv.Begin(ctx, db, enroll.KeyOfRecords(c.Key))
 }
 
 // View implements enroll.Records.

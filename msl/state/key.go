@@ -1,4 +1,4 @@
-package etcd
+package state
 
 import (
 	"crypto/hmac"
@@ -11,7 +11,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// A Key authenticates a state. Both methods are safe for concurrent use.
+// A Key authenticates a state that others can write. Both methods are safe for concurrent use.
 //
 //	Tag(data []byte) (tag []byte, err error)
 //	Check(data, tag []byte) (fits bool, err error)

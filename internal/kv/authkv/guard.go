@@ -1,0 +1,126 @@
+package authkv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+)
+
+// A Guard says by what a store is authenticated that one process at a time has open, such as
+// a file. The zero value is by nothing: a store that is authenticated is then [ErrNoKey].
+type Guard struct {
+	// Key returns the key, and where it is kept that there is a root. It is called once, when
+	// the store is open, and may be nil. A nil key means that there is none yet; the mark may
+	// be nil.
+	Key func() (Key, Mark, error)
+	// Trust says what becomes of a store that has no root.
+	Trust Trust
+}
+
+// A Mark says, in a place that those who write the store cannot change, that the store was
+// authenticated: without a root it is not accepted then.
+type Mark interface {
+	// There reports whether the mark was made.
+	There() (bool, error)
+	// Make makes it.
+	Make() error
+}
+
+// Trust is how far a store is believed.
+type Trust int
+
+const (
+	// Judge accepts a store without a root as it is, unless there is a mark. It changes
+	// nothing.
+	Judge Trust = iota
+	// Adopt signs such a store, marks it, and has the newest version of the key
+	// authenticate one that has a root.
+	Adopt
+	// Vouch signs whatever is in the store, and marks it: somebody says that it is right.
+	Vouch
+)
+
+// Errors of a Guard, wrapped with context.
+var (
+	// ErrNoKey: the store is authenticated, and there is no key to tell.
+	ErrNoKey = errors.New("it is authenticated with a key of its server, and no key store with that was named")
+	// ErrUnsigned is a [kv.ErrForged]: the store has no root, and there is a mark.
+	ErrUnsigned = fmt.Errorf("%w: the record that authenticates the others is missing, and the key store says that there was one", kv.ErrForged)
+)
+
+// A Verdict tells how a store was found.
+type Verdict struct {
+	Authentic bool  // it is authenticated
+	New       bool  // since now
+	Unmarked  error // why it could not be marked, or nil
+}
+
+// Over returns the store over another one that has it authenticated, after it was compared
+// with its root, or that one itself if it is not authenticated. tables are those in the sum.
+func (g Guard) Over(ctx context.Context, store kv.Store, tables []string) (kv.Store, Verdict, error) {
+	rooted, err := HasRoot(ctx, store)
+	if err != nil {
+		return nil, Verdict{}, err
+	}
+	key, mark, err := g.key()
+	switch {
+	case err != nil:
+		return nil, Verdict{}, err
+	case key == nil && rooted && g.Trust != Vouch:
+		return nil, Verdict{}, fmt.Errorf("authkv: %w", ErrNoKey)
+	case key == nil:
+		return store, Verdict{}, nil
+	}
+	over := Open(store, key, tables)
+	verdict, err := g.judge(ctx, over, rooted, mark)
+	if err != nil || !verdict.Authentic {
+		return store, verdict, err
+	}
+	return over, verdict, nil
+}
+
+func (g Guard) key() (Key, Mark, error) {
+	if g.Key == nil {
+		return nil, nil, nil
+	}
+	key, mark, err := g.Key()
+	if mark == nil {
+		mark = noMark{}
+	}
+	return key, mark, err
+}
+
+func (g Guard) judge(ctx context.Context, s *Store, rooted bool, mark Mark) (found Verdict, err error) {
+	marked, err := mark.There()
+	if err != nil {
+		return found, fmt.Errorf("authkv: look whether it was authenticated before: %w", err)
+	}
+	found.Authentic = true
+	switch {
+	case g.Trust == Vouch, g.Trust == Adopt && !rooted && !marked:
+		found.New, err = true, s.Sign(ctx)
+	case rooted:
+		if err = s.Verify(ctx); err == nil && g.Trust == Adopt {
+			err = s.Renew(ctx)
+		}
+	case marked:
+		return found, fmt.Errorf("authkv: %w", ErrUnsigned)
+	default:
+		return Verdict{}, nil
+	}
+	if err == nil && !marked && g.Trust != Judge {
+		found.Unmarked = mark.Make()
+	}
+	return found, err
+}
+
+// noMark is that of who keeps none.
+type noMark struct{}
+
+// There implements [Mark].
+func (noMark) There() (bool, error) { return false, nil }
+
+// Make implements [Mark].
+func (noMark) Make() error { return nil }
