@@ -275,6 +275,9 @@ func (a *attempt) changeTokens(ctx context.Context, h *header) error {
 	for _, t := range fresh {
 		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
+	if err := a.limits.carries(h.serviceTokens); err != nil {
+		return fail(ErrMSLEncodeError, "service tokens", err)
+	}
 	return a.lease.update(ctx, func(held *tokens) *tokens {
 		for _, t := range fresh {
 			held = held.withService(t)
