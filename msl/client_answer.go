@@ -112,7 +112,7 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 	if fresh == nil && uit == nil && len(services) == 0 {
 		return nil
 	}
-	kept := false
+	kept, tooMany := false, error(nil)
 	err := a.client.update(ctx, func(t *tokens) *tokens {
 		all, ofUser := a.lease.keeps()
 		if !all {
@@ -122,10 +122,17 @@ func (a *attempt) keep(ctx context.Context, delivered *keyResponse, outcome Outc
 			uit = nil
 		}
 		kept = true
-		return t.withDelivered(fresh, a.req.User, uit, services)
+		n := t.withDelivered(fresh, a.req.User, uit, services)
+		if tooMany = n.sends(&a.limits, a.req.User, t); tooMany != nil {
+			return t.withDelivered(fresh, a.req.User, uit, nil)
+		}
+		return n
 	})
 	if !kept {
 		outcome.Keys.Release()
+	}
+	if err == nil && tooMany != nil {
+		err = fail(ErrMSLParseError, "service tokens", tooMany)
 	}
 	return err
 }

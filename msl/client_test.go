@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
@@ -275,6 +276,44 @@ func TestRestart(t *testing.T) {
 				t.Errorf("%d service tokens came back, want 1", tokens)
 			}
 		})
+	}
+}
+
+// An unavailable key is one whose device does not answer.
+type unavailable struct{ msl.Null }
+
+func (unavailable) Verify([]byte, []byte) error { return keystore.ErrUnavailable }
+
+// TestRestartKeepsServiceTokens starts a client again while the keys of its service tokens
+// cannot be used, and when its session has ended. The tokens that are bound to nothing are
+// still there, and in its state.
+func TestRestartKeepsServiceTokens(t *testing.T) {
+	n := softNetwork(t)
+	n.handler = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		if len(m.ServiceTokens) == 0 {
+			w.SetServiceToken("visit", []byte("1"), msl.BindNone)
+		}
+		return echo(ctx, w, m)
+	}
+	first := n.pskClient("device")
+	state := must(bolt.OpenClient(filepath.Join(t.TempDir(), "client.db"), "test"))
+	t.Cleanup(func() { state.Close() })
+	first.State = state
+	mustSend(t, first, plainly(), 2)
+	for name, change := range map[string]func(*msl.Client){
+		"keys of the tokens": func(c *msl.Client) { c.ServiceTokens = msl.ServiceTokenKeys{"": unavailable{}} },
+		"another exchange":   func(c *msl.Client) { c.KeyExchanges = []msl.Offerer{clientKeys(t)["ASYMMETRIC_WRAPPED"]} },
+	} {
+		again := n.client(first.Local, first.KeyExchanges...)
+		again.State = state
+		change(again)
+		if _, err := again.HeldTokens(t.Context(), ""); err != nil {
+			t.Fatal(name, err)
+		}
+		if held := again.Held().ServiceTokens; len(held) != 1 || held[0].Name != "visit" {
+			t.Errorf("%s: holds %+v", name, held)
+		}
+		again.Close()
 	}
 }
 

@@ -144,15 +144,18 @@ func (t *tokens) record() ClientRecord {
 func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 	t := &tokens{}
 	if r.MasterToken == nil {
-		return t.withServices(c, r.ServiceTokens)
+		return t.withServices(r.ServiceTokens)
 	}
 	token, err := ParseMasterToken(r.MasterToken)
 	if err != nil {
 		return nil, err
 	}
 	keys, err := c.resume(ctx, r)
-	if keys == nil || err != nil {
-		return t, err
+	if err != nil {
+		return nil, err
+	}
+	if keys == nil { // what is bound to nothing stays
+		return t.withServices(r.ServiceTokens)
 	}
 	t.session = &holding{token: token, keys: keys, exchange: r.KeyExchange, keep: r.Keep}
 	for name, b := range r.UserIDTokens {
@@ -165,7 +168,7 @@ func (c *Client) restore(ctx context.Context, r ClientRecord) (*tokens, error) {
 			t = t.withUser(user, uit)
 		}
 	}
-	return t.withServices(c, r.ServiceTokens)
+	return t.withServices(r.ServiceTokens)
 }
 
 // resume restores the keys of a session, with the exchange that made them. It returns
@@ -183,18 +186,16 @@ func (c *Client) resume(ctx context.Context, r ClientRecord) (*SessionKeys, erro
 	return nil, nil
 }
 
-func (t *tokens) withServices(c *Client, list [][]byte) (*tokens, error) {
+// withServices adds stored service tokens, as far as they are bound to what is there.
+func (t *tokens) withServices(list [][]byte) (*tokens, error) {
 	for _, b := range list {
 		o, err := wire.Parse(b, wire.Limits{})
 		if err != nil {
 			return nil, fmt.Errorf("msl: stored service token: %w", err)
 		}
-		s, err := parseServiceToken(o, c.ServiceTokens, t.master(), t.anyUser(o))
+		s, err := parseServiceToken(o, nil, t.master(), t.anyUser(o)) // they are only sent again
 		if err != nil {
 			continue // its master token or user ID token is gone
-		}
-		if s.inflate(c.Limits.forClient().inflation()) != nil {
-			continue
 		}
 		t = t.withService(s)
 	}
@@ -274,6 +275,9 @@ func (a *attempt) changeTokens(ctx context.Context, h *header) error {
 	h.serviceTokens = slices.Clone(h.serviceTokens)
 	for _, t := range fresh {
 		h.serviceTokens = putServiceToken(h.serviceTokens, t)
+	}
+	if err := a.limits.carries(h.serviceTokens); err != nil {
+		return fail(ErrMSLEncodeError, "service tokens", err)
 	}
 	return a.lease.update(ctx, func(held *tokens) *tokens {
 		for _, t := range fresh {

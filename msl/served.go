@@ -142,7 +142,7 @@ func (in *incoming) faultOf(ctx context.Context, err error) Fault {
 func (in *incoming) refusalFault(ctx context.Context, code Code, cause error) Fault {
 	ran, ours := in.end.message != nil, code == ErrInternalException || code == ErrMSLEncodeError
 	switch {
-	case isAny(cause, errBusy, errWaiting):
+	case isAny(cause, errBusy, errWaiting, errUnknownVersion): // anybody can cause the last one
 		return FaultLoad
 	case isAny(cause, errGuesses), !ran && isAny(cause, ErrTruncated):
 		return FaultPeer

@@ -230,6 +230,12 @@ func (i *issuance) addServiceTokens(h *header) error {
 		}
 		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
+	if len(i.changes) == 0 {
+		return nil
+	}
+	if err := i.server.Limits.carries(h.serviceTokens); err != nil {
+		return fail(ErrMSLEncodeError, "service tokens", err)
+	}
 	return nil
 }
 

@@ -22,10 +22,36 @@ type Versions struct {
 
 	mu     sync.Mutex // held while they are looked up
 	looked time.Time  // for a version that a token named
+	named  named      // of those that are not known
 	chosen uint32     // is used, or 0 for the newest
 	least  uint32     // older ones open nothing any more
 
 	now atomic.Pointer[[]IssuerKeys]
+}
+
+// Named are the numbers of unknown versions that tokens named: true if that was before the
+// last look. Keys are older than the tokens they make, so then they are somebody else's.
+type named map[uint32]bool
+
+// maxNamed bounds the numbers that are remembered, since anybody can name any.
+const maxNamed = 256
+
+// note adds a number that was named since the last look.
+func (n named) note(number uint32) {
+	if _, noted := n[number]; !noted && len(n) < maxNamed {
+		n[number] = false
+	}
+}
+
+// lookedFor is called after a look for a number.
+func (n named) lookedFor(number uint32) {
+	if len(n) >= maxNamed {
+		clear(n)
+	}
+	n[number] = true
+	for other := range n {
+		n[other] = true
+	}
 }
 
 // lookPause is the least time between two looks that tokens cause: what a token names is
@@ -38,7 +64,7 @@ var errUnknownVersion = fmt.Errorf("msl: a token names a newer version of its ke
 // FindVersions finds the keys with these labels in a store, in every version that both
 // have. The errors are those of [FindIssuer].
 func FindVersions(store keystore.Store, encryption, mac string) (*Versions, error) {
-	v := &Versions{store: store, encryption: encryption, mac: mac}
+	v := &Versions{store: store, encryption: encryption, mac: mac, named: named{}}
 	return v, v.look()
 }
 
@@ -107,7 +133,7 @@ func (v *Versions) set(all []IssuerKeys) {
 
 // newer looks for the version with that number, if it is newer than all that are known,
 // and reports whether there are others now. A look that would come too soon is an error,
-// for which the sender tries again.
+// for which the sender tries again, unless the last one came after a token of that version.
 func (v *Versions) newer(number uint32) (found bool, err error) {
 	if v.knows(number) {
 		return false, nil
@@ -117,13 +143,17 @@ func (v *Versions) newer(number uint32) (found bool, err error) {
 	switch {
 	case v.knows(number):
 		return true, nil // found meanwhile
+	case time.Since(v.looked) < lookPause && v.named[number]:
+		return false, nil
 	case time.Since(v.looked) < lookPause:
+		v.named.note(number)
 		return false, errUnknownVersion
 	}
 	v.looked = time.Now()
 	if err := v.refresh(); err != nil {
 		return false, err
 	}
+	v.named.lookedFor(number)
 	return v.knows(number), nil
 }
 

@@ -1,0 +1,82 @@
+package msl
+
+import (
+	"errors"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// keep leaves the memory to another message, apart from data that was not read.
+func (r *payloadReader) keep() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.in != nil {
+		r.in.Memory().Content = nil
+	}
+	if r.done.Load() {
+		r.in = nil
+	}
+}
+
+// leave ends the reading of a message, and returns what it was read with. Whoever reads
+// it nevertheless gets an error, unless there is nothing left.
+func (r *payloadReader) leave() (in *wire.Decoder) {
+	in, r.in = r.in, nil
+	if !r.ended() || len(r.data) > 0 {
+		r.done.Store(false)
+		r.err, r.data, r.packed = errEnded, nil, chunk{}
+	}
+	return in
+}
+
+// over ends the reading of a message whose memory the next one gets.
+func (r *payloadReader) over() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leave()
+}
+
+// free ends the reading of a message and frees the memory of it, unless somebody is
+// still reading.
+func (r *payloadReader) free() {
+	if !r.mu.TryLock() {
+		return
+	}
+	defer r.mu.Unlock()
+	if in := r.leave(); in != nil {
+		in.Free()
+	}
+}
+
+// brokeOff reports whether the message was found to end before its last chunk.
+func (r *payloadReader) brokeOff() bool {
+	if r == nil || !r.mu.TryLock() { // somebody is still reading it
+		return false
+	}
+	defer r.mu.Unlock()
+	return errors.Is(r.err, ErrTruncated)
+}
+
+// errShut says that a message was read after its answer was complete.
+var errShut = errors.New("msl: the message was answered, and its data cannot be read any more")
+
+// shut ends the reading of a message on a connection that lasts. An application may have
+// left another goroutine reading, as a request to a service does that was answered early:
+// that must not take a part of the next message. shut waits for a read under way, which
+// ends with the next chunk or the connection.
+func (r *payloadReader) shut() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.err = errShut
+	}
+}

@@ -1,0 +1,35 @@
+package msl
+
+import "fmt"
+
+// Whoever holds service tokens sends all of them that fit its other tokens with every
+// message, and whoever answers sends them back. So one token too many, once it is held,
+// has every message refused after it: it must not be given, and not be taken.
+
+// carries returns an error if a message of a peer with the same limits cannot have those
+// service tokens. Each byte of one takes 16/9 in a header: its text is encrypted as
+// Base64, and the envelope is sent as Base64 again.
+func (l *Limits) carries(list []*ServiceToken) error {
+	size := 0
+	for _, t := range list {
+		size += len(t.sealed.raw)
+	}
+	switch {
+	case len(list) > l.Tokens:
+		return fmt.Errorf("there would be %d service tokens, and Limits.Tokens permits a message %d: delete some first", len(list), l.Tokens)
+	case size > l.Header/16*9:
+		return fmt.Errorf("the service tokens would have %d bytes, which Limits.Header (%d) has no room for: delete some first", size, l.Header)
+	}
+	return nil
+}
+
+// sends returns an error if a message for a user cannot have the service tokens that are
+// held, and not because of those that were held before.
+func (t *tokens) sends(l *Limits, user string, before *tokens) error {
+	list, old := t.servicesFor(t.user(user)), before.servicesFor(before.user(user))
+	err := l.carries(list)
+	if err != nil && len(list) <= len(old) && l.carries(old) != nil {
+		return nil // it was so before, and is not worse
+	}
+	return err
+}
