@@ -134,7 +134,7 @@ func (i *inspector) weakForm(session uint, e *evidence) (string, error) {
 	if err != nil || f.weakness != weakGCM {
 		return f.weakness, err
 	}
-	key, err := i.throwaway(session, keystore.AES128CBC)
+	key, err := i.throwaway(session, sealable(e.Algorithm))
 	if err != nil {
 		return "", err
 	}
@@ -170,6 +170,9 @@ func (f form) unwrap(l library, session, kek uint, wrapped []byte, t template) (
 // that the module has.
 func (e *entry) kindOf(a keystore.Algorithm) (kind, error) {
 	k, err := kindOf(a)
+	if e.trust && (a == keystore.SealSession256 || a == keystore.SealWrapping256) {
+		k = k.trusting()
+	}
 	k = e.loosened(k)
 	if err != nil || !slices.Equal(k.mechanisms, []uint{ckmKeyWrap}) {
 		return k, err

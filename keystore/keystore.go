@@ -183,6 +183,9 @@ type Info struct {
 	Modifiable       bool `json:"modifiable"`        // its usages can be changed
 	Copyable         bool `json:"copyable"`          // it can be copied with other usages
 
+	Reseals bool `json:"reseals,omitempty"` // of a sealing key: what it sealed can be sealed again by a newer one that is trusted
+	Trusted bool `json:"trusted,omitempty"` // it may wrap what only trusted keys wrap
+
 	Usages     []string `json:"usages"`               // encrypt, sign, wrap, …
 	Mechanisms []string `json:"mechanisms,omitempty"` // the only ones allowed, if restricted
 	Weaknesses []string `json:"weaknesses,omitempty"` // why Lookup would refuse it
