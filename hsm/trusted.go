@@ -123,10 +123,12 @@ func (t trustTrial) leaves() (bool, error) {
 
 // weaknesses are those of a sealing key that is for trusted wrapping.
 func (t trustTrial) weaknesses(k kind) (weak []string, err error) {
-	if !t.e.Reseals {
+	switch {
+	case !t.e.Reseals && t.e.Trusted && t.e.Algorithm.Sealing():
+		return []string{weakMixed}, nil // it has no CKA_WRAP_TEMPLATE
+	case !t.e.Reseals:
 		return nil, nil
-	}
-	if !t.trust {
+	case !t.trust:
 		weak = append(weak, weakTrust)
 	}
 	outcome, err := t.mixes(k)
