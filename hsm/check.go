@@ -36,6 +36,7 @@ func Weaknesses() map[string]string {
 		checkStrangers: "another key in the token is a trusted wrapping key: whoever has the PIN can wrap sealed keys under it, and who made it may know it",
 
 		weakCBC: "the module seals keys with CKM_AES_CBC_PAD: whoever has the PIN can alter and cut what is sealed, and reads a session key with some thousand calls of C_UnwrapKey",
+		weakAny: "it wraps with CKM_AES_CBC_PAD besides, since the module does not bind it to one mechanism (CKA_ALLOWED_MECHANISMS): whoever has the PIN unwraps what is sealed altered and cut, the padding tells whether a byte is right, and so a sealed key is read with some thousand calls of C_UnwrapKey",
 		weakGCM: "the module seals keys with CKM_AES_GCM and an initialization vector of the caller: whoever has the PIN uses one a second time, and reads a session key with one call of C_WrapKey",
 
 		checkValue:  "the module lets the value of a sensitive key be read",

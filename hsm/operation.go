@@ -53,6 +53,8 @@ type entry struct {
 	seals atomic.Pointer[form]   // how keys are sealed in the module, once that is known
 	loose atomic.Pointer[[]uint] // attributes that it does not take of unsealed keys
 	most  atomic.Int64           // bytes of data that a call takes; 0 while no limit was met
+	pads  atomic.Bool            // it says that it wraps with CKM_AES_CBC_PAD
+	binds atomic.Bool            // it keeps keys to their CKA_ALLOWED_MECHANISMS
 	trust bool                   // sealing keys are for trusted wrapping
 	seen  *tap                   // by a test, or nil
 }

@@ -209,6 +209,10 @@ func (p *prober) closed(kek, victim, free uint) {
 		return
 	}
 	p.seals.Store(&f)
+	if err := bends(p); err != nil {
+		p.note(checkSame, true, false, err)
+		return
+	}
 	p.tampers(f, kek, victim, wrapped)
 
 	err = p.locks(victim)
