@@ -83,10 +83,7 @@ func (r ref) publicHalf() ref {
 // unwrapKey makes the session object of a key, with the attributes that it must have.
 // If it fails, it adds the object that may exist all the same to doubts.
 func (b *births) unwrapKey(kek *object, f form, own *object, wrapped []byte, doubts *[]ref) error {
-	template := b.templates[own.algorithm].unwrap
-	if own.locked {
-		template = b.taken(b.templates[own.algorithm].unseal)
-	}
+	template := b.templateOf(kek, own)
 	return kek.use(b.anchors, func(session, parent uint, epoch uint64) error {
 		id := b.graves.newID()
 		m, err := f.unwrap(b.library, session, parent, wrapped, template.identified(id))
@@ -105,6 +102,20 @@ func (b *births) unwrapKey(kek *object, f form, own *object, wrapped []byte, dou
 		own.ref = m.ref
 		return nil
 	})
+}
+
+// templateOf is that of a key which kek unwraps.
+func (b *births) templateOf(kek, own *object) template {
+	t := b.templates[own.algorithm]
+	switch {
+	case own.locked && kek.sealer.reseals:
+		return b.taken(t.trusting)
+	case own.locked:
+		return b.taken(t.unseal)
+	case kek.sealer.reseals:
+		return b.taken(t.leaving)
+	}
+	return t.unwrap
 }
 
 // born checks a new session object. It repairs an object that the module did not

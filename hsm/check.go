@@ -28,7 +28,15 @@ func Weaknesses() map[string]string {
 		"unwrap-template": "keys that it unwraps can be made readable, extractable or able to open recorded traffic",
 		"unwrap-unproven": "nothing shows that keys which it unwraps are protected: the module neither tells nor can it be tried",
 
+		weakTrust: "what it sealed can be wrapped again under a trusted key, which is not wanted here",
+		weakMixed: "it wraps what another sealing key unwraps: whoever has the PIN could have a pre-shared wrapping key decrypt recorded traffic",
+
+		checkTrusted:   "the module lets a key that is only for trusted wrapping keys be wrapped under others",
+		checkOfficer:   "the module lets whoever has the PIN make trusted wrapping keys",
+		checkStrangers: "another key in the token is a trusted wrapping key: whoever has the PIN can wrap sealed keys under it, and who made it may know it",
+
 		weakCBC: "the module seals keys with CKM_AES_CBC_PAD: whoever has the PIN can alter and cut what is sealed, and reads a session key with some thousand calls of C_UnwrapKey",
+		weakAny: "it wraps with CKM_AES_CBC_PAD besides, since the module does not bind it to one mechanism (CKA_ALLOWED_MECHANISMS): whoever has the PIN unwraps what is sealed altered and cut, the padding tells whether a byte is right, and so a sealed key is read with some thousand calls of C_UnwrapKey",
 		weakGCM: "the module seals keys with CKM_AES_GCM and an initialization vector of the caller: whoever has the PIN uses one a second time, and reads a session key with one call of C_WrapKey",
 
 		checkValue:  "the module lets the value of a sensitive key be read",
@@ -87,7 +95,7 @@ type evidence struct {
 var asked = []uint{
 	pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_LABEL, pkcs11.CKA_ID, pkcs11.CKA_PRIVATE,
 	pkcs11.CKA_SENSITIVE, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_NEVER_EXTRACTABLE,
-	pkcs11.CKA_LOCAL, pkcs11.CKA_MODIFIABLE, ckaCopyable, ckaAllowed,
+	pkcs11.CKA_LOCAL, pkcs11.CKA_MODIFIABLE, ckaCopyable, ckaAllowed, pkcs11.CKA_TRUSTED,
 	pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT, pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP,
 	pkcs11.CKA_DERIVE, pkcs11.CKA_SIGN_RECOVER,
 	pkcs11.CKA_VALUE_LEN, pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT, pkcs11.CKA_EC_PARAMS,
@@ -124,7 +132,7 @@ func (i *inspector) read(session, handle uint) (evidence, error) {
 			e.Usages = append(e.Usages, u.name)
 		}
 	}
-	e.Mechanisms = mechanismNames(all[ckaAllowed])
+	e.Mechanisms, e.Trusted = mechanismNames(all[ckaAllowed]), is(pkcs11.CKA_TRUSTED)
 	e.measure()
 	return e, nil
 }
@@ -208,11 +216,38 @@ func dangerous(may func(uint) bool) uint {
 }
 
 // weaknesses says why Lookup would refuse a key.
-func (i *inspector) weaknesses(session uint, e *evidence) ([]string, error) {
-	var weak []string
+func (i *inspector) weaknesses(session uint, e *evidence) (weak []string, err error) {
+	if e.Copyable, err = (trustTrial{i, session, e}).copies(); err != nil {
+		return nil, err
+	}
+	names := shown(*e)
+	if e.Algorithm == keystore.SealSession256 || e.Algorithm == keystore.SealWrapping256 {
+		name, err := i.weakForm(session, e)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	if slices.Contains(e.has, pkcs11.CKA_UNWRAP) && e.Algorithm != keystore.AESReveal128 {
+		more, err := i.unwraps(session, e)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, more...)
+	}
+	for _, name := range names {
+		if name != "" {
+			weak = append(weak, name+": "+Weaknesses()[name])
+		}
+	}
+	return weak, nil
+}
+
+// shown are the weaknesses that a key says it has.
+func shown(e evidence) (names []string) {
 	found := func(is bool, name string) {
 		if is {
-			weak = append(weak, name+": "+Weaknesses()[name])
+			names = append(names, name)
 		}
 	}
 	k, err := kindOf(e.Algorithm)
@@ -226,22 +261,32 @@ func (i *inspector) weaknesses(session uint, e *evidence) ([]string, error) {
 	found(e.Copyable, "copyable")
 	extra := slices.DeleteFunc(slices.Clone(e.has), func(u uint) bool { return slices.Contains(k.usages, u) })
 	found(err == nil && len(extra) > 0, "usages")
-	if e.Algorithm == keystore.SealSession256 || e.Algorithm == keystore.SealWrapping256 {
-		name, err := i.weakForm(session, e)
-		if err != nil {
-			return nil, err
-		}
-		found(name != "", name)
+	return names
+}
+
+// unwraps finds the weaknesses of what a key lets be done with keys that it unwraps.
+func (i *inspector) unwraps(session uint, e *evidence) (names []string, err error) {
+	declared, err := i.declared(session, e.handle)
+	if err != nil {
+		return nil, err
 	}
-	if slices.Contains(e.has, pkcs11.CKA_UNWRAP) && e.Algorithm != keystore.AESReveal128 {
-		outcome, err := i.provesTemplate(session, e, i.loosened(k))
-		if err != nil {
-			return nil, err
-		}
-		found(outcome == opened, "unwrap-template")
-		found(outcome == unclear, "unwrap-unproven")
+	t := trustTrial{i, session, e}
+	k, err := t.kindShown(declared)
+	if err != nil {
+		return nil, err
 	}
-	return weak, nil
+	outcome, err := i.provesTemplate(session, e, k, declared)
+	if err != nil {
+		return nil, err
+	}
+	switch outcome {
+	case opened:
+		names = append(names, "unwrap-template")
+	case unclear:
+		names = append(names, "unwrap-unproven")
+	}
+	more, err := t.weaknesses(k)
+	return append(names, more...), err
 }
 
 // noClass is the error of an object that does not say what it is, which each must.

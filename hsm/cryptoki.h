@@ -37,7 +37,8 @@ enum { CKF_OS_LOCKING_OK = 2, CKF_RW_SESSION = 2, CKF_SERIAL_SESSION = 4,
 enum {
 	FN_Initialize = 0, FN_Finalize = 1, FN_GetSlotList = 4, FN_GetSlotInfo = 5, FN_GetTokenInfo = 6,
 	FN_GetMechanismInfo = 8, FN_InitToken = 9, FN_InitPIN = 10, FN_SetPIN = 11, FN_OpenSession = 12, FN_CloseSession = 13,
-	FN_GetSessionInfo = 15, FN_Login = 18, FN_CreateObject = 20, FN_DestroyObject = 22,
+	FN_GetSessionInfo = 15, FN_Login = 18, FN_Logout = 19, FN_CreateObject = 20,
+	FN_CopyObject = 21, FN_DestroyObject = 22,
 	FN_GetAttributeValue = 24, FN_SetAttributeValue = 25, FN_FindObjectsInit = 26,
 	FN_FindObjects = 27, FN_FindObjectsFinal = 28, FN_EncryptInit = 29, FN_Encrypt = 30,
 	FN_DecryptInit = 33, FN_Decrypt = 34, FN_DigestInit = 37, FN_DigestKey = 40,
@@ -65,6 +66,7 @@ typedef ck_rv (*ck_init_pin)(ck_ulong session, ck_byte *pin, ck_ulong n);
 typedef ck_rv (*ck_set_pin)(ck_ulong session, ck_byte *old, ck_ulong n, ck_byte *pin, ck_ulong m);
 typedef ck_rv (*ck_login)(ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n);
 typedef ck_rv (*ck_create)(ck_ulong session, ck_attribute *, ck_ulong n, ck_ulong *object);
+typedef ck_rv (*ck_copy)(ck_ulong session, ck_ulong object, ck_attribute *, ck_ulong n, ck_ulong *copy);
 typedef ck_rv (*ck_destroy)(ck_ulong session, ck_ulong object);
 typedef ck_rv (*ck_attributes)(ck_ulong session, ck_ulong object, ck_attribute *, ck_ulong n);
 typedef ck_rv (*ck_init)(ck_ulong session, ck_mechanism *, ck_ulong key);

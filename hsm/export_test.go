@@ -162,3 +162,18 @@ func Forms() []string {
 	}
 	return names
 }
+
+// TrustedWithout has the security officer make a trusted sealing key that lacks an attribute,
+// as an object of a session, and returns its handle.
+func (s *Store) TrustedWithout(a keystore.Algorithm, soPIN []byte, attribute uint) (handle uint, end func(), err error) {
+	end, err = officer{s, soPIN}.run(func(session uint) error {
+		k, err := s.kindOf(a)
+		if err == nil {
+			var m made
+			m, err = s.generate(session, k.generate, k.seed(a).without([]uint{attribute}))
+			handle = m.handle
+		}
+		return err
+	})
+	return handle, end, err
+}

@@ -27,6 +27,7 @@ type form struct {
 const (
 	weakCBC = "seal-cbc-pad"
 	weakGCM = "seal-gcm-iv"
+	weakAny = "seal-any-mechanism"
 )
 
 // Mechanisms that miekg/pkcs11 does not name. Those of vendors are tried where a module
@@ -131,15 +132,63 @@ func (e *entry) formNamed(id byte, size, wrapped int) (form, bool) {
 // weakForm is the weakness of the form in which a sealing key seals, or "".
 func (i *inspector) weakForm(session uint, e *evidence) (string, error) {
 	f, err := i.formOf(e.told[ckaAllowed])
-	if err != nil || f.weakness != weakGCM {
+	if err != nil || f.weakness == weakCBC || f.weakness == "" && !i.pads.Load() {
 		return f.weakness, err
 	}
-	key, err := i.throwaway(session, keystore.AES128CBC)
+	key, err := i.throwaway(session, sealable(e.Algorithm))
 	if err != nil {
 		return "", err
 	}
-	f, err = i.judgeIV(f, session, e.handle, key, keystore.AES128CBC.Size())
+	if f.weakness == weakGCM {
+		f, err = i.judgeIV(f, session, e.handle, key, keystore.AES128CBC.Size())
+	}
+	if err == nil && f.weakness == "" {
+		f.weakness, err = i.anyMechanism(session, e, key)
+	}
 	return f.weakness, errors.Join(err, i.destroy(session, key))
+}
+
+// anyMechanism tries whether a sealing key wraps with CKM_AES_CBC_PAD besides: that is for
+// whoever has the PIN to choose, if no CKA_ALLOWED_MECHANISMS binds the key to its form.
+func (i *inspector) anyMechanism(session uint, e *evidence, key uint) (weakness string, err error) {
+	list := e.told[ckaAllowed]
+	if !i.pads.Load() || len(list) > 0 && !allows(list, pkcs11.CKM_AES_CBC_PAD) && i.binds.Load() {
+		return "", nil
+	}
+	f := forms()[len(forms())-1]
+	switch _, err = f.wrap(i.library, session, e.handle, key, keystore.AES128CBC.Size()); {
+	case err == nil:
+		return weakAny, nil
+	case classOf(err) == classUnsupported, classOf(err) == classOther, classOf(err) == classLocked:
+		return "", nil
+	}
+	return "", err
+}
+
+// bends finds out whether the module wraps with CKM_AES_CBC_PAD, and if so, whether it keeps
+// keys to the mechanisms that they are for.
+func bends(p *prober) error {
+	pads, err := p.wraps(p.slot, pkcs11.CKM_AES_CBC_PAD)
+	if p.pads.Store(pads); err != nil || !pads {
+		return err
+	}
+	k, err := kindOf(keystore.AES128CBC)
+	if err != nil {
+		return err
+	}
+	m, err := p.generate(p.session, k.generate, k.secret(false, false).number(pkcs11.CKA_VALUE_LEN, 16).allowed(k.mechanisms))
+	if p.keep(m); err != nil {
+		return nil // it does not know the attribute: each key is tried
+	}
+	encrypt := func(mechanism uint, iv int) func() error {
+		return func() error {
+			_, err := p.encrypt(p.session, m.handle, mechanism, make([]byte, iv), make([]byte, 16), make([]byte, 16))
+			return err
+		}
+	}
+	outcome, err := mustFail(encrypt(pkcs11.CKM_AES_ECB, 0), encrypt(pkcs11.CKM_AES_CBC, 16), noQuirk)
+	p.binds.Store(err == nil && outcome == refused)
+	return err
 }
 
 // fits reports whether a key of size bytes has that length when it is wrapped.
@@ -170,6 +219,9 @@ func (f form) unwrap(l library, session, kek uint, wrapped []byte, t template) (
 // that the module has.
 func (e *entry) kindOf(a keystore.Algorithm) (kind, error) {
 	k, err := kindOf(a)
+	if e.trust && (a == keystore.SealSession256 || a == keystore.SealWrapping256) {
+		k = k.trusting()
+	}
 	k = e.loosened(k)
 	if err != nil || !slices.Equal(k.mechanisms, []uint{ckmKeyWrap}) {
 		return k, err

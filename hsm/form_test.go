@@ -100,6 +100,38 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// TestAnyMechanism refuses a sealing key that wraps with CBC besides, where the module does
+// not bind it to one mechanism, and says what that leaves to whoever has the PIN.
+func TestAnyMechanism(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	cbc := imitated(pkcs11.CKM_AES_CBC_PAD, ckmKeyWrap, 8, false)
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	for _, test := range []struct {
+		faults []hsmtest.Fault
+		allow  []string
+		weak   string
+	}{
+		{[]hsmtest.Fault{cbc}, nil, ""}, // the key is bound
+		{[]hsmtest.Fault{cbc, {Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Ignore: true}}, nil, "seal-any-mechanism: it wraps with CKM_AES_CBC_PAD besides"},
+		{[]hsmtest.Fault{cbc, {Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Unknown: true}}, nil, "seal-any-mechanism: it wraps with CKM_AES_CBC_PAD besides"},
+		{[]hsmtest.Fault{cbc, {Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Unknown: true}}, []string{"seal-any-mechanism"}, ""},
+		{[]hsmtest.Fault{{Attribute: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, Unknown: true}}, nil, ""}, // it has no CBC
+	} {
+		m.Inject(test.faults...)
+		c.AllowWeak = test.allow
+		s := open(t, c)
+		for label, a := range map[string]keystore.Algorithm{"msl-seal-session": keystore.SealSession256, "msl-seal-wrapping": keystore.SealWrapping256} {
+			_, err := s.Create(label, a)
+			says(t, err, test.weak)
+			s.Destroy(label, 0)
+		}
+		if _, err := s.Create("mac", keystore.HMACSHA256); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A sealedKey is a sealed key, and what it makes of nothing.
 type sealedKey struct{ blob, tag []byte }
 

@@ -25,6 +25,7 @@ type object struct {
 	wrapped []byte // a sealed key, in this form, under this version of its sealing key
 	kek     uint32
 	form    form // of a sealing key, that in which it seals
+	sealer  mark // of a sealing key
 
 	restoring lock // held while a new handle is got
 
@@ -162,11 +163,11 @@ func (k *object) restore(epoch uint64) error {
 	defer k.restoring.free()
 	k.mu.Lock()
 	current := k.epoch == epoch
+	found := object{store: s, algorithm: k.algorithm, locked: k.locked}
 	k.mu.Unlock()
 	if current {
 		return nil
 	}
-	found := object{store: s, algorithm: k.algorithm, locked: true}
 	switch {
 	case k.label != "":
 		v, err := s.rings.findVersion(k.label, k.version)

@@ -17,6 +17,8 @@ type mark struct {
 	value   []byte // what the key makes of a constant, or its check value
 	witness []byte // of a sealing key: a random key that it wrapped, in the form
 	form    form
+	reseals bool // what a sealing key sealed can be sealed again by a trusted one
+	trusted bool // it is such a one
 }
 
 var constant = []byte("msl-hsm: is it you?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00") // two blocks of AES
@@ -30,9 +32,10 @@ func (i *inspector) markOf(session uint, e evidence) (m mark, err error) {
 		if m.form, err = i.formOf(e.told[ckaAllowed]); err != nil {
 			return m, err
 		}
+		m.reseals, m.trusted = e.Reseals, e.Trusted
 		if m.witness = e.witness; m.witness == nil {
 			t := &trial{kek: e.handle, form: m.form}
-			err = t.wrapThrowaway(i, session)
+			err = t.wrapThrowaway(i, session, sealable(a))
 			m.witness = t.wrapped
 		}
 		return m, err
@@ -102,10 +105,7 @@ func (i *inspector) marked(session uint, e evidence, old mark) (bool, error) {
 		now, err := i.markOf(session, e)
 		return bytes.Equal(now.value, old.value), err
 	}
-	t := &trial{kek: e.handle, form: old.form, wrapped: old.witness}
-	t.target, _ = kindOf(keystore.AES128CBC)
-	if e.Algorithm == keystore.SealWrapping256 {
-		t.target, _ = kindOf(keystore.AESWrap128)
-	}
+	t := &trial{kek: e.handle, form: old.form, wrapped: old.witness, bound: bindingOf(old.reseals)}
+	t.target, _ = kindOf(sealable(e.Algorithm))
 	return true, t.sound(i, session) // what another key wrapped does not unwrap (RFC 3394 section 2.2.3)
 }

@@ -183,6 +183,11 @@ msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *
 	return msl_answer(CALL(f, session, Login, ck_login)(session, user, pin, n), FN_Login, 0);
 }
 
+msl_result msl_logout(ck_functions *f, ck_ulong session)
+{
+	return msl_answer(CALL(f, session, Logout, ck_session)(session), FN_Logout, 0);
+}
+
 msl_result msl_crypt(ck_functions *f, int init, ck_ulong session, ck_ulong key, ck_ulong type,
 	ck_byte *iv, ck_ulong ivlen, ck_byte *in, ck_ulong n, ck_byte *out, ck_ulong m)
 {
@@ -338,6 +343,18 @@ msl_result msl_set(ck_functions *f, ck_ulong session, ck_ulong object, ck_byte *
 	if (rv != CKR_OK)
 		return msl_answer(rv, FN_SetAttributeValue, 0);
 	return readback(f, session, FN_GetAttributeValue, object);
+}
+
+msl_result msl_copy(ck_functions *f, ck_ulong session, ck_ulong object, ck_byte *template, ck_ulong n)
+{
+	ck_ulong copy = 0;
+	msl_template t;
+	ck_rv rv;
+
+	if (!msl_expand(&t, template, n))
+		return msl_answer(CKR_ARGUMENTS_BAD, FN_CopyObject, 0);
+	rv = CALL(f, session, CopyObject, ck_copy)(session, object, t.a, t.n, &copy);
+	return msl_answer(rv, FN_CopyObject, copy);
 }
 
 msl_result msl_destroy(ck_functions *f, ck_ulong session, ck_ulong object)

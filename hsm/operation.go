@@ -17,6 +17,8 @@ package hsm
 // #cgo nocallback msl_generate
 // #cgo noescape msl_create
 // #cgo nocallback msl_create
+// #cgo noescape msl_copy
+// #cgo nocallback msl_copy
 // #cgo noescape msl_set
 // #cgo nocallback msl_set
 // #cgo nocallback msl_destroy
@@ -52,6 +54,9 @@ type entry struct {
 	seals atomic.Pointer[form]   // how keys are sealed in the module, once that is known
 	loose atomic.Pointer[[]uint] // attributes that it does not take of unsealed keys
 	most  atomic.Int64           // bytes of data that a call takes; 0 while no limit was met
+	pads  atomic.Bool            // it says that it wraps with CKM_AES_CBC_PAD
+	binds atomic.Bool            // it keeps keys to their CKA_ALLOWED_MECHANISMS
+	trust bool                   // sealing keys are for trusted wrapping
 	seen  *tap                   // by a test, or nil
 }
 
@@ -95,8 +100,8 @@ var functionNames = map[int]string{
 	C.FN_GetMechanismInfo: "C_GetMechanismInfo",
 	C.FN_InitToken:        "C_InitToken", C.FN_InitPIN: "C_InitPIN", C.FN_SetPIN: "C_SetPIN",
 	C.FN_OpenSession: "C_OpenSession", C.FN_CloseSession: "C_CloseSession",
-	C.FN_GetSessionInfo: "C_GetSessionInfo", C.FN_Login: "C_Login",
-	C.FN_CreateObject: "C_CreateObject", C.FN_DestroyObject: "C_DestroyObject",
+	C.FN_GetSessionInfo: "C_GetSessionInfo", C.FN_Login: "C_Login", C.FN_Logout: "C_Logout",
+	C.FN_CreateObject: "C_CreateObject", C.FN_CopyObject: "C_CopyObject", C.FN_DestroyObject: "C_DestroyObject",
 	C.FN_GetAttributeValue: "C_GetAttributeValue", C.FN_SetAttributeValue: "C_SetAttributeValue",
 	C.FN_FindObjectsInit: "C_FindObjectsInit", C.FN_FindObjects: "C_FindObjects",
 	C.FN_FindObjectsFinal: "C_FindObjectsFinal",
@@ -154,6 +159,11 @@ func newMade(r C.msl_result) made {
 func (l tokenCalls) login(session, user uint, pin []byte) error {
 	p, n := mem(pin)
 	return l.count(C.msl_login(l.list, C.ck_ulong(session), C.ck_ulong(user), p, n), C.FN_Login)
+}
+
+// logout ends the login of all sessions of this process with the token.
+func (l tokenCalls) logout(session uint) error {
+	return l.count(C.msl_logout(l.list, C.ck_ulong(session)), C.FN_Logout)
 }
 
 // random fills out. What a module leaves as it was cannot be told from random bytes.
@@ -299,6 +309,13 @@ func (l objectCalls) set(session, object uint, template []byte) (made, error) {
 		return newMade(r), l.count(r, C.FN_GetAttributeValue)
 	}
 	return newMade(r), l.count(r, C.FN_SetAttributeValue, C.FN_GetAttributeValue)
+}
+
+// copy makes another object of one, with changes, and returns its handle.
+func (l objectCalls) copy(session, object uint, changes []byte) (uint, error) {
+	t, tn := mem(changes)
+	r := C.msl_copy(l.list, C.ck_ulong(session), C.ck_ulong(object), t, tn)
+	return uint(r.value), l.count(r, C.FN_CopyObject)
 }
 
 func (l objectCalls) destroy(session, object uint) error {

@@ -1,8 +1,8 @@
 /* One C call for each operation of package hsm: each runs all the C_ functions
  * of the operation, so that Go crosses into C once. A template crosses in flat
  * form, a sequence of {type, length, value padded to 8 bytes}: such memory has
- * no pointers and may be Go's. The value of an UNWRAP_TEMPLATE is itself such
- * a sequence. */
+ * no pointers and may be Go's. The value of an UNWRAP_TEMPLATE or WRAP_TEMPLATE
+ * is itself such a sequence. */
 #ifndef MSL_OPERATION_H
 #define MSL_OPERATION_H
 
@@ -45,6 +45,7 @@ msl_result msl_init_token(ck_functions *f, ck_ulong slot, ck_byte *pin, ck_ulong
 msl_result msl_init_pin(ck_functions *f, ck_ulong session, ck_byte *pin, ck_ulong n);
 msl_result msl_set_pin(ck_functions *f, ck_ulong session, ck_byte *old, ck_ulong n, ck_byte *pin, ck_ulong m);
 msl_result msl_login(ck_functions *f, ck_ulong session, ck_ulong user, ck_byte *pin, ck_ulong n);
+msl_result msl_logout(ck_functions *f, ck_ulong session);
 
 msl_result msl_initialize(ck_functions *f, char *text);
 msl_result msl_finalize(ck_functions *f);
@@ -80,6 +81,7 @@ msl_result msl_generate_pair(ck_functions *f, ck_ulong session, ck_ulong mechani
 	ck_byte *public, ck_ulong n, ck_byte *private, ck_ulong m, ck_ulong *pub);
 msl_result msl_create(ck_functions *f, ck_ulong session, ck_byte *template, ck_ulong n);
 msl_result msl_set(ck_functions *f, ck_ulong session, ck_ulong object, ck_byte *template, ck_ulong n);
+msl_result msl_copy(ck_functions *f, ck_ulong session, ck_ulong object, ck_byte *template, ck_ulong n);
 msl_result msl_destroy(ck_functions *f, ck_ulong session, ck_ulong object);
 msl_result msl_nested(ck_functions *f, ck_ulong session, ck_ulong object, ck_ulong type,
 	ck_ulong *types, ck_ulong *values, ck_ulong n);

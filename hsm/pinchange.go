@@ -110,6 +110,14 @@ func ChangePIN(uri *URI, r Role, old, pin []byte) error {
 	})
 }
 
+// CheckPIN logs in in a role, and out again. A store that is open in this process on the
+// token is in the way of the security officer.
+func CheckPIN(uri *URI, r Role, pin []byte) error {
+	return onToken(uri, func(m *module, t tokenInfo) error {
+		return m.loggedInAs(t, r, pin, func(uint) error { return nil })
+	})
+}
+
 // onToken runs op in the module alone, with the token that the URI names.
 func onToken(uri *URI, op func(*module, tokenInfo) error) error {
 	path, err := uri.module()

@@ -150,7 +150,7 @@ func (p *prober) run() (err error) {
 	p.keeps(free)
 	p.peer(free)
 	p.digest(victim)
-	return nil
+	return p.trusted(kek, free)
 }
 
 // keyless writes down for a module without secret keys that nothing of them holds, so
@@ -209,6 +209,10 @@ func (p *prober) closed(kek, victim, free uint) {
 		return
 	}
 	p.seals.Store(&f)
+	if err := bends(p); err != nil {
+		p.note(checkSame, true, false, err)
+		return
+	}
 	p.tampers(f, kek, victim, wrapped)
 
 	err = p.locks(victim)

@@ -89,7 +89,7 @@ func (s *Store) Lookup(label string) ([]keystore.Version, error) {
 // handleIn makes a handle of its own on a provisioned key.
 func (v version) handleIn(s *Store) *object {
 	return &object{
-		store: s, algorithm: v.algorithm, public: v.public, label: v.label, version: v.number, form: v.mark.form,
+		store: s, algorithm: v.algorithm, public: v.public, label: v.label, version: v.number, form: v.mark.form, sealer: v.mark,
 		ref: ref{handle: v.handle, epoch: v.epoch()}, locked: true,
 	}
 }

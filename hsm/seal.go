@@ -35,7 +35,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	if err := own.leave(true); err != nil {
 		return nil, err
 	}
-	blob, err := s.seal(own, context)
+	blob, err := sealObject(s, own, context)
 	if own.algorithm.Secret() {
 		if err := own.lock(); err != nil {
 			return nil, err
@@ -44,7 +44,7 @@ func (s *Store) Seal(k keystore.Key, context []byte) ([]byte, error) {
 	return blob, s.recovery.explain(err)
 }
 
-func (s *Store) seal(own *object, context []byte) ([]byte, error) {
+func sealObject(s *Store, own *object, context []byte) ([]byte, error) {
 	a, err := sealing(own.algorithm)
 	if err != nil {
 		return nil, err
@@ -58,13 +58,22 @@ func (s *Store) seal(own *object, context []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealed := keystore.Sealed{Algorithm: own.algorithm, KEKVersion: kek.version, Form: kek.form.id, Wrapped: wrapped}
-	if sealed.Tag, err = s.tag(sealed, context); err != nil {
+	blob, err := sealedBy(s, kek, own.algorithm, wrapped, context)
+	if err != nil {
 		return nil, err
 	}
 	own.mu.Lock()
 	defer own.mu.Unlock()
 	own.wrapped, own.form, own.kek = wrapped, kek.form, kek.version
+	return blob, nil
+}
+
+// sealedBy is the sealed form of a key that a sealing key wrapped.
+func sealedBy(s *Store, kek *object, a keystore.Algorithm, wrapped, context []byte) (blob []byte, err error) {
+	sealed := keystore.Sealed{Algorithm: a, KEKVersion: kek.version, Form: kek.form.id, Wrapped: wrapped}
+	if sealed.Tag, err = s.tag(sealed, context); err != nil {
+		return nil, err
+	}
 	return sealed.Bytes(), nil
 }
 
@@ -129,6 +138,18 @@ func (s *Store) tag(sealed keystore.Sealed, context []byte) ([]byte, error) {
 
 // Unseal verifies the blob, and only then unwraps it.
 func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key, error) {
+	k, err := verified(s, a, blob, context)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.unwrapSealed(k, k); err != nil {
+		return nil, err
+	}
+	return k.typed(), nil
+}
+
+// verified returns the key of a sealed one that was sealed here, not unwrapped yet.
+func verified(s *Store, a keystore.Algorithm, blob, context []byte) (*object, error) {
 	if s.isClosed() {
 		return nil, errClosed
 	}
@@ -150,11 +171,7 @@ func (s *Store) Unseal(a keystore.Algorithm, blob, context []byte) (keystore.Key
 	if !known {
 		return nil, foreign(a)
 	}
-	k := &object{store: s, algorithm: a, locked: true, wrapped: append([]byte(nil), sealed.Wrapped...), form: f, kek: sealed.KEKVersion}
-	if err := s.unwrapSealed(k, k); err != nil {
-		return nil, err
-	}
-	return k.typed(), nil
+	return &object{store: s, algorithm: a, locked: true, wrapped: append([]byte(nil), sealed.Wrapped...), form: f, kek: sealed.KEKVersion}, nil
 }
 
 func foreign(a keystore.Algorithm) error {

@@ -48,6 +48,11 @@ type Config struct {
 	// Calls, if not nil, is told of each operation on a session, from several
 	// goroutines. It must not block.
 	Calls func(keystore.Call)
+	// TrustedWrapping has sealing keys made so that what they sealed can be sealed again
+	// by newer ones that the security officer marked as trusted wrapping keys (see
+	// [Store.Reseal]), and accepts such keys. Open refuses a module that lets sealed keys
+	// out in other ways then.
+	TrustedWrapping bool
 	// AllowWeak names weaknesses of keys and failed checks of the module that are
 	// accepted. The names are those of Weaknesses.
 	AllowWeak []string
@@ -129,6 +134,7 @@ func (c Config) open(uri *URI) (*Store, error) {
 
 // newStore puts a store together.
 func newStore(conn *connection, c Config) *Store {
+	conn.trust = c.TrustedWrapping
 	templates := allSessionTemplates()
 	in := &inspector{library: conn.library, prefix: cmp.Or(c.SealPrefix, keystore.DefaultPrefix), allow: c.AllowWeak}
 	r := &recovery{
@@ -153,12 +159,7 @@ func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)
 		err = s.mod.alone(s.wait, func() error {
-			s.life.Store(nil)
-			for _, p := range []*pool{s.sessions, s.anchors} {
-				for _, own := range p.all {
-					s.empty(own)
-				}
-			}
+			s.leave()
 			s.graves.closeAbandoned()
 			s.access.pin.wipe()
 			return nil

@@ -224,6 +224,8 @@ type sessionTemplates struct {
 	generate template // may be wrapped until it is sealed
 	unwrap   template // the same, from a wrapped key
 	unseal   template // may not be wrapped or changed
+	trusting template // the same, from a sealing key that is for trusted wrapping
+	leaving  template // from such a key: may be wrapped by a trusted key alone
 	imported template // the value goes last
 }
 
@@ -244,6 +246,8 @@ func newSessionTemplates(a keystore.Algorithm, k kind) sessionTemplates {
 		generate: open().number(pkcs11.CKA_VALUE_LEN, uint(a.Size())),
 		unwrap:   open(),
 		unseal:   k.secret(false, false).flags(false, ckaCopyable, pkcs11.CKA_MODIFIABLE),
+		trusting: k.secret(false, false).bound(),
+		leaving:  k.secret(false, true).bound(),
 		imported: open(),
 	}
 }
@@ -302,6 +306,9 @@ func (k kind) fixed(t template) template {
 	}
 	if k.unwrapped != nil {
 		t = t.add(ckaUnwrapTemplate, k.unwrapTemplate())
+	}
+	if k.trusts() {
+		t = t.add(pkcs11.CKA_WRAP_TEMPLATE, nest(k.sort()))
 	}
 	return t.flags(false, ckaCopyable, pkcs11.CKA_MODIFIABLE)
 }

@@ -50,13 +50,9 @@ func mustFail(try, like func() error, refusals quirk) (outcome, error) {
 // provesTemplate tells whether keys unwrapped by the key are closed: by reading its
 // UNWRAP_TEMPLATE, and by trying to unwrap keys that are not. If the module is known to
 // enforce every attribute of a template that it reports, only the worst one is tried.
-func (i *inspector) provesTemplate(session uint, e *evidence, k kind) (outcome, error) {
+func (i *inspector) provesTemplate(session uint, e *evidence, k kind, declared map[uint]uint) (outcome, error) {
 	if k.unwrapped == nil {
 		return opened, nil
-	}
-	declared, err := i.declared(session, e.handle)
-	if err != nil {
-		return unclear, err
 	}
 	for _, f := range k.unwrapped {
 		value, present := declared[f.attribute]
@@ -104,6 +100,7 @@ type trial struct {
 	kek     uint
 	form    form
 	target  kind
+	bound   []flagValue // that what the key unwraps has besides
 	wrapped []byte
 	noise   bool // wrapped is nothing that unwraps
 }
@@ -114,17 +111,15 @@ type trial struct {
 func (i *inspector) trial(session uint, e evidence) (t *trial, err error) {
 	t = &trial{kek: e.handle, wrapped: make([]byte, 24)}
 	t.form, _ = i.keyWrap() // without it the key is of no use, and opens nothing
-	t.target, _ = kindOf(keystore.AES128CBC)
+	t.target, _ = kindOf(sealable(e.Algorithm))
+	t.bound = bindingOf(e.Reseals)
 	rand.Read(t.wrapped)
 	switch {
 	case e.Algorithm.Sealing():
-		if e.Algorithm == keystore.SealWrapping256 {
-			t.target, _ = kindOf(keystore.AESWrap128)
-		}
 		if t.form, err = i.formOf(e.told[ckaAllowed]); err != nil {
 			return nil, err
 		}
-		return t, t.wrapThrowaway(i, session)
+		return t, t.wrapThrowaway(i, session, sealable(e.Algorithm))
 	case e.keyType == pkcs11.CKK_RSA:
 		public, err := rsaPublic(e.told)
 		if err != nil {
@@ -138,12 +133,12 @@ func (i *inspector) trial(session uint, e evidence) (t *trial, err error) {
 	return t, nil
 }
 
-func (t *trial) wrapThrowaway(i *inspector, session uint) error {
-	k, err := i.throwaway(session, keystore.AES128CBC)
+func (t *trial) wrapThrowaway(i *inspector, session uint, a keystore.Algorithm) error {
+	k, err := i.throwaway(session, a)
 	if err != nil {
 		return err
 	}
-	t.wrapped, err = t.form.wrap(i.library, session, t.kek, k, keystore.AES128CBC.Size())
+	t.wrapped, err = t.form.wrap(i.library, session, t.kek, k, a.Size())
 	return errors.Join(err, i.destroy(session, k))
 }
 
@@ -156,7 +151,7 @@ func (t *trial) template(f flagValue, omit bool) template {
 	for _, u := range secretUsages {
 		values = append(values, flagValue{u.attribute, slices.Contains(t.target.usages, u.attribute)})
 	}
-	values = append(values, flagValue{ckaCopyable, false}, flagValue{pkcs11.CKA_MODIFIABLE, false})
+	values = append(append(values, t.bound...), flagValue{ckaCopyable, false}, flagValue{pkcs11.CKA_MODIFIABLE, false})
 	for _, v := range values {
 		switch {
 		case v.attribute != f.attribute:

@@ -150,8 +150,8 @@ type Changing interface {
 
 // A Resealer is a store that can seal again what it sealed, with the version of its
 // sealing keys that seals now. The key does not leave the store otherwise. A blob that was
-// not sealed here for this context is [ErrForeign]. Where keys that were sealed never
-// leave the device again, such as in a PKCS #11 token, a store is none.
+// not sealed here for this context is [ErrForeign]. What never leaves the device again is
+// [ErrLocked]; Info.Reseals and Info.Trusted of the sealing keys tell what does.
 type Resealer interface {
 	Reseal(blob, context []byte) ([]byte, error)
 }
@@ -182,6 +182,9 @@ type Info struct {
 	Local            bool `json:"local"`             // made in the device
 	Modifiable       bool `json:"modifiable"`        // its usages can be changed
 	Copyable         bool `json:"copyable"`          // it can be copied with other usages
+
+	Reseals bool `json:"reseals,omitempty"` // of a sealing key: what it sealed can be sealed again by a newer one that is trusted
+	Trusted bool `json:"trusted,omitempty"` // it may wrap what only trusted keys wrap
 
 	Usages     []string `json:"usages"`               // encrypt, sign, wrap, …
 	Mechanisms []string `json:"mechanisms,omitempty"` // the only ones allowed, if restricted

@@ -24,6 +24,7 @@ type Token struct {
 	Label  string        // of the token
 	URI    string        // RFC 7512, with the module; without a PIN source
 	PIN    hsm.PINSource // of a throwaway token
+	SOPIN  []byte        // of a throwaway token
 }
 
 // FindModule finds the library: at the path in SOFTHSM2_MODULE, or where the usual

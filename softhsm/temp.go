@@ -47,7 +47,8 @@ func Temp(t TB) *Token {
 	t.Cleanup(leave)
 	pin := []byte(random())
 	label := "test-" + random()
-	token, err := New(dir, label, pin, []byte(random()))
+	soPIN := []byte(random())
+	token, err := New(dir, label, pin, soPIN)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +56,7 @@ func Temp(t TB) *Token {
 	if err := os.WriteFile(path, pin, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	token.PIN = hsm.PINSource("file:" + path)
+	token.PIN, token.SOPIN = hsm.PINSource("file:"+path), soPIN
 	return token
 }
 

@@ -113,9 +113,9 @@ type Fault struct {
 	Reveal bool
 	// Ignore makes objects as if their templates did not name Attribute: without
 	// the protection of CKA_SENSITIVE, EXTRACTABLE, MODIFIABLE, COPYABLE,
-	// DESTROYABLE and WRAP_WITH_TRUSTED, and without the other attributes.
+	// DESTROYABLE, WRAP_WITH_TRUSTED and TRUSTED, and without the other attributes.
 	Ignore bool
-	// Pretend, with Ignore, answers reads of those six as the template asked for.
+	// Pretend, with Ignore, answers reads of those seven as the template asked for.
 	Pretend bool
 }
 

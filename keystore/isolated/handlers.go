@@ -41,6 +41,7 @@ var handlers = [...]func(*server, *fields, message) (message, error){
 	opOpenAll:     openAll,
 	opSealAll:     sealAll,
 	opRenewPIN:    renewPIN,
+	opReseal:      reseal,
 }
 
 // maxRandom bounds the random bytes of one request.

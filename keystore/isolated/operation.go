@@ -41,6 +41,7 @@ const (
 	opOpenAll
 	opSealAll
 	opRenewPIN
+	opReseal
 )
 
 // repeatable reports whether an operation that may have been made can be made again:

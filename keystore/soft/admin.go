@@ -191,6 +191,7 @@ func (s *Store) List() ([]keystore.Info, error) {
 	for _, ring := range s.rings {
 		for _, r := range ring {
 			all = append(all, keystore.Info{
+				Reseals: wrapsKeys(r.Algorithm), Trusted: wrapsKeys(r.Algorithm),
 				Label: r.Label, Version: r.Version, Algorithm: r.Algorithm,
 				Local: r.Local, Usages: usages(r.Algorithm),
 			})
@@ -200,6 +201,11 @@ func (s *Store) List() ([]keystore.Info, error) {
 		return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(b.Version, a.Version))
 	})
 	return all, nil
+}
+
+// wrapsKeys reports whether a key seals others, which [Store.Reseal] brings to the next one.
+func wrapsKeys(a keystore.Algorithm) bool {
+	return a == keystore.SealSession256 || a == keystore.SealWrapping256
 }
 
 func usages(a keystore.Algorithm) []string {

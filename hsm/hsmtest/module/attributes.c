@@ -8,7 +8,7 @@
 /* The attributes that protect a key, and the value that does not. */
 static const struct { word type; ck_byte lax; } protections[] = {
 	{CKA_SENSITIVE, 0}, {CKA_EXTRACTABLE, 1}, {CKA_MODIFIABLE, 1}, {CKA_COPYABLE, 1},
-	{CKA_DESTROYABLE, 1}, {CKA_WRAP_WITH_TRUSTED, 0},
+	{CKA_DESTROYABLE, 1}, {CKA_WRAP_WITH_TRUSTED, 0}, {CKA_TRUSTED, 0},
 };
 enum { PROTECTIONS = sizeof protections / sizeof *protections };
 

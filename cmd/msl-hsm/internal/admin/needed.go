@@ -10,6 +10,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -19,6 +20,7 @@ type Needs struct {
 	Keep     time.Duration // how long a master token may be used or renewed
 	Now      time.Time
 	rotation state.Rotation
+	keys     []keystore.Info
 	newest   map[string]keystore.Info
 	entities []state.EntityRecord
 }
@@ -30,9 +32,10 @@ const clockSlack = time.Hour
 func FindNeeds(ctx context.Context, s Rotations, store keystore.Admin, prefix string, keep time.Duration) (*Needs, error) {
 	n := &Needs{Prefix: prefix, Keep: keep, Now: time.Now()}
 	var err error
-	if n.newest, err = keys.Newest(store); err != nil {
+	if n.keys, err = store.List(); err != nil {
 		return nil, err
 	}
+	n.newest = keys.NewestOf(n.keys)
 	if n.rotation, err = s.Rotation(ctx); err != nil {
 		return nil, err
 	}
@@ -85,7 +88,11 @@ func (n *Needs) Why(label string, version uint32) string {
 		return "" // its partner is missing, so nobody uses it
 	}
 	if sealed := n.sealedWith(label, version); len(sealed) > 0 {
-		return fmt.Sprintf("the pre-shared keys of %s are sealed with it (see msl-hsm key rewrap)", Some(sealed))
+		hint := "see msl-hsm key rewrap"
+		if n.moves(sealed) {
+			hint = "msl-hsm key rewrap seals them again"
+		}
+		return fmt.Sprintf("the pre-shared keys of %s are sealed with it (%s)", Some(sealed), hint)
 	}
 	return n.tokens(label, version)
 }
@@ -113,11 +120,8 @@ func (n *Needs) sealedWith(label string, version uint32) (names []string) {
 		if e.PSK == nil {
 			continue
 		}
-		blobs := map[keystore.Role][][]byte{
-			keystore.RoleSealMAC:      {e.PSK.Encryption, e.PSK.MAC, e.PSK.Wrapping},
-			keystore.RoleSealSession:  {e.PSK.Encryption, e.PSK.MAC},
-			keystore.RoleSealWrapping: {e.PSK.Wrapping},
-		}
+		blobs := sealedParts(e.PSK)
+		blobs[keystore.RoleSealMAC] = [][]byte{e.PSK.Encryption, e.PSK.MAC, e.PSK.Wrapping}
 		for role, all := range blobs {
 			if role.Label(n.Prefix) == label && slices.ContainsFunc(all, func(b []byte) bool { return versionOf(b) == version }) {
 				names = append(names, e.Identity)
@@ -125,6 +129,67 @@ func (n *Needs) sealedWith(label string, version uint32) (names []string) {
 		}
 	}
 	return names
+}
+
+// A Left is an entity whose pre-shared keys an older version seals still.
+type Left struct {
+	Identity string `json:"identity"`
+	Sealing  uint32 `json:"sealing_version"` // the oldest that seals some of its keys
+	Again    bool   `json:"register_again"`  // its keys never leave the key store: it needs new ones
+}
+
+// left tells which older version seals keys of an entity, if any does, and whether they
+// have to stay there.
+func (n *Needs) left(e state.EntityRecord) (l Left, stays bool) {
+	l.Identity = e.Identity
+	if e.PSK == nil {
+		return l, false
+	}
+	used := n.inUse(n.together(keystore.RoleSealMAC.Label(n.Prefix)))
+	for role, blobs := range sealedParts(e.PSK) {
+		for _, b := range blobs {
+			version := versionOf(b)
+			if version == used {
+				continue
+			}
+			if l.Sealing == 0 || version < l.Sealing {
+				l.Sealing = version
+			}
+			again := !n.info(role, version).Reseals
+			l.Again = l.Again || again
+			stays = stays || again || !n.info(role, used).Trusted
+		}
+	}
+	return l, stays
+}
+
+// moves reports whether Rewrap seals the keys of all these entities again.
+func (n *Needs) moves(identities []string) bool {
+	for _, e := range n.entities {
+		if _, stays := n.left(e); stays && slices.Contains(identities, e.Identity) {
+			return false
+		}
+	}
+	return true
+}
+
+// sealedParts are the sealed keys of a key set, by what seals them.
+func sealedParts(p *msl.SealedPSK) map[keystore.Role][][]byte {
+	return map[keystore.Role][][]byte{
+		keystore.RoleSealSession:  {p.Encryption, p.MAC},
+		keystore.RoleSealWrapping: {p.Wrapping},
+	}
+}
+
+// info is the evidence of a version of a key of a role.
+func (n *Needs) info(role keystore.Role, version uint32) keystore.Info {
+	label := role.Label(n.Prefix)
+	for _, k := range n.keys {
+		if k.Label == label && k.Version == version {
+			return k
+		}
+	}
+	return keystore.Info{}
 }
 
 // versionOf is the version of the sealing key of what is sealed, or 0.

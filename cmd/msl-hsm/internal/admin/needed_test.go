@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -138,7 +139,7 @@ func TestRewrap(t *testing.T) {
 	}
 	b.entities = append(b.entities, sealedEntity(t, store, "new"))
 	r.Store = struct{ keystore.Admin }{store}
-	if again, err := r.Rewrap(t.Context()); err != nil || len(again) != 2 || again[0] != "one" || again[1] != "two" {
+	if again, err := r.Rewrap(t.Context()); err != nil || !slices.Equal(again, []Left{{"one", 1, true}, {"two", 1, true}}) {
 		t.Errorf("%v, %v", again, err)
 	}
 	r.Store = store

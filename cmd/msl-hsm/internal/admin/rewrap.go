@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -12,9 +14,32 @@ import (
 
 // Rewrap seals the pre-shared keys of entities again, with the versions that seal now.
 // Each entity is a change of its own, so a run that was cut off is gone on with by the
-// next. It returns the entities whose keys an older version still seals, because the key
-// store lets no key out that was sealed: they have to be registered again.
-func (r *Rotator) Rewrap(ctx context.Context) (again []string, err error) {
+// next. It returns the entities whose keys an older version seals still, by their names:
+// those whose keys never leave the key store, and those whose keys only trusted wrapping
+// keys take, while the version that seals now is none.
+func (r *Rotator) Rewrap(ctx context.Context) ([]Left, error) {
+	done := 0
+	left, err := r.eachOlder(ctx, func(store keystore.Resealer, e state.EntityRecord) error {
+		if ctx.Err() != nil {
+			return fmt.Errorf("interrupted after %d entities; run it again to go on: %w", done, ctx.Err())
+		}
+		done++
+		return r.reseal(ctx, store, e)
+	})
+	if err == nil {
+		r.Tell("sealed the pre-shared keys of %d entities again", done)
+	}
+	return left, err
+}
+
+// Unsealable are the entities that Rewrap would return now. Nothing is changed.
+func (r *Rotator) Unsealable(ctx context.Context) ([]Left, error) {
+	return r.eachOlder(ctx, func(keystore.Resealer, state.EntityRecord) error { return nil })
+}
+
+// eachOlder calls f for each entity whose keys an older version seals and that can be
+// sealed again, and returns the others of these.
+func (r *Rotator) eachOlder(ctx context.Context, f func(keystore.Resealer, state.EntityRecord) error) (left []Left, err error) {
 	n, err := FindNeeds(ctx, r.State, r.Store, r.Prefix, r.Keep)
 	if err != nil {
 		return nil, err
@@ -22,33 +47,24 @@ func (r *Rotator) Rewrap(ctx context.Context) (again []string, err error) {
 	if n.rotation.Pending() || n.rotation.Step == state.StepUsed {
 		return nil, errUnderWay
 	}
-	used := n.inUse(n.together(keystore.RoleSealMAC.Label(r.Prefix)))
 	store, able := r.Store.(keystore.Resealer)
-	done := 0
 	for i, e := range n.entities {
 		if r.Sealed != nil {
 			r.Sealed(i, len(n.entities))
 		}
-		switch {
-		case e.PSK == nil || sealedBy(e.PSK, used):
-		case !able:
-			again = append(again, e.Identity)
-		case ctx.Err() != nil:
-			return nil, fmt.Errorf("interrupted after %d entities; run it again to go on: %w", done, ctx.Err())
+		switch l, stays := n.left(e); {
+		case l.Sealing == 0:
+		case stays || !able:
+			l.Again = l.Again || !able
+			left = append(left, l)
 		default:
-			if err := r.reseal(ctx, store, e); err != nil {
+			if err := f(store, e); err != nil {
 				return nil, err
 			}
-			done++
 		}
 	}
-	r.Tell("sealed the pre-shared keys of %d entities again", done)
-	return again, nil
-}
-
-// sealedBy reports whether a version seals all of a key set.
-func sealedBy(p *msl.SealedPSK, version uint32) bool {
-	return versionOf(p.Encryption) == version && versionOf(p.MAC) == version && versionOf(p.Wrapping) == version
+	slices.SortFunc(left, func(a, b Left) int { return cmp.Compare(a.Identity, b.Identity) })
+	return left, nil
 }
 
 // reseal seals the keys of an entity again. One that was changed or removed meanwhile is

@@ -15,7 +15,7 @@ import (
 )
 
 func keyCreateCommand(p *program) *cobra.Command {
-	var set, algorithm string
+	var set, algorithm, soPIN string
 	var rotate bool
 	c := &cobra.Command{
 		Use:   "create NAME --algorithm ALGORITHM | --set server|device|audit",
@@ -32,16 +32,17 @@ func keyCreateCommand(p *program) *cobra.Command {
 			case set != "" && (len(args) > 0 || algorithm != ""):
 				return exit.Usagef("key create takes either --set, or NAME and --algorithm")
 			case set != "":
-				return createSet(p, set, rotate)
+				return createSet(p, set, soPIN, rotate)
 			case len(args) != 1 || algorithm == "":
 				return exit.Usagef("key create needs NAME and --algorithm, or --set server|device|audit")
 			}
-			return createKey(p, args[0], algorithm)
+			return createKey(p, args[0], algorithm, soPIN)
 		},
 	}
 	c.Flags().StringVar(&set, "set", "", "make all keys of a `ROLE`: server, device, or audit for the audit log")
 	c.Flags().StringVar(&algorithm, "algorithm", "", "`ALGORITHM` that the key is for")
 	c.Flags().BoolVar(&rotate, "rotate", false, "make the next versions of all keys but the identity")
+	soPINFlag(c, &soPIN, ", for trusted sealing keys")
 	complete := func(words ...string) cobra.CompletionFunc {
 		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 	}
@@ -58,7 +59,7 @@ func algorithmNames() string {
 	return strings.Join(names, ", ")
 }
 
-func createSet(p *program, role string, rotate bool) (err error) {
+func createSet(p *program, role, soPIN string, rotate bool) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
@@ -80,7 +81,7 @@ func createSet(p *program, role string, rotate bool) (err error) {
 		}
 		set = append(set, audit...)
 	}
-	store, err := keys.Make(c)
+	store, err := openMaking(p, c, soPIN, keys.Make)
 	if err != nil {
 		return err
 	}
@@ -125,7 +126,7 @@ func initFirst(p *program, c *config.Config) error {
 	return err
 }
 
-func createKey(p *program, label, name string) (err error) {
+func createKey(p *program, label, name, soPIN string) (err error) {
 	algorithm, err := keystore.ParseAlgorithm(name)
 	if err != nil {
 		return exit.Usagef("unknown algorithm %q; want one of %s", name, algorithmNames())
@@ -137,7 +138,7 @@ func createKey(p *program, label, name string) (err error) {
 	if err := keys.OneToken(&c.Keystore); err != nil {
 		return err
 	}
-	store, err := keys.Make(c)
+	store, err := openMaking(p, c, soPIN, keys.Make)
 	if err != nil {
 		return err
 	}

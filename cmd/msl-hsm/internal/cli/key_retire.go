@@ -23,7 +23,7 @@ is destroyed.`,
 			if !yes {
 				return exit.Usagef("key retire destroys keys, which cannot be undone: repeat it with --yes")
 			}
-			return p.rotating(c.Context(), "key retire", func(ctx context.Context, r *admin.Rotator) error { return r.Retire(ctx, force) })
+			return p.rotating(c.Context(), "key retire", "", func(ctx context.Context, r *admin.Rotator) error { return r.Retire(ctx, force) })
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "really do it")

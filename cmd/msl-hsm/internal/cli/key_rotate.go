@@ -16,7 +16,8 @@ import (
 )
 
 func keyRotateCommand(p *program) *cobra.Command {
-	return &cobra.Command{
+	var soPIN string
+	c := &cobra.Command{
 		Use:   "rotate",
 		Short: "Have all servers go over to new keys while they run",
 		Long: `Makes the next version of all keys of a server but its identity, and has the servers
@@ -25,16 +26,21 @@ happens. None uses the new version before each of them has it, or has given no s
 for 15 seconds.
 
 If it is interrupted, run it again: it goes on where it was. Older versions go on
-opening what they made; msl-hsm key retire takes them away when nothing needs them.`,
+opening what they made; msl-hsm key retire takes them away when nothing needs them.
+
+With keystore.trusted-wrapping, --so-pin has the security officer of the token make the
+sealing keys, as trusted ones, to which key rewrap can bring pre-shared keys.`,
 		Args: want(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.rotating(c.Context(), "key rotate", func(ctx context.Context, r *admin.Rotator) error { return r.Rotate(ctx) })
+			return p.rotating(c.Context(), "key rotate", soPIN, func(ctx context.Context, r *admin.Rotator) error { return r.Rotate(ctx) })
 		},
 	}
+	soPINFlag(c, &soPIN, ", for trusted sealing keys")
+	return c
 }
 
 // rotating runs a verb on the versions of the keys of all servers.
-func (p *program) rotating(ctx context.Context, action string, do func(context.Context, *admin.Rotator) error) (err error) {
+func (p *program) rotating(ctx context.Context, action, soPIN string, do func(context.Context, *admin.Rotator) error) (err error) {
 	c, err := p.configure()
 	if err != nil {
 		return err
@@ -42,7 +48,7 @@ func (p *program) rotating(ctx context.Context, action string, do func(context.C
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
 		return exit.Usagef("the keys of a TPM are of a device, and this is for those of servers")
 	}
-	store, err := keys.Open(c)
+	store, err := openMaking(p, c, soPIN, keys.Open)
 	if err != nil {
 		return err
 	}

@@ -109,6 +109,10 @@ func describeKey(p *program, store keystore.Store, k keystore.Info) {
 	if len(k.Mechanisms) > 0 {
 		line("mechanisms allowed", strings.Join(k.Mechanisms, ", "))
 	}
+	if k.Reseals || k.Trusted {
+		line("seals again what others sealed", yesNo(k.Trusted))
+		line("what it sealed can be sealed again", yesNo(k.Reseals))
+	}
 	if id := idOfVersion(store, k); id != "" {
 		line("key id", id)
 	}

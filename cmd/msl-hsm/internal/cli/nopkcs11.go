@@ -1,13 +1,14 @@
 //go:build !cgo || nopkcs11
 
-// The small build: this file stands in for module.go, token.go, token_init.go and
-// token_list.go.
+// The small build: this file stands in for key_trust.go, module.go, officer.go,
+// token.go, token_init.go and token_list.go.
 
 package cli
 
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 )
 
@@ -29,6 +30,17 @@ func moduleCheckCommand() *cobra.Command {
 	c := withoutPKCS11("module-check")
 	c.Hidden = true
 	return c
+}
+
+// keyTrustCommand stays in the list of verbs of key.
+func keyTrustCommand(*program) *cobra.Command { return withoutPKCS11("trust") }
+
+// openMaking opens the key store; there is no security officer.
+func openMaking(_ *program, c *config.Config, soPIN string, open func(*config.Config) (keys.Store, error)) (keys.Store, error) {
+	if soPIN != "" {
+		return nil, keys.NoPKCS11()
+	}
+	return open(c)
 }
 
 func withoutPKCS11(name string) *cobra.Command {

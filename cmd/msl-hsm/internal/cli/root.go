@@ -60,7 +60,7 @@ func rootCommand(p *program) *cobra.Command {
 	root.SetFlagErrorFunc(wrongFlag)
 	root.AddCommand(
 		tokenCommand(p), ceremonyCommand(p), moduleCommand(p), moduleCheckCommand(),
-		group("key", "Make, import, export, list, show, rotate, rewrap, retire and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyExportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyRotateCommand(p), keyRewrapCommand(p), keyRetireCommand(p), keyDestroyCommand(p)),
+		group("key", "Make, import, export, list, show, rotate, trust, rewrap, retire and destroy provisioned keys", keyCreateCommand(p), keyImportCommand(p), keyExportCommand(p), keyListCommand(p), keyShowCommand(p), keyRequestCommand(p), keyRotateCommand(p), keyTrustCommand(p), keyRewrapCommand(p), keyRetireCommand(p), keyDestroyCommand(p)),
 		group("entity", "Register and revoke the entities that may talk to the server",
 			entityAddCommand(p), entityListCommand(p), entityShowCommand(p), entityRemoveCommand(p), entityRevokeCommand(p), entityUnrevokeCommand(p)),
 		group("user", "Register the users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),

@@ -3,6 +3,8 @@ package cli
 import (
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/secret"
 )
@@ -19,4 +21,9 @@ func notFromEnvironment(flag, source string) error {
 		}
 	}
 	return nil
+}
+
+// soPINFlag is for verbs in which the security officer of a token has a part.
+func soPINFlag(c *cobra.Command, source *string, what string) {
+	c.Flags().StringVar(source, "so-pin", "", "`SOURCE` of the security officer's PIN"+what+": file:PATH, fd:N, credential:NAME or prompt")
 }

@@ -107,7 +107,7 @@ admin reload.`,
 }
 
 func pinFlags(c *cobra.Command, x *pinChange) {
-	c.Flags().StringVar(&x.oldPIN, "so-pin", "", "`SOURCE` of the security officer's PIN: file:PATH, fd:N, credential:NAME or prompt")
+	soPINFlag(c, &x.oldPIN, "")
 	c.Flags().StringVar(&x.newPIN, "new-pin", "", "`SOURCE` of the new PIN, of the same forms")
 }
 

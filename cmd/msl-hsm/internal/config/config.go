@@ -35,6 +35,7 @@ type Keystore struct {
 	IsolateSandbox bool          `yaml:"isolate-sandbox"`                                                // keep that process from running programs, looking into others and waiting for connections, where the kernel can
 	Prefix         string        `yaml:"prefix"`                                                         // first part of the labels of the keys
 	Random         string        `yaml:"random" example:"mixed"`                                         // os, the default, or mixed: bytes of the operating system combined with those of the HSM or TPM
+	TrustedWrap    bool          `yaml:"trusted-wrapping"`                                               // make sealing keys of which key rewrap can bring what is sealed to newer ones that the security officer marked as trusted (PKCS #11)
 	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
 	Log           *slog.Logger        // of a process that lives long: told when the device is lost

@@ -29,6 +29,7 @@ type isolatedSettings struct {
 	Sessions          config.SessionBound
 	Wait, CallTimeout time.Duration
 	Prefix            string
+	TrustedWrap       bool
 	AllowWeak         []string
 	Sandbox           bool
 	Calls             bool // each is to be told
@@ -54,7 +55,7 @@ func openIsolated(k *config.Keystore) (Store, error) {
 	}
 	settings, err := json.Marshal(isolatedSettings{
 		Initialize: k.Initialize, URI: uri.String(), PIN: pin != nil, Sessions: k.Sessions, Wait: k.Wait, CallTimeout: k.CallTimeout,
-		Prefix: k.Prefix, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox, Calls: k.Calls != nil,
+		Prefix: k.Prefix, TrustedWrap: k.TrustedWrap, AllowWeak: k.AllowWeak, Sandbox: k.IsolateSandbox, Calls: k.Calls != nil,
 	})
 	if err != nil {
 		return nil, err
@@ -131,7 +132,7 @@ func ServeIsolated() error {
 		}
 		k := &config.Keystore{
 			Initialize: s.Initialize, URI: s.URI, Sessions: s.Sessions, Wait: s.Wait, CallTimeout: s.CallTimeout,
-			Prefix: s.Prefix, AllowWeak: s.AllowWeak, Log: to.Log,
+			Prefix: s.Prefix, TrustedWrap: s.TrustedWrap, AllowWeak: s.AllowWeak, Log: to.Log,
 		}
 		if s.Sandbox {
 			if err := isolated.Confine(); err != nil {

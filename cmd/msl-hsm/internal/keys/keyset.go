@@ -73,13 +73,18 @@ func Newest(store keystore.Admin) (map[string]keystore.Info, error) {
 	if err != nil {
 		return nil, err
 	}
+	return NewestOf(all), nil
+}
+
+// NewestOf returns the newest version of each of the keys.
+func NewestOf(all []keystore.Info) map[string]keystore.Info {
 	found := map[string]keystore.Info{}
 	for _, k := range all {
 		if k.Version > found[k.Label].Version || found[k.Label].Label == "" {
 			found[k.Label] = k
 		}
 	}
-	return found, nil
+	return found
 }
 
 // Complete makes the missing keys of a set and, with rotate, the next version of those

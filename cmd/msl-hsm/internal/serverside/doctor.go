@@ -215,6 +215,7 @@ func (d *doctor) store(ctx context.Context) {
 	d.found = append(d.found, checkTokens(store)...)
 	d.keys(store)
 	d.pair(store)
+	d.trusted(store)
 	d.audit(store)
 	r, err := Rehearse(d.c, store)
 	if !d.judge("server", err, "its keys, schemes and certificates fit together") {
@@ -269,6 +270,30 @@ func (d *doctor) pair(store keystore.Store) {
 		return
 	}
 	d.judge(pairName, err, "they belong together")
+}
+
+// trusted judges whether what is sealed can be brought to newer sealing keys.
+func (d *doctor) trusted(store keystore.Admin) {
+	if !d.c.Keystore.TrustedWrap {
+		return
+	}
+	newest, err := keys.Newest(store)
+	if err != nil {
+		return // as was said of all keys
+	}
+	for _, role := range []keystore.Role{keystore.RoleSealSession, keystore.RoleSealWrapping} {
+		k := newest[role.Label(d.c.Keystore.Prefix)]
+		name := fmt.Sprintf("%s version %d", role.Label(d.c.Keystore.Prefix), k.Version)
+		switch {
+		case k.Version == 0: // which is said where the server is put together
+		case !k.Reseals:
+			d.say("trusted wrapping", Warning, "what %s sealed cannot be sealed again: it was made before keystore.trusted-wrapping was set; go over to another version with msl-hsm key rotate --so-pin SOURCE", name)
+		case !k.Trusted:
+			d.say("trusted wrapping", Warning, "%s is not trusted, so msl-hsm key rewrap brings nothing to it: mark it with msl-hsm key trust, or make a trusted one with msl-hsm key rotate --so-pin SOURCE", name)
+		default:
+			d.say("trusted wrapping", OK, "%s is trusted, and what it seals can be sealed again by the next", name)
+		}
+	}
 }
 
 // audit signs with the key of the audit log, if there is to be one.

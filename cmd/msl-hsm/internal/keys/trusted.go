@@ -1,0 +1,58 @@
+//go:build cgo && !nopkcs11
+
+package keys
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
+	"github.com/msl-hsm/msl-hsm/keystore"
+)
+
+// An Officer is a token in which the security officer has a part: sealing keys that are
+// made are trusted wrapping keys.
+type Officer struct {
+	*hsm.Store
+	pin *lockedmem.Buffer
+}
+
+// OpenOfficer opens the token, in this process, after it tried the PIN of the security
+// officer, which is nil where the token asks for it, and is closed with the store.
+func OpenOfficer(c *config.Config, uri *hsm.URI, pin *lockedmem.Buffer) (Officer, error) {
+	if err := hsm.CheckPIN(uri, hsm.SecurityOfficer, pin.Bytes()); err != nil {
+		return Officer{}, NoToken(err)
+	}
+	s, err := openToken(&c.Keystore)
+	return Officer{s, pin}, err
+}
+
+// Create makes the next version of a key.
+func (o Officer) Create(label string, a keystore.Algorithm) (keystore.Version, error) {
+	if a != keystore.SealSession256 && a != keystore.SealWrapping256 {
+		return o.Store.Create(label, a)
+	}
+	v, err := o.CreateTrusted(label, a, o.pin.Bytes())
+	if err != nil && !errors.Is(err, keystore.ErrPIN) {
+		err = fmt.Errorf("%w; without --so-pin it is made untrusted, and can be marked by the means of the vendor", err)
+	}
+	return v, err
+}
+
+// Trust marks a version of a sealing key as a trusted wrapping key.
+func (o Officer) Trust(label string, version uint32) error {
+	err := o.MarkTrusted(label, version, o.pin.Bytes())
+	if errors.Is(err, errors.ErrUnsupported) {
+		return exit.WithCode(fmt.Errorf("%w; make new ones that are trusted with msl-hsm key rotate --so-pin SOURCE, or mark it by the means of the vendor", err), exit.Keystore)
+	}
+	return err
+}
+
+// Close closes the store, and wipes the PIN.
+func (o Officer) Close() error {
+	o.pin.Close()
+	return o.Store.Close()
+}
