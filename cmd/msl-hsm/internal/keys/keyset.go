@@ -2,7 +2,11 @@ package keys
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -65,6 +69,17 @@ func Together(prefix string) [][]string {
 		Labels(prefix, keystore.RoleServiceEncryption, keystore.RoleServiceMAC),
 		Labels(prefix, keystore.SealingRoles()...),
 	}
+}
+
+// Uses reports whether a server of a configuration uses the key with a label.
+func Uses(c *config.Config, label string) bool {
+	s := &c.Server
+	used := []string{s.Key, s.Upstream.TLS.Key, s.Enrollment.CAKey}
+	for _, certificate := range s.TLS.Certificates {
+		used = append(used, certificate.Key)
+	}
+	used = slices.AppendSeq(used, maps.Values(s.ModelGroups))
+	return strings.HasPrefix(label, c.Keystore.Prefix+"-") || s.PSKKeys != "" && strings.HasPrefix(label, s.PSKKeys+"-") || slices.Contains(used, label)
 }
 
 // Newest returns the newest version of each provisioned key.

@@ -27,6 +27,8 @@ func openPKCS11(k *config.Keystore) (Store, error) {
 	s, err := openToken(k)
 	if err != nil {
 		return nil, err
+func keyWeaknesses() []string { return hsm.KeyWeaknesses() }
+
 	}
 	return s, nil
 }
