@@ -125,5 +125,15 @@ func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what
 	return nil
 }
 
+// MakeKey is the next step if a key with a label is missing.
+func MakeKey(label, algorithm string) string {
+	return "make it with " + exit.Command("key create", label, "--algorithm "+algorithm)
+}
+
+// ImportKeys is the next step if a set of keys whose labels begin with a prefix is missing.
+func ImportKeys(prefix, set string) string {
+	return "import it with " + exit.Command("key import", prefix, "--set "+set+" --file FILE")
+}
+
 // MakeServerKeys is the next step if keys of a server are missing.
 const MakeServerKeys = "run msl-hsm key create --set server"
