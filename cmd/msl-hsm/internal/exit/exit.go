@@ -116,9 +116,15 @@ func IsAny(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// OneLine writes joined errors on one line, with what to do next.
+// OneLine writes joined errors on one line, each once, with what to do next.
 func OneLine(err error) string {
-	text := strings.ReplaceAll(strings.TrimSpace(withNextStep(err)), "\n", "; ")
+	var lines []string
+	for line := range strings.SplitSeq(strings.TrimSpace(withNextStep(err)), "\n") {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	text := strings.Join(lines, "; ")
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
 }
 

@@ -53,6 +53,26 @@ func TestWithoutPackages(t *testing.T) {
 	}
 }
 
+// TestEachOnce joins errors of which several say the same, as where a device fails each time.
+func TestEachOnce(t *testing.T) {
+	lost := errors.New("hsm: C_DestroyObject: CKR_DEVICE_ERROR")
+	if got := OneLine(errors.Join(lost, errors.Join(lost, lost), errors.New("another"), lost)); got != "C_DestroyObject: CKR_DEVICE_ERROR; another" {
+		t.Error(got)
+	}
+}
+
+// TestCommand writes commands for arguments that a shell, or this program, would take for
+// something else.
+func TestCommand(t *testing.T) {
+	for argument, want := range map[string]string{
+		"dev": "msl-hsm key create dev --set x", "a b": "msl-hsm key create 'a b' --set x", "-a": "msl-hsm key create --set x -- -a", "": "msl-hsm key create '' --set x",
+	} {
+		if got := Command("key create", argument, "--set x"); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // TestAllPackages wants every package of this module whose errors begin with its name to be
 // known, apart from those for tests.
 func TestAllPackages(t *testing.T) {
