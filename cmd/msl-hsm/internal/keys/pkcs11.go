@@ -135,7 +135,8 @@ func Resolve(k *config.Keystore) (*hsm.URI, error) {
 	return uri, nil
 }
 
-// CheckSoftHSM wants the directory of the tokens, which only token init makes.
+// CheckSoftHSM wants a directory of tokens, which only token init makes: what the first use
+// would put there is no token.
 func CheckSoftHSM(k *config.Keystore) error {
 	if k.SoftHSM == "" {
 		return nil
@@ -144,14 +145,16 @@ func CheckSoftHSM(k *config.Keystore) error {
 	if info, err := os.Stat(k.SoftHSM); err == nil && info.IsDir() {
 		missing = "no token in the directory"
 	}
-	_, err := os.Stat(filepath.Join(k.SoftHSM, "tokens"))
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return exit.WithCode(fmt.Errorf("there is %s %s: correct the path, or make a token there with msl-hsm token init --softhsm %s", missing, k.SoftHSM, exit.Quoted(k.SoftHSM)), exit.Keystore)
-	case err != nil:
-		return exit.WithCode(err, exit.Keystore)
+	var err error
+	for _, name := range []string{"tokens", "softhsm2.conf"} {
+		if _, err = os.Stat(filepath.Join(k.SoftHSM, name)); err == nil {
+			return nil
+		}
 	}
-	return nil
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		err = fmt.Errorf("there is %s %s: correct the path, or make a token there with msl-hsm token init --softhsm %s", missing, k.SoftHSM, exit.Quoted(k.SoftHSM))
+	}
+	return exit.WithCode(err, exit.Keystore)
 }
 
 // UseSoftHSM makes this process use the SoftHSM configuration in the directory.
