@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -125,8 +126,14 @@ func OneLine(err error) string {
 		}
 	}
 	text := strings.Join(lines, "; ")
+	if deviceFailed.MatchString(text) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN) {
+		text += "; the device fails: try again, and if that lasts look at it, and at the log of its module"
+	}
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
 }
+
+// deviceFailed is an error that ends with what a module answered, and says nothing more.
+var deviceFailed = regexp.MustCompile(`\bC_\w+: CKR_\w+(?:: keystore: unavailable)?$`)
 
 // Closing joins the error of closing something to the error of using it.
 func Closing(err *error, c io.Closer) {

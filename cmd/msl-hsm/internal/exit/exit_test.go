@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
@@ -50,6 +51,24 @@ func TestWithoutPackages(t *testing.T) {
 		if got := Quoted(text); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
+	}
+}
+
+// TestDeviceFailed says what to do about a device that fails, where nothing else does.
+func TestDeviceFailed(t *testing.T) {
+	const next = "; the device fails: try again, and if that lasts look at it, and at the log of its module"
+	for text, want := range map[string]string{
+		"hsm: C_Sign: CKR_DEVICE_ERROR":                              "C_Sign: CKR_DEVICE_ERROR" + next,
+		"slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR":                  "slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR" + next,
+		"C_Initialize: CKR_DEVICE_ERROR; see the configuration of m": "C_Initialize: CKR_DEVICE_ERROR; see the configuration of m",
+		"the server said C_Sign: CKR_DEVICE_ERROR there":             "the server said C_Sign: CKR_DEVICE_ERROR there",
+	} {
+		if got := OneLine(kindError{text, keystore.ErrUnavailable}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if got := OneLine(keystore.NoPINf("hsm: C_Login: CKR_PIN_LOCKED")); got != "C_Login: CKR_PIN_LOCKED" {
+		t.Error(got)
 	}
 }
 
