@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"regexp"
 	"slices"
@@ -126,8 +127,11 @@ func OneLine(err error) string {
 		}
 	}
 	text := strings.Join(lines, "; ")
-	if deviceFailed.MatchString(text) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN) {
+	switch {
+	case deviceFailed.MatchString(text) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN):
 		text += "; the device fails: try again, and if that lasts look at it, and at the log of its module"
+	case strings.HasSuffix(text, ": permission denied") && errors.Is(err, fs.ErrPermission):
+		text += "; run this as the user who owns it, such as that of the server"
 	}
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
@@ -66,6 +67,13 @@ func TestDeviceFailed(t *testing.T) {
 		if got := OneLine(kindError{text, keystore.ErrUnavailable}); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+	denied := &fs.PathError{Op: "open", Path: "server.db", Err: syscall.EACCES}
+	if got := OneLine(denied); got != "open server.db: permission denied; run this as the user who owns it, such as that of the server" {
+		t.Error(got)
+	}
+	if got := OneLine(fmt.Errorf("%w; name another file", denied)); got != "open server.db: permission denied; name another file" {
+		t.Error(got)
 	}
 	if got := OneLine(keystore.NoPINf("hsm: C_Login: CKR_PIN_LOCKED")); got != "C_Login: CKR_PIN_LOCKED" {
 		t.Error(got)

@@ -145,11 +145,12 @@ func CheckSoftHSM(k *config.Keystore) error {
 	if info, err := os.Stat(k.SoftHSM); err == nil && info.IsDir() {
 		missing = "no token in the directory"
 	}
-	var err error
-	for _, name := range []string{"tokens", "softhsm2.conf"} {
-		if _, err = os.Stat(filepath.Join(k.SoftHSM, name)); err == nil {
-			return nil
-		}
+	_, err := os.ReadDir(filepath.Join(k.SoftHSM, "tokens")) // of which SoftHSM would say CKR_GENERAL_ERROR
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = os.Stat(filepath.Join(k.SoftHSM, "softhsm2.conf"))
+	}
+	if err == nil {
+		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		err = fmt.Errorf("there is %s %s: correct the path, or make a token there with msl-hsm token init --softhsm %s", missing, k.SoftHSM, exit.Quoted(k.SoftHSM))
