@@ -67,7 +67,7 @@ func (a *access) readPIN(source PINSource, token tokenInfo) error {
 		source = PINSource(a.uri.PINSource)
 	}
 	if source == "" {
-		return fmt.Errorf("hsm: no PIN source for the PKCS #11 token %q: %w; name one, as file:/path or prompt", token.Label, keystore.ErrPIN)
+		return keystore.NoPINf("hsm: no PIN source for the PKCS #11 token %q: name one, as file:/path or prompt", token.Label)
 	}
 	var err error
 	a.pin, err = source.read()

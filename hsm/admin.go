@@ -12,8 +12,8 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-// Destroy removes one version of a provisioned key, or with version 0 all, with
-// the public halves of pairs.
+// Destroy removes one version of a provisioned key, or with version 0 all that has its
+// label, with the public halves of pairs.
 func (s *Store) Destroy(label string, version uint32) error {
 	if s.isClosed() {
 		return errClosed
@@ -30,7 +30,11 @@ func (s *Store) Destroy(label string, version uint32) error {
 	defer unlock()
 	seen := false
 	err = s.rings.scan(func(session uint, _ uint64) error {
-		all, err := s.inspector.labelled(session, label)
+		versions := s.inspector.labelled
+		if version == 0 {
+			versions = s.inspector.withLabel
+		}
+		all, err := versions(session, label)
 		if err != nil {
 			return err
 		}
@@ -50,7 +54,8 @@ func (s *Store) Destroy(label string, version uint32) error {
 }
 
 // List returns what the token reports about every secret and private key in it, with
-// the weaknesses that were found.
+// the weaknesses that were found. A key of other software with the label of another one is
+// a note of that.
 func (s *Store) List() ([]keystore.Info, error) {
 	if s.isClosed() {
 		return nil, errClosed
@@ -59,6 +64,9 @@ func (s *Store) List() ([]keystore.Info, error) {
 	err := s.rings.scan(func(session uint, _ uint64) error {
 		all = []keystore.Info{}
 		keys, err := s.inspector.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true))
+		if err == nil {
+			keys, err = s.inspector.versionsOf(session, keys)
+		}
 		if err != nil {
 			return err
 		}
@@ -66,9 +74,11 @@ func (s *Store) List() ([]keystore.Info, error) {
 			if err := s.inspector.judge(session, &e); err != nil {
 				return err
 			}
-			if e.Notes, err = s.inspector.notes(session, e); err != nil {
+			notes, err := s.inspector.notes(session, e)
+			if err != nil {
 				return err
 			}
+			e.Notes = append(e.Notes, notes...)
 			all = append(all, e.Info)
 		}
 		return nil

@@ -50,6 +50,13 @@ func Weaknesses() map[string]string {
 	}
 }
 
+// KeyWeaknesses are the names of Weaknesses that are about keys, and not about the module.
+// With all of them in Config.AllowWeak, no key in a token keeps it from being opened, so that
+// keys can be listed and destroyed.
+func KeyWeaknesses() []string {
+	return []string{"unknown", "not-sensitive", "extractable", "exposed", "imported", "public", "modifiable", "copyable", "usages", "unwrap-template", "unwrap-unproven"}
+}
+
 func checkAllowed(names []string) error {
 	for _, name := range names {
 		if _, known := Weaknesses()[name]; !known {
@@ -84,6 +91,7 @@ type evidence struct {
 	keystore.Info
 	handle, keyType, class uint
 	id                     []byte
+	own                    bool   // by its id it was made here
 	has                    []uint // usages
 	size                   int    // as algorithms count it
 	private                bool
@@ -118,7 +126,8 @@ func (i *inspector) read(session, handle uint) (evidence, error) {
 	e.class, _ = number(all[pkcs11.CKA_CLASS])
 	e.keyType, _ = number(all[pkcs11.CKA_KEY_TYPE])
 	e.Label, e.id = string(all[pkcs11.CKA_LABEL]), all[pkcs11.CKA_ID]
-	e.Version, e.private = versionOf(e.Label, e.id), is(pkcs11.CKA_PRIVATE)
+	e.Version, e.own = versionOf(e.Label, e.id)
+	e.private = is(pkcs11.CKA_PRIVATE)
 	e.Sensitive, e.AlwaysSensitive = is(pkcs11.CKA_SENSITIVE), is(pkcs11.CKA_ALWAYS_SENSITIVE)
 	e.Extractable, e.NeverExtractable = not(pkcs11.CKA_EXTRACTABLE), is(pkcs11.CKA_NEVER_EXTRACTABLE)
 	e.Local, e.Modifiable, e.Copyable = is(pkcs11.CKA_LOCAL), not(pkcs11.CKA_MODIFIABLE), not(ckaCopyable)
@@ -292,8 +301,17 @@ func (i *inspector) unwraps(session uint, e *evidence) (names []string, err erro
 // noClass is the error of an object that does not say what it is, which each must.
 func noClass() error { return &Error{Function: "C_GetAttributeValue", garbage: "no CKA_CLASS"} }
 
-// labelled reads the secret and private keys with a label.
+// labelled reads the versions of a key: the secret and private keys with its label, but
+// strangers.
 func (i *inspector) labelled(session uint, label string) ([]evidence, error) {
+	all, err := i.withLabel(session, label)
+	if err != nil {
+		return nil, err
+	}
+	return i.withoutStrangers(session, all)
+}
+
+func (i *inspector) withLabel(session uint, label string) ([]evidence, error) {
 	return i.keys(session, template{}.flag(pkcs11.CKA_TOKEN, true).add(pkcs11.CKA_LABEL, []byte(label)))
 }
 

@@ -135,7 +135,7 @@ func (e *NoTokenError) Error() string {
 	if len(e.Tokens) > 0 {
 		there = strings.Join(e.Tokens, ", ")
 	}
-	return fmt.Sprintf("hsm: no initialized PKCS #11 token matches %s (the module has %s): %v", e.URI, there, keystore.ErrNotFound)
+	return fmt.Sprintf("hsm: no initialized PKCS #11 token matches %s (the module has %s)", e.URI, there)
 }
 
 // Unwrap returns [keystore.ErrNotFound].

@@ -114,6 +114,21 @@ func TestFaultsOfOpening(t *testing.T) {
 	t.Logf("%d faults, opened all the same %d times", n, opened)
 }
 
+// TestUntried has a device fail at what the checks need: nothing is said about the module that
+// nobody saw.
+func TestUntried(t *testing.T) {
+	token := softhsm.Temp(t)
+	m := hsmtest.New(t, token.Module)
+	c := hsm.Config{URI: "pkcs11:token=" + token.Label + "?module-path=" + m.Path, PIN: token.PIN}
+	for function, want := range map[string]string{"C_SignInit": "hmac-sha256: not tried (hsm: C_SignInit: CKR_DEVICE_ERROR)", "C_WrapKey": "wrap-unwrap: not tried (hsm: C_WrapKey: CKR_DEVICE_ERROR)"} {
+		m.Inject(hsmtest.Fault{Function: function, Code: pkcs11.CKR_DEVICE_ERROR})
+		refused(t, c, keystore.ErrUnavailable, want)
+		if _, err := hsm.Open(c); err == nil || strings.Contains(err.Error(), "computes another") || strings.Contains(err.Error(), "unwraps another") {
+			t.Errorf("%s: %v", function, err)
+		}
+	}
+}
+
 // TestWeakModule has a module without a protection, and faults that hide it.
 func TestWeakModule(t *testing.T) {
 	for name, weak := range map[string]hsmtest.Fault{

@@ -41,17 +41,17 @@ func ParsePINSource(s string) (PINSource, error) {
 func (p PINSource) read() (*pin, error) {
 	source, err := ParsePINSource(string(p))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", err, keystore.ErrPIN)
+		return nil, keystore.NoPINf("%w", err)
 	}
 	memory, err := secret.Source(source).Read("PIN of the PKCS #11 token", maxPIN)
 	var long secret.TooLong
 	switch {
 	case errors.Is(err, secret.ErrEmpty):
-		return nil, fmt.Errorf("hsm: PIN from %s is empty: %w", source, keystore.ErrPIN)
+		return nil, keystore.NoPINf("hsm: PIN from %s is empty", source)
 	case errors.As(err, &long):
-		return nil, fmt.Errorf("hsm: PIN from %s has more than %d bytes: %w", source, maxPIN, keystore.ErrPIN)
+		return nil, keystore.NoPINf("hsm: PIN from %s has more than %d bytes", source, maxPIN)
 	case err != nil:
-		return nil, fmt.Errorf("hsm: PIN from %s: %w: %w", source, err, keystore.ErrPIN)
+		return nil, keystore.NoPINf("hsm: PIN from %s: %w", source, err)
 	}
 	return &pin{memory}, nil
 }

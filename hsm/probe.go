@@ -48,7 +48,10 @@ func (r Report) failed(untried bool) []string {
 	for _, c := range r {
 		if c.Required && !c.OK && c.Untried == untried {
 			what := Weaknesses()[c.Name]
-			if c.lacks {
+			switch {
+			case c.Untried: // so nothing is known of the module
+				what = "not tried"
+			case c.lacks:
 				what = "the module cannot do it"
 			}
 			if c.Detail != "" {

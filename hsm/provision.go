@@ -205,6 +205,14 @@ func (p *provisioner) takeBack(label string, id []byte) error {
 	return nil
 }
 
+// purpose names an algorithm, where there is one.
+func purpose(a keystore.Algorithm) string {
+	if !a.Valid() {
+		return "something else"
+	}
+	return a.String()
+}
+
 func (p *provisioner) nextVersion(label string, a keystore.Algorithm) (next uint32, err error) {
 	err = p.rings.scan(func(session uint, _ uint64) error {
 		next = 1
@@ -217,7 +225,7 @@ func (p *provisioner) nextVersion(label string, a keystore.Algorithm) (next uint
 				return err
 			}
 			if e.Algorithm != a {
-				return fmt.Errorf("hsm: %q is a key for %v: %w", label, e.Algorithm, keystore.ErrExists)
+				return fmt.Errorf("hsm: %q is a key for %s: %w; destroy it, or take another label", label, purpose(e.Algorithm), keystore.ErrExists)
 			}
 			next = max(next, e.Version+1)
 		}

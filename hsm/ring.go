@@ -250,7 +250,7 @@ func (r *rings) admit(session uint, e evidence, known []version) (v version, err
 		return v, err
 	}
 	if weak := r.inspector.notAllowed(e.Weaknesses); len(weak) > 0 {
-		return v, fmt.Errorf("hsm: key %q version %d: %w: %s", e.Label, e.Version, keystore.ErrWeakKey, strings.Join(weak, "; "))
+		return v, fmt.Errorf("hsm: key %q version %d: %w: %s; destroy this version, or accept each weakness by its name", e.Label, e.Version, keystore.ErrWeakKey, strings.Join(weak, "; "))
 	}
 	v.algorithm = e.Algorithm
 	if !e.Algorithm.Secret() {

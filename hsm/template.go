@@ -288,15 +288,15 @@ func keyID(label string, version uint32) []byte {
 }
 
 // versionOf reads the version out of an identifier, where those of older releases
-// end. A key that was not made here has version 1.
-func versionOf(label string, id []byte) uint32 {
+// end. A key that was not made here has version 1, and is not own.
+func versionOf(label string, id []byte) (number uint32, own bool) {
 	sum := sha256.Sum256([]byte(label))
 	if (len(id) == 12 || len(id) == keyIDSize) && bytes.Equal(id[:8], sum[:8]) {
 		if n := binary.BigEndian.Uint32(id[8:]); n > 0 {
-			return n
+			return n, true
 		}
 	}
-	return 1
+	return 1, false
 }
 
 // fixed closes a provisioned key against every later change. It goes last.

@@ -64,7 +64,7 @@ func (m *module) initToken(label string, soPIN, userPIN []byte) error {
 func checkPINs(t tokenInfo, pins ...[]byte) error {
 	for _, pin := range pins {
 		if n := uint(len(pin)); n < t.MinPINLen || n > t.MaxPINLen {
-			return fmt.Errorf("hsm: a PIN must be %d to %d bytes long: %w", t.MinPINLen, t.MaxPINLen, keystore.ErrPIN)
+			return keystore.NoPINf("hsm: a PIN must be %d to %d bytes long", t.MinPINLen, t.MaxPINLen)
 		}
 	}
 	return nil

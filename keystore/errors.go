@@ -1,6 +1,9 @@
 package keystore
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors that every provider returns, wrapped with its own words and the name
 // of the device's error. Test them with errors.Is.
@@ -33,3 +36,11 @@ var (
 	// ErrExists: a key with that label is there already.
 	ErrExists = errors.New("keystore: key exists")
 )
+
+// NoPINf returns an error about a PIN that no device was given, since it is missing or cannot
+// be one. It is [ErrPIN], and does not say that a PIN was refused.
+func NoPINf(format string, args ...any) error { return noPIN{fmt.Errorf(format, args...)} }
+
+type noPIN struct{ error }
+
+func (n noPIN) Unwrap() []error { return []error{n.error, ErrPIN} }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/hsm"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
@@ -72,7 +73,31 @@ func Configure(dir string) (config string, err error) {
 	if err := atomicfile.Create(config, []byte(text), atomicfile.DefaultMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("softhsm: %w", err)
 	}
+	if err := isFor(config, tokens); err != nil {
+		return "", err
+	}
 	return config, os.Setenv("SOFTHSM2_CONF", config)
+}
+
+// isFor refuses a configuration for the tokens of another directory, as a copy of this one
+// has it: what is done to its tokens would be done to those.
+func isFor(config, tokens string) error {
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return fmt.Errorf("softhsm: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, "=")
+		if strings.TrimSpace(name) != "directories.tokendir" {
+			continue
+		}
+		there, err := os.Stat(strings.TrimSpace(value))
+		here, errHere := os.Stat(tokens)
+		if err != nil || errHere != nil || !os.SameFile(there, here) {
+			return fmt.Errorf("softhsm: %s is for the tokens in %s, since its directory was copied or moved: remove it, and it is made again", config, strings.TrimSpace(value))
+		}
+	}
+	return nil
 }
 
 // New makes a permanent token in dir, or uses the one with that label, whose PINs it

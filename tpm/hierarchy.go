@@ -154,7 +154,7 @@ func (p *hierarchies) read(h hierarchy) (*lockedmem.Buffer, error) {
 		err = errors.New("it has a zero byte")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("tpm: cannot read the %s: %w: %w", what, err, keystore.ErrPIN)
+		return nil, keystore.NoPINf("tpm: cannot read the %s: %w", what, err)
 	}
 	p.known[h.handle] = b
 	return b, nil

@@ -129,7 +129,7 @@ func (p *provisionedKeys) version(r *record) (keystore.Version, error) {
 		return keystore.Version{}, err
 	}
 	if e.pin && p.pin.Len() == 0 {
-		return keystore.Version{}, fmt.Errorf("the key was made with a PIN, and there is none: %w", keystore.ErrPIN)
+		return keystore.Version{}, keystore.NoPINf("the key was made with a PIN, and there is none")
 	}
 	k := &key{storage: p.storage, algorithm: r.Algorithm, object: r.object, record: r, locked: true}
 	if k.public, err = e.key(); err != nil {

@@ -144,14 +144,14 @@ func serve(r *reporter, in io.Reader) error {
 func readPIN() (*lockedmem.Buffer, error) {
 	f := os.NewFile(pinFD, "pin")
 	if f == nil {
-		return nil, fmt.Errorf("modulecheck: no PIN: %w", keystore.ErrPIN)
+		return nil, keystore.NoPINf("modulecheck: no PIN")
 	}
 	defer f.Close()
 	b := make([]byte, maxPIN+1)
 	defer clear(b)
 	n, err := io.ReadFull(f, b)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) || n > maxPIN {
-		return nil, fmt.Errorf("modulecheck: PIN of %d bytes: %w", n, keystore.ErrPIN)
+		return nil, keystore.NoPINf("modulecheck: PIN of %d bytes", n)
 	}
 	return lockedmem.Copy(b[:n]), nil
 }

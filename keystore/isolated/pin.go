@@ -86,7 +86,7 @@ func pinPipe(pin []byte) (*os.File, error) {
 func (s *Store) RenewPIN(pin *lockedmem.Buffer) error {
 	if pin.Len() > maxPIN {
 		defer pin.Close()
-		return fmt.Errorf("isolated: a PIN of more than %d bytes: %w", maxPIN, keystore.ErrPIN)
+		return keystore.NoPINf("isolated: a PIN of more than %d bytes", maxPIN)
 	}
 	raw := lockedmem.Copy(pin.Bytes())
 	defer raw.Close()

@@ -63,7 +63,7 @@ func (c *Config) check() error {
 	case len(c.Settings) > maxSettings:
 		return fmt.Errorf("isolated: settings of %d bytes: at most %d", len(c.Settings), maxSettings)
 	case c.PIN.Len() > maxPIN:
-		return fmt.Errorf("isolated: a PIN of more than %d bytes: %w", maxPIN, keystore.ErrPIN)
+		return keystore.NoPINf("isolated: a PIN of more than %d bytes", maxPIN)
 	}
 	return nil
 }

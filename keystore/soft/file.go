@@ -67,7 +67,7 @@ func Create(path string, passphrase []byte) (*Store, error) { return Config{}.Cr
 // Create is the function Create with the names of c.
 func (c Config) Create(path string, passphrase []byte) (*Store, error) {
 	if len(passphrase) == 0 {
-		return nil, fmt.Errorf("soft: empty passphrase: %w", keystore.ErrPIN)
+		return nil, keystore.NoPINf("soft: empty passphrase")
 	}
 	if _, err := os.Lstat(path); err == nil {
 		return nil, fmt.Errorf("soft: %s: %w", path, keystore.ErrExists)

@@ -218,7 +218,7 @@ func (l *Log) rotate(now time.Time) error {
 	}
 	l.size, l.began, l.taken = 0, time.Time{}, map[share]int64{}
 	old, err := rotated(l.path)
-	for n := 0; n < len(old)-l.rotation.Keep; n++ {
+	for n := 0; n < len(old)-max(l.rotation.Keep, 0); n++ {
 		err = errors.Join(err, os.Remove(old[n]))
 	}
 	return err

@@ -17,11 +17,11 @@ import (
 // Errors of the library, and what to type next.
 func TestAdvice(t *testing.T) {
 	for want, err := range map[string]error{
-		"hsm: no initialized PKCS #11 token matches pkcs11:token=a (the module has none): keystore: no such key; make one with msl-hsm token init":                                      &hsm.NoTokenError{URI: "pkcs11:token=a"},
-		`hsm: no initialized PKCS #11 token matches pkcs11:token=a (the module has "b" serial 1): keystore: no such key; correct the URI, or make such a token with msl-hsm token init`: &hsm.NoTokenError{URI: "pkcs11:token=a", Tokens: []string{`"b" serial 1`}},
+		"hsm: no initialized PKCS #11 token matches pkcs11:token=a (the module has none); make one with msl-hsm token init --softhsm 'a b' --label a":                                      &hsm.NoTokenError{URI: "pkcs11:token=a"},
+		`hsm: no initialized PKCS #11 token matches pkcs11:token=a (the module has "b" serial 1); correct the URI, or make such a token with msl-hsm token init --softhsm 'a b' --label a`: &hsm.NoTokenError{URI: "pkcs11:token=a", Tokens: []string{`"b" serial 1`}},
 		"another": fmt.Errorf("another"),
 	} {
-		if got := keys.NoToken(err); got.Error() != want {
+		if got := keys.NoToken(&config.Keystore{SoftHSM: "a b"}, err); got.Error() != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

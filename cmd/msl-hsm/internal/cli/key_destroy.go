@@ -30,7 +30,7 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 			if err != nil {
 				return err
 			}
-			store, err := keys.Open(c)
+			store, err := keys.OpenToLook(c)
 			if err != nil {
 				return err
 			}

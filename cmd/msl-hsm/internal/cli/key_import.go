@@ -183,7 +183,7 @@ func (k *incomingKey) take(store keys.Store) (v keystore.Version, err error) {
 	}
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
-		return v, exit.Usagef("this key store does not import %v keys: make one in it with msl-hsm key create %s --algorithm %v", k.algorithm, k.label, k.algorithm)
+		return v, exit.Usagef("this key store does not import %v keys: make one in it with %s", k.algorithm, exit.Command("key create", k.label, "--algorithm "+k.algorithm.String()))
 	case errors.Is(err, keystore.ErrExists):
 		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)
 	case err != nil:

@@ -26,7 +26,7 @@ what to do.`,
 			if err != nil {
 				return err
 			}
-			store, err := keys.Open(c)
+			store, err := keys.OpenToLook(c)
 			if err != nil {
 				return err
 			}

@@ -66,7 +66,7 @@ a network where everybody is given it as a root.`,
 }
 
 func signerNamed(store keystore.Store, label string) (crypto.Signer, error) {
-	return keys.SigningKey(store, label, "make it with msl-hsm key create "+label+" --algorithm ecdsa-p256")
+	return keys.SigningKey(store, label, keys.MakeKey(label, "ecdsa-p256"))
 }
 
 // certificateRequest makes a request for those names or, with days set, a certificate.

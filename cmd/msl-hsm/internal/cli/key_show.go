@@ -28,7 +28,11 @@ func keyShowCommand(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			store, err := keys.Open(c)
+			open := keys.OpenToLook
+			if public {
+				open = keys.Open // a weak key proves nothing
+			}
+			store, err := open(c)
 			if err != nil {
 				return err
 			}

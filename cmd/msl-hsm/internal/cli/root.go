@@ -20,8 +20,11 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 // runWith executes a command whose configuration begins with the given defaults.
 func runWith(defaults func() *config.Config, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stderr = safetext.Writer{W: stderr} // errors and logs quote peers
+	printed := &printer{w: stdout}
 	if onTerminal(stdout) {
 		stdout = safetext.Writer{W: stdout} // as does most other output
+	} else {
+		stdout = printed
 	}
 	p := &program{defaults: defaults, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := rootCommand(p)
@@ -30,10 +33,37 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		err = printed.lost()
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, "msl-hsm:", exit.OneLine(err))
 	}
 	return exit.Code(err)
+}
+
+// A printer is the standard output that is no terminal. It notes what could not be printed, so
+// that no command succeeds whose output is not there.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (p *printer) Write(b []byte) (int, error) {
+	n, err := p.w.Write(b)
+	if err != nil && p.err == nil {
+		p.err = err
+	}
+	return n, err
+}
+
+// lost is the error of a command that did everything but that.
+func (p *printer) lost() error {
+	if p.err == nil {
+		return nil
+	}
+	return fmt.Errorf("what was to be done is done, but what it prints is lost: %w", p.err)
 }
 
 func rootCommand(p *program) *cobra.Command {

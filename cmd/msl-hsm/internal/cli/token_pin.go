@@ -122,7 +122,7 @@ func (x pinChange) run(p *program, fits func(hsm.PINs) error) error {
 	}
 	t, err := hsm.PINsOf(uri)
 	if err != nil {
-		return keys.NoToken(err)
+		return keys.NoToken(&c.Keystore, err)
 	}
 	if err := errors.Join(fits(t), locked(t, x.old)); err != nil {
 		return err

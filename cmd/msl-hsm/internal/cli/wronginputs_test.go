@@ -7,9 +7,25 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
+
+// A fullDisk takes nothing.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestOutputLost wants no verb to succeed whose output is lost.
+func TestOutputLost(t *testing.T) {
+	for _, args := range [][]string{{"help"}, {"key", "--help"}, {"send", "--help"}, {"version"}, {"errors", "4007"}, {"help", "exit-codes"}} {
+		var said bytes.Buffer
+		if code := runCheaply(args, strings.NewReader(""), fullDisk{}, &said); code != 1 || !strings.Contains(said.String(), "no space left") {
+			t.Errorf("%v: exit code %d: %s", args, code, said.String())
+		}
+	}
+}
 
 // packagePrefix is the name of a Go package before a message, which says nothing to a user.
 var packagePrefix = regexp.MustCompile(`(?:^|: |; |\()(?:msl|mslhttp|keystore|wire|hsm|tpm|soft|softhsm|entityauth|keyx|state|kv|secret|failurelog|enroll|identity|fleet|mixed|tlsalert|encoding/\w+|x509|asn1|yaml|json|strconv\.\w+|net/\w+): `)

@@ -42,7 +42,7 @@ func clientScheme(c *config.Config, store keystore.Store) (string, error) {
 }
 
 func schemeOfKey(c *config.Client, store keystore.Store) (string, error) {
-	signer, err := keys.SignerOf(store, c.Key, makeKey(c.Key, "rsa2048-sign"))
+	signer, err := keys.SignerOf(store, c.Key, keys.MakeKey(c.Key, "rsa2048-sign"))
 	if err != nil {
 		return "", err
 	}
@@ -50,10 +50,6 @@ func schemeOfKey(c *config.Client, store keystore.Store) (string, error) {
 		return "ECC", nil
 	}
 	return "RSA", nil
-}
-
-func makeKey(label, algorithm string) string {
-	return "make it with msl-hsm key create " + label + " --algorithm " + algorithm
 }
 
 // clientEntity returns the client's own entity.
@@ -142,7 +138,7 @@ func openKeySet(c *config.Client, k *Client, wrapping bool) (err error) {
 func revealer(store keystore.Store, prefix string) (keystore.Revealer, error) {
 	r, err := keystore.Find[keystore.Revealer](store, keystore.RolePSKRevealing.Label(prefix))
 	if err != nil {
-		return nil, keys.Missing(err, "import it with msl-hsm key import "+prefix+" --set psk-ladder --file FILE, or into a TPM with msl-hsm tpm import-psk")
+		return nil, keys.Missing(err, keys.ImportKeys(prefix, "psk-ladder")+", or into a TPM with msl-hsm tpm import-psk")
 	}
 	return r, nil
 }
@@ -154,7 +150,7 @@ func withKeyPair(c *config.Client, store keystore.Store, scheme string) (msl.Loc
 		return nil, exit.Usagef("entity scheme %s needs --key NAME, the label of its key in the key store", scheme)
 	}
 	algorithm := map[bool]string{true: "ecdsa-p256", false: "rsa2048-sign"}[scheme == "ECC"]
-	signer, err := keys.SignerOf(store, c.Key, makeKey(c.Key, algorithm))
+	signer, err := keys.SignerOf(store, c.Key, keys.MakeKey(c.Key, algorithm))
 	if err != nil {
 		return nil, err
 	}

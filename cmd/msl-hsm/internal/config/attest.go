@@ -30,7 +30,7 @@ func (l *PCRList) UnmarshalYAML(n *yaml.Node) error {
 	*l = nil
 	for _, item := range oneOrMore(n) {
 		var index uint
-		if item.Decode(&index) != nil || index > 23 {
+		if item.ShortTag() != "!!int" || item.Decode(&index) != nil || index > 23 {
 			return misplaced{item, fmt.Errorf("%q: want the number of a PCR, from 0 to 23", item.Value)}
 		}
 		*l = append(*l, index)

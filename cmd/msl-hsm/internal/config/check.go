@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ func check(c *Config) error {
 	}{
 		{"keystore.wait", int64(c.Keystore.Wait)},
 		{"keystore.call-timeout", int64(c.Keystore.CallTimeout)}, {"client.agent.shutdown", int64(c.Client.Agent.Shutdown)},
-		{"client.agent.idle", int64(c.Client.Agent.Idle)}, {"client.agent.ahead", c.Client.Agent.Ahead},
+		{"client.agent.requests", int64(c.Client.Agent.Requests)}, {"client.agent.idle", int64(c.Client.Agent.Idle)}, {"client.agent.ahead", c.Client.Agent.Ahead},
 		{"server.renew-after", int64(s.RenewAfter)}, {"server.lifetime", int64(s.Lifetime)},
 		{"server.renew-expired", int64(s.RenewExpired)}, {"server.user-renew-after", int64(s.UserRenewAfter)},
 		{"server.user-lifetime", int64(s.UserLifetime)}, {"server.user-renew-expired", int64(s.UserRenewExpired)},
@@ -40,6 +41,8 @@ func check(c *Config) error {
 		{"client.limits.chunk", int64(c.Client.Limits.Chunk)}, {"client.limits.inflate", int64(c.Client.Limits.Inflate)},
 		{"server.limits.passwords", int64(l.Passwords)}, {"server.limits.unproven", l.Unproven}, {"server.limits.proven", l.Proven}, {"server.enrollment.validity", int64(s.Enrollment.Validity)},
 		{"server.enrollment.waiting", int64(s.Enrollment.Waiting)},
+		{"server.failures.size", s.Failures.Size}, {"server.failures.age", int64(s.Failures.Age)}, {"server.failures.keep", int64(s.Failures.Keep)},
+		{"server.failures.per-source", int64(s.Failures.PerSource)}, {"server.failures.per-second", int64(s.Failures.PerSecond)},
 	} {
 		if number.value < 0 {
 			return exit.Usagef("%s is less than nothing", number.name)
@@ -48,8 +51,8 @@ func check(c *Config) error {
 	if err := CheckListen("server.listen", s.Listen); err != nil {
 		return err
 	}
-	if r := c.Keystore.Random; r != "" && r != "os" && r != RandomMixed {
-		return exit.Usagef("keystore.random is %q: want os or mixed", r)
+	if err := c.checkValues(); err != nil {
+		return err
 	}
 	if err := c.checkCosts(); err != nil {
 		return err
@@ -63,17 +66,23 @@ func check(c *Config) error {
 	if s.Admin.Socket != "" && s.State.File != "" {
 		return exit.Usagef("server.admin.socket is for a state in etcd: leave it out, since beside the state file there is %s.sock", filepath.Base(s.State.Path()))
 	}
-	for _, section := range []func() error{c.Keystore.checkTokens, s.checkPlaces, s.Audit.check, s.Admin.check, s.HTTP.check, s.checkUpstream, s.Enrollment.check, c.Client.Attest.check} {
+	for _, section := range []func() error{c.Keystore.checkTokens, s.checkPlaces, s.TLS.check, s.Failures.check, s.Upstream.check, s.checkX509, c.Client.check, s.Audit.check, s.Admin.check, s.HTTP.check, s.checkUpstream, s.Enrollment.check, c.Client.Attest.check} {
 		if err := section(); err != nil {
 			return err
 		}
 	}
-	for setting, names := range map[string][]string{"server.compression": s.Compression, "client.compression": c.Client.Compression} {
-		if err := CheckNames(names, []string{"GZIP", "LZW"}); err != nil {
-			return exit.Usagef("%s: %w", setting, err)
+	for _, list := range []struct {
+		setting      string
+		names, known []string
+	}{
+		{"server.compression", s.Compression, []string{"GZIP", "LZW"}}, {"client.compression", c.Client.Compression, []string{"GZIP", "LZW"}},
+		{"client.failures.report", c.Client.Failures.Report, []string{"device", "key", "token", "data"}},
+	} {
+		if err := CheckNames(list.names, list.known); err != nil {
+			return exit.Usagef("%s: %w", list.setting, err)
 		}
 	}
-	return c.Client.CheckLanguages()
+	return errors.Join(c.Client.CheckLanguages(), checkLanguages("server.languages", s.Languages))
 }
 
 // checkTokens wants several tokens, each once, and in PKCS #11.

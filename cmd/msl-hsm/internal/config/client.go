@@ -7,6 +7,24 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
+// check wants URLs and addresses of the forms that they have, where they are set.
+func (c *Client) check() error {
+	if c.URL != "" {
+		if err := c.CheckAnyURL(""); err != nil {
+			return exit.Usagef("client.url: %w", err)
+		}
+	}
+	if c.Failures.URL != "" {
+		if err := c.CheckFailuresURL(); err != nil {
+			return err
+		}
+	}
+	if _, unix := CutUnix(c.Agent.Listen); unix {
+		return nil
+	}
+	return CheckLoopback("client.agent.listen", c.Agent.Listen)
+}
+
 // CheckURL wants the URL of a server over HTTP or HTTPS.
 func (c *Client) CheckURL() error {
 	return checkWebURL("URL of the server", c.URL, "http://HOST:PORT/ or https://HOST/PATH")

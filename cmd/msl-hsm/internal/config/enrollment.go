@@ -3,6 +3,7 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
@@ -66,10 +68,31 @@ func (e *Enrollment) settle(dir string) {
 	e.EventLog.settle(dir)
 }
 
-// check refuses to revoke for what is not judged.
+// check refuses to revoke for what is not judged, and what says how devices enroll where none
+// can.
 func (e *Enrollment) check() error {
-	if e.OnChange == ChangeRevoke && len(e.PCR) == 0 {
+	switch {
+	case e.OnChange == ChangeRevoke && len(e.PCR) == 0:
 		return exit.Usagef("server.enrollment.on-change is revoke, and without server.enrollment.pcr every state is allowed: set pcr to what msl-hsm enrollment learn prints, or leave on-change out")
+	case e.On():
+		return errors.Join(e.CheckPath(), e.checkNames())
+	case e.Hold, e.Monitor, e.Waiting != 0, e.Rate != 0, len(e.PCR) > 0, len(e.Allow) > 0, e.Unknown != Default().Server.Enrollment.Unknown, e.Path != Default().Server.Enrollment.Path:
+		return exit.Usagef("server.enrollment has settings, and server.enrollment.state is not set, so that no device can enroll: name the file, or leave them out")
+	}
+	return e.checkNames()
+}
+
+// checkNames wants endorsement keys that there are.
+func (e *Enrollment) checkNames() error {
+	for _, text := range e.Allow {
+		if _, err := enroll.ParseID(text); err != nil {
+			return exit.Usagef("server.enrollment.allow: %w", err)
+		}
+	}
+	for _, kind := range e.EKKinds {
+		if all := enroll.EKKinds(); !slices.Contains(all, enroll.EKKind(kind)) {
+			return exit.Usagef("server.enrollment.ek-kinds: unknown EK %q: want one of %s", kind, exit.List(all))
+		}
 	}
 	return nil
 }

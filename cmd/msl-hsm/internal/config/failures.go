@@ -1,7 +1,10 @@
 package config
 
 import (
+	"strings"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 )
 
 // FailureReports is how a client reports its crypto failures.
@@ -22,4 +25,17 @@ type Failures struct {
 	Keep      int           `yaml:"keep" example:"8"`             // older files to keep
 	PerSource int           `yaml:"per-source" example:"5"`       // reports a second from one address
 	PerSecond int           `yaml:"per-second" example:"100"`     // reports a second in all
+}
+
+// check wants a log, if anything else is set, and a path of its own for reports.
+func (f *Failures) check() error {
+	switch {
+	case f.Log == "" && *f != Default().Server.Failures:
+		return exit.Usagef("server.failures has settings, and server.failures.log is not set: name the file, or leave them out")
+	case f.Log == "":
+		return nil
+	case !strings.HasPrefix(f.Path, "/") || f.Path == "/":
+		return exit.Usagef("server.failures.path is %q: want one like /failures, since / is for messages", f.Path)
+	}
+	return nil
 }

@@ -8,7 +8,7 @@ import (
 
 // Limits bound what others can make a server do. Zero is the default.
 type Limits struct {
-	Body            int64         `yaml:"body" example:"67108864"`  // bytes of a request; a longer one gets HTTP 413
+	Body            int64         `yaml:"body" example:"67108864"`  // bytes of a request; a longer one gets HTTP 413; negative is no bound
 	Header          int           `yaml:"header" example:"1048576"` // bytes of a message header
 	Chunk           int           `yaml:"chunk" example:"16777216"` // bytes of a payload chunk
 	Held            int           `yaml:"held" example:"16777216"`  // bytes of an answer held back until its request was read
@@ -19,7 +19,7 @@ type Limits struct {
 	ErrorsPerSecond int           `yaml:"errors-per-second" example:"200"`
 	ErrorsPerSource int           `yaml:"errors-per-source" example:"20"` // signed answers a second to one unauthenticated source, and refusals a second of one entity; IPv6 is counted by /64
 	Passwords       int           `yaml:"passwords" example:"4"`          // password checks at the same time; each takes up to twice the memory of argon2, by default 128 MiB
-	Timeout         time.Duration `yaml:"timeout" example:"1m"`           // of one exchange; shortly before, the device is told to try again
+	Timeout         time.Duration `yaml:"timeout" example:"1m"`           // of one exchange; shortly before, the device is told to try again; negative is no bound
 	Idle            time.Duration `yaml:"idle"`                           // for streams, in place of timeout: the longest pause; default: with server.http as timeout, else none
 
 	Connections          int   `yaml:"connections" example:"1024"`           // at the same time; beyond that, the one idle for longest is closed; negative is no bound

@@ -110,6 +110,20 @@ func (s *Server) checkPushes() error {
 	return nil
 }
 
+// checkX509 refuses what depends on authorities where there are none.
+func (s *Server) checkX509() error {
+	if s.X509Roots != "" {
+		return nil
+	}
+	if s.X509Intermediates != "" {
+		return exit.Usagef("server.x509-intermediates is set and server.x509-roots is not: nobody is trusted")
+	}
+	if s.X509RequireCRL && !(s.Enrollment.On() && s.Enrollment.CA != "") {
+		return exit.Usagef("server.x509-require-crl is set and server.x509-roots is not: there are no certificates to refuse")
+	}
+	return nil
+}
+
 // checkUpstream refuses what contradicts other settings.
 func (s *Server) checkUpstream() error {
 	if s.UpstreamMethod != "" && s.Upstream.Method != "" {

@@ -40,10 +40,13 @@ type Certificate struct {
 
 // UnmarshalYAML reads a list of {certificate, key, ocsp}.
 func (l *CertificateList) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		return misplaced{n, errCertificates()} // and never no TLS because of it
+	}
 	for _, item := range n.Content {
 		var c Certificate
-		if item.Kind != yaml.MappingNode || n.Kind != yaml.SequenceNode {
-			return misplaced{item, fmt.Errorf("must be a list of certificates, as [{certificate: FILE, key: LABEL}]")}
+		if item.Kind != yaml.MappingNode {
+			return misplaced{item, errCertificates()}
 		}
 		fields := map[string]*string{"certificate": &c.Certificate, "key": &c.Key, "ocsp": &c.OCSP}
 		for i := 0; i+1 < len(item.Content); i += 2 {
@@ -57,6 +60,21 @@ func (l *CertificateList) UnmarshalYAML(n *yaml.Node) error {
 			return misplaced{item, fmt.Errorf("a certificate needs the fields certificate and key")}
 		}
 		*l = append(*l, c)
+	}
+	return nil
+}
+
+func errCertificates() error {
+	return fmt.Errorf("must be a list of certificates, as [{certificate: FILE, key: LABEL}]")
+}
+
+// check wants a certificate, if anything else is set.
+func (t *ServerTLS) check() error {
+	if len(t.Certificates) == 0 && (t.ClientCA != "" || t.ClientCRL != "" || t.MinVersion != "" || t.HTTP2) {
+		return exit.Usagef("server.tls has settings, and no certificate: name certificate and key in server.tls.certificates, or leave them out")
+	}
+	if t.ClientCRL != "" && t.ClientCA == "" {
+		return exit.Usagef("server.tls.client-crl is set and server.tls.client-ca is not: no client is asked for a certificate")
 	}
 	return nil
 }

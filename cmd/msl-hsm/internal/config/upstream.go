@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
@@ -95,6 +96,17 @@ func (l *TargetList) Set(flags []string) error {
 	return nil
 }
 
+// check refuses what would break every request.
+func (u *Upstream) check() error {
+	if strings.ContainsFunc(u.ContentType, unicode.IsControl) {
+		return exit.Usagef("server.upstream.content-type is %q: want a type, such as application/json", u.ContentType)
+	}
+	if u.Check.Path != "" && !strings.HasPrefix(u.Check.Path, "/") {
+		return exit.Usagef("server.upstream.check.path is %q: want a path, such as /healthz", u.Check.Path)
+	}
+	return nil
+}
+
 // A headerMap is headers, with the sources of their values.
 type headerMap map[string]string
 
@@ -156,7 +168,7 @@ type proxyURL string
 // UnmarshalYAML checks the URL. No error tells a password in it.
 func (p *proxyURL) UnmarshalYAML(n *yaml.Node) error {
 	*p = proxyURL(n.Value)
-	if u := p.URL(); n.Value != "" && (u == nil || u.Scheme != "http" || u.Hostname() == "") {
+	if u := p.URL(); n.Kind != yaml.ScalarNode || n.Value != "" && (u == nil || u.Scheme != "http" || u.Hostname() == "") {
 		return misplaced{n, fmt.Errorf("want http://HOST:PORT of a proxy")}
 	} else if u != nil && u.User != nil {
 		return misplaced{n, fmt.Errorf("a URL must hold no name and password: have the proxy admit this machine by its address")}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,16 +67,23 @@ func (f yamlFile) errorf(n *yaml.Node, format string, args ...any) error {
 }
 
 // located gives an error about settings its place: that of the first one in its text that the
-// file has.
+// file has, or else of the section of one.
 func located(path string, data []byte, err error) error {
 	var document yaml.Node
 	if err == nil || yaml.Unmarshal(data, &document) != nil || len(document.Content) == 0 {
 		return err
 	}
-	names := regexp.MustCompile(`\b(keystore|server|client)(\.[a-z0-9-]+)+`)
-	for _, name := range names.FindAllString(err.Error(), -1) {
+	names := regexp.MustCompile(`\b(keystore|server|client)(\.[a-z0-9-]+)+`).FindAllString(err.Error(), -1)
+	for _, name := range names {
 		if n := nodeOf(document.Content[0], name); n != nil {
 			return yamlFile(path).errorf(n, "%w", err)
+		}
+	}
+	for _, name := range names {
+		for ; strings.Contains(name, "."); name = name[:strings.LastIndexByte(name, '.')] {
+			if n := nodeOf(document.Content[0], name); n != nil {
+				return yamlFile(path).errorf(n, "%w", err)
+			}
 		}
 	}
 	return err
@@ -101,11 +109,14 @@ func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {
 	if v.Kind() == reflect.Struct {
 		return f.fillStruct(name, n, v)
 	}
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+	if isNull(n) {
 		return f.errorf(n, "%s has no value", name)
 	}
 	if (v.CanInt() || v.CanUint()) && n.ShortTag() == "!!float" { // which Decode would cut to a whole number
 		return f.errorf(n, "%s must be %s", name, kindName(v))
+	}
+	if i := slices.IndexFunc(n.Content, isNull); n.Kind == yaml.SequenceNode && i >= 0 { // which Decode would drop
+		return f.errorf(n.Content[i], "%s has an entry without a value", name)
 	}
 	if err := n.Decode(v.Addr().Interface()); err != nil {
 		var kind *yaml.TypeError
@@ -121,8 +132,10 @@ func (f yamlFile) fill(name string, n *yaml.Node, v reflect.Value) error {
 	return nil
 }
 
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
+
 func (f yamlFile) fillStruct(name string, n *yaml.Node, v reflect.Value) error {
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+	if isNull(n) {
 		return nil // a section whose lines are all commented out
 	}
 	if field, ok := shortField(v); ok && n.Kind != yaml.MappingNode {

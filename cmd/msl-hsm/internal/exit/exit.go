@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -116,11 +118,26 @@ func IsAny(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// OneLine writes joined errors on one line, with what to do next.
+// OneLine writes joined errors on one line, each once, with what to do next.
 func OneLine(err error) string {
-	text := strings.ReplaceAll(strings.TrimSpace(withNextStep(err)), "\n", "; ")
+	var lines []string
+	for line := range strings.SplitSeq(strings.TrimSpace(withNextStep(err)), "\n") {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	text := strings.Join(lines, "; ")
+	switch {
+	case deviceFailed.MatchString(text) && errors.Is(err, keystore.ErrUnavailable) && !errors.Is(err, keystore.ErrPIN):
+		text += "; the device fails: try again, and if that lasts look at it, and at the log of its module"
+	case strings.HasSuffix(text, ": permission denied") && errors.Is(err, fs.ErrPermission):
+		text += "; run this as the user who owns it, such as that of the server"
+	}
 	return plainly(withoutPackages(text, saidByPeer(err)...), saidByPeer(err)...)
 }
+
+// deviceFailed is an error that ends with what a module answered, and says nothing more.
+var deviceFailed = regexp.MustCompile(`\bC_\w+: CKR_\w+(?:: keystore: unavailable)?$`)
 
 // Closing joins the error of closing something to the error of using it.
 func Closing(err *error, c io.Closer) {

@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
@@ -48,6 +50,51 @@ func TestWithoutPackages(t *testing.T) {
 	}
 	for text, want := range map[string]string{"dev": "dev", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "/tmp/x_1.yaml": "/tmp/x_1.yaml"} {
 		if got := Quoted(text); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+// TestDeviceFailed says what to do about a device that fails, where nothing else does.
+func TestDeviceFailed(t *testing.T) {
+	const next = "; the device fails: try again, and if that lasts look at it, and at the log of its module"
+	for text, want := range map[string]string{
+		"hsm: C_Sign: CKR_DEVICE_ERROR":                              "C_Sign: CKR_DEVICE_ERROR" + next,
+		"slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR":                  "slot 1: C_GetTokenInfo: CKR_GENERAL_ERROR" + next,
+		"C_Initialize: CKR_DEVICE_ERROR; see the configuration of m": "C_Initialize: CKR_DEVICE_ERROR; see the configuration of m",
+		"the server said C_Sign: CKR_DEVICE_ERROR there":             "the server said C_Sign: CKR_DEVICE_ERROR there",
+	} {
+		if got := OneLine(kindError{text, keystore.ErrUnavailable}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	denied := &fs.PathError{Op: "open", Path: "server.db", Err: syscall.EACCES}
+	if got := OneLine(denied); got != "open server.db: permission denied; run this as the user who owns it, such as that of the server" {
+		t.Error(got)
+	}
+	if got := OneLine(fmt.Errorf("%w; name another file", denied)); got != "open server.db: permission denied; name another file" {
+		t.Error(got)
+	}
+	if got := OneLine(keystore.NoPINf("hsm: C_Login: CKR_PIN_LOCKED")); got != "C_Login: CKR_PIN_LOCKED" {
+		t.Error(got)
+	}
+}
+
+// TestEachOnce joins errors of which several say the same, as where a device fails each time.
+func TestEachOnce(t *testing.T) {
+	lost := errors.New("hsm: C_DestroyObject: CKR_DEVICE_ERROR")
+	if got := OneLine(errors.Join(lost, errors.Join(lost, lost), errors.New("another"), lost)); got != "C_DestroyObject: CKR_DEVICE_ERROR; another" {
+		t.Error(got)
+	}
+}
+
+// TestCommand writes commands for arguments that a shell, or this program, would take for
+// something else.
+func TestCommand(t *testing.T) {
+	for argument, want := range map[string]string{
+		"dev": "msl-hsm key create dev --set x", "a b": "msl-hsm key create 'a b' --set x", "-a": "msl-hsm key create --set x -- -a", "": "msl-hsm key create '' --set x",
+	} {
+		if got := Command("key create", argument, "--set x"); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}

@@ -66,6 +66,15 @@ func Quoted(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
+// Command is a verb of this program with an argument and flags, as a shell takes it, whatever
+// the argument is.
+func Command(verb, argument, flags string) string {
+	if strings.HasPrefix(argument, "-") { // which is no flag
+		return "msl-hsm " + verb + " " + flags + " -- " + Quoted(argument)
+	}
+	return "msl-hsm " + verb + " " + Quoted(argument) + " " + flags
+}
+
 // List writes names one after another, as people do.
 func List[T any](names []T) string {
 	var all []string

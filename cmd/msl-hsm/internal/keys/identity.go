@@ -91,7 +91,7 @@ func samePublic(certificate *x509.Certificate, signer crypto.Signer) bool {
 // labels begin with prefix. A TPM has no wrapping key: it cannot unwrap keys into
 // itself.
 func ProvisionedKeySet(store keystore.Store, prefix string) (*entityauth.KeySet, error) {
-	next := "import it with msl-hsm key import " + prefix + " --set psk --file FILE"
+	next := ImportKeys(prefix, "psk")
 	_, inTPM := store.(*tpm.Store)
 	if inTPM {
 		next = "get it with msl-hsm tpm storage and msl-hsm tpm import-psk"

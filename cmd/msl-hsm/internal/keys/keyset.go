@@ -2,7 +2,11 @@ package keys
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -67,6 +71,17 @@ func Together(prefix string) [][]string {
 	}
 }
 
+// Uses reports whether a server of a configuration uses the key with a label.
+func Uses(c *config.Config, label string) bool {
+	s := &c.Server
+	used := []string{s.Key, s.Upstream.TLS.Key, s.Enrollment.CAKey}
+	for _, certificate := range s.TLS.Certificates {
+		used = append(used, certificate.Key)
+	}
+	used = slices.AppendSeq(used, maps.Values(s.ModelGroups))
+	return strings.HasPrefix(label, c.Keystore.Prefix+"-") || s.PSKKeys != "" && strings.HasPrefix(label, s.PSKKeys+"-") || slices.Contains(used, label)
+}
+
 // Newest returns the newest version of each provisioned key.
 func Newest(store keystore.Admin) (map[string]keystore.Info, error) {
 	all, err := store.List()
@@ -113,6 +128,16 @@ func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what
 		tell("created", p, v.Number)
 	}
 	return nil
+}
+
+// MakeKey is the next step if a key with a label is missing.
+func MakeKey(label, algorithm string) string {
+	return "make it with " + exit.Command("key create", label, "--algorithm "+algorithm)
+}
+
+// ImportKeys is the next step if a set of keys whose labels begin with a prefix is missing.
+func ImportKeys(prefix, set string) string {
+	return "import it with " + exit.Command("key import", prefix, "--set "+set+" --file FILE")
 }
 
 // MakeServerKeys is the next step if keys of a server are missing.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -30,6 +31,14 @@ func Open(c *config.Config) (Store, error) {
 		return nil, err
 	}
 	return openIsolated(&c.Keystore)
+}
+
+// OpenToLook opens the configured key store for whoever looks at keys, or destroys them: no
+// weakness of a key keeps anybody from that.
+func OpenToLook(c *config.Config) (Store, error) {
+	look := *c
+	look.Keystore.AllowWeak = slices.Concat(c.Keystore.AllowWeak, keyWeaknesses())
+	return Open(&look)
 }
 
 // openHere opens the configured key store in this process.

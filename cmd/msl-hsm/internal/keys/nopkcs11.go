@@ -18,6 +18,8 @@ func Providers() []keystore.Provider {
 	return []keystore.Provider{tpm.Provider(), soft.Provider()}
 }
 
+func keyWeaknesses() []string { return nil }
+
 func openPKCS11(*config.Keystore) (Store, error) { return nil, NoPKCS11() }
 
 func openIsolated(*config.Keystore) (Store, error) { return nil, NoPKCS11() }

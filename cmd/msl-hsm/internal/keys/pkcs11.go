@@ -5,7 +5,12 @@ package keys
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -22,6 +27,8 @@ func Providers() []keystore.Provider {
 	return []keystore.Provider{hsm.Provider(), tpm.Provider(), soft.Provider()}
 }
 
+func keyWeaknesses() []string { return hsm.KeyWeaknesses() }
+
 // openPKCS11 opens the keys in a token.
 func openPKCS11(k *config.Keystore) (Store, error) {
 	s, err := openToken(k)
@@ -32,6 +39,9 @@ func openPKCS11(k *config.Keystore) (Store, error) {
 }
 
 func openToken(k *config.Keystore) (*hsm.Store, error) {
+	if err := checkWeaknesses(k.AllowWeak); err != nil {
+		return nil, err
+	}
 	if err := CheckSoftHSM(k); err != nil {
 		return nil, err
 	}
@@ -48,21 +58,51 @@ func openToken(k *config.Keystore) (*hsm.Store, error) {
 		SealPrefix: k.Prefix, TrustedWrapping: k.TrustedWrap, AllowWeak: k.AllowWeak, Log: k.Log, Calls: k.Calls,
 	})
 	if err != nil {
-		return nil, NoToken(err)
+		return nil, NoToken(k, err)
 	}
 	return s, nil
 }
 
+// checkWeaknesses refuses names of weaknesses that there are not.
+func checkWeaknesses(names []string) error {
+	for _, name := range names {
+		if _, known := hsm.Weaknesses()[name]; !known {
+			return exit.Usagef("keystore.allow-weak: no weakness is named %q: msl-hsm key show names those of a key; want some of %s", name, exit.List(slices.Sorted(maps.Keys(hsm.Weaknesses()))))
+		}
+	}
+	return nil
+}
+
 // NoToken adds the next step to the error of a missing token.
-func NoToken(err error) error {
+func NoToken(k *config.Keystore, err error) error {
 	var none *hsm.NoTokenError
 	switch {
 	case !errors.As(err, &none):
 		return err
 	case len(none.Tokens) == 0:
-		return fmt.Errorf("%w; make one with msl-hsm token init", err)
+		return fmt.Errorf("%w; make one with %s", err, tokenInit(k, none.URI))
 	}
-	return fmt.Errorf("%w; correct the URI, or make such a token with msl-hsm token init", err)
+	return fmt.Errorf("%w; correct the URI, or make such a token with %s", err, tokenInit(k, none.URI))
+}
+
+// tokenInit is the command that makes a token which matches a URI, as far as one can.
+func tokenInit(k *config.Keystore, text string) string {
+	uri, err := hsm.ParseURI(text)
+	if err != nil {
+		return "msl-hsm token init"
+	}
+	label := ""
+	if uri.Token != "" {
+		label = " --label " + exit.Quoted(uri.Token)
+	}
+	if k.SoftHSM != "" {
+		return "msl-hsm token init --softhsm " + exit.Quoted(k.SoftHSM) + label
+	}
+	if label == "" {
+		label = " --label NAME"
+	}
+	module := hsm.URI{ModulePath: uri.ModulePath, ModuleName: uri.ModuleName}
+	return "msl-hsm token init --keystore " + exit.Quoted(module.String()) + label
 }
 
 // ResolveOne is Resolve for what is done to one token, and not to any that happens to be
@@ -95,12 +135,27 @@ func Resolve(k *config.Keystore) (*hsm.URI, error) {
 	return uri, nil
 }
 
-// CheckSoftHSM wants the directory of the tokens, which only token init makes.
+// CheckSoftHSM wants a directory of tokens, which only token init makes: what the first use
+// would put there is no token.
 func CheckSoftHSM(k *config.Keystore) error {
-	if info, err := os.Stat(k.SoftHSM); k.SoftHSM != "" && (err != nil || !info.IsDir()) {
-		return exit.WithCode(fmt.Errorf("there is no directory %s: correct --softhsm, or make a token there with msl-hsm token init --softhsm %s", k.SoftHSM, exit.Quoted(k.SoftHSM)), exit.Keystore)
+	if k.SoftHSM == "" {
+		return nil
 	}
-	return nil
+	missing := "no directory"
+	if info, err := os.Stat(k.SoftHSM); err == nil && info.IsDir() {
+		missing = "no token in the directory"
+	}
+	_, err := os.ReadDir(filepath.Join(k.SoftHSM, "tokens")) // of which SoftHSM would say CKR_GENERAL_ERROR
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = os.Stat(filepath.Join(k.SoftHSM, "softhsm2.conf"))
+	}
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		err = fmt.Errorf("there is %s %s: correct the path, or make a token there with msl-hsm token init --softhsm %s", missing, k.SoftHSM, exit.Quoted(k.SoftHSM))
+	}
+	return exit.WithCode(err, exit.Keystore)
 }
 
 // UseSoftHSM makes this process use the SoftHSM configuration in the directory.

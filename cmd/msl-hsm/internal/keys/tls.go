@@ -27,7 +27,7 @@ func LoadCertificate(e config.Certificate, what string, store keystore.Store) (c
 	}
 	ring, err := store.Lookup(e.Key)
 	if err != nil {
-		return c, Missing(err, "make it with msl-hsm key create "+e.Key+" --algorithm ecdsa-p256")
+		return c, Missing(err, MakeKey(e.Key, "ecdsa-p256"))
 	}
 	for _, version := range ring { // the certificate may be for an older key
 		signer, ok := version.Key.(crypto.Signer)

@@ -240,7 +240,8 @@ func (d *doctor) close(name string, err error) {
 	}
 }
 
-// keys judges the evidence of each key.
+// keys judges the evidence of each key. Those that this server does not use may be what other
+// software wants.
 func (d *doctor) keys(store keystore.Admin) {
 	all, err := store.List()
 	if err != nil {
@@ -249,10 +250,16 @@ func (d *doctor) keys(store keystore.Admin) {
 	}
 	weak := 0
 	for _, k := range all {
-		if len(k.Weaknesses) > 0 {
-			weak++
-			d.say("keys", Failure, "%s version %d: %s: make another version with msl-hsm key create, or accept it in keystore.allow-weak", exit.Printable(k.Label), k.Version, strings.Join(k.Weaknesses, ", "))
+		name := exit.Printable(k.Label)
+		switch {
+		case len(k.Weaknesses) == 0:
+			continue
+		case !keys.Uses(d.c, k.Label):
+			d.say("keys", Warning, "%s, which this server does not use: %s", name, strings.Join(k.Weaknesses, ", "))
+		default:
+			d.say("keys", Failure, "%s version %d: %s: destroy it with msl-hsm key destroy %s --version %d --yes, or accept it in keystore.allow-weak", name, k.Version, strings.Join(k.Weaknesses, ", "), exit.Quoted(name), k.Version)
 		}
+		weak++
 	}
 	if weak == 0 {
 		d.say("keys", OK, "%d keys, none of which can be read or leave the device", len(all))

@@ -156,7 +156,7 @@ func LongestPrefix(groups map[string]string, identity string) (prefix string, fo
 func GroupKey(store keystore.Store, label string) (keystore.Cipher, error) {
 	ring, err := store.Lookup(label)
 	if err != nil {
-		return nil, keys.Missing(err, "make it with msl-hsm key create "+label+" --algorithm aes128-cbc, or import it")
+		return nil, keys.Missing(err, keys.MakeKey(label, "aes128-cbc")+", or import it")
 	}
 	if len(ring) > 1 {
 		return nil, exit.Usagef("the group key %q has %d versions, but its devices know only one: destroy the others, or use another label and other identities for the new one", label, len(ring))

@@ -28,9 +28,6 @@ func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*FailureEndpo
 	if f.Log == "" {
 		return &FailureEndpoint{}, nil
 	}
-	if !strings.HasPrefix(f.Path, "/") || f.Path == "/" {
-		return nil, exit.Usagef("server.failures.path is %q: want one like /failures, since / is for messages", f.Path)
-	}
 	allow, err := mayReport(c, s.State)
 	if err != nil {
 		return nil, err
@@ -49,12 +46,8 @@ func TakeFailures(c *config.Config, s *Service, log *slog.Logger) (*FailureEndpo
 // mayReport admits every registered entity, whatever its scheme: an entity that reports
 // a failure of its keys cannot use them.
 func mayReport(c *config.Config, state msl.Directory) (func(context.Context, string) (bool, error), error) {
-	switch c.Server.Failures.Allow {
-	case "anyone":
+	if c.Server.Failures.Allow == "anyone" {
 		return nil, nil
-	case "registered":
-	default:
-		return nil, exit.Usagef("server.failures.allow is %q: want registered or anyone", c.Server.Failures.Allow)
 	}
 	return func(ctx context.Context, identity string) (bool, error) {
 		entity, err := state.Entity(ctx, identity)

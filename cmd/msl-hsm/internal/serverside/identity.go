@@ -19,11 +19,11 @@ func ownEntity(c *config.Config, store keystore.Store) (msl.LocalEntity, error) 
 		set, err := keys.ProvisionedKeySet(store, c.Server.PSKKeys)
 		return &entityauth.PSKEntity{Identity: c.Server.Identity, Keys: set}, err
 	}
-	label := c.Server.Key
-	if label == "" {
-		label = keystore.RoleIdentity.Label(c.Keystore.Prefix)
+	label, next := keystore.RoleIdentity.Label(c.Keystore.Prefix), keys.MakeServerKeys
+	if own := c.Server.Key; own != "" && own != label {
+		label, next = own, "correct server.key, or "+keys.MakeKey(own, "rsa2048-sign")
 	}
-	signer, err := keys.SignerOf(store, label, keys.MakeServerKeys)
+	signer, err := keys.SignerOf(store, label, next)
 	if err != nil {
 		return nil, err
 	}

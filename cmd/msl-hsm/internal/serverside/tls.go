@@ -72,7 +72,7 @@ func (b *base) renewTLS(next *mslhttp.TLSServer) error {
 func tlsServer(c *config.Config, service *Service, insist bool, log *slog.Logger) (*mslhttp.TLSServer, error) {
 	own := c.Server.TLS
 	if len(own.Certificates) == 0 {
-		if insist || own.ClientCA != "" || own.ClientCRL != "" || own.MinVersion != "" || own.HTTP2 {
+		if insist {
 			return nil, exit.Usagef("TLS without a certificate: name certificate and key in server.tls.certificates")
 		}
 		return nil, nil
@@ -107,9 +107,6 @@ func checkTLSClients(s *config.ServerTLS, log *slog.Logger) (func([]*x509.Certif
 	const setting = "server.tls.client-crl"
 	if s.ClientCRL == "" {
 		return nil, nil
-	}
-	if s.ClientCA == "" {
-		return nil, exit.Usagef("%s is set and server.tls.client-ca is not: no client is asked for a certificate", setting)
 	}
 	issuers, err := keys.ReadCertificates("server.tls.client-ca", s.ClientCA)
 	if err != nil {
