@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +42,50 @@ func TestPromptInterrupted(t *testing.T) {
 		if hidden(t, keyboard) {
 			t.Errorf("%s: the terminal shows nothing any more", name)
 		}
+	}
+}
+
+// TestPromptStopped has Ctrl-Z typed at a prompt: while the program is stopped, the shell's
+// terminal shows what is typed, and what is typed when it goes on is hidden, and read.
+func TestPromptStopped(t *testing.T) {
+	if os.Getenv("SECRET_STOPPED") != "" {
+		if b, err := Source("prompt").Read("PIN", 100); err != nil || string(b.Bytes()) != "1234" {
+			t.Fatalf("%q, %v", b.Bytes(), err)
+		}
+		return
+	}
+	screen, keyboard := terminal(t)
+	c := exec.Command("sh", "-c", `set -m
+"$0" -test.run='^TestPromptStopped$'
+stty -a >"$1"
+read line && [ "$line" = on ] && fg`, os.Args[0], t.TempDir()+"/stopped")
+	c.Env = append(os.Environ(), "SECRET_STOPPED=1")
+	c.Stdin, c.Stdout, c.Stderr = keyboard, keyboard, keyboard
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	watchdog := time.AfterFunc(2*time.Minute, func() { unix.Kill(-c.Process.Pid, unix.SIGKILL) })
+	defer watchdog.Stop()
+	wait := func(what string, is func() bool) {
+		for end := time.Now().Add(2 * time.Minute); !is() && time.Now().Before(end); {
+			time.Sleep(2 * time.Millisecond) // nothing tells of it
+		}
+		if !is() {
+			t.Fatalf("%s: waited in vain", what)
+		}
+	}
+	wait("prompt", func() bool { return hidden(t, keyboard) })
+	fmt.Fprint(screen, "\x1a")
+	wait("stopped", func() bool { text, _ := os.ReadFile(c.Args[4]); return len(text) > 0 })
+	if text, _ := os.ReadFile(c.Args[4]); !strings.Contains(string(text), " echo ") {
+		t.Errorf("while it is stopped: %s", text)
+	}
+	fmt.Fprint(screen, "on\n")
+	wait("continued", func() bool { return hidden(t, keyboard) })
+	fmt.Fprint(screen, "1234\n")
+	if err := c.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

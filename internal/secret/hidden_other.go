@@ -3,9 +3,13 @@
 package secret
 
 import (
+	"fmt"
 	"os"
 
 	"golang.org/x/term"
 )
 
-func readHidden(tty *os.File) ([]byte, error) { return term.ReadPassword(int(tty.Fd())) }
+func readHidden(tty *os.File, prompt string) ([]byte, error) {
+	fmt.Fprint(tty, prompt)
+	return term.ReadPassword(int(tty.Fd()))
+}

@@ -21,37 +21,80 @@ type typed struct {
 	err  error
 }
 
-// readHidden reads a line that the terminal does not show. If a signal comes that ends
-// programs, the terminal shows again what is typed, and then the signal has its way. Where
-// something else takes it up, the error is errInterrupted.
-func readHidden(tty *os.File) ([]byte, error) {
+// readHidden prompts for a line that the terminal does not show. If a signal comes that ends or
+// stops programs, the terminal shows again what is typed, and then the signal has its way. One
+// that was stopped prompts again. Where something else takes a signal up that ends programs, the
+// error is errInterrupted.
+func readHidden(tty *os.File, prompt string) ([]byte, error) {
 	fd := int(tty.Fd())
 	shown, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
 	told := make(chan os.Signal, 1)
-	signal.Notify(told, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
+	signal.Notify(told, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGTSTP)
 	defer signal.Stop(told)
+	fmt.Fprint(tty, prompt)
 	read := make(chan typed, 1)
 	go func() {
 		line, err := term.ReadPassword(fd)
 		read <- typed{line, err}
 	}()
-	select {
-	case t := <-read:
-		return t.line, t.err
-	case s := <-told:
-		err := term.Restore(fd, shown)
-		fmt.Fprintln(tty)
-		signal.Stop(told)
-		if number, ok := s.(unix.Signal); ok && err == nil {
-			err = unix.Kill(unix.Getpid(), number)
+	for {
+		select {
+		case t := <-read:
+			return t.line, t.err
+		case s := <-told:
+			if s != unix.SIGTSTP {
+				return nil, interrupt(tty, shown, s, told)
+			}
+			if err := suspend(tty, shown); err != nil {
+				return nil, err
+			}
+			fmt.Fprint(tty, prompt)
 		}
-		if err != nil {
-			return nil, err
-		}
-		time.Sleep(ending)
-		return nil, errInterrupted
 	}
+}
+
+// interrupt lets a signal end the process.
+func interrupt(tty *os.File, shown *term.State, s os.Signal, told chan os.Signal) error {
+	err := term.Restore(int(tty.Fd()), shown)
+	fmt.Fprintln(tty)
+	signal.Stop(told)
+	if number, ok := s.(unix.Signal); ok && err == nil {
+		err = unix.Kill(unix.Getpid(), number)
+	}
+	if err != nil {
+		return err
+	}
+	time.Sleep(ending)
+	return errInterrupted
+}
+
+// suspend stops the process, as Ctrl-Z does, and returns when it goes on. One that is not a job
+// of a shell is not stopped, since nobody could continue it: it is in the group of the process
+// that leads the session.
+func suspend(tty *os.File, shown *term.State) error {
+	session, err := unix.Getsid(0)
+	if err != nil || session == unix.Getpgrp() {
+		return err
+	}
+	fd := int(tty.Fd())
+	hidden, err := term.GetState(fd)
+	if err == nil {
+		err = term.Restore(fd, shown)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(tty)
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, unix.SIGCONT)
+	defer signal.Stop(continued)
+	// Go has no way back to what SIGTSTP does by itself.
+	if err := unix.Kill(unix.Getpid(), unix.SIGSTOP); err != nil {
+		return err
+	}
+	<-continued
+	return term.Restore(fd, hidden)
 }

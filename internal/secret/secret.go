@@ -116,8 +116,7 @@ func prompt(what string) (*lockedmem.Buffer, error) {
 	if err != nil {
 		return nil, errors.New("no terminal to prompt on: name another source, such as file:PATH")
 	}
-	fmt.Fprintf(tty, "%s: ", what)
-	line, err := readHidden(tty)
+	line, err := readHidden(tty, what+": ")
 	if errors.Is(err, errInterrupted) {
 		return nil, err // the terminal is still being read, and must stay open
 	}

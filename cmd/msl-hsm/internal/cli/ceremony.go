@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -68,6 +69,11 @@ func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
 		}
 		defer end()
 	} else {
+		alone, err := holdPlan(path)
+		if err != nil {
+			return err
+		}
+		defer alone.Close()
 		config.Override(&c.Keystore.URI, plan.Token)
 	}
 	x := &ceremony{Ceremony: plan, p: p, journal: plan.Transcript + ".unfinished"}
@@ -91,6 +97,24 @@ func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
 		return fmt.Errorf("%w; the ceremony is unfinished: go on with --continue, or undo it with --clean-up", err)
 	}
 	return x.end()
+}
+
+// holdPlan keeps other ceremonies of the same file out, until what it returns is closed or the
+// process ends.
+func holdPlan(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		return f, nil
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = exit.Usagef("another msl-hsm ceremony of %s is under way: let it end", path)
+	} else {
+		err = fmt.Errorf("lock %s, to keep other ceremonies of it out: %w", path, err)
+	}
+	return nil, errors.Join(err, f.Close())
 }
 
 // throwaway has the configuration mean a token that is gone in the end.

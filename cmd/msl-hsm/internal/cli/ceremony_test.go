@@ -198,3 +198,27 @@ func TestCeremonyEnds(t *testing.T) {
 		x.want(1, "is wrong: it was changed", "ceremony", "verify", x.transcript)
 	}
 }
+
+// TestCeremonyTwice has another ceremony of the same file under way: the second does nothing.
+func TestCeremonyTwice(t *testing.T) {
+	plan := filepath.Join(t.TempDir(), "plan.yaml")
+	if err := os.WriteFile(plan, []byte(interruptedPlan), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other, err := holdPlan(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func() (code int, text string) {
+		var out bytes.Buffer
+		code = runCheaply([]string{"ceremony", plan, "--keystore", "pkcs11:token=x?module-path=/nowhere.so", "--pin", "file:/nowhere"}, nil, &out, &out)
+		return code, out.String()
+	}
+	if code, text := run(); code != 2 || !strings.Contains(text, "another msl-hsm ceremony of "+plan+" is under way") {
+		t.Errorf("exit code %d: %s", code, text)
+	}
+	other.Close()
+	if code, text := run(); code == 0 || strings.Contains(text, "another msl-hsm") {
+		t.Errorf("afterwards: exit code %d: %s", code, text)
+	}
+}

@@ -86,10 +86,15 @@ func verifyTranscript(path string) (*transcript, string, error) {
 	if err != nil {
 		return nil, "", exit.Usagef("%w; name the file of a transcript", err)
 	}
+	return readTranscript(path, text)
+}
+
+// readTranscript is verifyTranscript of a file that was read.
+func readTranscript(path string, text []byte) (*transcript, string, error) {
 	var signed signedTranscript
 	var t transcript
 	var compact bytes.Buffer
-	err = json.Unmarshal(text, &signed)
+	err := json.Unmarshal(text, &signed)
 	if err == nil {
 		err = errors.Join(json.Compact(&compact, signed.Transcript), json.Unmarshal(signed.Transcript, &t))
 	}

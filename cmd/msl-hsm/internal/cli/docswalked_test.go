@@ -74,10 +74,11 @@ func failing(block string) string {
 	return regexp.MustCompile(`(?m)^! ([^#\n]*)`).ReplaceAllString(block, "if $1; then echo 'it did not fail' >&2; exit 1; fi ")
 }
 
-// walk runs a script in which the places of the Debian package are below a new directory.
-func walk(t *testing.T, script string) {
+// walk runs a script in which the places of the Debian package are below a new directory, which
+// it returns. Programs in its bin come before all others.
+func walk(t *testing.T, script string, env ...string) (dir string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir = t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +102,7 @@ func walk(t *testing.T, script string) {
 	c.Dir, c.WaitDelay = dir, 10*time.Second
 	c.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"), "RUN="+filepath.Join(dir, "run"),
 		"LISTEN="+listen, "EXEC_START="+ofUnit(t, "ExecStart"), "EXEC_RELOAD="+ofUnit(t, "ExecReload"), "MSL_HSM_CONFIG=", "GORACE=atexit_sleep_ms=0")
+	c.Env = append(c.Env, env...)
 	out, err := c.CombinedOutput()
 	end := exec.Command(filepath.Join(dir, "bin/systemctl"), "stop")
 	end.Env = c.Env
@@ -113,6 +115,7 @@ func walk(t *testing.T, script string) {
 	if testing.Verbose() {
 		t.Logf("%s", out)
 	}
+	return dir
 }
 
 // ofUnit returns a command of the unit, for the program and the configuration of the test.
@@ -132,55 +135,4 @@ func readUnit(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(text)
-}
-
-// wholeDay is what happens to a server, while a device sends one message after the other: each
-// of them is answered, or is sent again, as a device does that gets no answer.
-const wholeDay = `
-msl-hsm token init --softhsm /var/lib/msl-hsm/token
-cd /var/lib/msl-hsm/token
-export MSL_HSM_CONFIG=/var/lib/msl-hsm/token/msl-hsm.yaml
-echo '  audit: {file: audit.jsonl}' >>msl-hsm.yaml
-msl-hsm key create --set server
-msl-hsm key show msl-identity --public >server.pem
-msl-hsm audit key >audit.pem
-systemctl start msl-hsm
-msl-hsm entity add camera-1 --generate-psk camera-1.psk
-send() {
-	msl-hsm send http://127.0.0.1:8080/ --psk-file camera-1.psk --server-key server.pem --state camera-1.db --non-replayable --data "$1"
-}
-( set +e; n=0; while [ ! -e evening ]; do
-	[ "$(send $n 2>>refused)" = $n ] && n=$((n + 1)) && echo $n >acknowledged
-done ) &
-traffic=$!
-more() { # waits until other messages were answered
-	was=$(cat acknowledged 2>/dev/null || echo 0)
-	tries=0
-	while [ "$(cat acknowledged 2>/dev/null || echo 0)" -lt $((was + 2)) ]; do
-		sleep 0.1; tries=$((tries + 1)); [ $tries -lt 600 ] || { tail -n 3 refused >&2; exit 1; }
-	done
-}
-more
-msl-hsm key rotate; more
-systemctl reload msl-hsm; more
-msl-hsm state backup server.bak; more
-systemctl crash; systemctl start msl-hsm; more
-systemctl restart msl-hsm; more
-systemctl stop msl-hsm; msl-hsm state restore server.bak; systemctl start msl-hsm; more
-msl-hsm doctor; msl-hsm admin status
-touch evening; wait $traffic
-msl-hsm state check
-systemctl stop msl-hsm
-msl-hsm audit verify --key audit.pem audit.jsonl
-`
-
-// TestDay has a day of a server pass in a minute.
-func TestDay(t *testing.T) {
-	if os.Getenv("MSL_SOAK") == "" {
-		t.Skip("a day takes a minute: set MSL_SOAK=1")
-	}
-	if err := findSoftHSM(); err != nil {
-		t.Skip(err)
-	}
-	walk(t, "set -e\n"+wholeDay)
 }

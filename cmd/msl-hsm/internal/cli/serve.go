@@ -122,8 +122,13 @@ func serverConfig(p *program, f serveFlags) (*config.Config, error) {
 		return nil, err
 	}
 	config.Override(&c.Server.Listen, f.listen)
-	if err := config.CheckListen("--listen", c.Server.Listen); err != nil {
-		return nil, err
+	for flag, address := range map[string]string{"--listen": c.Server.Listen, "--stream": f.stream, "--peer": f.peer} {
+		if address == "" {
+			continue
+		}
+		if err := config.CheckListen(flag, address); err != nil {
+			return nil, err
+		}
 	}
 	c.Server.State.Override(f.state)
 	if err := c.Server.Upstream.URL.Set(f.upstream); err != nil {

@@ -134,6 +134,8 @@ var wrongInputs = []wrongInput{
 	{"serve --config listen.yaml", 2, "server.listen"},
 	{"serve --config server.yaml --listen 127.0.0.1", 2, "--listen"},
 	{"serve --config server.yaml --listen 127.0.0.1:99999", 2, "--listen"},
+	{"serve --config server.yaml --listen 127.0.0.1:0 --stream nowhere", 2, "--stream"},
+	{"serve --config server.yaml --listen 127.0.0.1:0 --peer 127.0.0.1:99999", 2, "--peer"},
 	{"serve --config server.yaml --listen 127.0.0.1:0 --tls", 2, "server.tls.certificates"},
 	{"serve --config tls.yaml --listen 127.0.0.1:0", 2, "server.tls.certificates"},
 	{"serve --config server.yaml --listen 127.0.0.1:0 --upstream ftp://x/", 2, "want http://"},

@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/fips140"
-	"net"
 	"strings"
 	"time"
 
@@ -92,8 +91,11 @@ func (s *Server) checkStreams() error {
 		if p := place.path; p != "" && p != "none" && (p[0] != '/' || strings.ContainsAny(p, "{} ?#%")) {
 			return exit.Usagef("%s.path is %q: want a path as /peer", place.name, p)
 		}
-		if _, _, err := net.SplitHostPort(place.listen); place.listen != "" && err != nil {
-			return exit.Usagef("%s.listen is %q: want HOST:PORT, such as 127.0.0.1:8081", place.name, place.listen)
+		if place.listen == "" {
+			continue
+		}
+		if err := CheckListen(place.name+".listen", place.listen); err != nil {
+			return err
 		}
 	}
 	return s.checkPushes()

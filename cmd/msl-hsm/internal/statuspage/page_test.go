@@ -46,6 +46,9 @@ func TestToken(t *testing.T) {
 		"Basic 0123456789abcdef":  http.StatusUnauthorized,
 		"0123456789abcdef":        http.StatusUnauthorized,
 		"Bearer 0123456789abcdef": http.StatusOK,
+		"bearer 0123456789abcdef": http.StatusOK,
+		"BEARER  " + made:         http.StatusOK,
+		"bearer0123456789abcdef":  http.StatusUnauthorized,
 		"Bearer " + made:          http.StatusOK,
 		"Bearer " + made[:42]:     http.StatusUnauthorized,
 	} {

@@ -54,11 +54,12 @@ func (t *Tokens) know(token string) bool {
 	return found == 1
 }
 
-// Show shows a page to those who know a token (RFC 6750).
+// Show shows a page to those who know a token (RFC 6750). The name of the scheme may be written
+// in any case (RFC 9110, section 11.1), with spaces behind it (section 11.4).
 func (t *Tokens) Show(page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !ok || !t.know(given) {
+		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !strings.EqualFold(scheme, "Bearer") || !t.know(strings.TrimLeft(given, " ")) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "this needs the token of server.admin, as Authorization: Bearer TOKEN", http.StatusUnauthorized)
 			return
