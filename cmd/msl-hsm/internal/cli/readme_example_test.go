@@ -109,7 +109,6 @@ func readText(t *testing.T, path string) string {
 
 // TestReadmeServer runs the example, with a device that has an RSA key.
 func TestReadmeServer(t *testing.T) {
-	skipWithRace(t)
 	token := softhsm.Temp(t)
 	store, err := hsm.Open(hsm.Config{URI: token.URI, PIN: token.PIN})
 	if err != nil {
