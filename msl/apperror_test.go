@@ -36,6 +36,7 @@ func plainly() *msl.Request {
 
 // TestAppError sends errors of the application to a client.
 func TestAppError(t *testing.T) {
+	skipWithRace(t)
 	long := strings.Repeat("é", 3000)
 	for name, c := range map[string]struct {
 		err  error
@@ -110,6 +111,7 @@ func TestAppErrorLog(t *testing.T) {
 
 // TestAppErrorIsActedOn has a client try again as each response code asks for.
 func TestAppErrorIsActedOn(t *testing.T) {
+	skipWithRace(t)
 	for response, want := range map[msl.ResponseCode]string{
 		msl.Fail: "1 FAIL", msl.TransientFailure: "1 TRANSIENT_FAILURE",
 		msl.EntityReauth: "2", msl.UserReauth: "2", msl.KeyXRequired: "2", msl.Expired: "2", msl.Replayed: "2",
@@ -178,6 +180,7 @@ func TestAppErrorWithoutUser(t *testing.T) {
 // TestErrorsOfOthers has a handler pass on an error about another message, which it got
 // as a client itself: the answer is to its own request all the same.
 func TestErrorsOfOthers(t *testing.T) {
+	skipWithRace(t)
 	other := &msl.Error{Code: msl.ErrMessageExpired, MessageID: 4711}
 	for want, err := range map[msl.ResponseCode]error{
 		msl.Expired:      other,

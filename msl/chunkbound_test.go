@@ -11,6 +11,7 @@ import (
 // TestChunkBounds writes answers that end near the end of a chunk of 64 KiB, in one
 // piece and in several, with writes of nothing and flushes between them.
 func TestChunkBounds(t *testing.T) {
+	skipWithRace(t)
 	n := softNetwork(t)
 	c := n.pskClient("device")
 	mustSend(t, c, secret("get tokens"), 2)

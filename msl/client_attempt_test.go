@@ -22,6 +22,7 @@ func secret(body string) *msl.Request {
 }
 
 func TestFlows(t *testing.T) {
+	skipWithRace(t)
 	for _, test := range []struct {
 		name    string
 		client  func(*network) *msl.Client

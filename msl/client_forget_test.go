@@ -9,7 +9,6 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
-	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/userauth"
 )
 
@@ -73,7 +72,7 @@ func newHeld(t *testing.T) *heldClient {
 	h.server.Users = []msl.UserScheme{&userauth.EmailPassword{Verify: func(_ context.Context, email string, _ []byte) (string, error) { return email, nil }}}
 	h.client = h.rsaClient("device")
 	h.client.State, h.client.ServiceTokens = h.state, h.server.ServiceTokens
-	h.client.KeyExchanges = []msl.Offerer{&keyx.AsymmetricWrapped{Store: h.device}}
+	h.client.KeyExchanges = []msl.Offerer{wrappedWith(t, h.device)}
 	h.client.UserAuth = func(_ context.Context, user string, _ msl.ResponseCode) (*msl.UserAuthData, error) {
 		h.logins++
 		return userauth.EmailPasswordData(user, []byte("x")), nil
@@ -212,6 +211,7 @@ func TestForgetFails(t *testing.T) {
 // TestForgetMeanwhile forgets while a message is under way: its answer is read, and
 // brings nothing back. A request that needs another message ends.
 func TestForgetMeanwhile(t *testing.T) {
+	skipWithRace(t)
 	logout := func(h *heldClient) error { return h.client.Logout(context.Background(), ada) }
 	forget := func(h *heldClient) error { return h.client.Forget(context.Background()) }
 	for name, c := range map[string]struct {

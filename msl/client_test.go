@@ -116,6 +116,7 @@ func (f transportFunc) RoundTrip(ctx context.Context, write func(io.Writer) erro
 }
 
 func TestRecovery(t *testing.T) {
+	skipWithRace(t)
 	once := func(err error) msl.Handler {
 		var calls atomic.Int32
 		return func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {

@@ -51,6 +51,7 @@ func (s *sizes) RoundTrip(ctx context.Context, write func(io.Writer) error) (io.
 // TestUncompressed sends messages, each of which says for itself whether it is
 // compressed, with the data of a token as well.
 func TestUncompressed(t *testing.T) {
+	skipWithRace(t)
 	const much = 60000 // more than compressed data, and less than the data in Base64
 	for name, test := range map[string]struct {
 		request, answer       bool // uncompressed

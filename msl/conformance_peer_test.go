@@ -3,7 +3,6 @@ package msl_test
 import (
 	"errors"
 	"io"
-	"os"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
@@ -38,11 +37,11 @@ func (p *conformingPeers) sides(t *testing.T, client *msl.Client) (one, two *sid
 }
 
 // TestConformancePeerToPeer sends two messages of the combinations on a
-// connection of two peers, and one back: of every fifth, or with MSL_SOAK of all.
+// connection of two peers, and one back: every day of some, or with MSL_SOAK of all.
 func TestConformancePeerToPeer(t *testing.T) {
 	p := newConformingPeers(t)
-	step := 5 // prime to the numbers of demands and of key exchanges
-	if os.Getenv("MSL_SOAK") != "" {
+	step := everyday()
+	if soak() {
 		step = 1
 	}
 	before, _ := p.device.Live()

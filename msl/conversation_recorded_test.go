@@ -17,6 +17,7 @@ import (
 // TestConversationsServed lets a Server answer every recorded request, and
 // opens the answers with the recorded keys and the standard library.
 func TestConversationsServed(t *testing.T) {
+	skipWithRace(t)
 	answers, refused := 0, 0
 	for _, c := range readConversations(t) {
 		r := newRecorded(t).withStubs()

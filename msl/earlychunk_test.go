@@ -120,9 +120,9 @@ func TestEarlyChunkChangesNoVerdict(t *testing.T) {
 			t.Fatalf("no chunk in %s", whole)
 		}
 		var tried [][]byte
-		step := 7
-		if raceDetector {
-			step = 71
+		step := 71
+		if soak() {
+			step = 7
 		}
 		for i := 0; i < len(whole); i += step {
 			one := bytes.Clone(whole)

@@ -121,6 +121,7 @@ func (n *network) hiddenEntity(own msl.LocalEntity) msl.LocalEntity {
 
 // Every scheme gets a session, in which a user is authenticated.
 func TestNetworkEntitySchemes(t *testing.T) {
+	skipWithRace(t)
 	none := func(n *network) msl.LocalEntity {
 		n.directory["plain"] = &msl.Entity{Identity: "plain", Scheme: "NONE"}
 		return &entityauth.NoneEntity{Identity: "plain"}

@@ -57,6 +57,7 @@ func exchangePeers(t *testing.T, scheme string, fault func(n int, op string) err
 }
 
 func TestPeerFaults(t *testing.T) {
+	skipWithRace(t)
 	var whole *peerExchange
 	synctest.Test(t, func(t *testing.T) { whole = exchangePeers(t, "PSK", nil) })
 	if whole.err != nil || whole.ran != 1 || whole.data != "hello" {
@@ -93,6 +94,7 @@ func TestPeerFaults(t *testing.T) {
 // TestPeerFaultsAfterHandshake fails permanently after the application ran and the
 // answer's own handshake was answered: the error answers the last message received.
 func TestPeerFaultsAfterHandshake(t *testing.T) {
+	skipWithRace(t)
 	var whole *peerExchange
 	synctest.Test(t, func(t *testing.T) { whole = exchangePeers(t, "RSA", nil) })
 	if whole.err != nil || whole.ran != 1 || whole.data != "hello" {

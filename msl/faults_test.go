@@ -193,28 +193,25 @@ func (b *faultBench) inject(at int, once bool, failure error) {
 	})
 }
 
-// injected is one error of each sort, and a single one where the race detector
-// makes everything ten times as slow. There, TestFaults has every other operation fail
-// once, and the others for good.
+// injected is one error of each sort.
 func injected() []error {
-	if raceDetector {
-		return passing[:1]
-	}
 	return []error{keystore.ErrUnavailable, keystore.ErrLost, errDevice, keystore.ErrPIN, keystore.ErrNotFound, keystore.ErrBadData, keystore.ErrForeign}
 }
 
+// TestFaults has each operation fail, with every third error, or with MSL_SOAK with each.
 func TestFaults(t *testing.T) {
+	skipWithRace(t)
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
 	for name, prepare := range faultScenarios {
 		t.Run(name, func(t *testing.T) {
 			for at := range count(t, prepare) {
-				for _, failure := range injected() {
+				for i, failure := range injected() {
+					if !soak() && (at+i)%3 != 0 {
+						continue
+					}
 					for _, once := range []bool{true, false} {
-						if raceDetector && once == (at%2 == 0) {
-							continue
-						}
 						synctest.Test(t, func(t *testing.T) {
 							b := newFaultBench(t)
 							prepare(b)
@@ -287,6 +284,7 @@ func (b *faultBench) checkUnharmed(t *testing.T) {
 // A key store's error about this side's own keys is not the peer's fault, and is logged
 // for the operator; an error about data may be the peer's.
 func TestKeyStoreVerdicts(t *testing.T) {
+	skipWithRace(t)
 	for _, c := range []struct {
 		scenario, op string
 		about        map[error]msl.Code // of the peer's data

@@ -11,6 +11,7 @@ import (
 // that may use only what FIPS 140-3 approves. The long run is of everything, where Go only
 // takes its own cryptography from the module.
 func TestFIPS(t *testing.T) {
+	skipWithRace(t)
 	fipstest.In(t, "only", `^(TestFlows|TestRestart)$/^PSK|^TestChannelServices$`, "")
 	if os.Getenv("MSL_SOAK") != "" {
 		fipstest.In(t, "on", "^Test", "^TestFIPS$")

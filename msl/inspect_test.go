@@ -35,6 +35,7 @@ func inspector(t *testing.T) *msl.Inspector {
 var unknownKeys = regexp.MustCompile(`PSK_PROFILE|ECC|NONE_SUFFIXED|MT_PROTECTED|PROVISIONED|client6|unknown`)
 
 func TestInspectConversations(t *testing.T) {
+	skipWithRace(t)
 	files, err := filepath.Glob(vectors + "/conversations/*.re[qs]*.[0-9]")
 	if err != nil || len(files) < 150 {
 		t.Fatalf("%d recorded messages, %v", len(files), err)

@@ -31,9 +31,7 @@ func exchangeKinds(t testing.TB) []exchangeKind {
 	kinds := []exchangeKind{{
 		"RSA", "ASYMMETRIC_WRAPPED", true,
 		func(n *network) msl.Responder { return &keyx.AsymmetricWrapped{Store: n.store} },
-		func(_ *network, _ string, device *soft.Store) msl.Offerer {
-			return &keyx.AsymmetricWrapped{Store: device}
-		},
+		func(_ *network, _ string, device *soft.Store) msl.Offerer { return wrappedWith(t, device) },
 	}, {
 		"DH", "DIFFIE_HELLMAN", false,
 		func(n *network) msl.Responder {
@@ -108,6 +106,7 @@ func entityKinds() map[string]func(n *network) (*msl.Client, string) {
 // TestExchangesNetwork sends messages with each key exchange, with each kind of entity,
 // in each custody that allows it, through renewals and a restart of the server.
 func TestExchangesNetwork(t *testing.T) {
+	skipWithRace(t)
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
@@ -192,6 +191,7 @@ func wantPeerCode(t *testing.T, err error, code msl.Code) {
 // TestCustodyEnforced requests exchanges that the mode of the server or of the client
 // forbids.
 func TestCustodyEnforced(t *testing.T) {
+	skipWithRace(t)
 	kinds := exchangeKinds(t)
 	rsa := kinds[0]
 	for _, kind := range kinds[1:] {

@@ -159,6 +159,7 @@ func readable(m recordedMessage) bool {
 // requests in the form of the reference stack, and ends the exchanges with the
 // recorded requester's keys.
 func TestExchangesServed(t *testing.T) {
+	skipWithRace(t)
 	ended := map[string]int{}
 	for _, c := range readConversations(t) {
 		r, raw := newRecorded(t).withEveryExchange(), rawExchanges(t, c.label)
@@ -286,6 +287,7 @@ func sharedToken(token json.RawMessage) (*rawKeys, error) {
 // TestExchangesRead lets a client with every key exchange read the recorded
 // answers, in their order: a ladder climbs.
 func TestExchangesRead(t *testing.T) {
+	skipWithRace(t)
 	ended := map[string]int{}
 	for _, c := range readConversations(t) {
 		q, raw := newRecordedRequester(t, c.label), rawExchanges(t, c.label)

@@ -14,6 +14,7 @@ import (
 
 // TestClientLimits has answers that exceed each limit of a client, and says which.
 func TestClientLimits(t *testing.T) {
+	skipWithRace(t)
 	n := newNetwork(t, soft.New())
 	n.handler = func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 		for i := range 3 {

@@ -32,6 +32,7 @@ func answered(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 // TestStreamRests has a lasting connection carry a large message, and then nothing: the
 // memory of the message becomes free.
 func TestStreamRests(t *testing.T) {
+	skipWithRace(t)
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorded(t)
 		large := pskClient1.message(byPSK("client1"), one(), with(hello, object{"data": bytes.Repeat([]byte("data"), 1<<20)}))

@@ -75,6 +75,7 @@ func (r *recorded) checkNothingInUse(t *testing.T) {
 // A message that grows costs no more than a chunk may have, and one that is refused
 // anyway is not decompressed.
 func TestBombsAreBounded(t *testing.T) {
+	skipWithRace(t)
 	const size, chunk = 12 << 20, 1 << 20
 	for _, algorithm := range []string{"GZIP", "LZW"} {
 		data := packed(algorithm, bomb(t, algorithm, size))
@@ -108,6 +109,7 @@ func TestBombsAreBounded(t *testing.T) {
 // Service tokens grow to no more than a chunk may have, all together, and not at all
 // in a message that is refused.
 func TestServiceTokenBombsAreBounded(t *testing.T) {
+	skipWithRace(t)
 	const size, chunk = 12 << 20, 2 << 20
 	var tokens []any
 	for i := range 8 {

@@ -28,6 +28,7 @@ func TestCanonicalName(t *testing.T) {
 // TestSpellings has a device that writes its name, its user's and the server's in another
 // spelling than the other side: they are one, and what travels is as it was written.
 func TestSpellings(t *testing.T) {
+	skipWithRace(t)
 	for _, registered := range []string{composed, decomposed} {
 		for _, own := range []string{composed, decomposed} {
 			n := softNetwork(t)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -44,11 +46,11 @@ func (d directory) Entity(_ context.Context, identity string) (*msl.Entity, erro
 	return nil, keystore.ErrNotFound
 }
 
-// identities are RSA keys that the tests share, since making one takes longer than most
-// tests.
+// identities are the RSA keys of testdata/identities.pem, which the tests share, since
+// making one takes longer than most tests.
 var identities struct {
 	mu   sync.Mutex
-	keys [16]*rsa.PrivateKey
+	keys []*rsa.PrivateKey
 	next int
 }
 
@@ -56,12 +58,13 @@ func nextIdentity(t testing.TB) *rsa.PrivateKey {
 	t.Helper()
 	identities.mu.Lock()
 	defer identities.mu.Unlock()
-	key := &identities.keys[identities.next%len(identities.keys)]
-	identities.next++
-	if *key == nil {
-		*key = must(rsa.GenerateKey(rand.Reader, 2048))
+	if identities.keys == nil {
+		for block, rest := pem.Decode(must(os.ReadFile("testdata/identities.pem"))); block != nil; block, rest = pem.Decode(rest) {
+			identities.keys = append(identities.keys, must(x509.ParsePKCS8PrivateKey(block.Bytes)).(*rsa.PrivateKey))
+		}
 	}
-	return *key
+	identities.next++
+	return identities.keys[identities.next%len(identities.keys)]
 }
 
 func provision(t testing.TB, s keystore.Admin, label string, a keystore.Algorithm) keystore.Key {

@@ -12,6 +12,7 @@ import (
 // that the peer gave on an earlier one, if it comes back in the session with us that it
 // had then. Any other sender is asked for keys.
 func TestKnownPeer(t *testing.T) {
+	skipWithRace(t)
 	otherSerial := object{"serialnumber": 8}
 	for name, c := range map[string]struct {
 		first, then object

@@ -69,23 +69,20 @@ func parts(t testing.TB, message []byte) (all []protectedPart) {
 
 // sampled is how many bits are flipped where there are too many to flip each.
 func sampled() int {
-	if raceDetector && !soak() {
-		return 24
+	if soak() {
+		return 128
 	}
-	return 128
+	return 24
 }
 
 // tokenBits is up to how many bits of a token each one is flipped.
 const tokenBits = 2000
 
 // exhaustive is up to how many bits of a message each one is flipped: those of a MAC, or
-// with MSL_SOAK=1 those of a small message, or none with the race detector.
+// with MSL_SOAK=1 those of a small message.
 func exhaustive() int {
-	switch {
-	case soak():
+	if soak() {
 		return 2000
-	case raceDetector:
-		return 0
 	}
 	return 256
 }
@@ -169,6 +166,7 @@ func proves(name string) bool {
 // TestFlippedSignedBits flips bits of what is signed, in the messages of every entity
 // scheme that signs, and of their signatures.
 func TestFlippedSignedBits(t *testing.T) {
+	skipWithRace(t)
 	m := newConforming(t)
 	read := func(message []byte) error {
 		_, err := m.server.Receive(context.Background(), bytes.NewReader(message))
@@ -205,6 +203,7 @@ func TestFlippedSignedBits(t *testing.T) {
 // TestFlippedSessionBits flips the bits of messages under a master token: a small
 // one, and some bits of a large one.
 func TestFlippedSessionBits(t *testing.T) {
+	skipWithRace(t)
 	r := newRecorded(t)
 	read := func(message []byte) error {
 		_, err := r.received(t, message)
@@ -276,6 +275,7 @@ func flipToken(token object, do func(what string, changed object)) {
 // TestFlippedTokenBits flips the bits of tokens in messages that are signed again,
 // as the holder of the session keys can do it.
 func TestFlippedTokenBits(t *testing.T) {
+	skipWithRace(t)
 	r := newRecorded(t)
 	group := func(err error) int {
 		var e *msl.Error

@@ -256,6 +256,7 @@ func payloadCases() []refusalCase {
 }
 
 func TestRefusals(t *testing.T) {
+	skipWithRace(t)
 	for group, cases := range map[string][]refusalCase{
 		"envelope": envelopeCases(), "sender": senderCases(), "header": headerCases(),
 		"user": userAuthCases(), "key exchange": keyExchangeCases(), "payload": payloadCases(),

@@ -115,7 +115,7 @@ func TestHalfDuplexHTTPTooLong(t *testing.T) {
 		ended <- err
 		return nil // as one that does not look
 	})
-	got, refusal := readLong(t, r, postAll(t, address, longRequest(random(int(scaled(4<<20)))), false))
+	got, refusal := readLong(t, r, postAll(t, address, longRequest(random(int(scaled(8<<20)))), false))
 	if refusal == nil || refusal.InternalCode != msl.ErrMSLCommsFailure.Internal() || len(got) > 0 {
 		t.Errorf("%d bytes, %+v", len(got), refusal)
 	}

@@ -36,6 +36,7 @@ var (
 // TestNoPasswordOracle asks with a right and a wrong password, and for an answer that
 // can be given without looking at them.
 func TestNoPasswordOracle(t *testing.T) {
+	skipWithRace(t)
 	exchanges := map[string]object{
 		"no exchange":          {},
 		"unknown exchange":     requests(keyRequest("X", object{})),

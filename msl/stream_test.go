@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -58,10 +57,19 @@ func (c *sequenceCheck) end() error {
 	return nil
 }
 
+// skipWithRace skips a test in which one thing happens after the other: scripts/test
+// runs it without the race detector, which would make it ten times as slow.
+func skipWithRace(t *testing.T) {
+	t.Helper()
+	if raceDetector && !soak() {
+		t.Skip("it does one thing after the other: scripts/test runs it without the race detector")
+	}
+}
+
 // scaled returns a smaller size under the race detector.
 func scaled(size int64) int64 {
 	if raceDetector {
-		return size / 8
+		return size / 16
 	}
 	return size
 }
@@ -114,12 +122,10 @@ func heapOver(f func()) int64 {
 // TestStreamMemory sends a long payload each way through HTTP. MSL_SOAK=1 makes it
 // a gibibyte.
 func TestStreamMemory(t *testing.T) {
+	skipWithRace(t)
 	size, bound := int64(64<<20), int64(64<<20)
-	switch {
-	case os.Getenv("MSL_SOAK") != "":
+	if soak() {
 		size = 1 << 30
-	case raceDetector:
-		size, bound = scaled(96<<20), 16<<20
 	}
 	n := softNetwork(t)
 	c := plain(n, n.pskClient("device"))
@@ -156,6 +162,7 @@ func TestStreamMemory(t *testing.T) {
 // TestStreamBodyLimit sends more than the server takes. The handler gets no more
 // than the bound, and the client an error.
 func TestStreamBodyLimit(t *testing.T) {
+	skipWithRace(t)
 	for name, test := range map[string]struct {
 		limit, size int64
 		fits        bool

@@ -35,6 +35,7 @@ func (g *german) UserMessage(err error, languages []string) string {
 // TestUserMessages sends texts for users with errors of the application, and of the
 // protocol before and after a header could be read.
 func TestUserMessages(t *testing.T) {
+	skipWithRace(t)
 	own := &msl.AppError{Message: "no"}
 	for name, c := range map[string]struct {
 		err       error // of the application

@@ -16,6 +16,7 @@ import (
 // TestVerifyVectors verifies the signatures of Project Wycheproof as those of a peer. MSL
 // signs SHA-256 whatever the curve, so a good signature of SHA-384 is none.
 func TestVerifyVectors(t *testing.T) {
+	skipWithRace(t)
 	for _, file := range []string{"rsa_signature_2048_sha256", "ecdsa_secp256r1_sha256", "ecdsa_secp384r1_sha384", "rsa_pss_2048_sha256_mgf1_32"} {
 		t.Run(file, func(t *testing.T) {
 			f := wycheproof.Read(t, file)

@@ -41,6 +41,7 @@ const rolledBack = "the state is an old copy"
 // TestAgentTPM switches the TPM of an agent off, restores an old state, and clears the
 // TPM.
 func TestAgentTPM(t *testing.T) {
+	skipWithRace(t)
 	p := tpmtest.Start(t)
 	s := newSite(t)
 	config, uri := s.tpmDevice(p)

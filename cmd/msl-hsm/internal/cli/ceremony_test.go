@@ -29,6 +29,7 @@ transcript: transcript.json
 // it is made. The ceremony is told to be unfinished, goes on with the keys that it has made, or
 // is undone.
 func TestCeremonyInterrupted(t *testing.T) {
+	skipWithRace(t)
 	for place, how := range []string{"--clean-up", "--continue"} {
 		for pairs, after := range []bool{false, true} {
 			if pairs != place && os.Getenv("MSL_SOAK") == "" {
@@ -138,6 +139,7 @@ func (x *heldCeremony) journal(old, changed string) {
 // TestCeremonyJournalChanged has somebody change what is noted of a ceremony that was interrupted.
 // That must neither be signed nor choose what is destroyed.
 func TestCeremonyJournalChanged(t *testing.T) {
+	skipWithRace(t)
 	x := newCeremony(t)
 	x.want(0, "wrote ", "ceremony", x.plan)
 	x.want(0, "", "key", "create", "precious", "--algorithm", "hmac-sha256")
@@ -173,6 +175,7 @@ func TestCeremonyJournalChanged(t *testing.T) {
 
 // TestCeremonyEnds has a ceremony be killed after its transcript was written: --continue ends it.
 func TestCeremonyEnds(t *testing.T) {
+	skipWithRace(t)
 	x := newCeremony(t)
 	x.want(0, "wrote ", "ceremony", x.plan)
 	x.journal(`"title"`, `"title"`)

@@ -12,6 +12,7 @@ import (
 // TestCosts makes and opens files of keys as users do, who have no cheap ones: neither by
 // a setting, nor because a test made the file.
 func TestCosts(t *testing.T) {
+	skipWithRace(t)
 	t.Chdir(t.TempDir())
 	write := func(name, text string) {
 		t.Helper()

@@ -85,6 +85,7 @@ func noMoreThan(t *testing.T, m *hsmtest.Module, most int, what string, f func()
 // What each message costs in calls into the module: no more than its cryptography needs,
 // whether the module is near or far. docs/operations.md has the numbers.
 func TestCallsOfMessages(t *testing.T) {
+	skipWithRace(t)
 	for _, delay := range []time.Duration{0, time.Millisecond} {
 		t.Run(delay.String(), func(t *testing.T) {
 			store, m := openDistant(t, 4, delay)
@@ -113,6 +114,7 @@ func TestCallsOfMessages(t *testing.T) {
 // A start makes as many calls as it needs to find the keys and to prove that the module
 // protects them; a session that was forgotten is opened again.
 func TestCallsOfStart(t *testing.T) {
+	skipWithRace(t)
 	store, m := openDistant(t, 4, 0)
 	n := newBench(t, store)
 	c := n.device("PSK")()
@@ -156,6 +158,7 @@ func least(times int, f func()) time.Duration {
 // A message to a device that is far away takes eight calls one after the other, and not
 // sixteen: as long as four operations on one key.
 func TestLatencyOfMessage(t *testing.T) {
+	skipWithRace(t)
 	store, _ := openDistant(t, 4, 20*time.Millisecond) // much more than the processors take, with the race detector, too
 	n := newBench(t, store)
 	key, err := store.Generate(keystore.HMACSHA256)

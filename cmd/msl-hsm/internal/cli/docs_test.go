@@ -14,6 +14,7 @@ import (
 // TestLinks follows every link from a page of the documentation to a file, and to a
 // heading in it.
 func TestLinks(t *testing.T) {
+	skipWithRace(t)
 	pages, err := filepath.Glob("../../../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +91,7 @@ func TestArchitecture(t *testing.T) {
 
 // TestFloors compares the floors in docs/architecture.md with what packages import.
 func TestFloors(t *testing.T) {
+	skipWithRace(t)
 	const module = "github.com/msl-hsm/msl-hsm/"
 	floors := map[string]int{}
 	for _, line := range regexp.MustCompile(`(?m)^ ?(\d+)  (.+)$`).FindAllStringSubmatch(page(t, "architecture.md"), -1) {

@@ -39,6 +39,7 @@ type lostDevice struct {
 // TestDeviceLost lets the keys of a client vanish: its application gets a clear error,
 // and the server a report that names the cause.
 func TestDeviceLost(t *testing.T) {
+	skipWithRace(t)
 	for name, d := range map[string]lostDevice{
 		"SoftHSM":     {vanishingSoftHSM, failurelog.PKCS11, keystore.ErrUnavailable, "C_", "CKR_"},
 		"TPM":         {vanishingTPM, failurelog.TPM, keystore.ErrUnavailable, "", ""}, // its report names no result

@@ -27,6 +27,7 @@ func (s *site) sendTo(url, limits, data string) (string, error) {
 
 // TestSendNotMessage has something else than an MSL server answer with status 200.
 func TestSendNotMessage(t *testing.T) {
+	skipWithRace(t)
 	s := newSite(t)
 	for name, c := range map[string]struct{ kind, body, want string }{
 		"HTML":               {"text/html; charset=utf-8", "<!doctype html><title>Sign in</title>", "answered HTML, not MSL: check the URL"},

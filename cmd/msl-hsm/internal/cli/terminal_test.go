@@ -66,6 +66,7 @@ func onScreen(t *testing.T, args ...string) string {
 
 // TestSendOnTerminal has a peer answer with text that would control a terminal.
 func TestSendOnTerminal(t *testing.T) {
+	skipWithRace(t)
 	s := newSite(t)
 	config := s.device()
 	const said = "große 東京\tok\x1b]0;owned\x07\x1b[2J\u202eexe\xff\n"

@@ -101,6 +101,7 @@ func (h *handshaker) sign() {
 // TestHandshakeCalls counts what a handshake costs the token: one signature and
 // nothing else, and nothing at all where it resumes a session.
 func TestHandshakeCalls(t *testing.T) {
+	skipWithRace(t)
 	store := openSoftHSM(t)
 	counter := store.(interface{ Calls() map[string]uint64 })
 	for _, a := range []keystore.Algorithm{keystore.ECDSAP256, keystore.ECDSAP384, keystore.RSASign2048} {

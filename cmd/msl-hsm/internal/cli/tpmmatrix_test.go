@@ -117,6 +117,7 @@ func certifiedChips(t *testing.T) (chips map[string]*tpmtest.TPM, roots string) 
 // TestFieldLockout follows the advice of a TPM that is locked: its keys without a PIN are
 // not locked in fact, but some chips refuse all.
 func TestFieldLockout(t *testing.T) {
+	skipWithRace(t)
 	const ccCreate, ccReset = uint32(tpm2.TPMCCCreate), 0x139
 	var locked atomic.Bool
 	locked.Store(true)

@@ -98,6 +98,7 @@ func publicPEM(t *testing.T, rsaKey bool) string {
 // TestSendUntrusted tells a server that is not the trusted one from one that does not
 // answer and from one that refuses.
 func TestSendUntrusted(t *testing.T) {
+	skipWithRace(t)
 	s := newSite(t)
 	s.write("otherrsa.pem", publicPEM(t, true))
 	s.write("otherec.pem", publicPEM(t, false))
@@ -162,6 +163,7 @@ func webCertificate(t *testing.T, name string, until time.Time) (tls.Certificate
 
 // TestSendUntrustedTLS has servers whose certificates are not accepted.
 func TestSendUntrustedTLS(t *testing.T) {
+	skipWithRace(t)
 	s := newSite(t)
 	later := time.Now().Add(time.Hour)
 	for name, c := range map[string]struct {

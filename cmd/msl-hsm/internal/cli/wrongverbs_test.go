@@ -185,6 +185,7 @@ var wrongVerbs = []wrongInput{
 // TestEveryVerb gives each verb an argument and a flag that it does not have. It says so on
 // one line with the next step, and does nothing.
 func TestEveryVerb(t *testing.T) {
+	skipWithRace(t)
 	t.Chdir(t.TempDir())
 	t.Setenv("MSL_HSM_CONFIG", "")
 	verbs := 0
