@@ -40,7 +40,7 @@ func openOfficer(p *program, c *config.Config, soPIN string) (none keys.Officer,
 	if err != nil {
 		return none, err
 	}
-	pin, err := officerPIN(p, uri, soPIN)
+	pin, err := officerPIN(p, c, uri, soPIN)
 	if err != nil {
 		return none, err
 	}
@@ -53,10 +53,10 @@ func openOfficer(p *program, c *config.Config, soPIN string) (none keys.Officer,
 }
 
 // officerPIN reads the PIN of the security officer, or none where the token asks for it.
-func officerPIN(p *program, uri *hsm.URI, source string) (*lockedmem.Buffer, error) {
+func officerPIN(p *program, c *config.Config, uri *hsm.URI, source string) (*lockedmem.Buffer, error) {
 	t, err := hsm.PINsOf(uri)
 	if err != nil {
-		return nil, keys.NoToken(err)
+		return nil, keys.NoToken(&c.Keystore, err)
 	}
 	if err := locked(t, hsm.SecurityOfficer); err != nil || t.Pad() {
 		return nil, err

@@ -24,7 +24,7 @@ type Officer struct {
 // officer, which is nil where the token asks for it, and is closed with the store.
 func OpenOfficer(c *config.Config, uri *hsm.URI, pin *lockedmem.Buffer) (Officer, error) {
 	if err := hsm.CheckPIN(uri, hsm.SecurityOfficer, pin.Bytes()); err != nil {
-		return Officer{}, NoToken(err)
+		return Officer{}, NoToken(&c.Keystore, err)
 	}
 	s, err := openToken(&c.Keystore)
 	return Officer{s, pin}, err
