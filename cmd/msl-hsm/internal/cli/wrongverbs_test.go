@@ -134,7 +134,6 @@ var wrongVerbs = []wrongInput{
 	{"send 127.0.0.1:1 --psk-file camera.psk --server-key public.pem --data x", 2, "want http://"},
 	{"serve extra", 2, "no arguments"},
 	{"serve --listen 127.0.0.1:0", 2, "--state FILE"},
-	{"serve --config server.yaml --listen 127.0.0.1:0 --stream nowhere", 1, "server.stream.listen"},
 	{"serve --config server.yaml --listen 127.0.0.1:0 --admin 0.0.0.0:0", 2, "loopback"},
 	{"serve --config server.yaml --listen 127.0.0.1:0 --init-state", 1, "without --init-state"},
 	{"serve --config server.yaml --listen 127.0.0.1:0 --upstream unix:", 2, "unix:SOCKET"},
