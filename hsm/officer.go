@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -58,8 +60,23 @@ type officer struct {
 
 // run runs op in a session of the security officer. A process is logged in to a token in
 // one role at a time, so the sessions of the store are closed before; its next operation
-// opens them again. That of the officer stays open without a login until end.
+// opens them again. That of the officer stays open without a login until end. What fails
+// as it does while another process logs in is done again, see [connection.patiently].
 func (o officer) run(op func(session uint) error) (end func(), err error) {
+	for try := range 8 {
+		if end, err = o.once(op); !passing(err) {
+			return end, err
+		}
+		end()
+		time.Sleep(time.Duration(10+10*try+rand.IntN(20)) * time.Millisecond)
+		if again := o.mod.restartAlone(o.wait); again != nil {
+			return func() {}, errors.Join(err, again)
+		}
+	}
+	return func() {}, err
+}
+
+func (o officer) once(op func(session uint) error) (end func(), err error) {
 	end = func() {}
 	if o.isClosed() {
 		return end, errClosed

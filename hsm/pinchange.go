@@ -3,6 +3,7 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -112,10 +113,17 @@ func ChangePIN(uri *URI, r Role, old, pin []byte) error {
 
 // CheckPIN logs in in a role, and out again. A store that is open in this process on the
 // token is in the way of the security officer.
-func CheckPIN(uri *URI, r Role, pin []byte) error {
-	return onToken(uri, func(m *module, t tokenInfo) error {
-		return m.loggedInAs(t, r, pin, func(uint) error { return nil })
-	})
+func CheckPIN(uri *URI, r Role, pin []byte) (err error) {
+	for try := range 8 { // while another process logs in, SoftHSM fails
+		err = onToken(uri, func(m *module, t tokenInfo) error {
+			return m.loggedInAs(t, r, pin, func(uint) error { return nil })
+		})
+		if !passing(err) {
+			return err
+		}
+		time.Sleep(time.Duration(10+20*try) * time.Millisecond)
+	}
+	return err
 }
 
 // onToken runs op in the module alone, with the token that the URI names.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -134,8 +135,22 @@ func (p *prober) makes(make making, more template) error {
 	return err
 }
 
-// strangers are the trusted wrapping keys in the token that are no sealing keys.
+// strangers are the trusted wrapping keys in the token that are no sealing keys. One
+// without a name is looked at again for a moment: another process may be making it.
 func (p *prober) strangers() (names []string, err error) {
+	for try := range 6 {
+		names, err = strangersNow(p)
+		if err != nil || !slices.Contains(names, nameless) {
+			return names, err
+		}
+		time.Sleep(time.Duration(10+20*try) * time.Millisecond)
+	}
+	return names, nil
+}
+
+const nameless = "one without a label"
+
+func strangersNow(p *prober) (names []string, err error) {
 	handles, err := p.find(p.session, template{}.flag(pkcs11.CKA_TRUSTED, true))
 	if quirkUnknownAttribute.is(err) {
 		return nil, nil // so no key is trusted
@@ -150,10 +165,14 @@ func (p *prober) strangers() (names []string, err error) {
 			return nil, err
 		}
 		label := string(all[pkcs11.CKA_LABEL])
-		if class, _ := number(all[pkcs11.CKA_CLASS]); class == pkcs11.CKO_CERTIFICATE || bytes.Equal(all[pkcs11.CKA_WRAP], []byte{0}) || slices.Contains(own, label) {
-			continue
+		class, _ := number(all[pkcs11.CKA_CLASS])
+		switch {
+		case class == pkcs11.CKO_CERTIFICATE, bytes.Equal(all[pkcs11.CKA_WRAP], []byte{0}), slices.Contains(own, label):
+		case label == "":
+			names = append(names, nameless)
+		default:
+			names = append(names, fmt.Sprintf("%q", label))
 		}
-		names = append(names, fmt.Sprintf("%q", label))
 	}
 	return names, nil
 }

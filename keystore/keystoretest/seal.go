@@ -40,7 +40,7 @@ func (s sealing) testSeal(t T) {
 		for _, context := range [][]byte{nil, {0}, random(32), random(5000)} {
 			k := s.generate(t, keystore.HMACSHA256)
 			blob := s.seal(t, k, slices.Clone(context))
-			u := s.unseal(t, keystore.HMACSHA256, blob, context)
+			u := s.unseal(t, keystore.HMACSHA256, s.sealedAgain(t, blob, context), context)
 			if fingerprint(t, s.store, u) != fingerprint(t, s.store, k) {
 				t.Errorf("unsealed another key with a context of %d bytes", len(context))
 			}
@@ -154,6 +154,28 @@ func (s sealing) isForeign(t T, what string, a keystore.Algorithm, blob, context
 	if err == nil {
 		k.Close()
 	}
+	sealed, malformed := keystore.ParseSealed(blob)
+	if r, ok := s.store.(keystore.Resealer); ok && (malformed != nil || sealed.Algorithm == a) {
+		again, err := r.Reseal(blob, context)
+		is(t, "seal again "+what, err, keystore.ErrForeign)
+		if len(again) > 0 {
+			t.Error("a blob beside an error")
+		}
+	}
+}
+
+// sealedAgain is what a Resealer makes of a blob.
+func (s sealing) sealedAgain(t T, blob, context []byte) []byte {
+	t.Helper()
+	r, ok := s.store.(keystore.Resealer)
+	if !ok {
+		return blob
+	}
+	again, err := r.Reseal(blob, context)
+	if err != nil {
+		t.Fatalf("seal again: %v", err)
+	}
+	return again
 }
 
 func (s sealing) testForeignBlob(t T) {

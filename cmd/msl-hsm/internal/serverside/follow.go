@@ -31,7 +31,11 @@ func (l *Live) Follow(log *slog.Logger) (end func(), err error) {
 	host, _ := os.Hostname()
 	f := &follower{live: l, id: rand.Text(), presence: state.Presence{Name: fmt.Sprintf("%s (process %d)", host, os.Getpid())}}
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := f.step(ctx, log, true); err != nil {
+	err = f.alone(ctx)
+	if err == nil {
+		err = f.step(ctx, log, true)
+	}
+	if err != nil {
 		cancel()
 		return nil, err
 	}
@@ -42,6 +46,25 @@ func (l *Live) Follow(log *slog.Logger) (end func(), err error) {
 		running.Wait()
 		f.leave(log)
 	}, nil
+}
+
+// alone forgets the other servers of a state in a file, which were killed: it is open in one
+// server at a time. So nobody has to wait until they count as gone.
+func (f *follower) alone(ctx context.Context) error {
+	s := f.live.Service().State
+	if s.File == nil {
+		return nil
+	}
+	others, err := s.Presences(ctx)
+	if err != nil {
+		return err
+	}
+	for id := range others {
+		if err := s.RemovePresence(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *follower) run(ctx context.Context, log *slog.Logger) {
