@@ -47,6 +47,9 @@ func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
 // begin begins an exchange, whose messages share the server's memory with others, and
 // which ends with ctx.
 func (c *Conn) begin(ctx context.Context) (end func(), err error) {
+	if err := c.in.Err(); err != nil { // where a message begins is not known
+		return func() {}, brokeOff(err)
+	}
 	c.inlet.account.close() // of an answer that was not closed
 	a := c.Server.memory.open(c.Source, c.rw)
 	c.inlet.ctx, c.inlet.account = ctx, a
