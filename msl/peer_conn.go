@@ -88,6 +88,10 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	}
 	in.end.source, in.end.wrote, in.end.span = c.Source, wrote, span
 	in.tell(ctx, c.Server, c.inlet.account, err)
+	if c.inlet.account.refused {
+		_, _, took := c.inlet.account.movement.totals()
+		c.Server.admission.linger(took)
+	}
 	return err
 }
 
@@ -102,6 +106,7 @@ func (c *Conn) serve(ctx context.Context, wrote func() int64, handle Handler) (*
 	}
 	returned := false
 	defer in.closeUnless(&returned)
+	c.inlet.account.refused = err != nil && !in.sender.Authenticated
 	err = c.respond(ctx, in, err, wrote, handle)
 	returned = true
 	return in, err
@@ -330,6 +335,9 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.delivers = c.Client.offers
 	o, err := c.in.FirstAfter("payload") // payloads of a refused message
+	if a == nil {
+		side.account.movement.came()
+	}
 	in, err := side.read(ctx, o, err, c.in)
 	if err != nil {
 		return in, err
