@@ -1,7 +1,9 @@
 package msl_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -73,5 +75,40 @@ func TestPeerHandshakeIsAdmitted(t *testing.T) {
 	ask(t, first, secret2("x"))
 	if err := <-done; err != nil || steps != 1 {
 		t.Errorf("%d steps under way: %v", steps, err)
+	}
+}
+
+// TestPeerGarbage has a peer send what is no message. It gets one answer, and the
+// connection cannot be used any more, in either direction.
+func TestPeerGarbage(t *testing.T) {
+	message := string(rawKeys{}.message(byScheme("NONE", object{"identity": "client3"}), one(), hello))
+	for name, c := range map[string]struct {
+		sent    string
+		answers int
+	}{
+		"garbage":         {"GET / HTTP/1.1\r\n", 1},
+		"after a message": {message + "\n" + message, 2},
+		"cut off":         {message[:50], 1},
+	} {
+		r := newRecorded(t)
+		var answers bytes.Buffer
+		client := &msl.Client{Local: localSchemes(t)["PSK"], Time: r.clock}
+		t.Cleanup(func() { client.Close() })
+		conn := msl.NewConn(struct {
+			io.Reader
+			io.Writer
+		}{strings.NewReader(c.sent), &answers}, r.server, client)
+		for range c.answers {
+			if err := conn.Serve(t.Context(), echo); err != nil {
+				t.Fatal(name, err)
+			}
+		}
+		size := answers.Len()
+		if err := conn.Serve(t.Context(), echo); err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("%s: served on: %v", name, err)
+		}
+		if _, err := conn.Request(t.Context(), &msl.Request{}); err == nil || answers.Len() != size {
+			t.Errorf("%s: %d bytes sent after the end, %v", name, answers.Len()-size, err)
+		}
 	}
 }

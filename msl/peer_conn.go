@@ -226,10 +226,10 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
 		out, in, err := a.turn(ctx, true)
-		if answer, ok := a.refusedBy(err); ok {
+		if isAnswer(err, a.verdict) {
 			in.release()
 			refused = err
-			if again, err := a.recover(ctx, answer); !again || err != nil || a.req.Interactive {
+			if again, err := a.recover(ctx, a.verdict); !again || err != nil || a.req.Interactive {
 				return nil, errors.Join(refused, err)
 			}
 			a.turnTo(nil) // the tokens it asked for were sent
