@@ -183,11 +183,10 @@ func (c *Client) run(ctx context.Context, a *attempt) (*Response, error) {
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
 		response, err := a.exchange(ctx)
-		answer, isAnswer := a.refusedBy(err)
 		switch {
-		case isAnswer:
+		case isAnswer(err, a.verdict):
 			refused = err
-			if again, err := a.recover(ctx, answer); !again || err != nil {
+			if again, err := a.recover(ctx, a.verdict); !again || err != nil {
 				return nil, errors.Join(refused, err)
 			}
 		case errors.Is(err, errSpent): // the next try starts a new session

@@ -61,11 +61,9 @@ func (a *attempt) judgeError(in *incoming) error {
 	return in.err
 }
 
-// refusedBy returns the error answer of the peer that err is. What the application returns
+// isAnswer reports whether err is an error answer that was read. What the application returns
 // where it is asked for something may have another one in it, of somebody else.
-func (a *attempt) refusedBy(err error) (answer *PeerError, ok bool) {
-	return a.verdict, a.verdict != nil && errors.Is(err, a.verdict)
-}
+func isAnswer(err error, verdict *PeerError) bool { return verdict != nil && errors.Is(err, verdict) }
 
 // accept derives the new session keys from the answer to one of the offers.
 func (a *attempt) accept(ctx context.Context, in *incoming) (Outcome, error) {

@@ -266,6 +266,12 @@ func (s *Server) UnderWay() (established, steps int) {
 	return s.admission.established.now, s.admission.running
 }
 
+// Establish counts a message of an established session, until end is called.
+func (s *Server) Establish() (end func()) {
+	s.init()
+	return s.admission.begin()
+}
+
 // ChangedToken makes the encoded service token of a change, bound to nothing.
 func ChangedToken(c TokenChange, key Protector) ([]byte, error) {
 	t, err := newServiceToken(c, Unbound, Unbound, key, "")

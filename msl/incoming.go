@@ -165,6 +165,14 @@ func (in *incoming) admitted(ctx context.Context, rank int) (leave func(), err e
 	return leave, nil
 }
 
+// admittedToKeys is admitted for what the answer needs, when the message was read.
+func (in *incoming) admittedToKeys(ctx context.Context) (leave func(), err error) {
+	if in.sender.Authenticated {
+		return in.admitted(ctx, rankProven)
+	}
+	return in.admitted(ctx, rankStranger)
+}
+
 // open verifies and decrypts the header, and records what that proves about its sender.
 func (r *receiver) open(mem *wire.Memory, in *incoming, env envelope, first *earlyChunk) (wire.Object, error) {
 	inside, err := env.open(mem, in.sender, r.limits.Depth, first)

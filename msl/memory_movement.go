@@ -59,6 +59,13 @@ func (m *movement) first() {
 	m.began, m.read, m.written = time.Now(), 0, 0
 }
 
+// came is called when a message was waited for, and the first object of it is there.
+func (m *movement) came() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.began = time.Now()
+}
+
 // totals returns what was read and written since the message began.
 func (m *movement) totals() (read, written int64, took time.Duration) {
 	m.mu.Lock()

@@ -65,8 +65,7 @@ func (a *peerAttempt) show(ctx context.Context, h *header) error {
 		return nil
 	}
 	if a.answer == nil || a.answer.in != a.reply {
-		a.answer = &issuance{ctx: ctx, server: a.conn.Server, in: a.reply}
-		if err := a.answer.prepare(); err != nil {
+		if err := a.prepareAnswer(ctx); err != nil {
 			a.release()
 			return err
 		}
@@ -81,6 +80,17 @@ func (a *peerAttempt) show(ctx context.Context, h *header) error {
 	h.peer = peerTokens{master: a.reply.token, user: issued.userIDToken, services: issued.serviceTokens}
 	a.conn.theirs = peerTokens{master: a.answer.masterToken(), user: issued.userIDToken}
 	return nil
+}
+
+// prepareAnswer makes the tokens that the message asks for, when it is admitted.
+func (a *peerAttempt) prepareAnswer(ctx context.Context) error {
+	leave, err := a.reply.admittedToKeys(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	a.answer = &issuance{ctx: ctx, server: a.conn.Server, in: a.reply}
+	return a.answer.prepare()
 }
 
 // lacks reports whether a channel would be the first message: the peer could not answer

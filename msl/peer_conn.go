@@ -47,6 +47,9 @@ func NewConn(rw io.ReadWriter, server *Server, client *Client) *Conn {
 // begin begins an exchange, whose messages share the server's memory with others, and
 // which ends with ctx.
 func (c *Conn) begin(ctx context.Context) (end func(), err error) {
+	if err := c.in.Err(); err != nil { // where a message begins is not known
+		return func() {}, brokeOff(err)
+	}
 	c.inlet.account.close() // of an answer that was not closed
 	a := c.Server.memory.open(c.Source, c.rw)
 	c.inlet.ctx, c.inlet.account = ctx, a
@@ -85,6 +88,10 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	}
 	in.end.source, in.end.wrote, in.end.span = c.Source, wrote, span
 	in.tell(ctx, c.Server, c.inlet.account, err)
+	if c.inlet.account.refused {
+		_, _, took := c.inlet.account.movement.totals()
+		c.Server.admission.linger(took)
+	}
 	return err
 }
 
@@ -99,6 +106,7 @@ func (c *Conn) serve(ctx context.Context, wrote func() int64, handle Handler) (*
 	}
 	returned := false
 	defer in.closeUnless(&returned)
+	c.inlet.account.refused = err != nil && !in.sender.Authenticated
 	err = c.respond(ctx, in, err, wrote, handle)
 	returned = true
 	return in, err
@@ -218,10 +226,10 @@ func (c *Conn) run(ctx context.Context, a *peerAttempt) (response *Response, err
 	var refused error
 	for count := 2; count <= maxMessages; count += 2 {
 		out, in, err := a.turn(ctx, true)
-		if answer, ok := a.refusedBy(err); ok {
+		if isAnswer(err, a.verdict) {
 			in.release()
 			refused = err
-			if again, err := a.recover(ctx, answer); !again || err != nil || a.req.Interactive {
+			if again, err := a.recover(ctx, a.verdict); !again || err != nil || a.req.Interactive {
 				return nil, errors.Join(refused, err)
 			}
 			a.turnTo(nil) // the tokens it asked for were sent
@@ -327,6 +335,9 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.delivers = c.Client.offers
 	o, err := c.in.FirstAfter("payload") // payloads of a refused message
+	if a == nil {
+		side.account.movement.came()
+	}
 	in, err := side.read(ctx, o, err, c.in)
 	if err != nil {
 		return in, err

@@ -231,11 +231,7 @@ func (w *ResponseWriter) release() {
 // keys and tokens that are due, and the header. The application decides what
 // becomes of an answer that cannot have its protection.
 func (w *ResponseWriter) prepare() error {
-	rank := rankStranger
-	if w.in.sender.Authenticated {
-		rank = rankProven
-	}
-	leave, err := w.in.admitted(w.ctx, rank)
+	leave, err := w.in.admittedToKeys(w.ctx)
 	if err != nil {
 		return err
 	}

@@ -62,9 +62,13 @@ func (t *StreamTransport) begin(ctx context.Context) error {
 	}
 	if err := t.link.broken(); err != nil {
 		<-t.turn
-		return fmt.Errorf("msl: an earlier message on the connection broke off, connect anew: %w", err)
+		return brokeOff(err)
 	}
 	return nil
+}
+
+func brokeOff(err error) error {
+	return fmt.Errorf("msl: an earlier message on the connection broke off, connect anew: %w", err)
 }
 
 // Unasked returns what the server sends by itself, for [Client.NewInbox]. No exchange

@@ -60,6 +60,9 @@ func (d *Decoder) Shrink() error {
 	return d.hold.Hold(0)
 }
 
+// Err returns the error after which nothing more can be read, or nil.
+func (d *Decoder) Err() error { return d.err }
+
 // Free ends the reading. Every further call returns an error.
 func (d *Decoder) Free() {
 	d.err = errFreed
