@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -23,7 +24,7 @@ func VerifyServer(path string) (sum state.Summary, err error) {
 
 // onCopy calls fn with a copy of the file at path.
 func onCopy(path string, fn func(copied string) error) error {
-	from, err := os.Open(path)
+	from, err := plainfile.Open(path)
 	if err != nil {
 		return fmt.Errorf("bolt: %w", err)
 	}
@@ -70,7 +71,7 @@ type Restored struct {
 // renewed and revoked after it was made, every token issued until now becomes invalid,
 // unless keepTokens is true. Attached content is left out: see [Attached].
 func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error) {
-	from, err := os.Open(backup)
+	from, err := plainfile.Open(backup)
 	if err != nil {
 		return r, fmt.Errorf("bolt: %w", err)
 	}
