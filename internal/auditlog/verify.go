@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 )
 
 // A Finding is something that is wrong with a log.
@@ -51,7 +52,7 @@ func Verify(files []string, keys map[string]crypto.PublicKey, seen []Position) (
 	return v.verify(files)
 }
 
-func openToRead(name string) (io.ReadCloser, error) { return os.Open(name) }
+func openToRead(name string) (io.ReadCloser, error) { return plainfile.Open(name) }
 
 func (v *verifier) verify(files []string) (Report, error) {
 	sorted, err := v.sort(files)

@@ -47,6 +47,25 @@ func Read(path string) ([]byte, error) {
 	return data, nil
 }
 
+// Open opens a file of any size, or a pipe, to be read as it comes. A pipe to which nobody
+// writes is empty, and a device, which may never end, is an error. An error is a
+// [*fs.PathError].
+func Open(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() && info.Mode().Type() != fs.ModeNamedPipe {
+		err = &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // Check wants the files that are there to be regular ones of at most [Most] bytes, for a
 // process that must not wait for what reads them. Paths that are empty are left out, as is
 // what cannot be looked at: to read it is an error of its own. An error is a [*fs.PathError].

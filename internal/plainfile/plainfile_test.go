@@ -5,6 +5,7 @@ package plainfile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,16 +23,26 @@ func TestFiles(t *testing.T) {
 	}
 	none := filepath.Join(dir, "none")
 	for _, c := range []struct {
-		path        string
-		read, check error
+		path              string
+		read, check, open error
 	}{
-		{file, nil, nil},
-		{none, fs.ErrNotExist, nil},
-		{large, errTooLarge, errTooLarge},
-		{pipe, errNobody, errNotRegular},
-		{os.DevNull, nil, errNotRegular},
-		{dir, unix.EISDIR, errNotRegular},
+		{file, nil, nil, nil},
+		{none, fs.ErrNotExist, nil, fs.ErrNotExist},
+		{large, errTooLarge, errTooLarge, nil},
+		{pipe, errNobody, errNotRegular, nil},
+		{os.DevNull, nil, errNotRegular, errNotRegular},
+		{dir, unix.EISDIR, errNotRegular, errNotRegular},
 	} {
+		f, err := Open(c.path)
+		if !errors.Is(err, c.open) {
+			t.Errorf("opening %s: %v, want %v", c.path, err, c.open)
+		}
+		if c.path == pipe {
+			if text, err := io.ReadAll(f); err != nil || len(text) > 0 {
+				t.Errorf("%q, %v", text, err)
+			}
+		}
+		f.Close()
 		if _, err := Read(c.path); !errors.Is(err, c.read) {
 			t.Errorf("reading %s: %v, want %v", c.path, err, c.read)
 		}

@@ -101,6 +101,18 @@ func TestRotationBySize(t *testing.T) {
 	}
 }
 
+// TestKeepNone has a number of files that nobody means.
+func TestKeepNone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l := openTestLog(t, path, Rotation{Size: 1000, Keep: -1})
+	for n := range 30 {
+		mustWrite(t, l, testRecords(testTime, fmt.Sprint("camera-", n)))
+	}
+	if old, err := rotated(path); err != nil || len(old) > 0 {
+		t.Errorf("%d files were kept, error %v", len(old), err)
+	}
+}
+
 // TestRotationByAge counts from the first record, across a restart.
 func TestRotationByAge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 )
 
 // maxRecord limits a line of the log, in bytes: a name of 256 bytes is at most six
@@ -34,13 +36,13 @@ func Read(path string, visit func(Record)) (skipped int, err error) {
 // openAll opens the current file first, in case it is rotated in between, and leaves it
 // out if it is found again under its new name.
 func openAll(path string) (files []*os.File, err error) {
-	current, missing := os.Open(path)
+	current, missing := plainfile.Open(path)
 	if missing != nil && !errors.Is(missing, fs.ErrNotExist) {
 		return nil, missing
 	}
 	old, err := rotated(path)
 	for _, name := range old {
-		f, openErr := os.Open(name)
+		f, openErr := plainfile.Open(name)
 		if openErr == nil {
 			files = append(files, f)
 		} else if !errors.Is(openErr, fs.ErrNotExist) { // a file removed meanwhile was too old

@@ -13,7 +13,7 @@ import (
 // A Transport posts MSL messages to a URL. It is safe for concurrent use.
 type Transport struct {
 	URL    string
-	Client *http.Client // nil means http.DefaultClient
+	Client *http.Client // nil means one with the defaults of net/http
 	// MaxAnswer bounds an answer in bytes; zero means 1 GiB, negative no bound.
 	MaxAnswer int64
 }
@@ -86,11 +86,7 @@ func (t *Transport) post(ctx context.Context, u *upload) (io.ReadCloser, error) 
 	if err := u.attach(request); err != nil {
 		return nil, err
 	}
-	client := t.Client
-	if client == nil {
-		client = http.DefaultClient
-	}
-	response, err := client.Do(request)
+	response, err := t.client().Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("mslhttp: %w", errors.Join(err, u.failure()))
 	}
@@ -99,6 +95,29 @@ func (t *Transport) post(ctx context.Context, u *upload) (io.ReadCloser, error) 
 		return nil, &StatusError{Status: response.StatusCode, RetryAfter: response.Header.Get("Retry-After")}
 	}
 	return &message{ReadCloser: t.bounded(response.Body), mediaType: response.Header.Get("Content-Type")}, nil
+}
+
+// client is the client that posts. Unless it has rules of its own it follows no redirection
+// that would make a GET of the message, or take TLS away from below it.
+func (t *Transport) client() *http.Client {
+	client := http.Client{}
+	if t.Client != nil {
+		client = *t.Client
+	}
+	if client.CheckRedirect == nil {
+		client.CheckRedirect = samePost
+	}
+	return &client
+}
+
+// samePost takes a redirection as the answer where the message would not go on as it is. A
+// few others are followed.
+func samePost(next *http.Request, via []*http.Request) error {
+	last := via[len(via)-1]
+	if next.Method != last.Method || last.URL.Scheme == "https" && next.URL.Scheme != "https" || len(via) > 3 {
+		return http.ErrUseLastResponse
+	}
+	return nil
 }
 
 func (t *Transport) bounded(body io.ReadCloser) io.ReadCloser {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -24,7 +25,7 @@ func VerifyServer(path string) (sum state.Summary, err error) {
 
 // onCopy calls fn with a copy of the file at path.
 func onCopy(path string, fn func(copied string) error) error {
-	from, err := os.Open(path)
+	from, err := plainfile.Open(path)
 	if err != nil {
 		return fmt.Errorf("bolt: %w", err)
 	}
@@ -96,7 +97,7 @@ func RestoreServer(backup, path string, keepTokens bool) (r Restored, err error)
 
 // Restore is [RestoreServer]. The backup must be as authentic as the file that it becomes.
 func (f Files) Restore(backup, path string, keepTokens bool) (r Restored, err error) {
-	from, err := os.Open(backup)
+	from, err := plainfile.Open(backup)
 	if err != nil {
 		return r, fmt.Errorf("bolt: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -71,7 +73,12 @@ func verifier(c *config.Config, at string) (v enroll.Verifier, err error) {
 // verifyRecords checks one record from a file or from the server, or all records.
 func (p *program) verifyRecords(v enroll.Verifier, args []string) error {
 	if len(args) == 1 {
-		if text, err := os.ReadFile(args[0]); err == nil {
+		text, err := plainfile.Read(args[0])
+		switch info, missing := os.Stat(args[0]); {
+		case missing != nil && errors.Is(missing, fs.ErrNotExist), missing == nil && info.IsDir(): // so it is a device
+		case err != nil:
+			return exit.Usagef("%w; name a file of what enrollment show prints, or a device", err)
+		default:
 			var r enroll.Record
 			if err := json.Unmarshal(text, &r); err != nil {
 				return exit.Usagef("%s is not what enrollment show prints: name a file of its JSON, or a device", args[0])

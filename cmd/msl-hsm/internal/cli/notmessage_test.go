@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -54,6 +56,49 @@ func TestSendNotMessage(t *testing.T) {
 				t.Errorf("exit code %d: %v", exit.Code(err), err)
 			}
 		})
+	}
+}
+
+// TestSendNotHTTP has what is no server of messages, and no HTTP, at the URL.
+func TestSendNotHTTP(t *testing.T) {
+	s := newSite(t)
+	var elsewhere atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	defer other.Close()
+	for name, c := range map[string]struct{ scheme, says, want string }{
+		"SSH":      {"http", "SSH-2.0-x\r\n", "does not speak HTTP: check the URL"},
+		"nothing":  {"http", "", "closed the connection without an answer"},
+		"no TLS":   {"https", "HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP without TLS there: write http://"},
+		"another":  {"http", "HTTP/1.1 302 Found\r\nLocation: " + other.URL + "\r\nContent-Length: 0\r\n\r\n", "answered HTTP 302 Found instead of a message: check that the URL"},
+		"a circle": {"http", "HTTP/1.1 308 Permanent Redirect\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", "answered HTTP 308"},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer conn.Close()
+					conn.Read(make([]byte, 64<<10))
+					io.WriteString(conn, c.says)
+					conn.(*net.TCPConn).CloseWrite()
+					io.Copy(io.Discard, conn) // or what is on its way would be answered by a reset
+				}()
+			}
+		}()
+		_, err = s.sendTo(c.scheme+"://"+l.Addr().String()+"/", "", "x")
+		l.Close()
+		if err == nil || exit.Code(err) != exit.NoAnswer || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: exit code %d: %v", name, exit.Code(err), err)
+		}
+	}
+	if n := elsewhere.Load(); n > 0 {
+		t.Errorf("the message was taken elsewhere, %d times", n)
 	}
 }
 

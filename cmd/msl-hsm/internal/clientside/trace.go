@@ -8,9 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -184,7 +186,28 @@ func Unread(err error) error {
 	case errors.As(err, &long):
 		return fmt.Errorf("the answer is longer than %d bytes: raise client.limits.answer in the configuration: %w", long.Limit, err)
 	}
+	if text := noHTTP(err); text != "" {
+		return exit.OfKind(err, "%s", text)
+	}
 	return damaged(err)
+}
+
+// noHTTP explains what a server did that answered nothing, or not in HTTP; it is empty for
+// anything else. Go has no types for these errors.
+func noHTTP(err error) string {
+	var request *url.Error
+	if !errors.As(err, &request) || request.Timeout() {
+		return ""
+	}
+	switch said := request.Err.Error(); {
+	case strings.Contains(said, "server gave HTTP response to HTTPS client"):
+		return "the server speaks HTTP without TLS there: write http:// in the URL, or name the port that has TLS"
+	case strings.Contains(said, "malformed HTTP"):
+		return "what answers there does not speak HTTP: check the URL, and its port"
+	case exit.IsAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE):
+		return "the server closed the connection without an answer: try again, and see the server's log"
+	}
+	return ""
 }
 
 // damaged explains an answer that is no message, or only a part of one.

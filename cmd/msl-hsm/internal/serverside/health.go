@@ -111,7 +111,18 @@ func (s *Service) checkKeyStore(ctx context.Context) Check {
 	for _, k := range s.MSL.Issuer.Ring() {
 		versions = append(versions, fmt.Sprint(k.Version))
 	}
-	return Check{"keystore", OK, "the issuer key signs; its versions are " + strings.Join(versions, ", ")}
+	signs := "the issuer key signs; its versions are " + strings.Join(versions, ", ")
+	if failed := s.keysFailed.Load(); failed != nil && time.Since(failed.at) < recently {
+		return Check{"keystore", Warning, fmt.Sprintf("%s; but a message failed %v ago: %s; msl-hsm doctor tries every key", signs, time.Since(failed.at).Round(time.Second), exit.OneLine(failed.err))}
+	}
+	return Check{"keystore", OK, signs}
+}
+
+// A keysFailure is a message that failed for a key, or the device that has it: perhaps for
+// another key than the one that health asks.
+type keysFailure struct {
+	err error
+	at  time.Time
 }
 
 // checkTokens tells of each token, if there are several. A server goes on with one of them.

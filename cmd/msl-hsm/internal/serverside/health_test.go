@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 // A fakeKey answers as it is told.
@@ -108,6 +110,23 @@ func TestStateHealth(t *testing.T) {
 	metered.note("renew", time.Now(), failed)
 	if s.recentFailure() == nil {
 		t.Error("it failed since the state is back, and is forgotten")
+	}
+}
+
+// TestKeysHealth tells for a while of a message that failed for a key, though the one that is
+// asked signs.
+func TestKeysHealth(t *testing.T) {
+	s := &Service{base: &base{Metrics: metrics.New("", ""), access: accessLog{log: slog.New(slog.DiscardHandler)}}, MSL: &msl.Server{Issuer: &msl.Issuer{}}, heartbeat: heartbeat{key: func() keystore.MAC { return &fakeKey{} }}}
+	if got := s.checkKeyStore(t.Context()); got.Verdict != OK {
+		t.Errorf("%+v", got)
+	}
+	s.report(t.Context(), msl.Served{Fault: msl.FaultPeer, Err: errors.New("a stranger")})
+	if got := s.checkKeyStore(t.Context()); got.Verdict != OK {
+		t.Errorf("the fault of a peer: %+v", got)
+	}
+	s.report(t.Context(), msl.Served{Fault: msl.FaultKeyStore, Err: errors.New("key is gone")})
+	if got := s.checkKeyStore(t.Context()); got.Verdict != Warning || !strings.Contains(got.Detail, "a message failed 0s ago: key is gone; msl-hsm doctor") {
+		t.Errorf("%+v", got)
 	}
 }
 

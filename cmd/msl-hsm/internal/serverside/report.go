@@ -21,6 +21,9 @@ func (b *base) report(ctx context.Context, v msl.Served) {
 	b.Metrics.Message(v)
 	b.access.write(ctx, v)
 	b.audit.message(v)
+	if v.Fault == msl.FaultKeyStore {
+		b.keysFailed.Store(&keysFailure{v.Err, time.Now()})
+	}
 	if b.past != nil {
 		b.past.Message(&v)
 	}

@@ -62,6 +62,7 @@ type base struct {
 
 	leaving     atomic.Bool
 	stateFailed atomic.Pointer[stateFailure]
+	keysFailed  atomic.Pointer[keysFailure]
 	stateSince  atomic.Pointer[time.Time] // when etcd was back, after it was lost
 }
 
