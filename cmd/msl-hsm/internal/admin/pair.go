@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -68,19 +69,29 @@ func judge(c *config.Config, known state.Pair, store keystore.Store) (own state.
 	return own, warning, err
 }
 
-// PairRotations is State.Pair for the state behind r, unless a server has it open: that does it.
+// PairRotations is State.Pair for the state behind r. A server that has it open compares what it
+// is told with what it noted.
 func PairRotations(c *config.Config, r Rotations, store keystore.Store) (warning string, err error) {
 	switch s := r.(type) {
 	case unserved:
 		return s.Pair(c, store)
 	case *State:
 		return s.Pair(c, store)
+	case remoteRotations:
+		own, err := prints(store, issuerMAC(c))
+		if err == nil {
+			err = s.call(http.MethodPut, "/pair", own, nil)
+		}
+		if errors.Is(err, ErrOtherKeys) {
+			err = otherKeys(c, c.Server.State.String(), ErrOtherKeys)
+		}
+		return "", err
 	}
 	return "", nil
 }
 
-// PairFile is State.Pair for a state file that no server has open. Nothing depends on it: what
-// does not open is told where it is used.
+// PairFile is PairRotations for a state file. Nothing depends on it: what does not open, or not
+// answer, is told where it is used.
 func PairFile(c *config.Config, store keystore.Store) {
 	if c.Server.State.Path() == "" || Absent(c.Server.State.Path()) {
 		return
@@ -89,6 +100,24 @@ func PairFile(c *config.Config, store keystore.Store) {
 		_, _ = PairRotations(c, r, store)
 		_ = r.Close()
 	}
+}
+
+// pairRequests answers commands that look at the keys.
+func (s Service) pairRequests(handle handleFunc) {
+	handle("PUT /pair", func(r *http.Request) (any, error) {
+		own, err := read[state.Pair](r)
+		if err != nil {
+			return nil, err
+		}
+		known, err := s.State.Server.Pair(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		if _, err := compare(own, known, ""); err != nil || len(own) == 0 {
+			return nil, err
+		}
+		return nil, s.State.AddPair(context.WithoutCancel(r.Context()), own)
+	})
 }
 
 func issuerMAC(c *config.Config) string {

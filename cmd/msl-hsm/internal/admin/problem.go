@@ -21,6 +21,7 @@ var kinds = []struct {
 	{"revoked", state.ErrRevoked},
 	{"not-revoked", state.ErrNotRevoked},
 	{"conflict", state.ErrConflict},
+	{"other-keys", ErrOtherKeys},
 	{"device-unknown", enroll.ErrUnknown},
 	{"device-name", enroll.ErrName},
 	{"device-state", enroll.ErrState},

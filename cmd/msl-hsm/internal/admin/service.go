@@ -131,6 +131,7 @@ func (s Service) requests() *http.ServeMux {
 		s.registryRequests(handle)
 		s.keeperRequests(handle)
 		s.rotationRequests(handle)
+		s.pairRequests(handle)
 		m.HandleFunc("GET /state/snapshot", s.sendSnapshot)
 	}
 	for pattern, page := range s.Pages {

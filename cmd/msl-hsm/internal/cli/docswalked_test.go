@@ -4,7 +4,6 @@ package cli
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,12 +78,7 @@ func failing(block string) string {
 func walk(t *testing.T, script string, env ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listen := l.Addr().String()
-	l.Close()
+	listen := "127.0.0.1:" + freePort(t)
 	for _, made := range []string{"bin", "lib", "run"} {
 		if err := os.Mkdir(filepath.Join(dir, made), 0o700); err != nil {
 			t.Fatal(err)
