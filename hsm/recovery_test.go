@@ -113,7 +113,7 @@ func TestOtherToken(t *testing.T) {
 				}
 			}
 			m.Clear()
-			time.Sleep(1600 * time.Millisecond)
+			time.Sleep(600 * time.Millisecond)
 			if tag, err := v.Key.(keystore.MAC).Sum(nil); err != nil || !bytes.Equal(tag, want) {
 				t.Errorf("same serial %t: our token is back: %v", serial, err)
 			}

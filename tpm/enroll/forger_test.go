@@ -13,6 +13,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,13 +32,26 @@ type forger struct {
 	certificates [][]byte
 }
 
+// endorsementKeys are those of forgers, in turn: making one takes longer than most tests.
+var endorsementKeys struct {
+	mu   sync.Mutex
+	keys [12]*rsa.PrivateKey
+	next int
+}
+
 func newForger(t testing.TB) *forger {
 	t.Helper()
-	ek, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
+	endorsementKeys.mu.Lock()
+	defer endorsementKeys.mu.Unlock()
+	ek := &endorsementKeys.keys[endorsementKeys.next%len(endorsementKeys.keys)]
+	endorsementKeys.next++
+	if *ek == nil {
+		var err error
+		if *ek, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return forgerOf(t, ek)
+	return forgerOf(t, *ek)
 }
 
 // forgerOf returns a forger with an EK whose making takes long.

@@ -61,7 +61,7 @@ func TestFaultsOfKeyCommands(t *testing.T) {
 	if code, _, errs := command("key", "create", "--set", "server"); code != 0 {
 		t.Fatal(errs)
 	}
-	n, step, before := 0, 151, keysOf(t, token)
+	n, step, before := 0, 293, keysOf(t, token)
 	if os.Getenv("MSL_SOAK") != "" {
 		step = 5
 	}
@@ -73,7 +73,7 @@ func TestFaultsOfKeyCommands(t *testing.T) {
 		{"key", "create", "--set", "server"},
 	} {
 		for _, function := range []string{"C_GetAttributeValue", "C_FindObjects", "C_DestroyObject", "C_GenerateKey", "C_CreateObject"} {
-			for skip := n % step; skip < 300; skip += step {
+			for skip := 7 * n % step; skip < 300; skip += step {
 				n++
 				m.Inject(hsmtest.Fault{Function: function, Code: []uint{0x30, 0x5, 0x82, 0x80000001}[n%4], Skip: skip, Times: []int{1, 3, 0}[n%3], After: n%5 == 0})
 				code, out, errs := command(args...)
