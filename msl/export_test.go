@@ -205,7 +205,8 @@ func ReadChunk(b []byte) (data []byte, err error) {
 		return nil, err
 	}
 	limits := Limits{}.withDefaults()
-	r := &payloadReader{messageID: c.messageID, sequence: c.sequence - 1, message: &incoming{limits: &limits}, reading: context.Background()}
+	source := chunkSource{message: &incoming{limits: &limits}, reading: context.Background()}
+	r := &payloadReader{chunkSource: source, messageID: c.messageID, sequence: c.sequence - 1}
 	if err := r.accept(c); err != nil || len(c.data) == 0 {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ type incoming struct {
 // close releases the keys of the sender and frees the memory of the message, whose reader
 // no other message has.
 func (in *incoming) close() {
+	in.body.settle()
 	in.release()
 	if in.body != nil {
 		in.body.free()

@@ -32,6 +32,7 @@ const (
 	aChunk                     // its data, where it was compressed
 	someTokens                 // service tokens that were compressed
 	aRequest                   // that was read before it was asked for
+	someChunks                 // that are opened at the same time, if there is memory for it
 	anAnswer                   // that waits, or is being sealed
 	occupants
 )
@@ -51,7 +52,7 @@ func (o occupant) cost(size int) int64 {
 	switch {
 	case size <= small:
 		return 0
-	case o == anObject:
+	case o == anObject, o == someChunks:
 		return openFactor * int64(size)
 	case o == aHeader: // itself, and what its data stands for
 		return 2 * int64(size)

@@ -19,13 +19,8 @@ var ErrTruncated = fmt.Errorf("msl: message was cut off before its end: %w", io.
 // each verified, decrypted and in its order before a byte of it is given. An
 // application may read in another goroutine than the one in which it answers.
 type payloadReader struct {
-	ctx       context.Context // nil, or for how long a device is waited for
-	in        *wire.Decoder   // nil when the message is over
-	opener    Opener
+	chunkSource
 	messageID int64
-	message   *incoming       // the message whose memory it uses
-	early     *earlyChunk     // the first chunk; nil once it was read
-	reading   context.Context // that bounds a wait for memory
 
 	done atomic.Bool // the last chunk was read
 
@@ -91,7 +86,7 @@ func (r *payloadReader) take() (data, lent []byte, err error) {
 	}
 	data, r.data = r.data, nil
 	if r.in != nil {
-		mem := r.in.Memory()
+		mem := r.memory()
 		lent, mem.Content = mem.Content, nil
 	}
 	return data, lent, nil
@@ -105,8 +100,8 @@ func (r *payloadReader) giveBack(lent, unused []byte) {
 	if r.err != errEnded {
 		r.data = append(unused[:len(unused):len(unused)], r.data...)
 	}
-	if r.in != nil && r.in.Memory().Content == nil {
-		r.in.Memory().Content = lent
+	if r.in != nil && r.memory().Content == nil {
+		r.memory().Content = lent
 	}
 }
 
@@ -156,19 +151,12 @@ func (r *payloadReader) next() error {
 	if err := r.message.account.hold(r.reading, aChunk, 0); err != nil { // the data of the last one is used up
 		return streamError(err, "Chunk")
 	}
-	o, err := r.in.Next()
-	if err == io.EOF || cutOff(err) {
-		return ErrTruncated
-	}
-	if err != nil {
-		return withID(streamError(err, "Chunk"), r.messageID)
-	}
-	c, opened := r.early.take()
-	if r.early = nil; !opened {
-		c, err = r.open(o)
-	}
-	if err == nil {
+	c, err := r.chunk()
+	switch err {
+	case nil:
 		err = r.accept(c)
+	case ErrTruncated:
+		return err
 	}
 	return withID(err, r.messageID)
 }
@@ -215,21 +203,6 @@ type chunk struct {
 	end         bool
 	compression string
 	data        []byte
-}
-
-// open opens a chunk in the memory of the message, where its data is until the next one
-// is read.
-func (r *payloadReader) open(o wire.Object) (c chunk, err error) {
-	s, err := readSealedChunk(o)
-	if err != nil {
-		return chunk{}, err
-	}
-	mem := r.in.Memory()
-	err = persist(r.ctx, func() error {
-		c, err = s.open(mem, r.opener, nil)
-		return err
-	})
-	return c, err
 }
 
 // A sealedChunk is a chunk as it was received.

@@ -24,6 +24,7 @@ func (r *payloadReader) keep() {
 // leave ends the reading of a message, and returns what it was read with. Whoever reads
 // it nevertheless gets an error, unless there is nothing left.
 func (r *payloadReader) leave() (in *wire.Decoder) {
+	r.abandon()
 	in, r.in = r.in, nil
 	if !r.ended() || len(r.data) > 0 {
 		r.done.Store(false)
@@ -76,6 +77,7 @@ func (r *payloadReader) shut() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.abandon()
 	if r.err == nil {
 		r.err = errShut
 	}

@@ -42,6 +42,36 @@ func (d *Decoder) Peek(most int) (o Object, arrived bool) {
 	return o, err == nil
 }
 
+// Follows reports whether more of the stream is known to come.
+func (d *Decoder) Follows() bool {
+	if d.Buffered() > 0 {
+		return true
+	}
+	source, ok := d.r.(sized)
+	return ok && d.err == nil && d.rerr == nil && source.Len() > 0
+}
+
+// Ahead is Next for an object that is known to come and that want says yes to. It reads on
+// for as long as goOn says so. It leaves every other object, and every error, to Next.
+func (d *Decoder) Ahead(goOn func() bool, want func(Object) bool) (o Object, ok bool) {
+	var scan scanner
+	d.Memory() // that is read into
+	for {
+		if _, whole := d.ahead(&scan); whole {
+			break
+		}
+		if d.err != nil || !d.Follows() || !goOn() || d.fill(d.lim.Object) != nil {
+			return Object{}, false
+		}
+	}
+	start := d.start
+	if o, err := d.Next(); err == nil && want(o) {
+		return o, true
+	}
+	d.start = start
+	return Object{}, false
+}
+
 // ahead returns the bytes of the next object, if it is there to its end. The scanner goes
 // on where it was.
 func (d *Decoder) ahead(scan *scanner) (raw []byte, whole bool) {

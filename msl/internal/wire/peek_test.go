@@ -86,6 +86,69 @@ func kind(err error) string {
 	return fmt.Sprint(err)
 }
 
+func TestAhead(t *testing.T) {
+	const next = `{"b":"x"}`
+	yes, all := func() bool { return true }, func(Object) bool { return true }
+	for name, c := range map[string]struct {
+		in   io.Reader
+		goOn func() bool
+		want func(Object) bool
+		ok   bool
+	}{
+		"there":          {iotest.DataErrReader(strings.NewReader(`{"a":1}` + next)), func() bool { return false }, all, true},
+		"blanks":         {strings.NewReader(`{"a":1} ` + "\n" + next), yes, all, true},
+		"promised":       {slow{bytes.NewReader([]byte(`{"a":1}` + next))}, yes, all, true},
+		"begun":          {iotest.HalfReader(struct{ io.Reader }{strings.NewReader(`{"a":1}` + next)}), yes, all, true},
+		"not now":        {slow{bytes.NewReader([]byte(`{"a":1}` + next))}, func() bool { return false }, all, false},
+		"nothing begun":  {iotest.OneByteReader(strings.NewReader(`{"a":1}` + next)), yes, all, false},
+		"another object": {strings.NewReader(`{"a":1}` + next), yes, func(o Object) bool { return o.Has("c") }, false},
+	} {
+		d := NewDecoder(c.in, Limits{})
+		d.First()
+		o, ok := d.Ahead(c.goOn, c.want)
+		if ok != c.ok || ok && string(o.Raw()) != next {
+			t.Errorf("%s: %v, %s", name, ok, o.Raw())
+		}
+		if !ok {
+			o, _ = d.Next()
+		}
+		raw := string(o.Raw())
+		if _, err := d.Next(); raw != next || err != io.EOF {
+			t.Errorf("%s: %s, then %v", name, raw, err)
+		}
+	}
+}
+
+// FuzzAhead asks for each object ahead: what is read stays the same.
+func FuzzAhead(f *testing.F) {
+	for _, s := range []string{`{"a":1}{"b":"\""} {}`, "{}{", `{"a":"{"}[`, "{}\x00", "{\"a\":\"\n\"}{}"} {
+		f.Add([]byte(s), true, 1, 1)
+	}
+	f.Fuzz(func(t *testing.T, in []byte, slowly bool, patience, wanted int) {
+		r := io.Reader(bytes.NewReader(in))
+		if slowly {
+			r = slow{bytes.NewReader(in)}
+		}
+		ahead, plain := NewDecoder(r, Limits{}), NewDecoder(bytes.NewReader(in), Limits{})
+		for n := 0; ; n++ {
+			tries := patience
+			goOn := func() bool { tries--; return tries >= 0 }
+			a, ok := ahead.Ahead(goOn, func(Object) bool { return n%(max(wanted, 0)+1) == 0 })
+			var err error
+			if !ok {
+				a, err = ahead.Next()
+			}
+			b, err2 := plain.Next()
+			if kind(err) != kind(err2) || !bytes.Equal(a.Raw(), b.Raw()) {
+				t.Fatalf("%s, %v; want %s, %v", a.Raw(), err, b.Raw(), err2)
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+}
+
 // FuzzPeek peeks before each object: what is read stays the same.
 func FuzzPeek(f *testing.F) {
 	for _, s := range []string{`{"a":1}{"b":"\""} {}`, "{}{", `{"a":"{"}[`, "{}\x00", "{\"a\":\"\n\"}{}"} {

@@ -1,0 +1,173 @@
+package msl
+
+import (
+	"context"
+	"io"
+
+	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
+)
+
+// To open a chunk takes a processor for a while, or two calls into a device that answers
+// when it likes. So where more of a message is known to come, the next chunk is read, and
+// begun to be opened, while one is opened. No more than that is read ahead, and nobody is
+// told of it: what failed is an error when its turn comes.
+
+// A chunkSource gives the chunks of a message, verified and decrypted.
+type chunkSource struct {
+	ctx     context.Context // nil, or for how long a device is waited for
+	in      *wire.Decoder   // nil when the message is over
+	opener  Opener
+	message *incoming       // the message whose memory it uses
+	early   *earlyChunk     // the first chunk; nil once it was read
+	reading context.Context // that bounds a wait for memory
+
+	current *chunkOpening // of the chunk that was read last, unless it was opened in its turn
+	coming  *chunkOpening // of the chunk after that, or nil
+	idle    []*chunkOpening
+	most    int // bytes of a chunk of these
+}
+
+// A chunkOpening is a chunk that is opened in another goroutine, in memory of its own.
+type chunkOpening struct {
+	raw    []byte // what sealed is in
+	sealed sealedChunk
+	err    error // of its form, or of its opening
+	chunk  chunk // its data is in mem
+	mem    wire.Memory
+	done   chan struct{} // gets one when it is opened
+}
+
+// chunk returns the next chunk, which may have been opened before. Its data is in the memory
+// of the source until the next one is asked for.
+func (s *chunkSource) chunk() (chunk, error) {
+	if o := s.begun(); o != nil {
+		return s.finish(o)
+	}
+	o, err := s.in.Next()
+	if err == io.EOF || cutOff(err) {
+		return chunk{}, ErrTruncated
+	}
+	if err != nil {
+		return chunk{}, streamError(err, "Chunk")
+	}
+	c, opened := s.early.take()
+	switch s.early = nil; {
+	case opened:
+		return c, nil
+	case s.followed(o):
+		return s.finish(s.start(o))
+	}
+	return s.open(o)
+}
+
+// open opens a chunk in its turn, in the memory of the decoder.
+func (s *chunkSource) open(o wire.Object) (chunk, error) {
+	sealed, err := readSealedChunk(o)
+	if err != nil {
+		return chunk{}, err
+	}
+	return s.persist(sealed, s.in.Memory())
+}
+
+// persist opens a chunk, for as long as a device is waited for.
+func (s *chunkSource) persist(sealed sealedChunk, mem *wire.Memory) (c chunk, err error) {
+	err = persist(s.ctx, func() error {
+		c, err = sealed.open(mem, s.opener, nil)
+		return err
+	})
+	return c, err
+}
+
+// memory is where the chunk is that was read last.
+func (s *chunkSource) memory() *wire.Memory {
+	if s.current != nil {
+		return &s.current.mem
+	}
+	return s.in.Memory()
+}
+
+// followed reports whether a chunk is to be opened beside the next one.
+func (s *chunkSource) followed(o wire.Object) bool {
+	return (len(o.Raw()) > small || waits(s.opener)) && s.in.Follows() && s.roomFor(o)
+}
+
+// roomFor reports whether there is memory for a chunk beside another one.
+func (s *chunkSource) roomFor(o wire.Object) bool {
+	most := max(len(o.Raw()), s.most)
+	if !s.message.account.holdFree(someChunks, most) {
+		return false
+	}
+	s.most = most
+	return true
+}
+
+// begun returns the chunk that was begun, if one was, and makes the memory of the last one
+// available, whose data is used up.
+func (s *chunkSource) begun() (o *chunkOpening) {
+	if s.current != nil {
+		s.idle = append(s.idle, s.current)
+	}
+	o, s.current, s.coming = s.coming, nil, nil
+	return o
+}
+
+// start begins to open a chunk.
+func (s *chunkSource) start(object wire.Object) *chunkOpening {
+	o := &chunkOpening{done: make(chan struct{}, 1)}
+	if n := len(s.idle); n > 0 {
+		o, s.idle = s.idle[n-1], s.idle[:n-1]
+	}
+	if o.err = o.copy(object); o.err != nil {
+		o.done <- struct{}{}
+		return o
+	}
+	go func(opener Opener) {
+		o.chunk, o.err = o.sealed.open(&o.mem, opener, nil)
+		o.done <- struct{}{}
+	}(s.opener)
+	return o
+}
+
+// copy decodes the parts of a chunk, away from the memory that is read into.
+func (o *chunkOpening) copy(object wire.Object) error {
+	f := wire.FieldsOf(object)
+	o.raw = f.AppendBytes(o.raw[:0], "payload")
+	n := len(o.raw)
+	o.raw = f.AppendBytes(o.raw, "signature")
+	o.sealed = sealedChunk{o.raw[:n:n], o.raw[n:]}
+	return malformed(f, "payload chunk")
+}
+
+// finish waits for a chunk, while the next one is begun if it comes before that is done. A
+// device that failed is asked again.
+func (s *chunkSource) finish(o *chunkOpening) (chunk, error) {
+	opening := func() bool { return len(o.done) == 0 }
+	isChunk := func(object wire.Object) bool { return object.Has("payload") && s.roomFor(object) }
+	if next, ok := s.in.Ahead(opening, isChunk); ok {
+		s.coming = s.start(next)
+	}
+	s.current = o
+	<-o.done
+	if o.err != nil && passing(o.err) {
+		return s.persist(o.sealed, &o.mem)
+	}
+	return o.chunk, o.err
+}
+
+// abandon gives up a chunk that was begun, once that is done: it uses keys that are about to
+// be released.
+func (s *chunkSource) abandon() {
+	if s.coming != nil {
+		<-s.coming.done
+		s.coming = nil
+	}
+}
+
+// settle abandons a chunk that was begun, unless somebody is still reading.
+func (r *payloadReader) settle() {
+	if r == nil || !r.mu.TryLock() {
+		return
+	}
+	defer r.mu.Unlock()
+	r.abandon()
+}
