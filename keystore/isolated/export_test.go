@@ -8,3 +8,19 @@ func (s *Store) PID() int {
 	}
 	return p.command.Process.Pid
 }
+
+// UnderWay returns how many calls wait for the child, each on a lane.
+func (s *Store) UnderWay() (calls int) {
+	p, _, _ := s.look()
+	if p == nil {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.lanes {
+		if l.due.Load() > 0 {
+			calls++
+		}
+	}
+	return calls
+}

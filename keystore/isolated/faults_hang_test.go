@@ -4,6 +4,7 @@ package isolated_test
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,23 +15,37 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/isolated"
 )
 
-// TestChildPauses stops the child for a while: a call that began meanwhile works when it goes
-// on, in the same child.
+// TestChildPauses stops the child for a while: calls that began meanwhile work when it goes
+// on, in the same child, and do not wait in a thread each.
 func TestChildPauses(t *testing.T) {
+	const calls = 48
 	w := newWorld(t, isolated.Config{})
-	before, pid := sum(t, w.fresh), w.PID()
+	before, pid, threads := sum(t, w.fresh), w.PID(), threadsOf(t)
 	stop(t, pid)
-	after := make(chan string)
-	began := make(chan struct{})
-	go func() {
-		close(began)
-		after <- sum(t, w.fresh)
-	}()
-	<-began
-	syscall.Kill(pid, syscall.SIGCONT)
-	if got := <-after; got != before || w.PID() != pid {
-		t.Errorf("child %d, and before %d; the key computes %x, and before %x", w.PID(), pid, got, before)
+	after := make(chan string, calls)
+	for range calls {
+		go func() { after <- sum(t, w.fresh) }()
 	}
+	eventually(t, "calls under way", func() bool { return w.UnderWay() == calls })
+	if more := threadsOf(t) - threads; more > calls/2 {
+		t.Errorf("%d calls that wait take %d threads", calls, more)
+	}
+	syscall.Kill(pid, syscall.SIGCONT)
+	for range calls {
+		if got := <-after; got != before || w.PID() != pid {
+			t.Errorf("child %d, and before %d; the key computes %x, and before %x", w.PID(), pid, got, before)
+		}
+	}
+}
+
+// threadsOf counts the threads of this process (proc(5)).
+func threadsOf(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }
 
 // TestAllCallsHang has as many calls under way as the module does at a time, all of which hang.

@@ -2,10 +2,13 @@ package isolated
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 const (
@@ -19,13 +22,18 @@ const onSocket = 0xffffffff
 // A lane carries one call at a time: requests on one pipe, answers on another, and messages
 // that may not fit into a pipe on a socket, which costs twice as much. All of them block: the
 // thread that asked is the one that the kernel wakes with the answer, as with a call into the
-// module itself. A message in a pipe is never longer than it has room for, so that nothing
-// waits in a write to it.
+// module itself. That costs the least for one call at a time; of several, each would keep a
+// thread and the turn of other goroutines, so that the parent waits for them in its poller, see
+// ask. A message in a pipe is never longer than it has room for, so that nothing waits in a
+// write to it.
 type lane struct {
 	in, out int // pipes
 	long    int // socket
 	back    int // the end of in to write to, by which the parent wakes itself; -1 in the child
 	short   int // bytes of a message that a pipe has room for
+
+	file     *os.File        // in, which it closes; nil if it was not given to the poller
+	readable syscall.RawConn // of file, if the lane is polled
 
 	input  []byte
 	output message
@@ -69,6 +77,35 @@ func newLane() (own *lane, theirs laneEnd, err error) {
 	own = laneEnd{back[0], there[1], long[0]}.lane()
 	own.back = back[1]
 	return own, laneEnd{there[0], back[1], long[1]}, nil
+}
+
+// poll gives in to the poller, which takes only what does not block at that time. From then
+// on an answer wakes a thread that polls, if there is one. What it does not take blocks on.
+func (l *lane) poll() {
+	syscall.SetNonblock(l.in, true)
+	l.file = os.NewFile(uintptr(l.in), "lane")
+	syscall.SetNonblock(l.in, false)
+	if err := l.file.SetReadDeadline(time.Time{}); err == nil {
+		l.readable, _ = l.file.SyscallConn() // which fails for a closed file only
+	}
+}
+
+// ask sends a request. If the lane is polled, it returns when the answer can be read, and other
+// goroutines run in this thread meanwhile.
+func (l *lane) ask(request message) error {
+	if l.readable == nil {
+		return l.send(request)
+	}
+	sent := false
+	var failed error
+	err := l.readable.Read(func(uintptr) bool { // what comes after the first call is noticed
+		if sent {
+			return true
+		}
+		sent, failed = true, l.send(request)
+		return failed != nil
+	})
+	return errors.Join(failed, err)
 }
 
 // send writes a message.
@@ -185,7 +222,12 @@ func (l *lane) rest() {
 }
 
 func (l *lane) close() {
-	laneEnd{l.in, l.out, l.long}.close()
+	in := l.in
+	if l.file != nil {
+		l.file.Close()
+		in = -1
+	}
+	laneEnd{in, l.out, l.long}.close()
 	if l.back >= 0 {
 		syscall.Close(l.back)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,17 @@ type process struct {
 	mu    sync.Mutex
 	why   string // it was ended, or ""
 	lanes map[*lane]bool
-	free  []*lane // of those, the last used is used next
+	free  idle
+}
+
+// An idle has the lanes that nobody uses. The last used is used next.
+type idle struct{ blocking, polled []*lane }
+
+func (i *idle) of(polled bool) *[]*lane {
+	if polled {
+		return &i.polled
+	}
+	return &i.blocking
 }
 
 // start starts a child and waits until its store is open.
@@ -149,11 +160,11 @@ func (p *process) end(why string) {
 	for l := range p.lanes { // a child in the kernel may not end at once
 		l.interrupt()
 	}
-	for _, l := range p.free {
+	for _, l := range slices.Concat(p.free.blocking, p.free.polled) {
 		delete(p.lanes, l)
 		l.close()
 	}
-	p.free = nil
+	p.free = idle{}
 }
 
 // isOver reports whether the child was ended.
@@ -206,18 +217,24 @@ func (p *process) enter() error {
 // errNoLane means that the child does not take another lane: it has ended, or is about to.
 var errNoLane = errors.New("it takes no lane")
 
-// lane returns a lane that nobody uses.
-func (p *process) lane() (*lane, error) {
+// lane returns a lane that nobody uses: for a call beside others, one that is polled.
+func (p *process) lane(polled bool) (*lane, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.why != "" {
 		return nil, &lostError{why: p.why}
 	}
-	if n := len(p.free); n > 0 {
-		l := p.free[n-1]
-		p.free = p.free[:n-1]
+	free := p.free.of(polled)
+	if n := len(*free); n > 0 {
+		l := (*free)[n-1]
+		*free = (*free)[:n-1]
 		return l, nil
 	}
+	return p.anotherLane(polled)
+}
+
+// anotherLane makes a lane and passes its end to the child.
+func (p *process) anotherLane(polled bool) (*lane, error) {
 	l, theirs, err := newLane()
 	if err != nil {
 		return nil, fmt.Errorf("isolated: a way to the process of the key store: %v: %w", err, keystore.ErrBusy)
@@ -227,6 +244,9 @@ func (p *process) lane() (*lane, error) {
 	if _, _, err := p.control.WriteMsgUnix([]byte{0}, syscall.UnixRights(theirs[:]...), nil); err != nil {
 		l.close()
 		return nil, fmt.Errorf("%w: %w", errNoLane, err)
+	}
+	if polled {
+		l.poll()
 	}
 	p.lanes[l] = true
 	return l, nil
@@ -238,7 +258,8 @@ func (p *process) put(l *lane, sound bool) {
 	defer p.mu.Unlock()
 	if sound && p.why == "" {
 		l.rest()
-		p.free = append(p.free, l)
+		free := p.free.of(l.readable != nil)
+		*free = append(*free, l)
 		return
 	}
 	delete(p.lanes, l)
@@ -252,7 +273,7 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 		return err
 	}
 	defer func() { <-p.places }()
-	l, err := p.lane()
+	l, err := p.lane(len(p.places) > 1)
 	if errors.Is(err, errNoLane) {
 		return p.lost(err) // when it has ended, so that a repeated call does not meet it again
 	}
@@ -281,7 +302,7 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 func (p *process) exchange(l *lane, limit time.Duration, request message, longest int) ([]byte, error) {
 	p.begin(l, limit)
 	defer l.due.Store(0)
-	if err := l.send(request); err != nil {
+	if err := l.ask(request); err != nil {
 		return nil, err
 	}
 	return l.receive(longest)
