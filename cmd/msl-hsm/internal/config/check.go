@@ -15,8 +15,8 @@ import (
 // RandomMixed is the value of keystore.random for bytes of two sources.
 const RandomMixed = "mixed"
 
-// check refuses values that could only break every message.
-func check(c *Config) error {
+// checkNumbers refuses numbers below zero where they mean nothing.
+func (c *Config) checkNumbers() error {
 	s, l := &c.Server, &c.Server.Limits
 	for _, number := range []struct {
 		name  string
@@ -47,6 +47,15 @@ func check(c *Config) error {
 		if number.value < 0 {
 			return exit.Usagef("%s is less than nothing", number.name)
 		}
+	}
+	return nil
+}
+
+// check refuses values that could only break every message.
+func check(c *Config) error {
+	s := &c.Server
+	if err := c.checkNumbers(); err != nil {
+		return err
 	}
 	if err := CheckListen("server.listen", s.Listen); err != nil {
 		return err
