@@ -138,12 +138,21 @@ type Left struct {
 	Again    bool   `json:"register_again"`  // its keys never leave the key store: it needs new ones
 }
 
+// A sealing says what can become of the sealed keys of an entity.
+type sealing int
+
+const (
+	sealedNow     sealing = iota // the version in use seals them, or there are none
+	sealedBefore                 // an older one does, and they can be sealed again
+	sealedForGood                // they have to stay there
+)
+
 // left tells which older version seals keys of an entity, if any does, and whether they
-// have to stay there.
-func (n *Needs) left(e state.EntityRecord) (l Left, stays bool) {
+// have to stay there. What is no sealed key stays.
+func (n *Needs) left(e state.EntityRecord) (l Left, now sealing) {
 	l.Identity = e.Identity
 	if e.PSK == nil {
-		return l, false
+		return l, sealedNow
 	}
 	used := n.inUse(n.together(keystore.RoleSealMAC.Label(n.Prefix)))
 	for role, blobs := range sealedParts(e.PSK) {
@@ -152,25 +161,31 @@ func (n *Needs) left(e state.EntityRecord) (l Left, stays bool) {
 			if version == used {
 				continue
 			}
-			if l.Sealing == 0 || version < l.Sealing {
+			if now == sealedNow || version < l.Sealing {
 				l.Sealing = version
 			}
-			again := !n.info(role, version).Reseals
-			l.Again = l.Again || again
-			stays = stays || again || !n.info(role, used).Trusted
+			now = max(now, sealedBefore)
+			if !n.info(role, version).Reseals {
+				l.Again, now = true, sealedForGood
+			}
+			if !n.info(role, used).Trusted {
+				now = sealedForGood
+			}
 		}
 	}
-	return l, stays
+	return l, now
 }
 
 // moves reports whether Rewrap seals the keys of all these entities again.
 func (n *Needs) moves(identities []string) bool {
-	for _, e := range n.entities {
-		if _, stays := n.left(e); stays && slices.Contains(identities, e.Identity) {
-			return false
-		}
+	these := map[string]bool{}
+	for _, name := range identities {
+		these[name] = true
 	}
-	return true
+	return !slices.ContainsFunc(n.entities, func(e state.EntityRecord) bool {
+		_, now := n.left(e)
+		return now == sealedForGood && these[e.Identity]
+	})
 }
 
 // sealedParts are the sealed keys of a key set, by what seals them.

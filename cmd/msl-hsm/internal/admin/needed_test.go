@@ -128,6 +128,55 @@ func TestRetire(t *testing.T) {
 	}
 }
 
+// A claiming store says of its sealing keys what those of a token may say.
+type claiming struct {
+	*soft.Store
+	reseals, trusted uint32 // the first such versions
+}
+
+func (s claiming) List() ([]keystore.Info, error) {
+	all, err := s.Store.List()
+	for i, k := range all {
+		all[i].Reseals, all[i].Trusted = k.Reseals && k.Version >= s.reseals, k.Trusted && k.Version >= s.trusted
+	}
+	return all, err
+}
+
+// TestRewrapTrusted seals nothing again that cannot leave, or that nothing takes, and says
+// which of these it is. A dry run says the same and seals nothing.
+func TestRewrapTrusted(t *testing.T) {
+	b, soft := newBoard(), serverKeys(t)
+	r := &Rotator{State: b, Store: soft, Prefix: "msl", Keep: time.Hour, Tell: func(string, ...any) {}}
+	for _, name := range []string{"b", "a"} {
+		b.entities = append(b.entities, sealedEntity(t, soft, name))
+		if err := r.Rotate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken := sealedEntity(t, soft, "c")
+	broken.PSK.MAC = []byte("no sealed key")
+	b.entities = append(b.entities, broken)
+	for _, c := range []struct {
+		reseals, trusted uint32
+		want             []Left
+	}{
+		{4, 3, []Left{{"a", 2, true}, {"b", 1, true}, {"c", 0, true}}},
+		{2, 4, []Left{{"a", 2, false}, {"b", 1, true}, {"c", 0, true}}},
+		{2, 3, []Left{{"b", 1, true}, {"c", 0, true}}},
+	} {
+		r.Store = claiming{soft, c.reseals, c.trusted}
+		for _, f := range []func(context.Context) ([]Left, error){r.Unsealable, r.Rewrap} {
+			if left, err := f(t.Context()); err != nil || !slices.Equal(left, c.want) {
+				t.Errorf("%+v: %v, %v", c, left, err)
+			}
+		}
+	}
+	n, err := FindNeeds(t.Context(), b, claiming{soft, 1, 1}, "msl", time.Hour)
+	if why := n.Why("msl-seal-wrapping", 1); err != nil || !strings.Contains(why, "of b are sealed with it (msl-hsm key rewrap seals them again)") {
+		t.Error(why, err)
+	}
+}
+
 // TestRewrap seals pre-shared keys again where the store can, and then nothing needs the
 // older version; entities of a store that cannot are named.
 func TestRewrap(t *testing.T) {

@@ -52,9 +52,9 @@ func (r *Rotator) eachOlder(ctx context.Context, f func(keystore.Resealer, state
 		if r.Sealed != nil {
 			r.Sealed(i, len(n.entities))
 		}
-		switch l, stays := n.left(e); {
-		case l.Sealing == 0:
-		case stays || !able:
+		switch l, now := n.left(e); {
+		case now == sealedNow:
+		case now == sealedForGood || !able:
 			l.Again = l.Again || !able
 			left = append(left, l)
 		default:
