@@ -146,9 +146,17 @@ func TestGuard(t *testing.T) {
 	open(serve, path, Verdict{Authentic: true, New: true})
 	open(serve, path, Verdict{Authentic: true})
 	open(command, path, Verdict{Authentic: true})
-	if s, err := ReopenServer(path); !errors.Is(err, ErrNoKey) {
-		t.Errorf("without the key: %v, %v, want ErrNoKey", s, err)
+	s, err := ReopenServer(path) // without the key it can be read
+	if err != nil {
+		t.Fatal(err)
 	}
+	if _, err := s.Entities(); err != nil {
+		t.Error(err)
+	}
+	if err := s.UnrevokeEntity("thief"); !errors.Is(err, ErrNoKey) {
+		t.Errorf("changed without the key: %v, want ErrNoKey", err)
+	}
+	s.Close()
 
 	// the file of before does not come back, unless somebody vouches for it
 	write(t, path, old)
@@ -182,8 +190,7 @@ func TestGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	open(command, path, Verdict{Authentic: true})
-	s, err := command.Reopen(path)
-	if err != nil {
+	if s, err = command.Reopen(path); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()

@@ -11,6 +11,8 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -89,11 +91,11 @@ func copyState(c *config.Config, state string, to *os.File) error {
 	if err != nil {
 		return err
 	}
-	err = Tell(c, nil, stateBackup, "", errors.Join(s.File.Snapshot(to), s.Close()))
-	if err != nil || c.Server.Enrollment.File() == "" {
-		return err
+	err = Tell(c, nil, stateBackup, "", s.File.Snapshot(to))
+	if err == nil && c.Server.Enrollment.File() != "" {
+		err = copyEnrollments(c, s.store, to.Name())
 	}
-	return copyEnrollments(c, to.Name())
+	return errors.Join(err, s.Close())
 }
 
 // attachEnrollments adds the enrollments to a backup of the state.
@@ -106,11 +108,11 @@ func attachEnrollments(backup string, f *enroll.File) error {
 }
 
 // copyEnrollments attaches the enrollments from the file, which no server has open.
-func copyEnrollments(c *config.Config, backup string) error {
+func copyEnrollments(c *config.Config, store keys.Store, backup string) error {
 	if err := findEnrollments(c); err != nil {
 		return err
 	}
-	f, err := enroll.OpenFile(c.Server.Enrollment.File())
+	f, err := openEnrollmentFile(c, store, authkv.Judge)
 	if err != nil {
 		return err
 	}
@@ -149,11 +151,27 @@ func Enrolled(states map[enroll.State]int) string {
 }
 
 // CheckedEnrollments verifies and returns the enrollments in a backup, or nil if it has
-// none.
-func CheckedEnrollments(backup string) ([]byte, error) {
+// none. They must be authentic.
+func CheckedEnrollments(c *config.Config, backup string) ([]byte, error) {
 	content, err := bolt.Attached(backup)
-	if err == nil && content != nil {
-		_, err = enroll.CheckCopy(content)
+	if err != nil || content == nil {
+		return nil, err
 	}
-	return content, err
+	r := &ring{c: c}
+	_, err = r.enrollments(authkv.Judge).CheckCopy(content)
+	return content, errors.Join(err, r.Close())
+}
+
+// RestoreState puts a backup in the place of the state file.
+func RestoreState(c *config.Config, backup, file string, keepTokens bool) (bolt.Restored, error) {
+	r := &ring{c: c}
+	done, err := r.states(authkv.Judge).Restore(backup, file, keepTokens)
+	return done, errors.Join(Unusable(backup, err), r.Close())
+}
+
+// RestoreEnrollments puts those of a backup in the place of their file.
+func RestoreEnrollments(c *config.Config, content []byte, file string) (aside string, err error) {
+	r := &ring{c: c}
+	aside, err = r.enrollments(authkv.Judge).Restore(content, file)
+	return aside, errors.Join(err, r.Close())
 }

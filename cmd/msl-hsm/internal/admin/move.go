@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
@@ -34,7 +35,7 @@ func ExportState(c *config.Config, path string, progress func(records int)) (sum
 	if err := s.verify(); err != nil {
 		return sum, err
 	}
-	sum, err = bolt.WriteServer(context.Background(), path, s.Server, progress)
+	sum, err = (&ring{c: c, store: s.store}).states(authkv.Vouch).Write(context.Background(), path, s.Server, progress)
 	if err == nil && c.Server.Enrollment.Shared() {
 		err = attachShared(c, s, path)
 	}
@@ -63,7 +64,9 @@ func ImportState(c *config.Config, path string, keepTokens bool, progress func(r
 	if err := checkShared(c, "msl-hsm state restore"); err != nil {
 		return sum, err
 	}
-	from, err := bolt.ReopenServer(path)
+	r := &ring{c: c}
+	defer exit.Closing(&err, r)
+	from, err := r.states(authkv.Judge).Reopen(path)
 	if err != nil {
 		return sum, Unusable(path, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -58,7 +59,9 @@ func importEnrollments(c *config.Config, content []byte, progress func(int)) (st
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		return nil, err
 	}
-	from, err := enroll.OpenFile(path)
+	r := &ring{c: c}
+	defer exit.Closing(&err, r)
+	from, err := r.enrollments(authkv.Judge).Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +108,7 @@ func writeEnrollments(c *config.Config, s *State, path string) (states map[enrol
 	if err := from.Verify(context.Background()); err != nil {
 		return nil, err
 	}
-	return enroll.WriteFile(context.Background(), path, from.Stored)
+	return (&ring{c: c, store: s.store}).enrollments(authkv.Vouch).Write(context.Background(), path, from.Stored)
 }
 
 // sharedEnrollments returns the content of a file of the enrollments, which it writes in a

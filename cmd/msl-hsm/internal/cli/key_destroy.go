@@ -41,6 +41,9 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 					return err
 				}
 			}
+			if err := reauthenticated(p, c, args[0], force); err != nil {
+				return err
+			}
 			what := args[0]
 			if version != 0 {
 				what = fmt.Sprintf("%s version %d", what, version)
@@ -60,6 +63,20 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 	c.Flags().BoolVar(&force, "force", false, "also if servers need it, or nobody can tell")
 	c.Flags().Uint32Var(&version, "version", 0, "only this version `N` (default every version)")
 	return c
+}
+
+// reauthenticated makes sure that the state of the servers is authenticated by the newest
+// version of its key, before another one goes.
+func reauthenticated(p *program, c *config.Config, label string, force bool) error {
+	if c.Server.State.IsZero() || label != keystore.RoleIssuerMAC.Label(c.Keystore.Prefix) || c.Server.State.Path() != "" && admin.Absent(c.Server.State.Path()) {
+		return nil
+	}
+	err := admin.Reauthenticate(c)
+	if err != nil && force {
+		fmt.Fprintf(p.stderr, "the state could not be authenticated by the newest version of the key: %s\n", exit.OneLine(err))
+		return nil
+	}
+	return err
 }
 
 // unneeded makes sure that the servers of the configured state do not need a key.

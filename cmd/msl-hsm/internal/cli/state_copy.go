@@ -118,11 +118,11 @@ func restoreState(p *program, c *config.Config, backup, file string, keepTokens 
 	if err := admin.Stopped(file, "restore the backup"); err != nil {
 		return err
 	}
-	enrollments, err := admin.CheckedEnrollments(backup)
+	enrollments, err := admin.CheckedEnrollments(c, backup)
 	if err != nil {
 		return fmt.Errorf("%w; nothing was changed: name another backup", err)
 	}
-	r, err := bolt.RestoreServer(backup, file, keepTokens)
+	r, err := admin.RestoreState(c, backup, file, keepTokens)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func restoreState(p *program, c *config.Config, backup, file string, keepTokens 
 	if r.Aside != "" {
 		fmt.Fprintf(p.stdout, "what was there is in %s\n", r.Aside)
 	}
-	if err := restoreEnrollments(p, enrollments, c.Server.Enrollment.File()); err != nil {
+	if err := restoreEnrollments(p, c, enrollments); err != nil {
 		return fmt.Errorf("the state is restored, and the enrollments are not: %w", err)
 	}
 	text := restoredText

@@ -87,7 +87,7 @@ message since.`,
 
 // importAttached imports the enrollments in a backup, if it has some.
 func importAttached(p *program, c *config.Config, path string) error {
-	content, err := admin.CheckedEnrollments(path)
+	content, err := admin.CheckedEnrollments(c, path)
 	switch {
 	case err == nil && content == nil:
 		return nil

@@ -52,29 +52,13 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	return s, nil
 }
 
-// openState opens the state and the key store: the store before, if the state is
-// authenticated by its keys.
+// openState opens the state, and the key store that authenticates it.
 func (s *base) openState(c *config.Config, log *slog.Logger) (err error) {
-	if c.Server.State.Shared() {
-		if s.Store, err = keys.Open(c); err != nil {
-			return err
-		}
-		if s.State, err = admin.Serve(c, s.Store, log, s.stateBack); err != nil {
-			return errors.Join(err, s.Store.Close())
-		}
-		return nil
-	}
-	s.State, err = admin.Serve(c, nil, log, s.stateBack)
-	if errors.Is(err, fs.ErrNotExist) {
+	s.State, s.Store, err = admin.Serve(c, log, s.stateBack)
+	if !c.Server.State.Shared() && errors.Is(err, fs.ErrNotExist) {
 		return firstStep(c, err)
 	}
-	if err != nil {
-		return err
-	}
-	if s.Store, err = keys.Open(c); err != nil {
-		return errors.Join(err, s.State.Close())
-	}
-	return nil
+	return err
 }
 
 // stateBack forgets that steps failed while etcd was lost, also those that are still under
@@ -134,7 +118,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	s.prefix = c.Keystore.Prefix
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
 	if c.Server.Enrollment.On() && s.Devices == nil {
-		if s.Devices, err = admin.ServeDevices(c, s.State, s.Store); err != nil {
+		if s.Devices, err = admin.ServeDevices(c, s.State, s.Store, log); err != nil {
 			return err
 		}
 		s.Devices.Written = s.audit.device
