@@ -78,7 +78,7 @@ func (g Guard) Over(ctx context.Context, store kv.Store, tables []string) (kv.St
 	if err != nil || !verdict.Authentic {
 		return store, verdict, err
 	}
-	return over, verdict, nil
+	return over, verdict, over.own(ctx)
 }
 
 func (g Guard) key() (Key, Mark, error) {

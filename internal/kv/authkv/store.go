@@ -17,12 +17,48 @@ type Store struct {
 	kv.Store
 	key    Key
 	tables []string // in the sum, without the settings
+	memory *memory  // of a store that only this process changes, or nil
 }
 
 // Open returns an authenticated store over another one, which has a root. tables are those
 // in the sum; the settings are in it, too.
 func Open(store kv.Store, key Key, tables []string) *Store {
-	return &Store{store, key, tables}
+	return &Store{Store: store, key: key, tables: tables}
+}
+
+// own has the store notice when somebody else changes its root.
+func (s *Store) own(ctx context.Context) error {
+	return s.Store.View(ctx, func(r kv.Reader) error {
+		b, err := r.Get(kv.Settings, []byte(rootKey))
+		if err == nil {
+			s.memory = remember(b)
+		}
+		return err
+	})
+}
+
+// View implements [kv.Store].
+func (s *Store) View(ctx context.Context, fn func(kv.Reader) error) error {
+	if s.memory == nil {
+		return s.Store.View(ctx, fn)
+	}
+	return s.memory.view(func(fn func(kv.Reader) error) error { return s.Store.View(ctx, fn) }, fn)
+}
+
+// rootIn returns the root in a store. One that this process made needs no look at its tag.
+func (s *Store) rootIn(r kv.Reader) (root, []byte, error) {
+	b, err := r.Get(kv.Settings, []byte(rootKey))
+	if err != nil {
+		return root{}, nil, err
+	}
+	if s.memory == nil {
+		found, err := decodeRoot(b, s.key)
+		return found, b, err
+	}
+	if s.memory.knows(b, s.memory.newest()) != nil {
+		return root{}, nil, errReplaced()
+	}
+	return readHead(b), b, nil
 }
 
 // Begin makes the root of a store that has nothing in the tables.
@@ -114,41 +150,41 @@ func (r *root) compare(found *sum) error {
 
 // Update implements [kv.Store]. A root that does not fit its tag is [kv.ErrForged].
 func (s *Store) Update(ctx context.Context, fn func(kv.Tx) error) error {
-	_, err := s.update(ctx, fn)
+	_, err := s.update(ctx, func(tx *tx) error { return fn(tx) })
 	return err
 }
 
 // update also reports whether there is another root.
-func (s *Store) update(ctx context.Context, fn func(kv.Tx) error) (changed bool, err error) {
+func (s *Store) update(ctx context.Context, fn func(*tx) error) (changed bool, err error) {
+	var changes uint64
 	err = s.Store.Update(ctx, func(inner kv.Tx) error {
 		tx := &tx{Tx: inner, store: s}
 		err := fn(tx)
-		if changed = tx.changed; err != nil {
+		if changed = tx.changed; err != nil || !changed {
 			return err
 		}
-		return tx.seal()
+		changes, err = tx.seal()
+		return err
 	})
+	if err == nil && changed {
+		s.memory.committed(changes)
+	}
 	return changed, err
 }
 
 // Renew has the newest version of the key authenticate the store, which must be authentic.
 // It changes nothing where that version does already.
 func (s *Store) Renew(ctx context.Context) error {
-	return s.Store.Update(ctx, func(inner kv.Tx) error {
-		b, err := inner.Get(kv.Settings, []byte(rootKey))
-		if err != nil {
-			return err
-		}
-		r, err := decodeRoot(b, s.key)
+	_, err := s.update(ctx, func(tx *tx) error {
+		r, b, err := s.rootIn(tx.Tx)
 		if err != nil {
 			return err
 		}
 		newest, err := r.encode(s.key)
-		if err != nil || bytes.Equal(newest, b) {
-			return err
-		}
-		return (&tx{Tx: inner, store: s, changed: true}).seal()
+		tx.changed = err == nil && !bytes.Equal(newest, b)
+		return err
 	})
+	return err
 }
 
 // A tx keeps the sum of what it changes.
@@ -194,14 +230,11 @@ func (t *tx) takeOut(table string, key []byte) error {
 	return nil
 }
 
-// seal writes the root after the changes.
-func (t *tx) seal() error {
-	if !t.changed {
-		return nil
-	}
-	r, err := readRoot(t.Tx, t.store.key)
+// seal writes the root after the changes, and returns their number so far.
+func (t *tx) seal() (uint64, error) {
+	r, _, err := t.store.rootIn(t.Tx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	r.changes++
 	for i := range r.sum {
@@ -209,9 +242,10 @@ func (t *tx) seal() error {
 	}
 	b, err := r.encode(t.store.key)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return t.Tx.Put(kv.Settings, []byte(rootKey), b)
+	t.store.memory.sealed(r.changes, b)
+	return r.changes, t.Tx.Put(kv.Settings, []byte(rootKey), b)
 }
 
 // A Shared is a [Store] over a [kv.Shared] store, whose copy in memory it verifies.
@@ -251,7 +285,7 @@ func (s *Shared) Recall(ctx context.Context, fn func(kv.Reader) error) error {
 // taken back. If what fn read was not authentic, which the copy tells by then, the error is
 // [kv.ErrForged], although the change was made: nothing may follow from it.
 func (s *Shared) Update(ctx context.Context, fn func(kv.Tx) error) error {
-	changed, err := s.update(ctx, fn)
+	changed, err := s.update(ctx, func(tx *tx) error { return fn(tx) })
 	if err != nil || !changed {
 		return err
 	}

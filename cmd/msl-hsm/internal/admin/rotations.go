@@ -8,11 +8,8 @@ import (
 	"net/url"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
-	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
-	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
 
 // Rotations are the way in which a command and the servers of a state agree on versions
@@ -36,68 +33,21 @@ func OpenRotations(c *config.Config) (Rotations, error) {
 	if remote, err := dialFile(c); remote != nil || err != nil {
 		return remoteRotations{remoteRegistry{remote}}, err
 	}
-	s, err := OpenState(c, "")
+	h, err := hold(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := renew(c, s); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	if s.File != nil {
-		return unserved{s}, nil
-	}
-	return s, nil
-}
-
-// Reauthenticate has the newest versions of the keys authenticate the state and the records of
-// devices, through a running server if there is one, so that an older one can go.
-func Reauthenticate(c *config.Config) error {
-	if remote, err := dialFile(c); remote != nil || err != nil {
-		if err == nil {
-			err = errors.Join(remote.callLong(http.MethodPost, "/state/reauthenticate", nil, nil), remote.Close())
-		}
-		return err
-	}
-	s, err := OpenState(c, "")
-	if err != nil {
-		return err
-	}
-	return errors.Join(renew(c, s), s.Close())
-}
-
-// reauthenticate is renew in a running server.
-func (s Service) reauthenticate(ctx context.Context) error {
-	err := keys.Refresh(s.State.store)
-	if err == nil {
-		err = s.State.File.Reauthenticate(ctx)
-	}
-	if err == nil && s.Devices != nil {
-		err = s.Devices.Records.Renew(ctx)
-	}
-	return err
-}
-
-// renew has the newest versions of the keys authenticate the state and the records of
-// devices, so that older ones can go.
-func renew(c *config.Config, s *State) error {
-	var err error
-	switch {
-	case s.File != nil:
-		err = s.File.Reauthenticate(context.Background())
-	case s.Cluster != nil:
-		err = s.Cluster.Reauthenticate(context.Background())
+	err = h.renew() // older versions may go
+	if h.records != nil {
+		err = errors.Join(err, h.records.Close())
 	}
 	if err != nil {
-		return err
+		return nil, errors.Join(err, h.state.Close())
 	}
-	if !c.Server.Enrollment.On() || c.Server.Enrollment.File() != "" && Absent(c.Server.Enrollment.File()) {
-		return nil
+	if h.state.File != nil {
+		return unserved{h.state}, nil
 	}
-	records, err := openRecords(c, s.store, authkv.Judge, devices.Administer)
-	if err != nil {
-		return err
-	}
-	return errors.Join(records.Renew(context.Background()), records.Close())
+	return h.state, nil
 }
 
 // unserved is a state that no server has open.

@@ -41,14 +41,11 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 					return err
 				}
 			}
-			if err := reauthenticated(p, c, args[0], force); err != nil {
-				return err
-			}
 			what := args[0]
 			if version != 0 {
 				what = fmt.Sprintf("%s version %d", what, version)
 			}
-			if err := tellKeys(c, store, "key destroy", what, store.Destroy(args[0], version)); err != nil {
+			if err := tellKeys(c, store, "key destroy", what, p.destroy(c, store, args[0], version, force)); err != nil {
 				return keys.Missing(err, "msl-hsm key list shows what is there")
 			}
 			if version == 0 {
@@ -65,18 +62,28 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 	return c
 }
 
-// reauthenticated makes sure that the state of the servers is authenticated by the newest
-// version of its key, before another one goes.
-func reauthenticated(p *program, c *config.Config, label string, force bool) error {
-	if c.Server.State.IsZero() || label != keystore.RoleIssuerMAC.Label(c.Keystore.Prefix) || c.Server.State.Path() != "" && admin.Absent(c.Server.State.Path()) {
-		return nil
+// destroy also has the state go over to another version, if one of the key goes that
+// authenticates it.
+func (p *program) destroy(c *config.Config, store keystore.Admin, label string, version uint32, force bool) error {
+	destroyed := false
+	destroy := func() error {
+		destroyed = true
+		return store.Destroy(label, version)
 	}
-	err := admin.Reauthenticate(c)
-	if err != nil && force {
-		fmt.Fprintf(p.stderr, "the state could not be authenticated by the newest version of the key: %s\n", exit.OneLine(err))
-		return nil
+	none := c.Server.State.IsZero() || c.Server.State.Path() != "" && admin.Absent(c.Server.State.Path())
+	if none || version == 0 || label != keystore.RoleIssuerMAC.Label(c.Keystore.Prefix) {
+		return destroy()
 	}
-	return err
+	newest, err := keys.Newest(store)
+	if err != nil {
+		return err
+	}
+	err = admin.Without(c, newest[label].Version == version, destroy)
+	if err == nil || !force || destroyed {
+		return err
+	}
+	fmt.Fprintf(p.stderr, "the state is not authenticated by another version of the key: %s\n", exit.OneLine(err))
+	return destroy()
 }
 
 // unneeded makes sure that the servers of the configured state do not need a key.
