@@ -73,11 +73,13 @@ func (g Guard) Over(ctx context.Context, store kv.Store, tables []string) (kv.St
 	case key == nil:
 		return store, Verdict{}, nil
 	}
-	over := Open(store, key, tables)
+	over := Open(store, soleKey{key}, tables)
+	over.hash = hashFast
 	verdict, err := g.judge(ctx, over, rooted, mark)
 	if err != nil || !verdict.Authentic {
 		return store, verdict, err
 	}
+	over.share()
 	return over, verdict, over.own(ctx)
 }
 
@@ -122,6 +124,22 @@ type unjudged struct{ kv.Store }
 // Update is [ErrNoKey].
 func (unjudged) Update(context.Context, func(kv.Tx) error) error {
 	return fmt.Errorf("authkv: %w", ErrNoKey)
+}
+
+// A soleKey has tags for stores that one process at a time has open: their sums are made
+// otherwise.
+type soleKey struct{ Key }
+
+const soleUse = "msl-hsm state root of a file\x00"
+
+// Tag implements [Key].
+func (k soleKey) Tag(data []byte) ([]byte, error) {
+	return k.Key.Tag(append([]byte(soleUse), data...))
+}
+
+// Check implements [Key].
+func (k soleKey) Check(data, tag []byte) (bool, error) {
+	return k.Key.Check(append([]byte(soleUse), data...), tag)
 }
 
 // noMark is that of who keeps none.

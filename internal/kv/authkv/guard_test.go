@@ -35,7 +35,7 @@ func TestReplaced(t *testing.T) {
 	for name, replace := range map[string]func(old []byte) []byte{
 		"that of before": func(old []byte) []byte { return old },
 		"another": func([]byte) []byte {
-			b, err := newRoot(sum{}).encode(secret("key"))
+			b, err := newRoot(sum{}).encode(soleKey{secret("key")})
 			if err != nil {
 				t.Fatal(err)
 			}

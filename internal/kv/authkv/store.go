@@ -17,13 +17,44 @@ type Store struct {
 	kv.Store
 	key    Key
 	tables []string // in the sum, without the settings
-	memory *memory  // of a store that only this process changes, or nil
+	hash   hasher
+	memory *memory // of a store that only this process changes, or nil
+	shares bool    // commits, so that a root is made by finish
+	last   *commit // that was begun; only for who is in a transaction
+}
+
+// A commit is what several functions change together.
+type commit struct {
+	tx      kv.Tx
+	delta   sum
+	room    room
+	changes uint64 // of its root, once it has one
+}
+
+// finish makes the root of a commit.
+func (s *Store) finish(inner kv.Tx) error {
+	if s.last == nil || s.last.tx != inner {
+		return nil // nothing in the sum changed
+	}
+	return s.last.seal(s)
+}
+
+// commitOf returns what the functions of a transaction change together. A function that fails
+// after a change takes the whole transaction with it.
+func (s *Store) commitOf(inner kv.Tx) *commit {
+	if !s.shares {
+		return &commit{tx: inner}
+	}
+	if s.last == nil || s.last.tx != inner {
+		s.last = &commit{tx: inner}
+	}
+	return s.last
 }
 
 // Open returns an authenticated store over another one, which has a root. tables are those
 // in the sum; the settings are in it, too.
 func Open(store kv.Store, key Key, tables []string) *Store {
-	return &Store{Store: store, key: key, tables: tables}
+	return &Store{Store: store, key: key, tables: tables, hash: hash}
 }
 
 // own has the store notice when somebody else changes its root.
@@ -35,6 +66,14 @@ func (s *Store) own(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// share has the functions of a commit share a root.
+func (s *Store) share() {
+	if c, ok := s.Store.(kv.Committer); ok {
+		s.shares = true
+		c.OnCommit(s.finish)
+	}
 }
 
 // View implements [kv.Store].
@@ -128,13 +167,14 @@ func (s *Store) Verify(ctx context.Context) error {
 }
 
 func (s *Store) sumOf(r kv.Reader) (found sum, err error) {
+	in := &room{}
 	for _, table := range append([]string{kv.Settings}, s.tables...) {
 		for p, err := range kv.All(r, table, nil, nil) {
 			if err != nil {
 				return found, err
 			}
 			if inSum(s.tables, table, p.Key) {
-				found.add(table, p.Key, p.Value)
+				found.plus(s.hash(in, table, p.Key, p.Value))
 			}
 		}
 	}
@@ -156,18 +196,17 @@ func (s *Store) Update(ctx context.Context, fn func(kv.Tx) error) error {
 
 // update also reports whether there is another root.
 func (s *Store) update(ctx context.Context, fn func(*tx) error) (changed bool, err error) {
-	var changes uint64
+	var own *commit
 	err = s.Store.Update(ctx, func(inner kv.Tx) error {
 		tx := &tx{Tx: inner, store: s}
 		err := fn(tx)
-		if changed = tx.changed; err != nil || !changed {
+		if own, changed = tx.own, tx.own != nil; err != nil || !changed || s.shares {
 			return err
 		}
-		changes, err = tx.seal()
-		return err
+		return own.seal(s)
 	})
 	if err == nil && changed {
-		s.memory.committed(changes)
+		s.memory.committed(own.changes)
 	}
 	return changed, err
 }
@@ -181,8 +220,11 @@ func (s *Store) Renew(ctx context.Context) error {
 			return err
 		}
 		newest, err := r.encode(s.key)
-		tx.changed = err == nil && !bytes.Equal(newest, b)
-		return err
+		if err != nil || bytes.Equal(newest, b) {
+			return err
+		}
+		tx.own = s.commitOf(tx.Tx)
+		return tx.Tx.Put(kv.Settings, []byte(rootKey), bytes.Clone(b)) // a change, for the root to follow
 	})
 	return err
 }
@@ -190,62 +232,63 @@ func (s *Store) Renew(ctx context.Context) error {
 // A tx keeps the sum of what it changes.
 type tx struct {
 	kv.Tx
-	store   *Store
-	delta   sum
-	changed bool
+	store *Store
+	own   *commit // or nil, if nothing in the sum changed
 }
 
 // Put implements [kv.Tx].
 func (t *tx) Put(table string, key, value []byte) error {
-	if err := t.takeOut(table, key); err != nil {
-		return err
+	own, err := t.change(table, key, func() error { return t.Tx.Put(table, key, value) })
+	if err == nil && own != nil {
+		own.delta.plus(t.store.hash(&own.room, table, key, value))
 	}
-	if inSum(t.store.tables, table, key) {
-		t.delta.add(table, key, value)
-	}
-	return t.Tx.Put(table, key, value)
+	return err
 }
 
 // Delete implements [kv.Tx].
 func (t *tx) Delete(table string, key []byte) error {
-	if err := t.takeOut(table, key); err != nil {
-		return err
-	}
-	return t.Tx.Delete(table, key)
+	_, err := t.change(table, key, func() error { return t.Tx.Delete(table, key) })
+	return err
 }
 
-// takeOut takes the old record out of the sum.
-func (t *tx) takeOut(table string, key []byte) error {
+// change makes a change, and takes the old record out of the sum. It returns the commit, or
+// nil for a record that is not in the sum.
+func (t *tx) change(table string, key []byte, do func() error) (*commit, error) {
 	if !inSum(t.store.tables, table, key) {
-		return nil
+		return nil, do()
 	}
-	old, err := t.Get(table, key)
+	found, err := t.Get(table, key)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	old := bytes.Clone(found) // which do may overwrite
+	if err := do(); err != nil {
+		return nil, err
+	}
+	if t.own == nil {
+		t.own = t.store.commitOf(t.Tx)
 	}
 	if old != nil {
-		t.delta.remove(table, key, old)
+		t.own.delta.minus(t.store.hash(&t.own.room, table, key, old))
 	}
-	t.changed = true
-	return nil
+	return t.own, nil
 }
 
-// seal writes the root after the changes, and returns their number so far.
-func (t *tx) seal() (uint64, error) {
-	r, _, err := t.store.rootIn(t.Tx)
+// seal writes the root after the changes.
+func (c *commit) seal(s *Store) error {
+	r, _, err := s.rootIn(c.tx)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	r.changes++
-	for i := range r.sum {
-		r.sum[i] += t.delta[i]
-	}
-	b, err := r.encode(t.store.key)
+	r.sum.plusSum(&c.delta)
+	b, err := r.encode(s.key)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	t.store.memory.sealed(r.changes, b)
-	return r.changes, t.Tx.Put(kv.Settings, []byte(rootKey), b)
+	c.changes = r.changes
+	s.memory.sealed(r.changes, b)
+	return c.tx.Put(kv.Settings, []byte(rootKey), b)
 }
 
 // A Shared is a [Store] over a [kv.Shared] store, whose copy in memory it verifies.

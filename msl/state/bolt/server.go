@@ -108,7 +108,7 @@ func (f Files) open(path, name string, how boltkv.Opening) (*Server, error) {
 
 // guard has the records authenticated.
 func (f Files) guard(s *Server) error {
-	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.LastingTables())
+	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.ServerTables())
 	if err == nil && verdict.Authentic {
 		err = s.db.SetAuthenticated()
 	}
@@ -116,9 +116,8 @@ func (f Files) guard(s *Server) error {
 	return err
 }
 
-// VerifyRecords reads everything but the records of ids and renewals, and makes sure that it is
-// authentic: otherwise the error is [ErrForged]. Of a file that is not authenticated it does
-// nothing.
+// VerifyRecords reads everything, and makes sure that it is authentic: otherwise the error is
+// [ErrForged]. Of a file that is not authenticated it does nothing.
 func (s *Server) VerifyRecords(ctx context.Context) error {
 	if authentic, ok := s.store.(*authkv.Store); ok {
 		return authentic.Verify(ctx)

@@ -62,7 +62,7 @@ func printReport(p *program, r admin.StateReport) error {
 
 func authentic(r admin.StateReport) string {
 	if r.Authentic {
-		return ", and all but ids and renewals are authentic"
+		return ", and all are authentic"
 	}
 	return "; they are not authenticated yet, or no key store was named to tell"
 }
