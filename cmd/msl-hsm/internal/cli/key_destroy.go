@@ -45,7 +45,7 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 			if version != 0 {
 				what = fmt.Sprintf("%s version %d", what, version)
 			}
-			if err := tellKeys(c, store, "key destroy", what, p.destroy(c, store, args[0], version, force)); err != nil {
+			if err := tellKeys(c, store, "key destroy", what, destroyVersion(p, c, store, args[0], version, force)); err != nil {
 				return keys.Missing(err, "msl-hsm key list shows what is there")
 			}
 			if version == 0 {
@@ -62,9 +62,9 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 	return c
 }
 
-// destroy also has the state go over to another version, if one of the key goes that
+// destroyVersion also has the state go over to another version, if one of the key goes that
 // authenticates it.
-func (p *program) destroy(c *config.Config, store keystore.Admin, label string, version uint32, force bool) error {
+func destroyVersion(p *program, c *config.Config, store keystore.Admin, label string, version uint32, force bool) error {
 	destroyed := false
 	destroy := func() error {
 		destroyed = true
