@@ -26,6 +26,10 @@ const (
 	RoleCA Role = "ca"
 	// RoleAudit signs the audit log of a server.
 	RoleAudit Role = "audit"
+	// RoleStateMark and RoleEnrollmentsMark are keys of no use: that they are there says
+	// that the state file of a server, and its file of enrollments, are authenticated.
+	RoleStateMark       Role = "state-authenticated"
+	RoleEnrollmentsMark Role = "enrollments-authenticated"
 	// RolePSKEncryption, RolePSKMAC and RolePSKWrapping are a set of pre-shared keys.
 	// The prefix of their labels is the name of the set.
 	RolePSKEncryption Role = "encryption"
@@ -59,7 +63,7 @@ func (r Role) Algorithm() Algorithm {
 		return RSASign2048
 	case RoleIssuerEncryption, RoleServiceEncryption, RolePSKEncryption:
 		return AES128CBC
-	case RoleIssuerMAC, RoleServiceMAC:
+	case RoleIssuerMAC, RoleServiceMAC, RoleStateMark, RoleEnrollmentsMark:
 		return HMACSHA256
 	case RoleIssuerWrapping:
 		return AESWrap128

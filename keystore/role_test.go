@@ -29,6 +29,8 @@ func TestLabels(t *testing.T) {
 		keystore.RoleSealSession:       {"net-seal-session", keystore.SealSession256},
 		keystore.RoleSealWrapping:      {"net-seal-wrapping", keystore.SealWrapping256},
 		keystore.RoleSealMAC:           {"net-seal-mac", keystore.SealMAC256},
+		keystore.RoleStateMark:         {"net-state-authenticated", keystore.HMACSHA256},
+		keystore.RoleEnrollmentsMark:   {"net-enrollments-authenticated", keystore.HMACSHA256},
 		"nobody":                       {"net-nobody", 0},
 	} {
 		if label := role.Label("net"); label != want.label {

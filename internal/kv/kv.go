@@ -70,6 +70,15 @@ type Store interface {
 	Update(ctx context.Context, fn func(Tx) error) error
 }
 
+// A Committer is a store in which several Updates may share a commit.
+type Committer interface {
+	Store
+	// OnCommit has fn called with the transaction that the functions of a commit had, after
+	// they have changed something and before it is durable. Its error fails all of them. It
+	// is set once, before the first Update.
+	OnCommit(fn func(Tx) error)
+}
+
 // A Shared store is changed by other processes, too. It has a copy of most tables in
 // memory, which follows their changes.
 type Shared interface {

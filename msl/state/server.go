@@ -28,7 +28,7 @@ func ServerTables() []string {
 // with every non-replayable message, and no other table depends on them.
 func TokenTables() []string { return []string{tableIDs, tableSequences} }
 
-// LastingTables returns the others, which are authenticated.
+// LastingTables returns the others.
 func LastingTables() []string {
 	return []string{tableEntities, tableEntityMarks, tableUsers, tableUserMarks}
 }

@@ -26,6 +26,19 @@ func checkFile(path string) (map[State]int, error) {
 	return states, errors.Join(err, f.Close())
 }
 
+// CheckCopy is [CheckCopy] of a file that must be authentic.
+func (f Files) CheckCopy(content []byte) (states map[State]int, err error) {
+	err = layout(new(bool)).OnCopy(bytes.NewReader(content), func(path string) error {
+		file, err := f.open(path, boltkv.OpenExisting)
+		if err != nil {
+			return err
+		}
+		states, err = file.Check()
+		return errors.Join(err, file.Close())
+	})
+	return states, err
+}
+
 // Restore replaces the file at path with a copy. If a process has the file open, the
 // error is [ErrInUse]. The old file is kept beside it, under the name that is returned,
 // which is empty if there was none. Restoring an old copy undoes all decisions made

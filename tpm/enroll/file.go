@@ -147,10 +147,30 @@ func (f Files) guard(file *File) error {
 
 // explainGuard names the file in an error of what authenticates it.
 func explainGuard(path string, err error) error {
-	if errors.Is(err, ErrForged) || errors.Is(err, authkv.ErrNoKey) {
+	if errors.Is(err, ErrForged) {
 		return fmt.Errorf("enroll: %s cannot be used: %w", path, err)
 	}
 	return err
+}
+
+// Check verifies that the file is authentic, if it is authenticated, reads everything and
+// counts the records by their state. What does not lead to a record, or does not fit it, is
+// [ErrDamaged].
+func (f *File) Check() (map[State]int, error) {
+	if authentic, ok := f.store.(*authkv.Store); ok {
+		if err := authentic.Verify(context.Background()); err != nil {
+			return nil, err
+		}
+	}
+	return f.Stored.Check()
+}
+
+// Renew has the newest version of the key authenticate the file, if it is authenticated.
+func (f *File) Renew(ctx context.Context) error {
+	if authentic, ok := f.store.(*authkv.Store); ok {
+		return authentic.Renew(ctx)
+	}
+	return nil
 }
 
 // Close waits for what is under way and closes the file.

@@ -106,11 +106,15 @@ func TestGuardedFile(t *testing.T) {
 	open(command, Verdict{})
 	open(serve, Verdict{Authentic: true, New: true})
 	open(command, Verdict{Authentic: true})
-	if _, err := OpenFile(path); !errors.Is(err, authkv.ErrNoKey) {
-		t.Errorf("without the key: %v", err)
-	}
-	f, err := command.Open(path)
+	f, err := OpenFile(path) // without the key it can be read
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Update(t.Context(), func(tx Tx) error { return tx.Delete(ID{2}) }); !errors.Is(err, authkv.ErrNoKey) {
+		t.Errorf("changed without the key: %v", err)
+	}
+	f.Close()
+	if f, err = command.Open(path); err != nil {
 		t.Fatal(err)
 	}
 	var copied bytes.Buffer

@@ -9,11 +9,11 @@ import (
 )
 
 // A Guard says by what a store is authenticated that one process at a time has open, such as
-// a file. The zero value is by nothing: a store that is authenticated is then [ErrNoKey].
+// a file. The zero value has no key.
 type Guard struct {
 	// Key returns the key, and where it is kept that there is a root. It is called once, when
-	// the store is open, and may be nil. A nil key means that there is none yet; the mark may
-	// be nil.
+	// the store is open, and may be nil. A nil key means that there is none here: a store that
+	// is authenticated can then be read as it is, and not be changed. The mark may be nil.
 	Key func() (Key, Mark, error)
 	// Trust says what becomes of a store that has no root.
 	Trust Trust
@@ -44,8 +44,8 @@ const (
 
 // Errors of a Guard, wrapped with context.
 var (
-	// ErrNoKey: the store is authenticated, and there is no key to tell.
-	ErrNoKey = errors.New("it is authenticated with a key of its server, and no key store with that was named")
+	// ErrNoKey: the store is authenticated, and there is no key to change it with.
+	ErrNoKey = errors.New("its records are authenticated with a key of the server, and no key store with that was named")
 	// ErrUnsigned is a [kv.ErrForged]: the store has no root, and there is a mark.
 	ErrUnsigned = fmt.Errorf("%w: the record that authenticates the others is missing, and the key store says that there was one", kv.ErrForged)
 )
@@ -68,17 +68,19 @@ func (g Guard) Over(ctx context.Context, store kv.Store, tables []string) (kv.St
 	switch {
 	case err != nil:
 		return nil, Verdict{}, err
-	case key == nil && rooted && g.Trust != Vouch:
-		return nil, Verdict{}, fmt.Errorf("authkv: %w", ErrNoKey)
+	case key == nil && rooted:
+		return unjudged{store}, Verdict{}, nil
 	case key == nil:
 		return store, Verdict{}, nil
 	}
-	over := Open(store, key, tables)
+	over := Open(store, soleKey{key}, tables)
+	over.hash = hashFast
 	verdict, err := g.judge(ctx, over, rooted, mark)
 	if err != nil || !verdict.Authentic {
 		return store, verdict, err
 	}
-	return over, verdict, nil
+	over.share()
+	return over, verdict, over.own(ctx)
 }
 
 func (g Guard) key() (Key, Mark, error) {
@@ -114,6 +116,30 @@ func (g Guard) judge(ctx context.Context, s *Store, rooted bool, mark Mark) (fou
 		found.Unmarked = mark.Make()
 	}
 	return found, err
+}
+
+// An unjudged store is authenticated by a key that is not here.
+type unjudged struct{ kv.Store }
+
+// Update is [ErrNoKey].
+func (unjudged) Update(context.Context, func(kv.Tx) error) error {
+	return fmt.Errorf("authkv: %w", ErrNoKey)
+}
+
+// A soleKey has tags for stores that one process at a time has open: their sums are made
+// otherwise.
+type soleKey struct{ Key }
+
+const soleUse = "msl-hsm state root of a file\x00"
+
+// Tag implements [Key].
+func (k soleKey) Tag(data []byte) ([]byte, error) {
+	return k.Key.Tag(append([]byte(soleUse), data...))
+}
+
+// Check implements [Key].
+func (k soleKey) Check(data, tag []byte) (bool, error) {
+	return k.Key.Check(append([]byte(soleUse), data...), tag)
 }
 
 // noMark is that of who keeps none.

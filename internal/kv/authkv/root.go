@@ -18,6 +18,10 @@ type Key interface {
 	Check(data, tag []byte) (bool, error)
 }
 
+// ErrOtherKey is a [kv.ErrForged]: the root was made with another key, or with a version that
+// is gone.
+var ErrOtherKey = fmt.Errorf("%w: the record that authenticates the others was not made with the key of these servers", kv.ErrForged)
+
 // rootKey is a key in the settings.
 const rootKey = "root"
 
@@ -97,7 +101,7 @@ func decodeRoot(b []byte, k Key) (root, error) {
 		return root{}, fmt.Errorf("authkv: authenticate the state: %w", err)
 	}
 	if !fits {
-		return root{}, fmt.Errorf("authkv: %w: the record that authenticates the others was not made with the key of these servers", kv.ErrForged)
+		return root{}, fmt.Errorf("authkv: %w", ErrOtherKey)
 	}
 	return r, nil
 }

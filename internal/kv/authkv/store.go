@@ -17,12 +17,87 @@ type Store struct {
 	kv.Store
 	key    Key
 	tables []string // in the sum, without the settings
+	hash   hasher
+	memory *memory // of a store that only this process changes, or nil
+	shares bool    // commits, so that a root is made by finish
+	last   *commit // that was begun; only for who is in a transaction
+}
+
+// A commit is what several functions change together.
+type commit struct {
+	tx      kv.Tx
+	delta   sum
+	room    room
+	changes uint64 // of its root, once it has one
+}
+
+// finish makes the root of a commit.
+func (s *Store) finish(inner kv.Tx) error {
+	if s.last == nil || s.last.tx != inner {
+		return nil // nothing in the sum changed
+	}
+	return s.last.seal(s)
+}
+
+// commitOf returns what the functions of a transaction change together. A function that fails
+// after a change takes the whole transaction with it.
+func (s *Store) commitOf(inner kv.Tx) *commit {
+	if !s.shares {
+		return &commit{tx: inner}
+	}
+	if s.last == nil || s.last.tx != inner {
+		s.last = &commit{tx: inner}
+	}
+	return s.last
 }
 
 // Open returns an authenticated store over another one, which has a root. tables are those
 // in the sum; the settings are in it, too.
 func Open(store kv.Store, key Key, tables []string) *Store {
-	return &Store{store, key, tables}
+	return &Store{Store: store, key: key, tables: tables, hash: hash}
+}
+
+// own has the store notice when somebody else changes its root.
+func (s *Store) own(ctx context.Context) error {
+	return s.Store.View(ctx, func(r kv.Reader) error {
+		b, err := r.Get(kv.Settings, []byte(rootKey))
+		if err == nil {
+			s.memory = remember(b)
+		}
+		return err
+	})
+}
+
+// share has the functions of a commit share a root.
+func (s *Store) share() {
+	if c, ok := s.Store.(kv.Committer); ok {
+		s.shares = true
+		c.OnCommit(s.finish)
+	}
+}
+
+// View implements [kv.Store].
+func (s *Store) View(ctx context.Context, fn func(kv.Reader) error) error {
+	if s.memory == nil {
+		return s.Store.View(ctx, fn)
+	}
+	return s.memory.view(func(fn func(kv.Reader) error) error { return s.Store.View(ctx, fn) }, fn)
+}
+
+// rootIn returns the root in a store. One that this process made needs no look at its tag.
+func (s *Store) rootIn(r kv.Reader) (root, []byte, error) {
+	b, err := r.Get(kv.Settings, []byte(rootKey))
+	if err != nil {
+		return root{}, nil, err
+	}
+	if s.memory == nil {
+		found, err := decodeRoot(b, s.key)
+		return found, b, err
+	}
+	if s.memory.knows(b, s.memory.newest()) != nil {
+		return root{}, nil, errReplaced()
+	}
+	return readHead(b), b, nil
 }
 
 // Begin makes the root of a store that has nothing in the tables.
@@ -92,13 +167,14 @@ func (s *Store) Verify(ctx context.Context) error {
 }
 
 func (s *Store) sumOf(r kv.Reader) (found sum, err error) {
+	in := &room{}
 	for _, table := range append([]string{kv.Settings}, s.tables...) {
 		for p, err := range kv.All(r, table, nil, nil) {
 			if err != nil {
 				return found, err
 			}
 			if inSum(s.tables, table, p.Key) {
-				found.add(table, p.Key, p.Value)
+				found.plus(s.hash(in, table, p.Key, p.Value))
 			}
 		}
 	}
@@ -114,32 +190,32 @@ func (r *root) compare(found *sum) error {
 
 // Update implements [kv.Store]. A root that does not fit its tag is [kv.ErrForged].
 func (s *Store) Update(ctx context.Context, fn func(kv.Tx) error) error {
-	_, err := s.update(ctx, fn)
+	_, err := s.update(ctx, func(tx *tx) error { return fn(tx) })
 	return err
 }
 
 // update also reports whether there is another root.
-func (s *Store) update(ctx context.Context, fn func(kv.Tx) error) (changed bool, err error) {
+func (s *Store) update(ctx context.Context, fn func(*tx) error) (changed bool, err error) {
+	var own *commit
 	err = s.Store.Update(ctx, func(inner kv.Tx) error {
 		tx := &tx{Tx: inner, store: s}
 		err := fn(tx)
-		if changed = tx.changed; err != nil {
+		if own, changed = tx.own, tx.own != nil; err != nil || !changed || s.shares {
 			return err
 		}
-		return tx.seal()
+		return own.seal(s)
 	})
+	if err == nil && changed {
+		s.memory.committed(own.changes)
+	}
 	return changed, err
 }
 
 // Renew has the newest version of the key authenticate the store, which must be authentic.
 // It changes nothing where that version does already.
 func (s *Store) Renew(ctx context.Context) error {
-	return s.Store.Update(ctx, func(inner kv.Tx) error {
-		b, err := inner.Get(kv.Settings, []byte(rootKey))
-		if err != nil {
-			return err
-		}
-		r, err := decodeRoot(b, s.key)
+	_, err := s.update(ctx, func(tx *tx) error {
+		r, b, err := s.rootIn(tx.Tx)
 		if err != nil {
 			return err
 		}
@@ -147,71 +223,72 @@ func (s *Store) Renew(ctx context.Context) error {
 		if err != nil || bytes.Equal(newest, b) {
 			return err
 		}
-		return (&tx{Tx: inner, store: s, changed: true}).seal()
+		tx.own = s.commitOf(tx.Tx)
+		return tx.Tx.Put(kv.Settings, []byte(rootKey), bytes.Clone(b)) // a change, for the root to follow
 	})
+	return err
 }
 
 // A tx keeps the sum of what it changes.
 type tx struct {
 	kv.Tx
-	store   *Store
-	delta   sum
-	changed bool
+	store *Store
+	own   *commit // or nil, if nothing in the sum changed
 }
 
 // Put implements [kv.Tx].
 func (t *tx) Put(table string, key, value []byte) error {
-	if err := t.takeOut(table, key); err != nil {
-		return err
+	own, err := t.change(table, key, func() error { return t.Tx.Put(table, key, value) })
+	if err == nil && own != nil {
+		own.delta.plus(t.store.hash(&own.room, table, key, value))
 	}
-	if inSum(t.store.tables, table, key) {
-		t.delta.add(table, key, value)
-	}
-	return t.Tx.Put(table, key, value)
+	return err
 }
 
 // Delete implements [kv.Tx].
 func (t *tx) Delete(table string, key []byte) error {
-	if err := t.takeOut(table, key); err != nil {
-		return err
-	}
-	return t.Tx.Delete(table, key)
+	_, err := t.change(table, key, func() error { return t.Tx.Delete(table, key) })
+	return err
 }
 
-// takeOut takes the old record out of the sum.
-func (t *tx) takeOut(table string, key []byte) error {
+// change makes a change, and takes the old record out of the sum. It returns the commit, or
+// nil for a record that is not in the sum.
+func (t *tx) change(table string, key []byte, do func() error) (*commit, error) {
 	if !inSum(t.store.tables, table, key) {
-		return nil
+		return nil, do()
 	}
-	old, err := t.Get(table, key)
+	found, err := t.Get(table, key)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	old := bytes.Clone(found) // which do may overwrite
+	if err := do(); err != nil {
+		return nil, err
+	}
+	if t.own == nil {
+		t.own = t.store.commitOf(t.Tx)
 	}
 	if old != nil {
-		t.delta.remove(table, key, old)
+		t.own.delta.minus(t.store.hash(&t.own.room, table, key, old))
 	}
-	t.changed = true
-	return nil
+	return t.own, nil
 }
 
 // seal writes the root after the changes.
-func (t *tx) seal() error {
-	if !t.changed {
-		return nil
-	}
-	r, err := readRoot(t.Tx, t.store.key)
+func (c *commit) seal(s *Store) error {
+	r, _, err := s.rootIn(c.tx)
 	if err != nil {
 		return err
 	}
 	r.changes++
-	for i := range r.sum {
-		r.sum[i] += t.delta[i]
-	}
-	b, err := r.encode(t.store.key)
+	r.sum.plusSum(&c.delta)
+	b, err := r.encode(s.key)
 	if err != nil {
 		return err
 	}
-	return t.Tx.Put(kv.Settings, []byte(rootKey), b)
+	c.changes = r.changes
+	s.memory.sealed(r.changes, b)
+	return c.tx.Put(kv.Settings, []byte(rootKey), b)
 }
 
 // A Shared is a [Store] over a [kv.Shared] store, whose copy in memory it verifies.
@@ -251,7 +328,7 @@ func (s *Shared) Recall(ctx context.Context, fn func(kv.Reader) error) error {
 // taken back. If what fn read was not authentic, which the copy tells by then, the error is
 // [kv.ErrForged], although the change was made: nothing may follow from it.
 func (s *Shared) Update(ctx context.Context, fn func(kv.Tx) error) error {
-	changed, err := s.update(ctx, fn)
+	changed, err := s.update(ctx, func(tx *tx) error { return fn(tx) })
 	if err != nil || !changed {
 		return err
 	}

@@ -1,61 +1,114 @@
 package authkv
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
 	"crypto/sha3"
 	"encoding/binary"
 )
 
 // A sum is the LtHash16 of a set of records: the sum of their hashes, each a vector of
 // numbers modulo 2^16. The zero value is that of the empty set.
-type sum [lanes]uint16
+// Four of them are in a word, the first in its highest bits.
+type sum [words]uint64
 
 const (
-	lanes   = 1024
-	sumSize = 2 * lanes
+	words   = 256
+	sumSize = 8 * words
+)
+
+// low and high are the bits of the numbers in a word: the highest of each, and the others.
+const (
+	low  = 0x7fff7fff7fff7fff
+	high = ^uint64(low)
 )
 
 // add puts a record into the set.
 func (s *sum) add(table string, key, value []byte) {
-	h := hash(table, key, value)
-	for i := range s {
-		s[i] += h[i]
-	}
+	s.plus(hash(&room{}, table, key, value))
 }
 
 // remove takes a record out of the set.
 func (s *sum) remove(table string, key, value []byte) {
-	h := hash(table, key, value)
-	for i := range s {
-		s[i] -= h[i]
+	s.minus(hash(&room{}, table, key, value))
+}
+
+// plus adds the numbers of a hash. No carry goes from one to the next.
+func (s *sum) plus(h *[sumSize]byte) {
+	for i, a := range s {
+		b := binary.BigEndian.Uint64(h[8*i:])
+		s[i] = (a&low + b&low) ^ (a^b)&high
 	}
 }
 
-// hash expands a record with its place to the size of a sum.
-func hash(table string, key, value []byte) (h sum) {
+// minus takes them away.
+func (s *sum) minus(h *[sumSize]byte) {
+	for i, a := range s {
+		b := binary.BigEndian.Uint64(h[8*i:])
+		s[i] = ((a | high) - b&low) ^ (a^^b)&high
+	}
+}
+
+func (s *sum) plusSum(other *sum) {
+	for i, b := range other {
+		s[i] = (s[i]&low + b&low) ^ (s[i]^b)&high
+	}
+}
+
+// A room is what a hasher works in, so that the next hash needs no other.
+type room struct {
+	text []byte
+	out  [sumSize]byte
+}
+
+// write returns a record with its place as one text.
+func (r *room) write(table string, key, value []byte) []byte {
+	t := binary.BigEndian.AppendUint64(r.text[:0], uint64(len(table)))
+	t = append(t, table...)
+	t = binary.BigEndian.AppendUint64(t, uint64(len(key)))
+	t = append(t, key...)
+	t = binary.BigEndian.AppendUint64(t, uint64(len(value)))
+	r.text = append(t, value...)
+	return r.text
+}
+
+// A hasher expands a record with its place to the size of a sum, in the room.
+type hasher func(in *room, table string, key, value []byte) *[sumSize]byte
+
+// hash does it with SHAKE128.
+func hash(in *room, table string, key, value []byte) *[sumSize]byte {
 	x := sha3.NewSHAKE128()
-	for _, part := range [][]byte{[]byte(table), key, value} {
-		x.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
-		x.Write(part)
+	x.Write(in.write(table, key, value))
+	x.Read(in.out[:])
+	return &in.out
+}
+
+// hashFast does it with SHA-256, whose result is the key of AES-256 in counter mode, where
+// each change waits for the one before.
+func hashFast(in *room, table string, key, value []byte) *[sumSize]byte {
+	seed := sha256.Sum256(in.write(table, key, value))
+	block, err := aes.NewCipher(seed[:])
+	if err != nil {
+		panic(err) // a key of 32 bytes is one
 	}
-	var b [sumSize]byte
-	x.Read(b[:])
-	for i := range h {
-		h[i] = binary.BigEndian.Uint16(b[2*i:])
-	}
-	return h
+	var counter [aes.BlockSize]byte
+	clear(in.out[:])
+	cipher.NewCTR(block, counter[:]).XORKeyStream(in.out[:], in.out[:])
+	return &in.out
 }
 
 func (s *sum) encode() []byte {
 	b := make([]byte, 0, sumSize)
-	for _, lane := range s {
-		b = binary.BigEndian.AppendUint16(b, lane)
+	for _, word := range s {
+		b = binary.BigEndian.AppendUint64(b, word)
 	}
 	return b
 }
 
 func decodeSum(b []byte) (s sum) {
 	for i := range s {
-		s[i] = binary.BigEndian.Uint16(b[2*i:])
+		s[i] = binary.BigEndian.Uint64(b[8*i:])
 	}
 	return s
 }

@@ -81,6 +81,9 @@ func (d *DB) commit(writes []*write) (again []*write) {
 		if !wrote {
 			return errNothingToWrite // so there is nothing to sync
 		}
+		if d.finish != nil {
+			return d.finish(own)
+		}
 		return nil
 	})
 	if err == errSpoiled {

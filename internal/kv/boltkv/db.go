@@ -17,9 +17,13 @@ type DB struct {
 	path   string
 	layout Layout
 	writes group
+	finish func(kv.Tx) error // or nil
 }
 
-var _ kv.Store = (*DB)(nil)
+var _ kv.Committer = (*DB)(nil)
+
+// OnCommit implements [kv.Committer].
+func (d *DB) OnCommit(fn func(kv.Tx) error) { d.finish = fn }
 
 // View implements [kv.Store].
 func (d *DB) View(ctx context.Context, fn func(kv.Reader) error) error {

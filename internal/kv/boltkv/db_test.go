@@ -116,3 +116,34 @@ func TestSetAuthenticated(t *testing.T) {
 	}
 	openTest(t, path, guarded)
 }
+
+// TestOnCommit has what is called before a commit change something, once for all functions,
+// and fail.
+func TestOnCommit(t *testing.T) {
+	d := openTest(t, filepath.Join(t.TempDir(), "file"), layout())
+	calls, sick := 0, error(nil)
+	d.OnCommit(func(tx kv.Tx) error {
+		calls++
+		return errors.Join(sick, tx.Put("first", []byte("last"), []byte("x")))
+	})
+	writing := func() (all []*write) {
+		for i := range 3 {
+			key := []byte{byte(i + 1)}
+			all = append(all, &write{done: make(chan struct{}), fn: func(tx kv.Tx) error { return tx.Put("first", key, key) }})
+		}
+		return all
+	}
+	all := writing()
+	d.commit(all)
+	if calls != 1 || all[0].err != nil || all[2].err != nil {
+		t.Errorf("%d calls, %v, %v", calls, all[0].err, all[2].err)
+	}
+	if d.commit([]*write{{done: make(chan struct{}), fn: func(kv.Tx) error { return nil }}}); calls != 1 {
+		t.Error("it is called where nothing changes")
+	}
+	sick = errors.New("sick")
+	all = writing()
+	if d.commit(all); !errors.Is(all[0].err, sick) || !errors.Is(all[2].err, sick) {
+		t.Errorf("it failed, and that did not: %v, %v", all[0].err, all[2].err)
+	}
+}

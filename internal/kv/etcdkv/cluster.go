@@ -83,7 +83,7 @@ func (c *cluster) ask(ctx context.Context, request func(context.Context) error) 
 		if err == nil || isFinal(err) {
 			return err
 		}
-		if told == nil || advise(told.Error()) == "" && !isLate(err) { // the one that says most
+		if told == nil || advise(told.Error(), c.answered()) == "" && !isLate(err) { // the one that says most
 			told = err
 		}
 		if !pause(whole, try) {

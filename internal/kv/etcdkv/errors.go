@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -72,7 +73,7 @@ func (c *cluster) explain(err error) error {
 func (c *cluster) explainConnection(err error) error {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	at := strings.Join(c.config.Endpoints, ", ")
-	switch advice := advise(text); {
+	switch advice := advise(text, c.answered()); {
 	case advice != "":
 		return fmt.Errorf("etcdkv: etcd at %s: %s (%s)", at, advice, text)
 	case isLate(err):
@@ -81,11 +82,13 @@ func (c *cluster) explainConnection(err error) error {
 	return fmt.Errorf("etcdkv: etcd at %s: %s", at, text)
 }
 
-// advise finds what to do in the text of gRPC, which has no types for it, or returns "".
-func advise(text string) string {
-	for _, known := range []struct{ part, advice string }{
+// A symptom is a part of the text of gRPC, which has no types for what is wrong.
+type symptom struct{ part, advice string }
+
+// certain are symptoms with one cause.
+func certain() []symptom {
+	return []symptom{
 		{"first record does not look like a TLS handshake", "it does not speak TLS: use http, or give etcd a certificate"},
-		{"authentication handshake failed: EOF", "it does not speak TLS: use http, or give etcd a certificate"},
 		{"signed by unknown authority", "its certificate is not of a known CA: configure the CA of etcd"},
 		{"certificate is valid for", "its certificate has another name: use the name in it"},
 		{"not valid for any names", "its certificate has another name: use the name in it"},
@@ -94,16 +97,39 @@ func advise(text string) string {
 		{"certificate required", "it asks for a client certificate: configure one"},
 		{"bad certificate", "it refuses the client certificate, or asks for one: configure one of the CA that etcd trusts"},
 		{"remote error: tls: unknown certificate", "it refuses the client certificate: configure one of the CA that etcd trusts"},
+		{"connection refused", "nothing listens there: is etcd running?"},
+		{"no such host", "there is no such host: check the name"},
+	}
+}
+
+// broken are symptoms of a connection that ended. Before etcd ever answered, that is because
+// of how it was begun.
+func broken() []symptom {
+	return []symptom{
+		{"authentication handshake failed: EOF", "it does not speak TLS: use http, or give etcd a certificate"},
 		{"error reading server preface", "it may expect TLS or a client certificate: use https, and configure one"},
 		{"broken pipe", "it ends the connection: if it asks for a client certificate, configure one"},
 		{"authentication handshake failed: read", "it ends the connection: if it does not speak TLS, use http; if it asks for a client certificate, configure one"},
 		{"connection reset", "it ends the connection: if it asks for a client certificate, configure one"},
-		{"connection refused", "nothing listens there: is etcd running?"},
-		{"no such host", "there is no such host: check the name"},
-	} {
-		if strings.Contains(text, known.part) {
-			return known.advice
-		}
+	}
+}
+
+// advise finds what to do in the text of an error, or returns "".
+func advise(text string, answered bool) string {
+	shows := func(s symptom) bool { return strings.Contains(text, s.part) }
+	all := certain()
+	if !answered {
+		all = append(broken(), all...)
+	}
+	if i := slices.IndexFunc(all, shows); i >= 0 {
+		return all[i].advice
+	}
+	if slices.ContainsFunc(broken(), shows) {
+		return "the connection ended, and it answered before: look whether it runs, and at the network between"
 	}
 	return ""
 }
+
+// answered reports whether the cluster ever answered. Which of its members a connection was
+// to, gRPC does not say, and all of them are spoken to in the same way.
+func (c *cluster) answered() bool { return c.newest.Load() > 0 }

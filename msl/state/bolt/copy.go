@@ -113,10 +113,7 @@ func (f Files) Restore(backup, path string, keepTokens bool) (r Restored, err er
 
 // prepare turns a copy of a backup with that name into a state.
 func (f Files) prepare(copied, name string, keepTokens bool) error {
-	s, err := f.Reopen(copied)
-	if errors.Is(err, ErrForged) || errors.Is(err, ErrNoKey) {
-		return explainGuard(name, inner(err, copied))
-	}
+	s, err := f.open(copied, name, boltkv.OpenExisting)
 	if err != nil {
 		return err
 	}

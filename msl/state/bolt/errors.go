@@ -24,7 +24,10 @@ var (
 	ErrForged = kv.ErrForged
 	// ErrUnsigned is an ErrForged: the file is not authenticated, and was before.
 	ErrUnsigned = authkv.ErrUnsigned
-	// ErrNoKey: the file is authenticated, and no key was given.
+	// ErrOtherKey is an ErrForged: the file was authenticated with another key, or with a
+	// version that is gone.
+	ErrOtherKey = authkv.ErrOtherKey
+	// ErrNoKey: the file is authenticated, and there is no key to change it with.
 	ErrNoKey = authkv.ErrNoKey
 	// ErrExists: a file of that name already exists.
 	ErrExists = kv.ErrExists
@@ -39,7 +42,7 @@ type advice struct {
 // explainGuard names the file in an error of what authenticates it. Errors of the key store
 // stay as they are.
 func explainGuard(path string, err error) error {
-	if errors.Is(err, ErrForged) || errors.Is(err, ErrNoKey) {
+	if errors.Is(err, ErrForged) {
 		return fmt.Errorf("bolt: %s cannot be used: %w", path, err)
 	}
 	return err

@@ -1,12 +1,15 @@
 package bolt
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -49,10 +52,24 @@ func furnish(t *testing.T, f Files, path string) {
 		s.AddEntity(state.EntityRecord{Identity: "camera", Scheme: "NONE"}),
 		s.RevokeEntity("thief"),
 		s.AcceptID(t.Context(), "camera", 1, 5),
+		renew(t.Context(), s),
 		s.Close())
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func renew(ctx context.Context, s *Server) error {
+	_, err := s.Renew(ctx, "camera", 1, 0)
+	return err
+}
+
+func firstKey(r kv.Reader, table string) []byte {
+	page, err := r.Range(table, nil, nil, 1)
+	if err != nil || len(page) == 0 {
+		return nil
+	}
+	return slices.Clone(page[0].Key)
 }
 
 // forge changes a file as somebody does who can write it.
@@ -71,6 +88,8 @@ func TestForged(t *testing.T) {
 	var old []byte // the record of a name that is not revoked
 	for name, change := range map[string]func(kv.Tx) error{
 		"a revocation lifted": func(tx kv.Tx) error { return tx.Delete("entity marks", []byte("thief")) },
+		"an id forgotten":     func(tx kv.Tx) error { return tx.Delete("ids", firstKey(tx, "ids")) },
+		"a renewal forgotten": func(tx kv.Tx) error { return tx.Delete("sequences", firstKey(tx, "sequences")) },
 		"an entity removed":   func(tx kv.Tx) error { return tx.Delete("entities", []byte("camera")) },
 		"an entity added":     func(tx kv.Tx) error { return tx.Put("entities", []byte("spy"), old) },
 		"a setting changed":   func(tx kv.Tx) error { return tx.Delete(kv.Settings, []byte("rotation")) },
@@ -146,9 +165,17 @@ func TestGuard(t *testing.T) {
 	open(serve, path, Verdict{Authentic: true, New: true})
 	open(serve, path, Verdict{Authentic: true})
 	open(command, path, Verdict{Authentic: true})
-	if s, err := ReopenServer(path); !errors.Is(err, ErrNoKey) {
-		t.Errorf("without the key: %v, %v, want ErrNoKey", s, err)
+	s, err := ReopenServer(path) // without the key it can be read
+	if err != nil {
+		t.Fatal(err)
 	}
+	if _, err := s.Entities(); err != nil {
+		t.Error(err)
+	}
+	if err := s.UnrevokeEntity("thief"); !errors.Is(err, ErrNoKey) {
+		t.Errorf("changed without the key: %v, want ErrNoKey", err)
+	}
+	s.Close()
 
 	// the file of before does not come back, unless somebody vouches for it
 	write(t, path, old)
@@ -182,8 +209,7 @@ func TestGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	open(command, path, Verdict{Authentic: true})
-	s, err := command.Reopen(path)
-	if err != nil {
+	if s, err = command.Reopen(path); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
@@ -231,4 +257,40 @@ func write(t *testing.T, path string, content []byte) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// TestTogether has ids accepted and names revoked at once, which share commits, and finds
+// everything authentic.
+func TestTogether(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	f := guarded(&note{}, authkv.Adopt)
+	s, err := f.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	for n := range 8 {
+		name := fmt.Sprint("device ", n)
+		wait.Go(func() {
+			for id := range int64(10) {
+				if err := s.AcceptID(t.Context(), name, 1, id+1); err != nil {
+					t.Error(err)
+				}
+				if err := s.Revoked(t.Context(), name, ""); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := s.RevokeEntity(name); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if err := errors.Join(s.VerifyRecords(t.Context()), s.Reauthenticate(t.Context()), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = f.Reopen(path); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
 }

@@ -22,16 +22,6 @@ func PairOf(path string) (p state.Pair, err error) {
 	return p, err
 }
 
-// ForgetPair has the state in a file, which no server uses, belong to the keys with which it
-// is used next.
-func ForgetPair(path string) error {
-	s, err := ReopenServer(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.ForgetPair(context.Background()), s.Close())
-}
-
 // copyPair has a copy of a state belong to the keys of that.
 func copyPair(ctx context.Context, to kv.Store, from *state.Server) error {
 	p, err := from.Pair(ctx)

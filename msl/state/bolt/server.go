@@ -63,12 +63,12 @@ func (f Files) Open(path string) (*Server, error) {
 }
 
 // Reopen is [ReopenServer], as Open opens it.
-func (f Files) Reopen(path string) (*Server, error) { return f.open(path, boltkv.OpenExisting) }
+func (f Files) Reopen(path string) (*Server, error) { return f.open(path, path, boltkv.OpenExisting) }
 
 // Create is [CreateServer], as Open makes it.
 func (f Files) Create(path string) (*Server, error) {
 	f.Guard.Trust = authkv.Vouch
-	return f.open(path, boltkv.CreateNew)
+	return f.open(path, path, boltkv.CreateNew)
 }
 
 func serverLayout() boltkv.Layout {
@@ -86,14 +86,15 @@ func serverLayout() boltkv.Layout {
 	}
 }
 
-func (f Files) open(path string, how boltkv.Opening) (*Server, error) {
+// open opens the file at path, which errors of the guard call name.
+func (f Files) open(path, name string, how boltkv.Opening) (*Server, error) {
 	db, err := boltkv.Open(path, serverLayout(), how)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{db: db}
 	if err := f.guard(s); err != nil {
-		err = errors.Join(explainGuard(path, err), db.Close())
+		err = errors.Join(explainGuard(name, err), db.Close())
 		if how == boltkv.CreateNew {
 			err = errors.Join(err, os.Remove(path))
 		}
@@ -107,12 +108,29 @@ func (f Files) open(path string, how boltkv.Opening) (*Server, error) {
 
 // guard has the records authenticated.
 func (f Files) guard(s *Server) error {
-	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.LastingTables())
+	store, verdict, err := f.Guard.Over(context.Background(), s.db, state.ServerTables())
 	if err == nil && verdict.Authentic {
 		err = s.db.SetAuthenticated()
 	}
 	s.store, s.Verdict = store, verdict
 	return err
+}
+
+// VerifyRecords reads everything, and makes sure that it is authentic: otherwise the error is
+// [ErrForged]. Of a file that is not authenticated it does nothing.
+func (s *Server) VerifyRecords(ctx context.Context) error {
+	if authentic, ok := s.store.(*authkv.Store); ok {
+		return authentic.Verify(ctx)
+	}
+	return nil
+}
+
+// Reauthenticate has the newest version of the key authenticate the file, if it is authenticated.
+func (s *Server) Reauthenticate(ctx context.Context) error {
+	if authentic, ok := s.store.(*authkv.Store); ok {
+		return authentic.Renew(ctx)
+	}
+	return nil
 }
 
 // Close ends pruning, waits for running transactions and closes the file.

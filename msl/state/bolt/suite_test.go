@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl/state/statetest"
 )
 
@@ -20,10 +21,13 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-func BenchmarkIDs(b *testing.B) {
+func BenchmarkIDs(b *testing.B)        { benchmarkIDs(b, Files{}) }
+func BenchmarkIDsGuarded(b *testing.B) { benchmarkIDs(b, guarded(&note{}, authkv.Adopt)) }
+
+func benchmarkIDs(b *testing.B, f Files) {
 	path := filepath.Join(b.TempDir(), "state")
 	statetest.BenchmarkIDs(b, func(t testing.TB) statetest.Server {
-		s, err := OpenServer(path)
+		s, err := f.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -69,6 +69,7 @@ type Server struct {
 	*state.Server
 	store  cluster
 	verify func(context.Context) error
+	renew  func(context.Context) error
 }
 
 // A cluster is where the store of a server is.
@@ -180,11 +181,15 @@ func layout() etcdkv.Layout {
 // serverOf makes the server of a store that is authenticated if it has a root. It closes the
 // store if it fails.
 func serverOf(ctx context.Context, store kv.Store, closer cluster) (*Server, error) {
-	s := &Server{store: closer, verify: func(context.Context) error { return nil }}
+	nothing := func(context.Context) error { return nil }
+	s := &Server{store: closer, verify: nothing, renew: nothing}
 	rooted, err := authkv.HasRoot(ctx, store)
 	switch authentic := store.(type) {
-	case interface{ Verify(context.Context) error }:
-		s.verify = authentic.Verify
+	case interface {
+		Verify(context.Context) error
+		Renew(context.Context) error
+	}:
+		s.verify, s.renew = authentic.Verify, authentic.Renew
 	default:
 		if rooted {
 			err = errors.Join(err, errors.New("etcd: the state is authenticated, and there is no key"))
@@ -202,6 +207,10 @@ func serverOf(ctx context.Context, store kv.Store, closer cluster) (*Server, err
 // Verify reads everything but the records of ids and renewals, and makes sure that it is
 // authentic: otherwise the error is [ErrForged]. Without a key it does nothing.
 func (s *Server) Verify(ctx context.Context) error { return s.verify(ctx) }
+
+// Reauthenticate has the newest version of the key authenticate the state. Without a key it
+// does nothing.
+func (s *Server) Reauthenticate(ctx context.Context) error { return s.renew(ctx) }
 
 // Members asks each of [Config.Endpoints] how it is, for a second at most. What is wrong is
 // in the members.

@@ -232,6 +232,15 @@ func (r *Records) Verify(ctx context.Context) error {
 	return r.verify(ctx)
 }
 
+// Renew has the newest version of the key authenticate the records. Without a key it does
+// nothing.
+func (r *Records) Renew(ctx context.Context) error {
+	if authentic, ok := r.db.(interface{ Renew(context.Context) error }); ok {
+		return authentic.Renew(ctx)
+	}
+	return nil
+}
+
 // Check verifies, reads everything, and counts the records by their state. What does not
 // lead to a record, or does not fit it, is enroll.ErrDamaged.
 func (r *Records) Check() (map[enroll.State]int, error) {

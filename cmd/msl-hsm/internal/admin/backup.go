@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
@@ -89,11 +92,11 @@ func copyState(c *config.Config, state string, to *os.File) error {
 	if err != nil {
 		return err
 	}
-	err = Tell(c, nil, stateBackup, "", errors.Join(s.File.Snapshot(to), s.Close()))
-	if err != nil || c.Server.Enrollment.File() == "" {
-		return err
+	err = Tell(c, nil, stateBackup, "", s.File.Snapshot(to))
+	if err == nil && c.Server.Enrollment.File() != "" {
+		err = copyEnrollments(c, s.store, to.Name())
 	}
-	return copyEnrollments(c, to.Name())
+	return errors.Join(err, s.Close())
 }
 
 // attachEnrollments adds the enrollments to a backup of the state.
@@ -106,11 +109,11 @@ func attachEnrollments(backup string, f *enroll.File) error {
 }
 
 // copyEnrollments attaches the enrollments from the file, which no server has open.
-func copyEnrollments(c *config.Config, backup string) error {
+func copyEnrollments(c *config.Config, store keys.Store, backup string) error {
 	if err := findEnrollments(c); err != nil {
 		return err
 	}
-	f, err := enroll.OpenFile(c.Server.Enrollment.File())
+	f, err := openEnrollmentFile(c, store, authkv.Judge)
 	if err != nil {
 		return err
 	}
@@ -149,11 +152,47 @@ func Enrolled(states map[enroll.State]int) string {
 }
 
 // CheckedEnrollments verifies and returns the enrollments in a backup, or nil if it has
-// none.
-func CheckedEnrollments(backup string) ([]byte, error) {
+// none. They must be authentic.
+func CheckedEnrollments(c *config.Config, backup string, newKeys bool) ([]byte, error) {
 	content, err := bolt.Attached(backup)
-	if err == nil && content != nil {
-		_, err = enroll.CheckCopy(content)
+	if err != nil || content == nil {
+		return nil, err
 	}
-	return content, err
+	r := &ring{c: c}
+	_, err = r.enrollments(trustFor(newKeys)).CheckCopy(content)
+	return content, errors.Join(err, r.Close())
+}
+
+// trustFor is how far a backup is believed, which may be for new keys from now on.
+func trustFor(newKeys bool) authkv.Trust {
+	if newKeys {
+		return authkv.Vouch
+	}
+	return authkv.Judge
+}
+
+// forgetPair has a state belong to the keys with which it is used next.
+func (r *ring) forgetPair(file string) error {
+	s, err := r.states(authkv.Judge).Reopen(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.ForgetPair(context.Background()), s.Close())
+}
+
+// RestoreState puts a backup in the place of the state file.
+func RestoreState(c *config.Config, backup, file string, keepTokens, newKeys bool) (bolt.Restored, error) {
+	r := &ring{c: c}
+	done, err := r.states(trustFor(newKeys)).Restore(backup, file, keepTokens)
+	if err == nil && newKeys {
+		err = r.forgetPair(file)
+	}
+	return done, errors.Join(Unusable(backup, err), r.Close())
+}
+
+// RestoreEnrollments puts those of a backup in the place of their file.
+func RestoreEnrollments(c *config.Config, content []byte, file string, newKeys bool) (aside string, err error) {
+	r := &ring{c: c}
+	aside, err = r.enrollments(trustFor(newKeys)).Restore(content, file)
+	return aside, errors.Join(err, r.Close())
 }

@@ -5,46 +5,48 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
 
 // ServeDevices opens the records of devices, which must exist, for a server.
-func ServeDevices(c *config.Config, s *State, store keys.Store) (*keys.Authority, error) {
-	records, err := openRecords(c, store, devices.Open)
+func ServeDevices(c *config.Config, s *State, store keys.Store, log *slog.Logger) (*keys.Authority, error) {
+	records, err := openRecords(c, store, authkv.Adopt, devices.Open)
 	if err != nil {
 		return nil, err
+	}
+	if f, ok := records.(*enroll.File); ok {
+		tellVerdict(log, c.Server.Enrollment.File(), keystore.RoleEnrollmentsMark, f.Verdict, c)
 	}
 	return keys.OpenAuthority(c, s.Server, records, store)
 }
 
-// openDevices opens them for a command. Those in etcd are authenticated by the keys with
-// which the state was opened.
+// openDevices opens them for a command. They are authenticated by the keys with which the
+// state was opened.
 func openDevices(c *config.Config, s *State, store keys.Store) (*keys.Authority, error) {
 	authenticating := store
 	if s.store != nil {
 		authenticating = s.store
 	}
-	records, err := openRecords(c, authenticating, devices.Administer)
+	records, err := openRecords(c, authenticating, authkv.Judge, devices.Administer)
 	if err != nil {
 		return nil, err
 	}
 	return keys.OpenAuthority(c, s.Server, records, store)
 }
 
-func openRecords(c *config.Config, store keys.Store, open func(context.Context, devices.Config) (*devices.Records, error)) (keys.Records, error) {
+func openRecords(c *config.Config, store keys.Store, trust authkv.Trust, open func(context.Context, devices.Config) (*devices.Records, error)) (keys.Records, error) {
 	if !c.Server.Enrollment.Shared() {
-		f, err := enroll.OpenFile(c.Server.Enrollment.File())
-		if err != nil {
-			return nil, err
-		}
-		return f, nil
+		return openEnrollmentFile(c, store, trust)
 	}
 	at, err := clusterOf(c, store)
 	if err != nil {
@@ -60,6 +62,28 @@ func openRecords(c *config.Config, store keys.Store, open func(context.Context, 
 		return nil, err
 	}
 	return r, nil
+}
+
+// openEnrollmentFile opens the file, which a key of the store authenticates. Without one it
+// must not be authenticated.
+func openEnrollmentFile(c *config.Config, store keys.Store, trust authkv.Trust) (*enroll.File, error) {
+	path := c.Server.Enrollment.File()
+	r := &ring{c: c, store: store}
+	f, err := r.enrollments(trust).Open(path)
+	return f, errors.Join(unusableEnrollments(path, err), r.Close())
+}
+
+// unusableEnrollments adds to the error of a file of enrollments what to do about it.
+func unusableEnrollments(path string, err error) error {
+	switch {
+	case errors.Is(err, authkv.ErrUnsigned):
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it is of before it was authenticated, and you know that it is right, run msl-hsm state sign", err)
+	case errors.Is(err, authkv.ErrOtherKey):
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it was you who exchanged the key, run msl-hsm state sign", err)
+	case errors.Is(err, enroll.ErrForged):
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there", err)
+	}
+	return err
 }
 
 // devicesAt returns where the records of devices are in a cluster: beside the state.

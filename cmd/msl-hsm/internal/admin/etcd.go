@@ -14,22 +14,46 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
 
-// Serve opens the state of the server, which must exist, for serving. A state in etcd is
-// authenticated by a key of the store; when etcd is lost and back is told in the log, and
-// that it is back to back.
-func Serve(c *config.Config, store keys.Store, log *slog.Logger, back func()) (*State, error) {
+// Serve opens the state of the server, which must exist, for serving, and the key store whose
+// keys authenticate it, which the caller closes. When etcd is lost and back is told in the
+// log, and that it is back to back.
+func Serve(c *config.Config, log *slog.Logger, back func()) (*State, keys.Store, error) {
 	if err := FindState(c, ""); err != nil {
+		return nil, nil, err
+	}
+	r := &ring{c: c, needs: true}
+	open := r.serveFile
+	if c.Server.State.Shared() {
+		open = func(log *slog.Logger) (*State, error) { return r.serveCluster(log, back) }
+	}
+	s, err := open(log)
+	if err != nil {
+		return nil, nil, errors.Join(err, r.Close())
+	}
+	s.store = r.store
+	return s, r.store, nil
+}
+
+func (r *ring) serveFile(log *slog.Logger) (*State, error) {
+	s, err := r.openFile(authkv.Adopt)
+	if err == nil {
+		tellVerdict(log, r.c.Server.State.Path(), keystore.RoleStateMark, s.File.Verdict, r.c)
+	}
+	return s, err
+}
+
+func (r *ring) serveCluster(log *slog.Logger, back func()) (*State, error) {
+	store, err := r.open()
+	if err != nil {
 		return nil, err
 	}
-	if !c.Server.State.Shared() {
-		return openFile(c)
-	}
-	at, err := clusterOf(c, store)
+	at, err := clusterOf(r.c, store)
 	if err != nil {
 		return nil, err
 	}
@@ -39,37 +63,29 @@ func Serve(c *config.Config, store keys.Store, log *slog.Logger, back func()) (*
 			back()
 		}
 	}
-	s, err := opened(c, store, etcd.Open, at)
+	s, err := opened(r.c, store, etcd.Open, at)
 	if err == nil {
 		s.Cluster = nil // its copy in memory is authentic as it is
 	}
 	return s, err
 }
 
-// administer opens a state in etcd for a command, with a key store of its own.
-func administer(c *config.Config) (*State, error) {
-	store, err := keys.Open(c)
+// administer opens a state in etcd for a command.
+func (r *ring) administer() (*State, error) {
+	r.needs = true
+	store, err := r.open()
 	if err != nil {
 		return nil, err
 	}
-	s, err := administerWith(c, store)
-	if err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	s.Closer, s.store = both{s.Closer, store}, store
-	return s, nil
-}
-
-func administerWith(c *config.Config, store keys.Store) (*State, error) {
-	at, err := clusterOf(c, store)
+	at, err := clusterOf(r.c, store)
 	if err != nil {
 		return nil, err
 	}
-	s, err := opened(c, store, etcd.Administer, at)
+	s, err := opened(r.c, store, etcd.Administer, at)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.belongs(c, store); err != nil {
+	if err := s.belongs(r.c, store); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil

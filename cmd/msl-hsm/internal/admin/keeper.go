@@ -22,12 +22,17 @@ func AcceptedFor(c *config.Config) time.Duration {
 type StateReport struct {
 	state.Summary
 	Enrollments map[enroll.State]int `json:"enrollments,omitempty"` // records by state
+	Authentic   bool                 `json:"authentic"`             // changed by nobody without the keys of the server
 }
 
 // reportOn reads the whole state.
 func reportOn(state *State, ca *keys.Authority) (r StateReport, err error) {
+	r.Authentic = state.Authentic()
 	if r.Summary, err = state.Check(); err != nil || ca == nil {
 		return r, err
+	}
+	if f, ok := ca.Records.(*enroll.File); ok {
+		r.Authentic = r.Authentic && f.Verdict.Authentic
 	}
 	r.Enrollments, err = ca.Records.Check()
 	return r, err

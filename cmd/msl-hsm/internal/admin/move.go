@@ -10,6 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
@@ -35,7 +36,7 @@ func ExportState(c *config.Config, path string, progress func(records int)) (sum
 	if err := s.verify(); err != nil {
 		return sum, err
 	}
-	sum, err = bolt.WriteServer(context.Background(), path, s.Server, progress)
+	sum, err = (&ring{c: c, store: s.store}).states(authkv.Vouch).Write(context.Background(), path, s.Server, progress)
 	if err == nil && c.Server.Enrollment.Shared() {
 		err = attachShared(c, s, path)
 	}
@@ -64,9 +65,15 @@ func ImportState(c *config.Config, path string, keepTokens, newKeys bool, progre
 	if err := checkShared(c, "msl-hsm state restore"); err != nil {
 		return sum, err
 	}
-	from, err := bolt.ReopenServer(path)
+	r := &ring{c: c}
+	defer exit.Closing(&err, r)
+	files := r.states(authkv.Judge)
+	if newKeys {
+		files = bolt.Files{} // the keys that authenticate it are lost
+	}
+	from, err := files.Reopen(path)
 	if err != nil {
-		return sum, Unusable(path, err)
+		return sum, r.unusable(path, err)
 	}
 	defer exit.Closing(&err, from)
 	if sum, err = from.Summary(); err != nil {

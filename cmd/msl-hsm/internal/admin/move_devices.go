@@ -10,6 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
@@ -18,8 +19,8 @@ import (
 
 // ImportAttached writes the enrollments that were attached to a backup to etcd, and counts
 // them by their state.
-func ImportAttached(c *config.Config, content []byte) (map[enroll.State]int, error) {
-	return importEnrollments(c, content, nil)
+func ImportAttached(c *config.Config, content []byte, newKeys bool) (map[enroll.State]int, error) {
+	return importEnrollments(c, content, trustFor(newKeys), nil)
 }
 
 // ImportEnrollments writes the file of enrollments at path, or those in a backup, to etcd,
@@ -38,7 +39,7 @@ func ImportEnrollments(c *config.Config, path string, progress func(entries int)
 	if err != nil {
 		return nil, err
 	}
-	return importEnrollments(c, content, progress)
+	return importEnrollments(c, content, authkv.Judge, progress)
 }
 
 func checkSharedEnrollments(c *config.Config) error {
@@ -49,7 +50,7 @@ func checkSharedEnrollments(c *config.Config) error {
 }
 
 // importEnrollments works on a copy: nothing is changed in a file that may be another's.
-func importEnrollments(c *config.Config, content []byte, progress func(int)) (states map[enroll.State]int, err error) {
+func importEnrollments(c *config.Config, content []byte, trust authkv.Trust, progress func(int)) (states map[enroll.State]int, err error) {
 	dir, err := os.MkdirTemp("", "msl-hsm-import-")
 	if err != nil {
 		return nil, err
@@ -59,7 +60,9 @@ func importEnrollments(c *config.Config, content []byte, progress func(int)) (st
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		return nil, err
 	}
-	from, err := enroll.OpenFile(path)
+	r := &ring{c: c}
+	defer exit.Closing(&err, r)
+	from, err := r.enrollments(trust).Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +109,7 @@ func writeEnrollments(c *config.Config, s *State, path string) (states map[enrol
 	if err := from.Verify(context.Background()); err != nil {
 		return nil, err
 	}
-	return enroll.WriteFile(context.Background(), path, from.Stored)
+	return (&ring{c: c, store: s.store}).enrollments(authkv.Vouch).Write(context.Background(), path, from.Stored)
 }
 
 // sharedEnrollments returns the content of a file of the enrollments, which it writes in a

@@ -233,6 +233,22 @@ func fits(c *config.Config, backup string, own, known state.Pair) (note string, 
 	return note, nil
 }
 
+// unusable is Unusable, and says of a file that belongs to other keys which ones.
+func (r *ring) unusable(path string, err error) error {
+	if !errors.Is(err, bolt.ErrOtherKey) {
+		return Unusable(path, err)
+	}
+	known, errKnown := bolt.PairOf(path)
+	own, errOwn := prints(r.store, issuerMAC(r.c))
+	if errKnown != nil || errOwn != nil {
+		return Unusable(path, err)
+	}
+	if _, errPair := compare(own, known, issuerMAC(r.c)); errPair != nil {
+		return otherKeys(r.c, path, errPair)
+	}
+	return Unusable(path, err)
+}
+
 // foreign returns what a state in etcd that is not authentic is if it belongs to other keys.
 func foreign(c *config.Config, store keystore.Store, at etcd.Config, forged error) error {
 	known, errKnown := etcd.PairOf(context.Background(), at)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -32,14 +33,21 @@ func OpenRotations(c *config.Config) (Rotations, error) {
 	if remote, err := dialFile(c); remote != nil || err != nil {
 		return remoteRotations{remoteRegistry{remote}}, err
 	}
-	s, err := OpenState(c, "")
+	h, err := hold(c)
 	if err != nil {
 		return nil, err
 	}
-	if s.File != nil {
-		return unserved{s}, nil
+	err = h.renew() // older versions may go
+	if h.records != nil {
+		err = errors.Join(err, h.records.Close())
 	}
-	return s, nil
+	if err != nil {
+		return nil, errors.Join(err, h.state.Close())
+	}
+	if h.state.File != nil {
+		return unserved{h.state}, nil
+	}
+	return h.state, nil
 }
 
 // unserved is a state that no server has open.

@@ -242,6 +242,13 @@ func secretOf(r *http.Request) (*lockedmem.Buffer, error) {
 
 func (s Service) keeperRequests(handle handleFunc) {
 	handle("POST /state/check", func(*http.Request) (any, error) { return reportOn(s.State, s.Devices) })
+	handle("POST /state/reauthenticate", func(r *http.Request) (any, error) {
+		var records keys.Records
+		if s.Devices != nil {
+			records = s.Devices.Records
+		}
+		return nil, renew(context.WithoutCancel(r.Context()), s.State, records)
+	})
 	handle("POST /state/prune", func(r *http.Request) (any, error) {
 		forgotten, err := s.State.Forget(context.WithoutCancel(r.Context()), s.Keep)
 		return forgotten, s.tell(r, statePrune, "", err)

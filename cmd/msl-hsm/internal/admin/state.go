@@ -14,10 +14,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
-	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 // StatePath returns the path of the state file.
@@ -45,10 +45,28 @@ func OpenState(c *config.Config, flag string) (*State, error) {
 	if err := FindState(c, flag); err != nil {
 		return nil, err
 	}
-	if c.Server.State.Shared() {
-		return administer(c)
+	return (&ring{c: c}).openState()
+}
+
+// OpenStateBy is OpenState where the key store was opened before, or could not be.
+func OpenStateBy(c *config.Config, store keys.Store, err error) (*State, error) {
+	if err := FindState(c, ""); err != nil {
+		return nil, err
 	}
-	return openFile(c)
+	return (&ring{c: c, store: store, err: err}).openState()
+}
+
+func (r *ring) openState() (*State, error) {
+	open := func() (*State, error) { return r.openFile(authkv.Judge) }
+	if r.c.Server.State.Shared() {
+		open = r.administer
+	}
+	s, err := open()
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	s.store, s.Closer = r.store, both{s.Closer, r}
+	return s, nil
 }
 
 // A State is the state of a server, in a file or in etcd.
@@ -57,27 +75,27 @@ type State struct {
 	File    *bolt.Server                        // or nil
 	Cluster *etcd.Server                        // to be verified, or nil
 	Members func(context.Context) []etcd.Member // of the cluster; nil for a file
-	store   keys.Store                          // of a command, whose keys authenticate the state, or nil
+	store   keys.Store                          // whose keys authenticate the state, or nil
 	io.Closer
 }
 
-func openFile(c *config.Config) (*State, error) {
-	path := c.Server.State.Path()
-	s, err := bolt.ReopenServer(path)
+func (r *ring) openFile(trust authkv.Trust) (*State, error) {
+	path := r.c.Server.State.Path()
+	s, err := r.states(trust).Reopen(path)
 	if err != nil {
-		return nil, Unusable(path, err)
+		return nil, r.unusable(path, err)
 	}
-	s.PasswordCost(c.Server.Argon2.Cost())
+	s.PasswordCost(r.c.Server.Argon2.Cost())
 	return &State{Server: s.Server, File: s, Closer: s}, nil
 }
 
 // Check reads every record, and every page of a file.
 func (s *State) Check() (state.Summary, error) {
-	if s.File != nil {
-		return s.File.Check()
-	}
 	if err := s.verify(); err != nil {
 		return state.Summary{}, err
+	}
+	if s.File != nil {
+		return s.File.Check()
 	}
 	return s.Summary()
 }
@@ -100,11 +118,18 @@ func (s *State) Users() ([]state.UserRecord, error) {
 
 // verify makes sure that a state which others can write is authentic.
 func (s *State) verify() error {
-	if s.Cluster == nil {
-		return nil
+	switch {
+	case s.Cluster != nil:
+		return s.Cluster.Verify(context.Background())
+	case s.File != nil:
+		return s.File.VerifyRecords(context.Background())
 	}
-	return s.Cluster.Verify(context.Background())
+	return nil
 }
+
+// Authentic reports whether somebody without the keys of the server who changes the state is
+// noticed.
+func (s *State) Authentic() bool { return s.File == nil || s.File.Verdict.Authentic }
 
 // Unusable adds to the error of a state file that does not open what to do about it.
 func Unusable(path string, err error) error {
@@ -118,6 +143,12 @@ func Unusable(path string, err error) error {
 		return exit.WithCode(exit.OfKind(fs.ErrNotExist, "no state file %s: correct the path or restore a backup; if the server is new, run %s", path, begin), exit.Usage)
 	case errors.Is(err, bolt.ErrDamaged):
 		return fmt.Errorf("%w; msl-hsm state restore FILE puts a backup in its place", err)
+	case errors.Is(err, bolt.ErrUnsigned):
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it is of before it was authenticated, and you know that it is right, run msl-hsm state sign --state %s", err, Quoted(path))
+	case errors.Is(err, bolt.ErrOtherKey):
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it was you who exchanged the key, run msl-hsm state sign --state %s", err, Quoted(path))
+	case errors.Is(err, bolt.ErrForged):
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there", err)
 	}
 	return err
 }
@@ -148,18 +179,16 @@ func MakeState(c *config.Config) (bool, error) {
 	if c.Server.State.Shared() {
 		return false, nil
 	}
-	return makeFile(c.Server.State.Path())
-}
-
-func makeFile(path string) (bool, error) {
+	path := c.Server.State.Path()
 	if path == "" || !Absent(path) {
 		return false, nil
 	}
-	s, err := bolt.CreateServer(path)
+	r := &ring{c: c}
+	s, err := r.states(authkv.Vouch).Create(path)
 	if err != nil {
-		return false, err
+		return false, errors.Join(err, r.Close())
 	}
-	return true, s.Close()
+	return true, errors.Join(s.Close(), r.Close())
 }
 
 // MakeEnrollments makes the records of devices if they are missing and devices enroll here,
@@ -172,11 +201,12 @@ func MakeEnrollments(c *config.Config) (bool, error) {
 	if path == "" || !Absent(path) {
 		return false, nil
 	}
-	f, err := enroll.OpenFile(path)
+	r := &ring{c: c}
+	f, err := r.enrollments(authkv.Vouch).Open(path)
 	if err != nil {
-		return false, err
+		return false, errors.Join(err, r.Close())
 	}
-	return true, f.Close()
+	return true, errors.Join(f.Close(), r.Close())
 }
 
 // InitState makes whichever is missing of the state and of the records of devices, and

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -91,8 +92,8 @@ func (p completer) users(c *cobra.Command, _ string) (names []string) {
 	return names
 }
 
-// quietly looks into the state without a word about what fails. A state in etcd would need
-// the keys, and so the PIN.
+// quietly looks into the state without a word about what fails, and without the keys, which
+// would need the PIN: so not in etcd.
 func (p completer) quietly(c *cobra.Command, do func(admin.Registry) error) {
 	path := ""
 	if f := c.Flag("state"); f != nil {
@@ -102,18 +103,33 @@ func (p completer) quietly(c *cobra.Command, do func(admin.Registry) error) {
 	if err != nil || path == "" && conf.Server.State.Shared() {
 		return
 	}
-	_ = p.withState(path, do)
+	conf.Keystore = config.Keystore{}
+	s, err := admin.OpenRegistry(conf, path)
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	_ = do(s)
 }
 
 func (p completer) devices(_ *cobra.Command, begin string) (names []string) {
-	_ = p.withEnrollments(false, func(s admin.Enrollments) error {
-		page, err := s.Page(enroll.Query{Name: begin, Limit: mostCompletions})
-		for _, r := range page.Records {
-			if r.Name != "" {
-				names = append(names, r.Name)
-			}
+	conf, err := p.configure()
+	if err != nil || !conf.Server.Enrollment.On() {
+		return nil
+	}
+	if !conf.Server.State.Shared() {
+		conf.Keystore = config.Keystore{}
+	}
+	s, err := admin.OpenEnrollments(conf, false)
+	if err != nil {
+		return nil
+	}
+	defer s.Close()
+	page, _ := s.Page(enroll.Query{Name: begin, Limit: mostCompletions})
+	for _, r := range page.Records {
+		if r.Name != "" {
+			names = append(names, r.Name)
 		}
-		return err
-	})
+	}
 	return names
 }

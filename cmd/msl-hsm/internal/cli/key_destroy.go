@@ -10,6 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 func keyDestroyCommand(p *program) *cobra.Command {
@@ -44,7 +45,7 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 			if version != 0 {
 				what = fmt.Sprintf("%s version %d", what, version)
 			}
-			if err := tellKeys(c, store, "key destroy", what, store.Destroy(args[0], version)); err != nil {
+			if err := tellKeys(c, store, "key destroy", what, destroyVersion(p, c, store, args[0], version, force)); err != nil {
 				return keys.Missing(err, "msl-hsm key list shows what is there")
 			}
 			if version == 0 {
@@ -59,6 +60,30 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 	c.Flags().BoolVar(&force, "force", false, "also if servers need it, or nobody can tell")
 	c.Flags().Uint32Var(&version, "version", 0, "only this version `N` (default every version)")
 	return c
+}
+
+// destroyVersion also has the state go over to another version, if one of the key goes that
+// authenticates it.
+func destroyVersion(p *program, c *config.Config, store keystore.Admin, label string, version uint32, force bool) error {
+	destroyed := false
+	destroy := func() error {
+		destroyed = true
+		return store.Destroy(label, version)
+	}
+	none := c.Server.State.IsZero() || c.Server.State.Path() != "" && admin.Absent(c.Server.State.Path())
+	if none || version == 0 || label != keystore.RoleIssuerMAC.Label(c.Keystore.Prefix) {
+		return destroy()
+	}
+	newest, err := keys.Newest(store)
+	if err != nil {
+		return err
+	}
+	err = admin.Without(c, newest[label].Version == version, destroy)
+	if err == nil || !force || destroyed {
+		return err
+	}
+	fmt.Fprintf(p.stderr, "the state is not authenticated by another version of the key: %s\n", exit.OneLine(err))
+	return destroy()
 }
 
 // unneeded makes sure that the servers of the configured state do not need a key.

@@ -124,6 +124,7 @@ func TestScripts(t *testing.T) {
 			"later":           nextSecond,
 			"remembers":       remembers,
 			"oldkeys":         oldKeys,
+			"unrecord":        unrecord,
 			"withoutwrapping": withoutWrapping,
 			"for-each-reader": forEachReader,
 			"advice":          followAdvice,

@@ -3,6 +3,7 @@ package cli
 import (
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -25,7 +26,10 @@ func oldKeys(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	sealed.MAC, err = store.Seal(mac, msl.PSKContext(msl.PSKMAC, args[4]))
 	ts.Check(err)
-	s, err := bolt.OpenServer(ts.MkAbs(args[2]))
+	key, err := state.KeyOf(store, keystore.RoleIssuerMAC.Label(keystore.DefaultPrefix))
+	ts.Check(err)
+	guard := bolt.Guard{Key: func() (bolt.Key, authkv.Mark, error) { return key, nil, nil }}
+	s, err := bolt.Files{Guard: guard}.Reopen(ts.MkAbs(args[2]))
 	ts.Check(err)
 	ts.Check(s.AddEntity(state.EntityRecord{Identity: args[4], Scheme: args[3], PSK: sealed}))
 	ts.Check(s.Close())

@@ -95,7 +95,7 @@ func rootCommand(p *program) *cobra.Command {
 			entityAddCommand(p), entityListCommand(p), entityShowCommand(p), entityRemoveCommand(p), entityRevokeCommand(p), entityUnrevokeCommand(p)),
 		group("user", "Register the users who may log in", userAddCommand(p), userListCommand(p), userPasswordCommand(p), userRemoveCommand(p), userRevokeCommand(p), userUnrevokeCommand(p)),
 		group("state", "Make, check, copy and put back the state file of a server",
-			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p), stateExportCommand(p), stateImportCommand(p)),
+			stateInitCommand(p), stateCheckCommand(p), stateBackupCommand(p), stateRestoreCommand(p), statePruneCommand(p), stateCompactCommand(p), stateSignCommand(p), stateExportCommand(p), stateImportCommand(p)),
 		group("config", "Check a configuration", configCheckCommand(p)),
 		group("admin", "Look at a running server, and have it read its configuration again", adminReloadCommand(p), adminStatusCommand(p), adminPageCommand(p), adminMetricsCommand(p)),
 		group("audit", "Verify the audit log of a server", auditVerifyCommand(p), auditKeyCommand(p)),

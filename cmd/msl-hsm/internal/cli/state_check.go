@@ -56,8 +56,15 @@ func printReport(p *program, r admin.StateReport) error {
 		return t.Flush()
 	}
 	fmt.Fprintf(t, "size\t%d bytes, %d of them free\n", r.Bytes, r.Free)
-	fmt.Fprintln(t, "no damage\tevery page and record was read")
+	fmt.Fprintln(t, "no damage\tevery page and record was read"+authentic(r))
 	return t.Flush()
+}
+
+func authentic(r admin.StateReport) string {
+	if r.Authentic {
+		return ", and all are authentic"
+	}
+	return "; they are not authenticated yet, or no key store was named to tell"
 }
 
 func statePruneCommand(p *program) *cobra.Command {

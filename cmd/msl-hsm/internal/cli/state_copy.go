@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -130,18 +131,21 @@ func restorable(p *program, c *config.Config, backup, file string, newKeys bool)
 	if err := admin.Stopped(file, "restore the backup"); err != nil {
 		return nil, err
 	}
-	enrollments, err = admin.CheckedEnrollments(backup)
+	var misfit error
+	if !newKeys {
+		var note string
+		if note, misfit = admin.FitsBackup(c, backup); note != "" {
+			fmt.Fprintf(p.stderr, "%s\n", note)
+		}
+	}
+	if errors.Is(misfit, admin.ErrOtherKeys) {
+		return nil, misfit
+	}
+	enrollments, err = admin.CheckedEnrollments(c, backup, newKeys)
 	if err != nil {
 		return nil, fmt.Errorf("%w; nothing was changed: name another backup", err)
 	}
-	if newKeys {
-		return enrollments, nil
-	}
-	note, err := admin.FitsBackup(c, backup)
-	if note != "" {
-		fmt.Fprintf(p.stderr, "%s\n", note)
-	}
-	return enrollments, err
+	return enrollments, misfit
 }
 
 func restoreState(p *program, c *config.Config, backup, file string, keepTokens, newKeys bool) error {
@@ -149,10 +153,7 @@ func restoreState(p *program, c *config.Config, backup, file string, keepTokens,
 	if err != nil {
 		return err
 	}
-	r, err := bolt.RestoreServer(backup, file, keepTokens)
-	if err == nil && newKeys {
-		err = bolt.ForgetPair(file)
-	}
+	r, err := admin.RestoreState(c, backup, file, keepTokens, newKeys)
 	if err != nil {
 		return err
 	}
@@ -160,7 +161,7 @@ func restoreState(p *program, c *config.Config, backup, file string, keepTokens,
 	if r.Aside != "" {
 		fmt.Fprintf(p.stdout, "what was there is in %s\n", r.Aside)
 	}
-	if err := restoreEnrollments(p, enrollments, c.Server.Enrollment.File()); err != nil {
+	if err := restoreEnrollments(p, c, enrollments, newKeys); err != nil {
 		return fmt.Errorf("the state is restored, and the enrollments are not: %w", err)
 	}
 	text := restoredText

@@ -3,7 +3,8 @@ package cli
 import (
 	"fmt"
 
-	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 )
 
 const restoredEnrollmentsText = `The enrollments are those of the backup: devices that were rejected or revoked since
@@ -11,7 +12,8 @@ then may talk to the server again. Check msl-hsm enrollment list, and decide aga
 `
 
 // restoreEnrollments replaces the file of enrollments with the restored ones.
-func restoreEnrollments(p *program, content []byte, path string) error {
+func restoreEnrollments(p *program, c *config.Config, content []byte, newKeys bool) error {
+	path := c.Server.Enrollment.File()
 	switch {
 	case content == nil && path == "":
 		return nil
@@ -22,7 +24,7 @@ func restoreEnrollments(p *program, content []byte, path string) error {
 		fmt.Fprintln(p.stderr, "the backup has enrollments, but the configuration names no file for them, so they were left out; set server.enrollment.state, and restore again")
 		return nil
 	}
-	aside, err := enroll.Restore(content, path)
+	aside, err := admin.RestoreEnrollments(c, content, path, newKeys)
 	if err != nil {
 		return err
 	}

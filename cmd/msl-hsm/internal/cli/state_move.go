@@ -78,7 +78,7 @@ message since.`,
 			if !keep {
 				fmt.Fprint(p.stdout, importedText)
 			}
-			return importAttached(p, c, args[0])
+			return importAttached(p, c, args[0], newKeys)
 		},
 	}
 	c.Flags().BoolVar(&keep, "keep-tokens", false, "let the tokens of before go on, and messages be replayed that were taken since")
@@ -87,8 +87,8 @@ message since.`,
 }
 
 // importAttached imports the enrollments in a backup, if it has some.
-func importAttached(p *program, c *config.Config, path string) error {
-	content, err := admin.CheckedEnrollments(path)
+func importAttached(p *program, c *config.Config, path string, newKeys bool) error {
+	content, err := admin.CheckedEnrollments(c, path, newKeys)
 	switch {
 	case err == nil && content == nil:
 		return nil
@@ -98,7 +98,7 @@ func importAttached(p *program, c *config.Config, path string) error {
 	}
 	states := map[enroll.State]int{}
 	if err == nil {
-		states, err = admin.ImportAttached(c, content)
+		states, err = admin.ImportAttached(c, content, newKeys)
 	}
 	if err != nil {
 		return fmt.Errorf("the state is imported, and the enrollments are not: %w; try again with msl-hsm enrollment import %s", err, admin.Quoted(path))

@@ -16,6 +16,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore/balanced"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
@@ -159,6 +160,7 @@ func withNextStep(err error) string {
 		{identity.ErrOtherEK, "add --replace for that"},
 		{identity.ErrKeyRevoked, "run msl-hsm tpm init --new-keys and enroll again"},
 		{identity.ErrRenewal, "run msl-hsm tpm init --new-keys and enroll again"},
+		{bolt.ErrNoKey, "name it with keystore.uri in the configuration"},
 		{identity.ErrDamaged, "restore it, or delete it and run msl-hsm tpm init again, and the device keeps its record"},
 	} {
 		if errors.Is(err, s.kind) {

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -133,6 +134,8 @@ type Records interface {
 	enroll.Records
 	// Check reads everything, and counts the records by their state.
 	Check() (map[enroll.State]int, error)
+	// Renew has the newest version of the key authenticate the records.
+	Renew(context.Context) error
 	io.Closer
 }
 

@@ -44,9 +44,10 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 	if running != nil {
 		defer running.Close()
 	}
-	d.state(running)
+	store, err := keys.Open(d.c)
+	d.state(running, store, err)
 	d.ports(running != nil)
-	d.store(ctx)
+	d.store(ctx, store, err)
 	d.upstreams(ctx)
 	return d.found
 }
@@ -156,7 +157,7 @@ func (d *doctor) running() (*admin.Running, error) {
 	return admin.LookFor(d.c)
 }
 
-func (d *doctor) state(running *admin.Running) {
+func (d *doctor) state(running *admin.Running, store keys.Store, errStore error) {
 	if running != nil {
 		var now Readiness
 		if err := running.Status(&now); err != nil {
@@ -168,7 +169,7 @@ func (d *doctor) state(running *admin.Running) {
 		}
 		return
 	}
-	s, err := admin.OpenState(d.c, "")
+	s, err := admin.OpenStateBy(d.c, store, errStore)
 	if err != nil {
 		d.say("state", Failure, "%s", exit.OneLine(err))
 		return
@@ -178,7 +179,16 @@ func (d *doctor) state(running *admin.Running) {
 	if err == nil {
 		d.used, err = s.Server.Pair(context.Background())
 	}
-	d.judge("state", err, "no damage; %d entities and %d users are registered", all.Entities, all.Users)
+	if !d.judge("state", err, "no damage; %d entities and %d users are registered", all.Entities, all.Users) {
+		return
+	}
+	doubts, err := s.Doubts(d.c)
+	for _, doubt := range doubts {
+		d.say("authenticity", Warning, "%s", doubt)
+	}
+	if len(doubts) == 0 {
+		d.judge("authenticity", err, "the state was changed by nobody without the keys of the server")
+	}
 }
 
 // ports tries the addresses, unless a server listens there.
@@ -206,8 +216,7 @@ func (d *doctor) ports(served bool) {
 }
 
 // store opens the key store, which proves the module, and goes on with what it can open.
-func (d *doctor) store(ctx context.Context) {
-	store, err := keys.Open(d.c)
+func (d *doctor) store(ctx context.Context, store keys.Store, err error) {
 	if !d.judge("key store", err, "it opens, takes the PIN, and protects keys as it must") {
 		return
 	}

@@ -52,46 +52,20 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 	return s, nil
 }
 
-// openState opens the state and the key store, which belong together.
-func (s *base) openState(c *config.Config, log *slog.Logger) error {
-	open := s.openFile
-	if c.Server.State.Shared() {
-		open = s.openShared
-	}
-	if err := open(c, log); err != nil {
-		return err
-	}
-	warning, err := s.State.Pair(c, s.Store)
-	if err != nil {
-		return errors.Join(err, s.State.Close(), s.Store.Close())
-	}
-	if s.pairing = warning; warning != "" {
-		log.Warn("state and keys", "problem", warning)
-	}
-	return nil
-}
-
-// openShared opens the key store before the state, which its keys authenticate.
-func (s *base) openShared(c *config.Config, log *slog.Logger) (err error) {
-	if s.Store, err = keys.Open(c); err != nil {
-		return err
-	}
-	if s.State, err = admin.Serve(c, s.Store, log, s.stateBack); err != nil {
-		return errors.Join(err, s.Store.Close())
-	}
-	return nil
-}
-
-func (s *base) openFile(c *config.Config, log *slog.Logger) (err error) {
-	s.State, err = admin.Serve(c, nil, log, s.stateBack)
-	if errors.Is(err, fs.ErrNotExist) {
+// openState opens the state, and the key store that authenticates it and belongs to it.
+func (s *base) openState(c *config.Config, log *slog.Logger) (err error) {
+	s.State, s.Store, err = admin.Serve(c, log, s.stateBack)
+	if !c.Server.State.Shared() && errors.Is(err, fs.ErrNotExist) {
 		return firstStep(c, err)
 	}
 	if err != nil {
 		return err
 	}
-	if s.Store, err = keys.Open(c); err != nil {
-		return errors.Join(err, s.State.Close())
+	if s.pairing, err = s.State.Pair(c, s.Store); err != nil {
+		return errors.Join(err, s.State.Close(), s.Store.Close())
+	}
+	if s.pairing != "" {
+		log.Warn("state and keys", "problem", s.pairing)
 	}
 	return nil
 }
@@ -153,7 +127,7 @@ func assemble(c *config.Config, s *Service, log *slog.Logger) error {
 	s.prefix = c.Keystore.Prefix
 	s.psk = &entityauth.PSK{Directory: s.State, Store: s.Store}
 	if c.Server.Enrollment.On() && s.Devices == nil {
-		if s.Devices, err = admin.ServeDevices(c, s.State, s.Store); err != nil {
+		if s.Devices, err = admin.ServeDevices(c, s.State, s.Store, log); err != nil {
 			return err
 		}
 		s.Devices.Written = s.audit.device

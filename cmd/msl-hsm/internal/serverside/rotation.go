@@ -98,7 +98,10 @@ func follow(s *Service, r state.Rotation) error {
 		return err
 	}
 	forget(s, r)
-	return nil
+	if s.Devices == nil || r.Step != state.StepUsed && r.Step != state.StepDone {
+		return nil
+	}
+	return s.Devices.Records.Renew(context.Background()) // the state is, by each change
 }
 
 // forget ends the sessions that need versions which open nothing any more. The others are

@@ -1,0 +1,138 @@
+package admin
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+	"github.com/msl-hsm/msl-hsm/tpm/enroll"
+)
+
+// A ring is the key store whose keys authenticate files. It is opened when the first file
+// is: what is wrong with that is told before.
+type ring struct {
+	c     *config.Config
+	store keys.Store // or nil, as long as it was not opened
+	err   error      // why it could not be
+	needs bool       // a key store, so that none is an error
+	own   bool       // it was opened here
+}
+
+// open returns the key store, or nil if there is none yet.
+func (r *ring) open() (keys.Store, error) {
+	if r.store != nil || r.err != nil || r.c.Keystore.None() && !r.needs {
+		return r.store, r.err
+	}
+	store, err := keys.Open(r.c)
+	if errors.Is(err, keystore.ErrNotFound) && !r.needs {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.store, r.own = store, true
+	return store, nil
+}
+
+// Close closes a key store that was opened here.
+func (r *ring) Close() error {
+	if !r.own {
+		return nil
+	}
+	r.own = false
+	return r.store.Close()
+}
+
+// guard authenticates a file by the key that authenticates tokens, and marks it by one of no
+// other use.
+func (r *ring) guard(mark keystore.Role, trust authkv.Trust) authkv.Guard {
+	return authkv.Guard{Trust: trust, Key: func() (authkv.Key, authkv.Mark, error) {
+		store, err := r.open()
+		if store == nil || err != nil {
+			return nil, nil, err
+		}
+		prefix := r.c.Keystore.Prefix
+		key, err := state.KeyOf(store, keystore.RoleIssuerMAC.Label(prefix))
+		if errors.Is(err, keystore.ErrNotFound) {
+			return nil, nil, nil // nothing was issued yet
+		}
+		return key, markKey{store, mark.Label(prefix)}, err
+	}}
+}
+
+func (r *ring) states(trust authkv.Trust) bolt.Files {
+	return bolt.Files{Guard: r.guard(keystore.RoleStateMark, trust)}
+}
+
+func (r *ring) enrollments(trust authkv.Trust) enroll.Files {
+	return enroll.Files{Guard: r.guard(keystore.RoleEnrollmentsMark, trust)}
+}
+
+// A markKey is a key that is there if files are authenticated. Only who may change the token
+// can make or remove it.
+type markKey struct {
+	store keys.Store
+	label string
+}
+
+// There implements [authkv.Mark].
+func (m markKey) There() (bool, error) {
+	_, err := m.store.Lookup(m.label)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Make implements [authkv.Mark].
+func (m markKey) Make() error {
+	_, err := m.store.Create(m.label, keystore.RoleStateMark.Algorithm())
+	return err
+}
+
+// authenticity says what a file that was opened lacks, or nothing.
+func authenticity(path string, v authkv.Verdict, marked func() (bool, error)) string {
+	if !v.Authentic {
+		return path + " is not authenticated, so somebody who can write it can lift a revocation: msl-hsm serve begins with that"
+	}
+	if there, err := marked(); err == nil && !there {
+		return path + " is authenticated, but the key store does not keep that it has to be: msl-hsm serve tells why"
+	}
+	return ""
+}
+
+// Doubts says how somebody who can write the state, or the file of enrollments, could change
+// it unseen.
+func (s *State) Doubts(c *config.Config) (doubts []string, err error) {
+	prefix := c.Keystore.Prefix
+	if s.File != nil {
+		doubts = append(doubts, authenticity(c.Server.State.Path(), s.File.Verdict, markKey{s.store, keystore.RoleStateMark.Label(prefix)}.There))
+	}
+	if path := c.Server.Enrollment.File(); path != "" && !Absent(path) {
+		f, err := openEnrollmentFile(c, s.store, authkv.Judge)
+		if err != nil {
+			return doubts, err
+		}
+		doubts = append(doubts, authenticity(path, f.Verdict, markKey{s.store, keystore.RoleEnrollmentsMark.Label(prefix)}.There))
+		err = f.Close()
+	}
+	return slices.DeleteFunc(doubts, func(d string) bool { return d == "" }), err
+}
+
+// tellVerdict logs what a server should know of a file that it opened.
+func tellVerdict(log *slog.Logger, path string, mark keystore.Role, v authkv.Verdict, c *config.Config) {
+	if v.New {
+		log.Info("the file is authenticated from now on: what is in it was taken as it was", "file", path)
+	}
+	if v.Unmarked != nil {
+		log.Warn("the key store cannot keep that the file is authenticated, so somebody who can write it can put one there that is not: make the key once with msl-hsm key create, on each token",
+			"file", path, "key", mark.Label(c.Keystore.Prefix), "error", exit.OneLine(v.Unmarked))
+	}
+}

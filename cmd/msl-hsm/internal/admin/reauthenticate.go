@@ -1,0 +1,95 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
+)
+
+// Without calls destroy, which ends a version of the key that authenticates the state and the
+// records of devices, and has the newest one that is left authenticate them. In etcd, where
+// that has to come before, a newest version that goes leaves them to the others.
+func Without(c *config.Config, newest bool, destroy func() error) (err error) {
+	h, err := hold(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	if c.Server.State.Shared() && !newest {
+		err = h.renew()
+	}
+	if err == nil {
+		err = destroy()
+	}
+	if err == nil && !c.Server.State.Shared() {
+		err = h.renew()
+	}
+	return err
+}
+
+// A held state is what is authenticated, and known to be: here, or by a server that runs.
+type held struct {
+	remote  *Running // or nil
+	state   *State
+	records keys.Records // or nil
+}
+
+func hold(c *config.Config) (*held, error) {
+	if remote, err := dialFile(c); remote != nil || err != nil {
+		return &held{remote: remote}, err
+	}
+	s, err := OpenState(c, "")
+	if err != nil {
+		return nil, err
+	}
+	h := &held{state: s}
+	if c.Server.Enrollment.On() && (c.Server.Enrollment.Shared() || !Absent(c.Server.Enrollment.File())) {
+		if h.records, err = openRecords(c, s.store, authkv.Judge, devices.Administer); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	return h, nil
+}
+
+func (h *held) renew() error {
+	if h.remote != nil {
+		return h.remote.callLong(http.MethodPost, "/state/reauthenticate", nil, nil)
+	}
+	return renew(context.Background(), h.state, h.records)
+}
+
+func (h *held) close() error {
+	if h.remote != nil {
+		return h.remote.Close()
+	}
+	err := h.state.Close()
+	if h.records != nil {
+		err = errors.Join(err, h.records.Close())
+	}
+	return err
+}
+
+// renew has the newest version of the key authenticate the state, and records of devices
+// unless they are nil.
+func renew(ctx context.Context, s *State, records keys.Records) error {
+	if s.store == nil {
+		return nil // nothing could be judged either
+	}
+	err := keys.Refresh(s.store)
+	switch {
+	case err != nil:
+	case s.File != nil:
+		err = s.File.Reauthenticate(ctx)
+	case s.Cluster != nil:
+		err = s.Cluster.Reauthenticate(ctx)
+	}
+	if err == nil && records != nil {
+		err = records.Renew(ctx)
+	}
+	return err
+}

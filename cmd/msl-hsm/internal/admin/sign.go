@@ -1,0 +1,88 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl/state"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+// A Signing tells what was signed.
+type Signing struct {
+	state.Summary
+	Enrollments string // the path of their file, or empty
+	Unmarked    error  // why the key store cannot keep it
+}
+
+// SignState authenticates a state file as it is: somebody says that it is right. Enrollments
+// that are attached to it are signed, too; with enrollments set, so is their file.
+func SignState(c *config.Config, path string, enrollments bool) (done Signing, err error) {
+	r := &ring{c: c, needs: true}
+	defer exit.Closing(&err, r)
+	if done.Unmarked, err = r.signState(path, &done.Summary); err != nil {
+		return done, err
+	}
+	if err := r.signAttached(path); err != nil {
+		return done, err
+	}
+	if file := c.Server.Enrollment.File(); enrollments && file != "" && !Absent(file) {
+		done.Enrollments = file
+		var unmarked error
+		unmarked, err = r.signEnrollments(file)
+		done.Unmarked = errors.Join(done.Unmarked, unmarked)
+	}
+	return done, err
+}
+
+func (r *ring) signState(path string, sum *state.Summary) (unmarked, err error) {
+	s, err := r.states(authkv.Vouch).Reopen(path)
+	if err != nil {
+		return nil, Unusable(path, err)
+	}
+	defer exit.Closing(&err, s)
+	if !s.Verdict.Authentic {
+		return nil, exit.WithCode(fmt.Errorf("the key store has no key %s to authenticate the state: %s", keystore.RoleIssuerMAC.Label(r.c.Keystore.Prefix), keys.MakeServerKeys), exit.Keystore)
+	}
+	*sum, err = s.Summary()
+	return s.Verdict.Unmarked, err
+}
+
+// signAttached signs a copy of the enrollments in a backup, and attaches that.
+func (r *ring) signAttached(backup string) error {
+	content, err := bolt.Attached(backup)
+	if err != nil || content == nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "msl-hsm-sign-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "enrollments")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		return err
+	}
+	if _, err := r.signEnrollments(path); err != nil {
+		return err
+	}
+	if content, err = os.ReadFile(path); err != nil {
+		return err
+	}
+	return bolt.Attach(backup, content)
+}
+
+func (r *ring) signEnrollments(path string) (unmarked, err error) {
+	f, err := r.enrollments(authkv.Vouch).Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return f.Verdict.Unmarked, f.Close()
+}

@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+func stateSignCommand(p *program) *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "sign",
+		Short: "Say that a state file is right, and authenticate it as it is",
+		Long: `Takes what is in the state file for right, whoever wrote it, and authenticates it with
+the key of the key store that authenticates tokens; so it does with the file of
+enrollments, if the configuration names one. With --state it signs that file alone, such as
+a backup, with the enrollments in it.
+
+A server does that by itself with a file that was never authenticated. This is for one
+that a server refuses as not authentic although you know that it is right: a backup from
+before files were authenticated, or a file whose key is gone. Stop the server before, and
+look at msl-hsm entity list and msl-hsm user list before you start it.`,
+		Args: want(),
+		RunE: func(*cobra.Command, []string) error {
+			c, file, err := p.stateFile(path)
+			if err != nil {
+				return err
+			}
+			if err := admin.Stopped(file, "sign it"); err != nil {
+				return err
+			}
+			done, err := admin.SignState(c, file, path == "")
+			if err := admin.Tell(c, nil, "state sign", file, err); err != nil {
+				return err
+			}
+			printSigning(p, file, done)
+			return nil
+		},
+	}
+	stateFlag(c, &path)
+	return c
+}
+
+func printSigning(p *program, file string, s admin.Signing) {
+	fmt.Fprintf(p.stdout, "signed %s: %d entities, %d revoked; %d users, %d revoked\n", file, s.Entities, s.EntitiesRevoked, s.Users, s.UsersRevoked)
+	if s.Enrollments != "" {
+		fmt.Fprintf(p.stdout, "signed %s\n", s.Enrollments)
+	}
+	if s.Unmarked != nil {
+		fmt.Fprintf(p.stderr, "the key store cannot keep that the file is authenticated: %s\n", exit.OneLine(s.Unmarked))
+	}
+}
