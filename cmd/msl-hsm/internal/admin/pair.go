@@ -114,8 +114,11 @@ func (r remoteRegistry) pair(c *config.Config, store keystore.Store) error {
 	if err == nil {
 		err = r.call(http.MethodPut, "/pair", own, nil)
 	}
-	if errors.Is(err, ErrOtherKeys) {
-		err = otherKeys(c, c.Server.State.String(), ErrOtherKeys)
+	switch {
+	case errors.Is(err, errVersion):
+		return nil // a server of before, which goes on until it suits to restart it
+	case errors.Is(err, ErrOtherKeys):
+		return otherKeys(c, c.Server.State.String(), ErrOtherKeys)
 	}
 	return err
 }
