@@ -186,9 +186,12 @@ func (r *Running) lost(err error, d time.Duration) error {
 // errEnded means that the connection ended without an answer.
 var errEnded = errors.New("ended before it answered")
 
+// errVersion is the kind of what a server does not understand.
+var errVersion = errors.New("another version")
+
 // otherVersion means that the server does not understand this version's requests.
 func (r *Running) otherVersion() error {
-	return exit.WithCode(fmt.Errorf("the server that has %s open runs another version: restart it and try again", r.state), exit.Failure)
+	return exit.WithCode(exit.OfKind(errVersion, "the server that has %s open runs another version: restart it and try again", r.state), exit.Failure)
 }
 
 func silent(state string, d time.Duration) error {

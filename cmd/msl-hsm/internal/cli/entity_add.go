@@ -199,7 +199,7 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 		return err
 	}
 	defer exit.Closing(&err, state)
-	if err := giveKeys(c, &e, &f); err != nil {
+	if err := giveKeys(c, state, &e, &f); err != nil {
 		return err
 	}
 	if err := state.AddEntity(e); err != nil {
@@ -214,14 +214,14 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 }
 
 // giveKeys adds the keys that a scheme needs to a record.
-func giveKeys(c *config.Config, e *state.EntityRecord, f *entityFlags) error {
+func giveKeys(c *config.Config, to admin.Registry, e *state.EntityRecord, f *entityFlags) error {
 	switch e.Scheme {
 	case "X509", "NONE", "NONE_SUFFIXED":
 		return nil
 	case "MGK":
 		return groupMember(c, e.Identity, f.generatePSK)
 	case "PSK", "PSK_PROFILE":
-		return pskEntity(c, e, f)
+		return pskEntity(c, to, e, f)
 	}
 	return publicKeyEntity(e, f)
 }
@@ -296,12 +296,15 @@ func newPSK(c *config.Config, store keys.Store, identity string, f *entityFlags)
 }
 
 // pskEntity gives an entity a key set, sealed by the key store.
-func pskEntity(c *config.Config, e *state.EntityRecord, f *entityFlags) (err error) {
+func pskEntity(c *config.Config, to admin.Registry, e *state.EntityRecord, f *entityFlags) (err error) {
 	store, err := keys.Open(c)
 	if err != nil {
 		return err
 	}
 	defer exit.Closing(&err, store)
+	if err := admin.PairRegistry(c, to, store); err != nil {
+		return err
+	}
 	k, err := newPSK(c, store, e.Identity, f)
 	if err != nil {
 		return err

@@ -88,6 +88,7 @@ func createSet(p *program, role, soPIN string, rotate bool) (err error) {
 	defer exit.Closing(&err, store)
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	first := false
+	paired := rotate && admin.PairsFile(c, store)
 	var made []string
 	err = keys.Complete(store, set, rotate, func(what string, k keys.Provision, version uint32) {
 		first = first || what == "created" && version == 1 && k.Label == keystore.RoleIssuerMAC.Label(c.Keystore.Prefix)
@@ -100,7 +101,7 @@ func createSet(p *program, role, soPIN string, rotate bool) (err error) {
 	if len(made) > 0 || err != nil {
 		err = tellKeys(c, store, "key create", strings.Join(made, ", "), err)
 	}
-	if rotate {
+	if paired {
 		admin.PairFile(c, store)
 	}
 	if err != nil || !first {
