@@ -59,12 +59,13 @@ func TestClientLimits(t *testing.T) {
 func TestOtherJSONIsNoLongHeader(t *testing.T) {
 	n := newNetwork(t, soft.New())
 	for answer, long := range map[string]bool{
-		`{"items":[` + strings.Repeat(`{"id":1},`, 200_000):                                   false,
-		`{` + strings.Repeat(" ", 2<<20):                                                      false,
-		`{"headerdata":"` + strings.Repeat("A", 2<<20):                                        true,
-		`{"x":"` + strings.Repeat("A", 1000) + `","signature":"` + strings.Repeat("A", 2<<20): true,
+		`{"items":[` + strings.Repeat(`{"id":1},`, 2000):                                       false,
+		`{` + strings.Repeat(" ", 20_000):                                                      false,
+		`{"headerdata":"` + strings.Repeat("A", 20_000):                                        true,
+		`{"x":"` + strings.Repeat("A", 1000) + `","signature":"` + strings.Repeat("A", 20_000): true,
 	} {
 		client := n.pskClient("device")
+		client.Limits.Header = 10_000
 		client.Transport = transportFunc(func(context.Context, func(io.Writer) error) (io.ReadCloser, error) {
 			return io.NopCloser(strings.NewReader(answer)), nil
 		})
