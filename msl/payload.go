@@ -110,6 +110,54 @@ func (r *payloadReader) giveBack(lent, unused []byte) {
 	}
 }
 
+// keep leaves the memory to another message, apart from data that was not read.
+func (r *payloadReader) keep() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.in != nil {
+		r.in.Memory().Content = nil
+	}
+	if r.done.Load() {
+		r.in = nil
+	}
+}
+
+// leave ends the reading of a message, and returns what it was read with. Whoever reads
+// it nevertheless gets an error, unless there is nothing left.
+func (r *payloadReader) leave() (in *wire.Decoder) {
+	in, r.in = r.in, nil
+	if !r.ended() || len(r.data) > 0 {
+		r.done.Store(false)
+		r.err, r.data, r.packed = errEnded, nil, chunk{}
+	}
+	return in
+}
+
+// over ends the reading of a message whose memory the next one gets.
+func (r *payloadReader) over() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leave()
+}
+
+// free ends the reading of a message and frees the memory of it, unless somebody is
+// still reading.
+func (r *payloadReader) free() {
+	if !r.mu.TryLock() {
+		return
+	}
+	defer r.mu.Unlock()
+	if in := r.leave(); in != nil {
+		in.Free()
+	}
+}
+
 // fill makes sure that there is data, or returns the error that says why not.
 func (r *payloadReader) fill() error {
 	for len(r.data) == 0 {
@@ -173,23 +221,8 @@ func (r *payloadReader) next() error {
 	return withID(err, r.messageID)
 }
 
-// accept makes the checks of an opened chunk in the protocol's order, in which data that
-// cannot be decompressed comes before a wrong place: that is found out only then.
+// accept makes the checks of an opened chunk in the protocol's order.
 func (r *payloadReader) accept(c chunk) error {
-	err := r.place(c)
-	if err == nil {
-		r.sequence, r.packed = c.sequence, c
-		r.done.Store(c.end)
-		return nil
-	}
-	if _, damaged := decompress(c.compression, c.data, r.message.inflation(r.reading, aChunk)); damaged != nil {
-		return damaged
-	}
-	return err
-}
-
-// place refuses a chunk that is not the next one of the message.
-func (r *payloadReader) place(c chunk) error {
 	const op = "payload chunk"
 	switch {
 	case len(c.data) == 0 && !c.end:
@@ -199,7 +232,36 @@ func (r *payloadReader) place(c chunk) error {
 	case c.sequence != next(r.sequence):
 		return fail(ErrPayloadSequenceNumberMismatch, op, nil)
 	}
+	r.sequence, r.packed = c.sequence, c
+	r.done.Store(c.end)
 	return nil
+}
+
+// brokeOff reports whether the message was found to end before its last chunk.
+func (r *payloadReader) brokeOff() bool {
+	if r == nil || !r.mu.TryLock() { // somebody is still reading it
+		return false
+	}
+	defer r.mu.Unlock()
+	return errors.Is(r.err, ErrTruncated)
+}
+
+// errShut says that a message was read after its answer was complete.
+var errShut = errors.New("msl: the message was answered, and its data cannot be read any more")
+
+// shut ends the reading of a message on a connection that lasts. An application may have
+// left another goroutine reading, as a request to a service does that was answered early:
+// that must not take a part of the next message. shut waits for a read under way, which
+// ends with the next chunk or the connection.
+func (r *payloadReader) shut() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.err = errShut
+	}
 }
 
 // empty reports whether the current chunk has no data. One byte is enough to see that.
