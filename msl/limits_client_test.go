@@ -54,3 +54,26 @@ func TestClientLimits(t *testing.T) {
 		client.Close()
 	}
 }
+
+// TestOtherJSONIsNoLongHeader has something that is no MSL server answer with much JSON: no
+// limit is to be raised for that. What begins like a header, and goes on, is one.
+func TestOtherJSONIsNoLongHeader(t *testing.T) {
+	n := newNetwork(t, soft.New())
+	for answer, long := range map[string]bool{
+		`{"items":[` + strings.Repeat(`{"id":1},`, 2000):                                       false,
+		`{` + strings.Repeat(" ", 20_000):                                                      false,
+		`{"headerdata":"` + strings.Repeat("A", 20_000):                                        true,
+		`{"x":"` + strings.Repeat("A", 1000) + `","signature":"` + strings.Repeat("A", 20_000): true,
+	} {
+		client := n.pskClient("device")
+		client.Limits.Header = 10_000
+		client.Transport = transportFunc(func(context.Context, func(io.Writer) error) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(answer)), nil
+		})
+		_, err := client.Do(t.Context(), &msl.Request{})
+		limit := (*msl.LimitError)(nil)
+		if errors.As(err, &limit) != long || errors.Is(err, msl.ErrNotMessage) == long {
+			t.Errorf("%.20s: %v", answer, err)
+		}
+	}
+}

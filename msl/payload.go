@@ -161,23 +161,8 @@ func (r *payloadReader) next() error {
 	return withID(err, r.messageID)
 }
 
-// accept makes the checks of an opened chunk in the protocol's order, in which data that
-// cannot be decompressed comes before a wrong place: that is found out only then.
+// accept makes the checks of an opened chunk in the protocol's order.
 func (r *payloadReader) accept(c chunk) error {
-	err := r.place(c)
-	if err == nil {
-		r.sequence, r.packed = c.sequence, c
-		r.done.Store(c.end)
-		return nil
-	}
-	if _, damaged := decompress(c.compression, c.data, r.message.inflation(r.reading, aChunk)); damaged != nil {
-		return damaged
-	}
-	return err
-}
-
-// place refuses a chunk that is not the next one of the message.
-func (r *payloadReader) place(c chunk) error {
 	const op = "payload chunk"
 	switch {
 	case len(c.data) == 0 && !c.end:
@@ -187,6 +172,8 @@ func (r *payloadReader) place(c chunk) error {
 	case c.sequence != next(r.sequence):
 		return fail(ErrPayloadSequenceNumberMismatch, op, nil)
 	}
+	r.sequence, r.packed = c.sequence, c
+	r.done.Store(c.end)
 	return nil
 }
 

@@ -14,10 +14,10 @@ import (
 // have, or longer ones, and the client add them itself. The message that would is refused,
 // and those after it go on.
 func TestNoTokenTooMany(t *testing.T) {
-	long := random(200 << 10)
+	long := random(6 << 10)
 	for name, give := range map[string]func(i int) []msl.TokenChange{
 		"too many": func(i int) (all []msl.TokenChange) {
-			for j := range 40 {
+			for j := range 5 {
 				all = append(all, msl.TokenChange{Name: fmt.Sprint(i, j), Data: []byte("x")})
 			}
 			return all
@@ -25,8 +25,9 @@ func TestNoTokenTooMany(t *testing.T) {
 		"too long": func(i int) []msl.TokenChange { return []msl.TokenChange{{Name: fmt.Sprint(i), Data: long[i:]}} },
 	} {
 		n := softNetwork(t)
+		n.server.Limits.Header, n.server.Limits.Tokens = 32<<10, 8
 		client := n.pskClient("device")
-		client.ServiceTokens = n.server.ServiceTokens
+		client.ServiceTokens, client.Limits = n.server.ServiceTokens, n.server.Limits
 		changes := give(0)
 		n.handler = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
 			for _, c := range changes {
@@ -57,14 +58,14 @@ func TestNoTokenTooMany(t *testing.T) {
 // message, all of which are kept for as long as the connection lasts.
 func TestPeerThatGivesTokens(t *testing.T) {
 	r := newRecorded(t)
-	client := &msl.Client{Local: localSchemes(t)["PSK"], Time: r.clock}
+	client := &msl.Client{Local: localSchemes(t)["PSK"], Time: r.clock, Limits: msl.Limits{Header: 32 << 10}}
 	t.Cleanup(func() { client.Close() })
 	var in bytes.Buffer
 	const messages = 10
 	for i := range messages {
 		var list []any
 		for j := range 8 {
-			list = append(list, serviceToken(object{"name": fmt.Sprint(i, j), "servicedata": random(30 << 10)}))
+			list = append(list, serviceToken(object{"name": fmt.Sprint(i, j), "servicedata": random(1 << 10)}))
 		}
 		in.Write(rawKeys{}.message(byScheme("NONE", object{"identity": "client3"}), one(object{"peerservicetokens": list}), hello))
 	}

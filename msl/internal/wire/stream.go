@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 const maxEmpty = 100 // reads without data before giving up
@@ -78,6 +80,12 @@ var errFreed = errors.New("wire: reading has ended")
 // Buffered returns the number of bytes that were read but are not part of a returned
 // object.
 func (d *Decoder) Buffered() int { return len(d.unread()) }
+
+// Mentions reports whether what was read, and is not part of a returned object, has one of
+// these names in quotation marks. Of an object that is too long it is the beginning.
+func (d *Decoder) Mentions(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return bytes.Contains(d.unread(), []byte(`"`+name+`"`)) })
+}
 
 func (d *Decoder) unread() []byte {
 	if d.mem == nil {
