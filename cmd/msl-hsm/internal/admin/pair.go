@@ -245,8 +245,12 @@ func agreeing(own, known state.Pair) (same, others int) {
 
 // otherKeys says what belongs together, and what to do.
 func otherKeys(c *config.Config, where string, err error) error {
-	return exit.WithCode(exit.OfKind(ErrOtherKeys, "the state %s belongs to other keys than %s has%s: correct server.state or the key store, or put the backup of the keys back; if they are lost for good, msl-hsm state restore --new-keys FILE takes a backup of the state for those that are there",
-		where, placeOfKeys(&c.Keystore), strings.TrimPrefix(err.Error(), ErrOtherKeys.Error())), exit.Usage)
+	lost := "msl-hsm state restore --new-keys FILE takes a backup of the state for those that are there"
+	if path := c.Server.State.Path(); where == path && path != "" {
+		lost = "run msl-hsm state sign --state " + Quoted(path)
+	}
+	return exit.WithCode(exit.OfKind(ErrOtherKeys, "the state %s belongs to other keys than %s has%s: correct server.state or the key store, or put the backup of the keys back; if they are lost for good, %s",
+		where, placeOfKeys(&c.Keystore), strings.TrimPrefix(err.Error(), ErrOtherKeys.Error()), lost), exit.Usage)
 }
 
 func placeOfKeys(k *config.Keystore) string {

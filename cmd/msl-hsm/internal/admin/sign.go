@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,7 +23,8 @@ type Signing struct {
 	Unmarked    error  // why the key store cannot keep it
 }
 
-// SignState authenticates a state file as it is: somebody says that it is right. Enrollments
+// SignState authenticates a state file as it is: somebody says that it is right, and belongs to
+// the keys that are there. Enrollments
 // that are attached to it are signed, too; with enrollments set, so is their file.
 func SignState(c *config.Config, path string, enrollments bool) (done Signing, err error) {
 	r := &ring{c: c, needs: true}
@@ -50,6 +52,9 @@ func (r *ring) signState(path string, sum *state.Summary) (unmarked, err error) 
 	defer exit.Closing(&err, s)
 	if !s.Verdict.Authentic {
 		return nil, exit.WithCode(fmt.Errorf("the key store has no key %s to authenticate the state: %s", keystore.RoleIssuerMAC.Label(r.c.Keystore.Prefix), keys.MakeServerKeys), exit.Keystore)
+	}
+	if err := s.ForgetPair(context.Background()); err != nil {
+		return nil, err
 	}
 	*sum, err = s.Summary()
 	return s.Verdict.Unmarked, err
