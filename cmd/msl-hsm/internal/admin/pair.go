@@ -258,8 +258,7 @@ func placeOfKeys(k *config.Keystore) string {
 }
 
 // FitsBackup makes sure that a backup belongs to the keys of the configuration: otherwise the
-// error is [ErrOtherKeys]. The note says what is to be known about both, also that the keys
-// cannot be reached.
+// error is [ErrOtherKeys]. The note says what is to be known about both.
 func FitsBackup(c *config.Config, backup string) (note string, err error) {
 	known, err := bolt.PairOf(backup)
 	if err != nil || len(known) == 0 || c.Keystore.None() {
@@ -267,7 +266,7 @@ func FitsBackup(c *config.Config, backup string) (note string, err error) {
 	}
 	own, err := ownPrints(c)
 	if err != nil {
-		return fmt.Sprintf("whether %s belongs to the keys is not known: %s", backup, exit.OneLine(err)), nil
+		return "", err
 	}
 	return fits(c, backup, own, known)
 }
@@ -303,8 +302,11 @@ func (r *ring) unusable(path string, err error) error {
 	if errKnown != nil || errOwn != nil {
 		return Unusable(path, err)
 	}
-	if _, errPair := compare(own, known, issuerMAC(r.c)); errPair != nil {
+	switch older, errPair := compare(own, known, issuerMAC(r.c)); {
+	case errPair != nil:
 		return otherKeys(r.c, path, errPair)
+	case older != "":
+		return exit.OfKind(bolt.ErrOtherKey, "the version of the key that authenticates %s is not there: %s; put the newer keys back or, if they are lost and you know that the file is right, run msl-hsm state sign --state %s", path, older, Quoted(path))
 	}
 	return Unusable(path, err)
 }

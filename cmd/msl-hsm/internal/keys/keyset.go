@@ -16,8 +16,9 @@ type Provision struct {
 	Label     string
 	Algorithm keystore.Algorithm
 	Purpose   string
-	rotates   bool // a new version may be made any time: older ones stay in use
-	signs     bool // any other key that signs will do
+	rotates   bool     // a new version may be made any time: older ones stay in use
+	signs     bool     // any other key that signs will do
+	together  []string // the labels of the keys, this one too, whose versions belong together
 }
 
 // KeySet returns all keys that a server or a device needs, or that of an audit log.
@@ -34,7 +35,14 @@ func KeySet(whose, prefix string) (set []Provision, err error) {
 		return nil, exit.Usagef("unknown key set %q: want server, device or audit", whose)
 	}
 	for _, r := range roles {
-		set = append(set, Provision{r.Label(prefix), r.Algorithm(), purposeOf(r), r != keystore.RoleIdentity, r == keystore.RoleAudit})
+		p := Provision{Label: r.Label(prefix), Algorithm: r.Algorithm(), Purpose: purposeOf(r), rotates: r != keystore.RoleIdentity, signs: r == keystore.RoleAudit}
+		p.together = []string{p.Label}
+		for _, group := range Together(prefix) {
+			if slices.Contains(group, p.Label) {
+				p.together = group
+			}
+		}
+		set = append(set, p)
 	}
 	return set, nil
 }
@@ -103,7 +111,8 @@ func NewestOf(all []keystore.Info) map[string]keystore.Info {
 }
 
 // Complete makes the missing keys of a set and, with rotate, the next version of those
-// that rotate.
+// that rotate. Keys whose versions belong together get up to the same version: one that was
+// lost begins with version 1 again.
 func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what string, p Provision, version uint32)) error {
 	have, err := Newest(store)
 	if err != nil {
@@ -121,13 +130,35 @@ func Complete(store keystore.Admin, set []Provision, rotate bool, tell func(what
 			tell("kept", p, old.Version)
 			continue
 		}
-		v, err := store.Create(p.Label, p.Algorithm)
+		number, err := p.create(store, p.next(have, rotate))
 		if err != nil {
 			return fmt.Errorf("create key %q: %w", p.Label, err)
 		}
-		tell("created", p, v.Number)
+		tell("created", p, number)
 	}
 	return nil
+}
+
+// next is the version that a key is to get.
+func (p Provision) next(have map[string]keystore.Info, rotate bool) uint32 {
+	newest := uint32(0)
+	for _, label := range p.together {
+		newest = max(newest, have[label].Version)
+	}
+	if rotate {
+		newest++
+	}
+	return newest
+}
+
+// create makes the next version of a key, and more until there is that one.
+func (p Provision) create(store keystore.Admin, until uint32) (uint32, error) {
+	for {
+		v, err := store.Create(p.Label, p.Algorithm)
+		if err != nil || v.Number >= until {
+			return v.Number, err
+		}
+	}
 }
 
 // MakeKey is the next step if a key with a label is missing.
