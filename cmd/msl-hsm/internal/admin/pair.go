@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -19,9 +18,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
-
-// ErrOtherKeys: a state was used with other keys than those that are there.
-var ErrOtherKeys = errors.New("the state belongs to other keys")
 
 // pairText is what the versions of the issuer's MAC key are told from others by. What else
 // they authenticate, tokens and the root of a state, never begins so.
@@ -67,113 +63,6 @@ func judge(c *config.Config, known state.Pair, store keystore.Store) (own state.
 		err = otherKeys(c, c.Server.State.String(), err)
 	}
 	return own, warning, err
-}
-
-// PairRotations is State.Pair for the state behind r. A server that has it open compares what it
-// is told with what it noted.
-func PairRotations(c *config.Config, r Rotations, store keystore.Store) (warning string, err error) {
-	switch s := r.(type) {
-	case unserved:
-		return s.Pair(c, store)
-	case *State:
-		return s.Pair(c, store)
-	case remoteRotations:
-		return "", s.pair(c, store)
-	}
-	return "", nil
-}
-
-// PairRegistry is State.Pair for the state behind r, which gets something that the keys of a
-// store sealed. What deserves a warning is left to the start of the server.
-func PairRegistry(c *config.Config, r Registry, store keystore.Store) error {
-	switch s := r.(type) {
-	case *State:
-		return s.pairSilently(c, store)
-	case auditedRegistry:
-		return s.pairSilently(c, store)
-	case remoteRegistry:
-		return s.pair(c, store)
-	}
-	return nil
-}
-
-func (s *State) pairSilently(c *config.Config, store keystore.Store) error {
-	known, err := s.Server.Pair(context.Background())
-	if err != nil {
-		return err
-	}
-	own, warning, err := judge(c, known, store)
-	if err != nil || warning != "" || len(own) == 0 {
-		return err
-	}
-	return s.AddPair(context.Background(), own)
-}
-
-func (r remoteRegistry) pair(c *config.Config, store keystore.Store) error {
-	own, err := prints(store, issuerMAC(c))
-	if err == nil {
-		err = r.call(http.MethodPut, "/pair", own, nil)
-	}
-	switch {
-	case errors.Is(err, errVersion):
-		return nil // a server of before, which goes on until it suits to restart it
-	case errors.Is(err, ErrOtherKeys):
-		return otherKeys(c, c.Server.State.String(), ErrOtherKeys)
-	}
-	return err
-}
-
-// PairsFile reports whether a state file is there that belongs to the keys of a store as they
-// are, so that it can be told of new ones by [PairFile]. What does not open is told where it is
-// used.
-func PairsFile(c *config.Config, store keystore.Store) (fits bool) {
-	onFile(c, func(r Rotations) {
-		s, local := r.(unserved)
-		if !local {
-			fits = true // its server judged it
-			return
-		}
-		known, err := s.Server.Pair(context.Background())
-		if err == nil {
-			var warning string
-			warning, err = ComparePair(c, known, store)
-			fits = err == nil && warning == ""
-		}
-	})
-	return fits
-}
-
-// PairFile is PairRotations for a state file. Nothing depends on it.
-func PairFile(c *config.Config, store keystore.Store) {
-	onFile(c, func(r Rotations) { _, _ = PairRotations(c, r, store) })
-}
-
-func onFile(c *config.Config, do func(Rotations)) {
-	if c.Server.State.Path() == "" || Absent(c.Server.State.Path()) {
-		return
-	}
-	if r, err := OpenRotations(c); err == nil {
-		do(r)
-		_ = r.Close()
-	}
-}
-
-// pairRequests answers commands that look at the keys.
-func (s Service) pairRequests(handle handleFunc) {
-	handle("PUT /pair", func(r *http.Request) (any, error) {
-		own, err := read[state.Pair](r)
-		if err != nil {
-			return nil, err
-		}
-		known, err := s.State.Server.Pair(r.Context())
-		if err != nil {
-			return nil, err
-		}
-		if _, err := compare(own, known, ""); err != nil || len(own) == 0 {
-			return nil, err
-		}
-		return nil, s.State.AddPair(context.WithoutCancel(r.Context()), own)
-	})
 }
 
 func issuerMAC(c *config.Config) string {

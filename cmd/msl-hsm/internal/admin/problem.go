@@ -11,6 +11,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
+// ErrOtherKeys: a state was used with other keys than those that are there.
+var ErrOtherKeys = errors.New("the state belongs to other keys")
+
 // kinds maps the errors that both sides know to the codes that they are sent as.
 var kinds = []struct {
 	code string

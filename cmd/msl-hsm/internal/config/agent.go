@@ -1,7 +1,6 @@
 package config
 
 import (
-	"strings"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -32,6 +31,3 @@ func (c *Agent) settle(dir string) {
 	}
 	c.Users = users
 }
-
-// CutUnix returns the path of an address like unix:PATH.
-func CutUnix(at string) (path string, ok bool) { return strings.CutPrefix(at, "unix:") }

@@ -12,9 +12,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
-// RandomMixed is the value of keystore.random for bytes of two sources.
-const RandomMixed = "mixed"
-
 // checkNumbers refuses numbers below zero where they mean nothing.
 func (c *Config) checkNumbers() error {
 	s, l := &c.Server, &c.Server.Limits

@@ -73,23 +73,6 @@ func (c *Client) CheckFailuresURL() error {
 	return checkWebURL("client.failures.url", c.Failures.URL, "http://HOST:PORT/failures")
 }
 
-// checkWebURL refuses what cannot be asked over HTTP. A password is not repeated in the
-// error; it would be sent to the server in every request, and be seen in logs.
-func checkWebURL(what, text, want string) error {
-	u, err := url.Parse(text)
-	switch {
-	case text == "":
-		return exit.Usagef("no %s: give %s", what, want)
-	case err == nil && u.User != nil:
-		return exit.Usagef("%s %q: a URL must hold no name and password: omit them", what, u.Redacted())
-	case err != nil && strings.Contains(text, "@"):
-		return exit.Usagef("%s is no URL: want %s, without a name and password", what, want)
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
-		return exit.Usagef("%s %q: want %s", what, text, want)
-	}
-	return nil
-}
-
 // NamesNobody reports whether nothing says who the client is.
 func (c *Client) NamesNobody() bool {
 	return c.Identity == "" && c.Key == "" && c.Certificate == "" && c.PSK == "" && c.PSKKeys == "" && c.EntityScheme != "PROVISIONED"

@@ -158,6 +158,9 @@ type Client struct {
 	Failures FailureReports `yaml:"failures"` // reports that this client makes
 }
 
+// RandomMixed is the value of keystore.random for bytes of two sources.
+const RandomMixed = "mixed"
+
 // Default returns a configuration without a file.
 func Default() *Config {
 	c := &Config{}
@@ -171,11 +174,8 @@ func Default() *Config {
 	c.Server.Shutdown = DefaultShutdown
 	c.Server.Watch = DefaultWatch
 	c.Server.Stream.Path = "/"
-	c.Server.Failures.Path, c.Server.Failures.Allow = "/failures", "registered"
-	c.Server.Enrollment.Path = "/enroll"
-	c.Server.Enrollment.Unknown = "hold"
-	c.Server.Enrollment.Expired = VerdictHold
-	c.Server.Enrollment.OnChange = ChangeFlag
+	c.Server.Failures = noFailures()
+	c.Server.Enrollment = noEnrollment()
 	c.Client.Recipient = "server"
 	c.Client.UserScheme = "EMAIL_PASSWORD"
 	c.Client.Compression = []string{"GZIP", "LZW"}

@@ -68,6 +68,11 @@ func (e *Enrollment) settle(dir string) {
 	e.EventLog.settle(dir)
 }
 
+// noEnrollment are the defaults, with which no device can enroll.
+func noEnrollment() Enrollment {
+	return Enrollment{Path: "/enroll", Unknown: "hold", Expired: VerdictHold, OnChange: ChangeFlag}
+}
+
 // check refuses to revoke for what is not judged, and what says how devices enroll where none
 // can.
 func (e *Enrollment) check() error {
@@ -76,7 +81,7 @@ func (e *Enrollment) check() error {
 		return exit.Usagef("server.enrollment.on-change is revoke, and without server.enrollment.pcr every state is allowed: set pcr to what msl-hsm enrollment learn prints, or leave on-change out")
 	case e.On():
 		return errors.Join(e.CheckPath(), e.checkNames())
-	case e.Hold, e.Monitor, e.Waiting != 0, e.Rate != 0, len(e.PCR) > 0, len(e.Allow) > 0, e.Unknown != Default().Server.Enrollment.Unknown, e.Path != Default().Server.Enrollment.Path:
+	case e.Hold, e.Monitor, e.Waiting != 0, e.Rate != 0, len(e.PCR) > 0, len(e.Allow) > 0, e.Unknown != noEnrollment().Unknown, e.Path != noEnrollment().Path:
 		return exit.Usagef("server.enrollment has settings, and server.enrollment.state is not set, so that no device can enroll: name the file, or leave them out")
 	}
 	return e.checkNames()

@@ -27,10 +27,13 @@ type Failures struct {
 	PerSecond int           `yaml:"per-second" example:"100"`     // reports a second in all
 }
 
+// noFailures are the defaults, with which no reports are accepted.
+func noFailures() Failures { return Failures{Path: "/failures", Allow: "registered"} }
+
 // check wants a log, if anything else is set, and a path of its own for reports.
 func (f *Failures) check() error {
 	switch {
-	case f.Log == "" && *f != Default().Server.Failures:
+	case f.Log == "" && *f != noFailures():
 		return exit.Usagef("server.failures has settings, and server.failures.log is not set: name the file, or leave them out")
 	case f.Log == "":
 		return nil

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
+	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
@@ -49,3 +51,23 @@ func CheckListen(what, address string) error {
 	}
 	return nil
 }
+
+// checkWebURL refuses what cannot be asked over HTTP. A password is not repeated in the
+// error; it would be sent to the server in every request, and be seen in logs.
+func checkWebURL(what, text, want string) error {
+	u, err := url.Parse(text)
+	switch {
+	case text == "":
+		return exit.Usagef("no %s: give %s", what, want)
+	case err == nil && u.User != nil:
+		return exit.Usagef("%s %q: a URL must hold no name and password: omit them", what, u.Redacted())
+	case err != nil && strings.Contains(text, "@"):
+		return exit.Usagef("%s is no URL: want %s, without a name and password", what, want)
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return exit.Usagef("%s %q: want %s", what, text, want)
+	}
+	return nil
+}
+
+// CutUnix returns the path of an address like unix:PATH.
+func CutUnix(at string) (path string, ok bool) { return strings.CutPrefix(at, "unix:") }

@@ -4,6 +4,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 )
 
 // fixed are the settings of a server that a running one keeps, with all below them: what
@@ -88,4 +91,17 @@ func isSection(t reflect.Type) bool {
 		}
 	}
 	return false
+}
+
+// ReadPlain reads a configuration again, if it and its files are such that a process which
+// runs can read them without waiting, or running out of memory.
+func ReadPlain(path string, read func() (*Config, error), files func(*Config) []string) (*Config, error) {
+	if err := plainfile.Check(path); err != nil {
+		return nil, exit.Usagef("configuration: %w", err)
+	}
+	c, err := read()
+	if err != nil {
+		return nil, err
+	}
+	return c, plainfile.Check(files(c)...)
 }

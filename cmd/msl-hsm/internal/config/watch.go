@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
-	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -27,17 +25,4 @@ func (w *Watch) UnmarshalYAML(n *yaml.Node) error {
 	}
 	*w = Watch(every)
 	return nil
-}
-
-// ReadPlain reads a configuration again, if it and its files are such that a process which
-// runs can read them without waiting, or running out of memory.
-func ReadPlain(path string, read func() (*Config, error), files func(*Config) []string) (*Config, error) {
-	if err := plainfile.Check(path); err != nil {
-		return nil, exit.Usagef("configuration: %w", err)
-	}
-	c, err := read()
-	if err != nil {
-		return nil, err
-	}
-	return c, plainfile.Check(files(c)...)
 }

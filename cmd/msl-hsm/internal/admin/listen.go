@@ -1,0 +1,117 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listen takes requests until it is closed; closing waits briefly for requests in
+// progress. If the socket cannot be made, the server runs without it, and a warning is
+// logged.
+func (s Service) Listen(log *slog.Logger) io.Closer {
+	socket := s.Socket
+	if s.Path != "" {
+		socket = socketOf(s.Path)
+	}
+	if socket == "" {
+		return io.NopCloser(nil)
+	}
+	l, err := listenPrivately(socket)
+	if err != nil {
+		log.Warn("commands do not reach this server while it runs", "error", err)
+		return io.NopCloser(nil)
+	}
+	server := &http.Server{
+		Handler: s.requests(), ReadHeaderTimeout: patience, ReadTimeout: patience, IdleTimeout: longPatience,
+		WriteTimeout: longPatience, ConnContext: withCaller,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError), // a handler's panic
+	}
+	go server.Serve(l)
+	return listening{server, l}
+}
+
+// A listening server shuts down gracefully.
+type listening struct {
+	*http.Server
+	socket net.Listener
+}
+
+// leaving is how long Close waits for requests in progress.
+const leaving = 2 * time.Second
+
+// Close waits for the requests in progress, and then cuts them off. The socket is gone
+// afterwards, even if the server had not begun to listen on it.
+func (l listening) Close() error {
+	defer l.socket.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), leaving)
+	defer cancel()
+	if err := l.Shutdown(ctx); err == nil {
+		return nil
+	}
+	return l.Server.Close()
+}
+
+// listenPrivately makes a socket that only this user can access from the start: to
+// connect, a process needs write permission. It takes the place of a socket at which nobody
+// listens any more, and of nothing else.
+func listenPrivately(path string) (net.Listener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	return net.Listen("unix", path)
+}
+
+func removeStale(socket string) error {
+	info, err := os.Lstat(socket)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there and no socket: name another path, or remove it", socket)
+	}
+	if conn, err := net.DialTimeout("unix", socket, dialPatience); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err == nil {
+			conn.Close()
+		}
+		return fmt.Errorf("another server has the socket %s: name one for each", socket)
+	}
+	return os.Remove(socket)
+}
+
+// requests returns the handlers of all requests.
+func (s Service) requests() *http.ServeMux {
+	m := http.NewServeMux()
+	handle := func(pattern string, do func(*http.Request) (any, error)) {
+		m.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { answer(w, r, do) })
+	}
+	handle("GET /alive", func(*http.Request) (any, error) { return nil, nil })
+	if s.Path != "" { // what is in etcd commands change there
+		s.registryRequests(handle)
+		s.keeperRequests(handle)
+		s.rotationRequests(handle)
+		s.pairRequests(handle)
+		m.HandleFunc("GET /state/snapshot", s.sendSnapshot)
+	}
+	for pattern, page := range s.Pages {
+		m.Handle(pattern, page)
+	}
+	if s.Devices != nil {
+		s.enrollmentRequests(handle)
+	}
+	return m
+}
