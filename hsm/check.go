@@ -70,19 +70,21 @@ func checkAllowed(names []string) error {
 // must not allow. Its methods take a session that the caller holds.
 type inspector struct {
 	library
-	prefix         string      // of the labels of the sealing keys
-	allow          []string    // names of Weaknesses
+	prefix         string // of the labels of the sealing keys
+	allow          allowance
 	keepsTemplates atomic.Bool // the module was seen to keep every UNWRAP_TEMPLATE
 }
 
-// allows reports whether the configuration accepts a weakness.
-func (i *inspector) allows(weakness string) bool { return slices.Contains(i.allow, weakness) }
+// An allowance is the names of the Weaknesses that the configuration accepts.
+type allowance []string
 
-// notAllowed returns the weaknesses that the configuration does not name.
-func (i *inspector) notAllowed(weak []string) []string {
+func (a allowance) has(weakness string) bool { return slices.Contains(a, weakness) }
+
+// others returns the weaknesses that are not accepted.
+func (a allowance) others(weak []string) []string {
 	return slices.DeleteFunc(slices.Clone(weak), func(w string) bool {
 		name, _, _ := strings.Cut(w, ":")
-		return slices.Contains(i.allow, name)
+		return a.has(name)
 	})
 }
 

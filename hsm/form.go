@@ -245,7 +245,7 @@ func (p *prober) choose(kek, victim uint, size int) (best form, wrapped []byte, 
 		case err != nil:
 		case g.weakness == "":
 			return g, b, nil
-		case wrapped == nil, !p.allows(best.weakness) && p.allows(g.weakness):
+		case wrapped == nil, !p.allow.has(best.weakness) && p.allow.has(g.weakness):
 			best, wrapped = g, b
 		}
 	}

@@ -86,7 +86,7 @@ func mayRefuse(err error) bool {
 // key pair is made without attributes.
 func (i *inspector) mayOmit(omitted []uint) error {
 	for _, o := range optionals() {
-		if slices.Contains(omitted, o.attribute) && o.weakness != "" && !i.allows(o.weakness) {
+		if slices.Contains(omitted, o.attribute) && o.weakness != "" && !i.allow.has(o.weakness) {
 			return fmt.Errorf("hsm: the module takes no session keys with %s: %w: %s: %s", attributeNames(omitted), keystore.ErrWeakKey, o.weakness, Weaknesses()[o.weakness])
 		}
 	}

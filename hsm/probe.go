@@ -107,10 +107,10 @@ func prove(s *Store) error {
 	if err != nil {
 		return err
 	}
-	if failed := s.inspector.notAllowed(report.failed(false)); len(failed) > 0 {
+	if failed := s.inspector.allow.others(report.failed(false)); len(failed) > 0 {
 		return fmt.Errorf("hsm: %s: %w: %s; to accept a weakness, allow it by name", s.mod.path, keystore.ErrWeakKey, strings.Join(failed, "; "))
 	}
-	if untried := s.inspector.notAllowed(report.failed(true)); len(untried) > 0 {
+	if untried := s.inspector.allow.others(report.failed(true)); len(untried) > 0 {
 		return fmt.Errorf("hsm: %s: whether keys are safe in it could not be tested: %w: %s; try again", s.mod.path, keystore.ErrUnavailable, strings.Join(untried, "; "))
 	}
 	for _, role := range keystore.SealingRoles() {

@@ -249,7 +249,7 @@ func (r *rings) admit(session uint, e evidence, known []version) (v version, err
 	if err := r.inspector.judge(session, &e); err != nil {
 		return v, err
 	}
-	if weak := r.inspector.notAllowed(e.Weaknesses); len(weak) > 0 {
+	if weak := r.inspector.allow.others(e.Weaknesses); len(weak) > 0 {
 		return v, fmt.Errorf("hsm: key %q version %d: %w: %s; destroy this version, or accept each weakness by its name", e.Label, e.Version, keystore.ErrWeakKey, strings.Join(weak, "; "))
 	}
 	v.algorithm = e.Algorithm

@@ -100,7 +100,7 @@ func (r *receiver) readHeader(ctx context.Context, in *incoming, o wire.Object, 
 	if err == io.EOF {
 		return fail(ErrMSLParseError, "read message", fmt.Errorf("%w: %w", ErrNotMessage, io.EOF))
 	}
-	if errors.Is(err, wire.ErrTooLong) && !decoder.Mentions("entityauthdata", "mastertoken", "headerdata", "errordata", "signature") {
+	if errors.Is(err, wire.ErrTooLong) && !wire.Mentions(decoder, "entityauthdata", "mastertoken", "headerdata", "errordata", "signature") {
 		return fail(ErrMSLParseError, "read message", ErrNotMessage) // other JSON, for which no limit is to be raised
 	}
 	if err != nil {

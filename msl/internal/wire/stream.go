@@ -81,9 +81,9 @@ var errFreed = errors.New("wire: reading has ended")
 // object.
 func (d *Decoder) Buffered() int { return len(d.unread()) }
 
-// Mentions reports whether what was read, and is not part of a returned object, has one of
+// Mentions reports whether what d has read, and is not part of a returned object, has one of
 // these names in quotation marks. Of an object that is too long it is the beginning.
-func (d *Decoder) Mentions(names ...string) bool {
+func Mentions(d *Decoder, names ...string) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return bytes.Contains(d.unread(), []byte(`"`+name+`"`)) })
 }
 
