@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -67,8 +68,8 @@ func (r remoteRegistry) pair(c *config.Config, store keystore.Store) error {
 // PairsFile reports whether a state file is there that belongs to the keys of a store as they
 // are, so that it can be told of new ones by [PairFile]. What does not open is told where it is
 // used.
-func PairsFile(c *config.Config, store keystore.Store) (fits bool) {
-	onFile(c, func(r Rotations) {
+func PairsFile(c *config.Config, store keys.Store) (fits bool) {
+	onFile(c, store, func(r Rotations) {
 		s, local := r.(unserved)
 		if !local {
 			fits = true // its server judged it
@@ -85,15 +86,15 @@ func PairsFile(c *config.Config, store keystore.Store) (fits bool) {
 }
 
 // PairFile is PairRotations for a state file. Nothing depends on it.
-func PairFile(c *config.Config, store keystore.Store) {
-	onFile(c, func(r Rotations) { _, _ = PairRotations(c, r, store) })
+func PairFile(c *config.Config, store keys.Store) {
+	onFile(c, store, func(r Rotations) { _, _ = PairRotations(c, r, store) })
 }
 
-func onFile(c *config.Config, do func(Rotations)) {
+func onFile(c *config.Config, store keys.Store, do func(Rotations)) {
 	if c.Server.State.Path() == "" || Absent(c.Server.State.Path()) {
 		return
 	}
-	if r, err := OpenRotations(c); err == nil {
+	if r, err := OpenRotations(c, store); err == nil {
 		do(r)
 		_ = r.Close()
 	}

@@ -14,8 +14,8 @@ import (
 // Without calls destroy, which ends a version of the key that authenticates the state and the
 // records of devices, and has the newest one that is left authenticate them. In etcd, where
 // that has to come before, a newest version that goes leaves them to the others.
-func Without(c *config.Config, newest bool, destroy func() error) (err error) {
-	h, err := hold(c)
+func Without(c *config.Config, store keys.Store, newest bool, destroy func() error) (err error) {
+	h, err := hold(c, store)
 	if err != nil {
 		return err
 	}
@@ -39,11 +39,13 @@ type held struct {
 	records keys.Records // or nil
 }
 
-func hold(c *config.Config) (*held, error) {
+// hold uses a key store that was opened before, if it is not nil: one more in this process is
+// logged in to the same token.
+func hold(c *config.Config, store keys.Store) (*held, error) {
 	if remote, err := dialFile(c); remote != nil || err != nil {
 		return &held{remote: remote}, err
 	}
-	s, err := OpenState(c, "")
+	s, err := OpenStateBy(c, store, nil)
 	if err != nil {
 		return nil, err
 	}

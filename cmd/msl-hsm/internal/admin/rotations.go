@@ -8,6 +8,7 @@ import (
 	"net/url"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
@@ -24,16 +25,16 @@ type Rotations interface {
 	io.Closer
 }
 
-// OpenRotations connects to a running server, or opens the state. A state in a file that
-// no server has open has no servers.
-func OpenRotations(c *config.Config) (Rotations, error) {
+// OpenRotations connects to a running server, or opens the state, which the keys of a store
+// authenticate. A state in a file that no server has open has no servers.
+func OpenRotations(c *config.Config, store keys.Store) (Rotations, error) {
 	if err := FindState(c, ""); err != nil {
 		return nil, err
 	}
 	if remote, err := dialFile(c); remote != nil || err != nil {
 		return remoteRotations{remoteRegistry{remote}}, err
 	}
-	h, err := hold(c)
+	h, err := hold(c, store)
 	if err != nil {
 		return nil, err
 	}

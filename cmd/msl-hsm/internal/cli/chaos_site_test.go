@@ -148,6 +148,9 @@ func (s *chaosSite) register(path string, names []string) {
 		s.t.Fatal(err)
 	}
 	s.peer, s.exchange = deviceKeys(s.t, public)
+	if err := os.RemoveAll(filepath.Join(s.dir, path)); err != nil { // a command made one
+		s.t.Fatal(err)
+	}
 	file, err := bolt.OpenServer(filepath.Join(s.dir, path))
 	if err != nil {
 		s.t.Fatal(err)
@@ -163,6 +166,7 @@ func (s *chaosSite) register(path string, names []string) {
 	if err := file.Close(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.mustRun("state", "sign", "--state", path)
 }
 
 // registered makes a key of a device, and registers the device.

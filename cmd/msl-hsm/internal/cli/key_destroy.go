@@ -64,7 +64,7 @@ pre-shared keys are sealed, and one whose tokens may still be used.`,
 
 // destroyVersion also has the state go over to another version, if one of the key goes that
 // authenticates it.
-func destroyVersion(p *program, c *config.Config, store keystore.Admin, label string, version uint32, force bool) error {
+func destroyVersion(p *program, c *config.Config, store keys.Store, label string, version uint32, force bool) error {
 	destroyed := false
 	destroy := func() error {
 		destroyed = true
@@ -78,7 +78,7 @@ func destroyVersion(p *program, c *config.Config, store keystore.Admin, label st
 	if err != nil {
 		return err
 	}
-	err = admin.Without(c, newest[label].Version == version, destroy)
+	err = admin.Without(c, store, newest[label].Version == version, destroy)
 	if err == nil || !force || destroyed {
 		return err
 	}
@@ -91,7 +91,7 @@ func unneeded(c *config.Config, ctx context.Context, store keys.Store, label str
 	if c.Server.State.IsZero() || !admin.Rotates(c.Keystore.Prefix, label) {
 		return nil
 	}
-	s, err := admin.OpenRotations(c)
+	s, err := admin.OpenRotations(c, store)
 	if err != nil {
 		return fmt.Errorf("whether servers need the key cannot be seen: %w; --force destroys it all the same", err)
 	}

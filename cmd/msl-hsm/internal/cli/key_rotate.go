@@ -53,7 +53,7 @@ func (p *program) rotating(ctx context.Context, action, soPIN string, do func(co
 		return err
 	}
 	defer exit.Closing(&err, store)
-	s, err := admin.OpenRotations(c)
+	s, err := admin.OpenRotations(c, store)
 	if err != nil {
 		return err
 	}
