@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/crypto/cryptobyte"
+	tags "golang.org/x/crypto/cryptobyte/asn1"
+
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -48,7 +51,7 @@ func ParseBundle(texts ...[]byte) (Bundle, error) {
 func bundled(text []byte) (all []*x509.Certificate, err error) {
 	begin := []byte("-----BEGIN")
 	if !bytes.Contains(text, begin) {
-		return x509.ParseCertificates(bytes.TrimSpace(text))
+		return fromDER(text)
 	}
 	for rest := text; bytes.Contains(rest, begin); {
 		block, after := pem.Decode(rest)
@@ -64,6 +67,24 @@ func bundled(text []byte) (all []*x509.Certificate, err error) {
 			return nil, fmt.Errorf("line %d: %w", line, err)
 		}
 		all, rest = append(all, c), after
+	}
+	return all, nil
+}
+
+// fromDER reads certificates one after another, up to the white space that an editor may
+// have added. The last byte of a certificate may look like that, so only its own length
+// tells where it ends.
+func fromDER(in cryptobyte.String) (all []*x509.Certificate, err error) {
+	for len(bytes.TrimSpace(in)) > 0 {
+		var der cryptobyte.String
+		if !in.ReadASN1Element(&der, tags.SEQUENCE) {
+			return nil, errors.New("malformed certificate")
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
 	}
 	return all, nil
 }
