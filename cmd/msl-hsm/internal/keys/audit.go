@@ -3,11 +3,11 @@ package keys
 import (
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"os"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -46,7 +46,11 @@ func ReadPublicKeys(path string) (all []crypto.PublicKey, err error) {
 	if err != nil {
 		return nil, exit.Usagef("public key: %w; name the file that msl-hsm audit key printed", err)
 	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+	blocks, err := strictpem.Decode(text)
+	if err != nil {
+		return nil, exit.Usagef("public key: %s: %w; make it again with msl-hsm audit key", path, err)
+	}
+	for _, block := range blocks {
 		public, err := x509.ParsePKIXPublicKey(block.Bytes)
 		if block.Type != "PUBLIC KEY" || err != nil {
 			return nil, exit.Usagef("public key: %s has something else than public keys in it; make it again with msl-hsm audit key", path)
