@@ -25,6 +25,12 @@ type PCRValue struct {
 	Digest HexBytes `json:"digest"`
 }
 
+// Left reports whether a device is enrolled and last attested to a state that was not
+// allowed.
+func (r *Record) Left() bool {
+	return r.State == Enrolled && r.Attested != nil && r.Attested.Why != ""
+}
+
 // macAttest is a use of the key of challenges.
 const macAttest = "msl-hsm tpm enrolment 1: attest challenge"
 

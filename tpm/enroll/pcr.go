@@ -39,8 +39,12 @@ func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string,
 	return strings.Join(why, "; ")
 }
 
-// byEnrolling and byAttesting say how a device is made to quote PCRs.
+// These say how a device is made to quote PCRs.
 func byEnrolling(pcrs []string) string { return "enroll with --pcr " + strings.Join(pcrs, ",") }
+
+func byQuoting(pcrs []string) string {
+	return "repeat msl-hsm tpm quote with --pcr " + strings.Join(pcrs, ",")
+}
 
 func byAttesting(pcrs []string) string {
 	return "set client.attest.pcr to [" + strings.Join(pcrs, ", ") + "]"
@@ -148,5 +152,5 @@ func (p *Policy) Differences(values []PCR, log []byte) string {
 	for _, v := range values {
 		q.PCRs = append(q.PCRs, proof.PCR(v))
 	}
-	return p.PCRs.check(q, p.explain(log, values), byEnrolling)
+	return p.PCRs.check(q, p.explain(log, values), byQuoting)
 }
