@@ -102,7 +102,7 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 		intermediates = b.Intermediates.Clone()
 	}
 	for _, der := range above {
-		if c, err := x509.ParseCertificate(der); err == nil { // others cannot help
+		if c, err := proof.ParseCertificate(der); err == nil { // others cannot help
 			intermediates.AddCert(c)
 		}
 	}

@@ -168,6 +168,46 @@ func TestBadTPM(t *testing.T) {
 	})
 }
 
+// TestNotNow has a TPM whose EK has a nonce, and that cannot read it, or make the key, at this
+// time. It is not another TPM for that.
+func TestNotNow(t *testing.T) {
+	const memory, failure = 0x904, 0x101
+	ctx, p, path, e := context.Background(), tpmtest.Start(t), newPath(t), ekInfos()[1]
+	m, chip := newMaker(t), connect(t, p)
+	nonce := bytes.Repeat([]byte{0x5a}, 20)
+	with, _ := withNonce(e.template, nonce)
+	define(t, chip, e.certificate, m.certify(t, primary(t, chip, with)))
+	define(t, chip, e.nonce, nonce)
+	ready(t, chip, path)
+	chip.Close()
+	for name, tt := range map[string]struct {
+		command tpm2.TPMCC
+		code    uint32
+		want    error
+	}{
+		"cannot read": {tpm2.TPMCCNVRead, memory, keystore.ErrBusy}, "cannot read, failed": {tpm2.TPMCCNVRead, failure, keystore.ErrUnavailable},
+		"cannot make": {tpm2.TPMCCCreatePrimary, memory, keystore.ErrBusy}, "cannot make, failed": {tpm2.TPMCCCreatePrimary, failure, keystore.ErrUnavailable},
+	} {
+		refused := false
+		chip, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+			if tpmtest.Command(command) != uint32(tt.command) || refused {
+				return send(command)
+			}
+			refused = true
+			return tpmtest.Refuse(tt.code), nil
+		}), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := openDevice(t, chip, path)
+		o := m.office(t)
+		if err := d.Enroll(ctx, o.exchange, nil); !errors.Is(err, tt.want) || errors.Is(err, ErrOtherTPM) {
+			t.Errorf("%s: %v", name, err)
+		}
+		chip.Close()
+	}
+}
+
 // TestBadAuthority has answers that are not for this device.
 func TestBadAuthority(t *testing.T) {
 	ctx := context.Background()

@@ -86,7 +86,7 @@ func (i *initialization) findEK(ctx context.Context) error {
 			return fmt.Errorf("enroll: this device has an identity with EK %s: %w", i.file.state.EK.Kind, ErrOtherEK)
 		}
 	}
-	next := &ekState{Kind: kind, Certificates: proof.Certificates(i.Certificate)}
+	next := &ekState{Kind: kind, Certificates: proof.OwnFirst(proof.Certificates(i.Certificate), kind)}
 	if err := i.do(func(t transport.TPM) error { return i.discover(t, next) }); err != nil {
 		return err
 	}
