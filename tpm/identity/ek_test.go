@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
 	"errors"
 	"math/big"
 	"os"
@@ -261,6 +262,12 @@ func TestCertificateFile(t *testing.T) {
 	turned := append(enroll.PEM("CERTIFICATE", m.between.Raw), enroll.PEM("CERTIFICATE", der)...)
 	if err := d.Init(ctx, InitOptions{Certificate: turned}, nil); err != nil || !bytes.Equal(d.file.state.EK.Certificates[0], der) {
 		t.Errorf("the issuer's first: %v", err)
+	}
+	coded := base64.URLEncoding.EncodeToString(der) // as a maker's service has it
+	for _, text := range []string{base64.StdEncoding.EncodeToString(der) + "\n", coded, `{"pubhash":"AA","certificate":"` + coded + `"}`} {
+		if err := d.Init(ctx, InitOptions{Certificate: []byte(text)}, nil); err != nil || !bytes.Equal(d.file.state.EK.Certificates[0], der) {
+			t.Errorf("%.30s: %v", text, err)
+		}
 	}
 	if err := d.Init(ctx, InitOptions{Certificate: der}, nil); err != nil || len(d.file.state.EK.Certificates) != 1 {
 		t.Errorf("%v, and the certificates stay", err)

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"os"
@@ -204,6 +205,35 @@ func TestNotNow(t *testing.T) {
 		if err := d.Enroll(ctx, o.exchange, nil); !errors.Is(err, tt.want) || errors.Is(err, ErrOtherTPM) {
 			t.Errorf("%s: %v", name, err)
 		}
+		chip.Close()
+	}
+}
+
+// TestMakerKeyNotNow does not go on without the key of the device's maker because the TPM has
+// no memory at this time.
+func TestMakerKeyNotNow(t *testing.T) {
+	m, p := newDeviceMaker(t), tpmtest.Start(t)
+	chip := connect(t, p)
+	provide(t, chip, 0x81020001, true, func(key crypto.PublicKey) []byte { return m.issue(t, key, true) })
+	chip.Close()
+	for code, want := range map[uint32]error{0: nil, 0x904: tpm2.TPMRCMemory, 0x101: tpm2.TPMRCFailure} {
+		chip, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+			if code == 0 || tpmtest.Command(command) != uint32(tpm2.TPMCCReadPublic) {
+				return send(command)
+			}
+			return tpmtest.Refuse(code), nil
+		}), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = chip.Do(func(tp transport.TPM) error {
+			k, err := findMakerKey(tp)
+			if (k == nil) != (code != 0) {
+				t.Errorf("%#x: key %v", code, k)
+			}
+			return err
+		})
+		checkError(t, err, want)
 		chip.Close()
 	}
 }

@@ -3,10 +3,10 @@ package keys
 import (
 	"crypto"
 	"crypto/x509"
-	"os"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
@@ -42,7 +42,7 @@ func AuditKeys(c *config.Config, store keystore.Store) (all []crypto.PublicKey, 
 
 // ReadPublicKeys reads the public keys in a file of PEM, as msl-hsm audit key prints them.
 func ReadPublicKeys(path string) (all []crypto.PublicKey, err error) {
-	text, err := os.ReadFile(path)
+	text, err := plainfile.Read(path)
 	if err != nil {
 		return nil, exit.Usagef("public key: %w; name the file that msl-hsm audit key printed", err)
 	}
