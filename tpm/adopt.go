@@ -163,8 +163,7 @@ func (s *storage) parentOf(f *TSS2) (*storageKey, error) {
 			parent.Public, _, err = s.device.tpm.readPublic(uint32(f.Parent))
 			return err
 		}
-		const emptyUnique = 1 // of the two variants
-		h, public, err := s.device.tpm.createPrimary(tpm2.Marshal(variants(tpm2.Marshal(tpm2.ECCSRKTemplate))[emptyUnique]))
+		h, public, err := s.device.tpm.createPrimary(f.primary())
 		if err == nil {
 			parent.Public = public
 			s.device.resources.flush(h)
@@ -183,6 +182,17 @@ func (s *storage) parentOf(f *TSS2) (*storageKey, error) {
 		return nil, fmt.Errorf("tpm: TSS2 key: its parent %#x: %w", uint32(f.Parent), err)
 	}
 	return parent, nil
+}
+
+// primary is the template of the storage key below TPM_RH_OWNER, of the specification of key
+// files.
+func (f *TSS2) primary() []byte {
+	const emptyUnique = 1 // of the two variants
+	template := tpm2.ECCSRKTemplate
+	if f.RSAParent {
+		template = tpm2.RSASRKTemplate
+	}
+	return tpm2.Marshal(variants(tpm2.Marshal(template))[emptyUnique])
 }
 
 // parent returns the storage key above a stored key. The caller holds admin, or has the

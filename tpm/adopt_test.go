@@ -38,6 +38,13 @@ func asOpenSSLRSA() tpm2.TPMTPublic {
 	return t
 }
 
+// ownerRSA is the template of TPM_RH_OWNER in key files whose parent is said to be RSA.
+func ownerRSA() tpm2.TPMTPublic {
+	t := tpm2.RSASRKTemplate
+	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{})
+	return t
+}
+
 // ownerParent is the template of TPM_RH_OWNER in key files.
 func ownerParent() tpm2.TPMTPublic {
 	t := tpm2.ECCSRKTemplate
@@ -45,14 +52,21 @@ func ownerParent() tpm2.TPMTPublic {
 	return t
 }
 
+// belowRSA stands for TPM_RH_OWNER and an RSA key below it.
+const belowRSA tpm2.TPMHandle = 1
+
 // keyFile makes a key as another program does, and returns its file.
 func keyFile(t *testing.T, d *tpm.Device, parent tpm2.TPMHandle, template tpm2.TPMTPublic, password string, emptyAuth bool) []byte {
 	t.Helper()
 	f := tpm.TSS2{EmptyAuth: emptyAuth, Parent: parent}
+	root := ownerParent()
+	if parent == belowRSA {
+		f.Parent, f.RSAParent, root = tpm2.TPMRHOwner, true, ownerRSA()
+	}
 	err := d.Do(func(tp transport.TPM) error {
 		above := tpm2.AuthHandle{Handle: parent, Auth: tpm2.PasswordAuth(nil)}
-		if parent == tpm2.TPMRHOwner {
-			made, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(ownerParent())}.Execute(tp)
+		if f.Parent == tpm2.TPMRHOwner {
+			made, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(root)}.Execute(tp)
 			if err != nil {
 				return err
 			}
@@ -104,6 +118,7 @@ func TestAdopt(t *testing.T) {
 		"under another one":         {another, asOpenSSL(), keystore.ECDSAP256, "", true},
 		"under one without noda":    {lockable, asOpenSSL(), keystore.ECDSAP256, "", true},
 		"under the owner hierarchy": {tpm2.TPMRHOwner, asOpenSSL(), keystore.ECDSAP256, "", true},
+		"under an RSA owner key":    {belowRSA, asOpenSSL(), keystore.ECDSAP256, "", true},
 		"with the PIN":              {0x81000001, asOpenSSL(), keystore.ECDSAP256, "right", false},
 		"RSA that signs":            {0x81000001, asOpenSSLRSA(), keystore.RSASign2048, "", true},
 		"RSA that decrypts":         {tpm2.TPMRHOwner, asOpenSSLRSA(), keystore.RSADecrypt2048, "", true},

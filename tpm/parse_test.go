@@ -185,6 +185,19 @@ func TestTSS2OfOthers(t *testing.T) {
 	}
 }
 
+// TestTSS2Parent reads persistent handles of programs for which they are negative, and finds
+// the key behind its certificate.
+func TestTSS2Parent(t *testing.T) {
+	body := must[[]byte](t)(hex.DecodeString("302506066781050a0103a003010101a503010101" + "020481000001" + "0405000361626304050003646566"))
+	body[1] = byte(len(body) - 2)
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}})
+	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "TSS2 PRIVATE KEY", Bytes: body})...)
+	f := must[*tpm.TSS2](t)(tpm.ParseTSS2(bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))))
+	if f.Parent != 0x81000001 || !f.RSAParent || !f.EmptyAuth || string(f.Public)+string(f.Private) != "abcdef" {
+		t.Errorf("%+v", f)
+	}
+}
+
 // TestTSS2Reasons builds key files from elements, and tells why one is refused.
 func TestTSS2Reasons(t *testing.T) {
 	const loadable, importable, sealed = "06066781050a0103", "06066781050a0104", "06066781050a0105"
@@ -198,8 +211,10 @@ func TestTSS2Reasons(t *testing.T) {
 		"a policy":              {loadable + "a10730053003a00101" + rest, "it has a policy"},
 		"an authorized policy":  {loadable + "a30730053003a00101" + rest, "it has a policy"},
 		"a secret":              {loadable + "a203040101" + rest, "encrypted seed"},
+		"an empty secret":       {loadable + "a2020400" + rest, ""},
 		"a description":         {loadable + "a4050c03616263" + rest, ""},
 		"an RSA parent":         {loadable + "a503010101" + rest, ""},
+		"a flag of 2 bytes":     {loadable + "a50401020101" + rest, "ASN.1 is damaged"},
 		"a key for TPM2_Import": {importable + rest, "TPM2_Import"},
 		"sealed data":           {sealed + rest, "sealed data"},
 		"another type":          {"06066781050a0109" + rest, "2.23.133.10.1.9 is unknown"},
@@ -248,7 +263,7 @@ func FuzzParseTSS2(f *testing.F) {
 			t.Fatal(err)
 		}
 		again, err := tpm.ParseTSS2(text)
-		if err != nil || again.EmptyAuth != k.EmptyAuth || again.Parent != k.Parent || !bytes.Equal(again.Public, k.Public) || !bytes.Equal(again.Private, k.Private) {
+		if err != nil || again.EmptyAuth != k.EmptyAuth || again.Parent != k.Parent || again.RSAParent != k.RSAParent || !bytes.Equal(again.Public, k.Public) || !bytes.Equal(again.Private, k.Private) {
 			t.Errorf("written and read, another key: %v", err)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/google/go-tpm/tpm2"
 	"golang.org/x/crypto/cryptobyte"
@@ -27,32 +28,41 @@ type tss2Key struct {
 	kind                 asn1.ObjectIdentifier
 	emptyAuth            bool
 	hasPolicy, hasSecret bool
+	rsaParent            bool
 	parent               int64
 	public, private      []byte // TPM2B_PUBLIC, TPM2B_PRIVATE
 }
 
 // readTSS2 reads what other programs write, too: TRUE is any BOOLEAN but zero, as in BER,
-// and the flag of the storage key's algorithm may follow the description.
+// and where a long has 32 bits, persistent handles are negative.
 func readTSS2(der cryptobyte.String) (k tss2Key, ok bool) {
-	var in, auth, policy, authPolicy, other, public, private cryptobyte.String
-	var hasAuth, present bool
+	var in, auth, policy, secret, authPolicy, rsaParent, other, public, private cryptobyte.String
+	var hasAuth, hasParent, present bool
 	tag := func(n uint8) tags.Tag { return tags.Tag(n).ContextSpecific().Constructed() }
 	ok = der.ReadASN1(&in, tags.SEQUENCE) && der.Empty() && in.ReadASN1ObjectIdentifier(&k.kind) &&
 		in.ReadOptionalASN1(&auth, &hasAuth, tag(0)) &&
 		in.ReadOptionalASN1(&policy, &present, tag(1)) &&
-		in.ReadOptionalASN1(&other, &k.hasSecret, tag(2)) &&
+		in.ReadOptionalASN1(&secret, &present, tag(2)) &&
 		in.ReadOptionalASN1(&authPolicy, &present, tag(3)) &&
-		in.ReadOptionalASN1(&other, &present, tag(4)) && in.ReadOptionalASN1(&other, &present, tag(5)) &&
+		in.ReadOptionalASN1(&other, &present, tag(4)) && in.ReadOptionalASN1(&rsaParent, &hasParent, tag(5)) &&
 		in.ReadASN1Integer(&k.parent) && in.ReadASN1(&public, tags.OCTET_STRING) && in.ReadASN1(&private, tags.OCTET_STRING) &&
 		in.Empty()
-	if ok && hasAuth {
-		var value cryptobyte.String
-		ok = auth.ReadASN1(&value, tags.BOOLEAN) && auth.Empty() && len(value) == 1
-		k.emptyAuth = ok && value[0] != 0
+	if !ok || hasAuth && !readBool(auth, &k.emptyAuth) || hasParent && !readBool(rsaParent, &k.rsaParent) {
+		return k, false
+	}
+	if k.parent < 0 && k.parent >= math.MinInt32 {
+		k.parent += 1 << 32
 	}
 	k.public, k.private = public, private
-	k.hasPolicy = len(policy) > 2 || len(authPolicy) > 2 // else the list in it is empty
-	return k, ok
+	k.hasPolicy, k.hasSecret = len(policy) > 2 || len(authPolicy) > 2, len(secret) > 2 // else what is in it is empty
+	return k, true
+}
+
+func readBool(in cryptobyte.String, b *bool) bool {
+	var value cryptobyte.String
+	ok := in.ReadASN1(&value, tags.BOOLEAN) && in.Empty() && len(value) == 1
+	*b = ok && value[0] != 0
+	return ok
 }
 
 // unsupported says why a well-formed key is not one for TPM2_Load without a policy, or
@@ -73,10 +83,16 @@ func (k *tss2Key) unsupported() string {
 	return ""
 }
 
+func isRSA(public []byte) bool {
+	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
+	return err == nil && p.Type == tpm2.TPMAlgRSA
+}
+
 // A TSS2 is a key file for other programs that use TPMs.
 type TSS2 struct {
 	EmptyAuth bool           // the key has no PIN
 	Parent    tpm2.TPMHandle // persistent handle, or TPM_RH_OWNER
+	RSAParent bool           // below TPM_RH_OWNER is an RSA key, not one on P-256
 	Public    []byte         // TPMT_PUBLIC
 	Private   []byte         // contents of the TPM2B_PRIVATE
 }
@@ -85,8 +101,14 @@ type TSS2 struct {
 // [keystore.ErrBadData]; a key with a policy, or one that is not for TPM2_Load, is
 // errors.ErrUnsupported.
 func ParseTSS2(text []byte) (*TSS2, error) {
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != tss2Type || len(text) > maxTSS2 {
+	if len(text) > maxTSS2 {
+		return nil, fmt.Errorf("tpm: a TSS2 key of %d bytes, and %d are read: %w", len(text), maxTSS2, keystore.ErrBadData)
+	}
+	block, rest := pem.Decode(text)
+	for block != nil && block.Type != tss2Type { // such as its certificate
+		block, rest = pem.Decode(rest)
+	}
+	if block == nil {
 		return nil, fmt.Errorf("tpm: no PEM block %q: %w", tss2Type, keystore.ErrBadData)
 	}
 	k, ok := readTSS2(block.Bytes)
@@ -101,7 +123,7 @@ func ParseTSS2(text []byte) (*TSS2, error) {
 	if !ok || !ok2 || len(rest1)+len(rest2) > 0 || k.parent < 0 || k.parent > 1<<32-1 {
 		return nil, fmt.Errorf("tpm: TSS2 key: its blobs are damaged: %w", keystore.ErrBadData)
 	}
-	return &TSS2{EmptyAuth: k.emptyAuth, Parent: tpm2.TPMHandle(k.parent), Public: public, Private: private}, nil
+	return &TSS2{EmptyAuth: k.emptyAuth, Parent: tpm2.TPMHandle(k.parent), RSAParent: k.rsaParent, Public: public, Private: private}, nil
 }
 
 // PEM writes the file that ParseTSS2 reads.
@@ -109,11 +131,12 @@ func (f *TSS2) PEM() ([]byte, error) {
 	type file struct {
 		Type      asn1.ObjectIdentifier
 		EmptyAuth bool `asn1:"explicit,tag:0"`
+		RSAParent bool `asn1:"explicit,tag:5,optional"`
 		Parent    int64
 		Public    []byte
 		Private   []byte
 	}
-	der, err := asn1.Marshal(file{oidLoadableKey, f.EmptyAuth, int64(f.Parent), append16(nil, f.Public), append16(nil, f.Private)})
+	der, err := asn1.Marshal(file{oidLoadableKey, f.EmptyAuth, f.RSAParent, int64(f.Parent), append16(nil, f.Public), append16(nil, f.Private)})
 	if err != nil {
 		return nil, fmt.Errorf("tpm: TSS2 key: %w", err)
 	}
@@ -130,7 +153,7 @@ func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
 	f := TSS2{EmptyAuth: r.object.auth.Len() == 0, Parent: tpm2.TPMHandle(s.storage.key.places[0]), Public: r.Public, Private: r.Private}
 	if r.Adopted != nil && r.Adopted.Parent != nil {
 		if f.Parent = tpm2.TPMHandle(r.Adopted.Parent.Handle); f.Parent == 0 {
-			f.Parent = tpm2.TPMRHOwner
+			f.Parent, f.RSAParent = tpm2.TPMRHOwner, isRSA(r.Adopted.Parent.Public)
 		}
 	}
 	return f.PEM()

@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 )
 
 // A CRL is a certificate revocation list (RFC 5280 section 5) whose signature was
@@ -24,13 +25,11 @@ type CRL struct {
 // that cover only some certificates are refused: a certificate that is not on
 // such a list may still be revoked.
 func ParseCRL(data []byte, issuers ...*x509.Certificate) (*CRL, error) {
-	if block, _ := pem.Decode(data); block != nil {
-		if block.Type != "X509 CRL" {
-			return nil, fmt.Errorf("entityauth: revocation list: PEM of a %q", block.Type)
-		}
-		data = block.Bytes
+	der, err := crlFromPEM(data)
+	if err != nil {
+		return nil, fmt.Errorf("entityauth: revocation list: %w", err)
 	}
-	list, err := x509.ParseRevocationList(data)
+	list, err := x509.ParseRevocationList(der)
 	if err != nil {
 		return nil, fmt.Errorf("entityauth: revocation list: %w", err)
 	}
@@ -46,6 +45,24 @@ func ParseCRL(data []byte, issuers ...*x509.Certificate) (*CRL, error) {
 		c.revoked[serialKey(entry.SerialNumber)] = struct{}{}
 	}
 	return c, nil
+}
+
+// crlFromPEM returns the one list of a text, or data if it is none: of two lists none may be
+// left out.
+func crlFromPEM(data []byte) ([]byte, error) {
+	if !strictpem.Is(data) {
+		return data, nil
+	}
+	blocks, err := strictpem.Decode(data)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(blocks) != 1:
+		return nil, fmt.Errorf("%d blocks of PEM where one is wanted", len(blocks))
+	case blocks[0].Type != "X509 CRL":
+		return nil, fmt.Errorf("PEM of a %q", blocks[0].Type)
+	}
+	return blocks[0].Bytes, nil
 }
 
 // Current returns an error if the list is out of date or not yet valid at that

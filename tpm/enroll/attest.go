@@ -25,6 +25,12 @@ type PCRValue struct {
 	Digest HexBytes `json:"digest"`
 }
 
+// Left reports whether a device is enrolled and last attested to a state that was not
+// allowed.
+func (r *Record) Left() bool {
+	return r.State == Enrolled && r.Attested != nil && r.Attested.Why != ""
+}
+
 // macAttest is a use of the key of challenges.
 const macAttest = "msl-hsm tpm enrolment 1: attest challenge"
 
@@ -167,7 +173,7 @@ func (p *Policy) attested(r *Record, m *proof.Attestation) string {
 	if r.Measured != "" && r.Measured == measurement(&m.Quote) {
 		return ""
 	}
-	return p.PCRs.check(&m.Quote, p.explainer(m.EventLog, &m.Quote))
+	return p.PCRs.check(&m.Quote, p.explainer(m.EventLog, &m.Quote), byAttesting)
 }
 
 // noteAttested changes the record. Only a change of the verdict is part of its history.
@@ -189,10 +195,11 @@ func (r *Record) noteAttested(why string, m *proof.Attestation, now time.Time) {
 }
 
 // left returns the error for a device that left the policy, after it revoked the device if
-// the policy wants that: not for what it did not prove, which may be a matter of a setting.
+// the policy wants that: for a value that it proved, and not for those that it left out, which
+// may be a matter of a setting.
 func (a attester) left(ctx context.Context, r *Record) error {
 	why := proof.Fail(ErrPolicy, "EK hash %s: %s", r.ID, r.Attested.Why)
-	if !a.policy.RevokeChanged || a.policy.PCRs.missing(r.Attested.PCRs) {
+	if !a.policy.RevokeChanged || !r.disproved(a.policy.PCRs) {
 		return why
 	}
 	if err := a.end(ctx, r.ID, Revoked, privilegeWithdrawn, "it left the policy: "+r.Attested.Why); err != nil {

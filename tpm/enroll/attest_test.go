@@ -52,7 +52,7 @@ func TestAttest(t *testing.T) {
 		events int // in its history, since it enrolled
 	}{
 		{map[uint]byte{4: 1, 7: 9}, nil, "", 0}, {map[uint]byte{4: 1}, nil, "", 0}, {map[uint]byte{4: 2}, ErrPolicy, "PCR 4 is 0202", 1},
-		{map[uint]byte{4: 2}, ErrPolicy, "PCR 4 is 0202", 1}, {map[uint]byte{7: 9}, ErrPolicy, "enroll with --pcr 7,4", 2}, {map[uint]byte{4: 1}, nil, "", 3},
+		{map[uint]byte{4: 2}, ErrPolicy, "PCR 4 is 0202", 1}, {map[uint]byte{7: 9}, ErrPolicy, "set client.attest.pcr to [7, 4]", 2}, {map[uint]byte{4: 1}, nil, "", 3},
 	} {
 		checkError(t, f.attest(o, step.pcrs), step.want)
 		r := o.record(f.id())
@@ -100,6 +100,32 @@ func TestAttestRevokes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAttestFewer does not let a device get away with a state that it proved by leaving out
+// another PCR. A value that a person approved is no such state.
+func TestAttestFewer(t *testing.T) {
+	f := newForger(t)
+	o := newOffice(t, Policy{RevokeChanged: true, Allowed: map[ID]bool{f.id(): true}, PCRs: rules(map[uint][]byte{4: {1}, 7: {1}})}, nil)
+	checkError(t, f.starts(o, map[uint]byte{4: 2, 7: 1}, false), ErrPending)
+	checkError(t, o.Approve(t.Context(), f.id(), "", "a new kernel"), nil)
+	checkError(t, f.starts(o, map[uint]byte{4: 2, 7: 1}, false), nil)
+	for _, step := range []struct {
+		pcrs map[uint]byte
+		want error
+		why  string
+	}{
+		{map[uint]byte{4: 2, 7: 1}, nil, ""},
+		{map[uint]byte{4: 2}, ErrPolicy, "PCR 4 is 0202"},
+		{map[uint]byte{4: 1}, ErrPolicy, "it has to prove the state in which it was started: set client.attest.pcr to [4, 7]"},
+		{map[uint]byte{4: 3}, ErrRevoked, "set client.attest.pcr to [4, 7]"},
+	} {
+		err := f.attest(o, step.pcrs)
+		checkError(t, err, step.want)
+		if r := o.record(f.id()); !strings.Contains(r.Attested.Why, step.why) || (step.why == "") != (r.Attested.Why == "") || (r.State == Revoked) != errors.Is(err, ErrRevoked) {
+			t.Errorf("%v: %s, %+v", step.pcrs, r.State, r.Attested)
+		}
 	}
 }
 

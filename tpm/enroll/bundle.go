@@ -5,12 +5,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"golang.org/x/crypto/cryptobyte"
+	tags "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -43,27 +46,43 @@ func ParseBundle(texts ...[]byte) (Bundle, error) {
 	return b, nil
 }
 
-// bundled reads all certificates of a file. What begins as a block and is none, such as
-// two blocks that were joined on one line, is an error.
+// bundled reads all certificates of a file. A block that is damaged, or of another kind, is
+// an error.
 func bundled(text []byte) (all []*x509.Certificate, err error) {
-	begin := []byte("-----BEGIN")
-	if !bytes.Contains(text, begin) {
-		return x509.ParseCertificates(bytes.TrimSpace(text))
+	if !strictpem.Is(text) {
+		return fromDER(text)
 	}
-	for rest := text; bytes.Contains(rest, begin); {
-		block, after := pem.Decode(rest)
-		line := 1 + bytes.Count(text[:len(text)-len(rest)+bytes.Index(rest, begin)], []byte("\n"))
-		switch {
-		case block == nil || bytes.Count(rest[:len(rest)-len(after)], begin) != 1:
-			return nil, fmt.Errorf("line %d: a damaged block", line)
-		case block.Type != "CERTIFICATE":
-			return nil, fmt.Errorf("line %d: a %q where only certificates may be", line, proof.Shorten(block.Type))
+	blocks, err := strictpem.Decode(text)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range blocks {
+		if b.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("line %d: a %q where only certificates may be", b.Line, proof.Shorten(b.Type))
 		}
-		c, err := x509.ParseCertificate(block.Bytes)
+		c, err := x509.ParseCertificate(b.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", line, err)
+			return nil, fmt.Errorf("line %d: %w", b.Line, err)
 		}
-		all, rest = append(all, c), after
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// fromDER reads certificates one after another, up to the white space that an editor may
+// have added. The last byte of a certificate may look like that, so only its own length
+// tells where it ends.
+func fromDER(in cryptobyte.String) (all []*x509.Certificate, err error) {
+	for len(bytes.TrimSpace(in)) > 0 {
+		var der cryptobyte.String
+		if !in.ReadASN1Element(&der, tags.SEQUENCE) {
+			return nil, errors.New("malformed certificate")
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
 	}
 	return all, nil
 }
@@ -83,7 +102,7 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 		intermediates = b.Intermediates.Clone()
 	}
 	for _, der := range above {
-		if c, err := x509.ParseCertificate(der); err == nil { // others cannot help
+		if c, err := proof.ParseCertificate(der); err == nil { // others cannot help
 			intermediates.AddCert(c)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -122,7 +121,9 @@ func (m *maker) issueOdd(ek crypto.PublicKey, change func(*parts)) []byte {
 		b.AddBytes(p.key)
 		b.AddASN1(asn1.Tag(3).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
 			b.AddBytes(sequence(func(b *cryptobyte.Builder) {
-				b.AddBytes(extension([]byte{6, 3, 0x55, 0x1d, 0x11}, p.name)) // subjectAltName
+				if p.name != nil {
+					b.AddBytes(extension([]byte{6, 3, 0x55, 0x1d, 0x11}, p.name)) // subjectAltName
+				}
 				b.AddBytes(p.extra)
 			}))
 		})
@@ -227,6 +228,43 @@ func TestOddCertificates(t *testing.T) {
 	}
 }
 
+// TestOddIssuers takes a certificate of an issuer that is not as RFC 5280 has it, and what it
+// limits.
+func TestOddIssuers(t *testing.T) {
+	f, root, between, below := newForger(t), newMaker(t, "Maker"), newMaker(t, "Between"), newMaker(t, "Below")
+	authority := func(value ...byte) []byte {
+		return append(extension([]byte{6, 3, 0x55, 0x1d, 19}, value), extension([]byte{6, 3, 0x55, 0x1d, 15}, []byte{3, 2, 2, 4})...)
+	}
+	for name, tt := range map[string]struct {
+		extra []byte
+		deep  bool
+		want  error
+	}{
+		"any length":       {authority(0x30, 3, 1, 1, 0xff), true, nil},
+		"length 1":         {authority(0x30, 6, 1, 1, 0xff, 2, 1, 1), true, nil},
+		"length 0":         {authority(0x30, 6, 1, 1, 0xff, 2, 1, 0), true, ErrEKCertificate},
+		"length 0, enough": {authority(0x30, 6, 1, 1, 0xff, 2, 1, 0), false, nil},
+		"length -1":        {authority(0x30, 6, 1, 1, 0xff, 2, 1, 0xff), false, ErrEKCertificate},
+		"no authority":     {authority(0x30, 0), false, ErrEKCertificate},
+		"nothing said":     {nil, false, ErrEKCertificate},
+		"names limited":    {append(authority(0x30, 3, 1, 1, 0xff), extension([]byte{6, 3, 0x55, 0x1d, 30}, []byte{0x30, 0})...), false, ErrEKCertificate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			odd := root.issueOdd(between.key.Public(), func(p *parts) {
+				p.serial, p.subject, p.name, p.extra = []byte{2, 2, 0x80, 1}, between.cert.RawSubject, nil, tt.extra
+			})
+			f.certificates = [][]byte{between.certify(f.ek.Public(), nil), odd}
+			if tt.deep {
+				second := between.issue(below.cert, below.key.Public(), between.cert)
+				f.certificates = [][]byte{below.certify(f.ek.Public(), nil), second.Raw, odd}
+			}
+			o := newOffice(t, Policy{Bundle: bundleOf(t, []*x509.Certificate{root.cert}), RefuseUnknown: true}, nil)
+			checkError(t, f.enroll(o), tt.want)
+			o.verify(pool(root.cert))
+		})
+	}
+}
+
 // TestWrappedCertificates finds a certificate in what a TPM has around it.
 func TestWrappedCertificates(t *testing.T) {
 	m, f := newMaker(t, "Maker"), newForger(t)
@@ -319,32 +357,6 @@ func TestMakersPaths(t *testing.T) {
 		}
 		if way, err = bundle.verify(e, nil, at.AddDate(30, 0, 0)); refused == "" && (err != nil || way.at.IsZero()) {
 			t.Errorf("%s, late: %v, %v", name, err, way.at)
-		}
-	}
-}
-
-// TestBundles reads files of roots as they come, and drops nothing in silence.
-func TestBundles(t *testing.T) {
-	a, b := newMaker(t, "A").cert, newMaker(t, "B").cert
-	text, more := PEM("CERTIFICATE", a.Raw), PEM("CERTIFICATE", b.Raw)
-	for name, tt := range map[string]struct {
-		text []byte
-		want string
-	}{
-		"PEM":            {append(bytes.Clone(text), more...), ""},
-		"with remarks":   {append([]byte("# A\n"), text...), ""},
-		"DER":            {a.Raw, ""},
-		"DER, two":       {append(bytes.Clone(a.Raw), b.Raw...), ""},
-		"joined":         {append(bytes.TrimSpace(text), more...), "line 1: a damaged block"},
-		"joined, second": {append(append(bytes.Clone(more), bytes.TrimSpace(text)...), more...), "line " + strconv.Itoa(1+bytes.Count(more, []byte("\n"))) + ":"},
-		"cut off":        {append(bytes.Clone(text), more[:100]...), "a damaged block"},
-		"a key":          {append(bytes.Clone(text), PEM("PRIVATE KEY", []byte{1})...), "PRIVATE KEY"},
-		"empty":          {nil, "no root"},
-		"words":          {[]byte("none"), "malformed"},
-	} {
-		bundle, err := ParseBundle(tt.text)
-		if tt.want == "" && (err != nil || bundle.Roots == nil) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
-			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
 }

@@ -19,6 +19,9 @@ type Query struct {
 	State State     // only those in this state; empty means any
 	Since time.Time // only those that changed then or later; the zero time means any
 	Name  string    // only those whose name begins so
+	// Left asks only for those that are enrolled and attested to a state that the policy does
+	// not allow. It is a matter of looking at each enrolled one.
+	Left bool
 	// After is the Next of the page before; empty for the first page.
 	After string
 	Limit int // of records in a page, from 1 to [MaxPage]; zero means 100
@@ -146,7 +149,7 @@ func (t storedTx) byName(q *Query, after []byte) (p Page, err error) {
 		if err != nil {
 			return p, err
 		}
-		if (q.State == "" || r.State == q.State) && !r.Updated.Before(q.Since) {
+		if (q.State == "" || r.State == q.State) && !r.Updated.Before(q.Since) && (!q.Left || r.Left()) {
 			p.Records = append(p.Records, q.shown(r))
 		}
 	}
@@ -166,10 +169,9 @@ func (q *Query) shown(r Record) Record {
 
 // byTime merges the beginnings of what is left of each state.
 func (t storedTx) byTime(q *Query, after []byte) (p Page, err error) {
-	states := States()
-	if q.State != "" {
-		states = []State{q.State}
-	}
+	states := slices.DeleteFunc(States(), func(s State) bool {
+		return q.State != "" && s != q.State || q.Left && s != Enrolled
+	})
 	from := position(q.Since, ID{})
 	if q.Since.IsZero() {
 		from = nil
@@ -197,7 +199,7 @@ func (t storedTx) byTime(q *Query, after []byte) (p Page, err error) {
 	return p, err
 }
 
-// at returns the records at these positions.
+// at returns the records at these positions that the query asks for.
 func (t storedTx) at(q *Query, positions [][]byte) (all []Record, err error) {
 	var ids [][]byte
 	for _, position := range positions {
@@ -214,7 +216,9 @@ func (t storedTx) at(q *Query, positions [][]byte) (all []Record, err error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, q.shown(r))
+		if !q.Left || r.Left() {
+			all = append(all, q.shown(r))
+		}
 	}
 	return all, nil
 }

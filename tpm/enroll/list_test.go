@@ -63,6 +63,42 @@ func pages(t testing.TB, f Records, q Query) (names []string) {
 	}
 }
 
+// TestPagesLeft lists the devices that left the policy, by time and by name.
+func TestPagesLeft(t *testing.T) {
+	f, _, _ := listed(t, 60)
+	err := f.Update(t.Context(), func(tx Tx) error {
+		for i := range 60 {
+			r, err := tx.Get(ID{byte(i * 7), 0, byte(i)})
+			if err != nil {
+				return err
+			}
+			if r.Attested = (&Attested{Time: r.Updated}); i%10 < 2 {
+				r.Attested.Why = "PCR 4"
+			}
+			if err := tx.Put(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, tt := range map[string]struct {
+		q    Query
+		want []string
+	}{ // every third waits
+		"by time":  {Query{Left: true, Limit: 7}, []string{"camera-00001", "camera-00010", "camera-00011", "camera-00020", "camera-00031", "camera-00040", "camera-00041", "camera-00050"}},
+		"by name":  {Query{Left: true, Limit: 7, Name: "camera-0001"}, []string{"camera-00010", "camera-00011"}},
+		"enrolled": {Query{Left: true, State: Enrolled, Name: "camera-0004"}, []string{"camera-00040", "camera-00041"}},
+		"pending":  {Query{Left: true, State: Pending}, nil},
+	} {
+		if got := pages(t, f, tt.q); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+}
+
 // TestPages lists records by all that can be asked for, a few at a time.
 func TestPages(t *testing.T) {
 	f, _, start := listed(t, 60)

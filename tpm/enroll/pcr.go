@@ -18,37 +18,56 @@ import (
 type PCRRules map[uint][]HexBytes
 
 // check tells what is wrong with the state that a device proved, or returns "". explain adds
-// what is known of the cause, for a PCR.
-func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string) string {
-	if len(rules) == 0 {
-		return ""
-	}
-	var missing, wrong []string
+// what is known of the cause, for a PCR, and ask says how a device is made to quote those
+// PCRs that follow.
+func (rules PCRRules) check(quote *proof.Quote, explain func(index uint) string, ask func(pcrs []string) string) string {
+	var missing, wrong, why []string
 	for _, i := range slices.Sorted(maps.Keys(rules)) {
 		switch value := quoted(quote, i); {
 		case value == nil:
 			missing = append(missing, fmt.Sprint(i))
-		case !slices.ContainsFunc(rules[i], func(v HexBytes) bool { return bytes.Equal(v, value) }):
+		case !rules.allow(i, value):
 			wrong = append(wrong, fmt.Sprintf("PCR %d is %x%s", i, value, explain(i)))
 		}
 	}
-	switch {
-	case len(missing) > 0:
-		return "it has to prove the state in which it was started: enroll with --pcr " + strings.Join(slices.Concat(quotedIndices(quote), missing), ",")
-	case len(wrong) > 0:
-		return "it was started in another state than those that are allowed: " + strings.Join(wrong, ", ")
+	if len(wrong) > 0 {
+		why = append(why, "it was started in another state than those that are allowed: "+strings.Join(wrong, ", "))
 	}
-	return ""
+	if len(missing) > 0 {
+		why = append(why, "it has to prove the state in which it was started: "+ask(slices.Concat(quotedIndices(quote), missing)))
+	}
+	return strings.Join(why, "; ")
 }
 
-// missing reports whether a PCR of the rules is not among the values.
-func (rules PCRRules) missing(values []PCRValue) bool {
-	for i := range rules {
-		if !slices.ContainsFunc(values, func(v PCRValue) bool { return v.Index == i }) {
-			return true
-		}
+// These say how a device is made to quote PCRs.
+func byEnrolling(pcrs []string) string { return "enroll with --pcr " + strings.Join(pcrs, ",") }
+
+func byQuoting(pcrs []string) string {
+	return "repeat msl-hsm tpm quote with --pcr " + strings.Join(pcrs, ",")
+}
+
+func byAttesting(pcrs []string) string {
+	return "set client.attest.pcr to [" + strings.Join(pcrs, ", ") + "]"
+}
+
+// allow reports whether a PCR may have a value.
+func (rules PCRRules) allow(index uint, value []byte) bool {
+	values, ruled := rules[index]
+	return !ruled || slices.ContainsFunc(values, func(v HexBytes) bool { return bytes.Equal(v, value) })
+}
+
+// disproved reports whether a device attested to a value that neither the rules allow nor a
+// person approved. What it left out proves nothing: it could as well be silent.
+func (r *Record) disproved(rules PCRRules) bool {
+	approved, err := r.PCRs()
+	if err != nil || measurementOf(approved) != r.Measured {
+		approved = nil
 	}
-	return false
+	return slices.ContainsFunc(r.Attested.PCRs, func(v PCRValue) bool {
+		return !rules.allow(v.Index, v.Digest) && !slices.ContainsFunc(approved, func(a PCR) bool {
+			return a.Index == v.Index && bytes.Equal(a.Digest, v.Digest)
+		})
+	})
 }
 
 func quoted(q *proof.Quote, index uint) []byte {
@@ -75,11 +94,22 @@ func quotedIndices(q *proof.Quote) (all []string) {
 
 // measurement is a digest of the state that a quote proves, and empty without one.
 func measurement(q *proof.Quote) string {
-	if q == nil || len(q.PCRs) == 0 {
+	if q == nil {
+		return ""
+	}
+	var list []PCR
+	for _, v := range q.PCRs {
+		list = append(list, PCR(v))
+	}
+	return measurementOf(list)
+}
+
+func measurementOf(list []PCR) string {
+	if len(list) == 0 {
 		return ""
 	}
 	h := sha256.New()
-	for _, p := range q.PCRs {
+	for _, p := range list {
 		fmt.Fprintf(h, "%d:%x\n", p.Index, p.Digest)
 	}
 	return hex.EncodeToString(h.Sum(nil))
@@ -122,5 +152,5 @@ func (p *Policy) Differences(values []PCR, log []byte) string {
 	for _, v := range values {
 		q.PCRs = append(q.PCRs, proof.PCR(v))
 	}
-	return p.PCRs.check(q, p.explain(log, values))
+	return p.PCRs.check(q, p.explain(log, values), byQuoting)
 }

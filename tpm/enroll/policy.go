@@ -169,7 +169,7 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 
 // started judges the state in which an accepted device was started.
 func (p *Policy) started(r *Record, from *proof.Proof, v *verdict) error {
-	why := p.PCRs.check(from.Quote, p.explainer(from.EventLog, from.Quote))
+	why := p.PCRs.check(from.Quote, p.explainer(from.EventLog, from.Quote), byEnrolling)
 	if why == "" || r.Measured != "" && r.Measured == measurement(from.Quote) {
 		return nil
 	}

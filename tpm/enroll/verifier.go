@@ -99,7 +99,7 @@ func (v Verifier) verifyChain(r *Record, b *proof.Begin, o *proof.Offered) error
 func verifyPath(ek EKCertificate, recorded [][]byte, roots *x509.CertPool, at time.Time) error {
 	above := x509.NewCertPool()
 	for _, der := range recorded[1:] {
-		c, err := x509.ParseCertificate(der)
+		c, err := proof.ParseCertificate(der)
 		if err != nil {
 			return proof.Fail(ErrEKCertificate, "a certificate above it: %w", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 const (
@@ -16,14 +17,14 @@ const (
 	longestWait = 30 * time.Second // that a server may ask for
 )
 
-// whenNotBusy calls send again while the server answers HTTP 503 and when to come back: it did
-// not act on the message (RFC 9110 section 15.6.4). Each wait is longer than the one before,
+// whenNotBusy calls send again while the server answers HTTP 503 and when to come back, or the
+// authority that it is busy: they did not act on the message (RFC 9110 section 15.6.4). Each wait is longer than the one before,
 // and of a random length, as many devices may have come at once. A server that asks for more
 // than [longestWait] gets no other try.
 func whenNotBusy(ctx context.Context, send func() ([]byte, error)) (answer []byte, err error) {
 	for try := range busyTries {
 		answer, err = send()
-		wait, busy := comeBack(err)
+		wait, busy := comeBack(answer, err)
 		if !busy || wait > longestWait || try == busyTries-1 {
 			break
 		}
@@ -37,9 +38,12 @@ func whenNotBusy(ctx context.Context, send func() ([]byte, error)) (answer []byt
 	return answer, err
 }
 
-// comeBack reports whether a server was busy, and after which time it wants to be asked again
-// (RFC 9110 section 10.2.3).
-func comeBack(err error) (after time.Duration, busy bool) {
+// comeBack reports whether a server or its authority was busy, and after which time it wants to
+// be asked again (RFC 9110 section 10.2.3).
+func comeBack(answer []byte, err error) (after time.Duration, busy bool) {
+	if err == nil {
+		return time.Second, unread(answer)
+	}
 	var status *mslhttp.StatusError
 	if !errors.As(err, &status) || status.Status != http.StatusServiceUnavailable {
 		return 0, false
@@ -49,4 +53,12 @@ func comeBack(err error) (after time.Duration, busy bool) {
 	}
 	at, err := http.ParseTime(status.RetryAfter)
 	return max(time.Until(at), 0), err == nil
+}
+
+// unread reports whether an authority was too busy to look at a message: the answer is about
+// no device. One to which it is busy because too many devices wait for approval will not be
+// welcome a few seconds later either.
+func unread(answer []byte) bool {
+	r, err := proof.Parse[proof.Result](answer, proof.TypeResult)
+	return err == nil && r.ID == "" && r.State == proof.FaultWord(proof.ErrBusy)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
 // busyTransport answers with these statuses, and then as a server that is not there.
@@ -72,4 +73,30 @@ func TestBusyUntil(t *testing.T) {
 			t.Errorf("%d, %v, %v", asked, time.Since(begin), err)
 		}
 	})
+}
+
+// TestBusyAuthority comes back to an authority that was too busy to look at a message, and not
+// to one that is full.
+func TestBusyAuthority(t *testing.T) {
+	unread := proof.ErrorResult("", proof.Fail(proof.ErrBusy, "more than 50 messages in a second"))
+	full := proof.ErrorResult("00ff", proof.Fail(proof.ErrBusy, "20000 devices wait"))
+	refused := proof.ErrorResult("", proof.Fail(proof.ErrMalformed, "no message"))
+	for name, tt := range map[string]struct {
+		answers [][]byte
+		asked   int
+	}{
+		"once": {[][]byte{unread, refused}, 2}, "full": {[][]byte{full}, 1}, "refused": {[][]byte{refused}, 1}, "nothing": {[][]byte{nil}, 1},
+		"always": {[][]byte{unread, unread, unread, unread, unread, unread, unread}, 6},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			asked, begin := 0, time.Now()
+			answer, err := whenNotBusy(t.Context(), func() ([]byte, error) {
+				asked++
+				return tt.answers[asked-1], nil
+			})
+			if err != nil || asked != tt.asked || string(answer) != string(tt.answers[asked-1]) || (time.Since(begin) > 0) != (asked > 1) {
+				t.Errorf("%s: asked %d times in %v: %s, %v", name, asked, time.Since(begin), answer, err)
+			}
+		})
+	}
 }

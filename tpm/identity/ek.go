@@ -124,7 +124,7 @@ func sizeOf(hash tpm2.TPMAlgID) int { return len(digest(hash)) }
 // chooseEK returns the first kind that has a certificate, else RSA.
 func chooseEK(t transport.TPM) (EKKind, error) {
 	for _, e := range ekInfos() {
-		list, _, err := certificatesAt(t, e.certificate)
+		list, _, err := e.certificates(t)
 		if err != nil {
 			return "", err
 		}

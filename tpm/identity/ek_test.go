@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
 	"errors"
 	"math/big"
 	"os"
@@ -192,6 +193,18 @@ func TestOddIndices(t *testing.T) {
 			define(t, chip, first+1, m.between.Raw)
 			defineAs(t, chip, first+2, nil, 64, tpm2.TPMANV{OwnerWrite: true, OwnerRead: true, AuthRead: true, NoDA: true})
 		}, nil},
+		"the issuer's before it": {func(chip *tpm.Device, der []byte) {
+			define(t, chip, e.certificate, append(bytes.Clone(m.between.Raw), der...))
+		}, nil},
+		"another EK's before it": {func(chip *tpm.Device, der []byte) {
+			other, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			template := &x509.Certificate{Subject: pkix.Name{CommonName: "EK"}, UnknownExtKeyUsage: []asn1.ObjectIdentifier{{2, 23, 133, 8, 1}}}
+			define(t, chip, e.certificate, append(m.issue(t, template, m.between, other.Public()).Raw, der...))
+			define(t, chip, first, m.between.Raw)
+		}, nil},
 		"header and PEM": {func(chip *tpm.Device, der []byte) {
 			define(t, chip, e.certificate, append([]byte{0x10, 1, 0, 0, 0, 0x10, 2}, der...))
 			define(t, chip, first, enroll.PEM("CERTIFICATE", m.between.Raw))
@@ -245,6 +258,16 @@ func TestCertificateFile(t *testing.T) {
 	}
 	if err := d.Init(ctx, InitOptions{}, nil); err != nil || len(d.file.state.EK.Certificates) != 2 {
 		t.Errorf("%v, and the certificates are lost", err)
+	}
+	turned := append(enroll.PEM("CERTIFICATE", m.between.Raw), enroll.PEM("CERTIFICATE", der)...)
+	if err := d.Init(ctx, InitOptions{Certificate: turned}, nil); err != nil || !bytes.Equal(d.file.state.EK.Certificates[0], der) {
+		t.Errorf("the issuer's first: %v", err)
+	}
+	coded := base64.URLEncoding.EncodeToString(der) // as a maker's service has it
+	for _, text := range []string{base64.StdEncoding.EncodeToString(der) + "\n", coded, `{"pubhash":"AA","certificate":"` + coded + `"}`} {
+		if err := d.Init(ctx, InitOptions{Certificate: []byte(text)}, nil); err != nil || !bytes.Equal(d.file.state.EK.Certificates[0], der) {
+			t.Errorf("%.30s: %v", text, err)
+		}
 	}
 	if err := d.Init(ctx, InitOptions{Certificate: der}, nil); err != nil || len(d.file.state.EK.Certificates) != 1 {
 		t.Errorf("%v, and the certificates stay", err)

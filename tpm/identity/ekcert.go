@@ -2,7 +2,6 @@ package identity
 
 import (
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 
@@ -14,14 +13,14 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
-// certificatesAt returns the certificates at an NV index, or why there is none that can be
-// read.
-func certificatesAt(t transport.TPM, index tpm2.TPMHandle) (list [][]byte, why string, err error) {
-	data, why, err := readNV(t, index)
+// certificates returns those at the NV index of a kind of EK, its own first, or why there is
+// none that can be read.
+func (e ekInfo) certificates(t transport.TPM) (list [][]byte, why string, err error) {
+	data, why, err := readNV(t, e.certificate)
 	if err != nil || data == nil {
 		return nil, why, err
 	}
-	if list = proof.Certificates(data); len(list) == 0 {
+	if list = proof.OwnFirst(proof.Certificates(data), e.kind); len(list) == 0 {
 		why = "no certificate is in it"
 	}
 	return list, why, nil
@@ -34,7 +33,7 @@ func certifiedKey(t transport.TPM, kind EKKind) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, _, err := certificatesAt(t, e.certificate)
+	list, _, err := e.certificates(t)
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
@@ -56,7 +55,7 @@ func readCertificates(t transport.TPM, kind EKKind, own [][]byte, note func(stri
 	}
 	if len(own) == 0 {
 		var why string
-		if own, why, err = certificatesAt(t, e.certificate); err != nil {
+		if own, why, err = e.certificates(t); err != nil {
 			return nil, err
 		}
 		if why != "" {
@@ -72,7 +71,7 @@ func readCertificates(t transport.TPM, kind EKKind, own [][]byte, note func(stri
 	}
 	list := own[:1:1]
 	for _, der := range append(own[1:len(own):len(own)], above...) {
-		if _, damaged := x509.ParseCertificate(der); damaged == nil && len(list) < proof.MaxCertificates {
+		if _, damaged := proof.ParseCertificate(der); damaged == nil && len(list) < proof.MaxCertificates {
 			list = append(list, der)
 		}
 	}
@@ -149,10 +148,21 @@ func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err
 	}
 	data, err = readNVData(t, as, tpm2.NamedHandle{Handle: index, Name: p.NVName}, int(area.DataSize))
 	var refused tpm2.TPMRC
-	if errors.As(err, &refused) || errors.Is(err, keystore.ErrPIN) {
+	switch {
+	case err == nil:
+		return data, "", nil
+	case notNow(err):
+		return nil, "", err
+	case errors.As(err, &refused) || errors.Is(err, keystore.ErrPIN):
 		return nil, err.Error(), nil
 	}
-	return data, "", err
+	return nil, "", err
+}
+
+// notNow reports whether an error of a TPM tells something of the TPM at this time, and nothing
+// of what was asked for: it is busy, failed or not started.
+func notNow(err error) bool {
+	return errors.Is(err, keystore.ErrBusy) || errors.Is(err, tpm2.TPMRCFailure) || errors.Is(err, tpm2.TPMRCInitialize)
 }
 
 // readNVData reads an index as whoever may, who is asked anew for each command.

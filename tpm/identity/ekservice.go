@@ -59,12 +59,16 @@ func (i *initialization) ask(ctx context.Context, next *ekState) ([][]byte, erro
 	return list[:min(len(list), proof.MaxCertificates)], nil
 }
 
-// answered returns the certificates in the answer of a maker's service: DER as it is, or in
-// byte strings of CBOR (RFC 8949), PEM, or base64url in a string of JSON, as Intel has it.
+// answered returns the certificates in the answer of a maker's service, or in a file in which
+// it was kept: DER as it is, or in byte strings of CBOR (RFC 8949), PEM, base64, or base64url
+// in a string of JSON, as Intel has it.
 func answered(answer []byte) [][]byte {
 	var members map[string]any
 	if json.Unmarshal(answer, &members) != nil {
-		return proof.Certificates(answer)
+		if list := proof.Certificates(answer); len(list) > 0 {
+			return list
+		}
+		return proof.Certificates(fromText(string(answer)))
 	}
 	var parts [][]byte
 	for _, name := range slices.Sorted(maps.Keys(members)) {

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"crypto"
+	"errors"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -26,7 +27,8 @@ func (k ek) is(wanted crypto.PublicKey) bool {
 
 // useEK gives f the wanted EK, or any for nil: the persistent one of the manufacturer, or
 // one that is made again, which is the same key as long as the TPM keeps its endorsement
-// seed. If none is the wanted one, f gets that of the usual template.
+// seed. If none is the wanted one, f gets that of the usual template: not if one could only
+// not be made now.
 func useEK(t transport.TPM, kind EKKind, wanted crypto.PublicKey, f func(ek) error) error {
 	e, err := ekInfoOf(kind)
 	if err != nil {
@@ -41,11 +43,19 @@ func useEK(t transport.TPM, kind EKKind, wanted crypto.PublicKey, f func(ek) err
 	}
 	for i, template := range templates {
 		used, err := useTemplate(t, template, func(k ek) bool { return k.is(wanted) || i == len(templates)-1 }, f)
-		if used || err != nil && i == len(templates)-1 {
+		if used || err != nil && (i == len(templates)-1 || !refusesTemplate(err)) {
 			return err
 		}
 	}
 	return nil
+}
+
+// refusesTemplate reports whether an error of TPM2_CreatePrimary may be about what it was given,
+// as those in format one are (TPM 2.0 Library, Part 2, clause 6.6.2).
+func refusesTemplate(err error) bool {
+	const formatOne = 0x80
+	var rc tpm2.TPMRC
+	return errors.As(err, &rc) && rc&formatOne != 0
 }
 
 // kept returns the persistent EK, if it is of one of the templates.

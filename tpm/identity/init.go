@@ -19,7 +19,7 @@ import (
 // InitOptions are the options of [Device.Init]. The zero value is the usual choice.
 type InitOptions struct {
 	EK          EKKind // default: that of Certificate, or the first kind with a certificate, else EKRSA2048
-	Certificate []byte // of the EK, PEM or DER, and those above it; default: what the TPM has
+	Certificate []byte // of the EK, PEM, DER or as Service gives it, and those above it; default: what the TPM has
 	// Service is asked for the certificate of an EK of which the TPM has none, once: what it
 	// gives is kept. Uncertified is told why it gave none. Nil asks, and tells, nobody.
 	Service     func(ctx context.Context, ek crypto.PublicKey) ([]byte, error)
@@ -86,7 +86,7 @@ func (i *initialization) findEK(ctx context.Context) error {
 			return fmt.Errorf("enroll: this device has an identity with EK %s: %w", i.file.state.EK.Kind, ErrOtherEK)
 		}
 	}
-	next := &ekState{Kind: kind, Certificates: proof.Certificates(i.Certificate)}
+	next := &ekState{Kind: kind, Certificates: proof.OwnFirst(answered(i.Certificate), kind)}
 	if err := i.do(func(t transport.TPM) error { return i.discover(t, next) }); err != nil {
 		return err
 	}

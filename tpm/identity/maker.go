@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
 
@@ -35,7 +36,10 @@ func findMakerKey(t transport.TPM) (*makerKey, error) {
 	}
 	var found *makerKey
 	for _, at := range handles {
-		k := readMakerKey(t, at)
+		k, err := readMakerKey(t, at)
+		if err != nil {
+			return nil, err
+		}
 		if k != nil && k.certify(certificates) && (found == nil || k.restricted() && !found.restricted()) {
 			found = k
 		}
@@ -63,16 +67,19 @@ func makerCertificates(t transport.TPM) ([][]byte, error) {
 }
 
 // readMakerKey reads a persistent key, or returns nil if it is none that an authority knows.
-func readMakerKey(t transport.TPM, at tpm2.TPMHandle) *makerKey {
+func readMakerKey(t transport.TPM, at tpm2.TPMHandle) (*makerKey, error) {
 	r, err := tpm2.ReadPublic{ObjectHandle: at}.Execute(t)
+	if err = tpm.CommandError("TPM2_ReadPublic", err); notNow(err) {
+		return nil, err
+	}
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	public, err := proof.ParsePublic(r.OutPublic.Bytes())
 	if err != nil || public.CheckMaker() != nil {
-		return nil
+		return nil, nil
 	}
-	return &makerKey{NamedHandle: tpm2.NamedHandle{Handle: at, Name: r.Name}, public: public}
+	return &makerKey{NamedHandle: tpm2.NamedHandle{Handle: at, Name: r.Name}, public: public}, nil
 }
 
 // certify finds the certificate of the key, and reports whether there is one. Those of

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// ParseCertificate reads an EK certificate in DER. It also reads those that the standard
+// ParseCertificate reads an EK certificate in DER, or one above it. It also reads those that the standard
 // library refuses although makers of TPMs issued them: with a serial number that is
 // negative or not in its shortest form, text in another character set than it claims,
 // damaged extensions that do not matter here, or a key that is restricted to OAEP. Of such
@@ -32,7 +32,7 @@ func ParseCertificate(der []byte) (*x509.Certificate, error) {
 
 // parseOdd reads a Certificate (RFC 5280 section 4.1).
 func parseOdd(der []byte) (*x509.Certificate, error) {
-	c := &x509.Certificate{Raw: der, Version: 3, BasicConstraintsValid: true}
+	c := &x509.Certificate{Raw: der, Version: 3, BasicConstraintsValid: true, MaxPathLen: -1}
 	var outer, body, algorithm cryptobyte.String
 	var signature []byte
 	in := cryptobyte.String(der)

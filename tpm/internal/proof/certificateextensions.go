@@ -93,6 +93,11 @@ func readBasicConstraints(c *x509.Certificate, in cryptobyte.String) bool {
 	if !in.ReadASN1(&sequence, asn1.SEQUENCE) || !sequence.ReadOptionalASN1(&ca, &has, asn1.BOOLEAN) {
 		return false
 	}
+	length := -1 // no limit
+	if sequence.PeekASN1Tag(asn1.INTEGER) && (!sequence.ReadASN1Integer(&length) || length < 0) {
+		return false
+	}
+	c.MaxPathLen, c.MaxPathLenZero = length, length == 0
 	c.IsCA = c.IsCA || has && slices.ContainsFunc(ca, func(b byte) bool { return b != 0 })
 	return true
 }

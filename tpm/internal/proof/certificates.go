@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/pem"
+	"slices"
+	"strings"
 )
 
 // Certificates returns the certificates in the contents of NV indices or of a file, in
@@ -25,6 +27,27 @@ func Certificates(contents ...[]byte) (found [][]byte) {
 		}
 	}
 	return found
+}
+
+// OwnFirst puts the certificate of an EK of a kind, or of any kind for "", before those that
+// were stored with it: some makers, and people who put files together, have the issuer's first,
+// or those of several EKs. If none looks like it the order stays.
+func OwnFirst(list [][]byte, kind EKKind) [][]byte {
+	own := slices.IndexFunc(list, func(der []byte) bool {
+		c, err := ParseCertificate(der)
+		if err != nil || c.IsCA {
+			return false
+		}
+		of := KindOf(c.PublicKey)
+		return kind == "" || of != "" && strings.HasPrefix(string(kind), string(of))
+	})
+	if own < 0 && kind != "" {
+		return OwnFirst(list, "")
+	}
+	if own <= 0 {
+		return list
+	}
+	return slices.Concat(list[own:own+1], list[:own], list[own+1:])
 }
 
 // fromPEM returns the certificates of a text, or data if it is none.

@@ -44,6 +44,7 @@ order of names. With --limit it ends by telling where the list goes on, for --af
 		},
 	}
 	c.Flags().StringVar(&state, "state", "", "only those in this `STATE`: pending, approved, enrolled, refused, rejected or revoked")
+	c.Flags().BoolVar(&q.Left, "left-policy", false, "only enrolled ones that attested to a state that server.enrollment.pcr does not allow")
 	c.Flags().StringVar(&since, "since", "", "only those that changed at this `TIME` or later: 36h or 7d ago, 2026-01-31, or as RFC 3339 has it")
 	c.Flags().StringVar(&q.Name, "name", "", "only those whose name begins with `TEXT`")
 	c.Flags().IntVar(&limit, "limit", 0, "`NUMBER` of devices at most (default all)")
@@ -85,7 +86,7 @@ func parseState(text string) (enroll.State, error) {
 
 // reasons returns why a device may enroll, or why it waits.
 func reasons(r enroll.Record) string {
-	if r.Attested != nil && r.Attested.Why != "" && r.State == enroll.Enrolled {
+	if r.Left() {
 		r.Waits = "left the policy: " + r.Attested.Why
 	}
 	switch {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/atomicfile"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -174,17 +174,15 @@ server.enrollment.event-log.`,
 const maxQuote = enroll.MaxMessage
 
 func readQuote(p *program, path string) ([]byte, error) {
-	from := p.stdin
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, exit.Usagef("%w", err)
-		}
-		defer f.Close()
-		from = f
+	if path == "-" {
+		text, err := io.ReadAll(io.LimitReader(p.stdin, maxQuote))
+		return bytes.TrimSpace(text), err
 	}
-	text, err := io.ReadAll(io.LimitReader(from, maxQuote))
-	return bytes.TrimSpace(text), err // the message is in its canonical form, which has no end of line
+	text, err := plainfile.Read(path)
+	if err != nil {
+		return nil, exit.Usagef("%w", err)
+	}
+	return bytes.TrimSpace(text), nil // the message is in its canonical form, which has no end of line
 }
 
 // A quoted is what enrollment quote verify is given.
@@ -199,7 +197,7 @@ func (q *quoted) log() ([]byte, error) {
 	if q.eventLog == "" {
 		return enroll.QuotedLog(q.evidence)
 	}
-	log, err := os.ReadFile(q.eventLog)
+	log, err := plainfile.Read(q.eventLog)
 	if err != nil {
 		return nil, exit.Usagef("--event-log: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 	"github.com/msl-hsm/msl-hsm/tpm/identity"
@@ -61,8 +61,11 @@ in .lost-2 and so on.`,
 				}
 			}
 			if certificate != "" {
-				if o.Certificate, err = os.ReadFile(certificate); err != nil {
+				if o.Certificate, err = plainfile.Read(certificate); err != nil {
 					return exit.Usagef("--ek-certificate: %w", err)
+				}
+				if len(o.Certificate) == 0 {
+					return exit.Usagef("--ek-certificate: %s is empty: get it from the maker again", certificate)
 				}
 			}
 			for _, name := range algorithms {

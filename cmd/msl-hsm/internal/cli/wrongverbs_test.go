@@ -165,6 +165,8 @@ var wrongVerbs = []wrongInput{
 	{"tpm init --keystore tpm:?state=x&device=/nowhere --ek big", 2, "want one of rsa2048, "},
 	{"tpm init --keystore tpm:?state=x&device=/nowhere --algorithm des", 2, "want ecdsa-p256 or rsa2048-sign"},
 	{"tpm init --keystore tpm:?state=x&device=/nowhere", 4, "enabled in the firmware"},
+	{"tpm init --keystore tpm:?state=x&device=/nowhere --ek-certificate /dev/null", 2, "is empty: get it from the maker again"},
+	{"tpm init --keystore tpm:?state=x&device=/nowhere --ek-certificate /dev/zero", 2, "more than 64 MiB"},
 	{"tpm quote --nonce zz --keystore tpm:?state=x&device=/nowhere", 2, "hexadecimal digits"},
 	{"tpm storage", 2, "16 to 32 bytes"},
 	{"tpm status --keystore tpm:?state=x&device=/nowhere", 4, "msl-hsm tpm init"},

@@ -3,11 +3,11 @@ package keys
 import (
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
-	"os"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
+	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -42,11 +42,15 @@ func AuditKeys(c *config.Config, store keystore.Store) (all []crypto.PublicKey, 
 
 // ReadPublicKeys reads the public keys in a file of PEM, as msl-hsm audit key prints them.
 func ReadPublicKeys(path string) (all []crypto.PublicKey, err error) {
-	text, err := os.ReadFile(path)
+	text, err := plainfile.Read(path)
 	if err != nil {
 		return nil, exit.Usagef("public key: %w; name the file that msl-hsm audit key printed", err)
 	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+	blocks, err := strictpem.Decode(text)
+	if err != nil {
+		return nil, exit.Usagef("public key: %s: %w; make it again with msl-hsm audit key", path, err)
+	}
+	for _, block := range blocks {
 		public, err := x509.ParsePKIXPublicKey(block.Bytes)
 		if block.Type != "PUBLIC KEY" || err != nil {
 			return nil, exit.Usagef("public key: %s has something else than public keys in it; make it again with msl-hsm audit key", path)

@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/internal/plainfile"
+	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
 )
 
@@ -23,8 +23,12 @@ func ReadCertificates(what, path string) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, exit.Usagef("%s: %w", what, err)
 	}
+	blocks, err := strictpem.Decode(text)
+	if err != nil {
+		return nil, exit.Usagef("%s: %s: %w", what, path, err)
+	}
 	var all []*x509.Certificate
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+	for _, block := range blocks {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
@@ -149,15 +153,19 @@ func (f *CRLFile) read() error {
 
 // parseCRLs reads one list in DER, or any number in PEM.
 func parseCRLs(text []byte, issuers []*x509.Certificate) ([]*entityauth.CRL, error) {
-	if !bytes.Contains(text, []byte("-----BEGIN")) {
+	if !strictpem.Is(text) {
 		list, err := entityauth.ParseCRL(text, issuers...)
 		return []*entityauth.CRL{list}, err
 	}
+	blocks, err := strictpem.Decode(text)
+	if err != nil {
+		return nil, err
+	}
 	var lists []*entityauth.CRL
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		list, err := entityauth.ParseCRL(pem.EncodeToMemory(block), issuers...)
+	for _, block := range blocks {
+		list, err := entityauth.ParseCRL(pem.EncodeToMemory(&block.Block), issuers...)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("line %d: %w", block.Line, err)
 		}
 		lists = append(lists, list)
 	}
