@@ -69,8 +69,8 @@ func TestSendNotHTTP(t *testing.T) {
 		"SSH":      {"http", "SSH-2.0-x\r\n", "does not speak HTTP: check the URL"},
 		"nothing":  {"http", "", "closed the connection without an answer"},
 		"no TLS":   {"https", "HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP without TLS there: write http://"},
-		"another":  {"http", "HTTP/1.1 302 Found\r\nLocation: " + other.URL + "\r\nContent-Length: 0\r\n\r\n", "answered HTTP 302 Found instead of a message: check that the URL"},
-		"a circle": {"http", "HTTP/1.1 308 Permanent Redirect\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", "answered HTTP 308"},
+		"another":  {"http", "HTTP/1.1 302 Found\r\nLocation: " + other.URL + "\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "answered HTTP 302 Found instead of a message: check that the URL"},
+		"a circle": {"http", "HTTP/1.1 308 Permanent Redirect\r\nLocation: /\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "answered HTTP 308"},
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
