@@ -209,6 +209,36 @@ func TestNotNow(t *testing.T) {
 	}
 }
 
+// TestHandleGone does not give up keys because a handle was not there for one command: that
+// tells nothing of the seed from which the storage key is made.
+func TestHandleGone(t *testing.T) {
+	const noHandle = 0x18b // TPM_RC_HANDLE, of the first handle
+	p, path, gone := tpmtest.Start(t), newPath(t), false
+	chip := connect(t, p)
+	before := ready(t, chip, path).file.state.AK.Public
+	chip.Close()
+	chip, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		if gone && tpmtest.Command(command) == uint32(tpm2.TPMCCLoad) {
+			gone = false
+			return tpmtest.Refuse(noHandle), nil
+		}
+		return send(command)
+	}), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chip.Close()
+	d := openDevice(t, chip, path)
+	gone = true
+	if err := d.Init(t.Context(), InitOptions{}, nil); gone || err == nil || errors.Is(err, ErrCleared) {
+		t.Error(gone, err)
+	}
+	checkError(t, d.Init(t.Context(), InitOptions{}, nil), nil)
+	if !bytes.Equal(d.file.state.AK.Public, before) {
+		t.Error("another AK")
+	}
+}
+
 // TestMakerKeyNotNow does not go on without the key of the device's maker because the TPM has
 // no memory at this time.
 func TestMakerKeyNotNow(t *testing.T) {
