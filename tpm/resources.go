@@ -88,17 +88,17 @@ func (r *resources) send(command []byte) ([]byte, error) {
 	}
 }
 
-// exchange sends a command, after TPM2_Startup if the TPM was switched off and on.
+// exchange sends a command, and once more after TPM2_Startup if the TPM was switched off and
+// on.
 func (r *resources) exchange(cc uint32, command []byte) ([]byte, error) {
-	for {
-		response, err := r.connection.exchange(command)
-		if err != nil || tpm2.TPMRC(code(response)) != tpm2.TPMRCInitialize || cc == ccStartup {
-			return response, err
-		}
-		if err := r.startup(); err != nil {
-			return nil, err
-		}
+	response, err := r.connection.exchange(command)
+	if err != nil || tpm2.TPMRC(code(response)) != tpm2.TPMRCInitialize || cc == ccStartup {
+		return response, err
 	}
+	if err := r.startup(); err != nil {
+		return nil, err
+	}
+	return r.connection.exchange(command)
 }
 
 // startup starts a TPM that was switched off and on, and so has lost what was loaded.

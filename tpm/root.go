@@ -127,12 +127,14 @@ func usualRoots() []tpm2.TPMTPublic {
 }
 
 // remake makes the storage key with a Name again, of the first template that gives it. The
-// error is [keystore.ErrNotFound] if none does.
+// error is [keystore.ErrNotFound] if none does, and that of the TPM if it took none of them.
 func (x *executor) remake(name []byte, templates []tpm2.TPMTPublic) (handle uint32, err error) {
+	var refused []error
 	for _, t := range templates {
 		handle, public, err := x.createPrimary(tpm2.Marshal(t))
 		if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, tpm2.TPMRCValue) {
-			continue // this TPM makes no such keys
+			refused = append(refused, err) // this TPM makes no such keys
+			continue
 		}
 		if err != nil {
 			return 0, err
@@ -141,6 +143,9 @@ func (x *executor) remake(name []byte, templates []tpm2.TPMTPublic) (handle uint
 			return handle, nil
 		}
 		x.resources.flush(handle)
+	}
+	if n := len(refused); n > 0 && n == len(templates) {
+		return 0, refused[n-1]
 	}
 	return 0, fmt.Errorf("tpm: no storage key has the Name %x: %w", name, keystore.ErrNotFound)
 }

@@ -1,8 +1,10 @@
 package tpm_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -159,6 +161,30 @@ func TestStorageKeyForeign(t *testing.T) {
 		is(t, "another storage key", d.FindStorageKey(make([]byte, 34)), keystore.ErrNotFound)
 	}
 	nothingLoaded(t, d)
+}
+
+// TestStorageKeyRefused has a TPM that makes no storage key at all: it tells nothing of its
+// seed, and so is not called cleared.
+func TestStorageKeyRefused(t *testing.T) {
+	const value = 0x2c4 // TPM_RC_VALUE, of the second parameter
+	s, p, c := newStore(t)
+	_, public, err := s.StorageKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := must[*tpm2.TPM2BName](t)(tpm2.ObjectName(public))
+	evict(t, s.Device(), 0x81000001)
+	s.Close()
+	s.Device().Close()
+	d := must[*tpm.Device](t)(tpm.NewDevice(p.Quirky(tpmtest.RefuseCommand(uint32(tpm2.TPMCCCreatePrimary), value)), time.Minute))
+	defer d.Close()
+	if err := d.FindStorageKey(name.Buffer); !errors.Is(err, tpm2.TPMRCValue) || errors.Is(err, keystore.ErrNotFound) {
+		t.Error(err)
+	}
+	_, err = d.OpenStore(c)
+	if !errors.Is(err, tpm2.TPMRCValue) || errors.Is(err, keystore.ErrForeign) {
+		t.Error(err)
+	}
 }
 
 // TestStorageKeyNamed opens a store whose storage key the URI finds elsewhere, and one

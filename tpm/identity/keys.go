@@ -64,9 +64,11 @@ func (k keyring) loads(b tpm.Blob) error {
 	return k.do(func(t transport.TPM) error { return k.use(t, b, func(tpm2.NamedHandle) error { return nil }) })
 }
 
-// cleared makes [ErrCleared] of the error with which an existing key does not load.
+// cleared makes [ErrCleared] of the error with which an existing key does not load. That a
+// handle is empty tells nothing of the seed of the owner: only that its storage key cannot be
+// made again, or does not open the key, does.
 func cleared(err error) error {
-	if errors.Is(err, keystore.ErrForeign) || errors.Is(err, keystore.ErrNotFound) {
+	if errors.Is(err, keystore.ErrForeign) || errors.Is(err, keystore.ErrNotFound) && !errors.Is(err, tpm2.TPMRCHandle) {
 		return proof.Fail(ErrCleared, "%w", err)
 	}
 	return err

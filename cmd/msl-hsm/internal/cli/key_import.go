@@ -249,10 +249,14 @@ func (k *incomingKey) readPair(text []byte) (err error) {
 	return nil
 }
 
-// parsePrivate reads a PEM private key. The parsed key cannot be wiped, and stays in
+// parsePrivate reads a PEM private key, before which its parameters or its certificate may
+// be. The parsed key cannot be wiped, and stays in
 // memory until the process ends.
 func parsePrivate(text []byte) (crypto.Signer, error) {
-	block, _ := pem.Decode(text)
+	block, rest := pem.Decode(text)
+	for block != nil && !strings.HasSuffix(block.Type, "PRIVATE KEY") && bytes.Contains(rest, []byte("PRIVATE KEY-----")) {
+		block, rest = pem.Decode(rest)
+	}
 	if block == nil {
 		return nil, errors.New("the file has no complete PEM block")
 	}

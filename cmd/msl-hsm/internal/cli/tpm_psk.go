@@ -3,8 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +10,7 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
@@ -122,13 +121,11 @@ func importPSK(p *program, m *keys.Device, path string) error {
 
 // readObject reads a file of one JSON object, which is not secret.
 func readObject[T any](what, path string, parse func([]byte) (*T, error)) (*T, error) {
-	f, err := os.Open(path)
+	text, err := plainfile.Read(path)
 	if err != nil {
 		return nil, exit.Usagef("%s: %w", what, err)
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, keys.MaxSecret+1))
-	if err == nil && len(text) > keys.MaxSecret {
+	if len(text) > keys.MaxSecret {
 		err = fmt.Errorf("it has more than %d bytes", keys.MaxSecret)
 	}
 	var v *T

@@ -2,13 +2,12 @@ package keys
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -56,12 +55,7 @@ func kernelEventLog(c *config.Config) (string, error) {
 
 // readEventLog reads a file whose size is not known before.
 func readEventLog(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	log, err := io.ReadAll(io.LimitReader(f, enroll.MaxEventLog+1))
+	log, err := plainfile.Read(path)
 	if err == nil && len(log) > enroll.MaxEventLog {
 		err = fmt.Errorf("%s has more than %d bytes", path, enroll.MaxEventLog)
 	}
