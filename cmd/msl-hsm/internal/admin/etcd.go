@@ -15,7 +15,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
-	"github.com/msl-hsm/msl-hsm/internal/plainfile"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state/etcd"
 )
@@ -172,12 +171,13 @@ func clusterOf(c *config.Config, store keys.Store) (at etcd.Config, err error) {
 func etcdTLS(s *config.State) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CA != "" {
-		text, err := plainfile.Read(s.CA)
+		all, err := keys.ReadCertificates("server.state.ca", s.CA)
 		if err != nil {
-			return nil, exit.Usagef("server.state.ca: %w", err)
+			return nil, err
 		}
-		if t.RootCAs = x509.NewCertPool(); !t.RootCAs.AppendCertsFromPEM(text) {
-			return nil, exit.Usagef("server.state.ca: %s has no certificate in PEM", s.CA)
+		t.RootCAs = x509.NewCertPool()
+		for _, certificate := range all {
+			t.RootCAs.AddCert(certificate)
 		}
 	}
 	if s.Certificate != "" {
