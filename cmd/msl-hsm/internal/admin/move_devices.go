@@ -51,30 +51,37 @@ func checkSharedEnrollments(c *config.Config) error {
 
 // importEnrollments works on a copy: nothing is changed in a file that may be another's.
 func importEnrollments(c *config.Config, content []byte, trust authkv.Trust, progress func(int)) (states map[enroll.State]int, err error) {
-	dir, err := os.MkdirTemp("", "msl-hsm-import-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "enrollments")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		return nil, err
-	}
 	r := &ring{c: c}
 	defer exit.Closing(&err, r)
-	from, err := r.enrollments(trust).Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer exit.Closing(&err, from)
-	err = withCluster(c, func(_ keys.Store, at etcd.Config) (err error) {
-		states, err = devices.Import(context.Background(), devicesAt(at), from.Stored, progress)
-		return err
+	err = onCopy(content, func(path string) error {
+		from, err := r.enrollments(trust).Open(path)
+		if err != nil {
+			return err
+		}
+		err = withCluster(c, func(_ keys.Store, at etcd.Config) (err error) {
+			states, err = devices.Import(context.Background(), devicesAt(at), from.Stored, progress)
+			return err
+		})
+		return errors.Join(err, from.Close())
 	})
 	if errors.Is(err, devices.ErrExists) {
 		err = fmt.Errorf("there are enrollments %s already: remove them with etcdctl del --prefix: %w", placeOfEnrollments(c), err)
 	}
 	return states, err
+}
+
+// onCopy calls do with a file of a content, which is gone afterwards.
+func onCopy(content []byte, do func(path string) error) error {
+	dir, err := os.MkdirTemp("", "msl-hsm-copy-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "content")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		return err
+	}
+	return do(path)
 }
 
 // ExportEnrollments writes the enrollments in etcd to a new file, and counts them by their

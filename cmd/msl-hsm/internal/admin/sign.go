@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -66,19 +65,14 @@ func (r *ring) signAttached(backup string) error {
 	if err != nil || content == nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "msl-hsm-sign-")
+	err = onCopy(content, func(path string) error {
+		if _, err := r.signEnrollments(path); err != nil {
+			return err
+		}
+		content, err = os.ReadFile(path)
+		return err
+	})
 	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "enrollments")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		return err
-	}
-	if _, err := r.signEnrollments(path); err != nil {
-		return err
-	}
-	if content, err = os.ReadFile(path); err != nil {
 		return err
 	}
 	return bolt.Attach(backup, content)
