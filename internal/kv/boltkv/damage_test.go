@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -225,6 +226,26 @@ func TestMarked(t *testing.T) {
 	}
 	if _, err := Open(path, layout(), OpenExisting); !errors.Is(err, kv.ErrFormat) {
 		t.Errorf("without a format: %v", err)
+	}
+}
+
+// A failingDisk cannot read its first page.
+type failingDisk struct{ *bytes.Reader }
+
+func (d failingDisk) ReadAt(b []byte, at int64) (int, error) {
+	if at < int64(os.Getpagesize()) {
+		return 0, syscall.EIO
+	}
+	return d.Reader.ReadAt(b, at)
+}
+
+// TestUnreadableMeta has one of the two meta pages fail to be read: the other one may be that
+// of an older state, and is not judged in its place.
+func TestUnreadableMeta(t *testing.T) {
+	file := sample(t, layout())
+	_, err := readPages(failingDisk{bytes.NewReader(file)}, int64(len(file)), os.Getpagesize())
+	if !errors.Is(err, syscall.EIO) || errors.Is(err, kv.ErrDamaged) {
+		t.Error(err)
 	}
 }
 

@@ -74,8 +74,11 @@ func (c *pages) newestMeta() error {
 	found := false
 	for id := range int64(2) {
 		b := make([]byte, pageHeader+metaSize)
-		if _, err := c.r.ReadAt(b, id*c.page); err != nil {
+		switch _, err := c.r.ReadAt(b, id*c.page); {
+		case err == io.EOF: // the file ends before
 			continue
+		case err != nil: // it may be the newest
+			return fmt.Errorf("boltkv: read meta page %d: %w", id, err)
 		}
 		m, ok := parseMeta(b[pageHeader:], c.page)
 		if ok && (!found || m.tx > c.meta.tx) {
