@@ -2,7 +2,6 @@ package admin
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -149,50 +148,4 @@ func Enrolled(states map[enroll.State]int) string {
 		n += of
 	}
 	return fmt.Sprintf("; %d enrollments", n)
-}
-
-// CheckedEnrollments verifies and returns the enrollments in a backup, or nil if it has
-// none. They must be authentic.
-func CheckedEnrollments(c *config.Config, backup string, newKeys bool) ([]byte, error) {
-	content, err := bolt.Attached(backup)
-	if err != nil || content == nil {
-		return nil, err
-	}
-	r := &ring{c: c}
-	_, err = r.enrollments(trustFor(newKeys)).CheckCopy(content)
-	return content, errors.Join(err, r.Close())
-}
-
-// trustFor is how far a backup is believed, which may be for new keys from now on.
-func trustFor(newKeys bool) authkv.Trust {
-	if newKeys {
-		return authkv.Vouch
-	}
-	return authkv.Judge
-}
-
-// forgetPair has a state belong to the keys with which it is used next.
-func (r *ring) forgetPair(file string) error {
-	s, err := r.states(authkv.Judge).Reopen(file)
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.ForgetPair(context.Background()), s.Close())
-}
-
-// RestoreState puts a backup in the place of the state file.
-func RestoreState(c *config.Config, backup, file string, keepTokens, newKeys bool) (bolt.Restored, error) {
-	r := &ring{c: c}
-	done, err := r.states(trustFor(newKeys)).Restore(backup, file, keepTokens)
-	if err == nil && newKeys {
-		err = r.forgetPair(file)
-	}
-	return done, errors.Join(Unusable(backup, err), r.Close())
-}
-
-// RestoreEnrollments puts those of a backup in the place of their file.
-func RestoreEnrollments(c *config.Config, content []byte, file string, newKeys bool) (aside string, err error) {
-	r := &ring{c: c}
-	aside, err = r.enrollments(trustFor(newKeys)).Restore(content, file)
-	return aside, errors.Join(err, r.Close())
 }

@@ -17,10 +17,10 @@ import (
 	devices "github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
 
-// ImportAttached writes the enrollments that were attached to a backup to etcd, and counts
-// them by their state.
-func ImportAttached(c *config.Config, content []byte, newKeys bool) (map[enroll.State]int, error) {
-	return importEnrollments(c, content, trustFor(newKeys), nil)
+// ImportEnrollments writes the enrollments of the backup to etcd, and counts them by their
+// state.
+func (r *Restoring) ImportEnrollments(content []byte) (map[enroll.State]int, error) {
+	return importEnrollments(r.c, content, r.trust(), nil)
 }
 
 // ImportEnrollments writes the file of enrollments at path, or those in a backup, to etcd,

@@ -12,7 +12,6 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
@@ -144,29 +143,6 @@ func otherKeys(c *config.Config, where string, err error) error {
 
 func placeOfKeys(k *config.Keystore) string {
 	return cmp.Or(k.URI, k.SoftHSM, strings.Join(k.Tokens, ", "))
-}
-
-// FitsBackup makes sure that a backup belongs to the keys of the configuration: otherwise the
-// error is [ErrOtherKeys]. The note says what is to be known about both.
-func FitsBackup(c *config.Config, backup string) (note string, err error) {
-	known, err := bolt.PairOf(backup)
-	if err != nil || len(known) == 0 || c.Keystore.None() {
-		return "", err
-	}
-	own, err := ownPrints(c)
-	if err != nil {
-		return "", err
-	}
-	return fits(c, backup, own, known)
-}
-
-func ownPrints(c *config.Config) (own state.Pair, err error) {
-	store, err := keys.Open(c)
-	if err != nil {
-		return nil, err
-	}
-	defer exit.Closing(&err, store)
-	return prints(store, issuerMAC(c))
 }
 
 // fits judges a backup, of which it is no news that there are newer versions.

@@ -121,7 +121,7 @@ func newKeysFlag(c *cobra.Command, newKeys *bool) {
 
 // restorable returns the enrollments in a backup, if no server has the state open, and the
 // backup belongs to the keys, or is to belong to them from now on.
-func restorable(p *program, c *config.Config, backup, file string, newKeys bool) (enrollments []byte, err error) {
+func restorable(p *program, r *admin.Restoring, backup, file string) (enrollments []byte, err error) {
 	if admin.Absent(backup) {
 		return nil, exit.Usagef("no backup %s: correct the path; msl-hsm state backup makes one", backup)
 	}
@@ -131,37 +131,36 @@ func restorable(p *program, c *config.Config, backup, file string, newKeys bool)
 	if err := admin.Stopped(file, "restore the backup"); err != nil {
 		return nil, err
 	}
-	var misfit error
-	if !newKeys {
-		var note string
-		if note, misfit = admin.FitsBackup(c, backup); note != "" {
-			fmt.Fprintf(p.stderr, "%s\n", note)
-		}
+	note, misfit := r.Fits()
+	if note != "" {
+		fmt.Fprintf(p.stderr, "%s\n", note)
 	}
 	if errors.Is(misfit, admin.ErrOtherKeys) {
 		return nil, misfit
 	}
-	enrollments, err = admin.CheckedEnrollments(c, backup, newKeys)
+	enrollments, err = r.Enrollments()
 	if err != nil {
 		return nil, fmt.Errorf("%w; nothing was changed: name another backup", err)
 	}
 	return enrollments, misfit
 }
 
-func restoreState(p *program, c *config.Config, backup, file string, keepTokens, newKeys bool) error {
-	enrollments, err := restorable(p, c, backup, file, newKeys)
+func restoreState(p *program, c *config.Config, backup, file string, keepTokens, newKeys bool) (err error) {
+	r := admin.BeginRestore(c, backup, newKeys)
+	defer exit.Closing(&err, r)
+	enrollments, err := restorable(p, r, backup, file)
 	if err != nil {
 		return err
 	}
-	r, err := admin.RestoreState(c, backup, file, keepTokens, newKeys)
+	done, err := r.State(file, keepTokens)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stdout, "restored %s: %d entities, %d users\n", file, r.Entities, r.Users)
-	if r.Aside != "" {
-		fmt.Fprintf(p.stdout, "what was there is in %s\n", r.Aside)
+	fmt.Fprintf(p.stdout, "restored %s: %d entities, %d users\n", file, done.Entities, done.Users)
+	if done.Aside != "" {
+		fmt.Fprintf(p.stdout, "what was there is in %s\n", done.Aside)
 	}
-	if err := restoreEnrollments(p, c, enrollments, newKeys); err != nil {
+	if err := restoreEnrollments(p, c, r, enrollments); err != nil {
 		return fmt.Errorf("the state is restored, and the enrollments are not: %w", err)
 	}
 	text := restoredText

@@ -12,7 +12,7 @@ then may talk to the server again. Check msl-hsm enrollment list, and decide aga
 `
 
 // restoreEnrollments replaces the file of enrollments with the restored ones.
-func restoreEnrollments(p *program, c *config.Config, content []byte, newKeys bool) error {
+func restoreEnrollments(p *program, c *config.Config, r *admin.Restoring, content []byte) error {
 	path := c.Server.Enrollment.File()
 	switch {
 	case content == nil && path == "":
@@ -24,7 +24,7 @@ func restoreEnrollments(p *program, c *config.Config, content []byte, newKeys bo
 		fmt.Fprintln(p.stderr, "the backup has enrollments, but the configuration names no file for them, so they were left out; set server.enrollment.state, and restore again")
 		return nil
 	}
-	aside, err := admin.RestoreEnrollments(c, content, path, newKeys)
+	aside, err := r.ReplaceEnrollments(content, path)
 	if err != nil {
 		return err
 	}

@@ -87,8 +87,10 @@ message since.`,
 }
 
 // importAttached imports the enrollments in a backup, if it has some.
-func importAttached(p *program, c *config.Config, path string, newKeys bool) error {
-	content, err := admin.CheckedEnrollments(c, path, newKeys)
+func importAttached(p *program, c *config.Config, path string, newKeys bool) (err error) {
+	r := admin.BeginRestore(c, path, newKeys)
+	defer exit.Closing(&err, r)
+	content, err := r.Enrollments()
 	switch {
 	case err == nil && content == nil:
 		return nil
@@ -98,7 +100,7 @@ func importAttached(p *program, c *config.Config, path string, newKeys bool) err
 	}
 	states := map[enroll.State]int{}
 	if err == nil {
-		states, err = admin.ImportAttached(c, content, newKeys)
+		states, err = r.ImportEnrollments(content)
 	}
 	if err != nil {
 		return fmt.Errorf("the state is imported, and the enrollments are not: %w; try again with msl-hsm enrollment import %s", err, admin.Quoted(path))

@@ -1,0 +1,83 @@
+package admin
+
+import (
+	"context"
+	"errors"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
+)
+
+// A Restoring puts a backup in the place of a state. It opens the key store once.
+type Restoring struct {
+	ring
+	backup  string
+	newKeys bool // the backup is to belong to the keys that are there
+}
+
+// BeginRestore returns what puts a backup in its place, and is to be closed. With newKeys the
+// backup may belong to other keys, which are lost.
+func BeginRestore(c *config.Config, backup string, newKeys bool) *Restoring {
+	return &Restoring{ring{c: c, needs: !c.Keystore.None()}, backup, newKeys}
+}
+
+// Fits makes sure that the backup belongs to the keys of the configuration: otherwise the
+// error is [ErrOtherKeys]. The note says what is to be known about both.
+func (r *Restoring) Fits() (note string, err error) {
+	known, err := bolt.PairOf(r.backup)
+	if err != nil || len(known) == 0 || r.newKeys || r.c.Keystore.None() {
+		return "", err
+	}
+	store, err := r.open()
+	if err != nil {
+		return "", err
+	}
+	own, err := prints(store, issuerMAC(r.c))
+	if err != nil {
+		return "", err
+	}
+	return fits(r.c, r.backup, own, known)
+}
+
+// trust is how far the backup is believed.
+func (r *Restoring) trust() authkv.Trust {
+	if r.newKeys {
+		return authkv.Vouch
+	}
+	return authkv.Judge
+}
+
+// Enrollments verifies and returns the enrollments in the backup, or nil if it has none.
+// They must be authentic.
+func (r *Restoring) Enrollments() ([]byte, error) {
+	content, err := bolt.Attached(r.backup)
+	if err != nil || content == nil {
+		return nil, err
+	}
+	_, err = r.enrollments(r.trust()).CheckCopy(content)
+	return content, err
+}
+
+// State puts the backup in the place of a state file.
+func (r *Restoring) State(file string, keepTokens bool) (bolt.Restored, error) {
+	done, err := r.states(r.trust()).Restore(r.backup, file, keepTokens)
+	if err == nil && r.newKeys {
+		err = r.forgetPair(file)
+	}
+	return done, Unusable(r.backup, err)
+}
+
+// forgetPair has a state belong to the keys with which it is used next.
+func (r *Restoring) forgetPair(file string) error {
+	s, err := r.states(authkv.Judge).Reopen(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.ForgetPair(context.Background()), s.Close())
+}
+
+// ReplaceEnrollments puts the enrollments of the backup in the place of their file.
+func (r *Restoring) ReplaceEnrollments(content []byte, file string) (aside string, err error) {
+	return r.enrollments(r.trust()).Restore(content, file)
+}
