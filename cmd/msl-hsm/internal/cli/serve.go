@@ -98,6 +98,7 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
 	defer listener.Close() // closing again after Shutdown does no harm
+	p.stop.during("the key store to open")
 	if err := admin.BeginState(c, f.initState, log); err != nil {
 		return err
 	}
@@ -142,7 +143,6 @@ func serverConfig(p *program, f serveFlags) (*config.Config, error) {
 
 // serveOn opens the keys and the state, and closes them when the server has ended.
 func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l net.Listener, sockets sockets, reload chan os.Signal, log *slog.Logger) (err error) {
-	p.stop.during("the key store to open")
 	sampled := logsample.New(log.Handler())
 	peers := slog.New(sampled) // for events that any peer can cause
 	s, err := serverside.Open(c, peers)
@@ -177,7 +177,10 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
-	defer unfollow()
+	defer func() {
+		p.stop.during("the key store to close") // whose keys authenticate also that the server is gone
+		unfollow()
+	}()
 	l, err = s.Secured(serverside.BehindProxies(&c.Server, s.Connections.Listen(l)), peers)
 	if err != nil {
 		return err
