@@ -23,8 +23,8 @@ type chunkSource struct {
 
 	current *chunkOpening // of the chunk that was read last, unless it was opened in its turn
 	coming  *chunkOpening // of the chunk after that, or nil
-	idle    []*chunkOpening
-	most    int // bytes of a chunk of these
+	idle    *chunkOpening // not in use now, before its next
+	most    int           // bytes of a chunk of these
 }
 
 // A chunkOpening is a chunk that is opened in another goroutine, in memory of its own.
@@ -35,6 +35,7 @@ type chunkOpening struct {
 	chunk  chunk // its data is in mem
 	mem    wire.Memory
 	done   chan struct{} // gets one when it is opened
+	next   *chunkOpening // of the idle ones
 }
 
 // chunk returns the next chunk, which may have been opened before. Its data is in the memory
@@ -105,7 +106,7 @@ func (s *chunkSource) roomFor(o wire.Object) bool {
 // available, whose data is used up.
 func (s *chunkSource) begun() (o *chunkOpening) {
 	if s.current != nil {
-		s.idle = append(s.idle, s.current)
+		s.current.next, s.idle = s.idle, s.current
 	}
 	o, s.current, s.coming = s.coming, nil, nil
 	return o
@@ -113,10 +114,11 @@ func (s *chunkSource) begun() (o *chunkOpening) {
 
 // start begins to open a chunk.
 func (s *chunkSource) start(object wire.Object) *chunkOpening {
-	o := &chunkOpening{done: make(chan struct{}, 1)}
-	if n := len(s.idle); n > 0 {
-		o, s.idle = s.idle[n-1], s.idle[:n-1]
+	o := s.idle
+	if o == nil {
+		o = &chunkOpening{done: make(chan struct{}, 1)}
 	}
+	s.idle, o.next = o.next, nil
 	if o.err = o.copy(object); o.err != nil {
 		o.done <- struct{}{}
 		return o
