@@ -3,12 +3,11 @@
 package enroll_test
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"fmt"
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll/etcd"
 )
@@ -18,7 +17,7 @@ func TestSuiteInEtcd(t *testing.T) {
 	m, n := etcdtest.Start(t), 0
 	enroll.RunSuite(t, func(t testing.TB) enroll.Place {
 		n++
-		c := etcd.Config{Endpoints: []string{m.URL}, Prefix: fmt.Sprint("place/", n), Key: secret("key")}
+		c := etcd.Config{Endpoints: []string{m.URL}, Prefix: fmt.Sprint("place/", n), Key: kvtest.Secret("key")}
 		if err := etcd.Create(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
@@ -32,18 +31,4 @@ func TestSuiteInEtcd(t *testing.T) {
 		}
 		return enroll.Place{Open: func() enroll.Records { return open() }, Check: open().Check}
 	})
-}
-
-// A secret is a key that authenticates records, in memory.
-type secret string
-
-func (s secret) Tag(data []byte) ([]byte, error) {
-	m := hmac.New(sha256.New, []byte(s))
-	m.Write(data)
-	return m.Sum(nil), nil
-}
-
-func (s secret) Check(data, tag []byte) (bool, error) {
-	own, err := s.Tag(data)
-	return hmac.Equal(own, tag), err
 }

@@ -2,8 +2,6 @@ package enroll
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -12,30 +10,11 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/boltkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 )
 
-// A secret is a key in memory.
-type secret string
-
-func (s secret) Tag(data []byte) ([]byte, error) {
-	m := hmac.New(sha256.New, []byte(s))
-	m.Write(data)
-	return m.Sum(nil), nil
-}
-
-func (s secret) Check(data, tag []byte) (bool, error) {
-	own, err := s.Tag(data)
-	return hmac.Equal(own, tag), err
-}
-
-// A note is a mark in memory.
-type note struct{ made bool }
-
-func (n *note) There() (bool, error) { return n.made, nil }
-func (n *note) Make() error          { n.made = true; return nil }
-
-func guarded(mark *note, trust authkv.Trust) Files {
-	return Files{Guard{Key: func() (RootKey, authkv.Mark, error) { return secret("key"), mark, nil }, Trust: trust}}
+func guarded(mark *kvtest.Mark, trust authkv.Trust) Files {
+	return Files{Guard{Key: func() (RootKey, authkv.Mark, error) { return kvtest.Secret("key"), mark, nil }, Trust: trust}}
 }
 
 // revoked makes a file in which one device is revoked.
@@ -65,7 +44,7 @@ func TestForgedFile(t *testing.T) {
 		"a device added":      func(tx storedTx) error { return tx.Put(Record{ID: ID{3}, Name: "spy", State: Enrolled}) },
 		"no root":             func(tx storedTx) error { return tx.tx.Delete(kv.Settings, []byte("root")) },
 	} {
-		mark := &note{}
+		mark := &kvtest.Mark{}
 		path := revoked(t, guarded(mark, authkv.Adopt))
 		f, err := unguarded(path, boltkv.OpenExisting)
 		if err != nil {
@@ -92,7 +71,7 @@ func TestForgedFile(t *testing.T) {
 
 // TestGuardedFile lets a file of before go through what is done with one.
 func TestGuardedFile(t *testing.T) {
-	mark := &note{}
+	mark := &kvtest.Mark{}
 	serve, command := guarded(mark, authkv.Adopt), guarded(mark, authkv.Judge)
 	path := revoked(t, Files{})
 	open := func(files Files, want Verdict) {

@@ -15,7 +15,7 @@ import (
 func guarded(t *testing.T) (*kvtest.Memory, kv.Store) {
 	t.Helper()
 	inner := &kvtest.Memory{}
-	g := Guard{Key: func() (Key, Mark, error) { return secret("key"), nil, nil }, Trust: Vouch}
+	g := Guard{Key: func() (Key, Mark, error) { return kvtest.Secret("key"), nil, nil }, Trust: Vouch}
 	s, verdict, err := g.Over(t.Context(), inner, []string{"first"})
 	if err != nil || !verdict.New {
 		t.Fatalf("%+v, %v", verdict, err)
@@ -39,7 +39,7 @@ func TestReplaced(t *testing.T) {
 	for name, replace := range map[string]func(old []byte) []byte{
 		"that of before": func(old []byte) []byte { return old },
 		"another": func([]byte) []byte {
-			b, err := newRoot(sum{}).encode(soleKey{secret("key")})
+			b, err := newRoot(sum{}).encode(soleKey{kvtest.Secret("key")})
 			if err != nil {
 				t.Fatal(err)
 			}

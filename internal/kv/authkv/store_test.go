@@ -2,8 +2,6 @@ package authkv
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,27 +13,13 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 )
 
-// A secret is a key in memory.
-type secret string
-
-func (s secret) Tag(data []byte) ([]byte, error) {
-	m := hmac.New(sha256.New, []byte(s))
-	m.Write(data)
-	return m.Sum(nil), nil
-}
-
-func (s secret) Check(data, tag []byte) (bool, error) {
-	own, err := s.Tag(data)
-	return hmac.Equal(own, tag), err
-}
-
 func begun(t *testing.T) (*kvtest.Memory, *Store) {
 	t.Helper()
 	inner := &kvtest.Memory{}
-	if err := Begin(t.Context(), inner, secret("key")); err != nil {
+	if err := Begin(t.Context(), inner, kvtest.Secret("key")); err != nil {
 		t.Fatal(err)
 	}
-	return inner, Open(inner, secret("key"), []string{"first"})
+	return inner, Open(inner, kvtest.Secret("key"), []string{"first"})
 }
 
 func TestStore(t *testing.T) {
@@ -72,7 +56,7 @@ func TestForged(t *testing.T) {
 		"the root removed": func(t *testing.T, s kv.Store) { remove(t, s, kv.Settings, rootKey) },
 		"the root cut":     func(t *testing.T, s kv.Store) { put(t, s, kv.Settings, rootKey, "x") },
 		"another's root": func(t *testing.T, s kv.Store) {
-			if err := Begin(t.Context(), s, secret("other")); err != nil {
+			if err := Begin(t.Context(), s, kvtest.Secret("other")); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -173,7 +157,7 @@ func (f *followed) Recall(ctx context.Context, fn func(kv.Reader) error) error {
 func TestWentBack(t *testing.T) {
 	inner, s := begun(t)
 	seen := NewSeen([]string{"first"})
-	shared := OpenShared(&followed{inner, seen}, secret("key"), []string{"first"}, seen)
+	shared := OpenShared(&followed{inner, seen}, kvtest.Secret("key"), []string{"first"}, seen)
 	recall := func() error { return shared.Recall(t.Context(), func(kv.Reader) error { return nil }) }
 	old := rootIn(t, inner)
 	put(t, s, "first", "revoked", "1")
@@ -207,7 +191,7 @@ func TestWentOn(t *testing.T) {
 		t.Run(fmt.Sprint(changes), func(t *testing.T) {
 			inner, s := begun(t)
 			seen := NewSeen([]string{"first"})
-			shared := OpenShared(&followed{inner, seen}, secret("key"), []string{"first"}, seen)
+			shared := OpenShared(&followed{inner, seen}, kvtest.Secret("key"), []string{"first"}, seen)
 			before := rootIn(t, inner)
 			put(t, s, "first", "revoked", "1")
 			if err := shared.Recall(t.Context(), func(kv.Reader) error { return nil }); err != nil {
@@ -232,7 +216,7 @@ func TestWentOn(t *testing.T) {
 func TestForked(t *testing.T) {
 	inner, s := begun(t)
 	seen := NewSeen([]string{"first"})
-	shared := OpenShared(&followed{inner, seen}, secret("key"), []string{"first"}, seen)
+	shared := OpenShared(&followed{inner, seen}, kvtest.Secret("key"), []string{"first"}, seen)
 	before := rootIn(t, inner)
 	put(t, s, "first", "revoked", "1")
 	if err := shared.Recall(t.Context(), func(kv.Reader) error { return nil }); err != nil {
@@ -255,7 +239,7 @@ func TestFormer(t *testing.T) {
 	}
 	inner, _ := begun(t)
 	seen := NewSeen([]string{"first"})
-	shared := OpenShared(&followed{inner, seen}, secret("key"), []string{"first"}, seen)
+	shared := OpenShared(&followed{inner, seen}, kvtest.Secret("key"), []string{"first"}, seen)
 	if err := shared.Recall(t.Context(), func(kv.Reader) error { return nil }); err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,6 @@ package bolt
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -14,31 +12,12 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
-// A secret is a key in memory.
-type secret string
-
-func (s secret) Tag(data []byte) ([]byte, error) {
-	m := hmac.New(sha256.New, []byte(s))
-	m.Write(data)
-	return m.Sum(nil), nil
-}
-
-func (s secret) Check(data, tag []byte) (bool, error) {
-	own, err := s.Tag(data)
-	return hmac.Equal(own, tag), err
-}
-
-// A note is a mark in memory.
-type note struct{ made bool }
-
-func (n *note) There() (bool, error) { return n.made, nil }
-func (n *note) Make() error          { n.made = true; return nil }
-
-func guarded(mark *note, trust authkv.Trust) Files {
-	return Files{Guard{Key: func() (Key, authkv.Mark, error) { return secret("key"), mark, nil }, Trust: trust}}
+func guarded(mark *kvtest.Mark, trust authkv.Trust) Files {
+	return Files{Guard{Key: func() (Key, authkv.Mark, error) { return kvtest.Secret("key"), mark, nil }, Trust: trust}}
 }
 
 // furnish puts an entity, a revocation and an id into a file that nobody has open.
@@ -111,11 +90,11 @@ func TestForged(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path, mark := filepath.Join(t.TempDir(), "state"), &note{}
+			path, mark := filepath.Join(t.TempDir(), "state"), &kvtest.Mark{}
 			f := guarded(mark, authkv.Adopt)
 			s, err := f.Create(path)
-			if err != nil || !s.Verdict.New || !mark.made {
-				t.Fatalf("a new file: %+v, %v, marked %v", s, err, mark.made)
+			if err != nil || !s.Verdict.New || !mark.Made {
+				t.Fatalf("a new file: %+v, %v, marked %v", s, err, mark.Made)
 			}
 			if err := errors.Join(s.SetRotation(t.Context(), state.Rotation{Number: 1}), s.Close()); err != nil {
 				t.Fatal(err)
@@ -143,7 +122,7 @@ func TestForged(t *testing.T) {
 
 // TestGuard lets a file of before go through everything that is done with one.
 func TestGuard(t *testing.T) {
-	dir, mark := t.TempDir(), &note{}
+	dir, mark := t.TempDir(), &kvtest.Mark{}
 	path, backup := filepath.Join(dir, "state"), filepath.Join(dir, "backup")
 	serve, command, vouch := guarded(mark, authkv.Adopt), guarded(mark, authkv.Judge), guarded(mark, authkv.Vouch)
 	open := func(f Files, path string, want Verdict) {
@@ -263,7 +242,7 @@ func exists(path string) bool {
 // everything authentic.
 func TestTogether(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	f := guarded(&note{}, authkv.Adopt)
+	f := guarded(&kvtest.Mark{}, authkv.Adopt)
 	s, err := f.Create(path)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/msl/state/statetest"
 )
 
@@ -22,7 +23,7 @@ func TestSuite(t *testing.T) {
 }
 
 func BenchmarkIDs(b *testing.B)        { benchmarkIDs(b, Files{}) }
-func BenchmarkIDsGuarded(b *testing.B) { benchmarkIDs(b, guarded(&note{}, authkv.Adopt)) }
+func BenchmarkIDsGuarded(b *testing.B) { benchmarkIDs(b, guarded(&kvtest.Mark{}, authkv.Adopt)) }
 
 func benchmarkIDs(b *testing.B, f Files) {
 	path := filepath.Join(b.TempDir(), "state")

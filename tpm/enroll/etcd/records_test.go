@@ -4,8 +4,6 @@ package etcd
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -21,25 +19,12 @@ import (
 	"github.com/msl-hsm/msl-hsm/internal/kv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv"
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/internal/leaktest"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
-
-// A secret is a key in memory.
-type secret string
-
-func (s secret) Tag(data []byte) ([]byte, error) {
-	m := hmac.New(sha256.New, []byte(s))
-	m.Write(data)
-	return m.Sum(nil), nil
-}
-
-func (s secret) Check(data, tag []byte) (bool, error) {
-	own, err := s.Tag(data)
-	return hmac.Equal(own, tag), err
-}
 
 func must(t testing.TB, errs ...error) {
 	t.Helper()
@@ -73,7 +58,7 @@ func opened(t testing.TB, c Config) *Records {
 
 func TestOpening(t *testing.T) {
 	m := etcdtest.Start(t)
-	c := Config{Endpoints: []string{m.URL}, Key: secret("key")}
+	c := Config{Endpoints: []string{m.URL}, Key: kvtest.Secret("key")}
 	if _, err := Open(t.Context(), c); !errors.Is(err, ErrEmpty) {
 		t.Errorf("nothing: %v", err)
 	}
@@ -82,7 +67,7 @@ func TestOpening(t *testing.T) {
 		t.Errorf("a second time: %v", err)
 	}
 	put(t, opened(t, c), record(1))
-	for name, key := range map[string]secret{"another key": "other", "no key": ""} {
+	for name, key := range map[string]kvtest.Secret{"another key": "other", "no key": ""} {
 		other := c
 		if other.Key = nil; key != "" {
 			other.Key = key
@@ -119,7 +104,7 @@ func TestForged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n++
-			c := Config{Endpoints: []string{m.URL}, Prefix: fmt.Sprint("place-", n), Key: secret("key")}
+			c := Config{Endpoints: []string{m.URL}, Prefix: fmt.Sprint("place-", n), Key: kvtest.Secret("key")}
 			must(t, Create(t.Context(), c))
 			server := opened(t, c)
 			revoked := record(2)
@@ -157,7 +142,7 @@ func TestForgedMeanwhile(t *testing.T) {
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{m.URL}, Logger: zap.NewNop()})
 	must(t, err)
 	defer client.Close()
-	c := Config{Endpoints: []string{m.URL}, Prefix: "place", Key: secret("key")}
+	c := Config{Endpoints: []string{m.URL}, Prefix: "place", Key: kvtest.Secret("key")}
 	must(t, Create(t.Context(), c))
 	server := opened(t, c)
 	revoked := record(2)
@@ -212,7 +197,7 @@ func restore(t *testing.T, c *clientv3.Client, prefix string) {
 // TestImport moves records from a file to etcd and back.
 func TestImport(t *testing.T) {
 	m := etcdtest.Start(t)
-	c := Config{Endpoints: []string{m.URL}, Key: secret("key")}
+	c := Config{Endpoints: []string{m.URL}, Key: kvtest.Secret("key")}
 	path := filepath.Join(t.TempDir(), "from")
 	f, err := enroll.OpenFile(path)
 	must(t, err)
@@ -250,7 +235,7 @@ func TestImport(t *testing.T) {
 // TestWindow lets two servers do together what one may.
 func TestWindow(t *testing.T) {
 	m := etcdtest.Start(t)
-	c := Config{Endpoints: []string{m.URL}, Key: secret("key")}
+	c := Config{Endpoints: []string{m.URL}, Key: kvtest.Secret("key")}
 	must(t, Create(t.Context(), c))
 	a, b := opened(t, c), opened(t, c)
 	began, all := time.Now(), 0

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv/etcdkv/etcdtest"
+	"github.com/msl-hsm/msl-hsm/internal/kv/kvtest"
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
@@ -19,7 +20,7 @@ func TestManyRecords(t *testing.T) {
 	}
 	const many = 20_000
 	m := etcdtest.StartDurable(t)
-	c := Config{Endpoints: []string{m.URL}, Key: secret("key")}
+	c := Config{Endpoints: []string{m.URL}, Key: kvtest.Secret("key")}
 	f, err := enroll.OpenFile(t.TempDir() + "/from")
 	must(t, err)
 	defer f.Close()
