@@ -12,6 +12,7 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 	"github.com/msl-hsm/msl-hsm/msl/state/bolt"
@@ -159,32 +160,42 @@ func fits(c *config.Config, backup string, own, known state.Pair) (note string, 
 
 // unusable is Unusable, and says of a file that belongs to other keys which ones.
 func (r *ring) unusable(path string, err error) error {
+	other := Unusable(path, err)
 	if !errors.Is(err, bolt.ErrOtherKey) {
-		return Unusable(path, err)
+		return other
 	}
 	known, errKnown := bolt.PairOf(path)
-	own, errOwn := prints(r.store, issuerMAC(r.c))
-	if errKnown != nil || errOwn != nil {
-		return Unusable(path, err)
+	if errKnown != nil {
+		return other
 	}
-	switch older, errPair := compare(own, known, issuerMAC(r.c)); {
-	case errPair != nil:
-		return otherKeys(r.c, path, errPair)
-	case older != "":
-		return exit.OfKind(bolt.ErrOtherKey, "the version of the key that authenticates %s is not there: %s; put the newer keys back or, if they are lost and you know that the file is right, run msl-hsm state sign --state %s", path, older, Quoted(path))
-	}
-	return Unusable(path, err)
+	return explained(r.c, path, r.store, known, "and you know that the file is right, run msl-hsm state sign --state "+Quoted(path), other)
 }
 
 // foreign returns what a state in etcd that is not authentic is if it belongs to other keys.
 func foreign(c *config.Config, store keystore.Store, at etcd.Config, forged error) error {
-	known, errKnown := etcd.PairOf(context.Background(), at)
-	own, errOwn := prints(store, issuerMAC(c))
-	if errKnown != nil || errOwn != nil {
+	known, err := etcd.PairOf(context.Background(), at)
+	if err != nil {
 		return forged
 	}
-	if _, err := compare(own, known, issuerMAC(c)); err != nil {
-		return otherKeys(c, c.Server.State.String(), err)
+	return explained(c, c.Server.State.String(), store, known, "choose another prefix, and run msl-hsm state import --new-keys FILE with a backup of the state", forged)
+}
+
+// explained says of a state that is not authentic that it belongs to other keys, or that the
+// version is gone that authenticates it; otherwise it returns forged.
+func explained(c *config.Config, where string, store keystore.Store, known state.Pair, lost string, forged error) error {
+	own, err := prints(store, issuerMAC(c))
+	if err != nil {
+		return forged
 	}
-	return forged
+	why, err := compare(own, known, issuerMAC(c))
+	if err != nil {
+		return otherKeys(c, where, err)
+	}
+	if why == "" || !errors.Is(forged, authkv.ErrOtherKey) {
+		return forged
+	}
+	if _, there := own[newestOf(known)]; there {
+		return forged
+	}
+	return exit.OfKind(authkv.ErrOtherKey, "the version of the key that authenticates %s is not there: %s; put that version back or, if it is lost, %s", where, why, lost)
 }

@@ -2,9 +2,15 @@ package admin
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/internal/kv"
+	"github.com/msl-hsm/msl-hsm/internal/kv/authkv"
+	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -43,6 +49,41 @@ func TestCompare(t *testing.T) {
 		}
 		if (warning == "") != (test.warning == "") || !strings.Contains(warning, test.warning) {
 			t.Errorf("%s: warning %q, want %q", name, warning, test.warning)
+		}
+	}
+}
+
+// TestExplained has a state that is not authentic: it is told apart whether the version of the
+// key is gone that authenticates it, or somebody else wrote it.
+func TestExplained(t *testing.T) {
+	store := soft.New()
+	defer store.Close()
+	c := config.Default()
+	for range 2 {
+		if _, err := store.Create(issuerMAC(c), keystore.HMACSHA256); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own, err := prints(store, issuerMAC(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherKey := fmt.Errorf("forged: %w", authkv.ErrOtherKey)
+	for name, test := range map[string]struct {
+		known  state.Pair
+		forged error
+		want   string
+	}{
+		"a lost version":               {state.Pair{1: own[1], 2: own[2], 3: []byte("lost")}, otherKey, "the version of the key that authenticates it is not there: the newest version of msl-issuer-mac is 2, and the state was used with version 3"},
+		"a lost version, and a forger": {state.Pair{1: own[1], 3: []byte("lost")}, kv.ErrForged, kv.ErrForged.Error()},
+		"all are there":                {state.Pair{1: own[1], 2: own[2]}, otherKey, otherKey.Error()},
+		"a newer version is there":     {state.Pair{1: own[1]}, otherKey, otherKey.Error()},
+		"never used":                   {nil, otherKey, otherKey.Error()},
+		"other keys":                   {state.Pair{1: []byte("x")}, otherKey, "the state it belongs to other keys"},
+	} {
+		err := explained(c, "it", store, test.known, "do something", test.forged)
+		if err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
