@@ -177,10 +177,7 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	if err != nil {
 		return err
 	}
-	defer func() {
-		p.stop.during("the key store to close") // whose keys authenticate also that the server is gone
-		unfollow()
-	}()
+	defer closing(p, unfollow)
 	l, err = s.Secured(serverside.BehindProxies(&c.Server, s.Connections.Listen(l)), peers)
 	if err != nil {
 		return err
@@ -202,6 +199,13 @@ func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l 
 	defer undrained()
 	defer keepAlive(s)()
 	return answerUntil(p, ctx, server, l, c.Server.Shutdown, f.readyFile, more...)
+}
+
+// closing ends what the key store has a part in: its keys also authenticate the record that the
+// server is gone.
+func closing(p *program, end func()) {
+	p.stop.during("the key store to close")
+	end()
 }
 
 // begun returns a server whose configuration can be read again.
