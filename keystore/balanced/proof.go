@@ -137,7 +137,7 @@ func another(label string, number uint32, on, than string) error {
 
 // apart is the error of a version that one token has, and the other has not.
 func apart(label string, number uint32, has, hasNot string) error {
-	return fmt.Errorf("balanced: key %q version %d is on token %s and not on token %s: %w; clone it there by the means of the tokens' vendor", label, number, has, hasNot, ErrDifferent)
+	return fmt.Errorf("balanced: key %q version %d is on token %s and not on token %s: %w; clone it there with the tools of the tokens' vendor", label, number, has, hasNot, ErrDifferent)
 }
 
 // A sample is a key that a token sealed. Who can unseal it has the same sealing keys.

@@ -45,7 +45,7 @@ const (
 // Errors of a Guard, wrapped with context.
 var (
 	// ErrNoKey: the store is authenticated, and there is no key to change it with.
-	ErrNoKey = errors.New("its records are authenticated with a key of the server, and no key store with that was named")
+	ErrNoKey = errors.New("its records are authenticated with a key of the server, and no key store that has it was named")
 	// ErrUnsigned is a [kv.ErrForged]: the store has no root, and there is a mark.
 	ErrUnsigned = fmt.Errorf("%w: the record that authenticates the others is missing, and the key store says that there was one", kv.ErrForged)
 )

@@ -77,9 +77,9 @@ func openEnrollmentFile(c *config.Config, store keys.Store, trust authkv.Trust) 
 func unusableEnrollments(path string, err error) error {
 	switch {
 	case errors.Is(err, authkv.ErrUnsigned):
-		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it is of before it was authenticated, and you know that it is right, run msl-hsm state sign", err)
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it dates from before files were authenticated, and you know that it is right, run msl-hsm state sign", err)
 	case errors.Is(err, authkv.ErrOtherKey):
-		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it was you who exchanged the key, run msl-hsm state sign", err)
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if you replaced the key yourself, run msl-hsm state sign", err)
 	case errors.Is(err, enroll.ErrForged):
 		return fmt.Errorf("%w: restore a backup, and find out who else can write there", err)
 	}

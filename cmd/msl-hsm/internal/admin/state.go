@@ -144,9 +144,9 @@ func Unusable(path string, err error) error {
 	case errors.Is(err, bolt.ErrDamaged):
 		return fmt.Errorf("%w; msl-hsm state restore FILE puts a backup in its place", err)
 	case errors.Is(err, bolt.ErrUnsigned):
-		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it is of before it was authenticated, and you know that it is right, run msl-hsm state sign --state %s", err, Quoted(path))
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it dates from before files were authenticated, and you know that it is right, run msl-hsm state sign --state %s", err, Quoted(path))
 	case errors.Is(err, bolt.ErrOtherKey):
-		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if it was you who exchanged the key, run msl-hsm state sign --state %s", err, Quoted(path))
+		return fmt.Errorf("%w: restore a backup, and find out who else can write there; if you replaced the key yourself, run msl-hsm state sign --state %s", err, Quoted(path))
 	case errors.Is(err, bolt.ErrForged):
 		return fmt.Errorf("%w: restore a backup, and find out who else can write there", err)
 	}

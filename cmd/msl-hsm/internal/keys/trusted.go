@@ -37,7 +37,7 @@ func (o Officer) Create(label string, a keystore.Algorithm) (keystore.Version, e
 	}
 	v, err := o.CreateTrusted(label, a, o.pin.Bytes())
 	if err != nil && !errors.Is(err, keystore.ErrPIN) {
-		err = fmt.Errorf("%w; without --so-pin it is made untrusted, and can be marked by the means of the vendor", err)
+		err = fmt.Errorf("%w; without --so-pin it is made untrusted, and can be marked with the vendor's tools", err)
 	}
 	return v, err
 }
@@ -46,7 +46,7 @@ func (o Officer) Create(label string, a keystore.Algorithm) (keystore.Version, e
 func (o Officer) Trust(label string, version uint32) error {
 	err := o.MarkTrusted(label, version, o.pin.Bytes())
 	if errors.Is(err, errors.ErrUnsupported) {
-		return exit.WithCode(fmt.Errorf("%w; make new ones that are trusted with msl-hsm key rotate --so-pin SOURCE, or mark it by the means of the vendor", err), exit.Keystore)
+		return exit.WithCode(fmt.Errorf("%w; make new ones that are trusted with msl-hsm key rotate --so-pin SOURCE, or mark it with the vendor's tools", err), exit.Keystore)
 	}
 	return err
 }
