@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 )
 
 // TestHTTPCutOff has a service that breaks off, and programs that do.
@@ -286,13 +288,8 @@ func TestHTTPPython(t *testing.T) {
 	dir := t.TempDir()
 	os.Mkdir(filepath.Join(dir, "base"), 0o755)
 	os.WriteFile(filepath.Join(dir, "base", "file.txt"), []byte("from python"), 0o644)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
+	address := porttest.Address(t)
 	_, port, _ := net.SplitHostPort(address)
-	l.Close()
 	service := exec.Command(python, "-c", `
 import sys, http.server
 class H(http.server.SimpleHTTPRequestHandler):
