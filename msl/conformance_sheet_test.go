@@ -19,6 +19,9 @@ func TestCheckOrder(t *testing.T) {
 	without := func(who object) []byte {
 		return encode(with(with(pskClient1.signed("headerdata", pskClient1.encrypt(encode(one()))), who), object{"signature": nil}))
 	}
+	damaged := func(member string) object {
+		return object{"compressionalgo": "LZW", member: []byte{0xff, 0xff, 0xff, 0xff}}
+	}
 	unknownChunk := with(hello, object{"compressionalgo": "X", "sequencenumber": 5})
 	for _, c := range []struct {
 		name    string
@@ -44,6 +47,11 @@ func TestCheckOrder(t *testing.T) {
 		{"chunk without signature, damaged", msl.ErrMSLParseError, false, append(pskClient1.message(byPSK("client1"), one()), `{"payload":"AAAA"}`...)},
 		{"chunk out of range and of another message", msl.ErrPayloadSequenceNumberOutOfRange, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"sequencenumber": -1, "messageid": -1}))},
 		{"chunk of an unknown compression, out of place", msl.ErrUnidentifiedCompression, false, pskClient1.message(byPSK("client1"), one(), unknownChunk)},
+		{"damaged service token, of another master token", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(with(damaged("servicedata"), object{"mtserialnumber": 6}))}})},
+		{"damaged service token, of another user", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(with(damaged("servicedata"), object{"uitserialnumber": 6}))}})},
+		{"damaged service token, then one of another master token", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(damaged("servicedata")), serviceToken(object{"mtserialnumber": 6})}})},
+		{"damaged service token, id out of range", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(damaged("servicedata"))}, "nonreplayableid": -1})},
+		{"damaged service token, unknown key exchange", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(damaged("servicedata"))}}, requests(keyRequest("X", object{})))},
 		{"empty chunk, out of place", msl.ErrPayloadDataMissing, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"data": "", "endofmsg": nil, "sequencenumber": 5}))},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,6 +1,8 @@
 package msl
 
 import (
+	"cmp"
+
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
@@ -16,6 +18,7 @@ type headerRules struct {
 	peerToPeer    bool
 	peerServices  ServiceTokenKeys // of this side's own service tokens, which a peer issued
 	openUser      func(wire.Object) (*UserIDToken, error)
+	inflate       func(*header) error // decompresses the service tokens
 }
 
 // parseHeader reads the inside of a header in the protocol's order. Errors carry
@@ -29,8 +32,15 @@ func parseHeader(o wire.Object, rules headerRules) (header, error) {
 	if !inRange(h.messageID) {
 		return h, fail(ErrMessageIDOutOfRange, "header", nil)
 	}
-	return h, withID(h.parseRest(f, rules), h.messageID)
+	err := h.parseRest(f, rules)
+	if err != nil || h.refused() {
+		err = cmp.Or(rules.inflate(&h), err) // damage comes before what follows the tokens
+	}
+	return h, withID(err, h.messageID)
 }
+
+// refused reports whether the message is refused because of its key requests.
+func (h *header) refused() bool { return h.unanswerable != nil && h.userAuth == nil }
 
 func (h *header) parseRest(f *wire.Fields, rules headerRules) error {
 	h.timestamp = f.OptionalInt("timestamp", absent)
@@ -156,16 +166,19 @@ func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *Maste
 	}
 	for _, o := range list {
 		t, err := parseServiceToken(o, rules.serviceTokens, mt, h.userIDToken)
+		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 		if err != nil {
 			return err
 		}
-		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
 	return nil
 }
 
-// putServiceToken adds a token, replacing an earlier one.
+// putServiceToken adds a token, unless it is nil, replacing an earlier one.
 func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
+	if t == nil {
+		return list
+	}
 	for i, old := range list {
 		if old.sameAs(t) {
 			list[i] = t
