@@ -52,6 +52,9 @@ func TestCheckOrder(t *testing.T) {
 		{"damaged service token, then one of another master token", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(damaged("servicedata")), serviceToken(object{"mtserialnumber": 6})}})},
 		{"damaged service token, id out of range", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(damaged("servicedata"))}, "nonreplayableid": -1})},
 		{"damaged service token, unknown key exchange", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(damaged("servicedata"))}}, requests(keyRequest("X", object{})))},
+		{"damaged chunk of another message", msl.ErrUncompressionError, false, pskClient1.message(byPSK("client1"), one(), with(hello, with(damaged("data"), object{"messageid": 2})))},
+		{"damaged chunk out of place", msl.ErrUncompressionError, false, pskClient1.message(byPSK("client1"), one(), with(hello, with(damaged("data"), object{"sequencenumber": 5})))},
+		{"compression bomb of another message", msl.ErrUncompressionError, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"compressionalgo": "GZIP", "data": zeros(10 << 20), "messageid": 2}))},
 		{"empty chunk, out of place", msl.ErrPayloadDataMissing, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"data": "", "endofmsg": nil, "sequencenumber": 5}))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
