@@ -19,6 +19,9 @@ func TestCheckOrder(t *testing.T) {
 	without := func(who object) []byte {
 		return encode(with(with(pskClient1.signed("headerdata", pskClient1.encrypt(encode(one()))), who), object{"signature": nil}))
 	}
+	fromNobody := func(entity any) []byte {
+		return rawKeys{}.message(object{"entityauthdata": entity}, one(), hello)
+	}
 	damaged := func(member string) object {
 		return object{"compressionalgo": "LZW", member: []byte{0xff, 0xff, 0xff, 0xff}}
 	}
@@ -55,6 +58,13 @@ func TestCheckOrder(t *testing.T) {
 		{"damaged chunk of another message", msl.ErrUncompressionError, false, pskClient1.message(byPSK("client1"), one(), with(hello, with(damaged("data"), object{"messageid": 2})))},
 		{"damaged chunk out of place", msl.ErrUncompressionError, false, pskClient1.message(byPSK("client1"), one(), with(hello, with(damaged("data"), object{"sequencenumber": 5})))},
 		{"compression bomb of another message", msl.ErrUncompressionError, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"compressionalgo": "GZIP", "data": zeros(10 << 20), "messageid": 2}))},
+		{"unknown entity scheme, no authdata", msl.ErrUnidentifiedEntityAuthScheme, true, fromNobody(object{"scheme": "X"})},
+		{"unconfigured entity scheme, authdata a string", msl.ErrEntityAuthFactoryNotFound, true, fromNobody(object{"scheme": "ECC", "authdata": "x"})},
+		{"unknown user scheme, no authdata", msl.ErrUnidentifiedUserAuthScheme, false, fromPSK(object{"userauthdata": object{"scheme": "X"}})},
+		{"unconfigured user scheme, authdata a number", msl.ErrUserAuthFactoryNotFound, false, fromPSK(object{"userauthdata": object{"scheme": "USER_ID_TOKEN", "authdata": 1}})},
+		{"unknown key exchange, no keydata", msl.ErrUnidentifiedKeyXScheme, false, fromPSK(requests(object{"scheme": "X"}))},
+		{"unconfigured key exchange, keydata an array", msl.ErrKeyXFactoryNotFound, false, fromPSK(requests(object{"scheme": "JWE_LADDER", "keydata": []any{}}))},
+		{"key response of an unknown scheme, no keydata", msl.ErrUnidentifiedKeyXScheme, false, fromPSK(object{"keyresponsedata": object{"mastertoken": masterToken(nil), "scheme": "X"}})},
 		{"empty chunk, out of place", msl.ErrPayloadDataMissing, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"data": "", "endofmsg": nil, "sequencenumber": 5}))},
 	} {
 		t.Run(c.name, func(t *testing.T) {

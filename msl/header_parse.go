@@ -123,13 +123,12 @@ func parseKeyResponse(o wire.Object, f *wire.Fields, rules headerRules) (*keyRes
 	if err != nil {
 		return nil, err
 	}
-	data, err := parseSchemeData(o, "keydata", "key response data")
-	if err != nil {
-		return nil, err
-	}
-	if !rules.delivers(data.scheme) {
-		err = missingScheme(data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
-	}
+	data, err := parseSchemeData(o, "keydata", "key response data", func(scheme string) error {
+		if rules.delivers(scheme) {
+			return nil
+		}
+		return missingScheme(scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
+	})
 	return &keyResponse{token: mt, schemeData: data}, err
 }
 
@@ -144,11 +143,9 @@ func (h *header) parseUserAuth(f *wire.Fields, rules headerRules) error {
 	if !rules.encrypted {
 		return fail(ErrUnencryptedMessageWithUserAuthData, "header", nil)
 	}
-	data, err := parseSchemeData(o, "authdata", "user authentication data")
-	if err != nil {
-		return err
-	}
-	scheme, err := pick(rules.users, data.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
+	var scheme UserScheme
+	find := findScheme(&scheme, rules.users, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
+	data, err := parseSchemeData(o, "authdata", "user authentication data", find)
 	if err != nil {
 		return err
 	}
@@ -200,15 +197,14 @@ func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
 		return err
 	}
 	for _, o := range list {
-		data, err := parseSchemeData(o, "keydata", "key request data")
-		if err != nil {
+		data, unanswerable, err := parseKeyRequest(o, rules.exchanges)
+		switch {
+		case err != nil:
 			return err
-		}
-		err = checkKeyRequest(rules.exchanges, data)
-		if err == nil {
+		case unanswerable == nil:
 			h.keyRequests = append(h.keyRequests, data)
-		} else if h.unanswerable == nil {
-			h.unanswerable = err
+		case h.unanswerable == nil:
+			h.unanswerable = unanswerable
 		}
 	}
 	if len(h.keyRequests) > 0 {
@@ -217,11 +213,22 @@ func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
 	return nil
 }
 
-func checkKeyRequest(exchanges []Responder, data schemeData) error {
-	if _, err := pick(exchanges, data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound); err != nil {
-		return err
+// parseKeyRequest returns a request, or why it cannot be answered.
+func parseKeyRequest(o wire.Object, exchanges []Responder) (data schemeData, unanswerable, err error) {
+	data, err = parseSchemeData(o, "keydata", "key request data", func(scheme string) error {
+		_, unanswerable = pick(exchanges, scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
+		return unanswerable
+	})
+	switch {
+	case unanswerable != nil:
+		return data, unanswerable, nil
+	case err != nil:
+		return data, nil, err
 	}
-	var err error
+	return data, checkKeyRequest(exchanges, data), nil
+}
+
+func checkKeyRequest(exchanges []Responder, data schemeData) (err error) {
 	for _, x := range exchanges { // one scheme may be configured in several ways
 		if x.Scheme() != data.scheme {
 			continue

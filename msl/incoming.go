@@ -233,7 +233,9 @@ func (in *incoming) inflation(ctx context.Context, what occupant) wire.Inflation
 }
 
 // inflateTokens decompresses the service tokens of a message that is not refused.
-func (in *incoming) inflateTokens(ctx context.Context) error { return in.inflateTokensOf(ctx, &in.header) }
+func (in *incoming) inflateTokens(ctx context.Context) error {
+	return in.inflateTokensOf(ctx, &in.header)
+}
 
 // inflateTokensOf decompresses the service tokens of a header of the message, all of them to
 // no more than one chunk may have.
