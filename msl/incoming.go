@@ -71,7 +71,8 @@ type tokenReader interface {
 	findSession(wire.Object) (*Session, *MasterToken, error)
 	// openSession makes the session of a token that findSession only parsed.
 	openSession(*MasterToken) (*Session, error)
-	// openUser reads a user ID token of the message.
+	// openUser reads a user ID token of the message. One that is not openable is returned with
+	// ErrUserIDTokenNotDecrypted.
 	openUser(*incoming, wire.Object) (*UserIDToken, error)
 	// used is called with the session of a token that a message has used.
 	used(*MasterToken, *Session)
