@@ -17,6 +17,10 @@ import (
 // after messages in flight have had the rest.
 func closingTime(shutdown time.Duration) time.Duration { return min(time.Second, shutdown/4) }
 
+// oneSignal is the time in which more signals are still the first: timeout, and shells that pass
+// on what they got, send it to a process and a moment later to its group. Nobody decides so fast.
+const oneSignal = 200 * time.Millisecond
+
 // A stopper ends the process of a server or an agent that was told to stop but does
 // not: a call into a PKCS #11 module may never return, and nothing in this process can
 // end it. A nil stopper leaves that to others.
@@ -29,8 +33,8 @@ type stopper struct {
 }
 
 // stoppable makes a context that ends with the first signal to stop. From then on the
-// process has its grace time to end by itself; a second signal ends it at once. The
-// caller ends the watch when it is done.
+// process has its grace time to end by itself; a second signal ends it at once, unless it came
+// with the first. The caller ends the watch when it is done.
 func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx context.Context, end func()) {
 	p.stop = &stopper{log: log, grace: config.DefaultShutdown, doing: "start"}
 	ctx, cancel := context.WithCancel(parent)
@@ -75,12 +79,18 @@ func (s *stopper) watch(signals <-chan os.Signal, cancel context.CancelFunc, end
 	s.mu.Lock()
 	most := s.grace
 	s.mu.Unlock()
-	select {
-	case <-ended:
-	case <-signals:
-		s.abandon("a second signal")
-	case <-time.After(most):
-		s.abandon("it did not end within " + most.String())
+	first, over := time.Now(), time.After(most)
+	for {
+		select {
+		case <-ended:
+			return
+		case <-signals:
+			if time.Since(first) >= oneSignal {
+				s.abandon("a second signal")
+			}
+		case <-over:
+			s.abandon("it did not end within " + most.String())
+		}
 	}
 }
 
