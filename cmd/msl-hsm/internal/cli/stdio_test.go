@@ -90,9 +90,8 @@ func TestOneSignal(t *testing.T) {
 	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"fd:0\"}\nserver: {state: s.db, shutdown: 1s, listen: \"127.0.0.1:0\"}\n")
 	c := launch(t, dir, "serve", "--init-state", "--config", "c.yaml")
 	await(t, "the state file", func() bool { _, err := os.Stat(filepath.Join(dir, "s.db")); return err == nil })
-	for range 3 {
+	for range 5 {
 		c.signal(syscall.SIGTERM)
-		c.signal(syscall.SIGINT)
 	}
 	c.forced(time.Second, 6*time.Second, "it did not end within 1s", "the key store to open")
 }
