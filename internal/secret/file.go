@@ -45,7 +45,11 @@ func readDescriptor(number string, limit int) (*lockedmem.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(n), "fd:"+number)
+	own, err := takeOver(int(n))
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(own), "fd:"+number)
 	if f == nil {
 		return nil, errors.New("it is not open")
 	}

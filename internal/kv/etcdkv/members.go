@@ -5,6 +5,7 @@ package etcdkv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -20,21 +21,57 @@ func (d *DB) Members(ctx context.Context) []Member {
 	if d.client == nil {
 		return nil
 	}
+	return d.members(ctx)
+}
+
+func (c *cluster) members(ctx context.Context) []Member {
 	ctx, cancel := context.WithTimeout(ctx, memberTime)
 	defer cancel()
-	all := make([]Member, len(d.config.Endpoints))
+	all := make([]Member, len(c.config.Endpoints))
 	var asked sync.WaitGroup
-	for i, endpoint := range d.config.Endpoints {
-		asked.Go(func() { all[i] = d.member(ctx, endpoint) })
+	for i, endpoint := range c.config.Endpoints {
+		asked.Go(func() { all[i] = c.member(ctx, endpoint) })
 	}
 	asked.Wait()
 	return all
 }
 
+// explainEach is explain for a cluster that did not answer when it was opened: each endpoint has
+// a reason of its own, and the error of a request has that of one, without saying of which.
+func (c *cluster) explainEach(ctx context.Context, err error) error {
+	whole := c.explain(err)
+	var own failure
+	if len(c.config.Endpoints) < 2 || ctx.Err() != nil || isFinal(err) || errors.As(whole, &own) {
+		return whole
+	}
+	var failed []string
+	for _, m := range c.members(ctx) {
+		if m.Err != nil {
+			failed = append(failed, fmt.Sprintf("%s: %v", m.Endpoint, m.Err))
+		}
+	}
+	if len(failed) == 0 {
+		return whole
+	}
+	return fmt.Errorf("etcdkv: etcd does not answer: check that most of its members run, and can be reached from here: %s", strings.Join(failed, "; "))
+}
+
+// unreached says why one endpoint did not answer.
+func (c *cluster) unreached(err error) error {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	switch advice := advise(text, c.answered()); {
+	case advice != "":
+		return fmt.Errorf("%s (%s)", advice, text)
+	case isLate(err):
+		return fmt.Errorf("it did not answer within %v", memberTime)
+	}
+	return errors.New(text)
+}
+
 func (c *cluster) member(ctx context.Context, endpoint string) Member {
 	status, err := c.client.Status(ctx, endpoint)
 	if err != nil {
-		return Member{Endpoint: endpoint, Err: fail(err, "%v", err)}
+		return Member{Endpoint: endpoint, Err: c.unreached(err)}
 	}
 	m := Member{Endpoint: endpoint, Version: status.Version, Leader: status.Leader == status.Header.MemberId, Size: status.DbSize}
 	switch {

@@ -44,7 +44,7 @@ func Open(ctx context.Context, c Config, l Layout, how Opening) (*DB, error) {
 		err = d.marks.removeOld(ctx, time.Now())
 	}
 	if err != nil {
-		return nil, errors.Join(d.explain(err), d.client.Close())
+		return nil, errors.Join(d.explainEach(ctx, err), d.client.Close())
 	}
 	d.config.Timeout = c.Timeout
 	return d, nil

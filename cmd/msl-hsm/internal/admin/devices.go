@@ -68,7 +68,7 @@ func openRecords(c *config.Config, store keys.Store, trust authkv.Trust, open fu
 // must not be authenticated.
 func openEnrollmentFile(c *config.Config, store keys.Store, trust authkv.Trust) (*enroll.File, error) {
 	path := c.Server.Enrollment.File()
-	r := &ring{c: c, store: store}
+	r := &Keys{c: c, store: store}
 	f, err := r.enrollments(trust).Open(path)
 	return f, errors.Join(unusableEnrollments(path, err), r.Close())
 }
@@ -102,6 +102,6 @@ func placeOfEnrollments(c *config.Config) string {
 	return c.Server.Enrollment.File()
 }
 
-func makeSharedEnrollments(c *config.Config) (made bool, err error) {
-	return makeIn(c, func(at etcd.Config) error { return devices.Create(context.Background(), devicesAt(at)) })
+func (r *Keys) makeSharedEnrollments() (made bool, err error) {
+	return r.makeIn(func(at etcd.Config) error { return devices.Create(context.Background(), devicesAt(at)) })
 }

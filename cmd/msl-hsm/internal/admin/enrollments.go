@@ -75,8 +75,8 @@ type Enrollments interface {
 
 type localEnrollments struct {
 	*keys.Authority
-	c    *config.Config
-	also []io.Closer
+	c     *config.Config
+	state *State
 	// authentic makes sure, once, that what is read is authentic.
 	authentic func() error
 }
@@ -118,11 +118,7 @@ func (l localEnrollments) Certified(k fleet.CertifiedKey) error {
 }
 
 func (l localEnrollments) Close() error {
-	errs := []error{l.Authority.Close()}
-	for _, c := range l.also {
-		errs = append(errs, c.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(l.Authority.Close(), l.state.Close())
 }
 
 type remoteEnrollments struct{ *Running }
@@ -177,35 +173,33 @@ func (r remoteEnrollments) Certified(k fleet.CertifiedKey) error {
 	return r.call(http.MethodPost, "/enrollments/certified", k, nil)
 }
 
-// OpenEnrollments connects to a running server, or opens the files if there is none.
+// Enrollments connects to a running server, or opens the files if there is none.
 // With signs set, it can sign a revocation list, which needs the key store.
-func OpenEnrollments(c *config.Config, signs bool) (Enrollments, error) {
+func (r *Keys) Enrollments(signs bool) (Enrollments, error) {
+	c := r.c
 	if remote, err := dialFile(c); remote != nil || err != nil {
 		return remoteEnrollments{remote}, err
 	}
 	if err := findEnrollments(c); err != nil {
 		return nil, err
 	}
-	state, err := OpenState(c, "")
+	if err := FindState(c, ""); err != nil {
+		return nil, err
+	}
+	state, err := r.openState()
 	if err != nil {
 		return nil, err
 	}
-	l := localEnrollments{c: c, also: []io.Closer{state}}
+	l := localEnrollments{c: c, state: state}
 	var store keys.Store
 	if signs {
-		store = state.store
+		store, err = r.Store()
 	}
-	if signs && store == nil {
-		if store, err = keys.Open(c); err != nil {
-			return nil, errors.Join(err, state.Close())
-		}
-		l.also = append([]io.Closer{store}, l.also...)
+	if err == nil {
+		l.Authority, err = openDevices(c, state, store)
 	}
-	if l.Authority, err = openDevices(c, state, store); err != nil {
-		for _, open := range l.also {
-			err = errors.Join(err, open.Close())
-		}
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, state.Close())
 	}
 	l.authentic = sync.OnceValue(l.verify)
 	return l, nil

@@ -20,26 +20,26 @@ import (
 )
 
 // Serve opens the state of the server, which must exist, for serving, and the key store whose
-// keys authenticate it, which the caller closes. When etcd is lost and back is told in the
-// log, and that it is back to back.
-func Serve(c *config.Config, log *slog.Logger, back func()) (*State, keys.Store, error) {
-	if err := FindState(c, ""); err != nil {
+// keys authenticate it, which the caller closes from then on. When etcd is lost and back is told in
+// the log, and that it is back to back.
+func (r *Keys) Serve(log *slog.Logger, back func()) (*State, keys.Store, error) {
+	if err := FindState(r.c, ""); err != nil {
 		return nil, nil, err
 	}
-	r := &ring{c: c, needs: true}
+	r.needs = true
 	open := r.serveFile
-	if c.Server.State.Shared() {
+	if r.c.Server.State.Shared() {
 		open = func(log *slog.Logger) (*State, error) { return r.serveCluster(log, back) }
 	}
 	s, err := open(log)
 	if err != nil {
-		return nil, nil, errors.Join(err, r.Close())
+		return nil, nil, err
 	}
-	s.store = r.store
+	s.store, r.own = r.store, false
 	return s, r.store, nil
 }
 
-func (r *ring) serveFile(log *slog.Logger) (*State, error) {
+func (r *Keys) serveFile(log *slog.Logger) (*State, error) {
 	s, err := r.openFile(authkv.Adopt)
 	if err == nil {
 		tellVerdict(log, r.c.Server.State.Path(), keystore.RoleStateMark, s.File.Verdict, r.c)
@@ -47,7 +47,7 @@ func (r *ring) serveFile(log *slog.Logger) (*State, error) {
 	return s, err
 }
 
-func (r *ring) serveCluster(log *slog.Logger, back func()) (*State, error) {
+func (r *Keys) serveCluster(log *slog.Logger, back func()) (*State, error) {
 	store, err := r.open()
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func (r *ring) serveCluster(log *slog.Logger, back func()) (*State, error) {
 }
 
 // administer opens a state in etcd for a command.
-func (r *ring) administer() (*State, error) {
+func (r *Keys) administer() (*State, error) {
 	r.needs = true
 	store, err := r.open()
 	if err != nil {
@@ -118,26 +118,25 @@ func tellReach(log *slog.Logger, err error) {
 }
 
 // makeShared makes an empty state in etcd, and reports whether there was none.
-func makeShared(c *config.Config) (made bool, err error) {
-	return makeIn(c, func(at etcd.Config) error { return etcd.Create(context.Background(), at) })
+func (r *Keys) makeShared() (made bool, err error) {
+	return r.makeIn(func(at etcd.Config) error { return etcd.Create(context.Background(), at) })
 }
 
-func makeIn(c *config.Config, create func(etcd.Config) error) (made bool, err error) {
-	err = withCluster(c, func(_ keys.Store, at etcd.Config) error { return create(at) })
+func (r *Keys) makeIn(create func(etcd.Config) error) (made bool, err error) {
+	err = r.withCluster(func(_ keys.Store, at etcd.Config) error { return create(at) })
 	if errors.Is(err, etcd.ErrExists) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// withCluster does something in the cluster of the state, with a key store of its own.
-func withCluster(c *config.Config, do func(keys.Store, etcd.Config) error) (err error) {
-	store, err := keys.Open(c)
+// withCluster does something in the cluster of the state.
+func (r *Keys) withCluster(do func(keys.Store, etcd.Config) error) error {
+	store, err := r.Store()
 	if err != nil {
 		return err
 	}
-	defer exit.Closing(&err, store)
-	at, err := clusterOf(c, store)
+	at, err := clusterOf(r.c, store)
 	if err != nil {
 		return err
 	}

@@ -15,9 +15,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/tpm/enroll"
 )
 
-// A ring is the key store whose keys authenticate files. It is opened when the first file
-// is: what is wrong with that is told before.
-type ring struct {
+// Keys are the key store of a command, for all that it does: they are opened once, so that the PIN
+// is asked for once and may come from a descriptor. They are opened when the first of them is
+// needed, such as to authenticate a file: what is wrong with that is told before.
+type Keys struct {
 	c     *config.Config
 	store keys.Store // or nil, as long as it was not opened
 	err   error      // why it could not be
@@ -25,8 +26,20 @@ type ring struct {
 	own   bool       // it was opened here
 }
 
+// KeysOf returns the key store of a configuration, which is to be closed, and is not opened yet.
+func KeysOf(c *config.Config) *Keys { return &Keys{c: c} }
+
+// KeysBy returns a key store that was opened before, and is closed by whoever did that.
+func KeysBy(c *config.Config, store keys.Store) *Keys { return &Keys{c: c, store: store} }
+
+// Store returns the key store. That there is none is an error.
+func (r *Keys) Store() (keys.Store, error) {
+	r.needs = true
+	return r.open()
+}
+
 // open returns the key store, or nil if there is none yet.
-func (r *ring) open() (keys.Store, error) {
+func (r *Keys) open() (keys.Store, error) {
 	if r.store != nil || r.err != nil || r.c.Keystore.None() && !r.needs {
 		return r.store, r.err
 	}
@@ -42,7 +55,7 @@ func (r *ring) open() (keys.Store, error) {
 }
 
 // Close closes a key store that was opened here.
-func (r *ring) Close() error {
+func (r *Keys) Close() error {
 	if !r.own {
 		return nil
 	}
@@ -52,7 +65,7 @@ func (r *ring) Close() error {
 
 // guard authenticates a file by the key that authenticates tokens, and marks it by one of no
 // other use.
-func (r *ring) guard(mark keystore.Role, trust authkv.Trust) authkv.Guard {
+func (r *Keys) guard(mark keystore.Role, trust authkv.Trust) authkv.Guard {
 	return authkv.Guard{Trust: trust, Key: func() (authkv.Key, authkv.Mark, error) {
 		store, err := r.open()
 		if store == nil || err != nil {
@@ -67,11 +80,11 @@ func (r *ring) guard(mark keystore.Role, trust authkv.Trust) authkv.Guard {
 	}}
 }
 
-func (r *ring) states(trust authkv.Trust) bolt.Files {
+func (r *Keys) states(trust authkv.Trust) bolt.Files {
 	return bolt.Files{Guard: r.guard(keystore.RoleStateMark, trust)}
 }
 
-func (r *ring) enrollments(trust authkv.Trust) enroll.Files {
+func (r *Keys) enrollments(trust authkv.Trust) enroll.Files {
 	return enroll.Files{Guard: r.guard(keystore.RoleEnrollmentsMark, trust)}
 }
 

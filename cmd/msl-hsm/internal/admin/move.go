@@ -36,7 +36,7 @@ func ExportState(c *config.Config, path string, progress func(records int)) (sum
 	if err := s.verify(); err != nil {
 		return sum, err
 	}
-	sum, err = (&ring{c: c, store: s.store}).states(authkv.Vouch).Write(context.Background(), path, s.Server, progress)
+	sum, err = (&Keys{c: c, store: s.store}).states(authkv.Vouch).Write(context.Background(), path, s.Server, progress)
 	if err == nil && c.Server.Enrollment.Shared() {
 		err = attachShared(c, s, path)
 	}
@@ -60,13 +60,13 @@ func attachShared(c *config.Config, s *State, export string) error {
 	return err
 }
 
-// ImportState writes a state file to etcd, and the enrollments in it. progress may be nil.
-func ImportState(c *config.Config, path string, keepTokens, newKeys bool, progress func(records int)) (sum state.Summary, err error) {
+// ImportState writes a state file to etcd. progress may be nil.
+func (r *Restoring) ImportState(keepTokens bool, progress func(records int)) (sum state.Summary, err error) {
+	c, path, newKeys := r.c, r.backup, r.newKeys
 	if err := checkShared(c, "msl-hsm state restore"); err != nil {
 		return sum, err
 	}
-	r := &ring{c: c}
-	defer exit.Closing(&err, r)
+	r.needs = true
 	files := r.states(authkv.Judge)
 	if newKeys {
 		files = bolt.Files{} // the keys that authenticate it are lost
@@ -79,7 +79,7 @@ func ImportState(c *config.Config, path string, keepTokens, newKeys bool, progre
 	if sum, err = from.Summary(); err != nil {
 		return sum, err
 	}
-	err = withCluster(c, func(store keys.Store, at etcd.Config) error {
+	err = r.withCluster(func(store keys.Store, at etcd.Config) error {
 		if err := importable(c, path, from.Server, store, newKeys); err != nil {
 			return err
 		}

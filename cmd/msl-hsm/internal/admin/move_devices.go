@@ -20,12 +20,12 @@ import (
 // ImportEnrollments writes the enrollments of the backup to etcd, and counts them by their
 // state.
 func (r *Restoring) ImportEnrollments(content []byte) (map[enroll.State]int, error) {
-	return importEnrollments(r.c, content, r.trust(), nil)
+	return r.importEnrollments(content, r.trust(), nil)
 }
 
 // ImportEnrollments writes the file of enrollments at path, or those in a backup, to etcd,
 // and counts them by their state. progress may be nil.
-func ImportEnrollments(c *config.Config, path string, progress func(entries int)) (map[enroll.State]int, error) {
+func ImportEnrollments(c *config.Config, path string, progress func(entries int)) (_ map[enroll.State]int, err error) {
 	if err := checkSharedEnrollments(c); err != nil {
 		return nil, err
 	}
@@ -39,7 +39,9 @@ func ImportEnrollments(c *config.Config, path string, progress func(entries int)
 	if err != nil {
 		return nil, err
 	}
-	return importEnrollments(c, content, authkv.Judge, progress)
+	k := KeysOf(c)
+	defer exit.Closing(&err, k)
+	return k.importEnrollments(content, authkv.Judge, progress)
 }
 
 func checkSharedEnrollments(c *config.Config) error {
@@ -50,22 +52,20 @@ func checkSharedEnrollments(c *config.Config) error {
 }
 
 // importEnrollments works on a copy: nothing is changed in a file that may be another's.
-func importEnrollments(c *config.Config, content []byte, trust authkv.Trust, progress func(int)) (states map[enroll.State]int, err error) {
-	r := &ring{c: c}
-	defer exit.Closing(&err, r)
+func (r *Keys) importEnrollments(content []byte, trust authkv.Trust, progress func(int)) (states map[enroll.State]int, err error) {
 	err = onCopy(content, func(path string) error {
 		from, err := r.enrollments(trust).Open(path)
 		if err != nil {
 			return err
 		}
-		err = withCluster(c, func(_ keys.Store, at etcd.Config) (err error) {
+		err = r.withCluster(func(_ keys.Store, at etcd.Config) (err error) {
 			states, err = devices.Import(context.Background(), devicesAt(at), from.Stored, progress)
 			return err
 		})
 		return errors.Join(err, from.Close())
 	})
 	if errors.Is(err, devices.ErrExists) {
-		err = fmt.Errorf("there are enrollments %s already: remove them with etcdctl del --prefix: %w", placeOfEnrollments(c), err)
+		err = fmt.Errorf("there are enrollments %s already: remove them with etcdctl del --prefix: %w", placeOfEnrollments(r.c), err)
 	}
 	return states, err
 }
@@ -116,7 +116,7 @@ func writeEnrollments(c *config.Config, s *State, path string) (states map[enrol
 	if err := from.Verify(context.Background()); err != nil {
 		return nil, err
 	}
-	return (&ring{c: c, store: s.store}).enrollments(authkv.Vouch).Write(context.Background(), path, from.Stored)
+	return (&Keys{c: c, store: s.store}).enrollments(authkv.Vouch).Write(context.Background(), path, from.Stored)
 }
 
 // sharedEnrollments returns the content of a file of the enrollments, which it writes in a

@@ -159,7 +159,7 @@ func fits(c *config.Config, backup string, own, known state.Pair) (note string, 
 }
 
 // unusable is Unusable, and says of a file that belongs to other keys which ones.
-func (r *ring) unusable(path string, err error) error {
+func (r *Keys) unusable(path string, err error) error {
 	other := Unusable(path, err)
 	if !errors.Is(err, bolt.ErrOtherKey) {
 		return other

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
@@ -26,17 +25,18 @@ type Registry interface {
 	io.Closer
 }
 
-// OpenRegistry connects to a running server through the socket beside its state file,
-// or opens the file if there is none. A state in etcd it opens itself: the servers hear of
-// changes there.
-func OpenRegistry(c *config.Config, flag string) (Registry, error) {
-	if err := FindState(c, flag); err != nil {
+// Registry connects to a running server through the socket beside its state file, or opens
+// the file if there is none. A state in etcd it opens itself: the servers hear of changes
+// there.
+func (r *Keys) Registry() (Registry, error) {
+	c := r.c
+	if err := FindState(c, ""); err != nil {
 		return nil, err
 	}
 	if remote, err := dialFile(c); remote != nil || err != nil {
 		return remoteRegistry{remote}, err
 	}
-	s, err := OpenState(c, "")
+	s, err := r.openState()
 	if err != nil || CommandLog(c) == "" {
 		return s, err
 	}

@@ -11,7 +11,7 @@ import (
 
 // A Restoring puts a backup in the place of a state. It opens the key store once.
 type Restoring struct {
-	ring
+	*Keys
 	backup  string
 	newKeys bool // the backup is to belong to the keys that are there
 }
@@ -19,7 +19,7 @@ type Restoring struct {
 // BeginRestore returns what puts a backup in its place, and is to be closed. With newKeys the
 // backup may belong to other keys, which are lost.
 func BeginRestore(c *config.Config, backup string, newKeys bool) *Restoring {
-	return &Restoring{ring{c: c, needs: !c.Keystore.None()}, backup, newKeys}
+	return &Restoring{&Keys{c: c, needs: !c.Keystore.None()}, backup, newKeys}
 }
 
 // Fits makes sure that the backup belongs to the keys of the configuration: otherwise the

@@ -26,7 +26,7 @@ type Signing struct {
 // the keys that are there. Enrollments
 // that are attached to it are signed, too; with enrollments set, so is their file.
 func SignState(c *config.Config, path string, enrollments bool) (done Signing, err error) {
-	r := &ring{c: c, needs: true}
+	r := &Keys{c: c, needs: true}
 	defer exit.Closing(&err, r)
 	if done.Unmarked, err = r.signState(path, &done.Summary); err != nil {
 		return done, err
@@ -43,7 +43,7 @@ func SignState(c *config.Config, path string, enrollments bool) (done Signing, e
 	return done, err
 }
 
-func (r *ring) signState(path string, sum *state.Summary) (unmarked, err error) {
+func (r *Keys) signState(path string, sum *state.Summary) (unmarked, err error) {
 	s, err := r.states(authkv.Vouch).Reopen(path)
 	if err != nil {
 		return nil, Unusable(path, err)
@@ -60,7 +60,7 @@ func (r *ring) signState(path string, sum *state.Summary) (unmarked, err error) 
 }
 
 // signAttached signs a copy of the enrollments in a backup, and attaches that.
-func (r *ring) signAttached(backup string) error {
+func (r *Keys) signAttached(backup string) error {
 	content, err := bolt.Attached(backup)
 	if err != nil || content == nil {
 		return err
@@ -78,7 +78,7 @@ func (r *ring) signAttached(backup string) error {
 	return bolt.Attach(backup, content)
 }
 
-func (r *ring) signEnrollments(path string) (unmarked, err error) {
+func (r *Keys) signEnrollments(path string) (unmarked, err error) {
 	f, err := r.enrollments(authkv.Vouch).Open(path)
 	if err != nil {
 		return nil, err

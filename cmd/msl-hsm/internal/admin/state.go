@@ -45,7 +45,7 @@ func OpenState(c *config.Config, flag string) (*State, error) {
 	if err := FindState(c, flag); err != nil {
 		return nil, err
 	}
-	return (&ring{c: c}).openState()
+	return KeysOf(c).openStateAndClose()
 }
 
 // OpenStateBy is OpenState where the key store was opened before, or could not be.
@@ -53,19 +53,29 @@ func OpenStateBy(c *config.Config, store keys.Store, err error) (*State, error) 
 	if err := FindState(c, ""); err != nil {
 		return nil, err
 	}
-	return (&ring{c: c, store: store, err: err}).openState()
+	return (&Keys{c: c, store: store, err: err}).openStateAndClose()
 }
 
-func (r *ring) openState() (*State, error) {
+// openStateAndClose is openState, of which the state closes the keys.
+func (r *Keys) openStateAndClose() (*State, error) {
+	s, err := r.openState()
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	s.Closer = both{s.Closer, r}
+	return s, nil
+}
+
+func (r *Keys) openState() (*State, error) {
 	open := func() (*State, error) { return r.openFile(authkv.Judge) }
 	if r.c.Server.State.Shared() {
 		open = r.administer
 	}
 	s, err := open()
 	if err != nil {
-		return nil, errors.Join(err, r.Close())
+		return nil, err
 	}
-	s.store, s.Closer = r.store, both{s.Closer, r}
+	s.store = r.store
 	return s, nil
 }
 
@@ -79,7 +89,7 @@ type State struct {
 	io.Closer
 }
 
-func (r *ring) openFile(trust authkv.Trust) (*State, error) {
+func (r *Keys) openFile(trust authkv.Trust) (*State, error) {
 	path := r.c.Server.State.Path()
 	s, err := r.states(trust).Reopen(path)
 	if err != nil {
@@ -175,52 +185,50 @@ func Absent(path string) bool {
 // MakeState makes the state file of a command that may be the first if it is missing, and
 // reports whether it did. A state in etcd, where a wrong prefix is easily another server's,
 // is not made by the way.
-func MakeState(c *config.Config) (bool, error) {
-	if c.Server.State.Shared() {
+func (r *Keys) MakeState() (bool, error) {
+	if r.c.Server.State.Shared() {
 		return false, nil
 	}
-	path := c.Server.State.Path()
+	path := r.c.Server.State.Path()
 	if path == "" || !Absent(path) {
 		return false, nil
 	}
-	r := &ring{c: c}
 	s, err := r.states(authkv.Vouch).Create(path)
 	if err != nil {
-		return false, errors.Join(err, r.Close())
+		return false, err
 	}
-	return true, errors.Join(s.Close(), r.Close())
+	return true, s.Close()
 }
 
 // MakeEnrollments makes the records of devices if they are missing and devices enroll here,
 // and reports whether it did.
-func MakeEnrollments(c *config.Config) (bool, error) {
-	if c.Server.Enrollment.Shared() {
-		return makeSharedEnrollments(c)
+func (r *Keys) MakeEnrollments() (bool, error) {
+	if r.c.Server.Enrollment.Shared() {
+		return r.makeSharedEnrollments()
 	}
-	path := c.Server.Enrollment.File()
+	path := r.c.Server.Enrollment.File()
 	if path == "" || !Absent(path) {
 		return false, nil
 	}
-	r := &ring{c: c}
 	f, err := r.enrollments(authkv.Vouch).Open(path)
 	if err != nil {
-		return false, errors.Join(err, r.Close())
+		return false, err
 	}
-	return true, errors.Join(f.Close(), r.Close())
+	return true, f.Close()
 }
 
 // InitState makes whichever is missing of the state and of the records of devices, and
 // returns their names.
-func InitState(c *config.Config) (made []string, err error) {
-	makeMain := MakeState
-	if c.Server.State.Shared() {
-		makeMain = makeShared
+func (r *Keys) InitState() (made []string, err error) {
+	makeMain := r.MakeState
+	if r.c.Server.State.Shared() {
+		makeMain = r.makeShared
 	}
 	for _, f := range []struct {
 		name string
-		make func(*config.Config) (bool, error)
-	}{{c.Server.State.String(), makeMain}, {placeOfEnrollments(c), MakeEnrollments}} {
-		done, err := f.make(c)
+		make func() (bool, error)
+	}{{r.c.Server.State.String(), makeMain}, {placeOfEnrollments(r.c), r.MakeEnrollments}} {
+		done, err := f.make()
 		if err != nil {
 			return made, err
 		}
@@ -232,11 +240,12 @@ func InitState(c *config.Config) (made []string, err error) {
 }
 
 // InitNewState makes the files of a new server. An existing file is an error.
-func InitNewState(c *config.Config) ([]string, error) {
+func (r *Keys) InitNewState() ([]string, error) {
+	c := r.c
 	if err := FindState(c, ""); err != nil {
 		return nil, err
 	}
-	made, err := InitState(c)
+	made, err := r.InitState()
 	if err == nil && len(made) == 0 {
 		what := "state file"
 		if c.Server.State.Shared() {
@@ -248,11 +257,11 @@ func InitNewState(c *config.Config) ([]string, error) {
 }
 
 // BeginState makes the state of a server that is starting, if begin is set.
-func BeginState(c *config.Config, begin bool, log *slog.Logger) error {
+func (r *Keys) BeginState(begin bool, log *slog.Logger) error {
 	if !begin {
-		return findEnrollments(c)
+		return findEnrollments(r.c)
 	}
-	made, err := InitNewState(c)
+	made, err := r.InitNewState()
 	if err != nil {
 		return fmt.Errorf("%w; start without --init-state", err)
 	}

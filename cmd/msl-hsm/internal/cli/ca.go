@@ -80,7 +80,7 @@ func makeCA(p *program, f caFlags) (err error) {
 		return err
 	}
 	// It has not certified anything yet, so no record can have been lost.
-	if _, err := admin.MakeEnrollments(c); err != nil {
+	if _, err := admin.KeysBy(c, store).MakeEnrollments(); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "made the CA %q, key %s, certificate %s, valid until %s\n", f.name, keys.CAKey(c), f.out, day(certificate.NotAfter))

@@ -104,7 +104,8 @@ func (p completer) quietly(c *cobra.Command, do func(admin.Registry) error) {
 		return
 	}
 	conf.Keystore = config.Keystore{}
-	s, err := admin.OpenRegistry(conf, path)
+	conf.Server.State.Override(path)
+	s, err := admin.KeysOf(conf).Registry()
 	if err != nil {
 		return
 	}
@@ -120,7 +121,9 @@ func (p completer) devices(_ *cobra.Command, begin string) (names []string) {
 	if !conf.Server.State.Shared() {
 		conf.Keystore = config.Keystore{}
 	}
-	s, err := admin.OpenEnrollments(conf, false)
+	own := admin.KeysOf(conf)
+	defer own.Close()
+	s, err := own.Enrollments(false)
 	if err != nil {
 		return nil
 	}

@@ -18,7 +18,9 @@ func (p *program) withEnrollments(signs bool, do func(admin.Enrollments) error) 
 	if !c.Server.Enrollment.On() {
 		return exit.Usagef("devices cannot enroll here: set server.enrollment.state in the configuration")
 	}
-	all, err := admin.OpenEnrollments(c, signs)
+	own := admin.KeysOf(c)
+	defer exit.Closing(&err, own)
+	all, err := own.Enrollments(signs)
 	if err != nil {
 		return err
 	}

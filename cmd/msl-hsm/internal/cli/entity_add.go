@@ -181,25 +181,27 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	own := admin.KeysOf(c)
+	defer exit.Closing(&err, own)
 	if f.tpmPSK {
 		c.Server.State.Override(f.state)
-		if f.storageKey, err = provenStorage(c, identity, f.storage, f.nonce); err != nil {
+		if f.storageKey, err = provenStorage(c, own, identity, f.storage, f.nonce); err != nil {
 			return err
 		}
 		identity = fleet.PSKIdentity(identity)
 	}
 	e := state.EntityRecord{Identity: identity, Scheme: f.scheme, KeyExchanges: f.keyExchanges, UserSchemes: f.userSchemes}
 	c.Server.State.Override(f.state)
-	made, err := admin.MakeState(c)
+	made, err := own.MakeState()
 	if err != nil {
 		return err
 	}
-	state, err := admin.OpenRegistry(c, "")
+	state, err := own.Registry()
 	if err != nil {
 		return err
 	}
 	defer exit.Closing(&err, state)
-	if err := giveKeys(c, state, &e, &f); err != nil {
+	if err := giveKeys(c, own, state, &e, &f); err != nil {
 		return err
 	}
 	if err := state.AddEntity(e); err != nil {
@@ -214,14 +216,14 @@ func addEntity(p *program, identity string, f entityFlags) (err error) {
 }
 
 // giveKeys adds the keys that a scheme needs to a record.
-func giveKeys(c *config.Config, to admin.Registry, e *state.EntityRecord, f *entityFlags) error {
+func giveKeys(c *config.Config, own *admin.Keys, to admin.Registry, e *state.EntityRecord, f *entityFlags) error {
 	switch e.Scheme {
 	case "X509", "NONE", "NONE_SUFFIXED":
 		return nil
 	case "MGK":
-		return groupMember(c, e.Identity, f.generatePSK)
+		return groupMember(c, own, e.Identity, f.generatePSK)
 	case "PSK", "PSK_PROFILE":
-		return pskEntity(c, to, e, f)
+		return pskEntity(c, own, to, e, f)
 	}
 	return publicKeyEntity(e, f)
 }
@@ -296,12 +298,11 @@ func newPSK(c *config.Config, store keys.Store, identity string, f *entityFlags)
 }
 
 // pskEntity gives an entity a key set, sealed by the key store.
-func pskEntity(c *config.Config, to admin.Registry, e *state.EntityRecord, f *entityFlags) (err error) {
-	store, err := keys.Open(c)
+func pskEntity(c *config.Config, own *admin.Keys, to admin.Registry, e *state.EntityRecord, f *entityFlags) error {
+	store, err := own.Store()
 	if err != nil {
 		return err
 	}
-	defer exit.Closing(&err, store)
 	if err := admin.PairRegistry(c, to, store); err != nil {
 		return err
 	}
@@ -328,7 +329,7 @@ func pskEntity(c *config.Config, to admin.Registry, e *state.EntityRecord, f *en
 
 // groupMember writes the keys of an entity of a model group. The server derives them
 // again whenever it needs them.
-func groupMember(c *config.Config, identity, path string) (err error) {
+func groupMember(c *config.Config, own *admin.Keys, identity, path string) error {
 	prefix, found := serverside.LongestPrefix(c.Server.ModelGroups, identity)
 	if !found {
 		return exit.Usagef("server.model-groups has no group for %q", identity)
@@ -336,11 +337,10 @@ func groupMember(c *config.Config, identity, path string) (err error) {
 	if path == "" {
 		return nil
 	}
-	store, err := keys.Open(c)
+	store, err := own.Store()
 	if err != nil {
 		return err
 	}
-	defer exit.Closing(&err, store)
 	group, err := serverside.GroupKey(store, c.Server.ModelGroups[prefix])
 	if err != nil {
 		return err

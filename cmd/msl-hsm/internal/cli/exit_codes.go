@@ -25,6 +25,8 @@ const exitText = `Exit codes:
      what it waited for
   9  the server is not the trusted one: its key, identity or TLS certificate is
      another, or a signature of its answer is wrong. Nothing of that answer counts
+141  nobody read to the end what it prints, as in msl-hsm errors | head -1; what was
+     to be done is done
 `
 
 func exitCodes() *cobra.Command {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/serverside"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -82,7 +83,7 @@ func inspectorKeys(p *program, i *msl.Inspector) (*serverside.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := serverside.Open(c, nil)
+	s, err := serverside.Open(c, func(*admin.Keys) error { return nil }, nil)
 	if err != nil {
 		return nil, err
 	}

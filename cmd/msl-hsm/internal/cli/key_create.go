@@ -107,13 +107,13 @@ func createSet(p *program, role, soPIN string, rotate bool) (err error) {
 	if err != nil || !first {
 		return err
 	}
-	return initFirst(p, c)
+	return initFirst(p, c, store)
 }
 
 // initFirst makes the state of a server whose first keys were made.
-func initFirst(p *program, c *config.Config) error {
+func initFirst(p *program, c *config.Config, store keys.Store) error {
 	// Nothing has been issued yet, so no state can have been lost.
-	made, err := admin.InitState(c)
+	made, err := admin.KeysBy(c, store).InitState()
 	for _, name := range made {
 		what := "file"
 		switch {

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +21,8 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 // runWith executes a command whose configuration begins with the given defaults.
 func runWith(defaults func() *config.Config, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	outliveReaders()
+	stdin, stdout = present(stdin, stdout)
 	stderr = safetext.Writer{W: stderr} // errors and logs quote peers
 	printed := &printer{w: stdout}
 	if onTerminal(stdout) {
@@ -35,6 +39,9 @@ func runWith(defaults func() *config.Config, args []string, stdin io.Reader, std
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
 		err = printed.lost()
+	}
+	if printed.unread(err) {
+		return exit.Unread
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "msl-hsm:", exit.OneLine(err))
@@ -64,6 +71,11 @@ func (p *printer) lost() error {
 		return nil
 	}
 	return fmt.Errorf("what was to be done is done, but what it prints is lost: %w", p.err)
+}
+
+// unread reports whether all that went wrong is that nobody reads any more, as behind head.
+func (p *printer) unread(err error) bool {
+	return errors.Is(p.err, syscall.EPIPE) && errors.Is(err, syscall.EPIPE)
 }
 
 func rootCommand(p *program) *cobra.Command {

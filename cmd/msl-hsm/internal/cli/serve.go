@@ -99,9 +99,6 @@ func runServer(p *program, ctx context.Context, f serveFlags) error {
 	}
 	defer listener.Close() // closing again after Shutdown does no harm
 	p.stop.during("the key store to open")
-	if err := admin.BeginState(c, f.initState, log); err != nil {
-		return err
-	}
 	return serveOn(p, ctx, c, f, listener, sockets, reload, log)
 }
 
@@ -145,7 +142,8 @@ func serverConfig(p *program, f serveFlags) (*config.Config, error) {
 func serveOn(p *program, ctx context.Context, c *config.Config, f serveFlags, l net.Listener, sockets sockets, reload chan os.Signal, log *slog.Logger) (err error) {
 	sampled := logsample.New(log.Handler())
 	peers := slog.New(sampled) // for events that any peer can cause
-	s, err := serverside.Open(c, peers)
+	begin := func(k *admin.Keys) error { return k.BeginState(f.initState, log) }
+	s, err := serverside.Open(c, begin, peers)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,15 @@ func (p *program) withState(path string, do func(admin.Registry) error) (err err
 	if err != nil {
 		return err
 	}
-	state, err := admin.OpenRegistry(c, path)
+	c.Server.State.Override(path)
+	own := admin.KeysOf(c)
+	defer exit.Closing(&err, own)
+	return withRegistry(own, do)
+}
+
+// withRegistry runs a verb with the state, and the keys if it needs them.
+func withRegistry(own *admin.Keys, do func(admin.Registry) error) (err error) {
+	state, err := own.Registry()
 	if err != nil {
 		return err
 	}
@@ -54,11 +62,13 @@ func (p *program) withNewState(path string, do func(admin.Registry) error) (err 
 		return err
 	}
 	c.Server.State.Override(path)
-	made, err := admin.MakeState(c)
+	own := admin.KeysOf(c)
+	defer exit.Closing(&err, own)
+	made, err := own.MakeState()
 	if err != nil {
 		return err
 	}
-	if err = p.withState(path, do); err == nil {
+	if err = withRegistry(own, do); err == nil {
 		tellMade(p.stderr, made, c.Server.State.Path())
 	}
 	return err
@@ -83,13 +93,15 @@ A server that lost its state file is not new: with an empty one it takes recorde
 messages again, and whoever was revoked. Restore a backup instead, or make new
 issuer keys before.`,
 		Args: want(),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(*cobra.Command, []string) (err error) {
 			c, err := p.configure()
 			if err != nil {
 				return err
 			}
 			c.Server.State.Override(path)
-			made, err := admin.InitNewState(c)
+			own := admin.KeysOf(c)
+			defer exit.Closing(&err, own)
+			made, err := own.InitNewState()
 			if len(made) > 0 {
 				err = admin.Tell(c, nil, "state init", strings.Join(made, ", "), err)
 			}

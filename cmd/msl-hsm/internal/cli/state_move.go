@@ -60,7 +60,7 @@ import.
 With --keep-tokens they go on: for a file whose server was stopped before and took no
 message since.`,
 		Args: want("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) (err error) {
 			c, err := p.configure()
 			if err != nil {
 				return err
@@ -68,8 +68,10 @@ message since.`,
 			if admin.Absent(args[0]) {
 				return exit.Usagef("no state file or backup %s: correct the path", args[0])
 			}
+			r := admin.BeginRestore(c, args[0], newKeys)
+			defer exit.Closing(&err, r)
 			line := newProgress(p.stderr)
-			sum, err := admin.ImportState(c, args[0], keep, newKeys, copying(line))
+			sum, err := r.ImportState(keep, copying(line))
 			line.clear()
 			if err := admin.Tell(c, nil, "state import", args[0], err); err != nil {
 				return err
@@ -78,7 +80,7 @@ message since.`,
 			if !keep {
 				fmt.Fprint(p.stdout, importedText)
 			}
-			return importAttached(p, c, args[0], newKeys)
+			return importAttached(p, c, r, args[0])
 		},
 	}
 	c.Flags().BoolVar(&keep, "keep-tokens", false, "let the tokens of before go on, and messages be replayed that were taken since")
@@ -87,9 +89,7 @@ message since.`,
 }
 
 // importAttached imports the enrollments in a backup, if it has some.
-func importAttached(p *program, c *config.Config, path string, newKeys bool) (err error) {
-	r := admin.BeginRestore(c, path, newKeys)
-	defer exit.Closing(&err, r)
+func importAttached(p *program, c *config.Config, r *admin.Restoring, path string) error {
 	content, err := r.Enrollments()
 	switch {
 	case err == nil && content == nil:

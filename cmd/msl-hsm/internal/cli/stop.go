@@ -17,6 +17,11 @@ import (
 // after messages in flight have had the rest.
 func closingTime(shutdown time.Duration) time.Duration { return min(time.Second, shutdown/4) }
 
+// oneSignal is the time in which the same signal is still the first one: timeout, and programs that
+// pass on what they got, send it to a process and a moment later to its group. Nobody decides so
+// fast.
+const oneSignal = 200 * time.Millisecond
+
 // A stopper ends the process of a server or an agent that was told to stop but does
 // not: a call into a PKCS #11 module may never return, and nothing in this process can
 // end it. A nil stopper leaves that to others.
@@ -29,8 +34,8 @@ type stopper struct {
 }
 
 // stoppable makes a context that ends with the first signal to stop. From then on the
-// process has its grace time to end by itself; a second signal ends it at once. The
-// caller ends the watch when it is done.
+// process has its grace time to end by itself; a second signal ends it at once, unless it is
+// the first one again. The caller ends the watch when it is done.
 func (p *program) stoppable(parent context.Context, log *slog.Logger) (ctx context.Context, end func()) {
 	p.stop = &stopper{log: log, grace: config.DefaultShutdown, doing: "start"}
 	ctx, cancel := context.WithCancel(parent)
@@ -66,21 +71,28 @@ func (s *stopper) during(what string) {
 }
 
 func (s *stopper) watch(signals <-chan os.Signal, cancel context.CancelFunc, ended <-chan struct{}) {
+	var first os.Signal
 	select {
 	case <-ended:
 		return
-	case <-signals:
+	case first = <-signals:
 	}
 	cancel()
 	s.mu.Lock()
 	most := s.grace
 	s.mu.Unlock()
-	select {
-	case <-ended:
-	case <-signals:
-		s.abandon("a second signal")
-	case <-time.After(most):
-		s.abandon("it did not end within " + most.String())
+	came, over := time.Now(), time.After(most)
+	for {
+		select {
+		case <-ended:
+			return
+		case again := <-signals:
+			if again != first || time.Since(came) >= oneSignal {
+				s.abandon("a second signal")
+			}
+		case <-over:
+			s.abandon("it did not end within " + most.String())
+		}
 	}
 }
 

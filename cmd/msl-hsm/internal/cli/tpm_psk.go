@@ -54,7 +54,7 @@ see msl-hsm entity add --help.`,
 
 // provenStorage returns the storage key in the TPM of a device that is enrolled here,
 // from the file of its proof for a nonce.
-func provenStorage(c *config.Config, device, file, nonceText string) (public []byte, err error) {
+func provenStorage(c *config.Config, own *admin.Keys, device, file, nonceText string) (public []byte, err error) {
 	nonce, err := parseNonce(nonceText)
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func provenStorage(c *config.Config, device, file, nonceText string) (public []b
 	if !c.Server.Enrollment.On() {
 		return nil, exit.Usagef("devices cannot enroll here: set server.enrollment.state in the configuration")
 	}
-	all, err := admin.OpenEnrollments(c, false)
+	all, err := own.Enrollments(false)
 	if err != nil {
 		return nil, err
 	}

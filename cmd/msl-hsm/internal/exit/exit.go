@@ -36,6 +36,10 @@ const (
 	// Untrusted is for a server that did not prove to be the trusted one: another key,
 	// identity or certificate, or a signature that does not verify.
 	Untrusted = 9
+
+	// Unread is for a command whose output nobody reads any more: what shells tell of a process
+	// that SIGPIPE ended.
+	Unread = 128 + 13
 )
 
 // A codedError is an error with its own exit code.

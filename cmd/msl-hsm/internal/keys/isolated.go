@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
@@ -161,7 +162,10 @@ func openDescribed(k *config.Keystore) (keystore.Store, error) {
 }
 
 // TakePIN has the store log in with another PIN.
-func (d described) TakePIN(fd int) error { return d.RenewPIN(hsm.PINSource(fmt.Sprintf("fd:%d", fd))) }
+func (d described) TakePIN(fd int) error {
+	defer syscall.Close(fd)
+	return d.RenewPIN(hsm.PINSource(fmt.Sprintf("fd:%d", fd)))
+}
 
 // Device returns what the store holds in its token.
 func (d described) Device() isolated.Device {

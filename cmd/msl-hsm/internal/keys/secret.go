@@ -23,6 +23,8 @@ func Secret(source, what string) (*lockedmem.Buffer, error) {
 	}
 	b, err := s.Read(what, MaxSecret)
 	switch {
+	case errors.Is(err, secrets.ErrEmpty) && strings.HasPrefix(string(s), "fd:"):
+		return nil, exit.WithCode(fmt.Errorf("the %s from %s is empty, or was read there before: what is read more than once needs another source, such as file:PATH", what, s), exit.Secret)
 	case errors.Is(err, secrets.ErrEmpty):
 		return nil, exit.WithCode(fmt.Errorf("the %s from %s is empty", what, s), exit.Secret)
 	case err != nil:

@@ -167,7 +167,9 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 		for _, check := range now.Checks {
 			d.say("running server: "+check.Name, check.Verdict, "%s", check.Detail)
 		}
-		return
+		if !d.c.Server.State.Shared() {
+			return
+		}
 	}
 	s, err := admin.OpenStateBy(d.c, store, errStore)
 	if err != nil {
@@ -175,6 +177,10 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 		return
 	}
 	defer s.Close()
+	d.members(s)
+	if running != nil {
+		return // it was asked for all else
+	}
 	all, err := s.Check()
 	if err == nil {
 		d.used, err = s.Server.Pair(context.Background())
@@ -188,6 +194,20 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 	}
 	if len(doubts) == 0 {
 		d.judge("authenticity", err, "the state was changed by nobody without the keys of the server")
+	}
+}
+
+// members tells of each member of etcd: as long as most of them answer, nothing else does.
+func (d *doctor) members(s *admin.State) {
+	if s.Members == nil {
+		return
+	}
+	for _, m := range s.Members(context.Background()) {
+		if m.Err != nil {
+			d.say("etcd", Warning, "%s: %s", m.Endpoint, exit.OneLine(m.Err))
+			continue
+		}
+		d.say("etcd", OK, "%s answers, version %s", m.Endpoint, m.Version)
 	}
 }
 

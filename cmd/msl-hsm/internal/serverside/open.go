@@ -10,7 +10,6 @@ import (
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/admin"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
-	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/metrics"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/statuspage"
@@ -21,8 +20,9 @@ import (
 	"github.com/msl-hsm/msl-hsm/msl/usermsg"
 )
 
-// Open builds a server: its state, its keys, and what it trusts.
-func Open(c *config.Config, log *slog.Logger) (*Service, error) {
+// Open builds a server: its state, its keys, and what it trusts. begin is called with its keys
+// before all else.
+func Open(c *config.Config, begin func(*admin.Keys) error, log *slog.Logger) (*Service, error) {
 	messages, err := c.Server.ReadMessages()
 	if err != nil {
 		return nil, err
@@ -32,8 +32,13 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 		s.past = &statuspage.History{}
 	}
 	c.Keystore.Calls = s.called
-	if err := s.openState(c, log); err != nil {
-		return nil, err
+	own := admin.KeysOf(c)
+	err = begin(own)
+	if err == nil {
+		err = s.openState(c, own, log)
+	}
+	if err != nil {
+		return nil, errors.Join(err, own.Close())
 	}
 	if s.access, err = openAccessLog(c); err == nil {
 		s.audit, err = openAudit(c, s.Store)
@@ -53,10 +58,10 @@ func Open(c *config.Config, log *slog.Logger) (*Service, error) {
 }
 
 // openState opens the state, and the key store that authenticates it and belongs to it.
-func (s *base) openState(c *config.Config, log *slog.Logger) (err error) {
-	s.State, s.Store, err = admin.Serve(c, log, s.stateBack)
+func (s *base) openState(c *config.Config, own *admin.Keys, log *slog.Logger) (err error) {
+	s.State, s.Store, err = own.Serve(log, s.stateBack)
 	if !c.Server.State.Shared() && errors.Is(err, fs.ErrNotExist) {
-		return firstStep(c, err)
+		return firstStep(c, own, err)
 	}
 	if err != nil {
 		return err
@@ -79,12 +84,11 @@ func (s *base) stateBack() {
 
 // firstStep returns what a server without a state file lacks first: the keys, since
 // making those makes the file too.
-func firstStep(c *config.Config, noState error) (err error) {
-	store, err := keys.Open(c)
+func firstStep(c *config.Config, own *admin.Keys, noState error) error {
+	store, err := own.Store()
 	if err != nil {
 		return err
 	}
-	defer exit.Closing(&err, store)
 	if _, err := ownEntity(c, store); err != nil {
 		return err
 	}

@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+)
+
+// unread returns a pipe that nobody reads.
+func unread(t *testing.T) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	t.Cleanup(func() { w.Close() })
+	return w
+}
+
+// codeOf returns the exit code of a command that ended by itself.
+func codeOf(t *testing.T, err error) int {
+	t.Helper()
+	var ended *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case !errors.As(err, &ended) || !ended.Exited():
+		t.Fatalf("it did not end by itself: %v", err)
+	}
+	return ended.ExitCode()
+}
+
+// TestUnread has nobody read what commands print: they do all that they are to do, and say by
+// their exit code alone that it was not read.
+func TestUnread(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "pin", "passphrase\n")
+	write(t, dir, "msl-hsm.yaml", "keystore: {uri: \"soft:keys\", pin: \"file:pin\"}\nserver: {state: s.db}\n")
+	for _, verb := range []string{"errors", "key create --set server"} {
+		c := exec.Command("msl-hsm", strings.Fields(verb)...)
+		var said bytes.Buffer
+		c.Dir, c.Stdout, c.Stderr = dir, unread(t), &said
+		if code := codeOf(t, c.Run()); code != exit.Unread || said.Len() > 0 {
+			t.Errorf("%s: exit code %d, %q", verb, code, &said)
+		}
+	}
+	c := exec.Command("msl-hsm", "key", "list")
+	c.Dir = dir
+	if out, err := c.Output(); err != nil || !strings.Contains(string(out), "msl-seal-mac") {
+		t.Errorf("not all keys were made: %v\n%s", err, out)
+	}
+	unreadServer(t, dir)
+}
+
+// unreadServer has nobody read the log of a server any more, which goes on.
+func unreadServer(t *testing.T, dir string) {
+	c := exec.Command("msl-hsm", "serve", "-v", "--listen", "127.0.0.1:0", "--ready-file", "ready")
+	c.Dir, c.Stderr = dir, unread(t)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	await(t, "the server", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "ready"))
+		return err == nil || len(ended) > 0
+	})
+	c.Process.Signal(syscall.SIGTERM)
+	if code := codeOf(t, <-ended); code != 0 {
+		t.Errorf("the server ended with %d", code)
+	}
+}
+
+// TestOneSignal sends a server the same signal several times at once, as timeout does with its
+// group: it is one, and the server has its time.
+func TestOneSignal(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "keys", "")
+	write(t, dir, "c.yaml", "keystore: {uri: \"soft:keys\", pin: \"fd:0\"}\nserver: {state: s.db, shutdown: 1s, listen: \"127.0.0.1:0\"}\n")
+	c := launch(t, dir, "serve", "--init-state", "--config", "c.yaml")
+	await(t, "the state file", func() bool { _, err := os.Stat(filepath.Join(dir, "s.db")); return err == nil })
+	for range 5 {
+		c.signal(syscall.SIGTERM)
+	}
+	c.forced(time.Second, 6*time.Second, "it did not end within 1s", "the key store to open")
+}
