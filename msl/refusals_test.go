@@ -200,6 +200,7 @@ func userAuthCases() []refusalCase {
 
 func keyExchangeCases() []refusalCase {
 	none := rawKeys{}
+	everyExchange := func(r *recorded) { r.withEveryExchange() }
 	fromNone := func(o object) []byte {
 		return none.message(byScheme("NONE", object{"identity": "client3"}), one(o), hello)
 	}
@@ -218,6 +219,9 @@ func keyExchangeCases() []refusalCase {
 		{name: "unknown mechanism", code: msl.ErrUnidentifiedKeyXMechanism, message: fromPSK(requests(asymmetric("X", []byte{})))},
 		{name: "unsupported mechanism", code: msl.ErrUnsupportedKeyXMechanism, message: fromPSK(requests(asymmetric("ECC", []byte("x"))))},
 		{name: "public key of garbage", code: msl.ErrInvalidPublicKey, message: fromPSK(requests(asymmetric("RSA", []byte("x"))))},
+		{name: "public key of garbage, more mechanisms", code: msl.ErrInvalidPublicKey, prepare: everyExchange, message: fromPSK(requests(asymmetric("RSA", []byte("x"))))},
+		{name: "public key of garbage, mechanism before others", code: msl.ErrInvalidPublicKey, prepare: everyExchange, message: fromPSK(requests(asymmetric("JWE_RSA", []byte("x"))))},
+		{name: "unsupported mechanism, more mechanisms", code: msl.ErrUnsupportedKeyXMechanism, prepare: everyExchange, message: fromPSK(requests(asymmetric("ECC", []byte("x"))))},
 		{name: "no pre-shared key", code: msl.ErrEntityNotFound, message: fromNone(requests(pskRequest))},
 		{name: "scheme not permitted", code: msl.ErrKeyXIncorrectData, prepare: barred, message: fromPSK(requests(pskRequest))},
 		{name: "too many requests", code: msl.ErrMSLParseError, message: fromPSK(requests(slices.Repeat([]any{pskRequest}, 65)...))},
