@@ -230,14 +230,20 @@ func parseKeyRequest(o wire.Object, exchanges []Responder) (data schemeData, una
 	return data, checkKeyRequest(exchanges, data), nil
 }
 
-func checkKeyRequest(exchanges []Responder, data schemeData) (err error) {
-	for _, x := range exchanges { // one scheme may be configured in several ways
+// checkKeyRequest asks each way in which the scheme is configured. What is wrong with the
+// request is said by the one that has its mechanism.
+func checkKeyRequest(exchanges []Responder, data schemeData) (refusal error) {
+	for _, x := range exchanges {
 		if x.Scheme() != data.scheme {
 			continue
 		}
-		if err = x.Check(data.data); err == nil {
+		err := x.Check(data.data)
+		if err == nil {
 			return nil
 		}
+		if refusal == nil || errors.Is(refusal, ErrUnsupportedKeyXMechanism) {
+			refusal = err
+		}
 	}
-	return err
+	return refusal
 }

@@ -290,6 +290,10 @@ func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (er
 	if err != nil {
 		return err
 	}
+	if len(sender.Identity) > maxName {
+		release()
+		return fail(ErrIncorrectEntityAuthData, "entity authentication data", fmt.Errorf("a name of %d bytes is longer than %d", len(sender.Identity), maxName))
+	}
 	in.sender, in.release = sender, release
 	return nil
 }

@@ -211,7 +211,13 @@ func (m *messages) next() error {
 	if m.err != nil {
 		return m.err
 	}
-	return m.take(m.decoder.FirstAfter("payload"))
+	return m.take(firstAfter(m.decoder))
+}
+
+// firstAfter returns the header that follows what is left of a message. A header may have
+// members that the protocol does not know.
+func firstAfter(d *wire.Decoder) (wire.Object, error) {
+	return d.FirstAfter("payload", "headerdata", "errordata")
 }
 
 // failed returns the error that ended the reading, or nil.
