@@ -55,6 +55,9 @@ func Replace(path string, data []byte, mode fs.FileMode) error {
 // If the name exists already, even as a dangling link, the error is fs.ErrExist and
 // nothing changes. An error is a [*fs.PathError] about path.
 func Create(path string, data []byte, mode fs.FileMode) error {
+	if _, err := os.Lstat(path); err == nil { // also where nothing can be written
+		return about("create", path, syscall.EEXIST)
+	}
 	return about("create", path, write(path, data, mode, link))
 }
 
