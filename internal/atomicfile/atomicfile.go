@@ -55,7 +55,16 @@ func Replace(path string, data []byte, mode fs.FileMode) error {
 // If the name exists already, even as a dangling link, the error is fs.ErrExist and
 // nothing changes. An error is a [*fs.PathError] about path.
 func Create(path string, data []byte, mode fs.FileMode) error {
+	if there(path) { // also where nothing can be written
+		return about("create", path, syscall.EEXIST)
+	}
 	return about("create", path, write(path, data, mode, link))
+}
+
+// there reports whether a path has the name of something, or of a link.
+func there(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil && filepath.Base(path) != "." && !os.IsPathSeparator(path[len(path)-1])
 }
 
 // Aside gives the file at path a second, unused name beside it: the name of the file

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // writers are the two ways to write a file, for tests of what they have in common.
@@ -270,6 +271,23 @@ func TestConcurrentCreate(t *testing.T) {
 		t.Errorf("%d made the file", count)
 	}
 	names(t, dir, "file")
+}
+
+// TestCreateThere makes a file that is there: nothing is written for that, since there may be no
+// room, or no right to.
+func TestCreateThere(t *testing.T) {
+	dir := t.TempDir()
+	path, long := filepath.Join(dir, "file"), time.Unix(1, 0)
+	err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(dir, long, long))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(path, []byte("text"), 0); !errors.Is(err, fs.ErrExist) {
+		t.Error(err)
+	}
+	if info, err := os.Stat(dir); err != nil || !info.ModTime().Equal(long) {
+		t.Errorf("something was written: %v, %v", info, err)
+	}
 }
 
 func TestSyncDir(t *testing.T) {

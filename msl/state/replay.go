@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"context"
+	"sync"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -14,8 +15,29 @@ import (
 // their largest non-replayable ids and their renewals.
 type Tokens struct {
 	records
-	keeps keeps
-	steps turnstile
+	keeps  keeps
+	steps  turnstile
+	behind behind
+}
+
+// behind is told once that the state is older than a token.
+type behind struct {
+	once sync.Once
+	tell func(identity string) // or nil
+}
+
+// WhenBehind has tell called once if a token is seen that was renewed more often than the state
+// knows of: then the state is an older copy, and also forgot which messages were taken and who
+// was revoked since. It is to be set before the first token is seen. That nothing is told
+// proves nothing: devices whose tokens were not renewed meanwhile show no difference.
+func (t *Tokens) WhenBehind(tell func(identity string)) { t.behind.tell = tell }
+
+// compare looks whether a token is one that the state must know of, and does not. The first
+// number of a token is 0, and the others are given after they were recorded.
+func (b *behind) compare(identity string, known bool, newest, sequence int64) {
+	if b.tell != nil && (known && sequence > newest || !known && sequence > 0) {
+		b.once.Do(func() { b.tell(identity) })
+	}
 }
 
 // step makes a step of a token. In a store that several servers share, those of this server
@@ -74,7 +96,7 @@ func (t *Tokens) Renewable(ctx context.Context, identity string, serial, sequenc
 	return t.view(ctx, "check sequence number", func(tx kv.Reader) error {
 		payload, err := tx.Get(tableSequences, key)
 		if err == nil {
-			_, err = renewed(payload, sequence)
+			_, err = t.renewed(identity, payload, sequence)
 		}
 		return err
 	})
@@ -87,7 +109,7 @@ func (t *Tokens) Renew(ctx context.Context, identity string, serial, sequence in
 		return 0, err
 	}
 	s := &tokenStep{table: tableSequences, key: key, next: func(old []byte) ([]byte, error) {
-		next, err := renewed(old, sequence)
+		next, err := t.renewed(identity, old, sequence)
 		if err != nil {
 			return nil, err
 		}
@@ -101,12 +123,13 @@ func (t *Tokens) Renew(ctx context.Context, identity string, serial, sequence in
 }
 
 // renewed returns the record after a renewal.
-func renewed(payload []byte, sequence int64) (s msl.Sequence, err error) {
+func (t *Tokens) renewed(identity string, payload []byte, sequence int64) (s msl.Sequence, err error) {
 	var was newestSequence
 	if payload != nil {
 		if was, err = decodeNewestSequence(payload); err != nil {
 			return s, err
 		}
 	}
+	t.behind.compare(identity, payload != nil, was.Newest, sequence)
 	return was.Renew(payload != nil, sequence)
 }

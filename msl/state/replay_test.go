@@ -122,6 +122,40 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// TestBehind renews tokens, and shows them to a state of before: it tells so once, and of no
+// token that it knows, also if the answer to a renewal was lost.
+func TestBehind(t *testing.T) {
+	var told []string
+	tell := func(identity string) { told = append(told, identity) }
+	for name, c := range map[string]struct {
+		recorded, shown []int64 // numbers in requests for renewals
+		want            int
+	}{
+		"in order":             {[]int64{0, 1, 2}, []int64{3}, 0},
+		"the answer was lost":  {[]int64{0, 1}, []int64{1, 1, 2}, 0},
+		"an old one":           {[]int64{0, 1, 2, 3}, []int64{0}, 0},
+		"never renewed":        {nil, []int64{0}, 0},
+		"renewed once more":    {[]int64{0, 1}, []int64{3, 3}, 1},
+		"nothing was recorded": {nil, []int64{1, 2}, 1},
+	} {
+		s := newServer(t)
+		s.WhenBehind(tell)
+		told = nil
+		for _, n := range c.recorded {
+			if _, err := s.Renew(t.Context(), "a", 1, n); err != nil {
+				t.Fatal(name, err)
+			}
+		}
+		for _, n := range c.shown {
+			_ = s.Renewable(t.Context(), "a", 1, n)
+			_, _ = s.Renew(t.Context(), "a", 1, n)
+		}
+		if len(told) != c.want || c.want > 0 && told[0] != "a" {
+			t.Errorf("%s: told of %q, want %d", name, told, c.want)
+		}
+	}
+}
+
 func TestRenewConcurrently(t *testing.T) {
 	s, _ := inFile(t)
 	if _, err := s.Renew(t.Context(), "a", 1, 0); err != nil {

@@ -68,7 +68,7 @@ func (d *DB) writeWaiting() {
 // run again.
 func (d *DB) commit(writes []*write) (again []*write) {
 	at := -1
-	err := update(d.db, func(t *bbolt.Tx) error {
+	err := d.update(func(t *bbolt.Tx) error {
 		wrote, own := false, &tx{tx: t, layout: &d.layout}
 		for i, w := range writes {
 			own.wrote = false

@@ -2,9 +2,13 @@ package boltkv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"runtime/debug"
+	"sync/atomic"
 
 	"go.etcd.io/bbolt"
 
@@ -18,6 +22,9 @@ type DB struct {
 	layout Layout
 	writes group
 	finish func(kv.Tx) error // or nil
+	opened fs.FileInfo       // of the file, when it was opened
+	size   atomic.Int64      // the most bytes that it had: it never shrinks
+	broken atomic.Pointer[error]
 }
 
 var _ kv.Committer = (*DB)(nil)
@@ -30,7 +37,7 @@ func (d *DB) View(ctx context.Context, fn func(kv.Reader) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return view(d.db, func(t *bbolt.Tx) error { return fn(&tx{tx: t, layout: &d.layout}) })
+	return d.view(func(t *bbolt.Tx) error { return fn(&tx{tx: t, layout: &d.layout}) })
 }
 
 // Update implements [kv.Store]. Once begun, it does not return before the disk has
@@ -44,6 +51,9 @@ func (d *DB) Update(ctx context.Context, fn func(kv.Tx) error) error {
 
 // Close waits for running transactions and closes the file.
 func (d *DB) Close() error {
+	if broken := d.broken.Load(); broken != nil {
+		return d.layout.Explain(d.path, *broken) // bbolt would wait for a lock
+	}
 	if err := d.db.Close(); err != nil {
 		return d.layout.Explain(d.path, fmt.Errorf("close %s: %w", d.path, err))
 	}
@@ -52,7 +62,7 @@ func (d *DB) Close() error {
 
 // Size returns the size of the file in bytes.
 func (d *DB) Size() (n int64, err error) {
-	err = view(d.db, func(t *bbolt.Tx) error {
+	err = d.view(func(t *bbolt.Tx) error {
 		n = t.Size()
 		return nil
 	})
@@ -62,7 +72,7 @@ func (d *DB) Size() (n int64, err error) {
 // Snapshot writes the current state to w, as a file that can be opened. It does not
 // block writers.
 func (d *DB) Snapshot(w io.Writer) error {
-	return view(d.db, func(t *bbolt.Tx) error {
+	return d.view(func(t *bbolt.Tx) error {
 		_, err := t.WriteTo(w)
 		return err
 	})
@@ -96,6 +106,61 @@ func guard(fn func() error) (err error) {
 		}
 	}()
 	return fn()
+}
+
+// sound makes sure that the file is still at its path, and whole: otherwise what is written is
+// lost, and what is read may not be there.
+func (d *DB) sound() error {
+	if broken := d.broken.Load(); broken != nil {
+		return *broken
+	}
+	now, err := os.Stat(d.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && !os.SameFile(now, d.opened):
+		return fmt.Errorf("%s is not there any more: it was removed or replaced while it was open, and what is written now would be lost: put the file back, or end this process, restore a backup, and start again", d.path)
+	case err != nil:
+		return err
+	case now.Size() < d.size.Load():
+		return damage("it became shorter while it was open")
+	}
+	d.size.Store(now.Size())
+	return nil
+}
+
+// view reads. A crash before the transaction has begun leaves a lock of bbolt that nobody releases,
+// so nothing asks it again.
+func (d *DB) view(fn func(*bbolt.Tx) error) error {
+	began := false
+	return d.once(&began, func() error {
+		return d.db.View(func(t *bbolt.Tx) error {
+			began = true
+			return fn(t)
+		})
+	})
+}
+
+// update writes. A crash leaves a lock wherever it happens.
+func (d *DB) update(fn func(*bbolt.Tx) error) error {
+	never := false
+	return d.once(&never, func() error { return d.db.Update(fn) })
+}
+
+// once runs a transaction. If it crashes, and harmless is not set by then, its error is that of all
+// that follow.
+func (d *DB) once(harmless *bool, transaction func() error) error {
+	if err := d.sound(); err != nil {
+		return err
+	}
+	returned := false
+	err := guard(func() error {
+		err := transaction()
+		returned = true
+		return err
+	})
+	if !returned && !*harmless {
+		d.broken.Store(&err)
+	}
+	return err
 }
 
 func view(db *bbolt.DB, fn func(*bbolt.Tx) error) error {

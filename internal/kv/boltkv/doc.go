@@ -14,7 +14,8 @@
 // record that says what the file is for, and every record with its checksum, which also
 // covers the place of the record. Any damage is [kv.ErrDamaged]; it neither crashes the
 // process nor makes the file look as if less had happened. The same holds for a file
-// that vanishes or shrinks while it is open.
+// that vanishes or shrinks while it is open: from then on every access is an error, since
+// what is written would be lost.
 //
 // Every change is one transaction that is on the disk before Update returns. Updates
 // that arrive while another one is being synced share the next transaction.

@@ -140,12 +140,12 @@ func (l *Layout) putFormat(b *bbolt.Bucket, version int) error {
 // the file, whose layout is Guarded.
 func (d *DB) SetAuthenticated() error {
 	var found format
-	err := view(d.db, func(t *bbolt.Tx) (err error) {
+	err := d.view(func(t *bbolt.Tx) (err error) {
 		found, err = d.layout.readFormat(t)
 		return err
 	})
 	if err == nil && found.Version < authenticatedVersion {
-		err = update(d.db, func(t *bbolt.Tx) error {
+		err = d.update(func(t *bbolt.Tx) error {
 			return d.layout.putFormat(t.Bucket([]byte(formatTable)), authenticatedVersion)
 		})
 	}

@@ -47,7 +47,11 @@ func Open(path string, l Layout, how Opening) (*DB, error) {
 	if err != nil {
 		return nil, l.Explain(path, located(path, err))
 	}
-	return &DB{db: db, path: path, layout: l}, nil
+	d := &DB{db: db, path: path, layout: l}
+	if d.opened, err = os.Stat(path); err != nil {
+		return nil, l.Explain(path, errors.Join(located(path, err), db.Close()))
+	}
+	return d, nil
 }
 
 func (l *Layout) open(path string, there bool, size int64) (*bbolt.DB, error) {

@@ -202,7 +202,7 @@ func (r *Rotator) wait(ctx context.Context, now state.Rotation, what string) err
 			told = line
 		}
 		if len(behind) == 0 {
-			return r.forget(ctx, w.lost)
+			return r.forget(ctx, servers, w.lost)
 		}
 		if err := r.pause(ctx); err != nil {
 			return err
@@ -213,8 +213,10 @@ func (r *Rotator) wait(ctx context.Context, now state.Rotation, what string) err
 // followEvery is how often servers are looked at. They look as often themselves.
 const followEvery = 300 * time.Millisecond
 
-func (r *Rotator) forget(ctx context.Context, lost []string) error {
+// forget has servers that are lost count no more.
+func (r *Rotator) forget(ctx context.Context, servers map[string]state.Presence, lost []string) error {
 	for _, id := range lost {
+		r.Tell("%s gave no sign for %v: it does not count, and follows when it is back", servers[id].Name, r.gone())
 		if err := r.State.RemovePresence(ctx, id); err != nil {
 			return err
 		}

@@ -156,7 +156,8 @@ func TestRotate(t *testing.T) {
 			t.Error("a server that is gone is still waited for")
 		}
 		text := strings.Join(told, "\n")
-		if !strings.Contains(text, "waiting for slow") || !strings.Contains(text, "2 of 2 servers use the new versions") {
+		if !strings.Contains(text, "waiting for slow") || !strings.Contains(text, "2 of 2 servers use the new versions") ||
+			strings.Count(text, "killed gave no sign for 15s: it does not count, and follows when it is back") != 1 {
 			t.Error(text)
 		}
 		for label, n := range newest(t, store) {

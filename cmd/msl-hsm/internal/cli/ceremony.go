@@ -37,7 +37,8 @@ them, its public key or check value, and times. A key that is made for it signs 
 docs/ceremony.md has an example.
 
 --dry-run does all of it on a SoftHSM token that is thrown away. A ceremony that was
-interrupted is told of, and goes on with --continue, or is undone with --clean-up.`,
+interrupted is told of, and goes on with --continue, or is undone with --clean-up. With
+--so-pin sealing keys are made as trusted wrapping keys, as by msl-hsm key create.`,
 		Args: want("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := notTogether(c, "dry-run", "continue", "clean-up"); err != nil {
@@ -49,6 +50,7 @@ interrupted is told of, and goes on with --continue, or is undone with --clean-u
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "rehearse on a SoftHSM token that is thrown away")
 	c.Flags().BoolVar(&f.goOn, "continue", false, "go on with a ceremony that was interrupted")
 	c.Flags().BoolVar(&f.cleanUp, "clean-up", false, "destroy the keys of a ceremony that was interrupted")
+	soPINFlag(c, &f.soPIN, ", for trusted sealing keys")
 	c.AddCommand(ceremonyVerifyCommand(p))
 	return c
 }
@@ -63,7 +65,7 @@ func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
 		return err
 	}
 	if f.dryRun {
-		end, err := throwaway(c, plan)
+		end, err := throwaway(c, plan, &f)
 		if err != nil {
 			return err
 		}
@@ -83,7 +85,7 @@ func holdCeremony(p *program, path string, f ceremonyFlags) (err error) {
 	if err := x.take(&c.Keystore); err != nil {
 		return err
 	}
-	if x.store, err = keys.Make(c); err != nil {
+	if x.store, err = openMaking(p, c, f.soPIN, keys.Make); err != nil {
 		return err
 	}
 	defer exit.Closing(&err, x.store)
@@ -117,23 +119,27 @@ func holdPlan(path string) (*os.File, error) {
 	return nil, errors.Join(err, f.Close())
 }
 
-// throwaway has the configuration mean a token that is gone in the end.
-func throwaway(c *config.Config, plan *config.Ceremony) (end func(), err error) {
+// throwaway has the configuration, and the flags, mean a token that is gone in the end.
+func throwaway(c *config.Config, plan *config.Ceremony, f *ceremonyFlags) (end func(), err error) {
 	dir, err := os.MkdirTemp("", "msl-hsm-ceremony")
 	if err != nil {
 		return nil, err
 	}
 	end = func() { os.RemoveAll(dir) }
-	pin := rand.Text()
-	token, err := softhsm.New(dir, "dry-run", []byte(pin), []byte(rand.Text()))
+	pin, soPIN := rand.Text(), rand.Text()
+	token, err := softhsm.New(dir, "dry-run", []byte(pin), []byte(soPIN))
 	if err == nil {
 		err = atomicfile.Create(filepath.Join(dir, "pin"), []byte(pin), 0)
+	}
+	if err == nil && f.soPIN != "" {
+		f.soPIN = "file:" + filepath.Join(dir, "so-pin")
+		err = atomicfile.Create(filepath.Join(dir, "so-pin"), []byte(soPIN), 0)
 	}
 	if err != nil {
 		end()
 		return nil, err
 	}
-	c.Keystore = config.Keystore{URI: token.URI, PIN: "file:" + filepath.Join(dir, "pin"), Prefix: c.Keystore.Prefix}
+	c.Keystore = config.Keystore{URI: token.URI, PIN: "file:" + filepath.Join(dir, "pin"), Prefix: c.Keystore.Prefix, TrustedWrap: c.Keystore.TrustedWrap}
 	plan.Transcript = filepath.Join(dir, "transcript")
 	return end, nil
 }

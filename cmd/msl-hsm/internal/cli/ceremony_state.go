@@ -20,7 +20,10 @@ import (
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
-type ceremonyFlags struct{ dryRun, goOn, cleanUp bool }
+type ceremonyFlags struct {
+	dryRun, goOn, cleanUp bool
+	soPIN                 string // source, or empty
+}
 
 // A ceremony is one that is under way.
 type ceremony struct {

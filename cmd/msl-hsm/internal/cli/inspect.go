@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -53,6 +54,10 @@ func openInput(p *program, name string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, exit.Usagef("%w; name a file with a message, or - for standard input", err)
 	}
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		f.Close()
+		return nil, exit.Usagef("%s is a directory; name a file with a message, or - for standard input", name)
+	}
 	return f, nil
 }
 
@@ -71,7 +76,7 @@ func explainMessage(p *program, ctx context.Context, in io.Reader, keys, secrets
 	} else {
 		err = msl.WriteText(p.stdout, parts)
 	}
-	if failed != nil && len(parts) == 0 {
+	if unread := (*fs.PathError)(nil); failed != nil && len(parts) == 0 && !errors.As(failed, &unread) {
 		failed = fmt.Errorf("this is not an MSL message or token, which is a JSON object: %w; a key or certificate in PEM is shown by openssl", failed)
 	}
 	return errors.Join(failed, err)

@@ -3,12 +3,17 @@
 package keys
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/hsm"
+	"github.com/msl-hsm/msl-hsm/internal/lockedmem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/balanced"
 )
@@ -20,7 +25,7 @@ func openTokens(k *config.Keystore) (Store, error) {
 	if k.Isolate {
 		c.Limit = -1 // the processes take care of that
 	}
-	known := map[string]string{}
+	known, withPIN := map[string]string{}, pinForEach(k.PIN)
 	for _, token := range k.Tokens {
 		uri, err := tokenURI(k, token)
 		if err != nil {
@@ -30,7 +35,9 @@ func openTokens(k *config.Keystore) (Store, error) {
 			return nil, exit.Usagef("keystore.tokens names a token twice: %s and %s: name another one that holds the same keys", before, token)
 		}
 		known[uri.String()] = token
-		c.Tokens = append(c.Tokens, balanced.Token{Name: tokenName(uri), Open: func() (keystore.Store, error) { return openPlace(*k, uri) }})
+		c.Tokens = append(c.Tokens, balanced.Token{Name: tokenName(uri), Open: func() (keystore.Store, error) {
+			return withPIN(func(source string) (keystore.Store, error) { return openPlace(*k, source, uri) })
+		}})
 	}
 	s, err := balanced.Open(c)
 	if err != nil {
@@ -39,9 +46,49 @@ func openTokens(k *config.Keystore) (Store, error) {
 	return s, nil
 }
 
+// pinForEach returns what opens a token with a source of the PIN. One that can be read only once,
+// such as a descriptor or the person at the terminal, is read for the first token, and the PIN is
+// kept for the others, which may come much later.
+func pinForEach(source string) func(open func(source string) (keystore.Store, error)) (keystore.Store, error) {
+	type opening = func(source string) (keystore.Store, error)
+	if source != "prompt" && !strings.HasPrefix(source, "fd:") {
+		return func(open opening) (keystore.Store, error) { return open(source) }
+	}
+	read := sync.OnceValues(func() (*lockedmem.Buffer, error) { return readPIN(source) })
+	return func(open opening) (keystore.Store, error) {
+		pin, err := read()
+		if err != nil {
+			return nil, err
+		}
+		r, err := inPipe(pin.Bytes())
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return open(fmt.Sprintf("fd:%d", r.Fd()))
+	}
+}
+
+// inPipe returns a pipe from which a PIN is read once. A pipe has room for a page at least (Linux,
+// pipe(7)), so that writing does not wait.
+func inPipe(pin []byte) (*os.File, error) {
+	if len(pin) > 4096 {
+		return nil, exit.WithCode(errors.New("the PIN has more than 4096 bytes"), exit.Secret)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.Write(pin)
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
 // openPlace opens one of several tokens.
-func openPlace(k config.Keystore, uri *hsm.URI) (keystore.Store, error) {
-	k.URI, k.Tokens = uri.String(), nil
+func openPlace(k config.Keystore, pin string, uri *hsm.URI) (keystore.Store, error) {
+	k.URI, k.Tokens, k.PIN = uri.String(), nil, pin
 	if k.Log != nil {
 		k.Log = k.Log.With("token", tokenName(uri))
 	}

@@ -54,6 +54,9 @@ func (s *Service) Ready(ctx context.Context) Readiness {
 	if s.pairing != "" {
 		checks = append(checks, Check{pairName, Warning, s.pairing})
 	}
+	if who := s.stateBehind.Load(); who != nil {
+		checks = append(checks, Check{"state is behind", Warning, "entity " + exit.Printable(*who) + ": " + behindText})
+	}
 	checks = append(checks, checkTokens(s.Store)...)
 	checks = append(checks, s.checkCertificates(time.Now())...)
 	checks = append(checks, s.checkUpstream()...)

@@ -64,6 +64,7 @@ type base struct {
 	stateFailed atomic.Pointer[stateFailure]
 	keysFailed  atomic.Pointer[keysFailure]
 	stateSince  atomic.Pointer[time.Time] // when etcd was back, after it was lost
+	stateBehind atomic.Pointer[string]    // whose token is newer than the state
 }
 
 // Trace has f told of the header of each message.
