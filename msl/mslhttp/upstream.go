@@ -122,6 +122,9 @@ func (u *Upstream) open() error {
 		if u.Check.Interval < 0 || u.Check.Timeout < 0 {
 			u.err = errors.Join(u.err, errors.New("mslhttp: health check with a negative time"))
 		}
+		if u.Check.Path != "" {
+			u.err = errors.Join(u.err, CheckHealthPath(u.Check.Path))
+		}
 		for _, t := range u.Targets {
 			u.err = errors.Join(u.err, t.check())
 			p := &place{Target: t, transport: u.Transport}
