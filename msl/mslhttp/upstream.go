@@ -174,10 +174,13 @@ func (u *Upstream) Do(m *msl.Message, r *http.Request) (*http.Response, error) {
 			u.returned(p)
 			return response, nil
 		}
-		if final := a.judge(failed); final != nil {
+		final := a.judge(failed)
+		if final == nil || refusedByTLS(failed) {
+			u.failed(p, failed)
+		}
+		if final != nil {
 			return nil, final
 		}
-		u.failed(p, failed)
 		err = failed
 	}
 	return nil, told(msl.ErrInternalException, textUnreached, err)
