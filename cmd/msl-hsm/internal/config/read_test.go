@@ -53,6 +53,8 @@ func TestLocated(t *testing.T) {
 		"server: {upstream: {proxy: 'http://host:0'}}\n":                                 "c.yaml:1:28: server.upstream.proxy: want http://HOST:PORT of a proxy",
 		"client: {url: 'http://a:70000/'}\n":                                             `c.yaml:1:15: client.url: URL of the server "http://a:70000/": want http://`,
 		"client: {failures: {url: 'http://a:70000/'}}\n":                                 `c.yaml:1:26: client.failures.url "http://a:70000/": want http://`,
+		"server: {upstream: {url: 'http://a/', tls: {roots: r.pem}}}\n":                  `c.yaml:1:44: server.upstream.tls has settings, and no URL of the service begins with https`,
+		"server: {upstream: {url: 'https://a/', tls: {http2: true}}}\n":                  `c.yaml:1:53: server.upstream.tls.http2 is on: requests to the service are HTTP/1.1`,
 		"server: {languages: ['']}\n":                                                    "c.yaml:1:21: server.languages",
 		"server: {compression: [GZIP, ~]}\n":                                             "c.yaml:1:30: server.compression has an entry without a value",
 		"server: {x509-intermediates: a}\n":                                              "c.yaml:1:30: server.x509-intermediates is set and server.x509-roots is not",

@@ -102,6 +102,13 @@ func (u *Upstream) check() error {
 	if strings.ContainsFunc(u.ContentType, unicode.IsControl) {
 		return exit.Usagef("server.upstream.content-type is %q: want a type, such as application/json", u.ContentType)
 	}
+	if u.TLS.HTTP2 {
+		return exit.Usagef("server.upstream.tls.http2 is on: requests to the service are HTTP/1.1; leave it out")
+	}
+	secure := slices.ContainsFunc(u.URL, func(t mslhttp.Target) bool { return t.URL.Scheme == "https" })
+	if u.TLS != (ClientTLS{}) && len(u.URL) > 0 && !secure {
+		return exit.Usagef("server.upstream.tls has settings, and no URL of the service begins with https: correct server.upstream.url, or leave them out")
+	}
 	if u.Check.Path == "" {
 		return nil
 	}
