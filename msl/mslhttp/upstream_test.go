@@ -86,6 +86,7 @@ func TestUpstreamTexts(t *testing.T) {
 		404: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 404 Not Found\"",
 		429: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 429 Too Many Requests\"",
 		501: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 501 Not Implemented: it does not support such a request\"",
+		600: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 600\"",
 		503: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 503 Service Unavailable\"",
 		599: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 599\"",
 		-1:  "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server got the message, and its answer did not come or broke off\"",
