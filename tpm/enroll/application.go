@@ -89,7 +89,8 @@ func (n *application) waiting() {
 	if r.State != Pending {
 		r.log(n.now, "waits: %s", n.verdict.waits)
 	}
-	r.State, r.Waits, r.Updated = Pending, n.verdict.waits, n.now
+	r.State, r.Waits = Pending, n.verdict.waits
+	r.touch(n.now)
 	n.keep()
 }
 
@@ -101,7 +102,8 @@ func (n *application) refused(why error) {
 	if r.State != Refused || r.Waits != text {
 		r.log(n.now, "refused: %s", text)
 	}
-	r.State, r.Waits, r.Updated = Refused, text, n.now
+	r.State, r.Waits = Refused, text
+	r.touch(n.now)
 	n.keep()
 }
 

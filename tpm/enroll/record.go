@@ -136,10 +136,19 @@ const (
 )
 
 func (r *Record) log(now time.Time, format string, args ...any) {
-	r.Updated = now
+	r.touch(now)
 	r.Log = append(r.Log, Event{Time: now, What: fmt.Sprintf(format, args...)})
 	if extra := len(r.Log) - maxEvents; extra > 0 {
 		r.Log = slices.Clone(r.Log[extra:])
+	}
+}
+
+// touch records a change. The clocks of servers differ a little: a change by one that is behind
+// must not move a record to a place in a list that was read already.
+func (r *Record) touch(now time.Time) {
+	const skew = 5 * time.Second // a clock that is further ahead was wrong
+	if ahead := r.Updated.Sub(now); ahead <= 0 || ahead > skew {
+		r.Updated = now
 	}
 }
 
