@@ -1,7 +1,6 @@
 package enroll
 
 import (
-	"crypto/x509"
 	"encoding/asn1"
 	"slices"
 	"time"
@@ -41,7 +40,7 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 	certificate, err := deviceCertificate(d)
 	var way path
 	if err == nil {
-		c.name = proof.Shorten(certificate.Subject.String())
+		c.name = writtenName(certificate.RawSubject)
 		way, err = p.Devices.verify(certificate, d.Certificates[1:], now)
 	}
 	if err == nil && !way.at.IsZero() {
@@ -60,22 +59,21 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 // subject alternative name, which may be critical, tells the serial number of the hardware
 // in a form that the standard library does not support (RFC 4108 section 5).
 func deviceCertificate(d *proof.DeviceProof) (e EKCertificate, err error) {
-	c, err := x509.ParseCertificate(d.Certificates[0])
-	if err != nil {
-		return e, proof.Fail(ErrEKCertificate, "%w", err)
-	}
 	key, err := proof.ParsePublic(d.Key)
+	if err == nil {
+		e, err = readCertificate(d.Certificates[0])
+	}
 	if err != nil {
 		return e, err
 	}
-	c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, subjectAltName().Equal)
+	e.understand(subjectAltName())
 	switch {
-	case !proof.SameKey(c.PublicKey, key.Key):
+	case !proof.SameKey(e.PublicKey, key.Key):
 		return e, proof.Fail(ErrEKCertificate, "it is for another key")
-	case c.IsCA:
+	case e.IsCA:
 		return e, proof.Fail(ErrEKCertificate, "it is the certificate of an authority")
 	}
-	return EKCertificate{Certificate: c}, nil
+	return e, nil
 }
 
 // verifyDevice checks the chain of the maker's certificate of the device, if the record has
