@@ -77,7 +77,7 @@ func (n *application) spend() { n.record.Newest = n.proof.Challenge.Issued }
 // keep records what the device proved.
 func (n *application) keep() {
 	r, v := &n.record, n.verdict.claim
-	r.Evidence = &Evidence{Proof: n.raw, Chain: v.path.chain, DeviceChain: v.device.chain, Checked: n.now, Expired: v.path.at}
+	r.Evidence = &Evidence{Proof: n.raw, Chain: v.path.chain, DeviceChain: v.device.chain, Checked: n.now, Expired: v.path.at, DeviceExpired: v.device.at}
 	r.Manufacturer, r.Model = v.ek.Manufacturer, v.ek.Model
 	r.Issuer, r.IssuerURL = v.ek.issuer()
 }

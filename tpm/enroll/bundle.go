@@ -97,6 +97,12 @@ type path struct {
 	at    time.Time // when all of it was valid, if the time of a part has run out since
 }
 
+// certified reports whether there is a path that is valid now.
+func (p path) certified() bool { return p.chain != nil && p.at.IsZero() }
+
+// expired reports whether there is a path whose time has run out.
+func (p path) expired() bool { return p.chain != nil && !p.at.IsZero() }
+
 // verify finds a path from the certificate of an EK to a root (RFC 5280 section 6). The
 // certificates above it may help to find it. If there is none now, but there was one at the
 // first or the last moment of the certificate, the time of it or of one above has run out.

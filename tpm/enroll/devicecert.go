@@ -10,8 +10,8 @@ import (
 
 // A deviceClaim is what the maker's certificate of a device is worth.
 type deviceClaim struct {
-	chain  [][]byte // DER, to a root of the policy; nil if there is none
-	proves bool     // that the AK is in the TPM of the device
+	path        // to a root of the policy
+	proves bool // that the AK is in the TPM of the device
 	name   string
 	unused string // why it counts as none
 }
@@ -21,7 +21,7 @@ func (c *deviceClaim) remark() string {
 	switch {
 	case c.unused != "":
 		return "; the certificate of the device's maker counts as none: " + c.unused
-	case c.chain != nil:
+	case c.chain != nil && !c.proves:
 		return "; its IDevID is that of " + c.name + ", which does not prove in which TPM the keys are"
 	}
 	return ""
@@ -38,20 +38,17 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 		return c
 	}
 	certificate, err := deviceCertificate(d)
-	var way path
 	if err == nil {
 		c.name = writtenName(certificate.RawSubject)
-		way, err = p.Devices.verify(certificate, d.Certificates[1:], now)
+		c.path, err = p.Devices.verify(certificate, d.Certificates[1:], now)
 	}
-	if err == nil && !way.at.IsZero() {
+	c.proves = err == nil && d.Restricted() && slices.ContainsFunc(certificate.UnknownExtKeyUsage, attestationUsage().Equal)
+	if err == nil && c.expired() && !c.proves {
 		err = proof.Fail(ErrEKCertificate, "its time, or that of one above it, has run out")
 	}
 	if err != nil {
-		c.unused = reason(err)
-		return c
+		c.path, c.unused = path{}, reason(err)
 	}
-	c.chain = way.chain
-	c.proves = d.Restricted() && slices.ContainsFunc(certificate.UnknownExtKeyUsage, attestationUsage().Equal)
 	return c
 }
 
@@ -93,6 +90,9 @@ func (v Verifier) verifyDevice(e *Evidence, p *proof.Proof) error {
 		return proof.Fail(ErrEKCertificate, "the evidence has another one of the device's maker")
 	}
 	at := v.Time
+	if at.IsZero() {
+		at = e.DeviceExpired
+	}
 	if at.IsZero() {
 		at = e.Checked
 	}

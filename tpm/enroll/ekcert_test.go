@@ -412,3 +412,37 @@ func TestMakersPaths(t *testing.T) {
 		}
 	}
 }
+
+// TestExpiredDeviceCertificates holds devices whose IAK has a certificate that expired, as those
+// whose EK has one.
+func TestExpiredDeviceCertificates(t *testing.T) {
+	m, f := newMaker(t, "Maker"), newForger(t)
+	usage := extension([]byte{6, 3, 0x55, 0x1d, 37}, []byte{0x30, 7, 6, 5, 0x67, 0x81, 5, 8, 3})
+	der := m.issueOdd(f.ak.Public(), func(p *parts) { p.extra = usage })
+	shown := &proof.DeviceProof{Certificates: [][]byte{der}, Key: tpm2.Marshal(f.pubs.ak)}
+	policy := Policy{Devices: bundleOf(t, []*x509.Certificate{m.cert}), RefuseUnknown: true}
+	mild := policy
+	mild.AcceptExpired = true
+	late := time.Now().Add(48 * time.Hour)
+	for what, tt := range map[string]struct {
+		policy          Policy
+		record          Record
+		now             time.Time
+		accepted, waits string
+	}{
+		"in time":            {policy, Record{}, time.Now(), "certificate of the device's maker: ", ""},
+		"late":               {policy, Record{}, late, "", "the time of its certificate of the device's maker"},
+		"late, and enrolled": {policy, Record{State: Enrolled, Accepted: "as before"}, late, "as before", ""},
+		"late, and accepted": {mild, Record{}, late, "certificate of the device's maker, whose time has run out", ""},
+	} {
+		c := claim{device: tt.policy.claimDevice(shown, tt.now)}
+		v, err := tt.policy.accept(&tt.record, c, &proof.Offered{}, false)
+		if err != nil || !strings.HasPrefix(v.accepted, tt.accepted) || !strings.HasPrefix(v.waits, tt.waits) || (v.waits == "") != (tt.waits == "") {
+			t.Errorf("%s: %q, %q, %v", what, v.accepted, v.waits, err)
+		}
+		e := &Evidence{DeviceChain: c.device.chain, Checked: tt.now, DeviceExpired: c.device.at}
+		checkError(t, Verifier{DeviceRoots: pool(m.cert)}.verifyDevice(e, &proof.Proof{Device: shown}), nil)
+		e.DeviceExpired = late
+		checkError(t, Verifier{DeviceRoots: pool(m.cert)}.verifyDevice(e, &proof.Proof{Device: shown}), ErrEKCertificate)
+	}
+}

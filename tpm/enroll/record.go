@@ -76,6 +76,8 @@ type Evidence struct {
 	// Expired is the latest known time when the chain was valid, if its time had run
 	// out when it was checked.
 	Expired time.Time `json:"expired,omitzero"`
+	// DeviceExpired is the same of DeviceChain.
+	DeviceExpired time.Time `json:"device_expired,omitzero"`
 }
 
 // A Key is an LDevID.
