@@ -2,7 +2,6 @@ package identity
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
@@ -87,7 +86,7 @@ func readMakerKey(t transport.TPM, at tpm2.TPMHandle) (*makerKey, error) {
 func (k *makerKey) certify(certificates [][]byte) bool {
 	var own, above [][]byte
 	for _, der := range certificates {
-		c, err := x509.ParseCertificate(der)
+		c, err := proof.ParseCertificate(der)
 		switch {
 		case err != nil:
 		case c.IsCA:
