@@ -154,7 +154,7 @@ func deviceKeys(t *testing.T, server crypto.PublicKey) (msl.EntityScheme, msl.Of
 	t.Helper()
 	store := soft.New()
 	t.Cleanup(func() { store.Close() })
-	key, err := samePair(2048)
+	key, err := devicePair()
 	if err != nil {
 		t.Fatal(err)
 	}
