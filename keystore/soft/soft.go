@@ -27,10 +27,9 @@ type Store struct {
 	rings  map[string][]record // provisioned keys by label, newest first
 	chosen map[string]uint32   // versions that seal; zero or none means the newest
 
-	prefix string                                  // of the labels of the sealing keys
-	random io.Reader                               // of secret keys
-	pairs  func(bits int) (*rsa.PrivateKey, error) // of sessions, or nil
-	file   *file                                   // nil: the rings are in memory only
+	prefix string    // of the labels of the sealing keys
+	random io.Reader // of secret keys
+	file   *file     // nil: the rings are in memory only
 }
 
 var (
@@ -64,9 +63,6 @@ type Config struct {
 	// CheapForTests permits files whose passphrases are guessed easily. Without it they
 	// are not opened: such a file cannot be used by accident.
 	CheapForTests bool
-	// PairsForTests makes the RSA pairs of Generate, of so many bits, which takes most of
-	// the time of a test with key exchanges; nil means crypto/rsa, for all but tests.
-	PairsForTests func(bits int) (*rsa.PrivateKey, error)
 }
 
 // New makes an empty store with fresh sealing keys. What it seals cannot be
@@ -76,7 +72,7 @@ func New() *Store { return Config{}.New() }
 // New is the function New with the names of c.
 func (c Config) New() *Store {
 	prefix := c.prefix()
-	return &Store{live: map[*key]struct{}{}, rings: sealingRings(prefix), prefix: prefix, random: c.random(), pairs: c.PairsForTests}
+	return &Store{live: map[*key]struct{}{}, rings: sealingRings(prefix), prefix: prefix, random: c.random()}
 }
 
 func (c Config) random() io.Reader {
@@ -96,22 +92,11 @@ func (s *Store) Generate(a keystore.Algorithm) (keystore.Key, error) {
 	if err := s.open(); err != nil {
 		return nil, err
 	}
-	m, err := s.generate(a)
+	m, err := generate(s.random, a)
 	if err != nil {
 		return nil, err
 	}
 	return s.adopt(a, m, false)
-}
-
-func (s *Store) generate(a keystore.Algorithm) (*material, error) {
-	if s.pairs == nil || !isRSA(a) {
-		return generate(s.random, a)
-	}
-	signer, err := s.pairs(a.Size())
-	if err != nil {
-		return nil, fmt.Errorf("soft: generate %v: %w", a, err)
-	}
-	return pair(a, signer)
 }
 
 // Import makes a session key of given bytes.
@@ -221,24 +206,16 @@ func generate(random io.Reader, a keystore.Algorithm) (*material, error) {
 }
 
 func generatePair(a keystore.Algorithm) (crypto.Signer, error) {
-	switch {
-	case isRSA(a):
-		return rsa.GenerateKey(rand.Reader, a.Size())
-	case a == keystore.ECDSAP256:
-		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case a == keystore.ECDSAP384:
-		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	}
-	return nil, errors.ErrUnsupported
-}
-
-func isRSA(a keystore.Algorithm) bool {
 	switch a {
 	case keystore.RSASign2048, keystore.RSASign3072, keystore.RSASign4096,
 		keystore.RSAUnwrap2048, keystore.RSAUnwrap3072, keystore.RSAUnwrap4096,
 		keystore.RSADecrypt2048, keystore.RSADecrypt3072, keystore.RSADecrypt4096,
 		keystore.RSAPSS2048, keystore.RSAPSS3072, keystore.RSAPSS4096:
-		return true
+		return rsa.GenerateKey(rand.Reader, a.Size())
+	case keystore.ECDSAP256:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case keystore.ECDSAP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	}
-	return false
+	return nil, errors.ErrUnsupported
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -99,26 +98,4 @@ func BenchmarkKey(b *testing.B) {
 			k.Close()
 		}
 	})
-}
-
-// TestPairsForTests asks that pairs of sessions are those that are given, and of their size,
-// and that provisioned ones are not.
-func TestPairsForTests(t *testing.T) {
-	given, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := soft.Config{PairsForTests: func(int) (*rsa.PrivateKey, error) { return given, nil }}.New()
-	defer s.Close()
-	k, err := s.Generate(keystore.RSADecrypt2048)
-	if err != nil || !given.PublicKey.Equal(k.(crypto.Decrypter).Public()) {
-		t.Errorf("of a session: %v, %v", k, err)
-	}
-	if _, err := s.Generate(keystore.RSADecrypt3072); !errors.Is(err, keystore.ErrWrongKey) {
-		t.Errorf("of another size: %v", err)
-	}
-	v, err := s.Create("decrypts", keystore.RSADecrypt2048)
-	if err != nil || given.PublicKey.Equal(v.Key.(crypto.Decrypter).Public()) {
-		t.Errorf("provisioned: %v, %v", v, err)
-	}
 }

@@ -44,7 +44,7 @@ func runCheaply(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 func cheap() *config.Config {
 	c := config.Default()
-	c.Keystore.CheapForTests, c.Keystore.PairsForTests = true, samePair
+	c.Keystore.CheapForTests = true
 	c.Server.Watch, c.Client.Agent.Watch = 0, 0 // files that a test changes are read when it says so
 	c.Keystore.Argon2 = config.Argon2{Time: 1, Memory: 8, Threads: 1}
 	c.Server.Argon2 = c.Keystore.Argon2
@@ -54,7 +54,8 @@ func cheap() *config.Config {
 //go:embed testdata/session.pem
 var sessionPair []byte
 
-// samePair is the pair of all sessions, as no test looks at how it was made.
+// samePair is the pair of all sessions of devices that are no command, as no test looks at how
+// it was made.
 func samePair(bits int) (*rsa.PrivateKey, error) {
 	if bits != 2048 {
 		return rsa.GenerateKey(rand.Reader, bits)

@@ -6,7 +6,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/entityauth"
-	"github.com/msl-hsm/msl-hsm/msl/keyx"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 	"github.com/msl-hsm/msl-hsm/tpm/fleet"
 )
@@ -47,9 +46,5 @@ func NewcomerClient(c *config.Config) (*msl.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := fleet.NewClient(peers, &mslhttp.Transport{URL: c.Client.URL, Client: web})
-	if c.Keystore.PairsForTests != nil {
-		client.KeyExchanges = []msl.Offerer{&keyx.AsymmetricWrapped{Store: inMemory(c)}}
-	}
-	return client, nil
+	return fleet.NewClient(peers, &mslhttp.Transport{URL: c.Client.URL, Client: web}), nil
 }

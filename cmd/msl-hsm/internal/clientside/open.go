@@ -119,7 +119,7 @@ func clientKeys(c *config.Config, k *Client) error {
 				return exit.Usagef("no key store for the key %q: give --keystore URI, or keystore.uri in the configuration", label)
 			}
 		}
-		k.store = inMemory(c)
+		k.store = soft.New()
 		return nil
 	}
 	if strings.HasPrefix(c.Keystore.URI, "tpm:") {
@@ -134,11 +134,6 @@ func clientKeys(c *config.Config, k *Client) error {
 		k.store = store
 	}
 	return err
-}
-
-// inMemory is a store of keys that end with the process.
-func inMemory(c *config.Config) *soft.Store {
-	return soft.Config{PairsForTests: c.Keystore.PairsForTests}.New()
 }
 
 // clientExchanges sets the key exchanges that the client offers.

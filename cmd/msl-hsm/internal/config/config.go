@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/rsa"
 	"log/slog"
 	"time"
 
@@ -39,10 +38,9 @@ type Keystore struct {
 	TrustedWrap    bool          `yaml:"trusted-wrapping"`                                               // make sealing keys of which key rewrap can bring what is sealed to newer ones that the security officer marked as trusted (PKCS #11)
 	AllowWeak      []string      `yaml:"allow-weak"`                                                     // weaknesses of keys and module to accept; key show names them
 
-	Log           *slog.Logger                            // of a process that lives long: told when the device is lost
-	CheapForTests bool                                    // permits a cost, of passwords too, at which they are guessed easily
-	PairsForTests func(bits int) (*rsa.PrivateKey, error) // makes the RSA pairs of sessions in memory, or nil
-	Calls         func(keystore.Call)                     // told of each operation of a PKCS #11 token, or nil
+	Log           *slog.Logger        // of a process that lives long: told when the device is lost
+	CheapForTests bool                // permits a cost, of passwords too, at which they are guessed easily
+	Calls         func(keystore.Call) // told of each operation of a PKCS #11 token, or nil
 }
 
 // Server is what a server is made of.

@@ -102,7 +102,7 @@ func (r *Rehearsal) Exchanges(c *config.Config) (names []string) {
 // Try has a device of pre-shared keys send two messages: one that exchanges keys by that
 // name, and one under the master token that this gave, which the server has to open.
 func (r *Rehearsal) Try(ctx context.Context, c *config.Config, exchange string) (err error) {
-	store := soft.Config{PairsForTests: c.Keystore.PairsForTests}.New()
+	store := soft.New()
 	defer store.Close()
 	psk := entityauth.NewPSKFile("doctor", false)
 	defer psk.Wipe()
