@@ -134,7 +134,7 @@ func (b *bench) create(s keystore.Admin, label string, a keystore.Algorithm) key
 // put is create for a device, which takes a pair that is there.
 func (b *bench) put(s *soft.Store, label string, a keystore.Algorithm) keystore.Key {
 	b.Helper()
-	pair, err := devicePair()
+	pair, err := samePair(a.Size())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -154,7 +154,7 @@ func deviceKeys(t *testing.T, server crypto.PublicKey) (msl.EntityScheme, msl.Of
 	t.Helper()
 	store := soft.New()
 	t.Cleanup(func() { store.Close() })
-	key, err := devicePair()
+	key, err := samePair(2048)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,9 +14,6 @@ import (
 
 // madeKeys are the files of a server with new keys, whose passphrase is "for the keys".
 var madeKeys, madeToken made
-
-// devicePair is what devices in memory have for all that they do, made once.
-var devicePair = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
 // made are files that a test takes as they are, by name. They are made once, as RSA keys
 // take most of the time of a script.
