@@ -34,6 +34,9 @@ func TestCheckOrder(t *testing.T) {
 	}{
 		{"unknown entity scheme, no signature", msl.ErrUnidentifiedEntityAuthScheme, true, without(byScheme("X", object{}))},
 		{"unconfigured entity scheme, no signature", msl.ErrEntityAuthFactoryNotFound, true, without(byScheme("ECC", object{}))},
+		{"certificate that is not Base64, no signature", msl.ErrX509CertInvalid, true, without(byScheme("X509", object{"x509certificate": "?"}))},
+		{"certificate of garbage, no header data", msl.ErrX509CertParseError, true, encode(with(byScheme("X509", object{"x509certificate": "AAAA"}), object{"signature": ""}))},
+		{"certificate of garbage, signature a number", msl.ErrX509CertParseError, true, encode(with(byScheme("X509", object{"x509certificate": "AAAA"}), object{"headerdata": "", "signature": 1}))},
 		{"empty token data, no signature", msl.ErrMasterTokenTokenDataMissing, true, without(object{"mastertoken": object{"tokendata": ""}})},
 		{"unknown entity, empty header data", msl.ErrEntityNotFound, true, encode(with(byPSK("nobody"), object{"headerdata": "", "signature": ""}))},
 		{"foreign master token, empty header data", msl.ErrMasterTokenUntrusted, true, encode(object{"mastertoken": serviceKeys.token(masterMembers, "sessiondata", sessionData), "headerdata": "", "signature": ""})},

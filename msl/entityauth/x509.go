@@ -95,6 +95,13 @@ func (x *X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), e
 	return msl.Sender{Identity: identity, Opener: msl.VerifyKey{Key: certificate.PublicKey}, Authenticated: true}, func() {}, nil
 }
 
+// Check checks the form of authdata: text that is not Base64 is 4030, and not a certificate
+// 4002.
+func (*X509) Check(authdata []byte) error {
+	_, err := parseCertificate(authdata)
+	return err
+}
+
 func parseCertificate(authdata []byte) (*x509.Certificate, error) {
 	f := wire.ParseFields(authdata)
 	text := f.String("x509certificate")
