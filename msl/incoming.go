@@ -71,8 +71,7 @@ type tokenReader interface {
 	findSession(wire.Object) (*Session, *MasterToken, error)
 	// openSession makes the session of a token that findSession only parsed.
 	openSession(*MasterToken) (*Session, error)
-	// openUser reads a user ID token of the message. One that is not openable is returned with
-	// ErrUserIDTokenNotDecrypted.
+	// openUser reads a user ID token of the message.
 	openUser(*incoming, wire.Object) (*UserIDToken, error)
 	// used is called with the session of a token that a message has used.
 	used(*MasterToken, *Session)
