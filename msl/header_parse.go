@@ -2,6 +2,7 @@ package msl
 
 import (
 	"cmp"
+	"errors"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
