@@ -289,9 +289,9 @@ func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (er
 	if err != nil {
 		return err
 	}
-	if len(sender.Identity) > maxName {
+	if err := checkName(sender.Identity); err != nil {
 		release()
-		return fail(ErrIncorrectEntityAuthData, "entity authentication data", fmt.Errorf("a name of %d bytes is longer than %d", len(sender.Identity), maxName))
+		return fail(ErrIncorrectEntityAuthData, "entity authentication data", err)
 	}
 	in.sender, in.release = sender, release
 	return nil
