@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"math/big"
 	"testing"
@@ -149,12 +148,12 @@ func TestNamelessEntity(t *testing.T) {
 	roots.AddCert(must(x509.ParseCertificate(der)))
 	r.server.Peers = []msl.EntityScheme{&entityauth.X509{Roots: roots}, &entityauth.None{Anyone: true}}
 	local := &entityauth.X509Entity{Certificate: must(x509.ParseCertificate(der)), Key: key}
-	credentials := must(local.Credentials(t.Context()))
-	header := encode(one())
-	signature := must(credentials.Protector.Sign(header))
-	signed := encode(object{"entityauthdata": object{"scheme": "X509", "authdata": json.RawMessage(credentials.AuthData)}, "headerdata": header, "signature": signature})
-	chunk := encode(hello)
-	signed = append(signed, encode(object{"payload": chunk, "signature": must(credentials.Protector.Sign(chunk))})...)
+	if _, err := local.Credentials(t.Context()); !errors.Is(err, msl.ErrUnsupportedEntityAuthData) {
+		t.Errorf("own certificate: %v", err)
+	}
+	signing, header, chunk := msl.SigningKey{Key: key}, encode(one()), encode(hello)
+	signed := encode(with(byScheme("X509", object{"x509certificate": der}), object{"headerdata": header, "signature": must(signing.Sign(header))}))
+	signed = append(signed, encode(object{"payload": chunk, "signature": must(signing.Sign(chunk))})...)
 	for scheme, message := range map[string][]byte{
 		"X509": signed,
 		"NONE": rawKeys{}.message(byScheme("NONE", object{"identity": ""}), one(), hello),

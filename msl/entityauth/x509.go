@@ -42,6 +42,9 @@ func (x *X509Entity) Credentials(context.Context) (msl.Credentials, error) {
 	if err != nil {
 		return msl.Credentials{}, msl.Failure(msl.ErrX509CertParseError, "own certificate", err)
 	}
+	if identity == "" {
+		return msl.Credentials{}, msl.Failure(msl.ErrUnsupportedEntityAuthData, "own certificate", errors.New("its subject is empty, and MSL takes the name of an entity from there: have it issued with a subject"))
+	}
 	text := base64.StdEncoding.EncodeToString(x.Certificate.Raw)
 	return msl.Credentials{Identity: identity, AuthData: encodeStrings("x509certificate", text), Protector: msl.SigningKey{Key: x.Key}}, nil
 }
