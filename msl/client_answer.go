@@ -18,7 +18,12 @@ func (a *attempt) receive(ctx context.Context, decoder *wire.Decoder) (*incoming
 		tokens:   sessionReader{a.tokens.session},
 		watch:    a.watch,
 	}
-	in, err := side.receive(ctx, decoder)
+	first := (*wire.Decoder).First
+	if a.purpose == pushed { // after one that was refused, maybe
+		first = firstAfter
+	}
+	o, err := first(decoder)
+	in, err := side.read(ctx, o, err, decoder)
 	if err != nil {
 		return in, err
 	}

@@ -34,6 +34,9 @@ func TestCheckOrder(t *testing.T) {
 	}{
 		{"unknown entity scheme, no signature", msl.ErrUnidentifiedEntityAuthScheme, true, without(byScheme("X", object{}))},
 		{"unconfigured entity scheme, no signature", msl.ErrEntityAuthFactoryNotFound, true, without(byScheme("ECC", object{}))},
+		{"certificate that is not Base64, no signature", msl.ErrX509CertInvalid, true, without(byScheme("X509", object{"x509certificate": "?"}))},
+		{"certificate of garbage, no header data", msl.ErrX509CertParseError, true, encode(with(byScheme("X509", object{"x509certificate": "AAAA"}), object{"signature": ""}))},
+		{"certificate of garbage, signature a number", msl.ErrX509CertParseError, true, encode(with(byScheme("X509", object{"x509certificate": "AAAA"}), object{"headerdata": "", "signature": 1}))},
 		{"empty token data, no signature", msl.ErrMasterTokenTokenDataMissing, true, without(object{"mastertoken": object{"tokendata": ""}})},
 		{"unknown entity, empty header data", msl.ErrEntityNotFound, true, encode(with(byPSK("nobody"), object{"headerdata": "", "signature": ""}))},
 		{"foreign master token, empty header data", msl.ErrMasterTokenUntrusted, true, encode(object{"mastertoken": serviceKeys.token(masterMembers, "sessiondata", sessionData), "headerdata": "", "signature": ""})},
@@ -65,9 +68,7 @@ func TestCheckOrder(t *testing.T) {
 		{"unknown key exchange, no keydata", msl.ErrUnidentifiedKeyXScheme, false, fromPSK(requests(object{"scheme": "X"}))},
 		{"unconfigured key exchange, keydata an array", msl.ErrKeyXFactoryNotFound, false, fromPSK(requests(object{"scheme": "JWE_LADDER", "keydata": []any{}}))},
 		{"key response of an unknown scheme, no keydata", msl.ErrUnidentifiedKeyXScheme, false, fromPSK(object{"keyresponsedata": object{"mastertoken": masterToken(nil), "scheme": "X"}})},
-		{"foreign user id token, of another master token", msl.ErrUserIDTokenMasterTokenMismatch, false, fromToken(object{"useridtoken": serviceKeys.token(with(userMembers, object{"mtserialnumber": 6}), "userdata", userData)})},
 		{"unknown key exchange of a user, expired", msl.ErrUnidentifiedKeyXScheme, false, sessionRaw.message(byToken(expired), one(object{"userauthdata": password}, requests(keyRequest("X", object{}))), hello)},
-		{"foreign user id token without a master token", msl.ErrUserIDTokenMasterTokenMismatch, false, fromPSK(object{"useridtoken": serviceKeys.token(userMembers, "userdata", userData)})},
 		{"user id token without a user, of another master token", msl.ErrUserIDTokenIdentityInvalid, false, fromToken(object{"useridtoken": issuerKeys.token(with(userMembers, object{"mtserialnumber": 6}), "userdata", object{"identity": ""})})},
 		{"empty chunk, out of place", msl.ErrPayloadDataMissing, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"data": "", "endofmsg": nil, "sequencenumber": 5}))},
 	} {

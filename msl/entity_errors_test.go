@@ -5,8 +5,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
+	"math/big"
 	"testing"
+	"time"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -131,6 +134,34 @@ func TestMGKErrors(t *testing.T) {
 	r.checkScheme(t, group(entityauth.ModelGroup{}, nil), one)
 	r.checkScheme(t, group(entityauth.ModelGroup{Key: long}, nil), one)
 	r.checkScheme(t, &entityauth.MGK{}, []schemeCase{{"no groups", of("MODEL-1"), msl.ErrEntityNotFound}})
+}
+
+// TestNamelessEntity refuses an entity whose name is empty: all of them would be one, and an
+// empty name means nobody elsewhere. Devices get certificates without a subject when their
+// name is only in an extension (RFC 5280 section 4.1.2.6).
+func TestNamelessEntity(t *testing.T) {
+	r := newRecorded(t)
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	certificate := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"device"}, IsCA: true, BasicConstraintsValid: true}
+	der := must(x509.CreateCertificate(rand.Reader, certificate, certificate, key.Public(), key))
+	roots := x509.NewCertPool()
+	roots.AddCert(must(x509.ParseCertificate(der)))
+	r.server.Peers = []msl.EntityScheme{&entityauth.X509{Roots: roots}, &entityauth.None{Anyone: true}}
+	local := &entityauth.X509Entity{Certificate: must(x509.ParseCertificate(der)), Key: key}
+	if _, err := local.Credentials(t.Context()); !errors.Is(err, msl.ErrUnsupportedEntityAuthData) {
+		t.Errorf("own certificate: %v", err)
+	}
+	signing, header, chunk := msl.SigningKey{Key: key}, encode(one()), encode(hello)
+	signed := encode(with(byScheme("X509", object{"x509certificate": der}), object{"headerdata": header, "signature": must(signing.Sign(header))}))
+	signed = append(signed, encode(object{"payload": chunk, "signature": must(signing.Sign(chunk))})...)
+	for scheme, message := range map[string][]byte{
+		"X509": signed,
+		"NONE": rawKeys{}.message(byScheme("NONE", object{"identity": ""}), one(), hello),
+	} {
+		if e := r.mustRefuse(t, message, msl.ErrIncorrectEntityAuthData, -1); e.called {
+			t.Errorf("%s: the application was called", scheme)
+		}
+	}
 }
 
 func TestMTProtectedErrors(t *testing.T) {

@@ -1,6 +1,7 @@
 package msl
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"slices"
@@ -52,12 +53,21 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 		env.data = f.Decoded("headerdata")
 	}
 	if err := malformed(f, op); err != nil {
-		return env, err
+		return env, cmp.Or(env.checkForm(), err)
 	}
 	if !hasEntity && (!hasToken || env.isError) {
 		return env, fail(ErrMessageEntityNotFound, op, nil)
 	}
 	return env, nil
+}
+
+// checkForm returns what is wrong with the form of the sender's data, if its scheme tells. That
+// comes before a fault in the rest of the header.
+func (env envelope) checkForm() error {
+	if scheme, ok := env.scheme.(interface{ Check(authdata []byte) error }); ok {
+		return scheme.Check(env.entity.data)
+	}
+	return nil
 }
 
 // refused is the error for a header whose signature does not match, and err otherwise.

@@ -98,11 +98,10 @@ func (h *header) parseTokens(f *wire.Fields, rules headerRules) (err error) {
 		if err := malformed(f, "user id token"); err != nil {
 			return err
 		}
-		h.userIDToken, err = rules.openUser(o)
-		if err == nil || errors.Is(err, ErrUserIDTokenNotDecrypted) {
-			err = cmp.Or(h.userIDToken.boundTo(mt), err)
+		if h.userIDToken, err = rules.openUser(o); err != nil {
+			return err
 		}
-		if err != nil {
+		if err := h.userIDToken.boundTo(mt); err != nil {
 			return err
 		}
 	}

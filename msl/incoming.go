@@ -71,8 +71,7 @@ type tokenReader interface {
 	findSession(wire.Object) (*Session, *MasterToken, error)
 	// openSession makes the session of a token that findSession only parsed.
 	openSession(*MasterToken) (*Session, error)
-	// openUser reads a user ID token of the message. One that is not openable is returned with
-	// ErrUserIDTokenNotDecrypted.
+	// openUser reads a user ID token of the message.
 	openUser(*incoming, wire.Object) (*UserIDToken, error)
 	// used is called with the session of a token that a message has used.
 	used(*MasterToken, *Session)
@@ -290,9 +289,9 @@ func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (er
 	if err != nil {
 		return err
 	}
-	if len(sender.Identity) > maxName {
+	if err := checkName(sender.Identity); err != nil {
 		release()
-		return fail(ErrIncorrectEntityAuthData, "entity authentication data", fmt.Errorf("a name of %d bytes is longer than %d", len(sender.Identity), maxName))
+		return fail(ErrIncorrectEntityAuthData, "entity authentication data", err)
 	}
 	in.sender, in.release = sender, release
 	return nil

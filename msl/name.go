@@ -1,6 +1,11 @@
 package msl
 
-import "golang.org/x/text/unicode/norm"
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/text/unicode/norm"
+)
 
 // CanonicalName returns the form in which names of entities and users are compared: the
 // Unicode Normalization Form C (UAX #15; MSL wiki, "Encoding"). An é may be one
@@ -15,6 +20,17 @@ func CanonicalName(name string) string { return norm.NFC.String(name) }
 // maxName is how many bytes the name of an entity may have. A [State] keeps what its tokens
 // did by that name, so a token that was issued for a longer one could not be used.
 const maxName = 4096
+
+// checkName refuses the name of an entity that is too long, or that means nobody.
+func checkName(name string) error {
+	if name == "" {
+		return errors.New("the entity has no name")
+	}
+	if len(name) > maxName {
+		return fmt.Errorf("a name of %d bytes is longer than %d", len(name), maxName)
+	}
+	return nil
+}
 
 // sameName reports whether two names are those of one entity or user.
 func sameName(a, b string) bool { return a == b || CanonicalName(a) == CanonicalName(b) }

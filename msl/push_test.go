@@ -200,3 +200,39 @@ func TestPushNotForUs(t *testing.T) {
 		t.Errorf("got %v, want %v", err, msl.ErrMasterTokenUntrusted)
 	}
 }
+
+// TestPushAfterRefused reads on after a message that is not for this client: no chunk of it
+// is taken for a message.
+func TestPushAfterRefused(t *testing.T) {
+	n := softNetwork(t)
+	ours, theirs := n.pskClient("ours"), n.pskClient("theirs")
+	mustSend(t, ours, secret("get tokens"), 2)
+	mustSend(t, theirs, secret("get tokens"), 2)
+	var pushed bytes.Buffer
+	n.handler = func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		push := w.Push(&pushed, func(p *msl.ResponseWriter) error {
+			_, err := p.Write(chunky)
+			return err
+		})
+		return errors.Join(push, echo(ctx, w, m))
+	}
+	mustSend(t, theirs, secret("subscribe"), 2)
+	mustSend(t, ours, secret("subscribe"), 2)
+	inbox := ours.NewInbox(&pushed)
+	if _, err := inbox.Receive(t.Context()); !errors.Is(err, msl.ErrMasterTokenUntrusted) {
+		t.Errorf("got %v, want %v", err, msl.ErrMasterTokenUntrusted)
+	}
+	r, err := inbox.Receive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(data, chunky) {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+	if err := r.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := inbox.Receive(t.Context()); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+}

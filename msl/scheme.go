@@ -59,7 +59,10 @@ type EntityScheme interface {
 	// Scheme is the name on the wire.
 	Scheme() string
 	// Open checks the authdata object of a peer, in the protocol's order. The
-	// caller calls release when it has read the message.
+	// caller calls release when it has read the message. A scheme whose objects can be
+	// malformed in ways that have a Code of their own may also have a method
+	// Check(authdata []byte) error, as a UserScheme has: it is asked where the rest of the
+	// header is malformed, too.
 	Open(ctx context.Context, authdata []byte) (s Sender, release func(), err error)
 }
 

@@ -124,6 +124,12 @@ func (m *MTProtected) Open(ctx context.Context, authdata []byte) (msl.Sender, fu
 	return sender, release, nil
 }
 
+// Check checks the form of authdata: a malformed master token is 4036.
+func (*MTProtected) Check(authdata []byte) error {
+	_, err := parseHidden(authdata)
+	return err
+}
+
 // A hiddenEntity is the authdata object of the scheme.
 type hiddenEntity struct {
 	token           *msl.MasterToken

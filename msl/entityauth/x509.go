@@ -42,6 +42,9 @@ func (x *X509Entity) Credentials(context.Context) (msl.Credentials, error) {
 	if err != nil {
 		return msl.Credentials{}, msl.Failure(msl.ErrX509CertParseError, "own certificate", err)
 	}
+	if identity == "" {
+		return msl.Credentials{}, msl.Failure(msl.ErrUnsupportedEntityAuthData, "own certificate", errors.New("its subject is empty, and MSL takes the name of an entity from there: have it issued with a subject"))
+	}
 	text := base64.StdEncoding.EncodeToString(x.Certificate.Raw)
 	return msl.Credentials{Identity: identity, AuthData: encodeStrings("x509certificate", text), Protector: msl.SigningKey{Key: x.Key}}, nil
 }
@@ -93,6 +96,13 @@ func (x *X509) Open(ctx context.Context, authdata []byte) (msl.Sender, func(), e
 		return msl.Sender{}, nil, err
 	}
 	return msl.Sender{Identity: identity, Opener: msl.VerifyKey{Key: certificate.PublicKey}, Authenticated: true}, func() {}, nil
+}
+
+// Check checks the form of authdata: text that is not Base64 is 4030, and not a certificate
+// 4002.
+func (*X509) Check(authdata []byte) error {
+	_, err := parseCertificate(authdata)
+	return err
 }
 
 func parseCertificate(authdata []byte) (*x509.Certificate, error) {
