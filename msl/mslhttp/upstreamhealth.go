@@ -63,7 +63,7 @@ func (u *Upstream) check(ctx context.Context, p *place, patience time.Duration) 
 	p.authorize(r)
 	response, err := p.transport.RoundTrip(r)
 	if err != nil {
-		return err
+		return brief(err)
 	}
 	response.Body.Close()
 	if response.StatusCode >= http.StatusBadRequest {
