@@ -21,7 +21,8 @@ const (
 var errTooLong = errors.New("the message is longer than may be buffered, and must not be streamed")
 
 // longestError is how many bytes of an error are told: net/http quotes a line of a service
-// that is not HTTP, whatever its length, and errors go to logs and traces.
+// that is not HTTP, and crypto/tls the protocols that a client offers, whatever their length,
+// and errors go to logs and traces.
 const longestError = 1 << 10
 
 // brief returns an error that says no more than the beginning of err, and wraps it.
