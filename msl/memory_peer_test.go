@@ -3,9 +3,11 @@ package msl_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -83,6 +85,38 @@ func TestPeersRest(t *testing.T) {
 	for name, s := range map[string]*msl.Server{"one": one.server, "two": two.server} {
 		if unproven, proven := s.InUse(); unproven+proven > 0 {
 			t.Errorf("%s: %d and %d bytes are in use", name, unproven, proven)
+		}
+	}
+}
+
+// TestPeersGone has a peer that is refused and then goes away: there is one error for its
+// message, and none for what is left of it, or for a connection that is reset.
+func TestPeersGone(t *testing.T) {
+	const header = `{"entityauthdata":{"scheme":"NONE","authdata":{"identity":"nobody"}},"headerdata":"e30=","signature":"AA=="}`
+	gone := errors.New("connection reset")
+	for name, c := range map[string]struct {
+		rest    io.Reader
+		answers int
+		err     error
+	}{
+		"in a chunk":          {strings.NewReader(header + `{"payload":"AA`), 1, msl.ErrTruncated},
+		"reset in a chunk":    {io.MultiReader(strings.NewReader(header+`{"payload":"AA`), iotest.ErrReader(gone)), 1, gone},
+		"reset after it":      {io.MultiReader(strings.NewReader(header), iotest.ErrReader(gone)), 1, gone},
+		"reset before it":     {iotest.ErrReader(gone), 0, gone},
+		"in the next message": {strings.NewReader(header + header[:40]), 1, msl.ErrTruncated},
+	} {
+		r := newRecorded(t)
+		var answer bytes.Buffer
+		conn := msl.NewConn(struct {
+			io.Reader
+			io.Writer
+		}{c.rest, &answer}, r.server, &msl.Client{Local: r.server.Local})
+		var err error
+		for err == nil {
+			err = conn.Serve(context.Background(), echo)
+		}
+		if answers := bytes.Count(answer.Bytes(), []byte("errordata")); answers != c.answers || !errors.Is(err, c.err) {
+			t.Errorf("%s: %d errors are sent, %v", name, answers, err)
 		}
 	}
 }

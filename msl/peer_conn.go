@@ -83,7 +83,7 @@ func (c *Conn) Serve(ctx context.Context, handle Handler) error {
 	ctx, span := beginSpan(ctx, c.Server.Tracer)
 	in, err := c.serve(ctx, wrote, handle)
 	defer func() { in.release() }()
-	if err == io.EOF { // no message came, and its span is not ended
+	if err == io.EOF || errors.As(err, new(*goneError)) { // no message came, and its span is not ended
 		return err
 	}
 	in.end.source, in.end.wrote, in.end.span = c.Source, wrote, span
@@ -117,6 +117,8 @@ func (c *Conn) respond(ctx context.Context, in *incoming, err error, wrote func(
 	switch {
 	case noMessage(err):
 		return io.EOF
+	case errors.As(err, new(*goneError)):
+		return err
 	case err == nil && in.err != nil:
 		return in.err
 	case err != nil:
@@ -325,6 +327,12 @@ func (c *Conn) written() error {
 	return err
 }
 
+// A goneError says that the other side went away, and that no message came.
+type goneError struct{ error }
+
+// Unwrap returns what the connection says.
+func (e *goneError) Unwrap() error { return e.error }
+
 // next reads a message: the answer to the message that a sent, or a request if a is nil.
 func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	if err := c.skip(); err != nil {
@@ -335,6 +343,9 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.delivers = c.Client.offers
 	o, err := firstAfter(c.in) // payloads of a refused message may be left
+	if gone := unheard(c.in, err); a == nil && gone != nil {
+		return &incoming{release: func() {}}, &goneError{gone}
+	}
 	if a == nil {
 		side.account.movement.came()
 	}

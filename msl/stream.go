@@ -2,8 +2,10 @@ package msl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -143,19 +145,19 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 	a := s.memory.open(source, l)
 	defer a.close()
 	in := messages{decoder: a.decoder(ctx, l, s.Limits, aRelay)}
-	for whole := true; ; {
+	for {
 		if err := in.shrink(); err != nil {
 			return err
 		}
 		if in.decoder.Buffered() == 0 {
 			l.Between()
 		}
-		over, err := in.await(whole)
-		if over {
-			return err
+		next := in.next()
+		if gone := unheard(in.decoder, next); gone != nil || next == io.EOF {
+			return gone
 		}
 		began := time.Now()
-		whole, err = serveNext(ctx, s, source, a, &in, l, handle)
+		err := serveNext(ctx, s, source, a, &in, l, handle)
 		if a.refused {
 			s.admission.linger(time.Since(began))
 		}
@@ -175,8 +177,8 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 }
 
 // serveNext is Server.serve for a message that another one may follow: nothing reads the stream
-// any more when it returns. It reports whether all of the message was read.
-func serveNext(ctx context.Context, s *Server, source string, a *account, m *messages, w io.Writer, handle Handler) (whole bool, err error) {
+// any more when it returns.
+func serveNext(ctx context.Context, s *Server, source string, a *account, m *messages, w io.Writer, handle Handler) error {
 	ctx, span := beginSpan(ctx, s.Tracer)
 	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, m, s.Limits, anObject))
@@ -190,7 +192,23 @@ func serveNext(ctx context.Context, s *Server, source string, a *account, m *mes
 	in.end.source, in.end.span, a.refused = source, span, err != nil && !in.sender.Authenticated
 	err = respond(ctx, s, source, a, in, err, w, handle)
 	in.tell(ctx, s, a, err)
-	return in.body != nil && in.body.Ended(), err
+	return err
+}
+
+// unheard returns why nobody waits for an answer, after err in reading the beginning of a
+// message, or nil if somebody may: the connection failed before a byte of the message came,
+// or in a later message, or in the rest of one that was answered. A signature costs too much
+// for that.
+func unheard(d *wire.Decoder, err error) error {
+	switch {
+	case err == nil, err == io.EOF, isAny(err, errBusy, errEnded, wire.ErrLimit, wire.ErrSyntax):
+		return nil
+	case cutOff(err) && d.Later():
+		return ErrTruncated
+	case d.Buffered() == 0, d.Later() && !errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	}
+	return nil
 }
 
 // messages splits a stream into one reader per message. No byte of the next message is
@@ -225,25 +243,6 @@ func (m *messages) failed() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err
-}
-
-// await is next, and reports whether there is nothing to answer: the stream ended between two
-// messages or in the rest of one that was answered, or failed before a byte of another one
-// came. A signature costs too much for those who do that. whole says that the message before
-// was read to its end. What is wrong with the next message is found when that is read.
-func (m *messages) await(whole bool) (over bool, err error) {
-	switch err := m.next(); {
-	case err == nil:
-		return false, nil
-	case err == io.EOF:
-		return true, nil
-	case !whole && cutOff(err):
-		return true, ErrTruncated
-	case m.decoder.Buffered() > 0, isAny(err, errBusy, errEnded, wire.ErrLimit):
-		return false, nil
-	default:
-		return true, err
-	}
 }
 
 // shrink frees the memory between two messages.

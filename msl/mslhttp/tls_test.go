@@ -241,6 +241,26 @@ func TestTLSPlainHTTP(t *testing.T) {
 	}
 }
 
+// TestTLSBriefErrors has strangers that offer kilobytes of protocols: a log does not get them.
+func TestTLSBriefErrors(t *testing.T) {
+	a := newAuthority(t)
+	var seen events
+	addr := start(t, &TLSServer{Certificates: []TLSCertificate{a.issue("server", keystore.ECDSAP256, nil)}, Report: seen.note})
+	var many []string
+	for range 200 {
+		many = append(many, strings.Repeat("\x01", 200))
+	}
+	if conn, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: many}); err == nil {
+		conn.Close()
+		t.Fatal("a protocol was agreed on")
+	}
+	for _, e := range seen.await(t) {
+		if e.Alert != tlsalert.NoApplicationProtocol || len(e.Err.Error()) > 2000 {
+			t.Errorf("%v: %d bytes: %.200v", e.Alert, len(e.Err.Error()), e.Err)
+		}
+	}
+}
+
 // TestTLSPatience ends a handshake that does not begin.
 func TestTLSPatience(t *testing.T) {
 	a := newAuthority(t)

@@ -218,6 +218,7 @@ func (c *TLSConn) explain(cause error, a tlsalert.Alert, origin tlsalert.Origin,
 	if c.keyErr != nil {
 		cause = fmt.Errorf("%w (%w)", cause, c.keyErr)
 	}
+	cause = brief(cause) // the peer may have chosen the names in it
 	if !isAlert {
 		return cause
 	}

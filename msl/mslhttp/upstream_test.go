@@ -309,3 +309,30 @@ func TestUpstreamRestarts(t *testing.T) {
 		}
 	}
 }
+
+// TestUpstreamSlowCheck has a health check that takes longer than the pause between two, and
+// less than its own time: the place is well.
+func TestUpstreamSlowCheck(t *testing.T) {
+	checks := make(chan bool, 10)
+	at := service(t, func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+		checks <- r.Context().Err() == nil
+	})
+	u := &Upstream{Targets: []Target{at}, Check: HealthCheck{Path: "/healthz", Interval: time.Millisecond, Timeout: time.Minute}}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	if err := u.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if !<-checks {
+			t.Fatal("the check was given up")
+		}
+	}
+	if fit, unfit := u.Fit(); fit != 1 {
+		t.Errorf("%q is taken for ill", unfit)
+	}
+}

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/textproto"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 )
@@ -260,3 +263,32 @@ type counted struct {
 }
 
 func (c *counted) Read(p []byte) (int, error) { *c.reads++; return c.Reader.Read(p) }
+
+// TestUpstreamBriefErrors has a service answer megabytes that are not HTTP: the error, which
+// goes to logs and traces, quotes the beginning, and is still what it was.
+func TestUpstreamBriefErrors(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go answersAlways(l, "HTTP/1.1 200 OK\r\nX"+strings.Repeat("\u00e9", 1<<20)+"\r\n\r\n")
+	var seen, called error
+	u := &Upstream{Targets: []Target{target(t, "http://"+l.Addr().String())}, Report: func(_ *msl.Message, c UpstreamCall) { called = c.Err }}
+	err = tell(t, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		seen = (&Gateway{Upstream: u}).Handle(ctx, w, m)
+		return seen
+	})
+	var protocol textproto.ProtocolError
+	for _, e := range []error{seen, called} {
+		if e == nil || len(e.Error()) > 2000 || !strings.Contains(e.Error(), "malformed MIME header") || !utf8.ValidString(e.Error()) || !errors.As(e, &protocol) {
+			t.Errorf("%.300v", e)
+		}
+	}
+	if err == nil {
+		t.Error("the device has an answer")
+	}
+	if err := u.check(t.Context(), u.places[0], time.Minute); err == nil || len(err.Error()) > 2000 {
+		t.Errorf("health check: %.300v", err)
+	}
+}

@@ -75,7 +75,7 @@ func (a *attempt) because(err error) error {
 	if a.out.Context().Err() != nil {
 		return context.Cause(a.out.Context())
 	}
-	return err
+	return brief(err)
 }
 
 func (a *attempt) end() {

@@ -15,7 +15,7 @@ import (
 type HealthCheck struct {
 	Path     string        // as /healthz or /healthz?x=1, added to those of the target; empty means no checks
 	Interval time.Duration // between checks; zero means 10 seconds
-	Timeout  time.Duration // of one check; zero means 5 seconds, at most Interval
+	Timeout  time.Duration // of one check; zero means 5 seconds, or Interval if that is less
 }
 
 // CheckHealthPath returns why [HealthCheck].Path cannot be a path, perhaps with a query, as
@@ -39,7 +39,7 @@ func (u *Upstream) watch(ctx context.Context, p *place) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		if err := u.check(ctx, p, min(orDefault(u.Check.Timeout, defaultCheckTimeout), interval)); ctx.Err() == nil {
+		if err := u.check(ctx, p, orDefault(u.Check.Timeout, min(defaultCheckTimeout, interval))); ctx.Err() == nil {
 			u.diagnose(p, err)
 		}
 		select {
@@ -63,7 +63,7 @@ func (u *Upstream) check(ctx context.Context, p *place, patience time.Duration) 
 	p.authorize(r)
 	response, err := p.transport.RoundTrip(r)
 	if err != nil {
-		return err
+		return brief(err)
 	}
 	response.Body.Close()
 	if response.StatusCode >= http.StatusBadRequest {

@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"bytes"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestLibraryLog has a service whose Content-Length is too small: net/http quotes the rest of
+// the answer, which must not be in the log.
+func TestLibraryLog(t *testing.T) {
+	lines := make(chan string, 10)
+	flags, output := log.Flags(), log.Writer()
+	defer func() { log.SetFlags(flags); log.SetOutput(output) }()
+	log.SetFlags(0)
+	log.SetOutput(libraryLog{slog.New(slog.NewJSONHandler(lineWriter(lines), nil))})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		conn.Read(make([]byte, 1000))
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok the secret \"of\" ada")
+		conn.Read(make([]byte, 1000)) // until the other side closes
+	}()
+	r, err := (&http.Client{Transport: &http.Transport{}}).Get("http://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, r.Body)
+	r.Body.Close()
+	for told := false; !told; {
+		select {
+		case line := <-lines:
+			told = strings.Contains(line, `"msg":"connection of a library"`) && strings.Contains(line, "Content-Length")
+			if strings.Contains(line, "ada") {
+				t.Error(line)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("net/http says nothing")
+		}
+	}
+	log.SetOutput(output)
+	var out bytes.Buffer
+	libraryLog{slog.New(slog.NewJSONHandler(&out, nil))}.Write([]byte("http: bad thing \"secret\" was sent\n"))
+	if line := out.String(); !strings.Contains(line, "bad thing") || strings.Contains(line, "secret") {
+		t.Error(line)
+	}
+}
+
+// A lineWriter passes on each Write.
+type lineWriter chan string
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	w <- string(bytes.Clone(p))
+	return len(p), nil
+}
