@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -194,11 +195,12 @@ func (p *Passwords) refused(handle uint32, err error) error {
 	return err
 }
 
-// salt returns a key with which sessions can be salted: a storage key that is loaded, or
-// one of the null hierarchy, which has no password, for the operation under way.
+// salt returns a key with which sessions can be salted: a storage key that is loaded, and
+// still there if another program could remove it, or one of the null hierarchy, which has no
+// password, for the operation under way.
 func (x *executor) salt() (*object, error) {
 	for _, o := range x.roots {
-		if o.handle != 0 {
+		if o.handle != 0 && (o.persistent == 0 || x.isAt(o.persistent, o.name)) {
 			x.resources.touch(o)
 			return o, nil
 		}
@@ -218,6 +220,13 @@ func (x *executor) salt() (*object, error) {
 	x.null = newObject(nil, slices.Clone(public), nil)
 	x.null.handle = r.handle
 	return x.null, nil
+}
+
+// isAt reports whether the key with a Name is at a handle. An error counts as no: another key
+// does as well.
+func (x *executor) isAt(handle uint32, name []byte) bool {
+	_, found, err := x.readPublic(handle)
+	return err == nil && bytes.Equal(found, name)
 }
 
 // Hierarchy returns a hierarchy with what authorizes it, for one go-tpm command inside
