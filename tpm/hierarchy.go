@@ -73,6 +73,15 @@ func (e *PasswordError) Unwrap() []error {
 	return []error{keystore.ErrPIN, e.Err}
 }
 
+// An offError says that a hierarchy is switched off, with all its keys.
+type offError struct{ hierarchy string }
+
+func (e *offError) Error() string {
+	return fmt.Sprintf("tpm: the TPM's %s hierarchy is switched off: restart the machine, and if it stays, enable it in the firmware: %v", e.hierarchy, keystore.ErrUnavailable)
+}
+
+func (e *offError) Unwrap() error { return keystore.ErrUnavailable }
+
 // codeName returns the command and the code of an Error without its advice.
 func codeName(err error) string {
 	var e *Error
@@ -119,7 +128,7 @@ func (p *hierarchies) enter(t transport.TPM, handle uint32) (entity, error) {
 	case err != nil:
 		return e, err
 	case h.switched&^started != 0:
-		return e, fmt.Errorf("tpm: the TPM's %s hierarchy is switched off: restart the machine, and if it stays, enable it in the firmware: %w", h.name, keystore.ErrUnavailable)
+		return e, &offError{h.name}
 	case permanent&h.hasAuth == 0:
 		return e, nil
 	case h.source == "":
