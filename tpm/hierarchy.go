@@ -209,7 +209,7 @@ func (p *Passwords) refused(handle uint32, err error) error {
 // password, for the operation under way.
 func (x *executor) salt() (*object, error) {
 	for _, o := range x.roots {
-		if o.handle != 0 && (o.persistent == 0 || x.isAt(o.persistent, o.name)) {
+		if o.handle != 0 && (o.persistent == 0 || isAt(x, o.persistent, o.name)) {
 			x.resources.touch(o)
 			return o, nil
 		}
@@ -233,7 +233,7 @@ func (x *executor) salt() (*object, error) {
 
 // isAt reports whether the key with a Name is at a handle. An error counts as no: another key
 // does as well.
-func (x *executor) isAt(handle uint32, name []byte) bool {
+func isAt(x *executor, handle uint32, name []byte) bool {
 	_, found, err := x.readPublic(handle)
 	return err == nil && bytes.Equal(found, name)
 }
