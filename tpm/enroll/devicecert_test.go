@@ -2,15 +2,49 @@ package enroll
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/x509"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
+
+// explicit writes a key with the parameters of its curve, of which the generator may be another.
+func explicit(key *ecdsa.PrivateKey, generator []byte) []byte {
+	c, point := key.Params(), func(x, y *big.Int) []byte {
+		return bytes.Join([][]byte{{4}, x.FillBytes(make([]byte, 32)), y.FillBytes(make([]byte, 32))}, nil)
+	}
+	if generator == nil {
+		generator = point(c.Gx, c.Gy)
+	}
+	return sequence(func(b *cryptobyte.Builder) {
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddBytes([]byte{6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1}) // id-ecPublicKey
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1Int64(1)
+				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					b.AddBytes([]byte{6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 1, 1}) // prime-field
+					b.AddASN1BigInt(c.P)
+				})
+				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					b.AddASN1OctetString(new(big.Int).Sub(c.P, big.NewInt(3)).Bytes())
+					b.AddASN1OctetString(c.B.Bytes())
+				})
+				b.AddASN1OctetString(generator)
+				b.AddASN1BigInt(c.N)
+				b.AddASN1Int64(1)
+			})
+		})
+		b.AddASN1BitString(point(key.X, key.Y))
+	})
+}
 
 // TestOddDeviceCertificates accepts of a maker of devices what it accepts of one of TPMs.
 func TestOddDeviceCertificates(t *testing.T) {
@@ -35,7 +69,9 @@ func TestOddDeviceCertificates(t *testing.T) {
 		"of an authority": {func(p *parts) {
 			p.serial, p.extra = []byte{2, 1, 0x80}, extension([]byte{6, 3, 0x55, 0x1d, 19}, []byte{0x30, 3, 1, 1, 1})
 		}, "of an authority"},
-		"of another key": {func(p *parts) { p.serial, p.key = []byte{2, 1, 0x80}, oaep(&f.ek.PublicKey) }, "for another key"},
+		"a curve that is written out": {func(p *parts) { p.key = explicit(f.ak, nil) }, ""},
+		"another generator":           {func(p *parts) { p.key = explicit(f.ak, []byte{4}) }, "unknown algorithm"},
+		"of another key":              {func(p *parts) { p.serial, p.key = []byte{2, 1, 0x80}, oaep(&f.ek.PublicKey) }, "for another key"},
 		"two usages": {func(p *parts) {
 			usage := extension([]byte{6, 3, 0x55, 0x1d, 15}, []byte{3, 2, 7, 0x80})
 			p.serial, p.extra = []byte{2, 1, 0x80}, append(usage, usage...)
