@@ -11,12 +11,11 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// ParseCertificate reads an EK certificate in DER, or one above it. It also reads those that the standard
-// library refuses although makers of TPMs issued them: with a serial number that is
+// ParseCertificate reads a certificate of a maker in DER. It also reads those that the
+// standard library refuses although makers of TPMs issued them: with a serial number that is
 // negative or not in its shortest form, text in another character set than it claims,
 // damaged extensions that do not matter here, a curve that is written out, or a key that is
-// restricted to OAEP. Of such
-// a certificate only what a verification needs is set.
+// restricted to OAEP. Of such a certificate only what a verification needs is set.
 func ParseCertificate(der []byte) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
 	if err == nil && c.PublicKey != nil {
