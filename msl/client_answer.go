@@ -3,6 +3,7 @@ package msl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
@@ -156,6 +157,26 @@ type responseBody struct {
 	io.Reader
 	stream  io.Closer
 	release func()
+}
+
+// Read reads the application data of the answer.
+func (b *responseBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	return n, unread(err)
+}
+
+// ErrAnswerUnread says that an answer came, and that the key store of this side failed when it
+// was read: the peer has acted on the message, or refused it. It comes with the error of the
+// key store.
+var ErrAnswerUnread = errors.New("msl: an answer came and cannot be read, so the peer may have acted on the message")
+
+// unread marks the failure of a key store while an answer is read: without the mark it looks
+// like one before anything was sent.
+func unread(err error) error {
+	if err == nil || !deviceFailed(err) || errors.Is(err, ErrAnswerUnread) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrAnswerUnread, err)
 }
 
 func (b *responseBody) Close() error {

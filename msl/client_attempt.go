@@ -72,6 +72,9 @@ func (a *attempt) exchange(ctx context.Context) (response *Response, err error) 
 		return nil, a.sent(err, gone)
 	}
 	in, err := a.receive(ctx, wire.NewDecoder(stream, a.limits.wire()))
+	if !out.handshake {
+		err = unread(err)
+	}
 	if err = a.sent(err, seen); err != nil {
 		if a.req.Interactive { // the request's body would not end by itself
 			cancel()

@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -72,6 +73,15 @@ func (e *PasswordError) Unwrap() []error {
 	return []error{keystore.ErrPIN, e.Err}
 }
 
+// An offError says that a hierarchy is switched off, with all its keys.
+type offError struct{ hierarchy string }
+
+func (e *offError) Error() string {
+	return fmt.Sprintf("tpm: the TPM's %s hierarchy is switched off: restart the machine, and if it stays, enable it in the firmware: %v", e.hierarchy, keystore.ErrUnavailable)
+}
+
+func (e *offError) Unwrap() error { return keystore.ErrUnavailable }
+
 // codeName returns the command and the code of an Error without its advice.
 func codeName(err error) string {
 	var e *Error
@@ -118,7 +128,7 @@ func (p *hierarchies) enter(t transport.TPM, handle uint32) (entity, error) {
 	case err != nil:
 		return e, err
 	case h.switched&^started != 0:
-		return e, fmt.Errorf("tpm: the TPM's %s hierarchy is switched off: restart the machine, and if it stays, enable it in the firmware: %w", h.name, keystore.ErrUnavailable)
+		return e, &offError{h.name}
 	case permanent&h.hasAuth == 0:
 		return e, nil
 	case h.source == "":
@@ -194,11 +204,12 @@ func (p *Passwords) refused(handle uint32, err error) error {
 	return err
 }
 
-// salt returns a key with which sessions can be salted: a storage key that is loaded, or
-// one of the null hierarchy, which has no password, for the operation under way.
+// salt returns a key with which sessions can be salted: a storage key that is loaded, and
+// still there if another program could remove it, or one of the null hierarchy, which has no
+// password, for the operation under way.
 func (x *executor) salt() (*object, error) {
 	for _, o := range x.roots {
-		if o.handle != 0 {
+		if o.handle != 0 && (o.persistent == 0 || isAt(x, o.persistent, o.name)) {
 			x.resources.touch(o)
 			return o, nil
 		}
@@ -218,6 +229,13 @@ func (x *executor) salt() (*object, error) {
 	x.null = newObject(nil, slices.Clone(public), nil)
 	x.null.handle = r.handle
 	return x.null, nil
+}
+
+// isAt reports whether the key with a Name is at a handle. An error counts as no: another key
+// does as well.
+func isAt(x *executor, handle uint32, name []byte) bool {
+	_, found, err := x.readPublic(handle)
+	return err == nil && bytes.Equal(found, name)
 }
 
 // Hierarchy returns a hierarchy with what authorizes it, for one go-tpm command inside

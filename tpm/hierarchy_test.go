@@ -188,6 +188,9 @@ func TestHierarchyOff(t *testing.T) {
 	d = must[*tpm.Device](t)(tpm.Open(c.URI))
 	defer d.Close()
 	says(t, "a store", err, keystore.ErrUnavailable, "owner hierarchy is switched off")
+	if strings.Contains(err.Error(), "is gone") {
+		t.Errorf("the storage key is there: %v", err)
+	}
 	err = d.Do(func(tp transport.TPM) error {
 		_, err := tpm.Hierarchy(tp, tpm2.TPMRHEndorsement)
 		return err

@@ -30,7 +30,11 @@ func (x *executor) loadRoot(o *object) (uint32, error) {
 	if errors.Is(err, keystore.ErrNotFound) {
 		return 0, fmt.Errorf("tpm: the key %s is not the one of the state file: the TPM was cleared or replaced: enroll this device again with a new state file: %w", o.place(), keystore.ErrForeign)
 	}
-	if err != nil {
+	var off *offError
+	switch {
+	case errors.As(err, &off): // its keys are there, and nobody sees them
+		err = fmt.Errorf("tpm: the storage key %s cannot be used: %w", o.place(), err)
+	case err != nil:
 		err = fmt.Errorf("tpm: the storage key %s is gone, and cannot be made again: %w", o.place(), err)
 	}
 	return handle, err

@@ -232,3 +232,28 @@ func TestHandleTaken(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestStorageKeysGoneTogether makes a storage key again, by the owner's password, after another
+// program removed it and the one that the session for the password is salted with.
+func TestStorageKeysGoneTogether(t *testing.T) {
+	const own, another = 0x81000001, 0x81000007
+	p := tpmtest.Start(t)
+	d := device(t, p)
+	c := tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state")}
+	s := must[*tpm.Store](t)(d.InitStore(c))
+	locking := ownerParent()
+	locking.ObjectAttributes.NoDA = false
+	persistPrimary(t, d, another, locking)
+	must[keystore.Version](t)(s.ImportTSS2("key", keystore.ECDSAP256, keyFile(t, d, another, asOpenSSL(), "", true)))
+	s.Close()
+	d.Close()
+	d = device(t, p)
+	s = openStore(t, d, c)
+	evict(t, d, own)
+	evict(t, d, another)
+	changeAuth(t, d, tpm2.TPMRHOwner, "secret")
+	if err := d.SetPasswords(tpm.Passwords{Owner: source(t, "secret")}); err != nil {
+		t.Fatal(err)
+	}
+	sign(t, must[[]keystore.Version](t)(s.Lookup("key"))[0].Key)
+}

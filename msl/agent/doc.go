@@ -44,7 +44,7 @@
 //	          server permits
 //	500       keys that are no longer usable, a wrong PIN, a failure of the device
 //	502       the server cannot be reached (Retry-After); its answer is not a message, or
-//	          cannot be trusted; it refused the message
+//	          cannot be trusted, or came when the HSM or TPM failed; it refused the message
 //	503       the HSM or TPM is busy or unavailable, too many requests are under way, the
 //	          server asks to come back later, or the session was ended meanwhile (all
 //	          with Retry-After)

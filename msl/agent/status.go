@@ -43,6 +43,8 @@ func statusOf(err error) *StatusError {
 		return &StatusError{own.Status, own.RetryAfter, err}
 	case errors.As(err, &peer):
 		return peerStatus(err, peer)
+	case errors.Is(err, msl.ErrAnswerUnread): // another try would have the server act twice
+		return &StatusError{http.StatusBadGateway, 0, err}
 	case isAny(err, context.DeadlineExceeded, os.ErrDeadlineExceeded):
 		return &StatusError{http.StatusGatewayTimeout, soon, err}
 	case isAny(err, keystore.ErrUnavailable, keystore.ErrBusy, keystore.ErrLost, keystore.ErrClosed, msl.ErrForgotten):

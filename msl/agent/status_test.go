@@ -38,6 +38,7 @@ func TestStatus(t *testing.T) {
 		{msl.Failure(msl.ErrMasterTokenUntrusted, "", nil), 502, 0}, {msl.ErrTruncated, 502, 0},
 		{errors.New("the disk is full"), 500, 0},
 		{msl.Failure(msl.ErrMSLParseError, "", &mslhttp.NotMessageError{Found: "HTML"}), 502, 0},
+		{fmt.Errorf("%w: %w", msl.ErrAnswerUnread, keystore.ErrUnavailable), 502, 0}, // the server may have acted
 		{watchdog.ErrHung, 503, 1}, {msl.ErrForgotten, 503, 1},
 		{fmt.Errorf("x: %w", &msl.PeerError{Response: msl.Fail, Code: msl.ErrUserIDTokenRevoked}), 403, 0},
 	} {

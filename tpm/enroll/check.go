@@ -54,7 +54,7 @@ func (t storedTx) check(states map[State]int) (fits bool, err error) {
 	if err != nil || !fits {
 		return fits, err
 	}
-	if n, err := t.count(tableSince); err != nil || n != standing {
+	if n, err := count(t.tx, tableSince); err != nil || n != standing {
 		return false, err
 	}
 	return t.indexed(states)
@@ -73,7 +73,7 @@ func (t storedTx) listed(r *Record) (bool, error) {
 
 // checkCount wants as many entries as the records have.
 func (t storedTx) checkCount(table string, want int) error {
-	n, err := t.count(table)
+	n, err := count(t.tx, table)
 	if err == nil && n != want {
 		err = proof.Fail(ErrDamaged, "%q has %d entries, and the records have %d", table, n, want)
 	}

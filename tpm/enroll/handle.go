@@ -191,11 +191,11 @@ func (a *Authority) accept(ctx context.Context, n *application) error {
 
 // takeOver finds out whether this authority revoked a name that is new to a device when
 // another one, or the device itself, gave it up.
-func (a *Authority) takeOver(ctx context.Context, r *Record) error {
+func (l *ledger) takeOver(ctx context.Context, r *Record) error {
 	if r.Withdrawn || r.Name == r.Registered {
 		return nil
 	}
-	return a.records.View(ctx, func(tx Tx) (err error) {
+	return l.records.View(ctx, func(tx Tx) (err error) {
 		r.Withdrawn, err = tx.Passed(r.Name)
 		return err
 	})

@@ -93,7 +93,7 @@ func (t storedTx) indexed(states map[State]int) (bool, error) {
 			return false, unlessDamaged(err)
 		}
 	}
-	entries, err := t.count(tableStates)
+	entries, err := count(t.tx, tableStates)
 	return entries == all, err
 }
 

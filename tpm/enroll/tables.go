@@ -278,8 +278,8 @@ func (t storedTx) lead(table, key string) (id ID, found bool, err error) {
 	return ID(value), true, nil
 }
 
-func (t storedTx) count(table string) (n int, err error) {
-	for _, err := range kv.All(t.tx, table, nil, nil) {
+func count(tx kv.Reader, table string) (n int, err error) {
+	for _, err := range kv.All(tx, table, nil, nil) {
 		if err != nil {
 			return n, err
 		}

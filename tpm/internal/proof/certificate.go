@@ -11,11 +11,11 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// ParseCertificate reads an EK certificate in DER, or one above it. It also reads those that the standard
-// library refuses although makers of TPMs issued them: with a serial number that is
+// ParseCertificate reads a certificate of a maker in DER. It also reads those that the
+// standard library refuses although makers of TPMs issued them: with a serial number that is
 // negative or not in its shortest form, text in another character set than it claims,
-// damaged extensions that do not matter here, or a key that is restricted to OAEP. Of such
-// a certificate only what a verification needs is set.
+// damaged extensions that do not matter here, a curve that is written out, or a key that is
+// restricted to OAEP. Of such a certificate only what a verification needs is set.
 func ParseCertificate(der []byte) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
 	if err == nil && c.PublicKey != nil {
@@ -89,6 +89,9 @@ func signedInteger(b []byte) *big.Int {
 func certifiedKey(der []byte) (crypto.PublicKey, x509.PublicKeyAlgorithm, error) {
 	if key, err := x509.ParsePKIXPublicKey(der); err == nil {
 		return key, algorithmOf(key), nil
+	}
+	if key := explicitKey(der); key != nil {
+		return key, x509.ECDSA, nil
 	}
 	key, err := rsaKey(der)
 	return key, x509.RSA, err

@@ -30,8 +30,8 @@ const (
 
 // A Running is a server that has a state file open.
 type Running struct {
-	web   *http.Client
-	state string
+	web           *http.Client
+	socket, state string
 }
 
 // Dial connects to the server that has a state file open. It returns nil if there is
@@ -65,16 +65,26 @@ func reach(socket, state string) *Running {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
-	return &Running{&http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true, DisableKeepAlives: true}}, state}
+	return &Running{&http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true, DisableKeepAlives: true}}, socket, state}
 }
 
-// alive checks that the server answers. A server of a version before HTTP hangs up.
+// alive checks that the server answers. A server of a version before HTTP hangs up, and
+// listens on.
 func (r *Running) alive() error {
 	err := r.call(http.MethodGet, "/alive", nil, nil)
-	if errors.Is(err, errEnded) {
+	if errors.Is(err, errEnded) && r.listens() {
 		return r.otherVersion()
 	}
 	return err
+}
+
+func (r *Running) listens() bool {
+	conn, err := net.DialTimeout("unix", r.socket, dialPatience)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 func socketOf(state string) string { return state + ".sock" }

@@ -96,6 +96,26 @@ func TestOtherVersion(t *testing.T) {
 	}
 }
 
+// TestGoneWhileDialed ends a server that was found, before it answered: that tells nothing of
+// its version.
+func TestGoneWhileDialed(t *testing.T) {
+	path, l := socketBeside(t)
+	go func() {
+		for range 2 { // the second one asks
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+		}
+		l.Close()
+	}()
+	_, err := Dial(path)
+	if err == nil || !strings.Contains(err.Error(), "ended before it answered: try again") {
+		t.Error(err)
+	}
+}
+
 // TestGoneBetweenCalls ends a server, and its socket with it, after an answer.
 func TestGoneBetweenCalls(t *testing.T) {
 	path, l := socketBeside(t)

@@ -96,7 +96,9 @@ func (a *approver) read(from io.Reader) error {
 		case whole:
 			a.refuse(n, fmt.Errorf("longer than %d bytes", maxLine))
 		case err == nil:
-			err = a.take(n, string(line))
+			if err := a.take(n, string(line)); err != nil {
+				return err // not to be tried again with the devices that it left
+			}
 		}
 		if errors.Is(err, io.EOF) {
 			return a.flush()
@@ -170,7 +172,7 @@ func (a *approver) flush() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("from line %d on: %w", a.lines[len(errs)], err)
+		return fmt.Errorf("%s: from line %d on: %w", a.file, a.lines[len(errs)], err)
 	}
 	a.some, a.lines = a.some[:0], a.lines[:0]
 	a.line.tell("approved %d devices", a.approved)

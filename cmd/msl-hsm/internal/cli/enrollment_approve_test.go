@@ -69,3 +69,27 @@ func TestApprovalsLost(t *testing.T) {
 		t.Errorf("%d approved, %v", a.approved, err)
 	}
 }
+
+// An interruptedEnrollments approves a part of the first devices that it is given.
+type interruptedEnrollments struct {
+	fakeEnrollments
+	part int
+}
+
+func (i *interruptedEnrollments) Approve(list []enroll.Approval) ([]error, error) {
+	if part := i.part; part > 0 {
+		i.part = 0
+		return make([]error, part), errors.New("gone")
+	}
+	return i.fakeEnrollments.Approve(list)
+}
+
+// TestApprovalsCountedOnce stops where the server ended, and counts no device again.
+func TestApprovalsCountedOnce(t *testing.T) {
+	to := &interruptedEnrollments{part: 100}
+	a := &approver{p: &program{stderr: new(bytes.Buffer)}, devices: to, file: "f"}
+	err := a.read(strings.NewReader(strings.Repeat(strings.Repeat("1", 64)+"\n", approveTogether+3)))
+	if err == nil || err.Error() != "f: from line 101 on: gone" || a.approved != 100 {
+		t.Errorf("%d approved, %v", a.approved, err)
+	}
+}
