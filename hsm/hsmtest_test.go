@@ -204,6 +204,16 @@ type use struct {
 
 func newUse(t *testing.T, s *hsm.Store) *use {
 	t.Helper()
+	v, err := s.Create("rsa", keystore.RSAUnwrap2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return useOf(t, s, v)
+}
+
+// useOf is newUse with a pair that is there.
+func useOf(t *testing.T, s *hsm.Store, v keystore.Version) *use {
+	t.Helper()
 	k, err := s.Generate(keystore.HMACSHA256)
 	if err != nil {
 		t.Fatal(err)
@@ -214,10 +224,6 @@ func newUse(t *testing.T, s *hsm.Store) *use {
 	}
 	u.mac = k.(keystore.MAC)
 	if u.tag, err = u.mac.Sum(nil); err != nil {
-		t.Fatal(err)
-	}
-	v, err := s.Create("rsa", keystore.RSAUnwrap2048)
-	if err != nil {
 		t.Fatal(err)
 	}
 	u.unwrap = v.Key.(keystore.Unwrapper)

@@ -16,7 +16,7 @@ type stuckCall struct {
 }
 
 func (c *stuckCall) err() error {
-	return fmt.Errorf("hsm: %s has not returned for %v: %w", c.function, time.Since(c.since).Round(time.Second), keystore.ErrUnavailable)
+	return fmt.Errorf("hsm: %s has not returned for %v: %w", c.function, time.Since(c.since).Round(100*time.Millisecond), keystore.ErrUnavailable)
 }
 
 // A watch looks for calls into a module that do not return. While there is one the

@@ -51,3 +51,36 @@ func TestUnableOffer(t *testing.T) {
 		t.Errorf("%q, %v", data, err)
 	}
 }
+
+// A failingExchange makes offers whose answers are refused for cause.
+type failingExchange struct {
+	msl.Offerer
+	cause msl.Code
+}
+
+func (x failingExchange) Offer(ctx context.Context, from msl.Requester) (msl.Offer, error) {
+	offer, err := x.Offerer.Offer(ctx, from)
+	return failingOffer{offer, x.cause}, err
+}
+
+type failingOffer struct {
+	msl.Offer
+	cause msl.Code
+}
+
+func (o failingOffer) Accept(context.Context, []byte) (msl.Outcome, error) {
+	return msl.Outcome{}, msl.Failure(o.cause, "exchange", nil)
+}
+
+// TestWhyNoOfferFits tells what is wrong with a key response by the offer that it answers,
+// whatever offers of the same scheme it does not answer.
+func TestWhyNoOfferFits(t *testing.T) {
+	for _, causes := range [][]msl.Code{{msl.ErrUnwrapError, msl.ErrKeyXResponseRequestMismatch}, {msl.ErrKeyXResponseRequestMismatch, msl.ErrUnwrapError}} {
+		c := softNetwork(t).pskClient("device")
+		whole := c.KeyExchanges[0]
+		c.KeyExchanges = []msl.Offerer{failingExchange{whole, causes[0]}, failingExchange{whole, causes[1]}}
+		if _, _, err := send(t, c, secret("x")); !errors.Is(err, msl.ErrUnwrapError) {
+			t.Errorf("%v: %v", causes, err)
+		}
+	}
+}

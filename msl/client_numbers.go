@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
 // Numbers gives out the non-replayable ids of a client, so that none of them comes
@@ -248,7 +250,7 @@ func (n *numbering) sent(err error, proven *PeerError, well fate) error {
 		n.fate = seen
 	case errors.As(err, &answer) && answer == proven:
 		n.fate = answered
-	case errors.As(err, &dial) && dial.Op == "dial":
+	case errors.As(err, &dial) && dial.Op == "dial" && !errors.Is(err, keystore.ErrUnavailable): // not of a key store behind a socket
 		n.fate = unsent
 	default:
 		n.fate = gone

@@ -38,7 +38,8 @@ func (o offers) requests() (list []schemeData) {
 	return list
 }
 
-// accept derives the new session keys from the answer to one of the offers.
+// accept derives the new session keys from the answer to one of the offers. What is wrong with
+// it is said by an offer that it answers.
 func (o offers) accept(ctx context.Context, response *keyResponse) (Outcome, error) {
 	failed := fail(ErrKeyXResponseRequestMismatch, "key response data", nil)
 	for _, offer := range o {
@@ -49,7 +50,9 @@ func (o offers) accept(ctx context.Context, response *keyResponse) (Outcome, err
 		if err == nil {
 			return outcome, nil
 		}
-		failed = fail(codeOf(err), "key response data", err)
+		if errors.Is(failed, ErrKeyXResponseRequestMismatch) {
+			failed = fail(codeOf(err), "key response data", err)
+		}
 	}
 	return Outcome{}, failed
 }

@@ -19,6 +19,12 @@ func TestCheckOrder(t *testing.T) {
 	without := func(who object) []byte {
 		return encode(with(with(pskClient1.signed("headerdata", pskClient1.encrypt(encode(one()))), who), object{"signature": nil}))
 	}
+	fromNobody := func(entity any) []byte {
+		return rawKeys{}.message(object{"entityauthdata": entity}, one(), hello)
+	}
+	damaged := func(member string) object {
+		return object{"compressionalgo": "LZW", member: []byte{0xff, 0xff, 0xff, 0xff}}
+	}
 	unknownChunk := with(hello, object{"compressionalgo": "X", "sequencenumber": 5})
 	for _, c := range []struct {
 		name    string
@@ -44,6 +50,25 @@ func TestCheckOrder(t *testing.T) {
 		{"chunk without signature, damaged", msl.ErrMSLParseError, false, append(pskClient1.message(byPSK("client1"), one()), `{"payload":"AAAA"}`...)},
 		{"chunk out of range and of another message", msl.ErrPayloadSequenceNumberOutOfRange, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"sequencenumber": -1, "messageid": -1}))},
 		{"chunk of an unknown compression, out of place", msl.ErrUnidentifiedCompression, false, pskClient1.message(byPSK("client1"), one(), unknownChunk)},
+		{"damaged service token, of another master token", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(with(damaged("servicedata"), object{"mtserialnumber": 6}))}})},
+		{"damaged service token, of another user", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(with(damaged("servicedata"), object{"uitserialnumber": 6}))}})},
+		{"damaged service token, then one of another master token", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(damaged("servicedata")), serviceToken(object{"mtserialnumber": 6})}})},
+		{"damaged service token, id out of range", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(damaged("servicedata"))}, "nonreplayableid": -1})},
+		{"damaged service token, unknown key exchange", msl.ErrUncompressionError, false, fromToken(object{"servicetokens": []any{serviceToken(damaged("servicedata"))}}, requests(keyRequest("X", object{})))},
+		{"damaged chunk of another message", msl.ErrUncompressionError, false, pskClient1.message(byPSK("client1"), one(), with(hello, with(damaged("data"), object{"messageid": 2})))},
+		{"damaged chunk out of place", msl.ErrUncompressionError, false, pskClient1.message(byPSK("client1"), one(), with(hello, with(damaged("data"), object{"sequencenumber": 5})))},
+		{"compression bomb of another message", msl.ErrUncompressionError, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"compressionalgo": "GZIP", "data": zeros(10 << 20), "messageid": 2}))},
+		{"unknown entity scheme, no authdata", msl.ErrUnidentifiedEntityAuthScheme, true, fromNobody(object{"scheme": "X"})},
+		{"unconfigured entity scheme, authdata a string", msl.ErrEntityAuthFactoryNotFound, true, fromNobody(object{"scheme": "ECC", "authdata": "x"})},
+		{"unknown user scheme, no authdata", msl.ErrUnidentifiedUserAuthScheme, false, fromPSK(object{"userauthdata": object{"scheme": "X"}})},
+		{"unconfigured user scheme, authdata a number", msl.ErrUserAuthFactoryNotFound, false, fromPSK(object{"userauthdata": object{"scheme": "USER_ID_TOKEN", "authdata": 1}})},
+		{"unknown key exchange, no keydata", msl.ErrUnidentifiedKeyXScheme, false, fromPSK(requests(object{"scheme": "X"}))},
+		{"unconfigured key exchange, keydata an array", msl.ErrKeyXFactoryNotFound, false, fromPSK(requests(object{"scheme": "JWE_LADDER", "keydata": []any{}}))},
+		{"key response of an unknown scheme, no keydata", msl.ErrUnidentifiedKeyXScheme, false, fromPSK(object{"keyresponsedata": object{"mastertoken": masterToken(nil), "scheme": "X"}})},
+		{"foreign user id token, of another master token", msl.ErrUserIDTokenMasterTokenMismatch, false, fromToken(object{"useridtoken": serviceKeys.token(with(userMembers, object{"mtserialnumber": 6}), "userdata", userData)})},
+		{"unknown key exchange of a user, expired", msl.ErrUnidentifiedKeyXScheme, false, sessionRaw.message(byToken(expired), one(object{"userauthdata": password}, requests(keyRequest("X", object{}))), hello)},
+		{"foreign user id token without a master token", msl.ErrUserIDTokenMasterTokenMismatch, false, fromPSK(object{"useridtoken": serviceKeys.token(userMembers, "userdata", userData)})},
+		{"user id token without a user, of another master token", msl.ErrUserIDTokenIdentityInvalid, false, fromToken(object{"useridtoken": issuerKeys.token(with(userMembers, object{"mtserialnumber": 6}), "userdata", object{"identity": ""})})},
 		{"empty chunk, out of place", msl.ErrPayloadDataMissing, false, pskClient1.message(byPSK("client1"), one(), with(hello, object{"data": "", "endofmsg": nil, "sequencenumber": 5}))},
 	} {
 		t.Run(c.name, func(t *testing.T) {

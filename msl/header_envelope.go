@@ -31,15 +31,11 @@ func parseEnvelope(o wire.Object, entities []EntityScheme, token func(wire.Objec
 	}
 	f, env := wire.FieldsOf(o), envelope{}
 	if hasEntity {
-		entity, err := parseSchemeData(f.Object("entityauthdata"), "authdata", "entity authentication data")
+		entity, err := parseSchemeData(f.Object("entityauthdata"), "authdata", "entity authentication data", findEntityScheme(&env.scheme, entities))
 		if err != nil {
 			return env, err
 		}
 		env.entity = &entity
-		env.scheme, err = pick(entities, entity.scheme, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
-		if err != nil {
-			return env, err
-		}
 	}
 	if hasToken {
 		env.token = f.Object("mastertoken")

@@ -1,6 +1,9 @@
 package msl
 
 import (
+	"cmp"
+	"errors"
+
 	"github.com/msl-hsm/msl-hsm/msl/internal/wire"
 )
 
@@ -16,6 +19,7 @@ type headerRules struct {
 	peerToPeer    bool
 	peerServices  ServiceTokenKeys // of this side's own service tokens, which a peer issued
 	openUser      func(wire.Object) (*UserIDToken, error)
+	inflate       func(*header) error // decompresses the service tokens
 }
 
 // parseHeader reads the inside of a header in the protocol's order. Errors carry
@@ -29,8 +33,15 @@ func parseHeader(o wire.Object, rules headerRules) (header, error) {
 	if !inRange(h.messageID) {
 		return h, fail(ErrMessageIDOutOfRange, "header", nil)
 	}
-	return h, withID(h.parseRest(f, rules), h.messageID)
+	err := h.parseRest(f, rules)
+	if err != nil || h.refused() {
+		err = cmp.Or(rules.inflate(&h), err) // damage comes before what follows the tokens
+	}
+	return h, withID(err, h.messageID)
 }
+
+// refused reports whether the message is refused because of its key requests.
+func (h *header) refused() bool { return h.unanswerable != nil && h.userAuth == nil }
 
 func (h *header) parseRest(f *wire.Fields, rules headerRules) error {
 	h.timestamp = f.OptionalInt("timestamp", absent)
@@ -87,10 +98,11 @@ func (h *header) parseTokens(f *wire.Fields, rules headerRules) (err error) {
 		if err := malformed(f, "user id token"); err != nil {
 			return err
 		}
-		if h.userIDToken, err = rules.openUser(o); err != nil {
-			return err
+		h.userIDToken, err = rules.openUser(o)
+		if err == nil || errors.Is(err, ErrUserIDTokenNotDecrypted) {
+			err = cmp.Or(h.userIDToken.boundTo(mt), err)
 		}
-		if err := h.userIDToken.boundTo(mt); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -113,13 +125,12 @@ func parseKeyResponse(o wire.Object, f *wire.Fields, rules headerRules) (*keyRes
 	if err != nil {
 		return nil, err
 	}
-	data, err := parseSchemeData(o, "keydata", "key response data")
-	if err != nil {
-		return nil, err
-	}
-	if !rules.delivers(data.scheme) {
-		err = missingScheme(data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
-	}
+	data, err := parseSchemeData(o, "keydata", "key response data", func(scheme string) error {
+		if rules.delivers(scheme) {
+			return nil
+		}
+		return missingScheme(scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
+	})
 	return &keyResponse{token: mt, schemeData: data}, err
 }
 
@@ -134,11 +145,9 @@ func (h *header) parseUserAuth(f *wire.Fields, rules headerRules) error {
 	if !rules.encrypted {
 		return fail(ErrUnencryptedMessageWithUserAuthData, "header", nil)
 	}
-	data, err := parseSchemeData(o, "authdata", "user authentication data")
-	if err != nil {
-		return err
-	}
-	scheme, err := pick(rules.users, data.scheme, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
+	var scheme UserScheme
+	find := findScheme(&scheme, rules.users, userSchemes, ErrUnidentifiedUserAuthScheme, ErrUserAuthFactoryNotFound)
+	data, err := parseSchemeData(o, "authdata", "user authentication data", find)
 	if err != nil {
 		return err
 	}
@@ -156,16 +165,19 @@ func (h *header) parseServiceTokens(f *wire.Fields, rules headerRules, mt *Maste
 	}
 	for _, o := range list {
 		t, err := parseServiceToken(o, rules.serviceTokens, mt, h.userIDToken)
+		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 		if err != nil {
 			return err
 		}
-		h.serviceTokens = putServiceToken(h.serviceTokens, t)
 	}
 	return nil
 }
 
-// putServiceToken adds a token, replacing an earlier one.
+// putServiceToken adds a token, unless it is nil, replacing an earlier one.
 func putServiceToken(list []*ServiceToken, t *ServiceToken) []*ServiceToken {
+	if t == nil {
+		return list
+	}
 	for i, old := range list {
 		if old.sameAs(t) {
 			list[i] = t
@@ -187,15 +199,14 @@ func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
 		return err
 	}
 	for _, o := range list {
-		data, err := parseSchemeData(o, "keydata", "key request data")
-		if err != nil {
+		data, unanswerable, err := parseKeyRequest(o, rules.exchanges)
+		switch {
+		case err != nil:
 			return err
-		}
-		err = checkKeyRequest(rules.exchanges, data)
-		if err == nil {
+		case unanswerable == nil:
 			h.keyRequests = append(h.keyRequests, data)
-		} else if h.unanswerable == nil {
-			h.unanswerable = err
+		case h.unanswerable == nil:
+			h.unanswerable = unanswerable
 		}
 	}
 	if len(h.keyRequests) > 0 {
@@ -204,18 +215,35 @@ func (h *header) parseKeyRequests(f *wire.Fields, rules headerRules) error {
 	return nil
 }
 
-func checkKeyRequest(exchanges []Responder, data schemeData) error {
-	if _, err := pick(exchanges, data.scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound); err != nil {
-		return err
+// parseKeyRequest returns a request, or why it cannot be answered.
+func parseKeyRequest(o wire.Object, exchanges []Responder) (data schemeData, unanswerable, err error) {
+	data, err = parseSchemeData(o, "keydata", "key request data", func(scheme string) error {
+		_, unanswerable = pick(exchanges, scheme, keyxSchemes, ErrUnidentifiedKeyXScheme, ErrKeyXFactoryNotFound)
+		return unanswerable
+	})
+	switch {
+	case unanswerable != nil:
+		return data, unanswerable, nil
+	case err != nil:
+		return data, nil, err
 	}
-	var err error
-	for _, x := range exchanges { // one scheme may be configured in several ways
+	return data, checkKeyRequest(exchanges, data), nil
+}
+
+// checkKeyRequest asks each way in which the scheme is configured. What is wrong with the
+// request is said by the one that has its mechanism.
+func checkKeyRequest(exchanges []Responder, data schemeData) (refusal error) {
+	for _, x := range exchanges {
 		if x.Scheme() != data.scheme {
 			continue
 		}
-		if err = x.Check(data.data); err == nil {
+		err := x.Check(data.data)
+		if err == nil {
 			return nil
 		}
+		if refusal == nil || errors.Is(refusal, ErrUnsupportedKeyXMechanism) {
+			refusal = err
+		}
 	}
-	return err
+	return refusal
 }

@@ -71,7 +71,8 @@ type tokenReader interface {
 	findSession(wire.Object) (*Session, *MasterToken, error)
 	// openSession makes the session of a token that findSession only parsed.
 	openSession(*MasterToken) (*Session, error)
-	// openUser reads a user ID token of the message.
+	// openUser reads a user ID token of the message. One that is not openable is returned with
+	// ErrUserIDTokenNotDecrypted.
 	openUser(*incoming, wire.Object) (*UserIDToken, error)
 	// used is called with the session of a token that a message has used.
 	used(*MasterToken, *Session)
@@ -137,7 +138,7 @@ func (r *receiver) readHeader(ctx context.Context, in *incoming, o wire.Object, 
 		in.err, in.timestamp, err = parseError(inside, in.sender.proven())
 		return err
 	}
-	in.header, err = parseHeader(inside, r.rulesFor(in))
+	in.header, err = parseHeader(inside, r.rulesFor(ctx, in))
 	in.body = in.payload.begin(ctx, in, decoder, first)
 	return err
 }
@@ -217,9 +218,10 @@ func (r *receiver) prove(ctx context.Context, identity string) error {
 }
 
 // rulesFor are the rules for the header of a message whose sender is known.
-func (r *receiver) rulesFor(in *incoming) headerRules {
+func (r *receiver) rulesFor(ctx context.Context, in *incoming) headerRules {
 	rules := r.rules
 	rules.token, rules.encrypted = in.token, in.sender.Encrypted
+	rules.inflate = func(h *header) error { return in.inflateTokensOf(ctx, h) }
 	rules.openUser = func(o wire.Object) (*UserIDToken, error) { return r.tokens.openUser(in, o) }
 	return rules
 }
@@ -231,16 +233,21 @@ func (in *incoming) inflation(ctx context.Context, what occupant) wire.Inflation
 	return bounds
 }
 
-// inflateTokens decompresses the service tokens of a message that is not refused, all
-// of them to no more than one chunk may have.
+// inflateTokens decompresses the service tokens of a message that is not refused.
 func (in *incoming) inflateTokens(ctx context.Context) error {
-	if len(in.serviceTokens)+len(in.peer.services) == 0 {
+	return in.inflateTokensOf(ctx, &in.header)
+}
+
+// inflateTokensOf decompresses the service tokens of a header of the message, all of them to
+// no more than one chunk may have.
+func (in *incoming) inflateTokensOf(ctx context.Context, h *header) error {
+	if len(h.serviceTokens)+len(h.peer.services) == 0 {
 		return nil
 	}
 	used := 0
 	bounds := in.limits.inflation()
 	bounds.Hold = func(size int) error { return in.account.hold(ctx, someTokens, used+size) }
-	for _, t := range slices.Concat(in.serviceTokens, in.peer.services) {
+	for _, t := range slices.Concat(h.serviceTokens, h.peer.services) {
 		if err := t.inflate(bounds); err != nil {
 			return err
 		}
@@ -282,6 +289,10 @@ func (r *receiver) identify(ctx context.Context, in *incoming, env envelope) (er
 	sender, release, err := env.scheme.Open(ctx, env.entity.data)
 	if err != nil {
 		return err
+	}
+	if len(sender.Identity) > maxName {
+		release()
+		return fail(ErrIncorrectEntityAuthData, "entity authentication data", fmt.Errorf("a name of %d bytes is longer than %d", len(sender.Identity), maxName))
 	}
 	in.sender, in.release = sender, release
 	return nil

@@ -12,5 +12,9 @@ import "golang.org/x/text/unicode/norm"
 // applications get this form.
 func CanonicalName(name string) string { return norm.NFC.String(name) }
 
+// maxName is how many bytes the name of an entity may have. A [State] keeps what its tokens
+// did by that name, so a token that was issued for a longer one could not be used.
+const maxName = 4096
+
 // sameName reports whether two names are those of one entity or user.
 func sameName(a, b string) bool { return a == b || CanonicalName(a) == CanonicalName(b) }

@@ -135,10 +135,7 @@ func (r *payloadReader) more() error {
 			return err
 		}
 	}
-	data, err := r.packed.data, error(nil)
-	if r.packed.compression != "" {
-		data, err = decompress(r.packed.compression, data, r.message.inflation(r.reading, aChunk))
-	}
+	data, err := r.inflated(r.packed)
 	if err != nil {
 		return withID(err, r.messageID)
 	}
@@ -146,7 +143,16 @@ func (r *payloadReader) more() error {
 	return nil
 }
 
-// next reads one chunk. The chunk is decompressed only when its data is wanted.
+// inflated returns the data of a chunk, decompressed.
+func (r *payloadReader) inflated(c chunk) ([]byte, error) {
+	if c.compression == "" {
+		return c.data, nil
+	}
+	return decompress(c.compression, c.data, r.message.inflation(r.reading, aChunk))
+}
+
+// next reads one chunk. A chunk that is in its place is decompressed only when its data is
+// wanted.
 func (r *payloadReader) next() error {
 	if err := r.message.account.hold(r.reading, aChunk, 0); err != nil { // the data of the last one is used up
 		return streamError(err, "Chunk")
@@ -163,18 +169,29 @@ func (r *payloadReader) next() error {
 
 // accept makes the checks of an opened chunk in the protocol's order.
 func (r *payloadReader) accept(c chunk) error {
-	const op = "payload chunk"
-	switch {
-	case len(c.data) == 0 && !c.end:
-		return fail(ErrPayloadDataMissing, op, nil)
-	case c.messageID != r.messageID:
-		return fail(ErrPayloadMessageIDMismatch, op, nil)
-	case c.sequence != next(r.sequence):
-		return fail(ErrPayloadSequenceNumberMismatch, op, nil)
+	if len(c.data) == 0 && !c.end {
+		return fail(ErrPayloadDataMissing, "payload chunk", nil)
+	}
+	if c.messageID != r.messageID || c.sequence != next(r.sequence) {
+		return r.misplaced(c)
 	}
 	r.sequence, r.packed = c.sequence, c
 	r.done.Store(c.end)
 	return nil
+}
+
+// misplaced is the error for a chunk of another message or out of its place. That its data
+// is damaged is said before that.
+func (r *payloadReader) misplaced(c chunk) error {
+	if len(c.data) > 0 {
+		if _, err := r.inflated(c); err != nil {
+			return err
+		}
+	}
+	if c.messageID != r.messageID {
+		return fail(ErrPayloadMessageIDMismatch, "payload chunk", nil)
+	}
+	return fail(ErrPayloadSequenceNumberMismatch, "payload chunk", nil)
 }
 
 // empty reports whether the current chunk has no data. One byte is enough to see that.

@@ -334,7 +334,7 @@ func (c *Conn) next(ctx context.Context, a *peerAttempt) (*incoming, error) {
 	side.account, side.watch = c.inlet.account, c.watch()
 	side.rules.peerToPeer, side.rules.peerServices = true, c.Client.ServiceTokens
 	side.rules.delivers = c.Client.offers
-	o, err := c.in.FirstAfter("payload") // payloads of a refused message
+	o, err := firstAfter(c.in) // payloads of a refused message may be left
 	if a == nil {
 		side.account.movement.came()
 	}

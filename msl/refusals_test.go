@@ -114,6 +114,9 @@ func envelopeCases() []refusalCase {
 	return cases
 }
 
+// longName is longer than the state of a server can keep.
+var longName = strings.Repeat("x", 4097)
+
 func revoke(identity string, err error) func(*recorded) {
 	return func(r *recorded) { r.state.revoked[identity] = err }
 }
@@ -125,6 +128,9 @@ func senderCases() []refusalCase {
 		{name: "revoked holder", code: msl.ErrMasterTokenIdentityRevoked, prepare: revoke("client1", msl.ErrMasterTokenIdentityRevoked), message: fromToken()},
 		{name: "revoked user", code: msl.ErrUserIDTokenRevoked, prepare: revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), message: fromToken(object{"useridtoken": userToken(nil)})},
 		{name: "revoked user with a password", code: msl.ErrUserIDTokenRevoked, prepare: revoke("user1@foo.com", msl.ErrUserIDTokenRevoked), message: fromPSK(object{"userauthdata": password})},
+		{name: "name too long", code: msl.ErrIncorrectEntityAuthData, unread: true, prepare: func(r *recorded) {
+			r.directory[longName] = &msl.Entity{Identity: longName, Scheme: "NONE"}
+		}, message: rawKeys{}.message(byScheme("NONE", object{"identity": longName}), one(), hello)},
 		{name: "scheme not permitted", code: msl.ErrIncorrectEntityAuthData, unread: true, message: rawKeys{}.message(byScheme("NONE", object{"identity": "client1"}), one(), hello)},
 		{name: "unknown entity", code: msl.ErrEntityNotFound, unread: true, message: pskClient1.message(byPSK("nobody"), one(), hello)},
 		{name: "unknown key", code: msl.ErrRSAPublicKeyNotFound, unread: true, message: rawKeys{}.message(byScheme("RSA", object{"identity": "client5", "pubkeyid": "x"}), one(), hello)},
@@ -200,6 +206,7 @@ func userAuthCases() []refusalCase {
 
 func keyExchangeCases() []refusalCase {
 	none := rawKeys{}
+	everyExchange := func(r *recorded) { r.withEveryExchange() }
 	fromNone := func(o object) []byte {
 		return none.message(byScheme("NONE", object{"identity": "client3"}), one(o), hello)
 	}
@@ -218,6 +225,9 @@ func keyExchangeCases() []refusalCase {
 		{name: "unknown mechanism", code: msl.ErrUnidentifiedKeyXMechanism, message: fromPSK(requests(asymmetric("X", []byte{})))},
 		{name: "unsupported mechanism", code: msl.ErrUnsupportedKeyXMechanism, message: fromPSK(requests(asymmetric("ECC", []byte("x"))))},
 		{name: "public key of garbage", code: msl.ErrInvalidPublicKey, message: fromPSK(requests(asymmetric("RSA", []byte("x"))))},
+		{name: "public key of garbage, more mechanisms", code: msl.ErrInvalidPublicKey, prepare: everyExchange, message: fromPSK(requests(asymmetric("RSA", []byte("x"))))},
+		{name: "public key of garbage, mechanism before others", code: msl.ErrInvalidPublicKey, prepare: everyExchange, message: fromPSK(requests(asymmetric("JWE_RSA", []byte("x"))))},
+		{name: "unsupported mechanism, more mechanisms", code: msl.ErrUnsupportedKeyXMechanism, prepare: everyExchange, message: fromPSK(requests(asymmetric("ECC", []byte("x"))))},
 		{name: "no pre-shared key", code: msl.ErrEntityNotFound, message: fromNone(requests(pskRequest))},
 		{name: "scheme not permitted", code: msl.ErrKeyXIncorrectData, prepare: barred, message: fromPSK(requests(pskRequest))},
 		{name: "too many requests", code: msl.ErrMSLParseError, message: fromPSK(requests(slices.Repeat([]any{pskRequest}, 65)...))},

@@ -174,11 +174,27 @@ type schemeData struct {
 	data   []byte
 }
 
-func parseSchemeData(o wire.Object, dataName, op string) (schemeData, error) {
+// parseSchemeData reads both. judge judges the name before the data is looked at: that of an
+// unknown scheme may be missing.
+func parseSchemeData(o wire.Object, dataName, op string, judge func(scheme string) error) (schemeData, error) {
 	f := wire.FieldsOf(o)
 	d := schemeData{scheme: f.String("scheme")}
+	if err := malformed(f, op); err != nil {
+		return d, err
+	}
+	if err := judge(d.scheme); err != nil {
+		return d, err
+	}
 	d.data = bytes.Clone(f.Object(dataName).Raw()) // which outlives the object
 	return d, malformed(f, op)
+}
+
+// findScheme returns a judge of names that finds one of the schemes configured.
+func findScheme[S interface{ Scheme() string }](found *S, configured []S, known []string, unknown, unconfigured Code) func(string) error {
+	return func(name string) (err error) {
+		*found, err = pick(configured, name, known, unknown, unconfigured)
+		return err
+	}
 }
 
 func (d schemeData) encode(dataName string) []byte {
@@ -199,12 +215,13 @@ func FindEntityScheme(configured []EntityScheme, encoded []byte) (EntityScheme, 
 	if err != nil {
 		return nil, nil, fail(ErrMSLParseError, op, err)
 	}
-	data, err := parseSchemeData(o, "authdata", op)
-	if err != nil {
-		return nil, nil, err
-	}
-	scheme, err := pick(configured, data.scheme, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
+	var scheme EntityScheme
+	data, err := parseSchemeData(o, "authdata", op, findEntityScheme(&scheme, configured))
 	return scheme, data.data, err
+}
+
+func findEntityScheme(found *EntityScheme, configured []EntityScheme) func(string) error {
+	return findScheme(found, configured, entitySchemes, ErrUnidentifiedEntityAuthScheme, ErrEntityAuthFactoryNotFound)
 }
 
 // EncodeEntityData writes an entityauthdata object, as FindEntityScheme reads it.

@@ -31,7 +31,7 @@ func (s *Server) check(ctx context.Context, in *incoming) error {
 // key requests cannot be answered is refused here, in the protocol's order, unless its
 // user has to be authenticated first.
 func (s *Server) judge(ctx context.Context, in *incoming) error {
-	if in.unanswerable != nil && in.userAuth == nil {
+	if in.refused() {
 		return in.unanswerable
 	}
 	if err := in.checkHandshake(); err != nil {

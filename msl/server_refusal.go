@@ -84,13 +84,25 @@ func errorMessage(ctx context.Context, s *Server, answer errorAnswer, id int64, 
 // lastWordTime is how long sending an error message may take when the time is up.
 const lastWordTime = 5 * time.Second
 
+// lateText is what the peer is told when the time is up, with what is known of what was done
+// until then.
+func lateText(cause error) string {
+	text := "the exchange took longer than it may"
+	for e := (*Error)(nil); errors.As(cause, &e); cause = e.Err {
+		if e.Text != "" {
+			return text + "; " + e.Text
+		}
+	}
+	return text
+}
+
 // lastWord gives an exchange whose time is up, but whose peer is still connected, a
 // little more time for the error message.
 func lastWord(ctx context.Context, cause error) (context.Context, context.CancelFunc, error) {
 	if ctx.Err() == nil || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return ctx, func() {}, cause
 	}
-	late := &Error{Code: ErrInternalException, Op: "answer in time", MessageID: idOf(cause), Err: cause}
+	late := &Error{Code: ErrInternalException, Op: "answer in time", MessageID: idOf(cause), Text: lateText(cause), Err: cause}
 	if codeOf(cause) == ErrMSLEncodeError {
 		late.Code = ErrMSLEncodeError // the application acted: the peer must not send the message again
 	}

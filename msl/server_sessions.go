@@ -109,7 +109,7 @@ func (s *sessions) offer(session *Session) {
 func (s *sessions) withdraw(session *Session) { s.cache.Delete(session.Token.sealed.hash()) }
 
 // openUser opens a user ID token, or finds it among those of its session. The
-// user is noted in the message.
+// user is noted in the message. A token of another issuer is returned, too.
 func (s *sessions) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 	sealed, err := parseSealedUser(o)
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *sessions) openUser(in *incoming, o wire.Object) (*UserIDToken, error) {
 		return nil, err
 	}
 	if in.user, err = s.issuer.OpenUser(t); err != nil {
-		return nil, err
+		return t, err
 	}
 	if in.session != nil {
 		in.session.rememberUser(hash, knownUser{*t, in.user})

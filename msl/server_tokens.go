@@ -30,7 +30,7 @@ func (s *Server) checkToken(ctx context.Context, in *incoming) error {
 	switch {
 	case !in.renewable:
 		return fail(ErrMessageExpiredNotRenewable, "master token", nil)
-	case len(in.keyRequests) == 0:
+	case len(in.keyRequests) == 0 && in.unanswerable == nil:
 		return fail(ErrMessageExpiredNoKeyRequestData, "master token", nil)
 	case s.Issuer.now().After(in.token.Expiration.Add(s.Issuer.renewExpired())):
 		return fail(ErrMasterTokenSequenceNumberOutOfSync, "renewal", errors.New("the token expired too long ago"))

@@ -143,18 +143,19 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 	a := s.memory.open(source, l)
 	defer a.close()
 	in := messages{decoder: a.decoder(ctx, l, s.Limits, aRelay)}
-	for {
+	for whole := true; ; {
 		if err := in.shrink(); err != nil {
 			return err
 		}
 		if in.decoder.Buffered() == 0 {
 			l.Between()
 		}
-		if in.next() == io.EOF {
-			return nil
+		over, err := in.await(whole)
+		if over {
+			return err
 		}
 		began := time.Now()
-		err := serveNext(ctx, s, source, a, &in, l, handle)
+		whole, err = serveNext(ctx, s, source, a, &in, l, handle)
 		if a.refused {
 			s.admission.linger(time.Since(began))
 		}
@@ -174,8 +175,8 @@ func (s *Server) ServeStream(ctx context.Context, source string, rw io.ReadWrite
 }
 
 // serveNext is Server.serve for a message that another one may follow: nothing reads the stream
-// any more when it returns.
-func serveNext(ctx context.Context, s *Server, source string, a *account, m *messages, w io.Writer, handle Handler) error {
+// any more when it returns. It reports whether all of the message was read.
+func serveNext(ctx context.Context, s *Server, source string, a *account, m *messages, w io.Writer, handle Handler) (whole bool, err error) {
 	ctx, span := beginSpan(ctx, s.Tracer)
 	a.movement.first()
 	in, err := s.receive(ctx, a, a.decoder(ctx, m, s.Limits, anObject))
@@ -189,7 +190,7 @@ func serveNext(ctx context.Context, s *Server, source string, a *account, m *mes
 	in.end.source, in.end.span, a.refused = source, span, err != nil && !in.sender.Authenticated
 	err = respond(ctx, s, source, a, in, err, w, handle)
 	in.tell(ctx, s, a, err)
-	return err
+	return in.body != nil && in.body.Ended(), err
 }
 
 // messages splits a stream into one reader per message. No byte of the next message is
@@ -210,7 +211,13 @@ func (m *messages) next() error {
 	if m.err != nil {
 		return m.err
 	}
-	return m.take(m.decoder.FirstAfter("payload"))
+	return m.take(firstAfter(m.decoder))
+}
+
+// firstAfter returns the header that follows what is left of a message. A header may have
+// members that the protocol does not know.
+func firstAfter(d *wire.Decoder) (wire.Object, error) {
+	return d.FirstAfter("payload", "headerdata", "errordata")
 }
 
 // failed returns the error that ended the reading, or nil.
@@ -218,6 +225,25 @@ func (m *messages) failed() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err
+}
+
+// await is next, and reports whether there is nothing to answer: the stream ended between two
+// messages or in the rest of one that was answered, or failed before a byte of another one
+// came. A signature costs too much for those who do that. whole says that the message before
+// was read to its end. What is wrong with the next message is found when that is read.
+func (m *messages) await(whole bool) (over bool, err error) {
+	switch err := m.next(); {
+	case err == nil:
+		return false, nil
+	case err == io.EOF:
+		return true, nil
+	case !whole && cutOff(err):
+		return true, ErrTruncated
+	case m.decoder.Buffered() > 0, isAny(err, errBusy, errEnded, wire.ErrLimit):
+		return false, nil
+	default:
+		return true, err
+	}
 }
 
 // shrink frees the memory between two messages.

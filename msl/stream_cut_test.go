@@ -9,7 +9,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/msl-hsm/msl-hsm/msl"
 	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
@@ -120,6 +122,39 @@ func TestStreamCutRequest(t *testing.T) {
 				t.Errorf("over HTTP: handler %v, status %d", readErr, r.StatusCode)
 			}
 		})
+	}
+}
+
+// TestStreamCutRefused cuts requests off that are refused before they are read: a connection
+// that lasts has one error for one message, and no signature for the rest of it.
+func TestStreamCutRefused(t *testing.T) {
+	n := softNetwork(t)
+	c := plain(n, n.pskClient("device"))
+	mustSend(t, c, secret("get tokens"), 2)
+	var message []byte
+	n.intercept = func(m []byte) []byte { message = m; return m }
+	mustSend(t, c, secret(string(chunky)), 2)
+	ends := objectEnds(t, message)
+	refuse := func(context.Context, *msl.ResponseWriter, *msl.Message) error { return msl.ErrMasterTokenUntrusted }
+	serve := func(r io.Reader) (answers int, err error) {
+		var answer bytes.Buffer
+		err = n.server.ServeStream(context.Background(), "test", struct {
+			io.Reader
+			io.Writer
+		}{r, &answer}, refuse)
+		return bytes.Count(answer.Bytes(), []byte("errordata")), err
+	}
+	for _, cut := range cuts(chunks)[4:] {
+		if answers, err := serve(bytes.NewReader(message[:cut.at(ends)])); answers != 1 || err != nil && !isCut(err) {
+			t.Errorf("%s: %d errors are sent, %v", cut.name, answers, err)
+		}
+	}
+	gone := errors.New("connection reset")
+	for want, before := range []string{"", string(message)} {
+		r := io.MultiReader(strings.NewReader(before), iotest.ErrReader(gone))
+		if answers, err := serve(r); answers != want || !errors.Is(err, gone) {
+			t.Errorf("reset after %d messages: %d errors are sent, %v", want, answers, err)
+		}
 	}
 }
 

@@ -198,6 +198,53 @@ func TestStreamBodyLimit(t *testing.T) {
 	}
 }
 
+// TestStreamUnknownMembers sends headers with members that no version of the protocol has, one
+// of them named as the data of a chunk. They are ignored, and the message is not taken for
+// what is left of the one before.
+func TestStreamUnknownMembers(t *testing.T) {
+	r := newRecorded(t)
+	strange := func() []byte {
+		outer := with(pskClient1.signed("headerdata", pskClient1.encrypt(encode(one()))), byPSK("client1"))
+		head := encode(with(outer, object{"payload": "AAAA", "x": []int{1}}))
+		return append(head, encode(pskClient1.signed("payload", pskClient1.encrypt(encode(hello))))...)
+	}
+	in := bytes.Join([][]byte{fromPSK(), strange(), strange(), fromPSK()}, nil)
+	served := 0
+	err := r.server.ServeStream(t.Context(), "test", struct {
+		io.Reader
+		io.Writer
+	}{bytes.NewReader(in), io.Discard}, func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+		served++
+		w.Encrypted, w.Authenticated = false, false
+		_, err := io.Copy(w, m.Body)
+		return err
+	})
+	if err != nil || served != 4 {
+		t.Errorf("%d messages of 4 were served: %v", served, err)
+	}
+}
+
+// TestStreamLongHeader sends a header that is too long as the first and as a later message:
+// it is refused, and not passed over, so that its sender does not wait for nothing.
+func TestStreamLongHeader(t *testing.T) {
+	long := encode(with(with(pskClient1.signed("headerdata", make([]byte, 1<<20)), byPSK("client1")), object{"x": "y"}))
+	for before := range 2 {
+		r := newRecorded(t)
+		in := append(bytes.Repeat(fromPSK(), before), long...)
+		served, out := 0, bytes.Buffer{}
+		err := r.server.ServeStream(t.Context(), "test", struct {
+			io.Reader
+			io.Writer
+		}{bytes.NewReader(in), &out}, func(_ context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+			served++
+			return msl.ErrNoReply
+		})
+		if limit := (*msl.LimitError)(nil); served != before || out.Len() == 0 && !errors.As(err, &limit) {
+			t.Errorf("%d messages before: %d were served, answer %q: %v", before, served, out.Bytes(), err)
+		}
+	}
+}
+
 // TestStreamConnectionKept sends long messages, one after the other, on one
 // connection.
 func TestStreamConnectionKept(t *testing.T) {

@@ -110,8 +110,9 @@ func verifiedToken(key Opener, data, signature, content []byte) (Opener, error) 
 	return verified(key, data, signature)
 }
 
-// parseServiceToken makes every check of the protocol, the binding to mt and uit last.
-// The data is still compressed.
+// parseServiceToken makes every check of the protocol, the binding to mt and uit last. The
+// data is still compressed, also that of the token that is returned with the error of its
+// binding.
 func parseServiceToken(o wire.Object, keys ServiceTokenKeys, mt *MasterToken, uit *UserIDToken) (*ServiceToken, error) {
 	const op = "service token"
 	sealed, err := parseSignedToken(o, op, ErrServiceTokenTokenDataMissing)

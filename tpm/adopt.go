@@ -138,15 +138,48 @@ func (p *provisionedKeys) adopt(a keystore.Algorithm, f *TSS2) (storedKey, error
 	if err != nil {
 		return storedKey{}, err
 	}
-	k := storedKey{
-		Algorithm: a, Public: f.Public, Private: f.Private,
-		Adopted: &adoption{PIN: !f.EmptyAuth && p.pin.Len() > 0, Parent: parent},
+	k := storedKey{Algorithm: a, Public: f.Public, Private: f.Private}
+	guesses := f.guesses(p.pin.Len() > 0)
+	for _, pin := range guesses {
+		k.Adopted = &adoption{PIN: pin, Parent: parent}
+		if err = p.tryOut(p.record(k)); !wrongAuth(err) {
+			return k, err
+		}
 	}
-	r := p.record(k)
-	if err := p.storage.try(r.object); err != nil {
-		return k, fmt.Errorf("tpm: TSS2 key of parent %#x: %w", uint32(f.Parent), err)
+	return k, fmt.Errorf("tpm: TSS2 key: %s: %w", f.unopened(guesses), err)
+}
+
+// guesses says whether a key is tried with the PIN of a store that has one, or without: first
+// what its file says. Some programs say nothing, and some that there is a password where there
+// is none, which is tried, too, if the TPM does not count what is wrong.
+func (f *TSS2) guesses(hasPIN bool) (withPIN []bool) {
+	p, err := tpm2.Unmarshal[tpm2.TPMTPublic](f.Public)
+	uncounted := err == nil && p.ObjectAttributes.NoDA
+	switch {
+	case f.EmptyAuth, !hasPIN:
+		return []bool{false}
+	case f.Unsaid:
+		return []bool{false, true}
+	case uncounted:
+		return []bool{true, false}
 	}
-	return k, p.tryOut(r)
+	return []bool{true}
+}
+
+// unopened says why no guess was right.
+func (f *TSS2) unopened(guesses []bool) string {
+	switch {
+	case f.EmptyAuth:
+		return "it has a password, although its file says that it has none"
+	case !slices.Contains(guesses, false):
+		return "its file says that it has a password, which must be the PIN of this store; if it has none, import it without the PIN"
+	}
+	return "it has a password, which must be the PIN of this store"
+}
+
+// wrongAuth reports whether the TPM refused an authorization value, and not all of them.
+func wrongAuth(err error) bool {
+	return errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)
 }
 
 // parentOf finds the storage key of a key file: a persistent one, or that of the owner
@@ -213,9 +246,29 @@ func (p *provisionedKeys) parent(k storedKey) *object {
 	return o
 }
 
-// tryOut uses a key once: with the wrong authorization value it would fail later, and a TPM
-// counts that.
+// tryOut loads a key and uses it once: with the wrong authorization value it would fail later,
+// and a TPM counts that. That the PIN of the store is not that of another program's key tells
+// nothing of the keys of the store.
 func (p *provisionedKeys) tryOut(r *record) error {
+	var before error
+	err := p.storage.do(func() error {
+		before = p.storage.refused
+		defer p.storage.device.resources.unload(r.object)
+		return p.storage.device.tpm.load(r.object)
+	})
+	switch {
+	case wrongAuth(err):
+		return fmt.Errorf("tpm: TSS2 key: its parent has a password, and this store knows none: %w", errors.ErrUnsupported)
+	case err != nil:
+		return fmt.Errorf("tpm: TSS2 key: %w", err)
+	}
+	if err = p.useOnce(r); before == nil && wrongAuth(err) {
+		err = errors.Join(err, p.storage.do(func() error { p.storage.refused = nil; return nil }))
+	}
+	return err
+}
+
+func (p *provisionedKeys) useOnce(r *record) error {
 	v, err := p.version(r)
 	if err != nil {
 		return err
@@ -229,9 +282,6 @@ func (p *provisionedKeys) tryOut(r *record) error {
 		_, err = k.Encrypt(make([]byte, 16), []byte("tried out"))
 	case decrypter:
 		err = tryDecrypter(k)
-	}
-	if errors.Is(err, keystore.ErrPIN) {
-		return fmt.Errorf("tpm: TSS2 key: it has a password, which must be the PIN of this store: %w", err)
 	}
 	return err
 }

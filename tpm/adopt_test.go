@@ -1,8 +1,11 @@
 package tpm_test
 
 import (
+	"bytes"
+	"encoding/pem"
 	"errors"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -210,4 +213,91 @@ func TestAdoptRefused(t *testing.T) {
 	if got := f.Algorithms(); len(got) != 2 || got[0] != keystore.RSASign2048 || got[1] != keystore.RSADecrypt2048 || f.Usable() != nil {
 		t.Errorf("algorithms %v, %v", got, f.Usable())
 	}
+}
+
+// unsaid takes out of a key file whether the key has a password.
+func unsaid(t *testing.T, text []byte) []byte {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	const field = "\xa0\x03\x01\x01" // [0] BOOLEAN
+	at := bytes.Index(block.Bytes, []byte(field))
+	if at < 0 || block.Bytes[1] != 0x81 {
+		t.Fatalf("%x", block.Bytes)
+	}
+	block.Bytes = slices.Delete(block.Bytes, at, at+len(field)+1)
+	block.Bytes[2] -= byte(len(field) + 1)
+	return pem.EncodeToMemory(block)
+}
+
+// TestAdoptGuesses imports files that say nothing, or FALSE, to emptyAuth, into a store with a
+// PIN. Another password is no reason to doubt the PIN of the store.
+func TestAdoptGuesses(t *testing.T) {
+	d := device(t, tpmtest.Start(t))
+	s := must[*tpm.Store](t)(d.InitStore(tpm.StoreConfig{State: filepath.Join(t.TempDir(), "state"), PIN: []byte("right")}))
+	own := must[keystore.Version](t)(s.Create("own", keystore.ECDSAP256)).Key
+	free := asOpenSSL()
+	free.ObjectAttributes.NoDA = true
+	for _, test := range []struct {
+		what     string
+		template tpm2.TPMTPublic
+		password string
+		says     bool // FALSE
+		wrong    uint32
+		word     string // of the error
+	}{
+		{"counted, nothing said, none", asOpenSSL(), "", false, 0, ""},
+		{"counted, nothing said, the PIN", asOpenSSL(), "right", false, 1, ""},
+		{"counted, FALSE, none", asOpenSSL(), "", true, 1, "its file says that it has a password"},
+		{"nothing said, none", free, "", false, 0, ""},
+		{"nothing said, the PIN", free, "right", false, 0, ""},
+		{"nothing said, another", free, "other", false, 0, "it has a password"},
+		{"FALSE, none", free, "", true, 0, ""},
+		{"FALSE, the PIN", free, "right", true, 0, ""},
+		{"FALSE, another", free, "other", true, 0, "it has a password"},
+	} {
+		text := keyFile(t, d, 0x81000001, test.template, test.password, false)
+		if !test.says {
+			text = unsaid(t, text)
+		}
+		before := lockoutCounter(t, d)
+		v, err := s.ImportTSS2(test.what, keystore.ECDSAP256, text)
+		if test.word != "" {
+			says(t, test.what, err, keystore.ErrPIN, test.word)
+		} else if err != nil {
+			t.Errorf("%s: %v", test.what, err)
+		} else {
+			sign(t, v.Key)
+		}
+		if n := lockoutCounter(t, d) - before; n != test.wrong {
+			t.Errorf("%s: %d wrong tries", test.what, n)
+		}
+		sign(t, own)
+	}
+}
+
+// TestAdoptLockedParent names a parent that has a password.
+func TestAdoptLockedParent(t *testing.T) {
+	s, _, _ := newStore(t)
+	d := s.Device()
+	text := keyFile(t, d, tpm2.TPMRHOwner, asOpenSSL(), "", true)
+	f := must[*tpm.TSS2](t)(tpm.ParseTSS2(text))
+	f.Parent = 0x81000009
+	err := d.Do(func(tp transport.TPM) error {
+		made, err := tpm2.CreatePrimary{
+			PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(ownerParent()),
+			InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: []byte("other")}}},
+		}.Execute(tp)
+		if err != nil {
+			return err
+		}
+		_, err = tpm2.EvictControl{
+			Auth: tpm2.TPMRHOwner, ObjectHandle: &tpm2.NamedHandle{Handle: made.ObjectHandle, Name: made.Name}, PersistentHandle: f.Parent,
+		}.Execute(tp)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.ImportTSS2("key", keystore.ECDSAP256, must[[]byte](t)(f.PEM()))
+	says(t, "a parent with a password", err, errors.ErrUnsupported, "parent has a password")
 }

@@ -72,7 +72,10 @@ func capabilities(t transport.TPM) (c Capabilities, err error) {
 		c.Algorithms = append(c.Algorithms, tpm2.TPMAlgID(binary.BigEndian.Uint16(item)))
 	}
 	// A TPM without elliptic curves does not know this capability.
-	items, _ = capability(t, tpm2.TPMCapECCCurves, 0, 256, 2)
+	items, err = capability(t, tpm2.TPMCapECCCurves, 0, 256, 2)
+	if err != nil && !errors.Is(err, tpm2.TPMRCValue) {
+		return c, err
+	}
 	for _, item := range items {
 		c.Curves = append(c.Curves, tpm2.TPMECCCurve(binary.BigEndian.Uint16(item)))
 	}

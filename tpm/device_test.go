@@ -109,6 +109,25 @@ func TestFailed(t *testing.T) {
 	is(t, "noise", err, keystore.ErrBadData)
 }
 
+// TestCurves does not take a TPM that cannot tell its curves now for one that has none.
+func TestCurves(t *testing.T) {
+	p := tpmtest.Start(t)
+	for code, want := range map[uint32]error{0x101: tpm2.TPMRCFailure, 0x153: tpm2.TPMRCNeedsTest, 0x2c4: nil} { // VALUE: there is no such list
+		d, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+			if tpmtest.Command(command) == uint32(tpm2.TPMCCGetCapability) && command[13] == byte(tpm2.TPMCapECCCurves) {
+				return tpmtest.Refuse(code), nil
+			}
+			return send(command)
+		}), time.Minute)
+		if !errors.Is(err, want) {
+			t.Errorf("%#x: %v", code, err)
+		}
+		if err == nil {
+			d.Close()
+		}
+	}
+}
+
 // TestTurn waits for another user that keeps the TPM.
 func TestTurn(t *testing.T) {
 	p := tpmtest.Start(t)

@@ -100,7 +100,7 @@ func (e *Error) advice() string {
 	case e.is(tpm2.TPMRCIntegrity):
 		return "the blob was changed or is of another TPM, or the TPM was cleared: enroll this device again"
 	case e.is(tpm2.TPMRCHandle):
-		return "nothing is at this handle: was the TPM cleared? Provision it again"
+		return "nothing is at this handle: another program removed what was there, or the TPM was cleared"
 	case e.is(tpm2.TPMRCAuthFail):
 		return "the PIN is wrong; it was not tried again"
 	case e.is(tpm2.TPMRCBadAuth):

@@ -198,6 +198,25 @@ func TestTSS2Parent(t *testing.T) {
 	}
 }
 
+// TestTSS2Several reads one key of a file with text around it, and no file of which it would
+// leave a key out.
+func TestTSS2Several(t *testing.T) {
+	one := string(must[[]byte](t)((&tpm.TSS2{Parent: 0x81000001, Public: []byte("abc"), Private: []byte("def")}).PEM()))
+	for what, test := range map[string]struct{ text, want string }{
+		"text around it":    {"the key of camera 7\n\n" + one + "\nnothing more\n", ""},
+		"two keys":          {one + one, "line 4: a second TSS2 key"},
+		"a damaged one":     {one + strings.Replace(one, "MC", "*", 1), "line 4: a damaged block"},
+		"one that is cut":   {one + one[:60], "line 4: a damaged block"},
+		"joined on a line":  {strings.TrimSpace(one) + one, "line 1: a damaged block"},
+		"of the older kind": {strings.ReplaceAll(one, "PRIVATE KEY", "KEY BLOB"), "no PEM block"},
+	} {
+		_, err := tpm.ParseTSS2([]byte(test.text))
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v, want %s", what, err, test.want)
+		}
+	}
+}
+
 // TestTSS2Reasons builds key files from elements, and tells why one is refused.
 func TestTSS2Reasons(t *testing.T) {
 	const loadable, importable, sealed = "06066781050a0103", "06066781050a0104", "06066781050a0105"

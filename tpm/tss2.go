@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	tags "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/msl-hsm/msl-hsm/internal/strictpem"
 	"github.com/msl-hsm/msl-hsm/keystore"
 )
 
@@ -25,12 +26,12 @@ var oidLoadableKey = asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3}
 // A tss2Key is the ASN.1 of a TSS2 private key ("ASN.1 Specification for TPM 2.0 Key
 // Files"). The description is never written, because older readers fail on it.
 type tss2Key struct {
-	kind                 asn1.ObjectIdentifier
-	emptyAuth            bool
-	hasPolicy, hasSecret bool
-	rsaParent            bool
-	parent               int64
-	public, private      []byte // TPM2B_PUBLIC, TPM2B_PRIVATE
+	kind                  asn1.ObjectIdentifier
+	emptyAuth, authUnsaid bool
+	hasPolicy, hasSecret  bool
+	rsaParent             bool
+	parent                int64
+	public, private       []byte // TPM2B_PUBLIC, TPM2B_PRIVATE
 }
 
 // readTSS2 reads what other programs write, too: TRUE is any BOOLEAN but zero, as in BER,
@@ -53,6 +54,7 @@ func readTSS2(der cryptobyte.String) (k tss2Key, ok bool) {
 	if k.parent < 0 && k.parent >= math.MinInt32 {
 		k.parent += 1 << 32
 	}
+	k.authUnsaid = !hasAuth
 	k.public, k.private = public, private
 	k.hasPolicy, k.hasSecret = len(policy) > 2 || len(authPolicy) > 2, len(secret) > 2 // else what is in it is empty
 	return k, true
@@ -90,7 +92,8 @@ func isRSA(public []byte) bool {
 
 // A TSS2 is a key file for other programs that use TPMs.
 type TSS2 struct {
-	EmptyAuth bool           // the key has no PIN
+	EmptyAuth bool           // the file says that the key has no PIN
+	Unsaid    bool           // the file does not say whether it has one
 	Parent    tpm2.TPMHandle // persistent handle, or TPM_RH_OWNER
 	RSAParent bool           // below TPM_RH_OWNER is an RSA key, not one on P-256
 	Public    []byte         // TPMT_PUBLIC
@@ -104,14 +107,11 @@ func ParseTSS2(text []byte) (*TSS2, error) {
 	if len(text) > maxTSS2 {
 		return nil, fmt.Errorf("tpm: a TSS2 key of %d bytes, and %d are read: %w", len(text), maxTSS2, keystore.ErrBadData)
 	}
-	block, rest := pem.Decode(text)
-	for block != nil && block.Type != tss2Type { // such as its certificate
-		block, rest = pem.Decode(rest)
+	der, err := onlyTSS2(text)
+	if err != nil {
+		return nil, err
 	}
-	if block == nil {
-		return nil, fmt.Errorf("tpm: no PEM block %q: %w", tss2Type, keystore.ErrBadData)
-	}
-	k, ok := readTSS2(block.Bytes)
+	k, ok := readTSS2(der)
 	if !ok {
 		return nil, fmt.Errorf("tpm: TSS2 key: its ASN.1 is damaged: %w", keystore.ErrBadData)
 	}
@@ -123,7 +123,29 @@ func ParseTSS2(text []byte) (*TSS2, error) {
 	if !ok || !ok2 || len(rest1)+len(rest2) > 0 || k.parent < 0 || k.parent > 1<<32-1 {
 		return nil, fmt.Errorf("tpm: TSS2 key: its blobs are damaged: %w", keystore.ErrBadData)
 	}
-	return &TSS2{EmptyAuth: k.emptyAuth, Parent: tpm2.TPMHandle(k.parent), RSAParent: k.rsaParent, Public: public, Private: private}, nil
+	return &TSS2{EmptyAuth: k.emptyAuth, Unsaid: k.authUnsaid, Parent: tpm2.TPMHandle(k.parent), RSAParent: k.rsaParent, Public: public, Private: private}, nil
+}
+
+// onlyTSS2 returns the key of a file, in which there may be text and other blocks, such as its
+// certificate.
+func onlyTSS2(text []byte) (der []byte, err error) {
+	blocks, err := strictpem.Decode(text)
+	if err != nil {
+		return nil, fmt.Errorf("tpm: TSS2 key: %w: %w", err, keystore.ErrBadData)
+	}
+	for _, b := range blocks {
+		switch {
+		case b.Type != tss2Type:
+		case der != nil:
+			return nil, fmt.Errorf("tpm: line %d: a second TSS2 key: one is read from a file: %w", b.Line, keystore.ErrBadData)
+		default:
+			der = b.Bytes
+		}
+	}
+	if der == nil {
+		return nil, fmt.Errorf("tpm: no PEM block %q: %w", tss2Type, keystore.ErrBadData)
+	}
+	return der, nil
 }
 
 // PEM writes the file that ParseTSS2 reads.
@@ -164,8 +186,8 @@ func (s *Store) ExportTSS2(label string, version uint32) ([]byte, error) {
 // hierarchy. A key that may leave the TPM is [keystore.ErrWeakKey], one with a policy or a
 // parent of another kind errors.ErrUnsupported, one that is not for the algorithm
 // [keystore.ErrWrongKey], and one of another TPM [keystore.ErrForeign]. The key is used
-// once: its authorization value must be the PIN of the store or, where the file or the
-// store says that there is none, empty.
+// once: its authorization value must be the PIN of the store, or empty, which is tried if the
+// file or the store says so, or the file says nothing, or if a wrong one does no harm.
 func (s *Store) ImportTSS2(label string, a keystore.Algorithm, text []byte) (keystore.Version, error) {
 	f, err := ParseTSS2(text)
 	if err != nil {

@@ -38,7 +38,7 @@ func (s misuse) testClosed(t T) {
 	all := append(movable(), keystore.AESUnwrap128, keystore.RSAUnwrap2048, keystore.ECDSAP256,
 		keystore.RSADecrypt2048, keystore.AESReveal128, keystore.RSAPSS2048)
 	each(t, all, func(t T, a keystore.Algorithm) {
-		k := s.generate(t, a)
+		k := s.lastPair(t, a)
 		for range 2 {
 			if err := k.Close(); err != nil {
 				t.Errorf("close: %v", err)

@@ -42,7 +42,7 @@ func (s operations) testInterfaces(t T) {
 	}
 	for a, want := range able {
 		t.Run(a.String(), func(t T) {
-			if got := abilities(s.generate(t, a)); got != want {
+			if got := abilities(s.pair(t, a)); got != want {
 				t.Errorf("%v key is %q, want %q", a, got, want)
 			}
 		})
@@ -283,7 +283,7 @@ func (s operations) testRFC4493(t T) {
 
 func (s operations) testSigners(t T) {
 	each(t, []keystore.Algorithm{keystore.RSASign2048, keystore.ECDSAP256, keystore.ECDSAP384, keystore.RSAPSS2048}, func(t T, a keystore.Algorithm) {
-		signs(t, s.generate(t, a))
+		signs(t, s.pair(t, a))
 	})
 }
 

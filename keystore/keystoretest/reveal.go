@@ -131,10 +131,10 @@ func decrypts(t T, k keystore.Key) {
 }
 
 func (s revealing) testDecrypt(t T) {
-	decrypts(t, s.generate(t, keystore.RSADecrypt2048))
+	decrypts(t, s.pair(t, keystore.RSADecrypt2048))
 	t.Run("not", func(t T) {
 		// A key that unwraps has no way to decrypt: testInterfaces asks that.
-		_, err := s.store.Seal(s.generate(t, keystore.RSADecrypt2048), nil)
+		_, err := s.store.Seal(s.pair(t, keystore.RSADecrypt2048), nil)
 		is(t, "seal a private key", err, errors.ErrUnsupported)
 	})
 }

@@ -40,7 +40,7 @@ func run(t T, open func(t T) keystore.Store, required []keystore.Algorithm) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &suite{open: open, store: open(t), other: soft.New(), peer: peer, required: required}
+	s := &suite{open: open, store: open(t), other: soft.New(), peer: peer, required: required, pairs: map[keystore.Algorithm]sharedPair{}}
 	defer s.other.Close()
 	defer s.store.Close()
 
@@ -75,9 +75,17 @@ type suite struct {
 	other    *soft.Store     // another store, and the software peer
 	peer     *rsa.PrivateKey // of a peer that sees what is wrapped for it
 	required []keystore.Algorithm
+	pairs    map[keystore.Algorithm]sharedPair // that subtests share
+	shared   int                               // objects of pairs
 }
 
-// run runs a subtest after which the store must hold what it held before.
+// A sharedPair is a key pair, and how many objects it is.
+type sharedPair struct {
+	key     keystore.Key
+	objects int
+}
+
+// run runs a subtest after which the store must hold what it held before, and pairs.
 func (s *suite) run(t T, name string, test func(t T)) {
 	t.Run(name, func(t T) {
 		leaker, ok := s.store.(Leaker)
@@ -87,9 +95,11 @@ func (s *suite) run(t T, name string, test func(t T)) {
 			return
 		}
 		objects, sessions := leaker.Live()
+		objects -= s.shared
 		// Registered first, so it runs after the clean-up of the test.
 		t.Cleanup(func() {
 			o, n := leaker.Live()
+			o -= s.shared
 			if o != objects || n != sessions {
 				t.Errorf("leak: %d objects and %d sessions before, %d and %d after", objects, sessions, o, n)
 			}
@@ -105,6 +115,42 @@ func (s *suite) generate(t T, a keystore.Algorithm) keystore.Key {
 	return s.keep(t, a, k, err)
 }
 
+// pair is generate for a test that does not close the key. A pair is made once, as devices
+// take long for one.
+func (s *suite) pair(t T, a keystore.Algorithm) keystore.Key {
+	t.Helper()
+	if a.Secret() {
+		return s.generate(t, a)
+	}
+	if _, made := s.pairs[a]; !made {
+		before := s.objects()
+		k, err := s.store.Generate(a)
+		s.made(t, a, k, err)
+		p := sharedPair{k, s.objects() - before}
+		s.pairs[a] = p
+		s.shared += p.objects
+	}
+	return s.pairs[a].key
+}
+
+// lastPair is pair for the last test of it, which closes the key.
+func (s *suite) lastPair(t T, a keystore.Algorithm) keystore.Key {
+	t.Helper()
+	k := s.pair(t, a)
+	s.shared -= s.pairs[a].objects
+	delete(s.pairs, a)
+	return k
+}
+
+// objects counts what the store holds, if it does itself.
+func (s *suite) objects() int {
+	if leaker, ok := s.store.(Leaker); ok {
+		n, _ := leaker.Live()
+		return n
+	}
+	return 0
+}
+
 // give imports a session key that goes with the test.
 func (s *suite) give(t T, a keystore.Algorithm, raw []byte) keystore.Key {
 	t.Helper()
@@ -114,21 +160,28 @@ func (s *suite) give(t T, a keystore.Algorithm, raw []byte) keystore.Key {
 
 func (s *suite) keep(t T, a keystore.Algorithm, k keystore.Key, err error) keystore.Key {
 	t.Helper()
+	s.made(t, a, k, err)
+	t.Cleanup(func() {
+		if err := k.Close(); err != nil {
+			t.Errorf("close %v: %v", a, err)
+		}
+	})
+	return k
+}
+
+// made skips the test if the store declines a key, and ends it if it fails to make it.
+func (s *suite) made(t T, a keystore.Algorithm, k keystore.Key, err error) {
+	t.Helper()
 	if errors.Is(err, errors.ErrUnsupported) && !slices.Contains(s.required, a) {
 		t.Skipf("%v: %v", a, err)
 	}
 	if err != nil {
 		t.Fatalf("%v: %v", a, err)
 	}
-	t.Cleanup(func() {
-		if err := k.Close(); err != nil {
-			t.Errorf("close %v: %v", a, err)
-		}
-	})
 	if k.Algorithm() != a {
+		k.Close()
 		t.Fatalf("asked for %v, got %v", a, k.Algorithm())
 	}
-	return k
 }
 
 func (s *suite) importer(t T) keystore.Importer {

@@ -131,7 +131,7 @@ func (s wrapping) testOAEP(t T) {
 	})
 	t.Run("peers", s.testPeers)
 	t.Run("unwrap", func(t T) {
-		u := s.generate(t, keystore.RSAUnwrap2048).(keystore.Unwrapper)
+		u := s.pair(t, keystore.RSAUnwrap2048).(keystore.Unwrapper)
 		each(t, movable(), func(t T, a keystore.Algorithm) { s.unwrapsFrom(t, u, a) })
 	})
 }

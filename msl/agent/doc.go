@@ -59,10 +59,11 @@
 // To serve programs, put a [Handler] into an [http.Server] that listens where only they
 // can connect: on a Unix socket that only their user may connect to, or at least on the
 // loopback interface. Limit what a connection may cost before its request is read, with
-// ReadHeaderTimeout, IdleTimeout and MaxHeaderBytes. Let the client's transport keep as
+// ReadHeaderTimeout, IdleTimeout and MaxHeaderBytes. Set DisableGeneralOptionsHandler, or
+// OPTIONS * gets status 200 from the http.Server itself. Let the client's transport keep as
 // many idle connections as there are concurrent requests (MaxIdleConnsPerHost of
-// [http.Transport]). To tell a program what it can do about an error, set Explain. To
-// log requests, set Report, and wrap the client's state with [WatchState].
+// [http.Transport]). To tell a program what it can do about an error, set Explain. To log
+// requests, set Report, and wrap the client's state with [WatchState].
 //
 // # What it does not protect
 //

@@ -228,5 +228,5 @@ func (h *Handler) exchange(ctx context.Context, w *response, m message) (begun b
 	if begun, err = w.relayHTTP(answer, m.method); !begun {
 		clear(w.Header()) // which are of a response that will not come
 	}
-	return begun, err
+	return begun, notHTTP(err)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -128,11 +128,7 @@ func TestServerIsAway(t *testing.T) {
 	n.answers.Close()
 	r, text := n.post("meanwhile")
 	wanted{502, true, "mslhttp"}.check(t, r, text)
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again := &httptest.Server{Listener: l, Config: &http.Server{Handler: n.answers.Config.Handler}}
+	again := &httptest.Server{Listener: porttest.Listen(t, address), Config: &http.Server{Handler: n.answers.Config.Handler}}
 	again.Start()
 	defer again.Close()
 	n.echoes("after")

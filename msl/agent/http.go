@@ -27,7 +27,7 @@ func (m *message) asHTTP(r *http.Request, b *body) error {
 		Body: io.NopCloser(b), ContentLength: lengthOf(r),
 	})
 	if err != nil {
-		return &StatusError{Status: http.StatusBadRequest, Err: err}
+		return &StatusError{Status: http.StatusBadRequest, Err: problem(err)}
 	}
 	b.form, m.method = form, r.Method
 	m.request.Interactive = r.ContentLength < 0 || r.ContentLength > atOnce
@@ -70,7 +70,7 @@ func upgrades(h http.Header) bool {
 func (w *response) relayHTTP(answer *msl.Response, method string) (begun bool, err error) {
 	r, err := httpform.DecodeResponse(answer.Body, method)
 	if err != nil {
-		return false, notHTTP(err)
+		return false, err
 	}
 	describeHTTP(w.Header(), answer, r)
 	if w.plain && r.Body != http.NoBody {
@@ -89,7 +89,16 @@ func (w *response) relayHTTP(answer *msl.Response, method string) (begun bool, e
 	return w.copy(r.Body, false, func() { w.start(r.StatusCode) })
 }
 
-// notHTTP says what is wrong with an answer that is not an HTTP response.
+// problem is an error of package httpform in words for people who do not know it.
+func problem(err error) error {
+	if form := (*httpform.FormError)(nil); errors.As(err, &form) {
+		return errors.New(form.Problem)
+	}
+	return err
+}
+
+// notHTTP says what is wrong with an answer that is not an HTTP response, or whose body is
+// not whole.
 func notHTTP(err error) error {
 	var form *httpform.FormError
 	switch {
@@ -97,7 +106,7 @@ func notHTTP(err error) error {
 		return &StatusError{Status: http.StatusBadGateway, Err: errors.New(
 			"the server does not carry HTTP requests: it is an older one or of another kind; set server.http there, or turn client.agent.http off here")}
 	case errors.As(err, &form), err == io.ErrUnexpectedEOF:
-		return &StatusError{Status: http.StatusBadGateway, Err: fmt.Errorf("the response is not whole or not correct: %w", err)}
+		return &StatusError{Status: http.StatusBadGateway, Err: fmt.Errorf("the response is not whole or not correct: %w", problem(err))}
 	}
 	return err
 }

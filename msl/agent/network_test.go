@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/internal/leaktest"
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/keystore/soft"
 	"github.com/msl-hsm/msl-hsm/msl"
@@ -58,10 +59,11 @@ func newNetwork(t testing.TB) *network {
 		_, err := io.Copy(w, m.Body)
 		return err
 	}}
-	n.answers = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	n.answers = &httptest.Server{Listener: porttest.Listen(t, porttest.Address(t)), Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.messages.Add(1)
 		n.gate.ServeHTTP(w, r)
-	}))
+	})}}
+	n.answers.Start()
 	t.Cleanup(n.answers.Close)
 	n.url = n.answers.URL
 	client := &msl.Client{

@@ -45,7 +45,8 @@ type Rotation struct {
 
 // A Log keeps records in a file of JSON lines, in ASCII. When the file reaches its
 // maximum size or age, it is renamed with the time as a suffix, and the oldest such
-// file is removed. Only one process at a time may write the log.
+// file is removed. A file that was moved away or emptied by somebody else is followed by a
+// new one with the next report. Only one process at a time may write the log.
 //
 // A record has been passed to the operating system when its sender gets the
 // acknowledgment, so it survives the end of the process. It is synced to the disk only
@@ -152,6 +153,25 @@ func (l *Log) writeFrom(source string, records []Record) error {
 	return nil
 }
 
+// follow begins a new file if somebody took the current one away, or emptied it: what is
+// acknowledged must be where it is looked for.
+func (l *Log) follow() error {
+	if l.file == nil { // append opens it
+		return nil
+	}
+	own, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Stat(l.path)
+	if err == nil && os.SameFile(own, there) && there.Size() >= l.size {
+		return nil
+	}
+	err = errors.Join(l.file.Sync(), l.file.Close())
+	l.file, l.taken = nil, map[share]int64{}
+	return errors.Join(err, l.open())
+}
+
 // exceeds reports whether a share would become too large by size more bytes. One report
 // always fits.
 func (l *Log) exceeds(s share, size, parts int64) bool {
@@ -171,6 +191,9 @@ func (l *Log) exceedsAll(size int64, now time.Time) bool {
 
 // turn begins a new file if size more bytes do not fit, or if the file is too old.
 func (l *Log) turn(size int64, now time.Time) error {
+	if err := l.follow(); err != nil {
+		return err
+	}
 	full := l.size > 0 && l.size+size > l.rotation.Size
 	if full || !l.began.IsZero() && now.Sub(l.began) > l.rotation.Age {
 		return l.rotate(now)

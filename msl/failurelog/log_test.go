@@ -154,6 +154,32 @@ func TestTorn(t *testing.T) {
 	}
 }
 
+// TestLogMovedAway has another program take the file away, or empty it: what is
+// acknowledged from then on is where people look for it.
+func TestLogMovedAway(t *testing.T) {
+	for name, away := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"moved":   func(path string) error { return os.Rename(path, path+".1") },
+		"emptied": func(path string) error { return os.Truncate(path, 0) },
+	} {
+		path := filepath.Join(t.TempDir(), "log")
+		l := openTestLog(t, path, Rotation{Size: 1200})
+		mustWrite(t, l, testRecords(testTime, "first"))
+		mustWrite(t, l, testRecords(testTime, "first"))
+		if err := away(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.writeFrom("source", testRecords(testTime, "second")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		var got []string
+		skipped, err := Read(path, func(r Record) { got = append(got, r.Entity) })
+		if err != nil || skipped != 0 || strings.Join(got, " ") != "second" {
+			t.Errorf("%s: got %q, %d skipped, error %v", name, got, skipped, err)
+		}
+	}
+}
+
 func TestReadOddFiles(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")

@@ -130,7 +130,7 @@ func (f Failure) check() error {
 	switch {
 	case f.Count == 0:
 		return errors.New("no count")
-	case f.First.Year() < 1970 || f.Last.Before(f.First):
+	case f.First.Year() < 1970 || f.Last.Year() > 9999 || f.Last.Before(f.First):
 		return errors.New("impossible times")
 	}
 	return f.Incident.check()
@@ -171,10 +171,11 @@ func parseReport(data []byte) (*Report, error) {
 	}
 	for n, f := range r.Failures {
 		f.Incident = f.known()
+		f = f.plain() // the year of a time depends on its zone
 		if err := f.check(); err != nil {
 			return nil, err
 		}
-		r.Failures[n] = f.plain()
+		r.Failures[n] = f
 	}
 	return r, nil
 }

@@ -46,6 +46,8 @@ func TestParse(t *testing.T) {
 		"negative":          {`{"format":1,"lost":-1,"failures":[` + oneFailure + `]}`, false},
 		"no count":          {strings.Replace(failure(`"kind":"device"`), `"count":1`, `"count":0`, 1), false},
 		"before its start":  {strings.Replace(failure(`"kind":"device"`), `"last":"2026`, `"last":"2025`, 1), false},
+		"before 1970":       {strings.Replace(failure(`"kind":"device"`), `"first":"2026-01-02T03:04:05Z"`, `"first":"1970-01-01T00:30:00+01:00"`, 1), false},
+		"after 9999":        {strings.Replace(failure(`"kind":"device"`), `"last":"2026-01-02T03:04:05Z"`, `"last":"9999-12-31T23:30:00-01:00"`, 1), false},
 		"no time":           {strings.Replace(failure(`"kind":"device"`), `"first":"2026-01-02T03:04:05Z",`, ``, 1), false},
 	} {
 		r, err := Parse([]byte(c.text))

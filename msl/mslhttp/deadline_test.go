@@ -90,6 +90,10 @@ func TestDeadlineIsTold(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		},
+		"says what was done": func(ctx context.Context, _ *msl.ResponseWriter, _ *msl.Message) error {
+			<-ctx.Done()
+			return &msl.Error{Code: msl.ErrMSLCommsFailure, MessageID: -1, Text: "the door may be open", Err: ctx.Err()}
+		},
 		"blames the message": func(ctx context.Context, _ *msl.ResponseWriter, m *msl.Message) error {
 			<-ctx.Done()
 			return msl.ErrMSLCommsFailure
@@ -103,18 +107,22 @@ func TestDeadlineIsTold(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { checkTold(t, handle) })
+			said := "took longer than it may"
+			if name == "says what was done" {
+				said += "; the door may be open"
+			}
+			synctest.Test(t, func(t *testing.T) { checkTold(t, handle, said) })
 		})
 	}
 }
 
-func checkTold(t *testing.T, handle msl.Handler) {
+func checkTold(t *testing.T, handle msl.Handler, said string) {
 	var got reported
 	c := pipedClient(t, &Handler{Timeout: 4 * unit, Handle: handle, Report: got.report})
 	start := time.Now()
 	_, err := c.Do(t.Context(), &msl.Request{Body: msl.BytesBody([]byte("x"))})
 	var peer *msl.PeerError
-	if !errors.As(err, &peer) || peer.Response != msl.TransientFailure {
+	if !errors.As(err, &peer) || peer.Response != msl.TransientFailure || !strings.Contains(peer.Message, said) {
 		t.Errorf("the peer got %v", err)
 	}
 	if took := time.Since(start); took < 2*unit || took > 4*unit {

@@ -30,6 +30,12 @@ func passOn(t *testing.T, url string) (id int64, err error) {
 // what the device is told.
 func tell(t *testing.T, handle msl.Handler) error {
 	t.Helper()
+	return tellData(t, "open the door", handle)
+}
+
+// tellData is tell for a message with that data.
+func tellData(t *testing.T, data string, handle msl.Handler) error {
+	t.Helper()
 	server := &msl.Server{
 		Name: "server", Local: &entityauth.NoneEntity{Identity: "server"},
 		Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Issuer: &msl.Issuer{}, State: &msl.MemoryState{},
@@ -45,7 +51,7 @@ func tell(t *testing.T, handle msl.Handler) error {
 	})
 	c := &msl.Client{Local: &entityauth.NoneEntity{Identity: "device"}, Peers: []msl.EntityScheme{&entityauth.None{Anyone: true}}, Transport: carry}
 	defer c.Close()
-	r, err := c.Do(context.Background(), &msl.Request{Body: msl.BytesBody([]byte("open the door"))})
+	r, err := c.Do(context.Background(), &msl.Request{Body: msl.BytesBody([]byte(data))})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/httpform"
 )
 
 // TestGatewayHeaders checks what the service learns about a sender.
@@ -108,15 +109,23 @@ func TestGatewayNoCompression(t *testing.T) {
 			}
 			io.WriteString(w, "answer")
 		}))
-		got := false
-		g := &Gateway{URL: service.URL}
-		err := tell(t, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
-			err := g.Handle(ctx, w, m)
-			got = w.Uncompressed
-			return err
-		})
-		if service.Close(); err != nil || got != test.want {
-			t.Errorf("%s: %s: %v, %v", test.name, test.value, got, err)
+		target, err := ParseTarget(service.URL)
+		if err != nil {
+			t.Fatal(err)
 		}
+		whole := &HTTPGateway{Upstream: &Upstream{Targets: []Target{target}}, Rules: HTTPRules{Paths: []string{"/"}}}
+		form := httpform.RequestLine + "GET /x HTTP/1.1\r\nHost: \r\n\r\n"
+		for data, handle := range map[string]msl.Handler{"data": (&Gateway{URL: service.URL}).Handle, form: whole.Handle} {
+			got := false
+			err := tellData(t, data, func(ctx context.Context, w *msl.ResponseWriter, m *msl.Message) error {
+				err := handle(ctx, w, m)
+				got = w.Uncompressed
+				return err
+			})
+			if err != nil || got != test.want {
+				t.Errorf("%.20q, %s: %s: %v, %v", data, test.name, test.value, got, err)
+			}
+		}
+		service.Close()
 	}
 }

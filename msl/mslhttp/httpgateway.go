@@ -57,6 +57,9 @@ func (g *HTTPGateway) Handle(ctx context.Context, w *msl.ResponseWriter, m *msl.
 		return answerMalformed(w, err)
 	}
 	defer response.Body.Close()
+	if asIs(response.Header) { // by a field that does not travel
+		w.Uncompressed = true
+	}
 	response.Header = g.Rules.response(response.Header)
 	return answerHTTP(w, response, request.Method)
 }

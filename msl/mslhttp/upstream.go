@@ -122,6 +122,9 @@ func (u *Upstream) open() error {
 		if u.Check.Interval < 0 || u.Check.Timeout < 0 {
 			u.err = errors.Join(u.err, errors.New("mslhttp: health check with a negative time"))
 		}
+		if u.Check.Path != "" {
+			u.err = errors.Join(u.err, CheckHealthPath(u.Check.Path))
+		}
 		for _, t := range u.Targets {
 			u.err = errors.Join(u.err, t.check())
 			p := &place{Target: t, transport: u.Transport}
@@ -171,10 +174,13 @@ func (u *Upstream) Do(m *msl.Message, r *http.Request) (*http.Response, error) {
 			u.returned(p)
 			return response, nil
 		}
-		if final := a.judge(failed); final != nil {
+		final := a.judge(failed)
+		if final == nil || refusedByTLS(failed) {
+			u.failed(p, failed)
+		}
+		if final != nil {
 			return nil, final
 		}
-		u.failed(p, failed)
 		err = failed
 	}
 	return nil, told(msl.ErrInternalException, textUnreached, err)

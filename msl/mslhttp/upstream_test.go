@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 	"github.com/msl-hsm/msl-hsm/msl"
 )
 
@@ -85,6 +86,7 @@ func TestUpstreamTexts(t *testing.T) {
 		404: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 404 Not Found\"",
 		429: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 429 Too Many Requests\"",
 		501: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 501 Not Implemented: it does not support such a request\"",
+		600: "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server answered HTTP 600\"",
 		503: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 503 Service Unavailable\"",
 		599: "TRANSIENT_FAILURE (9000 INTERNAL_EXCEPTION): \"the service behind the server answered HTTP 599\"",
 		-1:  "FAIL (9001 MSL_COMMS_FAILURE): \"the service behind the server got the message, and its answer did not come or broke off\"",
@@ -156,9 +158,7 @@ func TestUpstreamChoice(t *testing.T) {
 	for i := range hits {
 		targets = append(targets, service(t, func(http.ResponseWriter, *http.Request) { hits[i].Add(1) }))
 	}
-	gone := httptest.NewServer(nil)
-	gone.Close()
-	targets = append(targets, target(t, gone.URL))
+	targets = append(targets, target(t, "http://"+porttest.Address(t)))
 	u := &Upstream{Targets: targets, Rest: time.Hour}
 	c := noneClient(t, serve(t, &Handler{Handle: (&Gateway{Upstream: u}).Handle}))
 	for range 15 {
@@ -291,14 +291,10 @@ func TestUpstreamHealth(t *testing.T) {
 // TestUpstreamRestarts has a service that ends, and returns at the same address: the
 // connection that was kept costs no message.
 func TestUpstreamRestarts(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String()
+	at := porttest.Address(t)
 	c := noneClient(t, serve(t, &Handler{Handle: (&Gateway{URL: "http://" + at}).Handle}))
 	for i := range 3 {
-		s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := &httptest.Server{Listener: porttest.Listen(t, at), Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(w, r.Body)
 		})}}
 		s.Start()
@@ -311,9 +307,5 @@ func TestUpstreamRestarts(t *testing.T) {
 		if _, err := ask(t, c, []byte("x")); !errors.Is(err, msl.ErrInternalException) {
 			t.Errorf("end %d: %v", i, err)
 		}
-		if l, err = net.Listen("tcp", at); err != nil {
-			t.Skipf("the address was taken: %v", err)
-		}
 	}
-	l.Close()
 }

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/msl-hsm/msl-hsm/msl"
+	"github.com/msl-hsm/msl-hsm/msl/tlsalert"
 )
 
 // An attempt is one request to one target.
@@ -92,12 +93,30 @@ func (a *attempt) judge(err error) error {
 	switch {
 	case a.body.failure() != nil:
 		return a.body.failure() // the message is at fault, not the service
+	case refusedByTLS(err):
+		return told(msl.ErrInternalException, textUnreached, err)
 	case a.sent.Load(), !a.tells():
 		return mayHaveActed(err)
 	case a.connected.Load() || a.out.Context().Err() != nil:
 		return told(msl.ErrInternalException, textUnreached, err)
 	}
 	return nil
+}
+
+// refusedByTLS reports whether the service does not accept this side's certificate, or that
+// it has none. In TLS 1.3 the request is sent before that is known, but a service does not
+// read it before it has judged the certificate (RFC 8446 section 4.4.2.4).
+func refusedByTLS(err error) bool {
+	alert, origin, found := tlsalert.From(err)
+	if !found || origin != tlsalert.Received {
+		return false
+	}
+	switch alert {
+	case tlsalert.CertificateRequired, tlsalert.BadCertificate, tlsalert.UnsupportedCertificate, tlsalert.CertificateRevoked,
+		tlsalert.CertificateExpired, tlsalert.CertificateUnknown, tlsalert.UnknownCA, tlsalert.AccessDenied:
+		return true
+	}
+	return false
 }
 
 // tells reports whether it is known if the request was sent. Transports of other packages

@@ -41,7 +41,7 @@ func refusal(status int) error {
 	switch {
 	case status == http.StatusNotImplemented || status == http.StatusHTTPVersionNotSupported:
 		text += ": it does not support such a request"
-	case status >= 500 || status == http.StatusTooManyRequests:
+	case status/100 == 5 || status == http.StatusTooManyRequests:
 		code = msl.ErrInternalException
 	}
 	return told(code, text, err)

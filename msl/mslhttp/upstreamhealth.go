@@ -5,15 +5,27 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 )
 
 // A HealthCheck asks each target of an [Upstream] from time to time whether it works.
 // It does if it answers a GET with a status less than 400.
 type HealthCheck struct {
-	Path     string        // added to the path of the target; empty means no checks
+	Path     string        // as /healthz or /healthz?x=1, added to those of the target; empty means no checks
 	Interval time.Duration // between checks; zero means 10 seconds
 	Timeout  time.Duration // of one check; zero means 5 seconds, at most Interval
+}
+
+// CheckHealthPath returns why [HealthCheck].Path cannot be a path, perhaps with a query, as
+// a request has it, or nil.
+func CheckHealthPath(path string) error {
+	u, err := url.ParseRequestURI(path)
+	if err != nil || !strings.HasPrefix(path, "/") || strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }) || u.Host != "" {
+		return fmt.Errorf("%q: want a path, such as /healthz", path)
+	}
+	return nil
 }
 
 const (

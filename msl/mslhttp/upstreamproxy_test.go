@@ -1,6 +1,7 @@
 package mslhttp
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/msl-hsm/msl-hsm/keystore"
+	"github.com/msl-hsm/msl-hsm/msl"
 )
 
 // secureService runs an HTTPS service that demands a client certificate.
@@ -59,6 +61,24 @@ func TestUpstreamTLS(t *testing.T) {
 				t.Errorf("%d tunnels", tunnels.Load()-before)
 			}
 		})
+	}
+}
+
+// TestUpstreamWantsCertificate has a place that refuses the gateway by TLS 1.3, where the
+// request is sent before the alert comes: it did not get the message, and is spared.
+func TestUpstreamWantsCertificate(t *testing.T) {
+	a := newAuthority(t)
+	strict, lax := secureService(t, a), service(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "lax") })
+	u := &Upstream{Targets: []Target{lax, strict}, TLS: &TLSClient{Roots: a.pool(), ServerName: "service.internal"}}
+	c := noneClient(t, serve(t, &Handler{Handle: (&Gateway{Upstream: u}).Handle}))
+	var peer *msl.PeerError
+	if got, err := ask(t, c, []byte("data")); !errors.As(err, &peer) || peer.Response != msl.TransientFailure || !strings.Contains(err.Error(), textUnreached) {
+		t.Errorf("%q, %v", got, err)
+	}
+	for range 3 {
+		if got, err := ask(t, c, []byte("data")); got != "lax" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
 	}
 }
 

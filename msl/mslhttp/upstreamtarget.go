@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -23,10 +24,17 @@ func ParseTarget(text string) (Target, error) {
 		return parseSocket(strings.TrimPrefix(socket, "//"), text)
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" || !ValidPort(u) {
 		return Target{}, noTarget(text)
 	}
 	return Target{URL: u}, nil
+}
+
+// ValidPort reports whether the port of a URL is one that a service can have, or absent:
+// package url takes any number.
+func ValidPort(u *url.URL) bool {
+	number, err := strconv.ParseUint(u.Port(), 10, 16)
+	return u.Port() == "" || err == nil && number > 0
 }
 
 func parseSocket(socket, text string) (Target, error) {
@@ -105,9 +113,11 @@ func (t Target) authorize(r *http.Request) {
 	}
 }
 
-// healthURL is the URL of a health check.
+// healthURL is the URL of a health check, whose path [CheckHealthPath] accepts.
 func (t Target) healthURL(path string) string {
-	u := *t.URL
-	u.Path, u.RawPath, u.RawQuery = joinPath(u.Path, path), "", ""
-	return u.String()
+	u, err := url.ParseRequestURI(path)
+	if err != nil {
+		return ""
+	}
+	return t.address(u).String()
 }

@@ -37,6 +37,9 @@ func TestParseTarget(t *testing.T) {
 		"http://user:secret@ho st/":            "error",
 		"http://user:secret@secret@host:port/": "error",
 		"http//user:secret@host":               "error",
+		"http://host:0/":                       "error",
+		"http://host:65536/":                   "error",
+		"http://host:/":                        "http://host:/ ",
 		"://user:secret@host":                  "error",
 	} {
 		parsed, err := ParseTarget(text)
@@ -73,6 +76,29 @@ func TestTargetAddress(t *testing.T) {
 		}
 		if got := target(t, c.base).address(r.URL).String(); got != c.want {
 			t.Errorf("%s and %s: %s, want %s", c.base, c.request, got, c.want)
+		}
+	}
+}
+
+// TestHealthURL has health checks of all forms: a query stays one, and what is escaped is
+// not escaped again.
+func TestHealthURL(t *testing.T) {
+	for _, c := range []struct{ base, path, want string }{
+		{"http://h/api/", "/healthz", "http://h/api/healthz"},
+		{"http://h/api", "/health?wait=1s&x=%20", "http://h/api/health?wait=1s&x=%20"},
+		{"http://h/api?key=1", "/health?x", "http://h/api/health?key=1&x"},
+		{"http://h", "/a%20b%2Fc", "http://h/a%20b%2Fc"},
+		{"http://h", "/a b", "refused"},
+		{"http://h", "/a#b", "refused"},
+		{"http://h", "/%zz", "refused"},
+		{"http://h", "healthz", "refused"},
+	} {
+		got := "refused"
+		if err := (&Upstream{Targets: []Target{target(t, c.base)}, Check: HealthCheck{Path: c.path}}).open(); err == nil {
+			got = target(t, c.base).healthURL(c.path)
+		}
+		if got != c.want {
+			t.Errorf("%s and %s: %s, want %s", c.base, c.path, got, c.want)
 		}
 	}
 }

@@ -34,7 +34,13 @@ const (
 	// keepSlack allows for messages that are under way, truncated seconds and clocks
 	// that were corrected.
 	keepSlack = time.Hour
+	// keepMost is for how long at most records are kept after they were touched. A token may
+	// be said to live longer than a duration can be (292 years).
+	keepMost = 100 * 365 * 24 * time.Hour
 )
+
+// lives returns how long the records of a token are kept that is accepted until then.
+func lives(now, until time.Time) time.Duration { return min(until.Sub(now), keepMost) }
 
 // Expect implements msl.Forgetter. It writes only if a token outlives earlier ones,
 // which happens a few times per token lifetime.
@@ -45,7 +51,7 @@ func (t *Tokens) Expect(ctx context.Context, until time.Time) error {
 	}
 	var all []keep
 	err := t.update(ctx, "expect a token", func(tx kv.Tx) (err error) {
-		if all, err = readKeeps(tx); err != nil || covered(all, until.Sub(now), until) {
+		if all, err = readKeeps(tx); err != nil || covered(all, lives(now, until), until) {
 			return err
 		}
 		all = withKeep(all, now, until)
@@ -63,7 +69,7 @@ func (t *Tokens) Expect(ctx context.Context, until time.Time) error {
 func (k *keeps) cover(now, until time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return covered(k.all, until.Sub(now), until)
+	return covered(k.all, lives(now, until), until)
 }
 
 func (k *keeps) set(all []keep) {
@@ -97,7 +103,7 @@ func covered(all []keep, long time.Duration, until time.Time) bool {
 // as long as those of an existing keep extends it, with some to spare; no token extends
 // a keep that is far longer than it needs.
 func withKeep(old []keep, now, until time.Time) []keep {
-	long := until.Sub(now)
+	long := lives(now, until)
 	spare := keep{long: (long + long/64).Truncate(time.Second) + time.Minute, until: until.Add(long / 8).Truncate(time.Second).Add(time.Minute)}
 	var all []keep
 	added := false

@@ -77,7 +77,7 @@ func (n *application) spend() { n.record.Newest = n.proof.Challenge.Issued }
 // keep records what the device proved.
 func (n *application) keep() {
 	r, v := &n.record, n.verdict.claim
-	r.Evidence = &Evidence{Proof: n.raw, Chain: v.path.chain, DeviceChain: v.device.chain, Checked: n.now, Expired: v.path.at}
+	r.Evidence = &Evidence{Proof: n.raw, Chain: v.path.chain, DeviceChain: v.device.chain, Checked: n.now, Expired: v.path.at, DeviceExpired: v.device.at}
 	r.Manufacturer, r.Model = v.ek.Manufacturer, v.ek.Model
 	r.Issuer, r.IssuerURL = v.ek.issuer()
 }
@@ -89,7 +89,8 @@ func (n *application) waiting() {
 	if r.State != Pending {
 		r.log(n.now, "waits: %s", n.verdict.waits)
 	}
-	r.State, r.Waits, r.Updated = Pending, n.verdict.waits, n.now
+	r.State, r.Waits = Pending, n.verdict.waits
+	r.touch(n.now)
 	n.keep()
 }
 
@@ -101,7 +102,8 @@ func (n *application) refused(why error) {
 	if r.State != Refused || r.Waits != text {
 		r.log(n.now, "refused: %s", text)
 	}
-	r.State, r.Waits, r.Updated = Refused, text, n.now
+	r.State, r.Waits = Refused, text
+	r.touch(n.now)
 	n.keep()
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 type Bundle struct {
 	Roots         *x509.CertPool
 	Intermediates *x509.CertPool
+
+	known []*x509.Certificate // both, of ParseBundle
 }
 
 // ParseBundle reads certificates in PEM or DER. Those that are their own issuer are roots,
@@ -32,12 +35,13 @@ func ParseBundle(texts ...[]byte) (Bundle, error) {
 		if err != nil {
 			return Bundle{}, fmt.Errorf("enroll: EK bundle: %w", err)
 		}
-		for _, c := range all {
-			if bytes.Equal(c.RawIssuer, c.RawSubject) {
-				b.Roots.AddCert(c)
-			} else {
-				b.Intermediates.AddCert(c)
-			}
+		b.known = append(b.known, all...)
+	}
+	for _, c := range b.known {
+		if sameWritten(c.RawIssuer, c.RawSubject) {
+			b.Roots.AddCert(c)
+		} else {
+			b.Intermediates.AddCert(respelled(c, b.known))
 		}
 	}
 	if b.Roots.Equal(x509.NewCertPool()) {
@@ -60,7 +64,7 @@ func bundled(text []byte) (all []*x509.Certificate, err error) {
 		if b.Type != "CERTIFICATE" {
 			return nil, fmt.Errorf("line %d: a %q where only certificates may be", b.Line, proof.Shorten(b.Type))
 		}
-		c, err := x509.ParseCertificate(b.Bytes)
+		c, err := proof.ParseCertificate(b.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", b.Line, err)
 		}
@@ -78,7 +82,7 @@ func fromDER(in cryptobyte.String) (all []*x509.Certificate, err error) {
 		if !in.ReadASN1Element(&der, tags.SEQUENCE) {
 			return nil, errors.New("malformed certificate")
 		}
-		c, err := x509.ParseCertificate(der)
+		c, err := proof.ParseCertificate(der)
 		if err != nil {
 			return nil, err
 		}
@@ -93,6 +97,12 @@ type path struct {
 	at    time.Time // when all of it was valid, if the time of a part has run out since
 }
 
+// certified reports whether there is a path that is valid now.
+func (p path) certified() bool { return p.chain != nil && p.at.IsZero() }
+
+// expired reports whether there is a path whose time has run out.
+func (p path) expired() bool { return p.chain != nil && !p.at.IsZero() }
+
 // verify finds a path from the certificate of an EK to a root (RFC 5280 section 6). The
 // certificates above it may help to find it. If there is none now, but there was one at the
 // first or the last moment of the certificate, the time of it or of one above has run out.
@@ -101,11 +111,16 @@ func (b Bundle) verify(e EKCertificate, above [][]byte, now time.Time) (path, er
 	if b.Intermediates != nil {
 		intermediates = b.Intermediates.Clone()
 	}
+	authorities := slices.Clone(b.known)
 	for _, der := range above {
 		if c, err := proof.ParseCertificate(der); err == nil { // others cannot help
-			intermediates.AddCert(c)
+			authorities = append(authorities, c)
 		}
 	}
+	for _, c := range authorities[len(b.known):] {
+		intermediates.AddCert(respelled(c, authorities))
+	}
+	e.Certificate = respelled(e.Certificate, authorities)
 	chains, err := e.paths(b.Roots, intermediates, now)
 	if err == nil {
 		return path{chain: rawChain(chains[0])}, nil
@@ -145,15 +160,20 @@ func (e *EKCertificate) issuer() (name, url string) {
 	if e.Certificate == nil {
 		return "", ""
 	}
-	name = "unreadable"
-	var names pkix.RDNSequence
-	if _, err := asn1.Unmarshal(e.RawIssuer, &names); err == nil {
-		name = proof.Shorten(names.String())
-	}
+	name = writtenName(e.RawIssuer)
 	if len(e.IssuingCertificateURL) > 0 {
 		url = proof.Shorten(e.IssuingCertificateURL[0])
 	}
 	return name, url
+}
+
+// writtenName returns a Name as text, shortened for people.
+func writtenName(der []byte) string {
+	var names pkix.RDNSequence
+	if _, err := asn1.Unmarshal(der, &names); err != nil {
+		return "unreadable"
+	}
+	return proof.Shorten(names.String())
 }
 
 func rawChain(chain []*x509.Certificate) [][]byte {

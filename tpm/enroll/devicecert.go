@@ -1,7 +1,6 @@
 package enroll
 
 import (
-	"crypto/x509"
 	"encoding/asn1"
 	"slices"
 	"time"
@@ -11,8 +10,8 @@ import (
 
 // A deviceClaim is what the maker's certificate of a device is worth.
 type deviceClaim struct {
-	chain  [][]byte // DER, to a root of the policy; nil if there is none
-	proves bool     // that the AK is in the TPM of the device
+	path        // to a root of the policy
+	proves bool // that the AK is in the TPM of the device
 	name   string
 	unused string // why it counts as none
 }
@@ -22,7 +21,7 @@ func (c *deviceClaim) remark() string {
 	switch {
 	case c.unused != "":
 		return "; the certificate of the device's maker counts as none: " + c.unused
-	case c.chain != nil:
+	case c.chain != nil && !c.proves:
 		return "; its IDevID is that of " + c.name + ", which does not prove in which TPM the keys are"
 	}
 	return ""
@@ -39,20 +38,17 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 		return c
 	}
 	certificate, err := deviceCertificate(d)
-	var way path
 	if err == nil {
-		c.name = proof.Shorten(certificate.Subject.String())
-		way, err = p.Devices.verify(certificate, d.Certificates[1:], now)
+		c.name = writtenName(certificate.RawSubject)
+		c.path, err = p.Devices.verify(certificate, d.Certificates[1:], now)
 	}
-	if err == nil && !way.at.IsZero() {
+	c.proves = err == nil && d.Restricted() && slices.ContainsFunc(certificate.UnknownExtKeyUsage, attestationUsage().Equal)
+	if err == nil && c.expired() && !c.proves {
 		err = proof.Fail(ErrEKCertificate, "its time, or that of one above it, has run out")
 	}
 	if err != nil {
-		c.unused = reason(err)
-		return c
+		c.path, c.unused = path{}, reason(err)
 	}
-	c.chain = way.chain
-	c.proves = d.Restricted() && slices.ContainsFunc(certificate.UnknownExtKeyUsage, attestationUsage().Equal)
 	return c
 }
 
@@ -60,22 +56,21 @@ func (p *Policy) claimDevice(d *proof.DeviceProof, now time.Time) (c deviceClaim
 // subject alternative name, which may be critical, tells the serial number of the hardware
 // in a form that the standard library does not support (RFC 4108 section 5).
 func deviceCertificate(d *proof.DeviceProof) (e EKCertificate, err error) {
-	c, err := x509.ParseCertificate(d.Certificates[0])
-	if err != nil {
-		return e, proof.Fail(ErrEKCertificate, "%w", err)
-	}
 	key, err := proof.ParsePublic(d.Key)
+	if err == nil {
+		e, err = readCertificate(d.Certificates[0])
+	}
 	if err != nil {
 		return e, err
 	}
-	c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, subjectAltName().Equal)
+	e.understand(subjectAltName())
 	switch {
-	case !proof.SameKey(c.PublicKey, key.Key):
+	case !proof.SameKey(e.PublicKey, key.Key):
 		return e, proof.Fail(ErrEKCertificate, "it is for another key")
-	case c.IsCA:
+	case e.IsCA:
 		return e, proof.Fail(ErrEKCertificate, "it is the certificate of an authority")
 	}
-	return EKCertificate{Certificate: c}, nil
+	return e, nil
 }
 
 // verifyDevice checks the chain of the maker's certificate of the device, if the record has
@@ -95,6 +90,9 @@ func (v Verifier) verifyDevice(e *Evidence, p *proof.Proof) error {
 		return proof.Fail(ErrEKCertificate, "the evidence has another one of the device's maker")
 	}
 	at := v.Time
+	if at.IsZero() {
+		at = e.DeviceExpired
+	}
 	if at.IsZero() {
 		at = e.Checked
 	}

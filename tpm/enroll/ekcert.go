@@ -24,24 +24,33 @@ type EKCertificate struct {
 // form of name. A certificate that does not say that it is of a TPM, or is for another use,
 // is an error like a malformed one: [ErrEKCertificate].
 func ParseEKCertificate(data []byte) (EKCertificate, error) {
+	e, err := readCertificate(data)
+	if err != nil {
+		return e, err
+	}
+	for _, x := range e.Extensions {
+		if x.Id.Equal(subjectAltName()) && e.readName(x.Value) {
+			e.understand(x.Id)
+		}
+	}
+	return e, e.checkUsage()
+}
+
+// readCertificate reads what a maker issued, for an EK or for a device.
+func readCertificate(data []byte) (e EKCertificate, err error) {
 	if found := proof.Certificates(data); len(found) > 0 {
 		data = found[0]
 	}
-	c, err := proof.ParseCertificate(data)
-	if err != nil {
-		return EKCertificate{}, proof.Fail(ErrEKCertificate, "%w", err)
+	if e.Certificate, err = proof.ParseCertificate(data); err != nil {
+		return e, proof.Fail(ErrEKCertificate, "%w", err)
 	}
-	e := EKCertificate{Certificate: c}
-	understood := []asn1.ObjectIdentifier{directoryAttributes()}
-	for _, x := range c.Extensions {
-		if x.Id.Equal(subjectAltName()) && e.readName(x.Value) {
-			understood = append(understood, x.Id)
-		}
-	}
-	c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, func(id asn1.ObjectIdentifier) bool {
-		return slices.ContainsFunc(understood, id.Equal)
-	})
-	return e, e.checkUsage()
+	e.understand(directoryAttributes())
+	return e, nil
+}
+
+// understand takes an extension from those that are critical and not known.
+func (e *EKCertificate) understand(id asn1.ObjectIdentifier) {
+	e.UnhandledCriticalExtensions = slices.DeleteFunc(e.UnhandledCriticalExtensions, id.Equal)
 }
 
 func subjectAltName() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 29, 17} }

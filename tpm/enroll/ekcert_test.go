@@ -14,9 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 	"github.com/msl-hsm/msl-hsm/tpm/makers"
 )
 
@@ -94,8 +96,8 @@ func checkKeyOf(t *testing.T, key crypto.PublicKey) {
 
 // parts are what makers got wrong, in DER.
 type parts struct {
-	serial, subject, key, name []byte
-	extra                      []byte // further extensions
+	serial, issuer, subject, key, name []byte
+	extra                              []byte // further extensions
 }
 
 // issueOdd makes a certificate of parts, which the standard library would not make.
@@ -105,14 +107,14 @@ func (m *maker) issueOdd(ek crypto.PublicKey, change func(*parts)) []byte {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	p := parts{serial: []byte{2, 1, 7}, subject: []byte{0x30, 0}, key: key, name: tpmName(m.t)}
+	p := parts{serial: []byte{2, 1, 7}, issuer: m.cert.RawSubject, subject: []byte{0x30, 0}, key: key, name: tpmName(m.t)}
 	change(&p)
 	algorithm := []byte{0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2} // ecdsa-with-SHA256
 	body := sequence(func(b *cryptobyte.Builder) {
 		b.AddBytes([]byte{0xa0, 3, 2, 1, 2}) // version 3
 		b.AddBytes(p.serial)
 		b.AddBytes(algorithm)
-		b.AddBytes(m.cert.RawSubject)
+		b.AddBytes(p.issuer)
 		b.AddBytes(sequence(func(b *cryptobyte.Builder) {
 			b.AddASN1UTCTime(time.Now().Add(-time.Hour))
 			b.AddASN1UTCTime(time.Now().Add(time.Hour))
@@ -187,6 +189,11 @@ func TestOddCertificates(t *testing.T) {
 		{"Latin-1 in the subject", func(p *parts) {
 			p.subject = []byte{0x30, 14, 0x31, 12, 0x30, 10, 6, 3, 0x55, 4, 3, 19, 3, 'T', 0xfc, '_'}
 		}, nil},
+		{"issuer in UTF-8", func(p *parts) { p.issuer = commonName(12, "Maker") }, nil},
+		{"issuer in other letters", func(p *parts) { p.issuer = commonName(19, " MAKER ") }, nil},
+		{"issuer in BMPString", func(p *parts) { p.issuer = commonName(30, "\x00M\x00a\x00k\x00e\x00r") }, nil},
+		{"issuer of another name", func(p *parts) { p.issuer = commonName(12, "Baker") }, ErrEKCertificate},
+		{"issuer that is no name", func(p *parts) { p.issuer = []byte{0x30, 2, 5, 0} }, ErrEKCertificate},
 		{"OAEP", func(p *parts) { p.key = oaep(&f.ek.PublicKey, 0x30, 0) }, nil},
 		{"OAEP without parameters", func(p *parts) { p.key = oaep(&f.ek.PublicKey) }, nil},
 		{"OAEP of another key", func(p *parts) { p.key = oaep(&newForger(t).ek.PublicKey) }, ErrEKCertificate},
@@ -225,6 +232,51 @@ func TestOddCertificates(t *testing.T) {
 			f.certificates = [][]byte{flipped}
 			checkError(t, f.enroll(newOffice(t, o.c.Policy, nil)), ErrEKCertificate)
 		})
+	}
+}
+
+// commonName makes a Name with a string of a type.
+func commonName(kind byte, text string) []byte {
+	size := byte(len(text))
+	return append([]byte{0x30, 11 + size, 0x31, 9 + size, 0x30, 7 + size, 6, 3, 0x55, 4, 3, kind, size}, text...)
+}
+
+// TestOddDeviceCertificates accepts of a maker of devices what it accepts of one of TPMs.
+func TestOddDeviceCertificates(t *testing.T) {
+	m, f := newMaker(t, "Maker"), newForger(t)
+	policy := Policy{Devices: bundleOf(t, []*x509.Certificate{m.cert})}
+	for name, tt := range map[string]struct {
+		change func(*parts)
+		word   string // of why it counts as none
+	}{
+		"as it should be":           {func(*parts) {}, ""},
+		"negative serial":           {func(p *parts) { p.serial = []byte{2, 2, 0x80, 1} }, ""},
+		"serial of 40 bytes":        {func(p *parts) { p.serial = append([]byte{2, 40}, bytes.Repeat([]byte{0x11}, 40)...) }, ""},
+		"serial with leading zeros": {func(p *parts) { p.serial = []byte{2, 3, 0, 0, 1} }, ""},
+		"Latin-1 in the subject": {func(p *parts) {
+			p.subject = []byte{0x30, 14, 0x31, 12, 0x30, 10, 6, 3, 0x55, 4, 3, 19, 3, 'T', 0xfc, '_'}
+		}, ""},
+		"issuer in UTF-8":               {func(p *parts) { p.issuer = commonName(12, "Maker") }, ""},
+		"critical directory attributes": {func(p *parts) { p.extra = extension([]byte{6, 3, 0x55, 0x1d, 9}, []byte{0x30, 0}) }, ""},
+		"unknown critical extension": {func(p *parts) {
+			p.serial, p.extra = []byte{2, 1, 0x80}, extension([]byte{6, 3, 0x2a, 3, 4}, []byte{5, 0})
+		}, "critical extension"},
+		"of an authority": {func(p *parts) {
+			p.serial, p.extra = []byte{2, 1, 0x80}, extension([]byte{6, 3, 0x55, 0x1d, 19}, []byte{0x30, 3, 1, 1, 1})
+		}, "of an authority"},
+		"of another key": {func(p *parts) { p.serial, p.key = []byte{2, 1, 0x80}, oaep(&f.ek.PublicKey) }, "for another key"},
+		"two usages": {func(p *parts) {
+			usage := extension([]byte{6, 3, 0x55, 0x1d, 15}, []byte{3, 2, 7, 0x80})
+			p.serial, p.extra = []byte{2, 1, 0x80}, append(usage, usage...)
+		}, "two extensions"},
+	} {
+		der := m.issueOdd(f.ak.Public(), tt.change)
+		for what, data := range map[string][]byte{"": der, ", padded": append(bytes.Clone(der), 0xff, 0xff)} {
+			c := policy.claimDevice(&proof.DeviceProof{Certificates: [][]byte{data}, Key: tpm2.Marshal(f.pubs.ak)}, time.Now())
+			if (c.chain != nil) != (tt.word == "") || !strings.Contains(c.unused, tt.word) {
+				t.Errorf("%s%s: %d certificates, %q", name, what, len(c.chain), c.unused)
+			}
+		}
 	}
 }
 
@@ -358,5 +410,39 @@ func TestMakersPaths(t *testing.T) {
 		if way, err = bundle.verify(e, nil, at.AddDate(30, 0, 0)); refused == "" && (err != nil || way.at.IsZero()) {
 			t.Errorf("%s, late: %v, %v", name, err, way.at)
 		}
+	}
+}
+
+// TestExpiredDeviceCertificates holds devices whose IAK has a certificate that expired, as those
+// whose EK has one.
+func TestExpiredDeviceCertificates(t *testing.T) {
+	m, f := newMaker(t, "Maker"), newForger(t)
+	usage := extension([]byte{6, 3, 0x55, 0x1d, 37}, []byte{0x30, 7, 6, 5, 0x67, 0x81, 5, 8, 3})
+	der := m.issueOdd(f.ak.Public(), func(p *parts) { p.extra = usage })
+	shown := &proof.DeviceProof{Certificates: [][]byte{der}, Key: tpm2.Marshal(f.pubs.ak)}
+	policy := Policy{Devices: bundleOf(t, []*x509.Certificate{m.cert}), RefuseUnknown: true}
+	mild := policy
+	mild.AcceptExpired = true
+	late := time.Now().Add(48 * time.Hour)
+	for what, tt := range map[string]struct {
+		policy          Policy
+		record          Record
+		now             time.Time
+		accepted, waits string
+	}{
+		"in time":            {policy, Record{}, time.Now(), "certificate of the device's maker: ", ""},
+		"late":               {policy, Record{}, late, "", "the time of its certificate of the device's maker"},
+		"late, and enrolled": {policy, Record{State: Enrolled, Accepted: "as before"}, late, "as before", ""},
+		"late, and accepted": {mild, Record{}, late, "certificate of the device's maker, whose time has run out", ""},
+	} {
+		c := claim{device: tt.policy.claimDevice(shown, tt.now)}
+		v, err := tt.policy.accept(&tt.record, c, &proof.Offered{}, false)
+		if err != nil || !strings.HasPrefix(v.accepted, tt.accepted) || !strings.HasPrefix(v.waits, tt.waits) || (v.waits == "") != (tt.waits == "") {
+			t.Errorf("%s: %q, %q, %v", what, v.accepted, v.waits, err)
+		}
+		e := &Evidence{DeviceChain: c.device.chain, Checked: tt.now, DeviceExpired: c.device.at}
+		checkError(t, Verifier{DeviceRoots: pool(m.cert)}.verifyDevice(e, &proof.Proof{Device: shown}), nil)
+		e.DeviceExpired = late
+		checkError(t, Verifier{DeviceRoots: pool(m.cert)}.verifyDevice(e, &proof.Proof{Device: shown}), ErrEKCertificate)
 	}
 }

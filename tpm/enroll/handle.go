@@ -173,6 +173,9 @@ func (a *Authority) accept(ctx context.Context, n *application) error {
 	if err := n.enrolled(a.ca); err != nil {
 		return err
 	}
+	if err := a.takeOver(ctx, &n.record); err != nil {
+		return err
+	}
 	if err := a.registry.enter(ctx, &n.record); err != nil {
 		return err
 	}
@@ -184,6 +187,18 @@ func (a *Authority) accept(ctx context.Context, n *application) error {
 		return err
 	}
 	return errMoved
+}
+
+// takeOver finds out whether this authority revoked a name that is new to a device when
+// another one, or the device itself, gave it up.
+func (a *Authority) takeOver(ctx context.Context, r *Record) error {
+	if r.Withdrawn || r.Name == r.Registered {
+		return nil
+	}
+	return a.records.View(ctx, func(tx Tx) (err error) {
+		r.Withdrawn, err = tx.Passed(r.Name)
+		return err
+	})
 }
 
 // settle has the protocol above know what a record says, after something else was

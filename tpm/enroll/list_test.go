@@ -183,6 +183,32 @@ func TestPageOfChanges(t *testing.T) {
 	}
 }
 
+// TestPageOfSkew has a server whose clock is behind change a record that a list comes to yet.
+func TestPageOfSkew(t *testing.T) {
+	f, _, start := listed(t, 10)
+	soon := Record{ID: ID{35, 0, 5}, Name: "soon", State: Enrolled, Updated: start.Add(4*time.Minute + time.Second)}
+	a, err := NewAuthority(Config{Records: f})
+	if err = errors.Join(err, f.Update(t.Context(), func(tx Tx) error { return tx.Put(soon) })); err != nil {
+		t.Fatal(err)
+	}
+	a.now = func() time.Time { return start.Add(4*time.Minute - time.Second) }
+	first, err := a.Page(t.Context(), Query{Limit: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.RevokeDevice(t.Context(), soon.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := a.Page(t.Context(), Query{After: first.Next})
+	if err != nil || len(rest.Records) != 5 {
+		t.Errorf("%d of 5 are left, %v", len(rest.Records), err)
+	}
+	wrong := Record{Updated: start.Add(time.Hour)}
+	if wrong.touch(start); !wrong.Updated.Equal(start) {
+		t.Errorf("a clock that was wrong counts: %v", wrong.Updated)
+	}
+}
+
 // TestFind looks for devices by all that people type.
 func TestFind(t *testing.T) {
 	f, _, _ := listed(t, 0)

@@ -99,6 +99,17 @@ func (p *Policy) claim(o *proof.Offered, b *proof.Begin, now time.Time) (c claim
 	return c
 }
 
+// expired names the certificate that would admit the device, had its time not run out.
+func (c *claim) expired() string {
+	switch {
+	case c.path.expired():
+		return "EK certificate"
+	case c.device.proves && c.device.expired():
+		return "certificate of the device's maker"
+	}
+	return ""
+}
+
 // judge applies the policy to a device and its record, which may be new.
 func (p *Policy) judge(r *Record, from *proof.Proof, o *proof.Offered, now time.Time) (verdict, error) {
 	renews := from.Renewal != nil
@@ -134,7 +145,7 @@ func (p *Policy) judge(r *Record, from *proof.Proof, o *proof.Offered, now time.
 
 func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verdict, error) {
 	v := verdict{claim: c}
-	certified, expired := c.path.chain != nil, !c.path.at.IsZero()
+	expired := c.expired()
 	switch {
 	case r.Approved:
 		v.accepted = "approved by a person"
@@ -142,16 +153,16 @@ func (p *Policy) accept(r *Record, c claim, o *proof.Offered, renews bool) (verd
 		v.accepted = "EK is in the list of allowed ones"
 	case renews:
 		v.accepted = r.Accepted
-	case certified && !expired:
+	case c.path.certified():
 		v.accepted = "EK certificate"
-	case c.device.proves:
+	case c.device.proves && c.device.certified():
 		v.accepted = "certificate of the device's maker: " + c.device.name
-	case expired && p.AcceptExpired:
-		v.accepted = "EK certificate, whose time has run out"
-	case expired && r.State == Enrolled && sameLists(r.current(), o.Names()):
+	case expired != "" && p.AcceptExpired:
+		v.accepted = expired + ", whose time has run out"
+	case expired != "" && r.State == Enrolled && sameLists(r.current(), o.Names()):
 		v.accepted = r.Accepted
-	case expired:
-		v.waits = "the time of its EK certificate, or of one above it, has run out"
+	case expired != "":
+		v.waits = "the time of its " + expired + ", or of one above it, has run out"
 	case p.RefuseUnknown && c.unused != "":
 		return v, proof.Fail(ErrEKCertificate, "EK hash %s: %s%s", r.ID, c.unused, c.device.remark())
 	case p.RefuseUnknown:

@@ -39,6 +39,9 @@ type Record struct {
 	// Registered is the name under which it was last registered. It differs from
 	// Name if a person changed that since.
 	Registered string `json:"registered,omitempty"`
+	// FormerNames are those under which it was registered, and which this authority revoked
+	// when it got another one, the newest last.
+	FormerNames []string `json:"former_names,omitempty"`
 	// Measured is a digest of the PCRs with which a person approved the device, which it
 	// may have besides those that the policy allows.
 	Measured string `json:"measured,omitempty"`
@@ -73,6 +76,8 @@ type Evidence struct {
 	// Expired is the latest known time when the chain was valid, if its time had run
 	// out when it was checked.
 	Expired time.Time `json:"expired,omitzero"`
+	// DeviceExpired is the same of DeviceChain.
+	DeviceExpired time.Time `json:"device_expired,omitzero"`
 }
 
 // A Key is an LDevID.
@@ -127,15 +132,25 @@ type IdentityKey struct {
 
 const (
 	maxEvents       = 50
+	maxFormerNames  = 16
 	maxIssued       = 64 // keys or certificates of one record that are remembered
 	rememberRetired = 90 * 24 * time.Hour
 )
 
 func (r *Record) log(now time.Time, format string, args ...any) {
-	r.Updated = now
+	r.touch(now)
 	r.Log = append(r.Log, Event{Time: now, What: fmt.Sprintf(format, args...)})
 	if extra := len(r.Log) - maxEvents; extra > 0 {
 		r.Log = slices.Clone(r.Log[extra:])
+	}
+}
+
+// touch records a change. The clocks of servers differ a little: a change by one that is behind
+// must not move a record to a place in a list that was read already.
+func (r *Record) touch(now time.Time) {
+	const skew = 5 * time.Second // a clock that is further ahead was wrong
+	if ahead := r.Updated.Sub(now); ahead <= 0 || ahead > skew {
+		r.Updated = now
 	}
 }
 
@@ -251,6 +266,16 @@ func (r *Record) registered() (Identity, error) {
 	id, err := r.Identity()
 	id.Name = r.Registered
 	return id, err
+}
+
+// rename records that the device is registered under its name, and no more under another.
+func (r *Record) rename() {
+	if r.Registered != "" && r.Registered != r.Name {
+		r.FormerNames = append(slices.Clone(r.FormerNames), r.Registered)
+	}
+	r.FormerNames = slices.DeleteFunc(r.FormerNames, func(name string) bool { return name == r.Name })
+	r.FormerNames = r.FormerNames[max(0, len(r.FormerNames)-maxFormerNames):]
+	r.Registered, r.Withdrawn = r.Name, false
 }
 
 // known returns the identities that the protocol above may know: the registered one,

@@ -32,7 +32,7 @@ func (g registry) enter(ctx context.Context, r *Record) error {
 			return err
 		}
 	}
-	r.Registered, r.Withdrawn = r.Name, false
+	r.rename()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/internal/kv"
@@ -24,8 +25,8 @@ func standingKey(name string, id ID) []byte { return append(standingPrefix(name)
 
 func standingPrefix(name string) []byte { return append([]byte(name), 0) }
 
-// standings are the entries of a record: one for its name, and one for that by which it is
-// registered, if that is another.
+// standings are the entries of a record: one for its name, one for that by which it is
+// registered, if that is another, and one for each former name, which tells no time.
 func standings(r *Record) (all []lead) {
 	for i, name := range []string{r.Name, r.Registered} {
 		if name == "" || i > 0 && name == r.Name {
@@ -35,7 +36,36 @@ func standings(r *Record) (all []lead) {
 			all = append(all, lead{tableSince, standingKey(name, r.ID), s.encode()})
 		}
 	}
+	for _, name := range r.FormerNames {
+		if former := (lead{tableSince, standingKey(name, r.ID), Standing{}.encode()}); !slices.ContainsFunc(all, former.isAt) {
+			all = append(all, former)
+		}
+	}
 	return all
+}
+
+// Passed implements [Tx].
+func (t storedTx) Passed(name string) (bool, error) {
+	prefix := standingPrefix(name)
+	for p, err := range kv.All(t.tx, tableSince, prefix, kv.PrefixEnd(prefix)) {
+		if err != nil {
+			return false, err
+		}
+		if len(p.Key) != len(prefix)+len(ID{}) {
+			return false, proof.Fail(ErrDamaged, "since when a name counts")
+		}
+		r, err := t.Get(ID(p.Key[len(prefix):]))
+		if err != nil || r.gave(name) {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// gave reports whether this authority revoked a name that a device had and has no more.
+func (r *Record) gave(name string) bool {
+	ended := r.Withdrawn || r.State == Revoked || r.State == Rejected
+	return slices.Contains(r.FormerNames, name) || ended && r.Registered == name && r.Name != name
 }
 
 func (r *Record) standing(name string) Standing {

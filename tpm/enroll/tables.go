@@ -44,6 +44,9 @@ type Tx interface {
 	ByName(name string) (ID, error)
 	// Standing tells since when a device has a name; the zero value if none has it.
 	Standing(name string) (Standing, error)
+	// Passed reports whether a device had a name of which this authority took it, so that
+	// the name is revoked until another device has it, or the same one again.
+	Passed(name string) (bool, error)
 	// Count counts the records in a state.
 	Count(State) (int, error)
 	// Page returns the records that a query asks for, or the first of them.

@@ -98,13 +98,18 @@ func (v Verifier) verifyChain(r *Record, b *proof.Begin, o *proof.Offered) error
 // intermediate certificates are those of the record.
 func verifyPath(ek EKCertificate, recorded [][]byte, roots *x509.CertPool, at time.Time) error {
 	above := x509.NewCertPool()
+	var authorities []*x509.Certificate
 	for _, der := range recorded[1:] {
 		c, err := proof.ParseCertificate(der)
 		if err != nil {
 			return proof.Fail(ErrEKCertificate, "a certificate above it: %w", err)
 		}
-		above.AddCert(c)
+		authorities = append(authorities, c)
 	}
+	for _, c := range authorities {
+		above.AddCert(respelled(c, authorities))
+	}
+	ek.Certificate = respelled(ek.Certificate, authorities)
 	chains, err := ek.paths(roots, above, at)
 	if err != nil {
 		return err

@@ -117,6 +117,8 @@ func nvHandles(t transport.TPM, first, last uint32) (found []tpm2.TPMHandle, err
 	return found, nil
 }
 
+const neverWritten = "it was never written"
+
 // readNV reads an NV index with an empty password, or as the owner. If there is none, data is nil; if there
 // is one that cannot be read, why says so in a few words.
 func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err error) {
@@ -140,29 +142,22 @@ func readNV(t transport.TPM, index tpm2.TPMHandle) (data []byte, why string, err
 	}
 	switch a := area.Attributes; {
 	case !a.Written:
-		return nil, "it was never written", nil
+		return nil, neverWritten, nil
 	case !a.AuthRead && !a.OwnerRead:
 		return nil, "nobody may read it without a policy or the platform", nil
 	case !a.AuthRead:
 		as = func() (tpm2.AuthHandle, error) { return tpm.Hierarchy(t, tpm2.TPMRHOwner) }
 	}
 	data, err = readNVData(t, as, tpm2.NamedHandle{Handle: index, Name: p.NVName}, int(area.DataSize))
-	var refused tpm2.TPMRC
 	switch {
 	case err == nil:
 		return data, "", nil
-	case notNow(err):
-		return nil, "", err
-	case errors.As(err, &refused) || errors.Is(err, keystore.ErrPIN):
+	case errors.Is(err, tpm2.TPMRCNVUninitialized):
+		return nil, neverWritten, nil
+	case refusesAlways(err):
 		return nil, err.Error(), nil
 	}
 	return nil, "", err
-}
-
-// notNow reports whether an error of a TPM tells something of the TPM at this time, and nothing
-// of what was asked for: it is busy, failed or not started.
-func notNow(err error) bool {
-	return errors.Is(err, keystore.ErrBusy) || errors.Is(err, tpm2.TPMRCFailure) || errors.Is(err, tpm2.TPMRCInitialize)
 }
 
 // readNVData reads an index as whoever may, who is asked anew for each command.

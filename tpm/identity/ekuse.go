@@ -2,12 +2,15 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"errors"
+	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/msl-hsm/msl-hsm/keystore"
 	"github.com/msl-hsm/msl-hsm/tpm"
 	"github.com/msl-hsm/msl-hsm/tpm/internal/proof"
 )
@@ -34,46 +37,46 @@ func useEK(t transport.TPM, kind EKKind, wanted crypto.PublicKey, f func(ek) err
 	if err != nil {
 		return err
 	}
-	templates, err := e.templates(t)
+	templates, unread, err := e.templates(t)
 	if err != nil {
 		return err
 	}
-	if k, ok := e.kept(t, templates); ok && k.is(wanted) {
+	k, ok, err := e.kept(t, templates)
+	if err != nil {
+		return err
+	}
+	if ok && k.is(wanted) {
 		return f(k)
 	}
 	for i, template := range templates {
-		used, err := useTemplate(t, template, func(k ek) bool { return k.is(wanted) || i == len(templates)-1 }, f)
-		if used || err != nil && (i == len(templates)-1 || !refusesTemplate(err)) {
+		last := i == len(templates)-1 && unread == nil
+		used, err := useTemplate(t, template, func(k ek) bool { return last || k.is(wanted) }, f)
+		if used || err != nil && (last || errors.Is(err, keystore.ErrPIN) || !refusesAlways(err)) {
 			return err
 		}
 	}
-	return nil
-}
-
-// refusesTemplate reports whether an error of TPM2_CreatePrimary may be about what it was given,
-// as those in format one are (TPM 2.0 Library, Part 2, clause 6.6.2).
-func refusesTemplate(err error) bool {
-	const formatOne = 0x80
-	var rc tpm2.TPMRC
-	return errors.As(err, &rc) && rc&formatOne != 0
+	return unread
 }
 
 // kept returns the persistent EK, if it is of one of the templates.
-func (e ekInfo) kept(t transport.TPM, templates []tpm2.TPMTPublic) (k ek, ok bool) {
+func (e ekInfo) kept(t transport.TPM, templates []tpm2.TPMTPublic) (k ek, ok bool, err error) {
 	r, err := tpm2.ReadPublic{ObjectHandle: e.persistent}.Execute(t)
+	if err = tpm.CommandError("TPM2_ReadPublic", err); refusesAlways(err) {
+		return k, false, nil
+	}
 	if err != nil {
-		return k, false
+		return k, false, err
 	}
 	area, err := r.OutPublic.Contents()
 	if err != nil {
-		return k, false
+		return k, false, nil
 	}
 	for _, template := range templates {
 		if sameTemplate(area, template) {
-			return ek{tpm2.NamedHandle{Handle: e.persistent, Name: r.Name}, area, r.OutPublic.Bytes()}, true
+			return ek{tpm2.NamedHandle{Handle: e.persistent, Name: r.Name}, area, r.OutPublic.Bytes()}, true, nil
 		}
 	}
-	return k, false
+	return k, false, nil
 }
 
 // useTemplate makes the key of a template, and gives it to f if it is fit.
@@ -100,16 +103,18 @@ func useTemplate(t transport.TPM, template tpm2.TPMTPublic, fit func(ek) bool, f
 
 // templates returns the templates that the EK may be of, the usual one last. A manufacturer
 // may have stored another, and a nonce that belongs into either (TCG EK Credential Profile,
-// section 2.2.1.6). What is stored and is none counts as not there.
-func (e ekInfo) templates(t transport.TPM) (list []tpm2.TPMTPublic, err error) {
-	stored, _, err := readNV(t, e.stored)
+// section 2.2.1.6). What is stored and is none counts as not there. unread tells of what is
+// there and may not be read.
+func (e ekInfo) templates(t transport.TPM) (list []tpm2.TPMTPublic, unread, err error) {
+	stored, whyStored, err := readNV(t, e.stored)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	nonce, _, err := readNV(t, e.nonce)
+	nonce, whyNonce, err := readNV(t, e.nonce)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	unread = cmp.Or(unreadable(e.stored, whyStored), unreadable(e.nonce, whyNonce))
 	plain := []tpm2.TPMTPublic{e.template}
 	if template, ok := parseTemplate(stored); ok && template.Type == e.template.Type {
 		plain = []tpm2.TPMTPublic{*template, e.template}
@@ -119,7 +124,15 @@ func (e ekInfo) templates(t transport.TPM) (list []tpm2.TPMTPublic, err error) {
 			list = append(list, with)
 		}
 	}
-	return append(list, plain...), nil
+	return append(list, plain...), unread, nil
+}
+
+// unreadable is the error of an index without which an EK cannot be made again, or nil.
+func unreadable(index tpm2.TPMHandle, why string) error {
+	if why == "" || why == neverWritten {
+		return nil
+	}
+	return fmt.Errorf("enroll: the EK is made with what is at %#x, which cannot be read: %s: %w", uint32(index), why, keystore.ErrUnavailable)
 }
 
 // parseTemplate reads a TPMT_PUBLIC, or a TPM2B_PUBLIC as some tools store it.

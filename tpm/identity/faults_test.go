@@ -124,6 +124,7 @@ func TestBadTPM(t *testing.T) {
 		{"locked at activation", activate, 0x921, keystore.ErrPIN},
 		{"locked at certification", certify, 0x921, keystore.ErrPIN},
 		{"has failed", sign, 0x101, keystore.ErrUnavailable},
+		{"has failed at activation", activate, 0x101, keystore.ErrUnavailable},
 		{"forgets a key", certify, 0x910, keystore.ErrLost},
 		{"loses power at activation", activate, 0, keystore.ErrUnavailable},
 		{"loses power at certification", certify, 0, keystore.ErrUnavailable},
@@ -131,11 +132,12 @@ func TestBadTPM(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			broken := true
+			broken, failed := true, false
 			chip, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
-				if !broken || tpmtest.Command(command) != tt.command {
+				if cc := tpmtest.Command(command); !broken || cc != tt.command && !failed || cc == uint32(tpm2.TPMCCFlushContext) {
 					return send(command)
 				}
+				failed = tt.code == 0x101 // and answers so to everything
 				if tt.code != 0 {
 					return tpmtest.Refuse(tt.code), nil
 				}
@@ -147,7 +149,10 @@ func TestBadTPM(t *testing.T) {
 			}
 			defer chip.Close()
 			d := openDevice(t, chip, path)
-			checkError(t, d.Enroll(ctx, o.exchange, nil), tt.want)
+			err = d.Enroll(ctx, o.exchange, nil)
+			if checkError(t, err, tt.want); errors.Is(err, ErrActivation) {
+				t.Errorf("the challenge was blamed: %v", err)
+			}
 			if list, err := o.List(ctx); err != nil || len(list) > 0 {
 				t.Errorf("%d records, %v", len(list), err)
 			}

@@ -112,7 +112,7 @@ func (k keyring) activate(t transport.TPM, c proof.Challenge) (secret []byte, er
 				Secret:         tpm2.TPM2BEncryptedSecret{Buffer: c.Seed},
 			}.Execute(t)
 			if err != nil {
-				return notActivated(err)
+				return notActivated(t, err)
 			}
 			secret = r.CertInfo.Buffer
 			return nil
@@ -121,14 +121,21 @@ func (k keyring) activate(t transport.TPM, c proof.Challenge) (secret []byte, er
 	return secret, err
 }
 
-// notActivated tells a credential for another TPM from a failing TPM.
-func notActivated(err error) error {
-	for _, rc := range []tpm2.TPMRC{tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCSize, tpm2.TPMRCFailure, tpm2.TPMRCInsufficient, tpm2.TPMRCECCPoint} {
-		if errors.Is(err, rc) {
-			return proof.Fail(ErrActivation, "the challenge is not for this TPM and its AK: %w", tpm.CommandError("TPM2_ActivateCredential", err))
+// notActivated tells a credential for another TPM from a failing TPM. Some TPMs answer
+// TPM_RC_FAILURE to a seed that does not decrypt, and a failed one answers it to every command.
+func notActivated(t transport.TPM, err error) error {
+	err = tpm.CommandError("TPM2_ActivateCredential", err)
+	if errors.Is(err, tpm2.TPMRCFailure) {
+		if _, failed := (tpm2.GetRandom{BytesRequested: 1}).Execute(t); failed != nil {
+			return err
 		}
 	}
-	return tpm.CommandError("TPM2_ActivateCredential", err)
+	for _, rc := range []tpm2.TPMRC{tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCSize, tpm2.TPMRCFailure, tpm2.TPMRCInsufficient, tpm2.TPMRCECCPoint} {
+		if errors.Is(err, rc) {
+			return proof.Fail(ErrActivation, "the challenge is not for this TPM and its AK: %w", err)
+		}
+	}
+	return err
 }
 
 // A signer is an LDevID. It returns [ErrCleared] if the key no longer loads.

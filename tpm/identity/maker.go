@@ -2,7 +2,6 @@ package identity
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
@@ -69,11 +68,11 @@ func makerCertificates(t transport.TPM) ([][]byte, error) {
 // readMakerKey reads a persistent key, or returns nil if it is none that an authority knows.
 func readMakerKey(t transport.TPM, at tpm2.TPMHandle) (*makerKey, error) {
 	r, err := tpm2.ReadPublic{ObjectHandle: at}.Execute(t)
-	if err = tpm.CommandError("TPM2_ReadPublic", err); notNow(err) {
-		return nil, err
+	if err = tpm.CommandError("TPM2_ReadPublic", err); refusesAlways(err) {
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil
+		return nil, err
 	}
 	public, err := proof.ParsePublic(r.OutPublic.Bytes())
 	if err != nil || public.CheckMaker() != nil {
@@ -87,7 +86,7 @@ func readMakerKey(t transport.TPM, at tpm2.TPMHandle) (*makerKey, error) {
 func (k *makerKey) certify(certificates [][]byte) bool {
 	var own, above [][]byte
 	for _, der := range certificates {
-		c, err := x509.ParseCertificate(der)
+		c, err := proof.ParseCertificate(der)
 		switch {
 		case err != nil:
 		case c.IsCA:
@@ -101,8 +100,8 @@ func (k *makerKey) certify(certificates [][]byte) bool {
 	return own != nil
 }
 
-// proveDevice lets the key of the device's maker vouch for the AK. One that cannot be used
-// counts as none.
+// proveDevice lets the key of the device's maker vouch for the AK. One that the TPM does not
+// let be used counts as none.
 func (a *application) proveDevice(p *proof.Proof) error {
 	return a.do(func(t transport.TPM) error {
 		k := a.maker
@@ -113,11 +112,14 @@ func (a *application) proveDevice(p *proof.Proof) error {
 			}
 			return k.sign(t, d, d.Digest(p))
 		})
-		if err != nil {
+		switch {
+		case err == nil:
+			p.Device = d
+		case !refusesAlways(err):
+			return err
+		default:
 			report(a.progress, "the certificate of the device's maker counts as none: "+err.Error())
-			return nil
 		}
-		p.Device = d
 		return nil
 	})
 }
@@ -131,7 +133,7 @@ func (k *makerKey) attest(t transport.TPM, ak tpm2.NamedHandle, d *proof.DeviceP
 	if err == nil {
 		d.Attest, d.Signature = r.CertifyInfo.Bytes(), tpm2.Marshal(r.Signature)
 	}
-	return err
+	return tpm.CommandError("TPM2_Certify", err)
 }
 
 // sign is TPM2_Sign of a digest by the key.
@@ -150,5 +152,5 @@ func (k *makerKey) sign(t transport.TPM, d *proof.DeviceProof, digest []byte) er
 	if err == nil && len(digest) == sha256.Size {
 		d.Signature = tpm2.Marshal(r.Signature)
 	}
-	return err
+	return tpm.CommandError("TPM2_Sign", err)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,9 +35,12 @@ func TestNotNow(t *testing.T) {
 		want    error
 	}{
 		"cannot read": {tpm2.TPMCCNVRead, memory, keystore.ErrBusy}, "cannot read, failed": {tpm2.TPMCCNVRead, failure, keystore.ErrUnavailable},
-		"cannot make": {tpm2.TPMCCCreatePrimary, memory, keystore.ErrBusy}, "cannot make, failed": {tpm2.TPMCCCreatePrimary, failure, keystore.ErrUnavailable},
+		"cannot read, locked": {tpm2.TPMCCNVRead, 0x921, tpm2.TPMRCLockout}, "cannot read, flash": {tpm2.TPMCCNVRead, 0x923, tpm2.TPMRCNVUnavailable},
+		"cannot read, untested": {tpm2.TPMCCNVRead, 0x153, tpm2.TPMRCNeedsTest}, "cannot read, restart": {tpm2.TPMCCNVRead, 0x130, tpm2.TPMRCReboot},
+		"is it persistent": {tpm2.TPMCCReadPublic, 0x923, tpm2.TPMRCNVUnavailable},
+		"cannot make":      {tpm2.TPMCCCreatePrimary, memory, keystore.ErrBusy}, "cannot make, failed": {tpm2.TPMCCCreatePrimary, failure, keystore.ErrUnavailable},
 	} {
-		refused := false
+		refused := true
 		chip, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
 			if tpmtest.Command(command) != uint32(tt.command) || refused {
 				return send(command)
@@ -49,10 +53,46 @@ func TestNotNow(t *testing.T) {
 		}
 		d := openDevice(t, chip, path)
 		o := m.office(t)
+		refused = false
 		if err := d.Enroll(ctx, o.exchange, nil); !errors.Is(err, tt.want) || errors.Is(err, ErrOtherTPM) {
 			t.Errorf("%s: %v", name, err)
 		}
 		chip.Close()
+	}
+}
+
+// TestUnreadNonce has an EK with a nonce that may not be read: it is no other TPM for that, and a
+// key without the nonce does not take its place.
+func TestUnreadNonce(t *testing.T) {
+	e, m, chip := ekInfos()[1], newMaker(t), connect(t, tpmtest.Start(t))
+	nonce := bytes.Repeat([]byte{0x5a}, 20)
+	with, _ := withNonce(e.template, nonce)
+	define(t, chip, e.certificate, m.certify(t, primary(t, chip, with)))
+	defineAs(t, chip, e.nonce, nonce, len(nonce), tpm2.TPMANV{OwnerWrite: true, PolicyRead: true, NoDA: true})
+	err := openDevice(t, chip, newPath(t)).Init(t.Context(), InitOptions{}, nil)
+	if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "0x1c0000b") {
+		t.Error(err)
+	}
+}
+
+// TestWrongPasswordOnce does not try a wrong password again with each template of an EK.
+func TestWrongPasswordOnce(t *testing.T) {
+	tried, e, p := 0, ekInfos()[1], tpmtest.Start(t)
+	chip, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
+		if tpmtest.Command(command) != uint32(tpm2.TPMCCCreatePrimary) || command[13] != 0x0b { // endorsement
+			return send(command)
+		}
+		tried++
+		return tpmtest.Refuse(0x9a2), nil // TPM_RC_BAD_AUTH of the first session
+	}), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chip.Close()
+	define(t, chip, e.nonce, bytes.Repeat([]byte{0x5a}, 20))
+	err = openDevice(t, chip, newPath(t)).Init(t.Context(), InitOptions{EK: e.kind}, nil)
+	if checkError(t, err, keystore.ErrPIN); tried != 1 {
+		t.Errorf("tried %d times", tried)
 	}
 }
 
@@ -93,7 +133,7 @@ func TestMakerKeyNotNow(t *testing.T) {
 	chip := connect(t, p)
 	provide(t, chip, 0x81020001, true, func(key crypto.PublicKey) []byte { return m.issue(t, key, true) })
 	chip.Close()
-	for code, want := range map[uint32]error{0: nil, 0x904: tpm2.TPMRCMemory, 0x101: tpm2.TPMRCFailure} {
+	for code, want := range map[uint32]error{0: nil, 0x904: tpm2.TPMRCMemory, 0x101: tpm2.TPMRCFailure, 0x923: tpm2.TPMRCNVUnavailable, 0x921: tpm2.TPMRCLockout} {
 		chip, err := tpm.NewDevice(p.Quirky(func(command []byte, send func([]byte) ([]byte, error)) ([]byte, error) {
 			if code == 0 || tpmtest.Command(command) != uint32(tpm2.TPMCCReadPublic) {
 				return send(command)

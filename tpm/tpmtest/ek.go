@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -20,11 +21,49 @@ func StartCertified(t testing.TB) (*TPM, []*x509.Certificate) {
 	return p, manufacture(t, p.State)
 }
 
+// maker are the files of the manufacturer's authority. It is one for all tests of a process,
+// since making its keys takes longer than making a TPM.
+var maker struct {
+	sync.Mutex
+	files map[string][]byte
+}
+
+func makerNames() []string {
+	return []string{"swtpm-localca-rootca-privkey.pem", "swtpm-localca-rootca-cert.pem", "signkey.pem", "issuercert.pem", "certserial"}
+}
+
+// putMaker writes the files of the manufacturer into dir, if there is one.
+func putMaker(t testing.TB, dir string) {
+	t.Helper()
+	for name, text := range maker.files {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// keepMaker takes the files of the manufacturer, and what its last serial number was, from dir.
+func keepMaker(t testing.TB, dir string) {
+	t.Helper()
+	files := map[string][]byte{}
+	for _, name := range makerNames() {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = text
+	}
+	maker.files = files
+}
+
 // manufacture makes endorsement keys and certificates in a state directory.
 func manufacture(t testing.TB, state string) []*x509.Certificate {
 	t.Helper()
 	need(t, "swtpm_setup", "swtpm_localca", "swtpm_cert")
 	dir := plainDir(t)
+	maker.Lock()
+	defer maker.Unlock()
+	putMaker(t, dir)
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -46,6 +85,7 @@ func manufacture(t testing.TB, state string) []*x509.Certificate {
 	if out, err := exec.Command("swtpm_setup", args...).CombinedOutput(); err != nil {
 		t.Fatalf("swtpm_setup: %v\n%s", err, out)
 	}
+	keepMaker(t, dir)
 	var certificates []*x509.Certificate
 	for _, name := range []string{"swtpm-localca-rootca-cert.pem", "issuercert.pem"} {
 		certificates = append(certificates, readCertificate(t, filepath.Join(dir, name)))

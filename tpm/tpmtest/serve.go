@@ -5,10 +5,11 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 )
 
 // Serve runs a TPM for other processes and returns its tpm: URI. It serves one
@@ -105,14 +106,10 @@ func ClearServed(t testing.TB, uri string) {
 func ServeTCP(t testing.TB) string {
 	t.Helper()
 	need(t, "swtpm")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().(*net.TCPAddr)
-	l.Close()
-	serve(t, t.TempDir(), "tcp", address.String(), "type=tcp,bindaddr=127.0.0.1,port="+strconv.Itoa(address.Port))
-	return "tpm:?tcp=" + address.String()
+	address := porttest.Address(t)
+	host, port, _ := strings.Cut(address, ":")
+	serve(t, t.TempDir(), "tcp", address, "type=tcp,bindaddr="+host+",port="+port)
+	return "tpm:?tcp=" + address
 }
 
 // serve starts swtpm and waits until it takes connections.

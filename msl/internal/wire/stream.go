@@ -102,20 +102,20 @@ func (d *Decoder) First() (Object, error) {
 }
 
 // FirstAfter is like First on a stream of messages, where parts of the previous message
-// may remain. It skips objects with a member of that name, and objects too long to be a
-// first one, which it does not hold in memory.
-func (d *Decoder) FirstAfter(left string) (Object, error) {
+// may remain. It skips objects with a member of that name that have none of the others. Of
+// those too long to be a first one, which it does not hold in memory, the beginning counts.
+func (d *Decoder) FirstAfter(left string, first ...string) (Object, error) {
 	if d.hint == 0 { // there is no previous message
 		return d.First()
 	}
 	for skip := false; ; skip = true {
 		o, err := d.object(skip, d.lim.Header)
 		switch {
-		case errors.Is(err, ErrTooLong):
+		case errors.Is(err, ErrTooLong) && Mentions(d, left) && !Mentions(d, first...):
 			if d.err = d.passOver(); d.err != nil {
 				return Object{}, d.err
 			}
-		case err != nil || !o.Has(left):
+		case err != nil || !o.Has(left) || slices.ContainsFunc(first, o.Has):
 			return o, err
 		}
 	}

@@ -39,6 +39,7 @@ func TestServer(t *testing.T, place func(t testing.TB) Open) {
 		"ids at once":  testIDsAtOnce,
 		"renewals":     testRenewals,
 		"expectations": testExpectations,
+		"forever":      testForever,
 		"names":        testNames,
 		"rotations":    testRotations,
 		"resealing":    testReseal,
@@ -309,6 +310,23 @@ func testExpectations(t *testing.T, o *one) {
 		t.Errorf("forgot %d", f.Tokens)
 	}
 	wantErr(t, "after pruning", o.AcceptID(t.Context(), "device", 1, 1), msl.ErrMessageReplayed)
+}
+
+// testForever remembers what a token did that never expires, as one of another issuer may
+// be, and goes on with others.
+func testForever(t *testing.T, o *one) {
+	for _, until := range []int64{1 << 33, 1 << 40, 1 << 55} { // in seconds; a duration has up to 2^33
+		must(t, o.Expect(t.Context(), time.Unix(until, 0)), o.AcceptID(t.Context(), "device", until, 1))
+		must(t, o.Expect(t.Context(), time.Now().Add(time.Hour)))
+	}
+	o.reopen()
+	f, err := o.Forget(t.Context(), 0)
+	must(t, err)
+	if f.Tokens != 0 {
+		t.Errorf("forgot %d", f.Tokens)
+	}
+	must(t, o.Expect(t.Context(), time.Unix(1<<55, 0)), o.Expect(t.Context(), time.Now().Add(48*time.Hour)))
+	wantErr(t, "after pruning", o.AcceptID(t.Context(), "device", 1<<55, 1), msl.ErrMessageReplayed)
 }
 
 // testNames keeps apart what differs, and together what is one name.

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"math/big"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -25,7 +26,7 @@ func ParseCertificate(der []byte) (*x509.Certificate, error) {
 	case own == nil:
 		return odd, nil
 	case err != nil:
-		return nil, err // it knows more
+		return nil, fmt.Errorf("%w (%w)", own, err) // which may be about what was let pass
 	}
 	return nil, own
 }

@@ -24,6 +24,9 @@ func readExtensions(c *x509.Certificate, in cryptobyte.String) error {
 		if err != nil {
 			return err
 		}
+		if slices.ContainsFunc(c.Extensions, func(other pkix.Extension) bool { return other.Id.Equal(x.Id) }) {
+			return errors.New("two extensions " + x.Id.String())
+		}
 		c.Extensions = append(c.Extensions, x)
 		known, err := useExtension(c, x)
 		if err != nil {

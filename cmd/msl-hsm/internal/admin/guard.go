@@ -129,9 +129,9 @@ func (s *State) Doubts(c *config.Config) (doubts []string, err error) {
 		doubts = append(doubts, authenticity(c.Server.State.Path(), s.File.Verdict, markKey{s.store, keystore.RoleStateMark.Label(prefix)}.There))
 	}
 	if path := c.Server.Enrollment.File(); path != "" && !Absent(path) {
-		f, err := openEnrollmentFile(c, s.store, authkv.Judge)
-		if err != nil {
-			return doubts, err
+		f, errOpen := openEnrollmentFile(c, s.store, authkv.Judge)
+		if errOpen != nil {
+			return doubts, errOpen
 		}
 		doubts = append(doubts, authenticity(path, f.Verdict, markKey{s.store, keystore.RoleEnrollmentsMark.Label(prefix)}.There))
 		err = f.Close()

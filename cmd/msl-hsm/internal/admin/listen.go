@@ -36,6 +36,8 @@ func (s Service) Listen(log *slog.Logger) io.Closer {
 		Handler: s.requests(), ReadHeaderTimeout: patience, ReadTimeout: patience, IdleTimeout: longPatience,
 		WriteTimeout: longPatience, ConnContext: withCaller,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError), // a handler's panic
+
+		DisableGeneralOptionsHandler: true,
 	}
 	go server.Serve(l)
 	return listening{server, l}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/config"
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 )
 
 // A journal is a log that is written while it is read.
@@ -63,7 +64,7 @@ var prepared struct {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{T: t, dir: t.TempDir(), address: "127.0.0.1:0"}
+	s := &site{T: t, dir: t.TempDir(), address: porttest.Address(t)}
 	prepared.once.Do(func() { prepared.files = s.prepare() })
 	for name, text := range prepared.files {
 		s.write(name, text)
@@ -143,15 +144,13 @@ func (s *site) started(run func(ctx context.Context, p *program, readyFile strin
 	}
 }
 
-// serve starts the server, at the address that it had before.
+// serve starts the server.
 func (s *site) serve() {
 	s.Helper()
-	var at string
-	at, _, s.stop = s.started(func(ctx context.Context, p *program, ready string) error {
+	_, _, s.stop = s.started(func(ctx context.Context, p *program, ready string) error {
 		p.flags.config = s.path("server.yaml")
 		return runServer(p, ctx, serveFlags{listen: s.address, readyFile: ready, logFormat: "json"})
 	})
-	s.address = strings.TrimSuffix(strings.TrimPrefix(at, "http://"), "/")
 }
 
 // count puts a proxy before the server that counts messages.

@@ -110,6 +110,11 @@ func TestAgentSettings(t *testing.T) {
 	if answer := rawExchange(t, a.base, head); !strings.HasPrefix(answer, "HTTP/1.1 431 ") {
 		t.Errorf("a long header: %q", answer)
 	}
+	for _, base := range []string{a.base, s.address} {
+		if answer := rawExchange(t, base, "OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 40") {
+			t.Errorf("net/http answers for %s: %q", base, answer)
+		}
+	}
 }
 
 // TestAgentNoBody permits no data at all.

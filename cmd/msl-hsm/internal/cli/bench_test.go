@@ -131,6 +131,20 @@ func (b *bench) create(s keystore.Admin, label string, a keystore.Algorithm) key
 	return v.Key
 }
 
+// put is create for a device, which takes a pair that is there.
+func (b *bench) put(s *soft.Store, label string, a keystore.Algorithm) keystore.Key {
+	b.Helper()
+	pair, err := samePair(a.Size())
+	if err != nil {
+		b.Fatal(err)
+	}
+	v, err := s.ProvisionKeyPair(label, a, pair)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return v.Key
+}
+
 func newBench(t testing.TB, store benchStore) *bench {
 	b := &bench{TB: t, store: store, directory: benchDirectory{}, handle: sendBack}
 	identity := b.create(store, "identity", keystore.RSASign2048).(crypto.Signer)
@@ -194,8 +208,8 @@ func (b *bench) deviceNamed(name, scheme string) func() *msl.Client {
 		psk := b.registerPSK(name, store)
 		entity, exchange = psk, &keyx.SymmetricOfferer{Keys: psk.Keys}
 	} else {
-		key := b.create(store, "identity", keystore.RSASign2048).(crypto.Signer)
-		pair := b.create(store, "exchange", keystore.RSAUnwrap2048).(keyx.UnwrappingPair)
+		key := b.put(store, "identity", keystore.RSASign2048).(crypto.Signer)
+		pair := b.put(store, "exchange", keystore.RSAUnwrap2048).(keyx.UnwrappingPair)
 		b.directory[name] = &msl.Entity{Identity: name, Scheme: "RSA", KeyID: name, PublicKey: key.Public().(*rsa.PublicKey)}
 		entity = &entityauth.RSAEntity{Identity: name, KeyID: name, Key: key}
 		exchange = &keyx.AsymmetricWrapped{Store: store, KeyPair: pair}
@@ -337,15 +351,20 @@ func share(b *testing.B, goroutines int, f func(goroutine int) error) {
 // processorTime is what the process and its children have used, which other programs on the
 // machine change less than the time that passes.
 func processorTime(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	used := time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	used := ownTime(b)
 	for _, pid := range children(b) {
 		used += processClock(pid)
 	}
 	return used
+}
+
+// ownTime is what the process itself has used.
+func ownTime(t testing.TB) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // children are the processes that this one has started (proc(5), children).

@@ -154,7 +154,11 @@ func deviceKeys(t *testing.T, server crypto.PublicKey) (msl.EntityScheme, msl.Of
 	t.Helper()
 	store := soft.New()
 	t.Cleanup(func() { store.Close() })
-	pair, err := store.Create("exchange", keystore.RSAUnwrap2048)
+	key, err := samePair(2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := store.ProvisionKeyPair("exchange", keystore.RSAUnwrap2048, key)
 	if err != nil {
 		t.Fatal(err)
 	}

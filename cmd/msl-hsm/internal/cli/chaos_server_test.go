@@ -4,7 +4,6 @@ package cli
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 )
 
 // A siteServer is a server of a site, in a process that can be killed and paused.
@@ -32,7 +33,7 @@ type siteServer struct {
 // addServer makes the configuration of a server, and chooses its address. Without members
 // of etcd its state is the file beside the token.
 func (s *chaosSite) addServer(clock time.Duration) {
-	v := &siteServer{t: s.t, site: s, name: fmt.Sprint("server", len(s.servers)), address: freeAddress(s.t), clock: clock}
+	v := &siteServer{t: s.t, site: s, name: fmt.Sprint("server", len(s.servers)), address: porttest.Address(s.t), clock: clock}
 	var urls []string
 	for _, m := range s.members {
 		l := newLink(s.t, strings.TrimPrefix(m.URL, "http://"))
@@ -46,16 +47,6 @@ func (s *chaosSite) addServer(clock time.Duration) {
 	}
 	s.t.Cleanup(v.kill)
 	s.servers = append(s.servers, v)
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // start starts the server, and returns when it is ready. While etcd does not answer it ends

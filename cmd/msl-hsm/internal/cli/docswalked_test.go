@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 )
 
 // runnable is a block of a page that a test runs as it stands.
@@ -78,7 +80,7 @@ func failing(block string) string {
 func walk(t *testing.T, script string, env ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	listen := "127.0.0.1:" + freePort(t)
+	listen := porttest.Address(t)
 	for _, made := range []string{"bin", "lib", "run"} {
 		if err := os.Mkdir(filepath.Join(dir, made), 0o700); err != nil {
 			t.Fatal(err)

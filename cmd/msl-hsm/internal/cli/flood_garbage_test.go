@@ -47,16 +47,16 @@ func TestFloodOfGarbage(t *testing.T) {
 	all := garbage(r.last)
 	var echoes, sent atomic.Int64
 	defer establish(t, b, &echoes)()
-	var alone, flooded int64
+	var alone, flooded work
 	for range turns {
-		alone += during(&echoes, func() { time.Sleep(250 * time.Millisecond) })
+		alone.during(t, &echoes, func() { time.Sleep(250 * time.Millisecond) })
 		end := floodWith(t, b, all, &sent)
 		time.Sleep(250 * time.Millisecond) // the first of each connection are there at once
-		flooded += during(&echoes, func() { time.Sleep(250 * time.Millisecond) })
+		flooded.during(t, &echoes, func() { time.Sleep(250 * time.Millisecond) })
 		end()
 	}
-	ratio := float64(flooded) / float64(alone)
-	t.Logf("%d messages alone, %d with %d pieces of garbage: ratio %.2f", alone, flooded, sent.Load(), ratio)
+	ratio := flooded.part(alone)
+	t.Logf("%+v alone, %+v with %d pieces of garbage: ratio %.2f", alone, flooded, sent.Load(), ratio)
 	if ratio < least {
 		t.Errorf("devices with a session get %.2f of their throughput, want %.2f", ratio, least)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/google/go-tpm/tpm2"
 	"github.com/spf13/cobra"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
@@ -48,7 +49,9 @@ func (k *incomingKey) takeTSS2(store keys.Store) (v keystore.Version, err error)
 		return v, fmt.Errorf("import key %q: the file is of another TPM, or of this one before it was cleared, or damaged: %w", k.label, err)
 	case errors.Is(err, keystore.ErrExists):
 		return v, fmt.Errorf("import key %q: %w; msl-hsm key destroy %s --yes makes room", k.label, err, k.label)
-	case errors.Is(err, keystore.ErrPIN):
+	case errors.Is(err, tpm2.TPMRCHandle):
+		return v, fmt.Errorf("import key %q: %w; make its parent persistent there again, and import the file again", k.label, err)
+	case errors.Is(err, keystore.ErrPIN) && !errors.Is(err, tpm2.TPMRCLockout):
 		return v, fmt.Errorf("import key %q: %w; name the source of its password with --pin", k.label, err)
 	case err != nil:
 		return v, fmt.Errorf("import key %q: %w", k.label, err)

@@ -3,8 +3,10 @@ package cli
 import (
 	"crypto"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	_ "embed"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -47,6 +49,23 @@ func cheap() *config.Config {
 	c.Keystore.Argon2 = config.Argon2{Time: 1, Memory: 8, Threads: 1}
 	c.Server.Argon2 = c.Keystore.Argon2
 	return c
+}
+
+//go:embed testdata/session.pem
+var sessionPair []byte
+
+// samePair is the pair of all sessions of devices that are no command, as no test looks at how
+// it was made.
+func samePair(bits int) (*rsa.PrivateKey, error) {
+	if bits != 2048 {
+		return rsa.GenerateKey(rand.Reader, bits)
+	}
+	block, _ := pem.Decode(sessionPair)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	return key.(*rsa.PrivateKey), nil
 }
 
 const oneAfterTheOther = "it does one thing after the other: scripts/test runs it without the race detector"

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 	"github.com/msl-hsm/msl-hsm/softhsm"
 	"github.com/msl-hsm/msl-hsm/tpm/tpmtest"
 )
@@ -299,12 +300,7 @@ func TestPagesWalked(t *testing.T) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err := net.SplitHostPort(porttest.Address(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -263,15 +265,8 @@ func (f *finding) add(other finding) {
 // search looks for the keys in all that can be read of the memory of a process (proc(5)).
 func (p *proof) search(pid int, keys [][]byte) (f finding, err error) {
 	all := append([][]byte{p.psk.Encryption, p.psk.MAC, p.psk.Wrapping}, keys...)
-	seen, texts := make([]bool, len(all)), make([][]byte, len(all))
-	for i, key := range all { // as tokens of the reference form have them
-		texts[i] = []byte(base64.StdEncoding.EncodeToString(key))
-	}
-	f.memory, err = scan(pid, func(part []byte) {
-		for i, key := range all {
-			seen[i] = seen[i] || bytes.Contains(part, key) || bytes.Contains(part, texts[i])
-		}
-	})
+	where, seen := wordsOf(all), make([]bool, len(all))
+	f.memory, err = scan(pid, func(part []byte) { where.find(part, seen) })
 	for i, is := range seen {
 		switch {
 		case is && i < 3:
@@ -281,6 +276,69 @@ func (p *proof) search(pid int, keys [][]byte) (f finding, err error) {
 		}
 	}
 	return f, err
+}
+
+const wordSize = 8
+
+// words are all runs of wordSize bytes in what is searched for. As that has 2*wordSize-1
+// bytes or more, one of them is at a multiple of wordSize, wherever it is.
+type words map[uint64][]spot
+
+// A spot is where a word is in a form of a key.
+type spot struct {
+	form  []byte
+	index int // of the key
+	at    int
+}
+
+// wordsOf has the words of keys, and of their text as tokens of the reference form have them.
+func wordsOf(keys [][]byte) words {
+	all := words{}
+	for i, key := range keys {
+		for _, form := range [][]byte{key, []byte(base64.StdEncoding.EncodeToString(key))} {
+			for at := range len(form) - wordSize + 1 {
+				word := binary.NativeEndian.Uint64(form[at:])
+				all[word] = append(all[word], spot{form, i, at})
+			}
+		}
+	}
+	return all
+}
+
+// find marks the keys that are in part.
+func (w words) find(part []byte, seen []bool) {
+	for at := 0; at+wordSize <= len(part); at += wordSize {
+		word := binary.NativeEndian.Uint64(part[at:])
+		if word == 0 { // most of the memory
+			continue
+		}
+		for _, p := range w[word] {
+			if at >= p.at && bytes.HasPrefix(part[at-p.at:], p.form) {
+				seen[p.index] = true
+			}
+		}
+	}
+}
+
+// TestWords has keys found wherever they are.
+func TestWords(t *testing.T) {
+	keys := [][]byte{[]byte("sixteen bytes in"), []byte("a key that has 32 bytes in total")}
+	text := []byte(base64.StdEncoding.EncodeToString(keys[1]))
+	for at := range 2 * wordSize {
+		for name, c := range map[string]struct {
+			form []byte
+			want []bool
+		}{
+			"short": {keys[0], []bool{true, false}}, "long": {keys[1], []bool{false, true}}, "text": {text, []bool{false, true}},
+			"cut": {text[:len(text)-1], []bool{false, false}}, "late": {text[1:], []bool{false, false}},
+		} {
+			seen := make([]bool, 2)
+			wordsOf(keys).find(append(make([]byte, at), c.form...), seen)
+			if !slices.Equal(seen, c.want) {
+				t.Errorf("%s at %d: found %t", name, at, seen)
+			}
+		}
+	}
 }
 
 // overlap is longer than any key, so that no key is cut at the end of a part.

@@ -57,12 +57,11 @@ func (l *lasting) dial(ctx context.Context) (net.Conn, error) {
 	conn, err := l.connect(ctx, u)
 	var status *mslhttp.StatusError
 	var alert *tlsalert.Error
-	var unreached *net.OpError
 	if request := (*url.Error)(nil); errors.As(err, &request) {
 		err = request.Err // what is around it are words of the library for WebSockets
 	}
 	switch {
-	case errors.As(err, &alert), errors.As(err, &unreached) && unreached.Op == "dial":
+	case errors.As(err, &alert), exit.Unreached(err):
 		return nil, exit.WithCode(err, exit.NoAnswer) // which Unread explains
 	case errors.As(err, &status):
 		return nil, exit.WithCode(fmt.Errorf("there is no WebSocket at %s: the server answered HTTP %d %s; check the path, and server.stream, server.peer or server.push there",

@@ -137,6 +137,8 @@ func (l *LiveAgent) Server() *http.Server {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(l.now.Load().log.Handler(), slog.LevelDebug),
+
+		DisableGeneralOptionsHandler: true, // net/http would say 200 to OPTIONS * by itself
+		ErrorLog:                     slog.NewLogLogger(l.now.Load().log.Handler(), slog.LevelDebug),
 	}
 }

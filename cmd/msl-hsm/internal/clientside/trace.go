@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -169,9 +168,8 @@ func Unread(err error) error {
 	var limit *msl.LimitError
 	var long *http.MaxBytesError
 	var other *mslhttp.NotMessageError
-	var dial *net.OpError
 	switch {
-	case errors.As(err, &dial) && dial.Op == "dial":
+	case exit.Unreached(err):
 		return fmt.Errorf("the server cannot be reached: check that it runs, and the URL: %w", err)
 	case exit.UntrustedCertificate(err):
 		return fmt.Errorf("the TLS certificate of the server is not trusted: check the URL, and client.tls.roots and client.tls.server-name in the configuration: %w", err)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
+	"github.com/msl-hsm/msl-hsm/msl/mslhttp"
 )
 
 // check wants URLs and addresses of the forms that they have, where they are set.
@@ -37,7 +38,7 @@ func (c *Client) CheckAnyURL(purpose string) error {
 	const lasting = "tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST/PATH"
 	u, err := url.Parse(c.URL)
 	if err == nil && u.User == nil && c.Lasts() {
-		if u.Host == "" || (u.Scheme == "tcp" || u.Scheme == "tls") && (u.Port() == "" || strings.Trim(u.Path, "/") != "") {
+		if u.Host == "" || !mslhttp.ValidPort(u) || (u.Scheme == "tcp" || u.Scheme == "tls") && (u.Port() == "" || strings.Trim(u.Path, "/") != "") {
 			return exit.Usagef("URL of the server %q: want "+lasting, c.URL)
 		}
 		return nil

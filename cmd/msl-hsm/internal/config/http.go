@@ -41,12 +41,7 @@ func (l *pathList) UnmarshalYAML(n *yaml.Node) error {
 
 // UnmarshalYAML reads a list of methods.
 func (l *methodList) UnmarshalYAML(n *yaml.Node) error {
-	return decodeChecked(n, (*[]string)(l), func(name string) error {
-		if name == "CONNECT" || name == "TRACE" || name == "" || checkMethod(name) != nil {
-			return fmt.Errorf("%q: want the name of an HTTP method, other than CONNECT and TRACE", name)
-		}
-		return nil
-	})
+	return decodeChecked(n, (*[]string)(l), checkMethod)
 }
 
 // UnmarshalYAML reads a list of names of headers.

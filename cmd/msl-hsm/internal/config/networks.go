@@ -63,7 +63,7 @@ func checkWebURL(what, text, want string) error {
 		return exit.Usagef("%s %q: a URL must hold no name and password: omit them", what, u.Redacted())
 	case err != nil && strings.Contains(text, "@"):
 		return exit.Usagef("%s is no URL: want %s, without a name and password", what, want)
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || !mslhttp.ValidPort(u):
 		return exit.Usagef("%s %q: want %s", what, text, want)
 	}
 	return nil

@@ -134,8 +134,10 @@ func (s *Server) checkUpstream() error {
 	if s.UpstreamTimeout != 0 && s.Upstream.Timeout != 0 {
 		return exit.Usagef("server.upstream-timeout and server.upstream.timeout are one setting: give the second alone")
 	}
-	if s.UpstreamMethod != "" && checkMethod(s.UpstreamMethod) != nil {
-		return exit.Usagef("server.upstream-method is %q: want the name of an HTTP method", s.UpstreamMethod)
+	if s.UpstreamMethod != "" {
+		if err := checkMethod(s.UpstreamMethod); err != nil {
+			return exit.Usagef("server.upstream-method is %w", err)
+		}
 	}
 	limit := s.Limits.exchange()
 	for name, timeout := range map[string]time.Duration{"server.upstream-timeout": s.UpstreamTimeout, "server.upstream.timeout": s.Upstream.Timeout} {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -101,8 +102,18 @@ func (u *Upstream) check() error {
 	if strings.ContainsFunc(u.ContentType, unicode.IsControl) {
 		return exit.Usagef("server.upstream.content-type is %q: want a type, such as application/json", u.ContentType)
 	}
-	if u.Check.Path != "" && !strings.HasPrefix(u.Check.Path, "/") {
-		return exit.Usagef("server.upstream.check.path is %q: want a path, such as /healthz", u.Check.Path)
+	if u.TLS.HTTP2 {
+		return exit.Usagef("server.upstream.tls.http2 is on: requests to the service are HTTP/1.1; leave it out")
+	}
+	secure := slices.ContainsFunc(u.URL, func(t mslhttp.Target) bool { return t.URL.Scheme == "https" })
+	if u.TLS != (ClientTLS{}) && len(u.URL) > 0 && !secure {
+		return exit.Usagef("server.upstream.tls has settings, and no URL of the service begins with https: correct server.upstream.url, or leave them out")
+	}
+	if u.Check.Path == "" {
+		return nil
+	}
+	if err := mslhttp.CheckHealthPath(u.Check.Path); err != nil {
+		return exit.Usagef("server.upstream.check.path is %w", err)
 	}
 	return nil
 }
@@ -150,16 +161,26 @@ type httpMethod string
 
 // UnmarshalYAML reads a name that HTTP permits.
 func (m *httpMethod) UnmarshalYAML(n *yaml.Node) error {
-	if err := checkMethod(n.Value); err != nil || n.Kind != yaml.ScalarNode {
-		return misplaced{n, fmt.Errorf("%q: want the name of an HTTP method", n.Value)}
+	if n.Kind != yaml.ScalarNode {
+		return misplaced{n, fmt.Errorf("want the name of an HTTP method")}
+	}
+	if err := checkMethod(n.Value); n.Value != "" && err != nil {
+		return misplaced{n, err}
 	}
 	*m = httpMethod(n.Value)
 	return nil
 }
 
+// checkMethod refuses what no service takes. Names of methods have a case (RFC 9110 section
+// 9.1).
 func checkMethod(name string) error {
-	_, err := http.NewRequest(name, "http://upstream/", nil)
-	return err
+	if _, err := http.NewRequest(name, "http://upstream/", nil); err != nil || name == "" || name == "CONNECT" || name == "TRACE" {
+		return fmt.Errorf("%q: want the name of an HTTP method, other than CONNECT and TRACE", name)
+	}
+	if capital := strings.ToUpper(name); name != capital && slices.Contains(mslhttp.DefaultHTTPMethods(), capital) {
+		return fmt.Errorf("%q: names of HTTP methods are in capital letters: want %s", name, capital)
+	}
+	return nil
 }
 
 // A proxyURL is the URL of a proxy, or empty.
@@ -168,7 +189,7 @@ type proxyURL string
 // UnmarshalYAML checks the URL. No error tells a password in it.
 func (p *proxyURL) UnmarshalYAML(n *yaml.Node) error {
 	*p = proxyURL(n.Value)
-	if u := p.URL(); n.Kind != yaml.ScalarNode || n.Value != "" && (u == nil || u.Scheme != "http" || u.Hostname() == "") {
+	if u := p.URL(); n.Kind != yaml.ScalarNode || n.Value != "" && (u == nil || u.Scheme != "http" || u.Hostname() == "" || !mslhttp.ValidPort(u)) {
 		return misplaced{n, fmt.Errorf("want http://HOST:PORT of a proxy")}
 	} else if u != nil && u.User != nil {
 		return misplaced{n, fmt.Errorf("a URL must hold no name and password: have the proxy admit this machine by its address")}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/url"
 	"regexp"
 	"slices"
@@ -100,6 +101,13 @@ func Code(err error) int {
 		return NoAnswer
 	}
 	return Failure
+}
+
+// Unreached reports whether nothing listens where the server ought to be. A key store behind a
+// socket, such as a software TPM, is dialed, too, and is not the server.
+func Unreached(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Op == "dial" && !keystoreFailed(err)
 }
 
 // notMessage reports whether an answer was no message, or a part of one.

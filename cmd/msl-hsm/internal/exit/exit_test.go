@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -183,5 +185,22 @@ func TestOfKind(t *testing.T) {
 	err := OfKind(kind, "text %d", 1)
 	if !errors.Is(err, kind) || err.Error() != "text 1" {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestUnreached tells a server that is not there from a key store behind a socket.
+func TestUnreached(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Net: "unix", Err: syscall.ECONNREFUSED}
+	for what, test := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"the server":          {&url.Error{Op: "Post", URL: "http://127.0.0.1:1/", Err: refused}, true},
+		"a TPM":               {fmt.Errorf("msl: encrypt: tpm: no TPM: %w: %w", keystore.ErrUnavailable, refused), false},
+		"a connection broken": {&net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}, false},
+	} {
+		if got := Unreached(test.err); got != test.want {
+			t.Errorf("%s: %v", what, got)
+		}
 	}
 }

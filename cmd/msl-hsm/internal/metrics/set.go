@@ -130,9 +130,10 @@ func histogram(name, help string, bounds []float64, labels ...string) *prometheu
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: bounds}, labels)
 }
 
-// classOf is the class of an HTTP status, such as 2xx, or "none".
+// classOf is the class of an HTTP status, such as 2xx, or "none". Some services answer what
+// no RFC has, up to 999.
 func classOf(status int) string {
-	if status < 100 || status > 599 {
+	if status < 100 || status > 999 {
 		return "none"
 	}
 	return strconv.Itoa(status/100) + "xx"

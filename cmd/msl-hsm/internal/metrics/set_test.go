@@ -43,6 +43,7 @@ func filled() *Set {
 	s.Call(keystore.Call{Queue: 5 * time.Second, Err: keystore.ErrBusy})
 	s.Upstream(mslhttp.UpstreamCall{Target: "http://a/", Status: 204, Took: time.Millisecond})
 	s.Upstream(mslhttp.UpstreamCall{Target: "http://a/", Took: time.Millisecond, Err: errors.New("refused")})
+	s.Upstream(mslhttp.UpstreamCall{Target: "http://a/", Status: 999, Took: time.Millisecond})
 	s.State("renew", time.Millisecond, errors.New("full"))
 	s.State("unheard of", time.Millisecond, nil)
 	s.Watch(func() []Value {
@@ -82,6 +83,7 @@ func TestSet(t *testing.T) {
 		`msl_hsm_keystore_queue_seconds_count 2`,
 		`msl_hsm_keystore_errors_total{error="busy",function=""} 1`,
 		`msl_hsm_upstream_requests_total{status="2xx",target="http://a/"} 1`,
+		`msl_hsm_upstream_requests_total{status="9xx",target="http://a/"} 1`,
 		`msl_hsm_upstream_requests_total{status="none",target="http://a/"} 1`,
 		`msl_hsm_state_errors_total{operation="renew"} 1`,
 		`msl_hsm_build_info{revision="abc",version="v1"} 1`,

@@ -65,7 +65,9 @@ func HTTPServer(connections *mslhttp.Connections, handler http.Handler, peers *s
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    8 << 10, // a short header line takes a hundred bytes
-		ErrorLog:          log.New(serverErrors{peers}, "", 0),
+
+		DisableGeneralOptionsHandler: true, // net/http would say 200 to OPTIONS * by itself
+		ErrorLog:                     log.New(serverErrors{peers}, "", 0),
 	}
 }
 

@@ -88,6 +88,7 @@ func (l *Live) AdminServer(c *config.Config) (*http.Server, error) {
 	statuspage.Add(pages, l.tokens.Show, l.overview)
 	server := &http.Server{
 		Handler: pages, ReadTimeout: pageTime, WriteTimeout: pageTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+		DisableGeneralOptionsHandler: true,
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	server.RegisterOnShutdown(stop)

@@ -1,4 +1,4 @@
-// Package etcdtest runs etcd for tests: members on free ports of the loopback interface,
+// Package etcdtest runs etcd for tests: members on the loopback interface,
 // which can be stopped, continued, killed and started again.
 //
 // Without etcd the test is skipped, or fails if MSL_TEST_REQUIRE names etcd.
@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/msl-hsm/msl-hsm/internal/porttest"
 )
 
 // A Member is one of a cluster, usually the only one.
@@ -46,8 +48,8 @@ func StartDurable(t testing.TB, args ...string) *Member {
 	if slices.Contains(args, "--cert-file") {
 		scheme = "https"
 	}
-	peer := "http://" + freeAddress(t)
-	m := &Member{URL: scheme + "://" + freeAddress(t), log: filepath.Join(dir, "log")}
+	peer := "http://" + porttest.Address(t)
+	m := &Member{URL: scheme + "://" + porttest.Address(t), log: filepath.Join(dir, "log")}
 	m.args = append([]string{
 		"--name", "test", "--data-dir", filepath.Join(dir, "data"), "--log-level", "error",
 		"--listen-client-urls", m.URL, "--advertise-client-urls", m.URL,
@@ -72,14 +74,14 @@ func StartClusterBehind(t testing.TB, size int, front func(address string) strin
 	need(t)
 	var cluster, peers, fronts []string
 	for i := range size {
-		address := freeAddress(t)
+		address := porttest.Address(t)
 		peers = append(peers, "http://"+address)
 		fronts = append(fronts, "http://"+front(address))
 		cluster = append(cluster, fmt.Sprintf("m%d=%s", i, fronts[i]))
 	}
 	for i, peer := range peers {
 		dir := t.TempDir()
-		m := &Member{URL: "http://" + freeAddress(t), log: filepath.Join(dir, "log")}
+		m := &Member{URL: "http://" + porttest.Address(t), log: filepath.Join(dir, "log")}
 		m.args = []string{
 			"--name", fmt.Sprint("m", i), "--data-dir", filepath.Join(dir, "data"), "--log-level", "error",
 			"--listen-client-urls", m.URL, "--advertise-client-urls", m.URL,
@@ -90,9 +92,7 @@ func StartClusterBehind(t testing.TB, size int, front func(address string) strin
 		all = append(all, m)
 	}
 	for _, m := range all {
-		if err := m.wait(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		m.ready(t)
 	}
 	return all
 }
@@ -119,20 +119,15 @@ func need(t testing.TB) {
 	}
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // Restart starts the member, with the data it had, and waits until it accepts connections.
 func (m *Member) Restart(t testing.TB) {
 	t.Helper()
 	m.start(t)
+	m.ready(t)
+}
+
+func (m *Member) ready(t testing.TB) {
+	t.Helper()
 	if err := m.wait(t.Context()); err != nil {
 		said, _ := os.ReadFile(m.log)
 		t.Fatalf("%v\n%s", err, said)
