@@ -42,6 +42,7 @@ func codeOf(t *testing.T, err error) int {
 // TestUnread has nobody read what commands print: they do all that they are to do, and say by
 // their exit code alone that it was not read.
 func TestUnread(t *testing.T) {
+	skipWithRace(t)
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "pin", "passphrase\n")
@@ -84,6 +85,7 @@ func unreadServer(t *testing.T, dir string) {
 // TestOneSignal sends a server the same signal several times at once, as timeout does with its
 // group: it is one, and the server has its time.
 func TestOneSignal(t *testing.T) {
+	skipWithRace(t)
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "keys", "")
@@ -99,6 +101,7 @@ func TestOneSignal(t *testing.T) {
 // TestStopEarly tells a server to stop before it has read its configuration: it ends in order, as
 // one that was ready.
 func TestStopEarly(t *testing.T) {
+	skipWithRace(t)
 	t.Parallel()
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "c.yaml")
