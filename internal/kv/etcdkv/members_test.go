@@ -36,6 +36,7 @@ func TestMembers(t *testing.T) {
 // TestEachEndpoint opens a cluster of whose endpoints none can be used, each for a reason of its
 // own: the error has all, each with its endpoint.
 func TestEachEndpoint(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	key, der := ca.issue(t, "etcd")
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})

@@ -102,6 +102,6 @@ func placeOfEnrollments(c *config.Config) string {
 	return c.Server.Enrollment.File()
 }
 
-func (r *Keys) makeSharedEnrollments() (made bool, err error) {
-	return r.makeIn(func(at etcd.Config) error { return devices.Create(context.Background(), devicesAt(at)) })
+func makeSharedEnrollments(r *Keys) (made bool, err error) {
+	return makeIn(r, func(at etcd.Config) error { return devices.Create(context.Background(), devicesAt(at)) })
 }

@@ -118,11 +118,11 @@ func tellReach(log *slog.Logger, err error) {
 }
 
 // makeShared makes an empty state in etcd, and reports whether there was none.
-func (r *Keys) makeShared() (made bool, err error) {
-	return r.makeIn(func(at etcd.Config) error { return etcd.Create(context.Background(), at) })
+func makeShared(r *Keys) (made bool, err error) {
+	return makeIn(r, func(at etcd.Config) error { return etcd.Create(context.Background(), at) })
 }
 
-func (r *Keys) makeIn(create func(etcd.Config) error) (made bool, err error) {
+func makeIn(r *Keys, create func(etcd.Config) error) (made bool, err error) {
 	err = r.withCluster(func(_ keys.Store, at etcd.Config) error { return create(at) })
 	if errors.Is(err, etcd.ErrExists) {
 		return false, nil

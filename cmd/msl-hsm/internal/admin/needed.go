@@ -243,7 +243,8 @@ var errUnderWay = errors.New("a rotation is under way: end it with msl-hsm key r
 
 // Retire destroys the older versions that nothing needs. Servers stop to open anything
 // with them before. Those that are needed are told of; with force they go, too.
-func (r *Rotator) Retire(ctx context.Context, force bool) error {
+func (r *Rotator) Retire(ctx context.Context, force bool) (err error) {
+	defer func() { err = interrupted(ctx, err) }()
 	store := r.Store
 	n, err := FindNeeds(ctx, r.State, store, r.Prefix, r.Keep)
 	if err != nil {

@@ -29,11 +29,11 @@ const pairVersions = 8
 // Pair has a state that is used with the keys of a store note that. If it was used with others,
 // the error is [ErrOtherKeys]; a warning says that one of both seems to be older than the other.
 func (s *State) Pair(c *config.Config, store keystore.Store) (warning string, err error) {
-	known, err := s.Server.Pair(context.Background())
+	used, err := UsedKeys(c, s.Server)
 	if err != nil {
 		return "", err
 	}
-	own, warning, err := judge(c, known, store)
+	own, warning, err := judge(c, used, store)
 	if err != nil || len(own) == 0 {
 		return warning, err
 	}
@@ -42,24 +42,51 @@ func (s *State) Pair(c *config.Config, store keystore.Store) (warning string, er
 
 // belongs makes sure that the state does not belong to other keys than those of a store.
 func (s *State) belongs(c *config.Config, store keystore.Store) error {
-	known, err := s.Server.Pair(context.Background())
+	used, err := UsedKeys(c, s.Server)
 	if err == nil {
-		_, err = ComparePair(c, known, store)
+		_, err = ComparePair(c, used, store)
 	}
 	return err
 }
 
-// ComparePair is State.Pair without the note, for a state that was used with known.
-func ComparePair(c *config.Config, known state.Pair, store keystore.Store) (warning string, err error) {
-	_, warning, err = judge(c, known, store)
+// A Used is with which versions of the issuer's MAC key a state was used, and the newest one that
+// key rotate had made for it, which is no news, also while that was interrupted.
+type Used struct {
+	known state.Pair
+	made  uint32
+}
+
+// UsedKeys reads that.
+func UsedKeys(c *config.Config, s *state.Server) (Used, error) {
+	known, err := s.Pair(context.Background())
+	if err != nil {
+		return Used{}, err
+	}
+	r, err := s.Rotation(context.Background())
+	return Used{known, r.Versions[issuerMAC(c)]}, err
+}
+
+// expected returns the versions that are there without the one that was made for the state.
+func (u Used) expected(own state.Pair) state.Pair {
+	if _, noted := u.known[u.made]; noted || len(own) < 2 {
+		return own
+	}
+	own = maps.Clone(own)
+	delete(own, u.made)
+	return own
+}
+
+// ComparePair is State.Pair without the note, for what a state was used with.
+func ComparePair(c *config.Config, used Used, store keystore.Store) (warning string, err error) {
+	_, warning, err = judge(c, used, store)
 	return warning, err
 }
 
-func judge(c *config.Config, known state.Pair, store keystore.Store) (own state.Pair, warning string, err error) {
+func judge(c *config.Config, used Used, store keystore.Store) (own state.Pair, warning string, err error) {
 	if own, err = prints(store, issuerMAC(c)); err != nil {
 		return nil, "", err
 	}
-	if warning, err = compare(own, known, issuerMAC(c)); err != nil {
+	if warning, err = compare(used.expected(own), used.known, issuerMAC(c)); err != nil {
 		err = otherKeys(c, c.Server.State.String(), err)
 	}
 	return own, warning, err

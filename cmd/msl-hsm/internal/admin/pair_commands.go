@@ -40,11 +40,11 @@ func PairRegistry(c *config.Config, r Registry, store keystore.Store) error {
 }
 
 func (s *State) pairSilently(c *config.Config, store keystore.Store) error {
-	known, err := s.Server.Pair(context.Background())
+	used, err := UsedKeys(c, s.Server)
 	if err != nil {
 		return err
 	}
-	own, warning, err := judge(c, known, store)
+	own, warning, err := judge(c, used, store)
 	if err != nil || warning != "" || len(own) == 0 {
 		return err
 	}
@@ -75,10 +75,10 @@ func PairsFile(c *config.Config, store keys.Store) (fits bool) {
 			fits = true // its server judged it
 			return
 		}
-		known, err := s.Server.Pair(context.Background())
+		used, err := UsedKeys(c, s.Server)
 		if err == nil {
 			var warning string
-			warning, err = ComparePair(c, known, store)
+			warning, err = ComparePair(c, used, store)
 			fits = err == nil && warning == ""
 		}
 	})

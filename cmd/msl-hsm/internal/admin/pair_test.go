@@ -53,6 +53,34 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// TestInterrupted has a rotation that was announced, and interrupted when its keys were made: the
+// state knows of them, and is not an older copy.
+func TestInterrupted(t *testing.T) {
+	store := soft.New()
+	defer store.Close()
+	c := config.Default()
+	create := func() {
+		t.Helper()
+		if _, err := store.Create(issuerMAC(c), keystore.HMACSHA256); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create()
+	known, err := prints(store, issuerMAC(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	create()
+	for made, warns := range map[uint32]bool{0: true, 1: true, 2: false} {
+		if warning, err := ComparePair(c, Used{known, made}, store); err != nil || (warning != "") != warns {
+			t.Errorf("version %d was made for the state: %q, %v", made, warning, err)
+		}
+	}
+	if _, err := ComparePair(c, Used{state.Pair{1: []byte("other")}, 2}, store); !errors.Is(err, ErrOtherKeys) {
+		t.Errorf("other keys: %v", err)
+	}
+}
+
 // TestExplained has a state that is not authentic: it is told apart whether the version of the
 // key is gone that authenticates it, or somebody else wrote it.
 func TestExplained(t *testing.T) {

@@ -32,7 +32,8 @@ var errBehind = errors.New("another msl-hsm key rotate or key retire is at work 
 // Rotate makes versions of all keys of a server but its identity, has every server know
 // them before one uses them, and returns when all use them. A rotation that was begun is
 // ended.
-func (r *Rotator) Rotate(ctx context.Context) error {
+func (r *Rotator) Rotate(ctx context.Context) (err error) {
+	defer func() { err = interrupted(ctx, err) }()
 	var own int64 // the number of the last change that this made
 	for {
 		now, err := r.State.Rotation(ctx)
@@ -56,6 +57,14 @@ func (r *Rotator) Rotate(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// interrupted says what to do after an interruption, wherever that was.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("interrupted; run it again to go on: %w", context.Canceled)
 }
 
 // next does what the step that the servers are at asks for, and returns the one after it.
@@ -113,7 +122,7 @@ func (r *Rotator) gone() time.Duration { return cmp.Or(r.Gone, 15*time.Second) }
 func (r *Rotator) pause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
-		return fmt.Errorf("interrupted; run it again to go on: %w", ctx.Err())
+		return ctx.Err()
 	case <-time.After(followEvery):
 		return nil
 	}

@@ -28,22 +28,22 @@ type Signing struct {
 func SignState(c *config.Config, path string, enrollments bool) (done Signing, err error) {
 	r := &Keys{c: c, needs: true}
 	defer exit.Closing(&err, r)
-	if done.Unmarked, err = r.signState(path, &done.Summary); err != nil {
+	if done.Unmarked, err = signState(r, path, &done.Summary); err != nil {
 		return done, err
 	}
-	if err := r.signAttached(path); err != nil {
+	if err := signAttached(r, path); err != nil {
 		return done, err
 	}
 	if file := c.Server.Enrollment.File(); enrollments && file != "" && !Absent(file) {
 		done.Enrollments = file
 		var unmarked error
-		unmarked, err = r.signEnrollments(file)
+		unmarked, err = signEnrollments(r, file)
 		done.Unmarked = errors.Join(done.Unmarked, unmarked)
 	}
 	return done, err
 }
 
-func (r *Keys) signState(path string, sum *state.Summary) (unmarked, err error) {
+func signState(r *Keys, path string, sum *state.Summary) (unmarked, err error) {
 	s, err := r.states(authkv.Vouch).Reopen(path)
 	if err != nil {
 		return nil, Unusable(path, err)
@@ -60,13 +60,13 @@ func (r *Keys) signState(path string, sum *state.Summary) (unmarked, err error) 
 }
 
 // signAttached signs a copy of the enrollments in a backup, and attaches that.
-func (r *Keys) signAttached(backup string) error {
+func signAttached(r *Keys, backup string) error {
 	content, err := bolt.Attached(backup)
 	if err != nil || content == nil {
 		return err
 	}
 	err = onCopy(content, func(path string) error {
-		if _, err := r.signEnrollments(path); err != nil {
+		if _, err := signEnrollments(r, path); err != nil {
 			return err
 		}
 		content, err = os.ReadFile(path)
@@ -78,7 +78,7 @@ func (r *Keys) signAttached(backup string) error {
 	return bolt.Attach(backup, content)
 }
 
-func (r *Keys) signEnrollments(path string) (unmarked, err error) {
+func signEnrollments(r *Keys, path string) (unmarked, err error) {
 	f, err := r.enrollments(authkv.Vouch).Open(path)
 	if err != nil {
 		return nil, err

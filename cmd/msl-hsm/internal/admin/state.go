@@ -204,7 +204,7 @@ func (r *Keys) MakeState() (bool, error) {
 // and reports whether it did.
 func (r *Keys) MakeEnrollments() (bool, error) {
 	if r.c.Server.Enrollment.Shared() {
-		return r.makeSharedEnrollments()
+		return makeSharedEnrollments(r)
 	}
 	path := r.c.Server.Enrollment.File()
 	if path == "" || !Absent(path) {
@@ -222,7 +222,7 @@ func (r *Keys) MakeEnrollments() (bool, error) {
 func (r *Keys) InitState() (made []string, err error) {
 	makeMain := r.MakeState
 	if r.c.Server.State.Shared() {
-		makeMain = r.makeShared
+		makeMain = func() (bool, error) { return makeShared(r) }
 	}
 	for _, f := range []struct {
 		name string

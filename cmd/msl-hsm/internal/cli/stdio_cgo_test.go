@@ -14,6 +14,7 @@ import (
 // TestClosedStreams starts commands without standard input or output: nothing is not an empty
 // message, and what nobody can read is no success.
 func TestClosedStreams(t *testing.T) {
+	skipWithRace(t)
 	t.Parallel()
 	for _, c := range []struct{ shell, says string }{
 		{"msl-hsm version >&-", "write /dev/stdout: bad file descriptor"},

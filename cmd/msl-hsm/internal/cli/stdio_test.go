@@ -42,6 +42,7 @@ func codeOf(t *testing.T, err error) int {
 // TestUnread has nobody read what commands print: they do all that they are to do, and say by
 // their exit code alone that it was not read.
 func TestUnread(t *testing.T) {
+	skipWithRace(t)
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "pin", "passphrase\n")
@@ -84,6 +85,7 @@ func unreadServer(t *testing.T, dir string) {
 // TestOneSignal sends a server the same signal several times at once, as timeout does with its
 // group: it is one, and the server has its time.
 func TestOneSignal(t *testing.T) {
+	skipWithRace(t)
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "keys", "")
@@ -94,4 +96,40 @@ func TestOneSignal(t *testing.T) {
 		c.signal(syscall.SIGTERM)
 	}
 	c.forced(time.Second, 6*time.Second, "it did not end within 1s", "the key store to open")
+}
+
+// TestStopEarly tells a server to stop before it has read its configuration: it ends in order, as
+// one that was ready.
+func TestStopEarly(t *testing.T) {
+	skipWithRace(t)
+	t.Parallel()
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "c.yaml")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "pin", "passphrase\n")
+	write(t, dir, "made.yaml", "keystore: {uri: \"soft:keys\", pin: \"file:pin\"}\nserver: {state: s.db, listen: \"127.0.0.1:0\"}\n")
+	create := exec.Command("msl-hsm", "key", "create", "--set", "server", "--config", "made.yaml")
+	create.Dir = dir
+	if out, err := create.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	writer, err := os.OpenFile(fifo, os.O_RDWR, 0) // does not wait for a reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := launch(t, dir, "serve", "--config", "c.yaml")
+	await(t, "somebody who reads the configuration", func() bool { return c.has(fifo) })
+	c.signal(syscall.SIGTERM)
+	text, err := os.ReadFile(filepath.Join(dir, "made.yaml"))
+	if err == nil {
+		_, err = writer.Write(text)
+	}
+	if err = errors.Join(err, writer.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if code := codeOf(t, <-c.ended); code != 0 || !strings.Contains(c.stderr.String(), "stopped, every key object is closed") {
+		t.Errorf("exit code %d: %s", code, &c.stderr)
+	}
 }

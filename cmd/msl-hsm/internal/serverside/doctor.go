@@ -21,7 +21,6 @@ import (
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/exit"
 	"github.com/msl-hsm/msl-hsm/cmd/msl-hsm/internal/keys"
 	"github.com/msl-hsm/msl-hsm/keystore"
-	"github.com/msl-hsm/msl-hsm/msl/state"
 )
 
 // Examine looks at everything that a server needs, by really using it, and tells what it
@@ -55,7 +54,7 @@ func Examine(ctx context.Context, c *config.Config) []Check {
 // A doctor collects what it finds.
 type doctor struct {
 	c     *config.Config
-	used  state.Pair // with which the state was used, if that was read
+	used  *admin.Used // with which keys the state was used, if that was read
 	found []Check
 }
 
@@ -183,7 +182,9 @@ func (d *doctor) state(running *admin.Running, store keys.Store, errStore error)
 	}
 	all, err := s.Check()
 	if err == nil {
-		d.used, err = s.Server.Pair(context.Background())
+		var used admin.Used
+		used, err = admin.UsedKeys(d.c, s.Server)
+		d.used = &used
 	}
 	if !d.judge("state", err, "no damage; %d entities and %d users are registered", all.Entities, all.Users) {
 		return
@@ -300,7 +301,7 @@ func (d *doctor) pair(store keystore.Store) {
 	if d.used == nil {
 		return
 	}
-	warning, err := admin.ComparePair(d.c, d.used, store)
+	warning, err := admin.ComparePair(d.c, *d.used, store)
 	if err == nil && warning != "" {
 		d.say(pairName, Warning, "%s", warning)
 		return
