@@ -105,8 +105,21 @@ func serveLanes(control *net.UnixConn, s *server) error {
 		if err != nil {
 			return err
 		}
-		lanes.Go(func() { serveLane(s, end.lane()) })
+		l := end.lane()
+		if canHold() {
+			l.wait = holding
+		}
+		lanes.Go(func() { serveLane(s, l) })
 	}
+}
+
+// holding waits for a request and keeps its turn for a while, of which the child has enough: the
+// next request often comes soon.
+func holding(fd int, b []byte) (int, error) {
+	if hold(fd) {
+		return syscall.Read(fd, b)
+	}
+	return readHeld(fd, b)
 }
 
 // passedEnd returns the descriptors that came with a message of the parent.
