@@ -32,8 +32,7 @@ type process struct {
 	limit      time.Duration // of a call, unless it may take longer
 	tick       time.Duration // see watchCalls
 	ticks      atomic.Int64
-	holds      bool                   // see canHold
-	early      atomic.Int32           // turns in a row that a call could not keep to its end, since the last tick
+	turns      turns
 	device     atomic.Pointer[Device] // what the store held last, or nil
 	functions  map[string]bool        // of which the child has told; for the goroutine that listens
 
@@ -90,7 +89,7 @@ func (c *Config) start(generation uint64, pin *pin) (*process, error) {
 
 func newProcess(c *Config, command *exec.Cmd, control *net.UnixConn) *process {
 	return &process{command: command, control: control, ended: make(chan struct{}), lanes: map[*lane]bool{}, functions: map[string]bool{},
-		places: make(chan struct{}, maxLanes), wait: c.wait(), limit: c.limit(), tick: ticksOf(c.limit()), holds: canHold()}
+		places: make(chan struct{}, maxLanes), wait: c.wait(), limit: c.limit(), tick: ticksOf(c.limit()), turns: turns{able: canHold(), born: time.Now()}}
 }
 
 // keepDescriptors keeps from the child what this process inherited itself, such as the
@@ -275,7 +274,7 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 		return err
 	}
 	defer func() { <-p.places }()
-	quick := p.isQuick(op)
+	quick := op.isPartOfMessage() && p.pace.Computes() && p.turns.mayHold()
 	l, err := p.lane(!quick && len(p.places) > 1)
 	if errors.Is(err, errNoLane) {
 		return p.lost(err) // when it has ended, so that a repeated call does not meet it again
@@ -284,7 +283,7 @@ func (p *process) call(limit time.Duration, op operation, write func(message) me
 		return err
 	}
 	if l.wait = syscall.Read; quick {
-		l.wait = p.holding
+		l.wait = p.turns.read
 	}
 	request := write(begin(l.output, byte(op)))
 	start := p.timed(op, len(request))
@@ -312,32 +311,6 @@ func (p *process) exchange(l *lane, limit time.Duration, request message, longes
 		return nil, err
 	}
 	return l.receive(longest)
-}
-
-// isQuick reports whether an operation is likely to take no longer than one in this process, so
-// that what waits for it may keep its turn. Then no more calls are made at a time than there
-// are turns, which is as many as there are processors for them.
-func (p *process) isQuick(op operation) bool {
-	switch op {
-	case opEncrypt, opDecrypt, opSum, opOpenAll, opSealAll:
-		return p.holds && p.early.Load() < mostEarly && p.pace.Computes()
-	}
-	return false
-}
-
-// mostEarly bounds the turns that are kept in vain where a child pauses.
-const mostEarly = 2
-
-// holding waits for an answer and keeps its turn, as long as it may.
-func (p *process) holding(fd int, b []byte) (int, error) {
-	if hold(fd) {
-		p.early.Add(1)
-		return syscall.Read(fd, b)
-	}
-	if p.early.Load() > 0 {
-		p.early.Store(0)
-	}
-	return readHeld(fd, b)
 }
 
 // longestAnswer bounds the memory that a child can make the parent take: what a key makes

@@ -21,7 +21,6 @@ func (p *process) watchCalls() {
 			return
 		case <-ticker.C:
 		}
-		p.early.Store(0)
 		if p.hasLate(p.ticks.Add(1)) {
 			p.end(fmt.Sprintf("did not answer for %v", p.limit))
 		}
