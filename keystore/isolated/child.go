@@ -29,8 +29,7 @@ const (
 // is collected: to collect it costs more than the calls that filled it.
 const gcPercent = 800
 
-// maxLanes bounds the calls under way at a time, each of which holds a thread in both
-// processes.
+// maxLanes bounds the calls under way at a time, each of which holds a thread in the child.
 const maxLanes = 64
 
 // Serve is the work of the child: open makes the store of the settings that the parent
